@@ -1,0 +1,1 @@
+"""Exact counts: parameters, operators, FLOPs, bytes and messages. No seconds here."""

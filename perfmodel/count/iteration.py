@@ -1,0 +1,65 @@
+"""The operators of one training iteration, in the order of one micro-batch: the list that everything else folds over."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from perfmodel.count.decoder import Block, DecoderOperators, with_recompute
+from perfmodel.count.operators import Operator
+from perfmodel.count.synchronisation import synchronisation_operators
+from perfmodel.spec.fields import Numeric
+from perfmodel.spec.layout import Layout
+from perfmodel.spec.model import TransformerModel
+from perfmodel.spec.stack import SoftwareStack
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Iteration:
+    """One GPU's work. `embedding`, `layer` and `head` are one execution each; `layers` and `micro_batches` repeat them."""
+
+    embedding: Block
+    layer: Block
+    head: Block
+    synchronisation: tuple[Operator, ...]
+    layers: Numeric
+    micro_batches: Numeric
+
+    @property
+    def micro_batch(self) -> Block:
+        """One micro-batch, forward and backward, layers repeated."""
+        return self.embedding + self.layer.repeated(self.layers) + self.head
+
+    @property
+    def operators(self) -> tuple[Operator, ...]:
+        """The whole iteration: every operator with how often it runs."""
+        return self.micro_batch.repeated(self.micro_batches).operators + self.synchronisation
+
+
+def iteration(model: TransformerModel, layout: Layout, stack: SoftwareStack) -> Iteration:
+    """The operators of one iteration of `model` under `layout`, on every GPU alike (there are no pipeline stages yet)."""
+    write = DecoderOperators(model, layout, stack)
+    return Iteration(
+        embedding=write.embedding(),
+        layer=with_recompute(write.layer(), layout.recompute),
+        head=write.head(),
+        synchronisation=synchronisation_operators(model, layout, stack),
+        layers=model.layers,
+        micro_batches=layout.micro_batches,
+    )
+
+
+def model_flop_per_token(model: TransformerModel, sequence_length: Numeric) -> Numeric:
+    """6 * (L * (h*(q + 2*v) + q*h + n*h*f) + V*h) + 12 * L * q * s, with n = 3 products of a gated MLP, else 2.
+
+    The published convention (FLOPs forward and backward): attention counted in full, logits once, the lookup nothing.
+    Source: arXiv:2205.05198, appendix A, extended to grouped KV heads and gated MLPs.
+
+    >>> from perfmodel.exchange.presets import model_preset
+    >>> float(model_flop_per_token(model_preset("nemotron-4-15b"), 4096)) / 1e9
+    93.968138240...
+    """
+    hidden, query = model.hidden_size, model.query_size
+    attention = hidden * (query + 2 * model.kv_size) + query * hidden
+    mlp = (3 if model.gated else 2) * hidden * model.ffn_hidden_size
+    linear = model.layers * (attention + mlp) + model.vocab_size * hidden
+    return 6.0 * linear + 12.0 * model.layers * query * sequence_length

@@ -1,0 +1,166 @@
+"""What an operator of a training iteration is, and the folds over a list of them.
+
+An operator is one kernel, or one tight family of kernels, on one GPU, with its true sharded shape. `repeats` says how
+often it runs in one iteration. Its name is the same in a prediction and in a profiled step: `layer.mlp.fc1`; its phase
+tells the passes apart. All numbers may be arrays that broadcast.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+from perfmodel.spec.fields import Numeric
+from perfmodel.spec.layout import ProcessGroup
+
+FORWARD = "forward"
+DATA_GRADIENT = "data_gradient"
+WEIGHT_GRADIENT = "weight_gradient"
+RECOMPUTE = "recompute"
+OPTIMIZER = "optimizer"
+BACKWARD_PHASES = (RECOMPUTE, DATA_GRADIENT, WEIGHT_GRADIENT)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Matmul:
+    """`batch` products of (rows x inner) by (inner x columns).
+
+    `weight_gradient_bytes` is the size of one number of the gradient that the weight gradient is added to; 0 says that both
+    factors are activations and there is no weight. `useful` is the share of the columns that the published convention counts (padding of the vocabulary is not).
+    `saved_bytes` are what the forward operator keeps for the backward pass, for one micro-batch.
+    """
+
+    name: str
+    phase: str = FORWARD
+    repeats: Numeric = 1
+    rows: Numeric
+    columns: Numeric
+    inner: Numeric
+    batch: Numeric = 1
+    useful: Numeric = 1.0
+    precision: str
+    weight_gradient_bytes: float = 0
+    saved_bytes: Numeric = 0.0
+
+    @property
+    def flop(self) -> Numeric:
+        """2 * batch * rows * columns * inner, once: a multiplication and an addition each."""
+        return 2.0 * self.batch * self.rows * self.columns * self.inner
+
+    @property
+    def model_flop(self) -> Numeric:
+        """What the published convention counts of one execution."""
+        return 0.0 * self.flop if self.phase == RECOMPUTE else self.flop * self.useful
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FusedAttention:
+    """Causal attention that never writes its scores to memory: `sequences` x `heads` of queries over keys."""
+
+    name: str
+    phase: str = FORWARD
+    repeats: Numeric = 1
+    sequences: Numeric
+    heads: Numeric
+    head_size: Numeric
+    sequence_length: Numeric
+    precision: str
+    saved_bytes: Numeric = 0.0
+
+    @property
+    def flop(self) -> Numeric:
+        """Both products of the forward pass over the full square, 4 * b * s^2 * width; twice that backwards.
+
+        The published convention does not halve it for causality, nor count the scores that the backward kernel forms again.
+        """
+        forward = 4.0 * self.sequences * self.sequence_length * self.sequence_length * self.heads * self.head_size
+        return 2.0 * forward if self.phase == DATA_GRADIENT else forward
+
+    @property
+    def model_flop(self) -> Numeric:
+        """What the published convention counts of one execution."""
+        return 0.0 * self.flop if self.phase == RECOMPUTE else self.flop
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryBound:
+    """An operator whose time is the bytes it moves: `moved_bytes` forward, `backward_bytes` in its data gradient."""
+
+    name: str
+    phase: str = FORWARD
+    repeats: Numeric = 1
+    moved_bytes: Numeric
+    backward_bytes: Numeric = 0.0
+    kernels: float = 1
+    backward_kernels: float = 1
+    quantises: bool = False
+    saved_bytes: Numeric = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Collective:
+    """One collective call of `kind` over `group`; `payload_bytes` is the full tensor, before it is split or after it is joined.
+
+    `partner` is (name, phase) of the matrix product that can run at the same time, or ("", "") when nothing can.
+    `pipelined` marks those that only a stack which cuts products into chunks can hide.
+    """
+
+    name: str
+    phase: str = FORWARD
+    repeats: Numeric = 1
+    kind: str  # all_reduce | all_gather | reduce_scatter
+    payload_bytes: Numeric
+    group: ProcessGroup
+    partner: tuple[str, str] = ("", "")
+    pipelined: bool = False
+
+    @property
+    def wire_bytes(self) -> Numeric:
+        """What each rank sends: payload * (p - 1) / p, twice that for an all-reduce."""
+        share = self.payload_bytes * (self.group.ranks - 1) / self.group.ranks
+        return 2 * share if self.kind == "all_reduce" else share
+
+
+Operator: TypeAlias = Matmul | FusedAttention | MemoryBound | Collective
+
+
+def gradients(operator: Operator) -> tuple[Operator, ...]:
+    """What the backward pass runs for one forward operator that is not a collective.
+
+    A product Y = X W has two: dX = dY W^T and dW = X^T dY. Both factors of a batched product (attention scores) are
+    activations, so both of its gradients are data gradients.
+    """
+    match operator:
+        case Matmul(rows=rows, columns=columns, inner=inner):
+            data = replace(operator, phase=DATA_GRADIENT, columns=inner, inner=columns, saved_bytes=0.0)
+            weight = replace(operator, phase=WEIGHT_GRADIENT, rows=inner, inner=rows, saved_bytes=0.0)
+            return data, (weight if operator.weight_gradient_bytes else replace(weight, phase=DATA_GRADIENT))
+        case FusedAttention():
+            return (replace(operator, phase=DATA_GRADIENT, saved_bytes=0.0),)
+        case MemoryBound(backward_bytes=moved, backward_kernels=kernels):
+            return (replace(operator, phase=DATA_GRADIENT, moved_bytes=moved, kernels=kernels, saved_bytes=0.0),)
+    raise TypeError(f"{operator.name} has no gradient of its own")
+
+
+def model_flop(operators: Iterable[Operator]) -> Numeric:
+    """Model FLOPs of one GPU in one iteration: no recompute, full attention, no padding."""
+    return _sum(op.repeats * op.model_flop for op in operators if isinstance(op, Matmul | FusedAttention))
+
+
+def hardware_flop(operators: Iterable[Operator]) -> Numeric:
+    """Hardware FLOPs of one GPU in one iteration: model FLOPs plus recompute and vocabulary padding."""
+    return _sum(op.repeats * op.flop for op in operators if isinstance(op, Matmul | FusedAttention))
+
+
+def saved_bytes(operators: Iterable[Operator]) -> Numeric:
+    """Bytes that the given forward operators keep for the backward pass, each counted once."""
+    return _sum(op.saved_bytes for op in operators if not isinstance(op, Collective))
+
+
+def _sum(terms: Iterable[Numeric]) -> Numeric:
+    """Left to right, so that one layout and many of them are added up in the same order."""
+    total: Numeric = 0.0
+    for term in terms:
+        total = total + term
+    return total

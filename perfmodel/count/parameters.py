@@ -1,0 +1,83 @@
+"""How many parameters a model has, by component, and how many of them one GPU of a tensor-parallel group holds.
+
+Symbols: L layers, h hidden_size, q query_size, v kv_size, f ffn_hidden_size, V vocab_size, t tensor_parallel.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from perfmodel.spec.fields import Numeric
+from perfmodel.spec.model import TransformerModel
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParameterCount:
+    """Parameters by component; `attention`, `mlp` and `norms` are sums over all layers (and the final norm)."""
+
+    embedding: Numeric
+    positions: Numeric
+    attention: Numeric
+    mlp: Numeric
+    norms: Numeric
+    head: Numeric
+
+    @property
+    def total(self) -> Numeric:
+        """All of them, tied weights once."""
+        return self.embedding + self.positions + self.attention + self.mlp + self.norms + self.head
+
+    @property
+    def non_embedding(self) -> Numeric:
+        """What papers call non-embedding parameters: without either vocabulary matrix and learned positions."""
+        return self.attention + self.mlp + self.norms
+
+
+def parameter_count(model: TransformerModel) -> ParameterCount:
+    """L*(2*h*q + 2*h*v) + L*(2 or 3)*h*f + norms + V*h (twice when untied): the whole model, without padding.
+
+    >>> from perfmodel.exchange.presets import model_preset
+    >>> int(parameter_count(model_preset("llama-3.1-8b")).total)
+    8030261248
+    """
+    return _count(model, tensor_parallel=1, kv_size=model.kv_size, vocab_size=model.vocab_size)
+
+
+def shard_parameter_count(model: TransformerModel, *, tensor_parallel: Numeric) -> ParameterCount:
+    """What each GPU of a tensor-parallel group holds: matrices split, norms and row-parallel biases whole.
+
+    The vocabulary is padded; KV heads are replicated when there are fewer of them than ranks.
+    """
+    return _count(
+        model,
+        tensor_parallel=tensor_parallel,
+        kv_size=kv_size_per_shard(model, tensor_parallel) * tensor_parallel,
+        vocab_size=model.padded_vocab_size(tensor_parallel),
+    )
+
+
+def kv_size_per_shard(model: TransformerModel, tensor_parallel: Numeric) -> Numeric:
+    """Width of the key heads that one rank computes: max(kv_heads / t, 1) heads."""
+    return np.maximum(model.kv_heads / tensor_parallel, 1) * model.head_size
+
+
+def _count(model: TransformerModel, *, tensor_parallel: Numeric, kv_size: Numeric, vocab_size: Numeric) -> ParameterCount:
+    hidden, query, ffn = model.hidden_size, model.query_size, model.ffn_hidden_size
+    into_mlp = 2 * ffn if model.gated else ffn
+    norm = 2 * hidden if model.norm == "layernorm" else hidden
+    attention = (hidden * (query + 2 * kv_size) + query * hidden) / tensor_parallel
+    mlp = (hidden * into_mlp + ffn * hidden) / tensor_parallel
+    if model.biases:  # a column-parallel bias is split with its columns, a row-parallel one is whole on every rank
+        attention = attention + (query + 2 * kv_size) / tensor_parallel + hidden
+        mlp = mlp + into_mlp / tensor_parallel + hidden
+    vocabulary_matrix = vocab_size * hidden / tensor_parallel
+    return ParameterCount(
+        embedding=vocabulary_matrix,
+        positions=model.max_positions * hidden if model.position == "learned" else 0,
+        attention=model.layers * attention,
+        mlp=model.layers * mlp,
+        norms=model.layers * 2 * norm + norm,
+        head=0 if model.tied_embeddings else vocabulary_matrix,
+    )

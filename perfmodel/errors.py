@@ -1,0 +1,78 @@
+"""What can go wrong, said in one sentence to the person who typed the command.
+
+    PerfmodelError            exit_code
+    |-- InputError            2   the input is wrong: which key, which value, what would work
+    |   `-- UnitError         2   a quantity whose unit does not fit
+    `-- NotSupportedError     3   the input is right, but the model does not cover it yet
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+class PerfmodelError(Exception):
+    """The root: caught once, in cli.py, and printed as one line."""
+
+    exit_code = 1
+
+    def __init__(self, problem: str, *, key: str = "") -> None:
+        """Say `problem` of the value at `key`, a dotted path into the input ("" when there is none)."""
+        super().__init__(problem)
+        self.problem = problem
+        self.key = key
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.problem}" if self.key else self.problem
+
+    def under(self, prefix: str) -> PerfmodelError:
+        """The same error, seen from the place that holds `prefix`."""
+        if not prefix:
+            return self
+        joint = "" if not self.key or self.key.startswith("[") else "."
+        return type(self)(self.problem, key=f"{prefix}{joint}{self.key}")
+
+
+class InputError(PerfmodelError):
+    """The input is wrong."""
+
+    exit_code = 2
+
+
+class UnitError(InputError):
+    """A quantity whose unit does not fit the field."""
+
+
+class NotSupportedError(PerfmodelError):
+    """A sound input that the model does not cover yet."""
+
+    exit_code = 3
+
+
+def shown(value: object, *, width: int = 60) -> str:
+    """`value` as Python writes it, cut to `width` characters and one line, safe for any input.
+
+    >>> shown("x" * 100, width=12)
+    "'xxxxxxx...'"
+    """
+    from reprlib import Repr
+
+    short = Repr()
+    short.maxstring = short.maxother = short.maxlong = width
+    text = short.repr(value)
+    if len(text) <= width:
+        return text
+    return text[: width - 4] + "..." + text[-1]
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A closing clause that names the nearest known word, or all of them.
+
+    >>> did_you_mean("tensor_paralel", ["tensor_parallel", "recompute"])
+    'did you mean tensor_parallel?'
+    """
+    from difflib import get_close_matches
+
+    names = sorted(known)
+    close = get_close_matches(str(word)[:100].lower(), names, n=1, cutoff=0.6)
+    return f"did you mean {close[0]}?" if close else f"known: {', '.join(names)}"

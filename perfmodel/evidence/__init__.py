@@ -1,0 +1,1 @@
+"""What speaks for the predictions: measured runs held against them."""

@@ -1,0 +1,1 @@
+"""Files in and out: presets, run files, tables of published runs, other tools' configurations."""

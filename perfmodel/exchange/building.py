@@ -1,0 +1,96 @@
+"""How a mapping becomes a spec: by the declarations of its fields (spec/fields.py), every error with the path of its key."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, Field, fields
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+from perfmodel.errors import InputError, PerfmodelError, did_you_mean, shown
+from perfmodel.spec.fields import Choice, Flag, Number, NumberTable, Part, Rule, Text, rule_of
+from perfmodel.units import parse_quantity
+
+S = TypeVar("S")
+
+
+def build(spec: type[S], mapping: Any) -> S:
+    """The `spec` that `mapping` describes. Errors: InputError for an unknown, missing or wrong key."""
+    if not isinstance(mapping, Mapping):
+        raise InputError(f"{shown(mapping)} where the settings of a {spec.__name__} are needed")
+    entries: dict[str, Field[Any]] = {entry.name: entry for entry in fields(spec)}  # type: ignore[arg-type]
+    for key in mapping:
+        if key not in entries:
+            raise InputError(f"unknown key; {did_you_mean(str(key), entries)}", key=shown(key).strip("'"))
+    values = {}
+    for name, entry in entries.items():
+        if name in mapping:
+            values[name] = _at(name, rule_of(entry), mapping[name])
+        elif entry.default is MISSING and entry.default_factory is MISSING:
+            raise InputError(f"missing; {_expected(rule_of(entry))} is needed", key=name)
+    return spec(**values)
+
+
+def _at(key: str, rule: Rule, value: Any) -> Any:
+    try:
+        return _value(rule, value)
+    except PerfmodelError as error:
+        raise error.under(key) from None
+
+
+def _value(rule: Rule, value: Any) -> Any:
+    match rule:
+        case Number():
+            return _number(rule, value)
+        case NumberTable(number=number):
+            return MappingProxyType({name: _at(str(name), number, entry) for name, entry in _table(value).items()})
+        case Part(spec=spec, shape="one"):
+            return build(spec, value)
+        case Part(spec=spec, shape="table"):
+            return MappingProxyType({name: _at(str(name), Part(spec, "one", ""), entry) for name, entry in _table(value).items()})
+        case Part(spec=spec):
+            if not isinstance(value, list):
+                raise InputError(f"{shown(value)} where a list is needed")
+            return tuple(_at(f"[{index}]", Part(spec, "one", ""), entry) for index, entry in enumerate(value))
+        case Choice() | Flag() | Text():
+            if problem := rule.problem(value):
+                raise InputError(problem)
+            return value
+
+
+def _number(rule: Number, value: Any) -> Any:
+    if value is None and rule.optional:
+        return None
+    number = parse_quantity(value, rule.dimension)
+    if problem := rule.problem(number):
+        raise InputError(problem.replace(shown(number), shown(value), 1))
+    return int(number) if rule.integer else number
+
+
+def _table(value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise InputError(f"{shown(value)} where a mapping of names is needed")
+    return value
+
+
+def _expected(rule: Rule) -> str:
+    match rule:
+        case Choice(options=options):
+            return " or ".join(options)
+        case Part(preset=preset) if preset:
+            return f"a preset (perfmodel list {preset}) or a mapping"
+        case Number():
+            return "a number"
+    return {Flag: "true or false", Text: "text"}.get(type(rule), "a mapping")
+
+
+def leaves(spec: type, mapping: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Rule, Any]]:
+    """Every (path, declaration, value) of `mapping` whose field of `spec` holds a single value."""
+    for entry in fields(spec):
+        if entry.name not in mapping:
+            continue
+        value, rule, key = mapping[entry.name], rule_of(entry), f"{path}{entry.name}"
+        if isinstance(rule, Number | Choice | Flag):
+            yield key, rule, value
+        elif isinstance(rule, Part) and rule.shape == "one" and isinstance(value, Mapping):
+            yield from leaves(rule.spec, value, f"{key}.")

@@ -1,0 +1,112 @@
+"""How a file of settings becomes a mapping: YAML, TOML or JSON by extension, with every way it can be broken named.
+
+YAML is read as YAML 1.2 has it: `200e9` is a number, `no` is text, `010` is ten, and a key given twice is an error.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from perfmodel.errors import InputError, shown
+
+LARGEST_BYTES: Final = 1_000_000
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class _Loader(_LOADER):  # type: ignore[misc]
+    """The safe loader with YAML 1.2's core schema and unique keys."""
+
+    yaml_implicit_resolvers: dict[str, list[Any]] = {}
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        """Refuse a key that stands twice in one mapping."""
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise InputError("this key is given twice", key=shown(key).strip("'"))
+        mapping: dict[Any, Any] = super().construct_mapping(node, deep=deep)
+        return mapping
+
+
+def _construct_integer(loader: Any, node: Any) -> int:
+    return int(loader.construct_scalar(node))
+
+
+_FLOAT = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
+_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^[-+]?\d+$"), list("-+0123456789"))
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(f"^{_FLOAT}$"), list("-+.0123456789"))
+_Loader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile("^(?:~|null|Null|NULL|)$"), ["~", "n", "N", ""])
+_Loader.add_implicit_resolver("tag:yaml.org,2002:merge", re.compile("^<<$"), ["<"])
+_Loader.add_constructor("tag:yaml.org,2002:int", _construct_integer)
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """The mapping in the file at `path`. Errors: InputError, one sentence that names the file."""
+    text = read_text(path)
+    try:
+        value = parse_text(text, suffix=path.suffix.lower())
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    if value is None:
+        raise InputError(f"{path} is empty; a run file needs at least model, cluster, stack and stages")
+    if not isinstance(value, dict):
+        raise InputError(f"{path} holds {_kind(value)} where settings (key: value) are needed")
+    return value
+
+
+def read_text(path: Path, *, largest_bytes: int = LARGEST_BYTES) -> str:
+    """The text of the file at `path`. Errors: InputError for a directory, a missing, unreadable, huge or binary file."""
+    try:
+        if path.is_dir():
+            raise InputError(f"{path} is a directory; name a file in it")
+        size = path.stat().st_size
+        if size > largest_bytes:
+            raise InputError(f"{path} is {size / 1e6:.1f} MB; files of at most {largest_bytes / 1e6:g} MB are read")
+        with path.open("rb") as file:
+            raw = file.read(largest_bytes + 1)  # also bounds what has no size, such as a pipe
+    except OSError as error:
+        raise InputError(f"{str(path)[:200]} cannot be read: {(error.strerror or 'unknown reason').lower()}") from None
+    except ValueError:
+        raise InputError(f"{shown(str(path))} is not the name of a file") from None
+    if len(raw) > largest_bytes:
+        raise InputError(f"{path} does not end within {largest_bytes / 1e6:g} MB")
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise InputError(f"{path} is not a text file") from None
+    if "\0" in text:
+        raise InputError(f"{path} is not a text file")
+    return text
+
+
+def parse_text(text: str, *, suffix: str = ".yaml") -> Any:
+    """What `text` says, read as JSON, TOML or (any other suffix) YAML."""
+    try:
+        if suffix == ".json":
+            import json
+
+            return json.loads(text) if text.strip() else None
+        if suffix == ".toml":
+            import tomllib
+
+            return tomllib.loads(text) or None
+        return yaml.load(text, Loader=_Loader)  # noqa: S506 - a safe loader with fewer types
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        at = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise InputError(f"not valid YAML{at}: {error.problem or error.context}") from None
+    except yaml.YAMLError as error:
+        raise InputError(f"not valid YAML: {' '.join(str(error).split())[:120]}") from None
+    except ValueError as error:  # JSON and TOML errors, and numbers too long to read
+        raise InputError(f"not valid {suffix.removeprefix('.').upper()}: {' '.join(str(error).split())[:120]}") from None
+    except RecursionError:
+        raise InputError("nested too deeply to be read") from None
+
+
+def _kind(value: Any) -> str:
+    return {list: "a list", str: "text", bool: "true or false"}.get(type(value), "a number")

@@ -1,0 +1,120 @@
+"""Where the shipped specs are, and how a name, a mapping that extends one, or a file becomes a full mapping.
+
+A preset is a YAML file in perfmodel/data/<kind>/ with a `sources` table: the path of a key, or the start of one, to where
+its numbers come from. A mapping may say `extends: NAME` and give only what differs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from perfmodel.errors import InputError, PerfmodelError, did_you_mean, shown
+from perfmodel.exchange.building import build
+from perfmodel.exchange.documents import read_mapping
+from perfmodel.exchange.huggingface import read_model_config
+from perfmodel.spec.fields import Part, rule_of
+from perfmodel.spec.hardware import Cluster, Gpu
+from perfmodel.spec.model import TransformerModel
+from perfmodel.spec.stack import SoftwareStack
+
+DATA: Final = Path(__file__).parent.parent / "data"
+KINDS: Final = ("runs", "models", "clusters", "gpus", "links", "stacks")
+S = TypeVar("S")
+PRIORS: Final = DATA / "cluster_priors.yaml"
+
+
+def preset_names(kind: str) -> list[str]:
+    """The presets of one kind, in alphabetical order."""
+    return sorted(path.stem for path in (DATA / kind).glob("*.yaml"))
+
+
+def preset_path(kind: str, name: str) -> Path:
+    """The file of a preset. Errors: InputError with a did-you-mean."""
+    names = preset_names(kind)
+    if name not in names:
+        raise InputError(f"{shown(name)} is not a preset of {kind}; {did_you_mean(name, names)}")
+    return DATA / kind / f"{name}.yaml"
+
+
+def read_preset(kind: str, name: str) -> tuple[dict[str, Any], dict[str, str]]:
+    """The mapping of a preset as its file has it, with `extends` resolved, and the sources of its numbers."""
+    mapping = read_mapping(preset_path(kind, name))
+    sources = mapping.pop("sources", {})
+    if "extends" in mapping:
+        parent = mapping.pop("extends")
+        base, base_sources = read_preset(kind, parent)
+        return merged(base, mapping), base_sources | sources
+    return mapping, sources
+
+
+def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with the keys of `over` in place of its own, mapping by mapping."""
+    result = dict(base)
+    for key, value in over.items():
+        old = result.get(key)
+        result[key] = merged(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return result
+
+
+def expand(spec: type, mapping: Mapping[str, Any]) -> dict[str, Any]:
+    """`mapping` with every name of a preset, `extends` and model file in it replaced by what it stands for."""
+    result = dict(mapping)
+    for entry in fields(spec):
+        rule = rule_of(entry)
+        if isinstance(rule, Part) and rule.shape == "one" and entry.name in result:
+            try:
+                result[entry.name] = _expand_part(rule, result[entry.name])
+            except PerfmodelError as error:
+                raise error.under(entry.name) from None
+    return result
+
+
+def _expand_part(rule: Part, value: Any) -> Any:
+    if isinstance(value, str) and rule.preset == "models" and value.endswith(".json"):
+        return read_model_config(Path(value))
+    if isinstance(value, str) and rule.preset:
+        value, _ = read_preset(rule.preset, value)
+    if not isinstance(value, Mapping):
+        return value
+    value = dict(value)
+    if rule.preset and "extends" in value:
+        parent = value.pop("extends")
+        base, _ = read_preset(rule.preset, parent if isinstance(parent, str) else shown(parent))
+        value = merged(base, value)
+    if rule.spec is Cluster:
+        value = merged(_cluster_priors(), value)
+    value.pop("sources", None)
+    return expand(rule.spec, value)
+
+
+def _cluster_priors() -> dict[str, Any]:
+    priors = read_mapping(PRIORS)
+    priors.pop("sources")
+    return priors
+
+
+def _preset(spec: type[S], kind: str, name: str) -> S:
+    return build(spec, _expand_part(Part(spec, "one", kind), name))
+
+
+def model_preset(name: str) -> TransformerModel:
+    """The shipped model called `name`."""
+    return _preset(TransformerModel, "models", name)
+
+
+def gpu_preset(name: str) -> Gpu:
+    """The shipped GPU called `name`."""
+    return _preset(Gpu, "gpus", name)
+
+
+def cluster_preset(name: str) -> Cluster:
+    """The shipped cluster called `name`."""
+    return _preset(Cluster, "clusters", name)
+
+
+def stack_preset(name: str) -> SoftwareStack:
+    """The shipped software stack called `name`."""
+    return _preset(SoftwareStack, "stacks", name)

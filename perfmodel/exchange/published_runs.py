@@ -1,0 +1,225 @@
+"""How a table of published runs is read: CSV, one measured run a row, blank where its source does not say.
+
+A blank cell takes the default of DEFAULTS (or what follows from the model's family), and the row lists it as an assumption.
+A row that the equations do not cover keeps its reason instead of a run.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from perfmodel.errors import InputError, NotSupportedError, PerfmodelError, did_you_mean, shown
+from perfmodel.exchange.building import build
+from perfmodel.exchange.documents import read_mapping, read_text
+from perfmodel.exchange.presets import DATA, expand, gpu_preset, preset_names
+from perfmodel.spec.hardware import Gpu
+from perfmodel.spec.model import TransformerModel
+from perfmodel.spec.run import Run
+from perfmodel.units import parse_quantity
+
+LARGEST_BYTES: Final = 100_000_000
+COLUMNS: Final = (
+    "run_id,source,model,layers,hidden_size,attention_heads,kv_heads,ffn_hidden_size,activation,vocab_size,sequence_length,gpu,gpus,"
+    "gpus_per_node,internode_gbit_per_s_per_gpu,tensor_parallel,pipeline_parallel,virtual_pipeline,context_parallel,data_parallel,"
+    "sequence_parallel,sharding,micro_batch_size,global_batch_size,recompute,precision,stack,software,iteration_time_s"
+).split(",")
+DEFAULTS: Final = {
+    "tensor_parallel": "1",
+    "pipeline_parallel": "1",
+    "virtual_pipeline": "1",
+    "context_parallel": "1",
+    "sequence_parallel": "yes",
+    "sharding": "zero1",
+    "micro_batch_size": "1",
+    "recompute": "none",
+    "precision": "bf16",
+    "activation": "gelu",
+}
+SILENT_DEFAULTS: Final = ("pipeline_parallel", "virtual_pipeline", "context_parallel")
+GPT_VOCAB_SIZE: Final = 51200  # 50257 padded, as Megatron-LM trains it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishedRun:
+    """One row: what was measured, and the run it was measured on; `run` is None when `reason` says why it is not covered."""
+
+    run_id: str
+    source: str
+    labels: Mapping[str, str]  # gpu, stack, precision
+    measured_s: float
+    printed_mfu: float | None
+    model: TransformerModel
+    sequence_length: int
+    global_batch_size: int | None
+    gpus: int
+    run: Run | None
+    reason: str
+    assumptions: tuple[str, ...]
+
+    def gpu(self) -> Gpu:
+        """The GPU it was measured on. Errors: InputError when no preset describes it."""
+        return gpu_preset(self.labels["gpu"])
+
+
+def read_published_runs(path: Path) -> tuple[PublishedRun, ...]:
+    """All rows of the table at `path`. Errors: InputError that names the line and the column."""
+    text = read_text(path, largest_bytes=LARGEST_BYTES)
+    try:
+        reader = csv.DictReader(io.StringIO(text), strict=True)
+        header = reader.fieldnames or []
+        missing = [column for column in COLUMNS if column not in header]
+        if missing:
+            near = did_you_mean(missing[0], header) if header else "the file is empty"
+            raise InputError(f"{path} has no column {missing[0]}; {near}")
+        rows = [(reader.line_num, row) for row in reader]
+    except csv.Error as error:
+        raise InputError(f"{path} is not a table of comma-separated values: {error}") from None
+    presets = read_mapping(DATA / "csv_stacks.yaml")
+    return tuple(_row(row, presets, place=f"{path}, line {line}") for line, row in rows)
+
+
+def _row(row: Mapping[str, Any], presets: Mapping[str, Any], *, place: str) -> PublishedRun:
+    cells = {column: (cell or "").strip() for column, cell in row.items() if isinstance(column, str)}
+    try:
+        return _published(cells, presets)
+    except PerfmodelError as error:
+        raise error.under(place) from None
+
+
+def _published(cells: dict[str, str], presets: Mapping[str, Any]) -> PublishedRun:
+    model_mapping, assumptions = _model(cells)
+    for column, value in DEFAULTS.items():
+        if not cells[column]:
+            cells[column] = value
+            if column not in SILENT_DEFAULTS:
+                assumptions.append(f"{column} is not stated: {value} is assumed")
+    model = build(TransformerModel, model_mapping)
+    run, reason = None, ""
+    try:
+        run = _run(cells, model_mapping, presets)
+    except NotSupportedError as error:
+        reason = str(error)
+    except InputError as error:
+        reason = f"this layout is refused: {error}"
+    return PublishedRun(
+        run_id=cells["run_id"],
+        source=cells["source"],
+        labels={name: cells[name] for name in ("gpu", "stack", "precision")},
+        measured_s=_number(cells, "iteration_time_s"),
+        printed_mfu=_number(cells, "mfu_pct") / 100 if cells.get("mfu_pct") else None,
+        model=model,
+        sequence_length=_integer(cells, "sequence_length"),
+        global_batch_size=_integer(cells, "global_batch_size") if cells["global_batch_size"] else None,
+        gpus=_integer(cells, "gpus"),
+        run=run,
+        reason=reason,
+        assumptions=tuple(assumptions),
+    )
+
+
+def _model(cells: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
+    """The model of a row; its family (Llama: SwiGLU; GPT: GELU; Nemotron: squared ReLU) settles what the columns do not."""
+    assumptions = []
+    gpt = cells["activation"] in ("", "gelu")
+    hidden, heads = _integer(cells, "hidden_size"), _integer(cells, "attention_heads")
+    vocabulary = cells["vocab_size"] or str(GPT_VOCAB_SIZE)
+    if not cells["vocab_size"]:
+        assumptions.append(f"vocab_size is not stated: {vocabulary} is assumed")
+    model = {
+        "name": cells["model"],
+        "layers": _integer(cells, "layers"),
+        "hidden_size": hidden,
+        "attention_heads": heads,
+        "kv_heads": _integer(cells, "kv_heads") if cells["kv_heads"] else heads,
+        "head_size": max(hidden // heads, 1),
+        "ffn_hidden_size": _integer(cells, "ffn_hidden_size") if cells["ffn_hidden_size"] else 4 * hidden,
+        "activation": cells["activation"] or "gelu",
+        "norm": "rmsnorm" if cells["activation"] in ("swiglu", "geglu") else "layernorm",
+        "position": "learned" if gpt else "rotary",
+        "biases": gpt,
+        "dropout": gpt,
+        "tied_embeddings": gpt,
+        "vocab_size": _parsed(vocabulary, "vocab_size"),
+        "max_positions": _integer(cells, "sequence_length"),
+    }
+    return model, assumptions
+
+
+def _run(cells: Mapping[str, str], model: Mapping[str, Any], presets: Mapping[str, Any]) -> Run:
+    if not cells["global_batch_size"]:
+        raise NotSupportedError("the global batch size is not stated")
+    if cells["precision"] == "mxfp8":
+        raise NotSupportedError("mxfp8 is not covered yet; bf16, fp16, fp8 are", key="precision")
+    batch = _integer(cells, "global_batch_size")
+    replicas = _integer(cells, "data_parallel") if cells["data_parallel"] else _replicas(cells)
+    settings: dict[str, Any] = {
+        "name": cells["run_id"],
+        "model": model,
+        "cluster": _cluster(cells, presets),
+        "stack": _stack(cells, presets),
+        "sequence_parallel": cells["sequence_parallel"].lower() in ("yes", "true"),
+        "stages": [{"data_parallel": replicas, "global_batch_size": batch}],
+    }
+    settings |= {name: cells[name] for name in ("precision", "sharding", "recompute")}
+    settings |= {
+        name: _integer(cells, name)
+        for name in ("tensor_parallel", "pipeline_parallel", "virtual_pipeline", "context_parallel", "micro_batch_size", "sequence_length")
+    }
+    run = build(Run, expand(Run, settings))
+    if int(run.layout(run.stages[0]).gpus) != _integer(cells, "gpus"):
+        raise InputError(f"its degrees make {run.layout(run.stages[0]).gpus} GPUs, not {cells['gpus']}", key="data_parallel")
+    return run
+
+
+def _replicas(cells: Mapping[str, str]) -> int:
+    degrees = ("tensor_parallel", "pipeline_parallel", "context_parallel")
+    product = 1
+    for degree in degrees:
+        product *= _integer(cells, degree)
+    return max(_integer(cells, "gpus") // max(product, 1), 1)
+
+
+def _cluster(cells: Mapping[str, str], presets: Mapping[str, Any]) -> dict[str, Any]:
+    name = presets["clusters"].get(cells["gpu"])
+    if name is None:
+        raise NotSupportedError(f"no cluster preset has {cells['gpu']}; those with {', '.join(presets['clusters'])} do", key="gpu")
+    cluster: dict[str, Any] = {"extends": name}
+    if cells["gpus_per_node"]:
+        cluster |= {"gpus_per_node": _integer(cells, "gpus_per_node"), "nics_per_node": _integer(cells, "gpus_per_node")}
+    if cells["internode_gbit_per_s_per_gpu"]:
+        rate = f"{cells['internode_gbit_per_s_per_gpu']}Gb/s"
+        network = read_mapping(DATA / "clusters" / f"{name}.yaml")["links"]["network"]
+        cluster["links"] = {"network": {"extends": network, "bandwidth_bytes_per_s": rate}}
+    return cluster
+
+
+def _stack(cells: Mapping[str, str], presets: Mapping[str, Any]) -> str:
+    for entry in presets["stacks"]:
+        if entry["stack"] == cells["stack"] and re.search(entry["software"], cells["software"]):
+            return str(entry["preset"])
+    known = ", ".join(preset_names("stacks"))
+    raise NotSupportedError(f"stack {shown(cells['stack'])} ({cells['software'] or 'version not stated'}) has no preset; known: {known}")
+
+
+def _integer(cells: Mapping[str, str], column: str) -> int:
+    number = _number(cells, column)
+    if number < 1 or number != int(number):
+        raise InputError(f"{shown(cells[column])} is not a positive whole number", key=column)
+    return int(number)
+
+
+def _number(cells: Mapping[str, str], column: str) -> float:
+    return _parsed(cells[column], column)
+
+
+def _parsed(text: str, column: str) -> float:
+    try:
+        return parse_quantity(text, "count")
+    except PerfmodelError as error:
+        raise error.under(column) from None

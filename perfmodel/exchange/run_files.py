@@ -1,0 +1,139 @@
+"""How a run is read: a preset or a file, overrides of any key in it, and candidates for what a source does not state."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any, Final
+
+from perfmodel.errors import InputError, PerfmodelError, did_you_mean, shown
+from perfmodel.exchange.building import build, leaves
+from perfmodel.exchange.documents import parse_text, read_mapping
+from perfmodel.exchange.presets import expand, preset_names, read_preset
+from perfmodel.spec.run import Run
+
+STATED_SETTINGS: Final = ("precision", "sequence_parallel", "sharding", "recompute", "micro_batch_size")
+MOST_CANDIDATES: Final = 64
+FILE_SUFFIXES: Final = (".yaml", ".yml", ".toml", ".json")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """One run, and the values by which it differs from its siblings."""
+
+    values: Mapping[str, Any]
+    run: Run
+    assumptions: tuple[str, ...]
+
+
+def read_candidates(name_or_path: str, overrides: Sequence[str] = ()) -> tuple[Candidate, ...]:
+    """The run called so, with `key.path=value` overrides: one candidate for each combination of listed values.
+
+    Errors: InputError with the path of the key; NotSupportedError for what the equations do not cover.
+    """
+    mapping = _read(name_or_path)
+    assumptions = _assumptions(mapping.pop("assumptions", []))
+    mapping.pop("sources", None)
+    given = [*mapping]
+    mapping = expand(Run, mapping)
+    for override in overrides:
+        key, value = _parsed(override)
+        mapping = expand(Run, _with(mapping, key, value))
+        given.append(key.split(".")[0])
+    assumptions += _defaults_taken(given)
+    axes = [(key, values) for key, _, values in leaves(Run, mapping) if isinstance(values, list)]
+    return tuple(
+        Candidate(values=dict(chosen), run=_built(mapping, chosen), assumptions=assumptions) for chosen in _combinations(axes)
+    )
+
+
+def _read(name_or_path: str) -> dict[str, Any]:
+    path = Path(name_or_path)
+    looks_like_file = path.suffix.lower() in FILE_SUFFIXES or "/" in name_or_path
+    try:
+        exists = path.exists()
+    except (OSError, ValueError):
+        exists = False
+    if name_or_path in preset_names("runs") and not path.is_file():
+        mapping, _ = read_preset("runs", name_or_path)
+        return mapping
+    if looks_like_file or exists:
+        return read_mapping(path)
+    raise InputError(
+        f"{shown(name_or_path)} is neither a run file nor a preset run; {did_you_mean(name_or_path, preset_names('runs'))}"
+    )
+
+
+def _assumptions(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(entry, str) for entry in value):
+        raise InputError(f"{shown(value)} where a list of sentences is needed", key="assumptions")
+    return tuple(value)
+
+
+def _defaults_taken(given: Sequence[str]) -> tuple[str, ...]:
+    """One sentence for each setting of the layout that the run leaves to its default."""
+    missing = (name for name in STATED_SETTINGS if name not in given)
+    return tuple(f"{name} is not given: {Run.__dataclass_fields__[name].default} is assumed" for name in missing)
+
+
+def _parsed(override: str) -> tuple[str, Any]:
+    key, equals, text = override.partition("=")
+    if not equals or not key.strip():
+        raise InputError(f"{shown(override)} is not an override; write --set key.path=value, as in --set tensor_parallel=4")
+    try:
+        return key.strip(), parse_text(text)
+    except PerfmodelError as error:
+        raise error.under(key.strip()) from None
+
+
+def _with(mapping: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
+    """A copy of `mapping` with the value at the dotted `key` replaced; list entries are [i] or .i."""
+    result = deepcopy(dict(mapping))
+    steps = re.sub(r"\[(\d+)\]", r".\1", key).split(".")
+    place: Any = result
+    for depth, step in enumerate(steps[:-1]):
+        place = _step(place, step, ".".join(steps[: depth + 1]))
+    if isinstance(place, list):
+        place[_index(place, steps[-1], key)] = value
+    elif isinstance(place, dict):
+        place[steps[-1]] = value
+    else:
+        raise InputError(f"{shown(place)} has no keys below it", key=key)
+    return result
+
+
+def _step(place: Any, step: str, path: str) -> Any:
+    if isinstance(place, list):
+        return place[_index(place, step, path)]
+    if not isinstance(place, dict):
+        raise InputError(f"{shown(place)} has no keys below it", key=path)
+    if step not in place:
+        raise InputError(f"unknown key; {did_you_mean(step, map(str, place))}", key=path)
+    return place[step]
+
+
+def _index(place: Sequence[Any], step: str, path: str) -> int:
+    if not step.isdigit() or int(step) >= len(place):
+        raise InputError(f"{shown(step)} is not a place in a list of {len(place)}; they count from 0", key=path)
+    return int(step)
+
+
+def _combinations(axes: Sequence[tuple[str, list[Any]]]) -> list[tuple[tuple[str, Any], ...]]:
+    number = 1
+    for key, values in axes:
+        if not values:
+            raise InputError("an empty list of candidates; name at least one", key=key)
+        number *= len(values)
+    if number > MOST_CANDIDATES:
+        raise InputError(f"{number} combinations of candidates; at most {MOST_CANDIDATES} are shown", key=axes[0][0])
+    return list(product(*([(key, value) for value in values] for key, values in axes)))
+
+
+def _built(mapping: Mapping[str, Any], chosen: Sequence[tuple[str, Any]]) -> Run:
+    for key, value in chosen:
+        mapping = _with(mapping, key, value)
+    return build(Run, mapping)

@@ -1,0 +1,68 @@
+"""What was measured of a GPU: the coefficients of the kernel-time equations, with the meaning of each.
+
+The equations that use them are in perfmodel/timing; the numbers, with their sources, in perfmodel/data/gpus.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from perfmodel.spec.fields import Numeric, Spec, count, number, part
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MatmulCoefficients(Spec):
+    """How near a matrix multiplication comes to the peak rate (equation: timing/kernels.py, matmul_time_s)."""
+
+    efficiency: Numeric = number("ratio", above=0, maximum=1.2)  # e: of the peak rate, for a large product with full waves
+    fixed_s: Numeric = number("s")  # t0: start and drain of one kernel
+    k_half: Numeric = number("count")  # k0: the inner size at which the prologue costs as much as the products
+    wave_weight: Numeric = number("ratio")  # w: share of the idle SMs of the last wave that is really lost
+    size_exponent: Numeric = number("ratio")  # g: how the rate falls as a long kernel draws more power
+    size_reference_flop: Numeric = number("flop", above=0)
+    tile_rows: int = count()
+    tile_columns: int = count()
+    memory_efficiency: Numeric = number("ratio", above=0, maximum=1)  # of the memory rate, where operands bound the time
+    weight_gradient_factor: Numeric = number("ratio", minimum=1)  # time factor of accumulating into fp32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttentionCoefficients(Spec):
+    """One direction of fused attention (equation: timing/kernels.py, fused_attention_time_s)."""
+
+    efficiency: Numeric = number("ratio", above=0, maximum=1)  # of the peak rate, for long sequences
+    fixed_s: Numeric = number("s")
+    sequence_half: Numeric = number("count")  # keys per query at which the rate is half of its limit
+    products: Numeric = number("count", above=0)  # matrix products done in this direction
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KernelProfile(Spec):
+    """All that is known of a GPU's kernels; `matmul` maps a precision to its coefficients."""
+
+    matmul: Mapping[str, MatmulCoefficients] = part(MatmulCoefficients, shape="table")
+    attention_forward: AttentionCoefficients = part(AttentionCoefficients)
+    attention_backward: AttentionCoefficients = part(AttentionCoefficients)
+    memory_bound_fixed_s: Numeric = number("s")  # start and drain of one memory-bound kernel
+    quantise_fixed_s: Numeric = number("s")  # start and drain of casting one operand to 8 bits
+    quantise_efficiency: Numeric = number("ratio", above=0, maximum=1)  # of the memory rate, while casting
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CollectiveCoefficients(Spec):
+    """One collective inside a node: latency + wire bytes / bandwidth + root * sqrt(wire bytes)."""
+
+    latency_s: Numeric = number("s")
+    bandwidth_bytes_per_s: Numeric = number("bytes_per_s", above=0)
+    root_s: Numeric = number("ratio")  # seconds per square root of a byte: the slow start of the pipeline
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupCoefficients(Spec):
+    """The collectives of a group of `ranks` GPUs inside a node."""
+
+    ranks: int = count(minimum=2)
+    all_reduce: CollectiveCoefficients = part(CollectiveCoefficients)
+    all_gather: CollectiveCoefficients = part(CollectiveCoefficients)
+    reduce_scatter: CollectiveCoefficients = part(CollectiveCoefficients)

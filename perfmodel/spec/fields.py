@@ -1,0 +1,189 @@
+"""What a field of a spec may hold: one declaration serves validation, reading files and showing presets.
+
+    layers: Numeric = number("count", minimum=1, integer=True)
+
+A numeric field holds a number or a NumPy array of any shape: arrays of one spec broadcast against those of the others
+(DESIGN.md, idea 3). Categories (text, choices, flags) are always single values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields
+from types import MappingProxyType
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perfmodel.errors import InputError, did_you_mean, shown
+
+Numeric: TypeAlias = float | NDArray[Any]
+Truth: TypeAlias = bool | np.bool_ | NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """A number of a dimension (a key of units.DIMENSIONS), between bounds."""
+
+    dimension: str
+    minimum: float
+    above: float | None
+    maximum: float
+    integer: bool
+    optional: bool
+
+    def problem(self, value: Any) -> str:
+        """What is wrong with `value`, or ""."""
+        if value is None and self.optional:
+            return ""
+        array = np.asarray(value)
+        if array.dtype.kind not in "iuf":
+            return f"{shown(value)} is not a number"
+        if not np.all(np.isfinite(array)):
+            return f"{shown(value)} is not finite"
+        if self.integer and not np.all(array == np.floor(array)):
+            return f"{shown(value)} is not a whole number"
+        if self.above is not None and not np.all(array > self.above):
+            return f"{shown(value)} must be greater than {self.above:g}"
+        if not np.all(array >= self.minimum):
+            return f"{shown(value)} must be at least {self.minimum:g}"
+        if not np.all(array <= self.maximum):
+            return f"{shown(value)} must be at most {self.maximum:g}"
+        return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One of a few words."""
+
+    options: tuple[str, ...]
+
+    def problem(self, value: Any) -> str:
+        """What is wrong with `value`, or ""."""
+        if isinstance(value, str) and value in self.options:
+            return ""
+        return f"{shown(value)} is not one of them; {did_you_mean(str(value), self.options)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """True or false."""
+
+    def problem(self, value: Any) -> str:
+        """What is wrong with `value`, or ""."""
+        return "" if isinstance(value, bool) else f"{shown(value)} is not true or false"
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """Any words."""
+
+    def problem(self, value: Any) -> str:
+        """What is wrong with `value`, or ""."""
+        return "" if isinstance(value, str) else f"{shown(value)} is not text"
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Another spec, a mapping of names to specs, or a list of specs; `kind` names the preset folder that may stand in."""
+
+    spec: type
+    shape: str  # one | table | sequence
+    preset: str
+
+    def problem(self, value: Any) -> str:
+        """What is wrong with `value`, or ""."""
+        members = {"one": lambda v: [v], "table": lambda v: list(v.values()), "sequence": list}[self.shape](value)
+        if self.shape != "one" and not members:
+            return f"at least one {self.spec.__name__} is needed"
+        wrong = [member for member in members if not isinstance(member, self.spec)]
+        return f"{shown(wrong[0])} is not a {self.spec.__name__}" if wrong else ""
+
+
+@dataclass(frozen=True, slots=True)
+class NumberTable:
+    """Names to numbers."""
+
+    number: Number
+
+    def problem(self, value: Any) -> str:
+        """What is wrong with `value`, or ""."""
+        return next((f"{name}: {wrong}" for name, entry in value.items() if (wrong := self.number.problem(entry))), "")
+
+
+Rule: TypeAlias = Number | Choice | Flag | Text | Part | NumberTable
+
+
+def number(
+    dimension: str,
+    *,
+    minimum: float = 0.0,
+    above: float | None = None,
+    maximum: float = 1e30,
+    integer: bool = False,
+    optional: bool = False,
+    default: Any = MISSING,
+) -> Any:
+    """A numeric field; `optional` admits None, for what a source does not state."""
+    return _field(Number(dimension, minimum, above, maximum, integer, optional), default)
+
+
+def count(*, minimum: float = 1, default: Any = MISSING) -> Any:
+    """A whole number of things."""
+    return number("count", minimum=minimum, integer=True, default=default)
+
+
+def choice(*options: str, default: Any = MISSING) -> Any:
+    """A field that holds one of `options`."""
+    return _field(Choice(options), default)
+
+
+def flag(*, default: Any = MISSING) -> Any:
+    """A field that holds true or false."""
+    return _field(Flag(), default)
+
+
+def text(*, default: Any = MISSING) -> Any:
+    """A field that holds words."""
+    return _field(Text(), default)
+
+
+def part(spec: type, *, shape: str = "one", preset: str = "", default: Any = MISSING) -> Any:
+    """A field that holds another spec."""
+    return _field(Part(spec, shape, preset), default)
+
+
+def numbers(dimension: str, *, above: float = 0.0, default: Any = MISSING) -> Any:
+    """A field that maps names to numbers."""
+    rule = NumberTable(Number(dimension, 0.0, above, 1e30, integer=False, optional=False))
+    return _field(rule, default)
+
+
+def _field(rule: Rule, default: Any) -> Any:
+    if isinstance(default, Mapping):
+        frozen = MappingProxyType(dict(default))
+        return field(default_factory=lambda: frozen, metadata={"rule": rule})
+    return field(default=default, metadata={"rule": rule})
+
+
+def rule_of(entry: Field[Any]) -> Rule:
+    """The declaration of one dataclass field of a spec."""
+    rule: Rule = entry.metadata["rule"]
+    return rule
+
+
+class Spec:
+    """The root of all specs: a frozen value that checks its fields when it is made."""
+
+    __slots__ = ()
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+def check_fields(spec: Any) -> None:
+    """Raise InputError with the key of the first field of `spec` whose value breaks its declaration."""
+    for entry in fields(spec):
+        if wrong := rule_of(entry).problem(getattr(spec, entry.name)):
+            raise InputError(wrong, key=entry.name)

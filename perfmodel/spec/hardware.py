@@ -1,0 +1,91 @@
+"""What a cluster is made of: GPUs, the tiers of links between them, and how well its parts run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from perfmodel.errors import NotSupportedError
+from perfmodel.spec.coefficients import GroupCoefficients, KernelProfile
+from perfmodel.spec.fields import Numeric, Spec, count, number, numbers, part, text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gpu(Spec):
+    """One GPU: its datasheet (peak rates are dense) and what was measured of its kernels."""
+
+    name: str = text()
+    memory_bytes: Numeric = number("bytes", above=0)  # what an allocator can really have
+    memory_bandwidth_bytes_per_s: Numeric = number("bytes_per_s", above=0)
+    peak_flop_per_s: Mapping[str, Numeric] = numbers("flop_per_s")
+    streaming_multiprocessors: int = count()
+    kernels: KernelProfile = part(KernelProfile)
+
+    def peak(self, precision: str) -> Numeric:
+        """Dense peak rate [FLOP/s]. Errors: NotSupportedError when the GPU has no such arithmetic."""
+        if precision not in self.peak_flop_per_s:
+            have = ", ".join(self.peak_flop_per_s)
+            raise NotSupportedError(f"{self.name} has no {precision} rate; it has {have}", key="precision")
+        return self.peak_flop_per_s[precision]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeLink(Spec):
+    """The switched links inside a node, as measured collectives of groups of 2, 4, 8 .. GPUs."""
+
+    name: str = text()
+    bandwidth_bytes_per_s: Numeric = number("bytes_per_s", above=0)  # datasheet, per GPU, one direction
+    groups: tuple[GroupCoefficients, ...] = part(GroupCoefficients, shape="sequence")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkLink(Spec):
+    """The network between nodes: one NIC, one direction, and how collectives fare on many of them."""
+
+    name: str = text()
+    bandwidth_bytes_per_s: Numeric = number("bytes_per_s", above=0)  # of one NIC, one direction
+    latency_s: Numeric = number("s")  # of a collective, whatever its size
+    rank_latency_s: Numeric = number("s")  # added by each rank of a ring
+    tree_latency_s: Numeric = number("s")  # added by each doubling of the nodes of a tree
+    efficiency: Numeric = number("ratio", above=0, maximum=1)  # of the bandwidth, over reference_nodes
+    reference_nodes: Numeric = number("count", above=0)
+    scale_exponent: Numeric = number("ratio")  # the efficiency falls as (nodes / reference_nodes) ** -exponent
+
+
+Link: TypeAlias = NodeLink | NetworkLink
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Links(Spec):
+    """The two tiers of a cluster."""
+
+    node: NodeLink = part(NodeLink, preset="links")
+    network: NetworkLink = part(NetworkLink, preset="links")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cluster(Spec):
+    """Nodes of GPUs, and three scalars that multiply every rate of their kind.
+
+    A scalar is what differs between two clusters of the same parts (clocks, cooling, network health). Its spread is the
+    half width of its 90 % interval, relative; one draw of it serves all operators of a run.
+    """
+
+    name: str = text()
+    gpu: Gpu = part(Gpu, preset="gpus")
+    gpus_per_node: int = count()
+    nics_per_node: int = count()
+    links: Links = part(Links)
+    compute_scale: Numeric = number("ratio", above=0, maximum=2)
+    compute_scale_spread: Numeric = number("ratio", maximum=0.9)
+    gpu_speed_deviation: Numeric = number("ratio", maximum=0.2)  # standard deviation between GPUs of one cluster
+    node_link_scale: Numeric = number("ratio", above=0, maximum=2)
+    node_link_scale_spread: Numeric = number("ratio", maximum=0.9)
+    network_scale: Numeric = number("ratio", above=0, maximum=2)
+    network_scale_spread: Numeric = number("ratio", maximum=0.9)
+
+    @property
+    def network_bytes_per_s_per_gpu(self) -> Numeric:
+        """One direction of a node's NICs, shared by its GPUs."""
+        return self.links.network.bandwidth_bytes_per_s * self.nics_per_node / self.gpus_per_node

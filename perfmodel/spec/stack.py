@@ -1,0 +1,49 @@
+"""What the training software does with a layout: what it fuses, overlaps, shards and allocates, as data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from perfmodel.spec.fields import Numeric, Spec, choice, flag, number, text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SoftwareStack(Spec):
+    """One software family in one version range.
+
+    `tensor_parallel_overlap`: "none" leaves every tensor-parallel collective exposed; "backward" hides those of a column-
+    parallel linear behind its own two backward products (Megatron's async communication); "pipelined" splits each
+    product and its collective into one chunk a rank and runs them against each other (Transformer Engine userbuffers).
+    `data_parallel_overlap`: whether gradient reduction hides behind the backward pass and parameter gathering behind
+    the forward pass, bucket by bucket. `hide_all` makes every collective free, as a bound.
+    """
+
+    name: str = text()
+    fused_attention: bool = flag()
+    memory_bound_efficiency: Numeric = number("ratio", above=0, maximum=1)  # of the memory rate
+    fused_rotary: bool = flag()  # one kernel for queries and keys each, against the chain of eager operators
+    fused_activation: bool = flag()  # GELU and the gated ones
+    fused_squared_relu: bool = flag()
+    loss_forward_bytes: Numeric = number("bytes")  # memory traffic per logit of the cross-entropy
+    loss_backward_bytes: Numeric = number("bytes")
+    loss_peak_bytes: Numeric = number("bytes")  # held per logit at the peak
+    host_s: Numeric = number("s")  # what the CPU needs to launch one kernel
+    iteration_host_s: Numeric = number("s")  # data loading, logging, timers and synchronisation of an iteration
+    tensor_parallel_overlap: str = choice("none", "backward", "pipelined")
+    data_parallel_overlap: bool = flag()
+    hide_all: bool = flag(default=False)
+    bucket_parameters: Numeric = number("count", minimum=1)  # a bucket holds max(bucket_parameters,
+    bucket_parameters_per_rank: Numeric = number("count")  #   bucket_parameters_per_rank * data_parallel)
+    gradient_bytes: Numeric = number("bytes", above=0)  # of one gradient, held and on the wire
+    parameter_bytes: Numeric = number("bytes", above=0)
+    optimizer_bytes: Numeric = number("bytes", above=0)  # master weight and moments of one parameter
+    node_link_sm_fraction: Numeric = number("ratio", maximum=0.9)  # of the SMs, while a collective runs inside the node
+    network_sm_fraction: Numeric = number("ratio", maximum=0.9)  # the same between nodes
+    framework_bytes: Numeric = number("bytes")  # CUDA context and library workspaces
+    communication_buffer_bytes: Numeric = number("bytes")  # of each process group with more than one rank
+    fragmentation: Numeric = number("ratio", maximum=1)  # allocator loss, as a share of the activations and the loss peak
+
+    @property
+    def accumulates_in_fp32(self) -> bool:
+        """Whether weight gradients are added up in 4-byte numbers."""
+        return bool(self.gradient_bytes == 4)

@@ -1,0 +1,122 @@
+"""How long one kernel takes on a GPU that does nothing else.
+
+Symbols: F = flop of the kernel, P = dense peak rate, c = cluster.compute_scale, M = memory rate, and the coefficients of
+spec/coefficients.py (e, t0, k0, w, g).
+
+Ignored: L2 reuse between kernels (matters below some 50 MB), clocks that change within a kernel, shapes that are no
+multiple of 8 (a slower kernel family).
+"""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+import numpy as np
+
+from perfmodel.count.operators import DATA_GRADIENT, WEIGHT_GRADIENT, FusedAttention, Matmul, MemoryBound
+from perfmodel.spec.coefficients import MatmulCoefficients
+from perfmodel.spec.fields import Numeric
+from perfmodel.spec.hardware import Cluster, Gpu
+from perfmodel.spec.stack import SoftwareStack
+
+OPERAND_BYTES = {"bf16": 2, "fp16": 2, "fp8": 1}
+RESULT_BYTES = 2
+FP32_BYTES = 4
+
+
+def kernel_time_s(operator: Matmul | FusedAttention | MemoryBound, *, cluster: Cluster, stack: SoftwareStack) -> Numeric:
+    """Time [s] of one execution of `operator`."""
+    match operator:
+        case Matmul():
+            return matmul_time_s(operator, gpu=cluster.gpu, compute_scale=cluster.compute_scale)
+        case FusedAttention():
+            return fused_attention_time_s(operator, gpu=cluster.gpu, compute_scale=cluster.compute_scale)
+        case MemoryBound():
+            return memory_bound_time_s(operator, gpu=cluster.gpu, stack=stack)
+        case _:  # pragma: no cover - mypy proves it unreachable
+            assert_never(operator)
+
+
+def slowest_compute_scale(cluster: Cluster, gpus: Numeric) -> Numeric:
+    """c * (1 - d*sqrt(2*ln n)): all wait for the slowest of n GPUs, whose speeds have standard deviation d.
+
+    sqrt(2*ln n) is how many standard deviations the largest of n normal draws lies out (upper bound, within 15 % from n = 16).
+    The spread between GPUs of one cluster is real: Sinha et al., Not All GPUs Are Created Equal, SC 2022.
+    """
+    return cluster.compute_scale * (1.0 - cluster.gpu_speed_deviation * np.sqrt(2.0 * np.log(np.asarray(gpus, dtype=np.float64))))
+
+
+def matmul_time_s(product: Matmul, *, gpu: Gpu, compute_scale: Numeric) -> Numeric:
+    """max(t0 + F*(1 + k0/k)*(1 + w*idle)*(1 + F/F0)^g / (P*e*c), bytes / (M*e_m)), times the fp32 accumulation factor.
+
+    idle = ceil(T/S)*S/T - 1 is the idle share of the last wave of T output tiles on S SMs. Form and coefficients: fitted on
+    NVIDIA AIConfigurator's measured tables; perfmodel/data/gpus names the fit and its error on held-out shapes.
+
+    >>> from perfmodel.exchange.presets import gpu_preset
+    >>> product = Matmul(name="fc1", rows=8192, columns=8192, inner=8192, precision="bf16")
+    >>> seconds = matmul_time_s(product, gpu=gpu_preset("h100-sxm-80gb"), compute_scale=1.0)
+    >>> round(float(product.flop / seconds / 1e12))  # FACTS: 798 TFLOP/s measured
+    780
+    """
+    known = gpu.kernels.matmul[product.precision]
+    compute_s = compute_bound_time_s(product, known, gpu=gpu, compute_scale=compute_scale)
+    seconds = np.maximum(compute_s, operand_bound_time_s(product, known, gpu=gpu))
+    return seconds * known.weight_gradient_factor if _accumulates_fp32(product) else seconds
+
+
+def compute_bound_time_s(
+    product: Matmul, known: MatmulCoefficients, *, gpu: Gpu, compute_scale: Numeric
+) -> Numeric:
+    """t0 + F*(1 + k0/k)*(1 + w*idle)*(1 + F/F0)^g / (P*e*c)."""
+    flop = product.flop
+    idle = _idle_share(product, known, gpu.streaming_multiprocessors)
+    size = np.power(np.asarray(1.0 + flop / known.size_reference_flop), np.asarray(known.size_exponent))
+    shape = (1.0 + known.k_half / product.inner) * (1.0 + known.wave_weight * idle) * size
+    return known.fixed_s + flop * shape / (gpu.peak(product.precision) * known.efficiency * compute_scale)
+
+
+def operand_bound_time_s(product: Matmul, known: MatmulCoefficients, *, gpu: Gpu) -> Numeric:
+    """bytes / (M*e_m)."""
+    return matmul_bytes(product) / (gpu.memory_bandwidth_bytes_per_s * known.memory_efficiency)
+
+
+def matmul_bytes(product: Matmul) -> Numeric:
+    """Both operands read and the result written once; the gradient that a weight gradient is added to is read and written."""
+    operands = OPERAND_BYTES[product.precision] * product.inner * (product.rows + product.columns)
+    result = product.rows * product.columns * (2 * product.weight_gradient_bytes if product.phase == WEIGHT_GRADIENT else RESULT_BYTES)
+    return product.batch * (operands + result)
+
+
+def _accumulates_fp32(product: Matmul) -> bool:
+    return product.phase == WEIGHT_GRADIENT and product.weight_gradient_bytes == FP32_BYTES
+
+
+def _idle_share(product: Matmul, known: MatmulCoefficients, multiprocessors: int) -> Numeric:
+    upright = np.ceil(product.rows / known.tile_rows) * np.ceil(product.columns / known.tile_columns)
+    lying = np.ceil(product.rows / known.tile_columns) * np.ceil(product.columns / known.tile_rows)
+    tiles = product.batch * np.minimum(upright, lying)
+    return np.ceil(tiles / multiprocessors) * multiprocessors / tiles - 1.0
+
+
+def fused_attention_time_s(attention: FusedAttention, *, gpu: Gpu, compute_scale: Numeric) -> Numeric:
+    """t0 + F_c*(1 + s_half/s_eff) / (P*e*c): F_c counts only the causal half, s_eff = s/2 is the mean number of keys of a query.
+
+    The backward kernel does 5 products where the forward one does 2: it forms the scores again.
+    Form: fitted on NVIDIA cudnn-frontend's published timings; FACTS in perfmodel/data/gpus.
+    """
+    backward = attention.phase == DATA_GRADIENT
+    known = gpu.kernels.attention_backward if backward else gpu.kernels.attention_forward
+    keys = attention.sequence_length / 2.0
+    width = attention.heads * attention.head_size
+    flop = 2.0 * known.products * attention.sequences * attention.sequence_length * keys * width
+    rate = gpu.peak(attention.precision) * known.efficiency * compute_scale
+    return known.fixed_s + flop * (1.0 + known.sequence_half / keys) / rate
+
+
+def memory_bound_time_s(operator: MemoryBound, *, gpu: Gpu, stack: SoftwareStack) -> Numeric:
+    """kernels * t0 + bytes / (M*e_s): e_s belongs to the stack (how well it fuses), not to the GPU."""
+    memory = gpu.memory_bandwidth_bytes_per_s
+    known = gpu.kernels
+    if operator.quantises:
+        return operator.kernels * known.quantise_fixed_s + operator.moved_bytes / (memory * known.quantise_efficiency)
+    return operator.kernels * known.memory_bound_fixed_s + operator.moved_bytes / (memory * stack.memory_bound_efficiency)

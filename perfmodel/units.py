@@ -1,0 +1,130 @@
+"""How a quantity is read and written: SI base units inside, other units only at the two edges.
+
+Reading: `80GB`, `80GiB`, `400Gb/s`, `989 TFLOP/s`, `8T` tokens, `14d`. A `b` is a bit and a `B` is a byte: a field that
+wants bytes refuses bits, so that `400Gb` can never become 400 GB. Writing: `seconds_text(0.57)`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Final
+
+from perfmodel.errors import UnitError, shown
+
+_DECIMAL: Final = {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "B": 1e9, "T": 1e12, "P": 1e15, "E": 1e18}
+_BINARY: Final = {"Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40, "Pi": 2.0**50}
+_TIME: Final = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+_NUMBER: Final = re.compile(r"\s*([-+]?(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*(.*?)\s*")
+
+# dimension -> (what it is called in an error, an example that works)
+DIMENSIONS: Final = {
+    "bytes": ("a memory size in bytes", "80GB or 80GiB"),
+    "bytes_per_s": ("a bandwidth", "400Gb/s (bits) or 50GB/s (bytes)"),
+    "flop": ("a number of floating-point operations", "1e11 or 100GFLOP"),
+    "flop_per_s": ("a compute rate", "989TFLOP/s"),
+    "s": ("a time", "0.57s, 20us or 14d"),
+    "count": ("a count", "4096, 200e9 or 8T"),
+    "ratio": ("a plain number or a percentage", "0.9 or 90%"),
+}
+
+
+def parse_quantity(value: object, dimension: str) -> float:
+    """`value` in SI base units; a plain number is taken to be in SI base units already.
+
+    Errors: UnitError when the text is no number, or when its unit is not one of `dimension` (a key of DIMENSIONS).
+
+    >>> parse_quantity("400Gb/s", "bytes_per_s")
+    50000000000.0
+    >>> parse_quantity("80GiB", "bytes")
+    85899345920.0
+    >>> parse_quantity("8T", "count")
+    8000000000000.0
+    """
+    what, example = DIMENSIONS[dimension]
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return _finite(value, what)
+    match = _NUMBER.fullmatch(value) if isinstance(value, str) and len(value) < 80 else None
+    if match is None:
+        raise UnitError(f"{shown(value)} is not {what}; write it like {example}")
+    number, unit = float(match[1].replace("_", "")), match[2]
+    scale = _scale(unit, dimension)
+    if scale is None:
+        raise UnitError(f"{shown(value)} is not {what}{_bits_hint(number, unit, dimension)}; write it like {example}")
+    return _finite(number * scale, what)
+
+
+def _finite(value: float, what: str) -> float:
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise UnitError(f"{number} is not {what}: it must be a finite number")
+    return number
+
+
+def _scale(unit: str, dimension: str) -> float | None:
+    """The factor from `unit` to the SI base unit of `dimension`, or None if the unit is not one of it."""
+    if unit == "":
+        return 1.0
+    if dimension == "s":
+        return _TIME.get(unit)
+    if dimension == "ratio":
+        return 0.01 if unit == "%" else None
+    if dimension == "count":
+        return _DECIMAL.get(unit)
+    suffixes = {
+        "bytes": {"B": 1.0},
+        "bytes_per_s": {"B/s": 1.0, "b/s": 0.125, "bit/s": 0.125},
+        "flop": {"FLOP": 1.0},
+        "flop_per_s": {"FLOP/s": 1.0},
+    }[dimension]
+    prefixes = _DECIMAL | _BINARY if dimension.startswith("bytes") else _DECIMAL
+    for suffix, factor in suffixes.items():
+        prefix = unit.removesuffix(suffix).strip() if unit.endswith(suffix) else None
+        if prefix in prefixes and prefix != "B":
+            return prefixes[prefix] * factor
+    return None
+
+
+def _bits_hint(number: float, unit: str, dimension: str) -> str:
+    if dimension == "bytes" and unit.endswith(("b", "bit")):
+        return f" (a small b means bits: {number:g}{unit} would be {number / 8:g}{unit.rstrip('bit')}B)"
+    return ""
+
+
+def seconds_text(value: float) -> str:
+    """A time for people: three significant digits and the unit that suits.
+
+    >>> seconds_text(0.5712), seconds_text(0.00042), seconds_text(3e5)
+    ('0.571 s', '0.42 ms', '3.47 d')
+    """
+    if value >= 86400:
+        return f"{value / 86400:.3g} d"
+    if value >= 1 or value == 0:
+        return f"{value:.4g} s"
+    if value >= 0.1:
+        return f"{value:.3f} s"
+    return f"{value * 1e3:.3g} ms" if value >= 1e-4 else f"{value * 1e6:.3g} us"
+
+
+def gibibytes_text(value: float) -> str:
+    """A memory size for people.
+
+    >>> gibibytes_text(80 * 2**30)
+    '80.0 GiB'
+    """
+    return f"{value / 2**30:.1f} GiB"
+
+
+def large_text(value: float) -> str:
+    """A large count for people.
+
+    >>> large_text(7.6e12), large_text(15.6e9), large_text(384)
+    ('7.6T', '15.6B', '384')
+    """
+    for scale, suffix in ((1e12, "T"), (1e9, "B"), (1e6, "M")):
+        if abs(value) >= scale:
+            return f"{value / scale:.4g}{suffix}"
+    return f"{value:.6g}"
