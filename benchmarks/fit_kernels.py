@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +35,9 @@ FP8_LIBRARY = "trtllm"  # its kernel_source torch_flow is torch._scaled_mm, that
 
 def fit(model: Callable[[Floats], Floats], measured: Floats, start: list[float]) -> Floats:
     """Coefficients (all positive) that make the logarithm of `model` nearest to that of `measured`, outliers damped."""
-    found = least_squares(
-        lambda logs: np.log(model(np.exp(logs)) / measured), np.log(start), loss="soft_l1", f_scale=0.1
-    )
-    return np.exp(found.x)
+    found = least_squares(lambda logs: np.log(model(np.exp(logs)) / measured), np.log(start), loss="soft_l1", f_scale=0.1)
+    fitted: Floats = np.exp(found.x)
+    return fitted
 
 
 def held_out(rows: int) -> NDArray[np.bool_]:
@@ -67,19 +67,16 @@ def fit_collectives(table: pd.DataFrame, gpu: str) -> dict[str, Any]:
             )
             wire = np.asarray(call.wire_bytes)
             out = held_out(len(wire))
-
-            def seconds(values: Floats, wire: Floats = wire) -> Floats:
-                return np.asarray(root_model_s(_collective(values), wire, 1.0))
-
-            values = fit(lambda v: seconds(v)[~out], measured[~out], [1e-5, 3e11, 5e-9])
-            errors.append(f"{kind} {ranks}: {error_text(seconds(values)[out], measured[out])}")
+            values = fit(partial(_collective_s, wire=wire[~out]), measured[~out], [1e-5, 3e11, 5e-9])
+            errors.append(f"{kind} {ranks}: {error_text(_collective_s(values, wire=wire[out]), measured[out])}")
             group[kind] = dict(zip(("latency_s", "bandwidth_bytes_per_s", "root_s"), _rounded(values), strict=True))
         groups.append(group)
     return {"groups": groups, "held_out_error": errors}
 
 
-def _collective(values: Floats) -> CollectiveCoefficients:
-    return CollectiveCoefficients(latency_s=values[0], bandwidth_bytes_per_s=values[1], root_s=values[2])
+def _collective_s(values: Floats, *, wire: Floats) -> Floats:
+    known = CollectiveCoefficients(latency_s=values[0], bandwidth_bytes_per_s=values[1], root_s=values[2])
+    return np.asarray(root_model_s(known, wire, 1.0))
 
 
 def fit_fp8(table: pd.DataFrame, gpu: str) -> dict[str, Any]:

@@ -1,9 +1,9 @@
 """What can go wrong, said in one sentence to the person who typed the command.
 
-    PerfmodelError            exit_code
-    |-- InputError            2   the input is wrong: which key, which value, what would work
-    |   `-- UnitError         2   a quantity whose unit does not fit
-    `-- NotSupportedError     3   the input is right, but the model does not cover it yet
+PerfmodelError            exit_code
+|-- InputError            2   the input is wrong: which key, which value, what would work
+|   `-- UnitError         2   a quantity whose unit does not fit
+`-- NotSupportedError     3   the input is right, but the model does not cover it yet
 """
 
 from __future__ import annotations
@@ -16,13 +16,21 @@ class PerfmodelError(Exception):
 
     exit_code = 1
 
-    def __init__(self, problem: str, *, key: str = "") -> None:
-        """Say `problem` of the value at `key`, a dotted path into the input ("" when there is none)."""
+    def __init__(self, problem: str, *, key: str = "", value: object = "") -> None:
+        """Say `problem` of the value at `key`, a dotted path into the input ("" when there is none).
+
+        A `value` that is given apart leads the sentence, but not the `topic`, which is the same for all values.
+        """
         super().__init__(problem)
-        self.problem = problem
-        self.key = key
+        self.problem, self.key, self.value = problem, key, value
 
     def __str__(self) -> str:
+        sentence = f"{self.value}: {self.problem}" if self.value != "" else self.problem
+        return f"{self.key}: {sentence}" if self.key else sentence
+
+    @property
+    def topic(self) -> str:
+        """What is wrong, whatever the value."""
         return f"{self.key}: {self.problem}" if self.key else self.problem
 
     def under(self, prefix: str) -> PerfmodelError:
@@ -30,7 +38,7 @@ class PerfmodelError(Exception):
         if not prefix:
             return self
         joint = "" if not self.key or self.key.startswith("[") else "."
-        return type(self)(self.problem, key=f"{prefix}{joint}{self.key}")
+        return type(self)(self.problem, key=f"{prefix}{joint}{self.key}", value=self.value)
 
 
 class InputError(PerfmodelError):

@@ -1,7 +1,7 @@
 """Where the pieces meet: a run in, its prediction out; one stage's numbers may be arrays of any shape.
 
-    specs -> count.iteration -> count.memory
-                             -> timing.schedule -> iteration time -> MFU, tokens/s, days
+specs -> count.iteration -> count.memory
+                         -> timing.schedule -> iteration time -> MFU, tokens/s, days
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from perfmodel.count.iteration import Iteration, iteration, model_flop_per_token
+from perfmodel.count.iteration import iteration, model_flop_per_token
 from perfmodel.count.memory import MemoryBytes, memory_bytes
 from perfmodel.count.operators import hardware_flop, model_flop
 from perfmodel.count.parameters import shard_parameter_count
-from perfmodel.count.synchronisation import Buckets, buckets
+from perfmodel.count.synchronisation import buckets
 from perfmodel.spec.fields import Numeric, Truth
 from perfmodel.spec.hardware import Cluster
 from perfmodel.spec.layout import Layout
@@ -105,7 +105,11 @@ def predict_stage(model: TransformerModel, cluster: Cluster, stack: SoftwareStac
     work = iteration(model, layout, stack)
     shard = shard_parameter_count(model, tensor_parallel=layout.tensor_parallel)
     bucket = buckets(shard, layout, stack)
-    parts = breakdown(work, bucket, gpus=layout.gpus, cluster=cluster, stack=stack)
+
+    def parts_on(cluster: Cluster) -> Breakdown:
+        return breakdown(work, bucket, gpus=layout.gpus, cluster=cluster, stack=stack)
+
+    parts = parts_on(cluster)
     memory = memory_bytes(model, layout, stack, work)
     seconds = parts.total_s
     capacity_flop = seconds * cluster.gpu.peak(layout.precision)
@@ -113,9 +117,9 @@ def predict_stage(model: TransformerModel, cluster: Cluster, stack: SoftwareStac
     return StagePrediction(
         layout=layout,
         iteration_time_s=seconds,
-        iteration_time_interval_s=_interval(work, bucket, layout.gpus, seconds, cluster, stack),
-        mfu=model_flop(work.operators) / capacity_flop,
-        hfu=hardware_flop(work.operators) / capacity_flop,
+        iteration_time_interval_s=_interval(lambda ends: parts_on(ends).total_s, seconds, cluster),
+        mfu=work.fold(model_flop) / capacity_flop,
+        hfu=work.fold(hardware_flop) / capacity_flop,
         model_flop_per_token=model_flop_per_token(model, layout.sequence_length),
         breakdown=parts,
         memory=memory,
@@ -124,20 +128,27 @@ def predict_stage(model: TransformerModel, cluster: Cluster, stack: SoftwareStac
     )
 
 
-def _interval(
-    work: Iteration, bucket: Buckets, gpus: Numeric, seconds: Numeric, cluster: Cluster, stack: SoftwareStack
-) -> tuple[Numeric, Numeric]:
-    """T - sqrt(sum(fast_i^2)) .. T + sqrt(sum(slow_i^2)): each scale of the cluster moved to both ends of its own 90 % interval.
+def _interval(time_s: Callable[[Cluster], Numeric], seconds: Numeric, cluster: Cluster) -> tuple[Numeric, Numeric]:
+    """T - sqrt(sum(fast_i^2)) .. T + sqrt(sum(slow_i^2)): each scale of the cluster at both ends of its own 90 % interval.
 
-    The same equations are evaluated for each end; the three scales are independent of each other, and each moves all of its
-    operators at once.
+    One call of the same equations: a first axis of 6 holds the two ends of each of the three scales. The scales are
+    independent of each other, and each moves all of its operators at once.
     """
+    ends = np.asarray(time_s(_ends(cluster, np.ndim(seconds))))
     gained, lost = 0.0 * seconds, 0.0 * seconds
-    for scale in SCALES:
-        value, spread = getattr(cluster, scale), getattr(cluster, f"{scale}_spread")
-        fast = replace(cluster, **{scale: value * (1.0 + spread)})
-        slow = replace(cluster, **{scale: value / (1.0 + spread)})
-        fast_s, slow_s = (breakdown(work, bucket, gpus=gpus, cluster=end, stack=stack).total_s for end in (fast, slow))
+    for index in range(len(SCALES)):
+        fast_s, slow_s = ends[2 * index], ends[2 * index + 1]
         gained = gained + (seconds - fast_s) * (seconds - fast_s)
         lost = lost + (slow_s - seconds) * (slow_s - seconds)
     return seconds - np.sqrt(gained), seconds + np.sqrt(lost)
+
+
+def _ends(cluster: Cluster, dimensions: int) -> Cluster:
+    """The cluster six times: each scale in turn faster and slower by its spread, before `dimensions` other axes."""
+    scales = {}
+    for index, scale in enumerate(SCALES):
+        factor = np.ones((2 * len(SCALES), *(1,) * dimensions))
+        spread = getattr(cluster, f"{scale}_spread")
+        factor[2 * index], factor[2 * index + 1] = 1.0 + spread, 1.0 / (1.0 + spread)
+        scales[scale] = getattr(cluster, scale) * factor
+    return replace(cluster, **scales)

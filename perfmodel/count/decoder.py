@@ -129,9 +129,7 @@ class DecoderOperators:
         """Adds the branch to the stream (with dropout: writes and keeps a one-byte mask); backwards adds two gradients."""
         stream = self.hidden_bytes / self.token_shards
         mask = stream / ACTIVATION_BYTES if self.model.dropout else 0.0 * stream
-        return _local(
-            MemoryBound(name=name, moved_bytes=3 * stream + mask, backward_bytes=3 * stream + mask, saved_bytes=mask)
-        )
+        return _local(MemoryBound(name=name, moved_bytes=3 * stream + mask, backward_bytes=3 * stream + mask, saved_bytes=mask))
 
     def rotary(self, width: Numeric) -> Block:
         """Rotates queries and keys: one pass fused; eager, 11 passes of slice, negate, join, two products and a sum."""
@@ -196,7 +194,7 @@ class DecoderOperators:
         return (block + _local(dropout) if self.model.dropout else block) + _local(context)
 
     def activation(self, ffn: Numeric) -> Block:
-        """One kernel where the stack fuses it, else the chain that PyTorch runs; keeps the input (of both halves when gated)."""
+        """One kernel where the stack fuses it, else PyTorch's chain; keeps the input (both halves when gated)."""
         kind = self.model.activation
         fused = self.stack.fused_squared_relu if kind == "squared_relu" else self.stack.fused_activation
         traffic = (FUSED_ACTIVATION if fused else EAGER_ACTIVATION)[kind]
@@ -293,9 +291,7 @@ class DecoderOperators:
             reduce = self._collective("embedding.all_reduce", "all_reduce", payload=self.hidden_bytes)
             return Block(forward=(lookup, reduce), backward=gradients(lookup))
         scatter = self._collective("embedding.scatter", "reduce_scatter", payload=self.hidden_bytes)
-        gather = self._collective(
-            "embedding.gather_gradient", "all_gather", payload=self.hidden_bytes, phase=DATA_GRADIENT
-        )
+        gather = self._collective("embedding.gather_gradient", "all_gather", payload=self.hidden_bytes, phase=DATA_GRADIENT)
         return Block(forward=(lookup, scatter), backward=(gather, *gradients(lookup)))
 
     def head(self) -> Block:
@@ -359,11 +355,11 @@ def with_recompute(layer: Block, mode: str) -> Block:
     """The layer when `mode` of it is run again before its backward pass: none, selective (the attention core), full."""
     if mode == "none":
         return layer
-    again = [op for op in layer.forward if mode == "full" or _is_attention_core(op)]
+    again = [op for op in layer.forward if mode == "full" or is_attention_core(op)]
     repeated = tuple(_again(op) for op in again)
     if mode == "full":
         return Block(forward=layer.forward, backward=repeated + layer.backward)
-    first = next(index for index, op in enumerate(layer.backward) if _is_attention_core(op))
+    first = next(index for index, op in enumerate(layer.backward) if is_attention_core(op))
     return Block(forward=layer.forward, backward=layer.backward[:first] + repeated + layer.backward[first:])
 
 
@@ -377,6 +373,7 @@ def _again(operator: Operator) -> Operator:
 ATTENTION_CORE = ("core", "scores", "softmax", "dropout", "context")
 
 
-def _is_attention_core(operator: Operator) -> bool:
+def is_attention_core(operator: Operator) -> bool:
+    """Whether `operator` works on queries, keys, values and scores alone: what selective recompute repeats."""
     name = operator.name.removeprefix("layer.attention.")
     return name in ATTENTION_CORE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from perfmodel.count.decoder import Block, DecoderOperators, with_recompute
@@ -33,6 +34,12 @@ class Iteration:
     def operators(self) -> tuple[Operator, ...]:
         """The whole iteration: every operator with how often it runs."""
         return self.micro_batch.repeated(self.micro_batches).operators + self.synchronisation
+
+    def fold(self, count: Callable[[tuple[Operator, ...]], Numeric]) -> Numeric:
+        """`count` of the whole iteration, from that of each block: micro_batches * (embedding + layers * layer + head)."""
+        layers = count(self.layer.operators) * self.layers
+        micro_batch = count(self.embedding.operators) + layers + count(self.head.operators)
+        return micro_batch * self.micro_batches + count(self.synchronisation)
 
 
 def iteration(model: TransformerModel, layout: Layout, stack: SoftwareStack) -> Iteration:

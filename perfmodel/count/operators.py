@@ -27,8 +27,8 @@ class Matmul:
     """`batch` products of (rows x inner) by (inner x columns).
 
     `weight_gradient_bytes` is the size of one number of the gradient that the weight gradient is added to; 0 says that both
-    factors are activations and there is no weight. `useful` is the share of the columns that the published convention counts (padding of the vocabulary is not).
-    `saved_bytes` are what the forward operator keeps for the backward pass, for one micro-batch.
+    factors are activations and there is no weight. `useful` is the share of the columns that the published convention counts
+    (padding of the vocabulary is not). `saved_bytes` are what the forward operator keeps of one micro-batch for the backward pass.
     """
 
     name: str

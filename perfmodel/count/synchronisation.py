@@ -33,7 +33,7 @@ def buckets(shard: ParameterCount, layout: Layout, stack: SoftwareStack) -> Buck
     """count = ceil(P / size); the last one ends with the input embedding, a tensor that is never cut.
 
     Before the embedding's gradient exists, anything from nothing to a whole bucket of layers is waiting with it: half a
-    bucket on average, which is what is used (the exact remainder is a sawtooth in every size; its effect is below half a bucket).
+    bucket on average, which is what is used (the exact remainder is a sawtooth in every size, off by half a bucket at most).
     """
     size = np.maximum(stack.bucket_parameters, stack.bucket_parameters_per_rank * layout.data_parallel)
     last = np.minimum((shard.embedding + size / 2) / shard.total, 1.0)
@@ -103,7 +103,11 @@ def _steps(model: TransformerModel, layout: Layout, stack: SoftwareStack, shard:
         cast = (shard.attention + shard.mlp) * 4  # reads 2 bytes, writes an 8-bit copy and its transpose
         steps.append(
             MemoryBound(
-                name="optimizer.quantise_weights", phase=OPTIMIZER, moved_bytes=cast, kernels=4 * float(np.max(model.layers)), quantises=True
+                name="optimizer.quantise_weights",
+                phase=OPTIMIZER,
+                moved_bytes=cast,
+                kernels=4 * float(np.max(model.layers)),
+                quantises=True,
             )
         )
     return tuple(steps)

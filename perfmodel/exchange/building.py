@@ -47,7 +47,9 @@ def _value(rule: Rule, value: Any) -> Any:
         case Part(spec=spec, shape="one"):
             return build(spec, value)
         case Part(spec=spec, shape="table"):
-            return MappingProxyType({name: _at(str(name), Part(spec, "one", ""), entry) for name, entry in _table(value).items()})
+            return MappingProxyType(
+                {name: _at(str(name), Part(spec, "one", ""), entry) for name, entry in _table(value).items()}
+            )
         case Part(spec=spec):
             if not isinstance(value, list):
                 raise InputError(f"{shown(value)} where a list is needed")

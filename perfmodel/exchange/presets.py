@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
+from functools import cache
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -41,13 +42,56 @@ def preset_path(kind: str, name: str) -> Path:
 
 def read_preset(kind: str, name: str) -> tuple[dict[str, Any], dict[str, str]]:
     """The mapping of a preset as its file has it, with `extends` resolved, and the sources of its numbers."""
-    mapping = read_mapping(preset_path(kind, name))
+    mapping = dict(_shipped(preset_path(kind, name)))
     sources = mapping.pop("sources", {})
     if "extends" in mapping:
         parent = mapping.pop("extends")
         base, base_sources = read_preset(kind, parent)
         return merged(base, mapping), base_sources | sources
     return mapping, sources
+
+
+def preset_titles(kind: str = "") -> dict[str, dict[str, str]]:
+    """The names of the presets of one kind, or of all, each with its title. Errors: InputError for an unknown kind."""
+    if kind and kind not in KINDS:
+        raise InputError(f"{shown(kind)} is not a kind of preset; {did_you_mean(kind, KINDS)}")
+    kinds = (kind,) if kind else KINDS
+    return {each: {name: str(read_preset(each, name)[0]["name"]) for name in preset_names(each)} for each in kinds}
+
+
+def preset_settings(name: str) -> list[tuple[str, list[tuple[str, Any, str]]]]:
+    """Every preset called `name` (or `kind/name`): its title and the (key path, value, source) of each setting."""
+    kinds, bare = ((name.split("/", 1)[0],), name.split("/", 1)[1]) if "/" in name else (KINDS, name)
+    found = []
+    for kind in kinds:
+        if kind in KINDS and bare in preset_names(kind):
+            mapping, sources = read_preset(kind, bare)
+            if kind == "clusters":
+                mapping = mapping | {key: value for key, value in _cluster_priors().items() if key not in mapping}
+                sources = dict(_shipped(PRIORS)["sources"]) | sources
+            found.append((f"{kind}/{bare}", [(key, value, source_of(key, sources)) for key, value in settings(mapping)]))
+    if not found:
+        known = sorted({preset for kind in KINDS for preset in preset_names(kind)})
+        raise InputError(f"{shown(name)} is not a preset; {did_you_mean(name, known)}")
+    return found
+
+
+def settings(mapping: Any, path: str = "") -> list[tuple[str, Any]]:
+    """(key path, value) of every single value in nested mappings and lists."""
+    if isinstance(mapping, Mapping):
+        entries = [(f"{path}.{key}" if path else str(key), value) for key, value in mapping.items()]
+    elif isinstance(mapping, list) and any(isinstance(value, Mapping) for value in mapping):
+        entries = [(f"{path}[{index}]", value) for index, value in enumerate(mapping)]
+    else:
+        return [(path, mapping)]
+    return [leaf for key, value in entries for leaf in settings(value, key)]
+
+
+def source_of(key: str, sources: Mapping[str, str]) -> str:
+    """The source of the longest start of `key` that has one; the key "" stands for the whole preset."""
+    while key and key not in sources:
+        key = key[: max(key.rfind("."), key.rfind("["), 0)]
+    return sources.get(key, "")
 
 
 def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -91,9 +135,13 @@ def _expand_part(rule: Part, value: Any) -> Any:
 
 
 def _cluster_priors() -> dict[str, Any]:
-    priors = read_mapping(PRIORS)
-    priors.pop("sources")
-    return priors
+    return {key: value for key, value in _shipped(PRIORS).items() if key != "sources"}
+
+
+@cache
+def _shipped(path: Path) -> dict[str, Any]:
+    """A file of perfmodel/data, read once; nobody writes to what is returned."""
+    return read_mapping(path)
 
 
 def _preset(spec: type[S], kind: str, name: str) -> S:

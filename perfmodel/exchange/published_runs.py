@@ -10,7 +10,6 @@ import csv
 import io
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,17 +17,17 @@ from perfmodel.errors import InputError, NotSupportedError, PerfmodelError, did_
 from perfmodel.exchange.building import build
 from perfmodel.exchange.documents import read_mapping, read_text
 from perfmodel.exchange.presets import DATA, expand, gpu_preset, preset_names
-from perfmodel.spec.hardware import Gpu
 from perfmodel.spec.model import TransformerModel
-from perfmodel.spec.run import Run
+from perfmodel.spec.run import MeasuredRun, Run
 from perfmodel.units import parse_quantity
 
 LARGEST_BYTES: Final = 100_000_000
 COLUMNS: Final = (
-    "run_id,source,model,layers,hidden_size,attention_heads,kv_heads,ffn_hidden_size,activation,vocab_size,sequence_length,gpu,gpus,"
-    "gpus_per_node,internode_gbit_per_s_per_gpu,tensor_parallel,pipeline_parallel,virtual_pipeline,context_parallel,data_parallel,"
-    "sequence_parallel,sharding,micro_batch_size,global_batch_size,recompute,precision,stack,software,iteration_time_s"
-).split(",")
+    *("run_id", "source", "model", "layers", "hidden_size", "attention_heads", "kv_heads", "ffn_hidden_size", "activation"),
+    *("vocab_size", "sequence_length", "gpu", "gpus", "gpus_per_node", "internode_gbit_per_s_per_gpu", "tensor_parallel"),
+    *("pipeline_parallel", "virtual_pipeline", "context_parallel", "data_parallel", "sequence_parallel", "sharding"),
+    *("micro_batch_size", "global_batch_size", "recompute", "precision", "stack", "software", "iteration_time_s"),
+)
 DEFAULTS: Final = {
     "tensor_parallel": "1",
     "pipeline_parallel": "1",
@@ -45,29 +44,7 @@ SILENT_DEFAULTS: Final = ("pipeline_parallel", "virtual_pipeline", "context_para
 GPT_VOCAB_SIZE: Final = 51200  # 50257 padded, as Megatron-LM trains it
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PublishedRun:
-    """One row: what was measured, and the run it was measured on; `run` is None when `reason` says why it is not covered."""
-
-    run_id: str
-    source: str
-    labels: Mapping[str, str]  # gpu, stack, precision
-    measured_s: float
-    printed_mfu: float | None
-    model: TransformerModel
-    sequence_length: int
-    global_batch_size: int | None
-    gpus: int
-    run: Run | None
-    reason: str
-    assumptions: tuple[str, ...]
-
-    def gpu(self) -> Gpu:
-        """The GPU it was measured on. Errors: InputError when no preset describes it."""
-        return gpu_preset(self.labels["gpu"])
-
-
-def read_published_runs(path: Path) -> tuple[PublishedRun, ...]:
+def read_measured_runs(path: Path) -> tuple[MeasuredRun, ...]:
     """All rows of the table at `path`. Errors: InputError that names the line and the column."""
     text = read_text(path, largest_bytes=LARGEST_BYTES)
     try:
@@ -77,22 +54,22 @@ def read_published_runs(path: Path) -> tuple[PublishedRun, ...]:
         if missing:
             near = did_you_mean(missing[0], header) if header else "the file is empty"
             raise InputError(f"{path} has no column {missing[0]}; {near}")
-        rows = [(reader.line_num, row) for row in reader]
+        rows: list[tuple[int, dict[Any, Any]]] = [(reader.line_num, row) for row in reader]
     except csv.Error as error:
         raise InputError(f"{path} is not a table of comma-separated values: {error}") from None
     presets = read_mapping(DATA / "csv_stacks.yaml")
     return tuple(_row(row, presets, place=f"{path}, line {line}") for line, row in rows)
 
 
-def _row(row: Mapping[str, Any], presets: Mapping[str, Any], *, place: str) -> PublishedRun:
-    cells = {column: (cell or "").strip() for column, cell in row.items() if isinstance(column, str)}
+def _row(row: Mapping[Any, Any], presets: Mapping[str, Any], *, place: str) -> MeasuredRun:
+    cells = {column: (cell or "").strip() for column, cell in row.items() if column}
     try:
         return _published(cells, presets)
     except PerfmodelError as error:
-        raise error.under(place) from None
+        raise InputError(f"{place}, column {error}") from None
 
 
-def _published(cells: dict[str, str], presets: Mapping[str, Any]) -> PublishedRun:
+def _published(cells: dict[str, str], presets: Mapping[str, Any]) -> MeasuredRun:
     model_mapping, assumptions = _model(cells)
     for column, value in DEFAULTS.items():
         if not cells[column]:
@@ -104,23 +81,39 @@ def _published(cells: dict[str, str], presets: Mapping[str, Any]) -> PublishedRu
     try:
         run = _run(cells, model_mapping, presets)
     except NotSupportedError as error:
-        reason = str(error)
+        reason = error.topic
     except InputError as error:
         reason = f"this layout is refused: {error}"
-    return PublishedRun(
+    return MeasuredRun(
         run_id=cells["run_id"],
         source=cells["source"],
         labels={name: cells[name] for name in ("gpu", "stack", "precision")},
-        measured_s=_number(cells, "iteration_time_s"),
-        printed_mfu=_number(cells, "mfu_pct") / 100 if cells.get("mfu_pct") else None,
         model=model,
         sequence_length=_integer(cells, "sequence_length"),
         global_batch_size=_integer(cells, "global_batch_size") if cells["global_batch_size"] else None,
         gpus=_integer(cells, "gpus"),
+        peak_flop_per_s=_peak(cells),
+        iteration_time_s=_number(cells, "iteration_time_s"),
+        printed_mfu=_number(cells, "mfu_pct") / 100 if cells.get("mfu_pct") else None,
+        mfu_convention=_mfu_convention(cells, presets),
         run=run,
         reason=reason,
         assumptions=tuple(assumptions),
     )
+
+
+def _mfu_convention(cells: Mapping[str, str], presets: Mapping[str, Any]) -> str:
+    for entry in presets["mfu_conventions"]:
+        if re.search(entry["source"], cells["source"]) and re.search(entry["model"], cells["model"]):
+            return str(entry["convention"])
+    raise InputError("no MFU convention is known for it", key=cells["source"])
+
+
+def _peak(cells: Mapping[str, str]) -> float | None:
+    if cells["gpu"] not in preset_names("gpus"):
+        return None
+    peak = gpu_preset(cells["gpu"]).peak_flop_per_s.get(cells["precision"])
+    return None if peak is None else float(peak)
 
 
 def _model(cells: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
@@ -169,7 +162,14 @@ def _run(cells: Mapping[str, str], model: Mapping[str, Any], presets: Mapping[st
     settings |= {name: cells[name] for name in ("precision", "sharding", "recompute")}
     settings |= {
         name: _integer(cells, name)
-        for name in ("tensor_parallel", "pipeline_parallel", "virtual_pipeline", "context_parallel", "micro_batch_size", "sequence_length")
+        for name in (
+            "tensor_parallel",
+            "pipeline_parallel",
+            "virtual_pipeline",
+            "context_parallel",
+            "micro_batch_size",
+            "sequence_length",
+        )
     }
     run = build(Run, expand(Run, settings))
     if int(run.layout(run.stages[0]).gpus) != _integer(cells, "gpus"):
@@ -188,7 +188,7 @@ def _replicas(cells: Mapping[str, str]) -> int:
 def _cluster(cells: Mapping[str, str], presets: Mapping[str, Any]) -> dict[str, Any]:
     name = presets["clusters"].get(cells["gpu"])
     if name is None:
-        raise NotSupportedError(f"no cluster preset has {cells['gpu']}; those with {', '.join(presets['clusters'])} do", key="gpu")
+        raise NotSupportedError(f"no cluster preset has {cells['gpu']}", key="gpu")
     cluster: dict[str, Any] = {"extends": name}
     if cells["gpus_per_node"]:
         cluster |= {"gpus_per_node": _integer(cells, "gpus_per_node"), "nics_per_node": _integer(cells, "gpus_per_node")}
@@ -203,8 +203,7 @@ def _stack(cells: Mapping[str, str], presets: Mapping[str, Any]) -> str:
     for entry in presets["stacks"]:
         if entry["stack"] == cells["stack"] and re.search(entry["software"], cells["software"]):
             return str(entry["preset"])
-    known = ", ".join(preset_names("stacks"))
-    raise NotSupportedError(f"stack {shown(cells['stack'])} ({cells['software'] or 'version not stated'}) has no preset; known: {known}")
+    raise NotSupportedError(f"stack {cells['stack']} ({cells['software'] or 'version not stated'}) has no preset yet")
 
 
 def _integer(cells: Mapping[str, str], column: str) -> int:

@@ -35,7 +35,7 @@ def read_candidates(name_or_path: str, overrides: Sequence[str] = ()) -> tuple[C
 
     Errors: InputError with the path of the key; NotSupportedError for what the equations do not cover.
     """
-    mapping = _read(name_or_path)
+    mapping = {"name": Path(name_or_path).stem} | _read(name_or_path)
     assumptions = _assumptions(mapping.pop("assumptions", []))
     mapping.pop("sources", None)
     given = [*mapping]
@@ -61,7 +61,7 @@ def _read(name_or_path: str) -> dict[str, Any]:
     if name_or_path in preset_names("runs") and not path.is_file():
         mapping, _ = read_preset("runs", name_or_path)
         return mapping
-    if looks_like_file or exists:
+    if name_or_path and (looks_like_file or exists):
         return read_mapping(path)
     raise InputError(
         f"{shown(name_or_path)} is neither a run file nor a preset run; {did_you_mean(name_or_path, preset_names('runs'))}"

@@ -35,22 +35,26 @@ class Number:
 
     def problem(self, value: Any) -> str:
         """What is wrong with `value`, or ""."""
-        if value is None and self.optional:
+        if (value is None and self.optional) or self._holds(value):
             return ""
         array = np.asarray(value)
-        if array.dtype.kind not in "iuf":
+        if array.dtype.kind not in "iuf" or array.size == 0:
             return f"{shown(value)} is not a number"
-        if not np.all(np.isfinite(array)):
-            return f"{shown(value)} is not finite"
-        if self.integer and not np.all(array == np.floor(array)):
-            return f"{shown(value)} is not a whole number"
-        if self.above is not None and not np.all(array > self.above):
-            return f"{shown(value)} must be greater than {self.above:g}"
-        if not np.all(array >= self.minimum):
-            return f"{shown(value)} must be at least {self.minimum:g}"
-        if not np.all(array <= self.maximum):
-            return f"{shown(value)} must be at most {self.maximum:g}"
-        return ""
+        demands = (
+            (np.isfinite(array), "is not finite"),
+            (not self.integer or array == np.floor(array), "is not a whole number"),
+            (self.above is None or array > self.above, f"must be greater than {self.above}"),
+            (array >= self.minimum, f"must be at least {self.minimum:g}"),
+            (array <= self.maximum, f"must be at most {self.maximum:g}"),
+        )
+        return next((f"{shown(value)} {demand}" for met, demand in demands if not np.all(met)), "")
+
+    def _holds(self, value: Any) -> bool:
+        """Whether `value` is one plain number and right: the common case, without the cost of an array."""
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            return False
+        inside = self.minimum <= value <= self.maximum and (self.above is None or value > self.above)
+        return inside and (not self.integer or value == int(value))
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +81,11 @@ class Flag:
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """Any words."""
+    """Printable words on one line."""
 
     def problem(self, value: Any) -> str:
         """What is wrong with `value`, or ""."""
-        return "" if isinstance(value, str) else f"{shown(value)} is not text"
+        return "" if isinstance(value, str) and value.isprintable() else f"{shown(value)} is not one line of text"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +98,7 @@ class Part:
 
     def problem(self, value: Any) -> str:
         """What is wrong with `value`, or ""."""
-        members = {"one": lambda v: [v], "table": lambda v: list(v.values()), "sequence": list}[self.shape](value)
+        members = [value] if self.shape == "one" else list(value.values()) if self.shape == "table" else list(value)
         if self.shape != "one" and not members:
             return f"at least one {self.spec.__name__} is needed"
         wrong = [member for member in members if not isinstance(member, self.spec)]
@@ -130,8 +134,8 @@ def number(
 
 
 def count(*, minimum: float = 1, default: Any = MISSING) -> Any:
-    """A whole number of things."""
-    return number("count", minimum=minimum, integer=True, default=default)
+    """A whole number of things, small enough that products of a few stay exact."""
+    return number("count", minimum=minimum, maximum=1e9, integer=True, default=default)
 
 
 def choice(*options: str, default: Any = MISSING) -> Any:
@@ -180,6 +184,11 @@ class Spec:
 
     def __post_init__(self) -> None:
         check_fields(self)
+
+
+def plain(value: Numeric) -> str:
+    """A number as a person writes it: 4 rather than 4.0; an array as NumPy has it."""
+    return f"{float(value):.15g}" if np.ndim(value) == 0 else shown(value)
 
 
 def check_fields(spec: Any) -> None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import lcm
 
 import numpy as np
 
 from perfmodel.errors import InputError
-from perfmodel.spec.fields import Numeric, Spec, check_fields, choice, count, flag, number, text
+from perfmodel.spec.fields import Numeric, Spec, check_fields, choice, count, flag, number, plain, text
 
 GATED_ACTIVATIONS = ("swiglu", "geglu")
 
@@ -42,10 +41,8 @@ class TransformerModel(Spec):
     def __post_init__(self) -> None:
         check_fields(self)
         if not np.all(np.remainder(self.attention_heads, self.kv_heads) == 0):
-            raise InputError(
-                f"{self.kv_heads} does not divide {self.attention_heads} attention heads; {_divisors_text(self.attention_heads)} would",
-                key="kv_heads",
-            )
+            heads = f"{plain(self.attention_heads)} attention heads{_divisors_text(self.attention_heads)}"
+            raise InputError(f"{plain(self.kv_heads)} does not divide {heads}", key="kv_heads")
 
     @property
     def gated(self) -> bool:
@@ -78,6 +75,4 @@ def divisors(value: float) -> list[int]:
 
 
 def _divisors_text(value: Numeric) -> str:
-    if np.ndim(value):
-        return f"divisors of {lcm(*np.ravel(value).astype(int).tolist())}"
-    return ", ".join(str(d) for d in divisors(float(value)))
+    return "" if np.ndim(value) else f"; {', '.join(str(d) for d in divisors(float(value)))} would"

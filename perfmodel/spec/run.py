@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from perfmodel.errors import InputError, NotSupportedError, PerfmodelError
-from perfmodel.spec.fields import Numeric, Spec, choice, count, flag, number, numbers, part, text
+from perfmodel.spec.fields import Numeric, Spec, choice, count, flag, number, numbers, part, plain, text
 from perfmodel.spec.hardware import Cluster
 from perfmodel.spec.layout import PRECISIONS, RECOMPUTES, SHARDINGS, Layout
 from perfmodel.spec.model import TransformerModel, divisors
@@ -80,6 +80,29 @@ class Run(Spec):
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeasuredRun:
+    """An iteration that somebody measured and published; `run` is None when the equations do not cover it, for the `reason`.
+
+    `labels` sort it into groups (gpu, stack, precision); `peak_flop_per_s` is None for a GPU or precision that is unknown.
+    """
+
+    run_id: str
+    source: str
+    labels: Mapping[str, str]
+    model: TransformerModel
+    sequence_length: int
+    global_batch_size: int | None
+    gpus: int
+    peak_flop_per_s: float | None
+    iteration_time_s: float
+    printed_mfu: float | None
+    mfu_convention: str  # products | parameters | multi_head (evidence/validate.py)
+    run: Run | None
+    reason: str
+    assumptions: tuple[str, ...]
+
+
 def check_layout(model: TransformerModel, cluster: Cluster, layout: Layout) -> None:
     """Raise for a layout that cannot exist (InputError), or that the equations do not cover (NotSupportedError)."""
     _check_supported(layout)
@@ -94,12 +117,15 @@ def check_layout(model: TransformerModel, cluster: Cluster, layout: Layout) -> N
     ):
         _check_divides(tensor, size, what, key="tensor_parallel")
     if not np.all((np.remainder(model.kv_heads, tensor) == 0) | (np.remainder(tensor, model.kv_heads) == 0)):
-        raise InputError(f"{tensor} neither divides {model.kv_heads} KV heads nor is a multiple of them", key="tensor_parallel")
+        raise InputError(
+            f"{plain(tensor)} neither divides {plain(model.kv_heads)} KV heads nor is a multiple of them", key="tensor_parallel"
+        )
     if layout.sequence_parallel:
         _check_divides(tensor, layout.sequence_length, "tokens of a sequence (sequence_length)", key="tensor_parallel")
     if model.position == "learned" and not np.all(layout.sequence_length <= model.max_positions):
         raise InputError(
-            f"{layout.sequence_length} exceeds the {model.max_positions} learned positions of {model.name}", key="sequence_length"
+            f"{layout.sequence_length} exceeds the {model.max_positions} learned positions of {model.name}",
+            key="sequence_length",
         )
     _check_batch(layout)
     _check_nodes(cluster, layout)
@@ -108,7 +134,7 @@ def check_layout(model: TransformerModel, cluster: Cluster, layout: Layout) -> N
 def _check_supported(layout: Layout) -> None:
     for key in ("pipeline_parallel", "virtual_pipeline", "context_parallel"):
         if not np.all(getattr(layout, key) == 1):
-            raise NotSupportedError(f"{getattr(layout, key)} is not covered yet; only 1 is", key=key)
+            raise NotSupportedError("more than 1 is not covered yet", key=key, value=getattr(layout, key))
     if layout.sharding not in ("none", "zero1"):
         raise NotSupportedError(f"{layout.sharding} is not covered yet; none and zero1 are", key="sharding")
 
@@ -116,21 +142,26 @@ def _check_supported(layout: Layout) -> None:
 def _check_divides(degree: Numeric, size: Numeric, what: str, *, key: str) -> None:
     if not np.all(np.remainder(size, degree) == 0):
         would = f"; {', '.join(map(str, divisors(float(size))[:24]))} would" if np.ndim(size) == 0 else ""
-        raise InputError(f"{degree} does not divide {size} {what}{would}", key=key)
+        raise InputError(f"{plain(degree)} does not divide {plain(size)} {what}{would}", key=key)
 
 
 def _check_batch(layout: Layout) -> None:
     data = layout.data_parallel
     if not np.all(np.remainder(layout.global_batch_size, data) == 0):
-        near = f"; {_nearest_multiples(layout.global_batch_size, data)} would" if np.ndim(layout.global_batch_size + data) == 0 else ""
+        near = (
+            f"; {_nearest_multiples(layout.global_batch_size, data)} would"
+            if np.ndim(layout.global_batch_size + data) == 0
+            else ""
+        )
         raise InputError(
-            f"{layout.global_batch_size} sequences do not divide over {data} data-parallel replicas{near}", key="global_batch_size"
+            f"{plain(layout.global_batch_size)} sequences do not divide over {plain(data)} data-parallel replicas{near}",
+            key="global_batch_size",
         )
     per_replica = layout.global_batch_size / data
     if not np.all(np.remainder(per_replica, layout.micro_batch_size) == 0):
         would = f"; {', '.join(map(str, divisors(float(per_replica))))} would" if np.ndim(per_replica) == 0 else ""
         raise InputError(
-            f"{layout.micro_batch_size} does not divide the {per_replica} sequences of each data-parallel replica{would}",
+            f"{plain(layout.micro_batch_size)} does not divide the {plain(per_replica)} sequences of a data-parallel replica{would}",
             key="micro_batch_size",
         )
 
@@ -144,4 +175,4 @@ def _check_nodes(cluster: Cluster, layout: Layout) -> None:
     tensor, node = layout.tensor_parallel, cluster.gpus_per_node
     fits = (np.remainder(node, tensor) == 0) | (np.remainder(tensor, node) == 0)
     if not np.all(fits | (layout.gpus < node)):
-        raise InputError(f"{tensor} neither divides a node of {node} GPUs nor fills whole nodes", key="tensor_parallel")
+        raise InputError(f"{plain(tensor)} neither divides a node of {node} GPUs nor fills whole nodes", key="tensor_parallel")

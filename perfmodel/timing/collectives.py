@@ -9,7 +9,6 @@ cluster.network_scale.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import reduce
 
 import numpy as np
 
@@ -45,10 +44,14 @@ def placement(group: ProcessGroup, cluster: Cluster) -> Placement:
 def collective_time_s(call: Collective, *, cluster: Cluster) -> Numeric:
     """Time [s] of one call on its own; 0 for a group of one."""
     where = placement(call.group, cluster)
-    inside = node_collective_time_s(call, cluster=cluster)
-    across = network_collective_time_s(call, cluster=cluster)
-    seconds = np.where(where.crosses_nodes, across, inside)
-    return np.where(np.asarray(call.group.ranks) > 1, seconds, 0.0)
+    alone = np.asarray(call.group.ranks) > 1
+    if not np.any(where.crosses_nodes):
+        return np.where(alone, node_collective_time_s(call, cluster=cluster), 0.0)
+    across = network_collective_time_s(call, where, cluster=cluster)
+    if np.all(where.crosses_nodes):
+        return across
+    seconds = np.where(where.crosses_nodes, across, node_collective_time_s(call, cluster=cluster))
+    return np.where(alone, seconds, 0.0)
 
 
 def node_collective_time_s(call: Collective, *, cluster: Cluster) -> Numeric:
@@ -57,11 +60,13 @@ def node_collective_time_s(call: Collective, *, cluster: Cluster) -> Numeric:
     Fitted on NVIDIA AIConfigurator's nccl-tests tables; perfmodel/data/links names the fit and its error.
     """
     groups = cluster.links.node.groups
-    sizes = np.asarray([group.ranks for group in groups])
-    index = np.minimum(np.searchsorted(sizes, np.asarray(call.group.ranks)), len(groups) - 1)
-    wire = call.wire_bytes
-    times = [root_model_s(getattr(group, call.kind), wire, cluster.node_link_scale) for group in groups]
-    return reduce(lambda chosen, at: np.where(index == at, times[at], chosen), range(1, len(times)), np.asarray(times[0]))
+    ranks, wire = np.asarray(call.group.ranks), call.wire_bytes
+    seconds = root_model_s(getattr(groups[-1], call.kind), wire, cluster.node_link_scale)
+    for group in reversed(groups[:-1]):
+        fits = ranks <= group.ranks
+        if np.any(fits):
+            seconds = np.where(fits, root_model_s(getattr(group, call.kind), wire, cluster.node_link_scale), seconds)
+    return seconds
 
 
 def root_model_s(known: CollectiveCoefficients, wire_bytes: Numeric, scale: Numeric) -> Numeric:
@@ -70,40 +75,36 @@ def root_model_s(known: CollectiveCoefficients, wire_bytes: Numeric, scale: Nume
     return start + wire_bytes / (known.bandwidth_bytes_per_s * scale)
 
 
-def network_collective_time_s(call: Collective, *, cluster: Cluster) -> Numeric:
-    """Ring: a + b*p + n*(p - 1)/(p*B) for a gather or scatter, twice that for an all-reduce, which may be a tree instead.
+def network_collective_time_s(call: Collective, where: Placement, *, cluster: Cluster) -> Numeric:
+    """Ring: a + b*p + w/B, with w the bytes each rank sends; an all-reduce starts twice, or uses a tree if that is faster.
 
+    Tree: a + d*log2(N) + 2*n/B, NCCL's double binary tree between nodes, whose latency grows with the logarithm of the nodes.
     B = NIC share of the group * efficiency(N), but never faster than the links inside the node.
     """
-    ring_s = _ring_time_s(call, cluster)
+    link = cluster.links.network
+    rate = _group_rate(call, where, cluster)
+    start_s = link.latency_s + link.rank_latency_s * call.group.ranks
     if call.kind != "all_reduce":
-        return ring_s
-    return np.minimum(ring_s, _tree_time_s(call, cluster))
+        return start_s + call.wire_bytes / rate
+    ring_s = 2.0 * start_s + call.wire_bytes / rate
+    depth = np.log2(np.asarray(where.nodes, dtype=np.float64))
+    tree_s = link.latency_s + link.tree_latency_s * depth + 2.0 * call.payload_bytes / rate
+    return np.minimum(ring_s, tree_s)
 
 
 def network_efficiency(nodes: Numeric, cluster: Cluster) -> Numeric:
-    """e0 * (N / N0) ** -x: how much of the NICs a collective over N nodes gets. Source: NVIDIA/nccl#1229."""
+    """e0 * (N / N0) ** -x: how much of the NICs a collective over N nodes gets. Source: NVIDIA/nccl#1229.
+
+    >>> from perfmodel.exchange.presets import cluster_preset
+    >>> round(float(network_efficiency(128, cluster_preset("dgx-h100"))) * 400)  # GB/s; 260 were measured
+    260
+    """
     link = cluster.links.network
     ratio = np.asarray(nodes / link.reference_nodes, dtype=np.float64)
     return link.efficiency * np.power(ratio, np.asarray(-link.scale_exponent, dtype=np.float64))
 
 
-def _ring_time_s(call: Collective, cluster: Cluster) -> Numeric:
-    link = cluster.links.network
-    passes = 2.0 if call.kind == "all_reduce" else 1.0
-    return passes * (link.latency_s + link.rank_latency_s * call.group.ranks) + call.wire_bytes / _group_rate(call, cluster)
-
-
-def _tree_time_s(call: Collective, cluster: Cluster) -> Numeric:
-    """a + d*log2(N) + 2n/B: NCCL's double binary tree between nodes, whose latency grows with the logarithm of the nodes."""
-    link = cluster.links.network
-    nodes = placement(call.group, cluster).nodes
-    depth = np.log2(np.asarray(nodes, dtype=np.float64))
-    return link.latency_s + link.tree_latency_s * depth + 2.0 * call.payload_bytes / _group_rate(call, cluster)
-
-
-def _group_rate(call: Collective, cluster: Cluster) -> Numeric:
-    where = placement(call.group, cluster)
+def _group_rate(call: Collective, where: Placement, cluster: Cluster) -> Numeric:
     network = where.network_bytes_per_s * network_efficiency(where.nodes, cluster) * cluster.network_scale
     inside = getattr(cluster.links.node.groups[-1], call.kind).bandwidth_bytes_per_s * cluster.node_link_scale
     return np.where(where.ranks_per_node > 1, np.minimum(network, inside), network)

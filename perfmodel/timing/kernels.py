@@ -43,7 +43,8 @@ def slowest_compute_scale(cluster: Cluster, gpus: Numeric) -> Numeric:
     sqrt(2*ln n) is how many standard deviations the largest of n normal draws lies out (upper bound, within 15 % from n = 16).
     The spread between GPUs of one cluster is real: Sinha et al., Not All GPUs Are Created Equal, SC 2022.
     """
-    return cluster.compute_scale * (1.0 - cluster.gpu_speed_deviation * np.sqrt(2.0 * np.log(np.asarray(gpus, dtype=np.float64))))
+    deviations: Numeric = np.sqrt(2.0 * np.log(np.asarray(gpus, dtype=np.float64)))
+    return cluster.compute_scale * (1.0 - cluster.gpu_speed_deviation * deviations)
 
 
 def matmul_time_s(product: Matmul, *, gpu: Gpu, compute_scale: Numeric) -> Numeric:
@@ -64,9 +65,7 @@ def matmul_time_s(product: Matmul, *, gpu: Gpu, compute_scale: Numeric) -> Numer
     return seconds * known.weight_gradient_factor if _accumulates_fp32(product) else seconds
 
 
-def compute_bound_time_s(
-    product: Matmul, known: MatmulCoefficients, *, gpu: Gpu, compute_scale: Numeric
-) -> Numeric:
+def compute_bound_time_s(product: Matmul, known: MatmulCoefficients, *, gpu: Gpu, compute_scale: Numeric) -> Numeric:
     """t0 + F*(1 + k0/k)*(1 + w*idle)*(1 + F/F0)^g / (P*e*c)."""
     flop = product.flop
     idle = _idle_share(product, known, gpu.streaming_multiprocessors)
@@ -83,7 +82,11 @@ def operand_bound_time_s(product: Matmul, known: MatmulCoefficients, *, gpu: Gpu
 def matmul_bytes(product: Matmul) -> Numeric:
     """Both operands read and the result written once; the gradient that a weight gradient is added to is read and written."""
     operands = OPERAND_BYTES[product.precision] * product.inner * (product.rows + product.columns)
-    result = product.rows * product.columns * (2 * product.weight_gradient_bytes if product.phase == WEIGHT_GRADIENT else RESULT_BYTES)
+    result = (
+        product.rows
+        * product.columns
+        * (2 * product.weight_gradient_bytes if product.phase == WEIGHT_GRADIENT else RESULT_BYTES)
+    )
     return product.batch * (operands + result)
 
 
@@ -94,12 +97,12 @@ def _accumulates_fp32(product: Matmul) -> bool:
 def _idle_share(product: Matmul, known: MatmulCoefficients, multiprocessors: int) -> Numeric:
     upright = np.ceil(product.rows / known.tile_rows) * np.ceil(product.columns / known.tile_columns)
     lying = np.ceil(product.rows / known.tile_columns) * np.ceil(product.columns / known.tile_rows)
-    tiles = product.batch * np.minimum(upright, lying)
+    tiles: Numeric = product.batch * np.minimum(upright, lying)
     return np.ceil(tiles / multiprocessors) * multiprocessors / tiles - 1.0
 
 
 def fused_attention_time_s(attention: FusedAttention, *, gpu: Gpu, compute_scale: Numeric) -> Numeric:
-    """t0 + F_c*(1 + s_half/s_eff) / (P*e*c): F_c counts only the causal half, s_eff = s/2 is the mean number of keys of a query.
+    """t0 + F_c*(1 + s_half/s_eff) / (P*e*c): F_c counts only the causal half, s_eff = s/2 is the mean keys of a query.
 
     The backward kernel does 5 products where the forward one does 2: it forms the scores again.
     Form: fitted on NVIDIA cudnn-frontend's published timings; FACTS in perfmodel/data/gpus.

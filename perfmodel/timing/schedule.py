@@ -11,12 +11,13 @@ pair that is pipelined: its first chunk has nothing to hide behind.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
+from typing import Final
 
 import numpy as np
 
-from perfmodel.count.decoder import Block
+from perfmodel.count.decoder import is_attention_core
 from perfmodel.count.iteration import Iteration
 from perfmodel.count.operators import Collective, FusedAttention, Matmul, MemoryBound, Operator
 from perfmodel.count.synchronisation import GRADIENT_REDUCTION, PARAMETER_GATHER, Buckets
@@ -44,91 +45,88 @@ class Breakdown:
     def total_s(self) -> Numeric:
         """The sum of the parts."""
         total: Numeric = 0.0
-        for part in fields(self):
-            total = total + getattr(self, part.name)
+        for part in PARTS:
+            total = total + getattr(self, part)
         return total
 
     def __add__(self, other: Breakdown) -> Breakdown:
-        return Breakdown(**{part.name: getattr(self, part.name) + getattr(other, part.name) for part in fields(self)})
+        return Breakdown(**{part: getattr(self, part) + getattr(other, part) for part in PARTS})
 
     def __mul__(self, times: Numeric) -> Breakdown:
-        return Breakdown(**{part.name: getattr(self, part.name) * times for part in fields(self)})
+        return Breakdown(**{part: getattr(self, part) * times for part in PARTS})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Pass:
-    """One direction of one or more blocks: its parts, and what the CPU needs to launch it."""
-
-    parts: Breakdown
-    host_s: Numeric
-
-    def __add__(self, other: _Pass) -> _Pass:
-        return _Pass(parts=self.parts + other.parts, host_s=self.host_s + other.host_s)
-
-    def __mul__(self, times: Numeric) -> _Pass:
-        return _Pass(parts=self.parts * times, host_s=self.host_s * times)
-
-    def launched(self) -> Breakdown:
-        """The parts, with the time the GPU waits when the CPU launches slower than it computes."""
-        return self.parts + Breakdown(launch_s=np.maximum(self.host_s - self.parts.total_s, 0.0))
+PARTS: Final = tuple(part.name for part in fields(Breakdown))
 
 
 def breakdown(work: Iteration, bucket: Buckets, *, gpus: Numeric, cluster: Cluster, stack: SoftwareStack) -> Breakdown:
     """micro_batches * (forward + backward) + optimizer + what data parallelism leaves exposed, on the slowest of `gpus`."""
     cluster = replace(cluster, compute_scale=slowest_compute_scale(cluster, gpus))
-    forward = _direction(work, "forward", cluster, stack).launched()
-    backward = _direction(work, "backward", cluster, stack).launched()
+    forward = _direction(work, "forward", cluster, stack)
+    backward = _direction(work, "backward", cluster, stack)
     once = _optimizer(work, cluster, stack)
-    exposed = _data_parallel(work, bucket, forward.total_s, backward.total_s, cluster, stack)
+    # gradients go behind the last backward pass, parameters behind the first forward pass of the next iteration
+    window_s = {GRADIENT_REDUCTION: backward.total_s, PARAMETER_GATHER: forward.total_s}
+    exposed = _data_parallel(work, bucket, window_s, cluster, stack)
     return (forward + backward) * work.micro_batches + once + exposed
 
 
-def _direction(work: Iteration, direction: str, cluster: Cluster, stack: SoftwareStack) -> _Pass:
-    def one(block: Block) -> _Pass:
-        return _pass(getattr(block, direction), cluster, stack)
+def _direction(work: Iteration, direction: str, cluster: Cluster, stack: SoftwareStack) -> Breakdown:
+    """One direction of a micro-batch; when the CPU launches slower than the GPU computes, the GPU waits for it."""
+    layer, *ends = (getattr(block, direction) for block in (work.layer, work.embedding, work.head))
+    parts = _pass(layer, cluster, stack) * work.layers
+    host_s = _host_s(layer, stack) * work.layers
+    for operators in ends:
+        parts = parts + _pass(operators, cluster, stack)
+        host_s = host_s + _host_s(operators, stack)
+    return replace(parts, launch_s=np.maximum(host_s - parts.total_s, 0.0))
 
-    return one(work.embedding) + one(work.layer) * work.layers + one(work.head)
+
+def _host_s(operators: Iterable[Operator], stack: SoftwareStack) -> Numeric:
+    """What the CPU needs to launch `operators` once."""
+    kernels: Numeric = 0.0
+    for operator in operators:
+        kernels = kernels + operator.repeats * (operator.kernels if isinstance(operator, MemoryBound) else 1)
+    return kernels * stack.host_s
 
 
-def _pass(operators: Iterable[Operator], cluster: Cluster, stack: SoftwareStack) -> _Pass:
-    parts, host_s = Breakdown(), 0.0
+def _pass(operators: Iterable[Operator], cluster: Cluster, stack: SoftwareStack) -> Breakdown:
+    """The parts of one execution of `operators`, each collective beside the product that it can hide behind."""
+    sums: dict[str, Numeric] = {}
     product_s: dict[tuple[str, str], Numeric] = {}
     calls: list[Collective] = []
     for operator in operators:
         if isinstance(operator, Collective):
             calls.append(operator)
-            host_s = host_s + operator.repeats * stack.host_s
             continue
         seconds = operator.repeats * kernel_time_s(operator, cluster=cluster, stack=stack)
-        parts = parts + _compute_part(operator, seconds)
-        kernels = operator.kernels if isinstance(operator, MemoryBound) else 1
-        host_s = host_s + operator.repeats * kernels * stack.host_s
+        part = _compute_part(operator)
+        sums[part] = sums.get(part, 0.0) + seconds
         product_s[operator.name, operator.phase] = seconds
     for call in calls:
-        parts = parts + _tensor_parallel(call, product_s.get(call.partner, 0.0), cluster, stack)
-    return _Pass(parts=parts, host_s=host_s)
+        exposed_s, slowdown_s = _tensor_parallel(call, product_s.get(call.partner, 0.0), cluster, stack)
+        sums["tensor_parallel_exposed_s"] = sums.get("tensor_parallel_exposed_s", 0.0) + exposed_s
+        sums["communication_slowdown_s"] = sums.get("communication_slowdown_s", 0.0) + slowdown_s
+    return Breakdown(**sums)
 
 
-def _compute_part(operator: Matmul | FusedAttention | MemoryBound, seconds: Numeric) -> Breakdown:
-    if operator.name.startswith("layer.attention.") and operator.name.endswith((".core", ".scores", ".context", ".softmax", ".dropout")):
-        return Breakdown(attention_s=seconds)
-    return Breakdown(matmul_s=seconds) if isinstance(operator, Matmul) else Breakdown(memory_bound_s=seconds)
+def _compute_part(operator: Matmul | FusedAttention | MemoryBound) -> str:
+    if is_attention_core(operator):
+        return "attention_s"
+    return "matmul_s" if isinstance(operator, Matmul) else "memory_bound_s"
 
 
-def _tensor_parallel(call: Collective, product_s: Numeric, cluster: Cluster, stack: SoftwareStack) -> Breakdown:
+def _tensor_parallel(call: Collective, product_s: Numeric, cluster: Cluster, stack: SoftwareStack) -> tuple[Numeric, Numeric]:
+    """Exposed time of one collective, and what it takes from the product beside it."""
     if stack.hide_all:
-        return Breakdown()
+        return 0.0, 0.0
     alone_s = call.repeats * collective_time_s(call, cluster=cluster)
     mode = stack.tensor_parallel_overlap
     if not call.partner[0] or mode == "none" or (call.pipelined and mode == "backward"):
-        return Breakdown(tensor_parallel_exposed_s=alone_s)
-    share = 1.0 - 1.0 / call.group.ranks if call.pipelined else 1.0
-    return _overlapped(alone_s, product_s, share, stack.node_link_sm_fraction)
-
-
-def _overlapped(alone_s: Numeric, product_s: Numeric, share: Numeric, sm_fraction: Numeric) -> Breakdown:
-    hidden_s = np.minimum(alone_s, product_s / (1.0 - sm_fraction)) * share
-    return Breakdown(tensor_parallel_exposed_s=alone_s - hidden_s, communication_slowdown_s=sm_fraction * hidden_s)
+        return alone_s, 0.0
+    chunks_hidden = 1.0 - 1.0 / call.group.ranks if call.pipelined else 1.0
+    hidden_s = np.minimum(alone_s, product_s / (1.0 - stack.node_link_sm_fraction)) * chunks_hidden
+    return alone_s - hidden_s, stack.node_link_sm_fraction * hidden_s
 
 
 def _optimizer(work: Iteration, cluster: Cluster, stack: SoftwareStack) -> Breakdown:
@@ -145,10 +143,9 @@ def _optimizer(work: Iteration, cluster: Cluster, stack: SoftwareStack) -> Break
 
 
 def _data_parallel(
-    work: Iteration, bucket: Buckets, forward_s: Numeric, backward_s: Numeric, cluster: Cluster, stack: SoftwareStack
+    work: Iteration, bucket: Buckets, window_s: Mapping[str, Numeric], cluster: Cluster, stack: SoftwareStack
 ) -> Breakdown:
-    """Reduction behind the last backward pass, gathering behind the first forward pass of the next iteration."""
-    window_s = {GRADIENT_REDUCTION: backward_s, PARAMETER_GATHER: forward_s}
+    """Each data-parallel collective behind its window: the pass of the one micro-batch that it can run beside."""
     result = Breakdown()
     for call in work.synchronisation:
         if not isinstance(call, Collective) or call.name not in window_s or stack.hide_all:
@@ -157,21 +154,22 @@ def _data_parallel(
         if not stack.data_parallel_overlap:
             result = result + Breakdown(data_parallel_exposed_s=alone_s)
             continue
-        result = result + _buckets_behind(call, alone_s, window_s[call.name], bucket, cluster, stack)
+        last = replace(call, payload_bytes=call.payload_bytes * call.repeats * bucket.last_share)
+        last_s = collective_time_s(last, cluster=cluster)
+        fraction = stack.network_sm_fraction
+        result = result + _buckets_behind(window_s[call.name], alone_s, last_s, number=call.repeats, sm_fraction=fraction)
     return result
 
 
 def _buckets_behind(
-    call: Collective, alone_s: Numeric, window_s: Numeric, bucket: Buckets, cluster: Cluster, stack: SoftwareStack
+    window_s: Numeric, alone_s: Numeric, last_s: Numeric, *, number: Numeric, sm_fraction: Numeric
 ) -> Breakdown:
     """max(last, C + W/N - W) is exposed of N buckets that take C and become ready evenly over a window W.
 
     The first is ready after W/N, so the last cannot end before W/N + C; it is ready at W, so nor before W + last. In the
     forward pass the same holds backwards in time.
     """
-    taken_s = stack.network_sm_fraction * np.minimum(alone_s, window_s / (1.0 - stack.network_sm_fraction))
+    taken_s = sm_fraction * np.minimum(alone_s, window_s / (1.0 - sm_fraction))
     window_s = window_s + taken_s
-    last = replace(call, payload_bytes=call.payload_bytes * call.repeats * bucket.last_share)
-    last_s = collective_time_s(last, cluster=cluster)
-    exposed_s = np.maximum(last_s, alone_s + window_s / call.repeats - window_s)
+    exposed_s = np.maximum(last_s, alone_s + window_s / number - window_s)
     return Breakdown(data_parallel_exposed_s=exposed_s, communication_slowdown_s=taken_s)

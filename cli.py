@@ -1,0 +1,218 @@
+"""The command line: parse, call, print. The only place that prints, and the only one that sets an exit code.
+
+Exit codes: 0 yes, 1 no (it does not fit), 2 the input is wrong, 3 not supported yet.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from perfmodel import __version__
+from perfmodel.errors import InputError, PerfmodelError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+app = typer.Typer(
+    name="perfmodel",
+    help="How long a training iteration takes, the MFU, whether it fits in memory, how many days, and what to change.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Override any key of the run, as in tensor_parallel=4; any number of times."
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+Output = Annotated[
+    Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write to FILE instead (JSON when it ends in .json).")
+]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"perfmodel {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def perfmodel(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False,
+) -> None:
+    """Predict LLM training performance before anyone rents the cluster."""
+
+
+@app.command()
+def predict(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A preset run (perfmodel list) or a YAML, TOML or JSON run file.")],
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+    output: Output = None,
+) -> None:
+    """Iteration time, MFU, memory and days for each stage of RUN.
+
+    Examples: perfmodel predict nemotron-4-15b; perfmodel predict run.yaml --set tensor_parallel=4 --json
+    """
+    from perfmodel.exchange.run_files import read_candidates
+    from perfmodel.predict import predict as predict_run
+
+    candidates = read_candidates(run, overrides or ())
+    predictions = [(candidate.values, predict_run(candidate.run)) for candidate in candidates]
+    _, first = predictions[0]
+    assumptions = candidates[0].assumptions
+    if _wants_json(as_json, output):
+        from perfmodel.report.documents import prediction_document
+
+        _emit_json(prediction_document(first, assumptions=assumptions, candidates=predictions), output)
+    else:
+        from perfmodel.report.tables import prediction_report
+
+        _emit_table(prediction_report(first, assumptions=assumptions, candidates=predictions), output)
+    if not first.fits:
+        raise typer.Exit(1)
+
+
+@app.command()
+def validate(
+    file: Annotated[Path, typer.Argument(metavar="FILE.csv", help="Measured runs, in the columns of published_runs.csv.")],
+    as_json: AsJson = False,
+    output: Output = None,
+) -> None:
+    """How wrong the predictions are on the measured runs in FILE.csv.
+
+    Rows that are not covered yet are counted with the reason, never guessed.
+    """
+    from perfmodel.evidence.validate import compare, grouped, summarise, unsupported
+    from perfmodel.exchange.published_runs import read_measured_runs
+
+    measured = read_measured_runs(file)
+    comparisons = [compare(each) for each in _progress(measured, "predicting")]
+    summary: dict[str, Any] = {
+        "overall": summarise(comparisons),
+        "groups": grouped(comparisons),
+        "unsupported": unsupported(comparisons),
+    }
+    if _wants_json(as_json, output):
+        from perfmodel.report.documents import validation_document
+
+        _emit_json(validation_document(comparisons, **summary), output)
+    else:
+        from perfmodel.report.tables import validation_report
+
+        _emit_table(validation_report(comparisons, **summary), output)
+
+
+@app.command("list")
+def list_presets(
+    kind: Annotated[
+        str, typer.Argument(metavar="[KIND]", help="runs, models, clusters, gpus, links or stacks; all without.")
+    ] = "",
+    as_json: AsJson = False,
+) -> None:
+    """The presets that can be named in a run file."""
+    from perfmodel.exchange.presets import preset_titles
+
+    presets = preset_titles(kind)
+    if as_json:
+        _emit_json(presets, None)
+    else:
+        from perfmodel.report.tables import preset_list
+
+        _emit_table(preset_list(presets), None)
+
+
+@app.command()
+def show(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A preset, or KIND/NAME where two kinds share the name.")],
+    as_json: AsJson = False,
+) -> None:
+    """Every number of a preset, and where it comes from."""
+    from perfmodel.exchange.presets import preset_settings
+
+    found = preset_settings(name)
+    if as_json:
+        _emit_json(
+            {title: {key: {"value": value, "source": source} for key, value, source in rows} for title, rows in found}, None
+        )
+    else:
+        from rich.console import Group
+
+        from perfmodel.report.tables import preset_report
+
+        _emit_table(Group(*(preset_report(title, rows) for title, rows in found)), None)
+
+
+def _wants_json(as_json: bool, output: Path | None) -> bool:
+    return as_json or (output is not None and output.suffix.lower() == ".json")
+
+
+def _emit_json(document: Any, output: Path | None) -> None:
+    import json
+
+    text = json.dumps(document, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+    if output is None:
+        sys.stdout.write(text)
+    else:
+        _write(text, output)
+
+
+def _emit_table(content: RenderableType, output: Path | None) -> None:
+    if output is not None:
+        from perfmodel.report.tables import as_text
+
+        _write(as_text(content, width=120), output)
+        return
+    if not sys.stdout.isatty():
+        from perfmodel.report.tables import as_text
+
+        sys.stdout.write(as_text(content, width=shutil.get_terminal_size().columns))
+        return
+    from rich.console import Console
+
+    Console(markup=False, highlight=False, emoji=False).print(content)
+
+
+def _write(text: str, output: Path) -> None:
+    from perfmodel.exchange.output import write_text
+
+    write_text(output, text)
+    print(f"wrote {output}", file=sys.stderr)
+
+
+def _progress(items: Sequence[Any], what: str) -> Any:
+    if not sys.stderr.isatty():
+        return items
+    from rich.console import Console
+    from rich.progress import track
+
+    return track(items, description=what, console=Console(stderr=True), transient=True)
+
+
+def main() -> None:
+    """Run the command; say what went wrong in one sentence, and exit as DESIGN.md, section 6 has it."""
+    try:
+        app()
+    except PerfmodelError as error:
+        print(f"perfmodel: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:  # the reader of a pipe has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except RecursionError:
+        print(f"perfmodel: {InputError('the input is nested too deeply')}", file=sys.stderr)
+        sys.exit(InputError.exit_code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,127 @@
+"""How predictions and comparisons look as JSON: SI units in the names of keys, one schema version (DESIGN, section 6)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields
+from typing import Any, Final
+
+from perfmodel.evidence.validate import Comparison, ErrorSummary, recomputed_mfu
+from perfmodel.predict import Prediction, StagePrediction
+from perfmodel.spec.fields import Numeric
+from perfmodel.spec.run import Stage
+
+SCHEMA_VERSION: Final = 1
+
+
+def prediction_document(
+    prediction: Prediction,
+    *,
+    assumptions: Sequence[str],
+    candidates: Sequence[tuple[Mapping[str, Any], Prediction]] = (),
+) -> dict[str, Any]:
+    """One run's prediction; with candidates, those of each combination of values, and the envelope over them by stage."""
+    document = {"schema_version": SCHEMA_VERSION, "name": prediction.run.name} | _run_document(prediction, assumptions)
+    if len(candidates) > 1:
+        document["candidates"] = [{"values": dict(values)} | _run_document(each, assumptions) for values, each in candidates]
+        document["envelope"] = envelope([each for _, each in candidates])
+    return document
+
+
+def envelope(predictions: Sequence[Prediction]) -> list[dict[str, Any]]:
+    """For each stage the smallest and largest iteration time and MFU over the candidates."""
+    result = []
+    for alternatives in zip(*(each.stages for each in predictions), strict=True):
+        stages = [stage for _, stage in alternatives]
+        result.append(
+            {
+                "iteration_time_s": _range(stage.iteration_time_s for stage in stages),
+                "mfu": _range(stage.mfu for stage in stages),
+                "memory_bytes": _range(stage.memory.total_bytes for stage in stages),
+            }
+        )
+    return result
+
+
+def _range(values: Any) -> list[float]:
+    numbers = [float(value) for value in values]
+    return [min(numbers), max(numbers)]
+
+
+def _run_document(prediction: Prediction, assumptions: Sequence[str]) -> dict[str, Any]:
+    return {
+        "stages": [_stage_document(stage, predicted, assumptions) for stage, predicted in prediction.stages],
+        "total_tokens": _optional(prediction.total_tokens),
+        "total_days": _optional(prediction.total_days),
+        "gpu_hours": _optional(prediction.gpu_hours),
+        "fits": prediction.fits,
+    }
+
+
+def _stage_document(stage: Stage, predicted: StagePrediction, assumptions: Sequence[str]) -> dict[str, Any]:
+    low, high = predicted.iteration_time_interval_s
+    return {
+        "data_parallel": int(predicted.layout.data_parallel),
+        "gpus": int(predicted.layout.gpus),
+        "global_batch_size": int(predicted.layout.global_batch_size),
+        "micro_batches": int(predicted.layout.micro_batches),
+        "iteration_time_s": float(predicted.iteration_time_s),
+        "iteration_time_interval_s": [float(low), float(high)],
+        "mfu": float(predicted.mfu),
+        "hfu": float(predicted.hfu),
+        "model_flop_per_token": float(predicted.model_flop_per_token),
+        "tokens_per_s": float(predicted.tokens_per_s),
+        "tokens_per_s_per_gpu": float(predicted.tokens_per_s_per_gpu),
+        "tokens": _optional(stage.tokens),
+        "days": None if stage.tokens is None else float(predicted.days(stage.tokens)),
+        "memory": {
+            "total_bytes": float(predicted.memory.total_bytes),
+            "fits": bool(predicted.fits),
+            "headroom_bytes": float(predicted.headroom_bytes),
+        }
+        | _numbers(predicted.memory),
+        "breakdown_s": {name.removesuffix("_s"): value for name, value in _numbers(predicted.breakdown).items()},
+        "published": {name: float(value) for name, value in stage.published.items()},
+        "assumptions": list(assumptions),
+    }
+
+
+def _numbers(parts: Any) -> dict[str, float]:
+    return {part.name: float(getattr(parts, part.name)) for part in fields(parts)}
+
+
+def _optional(value: Numeric | None) -> float | None:
+    return None if value is None else float(value)
+
+
+def validation_document(
+    comparisons: Sequence[Comparison],
+    *,
+    overall: ErrorSummary | None,
+    groups: Mapping[str, Mapping[str, ErrorSummary]],
+    unsupported: Mapping[str, int],
+) -> dict[str, Any]:
+    """Every row, the errors of groups of them and of all, and what is not supported yet, counted by reason."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "overall": None if overall is None else asdict(overall),
+        "groups": {key: {name: asdict(summary) for name, summary in members.items()} for key, members in groups.items()},
+        "unsupported": dict(unsupported),
+        "rows": [_comparison_document(comparison) for comparison in comparisons],
+    }
+
+
+def _comparison_document(comparison: Comparison) -> dict[str, Any]:
+    measured = comparison.measured
+    document: dict[str, Any] = {
+        "run_id": measured.run_id,
+        "source": measured.source,
+        "measured_s": measured.iteration_time_s,
+        "predicted_s": comparison.predicted_s,
+        "relative_error": comparison.relative_error,
+        "interval_s": None if comparison.interval_s is None else list(comparison.interval_s),
+        "printed_mfu": measured.printed_mfu,
+        "recomputed_mfu": recomputed_mfu(measured),
+        "assumptions": list(measured.assumptions),
+    }
+    return document if comparison.predicted_s is not None else document | {"reason": measured.reason}
