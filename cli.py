@@ -105,11 +105,11 @@ def validate(
         "unsupported": unsupported(comparisons),
     }
     if _wants_json(as_json, output):
-        from perfmodel.report.documents import validation_document
+        from perfmodel.report.scoreboard import validation_document
 
         _emit_json(validation_document(comparisons, **summary), output)
     else:
-        from perfmodel.report.tables import validation_report
+        from perfmodel.report.scoreboard import validation_report
 
         _emit_table(validation_report(comparisons, **summary), output)
 
@@ -128,7 +128,7 @@ def list_presets(
     if as_json:
         _emit_json(presets, None)
     else:
-        from perfmodel.report.tables import preset_list
+        from perfmodel.report.catalogue import preset_list
 
         _emit_table(preset_list(presets), None)
 
@@ -149,7 +149,7 @@ def show(
     else:
         from rich.console import Group
 
-        from perfmodel.report.tables import preset_report
+        from perfmodel.report.catalogue import preset_report
 
         _emit_table(Group(*(preset_report(title, rows) for title, rows in found)), None)
 
@@ -170,12 +170,12 @@ def _emit_json(document: Any, output: Path | None) -> None:
 
 def _emit_table(content: RenderableType, output: Path | None) -> None:
     if output is not None:
-        from perfmodel.report.tables import as_text
+        from perfmodel.report.terminal import as_text
 
         _write(as_text(content, width=120), output)
         return
     if not sys.stdout.isatty():
-        from perfmodel.report.tables import as_text
+        from perfmodel.report.terminal import as_text
 
         sys.stdout.write(as_text(content, width=shutil.get_terminal_size().columns))
         return

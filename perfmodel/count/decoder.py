@@ -106,9 +106,10 @@ class DecoderOperators:
         kv = kv_size_per_shard(model, self.tensor)
         query = model.query_size / self.tensor
         ffn = model.ffn_hidden_size / self.tensor
+        without_copies = (model.query_size + 2 * model.kv_size) / self.tensor
         return (
             self.norm("layer.attention.norm")
-            + self.column_linear("layer.attention.qkv", columns=query + 2 * kv)
+            + self.column_linear("layer.attention.qkv", columns=query + 2 * kv, useful=without_copies / (query + 2 * kv))
             + self.rotary(query + kv)
             + self.attention(query, kv)
             + self.row_linear("layer.attention.projection", inner=query, saves_input=True)

@@ -63,7 +63,7 @@ def model_flop_per_token(model: TransformerModel, sequence_length: Numeric) -> N
 
     >>> from perfmodel.exchange.presets import model_preset
     >>> float(model_flop_per_token(model_preset("nemotron-4-15b"), 4096)) / 1e9
-    93.968138240...
+    93.99435264
     """
     hidden, query = model.hidden_size, model.query_size
     attention = hidden * (query + 2 * model.kv_size) + query * hidden

@@ -28,7 +28,8 @@ class Matmul:
 
     `weight_gradient_bytes` is the size of one number of the gradient that the weight gradient is added to; 0 says that both
     factors are activations and there is no weight. `useful` is the share of the columns that the published convention counts
-    (padding of the vocabulary is not). `saved_bytes` are what the forward operator keeps of one micro-batch for the backward pass.
+    (padding of the vocabulary and copies of KV heads are not). `saved_bytes` are what the forward operator keeps of a
+    micro-batch for its gradients.
     """
 
     name: str

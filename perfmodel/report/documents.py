@@ -1,12 +1,11 @@
-"""How predictions and comparisons look as JSON: SI units in the names of keys, one schema version (DESIGN, section 6)."""
+"""How predictions look as JSON: SI units in the names of keys, one schema version (DESIGN, section 6)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import fields
 from typing import Any, Final
 
-from perfmodel.evidence.validate import Comparison, ErrorSummary, recomputed_mfu
 from perfmodel.predict import Prediction, StagePrediction
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.run import Stage
@@ -92,36 +91,3 @@ def _numbers(parts: Any) -> dict[str, float]:
 
 def _optional(value: Numeric | None) -> float | None:
     return None if value is None else float(value)
-
-
-def validation_document(
-    comparisons: Sequence[Comparison],
-    *,
-    overall: ErrorSummary | None,
-    groups: Mapping[str, Mapping[str, ErrorSummary]],
-    unsupported: Mapping[str, int],
-) -> dict[str, Any]:
-    """Every row, the errors of groups of them and of all, and what is not supported yet, counted by reason."""
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "overall": None if overall is None else asdict(overall),
-        "groups": {key: {name: asdict(summary) for name, summary in members.items()} for key, members in groups.items()},
-        "unsupported": dict(unsupported),
-        "rows": [_comparison_document(comparison) for comparison in comparisons],
-    }
-
-
-def _comparison_document(comparison: Comparison) -> dict[str, Any]:
-    measured = comparison.measured
-    document: dict[str, Any] = {
-        "run_id": measured.run_id,
-        "source": measured.source,
-        "measured_s": measured.iteration_time_s,
-        "predicted_s": comparison.predicted_s,
-        "relative_error": comparison.relative_error,
-        "interval_s": None if comparison.interval_s is None else list(comparison.interval_s),
-        "printed_mfu": measured.printed_mfu,
-        "recomputed_mfu": recomputed_mfu(measured),
-        "assumptions": list(measured.assumptions),
-    }
-    return document if comparison.predicted_s is not None else document | {"reason": measured.reason}

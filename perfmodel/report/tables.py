@@ -6,21 +6,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, Final
 
-from rich import box
-from rich.console import Console, Group, RenderableType
-from rich.padding import Padding
-from rich.table import Table
+from rich.console import Group, RenderableType
 from rich.text import Text
 
-from perfmodel.evidence.validate import Comparison, ErrorSummary
 from perfmodel.predict import Prediction, StagePrediction
 from perfmodel.report.documents import envelope
-from perfmodel.spec.fields import Numeric
+from perfmodel.report.terminal import percent_text, plain_table, section, titled
 from perfmodel.spec.run import Run, Stage
-from perfmodel.units import gibibytes_text, large_text, seconds_text
+from perfmodel.units import gibibytes_text, seconds_text
 
 MOST_COLUMNS: Final = 6  # stages side by side in 80 columns
-WORST_ROWS: Final = 5
 GIBIBYTE: Final = 2.0**30
 LABELS: Final = {
     "matmul_s": "matrix products",
@@ -42,15 +37,6 @@ LABELS: Final = {
 }
 
 
-def as_text(content: RenderableType, *, width: int) -> str:
-    """`content` as plain ASCII text of at most `width` columns (names keep their own letters)."""
-    console = Console(width=width, no_color=True, markup=False, highlight=False, emoji=False, force_terminal=False)
-    with console.capture() as captured:
-        console.print(content)
-    ruled = captured.get().replace("\u2500", "-")
-    return "\n".join(line.rstrip() for line in ruled.splitlines()) + "\n"
-
-
 def prediction_report(
     prediction: Prediction,
     *,
@@ -63,7 +49,7 @@ def prediction_report(
         parts.append(_candidate_table(candidates))
     parts += [_breakdown_table(prediction), _memory_table(prediction)]
     if assumptions:
-        parts.append(_section("Assumptions", [("-", sentence) for sentence in assumptions]))
+        parts.append(section("Assumptions", [("-", sentence) for sentence in assumptions]))
     return Group(*parts)
 
 
@@ -78,7 +64,7 @@ def _verdict(prediction: Prediction) -> Text:
         sentence += f"{float(days):.1f} days predicted"
     if days is not None and len(published) == len(prediction.stages):
         total = float(sum(published))
-        sentence += f", {total:.1f} published ({_percent(float(days) / total - 1)})"
+        sentence += f", {total:.1f} published ({percent_text(float(days) / total - 1)})"
     used = max(float(predicted.memory.total_bytes) for _, predicted in prediction.stages)
     need = f"{gibibytes_text(used)} of the GPU's {gibibytes_text(float(run.cluster.gpu.memory_bytes))}"
     fit = (f"Fits in memory: {need}.", "green") if prediction.fits else (f"Does not fit in memory: needs {need}.", "bold red")
@@ -93,7 +79,7 @@ def _description(run: Run) -> Text:
 
 
 def _stage_table(prediction: Prediction) -> RenderableType:
-    table = _table()
+    table = plain_table()
     has_published = any(stage.published for stage, _ in prediction.stages)
     has_tokens = any(stage.tokens is not None for stage, _ in prediction.stages)
     headings = ["DP", "GPUs", "batch", "iter. s", "90 %", *(["publ.", "diff. %"] if has_published else []), "MFU %"]
@@ -102,7 +88,7 @@ def _stage_table(prediction: Prediction) -> RenderableType:
         table.add_column(heading, justify="right", no_wrap=True)
     for stage, predicted in prediction.stages:
         table.add_row(*_stage_cells(stage, predicted, has_published=has_published, has_tokens=has_tokens))
-    return _titled("Stages", table)
+    return titled("Stages", table)
 
 
 def _stage_cells(stage: Stage, predicted: StagePrediction, *, has_published: bool, has_tokens: bool) -> Iterable[str]:
@@ -126,7 +112,7 @@ def _stage_cells(stage: Stage, predicted: StagePrediction, *, has_published: boo
 
 def _candidate_table(candidates: Sequence[tuple[Mapping[str, Any], Prediction]]) -> RenderableType:
     """Iteration times of each combination of values, and their envelope."""
-    table = _table("candidate")
+    table = plain_table("candidate")
     _, first = candidates[0]
     for stage, _ in first.stages[-MOST_COLUMNS:]:
         table.add_column(f"DP {stage.data_parallel}", justify="right")
@@ -137,7 +123,7 @@ def _candidate_table(candidates: Sequence[tuple[Mapping[str, Any], Prediction]])
     ends = envelope([prediction for _, prediction in candidates])[-MOST_COLUMNS:]
     table.add_section()
     table.add_row("envelope", *("{:.3f}-{:.3f}".format(*end["iteration_time_s"]) for end in ends), "")
-    return _titled("Candidates, s an iteration (the first is shown in full)", table)
+    return titled("Candidates, s an iteration (the first is shown in full)", table)
 
 
 def _seconds(prediction: Prediction) -> Iterable[str]:
@@ -173,7 +159,7 @@ def _part_rows(prediction: Prediction, name: str, *, scale: float, shape: str) -
 
 
 def _part_table(title: str, prediction: Prediction, rows: list[tuple[str, list[str], float]], *, share: bool) -> RenderableType:
-    table = _table("part")
+    table = plain_table("part")
     for stage, _ in prediction.stages[-MOST_COLUMNS:]:
         table.add_column(f"DP {stage.data_parallel}", justify="right")
     if share:
@@ -182,106 +168,4 @@ def _part_table(title: str, prediction: Prediction, rows: list[tuple[str, list[s
         if label == "total":
             table.add_section()
         table.add_row(label, *cells, *([f"{100 * part:.0f} %"] if share else []))
-    return _titled(title, table)
-
-
-def validation_report(
-    comparisons: Sequence[Comparison],
-    *,
-    overall: ErrorSummary | None,
-    groups: Mapping[str, Mapping[str, ErrorSummary]],
-    unsupported: Mapping[str, int],
-) -> Group:
-    """The errors of all rows and of groups, the worst rows, and what is not supported yet."""
-    if overall is None:
-        return Group(Text(f"None of {len(comparisons)} rows is supported yet."), *_unsupported_section(unsupported))
-    inside = f"{100 * overall.interval_coverage:.0f} % lie in their 90 % interval"
-    verdict = Text(
-        f"{overall.rows} of {len(comparisons)} rows predicted: median error {100 * overall.median_abs_error:.1f} %, "
-        f"90th percentile {100 * overall.p90_abs_error:.1f} %; {inside}."
-    )
-    tables = [_group_table(key, members) for key, members in groups.items()]
-    return Group(verdict, *tables, _worst_table(comparisons), *_unsupported_section(unsupported))
-
-
-def _group_table(key: str, members: Mapping[str, ErrorSummary]) -> RenderableType:
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 0, 0, 1))
-    table.add_column(f"by {key}", overflow="fold")
-    for heading in ("rows", "median", "p90", "bias", "inside"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for name, summary in members.items():
-        errors = (f"{100 * summary.median_abs_error:.1f} %", f"{100 * summary.p90_abs_error:.1f} %", _percent(summary.bias))
-        table.add_row(name or "(not stated)", f"{summary.rows}", *errors, f"{100 * summary.interval_coverage:.0f} %")
-    return Padding(table, (1, 0, 0, 0))
-
-
-def _worst_table(comparisons: Sequence[Comparison]) -> RenderableType:
-    ranked = sorted(
-        (c for c in comparisons if c.relative_error is not None), key=lambda c: abs(c.relative_error or 0.0), reverse=True
-    )
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 0, 0, 1))
-    for heading in ("run", "source"):
-        table.add_column(heading, overflow="fold")
-    for heading in ("measured s", "predicted s", "error"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for comparison in ranked[:WORST_ROWS]:
-        measured, predicted = comparison.measured.iteration_time_s, comparison.predicted_s or 0.0
-        cells = (f"{measured:.4g}", f"{predicted:.4g}", _percent(comparison.relative_error or 0.0))
-        table.add_row(comparison.measured.run_id, comparison.measured.source, *cells)
-    return _titled("Worst rows", table)
-
-
-def _unsupported_section(unsupported: Mapping[str, int]) -> list[RenderableType]:
-    if not unsupported:
-        return []
-    return [_section("Not supported yet", [(f"{rows:4d}", reason) for reason, rows in unsupported.items()])]
-
-
-def preset_list(presets: Mapping[str, Mapping[str, str]]) -> Group:
-    """The names of all presets by kind, with what each stands for."""
-    width = max(len(name) for names in presets.values() for name in names)
-    return Group(
-        *(_section(kind, [(f"{name:{width}}", title) for name, title in names.items()]) for kind, names in presets.items())
-    )
-
-
-def preset_report(title: str, settings: Sequence[tuple[str, Any, str]]) -> Group:
-    """Every setting of a preset with its value and a number that points to its source below."""
-    sources = list(dict.fromkeys(source for _, _, source in settings if source))
-    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-    for key, value, source in settings:
-        table.add_row(key, value_text(value), f"[{sources.index(source) + 1}]" if source else "")
-    numbered = [(f"[{number}]", source) for number, source in enumerate(sources, start=1)]
-    return Group(Text(title, style="bold"), table, _section("Sources", numbered))
-
-
-def value_text(value: Any) -> str:
-    """A value as a run file would have it."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    return large_text(value) if isinstance(value, int) and value >= 1_000_000 else str(value)
-
-
-def _percent(ratio: Numeric) -> str:
-    return f"{100 * float(ratio):+.1f} %"
-
-
-def _table(first: str = "") -> Table:
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 0, 0, 1))
-    if first:
-        table.add_column(first, no_wrap=True)
-    return table
-
-
-def _titled(title: str, content: RenderableType) -> RenderableType:
-    return Group(Text(f"\n{title}", style="bold"), content)
-
-
-def _section(title: str, lines: Sequence[tuple[str, str]]) -> RenderableType:
-    """A title and a list; the second column wraps under itself."""
-    grid = Table(box=None, show_header=False, pad_edge=False, padding=(0, 1, 0, 0))
-    grid.add_column(no_wrap=True)
-    grid.add_column(overflow="fold")
-    for line in lines:
-        grid.add_row(*line)
-    return _titled(title, grid)
+    return titled(title, table)

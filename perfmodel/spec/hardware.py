@@ -45,8 +45,9 @@ class NetworkLink(Spec):
 
     name: str = text()
     bandwidth_bytes_per_s: Numeric = number("bytes_per_s", above=0)  # of one NIC, one direction
-    latency_s: Numeric = number("s")  # of a collective, whatever its size
+    latency_s: Numeric = number("s")  # of a ring, whatever its size
     rank_latency_s: Numeric = number("s")  # added by each rank of a ring
+    tree_start_s: Numeric = number("s")  # of a tree, whatever its size, inside the nodes too
     tree_latency_s: Numeric = number("s")  # added by each doubling of the nodes of a tree
     efficiency: Numeric = number("ratio", above=0, maximum=1)  # of the bandwidth, over reference_nodes
     reference_nodes: Numeric = number("count", above=0)

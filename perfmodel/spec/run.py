@@ -161,7 +161,7 @@ def _check_batch(layout: Layout) -> None:
     if not np.all(np.remainder(per_replica, layout.micro_batch_size) == 0):
         would = f"; {', '.join(map(str, divisors(float(per_replica))))} would" if np.ndim(per_replica) == 0 else ""
         raise InputError(
-            f"{plain(layout.micro_batch_size)} does not divide the {plain(per_replica)} sequences of a data-parallel replica{would}",
+            f"{plain(layout.micro_batch_size)} does not divide the {plain(per_replica)} sequences of a replica{would}",
             key="micro_batch_size",
         )
 

@@ -78,7 +78,7 @@ def root_model_s(known: CollectiveCoefficients, wire_bytes: Numeric, scale: Nume
 def network_collective_time_s(call: Collective, where: Placement, *, cluster: Cluster) -> Numeric:
     """Ring: a + b*p + w/B, with w the bytes each rank sends; an all-reduce starts twice, or uses a tree if that is faster.
 
-    Tree: a + d*log2(N) + 2*n/B, NCCL's double binary tree between nodes, whose latency grows with the logarithm of the nodes.
+    Tree: c + d*log2(N) + 2*n/B, NCCL's double binary tree between nodes, whose latency grows with the logarithm of the nodes.
     B = NIC share of the group * efficiency(N), but never faster than the links inside the node.
     """
     link = cluster.links.network
@@ -88,7 +88,7 @@ def network_collective_time_s(call: Collective, where: Placement, *, cluster: Cl
         return start_s + call.wire_bytes / rate
     ring_s = 2.0 * start_s + call.wire_bytes / rate
     depth = np.log2(np.asarray(where.nodes, dtype=np.float64))
-    tree_s = link.latency_s + link.tree_latency_s * depth + 2.0 * call.payload_bytes / rate
+    tree_s = link.tree_start_s + link.tree_latency_s * depth + 2.0 * call.payload_bytes / rate
     return np.minimum(ring_s, tree_s)
 
 

@@ -69,7 +69,7 @@ def compute_bound_time_s(product: Matmul, known: MatmulCoefficients, *, gpu: Gpu
     """t0 + F*(1 + k0/k)*(1 + w*idle)*(1 + F/F0)^g / (P*e*c)."""
     flop = product.flop
     idle = _idle_share(product, known, gpu.streaming_multiprocessors)
-    size = np.power(np.asarray(1.0 + flop / known.size_reference_flop), np.asarray(known.size_exponent))
+    size: Numeric = np.power(np.asarray(1.0 + flop / known.size_reference_flop), np.asarray(known.size_exponent))
     shape = (1.0 + known.k_half / product.inner) * (1.0 + known.wave_weight * idle) * size
     return known.fixed_s + flop * shape / (gpu.peak(product.precision) * known.efficiency * compute_scale)
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-from meta_networks import meta_network, network_flop
 from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
@@ -22,6 +21,7 @@ from perfmodel.exchange.presets import model_preset, stack_preset
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.model import TransformerModel
+from tests.count.meta_networks import meta_network, network_flop
 
 FUSED = stack_preset("megatron-core")
 SEQUENCE_LENGTH = 512

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from meta_networks import meta_network, network_parameters
 
 from perfmodel.count.parameters import kv_size_per_shard, parameter_count, shard_parameter_count
 from perfmodel.exchange.presets import model_preset
 from perfmodel.spec.model import TransformerModel
+from tests.count.meta_networks import meta_network, network_parameters
 
 LLAMA_8B = model_preset("llama-3.1-8b")
 NEMOTRON_15B = model_preset("nemotron-4-15b")

@@ -1,0 +1,49 @@
+"""How text is laid out on a terminal: plain tables and lists that fit 80 columns, for all reports."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from perfmodel.spec.fields import Numeric
+
+
+def as_text(content: RenderableType, *, width: int) -> str:
+    """`content` as plain ASCII text of at most `width` columns (names keep their own letters)."""
+    console = Console(width=width, no_color=True, markup=False, highlight=False, emoji=False, force_terminal=False)
+    with console.capture() as captured:
+        console.print(content)
+    ruled = captured.get().replace("\u2500", "-")
+    return "\n".join(line.rstrip() for line in ruled.splitlines()) + "\n"
+
+
+def percent_text(ratio: Numeric) -> str:
+    """A ratio with its sign."""
+    return f"{100 * float(ratio):+.1f} %"
+
+
+def plain_table(first: str = "") -> Table:
+    """A table with a rule under its head and nothing else; `first` heads a column of labels."""
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 0, 0, 1))
+    if first:
+        table.add_column(first, no_wrap=True)
+    return table
+
+
+def titled(title: str, content: RenderableType) -> RenderableType:
+    """`content` under a title."""
+    return Group(Text(f"\n{title}", style="bold"), content)
+
+
+def section(title: str, lines: Sequence[tuple[str, str]]) -> RenderableType:
+    """A title and a list; the second column wraps under itself."""
+    grid = Table(box=None, show_header=False, pad_edge=False, padding=(0, 1, 0, 0))
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
+    for line in lines:
+        grid.add_row(*line)
+    return titled(title, grid)

@@ -1,0 +1,141 @@
+"""What the forward operators keep equals Table 2 of arXiv:2205.05198, and what training states take those of ZeRO.
+
+Symbols: b micro_batch_size, s sequence_length, h hidden_size, a attention_heads, L layers, t tensor_parallel.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+
+from perfmodel.count.iteration import iteration
+from perfmodel.count.memory import MemoryBytes, activation_bytes, memory_bytes
+from perfmodel.count.parameters import shard_parameter_count
+from perfmodel.exchange.presets import model_preset, stack_preset
+from perfmodel.spec.fields import Numeric
+from perfmodel.spec.layout import Layout
+from perfmodel.spec.model import TransformerModel
+
+GPT3 = model_preset("gpt-3-175b")  # dropout, biases, GELU and as many KV heads as heads, like the models of the paper
+LLAMA = model_preset("llama-3.1-8b")
+NEMOTRON = model_preset("nemotron-4-15b")
+WIDE_HEADS = replace(LLAMA, name="heads wider than the stream", head_size=192)
+TENSOR_PARALLEL = np.array([1, 2, 4, 8])
+MICRO_BATCH_SIZE = np.array([[1], [2], [4]])
+SEQUENCE_LENGTH = 2048
+LAYOUT = Layout(
+    precision="bf16",
+    tensor_parallel=TENSOR_PARALLEL,
+    data_parallel=4,
+    sequence_parallel=True,
+    sharding="zero1",
+    recompute="none",
+    micro_batch_size=MICRO_BATCH_SIZE,
+    global_batch_size=64,
+    sequence_length=SEQUENCE_LENGTH,
+)
+STREAM = SEQUENCE_LENGTH * MICRO_BATCH_SIZE * GPT3.hidden_size  # s * b * h
+SCORES = 5 * GPT3.attention_heads * SEQUENCE_LENGTH / GPT3.hidden_size  # 5 * a * s / h: 80
+
+
+def kept(model: TransformerModel, *, stack: str = "megatron-lm", layout: Layout = LAYOUT) -> Numeric:
+    """Count the bytes that all layers keep of one micro-batch."""
+    return activation_bytes(model, layout, iteration(model, layout, stack_preset(stack)))
+
+
+def states(layout: Layout, stack: str) -> MemoryBytes:
+    """Count the bytes of Llama 3.1 8B."""
+    software = stack_preset(stack)
+    return memory_bytes(LLAMA, layout, software, iteration(LLAMA, layout, software))
+
+
+def test_tensor_parallelism_alone_splits_what_is_between_its_linears() -> None:
+    """Without sequence parallelism a layer keeps s*b*h * (10 + 24/t + 5*a*s/(h*t)) bytes."""
+    per_layer = STREAM * (10 + 24 / TENSOR_PARALLEL + SCORES / TENSOR_PARALLEL)
+    assert kept(GPT3, layout=replace(LAYOUT, sequence_parallel=False)) == pytest.approx(GPT3.layers * per_layer, rel=1e-14)
+
+
+def test_sequence_parallelism_splits_everything() -> None:
+    """With sequence parallelism a layer keeps s*b*h/t * (34 + 5*a*s/h) bytes."""
+    per_layer = STREAM / TENSOR_PARALLEL * (34 + SCORES)
+    assert kept(GPT3) == pytest.approx(GPT3.layers * per_layer, rel=1e-14)
+
+
+@pytest.mark.parametrize("sequence_parallel", [False, True])
+def test_selective_recompute_keeps_no_scores_but_those_of_one_layer(*, sequence_parallel: bool) -> None:
+    """34*s*b*h/t a layer (10 + 24/t without sequence parallelism), and 5*a*s^2*b/t of the one that runs again."""
+    linear = 34 / TENSOR_PARALLEL if sequence_parallel else 10 + 24 / TENSOR_PARALLEL
+    expected = GPT3.layers * STREAM * linear + STREAM * SCORES / TENSOR_PARALLEL
+    layout = replace(LAYOUT, recompute="selective", sequence_parallel=sequence_parallel)
+    assert kept(GPT3, layout=layout) == pytest.approx(expected, rel=1e-14)
+
+
+@pytest.mark.parametrize("sequence_parallel", [False, True])
+def test_full_recompute_keeps_the_input_of_each_layer_and_one_layer_whole(*, sequence_parallel: bool) -> None:
+    """2*s*b*h bytes a layer, shared by the ranks under sequence parallelism, and the rest of the layer that runs again."""
+    shards = TENSOR_PARALLEL if sequence_parallel else 1
+    whole_layer = STREAM * (10 / shards + (24 + SCORES) / TENSOR_PARALLEL)
+    expected = GPT3.layers * 2 * STREAM / shards + whole_layer - 2 * STREAM / shards
+    layout = replace(LAYOUT, recompute="full", sequence_parallel=sequence_parallel)
+    assert kept(GPT3, layout=layout) == pytest.approx(expected, rel=1e-14)
+
+
+def test_selective_recompute_saves_70_percent_of_gpt3() -> None:
+    """arXiv:2205.05198, section 5: 5*a*s/h is 80 for GPT-3, and selective recompute saves 70 % of its activation bytes."""
+    assert SCORES == 80
+    saving = 1 - kept(GPT3, layout=replace(LAYOUT, recompute="selective")) / kept(GPT3)
+    assert saving == pytest.approx(np.full((3, 4), 0.70), abs=0.01)
+
+
+def test_without_dropout_no_masks_are_kept() -> None:
+    """34 loses the masks of both residuals, 1 byte each, and the 5 of a score its mask and masked copy, 3 bytes."""
+    per_layer = STREAM / TENSOR_PARALLEL * (32 + 2 / 5 * SCORES)
+    assert kept(replace(GPT3, dropout=False)) == pytest.approx(GPT3.layers * per_layer, rel=1e-14)
+
+
+@pytest.mark.parametrize("sequence_parallel", [False, True])
+@pytest.mark.parametrize("model", [LLAMA, NEMOTRON, WIDE_HEADS], ids=lambda model: model.name)
+def test_fused_attention_keeps_no_scores(model: TransformerModel, *, sequence_parallel: bool) -> None:
+    """Tokens * (8*h + (4*q + 4*v + 4*a + 4*f)/t) bytes: inputs of norms and linears, Q, K, V, a log-sum, the MLP's 2 middles.
+
+    The middle of a gated MLP has two halves, both kept: 6*f. 8*h is divided by t under sequence parallelism.
+    """
+    shards = TENSOR_PARALLEL if sequence_parallel else 1
+    middle = 6 if model.activation == "swiglu" else 4
+    split = 4 * model.query_size + 4 * model.kv_size + 4 * model.attention_heads + middle * model.ffn_hidden_size
+    per_layer = SEQUENCE_LENGTH * MICRO_BATCH_SIZE * (8 * model.hidden_size / shards + split / TENSOR_PARALLEL)
+    layout = replace(LAYOUT, sequence_parallel=sequence_parallel)
+    assert kept(model, stack="megatron-core", layout=layout) == pytest.approx(model.layers * per_layer, rel=1e-14)
+
+
+@pytest.mark.parametrize("stack", ["megatron-core", "megatron-lm"])
+@pytest.mark.parametrize("model", [GPT3, LLAMA, NEMOTRON], ids=lambda model: model.name)
+def test_more_recompute_never_keeps_more(model: TransformerModel, stack: str) -> None:
+    """None keeps at least as much as selective, and selective more than full."""
+    none, selective, full = (
+        kept(model, stack=stack, layout=replace(LAYOUT, recompute=m)) for m in ("none", "selective", "full")
+    )
+    assert np.all(none >= selective)
+    assert np.all(selective > full)
+
+
+@pytest.mark.parametrize(("sharding", "sharers"), [("none", 1), ("zero1", 64)])
+def test_training_states_take_4_bytes_a_parameter_and_12_of_optimizer(sharding: str, sharers: int) -> None:
+    """arXiv:1910.02054: 2 + 2 + 12/N bytes a parameter in mixed precision, N being 64 sharers under ZeRO-1."""
+    layout = replace(LAYOUT, data_parallel=64, sharding=sharding)
+    parameters = shard_parameter_count(LLAMA, tensor_parallel=TENSOR_PARALLEL).total
+    parts = states(layout, "megatron-core")
+    assert parts.parameters_bytes == pytest.approx(2 * parameters)
+    assert parts.gradients_bytes == pytest.approx(2 * parameters)
+    assert parts.optimizer_bytes == pytest.approx(12 / sharers * parameters)
+
+
+@pytest.mark.parametrize("recompute", ["none", "selective", "full"])
+def test_parts_of_the_memory_add_up_to_its_total(recompute: str) -> None:
+    """The total is the sum of the parts, each of them positive."""
+    memory = states(replace(LAYOUT, recompute=recompute), "megatron-core")
+    parts = [np.broadcast_to(getattr(memory, part.name), (3, 4)) for part in fields(memory)]
+    assert np.all(np.array(parts) > 0)
+    assert memory.total_bytes == pytest.approx(np.sum(parts, axis=0), rel=1e-14)

@@ -1,0 +1,203 @@
+"""Are runs read with their overrides and candidates, and wrong ones refused with the path of the key?"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from perfmodel.errors import InputError, NotSupportedError
+from perfmodel.exchange.run_files import read_candidates
+from perfmodel.spec.run import Run
+
+RUN = """
+name: Small
+model: llama-3.1-8b
+cluster: dgx-h100
+stack: megatron-core
+tensor_parallel: 2
+sequence_length: 8192
+stages: [{data_parallel: 4, global_batch_size: 128, tokens: 1T}]
+"""
+
+
+def read(*overrides: str) -> Run:
+    """The central preset with overrides."""
+    return read_candidates("nemotron-4-15b", overrides)[0].run
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("tensor_paralel=4", "tensor_paralel: unknown key; did you mean tensor_parallel?"),
+        ("cluster.gpu.memory_bytes=400Gb", "cluster.gpu.memory_bytes: '400Gb' is not a memory size"),
+        ("cluster.links.network.bandwidth_bytes_per_s=50GB", "'50GB' is not a bandwidth"),
+        ("tensor_parallel=7", "tensor_parallel: 7 does not divide 48 attention heads; 1, 2, 3, 4, 6, 8"),
+        ("micro_batch_size=3", "micro_batch_size: 3 does not divide the 4 sequences of a replica; 1, 2, 4 would"),
+        ("stages.0.global_batch_size=385", r"stages\[0\].global_batch_size: 385 sequences .* 384 or 480 would"),
+        ("model.layers=-4", "model.layers: -4 must be at least 1"),
+        ("model.layers=2.5", "model.layers: 2.5 is not a whole number"),
+        ("model.layers=many", "model.layers: 'many' is not a count"),
+        ("model.kv_heads=7", "model.kv_heads: 7 does not divide 48 attention heads"),
+        ("model.hidden_size=1e29", "model.hidden_size: 1e.29 must be at most 1e.09"),
+        ("model.activation=gellu", "model.activation: 'gellu' is not one of them; did you mean gelu?"),
+        ("model=nemotron-4-15c", "model: 'nemotron-4-15c' is not a preset of models; did you mean nemotron-4-15b?"),
+        ("model=3", "model: 3 where the settings of a TransformerModel are needed"),
+        ("model=none.json", "model: none.json cannot be read"),
+        ("sequence_length=4097", "tensor_parallel: 8 does not divide 4097 tokens"),
+        ("sequence_parallel=perhaps", "sequence_parallel: 'perhaps' is not true or false"),
+        ("precision=fp7", "precision: 'fp7' is not one of them; did you mean fp8?"),
+        ("stages=[]", "stages: at least one Stage is needed"),
+        ("stages=4", "stages: 4 where a list is needed"),
+        ("stages.9.tokens=4", "stages.9: '9' is not a place in a list of 3"),
+        ("stages.0.tokens=8GB", r"stages\[0\].tokens: '8GB' is not a count"),
+        ("stages.0.tokens.x=8", "has no keys below it"),
+        ("stages.0.published.speed=8", "published.speed: not a figure of a stage"),
+        ("micro_batch_size=[]", "micro_batch_size: an empty list of candidates"),
+        ("micro_batch_size=0", "micro_batch_size: 0 must be at least 1"),
+        ("micro_batch_size=.inf", "micro_batch_size: '.inf' is not a count"),
+        ("cluster.gpu.peak_flop_per_s.bf16=0", "peak_flop_per_s.bf16: 0 must be greater than 0"),
+        ("cluster.gpu.peak_flop_per_s=3", "peak_flop_per_s: 3 where a mapping of names is needed"),
+        ("name=3", "name: 3 is not one line of text"),
+        ("nonsense", "'nonsense' is not an override; write --set key.path=value"),
+        ("model={", "model: not valid YAML"),
+        ("cluster.compute_scale=-1", "cluster.compute_scale: -1 must be greater than 0"),
+    ],
+)
+def test_a_wrong_override_is_refused_with_its_key_and_what_would_work(override: str, sentence: str) -> None:
+    """One sentence each, and exit code 2."""
+    with pytest.raises(InputError, match=sentence) as caught:
+        read(override)
+    assert caught.value.exit_code == 2
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("override", ["pipeline_parallel=4", "context_parallel=2", "virtual_pipeline=2", "sharding=zero3"])
+def test_what_is_not_covered_yet_is_not_guessed(override: str) -> None:
+    """Sound input with exit code 3."""
+    with pytest.raises(NotSupportedError) as caught:
+        read(override)
+    assert caught.value.exit_code == 3
+
+
+def test_fp8_on_a_gpu_without_it_is_not_supported() -> None:
+    """The A100 has no 8-bit matrix products."""
+    with pytest.raises(NotSupportedError, match="A100 SXM 80GB has no fp8 rate"):
+        read("cluster=dgx-a100", "precision=fp8")
+
+
+def test_overrides_reach_into_presets_and_apply_in_order() -> None:
+    """A later one may change what an earlier one brought in."""
+    run = read("cluster=dgx-h200", "cluster.compute_scale=0.8", "cluster.gpu.memory_bytes=100GB", "stages[0].data_parallel=48")
+    assert run.cluster.name == "DGX H200"
+    assert run.cluster.compute_scale == 0.8
+    assert run.cluster.gpu.memory_bytes == 100e9
+    assert run.stages[0].data_parallel == 48
+
+
+def test_a_run_file_needs_only_what_has_no_default(tmp_path: Path) -> None:
+    """What it leaves out is listed as an assumption."""
+    path = tmp_path / "small.yaml"
+    path.write_text(RUN)
+    (candidate,) = read_candidates(str(path))
+    assert candidate.run.stages[0].tokens == 1e12
+    assert "micro_batch_size is not given: 1 is assumed" in candidate.assumptions
+    assert not any("tensor_parallel" in sentence for sentence in candidate.assumptions)
+
+
+def test_an_unknown_key_in_a_file_is_refused(tmp_path: Path) -> None:
+    """A misspelt key does nothing quietly."""
+    path = tmp_path / "small.yaml"
+    path.write_text(RUN + "recomputing: full\n")
+    with pytest.raises(InputError, match="recomputing: unknown key; did you mean recompute"):
+        read_candidates(str(path))
+
+
+def test_inline_mappings_stand_for_presets(tmp_path: Path) -> None:
+    """A cluster of one's own takes the priors of its scales; `extends` gives only what differs."""
+    links = "{node: nvlink-h100, network: {extends: infiniband-400, bandwidth_bytes_per_s: 800Gb/s}}"
+    cluster = f"{{name: Mine, gpu: h100-sxm-80gb, gpus_per_node: 8, nics_per_node: 8, links: {links}}}"
+    path = tmp_path / "mine.yaml"
+    path.write_text(RUN.replace("dgx-h100", cluster).replace("megatron-core", "{extends: megatron-core, gradient_bytes: 4}"))
+    (candidate,) = read_candidates(str(path))
+    assert candidate.run.cluster.network_bytes_per_s_per_gpu == 100e9
+    assert candidate.run.cluster.compute_scale == 0.92
+    assert candidate.run.stack.accumulates_in_fp32
+
+
+def test_listed_values_become_candidates() -> None:
+    """One run for each combination, the first first."""
+    found = read_candidates("nemotron-4-15b", ["micro_batch_size=[1,2,4]", "sequence_parallel=[true,false]"])
+    assert len(found) == 6
+    assert found[0].values == {"sequence_parallel": True, "micro_batch_size": 1}
+    assert {candidate.run.micro_batch_size for candidate in found} == {1, 2, 4}
+
+
+def test_too_many_candidates_are_refused() -> None:
+    """A sweep is another command."""
+    values = ",".join(str(value) for value in range(1, 100))
+    with pytest.raises(InputError, match="99 combinations of candidates; at most 64"):
+        read(f"micro_batch_size=[{values}]")
+
+
+def test_a_hugging_face_config_is_a_model(tmp_path: Path) -> None:
+    """The same parameters as the preset."""
+    config = {
+        "model_type": "llama", "hidden_size": 4096, "intermediate_size": 14336, "num_attention_heads": 32,
+        "num_key_value_heads": 8, "num_hidden_layers": 32, "vocab_size": 128256, "hidden_act": "silu", "tie_word_embeddings": False,
+    }  # fmt: skip
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(config))
+    model = read(f"model={path}").model
+    preset = read("model=llama-3.1-8b").model
+    assert (model.layers, model.head_size, model.activation, model.norm) == (32, 128, "swiglu", "rmsnorm")
+    assert model.ffn_hidden_size == preset.ffn_hidden_size
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [({"model_type": "mamba"}, "'mamba' is not covered"), ({"hidden_act": "tanh"}, "'tanh' is not covered"),
+     ({"mlp_bias": True}, "only both or neither")],
+)  # fmt: skip
+def test_a_config_of_another_kind_is_not_supported(tmp_path: Path, change: dict[str, object], sentence: str) -> None:
+    """Its layers are not those that are counted."""
+    config = {
+        "model_type": "llama", "hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 8, "num_hidden_layers": 2,
+        "vocab_size": 1024, "hidden_act": "silu",
+    }  # fmt: skip
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(config | change))
+    with pytest.raises(NotSupportedError, match=sentence):
+        read(f"model={path}")
+    path.write_text(json.dumps({"model_type": "llama"}))
+    with pytest.raises(InputError, match="has no hidden_act"):
+        read(f"model={path}")
+
+
+KEYS = [
+    "name",
+    "model",
+    "model.layers",
+    "cluster",
+    "cluster.links",
+    "stack",
+    "precision",
+    "stages",
+    "stages.0",
+    "stages.0.tokens",
+]
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.sampled_from(KEYS),
+    st.text(max_size=12) | st.integers().map(str) | st.floats().map(str) | st.sampled_from(["[]", "{}", "~"]),
+)
+def test_any_override_gives_a_run_or_one_sentence(key: str, value: str) -> None:
+    """No traceback, whatever is typed."""
+    with contextlib.suppress(InputError, NotSupportedError):
+        assert read_candidates("nemotron-4-15b", [f"{key}={value}"])

@@ -1,0 +1,92 @@
+"""Is a prediction over arrays bit for bit the loop of single predictions?"""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from perfmodel.exchange.presets import cluster_preset, model_preset, stack_preset
+from perfmodel.predict import StagePrediction, predict_stage
+from perfmodel.spec.hardware import Cluster
+from perfmodel.spec.layout import Layout
+
+LAYOUTS = 1000
+
+
+def random_layouts() -> dict[str, Any]:
+    """Degrees and sizes of 1,000 layouts that can exist for Nemotron-4 15B."""
+    draw = np.random.default_rng(15)
+    tensor = draw.choice([1, 2, 4, 8, 16], LAYOUTS)
+    data = draw.integers(1, 400, LAYOUTS)
+    micro = draw.integers(1, 9, LAYOUTS)
+    batch = micro * data * draw.integers(1, 33, LAYOUTS)
+    length = draw.choice([1024, 2048, 4096, 8192, 32768], LAYOUTS)
+    return {
+        "tensor_parallel": tensor,
+        "data_parallel": data,
+        "micro_batch_size": micro,
+        "global_batch_size": batch,
+        "sequence_length": length,
+    }
+
+
+def with_bandwidths(cluster: Cluster, network: Any, node: Any) -> Cluster:
+    """The cluster with other rates of its links."""
+    link = replace(cluster.links.network, bandwidth_bytes_per_s=network)
+    return replace(cluster, links=replace(cluster.links, network=link), node_link_scale=node)
+
+
+def numbers(prediction: StagePrediction) -> dict[str, Any]:
+    """Every number of a prediction by name."""
+    parts = {part.name: getattr(prediction.breakdown, part.name) for part in fields(prediction.breakdown)}
+    parts |= {part.name: getattr(prediction.memory, part.name) for part in fields(prediction.memory)}
+    low, high = prediction.iteration_time_interval_s
+    names = ("iteration_time_s", "mfu", "hfu", "model_flop_per_token", "headroom_bytes", "fits", "tokens_per_s_per_gpu")
+    return parts | {"low": low, "high": high} | {name: getattr(prediction, name) for name in names}
+
+
+@pytest.mark.parametrize(
+    ("stack", "categories"),
+    [
+        ("megatron-core", {"precision": "bf16", "sequence_parallel": True, "sharding": "zero1", "recompute": "none"}),
+        ("megatron-core", {"precision": "fp8", "sequence_parallel": True, "sharding": "zero1", "recompute": "full"}),
+        ("megatron-lm", {"precision": "fp16", "sequence_parallel": False, "sharding": "none", "recompute": "selective"}),
+        ("ideal", {"precision": "bf16", "sequence_parallel": False, "sharding": "zero1", "recompute": "none"}),
+    ],
+)
+def test_arrays_of_layouts_and_bandwidths_give_exactly_what_a_loop_gives(stack: str, categories: dict[str, Any]) -> None:
+    """1,000 random layouts, with link rates of their own, in one call and one by one."""
+    model, cluster, software = model_preset("nemotron-4-15b"), cluster_preset("dgx-h100"), stack_preset(stack)
+    layouts = random_layouts()
+    draw = np.random.default_rng(4)
+    network, node = draw.uniform(1e10, 1e11, LAYOUTS), draw.uniform(0.5, 1.5, LAYOUTS)
+    together = numbers(predict_stage(model, with_bandwidths(cluster, network, node), software, Layout(**categories, **layouts)))
+    for index in range(LAYOUTS):
+        sizes: dict[str, Any] = {name: int(values[index]) for name, values in layouts.items()}
+        layout = Layout(**categories, **sizes)
+        single_cluster = with_bandwidths(cluster, float(network[index]), float(node[index]))
+        alone = numbers(predict_stage(model, single_cluster, software, layout))
+        for name, value in alone.items():
+            assert np.broadcast_to(together[name], (LAYOUTS,))[index] == value, name
+
+
+def test_axes_broadcast_against_each_other() -> None:
+    """A column of tensor-parallel degrees against a row of data-parallel ones gives the table of both."""
+    layout = Layout(
+        precision="bf16",
+        sequence_parallel=True,
+        sharding="zero1",
+        recompute="none",
+        tensor_parallel=np.array([[1], [2], [4], [8]]),
+        data_parallel=np.array([16, 32, 64]),
+        micro_batch_size=1,
+        global_batch_size=768,
+        sequence_length=4096,
+    )
+    predicted = predict_stage(model_preset("nemotron-4-15b"), cluster_preset("dgx-h100"), stack_preset("megatron-core"), layout)
+    assert np.shape(predicted.iteration_time_s) == (4, 3)
+    low, high = predicted.iteration_time_interval_s
+    assert np.all((low < predicted.iteration_time_s) & (predicted.iteration_time_s < high))

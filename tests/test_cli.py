@@ -1,0 +1,212 @@
+"""Does the command line answer, refuse and exit as DESIGN.md, section 6 says?"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import cli
+from perfmodel.exchange.presets import DATA
+
+RAMP = ["predict", "nemotron-4-15b"]
+
+
+class Outcome:
+    """What a command did."""
+
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+    """Run the command as the console script does."""
+
+    def _run(*arguments: object, columns: int = 80) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["perfmodel", *map(str, arguments)])
+        monkeypatch.setenv("COLUMNS", str(columns))
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        return Outcome(code, *capsys.readouterr())
+
+    return _run
+
+
+def test_predict_json_has_the_keys_of_the_design(run: Any) -> None:
+    """Per stage and over the run, SI units in the names."""
+    document = json.loads(run(*RAMP, "--json").out)
+    assert document["schema_version"] == 1
+    assert set(document) >= {"name", "stages", "total_tokens", "total_days", "gpu_hours"}
+    stage = document["stages"][0]
+    names = "data_parallel gpus global_batch_size iteration_time_s iteration_time_interval_s mfu hfu model_flop_per_token"
+    names += " tokens_per_s tokens_per_s_per_gpu tokens days memory breakdown_s assumptions"
+    assert set(stage) >= set(names.split())
+    assert sum(stage["breakdown_s"].values()) == pytest.approx(stage["iteration_time_s"], rel=1e-12)
+    parts = [value for name, value in stage["memory"].items() if name not in {"total_bytes", "fits", "headroom_bytes"}]
+    assert sum(parts) == pytest.approx(stage["memory"]["total_bytes"], rel=1e-12)
+    assert stage["published"] == {"iteration_time_s": 0.57, "mfu": pytest.approx(0.343), "days": 0.8}
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_predict_prints_tables_that_fit_the_width(run: Any, columns: int) -> None:
+    """Nothing wraps into the next line, and nothing but ASCII goes into a pipe."""
+    done = run(*RAMP, columns=columns)
+    assert done.code == 0
+    assert done.err == ""
+    assert done.out.isascii()
+    assert max(map(len, done.out.splitlines())) <= columns
+    assert any(line.split()[:4] == ["96", "768", "384", f"{0.572:.3f}"] for line in done.out.splitlines())
+
+
+def test_candidates_are_shown_with_their_envelope(run: Any) -> None:
+    """The first is the answer; the others and their range stand beside it."""
+    document = json.loads(run(*RAMP, "--set", "micro_batch_size=[1,2,4]", "--json").out)
+    times = [candidate["stages"][0]["iteration_time_s"] for candidate in document["candidates"]]
+    assert [candidate["values"] for candidate in document["candidates"]] == [{"micro_batch_size": size} for size in (1, 2, 4)]
+    assert document["stages"][0]["iteration_time_s"] == times[0]
+    assert document["envelope"][0]["iteration_time_s"] == [min(times), max(times)]
+    table = run(*RAMP, "--set", "micro_batch_size=[1,2,4]").out
+    assert f"{min(times):.3f}-{max(times):.3f}" in table
+
+
+def test_a_run_that_does_not_fit_is_said_first_and_exits_with_1(run: Any) -> None:
+    """The numbers are still shown."""
+    done = run(*RAMP, "--set", "tensor_parallel=1", "--set", "micro_batch_size=4")
+    assert done.code == 1
+    assert "Does not fit in memory: needs" in done.out.splitlines()[1]
+    assert json.loads(run(*RAMP, "--set", "tensor_parallel=1", "--json").out)["fits"] is False
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        (["predict", "nemotron-4-15x"], 2, "perfmodel: 'nemotron-4-15x' is neither a run file nor a preset run; did you mean"),
+        (["predict", "."], 2, "perfmodel: . is a directory; name a file in it"),
+        (["predict", "none.yaml"], 2, "perfmodel: none.yaml cannot be read: no such file or directory"),
+        (["predict", ""], 2, "perfmodel: '' is neither a run file"),
+        ([*RAMP, "--set", "tensor_paralel=2"], 2, "perfmodel: tensor_paralel: unknown key; did you mean tensor_parallel?"),
+        ([*RAMP, "--set", "pipeline_parallel=2"], 3, "perfmodel: pipeline_parallel: 2: more than 1 is not covered yet"),
+        ([*RAMP, "-o", "no/such/place.json"], 2, "perfmodel: no/such/place.json cannot be written: no such file or directory"),
+        ([*RAMP, "-o", "."], 2, "perfmodel: . is a directory"),
+        (["show", "h100"], 2, "perfmodel: 'h100' is not a preset; did you mean dgx-h100?"),
+        (["list", "gpu"], 2, "perfmodel: 'gpu' is not a kind of preset; did you mean gpus?"),
+        (["validate", "none.csv"], 2, "perfmodel: none.csv cannot be read"),
+    ],
+)
+def test_wrong_input_gets_one_sentence_and_its_code(
+    run: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, arguments: list[str], code: int, sentence: str
+) -> None:
+    """On stderr, with nothing on stdout and nothing written."""
+    monkeypatch.chdir(tmp_path)
+    done = run(*arguments)
+    assert (done.code, done.out) == (code, "")
+    assert done.err.startswith(sentence)
+    assert done.err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("arguments", [["predict"], ["predikt"], ["predict", "nemotron-4-15b", "--jsn"]])
+def test_a_misuse_of_the_command_exits_with_2(run: Any, arguments: list[str]) -> None:
+    """No traceback."""
+    done = run(*arguments)
+    assert done.code == 2
+    assert "Traceback" not in done.err
+
+
+def test_output_goes_to_a_file_whole(run: Any, tmp_path: Path) -> None:
+    """JSON by extension or flag, text otherwise; only the file itself is left."""
+    for name in ("out.json", "out.txt"):
+        assert run(*RAMP, "--output", tmp_path / name).err.endswith(f"{name}\n")
+    assert json.loads((tmp_path / "out.json").read_text())["name"] == "Nemotron-4 15B"
+    assert "Nemotron-4 15B: " in (tmp_path / "out.txt").read_text()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.json", "out.txt"]
+
+
+def test_a_name_is_printed_as_it_is(run: Any) -> None:
+    """Markup, emoji codes and letters of any language mean nothing special."""
+    name = "[bold]a[/bold] :smile: \u96e8 {0}"
+    done = run(*RAMP, "--set", f"name='{name}'")
+    assert done.out.splitlines()[0].startswith(name)
+    assert json.loads(run(*RAMP, "--set", f"name='{name}'", "--json").out)["name"] == name
+
+
+def test_list_and_show_know_every_preset(run: Any) -> None:
+    """Each listed name can be shown, with sources."""
+    for kind, names in json.loads(run("list", "--json").out).items():
+        for name in names:
+            shown = run("show", f"{kind}/{name}")
+            assert shown.code == 0
+            assert "[1]" in shown.out
+    assert "nemotron-4-15b" in run("list", "models").out
+    assert "dgx-h100" not in run("list", "models").out
+    assert len(json.loads(run("show", "nemotron-4-15b", "--json").out)) == 2  # a model and a run
+
+
+def test_validate_json_has_the_keys_of_the_design(run: Any, tmp_path: Path) -> None:
+    """Rows, groups, overall; what is not covered has a reason and no number."""
+    lines = (DATA / "published_runs.csv").read_text().splitlines()
+    chosen = [line for line in lines if "Nemotron-4 15B" in line or "InternLM-7B" in line]
+    table = tmp_path / "some.csv"
+    table.write_text("\n".join([lines[0], *chosen]) + "\n")
+    document = json.loads(run("validate", table, "--json").out)
+    assert set(document["overall"]) == {"rows", "median_abs_error", "p90_abs_error", "bias", "interval_coverage"}
+    predicted = [row for row in document["rows"] if row["predicted_s"] is not None]
+    assert document["overall"]["rows"] == len(predicted) == 59
+    for row in predicted:
+        assert row["relative_error"] == pytest.approx(row["predicted_s"] / row["measured_s"] - 1)
+        assert row["interval_s"][0] < row["predicted_s"] < row["interval_s"][1]
+    assert all(row["reason"] for row in document["rows"] if row["predicted_s"] is None)
+    assert sum(document["unsupported"].values()) == len(document["rows"]) - len(predicted)
+    text = run("validate", table).out
+    assert text.startswith("59 of 92 rows predicted: median error ")
+    assert "Not supported yet" in text
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("", "has no column run_id; the file is empty"),
+        ("a,b\n1,2\n", "has no column run_id; known: a, b"),
+        ("runid,source\n", "has no column run_id; did you mean runid?"),
+    ],
+)
+def test_a_table_without_the_columns_is_refused(run: Any, tmp_path: Path, content: str, sentence: str) -> None:
+    """The first one that is missing is named."""
+    table = tmp_path / "bad.csv"
+    table.write_text(content)
+    done = run("validate", table)
+    assert done.code == 2
+    assert sentence in done.err
+
+
+def test_a_wrong_cell_is_named_by_line_and_column(run: Any, tmp_path: Path) -> None:
+    """As an editor would find it."""
+    header, first, *_ = (DATA / "published_runs.csv").read_text().splitlines()
+    table = tmp_path / "bad.csv"
+    table.write_text(f"{header}\n{first.replace(',8.85,', ',fast,')}\n")
+    done = run("validate", table)
+    assert done.code == 2
+    assert "bad.csv, line 2, column iteration_time_s: 'fast' is not a count" in done.err
+
+
+def test_a_table_of_uncovered_rows_says_so(run: Any, tmp_path: Path) -> None:
+    """No median of nothing."""
+    lines = (DATA / "published_runs.csv").read_text().splitlines()
+    table = tmp_path / "internlm.csv"
+    table.write_text("\n".join([lines[0], *(line for line in lines if "InternLM-7B" in line)]) + "\n")
+    assert run("validate", table).out.startswith("None of 32 rows is supported yet.")
+    assert json.loads(run("validate", table, "--json").out)["overall"] is None
+
+
+def test_version_and_help_need_no_model(run: Any) -> None:
+    """They answer at once."""
+    assert run("--version").out.startswith("perfmodel 0.")
+    assert "predict" in run("--help").out
+    assert "--set" in run("predict", "--help").out

@@ -1,0 +1,74 @@
+"""Does one documented set of assumptions predict the published ramp of Nemotron-4 15B (arXiv:2402.16819, Table 2)?"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from perfmodel.exchange.run_files import read_candidates
+from perfmodel.predict import Prediction, predict
+
+
+@pytest.fixture(scope="module")
+def ramp() -> Prediction:
+    """The preset run, as `perfmodel predict nemotron-4-15b` has it."""
+    (candidate,) = read_candidates("nemotron-4-15b")
+    return predict(candidate.run)
+
+
+def test_every_stage_is_within_6_percent_of_its_published_iteration_time(ramp: Prediction) -> None:
+    """0.57, 0.58 and 0.64 s."""
+    for stage, predicted in ramp.stages:
+        assert predicted.iteration_time_s == pytest.approx(stage.published["iteration_time_s"], rel=0.06)
+
+
+def test_every_stage_is_within_2_points_of_its_published_mfu(ramp: Prediction) -> None:
+    """34.3, 33.3 and 30.5 %."""
+    for stage, predicted in ramp.stages:
+        assert predicted.mfu == pytest.approx(stage.published["mfu"], abs=0.02)
+
+
+def test_the_total_is_within_6_percent_of_the_published_days(ramp: Prediction) -> None:
+    """0.8 + 0.4 + 11.9 days."""
+    assert ramp.total_days == pytest.approx(13.1, rel=0.06)
+
+
+def test_an_iteration_grows_by_5_percent_over_the_ramp(ramp: Prediction) -> None:
+    """Exposed data-parallel communication grows with the number of replicas."""
+    first, *_, last = (predicted for _, predicted in ramp.stages)
+    assert last.iteration_time_s >= 1.05 * first.iteration_time_s
+    grown = last.breakdown.data_parallel_exposed_s - first.breakdown.data_parallel_exposed_s
+    assert grown > 0.8 * (last.iteration_time_s - first.iteration_time_s)
+
+
+def test_the_published_times_lie_in_their_90_percent_intervals(ramp: Prediction) -> None:
+    """The prediction says how sure it is, and it is."""
+    for stage, predicted in ramp.stages:
+        low, high = predicted.iteration_time_interval_s
+        assert low < stage.published["iteration_time_s"] < high
+
+
+def test_the_growth_comes_from_latency_network_efficiency_and_the_bucket_rule(ramp: Prediction) -> None:
+    """Take the three causes away, and less than 1 % remains (the slowest of more GPUs)."""
+    cluster = ramp.run.cluster
+    network = replace(cluster.links.network, latency_s=0, rank_latency_s=0, tree_start_s=0, tree_latency_s=0, scale_exponent=0)
+    cluster = replace(cluster, links=replace(cluster.links, network=network))
+    stages = predict(replace(ramp.run, cluster=cluster, stack=replace(ramp.run.stack, bucket_parameters_per_rank=0))).stages
+    assert stages[-1][1].iteration_time_s < 1.01 * stages[0][1].iteration_time_s
+
+
+def test_totals_sum_the_stages(ramp: Prediction) -> None:
+    """8 T tokens; GPU-hours are days * 24 * GPUs of each stage."""
+    assert ramp.total_tokens == 8e12
+    hours = sum(predicted.days(stage.tokens or 0) * 24 * predicted.layout.gpus for stage, predicted in ramp.stages)
+    assert ramp.gpu_hours == pytest.approx(hours, rel=1e-12)
+
+
+def test_a_stage_without_tokens_leaves_the_totals_unknown(ramp: Prediction) -> None:
+    """Nothing is made up for what the run does not say."""
+    stages = (replace(ramp.run.stages[0], tokens=None), *ramp.run.stages[1:])
+    prediction = predict(replace(ramp.run, stages=stages))
+    assert prediction.total_tokens is None
+    assert prediction.total_days is None
+    assert prediction.gpu_hours is None

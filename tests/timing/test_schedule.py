@@ -1,0 +1,138 @@
+"""Does the schedule hide what it may, expose what it must, and add up?"""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from perfmodel.count.synchronisation import GRADIENT_REDUCTION, PARAMETER_GATHER
+from perfmodel.exchange.presets import cluster_preset, model_preset, stack_preset
+from perfmodel.predict import predict_stage
+from perfmodel.spec.layout import Layout
+from perfmodel.spec.stack import SoftwareStack
+from perfmodel.timing.schedule import Breakdown, _buckets_behind
+
+MODEL = model_preset("nemotron-4-15b")
+CLUSTER = cluster_preset("dgx-h100")
+CORE = stack_preset("megatron-core")
+LAYOUT = Layout(
+    precision="bf16",
+    tensor_parallel=8,
+    data_parallel=96,
+    sequence_parallel=True,
+    sharding="zero1",
+    recompute="none",
+    micro_batch_size=1,
+    global_batch_size=384,
+    sequence_length=4096,
+)
+
+
+def parts(stack: SoftwareStack = CORE, **changes: Any) -> Breakdown:
+    """The breakdown of the first ramp stage, or of a changed one."""
+    return predict_stage(MODEL, CLUSTER, stack, replace(LAYOUT, **changes)).breakdown
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.sampled_from(["megatron-core", "megatron-lm", "ideal"]),
+    st.sampled_from([1, 2, 4, 8]),
+    st.sampled_from([1, 8, 96]),
+    st.sampled_from([1, 2, 4]),
+    st.sampled_from(["none", "selective", "full"]),
+    st.booleans(),
+)
+def test_the_parts_sum_to_the_iteration(
+    stack: str, tensor: int, data: int, micro: int, recompute: str, sequence_parallel: bool
+) -> None:
+    """And none of them is negative, whatever the layout."""
+    layout = replace(LAYOUT, tensor_parallel=tensor, data_parallel=data, micro_batch_size=micro, global_batch_size=4 * data)
+    layout = replace(layout, recompute=recompute, sequence_parallel=sequence_parallel)
+    predicted = predict_stage(MODEL, CLUSTER, stack_preset(stack), layout)
+    values = [float(getattr(predicted.breakdown, part.name)) for part in fields(Breakdown)]
+    assert sum(values) == pytest.approx(float(predicted.iteration_time_s), rel=1e-12)
+    assert min(values) >= 0
+
+
+def test_the_ideal_stack_exposes_nothing() -> None:
+    """A bound: no communication, no lost SMs, no launches."""
+    ideal = parts(stack_preset("ideal"))
+    assert ideal.tensor_parallel_exposed_s == ideal.data_parallel_exposed_s == ideal.communication_slowdown_s == 0
+    assert ideal.launch_s == 0
+
+
+def test_no_parallelism_needs_no_communication() -> None:
+    """One GPU."""
+    alone = parts(tensor_parallel=1, data_parallel=1, global_batch_size=4)
+    assert alone.tensor_parallel_exposed_s == alone.data_parallel_exposed_s == 0
+
+
+def test_more_overlap_is_never_slower() -> None:
+    """None, backward, pipelined, everything."""
+    modes = [replace(CORE, tensor_parallel_overlap=mode) for mode in ("none", "backward", "pipelined")]
+    times = [parts(stack).total_s for stack in [*modes, replace(CORE, hide_all=True)]]
+    assert times == sorted(times, reverse=True)
+
+
+def test_without_overlap_all_data_parallel_traffic_is_exposed() -> None:
+    """And with it at least the last bucket is."""
+    exposed = parts(replace(CORE, data_parallel_overlap=False)).data_parallel_exposed_s
+    assert 0 < parts().data_parallel_exposed_s < exposed
+
+
+def test_larger_micro_batches_hide_more_of_the_data_parallel_traffic() -> None:
+    """Only one micro-batch's passes hide it."""
+    exposed = [float(parts(micro_batch_size=size).data_parallel_exposed_s) for size in (1, 2, 4)]
+    assert exposed == sorted(exposed, reverse=True)
+
+
+def test_fp32_gradients_expose_more_than_bf16_ones() -> None:
+    """Twice the bytes to reduce."""
+    assert parts(replace(CORE, gradient_bytes=4)).data_parallel_exposed_s > 1.3 * parts().data_parallel_exposed_s
+
+
+def test_a_slow_host_makes_a_small_micro_batch_wait() -> None:
+    """A millisecond a kernel: the launches decide."""
+    slow = parts(replace(CORE, host_s=1e-3))
+    assert slow.launch_s > 0.5 * slow.total_s
+    assert parts().launch_s == 0
+
+
+def test_full_recompute_adds_about_a_third_of_the_layers_work() -> None:
+    """The forward pass runs again: products, attention and collectives."""
+    none, full = parts(), parts(recompute="full")
+    assert 1.25 < full.matmul_s / none.matmul_s < 1.34
+    assert full.tensor_parallel_exposed_s > none.tensor_parallel_exposed_s
+
+
+@pytest.mark.parametrize(
+    ("window", "alone", "last", "number", "exposed"),
+    [
+        (1.0, 0.5, 0.1, 10, 0.1),  # all but the last bucket hides
+        (1.0, 2.0, 0.2, 10, 1.1),  # the network never rests after the first bucket
+        (1.0, 0.4, 0.4, 1, 0.4),  # one bucket cannot hide
+        (0.0, 0.3, 0.1, 4, 0.3),  # nothing to hide behind
+    ],
+)
+def test_buckets_hide_behind_their_window(window: float, alone: float, last: float, number: int, exposed: float) -> None:
+    """max(last, C + W/N - W) is exposed."""
+    found = _buckets_behind(window, alone, last, number=number, sm_fraction=0.0)
+    assert found.data_parallel_exposed_s == pytest.approx(exposed)
+
+
+def test_a_collective_slows_the_product_that_hides_it() -> None:
+    """By its share of the SMs while it runs."""
+    found = _buckets_behind(1.0, 0.5, 0.1, number=10, sm_fraction=0.1)
+    assert found.communication_slowdown_s == pytest.approx(0.05)
+
+
+def test_the_synchronisation_has_one_reduction_and_one_gather() -> None:
+    """The names by which the schedule knows them."""
+    from perfmodel.count.synchronisation import synchronisation_operators
+
+    names = [operator.name for operator in synchronisation_operators(MODEL, LAYOUT, CORE)]
+    assert names.count(GRADIENT_REDUCTION) == names.count(PARAMETER_GATHER) == 1
