@@ -148,7 +148,7 @@ def test_a_hugging_face_config_is_a_model(tmp_path: Path) -> None:
     """The same parameters as the preset."""
     config = {
         "model_type": "llama", "hidden_size": 4096, "intermediate_size": 14336, "num_attention_heads": 32,
-        "num_key_value_heads": 8, "num_hidden_layers": 32, "vocab_size": 128256, "hidden_act": "silu", "tie_word_embeddings": False,
+        "num_key_value_heads": 8, "num_hidden_layers": 32, "vocab_size": 128256, "hidden_act": "silu",
     }  # fmt: skip
     path = tmp_path / "config.json"
     path.write_text(json.dumps(config))
