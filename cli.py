@@ -203,6 +203,7 @@ def _progress(items: Sequence[Any], what: str) -> Any:
 
 def main() -> None:
     """Run the command; say what went wrong in one sentence, and exit as DESIGN.md, section 6 has it."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # no prediction uses them, and starting threads is a fifth of the start
     gc.set_threshold(100_000)  # importing makes many objects and hardly any garbage: passes over them cost a tenth of the start
     try:
         app()

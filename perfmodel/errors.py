@@ -61,7 +61,7 @@ def shown(value: object, *, width: int = 60) -> str:
     """`value` as Python writes it, cut to `width` characters and one line, safe for any input.
 
     >>> shown("x" * 100, width=12)
-    "'xxxxxxx...'"
+    "'xxx...xxxx'"
     """
     from reprlib import Repr
 

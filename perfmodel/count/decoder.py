@@ -195,7 +195,10 @@ class DecoderOperators:
         return (block + _local(dropout) if self.model.dropout else block) + _local(context)
 
     def activation(self, ffn: Numeric) -> Block:
-        """One kernel where the stack fuses it, else PyTorch's chain; keeps the input (both halves when gated)."""
+        """One kernel where the stack fuses it, else PyTorch's chain.
+
+        Keeps its input (both halves when gated); a gated chain keeps its gate too.
+        """
         kind = self.model.activation
         fused = self.stack.fused_squared_relu if kind == "squared_relu" else self.stack.fused_activation
         traffic = (FUSED_ACTIVATION if fused else EAGER_ACTIVATION)[kind]
@@ -207,7 +210,7 @@ class DecoderOperators:
                 backward_bytes=traffic.backward_passes * one,
                 kernels=traffic.forward_kernels,
                 backward_kernels=traffic.backward_kernels,
-                saved_bytes=(2 if self.model.gated else 1) * one,
+                saved_bytes=((2 if fused else 3) if self.model.gated else 1) * one,
             )
         )
 

@@ -1,7 +1,8 @@
 """How many bytes one GPU needs at the peak of an iteration, part by part.
 
 Parameters, gradients and optimizer states are exact; activations are what the operators keep (the fold of count/operators
-over the list); the rest (framework, buffers, fragmentation) comes from the software stack's data.
+over the list); the rest (framework, buffers, fragmentation) comes from the software stack's data. Ignored: the mask of
+the embedding's dropout, one byte a number of the stream (a thirty-fourth of one layer).
 """
 
 from __future__ import annotations

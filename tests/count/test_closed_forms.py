@@ -121,8 +121,16 @@ def test_published_times_give_the_published_mfu(
     layers: int, hidden_size: int, heads: int, gpus: int, sequences: int, iteration_time_s: float, published_mfu: float
 ) -> None:
     """arXiv:2205.05198, Table 5, prints both, on A100s of 312e12 FLOP/s; the times are rounded to 10 ms, up to 0.5 %."""
-    shape = {"layers": layers, "hidden_size": hidden_size, "attention_heads": heads, "kv_heads": heads, "vocab_size": 51200}
-    model = replace(GPT3, **shape, head_size=hidden_size // heads, ffn_hidden_size=4 * hidden_size)
+    model = replace(
+        GPT3,
+        layers=layers,
+        hidden_size=hidden_size,
+        attention_heads=heads,
+        kv_heads=heads,
+        head_size=hidden_size // heads,
+        ffn_hidden_size=4 * hidden_size,
+        vocab_size=51200,
+    )
     mfu = model_flop_per_token(model, 2048) * sequences * 2048 / (gpus * 312e12 * iteration_time_s)
     assert mfu == pytest.approx(published_mfu, rel=0.005)
 

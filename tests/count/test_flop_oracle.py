@@ -118,7 +118,6 @@ def test_copied_kv_heads_cost_hardware_flop() -> None:
     assert 16 * predicted(model, replace(ONE_GPU, tensor_parallel=16)) == predicted(model) + copies
 
 
-@pytest.mark.xfail(strict=True, reason="the model_flop of copied KV heads is counted once a copy")
 def test_copied_kv_heads_cost_no_model_flop() -> None:
     """The published convention counts each KV head once, on however many ranks it is projected."""
     shard = model_flop(iteration(LLAMA, replace(ONE_GPU, tensor_parallel=16), FUSED).operators)
