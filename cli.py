@@ -21,9 +21,11 @@ from perfmodel.errors import InputError, PerfmodelError
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+NARROWEST = 80  # columns: tables are laid out for no fewer, so that no number is ever cut
+
 app = typer.Typer(
     name="perfmodel",
-    help="How long a training iteration takes, the MFU, whether it fits in memory, how many days, and what to change.",
+    help="How long a training iteration takes, the MFU, whether it fits in memory, and how many days a run takes.",
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
@@ -127,7 +129,7 @@ def list_presets(
 
     presets = preset_titles(kind)
     if as_json:
-        _emit_json(presets, None)
+        _emit_json({"schema_version": 1} | presets, None)
     else:
         from perfmodel.report.catalogue import preset_list
 
@@ -144,9 +146,8 @@ def show(
 
     found = preset_settings(name)
     if as_json:
-        _emit_json(
-            {title: {key: {"value": value, "source": source} for key, value, source in rows} for title, rows in found}, None
-        )
+        entries = {title: {key: {"value": value, "source": source} for key, value, source in rows} for title, rows in found}
+        _emit_json({"schema_version": 1, "presets": entries}, None)
     else:
         from rich.console import Group
 
@@ -164,7 +165,7 @@ def _emit_json(document: Any, output: Path | None) -> None:
 
     text = json.dumps(document, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
     if output is None:
-        sys.stdout.write(text)
+        _print(text)
     else:
         _write(text, output)
 
@@ -175,14 +176,31 @@ def _emit_table(content: RenderableType, output: Path | None) -> None:
 
         _write(as_text(content, width=120), output)
         return
-    if not sys.stdout.isatty():
+    columns = max(shutil.get_terminal_size().columns, NARROWEST)
+    if sys.stdout is None or not sys.stdout.isatty():
         from perfmodel.report.terminal import as_text
 
-        sys.stdout.write(as_text(content, width=shutil.get_terminal_size().columns))
+        _print(as_text(content, width=columns))
         return
     from rich.console import Console
 
-    Console(markup=False, highlight=False, emoji=False).print(content)
+    console = Console(width=columns, markup=False, highlight=False, emoji=False)
+    with console.capture() as captured:
+        console.print(content)
+    _print(captured.get())
+
+
+def _print(text: str) -> None:
+    """To standard output; a reader that has seen enough (`| head`) is no error."""
+    if sys.stdout is None:
+        raise InputError("standard output is closed; open it, or write to a file with --output")
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        raise InputError(f"standard output cannot be written to: {(error.strerror or 'unknown reason').lower()}") from None
 
 
 def _write(text: str, output: Path) -> None:
@@ -210,11 +228,6 @@ def main() -> None:
     except PerfmodelError as error:
         print(f"perfmodel: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except BrokenPipeError:  # the reader of a pipe has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except RecursionError:
-        print(f"perfmodel: {InputError('the input is nested too deeply')}", file=sys.stderr)
-        sys.exit(InputError.exit_code)
 
 
 if __name__ == "__main__":

@@ -69,13 +69,13 @@ def fit_collectives(table: pd.DataFrame, gpu: str) -> dict[str, Any]:
             out = held_out(len(wire))
             values = fit(partial(_collective_s, wire=wire[~out]), measured[~out], [1e-5, 3e11, 5e-9])
             errors.append(f"{kind} {ranks}: {error_text(_collective_s(values, wire=wire[out]), measured[out])}")
-            group[kind] = dict(zip(("latency_s", "bandwidth_bytes_per_s", "root_s"), _rounded(values), strict=True))
+            group[kind] = dict(zip(("latency_s", "bandwidth_bytes_per_s", "s_per_root_byte"), _rounded(values), strict=True))
         groups.append(group)
     return {"groups": groups, "held_out_error": errors}
 
 
 def _collective_s(values: Floats, *, wire: Floats) -> Floats:
-    known = CollectiveCoefficients(latency_s=values[0], bandwidth_bytes_per_s=values[1], root_s=values[2])
+    known = CollectiveCoefficients(latency_s=values[0], bandwidth_bytes_per_s=values[1], s_per_root_byte=values[2])
     return np.asarray(root_model_s(known, wire, 1.0))
 
 

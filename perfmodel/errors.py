@@ -65,6 +65,8 @@ def shown(value: object, *, width: int = 60) -> str:
     """
     from reprlib import Repr
 
+    if value is None or isinstance(value, bool):
+        return "nothing" if value is None else str(value).lower()
     short = Repr()
     short.maxstring = short.maxother = short.maxlong = width
     text = short.repr(value)

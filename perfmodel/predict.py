@@ -11,11 +11,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from perfmodel.count.iteration import iteration, model_flop_per_token
+from perfmodel.count.iteration import Iteration, iteration, model_flop_per_token
 from perfmodel.count.memory import MemoryBytes, memory_bytes
 from perfmodel.count.operators import hardware_flop, model_flop
 from perfmodel.count.parameters import shard_parameter_count
 from perfmodel.count.synchronisation import buckets
+from perfmodel.errors import InputError
 from perfmodel.spec.fields import Numeric, Truth
 from perfmodel.spec.hardware import Cluster
 from perfmodel.spec.layout import Layout
@@ -33,6 +34,7 @@ class StagePrediction:
     """What one stage of a run will do. Every number is 0-d for one layout, or has the broadcast shape of the inputs."""
 
     layout: Layout
+    work: Iteration  # the operators that all numbers are folds of
     iteration_time_s: Numeric
     iteration_time_interval_s: tuple[Numeric, Numeric]  # 90 %
     mfu: Numeric
@@ -95,8 +97,18 @@ class Prediction:
 
 
 def predict(run: Run) -> Prediction:
-    """The prediction of every stage of `run`."""
-    stages = tuple((stage, predict_stage(run.model, run.cluster, run.stack, run.layout(stage))) for stage in run.stages)
+    """The prediction of every stage of `run`. Errors: InputError when its numbers are too large or small to give one."""
+    with np.errstate(all="ignore"):
+        stages = tuple((stage, predict_stage(run.model, run.cluster, run.stack, run.layout(stage))) for stage in run.stages)
+    for _, predicted in stages:
+        numbers = (
+            predicted.iteration_time_s,
+            *predicted.iteration_time_interval_s,
+            predicted.mfu,
+            predicted.memory.total_bytes,
+        )
+        if not all(np.all(np.isfinite(number)) for number in numbers) or not np.all(predicted.iteration_time_s > 0):
+            raise InputError("the numbers of this run give no finite iteration time; one of them is far too large or too small")
     return Prediction(run=run, stages=stages)
 
 
@@ -116,6 +128,7 @@ def predict_stage(model: TransformerModel, cluster: Cluster, stack: SoftwareStac
     headroom = cluster.gpu.memory_bytes - memory.total_bytes
     return StagePrediction(
         layout=layout,
+        work=work,
         iteration_time_s=seconds,
         iteration_time_interval_s=_interval(lambda ends: parts_on(ends).total_s, seconds, cluster),
         mfu=work.fold(model_flop) / capacity_flop,

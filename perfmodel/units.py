@@ -89,8 +89,9 @@ def _scale(unit: str, dimension: str) -> float | None:
 
 
 def _bits_hint(number: float, unit: str, dimension: str) -> str:
-    if dimension == "bytes" and unit.endswith(("b", "bit")):
-        return f" (a small b means bits: {number:g}{unit} would be {number / 8:g}{unit.rstrip('bit')}B)"
+    prefix = unit.removesuffix("bit").removesuffix("b")
+    if dimension == "bytes" and prefix != unit and prefix in _DECIMAL | _BINARY:
+        return f" (a small b means bits: {number:g}{unit} would be {number / 8:g}{prefix}B)"
     return ""
 
 

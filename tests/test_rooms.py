@@ -20,7 +20,7 @@ def test_json_commands_load_nothing_heavy(arguments: list[str]) -> None:
     """Neither torch, pandas nor matplotlib, and not even rich."""
     script = f"import sys, cli; sys.argv[1:] = {arguments!r}\ntry: cli.main()\nexcept SystemExit: pass\n"
     script += f"print([name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)  # noqa: S603
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stderr.strip() == "[]"
 
 

@@ -112,12 +112,12 @@ class DecoderOperators:
             + self.column_linear("layer.attention.qkv", columns=query + 2 * kv, useful=without_copies / (query + 2 * kv))
             + self.rotary(query + kv)
             + self.attention(query, kv)
-            + self.row_linear("layer.attention.projection", inner=query, saves_input=True)
+            + self.row_linear("layer.attention.projection", inner=query)
             + self.residual("layer.attention.residual")
             + self.norm("layer.mlp.norm")
             + self.column_linear("layer.mlp.fc1", columns=2 * ffn if model.gated else ffn)
             + self.activation(ffn)
-            + self.row_linear("layer.mlp.fc2", inner=ffn, saves_input=True)
+            + self.row_linear("layer.mlp.fc2", inner=ffn)
             + self.residual("layer.mlp.residual")
         )
 
@@ -179,6 +179,7 @@ class DecoderOperators:
             columns=sequence,
             inner=self.model.head_size,
             batch=batch,
+            has_weight=False,
             precision=self.sixteen_bit,
             saved_bytes=kept,
         )
@@ -214,13 +215,14 @@ class DecoderOperators:
             )
         )
 
-    def column_linear(self, name: str, *, columns: Numeric, useful: Numeric = 1.0, eight_bit: bool = True) -> Block:
+    def column_linear(self, name: str, *, columns: Numeric, useful: Numeric = 1.0, transformer_engine: bool = True) -> Block:
         """Gathers the input under sequence parallelism; backwards gathers it again for dW and reduces dX.
 
         Both backward collectives can run beside the other product of the pair: the gather beside dX, the reduction beside
-        dW (Megatron-LM, LinearWithGradAccumulationAndAsyncCommunication).
+        dW (Megatron-LM, LinearWithGradAccumulationAndAsyncCommunication). Only Transformer Engine's linears are cast to 8 bits,
+        and only theirs can be cut into chunks beside their gathers; the logits are not one of them.
         """
-        eight_bit = eight_bit and self.eight_bit
+        eight_bit = transformer_engine and self.eight_bit
         size = 1 if eight_bit else ACTIVATION_BYTES
         hidden = self.model.hidden_size
         product = self._product(name, columns=columns, inner=hidden, useful=useful, eight_bit=eight_bit)
@@ -236,10 +238,10 @@ class DecoderOperators:
         if not self.layout.sequence_parallel:
             linear = Block(forward=(product,), backward=(data, gradient, weight))
         else:
-            gather = self._collective(
-                f"{name}.gather", "all_gather", payload=size * self.tokens * hidden, partner=(name, FORWARD), pipelined=True
-            )
-            again = replace(gather, phase=WEIGHT_GRADIENT, partner=(name, DATA_GRADIENT), pipelined=False)
+            gather = self._collective(f"{name}.gather", "all_gather", payload=size * self.tokens * hidden)
+            again = replace(gather, phase=WEIGHT_GRADIENT, partner=(name, DATA_GRADIENT))
+            if transformer_engine:
+                gather = replace(gather, partner=(name, FORWARD), pipelined=True)
             linear = Block(forward=(gather, product), backward=(again, data, gradient, weight))
         if not eight_bit:
             return linear
@@ -247,12 +249,12 @@ class DecoderOperators:
         cast_back = 4 * self.tokens * columns + 2 * self.tokens * hidden
         return self._quantise(name, forward=cast_in, backward=cast_back) + linear
 
-    def row_linear(self, name: str, *, inner: Numeric, saves_input: bool) -> Block:
+    def row_linear(self, name: str, *, inner: Numeric) -> Block:
         """Scatters (or all-reduces) the partial sums; backwards gathers the gradient that was scattered."""
         size = 1 if self.eight_bit else ACTIVATION_BYTES
         hidden = self.model.hidden_size
         product = self._product(name, columns=hidden, inner=inner, useful=1.0, eight_bit=self.eight_bit)
-        product = replace(product, saved_bytes=size * self.tokens * inner if saves_input else 0.0)
+        product = replace(product, saved_bytes=size * self.tokens * inner)
         data, weight = gradients(product)
         if self.layout.sequence_parallel:
             scatter = self._collective(
@@ -316,7 +318,9 @@ class DecoderOperators:
         exchange = self._collective("head.loss.all_reduce", "all_reduce", payload=4 * self.tokens)
         return (
             self.norm("head.norm")
-            + self.column_linear("head.logits", columns=columns, useful=self.model.vocab_size / padded, eight_bit=False)
+            + self.column_linear(
+                "head.logits", columns=columns, useful=self.model.vocab_size / padded, transformer_engine=False
+            )
             + Block(forward=(replace(exchange, repeats=3), loss), backward=gradients(loss))
         )
 
@@ -329,7 +333,7 @@ class DecoderOperators:
             inner=inner,
             useful=useful,
             precision=precision,
-            weight_gradient_bytes=float(self.stack.gradient_bytes),
+            weight_gradient_bytes=self.stack.gradient_bytes,
         )
 
     def _collective(
@@ -347,7 +351,11 @@ class DecoderOperators:
         )
 
     def _quantise(self, name: str, *, forward: Numeric, backward: Numeric) -> Block:
-        """Casts to 8 bits: of the input forwards, of the gradient and the transposed input backwards (Transformer Engine)."""
+        """Casts to 8 bits: the input forwards, the gradient and the gathered input's transpose backwards.
+
+        With Transformer Engine's delayed scaling a cast is one pass: it reads 2 bytes, writes 1, and where the tensor is
+        whole on the rank 1 more for the transpose that dW needs; a gathered tensor is transposed apart (1 read, 1 written).
+        """
         return _local(
             MemoryBound(
                 name=f"{name}.quantise", moved_bytes=forward, backward_bytes=backward, backward_kernels=2, quantises=True

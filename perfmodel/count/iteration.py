@@ -69,4 +69,9 @@ def model_flop_per_token(model: TransformerModel, sequence_length: Numeric) -> N
     attention = hidden * (query + 2 * model.kv_size) + query * hidden
     mlp = (3 if model.gated else 2) * hidden * model.ffn_hidden_size
     linear = model.layers * (attention + mlp) + model.vocab_size * hidden
-    return 6.0 * linear + 12.0 * model.layers * query * sequence_length
+    return 6.0 * linear + attention_flop_per_token(model, sequence_length)
+
+
+def attention_flop_per_token(model: TransformerModel, sequence_length: Numeric) -> Numeric:
+    """12 * L * q * s: scores and weighted sum, 2 FLOPs a product, forward and twice backward, over the full square."""
+    return 12.0 * model.layers * model.query_size * sequence_length

@@ -48,14 +48,19 @@ class MemoryBytes:
 
 def memory_bytes(model: TransformerModel, layout: Layout, stack: SoftwareStack, work: Iteration) -> MemoryBytes:
     """The peak, reached when the backward pass begins: every layer's activations are held, and the logits with them."""
-    shard = shard_parameter_count(model, tensor_parallel=layout.tensor_parallel).total
-    eight_bit_copies = 2.0 if layout.precision == "fp8" else 0.0  # 8-bit weights and their transposes
+    held = shard_parameter_count(model, tensor_parallel=layout.tensor_parallel)
+    shard = held.total
+    cast = 2 * (held.attention + held.mlp) if layout.precision == "fp8" else 0.0 * shard  # 8-bit weights and their transposes
     logits = layout.tokens_per_micro_batch * model.padded_vocab_size(layout.tensor_parallel) / layout.tensor_parallel
-    activations = activation_bytes(model, layout, work) + saved_bytes(work.head.forward)
     loss = stack.loss_peak_bytes * logits
+    head = saved_bytes(work.head.forward)
+    rerun = np.maximum(
+        rerun_layer_bytes(model, layout, work) - loss - head, 0
+    )  # the loss is over when the first layer runs again
+    activations = activation_bytes(model, layout, work) + head + rerun
     groups = (layout.tensor_parallel > 1) * 1.0 + (layout.data_parallel > 1) * 1.0
     return MemoryBytes(
-        parameters_bytes=shard * (stack.parameter_bytes + eight_bit_copies),
+        parameters_bytes=shard * stack.parameter_bytes + cast,
         gradients_bytes=shard * stack.gradient_bytes,
         optimizer_bytes=shard / optimizer_shards(layout) * stack.optimizer_bytes,
         activations_bytes=activations,
@@ -69,15 +74,18 @@ def memory_bytes(model: TransformerModel, layout: Layout, stack: SoftwareStack, 
 def activation_bytes(model: TransformerModel, layout: Layout, work: Iteration) -> Numeric:
     """What all layers keep of one micro-batch, by recompute mode; s*b*h*(34 + 5*a*s/h)/t a layer without recompute or fusion.
 
-    Full recompute keeps the input of each layer, and one layer whole while it runs again.
-    Source: arXiv:2205.05198, equations 1 to 6.
+    Selective recompute keeps all but the scores, full recompute the input of each layer.
+    Source: arXiv:2205.05198, section 4.
     """
+    return model.layers * (saved_bytes(work.layer.forward) - rerun_layer_bytes(model, layout, work))
+
+
+def rerun_layer_bytes(model: TransformerModel, layout: Layout, work: Iteration) -> Numeric:
+    """What one layer forms again before its backward pass, and holds while that runs."""
     layer = saved_bytes(work.layer.forward)
     if layout.recompute == "none":
-        return model.layers * layer
+        return 0.0 * layer
     if layout.recompute == "selective":
-        scores = [op for op in work.layer.forward if op.name in SCORE_OPERATORS]
-        again = saved_bytes(scores)
-        return model.layers * (layer - again) + again
+        return saved_bytes(op for op in work.layer.forward if op.name in SCORE_OPERATORS) + 0.0 * layer
     layer_input = ACTIVATION_BYTES * layout.tokens_per_micro_batch * model.hidden_size / layout.sequence_shards
-    return model.layers * layer_input + np.maximum(layer - layer_input, 0)
+    return np.maximum(layer - layer_input, 0)

@@ -19,15 +19,14 @@ DATA_GRADIENT = "data_gradient"
 WEIGHT_GRADIENT = "weight_gradient"
 RECOMPUTE = "recompute"
 OPTIMIZER = "optimizer"
-BACKWARD_PHASES = (RECOMPUTE, DATA_GRADIENT, WEIGHT_GRADIENT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Matmul:
     """`batch` products of (rows x inner) by (inner x columns).
 
-    `weight_gradient_bytes` is the size of one number of the gradient that the weight gradient is added to; 0 says that both
-    factors are activations and there is no weight. `useful` is the share of the columns that the published convention counts
+    A product without a weight multiplies two activations. `weight_gradient_bytes` is the size of one number of the gradient
+    that the weight gradient is added to. `useful` is the share of the columns that the published convention counts
     (padding of the vocabulary and copies of KV heads are not). `saved_bytes` are what the forward operator keeps of a
     micro-batch for its gradients.
     """
@@ -41,7 +40,8 @@ class Matmul:
     batch: Numeric = 1
     useful: Numeric = 1.0
     precision: str
-    weight_gradient_bytes: float = 0
+    has_weight: bool = True
+    weight_gradient_bytes: Numeric = 0
     saved_bytes: Numeric = 0.0
 
     @property
@@ -93,8 +93,8 @@ class MemoryBound:
     repeats: Numeric = 1
     moved_bytes: Numeric
     backward_bytes: Numeric = 0.0
-    kernels: float = 1
-    backward_kernels: float = 1
+    kernels: Numeric = 1
+    backward_kernels: Numeric = 1
     quantises: bool = False
     saved_bytes: Numeric = 0.0
 
@@ -118,7 +118,12 @@ class Collective:
 
     @property
     def wire_bytes(self) -> Numeric:
-        """What each rank sends: payload * (p - 1) / p, twice that for an all-reduce."""
+        """What each rank sends: payload * (p - 1) / p, twice that for an all-reduce.
+
+        >>> group = ProcessGroup(name="tensor_parallel", ranks=8, stride=1)
+        >>> Collective(name="gather", kind="all_gather", payload_bytes=800, group=group).wire_bytes
+        700.0
+        """
         share = self.payload_bytes * (self.group.ranks - 1) / self.group.ranks
         return 2 * share if self.kind == "all_reduce" else share
 
@@ -136,7 +141,7 @@ def gradients(operator: Operator) -> tuple[Operator, ...]:
         case Matmul(rows=rows, columns=columns, inner=inner):
             data = replace(operator, phase=DATA_GRADIENT, columns=inner, inner=columns, saved_bytes=0.0)
             weight = replace(operator, phase=WEIGHT_GRADIENT, rows=inner, inner=rows, saved_bytes=0.0)
-            return data, (weight if operator.weight_gradient_bytes else replace(weight, phase=DATA_GRADIENT))
+            return data, (weight if operator.has_weight else replace(weight, phase=DATA_GRADIENT))
         case FusedAttention():
             return (replace(operator, phase=DATA_GRADIENT, saved_bytes=0.0),)
         case MemoryBound(backward_bytes=moved, backward_kernels=kernels):

@@ -75,7 +75,7 @@ def _count(model: TransformerModel, *, tensor_parallel: Numeric, kv_size: Numeri
     vocabulary_matrix = vocab_size * hidden / tensor_parallel
     return ParameterCount(
         embedding=vocabulary_matrix,
-        positions=model.max_positions * hidden if model.position == "learned" else 0,
+        positions=(model.max_positions or 0) * hidden if model.position == "learned" else 0,
         attention=model.layers * attention,
         mlp=model.layers * mlp,
         norms=model.layers * 2 * norm + norm,

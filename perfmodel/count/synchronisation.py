@@ -23,21 +23,28 @@ PARAMETER_GATHER = "optimizer.gather_parameters"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Buckets:
-    """How the parameters of one GPU are grouped for the data-parallel collectives."""
+    """How the parameters of one GPU are grouped for the data-parallel collectives; shares are of all its parameters."""
 
     count: Numeric
-    last_share: Numeric  # of all parameters: in the bucket whose gradients are ready last and whose values are wanted first
+    share: Numeric  # of one full bucket
+    uncut_share: Numeric  # of the embeddings, which end the last bucket: tensors are never cut
 
 
 def buckets(shard: ParameterCount, layout: Layout, stack: SoftwareStack) -> Buckets:
-    """count = ceil(P / size); the last one ends with the input embedding, a tensor that is never cut.
+    """count = ceil(P / size) of buckets of max(bucket_parameters, bucket_parameters_per_rank * data_parallel) parameters.
 
-    Before the embedding's gradient exists, anything from nothing to a whole bucket of layers is waiting with it: half a
-    bucket on average, which is what is used (the exact remainder is a sawtooth in every size, off by half a bucket at most).
+    >>> from perfmodel.exchange.run_files import read_candidates
+    >>> run = read_candidates("nemotron-4-15b")[0].run
+    >>> shard = shard_parameter_count(run.model, tensor_parallel=8)
+    >>> [int(buckets(shard, run.layout(stage), run.stack).count) for stage in run.stages]
+    [21, 11, 7]
     """
     size = np.maximum(stack.bucket_parameters, stack.bucket_parameters_per_rank * layout.data_parallel)
-    last = np.minimum((shard.embedding + size / 2) / shard.total, 1.0)
-    return Buckets(count=np.ceil(shard.total / size), last_share=last)
+    return Buckets(
+        count=np.ceil(shard.total / size),
+        share=np.minimum(size / shard.total, 1.0),
+        uncut_share=(shard.embedding + shard.positions) / shard.total,
+    )
 
 
 def optimizer_shards(layout: Layout) -> Numeric:
@@ -106,7 +113,7 @@ def _steps(model: TransformerModel, layout: Layout, stack: SoftwareStack, shard:
                 name="optimizer.quantise_weights",
                 phase=OPTIMIZER,
                 moved_bytes=cast,
-                kernels=4 * float(np.max(model.layers)),
+                kernels=4 * model.layers,
                 quantises=True,
             )
         )

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from perfmodel.count.iteration import model_flop_per_token
+from perfmodel.count.iteration import attention_flop_per_token, model_flop_per_token
 from perfmodel.count.parameters import parameter_count
 from perfmodel.predict import predict
 from perfmodel.spec.fields import Numeric
@@ -107,8 +107,7 @@ def printed_flop_per_token(model: TransformerModel, sequence_length: Numeric, *,
     """
     match convention:
         case "parameters":
-            attention = 12.0 * model.layers * model.query_size * sequence_length
-            return 6.0 * parameter_count(model).total + attention
+            return 6.0 * parameter_count(model).total + attention_flop_per_token(model, sequence_length)
         case "multi_head":
             model = replace(model, kv_heads=model.attention_heads)
     return model_flop_per_token(model, sequence_length)

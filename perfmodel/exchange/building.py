@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, Field, fields
 from types import MappingProxyType
@@ -17,7 +18,7 @@ S = TypeVar("S")
 def build(spec: type[S], mapping: Any) -> S:
     """The `spec` that `mapping` describes. Errors: InputError for an unknown, missing or wrong key."""
     if not isinstance(mapping, Mapping):
-        raise InputError(f"{shown(mapping)} where the settings of a {spec.__name__} are needed")
+        raise InputError(f"{shown(mapping)} where the settings of a {_words(spec)} are needed")
     entries: dict[str, Field[Any]] = {entry.name: entry for entry in fields(spec)}  # type: ignore[arg-type]
     for key in mapping:
         if key not in entries:
@@ -75,6 +76,11 @@ def _table(value: Any) -> Mapping[str, Any]:
     return value
 
 
+def _words(spec: type) -> str:
+    """The name of a spec as words: TransformerModel is a transformer model."""
+    return re.sub(r"(?<!^)(?=[A-Z])", " ", spec.__name__).lower()
+
+
 def _expected(rule: Rule) -> str:
     match rule:
         case Choice(options=options):
@@ -86,13 +92,19 @@ def _expected(rule: Rule) -> str:
     return {Flag: "true or false", Text: "text"}.get(type(rule), "a mapping")
 
 
-def leaves(spec: type, mapping: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Rule, Any]]:
-    """Every (path, declaration, value) of `mapping` whose field of `spec` holds a single value."""
+def leaves(spec: type, mapping: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    """Every (path, value) of `mapping` whose field of `spec` wants one value, or one preset."""
     for entry in fields(spec):
         if entry.name not in mapping:
             continue
         value, rule, key = mapping[entry.name], rule_of(entry), f"{path}{entry.name}"
-        if isinstance(rule, Number | Choice | Flag):
-            yield key, rule, value
-        elif isinstance(rule, Part) and rule.shape == "one" and isinstance(value, Mapping):
+        if not isinstance(rule, Part):
+            yield key, value
+        elif rule.shape == "one" and isinstance(value, Mapping):
             yield from leaves(rule.spec, value, f"{key}.")
+        elif rule.shape == "one":
+            yield key, value
+        elif rule.shape == "sequence" and isinstance(value, list):
+            for index, member in enumerate(value):
+                if isinstance(member, Mapping):
+                    yield from leaves(rule.spec, member, f"{key}[{index}].")

@@ -6,6 +6,7 @@ YAML is read as YAML 1.2 has it: `200e9` is a number, `no` is text, `010` is ten
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
@@ -14,6 +15,7 @@ import yaml
 from perfmodel.errors import InputError, shown
 
 LARGEST_BYTES: Final = 1_000_000
+DEEPEST: Final = 500
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -24,12 +26,22 @@ class _Loader(_LOADER):  # type: ignore[misc]
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         """Refuse a key that stands twice in one mapping."""
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise InputError("this key is given twice", key=shown(key).strip("'"))
+        _refuse_twice(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
         mapping: dict[Any, Any] = super().construct_mapping(node, deep=deep)
         return mapping
+
+
+def _refuse_twice(keys: Iterable[object]) -> None:
+    seen = set()
+    for key in keys:
+        if key in seen:
+            raise InputError("this key is given twice", key=shown(key).strip("'"))
+        seen.add(key)
+
+
+def _unique_mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    _refuse_twice(key for key, _ in pairs)
+    return dict(pairs)
 
 
 def _construct_integer(loader: Any, node: Any) -> int:
@@ -45,17 +57,17 @@ _Loader.add_implicit_resolver("tag:yaml.org,2002:merge", re.compile("^<<$"), ["<
 _Loader.add_constructor("tag:yaml.org,2002:int", _construct_integer)
 
 
-def read_mapping(path: Path) -> dict[str, Any]:
-    """The mapping in the file at `path`. Errors: InputError, one sentence that names the file."""
+def read_mapping(path: Path, *, needs: str = "settings (key: value)") -> dict[str, Any]:
+    """The mapping in the file at `path`, which `needs` something. Errors: InputError, one sentence that names the file."""
     text = read_text(path)
     try:
         value = parse_text(text, suffix=path.suffix.lower())
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     if value is None:
-        raise InputError(f"{path} is empty; a run file needs at least model, cluster, stack and stages")
+        raise InputError(f"{path} is empty; it needs {needs}")
     if not isinstance(value, dict):
-        raise InputError(f"{path} holds {_kind(value)} where settings (key: value) are needed")
+        raise InputError(f"{path} holds {_kind(value)} where it needs {needs}")
     return value
 
 
@@ -90,11 +102,12 @@ def parse_text(text: str, *, suffix: str = ".yaml") -> Any:
         if suffix == ".json":
             import json
 
-            return json.loads(text) if text.strip() else None
+            return json.loads(text, object_pairs_hook=_unique_mapping) if text.strip() else None
         if suffix == ".toml":
             import tomllib
 
             return tomllib.loads(text) or None
+        _refuse_depth(text)
         return yaml.load(text, Loader=_Loader)  # noqa: S506 - a safe loader with fewer types
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -106,6 +119,19 @@ def parse_text(text: str, *, suffix: str = ".yaml") -> Any:
         raise InputError(f"not valid {suffix.removeprefix('.').upper()}: {' '.join(str(error).split())[:120]}") from None
     except RecursionError:
         raise InputError("nested too deeply to be read") from None
+    except (KeyError, AttributeError, TypeError):  # from a !!tag whose text is not of its type
+        raise InputError("not valid YAML: a tag (!!) does not fit its value; none is needed") from None
+
+
+def _refuse_depth(text: str) -> None:
+    """The C loader recurses without a limit: walk the events of a text that has enough openings to hurt it."""
+    if sum(text.count(opening) for opening in "[{-:?") <= DEEPEST:
+        return
+    depth = 0
+    for event in yaml.parse(text, Loader=_Loader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST:
+            raise RecursionError
 
 
 def _kind(value: Any) -> str:

@@ -117,20 +117,19 @@ def expand(spec: type, mapping: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _expand_part(rule: Part, value: Any) -> Any:
-    if isinstance(value, str) and rule.preset == "models" and value.endswith(".json"):
+    if isinstance(value, str) and rule.preset == "models" and Path(value).suffix.lower() == ".json":
         return read_model_config(Path(value))
     if isinstance(value, str) and rule.preset:
         value, _ = read_preset(rule.preset, value)
     if not isinstance(value, Mapping):
         return value
-    value = dict(value)
+    value = {key: entry for key, entry in value.items() if key != "sources"}
     if rule.preset and "extends" in value:
         parent = value.pop("extends")
-        base, _ = read_preset(rule.preset, parent if isinstance(parent, str) else shown(parent))
-        value = merged(base, value)
+        base = _expand_part(rule, parent if isinstance(parent, str) else shown(parent))
+        return expand(rule.spec, merged(base, value))
     if rule.spec is Cluster:
-        value = merged(_cluster_priors(), value)
-    value.pop("sources", None)
+        value = _cluster_priors() | value
     return expand(rule.spec, value)
 
 

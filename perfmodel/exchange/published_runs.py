@@ -41,7 +41,6 @@ DEFAULTS: Final = {
     "activation": "gelu",
 }
 SILENT_DEFAULTS: Final = ("pipeline_parallel", "virtual_pipeline", "context_parallel")
-GPT_VOCAB_SIZE: Final = 51200  # 50257 padded, as Megatron-LM trains it
 
 
 def read_measured_runs(path: Path) -> tuple[MeasuredRun, ...]:
@@ -50,6 +49,9 @@ def read_measured_runs(path: Path) -> tuple[MeasuredRun, ...]:
     try:
         reader = csv.DictReader(io.StringIO(text), strict=True)
         header = reader.fieldnames or []
+        twice = [column for column in header if list(header).count(column) > 1]
+        if twice:
+            raise InputError(f"{path} has two columns {twice[0]}")
         missing = [column for column in COLUMNS if column not in header]
         if missing:
             near = did_you_mean(missing[0], header) if header else "the file is empty"
@@ -57,11 +59,13 @@ def read_measured_runs(path: Path) -> tuple[MeasuredRun, ...]:
         rows: list[tuple[int, dict[Any, Any]]] = [(reader.line_num, row) for row in reader]
     except csv.Error as error:
         raise InputError(f"{path} is not a table of comma-separated values: {error}") from None
-    presets = read_mapping(DATA / "csv_stacks.yaml")
+    presets = read_mapping(DATA / "csv_columns.yaml")
     return tuple(_row(row, presets, place=f"{path}, line {line}") for line, row in rows)
 
 
 def _row(row: Mapping[Any, Any], presets: Mapping[str, Any], *, place: str) -> MeasuredRun:
+    if None in row:
+        raise InputError(f"{place} has {len(row[None])} cells more than there are columns")
     cells = {column: (cell or "").strip() for column, cell in row.items() if column}
     try:
         return _published(cells, presets)
@@ -70,11 +74,11 @@ def _row(row: Mapping[Any, Any], presets: Mapping[str, Any], *, place: str) -> M
 
 
 def _published(cells: dict[str, str], presets: Mapping[str, Any]) -> MeasuredRun:
-    model_mapping, assumptions = _model(cells)
+    model_mapping, assumptions = _model(cells, presets)
     for column, value in DEFAULTS.items():
         if not cells[column]:
             cells[column] = value
-            if column not in SILENT_DEFAULTS:
+            if column not in SILENT_DEFAULTS and column != "activation":
                 assumptions.append(f"{column} is not stated: {value} is assumed")
     model = build(TransformerModel, model_mapping)
     run, reason = None, ""
@@ -93,8 +97,8 @@ def _published(cells: dict[str, str], presets: Mapping[str, Any]) -> MeasuredRun
         global_batch_size=_integer(cells, "global_batch_size") if cells["global_batch_size"] else None,
         gpus=_integer(cells, "gpus"),
         peak_flop_per_s=_peak(cells),
-        iteration_time_s=_number(cells, "iteration_time_s"),
-        printed_mfu=_number(cells, "mfu_pct") / 100 if cells.get("mfu_pct") else None,
+        iteration_time_s=_within(cells, "iteration_time_s", 1e-6, 1e6),
+        printed_mfu=_within(cells, "mfu_pct", 1e-3, 100) / 100 if cells.get("mfu_pct") else None,
         mfu_convention=_mfu_convention(cells, presets),
         run=run,
         reason=reason,
@@ -116,14 +120,21 @@ def _peak(cells: Mapping[str, str]) -> float | None:
     return None if peak is None else float(peak)
 
 
-def _model(cells: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
+def _model(cells: Mapping[str, str], presets: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """The model of a row; its family (Llama: SwiGLU; GPT: GELU; Nemotron: squared ReLU) settles what the columns do not."""
-    assumptions = []
     gpt = cells["activation"] in ("", "gelu")
     hidden, heads = _integer(cells, "hidden_size"), _integer(cells, "attention_heads")
-    vocabulary = cells["vocab_size"] or str(GPT_VOCAB_SIZE)
-    if not cells["vocab_size"]:
-        assumptions.append(f"vocab_size is not stated: {vocabulary} is assumed")
+    vocabulary = cells["vocab_size"] or next(
+        str(entry["vocab_size"]) for entry in presets["vocabularies"] if re.search(entry["model"], cells["model"])
+    )
+    taken = {"vocab_size": vocabulary, "kv_heads": "as many as attention heads", "ffn_hidden_size": "4 * hidden_size"}
+    assumptions = [f"{column} is not stated: {value} is assumed" for column, value in taken.items() if not cells[column]]
+    family = (
+        "GPT: layer norm, learned positions, biases, dropout, tied embeddings"
+        if gpt
+        else "rotary positions, no biases, no dropout"
+    )
+    assumptions.append(f"norm, positions, biases and dropout are not stated: those of its family are assumed ({family})")
     model = {
         "name": cells["model"],
         "layers": _integer(cells, "layers"),
@@ -141,7 +152,12 @@ def _model(cells: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
         "vocab_size": _parsed(vocabulary, "vocab_size"),
         "max_positions": _integer(cells, "sequence_length"),
     }
-    return model, assumptions
+    return model, [*assumptions, *_network_assumptions(cells)]
+
+
+def _network_assumptions(cells: Mapping[str, str]) -> list[str]:
+    columns = ("gpus_per_node", "internode_gbit_per_s_per_gpu")
+    return [f"{column} is not stated: that of the GPU's DGX is assumed" for column in columns if not cells[column]]
 
 
 def _run(cells: Mapping[str, str], model: Mapping[str, Any], presets: Mapping[str, Any]) -> Run:
@@ -156,7 +172,7 @@ def _run(cells: Mapping[str, str], model: Mapping[str, Any], presets: Mapping[st
         "model": model,
         "cluster": _cluster(cells, presets),
         "stack": _stack(cells, presets),
-        "sequence_parallel": cells["sequence_parallel"].lower() in ("yes", "true"),
+        "sequence_parallel": _yes(cells, "sequence_parallel"),
         "stages": [{"data_parallel": replicas, "global_batch_size": batch}],
     }
     settings |= {name: cells[name] for name in ("precision", "sharding", "recompute")}
@@ -177,6 +193,13 @@ def _run(cells: Mapping[str, str], model: Mapping[str, Any], presets: Mapping[st
     return run
 
 
+def _yes(cells: Mapping[str, str], column: str) -> bool:
+    words = {"yes": True, "true": True, "no": False, "false": False}
+    if cells[column].lower() not in words:
+        raise InputError(f"{shown(cells[column])} is neither yes nor no", key=column)
+    return words[cells[column].lower()]
+
+
 def _replicas(cells: Mapping[str, str]) -> int:
     degrees = ("tensor_parallel", "pipeline_parallel", "context_parallel")
     product = 1
@@ -186,6 +209,8 @@ def _replicas(cells: Mapping[str, str]) -> int:
 
 
 def _cluster(cells: Mapping[str, str], presets: Mapping[str, Any]) -> dict[str, Any]:
+    if not cells["gpu"]:
+        raise NotSupportedError("not stated", key="gpu")
     name = presets["clusters"].get(cells["gpu"])
     if name is None:
         raise NotSupportedError(f"no cluster preset has {cells['gpu']}", key="gpu")
@@ -203,7 +228,9 @@ def _stack(cells: Mapping[str, str], presets: Mapping[str, Any]) -> str:
     for entry in presets["stacks"]:
         if entry["stack"] == cells["stack"] and re.search(entry["software"], cells["software"]):
             return str(entry["preset"])
-    raise NotSupportedError(f"stack {cells['stack']} ({cells['software'] or 'version not stated'}) has no preset yet")
+    raise NotSupportedError(
+        f"stack {cells['stack'] or 'not stated'} ({cells['software'] or 'version not stated'}) has no preset yet"
+    )
 
 
 def _integer(cells: Mapping[str, str], column: str) -> int:
@@ -211,6 +238,13 @@ def _integer(cells: Mapping[str, str], column: str) -> int:
     if number < 1 or number != int(number):
         raise InputError(f"{shown(cells[column])} is not a positive whole number", key=column)
     return int(number)
+
+
+def _within(cells: Mapping[str, str], column: str, low: float, high: float) -> float:
+    number = _number(cells, column)
+    if not low <= number <= high:
+        raise InputError(f"{shown(cells[column])} is not between {low:g} and {high:g}", key=column)
+    return number
 
 
 def _number(cells: Mapping[str, str], column: str) -> float:

@@ -17,6 +17,7 @@ from perfmodel.exchange.presets import expand, preset_names, read_preset
 from perfmodel.spec.run import Run
 
 STATED_SETTINGS: Final = ("precision", "sequence_parallel", "sharding", "recompute", "micro_batch_size")
+HARMLESS: Final = ("name", "published")  # what may change and leave a run the one that was published
 MOST_CANDIDATES: Final = 64
 FILE_SUFFIXES: Final = (".yaml", ".yml", ".toml", ".json")
 
@@ -36,16 +37,19 @@ def read_candidates(name_or_path: str, overrides: Sequence[str] = ()) -> tuple[C
     Errors: InputError with the path of the key; NotSupportedError for what the equations do not cover.
     """
     mapping = {"name": Path(name_or_path).stem} | _read(name_or_path)
-    assumptions = _assumptions(mapping.pop("assumptions", []))
+    stated = _assumptions(mapping.pop("assumptions", []))
     mapping.pop("sources", None)
     given = [*mapping]
     mapping = expand(Run, mapping)
     for override in overrides:
         key, value = _parsed(override)
         mapping = expand(Run, _with(mapping, key, value))
-        given.append(key.split(".")[0])
-    assumptions += _defaults_taken(given)
-    axes = [(key, values) for key, _, values in leaves(Run, mapping) if isinstance(values, list)]
+        given.append("published" if ".published" in key else re.split(r"[.\[]", key)[0])
+    changed = given[len(given) - len(overrides) :]
+    if any(key not in stated and key not in HARMLESS for key in changed):
+        mapping = _without_published_figures(mapping)
+    assumptions = (*(sentence for key, sentence in stated.items() if key not in changed), *_defaults_taken(given))
+    axes = [(key, values) for key, values in leaves(Run, mapping) if isinstance(values, list)]
     return tuple(
         Candidate(values=dict(chosen), run=_built(mapping, chosen), assumptions=assumptions) for chosen in _combinations(axes)
     )
@@ -62,16 +66,30 @@ def _read(name_or_path: str) -> dict[str, Any]:
         mapping, _ = read_preset("runs", name_or_path)
         return mapping
     if name_or_path and (looks_like_file or exists):
-        return read_mapping(path)
+        return read_mapping(path, needs="at least model, cluster, stack and stages")
     raise InputError(
         f"{shown(name_or_path)} is neither a run file nor a preset run; {did_you_mean(name_or_path, preset_names('runs'))}"
     )
 
 
-def _assumptions(value: Any) -> tuple[str, ...]:
-    if not isinstance(value, list) or not all(isinstance(entry, str) for entry in value):
-        raise InputError(f"{shown(value)} where a list of sentences is needed", key="assumptions")
-    return tuple(value)
+def _assumptions(value: Any) -> dict[str, str]:
+    """Sentences by the key that they speak of; those of a plain list speak of none."""
+    entries = dict(enumerate(value)) if isinstance(value, list) else value
+    if not isinstance(entries, Mapping) or not all(isinstance(sentence, str) for sentence in entries.values()):
+        raise InputError(f"{shown(value)} where sentences, or a mapping of keys to sentences, are needed", key="assumptions")
+    return {str(key): sentence for key, sentence in entries.items()}
+
+
+def _without_published_figures(mapping: Mapping[str, Any]) -> dict[str, Any]:
+    """What was published of one run says nothing of another: drop it once more than an assumption is changed."""
+    stages = mapping.get("stages")
+    if not isinstance(stages, list):
+        return dict(mapping)
+    kept = [
+        {key: value for key, value in stage.items() if key != "published"} if isinstance(stage, dict) else stage
+        for stage in stages
+    ]
+    return {**mapping, "stages": kept}
 
 
 def _defaults_taken(given: Sequence[str]) -> tuple[str, ...]:
@@ -84,6 +102,8 @@ def _parsed(override: str) -> tuple[str, Any]:
     key, equals, text = override.partition("=")
     if not equals or not key.strip():
         raise InputError(f"{shown(override)} is not an override; write --set key.path=value, as in --set tensor_parallel=4")
+    if key.strip().split(".")[-1] == "extends":
+        raise InputError("set the whole of it instead, as in --set cluster=dgx-h200", key=key.strip())
     try:
         return key.strip(), parse_text(text)
     except PerfmodelError as error:
@@ -136,4 +156,4 @@ def _combinations(axes: Sequence[tuple[str, list[Any]]]) -> list[tuple[tuple[str
 def _built(mapping: Mapping[str, Any], chosen: Sequence[tuple[str, Any]]) -> Run:
     for key, value in chosen:
         mapping = _with(mapping, key, value)
-    return build(Run, mapping)
+    return build(Run, expand(Run, mapping))

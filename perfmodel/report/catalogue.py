@@ -9,8 +9,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from perfmodel.report.terminal import section
-from perfmodel.units import large_text
+from perfmodel.report.terminal import section, value_text
 
 
 def preset_list(presets: Mapping[str, Mapping[str, str]]) -> Group:
@@ -29,10 +28,3 @@ def preset_report(title: str, settings: Sequence[tuple[str, Any, str]]) -> Group
         table.add_row(key, value_text(value), f"[{sources.index(source) + 1}]" if source else "")
     numbered = [(f"[{number}]", source) for number, source in enumerate(sources, start=1)]
     return Group(Text(title, style="bold"), table, section("Sources", numbered))
-
-
-def value_text(value: Any) -> str:
-    """A value as a run file would have it."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    return large_text(value) if isinstance(value, int) and value >= 1_000_000 else str(value)

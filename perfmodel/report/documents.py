@@ -6,9 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any, Final
 
+from perfmodel.count.operators import Collective
 from perfmodel.predict import Prediction, StagePrediction
 from perfmodel.spec.fields import Numeric
-from perfmodel.spec.run import Stage
+from perfmodel.spec.hardware import Cluster
+from perfmodel.spec.run import PublishedFigures, Stage
+from perfmodel.timing.collectives import crossed_link
 
 SCHEMA_VERSION: Final = 1
 
@@ -49,7 +52,9 @@ def _range(values: Any) -> list[float]:
 
 def _run_document(prediction: Prediction, assumptions: Sequence[str]) -> dict[str, Any]:
     return {
-        "stages": [_stage_document(stage, predicted, assumptions) for stage, predicted in prediction.stages],
+        "stages": [
+            _stage_document(stage, predicted, prediction.run.cluster, assumptions) for stage, predicted in prediction.stages
+        ],
         "total_tokens": _optional(prediction.total_tokens),
         "total_days": _optional(prediction.total_days),
         "gpu_hours": _optional(prediction.gpu_hours),
@@ -57,7 +62,7 @@ def _run_document(prediction: Prediction, assumptions: Sequence[str]) -> dict[st
     }
 
 
-def _stage_document(stage: Stage, predicted: StagePrediction, assumptions: Sequence[str]) -> dict[str, Any]:
+def _stage_document(stage: Stage, predicted: StagePrediction, cluster: Cluster, assumptions: Sequence[str]) -> dict[str, Any]:
     low, high = predicted.iteration_time_interval_s
     return {
         "data_parallel": int(predicted.layout.data_parallel),
@@ -80,9 +85,34 @@ def _stage_document(stage: Stage, predicted: StagePrediction, assumptions: Seque
         }
         | _numbers(predicted.memory),
         "breakdown_s": {name.removesuffix("_s"): value for name, value in _numbers(predicted.breakdown).items()},
-        "published": {name: float(value) for name, value in stage.published.items()},
+        "published": {name: value for name, value in _figures(stage.published) if value is not None},
+        "communication": _communication(predicted, cluster),
         "assumptions": list(assumptions),
     }
+
+
+def _figures(published: PublishedFigures) -> list[tuple[str, float | None]]:
+    return [(entry.name, getattr(published, entry.name)) for entry in fields(published)]
+
+
+def _communication(predicted: StagePrediction, cluster: Cluster) -> list[dict[str, Any]]:
+    """Every collective of one GPU in one iteration, with its group and the slowest link that it crosses."""
+    calls = [operator for operator in predicted.work.operators if isinstance(operator, Collective)]
+    return [
+        {
+            "name": call.name,
+            "phase": call.phase,
+            "kind": call.kind,
+            "group": call.group.name,
+            "ranks": int(call.group.ranks),
+            "link": crossed_link(call, cluster=cluster).name,
+            "calls": int(call.repeats),
+            "payload_bytes": float(call.payload_bytes),
+            "wire_bytes": float(call.wire_bytes),
+        }
+        for call in calls
+        if call.group.ranks > 1
+    ]
 
 
 def _numbers(parts: Any) -> dict[str, float]:

@@ -24,9 +24,9 @@ def validation_report(
     groups: Mapping[str, Mapping[str, ErrorSummary]],
     unsupported: Mapping[str, int],
 ) -> Group:
-    """The errors of all rows and of groups, the worst rows, and what is not supported yet."""
+    """The errors of all rows and of groups, the worst rows, and what is not predicted."""
     if overall is None:
-        return Group(Text(f"None of {len(comparisons)} rows is supported yet."), *_unsupported_section(unsupported))
+        return Group(Text(f"None of {len(comparisons)} rows is covered yet."), *_unsupported_section(unsupported))
     inside = f"{100 * overall.interval_coverage:.0f} % lie in their 90 % interval"
     verdict = Text(
         f"{overall.rows} of {len(comparisons)} rows predicted: median error {100 * overall.median_abs_error:.1f} %, "
@@ -66,7 +66,7 @@ def _worst_table(comparisons: Sequence[Comparison]) -> RenderableType:
 def _unsupported_section(unsupported: Mapping[str, int]) -> list[RenderableType]:
     if not unsupported:
         return []
-    return [section("Not supported yet", [(f"{rows:4d}", reason) for reason, rows in unsupported.items()])]
+    return [section("Not predicted, and why", [(f"{rows:4d}", reason) for reason, rows in unsupported.items()])]
 
 
 def validation_document(
@@ -76,7 +76,7 @@ def validation_document(
     groups: Mapping[str, Mapping[str, ErrorSummary]],
     unsupported: Mapping[str, int],
 ) -> dict[str, Any]:
-    """Every row, the errors of groups of them and of all, and what is not supported yet, counted by reason."""
+    """Every row, the errors of groups of them and of all, and what is not predicted, counted by reason."""
     return {
         "schema_version": SCHEMA_VERSION,
         "overall": None if overall is None else asdict(overall),

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from perfmodel.predict import Prediction, StagePrediction
+from perfmodel.count.memory import MemoryBytes
+from perfmodel.predict import Prediction
 from perfmodel.report.documents import envelope
-from perfmodel.report.terminal import percent_text, plain_table, section, titled
-from perfmodel.spec.run import Run, Stage
+from perfmodel.report.terminal import percent_text, plain_table, section, titled, value_text
+from perfmodel.spec.run import Run
+from perfmodel.timing.schedule import Breakdown
 from perfmodel.units import gibibytes_text, seconds_text
 
 MOST_COLUMNS: Final = 6  # stages side by side in 80 columns
@@ -45,6 +47,8 @@ def prediction_report(
 ) -> Group:
     """Verdict, stages, candidates where there are some, breakdown, memory and assumptions of one run."""
     parts: list[RenderableType] = [_verdict(prediction), _description(prediction.run), _stage_table(prediction)]
+    if any(stage.published for stage, _ in prediction.stages):
+        parts.append(_published_table(prediction))
     if len(candidates) > 1:
         parts.append(_candidate_table(candidates))
     parts += [_breakdown_table(prediction), _memory_table(prediction)]
@@ -55,16 +59,15 @@ def prediction_report(
 
 def _verdict(prediction: Prediction) -> Text:
     run, days = prediction.run, prediction.total_days
-    published = [stage.published["days"] for stage, _ in prediction.stages if "days" in stage.published]
-    sentence = f"{run.name}: "
+    published = [stage.published.days for stage, _ in prediction.stages if stage.published.days is not None]
     if days is None:
-        times = ", ".join(seconds_text(float(predicted.iteration_time_s)) for _, predicted in prediction.stages)
-        sentence += f"{times} an iteration"
+        times = [float(predicted.iteration_time_s) for _, predicted in prediction.stages]
+        ends = [seconds_text(min(times)), *([seconds_text(max(times))] if len(times) > 1 else [])]
+        sentence = f"{run.name}: {' to '.join(ends)} an iteration"
     else:
-        sentence += f"{float(days):.1f} days predicted"
+        sentence = f"{run.name}: {float(days):.1f} days predicted"
     if days is not None and len(published) == len(prediction.stages):
-        total = float(sum(published))
-        sentence += f", {total:.1f} published ({percent_text(float(days) / total - 1)})"
+        sentence += f", {sum(published):.1f} published ({percent_text(float(days) / sum(published) - 1)})"
     used = max(float(predicted.memory.total_bytes) for _, predicted in prediction.stages)
     need = f"{gibibytes_text(used)} of the GPU's {gibibytes_text(float(run.cluster.gpu.memory_bytes))}"
     fit = (f"Fits in memory: {need}.", "green") if prediction.fits else (f"Does not fit in memory: needs {need}.", "bold red")
@@ -80,46 +83,61 @@ def _description(run: Run) -> Text:
 
 def _stage_table(prediction: Prediction) -> RenderableType:
     table = plain_table()
-    has_published = any(stage.published for stage, _ in prediction.stages)
-    has_tokens = any(stage.tokens is not None for stage, _ in prediction.stages)
-    headings = ["DP", "GPUs", "batch", "iter. s", "90 %", *(["publ.", "diff. %"] if has_published else []), "MFU %"]
-    headings += [*(["publ."] if has_published else []), *(["days"] if has_tokens else [])]
-    for heading in [*headings, *(["publ."] if has_published and has_tokens else [])]:
+    for heading in ("DP", "GPUs", "batch", "iter. s", "90 %", "MFU %", "tokens/s/GPU", "days"):
         table.add_column(heading, justify="right", no_wrap=True)
     for stage, predicted in prediction.stages:
-        table.add_row(*_stage_cells(stage, predicted, has_published=has_published, has_tokens=has_tokens))
+        layout = predicted.layout
+        low, high = (float(end) for end in predicted.iteration_time_interval_s)
+        table.add_row(
+            *(f"{layout.data_parallel}", f"{layout.gpus}", f"{layout.global_batch_size}"),
+            *(f"{float(predicted.iteration_time_s):.3f}", f"{low:.2f}-{high:.2f}"),
+            *(f"{100 * float(predicted.mfu):.1f}", f"{float(predicted.tokens_per_s_per_gpu):.0f}"),
+            "" if stage.tokens is None else f"{float(predicted.days(stage.tokens)):.2f}",
+        )
     return titled("Stages", table)
 
 
-def _stage_cells(stage: Stage, predicted: StagePrediction, *, has_published: bool, has_tokens: bool) -> Iterable[str]:
-    layout, seconds = predicted.layout, float(predicted.iteration_time_s)
-    low, high = (float(end) for end in predicted.iteration_time_interval_s)
-    published = {name: float(value) for name, value in stage.published.items()}
-    yield from (f"{layout.data_parallel}", f"{layout.gpus}", f"{layout.global_batch_size}")
-    yield from (f"{seconds:.3f}", f"{low:.2f}-{high:.2f}")
-    if has_published:
-        measured = published.get("iteration_time_s")
-        yield "" if measured is None else f"{measured:.3g}"
-        yield "" if measured is None else f"{100 * (seconds / measured - 1):+.1f}"
-    yield f"{100 * float(predicted.mfu):.1f}"
-    if has_published:
-        yield f"{100 * published['mfu']:.1f}" if "mfu" in published else ""
-    if has_tokens:
-        yield "" if stage.tokens is None else f"{float(predicted.days(stage.tokens)):.2f}"
-    if has_published and has_tokens:
-        yield f"{published['days']:.1f}" if "days" in published else ""
+def _published_table(prediction: Prediction) -> RenderableType:
+    """Each published figure beside its prediction, and the difference: relative, or in points of MFU."""
+    table = plain_table()
+    table.add_column("DP", justify="right", no_wrap=True)
+    for figure in ("iter. s", "MFU %", "days"):
+        for heading in (figure, "publ.", "diff."):
+            table.add_column(heading, justify="right", no_wrap=True)
+    for stage, predicted in prediction.stages:
+        days = None if stage.tokens is None else float(predicted.days(stage.tokens))
+        mfu, published_mfu = 100 * float(predicted.mfu), stage.published.mfu
+        table.add_row(
+            f"{predicted.layout.data_parallel}",
+            *_beside(float(predicted.iteration_time_s), stage.published.iteration_time_s, "{:.3f}"),
+            *(("", "", "") if published_mfu is None else _points(mfu, 100 * published_mfu)),
+            *_beside(days, stage.published.days, "{:.2f}"),
+        )
+    return titled("Beside the published figures", table)
+
+
+def _beside(predicted: float | None, published: float | None, shape: str) -> tuple[str, str, str]:
+    if predicted is None or published is None:
+        return "", "", ""
+    return shape.format(predicted), f"{published:g}", percent_text(predicted / published - 1)
+
+
+def _points(predicted: float, published: float) -> tuple[str, str, str]:
+    return f"{predicted:.1f}", f"{published:.1f}", f"{predicted - published:+.1f}"
 
 
 def _candidate_table(candidates: Sequence[tuple[Mapping[str, Any], Prediction]]) -> RenderableType:
     """Iteration times of each combination of values, and their envelope."""
-    table = plain_table("candidate")
+    table = plain_table()
+    table.add_column("candidate", overflow="fold", ratio=1)
     _, first = candidates[0]
     for stage, _ in first.stages[-MOST_COLUMNS:]:
-        table.add_column(f"DP {stage.data_parallel}", justify="right")
-    table.add_column("memory", justify="right")
+        table.add_column(f"DP {stage.data_parallel}", justify="right", no_wrap=True)
+    table.add_column("memory", justify="right", no_wrap=True)
     for values, prediction in candidates:
-        label = ", ".join(f"{key} {str(value).lower()}" for key, value in values.items())
-        table.add_row(label, *_seconds(prediction), gibibytes_text(_most_memory(prediction)))
+        label = ", ".join(f"{key} {value_text(value)}" for key, value in values.items())
+        fits = "" if prediction.fits else " does not fit"
+        table.add_row(label, *_seconds(prediction), f"{gibibytes_text(_most_memory(prediction))}{fits}")
     ends = envelope([prediction for _, prediction in candidates])[-MOST_COLUMNS:]
     table.add_section()
     table.add_row("envelope", *("{:.3f}-{:.3f}".format(*end["iteration_time_s"]) for end in ends), "")
@@ -144,16 +162,17 @@ def _memory_table(prediction: Prediction) -> RenderableType:
     return _part_table("Memory of one GPU, GiB", prediction, rows, share=False)
 
 
-def _part_rows(prediction: Prediction, name: str, *, scale: float, shape: str) -> list[tuple[str, list[str], float]]:
+def _part_rows(
+    prediction: Prediction, name: Literal["breakdown", "memory"], *, scale: float, shape: str
+) -> list[tuple[str, list[str], float]]:
     """Label, a cell a stage, and the share of the last stage's total, for each part that is not zero everywhere."""
-    shown = [getattr(predicted, name) for _, predicted in prediction.stages[-MOST_COLUMNS:]]
-    total = sum(float(getattr(shown[-1], part.name)) for part in fields(shown[-1]))
+    shown: list[Breakdown | MemoryBytes] = [getattr(predicted, name) for _, predicted in prediction.stages[-MOST_COLUMNS:]]
+    totals = [float(parts.total_s if isinstance(parts, Breakdown) else parts.total_bytes) for parts in shown]
     rows = []
     for part in fields(shown[0]):
         values = [float(getattr(parts, part.name)) for parts in shown]
         if any(values):
-            rows.append((LABELS[part.name], [shape.format(value * scale) for value in values], values[-1] / total))
-    totals = [sum(float(getattr(parts, part.name)) for part in fields(parts)) for parts in shown]
+            rows.append((LABELS[part.name], [shape.format(value * scale) for value in values], values[-1] / totals[-1]))
     rows.append(("total", [shape.format(value * scale) for value in totals], 1.0))
     return rows
 
@@ -168,4 +187,5 @@ def _part_table(title: str, prediction: Prediction, rows: list[tuple[str, list[s
         if label == "total":
             table.add_section()
         table.add_row(label, *cells, *([f"{100 * part:.0f} %"] if share else []))
-    return titled(title, table)
+    left_out = len(prediction.stages) - MOST_COLUMNS
+    return titled(title + (f" (without the first {left_out} stages)" if left_out > 0 else ""), table)

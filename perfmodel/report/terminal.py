@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from rich import box
 from rich.console import Console, Group, RenderableType
@@ -10,10 +11,11 @@ from rich.table import Table
 from rich.text import Text
 
 from perfmodel.spec.fields import Numeric
+from perfmodel.units import large_text
 
 
 def as_text(content: RenderableType, *, width: int) -> str:
-    """`content` as plain ASCII text of at most `width` columns (names keep their own letters)."""
+    """`content` as plain text of `width` columns, ASCII but for the letters of names."""
     console = Console(width=width, no_color=True, markup=False, highlight=False, emoji=False, force_terminal=False)
     with console.capture() as captured:
         console.print(content)
@@ -47,3 +49,10 @@ def section(title: str, lines: Sequence[tuple[str, str]]) -> RenderableType:
     for line in lines:
         grid.add_row(*line)
     return titled(title, grid)
+
+
+def value_text(value: Any) -> str:
+    """A value as a run file would have it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return large_text(value) if isinstance(value, int) and value >= 1_000_000 else str(value)

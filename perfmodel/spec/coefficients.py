@@ -19,7 +19,7 @@ class MatmulCoefficients(Spec):
     fixed_s: Numeric = number("s")  # t0: start and drain of one kernel
     k_half: Numeric = number("count")  # k0: the inner size at which the prologue costs as much as the products
     wave_weight: Numeric = number("ratio")  # w: share of the idle SMs of the last wave that is really lost
-    size_exponent: Numeric = number("ratio")  # g: how the rate falls as a long kernel draws more power
+    size_exponent: Numeric = number("ratio", maximum=1)  # g: how the rate falls as a long kernel draws more power
     size_reference_flop: Numeric = number("flop", above=0)
     tile_rows: int = count()
     tile_columns: int = count()
@@ -45,17 +45,17 @@ class KernelProfile(Spec):
     attention_forward: AttentionCoefficients = part(AttentionCoefficients)
     attention_backward: AttentionCoefficients = part(AttentionCoefficients)
     memory_bound_fixed_s: Numeric = number("s")  # start and drain of one memory-bound kernel
-    quantise_fixed_s: Numeric = number("s")  # start and drain of casting one operand to 8 bits
-    quantise_efficiency: Numeric = number("ratio", above=0, maximum=1)  # of the memory rate, while casting
+    quantise_fixed_s: Numeric | None = number("s", optional=True, default=None)  # start and drain of a cast to 8 bits
+    quantise_efficiency: Numeric | None = number("ratio", above=0, maximum=1, optional=True, default=None)  # of the memory rate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CollectiveCoefficients(Spec):
-    """One collective inside a node: latency + wire bytes / bandwidth + root * sqrt(wire bytes)."""
+    """One collective inside a node: latency + wire bytes / bandwidth + s_per_root_byte * sqrt(wire bytes)."""
 
     latency_s: Numeric = number("s")
     bandwidth_bytes_per_s: Numeric = number("bytes_per_s", above=0)
-    root_s: Numeric = number("ratio")  # seconds per square root of a byte: the slow start of the pipeline
+    s_per_root_byte: Numeric = number("ratio")  # how the transfer fills its pipeline: seconds for the square root of a byte
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

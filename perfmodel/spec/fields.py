@@ -8,9 +8,7 @@ A numeric field holds a number or a NumPy array of any shape: arrays of one spec
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
-from types import MappingProxyType
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -85,12 +83,13 @@ class Text:
 
     def problem(self, value: Any) -> str:
         """What is wrong with `value`, or ""."""
-        return "" if isinstance(value, str) and value.isprintable() else f"{shown(value)} is not one line of text"
+        fits = isinstance(value, str) and value.isprintable() and value.strip()
+        return "" if fits else f"{shown(value)} is not one line of text"
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Another spec, a mapping of names to specs, or a list of specs; `kind` names the preset folder that may stand in."""
+    """Another spec, a mapping of names to specs, or a list of specs; `preset` is the folder whose presets may stand for it."""
 
     spec: type
     shape: str  # one | table | sequence
@@ -165,9 +164,6 @@ def numbers(dimension: str, *, above: float = 0.0, default: Any = MISSING) -> An
 
 
 def _field(rule: Rule, default: Any) -> Any:
-    if isinstance(default, Mapping):
-        frozen = MappingProxyType(dict(default))
-        return field(default_factory=lambda: frozen, metadata={"rule": rule})
     return field(default=default, metadata={"rule": rule})
 
 

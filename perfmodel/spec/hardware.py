@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from perfmodel.errors import NotSupportedError
+from perfmodel.errors import InputError, NotSupportedError, did_you_mean
 from perfmodel.spec.coefficients import GroupCoefficients, KernelProfile
 from perfmodel.spec.fields import Numeric, Spec, count, number, numbers, part, text
+
+PRECISIONS = ("bf16", "fp16", "fp8")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +24,15 @@ class Gpu(Spec):
     streaming_multiprocessors: int = count()
     kernels: KernelProfile = part(KernelProfile)
 
+    def __post_init__(self) -> None:
+        Spec.__post_init__(self)
+        for key, table in (("peak_flop_per_s", self.peak_flop_per_s), ("kernels.matmul", self.kernels.matmul)):
+            for precision in table:
+                if precision not in PRECISIONS:
+                    raise InputError(f"unknown precision; {did_you_mean(precision, PRECISIONS)}", key=f"{key}.{precision}")
+        if "fp8" in self.kernels.matmul and None in (self.kernels.quantise_fixed_s, self.kernels.quantise_efficiency):
+            raise InputError("8-bit products need quantise_fixed_s and quantise_efficiency", key="kernels")
+
     def peak(self, precision: str) -> Numeric:
         """Dense peak rate [FLOP/s]. Errors: NotSupportedError when the GPU has no such arithmetic."""
         if precision not in self.peak_flop_per_s:
@@ -32,11 +43,21 @@ class Gpu(Spec):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeLink(Spec):
-    """The switched links inside a node, as measured collectives of groups of 2, 4, 8 .. GPUs."""
+    """The switched links inside a node, as measured collectives of groups of 2, 4, 8 .. GPUs, in that order.
+
+    A faster or slower link than the measured one scales their rates in proportion.
+    """
 
     name: str = text()
     bandwidth_bytes_per_s: Numeric = number("bytes_per_s", above=0)  # datasheet, per GPU, one direction
+    measured_bandwidth_bytes_per_s: Numeric = number("bytes_per_s", above=0)  # of the link that the groups were measured on
     groups: tuple[GroupCoefficients, ...] = part(GroupCoefficients, shape="sequence")
+
+    def __post_init__(self) -> None:
+        Spec.__post_init__(self)
+        sizes = [group.ranks for group in self.groups]
+        if sizes != sorted(set(sizes)):
+            raise InputError(f"groups of {', '.join(map(str, sizes))} ranks must grow from one to the next", key="groups")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,12 +99,12 @@ class Cluster(Spec):
     gpus_per_node: int = count()
     nics_per_node: int = count()
     links: Links = part(Links)
-    compute_scale: Numeric = number("ratio", above=0, maximum=2)
+    compute_scale: Numeric = number("ratio", above=0)
     compute_scale_spread: Numeric = number("ratio", maximum=0.9)
-    gpu_speed_deviation: Numeric = number("ratio", maximum=0.2)  # standard deviation between GPUs of one cluster
-    node_link_scale: Numeric = number("ratio", above=0, maximum=2)
+    gpu_speed_deviation: Numeric = number("ratio", maximum=0.1)  # standard deviation between GPUs of one cluster
+    node_link_scale: Numeric = number("ratio", above=0)
     node_link_scale_spread: Numeric = number("ratio", maximum=0.9)
-    network_scale: Numeric = number("ratio", above=0, maximum=2)
+    network_scale: Numeric = number("ratio", above=0)
     network_scale_spread: Numeric = number("ratio", maximum=0.9)
 
     @property

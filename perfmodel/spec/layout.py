@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from perfmodel.spec.fields import Numeric, Spec, choice, count, flag
+from perfmodel.spec.hardware import PRECISIONS
 
-PRECISIONS = ("bf16", "fp16", "fp8")
 SHARDINGS = ("none", "zero1", "zero2", "zero3", "hsdp")
 RECOMPUTES = ("none", "selective", "full")
 
@@ -34,7 +34,7 @@ class Layout(Spec):
 
     @property
     def gpus(self) -> Numeric:
-        """GPUs that hold one copy each of their shard."""
+        """All GPUs of the run: the product of the degrees."""
         return self.tensor_parallel * self.pipeline_parallel * self.context_parallel * self.data_parallel
 
     @property

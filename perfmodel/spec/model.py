@@ -31,7 +31,7 @@ class TransformerModel(Spec):
     norm: str = choice("layernorm", "rmsnorm")
     position: str = choice("rotary", "learned", default="rotary")
     rotary_fraction: float = number("ratio", above=0.0, maximum=1.0, default=1.0)
-    max_positions: Numeric = count(default=131072)
+    max_positions: Numeric | None = number("count", minimum=1, integer=True, optional=True, default=None)  # when learned
     biases: bool = flag(default=False)
     dropout: bool = flag(default=False)
     tied_embeddings: bool = flag(default=False)
@@ -40,6 +40,8 @@ class TransformerModel(Spec):
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if self.position == "learned" and self.max_positions is None:
+            raise InputError("missing; learned positions need their number", key="max_positions")
         if not np.all(np.remainder(self.attention_heads, self.kv_heads) == 0):
             heads = f"{plain(self.attention_heads)} attention heads{_divisors_text(self.attention_heads)}"
             raise InputError(f"{plain(self.kv_heads)} does not divide {heads}", key="kv_heads")
@@ -63,6 +65,10 @@ class TransformerModel(Spec):
         """The vocabulary that is really multiplied with: ceil(V / (multiple * t)) * multiple * t.
 
         Source: Megatron-LM, `_vocab_size_with_padding`.
+
+        >>> from perfmodel.exchange.presets import model_preset
+        >>> float(model_preset("gpt-3-175b").padded_vocab_size(8))
+        51200.0
         """
         multiple = self.vocab_padding_multiple * tensor_parallel
         return np.ceil(self.vocab_size / multiple) * multiple

@@ -8,13 +8,23 @@ from dataclasses import dataclass
 import numpy as np
 
 from perfmodel.errors import InputError, NotSupportedError, PerfmodelError
-from perfmodel.spec.fields import Numeric, Spec, choice, count, flag, number, numbers, part, plain, text
-from perfmodel.spec.hardware import Cluster
-from perfmodel.spec.layout import PRECISIONS, RECOMPUTES, SHARDINGS, Layout
+from perfmodel.spec.fields import Numeric, Spec, choice, count, flag, number, part, plain, text
+from perfmodel.spec.hardware import PRECISIONS, Cluster
+from perfmodel.spec.layout import RECOMPUTES, SHARDINGS, Layout
 from perfmodel.spec.model import TransformerModel, divisors
 from perfmodel.spec.stack import SoftwareStack
 
-PUBLISHED_FIGURES = ("iteration_time_s", "mfu", "days")
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishedFigures(Spec):
+    """What a source prints of one stage; None for what it does not."""
+
+    iteration_time_s: float | None = number("s", above=0, optional=True, default=None)
+    mfu: float | None = number("ratio", above=0, maximum=1, optional=True, default=None)
+    days: float | None = number("count", above=0, optional=True, default=None)
+
+    def __bool__(self) -> bool:
+        return any(figure is not None for figure in (self.iteration_time_s, self.mfu, self.days))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,13 +34,7 @@ class Stage(Spec):
     data_parallel: Numeric = count()
     global_batch_size: Numeric = count()
     tokens: Numeric | None = number("count", above=0, optional=True, default=None)
-    published: Mapping[str, Numeric] = numbers("ratio", default={})
-
-    def __post_init__(self) -> None:
-        Spec.__post_init__(self)
-        for figure in self.published:
-            if figure not in PUBLISHED_FIGURES:
-                raise InputError(f"not a figure of a stage; known: {', '.join(PUBLISHED_FIGURES)}", key=f"published.{figure}")
+    published: PublishedFigures = part(PublishedFigures, default=PublishedFigures())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +126,7 @@ def check_layout(model: TransformerModel, cluster: Cluster, layout: Layout) -> N
         )
     if layout.sequence_parallel:
         _check_divides(tensor, layout.sequence_length, "tokens of a sequence (sequence_length)", key="tensor_parallel")
-    if model.position == "learned" and not np.all(layout.sequence_length <= model.max_positions):
+    if model.position == "learned" and not np.all(layout.sequence_length <= (model.max_positions or 0)):
         raise InputError(
             f"{layout.sequence_length} exceeds the {model.max_positions} learned positions of {model.name}",
             key="sequence_length",

@@ -11,11 +11,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from perfmodel.count.operators import Collective
 from perfmodel.spec.coefficients import CollectiveCoefficients
-from perfmodel.spec.fields import Numeric, Truth
-from perfmodel.spec.hardware import Cluster
+from perfmodel.spec.fields import Numeric
+from perfmodel.spec.hardware import Cluster, Link
 from perfmodel.spec.layout import ProcessGroup
 
 
@@ -25,7 +26,7 @@ class Placement:
 
     ranks_per_node: Numeric
     nodes: Numeric
-    crosses_nodes: Truth
+    crosses_nodes: NDArray[np.bool_]
     network_bytes_per_s: Numeric  # of the whole group, out of and into one node, before any efficiency
 
 
@@ -34,24 +35,42 @@ def placement(group: ProcessGroup, cluster: Cluster) -> Placement:
 
     A ring over whole nodes uses all NICs of each; a data-parallel group beside 8-way tensor parallelism has one GPU, and so
     the share of one GPU, in each node: its seven siblings use the rest.
+
+    >>> from perfmodel.exchange.presets import cluster_preset
+    >>> from perfmodel.spec.layout import ProcessGroup
+    >>> where = placement(ProcessGroup(name="data_parallel", ranks=96, stride=8), cluster_preset("dgx-h100"))
+    >>> float(where.nodes), float(where.network_bytes_per_s)
+    (96.0, 50000000000.0)
     """
     per_node = np.minimum(group.ranks, np.maximum(np.floor(cluster.gpus_per_node / group.stride), 1))
     nodes = np.ceil(group.ranks / per_node)
     share = per_node * cluster.network_bytes_per_s_per_gpu
-    return Placement(ranks_per_node=per_node, nodes=nodes, crosses_nodes=nodes > 1, network_bytes_per_s=share)
+    return Placement(ranks_per_node=per_node, nodes=nodes, crosses_nodes=np.asarray(nodes > 1), network_bytes_per_s=share)
 
 
-def collective_time_s(call: Collective, *, cluster: Cluster) -> Numeric:
-    """Time [s] of one call on its own; 0 for a group of one."""
-    where = placement(call.group, cluster)
+def collective_time_s(call: Collective, where: Placement, *, cluster: Cluster) -> Numeric:
+    """Time [s] of one call on its own by a group that lies `where`; 0 for a group of one.
+
+    >>> from perfmodel.exchange.presets import cluster_preset
+    >>> from perfmodel.spec.layout import ProcessGroup
+    >>> cluster, group = cluster_preset("dgx-h100"), ProcessGroup(name="tensor_parallel", ranks=8, stride=1)
+    >>> call = Collective(name="gather", kind="all_gather", payload_bytes=50e6, group=group)
+    >>> round(float(collective_time_s(call, placement(group, cluster), cluster=cluster)) * 1e6)  # us
+    165
+    """
     alone = np.asarray(call.group.ranks) > 1
-    if not np.any(where.crosses_nodes):
+    if not _any(where.crosses_nodes):
         return np.where(alone, node_collective_time_s(call, cluster=cluster), 0.0)
     across = network_collective_time_s(call, where, cluster=cluster)
-    if np.all(where.crosses_nodes):
+    if not _any(~where.crosses_nodes):
         return across
     seconds = np.where(where.crosses_nodes, across, node_collective_time_s(call, cluster=cluster))
     return np.where(alone, seconds, 0.0)
+
+
+def _any(truths: NDArray[np.bool_]) -> bool:
+    """np.any, without its cost for a single truth."""
+    return bool(truths) if truths.ndim == 0 else bool(truths.any())
 
 
 def node_collective_time_s(call: Collective, *, cluster: Cluster) -> Numeric:
@@ -61,17 +80,24 @@ def node_collective_time_s(call: Collective, *, cluster: Cluster) -> Numeric:
     """
     groups = cluster.links.node.groups
     ranks, wire = np.asarray(call.group.ranks), call.wire_bytes
-    seconds = root_model_s(getattr(groups[-1], call.kind), wire, cluster.node_link_scale)
+    scale = node_link_scale(cluster)
+    seconds = root_model_s(getattr(groups[-1], call.kind), wire, scale)
     for group in reversed(groups[:-1]):
         fits = ranks <= group.ranks
-        if np.any(fits):
-            seconds = np.where(fits, root_model_s(getattr(group, call.kind), wire, cluster.node_link_scale), seconds)
+        if _any(fits):
+            seconds = np.where(fits, root_model_s(getattr(group, call.kind), wire, scale), seconds)
     return seconds
+
+
+def node_link_scale(cluster: Cluster) -> Numeric:
+    """How much faster the links of a node are than those that were measured, times the health of this cluster's."""
+    link = cluster.links.node
+    return cluster.node_link_scale * (link.bandwidth_bytes_per_s / link.measured_bandwidth_bytes_per_s)
 
 
 def root_model_s(known: CollectiveCoefficients, wire_bytes: Numeric, scale: Numeric) -> Numeric:
     """alpha + w/(B*scale) + c*sqrt(w)."""
-    start = known.latency_s + known.root_s * np.sqrt(wire_bytes)
+    start = known.latency_s + known.s_per_root_byte * np.sqrt(wire_bytes)
     return start + wire_bytes / (known.bandwidth_bytes_per_s * scale)
 
 
@@ -106,11 +132,10 @@ def network_efficiency(nodes: Numeric, cluster: Cluster) -> Numeric:
 
 def _group_rate(call: Collective, where: Placement, cluster: Cluster) -> Numeric:
     network = where.network_bytes_per_s * network_efficiency(where.nodes, cluster) * cluster.network_scale
-    inside = getattr(cluster.links.node.groups[-1], call.kind).bandwidth_bytes_per_s * cluster.node_link_scale
+    inside = getattr(cluster.links.node.groups[-1], call.kind).bandwidth_bytes_per_s * node_link_scale(cluster)
     return np.where(where.ranks_per_node > 1, np.minimum(network, inside), network)
 
 
-def link_name(call: Collective, *, cluster: Cluster) -> str:
-    """The name of the link that one call (of a single layout) crosses."""
-    crosses = bool(placement(call.group, cluster).crosses_nodes)
-    return cluster.links.network.name if crosses else cluster.links.node.name
+def crossed_link(call: Collective, *, cluster: Cluster) -> Link:
+    """The slowest link that one call (of a single layout) crosses."""
+    return cluster.links.network if placement(call.group, cluster).crosses_nodes else cluster.links.node

@@ -24,7 +24,7 @@ from perfmodel.count.synchronisation import GRADIENT_REDUCTION, PARAMETER_GATHER
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.hardware import Cluster
 from perfmodel.spec.stack import SoftwareStack
-from perfmodel.timing.collectives import collective_time_s
+from perfmodel.timing.collectives import Placement, collective_time_s, placement
 from perfmodel.timing.kernels import kernel_time_s, slowest_compute_scale
 
 
@@ -86,8 +86,15 @@ def _host_s(operators: Iterable[Operator], stack: SoftwareStack) -> Numeric:
     """What the CPU needs to launch `operators` once."""
     kernels: Numeric = 0.0
     for operator in operators:
-        kernels = kernels + operator.repeats * (operator.kernels if isinstance(operator, MemoryBound) else 1)
+        kernels = kernels + operator.repeats * _kernels(operator)
     return kernels * stack.host_s
+
+
+def _kernels(operator: Operator) -> Numeric:
+    """How many kernels the CPU launches for one execution; a group of one does not call its collective."""
+    if isinstance(operator, Collective):
+        return np.where(np.asarray(operator.group.ranks) > 1, 1.0, 0.0)
+    return operator.kernels if isinstance(operator, MemoryBound) else 1
 
 
 def _pass(operators: Iterable[Operator], cluster: Cluster, stack: SoftwareStack) -> Breakdown:
@@ -103,8 +110,10 @@ def _pass(operators: Iterable[Operator], cluster: Cluster, stack: SoftwareStack)
         part = _compute_part(operator)
         sums[part] = sums.get(part, 0.0) + seconds
         product_s[operator.name, operator.phase] = seconds
+    places = {group.name: placement(group, cluster) for group in {call.group.name: call.group for call in calls}.values()}
     for call in calls:
-        exposed_s, slowdown_s = _tensor_parallel(call, product_s.get(call.partner, 0.0), cluster, stack)
+        where = places[call.group.name]
+        exposed_s, slowdown_s = _tensor_parallel(call, where, product_s.get(call.partner, 0.0), cluster, stack)
         sums["tensor_parallel_exposed_s"] = sums.get("tensor_parallel_exposed_s", 0.0) + exposed_s
         sums["communication_slowdown_s"] = sums.get("communication_slowdown_s", 0.0) + slowdown_s
     return Breakdown(**sums)
@@ -116,17 +125,20 @@ def _compute_part(operator: Matmul | FusedAttention | MemoryBound) -> str:
     return "matmul_s" if isinstance(operator, Matmul) else "memory_bound_s"
 
 
-def _tensor_parallel(call: Collective, product_s: Numeric, cluster: Cluster, stack: SoftwareStack) -> tuple[Numeric, Numeric]:
+def _tensor_parallel(
+    call: Collective, where: Placement, product_s: Numeric, cluster: Cluster, stack: SoftwareStack
+) -> tuple[Numeric, Numeric]:
     """Exposed time of one collective, and what it takes from the product beside it."""
     if stack.hide_all:
         return 0.0, 0.0
-    alone_s = call.repeats * collective_time_s(call, cluster=cluster)
+    alone_s = call.repeats * collective_time_s(call, where, cluster=cluster)
     mode = stack.tensor_parallel_overlap
     if not call.partner[0] or mode == "none" or (call.pipelined and mode == "backward"):
         return alone_s, 0.0
     chunks_hidden = 1.0 - 1.0 / call.group.ranks if call.pipelined else 1.0
-    hidden_s = np.minimum(alone_s, product_s / (1.0 - stack.node_link_sm_fraction)) * chunks_hidden
-    return alone_s - hidden_s, stack.node_link_sm_fraction * hidden_s
+    fraction = sm_fraction(where, stack)
+    hidden_s = np.minimum(alone_s, product_s / (1.0 - fraction)) * chunks_hidden
+    return alone_s - hidden_s, fraction * hidden_s
 
 
 def _optimizer(work: Iteration, cluster: Cluster, stack: SoftwareStack) -> Breakdown:
@@ -136,10 +148,14 @@ def _optimizer(work: Iteration, cluster: Cluster, stack: SoftwareStack) -> Break
         if operator.name in (GRADIENT_REDUCTION, PARAMETER_GATHER):
             continue
         if isinstance(operator, Collective):
-            seconds = seconds + (0.0 if stack.hide_all else collective_time_s(operator, cluster=cluster))
+            seconds = seconds + (0.0 if stack.hide_all else _alone_s(operator, cluster))
         else:
             seconds = seconds + kernel_time_s(operator, cluster=cluster, stack=stack)
     return Breakdown(optimizer_s=seconds)
+
+
+def _alone_s(call: Collective, cluster: Cluster) -> Numeric:
+    return collective_time_s(call, placement(call.group, cluster), cluster=cluster)
 
 
 def _data_parallel(
@@ -150,26 +166,42 @@ def _data_parallel(
     for call in work.synchronisation:
         if not isinstance(call, Collective) or call.name not in window_s or stack.hide_all:
             continue
-        alone_s = call.repeats * collective_time_s(call, cluster=cluster)
+        where = placement(call.group, cluster)
+        alone_s = call.repeats * collective_time_s(call, where, cluster=cluster)
         if not stack.data_parallel_overlap:
             result = result + Breakdown(data_parallel_exposed_s=alone_s)
             continue
-        last = replace(call, payload_bytes=call.payload_bytes * call.repeats * bucket.last_share)
-        last_s = collective_time_s(last, cluster=cluster)
-        fraction = stack.network_sm_fraction
-        result = result + _buckets_behind(window_s[call.name], alone_s, last_s, number=call.repeats, sm_fraction=fraction)
+        window = window_s[call.name]
+        last = replace(call, payload_bytes=call.payload_bytes * call.repeats * _last_share(bucket, alone_s, window))
+        last_s = collective_time_s(last, where, cluster=cluster)
+        fraction = sm_fraction(where, stack)
+        result = result + _buckets_behind(window, alone_s, last_s, number=call.repeats, fraction=fraction)
     return result
 
 
-def _buckets_behind(
-    window_s: Numeric, alone_s: Numeric, last_s: Numeric, *, number: Numeric, sm_fraction: Numeric
-) -> Breakdown:
+def _last_share(bucket: Buckets, alone_s: Numeric, window_s: Numeric) -> Numeric:
+    """E + size * (1 + min(C/W, 1)) / 2: what is left to send when the backward pass ends (or the forward pass begins).
+
+    The embeddings end the last bucket, with anything from nothing to a full bucket of layers before them: half of one on
+    average. While the full bucket before that is still under way, they wait for it: for half of its time when the network is
+    as fast as the computation (C = W), for none when it is much faster.
+    """
+    waiting = bucket.share * (1.0 + np.minimum(alone_s / window_s, 1.0)) / 2.0
+    return np.minimum(bucket.uncut_share + waiting, 1.0)
+
+
+def sm_fraction(where: Placement, stack: SoftwareStack) -> Numeric:
+    """The share of the SMs that a collective takes while it runs: by the slowest link that it crosses."""
+    return np.where(where.crosses_nodes, stack.network_sm_fraction, stack.node_link_sm_fraction)
+
+
+def _buckets_behind(window_s: Numeric, alone_s: Numeric, last_s: Numeric, *, number: Numeric, fraction: Numeric) -> Breakdown:
     """max(last, C + W/N - W) is exposed of N buckets that take C and become ready evenly over a window W.
 
     The first is ready after W/N, so the last cannot end before W/N + C; it is ready at W, so nor before W + last. In the
     forward pass the same holds backwards in time.
     """
-    taken_s = sm_fraction * np.minimum(alone_s, window_s / (1.0 - sm_fraction))
+    taken_s = fraction * np.minimum(alone_s, window_s / (1.0 - fraction))
     window_s = window_s + taken_s
     exposed_s = np.maximum(last_s, alone_s + window_s / number - window_s)
     return Breakdown(data_parallel_exposed_s=exposed_s, communication_slowdown_s=taken_s)

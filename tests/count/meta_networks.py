@@ -31,7 +31,7 @@ def _shared_fields(model: TransformerModel) -> dict[str, Any]:
         "num_key_value_heads": model.kv_heads,
         "head_dim": model.head_size,
         "intermediate_size": model.ffn_hidden_size,
-        "max_position_embeddings": model.max_positions,
+        "max_position_embeddings": 4096,
         "attention_bias": model.biases,
         "mlp_bias": model.biases,
         "vocab_size": model.vocab_size,

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from perfmodel.count.iteration import iteration
-from perfmodel.count.memory import MemoryBytes, activation_bytes, memory_bytes
+from perfmodel.count.memory import MemoryBytes, activation_bytes, memory_bytes, rerun_layer_bytes
 from perfmodel.count.parameters import shard_parameter_count
 from perfmodel.exchange.presets import model_preset, stack_preset
 from perfmodel.spec.fields import Numeric
@@ -45,6 +45,11 @@ def kept(model: TransformerModel, *, stack: str = "megatron-lm", layout: Layout 
     return activation_bytes(model, layout, iteration(model, layout, stack_preset(stack)))
 
 
+def rerun(model: TransformerModel, layout: Layout) -> Numeric:
+    """Count the bytes of the layer that runs again."""
+    return rerun_layer_bytes(model, layout, iteration(model, layout, stack_preset("megatron-lm")))
+
+
 def states(layout: Layout, stack: str) -> MemoryBytes:
     """Count the bytes of Llama 3.1 8B."""
     software = stack_preset(stack)
@@ -67,9 +72,9 @@ def test_sequence_parallelism_splits_everything() -> None:
 def test_selective_recompute_keeps_no_scores_but_those_of_one_layer(*, sequence_parallel: bool) -> None:
     """34*s*b*h/t a layer (10 + 24/t without sequence parallelism), and 5*a*s^2*b/t of the one that runs again."""
     linear = 34 / TENSOR_PARALLEL if sequence_parallel else 10 + 24 / TENSOR_PARALLEL
-    expected = GPT3.layers * STREAM * linear + STREAM * SCORES / TENSOR_PARALLEL
     layout = replace(LAYOUT, recompute="selective", sequence_parallel=sequence_parallel)
-    assert kept(GPT3, layout=layout) == pytest.approx(expected, rel=1e-14)
+    assert kept(GPT3, layout=layout) == pytest.approx(GPT3.layers * STREAM * linear, rel=1e-14)
+    assert rerun(GPT3, layout) == pytest.approx(STREAM * SCORES / TENSOR_PARALLEL, rel=1e-14)
 
 
 @pytest.mark.parametrize("sequence_parallel", [False, True])
@@ -77,9 +82,22 @@ def test_full_recompute_keeps_the_input_of_each_layer_and_one_layer_whole(*, seq
     """2*s*b*h bytes a layer, shared by the ranks under sequence parallelism, and the rest of the layer that runs again."""
     shards = TENSOR_PARALLEL if sequence_parallel else 1
     whole_layer = STREAM * (10 / shards + (24 + SCORES) / TENSOR_PARALLEL)
-    expected = GPT3.layers * 2 * STREAM / shards + whole_layer - 2 * STREAM / shards
     layout = replace(LAYOUT, recompute="full", sequence_parallel=sequence_parallel)
-    assert kept(GPT3, layout=layout) == pytest.approx(expected, rel=1e-14)
+    inputs = np.broadcast_to(GPT3.layers * 2 * STREAM / shards, (3, 4))
+    assert np.broadcast_to(kept(GPT3, layout=layout), (3, 4)) == pytest.approx(inputs, rel=1e-14)
+    assert rerun(GPT3, layout) == pytest.approx(whole_layer - 2 * STREAM / shards, rel=1e-14)
+
+
+def test_a_layer_that_runs_again_shares_its_memory_with_the_loss() -> None:
+    """They are never there together: only what the layer needs beyond the logits adds to the peak."""
+    stack = stack_preset("megatron-lm")
+    large, none = (replace(LAYOUT, recompute="full"), replace(stack, loss_peak_bytes=0))
+    work = iteration(GPT3, large, stack)
+    with_loss, without = memory_bytes(GPT3, large, stack, work), memory_bytes(GPT3, large, none, work)
+    assert with_loss.activations_bytes + with_loss.loss_bytes == pytest.approx(
+        np.maximum(without.activations_bytes, with_loss.activations_bytes + with_loss.loss_bytes)
+    )
+    assert np.all(with_loss.activations_bytes <= without.activations_bytes)
 
 
 def test_selective_recompute_saves_70_percent_of_gpt3() -> None:

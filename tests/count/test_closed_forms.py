@@ -222,7 +222,7 @@ def test_a_linear_has_one_data_and_one_weight_gradient_of_its_own_size() -> None
 
 def test_a_product_of_activations_has_two_data_gradients() -> None:
     """Attention scores have no weight: nothing is accumulated, and both factors get a gradient."""
-    product = Matmul(name="scores", rows=6, columns=10, inner=14, batch=3, precision="bf16", weight_gradient_bytes=0)
+    product = Matmul(name="scores", rows=6, columns=10, inner=14, batch=3, precision="bf16", has_weight=False)
     assert [gradient.phase for gradient in gradients(product)] == [DATA_GRADIENT, DATA_GRADIENT]
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from perfmodel.count.iteration import Iteration, iteration
-from perfmodel.count.operators import BACKWARD_PHASES, FORWARD, RECOMPUTE, Collective, Operator
+from perfmodel.count.operators import DATA_GRADIENT, FORWARD, RECOMPUTE, WEIGHT_GRADIENT, Collective, Operator
 from perfmodel.count.parameters import shard_parameter_count
 from perfmodel.count.synchronisation import GRADIENT_REDUCTION, PARAMETER_GATHER, buckets, synchronisation_operators
 from perfmodel.exchange.presets import model_preset, stack_preset
@@ -157,13 +157,14 @@ def test_buckets_hold_40_million_parameters_or_1_million_a_rank() -> None:
     assert np.array_equal(buckets(shard, layout, FUSED).count, [49, 49, 48, 20, 2, 1, 1])
 
 
-def test_the_last_bucket_ends_with_the_embedding() -> None:
-    """Its share is the embedding and half a bucket of P, and all of P when there is one bucket."""
+def test_shares_of_buckets_are_of_all_parameters() -> None:
+    """A full bucket is at most everything; the embedding is one tensor that no bucket cuts."""
     shard = shard_parameter_count(NEMOTRON, tensor_parallel=8)
     layout = replace(LAYOUT, data_parallel=np.array([1, 100, 4096]), global_batch_size=np.array([2, 200, 8192]))
     embedding = 256_000 * 6144 / 8
-    expected = [(embedding + 20e6) / shard.total, (embedding + 50e6) / shard.total, 1.0]
-    assert buckets(shard, layout, FUSED).last_share == pytest.approx(expected, rel=1e-14)
+    found = buckets(shard, layout, FUSED)
+    assert found.share == pytest.approx([40e6 / shard.total, 100e6 / shard.total, 1.0], rel=1e-14)
+    assert found.uncut_share == pytest.approx(embedding / shard.total, rel=1e-14)
 
 
 @pytest.mark.parametrize(("sharding", "kind"), [("none", "all_reduce"), ("zero1", "reduce_scatter")])
@@ -216,4 +217,4 @@ def test_backward_messages_are_of_backward_phases() -> None:
     """Nothing of a layer's backward pass calls itself forward."""
     layer = work_of(LAYOUT).layer
     assert {op.phase for op in layer.forward} == {FORWARD}
-    assert {op.phase for op in layer.backward} <= set(BACKWARD_PHASES)
+    assert {op.phase for op in layer.backward} <= {RECOMPUTE, DATA_GRADIENT, WEIGHT_GRADIENT}

@@ -29,6 +29,11 @@ from perfmodel.exchange.documents import parse_text, read_mapping
         ("cut.toml", b"a = = 1", "not valid TOML"),
         ("long.yaml", b"a: " + b"9" * 5000, "not valid YAML"),
         ("deep.json", b"[" * 100_000, "nested too deeply"),
+        ("deep.yaml", b"[" * 100_000, "nested too deeply"),
+        ("dashes.yaml", b"- " * 100_000, "nested too deeply"),
+        ("twice.json", b'{"name": 1, "name": 2}', "name: this key is given twice"),
+        ("bool.yaml", b"a: !!bool maybe", "a tag .* does not fit its value"),
+        ("time.yaml", b"a: !!timestamp foo", "a tag .* does not fit its value"),
     ],
 )
 def test_a_broken_file_is_told_in_one_sentence(tmp_path: Path, name: str, content: bytes, sentence: str) -> None:
@@ -64,6 +69,13 @@ def test_an_unreadable_file_is_not_read(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(Path, "open", refuse)
     with pytest.raises(InputError, match="cannot be read: permission denied"):
         read_mapping(path)
+
+
+def test_many_keys_are_read_in_a_moment(tmp_path: Path) -> None:
+    """Looking for keys given twice takes one pass, not one a key."""
+    path = tmp_path / "many.yaml"
+    path.write_text("".join(f"k{index}: 1\n" for index in range(60_000)))
+    assert len(read_mapping(path)) == 60_000
 
 
 def test_yaml_is_read_as_version_1_2() -> None:

@@ -46,7 +46,15 @@ def read(*overrides: str) -> Run:
         ("model.hidden_size=1e29", "model.hidden_size: 1e.29 must be at most 1e.09"),
         ("model.activation=gellu", "model.activation: 'gellu' is not one of them; did you mean gelu?"),
         ("model=nemotron-4-15c", "model: 'nemotron-4-15c' is not a preset of models; did you mean nemotron-4-15b?"),
-        ("model=3", "model: 3 where the settings of a TransformerModel are needed"),
+        ("model=3", "model: 3 where the settings of a transformer model are needed"),
+        ("model.position=learned", "model.max_positions: missing; learned positions need their number"),
+        ("cluster.extends=dgx-h200", "cluster.extends: set the whole of it instead"),
+        ("cluster.gpu.peak_flop_per_s.bf17=1e15", "peak_flop_per_s.bf17: unknown precision; did you mean bf16"),
+        ("cluster.links.node.groups.0.ranks=64", "groups of 64, 4, 8 ranks must grow"),
+        ("name=' '", "name: ' ' is not one line of text"),
+        ("precision=~", "precision: nothing is not one of them"),
+        ("stages.0.published.iteration_time_s=57%", "'57%' is not a time"),
+        ("stages.0.published.mfu=42", "published.mfu: 42 must be at most 1"),
         ("model=none.json", "model: none.json cannot be read"),
         ("sequence_length=4097", "tensor_parallel: 8 does not divide 4097 tokens"),
         ("sequence_parallel=perhaps", "sequence_parallel: 'perhaps' is not true or false"),
@@ -56,7 +64,7 @@ def read(*overrides: str) -> Run:
         ("stages.9.tokens=4", "stages.9: '9' is not a place in a list of 3"),
         ("stages.0.tokens=8GB", r"stages\[0\].tokens: '8GB' is not a count"),
         ("stages.0.tokens.x=8", "has no keys below it"),
-        ("stages.0.published.speed=8", "published.speed: not a figure of a stage"),
+        ("stages.0.published.speed=8", "published.speed: unknown key; known: days, iteration_time_s, mfu"),
         ("micro_batch_size=[]", "micro_batch_size: an empty list of candidates"),
         ("micro_batch_size=0", "micro_batch_size: 0 must be at least 1"),
         ("micro_batch_size=.inf", "micro_batch_size: '.inf' is not a count"),
@@ -107,6 +115,57 @@ def test_a_run_file_needs_only_what_has_no_default(tmp_path: Path) -> None:
     assert candidate.run.stages[0].tokens == 1e12
     assert "micro_batch_size is not given: 1 is assumed" in candidate.assumptions
     assert not any("tensor_parallel" in sentence for sentence in candidate.assumptions)
+
+
+def test_a_file_may_change_one_number_deep_inside_a_preset(tmp_path: Path) -> None:
+    """As --set can."""
+    cluster = "{extends: dgx-h100, links: {network: {bandwidth_bytes_per_s: 800Gb/s}}, gpu: {memory_bytes: 100GB}}"
+    path = tmp_path / "deep.yaml"
+    path.write_text(RUN.replace("dgx-h100", cluster))
+    (candidate,) = read_candidates(str(path))
+    assert candidate.run.cluster.links.network.bandwidth_bytes_per_s == 100e9
+    assert candidate.run.cluster.gpu.memory_bytes == 100e9
+    assert candidate.run.cluster.compute_scale == 0.90
+
+
+def test_an_assumption_goes_when_its_key_is_set() -> None:
+    """The others stay, and so do the published figures."""
+    (candidate,) = read_candidates("nemotron-4-15b", ["micro_batch_size=2"])
+    assert not any("micro_batch_size" in sentence for sentence in candidate.assumptions)
+    assert any("sequence parallelism" in sentence for sentence in candidate.assumptions)
+    assert candidate.run.stages[0].published
+
+
+def test_another_run_is_not_held_against_the_published_figures() -> None:
+    """What was measured on H100 in bf16 says nothing of H200."""
+    assert not read("cluster=dgx-h200").stages[0].published
+    assert read("name=Mine").stages[0].published
+
+
+def test_candidates_may_be_presets_and_stand_in_stages() -> None:
+    """Any field that wants one value, or one preset."""
+    found = read_candidates("nemotron-4-15b", ["cluster=[dgx-h100,dgx-h200]", "stages.0.data_parallel=[96,48]"])
+    assert [candidate.run.cluster.name for candidate in found] == ["DGX H100", "DGX H100", "DGX H200", "DGX H200"]
+    assert [candidate.run.stages[0].data_parallel for candidate in found] == [96, 48, 96, 48]
+
+
+def test_the_rate_of_a_node_link_scales_what_was_measured() -> None:
+    """Twice the NVLink: less time exposed."""
+    from perfmodel.predict import predict
+
+    slow, fast = (
+        predict(read(f"cluster.links.node.bandwidth_bytes_per_s={rate}")).stages[0][1] for rate in ("450GB/s", "900GB/s")
+    )
+    assert fast.breakdown.tensor_parallel_exposed_s < 0.8 * slow.breakdown.tensor_parallel_exposed_s
+
+
+@pytest.mark.parametrize("override", ["cluster.gpu.peak_flop_per_s.bf16=1e-300", "stack.memory_bound_efficiency=1e-320"])
+def test_numbers_without_a_finite_answer_are_refused(override: str) -> None:
+    """Rather than printed as nan."""
+    from perfmodel.predict import predict
+
+    with pytest.raises(InputError, match="no finite iteration time"):
+        predict(read(override))
 
 
 def test_an_unknown_key_in_a_file_is_refused(tmp_path: Path) -> None:
@@ -161,6 +220,7 @@ def test_a_hugging_face_config_is_a_model(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [({"model_type": "mamba"}, "'mamba' is not covered"), ({"hidden_act": "tanh"}, "'tanh' is not covered"),
+     ({"sliding_window": 4096}, "sliding_window: 4096 is not covered"), ({"num_local_experts": 8}, "num_local_experts"),
      ({"mlp_bias": True}, "only both or neither")],
 )  # fmt: skip
 def test_a_config_of_another_kind_is_not_supported(tmp_path: Path, change: dict[str, object], sentence: str) -> None:
@@ -174,7 +234,26 @@ def test_a_config_of_another_kind_is_not_supported(tmp_path: Path, change: dict[
     with pytest.raises(NotSupportedError, match=sentence):
         read(f"model={path}")
     path.write_text(json.dumps({"model_type": "llama"}))
-    with pytest.raises(InputError, match="has no hidden_act"):
+    with pytest.raises(InputError, match="hidden_act: missing"):
+        read(f"model={path}")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"num_attention_heads": 0}, {"num_attention_heads": "8"}, {"hidden_size": {}}, {"hidden_act": []}, {"model_type": [1]},
+     {"attention_bias": "false"}, {"num_hidden_layers": 2.5}, {"vocab_size": True}],
+)  # fmt: skip
+def test_a_config_with_a_wrong_type_is_refused(tmp_path: Path, change: dict[str, object]) -> None:
+    """The key is named."""
+    config = {
+        "model_type": "llama", "hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 8, "num_hidden_layers": 2,
+        "vocab_size": 1024, "hidden_act": "silu", "num_key_value_heads": None,
+    }  # fmt: skip
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(config))
+    assert read(f"model={path}", "tensor_parallel=1").model.kv_heads == 8  # null: as many as heads
+    path.write_text(json.dumps(config | change))
+    with pytest.raises(InputError, match=next(iter(change))):
         read(f"model={path}")
 
 

@@ -117,22 +117,24 @@ def test_a_memory_bound_operator_takes_its_bytes_over_the_rate_of_the_stack() ->
 def test_casting_to_8_bits_has_a_rate_of_its_own() -> None:
     """Fitted together with the 8-bit products."""
     cast = MemoryBound(name="cast", moved_bytes=3.35e9, quantises=True)
-    expected = H100.kernels.quantise_fixed_s + 1e-3 / H100.kernels.quantise_efficiency
+    known = H100.kernels
+    assert known.quantise_fixed_s is not None
+    assert known.quantise_efficiency is not None
+    expected = known.quantise_fixed_s + 1e-3 / known.quantise_efficiency
     assert kernel_time_s(cast, cluster=cluster_preset("dgx-h100"), stack=STACK) == pytest.approx(expected)
 
 
 def test_the_slowest_of_more_gpus_is_slower() -> None:
-    """One GPU is as fast as the cluster's scale; a thousand wait for the slowest, 3.7 deviations out."""
+    """One GPU is as fast as the cluster's scale; a thousand wait for the slowest, 3.2 deviations out."""
     cluster = replace(cluster_preset("dgx-h100"), compute_scale=1.0, gpu_speed_deviation=0.01)
     scales = slowest_compute_scale(cluster, np.array([1, 8, 64, 1000]))
     assert np.all(np.diff(np.asarray(scales)) < 0)
-    np.testing.assert_allclose(np.asarray(scales)[[0, 3]], [1.0, 1 - 0.01 * 3.717], rtol=1e-4)
+    np.testing.assert_allclose(np.asarray(scales)[[0, 3]], [1.0, 1 - 0.01 * 3.24], rtol=1e-3)
 
 
-def test_the_bound_on_the_slowest_gpu_is_close_above_what_random_draws_give() -> None:
-    """sqrt(2 ln n) standard deviations, within 35 % at 16 and 15 % at 1,000."""
-    draws = np.random.default_rng(0).normal(size=(2000, 1000))
-    for number, share in ((16, 0.35), (1000, 0.15)):
-        farthest = draws[:, :number].max(axis=1).mean()
-        bound = np.sqrt(2 * np.log(number))
-        assert farthest < bound < (1 + share) * farthest
+@pytest.mark.parametrize("number", [16, 64, 256, 1000])
+def test_the_slowest_of_many_is_as_far_out_as_random_draws(number: int) -> None:
+    """The closed form of the mean of the smallest of n normal draws, within 4 %."""
+    farthest = np.random.default_rng(0).normal(size=(4000, number)).max(axis=1).mean()
+    cluster = replace(cluster_preset("dgx-h100"), compute_scale=1.0, gpu_speed_deviation=0.01)
+    assert (1.0 - slowest_compute_scale(cluster, number)) / 0.01 == pytest.approx(farthest, rel=0.04)

@@ -5,16 +5,17 @@ from __future__ import annotations
 from dataclasses import fields, replace
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perfmodel.count.synchronisation import GRADIENT_REDUCTION, PARAMETER_GATHER
+from perfmodel.count.synchronisation import GRADIENT_REDUCTION, PARAMETER_GATHER, Buckets
 from perfmodel.exchange.presets import cluster_preset, model_preset, stack_preset
 from perfmodel.predict import predict_stage
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.stack import SoftwareStack
-from perfmodel.timing.schedule import Breakdown, _buckets_behind
+from perfmodel.timing.schedule import Breakdown, _buckets_behind, _last_share
 
 MODEL = model_preset("nemotron-4-15b")
 CLUSTER = cluster_preset("dgx-h100")
@@ -120,13 +121,51 @@ def test_full_recompute_adds_about_a_third_of_the_layers_work() -> None:
 )
 def test_buckets_hide_behind_their_window(window: float, alone: float, last: float, number: int, exposed: float) -> None:
     """max(last, C + W/N - W) is exposed."""
-    found = _buckets_behind(window, alone, last, number=number, sm_fraction=0.0)
+    found = _buckets_behind(window, alone, last, number=number, fraction=0.0)
     assert found.data_parallel_exposed_s == pytest.approx(exposed)
+
+
+EMBEDDING = 0.1  # share of the parameters that end the last bucket
+
+
+def simulated_exposed_s(size: float, network_s: float) -> float:
+    """Buckets of `size` become ready over a window of 1 s and are sent one after the other, the embedding with the last."""
+    layers, free_s, sent = 1.0 - EMBEDDING, 0.0, 0.0
+    while sent + size < layers:
+        free_s = max(free_s, (sent + size) / layers) + size * network_s
+        sent += size
+    return max(free_s, 1.0) + (1.0 - sent) * network_s - 1.0
+
+
+def predicted_exposed_s(size: float, network_s: float) -> float:
+    """The closed form of the same."""
+    share = _last_share(Buckets(count=1 / size, share=size, uncut_share=EMBEDDING), network_s, 1.0)
+    return float(_buckets_behind(1.0, network_s, share * network_s, number=1 / size, fraction=0.0).data_parallel_exposed_s)
+
+
+@pytest.mark.parametrize("network_s", [0.1, 0.5, 0.9, 1.0, 1.5, 3.0])
+@pytest.mark.parametrize("number", [50, 20, 6])
+def test_the_exposed_time_is_that_of_simulated_buckets(network_s: float, number: int) -> None:
+    """On average over where the last cut falls; with a network from ten times faster to three times slower than the window."""
+    sizes = (1.0 - EMBEDDING) / (number + np.arange(0.05, 1.0, 0.1))
+    simulated, predicted = (
+        np.mean([exposed(size, network_s) for size in sizes]) for exposed in (simulated_exposed_s, predicted_exposed_s)
+    )
+    assert predicted == pytest.approx(simulated, abs=0.02)
+
+
+def test_collectives_take_sms_by_the_link_they_cross() -> None:
+    """Data parallelism inside a node takes the share of node links, tensor parallelism over nodes that of the network."""
+    inside = parts(tensor_parallel=1, data_parallel=8, global_batch_size=32)
+    narrow = parts(replace(CORE, node_link_sm_fraction=0.0), tensor_parallel=1, data_parallel=8, global_batch_size=32)
+    assert inside.communication_slowdown_s > narrow.communication_slowdown_s == 0
+    across = parts(replace(CORE, network_sm_fraction=0.0), tensor_parallel=16)
+    assert across.communication_slowdown_s == 0
 
 
 def test_a_collective_slows_the_product_that_hides_it() -> None:
     """By its share of the SMs while it runs."""
-    found = _buckets_behind(1.0, 0.5, 0.1, number=10, sm_fraction=0.1)
+    found = _buckets_behind(1.0, 0.5, 0.1, number=10, fraction=0.1)
     assert found.communication_slowdown_s == pytest.approx(0.05)
 
 
