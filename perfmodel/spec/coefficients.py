@@ -18,12 +18,15 @@ class MatmulCoefficients(Spec):
     efficiency: Numeric = number("ratio", above=0, maximum=1.2)  # e: of the peak rate, for a large product with full waves
     fixed_s: Numeric = number("s")  # t0: start and drain of one kernel
     k_half: Numeric = number("count")  # k0: the inner size at which the prologue costs as much as the products
-    wave_weight: Numeric = number("ratio")  # w: share of the idle SMs of the last wave that is really lost
+    wave_weight: Numeric = number("ratio", maximum=1)  # w: share of the idle SMs of the last wave that is really lost
+    fill_weight: Numeric = number("ratio", maximum=1)  # v: the same where not even the first wave is full
+    padding_weight: Numeric = number("ratio", maximum=1)  # z: share of the outer tiles' work beyond the matrix that is done
     size_exponent: Numeric = number("ratio", maximum=1)  # g: how the rate falls as a long kernel draws more power
     size_reference_flop: Numeric = number("flop", above=0)
     tile_rows: int = count()
     tile_columns: int = count()
-    memory_efficiency: Numeric = number("ratio", above=0, maximum=1)  # of the memory rate, where operands bound the time
+    memory_efficiency: Numeric = number("ratio", above=0, maximum=1)  # of the memory rate, for a product bound by its operands
+    overlap_power: Numeric = number("ratio", minimum=1, maximum=50)  # p: 1 adds up computing and loading, infinity hides one
     weight_gradient_factor: Numeric = number("ratio", minimum=1)  # time factor of accumulating into fp32
 
 

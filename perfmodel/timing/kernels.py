@@ -1,7 +1,7 @@
 """How long one kernel takes on a GPU that does nothing else.
 
 Symbols: F = flop of the kernel, P = dense peak rate, c = cluster.compute_scale, M = memory rate, and the coefficients of
-spec/coefficients.py (e, t0, k0, w, g).
+spec/coefficients.py (e, t0, k0, w, v, z, g, p).
 
 Ignored: L2 reuse between kernels (matters below some 50 MB), clocks that change within a kernel, shapes that are no
 multiple of 8 (a slower kernel family).
@@ -54,37 +54,51 @@ def slowest_compute_scale(cluster: Cluster, gpus: Numeric) -> Numeric:
 
 
 def matmul_time_s(product: Matmul, *, gpu: Gpu, compute_scale: Numeric) -> Numeric:
-    """max(t0 + F*(1 + k0/k)*(1 + w*idle)*(1 + F/F0)^g / (P*e*c), bytes / (M*e_m)), times the fp32 accumulation factor.
+    """t0 + (C^p + L^p)^(1/p): computing and loading, partly at the same time; times the factor of adding to fp32.
 
-    idle = ceil(T/S)*S/T - 1 is the idle share of the last wave of T output tiles on S SMs. Form and coefficients: fitted on
-    NVIDIA AIConfigurator's measured tables; perfmodel/data/gpus names the fit and its error on held-out shapes.
+    C = F*(1 + k0/k)*(1 + z*padding)*(1 + w*idle)*(1 + F/F0)^g / (P*e*c), with v instead of w where one wave is not full
+    L = bytes / (M*e_m)
+
+    padding = T*tile/(m*n) - 1 is what T output tiles cover beyond the matrix, idle = ceil(T/S)*S/T - 1 the idle share of
+    the last wave of T tiles on S SMs. Fitted by benchmarks/fit_kernels.py on NVIDIA AIConfigurator's measured tables;
+    perfmodel/data/gpus has the error on held-out shapes.
 
     >>> from perfmodel.exchange.presets import gpu_preset
     >>> product = Matmul(name="fc1", rows=8192, columns=8192, inner=8192, precision="bf16")
     >>> seconds = matmul_time_s(product, gpu=gpu_preset("h100-sxm-80gb"), compute_scale=1.0)
     >>> round(float(product.flop / seconds / 1e12))  # TFLOP/s; 798 were measured
-    767
+    762
     """
     known = gpu.kernels.matmul[product.precision]
-    compute_s = compute_bound_time_s(product, known, gpu=gpu, compute_scale=compute_scale)
-    seconds = np.maximum(compute_s, operand_bound_time_s(product, known, gpu=gpu))
+    seconds = plain_matmul_time_s(product, known, gpu=gpu, compute_scale=compute_scale)
     if product.phase != WEIGHT_GRADIENT:
         return seconds
-    return seconds * np.where(np.asarray(product.weight_gradient_bytes) == FP32_BYTES, known.weight_gradient_factor, 1.0)
+    in_fp32 = np.asarray(product.weight_gradient_bytes) == FP32_BYTES
+    factor: Numeric = np.where(in_fp32, known.weight_gradient_factor, 1.0)
+    return seconds * factor
 
 
-def compute_bound_time_s(product: Matmul, known: MatmulCoefficients, *, gpu: Gpu, compute_scale: Numeric) -> Numeric:
-    """t0 + F*(1 + k0/k)*(1 + w*idle)*(1 + F/F0)^g / (P*e*c)."""
-    flop = product.flop
-    idle = _idle_share(product, known, gpu.streaming_multiprocessors)
+def plain_matmul_time_s(product: Matmul, known: MatmulCoefficients, *, gpu: Gpu, compute_scale: Numeric) -> Numeric:
+    """The same with given coefficients, whatever the result is added to."""
+    compute_s = _compute_s(product, known, gpu=gpu, compute_scale=compute_scale)
+    load_s = matmul_bytes(product) / (gpu.memory_bandwidth_bytes_per_s * known.memory_efficiency)
+    longer: Numeric = np.maximum(compute_s, load_s)
+    ratio = np.minimum(compute_s, load_s) / longer
+    together: Numeric = np.power(1.0 + np.power(ratio, np.asarray(known.overlap_power)), np.asarray(1.0 / known.overlap_power))
+    return known.fixed_s + longer * together
+
+
+def _compute_s(product: Matmul, known: MatmulCoefficients, *, gpu: Gpu, compute_scale: Numeric) -> Numeric:
+    flop, multiprocessors = product.flop, gpu.streaming_multiprocessors
+    upright = np.ceil(product.rows / known.tile_rows) * np.ceil(product.columns / known.tile_columns)
+    lying = np.ceil(product.rows / known.tile_columns) * np.ceil(product.columns / known.tile_rows)
+    tiles = np.minimum(upright, lying)
+    padding = tiles * known.tile_rows * known.tile_columns / (product.rows * product.columns) - 1.0
+    waves = product.batch * tiles / multiprocessors
+    idle = (np.ceil(waves) / waves - 1.0) * np.where(waves < 1.0, known.fill_weight, known.wave_weight)
     size: Numeric = np.power(np.asarray(1.0 + flop / known.size_reference_flop), np.asarray(known.size_exponent))
-    shape = (1.0 + known.k_half / product.inner) * (1.0 + known.wave_weight * idle) * size
-    return known.fixed_s + flop * shape / (gpu.peak(product.precision) * known.efficiency * compute_scale)
-
-
-def operand_bound_time_s(product: Matmul, known: MatmulCoefficients, *, gpu: Gpu) -> Numeric:
-    """bytes / (M*e_m)."""
-    return matmul_bytes(product) / (gpu.memory_bandwidth_bytes_per_s * known.memory_efficiency)
+    shape: Numeric = (1.0 + known.k_half / product.inner) * (1.0 + known.padding_weight * padding) * (1.0 + idle) * size
+    return flop * shape / (gpu.peak(product.precision) * known.efficiency * compute_scale)
 
 
 def matmul_bytes(product: Matmul) -> Numeric:
@@ -96,13 +110,6 @@ def matmul_bytes(product: Matmul) -> Numeric:
         * (2 * product.weight_gradient_bytes if product.phase == WEIGHT_GRADIENT else RESULT_BYTES)
     )
     return product.batch * (operands + result)
-
-
-def _idle_share(product: Matmul, known: MatmulCoefficients, multiprocessors: int) -> Numeric:
-    upright = np.ceil(product.rows / known.tile_rows) * np.ceil(product.columns / known.tile_columns)
-    lying = np.ceil(product.rows / known.tile_columns) * np.ceil(product.columns / known.tile_rows)
-    tiles: Numeric = product.batch * np.minimum(upright, lying)
-    return np.ceil(tiles / multiprocessors) * multiprocessors / tiles - 1.0
 
 
 def fused_attention_time_s(attention: FusedAttention, *, gpu: Gpu, compute_scale: Numeric) -> Numeric:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from perfmodel.count.operators import DATA_GRADIENT, WEIGHT_GRADIENT, FusedAttention, Matmul, MemoryBound
 from perfmodel.exchange.presets import cluster_preset, gpu_preset, stack_preset
 from perfmodel.timing.kernels import (
+    _compute_s,
     fused_attention_time_s,
     kernel_time_s,
     matmul_bytes,
@@ -22,6 +23,7 @@ from perfmodel.timing.kernels import (
 
 H100 = gpu_preset("h100-sxm-80gb")
 A100 = gpu_preset("a100-sxm-80gb")
+KNOWN = H100.kernels.matmul["bf16"]
 STACK = stack_preset("megatron-core")
 SQUARE = Matmul(name="square", rows=8192, columns=8192, inner=8192, precision="bf16")
 ATTENTION = FusedAttention(
@@ -51,14 +53,24 @@ def test_a_product_of_nothing_takes_the_time_of_one_kernel() -> None:
     """t0 remains."""
     tiny = replace(SQUARE, rows=1, columns=1, inner=1)
     fixed_s = H100.kernels.matmul["bf16"].fixed_s
-    assert matmul_time_s(tiny, gpu=H100, compute_scale=1.0) == pytest.approx(fixed_s, rel=1e-3)
+    assert matmul_time_s(tiny, gpu=H100, compute_scale=1.0) == pytest.approx(fixed_s, rel=0.02)
 
 
 def test_a_thin_product_is_bound_by_its_operands() -> None:
-    """One row: the weights are read once at the rate of the memory."""
+    """One row: the weights are read once at the rate of the memory, and what little is computed hides behind that."""
     thin = replace(SQUARE, rows=1, columns=65536, inner=65536)
-    seconds = matmul_time_s(thin, gpu=H100, compute_scale=1.0)
-    assert seconds == pytest.approx(matmul_bytes(thin) / (0.9 * H100.memory_bandwidth_bytes_per_s))
+    load_s = matmul_bytes(thin) / (KNOWN.memory_efficiency * H100.memory_bandwidth_bytes_per_s)
+    assert matmul_time_s(thin, gpu=H100, compute_scale=1.0) == pytest.approx(load_s, rel=0.05)
+
+
+@given(st.tuples(*[st.sampled_from([128, 512, 2048, 8192])] * 3))
+def test_computing_and_loading_take_between_the_longer_and_their_sum(shape: tuple[int, int, int]) -> None:
+    """A power mean of the two: neither is ever hidden more than whole."""
+    product = replace(SQUARE, rows=shape[0], columns=shape[1], inner=shape[2])
+    compute_s = _compute_s(product, KNOWN, gpu=H100, compute_scale=1.0)
+    load_s = matmul_bytes(product) / (KNOWN.memory_efficiency * H100.memory_bandwidth_bytes_per_s)
+    together_s = matmul_time_s(product, gpu=H100, compute_scale=1.0) - KNOWN.fixed_s
+    assert max(compute_s, load_s) * (1 - 1e-9) <= together_s <= (compute_s + load_s) * (1 + 1e-9)
 
 
 @given(st.integers(6, 16), st.sampled_from(["rows", "columns", "inner"]), st.sampled_from(["h100-sxm-80gb", "a100-sxm-80gb"]))
@@ -74,14 +86,14 @@ def test_adding_to_an_fp32_gradient_costs_its_factor() -> None:
     """About 5 %; a gradient in bf16 costs nothing more."""
     product = replace(SQUARE, phase=WEIGHT_GRADIENT, weight_gradient_bytes=4)
     plain = matmul_time_s(replace(product, weight_gradient_bytes=2), gpu=H100, compute_scale=1.0)
-    assert matmul_time_s(product, gpu=H100, compute_scale=1.0) == pytest.approx(1.05 * plain)
+    assert matmul_time_s(product, gpu=H100, compute_scale=1.0) == pytest.approx(1.05 * plain, rel=1e-3)
 
 
 def test_a_slower_cluster_takes_longer_in_proportion() -> None:
     """The scalar divides all that the SMs compute."""
     slow, fast = (matmul_time_s(SQUARE, gpu=H100, compute_scale=scale) for scale in (0.5, 1.0))
     fixed_s = H100.kernels.matmul["bf16"].fixed_s
-    assert slow - fixed_s == pytest.approx(2 * (fast - fixed_s))
+    assert slow - fixed_s == pytest.approx(2 * (fast - fixed_s), rel=1e-3)
 
 
 def test_waves_cost_more_where_their_tail_is_idle() -> None:
