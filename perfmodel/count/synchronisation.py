@@ -79,7 +79,10 @@ def synchronisation_operators(model: TransformerModel, layout: Layout, stack: So
 
 
 def _steps(model: TransformerModel, layout: Layout, stack: SoftwareStack, shard: ParameterCount) -> tuple[Operator, ...]:
-    """Scale, norm, Adam, zero; the norm is one number over all GPUs, and sequence-parallel norms add up their gradients."""
+    """Scale, norm, Adam, zero; the norm is one number over all GPUs, and sequence-parallel norms add up their gradients.
+
+    Ignored: the gradients of row-parallel biases, which are added up with those of the norms (2 * h numbers a layer).
+    """
     owned = shard.total / optimizer_shards(layout)
     gradient_bytes = shard.total * stack.gradient_bytes
     adam = owned * (4 + 2 * stack.optimizer_bytes + stack.parameter_bytes)  # reads a gradient, reads and writes the states

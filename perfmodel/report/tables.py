@@ -133,14 +133,16 @@ def _candidate_table(candidates: Sequence[tuple[Mapping[str, Any], Prediction]])
     _, first = candidates[0]
     for stage, _ in first.stages[-MOST_COLUMNS:]:
         table.add_column(f"DP {stage.data_parallel}", justify="right", no_wrap=True)
-    table.add_column("memory", justify="right", no_wrap=True)
+    for heading in ("memory", "fits"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for values, prediction in candidates:
         label = ", ".join(f"{key} {value_text(value)}" for key, value in values.items())
-        fits = "" if prediction.fits else " does not fit"
-        table.add_row(label, *_seconds(prediction), f"{gibibytes_text(_most_memory(prediction))}{fits}")
+        table.add_row(
+            label, *_seconds(prediction), gibibytes_text(_most_memory(prediction)), "yes" if prediction.fits else "no"
+        )
     ends = envelope([prediction for _, prediction in candidates])[-MOST_COLUMNS:]
     table.add_section()
-    table.add_row("envelope", *("{:.3f}-{:.3f}".format(*end["iteration_time_s"]) for end in ends), "")
+    table.add_row("envelope", *("{:.3f}-{:.3f}".format(*end["iteration_time_s"]) for end in ends), "", "")
     return titled("Candidates, s an iteration (the first is shown in full)", table)
 
 

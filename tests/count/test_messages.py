@@ -19,21 +19,12 @@ from perfmodel.count.synchronisation import GRADIENT_REDUCTION, PARAMETER_GATHER
 from perfmodel.exchange.presets import model_preset, stack_preset
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.layout import Layout, ProcessGroup
+from tests.layouts import RAMP_STAGE
 
 NEMOTRON = model_preset("nemotron-4-15b")
 FUSED = stack_preset("megatron-core")
 PARAMETERS = 1_954_295_808  # of one GPU: (15,628,775,424 + 7 * 65 norms of 2 * 6144) / 8
-LAYOUT = Layout(
-    precision="bf16",
-    tensor_parallel=8,
-    data_parallel=96,
-    sequence_parallel=True,
-    sharding="zero1",
-    recompute="none",
-    micro_batch_size=2,
-    global_batch_size=768,
-    sequence_length=4096,
-)
+LAYOUT = replace(RAMP_STAGE, micro_batch_size=2, global_batch_size=768)
 STREAM_BYTES = 2 * 4096 * 6144 * 2  # b * s * h numbers of 2 bytes
 BOTH = pytest.mark.parametrize("sequence_parallel", [False, True])
 

@@ -13,29 +13,18 @@ from hypothesis import strategies as st
 from perfmodel.count.synchronisation import GRADIENT_REDUCTION, PARAMETER_GATHER, Buckets
 from perfmodel.exchange.presets import cluster_preset, model_preset, stack_preset
 from perfmodel.predict import predict_stage
-from perfmodel.spec.layout import Layout
 from perfmodel.spec.stack import SoftwareStack
 from perfmodel.timing.schedule import Breakdown, _buckets_behind, _last_share
+from tests.layouts import RAMP_STAGE
 
 MODEL = model_preset("nemotron-4-15b")
 CLUSTER = cluster_preset("dgx-h100")
 CORE = stack_preset("megatron-core")
-LAYOUT = Layout(
-    precision="bf16",
-    tensor_parallel=8,
-    data_parallel=96,
-    sequence_parallel=True,
-    sharding="zero1",
-    recompute="none",
-    micro_batch_size=1,
-    global_batch_size=384,
-    sequence_length=4096,
-)
 
 
 def parts(stack: SoftwareStack = CORE, **changes: Any) -> Breakdown:
     """The breakdown of the first ramp stage, or of a changed one."""
-    return predict_stage(MODEL, CLUSTER, stack, replace(LAYOUT, **changes)).breakdown
+    return predict_stage(MODEL, CLUSTER, stack, replace(RAMP_STAGE, **changes)).breakdown
 
 
 @settings(max_examples=40, deadline=None)
@@ -51,7 +40,7 @@ def test_the_parts_sum_to_the_iteration(
     stack: str, tensor: int, data: int, micro: int, recompute: str, sequence_parallel: bool
 ) -> None:
     """And none of them is negative, whatever the layout."""
-    layout = replace(LAYOUT, tensor_parallel=tensor, data_parallel=data, micro_batch_size=micro, global_batch_size=4 * data)
+    layout = replace(RAMP_STAGE, tensor_parallel=tensor, data_parallel=data, micro_batch_size=micro, global_batch_size=4 * data)
     layout = replace(layout, recompute=recompute, sequence_parallel=sequence_parallel)
     predicted = predict_stage(MODEL, CLUSTER, stack_preset(stack), layout)
     values = [float(getattr(predicted.breakdown, part.name)) for part in fields(Breakdown)]
@@ -173,5 +162,5 @@ def test_the_synchronisation_has_one_reduction_and_one_gather() -> None:
     """The names by which the schedule knows them."""
     from perfmodel.count.synchronisation import synchronisation_operators
 
-    names = [operator.name for operator in synchronisation_operators(MODEL, LAYOUT, CORE)]
+    names = [operator.name for operator in synchronisation_operators(MODEL, RAMP_STAGE, CORE)]
     assert names.count(GRADIENT_REDUCTION) == names.count(PARAMETER_GATHER) == 1
