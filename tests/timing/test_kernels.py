@@ -89,6 +89,14 @@ def test_adding_to_an_fp32_gradient_costs_its_factor() -> None:
     assert matmul_time_s(product, gpu=H100, compute_scale=1.0) == pytest.approx(1.05 * plain, rel=1e-3)
 
 
+def test_tiles_beyond_the_matrix_cost_their_weight() -> None:
+    """One row over a tile of 128: nearly twice the tiles, of which the weighted share is computed for nothing."""
+    product = Matmul(name="over", rows=129, columns=256 * 132, inner=8192, precision="bf16")
+    weightless = replace(KNOWN, padding_weight=0.0)
+    with_s, without_s = (_compute_s(product, known, gpu=H100, compute_scale=1.0) for known in (KNOWN, weightless))
+    assert with_s == pytest.approx((1 + KNOWN.padding_weight * (256 / 129 - 1)) * without_s)
+
+
 def test_a_slower_cluster_takes_longer_in_proportion() -> None:
     """The scalar divides all that the SMs compute."""
     slow, fast = (matmul_time_s(SQUARE, gpu=H100, compute_scale=scale) for scale in (0.5, 1.0))
