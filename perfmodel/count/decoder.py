@@ -74,13 +74,6 @@ class Block:
         """Forward, then backward."""
         return self.forward + self.backward
 
-    def repeated(self, times: Numeric) -> Block:
-        """The same block, run `times` times."""
-        return Block(
-            forward=tuple(replace(op, repeats=op.repeats * times) for op in self.forward),
-            backward=tuple(replace(op, repeats=op.repeats * times) for op in self.backward),
-        )
-
 
 def _local(operator: Matmul | FusedAttention | MemoryBound) -> Block:
     """A block of one operator that needs no communication."""

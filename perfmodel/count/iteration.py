@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 
 from perfmodel.count.decoder import Block, DecoderOperators, with_recompute
 from perfmodel.count.operators import Operator
@@ -25,15 +25,20 @@ class Iteration:
     layers: Numeric
     micro_batches: Numeric
 
-    @property
-    def micro_batch(self) -> Block:
-        """One micro-batch, forward and backward, layers repeated."""
-        return self.embedding + self.layer.repeated(self.layers) + self.head
+    def executions(self) -> Iterator[tuple[Operator, Numeric]]:
+        """Every operator of the whole iteration with how often it runs, in the order of one micro-batch."""
+        layers = self.layers * self.micro_batches
+        blocks = ((self.embedding, self.micro_batches), (self.layer, layers), (self.head, self.micro_batches))
+        for block, times in blocks:
+            yield from ((operator, operator.repeats * times) for operator in block.forward)
+        for block, times in reversed(blocks):
+            yield from ((operator, operator.repeats * times) for operator in block.backward)
+        yield from ((operator, operator.repeats) for operator in self.synchronisation)
 
     @property
     def operators(self) -> tuple[Operator, ...]:
-        """The whole iteration: every operator with how often it runs."""
-        return self.micro_batch.repeated(self.micro_batches).operators + self.synchronisation
+        """The same as operators whose `repeats` are those of the whole iteration."""
+        return tuple(replace(operator, repeats=repeats) for operator, repeats in self.executions())
 
     def fold(self, count: Callable[[tuple[Operator, ...]], Numeric]) -> Numeric:
         """`count` of the whole iteration, from that of each block: micro_batches * (embedding + layers * layer + head)."""

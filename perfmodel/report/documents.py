@@ -97,7 +97,7 @@ def _figures(published: PublishedFigures) -> list[tuple[str, float | None]]:
 
 def _communication(predicted: StagePrediction, cluster: Cluster) -> list[dict[str, Any]]:
     """Every collective of one GPU in one iteration, with its group and the slowest link that it crosses."""
-    calls = [operator for operator in predicted.work.operators if isinstance(operator, Collective)]
+    calls = [(operator, repeats) for operator, repeats in predicted.work.executions() if isinstance(operator, Collective)]
     return [
         {
             "name": call.name,
@@ -106,11 +106,11 @@ def _communication(predicted: StagePrediction, cluster: Cluster) -> list[dict[st
             "group": call.group.name,
             "ranks": int(call.group.ranks),
             "link": crossed_link(call, cluster=cluster).name,
-            "calls": int(call.repeats),
+            "calls": int(repeats),
             "payload_bytes": float(call.payload_bytes),
             "wire_bytes": float(call.wire_bytes),
         }
-        for call in calls
+        for call, repeats in calls
         if call.group.ranks > 1
     ]
 

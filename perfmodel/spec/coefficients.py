@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from perfmodel.spec.fields import Numeric, Spec, count, number, part
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class MatmulCoefficients(Spec):
     """How near a matrix multiplication comes to the peak rate (equation: timing/kernels.py, matmul_time_s)."""
 
@@ -30,7 +30,7 @@ class MatmulCoefficients(Spec):
     weight_gradient_factor: Numeric = number("ratio", minimum=1)  # time factor of accumulating into fp32
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class AttentionCoefficients(Spec):
     """One direction of fused attention (equation: timing/kernels.py, fused_attention_time_s)."""
 
@@ -40,7 +40,7 @@ class AttentionCoefficients(Spec):
     products: Numeric = number("count", above=0)  # matrix products done in this direction
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class KernelProfile(Spec):
     """All that is known of a GPU's kernels; `matmul` maps a precision to its coefficients."""
 
@@ -52,7 +52,7 @@ class KernelProfile(Spec):
     quantise_efficiency: Numeric | None = number("ratio", above=0, maximum=1, optional=True, default=None)  # of the memory rate
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class CollectiveCoefficients(Spec):
     """One collective inside a node: latency + wire bytes / bandwidth + s_per_root_byte * sqrt(wire bytes)."""
 
@@ -61,7 +61,7 @@ class CollectiveCoefficients(Spec):
     s_per_root_byte: Numeric = number("ratio")  # how the transfer fills its pipeline: seconds for the square root of a byte
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class GroupCoefficients(Spec):
     """The collectives of a group of `ranks` GPUs inside a node."""
 

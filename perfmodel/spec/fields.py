@@ -174,12 +174,28 @@ def rule_of(entry: Field[Any]) -> Rule:
 
 
 class Spec:
-    """The root of all specs: a frozen value that checks its fields when it is made."""
+    """The root of all specs: a frozen value that checks its fields when it is made.
+
+    Two specs are equal when all their fields are, arrays element by element (what dataclasses generate fails on arrays).
+    """
 
     __slots__ = ()
 
     def __post_init__(self) -> None:
         check_fields(self)
+
+    def __repr__(self) -> str:
+        values = ", ".join(f"{entry.name}={getattr(self, entry.name)!r}" for entry in fields(self))  # type: ignore[arg-type]
+        return f"{type(self).__name__}({values})"
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        names = [entry.name for entry in fields(self)]  # type: ignore[arg-type]
+        return all(np.array_equal(getattr(self, name), getattr(other, name)) for name in names)
+
+    def __hash__(self) -> int:
+        return hash(type(self))  # arrays have none: equal specs share this one, and so do all of a kind
 
 
 def plain(value: Numeric) -> str:

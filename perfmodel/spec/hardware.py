@@ -13,7 +13,7 @@ from perfmodel.spec.fields import Numeric, Spec, count, number, numbers, part, t
 PRECISIONS = ("bf16", "fp16", "fp8")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Gpu(Spec):
     """One GPU: its datasheet (peak rates are dense) and what was measured of its kernels."""
 
@@ -41,7 +41,7 @@ class Gpu(Spec):
         return self.peak_flop_per_s[precision]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class NodeLink(Spec):
     """The switched links inside a node, as measured collectives of groups of 2, 4, 8 .. GPUs, in that order.
 
@@ -60,7 +60,7 @@ class NodeLink(Spec):
             raise InputError(f"groups of {', '.join(map(str, sizes))} ranks must grow from one to the next", key="groups")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class NetworkLink(Spec):
     """The network between nodes: one NIC, one direction, and how collectives fare on many of them."""
 
@@ -78,7 +78,7 @@ class NetworkLink(Spec):
 Link: TypeAlias = NodeLink | NetworkLink
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Links(Spec):
     """The two tiers of a cluster."""
 
@@ -86,7 +86,7 @@ class Links(Spec):
     network: NetworkLink = part(NetworkLink, preset="links")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Cluster(Spec):
     """Nodes of GPUs, and three scalars that multiply every rate of their kind.
 

@@ -12,7 +12,7 @@ from perfmodel.spec.fields import Numeric, Spec, check_fields, choice, count, fl
 GATED_ACTIVATIONS = ("swiglu", "geglu")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class TransformerModel(Spec):
     """A dense decoder: `layers` of attention and MLP between an embedding and a vocabulary head.
 

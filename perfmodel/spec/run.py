@@ -15,7 +15,7 @@ from perfmodel.spec.model import TransformerModel, divisors
 from perfmodel.spec.stack import SoftwareStack
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class PublishedFigures(Spec):
     """What a source prints of one stage; None for what it does not."""
 
@@ -27,7 +27,7 @@ class PublishedFigures(Spec):
         return any(figure is not None for figure in (self.iteration_time_s, self.mfu, self.days))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Stage(Spec):
     """One stage of the ramp; `tokens` are those it trains on, `published` the figures its source prints."""
 
@@ -37,7 +37,7 @@ class Stage(Spec):
     published: PublishedFigures = part(PublishedFigures, default=PublishedFigures())
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Run(Spec):
     """What is trained, on what, how, and for how long. Errors: InputError or NotSupportedError for an impossible layout."""
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from perfmodel.spec.fields import Numeric, Spec, choice, flag, number, text
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class SoftwareStack(Spec):
     """One software family in one version range.
 

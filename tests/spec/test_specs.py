@@ -121,3 +121,13 @@ def test_a_guess_is_offered_only_when_it_is_near() -> None:
     """Else all known words are."""
     assert did_you_mean("tensor_paralell", ["tensor_parallel", "name"]) == "did you mean tensor_parallel?"
     assert did_you_mean("zzz", ["b", "a"]) == "known: a, b"
+
+
+def test_specs_are_equal_by_value_arrays_too() -> None:
+    """And unequal to anything else."""
+    arrays = replace(MODEL, layers=np.arange(1, 5))
+    assert arrays == replace(MODEL, layers=np.arange(1, 5))
+    assert arrays != replace(MODEL, layers=np.arange(2, 6))
+    assert arrays != MODEL != "Nemotron-4 15B"
+    assert replace(CLUSTER, name=CLUSTER.name) == CLUSTER
+    assert "layers=32" in repr(MODEL)
