@@ -25,7 +25,7 @@ from perfmodel.count.operators import (
     Operator,
     gradients,
 )
-from perfmodel.count.parameters import kv_size_per_shard
+from perfmodel.count.parameters import into_mlp_size, kv_size_per_shard
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.layout import Layout, tensor_parallel_group
 from perfmodel.spec.model import TransformerModel
@@ -108,7 +108,7 @@ class DecoderOperators:
             + self.row_linear("layer.attention.projection", inner=query)
             + self.residual("layer.attention.residual")
             + self.norm("layer.mlp.norm")
-            + self.column_linear("layer.mlp.fc1", columns=2 * ffn if model.gated else ffn)
+            + self.column_linear("layer.mlp.fc1", columns=into_mlp_size(model) / self.tensor)
             + self.activation(ffn)
             + self.row_linear("layer.mlp.fc2", inner=ffn)
             + self.residual("layer.mlp.residual")

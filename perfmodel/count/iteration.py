@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from perfmodel.count.decoder import Block, DecoderOperators, with_recompute
 from perfmodel.count.operators import Operator
+from perfmodel.count.parameters import layer_weights
 from perfmodel.count.synchronisation import synchronisation_operators
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.layout import Layout
@@ -70,10 +71,8 @@ def model_flop_per_token(model: TransformerModel, sequence_length: Numeric) -> N
     >>> float(model_flop_per_token(model_preset("nemotron-4-15b"), 4096)) / 1e9
     93.99435264
     """
-    hidden, query = model.hidden_size, model.query_size
-    attention = hidden * (query + 2 * model.kv_size) + query * hidden
-    mlp = (3 if model.gated else 2) * hidden * model.ffn_hidden_size
-    linear = model.layers * (attention + mlp) + model.vocab_size * hidden
+    attention, mlp = layer_weights(model, kv_size=model.kv_size)
+    linear = model.layers * (attention + mlp) + model.vocab_size * model.hidden_size
     return 6.0 * linear + attention_flop_per_token(model, sequence_length)
 
 

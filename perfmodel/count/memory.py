@@ -13,7 +13,7 @@ import numpy as np
 
 from perfmodel.count.decoder import ACTIVATION_BYTES
 from perfmodel.count.iteration import Iteration
-from perfmodel.count.operators import saved_bytes
+from perfmodel.count.operators import Matmul, saved_bytes
 from perfmodel.count.parameters import shard_parameter_count
 from perfmodel.count.synchronisation import optimizer_shards
 from perfmodel.spec.fields import Numeric
@@ -51,12 +51,11 @@ def memory_bytes(model: TransformerModel, layout: Layout, stack: SoftwareStack, 
     held = shard_parameter_count(model, tensor_parallel=layout.tensor_parallel)
     shard = held.total
     cast = 2 * (held.attention + held.mlp) if layout.precision == "fp8" else 0.0 * shard  # 8-bit weights and their transposes
-    logits = layout.tokens_per_micro_batch * model.padded_vocab_size(layout.tensor_parallel) / layout.tensor_parallel
-    loss = stack.loss_peak_bytes * logits
+    logits = next(op for op in work.head.forward if isinstance(op, Matmul))
+    loss = stack.loss_peak_bytes * logits.rows * logits.columns
     head = saved_bytes(work.head.forward)
-    rerun = np.maximum(
-        rerun_layer_bytes(model, layout, work) - loss - head, 0
-    )  # the loss is over when the first layer runs again
+    # the loss is over when the first layer runs again: only what that needs beyond it adds to the peak
+    rerun = np.maximum(rerun_layer_bytes(model, layout, work) - loss - head, 0)
     activations = activation_bytes(model, layout, work) + head + rerun
     groups = (layout.tensor_parallel > 1) * 1.0 + (layout.data_parallel > 1) * 1.0
     return MemoryBytes(

@@ -63,15 +63,27 @@ def kv_size_per_shard(model: TransformerModel, tensor_parallel: Numeric) -> Nume
     return np.maximum(model.kv_heads / tensor_parallel, 1) * model.head_size
 
 
+def layer_weights(model: TransformerModel, *, kv_size: Numeric) -> tuple[Numeric, Numeric]:
+    """The matrices of one layer: attention h*(q + 2*v) + q*h, and MLP h*f (twice when gated) + f*h; no biases."""
+    hidden, query = model.hidden_size, model.query_size
+    attention = hidden * (query + 2 * kv_size) + query * hidden
+    return attention, hidden * into_mlp_size(model) + model.ffn_hidden_size * hidden
+
+
+def into_mlp_size(model: TransformerModel) -> Numeric:
+    """Columns of the first product of the MLP: two halves when it is gated."""
+    return 2 * model.ffn_hidden_size if model.gated else model.ffn_hidden_size
+
+
 def _count(model: TransformerModel, *, tensor_parallel: Numeric, kv_size: Numeric, vocab_size: Numeric) -> ParameterCount:
-    hidden, query, ffn = model.hidden_size, model.query_size, model.ffn_hidden_size
-    into_mlp = 2 * ffn if model.gated else ffn
+    hidden, query = model.hidden_size, model.query_size
+    attention_weights, mlp_weights = layer_weights(model, kv_size=kv_size)
     norm = 2 * hidden if model.norm == "layernorm" else hidden
-    attention = (hidden * (query + 2 * kv_size) + query * hidden) / tensor_parallel
-    mlp = (hidden * into_mlp + ffn * hidden) / tensor_parallel
+    attention = attention_weights / tensor_parallel
+    mlp = mlp_weights / tensor_parallel
     if model.biases:  # a column-parallel bias is split with its columns, a row-parallel one is whole on every rank
         attention = attention + (query + 2 * kv_size) / tensor_parallel + hidden
-        mlp = mlp + into_mlp / tensor_parallel + hidden
+        mlp = mlp + into_mlp_size(model) / tensor_parallel + hidden
     vocabulary_matrix = vocab_size * hidden / tensor_parallel
     return ParameterCount(
         embedding=vocabulary_matrix,

@@ -78,7 +78,7 @@ def _published(cells: dict[str, str], presets: Mapping[str, Any]) -> MeasuredRun
     for column, value in DEFAULTS.items():
         if not cells[column]:
             cells[column] = value
-            if column not in SILENT_DEFAULTS and column != "activation":
+            if column not in SILENT_DEFAULTS:
                 assumptions.append(f"{column} is not stated: {value} is assumed")
     model = build(TransformerModel, model_mapping)
     run, reason = None, ""

@@ -42,8 +42,3 @@ class SoftwareStack(Spec):
     framework_bytes: Numeric = number("bytes")  # CUDA context and library workspaces
     communication_buffer_bytes: Numeric = number("bytes")  # of each process group with more than one rank
     fragmentation: Numeric = number("ratio", maximum=1)  # allocator loss, as a share of the activations and the loss peak
-
-    @property
-    def accumulates_in_fp32(self) -> bool:
-        """Whether weight gradients are added up in 4-byte numbers."""
-        return bool(self.gradient_bytes == 4)

@@ -185,7 +185,7 @@ def test_inline_mappings_stand_for_presets(tmp_path: Path) -> None:
     (candidate,) = read_candidates(str(path))
     assert candidate.run.cluster.network_bytes_per_s_per_gpu == 100e9
     assert candidate.run.cluster.compute_scale == 0.92
-    assert candidate.run.stack.accumulates_in_fp32
+    assert candidate.run.stack.gradient_bytes == 4
 
 
 def test_listed_values_become_candidates() -> None:
