@@ -9,6 +9,7 @@ import gc
 import os
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -61,6 +62,9 @@ def perfmodel(
 def predict(
     run: Annotated[str, typer.Argument(metavar="RUN", help="A preset run (perfmodel list) or a YAML, TOML or JSON run file.")],
     overrides: Overrides = None,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Add every operator, how sure its time is, and where the uncertainty comes from.")
+    ] = False,
     as_json: AsJson = False,
     output: Output = None,
 ) -> None:
@@ -78,11 +82,19 @@ def predict(
     if _wants_json(as_json, output):
         from perfmodel.report.documents import prediction_document
 
-        _emit_json(prediction_document(first, assumptions=assumptions, candidates=predictions), output)
+        document = prediction_document(first, assumptions=assumptions, candidates=predictions, verbose=verbose)
+        _emit_json(document, output)
     else:
+        from rich.console import Group
+
         from perfmodel.report.tables import prediction_report
 
-        _emit_table(prediction_report(first, assumptions=assumptions, candidates=predictions), output)
+        report = [prediction_report(first, assumptions=assumptions, candidates=predictions)]
+        if verbose:
+            from perfmodel.report.details import prediction_details
+
+            report.append(prediction_details(first))
+        _emit_table(Group(*report), output)
     if not first.fits:
         raise typer.Exit(1)
 
@@ -101,6 +113,8 @@ def validate(
     from perfmodel.exchange.published_runs import read_measured_runs
 
     measured = read_measured_runs(file)
+    for warning, rows in Counter(each.warning for each in measured if each.warning).items():
+        print(f"perfmodel: warning: {warning} ({rows} rows)", file=sys.stderr)
     comparisons = [compare(each) for each in _progress(measured, "predicting")]
     summary: dict[str, Any] = {
         "overall": summarise(comparisons),

@@ -7,14 +7,13 @@ specs -> count.iteration -> count.memory
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from perfmodel.count.iteration import Iteration, iteration, model_flop_per_token
 from perfmodel.count.memory import MemoryBytes, memory_bytes
 from perfmodel.count.operators import hardware_flop, model_flop
-from perfmodel.count.parameters import shard_parameter_count
 from perfmodel.count.synchronisation import buckets
 from perfmodel.errors import InputError
 from perfmodel.spec.fields import Numeric, Truth
@@ -24,9 +23,9 @@ from perfmodel.spec.model import TransformerModel
 from perfmodel.spec.run import Run, Stage
 from perfmodel.spec.stack import SoftwareStack
 from perfmodel.timing.schedule import Breakdown, breakdown
+from perfmodel.timing.uncertainty import Uncertainty, uncertainty
 
 SECONDS_PER_DAY = 86400.0
-SCALES = ("compute_scale", "node_link_scale", "network_scale")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +35,7 @@ class StagePrediction:
     layout: Layout
     work: Iteration  # the operators that all numbers are folds of
     iteration_time_s: Numeric
-    iteration_time_interval_s: tuple[Numeric, Numeric]  # 90 %
+    uncertainty: Uncertainty  # of the iteration time
     mfu: Numeric
     hfu: Numeric
     model_flop_per_token: Numeric
@@ -44,6 +43,11 @@ class StagePrediction:
     memory: MemoryBytes
     fits: Truth
     headroom_bytes: Numeric  # of the GPU's memory; negative when the layout does not fit
+
+    @property
+    def iteration_time_interval_s(self) -> tuple[Numeric, Numeric]:
+        """The 90 % interval of the iteration time."""
+        return self.uncertainty.low_s, self.uncertainty.high_s
 
     @property
     def tokens_per_s(self) -> Numeric:
@@ -115,13 +119,12 @@ def predict(run: Run) -> Prediction:
 def predict_stage(model: TransformerModel, cluster: Cluster, stack: SoftwareStack, layout: Layout) -> StagePrediction:
     """Time, MFU and memory of one layout, or of arrays of them that broadcast, over one cluster or arrays of its numbers."""
     work = iteration(model, layout, stack)
-    shard = shard_parameter_count(model, tensor_parallel=layout.tensor_parallel)
-    bucket = buckets(shard, layout, stack)
+    bucket = buckets(model, layout, stack)
 
-    def parts_on(cluster: Cluster) -> Breakdown:
+    def parts_on(cluster: Cluster, stack: SoftwareStack) -> Breakdown:
         return breakdown(work, bucket, gpus=layout.gpus, cluster=cluster, stack=stack)
 
-    parts = parts_on(cluster)
+    parts = parts_on(cluster, stack)
     memory = memory_bytes(model, layout, stack, work)
     seconds = parts.total_s
     capacity_flop = seconds * cluster.gpu.peak(layout.precision)
@@ -130,7 +133,7 @@ def predict_stage(model: TransformerModel, cluster: Cluster, stack: SoftwareStac
         layout=layout,
         work=work,
         iteration_time_s=seconds,
-        iteration_time_interval_s=_interval(lambda ends: parts_on(ends).total_s, seconds, cluster),
+        uncertainty=uncertainty(lambda *ends: parts_on(*ends).total_s, seconds, cluster, stack),
         mfu=work.fold(model_flop) / capacity_flop,
         hfu=work.fold(hardware_flop) / capacity_flop,
         model_flop_per_token=model_flop_per_token(model, layout.sequence_length),
@@ -139,29 +142,3 @@ def predict_stage(model: TransformerModel, cluster: Cluster, stack: SoftwareStac
         fits=headroom >= 0,
         headroom_bytes=headroom,
     )
-
-
-def _interval(time_s: Callable[[Cluster], Numeric], seconds: Numeric, cluster: Cluster) -> tuple[Numeric, Numeric]:
-    """T - sqrt(sum(fast_i^2)) .. T + sqrt(sum(slow_i^2)): each scale of the cluster at both ends of its own 90 % interval.
-
-    One call of the same equations: a first axis of 6 holds the two ends of each of the three scales. The scales are
-    independent of each other, and each moves all of its operators at once.
-    """
-    ends = np.asarray(time_s(_ends(cluster, np.ndim(seconds))))
-    gained, lost = 0.0 * seconds, 0.0 * seconds
-    for index in range(len(SCALES)):
-        fast_s, slow_s = ends[2 * index], ends[2 * index + 1]
-        gained = gained + (seconds - fast_s) * (seconds - fast_s)
-        lost = lost + (slow_s - seconds) * (slow_s - seconds)
-    return seconds - np.sqrt(gained), seconds + np.sqrt(lost)
-
-
-def _ends(cluster: Cluster, dimensions: int) -> Cluster:
-    """The cluster six times: each scale in turn faster and slower by its spread, before `dimensions` other axes."""
-    scales = {}
-    for index, scale in enumerate(SCALES):
-        factor = np.ones((2 * len(SCALES), *(1,) * dimensions))
-        spread = getattr(cluster, f"{scale}_spread")
-        factor[2 * index], factor[2 * index + 1] = 1.0 + spread, 1.0 / (1.0 + spread)
-        scales[scale] = getattr(cluster, scale) * factor
-    return replace(cluster, **scales)

@@ -117,7 +117,7 @@ class DecoderOperators:
     def norm(self, name: str) -> Block:
         """Reads and writes the stream; backwards reads it and its gradient and writes one. Keeps its input."""
         stream = self.hidden_bytes / self.token_shards
-        return _local(MemoryBound(name=name, moved_bytes=2 * stream, backward_bytes=3 * stream, saved_bytes=stream))
+        return _local(MemoryBound(name=name, family="norm", moved_bytes=2 * stream, backward_bytes=3 * stream, saved_bytes=stream))
 
     def residual(self, name: str) -> Block:
         """Adds the branch to the stream (with dropout: writes and keeps a one-byte mask); backwards adds two gradients."""
@@ -153,6 +153,7 @@ class DecoderOperators:
                     name="layer.attention.core",
                     sequences=self.layout.micro_batch_size,
                     heads=heads,
+                    kv_heads=kv / self.model.head_size,
                     head_size=self.model.head_size,
                     sequence_length=self.layout.sequence_length,
                     precision=self.sixteen_bit,
@@ -229,13 +230,13 @@ class DecoderOperators:
         )
         data, weight = gradients(product)
         if not self.layout.sequence_parallel:
-            linear = Block(forward=(product,), backward=(data, gradient, weight))
+            linear = Block(forward=(product,), backward=(data, gradient, *self._weight_gradient(weight)))
         else:
             gather = self._collective(f"{name}.gather", "all_gather", payload=size * self.tokens * hidden)
             again = replace(gather, phase=WEIGHT_GRADIENT, partner=(name, DATA_GRADIENT))
             if transformer_engine:
                 gather = replace(gather, partner=(name, FORWARD), pipelined=True)
-            linear = Block(forward=(gather, product), backward=(again, data, gradient, weight))
+            linear = Block(forward=(gather, product), backward=(again, data, gradient, *self._weight_gradient(weight)))
         if not eight_bit:
             return linear
         cast_in = 3 * self.tokens * hidden / self.token_shards
@@ -261,10 +262,10 @@ class DecoderOperators:
                 partner=(name, DATA_GRADIENT),
                 pipelined=True,
             )
-            linear = Block(forward=(product, scatter), backward=(gather, data, weight))
+            linear = Block(forward=(product, scatter), backward=(gather, data, *self._weight_gradient(weight)))
         else:
             reduce = self._collective(f"{name}.all_reduce", "all_reduce", payload=self.hidden_bytes)
-            linear = Block(forward=(product, reduce), backward=(data, weight))
+            linear = Block(forward=(product, reduce), backward=(data, *self._weight_gradient(weight)))
         if not self.eight_bit:
             return linear
         cast_in = 4 * self.tokens * inner
@@ -327,7 +328,17 @@ class DecoderOperators:
             useful=useful,
             precision=precision,
             weight_gradient_bytes=self.stack.gradient_bytes,
+            accumulates=self.stack.fused_gradient_accumulation,
         )
+
+    def _weight_gradient(self, weight: Operator) -> tuple[Operator, ...]:
+        """The product, and where it does not accumulate the kernel that does: reads what it wrote, adds it to the gradient."""
+        if not isinstance(weight, Matmul) or weight.accumulates:
+            return (weight,)
+        numbers = weight.rows * weight.columns
+        moved = numbers * (ACTIVATION_BYTES + 2 * self.stack.gradient_bytes)
+        add = MemoryBound(name=f"{weight.name}.accumulate", phase=WEIGHT_GRADIENT, moved_bytes=moved)
+        return weight, add
 
     def _collective(
         self,
@@ -351,7 +362,7 @@ class DecoderOperators:
         """
         return _local(
             MemoryBound(
-                name=f"{name}.quantise", moved_bytes=forward, backward_bytes=backward, backward_kernels=2, quantises=True
+                name=f"{name}.quantise", moved_bytes=forward, backward_bytes=backward, backward_kernels=2, family="cast"
             )
         )
 

@@ -26,7 +26,7 @@ class Matmul:
     """`batch` products of (rows x inner) by (inner x columns).
 
     A product without a weight multiplies two activations. `weight_gradient_bytes` is the size of one number of the gradient
-    that the weight gradient is added to. `useful` is the share of the columns that the published convention counts
+    that the weight gradient is added to, by the product itself where it `accumulates`. `useful` is the share of the columns that the published convention counts
     (padding of the vocabulary and copies of KV heads are not). `saved_bytes` are what the forward operator keeps of a
     micro-batch for its gradients.
     """
@@ -42,6 +42,7 @@ class Matmul:
     precision: str
     has_weight: bool = True
     weight_gradient_bytes: Numeric = 0
+    accumulates: bool = True
     saved_bytes: Numeric = 0.0
 
     @property
@@ -57,15 +58,17 @@ class Matmul:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FusedAttention:
-    """Causal attention that never writes its scores to memory: `sequences` x `heads` of queries over keys."""
+    """Attention that never writes its scores to memory: `sequences` x `heads` of queries over keys, causal or of all to all."""
 
     name: str
     phase: str = FORWARD
     repeats: Numeric = 1
     sequences: Numeric
     heads: Numeric
+    kv_heads: Numeric
     head_size: Numeric
     sequence_length: Numeric
+    causal: bool = True
     precision: str
     saved_bytes: Numeric = 0.0
 
@@ -86,7 +89,10 @@ class FusedAttention:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryBound:
-    """An operator whose time is the bytes it moves: `moved_bytes` forward, `backward_bytes` in its data gradient."""
+    """An operator whose time is the bytes it moves: `moved_bytes` forward, `backward_bytes` in its data gradient.
+
+    `family` is norm, elementwise, optimizer or cast: what its kernels are like, and so which coefficients time them.
+    """
 
     name: str
     phase: str = FORWARD
@@ -95,7 +101,7 @@ class MemoryBound:
     backward_bytes: Numeric = 0.0
     kernels: Numeric = 1
     backward_kernels: Numeric = 1
-    quantises: bool = False
+    family: str = "elementwise"
     saved_bytes: Numeric = 0.0
 
 
@@ -110,7 +116,7 @@ class Collective:
     name: str
     phase: str = FORWARD
     repeats: Numeric = 1
-    kind: str  # all_reduce | all_gather | reduce_scatter
+    kind: str  # all_reduce | all_gather | reduce_scatter | all_to_all | point_to_point
     payload_bytes: Numeric
     group: ProcessGroup
     partner: tuple[str, str] = ("", "")
@@ -118,12 +124,14 @@ class Collective:
 
     @property
     def wire_bytes(self) -> Numeric:
-        """What each rank sends: payload * (p - 1) / p, twice that for an all-reduce.
+        """What each rank sends: payload * (p - 1) / p, twice that for an all-reduce; all of a single message.
 
         >>> group = ProcessGroup(name="tensor_parallel", ranks=8, stride=1)
         >>> Collective(name="gather", kind="all_gather", payload_bytes=800, group=group).wire_bytes
         700.0
         """
+        if self.kind == "point_to_point":
+            return self.payload_bytes
         share = self.payload_bytes * (self.group.ranks - 1) / self.group.ranks
         return 2 * share if self.kind == "all_reduce" else share
 

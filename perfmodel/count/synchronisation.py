@@ -30,16 +30,21 @@ class Buckets:
     uncut_share: Numeric  # of the embeddings, which end the last bucket: tensors are never cut
 
 
-def buckets(shard: ParameterCount, layout: Layout, stack: SoftwareStack) -> Buckets:
+def buckets(model: TransformerModel, layout: Layout, stack: SoftwareStack) -> Buckets:
     """count = ceil(P / size) of buckets of max(bucket_parameters, bucket_parameters_per_rank * data_parallel) parameters.
+
+    Where the rule is `layer`, size is a layer's share: the count is that of the layers and one for the embeddings.
 
     >>> from perfmodel.exchange.run_files import read_candidates
     >>> run = read_candidates("nemotron-4-15b")[0].run
-    >>> shard = shard_parameter_count(run.model, tensor_parallel=8)
-    >>> [int(buckets(shard, run.layout(stage), run.stack).count) for stage in run.stages]
+    >>> [int(buckets(run.model, run.layout(stage), run.stack).count) for stage in run.stages]
     [21, 11, 7]
     """
-    size = np.maximum(stack.bucket_parameters, stack.bucket_parameters_per_rank * layout.data_parallel)
+    shard = shard_parameter_count(model, tensor_parallel=layout.tensor_parallel)
+    if stack.bucket_rule == "layer":
+        size = shard.non_embedding / model.layers
+    else:
+        size = np.maximum(stack.bucket_parameters, stack.bucket_parameters_per_rank * layout.data_parallel)
     return Buckets(
         count=np.ceil(shard.total / size),
         share=np.minimum(size / shard.total, 1.0),
@@ -55,7 +60,7 @@ def optimizer_shards(layout: Layout) -> Numeric:
 def synchronisation_operators(model: TransformerModel, layout: Layout, stack: SoftwareStack) -> tuple[Operator, ...]:
     """The operators of one optimizer step, collectives cut into buckets."""
     shard = shard_parameter_count(model, tensor_parallel=layout.tensor_parallel)
-    number = buckets(shard, layout, stack).count
+    number = buckets(model, layout, stack).count
     group = data_parallel_group(layout)
     gradient_bytes = shard.total * stack.gradient_bytes
     reduction = Collective(
@@ -96,7 +101,7 @@ def _steps(model: TransformerModel, layout: Layout, stack: SoftwareStack, shard:
             payload_bytes=4.0,
             group=world_group(layout),
         ),
-        MemoryBound(name="optimizer.adam", phase=OPTIMIZER, moved_bytes=adam, kernels=4),
+        MemoryBound(name="optimizer.adam", phase=OPTIMIZER, family="optimizer", moved_bytes=adam, kernels=4),
         MemoryBound(name="optimizer.zero_gradients", phase=OPTIMIZER, moved_bytes=gradient_bytes),
     ]
     if layout.sequence_parallel:
@@ -117,7 +122,7 @@ def _steps(model: TransformerModel, layout: Layout, stack: SoftwareStack, shard:
                 phase=OPTIMIZER,
                 moved_bytes=cast,
                 kernels=4 * model.layers,
-                quantises=True,
+                family="cast",
             )
         )
     return tuple(steps)

@@ -22,7 +22,7 @@ from perfmodel.spec.model import TransformerModel
 from perfmodel.spec.stack import SoftwareStack
 
 DATA: Final = Path(__file__).parent.parent / "data"
-KINDS: Final = ("runs", "models", "clusters", "gpus", "links", "stacks")
+KINDS: Final = ("runs", "models", "clusters", "gpus", "kernels", "links", "collectives", "stacks")
 S = TypeVar("S")
 PRIORS: Final = DATA / "cluster_priors.yaml"
 
@@ -43,12 +43,27 @@ def preset_path(kind: str, name: str) -> Path:
 def read_preset(kind: str, name: str) -> tuple[dict[str, Any], dict[str, str]]:
     """The mapping of a preset as its file has it, with `extends` resolved, and the sources of its numbers."""
     mapping = dict(_shipped(preset_path(kind, name)))
-    sources = mapping.pop("sources", {})
+    sources = {key: _sentence(source) for key, source in mapping.pop("sources", {}).items()}
     if "extends" in mapping:
         parent = mapping.pop("extends")
         base, base_sources = read_preset(kind, parent)
         return merged(base, mapping), base_sources | sources
     return mapping, sources
+
+
+def _sentence(source: Any) -> str:
+    """A source in words; those of fitted numbers are mappings of what was fitted, on what, when, and how wrong it is."""
+    if not isinstance(source, Mapping):
+        return str(source)
+    errors = (
+        f"{'' if name == 'all' else f'{name} '}{100 * error['median']:.1f} % / {100 * error['p90']:.1f} % of {error['rows']}"
+        for name, error in source["held_out"].items()
+    )
+    origin = f"{source['table']}, {source['version']}, {source['licence']}"
+    return (
+        f"fitted on {source['what']} ({origin}), {source['rows']} rows, {source['fitted']}; "
+        f"error on rows not fitted (median / p90) {', '.join(errors)}"
+    )
 
 
 def preset_titles(kind: str = "") -> dict[str, dict[str, str]]:
@@ -129,7 +144,7 @@ def _expand_part(rule: Part, value: Any) -> Any:
         base = _expand_part(rule, parent if isinstance(parent, str) else shown(parent))
         return expand(rule.spec, merged(base, value))
     if rule.spec is Cluster:
-        value = _cluster_priors() | value
+        value = merged(_cluster_priors(), value)
     return expand(rule.spec, value)
 
 

@@ -16,7 +16,7 @@ from typing import Any, Final
 from perfmodel.errors import InputError, NotSupportedError, PerfmodelError, did_you_mean, shown
 from perfmodel.exchange.building import build
 from perfmodel.exchange.documents import read_mapping, read_text
-from perfmodel.exchange.presets import DATA, expand, gpu_preset, preset_names
+from perfmodel.exchange.presets import DATA, expand, gpu_preset, preset_names, read_preset
 from perfmodel.spec.model import TransformerModel
 from perfmodel.spec.run import MeasuredRun, Run
 from perfmodel.units import parse_quantity
@@ -33,13 +33,13 @@ DEFAULTS: Final = {
     "pipeline_parallel": "1",
     "virtual_pipeline": "1",
     "context_parallel": "1",
-    "sequence_parallel": "yes",
-    "sharding": "zero1",
     "micro_batch_size": "1",
     "recompute": "none",
     "precision": "bf16",
     "activation": "gelu",
 }
+ATTENTION_KERNELS: Final = {"flash": "fused", "fused": "fused", "unfused": "unfused"}
+STACK_DEFAULTS: Final = ("sequence_parallel", "sharding")  # what the training software does when its user says nothing
 SILENT_DEFAULTS: Final = ("pipeline_parallel", "virtual_pipeline", "context_parallel")
 
 
@@ -75,7 +75,8 @@ def _row(row: Mapping[Any, Any], presets: Mapping[str, Any], *, place: str) -> M
 
 def _published(cells: dict[str, str], presets: Mapping[str, Any]) -> MeasuredRun:
     model_mapping, assumptions = _model(cells, presets)
-    for column, value in DEFAULTS.items():
+    stack, warning = _stack(cells, presets)
+    for column, value in {**DEFAULTS, **_stack_defaults(stack)}.items():
         if not cells[column]:
             cells[column] = value
             if column not in SILENT_DEFAULTS:
@@ -83,7 +84,7 @@ def _published(cells: dict[str, str], presets: Mapping[str, Any]) -> MeasuredRun
     model = build(TransformerModel, model_mapping)
     run, reason = None, ""
     try:
-        run = _run(cells, model_mapping, presets)
+        run = _run(cells, model_mapping, stack, presets)
     except NotSupportedError as error:
         reason = error.topic
     except InputError as error:
@@ -102,7 +103,8 @@ def _published(cells: dict[str, str], presets: Mapping[str, Any]) -> MeasuredRun
         mfu_convention=_mfu_convention(cells, presets),
         run=run,
         reason=reason,
-        assumptions=tuple(assumptions),
+        assumptions=tuple([warning, *assumptions] if warning else assumptions),
+        warning=warning,
     )
 
 
@@ -160,7 +162,7 @@ def _network_assumptions(cells: Mapping[str, str]) -> list[str]:
     return [f"{column} is not stated: that of the GPU's DGX is assumed" for column in columns if not cells[column]]
 
 
-def _run(cells: Mapping[str, str], model: Mapping[str, Any], presets: Mapping[str, Any]) -> Run:
+def _run(cells: Mapping[str, str], model: Mapping[str, Any], stack: Mapping[str, Any], presets: Mapping[str, Any]) -> Run:
     if not cells["global_batch_size"]:
         raise NotSupportedError("the global batch size is not stated")
     if cells["precision"] == "mxfp8":
@@ -171,7 +173,7 @@ def _run(cells: Mapping[str, str], model: Mapping[str, Any], presets: Mapping[st
         "name": cells["run_id"],
         "model": model,
         "cluster": _cluster(cells, presets),
-        "stack": _stack(cells, presets),
+        "stack": stack,
         "sequence_parallel": _yes(cells, "sequence_parallel"),
         "stages": [{"data_parallel": replicas, "global_batch_size": batch}],
     }
@@ -215,22 +217,36 @@ def _cluster(cells: Mapping[str, str], presets: Mapping[str, Any]) -> dict[str, 
     if name is None:
         raise NotSupportedError(f"no cluster preset has {cells['gpu']}", key="gpu")
     cluster: dict[str, Any] = {"extends": name}
-    if cells["gpus_per_node"]:
+    if cells["gpus_per_node"] and cells["gpu"] not in presets["rack_scale"]:
         cluster |= {"gpus_per_node": _integer(cells, "gpus_per_node"), "nics_per_node": _integer(cells, "gpus_per_node")}
     if cells["internode_gbit_per_s_per_gpu"]:
         rate = f"{cells['internode_gbit_per_s_per_gpu']}Gb/s"
-        network = read_mapping(DATA / "clusters" / f"{name}.yaml")["links"]["network"]
+        network = read_preset("clusters", name)[0]["links"]["network"]
         cluster["links"] = {"network": {"extends": network, "bandwidth_bytes_per_s": rate}}
     return cluster
 
 
-def _stack(cells: Mapping[str, str], presets: Mapping[str, Any]) -> str:
-    for entry in presets["stacks"]:
-        if entry["stack"] == cells["stack"] and re.search(entry["software"], cells["software"]):
-            return str(entry["preset"])
-    raise NotSupportedError(
-        f"stack {cells['stack'] or 'not stated'} ({cells['software'] or 'version not stated'}) has no preset yet"
-    )
+def _stack(cells: Mapping[str, str], presets: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+    """The stack of a row, and a warning where `generic` stands for one that is not known."""
+    entry = next(each for each in presets["stacks"] if _matches(each, cells))
+    stack: dict[str, Any] = {"extends": str(entry["preset"])}
+    if kernel := ATTENTION_KERNELS.get(cells.get("attention_kernel", "")):
+        stack["fused_attention"] = kernel == "fused"
+    if len(entry) > 1:
+        return stack, ""
+    name = " ".join(filter(None, (cells["stack"] or "stack not stated", f"({cells['software']})" if cells["software"] else "")))
+    return stack, f"{name} has no preset: {entry['preset']} stands for it"
+
+
+def _matches(entry: Mapping[str, str], cells: Mapping[str, str]) -> bool:
+    """Whether each column that `entry` names fits its pattern."""
+    return all(re.search(pattern, cells.get(column, "")) for column, pattern in entry.items() if column != "preset")
+
+
+def _stack_defaults(stack: Mapping[str, Any]) -> dict[str, str]:
+    mapping, _ = read_preset("stacks", stack["extends"])
+    words = {True: "yes", False: "no"}
+    return {column: words.get(mapping[column], str(mapping[column])) for column in STACK_DEFAULTS}
 
 
 def _integer(cells: Mapping[str, str], column: str) -> int:

@@ -17,6 +17,7 @@ from perfmodel.exchange.presets import expand, preset_names, read_preset
 from perfmodel.spec.run import Run
 
 STATED_SETTINGS: Final = ("precision", "sequence_parallel", "sharding", "recompute", "micro_batch_size")
+STACK_SETTINGS: Final = ("sequence_parallel", "sharding")  # a run that does not give them takes those of its stack
 HARMLESS: Final = ("name", "published")  # what may change and leave a run the one that was published
 MOST_CANDIDATES: Final = 64
 FILE_SUFFIXES: Final = (".yaml", ".yml", ".toml", ".json")
@@ -94,8 +95,9 @@ def _without_published_figures(mapping: Mapping[str, Any]) -> dict[str, Any]:
 
 def _defaults_taken(given: Sequence[str]) -> tuple[str, ...]:
     """One sentence for each setting of the layout that the run leaves to its default."""
-    missing = (name for name in STATED_SETTINGS if name not in given)
-    return tuple(f"{name} is not given: {Run.__dataclass_fields__[name].default} is assumed" for name in missing)
+    taken = {name: getattr(Run.__dataclass_fields__[name], "default", "") for name in STATED_SETTINGS}
+    taken |= dict.fromkeys(STACK_SETTINGS, "that of the stack")
+    return tuple(f"{name} is not given: {value} is assumed" for name, value in taken.items() if name not in given)
 
 
 def _parsed(override: str) -> tuple[str, Any]:
@@ -156,4 +158,8 @@ def _combinations(axes: Sequence[tuple[str, list[Any]]]) -> list[tuple[tuple[str
 def _built(mapping: Mapping[str, Any], chosen: Sequence[tuple[str, Any]]) -> Run:
     for key, value in chosen:
         mapping = _with(mapping, key, value)
-    return build(Run, expand(Run, mapping))
+    mapping = expand(Run, mapping)
+    stack = mapping.get("stack")
+    if isinstance(stack, Mapping):
+        mapping = {key: stack[key] for key in STACK_SETTINGS if key in stack} | mapping
+    return build(Run, mapping)

@@ -10,8 +10,9 @@ from perfmodel.count.operators import Collective
 from perfmodel.predict import Prediction, StagePrediction
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.hardware import Cluster
-from perfmodel.spec.run import PublishedFigures, Stage
+from perfmodel.spec.run import PublishedFigures, Run, Stage
 from perfmodel.timing.collectives import crossed_link
+from perfmodel.timing.ledger import ledger
 
 SCHEMA_VERSION: Final = 1
 
@@ -21,11 +22,18 @@ def prediction_document(
     *,
     assumptions: Sequence[str],
     candidates: Sequence[tuple[Mapping[str, Any], Prediction]] = (),
+    verbose: bool = False,
 ) -> dict[str, Any]:
-    """One run's prediction; with candidates, those of each combination of values, and the envelope over them by stage."""
-    document = {"schema_version": SCHEMA_VERSION, "name": prediction.run.name} | _run_document(prediction, assumptions)
+    """One run's prediction; with candidates, those of each combination of values, and the envelope over them by stage.
+
+    `verbose` adds every operator of each stage, with its time alone and how far that is from what was measured.
+    """
+    run = _run_document(prediction, assumptions, verbose=verbose)
+    document = {"schema_version": SCHEMA_VERSION, "name": prediction.run.name} | run
     if len(candidates) > 1:
-        document["candidates"] = [{"values": dict(values)} | _run_document(each, assumptions) for values, each in candidates]
+        document["candidates"] = [
+            {"values": dict(values)} | _run_document(each, assumptions, verbose=False) for values, each in candidates
+        ]
         document["envelope"] = envelope([each for _, each in candidates])
     return document
 
@@ -50,10 +58,13 @@ def _range(values: Any) -> list[float]:
     return [min(numbers), max(numbers)]
 
 
-def _run_document(prediction: Prediction, assumptions: Sequence[str]) -> dict[str, Any]:
+def _run_document(prediction: Prediction, assumptions: Sequence[str], *, verbose: bool) -> dict[str, Any]:
+    run = prediction.run
     return {
         "stages": [
-            _stage_document(stage, predicted, prediction.run.cluster, assumptions) for stage, predicted in prediction.stages
+            _stage_document(stage, predicted, run.cluster, assumptions)
+            | ({"operators": _operators(predicted, run)} if verbose else {})
+            for stage, predicted in prediction.stages
         ],
         "total_tokens": _optional(prediction.total_tokens),
         "total_days": _optional(prediction.total_days),
@@ -71,6 +82,10 @@ def _stage_document(stage: Stage, predicted: StagePrediction, cluster: Cluster, 
         "micro_batches": int(predicted.layout.micro_batches),
         "iteration_time_s": float(predicted.iteration_time_s),
         "iteration_time_interval_s": [float(low), float(high)],
+        "uncertainty": [
+            {"number": path, "half_width_s": float(predicted.uncertainty.half_widths_s[path]), "share": float(share)}
+            for path, share in predicted.uncertainty.shares.items()
+        ],
         "mfu": float(predicted.mfu),
         "hfu": float(predicted.hfu),
         "model_flop_per_token": float(predicted.model_flop_per_token),
@@ -89,6 +104,20 @@ def _stage_document(stage: Stage, predicted: StagePrediction, cluster: Cluster, 
         "communication": _communication(predicted, cluster),
         "assumptions": list(assumptions),
     }
+
+
+def _operators(predicted: StagePrediction, run: Run) -> list[dict[str, Any]]:
+    entries = ledger(predicted.work, gpus=predicted.layout.gpus, cluster=run.cluster, stack=run.stack)
+    return [
+        {
+            "name": entry.operator.name,
+            "phase": entry.operator.phase,
+            "repeats": float(entry.repeats),
+            "seconds": float(entry.seconds),
+            "confidence": entry.confidence,
+        }
+        for entry in entries
+    ]
 
 
 def _figures(published: PublishedFigures) -> list[tuple[str, float | None]]:

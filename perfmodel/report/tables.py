@@ -27,6 +27,7 @@ LABELS: Final = {
     "data_parallel_exposed_s": "exposed data parallel",
     "communication_slowdown_s": "SMs lost to communication",
     "launch_s": "waiting for launches",
+    "unlisted_s": "unlisted work",
     "optimizer_s": "optimizer step",
     "parameters_bytes": "parameters",
     "gradients_bytes": "gradients",

@@ -8,64 +8,166 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from perfmodel.spec.fields import Numeric, Spec, count, number, part
+from perfmodel.errors import InputError
+from perfmodel.spec.fields import Numeric, Spec, choice, count, grid, number, numbers, part, spreads, text
+
+NORM_CLASSES = ("fused", "compiled", "eager")
+MEMORY_BOUND_CLASSES = (*NORM_CLASSES, "elementwise", "optimizer")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class Evidence(Spec):
+    """What coefficients rest on.
+
+    measured     fitted on kernels of this very part, at the listed sizes
+    transferred  those of another part of the same kind
+    datasheet    printed rates or assumptions
+    """
+
+    basis: str = choice("measured", "transferred", "datasheet", default="datasheet")
+    sizes: Mapping[str, tuple[float, ...]] = grid()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class Tile(Spec):
+    """The part of a result that one multiprocessor computes at a time, and how fast against the best tile."""
+
+    rows: int = count()
+    columns: int = count()
+    rate: Numeric = number("ratio", above=0, maximum=1.2)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class MatmulCoefficients(Spec):
     """How near a matrix multiplication comes to the peak rate (equation: timing/kernels.py, matmul_time_s)."""
 
-    efficiency: Numeric = number("ratio", above=0, maximum=1.2)  # e: of the peak rate, for a large product with full waves
+    efficiency: Numeric = number("ratio", above=0, maximum=1.2)  # e: of the peak rate, for a short product with full waves
     fixed_s: Numeric = number("s")  # t0: start and drain of one kernel
     k_half: Numeric = number("count")  # k0: the inner size at which the prologue costs as much as the products
     wave_weight: Numeric = number("ratio", maximum=1)  # w: share of the idle SMs of the last wave that is really lost
     fill_weight: Numeric = number("ratio", maximum=1)  # v: the same where not even the first wave is full
     padding_weight: Numeric = number("ratio", maximum=1)  # z: share of the outer tiles' work beyond the matrix that is done
-    size_exponent: Numeric = number("ratio", maximum=1)  # g: how the rate falls as a long kernel draws more power
-    size_reference_flop: Numeric = number("flop", above=0)
-    tile_rows: int = count()
-    tile_columns: int = count()
-    memory_efficiency: Numeric = number("ratio", above=0, maximum=1)  # of the memory rate, for a product bound by its operands
+    split_inner: Numeric = number("count")  # x: what adding up one more partial sum costs, as a number of inner columns
+    most_splits: int = count()  # into how many partial sums the inner size may be cut
+    tiles: tuple[Tile, ...] = part(Tile, shape="sequence")  # that the library can choose from
+    slowdown: Numeric = number("ratio", maximum=2)  # g: how much slower a long product is, once the power limit takes hold
+    slowdown_flop: Numeric = number("flop", above=0)  # F0: the product that is slowed down by half of that
+    memory_efficiency: Numeric = number("ratio", above=0, maximum=1)  # e_m: of the memory rate, for a product bound by its operands
     overlap_power: Numeric = number("ratio", minimum=1, maximum=50)  # p: 1 adds up computing and loading, infinity hides one
     weight_gradient_factor: Numeric = number("ratio", minimum=1)  # time factor of accumulating into fp32
+    evidence: Evidence = part(Evidence, default=Evidence())
+    spread: Mapping[str, Numeric] = spreads()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class AttentionCoefficients(Spec):
-    """One direction of fused attention (equation: timing/kernels.py, fused_attention_time_s)."""
+    """One direction of fused attention (equation: timing/attention.py, fused_attention_time_s)."""
 
-    efficiency: Numeric = number("ratio", above=0, maximum=1)  # of the peak rate, for long sequences
+    efficiency: Numeric = number("ratio", above=0, maximum=1)  # e: of the peak rate, at head size 128, for long sequences
+    by_head_size: Mapping[str, Numeric] = numbers("ratio")  # the efficiency at other head sizes against that
+    fixed_s: Numeric = number("s")  # t0
+    sequence_half: Numeric = number("count")  # h: what each query costs beyond its keys, as a number of keys; causal
+    sequence_half_full: Numeric = number("count")  # the same without a mask
+    longest_rows: Numeric = number("count")  # rows of queries of the longest tile, which bounds a small causal kernel
+    fill_power: Numeric = number("ratio", minimum=1, maximum=50)  # p: how that bound and the SMs' common work add up
+    wave_weight: Numeric = number("ratio", maximum=1)  # w: share of the idle SMs of the last wave that is lost; no mask
+    tile_rows: int = count()  # rows of queries of a tile
+    memory_efficiency: Numeric = number("ratio", above=0, maximum=1)  # of the memory rate, for queries, keys, values and output
+    growth: Numeric = number("ratio", maximum=1)  # g: how the rate falls as a long kernel meets the power limit
+    growth_s: Numeric = number("s", above=0)  # how long a kernel must be for that
+    evidence: Evidence = part(Evidence, default=Evidence())
+    spread: Mapping[str, Numeric] = spreads()
+
+    def __post_init__(self) -> None:
+        Spec.__post_init__(self)
+        for size in self.by_head_size:
+            if not size.isdigit():
+                raise InputError("head sizes are whole numbers", key=f"by_head_size.{size}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class MemoryBoundCoefficients(Spec):
+    """A class of memory-bound kernels: t0 + bytes / (memory rate * e), forward and backward."""
+
     fixed_s: Numeric = number("s")
-    sequence_half: Numeric = number("count")  # keys per query at which the rate is half of its limit
-    products: Numeric = number("count", above=0)  # matrix products done in this direction
+    efficiency: Numeric = number("ratio", above=0, maximum=1.2)
+    backward_fixed_s: Numeric = number("s")
+    backward_efficiency: Numeric = number("ratio", above=0, maximum=1.2)
+    evidence: Evidence = part(Evidence, default=Evidence())
+    spread: Mapping[str, Numeric] = spreads()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class KernelProfile(Spec):
-    """All that is known of a GPU's kernels; `matmul` maps a precision to its coefficients."""
+    """All that is known of a GPU's kernels; `matmul` maps a precision, `memory_bound` a class, to its coefficients.
 
+    Classes: fused, compiled and eager norms; elementwise chains; the optimizer; casts to 8 bits, where the GPU has them.
+    """
+
+    name: str = text()
     matmul: Mapping[str, MatmulCoefficients] = part(MatmulCoefficients, shape="table")
     attention_forward: AttentionCoefficients = part(AttentionCoefficients)
     attention_backward: AttentionCoefficients = part(AttentionCoefficients)
-    memory_bound_fixed_s: Numeric = number("s")  # start and drain of one memory-bound kernel
-    quantise_fixed_s: Numeric | None = number("s", optional=True, default=None)  # start and drain of a cast to 8 bits
-    quantise_efficiency: Numeric | None = number("ratio", above=0, maximum=1, optional=True, default=None)  # of the memory rate
+    memory_bound: Mapping[str, MemoryBoundCoefficients] = part(MemoryBoundCoefficients, shape="table")
+
+    def __post_init__(self) -> None:
+        Spec.__post_init__(self)
+        for name in (*MEMORY_BOUND_CLASSES, *(("cast",) if "fp8" in self.matmul else ())):
+            if name not in self.memory_bound:
+                raise InputError("missing; every class of memory-bound kernels is needed", key=f"memory_bound.{name}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class CollectiveCoefficients(Spec):
-    """One collective inside a node: latency + wire bytes / bandwidth + s_per_root_byte * sqrt(wire bytes)."""
+    """One collective inside a node, for groups of any size (equation: timing/collectives.py, node_collective_time_s)."""
 
     latency_s: Numeric = number("s")
+    rank_latency_s: Numeric = number("s")  # added by each rank after the first
+    own_shard: Numeric = number("ratio")  # how much of a rank's own share is copied as if it were sent
     bandwidth_bytes_per_s: Numeric = number("bytes_per_s", above=0)
     s_per_root_byte: Numeric = number("ratio")  # how the transfer fills its pipeline: seconds for the square root of a byte
+    spread: Mapping[str, Numeric] = spreads()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
-class GroupCoefficients(Spec):
-    """The collectives of a group of `ranks` GPUs inside a node."""
+class SwitchCoefficients(Spec):
+    """An all-reduce that the switch adds up (NVLS): its time does not depend on the number of ranks."""
 
-    ranks: int = count(minimum=2)
+    ranks: int = count(minimum=2)  # the smallest group that uses it
+    latency_s: Numeric = number("s")
+    bandwidth_bytes_per_s: Numeric = number("bytes_per_s", above=0)
+    s_per_root_byte: Numeric = number("ratio")
+    spread: Mapping[str, Numeric] = spreads()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class NodeCollectives(Spec):
+    """The collectives of groups inside one node, or inside one domain of switched links."""
+
+    name: str = text()
     all_reduce: CollectiveCoefficients = part(CollectiveCoefficients)
     all_gather: CollectiveCoefficients = part(CollectiveCoefficients)
     reduce_scatter: CollectiveCoefficients = part(CollectiveCoefficients)
+    all_to_all: CollectiveCoefficients = part(CollectiveCoefficients)
+    switch_reduce: SwitchCoefficients | None = part(SwitchCoefficients, optional=True, default=None)
+    evidence: Evidence = part(Evidence, default=Evidence())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class NetworkCollectives(Spec):
+    """The collectives of groups over several nodes (equations: timing/collectives.py)."""
+
+    name: str = text()
+    latency_s: Numeric = number("s")  # of a ring, whatever its size
+    rank_latency_s: Numeric = number("s")  # added by each step of a ring that stays in a node
+    node_latency_s: Numeric = number("s")  # added by each step of a ring from one node to the next
+    tree_start_s: Numeric = number("s")  # of a tree, whatever its size, inside the nodes too
+    tree_latency_s: Numeric = number("s")  # added by each doubling of the nodes of a tree
+    peer_latency_s: Numeric = number("s")  # added by each rank of another node that an all-to-all sends to
+    point_latency_s: Numeric = number("s")  # of one message from GPU to GPU
+    point_efficiency: Numeric = number("ratio", above=0, maximum=1)  # of the bandwidth of the NIC, for one message
+    efficiency: Numeric = number("ratio", above=0, maximum=1)  # of the bandwidth, over reference_nodes and fewer
+    reference_nodes: Numeric = number("count", above=0)
+    scale_exponent: Numeric = number("ratio")  # the efficiency falls as (nodes / reference_nodes) ** -exponent
+    evidence: Evidence = part(Evidence, default=Evidence())
+    spread: Mapping[str, Numeric] = spreads()

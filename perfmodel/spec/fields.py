@@ -9,6 +9,7 @@ A numeric field holds a number or a NumPy array of any shape: arrays of one spec
 from __future__ import annotations
 
 from dataclasses import MISSING, Field, dataclass, field, fields
+from types import MappingProxyType
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -94,9 +95,12 @@ class Part:
     spec: type
     shape: str  # one | table | sequence
     preset: str
+    optional: bool = False
 
     def problem(self, value: Any) -> str:
         """What is wrong with `value`, or ""."""
+        if value is None and self.optional:
+            return ""
         members = [value] if self.shape == "one" else list(value.values()) if self.shape == "table" else list(value)
         if self.shape != "one" and not members:
             return f"at least one {self.spec.__name__} is needed"
@@ -115,7 +119,19 @@ class NumberTable:
         return next((f"{name}: {wrong}" for name, entry in value.items() if (wrong := self.number.problem(entry))), "")
 
 
-Rule: TypeAlias = Number | Choice | Flag | Text | Part | NumberTable
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """Names to the values at which something was measured: a list of numbers each, in rising order."""
+
+    def problem(self, value: Any) -> str:
+        """What is wrong with `value`, or ""."""
+        for name, values in value.items():
+            if not values or list(values) != sorted(set(values)):
+                return f"{name}: {shown(values)} are not numbers in rising order"
+        return ""
+
+
+Rule: TypeAlias = Number | Choice | Flag | Text | Part | NumberTable | Grid
 
 
 def number(
@@ -152,15 +168,26 @@ def text(*, default: Any = MISSING) -> Any:
     return _field(Text(), default)
 
 
-def part(spec: type, *, shape: str = "one", preset: str = "", default: Any = MISSING) -> Any:
-    """A field that holds another spec."""
-    return _field(Part(spec, shape, preset), default)
+def part(spec: type, *, shape: str = "one", preset: str = "", optional: bool = False, default: Any = MISSING) -> Any:
+    """A field that holds another spec; `optional` admits None."""
+    return _field(Part(spec, shape, preset, optional), default)
 
 
 def numbers(dimension: str, *, above: float = 0.0, default: Any = MISSING) -> Any:
     """A field that maps names to numbers."""
     rule = NumberTable(Number(dimension, 0.0, above, 1e30, integer=False, optional=False))
     return _field(rule, default)
+
+
+def spreads() -> Any:
+    """The field `spread`: names of uncertain numbers beside it to the relative half widths of their 90 % intervals."""
+    rule = NumberTable(Number("ratio", 0.0, None, 3.0, integer=False, optional=False))
+    return field(default_factory=lambda: MappingProxyType({}), metadata={"rule": rule})
+
+
+def grid() -> Any:
+    """A field that maps sizes to the values at which they were measured."""
+    return field(default_factory=lambda: MappingProxyType({}), metadata={"rule": Grid()})
 
 
 def _field(rule: Rule, default: Any) -> Any:
@@ -175,6 +202,8 @@ def rule_of(entry: Field[Any]) -> Rule:
 
 class Spec:
     """The root of all specs: a frozen value that checks its fields when it is made.
+
+    A field `spread` (made by `spreads`) says how uncertain the numbers beside it are (spec/spread.py).
 
     Two specs are equal when all their fields are, arrays element by element (what dataclasses generate fails on arrays).
     """
@@ -208,3 +237,7 @@ def check_fields(spec: Any) -> None:
     for entry in fields(spec):
         if wrong := rule_of(entry).problem(getattr(spec, entry.name)):
             raise InputError(wrong, key=entry.name)
+    for name in getattr(spec, "spread", ()):
+        numbers_beside = [entry.name for entry in fields(spec) if isinstance(rule_of(entry), Number)]
+        if name not in numbers_beside:
+            raise InputError(f"no number of that name beside it; {did_you_mean(name, numbers_beside)}", key=f"spread.{name}")

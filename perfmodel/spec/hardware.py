@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from perfmodel.errors import InputError, NotSupportedError, did_you_mean
-from perfmodel.spec.coefficients import GroupCoefficients, KernelProfile
-from perfmodel.spec.fields import Numeric, Spec, count, number, numbers, part, text
+from perfmodel.spec.coefficients import KernelProfile, MatmulCoefficients, NetworkCollectives, NodeCollectives
+from perfmodel.spec.fields import Numeric, Spec, count, number, numbers, part, spreads, text
 
 PRECISIONS = ("bf16", "fp16", "fp8")
 
@@ -22,7 +22,7 @@ class Gpu(Spec):
     memory_bandwidth_bytes_per_s: Numeric = number("bytes_per_s", above=0)
     peak_flop_per_s: Mapping[str, Numeric] = numbers("flop_per_s")
     streaming_multiprocessors: int = count()
-    kernels: KernelProfile = part(KernelProfile)
+    kernels: KernelProfile = part(KernelProfile, preset="kernels")
 
     def __post_init__(self) -> None:
         Spec.__post_init__(self)
@@ -30,8 +30,6 @@ class Gpu(Spec):
             for precision in table:
                 if precision not in PRECISIONS:
                     raise InputError(f"unknown precision; {did_you_mean(precision, PRECISIONS)}", key=f"{key}.{precision}")
-        if "fp8" in self.kernels.matmul and None in (self.kernels.quantise_fixed_s, self.kernels.quantise_efficiency):
-            raise InputError("8-bit products need quantise_fixed_s and quantise_efficiency", key="kernels")
 
     def peak(self, precision: str) -> Numeric:
         """Dense peak rate [FLOP/s]. Errors: NotSupportedError when the GPU has no such arithmetic."""
@@ -40,24 +38,28 @@ class Gpu(Spec):
             raise NotSupportedError(f"{self.name} has no {precision} rate; it has {have}", key="precision")
         return self.peak_flop_per_s[precision]
 
+    def matmul(self, precision: str) -> MatmulCoefficients:
+        """The coefficients of products in `precision`; both 16-bit ones run on the same circuits.
+
+        Errors: NotSupportedError when no such products were measured.
+        """
+        for known in (precision, "bf16" if precision == "fp16" else precision):
+            if known in self.kernels.matmul:
+                return self.kernels.matmul[known]
+        raise NotSupportedError(f"no {precision} kernels were measured on {self.name}", key="precision")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class NodeLink(Spec):
-    """The switched links inside a node, as measured collectives of groups of 2, 4, 8 .. GPUs, in that order.
+    """The switched links inside a node, and the collectives that were measured on them.
 
     A faster or slower link than the measured one scales their rates in proportion.
     """
 
     name: str = text()
     bandwidth_bytes_per_s: Numeric = number("bytes_per_s", above=0)  # datasheet, per GPU, one direction
-    measured_bandwidth_bytes_per_s: Numeric = number("bytes_per_s", above=0)  # of the link that the groups were measured on
-    groups: tuple[GroupCoefficients, ...] = part(GroupCoefficients, shape="sequence")
-
-    def __post_init__(self) -> None:
-        Spec.__post_init__(self)
-        sizes = [group.ranks for group in self.groups]
-        if sizes != sorted(set(sizes)):
-            raise InputError(f"groups of {', '.join(map(str, sizes))} ranks must grow from one to the next", key="groups")
+    measured_bandwidth_bytes_per_s: Numeric = number("bytes_per_s", above=0)  # of the link that the collectives were measured on
+    collectives: NodeCollectives = part(NodeCollectives, preset="collectives")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
@@ -66,13 +68,7 @@ class NetworkLink(Spec):
 
     name: str = text()
     bandwidth_bytes_per_s: Numeric = number("bytes_per_s", above=0)  # of one NIC, one direction
-    latency_s: Numeric = number("s")  # of a ring, whatever its size
-    rank_latency_s: Numeric = number("s")  # added by each rank of a ring
-    tree_start_s: Numeric = number("s")  # of a tree, whatever its size, inside the nodes too
-    tree_latency_s: Numeric = number("s")  # added by each doubling of the nodes of a tree
-    efficiency: Numeric = number("ratio", above=0, maximum=1)  # of the bandwidth, over reference_nodes
-    reference_nodes: Numeric = number("count", above=0)
-    scale_exponent: Numeric = number("ratio")  # the efficiency falls as (nodes / reference_nodes) ** -exponent
+    collectives: NetworkCollectives = part(NetworkCollectives, preset="collectives")
 
 
 Link: TypeAlias = NodeLink | NetworkLink
@@ -90,8 +86,8 @@ class Links(Spec):
 class Cluster(Spec):
     """Nodes of GPUs, and three scalars that multiply every rate of their kind.
 
-    A scalar is what differs between two clusters of the same parts (clocks, cooling, network health). Its spread is the
-    half width of its 90 % interval, relative; one draw of it serves all operators of a run.
+    A scalar is what differs between two clusters of the same parts (clocks, cooling, network health); one draw of it serves
+    all operators of a run.
     """
 
     name: str = text()
@@ -100,12 +96,10 @@ class Cluster(Spec):
     nics_per_node: int = count()
     links: Links = part(Links)
     compute_scale: Numeric = number("ratio", above=0)
-    compute_scale_spread: Numeric = number("ratio", maximum=0.9)
     gpu_speed_deviation: Numeric = number("ratio", maximum=0.1)  # standard deviation between GPUs of one cluster
     node_link_scale: Numeric = number("ratio", above=0)
-    node_link_scale_spread: Numeric = number("ratio", maximum=0.9)
     network_scale: Numeric = number("ratio", above=0)
-    network_scale_spread: Numeric = number("ratio", maximum=0.9)
+    spread: Mapping[str, Numeric] = spreads()
 
     @property
     def network_bytes_per_s_per_gpu(self) -> Numeric:

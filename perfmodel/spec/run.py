@@ -50,8 +50,8 @@ class Run(Spec):
     pipeline_parallel: Numeric = count(default=1)
     virtual_pipeline: Numeric = count(default=1)
     context_parallel: Numeric = count(default=1)
-    sequence_parallel: bool = flag(default=True)
-    sharding: str = choice(*SHARDINGS, default="zero1")
+    sequence_parallel: bool = flag()
+    sharding: str = choice(*SHARDINGS)
     recompute: str = choice(*RECOMPUTES, default="none")
     micro_batch_size: Numeric = count(default=1)
     sequence_length: Numeric = count()
@@ -105,14 +105,14 @@ class MeasuredRun:
     run: Run | None
     reason: str
     assumptions: tuple[str, ...]
+    warning: str = ""  # what a user should hear before trusting the prediction
 
 
 def check_layout(model: TransformerModel, cluster: Cluster, layout: Layout) -> None:
     """Raise for a layout that cannot exist (InputError), or that the equations do not cover (NotSupportedError)."""
     _check_supported(layout)
     cluster.gpu.peak(layout.precision)
-    if layout.precision not in cluster.gpu.kernels.matmul:
-        raise NotSupportedError(f"no {layout.precision} kernels were measured on {cluster.gpu.name}", key="precision")
+    cluster.gpu.matmul(layout.precision)
     tensor = layout.tensor_parallel
     for size, what in (
         (model.attention_heads, "attention heads"),

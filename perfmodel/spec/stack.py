@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from perfmodel.spec.fields import Numeric, Spec, choice, flag, number, text
+from perfmodel.spec.coefficients import NORM_CLASSES
+from perfmodel.spec.fields import Numeric, Spec, choice, flag, number, spreads, text
+from perfmodel.spec.layout import SHARDINGS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
@@ -15,15 +18,21 @@ class SoftwareStack(Spec):
     parallel linear behind its own two backward products (Megatron's async communication); "pipelined" splits each
     product and its collective into one chunk a rank and runs them against each other (Transformer Engine userbuffers).
     `data_parallel_overlap`: whether gradient reduction hides behind the backward pass and parameter gathering behind
-    the forward pass, bucket by bucket. `hide_all` makes every collective free, as a bound.
+    the forward pass, bucket by bucket. `clock_scale` is what its settings do to the power that tensor cores get: 8-bit
+    products, bound by memory more than by power, gain nothing. `hide_all` makes every collective free, as a bound.
     """
 
     name: str = text()
+    sequence_parallel: bool = flag()  # what it does unless the run says otherwise
+    sharding: str = choice(*SHARDINGS)  # the same
+    clock_scale: Numeric = number("ratio", above=0, maximum=2)  # times cluster.compute_scale, for 16-bit kernels
+    unlisted_work: Numeric = number("ratio", above=0)  # time of a pass over that of its operators: 1 where they are all it runs
     fused_attention: bool = flag()
-    memory_bound_efficiency: Numeric = number("ratio", above=0, maximum=1)  # of the memory rate
+    norm_kernels: str = choice(*NORM_CLASSES)  # one kernel written for norms, what a compiler makes of them, or PyTorch's own
     fused_rotary: bool = flag()  # one kernel for queries and keys each, against the chain of eager operators
     fused_activation: bool = flag()  # GELU and the gated ones
     fused_squared_relu: bool = flag()
+    fused_gradient_accumulation: bool = flag()  # the product adds to the gradient, or a kernel of its own does
     loss_forward_bytes: Numeric = number("bytes")  # memory traffic per logit of the cross-entropy
     loss_backward_bytes: Numeric = number("bytes")
     loss_peak_bytes: Numeric = number("bytes")  # held per logit at the peak
@@ -32,6 +41,7 @@ class SoftwareStack(Spec):
     tensor_parallel_overlap: str = choice("none", "backward", "pipelined")
     data_parallel_overlap: bool = flag()
     hide_all: bool = flag(default=False)
+    bucket_rule: str = choice("size", "layer")  # a layer's parameters are one bucket (FSDP), or the size below
     bucket_parameters: Numeric = number("count", minimum=1)  # a bucket holds max(bucket_parameters,
     bucket_parameters_per_rank: Numeric = number("count")  #   bucket_parameters_per_rank * data_parallel)
     gradient_bytes: Numeric = number("bytes", above=0)  # of one gradient, held and on the wire
@@ -42,3 +52,4 @@ class SoftwareStack(Spec):
     framework_bytes: Numeric = number("bytes")  # CUDA context and library workspaces
     communication_buffer_bytes: Numeric = number("bytes")  # of each process group with more than one rank
     fragmentation: Numeric = number("ratio", maximum=1)  # allocator loss, as a share of the activations and the loss peak
+    spread: Mapping[str, Numeric] = spreads()

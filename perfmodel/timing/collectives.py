@@ -8,13 +8,12 @@ cluster.network_scale.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.count.operators import Collective
-from perfmodel.spec.coefficients import CollectiveCoefficients
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.hardware import Cluster, Link
 from perfmodel.spec.layout import ProcessGroup
@@ -74,19 +73,26 @@ def _any(truths: NDArray[np.bool_]) -> bool:
 
 
 def node_collective_time_s(call: Collective, *, cluster: Cluster) -> Numeric:
-    """alpha + w/B + c*sqrt(w), w = the bytes each rank sends; coefficients of the smallest measured group that holds p.
+    """a + b*(p - 1) + (w + k*n/p)/B + c*sqrt(w), w = the bytes each rank sends, k*n/p = its own share, copied beside them.
 
-    Fitted on NVIDIA AIConfigurator's nccl-tests tables; perfmodel/data/links names the fit and its error.
+    Where the switch adds up (NVLS), an all-reduce of enough ranks takes a + w/B + c*sqrt(w), whatever their number. One
+    message to a neighbour is half of an all-to-all of two. Fitted on NVIDIA AIConfigurator's nccl-tests tables, over
+    2 to 8 GPUs; the law in p holds beyond: perfmodel/data/collectives has the error.
     """
-    groups = cluster.links.node.groups
-    ranks, wire = np.asarray(call.group.ranks), call.wire_bytes
-    scale = node_link_scale(cluster)
-    seconds = root_model_s(getattr(groups[-1], call.kind), wire, scale)
-    for group in reversed(groups[:-1]):
-        fits = ranks <= group.ranks
-        if _any(fits):
-            seconds = np.where(fits, root_model_s(getattr(group, call.kind), wire, scale), seconds)
-    return seconds
+    known = cluster.links.node.collectives
+    if call.kind == "point_to_point":
+        pair = replace(call, kind="all_to_all", payload_bytes=2.0 * call.payload_bytes, group=replace(call.group, ranks=2))
+        return node_collective_time_s(pair, cluster=cluster)
+    ranks, wire, scale = np.asarray(call.group.ranks), np.asarray(call.wire_bytes), node_link_scale(cluster)
+    ring = getattr(known, call.kind)
+    moved = wire + ring.own_shard * call.payload_bytes / ranks
+    seconds: Numeric = ring.latency_s + ring.rank_latency_s * (ranks - 1) + ring.s_per_root_byte * np.sqrt(wire)
+    seconds = seconds + moved / (ring.bandwidth_bytes_per_s * scale)
+    switch = known.switch_reduce
+    if call.kind != "all_reduce" or switch is None or not _any(ranks >= switch.ranks):
+        return seconds
+    start = switch.latency_s + switch.s_per_root_byte * np.sqrt(wire)
+    return np.where(ranks >= switch.ranks, start + wire / (switch.bandwidth_bytes_per_s * scale), seconds)
 
 
 def node_link_scale(cluster: Cluster) -> Numeric:
@@ -95,44 +101,56 @@ def node_link_scale(cluster: Cluster) -> Numeric:
     return cluster.node_link_scale * (link.bandwidth_bytes_per_s / link.measured_bandwidth_bytes_per_s)
 
 
-def root_model_s(known: CollectiveCoefficients, wire_bytes: Numeric, scale: Numeric) -> Numeric:
-    """alpha + w/(B*scale) + c*sqrt(w)."""
-    start = known.latency_s + known.s_per_root_byte * np.sqrt(wire_bytes)
-    return start + wire_bytes / (known.bandwidth_bytes_per_s * scale)
-
-
 def network_collective_time_s(call: Collective, where: Placement, *, cluster: Cluster) -> Numeric:
-    """Ring: a + b*p + w/B, with w the bytes each rank sends; an all-reduce starts twice, or uses a tree if that is faster.
+    """Ring: a + b*(p - N) + d*N + w/B, with w the bytes each rank sends; an all-reduce starts twice, or uses a tree.
 
-    Tree: c + d*log2(N) + 2*n/B, NCCL's double binary tree between nodes, whose latency grows with the logarithm of the nodes.
-    B = NIC share of the group * efficiency(N), but never faster than the links inside the node.
+    The ring passes through every node once, over all NICs that its ranks own: hierarchical in that only d*N of its steps
+    cross the network. Tree (where faster): c + f*log2(N) + 2*n/B, NCCL's double binary tree between nodes. B = NIC
+    share of the group * efficiency(N), but never faster than the links inside the node. An all-to-all sends straight
+    from each rank to every other, on its own NIC; the share of its own node goes beside, over the node's links.
     """
-    link = cluster.links.network
+    known = cluster.links.network.collectives
+    nodes, ranks = np.asarray(where.nodes, dtype=np.float64), call.group.ranks
+    if call.kind == "point_to_point":
+        rate = cluster.network_bytes_per_s_per_gpu * known.point_efficiency * cluster.network_scale
+        return known.point_latency_s + call.payload_bytes / rate
     rate = _group_rate(call, where, cluster)
-    start_s = link.latency_s + link.rank_latency_s * call.group.ranks
+    if call.kind == "all_to_all":
+        return _network_all_to_all_s(call, where, rate, cluster)
+    start_s = known.latency_s + known.rank_latency_s * (ranks - nodes) + known.node_latency_s * nodes
     if call.kind != "all_reduce":
         return start_s + call.wire_bytes / rate
     ring_s = 2.0 * start_s + call.wire_bytes / rate
-    depth = np.log2(np.asarray(where.nodes, dtype=np.float64))
-    tree_s = link.tree_start_s + link.tree_latency_s * depth + 2.0 * call.payload_bytes / rate
+    tree_s = known.tree_start_s + known.tree_latency_s * np.log2(nodes) + 2.0 * call.payload_bytes / rate
     return np.minimum(ring_s, tree_s)
 
 
+def _network_all_to_all_s(call: Collective, where: Placement, rate: Numeric, cluster: Cluster) -> Numeric:
+    """a + g*(p - r) + max(n*(r - 1)/p / B_node, n*(p - r)/p * r / B): `rate` B is that of all r ranks of a node."""
+    known, ranks, inside = cluster.links.network.collectives, call.group.ranks, where.ranks_per_node
+    node_rate = cluster.links.node.collectives.all_to_all.bandwidth_bytes_per_s * node_link_scale(cluster)
+    near_s = call.payload_bytes * (inside - 1) / ranks / node_rate
+    far_s = call.payload_bytes * (ranks - inside) / ranks * inside / rate
+    return known.latency_s + known.peer_latency_s * (ranks - inside) + np.maximum(near_s, far_s)
+
+
 def network_efficiency(nodes: Numeric, cluster: Cluster) -> Numeric:
-    """e0 * (N / N0) ** -x: how much of the NICs a collective over N nodes gets. Source: NVIDIA/nccl#1229.
+    """e0 * max(N / N0, 1) ** -x: how much of the NICs a collective over N nodes gets, its latency apart.
 
     >>> from perfmodel.exchange.presets import cluster_preset
-    >>> round(float(network_efficiency(128, cluster_preset("dgx-h100"))) * 400)  # GB/s; 260 were measured
-    260
+    >>> [round(float(network_efficiency(nodes, cluster_preset("dgx-h100"))), 2) for nodes in (2, 4, 128)]
+    [0.9, 0.9, 0.73]
     """
-    link = cluster.links.network
-    ratio = np.asarray(nodes / link.reference_nodes, dtype=np.float64)
-    return link.efficiency * np.power(ratio, np.asarray(-link.scale_exponent, dtype=np.float64))
+    known = cluster.links.network.collectives
+    ratio = np.maximum(np.asarray(nodes / known.reference_nodes, dtype=np.float64), 1.0)
+    return known.efficiency * np.power(ratio, np.asarray(-known.scale_exponent, dtype=np.float64))
 
 
 def _group_rate(call: Collective, where: Placement, cluster: Cluster) -> Numeric:
     network = where.network_bytes_per_s * network_efficiency(where.nodes, cluster) * cluster.network_scale
-    inside = getattr(cluster.links.node.groups[-1], call.kind).bandwidth_bytes_per_s * node_link_scale(cluster)
+    known = cluster.links.node.collectives
+    fastest = known.switch_reduce if call.kind == "all_reduce" and known.switch_reduce else getattr(known, call.kind)
+    inside = fastest.bandwidth_bytes_per_s * node_link_scale(cluster)
     return np.where(where.ranks_per_node > 1, np.minimum(network, inside), network)
 
 

@@ -1,7 +1,7 @@
 """How long one kernel takes on a GPU that does nothing else.
 
 Symbols: F = flop of the kernel, P = dense peak rate, c = cluster.compute_scale, M = memory rate, and the coefficients of
-spec/coefficients.py (e, t0, k0, w, v, z, g, p).
+spec/coefficients.py (e, t0, k0, w, v, z, x, g, F0, e_m, p).
 
 Ignored: L2 reuse between kernels (matters below some 50 MB), clocks that change within a kernel, shapes that are no
 multiple of 8 (a slower kernel family).
@@ -9,15 +9,18 @@ multiple of 8 (a slower kernel family).
 
 from __future__ import annotations
 
-from typing import assert_never
+from functools import cache
+from typing import Any, assert_never
 
 import numpy as np
+from numpy.typing import NDArray
 
 from perfmodel.count.operators import DATA_GRADIENT, WEIGHT_GRADIENT, FusedAttention, Matmul, MemoryBound
 from perfmodel.spec.coefficients import MatmulCoefficients
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.hardware import Cluster, Gpu
 from perfmodel.spec.stack import SoftwareStack
+from perfmodel.timing.attention import fused_attention_time_s
 
 OPERAND_BYTES = {"bf16": 2, "fp16": 2, "fp8": 1}
 RESULT_BYTES = 2
@@ -29,9 +32,10 @@ def kernel_time_s(operator: Matmul | FusedAttention | MemoryBound, *, cluster: C
     """Time [s] of one execution of `operator`."""
     match operator:
         case Matmul():
-            return matmul_time_s(operator, gpu=cluster.gpu, compute_scale=cluster.compute_scale)
+            raised = 1.0 if operator.precision == "fp8" else stack.clock_scale
+            return matmul_time_s(operator, gpu=cluster.gpu, compute_scale=cluster.compute_scale * raised)
         case FusedAttention():
-            return fused_attention_time_s(operator, gpu=cluster.gpu, compute_scale=cluster.compute_scale)
+            return fused_attention_time_s(operator, gpu=cluster.gpu, compute_scale=cluster.compute_scale * stack.clock_scale)
         case MemoryBound():
             return memory_bound_time_s(operator, gpu=cluster.gpu, stack=stack)
         case _:  # pragma: no cover - mypy proves it unreachable
@@ -56,12 +60,14 @@ def slowest_compute_scale(cluster: Cluster, gpus: Numeric) -> Numeric:
 def matmul_time_s(product: Matmul, *, gpu: Gpu, compute_scale: Numeric) -> Numeric:
     """t0 + (C^p + L^p)^(1/p): computing and loading, partly at the same time; times the factor of adding to fp32.
 
-    C = F*(1 + k0/k)*(1 + z*padding)*(1 + w*idle)*(1 + F/F0)^g / (P*e*c), with v instead of w where one wave is not full
+    C = F/(P*e*c) * (1 + g*F/(F + F0)) * min over tiles and splits s of
+        (1 + k0*s/k)*(1 + z*padding)*(1 + w*idle)/rate + x*(s - 1)/k,   with v instead of w where one wave is not full
     L = bytes / (M*e_m)
 
-    padding = T*tile/(m*n) - 1 is what T output tiles cover beyond the matrix, idle = ceil(T/S)*S/T - 1 the idle share of
-    the last wave of T tiles on S SMs. Fitted by benchmarks/fit_kernels.py on NVIDIA AIConfigurator's measured tables;
-    perfmodel/data/gpus has the error on held-out shapes.
+    padding = T*tile/(m*n) - 1 is what T output tiles cover beyond the matrix; idle = ceil(W)/W - 1, with W = T*s/S, the idle
+    share of the last wave of them on S SMs. A library cuts the inner size into s partial sums where the tiles alone would
+    leave SMs idle. Fitted by benchmarks/fit on NVIDIA AIConfigurator's measured tables; perfmodel/data/kernels has the
+    error on held-out shapes.
 
     >>> from perfmodel.exchange.presets import gpu_preset
     >>> product = Matmul(name="fc1", rows=8192, columns=8192, inner=8192, precision="bf16")
@@ -69,9 +75,9 @@ def matmul_time_s(product: Matmul, *, gpu: Gpu, compute_scale: Numeric) -> Numer
     >>> round(float(product.flop / seconds / 1e12))  # TFLOP/s; 798 were measured
     762
     """
-    known = gpu.kernels.matmul[product.precision]
+    known = gpu.matmul(product.precision)
     seconds = plain_matmul_time_s(product, known, gpu=gpu, compute_scale=compute_scale)
-    if product.phase != WEIGHT_GRADIENT:
+    if product.phase != WEIGHT_GRADIENT or not product.accumulates:
         return seconds
     in_fp32 = np.asarray(product.weight_gradient_bytes) == FP32_BYTES
     factor: Numeric = np.where(in_fp32, known.weight_gradient_factor, 1.0)
@@ -89,63 +95,68 @@ def plain_matmul_time_s(product: Matmul, known: MatmulCoefficients, *, gpu: Gpu,
 
 
 def _compute_s(product: Matmul, known: MatmulCoefficients, *, gpu: Gpu, compute_scale: Numeric) -> Numeric:
-    flop, multiprocessors = product.flop, gpu.streaming_multiprocessors
-    upright = np.ceil(product.rows / known.tile_rows) * np.ceil(product.columns / known.tile_columns)
-    lying = np.ceil(product.rows / known.tile_columns) * np.ceil(product.columns / known.tile_rows)
+    flop = np.asarray(product.flop)
+    shape = _least_work(product, known, gpu.streaming_multiprocessors)
+    slower = 1.0 + known.slowdown * flop / (flop + known.slowdown_flop)
+    return flop * shape * slower / (gpu.peak(product.precision) * known.efficiency * compute_scale)
+
+
+def _least_work(product: Matmul, known: MatmulCoefficients, multiprocessors: int) -> Numeric:
+    """The work of the best tile and split, as a multiple of that of a large product: the options lie on a new last axis."""
+    sides = tuple((tile.rows, tile.columns, float(tile.rate)) for tile in known.tiles)
+    high, wide, rate, splits = _options(sides, known.most_splits)
+    rows, columns, inner, batch = (_last_axis(size) for size in (product.rows, product.columns, product.inner, product.batch))
+    k_half, wave, fill, padding_weight, split_inner = (
+        _last_axis(each)
+        for each in (known.k_half, known.wave_weight, known.fill_weight, known.padding_weight, known.split_inner)
+    )
+    upright = np.ceil(rows / high) * np.ceil(columns / wide)
+    lying = np.ceil(rows / wide) * np.ceil(columns / high)
     tiles = np.minimum(upright, lying)
-    padding = tiles * known.tile_rows * known.tile_columns / (product.rows * product.columns) - 1.0
-    waves = product.batch * tiles / multiprocessors
-    idle = (np.ceil(waves) / waves - 1.0) * np.where(waves < 1.0, known.fill_weight, known.wave_weight)
-    size: Numeric = np.power(np.asarray(1.0 + flop / known.size_reference_flop), np.asarray(known.size_exponent))
-    shape: Numeric = (1.0 + known.k_half / product.inner) * (1.0 + known.padding_weight * padding) * (1.0 + idle) * size
-    return flop * shape / (gpu.peak(product.precision) * known.efficiency * compute_scale)
+    padding = tiles * (high * wide) / (rows * columns) - 1.0
+    waves = batch * tiles * splits / multiprocessors
+    idle = (np.ceil(waves) / waves - 1.0) * np.where(waves < 1.0, fill, wave)
+    work = (1.0 + k_half * splits / inner) * (1.0 + padding_weight * padding) * (1.0 + idle) / rate
+    least: Numeric = (work + split_inner * (splits - 1.0) / inner).min(axis=-1)
+    return least
+
+
+def _last_axis(size: Numeric) -> NDArray[Any]:
+    return np.asarray(size)[..., None]
+
+
+@cache
+def _options(sides: tuple[tuple[int, int, float], ...], most_splits: int) -> tuple[NDArray[np.float64], ...]:
+    """Rows, columns and rate of every tile, and the number of splits, of every combination of a tile and a split."""
+    both = [(*side, float(split)) for side in sides for split in range(1, most_splits + 1)]
+    return tuple(np.asarray(column, dtype=np.float64) for column in zip(*both, strict=True))
 
 
 def matmul_bytes(product: Matmul) -> Numeric:
-    """Both operands read and the result written once; the gradient that a weight gradient is added to is read and written."""
+    """Both operands read and the result written once; a gradient that the product itself adds to is read and written."""
     operands = OPERAND_BYTES[product.precision] * product.inner * (product.rows + product.columns)
-    result = (
-        product.rows
-        * product.columns
-        * (2 * product.weight_gradient_bytes if product.phase == WEIGHT_GRADIENT else RESULT_BYTES)
-    )
+    adds = product.phase == WEIGHT_GRADIENT and product.accumulates
+    result = product.rows * product.columns * (2 * product.weight_gradient_bytes if adds else RESULT_BYTES)
     return product.batch * (operands + result)
 
 
-def fused_attention_time_s(attention: FusedAttention, *, gpu: Gpu, compute_scale: Numeric) -> Numeric:
-    """t0 + F_c*(1 + s_half/s_eff) / (P*e*c): F_c counts only the causal half, s_eff = s/2 is the mean keys of a query.
-
-    The backward kernel does 5 products where the forward one does 2: it forms the scores again.
-    Form: fitted on NVIDIA cudnn-frontend's published timings; perfmodel/data/gpus names the fit and its error.
-
-    >>> from perfmodel.exchange.presets import gpu_preset
-    >>> attention = FusedAttention(
-    ...     name="layer.attention.core", sequences=1, heads=64, head_size=128, sequence_length=8192, precision="bf16"
-    ... )
-    >>> seconds = fused_attention_time_s(attention, gpu=gpu_preset("h200-sxm-141gb"), compute_scale=1.0)
-    >>> round(float(seconds) * 1e3, 2)  # ms; 1.71 were measured
-    1.7
-    """
-    backward = attention.phase == DATA_GRADIENT
-    known = gpu.kernels.attention_backward if backward else gpu.kernels.attention_forward
-    keys = attention.sequence_length / 2.0
-    width = attention.heads * attention.head_size
-    flop = 2.0 * known.products * attention.sequences * attention.sequence_length * keys * width
-    rate = gpu.peak(attention.precision) * known.efficiency * compute_scale
-    return known.fixed_s + flop * (1.0 + known.sequence_half / keys) / rate
-
-
 def memory_bound_time_s(operator: MemoryBound, *, gpu: Gpu, stack: SoftwareStack) -> Numeric:
-    """kernels * t0 + bytes / (M*e_s): e_s belongs to the stack (how well it fuses), not to the GPU.
+    """kernels * t0 + bytes / (M*e): t0 and e of the class of its kernels, for norms that which the stack runs.
 
     >>> from perfmodel.exchange.presets import gpu_preset, stack_preset
-    >>> norm = MemoryBound(name="layer.mlp.norm", moved_bytes=100e6)
+    >>> norm = MemoryBound(name="layer.mlp.norm", family="norm", moved_bytes=100e6)
     >>> seconds = memory_bound_time_s(norm, gpu=gpu_preset("h100-sxm-80gb"), stack=stack_preset("megatron-core"))
     >>> round(float(seconds) * 1e6, 1)  # us
-    39.3
+    39.1
     """
-    memory = gpu.memory_bandwidth_bytes_per_s
-    known = gpu.kernels
-    if operator.quantises and known.quantise_fixed_s is not None and known.quantise_efficiency is not None:
-        return operator.kernels * known.quantise_fixed_s + operator.moved_bytes / (memory * known.quantise_efficiency)
-    return operator.kernels * known.memory_bound_fixed_s + operator.moved_bytes / (memory * stack.memory_bound_efficiency)
+    known = gpu.kernels.memory_bound[memory_bound_class(operator, stack)]
+    backward = operator.phase == DATA_GRADIENT
+    fixed_s, efficiency = (
+        (known.backward_fixed_s, known.backward_efficiency) if backward else (known.fixed_s, known.efficiency)
+    )
+    return operator.kernels * fixed_s + operator.moved_bytes / (gpu.memory_bandwidth_bytes_per_s * efficiency)
+
+
+def memory_bound_class(operator: MemoryBound, stack: SoftwareStack) -> str:
+    """The class of kernels that run `operator`: a key of KernelProfile.memory_bound."""
+    return stack.norm_kernels if operator.family == "norm" else operator.family

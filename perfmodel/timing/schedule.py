@@ -39,6 +39,7 @@ class Breakdown:
     data_parallel_exposed_s: Numeric = 0.0
     communication_slowdown_s: Numeric = 0.0  # compute that waits for SMs which communication took
     launch_s: Numeric = 0.0  # the GPU waiting for the CPU
+    unlisted_s: Numeric = 0.0  # work of the passes that no operator stands for, as the stack states it
     optimizer_s: Numeric = 0.0
 
     @property
@@ -79,7 +80,8 @@ def _direction(work: Iteration, direction: str, cluster: Cluster, stack: Softwar
     for operators in ends:
         parts = parts + _pass(operators, cluster, stack)
         host_s = host_s + _host_s(operators, stack)
-    return replace(parts, launch_s=np.maximum(host_s - parts.total_s, 0.0))
+    waiting_s = np.maximum(host_s - parts.total_s, 0.0)
+    return replace(parts, launch_s=waiting_s, unlisted_s=(stack.unlisted_work - 1.0) * (parts.total_s + waiting_s))
 
 
 def _host_s(operators: Iterable[Operator], stack: SoftwareStack) -> Numeric:

@@ -145,7 +145,7 @@ def test_buckets_hold_40_million_parameters_or_1_million_a_rank() -> None:
     assert shard.total == PARAMETERS
     data_parallel = np.array([1, 40, 41, 100, 1954, 1955, 4096])
     layout = replace(LAYOUT, data_parallel=data_parallel, global_batch_size=data_parallel * 2)
-    assert np.array_equal(buckets(shard, layout, FUSED).count, [49, 49, 48, 20, 2, 1, 1])
+    assert np.array_equal(buckets(NEMOTRON, layout, FUSED).count, [49, 49, 48, 20, 2, 1, 1])
 
 
 def test_shares_of_buckets_are_of_all_parameters() -> None:
@@ -153,7 +153,7 @@ def test_shares_of_buckets_are_of_all_parameters() -> None:
     shard = shard_parameter_count(NEMOTRON, tensor_parallel=8)
     layout = replace(LAYOUT, data_parallel=np.array([1, 100, 4096]), global_batch_size=np.array([2, 200, 8192]))
     embedding = 256_000 * 6144 / 8
-    found = buckets(shard, layout, FUSED)
+    found = buckets(NEMOTRON, layout, FUSED)
     assert found.share == pytest.approx([40e6 / shard.total, 100e6 / shard.total, 1.0], rel=1e-14)
     assert found.uncut_share == pytest.approx(embedding / shard.total, rel=1e-14)
 

@@ -1,0 +1,77 @@
+"""Refits the shipped coefficients from measured tables; writes them with provenance and held-out errors, and a figure a GPU.
+
+    python -m benchmarks.fit --tables FOLDER                                     # every GPU and link
+    python -m benchmarks.fit h100-sxm-80gb nvlink-h100 --tables FOLDER --output /tmp/profiles
+
+Products, collectives, serving attention and casts come from the package aiconfigurator-core; training attention and norms
+from FOLDER (cudnn_sdpa_fwd_bwd.csv.gz, cudnn_norms_fwd_bwd.csv.gz: NVIDIA cudnn-frontend's benchmark results).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import Final
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # small systems: threads only get in each other's way
+
+from benchmarks.fit.collectives import link_profile
+from benchmarks.fit.figures import rate_figure
+from benchmarks.fit.gpus import GpuFits
+from benchmarks.fit.network import network_profile
+from benchmarks.fit.profile import write_profile
+from benchmarks.fit.tables import NAMES, Folder, Package
+from perfmodel.errors import PerfmodelError
+from perfmodel.exchange.presets import DATA, cluster_preset
+
+LINKS: Final = {
+    "nvlink-a100": ("a100-sxm-80gb", "dgx-a100"),
+    "nvlink-h100": ("h100-sxm-80gb", "dgx-h100"),
+    "nvlink-h200": ("h200-sxm-141gb", "dgx-h200"),
+    "nvlink-b200": ("b200", "dgx-b200"),
+    "nvlink-gb200": ("gb200", "gb200-nvl72"),
+}
+NETWORK: Final = "infiniband"
+PICTURES: Final = Path(__file__).parent.parent.parent / "docs" / "kernels"
+
+
+def write_link(link: str, package: Package, output: Path) -> None:
+    """Fit one link and write its collectives."""
+    gpu, cluster = LINKS[link]
+    tables = {name: package.collectives(name) for name in NAMES}
+    write_profile(output / "collectives" / f"{link}.yaml", link_profile(link, gpu, tables, cluster_preset(cluster)))
+
+
+def write_gpu(fits: GpuFits, output: Path, pictures: Path) -> None:
+    """Fit one GPU, write its kernels and draw them."""
+    write_profile(output / "kernels" / f"{fits.name}.yaml", fits.profile())
+    pictures.mkdir(parents=True, exist_ok=True)
+    rate_figure(fits).savefig(pictures / f"{fits.name}.png", dpi=90, metadata={"Software": None})
+
+
+def main() -> None:
+    """Fit what was asked for, one after the other, and write it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", choices=[[], *NAMES, *LINKS, NETWORK], help="GPUs and links; all without")
+    parser.add_argument("--tables", type=Path, required=True, metavar="FOLDER")
+    parser.add_argument("--output", type=Path, default=DATA, metavar="FOLDER", help="default: the shipped presets")
+    chosen = parser.parse_args()
+    try:
+        package, tables = Package(), Folder(chosen.tables)
+        for name in chosen.names or [NETWORK, *LINKS, *NAMES]:
+            print(f"fitting {name}", file=sys.stderr, flush=True)
+            if name == NETWORK:
+                write_profile(chosen.output / "collectives" / f"{NETWORK}.yaml", network_profile())
+            elif name in LINKS:
+                write_link(name, package, chosen.output)
+            else:
+                fits = GpuFits(name=name, package=package, tables=tables)
+                write_gpu(fits, chosen.output, PICTURES if chosen.output == DATA else chosen.output)
+    except PerfmodelError as error:
+        sys.exit(f"fit: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,114 @@
+"""Fits collectives: one law a kind for groups of any size inside a node, and the network's on published points."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+
+from benchmarks.fit.profile import source_entry
+from benchmarks.fit.regression import Fit, Floats, Free, fit_of_few
+from benchmarks.fit.tables import AIC_SOURCE
+from perfmodel.count.operators import Collective
+from perfmodel.spec.coefficients import CollectiveCoefficients, NodeCollectives, SwitchCoefficients
+from perfmodel.spec.hardware import Cluster, NodeLink
+from perfmodel.spec.layout import ProcessGroup
+from perfmodel.timing.collectives import node_collective_time_s
+
+KINDS: Final = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all")
+RING: Final = {
+    "latency_s": Free(start=5e-6, low=1e-7, high=1e-4),
+    "rank_latency_s": Free(start=1e-6, low=1e-8, high=1e-5),
+    "own_shard": Free(start=0.4, low=0.01, high=2.0),
+    "bandwidth_bytes_per_s": Free(start=4e11, low=1e10, high=1e12),
+    "s_per_root_byte": Free(start=5e-9, low=1e-11, high=1e-7),
+}
+SWITCH: Final = {key: RING[key] for key in ("latency_s", "bandwidth_bytes_per_s", "s_per_root_byte")}
+SWITCHED: Final = 8  # ranks at which the tables show NVLS; NVIDIA/nccl#1455 has it from 5
+SWITCH_FROM: Final = 5
+WITHOUT_SWITCH: Final = ("a100-sxm-80gb",)
+LATENCY_SPREAD: Final = 0.2  # between versions of NCCL and kinds of node, by judgement
+LARGE: Final = 16 * 2**20  # bytes: what training sends
+BORROWED: Final = {"gb200": "b200"}  # whose groups of 8 stand for those that the tables of 4 lack: within 1 % where both have one
+
+
+def node_rows(table: pd.DataFrame) -> pd.DataFrame:
+    """The median over versions of NCCL of each kind, group and size."""
+    return table.groupby(["operator", "ranks", "payload_bytes"]).seconds.median().reset_index()
+
+
+def fit_kind(rows: pd.DataFrame, kind: str, cluster: Cluster, *, switched: bool) -> Fit:
+    """The law of one kind, each size held out once; `switched` fits the all-reduce in the switch."""
+    chosen = rows[rows.operator == kind]
+    if kind == "all_reduce" and switched:
+        chosen = chosen[chosen.ranks == SWITCHED]
+    seconds = chosen.seconds.to_numpy(dtype=float)
+    payload, ranks = chosen.payload_bytes.to_numpy(dtype=float), chosen.ranks.to_numpy(dtype=float)
+    group = ProcessGroup(name="node", ranks=ranks, stride=1)
+    call = Collective(name=kind, kind=kind, payload_bytes=payload, group=group)
+
+    def equation(values: Mapping[str, float]) -> Floats:
+        return np.asarray(node_collective_time_s(call, cluster=_with(cluster, values, switched=switched)))
+
+    groups = chosen.groupby("payload_bytes").ngroup().to_numpy()
+    return fit_of_few(equation, SWITCH if switched else RING, seconds, groups)
+
+
+def _with(cluster: Cluster, values: Mapping[str, float], *, switched: bool) -> Cluster:
+    """The cluster whose node collectives all have these coefficients."""
+    ring = CollectiveCoefficients(**({key: free.start for key, free in RING.items()} if switched else values))
+    switch = SwitchCoefficients(ranks=2, **values) if switched else None
+    known = NodeCollectives(name="fit", **dict.fromkeys(KINDS, ring), switch_reduce=switch)
+    node = replace(cluster.links.node, collectives=known, measured_bandwidth_bytes_per_s=_rate(cluster.links.node))
+    return replace(cluster, links=replace(cluster.links, node=node), node_link_scale=1.0)
+
+
+def _rate(link: NodeLink) -> Any:
+    return link.bandwidth_bytes_per_s
+
+
+def fit_node(rows: pd.DataFrame, gpu: str, cluster: Cluster) -> tuple[dict[str, Any], dict[str, Fit]]:
+    """The mapping of all kinds, and their fits. Its spread is the error of sizes that training sends."""
+    fits: dict[str, Fit] = {}
+    result: dict[str, Any] = {}
+    for kind in KINDS:
+        has_switch = kind == "all_reduce" and gpu not in WITHOUT_SWITCH
+        ring_rows = rows[rows.ranks < SWITCHED] if has_switch else rows
+        fits[kind] = fit_kind(ring_rows, kind, cluster, switched=False)
+        result[kind] = fits[kind].values | {"spread": _spread(fits[kind])}
+        if has_switch:
+            fits["switch_reduce"] = fit_kind(rows, kind, cluster, switched=True)
+            switch = fits["switch_reduce"]
+            result["switch_reduce"] = {"ranks": SWITCH_FROM} | switch.values | {"spread": _spread(switch)}
+    return result, fits
+
+
+def _spread(fit: Fit) -> dict[str, float]:
+    return {"latency_s": LATENCY_SPREAD, "bandwidth_bytes_per_s": _large_error(fit)["p90"]}
+
+
+def _large_error(fit: Fit) -> dict[str, float]:
+    """The error of the sizes that training sends: those that take longer than 16 MiB at 400 GB/s."""
+    return fit.held_out_error(fit.measured_s >= LARGE / 4e11)
+
+
+def link_profile(link: str, gpu: str, tables: Mapping[str, pd.DataFrame], cluster: Cluster) -> dict[str, Any]:
+    """The mapping of perfmodel/data/collectives for one kind of link; `tables` maps a GPU to its measured collectives."""
+    rows = node_rows(tables[gpu])
+    lent = BORROWED.get(gpu)
+    if lent:
+        more = node_rows(tables[lent])
+        rows = pd.concat([rows, more[more.ranks > rows.ranks.max()]])
+    coefficients, fits = fit_node(rows, gpu, cluster)
+    what = "nccl-tests in half precision, median of the versions of NCCL" + (f"; groups of 8 on {lent}" if lent else "")
+    sources: dict[str, Any] = {
+        kind: source_entry(AIC_SOURCE, fit, what=what, errors={"all": fit.held_out_error(), "large": _large_error(fit)})
+        for kind, fit in fits.items()
+    }
+    if "switch_reduce" in fits:
+        sources["switch_reduce.ranks"] = "NVIDIA/nccl#1455, in-switch reduction gains from 5 ranks; the tables have it at 8"
+    sizes = {"ranks": " ".join(str(each) for each in sorted(set(rows.ranks)))}
+    return {"name": f"NCCL on {link}", **coefficients, "evidence": {"basis": "measured", "sizes": sizes}, "sources": sources}

@@ -1,0 +1,141 @@
+"""Puts the fits of one GPU together as a kernel profile: products, attention, memory-bound classes, each with its source."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Final
+
+from benchmarks.fit import attention, memory_bound, products
+from benchmarks.fit.attention import AttentionFit
+from benchmarks.fit.profile import source_entry
+from benchmarks.fit.regression import Fit
+from benchmarks.fit.tables import AIC_SOURCE, CUDNN_NAMES, CUDNN_SOURCE, Folder, Package
+from perfmodel.exchange.presets import gpu_preset
+from perfmodel.spec.hardware import Gpu
+
+MEASURED_CLASSES: Final = ("fused", "compiled", "eager")
+# a new kernel of the same chip, on other days: half of 90 % of the errors of a law on tables that it was not fitted on
+CARRIED_SPREAD: Final = 0.10
+ELEMENTWISE_SPREAD: Final = 0.08
+OPTIMIZER_SPREAD: Final = 0.20
+
+
+@dataclass(frozen=True)
+class GpuFits:
+    """All fits of one GPU; `tables` holds the training kernels, None where only serving tables are at hand."""
+
+    name: str
+    package: Package
+    tables: Folder
+
+    @cached_property
+    def gpu(self) -> Gpu:
+        """Its datasheet; what it knew of kernels before plays no part."""
+        return gpu_preset(self.name)
+
+    @cached_property
+    def matmul(self) -> dict[str, products.ProductFit]:
+        """By precision."""
+        table = self.package.products(self.name)
+        return {
+            precision: products.fit_products(table, self.gpu, precision)
+            for precision in ("bf16", "fp8")
+            if precision in self.gpu.peak_flop_per_s and (table.precision == precision).any()
+        }
+
+    @cached_property
+    def serving(self) -> AttentionFit:
+        """Forward attention of a serving library."""
+        return attention.fit_serving(self.package.attention(self.name), self.name, self.gpu)
+
+    @cached_property
+    def attention(self) -> dict[str, AttentionFit]:
+        """By direction."""
+        if self.name in CUDNN_NAMES:
+            table = self.tables.training_attention(self.name)
+            return {
+                direction: attention.fit_training(table, self.name, self.gpu, self.serving, direction)
+                for direction in ("forward", "backward")
+            }
+        if self.name in attention.TWINS:
+            twin = self.other(attention.TWINS[self.name])
+            faster = attention.speed_ratio(
+                self.package.attention(self.name), self.package.attention(twin.name), self.name
+            ) * float(twin.gpu.peak("bf16") / self.gpu.peak("bf16"))
+            return {direction: attention.carried_over(fit, faster) for direction, fit in twin.attention.items()}
+        twin = self.other("h200-sxm-141gb")
+        back = attention.backward_like(self.serving, twin.attention["forward"], twin.attention["backward"])
+        return {"forward": self.serving, "backward": back}
+
+    @cached_property
+    def norms(self) -> dict[str, dict[str, Fit]]:
+        """By class and direction; of the twin where this GPU has no table."""
+        twin = memory_bound.TWINS.get(self.name)
+        if twin:
+            return self.other(twin).norms
+        return memory_bound.fit_norms(self.tables.norms(self.name), self.name, self.gpu)
+
+    def other(self, name: str) -> GpuFits:
+        """The fits of another GPU from the same tables."""
+        return GpuFits(name=name, package=self.package, tables=self.tables)
+
+    def profile(self) -> dict[str, Any]:
+        """The mapping of perfmodel/data/kernels."""
+        sources: dict[str, Any] = {}
+        return {
+            "name": f"Kernels of {self.gpu.name}",
+            "matmul": {precision: self._matmul(precision, sources) for precision in self.matmul},
+            "attention_forward": self._attention("forward", sources),
+            "attention_backward": self._attention("backward", sources),
+            "memory_bound": self._memory_bound(sources),
+            "sources": sources,
+        }
+
+    def _matmul(self, precision: str, sources: dict[str, Any]) -> dict[str, Any]:
+        found = self.matmul[precision]
+        library = "" if precision == "bf16" else ", cuBLASLt kernels (torch._scaled_mm) with their cast charged apart"
+        what = f"x @ W^T, median of the serving libraries{library}; short bursts near boost clock"
+        sources[f"matmul.{precision}"] = source_entry(AIC_SOURCE, found.fit, what=what, errors=found.errors())
+        sources[f"matmul.{precision}.weight_gradient_factor"] = products.KEPT_SOURCE
+        return found.coefficients()
+
+    def _attention(self, direction: str, sources: dict[str, Any]) -> dict[str, Any]:
+        found, key = self.attention[direction], f"attention_{direction}"
+        if found.fit is None:
+            origin = attention.TWINS.get(self.name, "h200-sxm-141gb")
+            sources[key] = f"the law of {origin}, carried over as benchmarks/fit/attention.py says; no table of this GPU"
+            return found.coefficients | {"evidence": {"basis": "transferred"}, "spread": {"efficiency": CARRIED_SPREAD}}
+        trained = self.name in CUDNN_NAMES
+        source = CUDNN_SOURCE if trained else AIC_SOURCE
+        what = "cuDNN training kernels, bf16" if trained else "forward kernels of a serving library (FlashAttention), bf16"
+        sources[key] = source_entry(source, found.fit, what=what)
+        sources[f"{key}.longest_rows"] = source_entry(AIC_SOURCE, self.serving.fit or found.fit, what="the serving kernels")
+        sizes = {
+            column: " ".join(f"{value:g}" for value in sorted(set(found.rows[column])))
+            for column in ("head_size", "sequence_length")
+        }
+        spread = {"efficiency": max(found.fit.held_out_error()["p90"], 0.04)}
+        return found.coefficients | {"evidence": {"basis": "measured", "sizes": sizes}, "spread": spread}
+
+    def _memory_bound(self, sources: dict[str, Any]) -> dict[str, Any]:
+        twin = memory_bound.TWINS.get(self.name)
+        result = {}
+        for kernel_class in MEASURED_CLASSES:
+            fits = self.norms[kernel_class]
+            basis = "transferred" if twin else "measured"
+            result[kernel_class] = memory_bound.coefficients(fits["forward"], fits["backward"], basis=basis)
+            what = f"{kernel_class} RMSNorm of 2-byte numbers on {twin or self.name}"
+            for direction, prefix in (("forward", ""), ("backward", "backward_")):
+                for number in ("fixed_s", "efficiency"):
+                    key = f"memory_bound.{kernel_class}.{prefix}{number}"
+                    sources[key] = source_entry(CUDNN_SOURCE, fits[direction], what=f"{what}, {direction}")
+        like = "fused norms, forward: no table of these kernels; STREAM copies reach 0.78-0.95 of the memory rate"
+        sources["memory_bound.elementwise"] = sources["memory_bound.optimizer"] = like
+        result["elementwise"] = memory_bound.alike(result, ELEMENTWISE_SPREAD)
+        result["optimizer"] = memory_bound.alike(result, OPTIMIZER_SPREAD)
+        if "fp8" in self.matmul:
+            product = self.matmul["fp8"].fit
+            result["cast"] = memory_bound.cast_coefficients(product, self.gpu)
+            sources["memory_bound.cast"] = sources["matmul.fp8"] | {"what": "the cast with a scale of the moment that comes with these products"}
+        return result

@@ -1,0 +1,93 @@
+"""Fits memory-bound kernels: norms by class (fused, compiled, eager) on training tables; casts come with 8-bit products."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+
+from benchmarks.fit.regression import Fit, Floats, Free, fit_of_few, rounded
+from perfmodel.spec.hardware import Gpu
+
+FREE: Final = {
+    "fixed_s": Free(start=3e-6, low=1e-7, high=6e-5),
+    "efficiency": Free(start=0.6, low=0.03, high=1.2),
+}
+PASSES: Final = {"forward": 2, "backward": 3}  # over a stream of 2-byte numbers, as count/decoder.py has it
+NARROWEST: Final = 2048  # columns; narrower norms belong to attention heads
+CACHE_SHARE: Final = 0.3  # streams below this share of the cache are not timed by the memory
+CAST_BYTES: Final = 5  # a cast with a scale of the moment, as the tables of 8-bit products have it, reads 2 bytes twice and writes 1
+TWINS: Final = {"h100-sxm-80gb": "h200-sxm-141gb", "b200": "gb200", "a100-sxm-80gb": "h200-sxm-141gb"}
+CACHE_BYTES: Final = {"h200-sxm-141gb": 50e6, "gb200": 126e6}
+
+
+def fit_norms(table: pd.DataFrame, name: str, gpu: Gpu) -> dict[str, dict[str, Fit]]:
+    """The fit of each class and direction, each shape held out once."""
+    wide = table[table["columns"] >= NARROWEST]
+    stream = 2.0 * wide.rows * wide["columns"]
+    wide = wide[stream > CACHE_SHARE * CACHE_BYTES[name]]
+    return {
+        kernel_class: {
+            direction: fit_stream(
+                rows, gpu, moved=2.0 * PASSES[direction] * rows.rows * rows["columns"], shape=["rows", "columns"]
+            )
+            for direction, rows in of_class.groupby("direction")
+        }
+        for kernel_class, of_class in wide.groupby("kernel_class")
+    }
+
+
+def fit_stream(rows: pd.DataFrame, gpu: Gpu, *, moved: Any, shape: list[str]) -> Fit:
+    """t0 + bytes / (M*e)."""
+    moved_bytes = np.asarray(moved, dtype=float)
+
+    def seconds(values: Mapping[str, float]) -> Floats:
+        return np.asarray(values["fixed_s"] + moved_bytes / (gpu.memory_bandwidth_bytes_per_s * values["efficiency"]))
+
+    return fit_of_few(seconds, FREE, rows.seconds.to_numpy(dtype=float), rows.groupby(shape).ngroup().to_numpy())
+
+
+def coefficients(forward: Fit, backward: Fit | None = None, *, basis: str = "measured") -> dict[str, Any]:
+    """The mapping of one class; a class of one direction serves both. Its spread is the error on shapes not seen."""
+    back = backward or forward
+    return {
+        "fixed_s": forward.values["fixed_s"],
+        "efficiency": forward.values["efficiency"],
+        "backward_fixed_s": back.values["fixed_s"],
+        "backward_efficiency": back.values["efficiency"],
+        "evidence": {"basis": basis},
+        "spread": {
+            "efficiency": forward.held_out_error()["p90"],
+            "backward_efficiency": back.held_out_error()["p90"],
+        },
+    }
+
+
+def alike(norms: Mapping[str, Any], spread: float) -> dict[str, Any]:
+    """Elementwise chains and the optimizer: what was measured of fused norms, forward, whatever the direction."""
+    fused = norms["fused"]
+    return {
+        "fixed_s": fused["fixed_s"],
+        "efficiency": fused["efficiency"],
+        "backward_fixed_s": fused["fixed_s"],
+        "backward_efficiency": fused["efficiency"],
+        "evidence": {"basis": "transferred"},
+        "spread": {"efficiency": spread, "backward_efficiency": spread},
+    }
+
+
+def cast_coefficients(product: Fit, gpu: Gpu) -> dict[str, Any]:
+    """A cast to 8 bits: the start and the time an element that were fitted with the products."""
+    rate = CAST_BYTES / product.values["cast_s_per_element"]
+    fixed_s, efficiency = product.values["cast_fixed_s"], rounded(rate / float(gpu.memory_bandwidth_bytes_per_s), 4)
+    spread = max(product.spread["cast_s_per_element"], 0.1)
+    return {
+        "fixed_s": fixed_s,
+        "efficiency": efficiency,
+        "backward_fixed_s": fixed_s,
+        "backward_efficiency": efficiency,
+        "evidence": {"basis": "measured"},
+        "spread": {"efficiency": spread, "backward_efficiency": spread},
+    }

@@ -1,0 +1,198 @@
+"""Where the measured kernels are: one frame a family, whatever the format it comes in.
+
+Formats: the parquet tables inside the package aiconfigurator-core (the default: anyone can install it), a folder of the
+CSV files named below, and this project's own records (JSON lines, perfmodel/evidence/records.py). Times are in seconds.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Final
+
+import pandas as pd
+
+from perfmodel.errors import InputError, PerfmodelError
+from perfmodel.evidence.records import Record, record
+
+AICONFIGURATOR: Final = "aiconfigurator-core"
+LICENCES: Final = {
+    AICONFIGURATOR: "Copyright (c) 2025-2026 NVIDIA CORPORATION & AFFILIATES, Apache-2.0",
+    "cudnn-frontend": "Copyright (c) 2020 NVIDIA CORPORATION, MIT",
+}
+NAMES: Final = {  # preset of a GPU -> its name in the tables
+    "h100-sxm-80gb": "h100_sxm",
+    "h200-sxm-141gb": "h200_sxm",
+    "a100-sxm-80gb": "a100_sxm",
+    "b200": "b200_sxm",
+    "gb200": "gb200",
+}
+CUDNN_NAMES: Final = {"h200-sxm-141gb": "NVIDIA H200", "gb200": "NVIDIA GB200", "gb300": "NVIDIA GB300"}
+SHAPE: Final = ["m", "n", "k"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """Where rows come from, as a profile states it."""
+
+    table: str
+    version: str
+    licence: str
+    rows: int = 0
+
+
+AIC_SOURCE: Final = Source(table="NVIDIA AIConfigurator", version=f"{AICONFIGURATOR} 0.12.0", licence=LICENCES[AICONFIGURATOR])
+CUDNN_SOURCE: Final = Source(table="NVIDIA cudnn-frontend benchmarks", version="3929da2", licence=LICENCES["cudnn-frontend"])
+
+
+class Package:
+    """The parquet tables of the installed package aiconfigurator-core."""
+
+    def __init__(self) -> None:
+        found = importlib.util.find_spec("aiconfigurator_core")
+        if found is None or not found.submodule_search_locations:
+            raise InputError(f"{AICONFIGURATOR} is not installed; pip install 'perfmodel[fit]', or give --tables FOLDER")
+        if version(AICONFIGURATOR) not in AIC_SOURCE.version:
+            raise InputError(f"{AICONFIGURATOR} is {version(AICONFIGURATOR)}; the fits name {AIC_SOURCE.version}")
+        self.root = Path(found.submodule_search_locations[0]) / "systems" / "data"
+
+    def _tables(self, gpu: str, family: str, file: str) -> Iterator[pd.DataFrame]:
+        for path in sorted((self.root / NAMES[gpu] / family).glob(f"*/*/{file}_perf.parquet")):
+            yield pd.read_parquet(path).assign(library=path.parts[-3], version=path.parts[-2])
+
+    def products(self, gpu: str) -> pd.DataFrame:
+        """m, n, k, library, kernel, precision (bf16, fp8), seconds of x @ W^T."""
+        precisions = {"bfloat16": "bf16", "fp8": "fp8"}
+        tables = pd.concat(self._tables(gpu, "gemm", "gemm"))
+        tables = tables[tables.gemm_dtype.isin(list(precisions))]
+        tables = tables.assign(precision=tables.gemm_dtype.map(precisions), seconds=tables.latency / 1e3)
+        tables["library"] = tables.library + "-" + tables.version
+        return tables.rename(columns={"kernel_source": "kernel"})[[*SHAPE, "library", "kernel", "precision", "seconds"]]
+
+    def collectives(self, gpu: str) -> pd.DataFrame:
+        """operator, ranks, payload_bytes, version, seconds; the library's message size counts elements of 2 bytes."""
+        paths = sorted((self.root / NAMES[gpu] / "comm" / "nccl").glob("*/nccl_perf.parquet"))
+        tables = pd.concat([pd.read_parquet(path).assign(version=path.parts[-2]) for path in paths])
+        tables = tables[tables.nccl_dtype == "half"]
+        return _collectives(tables.assign(payload_bytes=tables.message_size * 2, seconds=tables.latency / 1e3))
+
+    def attention(self, gpu: str) -> pd.DataFrame:
+        """Forward attention of serving libraries: causal prefill, and encoders without a mask. The columns of ATTENTION."""
+        causal = [self._attention(table, "causal") for table in self._tables(gpu, "attention", "context_attention")]
+        full = [self._attention(table, "none") for table in self._tables(gpu, "encoder_attention", "encoder_attention")]
+        return pd.concat([*causal, *full])
+
+    @staticmethod
+    def _attention(table: pd.DataFrame, mask: str) -> pd.DataFrame:
+        keep = table.attn_dtype == "bfloat16"
+        for column, plain in (("kv_cache_dtype", "bfloat16"), ("window_size", 0), ("step", 0)):
+            if column in table:
+                keep &= table[column] == plain
+        chosen = table[keep]
+        kv_heads = chosen.num_key_value_heads if "num_key_value_heads" in chosen else chosen.num_heads
+        return pd.DataFrame(
+            {
+                "library": chosen.library + "-" + chosen.version,
+                "direction": "forward",
+                "mask": mask,
+                "sequences": chosen.batch_size,
+                "heads": chosen.num_heads,
+                "kv_heads": kv_heads,
+                "head_size": chosen.head_dim,
+                "sequence_length": chosen.isl,
+                "seconds": chosen.latency / 1e3,
+            }
+        )
+
+
+class Folder:
+    """A folder of the CSV files: gemm_bf16_<gpu>, gemm_fp8_fp4_*, nccl_single_node, cudnn_sdpa_fwd_bwd, cudnn_norms_fwd_bwd."""
+
+    def __init__(self, root: Path) -> None:
+        if not root.is_dir():
+            raise InputError(f"{root} is not a folder of tables")
+        self.root = root
+
+    def _read(self, name: str) -> pd.DataFrame:
+        paths = sorted(self.root.glob(f"{name}.csv*"))
+        if not paths:
+            raise InputError(f"{self.root} has no {name}.csv.gz")
+        return pd.concat([pd.read_csv(path) for path in paths])
+
+    def products(self, gpu: str) -> pd.DataFrame:
+        """As Package.products."""
+        wide = self._read(f"gemm_bf16_{NAMES[gpu]}").melt(id_vars=SHAPE, var_name="library", value_name="us").dropna()
+        sixteen = wide.assign(precision="bf16", kernel="", seconds=wide.us / 1e6)
+        eight = self._read("gemm_fp8_fp4_*")
+        eight = eight[(eight.gpu == NAMES[gpu]) & (eight.gemm_dtype == "fp8")]
+        eight = eight.assign(precision="fp8", seconds=eight.us / 1e6, library=eight.src_backend + "-" + eight.src_version)
+        eight = eight.rename(columns={"kernel_source": "kernel"})
+        return pd.concat([sixteen, eight])[[*SHAPE, "library", "kernel", "precision", "seconds"]]
+
+    def collectives(self, gpu: str) -> pd.DataFrame:
+        """As Package.collectives."""
+        table = self._read("nccl_single_node")
+        table = table[(table.gpu == NAMES[gpu]) & (table.nccl_dtype == "half")]
+        return _collectives(table.assign(payload_bytes=table.bytes, seconds=table.us / 1e6, version=table.src_version.astype(str)))
+
+    def training_attention(self, gpu: str) -> pd.DataFrame:
+        """cuDNN's forward and backward attention in bf16 without a window: the columns of ATTENTION."""
+        table = self._read("cudnn_sdpa_fwd_bwd")
+        table = table[(table.gpu_name == CUDNN_NAMES.get(gpu, "")) & (table.data_type == "bfloat16")]
+        table = table[table.sliding_window_size.isna() & ~table.deterministic_bwd & (table.q_seqlen == table.kv_seqlen)]
+        table = table[table.head_dim_qk == table.head_dim_vo]
+        return pd.DataFrame(
+            {
+                "library": "cudnn-" + table.cudnn_version.astype(str),
+                "direction": table.profile_pass.map({"fwd": "forward", "bwd": "backward"}),
+                "mask": table.attn_mask.map({"top_left": "causal", "no_mask": "none"}),
+                "sequences": table.batch_size,
+                "heads": table.num_q_heads,
+                "kv_heads": table.num_kv_heads,
+                "head_size": table.head_dim_qk,
+                "sequence_length": table.q_seqlen,
+                "seconds": table.time_ms / 1e3,
+            }
+        )
+
+    def norms(self, gpu: str) -> pd.DataFrame:
+        """rows, columns, kernel_class (fused, compiled, eager), direction, seconds of a norm of 2-byte numbers."""
+        classes = {"cudnn": "fused", "torch_compile": "compiled", "pytorch": "eager"}
+        table = self._read("cudnn_norms_fwd_bwd")
+        table = table[(table.gpu_name == CUDNN_NAMES.get(gpu, "")) & (table.success.astype(str) == "True")]
+        both = [
+            pd.DataFrame(
+                {
+                    "rows": table.N,
+                    "columns": table.C,
+                    "kernel_class": table.backend.map(classes),
+                    "direction": direction,
+                    "seconds": table[column] / 1e3,
+                }
+            )
+            for direction, column in (("forward", "fwd_time_ms"), ("backward", "bwd_time_ms"))
+        ]
+        joined = pd.concat(both)
+        return joined[(joined.seconds > 0) & joined.seconds.lt(float("inf"))]
+
+
+def _collectives(table: pd.DataFrame) -> pd.DataFrame:
+    named = table.assign(operator=table.op_name.replace("alltoall", "all_to_all"))
+    return named.rename(columns={"num_gpus": "ranks"})[["operator", "ranks", "payload_bytes", "version", "seconds"]]
+
+
+def read_records(path: Path) -> list[Record]:
+    """This project's own records of the file at `path`. Errors: InputError with the number of the line."""
+    found = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            found.append(record(json.loads(line)))
+        except (PerfmodelError, json.JSONDecodeError) as error:
+            raise InputError(f"{path}, line {number}: {error}") from None
+    return found

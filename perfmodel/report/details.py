@@ -1,0 +1,69 @@
+"""What `predict --verbose` adds: every operator of a stage with how sure its time is, and where the uncertainty comes from."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from rich.console import Group, RenderableType
+
+from perfmodel.predict import Prediction
+from perfmodel.report.terminal import plain_table, titled
+from perfmodel.timing.confidence import WORDS
+from perfmodel.timing.ledger import Entry, ledger
+
+MOST_SOURCES: Final = 10
+
+
+def prediction_details(prediction: Prediction) -> Group:
+    """Both tables, for the last stage: the one that most of a ramp is spent in."""
+    return Group(_uncertainty_table(prediction), _operator_table(prediction))
+
+
+def _uncertainty_table(prediction: Prediction) -> RenderableType:
+    """The numbers that bring most of the interval's variance."""
+    stage, predicted = prediction.stages[-1]
+    table = plain_table()
+    table.add_column("number", overflow="fold", ratio=1)
+    for heading in ("alone, ms", "share"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    shares = predicted.uncertainty.shares
+    for path, share in list(shares.items())[:MOST_SOURCES]:
+        half_s = float(predicted.uncertainty.half_widths_s[path])
+        table.add_row(path, f"+-{1e3 * half_s:.1f}", f"{100 * float(share):.0f} %")
+    rest = sum(float(share) for share in list(shares.values())[MOST_SOURCES:])
+    if len(shares) > MOST_SOURCES:
+        table.add_section()
+        table.add_row(f"{len(shares) - MOST_SOURCES} others", "", f"{100 * rest:.0f} %")
+    return titled(f"Where the uncertainty comes from, DP {stage.data_parallel} (90 %)", table)
+
+
+def _operator_table(prediction: Prediction) -> RenderableType:
+    """Each operator alone; the last rows add up the time of each degree of confidence."""
+    stage, predicted = prediction.stages[-1]
+    run = prediction.run
+    entries = list(ledger(predicted.work, gpus=predicted.layout.gpus, cluster=run.cluster, stack=run.stack))
+    table = plain_table()
+    table.add_column("operator", overflow="fold", ratio=1)
+    table.add_column("phase", no_wrap=True)
+    for heading in ("runs", "us each", "ms"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("confidence", no_wrap=True)
+    for entry in entries:
+        table.add_row(
+            entry.operator.name,
+            entry.operator.phase,
+            f"{float(entry.repeats):.0f}",
+            f"{1e6 * float(entry.seconds):.1f}",
+            f"{1e3 * _total_s(entry):.2f}",
+            entry.confidence,
+        )
+    table.add_section()
+    for word in WORDS:
+        total_s = sum(_total_s(entry) for entry in entries if entry.confidence == word)
+        if total_s:
+            table.add_row("all of them", "", "", "", f"{1e3 * total_s:.1f}", word)
+    return titled(f"Operators of one GPU, each alone, DP {stage.data_parallel}", table)
+
+
+def _total_s(entry: Entry) -> float:
+    return float(entry.repeats * entry.seconds)

@@ -1,0 +1,81 @@
+"""Which numbers of a spec are uncertain, and the same spec with each of them moved in turn.
+
+A spec that carries uncertain numbers has a field `spread`: the name of a number to the relative half width of its 90 %
+interval. A number c of spread s lies between c / (1 + s) and c * (1 + s). Numbers move one at a time and independently;
+what moves many operators together (clocks, the health of the network) is one number of the cluster.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import fields
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+import numpy as np
+
+from perfmodel.spec.fields import Numeric, Part, Spec, rule_of
+
+S = TypeVar("S", bound=Spec)
+
+
+def uncertain_numbers(spec: Spec, path: str = "") -> Iterator[tuple[str, Numeric]]:
+    """(key path, spread) of every number of `spec`, and of the specs in it, whose spread is not 0."""
+    for entry in fields(spec):  # type: ignore[arg-type]
+        value = getattr(spec, entry.name)
+        if entry.name == "spread":
+            yield from ((f"{path}{name}", spread) for name, spread in value.items() if np.any(spread))
+        elif isinstance(rule_of(entry), Part):
+            for step, member in _members(value):
+                yield from uncertain_numbers(member, f"{path}{entry.name}{step}.")
+
+
+def _members(value: Any) -> list[tuple[str, Spec]]:
+    """The specs that a field holds, each with what its key path adds to that of the field."""
+    if isinstance(value, Mapping):
+        return [(f".{name}", member) for name, member in value.items()]
+    if isinstance(value, tuple):
+        return [(f"[{index}]", member) for index, member in enumerate(value)]
+    return [("", value)] if value is not None else []
+
+
+def moved(spec: S, factors: Mapping[str, Numeric], path: str = "") -> S:
+    """`spec` with the number at each key path times its factor; the result is not validated again.
+
+    A number at the end of its interval may lie beyond what its declaration admits (an efficiency of 1.01).
+    """
+    if not any(key.startswith(path) for key in factors):
+        return spec
+    copy = object.__new__(type(spec))
+    for entry in fields(spec):  # type: ignore[arg-type]
+        value, key = getattr(spec, entry.name), f"{path}{entry.name}"
+        if isinstance(rule_of(entry), Part):
+            value = _each(value, lambda step, member, key=key: moved(member, factors, f"{key}{step}."))  # type: ignore[misc]
+        elif key in factors:
+            value = value * factors[key]
+        object.__setattr__(copy, entry.name, value)
+    return copy
+
+
+def _each(value: Any, change: Callable[[str, Spec], Spec]) -> Any:
+    if isinstance(value, Mapping):
+        return MappingProxyType({name: change(f".{name}", member) for name, member in value.items()})
+    if isinstance(value, tuple):
+        return tuple(change(f"[{index}]", member) for index, member in enumerate(value))
+    return None if value is None else change("", value)
+
+
+def both_ends(spreads: Mapping[str, Numeric], dimensions: int) -> dict[str, Numeric]:
+    """A factor for each key path on a new first axis of length 2 * K, before `dimensions` other axes.
+
+    Place 2*i holds 1 + s of the i-th path, place 2*i + 1 its 1 / (1 + s); everywhere else the factor is 1.
+
+    >>> both_ends({"a": 0.25, "b": 1.0}, 0)["b"].tolist()
+    [1.0, 1.0, 2.0, 0.5]
+    """
+    factors: dict[str, Numeric] = {}
+    for index, (path, spread) in enumerate(spreads.items()):
+        factor = np.ones((2 * len(spreads), *np.broadcast_shapes(np.shape(spread), (1,) * dimensions)))
+        factor[2 * index], factor[2 * index + 1] = 1.0 + spread, 1.0 / (1.0 + spread)
+        factors[path] = factor
+    return factors

@@ -1,0 +1,64 @@
+"""Every operator of an iteration on its own: how often it runs, how long once, and how far that is from what was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from perfmodel.count.iteration import Iteration
+from perfmodel.count.operators import DATA_GRADIENT, Collective, FusedAttention, Matmul, MemoryBound, Operator
+from perfmodel.spec.fields import Numeric
+from perfmodel.spec.hardware import Cluster
+from perfmodel.spec.stack import SoftwareStack
+from perfmodel.timing.collectives import collective_time_s, placement
+from perfmodel.timing.confidence import confidence, least_sure
+from perfmodel.timing.kernels import kernel_time_s, memory_bound_class, slowest_compute_scale
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One operator of one layout."""
+
+    operator: Operator
+    repeats: Numeric  # in one iteration
+    seconds: Numeric  # of one execution alone, hidden or not
+    confidence: str  # measured | interpolated | extrapolated | datasheet
+
+
+def ledger(work: Iteration, *, gpus: Numeric, cluster: Cluster, stack: SoftwareStack) -> Iterator[Entry]:
+    """The operators of one layout in the order of one micro-batch; a group of one does not run its collectives."""
+    slow = replace(cluster, compute_scale=slowest_compute_scale(cluster, gpus))
+    for operator, repeats in work.executions():
+        if isinstance(operator, Collective):
+            if operator.group.ranks > 1:
+                where = placement(operator.group, slow)
+                seconds = collective_time_s(operator, where, cluster=slow)
+                yield Entry(operator=operator, repeats=repeats, seconds=seconds, confidence=_of_collective(operator, slow))
+            continue
+        seconds = kernel_time_s(operator, cluster=slow, stack=stack)
+        yield Entry(operator=operator, repeats=repeats, seconds=seconds, confidence=_of_kernel(operator, slow, stack))
+
+
+def _of_kernel(operator: Matmul | FusedAttention | MemoryBound, cluster: Cluster, stack: SoftwareStack) -> str:
+    kernels = cluster.gpu.kernels
+    match operator:
+        case Matmul():
+            sizes = {"rows": operator.rows, "columns": operator.columns, "inner": operator.inner}
+            return confidence(cluster.gpu.matmul(operator.precision).evidence, sizes)
+        case FusedAttention():
+            known = kernels.attention_backward if operator.phase == DATA_GRADIENT else kernels.attention_forward
+            return confidence(
+                known.evidence, {"head_size": operator.head_size, "sequence_length": operator.sequence_length}
+            )
+        case MemoryBound():
+            return confidence(kernels.memory_bound[memory_bound_class(operator, stack)].evidence, {})
+
+
+def _of_collective(call: Collective, cluster: Cluster) -> str:
+    """Of a group over several nodes: as sure as the number of nodes, and the links inside them, were measured."""
+    links, where = cluster.links, placement(call.group, cluster)
+    inside = confidence(links.node.collectives.evidence, {"ranks": where.ranks_per_node})
+    if not where.crosses_nodes:
+        return inside
+    between = confidence(links.network.collectives.evidence, {"nodes": where.nodes})
+    return least_sure([inside, between]) if where.ranks_per_node > 1 else between

@@ -1,0 +1,62 @@
+"""How sure a time is: the same equations on a cluster and a stack whose uncertain numbers move one at a time.
+
+T - sqrt(sum_i (T - fast_i)^2) .. T + sqrt(sum_i (slow_i - T)^2), where fast_i and slow_i are the least and the greatest time
+with number i at either end of its own 90 % interval. Numbers are independent of each other; one that serves many
+operators (clocks, the efficiency of products) moves all of them at once, so their errors stay correlated.
+
+Ignored: how numbers of one fit are correlated (each spread is what the fit leaves open with the others held).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from perfmodel.spec.fields import Numeric
+from perfmodel.spec.hardware import Cluster
+from perfmodel.spec.spread import both_ends, moved, uncertain_numbers
+from perfmodel.spec.stack import SoftwareStack
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Uncertainty:
+    """The 90 % interval [s] of a time, and what each uncertain number alone contributes to it."""
+
+    low_s: Numeric
+    high_s: Numeric
+    half_widths_s: Mapping[str, Numeric]  # by key path: (slow - fast) / 2
+
+    @property
+    def shares(self) -> dict[str, Numeric]:
+        """The share of the interval's variance that each number brings, greatest first (for a single layout)."""
+        squares = {path: half_s * half_s for path, half_s in self.half_widths_s.items()}
+        total = sum(squares.values())
+        ranked = sorted(squares, key=lambda path: -float(np.max(squares[path])))
+        return {path: squares[path] / total for path in ranked if np.any(squares[path] > 0)}
+
+
+def uncertainty(
+    time_s: Callable[[Cluster, SoftwareStack], Numeric], seconds: Numeric, cluster: Cluster, stack: SoftwareStack
+) -> Uncertainty:
+    """The interval around `seconds` = time_s(cluster, stack), by one call on a new first axis that holds every end."""
+    paths = dict([*uncertain_numbers(cluster, "cluster."), *uncertain_numbers(stack, "stack.")])
+    if not paths:
+        return Uncertainty(low_s=seconds, high_s=seconds, half_widths_s={})
+    factors = both_ends(paths, np.ndim(seconds))
+    ends = np.asarray(time_s(moved(cluster, factors, "cluster."), moved(stack, factors, "stack.")))
+    ends = np.broadcast_to(ends, (2 * len(paths), *np.shape(seconds)))
+    gained = np.maximum(seconds - np.minimum(ends[0::2], ends[1::2]), 0.0)
+    lost = np.maximum(np.maximum(ends[0::2], ends[1::2]) - seconds, 0.0)
+    return Uncertainty(
+        low_s=seconds - _root_sum_square(gained),
+        high_s=seconds + _root_sum_square(lost),
+        half_widths_s=dict(zip(paths, (gained + lost) / 2.0, strict=True)),
+    )
+
+
+def _root_sum_square(terms: Numeric) -> Numeric:
+    """Over the first axis, added up one after the other, so that one layout and many give the same bits."""
+    root: Numeric = np.sqrt(np.add.accumulate(terms * terms, axis=0)[-1])
+    return root
