@@ -63,7 +63,8 @@ def predict(
     run: Annotated[str, typer.Argument(metavar="RUN", help="A preset run (perfmodel list) or a YAML, TOML or JSON run file.")],
     overrides: Overrides = None,
     verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Add every operator, how sure its time is, and where the uncertainty comes from.")
+        bool,
+        typer.Option("--verbose", "-v", help="Add every operator, how sure its time is, and where the uncertainty comes from."),
     ] = False,
     as_json: AsJson = False,
     output: Output = None,

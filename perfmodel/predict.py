@@ -133,7 +133,9 @@ def predict_stage(model: TransformerModel, cluster: Cluster, stack: SoftwareStac
         layout=layout,
         work=work,
         iteration_time_s=seconds,
-        uncertainty=uncertainty(lambda *ends: parts_on(*ends).total_s, seconds, cluster, stack),
+        uncertainty=uncertainty(
+            lambda *ends: parts_on(*ends).total_s, seconds, cluster=cluster, stack=stack, precision=layout.precision
+        ),
         mfu=work.fold(model_flop) / capacity_flop,
         hfu=work.fold(hardware_flop) / capacity_flop,
         model_flop_per_token=model_flop_per_token(model, layout.sequence_length),

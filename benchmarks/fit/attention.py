@@ -56,7 +56,7 @@ def fit_serving(table: pd.DataFrame, name: str, gpu: Gpu) -> AttentionFit:
     rows = rows[(queries >= 4096 * 128 / 8) | (rows.sequence_length <= 1024)].reset_index(drop=True)
     groups = rows.groupby(["head_size", "heads", "kv_heads"]).ngroup().to_numpy()
     found = fit(_equation(rows, gpu, name, {}), SHARED | _efficiencies(rows), rows.seconds.to_numpy(dtype=float), groups)
-    return AttentionFit(coefficients=_coefficients(found.values, name), fit=found, rows=rows)
+    return AttentionFit(coefficients=_coefficients(found.found, name), fit=found, rows=rows)
 
 
 def fit_training(table: pd.DataFrame, name: str, gpu: Gpu, serving: AttentionFit, direction: str) -> AttentionFit:
@@ -68,7 +68,7 @@ def fit_training(table: pd.DataFrame, name: str, gpu: Gpu, serving: AttentionFit
     kept = {key: serving.coefficients[key] for key in SHARED if key not in TRAINED}
     groups = rows.groupby("sequence_length").ngroup().to_numpy()
     found = fit_of_few(_equation(rows, gpu, name, kept), free, rows.seconds.to_numpy(dtype=float), groups)
-    return AttentionFit(coefficients=_coefficients(kept | found.values, name, serving), fit=found, rows=rows)
+    return AttentionFit(coefficients=_coefficients(kept | found.found, name, serving), fit=found, rows=rows)
 
 
 def carried_over(twin: AttentionFit, ratio: float) -> AttentionFit:
@@ -104,16 +104,16 @@ def _efficiencies(rows: pd.DataFrame) -> dict[str, Free]:
 
 def _equation(rows: pd.DataFrame, gpu: Gpu, name: str, kept: Mapping[str, float]) -> Any:
     """Seconds of every row, by mask and direction: categories are not arrays."""
-    parts = [
-        (index, part, mask == "causal", direction == "backward")
-        for (mask, direction), index in rows.groupby(["mask", "direction"]).groups.items()
-        for part in [rows.loc[index]]
-    ]
+    parts = []
+    for mask in sorted(set(rows["mask"])):
+        for direction in sorted(set(rows.direction)):
+            chosen = ((rows["mask"] == mask) & (rows.direction == direction)).to_numpy()
+            parts.append((chosen, rows[chosen], mask == "causal", direction == "backward"))
 
     def seconds(values: Mapping[str, float]) -> Floats:
         known = AttentionCoefficients(**_plain(_coefficients(dict(kept) | dict(values), name)))
         result = np.zeros(len(rows))
-        for index, part, causal, backward in parts:
+        for chosen, part, causal, backward in parts:
             call = FusedAttention(
                 name="core",
                 phase=DATA_GRADIENT if backward else FORWARD,
@@ -125,7 +125,7 @@ def _equation(rows: pd.DataFrame, gpu: Gpu, name: str, kept: Mapping[str, float]
                 causal=causal,
                 precision="bf16",
             )
-            result[index] = plain_attention_time_s(call, known, gpu=gpu, compute_scale=1.0)
+            result[chosen] = plain_attention_time_s(call, known, gpu=gpu, compute_scale=1.0)
         return result
 
     return seconds
@@ -143,7 +143,7 @@ def _coefficients(values: Mapping[str, float], name: str, like: AttentionFit | N
     ratios |= {str(size): value / reference for size, value in known.items()}
     return {
         "efficiency": reference,
-        "by_head_size": {str(size): float(ratios.get(str(size), ratios[_neighbour(size, ratios)])) for size in HEAD_SIZES},
+        "by_head_size": {str(size): float(ratios[_neighbour(size, ratios)]) for size in HEAD_SIZES},
         **{key: float(values[key]) for key in SHARED},
         "sequence_half_full": float(values.get("sequence_half_full", values["sequence_half"] / 2.0)),
         "wave_weight": WAVE_WEIGHT,
@@ -153,5 +153,5 @@ def _coefficients(values: Mapping[str, float], name: str, like: AttentionFit | N
     }
 
 
-def _neighbour(size: int, ratios: Mapping[str, float]) -> str:
+def _neighbour(size: int, ratios: Mapping[str, Any]) -> str:
     return min(ratios, key=lambda known: abs(int(known) - size))

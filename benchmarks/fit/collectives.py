@@ -32,7 +32,9 @@ SWITCH_FROM: Final = 5
 WITHOUT_SWITCH: Final = ("a100-sxm-80gb",)
 LATENCY_SPREAD: Final = 0.2  # between versions of NCCL and kinds of node, by judgement
 LARGE: Final = 16 * 2**20  # bytes: what training sends
-BORROWED: Final = {"gb200": "b200"}  # whose groups of 8 stand for those that the tables of 4 lack: within 1 % where both have one
+BORROWED: Final = {
+    "gb200": "b200"
+}  # whose groups of 8 stand for those that the tables of 4 lack: within 1 % where both have one
 
 
 def node_rows(table: pd.DataFrame) -> pd.DataFrame:
@@ -50,18 +52,19 @@ def fit_kind(rows: pd.DataFrame, kind: str, cluster: Cluster, *, switched: bool)
     group = ProcessGroup(name="node", ranks=ranks, stride=1)
     call = Collective(name=kind, kind=kind, payload_bytes=payload, group=group)
 
-    def equation(values: Mapping[str, float]) -> Floats:
+    def equation(values: Mapping[str, Any]) -> Floats:
         return np.asarray(node_collective_time_s(call, cluster=_with(cluster, values, switched=switched)))
 
     groups = chosen.groupby("payload_bytes").ngroup().to_numpy()
     return fit_of_few(equation, SWITCH if switched else RING, seconds, groups)
 
 
-def _with(cluster: Cluster, values: Mapping[str, float], *, switched: bool) -> Cluster:
+def _with(cluster: Cluster, values: Mapping[str, Any], *, switched: bool) -> Cluster:
     """The cluster whose node collectives all have these coefficients."""
     ring = CollectiveCoefficients(**({key: free.start for key, free in RING.items()} if switched else values))
     switch = SwitchCoefficients(ranks=2, **values) if switched else None
-    known = NodeCollectives(name="fit", **dict.fromkeys(KINDS, ring), switch_reduce=switch)
+    rings: dict[str, Any] = dict.fromkeys(KINDS, ring)
+    known = NodeCollectives(name="fit", **rings, switch_reduce=switch)
     node = replace(cluster.links.node, collectives=known, measured_bandwidth_bytes_per_s=_rate(cluster.links.node))
     return replace(cluster, links=replace(cluster.links, node=node), node_link_scale=1.0)
 
@@ -78,11 +81,11 @@ def fit_node(rows: pd.DataFrame, gpu: str, cluster: Cluster) -> tuple[dict[str, 
         has_switch = kind == "all_reduce" and gpu not in WITHOUT_SWITCH
         ring_rows = rows[rows.ranks < SWITCHED] if has_switch else rows
         fits[kind] = fit_kind(ring_rows, kind, cluster, switched=False)
-        result[kind] = fits[kind].values | {"spread": _spread(fits[kind])}
+        result[kind] = fits[kind].found | {"spread": _spread(fits[kind])}
         if has_switch:
             fits["switch_reduce"] = fit_kind(rows, kind, cluster, switched=True)
             switch = fits["switch_reduce"]
-            result["switch_reduce"] = {"ranks": SWITCH_FROM} | switch.values | {"spread": _spread(switch)}
+            result["switch_reduce"] = {"ranks": SWITCH_FROM} | switch.found | {"spread": _spread(switch)}
     return result, fits
 
 
@@ -110,5 +113,6 @@ def link_profile(link: str, gpu: str, tables: Mapping[str, pd.DataFrame], cluste
     }
     if "switch_reduce" in fits:
         sources["switch_reduce.ranks"] = "NVIDIA/nccl#1455, in-switch reduction gains from 5 ranks; the tables have it at 8"
+    sources["evidence"] = "the groups in those tables"
     sizes = {"ranks": " ".join(str(each) for each in sorted(set(rows.ranks)))}
     return {"name": f"NCCL on {link}", **coefficients, "evidence": {"basis": "measured", "sizes": sizes}, "sources": sources}

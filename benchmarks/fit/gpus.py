@@ -137,5 +137,7 @@ class GpuFits:
         if "fp8" in self.matmul:
             product = self.matmul["fp8"].fit
             result["cast"] = memory_bound.cast_coefficients(product, self.gpu)
-            sources["memory_bound.cast"] = sources["matmul.fp8"] | {"what": "the cast with a scale of the moment that comes with these products"}
+            sources["memory_bound.cast"] = sources["matmul.fp8"] | {
+                "what": "the cast with a scale of the moment that comes with these products"
+            }
         return result

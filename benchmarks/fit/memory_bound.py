@@ -18,7 +18,9 @@ FREE: Final = {
 PASSES: Final = {"forward": 2, "backward": 3}  # over a stream of 2-byte numbers, as count/decoder.py has it
 NARROWEST: Final = 2048  # columns; narrower norms belong to attention heads
 CACHE_SHARE: Final = 0.3  # streams below this share of the cache are not timed by the memory
-CAST_BYTES: Final = 5  # a cast with a scale of the moment, as the tables of 8-bit products have it, reads 2 bytes twice and writes 1
+CAST_BYTES: Final = (
+    5  # a cast with a scale of the moment, as the tables of 8-bit products have it, reads 2 bytes twice and writes 1
+)
 TWINS: Final = {"h100-sxm-80gb": "h200-sxm-141gb", "b200": "gb200", "a100-sxm-80gb": "h200-sxm-141gb"}
 CACHE_BYTES: Final = {"h200-sxm-141gb": 50e6, "gb200": 126e6}
 
@@ -28,15 +30,15 @@ def fit_norms(table: pd.DataFrame, name: str, gpu: Gpu) -> dict[str, dict[str, F
     wide = table[table["columns"] >= NARROWEST]
     stream = 2.0 * wide.rows * wide["columns"]
     wide = wide[stream > CACHE_SHARE * CACHE_BYTES[name]]
-    return {
-        kernel_class: {
-            direction: fit_stream(
-                rows, gpu, moved=2.0 * PASSES[direction] * rows.rows * rows["columns"], shape=["rows", "columns"]
-            )
-            for direction, rows in of_class.groupby("direction")
-        }
-        for kernel_class, of_class in wide.groupby("kernel_class")
-    }
+    fits: dict[str, dict[str, Fit]] = {}
+    for kernel_class in sorted(set(wide.kernel_class)):
+        of_class = wide[wide.kernel_class == kernel_class]
+        fits[kernel_class] = {}
+        for direction, passes in PASSES.items():
+            rows = of_class[of_class.direction == direction]
+            moved = 2.0 * passes * rows.rows * rows["columns"]
+            fits[kernel_class][direction] = fit_stream(rows, gpu, moved=moved, shape=["rows", "columns"])
+    return fits
 
 
 def fit_stream(rows: pd.DataFrame, gpu: Gpu, *, moved: Any, shape: list[str]) -> Fit:
@@ -53,10 +55,10 @@ def coefficients(forward: Fit, backward: Fit | None = None, *, basis: str = "mea
     """The mapping of one class; a class of one direction serves both. Its spread is the error on shapes not seen."""
     back = backward or forward
     return {
-        "fixed_s": forward.values["fixed_s"],
-        "efficiency": forward.values["efficiency"],
-        "backward_fixed_s": back.values["fixed_s"],
-        "backward_efficiency": back.values["efficiency"],
+        "fixed_s": forward.found["fixed_s"],
+        "efficiency": forward.found["efficiency"],
+        "backward_fixed_s": back.found["fixed_s"],
+        "backward_efficiency": back.found["efficiency"],
         "evidence": {"basis": basis},
         "spread": {
             "efficiency": forward.held_out_error()["p90"],
@@ -80,8 +82,8 @@ def alike(norms: Mapping[str, Any], spread: float) -> dict[str, Any]:
 
 def cast_coefficients(product: Fit, gpu: Gpu) -> dict[str, Any]:
     """A cast to 8 bits: the start and the time an element that were fitted with the products."""
-    rate = CAST_BYTES / product.values["cast_s_per_element"]
-    fixed_s, efficiency = product.values["cast_fixed_s"], rounded(rate / float(gpu.memory_bandwidth_bytes_per_s), 4)
+    rate = CAST_BYTES / product.found["cast_s_per_element"]
+    fixed_s, efficiency = product.found["cast_fixed_s"], rounded(rate / float(gpu.memory_bandwidth_bytes_per_s), 4)
     spread = max(product.spread["cast_s_per_element"], 0.1)
     return {
         "fixed_s": fixed_s,

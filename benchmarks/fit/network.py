@@ -23,7 +23,12 @@ from perfmodel.units import parse_quantity
 POINTS: Final = Path(__file__).parent / "network_points.yaml"
 REFERENCE_NODES: Final = 4
 GPUS: Final = 8
-SPREAD: Final = {"efficiency": 0.10, "scale_exponent": 0.75, "tree_start_s": 0.4, "tree_latency_s": 0.35}  # by judgement: few points
+SPREAD: Final = {
+    "efficiency": 0.10,
+    "scale_exponent": 0.5,
+    "tree_start_s": 0.4,
+    "tree_latency_s": 0.35,
+}  # by judgement: few points
 
 
 def network_profile() -> dict[str, Any]:
@@ -33,15 +38,21 @@ def network_profile() -> dict[str, Any]:
     known = {name: float(entry["value"]) for name, entry in kept.items()} | {"reference_nodes": REFERENCE_NODES}
     ring, tree = points["reduce_scatter"], points["tree_all_reduce"]
     bus = _numbers(ring["bus_bytes_per_s"])
-    efficiency, error = _fitted(known, ring, "reduce_scatter", "dgx-h100", ("efficiency", "scale_exponent"), 1.0 / bus)
+    efficiency, error = _fitted(
+        known, ring, "reduce_scatter", "dgx-h100", names=("efficiency", "scale_exponent"), measured=1.0 / bus
+    )
     known |= efficiency
-    slow, _ = _fitted(known, tree, "all_reduce", "dgx-a100", ("tree_start_s", "tree_latency_s"), _numbers(tree["seconds"]))
+    slow, _ = _fitted(
+        known, tree, "all_reduce", "dgx-a100", names=("tree_start_s", "tree_latency_s"), measured=_numbers(tree["seconds"])
+    )
     nodes = " ".join(str(each) for each in ring["nodes"])
     sources = {name: entry["source"] for name, entry in kept.items()}
     sources["efficiency"] = sources["scale_exponent"] = (
         f"fitted by benchmarks/fit/network.py on NVIDIA/nccl#1229, H100 reduce-scatter on 4 to 128 nodes, net of ring latency; "
         f"largest residual {100 * error:.1f} %"
     )
+    sources["evidence"] = "the points of NVIDIA/nccl#1229"
+    sources |= {f"spread.{name}": "by judgement; the points are few" for name in (*SPREAD, *kept)}
     sources["reference_nodes"] = "the smallest of those points; efficiency is not extrapolated to fewer"
     sources["tree_start_s"] = sources["tree_latency_s"] = (
         "the same, on public nccl-tests logs, A100 8 MiB all-reduce, 201 us on 16 and 345 us on 128 GPUs; no residual"
@@ -61,6 +72,7 @@ def _fitted(
     points: Mapping[str, Any],
     kind: str,
     preset: str,
+    *,
     names: tuple[str, str],
     measured: NDArray[np.float64],
 ) -> tuple[dict[str, float], float]:
@@ -86,10 +98,13 @@ def _fitted(
     return values, float(np.abs(found.fun).max())
 
 
-START: Final = {("efficiency", "scale_exponent"): np.array([0.9, 0.08]), ("tree_start_s", "tree_latency_s"): np.array([6e-5, 4e-5])}
+START: Final = {
+    ("efficiency", "scale_exponent"): np.array([0.9, 0.08]),
+    ("tree_start_s", "tree_latency_s"): np.array([6e-5, 4e-5]),
+}
 
 
-def _with(cluster: Cluster, values: Mapping[str, float]) -> Cluster:
+def _with(cluster: Cluster, values: Mapping[str, Any]) -> Cluster:
     """The cluster whose network has these coefficients."""
     link = cluster.links.network
     collectives = replace(link.collectives, **values)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from itertools import product as combinations
 from typing import Any, Final
 
 import numpy as np
@@ -19,26 +18,31 @@ from perfmodel.spec.hardware import Gpu
 from perfmodel.timing.kernels import plain_matmul_time_s
 
 FREE: Final = {
-    "efficiency": Free(start=0.85, low=0.3, high=1.1),
-    "fixed_s": Free(start=3e-6, low=1e-7, high=2e-5),
+    "efficiency": Free(start=0.83, low=0.3, high=1.0),
+    "fixed_s": Free(start=2.7e-6, low=1e-7, high=2e-5),
     "k_half": Free(start=150.0, low=1.0, high=1000.0),
     "wave_weight": Free(start=0.1, low=1e-3, high=1.0),
-    "fill_weight": Free(start=0.3, low=1e-3, high=1.0),
+    "fill_weight": Free(start=0.5, low=0.1, high=1.0),
     "padding_weight": Free(start=0.3, low=1e-3, high=1.0),
-    "split_inner": Free(start=300.0, low=1.0, high=20000.0),
+    "split_traffic": Free(start=3.0, low=1.0, high=20.0),
     "slowdown": Free(start=0.1, low=1e-3, high=1.0),
-    "slowdown_flop": Free(start=2e12, low=1e10, high=1e15),
-    "memory_efficiency": Free(start=0.8, low=0.3, high=1.0),
-    "overlap_power": Free(start=3.0, low=1.0, high=20.0),
+    "slowdown_s": Free(start=1e-3, low=5e-5, high=5e-3),
+    "memory_efficiency": Free(start=0.85, low=0.6, high=1.0),
+    "cached_share": Free(start=0.6, low=1e-3, high=0.9),
+    "overlap_power": Free(start=3.5, low=1.0, high=20.0),
 }
 CAST: Final = {
     "cast_fixed_s": Free(start=5e-6, low=1e-7, high=5e-5),
     "cast_s_per_element": Free(start=2e-12, low=1e-14, high=1e-11),
 }
-STARTS: Final = {"rate_1": (0.95, 0.5), "fill_weight": (0.3, 0.7)}  # the least over tiles has more than one valley
-TILES: Final = ((128, 256), (256, 256), (128, 192), (128, 128), (64, 128), (64, 64))
-RATES: Final = (0.95, 0.9, 0.99, 0.9, 0.6)  # where the fit starts, of all tiles but the first
-MOST_SPLITS: Final = 6
+COLD: Final[tuple[dict[str, float], ...]] = (
+    {},
+    {"wave_weight": 0.9, "fill_weight": 0.8, "padding_weight": 0.98, "split_traffic": 1.01},
+)  # where fits start
+TILES: Final = ((128, 256), (128, 192), (128, 128), (64, 128), (64, 64))
+RATES: Final = (1.0, 0.93, 0.8, 0.57, 0.43)  # where the fit starts
+NEVER: Final = 1e-3  # the rate of a tile that no shape chooses
+MOST_SPLITS: Final = 8
 FP8_KERNEL: Final = "torch_flow"  # TensorRT-LLM's torch._scaled_mm, that is cuBLASLt: what Transformer Engine calls
 PRODUCTS_OF_A_LAYER: Final = 4
 KEPT: Final = {"weight_gradient_factor": 1.05}  # not in these tables
@@ -53,10 +57,11 @@ class ProductFit:
     rows: pd.DataFrame
     large: NDArray[np.bool_]
     slices: NDArray[np.bool_]
+    tiles: list[dict[str, Any]]  # those that are the best for some shape
 
     def coefficients(self) -> dict[str, Any]:
         """The mapping of a profile: without the cast, which is an operator of its own."""
-        values = {name: value for name, value in self.fit.values.items() if name in FREE}
+        values = {name: value for name, value in self.fit.found.items() if name in FREE}
         sizes = {
             name: " ".join(f"{value:g}" for value in sorted(set(self.rows[column])))
             for name, column in zip(("rows", "columns", "inner"), SHAPE, strict=True)
@@ -66,7 +71,7 @@ class ProductFit:
             **values,
             **KEPT,
             "most_splits": MOST_SPLITS,
-            "tiles": _tiles(self.fit.values),
+            "tiles": self.tiles,
             "evidence": {"basis": "measured", "sizes": sizes},
             "spread": spread | {"efficiency": self.layer_spread()},
         }
@@ -91,16 +96,16 @@ def fit_products(table: pd.DataFrame, gpu: Gpu, precision: str) -> ProductFit:
     if precision == "fp8":
         chosen = chosen[chosen.kernel == FP8_KERNEL]
     chosen = chosen[(chosen.m >= 512) & (chosen.m <= 32768) & (chosen.n >= 256) & (chosen.k >= 256)]
-    rows = _median_of_libraries(chosen)
+    rows = chosen.groupby(SHAPE).seconds.median().reset_index()
     m, n, k, seconds = (rows[column].to_numpy(dtype=float) for column in (*SHAPE, "seconds"))
     call = Matmul(name="gemm", rows=m, columns=n, inner=k, precision=precision)
-    tiles = {f"rate_{index}": Free(start=RATES[index - 1], low=0.3, high=1.05) for index in range(1, len(TILES))}
+    tiles = {f"rate_{index}": Free(start=RATES[index], low=0.1, high=1.05) for index in range(1, len(TILES))}
     free = FREE | tiles | (CAST if precision == "fp8" else {})
 
-    def equation(values: Mapping[str, float]) -> Floats:
+    def equation(values: Mapping[str, Any]) -> Floats:
         known = MatmulCoefficients(
             **{name: values[name] for name in FREE},
-            **KEPT,
+            weight_gradient_factor=KEPT["weight_gradient_factor"],
             most_splits=MOST_SPLITS,
             tiles=tuple(Tile(**tile) for tile in _tiles(values)),
         )
@@ -109,24 +114,33 @@ def fit_products(table: pd.DataFrame, gpu: Gpu, precision: str) -> ProductFit:
 
     pairs = rows.groupby(["n", "k"]).ngroup().to_numpy()
     fits = []
-    for chosen_starts in combinations(*STARTS.values()):
-        start = {name: replace(free[name], start=value) for name, value in zip(STARTS, chosen_starts, strict=True)}
-        fits.append(fit(equation, free | start, seconds, pairs))
+    for start in (*COLD, _shipped(gpu, precision)):
+        begun = {name: replace(each, start=_inside(each, start.get(name, each.start))) for name, each in free.items()}
+        fits.append(fit(equation, begun, seconds, pairs))
     best = min(fits, key=lambda each: each.cost)
     large = (m >= 2048) & (m <= 16384) & (n >= 1024) & (k >= 1024)
     slices = (m <= 16384) & ((n < 1024) | (k < 1024))
-    return ProductFit(fit=best, rows=rows, large=large, slices=slices)
+    return ProductFit(fit=best, rows=rows, large=large, slices=slices, tiles=_chosen_tiles(equation, best))
 
 
-def _median_of_libraries(table: pd.DataFrame) -> pd.DataFrame:
-    """The median over libraries of each shape's time, after each library's own speed on large products is divided out.
+def _shipped(gpu: Gpu, precision: str) -> dict[str, float]:
+    """The coefficients that the GPU's profile has now: the least over tiles has many valleys, and this is in a deep one."""
+    known = gpu.kernels.matmul[precision]
+    rates = {(tile.rows, tile.columns): float(tile.rate) for tile in known.tiles}
+    tiles = {f"rate_{index}": rates.get(TILES[index], RATES[index]) for index in range(1, len(TILES))}
+    return {name: float(getattr(known, name)) for name in FREE} | tiles
 
-    They call the same kernels, but were measured on other days, at other clocks: up to 3 % apart.
-    """
-    wide = table.pivot_table(index=SHAPE, columns="library", values="seconds")
-    apart = np.log(wide).sub(np.log(wide.median(axis=1)), axis=0)
-    large = (wide.index.get_level_values("m") >= 2048) & (wide.index.get_level_values("n") >= 1024)
-    return np.exp(np.log(wide) - apart[large].median()).median(axis=1).rename("seconds").reset_index()
+
+def _inside(free: Free, value: float) -> float:
+    """`value`, moved off the bounds, where a fit could not take a step."""
+    return min(max(value, free.low * 1.01), free.high * 0.99)
+
+
+def _chosen_tiles(equation: Callable[[Mapping[str, Any]], Floats], best: Fit) -> list[dict[str, Any]]:
+    """The first tile, and those without which some shape would take longer: what no shape chooses costs time to weigh."""
+    tiles = _tiles(best.found)
+    without = {index: np.asarray(equation(best.found | {f"rate_{index}": NEVER})) for index in range(1, len(TILES))}
+    return [tiles[0], *(tiles[index] for index, times in without.items() if np.any(times > best.predicted_s * (1 + 1e-9)))]
 
 
 def _tiles(values: Mapping[str, float]) -> list[dict[str, Any]]:

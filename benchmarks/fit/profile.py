@@ -13,10 +13,14 @@ from benchmarks.fit.regression import Fit
 from benchmarks.fit.tables import Source
 from perfmodel.exchange.output import write_text
 
-HEADER: Final = "# Written by python -m benchmarks.fit; every number here is fitted, or kept for the reason that its source gives.\n"
+HEADER: Final = (
+    "# Written by python -m benchmarks.fit; every number here is fitted, or kept for the reason that its source gives.\n"
+)
 
 
-def source_entry(source: Source, fit: Fit, *, what: str, errors: Mapping[str, Mapping[str, float]] | None = None) -> dict[str, Any]:
+def source_entry(
+    source: Source, fit: Fit, *, what: str, errors: Mapping[str, Mapping[str, float]] | None = None
+) -> dict[str, Any]:
     """What a profile says of one family: its table, version, licence, rows, date and held-out errors."""
     return {
         "what": what,
@@ -32,7 +36,7 @@ def source_entry(source: Source, fit: Fit, *, what: str, errors: Mapping[str, Ma
 class _Dumper(yaml.SafeDumper):
     """Keeps long lists of numbers and short mappings on one line."""
 
-    def ignore_aliases(self, data: Any) -> bool:
+    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002 - PyYAML asks for every value
         """Write every value out: anchors hide where a number stands."""
         return True
 

@@ -20,7 +20,7 @@ SEED: Final = 0
 NINETY: Final = 1.645  # standard deviations on either side that hold 90 % of a normal distribution
 DAMPING: Final = 0.02  # relative errors much larger count in proportion, not squared
 LEAST_SPREAD: Final = 1e-4
-MOST_STEPS: Final = 60
+MOST_STEPS: Final = 30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +36,7 @@ class Free:
 class Fit:
     """Coefficients, the relative half width of each one's 90 % interval, and the predictions of all rows."""
 
-    values: dict[str, float]
+    found: dict[str, float]  # by name
     spread: dict[str, float]
     predicted_s: Floats
     measured_s: Floats
@@ -58,23 +58,23 @@ class Fit:
         }
 
 
-def held_out(groups: NDArray[np.int64], seed: int = SEED) -> NDArray[np.bool_]:
+def held_out(groups: NDArray[Any], seed: int = SEED) -> NDArray[np.bool_]:
     """Whether each row belongs to one of the fifth of the groups that the fit does not see."""
     draws = np.random.default_rng(seed).random(int(groups.max()) + 1) < HELD_OUT
     return np.asarray(draws[groups])
 
 
 def fit(
-    equation: Callable[[Mapping[str, float]], Floats],
+    equation: Callable[[Mapping[str, Any]], Floats],
     free: Mapping[str, Free],
     measured_s: Floats,
-    groups: NDArray[np.int64],
+    groups: NDArray[Any],
 ) -> Fit:
     """The coefficients named in `free` that make `equation` (seconds of every row) nearest to `measured_s`."""
     out = held_out(groups)
     values, found, residual = _least(equation, free, measured_s, out)
     return Fit(
-        values=values,
+        found=values,
         spread=_spread(list(free), found.x, found.jac, residual, groups[~out]),
         predicted_s=np.asarray(equation(values)),
         measured_s=measured_s,
@@ -84,10 +84,10 @@ def fit(
 
 
 def fit_of_few(
-    equation: Callable[[Mapping[str, float]], Floats],
+    equation: Callable[[Mapping[str, Any]], Floats],
     free: Mapping[str, Free],
     measured_s: Floats,
-    groups: NDArray[np.int64],
+    groups: NDArray[Any],
 ) -> Fit:
     """The same for a small table: every group is held out once, and the coefficients are those of all rows."""
     nothing = np.zeros(len(measured_s), dtype=bool)
@@ -98,7 +98,7 @@ def fit_of_few(
         without, *_ = _least(equation, free, measured_s, out)
         predicted_s[out] = np.asarray(equation(without))[out]
     return Fit(
-        values=values,
+        found=values,
         spread=_spread(list(free), found.x, found.jac, residual, groups),
         predicted_s=predicted_s,
         measured_s=measured_s,
@@ -108,7 +108,7 @@ def fit_of_few(
 
 
 def _least(
-    equation: Callable[[Mapping[str, float]], Floats], free: Mapping[str, Free], measured_s: Floats, out: NDArray[np.bool_]
+    equation: Callable[[Mapping[str, Any]], Floats], free: Mapping[str, Free], measured_s: Floats, out: NDArray[np.bool_]
 ) -> tuple[dict[str, float], Any, Floats]:
     """The best coefficients without the rows that are `out`, the solver's result, and its residuals."""
     names = list(free)
@@ -133,7 +133,7 @@ def _least(
     return values, found, residual(found.x)
 
 
-def _spread(names: list[str], scaled: Floats, jacobian: Floats, residual: Floats, groups: NDArray[np.int64]) -> dict[str, float]:
+def _spread(names: list[str], scaled: Floats, jacobian: Floats, residual: Floats, groups: NDArray[Any]) -> dict[str, float]:
     """What the fit leaves open of each coefficient with the others held, from the scatter between groups of rows.
 
     The information matrix of errors that are alike within a group is I = H B^-1 H, with H = J'J and B = sum over groups of

@@ -137,7 +137,9 @@ class Folder:
         """As Package.collectives."""
         table = self._read("nccl_single_node")
         table = table[(table.gpu == NAMES[gpu]) & (table.nccl_dtype == "half")]
-        return _collectives(table.assign(payload_bytes=table.bytes, seconds=table.us / 1e6, version=table.src_version.astype(str)))
+        return _collectives(
+            table.assign(payload_bytes=table.bytes, seconds=table.us / 1e6, version=table.src_version.astype(str))
+        )
 
     def training_attention(self, gpu: str) -> pd.DataFrame:
         """cuDNN's forward and backward attention in bf16 without a window: the columns of ATTENTION."""

@@ -117,7 +117,9 @@ class DecoderOperators:
     def norm(self, name: str) -> Block:
         """Reads and writes the stream; backwards reads it and its gradient and writes one. Keeps its input."""
         stream = self.hidden_bytes / self.token_shards
-        return _local(MemoryBound(name=name, family="norm", moved_bytes=2 * stream, backward_bytes=3 * stream, saved_bytes=stream))
+        return _local(
+            MemoryBound(name=name, family="norm", moved_bytes=2 * stream, backward_bytes=3 * stream, saved_bytes=stream)
+        )
 
     def residual(self, name: str) -> Block:
         """Adds the branch to the stream (with dropout: writes and keeps a one-byte mask); backwards adds two gradients."""

@@ -26,9 +26,9 @@ class Matmul:
     """`batch` products of (rows x inner) by (inner x columns).
 
     A product without a weight multiplies two activations. `weight_gradient_bytes` is the size of one number of the gradient
-    that the weight gradient is added to, by the product itself where it `accumulates`. `useful` is the share of the columns that the published convention counts
-    (padding of the vocabulary and copies of KV heads are not). `saved_bytes` are what the forward operator keeps of a
-    micro-batch for its gradients.
+    that the weight gradient is added to, by the product itself where it `accumulates`. `useful` is the share of the columns
+    that the published convention counts (padding of the vocabulary and copies of KV heads are not). `saved_bytes` are what
+    the forward operator keeps of a micro-batch for its gradients.
     """
 
     name: str

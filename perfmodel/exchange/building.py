@@ -43,10 +43,8 @@ def _value(rule: Rule, value: Any) -> Any:
     match rule:
         case Number():
             return _number(rule, value)
-        case NumberTable(number=number):
-            return MappingProxyType({name: _at(str(name), number, entry) for name, entry in _table(value).items()})
-        case Grid():
-            return MappingProxyType({name: _grid_values(str(name), entry) for name, entry in _table(value).items()})
+        case NumberTable() | Grid():
+            return MappingProxyType({name: _entry(rule, str(name), entry) for name, entry in _table(value).items()})
         case Part(spec=spec, shape="one"):
             return None if value is None and rule.optional else build(spec, value)
         case Part(spec=spec, shape="table"):
@@ -54,13 +52,10 @@ def _value(rule: Rule, value: Any) -> Any:
                 {name: _at(str(name), Part(spec, "one", ""), entry) for name, entry in _table(value).items()}
             )
         case Part(spec=spec):
-            if not isinstance(value, list):
-                raise InputError(f"{shown(value)} where a list is needed")
-            return tuple(_at(f"[{index}]", Part(spec, "one", ""), entry) for index, entry in enumerate(value))
-        case Choice() | Flag() | Text():
-            if problem := rule.problem(value):
-                raise InputError(problem)
-            return value
+            return tuple(_at(f"[{index}]", Part(spec, "one", ""), entry) for index, entry in enumerate(_sequence(value)))
+    if problem := rule.problem(value):
+        raise InputError(problem)
+    return value
 
 
 def _number(rule: Number, value: Any) -> Any:
@@ -70,6 +65,16 @@ def _number(rule: Number, value: Any) -> Any:
     if problem := rule.problem(number):
         raise InputError(problem.replace(shown(number), shown(value), 1))
     return int(number) if rule.integer else number
+
+
+def _entry(rule: NumberTable | Grid, name: str, value: Any) -> Any:
+    return _at(name, rule.number, value) if isinstance(rule, NumberTable) else _grid_values(name, value)
+
+
+def _sequence(value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise InputError(f"{shown(value)} where a list is needed")
+    return value
 
 
 def _grid_values(name: str, value: Any) -> tuple[float, ...]:

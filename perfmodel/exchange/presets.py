@@ -6,6 +6,7 @@ its numbers come from. A mapping may say `extends: NAME` and give only what diff
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import fields
 from functools import cache
@@ -103,10 +104,16 @@ def settings(mapping: Any, path: str = "") -> list[tuple[str, Any]]:
 
 
 def source_of(key: str, sources: Mapping[str, str]) -> str:
-    """The source of the longest start of `key` that has one; the key "" stands for the whole preset."""
-    while key and key not in sources:
-        key = key[: max(key.rfind("."), key.rfind("["), 0)]
-    return sources.get(key, "")
+    """The source of the longest start of `key` that has one; the key "" stands for the whole preset.
+
+    A spread that has none of its own comes from where its number comes from.
+    """
+    start = key
+    while start and start not in sources:
+        start = start[: max(start.rfind("."), start.rfind("["), 0)]
+    if start in sources or not re.search(r"(^|\.)spread\.", key):
+        return sources.get(start, "")
+    return source_of(re.sub(r"(^|\.)spread\.", r"\1", key, count=1), sources)
 
 
 def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,12 +6,14 @@ from typing import Final
 
 from rich.console import Group, RenderableType
 
+from perfmodel.count.operators import DATA_GRADIENT, WEIGHT_GRADIENT
 from perfmodel.predict import Prediction
 from perfmodel.report.terminal import plain_table, titled
 from perfmodel.timing.confidence import WORDS
 from perfmodel.timing.ledger import Entry, ledger
 
 MOST_SOURCES: Final = 10
+PHASES: Final = {DATA_GRADIENT: "dgrad", WEIGHT_GRADIENT: "wgrad"}  # as the field abbreviates them
 
 
 def prediction_details(prediction: Prediction) -> Group:
@@ -51,7 +53,7 @@ def _operator_table(prediction: Prediction) -> RenderableType:
     for entry in entries:
         table.add_row(
             entry.operator.name,
-            entry.operator.phase,
+            PHASES.get(entry.operator.phase, entry.operator.phase),
             f"{float(entry.repeats):.0f}",
             f"{1e6 * float(entry.seconds):.1f}",
             f"{1e3 * _total_s(entry):.2f}",

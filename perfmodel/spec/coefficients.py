@@ -47,12 +47,13 @@ class MatmulCoefficients(Spec):
     wave_weight: Numeric = number("ratio", maximum=1)  # w: share of the idle SMs of the last wave that is really lost
     fill_weight: Numeric = number("ratio", maximum=1)  # v: the same where not even the first wave is full
     padding_weight: Numeric = number("ratio", maximum=1)  # z: share of the outer tiles' work beyond the matrix that is done
-    split_inner: Numeric = number("count")  # x: what adding up one more partial sum costs, as a number of inner columns
+    split_traffic: Numeric = number("ratio")  # x: bytes of partial sums that cost time, 1 where all pass through the memory
     most_splits: int = count()  # into how many partial sums the inner size may be cut
     tiles: tuple[Tile, ...] = part(Tile, shape="sequence")  # that the library can choose from
-    slowdown: Numeric = number("ratio", maximum=2)  # g: how much slower a long product is, once the power limit takes hold
-    slowdown_flop: Numeric = number("flop", above=0)  # F0: the product that is slowed down by half of that
-    memory_efficiency: Numeric = number("ratio", above=0, maximum=1)  # e_m: of the memory rate, for a product bound by its operands
+    slowdown: Numeric = number("ratio", maximum=2)  # g: how much slower a long kernel is, once the power limit takes hold
+    slowdown_s: Numeric = number("s", above=0)  # t_g: how long a kernel must be for half of that
+    memory_efficiency: Numeric = number("ratio", above=0, maximum=1)  # e_m: of the memory rate, for a product bound by it
+    cached_share: Numeric = number("ratio", maximum=1)  # h: of the left operand, that is found in the cache where it fits
     overlap_power: Numeric = number("ratio", minimum=1, maximum=50)  # p: 1 adds up computing and loading, infinity hides one
     weight_gradient_factor: Numeric = number("ratio", minimum=1)  # time factor of accumulating into fp32
     evidence: Evidence = part(Evidence, default=Evidence())

@@ -224,7 +224,7 @@ class Spec:
         return all(np.array_equal(getattr(self, name), getattr(other, name)) for name in names)
 
     def __hash__(self) -> int:
-        return hash(type(self))  # arrays have none: equal specs share this one, and so do all of a kind
+        return hash((type(self), getattr(self, "name", "")))  # arrays have none; equal specs share their name
 
 
 def plain(value: Numeric) -> str:

@@ -20,6 +20,7 @@ class Gpu(Spec):
     name: str = text()
     memory_bytes: Numeric = number("bytes", above=0)  # what an allocator can really have
     memory_bandwidth_bytes_per_s: Numeric = number("bytes_per_s", above=0)
+    cache_bytes: Numeric = number("bytes", above=0)  # L2
     peak_flop_per_s: Mapping[str, Numeric] = numbers("flop_per_s")
     streaming_multiprocessors: int = count()
     kernels: KernelProfile = part(KernelProfile, preset="kernels")
@@ -58,7 +59,9 @@ class NodeLink(Spec):
 
     name: str = text()
     bandwidth_bytes_per_s: Numeric = number("bytes_per_s", above=0)  # datasheet, per GPU, one direction
-    measured_bandwidth_bytes_per_s: Numeric = number("bytes_per_s", above=0)  # of the link that the collectives were measured on
+    measured_bandwidth_bytes_per_s: Numeric = number(
+        "bytes_per_s", above=0
+    )  # of the link that the collectives were measured on
     collectives: NodeCollectives = part(NodeCollectives, preset="collectives")
 
 

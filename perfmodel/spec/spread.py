@@ -7,7 +7,7 @@ what moves many operators together (clocks, the health of the network) is one nu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -44,25 +44,33 @@ def moved(spec: S, factors: Mapping[str, Numeric], path: str = "") -> S:
 
     A number at the end of its interval may lie beyond what its declaration admits (an efficiency of 1.01).
     """
-    if not any(key.startswith(path) for key in factors):
-        return spec
+    return _moved(spec, {key.removeprefix(path): factor for key, factor in factors.items() if key.startswith(path)})
+
+
+def _moved(spec: S, factors: Mapping[str, Numeric]) -> S:
+    """The same, with key paths as seen from `spec`."""
     copy = object.__new__(type(spec))
     for entry in fields(spec):  # type: ignore[arg-type]
-        value, key = getattr(spec, entry.name), f"{path}{entry.name}"
-        if isinstance(rule_of(entry), Part):
-            value = _each(value, lambda step, member, key=key: moved(member, factors, f"{key}{step}."))  # type: ignore[misc]
-        elif key in factors:
-            value = value * factors[key]
-        object.__setattr__(copy, entry.name, value)
+        value, name = getattr(spec, entry.name), entry.name
+        if name in factors:
+            value = value * factors[name]
+        elif isinstance(rule_of(entry), Part):
+            below = {key[len(name) :]: factor for key, factor in factors.items() if key.startswith((f"{name}.", f"{name}["))}
+            value = _with_members(value, below) if below else value
+        object.__setattr__(copy, name, value)
     return copy
 
 
-def _each(value: Any, change: Callable[[str, Spec], Spec]) -> Any:
+def _with_members(value: Any, factors: Mapping[str, Numeric]) -> Any:
+    """The specs that a field holds, each with its numbers moved."""
+    changed = [_moved(member, _below(f"{step}.", factors)) for step, member in _members(value)]
     if isinstance(value, Mapping):
-        return MappingProxyType({name: change(f".{name}", member) for name, member in value.items()})
-    if isinstance(value, tuple):
-        return tuple(change(f"[{index}]", member) for index, member in enumerate(value))
-    return None if value is None else change("", value)
+        return MappingProxyType(dict(zip(value, changed, strict=True)))
+    return tuple(changed) if isinstance(value, tuple) else changed[0]
+
+
+def _below(step: str, factors: Mapping[str, Numeric]) -> dict[str, Numeric]:
+    return {key.removeprefix(step): factor for key, factor in factors.items() if key.startswith(step)}
 
 
 def both_ends(spreads: Mapping[str, Numeric], dimensions: int) -> dict[str, Numeric]:

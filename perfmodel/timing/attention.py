@@ -62,14 +62,17 @@ def plain_attention_time_s(
     else:
         waves = attention.sequences * attention.heads * np.ceil(length / known.tile_rows) / multiprocessors
         fill = 1.0 + known.wave_weight * (np.ceil(waves) / waves - 1.0)
-    moved = 2.0 * OPERAND_BYTES * PASSES[backward] * attention.sequences * length * (attention.heads + attention.kv_heads) * size
-    return known.fixed_s + compute_s * fill + moved / (gpu.memory_bandwidth_bytes_per_s * known.memory_efficiency)
+    tokens = attention.sequences * length
+    moved = 2.0 * OPERAND_BYTES * PASSES[backward] * tokens * (attention.heads + attention.kv_heads) * size
+    load_s = moved / (gpu.memory_bandwidth_bytes_per_s * known.memory_efficiency)
+    seconds: Numeric = known.fixed_s + compute_s * fill + load_s
+    return seconds
 
 
 def _head_factor(known: AttentionCoefficients, size: Numeric) -> Numeric:
     """The efficiency at `size` against that at 128: a straight line between the logarithms of the known ones."""
     sizes = sorted(known.by_head_size, key=int)
     points = np.log2([float(each) for each in sizes])
-    values = np.log([known.by_head_size[each] for each in sizes])
+    values = np.log([float(known.by_head_size[each]) for each in sizes])
     factor: Numeric = np.exp(np.interp(np.log2(np.asarray(size, dtype=np.float64)), points, values))
     return factor

@@ -139,7 +139,7 @@ def network_efficiency(nodes: Numeric, cluster: Cluster) -> Numeric:
 
     >>> from perfmodel.exchange.presets import cluster_preset
     >>> [round(float(network_efficiency(nodes, cluster_preset("dgx-h100"))), 2) for nodes in (2, 4, 128)]
-    [0.9, 0.9, 0.73]
+    [0.91, 0.91, 0.69]
     """
     known = cluster.links.network.collectives
     ratio = np.maximum(np.asarray(nodes / known.reference_nodes, dtype=np.float64), 1.0)

@@ -1,10 +1,10 @@
 """How long one kernel takes on a GPU that does nothing else.
 
 Symbols: F = flop of the kernel, P = dense peak rate, c = cluster.compute_scale, M = memory rate, and the coefficients of
-spec/coefficients.py (e, t0, k0, w, v, z, x, g, F0, e_m, p).
+spec/coefficients.py (e, t0, k0, w, v, z, x, g, t_g, e_m, h, p).
 
-Ignored: L2 reuse between kernels (matters below some 50 MB), clocks that change within a kernel, shapes that are no
-multiple of 8 (a slower kernel family).
+Ignored: reuse of the cache between kernels but for the left operand of a product, and shapes that are no multiple of 8 (a
+slower kernel family).
 """
 
 from __future__ import annotations
@@ -25,6 +25,9 @@ from perfmodel.timing.attention import fused_attention_time_s
 OPERAND_BYTES = {"bf16": 2, "fp16": 2, "fp8": 1}
 RESULT_BYTES = 2
 FP32_BYTES = 4
+SPLITS = (1, 2, 3, 4, 6, 8)
+SUDDENNESS = 4.0  # how suddenly the power limit and the end of the cache take hold: the shape of the law, not of a GPU
+CACHE_SHARE = 0.7  # of the cache, that one operand can keep for itself
 NEAR = 0.6  # b of slowest_compute_scale: a property of the normal distribution, not of hardware
 
 
@@ -60,14 +63,15 @@ def slowest_compute_scale(cluster: Cluster, gpus: Numeric) -> Numeric:
 def matmul_time_s(product: Matmul, *, gpu: Gpu, compute_scale: Numeric) -> Numeric:
     """t0 + (C^p + L^p)^(1/p): computing and loading, partly at the same time; times the factor of adding to fp32.
 
-    C = F/(P*e*c) * (1 + g*F/(F + F0)) * min over tiles and splits s of
-        (1 + k0*s/k)*(1 + z*padding)*(1 + w*idle)/rate + x*(s - 1)/k,   with v instead of w where one wave is not full
-    L = bytes / (M*e_m)
+    C = C1*(1 + g*u/(1 + u)), u = (C1/t_g)^4: a kernel that lasts meets the power limit
+    C1 = min over tiles and splits s of
+        F/(P*e*c*rate) * (1 + k0*s/k)*(1 + z*padding)*(1 + w*idle) + x*(s - 1)*8*m*n/M,   v for w where one wave is not full
+    L = (bytes - h*X/(1 + (X/(0.7*cache))^4)) / (M*e_m): the left operand, of X bytes, is found in the cache where it fits
 
     padding = T*tile/(m*n) - 1 is what T output tiles cover beyond the matrix; idle = ceil(W)/W - 1, with W = T*s/S, the idle
-    share of the last wave of them on S SMs. A library cuts the inner size into s partial sums where the tiles alone would
-    leave SMs idle. Fitted by benchmarks/fit on NVIDIA AIConfigurator's measured tables; perfmodel/data/kernels has the
-    error on held-out shapes.
+    share of the last wave of them on S SMs. A library cuts the inner size into s partial sums (fp32, written and read) where
+    the tiles alone would leave SMs idle. Fitted by benchmarks/fit on NVIDIA AIConfigurator's measured tables;
+    perfmodel/data/kernels has the error on held-out shapes.
 
     >>> from perfmodel.exchange.presets import gpu_preset
     >>> product = Matmul(name="fc1", rows=8192, columns=8192, inner=8192, precision="bf16")
@@ -87,7 +91,9 @@ def matmul_time_s(product: Matmul, *, gpu: Gpu, compute_scale: Numeric) -> Numer
 def plain_matmul_time_s(product: Matmul, known: MatmulCoefficients, *, gpu: Gpu, compute_scale: Numeric) -> Numeric:
     """The same with given coefficients, whatever the result is added to."""
     compute_s = _compute_s(product, known, gpu=gpu, compute_scale=compute_scale)
-    load_s = matmul_bytes(product) / (gpu.memory_bandwidth_bytes_per_s * known.memory_efficiency)
+    left = OPERAND_BYTES[product.precision] * product.rows * product.inner
+    cached = known.cached_share * left / (1.0 + np.power(np.asarray(left / (CACHE_SHARE * gpu.cache_bytes)), SUDDENNESS))
+    load_s = (matmul_bytes(product) - product.batch * cached) / (gpu.memory_bandwidth_bytes_per_s * known.memory_efficiency)
     longer: Numeric = np.maximum(compute_s, load_s)
     ratio = np.minimum(compute_s, load_s) / longer
     together: Numeric = np.power(1.0 + np.power(ratio, np.asarray(known.overlap_power)), np.asarray(1.0 / known.overlap_power))
@@ -95,29 +101,31 @@ def plain_matmul_time_s(product: Matmul, known: MatmulCoefficients, *, gpu: Gpu,
 
 
 def _compute_s(product: Matmul, known: MatmulCoefficients, *, gpu: Gpu, compute_scale: Numeric) -> Numeric:
-    flop = np.asarray(product.flop)
-    shape = _least_work(product, known, gpu.streaming_multiprocessors)
-    slower = 1.0 + known.slowdown * flop / (flop + known.slowdown_flop)
-    return flop * shape * slower / (gpu.peak(product.precision) * known.efficiency * compute_scale)
+    compute_s = _best_option_s(product, known, gpu=gpu, compute_scale=compute_scale)
+    long = np.power(compute_s / known.slowdown_s, SUDDENNESS)
+    return compute_s * (1.0 + known.slowdown * (1.0 - 1.0 / (1.0 + long)))
 
 
-def _least_work(product: Matmul, known: MatmulCoefficients, multiprocessors: int) -> Numeric:
-    """The work of the best tile and split, as a multiple of that of a large product: the options lie on a new last axis."""
+def _best_option_s(product: Matmul, known: MatmulCoefficients, *, gpu: Gpu, compute_scale: Numeric) -> NDArray[Any]:
+    """The time of the best tile and split, before the power limit: the options lie on a new last axis."""
     sides = tuple((tile.rows, tile.columns, float(tile.rate)) for tile in known.tiles)
     high, wide, rate, splits = _options(sides, known.most_splits)
     rows, columns, inner, batch = (_last_axis(size) for size in (product.rows, product.columns, product.inner, product.batch))
-    k_half, wave, fill, padding_weight, split_inner = (
-        _last_axis(each)
-        for each in (known.k_half, known.wave_weight, known.fill_weight, known.padding_weight, known.split_inner)
+    k_half, wave, fill, padding_weight = (
+        _last_axis(each) for each in (known.k_half, known.wave_weight, known.fill_weight, known.padding_weight)
     )
     upright = np.ceil(rows / high) * np.ceil(columns / wide)
     lying = np.ceil(rows / wide) * np.ceil(columns / high)
     tiles = np.minimum(upright, lying)
     padding = tiles * (high * wide) / (rows * columns) - 1.0
-    waves = batch * tiles * splits / multiprocessors
+    waves = batch * tiles * splits / gpu.streaming_multiprocessors
     idle = (np.ceil(waves) / waves - 1.0) * np.where(waves < 1.0, fill, wave)
     work = (1.0 + k_half * splits / inner) * (1.0 + padding_weight * padding) * (1.0 + idle) / rate
-    least: Numeric = (work + split_inner * (splits - 1.0) / inner).min(axis=-1)
+    full_s = _last_axis(product.flop / (gpu.peak(product.precision) * known.efficiency * compute_scale))
+    sums_s = (
+        _last_axis(known.split_traffic * 2 * FP32_BYTES * product.batch / gpu.memory_bandwidth_bytes_per_s) * rows * columns
+    )
+    least: NDArray[Any] = (full_s * work + sums_s * (splits - 1.0)).min(axis=-1)
     return least
 
 
@@ -128,7 +136,7 @@ def _last_axis(size: Numeric) -> NDArray[Any]:
 @cache
 def _options(sides: tuple[tuple[int, int, float], ...], most_splits: int) -> tuple[NDArray[np.float64], ...]:
     """Rows, columns and rate of every tile, and the number of splits, of every combination of a tile and a split."""
-    both = [(*side, float(split)) for side in sides for split in range(1, most_splits + 1)]
+    both = [(*side, float(split)) for side in sides for split in SPLITS if split <= most_splits]
     return tuple(np.asarray(column, dtype=np.float64) for column in zip(*both, strict=True))
 
 
@@ -151,9 +159,7 @@ def memory_bound_time_s(operator: MemoryBound, *, gpu: Gpu, stack: SoftwareStack
     """
     known = gpu.kernels.memory_bound[memory_bound_class(operator, stack)]
     backward = operator.phase == DATA_GRADIENT
-    fixed_s, efficiency = (
-        (known.backward_fixed_s, known.backward_efficiency) if backward else (known.fixed_s, known.efficiency)
-    )
+    fixed_s, efficiency = (known.backward_fixed_s, known.backward_efficiency) if backward else (known.fixed_s, known.efficiency)
     return operator.kernels * fixed_s + operator.moved_bytes / (gpu.memory_bandwidth_bytes_per_s * efficiency)
 
 

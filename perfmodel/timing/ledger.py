@@ -47,9 +47,7 @@ def _of_kernel(operator: Matmul | FusedAttention | MemoryBound, cluster: Cluster
             return confidence(cluster.gpu.matmul(operator.precision).evidence, sizes)
         case FusedAttention():
             known = kernels.attention_backward if operator.phase == DATA_GRADIENT else kernels.attention_forward
-            return confidence(
-                known.evidence, {"head_size": operator.head_size, "sequence_length": operator.sequence_length}
-            )
+            return confidence(known.evidence, {"head_size": operator.head_size, "sequence_length": operator.sequence_length})
         case MemoryBound():
             return confidence(kernels.memory_bound[memory_bound_class(operator, stack)].evidence, {})
 

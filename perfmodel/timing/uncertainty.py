@@ -4,20 +4,26 @@ T - sqrt(sum_i (T - fast_i)^2) .. T + sqrt(sum_i (slow_i - T)^2), where fast_i a
 with number i at either end of its own 90 % interval. Numbers are independent of each other; one that serves many
 operators (clocks, the efficiency of products) moves all of them at once, so their errors stay correlated.
 
-Ignored: how numbers of one fit are correlated (each spread is what the fit leaves open with the others held).
+Ignored: how numbers of one fit are correlated (each spread is what the fit leaves open with the others held), and numbers
+that are known to within 1 %.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
 
 import numpy as np
 
+from perfmodel.spec.coefficients import NORM_CLASSES
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.hardware import Cluster
 from perfmodel.spec.spread import both_ends, moved, uncertain_numbers
 from perfmodel.spec.stack import SoftwareStack
+
+LEAST_SPREAD: Final = 0.01
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,15 +44,18 @@ class Uncertainty:
 
 
 def uncertainty(
-    time_s: Callable[[Cluster, SoftwareStack], Numeric], seconds: Numeric, cluster: Cluster, stack: SoftwareStack
+    time_s: Callable[[Cluster, SoftwareStack], Numeric],
+    seconds: Numeric,
+    *,
+    cluster: Cluster,
+    stack: SoftwareStack,
+    precision: str,
 ) -> Uncertainty:
     """The interval around `seconds` = time_s(cluster, stack), by one call on a new first axis that holds every end."""
-    paths = dict([*uncertain_numbers(cluster, "cluster."), *uncertain_numbers(stack, "stack.")])
+    paths, moved_cluster, moved_stack = _ends(cluster, stack, precision, np.ndim(seconds))
     if not paths:
         return Uncertainty(low_s=seconds, high_s=seconds, half_widths_s={})
-    factors = both_ends(paths, np.ndim(seconds))
-    ends = np.asarray(time_s(moved(cluster, factors, "cluster."), moved(stack, factors, "stack.")))
-    ends = np.broadcast_to(ends, (2 * len(paths), *np.shape(seconds)))
+    ends = np.broadcast_to(np.asarray(time_s(moved_cluster, moved_stack)), (2 * len(paths), *np.shape(seconds)))
     gained = np.maximum(seconds - np.minimum(ends[0::2], ends[1::2]), 0.0)
     lost = np.maximum(np.maximum(ends[0::2], ends[1::2]) - seconds, 0.0)
     return Uncertainty(
@@ -54,6 +63,28 @@ def uncertainty(
         high_s=seconds + _root_sum_square(lost),
         half_widths_s=dict(zip(paths, (gained + lost) / 2.0, strict=True)),
     )
+
+
+@lru_cache(maxsize=8)
+def _ends(
+    cluster: Cluster, stack: SoftwareStack, precision: str, dimensions: int
+) -> tuple[tuple[str, ...], Cluster, SoftwareStack]:
+    """The key paths of the numbers that move, and the cluster and the stack at both ends of each."""
+    numbers = [*uncertain_numbers(cluster, "cluster."), *uncertain_numbers(stack, "stack.")]
+    unused = _unused(stack, precision)
+    spreads = {path: spread for path, spread in numbers if np.any(spread >= LEAST_SPREAD) and not path.startswith(unused)}
+    factors = both_ends(spreads, dimensions)
+    return tuple(spreads), moved(cluster, factors, "cluster."), moved(stack, factors, "stack.")
+
+
+def _unused(stack: SoftwareStack, precision: str) -> tuple[str, ...]:
+    """The starts of key paths of numbers that no kernel of this precision on this stack is timed by."""
+    kernels, collectives = "cluster.gpu.kernels", "cluster.links.node.collectives"
+    classes = [name for name in NORM_CLASSES if name != stack.norm_kernels]
+    unused = [*(f"{kernels}.memory_bound.{name}." for name in classes), f"{collectives}.all_to_all."]
+    if precision != "fp8":
+        unused += [f"{kernels}.matmul.fp8.", f"{kernels}.memory_bound.cast."]
+    return tuple(unused)
 
 
 def _root_sum_square(terms: Numeric) -> Numeric:
