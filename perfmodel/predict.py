@@ -21,9 +21,10 @@ from perfmodel.spec.hardware import Cluster
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.model import TransformerModel
 from perfmodel.spec.run import Run, Stage
+from perfmodel.spec.spread import most_dimensions
 from perfmodel.spec.stack import SoftwareStack
-from perfmodel.timing.schedule import Breakdown, breakdown
-from perfmodel.timing.uncertainty import Uncertainty, uncertainty
+from perfmodel.timing.schedule import PARTS, Breakdown, breakdown
+from perfmodel.timing.uncertainty import Uncertainty, uncertainty, with_ends
 
 SECONDS_PER_DAY = 86400.0
 
@@ -121,10 +122,11 @@ def predict_stage(model: TransformerModel, cluster: Cluster, stack: SoftwareStac
     work = iteration(model, layout, stack)
     bucket = buckets(model, layout, stack)
 
-    def parts_on(cluster: Cluster, stack: SoftwareStack) -> Breakdown:
-        return breakdown(work, bucket, gpus=layout.gpus, cluster=cluster, stack=stack)
-
-    parts = parts_on(cluster, stack)
+    dimensions = most_dimensions(model, cluster, stack, layout)
+    paths, moved_cluster, moved_stack = with_ends(cluster, stack, layout.precision, dimensions)
+    ends = breakdown(work, bucket, gpus=layout.gpus, cluster=moved_cluster, stack=moved_stack)
+    times_s = _with_first_axis(ends.total_s, 1 + 2 * len(paths), dimensions)
+    parts = Breakdown(**{part: _as_it_stands(getattr(ends, part), dimensions) for part in PARTS})
     memory = memory_bytes(model, layout, stack, work)
     seconds = parts.total_s
     capacity_flop = seconds * cluster.gpu.peak(layout.precision)
@@ -133,9 +135,7 @@ def predict_stage(model: TransformerModel, cluster: Cluster, stack: SoftwareStac
         layout=layout,
         work=work,
         iteration_time_s=seconds,
-        uncertainty=uncertainty(
-            lambda *ends: parts_on(*ends).total_s, seconds, cluster=cluster, stack=stack, precision=layout.precision
-        ),
+        uncertainty=uncertainty(times_s, paths),
         mfu=work.fold(model_flop) / capacity_flop,
         hfu=work.fold(hardware_flop) / capacity_flop,
         model_flop_per_token=model_flop_per_token(model, layout.sequence_length),
@@ -144,3 +144,15 @@ def predict_stage(model: TransformerModel, cluster: Cluster, stack: SoftwareStac
         fits=headroom >= 0,
         headroom_bytes=headroom,
     )
+
+
+def _with_first_axis(value: Numeric, length: int, dimensions: int) -> Numeric:
+    """A number that no end moves has no axis for them: it gets one, before all others."""
+    if np.ndim(value) > dimensions:
+        return value
+    return np.broadcast_to(np.asarray(value), (length, *(1,) * (dimensions - np.ndim(value)), *np.shape(value)))
+
+
+def _as_it_stands(value: Numeric, dimensions: int) -> Numeric:
+    """Place 0 of the first axis, where there is one."""
+    return np.asarray(value)[0] if np.ndim(value) > dimensions else value

@@ -22,7 +22,7 @@ from benchmarks.fit.figures import rate_figure
 from benchmarks.fit.gpus import GpuFits
 from benchmarks.fit.network import network_profile
 from benchmarks.fit.profile import write_profile
-from benchmarks.fit.tables import NAMES, Folder, Package
+from benchmarks.fit.tables import NAMES, Folder, Package, Records
 from perfmodel.errors import PerfmodelError
 from perfmodel.exchange.presets import DATA, cluster_preset
 
@@ -37,10 +37,12 @@ NETWORK: Final = "infiniband"
 PICTURES: Final = Path(__file__).parent.parent.parent / "docs" / "kernels"
 
 
-def write_link(link: str, package: Package, output: Path) -> None:
+def write_link(link: str, package: Package, records: Records | None, output: Path) -> None:
     """Fit one link and write its collectives."""
     gpu, cluster = LINKS[link]
     tables = {name: package.collectives(name) for name in NAMES}
+    if records and len(records.collectives()):
+        tables[gpu] = records.collectives()
     write_profile(output / "collectives" / f"{link}.yaml", link_profile(link, gpu, tables, cluster_preset(cluster)))
 
 
@@ -56,18 +58,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", choices=[[], *NAMES, *LINKS, NETWORK], help="GPUs and links; all without")
     parser.add_argument("--tables", type=Path, required=True, metavar="FOLDER")
+    parser.add_argument(
+        "--records", type=Path, metavar="FILE", help="this project's own records, in place of tables that they cover"
+    )
     parser.add_argument("--output", type=Path, default=DATA, metavar="FOLDER", help="default: the shipped presets")
     chosen = parser.parse_args()
     try:
         package, tables = Package(), Folder(chosen.tables)
+        records = Records(chosen.records) if chosen.records else None
         for name in chosen.names or [NETWORK, *LINKS, *NAMES]:
             print(f"fitting {name}", file=sys.stderr, flush=True)
             if name == NETWORK:
                 write_profile(chosen.output / "collectives" / f"{NETWORK}.yaml", network_profile())
             elif name in LINKS:
-                write_link(name, package, chosen.output)
+                write_link(name, package, records, chosen.output)
             else:
-                fits = GpuFits(name=name, package=package, tables=tables)
+                fits = GpuFits(name=name, package=package, tables=tables, records=records)
                 write_gpu(fits, chosen.output, PICTURES if chosen.output == DATA else chosen.output)
     except PerfmodelError as error:
         sys.exit(f"fit: {error}")

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
 
+import pandas as pd
+
 from benchmarks.fit import attention, memory_bound, products
 from benchmarks.fit.attention import AttentionFit
 from benchmarks.fit.profile import source_entry
 from benchmarks.fit.regression import Fit
-from benchmarks.fit.tables import AIC_SOURCE, CUDNN_NAMES, CUDNN_SOURCE, Folder, Package
+from benchmarks.fit.tables import AIC_SOURCE, CUDNN_NAMES, CUDNN_SOURCE, RECORDS_SOURCE, Folder, Package, Records
 from perfmodel.exchange.presets import gpu_preset
 from perfmodel.spec.hardware import Gpu
 
@@ -28,6 +30,7 @@ class GpuFits:
     name: str
     package: Package
     tables: Folder
+    records: Records | None = None
 
     @cached_property
     def gpu(self) -> Gpu:
@@ -37,7 +40,8 @@ class GpuFits:
     @cached_property
     def matmul(self) -> dict[str, products.ProductFit]:
         """By precision."""
-        table = self.package.products(self.name)
+        own = self.records.products() if self.records else pd.DataFrame()
+        table = own if len(own) else self.package.products(self.name)
         return {
             precision: products.fit_products(table, self.gpu, precision)
             for precision in ("bf16", "fp8")
@@ -96,9 +100,16 @@ class GpuFits:
         found = self.matmul[precision]
         library = "" if precision == "bf16" else ", cuBLASLt kernels (torch._scaled_mm) with their cast charged apart"
         what = f"x @ W^T, median of the serving libraries{library}; short bursts near boost clock"
-        sources[f"matmul.{precision}"] = source_entry(AIC_SOURCE, found.fit, what=what, errors=found.errors())
+        source = AIC_SOURCE
+        if self.records and len(self.records.products()):
+            source, what = RECORDS_SOURCE, "forward products that this project measured"
+        sources[f"matmul.{precision}"] = source_entry(source, found.fit, what=what, errors=found.errors())
         sources[f"matmul.{precision}.weight_gradient_factor"] = products.KEPT_SOURCE
-        return found.coefficients()
+        factor = self.records.weight_gradient_factor() if self.records else None
+        if factor is None:
+            return found.coefficients()
+        sources[f"matmul.{precision}.weight_gradient_factor"] = "median over the shapes that this project measured both ways"
+        return found.coefficients() | {"weight_gradient_factor": max(factor, 1.0)}
 
     def _attention(self, direction: str, sources: dict[str, Any]) -> dict[str, Any]:
         found, key = self.attention[direction], f"attention_{direction}"

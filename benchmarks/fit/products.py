@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from benchmarks.fit.regression import Fit, Floats, Free, fit, spread_of_sums
-from benchmarks.fit.tables import SHAPE
+from benchmarks.fit.tables import FP8_KERNEL, SHAPE
 from perfmodel.count.operators import Matmul
 from perfmodel.spec.coefficients import MatmulCoefficients, Tile
 from perfmodel.spec.hardware import Gpu
@@ -43,7 +43,6 @@ TILES: Final = ((128, 256), (128, 192), (128, 128), (64, 128), (64, 64))
 RATES: Final = (1.0, 0.93, 0.8, 0.57, 0.43)  # where the fit starts
 NEVER: Final = 1e-3  # the rate of a tile that no shape chooses
 MOST_SPLITS: Final = 8
-FP8_KERNEL: Final = "torch_flow"  # TensorRT-LLM's torch._scaled_mm, that is cuBLASLt: what Transformer Engine calls
 PRODUCTS_OF_A_LAYER: Final = 4
 KEPT: Final = {"weight_gradient_factor": 1.05}  # not in these tables
 KEPT_SOURCE: Final = "fp32 accumulation of weight gradients measured about 5 % slower than the forward product"

@@ -33,6 +33,7 @@ NAMES: Final = {  # preset of a GPU -> its name in the tables
 }
 CUDNN_NAMES: Final = {"h200-sxm-141gb": "NVIDIA H200", "gb200": "NVIDIA GB200", "gb300": "NVIDIA GB300"}
 SHAPE: Final = ["m", "n", "k"]
+FP8_KERNEL: Final = "torch_flow"  # TensorRT-LLM's torch._scaled_mm, that is cuBLASLt: what Transformer Engine calls
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +47,7 @@ class Source:
 
 
 AIC_SOURCE: Final = Source(table="NVIDIA AIConfigurator", version=f"{AICONFIGURATOR} 0.12.0", licence=LICENCES[AICONFIGURATOR])
+RECORDS_SOURCE: Final = Source(table="this project's benchmarks", version="records", licence="Apache-2.0")
 CUDNN_SOURCE: Final = Source(table="NVIDIA cudnn-frontend benchmarks", version="3929da2", licence=LICENCES["cudnn-frontend"])
 
 
@@ -185,6 +187,57 @@ class Folder:
 def _collectives(table: pd.DataFrame) -> pd.DataFrame:
     named = table.assign(operator=table.op_name.replace("alltoall", "all_to_all"))
     return named.rename(columns={"num_gpus": "ranks"})[["operator", "ranks", "payload_bytes", "version", "seconds"]]
+
+
+class Records:
+    """This project's own records: those kinds that a file of them holds, in the columns of the other two."""
+
+    def __init__(self, path: Path) -> None:
+        self.records = read_records(path)
+
+    def products(self) -> pd.DataFrame:
+        """As Package.products, forward products alone."""
+        return pd.DataFrame(
+            {
+                "m": each.sizes["rows"],
+                "n": each.sizes["columns"],
+                "k": each.sizes["inner"],
+                "library": "records",
+                "kernel": FP8_KERNEL,
+                "precision": each.labels["precision"],
+                "seconds": each.seconds,
+            }
+            for each in self._of("matmul")
+            if each.labels["phase"] == "forward"
+        )
+
+    def collectives(self) -> pd.DataFrame:
+        """As Package.collectives, inside a node."""
+        return pd.DataFrame(
+            {
+                "operator": each.labels["operator"],
+                "ranks": each.sizes["ranks"],
+                "payload_bytes": each.sizes["payload_bytes"],
+                "version": "records",
+                "seconds": each.seconds,
+            }
+            for each in self._of("collective")
+            if each.sizes.get("nodes", 1) == 1
+        )
+
+    def weight_gradient_factor(self) -> float | None:
+        """Median time of a weight gradient over that of the forward product of the same shape, or None without both."""
+        times: dict[tuple[float, ...], dict[str, float]] = {}
+        for each in self._of("matmul"):
+            shape = tuple(sorted((each.sizes["rows"], each.sizes["columns"], each.sizes["inner"])))
+            times.setdefault(shape, {})[each.labels["phase"]] = each.seconds
+        ratios = [
+            pair["weight_gradient"] / pair["forward"] for pair in times.values() if {"weight_gradient", "forward"} <= set(pair)
+        ]
+        return float(pd.Series(ratios).median()) if ratios else None
+
+    def _of(self, kind: str) -> list[Record]:
+        return [each for each in self.records if each.kind == kind]
 
 
 def read_records(path: Path) -> list[Record]:

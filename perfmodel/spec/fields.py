@@ -8,6 +8,7 @@ A numeric field holds a number or a NumPy array of any shape: arrays of one spec
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
 from types import MappingProxyType
 from typing import Any, TypeAlias
@@ -221,10 +222,21 @@ class Spec:
         if type(other) is not type(self):
             return NotImplemented
         names = [entry.name for entry in fields(self)]  # type: ignore[arg-type]
-        return all(np.array_equal(getattr(self, name), getattr(other, name)) for name in names)
+        return all(_same(getattr(self, name), getattr(other, name)) for name in names)
 
     def __hash__(self) -> int:
         return hash((type(self), getattr(self, "name", "")))  # arrays have none; equal specs share their name
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two values of a field are equal, arrays element by element."""
+    if one is other:
+        return True
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return one.keys() == other.keys() and all(_same(value, other[key]) for key, value in one.items())
+    if isinstance(one, np.ndarray) or isinstance(other, np.ndarray):
+        return bool(np.array_equal(one, other))
+    return bool(one == other)
 
 
 def plain(value: Numeric) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
+from functools import cache
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -21,13 +22,24 @@ S = TypeVar("S", bound=Spec)
 
 def uncertain_numbers(spec: Spec, path: str = "") -> Iterator[tuple[str, Numeric]]:
     """(key path, spread) of every number of `spec`, and of the specs in it, whose spread is not 0."""
-    for entry in fields(spec):  # type: ignore[arg-type]
-        value = getattr(spec, entry.name)
-        if entry.name == "spread":
-            yield from ((f"{path}{name}", spread) for name, spread in value.items() if np.any(spread))
-        elif isinstance(rule_of(entry), Part):
-            for step, member in _members(value):
-                yield from uncertain_numbers(member, f"{path}{entry.name}{step}.")
+    for name, spread in getattr(spec, "spread", {}).items():
+        if np.any(spread):
+            yield f"{path}{name}", spread
+    kind: type = type(spec)
+    for name in _uncertain_parts(kind):
+        for step, member in _members(getattr(spec, name)):
+            yield from uncertain_numbers(member, f"{path}{name}{step}.")
+
+
+@cache
+def _uncertain_parts(kind: type) -> tuple[str, ...]:
+    """The fields of a kind of spec that hold specs with spreads, at any depth."""
+    parts = [(entry.name, rule_of(entry)) for entry in fields(kind)]
+    return tuple(name for name, rule in parts if isinstance(rule, Part) and _has_spread(rule.spec))
+
+
+def _has_spread(kind: type) -> bool:
+    return "spread" in kind.__dataclass_fields__ or bool(_uncertain_parts(kind))  # type: ignore[attr-defined]
 
 
 def _members(value: Any) -> list[tuple[str, Spec]]:
@@ -74,16 +86,30 @@ def _below(step: str, factors: Mapping[str, Numeric]) -> dict[str, Numeric]:
 
 
 def both_ends(spreads: Mapping[str, Numeric], dimensions: int) -> dict[str, Numeric]:
-    """A factor for each key path on a new first axis of length 2 * K, before `dimensions` other axes.
+    """A factor for each key path on a new first axis of length 1 + 2 * K, before `dimensions` other axes.
 
-    Place 2*i holds 1 + s of the i-th path, place 2*i + 1 its 1 / (1 + s); everywhere else the factor is 1.
+    Place 0 is the number as it stands; place 1 + 2*i holds 1 + s of the i-th path, place 2 + 2*i its 1 / (1 + s);
+    everywhere else the factor is 1.
 
     >>> both_ends({"a": 0.25, "b": 1.0}, 0)["b"].tolist()
-    [1.0, 1.0, 2.0, 0.5]
+    [1.0, 1.0, 1.0, 2.0, 0.5]
     """
     factors: dict[str, Numeric] = {}
     for index, (path, spread) in enumerate(spreads.items()):
-        factor = np.ones((2 * len(spreads), *np.broadcast_shapes(np.shape(spread), (1,) * dimensions)))
-        factor[2 * index], factor[2 * index + 1] = 1.0 + spread, 1.0 / (1.0 + spread)
+        factor = np.ones((1 + 2 * len(spreads), *np.broadcast_shapes(np.shape(spread), (1,) * dimensions)))
+        factor[1 + 2 * index], factor[2 + 2 * index] = 1.0 + spread, 1.0 / (1.0 + spread)
         factors[path] = factor
     return factors
+
+
+def most_dimensions(*specs: Spec) -> int:
+    """The largest number of axes of any number in `specs`: how many axes a result over all of them can have."""
+    most = 0
+    for spec in specs:
+        for entry in fields(spec):  # type: ignore[arg-type]
+            value = getattr(spec, entry.name)
+            if isinstance(value, np.ndarray):
+                most = max(most, value.ndim)
+            elif isinstance(rule_of(entry), Part):
+                most = max(most, most_dimensions(*(member for _, member in _members(value))))
+    return most

@@ -10,12 +10,13 @@ that are known to within 1 %.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from perfmodel.spec.coefficients import NORM_CLASSES
 from perfmodel.spec.fields import Numeric
@@ -43,21 +44,12 @@ class Uncertainty:
         return {path: squares[path] / total for path in ranked if np.any(squares[path] > 0)}
 
 
-def uncertainty(
-    time_s: Callable[[Cluster, SoftwareStack], Numeric],
-    seconds: Numeric,
-    *,
-    cluster: Cluster,
-    stack: SoftwareStack,
-    precision: str,
-) -> Uncertainty:
-    """The interval around `seconds` = time_s(cluster, stack), by one call on a new first axis that holds every end."""
-    paths, moved_cluster, moved_stack = _ends(cluster, stack, precision, np.ndim(seconds))
-    if not paths:
-        return Uncertainty(low_s=seconds, high_s=seconds, half_widths_s={})
-    ends = np.broadcast_to(np.asarray(time_s(moved_cluster, moved_stack)), (2 * len(paths), *np.shape(seconds)))
-    gained = np.maximum(seconds - np.minimum(ends[0::2], ends[1::2]), 0.0)
-    lost = np.maximum(np.maximum(ends[0::2], ends[1::2]) - seconds, 0.0)
+def uncertainty(times_s: Numeric, paths: Sequence[str]) -> Uncertainty:
+    """The interval of a time, from `times_s` on the cluster and the stack of `with_ends`: its first axis holds every end."""
+    times = np.asarray(times_s)
+    seconds, fast_or_slow = times[0], times[1:]
+    gained = np.maximum(seconds - np.minimum(fast_or_slow[0::2], fast_or_slow[1::2]), 0.0)
+    lost = np.maximum(np.maximum(fast_or_slow[0::2], fast_or_slow[1::2]) - seconds, 0.0)
     return Uncertainty(
         low_s=seconds - _root_sum_square(gained),
         high_s=seconds + _root_sum_square(lost),
@@ -65,11 +57,14 @@ def uncertainty(
     )
 
 
-@lru_cache(maxsize=8)
-def _ends(
+@lru_cache(maxsize=2)
+def with_ends(
     cluster: Cluster, stack: SoftwareStack, precision: str, dimensions: int
 ) -> tuple[tuple[str, ...], Cluster, SoftwareStack]:
-    """The key paths of the numbers that move, and the cluster and the stack at both ends of each."""
+    """The key paths of the numbers that move, and the cluster and the stack with them on a new first axis.
+
+    Place 0 of the axis is both as they stand, then come both ends of each number; `dimensions` other axes may follow.
+    """
     numbers = [*uncertain_numbers(cluster, "cluster."), *uncertain_numbers(stack, "stack.")]
     unused = _unused(stack, precision)
     spreads = {path: spread for path, spread in numbers if np.any(spread >= LEAST_SPREAD) and not path.startswith(unused)}
@@ -87,7 +82,9 @@ def _unused(stack: SoftwareStack, precision: str) -> tuple[str, ...]:
     return tuple(unused)
 
 
-def _root_sum_square(terms: Numeric) -> Numeric:
+def _root_sum_square(terms: NDArray[np.float64]) -> Numeric:
     """Over the first axis, added up one after the other, so that one layout and many give the same bits."""
+    if not len(terms):
+        return 0.0
     root: Numeric = np.sqrt(np.add.accumulate(terms * terms, axis=0)[-1])
     return root

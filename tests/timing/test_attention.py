@@ -120,17 +120,13 @@ def test_grouped_kv_heads_save_bytes_and_nothing_else() -> None:
         assert computing_s(phase=phase) == computing_s(phase=phase, kv_heads=8)
 
 
-def test_a_kernel_of_the_growth_time_is_slower_by_its_power_of_two() -> None:
-    """(1 + C0/t_g)^g: nothing for a short kernel, 2^g at t_g."""
-    for batch in (1, 64):
-        plain_s = computing_s(sequences=batch, causal=False)
-        known = replace(PLAIN, growth=0.05, growth_s=plain_s)
-        filled = replace(PLAIN, growth=0.05, growth_s=1e6 * plain_s)
-        waves = SMS / 32  # sequences that fill the waves exactly
-        plain_s, grown_s, short_s = (computing_s(each, sequences=waves, causal=False) for each in (PLAIN, known, filled))
-        expected = (1 + plain_s / computing_s(sequences=batch, causal=False)) ** 0.05
-        assert grown_s / plain_s == pytest.approx(expected, rel=0.01)
-        assert short_s == pytest.approx(plain_s, rel=1e-4)
+def test_long_kernels_slow_down() -> None:
+    """(1 + C0/t_g)^g: nothing for a kernel that is short against t_g, 2^g for one of t_g, 4^g for one of 3 t_g."""
+    full_waves = {"heads": SMS, "causal": False}
+    plain_s = computing_s(**full_waves)
+    for growth_s, expected in ((1e6 * plain_s, 1.0), (plain_s, 2**0.05), (plain_s / 3, 4**0.05)):
+        grown_s = computing_s(replace(PLAIN, growth=0.05, growth_s=growth_s), **full_waves)
+        assert grown_s == pytest.approx(expected * plain_s)
 
 
 def test_nothing_to_attend_to_takes_the_start_of_a_kernel() -> None:

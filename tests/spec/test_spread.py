@@ -1,0 +1,133 @@
+"""Which numbers are uncertain, and does moving one of them move nothing else?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from perfmodel.errors import InputError
+from perfmodel.exchange.presets import cluster_preset, gpu_preset, preset_names, stack_preset
+from perfmodel.spec.fields import Spec
+from perfmodel.spec.hardware import Cluster
+from perfmodel.spec.spread import both_ends, moved, uncertain_numbers
+
+CLUSTER = cluster_preset("dgx-h100")
+STACK = stack_preset("megatron-core")
+PATHS = [path for path, _ in uncertain_numbers(CLUSTER)]
+
+
+def numbers(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value of a spec by key path, by another road than the one under test: whatever is nested, as it is nested."""
+    if isinstance(value, Spec):
+        for entry in fields(value):  # type: ignore[arg-type]
+            yield from numbers(getattr(value, entry.name), f"{path}.{entry.name}")
+    elif isinstance(value, Mapping):
+        for key, member in value.items():
+            yield from numbers(member, f"{path}.{key}")
+    elif isinstance(value, tuple):
+        for index, member in enumerate(value):
+            yield from numbers(member, f"{path}[{index}]")
+    else:
+        yield path.removeprefix("."), value
+
+
+def changed(before: Spec, after: Spec) -> dict[str, float]:
+    """The values that differ, each as a multiple of what it was."""
+    old, new = dict(numbers(before)), dict(numbers(after))
+    assert list(old) == list(new)
+    return {path: new[path] / old[path] for path in old if not np.array_equal(old[path], new[path])}
+
+
+def test_uncertain_numbers_are_those_of_the_spreads() -> None:
+    """Of the cluster itself and of all that it is made of, by the key path of the number."""
+    found = dict(uncertain_numbers(CLUSTER, "cluster."))
+    assert found["cluster.network_scale"] == CLUSTER.spread["network_scale"]
+    products = CLUSTER.gpu.kernels.matmul["fp8"].spread
+    assert found["cluster.gpu.kernels.matmul.fp8.efficiency"] == products["efficiency"]
+    stated = [path for path, spread in numbers(CLUSTER) if ".spread." in f".{path}" and spread]
+    assert sorted(f"cluster.{path}".replace(".spread.", ".") for path in stated) == sorted(found)
+
+
+def test_a_number_without_spread_is_certain() -> None:
+    """Absent or 0 are the same; an array is uncertain where any of it is."""
+    none = replace(STACK, spread={})
+    assert list(uncertain_numbers(none)) == []
+    assert list(uncertain_numbers(replace(none, spread={"host_s": 0.0}))) == []
+    assert [path for path, _ in uncertain_numbers(replace(none, spread={"host_s": np.array([0.0, 0.1])}))] == ["host_s"]
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_moving_one_number_moves_nothing_else(path: str) -> None:
+    """However deep it lies."""
+    assert changed(CLUSTER, moved(CLUSTER, {path: 2.0})) == {path: pytest.approx(2.0)}
+
+
+def test_members_of_lists_move_by_their_place() -> None:
+    """The second tile of 16-bit products, under the name that a cluster gives them."""
+    path = "gpu.kernels.matmul.bf16.tiles[1].rate"
+    after = moved(CLUSTER, {f"cluster.{path}": 0.5, "stack.host_s": 3.0}, "cluster.")
+    assert changed(CLUSTER, after) == {path: pytest.approx(0.5)}
+
+
+def test_numbers_move_together() -> None:
+    """All at once, each by its own factor, and back again."""
+    factors = {path: 1.0 + index / 100 for index, path in enumerate(PATHS, start=1)}
+    after = moved(CLUSTER, factors)
+    assert changed(CLUSTER, after) == pytest.approx(factors)
+    assert changed(CLUSTER, moved(after, {path: 1 / factor for path, factor in factors.items()})) == pytest.approx({}, abs=1e-15)
+
+
+def test_moving_nothing_gives_an_equal_spec() -> None:
+    """Of the same kind."""
+    assert moved(CLUSTER, {}) == CLUSTER
+    assert isinstance(moved(CLUSTER, {}), Cluster)
+
+
+def test_an_optional_part_that_is_not_there_has_no_numbers() -> None:
+    """A100 nodes have no switch that adds up."""
+    a100 = cluster_preset("dgx-a100")
+    assert not [path for path, _ in uncertain_numbers(a100) if "switch_reduce" in path]
+    after = moved(a100, {"links.node.collectives.all_reduce.latency_s": 2.0})
+    assert after.links.node.collectives.switch_reduce is None
+
+
+def test_the_end_of_an_interval_may_lie_beyond_what_a_file_may_say() -> None:
+    """An efficiency of more than one bounds an interval; nobody may state it."""
+    path = "links.network.collectives.efficiency"
+    after = moved(CLUSTER, {path: 2.0})
+    assert after.links.network.collectives.efficiency > 1
+    with pytest.raises(InputError):
+        replace(CLUSTER.links.network.collectives, efficiency=after.links.network.collectives.efficiency)
+
+
+@given(st.lists(st.floats(0, 3), min_size=1, max_size=6), st.integers(0, 3))
+def test_each_number_has_its_two_ends_at_places_of_its_own(spreads: list[float], dimensions: int) -> None:
+    """1 + s and its inverse at 2i and 2i + 1; 1 where another number moves, on a first axis before the others."""
+    factors = both_ends({str(index): spread for index, spread in enumerate(spreads)}, dimensions)
+    for index, spread in enumerate(spreads):
+        factor = np.asarray(factors[str(index)])
+        assert factor.shape == (2 * len(spreads), *(1,) * dimensions)
+        flat = factor.ravel()
+        assert flat[2 * index] == 1 + spread
+        assert flat[2 * index] * flat[2 * index + 1] == pytest.approx(1)
+        assert np.count_nonzero(flat != 1) in {0, 2}
+
+
+def test_a_spread_may_be_an_array() -> None:
+    """One interval for each of three clusters."""
+    factor = np.asarray(both_ends({"a": np.array([0.1, 0.2, 0.3])}, 1)["a"])
+    assert factor == pytest.approx(np.array([[1.1, 1.2, 1.3], [1 / 1.1, 1 / 1.2, 1 / 1.3]]))
+
+
+@pytest.mark.parametrize("gpu", preset_names("gpus"))
+def test_the_rate_of_every_product_and_memory_bound_kernel_is_uncertain(gpu: str) -> None:
+    """No fit is exact."""
+    kernels = gpu_preset(gpu).kernels
+    assert all(known.spread.get("efficiency", 0) > 0 for known in kernels.matmul.values())
+    assert all(known.spread.get("efficiency", 0) > 0 for known in kernels.memory_bound.values())

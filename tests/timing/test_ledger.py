@@ -1,0 +1,147 @@
+"""Does the list of operators say what the iteration runs, take the time of its parts, and own up to what was measured?"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from perfmodel.count.iteration import Iteration, iteration
+from perfmodel.count.operators import OPTIMIZER, Collective, FusedAttention, Matmul
+from perfmodel.count.decoder import is_attention_core
+from perfmodel.exchange.presets import cluster_preset, model_preset, stack_preset
+from perfmodel.predict import predict_stage
+from perfmodel.spec.coefficients import Evidence
+from perfmodel.spec.hardware import Cluster
+from perfmodel.spec.layout import Layout
+from perfmodel.spec.stack import SoftwareStack
+from perfmodel.timing.confidence import WORDS
+from perfmodel.timing.ledger import Entry, ledger
+from tests.layouts import RAMP_STAGE
+
+MODEL = model_preset("nemotron-4-15b")
+CLUSTER = cluster_preset("dgx-h100")
+CORE = stack_preset("megatron-core")
+LAYOUTS = {
+    "bf16": RAMP_STAGE,
+    "fp8": replace(RAMP_STAGE, precision="fp8", recompute="full", micro_batch_size=2, global_batch_size=384),
+    "plain": replace(RAMP_STAGE, sequence_parallel=False, sharding="none", recompute="selective", data_parallel=12),
+}
+
+
+def entries(layout: Layout, stack: SoftwareStack = CORE, cluster: Cluster = CLUSTER) -> list[Entry]:
+    """The list of one layout."""
+    return list(ledger(work_of(layout, stack), gpus=layout.gpus, cluster=cluster, stack=stack))
+
+
+def work_of(layout: Layout, stack: SoftwareStack) -> Iteration:
+    """The operators of one iteration."""
+    return iteration(MODEL, layout, stack)
+
+
+def summed_s(listed: list[Entry], **kinds: Any) -> float:
+    """Seconds of an iteration in entries of the given kinds of operator: compute, once or in every micro-batch."""
+    return sum(
+        float(entry.repeats * entry.seconds)
+        for entry in listed
+        if not isinstance(entry.operator, Collective)
+        and (entry.operator.phase == OPTIMIZER) == kinds.get("once", False)
+        and ("core" not in kinds or is_attention_core(entry.operator) == kinds["core"])
+        and ("product" not in kinds or isinstance(entry.operator, Matmul) == kinds["product"])
+    )
+
+
+@pytest.mark.parametrize("stack", ["megatron-core", "megatron-lm-2022", "torchtitan-eager"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_list_has_every_operator_that_runs_as_often_as_it_runs(layout: str, stack: str) -> None:
+    """In the order of the iteration, by name, phase and repeats."""
+    software = stack_preset(stack)
+    listed = [(each.operator.name, each.operator.phase, each.repeats) for each in entries(LAYOUTS[layout], software)]
+    runs = [(op.name, op.phase, repeats) for op, repeats in work_of(LAYOUTS[layout], software).executions()]
+    assert listed == runs
+
+
+def test_groups_of_one_run_no_collectives() -> None:
+    """One GPU lists its kernels alone."""
+    alone = replace(RAMP_STAGE, tensor_parallel=1, data_parallel=1, global_batch_size=4)
+    listed = entries(alone)
+    assert not [each for each in listed if isinstance(each.operator, Collective)]
+    kernels = [op for op, _ in work_of(alone, CORE).executions() if not isinstance(op, Collective)]
+    assert [each.operator for each in listed] == kernels
+
+
+@pytest.mark.parametrize("stack", ["megatron-core", "megatron-lm-2022", "torchtitan-eager"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_compute_on_the_list_sums_to_the_parts_of_the_iteration(layout: str, stack: str) -> None:
+    """Products, attention and memory-bound operators; those of the optimizer step beside what the CPU and the network take."""
+    software = replace(stack_preset(stack), hide_all=True)
+    parts = predict_stage(MODEL, CLUSTER, software, LAYOUTS[layout]).breakdown
+    listed = entries(LAYOUTS[layout], software)
+    assert summed_s(listed, core=False, product=True) == pytest.approx(float(parts.matmul_s))
+    assert summed_s(listed, core=True) == pytest.approx(float(parts.attention_s))
+    assert summed_s(listed, core=False, product=False) == pytest.approx(float(parts.memory_bound_s))
+    assert summed_s(listed, once=True) == pytest.approx(float(parts.optimizer_s - software.iteration_host_s))
+
+
+def test_what_is_neither_launched_late_nor_hidden_nor_unlisted_is_the_iteration() -> None:
+    """Without overlap every second of the list, collectives too, is a second of the iteration."""
+    bare = replace(
+        CORE, tensor_parallel_overlap="none", data_parallel_overlap=False, host_s=0.0, iteration_host_s=0.0, unlisted_work=1.0
+    )
+    listed = sum(float(each.repeats * each.seconds) for each in entries(RAMP_STAGE, bare))
+    assert listed == pytest.approx(float(predict_stage(MODEL, CLUSTER, bare, RAMP_STAGE).iteration_time_s))
+
+
+def test_every_operator_of_the_list_has_one_of_four_words() -> None:
+    """And the products of a measured GPU are never as unsure as a datasheet."""
+    listed = entries(RAMP_STAGE)
+    assert {each.confidence for each in listed} <= set(WORDS)
+    assert {each.confidence for each in listed if isinstance(each.operator, Matmul)} <= set(WORDS[:3])
+
+
+def test_a_product_is_as_sure_as_its_sizes() -> None:
+    """Measured where the table has them, extrapolated where it ends below."""
+    kernels = CLUSTER.gpu.kernels
+
+    def word(**sizes: tuple[float, ...]) -> str:
+        known = replace(kernels.matmul["bf16"], evidence=Evidence(basis="measured", sizes=sizes))
+        gpu = replace(CLUSTER.gpu, kernels=replace(kernels, matmul={"bf16": known}))
+        listed = entries(RAMP_STAGE, cluster=replace(CLUSTER, gpu=gpu))
+        return next(each.confidence for each in listed if each.operator.name == "layer.mlp.fc1")
+
+    assert word(rows=(4096.0,), columns=(3072.0,), inner=(6144.0,)) == "measured"
+    assert word(rows=(1024.0, 8192.0), columns=(3072.0,), inner=(6144.0,)) == "interpolated"
+    assert word(rows=(4096.0,), columns=(256.0, 1024.0), inner=(6144.0,)) == "extrapolated"
+
+
+def test_both_directions_of_attention_have_evidence_of_their_own() -> None:
+    """A forward kernel that was measured says nothing of the backward one."""
+    kernels = CLUSTER.gpu.kernels
+    forward = replace(kernels.attention_forward, evidence=Evidence(basis="measured"))
+    backward = replace(kernels.attention_backward, evidence=Evidence(basis="datasheet"))
+    gpu = replace(CLUSTER.gpu, kernels=replace(kernels, attention_forward=forward, attention_backward=backward))
+    listed = entries(replace(RAMP_STAGE, recompute="full"), cluster=replace(CLUSTER, gpu=gpu))
+    words = [(each.operator.phase, each.confidence) for each in listed if isinstance(each.operator, FusedAttention)]
+    assert words == [("forward", "measured"), ("recompute", "measured"), ("data_gradient", "datasheet")]
+
+
+def test_collectives_over_nodes_are_as_sure_as_the_number_of_nodes() -> None:
+    """96 lone GPUs of as many nodes lie between 64 and 128; 8 of a node were measured."""
+    words = {each.operator.name: each.confidence for each in entries(RAMP_STAGE)}
+    assert words["optimizer.reduce_gradients"] == "interpolated"
+    assert words["layer.attention.qkv.gather"] == "measured"
+    few = {each.operator.name: each.confidence for each in entries(replace(RAMP_STAGE, data_parallel=64, global_batch_size=256))}
+    many = {each.operator.name: each.confidence for each in entries(replace(RAMP_STAGE, data_parallel=256, global_batch_size=1024))}
+    assert few["optimizer.reduce_gradients"] == "measured"
+    assert many["optimizer.reduce_gradients"] == "extrapolated"
+
+
+def test_collectives_over_whole_nodes_need_the_links_inside_them_too() -> None:
+    """On links that were never measured no group that uses them is measured."""
+    link = CLUSTER.links.node
+    guessed = replace(link, collectives=replace(link.collectives, evidence=Evidence(basis="transferred")))
+    cluster = replace(CLUSTER, links=replace(CLUSTER.links, node=guessed))
+    words = {each.operator.name: each.confidence for each in entries(replace(RAMP_STAGE, data_parallel=64), cluster=cluster)}
+    assert words["optimizer.gradient_norm.all_reduce"] == "extrapolated"  # of all GPUs: whole nodes
+    assert words["optimizer.reduce_gradients"] == "measured"  # of one GPU a node: no link inside

@@ -1,0 +1,180 @@
+"""Is the interval the root of the sum of squares of what each uncertain number does alone?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from perfmodel.exchange.presets import cluster_preset, model_preset, stack_preset
+from perfmodel.predict import StagePrediction, predict_stage
+from perfmodel.spec.fields import Numeric
+from perfmodel.spec.hardware import Cluster
+from perfmodel.spec.spread import moved, uncertain_numbers
+from perfmodel.spec.stack import SoftwareStack
+from perfmodel.timing.uncertainty import LEAST_SPREAD, Uncertainty, uncertainty, with_ends
+from tests.layouts import RAMP_STAGE
+
+MODEL = model_preset("nemotron-4-15b")
+CLUSTER = replace(
+    cluster_preset("dgx-h100"), compute_scale=1.0, node_link_scale=1.0, network_scale=1.0, gpu_speed_deviation=0.01, spread={}
+)
+STACK = stack_preset("megatron-core")
+SCALES = ("compute_scale", "node_link_scale", "network_scale", "gpu_speed_deviation")
+Time = Callable[[Cluster, SoftwareStack], Numeric]
+
+
+def interval(time_s: Time, spread: Mapping[str, Numeric], dimensions: int = 0, **scales: Any) -> Uncertainty:
+    """The interval of a time that depends on scalars of a cluster which are known to within `spread`."""
+    cluster = replace(CLUSTER, spread=spread, **scales)
+    paths, at_the_ends, stack = with_ends(cluster, STACK, "bf16", dimensions)
+    times = np.asarray(time_s(at_the_ends, stack))
+    shape = np.broadcast_shapes(times.shape, (1 + 2 * len(paths), *(1,) * dimensions))
+    return uncertainty(np.broadcast_to(times, shape), paths)
+
+
+def predicted(cluster: Cluster = CLUSTER, stack: SoftwareStack = STACK, **changes: Any) -> StagePrediction:
+    """The prediction of the first ramp stage, or of a changed one."""
+    return predict_stage(MODEL, cluster, stack, replace(RAMP_STAGE, **changes))
+
+
+def half_width(found: Uncertainty) -> Numeric:
+    """Half of the interval."""
+    return (found.high_s - found.low_s) / 2
+
+
+def test_a_time_of_certain_numbers_has_no_interval() -> None:
+    """No spread, a spread of 0, or a spread of what the time does not depend on."""
+    for spread in ({}, {"network_scale": 0.0}, {"node_link_scale": 0.5}):
+        found = interval(lambda cluster, _: 3.0 * cluster.network_scale, spread)
+        assert found.low_s == found.high_s == 3.0
+
+
+def test_one_number_alone_moves_the_time_to_its_own_ends() -> None:
+    """T / (1 + s) to T * (1 + s) of a time in proportion, the other way round of one in inverse proportion."""
+    spread = {"network_scale": 0.25}
+    for time_s in (lambda cluster, _: 4.0 * cluster.network_scale, lambda cluster, _: 4.0 / cluster.network_scale):
+        found = interval(time_s, spread)
+        assert (found.low_s, found.high_s) == (pytest.approx(4 / 1.25), pytest.approx(4 * 1.25))
+
+
+def test_independent_numbers_add_up_as_the_root_of_their_squares() -> None:
+    """3 and 4 make 5, above; below, what each gains."""
+    spread = {"node_link_scale": 1.0, "network_scale": 1.0}
+    found = interval(lambda cluster, _: 3.0 * cluster.node_link_scale + 4.0 * cluster.network_scale, spread)
+    assert found.high_s == pytest.approx(7 + 5)
+    assert found.low_s == pytest.approx(7 - 5 / 2)
+
+
+def test_what_operators_share_moves_them_all_at_once() -> None:
+    """Four equal terms: four times the width where one number serves them all, twice where each has its own."""
+    spread = dict.fromkeys(SCALES, 0.2)
+    shared = interval(lambda cluster, _: 4.0 * cluster.network_scale, spread)
+    apart = interval(lambda cluster, _: sum(getattr(cluster, name) / getattr(CLUSTER, name) for name in SCALES), spread)
+    alone = interval(lambda cluster, _: 1.0 * cluster.network_scale, spread)
+    assert half_width(shared) == pytest.approx(4 * half_width(alone))
+    assert half_width(apart) == pytest.approx(2 * half_width(alone))
+
+
+def test_a_time_that_either_end_makes_longer_is_not_shorter_at_either() -> None:
+    """A least time stays the low end: |log c| is 0 at c = 1."""
+    found = interval(lambda cluster, _: 1.0 + np.abs(np.log(cluster.network_scale)), {"network_scale": 0.5})
+    assert found.low_s == 1.0
+    assert found.high_s == pytest.approx(1 + np.log(1.5))
+
+
+@given(st.floats(0.02, 2.9), st.floats(0.02, 2.9), st.sampled_from(SCALES))
+def test_a_wider_spread_never_gives_a_narrower_interval(one: float, other: float, name: str) -> None:
+    """At either end."""
+    time = lambda cluster, _: 1.0 / cluster.compute_scale + sum(getattr(cluster, each) for each in SCALES)  # noqa: E731
+    narrow, wide = (interval(time, {name: spread, "network_scale": 0.3}) for spread in sorted((one, other)))
+    if name != "network_scale":
+        assert wide.low_s <= narrow.low_s <= narrow.high_s <= wide.high_s
+
+
+def test_what_is_known_well_is_left_out() -> None:
+    """Each end of a number costs as much as a prediction; those known to within 1 % bring next to nothing."""
+    found = interval(lambda cluster, _: 1.0 * cluster.network_scale, {"network_scale": 0.99 * LEAST_SPREAD})
+    assert half_width(found) == 0
+    assert "cluster.network_scale" not in found.half_widths_s
+
+
+def test_shares_are_those_of_the_variance_and_sum_to_one() -> None:
+    """Greatest first; what moves nothing has none."""
+    spread = {"compute_scale": 0.1, "node_link_scale": 0.1, "network_scale": 0.1}
+    found = interval(lambda cluster, _: 3.0 * cluster.node_link_scale + 4.0 * cluster.network_scale, spread)
+    assert list(found.shares) == ["cluster.network_scale", "cluster.node_link_scale"]
+    assert list(found.shares.values()) == pytest.approx([16 / 25, 9 / 25])
+
+
+def test_a_prediction_names_what_makes_it_unsure() -> None:
+    """All of its variance, by key paths of numbers that the cluster and the stack call uncertain."""
+    cluster = cluster_preset("dgx-h100")
+    shares = predicted(cluster).uncertainty.shares
+    stated = dict([*uncertain_numbers(cluster, "cluster."), *uncertain_numbers(STACK, "stack.")])
+    assert set(shares) <= set(stated)
+    assert sum(shares.values()) == pytest.approx(1)
+    assert list(shares.values()) == sorted(shares.values(), reverse=True)
+
+
+def test_the_interval_of_a_prediction_is_that_of_predictions_at_the_ends() -> None:
+    """Each uncertain number moved by hand, one prediction after the other, and their squares added up."""
+    cluster = cluster_preset("dgx-h100")
+    found = predicted(cluster)
+    gained = lost = 0.0
+    for path, spread in [*uncertain_numbers(cluster, "cluster."), *uncertain_numbers(STACK, "stack.")]:
+        if spread >= LEAST_SPREAD:
+            times = [
+                predicted(moved(cluster, {path: factor}, "cluster."), moved(STACK, {path: factor}, "stack.")).iteration_time_s
+                for factor in (1 + spread, 1 / (1 + spread))
+            ]
+            gained += max(found.iteration_time_s - min(times), 0.0) ** 2
+            lost += max(max(times) - found.iteration_time_s, 0.0) ** 2
+    low_s, high_s = found.iteration_time_interval_s
+    assert low_s == pytest.approx(found.iteration_time_s - gained**0.5, rel=1e-12)
+    assert high_s == pytest.approx(found.iteration_time_s + lost**0.5, rel=1e-12)
+
+
+def test_the_time_itself_is_that_without_any_spread() -> None:
+    """Bit for bit: what is uncertain changes the interval and nothing else."""
+    sure = replace(cluster_preset("dgx-h100"), spread={})
+    assert predicted(sure).iteration_time_s == predicted(cluster_preset("dgx-h100")).iteration_time_s
+
+
+@pytest.mark.parametrize(("precision", "norms"), [("bf16", "fused"), ("fp8", "eager"), ("fp16", "compiled")])
+def test_numbers_that_no_kernel_is_timed_by_are_not_moved(precision: str, norms: str) -> None:
+    """8-bit products and casts of a 16-bit run, norms of other stacks, all-to-alls: they could only have moved nothing."""
+    cluster, stack = cluster_preset("dgx-h100"), replace(STACK, norm_kernels=norms)
+    layout = {"precision": precision}
+    found = predicted(cluster, stack, **layout)
+    stated = dict([*uncertain_numbers(cluster, "cluster."), *uncertain_numbers(stack, "stack.")])
+    left_out = [path for path, spread in stated.items() if path not in found.uncertainty.half_widths_s and spread >= LEAST_SPREAD]
+    assert left_out
+    factors = dict.fromkeys(left_out, 1.5)
+    again = predicted(moved(cluster, factors, "cluster."), moved(stack, factors, "stack."), **layout)
+    assert again.iteration_time_s == found.iteration_time_s
+
+
+def test_every_cluster_of_an_array_has_an_interval_of_its_own() -> None:
+    """Spreads and scalars of three clusters, against two layouts, each as alone."""
+    scales, spreads = np.array([0.5, 1.0, 2.0]), np.array([0.0, 0.1, 0.5])
+    time: Time = lambda cluster, _: np.array([[1.0], [2.0]]) / cluster.network_scale  # noqa: E731
+    together = interval(time, {"network_scale": spreads, "compute_scale": 0.1}, 2, network_scale=scales)
+    assert np.shape(together.low_s) == np.shape(together.high_s) == (2, 3)
+    for column, (scale, spread) in enumerate(zip(scales, spreads, strict=True)):
+        alone = interval(lambda cluster, _: 2.0 / cluster.network_scale, {"network_scale": spread}, network_scale=scale)
+        assert np.asarray(together.low_s)[1, column] == pytest.approx(alone.low_s)
+        assert np.asarray(together.high_s)[1, column] == pytest.approx(alone.high_s)
+
+
+def test_clusters_of_one_name_are_not_taken_for_each_other() -> None:
+    """Cached ends are those of equal specs, whatever they are called."""
+    wide = replace(cluster_preset("dgx-h100"), spread={"network_scale": 0.9})
+    narrow = replace(wide, spread={"network_scale": 0.1})
+    widths = [half_width(predicted(cluster).uncertainty) for cluster in (wide, narrow, wide)]
+    assert widths[0] == widths[2] > widths[1]
