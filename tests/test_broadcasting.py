@@ -12,8 +12,10 @@ from perfmodel.exchange.presets import cluster_preset, model_preset, stack_prese
 from perfmodel.predict import StagePrediction, predict_stage
 from perfmodel.spec.hardware import Cluster
 from perfmodel.spec.layout import Layout
+from tests.layouts import RAMP_STAGE
 
 LAYOUTS = 1000
+STEP = 8  # one of so many is predicted alone: a single prediction takes some 15 ms
 
 
 def random_layouts() -> dict[str, Any]:
@@ -58,13 +60,13 @@ def numbers(prediction: StagePrediction) -> dict[str, Any]:
     ],
 )
 def test_arrays_of_layouts_and_bandwidths_give_exactly_what_a_loop_gives(stack: str, categories: dict[str, Any]) -> None:
-    """1,000 random layouts, with link rates of their own, in one call and one by one."""
+    """1,000 random layouts, with link rates of their own, in one call, and every eighth of them alone."""
     model, cluster, software = model_preset("nemotron-4-15b"), cluster_preset("dgx-h100"), stack_preset(stack)
     layouts = random_layouts()
     draw = np.random.default_rng(4)
     network, node = draw.uniform(1e10, 1e11, LAYOUTS), draw.uniform(0.5, 1.5, LAYOUTS)
     together = numbers(predict_stage(model, with_bandwidths(cluster, network, node), software, Layout(**categories, **layouts)))
-    for index in range(LAYOUTS):
+    for index in range(0, LAYOUTS, STEP):
         sizes: dict[str, Any] = {name: int(values[index]) for name, values in layouts.items()}
         layout = Layout(**categories, **sizes)
         single_cluster = with_bandwidths(cluster, float(network[index]), float(node[index]))
@@ -90,3 +92,41 @@ def test_axes_broadcast_against_each_other() -> None:
     assert np.shape(predicted.iteration_time_s) == (4, 3)
     low, high = predicted.iteration_time_interval_s
     assert np.all((low < predicted.iteration_time_s) & (predicted.iteration_time_s < high))
+
+
+def test_other_layouts_beside_it_change_no_bit_of_a_prediction() -> None:
+    """Intervals, parts and memory of one layout among a thousand, among three and on its own."""
+    categories: dict[str, Any] = {"precision": "fp8", "sequence_parallel": True, "sharding": "zero1", "recompute": "full"}
+    model, cluster, software = model_preset("nemotron-4-15b"), cluster_preset("dgx-h100"), stack_preset("torchtitan")
+    layouts = random_layouts()
+    many, few, one = (
+        numbers(
+            predict_stage(model, cluster, software, Layout(**categories, **{name: each[:n] for name, each in layouts.items()}))
+        )
+        for n in (LAYOUTS, 3, 1)
+    )
+    for name, value in many.items():
+        assert np.array_equal(np.broadcast_to(value, (LAYOUTS,))[:3], np.broadcast_to(few[name], (3,))), name
+        assert np.broadcast_to(value, (LAYOUTS,))[0] == np.broadcast_to(one[name], (1,))[0], name
+
+
+def test_numbers_of_models_clusters_and_stacks_broadcast_too() -> None:
+    """Layers down, clocks across, launch times behind: each entry is the prediction of its three numbers."""
+    model, cluster, software = model_preset("nemotron-4-15b"), cluster_preset("dgx-h100"), stack_preset("megatron-core")
+    layers, clocks, hosts = (8, 32), (0.8, 0.9, 1.0), (1e-6, 1e-3)
+    together = numbers(
+        predict_stage(
+            replace(model, layers=np.array(layers)[:, None, None]),
+            replace(cluster, compute_scale=np.array(clocks)[:, None]),
+            replace(software, host_s=np.array(hosts)),
+            RAMP_STAGE,
+        )
+    )
+    for index in np.ndindex(2, 3, 2):
+        one = (
+            replace(model, layers=layers[index[0]]),
+            replace(cluster, compute_scale=clocks[index[1]]),
+            replace(software, host_s=hosts[index[2]]),
+        )
+        for name, value in numbers(predict_stage(*one, RAMP_STAGE)).items():
+            assert np.broadcast_to(together[name], (2, 3, 2))[index] == value, name

@@ -16,6 +16,7 @@ FREE: Final = {
     "efficiency": Free(start=0.6, low=0.03, high=1.2),
 }
 PASSES: Final = {"forward": 2, "backward": 3}  # over a stream of 2-byte numbers, as count/decoder.py has it
+CAST_SPREAD: Final = 0.3  # these are PyTorch's casts; Transformer Engine fuses its own with the norm or the transpose, or not
 NARROWEST: Final = 2048  # columns; narrower norms belong to attention heads
 CACHE_SHARE: Final = 0.3  # streams below this share of the cache are not timed by the memory
 CAST_BYTES: Final = (
@@ -84,7 +85,7 @@ def cast_coefficients(product: Fit, gpu: Gpu) -> dict[str, Any]:
     """A cast to 8 bits: the start and the time an element that were fitted with the products."""
     rate = CAST_BYTES / product.found["cast_s_per_element"]
     fixed_s, efficiency = product.found["cast_fixed_s"], rounded(rate / float(gpu.memory_bandwidth_bytes_per_s), 4)
-    spread = max(product.spread["cast_s_per_element"], 0.1)
+    spread = max(product.spread["cast_s_per_element"], CAST_SPREAD)
     return {
         "fixed_s": fixed_s,
         "efficiency": efficiency,

@@ -22,6 +22,7 @@ from perfmodel.count.operators import (
     hardware_flop,
     model_flop,
 )
+from perfmodel.count.parameters import shard_parameter_count
 from perfmodel.exchange.presets import model_preset, stack_preset
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.layout import Layout
@@ -228,7 +229,7 @@ def test_a_product_of_activations_has_two_data_gradients() -> None:
 
 def test_fused_attention_costs_what_its_products_cost() -> None:
     """One kernel of b sequences and n heads: 4 * b * n * s^2 * d forwards, twice that backwards."""
-    core = FusedAttention(name="core", sequences=3, heads=5, head_size=7, sequence_length=11, precision="bf16")
+    core = FusedAttention(name="core", sequences=3, heads=5, kv_heads=1, head_size=7, sequence_length=11, precision="bf16")
     (backward,) = gradients(core)
     assert isinstance(backward, FusedAttention)
     assert core.flop == 4 * 3 * 5 * 11**2 * 7
@@ -238,3 +239,63 @@ def test_fused_attention_costs_what_its_products_cost() -> None:
 def test_memory_bound_operators_cost_no_flop() -> None:
     """Norms, residuals and activation functions are counted in bytes alone, as the published convention does."""
     assert hardware_flop([MemoryBound(name="norm", moved_bytes=1e9)]) == 0
+
+
+def test_products_that_do_not_accumulate_leave_that_to_a_kernel_for_each_weight() -> None:
+    """P * (2 + 2*4) bytes: it reads the 2-byte product, reads and writes the fp32 gradient, of every weight of a product.
+
+    Those are all parameters but the embedding and the norms: Llama has no biases.
+    """
+    stack = replace(stack_preset("megatron-core"), fused_gradient_accumulation=False, gradient_bytes=4)
+    layout = replace(EVERY_DEGREE, sequence_parallel=False)
+    work = iteration(LLAMA, layout, stack)
+    kernels = [op for op in work.operators if isinstance(op, MemoryBound) and op.name.endswith(".accumulate")]
+    shard = shard_parameter_count(LLAMA, tensor_parallel=layout.tensor_parallel)
+    moved = sum(op.repeats * op.moved_bytes for op in kernels) / layout.micro_batches
+    weights = shard.attention + shard.mlp + shard.head
+    assert moved == pytest.approx(np.broadcast_to(weights * (2 + 2 * 4), (3, 4)), rel=1e-14)
+    assert {op.phase for op in kernels} == {WEIGHT_GRADIENT}
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp8"])
+@pytest.mark.parametrize("recompute", ["none", "full"])
+@pytest.mark.parametrize("sequence_parallel", [False, True])
+def test_each_weight_gradient_is_added_once_right_after_it_is_formed(
+    precision: str, recompute: str, *, sequence_parallel: bool
+) -> None:
+    """By the product itself, or by the kernel that follows it; products of activations are added to nothing."""
+    layout = replace(EVERY_DEGREE, precision=precision, recompute=recompute, sequence_parallel=sequence_parallel)
+    for fused in (True, False):
+        stack = replace(stack_preset("megatron-lm"), fused_gradient_accumulation=fused)
+        work = iteration(LLAMA, layout, stack)
+        backward = (*work.head.backward, *work.layer.backward)
+        formed = [op for op in backward if isinstance(op, Matmul) and op.phase == WEIGHT_GRADIENT]
+        followers = [backward[backward.index(op) + 1].name for op in formed if not op.accumulates]
+        assert [op.name for op in formed if op.accumulates] == ([op.name for op in formed] if fused else [])
+        assert followers == ([] if fused else [f"{op.name}.accumulate" for op in formed])
+        assert sum(op.name.endswith(".accumulate") for op in work.operators) == len(followers)
+
+
+def test_norms_and_casts_say_what_kernels_run_them() -> None:
+    """Families by which timing finds their coefficients; all else is elementwise, but Adam."""
+    operators = work_of(LLAMA, replace(EVERY_DEGREE, precision="fp8")).operators
+    families = {op.name: op.family for op in operators if isinstance(op, MemoryBound)}
+    assert {name for name, family in families.items() if family == "norm"} == {
+        "layer.attention.norm",
+        "layer.mlp.norm",
+        "head.norm",
+    }
+    assert {name for name, family in families.items() if family == "cast"} == {
+        *(name for name in families if name.endswith(".quantise")),
+        "optimizer.quantise_weights",
+    }
+    assert [name for name, family in families.items() if family == "optimizer"] == ["optimizer.adam"]
+
+
+def test_attention_has_the_kv_heads_of_its_rank() -> None:
+    """8 KV heads over 1 to 8 ranks, and one copy each beyond."""
+    layout = replace(EVERY_DEGREE, tensor_parallel=np.array([1, 4, 8, 16]), sequence_parallel=False)
+    core = next(op for op in work_of(LLAMA, layout).layer.forward if isinstance(op, FusedAttention))
+    assert np.array_equal(np.asarray(core.kv_heads), [8, 2, 1, 1])
+    assert np.array_equal(np.asarray(core.heads), [32, 8, 4, 2])
+    assert core.causal

@@ -158,6 +158,35 @@ def test_shares_of_buckets_are_of_all_parameters() -> None:
     assert found.uncut_share == pytest.approx(embedding / shard.total, rel=1e-14)
 
 
+def test_buckets_by_layer_hold_a_layer_each() -> None:
+    """A full one is a layer's share, whatever the ranks; the embeddings come after all layers."""
+    stack = replace(FUSED, bucket_rule="layer")
+    data_parallel = np.array([1, 100, 4096])
+    found = buckets(NEMOTRON, replace(LAYOUT, data_parallel=data_parallel, global_batch_size=data_parallel * 2), stack)
+    shard = shard_parameter_count(NEMOTRON, tensor_parallel=8)
+    assert found.share == pytest.approx((1 - 2 * 256_000 * 6144 / 8 / shard.total) / 32, rel=1e-14)
+    assert found.uncut_share == pytest.approx(256_000 * 6144 / 8 / shard.total, rel=1e-14)
+    assert np.ndim(found.count) == 0
+    assert found.count > NEMOTRON.layers
+
+
+def test_deeper_models_have_more_buckets_by_layer() -> None:
+    """One more for every layer, since the embeddings take what they take."""
+    stack = replace(FUSED, bucket_rule="layer")
+    few, many = (buckets(replace(NEMOTRON, layers=layers), LAYOUT, stack) for layers in (32, 64))
+    assert many.count - few.count == 32
+
+
+@pytest.mark.parametrize("rule", ["size", "layer"])
+def test_the_rule_of_buckets_moves_no_bytes(rule: str) -> None:
+    """As many in all, in other pieces."""
+    stack = replace(FUSED, bucket_rule=rule)
+    found = {op.name: op for op in collectives(synchronisation_operators(NEMOTRON, LAYOUT, stack))}
+    for name in (GRADIENT_REDUCTION, PARAMETER_GATHER):
+        assert found[name].repeats == buckets(NEMOTRON, LAYOUT, stack).count
+        assert found[name].payload_bytes * found[name].repeats == pytest.approx(PARAMETERS * 2, rel=1e-14)
+
+
 @pytest.mark.parametrize(("sharding", "kind"), [("none", "all_reduce"), ("zero1", "reduce_scatter")])
 @pytest.mark.parametrize("gradient_bytes", [2, 4])
 def test_buckets_add_up_to_all_gradients(gradient_bytes: int, sharding: str, kind: str) -> None:

@@ -145,9 +145,7 @@ def test_nothing_to_attend_to_takes_the_start_of_a_kernel() -> None:
 def test_more_to_attend_to_never_takes_less_time(side: str, power: int, causal: bool, phase: str, gpu: str) -> None:
     """Twice the heads, sequences or tokens."""
     start = 128 if side == "sequence_length" else 1
-    small, large = (
-        seconds(gpu, causal=causal, phase=phase, **{side: start * 2**each}) for each in (power, power + 1)
-    )
+    small, large = (seconds(gpu, causal=causal, phase=phase, **{side: start * 2**each}) for each in (power, power + 1))
     assert small <= large
 
 

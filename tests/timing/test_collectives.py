@@ -248,9 +248,7 @@ def test_the_link_is_named() -> None:
     assert crossed_link(call("all_gather", 1e6, 2, stride=8), cluster=H100).name == "InfiniBand NDR 400G"
 
 
-@given(
-    st.sampled_from(EVERY_KIND), st.floats(1e3, 1e10), st.sampled_from([2, 4, 8, 16, 64, 1024]), st.sampled_from([1, 2, 8])
-)
+@given(st.sampled_from(EVERY_KIND), st.floats(1e3, 1e10), st.sampled_from([2, 4, 8, 16, 64, 1024]), st.sampled_from([1, 2, 8]))
 def test_more_bytes_never_take_less_time(kind: str, payload_bytes: float, ranks: int, stride: int) -> None:
     """Wherever the group is."""
     small, large = (alone_s(call(kind, n, ranks, stride), H100) for n in (payload_bytes, 2 * payload_bytes))

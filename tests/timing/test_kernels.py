@@ -255,9 +255,7 @@ def test_adding_to_an_fp32_gradient_costs_its_factor() -> None:
     """Some percent; a gradient in bf16 costs nothing more."""
     product = replace(SQUARE, phase=WEIGHT_GRADIENT, weight_gradient_bytes=4)
     plain = matmul_time_s(replace(product, weight_gradient_bytes=2), gpu=H100, compute_scale=1.0)
-    assert matmul_time_s(product, gpu=H100, compute_scale=1.0) == pytest.approx(
-        KNOWN.weight_gradient_factor * plain, rel=1e-3
-    )
+    assert matmul_time_s(product, gpu=H100, compute_scale=1.0) == pytest.approx(KNOWN.weight_gradient_factor * plain, rel=1e-3)
 
 
 def test_a_weight_gradient_that_is_added_by_another_kernel_costs_what_any_product_costs() -> None:

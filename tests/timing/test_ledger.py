@@ -131,8 +131,12 @@ def test_collectives_over_nodes_are_as_sure_as_the_number_of_nodes() -> None:
     words = {each.operator.name: each.confidence for each in entries(RAMP_STAGE)}
     assert words["optimizer.reduce_gradients"] == "interpolated"
     assert words["layer.attention.qkv.gather"] == "measured"
-    few = {each.operator.name: each.confidence for each in entries(replace(RAMP_STAGE, data_parallel=64, global_batch_size=256))}
-    many = {each.operator.name: each.confidence for each in entries(replace(RAMP_STAGE, data_parallel=256, global_batch_size=1024))}
+    few = {
+        each.operator.name: each.confidence for each in entries(replace(RAMP_STAGE, data_parallel=64, global_batch_size=256))
+    }
+    many = {
+        each.operator.name: each.confidence for each in entries(replace(RAMP_STAGE, data_parallel=256, global_batch_size=1024))
+    }
     assert few["optimizer.reduce_gradients"] == "measured"
     assert many["optimizer.reduce_gradients"] == "extrapolated"
 

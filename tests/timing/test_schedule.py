@@ -35,14 +35,16 @@ def parts(stack: SoftwareStack = CORE, **changes: Any) -> Breakdown:
     st.sampled_from([1, 2, 4]),
     st.sampled_from(["none", "selective", "full"]),
     st.booleans(),
+    st.sampled_from([1.0, 1.1]),
 )
 def test_the_parts_sum_to_the_iteration(
-    stack: str, tensor: int, data: int, micro: int, recompute: str, sequence_parallel: bool
+    stack: str, tensor: int, data: int, micro: int, recompute: str, sequence_parallel: bool, unlisted_work: float
 ) -> None:
     """And none of them is negative, whatever the layout."""
     layout = replace(RAMP_STAGE, tensor_parallel=tensor, data_parallel=data, micro_batch_size=micro, global_batch_size=4 * data)
     layout = replace(layout, recompute=recompute, sequence_parallel=sequence_parallel)
-    predicted = predict_stage(MODEL, CLUSTER, stack_preset(stack), layout)
+    software = replace(stack_preset(stack), unlisted_work=unlisted_work)
+    predicted = predict_stage(MODEL, CLUSTER, software, layout)
     values = [float(getattr(predicted.breakdown, part.name)) for part in fields(Breakdown)]
     assert sum(values) == pytest.approx(float(predicted.iteration_time_s), rel=1e-12)
     assert min(values) >= 0
@@ -90,6 +92,43 @@ def test_a_slow_host_makes_a_small_micro_batch_wait() -> None:
     slow = parts(replace(CORE, host_s=1e-3))
     assert slow.launch_s > 0.5 * slow.total_s
     assert parts().launch_s == 0
+
+
+@pytest.mark.parametrize("host_s", [6e-6, 1e-3])
+def test_unlisted_work_is_a_share_of_both_passes(host_s: float) -> None:
+    """(u - 1) times all that a pass takes, waiting for launches too; nothing of the optimizer, nothing at u = 1."""
+    alone = {"data_parallel": 1, "global_batch_size": 4}  # else a longer pass hides more of the reduction
+    listed, more = (parts(replace(CORE, host_s=host_s, unlisted_work=work), **alone) for work in (1.0, 1.25))
+    assert listed.unlisted_s == 0
+    assert more.unlisted_s == pytest.approx(0.25 * (listed.total_s - listed.optimizer_s))
+    assert more.total_s - more.unlisted_s == pytest.approx(listed.total_s)
+    assert more.optimizer_s == listed.optimizer_s
+
+
+def test_unlisted_work_hides_more_of_the_data_parallel_traffic() -> None:
+    """It lengthens the pass that gradients go behind."""
+    exposed = [float(parts(replace(CORE, unlisted_work=work)).data_parallel_exposed_s) for work in (1.0, 1.2, 2.0)]
+    assert exposed == sorted(exposed, reverse=True)
+
+
+def test_gradients_that_are_added_by_kernels_of_their_own_take_longer() -> None:
+    """Memory-bound work grows by them; products lose the factor of adding to fp32."""
+    fused, apart = (parts(replace(CORE, gradient_bytes=4, fused_gradient_accumulation=each)) for each in (True, False))
+    assert apart.memory_bound_s > fused.memory_bound_s
+    assert apart.matmul_s < fused.matmul_s
+    assert apart.attention_s == fused.attention_s
+
+
+def test_tensor_parallelism_over_two_nodes_has_all_their_nics() -> None:
+    """16 ranks: with one NIC a node instead of eight the exposed traffic is about eight times as long."""
+    plain = replace(CORE, tensor_parallel_overlap="none")
+    wide = {"tensor_parallel": 16, "data_parallel": 1, "global_batch_size": 4, "micro_batch_size": 4}
+    layout = replace(RAMP_STAGE, **wide)
+    all_nics, one_nic = (
+        predict_stage(MODEL, replace(CLUSTER, nics_per_node=nics), plain, layout).breakdown.tensor_parallel_exposed_s
+        for nics in (8, 1)
+    )
+    assert 5 < one_nic / all_nics < 8
 
 
 def test_full_recompute_adds_about_a_third_of_the_layers_work() -> None:

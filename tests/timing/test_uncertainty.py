@@ -153,7 +153,9 @@ def test_numbers_that_no_kernel_is_timed_by_are_not_moved(precision: str, norms:
     layout = {"precision": precision}
     found = predicted(cluster, stack, **layout)
     stated = dict([*uncertain_numbers(cluster, "cluster."), *uncertain_numbers(stack, "stack.")])
-    left_out = [path for path, spread in stated.items() if path not in found.uncertainty.half_widths_s and spread >= LEAST_SPREAD]
+    left_out = [
+        path for path, spread in stated.items() if path not in found.uncertainty.half_widths_s and spread >= LEAST_SPREAD
+    ]
     assert left_out
     factors = dict.fromkeys(left_out, 1.5)
     again = predicted(moved(cluster, factors, "cluster."), moved(stack, factors, "stack."), **layout)
