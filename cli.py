@@ -115,7 +115,7 @@ def validate(
 
     measured = read_measured_runs(file)
     for warning, rows in Counter(each.warning for each in measured if each.warning).items():
-        print(f"perfmodel: warning: {warning} ({rows} rows)", file=sys.stderr)
+        print(f"perfmodel: warning: {warning} ({rows} row{'s' if rows > 1 else ''})", file=sys.stderr)
     comparisons = [compare(each) for each in _progress(measured, "predicting")]
     summary: dict[str, Any] = {
         "overall": summarise(comparisons),

@@ -90,7 +90,7 @@ def fit_node(rows: pd.DataFrame, gpu: str, cluster: Cluster) -> tuple[dict[str, 
 
 
 def _spread(fit: Fit) -> dict[str, float]:
-    return {"latency_s": LATENCY_SPREAD, "bandwidth_bytes_per_s": _large_error(fit)["p90"]}
+    return fit.spread | {"latency_s": LATENCY_SPREAD, "bandwidth_bytes_per_s": _large_error(fit)["p90"]}
 
 
 def _large_error(fit: Fit) -> dict[str, float]:

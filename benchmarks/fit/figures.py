@@ -36,9 +36,9 @@ def _rates(axes: Axes, found: ProductFit, title: str) -> None:
         flop = 2.0 * m * side * side
         axes.plot(m, flop / found.fit.measured_s[chosen][order] / TERA, "o", ms=3, color=colour, label=f"n = k = {side}")
         axes.plot(m, flop / found.fit.predicted_s[chosen][order] / TERA, "-", lw=1.2, color=colour)
-    axes.set(xscale="log", xlabel="m (rows)", ylabel="TFLOP/s", title=title, ylim=(0, None))
+    axes.set(xlabel="m (rows)", ylabel="TFLOP/s", title=title, ylim=(0, 1.3 * axes.get_ylim()[1]))
     axes.set_xscale("log", base=2)
-    axes.legend(title="dots measured, lines fitted", fontsize=7, title_fontsize=7, loc="lower right")
+    axes.legend(title="dots measured, lines fitted", fontsize=7, title_fontsize=7, loc="upper center", ncols=3)
     axes.grid(alpha=0.25)
 
 

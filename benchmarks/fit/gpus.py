@@ -19,6 +19,7 @@ from perfmodel.spec.hardware import Gpu
 MEASURED_CLASSES: Final = ("fused", "compiled", "eager")
 # a new kernel of the same chip, on other days: half of 90 % of the errors of a law on tables that it was not fitted on
 CARRIED_SPREAD: Final = 0.10
+LEAST_ATTENTION_SPREAD: Final = 0.04  # tables of a few shapes of one model understate the error on other shapes
 ELEMENTWISE_SPREAD: Final = 0.08
 OPTIMIZER_SPREAD: Final = 0.20
 
@@ -126,7 +127,9 @@ class GpuFits:
             column: " ".join(f"{value:g}" for value in sorted(set(found.rows[column])))
             for column in ("head_size", "sequence_length")
         }
-        spread = {"efficiency": max(found.fit.held_out_error()["p90"], 0.04)}
+        known = found.fit.spread
+        spread = {name: known[name] for name in found.coefficients if name in known}
+        spread["efficiency"] = max(found.fit.held_out_error()["p90"], LEAST_ATTENTION_SPREAD)
         return found.coefficients | {"evidence": {"basis": "measured", "sizes": sizes}, "spread": spread}
 
     def _memory_bound(self, sources: dict[str, Any]) -> dict[str, Any]:

@@ -62,7 +62,9 @@ def coefficients(forward: Fit, backward: Fit | None = None, *, basis: str = "mea
         "backward_efficiency": back.found["efficiency"],
         "evidence": {"basis": basis},
         "spread": {
+            "fixed_s": forward.spread.get("fixed_s", 0.0),
             "efficiency": forward.held_out_error()["p90"],
+            "backward_fixed_s": back.spread.get("fixed_s", 0.0),
             "backward_efficiency": back.held_out_error()["p90"],
         },
     }

@@ -45,6 +45,7 @@ NEVER: Final = 1e-3  # the rate of a tile that no shape chooses
 MOST_SPLITS: Final = 8
 PRODUCTS_OF_A_LAYER: Final = 4
 KEPT: Final = {"weight_gradient_factor": 1.05}  # not in these tables
+KEPT_SPREAD: Final = 0.04  # by judgement: between nothing and twice that factor
 KEPT_SOURCE: Final = "fp32 accumulation of weight gradients measured about 5 % slower than the forward product"
 
 
@@ -72,7 +73,7 @@ class ProductFit:
             "most_splits": MOST_SPLITS,
             "tiles": self.tiles,
             "evidence": {"basis": "measured", "sizes": sizes},
-            "spread": spread | {"efficiency": self.layer_spread()},
+            "spread": spread | {"efficiency": self.layer_spread(), "weight_gradient_factor": KEPT_SPREAD},
         }
 
     def layer_spread(self) -> float:

@@ -234,8 +234,7 @@ def _stack(cells: Mapping[str, str], presets: Mapping[str, Any]) -> tuple[dict[s
         stack["fused_attention"] = kernel == "fused"
     if len(entry) > 1:
         return stack, ""
-    name = " ".join(filter(None, (cells["stack"] or "stack not stated", f"({cells['software']})" if cells["software"] else "")))
-    return stack, f"{name} has no preset: {entry['preset']} stands for it"
+    return stack, f"stack {cells['stack'] or 'not stated'} has no preset: {entry['preset']} stands for it"
 
 
 def _matches(entry: Mapping[str, str], cells: Mapping[str, str]) -> bool:

@@ -24,6 +24,8 @@ def preset_report(title: str, settings: Sequence[tuple[str, Any, str]]) -> Group
     """Every setting of a preset with its value and a number that points to its source below."""
     sources = list(dict.fromkeys(source for _, _, source in settings if source))
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    for overflow, no_wrap in (("fold", False), ("fold", False), ("ignore", True)):
+        table.add_column(overflow=overflow, no_wrap=no_wrap)  # type: ignore[arg-type]
     for key, value, source in settings:
         table.add_row(key, value_text(value), f"[{sources.index(source) + 1}]" if source else "")
     numbered = [(f"[{number}]", source) for number, source in enumerate(sources, start=1)]

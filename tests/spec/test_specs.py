@@ -141,7 +141,7 @@ def test_a_spread_may_be_an_array_and_is_nothing_unless_stated() -> None:
 @pytest.mark.parametrize("values", [(), (2.0, 1.0), (1.0, 1.0)])
 def test_measured_sizes_rise(values: tuple[float, ...]) -> None:
     """The first and the last of them bound what was measured."""
-    with pytest.raises(InputError, match="rows: .* are not numbers in rising order") as caught:
+    with pytest.raises(InputError, match="are not numbers in rising order") as caught:
         Evidence(basis="measured", sizes={"rows": values})
     assert caught.value.key == "sizes"
     assert Evidence(basis="measured", sizes={"rows": (1.0, 2.0)}).sizes["rows"] == (1.0, 2.0)
@@ -206,7 +206,6 @@ def test_specs_are_equal_by_value_arrays_too() -> None:
     assert "layers=32" in repr(MODEL)
 
 
-@pytest.mark.xfail(reason="Spec.__eq__ compares mappings as dicts, whose arrays have no single truth", raises=ValueError)
 def test_specs_with_arrays_in_their_tables_are_equal_by_value() -> None:
     """Spreads and peak rates are numbers too."""
     one, same, other = (replace(CLUSTER, spread={"network_scale": np.array([0.1, each])}) for each in (0.2, 0.2, 0.3))

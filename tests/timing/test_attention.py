@@ -122,7 +122,7 @@ def test_grouped_kv_heads_save_bytes_and_nothing_else() -> None:
 
 def test_long_kernels_slow_down() -> None:
     """(1 + C0/t_g)^g: nothing for a kernel that is short against t_g, 2^g for one of t_g, 4^g for one of 3 t_g."""
-    full_waves = {"heads": SMS, "causal": False}
+    full_waves: dict[str, Any] = {"heads": SMS, "causal": False}
     plain_s = computing_s(**full_waves)
     for growth_s, expected in ((1e6 * plain_s, 1.0), (plain_s, 2**0.05), (plain_s / 3, 4**0.05)):
         grown_s = computing_s(replace(PLAIN, growth=0.05, growth_s=growth_s), **full_waves)

@@ -119,7 +119,7 @@ def test_groups_below_and_above_the_switch_are_timed_side_by_side() -> None:
     ranks = np.array([2, 4, 5, 8])
     together = node_collective_time_s(call("all_reduce", 1e7, ranks), cluster=H100)
     alone = [node_collective_time_s(call("all_reduce", 1e7, int(p)), cluster=H100) for p in ranks]
-    assert np.array_equal(np.asarray(together), alone)
+    assert np.array_equal(np.asarray(together), np.asarray(alone))
 
 
 @pytest.mark.parametrize("ranks", [2, 8])

@@ -114,7 +114,7 @@ def test_a_left_operand_that_fits_the_cache_is_not_loaded(megabytes: float, save
         plain_matmul_time_s(product, each, gpu=gpu, compute_scale=1e9) for each in (known, replace(known, cached_share=0.0))
     )
     left_s = megabytes * 1e6 / (H100.memory_bandwidth_bytes_per_s * KNOWN.memory_efficiency)
-    assert without_s - with_s == pytest.approx(0.8 * saved * left_s, rel=1e-3, abs=1e-6 * left_s)
+    assert without_s - with_s == pytest.approx(0.8 * saved * left_s, rel=1e-3, abs=1e-6 * float(left_s))
 
 
 @given(
@@ -131,16 +131,16 @@ def test_a_product_twice_as_large_never_takes_less_time(power: int, side: str, k
 def test_a_large_product_without_its_losses_runs_at_its_efficiency() -> None:
     """P * e, once nothing is idle, padded, split or slowed down and the prologue is long past: F / (P * e)."""
     plain = replace(ONE_TILE, slowdown=0.0, k_half=0.0)
-    filled = {"rows": 128 * H100.streaming_multiprocessors, "columns": 256}
+    filled: dict[str, Any] = {"rows": 128 * H100.streaming_multiprocessors, "columns": 256}
     assert computing_s(plain, **filled) == pytest.approx(
-        replace(SQUARE, **filled).flop / (H100.peak("bf16") * plain.efficiency)  # type: ignore[arg-type]
+        replace(SQUARE, **filled).flop / (H100.peak("bf16") * plain.efficiency)
     )
 
 
 def test_a_product_as_deep_as_its_prologue_takes_twice_its_time() -> None:
     """1 + k0/k: 2 at k = k0."""
     plain = replace(ONE_TILE, slowdown=0.0, k_half=512.0)
-    filled = {"rows": 128 * H100.streaming_multiprocessors, "columns": 256, "inner": 512}
+    filled: dict[str, Any] = {"rows": 128 * H100.streaming_multiprocessors, "columns": 256, "inner": 512}
     assert computing_s(plain, **filled) == pytest.approx(2 * computing_s(replace(plain, k_half=0.0), **filled))
 
 
@@ -159,13 +159,13 @@ def test_a_tile_may_lie_on_its_side() -> None:
 
 def test_splits_do_not_help_full_waves() -> None:
     """Every multiprocessor has a tile: partial sums would only cost."""
-    full = {"rows": 128 * H100.streaming_multiprocessors, "columns": 256, "inner": 65536}
+    full: dict[str, Any] = {"rows": 128 * H100.streaming_multiprocessors, "columns": 256, "inner": 65536}
     assert computing_s(replace(ONE_TILE, most_splits=6), **full) == computing_s(replace(ONE_TILE, most_splits=1), **full)
 
 
 def test_two_partial_sums_fill_a_half_empty_gpu() -> None:
     """Half a wave: cut in two it runs twice as fast, less a second prologue, and 8 bytes of a number written and read."""
-    half = {"rows": 128 * H100.streaming_multiprocessors // 2, "columns": 256, "inner": 65536}
+    half: dict[str, Any] = {"rows": 128 * H100.streaming_multiprocessors // 2, "columns": 256, "inner": 65536}
     known = replace(ONE_TILE, fill_weight=1.0, k_half=100.0, split_traffic=2.0, slowdown=0.0)
     whole_s, cut_s = (computing_s(replace(known, most_splits=most), **half) for most in (1, 2))
     sums_s = 2.0 * 8 * half["rows"] * 256 / H100.memory_bandwidth_bytes_per_s
@@ -174,7 +174,7 @@ def test_two_partial_sums_fill_a_half_empty_gpu() -> None:
 
 def test_short_products_are_not_split() -> None:
     """Writing and reading partial sums costs more than idle multiprocessors."""
-    short = {"rows": 128 * H100.streaming_multiprocessors // 2, "columns": 256, "inner": 64}
+    short: dict[str, Any] = {"rows": 128 * H100.streaming_multiprocessors // 2, "columns": 256, "inner": 64}
     known = replace(ONE_TILE, split_traffic=1.0)
     assert computing_s(known, **short) == computing_s(replace(known, most_splits=1), **short)
 
@@ -182,7 +182,7 @@ def test_short_products_are_not_split() -> None:
 @given(st.tuples(*[st.integers(1, 20000)] * 3))
 def test_more_choice_never_costs(shape: tuple[int, int, int]) -> None:
     """More splits and more tiles only ever lower the least."""
-    sizes = dict(zip(("rows", "columns", "inner"), shape, strict=True))
+    sizes: dict[str, Any] = dict(zip(("rows", "columns", "inner"), shape, strict=True))
     none, splits, both = (
         computing_s(known, **sizes) for known in (replace(ONE_TILE, most_splits=1), ONE_TILE, replace(KNOWN, most_splits=8))
     )
@@ -200,7 +200,7 @@ def test_the_power_limit_slows_long_kernels_down() -> None:
 
 def test_tiles_beyond_the_matrix_cost_their_weight() -> None:
     """One row over a tile of 128: nearly twice the tiles, of which the weighted share is computed for nothing."""
-    sizes = {"rows": 129, "columns": 256 * H100.streaming_multiprocessors}
+    sizes: dict[str, Any] = {"rows": 129, "columns": 256 * H100.streaming_multiprocessors}
     one = replace(ONE_TILE, most_splits=1, slowdown=0.0)
     with_s, without_s = (computing_s(each, **sizes) for each in (one, replace(one, padding_weight=0.0)))
     assert with_s == pytest.approx((1 + KNOWN.padding_weight * (256 / 129 - 1)) * without_s)

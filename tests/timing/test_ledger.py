@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from perfmodel.count.decoder import is_attention_core
 from perfmodel.count.iteration import Iteration, iteration
 from perfmodel.count.operators import OPTIMIZER, Collective, FusedAttention, Matmul
-from perfmodel.count.decoder import is_attention_core
 from perfmodel.exchange.presets import cluster_preset, model_preset, stack_preset
 from perfmodel.predict import predict_stage
 from perfmodel.spec.coefficients import Evidence

@@ -122,8 +122,7 @@ def test_gradients_that_are_added_by_kernels_of_their_own_take_longer() -> None:
 def test_tensor_parallelism_over_two_nodes_has_all_their_nics() -> None:
     """16 ranks: with one NIC a node instead of eight the exposed traffic is about eight times as long."""
     plain = replace(CORE, tensor_parallel_overlap="none")
-    wide = {"tensor_parallel": 16, "data_parallel": 1, "global_batch_size": 4, "micro_batch_size": 4}
-    layout = replace(RAMP_STAGE, **wide)
+    layout = replace(RAMP_STAGE, tensor_parallel=16, data_parallel=1, global_batch_size=4, micro_batch_size=4)
     all_nics, one_nic = (
         predict_stage(MODEL, replace(CLUSTER, nics_per_node=nics), plain, layout).breakdown.tensor_parallel_exposed_s
         for nics in (8, 1)

@@ -60,7 +60,8 @@ def test_one_number_alone_moves_the_time_to_its_own_ends() -> None:
     spread = {"network_scale": 0.25}
     for time_s in (lambda cluster, _: 4.0 * cluster.network_scale, lambda cluster, _: 4.0 / cluster.network_scale):
         found = interval(time_s, spread)
-        assert (found.low_s, found.high_s) == (pytest.approx(4 / 1.25), pytest.approx(4 * 1.25))
+        assert found.low_s == pytest.approx(4 / 1.25)
+        assert found.high_s == pytest.approx(4 * 1.25)
 
 
 def test_independent_numbers_add_up_as_the_root_of_their_squares() -> None:
@@ -126,7 +127,8 @@ def test_the_interval_of_a_prediction_is_that_of_predictions_at_the_ends() -> No
     """Each uncertain number moved by hand, one prediction after the other, and their squares added up."""
     cluster = cluster_preset("dgx-h100")
     found = predicted(cluster)
-    gained = lost = 0.0
+    gained: Numeric = 0.0
+    lost: Numeric = 0.0
     for path, spread in [*uncertain_numbers(cluster, "cluster."), *uncertain_numbers(STACK, "stack.")]:
         if spread >= LEAST_SPREAD:
             times = [
