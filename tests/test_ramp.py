@@ -53,7 +53,9 @@ def test_the_published_times_lie_in_their_90_percent_intervals(ramp: Prediction)
 def test_the_growth_comes_from_latency_network_efficiency_and_the_bucket_rule(ramp: Prediction) -> None:
     """Take the three causes away, and less than 1 % remains (the slowest of more GPUs)."""
     cluster = ramp.run.cluster
-    network = replace(cluster.links.network, latency_s=0, rank_latency_s=0, tree_start_s=0, tree_latency_s=0, scale_exponent=0)
+    network = cluster.links.network
+    latencies = dict.fromkeys(("latency_s", "rank_latency_s", "node_latency_s", "tree_start_s", "tree_latency_s"), 0.0)
+    network = replace(network, collectives=replace(network.collectives, scale_exponent=0.0, **latencies))
     cluster = replace(cluster, links=replace(cluster.links, network=network))
     stages = predict(replace(ramp.run, cluster=cluster, stack=replace(ramp.run.stack, bucket_parameters_per_rank=0))).stages
     assert stages[-1][1].iteration_time_s < 1.01 * stages[0][1].iteration_time_s
@@ -73,3 +75,12 @@ def test_a_stage_without_tokens_leaves_the_totals_unknown(ramp: Prediction) -> N
     assert prediction.total_tokens is None
     assert prediction.total_days is None
     assert prediction.gpu_hours is None
+
+
+def test_most_of_the_uncertainty_of_the_ramp_is_named(ramp: Prediction) -> None:
+    """Every number that widens the interval has its share, greatest first, and the shares are all of it."""
+    for _, predicted in ramp.stages:
+        shares = list(predicted.uncertainty.shares.values())
+        assert sum(shares) == pytest.approx(1.0, rel=1e-9)
+        assert shares == sorted(shares, reverse=True)
+        assert all(path.startswith(("cluster.", "stack.")) for path in predicted.uncertainty.shares)

@@ -82,10 +82,10 @@ def backward_like(forward: AttentionFit, twin_forward: AttentionFit, twin_backwa
     ahead, there, back = forward.coefficients, twin_forward.coefficients, twin_backward.coefficients
     scaled = {
         key: rounded(ahead[key] * back[key] / there[key], 4)
-        for key in ("efficiency", "sequence_half", "sequence_half_full", "fixed_s")
+        for key in ("efficiency", "sequence_half", "fixed_s")
     }
-    heads = {"by_head_size": back["by_head_size"], "growth": back["growth"]}
-    return AttentionFit(coefficients=ahead | scaled | heads, fit=None, rows=forward.rows)
+    taken = {key: back[key] for key in ("by_head_size", "growth", "sequence_half_full")}
+    return AttentionFit(coefficients=ahead | scaled | taken, fit=None, rows=forward.rows)
 
 
 def speed_ratio(one: pd.DataFrame, other: pd.DataFrame, name: str) -> float:

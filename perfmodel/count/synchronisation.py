@@ -33,7 +33,7 @@ class Buckets:
 def buckets(model: TransformerModel, layout: Layout, stack: SoftwareStack) -> Buckets:
     """count = ceil(P / size) of buckets of max(bucket_parameters, bucket_parameters_per_rank * data_parallel) parameters.
 
-    Where the rule is `layer`, size is a layer's share: the count is that of the layers and one for the embeddings.
+    Where the rule is `layer`, size is that of a layer, and the embeddings fill as many buckets as they have room for.
 
     >>> from perfmodel.exchange.run_files import read_candidates
     >>> run = read_candidates("nemotron-4-15b")[0].run

@@ -34,7 +34,7 @@ class Tile(Spec):
 
     rows: int = count()
     columns: int = count()
-    rate: Numeric = number("ratio", above=0, maximum=1.2)
+    rate: float = number("ratio", above=0, maximum=1.2)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)

@@ -108,8 +108,9 @@ def most_dimensions(*specs: Spec) -> int:
     for spec in specs:
         for entry in fields(spec):  # type: ignore[arg-type]
             value = getattr(spec, entry.name)
-            if isinstance(value, np.ndarray):
-                most = max(most, value.ndim)
-            elif isinstance(rule_of(entry), Part):
+            if isinstance(rule_of(entry), Part):
                 most = max(most, most_dimensions(*(member for _, member in _members(value))))
+            else:
+                numbers = value.values() if isinstance(value, Mapping) else (value,)
+                most = max(most, *(number.ndim for number in numbers if isinstance(number, np.ndarray)), 0)
     return most

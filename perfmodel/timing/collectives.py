@@ -55,7 +55,7 @@ def collective_time_s(call: Collective, where: Placement, *, cluster: Cluster) -
     >>> cluster, group = cluster_preset("dgx-h100"), ProcessGroup(name="tensor_parallel", ranks=8, stride=1)
     >>> call = Collective(name="gather", kind="all_gather", payload_bytes=50e6, group=group)
     >>> round(float(collective_time_s(call, placement(group, cluster), cluster=cluster)) * 1e6)  # us
-    165
+    166
     """
     alone = np.asarray(call.group.ranks) > 1
     if not _any(where.crosses_nodes):
@@ -114,9 +114,9 @@ def network_collective_time_s(call: Collective, where: Placement, *, cluster: Cl
     if call.kind == "point_to_point":
         rate = cluster.network_bytes_per_s_per_gpu * known.point_efficiency * cluster.network_scale
         return known.point_latency_s + call.payload_bytes / rate
-    rate = _group_rate(call, where, cluster)
     if call.kind == "all_to_all":
-        return _network_all_to_all_s(call, where, rate, cluster)
+        return _network_all_to_all_s(call, where, cluster)
+    rate = _group_rate(call, where, cluster)
     start_s = known.latency_s + known.rank_latency_s * (ranks - nodes) + known.node_latency_s * nodes
     if call.kind != "all_reduce":
         return start_s + call.wire_bytes / rate
@@ -125,12 +125,12 @@ def network_collective_time_s(call: Collective, where: Placement, *, cluster: Cl
     return np.minimum(ring_s, tree_s)
 
 
-def _network_all_to_all_s(call: Collective, where: Placement, rate: Numeric, cluster: Cluster) -> Numeric:
-    """a + g*(p - r) + max(n*(r - 1)/p / B_node, n*(p - r)/p * r / B): `rate` B is that of all r ranks of a node."""
+def _network_all_to_all_s(call: Collective, where: Placement, cluster: Cluster) -> Numeric:
+    """a + g*(p - r) + max(n*(r - 1)/p / B_node, n*(p - r)/p / B_nic): each rank has its own links and its own NIC."""
     known, ranks, inside = cluster.links.network.collectives, call.group.ranks, where.ranks_per_node
     node_rate = cluster.links.node.collectives.all_to_all.bandwidth_bytes_per_s * node_link_scale(cluster)
     near_s = call.payload_bytes * (inside - 1) / ranks / node_rate
-    far_s = call.payload_bytes * (ranks - inside) / ranks * inside / rate
+    far_s = call.payload_bytes * (ranks - inside) / ranks / (_network_rate(where, cluster) / inside)
     return known.latency_s + known.peer_latency_s * (ranks - inside) + np.maximum(near_s, far_s)
 
 
@@ -146,8 +146,14 @@ def network_efficiency(nodes: Numeric, cluster: Cluster) -> Numeric:
     return known.efficiency * np.power(ratio, np.asarray(-known.scale_exponent, dtype=np.float64))
 
 
+def _network_rate(where: Placement, cluster: Cluster) -> Numeric:
+    """What a group really gets of its share of the NICs of a node."""
+    return where.network_bytes_per_s * network_efficiency(where.nodes, cluster) * cluster.network_scale
+
+
 def _group_rate(call: Collective, where: Placement, cluster: Cluster) -> Numeric:
-    network = where.network_bytes_per_s * network_efficiency(where.nodes, cluster) * cluster.network_scale
+    """The same, but for a ring never faster than the links inside the node that it passes through."""
+    network = _network_rate(where, cluster)
     known = cluster.links.node.collectives
     fastest = known.switch_reduce if call.kind == "all_reduce" and known.switch_reduce else getattr(known, call.kind)
     inside = fastest.bandwidth_bytes_per_s * node_link_scale(cluster)

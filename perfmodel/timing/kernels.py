@@ -77,7 +77,7 @@ def matmul_time_s(product: Matmul, *, gpu: Gpu, compute_scale: Numeric) -> Numer
     >>> product = Matmul(name="fc1", rows=8192, columns=8192, inner=8192, precision="bf16")
     >>> seconds = matmul_time_s(product, gpu=gpu_preset("h100-sxm-80gb"), compute_scale=1.0)
     >>> round(float(product.flop / seconds / 1e12))  # TFLOP/s; 798 were measured
-    762
+    742
     """
     known = gpu.matmul(product.precision)
     seconds = plain_matmul_time_s(product, known, gpu=gpu, compute_scale=compute_scale)
@@ -155,7 +155,7 @@ def memory_bound_time_s(operator: MemoryBound, *, gpu: Gpu, stack: SoftwareStack
     >>> norm = MemoryBound(name="layer.mlp.norm", family="norm", moved_bytes=100e6)
     >>> seconds = memory_bound_time_s(norm, gpu=gpu_preset("h100-sxm-80gb"), stack=stack_preset("megatron-core"))
     >>> round(float(seconds) * 1e6, 1)  # us
-    39.1
+    38.8
     """
     known = gpu.kernels.memory_bound[memory_bound_class(operator, stack)]
     backward = operator.phase == DATA_GRADIENT

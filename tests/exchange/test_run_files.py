@@ -11,7 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perfmodel.errors import InputError, NotSupportedError
+from perfmodel.exchange.documents import read_mapping
+from perfmodel.exchange.presets import PRIORS, cluster_preset
 from perfmodel.exchange.run_files import read_candidates
+from perfmodel.predict import predict
 from perfmodel.spec.run import Run
 
 RUN = """
@@ -50,7 +53,20 @@ def read(*overrides: str) -> Run:
         ("model.position=learned", "model.max_positions: missing; learned positions need their number"),
         ("cluster.extends=dgx-h200", "cluster.extends: set the whole of it instead"),
         ("cluster.gpu.peak_flop_per_s.bf17=1e15", "peak_flop_per_s.bf17: unknown precision; did you mean bf16"),
-        ("cluster.links.node.groups.0.ranks=64", "groups of 64, 4, 8 ranks must grow"),
+        ("cluster.links.node.collectives=infiniband", r"collectives\.latency_s: unknown key; known: all_gather, all_reduce"),
+        ("cluster.links.node.collectives.switch_reduce.ranks=1", "switch_reduce.ranks: 1 must be at least 2"),
+        ("cluster.gpu.kernels=h100", "cluster.gpu.kernels: 'h100' is not a preset of kernels; did you mean h100-sxm-80gb?"),
+        ("cluster.gpu.kernels.matmul.bf16.tiles.0.rows=0", r"matmul.bf16.tiles\[0\].rows: 0 must be at least 1"),
+        (
+            "cluster.gpu.kernels.matmul.bf16.evidence.sizes.rows=4 2",
+            r"sizes: rows: \(4.0, 2.0\) are not numbers in rising order",
+        ),
+        ("cluster.gpu.kernels.attention_forward.by_head_size.x=1", "by_head_size.x: head sizes are whole numbers"),
+        ("cluster.spread.compute_scal=3%", "compute_scal: no number of that name beside it; did you mean compute_scale?"),
+        ("cluster.spread.compute_scale=400%", "cluster.spread.compute_scale: '400%' must be at most 3"),
+        ("cluster.spread.compute_scale=-1%", "cluster.spread.compute_scale: '-1%' must be at least 0"),
+        ("cluster.spread=3%", "cluster.spread: '3%' where a mapping of names is needed"),
+        ("stack.norm_kernels=fusd", "stack.norm_kernels: 'fusd' is not one of them; did you mean fused?"),
         ("name=' '", "name: ' ' is not one line of text"),
         ("precision=~", "precision: nothing is not one of them"),
         ("stages.0.published.iteration_time_s=57%", "'57%' is not a time"),
@@ -125,7 +141,62 @@ def test_a_file_may_change_one_number_deep_inside_a_preset(tmp_path: Path) -> No
     (candidate,) = read_candidates(str(path))
     assert candidate.run.cluster.links.network.bandwidth_bytes_per_s == 100e9
     assert candidate.run.cluster.gpu.memory_bytes == 100e9
-    assert candidate.run.cluster.compute_scale == 0.90
+    assert candidate.run.cluster.compute_scale == cluster_preset("dgx-h100").compute_scale
+
+
+@pytest.mark.parametrize(
+    ("stack", "sequence_parallel", "sharding"), [("megatron-core", True, "zero1"), ("megatron-lm", False, "none")]
+)
+def test_a_run_that_does_not_say_takes_the_defaults_of_its_stack(
+    tmp_path: Path, stack: str, sequence_parallel: bool, sharding: str
+) -> None:
+    """Sequence parallelism and sharding are what the software does; the assumption is listed."""
+    path = tmp_path / "small.yaml"
+    path.write_text(RUN.replace("megatron-core", stack))
+    (candidate,) = read_candidates(str(path))
+    assert (candidate.run.sequence_parallel, candidate.run.sharding) == (sequence_parallel, sharding)
+    assert "sequence_parallel is not given: that of the stack is assumed" in candidate.assumptions
+    assert "sharding is not given: that of the stack is assumed" in candidate.assumptions
+
+
+def test_a_run_that_says_so_is_not_overruled_by_its_stack(tmp_path: Path) -> None:
+    """Neither by the preset, nor by a stack that is changed."""
+    path = tmp_path / "small.yaml"
+    path.write_text(RUN + "sequence_parallel: false\nsharding: none\n")
+    (candidate,) = read_candidates(str(path), ["stack.sharding=zero1"])
+    assert (candidate.run.sequence_parallel, candidate.run.sharding) == (False, "none")
+    assert not any(sentence.startswith(("sequence_parallel", "sharding")) for sentence in candidate.assumptions)
+
+
+def test_each_candidate_stack_brings_its_own_defaults(tmp_path: Path) -> None:
+    """What the first one does says nothing of the second."""
+    path = tmp_path / "small.yaml"
+    path.write_text(RUN)
+    found = read_candidates(str(path), ["stack=[megatron-core,megatron-lm]"])
+    assert [(each.run.sequence_parallel, each.run.sharding) for each in found] == [(True, "zero1"), (False, "none")]
+
+
+def test_a_cluster_that_gives_one_spread_keeps_the_other_priors(tmp_path: Path) -> None:
+    """In a file, and with --set."""
+    priors = {name: read(f"cluster.spread.{name}=1%").cluster.spread[name] for name in read().cluster.spread}
+    assert set(priors.values()) == {0.01}
+    path = tmp_path / "small.yaml"
+    path.write_text(RUN.replace("dgx-h100", "{extends: dgx-h100, spread: {compute_scale: 3%}}"))
+    for run in (read("cluster.spread.compute_scale=3%"), read_candidates(str(path))[0].run):
+        assert run.cluster.spread == {**read().cluster.spread, "compute_scale": 0.03}
+
+
+def test_a_smaller_spread_narrows_the_interval_and_moves_nothing_else() -> None:
+    """Two numbers less to doubt."""
+    doubtful, surer = (
+        predict(read(f"cluster.spread.network_scale={spread}", f"cluster.spread.compute_scale={spread}")).stages[0][1]
+        for spread in ("30%", "0%")
+    )
+    assert surer.iteration_time_s == doubtful.iteration_time_s
+    (low, high), (lower, higher) = surer.iteration_time_interval_s, doubtful.iteration_time_interval_s
+    assert lower < low < surer.iteration_time_s < high < higher
+    assert "cluster.network_scale" in doubtful.uncertainty.half_widths_s
+    assert "cluster.network_scale" not in surer.uncertainty.half_widths_s
 
 
 def test_an_assumption_goes_when_its_key_is_set() -> None:
@@ -151,19 +222,17 @@ def test_candidates_may_be_presets_and_stand_in_stages() -> None:
 
 def test_the_rate_of_a_node_link_scales_what_was_measured() -> None:
     """Twice the NVLink: less time exposed."""
-    from perfmodel.predict import predict
-
     slow, fast = (
         predict(read(f"cluster.links.node.bandwidth_bytes_per_s={rate}")).stages[0][1] for rate in ("450GB/s", "900GB/s")
     )
     assert fast.breakdown.tensor_parallel_exposed_s < 0.8 * slow.breakdown.tensor_parallel_exposed_s
 
 
-@pytest.mark.parametrize("override", ["cluster.gpu.peak_flop_per_s.bf16=1e-300", "stack.memory_bound_efficiency=1e-320"])
+@pytest.mark.parametrize(
+    "override", ["cluster.gpu.peak_flop_per_s.bf16=1e-300", "cluster.gpu.kernels.memory_bound.fused.efficiency=1e-320"]
+)
 def test_numbers_without_a_finite_answer_are_refused(override: str) -> None:
     """Rather than printed as nan."""
-    from perfmodel.predict import predict
-
     with pytest.raises(InputError, match="no finite iteration time"):
         predict(read(override))
 
@@ -184,7 +253,7 @@ def test_inline_mappings_stand_for_presets(tmp_path: Path) -> None:
     path.write_text(RUN.replace("dgx-h100", cluster).replace("megatron-core", "{extends: megatron-core, gradient_bytes: 4}"))
     (candidate,) = read_candidates(str(path))
     assert candidate.run.cluster.network_bytes_per_s_per_gpu == 100e9
-    assert candidate.run.cluster.compute_scale == 0.92
+    assert candidate.run.cluster.compute_scale == read_mapping(PRIORS)["compute_scale"]
     assert candidate.run.stack.gradient_bytes == 4
 
 

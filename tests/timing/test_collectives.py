@@ -221,7 +221,6 @@ def test_an_all_to_all_sends_only_what_leaves_the_node_over_its_nic() -> None:
     assert alone_s(call("all_to_all", HUGE, 16), H100) == pytest.approx(expected, rel=0.02)
 
 
-@pytest.mark.xfail(reason="the rate of all NICs of a node is capped by the link of one GPU, as if all passed through it")
 def test_an_all_to_all_over_an_endless_network_takes_what_stays_in_the_node() -> None:
     """n * (r - 1)/p over the links of the node, beside the rest."""
     node_rate = H100.links.node.collectives.all_to_all.bandwidth_bytes_per_s

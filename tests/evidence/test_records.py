@@ -1,0 +1,90 @@
+"""Do measured records say what they are and where they come from, and are others refused?"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.fit.tables import read_records
+from perfmodel.errors import InputError
+from perfmodel.evidence.records import KINDS, PROVENANCE, SCHEMA_VERSION, Record, record
+
+PRODUCT = Record(
+    kind="matmul",
+    sizes={"rows": 4096, "columns": 6144, "inner": 6144},
+    labels={"precision": "bf16", "phase": "forward"},
+    seconds=4.3e-4,
+    spread=0.01,
+    repeats=50,
+    provenance={"gpu": "NVIDIA H100 80GB HBM3", "software": "torch 2.13", "date": "2026-01-01", "command": "python -m it"},
+)
+
+
+def changed(**values: object) -> dict[str, Any]:
+    """The document of a right record with other values; ... takes a key away."""
+    document = PRODUCT.document() | values
+    return {key: value for key, value in document.items() if value is not ...}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_record_survives_json(kind: str) -> None:
+    """Written and read again it is the same, with the version of its schema."""
+    document = changed(kind=kind)
+    assert document["schema_version"] == SCHEMA_VERSION
+    assert record(json.loads(json.dumps(document))).document() == document
+
+
+def test_records_stand_one_a_line(tmp_path: Path) -> None:
+    """Blank lines between them mean nothing."""
+    path = tmp_path / "records.jsonl"
+    line = json.dumps(PRODUCT.document())
+    path.write_text(f"{line}\n\n{line}\n")
+    assert read_records(path) == [PRODUCT, PRODUCT]
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"kind": "matmull"}, "^kind: 'matmull' is not a kind of record; did you mean matmul"),
+        ({"kind": ...}, "^kind: missing"),
+        ({"seconds": 0.0}, "^seconds: 0.0 is not a time"),
+        ({"seconds": -1.0}, "^seconds: -1.0 is not a time"),
+        ({"seconds": float("nan")}, "^seconds: nan is not a time"),
+        ({"schema_version": 2}, "^schema_version: 2 is not 1"),
+        ({"schema_version": ...}, "^schema_version: nothing is not 1"),
+        ({"second": 1.0}, "^second: unknown key; did you mean seconds"),
+        ({"provenance": {}}, "^provenance.gpu: missing"),
+    ],
+)
+def test_a_wrong_record_is_refused_with_its_key(values: dict[str, object], sentence: str) -> None:
+    """Unknown, missing, or impossible."""
+    with pytest.raises(InputError, match=sentence):
+        record(changed(**values))
+
+
+@pytest.mark.parametrize("name", PROVENANCE)
+def test_a_record_says_where_it_comes_from(name: str) -> None:
+    """GPU, software, date and command: without one of them a number is worth nothing."""
+    provenance = {key: value for key, value in PRODUCT.provenance.items() if key != name}
+    with pytest.raises(InputError, match=f"^provenance.{name}: missing"):
+        record(changed(provenance=provenance))
+
+
+@pytest.mark.parametrize("document", [None, 3, "matmul", [1]])
+def test_what_is_no_object_is_no_record(document: object) -> None:
+    """A line of JSON may be anything."""
+    with pytest.raises(InputError, match="is not a record"):
+        record(document)
+
+
+@pytest.mark.parametrize("line", ["{", json.dumps(changed(kind="x")), "3"])
+def test_a_wrong_line_is_named_by_its_number(tmp_path: Path, line: str) -> None:
+    """As an editor counts them."""
+    path = tmp_path / "records.jsonl"
+    path.write_text(f"{json.dumps(PRODUCT.document())}\n\n{line}\n")
+    with pytest.raises(InputError, match=r"records.jsonl, line 3: ") as caught:
+        read_records(path)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,147 @@
+"""Are the shipped numbers shown with sources that a person can read, and do presets fit into each other?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from perfmodel.errors import InputError
+from perfmodel.exchange import presets
+from perfmodel.exchange.documents import read_mapping
+from perfmodel.exchange.presets import (
+    DATA,
+    KINDS,
+    cluster_preset,
+    gpu_preset,
+    merged,
+    preset_names,
+    preset_settings,
+    preset_titles,
+    read_preset,
+    source_of,
+    stack_preset,
+)
+
+FITTED = {
+    "what": "products",
+    "table": "a table",
+    "version": "1.2",
+    "licence": "MIT",
+    "rows": 420,
+    "fitted": "2026-01-01",
+    "held_out": {"all": {"rows": 84, "median": 0.021, "p90": 0.0644}, "large": {"rows": 20, "median": 0.01, "p90": 0.02}},
+}
+
+
+@pytest.fixture
+def shipped(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The mapping that stands in every file of a preset."""
+    mapping: dict[str, Any] = {}
+    monkeypatch.setattr(presets, "_shipped", lambda _: mapping)
+    return mapping
+
+
+def test_a_structured_source_becomes_a_sentence(shipped: dict[str, Any]) -> None:
+    """What was fitted, on which table, how many rows, when, and how wrong it is on rows that were not fitted."""
+    shipped |= {"name": "x", "matmul": {"k": 1.0, "c": 2.0}, "sources": {"matmul": FITTED, "matmul.c": "kept"}}
+    _, sources = read_preset("kernels", "h100-sxm-80gb")
+    assert sources == {
+        "matmul": "fitted on products (a table, 1.2, MIT), 420 rows, 2026-01-01; "
+        "error on rows not fitted (median / p90) 2.1 % / 6.4 % of 84, large 1.0 % / 2.0 % of 20",
+        "matmul.c": "kept",
+    }
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_source_that_ships_is_one_line_of_words(kind: str) -> None:
+    """Whether its file has a sentence or a mapping; kernels and collectives are presets like all others."""
+    for name in preset_names(kind):
+        for _, settings in preset_settings(f"{kind}/{name}"):
+            for key, _, source in settings:
+                assert isinstance(source, str)
+                assert source.isprintable(), (kind, name, key)
+                assert not source.startswith("{")
+
+
+@pytest.mark.parametrize("kind", ["kernels", "collectives"])
+def test_fitted_numbers_carry_their_provenance(kind: str) -> None:
+    """Table, version, licence, rows, date and held-out error of each family that was fitted."""
+    for name in preset_names(kind):
+        entries = read_mapping(DATA / kind / f"{name}.yaml")["sources"].values()
+        for entry in (each for each in entries if isinstance(each, Mapping)):
+            assert set(entry) == set(FITTED)
+            assert entry["rows"] > 0
+            assert all(0 <= error["median"] <= error["p90"] for error in entry["held_out"].values())
+
+
+def test_kernels_and_collectives_are_listed_by_title() -> None:
+    """One profile a GPU that was fitted; every link names its collectives."""
+    assert set(preset_titles("kernels")["kernels"]) <= set(preset_names("gpus"))
+    named = {read_preset("links", link)[0]["collectives"] for link in preset_names("links")}
+    assert named == set(preset_titles("collectives")["collectives"])
+
+
+def test_a_spread_has_its_own_source_or_that_of_its_number() -> None:
+    """A fit gives both; a prior is told apart."""
+    sources = {"matmul.bf16": "a fit", "host_s": "a guess", "spread.host_s": "a range"}
+    assert source_of("matmul.bf16.spread.k_half", sources) == "a fit"
+    assert source_of("spread.host_s", sources) == "a range"
+    assert source_of("spread.compute_scale", sources) == ""
+    assert source_of("spread.compute_scale", {"compute_scale": "a prior"}) == "a prior"
+
+
+def test_a_preset_that_extends_another_keeps_what_it_does_not_change() -> None:
+    """Also inside its spread, and its sources."""
+    core, later = stack_preset("megatron-core"), stack_preset("megatron-core-2025")
+    assert later.clock_scale > core.clock_scale
+    assert later.host_s == core.host_s
+    assert {**core.spread, "clock_scale": later.spread["clock_scale"]} == later.spread
+    _, sources = read_preset("stacks", "megatron-core-2025")
+    assert sources["host_s"] == read_preset("stacks", "megatron-core")[1]["host_s"]
+
+
+def test_every_cluster_doubts_its_clocks_links_and_network() -> None:
+    """Those of the priors, unless it has its own."""
+    priors = read_mapping(presets.PRIORS)["spread"]
+    for name in preset_names("clusters"):
+        own, _ = read_preset("clusters", name)
+        spread = cluster_preset(name).spread
+        assert set(spread) >= {"compute_scale", "node_link_scale", "network_scale"}
+        assert set(own.get("spread", {})) | set(priors) == set(spread)
+
+
+def test_merging_replaces_values_and_keeps_the_rest() -> None:
+    """Mapping by mapping; a list is replaced as a whole."""
+    base = {"a": {"b": 1, "c": [1, 2]}, "d": 4}
+    assert merged(base, {"a": {"c": [3]}, "e": 5}) == {"a": {"b": 1, "c": [3]}, "d": 4, "e": 5}
+    assert base == {"a": {"b": 1, "c": [1, 2]}, "d": 4}
+
+
+@pytest.mark.parametrize("name", preset_names("gpus"))
+def test_a_gpu_times_products_in_every_precision_that_its_profile_has(name: str) -> None:
+    """Its kernels are a preset of their own."""
+    gpu = gpu_preset(name)
+    assert "bf16" in gpu.kernels.matmul
+    assert set(gpu.kernels.matmul) <= set(gpu.peak_flop_per_s)
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("kernels/h100", "'kernels/h100' is not a preset"),
+        ("collective/infiniband", "is not a preset"),
+        ("", "'' is not a preset"),
+    ],
+)
+def test_a_preset_that_is_none_is_refused(name: str, sentence: str) -> None:
+    """With what is near, or what there is."""
+    with pytest.raises(InputError, match=sentence):
+        preset_settings(name)
+
+
+def test_a_kind_that_is_none_is_refused() -> None:
+    """With the one that was meant."""
+    with pytest.raises(InputError, match="'kernel' is not a kind of preset; did you mean kernels?"):
+        preset_titles("kernel")
