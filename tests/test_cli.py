@@ -15,6 +15,7 @@ import pytest
 
 import cli
 from perfmodel.exchange.presets import DATA
+from perfmodel.exchange.published_runs import read_measured_runs
 
 RAMP = ["predict", "nemotron-4-15b"]
 
@@ -49,7 +50,8 @@ def test_predict_json_has_the_keys_of_the_design(run: Any) -> None:
     assert document["schema_version"] == 1
     assert set(document) >= {"name", "stages", "total_tokens", "total_days", "gpu_hours"}
     stage = document["stages"][0]
-    names = "data_parallel gpus global_batch_size iteration_time_s iteration_time_interval_s mfu hfu model_flop_per_token"
+    names = "data_parallel gpus global_batch_size iteration_time_s iteration_time_interval_s uncertainty mfu hfu"
+    names += " model_flop_per_token"
     names += " tokens_per_s tokens_per_s_per_gpu tokens days memory breakdown_s assumptions"
     assert set(stage) >= set(names.split())
     assert sum(stage["breakdown_s"].values()) == pytest.approx(stage["iteration_time_s"], rel=1e-12)
@@ -214,6 +216,77 @@ def test_a_name_is_printed_as_it_is(run: Any) -> None:
     assert json.loads(run(*RAMP, "--set", f"name='{name}'", "--json").out)["name"] == name
 
 
+def test_json_says_where_the_uncertainty_comes_from(run: Any) -> None:
+    """Every uncertain number by its key path: half the width that it brings alone, and its share of the variance."""
+    for stage in json.loads(run(*RAMP, "--json").out)["stages"]:
+        found = stage["uncertainty"]
+        assert all(set(each) == {"number", "half_width_s", "share"} for each in found)
+        shares = [each["share"] for each in found]
+        assert shares == sorted(shares, reverse=True)
+        assert sum(shares) == pytest.approx(1.0, rel=1e-9)
+        squares = [each["half_width_s"] ** 2 for each in found]
+        assert shares == pytest.approx([square / sum(squares) for square in squares], rel=1e-9)
+        low, high = stage["iteration_time_interval_s"]
+        assert (high - low) / 2 == pytest.approx(sum(squares) ** 0.5, rel=0.1)  # but for how lopsided numbers are
+
+
+def test_a_number_that_json_names_can_be_set(run: Any) -> None:
+    """Its key path is that of --set: with no spread left it is gone, and the interval is narrower."""
+    (first, *_) = json.loads(run(*RAMP, "--json").out)["stages"]
+    largest = first["uncertainty"][0]["number"]
+    owner, _, number = largest.rpartition(".")
+    (surer, *_) = json.loads(run(*RAMP, "--set", f"{owner}.spread.{number}=0%", "--json").out)["stages"]
+    assert largest not in {each["number"] for each in surer["uncertainty"]}
+    assert surer["iteration_time_s"] == first["iteration_time_s"]
+    assert first["iteration_time_interval_s"][1] > surer["iteration_time_interval_s"][1]
+
+
+def test_operators_are_listed_on_demand(run: Any) -> None:
+    """With -v alone: what each runs for, how often, how long, and how sure that is."""
+    assert "operators" not in json.loads(run(*RAMP, "--json").out)["stages"][0]
+    stage = json.loads(run(*RAMP, "-v", "--json").out)["stages"][0]
+    operators = stage["operators"]
+    assert all(set(each) == {"name", "phase", "repeats", "seconds", "confidence"} for each in operators)
+    assert {each["confidence"] for each in operators} <= {"measured", "interpolated", "extrapolated", "datasheet"}
+    assert {each["phase"] for each in operators} >= {"forward", "data_gradient", "weight_gradient"}
+    names = {(each["name"], each["phase"]): each for each in operators}
+    assert names["layer.mlp.fc1", "forward"]["repeats"] == 32 * 4
+    alone_s = sum(each["repeats"] * each["seconds"] for each in operators)
+    assert alone_s > stage["iteration_time_s"] - stage["breakdown_s"]["optimizer"]  # each alone: nothing hides
+
+
+def test_verbose_changes_no_number(run: Any) -> None:
+    """It only adds."""
+    plain, verbose = (json.loads(run(*RAMP, *flags, "--json").out) for flags in ([], ["--verbose"]))
+    for stage in verbose["stages"]:
+        del stage["operators"]
+    assert verbose == plain
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_verbose_prints_both_tables_within_the_width(run: Any, columns: int) -> None:
+    """Where the uncertainty comes from, and every operator, after what is printed without."""
+    plain, verbose = run(*RAMP, columns=columns), run(*RAMP, "-v", columns=columns)
+    assert verbose.code == 0
+    assert verbose.out.startswith(plain.out.rstrip("\n"))
+    assert verbose.out.isascii()
+    assert max(map(len, verbose.out.splitlines())) <= columns
+    added = verbose.out[len(plain.out) :]
+    assert "Where the uncertainty comes from" in added
+    assert "Operators of one GPU" in added
+    assert "cluster.compute_scale" in added
+    assert "layer.attention.core" in added
+
+
+def test_verbose_has_a_run_of_one_gpu_too(run: Any) -> None:
+    """Nothing is communicated, and every operator is still there."""
+    settings = ["tensor_parallel=1", "model=llama-3.1-8b", "stages=[{data_parallel: 1, global_batch_size: 1}]"]
+    overrides = [x for setting in settings for x in ("--set", setting)]
+    operators = json.loads(run(*RAMP, *overrides, "-v", "--json").out)["stages"][0]["operators"]
+    assert not any("gather" in each["name"] for each in operators)
+    assert "layer.attention.core" in {each["name"] for each in operators}
+
+
 def test_list_and_show_know_every_preset(run: Any) -> None:
     """Each listed name can be shown, with sources."""
     listed = json.loads(run("list", "--json").out)
@@ -223,29 +296,59 @@ def test_list_and_show_know_every_preset(run: Any) -> None:
             shown = run("show", f"{kind}/{name}")
             assert shown.code == 0
             assert "[1]" in shown.out
+    assert set(listed) >= {"kernels", "collectives"}
     assert "nemotron-4-15b" in run("list", "models").out
     assert "dgx-h100" not in run("list", "models").out
     assert len(json.loads(run("show", "nemotron-4-15b", "--json").out)["presets"]) == 2  # a model and a run
 
 
+def write_rows(path: Path, *rows: dict[str, str]) -> Path:
+    """Write rows of published_runs.csv as a table of their own."""
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def published_rows(*models: str) -> list[dict[str, str]]:
+    """The rows of some models of published_runs.csv; of all models without."""
+    with (DATA / "published_runs.csv").open(newline="") as file:
+        return [row for row in csv.DictReader(file) if not models or row["model"] in models]
+
+
 def test_validate_json_has_the_keys_of_the_design(run: Any, tmp_path: Path) -> None:
     """Rows, groups, overall; what is not covered has a reason and no number."""
-    lines = (DATA / "published_runs.csv").read_text().splitlines()
-    chosen = [line for line in lines if "Nemotron-4 15B" in line or "InternLM-7B" in line]
-    table = tmp_path / "some.csv"
-    table.write_text("\n".join([lines[0], *chosen]) + "\n")
+    rows = published_rows("Nemotron-4 15B", "GPT-3 175B")
+    table = write_rows(tmp_path / "some.csv", *rows)
+    covered = [each for each in read_measured_runs(table) if each.run is not None]
+    assert 0 < len(covered) < len(rows)
     document = json.loads(run("validate", table, "--json").out)
     assert set(document["overall"]) == {"rows", "median_abs_error", "p90_abs_error", "bias", "interval_coverage"}
     predicted = [row for row in document["rows"] if row["predicted_s"] is not None]
-    assert document["overall"]["rows"] == len(predicted) == 59
+    assert document["overall"]["rows"] == len(predicted) == len(covered)
     for row in predicted:
         assert row["relative_error"] == pytest.approx(row["predicted_s"] / row["measured_s"] - 1)
         assert row["interval_s"][0] < row["predicted_s"] < row["interval_s"][1]
     assert all(row["reason"] for row in document["rows"] if row["predicted_s"] is None)
-    assert sum(document["unsupported"].values()) == len(document["rows"]) - len(predicted)
+    assert sum(document["unsupported"].values()) == len(rows) - len(predicted)
     text = run("validate", table).out
-    assert text.startswith("59 of 92 rows predicted: median error ")
+    assert text.startswith(f"{len(predicted)} of {len(rows)} rows predicted: median error ")
     assert "Not predicted, and why" in text
+
+
+def test_an_unknown_stack_is_warned_of_once_with_its_rows(run: Any, tmp_path: Path) -> None:
+    """On stderr, so that what goes into a pipe stays JSON; the rows are predicted all the same."""
+    known = published_rows("Nemotron-4 15B")[:3]
+    unknown = [row | {"run_id": f"{index}", "stack": "mystery"} for index, row in enumerate(known)]
+    done = run("validate", write_rows(tmp_path / "some.csv", *known, *unknown), "--json")
+    assert done.code == 0
+    assert done.err.count("\n") == 1
+    assert done.err.startswith("perfmodel: warning: ")
+    assert "mystery" in done.err
+    assert done.err.endswith("has no preset: generic stands for it (3 rows)\n")
+    assert json.loads(done.out)["overall"]["rows"] == 6
+    assert run("validate", write_rows(tmp_path / "known.csv", *known)).err == ""
 
 
 @pytest.mark.parametrize(
@@ -282,15 +385,7 @@ def test_a_wrong_cell_is_named_by_line_and_column(run: Any, tmp_path: Path) -> N
 )  # fmt: skip
 def test_an_impossible_measurement_is_refused(run: Any, tmp_path: Path, column: str, value: str, sentence: str) -> None:
     """A table with one is wrong somewhere."""
-    with (DATA / "published_runs.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))[:1]
-    rows[0][column] = value
-    table = tmp_path / "bad.csv"
-    with table.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    done = run("validate", table)
+    done = run("validate", write_rows(tmp_path / "bad.csv", published_rows()[0] | {column: value}))
     assert done.code == 2
     assert sentence in done.err
 
@@ -305,10 +400,9 @@ def test_a_row_with_more_cells_than_columns_is_refused(run: Any, tmp_path: Path)
 
 def test_a_table_of_uncovered_rows_says_so(run: Any, tmp_path: Path) -> None:
     """No median of nothing."""
-    lines = (DATA / "published_runs.csv").read_text().splitlines()
-    table = tmp_path / "internlm.csv"
-    table.write_text("\n".join([lines[0], *(line for line in lines if "InternLM-7B" in line)]) + "\n")
-    assert run("validate", table).out.startswith("None of 32 rows is covered yet.")
+    rows = [row | {"global_batch_size": ""} for row in published_rows("Nemotron-4 15B")[:4]]
+    table = write_rows(tmp_path / "uncovered.csv", *rows)
+    assert run("validate", table).out.startswith("None of 4 rows is covered yet.")
     assert json.loads(run("validate", table, "--json").out)["overall"] is None
 
 

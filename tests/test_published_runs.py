@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
 import pytest
 
 from perfmodel.evidence.validate import Comparison, compare, grouped, recomputed_mfu, summarise, unsupported
-from perfmodel.exchange.presets import DATA
+from perfmodel.exchange.presets import DATA, stack_preset
 from perfmodel.exchange.published_runs import read_measured_runs
+from perfmodel.predict import predict
 from perfmodel.spec.run import MeasuredRun
 
 NVIDIA = "NVIDIA/dgxc-benchmarking dgxc v"
@@ -48,12 +50,56 @@ def test_the_median_error_on_nemotron_rows_is_within_its_bar(precision: str, row
 
 def test_the_measured_peak_memory_is_predicted_within_8_percent() -> None:
     """72,972,500,992 bytes on 64 H100, tensor parallel 2 (NVIDIA/dgxc-benchmarking)."""
-    from perfmodel.predict import predict
-
     (row,) = [each for each in measured() if each.source == "NVIDIA/dgxc-benchmarking"]
     assert row.run is not None
     (_, stage), *_ = predict(row.run).stages
     assert stage.memory.total_bytes == pytest.approx(72_972_500_992, rel=0.08)
+
+
+def half_width(comparison: Comparison) -> float:
+    """Half of an interval's width, relative to the prediction."""
+    assert comparison.interval_s is not None
+    low, high = comparison.interval_s
+    return (high - low) / 2.0 / (comparison.predicted_s or 1.0)
+
+
+def test_about_nine_measurements_of_ten_lie_in_their_90_percent_interval() -> None:
+    """Over all rows that are covered: too few would be boasting, all of them hedging."""
+    overall = summarise(compared())
+    assert overall is not None
+    assert 0.75 <= overall.interval_coverage <= 0.97
+
+
+def test_intervals_are_narrow_enough_to_be_of_use() -> None:
+    """Half of them are narrower than 15 % to either side."""
+    covered = [c for c in compared() if c.predicted_s is not None]
+    assert np.median([half_width(c) for c in covered]) <= 0.15
+
+
+def test_a_stack_that_is_known_is_surer_than_a_generic_one() -> None:
+    """The same run under `generic` has the wider interval."""
+    row = next(c.measured for c in nemotron("bf16"))
+    assert row.run is not None
+    generic = replace(row, run=replace(row.run, stack=stack_preset("generic")))
+    assert half_width(compare(generic)) > half_width(compare(row))
+
+
+def test_only_stacks_without_a_preset_are_warned_of() -> None:
+    """Each warned row says so among its assumptions, and takes the generic stack where it is predicted."""
+    warned = [each for each in measured() if each.warning]
+    assert warned
+    for each in warned:
+        assert each.warning in each.assumptions
+        assert each.run is None or each.run.stack.name == stack_preset("generic").name
+    for each in measured():
+        assert each.warning or each.run is None or each.run.stack.name != stack_preset("generic").name
+
+
+def test_every_row_of_gb200_keeps_the_domain_of_72() -> None:
+    """Its table counts trays of 4."""
+    rows = [each.run for each in measured() if each.labels["gpu"] == "gb200" and each.run is not None]
+    assert rows
+    assert {run.cluster.gpus_per_node for run in rows} == {72}
 
 
 @pytest.mark.parametrize(

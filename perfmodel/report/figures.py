@@ -32,7 +32,7 @@ def accuracy_figure(comparisons: Sequence[Comparison]) -> Figure:
     axes = figure.subplots()
     for index, (name, points) in enumerate(sorted(groups.items())):
         measured, predicted = zip(*points, strict=True)
-        colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
+        colour, marker = COLOURS[index % len(COLOURS)], MARKERS[(index + index // len(COLOURS)) % len(MARKERS)]
         label = f"{name} ({len(points)})"
         axes.scatter(measured, predicted, s=22, alpha=0.75, linewidths=0, label=label, color=colour, marker=marker)
     _draw_band(axes, [value for points in groups.values() for point in points for value in point])

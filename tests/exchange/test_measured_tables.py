@@ -17,7 +17,8 @@ ROW = {
     "run_id": "one", "source": "here", "model": "Llama 3.1 8B", "layers": "32", "hidden_size": "4096", "attention_heads": "32",
     "kv_heads": "8", "ffn_hidden_size": "14336", "activation": "swiglu", "vocab_size": "128256", "sequence_length": "8192",
     "gpu": "h100-sxm-80gb", "gpus": "8", "gpus_per_node": "8", "tensor_parallel": "1", "data_parallel": "8",
-    "micro_batch_size": "1", "global_batch_size": "128", "precision": "bf16", "stack": "megatron-core", "iteration_time_s": "4.2",
+    "micro_batch_size": "1", "global_batch_size": "128", "precision": "bf16", "stack": "megatron-core",
+    "iteration_time_s": "4.2",
 }  # fmt: skip
 
 
@@ -147,16 +148,20 @@ def test_a_row_that_cannot_be_predicted_has_its_reason(read: Any, cells: dict[st
 @pytest.mark.parametrize(
     ("cells", "sentence"),
     [
-        ({"sequence_parallel": "perhaps"}, "column sequence_parallel: 'perhaps' is neither yes nor no"),
         ({"layers": "3.5"}, "column layers: '3.5' is not a positive whole number"),
         ({"mfu_pct": "200"}, "column mfu_pct: '200' is not between 0.001 and 100"),
+        ({"iteration_time_s": ""}, "column iteration_time_s: '' is not a count"),
     ],
 )
-def test_a_cell_that_cannot_be_read_is_named(read: Any, cells: dict[str, str], sentence: str) -> None:
-    """By line and column, or as the reason why the row is left out."""
-    try:
-        rows = read({}, cells)
-    except InputError as error:
-        assert f"line 3, {sentence}" in str(error)
-    else:
-        assert sentence.removeprefix("column ") in rows[1].reason
+def test_a_cell_of_the_measurement_that_cannot_be_read_is_refused(read: Any, cells: dict[str, str], sentence: str) -> None:
+    """By line and column."""
+    with pytest.raises(InputError, match=f"runs.csv, line 3, {sentence}"):
+        read({}, cells)
+
+
+def test_a_setting_of_the_layout_that_cannot_be_read_is_the_reason(read: Any) -> None:
+    """Its row is left out, and the others are not."""
+    good, bad = read({}, {"sequence_parallel": "perhaps"})
+    assert good.run is not None
+    assert bad.run is None
+    assert bad.reason == "this layout is refused: sequence_parallel: 'perhaps' is neither yes nor no"

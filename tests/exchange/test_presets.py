@@ -143,5 +143,5 @@ def test_a_preset_that_is_none_is_refused(name: str, sentence: str) -> None:
 
 def test_a_kind_that_is_none_is_refused() -> None:
     """With the one that was meant."""
-    with pytest.raises(InputError, match="'kernel' is not a kind of preset; did you mean kernels?"):
+    with pytest.raises(InputError, match=r"'kernel' is not a kind of preset; did you mean kernels\?"):
         preset_titles("kernel")

@@ -55,7 +55,10 @@ def read(*overrides: str) -> Run:
         ("cluster.gpu.peak_flop_per_s.bf17=1e15", "peak_flop_per_s.bf17: unknown precision; did you mean bf16"),
         ("cluster.links.node.collectives=infiniband", r"collectives\.latency_s: unknown key; known: all_gather, all_reduce"),
         ("cluster.links.node.collectives.switch_reduce.ranks=1", "switch_reduce.ranks: 1 must be at least 2"),
-        ("cluster.gpu.kernels=h100", "cluster.gpu.kernels: 'h100' is not a preset of kernels; did you mean h100-sxm-80gb?"),
+        (
+            "cluster.gpu.kernels=h100-sxm",
+            "cluster.gpu.kernels: 'h100-sxm' is not a preset of kernels; did you mean h100-sxm-80gb?",
+        ),
         ("cluster.gpu.kernels.matmul.bf16.tiles.0.rows=0", r"matmul.bf16.tiles\[0\].rows: 0 must be at least 1"),
         (
             "cluster.gpu.kernels.matmul.bf16.evidence.sizes.rows=4 2",
