@@ -135,7 +135,10 @@ def validate(
 @app.command("list")
 def list_presets(
     kind: Annotated[
-        str, typer.Argument(metavar="[KIND]", help="runs, models, clusters, gpus, links or stacks; all without.")
+        str,
+        typer.Argument(
+            metavar="[KIND]", help="runs, models, clusters, gpus, kernels, links, collectives or stacks; all without."
+        ),
     ] = "",
     as_json: AsJson = False,
 ) -> None:

@@ -23,7 +23,7 @@ from benchmarks.fit.gpus import GpuFits
 from benchmarks.fit.network import network_profile
 from benchmarks.fit.profile import write_profile
 from benchmarks.fit.tables import NAMES, Folder, Package, Records
-from perfmodel.errors import PerfmodelError
+from perfmodel.errors import InputError, PerfmodelError
 from perfmodel.exchange.presets import DATA, cluster_preset
 
 LINKS: Final = {
@@ -66,6 +66,8 @@ def main() -> None:
     try:
         package, tables = Package(), Folder(chosen.tables)
         records = Records(chosen.records) if chosen.records else None
+        if records and len(chosen.names) != 1:
+            raise InputError("--records are of one machine: name the one GPU or link that they were taken on")
         for name in chosen.names or [NETWORK, *LINKS, *NAMES]:
             print(f"fitting {name}", file=sys.stderr, flush=True)
             if name == NETWORK:

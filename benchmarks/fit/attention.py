@@ -80,10 +80,7 @@ def carried_over(twin: AttentionFit, ratio: float) -> AttentionFit:
 def backward_like(forward: AttentionFit, twin_forward: AttentionFit, twin_backward: AttentionFit) -> AttentionFit:
     """A backward law from a forward one, as the twin's backward is to its forward."""
     ahead, there, back = forward.coefficients, twin_forward.coefficients, twin_backward.coefficients
-    scaled = {
-        key: rounded(ahead[key] * back[key] / there[key], 4)
-        for key in ("efficiency", "sequence_half", "fixed_s")
-    }
+    scaled = {key: rounded(ahead[key] * back[key] / there[key], 4) for key in ("efficiency", "sequence_half", "fixed_s")}
     taken = {key: back[key] for key in ("by_head_size", "growth", "sequence_half_full")}
     return AttentionFit(coefficients=ahead | scaled | taken, fit=None, rows=forward.rows)
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from benchmarks.fit.regression import Fit, Floats, Free, fit, spread_of_sums
 from benchmarks.fit.tables import FP8_KERNEL, SHAPE
 from perfmodel.count.operators import Matmul
+from perfmodel.errors import InputError
 from perfmodel.spec.coefficients import MatmulCoefficients, Tile
 from perfmodel.spec.hardware import Gpu
 from perfmodel.timing.kernels import plain_matmul_time_s
@@ -43,6 +44,7 @@ TILES: Final = ((128, 256), (128, 192), (128, 128), (64, 128), (64, 64))
 RATES: Final = (1.0, 0.93, 0.8, 0.57, 0.43)  # where the fit starts
 NEVER: Final = 1e-3  # the rate of a tile that no shape chooses
 MOST_SPLITS: Final = 8
+FEWEST_SHAPES: Final = 10
 PRODUCTS_OF_A_LAYER: Final = 4
 KEPT: Final = {"weight_gradient_factor": 1.05}  # not in these tables
 KEPT_SPREAD: Final = 0.04  # by judgement: between nothing and twice that factor
@@ -97,6 +99,11 @@ def fit_products(table: pd.DataFrame, gpu: Gpu, precision: str) -> ProductFit:
         chosen = chosen[chosen.kernel == FP8_KERNEL]
     chosen = chosen[(chosen.m >= 512) & (chosen.m <= 32768) & (chosen.n >= 256) & (chosen.k >= 256)]
     rows = chosen.groupby(SHAPE).seconds.median().reset_index()
+    shapes = rows.groupby(["n", "k"]).ngroups if len(rows) else 0
+    if shapes < FEWEST_SHAPES:
+        raise InputError(
+            f"{shapes} shapes (n, k) of {precision} products with m >= 512 and n, k >= 256; at least {FEWEST_SHAPES} are needed"
+        )
     m, n, k, seconds = (rows[column].to_numpy(dtype=float) for column in (*SHAPE, "seconds"))
     call = Matmul(name="gemm", rows=m, columns=n, inner=k, precision=precision)
     tiles = {f"rate_{index}": Free(start=RATES[index], low=0.1, high=1.05) for index in range(1, len(TILES))}

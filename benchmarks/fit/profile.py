@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -52,6 +53,12 @@ def _number(dumper: _Dumper, value: float) -> Any:
     return dumper.represent_scalar("tag:yaml.org,2002:float", text + e + power)
 
 
+def _text(dumper: _Dumper, data: str) -> Any:
+    quoted = "'" if re.fullmatch(r"[-+.\d]*[eE]?[-+.\d]*", data) else None  # what a reader could take for a number
+    return dumper.represent_scalar("tag:yaml.org,2002:str", data, style=quoted)
+
+
+_Dumper.add_representer(str, _text)
 _Dumper.add_representer(dict, _mapping)
 _Dumper.add_representer(float, _number)
 

@@ -141,7 +141,8 @@ def _spread(names: list[str], scaled: Floats, jacobian: Floats, residual: Floats
     """
     hessian = jacobian.T @ jacobian
     scores = np.zeros((int(groups.max()) + 1, len(names)))
-    np.add.at(scores, groups, jacobian * residual[:, None])
+    damped = residual * np.power(1.0 + np.square(residual / DAMPING), 0.25)  # as the solver has weighted the Jacobian's rows
+    np.add.at(scores, groups, jacobian * damped[:, None])
     information = hessian @ np.linalg.pinv(scores.T @ scores) @ hessian
     deviation = 1.0 / np.sqrt(np.maximum(np.diag(information), 1e-300))
     relative = NINETY * deviation / np.maximum(np.abs(scaled), 1e-12)

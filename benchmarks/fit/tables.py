@@ -33,6 +33,10 @@ NAMES: Final = {  # preset of a GPU -> its name in the tables
 }
 CUDNN_NAMES: Final = {"h200-sxm-141gb": "NVIDIA H200", "gb200": "NVIDIA GB200", "gb300": "NVIDIA GB300"}
 SHAPE: Final = ["m", "n", "k"]
+LABELS: Final = {  # what a record must say of itself to be fitted
+    "matmul": ("precision", "phase", "rows", "columns", "inner"),
+    "collective": ("operator", "ranks", "payload_bytes"),
+}
 FP8_KERNEL: Final = "torch_flow"  # TensorRT-LLM's torch._scaled_mm, that is cuBLASLt: what Transformer Engine calls
 
 
@@ -227,9 +231,9 @@ class Records:
 
     def weight_gradient_factor(self) -> float | None:
         """Median time of a weight gradient over that of the forward product of the same shape, or None without both."""
-        times: dict[tuple[float, ...], dict[str, float]] = {}
+        times: dict[tuple[object, ...], dict[str, float]] = {}
         for each in self._of("matmul"):
-            shape = tuple(sorted((each.sizes["rows"], each.sizes["columns"], each.sizes["inner"])))
+            shape = (each.labels["precision"], each.sizes["rows"], each.sizes["columns"], each.sizes["inner"])
             times.setdefault(shape, {})[each.labels["phase"]] = each.seconds
         ratios = [
             pair["weight_gradient"] / pair["forward"] for pair in times.values() if {"weight_gradient", "forward"} <= set(pair)
@@ -237,11 +241,18 @@ class Records:
         return float(pd.Series(ratios).median()) if ratios else None
 
     def _of(self, kind: str) -> list[Record]:
-        return [each for each in self.records if each.kind == kind]
+        found = [each for each in self.records if each.kind == kind]
+        for each in found:
+            missing = [name for name in LABELS[kind] if name not in (*each.labels, *each.sizes)]
+            if missing:
+                raise InputError(f"a {kind} record has no {missing[0]}; it needs {', '.join(LABELS[kind])}")
+        return found
 
 
 def read_records(path: Path) -> list[Record]:
     """This project's own records of the file at `path`. Errors: InputError with the number of the line."""
+    if not path.is_file():
+        raise InputError(f"{path} is not a file of records")
     found = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         if not line.strip():

@@ -20,6 +20,8 @@ from perfmodel.errors import InputError, did_you_mean, shown
 
 SCHEMA_VERSION: Final = 1
 KINDS: Final = ("matmul", "attention", "memory_bound", "collective")
+NUMBER: Final = (int, float)
+LARGEST: Final = 1e12
 PROVENANCE: Final = ("gpu", "software", "date", "command")  # what every record must say of itself
 
 
@@ -38,7 +40,11 @@ class Record:
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise InputError(f"{shown(self.kind)} is not a kind of record; {did_you_mean(self.kind, KINDS)}", key="kind")
-        if not self.seconds > 0:
+        for name in ("labels", "provenance"):
+            _check_all(name, getattr(self, name), str, "words")
+        _check_all("sizes", self.sizes, NUMBER, "numbers")
+        _check_all("", {name: getattr(self, name) for name in ("seconds", "spread", "repeats")}, NUMBER, "numbers")
+        if not 0 < self.seconds < LARGEST:
             raise InputError(f"{shown(self.seconds)} is not a time", key="seconds")
         missing = [name for name in PROVENANCE if name not in self.provenance]
         if missing:
@@ -49,12 +55,21 @@ class Record:
         return {"schema_version": SCHEMA_VERSION} | asdict(self)
 
 
+def _check_all(key: str, values: Any, kind: type | tuple[type, ...], what: str) -> None:
+    """Raise unless `values` is a mapping of names to `kind`."""
+    if not isinstance(values, Mapping):
+        raise InputError(f"{shown(values)} where a mapping of names to {what} is needed", key=key)
+    for name, value in values.items():
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise InputError(f"{shown(value)} where {what} are needed", key=f"{key}.{name}" if key else str(name))
+
+
 def record(document: Any) -> Record:
     """The record that a JSON object describes. Errors: InputError with the key that is wrong."""
     if not isinstance(document, Mapping):
         raise InputError(f"{shown(document)} is not a record")
     version = document.get("schema_version")
-    if version != SCHEMA_VERSION:
+    if isinstance(version, bool) or version != SCHEMA_VERSION:
         raise InputError(f"{shown(version)} is not {SCHEMA_VERSION}, the one that is known", key="schema_version")
     names = [entry.name for entry in fields(Record)]
     for key in document:

@@ -45,7 +45,7 @@ def read_candidates(name_or_path: str, overrides: Sequence[str] = ()) -> tuple[C
     for override in overrides:
         key, value = _parsed(override)
         mapping = expand(Run, _with(mapping, key, value))
-        given.append("published" if ".published" in key else re.split(r"[.\[]", key)[0])
+        given.append("published" if ".published" in key or ".spread" in key else re.split(r"[.\[]", key)[0])
     changed = given[len(given) - len(overrides) :]
     if any(key not in stated and key not in HARMLESS for key in changed):
         mapping = _without_published_figures(mapping)

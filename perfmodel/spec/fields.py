@@ -250,6 +250,7 @@ def check_fields(spec: Any) -> None:
         if wrong := rule_of(entry).problem(getattr(spec, entry.name)):
             raise InputError(wrong, key=entry.name)
     for name in getattr(spec, "spread", ()):
-        numbers_beside = [entry.name for entry in fields(spec) if isinstance(rule_of(entry), Number)]
-        if name not in numbers_beside:
-            raise InputError(f"no number of that name beside it; {did_you_mean(name, numbers_beside)}", key=f"spread.{name}")
+        rules = {entry.name: rule_of(entry) for entry in fields(spec)}
+        beside = [each for each, rule in rules.items() if isinstance(rule, Number) and not rule.integer]
+        if name not in beside:
+            raise InputError(f"no number beside it that can be uncertain; {did_you_mean(name, beside)}", key=f"spread.{name}")

@@ -65,7 +65,10 @@ def read(*overrides: str) -> Run:
             r"sizes: rows: \(4.0, 2.0\) are not numbers in rising order",
         ),
         ("cluster.gpu.kernels.attention_forward.by_head_size.x=1", "by_head_size.x: head sizes are whole numbers"),
-        ("cluster.spread.compute_scal=3%", "compute_scal: no number of that name beside it; did you mean compute_scale?"),
+        (
+            "cluster.spread.compute_scal=3%",
+            "compute_scal: no number beside it that can be uncertain; did you mean compute_scale?",
+        ),
         ("cluster.spread.compute_scale=400%", "cluster.spread.compute_scale: '400%' must be at most 3"),
         ("cluster.spread.compute_scale=-1%", "cluster.spread.compute_scale: '-1%' must be at least 0"),
         ("cluster.spread=3%", "cluster.spread: '3%' where a mapping of names is needed"),

@@ -129,3 +129,9 @@ def test_the_rate_of_every_product_and_memory_bound_kernel_is_uncertain(gpu: str
     kernels = gpu_preset(gpu).kernels
     assert all(known.spread.get("efficiency", 0) > 0 for known in kernels.matmul.values())
     assert all(known.spread.get("efficiency", 0) > 0 for known in kernels.memory_bound.values())
+
+
+def test_a_whole_number_cannot_be_uncertain() -> None:
+    """A node of 7.6 GPUs is none: the name is refused, and those that would do are given."""
+    with pytest.raises(InputError, match="no number beside it that can be uncertain"):
+        replace(cluster_preset("dgx-h100"), spread={"gpus_per_node": 0.05})
