@@ -2,7 +2,8 @@
 
     python -m benchmarks.check_kernels TABLE.csv --gpu h100-sxm-80gb [--precision bf16]
 
-TABLE has columns m, n, k and one or more columns of microseconds, one a library; of several the median counts.
+TABLE has columns m, n, k and one or more columns of microseconds, one a library; of several the median counts. Times of 8-bit
+products include the cast of their operand.
 """
 
 from __future__ import annotations
@@ -16,11 +17,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from benchmarks.fit.memory_bound import CAST_BYTES
 from benchmarks.fit.tables import SHAPE
-from perfmodel.count.operators import Matmul
+from perfmodel.count.operators import Matmul, MemoryBound
 from perfmodel.errors import InputError, PerfmodelError
-from perfmodel.exchange.presets import gpu_preset
-from perfmodel.timing.kernels import matmul_time_s
+from perfmodel.exchange.presets import gpu_preset, stack_preset
+from perfmodel.timing.kernels import matmul_time_s, memory_bound_time_s
 
 SCALES: Final = np.linspace(0.6, 1.2, 121)
 
@@ -34,6 +36,11 @@ def read_products(path: Path) -> pd.DataFrame:
     times = table.drop(columns=SHAPE, errors="ignore").select_dtypes("number")
     if missing or times.empty:
         raise InputError(f"{path} needs columns m, n, k and at least one of microseconds; it has {', '.join(table.columns)}")
+    twice = int(table.duplicated(SHAPE).sum())
+    if twice:
+        raise InputError(
+            f"{path} has {twice} rows whose m, n, k stand there already; keep one GPU, one precision and one library a column"
+        )
     return table[SHAPE].assign(seconds=times.median(axis=1) / 1e6).dropna()
 
 
@@ -41,8 +48,11 @@ def best_scale(table: pd.DataFrame, gpu: str, precision: str) -> tuple[float, ND
     """The compute scale of least median error, and the relative errors of all rows with a scale of 1 and with that one."""
     m, n, k, seconds = (table[column].to_numpy(dtype=float) for column in (*SHAPE, "seconds"))
     product = Matmul(name="gemm", rows=m, columns=n, inner=k, precision=precision)
-    scales = SCALES[:, None]
-    predicted = np.asarray(matmul_time_s(product, gpu=gpu_preset(gpu), compute_scale=scales))
+    known, scales = gpu_preset(gpu), SCALES[:, None]
+    predicted = np.asarray(matmul_time_s(product, gpu=known, compute_scale=scales))
+    if precision == "fp8":  # tables of 8-bit products time the cast of their operand with them
+        cast = MemoryBound(name="cast", family="cast", moved_bytes=CAST_BYTES * m * k)
+        predicted = predicted + memory_bound_time_s(cast, gpu=known, stack=stack_preset("megatron-core"))
     errors = predicted / seconds - 1.0
     best = int(np.argmin(np.median(np.abs(errors), axis=1)))
     plain = int(np.argmin(np.abs(SCALES - 1.0)))

@@ -22,8 +22,8 @@ from benchmarks.fit.figures import rate_figure
 from benchmarks.fit.gpus import GpuFits
 from benchmarks.fit.network import network_profile
 from benchmarks.fit.profile import write_profile
-from benchmarks.fit.tables import NAMES, Folder, Package, Records
-from perfmodel.errors import InputError, PerfmodelError
+from benchmarks.fit.tables import NAMES, Folder, FolderFirst, Package, Records
+from perfmodel.errors import InputError, PerfmodelError, did_you_mean
 from perfmodel.exchange.presets import DATA, cluster_preset
 
 LINKS: Final = {
@@ -56,19 +56,25 @@ def write_gpu(fits: GpuFits, output: Path, pictures: Path) -> None:
 def main() -> None:
     """Fit what was asked for, one after the other, and write it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", choices=[[], *NAMES, *LINKS, NETWORK], help="GPUs and links; all without")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="GPUs and links; all without")
     parser.add_argument("--tables", type=Path, required=True, metavar="FOLDER")
     parser.add_argument(
         "--records", type=Path, metavar="FILE", help="this project's own records, in place of tables that they cover"
     )
+    parser.add_argument("--folder-first", action="store_true", help="products and collectives from FOLDER's CSV files too")
     parser.add_argument("--output", type=Path, default=DATA, metavar="FOLDER", help="default: the shipped presets")
     chosen = parser.parse_args()
+    known = (NETWORK, *LINKS, *NAMES)
     try:
-        package, tables = Package(), Folder(chosen.tables)
+        for name in chosen.names:
+            if name not in known:
+                raise InputError(f"{name!r} is neither a GPU nor a link; {did_you_mean(name, known)}")
+        tables = Folder(chosen.tables)
+        package = FolderFirst(tables) if chosen.folder_first else Package()
         records = Records(chosen.records) if chosen.records else None
         if records and len(chosen.names) != 1:
             raise InputError("--records are of one machine: name the one GPU or link that they were taken on")
-        for name in chosen.names or [NETWORK, *LINKS, *NAMES]:
+        for name in chosen.names or known:
             print(f"fitting {name}", file=sys.stderr, flush=True)
             if name == NETWORK:
                 write_profile(chosen.output / "collectives" / f"{NETWORK}.yaml", network_profile())

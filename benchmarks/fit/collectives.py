@@ -114,5 +114,9 @@ def link_profile(link: str, gpu: str, tables: Mapping[str, pd.DataFrame], cluste
     if "switch_reduce" in fits:
         sources["switch_reduce.ranks"] = "NVIDIA/nccl#1455, in-switch reduction gains from 5 ranks; the tables have it at 8"
     sources["evidence"] = "the groups in those tables"
-    sizes = {"ranks": " ".join(str(each) for each in sorted(set(rows.ranks)))}
+    own = node_rows(tables[gpu])
+    sizes = {
+        "ranks": " ".join(str(each) for each in sorted(set(own.ranks))),
+        "payload_bytes": f"{own.payload_bytes.min()} {own.payload_bytes.max()}",
+    }
     return {"name": f"NCCL on {link}", **coefficients, "evidence": {"basis": "measured", "sizes": sizes}, "sources": sources}

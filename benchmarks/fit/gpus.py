@@ -138,7 +138,8 @@ class GpuFits:
         for kernel_class in MEASURED_CLASSES:
             fits = self.norms[kernel_class]
             basis = "transferred" if twin else "measured"
-            result[kernel_class] = memory_bound.coefficients(fits["forward"], fits["backward"], basis=basis)
+            moved = memory_bound.moved_range(self.tables.norms(twin or self.name))
+            result[kernel_class] = memory_bound.coefficients(fits["forward"], fits["backward"], basis=basis, moved=moved)
             what = f"{kernel_class} RMSNorm of 2-byte numbers on {twin or self.name}"
             for direction, prefix in (("forward", ""), ("backward", "backward_")):
                 for number in ("fixed_s", "efficiency"):

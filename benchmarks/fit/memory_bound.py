@@ -52,7 +52,7 @@ def fit_stream(rows: pd.DataFrame, gpu: Gpu, *, moved: Any, shape: list[str]) ->
     return fit_of_few(seconds, FREE, rows.seconds.to_numpy(dtype=float), rows.groupby(shape).ngroup().to_numpy())
 
 
-def coefficients(forward: Fit, backward: Fit | None = None, *, basis: str = "measured") -> dict[str, Any]:
+def coefficients(forward: Fit, backward: Fit | None = None, *, basis: str = "measured", moved: str = "") -> dict[str, Any]:
     """The mapping of one class; a class of one direction serves both. Its spread is the error on shapes not seen."""
     back = backward or forward
     return {
@@ -60,7 +60,7 @@ def coefficients(forward: Fit, backward: Fit | None = None, *, basis: str = "mea
         "efficiency": forward.found["efficiency"],
         "backward_fixed_s": back.found["fixed_s"],
         "backward_efficiency": back.found["efficiency"],
-        "evidence": {"basis": basis},
+        "evidence": {"basis": basis, "sizes": {"moved_bytes": moved}} if moved else {"basis": basis},
         "spread": {
             "fixed_s": forward.spread.get("fixed_s", 0.0),
             "efficiency": forward.held_out_error()["p90"],
@@ -68,6 +68,12 @@ def coefficients(forward: Fit, backward: Fit | None = None, *, basis: str = "mea
             "backward_efficiency": back.held_out_error()["p90"],
         },
     }
+
+
+def moved_range(table: pd.DataFrame) -> str:
+    """The least and the greatest traffic of the norms in a table [bytes]."""
+    stream = 2.0 * table.rows * table["columns"]
+    return f"{2 * stream[table['columns'] >= NARROWEST].min():.4g} {3 * stream.max():.4g}"
 
 
 def alike(norms: Mapping[str, Any], spread: float) -> dict[str, Any]:

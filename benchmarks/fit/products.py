@@ -25,11 +25,11 @@ FREE: Final = {
     "wave_weight": Free(start=0.1, low=1e-3, high=1.0),
     "fill_weight": Free(start=0.5, low=0.1, high=1.0),
     "padding_weight": Free(start=0.3, low=1e-3, high=1.0),
-    "split_traffic": Free(start=3.0, low=1.0, high=20.0),
+    "split_traffic": Free(start=3.0, low=1.0, high=60.0),
     "slowdown": Free(start=0.1, low=1e-3, high=1.0),
     "slowdown_s": Free(start=1e-3, low=5e-5, high=5e-3),
     "memory_efficiency": Free(start=0.85, low=0.6, high=1.0),
-    "cached_share": Free(start=0.6, low=1e-3, high=0.9),
+    "cached_share": Free(start=0.6, low=1e-3, high=1.0),
     "overlap_power": Free(start=3.5, low=1.0, high=20.0),
 }
 CAST: Final = {
@@ -79,7 +79,7 @@ class ProductFit:
         }
 
     def layer_spread(self) -> float:
-        """90 % of sums of four held-out products, weighted by their time, are off by less."""
+        """90 % of sums of four held-out products are off by less."""
         chosen = self.fit.out & self.large
         return spread_of_sums(self.fit.error[chosen], PRODUCTS_OF_A_LAYER)
 

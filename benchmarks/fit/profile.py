@@ -30,6 +30,7 @@ def source_entry(
         "licence": source.licence,
         "rows": len(fit.measured_s),
         "fitted": datetime.now(UTC).date().isoformat(),
+        **({"at_bounds": " ".join(fit.at_bounds)} if fit.at_bounds else {}),
         "held_out": {name: dict(error) for name, error in (errors or {"all": fit.held_out_error()}).items()},
     }
 

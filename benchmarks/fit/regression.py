@@ -20,6 +20,7 @@ SEED: Final = 0
 NINETY: Final = 1.645  # standard deviations on either side that hold 90 % of a normal distribution
 DAMPING: Final = 0.02  # relative errors much larger count in proportion, not squared
 LEAST_SPREAD: Final = 1e-4
+BOUND: Final = 0.005
 MOST_STEPS: Final = 30
 
 
@@ -42,6 +43,7 @@ class Fit:
     measured_s: Floats
     out: NDArray[np.bool_]
     cost: float  # what was made least
+    at_bounds: tuple[str, ...] = ()  # coefficients that the rows leave at an end of what makes sense: their spread says nothing
 
     @property
     def error(self) -> Floats:
@@ -80,6 +82,7 @@ def fit(
         measured_s=measured_s,
         out=out,
         cost=float(found.cost),
+        at_bounds=tuple(name for name in free if _at_bound(free[name], values[name])),
     )
 
 
@@ -104,7 +107,13 @@ def fit_of_few(
         measured_s=measured_s,
         out=~nothing,
         cost=float(found.cost),
+        at_bounds=tuple(name for name in free if _at_bound(free[name], values[name])),
     )
+
+
+def _at_bound(free: Free, value: float) -> bool:
+    near = BOUND * (free.high - free.low)
+    return value <= min(free.low * (1 + BOUND), free.low + near) or value >= free.high * (1 - BOUND)
 
 
 def _least(
@@ -151,13 +160,11 @@ def _spread(names: list[str], scaled: Floats, jacobian: Floats, residual: Floats
     }
 
 
-def spread_of_sums(errors: Floats, number: int, weights: Floats | None = None, draws: int = 20000) -> float:
+def spread_of_sums(errors: Floats, number: int, draws: int = 20000) -> float:
     """The 90th percentile of the absolute relative error of a sum of `number` kernels drawn from held-out rows."""
     chance = np.random.default_rng(SEED)
     picked = chance.integers(0, len(errors), (draws, number))
-    weight = np.ones(len(errors)) if weights is None else weights
-    sums = (errors[picked] * weight[picked]).sum(axis=1) / weight[picked].sum(axis=1)
-    return rounded(float(np.quantile(np.abs(sums), 0.9)), 2)
+    return rounded(float(np.quantile(np.abs(errors[picked].mean(axis=1)), 0.9)), 2)
 
 
 def rounded(value: float, digits: int) -> float:

@@ -61,7 +61,7 @@ class Package:
     def __init__(self) -> None:
         found = importlib.util.find_spec("aiconfigurator_core")
         if found is None or not found.submodule_search_locations:
-            raise InputError(f"{AICONFIGURATOR} is not installed; pip install 'perfmodel[fit]', or give --tables FOLDER")
+            raise InputError(f"{AICONFIGURATOR} is not installed; pip install 'perfmodel[fit]'")
         if version(AICONFIGURATOR) not in AIC_SOURCE.version:
             raise InputError(f"{AICONFIGURATOR} is {version(AICONFIGURATOR)}; the fits name {AIC_SOURCE.version}")
         self.root = Path(found.submodule_search_locations[0]) / "systems" / "data"
@@ -193,11 +193,30 @@ def _collectives(table: pd.DataFrame) -> pd.DataFrame:
     return named.rename(columns={"num_gpus": "ranks"})[["operator", "ranks", "payload_bytes", "version", "seconds"]]
 
 
+class FolderFirst(Package):
+    """The package, but for products and collectives the CSV files of a folder."""
+
+    def __init__(self, folder: Folder) -> None:
+        super().__init__()
+        self.folder = folder
+
+    def products(self, gpu: str) -> pd.DataFrame:
+        """As Package.products."""
+        return self.folder.products(gpu)
+
+    def collectives(self, gpu: str) -> pd.DataFrame:
+        """As Package.collectives."""
+        return self.folder.collectives(gpu)
+
+
 class Records:
     """This project's own records: those kinds that a file of them holds, in the columns of the other two."""
 
     def __init__(self, path: Path) -> None:
         self.records = read_records(path)
+        devices = sorted({each.provenance["gpu"] for each in self.records})
+        if len(devices) != 1:
+            raise InputError(f"{path} holds records of {len(devices)} devices ({', '.join(devices)}); a profile is of one")
 
     def products(self) -> pd.DataFrame:
         """As Package.products, forward products alone."""

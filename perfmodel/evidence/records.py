@@ -1,5 +1,7 @@
 """One measured time and where it was taken: the schema that benchmarks write and fits read, one JSON object a line.
 
+The sizes of a gradient are those of the forward product that it belongs to.
+
 kind          sizes                                              labels
 matmul        rows, columns, inner                               precision, phase (forward, data_gradient, weight_gradient)
 attention     sequences, heads, kv_heads, head_size,             precision, phase (forward, data_gradient), mask (causal, none)

@@ -64,6 +64,7 @@ def _sentence(source: Any) -> str:
     return (
         f"fitted on {source['what']} ({origin}), {source['rows']} rows, {source['fitted']}; "
         f"error on rows not fitted (median / p90) {', '.join(errors)}"
+        + (f"; the rows leave {source['at_bounds']} at a bound" if "at_bounds" in source else "")
     )
 
 

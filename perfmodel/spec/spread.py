@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from perfmodel.spec.fields import Numeric, Part, Spec, rule_of
+from perfmodel.spec.fields import Number, Numeric, Part, Spec, rule_of
 
 S = TypeVar("S", bound=Spec)
 
@@ -52,9 +52,9 @@ def _members(value: Any) -> list[tuple[str, Spec]]:
 
 
 def moved(spec: S, factors: Mapping[str, Numeric], path: str = "") -> S:
-    """`spec` with the number at each key path times its factor; the result is not validated again.
+    """`spec` with the number at each key path times its factor, but no further than its declaration admits.
 
-    A number at the end of its interval may lie beyond what its declaration admits (an efficiency of 1.01).
+    An efficiency does not exceed 1 at the end of its interval, nor a share of the operands. The result is not validated again.
     """
     return _moved(spec, {key.removeprefix(path): factor for key, factor in factors.items() if key.startswith(path)})
 
@@ -64,9 +64,10 @@ def _moved(spec: S, factors: Mapping[str, Numeric]) -> S:
     copy = object.__new__(type(spec))
     for entry in fields(spec):  # type: ignore[arg-type]
         value, name = getattr(spec, entry.name), entry.name
-        if name in factors:
-            value = value * factors[name]
-        elif isinstance(rule_of(entry), Part):
+        rule = rule_of(entry)
+        if name in factors and isinstance(rule, Number):
+            value = np.clip(value * factors[name], rule.minimum, rule.maximum)
+        elif isinstance(rule, Part):
             below = {key[len(name) :]: factor for key, factor in factors.items() if key.startswith((f"{name}.", f"{name}["))}
             value = _with_members(value, below) if below else value
         object.__setattr__(copy, name, value)

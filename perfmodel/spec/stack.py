@@ -18,14 +18,15 @@ class SoftwareStack(Spec):
     parallel linear behind its own two backward products (Megatron's async communication); "pipelined" splits each
     product and its collective into one chunk a rank and runs them against each other (Transformer Engine userbuffers).
     `data_parallel_overlap`: whether gradient reduction hides behind the backward pass and parameter gathering behind
-    the forward pass, bucket by bucket. `clock_scale` is what its settings do to the power that tensor cores get: 8-bit
-    products, bound by memory more than by power, gain nothing. `hide_all` makes every collective free, as a bound.
+    the forward pass, bucket by bucket. `clock_scale` is what its settings do to the clocks of tensor cores. `hide_all`
+    makes every collective free, as a bound.
     """
 
     name: str = text()
     sequence_parallel: bool = flag()  # what it does unless the run says otherwise
     sharding: str = choice(*SHARDINGS)  # the same
     clock_scale: Numeric = number("ratio", above=0, maximum=2)  # times cluster.compute_scale, for 16-bit kernels
+    fp8_clock_scale: Numeric = number("ratio", above=0, maximum=2)  # the same for 8-bit products
     unlisted_work: Numeric = number("ratio", above=0)  # time of a pass over that of its operators: 1 where they are all it runs
     fused_attention: bool = flag()
     norm_kernels: str = choice(*NORM_CLASSES)  # one kernel written for norms, what a compiler makes of them, or PyTorch's own

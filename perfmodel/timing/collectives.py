@@ -30,10 +30,11 @@ class Placement:
 
 
 def placement(group: ProcessGroup, cluster: Cluster) -> Placement:
-    """r = min(p, max(1, node / stride)), N = ceil(p / r); the group's share of the NICs is r of the node's GPUs.
+    """r = min(p, max(1, node / stride)), N = ceil(p / r); the group's share of the NICs is that of its GPUs in a node.
 
-    A ring over whole nodes uses all NICs of each; a data-parallel group beside 8-way tensor parallelism has one GPU, and so
-    the share of one GPU, in each node: its seven siblings use the rest.
+    A ring passes through every node: the one that holds fewest of its GPUs bounds it. A ring over whole nodes uses all NICs
+    of each; a data-parallel group beside 8-way tensor parallelism has one GPU, and so the share of one GPU, in each node:
+    its seven siblings use the rest.
 
     >>> from perfmodel.exchange.presets import cluster_preset
     >>> from perfmodel.spec.layout import ProcessGroup
@@ -43,7 +44,8 @@ def placement(group: ProcessGroup, cluster: Cluster) -> Placement:
     """
     per_node = np.minimum(group.ranks, np.maximum(np.floor(cluster.gpus_per_node / group.stride), 1))
     nodes = np.ceil(group.ranks / per_node)
-    share = per_node * cluster.network_bytes_per_s_per_gpu
+    fewest = np.minimum(per_node, group.ranks - per_node * (nodes - 1))  # of the last node, which may be part full
+    share = fewest * cluster.network_bytes_per_s_per_gpu
     return Placement(ranks_per_node=per_node, nodes=nodes, crosses_nodes=np.asarray(nodes > 1), network_bytes_per_s=share)
 
 
@@ -75,7 +77,7 @@ def _any(truths: NDArray[np.bool_]) -> bool:
 def node_collective_time_s(call: Collective, *, cluster: Cluster) -> Numeric:
     """a + b*(p - 1) + (w + k*n/p)/B + c*sqrt(w), w = the bytes each rank sends, k*n/p = its own share, copied beside them.
 
-    Where the switch adds up (NVLS), an all-reduce of enough ranks takes a + w/B + c*sqrt(w), whatever their number. One
+    Where the switch adds up (NVLS), an all-reduce of enough ranks takes a + w/B + c*sqrt(w). One
     message to a neighbour is half of an all-to-all of two. Fitted on NVIDIA AIConfigurator's nccl-tests tables, over
     2 to 8 GPUs; the law in p holds beyond: perfmodel/data/collectives has the error.
     """
@@ -130,7 +132,7 @@ def _network_all_to_all_s(call: Collective, where: Placement, cluster: Cluster) 
     known, ranks, inside = cluster.links.network.collectives, call.group.ranks, where.ranks_per_node
     node_rate = cluster.links.node.collectives.all_to_all.bandwidth_bytes_per_s * node_link_scale(cluster)
     near_s = call.payload_bytes * (inside - 1) / ranks / node_rate
-    far_s = call.payload_bytes * (ranks - inside) / ranks / (_network_rate(where, cluster) / inside)
+    far_s = call.payload_bytes * (ranks - inside) / ranks / _network_rate(where, cluster, cluster.network_bytes_per_s_per_gpu)
     return known.latency_s + known.peer_latency_s * (ranks - inside) + np.maximum(near_s, far_s)
 
 
@@ -146,14 +148,14 @@ def network_efficiency(nodes: Numeric, cluster: Cluster) -> Numeric:
     return known.efficiency * np.power(ratio, np.asarray(-known.scale_exponent, dtype=np.float64))
 
 
-def _network_rate(where: Placement, cluster: Cluster) -> Numeric:
-    """What a group really gets of its share of the NICs of a node."""
-    return where.network_bytes_per_s * network_efficiency(where.nodes, cluster) * cluster.network_scale
+def _network_rate(where: Placement, cluster: Cluster, share: Numeric) -> Numeric:
+    """What a group really gets of a share [bytes/s] of the NICs of a node."""
+    return share * network_efficiency(where.nodes, cluster) * cluster.network_scale
 
 
 def _group_rate(call: Collective, where: Placement, cluster: Cluster) -> Numeric:
     """The same, but for a ring never faster than the links inside the node that it passes through."""
-    network = _network_rate(where, cluster)
+    network = _network_rate(where, cluster, where.network_bytes_per_s)
     known = cluster.links.node.collectives
     fastest = known.switch_reduce if call.kind == "all_reduce" and known.switch_reduce else getattr(known, call.kind)
     inside = fastest.bandwidth_bytes_per_s * node_link_scale(cluster)

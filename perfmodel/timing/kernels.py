@@ -35,7 +35,7 @@ def kernel_time_s(operator: Matmul | FusedAttention | MemoryBound, *, cluster: C
     """Time [s] of one execution of `operator`."""
     match operator:
         case Matmul():
-            raised = 1.0 if operator.precision == "fp8" else stack.clock_scale
+            raised = stack.fp8_clock_scale if operator.precision == "fp8" else stack.clock_scale
             return matmul_time_s(operator, gpu=cluster.gpu, compute_scale=cluster.compute_scale * raised)
         case FusedAttention():
             return fused_attention_time_s(operator, gpu=cluster.gpu, compute_scale=cluster.compute_scale * stack.clock_scale)

@@ -6,7 +6,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from perfmodel.count.iteration import Iteration
-from perfmodel.count.operators import DATA_GRADIENT, Collective, FusedAttention, Matmul, MemoryBound, Operator
+from perfmodel.count.operators import (
+    DATA_GRADIENT,
+    FORWARD,
+    RECOMPUTE,
+    Collective,
+    FusedAttention,
+    Matmul,
+    MemoryBound,
+    Operator,
+)
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.hardware import Cluster
 from perfmodel.spec.stack import SoftwareStack
@@ -44,18 +53,23 @@ def _of_kernel(operator: Matmul | FusedAttention | MemoryBound, cluster: Cluster
     match operator:
         case Matmul():
             sizes = {"rows": operator.rows, "columns": operator.columns, "inner": operator.inner}
-            return confidence(cluster.gpu.matmul(operator.precision).evidence, sizes)
+            known = confidence(cluster.gpu.matmul(operator.precision).evidence, sizes)
+            in_table = operator.phase in (FORWARD, RECOMPUTE) and operator.batch == 1  # the tables hold single forward products
+            return known if in_table else least_sure([known, "interpolated"])
         case FusedAttention():
-            known = kernels.attention_backward if operator.phase == DATA_GRADIENT else kernels.attention_forward
-            return confidence(known.evidence, {"head_size": operator.head_size, "sequence_length": operator.sequence_length})
+            attention = kernels.attention_backward if operator.phase == DATA_GRADIENT else kernels.attention_forward
+            return confidence(
+                attention.evidence, {"head_size": operator.head_size, "sequence_length": operator.sequence_length}
+            )
         case MemoryBound():
-            return confidence(kernels.memory_bound[memory_bound_class(operator, stack)].evidence, {})
+            moved = {"moved_bytes": operator.moved_bytes / operator.kernels}
+            return confidence(kernels.memory_bound[memory_bound_class(operator, stack)].evidence, moved)
 
 
 def _of_collective(call: Collective, cluster: Cluster) -> str:
     """Of a group over several nodes: as sure as the number of nodes, and the links inside them, were measured."""
     links, where = cluster.links, placement(call.group, cluster)
-    inside = confidence(links.node.collectives.evidence, {"ranks": where.ranks_per_node})
+    inside = confidence(links.node.collectives.evidence, {"ranks": where.ranks_per_node, "payload_bytes": call.payload_bytes})
     if not where.crosses_nodes:
         return inside
     between = confidence(links.network.collectives.evidence, {"nodes": where.nodes})

@@ -57,7 +57,6 @@ class Breakdown:
         return Breakdown(**{part: getattr(self, part) * times for part in PARTS})
 
 
-MOST_SMS: Final = 0.95  # a collective leaves some to the product beside it, at either end of its uncertainty
 PARTS: Final = tuple(part.name for part in fields(Breakdown))
 
 
@@ -194,9 +193,9 @@ def _last_share(bucket: Buckets, alone_s: Numeric, window_s: Numeric) -> Numeric
 
 
 def sm_fraction(where: Placement, stack: SoftwareStack) -> Numeric:
-    """The share of the SMs that a collective takes while it runs: by the slowest link that it crosses."""
-    fraction = np.where(where.crosses_nodes, stack.network_sm_fraction, stack.node_link_sm_fraction)
-    return np.minimum(fraction, MOST_SMS)
+    """The share of the SMs that a collective takes while it runs: for the links of a node, where it crosses any of them."""
+    alone_in_its_node = where.crosses_nodes & (np.asarray(where.ranks_per_node) == 1)
+    return np.where(alone_in_its_node, stack.network_sm_fraction, stack.node_link_sm_fraction)
 
 
 def _buckets_behind(window_s: Numeric, alone_s: Numeric, last_s: Numeric, *, number: Numeric, fraction: Numeric) -> Breakdown:

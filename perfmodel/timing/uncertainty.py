@@ -1,7 +1,7 @@
 """How sure a time is: the same equations on a cluster and a stack whose uncertain numbers move one at a time.
 
-T - sqrt(sum_i (T - fast_i)^2) .. T + sqrt(sum_i (slow_i - T)^2), where fast_i and slow_i are the least and the greatest time
-with number i at either end of its own 90 % interval. Numbers are independent of each other; one that serves many
+T * exp(-sqrt(sum_i ln(T / fast_i)^2)) .. T * exp(sqrt(sum_i ln(slow_i / T)^2)), with fast_i and slow_i the least and the
+greatest time with number i at either end of its own 90 % interval. Numbers are independent of each other; one that serves many
 operators (clocks, the efficiency of products) moves all of them at once, so their errors stay correlated.
 
 Ignored: how numbers of one fit are correlated (each spread is what the fit leaves open with the others held), and numbers
@@ -48,12 +48,12 @@ def uncertainty(times_s: Numeric, paths: Sequence[str]) -> Uncertainty:
     """The interval of a time, from `times_s` on the cluster and the stack of `with_ends`: its first axis holds every end."""
     times = np.asarray(times_s)
     seconds, fast_or_slow = times[0], times[1:]
-    gained = np.maximum(seconds - np.minimum(fast_or_slow[0::2], fast_or_slow[1::2]), 0.0)
-    lost = np.maximum(np.maximum(fast_or_slow[0::2], fast_or_slow[1::2]) - seconds, 0.0)
+    fast = np.minimum(np.minimum(fast_or_slow[0::2], fast_or_slow[1::2]), seconds)
+    slow = np.maximum(np.maximum(fast_or_slow[0::2], fast_or_slow[1::2]), seconds)
     return Uncertainty(
-        low_s=seconds - _root_sum_square(gained),
-        high_s=seconds + _root_sum_square(lost),
-        half_widths_s=dict(zip(paths, (gained + lost) / 2.0, strict=True)),
+        low_s=seconds * np.exp(-_root_sum_square(np.log(seconds / fast))),
+        high_s=seconds * np.exp(_root_sum_square(np.log(slow / seconds))),
+        half_widths_s=dict(zip(paths, (slow - fast) / 2.0, strict=True)),
     )
 
 

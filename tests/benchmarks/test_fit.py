@@ -154,12 +154,6 @@ def test_equal_errors_do_not_average_out() -> None:
     assert spread_of_sums(np.full(10, 0.03), 100) == pytest.approx(0.03)
 
 
-def test_a_row_without_weight_adds_no_error() -> None:
-    """Sums are weighted."""
-    errors, weights = np.array([0.5, 0.01]), np.array([1e-9, 1.0])
-    assert spread_of_sums(errors, 50, weights) == pytest.approx(0.01)
-
-
 def products_of(efficiency: float) -> pd.DataFrame:
     """A table of products timed by the H100's law with another efficiency."""
     gpu = gpu_preset(H100)

@@ -65,7 +65,7 @@ def test_a_number_without_spread_is_certain() -> None:
 @pytest.mark.parametrize("path", PATHS)
 def test_moving_one_number_moves_nothing_else(path: str) -> None:
     """However deep it lies."""
-    assert changed(CLUSTER, moved(CLUSTER, {path: 2.0})) == {path: pytest.approx(2.0)}
+    assert changed(CLUSTER, moved(CLUSTER, {path: 0.99})) == {path: pytest.approx(0.99)}
 
 
 def test_members_of_lists_move_by_their_place() -> None:
@@ -77,7 +77,7 @@ def test_members_of_lists_move_by_their_place() -> None:
 
 def test_numbers_move_together() -> None:
     """All at once, each by its own factor."""
-    factors = {path: 1.0 + index / 100 for index, path in enumerate(PATHS, start=1)}
+    factors = {path: 1.0 - index / 1000 for index, path in enumerate(PATHS, start=1)}
     assert changed(CLUSTER, moved(CLUSTER, factors)) == pytest.approx(factors)
 
 
@@ -95,13 +95,10 @@ def test_an_optional_part_that_is_not_there_has_no_numbers() -> None:
     assert after.links.node.collectives.switch_reduce is None
 
 
-def test_the_end_of_an_interval_may_lie_beyond_what_a_file_may_say() -> None:
-    """An efficiency of more than one bounds an interval; nobody may state it."""
-    path = "links.network.collectives.efficiency"
-    after = moved(CLUSTER, {path: 2.0})
-    assert after.links.network.collectives.efficiency > 1
-    with pytest.raises(InputError):
-        replace(CLUSTER.links.network.collectives, efficiency=after.links.network.collectives.efficiency)
+def test_the_end_of_an_interval_lies_no_further_than_a_file_may_say() -> None:
+    """No network is more than wholly used."""
+    after = moved(CLUSTER, {"links.network.collectives.efficiency": 2.0})
+    assert after.links.network.collectives.efficiency == 1
 
 
 @given(st.lists(st.floats(0, 3), min_size=1, max_size=6), st.integers(0, 3))

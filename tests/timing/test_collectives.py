@@ -290,3 +290,10 @@ def test_groups_inside_and_over_nodes_are_timed_side_by_side(kind: str) -> None:
     for (row, column), seconds in np.ndenumerate(together):
         one = call(kind, float(payload[column]), int(ranks[column]), int(stride[row, 0]))
         assert seconds == alone_s(one, H100)
+
+
+def test_a_last_node_that_is_part_full_bounds_the_ring() -> None:
+    """Nine GPUs: the ninth is alone in its node, and so is its NIC."""
+    nine, sixteen = (placement(ProcessGroup(name="ring", ranks=ranks, stride=1), H100) for ranks in (9, 16))
+    assert sixteen.network_bytes_per_s == 8 * nine.network_bytes_per_s == 8 * H100.network_bytes_per_s_per_gpu
+    assert alone_s(call("reduce_scatter", 16e9, 9), H100) > 4 * alone_s(call("reduce_scatter", 16e9, 16), H100)

@@ -181,13 +181,16 @@ def test_the_exposed_time_is_that_of_simulated_buckets(network_s: float, number:
     assert predicted == pytest.approx(simulated, abs=0.02)
 
 
-def test_collectives_take_sms_by_the_link_they_cross() -> None:
-    """Data parallelism inside a node takes the share of node links, tensor parallelism over nodes that of the network."""
+def test_collectives_take_sms_by_the_links_they_cross() -> None:
+    """Those of node links wherever a step stays in a node; those of the network where each rank has a node of its own."""
     inside = parts(tensor_parallel=1, data_parallel=8, global_batch_size=32)
     narrow = parts(replace(CORE, node_link_sm_fraction=0.0), tensor_parallel=1, data_parallel=8, global_batch_size=32)
     assert inside.communication_slowdown_s > narrow.communication_slowdown_s == 0
-    across = parts(replace(CORE, network_sm_fraction=0.0), tensor_parallel=16)
-    assert across.communication_slowdown_s == 0
+    both = parts(replace(CORE, network_sm_fraction=0.0), tensor_parallel=1, data_parallel=16, global_batch_size=64)
+    assert both.communication_slowdown_s > 0
+    whole = {"tensor_parallel": 8, "data_parallel": 2, "global_batch_size": 8}
+    ring = [parts(replace(CORE, network_sm_fraction=share), **whole).communication_slowdown_s for share in (0.0, 0.1)]
+    assert ring[0] < ring[1]
 
 
 def test_a_collective_slows_the_product_that_hides_it() -> None:

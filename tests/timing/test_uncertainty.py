@@ -65,21 +65,19 @@ def test_one_number_alone_moves_the_time_to_its_own_ends() -> None:
 
 
 def test_independent_numbers_add_up_as_the_root_of_their_squares() -> None:
-    """3 and 4 make 5, above; below, what each gains."""
+    """Of the logarithms of what each alone does to the time: factors of 2^3 and 2^4 make 2^5, above and below."""
     spread = {"node_link_scale": 1.0, "network_scale": 1.0}
-    found = interval(lambda cluster, _: 3.0 * cluster.node_link_scale + 4.0 * cluster.network_scale, spread)
-    assert found.high_s == pytest.approx(7 + 5)
-    assert found.low_s == pytest.approx(7 - 5 / 2)
+    found = interval(lambda cluster, _: cluster.node_link_scale**3 * cluster.network_scale**4, spread)
+    assert found.high_s == pytest.approx(2.0**5)
+    assert found.low_s == pytest.approx(2.0**-5)
 
 
 def test_what_operators_share_moves_them_all_at_once() -> None:
-    """Four equal terms: four times the width where one number serves them all, twice where each has its own."""
-    spread = dict.fromkeys(SCALES, 0.2)
+    """Four equal terms: twice the width where one number serves them all, to first order, of that where each has its own."""
+    spread = dict.fromkeys(SCALES, 0.02)
     shared = interval(lambda cluster, _: 4.0 * cluster.network_scale, spread)
     apart = interval(lambda cluster, _: sum(getattr(cluster, name) / getattr(CLUSTER, name) for name in SCALES), spread)
-    alone = interval(lambda cluster, _: 1.0 * cluster.network_scale, spread)
-    assert half_width(shared) == pytest.approx(4 * half_width(alone))
-    assert half_width(apart) == pytest.approx(2 * half_width(alone))
+    assert half_width(shared) == pytest.approx(half_width(apart) * len(SCALES) ** 0.5, rel=0.02)
 
 
 def test_a_time_that_either_end_makes_longer_is_not_shorter_at_either() -> None:
@@ -124,7 +122,7 @@ def test_a_prediction_names_what_makes_it_unsure() -> None:
 
 
 def test_the_interval_of_a_prediction_is_that_of_predictions_at_the_ends() -> None:
-    """Each uncertain number moved by hand, one prediction after the other, and their squares added up."""
+    """Each uncertain number moved by hand, one prediction after the other, and their squares of their logarithms added up."""
     cluster = cluster_preset("dgx-h100")
     found = predicted(cluster)
     gained: Numeric = 0.0
@@ -135,11 +133,17 @@ def test_the_interval_of_a_prediction_is_that_of_predictions_at_the_ends() -> No
                 predicted(moved(cluster, {path: factor}, "cluster."), moved(STACK, {path: factor}, "stack.")).iteration_time_s
                 for factor in (1 + spread, 1 / (1 + spread))
             ]
-            gained += max(found.iteration_time_s - min(times), 0.0) ** 2
-            lost += max(max(times) - found.iteration_time_s, 0.0) ** 2
+            gained += np.log(max(found.iteration_time_s / min(times), 1.0)) ** 2
+            lost += np.log(max(max(times) / found.iteration_time_s, 1.0)) ** 2
     low_s, high_s = found.iteration_time_interval_s
-    assert low_s == pytest.approx(found.iteration_time_s - gained**0.5, rel=1e-12)
-    assert high_s == pytest.approx(found.iteration_time_s + lost**0.5, rel=1e-12)
+    assert low_s == pytest.approx(found.iteration_time_s * np.exp(-(gained**0.5)), rel=1e-12)
+    assert high_s == pytest.approx(found.iteration_time_s * np.exp(lost**0.5), rel=1e-12)
+
+
+def test_no_interval_reaches_below_nothing() -> None:
+    """However wide: gains multiply."""
+    found = interval(lambda cluster, _: 1.0 / (cluster.compute_scale * cluster.network_scale), dict.fromkeys(SCALES, 3.0))
+    assert 0 < found.low_s < found.high_s
 
 
 def test_the_time_itself_is_that_without_any_spread() -> None:
