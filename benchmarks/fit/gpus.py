@@ -141,6 +141,7 @@ class GpuFits:
             moved = memory_bound.moved_range(self.tables.norms(twin or self.name))
             result[kernel_class] = memory_bound.coefficients(fits["forward"], fits["backward"], basis=basis, moved=moved)
             what = f"{kernel_class} RMSNorm of 2-byte numbers on {twin or self.name}"
+            sources[f"memory_bound.{kernel_class}.evidence"] = "the norms in those tables"
             for direction, prefix in (("forward", ""), ("backward", "backward_")):
                 for number in ("fixed_s", "efficiency"):
                     key = f"memory_bound.{kernel_class}.{prefix}{number}"

@@ -127,10 +127,10 @@ def test_both_directions_of_attention_have_evidence_of_their_own() -> None:
 
 
 def test_collectives_over_nodes_are_as_sure_as_the_number_of_nodes() -> None:
-    """96 lone GPUs of as many nodes lie between 64 and 128; 8 of a node were measured."""
+    """96 lone GPUs of as many nodes lie between 64 and 128; 8 of a node were measured, at sizes on both sides of this one."""
     words = {each.operator.name: each.confidence for each in entries(RAMP_STAGE)}
     assert words["optimizer.reduce_gradients"] == "interpolated"
-    assert words["layer.attention.qkv.gather"] == "measured"
+    assert words["layer.attention.qkv.gather"] == "interpolated"
     few = {
         each.operator.name: each.confidence for each in entries(replace(RAMP_STAGE, data_parallel=64, global_batch_size=256))
     }
