@@ -29,6 +29,7 @@ class SoftwareStack(Spec):
     fp8_clock_scale: Numeric = number("ratio", above=0, maximum=2)  # the same for 8-bit products
     unlisted_work: Numeric = number("ratio", above=0)  # time of a pass over that of its operators: 1 where they are all it runs
     fused_attention: bool = flag()
+    fused_softmax: bool = flag()  # scale, mask and softmax of unfused attention in one kernel
     norm_kernels: str = choice(*NORM_CLASSES)  # one kernel written for norms, what a compiler makes of them, or PyTorch's own
     fused_rotary: bool = flag()  # one kernel for queries and keys each, against the chain of eager operators
     fused_activation: bool = flag()  # GELU and the gated ones

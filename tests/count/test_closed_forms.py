@@ -299,3 +299,19 @@ def test_attention_has_the_kv_heads_of_its_rank() -> None:
     assert np.array_equal(np.asarray(core.kv_heads), [8, 2, 1, 1])
     assert np.array_equal(np.asarray(core.heads), [32, 8, 4, 2])
     assert core.causal
+
+
+def test_an_eager_softmax_moves_a_score_five_times_as_often_as_a_fused_one() -> None:
+    """Scale, mask, fp32 and cast are passes of their own; backwards four times."""
+    found = {}
+    for fused in (True, False):
+        stack = replace(stack_preset("megatron-lm"), fused_softmax=fused)
+        layout = replace(EVERY_DEGREE, tensor_parallel=1)
+        found[fused] = [
+            op
+            for op in iteration(GPT3, layout, stack).layer.operators
+            if op.name == "layer.attention.softmax" and isinstance(op, MemoryBound)
+        ]
+    ratios = [eager.moved_bytes / once.moved_bytes for eager, once in zip(found[False], found[True], strict=True)]
+    assert [float(np.max(ratio)) for ratio in ratios] == [5.0, 4.0]
+    assert np.array_equal(found[False][0].saved_bytes, 3 * found[True][0].saved_bytes)
