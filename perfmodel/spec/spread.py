@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
-from functools import cache
+from functools import cache, lru_cache
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -105,13 +105,31 @@ def both_ends(spreads: Mapping[str, Numeric], dimensions: int) -> dict[str, Nume
 
 def most_dimensions(*specs: Spec) -> int:
     """The largest number of axes of any number in `specs`: how many axes a result over all of them can have."""
-    most = 0
-    for spec in specs:
-        for entry in fields(spec):  # type: ignore[arg-type]
-            value = getattr(spec, entry.name)
-            if isinstance(rule_of(entry), Part):
-                most = max(most, most_dimensions(*(member for _, member in _members(value))))
-            else:
-                numbers = value.values() if isinstance(value, Mapping) else (value,)
-                most = max(most, *(number.ndim for number in numbers if isinstance(number, np.ndarray)), 0)
+    return max((_nested_dimensions(spec) if _parts_of(spec) else _own_dimensions(spec) for spec in specs), default=0)
+
+
+@lru_cache(maxsize=4)
+def _nested_dimensions(spec: Spec) -> int:
+    """Of a spec that holds others: the same cluster and stack serve prediction after prediction."""
+    members = [member for name in _parts_of(spec) for _, member in _members(getattr(spec, name))]
+    return max(_own_dimensions(spec), most_dimensions(*members))
+
+
+def _parts_of(spec: Spec) -> tuple[str, ...]:
+    kind: type = type(spec)
+    return _parts(kind)
+
+
+@cache
+def _parts(kind: type) -> tuple[str, ...]:
+    return tuple(entry.name for entry in fields(kind) if isinstance(rule_of(entry), Part))
+
+
+def _own_dimensions(spec: Spec) -> int:
+    most, parts = 0, _parts_of(spec)
+    for name in spec.__dataclass_fields__:  # type: ignore[attr-defined]
+        value = getattr(spec, name)
+        if name not in parts and not isinstance(value, int | float | str):
+            numbers = value.values() if isinstance(value, Mapping) else (value,)
+            most = max(most, *(number.ndim for number in numbers if isinstance(number, np.ndarray)), 0)
     return most
