@@ -18,6 +18,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from benchmarks.fit.memory_bound import CAST_BYTES
+from benchmarks.fit.products import large_and_slices
 from benchmarks.fit.tables import SHAPE
 from perfmodel.count.operators import Matmul, MemoryBound
 from perfmodel.errors import InputError, PerfmodelError
@@ -71,8 +72,7 @@ def main() -> None:
         scale, plain, scaled = best_scale(table, chosen.gpu, chosen.precision)
     except PerfmodelError as error:
         sys.exit(f"check_kernels: {error}")
-    large = ((table.m >= 2048) & (table.m <= 16384) & (table.n >= 1024) & (table.k >= 1024)).to_numpy()
-    slices = ((table.m >= 512) & (table.m <= 16384) & (table[["n", "k"]].min(axis=1).between(256, 1023))).to_numpy()
+    large, slices = large_and_slices(*(table[column].to_numpy(dtype=float) for column in SHAPE))
     print(f"compute scale of least median error: {scale:.3f}")
     for name, rows in (("n, k >= 1024, m 2048-16384", large), ("slices, n or k 256-1023", slices), ("all", large | True)):
         if rows.any():

@@ -3,7 +3,7 @@
     python -m benchmarks.fit --tables FOLDER                                     # every GPU and link
     python -m benchmarks.fit h100-sxm-80gb nvlink-h100 --tables FOLDER --output /tmp/profiles
 
-Products, collectives, serving attention and casts come from the package aiconfigurator-core; training attention and norms
+Products, collectives, 8-bit casts and serving attention come from the package aiconfigurator-core; training attention and norms
 from FOLDER (cudnn_sdpa_fwd_bwd.csv.gz, cudnn_norms_fwd_bwd.csv.gz: NVIDIA cudnn-frontend's benchmark results).
 """
 
@@ -22,7 +22,7 @@ from benchmarks.fit.figures import rate_figure
 from benchmarks.fit.gpus import GpuFits
 from benchmarks.fit.network import network_profile
 from benchmarks.fit.profile import write_profile
-from benchmarks.fit.tables import NAMES, Folder, FolderFirst, Package, Records
+from benchmarks.fit.tables import AIC_SOURCE, NAMES, RECORDS_SOURCE, Folder, FolderFirst, Package, Records
 from perfmodel.errors import InputError, PerfmodelError, did_you_mean
 from perfmodel.exchange.presets import DATA, cluster_preset
 
@@ -41,9 +41,10 @@ def write_link(link: str, package: Package, records: Records | None, output: Pat
     """Fit one link and write its collectives."""
     gpu, cluster = LINKS[link]
     tables = {name: package.collectives(name) for name in NAMES}
+    source = AIC_SOURCE
     if records and len(records.collectives()):
-        tables[gpu] = records.collectives()
-    write_profile(output / "collectives" / f"{link}.yaml", link_profile(link, gpu, tables, cluster_preset(cluster)))
+        tables[gpu], source = records.collectives(), RECORDS_SOURCE
+    write_profile(output / "collectives" / f"{link}.yaml", link_profile(link, gpu, tables, cluster_preset(cluster), source))
 
 
 def write_gpu(fits: GpuFits, output: Path, pictures: Path) -> None:

@@ -1,4 +1,4 @@
-"""Fits collectives: one law a kind for groups of any size inside a node, and the network's on published points."""
+"""Fits collectives: one law a kind for groups of any size inside a node."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import pandas as pd
 
 from benchmarks.fit.profile import source_entry
 from benchmarks.fit.regression import Fit, Floats, Free, fit_of_few
-from benchmarks.fit.tables import AIC_SOURCE
+from benchmarks.fit.tables import AIC_SOURCE, Source
 from perfmodel.count.operators import Collective
 from perfmodel.spec.coefficients import CollectiveCoefficients, NodeCollectives, SwitchCoefficients
-from perfmodel.spec.hardware import Cluster, NodeLink
+from perfmodel.spec.hardware import Cluster
 from perfmodel.spec.layout import ProcessGroup
 from perfmodel.timing.collectives import node_collective_time_s
 
@@ -65,12 +65,9 @@ def _with(cluster: Cluster, values: Mapping[str, Any], *, switched: bool) -> Clu
     switch = SwitchCoefficients(ranks=2, **values) if switched else None
     rings: dict[str, Any] = dict.fromkeys(KINDS, ring)
     known = NodeCollectives(name="fit", **rings, switch_reduce=switch)
-    node = replace(cluster.links.node, collectives=known, measured_bandwidth_bytes_per_s=_rate(cluster.links.node))
+    link = cluster.links.node
+    node = replace(link, collectives=known, measured_bandwidth_bytes_per_s=link.bandwidth_bytes_per_s)
     return replace(cluster, links=replace(cluster.links, node=node), node_link_scale=1.0)
-
-
-def _rate(link: NodeLink) -> Any:
-    return link.bandwidth_bytes_per_s
 
 
 def fit_node(rows: pd.DataFrame, gpu: str, cluster: Cluster) -> tuple[dict[str, Any], dict[str, Fit]]:
@@ -98,7 +95,9 @@ def _large_error(fit: Fit) -> dict[str, float]:
     return fit.held_out_error(fit.measured_s >= LARGE / 4e11)
 
 
-def link_profile(link: str, gpu: str, tables: Mapping[str, pd.DataFrame], cluster: Cluster) -> dict[str, Any]:
+def link_profile(
+    link: str, gpu: str, tables: Mapping[str, pd.DataFrame], cluster: Cluster, source: Source = AIC_SOURCE
+) -> dict[str, Any]:
     """The mapping of perfmodel/data/collectives for one kind of link; `tables` maps a GPU to its measured collectives."""
     rows = node_rows(tables[gpu])
     lent = BORROWED.get(gpu)
@@ -107,8 +106,10 @@ def link_profile(link: str, gpu: str, tables: Mapping[str, pd.DataFrame], cluste
         rows = pd.concat([rows, more[more.ranks > rows.ranks.max()]])
     coefficients, fits = fit_node(rows, gpu, cluster)
     what = "nccl-tests in half precision, median of the versions of NCCL" + (f"; groups of 8 on {lent}" if lent else "")
+    if source is not AIC_SOURCE:
+        what = f"median over the records of each size; {what.partition('; ')[2]}".removesuffix("; ")
     sources: dict[str, Any] = {
-        kind: source_entry(AIC_SOURCE, fit, what=what, errors={"all": fit.held_out_error(), "large": _large_error(fit)})
+        kind: source_entry(source, fit, what=what, errors={"all": fit.held_out_error(), "large": _large_error(fit)})
         for kind, fit in fits.items()
     }
     if "switch_reduce" in fits:

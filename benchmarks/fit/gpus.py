@@ -14,9 +14,9 @@ from benchmarks.fit.profile import source_entry
 from benchmarks.fit.regression import Fit
 from benchmarks.fit.tables import AIC_SOURCE, CUDNN_NAMES, CUDNN_SOURCE, RECORDS_SOURCE, Folder, Package, Records
 from perfmodel.exchange.presets import gpu_preset
+from perfmodel.spec.coefficients import NORM_CLASSES
 from perfmodel.spec.hardware import Gpu
 
-MEASURED_CLASSES: Final = ("fused", "compiled", "eager")
 # a new kernel of the same chip, on other days: half of 90 % of the errors of a law on tables that it was not fitted on
 CARRIED_SPREAD: Final = 0.10
 LEAST_ATTENTION_SPREAD: Final = 0.04  # tables of a few shapes of one model understate the error on other shapes
@@ -26,7 +26,7 @@ OPTIMIZER_SPREAD: Final = 0.20
 
 @dataclass(frozen=True)
 class GpuFits:
-    """All fits of one GPU; `tables` holds the training kernels, None where only serving tables are at hand."""
+    """All fits of one GPU; `tables` holds the training kernels, `package` the serving ones."""
 
     name: str
     package: Package
@@ -79,7 +79,7 @@ class GpuFits:
         twin = memory_bound.TWINS.get(self.name)
         if twin:
             return self.other(twin).norms
-        return memory_bound.fit_norms(self.tables.norms(self.name), self.name, self.gpu)
+        return memory_bound.fit_norms(self.tables.norms(self.name), self.gpu)
 
     def other(self, name: str) -> GpuFits:
         """The fits of another GPU from the same tables."""
@@ -135,7 +135,7 @@ class GpuFits:
     def _memory_bound(self, sources: dict[str, Any]) -> dict[str, Any]:
         twin = memory_bound.TWINS.get(self.name)
         result = {}
-        for kernel_class in MEASURED_CLASSES:
+        for kernel_class in NORM_CLASSES:
             fits = self.norms[kernel_class]
             basis = "transferred" if twin else "measured"
             moved = memory_bound.moved_range(self.tables.norms(twin or self.name))

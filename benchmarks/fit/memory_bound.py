@@ -19,18 +19,16 @@ PASSES: Final = {"forward": 2, "backward": 3}  # over a stream of 2-byte numbers
 CAST_SPREAD: Final = 0.3  # these are PyTorch's casts; Transformer Engine fuses its own with the norm or the transpose, or not
 NARROWEST: Final = 2048  # columns; narrower norms belong to attention heads
 CACHE_SHARE: Final = 0.3  # streams below this share of the cache are not timed by the memory
-CAST_BYTES: Final = (
-    5  # a cast with a scale of the moment, as the tables of 8-bit products have it, reads 2 bytes twice and writes 1
-)
+# a cast with a scale of the moment, as the tables of 8-bit products have it, reads 2 bytes twice and writes 1
+CAST_BYTES: Final = 5
 TWINS: Final = {"h100-sxm-80gb": "h200-sxm-141gb", "b200": "gb200", "a100-sxm-80gb": "h200-sxm-141gb"}
-CACHE_BYTES: Final = {"h200-sxm-141gb": 50e6, "gb200": 126e6}
 
 
-def fit_norms(table: pd.DataFrame, name: str, gpu: Gpu) -> dict[str, dict[str, Fit]]:
+def fit_norms(table: pd.DataFrame, gpu: Gpu) -> dict[str, dict[str, Fit]]:
     """The fit of each class and direction, each shape held out once."""
     wide = table[table["columns"] >= NARROWEST]
     stream = 2.0 * wide.rows * wide["columns"]
-    wide = wide[stream > CACHE_SHARE * CACHE_BYTES[name]]
+    wide = wide[stream > CACHE_SHARE * float(gpu.cache_bytes)]
     fits: dict[str, dict[str, Fit]] = {}
     for kernel_class in sorted(set(wide.kernel_class)):
         of_class = wide[wide.kernel_class == kernel_class]
@@ -52,20 +50,19 @@ def fit_stream(rows: pd.DataFrame, gpu: Gpu, *, moved: Any, shape: list[str]) ->
     return fit_of_few(seconds, FREE, rows.seconds.to_numpy(dtype=float), rows.groupby(shape).ngroup().to_numpy())
 
 
-def coefficients(forward: Fit, backward: Fit | None = None, *, basis: str = "measured", moved: str = "") -> dict[str, Any]:
-    """The mapping of one class; a class of one direction serves both. Its spread is the error on shapes not seen."""
-    back = backward or forward
+def coefficients(forward: Fit, backward: Fit, *, basis: str, moved: str) -> dict[str, Any]:
+    """The mapping of one class; `moved` is the range of bytes measured. Its spread is the error on shapes not seen."""
     return {
         "fixed_s": forward.found["fixed_s"],
         "efficiency": forward.found["efficiency"],
-        "backward_fixed_s": back.found["fixed_s"],
-        "backward_efficiency": back.found["efficiency"],
-        "evidence": {"basis": basis, "sizes": {"moved_bytes": moved}} if moved else {"basis": basis},
+        "backward_fixed_s": backward.found["fixed_s"],
+        "backward_efficiency": backward.found["efficiency"],
+        "evidence": {"basis": basis, "sizes": {"moved_bytes": moved}},
         "spread": {
             "fixed_s": forward.spread.get("fixed_s", 0.0),
             "efficiency": forward.held_out_error()["p90"],
-            "backward_fixed_s": back.spread.get("fixed_s", 0.0),
-            "backward_efficiency": back.held_out_error()["p90"],
+            "backward_fixed_s": backward.spread.get("fixed_s", 0.0),
+            "backward_efficiency": backward.held_out_error()["p90"],
         },
     }
 

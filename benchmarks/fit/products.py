@@ -88,6 +88,12 @@ class ProductFit:
         return {"large": self.fit.held_out_error(self.large), "slices": self.fit.held_out_error(self.slices)}
 
 
+def large_and_slices(m: Floats, n: Floats, k: Floats) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Which products are large (n, k >= 1024, m 2048 to 16384), and which slices of tensor parallelism (n or k 256 to 1023)."""
+    least = np.minimum(n, k)
+    return (m >= 2048) & (m <= 16384) & (least >= 1024), (m >= 512) & (m <= 16384) & (least >= 256) & (least < 1024)
+
+
 def fit_products(table: pd.DataFrame, gpu: Gpu, precision: str) -> ProductFit:
     """The law of one precision. The target is the median over libraries: they call the same kernels, on other days.
 
@@ -125,8 +131,7 @@ def fit_products(table: pd.DataFrame, gpu: Gpu, precision: str) -> ProductFit:
         begun = {name: replace(each, start=_inside(each, start.get(name, each.start))) for name, each in free.items()}
         fits.append(fit(equation, begun, seconds, pairs))
     best = min(fits, key=lambda each: each.cost)
-    large = (m >= 2048) & (m <= 16384) & (n >= 1024) & (k >= 1024)
-    slices = (m <= 16384) & ((n < 1024) | (k < 1024))
+    large, slices = large_and_slices(m, n, k)
     return ProductFit(fit=best, rows=rows, large=large, slices=slices, tiles=_chosen_tiles(equation, best))
 
 

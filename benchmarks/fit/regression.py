@@ -7,7 +7,7 @@ held out: all rows of a shape go together, because neighbours of a row that was 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -73,7 +73,17 @@ def fit(
     groups: NDArray[Any],
 ) -> Fit:
     """The coefficients named in `free` that make `equation` (seconds of every row) nearest to `measured_s`."""
-    out = held_out(groups)
+    return _fit_without(equation, free, measured_s, groups, held_out(groups))
+
+
+def _fit_without(
+    equation: Callable[[Mapping[str, Any]], Floats],
+    free: Mapping[str, Free],
+    measured_s: Floats,
+    groups: NDArray[Any],
+    out: NDArray[np.bool_],
+) -> Fit:
+    """The fit of the rows that are not `out`, and its predictions of all."""
     values, found, residual = _least(equation, free, measured_s, out)
     return Fit(
         found=values,
@@ -93,22 +103,13 @@ def fit_of_few(
     groups: NDArray[Any],
 ) -> Fit:
     """The same for a small table: every group is held out once, and the coefficients are those of all rows."""
-    nothing = np.zeros(len(measured_s), dtype=bool)
-    values, found, residual = _least(equation, free, measured_s, nothing)
+    of_all = _fit_without(equation, free, measured_s, groups, np.zeros(len(measured_s), dtype=bool))
     predicted_s = np.zeros(len(measured_s))
     for group in np.unique(groups):
         out = groups == group
         without, *_ = _least(equation, free, measured_s, out)
         predicted_s[out] = np.asarray(equation(without))[out]
-    return Fit(
-        found=values,
-        spread=_spread(list(free), found.x, found.jac, residual, groups),
-        predicted_s=predicted_s,
-        measured_s=measured_s,
-        out=~nothing,
-        cost=float(found.cost),
-        at_bounds=tuple(name for name in free if _at_bound(free[name], values[name])),
-    )
+    return replace(of_all, predicted_s=predicted_s, out=~of_all.out)
 
 
 def _at_bound(free: Free, value: float) -> bool:

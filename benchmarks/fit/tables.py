@@ -87,7 +87,7 @@ class Package:
         return _collectives(tables.assign(payload_bytes=tables.message_size * 2, seconds=tables.latency / 1e3))
 
     def attention(self, gpu: str) -> pd.DataFrame:
-        """Forward attention of serving libraries: causal prefill, and encoders without a mask. The columns of ATTENTION."""
+        """Forward attention of serving libraries: causal prefill, and encoders without a mask."""
         causal = [self._attention(table, "causal") for table in self._tables(gpu, "attention", "context_attention")]
         full = [self._attention(table, "none") for table in self._tables(gpu, "encoder_attention", "encoder_attention")]
         return pd.concat([*causal, *full])
@@ -148,7 +148,7 @@ class Folder:
         )
 
     def training_attention(self, gpu: str) -> pd.DataFrame:
-        """cuDNN's forward and backward attention in bf16 without a window: the columns of ATTENTION."""
+        """cuDNN's forward and backward attention in bf16 without a window."""
         table = self._read("cudnn_sdpa_fwd_bwd")
         table = table[(table.gpu_name == CUDNN_NAMES.get(gpu, "")) & (table.data_type == "bfloat16")]
         table = table[table.sliding_window_size.isna() & ~table.deterministic_bwd & (table.q_seqlen == table.kv_seqlen)]

@@ -18,7 +18,7 @@ from benchmarks.fit.collectives import fit_kind, link_profile, node_rows
 from benchmarks.fit.network import network_profile
 from benchmarks.fit.profile import source_entry, write_profile
 from benchmarks.fit.regression import Fit, Floats, Free, fit, fit_of_few, held_out, spread_of_sums
-from benchmarks.fit.tables import AIC_SOURCE, Package
+from benchmarks.fit.tables import AIC_SOURCE, RECORDS_SOURCE, Package
 from perfmodel.count.operators import FORWARD, Collective, FusedAttention, Matmul
 from perfmodel.errors import InputError
 from perfmodel.exchange.documents import read_mapping
@@ -229,16 +229,16 @@ def norms_of(rows: int, columns: int, seconds: float) -> pd.DataFrame:
 
 def test_norms_are_fitted_as_a_start_and_a_stream() -> None:
     """4 bytes a number forward, 6 backward; narrow norms, and those that fit in the cache, have no say."""
-    name = "h200-sxm-141gb"
-    gpu = gpu_preset(name)
+    gpu = gpu_preset("h200-sxm-141gb")
     shapes = [(rows, columns) for rows in (16384, 32768, 65536) for columns in (2048, 4096, 8192)]
     wide = [norms_of(rows, columns, 0.0) for rows, columns in shapes]
     table = pd.concat(wide, ignore_index=True)
     moved_bytes = table.rows * table["columns"] * table.direction.map({"forward": 4.0, "backward": 6.0})
     table["seconds"] = 5e-6 + moved_bytes / (0.8 * gpu.memory_bandwidth_bytes_per_s)
     absurd = [norms_of(10**6, 128, 1.0), norms_of(16, 4096, 1.0)]
-    fits = memory_bound.fit_norms(pd.concat([table, *absurd], ignore_index=True), name, gpu)
-    found = memory_bound.coefficients(fits["fused"]["forward"], fits["fused"]["backward"])
+    fits = memory_bound.fit_norms(pd.concat([table, *absurd], ignore_index=True), gpu)
+    fused = fits["fused"]
+    found = memory_bound.coefficients(fused["forward"], fused["backward"], basis="measured", moved="")
     assert found["fixed_s"] == pytest.approx(5e-6, rel=1e-3)
     assert (found["efficiency"], found["backward_efficiency"]) == pytest.approx((0.8, 0.8), rel=1e-3)
     assert found["spread"]["efficiency"] < 1e-3
@@ -281,6 +281,8 @@ def test_the_shipped_collectives_are_what_the_installed_tables_give() -> None:
     pytest.importorskip("aiconfigurator_core")
     tables = {H100: Package().collectives(H100)}
     again = link_profile("nvlink-h100", H100, tables, cluster_preset("dgx-h100"))
+    measured_here = link_profile("nvlink-h100", H100, tables, cluster_preset("dgx-h100"), RECORDS_SOURCE)
+    assert measured_here["sources"]["all_gather"]["table"] == RECORDS_SOURCE.table
     shipped, _ = read_preset("collectives", "nvlink-h100")
     assert numbers_of(again) == pytest.approx(numbers_of(shipped), rel=0.01)
 
