@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from perfmodel.count.data_parallel import buckets
 from perfmodel.count.iteration import Iteration, iteration, model_flop_per_token
 from perfmodel.count.memory import MemoryBytes, memory_bytes
 from perfmodel.count.operators import hardware_flop, model_flop
-from perfmodel.count.synchronisation import buckets
 from perfmodel.errors import InputError
 from perfmodel.spec.fields import Numeric, Truth
 from perfmodel.spec.hardware import Cluster
@@ -23,7 +23,8 @@ from perfmodel.spec.model import TransformerModel
 from perfmodel.spec.run import Run, Stage
 from perfmodel.spec.spread import most_dimensions
 from perfmodel.spec.stack import SoftwareStack
-from perfmodel.timing.schedule import PARTS, Breakdown, breakdown
+from perfmodel.timing.breakdown import PARTS, Breakdown
+from perfmodel.timing.schedule import breakdown
 from perfmodel.timing.uncertainty import Uncertainty, uncertainty, with_ends
 
 SECONDS_PER_DAY = 86400.0
@@ -124,7 +125,7 @@ def predict_stage(model: TransformerModel, cluster: Cluster, stack: SoftwareStac
 
     dimensions = most_dimensions(model, cluster, stack, layout)
     paths, moved_cluster, moved_stack = with_ends(cluster, stack, layout.precision, dimensions)
-    ends = breakdown(work, bucket, gpus=layout.gpus, cluster=moved_cluster, stack=moved_stack)
+    ends = breakdown(work, bucket, layout=layout, cluster=moved_cluster, stack=moved_stack)
     times_s = _with_first_axis(ends.total_s, 1 + 2 * len(paths), dimensions)
     parts = Breakdown(**{part: _as_it_stands(getattr(ends, part), dimensions) for part in PARTS})
     memory = memory_bytes(model, layout, stack, work)

@@ -118,7 +118,8 @@ def _equation(rows: pd.DataFrame, gpu: Gpu, name: str, kept: Mapping[str, float]
                 heads=part.heads.to_numpy(dtype=float),
                 kv_heads=part.kv_heads.to_numpy(dtype=float),
                 head_size=part.head_size.to_numpy(dtype=float),
-                sequence_length=part.sequence_length.to_numpy(dtype=float),
+                query_length=part.sequence_length.to_numpy(dtype=float),
+                key_length=part.sequence_length.to_numpy(dtype=float),
                 causal=causal,
                 precision="bf16",
             )

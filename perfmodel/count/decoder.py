@@ -10,16 +10,17 @@ the second all-reduces (Megatron-LM, arXiv:1909.08053; sequence parallelism, arX
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final, NamedTuple
 
+from perfmodel.count.attention import attention
+from perfmodel.count.blocks import Block, local
 from perfmodel.count.operators import (
+    ACTIVATION_BYTES,
     DATA_GRADIENT,
     FORWARD,
-    RECOMPUTE,
     WEIGHT_GRADIENT,
     Collective,
-    FusedAttention,
     Matmul,
     MemoryBound,
     Operator,
@@ -27,11 +28,9 @@ from perfmodel.count.operators import (
 )
 from perfmodel.count.parameters import into_mlp_size, kv_size_per_shard
 from perfmodel.spec.fields import Numeric
-from perfmodel.spec.layout import Layout, tensor_parallel_group
+from perfmodel.spec.layout import Layout, pipeline_parallel_group, tensor_parallel_group
 from perfmodel.spec.model import TransformerModel
 from perfmodel.spec.stack import SoftwareStack
-
-ACTIVATION_BYTES = 2  # bf16 and fp16
 
 
 class Traffic(NamedTuple):
@@ -59,27 +58,6 @@ EAGER_ACTIVATION: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Block:
-    """Forward operators and the backward operators that answer them, both in the order in which they run."""
-
-    forward: tuple[Operator, ...]
-    backward: tuple[Operator, ...]
-
-    def __add__(self, later: Block) -> Block:
-        return Block(forward=self.forward + later.forward, backward=later.backward + self.backward)
-
-    @property
-    def operators(self) -> tuple[Operator, ...]:
-        """Forward, then backward."""
-        return self.forward + self.backward
-
-
-def _local(operator: Matmul | FusedAttention | MemoryBound) -> Block:
-    """A block of one operator that needs no communication."""
-    return Block(forward=(operator,), backward=gradients(operator))
-
-
 class DecoderOperators:
     """Writes down the blocks of one model under one layout and stack; each method answers for one part of the layer."""
 
@@ -104,7 +82,7 @@ class DecoderOperators:
             self.norm("layer.attention.norm")
             + self.column_linear("layer.attention.qkv", columns=query + 2 * kv, useful=without_copies / (query + 2 * kv))
             + self.rotary(query + kv)
-            + self.attention(query, kv)
+            + attention(model, self.layout, self.stack, query=query, kv=kv)
             + self.row_linear("layer.attention.projection", inner=query)
             + self.residual("layer.attention.residual")
             + self.norm("layer.mlp.norm")
@@ -117,7 +95,7 @@ class DecoderOperators:
     def norm(self, name: str) -> Block:
         """Reads and writes the stream; backwards reads it and its gradient and writes one. Keeps its input."""
         stream = self.hidden_bytes / self.token_shards
-        return _local(
+        return local(
             MemoryBound(name=name, family="norm", moved_bytes=2 * stream, backward_bytes=3 * stream, saved_bytes=stream)
         )
 
@@ -125,7 +103,7 @@ class DecoderOperators:
         """Adds the branch to the stream (with dropout: writes and keeps a one-byte mask); backwards adds two gradients."""
         stream = self.hidden_bytes / self.token_shards
         mask = stream / ACTIVATION_BYTES if self.model.dropout else 0.0 * stream
-        return _local(MemoryBound(name=name, moved_bytes=3 * stream + mask, backward_bytes=3 * stream + mask, saved_bytes=mask))
+        return local(MemoryBound(name=name, moved_bytes=3 * stream + mask, backward_bytes=3 * stream + mask, saved_bytes=mask))
 
     def rotary(self, width: Numeric) -> Block:
         """Rotates queries and keys: one pass fused; eager, 11 passes of slice, negate, join, two products and a sum."""
@@ -133,7 +111,7 @@ class DecoderOperators:
             return Block(forward=(), backward=())
         passes, kernels = (2, 2) if self.stack.fused_rotary else (11, 12)
         moved = passes * ACTIVATION_BYTES * self.tokens * width
-        return _local(
+        return local(
             MemoryBound(
                 name="layer.attention.rotary",
                 moved_bytes=moved,
@@ -142,64 +120,6 @@ class DecoderOperators:
                 backward_kernels=kernels,
             )
         )
-
-    def attention(self, query: Numeric, kv: Numeric) -> Block:
-        """Scores, softmax and weighted sum: one fused kernel, or the score matrices in memory between five."""
-        kept = ACTIVATION_BYTES * self.tokens * (query + 2 * kv)
-        heads = query / self.model.head_size
-        if self.stack.fused_attention:
-            statistics = 4 * self.tokens * heads  # one fp32 log-sum a query
-            output = ACTIVATION_BYTES * self.tokens * query if self.eight_bit else 0  # else it is the projection's input
-            return _local(
-                FusedAttention(
-                    name="layer.attention.core",
-                    sequences=self.layout.micro_batch_size,
-                    heads=heads,
-                    kv_heads=kv / self.model.head_size,
-                    head_size=self.model.head_size,
-                    sequence_length=self.layout.sequence_length,
-                    precision=self.sixteen_bit,
-                    saved_bytes=kept + statistics + output,
-                )
-            )
-        return self._unfused_attention(heads, kept)
-
-    def _unfused_attention(self, heads: Numeric, kept: Numeric) -> Block:
-        """arXiv:2205.05198, section 4.1: 2 bytes of softmax, and with dropout 1 of mask and 2 of output, a score.
-
-        Eager, scale 4 bytes, mask 4, softmax into fp32 6, cast back 6; backwards cast 6, softmax 10, mask 4, scale 4. Both the
-        fp32 probabilities and their 16-bit copy are kept.
-        """
-        sequence = self.layout.sequence_length
-        batch = self.layout.micro_batch_size * heads
-        scores = batch * sequence * sequence
-        product = Matmul(
-            name="layer.attention.scores",
-            rows=sequence,
-            columns=sequence,
-            inner=self.model.head_size,
-            batch=batch,
-            has_weight=False,
-            precision=self.sixteen_bit,
-            saved_bytes=kept,
-        )
-        fused = self.stack.fused_softmax
-        softmax = MemoryBound(
-            name="layer.attention.softmax",
-            moved_bytes=(4 if fused else 20) * scores,
-            backward_bytes=(6 if fused else 24) * scores,
-            kernels=1 if fused else 4,
-            backward_kernels=1 if fused else 4,
-            saved_bytes=(2 if fused else 6) * scores,
-        )
-        dropout = MemoryBound(
-            name="layer.attention.dropout", moved_bytes=5 * scores, backward_bytes=5 * scores, saved_bytes=3 * scores
-        )
-        context = replace(
-            product, name="layer.attention.context", columns=self.model.head_size, inner=sequence, saved_bytes=0.0
-        )
-        block = _local(product) + _local(softmax)
-        return (block + _local(dropout) if self.model.dropout else block) + _local(context)
 
     def activation(self, ffn: Numeric) -> Block:
         """One kernel where the stack fuses it, else PyTorch's chain.
@@ -210,7 +130,7 @@ class DecoderOperators:
         fused = self.stack.fused_squared_relu if kind == "squared_relu" else self.stack.fused_activation
         traffic = (FUSED_ACTIVATION if fused else EAGER_ACTIVATION)[kind]
         one = ACTIVATION_BYTES * self.tokens * ffn
-        return _local(
+        return local(
             MemoryBound(
                 name="layer.mlp.activation",
                 moved_bytes=traffic.forward_passes * one,
@@ -330,6 +250,27 @@ class DecoderOperators:
             + Block(forward=(replace(exchange, repeats=3), loss), backward=gradients(loss))
         )
 
+    def boundary(self) -> Block:
+        """What one piece of the pipeline hands to the next: activations forwards, their gradients backwards.
+
+        Where all ranks of a tensor-parallel group hold the same, a stack may send a slice from each and join them in the next
+        node (arXiv:2104.04473, section 4.1).
+        """
+        sliced = self.stack.scatter_gather_pipeline and not self.layout.sequence_parallel
+        shards = self.tensor if sliced else self.token_shards
+        send = Collective(
+            name="pipeline.send_activations",
+            kind="point_to_point",
+            payload_bytes=self.hidden_bytes / shards,
+            group=pipeline_parallel_group(self.layout),
+        )
+        back = replace(send, name="pipeline.send_gradients", phase=DATA_GRADIENT)
+        if not sliced:
+            return Block(forward=(send,), backward=(back,))
+        join = self._collective("pipeline.join_activations", "all_gather", payload=self.hidden_bytes)
+        joined = replace(join, name="pipeline.join_gradients", phase=DATA_GRADIENT)
+        return Block(forward=(send, join), backward=(back, joined))
+
     def _product(self, name: str, *, columns: Numeric, inner: Numeric, useful: Numeric, eight_bit: bool) -> Matmul:
         precision = "fp8" if eight_bit else self.sixteen_bit
         return Matmul(
@@ -372,36 +313,8 @@ class DecoderOperators:
         With Transformer Engine's delayed scaling a cast is one pass: it reads 2 bytes, writes 1, and where the tensor is
         whole on the rank 1 more for the transpose that dW needs; a gathered tensor is transposed apart (1 read, 1 written).
         """
-        return _local(
+        return local(
             MemoryBound(
                 name=f"{name}.quantise", moved_bytes=forward, backward_bytes=backward, backward_kernels=2, family="cast"
             )
         )
-
-
-def with_recompute(layer: Block, mode: str) -> Block:
-    """The layer when `mode` of it is run again before its backward pass: none, selective (the attention core), full."""
-    if mode == "none":
-        return layer
-    again = [op for op in layer.forward if mode == "full" or is_attention_core(op)]
-    repeated = tuple(_again(op) for op in again)
-    if mode == "full":
-        return Block(forward=layer.forward, backward=repeated + layer.backward)
-    first = next(index for index, op in enumerate(layer.backward) if is_attention_core(op))
-    return Block(forward=layer.forward, backward=layer.backward[:first] + repeated + layer.backward[first:])
-
-
-def _again(operator: Operator) -> Operator:
-    if isinstance(operator, Collective):
-        partner = (operator.partner[0], RECOMPUTE) if operator.partner[0] else operator.partner
-        return replace(operator, phase=RECOMPUTE, partner=partner)
-    return replace(operator, phase=RECOMPUTE, saved_bytes=0.0)
-
-
-ATTENTION_CORE = ("core", "scores", "softmax", "dropout", "context")
-
-
-def is_attention_core(operator: Operator) -> bool:
-    """Whether `operator` works on queries, keys, values and scores alone: what selective recompute repeats."""
-    name = operator.name.removeprefix("layer.attention.")
-    return name in ATTENTION_CORE

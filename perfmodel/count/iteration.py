@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from perfmodel.count.decoder import Block, DecoderOperators, with_recompute
+import numpy as np
+
+from perfmodel.count.blocks import Block, with_recompute
+from perfmodel.count.decoder import DecoderOperators
 from perfmodel.count.operators import Operator
 from perfmodel.count.parameters import layer_weights
+from perfmodel.count.pipeline import PipelineStages, pipeline_stages
 from perfmodel.count.synchronisation import synchronisation_operators
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.layout import Layout
@@ -17,19 +21,35 @@ from perfmodel.spec.stack import SoftwareStack
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Iteration:
-    """One GPU's work. `embedding`, `layer` and `head` are one execution each; `layers` and `micro_batches` repeat them."""
+    """The work of one GPU of every pipeline stage.
+
+    `embedding`, `layer`, `plain_layer` and `head` are one execution each, `boundary` what passes from one piece of the pipeline
+    to the next. Of `layers` in all stages together, `plain_layers` are not run again.
+    """
 
     embedding: Block
     layer: Block
+    plain_layer: Block
     head: Block
+    boundary: Block
     synchronisation: tuple[Operator, ...]
+    stages: PipelineStages
     layers: Numeric
+    plain_layers: Numeric
+    boundaries: Numeric
     micro_batches: Numeric
+    pipeline_parallel: Numeric
 
     def executions(self) -> Iterator[tuple[Operator, Numeric]]:
-        """Every operator of the whole iteration with how often it runs, in the order of one micro-batch."""
-        layers = self.layers * self.micro_batches
-        blocks = ((self.embedding, self.micro_batches), (self.layer, layers), (self.head, self.micro_batches))
+        """Every operator with how often it runs on all pipeline stages together, in the order of one micro-batch."""
+        counts = (
+            (self.embedding, 1),
+            (self.layer, self.layers - self.plain_layers),
+            (self.plain_layer, self.plain_layers),
+            (self.boundary, self.boundaries),
+            (self.head, 1),
+        )
+        blocks = [(block, times * self.micro_batches) for block, times in counts if np.any(times)]
         for block, times in blocks:
             yield from ((operator, operator.repeats * times) for operator in block.forward)
         for block, times in reversed(blocks):
@@ -42,22 +62,31 @@ class Iteration:
         return tuple(replace(operator, repeats=repeats) for operator, repeats in self.executions())
 
     def fold(self, count: Callable[[tuple[Operator, ...]], Numeric]) -> Numeric:
-        """`count` of the whole iteration, from that of each block: micro_batches * (embedding + layers * layer + head)."""
-        layers = count(self.layer.operators) * self.layers
-        micro_batch = count(self.embedding.operators) + layers + count(self.head.operators)
-        return micro_batch * self.micro_batches + count(self.synchronisation)
+        """`count` of what a GPU does in its iteration, on average over the pipeline stages."""
+        layers = count(self.layer.operators) * (self.layers - self.plain_layers)
+        plain = count(self.plain_layer.operators) * self.plain_layers
+        micro_batch = count(self.embedding.operators) + layers + plain + count(self.head.operators)
+        return (micro_batch * self.micro_batches + count(self.synchronisation)) / self.pipeline_parallel
 
 
 def iteration(model: TransformerModel, layout: Layout, stack: SoftwareStack) -> Iteration:
-    """The operators of one iteration of `model` under `layout`, on every GPU alike (there are no pipeline stages yet)."""
+    """The operators of one iteration of `model` under `layout`."""
     write = DecoderOperators(model, layout, stack)
+    plain = write.layer()
+    again = 0 if layout.recompute_layers is None else layout.recompute_layers * layout.pipeline_parallel
     return Iteration(
         embedding=write.embedding(),
-        layer=with_recompute(write.layer(), layout.recompute),
+        layer=with_recompute(plain, layout.recompute, stack.selective_recompute),
+        plain_layer=plain,
         head=write.head(),
+        boundary=write.boundary(),
         synchronisation=synchronisation_operators(model, layout, stack),
+        stages=pipeline_stages(model, layout),
         layers=model.layers,
+        plain_layers=0 if layout.recompute_layers is None else np.maximum(model.layers - again, 0),
+        boundaries=layout.pipeline_parallel * layout.virtual_pipeline - 1,
         micro_batches=layout.micro_batches,
+        pipeline_parallel=layout.pipeline_parallel,
     )
 
 

@@ -1,27 +1,29 @@
-"""How many bytes one GPU needs at the peak of an iteration, part by part.
+"""How many bytes one GPU needs at the peak of an iteration, part by part, on the pipeline stage that needs most.
 
 Parameters, gradients and optimizer states are exact; activations are what the operators keep (the fold of count/operators
-over the list); the rest (framework, buffers, fragmentation) comes from the software stack's data. Ignored: the mask of
-the embedding's dropout, one byte a number of the stream (a thirty-fourth of one layer).
+over the list) times the micro-batches in flight; the rest (framework, buffers, fragmentation) comes from the software stack's
+data. Ignored: the mask of the embedding's dropout, one byte a number of the stream (a thirty-fourth of one layer).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Final
 
 import numpy as np
 
-from perfmodel.count.decoder import ACTIVATION_BYTES
+from perfmodel.count.blocks import SCORES, runs_again
+from perfmodel.count.data_parallel import gathered_bytes, layer_parameters, shards
 from perfmodel.count.iteration import Iteration
-from perfmodel.count.operators import Matmul, saved_bytes
-from perfmodel.count.parameters import shard_parameter_count
-from perfmodel.count.synchronisation import optimizer_shards
+from perfmodel.count.operators import ACTIVATION_BYTES, Matmul, saved_bytes
+from perfmodel.count.parameters import ParameterCount, stage_parameter_count
+from perfmodel.count.pipeline import PipelineStage, in_flight
 from perfmodel.spec.fields import Numeric
-from perfmodel.spec.layout import Layout
+from perfmodel.spec.layout import GATHERED, Layout
 from perfmodel.spec.model import TransformerModel
 from perfmodel.spec.stack import SoftwareStack
 
-SCORE_OPERATORS = ("layer.attention.softmax", "layer.attention.dropout")  # what selective recompute does not keep
+LAYERS_GATHERED: Final = 2  # the one that runs and the one that is fetched meanwhile
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,44 +49,87 @@ class MemoryBytes:
 
 
 def memory_bytes(model: TransformerModel, layout: Layout, stack: SoftwareStack, work: Iteration) -> MemoryBytes:
-    """The peak, reached when the backward pass begins: every layer's activations are held, and the logits with them."""
-    held = shard_parameter_count(model, tensor_parallel=layout.tensor_parallel)
-    shard = held.total
-    cast = 2 * (held.attention + held.mlp) if layout.precision == "fp8" else 0.0 * shard  # 8-bit weights and their transposes
+    """The peak of the worst pipeline stage."""
+    worst = stage_memory_bytes(model, layout, stack, work, work.stages.first)
+    for stage in (work.stages.middle, work.stages.last):
+        if np.any(stage.number) and np.any(np.asarray(layout.pipeline_parallel) > 1):
+            other = stage_memory_bytes(model, layout, stack, work, stage)
+            more = (other.total_bytes > worst.total_bytes) & (np.asarray(stage.number) > 0)
+            parts = {part.name: (getattr(other, part.name), getattr(worst, part.name)) for part in fields(worst)}
+            worst = MemoryBytes(**{name: np.where(more, *both) for name, both in parts.items()})
+    return worst
+
+
+def stage_memory_bytes(
+    model: TransformerModel, layout: Layout, stack: SoftwareStack, work: Iteration, stage: PipelineStage
+) -> MemoryBytes:
+    """The peak of one stage, when its backward pass begins: it holds its micro-batches in flight, the last stage the logits too."""
+    held = stage_parameter_count(model, stage, tensor_parallel=layout.tensor_parallel)
     logits = next(op for op in work.head.forward if isinstance(op, Matmul))
-    loss = stack.loss_peak_bytes * logits.rows * logits.columns
-    head = saved_bytes(work.head.forward)
+    loss = stage.head * stack.loss_peak_bytes * logits.rows * logits.columns
+    head = stage.head * saved_bytes(work.head.forward)
     # the loss is over when the first layer runs again: only what that needs beyond it adds to the peak
-    rerun = np.maximum(rerun_layer_bytes(model, layout, work) - loss - head, 0)
-    activations = activation_bytes(model, layout, work) + head + rerun
-    groups = (layout.tensor_parallel > 1) * 1.0 + (layout.data_parallel > 1) * 1.0
+    rerun = np.maximum(rerun_layer_bytes(model, layout, stack, work) - loss - head, 0)
+    activations = stage_activation_bytes(model, layout, stack, work, stage) + head + rerun
+    degrees = (layout.tensor_parallel, layout.data_parallel * layout.context_parallel, layout.pipeline_parallel)
+    groups: Numeric = sum(((np.asarray(degree) > 1) * 1.0 for degree in degrees), 0.0)
+    parameters, gradients = _weights_bytes(model, layout, stack, stage, held)
     return MemoryBytes(
-        parameters_bytes=shard * stack.parameter_bytes + cast,
-        gradients_bytes=shard * stack.gradient_bytes,
-        optimizer_bytes=shard / optimizer_shards(layout) * stack.optimizer_bytes,
+        parameters_bytes=parameters,
+        gradients_bytes=gradients,
+        optimizer_bytes=held.total / shards(layout, "optimizer") * stack.optimizer_bytes,
         activations_bytes=activations,
         loss_bytes=loss,
         communication_bytes=groups * stack.communication_buffer_bytes,
-        framework_bytes=stack.framework_bytes + 0.0 * shard,
+        framework_bytes=stack.framework_bytes + 0.0 * held.total,
         fragmentation_bytes=stack.fragmentation * (activations + loss),
     )
 
 
-def activation_bytes(model: TransformerModel, layout: Layout, work: Iteration) -> Numeric:
+def _weights_bytes(
+    model: TransformerModel, layout: Layout, stack: SoftwareStack, stage: PipelineStage, held: ParameterCount
+) -> tuple[Numeric, Numeric]:
+    """Parameters with their 8-bit copies, and gradients; of what is sharded, also what is whole at a time.
+
+    Whole at a time are two layers, and the matrices of the vocabulary, which do not belong to a layer.
+    """
+    whole = LAYERS_GATHERED * layer_parameters(model, layout, stage) + held.embedding + held.positions + held.head
+    gathered = np.asarray(shards(layout, "parameters")) > 1
+    sharded_gradients = np.asarray(shards(layout, "gradients")) > 1
+    parameters = held.total / shards(layout, "parameters") * stack.parameter_bytes
+    parameters = parameters + gathered * whole * gathered_bytes(layout, stack)
+    if layout.precision == "fp8" and layout.sharding not in GATHERED:
+        parameters = parameters + 2 * (held.attention + held.mlp)  # 8-bit weights and their transposes
+    gradients = held.total / shards(layout, "gradients") * stack.gradient_bytes
+    return parameters, gradients + sharded_gradients * whole * ACTIVATION_BYTES
+
+
+def stage_activation_bytes(
+    model: TransformerModel, layout: Layout, stack: SoftwareStack, work: Iteration, stage: PipelineStage
+) -> Numeric:
+    """What the layers of a stage keep of all its micro-batches in flight."""
+    again = rerun_layer_bytes(model, layout, stack, work)
+    layer = saved_bytes(work.layer.forward)
+    plain = work.plain_layers * stage.layers / work.layers
+    return in_flight(layout, stage) * (stage.layers * (layer - again) + plain * again)
+
+
+def activation_bytes(model: TransformerModel, layout: Layout, stack: SoftwareStack, work: Iteration) -> Numeric:
     """What all layers keep of one micro-batch, by recompute mode; s*b*h*(34 + 5*a*s/h)/t a layer without recompute or fusion.
 
-    Selective recompute keeps all but the scores, full recompute the input of each layer.
+    Selective recompute keeps all but the scores (or what a stack forms again), full recompute the input of each layer.
     Source: arXiv:2205.05198, section 4.
     """
-    return model.layers * (saved_bytes(work.layer.forward) - rerun_layer_bytes(model, layout, work))
+    return model.layers * (saved_bytes(work.layer.forward) - rerun_layer_bytes(model, layout, stack, work))
 
 
-def rerun_layer_bytes(model: TransformerModel, layout: Layout, work: Iteration) -> Numeric:
+def rerun_layer_bytes(model: TransformerModel, layout: Layout, stack: SoftwareStack, work: Iteration) -> Numeric:
     """What one layer forms again before its backward pass, and holds while that runs."""
     layer = saved_bytes(work.layer.forward)
-    if layout.recompute == "none":
-        return 0.0 * layer
-    if layout.recompute == "selective":
-        return saved_bytes(op for op in work.layer.forward if op.name in SCORE_OPERATORS) + 0.0 * layer
-    layer_input = ACTIVATION_BYTES * layout.tokens_per_micro_batch * model.hidden_size / layout.sequence_shards
-    return np.maximum(layer - layer_input, 0)
+    if layout.recompute == "full":
+        layer_input = ACTIVATION_BYTES * layout.tokens_per_micro_batch * model.hidden_size / layout.sequence_shards
+        return np.maximum(layer - layer_input, 0)
+    if layout.recompute == "selective" and stack.selective_recompute == "attention":
+        return saved_bytes(op for op in work.layer.forward if op.name in SCORES) + 0.0 * layer
+    chosen = runs_again(layout.recompute, stack.selective_recompute)
+    return saved_bytes(op for op in work.layer.forward if chosen(op)) + 0.0 * layer

@@ -19,6 +19,7 @@ DATA_GRADIENT = "data_gradient"
 WEIGHT_GRADIENT = "weight_gradient"
 RECOMPUTE = "recompute"
 OPTIMIZER = "optimizer"
+ACTIVATION_BYTES = 2  # bf16 and fp16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +59,11 @@ class Matmul:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FusedAttention:
-    """Attention that never writes its scores to memory: `sequences` x `heads` of queries over keys, causal or of all to all."""
+    """Attention that never writes its scores to memory: `sequences` x `heads` of queries over keys, causal or of all to all.
+
+    `counted` is how often the published convention, which takes the full square, counts each pair of this kernel: twice where
+    the kernel leaves out the half of the square that the mask hides.
+    """
 
     name: str
     phase: str = FORWARD
@@ -67,18 +72,21 @@ class FusedAttention:
     heads: Numeric
     kv_heads: Numeric
     head_size: Numeric
-    sequence_length: Numeric
+    query_length: Numeric
+    key_length: Numeric
     causal: bool = True
+    counted: Numeric = 1.0
     precision: str
     saved_bytes: Numeric = 0.0
 
     @property
     def flop(self) -> Numeric:
-        """Both products of the forward pass over the full square, 4 * b * s^2 * width; twice that backwards.
+        """Both products of the forward pass over the full square, 4 * b * queries * keys * width; twice that backwards.
 
         The published convention does not halve it for causality, nor count the scores that the backward kernel forms again.
         """
-        forward = 4.0 * self.sequences * self.sequence_length * self.sequence_length * self.heads * self.head_size
+        pairs = self.sequences * self.heads * self.query_length * self.key_length * self.counted
+        forward = 4.0 * pairs * self.head_size
         return 2.0 * forward if self.phase == DATA_GRADIENT else forward
 
     @property

@@ -5,10 +5,12 @@ Symbols: L layers, h hidden_size, q query_size, v kv_size, f ffn_hidden_size, V 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
 
+from perfmodel.count.pipeline import PipelineStage
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.model import TransformerModel
 
@@ -58,6 +60,36 @@ def shard_parameter_count(model: TransformerModel, *, tensor_parallel: Numeric) 
     )
 
 
+def stage_parameter_count(model: TransformerModel, stage: PipelineStage, *, tensor_parallel: Numeric) -> ParameterCount:
+    """The same for one pipeline stage: its share of the layers, and the matrices of the vocabulary where it holds them.
+
+    Tied embeddings lie on the first stage and, where that is another one, on the last.
+    """
+    shard = shard_parameter_count(model, tensor_parallel=tensor_parallel)
+    share = stage.layers / model.layers
+    norm = _norm_size(model)
+    copy = shard.embedding * (1 - stage.embedding) if model.tied_embeddings else shard.head
+    return ParameterCount(
+        embedding=stage.embedding * shard.embedding,
+        positions=stage.embedding * shard.positions,
+        attention=share * shard.attention,
+        mlp=share * shard.mlp,
+        norms=share * (shard.norms - norm) + stage.head * norm,
+        head=stage.head * copy,
+    )
+
+
+def most_parameters(counts: Sequence[ParameterCount]) -> ParameterCount:
+    """The count with the largest total."""
+    most = counts[0]
+    for count in counts[1:]:
+        larger = np.asarray(count.total > most.total)
+        most = ParameterCount(
+            **{part.name: np.where(larger, getattr(count, part.name), getattr(most, part.name)) for part in fields(most)}
+        )
+    return most
+
+
 def kv_size_per_shard(model: TransformerModel, tensor_parallel: Numeric) -> Numeric:
     """Width of the key heads that one rank computes: max(kv_heads / t, 1) heads."""
     return np.maximum(model.kv_heads / tensor_parallel, 1) * model.head_size
@@ -78,7 +110,7 @@ def into_mlp_size(model: TransformerModel) -> Numeric:
 def _count(model: TransformerModel, *, tensor_parallel: Numeric, kv_size: Numeric, vocab_size: Numeric) -> ParameterCount:
     hidden, query = model.hidden_size, model.query_size
     attention_weights, mlp_weights = layer_weights(model, kv_size=kv_size)
-    norm = 2 * hidden if model.norm == "layernorm" else hidden
+    norm = _norm_size(model)
     attention = attention_weights / tensor_parallel
     mlp = mlp_weights / tensor_parallel
     if model.biases:  # a column-parallel bias is split with its columns, a row-parallel one is whole on every rank
@@ -93,3 +125,7 @@ def _count(model: TransformerModel, *, tensor_parallel: Numeric, kv_size: Numeri
         norms=model.layers * 2 * norm + norm,
         head=0 if model.tied_embeddings else vocabulary_matrix,
     )
+
+
+def _norm_size(model: TransformerModel) -> Numeric:
+    return 2 * model.hidden_size if model.norm == "layernorm" else model.hidden_size

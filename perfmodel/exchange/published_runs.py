@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -40,6 +40,7 @@ DEFAULTS: Final = {
 }
 ATTENTION_KERNELS: Final = {"flash": "fused", "fused": "fused", "unfused": "unfused"}
 STACK_DEFAULTS: Final = ("sequence_parallel", "sharding")  # what the training software does when its user says nothing
+SCHEDULE_SETTINGS: Final = ("pipeline_schedule", "virtual_pipeline", "micro_batches")
 SILENT_DEFAULTS: Final = ("pipeline_parallel", "virtual_pipeline", "context_parallel")
 
 
@@ -177,22 +178,30 @@ def _run(cells: Mapping[str, str], model: Mapping[str, Any], stack: Mapping[str,
         "sequence_parallel": _yes(cells, "sequence_parallel"),
         "stages": [{"data_parallel": replicas, "global_batch_size": batch}],
     }
+    if cells["sharding"] == "hsdp":
+        settings["data_parallel_replicas"] = max(_integer(cells, "gpus") // int(cells["gpus_per_node"] or 8), 1)
     settings |= {name: cells[name] for name in ("precision", "sharding", "recompute")}
-    settings |= {
-        name: _integer(cells, name)
-        for name in (
-            "tensor_parallel",
-            "pipeline_parallel",
-            "virtual_pipeline",
-            "context_parallel",
-            "micro_batch_size",
-            "sequence_length",
-        )
-    }
+    degrees = ("tensor_parallel", "pipeline_parallel", "virtual_pipeline", "context_parallel", "micro_batch_size", "sequence_length")
+    settings |= {name: _integer(cells, name) for name in degrees}
+    settings |= _schedule(cells, presets)
     run = build(Run, expand(Run, settings))
     if int(run.layout(run.stages[0]).gpus) != _integer(cells, "gpus"):
         raise InputError(f"its degrees make {run.layout(run.stages[0]).gpus} GPUs, not {cells['gpus']}", key="data_parallel")
     return run
+
+
+def _schedule(cells: Mapping[str, str], presets: Mapping[str, Any]) -> dict[str, Any]:
+    """What the words of a row say of its pipeline beyond the degrees, by the first entry that fits (data/csv_columns.yaml)."""
+    stages = _integer(cells, "pipeline_parallel")
+    if stages == 1:
+        return {}
+    entry = next(each for each in presets["schedules"] if _matches(each, cells, apart=SCHEDULE_SETTINGS))
+    settings = {key: entry[key] for key in ("pipeline_schedule", "virtual_pipeline") if key in entry}
+    if settings.get("virtual_pipeline") == "most":  # a layer apiece, embedding and head counted as layers
+        settings["virtual_pipeline"] = max(-(-_integer(cells, "layers") // stages), 1)
+    if entry.get("micro_batches") == "stages":
+        settings["micro_batch_size"] = max(_integer(cells, "micro_batch_size") // stages, 1)
+    return settings
 
 
 def _yes(cells: Mapping[str, str], column: str) -> bool:
@@ -232,14 +241,16 @@ def _stack(cells: Mapping[str, str], presets: Mapping[str, Any]) -> tuple[dict[s
     stack: dict[str, Any] = {"extends": str(entry["preset"])}
     if kernel := ATTENTION_KERNELS.get(cells.get("attention_kernel", "")):
         stack["fused_attention"] = kernel == "fused"
+    library = next(each for each in presets["attention_libraries"] if _matches(each, cells, apart=("attention_library",)))
+    stack |= {key: value for key, value in library.items() if key == "attention_library"}
     if len(entry) > 1:
         return stack, ""
     return stack, f"stack {cells['stack'] or 'not stated'} has no preset: {entry['preset']} stands for it"
 
 
-def _matches(entry: Mapping[str, str], cells: Mapping[str, str]) -> bool:
+def _matches(entry: Mapping[str, Any], cells: Mapping[str, str], *, apart: Sequence[str] = ("preset",)) -> bool:
     """Whether each column that `entry` names fits its pattern."""
-    return all(re.search(pattern, cells.get(column, "")) for column, pattern in entry.items() if column != "preset")
+    return all(re.search(pattern, cells.get(column, "")) for column, pattern in entry.items() if column not in apart)
 
 
 def _stack_defaults(stack: Mapping[str, Any]) -> dict[str, str]:

@@ -14,7 +14,7 @@ from perfmodel.predict import Prediction
 from perfmodel.report.documents import envelope
 from perfmodel.report.terminal import percent_text, plain_table, section, titled, value_text
 from perfmodel.spec.run import Run
-from perfmodel.timing.schedule import Breakdown
+from perfmodel.timing.breakdown import Breakdown
 from perfmodel.units import gibibytes_text, seconds_text
 
 MOST_COLUMNS: Final = 6  # stages side by side in 80 columns

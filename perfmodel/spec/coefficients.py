@@ -12,6 +12,7 @@ from perfmodel.errors import InputError
 from perfmodel.spec.fields import Numeric, Spec, choice, count, grid, number, numbers, part, spreads, text
 
 NORM_CLASSES = ("fused", "compiled", "eager")
+ATTENTION_LIBRARIES = ("fastest", "flash2", "triton")  # the one of the kernel profile, FlashAttention-2, Triton's of 2023
 MEMORY_BOUND_CLASSES = (*NORM_CLASSES, "elementwise", "optimizer")
 
 
@@ -81,9 +82,24 @@ class AttentionCoefficients(Spec):
 
     def __post_init__(self) -> None:
         Spec.__post_init__(self)
-        for size in self.by_head_size:
-            if not size.isdigit():
-                raise InputError("head sizes are whole numbers", key=f"by_head_size.{size}")
+        _check_head_sizes(self.by_head_size)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class AttentionLibrary(Spec):
+    """How fast the kernels of another library of fused attention are against those of the profile, by head size."""
+
+    by_head_size: Mapping[str, Numeric] = numbers("ratio")
+
+    def __post_init__(self) -> None:
+        Spec.__post_init__(self)
+        _check_head_sizes(self.by_head_size)
+
+
+def _check_head_sizes(table: Mapping[str, Numeric]) -> None:
+    for size in table:
+        if not size.isdigit():
+            raise InputError("head sizes are whole numbers", key=f"by_head_size.{size}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)

@@ -7,7 +7,13 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from perfmodel.errors import InputError, NotSupportedError, did_you_mean
-from perfmodel.spec.coefficients import KernelProfile, MatmulCoefficients, NetworkCollectives, NodeCollectives
+from perfmodel.spec.coefficients import (
+    AttentionLibrary,
+    KernelProfile,
+    MatmulCoefficients,
+    NetworkCollectives,
+    NodeCollectives,
+)
 from perfmodel.spec.fields import Numeric, Spec, count, number, numbers, part, spreads, text
 
 PRECISIONS = ("bf16", "fp16", "fp8")
@@ -24,6 +30,7 @@ class Gpu(Spec):
     peak_flop_per_s: Mapping[str, Numeric] = numbers("flop_per_s")
     streaming_multiprocessors: int = count()
     kernels: KernelProfile = part(KernelProfile, preset="kernels")
+    attention_libraries: Mapping[str, AttentionLibrary] = part(AttentionLibrary, shape="table")
 
     def __post_init__(self) -> None:
         Spec.__post_init__(self)
@@ -38,6 +45,13 @@ class Gpu(Spec):
             have = ", ".join(self.peak_flop_per_s)
             raise NotSupportedError(f"{self.name} has no {precision} rate; it has {have}", key="precision")
         return self.peak_flop_per_s[precision]
+
+    def attention_library(self, name: str) -> AttentionLibrary:
+        """How a library's attention kernels compare. Errors: NotSupportedError when nobody measured it on this GPU."""
+        if name not in self.attention_libraries:
+            have = ", ".join(self.attention_libraries)
+            raise NotSupportedError(f"no {name} attention is known on {self.name}; {have} are", key="attention_library")
+        return self.attention_libraries[name]
 
     def matmul(self, precision: str) -> MatmulCoefficients:
         """The coefficients of products in `precision`; both 16-bit ones run on the same circuits.

@@ -8,16 +8,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from perfmodel.spec.fields import Numeric, Spec, choice, count, flag
+import numpy as np
+
+from perfmodel.spec.fields import Numeric, Spec, choice, count, flag, number
 from perfmodel.spec.hardware import PRECISIONS
 
 SHARDINGS = ("none", "zero1", "zero2", "zero3", "hsdp")
 RECOMPUTES = ("none", "selective", "full")
+PIPELINE_SCHEDULES = ("1f1b", "zb-h1", "zb-1p", "zb-2p")  # 1f1b is interleaved where virtual_pipeline is more than 1
+GATHERED = ("zero3", "hsdp")  # shardings that hold only a shard of the parameters, and gather them when they are needed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Layout(Spec):
-    """One layout, or many of them broadcast."""
+    """One layout, or many of them broadcast.
+
+    `data_parallel_replicas` is how many copies of the shards hsdp keeps: each is spread over data_parallel / replicas ranks.
+    `recompute_layers` is how many layers of each pipeline stage are run again, where not all of them are.
+    """
 
     precision: str = choice(*PRECISIONS)
     tensor_parallel: Numeric = count()
@@ -25,9 +33,12 @@ class Layout(Spec):
     virtual_pipeline: Numeric = count(default=1)
     context_parallel: Numeric = count(default=1)
     data_parallel: Numeric = count()
+    data_parallel_replicas: Numeric = count(default=1)
+    pipeline_schedule: str = choice(*PIPELINE_SCHEDULES, default="1f1b")
     sequence_parallel: bool = flag()
     sharding: str = choice(*SHARDINGS)
     recompute: str = choice(*RECOMPUTES)
+    recompute_layers: Numeric | None = number("count", integer=True, optional=True, default=None)
     micro_batch_size: Numeric = count()
     global_batch_size: Numeric = count()
     sequence_length: Numeric = count()
@@ -44,8 +55,8 @@ class Layout(Spec):
 
     @property
     def tokens_per_micro_batch(self) -> Numeric:
-        """Tokens of one micro-batch, before any parallelism divides them."""
-        return self.micro_batch_size * self.sequence_length
+        """Tokens of one micro-batch on one GPU: its context-parallel share, before tensor parallelism divides them."""
+        return self.micro_batch_size * self.sequence_length / self.context_parallel
 
     @property
     def tokens_per_iteration(self) -> Numeric:
@@ -72,10 +83,40 @@ def tensor_parallel_group(layout: Layout) -> ProcessGroup:
     return ProcessGroup(name="tensor_parallel", ranks=layout.tensor_parallel, stride=1)
 
 
+def context_parallel_group(layout: Layout) -> ProcessGroup:
+    """The GPUs that share the tokens of a sequence, one tensor-parallel group apart."""
+    return ProcessGroup(name="context_parallel", ranks=layout.context_parallel, stride=layout.tensor_parallel)
+
+
 def data_parallel_group(layout: Layout) -> ProcessGroup:
-    """The GPUs that hold the same shard, one tensor- x context-parallel group apart."""
-    stride = layout.tensor_parallel * layout.context_parallel
-    return ProcessGroup(name="data_parallel", ranks=layout.data_parallel, stride=stride)
+    """The GPUs that hold the same parameters: all replicas, and the context-parallel ranks of each."""
+    ranks = layout.data_parallel * layout.context_parallel
+    return ProcessGroup(name="data_parallel", ranks=ranks, stride=layout.tensor_parallel)
+
+
+def shard_group(layout: Layout) -> ProcessGroup:
+    """The part of the data-parallel group over which what is sharded is spread: all of it but for hsdp."""
+    ranks = layout.data_parallel * layout.context_parallel / layout.data_parallel_replicas
+    return ProcessGroup(name="data_parallel_shards", ranks=ranks, stride=layout.tensor_parallel)
+
+
+def replica_group(layout: Layout) -> ProcessGroup:
+    """The GPUs that hold the same shard under hsdp."""
+    stride = layout.tensor_parallel * layout.context_parallel * layout.data_parallel / layout.data_parallel_replicas
+    return ProcessGroup(name="data_parallel_replicas", ranks=layout.data_parallel_replicas, stride=stride)
+
+
+def pipeline_parallel_group(layout: Layout) -> ProcessGroup:
+    """The pipeline stages of one replica: the outermost axis."""
+    stride = layout.tensor_parallel * layout.context_parallel * layout.data_parallel
+    return ProcessGroup(name="pipeline_parallel", ranks=layout.pipeline_parallel, stride=stride)
+
+
+def vocabulary_group(layout: Layout, *, tied: bool) -> ProcessGroup:
+    """The first and the last pipeline stage, where both hold a copy of tied embeddings; one rank where there is one copy."""
+    ends = pipeline_parallel_group(layout)
+    copies = np.where(np.asarray(layout.pipeline_parallel) > 1, 2, 1) if tied else 1
+    return ProcessGroup(name="vocabulary", ranks=copies, stride=ends.stride * np.maximum(layout.pipeline_parallel - 1, 1))
 
 
 def world_group(layout: Layout) -> ProcessGroup:

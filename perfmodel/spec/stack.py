@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from perfmodel.spec.coefficients import NORM_CLASSES
+from perfmodel.spec.coefficients import ATTENTION_LIBRARIES, NORM_CLASSES
 from perfmodel.spec.fields import Numeric, Spec, choice, flag, number, spreads, text
 from perfmodel.spec.layout import SHARDINGS
 
@@ -28,7 +28,9 @@ class SoftwareStack(Spec):
     clock_scale: Numeric = number("ratio", above=0, maximum=2)  # times cluster.compute_scale, for 16-bit kernels
     fp8_clock_scale: Numeric = number("ratio", above=0, maximum=2)  # the same for 8-bit products
     unlisted_work: Numeric = number("ratio", above=0)  # time of a pass over that of its operators: 1 where they are all it runs
+    selective_recompute: str = choice("attention", "every_second_product")  # what its selective mode runs again
     fused_attention: bool = flag()
+    attention_library: str = choice(*ATTENTION_LIBRARIES)  # whose fused kernels
     fused_softmax: bool = flag()  # scale, mask and softmax of unfused attention in one kernel
     norm_kernels: str = choice(*NORM_CLASSES)  # one kernel written for norms, what a compiler makes of them, or PyTorch's own
     fused_rotary: bool = flag()  # one kernel for queries and keys each, against the chain of eager operators
@@ -41,8 +43,12 @@ class SoftwareStack(Spec):
     host_s: Numeric = number("s")  # what the CPU needs to launch one kernel
     iteration_host_s: Numeric = number("s")  # data loading, logging, timers and synchronisation of an iteration
     tensor_parallel_overlap: str = choice("none", "backward", "pipelined")
+    context_parallel_exchange: str = choice("ring", "all_gather")  # keys and values pass from rank to rank, or are gathered
+    pipeline_overlap: bool = flag()  # messages between interleaved stages run beside the passes
+    scatter_gather_pipeline: bool = flag()  # tensor-parallel ranks send a slice each, where all hold the same
     data_parallel_overlap: bool = flag()
     hide_all: bool = flag(default=False)
+    fp8_parameter_gather: bool = flag()  # parameters travel as 8-bit copies where products take them
     bucket_rule: str = choice("size", "layer")  # a layer's parameters are one bucket (FSDP), or the size below
     bucket_parameters: Numeric = number("count", minimum=1)  # a bucket holds max(bucket_parameters,
     bucket_parameters_per_rank: Numeric = number("count")  #   bucket_parameters_per_rank * data_parallel)

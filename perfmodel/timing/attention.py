@@ -1,6 +1,6 @@
 """How long one kernel of fused attention takes on a GPU that does nothing else.
 
-Symbols: b sequences, a heads, g KV heads, d head size, s sequence length, S multiprocessors, P dense peak rate, c =
+Symbols: b sequences, a heads, g KV heads, d head size, q queries and s keys of a sequence, S multiprocessors, P dense peak rate, c =
 cluster.compute_scale, M memory rate, and the coefficients of spec/coefficients.py (e, t0, h, p, w, g).
 
 Ignored: sliding windows, deterministic backward kernels (up to a fifth slower at head size 128), and that few KV heads let
@@ -8,6 +8,8 @@ small forward kernels run up to a quarter faster than their bytes say.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -21,8 +23,10 @@ PASSES = {False: 1, True: 2}  # how often queries, keys, values and output are m
 OPERAND_BYTES = 2
 
 
-def fused_attention_time_s(attention: FusedAttention, *, gpu: Gpu, compute_scale: Numeric) -> Numeric:
-    """t0 + C*fill + L, with C = b*a*s*(k + h) * 2*n*d/(P*e(d)*c) * (1 + C0/t_g)^g.
+def fused_attention_time_s(
+    attention: FusedAttention, *, gpu: Gpu, compute_scale: Numeric, library: str = "fastest"
+) -> Numeric:
+    """t0 + C*fill + L, with C = b*a*q*(k + h) * 2*n*d/(P*e(d)*c) * (1 + C0/t_g)^g.
 
     A query meets k = s/2 keys on average under the causal mask, else s; n = 2 products forward, 5 backward; C0 is C without h.
     causal   fill = (1 + (R/C)^p)^(1/p): R is the longest tile, which one multiprocessor computes alone
@@ -31,7 +35,7 @@ def fused_attention_time_s(attention: FusedAttention, *, gpu: Gpu, compute_scale
 
     >>> from perfmodel.exchange.presets import gpu_preset
     >>> attention = FusedAttention(
-    ...     name="core", sequences=1, heads=64, kv_heads=8, head_size=128, sequence_length=8192, precision="bf16"
+    ...     name="core", sequences=1, heads=64, kv_heads=8, head_size=128, query_length=8192, key_length=8192, precision="bf16"
     ... )
     >>> seconds = fused_attention_time_s(attention, gpu=gpu_preset("h200-sxm-141gb"), compute_scale=1.0)
     >>> round(float(seconds) * 1e3, 2)  # ms; 1.71 were measured
@@ -39,7 +43,8 @@ def fused_attention_time_s(attention: FusedAttention, *, gpu: Gpu, compute_scale
     """
     backward = attention.phase == DATA_GRADIENT
     known = gpu.kernels.attention_backward if backward else gpu.kernels.attention_forward
-    return plain_attention_time_s(attention, known, gpu=gpu, compute_scale=compute_scale)
+    against = _head_factor(gpu.attention_library(library).by_head_size, attention.head_size)
+    return plain_attention_time_s(attention, known, gpu=gpu, compute_scale=compute_scale * against)
 
 
 def plain_attention_time_s(
@@ -47,10 +52,10 @@ def plain_attention_time_s(
 ) -> Numeric:
     """The same with given coefficients."""
     backward = attention.phase == DATA_GRADIENT
-    size, length = attention.head_size, attention.sequence_length
-    queries = attention.sequences * attention.heads * length
+    size, length = attention.head_size, attention.key_length
+    queries = attention.sequences * attention.heads * attention.query_length
     keys, extra = (length / 2.0, known.sequence_half) if attention.causal else (length * 1.0, known.sequence_half_full)
-    rate = gpu.peak(attention.precision) * known.efficiency * _head_factor(known, size) * compute_scale
+    rate = gpu.peak(attention.precision) * known.efficiency * _head_factor(known.by_head_size, size) * compute_scale
     pair_s = 2.0 * PRODUCTS[backward] * size / rate  # of one query with one key
     plain_s = np.asarray(pair_s * queries * keys)
     compute_s = pair_s * queries * (keys + extra) * np.power(1.0 + plain_s / known.growth_s, np.asarray(known.growth))
@@ -60,19 +65,19 @@ def plain_attention_time_s(
         power = np.asarray(known.fill_power)
         fill = np.power(1.0 + np.power(longest_s / compute_s, power), 1.0 / power)
     else:
-        waves = attention.sequences * attention.heads * np.ceil(length / known.tile_rows) / multiprocessors
+        waves = attention.sequences * attention.heads * np.ceil(attention.query_length / known.tile_rows) / multiprocessors
         fill = 1.0 + known.wave_weight * (np.ceil(waves) / waves - 1.0)
-    tokens = attention.sequences * length
-    moved = 2.0 * OPERAND_BYTES * PASSES[backward] * tokens * (attention.heads + attention.kv_heads) * size
+    rows = attention.heads * attention.query_length + attention.kv_heads * length
+    moved = 2.0 * OPERAND_BYTES * PASSES[backward] * attention.sequences * rows * size
     load_s = moved / (gpu.memory_bandwidth_bytes_per_s * known.memory_efficiency)
     seconds: Numeric = known.fixed_s + compute_s * fill + load_s
     return seconds
 
 
-def _head_factor(known: AttentionCoefficients, size: Numeric) -> Numeric:
-    """The efficiency at `size` against that at 128: a straight line between the logarithms of the known ones."""
-    sizes = sorted(known.by_head_size, key=int)
+def _head_factor(by_head_size: Mapping[str, Numeric], size: Numeric) -> Numeric:
+    """The value at `size`: a straight line between the logarithms of the known ones, and level beyond them."""
+    sizes = sorted(by_head_size, key=int)
     points = np.log2([float(each) for each in sizes])
-    values = np.log([float(known.by_head_size[each]) for each in sizes])
+    values = np.log([float(by_head_size[each]) for each in sizes])
     factor: Numeric = np.exp(np.interp(np.log2(np.asarray(size, dtype=np.float64)), points, values))
     return factor

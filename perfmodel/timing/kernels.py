@@ -38,7 +38,8 @@ def kernel_time_s(operator: Matmul | FusedAttention | MemoryBound, *, cluster: C
             raised = stack.fp8_clock_scale if operator.precision == "fp8" else stack.clock_scale
             return matmul_time_s(operator, gpu=cluster.gpu, compute_scale=cluster.compute_scale * raised)
         case FusedAttention():
-            return fused_attention_time_s(operator, gpu=cluster.gpu, compute_scale=cluster.compute_scale * stack.clock_scale)
+            scale = cluster.compute_scale * stack.clock_scale
+            return fused_attention_time_s(operator, gpu=cluster.gpu, compute_scale=scale, library=stack.attention_library)
         case MemoryBound():
             return memory_bound_time_s(operator, gpu=cluster.gpu, stack=stack)
         case _:  # pragma: no cover - mypy proves it unreachable

@@ -59,7 +59,7 @@ def _of_kernel(operator: Matmul | FusedAttention | MemoryBound, cluster: Cluster
         case FusedAttention():
             attention = kernels.attention_backward if operator.phase == DATA_GRADIENT else kernels.attention_forward
             return confidence(
-                attention.evidence, {"head_size": operator.head_size, "sequence_length": operator.sequence_length}
+                attention.evidence, {"head_size": operator.head_size, "sequence_length": operator.key_length}
             )
         case MemoryBound():
             moved = {"moved_bytes": operator.moved_bytes / operator.kernels}

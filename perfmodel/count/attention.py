@@ -1,0 +1,151 @@
+"""The forward operators of attention between its two linears: fused or not, on one rank or over a context-parallel group.
+
+Symbols: s sequence_length, c context_parallel, T = b*s/c tokens on a rank, e bytes of an activation (2).
+
+Under context parallelism a rank holds the queries of s/c tokens: one piece from either end of the sequence, so that causal
+masks leave all ranks the same work (Llama 3, arXiv:2407.21783, section 3.3.2). Its queries meet their own keys under a mask, then
+those of every other rank, of which the mask leaves half: c kernels. Keys and values travel from rank to rank beside the
+kernels (a ring), or are gathered before them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from perfmodel.count.blocks import Block, local
+from perfmodel.count.operators import (
+    ACTIVATION_BYTES,
+    DATA_GRADIENT,
+    FORWARD,
+    Collective,
+    FusedAttention,
+    Matmul,
+    MemoryBound,
+)
+from perfmodel.spec.fields import Numeric
+from perfmodel.spec.layout import Layout, context_parallel_group
+from perfmodel.spec.model import TransformerModel
+from perfmodel.spec.stack import SoftwareStack
+
+STATISTICS_BYTES = 4  # one fp32 log-sum a query and head
+
+
+def attention(model: TransformerModel, layout: Layout, stack: SoftwareStack, *, query: Numeric, kv: Numeric) -> Block:
+    """Scores, softmax and weighted sum of the heads of one rank, `query` and `kv` columns of them."""
+    kept = ACTIVATION_BYTES * layout.tokens_per_micro_batch * (query + 2 * kv)
+    if not stack.fused_attention:
+        return _unfused(model, layout, stack, heads=query / model.head_size, kept=kept)
+    core = _fused(model, layout, query=query, kv=kv, kept=kept)
+    return core if _is_one(layout.context_parallel) else _exchange(layout, stack, kv) + core
+
+
+def _is_one(degree: Numeric) -> bool:
+    return bool(np.all(np.asarray(degree) == 1))
+
+
+def _fused(model: TransformerModel, layout: Layout, *, query: Numeric, kv: Numeric, kept: Numeric) -> Block:
+    tokens, heads = layout.tokens_per_micro_batch, query / model.head_size
+    output = ACTIVATION_BYTES * tokens * query if layout.precision == "fp8" else 0  # else it is the projection's input
+    piece = layout.sequence_length / layout.context_parallel
+    own = FusedAttention(
+        name="layer.attention.core",
+        sequences=layout.micro_batch_size,
+        heads=heads,
+        kv_heads=kv / model.head_size,
+        head_size=model.head_size,
+        query_length=piece,
+        key_length=piece,
+        precision="bf16" if layout.precision == "fp8" else layout.precision,
+        saved_bytes=kept + STATISTICS_BYTES * tokens * heads + output,
+    )
+    if _is_one(layout.context_parallel):
+        return local(own)
+    others = replace(
+        own,
+        name="layer.attention.core_ring",
+        repeats=layout.context_parallel - 1,
+        key_length=piece / 2,
+        causal=False,
+        counted=2.0,
+        saved_bytes=0.0,
+    )
+    return local(own) + local(others) + local(_join(layout, own))
+
+
+def _join(layout: Layout, own: FusedAttention) -> MemoryBound:
+    """Adding up what the kernels found: every kernel's output is rescaled, into fp32, and added to the sum of all.
+
+    Counted for Transformer Engine's ring: of the c kernels one gives all queries, the others half or all of them, three
+    quarters on average. Forwards an output is read, written in fp32, read, added to the sum (2 + 4 + 4 + 2 + 2 bytes); backwards
+    the gradient of the queries of each kernel is added up (6 bytes), and outputs and their gradients are cut out and copied (8).
+    """
+    kernels = 1.0 + 0.75 * (layout.context_parallel - 1)
+    numbers = own.sequences * own.query_length * own.heads * own.head_size * kernels
+    return MemoryBound(
+        name="layer.attention.join",
+        moved_bytes=14.0 * numbers,
+        backward_bytes=14.0 * numbers,
+        kernels=3 * layout.context_parallel,
+        backward_kernels=3 * layout.context_parallel,
+    )
+
+
+def _exchange(layout: Layout, stack: SoftwareStack, kv: Numeric) -> Block:
+    """Keys and values forwards; backwards both again, and their gradients the other way."""
+    both = 2 * ACTIVATION_BYTES * layout.tokens_per_micro_batch * kv
+    ring = stack.context_parallel_exchange == "ring"
+    group = context_parallel_group(layout)
+    forward = Collective(
+        name="layer.attention.exchange",
+        kind="point_to_point" if ring else "all_gather",
+        repeats=layout.context_parallel - 1 if ring else 1,
+        payload_bytes=both if ring else both * layout.context_parallel,
+        group=group,
+        partner=("layer.attention.core_ring", FORWARD) if ring else ("", ""),
+    )
+    if ring:
+        partner = ("layer.attention.core_ring", DATA_GRADIENT)
+        return Block(forward=(forward,), backward=(replace(forward, phase=DATA_GRADIENT, payload_bytes=2 * both, partner=partner),))
+    again = replace(forward, phase=DATA_GRADIENT)
+    scatter = replace(again, name="layer.attention.exchange_gradient", kind="reduce_scatter")
+    return Block(forward=(forward,), backward=(again, scatter))
+
+
+def _unfused(model: TransformerModel, layout: Layout, stack: SoftwareStack, *, heads: Numeric, kept: Numeric) -> Block:
+    """arXiv:2205.05198, section 4.1: 2 bytes of softmax, and with dropout 1 of mask and 2 of output, a score.
+
+    Eager, scale 4 bytes, mask 4, softmax into fp32 6, cast back 6; backwards cast 6, softmax 10, mask 4, scale 4. Both the
+    fp32 probabilities and their 16-bit copy are kept.
+    """
+    sequence = layout.sequence_length
+    batch = layout.micro_batch_size * heads
+    scores = batch * sequence * sequence
+    product = Matmul(
+        name="layer.attention.scores",
+        rows=sequence,
+        columns=sequence,
+        inner=model.head_size,
+        batch=batch,
+        has_weight=False,
+        precision="bf16" if layout.precision == "fp8" else layout.precision,
+        saved_bytes=kept,
+    )
+    fused = stack.fused_softmax
+    softmax = MemoryBound(
+        name="layer.attention.softmax",
+        moved_bytes=(4 if fused else 20) * scores,
+        backward_bytes=(6 if fused else 24) * scores,
+        kernels=1 if fused else 4,
+        backward_kernels=1 if fused else 4,
+        saved_bytes=(2 if fused else 6) * scores,
+    )
+    dropout = MemoryBound(
+        name="layer.attention.dropout", moved_bytes=5 * scores, backward_bytes=5 * scores, saved_bytes=3 * scores
+    )
+    context = replace(product, name="layer.attention.context", columns=model.head_size, inner=sequence, saved_bytes=0.0)
+    block = local(product) + local(softmax)
+    return (block + local(dropout) if model.dropout else block) + local(context)
+
+

@@ -1,0 +1,98 @@
+"""Which part of the model each pipeline stage holds, and how many micro-batches it has in flight.
+
+Symbols: L layers, p pipeline_parallel, v virtual_pipeline, i = 0 .. p - 1 a stage.
+
+Layers that divide over all p*v pieces are spread evenly. Where they do not, but would if the embedding and the head, or the head
+alone, were counted as layers, the ends hold one layer fewer (Megatron-Core, account_for_embedding_in_pipeline_split and
+account_for_loss_in_pipeline_split). Else some stages between the ends hold one layer more than the others.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from perfmodel.spec.fields import Numeric
+from perfmodel.spec.layout import Layout
+from perfmodel.spec.model import TransformerModel
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PipelineStage:
+    """What one pipeline stage holds: layers, and 1 or 0 embeddings and heads; `number` is how many such stages there are."""
+
+    layers: Numeric
+    embedding: Numeric
+    head: Numeric
+    position: Numeric  # i, from 0
+    number: Numeric = 1
+
+
+class PipelineStages(NamedTuple):
+    """The first stage, the fullest of those between (`number` 0 where there is none), and the last; all equal for p = 1."""
+
+    first: PipelineStage
+    middle: PipelineStage
+    last: PipelineStage
+
+
+def pipeline_stages(model: TransformerModel, layout: Layout) -> PipelineStages:
+    """The distinct stages of a layout.
+
+    >>> from dataclasses import replace
+    >>> from perfmodel.exchange.run_files import read_candidates
+    >>> run = read_candidates("nemotron-4-15b")[0].run
+    >>> layout = replace(run.layout(run.stages[0]), pipeline_parallel=8)
+    >>> [float(stage.layers) for stage in pipeline_stages(replace(run.model, layers=30), layout)]
+    [3.0, 4.0, 3.0]
+    """
+    pipeline, pieces = np.asarray(layout.pipeline_parallel), np.asarray(layout.pipeline_parallel * layout.virtual_pipeline)
+    layers = np.asarray(model.layers)
+    several = pipeline > 1
+    even = np.remainder(layers, pieces) == 0
+    with_both = ~even & several & (np.remainder(layers + 2, pieces) == 0)
+    with_head = ~even & ~with_both & several & (np.remainder(layers + 1, pieces) == 0)
+    counted = layers + 2 * with_both + with_head  # layers, and ends that count as one
+    least = np.floor(counted / pipeline)
+    longer = counted - least * pipeline  # stages with a layer more: those after the first
+    middle = least + (longer > 0)
+    first = least - with_both + (longer > pipeline - 2) * (pipeline > 1)
+    last = layers - first - _between(layers, least, longer, pipeline)
+    alone = np.where(several, 0, 1)
+    return PipelineStages(
+        first=PipelineStage(layers=np.where(several, first, layers), embedding=1, head=alone, position=0),
+        middle=PipelineStage(layers=middle, embedding=0, head=0, position=1, number=np.maximum(pipeline - 2, 0)),
+        last=PipelineStage(layers=np.where(several, last, layers), embedding=alone, head=1, position=pipeline - 1),
+    )
+
+
+def _between(layers: Numeric, least: Numeric, longer: Numeric, pipeline: Numeric) -> Numeric:
+    """Layers of all stages between the ends."""
+    between = np.maximum(np.asarray(pipeline) - 2, 0)
+    return between * least + np.minimum(longer, between)
+
+
+def in_flight(layout: Layout, stage: PipelineStage) -> Numeric:
+    """How many micro-batches' activations a stage holds at its peak; pieces of one count as their share.
+
+    1f1b          min(p - i, m)
+    interleaved   min(((v - 1)*p + 2*(p - 1 - i) + 1) / v, m)    arXiv:2104.04473, section 2.2, Megatron's warm-up
+    zb-h1, zb-1p  min(p, m)       a stage that waits to form weight gradients keeps what they need
+    zb-2p         min(2*p, m)     arXiv:2401.10241, section 2
+
+    >>> from perfmodel.exchange.run_files import read_candidates
+    >>> from dataclasses import replace
+    >>> run = read_candidates("nemotron-4-15b")[0].run
+    >>> layout = replace(run.layout(run.stages[0]), pipeline_parallel=4, virtual_pipeline=2, global_batch_size=96 * 64)
+    >>> float(in_flight(layout, pipeline_stages(run.model, layout).first))
+    5.5
+    """
+    pipeline, virtual = np.asarray(layout.pipeline_parallel), np.asarray(layout.virtual_pipeline)
+    after = pipeline - 1 - stage.position
+    if layout.pipeline_schedule == "1f1b":
+        held = np.where(virtual > 1, ((virtual - 1) * pipeline + 2 * after + 1) / virtual, after + 1)
+    else:
+        held = (2 if layout.pipeline_schedule == "zb-2p" else 1) * pipeline
+    return np.minimum(held, layout.micro_batches)

@@ -1,0 +1,161 @@
+"""How long one pass over a pipeline stage takes: kernels one after the other, collectives beside the products that hide them.
+
+A collective beside a matrix product is hidden as long as the product runs; what remains is exposed. While it runs it takes
+a share f of the SMs, so the product slows down. With c the collective's time and g the product's:
+
+    hidden = min(c, g / (1 - f)) * (1 - 1 / chunks),   slowdown = f * hidden,   exposed = c - hidden
+
+where `chunks` is infinite for a product and a collective that do not depend on each other, and the number of ranks for a
+pair that is pipelined: its first chunk has nothing to hide behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from perfmodel.count.blocks import is_attention_core
+from perfmodel.count.iteration import Iteration
+from perfmodel.count.operators import WEIGHT_GRADIENT, Collective, FusedAttention, Matmul, MemoryBound, Operator
+from perfmodel.count.pipeline import PipelineStage
+from perfmodel.spec.fields import Numeric
+from perfmodel.spec.hardware import Cluster
+from perfmodel.spec.stack import SoftwareStack
+from perfmodel.timing.breakdown import Breakdown
+from perfmodel.timing.collectives import Placement, collective_time_s, placement
+from perfmodel.timing.kernels import kernel_time_s
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pass:
+    """One execution of some operators: seconds by part, of weight gradients among them, and of the CPU launching all."""
+
+    parts: Breakdown = Breakdown()
+    weight_gradient_s: Numeric = 0.0
+    host_s: Numeric = 0.0
+
+    def __add__(self, other: Pass) -> Pass:
+        return Pass(
+            parts=self.parts + other.parts,
+            weight_gradient_s=self.weight_gradient_s + other.weight_gradient_s,
+            host_s=self.host_s + other.host_s,
+        )
+
+    def __mul__(self, times: Numeric) -> Pass:
+        return Pass(
+            parts=self.parts * times, weight_gradient_s=self.weight_gradient_s * times, host_s=self.host_s * times
+        )
+
+
+class Direction:
+    """One direction of a micro-batch through the model: each block is timed once, every stage is a sum of them."""
+
+    def __init__(self, work: Iteration, direction: str, cluster: Cluster, stack: SoftwareStack) -> None:
+        self.work, self.stack = work, stack
+        self.layer, self.embedding, self.head = (
+            timed_pass(getattr(block, direction), cluster, stack) for block in (work.layer, work.embedding, work.head)
+        )
+        self.plain = timed_pass(getattr(work.plain_layer, direction), cluster, stack) if np.any(work.plain_layers) else None
+        messages = getattr(work.boundary, direction) if np.any(work.boundaries) else ()
+        self.message_s = sum((_alone_s(op, cluster) for op in messages if isinstance(op, Collective)), 0.0)
+
+    def whole(self) -> Pass:
+        """Through all stages."""
+        return self._over(self.work.layers, self.work.plain_layers, 1, 1)
+
+    def stage(self, stage: PipelineStage) -> Pass:
+        """Through one of them."""
+        plain = self.work.plain_layers * stage.layers / self.work.layers
+        return self._over(stage.layers, plain, stage.embedding, stage.head)
+
+    def _over(self, layers: Numeric, plain: Numeric, embedding: Numeric, head: Numeric) -> Pass:
+        total = self.layer * (layers - plain) if self.plain is not None else self.layer * layers
+        if self.plain is not None:
+            total = total + self.plain * plain
+        for block, times in ((self.embedding, embedding), (self.head, head)):
+            total = total + (block * times)
+        return self._with_waiting(total)
+
+    def _with_waiting(self, alone: Pass) -> Pass:
+        """When the CPU launches slower than the GPU computes, the GPU waits for it."""
+        seconds = alone.parts.total_s
+        waiting_s = np.maximum(alone.host_s - seconds, 0.0)
+        unlisted_s = (self.stack.unlisted_work - 1.0) * (seconds + waiting_s)
+        return replace(alone, parts=replace(alone.parts, launch_s=waiting_s, unlisted_s=unlisted_s))
+
+
+def timed_pass(operators: Iterable[Operator], cluster: Cluster, stack: SoftwareStack) -> Pass:
+    """One execution of `operators`, each collective beside the product that it can hide behind."""
+    sums: dict[str, Numeric] = {}
+    product_s: dict[tuple[str, str], Numeric] = {}
+    calls: list[Collective] = []
+    weight_gradient_s: Numeric = 0.0
+    kernels: Numeric = 0.0
+    for operator in operators:
+        kernels = kernels + operator.repeats * _kernels(operator)
+        if isinstance(operator, Collective):
+            calls.append(operator)
+            continue
+        seconds = operator.repeats * kernel_time_s(operator, cluster=cluster, stack=stack)
+        part = _compute_part(operator)
+        sums[part] = sums.get(part, 0.0) + seconds
+        product_s[operator.name, operator.phase] = seconds
+        if operator.phase == WEIGHT_GRADIENT:
+            weight_gradient_s = weight_gradient_s + seconds
+    places = {group.name: placement(group, cluster) for group in {call.group.name: call.group for call in calls}.values()}
+    for call in calls:
+        where = places[call.group.name]
+        exposed_s, slowdown_s = _beside(call, where, product_s.get(call.partner, 0.0), cluster, stack)
+        part = f"{call.group.name}_exposed_s"
+        sums[part] = sums.get(part, 0.0) + exposed_s
+        sums["communication_slowdown_s"] = sums.get("communication_slowdown_s", 0.0) + slowdown_s
+    return Pass(parts=Breakdown(**sums), weight_gradient_s=weight_gradient_s, host_s=kernels * stack.host_s)
+
+
+def _kernels(operator: Operator) -> Numeric:
+    """How many kernels the CPU launches for one execution; a group of one does not call its collective."""
+    if isinstance(operator, Collective):
+        return np.where(np.asarray(operator.group.ranks) > 1, 1.0, 0.0)
+    return operator.kernels if isinstance(operator, MemoryBound) else 1
+
+
+def _compute_part(operator: Matmul | FusedAttention | MemoryBound) -> str:
+    if is_attention_core(operator):
+        return "attention_s"
+    return "matmul_s" if isinstance(operator, Matmul) else "memory_bound_s"
+
+
+def _beside(
+    call: Collective, where: Placement, product_s: Numeric, cluster: Cluster, stack: SoftwareStack
+) -> tuple[Numeric, Numeric]:
+    """Exposed time of one collective, and what it takes from the product beside it."""
+    if stack.hide_all:
+        return 0.0, 0.0
+    alone_s = call.repeats * collective_time_s(call, where, cluster=cluster)
+    if not _may_hide(call, stack):
+        return alone_s, 0.0
+    chunks_hidden = 1.0 - 1.0 / call.group.ranks if call.pipelined else 1.0
+    fraction = sm_fraction(where, stack)
+    hidden_s = np.minimum(alone_s, product_s / (1.0 - fraction)) * chunks_hidden
+    return alone_s - hidden_s, fraction * hidden_s
+
+
+def _may_hide(call: Collective, stack: SoftwareStack) -> bool:
+    if not call.partner[0]:
+        return False
+    if call.group.name != "tensor_parallel":
+        return True
+    mode = stack.tensor_parallel_overlap
+    return mode == "pipelined" or (mode == "backward" and not call.pipelined)
+
+
+def sm_fraction(where: Placement, stack: SoftwareStack) -> Numeric:
+    """The share of the SMs that a collective takes while it runs: for the links of a node, where it crosses any of them."""
+    alone_in_its_node = where.crosses_nodes & (np.asarray(where.ranks_per_node) == 1)
+    return np.where(alone_in_its_node, stack.network_sm_fraction, stack.node_link_sm_fraction)
+
+
+def _alone_s(call: Collective, cluster: Cluster) -> Numeric:
+    return call.repeats * collective_time_s(call, placement(call.group, cluster), cluster=cluster)
