@@ -89,6 +89,7 @@ def data_parallel_operators(model: TransformerModel, layout: Layout, stack: Soft
     parameters = first_stage_parameters(model, layout).total
     number = buckets(model, layout, stack).count
     times = 1 if layout.sharding in ("none", "zero1") else every_micro_batch(layout)
+    whole = layout.sharding == "zero1" and not stack.scatters_gradients
     gather = Collective(
         name=PARAMETER_GATHER,
         phase=OPTIMIZER,
@@ -100,8 +101,8 @@ def data_parallel_operators(model: TransformerModel, layout: Layout, stack: Soft
     reduction = replace(
         gather,
         name=GRADIENT_REDUCTION,
-        kind="all_reduce" if layout.sharding == "none" else "reduce_scatter",
-        payload_bytes=parameters * stack.gradient_bytes / number,
+        kind="all_reduce" if layout.sharding == "none" or whole else "reduce_scatter",
+        payload_bytes=parameters * stack.reduced_gradient_bytes / number,
         repeats=number * times,
     )
     if layout.sharding == "none":

@@ -10,6 +10,7 @@ the second all-reduces (Megatron-LM, arXiv:1909.08053; sequence parallelism, arX
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final, NamedTuple
 
@@ -80,23 +81,73 @@ class DecoderOperators:
         without_copies = (model.query_size + 2 * model.kv_size) / self.tensor
         return (
             self.norm("layer.attention.norm")
-            + self.column_linear("layer.attention.qkv", columns=query + 2 * kv, useful=without_copies / (query + 2 * kv))
+            + self.projections(
+                {"layer.attention.qkv": query + 2 * kv},
+                {"layer.attention.query": query, "layer.attention.key": kv, "layer.attention.value": kv},
+                useful=without_copies / (query + 2 * kv),
+            )
             + self.rotary(query + kv)
             + attention(model, self.layout, self.stack, query=query, kv=kv)
             + self.row_linear("layer.attention.projection", inner=query)
             + self.residual("layer.attention.residual")
             + self.norm("layer.mlp.norm")
-            + self.column_linear("layer.mlp.fc1", columns=into_mlp_size(model) / self.tensor)
+            + self.projections(
+                {"layer.mlp.fc1": into_mlp_size(model) / self.tensor},
+                {"layer.mlp.gate": ffn, "layer.mlp.fc1": ffn} if model.gated else {},
+            )
             + self.activation(ffn)
             + self.row_linear("layer.mlp.fc2", inner=ffn)
             + self.residual("layer.mlp.residual")
         )
 
+    def projections(self, joined: Mapping[str, Numeric], apart: Mapping[str, Numeric], *, useful: Numeric = 1.0) -> Block:
+        """Column-parallel linears of one input: one product, or where the stack has them apart one each.
+
+        Each keeps no copy of the input of its own, and each reduces its own input gradient; a gathered input serves all.
+        """
+        columns = apart if self.stack.separate_projections and apart else joined
+        blocks = [self.column_linear(name, columns=width, useful=useful) for name, width in columns.items()]
+        first, *others = blocks
+        for other in others:
+            first = first + self._sharing_input(other)
+        return first
+
+    def _sharing_input(self, linear: Block) -> Block:
+        """A further linear of the same input: neither kept nor gathered again, nor scattered apart under sequence parallelism."""
+        forward = tuple(
+            replace(op, saved_bytes=0.0) if isinstance(op, Matmul) else op
+            for op in linear.forward
+            if not isinstance(op, Collective) and not op.name.endswith(".quantise")
+        )
+        kept = Collective if not self.layout.sequence_parallel else ()
+        backward = tuple(op for op in linear.backward if not isinstance(op, Collective) or isinstance(op, kept))
+        return Block(forward=forward, backward=backward)
+
     def norm(self, name: str) -> Block:
-        """Reads and writes the stream; backwards reads it and its gradient and writes one. Keeps its input."""
+        """Reads and writes the stream; backwards reads it and its gradient and writes one. Keeps its input.
+
+        PyTorch has one kernel for layer norm. Its RMS norm of eager operators also keeps what its weight scales.
+        """
         stream = self.hidden_bytes / self.token_shards
+        if self.stack.norm_kernels == "eager_fp32" and self.model.norm == "rmsnorm":
+            return self._norm_in_fp32(name, stream / ACTIVATION_BYTES)
+        kept = 3 * stream if self.stack.norm_kernels == "eager" and self.model.norm == "rmsnorm" else stream
+        return local(MemoryBound(name=name, family="norm", moved_bytes=2 * stream, backward_bytes=3 * stream, saved_bytes=kept))
+
+    def _norm_in_fp32(self, name: str, numbers: Numeric) -> Block:
+        """A chain of elementwise kernels on a copy in fp32: 36 bytes a number forwards, 80 backwards, 10 kept.
+
+        To fp32 6, square 8, mean 4, scale 8, cast 6, weight 4; kept are the copy, what is scaled, and that in 16 bits.
+        """
         return local(
-            MemoryBound(name=name, family="norm", moved_bytes=2 * stream, backward_bytes=3 * stream, saved_bytes=stream)
+            MemoryBound(
+                name=name,
+                moved_bytes=36 * numbers,
+                backward_bytes=80 * numbers,
+                kernels=6,
+                backward_kernels=12,
+                saved_bytes=10 * numbers,
+            )
         )
 
     def residual(self, name: str) -> Block:
@@ -229,11 +280,12 @@ class DecoderOperators:
     def head(self) -> Block:
         """Final norm, logits over the padded vocabulary, and vocabulary-parallel cross-entropy.
 
-        The loss exchanges three fp32 numbers a token: the largest logit, the logit of the target, the sum of exponentials.
+        The loss exchanges three fp32 numbers a token: the largest logit, the logit of the target, the sum of exponentials; or
+        every rank gathers all logits.
         """
         padded = self.model.padded_vocab_size(self.tensor)
         columns = padded / self.tensor
-        logits = self.tokens * columns
+        logits = self.tokens * (padded if self.stack.gathered_logits else columns)
         loss = MemoryBound(
             name="head.loss",
             moved_bytes=self.stack.loss_forward_bytes * logits,
@@ -241,13 +293,15 @@ class DecoderOperators:
             kernels=8,
             backward_kernels=4,
         )
-        exchange = self._collective("head.loss.all_reduce", "all_reduce", payload=4 * self.tokens)
+        exchange = replace(self._collective("head.loss.all_reduce", "all_reduce", payload=4 * self.tokens), repeats=3)
+        if self.stack.gathered_logits:
+            exchange = self._collective("head.loss.gather", "all_gather", payload=ACTIVATION_BYTES * logits)
         return (
             self.norm("head.norm")
             + self.column_linear(
                 "head.logits", columns=columns, useful=self.model.vocab_size / padded, transformer_engine=False
             )
-            + Block(forward=(replace(exchange, repeats=3), loss), backward=gradients(loss))
+            + Block(forward=(exchange, loss), backward=gradients(loss))
         )
 
     def boundary(self) -> Block:

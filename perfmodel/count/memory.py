@@ -66,7 +66,8 @@ def stage_memory_bytes(
     """The peak of one stage, when its backward pass begins: it holds its micro-batches in flight, the last stage the logits too."""
     held = stage_parameter_count(model, stage, tensor_parallel=layout.tensor_parallel)
     logits = next(op for op in work.head.forward if isinstance(op, Matmul))
-    loss = stage.head * stack.loss_peak_bytes * logits.rows * logits.columns
+    ranks = layout.tensor_parallel if stack.gathered_logits else 1
+    loss = stage.head * stack.loss_peak_bytes * logits.rows * logits.columns * ranks
     head = stage.head * saved_bytes(work.head.forward)
     # the loss is over when the first layer runs again: only what that needs beyond it adds to the peak
     rerun = np.maximum(rerun_layer_bytes(model, layout, stack, work) - loss - head, 0)

@@ -166,8 +166,13 @@ def _shipped(path: Path) -> dict[str, Any]:
     return read_mapping(path)
 
 
+def expand_part(spec: type, kind: str, value: Any) -> Any:
+    """What stands for one part of a run (a preset's name, or a mapping) as a full mapping."""
+    return _expand_part(Part(spec, "one", kind), value)
+
+
 def _preset(spec: type[S], kind: str, name: str) -> S:
-    return build(spec, _expand_part(Part(spec, "one", kind), name))
+    return build(spec, expand_part(spec, kind, name))
 
 
 def model_preset(name: str) -> TransformerModel:

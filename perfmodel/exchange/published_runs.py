@@ -8,19 +8,25 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from perfmodel.errors import InputError, NotSupportedError, PerfmodelError, did_you_mean, shown
 from perfmodel.exchange.building import build
 from perfmodel.exchange.documents import read_mapping, read_text
-from perfmodel.exchange.presets import DATA, expand, gpu_preset, preset_names, read_preset
+from perfmodel.exchange.presets import DATA, expand_part, preset_names, read_preset
+from perfmodel.spec.hardware import Cluster, Gpu
 from perfmodel.spec.model import TransformerModel
-from perfmodel.spec.run import MeasuredRun, Run
+from perfmodel.spec.run import MeasuredRun, Run, Stage
+from perfmodel.spec.stack import SoftwareStack
 from perfmodel.units import parse_quantity
 
+S = TypeVar("S")
+GPUS_PER_NODE: Final = 8  # where a table does not say
 LARGEST_BYTES: Final = 100_000_000
 COLUMNS: Final = (
     *("run_id", "source", "model", "layers", "hidden_size", "attention_heads", "kv_heads", "ffn_hidden_size", "activation"),
@@ -40,6 +46,7 @@ DEFAULTS: Final = {
 }
 ATTENTION_KERNELS: Final = {"flash": "fused", "fused": "fused", "unfused": "unfused"}
 STACK_DEFAULTS: Final = ("sequence_parallel", "sharding")  # what the training software does when its user says nothing
+KERNEL_SETTINGS: Final = ("attention_library", "norm_kernels")
 SCHEDULE_SETTINGS: Final = ("pipeline_schedule", "virtual_pipeline", "micro_batches")
 SILENT_DEFAULTS: Final = ("pipeline_parallel", "virtual_pipeline", "context_parallel")
 
@@ -85,7 +92,7 @@ def _published(cells: dict[str, str], presets: Mapping[str, Any]) -> MeasuredRun
     model = build(TransformerModel, model_mapping)
     run, reason = None, ""
     try:
-        run = _run(cells, model_mapping, stack, presets)
+        run = _run(cells, model, stack, presets)
     except NotSupportedError as error:
         reason = error.topic
     except InputError as error:
@@ -119,7 +126,7 @@ def _mfu_convention(cells: Mapping[str, str], presets: Mapping[str, Any]) -> str
 def _peak(cells: Mapping[str, str]) -> float | None:
     if cells["gpu"] not in preset_names("gpus"):
         return None
-    peak = gpu_preset(cells["gpu"]).peak_flop_per_s.get(cells["precision"])
+    peak = _part(Gpu, json.dumps(cells["gpu"])).peak_flop_per_s.get(cells["precision"])
     return None if peak is None else float(peak)
 
 
@@ -163,31 +170,38 @@ def _network_assumptions(cells: Mapping[str, str]) -> list[str]:
     return [f"{column} is not stated: that of the GPU's DGX is assumed" for column in columns if not cells[column]]
 
 
-def _run(cells: Mapping[str, str], model: Mapping[str, Any], stack: Mapping[str, Any], presets: Mapping[str, Any]) -> Run:
+def _run(cells: Mapping[str, str], model: TransformerModel, stack: Mapping[str, Any], presets: Mapping[str, Any]) -> Run:
     if not cells["global_batch_size"]:
         raise NotSupportedError("the global batch size is not stated")
     if cells["precision"] == "mxfp8":
         raise NotSupportedError("mxfp8 is not covered yet; bf16, fp16, fp8 are", key="precision")
     batch = _integer(cells, "global_batch_size")
     replicas = _integer(cells, "data_parallel") if cells["data_parallel"] else _replicas(cells)
-    settings: dict[str, Any] = {
-        "name": cells["run_id"],
-        "model": model,
-        "cluster": _cluster(cells, presets),
-        "stack": stack,
-        "sequence_parallel": _yes(cells, "sequence_parallel"),
-        "stages": [{"data_parallel": replicas, "global_batch_size": batch}],
-    }
-    if cells["sharding"] == "hsdp":
-        settings["data_parallel_replicas"] = max(_integer(cells, "gpus") // int(cells["gpus_per_node"] or 8), 1)
-    settings |= {name: cells[name] for name in ("precision", "sharding", "recompute")}
     degrees = ("tensor_parallel", "pipeline_parallel", "virtual_pipeline", "context_parallel", "micro_batch_size", "sequence_length")
-    settings |= {name: _integer(cells, name) for name in degrees}
-    settings |= _schedule(cells, presets)
-    run = build(Run, expand(Run, settings))
+    settings: dict[str, Any] = {name: _integer(cells, name) for name in degrees}
+    settings |= {name: cells[name] for name in ("precision", "sharding", "recompute")} | _schedule(cells, presets)
+    if cells["sharding"] == "hsdp":
+        nodes = _integer(cells, "gpus") // int(cells["gpus_per_node"] or GPUS_PER_NODE)
+        settings["data_parallel_replicas"] = max(nodes, 1)
+    run = Run(
+        name=cells["run_id"],
+        model=model,
+        cluster=_part(Cluster, json.dumps(_cluster(cells, presets))),
+        stack=_part(SoftwareStack, json.dumps(stack)),
+        sequence_parallel=_yes(cells, "sequence_parallel"),
+        stages=(Stage(data_parallel=replicas, global_batch_size=batch),),
+        **settings,
+    )
     if int(run.layout(run.stages[0]).gpus) != _integer(cells, "gpus"):
         raise InputError(f"its degrees make {run.layout(run.stages[0]).gpus} GPUs, not {cells['gpus']}", key="data_parallel")
     return run
+
+
+@lru_cache(maxsize=256)
+def _part(spec: type[S], mapping: str) -> S:
+    """A part of a run from its JSON: rows of a table share theirs, and equal parts are then the same object."""
+    kind = {Gpu: "gpus", Cluster: "clusters", SoftwareStack: "stacks"}[spec]  # type: ignore[index]
+    return build(spec, expand_part(spec, kind, json.loads(mapping)))
 
 
 def _schedule(cells: Mapping[str, str], presets: Mapping[str, Any]) -> dict[str, Any]:
@@ -241,8 +255,8 @@ def _stack(cells: Mapping[str, str], presets: Mapping[str, Any]) -> tuple[dict[s
     stack: dict[str, Any] = {"extends": str(entry["preset"])}
     if kernel := ATTENTION_KERNELS.get(cells.get("attention_kernel", "")):
         stack["fused_attention"] = kernel == "fused"
-    library = next(each for each in presets["attention_libraries"] if _matches(each, cells, apart=("attention_library",)))
-    stack |= {key: value for key, value in library.items() if key == "attention_library"}
+    kernels = next(each for each in presets["kernels"] if _matches(each, cells, apart=KERNEL_SETTINGS))
+    stack |= {key: value for key, value in kernels.items() if key in KERNEL_SETTINGS}
     if len(entry) > 1:
         return stack, ""
     return stack, f"stack {cells['stack'] or 'not stated'} has no preset: {entry['preset']} stands for it"

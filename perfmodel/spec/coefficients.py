@@ -12,6 +12,7 @@ from perfmodel.errors import InputError
 from perfmodel.spec.fields import Numeric, Spec, choice, count, grid, number, numbers, part, spreads, text
 
 NORM_CLASSES = ("fused", "compiled", "eager")
+NORM_KERNELS = (*NORM_CLASSES, "eager_fp32")  # the last: a chain of elementwise kernels on a copy in fp32
 ATTENTION_LIBRARIES = ("fastest", "flash2", "triton")  # the one of the kernel profile, FlashAttention-2, Triton's of 2023
 MEMORY_BOUND_CLASSES = (*NORM_CLASSES, "elementwise", "optimizer")
 

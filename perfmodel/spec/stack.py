@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from perfmodel.spec.coefficients import ATTENTION_LIBRARIES, NORM_CLASSES
+from perfmodel.spec.coefficients import ATTENTION_LIBRARIES, NORM_KERNELS
 from perfmodel.spec.fields import Numeric, Spec, choice, flag, number, spreads, text
 from perfmodel.spec.layout import SHARDINGS
 
@@ -32,11 +32,13 @@ class SoftwareStack(Spec):
     fused_attention: bool = flag()
     attention_library: str = choice(*ATTENTION_LIBRARIES)  # whose fused kernels
     fused_softmax: bool = flag()  # scale, mask and softmax of unfused attention in one kernel
-    norm_kernels: str = choice(*NORM_CLASSES)  # one kernel written for norms, what a compiler makes of them, or PyTorch's own
+    norm_kernels: str = choice(*NORM_KERNELS)  # one kernel written for norms, what a compiler makes of them, or PyTorch's own
+    separate_projections: bool = flag()  # queries, keys and values, gate and input of the MLP: a product each, reduced each
     fused_rotary: bool = flag()  # one kernel for queries and keys each, against the chain of eager operators
     fused_activation: bool = flag()  # GELU and the gated ones
     fused_squared_relu: bool = flag()
     fused_gradient_accumulation: bool = flag()  # the product adds to the gradient, or a kernel of its own does
+    gathered_logits: bool = flag()  # every tensor-parallel rank takes the loss over the whole vocabulary
     loss_forward_bytes: Numeric = number("bytes")  # memory traffic per logit of the cross-entropy
     loss_backward_bytes: Numeric = number("bytes")
     loss_peak_bytes: Numeric = number("bytes")  # held per logit at the peak
@@ -52,7 +54,9 @@ class SoftwareStack(Spec):
     bucket_rule: str = choice("size", "layer")  # a layer's parameters are one bucket (FSDP), or the size below
     bucket_parameters: Numeric = number("count", minimum=1)  # a bucket holds max(bucket_parameters,
     bucket_parameters_per_rank: Numeric = number("count")  #   bucket_parameters_per_rank * data_parallel)
-    gradient_bytes: Numeric = number("bytes", above=0)  # of one gradient, held and on the wire
+    gradient_bytes: Numeric = number("bytes", above=0)  # of one gradient, as it is held
+    reduced_gradient_bytes: Numeric = number("bytes", above=0)  # the same on the wire
+    scatters_gradients: bool = flag()  # sharded optimizers get their share of the gradients, not all of them
     parameter_bytes: Numeric = number("bytes", above=0)
     optimizer_bytes: Numeric = number("bytes", above=0)  # master weight and moments of one parameter
     node_link_sm_fraction: Numeric = number("ratio", maximum=0.9)  # of the SMs, while a collective runs inside the node
