@@ -70,6 +70,7 @@ class DecoderOperators:
         self.group = tensor_parallel_group(layout)
         self.eight_bit = layout.precision == "fp8"
         self.sixteen_bit = "bf16" if self.eight_bit else layout.precision
+        self.search_bytes = 2 if stack.fp8_scaling == "current" else 0  # a pass to find the largest number before each cast
         self.hidden_bytes = ACTIVATION_BYTES * self.tokens * model.hidden_size
 
     def layer(self) -> Block:
@@ -199,7 +200,7 @@ class DecoderOperators:
         dW (Megatron-LM, LinearWithGradAccumulationAndAsyncCommunication). Only Transformer Engine's linears are cast to 8 bits,
         and only theirs can be cut into chunks beside their gathers; the logits are not one of them.
         """
-        eight_bit = transformer_engine and self.eight_bit
+        eight_bit = self._in_eight_bits(name)
         size = 1 if eight_bit else ACTIVATION_BYTES
         hidden = self.model.hidden_size
         product = self._product(name, columns=columns, inner=hidden, useful=useful, eight_bit=eight_bit)
@@ -222,15 +223,16 @@ class DecoderOperators:
             linear = Block(forward=(gather, product), backward=(again, data, gradient, *self._weight_gradient(weight)))
         if not eight_bit:
             return linear
-        cast_in = 3 * self.tokens * hidden / self.token_shards
-        cast_back = 4 * self.tokens * columns + 2 * self.tokens * hidden
+        cast_in = (3 + self.search_bytes) * self.tokens * hidden / self.token_shards
+        cast_back = (4 + self.search_bytes) * self.tokens * columns + 2 * self.tokens * hidden
         return self._quantise(name, forward=cast_in, backward=cast_back) + linear
 
     def row_linear(self, name: str, *, inner: Numeric) -> Block:
         """Scatters (or all-reduces) the partial sums; backwards gathers the gradient that was scattered."""
-        size = 1 if self.eight_bit else ACTIVATION_BYTES
+        eight_bit = self._in_eight_bits(name)
+        size = 1 if eight_bit else ACTIVATION_BYTES
         hidden = self.model.hidden_size
-        product = self._product(name, columns=hidden, inner=inner, useful=1.0, eight_bit=self.eight_bit)
+        product = self._product(name, columns=hidden, inner=inner, useful=1.0, eight_bit=eight_bit)
         product = replace(product, saved_bytes=size * self.tokens * inner)
         data, weight = gradients(product)
         if self.layout.sequence_parallel:
@@ -249,10 +251,10 @@ class DecoderOperators:
         else:
             reduce = self._collective(f"{name}.all_reduce", "all_reduce", payload=self.hidden_bytes)
             linear = Block(forward=(product, reduce), backward=(data, *self._weight_gradient(weight)))
-        if not self.eight_bit:
+        if not eight_bit:
             return linear
-        cast_in = 4 * self.tokens * inner
-        cast_back = 3 * self.tokens * hidden / self.token_shards + 2 * self.tokens * hidden
+        cast_in = (4 + self.search_bytes) * self.tokens * inner
+        cast_back = (3 + self.search_bytes) * self.tokens * hidden / self.token_shards + 2 * self.tokens * hidden
         return self._quantise(name, forward=cast_in, backward=cast_back) + linear
 
     def embedding(self) -> Block:
@@ -324,6 +326,13 @@ class DecoderOperators:
         join = self._collective("pipeline.join_activations", "all_gather", payload=self.hidden_bytes)
         joined = replace(join, name="pipeline.join_gradients", phase=DATA_GRADIENT)
         return Block(forward=(send, join), backward=(back, joined))
+
+    def _in_eight_bits(self, name: str) -> bool:
+        """Whether the products of a linear take 8-bit operands: those of the layer, of the MLP alone, or of the head too."""
+        if not self.eight_bit:
+            return False
+        chosen = {"mlp": "layer.mlp", "layer": "layer.", "all": ""}[self.stack.fp8_products]
+        return name.startswith(chosen)
 
     def _product(self, name: str, *, columns: Numeric, inner: Numeric, useful: Numeric, eight_bit: bool) -> Matmul:
         precision = "fp8" if eight_bit else self.sixteen_bit

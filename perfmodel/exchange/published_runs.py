@@ -89,6 +89,10 @@ def _published(cells: dict[str, str], presets: Mapping[str, Any]) -> MeasuredRun
             cells[column] = value
             if column not in SILENT_DEFAULTS:
                 assumptions.append(f"{column} is not stated: {value} is assumed")
+    labels = {name: cells[name] for name in ("gpu", "stack", "precision")}
+    if cells["precision"] in presets["precisions"]:
+        cells["precision"] = presets["precisions"][labels["precision"]]
+        assumptions.append(f"precision {labels['precision']} is timed as {cells['precision']}")
     model = build(TransformerModel, model_mapping)
     run, reason = None, ""
     try:
@@ -100,7 +104,7 @@ def _published(cells: dict[str, str], presets: Mapping[str, Any]) -> MeasuredRun
     return MeasuredRun(
         run_id=cells["run_id"],
         source=cells["source"],
-        labels={name: cells[name] for name in ("gpu", "stack", "precision")},
+        labels=labels,
         model=model,
         sequence_length=_integer(cells, "sequence_length"),
         global_batch_size=_integer(cells, "global_batch_size") if cells["global_batch_size"] else None,
@@ -173,8 +177,6 @@ def _network_assumptions(cells: Mapping[str, str]) -> list[str]:
 def _run(cells: Mapping[str, str], model: TransformerModel, stack: Mapping[str, Any], presets: Mapping[str, Any]) -> Run:
     if not cells["global_batch_size"]:
         raise NotSupportedError("the global batch size is not stated")
-    if cells["precision"] == "mxfp8":
-        raise NotSupportedError("mxfp8 is not covered yet; bf16, fp16, fp8 are", key="precision")
     batch = _integer(cells, "global_batch_size")
     replicas = _integer(cells, "data_parallel") if cells["data_parallel"] else _replicas(cells)
     degrees = ("tensor_parallel", "pipeline_parallel", "virtual_pipeline", "context_parallel", "micro_batch_size", "sequence_length")

@@ -50,6 +50,8 @@ class SoftwareStack(Spec):
     scatter_gather_pipeline: bool = flag()  # tensor-parallel ranks send a slice each, where all hold the same
     data_parallel_overlap: bool = flag()
     hide_all: bool = flag(default=False)
+    fp8_products: str = choice("mlp", "layer", "all")  # which linears take 8-bit operands: of the MLP, of the layer, the head too
+    fp8_scaling: str = choice("delayed", "current")  # by the largest number of earlier iterations, or of the tensor itself
     fp8_parameter_gather: bool = flag()  # parameters travel as 8-bit copies where products take them
     bucket_rule: str = choice("size", "layer")  # a layer's parameters are one bucket (FSDP), or the size below
     bucket_parameters: Numeric = number("count", minimum=1)  # a bucket holds max(bucket_parameters,
