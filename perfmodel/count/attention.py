@@ -4,8 +4,9 @@ Symbols: s sequence_length, c context_parallel, T = b*s/c tokens on a rank, e by
 
 Under context parallelism a rank holds the queries of s/c tokens: one piece from either end of the sequence, so that causal
 masks leave all ranks the same work (Llama 3, arXiv:2407.21783, section 3.3.2). Its queries meet their own keys under a mask, then
-those of every other rank, of which the mask leaves half: c kernels. Keys and values travel from rank to rank beside the
-kernels (a ring), or are gathered before them.
+those of every other rank, of which the mask leaves half: c kernels. Where the pieces are not balanced, the last rank meets all
+keys of all others, and everybody waits for it. Keys and values travel from rank to rank beside the kernels (a ring), or are
+gathered before them.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def attention(model: TransformerModel, layout: Layout, stack: SoftwareStack, *, 
     kept = ACTIVATION_BYTES * layout.tokens_per_micro_batch * (query + 2 * kv)
     if not stack.fused_attention:
         return _unfused(model, layout, stack, heads=query / model.head_size, kept=kept)
-    core = _fused(model, layout, query=query, kv=kv, kept=kept)
+    core = _fused(model, layout, stack, query=query, kv=kv, kept=kept)
     return core if _is_one(layout.context_parallel) else _exchange(layout, stack, kv) + core
 
 
@@ -45,7 +46,9 @@ def _is_one(degree: Numeric) -> bool:
     return bool(np.all(np.asarray(degree) == 1))
 
 
-def _fused(model: TransformerModel, layout: Layout, *, query: Numeric, kv: Numeric, kept: Numeric) -> Block:
+def _fused(
+    model: TransformerModel, layout: Layout, stack: SoftwareStack, *, query: Numeric, kv: Numeric, kept: Numeric
+) -> Block:
     tokens, heads = layout.tokens_per_micro_batch, query / model.head_size
     output = ACTIVATION_BYTES * tokens * query if layout.precision == "fp8" else 0  # else it is the projection's input
     piece = layout.sequence_length / layout.context_parallel
@@ -66,9 +69,9 @@ def _fused(model: TransformerModel, layout: Layout, *, query: Numeric, kv: Numer
         own,
         name="layer.attention.core_ring",
         repeats=layout.context_parallel - 1,
-        key_length=piece / 2,
+        key_length=piece / 2 if stack.balanced_context_parallel else piece,
         causal=False,
-        counted=2.0,
+        counted=2.0 if stack.balanced_context_parallel else 1.0,
         saved_bytes=0.0,
     )
     return local(own) + local(others) + local(_join(layout, own))
@@ -107,7 +110,9 @@ def _exchange(layout: Layout, stack: SoftwareStack, kv: Numeric) -> Block:
     )
     if ring:
         partner = ("layer.attention.core_ring", DATA_GRADIENT)
-        return Block(forward=(forward,), backward=(replace(forward, phase=DATA_GRADIENT, payload_bytes=2 * both, partner=partner),))
+        return Block(
+            forward=(forward,), backward=(replace(forward, phase=DATA_GRADIENT, payload_bytes=2 * both, partner=partner),)
+        )
     again = replace(forward, phase=DATA_GRADIENT)
     scatter = replace(again, name="layer.attention.exchange_gradient", kind="reduce_scatter")
     return Block(forward=(forward,), backward=(again, scatter))
@@ -147,5 +152,3 @@ def _unfused(model: TransformerModel, layout: Layout, stack: SoftwareStack, *, h
     context = replace(product, name="layer.attention.context", columns=model.head_size, inner=sequence, saved_bytes=0.0)
     block = local(product) + local(softmax)
     return (block + local(dropout) if model.dropout else block) + local(context)
-
-

@@ -114,9 +114,7 @@ def data_parallel_operators(model: TransformerModel, layout: Layout, stack: Soft
 
 def _gathered(layout: Layout, reduction: Collective, gather: Collective) -> tuple[Collective, ...]:
     """Parameters for both passes; in a pipeline they stay after the forward pass."""
-    again = replace(
-        gather, name=BACKWARD_GATHER, repeats=np.where(np.asarray(layout.pipeline_parallel) > 1, 0, gather.repeats)
-    )
+    again = replace(gather, name=BACKWARD_GATHER, repeats=np.where(np.asarray(layout.pipeline_parallel) > 1, 0, gather.repeats))
     if layout.sharding != "hsdp":
         return (reduction, gather, again)
     over = replace(

@@ -10,7 +10,6 @@ from perfmodel.spec.fields import Numeric
 from perfmodel.spec.layout import (
     Layout,
     ProcessGroup,
-
     tensor_parallel_group,
     vocabulary_group,
     world_group,
@@ -38,7 +37,9 @@ def _steps(model: TransformerModel, layout: Layout, stack: SoftwareStack, shard:
     adam = owned * (4 + 2 * stack.optimizer_bytes + stack.parameter_bytes)  # reads a gradient, reads and writes the states
     vocabulary = model.padded_vocab_size(layout.tensor_parallel) * model.hidden_size / layout.tensor_parallel
     steps: list[Operator] = [
-        _all_reduce("embedding_gradients", vocabulary * stack.gradient_bytes, vocabulary_group(layout, tied=model.tied_embeddings)),
+        _all_reduce(
+            "embedding_gradients", vocabulary * stack.gradient_bytes, vocabulary_group(layout, tied=model.tied_embeddings)
+        ),
         MemoryBound(name="optimizer.scale_gradients", phase=OPTIMIZER, moved_bytes=2 * gradient_bytes),
         MemoryBound(name="optimizer.gradient_norm", phase=OPTIMIZER, moved_bytes=owned * stack.gradient_bytes, kernels=2),
         _all_reduce("gradient_norm", 4.0, world_group(layout)),

@@ -179,7 +179,14 @@ def _run(cells: Mapping[str, str], model: TransformerModel, stack: Mapping[str, 
         raise NotSupportedError("the global batch size is not stated")
     batch = _integer(cells, "global_batch_size")
     replicas = _integer(cells, "data_parallel") if cells["data_parallel"] else _replicas(cells)
-    degrees = ("tensor_parallel", "pipeline_parallel", "virtual_pipeline", "context_parallel", "micro_batch_size", "sequence_length")
+    degrees = (
+        "tensor_parallel",
+        "pipeline_parallel",
+        "virtual_pipeline",
+        "context_parallel",
+        "micro_batch_size",
+        "sequence_length",
+    )
     settings: dict[str, Any] = {name: _integer(cells, name) for name in degrees}
     settings |= {name: cells[name] for name in ("precision", "sharding", "recompute")} | _schedule(cells, presets)
     if cells["sharding"] == "hsdp":

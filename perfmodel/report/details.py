@@ -64,7 +64,8 @@ def _operator_table(prediction: Prediction) -> RenderableType:
         total_s = sum(_total_s(entry) for entry in entries if entry.confidence == word)
         if total_s:
             table.add_row("all of them", "", "", "", f"{1e3 * total_s:.1f}", word)
-    return titled(f"Operators of one GPU, each alone, DP {stage.data_parallel}", table)
+    where = "one GPU" if predicted.layout.pipeline_parallel == 1 else "one GPU of every pipeline stage"
+    return titled(f"Operators of {where}, each alone, DP {stage.data_parallel}", table)
 
 
 def _total_s(entry: Entry) -> float:

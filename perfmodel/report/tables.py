@@ -13,6 +13,7 @@ from perfmodel.count.memory import MemoryBytes
 from perfmodel.predict import Prediction
 from perfmodel.report.documents import envelope
 from perfmodel.report.terminal import percent_text, plain_table, section, titled, value_text
+from perfmodel.spec.layout import Layout
 from perfmodel.spec.run import Run
 from perfmodel.timing.breakdown import Breakdown
 from perfmodel.units import gibibytes_text, seconds_text
@@ -79,10 +80,26 @@ def _verdict(prediction: Prediction) -> Text:
 
 
 def _description(run: Run) -> Text:
-    layout = f"{run.precision}, tensor parallel {run.tensor_parallel}, micro-batch {run.micro_batch_size}, {run.sharding}"
-    sequence = ", sequence parallel" if run.sequence_parallel else ""
-    recompute = "" if run.recompute == "none" else f", {run.recompute} recompute"
-    return Text(f"{run.cluster.name}, {run.stack.name}, {layout}{sequence}{recompute}", style="dim")
+    return Text(f"{run.cluster.name}, {run.stack.name}, {layout_text(run.layout(run.stages[0]))}", style="dim")
+
+
+def layout_text(layout: Layout) -> str:
+    """A layout in words, without what is 1 or not used: `bf16, tensor parallel 8, micro-batch 1, zero1`."""
+    degrees = {
+        "tensor parallel": layout.tensor_parallel,
+        "pipeline parallel": layout.pipeline_parallel,
+        "virtual pipeline": layout.virtual_pipeline,
+        "context parallel": layout.context_parallel,
+        "copies of the shards": layout.data_parallel_replicas,
+    }
+    words = [layout.precision, *(f"{name} {degree}" for name, degree in degrees.items() if degree > 1)]
+    words += [layout.pipeline_schedule] if layout.pipeline_schedule != "1f1b" else []
+    words += [f"micro-batch {layout.micro_batch_size}", layout.sharding]
+    words += ["sequence parallel"] if layout.sequence_parallel and layout.tensor_parallel > 1 else []
+    if layout.recompute != "none":
+        layers = "" if layout.recompute_layers is None else f" of {layout.recompute_layers} layers a stage"
+        words.append(f"{layout.recompute} recompute{layers}")
+    return ", ".join(words)
 
 
 def _stage_table(prediction: Prediction) -> RenderableType:

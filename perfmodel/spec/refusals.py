@@ -109,7 +109,8 @@ def _check_sharding(layout: Layout) -> None:
         raise InputError(f"only hsdp keeps several copies of its shards, not {layout.sharding}", key="data_parallel_replicas")
     if layout.sharding == "hsdp" and np.any(replicas == 1):
         raise InputError(
-            "hsdp with one copy of the shards is zero3; give the number of copies, often one a node", key="data_parallel_replicas"
+            "hsdp with one copy of the shards is zero3; give the number of copies, often one a node",
+            key="data_parallel_replicas",
         )
     _check_divides(replicas, layout.data_parallel, "data-parallel replicas", key="data_parallel_replicas")
 

@@ -46,11 +46,14 @@ class SoftwareStack(Spec):
     iteration_host_s: Numeric = number("s")  # data loading, logging, timers and synchronisation of an iteration
     tensor_parallel_overlap: str = choice("none", "backward", "pipelined")
     context_parallel_exchange: str = choice("ring", "all_gather")  # keys and values pass from rank to rank, or are gathered
+    balanced_context_parallel: bool = flag()  # each rank takes a piece from either end of the sequence, or one from its place
     pipeline_overlap: bool = flag()  # messages between interleaved stages run beside the passes
     scatter_gather_pipeline: bool = flag()  # tensor-parallel ranks send a slice each, where all hold the same
     data_parallel_overlap: bool = flag()
     hide_all: bool = flag(default=False)
-    fp8_products: str = choice("mlp", "layer", "all")  # which linears take 8-bit operands: of the MLP, of the layer, the head too
+    fp8_products: str = choice(
+        "mlp", "layer", "all"
+    )  # which linears take 8-bit operands: of the MLP, of the layer, the head too
     fp8_scaling: str = choice("delayed", "current")  # by the largest number of earlier iterations, or of the tensor itself
     fp8_parameter_gather: bool = flag()  # parameters travel as 8-bit copies where products take them
     bucket_rule: str = choice("size", "layer")  # a layer's parameters are one bucket (FSDP), or the size below

@@ -23,9 +23,7 @@ PASSES = {False: 1, True: 2}  # how often queries, keys, values and output are m
 OPERAND_BYTES = 2
 
 
-def fused_attention_time_s(
-    attention: FusedAttention, *, gpu: Gpu, compute_scale: Numeric, library: str = "fastest"
-) -> Numeric:
+def fused_attention_time_s(attention: FusedAttention, *, gpu: Gpu, compute_scale: Numeric, library: str = "fastest") -> Numeric:
     """t0 + C*fill + L, with C = b*a*q*(k + h) * 2*n*d/(P*e(d)*c) * (1 + C0/t_g)^g.
 
     A query meets k = s/2 keys on average under the causal mask, else s; n = 2 products forward, 5 backward; C0 is C without h.

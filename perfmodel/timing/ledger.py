@@ -58,9 +58,7 @@ def _of_kernel(operator: Matmul | FusedAttention | MemoryBound, cluster: Cluster
             return known if in_table else least_sure([known, "interpolated"])
         case FusedAttention():
             attention = kernels.attention_backward if operator.phase == DATA_GRADIENT else kernels.attention_forward
-            return confidence(
-                attention.evidence, {"head_size": operator.head_size, "sequence_length": operator.key_length}
-            )
+            return confidence(attention.evidence, {"head_size": operator.head_size, "sequence_length": operator.key_length})
         case MemoryBound():
             moved = {"moved_bytes": operator.moved_bytes / operator.kernels}
             return confidence(kernels.memory_bound[memory_bound_class(operator, stack)].evidence, moved)

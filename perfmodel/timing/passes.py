@@ -44,9 +44,7 @@ class Pass:
         )
 
     def __mul__(self, times: Numeric) -> Pass:
-        return Pass(
-            parts=self.parts * times, weight_gradient_s=self.weight_gradient_s * times, host_s=self.host_s * times
-        )
+        return Pass(parts=self.parts * times, weight_gradient_s=self.weight_gradient_s * times, host_s=self.host_s * times)
 
 
 class Direction:

@@ -75,9 +75,7 @@ def _pipelined(forward: Direction, backward: Direction, first: Breakdown, layout
     return slowest * layout.micro_batches + waiting
 
 
-def _messages_s(
-    forward: Direction, backward: Direction, layout: Layout, stack: SoftwareStack, slowest_s: Numeric
-) -> Numeric:
+def _messages_s(forward: Direction, backward: Direction, layout: Layout, stack: SoftwareStack, slowest_s: Numeric) -> Numeric:
     both_s = forward.message_s + backward.message_s
     virtual, pipeline = layout.virtual_pipeline, layout.pipeline_parallel
     fill_s = (pipeline - 1) * both_s
