@@ -3,9 +3,9 @@
 Symbols: s sequence_length, c context_parallel, T = b*s/c tokens on a rank, e bytes of an activation (2).
 
 Under context parallelism a rank holds the queries of s/c tokens: one piece from either end of the sequence, so that causal
-masks leave all ranks the same work (Llama 3, arXiv:2407.21783, section 3.3.2). Its queries meet their own keys under a mask, then
-those of every other rank, of which the mask leaves half: c kernels. Where the pieces are not balanced, the last rank meets all
-keys of all others, and everybody waits for it. Keys and values travel from rank to rank beside the kernels (a ring), or are
+masks leave all ranks the same work (Llama 3, arXiv:2407.21783, section 3.3.2). Its queries meet their own keys under a mask,
+then those of every other rank, of which the mask leaves half: c kernels. Where the pieces are not balanced, the last rank meets
+all keys of all others, and everybody waits for it. Keys and values travel from rank to rank beside the kernels (a ring), or are
 gathered before them.
 """
 
@@ -81,8 +81,8 @@ def _join(layout: Layout, own: FusedAttention) -> MemoryBound:
     """Adding up what the kernels found: every kernel's output is rescaled, into fp32, and added to the sum of all.
 
     Counted for Transformer Engine's ring: of the c kernels one gives all queries, the others half or all of them, three
-    quarters on average. Forwards an output is read, written in fp32, read, added to the sum (2 + 4 + 4 + 2 + 2 bytes); backwards
-    the gradient of the queries of each kernel is added up (6 bytes), and outputs and their gradients are cut out and copied (8).
+    quarters on average. Forwards an output is read, written in fp32, read and added to the sum (2 + 4 + 4 + 2 + 2 bytes);
+    backwards the gradient of the queries is added up (6 bytes), and outputs and their gradients are cut out and copied (8).
     """
     kernels = 1.0 + 0.75 * (layout.context_parallel - 1)
     numbers = own.sequences * own.query_length * own.heads * own.head_size * kernels

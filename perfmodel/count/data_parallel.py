@@ -7,8 +7,8 @@
     zero3        reduce-scatter, every micro-batch                all-gather, every forward pass and every backward pass
     hsdp         the same among the ranks of a shard group, and an all-reduce of each shard over the copies
 
-With pipeline stages, zero2, zero3 and hsdp also move both once: parameters stay gathered, and gradients whole, over the micro-batches
-(PyTorch, torch.distributed.pipelining and reshard_after_forward=False).
+With pipeline stages, zero2, zero3 and hsdp also move both once: parameters stay gathered, and gradients whole, over the
+micro-batches (PyTorch, torch.distributed.pipelining and reshard_after_forward=False).
 
 Buckets (Megatron-Core, DistributedDataParallelConfig): parameters are grouped, last layer first, into buckets of
 max(bucket_parameters, bucket_parameters_per_rank * data_parallel) parameters and each bucket is reduced, and later gathered, on

@@ -63,7 +63,7 @@ def memory_bytes(model: TransformerModel, layout: Layout, stack: SoftwareStack, 
 def stage_memory_bytes(
     model: TransformerModel, layout: Layout, stack: SoftwareStack, work: Iteration, stage: PipelineStage
 ) -> MemoryBytes:
-    """The peak of one stage, when its backward pass begins: it holds its micro-batches in flight, the last stage the logits too."""
+    """The peak of one stage, when its backward pass begins: its micro-batches in flight, on the last stage the logits too."""
     held = stage_parameter_count(model, stage, tensor_parallel=layout.tensor_parallel)
     logits = next(op for op in work.head.forward if isinstance(op, Matmul))
     ranks = layout.tensor_parallel if stack.gathered_logits else 1
@@ -73,7 +73,9 @@ def stage_memory_bytes(
     rerun = np.maximum(rerun_layer_bytes(model, layout, stack, work) - loss - head, 0)
     activations = stage_activation_bytes(model, layout, stack, work, stage) + head + rerun
     degrees = (layout.tensor_parallel, layout.data_parallel * layout.context_parallel, layout.pipeline_parallel)
-    groups: Numeric = sum(((np.asarray(degree) > 1) * 1.0 for degree in degrees), 0.0)
+    groups: Numeric = 0.0
+    for degree in degrees:
+        groups = groups + np.where(np.asarray(degree) > 1, 1.0, 0.0)
     parameters, gradients = _weights_bytes(model, layout, stack, stage, held)
     return MemoryBytes(
         parameters_bytes=parameters,
@@ -95,14 +97,14 @@ def _weights_bytes(
     Whole at a time are two layers, and the matrices of the vocabulary, which do not belong to a layer.
     """
     whole = LAYERS_GATHERED * layer_parameters(model, layout, stage) + held.embedding + held.positions + held.head
-    gathered = np.asarray(shards(layout, "parameters")) > 1
-    sharded_gradients = np.asarray(shards(layout, "gradients")) > 1
-    parameters = held.total / shards(layout, "parameters") * stack.parameter_bytes
-    parameters = parameters + gathered * whole * gathered_bytes(layout, stack)
+    gathered = np.where(np.asarray(shards(layout, "parameters")) > 1, whole, 0.0)
+    unreduced = np.where(np.asarray(shards(layout, "gradients")) > 1, whole, 0.0)
+    parameters: Numeric = held.total / shards(layout, "parameters") * stack.parameter_bytes
+    parameters = parameters + gathered * gathered_bytes(layout, stack)
     if layout.precision == "fp8" and layout.sharding not in GATHERED:
         parameters = parameters + 2 * (held.attention + held.mlp)  # 8-bit weights and their transposes
     gradients = held.total / shards(layout, "gradients") * stack.gradient_bytes
-    return parameters, gradients + sharded_gradients * whole * ACTIVATION_BYTES
+    return parameters, gradients + unreduced * ACTIVATION_BYTES
 
 
 def stage_activation_bytes(

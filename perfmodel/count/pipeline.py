@@ -2,8 +2,8 @@
 
 Symbols: L layers, p pipeline_parallel, v virtual_pipeline, i = 0 .. p - 1 a stage.
 
-Layers that divide over all p*v pieces are spread evenly. Where they do not, but would if the embedding and the head, or the head
-alone, were counted as layers, the ends hold one layer fewer (Megatron-Core, account_for_embedding_in_pipeline_split and
+Layers that divide over all p*v pieces are spread evenly. Where they do not, but would if the embedding and the head, or the
+head alone, were counted as layers, the ends hold one layer fewer (Megatron-Core, account_for_embedding_in_pipeline_split and
 account_for_loss_in_pipeline_split). Else some stages between the ends hold one layer more than the others.
 """
 
@@ -59,7 +59,7 @@ def pipeline_stages(model: TransformerModel, layout: Layout) -> PipelineStages:
     longer = counted - least * pipeline  # stages with a layer more: those after the first
     middle = least + (longer > 0)
     first = least - with_both + (longer > pipeline - 2) * (pipeline > 1)
-    last = layers - first - _between(layers, least, longer, pipeline)
+    last = layers - first - _between(least, longer, pipeline)
     alone = np.where(several, 0, 1)
     return PipelineStages(
         first=PipelineStage(layers=np.where(several, first, layers), embedding=1, head=alone, position=0),
@@ -68,10 +68,11 @@ def pipeline_stages(model: TransformerModel, layout: Layout) -> PipelineStages:
     )
 
 
-def _between(layers: Numeric, least: Numeric, longer: Numeric, pipeline: Numeric) -> Numeric:
+def _between(least: Numeric, longer: Numeric, pipeline: Numeric) -> Numeric:
     """Layers of all stages between the ends."""
     between = np.maximum(np.asarray(pipeline) - 2, 0)
-    return between * least + np.minimum(longer, between)
+    layers: Numeric = between * least + np.minimum(longer, between)
+    return layers
 
 
 def in_flight(layout: Layout, stage: PipelineStage) -> Numeric:

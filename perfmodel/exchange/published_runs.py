@@ -209,7 +209,7 @@ def _run(cells: Mapping[str, str], model: TransformerModel, stack: Mapping[str, 
 @lru_cache(maxsize=256)
 def _part(spec: type[S], mapping: str) -> S:
     """A part of a run from its JSON: rows of a table share theirs, and equal parts are then the same object."""
-    kind = {Gpu: "gpus", Cluster: "clusters", SoftwareStack: "stacks"}[spec]  # type: ignore[index]
+    kind = {Gpu: "gpus", Cluster: "clusters", SoftwareStack: "stacks"}[spec]
     return build(spec, expand_part(spec, kind, json.loads(mapping)))
 
 

@@ -85,7 +85,7 @@ def _check_pipeline(model: TransformerModel, layout: Layout) -> None:
     chunks = pipeline * virtual
     if not np.all(chunks <= model.layers + np.where(chunks > 2, 2, 0)):
         raise InputError(
-            f"{plain(chunks)} pieces of the pipeline are more than the {plain(model.layers)} layers, the embedding and the head",
+            f"{plain(chunks)} pieces of the pipeline are more than {plain(model.layers)} layers, an embedding and a head",
             key="pipeline_parallel",
         )
     if np.any((virtual > 1) & (pipeline == 1)):

@@ -1,7 +1,7 @@
 """How long one kernel of fused attention takes on a GPU that does nothing else.
 
-Symbols: b sequences, a heads, g KV heads, d head size, q queries and s keys of a sequence, S multiprocessors, P dense peak rate, c =
-cluster.compute_scale, M memory rate, and the coefficients of spec/coefficients.py (e, t0, h, p, w, g).
+Symbols: b sequences, a heads, g KV heads, d head size, q queries and s keys of a sequence, S multiprocessors, P dense peak
+rate, c = cluster.compute_scale, M memory rate, and the coefficients of spec/coefficients.py (e, t0, h, p, w, g).
 
 Ignored: sliding windows, deterministic backward kernels (up to a fifth slower at head size 128), and that few KV heads let
 small forward kernels run up to a quarter faster than their bytes say.

@@ -12,7 +12,7 @@ forward pass the same holds backwards in time. What is moved for every micro-bat
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -36,55 +36,63 @@ from perfmodel.timing.collectives import collective_time_s, placement
 from perfmodel.timing.passes import sm_fraction
 
 
-def data_parallel_breakdown(
-    work: Iteration,
-    bucket: Buckets,
-    *,
-    layout: Layout,
-    forward_s: Numeric,
-    backward_s: Numeric,
-    cluster: Cluster,
-    stack: SoftwareStack,
-) -> Breakdown:
-    """Exposed time and slowdown; `forward_s` and `backward_s` are the passes of one micro-batch over the first stage."""
-    calls = {op.name: op for op in work.synchronisation if isinstance(op, Collective) and op.name in DATA_PARALLEL}
-    if stack.hide_all:
-        return Breakdown()
-    forward = [calls[name] for name in (PARAMETER_GATHER,) if name in calls]
-    backward = [calls[name] for name in (GRADIENT_REDUCTION, REPLICA_REDUCTION, BACKWARD_GATHER) if name in calls]
-    if not stack.data_parallel_overlap:
-        alone_s = sum((call.repeats * _alone_s(call, cluster) for call in forward + backward), 0.0)
-        return Breakdown(data_parallel_exposed_s=alone_s)
-    result = Breakdown()
-    for window_calls, pass_s in ((backward, backward_s), (forward, forward_s)):
-        if window_calls:
-            result = result + _behind(window_calls, bucket, pass_s, layout, cluster, stack)
-    return result
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataParallel:
+    """The data-parallel collectives of one layout, on one cluster."""
 
+    bucket: Buckets
+    layout: Layout
+    cluster: Cluster
+    stack: SoftwareStack
 
-def _behind(
-    calls: Sequence[Collective], bucket: Buckets, window_s: Numeric, layout: Layout, cluster: Cluster, stack: SoftwareStack
-) -> Breakdown:
-    """What the collectives that share one window leave exposed, every time that they run."""
-    times = 1 if layout.sharding in ("none", "zero1") else every_micro_batch(layout)
-    if layout.sharding == "zero2" and calls[0].name == PARAMETER_GATHER:
-        times = 1
-    all_s: Numeric = 0.0
-    for call in calls:
-        all_s = all_s + call.repeats / times * _alone_s(call, cluster)
-    fraction = sm_fraction(placement(calls[0].group, cluster), stack)
-    share = _last_share(bucket, all_s, window_s) if layout.sharding not in GATHERED else bucket.uncut_share
-    last_s: Numeric = 0.0
-    for call in calls:
-        per_pass = call.repeats / times
+    def breakdown(self, work: Iteration, *, forward_s: Numeric, backward_s: Numeric) -> Breakdown:
+        """Exposed time and slowdown; `forward_s` and `backward_s` are the passes of one micro-batch over the first stage."""
+        if self.stack.hide_all:
+            return Breakdown()
+        calls = {op.name: op for op in work.synchronisation if isinstance(op, Collective) and op.name in DATA_PARALLEL}
+        after = [calls[name] for name in (GRADIENT_REDUCTION, REPLICA_REDUCTION, BACKWARD_GATHER) if name in calls]
+        before = [calls[name] for name in (PARAMETER_GATHER,) if name in calls]
+        result = Breakdown()
+        for window_s, beside in ((backward_s, after), (forward_s, before)):
+            if beside:
+                result = result + self._beside(beside, window_s)
+        return result
+
+    def _beside(self, calls: Sequence[Collective], window_s: Numeric) -> Breakdown:
+        """What the collectives that share one window leave exposed, every time that they run."""
+        times = self._times(calls[0])
+        per_pass = [replace(call, repeats=call.repeats / times) for call in calls]
+        all_s: Numeric = 0.0
+        for call in per_pass:
+            all_s = all_s + call.repeats * self._alone_s(call)
+        if not self.stack.data_parallel_overlap:
+            return Breakdown(data_parallel_exposed_s=all_s * times)
+        share = self.bucket.uncut_share if self._gathers else _last_share(self.bucket, all_s, window_s)
+        last_s: Numeric = 0.0
+        for call in per_pass:
+            last_s = last_s + self._last_s(call, share)
+        fraction = sm_fraction(placement(calls[0].group, self.cluster), self.stack)
+        return _buckets_behind(window_s, all_s, last_s, number=self.bucket.count, fraction=fraction) * times
+
+    def _last_s(self, call: Collective, share: Numeric) -> Numeric:
+        """What of one collective cannot hide: a share of all it moves, and the first layer of what is gathered for a pass."""
+        first_s = np.where(np.asarray(call.repeats) > 0, self._alone_s(call), 0.0)
         if call.name == BACKWARD_GATHER:
-            last_s = last_s + np.where(per_pass > 0, _alone_s(call, cluster), 0.0)
-        else:
-            last = replace(call, payload_bytes=call.payload_bytes * per_pass * share)
-            last_s = last_s + _alone_s(last, cluster)
-            if layout.sharding in GATHERED and call.name == PARAMETER_GATHER:
-                last_s = last_s + _alone_s(call, cluster)
-    return _buckets_behind(window_s, all_s, last_s, number=bucket.count, fraction=fraction) * times
+            return first_s
+        last_s = self._alone_s(replace(call, payload_bytes=call.payload_bytes * call.repeats * share))
+        return last_s + first_s if call.name == PARAMETER_GATHER and self._gathers else last_s
+
+    @property
+    def _gathers(self) -> bool:
+        return self.layout.sharding in GATHERED
+
+    def _times(self, call: Collective) -> Numeric:
+        """How often an iteration has such a window for `call`."""
+        once = self.layout.sharding in ("none", "zero1") or (self.layout.sharding == "zero2" and call.name == PARAMETER_GATHER)
+        return 1 if once else every_micro_batch(self.layout)
+
+    def _alone_s(self, call: Collective) -> Numeric:
+        return collective_time_s(call, placement(call.group, self.cluster), cluster=self.cluster)
 
 
 def _last_share(bucket: Buckets, alone_s: Numeric, window_s: Numeric) -> Numeric:
@@ -99,12 +107,8 @@ def _last_share(bucket: Buckets, alone_s: Numeric, window_s: Numeric) -> Numeric
 
 
 def _buckets_behind(window_s: Numeric, alone_s: Numeric, last_s: Numeric, *, number: Numeric, fraction: Numeric) -> Breakdown:
-    """max(last, C + W/N - W) of N buckets that take C and become ready evenly over a window W; the SMs they take slow it down."""
+    """max(last, C + W/N - W) of N buckets that take C and are ready evenly over a window W, which the SMs they take prolong."""
     taken_s = fraction * np.minimum(alone_s, window_s / (1.0 - fraction))
     window_s = window_s + taken_s
     exposed_s = np.maximum(last_s, alone_s + window_s / number - window_s)
     return Breakdown(data_parallel_exposed_s=exposed_s, communication_slowdown_s=taken_s)
-
-
-def _alone_s(call: Collective, cluster: Cluster) -> Numeric:
-    return collective_time_s(call, placement(call.group, cluster), cluster=cluster)

@@ -31,7 +31,7 @@ from perfmodel.spec.layout import Layout
 from perfmodel.spec.stack import SoftwareStack
 from perfmodel.timing.breakdown import Breakdown, slower
 from perfmodel.timing.collectives import collective_time_s, placement
-from perfmodel.timing.data_parallel import data_parallel_breakdown
+from perfmodel.timing.data_parallel import DataParallel
 from perfmodel.timing.kernels import kernel_time_s, slowest_compute_scale
 from perfmodel.timing.passes import Direction
 
@@ -47,15 +47,8 @@ def breakdown(work: Iteration, bucket: Buckets, *, layout: Layout, cluster: Clus
         passes = _pipelined(forward, backward, first_forward + first_backward, layout, stack)
     else:
         passes = (first_forward + first_backward) * layout.micro_batches
-    exposed = data_parallel_breakdown(
-        work,
-        bucket,
-        layout=layout,
-        forward_s=first_forward.total_s,
-        backward_s=first_backward.total_s,
-        cluster=cluster,
-        stack=stack,
-    )
+    synchronised = DataParallel(bucket=bucket, layout=layout, cluster=cluster, stack=stack)
+    exposed = synchronised.breakdown(work, forward_s=first_forward.total_s, backward_s=first_backward.total_s)
     return passes + _optimizer(work, cluster, stack) + exposed
 
 
@@ -79,10 +72,9 @@ def _messages_s(forward: Direction, backward: Direction, layout: Layout, stack: 
     both_s = forward.message_s + backward.message_s
     virtual, pipeline = layout.virtual_pipeline, layout.pipeline_parallel
     fill_s = (pipeline - 1) * both_s
+    steady_s: Numeric = virtual * both_s
     if stack.pipeline_overlap:
-        steady_s = np.where(np.asarray(virtual) > 1, np.maximum(virtual * both_s - slowest_s, 0.0), both_s)
-    else:
-        steady_s = virtual * both_s
+        steady_s = np.where(np.asarray(virtual) > 1, np.maximum(steady_s - slowest_s, 0.0), steady_s)
     return np.where(np.asarray(pipeline) > 1, layout.micro_batches * steady_s + fill_s, 0.0)
 
 
