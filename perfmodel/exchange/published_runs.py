@@ -95,7 +95,9 @@ def _published(cells: dict[str, str], presets: Mapping[str, Any]) -> MeasuredRun
         assumptions.append(f"precision {labels['precision']} is timed as {cells['precision']}")
     meant = next((each for each in presets["shardings"] if _matches(each, cells, apart=("meant",))), None)
     if meant is not None:
-        assumptions.append(f"sharding {cells['sharding']} is read as {meant['meant']}: {meant['meant']} is what its recipes use")
+        assumptions.append(
+            f"sharding {cells['sharding']} is read as {meant['meant']}: {meant['meant']} is what its recipes use"
+        )
         cells["sharding"] = meant["meant"]
     model = build(TransformerModel, model_mapping)
     run, reason = None, ""

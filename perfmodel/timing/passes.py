@@ -73,7 +73,8 @@ class Direction:
         if self.plain is not None:
             total = total + self.plain * plain
         for block, times in ((self.embedding, embedding), (self.head, head)):
-            total = total + (block * times)
+            if np.any(times):
+                total = total + block * times
         return self._with_waiting(total)
 
     def _with_waiting(self, alone: Pass) -> Pass:

@@ -1,23 +1,15 @@
-"""From the passes of one micro-batch to the time of an iteration: the pipeline, the optimizer, and data parallelism.
+"""From the passes of one micro-batch to the time of an iteration: all passes of the pipeline, the optimizer, data parallelism.
 
-Symbols: p pipeline_parallel, v virtual_pipeline, m micro-batches, t_i forward and backward pass of stage i, w_i its weight
-gradients, c a message between neighbours, forwards and back.
+    iteration = m * max(t) + bubble + messages + optimizer + what data parallelism leaves exposed
 
-    T = m * max_i(t_i) + B + E + optimizer + data parallel
-
-    1f1b, interleaved   B = (sum_i(t_i) - max_i(t_i)) / v               arXiv:2104.04473, section 2.2
-    zb-h1, zb-1p        B = max(sum - max - 2*(p - 1)*w, 0)             arXiv:2401.10241, section 2
-    zb-2p               B = max(sum - max - 3*(p - 1)*w, 0)
-
-A stage's messages wait for each other where nothing overlaps them: E = (m*v + p - 1)*c. Where an interleaved schedule runs them
-beside the passes, those that fill and drain the pipeline stay: E = (p - 1)*c, and what is longer than a pass over one piece.
-
-Ignored: that stages of different length can hide each other's messages.
+m micro-batches, max(t) what one takes on the slowest pipeline stage. With T of timing/pipeline.py, bubble is T without messages
+less the passes of the slowest stage, messages what T grows by when they take their time.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import reduce
 
 import numpy as np
@@ -33,49 +25,72 @@ from perfmodel.timing.breakdown import Breakdown, slower
 from perfmodel.timing.collectives import collective_time_s, placement
 from perfmodel.timing.data_parallel import DataParallel
 from perfmodel.timing.kernels import kernel_time_s, slowest_compute_scale
-from perfmodel.timing.passes import Direction
-
-WEIGHT_GRADIENTS_IN_BUBBLE = {"1f1b": 0.0, "zb-h1": 2.0, "zb-1p": 2.0, "zb-2p": 3.0}
+from perfmodel.timing.passes import Direction, Pass
+from perfmodel.timing.pipeline import Messages, StageSeconds, StageTimes, pipeline_time_s
 
 
 def breakdown(work: Iteration, bucket: Buckets, *, layout: Layout, cluster: Cluster, stack: SoftwareStack) -> Breakdown:
     """The iteration on the slowest GPUs of all, part by part."""
     cluster = replace(cluster, compute_scale=slowest_compute_scale(cluster, layout.gpus))
     forward, backward = (Direction(work, direction, cluster, stack) for direction in ("forward", "backward"))
-    first_forward, first_backward = (each.stage(work.stages.first).parts for each in (forward, backward))
+    first = Both(forward=forward.stage(work.stages.first), backward=backward.stage(work.stages.first))
     if np.any(np.asarray(layout.pipeline_parallel) > 1):
-        passes = _pipelined(forward, backward, first_forward + first_backward, layout, stack)
+        stages = work.stages
+        others = [Both(forward=forward.stage(each), backward=backward.stage(each)) for each in (stages.middle, stages.last)]
+        whole = Both(forward=forward.whole(), backward=backward.whole())
+        message_s = (forward.message_s + backward.message_s) / 2.0
+        passes = pipelined([first, *others], whole, message_s, layout=layout, stack=stack)
     else:
-        passes = (first_forward + first_backward) * layout.micro_batches
+        passes = (first.forward.parts + first.backward.parts) * layout.micro_batches
     synchronised = DataParallel(bucket=bucket, layout=layout, cluster=cluster, stack=stack)
-    exposed = synchronised.breakdown(work, forward_s=first_forward.total_s, backward_s=first_backward.total_s)
+    forward_s, backward_s = first.forward.parts.total_s, first.backward.parts.total_s
+    exposed = synchronised.breakdown(work, forward_s=forward_s, backward_s=backward_s)
     return passes + _optimizer(work, cluster, stack) + exposed
 
 
-def _pipelined(forward: Direction, backward: Direction, first: Breakdown, layout: Layout, stack: SoftwareStack) -> Breakdown:
-    """All passes of the slowest stage, what it waits for the others, and the messages that it waits for."""
-    stages = forward.work.stages
-    present = [stage for stage in (stages.middle, stages.last) if np.any(stage.number)]
-    others = [(forward.stage(stage).parts + backward.stage(stage).parts) * np.minimum(stage.number, 1) for stage in present]
-    slowest = reduce(slower, others, first)
-    whole = backward.whole()
-    sum_s = forward.whole().parts.total_s + whole.parts.total_s
-    slowest_s, pipeline = slowest.total_s, layout.pipeline_parallel
-    weight_s = WEIGHT_GRADIENTS_IN_BUBBLE[layout.pipeline_schedule] * whole.weight_gradient_s * (pipeline - 1) / pipeline
-    bubble_s = np.maximum(sum_s - slowest_s - weight_s, 0.0) / layout.virtual_pipeline
-    messages_s = 0.0 if stack.hide_all else _messages_s(forward, backward, layout, stack, slowest_s)
-    waiting = Breakdown(pipeline_bubble_s=bubble_s, pipeline_parallel_exposed_s=messages_s)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Both:
+    """Both passes of one micro-batch over a stage, or over all."""
+
+    forward: Pass
+    backward: Pass
+
+    def seconds(self, layout: Layout) -> StageSeconds:
+        """Weight gradients have a place of their own only in zero-bubble schedules."""
+        apart_s = self.backward.weight_gradient_s if layout.pipeline_schedule != "1f1b" else 0.0
+        backward_s = self.backward.parts.total_s - apart_s
+        return StageSeconds(forward_s=self.forward.parts.total_s, backward_s=backward_s, weight_s=apart_s)
+
+
+def pipelined(stages: Sequence[Both], whole: Both, message_s: Numeric, *, layout: Layout, stack: SoftwareStack) -> Breakdown:
+    """All passes of the slowest stage, what it waits for the others, and for messages of `message_s` each.
+
+    `stages` are the first, the fullest between the ends (anything where there is none) and the last.
+    """
+    between = np.where(np.asarray(layout.pipeline_parallel) > 2, 1, 0)
+    both = [each.forward.parts + each.backward.parts for each in stages]
+    slowest = reduce(slower, (both[0], both[1] * between, both[2]))
+    first, middle, last = (each.seconds(layout) for each in stages)
+    times = StageTimes(first=first, middle=middle * between, last=last, whole=whole.seconds(layout))
+    without_s = pipeline_time_s(times, layout, Messages(seconds=0.0, waits=False))
+    bubble_s = np.maximum(without_s - layout.micro_batches * slowest.total_s, 0.0)
+    waiting = Breakdown(pipeline_bubble_s=bubble_s)
+    if not stack.hide_all:
+        with_s = _with_messages_s(times, layout, message_s, stack)
+        waiting = waiting + Breakdown(pipeline_parallel_exposed_s=np.maximum(with_s - without_s, 0.0))
     return slowest * layout.micro_batches + waiting
 
 
-def _messages_s(forward: Direction, backward: Direction, layout: Layout, stack: SoftwareStack, slowest_s: Numeric) -> Numeric:
-    both_s = forward.message_s + backward.message_s
-    virtual, pipeline = layout.virtual_pipeline, layout.pipeline_parallel
-    fill_s = (pipeline - 1) * both_s
-    steady_s: Numeric = virtual * both_s
-    if stack.pipeline_overlap:
-        steady_s = np.where(np.asarray(virtual) > 1, np.maximum(steady_s - slowest_s, 0.0), steady_s)
-    return np.where(np.asarray(pipeline) > 1, layout.micro_batches * steady_s + fill_s, 0.0)
+def _with_messages_s(times: StageTimes, layout: Layout, message_s: Numeric, stack: SoftwareStack) -> Numeric:
+    """1F1B waits for its messages, interleaved where the stack has nothing run beside them, zero-bubble schedules never."""
+    beside, waiting = (Messages(seconds=message_s, waits=waits) for waits in (False, True))
+    if layout.pipeline_schedule != "1f1b":
+        return pipeline_time_s(times, layout, beside)
+    overlapped = np.asarray(layout.virtual_pipeline) > 1 if stack.pipeline_overlap else np.asarray(False)
+    if not overlapped.any():
+        return pipeline_time_s(times, layout, waiting)
+    with_s = pipeline_time_s(times, layout, beside)
+    return with_s if overlapped.all() else np.where(overlapped, with_s, pipeline_time_s(times, layout, waiting))
 
 
 def _optimizer(work: Iteration, cluster: Cluster, stack: SoftwareStack) -> Breakdown:
