@@ -1,6 +1,6 @@
 """The command line: parse, call, print. The only place that prints, and the only one that sets an exit code.
 
-Exit codes: 0 yes, 1 no (it does not fit), 2 the input is wrong, 3 not supported yet.
+Exit codes: 0 yes, 1 no (it does not fit, a bar is missed), 2 the input is wrong, 3 not supported yet, 130 stopped by Ctrl-C.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import os
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -22,6 +22,11 @@ from perfmodel.errors import InputError, PerfmodelError
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from perfmodel.evidence.bars import Bar
+    from perfmodel.evidence.groups import Scoreboard
+
+T = TypeVar("T")
+R = TypeVar("R")
 NARROWEST = 80  # columns: tables are laid out for no fewer, so that no number is ever cut
 
 app = typer.Typer(
@@ -43,6 +48,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tabl
 Output = Annotated[
     Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write to FILE instead (JSON when it ends in .json).")
 ]
+STOPPED = 130  # the exit code of what Ctrl-C ended
 
 
 def _version(wanted: bool) -> None:
@@ -102,34 +108,92 @@ def predict(
 
 @app.command()
 def validate(
-    file: Annotated[Path, typer.Argument(metavar="FILE.csv", help="Measured runs, in the columns of published_runs.csv.")],
+    file: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[FILE.csv]", help="Measured runs, in the columns of published_runs.csv; without FILE.csv, that table."
+        ),
+    ] = None,
+    *,
+    memory: Annotated[
+        bool, typer.Option("--memory", help="FILE.csv says which layouts fitted in memory, in the columns of memory_fit.csv.")
+    ] = False,
+    fail_above: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE",
+            help="Exit with 1 when a score is above VALUE: median, p90 or bias (with --memory disagreement, "
+            "fits_called_impossible or impossible_called_fits), or GROUP/NAME:median; any number of times.",
+        ),
+    ] = None,
+    figure: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw predicted against measured times to FILE.png or FILE.svg.")
+    ] = None,
     as_json: AsJson = False,
     output: Output = None,
 ) -> None:
-    """How wrong the predictions are on the measured runs in FILE.csv.
+    """How wrong the predictions are on the measured runs in FILE.csv, or on those that perfmodel comes with.
 
-    Rows that are not covered yet are counted with the reason, never guessed.
+    Rows that are not covered are counted with the reason, never guessed.
+
+    Examples: perfmodel validate --fail-above median=5%; perfmodel validate mine.csv --fail-above stack/fsdp:p90=0.15 --json
     """
-    from perfmodel.evidence.validate import compare, grouped, summarise, unsupported
+    if memory:
+        if file is None or figure is not None:
+            raise InputError("--memory needs a FILE.csv" if file is None else "--memory has no times that --figure could draw")
+        _validate_memory(file, fail_above=fail_above or (), as_json=as_json, output=output)
+    else:
+        _validate_times(file, fail_above=fail_above or (), figure=figure, as_json=as_json, output=output)
+
+
+def _validate_times(
+    file: Path | None, *, fail_above: Sequence[str], figure: Path | None, as_json: bool, output: Path | None
+) -> None:
+    from perfmodel.evidence.bars import read_bar
+    from perfmodel.evidence.groups import known_groups
+    from perfmodel.evidence.validate import SCORES, compare, scoreboard
+    from perfmodel.exchange.presets import DATA
     from perfmodel.exchange.published_runs import read_measured_runs
 
-    measured = read_measured_runs(file)
-    for warning, rows in Counter(each.warning for each in measured if each.warning).items():
-        print(f"perfmodel: warning: {warning} ({rows} row{'s' if rows > 1 else ''})", file=sys.stderr)
-    comparisons = [compare(each) for each in _progress(measured, "predicting")]
-    summary: dict[str, Any] = {
-        "overall": summarise(comparisons),
-        "groups": grouped(comparisons),
-        "unsupported": unsupported(comparisons),
-    }
+    draw = _drawing(figure)
+    measured = read_measured_runs(file or DATA / "published_runs.csv")
+    bars = [read_bar(text, scores=SCORES, groups=known_groups(measured)) for text in fail_above]
+    _warn(measured)
+    comparisons = _one_by_one(compare, measured)
+    scores, complete = scoreboard(comparisons), len(comparisons) == len(measured)
     if _wants_json(as_json, output):
-        from perfmodel.report.scoreboard import validation_document
+        from perfmodel.report.score_documents import validation_document
 
-        _emit_json(validation_document(comparisons, **summary), output)
+        _emit_json(validation_document(scores, complete=complete), output)
     else:
         from perfmodel.report.scoreboard import validation_report
 
-        _emit_table(validation_report(comparisons, **summary), output)
+        _emit_table(validation_report(scores), output)
+    if complete:
+        draw(comparisons)
+    _judge(scores, bars, complete=complete)
+
+
+def _validate_memory(file: Path, *, fail_above: Sequence[str], as_json: bool, output: Path | None) -> None:
+    from perfmodel.evidence.bars import read_bar
+    from perfmodel.evidence.groups import known_groups
+    from perfmodel.evidence.memory_fit import SCORES, compare_fit, fit_scoreboard
+    from perfmodel.exchange.memory_table import read_measured_fits
+
+    measured = read_measured_fits(file)
+    bars = [read_bar(text, scores=SCORES, groups=known_groups(measured)) for text in fail_above]
+    _warn(measured)
+    comparisons = _one_by_one(compare_fit, measured)
+    scores, complete = fit_scoreboard(comparisons), len(comparisons) == len(measured)
+    if _wants_json(as_json, output):
+        from perfmodel.report.score_documents import memory_document
+
+        _emit_json(memory_document(scores, complete=complete), output)
+    else:
+        from perfmodel.report.memory_scoreboard import memory_report
+
+        _emit_table(memory_report(scores), output)
+    _judge(scores, bars, complete=complete)
 
 
 @app.command("list")
@@ -221,10 +285,13 @@ def _print(text: str) -> None:
         raise InputError(f"standard output cannot be written to: {(error.strerror or 'unknown reason').lower()}") from None
 
 
-def _write(text: str, output: Path) -> None:
-    from perfmodel.exchange.output import write_text
+def _write(content: str | bytes, output: Path) -> None:
+    from perfmodel.exchange.output import write_bytes, write_text
 
-    write_text(output, text)
+    if isinstance(content, str):
+        write_text(output, content)
+    else:
+        write_bytes(output, content)
     print(f"wrote {output}", file=sys.stderr)
 
 
@@ -235,6 +302,52 @@ def _progress(items: Sequence[Any], what: str) -> Any:
     from rich.progress import track
 
     return track(items, description=what, console=Console(stderr=True), transient=True)
+
+
+def _warn(measured: Sequence[Any]) -> None:
+    for warning, rows in Counter(each.warning for each in measured if each.warning).items():
+        print(f"perfmodel: warning: {warning} ({rows} row{'s' if rows > 1 else ''})", file=sys.stderr)
+
+
+def _one_by_one(compare: Callable[[T], R], measured: Sequence[T]) -> list[R]:
+    """Each row beside its prediction: all of them, or those that were done when Ctrl-C came."""
+    done: list[R] = []
+    try:
+        for each in _progress(measured, "predicting"):
+            done.append(compare(each))  # noqa: PERF401 - what is done stays when it is interrupted
+    except KeyboardInterrupt:
+        alone = ": the scores are of those alone; nothing is judged or drawn" if done else ""
+        print(f"perfmodel: stopped after {len(done)} of {len(measured)} rows{alone}", file=sys.stderr)
+        if not done:
+            raise typer.Exit(STOPPED) from None
+    return done
+
+
+def _drawing(figure: Path | None) -> Callable[[Sequence[Any]], None]:
+    """What draws comparisons to `figure`, refused before the work starts; nothing is drawn without."""
+    if figure is None:
+        return lambda _: None
+    kind = figure.suffix.lower().removeprefix(".")
+    if kind not in ("png", "svg"):
+        raise InputError(f"--figure {figure} is neither a .png nor an .svg file")
+    try:
+        from perfmodel.report.figures import accuracy_figure, picture
+    except ImportError:
+        raise InputError("--figure needs matplotlib; pip install 'perfmodel[report]' brings it") from None
+    return lambda comparisons: _write(picture(accuracy_figure(comparisons), kind), figure)
+
+
+def _judge(scores: Scoreboard[Any, Any], bars: Sequence[Bar], *, complete: bool) -> None:
+    """Exit with 1 when a bar is missed, and a sentence for each; a part of a table is not judged."""
+    from perfmodel.evidence.bars import missed_bars
+
+    if not complete:
+        raise typer.Exit(STOPPED)
+    missed = missed_bars(bars, overall=scores.overall, groups=scores.groups)
+    for sentence in missed:
+        print(f"perfmodel: {sentence}", file=sys.stderr)
+    if missed:
+        raise typer.Exit(1)
 
 
 def main() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import subprocess
@@ -14,34 +13,8 @@ from typing import Any
 import pytest
 
 import cli
-from perfmodel.exchange.presets import DATA
-from perfmodel.exchange.published_runs import read_measured_runs
 
 RAMP = ["predict", "nemotron-4-15b"]
-
-
-class Outcome:
-    """What a command did."""
-
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code, self.out, self.err = code, out, err
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
-    """Run the command as the console script does."""
-
-    def _run(*arguments: object, columns: int = 80) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["perfmodel", *map(str, arguments)])
-        monkeypatch.setenv("COLUMNS", str(columns))
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        return Outcome(code, *capsys.readouterr())
-
-    return _run
 
 
 def test_predict_json_has_the_keys_of_the_design(run: Any) -> None:
@@ -98,7 +71,7 @@ def test_a_run_that_does_not_fit_is_said_first_and_exits_with_1(run: Any) -> Non
         (["predict", "none.yaml"], 2, "perfmodel: none.yaml cannot be read: no such file or directory"),
         (["predict", ""], 2, "perfmodel: '' is neither a run file"),
         ([*RAMP, "--set", "tensor_paralel=2"], 2, "perfmodel: tensor_paralel: unknown key; did you mean tensor_parallel?"),
-        ([*RAMP, "--set", "pipeline_parallel=2"], 3, "perfmodel: pipeline_parallel: 2: more than 1 is not covered yet"),
+        ([*RAMP, "--set", "cluster=dgx-a100", "--set", "precision=fp8"], 3, "perfmodel: precision: A100 SXM 80GB has no fp8"),
         ([*RAMP, "-o", "no/such/place.json"], 2, "perfmodel: no/such/place.json cannot be written: no such file or directory"),
         ([*RAMP, "-o", "."], 2, "perfmodel: . is a directory"),
         (["show", "h100"], 2, "perfmodel: 'h100' is not a preset; did you mean dgx-h100?"),
@@ -203,7 +176,7 @@ def test_communication_names_groups_bytes_and_links(run: Any) -> None:
     calls = json.loads(run(*RAMP, "--json").out)["stages"][0]["communication"]
     links = {(call["group"], call["link"]) for call in calls}
     node, network = "NVLink 4 (H100)", "InfiniBand NDR 400G"
-    assert links == {("tensor_parallel", node), ("data_parallel", network), ("world", network)}
+    assert links == {("tensor_parallel", node), ("data_parallel_shards", network), ("world", network)}
     gathers = [call for call in calls if call["name"] == "layer.mlp.fc1.gather" and call["phase"] == "forward"]
     assert [(call["calls"], call["payload_bytes"], call["ranks"]) for call in gathers] == [(32 * 4, 4096 * 6144 * 2, 8)]
 
@@ -300,110 +273,6 @@ def test_list_and_show_know_every_preset(run: Any) -> None:
     assert "nemotron-4-15b" in run("list", "models").out
     assert "dgx-h100" not in run("list", "models").out
     assert len(json.loads(run("show", "nemotron-4-15b", "--json").out)["presets"]) == 2  # a model and a run
-
-
-def write_rows(path: Path, *rows: dict[str, str]) -> Path:
-    """Write rows of published_runs.csv as a table of their own."""
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    return path
-
-
-def published_rows(*models: str) -> list[dict[str, str]]:
-    """The rows of some models of published_runs.csv; of all models without."""
-    with (DATA / "published_runs.csv").open(newline="") as file:
-        return [row for row in csv.DictReader(file) if not models or row["model"] in models]
-
-
-def test_validate_json_has_the_keys_of_the_design(run: Any, tmp_path: Path) -> None:
-    """Rows, groups, overall; what is not covered has a reason and no number."""
-    rows = published_rows("Nemotron-4 15B", "GPT-3 175B")
-    table = write_rows(tmp_path / "some.csv", *rows)
-    covered = [each for each in read_measured_runs(table) if each.run is not None]
-    assert 0 < len(covered) < len(rows)
-    document = json.loads(run("validate", table, "--json").out)
-    assert set(document["overall"]) == {"rows", "median_abs_error", "p90_abs_error", "bias", "interval_coverage"}
-    predicted = [row for row in document["rows"] if row["predicted_s"] is not None]
-    assert document["overall"]["rows"] == len(predicted) == len(covered)
-    for row in predicted:
-        assert row["relative_error"] == pytest.approx(row["predicted_s"] / row["measured_s"] - 1)
-        assert row["interval_s"][0] < row["predicted_s"] < row["interval_s"][1]
-    assert all(row["reason"] for row in document["rows"] if row["predicted_s"] is None)
-    assert sum(document["unsupported"].values()) == len(rows) - len(predicted)
-    text = run("validate", table).out
-    assert text.startswith(f"{len(predicted)} of {len(rows)} rows predicted: median error ")
-    assert "Not predicted, and why" in text
-
-
-def test_an_unknown_stack_is_warned_of_once_with_its_rows(run: Any, tmp_path: Path) -> None:
-    """On stderr, so that what goes into a pipe stays JSON; the rows are predicted all the same."""
-    known = published_rows("Nemotron-4 15B")[:3]
-    unknown = [row | {"run_id": f"{index}", "stack": "mystery"} for index, row in enumerate(known)]
-    done = run("validate", write_rows(tmp_path / "some.csv", *known, *unknown), "--json")
-    assert done.code == 0
-    assert done.err.count("\n") == 1
-    assert done.err.startswith("perfmodel: warning: ")
-    assert "mystery" in done.err
-    assert done.err.endswith("has no preset: generic stands for it (3 rows)\n")
-    assert json.loads(done.out)["overall"]["rows"] == 6
-    assert run("validate", write_rows(tmp_path / "known.csv", *known)).err == ""
-
-
-@pytest.mark.parametrize(
-    ("content", "sentence"),
-    [
-        ("", "has no column run_id; the file is empty"),
-        ("a,b\n1,2\n", "has no column run_id; known: a, b"),
-        ("runid,source\n", "has no column run_id; did you mean runid?"),
-    ],
-)
-def test_a_table_without_the_columns_is_refused(run: Any, tmp_path: Path, content: str, sentence: str) -> None:
-    """The first one that is missing is named."""
-    table = tmp_path / "bad.csv"
-    table.write_text(content)
-    done = run("validate", table)
-    assert done.code == 2
-    assert sentence in done.err
-
-
-def test_a_wrong_cell_is_named_by_line_and_column(run: Any, tmp_path: Path) -> None:
-    """As an editor would find it."""
-    header, first, *_ = (DATA / "published_runs.csv").read_text().splitlines()
-    table = tmp_path / "bad.csv"
-    table.write_text(f"{header}\n{first.replace(',8.85,', ',fast,')}\n")
-    done = run("validate", table)
-    assert done.code == 2
-    assert "bad.csv, line 2, column iteration_time_s: 'fast' is not a count" in done.err
-
-
-@pytest.mark.parametrize(
-    ("column", "value", "sentence"),
-    [("iteration_time_s", "0", "'0' is not between 1e-06 and 1e+06"), ("iteration_time_s", "-1", "is not between"),
-     ("mfu_pct", "5000", "'5000' is not between 0.001 and 100"), ("layers", "", "column layers"), ("gpus", "0", "column gpus")],
-)  # fmt: skip
-def test_an_impossible_measurement_is_refused(run: Any, tmp_path: Path, column: str, value: str, sentence: str) -> None:
-    """A table with one is wrong somewhere."""
-    done = run("validate", write_rows(tmp_path / "bad.csv", published_rows()[0] | {column: value}))
-    assert done.code == 2
-    assert sentence in done.err
-
-
-def test_a_row_with_more_cells_than_columns_is_refused(run: Any, tmp_path: Path) -> None:
-    """A comma without quotes shifts everything after it."""
-    header, first, *_ = (DATA / "published_runs.csv").read_text().splitlines()
-    table = tmp_path / "bad.csv"
-    table.write_text(f"{header}\n{first},more\n")
-    assert "line 2 has 1 cells more than there are columns" in run("validate", table).err
-
-
-def test_a_table_of_uncovered_rows_says_so(run: Any, tmp_path: Path) -> None:
-    """No median of nothing."""
-    rows = [row | {"global_batch_size": ""} for row in published_rows("Nemotron-4 15B")[:4]]
-    table = write_rows(tmp_path / "uncovered.csv", *rows)
-    assert run("validate", table).out.startswith("None of 4 rows is covered yet.")
-    assert json.loads(run("validate", table, "--json").out)["overall"] is None
 
 
 def test_version_and_help_need_no_model(run: Any) -> None:

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
 import numpy as np
 
 from perfmodel.count.iteration import attention_flop_per_token, model_flop_per_token
 from perfmodel.count.parameters import parameter_count
+from perfmodel.evidence.groups import Scoreboard, by_group, reasons
 from perfmodel.predict import predict
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.model import TransformerModel
 from perfmodel.spec.run import MeasuredRun
+from perfmodel.timing.breakdown import PARTS, Breakdown
+
+SCORES: Final = ("median", "p90", "bias")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """A measurement beside its prediction; `predicted_s` is None when the measurement is not covered."""
+    """A measurement beside its prediction; all but `measured` is None when the measurement is not covered."""
 
     measured: MeasuredRun
-    predicted_s: float | None
-    interval_s: tuple[float, float] | None
+    predicted_s: float | None = None
+    interval_s: tuple[float, float] | None = None
+    breakdown: Breakdown | None = None  # of one number each: where the predicted time goes
+    memory_bytes: float | None = None
 
     @property
     def relative_error(self) -> float | None:
@@ -40,14 +46,35 @@ class ErrorSummary:
     bias: float  # the median error with its sign
     interval_coverage: float
 
+    @property
+    def scores(self) -> Mapping[str, float | None]:
+        """What a bar can be set for, by the name in SCORES: all the better the smaller."""
+        return dict(zip(SCORES, (self.median_abs_error, self.p90_abs_error, abs(self.bias)), strict=True))
+
 
 def compare(measured: MeasuredRun) -> Comparison:
     """The prediction of a one-stage run beside what was measured."""
     if measured.run is None:
-        return Comparison(measured=measured, predicted_s=None, interval_s=None)
+        return Comparison(measured=measured)
     (_, stage), *_ = predict(measured.run).stages
     low, high = stage.iteration_time_interval_s
-    return Comparison(measured=measured, predicted_s=float(stage.iteration_time_s), interval_s=(float(low), float(high)))
+    return Comparison(
+        measured=measured,
+        predicted_s=float(stage.iteration_time_s),
+        interval_s=(float(low), float(high)),
+        breakdown=Breakdown(**{part: float(getattr(stage.breakdown, part)) for part in PARTS}),
+        memory_bytes=float(stage.memory.total_bytes),
+    )
+
+
+def scoreboard(comparisons: Sequence[Comparison]) -> Scoreboard[Comparison, ErrorSummary]:
+    """All that is said of `comparisons`."""
+    return Scoreboard(
+        comparisons=comparisons,
+        overall=summarise(comparisons),
+        groups=grouped(comparisons),
+        unsupported=unsupported(comparisons),
+    )
 
 
 def summarise(comparisons: Sequence[Comparison]) -> ErrorSummary | None:
@@ -68,22 +95,19 @@ def summarise(comparisons: Sequence[Comparison]) -> ErrorSummary | None:
 
 
 def grouped(comparisons: Sequence[Comparison]) -> dict[str, dict[str, ErrorSummary]]:
-    """Summaries by source, and by each label, of the groups with a predicted row."""
-    keys: dict[str, Callable[[Comparison], str]] = {"source": lambda c: c.measured.source}
-    for label in comparisons[0].measured.labels if comparisons else ():
-        keys[label] = lambda c, label=label: c.measured.labels[label]  # type: ignore[misc]
-    result: dict[str, dict[str, ErrorSummary]] = {}
-    for name, key in keys.items():
-        members = {
-            value: summarise([c for c in comparisons if key(c) == value]) for value in sorted({key(c) for c in comparisons})
-        }
-        result[name] = {value: summary for value, summary in members.items() if summary is not None}
-    return result
+    """Summaries by source, by each label and by the kind of layout, of the groups with a predicted row."""
+    return by_group(comparisons, summarise)
 
 
 def unsupported(comparisons: Sequence[Comparison]) -> dict[str, int]:
     """How many rows are not covered, by reason, most frequent first."""
-    return dict(Counter(c.measured.reason for c in comparisons if c.predicted_s is None).most_common())
+    return reasons(comparisons)
+
+
+def worst(comparisons: Sequence[Comparison], number: int) -> list[Comparison]:
+    """The predicted rows with the largest errors, largest first."""
+    predicted = [c for c in comparisons if c.relative_error is not None]
+    return sorted(predicted, key=lambda c: abs(c.relative_error or 0.0), reverse=True)[:number]
 
 
 def recomputed_mfu(measured: MeasuredRun) -> float | None:

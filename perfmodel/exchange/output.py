@@ -11,9 +11,15 @@ from perfmodel.errors import InputError
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` to a temporary file beside `path` and rename it; what is no regular file (a pipe, a device) is written into.
+    """Write `text` as UTF-8, as write_bytes does; half a character, which has no UTF-8, as its number."""
+    write_bytes(path, text.encode(errors="backslashreplace"))
 
-    A link is followed and an existing file keeps its permissions. Errors: InputError when the place cannot be written to.
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write `content` to a temporary file beside `path` and rename it.
+
+    What is no regular file (a pipe, a device) is written into, a link is followed, and an existing file keeps its permissions.
+    Errors: InputError when the place cannot be written to.
     """
     try:
         target = path.resolve()
@@ -21,20 +27,20 @@ def write_text(path: Path, text: str) -> None:
         if mode is not None and stat.S_ISDIR(mode):
             raise InputError(f"{path} is a directory; name a file in it")
         if mode is None or stat.S_ISREG(mode):
-            _replace(target, text, permissions=_default_permissions() if mode is None else stat.S_IMODE(mode))
+            _replace(target, content, permissions=_default_permissions() if mode is None else stat.S_IMODE(mode))
         else:
-            target.write_text(text, encoding="utf-8")
+            target.write_bytes(content)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "not the name of a file"
         raise InputError(f"{str(path)[:200]} cannot be written: {reason.lower()}") from None
 
 
-def _replace(target: Path, text: str, *, permissions: int) -> None:
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:50]}.", text=True)
+def _replace(target: Path, content: bytes, *, permissions: int) -> None:
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:50]}.")
     temporary = Path(name)
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
         temporary.chmod(permissions)
         temporary.replace(target)
     except BaseException:

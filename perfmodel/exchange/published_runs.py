@@ -6,18 +6,18 @@ A row that the equations do not cover keeps its reason instead of a run.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from perfmodel.errors import InputError, NotSupportedError, PerfmodelError, did_you_mean, shown
+from perfmodel.errors import InputError, NotSupportedError, PerfmodelError, shown
 from perfmodel.exchange.building import build
-from perfmodel.exchange.documents import read_mapping, read_text
+from perfmodel.exchange.csv_tables import table_rows
+from perfmodel.exchange.documents import read_mapping
 from perfmodel.exchange.presets import DATA, expand_part, preset_names, read_preset
 from perfmodel.spec.hardware import Cluster, Gpu
 from perfmodel.spec.model import TransformerModel
@@ -27,7 +27,6 @@ from perfmodel.units import parse_quantity
 
 S = TypeVar("S")
 GPUS_PER_NODE: Final = 8  # where a table does not say
-LARGEST_BYTES: Final = 100_000_000
 COLUMNS: Final = (
     *("run_id", "source", "model", "layers", "hidden_size", "attention_heads", "kv_heads", "ffn_hidden_size", "activation"),
     *("vocab_size", "sequence_length", "gpu", "gpus", "gpus_per_node", "internode_gbit_per_s_per_gpu", "tensor_parallel"),
@@ -51,37 +50,53 @@ SCHEDULE_SETTINGS: Final = ("pipeline_schedule", "virtual_pipeline", "micro_batc
 SILENT_DEFAULTS: Final = ("pipeline_parallel", "virtual_pipeline", "context_parallel")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DescribedRun:
+    """What a row says of a run; `run` is None where the equations do not cover it, for the `reason`."""
+
+    labels: Mapping[str, str]
+    model: TransformerModel
+    run: Run | None
+    reason: str
+    assumptions: tuple[str, ...]
+    warning: str
+
+
 def read_measured_runs(path: Path) -> tuple[MeasuredRun, ...]:
     """All rows of the table at `path`. Errors: InputError that names the line and the column."""
-    text = read_text(path, largest_bytes=LARGEST_BYTES)
-    try:
-        reader = csv.DictReader(io.StringIO(text), strict=True)
-        header = reader.fieldnames or []
-        twice = [column for column in header if list(header).count(column) > 1]
-        if twice:
-            raise InputError(f"{path} has two columns {twice[0]}")
-        missing = [column for column in COLUMNS if column not in header]
-        if missing:
-            near = did_you_mean(missing[0], header) if header else "the file is empty"
-            raise InputError(f"{path} has no column {missing[0]}; {near}")
-        rows: list[tuple[int, dict[Any, Any]]] = [(reader.line_num, row) for row in reader]
-    except csv.Error as error:
-        raise InputError(f"{path} is not a table of comma-separated values: {error}") from None
     presets = read_mapping(DATA / "csv_columns.yaml")
-    return tuple(_row(row, presets, place=f"{path}, line {line}") for line, row in rows)
-
-
-def _row(row: Mapping[Any, Any], presets: Mapping[str, Any], *, place: str) -> MeasuredRun:
-    if None in row:
-        raise InputError(f"{place} has {len(row[None])} cells more than there are columns")
-    cells = {column: (cell or "").strip() for column, cell in row.items() if column}
-    try:
-        return _published(cells, presets)
-    except PerfmodelError as error:
-        raise InputError(f"{place}, column {error}") from None
+    rows = []
+    for line, cells in table_rows(path, COLUMNS):
+        try:
+            rows.append(_published(cells, presets))
+        except PerfmodelError as error:
+            raise InputError(f"{path}, line {line}, column {error}") from None
+    return tuple(rows)
 
 
 def _published(cells: dict[str, str], presets: Mapping[str, Any]) -> MeasuredRun:
+    described = described_run(cells, presets)
+    return MeasuredRun(
+        run_id=cells["run_id"],
+        source=cells["source"],
+        labels=described.labels,
+        model=described.model,
+        sequence_length=_integer(cells, "sequence_length"),
+        global_batch_size=_integer(cells, "global_batch_size") if cells["global_batch_size"] else None,
+        gpus=_integer(cells, "gpus"),
+        peak_flop_per_s=_peak(cells),
+        iteration_time_s=_within(cells, "iteration_time_s", 1e-6, 1e6),
+        printed_mfu=_within(cells, "mfu_pct", 1e-3, 100) / 100 if cells.get("mfu_pct") else None,
+        mfu_convention=_mfu_convention(cells, presets),
+        run=described.run,
+        reason=described.reason,
+        assumptions=described.assumptions,
+        warning=described.warning,
+    )
+
+
+def described_run(cells: dict[str, str], presets: Mapping[str, Any]) -> DescribedRun:
+    """The run of a row; blank cells of `cells` are filled. Errors: InputError for a cell that is not what its column holds."""
     model_mapping, assumptions = _model(cells, presets)
     stack, warning = _stack(cells, presets)
     for column, value in {**DEFAULTS, **_stack_defaults(stack)}.items():
@@ -107,18 +122,9 @@ def _published(cells: dict[str, str], presets: Mapping[str, Any]) -> MeasuredRun
         reason = error.topic
     except InputError as error:
         reason = f"this layout is refused: {error}"
-    return MeasuredRun(
-        run_id=cells["run_id"],
-        source=cells["source"],
+    return DescribedRun(
         labels=labels,
         model=model,
-        sequence_length=_integer(cells, "sequence_length"),
-        global_batch_size=_integer(cells, "global_batch_size") if cells["global_batch_size"] else None,
-        gpus=_integer(cells, "gpus"),
-        peak_flop_per_s=_peak(cells),
-        iteration_time_s=_within(cells, "iteration_time_s", 1e-6, 1e6),
-        printed_mfu=_within(cells, "mfu_pct", 1e-3, 100) / 100 if cells.get("mfu_pct") else None,
-        mfu_convention=_mfu_convention(cells, presets),
         run=run,
         reason=reason,
         assumptions=tuple([warning, *assumptions] if warning else assumptions),

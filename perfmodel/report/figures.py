@@ -2,54 +2,87 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+from perfmodel.errors import InputError
 from perfmodel.evidence.validate import Comparison
 
 # Okabe and Ito's colours, told apart by people with any colour vision; black is left to axes and text
 COLOURS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")
 MARKERS: Final = ("o", "s", "^", "D", "v", "P", "X")
 BAND: Final = 0.1
+DOTS_PER_INCH: Final = 120
+MARGIN: Final = 1.25  # from the outermost points to the ends of the axes
+
+
+def picture(figure: Figure, kind: str) -> bytes:
+    """A figure as the content of a file of a kind (png, svg); the same figure gives the same bytes."""
+    content = io.BytesIO()
+    undated = {"Software": None} if kind == "png" else {"Date": None}
+    with rc_context({"svg.hashsalt": "perfmodel"}):
+        figure.savefig(content, format=kind, dpi=DOTS_PER_INCH, metadata=undated)
+    return content.getvalue()
 
 
 def accuracy_figure(comparisons: Sequence[Comparison]) -> Figure:
-    """Predicted against measured iteration times, log-log, a colour for each stack, GPU and precision; with a 10 % band."""
-    groups: dict[str, list[tuple[float, float]]] = {}
+    """Predicted against measured iteration times, log-log, a colour for each stack, with a 10 % band.
+
+    Errors: InputError when no row is predicted.
+    """
+    stacks: dict[str, list[tuple[float, float]]] = {}
     for each in comparisons:
         if each.predicted_s is not None:
-            labels = each.measured.labels
-            name = f"{labels['stack']}, {labels['gpu']}, {labels['precision']}"
-            groups.setdefault(name, []).append((each.measured.iteration_time_s, each.predicted_s))
+            name = each.measured.labels.get("stack", "") or "(not stated)"
+            stacks.setdefault(name, []).append((each.measured.iteration_time_s, each.predicted_s))
+    if not stacks:
+        raise InputError("no row is predicted: there is nothing to draw")
     figure = Figure(figsize=(6.0, 6.0), layout="constrained")
     axes = figure.subplots()
-    for index, (name, points) in enumerate(sorted(groups.items())):
+    _draw_band(axes, [value for points in stacks.values() for point in points for value in point])
+    most_first = sorted(stacks.items(), key=lambda entry: (-len(entry[1]), entry[0]))  # few points lie above many
+    for index, (name, points) in enumerate(most_first):
         measured, predicted = zip(*points, strict=True)
         colour, marker = COLOURS[index % len(COLOURS)], MARKERS[(index + index // len(COLOURS)) % len(MARKERS)]
         label = f"{name} ({len(points)})"
-        axes.scatter(measured, predicted, s=22, alpha=0.75, linewidths=0, label=label, color=colour, marker=marker)
-    _draw_band(axes, [value for points in groups.values() for point in points for value in point])
-    axes.set(xscale="log", yscale="log", xlabel="measured iteration time [s]", ylabel="predicted iteration time [s]")
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axis.set_major_formatter(StrMethodFormatter("{x:g}"))
-        axis.set_minor_formatter(NullFormatter())
-    axes.set_aspect("equal")
-    axes.legend(frameon=False, fontsize=8, loc="upper left")
-    axes.spines[["top", "right"]].set_visible(False)
+        axes.scatter(measured, predicted, s=16, alpha=0.7, linewidths=0, label=label, color=colour, marker=marker)
+    _name_axes(axes)
     return figure
 
 
 def _draw_band(axes: Axes, values: Sequence[float]) -> None:
-    ends = np.array([min(values) / 1.2, max(values) * 1.2])
-    axes.plot(ends, ends, color="0.35", linewidth=0.8)
+    ends = np.array([min(values) / MARGIN, max(values) * MARGIN])
+    axes.plot(ends, ends, color="0.35", linewidth=0.8, zorder=0.5)
     axes.fill_between(ends, ends * (1 - BAND), ends * (1 + BAND), color="0.88", linewidth=0, label="within 10 %", zorder=0)
     axes.set_xlim(*ends)
     axes.set_ylim(*ends)
+
+
+def _name_axes(axes: Axes) -> None:
+    axes.set(xscale="log", yscale="log", xlabel="measured iteration time [s]", ylabel="predicted iteration time [s]")
+    for axis in (axes.xaxis, axes.yaxis):
+        low, high = axis.get_view_interval()
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 300 else (1,)))
+        axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axis.set_minor_formatter(NullFormatter())
+    axes.set_aspect("equal")
+    band, *stacks = axes.get_legend_handles_labels()[0]
+    axes.legend(
+        handles=[*stacks, band],
+        frameon=False,
+        fontsize=8,
+        loc="upper left",
+        title="stack (runs)",
+        title_fontsize=8,
+        alignment="left",
+    )
+    axes.spines[["top", "right"]].set_visible(False)

@@ -1,102 +1,141 @@
-"""How predictions fare on measured runs, as tables and as JSON: the scoreboard of `perfmodel validate`."""
+"""How predictions fare on measured runs, on a terminal: the scoreboard of `perfmodel validate`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import fields
 from typing import Any, Final
 
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.padding import Padding
 from rich.text import Text
 
-from perfmodel.evidence.validate import Comparison, ErrorSummary, recomputed_mfu
-from perfmodel.report.documents import SCHEMA_VERSION
+from perfmodel.evidence.groups import Scoreboard
+from perfmodel.evidence.validate import Comparison, ErrorSummary, worst
+from perfmodel.report.tables import LABELS
 from perfmodel.report.terminal import percent_text, plain_table, section, titled
+from perfmodel.spec.run import Run
+from perfmodel.units import seconds_text
 
 WORST_ROWS: Final = 5
+LEAST_SHARE: Final = 0.005  # of a part that is shown
 
 
-def validation_report(
-    comparisons: Sequence[Comparison],
-    *,
-    overall: ErrorSummary | None,
-    groups: Mapping[str, Mapping[str, ErrorSummary]],
-    unsupported: Mapping[str, int],
-) -> Group:
-    """The errors of all rows and of groups, the worst rows, and what is not predicted."""
+def validation_report(scoreboard: Scoreboard[Comparison, ErrorSummary]) -> Group:
+    """The errors of all rows and of groups, the worst rows with their parts, and what is not predicted."""
+    overall, comparisons = scoreboard.overall, scoreboard.comparisons
     if overall is None:
-        return Group(Text(f"None of {len(comparisons)} rows is covered yet."), *_unsupported_section(unsupported))
-    inside = f"{100 * overall.interval_coverage:.0f} % lie in their 90 % interval"
+        return Group(nothing_covered(comparisons), *unsupported_section(scoreboard.unsupported))
     verdict = Text(
         f"{overall.rows} of {len(comparisons)} rows predicted: median error {100 * overall.median_abs_error:.1f} %, "
-        f"90th percentile {100 * overall.p90_abs_error:.1f} %; {inside}."
+        f"90th percentile {100 * overall.p90_abs_error:.1f} %.\n"
+        f"Bias {percent_text(overall.bias)}; {100 * overall.interval_coverage:.0f} % lie in their 90 % interval (inside)."
     )
-    tables = [_group_table(key, members) for key, members in groups.items()]
-    return Group(verdict, *tables, _worst_table(comparisons), *_unsupported_section(unsupported))
+    tables = [_group_table(group, members) for group, members in scoreboard.groups.items()]
+    return Group(verdict, *tables, _worst_section(comparisons), *unsupported_section(scoreboard.unsupported))
 
 
-def _group_table(key: str, members: Mapping[str, ErrorSummary]) -> RenderableType:
+def _group_table(group: str, members: Mapping[str, ErrorSummary]) -> RenderableType:
+    rows = {
+        name: (
+            f"{summary.rows}",
+            f"{100 * summary.median_abs_error:.1f} %",
+            f"{100 * summary.p90_abs_error:.1f} %",
+            percent_text(summary.bias),
+            f"{100 * summary.interval_coverage:.0f} %",
+        )
+        for name, summary in members.items()
+    }
+    return group_table(group, ("rows", "median", "p90", "bias", "inside"), rows)
+
+
+def _worst_section(comparisons: Sequence[Comparison]) -> RenderableType:
+    entries = []
+    for comparison in worst(comparisons, WORST_ROWS):
+        measured, predicted_s = comparison.measured, comparison.predicted_s or 0.0
+        times = f"{seconds_text(measured.iteration_time_s)} measured, {seconds_text(predicted_s)} predicted"
+        entries.append(
+            worst_entry(
+                f"{measured.run_id}, {measured.source}",
+                f"{times} ({percent_text(comparison.relative_error or 0.0)})",
+                measured.model.name,
+                measured.run,
+                parts_words(comparison.breakdown, predicted_s),
+            )
+        )
+    return titled("Worst rows, and where their predicted time goes", Group(*entries))
+
+
+def nothing_covered(comparisons: Sequence[Any]) -> Text:
+    """What is said instead of scores."""
+    return Text(f"None of {len(comparisons)} rows is covered yet." if comparisons else "The table has no rows.")
+
+
+def group_table(group: str, headings: Sequence[str], rows: Mapping[str, Sequence[str]]) -> RenderableType:
+    """A row of scores for each member of a group."""
     table = plain_table()
-    table.add_column(f"by {key}", overflow="fold")
-    for heading in ("rows", "median", "p90", "bias", "inside"):
+    table.add_column(f"by {group}", overflow="fold")
+    for heading in headings:
         table.add_column(heading, justify="right", no_wrap=True)
-    for name, summary in members.items():
-        errors = (f"{100 * summary.median_abs_error:.1f} %", f"{100 * summary.p90_abs_error:.1f} %", percent_text(summary.bias))
-        table.add_row(name or "(not stated)", f"{summary.rows}", *errors, f"{100 * summary.interval_coverage:.0f} %")
+    for name, cells in rows.items():
+        table.add_row(name or "(not stated)", *cells)
     return Padding(table, (1, 0, 0, 0))
 
 
-def _worst_table(comparisons: Sequence[Comparison]) -> RenderableType:
-    ranked = sorted(
-        (c for c in comparisons if c.relative_error is not None), key=lambda c: abs(c.relative_error or 0.0), reverse=True
-    )
-    table = plain_table()
-    for heading in ("run", "source"):
-        table.add_column(heading, overflow="fold")
-    for heading in ("measured s", "predicted s", "error"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for comparison in ranked[:WORST_ROWS]:
-        measured, predicted = comparison.measured.iteration_time_s, comparison.predicted_s or 0.0
-        cells = (f"{measured:.4g}", f"{predicted:.4g}", percent_text(comparison.relative_error or 0.0))
-        table.add_row(comparison.measured.run_id, comparison.measured.source, *cells)
-    return titled("Worst rows", table)
+def worst_entry(row: str, verdict: str, model: str, run: Run | None, parts: Sequence[str]) -> RenderableType:
+    """What is shown of one row that is far off: which, how far, its layout, and the parts of its prediction."""
+    lines = [[verdict], [model, *([] if run is None else layout_words(run))], parts]
+    return Group(Text(row), *(Padding(_Listing(line), (0, 0, 0, 2)) for line in lines))
 
 
-def _unsupported_section(unsupported: Mapping[str, int]) -> list[RenderableType]:
+class _Listing:
+    """Words with commas between them, which are broken into lines at commas where those are near enough."""
+
+    def __init__(self, words: Sequence[str]) -> None:
+        self.words = words
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        lines = [""]
+        for index, word in enumerate(self.words):
+            item = word + ("," if index < len(self.words) - 1 else "")
+            if lines[-1] and len(lines[-1]) + 1 + len(item) > options.max_width:
+                lines.append(item)
+            else:
+                lines[-1] = f"{lines[-1]} {item}".lstrip()
+        yield Text("\n".join(lines))
+
+
+def layout_words(run: Run) -> list[str]:
+    """A run in short, beside its model: what is 1 or off is left out."""
+    layout = run.layout(run.stages[0])
+    degrees = {
+        "TP": layout.tensor_parallel,
+        "PP": layout.pipeline_parallel,
+        "VP": layout.virtual_pipeline,
+        "CP": layout.context_parallel,
+        "DP": layout.data_parallel,
+    }
+    words = [
+        *(f"{name} {int(degree)}" for name, degree in degrees.items() if degree > 1),
+        layout.sharding if layout.sharding != "none" else "",
+        layout.pipeline_schedule if layout.pipeline_parallel > 1 and layout.pipeline_schedule != "1f1b" else "",
+        "sequence parallel" if layout.sequence_parallel and layout.tensor_parallel > 1 else "",
+        f"{layout.recompute} recompute" if layout.recompute != "none" else "",
+        f"micro-batch {int(layout.micro_batch_size)}",
+        f"batch {int(layout.global_batch_size)}",
+    ]
+    return [f"{int(layout.gpus)} x {run.cluster.gpu.name}", layout.precision, run.stack.name, *filter(None, words)]
+
+
+def parts_words(parts: Any, total: float) -> list[str]:
+    """The shares of the parts of `total`, largest first."""
+    shares = {LABELS[part.name]: getattr(parts, part.name) / total for part in fields(parts)}
+    ranked = sorted(shares.items(), key=lambda entry: -entry[1])
+    return [f"{label} {100 * share:.0f} %" for label, share in ranked if share >= LEAST_SHARE]
+
+
+def unsupported_section(unsupported: Mapping[str, int]) -> list[RenderableType]:
+    """How many rows are not covered, and why; nothing when all are."""
     if not unsupported:
         return []
     return [section("Not predicted, and why", [(f"{rows:4d}", reason) for reason, rows in unsupported.items()])]
-
-
-def validation_document(
-    comparisons: Sequence[Comparison],
-    *,
-    overall: ErrorSummary | None,
-    groups: Mapping[str, Mapping[str, ErrorSummary]],
-    unsupported: Mapping[str, int],
-) -> dict[str, Any]:
-    """Every row, the errors of groups of them and of all, and what is not predicted, counted by reason."""
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "overall": None if overall is None else asdict(overall),
-        "groups": {key: {name: asdict(summary) for name, summary in members.items()} for key, members in groups.items()},
-        "unsupported": dict(unsupported),
-        "rows": [_comparison_document(comparison) for comparison in comparisons],
-    }
-
-
-def _comparison_document(comparison: Comparison) -> dict[str, Any]:
-    measured = comparison.measured
-    document: dict[str, Any] = {
-        "run_id": measured.run_id,
-        "source": measured.source,
-        "measured_s": measured.iteration_time_s,
-        "predicted_s": comparison.predicted_s,
-        "relative_error": comparison.relative_error,
-        "interval_s": None if comparison.interval_s is None else list(comparison.interval_s),
-        "printed_mfu": measured.printed_mfu,
-        "recomputed_mfu": recomputed_mfu(measured),
-        "assumptions": list(measured.assumptions),
-    }
-    return document if comparison.predicted_s is not None else document | {"reason": measured.reason}

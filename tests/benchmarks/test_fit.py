@@ -187,6 +187,7 @@ def attention_of(lengths: tuple[int, ...], sequences: int) -> pd.DataFrame:
         [(heads, heads // share, size, length) for heads, share, size, length in shapes],
         columns=["heads", "kv_heads", "head_size", "sequence_length"],
     )
+    length = rows.sequence_length.to_numpy(dtype=float)
     call = FusedAttention(
         name="core",
         phase=FORWARD,
@@ -194,7 +195,8 @@ def attention_of(lengths: tuple[int, ...], sequences: int) -> pd.DataFrame:
         heads=rows.heads.to_numpy(dtype=float),
         kv_heads=rows.kv_heads.to_numpy(dtype=float),
         head_size=rows.head_size.to_numpy(dtype=float),
-        sequence_length=rows.sequence_length.to_numpy(dtype=float),
+        query_length=length,
+        key_length=length,
         causal=True,
         precision="bf16",
     )

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from perfmodel.count.iteration import iteration
-from perfmodel.count.memory import MemoryBytes, activation_bytes, memory_bytes, rerun_layer_bytes
+from perfmodel.count.memory import MemoryBytes, memory_bytes, rerun_layer_bytes, stage_activation_bytes
 from perfmodel.count.parameters import shard_parameter_count
 from perfmodel.exchange.presets import model_preset, stack_preset
 from perfmodel.spec.fields import Numeric
@@ -41,13 +41,16 @@ SCORES = 5 * GPT3.attention_heads * SEQUENCE_LENGTH / GPT3.hidden_size  # 5 * a 
 
 
 def kept(model: TransformerModel, *, stack: str = "megatron-lm", layout: Layout = LAYOUT) -> Numeric:
-    """Count the bytes that all layers keep of one micro-batch."""
-    return activation_bytes(model, layout, iteration(model, layout, stack_preset(stack)))
+    """Count the bytes that all layers keep of one micro-batch: a pipeline of one stage has one in flight."""
+    software = stack_preset(stack)
+    work = iteration(model, layout, software)
+    return stage_activation_bytes(model, layout, software, work, work.stages.first)
 
 
 def rerun(model: TransformerModel, layout: Layout) -> Numeric:
     """Count the bytes of the layer that runs again."""
-    return rerun_layer_bytes(model, layout, iteration(model, layout, stack_preset("megatron-lm")))
+    software = stack_preset("megatron-lm")
+    return rerun_layer_bytes(model, layout, software, iteration(model, layout, software))
 
 
 def states(layout: Layout, stack: str) -> MemoryBytes:

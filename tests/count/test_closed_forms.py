@@ -229,7 +229,9 @@ def test_a_product_of_activations_has_two_data_gradients() -> None:
 
 def test_fused_attention_costs_what_its_products_cost() -> None:
     """One kernel of b sequences and n heads: 4 * b * n * s^2 * d forwards, twice that backwards."""
-    core = FusedAttention(name="core", sequences=3, heads=5, kv_heads=1, head_size=7, sequence_length=11, precision="bf16")
+    core = FusedAttention(
+        name="core", sequences=3, heads=5, kv_heads=1, head_size=7, query_length=11, key_length=11, precision="bf16"
+    )
     (backward,) = gradients(core)
     assert isinstance(backward, FusedAttention)
     assert core.flop == 4 * 3 * 5 * 11**2 * 7

@@ -12,10 +12,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from perfmodel.count.data_parallel import GRADIENT_REDUCTION, PARAMETER_GATHER, buckets
 from perfmodel.count.iteration import Iteration, iteration
 from perfmodel.count.operators import DATA_GRADIENT, FORWARD, RECOMPUTE, WEIGHT_GRADIENT, Collective, Operator
 from perfmodel.count.parameters import shard_parameter_count
-from perfmodel.count.synchronisation import GRADIENT_REDUCTION, PARAMETER_GATHER, buckets, synchronisation_operators
+from perfmodel.count.synchronisation import synchronisation_operators
 from perfmodel.exchange.presets import model_preset, stack_preset
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.layout import Layout, ProcessGroup
@@ -190,8 +191,8 @@ def test_the_rule_of_buckets_moves_no_bytes(rule: str) -> None:
 @pytest.mark.parametrize(("sharding", "kind"), [("none", "all_reduce"), ("zero1", "reduce_scatter")])
 @pytest.mark.parametrize("gradient_bytes", [2, 4])
 def test_buckets_add_up_to_all_gradients(gradient_bytes: int, sharding: str, kind: str) -> None:
-    """Payload times number is P * gradient_bytes, over the GPUs that hold the same shard, t apart."""
-    stack = replace(FUSED, gradient_bytes=gradient_bytes)
+    """Payload times number is P * reduced_gradient_bytes, over the GPUs that hold the same shard, t apart."""
+    stack = replace(FUSED, reduced_gradient_bytes=gradient_bytes)
     layout = replace(LAYOUT, sharding=sharding)
     found = {op.name: op for op in collectives(synchronisation_operators(NEMOTRON, layout, stack))}[GRADIENT_REDUCTION]
     assert found.payload_bytes * found.repeats == pytest.approx(PARAMETERS * gradient_bytes, rel=1e-14)

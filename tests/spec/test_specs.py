@@ -8,12 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from perfmodel.errors import InputError, NotSupportedError, did_you_mean, shown
+from perfmodel.errors import InputError, did_you_mean, shown
 from perfmodel.exchange.presets import cluster_preset, model_preset
 from perfmodel.spec.coefficients import Evidence, MemoryBoundCoefficients
-from perfmodel.spec.layout import data_parallel_group, tensor_parallel_group, world_group
-from perfmodel.spec.run import check_layout
-from tests.layouts import RAMP_STAGE
 
 MODEL = model_preset("nemotron-4-15b")
 CLUSTER = cluster_preset("dgx-h100")
@@ -56,56 +53,6 @@ def test_fields_may_hold_arrays() -> None:
     assert np.shape(replace(MODEL, layers=np.arange(1, 5)).layers) == (4,)
     with pytest.raises(InputError):
         replace(MODEL, norm=np.array(["layernorm"]))  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(
-    ("changes", "key"),
-    [
-        ({"tensor_parallel": 7}, "tensor_parallel"),
-        ({"tensor_parallel": np.array([2, 7])}, "tensor_parallel"),
-        ({"tensor_parallel": 3}, "tensor_parallel"),  # neither divides the KV heads nor is a multiple of them
-        ({"tensor_parallel": 6, "sequence_length": 4097}, "tensor_parallel"),
-        ({"sequence_length": 4100, "tensor_parallel": 8}, "tensor_parallel"),
-        ({"global_batch_size": 385}, "global_batch_size"),
-        ({"global_batch_size": 48}, "global_batch_size"),
-        ({"micro_batch_size": 3}, "micro_batch_size"),
-        ({"micro_batch_size": 8}, "micro_batch_size"),
-    ],
-)
-def test_a_layout_that_cannot_exist_is_refused(changes: dict[str, Any], key: str) -> None:
-    """Degrees and batches must divide."""
-    with pytest.raises(InputError) as caught:
-        check_layout(MODEL, CLUSTER, replace(RAMP_STAGE, **changes))
-    assert caught.value.key == key
-
-
-def test_tensor_parallelism_that_breaks_nodes_up_is_refused() -> None:
-    """A group of 16 fills two nodes of 8; one of 12 would leave half a node over."""
-    model = replace(MODEL, attention_heads=48, kv_heads=48, ffn_hidden_size=24576)
-    check_layout(model, CLUSTER, replace(RAMP_STAGE, tensor_parallel=16))
-    with pytest.raises(InputError, match="12 neither divides a node of 8 GPUs nor fills whole nodes"):
-        check_layout(model, CLUSTER, replace(RAMP_STAGE, tensor_parallel=12, sequence_length=4092))
-
-
-def test_learned_positions_bound_the_sequence() -> None:
-    """GPT-3 has 2048 of them."""
-    with pytest.raises(InputError, match="4096 exceeds the 2048 learned positions"):
-        check_layout(model_preset("gpt-3-175b"), CLUSTER, replace(RAMP_STAGE, tensor_parallel=8))
-
-
-def test_unmeasured_arithmetic_is_not_supported() -> None:
-    """A GPU with a peak rate but no measured kernels is not guessed at."""
-    gpu = replace(CLUSTER.gpu, kernels=replace(CLUSTER.gpu.kernels, matmul={"bf16": CLUSTER.gpu.kernels.matmul["bf16"]}))
-    with pytest.raises(NotSupportedError, match="no fp8 kernels were measured on H100"):
-        check_layout(MODEL, replace(CLUSTER, gpu=gpu), replace(RAMP_STAGE, precision="fp8"))
-
-
-def test_groups_are_told_by_ranks_and_stride() -> None:
-    """Tensor-parallel ranks are neighbours; data-parallel ones are a tensor-parallel group apart."""
-    groups = tensor_parallel_group(RAMP_STAGE), data_parallel_group(RAMP_STAGE), world_group(RAMP_STAGE)
-    assert [(group.ranks, group.stride) for group in groups] == [(8, 1), (96, 8), (768, 1)]
-    assert RAMP_STAGE.micro_batches == 4
-    assert RAMP_STAGE.tokens_per_iteration == 384 * 4096
 
 
 @pytest.mark.parametrize(

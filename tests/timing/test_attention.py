@@ -22,9 +22,21 @@ SMS = H100.streaming_multiprocessors
 # the equation without its kernel start and power limit, and the same work for every key
 PLAIN = replace(H100.kernels.attention_forward, fixed_s=0.0, growth=0.0, sequence_half=0.0, sequence_half_full=0.0)
 ATTENTION = FusedAttention(
-    name="layer.attention.core", sequences=1, heads=32, kv_heads=32, head_size=128, sequence_length=8192, precision="bf16"
+    name="layer.attention.core",
+    sequences=1,
+    heads=32,
+    kv_heads=32,
+    head_size=128,
+    query_length=8192,
+    key_length=8192,
+    precision="bf16",
 )
 GPUS = ["h100-sxm-80gb", "h200-sxm-141gb", "b200", "gb200", "a100-sxm-80gb"]
+
+
+def square(length: Numeric, **changes: Any) -> dict[str, Any]:
+    """Changes that give a sequence as many queries as keys."""
+    return {"query_length": length, "key_length": length, **changes}
 
 
 def seconds(gpu: str = "h100-sxm-80gb", *, scale: Numeric = 1.0, **changes: Any) -> Numeric:
@@ -40,7 +52,7 @@ def computing_s(known: AttentionCoefficients = PLAIN, **changes: Any) -> Numeric
 @pytest.mark.parametrize(("length", "flash3"), [(2048, 0.50), (8192, 0.62), (16384, 0.65)])
 def test_attention_on_h100_is_near_flash_attention_3(length: int, flash3: float) -> None:
     """Causal, head 128, forward, as a share of the peak; read off arXiv:2407.08608, figure 5, to some 10 %."""
-    attention = replace(ATTENTION, sequence_length=length, sequences=16384 // length)
+    attention = replace(ATTENTION, **square(length, sequences=16384 // length))
     reached = attention.flop / 2 / fused_attention_time_s(attention, gpu=H100, compute_scale=1.0)
     assert reached / 989.4e12 == pytest.approx(flash3, rel=0.2)
 
@@ -49,7 +61,7 @@ def test_attention_on_h100_is_near_flash_attention_3(length: int, flash3: float)
 @pytest.mark.parametrize("phase", ["forward", DATA_GRADIENT])
 def test_a_causal_mask_saves_half_of_a_long_sequence(gpu: str, phase: str) -> None:
     """A query meets s/2 keys on average; what each costs beyond its keys is nothing over half a million of them."""
-    causal, full = (seconds(gpu, phase=phase, sequence_length=2**19, causal=causal) for causal in (True, False))
+    causal, full = (seconds(gpu, **square(2**19, phase=phase, causal=causal)) for causal in (True, False))
     assert causal / full == pytest.approx(0.5, rel=0.08)
 
 
@@ -80,7 +92,7 @@ def test_head_sizes_between_known_ones_lie_on_a_line_of_logarithms() -> None:
     """Known ones as they are, their geometric mean at the geometric mean, and the last one beyond."""
     known = replace(PLAIN, by_head_size={"64": 0.5, "128": 1.0, "256": 1.2})
     sizes = np.array([32, 64, 64 * 2**0.5, 128, 256, 512])
-    assert _head_factor(known, sizes) == pytest.approx([0.5, 0.5, 0.5**0.5, 1.0, 1.2, 1.2])
+    assert _head_factor(known.by_head_size, sizes) == pytest.approx([0.5, 0.5, 0.5**0.5, 1.0, 1.2, 1.2])
 
 
 def test_a_head_twice_as_large_at_half_the_efficiency_takes_four_times_as_long() -> None:
@@ -91,22 +103,22 @@ def test_a_head_twice_as_large_at_half_the_efficiency_takes_four_times_as_long()
 
 def test_a_lone_causal_head_takes_the_time_of_its_longest_tile() -> None:
     """One multiprocessor computes longest_rows queries with all keys, alone: the time of that share of a full wave."""
-    alone = computing_s(heads=1, sequence_length=1024)
+    alone = computing_s(**square(1024, heads=1))
     rate = H100.peak("bf16") * PLAIN.efficiency
     longest_s = 4 * PLAIN.longest_rows * 1024 * 128 / (rate / SMS)
     assert alone == pytest.approx(longest_s, rel=0.01)
-    assert computing_s(heads=2, sequence_length=1024) == pytest.approx(alone, rel=0.03)
+    assert computing_s(**square(1024, heads=2)) == pytest.approx(alone, rel=0.03)
 
 
 def test_many_causal_heads_share_the_gpu() -> None:
     """Where the longest tile is nothing, time goes as the heads."""
-    few, many = (computing_s(heads=heads, sequence_length=65536) for heads in (1024, 2048))
+    few, many = (computing_s(**square(65536, heads=heads)) for heads in (1024, 2048))
     assert many == pytest.approx(2 * few, rel=1e-3)
 
 
 def test_waves_without_a_mask_cost_their_weight() -> None:
     """Heads of one tile each: as many as multiprocessors fill them; of half as many, idle ones cost their weight."""
-    full, half = (computing_s(heads=heads, sequence_length=128, causal=False) for heads in (SMS, SMS // 2))
+    full, half = (computing_s(**square(128, heads=heads, causal=False)) for heads in (SMS, SMS // 2))
     assert half == pytest.approx((1 + PLAIN.wave_weight) * full / 2)
 
 
@@ -132,19 +144,19 @@ def test_long_kernels_slow_down() -> None:
 def test_nothing_to_attend_to_takes_the_start_of_a_kernel() -> None:
     """t0 remains."""
     fixed_s = H100.kernels.attention_forward.fixed_s
-    assert seconds(heads=1e-6, kv_heads=1e-6, sequence_length=1) == pytest.approx(fixed_s, rel=0.01)
+    assert seconds(**square(1, heads=1e-6, kv_heads=1e-6)) == pytest.approx(fixed_s, rel=0.01)
 
 
 @given(
-    st.sampled_from(["heads", "sequences", "sequence_length"]),
+    st.sampled_from(["heads", "sequences", "query_length", "key_length"]),
     st.integers(0, 9),
     st.booleans(),
     st.sampled_from(["forward", DATA_GRADIENT]),
     st.sampled_from(GPUS),
 )
 def test_more_to_attend_to_never_takes_less_time(side: str, power: int, causal: bool, phase: str, gpu: str) -> None:
-    """Twice the heads, sequences or tokens."""
-    start = 128 if side == "sequence_length" else 1
+    """Twice the heads, sequences, queries or keys."""
+    start = 128 if side.endswith("length") else 1
     small, large = (seconds(gpu, causal=causal, phase=phase, **{side: start * 2**each}) for each in (power, power + 1))
     assert small <= large
 
@@ -154,13 +166,11 @@ def test_arrays_of_sizes_and_coefficients_give_what_a_loop_gives() -> None:
     heads, lengths = np.array([1, 32, 48]), np.array([512, 8192, 100])
     factors = np.array([[1.0], [0.5]])
     known = replace(H100.kernels.attention_forward, efficiency=0.7 * factors, fill_power=3 * factors)
-    together = plain_attention_time_s(
-        replace(ATTENTION, heads=heads, sequence_length=lengths), known, gpu=H100, compute_scale=0.9
-    )
+    together = plain_attention_time_s(replace(ATTENTION, **square(lengths, heads=heads)), known, gpu=H100, compute_scale=0.9)
     assert np.shape(together) == (2, 3)
     for row, factor in enumerate((1.0, 0.5)):
         for column in range(3):
             one = replace(known, efficiency=0.7 * factor, fill_power=3 * factor)
-            attention = replace(ATTENTION, heads=int(heads[column]), sequence_length=int(lengths[column]))
+            attention = replace(ATTENTION, **square(int(lengths[column]), heads=int(heads[column])))
             alone = plain_attention_time_s(attention, one, gpu=H100, compute_scale=0.9)
             assert np.asarray(together)[row, column] == alone

@@ -33,7 +33,7 @@ ONE_TILE = replace(KNOWN, tiles=(Tile(rows=128, columns=256, rate=1.0),))
 STACK = stack_preset("megatron-core")
 SQUARE = Matmul(name="square", rows=8192, columns=8192, inner=8192, precision="bf16")
 ATTENTION = FusedAttention(
-    name="core", sequences=1, heads=32, kv_heads=8, head_size=128, sequence_length=4096, precision="bf16"
+    name="core", sequences=1, heads=32, kv_heads=8, head_size=128, query_length=4096, key_length=4096, precision="bf16"
 )
 
 

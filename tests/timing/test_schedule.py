@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perfmodel.count.synchronisation import GRADIENT_REDUCTION, PARAMETER_GATHER, Buckets
+from perfmodel.count.data_parallel import GRADIENT_REDUCTION, PARAMETER_GATHER, Buckets
 from perfmodel.exchange.presets import cluster_preset, model_preset, stack_preset
 from perfmodel.predict import predict_stage
 from perfmodel.spec.stack import SoftwareStack
-from perfmodel.timing.schedule import Breakdown, _buckets_behind, _last_share
+from perfmodel.timing.breakdown import Breakdown
+from perfmodel.timing.data_parallel import _buckets_behind, _last_share
 from tests.layouts import RAMP_STAGE
 
 MODEL = model_preset("nemotron-4-15b")

@@ -1,0 +1,109 @@
+"""How often the predictions are right about what fits: one comparison a layout that was tried, and the shares of groups."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Final
+
+from perfmodel.count.memory import MemoryBytes
+from perfmodel.evidence.groups import Scoreboard, by_group, reasons
+from perfmodel.predict import predict
+from perfmodel.spec.measured_fit import MeasuredFit
+
+SCORES: Final = ("disagreement", "fits_called_impossible", "impossible_called_fits")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FitComparison:
+    """Whether a layout fitted, beside its prediction; all but `measured` is None when the layout is not covered."""
+
+    measured: MeasuredFit
+    predicted_fits: bool | None = None
+    memory: MemoryBytes | None = None  # of one number each
+    headroom_bytes: float | None = None  # of the GPU's memory; negative when the layout is said not to fit
+
+    @property
+    def agrees(self) -> bool | None:
+        """Whether the prediction is right."""
+        return None if self.predicted_fits is None else self.predicted_fits == self.measured.fits
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FitSummary:
+    """How many of the covered layouts of a group fitted or did not, and how many of each were predicted to be the other."""
+
+    fitted: int
+    fits_refused: int
+    did_not_fit: int
+    misfits_passed: int
+
+    @property
+    def rows(self) -> int:
+        """All covered layouts."""
+        return self.fitted + self.did_not_fit
+
+    @property
+    def agreement(self) -> float:
+        """The share of the covered layouts of which the prediction is right."""
+        return 1.0 - (self.fits_refused + self.misfits_passed) / self.rows
+
+    @property
+    def fits_called_impossible(self) -> float | None:
+        """The share of those that fitted that are predicted not to; None when none did."""
+        return self.fits_refused / self.fitted if self.fitted else None
+
+    @property
+    def impossible_called_fits(self) -> float | None:
+        """The share of those that did not fit that are predicted to; None when all did."""
+        return self.misfits_passed / self.did_not_fit if self.did_not_fit else None
+
+    @property
+    def scores(self) -> Mapping[str, float | None]:
+        """What a bar can be set for, by the name in SCORES: all the better the smaller."""
+        shares = (1.0 - self.agreement, self.fits_called_impossible, self.impossible_called_fits)
+        return dict(zip(SCORES, shares, strict=True))
+
+
+def compare_fit(measured: MeasuredFit) -> FitComparison:
+    """The predicted memory of a layout beside whether it ran."""
+    if measured.run is None:
+        return FitComparison(measured=measured)
+    (_, stage), *_ = predict(measured.run).stages
+    return FitComparison(
+        measured=measured,
+        predicted_fits=bool(stage.fits),
+        memory=MemoryBytes(**{part.name: float(getattr(stage.memory, part.name)) for part in fields(MemoryBytes)}),
+        headroom_bytes=float(stage.headroom_bytes),
+    )
+
+
+def fit_scoreboard(comparisons: Sequence[FitComparison]) -> Scoreboard[FitComparison, FitSummary]:
+    """All that is said of `comparisons`."""
+    return Scoreboard(
+        comparisons=comparisons,
+        overall=summarise_fits(comparisons),
+        groups=by_group(comparisons, summarise_fits),
+        unsupported=reasons(comparisons),
+    )
+
+
+def summarise_fits(comparisons: Sequence[FitComparison]) -> FitSummary | None:
+    """The shares of all covered layouts among `comparisons`, or None when there is none."""
+    covered = [c for c in comparisons if c.agrees is not None]
+    if not covered:
+        return None
+    fitted = [c for c in covered if c.measured.fits]
+    misfits = [c for c in covered if not c.measured.fits]
+    return FitSummary(
+        fitted=len(fitted),
+        fits_refused=sum(not c.agrees for c in fitted),
+        did_not_fit=len(misfits),
+        misfits_passed=sum(not c.agrees for c in misfits),
+    )
+
+
+def worst_fits(comparisons: Sequence[FitComparison], number: int) -> list[FitComparison]:
+    """The wrong predictions, those that were surest first: with the most bytes left or missing."""
+    wrong = [c for c in comparisons if c.agrees is False]
+    return sorted(wrong, key=lambda c: abs(c.headroom_bytes or 0.0), reverse=True)[:number]
