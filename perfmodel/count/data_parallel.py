@@ -46,9 +46,9 @@ class Buckets:
     uncut_share: Numeric  # of the embeddings, which end the last bucket: tensors are never cut
 
 
-def first_stage_parameters(model: TransformerModel, layout: Layout) -> ParameterCount:
+def first_stage_parameters(model: TransformerModel, layout: Layout, stack: SoftwareStack) -> ParameterCount:
     """Those of the first pipeline stage: the last to have its gradients and the first to need its parameters."""
-    first = pipeline_stages(model, layout).first
+    first = pipeline_stages(model, layout, stack).first
     return stage_parameter_count(model, first, tensor_parallel=layout.tensor_parallel)
 
 
@@ -62,9 +62,9 @@ def buckets(model: TransformerModel, layout: Layout, stack: SoftwareStack) -> Bu
     >>> [int(buckets(run.model, run.layout(stage), run.stack).count) for stage in run.stages]
     [21, 11, 7]
     """
-    shard = first_stage_parameters(model, layout)
+    shard = first_stage_parameters(model, layout, stack)
     if stack.bucket_rule == "layer" or layout.sharding in GATHERED:
-        size = shard.non_embedding / pipeline_stages(model, layout).first.layers
+        size = shard.non_embedding / pipeline_stages(model, layout, stack).first.layers
     else:
         size = np.maximum(stack.bucket_parameters, stack.bucket_parameters_per_rank * data_parallel_group(layout).ranks)
     return Buckets(
@@ -86,7 +86,7 @@ def gathered_bytes(layout: Layout, stack: SoftwareStack) -> Numeric:
 
 def data_parallel_operators(model: TransformerModel, layout: Layout, stack: SoftwareStack) -> tuple[Collective, ...]:
     """The collectives of the first pipeline stage in one iteration."""
-    parameters = first_stage_parameters(model, layout).total
+    parameters = first_stage_parameters(model, layout, stack).total
     number = buckets(model, layout, stack).count
     times = 1 if layout.sharding in ("none", "zero1") else every_micro_batch(layout)
     whole = layout.sharding == "zero1" and not stack.scatters_gradients

@@ -81,7 +81,7 @@ def iteration(model: TransformerModel, layout: Layout, stack: SoftwareStack) -> 
         head=write.head(),
         boundary=write.boundary(),
         synchronisation=synchronisation_operators(model, layout, stack),
-        stages=pipeline_stages(model, layout),
+        stages=pipeline_stages(model, layout, stack),
         layers=model.layers,
         plain_layers=0 if layout.recompute_layers is None else np.maximum(model.layers - again, 0),
         boundaries=layout.pipeline_parallel * layout.virtual_pipeline - 1,

@@ -4,7 +4,8 @@ Symbols: L layers, p pipeline_parallel, v virtual_pipeline, i = 0 .. p - 1 a sta
 
 Layers that divide over all p*v pieces are spread evenly. Where they do not, but would if the embedding and the head, or the
 head alone, were counted as layers, the ends hold one layer fewer (Megatron-Core, account_for_embedding_in_pipeline_split and
-account_for_loss_in_pipeline_split). Else some stages between the ends hold one layer more than the others.
+account_for_loss_in_pipeline_split). Else some stages between the ends hold one layer more than others. Other software counts
+the embedding, the last norm and the head as modules like any layer, and gives the first stages what is left over.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import numpy as np
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.model import TransformerModel
+from perfmodel.spec.stack import SoftwareStack
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,16 +40,39 @@ class PipelineStages(NamedTuple):
     last: PipelineStage
 
 
-def pipeline_stages(model: TransformerModel, layout: Layout) -> PipelineStages:
+def pipeline_stages(model: TransformerModel, layout: Layout, stack: SoftwareStack) -> PipelineStages:
     """The distinct stages of a layout.
 
     >>> from dataclasses import replace
     >>> from perfmodel.exchange.run_files import read_candidates
     >>> run = read_candidates("nemotron-4-15b")[0].run
     >>> layout = replace(run.layout(run.stages[0]), pipeline_parallel=8)
-    >>> [float(stage.layers) for stage in pipeline_stages(replace(run.model, layers=30), layout)]
+    >>> [float(stage.layers) for stage in pipeline_stages(replace(run.model, layers=30), layout, run.stack)]
     [3.0, 4.0, 3.0]
     """
+    split = _split_by_layers if stack.pipeline_split == "layers" else _split_by_modules
+    first, middle, last = split(model, layout)
+    layers, pipeline = np.asarray(model.layers), np.asarray(layout.pipeline_parallel)
+    several = pipeline > 1
+    alone = np.where(several, 0, 1)
+    return PipelineStages(
+        first=PipelineStage(layers=np.where(several, first, layers), embedding=1, head=alone, position=0),
+        middle=PipelineStage(layers=middle, embedding=0, head=0, position=1, number=np.maximum(pipeline - 2, 0)),
+        last=PipelineStage(layers=np.where(several, last, layers), embedding=alone, head=1, position=pipeline - 1),
+    )
+
+
+def _split_by_modules(model: TransformerModel, layout: Layout) -> tuple[Numeric, Numeric, Numeric]:
+    """Layers of the first, the fullest middle and the last stage, where embedding, last norm and head count as a layer each."""
+    pipeline = np.asarray(layout.pipeline_parallel)
+    modules = np.asarray(model.layers) + 3
+    least = np.floor(modules / pipeline)
+    longer = modules - least * pipeline  # stages with a module more, from the first on
+    return least + (longer > 0) - 1, least + (longer > 1), least - 2
+
+
+def _split_by_layers(model: TransformerModel, layout: Layout) -> tuple[Numeric, Numeric, Numeric]:
+    """The same, where all but whole pieces at the ends hold layers alone."""
     pipeline, pieces = np.asarray(layout.pipeline_parallel), np.asarray(layout.pipeline_parallel * layout.virtual_pipeline)
     layers = np.asarray(model.layers)
     several = pipeline > 1
@@ -59,13 +84,7 @@ def pipeline_stages(model: TransformerModel, layout: Layout) -> PipelineStages:
     longer = counted - least * pipeline  # stages with a layer more: those after the first
     middle = least + (longer > 0)
     first = least - with_both + (longer > pipeline - 2) * (pipeline > 1)
-    last = layers - first - _between(least, longer, pipeline)
-    alone = np.where(several, 0, 1)
-    return PipelineStages(
-        first=PipelineStage(layers=np.where(several, first, layers), embedding=1, head=alone, position=0),
-        middle=PipelineStage(layers=middle, embedding=0, head=0, position=1, number=np.maximum(pipeline - 2, 0)),
-        last=PipelineStage(layers=np.where(several, last, layers), embedding=alone, head=1, position=pipeline - 1),
-    )
+    return first, middle, layers - first - _between(least, longer, pipeline)
 
 
 def _between(least: Numeric, longer: Numeric, pipeline: Numeric) -> Numeric:
@@ -87,7 +106,7 @@ def in_flight(layout: Layout, stage: PipelineStage) -> Numeric:
     >>> from dataclasses import replace
     >>> run = read_candidates("nemotron-4-15b")[0].run
     >>> layout = replace(run.layout(run.stages[0]), pipeline_parallel=4, virtual_pipeline=2, global_batch_size=96 * 64)
-    >>> float(in_flight(layout, pipeline_stages(run.model, layout).first))
+    >>> float(in_flight(layout, pipeline_stages(run.model, layout, run.stack).first))
     5.5
     """
     pipeline, virtual = np.asarray(layout.pipeline_parallel), np.asarray(layout.virtual_pipeline)

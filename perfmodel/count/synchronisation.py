@@ -20,7 +20,7 @@ from perfmodel.spec.stack import SoftwareStack
 
 def synchronisation_operators(model: TransformerModel, layout: Layout, stack: SoftwareStack) -> tuple[Operator, ...]:
     """The operators of one optimizer step, on the pipeline stage with the most parameters; collectives cut into buckets."""
-    stages = pipeline_stages(model, layout)
+    stages = pipeline_stages(model, layout, stack)
     counts = [stage_parameter_count(model, stage, tensor_parallel=layout.tensor_parallel) for stage in stages]
     reduction, *rest = data_parallel_operators(model, layout, stack)
     return (reduction, *_steps(model, layout, stack, most_parameters(counts)), *rest)
@@ -50,7 +50,7 @@ def _steps(model: TransformerModel, layout: Layout, stack: SoftwareStack, shard:
         steps.append(_all_reduce("norm_gradients", shard.norms * stack.gradient_bytes, tensor_parallel_group(layout)))
     if layout.precision == "fp8":
         cast = (shard.attention + shard.mlp) * 4  # reads 2 bytes, writes an 8-bit copy and its transpose
-        kernels = 4 * pipeline_stages(model, layout).middle.layers
+        kernels = 4 * pipeline_stages(model, layout, stack).middle.layers
         steps.append(
             MemoryBound(name="optimizer.quantise_weights", phase=OPTIMIZER, moved_bytes=cast, kernels=kernels, family="cast")
         )

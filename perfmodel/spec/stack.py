@@ -47,6 +47,7 @@ class SoftwareStack(Spec):
     tensor_parallel_overlap: str = choice("none", "backward", "pipelined")
     context_parallel_exchange: str = choice("ring", "all_gather")  # keys and values pass from rank to rank, or are gathered
     balanced_context_parallel: bool = flag()  # each rank takes a piece from either end of the sequence, or one from its place
+    pipeline_split: str = choice("layers", "modules")  # layers are dealt out, or embedding, last norm and head among them
     pipeline_overlap: bool = flag()  # messages between interleaved stages run beside the passes
     scatter_gather_pipeline: bool = flag()  # tensor-parallel ranks send a slice each, where all hold the same
     data_parallel_overlap: bool = flag()

@@ -1,0 +1,275 @@
+"""What each sharding moves in an iteration, over which GPUs, and what it leaves on each of them.
+
+Symbols: P parameters of the first stage on one GPU, m micro-batches, n data_parallel * context_parallel, R replicas of hsdp.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from perfmodel.count.data_parallel import (
+    BACKWARD_GATHER,
+    GRADIENT_REDUCTION,
+    PARAMETER_GATHER,
+    REPLICA_REDUCTION,
+    buckets,
+    data_parallel_operators,
+    shards,
+)
+from perfmodel.count.operators import Collective
+from perfmodel.count.parameters import shard_parameter_count, stage_parameter_count
+from perfmodel.count.pipeline import pipeline_stages
+from perfmodel.count.synchronisation import synchronisation_operators
+from perfmodel.exchange.presets import model_preset, stack_preset
+from perfmodel.spec.fields import Numeric
+from perfmodel.spec.layout import SHARDINGS, Layout
+from perfmodel.spec.stack import SoftwareStack
+from tests.layouts import RAMP_STAGE
+
+MODEL = model_preset("llama-3.1-8b")
+PARAMETERS = shard_parameter_count(MODEL, tensor_parallel=2).total
+STACK = replace(
+    stack_preset("megatron-core"),
+    parameter_bytes=2,
+    reduced_gradient_bytes=4,
+    gradient_bytes=4,
+    scatters_gradients=True,
+    fp8_parameter_gather=False,
+    bucket_rule="size",
+    bucket_parameters=40e6,
+    bucket_parameters_per_rank=0,
+)
+MICRO_BATCHES = 4
+LAYOUT = replace(RAMP_STAGE, tensor_parallel=2, data_parallel=16, global_batch_size=16 * MICRO_BATCHES)
+SHARDED = pytest.mark.parametrize("sharding", ["zero2", "zero3", "hsdp"])
+
+
+def layout_of(sharding: str, **changes: Any) -> Layout:
+    """Sixteen replicas of two GPUs, four micro-batches each; hsdp keeps two copies of its shards."""
+    copies = {"data_parallel_replicas": 2} if sharding == "hsdp" else {}
+    return replace(LAYOUT, **{"sharding": sharding, **copies, **changes})
+
+
+def calls(layout: Layout, stack: SoftwareStack = STACK) -> dict[str, Collective]:
+    """The data-parallel collectives by name."""
+    return {op.name: op for op in data_parallel_operators(MODEL, layout, stack)}
+
+
+def moved_bytes(sharding: str, stack: SoftwareStack = STACK, **changes: Any) -> dict[str, float]:
+    """Payload of all calls of an iteration, by name, for each parameter."""
+    found = calls(layout_of(sharding, **changes), stack)
+    return {name: float(op.payload_bytes * op.repeats / PARAMETERS) for name, op in found.items()}
+
+
+def wire_bytes(layout: Layout) -> float:
+    """What each rank sends in an iteration."""
+    return float(sum(op.repeats * op.wire_bytes for op in calls(layout).values()))
+
+
+@pytest.mark.parametrize(
+    ("sharding", "expected"),
+    [
+        ("none", {GRADIENT_REDUCTION: 4}),
+        ("zero1", {GRADIENT_REDUCTION: 4, PARAMETER_GATHER: 2}),
+        ("zero2", {GRADIENT_REDUCTION: 4 * 4, PARAMETER_GATHER: 2}),
+        ("zero3", {GRADIENT_REDUCTION: 4 * 4, PARAMETER_GATHER: 4 * 2, BACKWARD_GATHER: 4 * 2}),
+        (
+            "hsdp",  # eight shards
+            {GRADIENT_REDUCTION: 4 * 4, REPLICA_REDUCTION: 4 * 4 / 8, PARAMETER_GATHER: 4 * 2, BACKWARD_GATHER: 4 * 2},
+        ),
+    ],
+)
+def test_bytes_a_parameter_that_an_iteration_moves(sharding: str, expected: dict[str, float]) -> None:
+    """4 of its gradient and 2 of itself, once or for each of 4 micro-batches; zero3 has parameters twice in each."""
+    assert moved_bytes(sharding) == pytest.approx(expected, rel=1e-13)
+
+
+@pytest.mark.parametrize(
+    ("sharding", "expected"),
+    [
+        ("none", {GRADIENT_REDUCTION: 4}),
+        ("zero1", {GRADIENT_REDUCTION: 4, PARAMETER_GATHER: 2}),
+        ("zero2", {GRADIENT_REDUCTION: 4, PARAMETER_GATHER: 2}),
+        ("zero3", {GRADIENT_REDUCTION: 4, PARAMETER_GATHER: 2, BACKWARD_GATHER: 0}),
+        ("hsdp", {GRADIENT_REDUCTION: 4, REPLICA_REDUCTION: 4 / 8, PARAMETER_GATHER: 2, BACKWARD_GATHER: 0}),
+    ],
+)
+def test_stages_of_a_pipeline_move_everything_once(sharding: str, expected: dict[str, float]) -> None:
+    """Parameters stay gathered, and gradients whole, over the micro-batches (PyTorch, torch.distributed.pipelining)."""
+    layout = layout_of(sharding, pipeline_parallel=4)
+    first = stage_parameter_count(MODEL, pipeline_stages(MODEL, layout).first, tensor_parallel=2).total
+    found = {name: float(op.payload_bytes * op.repeats / first) for name, op in calls(layout).items()}
+    assert found == pytest.approx(expected, rel=1e-13)
+
+
+@pytest.mark.parametrize(
+    ("sharding", "kinds"),
+    [
+        ("none", ["all_reduce"]),
+        ("zero1", ["reduce_scatter", "all_gather"]),
+        ("zero2", ["reduce_scatter", "all_gather"]),
+        ("zero3", ["reduce_scatter", "all_gather", "all_gather"]),
+        ("hsdp", ["reduce_scatter", "all_reduce", "all_gather", "all_gather"]),
+    ],
+)
+def test_kinds_of_collectives_of_a_sharding(sharding: str, kinds: list[str]) -> None:
+    """What is sharded is scattered and gathered, what is copied is reduced."""
+    assert [op.kind for op in calls(layout_of(sharding)).values()] == kinds
+
+
+@pytest.mark.parametrize("sharding", SHARDINGS)
+def test_the_optimizer_step_has_each_of_them_once(sharding: str) -> None:
+    """Reduced before it, gathered after it, by names of their own."""
+    layout = layout_of(sharding)
+    names = [op.name for op in synchronisation_operators(MODEL, layout, STACK)]
+    assert all(names.count(name) == 1 for name in calls(layout))
+    assert names[0] == GRADIENT_REDUCTION
+    assert PARAMETER_GATHER not in names or names.index(PARAMETER_GATHER) > names.index("optimizer.adam")
+
+
+@pytest.mark.parametrize("sharding", SHARDINGS)
+def test_ranks_of_a_sequence_hold_the_same_parameters(sharding: str) -> None:
+    """Every data-parallel group is data times context: FSDP shards over both, and over a part of them under hsdp."""
+    found = calls(layout_of(sharding, context_parallel=4))
+    ranks = {name: op.group.ranks for name, op in found.items()}
+    over = 16 * 4 / 2 if sharding == "hsdp" else 16 * 4
+    assert ranks.pop(REPLICA_REDUCTION, 2) == 2
+    assert set(ranks.values()) == {over}
+    assert {op.group.stride for name, op in found.items() if name != REPLICA_REDUCTION} == {2}
+
+
+def test_context_parallelism_shards_like_data_parallelism() -> None:
+    """32 ranks send what 32 ranks send, whether they share sequences or have their own."""
+    data, context = (
+        wire_bytes(layout_of("zero3", data_parallel=d, context_parallel=c, global_batch_size=4 * d))
+        for d, c in ((32, 1), (8, 4))
+    )
+    assert data == pytest.approx(context, rel=1e-15)
+
+
+@pytest.mark.parametrize("stages", [1, 4])
+def test_gathering_for_each_pass_sends_half_as_much_again_as_an_all_reduce(stages: int) -> None:
+    """arXiv:1910.02054, section 7.2.2: 3 P against 2 P numbers a micro-batch, of equal size; in a pipeline no more."""
+    stack = replace(STACK, reduced_gradient_bytes=2)
+    changes = {"global_batch_size": 16, "pipeline_parallel": stages}
+    zero3, none = (
+        sum(op.repeats * op.wire_bytes for op in calls(layout_of(sharding, **changes), stack).values())
+        for sharding in ("zero3", "none")
+    )
+    assert zero3 / none == pytest.approx(1.5 if stages == 1 else 1.0)
+
+
+@SHARDED
+def test_more_micro_batches_move_more(sharding: str) -> None:
+    """In proportion, but for what zero2 gathers once."""
+    one, four = (wire_bytes(layout_of(sharding, global_batch_size=16 * m)) for m in (1, 4))
+    gather = calls(layout_of(sharding))[PARAMETER_GATHER]
+    once = gather.repeats * gather.wire_bytes if sharding == "zero2" else 0.0
+    assert four - once == pytest.approx(4 * (one - once), rel=1e-14)
+
+
+@pytest.mark.parametrize("sharding", ["none", "zero1"])
+def test_what_is_moved_once_does_not_know_micro_batches(sharding: str) -> None:
+    """Gradients are added up on the GPU."""
+    one, four = (wire_bytes(layout_of(sharding, global_batch_size=16 * m)) for m in (1, 4))
+    assert one == four
+
+
+def test_one_copy_of_the_shards_is_zero3() -> None:
+    """A group of one reduces nothing (and is refused where a run is read)."""
+    assert wire_bytes(layout_of("hsdp", data_parallel_replicas=1)) == wire_bytes(layout_of("zero3"))
+
+
+def test_as_many_copies_as_ranks_reduce_everything_as_without_sharding() -> None:
+    """Nothing is gathered; every micro-batch all-reduces all gradients."""
+    layout = layout_of("hsdp", data_parallel_replicas=16)
+    assert wire_bytes(layout) == pytest.approx(MICRO_BATCHES * wire_bytes(layout_of("none")), rel=1e-14)
+    assert shards(layout, "parameters") == 1
+
+
+def test_more_copies_send_less_over_more_nodes() -> None:
+    """The gathers have fewer ranks, the reduction over copies smaller shards: (R - 1)/R * 2 P R/n numbers."""
+    for copies in (2, 4, 8):
+        found = calls(layout_of("hsdp", data_parallel_replicas=copies))
+        over = found[REPLICA_REDUCTION]
+        assert over.repeats * over.wire_bytes == pytest.approx(2 * (copies - 1) / copies * 4 * 4 * PARAMETERS * copies / 16)
+        assert found[PARAMETER_GATHER].group.ranks == 16 / copies
+        assert (over.group.ranks, over.group.stride) == (copies, 2 * 16 / copies)
+
+
+@pytest.mark.parametrize(
+    ("sharding", "optimizer", "gradients", "parameters"),
+    [
+        ("none", 1, 1, 1),
+        ("zero1", 32, 1, 1),
+        ("zero2", 32, 32, 1),
+        ("zero3", 32, 32, 32),
+        ("hsdp", 16, 16, 16),
+    ],
+)
+def test_what_is_spread_over_how_many_gpus(sharding: str, optimizer: int, gradients: int, parameters: int) -> None:
+    """Data times context, over the copies of hsdp; in a pipeline gradients and parameters stay whole."""
+    layout = layout_of(sharding, context_parallel=2)
+    assert [shards(layout, part) for part in ("optimizer", "gradients", "parameters")] == [optimizer, gradients, parameters]
+    layout = replace(layout, pipeline_parallel=4)
+    assert [shards(layout, part) for part in ("optimizer", "gradients", "parameters")] == [optimizer, 1, 1]
+
+
+def test_a_stack_may_reduce_what_it_could_scatter() -> None:
+    """Each rank of a sharded optimizer then has all gradients, and twice the bytes of them to send."""
+    whole, scattered = (calls(layout_of("zero1"), replace(STACK, scatters_gradients=each)) for each in (False, True))
+    assert whole[GRADIENT_REDUCTION].kind == "all_reduce"
+    assert whole[GRADIENT_REDUCTION].wire_bytes == 2 * scattered[GRADIENT_REDUCTION].wire_bytes
+    assert whole[PARAMETER_GATHER] == scattered[PARAMETER_GATHER]
+
+
+@pytest.mark.parametrize(("precision", "travels", "expected"), [("fp8", True, 1), ("fp8", False, 2), ("bf16", True, 2)])
+def test_parameters_travel_in_8_bits_where_products_take_them(precision: str, travels: bool, expected: int) -> None:
+    """And the stack gathers them so; gradients never do."""
+    stack = replace(STACK, fp8_parameter_gather=travels)
+    found = moved_bytes("zero1", stack, precision=precision)
+    assert found == pytest.approx({GRADIENT_REDUCTION: 4, PARAMETER_GATHER: expected}, rel=1e-13)
+
+
+@pytest.mark.parametrize("sharding", ["zero3", "hsdp"])
+def test_what_is_gathered_for_each_pass_goes_layer_by_layer(sharding: str) -> None:
+    """Whatever the rule of the stack for buckets."""
+    by_size, by_layer = (buckets(MODEL, layout_of(sharding), replace(STACK, bucket_rule=rule)) for rule in ("size", "layer"))
+    assert by_size == by_layer
+    shard = shard_parameter_count(MODEL, tensor_parallel=2)
+    assert by_size.share == pytest.approx(shard.non_embedding / MODEL.layers / shard.total)
+
+
+def test_a_stage_has_the_buckets_of_its_own_parameters() -> None:
+    """A quarter of the layers, and the embedding: fewer of the same size."""
+    layout = layout_of("zero1", pipeline_parallel=4)
+    first = stage_parameter_count(MODEL, pipeline_stages(MODEL, layout).first, tensor_parallel=2)
+    found = buckets(MODEL, layout, STACK)
+    assert found.count == np.ceil(first.total / 40e6) < buckets(MODEL, layout_of("zero1"), STACK).count
+    assert found.share == pytest.approx(40e6 / first.total)
+    assert found.uncut_share == pytest.approx(first.embedding / first.total)
+
+
+@pytest.mark.xfail(reason="count/data_parallel.py: buckets divides by the layers of a first stage that has none")
+@pytest.mark.parametrize("sharding", ["zero1", "zero3"])
+def test_a_first_stage_without_layers_has_buckets_too(sharding: str) -> None:
+    """34 stages of 32 layers: the embedding is alone, in a bucket of its own."""
+    found = buckets(MODEL, layout_of(sharding, pipeline_parallel=34), replace(STACK, bucket_rule="layer"))
+    numbers = (found.count, found.share, found.uncut_share)
+    assert [float(np.asarray(each)) for each in numbers] == [1, 1, 1]
+
+
+def test_an_array_of_shardable_layouts_moves_what_each_moves() -> None:
+    """Stages down, replicas across."""
+    stages, data = np.array([[1], [4]]), np.array([8, 16, 32])
+    together = replace(LAYOUT, sharding="zero3", pipeline_parallel=stages, data_parallel=data, global_batch_size=4 * data)
+    for name, many in calls(together).items():
+        for index in np.ndindex(2, 3):
+            sizes = {"pipeline_parallel": int(stages[index[0], 0]), "data_parallel": int(data[index[1]])}
+            alone = calls(layout_of("zero3", **sizes, global_batch_size=4 * sizes["data_parallel"]))[name]
+            sent: Numeric = np.broadcast_to(many.repeats * many.wire_bytes, (2, 3))[index]
+            assert sent == alone.repeats * alone.wire_bytes
