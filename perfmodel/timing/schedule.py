@@ -11,8 +11,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from perfmodel.count.data_parallel import DATA_PARALLEL, Buckets
 from perfmodel.count.iteration import Iteration
@@ -68,29 +70,34 @@ def pipelined(stages: Sequence[Both], whole: Both, message_s: Numeric, *, layout
     `stages` are the first, the fullest between the ends (anything where there is none) and the last.
     """
     between = np.where(np.asarray(layout.pipeline_parallel) > 2, 1, 0)
-    both = [each.forward.parts + each.backward.parts for each in stages]
-    slowest = reduce(slower, (both[0], both[1] * between, both[2]))
+    parts = [each.forward.parts + each.backward.parts for each in stages]
+    slowest = reduce(slower, (parts[0], parts[1] * between, parts[2]))
     first, middle, last = (each.seconds(layout) for each in stages)
     times = StageTimes(first=first, middle=middle * between, last=last, whole=whole.seconds(layout))
-    without_s = pipeline_time_s(times, layout, Messages(seconds=0.0, waits=False))
-    bubble_s = np.maximum(without_s - layout.micro_batches * slowest.total_s, 0.0)
-    waiting = Breakdown(pipeline_bubble_s=bubble_s)
-    if not stack.hide_all:
-        with_s = _with_messages_s(times, layout, message_s, stack)
-        waiting = waiting + Breakdown(pipeline_parallel_exposed_s=np.maximum(with_s - without_s, 0.0))
+    axes = (message_s, slowest.total_s, layout.micro_batches, layout.pipeline_parallel, layout.virtual_pipeline)
+    none_s = np.zeros(np.broadcast_shapes(*(np.shape(each) for each in axes)))
+    both_s = np.stack([none_s, none_s if stack.hide_all else none_s + message_s])
+    without_s, with_s = _all_passes_s(times, layout, both_s, stack)
+    waiting = Breakdown(
+        pipeline_bubble_s=np.maximum(without_s - layout.micro_batches * slowest.total_s, 0.0),
+        pipeline_parallel_exposed_s=np.maximum(with_s - without_s, 0.0),
+    )
     return slowest * layout.micro_batches + waiting
 
 
-def _with_messages_s(times: StageTimes, layout: Layout, message_s: Numeric, stack: SoftwareStack) -> Numeric:
-    """1F1B waits for its messages, interleaved where the stack has nothing run beside them, zero-bubble schedules never."""
+def _all_passes_s(times: StageTimes, layout: Layout, message_s: NDArray[Any], stack: SoftwareStack) -> NDArray[Any]:
+    """T for each of the messages on a new first axis.
+
+    1F1B waits for its messages, interleaved where the stack has nothing run beside them, zero-bubble schedules never.
+    """
     beside, waiting = (Messages(seconds=message_s, waits=waits) for waits in (False, True))
     if layout.pipeline_schedule != "1f1b":
-        return pipeline_time_s(times, layout, beside)
+        return np.asarray(pipeline_time_s(times, layout, beside))
     overlapped = np.asarray(layout.virtual_pipeline) > 1 if stack.pipeline_overlap else np.asarray(False)
     if not overlapped.any():
-        return pipeline_time_s(times, layout, waiting)
-    with_s = pipeline_time_s(times, layout, beside)
-    return with_s if overlapped.all() else np.where(overlapped, with_s, pipeline_time_s(times, layout, waiting))
+        return np.asarray(pipeline_time_s(times, layout, waiting))
+    beside_s = np.asarray(pipeline_time_s(times, layout, beside))
+    return beside_s if overlapped.all() else np.where(overlapped, beside_s, pipeline_time_s(times, layout, waiting))
 
 
 def _optimizer(work: Iteration, cluster: Cluster, stack: SoftwareStack) -> Breakdown:
