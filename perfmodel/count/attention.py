@@ -4,9 +4,9 @@ Symbols: s sequence_length, c context_parallel, T = b*s/c tokens on a rank, e by
 
 Under context parallelism a rank holds the queries of s/c tokens: one piece from either end of the sequence, so that causal
 masks leave all ranks the same work (Llama 3, arXiv:2407.21783, section 3.3.2). Its queries meet their own keys under a mask,
-then those of every other rank, of which the mask leaves half: c kernels. Where the pieces are not balanced, the last rank meets
-all keys of all others, and everybody waits for it. Keys and values travel from rank to rank beside the kernels (a ring), or are
-gathered before them.
+then those of every other rank, of which the mask leaves half. Where the pieces are not balanced, the last rank meets all keys
+of all others, and everybody waits for it. Keys and values travel from rank to rank beside the kernels (a ring of c kernels), or
+are gathered before them (two kernels).
 """
 
 from __future__ import annotations
@@ -65,16 +65,20 @@ def _fused(
     )
     if _is_one(layout.context_parallel):
         return local(own)
+    ranks = layout.context_parallel
+    met = piece / 2 if stack.balanced_context_parallel else piece
+    ring = stack.context_parallel_exchange == "ring"
     others = replace(
         own,
         name="layer.attention.core_ring",
-        repeats=layout.context_parallel - 1,
-        key_length=piece / 2 if stack.balanced_context_parallel else piece,
+        repeats=ranks - 1 if ring else np.minimum(ranks - 1, 1),
+        key_length=met if ring else met * np.maximum(ranks - 1, 1),
         causal=False,
         counted=2.0 if stack.balanced_context_parallel else 1.0,
         saved_bytes=0.0,
     )
-    return local(own) + local(others) + local(_join(layout, own))
+    both = local(own) + local(others)
+    return both + local(_join(layout, own)) if ring else both
 
 
 def _join(layout: Layout, own: FusedAttention) -> MemoryBound:
@@ -84,14 +88,15 @@ def _join(layout: Layout, own: FusedAttention) -> MemoryBound:
     quarters on average. Forwards an output is read, written in fp32, read and added to the sum (2 + 4 + 4 + 2 + 2 bytes);
     backwards the gradient of the queries is added up (6 bytes), and outputs and their gradients are cut out and copied (8).
     """
-    kernels = 1.0 + 0.75 * (layout.context_parallel - 1)
+    ranks = np.asarray(layout.context_parallel)
+    kernels = np.where(ranks > 1, 1.0 + 0.75 * (ranks - 1), 0.0)
     numbers = own.sequences * own.query_length * own.heads * own.head_size * kernels
     return MemoryBound(
         name="layer.attention.join",
         moved_bytes=14.0 * numbers,
         backward_bytes=14.0 * numbers,
-        kernels=3 * layout.context_parallel,
-        backward_kernels=3 * layout.context_parallel,
+        kernels=np.where(ranks > 1, 3 * ranks, 0),
+        backward_kernels=np.where(ranks > 1, 3 * ranks, 0),
     )
 
 

@@ -13,6 +13,7 @@ from typing import Final
 from perfmodel.count.operators import RECOMPUTE, Collective, FusedAttention, Matmul, MemoryBound, Operator, gradients
 
 CORE: Final = tuple(f"layer.attention.{name}" for name in ("core", "core_ring", "scores", "softmax", "dropout", "context"))
+BETWEEN_RANKS: Final = ("layer.attention.exchange", "layer.attention.join")  # of context-parallel ranks, for the core
 SCORES: Final = ("layer.attention.softmax", "layer.attention.dropout")
 SECOND_PRODUCTS: Final = ("layer.attention.projection", "layer.mlp.fc2")
 
@@ -50,7 +51,7 @@ def runs_again(mode: str, selection: str) -> Callable[[Operator], bool]:
     if mode == "full":
         return lambda _: True
     if selection == "attention":
-        return is_attention_core
+        return lambda op: is_attention_core(op) or op.name in BETWEEN_RANKS
     return lambda op: isinstance(op, MemoryBound) or op.name in SECOND_PRODUCTS
 
 

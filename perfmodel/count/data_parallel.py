@@ -23,7 +23,7 @@ from typing import Final
 import numpy as np
 
 from perfmodel.count.operators import OPTIMIZER, Collective
-from perfmodel.count.parameters import ParameterCount, stage_parameter_count
+from perfmodel.count.parameters import ParameterCount, shard_parameter_count, stage_parameter_count
 from perfmodel.count.pipeline import PipelineStage, pipeline_stages
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.layout import GATHERED, Layout, data_parallel_group, replica_group, shard_group
@@ -64,7 +64,7 @@ def buckets(model: TransformerModel, layout: Layout, stack: SoftwareStack) -> Bu
     """
     shard = first_stage_parameters(model, layout, stack)
     if stack.bucket_rule == "layer" or layout.sharding in GATHERED:
-        size = shard.non_embedding / pipeline_stages(model, layout, stack).first.layers
+        size = shard_parameter_count(model, tensor_parallel=layout.tensor_parallel).non_embedding / model.layers
     else:
         size = np.maximum(stack.bucket_parameters, stack.bucket_parameters_per_rank * data_parallel_group(layout).ranks)
     return Buckets(

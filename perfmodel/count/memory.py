@@ -70,7 +70,8 @@ def stage_memory_bytes(
     loss = stage.head * stack.loss_peak_bytes * logits.rows * logits.columns * ranks
     head = stage.head * saved_bytes(work.head.forward)
     # the loss is over when the first layer runs again: only what that needs beyond it adds to the peak
-    rerun = np.maximum(rerun_layer_bytes(model, layout, stack, work) - loss - head, 0)
+    again = np.where(np.asarray(work.layers - work.plain_layers) > 0, rerun_layer_bytes(model, layout, stack, work), 0.0)
+    rerun = np.maximum(again - loss - head, 0)
     activations = stage_activation_bytes(model, layout, stack, work, stage) + head + rerun
     degrees = (layout.tensor_parallel, layout.data_parallel * layout.context_parallel, layout.pipeline_parallel)
     groups: Numeric = 0.0

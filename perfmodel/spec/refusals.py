@@ -9,6 +9,7 @@ from perfmodel.spec.fields import Numeric, plain
 from perfmodel.spec.hardware import Cluster
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.model import TransformerModel, divisors
+from perfmodel.spec.stack import SoftwareStack
 
 
 def check_layout(model: TransformerModel, cluster: Cluster, layout: Layout) -> None:
@@ -37,6 +38,15 @@ def check_layout(model: TransformerModel, cluster: Cluster, layout: Layout) -> N
     _check_sharding(layout)
     _check_recompute(model, layout)
     _check_nodes(cluster, layout)
+
+
+def check_stack(stack: SoftwareStack, layout: Layout) -> None:
+    """Raise for a layout that the software cannot run. Errors: InputError."""
+    if not stack.fused_attention and np.any(np.asarray(layout.context_parallel) > 1):
+        raise InputError(
+            f"attention over several ranks needs fused kernels, which {stack.name} does not run; 1 would do",
+            key="context_parallel",
+        )
 
 
 def _check_divides(degree: Numeric, size: Numeric, what: str, *, key: str) -> None:
@@ -120,8 +130,12 @@ def _check_recompute(model: TransformerModel, layout: Layout) -> None:
         return
     if layout.recompute != "full":
         raise InputError(f"counts layers that are run again in full, not {layout.recompute}", key="recompute_layers")
-    if not np.all(layout.recompute_layers * layout.pipeline_parallel <= model.layers + layout.pipeline_parallel):
-        raise InputError(f"{plain(layout.recompute_layers)} is more layers than a pipeline stage holds", key="recompute_layers")
+    most = np.ceil(model.layers / layout.pipeline_parallel)
+    if not np.all(layout.recompute_layers <= most):
+        raise InputError(
+            f"{plain(layout.recompute_layers)} is more than the {plain(most)} layers of a pipeline stage",
+            key="recompute_layers",
+        )
 
 
 def _nearest_multiples(size: Numeric, divisor: Numeric) -> str:

@@ -10,7 +10,7 @@ from perfmodel.spec.fields import Numeric, Spec, choice, count, flag, number, pa
 from perfmodel.spec.hardware import PRECISIONS, Cluster
 from perfmodel.spec.layout import PIPELINE_SCHEDULES, RECOMPUTES, SHARDINGS, Layout
 from perfmodel.spec.model import TransformerModel
-from perfmodel.spec.refusals import check_layout
+from perfmodel.spec.refusals import check_layout, check_stack
 from perfmodel.spec.stack import SoftwareStack
 
 
@@ -64,6 +64,7 @@ class Run(Spec):
         for index, stage in enumerate(self.stages):
             try:
                 check_layout(self.model, self.cluster, self.layout(stage))
+                check_stack(self.stack, self.layout(stage))
             except PerfmodelError as error:
                 in_stage = error.key in ("data_parallel", "global_batch_size")
                 raise (error.under(f"stages[{index}]") if in_stage else error) from None

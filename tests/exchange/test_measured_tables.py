@@ -45,7 +45,7 @@ def read(tmp_path: Path) -> Any:
         ({}, "megatron-core"),
         ({"software": "NVIDIA NeMo / Megatron-Core dgxc v24.11.1..v25.01.1"}, "megatron-core"),
         ({"software": "NVIDIA NeMo / Megatron-Core dgxc v25.04..v25.04.02"}, "megatron-core-2025"),
-        ({"software": "Megatron-Bridge (Megatron-Core) 25.09 NeMo Container"}, "megatron-core-2025"),
+        ({"software": "Megatron-Bridge (Megatron-Core) 25.09 NeMo Container"}, "megatron-bridge"),
         ({"stack": "megatron-lm"}, "megatron-lm"),
         ({"stack": "megatron-lm", "source": "arXiv:2205.05198"}, "megatron-lm-2022"),
         ({"stack": "megatron-lm", "software": "Megatron-LM 23e00ed + TE 2.11"}, "megatron-lm-2025"),
@@ -82,6 +82,56 @@ def test_the_attention_kernel_of_a_row_overrules_its_stack(read: Any, stack: str
     """Megatron-LM of 2021 has none that is fused; a row may have."""
     (row,) = read({"stack": stack, "attention_kernel": kernel})
     assert row.run.stack.fused_attention is fused
+
+
+@pytest.mark.parametrize(
+    ("cells", "settings"),
+    [
+        ({}, ("1f1b", 1, 4)),
+        ({"source": "arXiv:2401.10241 Table 4 (Zero Bubble PP) 1F1B"}, ("1f1b", 1, 4)),
+        (
+            {"source": "arXiv:2401.10241 Table 4 (Zero Bubble PP) 1F1B-I"},
+            ("1f1b", 8, 4),
+        ),  # 30 layers and two ends over 4 stages
+        ({"source": "arXiv:2401.10241 Table 4 (Zero Bubble PP) ZB-H1"}, ("zb-h1", 1, 4)),
+        ({"source": "arXiv:2401.10241 Table 4 (Zero Bubble PP) ZB-1p"}, ("zb-1p", 1, 4)),
+        ({"source": "arXiv:2401.10241 Table 4 (Zero Bubble PP) ZB-2p"}, ("zb-2p", 1, 4)),
+        ({"stack": "torchtitan"}, ("1f1b", 1, 1)),
+        ({"stack": "torchtitan", "notes": "PP schedule Interleaved 1F1B"}, ("1f1b", 2, 1)),
+    ],
+)
+def test_the_schedule_of_a_row_is_read_from_its_words(read: Any, cells: dict[str, str], settings: tuple[str, int, int]) -> None:
+    """The columns have no place for it; torchtitan's micro-batch column is what all stages of a replica share."""
+    layout = {
+        "layers": "30",
+        "pipeline_parallel": "4",
+        "data_parallel": "2",
+        "micro_batch_size": "4",
+        "global_batch_size": "64",
+    }
+    (row,) = read(layout | cells)
+    run = row.run
+    assert (run.pipeline_schedule, run.virtual_pipeline, run.micro_batch_size) == settings
+
+
+def test_notes_that_name_an_attention_library_choose_it(read: Any) -> None:
+    """NVIDIA's Nemotron-4 340B ran FlashAttention-2; others what their stack takes."""
+    named, silent = read({"notes": "selective in yaml (NVTE_FUSED_ATTN=0 -> flash-attn)"}, {})
+    assert (named.run.stack.attention_library, silent.run.stack.attention_library) == ("flash2", "fastest")
+
+
+def test_mxfp8_is_timed_as_fp8_and_says_so(read: Any) -> None:
+    """It keeps its own group."""
+    (row,) = read({"precision": "mxfp8"})
+    assert row.run.precision == "fp8"
+    assert row.labels["precision"] == "mxfp8"
+    assert "precision mxfp8 is timed as fp8" in row.assumptions
+
+
+def test_a_switch_of_fsdp_that_is_off_is_the_distributed_optimizer(read: Any) -> None:
+    """Tables of Megatron-Bridge say `none` where others say zero1."""
+    switch, word = read({"source": "NVIDIA-NeMo/Megatron-Bridge 25.09", "sharding": "none"}, {"sharding": "none"})
+    assert (switch.run.sharding, word.run.sharding) == ("zero1", "none")
 
 
 @pytest.mark.parametrize("stack", ["megatron-core", "megatron-lm"])
@@ -129,7 +179,6 @@ def test_a_row_keeps_the_spread_of_its_cluster(read: Any) -> None:
 @pytest.mark.parametrize(
     ("cells", "reason"),
     [
-        ({"precision": "mxfp8"}, "precision: mxfp8 is not covered yet; bf16, fp16, fp8 are"),
         ({"global_batch_size": ""}, "the global batch size is not stated"),
         ({"gpu": ""}, "gpu: not stated"),
         ({"gpu": "tpu"}, "gpu: no cluster preset has tpu"),
