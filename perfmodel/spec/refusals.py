@@ -51,8 +51,17 @@ def check_stack(stack: SoftwareStack, layout: Layout) -> None:
 
 def _check_divides(degree: Numeric, size: Numeric, what: str, *, key: str) -> None:
     if not np.all(np.remainder(size, degree) == 0):
-        would = f"; {', '.join(map(str, divisors(float(size))[:24]))} would" if np.ndim(size) == 0 else ""
-        raise InputError(f"{plain(degree)} does not divide {plain(size)} {what}{would}", key=key)
+        raise InputError(f"{plain(degree)} does not divide {plain(size)} {what}{_would(size, size)}", key=key)
+
+
+def _halves(length: Numeric) -> Numeric:
+    """What ranks may divide: half of an even length, nothing of an odd one."""
+    return np.where(np.remainder(length, 2) == 0, length / 2, 1)
+
+
+def _would(size: Numeric, shown: Numeric) -> str:
+    """What divides a single size, or nothing to say of several."""
+    return f"; {', '.join(map(str, divisors(float(size))[:24]))} would" if np.ndim(size) == np.ndim(shown) == 0 else ""
 
 
 def _check_batch(layout: Layout) -> None:
@@ -83,7 +92,7 @@ def _check_sequence(layout: Layout) -> None:
     if not np.all(np.remainder(layout.sequence_length, pieces) == 0):
         raise InputError(
             f"{plain(layout.sequence_length)} tokens of a sequence do not divide into two pieces for each of "
-            f"{plain(context)} ranks",
+            f"{plain(context)} ranks{_would(_halves(layout.sequence_length), context)}",
             key="context_parallel",
         )
     if layout.sequence_parallel:
@@ -107,8 +116,8 @@ def _check_pipeline(model: TransformerModel, layout: Layout) -> None:
             raise InputError(f"{layout.pipeline_schedule} is not interleaved; virtual_pipeline 1 is", key="virtual_pipeline")
     elif np.any((virtual > 1) & (np.remainder(layout.micro_batches, pipeline) != 0)):
         raise InputError(
-            f"an interleaved schedule runs groups of {plain(pipeline)} micro-batches; {plain(layout.micro_batches)} do not "
-            "divide into them",
+            f"{plain(layout.micro_batches)} micro-batches do not divide into groups of {plain(pipeline)}, one for each stage, "
+            "as an interleaved schedule runs them; virtual_pipeline 1 would do, or another global_batch_size",
             key="virtual_pipeline",
         )
 
@@ -129,7 +138,7 @@ def _check_recompute(model: TransformerModel, layout: Layout) -> None:
     if layout.recompute_layers is None:
         return
     if layout.recompute != "full":
-        raise InputError(f"counts layers that are run again in full, not {layout.recompute}", key="recompute_layers")
+        raise InputError(f"it is for recompute full; this run has {layout.recompute}", key="recompute_layers")
     most = np.ceil(model.layers / layout.pipeline_parallel)
     if not np.all(layout.recompute_layers <= most):
         raise InputError(
