@@ -124,7 +124,8 @@ def predict_stage(model: TransformerModel, cluster: Cluster, stack: SoftwareStac
     bucket = buckets(model, layout, stack)
 
     dimensions = most_dimensions(model, cluster, stack, layout)
-    paths, moved_cluster, moved_stack = with_ends(cluster, stack, layout.precision, dimensions)
+    messages = bool(np.any(np.asarray(layout.pipeline_parallel * layout.context_parallel) > 1))
+    paths, moved_cluster, moved_stack = with_ends(cluster, stack, layout.precision, dimensions, messages=messages)
     ends = breakdown(work, bucket, layout=layout, cluster=moved_cluster, stack=moved_stack)
     times_s = _with_first_axis(ends.total_s, 1 + 2 * len(paths), dimensions)
     parts = Breakdown(**{part: _as_it_stands(getattr(ends, part), dimensions) for part in PARTS})

@@ -65,8 +65,14 @@ class LinearOperators:
             if not isinstance(op, Collective) and not op.name.endswith(".quantise")
         )
         joint = self.layout.sequence_parallel
-        backward = tuple(op for op in linear.backward if not (joint and isinstance(op, Collective)))
-        return Block(forward=forward, backward=backward)
+        backward = (op for op in linear.backward if not (joint and isinstance(op, Collective)))
+        return Block(forward=forward, backward=tuple(self._without_transpose(op) for op in backward))
+
+    def _without_transpose(self, operator: Operator) -> Operator:
+        """A cast of gradients less the transpose of the input, which one linear makes for all that share it."""
+        if not isinstance(operator, MemoryBound) or not operator.name.endswith(".quantise"):
+            return operator
+        return replace(operator, moved_bytes=operator.moved_bytes - 2 * self.tokens * self.model.hidden_size)
 
     def column_linear(self, name: str, *, columns: Numeric, useful: Numeric = 1.0, transformer_engine: bool = True) -> Block:
         """Gathers the input under sequence parallelism; backwards gathers it again for dW and reduces dX.

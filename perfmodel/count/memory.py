@@ -16,7 +16,7 @@ from perfmodel.count.blocks import SCORES, runs_again
 from perfmodel.count.data_parallel import gathered_bytes, layer_parameters, shards
 from perfmodel.count.iteration import Iteration
 from perfmodel.count.operators import ACTIVATION_BYTES, Matmul, saved_bytes
-from perfmodel.count.parameters import ParameterCount, stage_parameter_count
+from perfmodel.count.parameters import ParameterCount, eight_bit_parameters, stage_parameter_count
 from perfmodel.count.pipeline import PipelineStage, in_flight
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.layout import GATHERED, Layout
@@ -103,7 +103,7 @@ def _weights_bytes(
     parameters: Numeric = held.total / shards(layout, "parameters") * stack.parameter_bytes
     parameters = parameters + gathered * gathered_bytes(layout, stack)
     if layout.precision == "fp8" and layout.sharding not in GATHERED:
-        parameters = parameters + 2 * (held.attention + held.mlp)  # 8-bit weights and their transposes
+        parameters = parameters + 2 * eight_bit_parameters(held, stack.fp8_products)  # 8-bit weights and their transposes
     gradients = held.total / shards(layout, "gradients") * stack.gradient_bytes
     return parameters, gradients + unreduced * ACTIVATION_BYTES
 

@@ -79,6 +79,12 @@ def stage_parameter_count(model: TransformerModel, stage: PipelineStage, *, tens
     )
 
 
+def eight_bit_parameters(held: ParameterCount, products: str) -> Numeric:
+    """Those of the products that take 8-bit operands: of the MLP, of the layer, or of the head too."""
+    linears = held.mlp if products == "mlp" else held.attention + held.mlp
+    return linears + held.head if products == "all" else linears
+
+
 def most_parameters(counts: Sequence[ParameterCount]) -> ParameterCount:
     """The count with the largest total."""
     most = counts[0]

@@ -68,7 +68,7 @@ def _split_by_modules(model: TransformerModel, layout: Layout) -> tuple[Numeric,
     modules = np.asarray(model.layers) + 3
     least = np.floor(modules / pipeline)
     longer = modules - least * pipeline  # stages with a module more, from the first on
-    return least + (longer > 0) - 1, least + (longer > 1), least - 2
+    return np.maximum(least + (longer > 0) - 1, 0), least + (longer > 1), np.maximum(least - 2, 0)
 
 
 def _split_by_layers(model: TransformerModel, layout: Layout) -> tuple[Numeric, Numeric, Numeric]:

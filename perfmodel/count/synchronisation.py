@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from perfmodel.count.data_parallel import data_parallel_operators, shards
 from perfmodel.count.operators import OPTIMIZER, Collective, MemoryBound, Operator
-from perfmodel.count.parameters import ParameterCount, most_parameters, stage_parameter_count
+from perfmodel.count.parameters import ParameterCount, eight_bit_parameters, most_parameters, stage_parameter_count
 from perfmodel.count.pipeline import pipeline_stages
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.layout import (
@@ -49,7 +49,7 @@ def _steps(model: TransformerModel, layout: Layout, stack: SoftwareStack, shard:
     if layout.sequence_parallel:
         steps.append(_all_reduce("norm_gradients", shard.norms * stack.gradient_bytes, tensor_parallel_group(layout)))
     if layout.precision == "fp8":
-        cast = (shard.attention + shard.mlp) * 4  # reads 2 bytes, writes an 8-bit copy and its transpose
+        cast = eight_bit_parameters(shard, stack.fp8_products) * 4  # reads 2 bytes, writes an 8-bit copy and its transpose
         kernels = 4 * pipeline_stages(model, layout, stack).middle.layers
         steps.append(
             MemoryBound(name="optimizer.quantise_weights", phase=OPTIMIZER, moved_bytes=cast, kernels=kernels, family="cast")

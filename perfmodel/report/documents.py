@@ -78,6 +78,7 @@ def _stage_document(stage: Stage, predicted: StagePrediction, cluster: Cluster, 
     return {
         "data_parallel": int(predicted.layout.data_parallel),
         "gpus": int(predicted.layout.gpus),
+        "pipeline_parallel": int(predicted.layout.pipeline_parallel),
         "global_batch_size": int(predicted.layout.global_batch_size),
         "micro_batches": int(predicted.layout.micro_batches),
         "iteration_time_s": float(predicted.iteration_time_s),
@@ -125,7 +126,10 @@ def _figures(published: PublishedFigures) -> list[tuple[str, float | None]]:
 
 
 def _communication(predicted: StagePrediction, cluster: Cluster) -> list[dict[str, Any]]:
-    """Every collective of one GPU in one iteration, with its group and the slowest link that it crosses."""
+    """Every collective of one GPU in one iteration, with its group and the slowest link that it crosses.
+
+    Calls in the passes are those of one GPU of every pipeline stage together.
+    """
     calls = [(operator, repeats) for operator, repeats in predicted.work.executions() if isinstance(operator, Collective)]
     return [
         {

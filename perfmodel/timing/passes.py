@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -59,9 +60,23 @@ class Direction:
         messages = getattr(work.boundary, direction) if np.any(work.boundaries) else ()
         self.message_s = sum((_alone_s(op, cluster) for op in messages if isinstance(op, Collective)), 0.0)
 
+    @cached_property
+    def first(self) -> Pass:
+        """Through the first stage: all of the model where there is one."""
+        return self.stage(self.work.stages.first)
+
+    @cached_property
+    def last(self) -> Pass:
+        """Through the last one."""
+        return self.stage(self.work.stages.last)
+
     def whole(self) -> Pass:
-        """Through all stages."""
-        return self._over(self.work.layers, self.work.plain_layers, 1, 1)
+        """Through all stages: both ends, and what lies between; each waits for its own CPU."""
+        stages = self.work.stages
+        several = np.minimum(stages.last.position, 1)  # 0 where the last stage is the first
+        between = self.work.layers - stages.first.layers - stages.last.layers * several
+        plain = self.work.plain_layers * between / self.work.layers
+        return self.first + self.last * several + self._over(between, plain, 0, 0)
 
     def stage(self, stage: PipelineStage) -> Pass:
         """Through one of them."""

@@ -35,13 +35,13 @@ def breakdown(work: Iteration, bucket: Buckets, *, layout: Layout, cluster: Clus
     """The iteration on the slowest GPUs of all, part by part."""
     cluster = replace(cluster, compute_scale=slowest_compute_scale(cluster, layout.gpus))
     forward, backward = (Direction(work, direction, cluster, stack) for direction in ("forward", "backward"))
-    first = Both(forward=forward.stage(work.stages.first), backward=backward.stage(work.stages.first))
+    first = Both(forward=forward.first, backward=backward.first)
     if np.any(np.asarray(layout.pipeline_parallel) > 1):
-        stages = work.stages
-        others = [Both(forward=forward.stage(each), backward=backward.stage(each)) for each in (stages.middle, stages.last)]
+        middle = Both(forward=forward.stage(work.stages.middle), backward=backward.stage(work.stages.middle))
+        last = Both(forward=forward.last, backward=backward.last)
         whole = Both(forward=forward.whole(), backward=backward.whole())
         message_s = (forward.message_s + backward.message_s) / 2.0
-        passes = pipelined([first, *others], whole, message_s, layout=layout, stack=stack)
+        passes = pipelined([first, middle, last], whole, message_s, layout=layout, stack=stack)
     else:
         passes = (first.forward.parts + first.backward.parts) * layout.micro_batches
     synchronised = DataParallel(bucket=bucket, layout=layout, cluster=cluster, stack=stack)
@@ -78,8 +78,9 @@ def pipelined(stages: Sequence[Both], whole: Both, message_s: Numeric, *, layout
     none_s = np.zeros(np.broadcast_shapes(*(np.shape(each) for each in axes)))
     both_s = np.stack([none_s, none_s if stack.hide_all else none_s + message_s])
     without_s, with_s = _all_passes_s(times, layout, both_s, stack)
+    bubble_s = np.maximum(without_s - layout.micro_batches * slowest.total_s, 0.0)
     waiting = Breakdown(
-        pipeline_bubble_s=np.maximum(without_s - layout.micro_batches * slowest.total_s, 0.0),
+        pipeline_bubble_s=np.where(np.asarray(layout.pipeline_parallel) > 1, bubble_s, 0.0),
         pipeline_parallel_exposed_s=np.maximum(with_s - without_s, 0.0),
     )
     return slowest * layout.micro_batches + waiting

@@ -59,24 +59,30 @@ def uncertainty(times_s: Numeric, paths: Sequence[str]) -> Uncertainty:
 
 @lru_cache(maxsize=2)
 def with_ends(
-    cluster: Cluster, stack: SoftwareStack, precision: str, dimensions: int
+    cluster: Cluster, stack: SoftwareStack, precision: str, dimensions: int, *, messages: bool = True
 ) -> tuple[tuple[str, ...], Cluster, SoftwareStack]:
     """The key paths of the numbers that move, and the cluster and the stack with them on a new first axis.
 
     Place 0 of the axis is both as they stand, then come both ends of each number; `dimensions` other axes may follow.
+    `messages`: whether GPUs send to one another, as pipelines and rings do.
     """
     numbers = [*uncertain_numbers(cluster, "cluster."), *uncertain_numbers(stack, "stack.")]
-    unused = _unused(stack, precision)
+    unused = _unused(stack, precision, messages=messages)
     spreads = {path: spread for path, spread in numbers if np.any(spread >= LEAST_SPREAD) and not path.startswith(unused)}
     factors = both_ends(spreads, dimensions)
     return tuple(spreads), moved(cluster, factors, "cluster."), moved(stack, factors, "stack.")
 
 
-def _unused(stack: SoftwareStack, precision: str) -> tuple[str, ...]:
-    """The starts of key paths of numbers that no kernel of this precision on this stack is timed by."""
+def _unused(stack: SoftwareStack, precision: str, *, messages: bool) -> tuple[str, ...]:
+    """The starts of key paths of numbers that no kernel of this precision on this stack is timed by.
+
+    A message inside a node is timed as half of an all-to-all of two.
+    """
     kernels, collectives = "cluster.gpu.kernels", "cluster.links.node.collectives"
     classes = [name for name in NORM_CLASSES if name != stack.norm_kernels]
-    unused = [*(f"{kernels}.memory_bound.{name}." for name in classes), f"{collectives}.all_to_all."]
+    unused = [f"{kernels}.memory_bound.{name}." for name in classes]
+    if not messages:
+        unused.append(f"{collectives}.all_to_all.")
     if precision != "fp8":
         unused += [f"{kernels}.matmul.fp8.", f"{kernels}.memory_bound.cast."]
     return tuple(unused)
