@@ -23,7 +23,12 @@ from typing import Final
 import numpy as np
 
 from perfmodel.count.operators import OPTIMIZER, Collective
-from perfmodel.count.parameters import ParameterCount, shard_parameter_count, stage_parameter_count
+from perfmodel.count.parameters import (
+    ParameterCount,
+    eight_bit_parameters,
+    shard_parameter_count,
+    stage_parameter_count,
+)
 from perfmodel.count.pipeline import PipelineStage, pipeline_stages
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.layout import GATHERED, Layout, data_parallel_group, replica_group, shard_group
@@ -79,14 +84,17 @@ def every_micro_batch(layout: Layout) -> Numeric:
     return np.where(np.asarray(layout.pipeline_parallel) > 1, 1, layout.micro_batches)
 
 
-def gathered_bytes(layout: Layout, stack: SoftwareStack) -> Numeric:
-    """Size of one parameter on the wire: a byte where the stack gathers 8-bit copies."""
-    return 1 if layout.precision == "fp8" and stack.fp8_parameter_gather else stack.parameter_bytes
+def gathered_bytes(held: ParameterCount, layout: Layout, stack: SoftwareStack) -> Numeric:
+    """Size of parameters on the wire: a byte each for those that travel as 8-bit copies."""
+    if layout.precision != "fp8" or not stack.fp8_parameter_gather:
+        return held.total * stack.parameter_bytes
+    eight_bit = eight_bit_parameters(held, stack.fp8_products)
+    return (held.total - eight_bit) * stack.parameter_bytes + eight_bit
 
 
 def data_parallel_operators(model: TransformerModel, layout: Layout, stack: SoftwareStack) -> tuple[Collective, ...]:
     """The collectives of the first pipeline stage in one iteration."""
-    parameters = first_stage_parameters(model, layout, stack).total
+    held = first_stage_parameters(model, layout, stack)
     number = buckets(model, layout, stack).count
     times = 1 if layout.sharding in ("none", "zero1") else every_micro_batch(layout)
     whole = layout.sharding == "zero1" and not stack.scatters_gradients
@@ -94,7 +102,7 @@ def data_parallel_operators(model: TransformerModel, layout: Layout, stack: Soft
         name=PARAMETER_GATHER,
         phase=OPTIMIZER,
         kind="all_gather",
-        payload_bytes=parameters * gathered_bytes(layout, stack) / number,
+        payload_bytes=gathered_bytes(held, layout, stack) / number,
         repeats=number,
         group=shard_group(layout),
     )
@@ -102,7 +110,7 @@ def data_parallel_operators(model: TransformerModel, layout: Layout, stack: Soft
         gather,
         name=GRADIENT_REDUCTION,
         kind="all_reduce" if layout.sharding == "none" or whole else "reduce_scatter",
-        payload_bytes=parameters * stack.reduced_gradient_bytes / number,
+        payload_bytes=held.total * stack.reduced_gradient_bytes / number,
         repeats=number * times,
     )
     if layout.sharding == "none":

@@ -24,7 +24,7 @@ class Iteration:
     """The work of one GPU of every pipeline stage.
 
     `embedding`, `layer`, `plain_layer` and `head` are one execution each, `boundary` what passes from one piece of the pipeline
-    to the next. Of `layers` in all stages together, `plain_layers` are not run again.
+    to the next; `layers` are those of all stages together.
     """
 
     embedding: Block
@@ -35,10 +35,29 @@ class Iteration:
     synchronisation: tuple[Operator, ...]
     stages: PipelineStages
     layers: Numeric
-    plain_layers: Numeric
+    recompute_layers: Numeric | None
     boundaries: Numeric
     micro_batches: Numeric
     pipeline_parallel: Numeric
+
+    def plain(self, layers: Numeric, stages: Numeric = 1) -> Numeric:
+        """Of the `layers` of some pipeline stages, those that are not run again."""
+        return 0 if self.recompute_layers is None else np.maximum(layers - self.recompute_layers * stages, 0)
+
+    @property
+    def between(self) -> tuple[Numeric, Numeric]:
+        """Layers of all pipeline stages between the ends, and how many of them are not run again."""
+        first, middle, last = self.stages
+        several = np.minimum(last.position, 1)  # 0 where the last stage is the first
+        layers = self.layers - first.layers - last.layers * several
+        return layers, self.plain(layers, middle.number)
+
+    @property
+    def plain_layers(self) -> Numeric:
+        """Layers of all stages together that are not run again."""
+        several = np.minimum(self.stages.last.position, 1)
+        ends = self.plain(self.stages.first.layers) + self.plain(self.stages.last.layers) * several
+        return ends + self.between[1]
 
     def executions(self) -> Iterator[tuple[Operator, Numeric]]:
         """Every operator with how often it runs on all pipeline stages together, in the order of one micro-batch."""
@@ -73,7 +92,6 @@ def iteration(model: TransformerModel, layout: Layout, stack: SoftwareStack) -> 
     """The operators of one iteration of `model` under `layout`."""
     write = DecoderOperators(model, layout, stack)
     plain = write.layer()
-    again = 0 if layout.recompute_layers is None else layout.recompute_layers * layout.pipeline_parallel
     return Iteration(
         embedding=write.embedding(),
         layer=with_recompute(plain, layout.recompute, stack.selective_recompute),
@@ -83,7 +101,7 @@ def iteration(model: TransformerModel, layout: Layout, stack: SoftwareStack) -> 
         synchronisation=synchronisation_operators(model, layout, stack),
         stages=pipeline_stages(model, layout, stack),
         layers=model.layers,
-        plain_layers=0 if layout.recompute_layers is None else np.maximum(model.layers - again, 0),
+        recompute_layers=layout.recompute_layers,
         boundaries=layout.pipeline_parallel * layout.virtual_pipeline - 1,
         micro_batches=layout.micro_batches,
         pipeline_parallel=layout.pipeline_parallel,

@@ -13,13 +13,13 @@ from typing import Final
 import numpy as np
 
 from perfmodel.count.blocks import SCORES, runs_again
-from perfmodel.count.data_parallel import gathered_bytes, layer_parameters, shards
+from perfmodel.count.data_parallel import layer_parameters, shards
 from perfmodel.count.iteration import Iteration
 from perfmodel.count.operators import ACTIVATION_BYTES, Matmul, saved_bytes
 from perfmodel.count.parameters import ParameterCount, eight_bit_parameters, stage_parameter_count
 from perfmodel.count.pipeline import PipelineStage, in_flight
 from perfmodel.spec.fields import Numeric
-from perfmodel.spec.layout import GATHERED, Layout
+from perfmodel.spec.layout import Layout
 from perfmodel.spec.model import TransformerModel
 from perfmodel.spec.stack import SoftwareStack
 
@@ -70,7 +70,9 @@ def stage_memory_bytes(
     loss = stage.head * stack.loss_peak_bytes * logits.rows * logits.columns * ranks
     head = stage.head * saved_bytes(work.head.forward)
     # the loss is over when the first layer runs again: only what that needs beyond it adds to the peak
-    again = np.where(np.asarray(work.layers - work.plain_layers) > 0, rerun_layer_bytes(model, layout, stack, work), 0.0)
+    again = np.where(
+        np.asarray(stage.layers - work.plain(stage.layers)) > 0, rerun_layer_bytes(model, layout, stack, work), 0.0
+    )
     rerun = np.maximum(again - loss - head, 0)
     activations = stage_activation_bytes(model, layout, stack, work, stage) + head + rerun
     degrees = (layout.tensor_parallel, layout.data_parallel * layout.context_parallel, layout.pipeline_parallel)
@@ -98,12 +100,14 @@ def _weights_bytes(
     Whole at a time are two layers, and the matrices of the vocabulary, which do not belong to a layer.
     """
     whole = LAYERS_GATHERED * layer_parameters(model, layout, stage) + held.embedding + held.positions + held.head
-    gathered = np.where(np.asarray(shards(layout, "parameters")) > 1, whole, 0.0)
+    is_gathered = np.asarray(shards(layout, "parameters")) > 1
     unreduced = np.where(np.asarray(shards(layout, "gradients")) > 1, whole, 0.0)
     parameters: Numeric = held.total / shards(layout, "parameters") * stack.parameter_bytes
-    parameters = parameters + gathered * gathered_bytes(layout, stack)
-    if layout.precision == "fp8" and layout.sharding not in GATHERED:
-        parameters = parameters + 2 * eight_bit_parameters(held, stack.fp8_products)  # 8-bit weights and their transposes
+    gathered = whole * stack.parameter_bytes
+    if layout.precision == "fp8":  # 8-bit weights and their transposes
+        gathered = gathered + 2 * LAYERS_GATHERED * layer_parameters(model, layout, stage)
+    kept = 2 * eight_bit_parameters(held, stack.fp8_products) if layout.precision == "fp8" else 0.0
+    parameters = parameters + np.where(is_gathered, gathered, kept)
     gradients = held.total / shards(layout, "gradients") * stack.gradient_bytes
     return parameters, gradients + unreduced * ACTIVATION_BYTES
 
@@ -114,7 +118,7 @@ def stage_activation_bytes(
     """What the layers of a stage keep of all its micro-batches in flight."""
     again = rerun_layer_bytes(model, layout, stack, work)
     layer = saved_bytes(work.layer.forward)
-    plain = work.plain_layers * stage.layers / work.layers
+    plain = work.plain(stage.layers)
     return in_flight(layout, stage) * (stage.layers * (layer - again) + plain * again)
 
 

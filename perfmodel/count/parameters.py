@@ -31,6 +31,10 @@ class ParameterCount:
         """All of them, tied weights once."""
         return self.embedding + self.positions + self.attention + self.mlp + self.norms + self.head
 
+    def times(self, factor: Numeric) -> ParameterCount:
+        """Every component times a factor."""
+        return ParameterCount(**{part.name: getattr(self, part.name) * factor for part in fields(self)})
+
     @property
     def non_embedding(self) -> Numeric:
         """What papers call non-embedding parameters: without either vocabulary matrix and learned positions."""

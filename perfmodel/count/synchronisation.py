@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from perfmodel.count.data_parallel import data_parallel_operators, shards
+from functools import reduce
+
+import numpy as np
+
+from perfmodel.count.data_parallel import data_parallel_operators, every_micro_batch, shards
 from perfmodel.count.operators import OPTIMIZER, Collective, MemoryBound, Operator
 from perfmodel.count.parameters import ParameterCount, eight_bit_parameters, most_parameters, stage_parameter_count
 from perfmodel.count.pipeline import pipeline_stages
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.layout import (
+    GATHERED,
     Layout,
     ProcessGroup,
     tensor_parallel_group,
@@ -21,12 +26,17 @@ from perfmodel.spec.stack import SoftwareStack
 def synchronisation_operators(model: TransformerModel, layout: Layout, stack: SoftwareStack) -> tuple[Operator, ...]:
     """The operators of one optimizer step, on the pipeline stage with the most parameters; collectives cut into buckets."""
     stages = pipeline_stages(model, layout, stack)
+    present = [np.where(np.asarray(stage.number) > 0, 1.0, 0.0) for stage in stages]
     counts = [stage_parameter_count(model, stage, tensor_parallel=layout.tensor_parallel) for stage in stages]
+    most = most_parameters([count.times(there) for count, there in zip(counts, present, strict=True)])
+    layers = reduce(np.maximum, (stage.layers * there for stage, there in zip(stages, present, strict=True)))
     reduction, *rest = data_parallel_operators(model, layout, stack)
-    return (reduction, *_steps(model, layout, stack, most_parameters(counts)), *rest)
+    return (reduction, *_steps(model, layout, stack, most, layers), *rest)
 
 
-def _steps(model: TransformerModel, layout: Layout, stack: SoftwareStack, shard: ParameterCount) -> tuple[Operator, ...]:
+def _steps(
+    model: TransformerModel, layout: Layout, stack: SoftwareStack, shard: ParameterCount, layers: Numeric
+) -> tuple[Operator, ...]:
     """Scale, norm, Adam, zero; the norm is one number over all GPUs, and sequence-parallel norms add up their gradients.
 
     Copies of tied embeddings on both ends of a pipeline add up theirs. Ignored: the gradients of row-parallel biases, which
@@ -50,9 +60,16 @@ def _steps(model: TransformerModel, layout: Layout, stack: SoftwareStack, shard:
         steps.append(_all_reduce("norm_gradients", shard.norms * stack.gradient_bytes, tensor_parallel_group(layout)))
     if layout.precision == "fp8":
         cast = eight_bit_parameters(shard, stack.fp8_products) * 4  # reads 2 bytes, writes an 8-bit copy and its transpose
-        kernels = 4 * pipeline_stages(model, layout, stack).middle.layers
+        again = every_micro_batch(layout) if layout.sharding in GATHERED else 1  # what is gathered anew is cast anew
         steps.append(
-            MemoryBound(name="optimizer.quantise_weights", phase=OPTIMIZER, moved_bytes=cast, kernels=kernels, family="cast")
+            MemoryBound(
+                name="optimizer.quantise_weights",
+                phase=OPTIMIZER,
+                repeats=again,
+                moved_bytes=cast,
+                kernels=4 * layers,
+                family="cast",
+            )
         )
     return tuple(steps)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from perfmodel.count.iteration import Iteration
 from perfmodel.count.operators import (
     DATA_GRADIENT,
@@ -38,6 +40,8 @@ def ledger(work: Iteration, *, gpus: Numeric, cluster: Cluster, stack: SoftwareS
     """The operators of one layout in the order of one micro-batch; a group of one does not run its collectives."""
     slow = replace(cluster, compute_scale=slowest_compute_scale(cluster, gpus))
     for operator, repeats in work.executions():
+        if not np.any(repeats):
+            continue
         if isinstance(operator, Collective):
             if operator.group.ranks > 1:
                 where = placement(operator.group, slow)

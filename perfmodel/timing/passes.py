@@ -72,16 +72,13 @@ class Direction:
 
     def whole(self) -> Pass:
         """Through all stages: both ends, and what lies between; each waits for its own CPU."""
-        stages = self.work.stages
-        several = np.minimum(stages.last.position, 1)  # 0 where the last stage is the first
-        between = self.work.layers - stages.first.layers - stages.last.layers * several
-        plain = self.work.plain_layers * between / self.work.layers
-        return self.first + self.last * several + self._over(between, plain, 0, 0)
+        several = np.minimum(self.work.stages.last.position, 1)  # 0 where the last stage is the first
+        layers, plain = self.work.between
+        return self.first + self.last * several + self._over(layers, plain, 0, 0)
 
     def stage(self, stage: PipelineStage) -> Pass:
         """Through one of them."""
-        plain = self.work.plain_layers * stage.layers / self.work.layers
-        return self._over(stage.layers, plain, stage.embedding, stage.head)
+        return self._over(stage.layers, self.work.plain(stage.layers), stage.embedding, stage.head)
 
     def _over(self, layers: Numeric, plain: Numeric, embedding: Numeric, head: Numeric) -> Pass:
         total = self.layer * (layers - plain) if self.plain is not None else self.layer * layers

@@ -111,5 +111,5 @@ def _optimizer(work: Iteration, cluster: Cluster, stack: SoftwareStack) -> Break
             alone_s = collective_time_s(operator, placement(operator.group, cluster), cluster=cluster)
             seconds = seconds + (0.0 if stack.hide_all else alone_s)
         else:
-            seconds = seconds + kernel_time_s(operator, cluster=cluster, stack=stack)
+            seconds = seconds + operator.repeats * kernel_time_s(operator, cluster=cluster, stack=stack)
     return Breakdown(optimizer_s=seconds)
