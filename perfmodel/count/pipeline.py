@@ -11,6 +11,7 @@ the embedding, the last norm and the head as modules like any layer, and gives t
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -40,6 +41,7 @@ class PipelineStages(NamedTuple):
     last: PipelineStage
 
 
+@lru_cache(maxsize=1)  # every part of one prediction asks for them
 def pipeline_stages(model: TransformerModel, layout: Layout, stack: SoftwareStack) -> PipelineStages:
     """The distinct stages of a layout.
 

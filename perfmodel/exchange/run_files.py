@@ -10,6 +10,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+
 from perfmodel.errors import InputError, PerfmodelError, did_you_mean, shown
 from perfmodel.exchange.building import build, leaves
 from perfmodel.exchange.documents import parse_text, read_mapping
@@ -51,8 +53,9 @@ def read_candidates(name_or_path: str, overrides: Sequence[str] = ()) -> tuple[C
         mapping = _without_published_figures(mapping)
     assumptions = (*(sentence for key, sentence in stated.items() if key not in changed), *_defaults_taken(given))
     axes = [(key, values) for key, values in leaves(Run, mapping) if isinstance(values, list)]
+    built = [(dict(chosen), _built(mapping, chosen)) for chosen in _combinations(axes)]
     return tuple(
-        Candidate(values=dict(chosen), run=_built(mapping, chosen), assumptions=assumptions) for chosen in _combinations(axes)
+        Candidate(values=values, run=run, assumptions=(*assumptions, *_kept_in_a_pipeline(run))) for values, run in built
     )
 
 
@@ -98,6 +101,14 @@ def _defaults_taken(given: Sequence[str]) -> tuple[str, ...]:
     taken = {name: getattr(Run.__dataclass_fields__[name], "default", "") for name in STATED_SETTINGS}
     taken |= dict.fromkeys(STACK_SETTINGS, "that of the stack")
     return tuple(f"{name} is not given: {value} is assumed" for name, value in taken.items() if name not in given)
+
+
+def _kept_in_a_pipeline(run: Run) -> tuple[str, ...]:
+    """What is sharded by name but not in a pipeline (count/data_parallel.py)."""
+    if run.sharding in ("none", "zero1") or np.all(np.asarray(run.pipeline_parallel) == 1):
+        return ()
+    what = "gradients stay" if run.sharding == "zero2" else "parameters stay gathered and gradients"
+    return (f"with pipeline stages {what} whole over the micro-batches of {run.sharding}, as PyTorch's pipelining keeps them",)
 
 
 def _parsed(override: str) -> tuple[str, Any]:

@@ -1,6 +1,7 @@
 """What was measured of a GPU: the coefficients of the kernel-time equations, with the meaning of each.
 
-The equations that use them are in perfmodel/timing; the numbers, with their sources, in perfmodel/data/gpus.
+The equations that use them are in perfmodel/timing; the numbers, with their sources, in perfmodel/data/kernels and
+perfmodel/data/collectives.
 """
 
 from __future__ import annotations

@@ -59,15 +59,18 @@ class Number:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One of a few words."""
+    """One of a few words; `other_names` are what people also call them."""
 
     options: tuple[str, ...]
+    other_names: tuple[tuple[str, str], ...] = ()
 
     def problem(self, value: Any) -> str:
         """What is wrong with `value`, or ""."""
         if isinstance(value, str) and value in self.options:
             return ""
-        return f"{shown(value)} is not one of them; {did_you_mean(str(value), self.options)}"
+        known = dict(self.other_names).get(str(value).lower())
+        hint = f"it is called {known} here" if known else did_you_mean(str(value), self.options)
+        return f"{shown(value)} is not one of them; {hint}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,9 +157,9 @@ def count(*, minimum: float = 1, default: Any = MISSING) -> Any:
     return number("count", minimum=minimum, maximum=1e9, integer=True, default=default)
 
 
-def choice(*options: str, default: Any = MISSING) -> Any:
+def choice(*options: str, default: Any = MISSING, other_names: Mapping[str, str] = MappingProxyType({})) -> Any:
     """A field that holds one of `options`."""
-    return _field(Choice(options), default)
+    return _field(Choice(options, tuple(other_names.items())), default)
 
 
 def flag(*, default: Any = MISSING) -> Any:

@@ -1,6 +1,6 @@
 """How a training iteration is laid out over GPUs: degrees, batch sizes, and the categories that change the operators.
 
-Every numeric field may be an array; they broadcast. Layouts that cannot exist are refused by spec/run.py, which knows the
+Every numeric field may be an array; they broadcast. Layouts that cannot exist are refused by spec/refusals.py, which knows the
 model and the cluster too.
 """
 
@@ -14,6 +14,7 @@ from perfmodel.spec.fields import Numeric, Spec, choice, count, flag, number
 from perfmodel.spec.hardware import PRECISIONS
 
 SHARDINGS = ("none", "zero1", "zero2", "zero3", "hsdp")
+SHARDING_NAMES = {"fsdp": "zero3", "fsdp2": "zero3", "full_shard": "zero3", "hybrid_shard": "hsdp", "ddp": "none"}
 RECOMPUTES = ("none", "selective", "full")
 PIPELINE_SCHEDULES = ("1f1b", "zb-h1", "zb-1p", "zb-2p")  # 1f1b is interleaved where virtual_pipeline is more than 1
 GATHERED = ("zero3", "hsdp")  # shardings that hold only a shard of the parameters, and gather them when they are needed

@@ -54,9 +54,11 @@ def _check_divides(degree: Numeric, size: Numeric, what: str, *, key: str) -> No
         raise InputError(f"{plain(degree)} does not divide {plain(size)} {what}{_would(size, size)}", key=key)
 
 
-def _halves(length: Numeric) -> Numeric:
-    """What ranks may divide: half of an even length, nothing of an odd one."""
-    return np.where(np.remainder(length, 2) == 0, length / 2, 1)
+def _context_degrees(layout: Layout) -> Numeric:
+    """What context_parallel may divide: half of an even sequence, and what sequence parallelism leaves of it."""
+    length = np.asarray(layout.sequence_length, dtype=np.int64)
+    share = length // np.asarray(layout.tensor_parallel if layout.sequence_parallel else 1, dtype=np.int64)
+    return np.where(length % 2 == 0, np.gcd(length // 2, share), 1)
 
 
 def _would(size: Numeric, shown: Numeric) -> str:
@@ -92,7 +94,7 @@ def _check_sequence(layout: Layout) -> None:
     if not np.all(np.remainder(layout.sequence_length, pieces) == 0):
         raise InputError(
             f"{plain(layout.sequence_length)} tokens of a sequence do not divide into two pieces for each of "
-            f"{plain(context)} ranks{_would(_halves(layout.sequence_length), context)}",
+            f"{plain(context)} ranks{_would(_context_degrees(layout), context)}",
             key="context_parallel",
         )
     if layout.sequence_parallel:
@@ -106,6 +108,14 @@ def _check_pipeline(model: TransformerModel, layout: Layout) -> None:
         raise InputError(
             f"{plain(chunks)} pieces of the pipeline are more than {plain(model.layers)} layers, an embedding and a head",
             key="pipeline_parallel",
+        )
+    over = np.remainder(model.layers, chunks)
+    even = (over == 0) | (over == chunks - 1) | (over == chunks - 2)  # or with head, or embedding and head, as a layer each
+    if np.any((virtual > 1) & ~even):
+        raise InputError(
+            f"{plain(model.layers)} layers do not divide into {plain(chunks)} pieces, nor with the head, or the embedding and "
+            "the head, counted as layers",
+            key="virtual_pipeline",
         )
     if np.any((virtual > 1) & (pipeline == 1)):
         raise InputError(f"{plain(virtual)} pieces a stage need more than one pipeline stage", key="virtual_pipeline")
@@ -131,6 +141,8 @@ def _check_sharding(layout: Layout) -> None:
             "hsdp with one copy of the shards is zero3; give the number of copies, often one a node",
             key="data_parallel_replicas",
         )
+    if layout.sharding == "hsdp" and np.any(replicas == np.asarray(layout.data_parallel * layout.context_parallel)):
+        raise InputError("hsdp with a copy for every rank shards nothing; that is none, or zero1", key="data_parallel_replicas")
     _check_divides(replicas, layout.data_parallel, "data-parallel replicas", key="data_parallel_replicas")
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from perfmodel.errors import PerfmodelError
 from perfmodel.spec.fields import Numeric, Spec, choice, count, flag, number, part, text
 from perfmodel.spec.hardware import PRECISIONS, Cluster
-from perfmodel.spec.layout import PIPELINE_SCHEDULES, RECOMPUTES, SHARDINGS, Layout
+from perfmodel.spec.layout import PIPELINE_SCHEDULES, RECOMPUTES, SHARDING_NAMES, SHARDINGS, Layout
 from perfmodel.spec.model import TransformerModel
 from perfmodel.spec.refusals import check_layout, check_stack
 from perfmodel.spec.stack import SoftwareStack
@@ -52,7 +52,7 @@ class Run(Spec):
     context_parallel: Numeric = count(default=1)
     data_parallel_replicas: Numeric = count(default=1)
     sequence_parallel: bool = flag()
-    sharding: str = choice(*SHARDINGS)
+    sharding: str = choice(*SHARDINGS, other_names=SHARDING_NAMES)
     recompute: str = choice(*RECOMPUTES, default="none")
     recompute_layers: Numeric | None = number("count", integer=True, optional=True, default=None)
     micro_batch_size: Numeric = count(default=1)
