@@ -12,9 +12,11 @@ from perfmodel.exchange.presets import cluster_preset, model_preset, stack_prese
 from perfmodel.predict import StagePrediction, predict_stage
 from perfmodel.spec.hardware import Cluster
 from perfmodel.spec.layout import Layout
+from perfmodel.spec.refusals import check_layout
 from tests.layouts import RAMP_STAGE
 
 LAYOUTS = 1000
+PIPELINES = 240
 STEP = 8  # one of so many is predicted alone: a single prediction takes some 15 ms
 
 
@@ -48,6 +50,75 @@ def numbers(prediction: StagePrediction) -> dict[str, Any]:
     low, high = prediction.iteration_time_interval_s
     names = ("iteration_time_s", "mfu", "hfu", "model_flop_per_token", "headroom_bytes", "fits", "tokens_per_s_per_gpu")
     return parts | {"low": low, "high": high} | {name: getattr(prediction, name) for name in names}
+
+
+def random_pipelines(*, interleaved: bool, fewest: int) -> dict[str, Any]:
+    """Stages, pieces and ranks of a sequence of 240 layouts of 62 layers; a fourth have one rank a sequence."""
+    draw = np.random.default_rng(62)
+    stages = np.maximum(draw.choice([1, 1, 2, 4, 8, 16], PIPELINES), fewest)
+    pieces = np.where(stages > 1, draw.choice([1, 2, 4], PIPELINES), 1) if interleaved else np.ones(PIPELINES, dtype=int)
+    data, micro = 2 * draw.integers(1, 20, PIPELINES), draw.integers(1, 5, PIPELINES)
+    return {
+        "pipeline_parallel": stages,
+        "virtual_pipeline": np.where(stages * pieces > 64, 1, pieces),
+        "context_parallel": draw.choice([1, 2, 4, 8], PIPELINES),
+        "tensor_parallel": draw.choice([1, 2, 8], PIPELINES),
+        "data_parallel": data,
+        "micro_batch_size": micro,
+        "global_batch_size": micro * data * stages * draw.integers(1, 5, PIPELINES),
+        "sequence_length": draw.choice([4096, 16384], PIPELINES),
+    }
+
+
+def assert_equal_to_a_loop(stack: str, categories: dict[str, Any], *, fewest: int) -> None:
+    """Predict all of `random_pipelines` in one call, and every sixth of them alone: to the last bit."""
+    model, cluster, software = replace(model_preset("llama-3.1-8b"), layers=62), cluster_preset("dgx-h100"), stack_preset(stack)
+    categories = {"precision": "bf16", "sequence_parallel": True, **categories}
+    layouts = random_pipelines(interleaved="pipeline_schedule" not in categories, fewest=fewest)
+    many = Layout(**categories, **layouts)
+    check_layout(model, cluster, many)
+    together = numbers(predict_stage(model, cluster, software, many))
+    for index in range(0, PIPELINES, 6):
+        sizes: dict[str, Any] = {name: int(values[index]) for name, values in layouts.items()}
+        alone = numbers(predict_stage(model, cluster, software, Layout(**categories, **sizes)))
+        for name, value in alone.items():
+            assert np.broadcast_to(together[name], (PIPELINES,))[index] == value, (name, sizes)
+
+
+@pytest.mark.parametrize(
+    ("stack", "categories"),
+    [
+        ("megatron-core", {"sharding": "zero1", "recompute": "none"}),
+        ("megatron-core", {"sharding": "zero2", "recompute": "selective", "pipeline_schedule": "zb-1p"}),
+        ("generic", {"sharding": "none", "recompute": "full", "pipeline_schedule": "zb-2p", "precision": "fp8"}),
+        ("torchtitan", {"sharding": "zero3", "recompute": "selective"}),
+        ("torchtitan", {"sharding": "hsdp", "data_parallel_replicas": 2, "recompute": "none"}),
+        ("ideal", {"sharding": "zero1", "recompute": "full", "sequence_parallel": False}),
+    ],
+)
+def test_arrays_of_pipelines_give_exactly_what_a_loop_gives(stack: str, categories: dict[str, Any]) -> None:
+    """Stages, pieces, ranks of a sequence and micro-batches; single ranks among them."""
+    assert_equal_to_a_loop(stack, categories, fewest=2)
+
+
+@pytest.mark.parametrize("sharding", ["zero1", "zero3"])
+def test_one_stage_among_pipelines_gives_exactly_what_it_gives_alone(sharding: str) -> None:
+    """It has no bubble, not even one of rounding."""
+    assert_equal_to_a_loop("megatron-core", {"sharding": sharding, "recompute": "none"}, fewest=1)
+
+
+@pytest.mark.parametrize("stages", [1, 2, 8])
+def test_arrays_of_layers_that_run_again_give_exactly_what_a_loop_gives(stages: int) -> None:
+    """From none to all of a stage of four, beside a pipeline of eight."""
+    model, cluster, software = model_preset("llama-3.1-8b"), cluster_preset("dgx-h100"), stack_preset("megatron-core")
+    again, pipelines = np.array([0, 1, 3, 4]), np.array([[stages], [8]])
+    layout = replace(RAMP_STAGE, recompute="full", global_batch_size=96 * 32)
+    many = replace(layout, recompute_layers=again, pipeline_parallel=pipelines)
+    together = numbers(predict_stage(model, cluster, software, many))
+    for row, column in np.ndindex(2, 4):
+        one = replace(layout, recompute_layers=int(again[column]), pipeline_parallel=int(pipelines[row, 0]))
+        for name, value in numbers(predict_stage(model, cluster, software, one)).items():
+            assert np.broadcast_to(together[name], (2, 4))[row, column] == value, name
 
 
 @pytest.mark.parametrize(

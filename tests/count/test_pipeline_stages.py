@@ -14,13 +14,16 @@ from hypothesis import strategies as st
 
 from perfmodel.count.parameters import parameter_count, shard_parameter_count, stage_parameter_count
 from perfmodel.count.pipeline import PipelineStages, in_flight, pipeline_stages
-from perfmodel.exchange.presets import model_preset
+from perfmodel.exchange.presets import model_preset, stack_preset
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.layout import PIPELINE_SCHEDULES, Layout
 from perfmodel.spec.model import TransformerModel
+from perfmodel.spec.stack import SoftwareStack
 from tests.layouts import RAMP_STAGE
 
 LLAMA = model_preset("llama-3.1-8b")
+BY_LAYERS = replace(stack_preset("megatron-core"), pipeline_split="layers")
+BY_MODULES = replace(BY_LAYERS, pipeline_split="modules")
 TIED = model_preset("gpt-3-175b")
 UNTIED = replace(TIED, name="untied", tied_embeddings=False)
 
@@ -36,20 +39,20 @@ def pipeline(stages: int, virtual: int = 1, *, micro_batches: int = 64, schedule
     )
 
 
-def stages_of(layers: int, stages: int, virtual: int = 1) -> PipelineStages:
+def stages_of(layers: int, stages: int, virtual: int = 1, stack: SoftwareStack = BY_LAYERS) -> PipelineStages:
     """The distinct stages of so many layers."""
-    return pipeline_stages(replace(LLAMA, layers=layers), pipeline(stages, virtual))
+    return pipeline_stages(replace(LLAMA, layers=layers), pipeline(stages, virtual), stack)
 
 
-def layers_of(layers: int, stages: int, virtual: int = 1) -> list[float]:
+def layers_of(layers: int, stages: int, virtual: int = 1, stack: SoftwareStack = BY_LAYERS) -> list[float]:
     """Layers of the first stage, of the fullest in between, and of the last."""
-    return [float(stage.layers) for stage in stages_of(layers, stages, virtual)]
+    return [float(stage.layers) for stage in stages_of(layers, stages, virtual, stack)]
 
 
 def held(stages: int, micro_batches: int, schedule: str = "1f1b", virtual: int = 1) -> list[float]:
     """Micro-batches in flight on the first, the second and the last stage, of those that there are."""
     layout = pipeline(stages, virtual, micro_batches=micro_batches, schedule=schedule)
-    return [float(in_flight(layout, stage)) for stage in pipeline_stages(LLAMA, layout) if stage.number > 0]
+    return [float(in_flight(layout, stage)) for stage in pipeline_stages(LLAMA, layout, BY_LAYERS) if stage.number > 0]
 
 
 def test_one_stage_holds_everything() -> None:
@@ -96,9 +99,27 @@ def test_layers_are_even_or_the_ends_count_as_one(layers: int, stages: int, virt
     assert layers_of(layers, stages, virtual) == expected
 
 
-def summed(layers: int, stages: int, virtual: int) -> float:
+@pytest.mark.parametrize(
+    ("layers", "stages", "expected"),
+    [
+        (40, 1, [40]),
+        (40, 2, [21, 19]),  # 22 and 21 modules: an embedding among the first, a norm and a head among the last
+        (41, 2, [21, 20]),
+        (40, 4, [10, 11, 8]),  # 43 modules: 11, 11, 11, 10
+        (41, 4, [10, 11, 9]),
+        (80, 8, [10, 11, 8]),  # 83 modules: three stages of 11 and five of 10
+        (78, 8, [10, 10, 8]),  # 81: one of 11
+    ],
+)
+def test_other_software_deals_out_modules(layers: int, stages: int, expected: list[float]) -> None:
+    """Embedding, last norm and head count as a layer each, and the first stages take what is left over."""
+    found = [float(stage.layers) for stage in stages_of(layers, stages, stack=BY_MODULES) if stage.number > 0]
+    assert found == (expected if stages > 1 else expected * 2)
+
+
+def summed(layers: int, stages: int, virtual: int, stack: SoftwareStack) -> float:
     """Layers of all stages, those between one by one: the fullest, and as many one shorter as the sum leaves."""
-    first, middle, last = layers_of(layers, stages, virtual)
+    first, middle, last = layers_of(layers, stages, virtual, stack)
     if stages <= 2:
         return first + last if stages == 2 else first
     between = layers - first - last
@@ -112,8 +133,16 @@ def summed(layers: int, stages: int, virtual: int) -> float:
 def test_the_stages_share_all_layers_out(layers: int, stages: int, virtual: int) -> None:
     """None is lost or held twice, and no stage holds fewer than none; those between differ by at most one."""
     if stages * virtual <= layers + (2 if stages * virtual > 2 else 0) and (virtual == 1 or stages > 1):
-        assert summed(layers, stages, virtual) == layers
+        assert summed(layers, stages, virtual, BY_LAYERS) == layers
         assert min(layers_of(layers, stages, virtual)) >= 0
+
+
+@given(st.integers(1, 130), st.integers(1, 40))
+def test_stages_of_modules_share_all_layers_out_too(layers: int, stages: int) -> None:
+    """Up to one a stage; norm and head may fill two stages, and leave none with fewer layers than none."""
+    if stages <= layers:
+        assert summed(layers, stages, 1, BY_MODULES) == layers
+        assert min(layers_of(layers, stages, stack=BY_MODULES)) >= 0
 
 
 @given(st.integers(1, 130), st.integers(2, 40))
@@ -131,7 +160,7 @@ def test_stages_differ_by_at_most_one_layer(layers: int, stages: int) -> None:
 def test_stages_together_hold_the_parameters_of_one_shard(model: TransformerModel, tensor_parallel: int) -> None:
     """Layers by their share, each matrix of the vocabulary and the last norm once."""
     layout = replace(pipeline(8), tensor_parallel=tensor_parallel)
-    stages = pipeline_stages(model, layout)
+    stages = pipeline_stages(model, layout, BY_LAYERS)
     total: Numeric = 0.0
     for stage in stages:
         total = total + stage.number * stage_parameter_count(model, stage, tensor_parallel=tensor_parallel).total
@@ -143,14 +172,14 @@ def test_tied_embeddings_lie_on_both_ends_of_a_pipeline() -> None:
     counts = [
         sum(
             float(stage.number * stage_parameter_count(TIED, stage, tensor_parallel=1).total)
-            for stage in pipeline_stages(TIED, pipeline(stages))
+            for stage in pipeline_stages(TIED, pipeline(stages), BY_LAYERS)
         )
         for stages in (8, 2)
     ]
     padding = (TIED.padded_vocab_size(1) - TIED.vocab_size) * TIED.hidden_size
     vocabulary = TIED.padded_vocab_size(1) * TIED.hidden_size
     assert counts == pytest.approx([float(parameter_count(TIED).total + padding + vocabulary)] * 2, rel=1e-15)
-    alone = stage_parameter_count(TIED, pipeline_stages(TIED, pipeline(1)).first, tensor_parallel=1)
+    alone = stage_parameter_count(TIED, pipeline_stages(TIED, pipeline(1), BY_LAYERS).first, tensor_parallel=1)
     assert alone.total == parameter_count(TIED).total + padding
 
 
@@ -197,15 +226,16 @@ def test_interleaving_holds_more_but_less_than_twice_as_much(stages: int, virtua
     assert plain < woven < 2 * plain
 
 
-def test_an_array_of_pipelines_has_the_stages_of_each() -> None:
+@pytest.mark.parametrize("stack", [BY_LAYERS, BY_MODULES], ids=["layers", "modules"])
+def test_an_array_of_pipelines_has_the_stages_of_each(stack: SoftwareStack) -> None:
     """Stages down, pieces across."""
     model = replace(LLAMA, layers=62)
     stages, virtual = np.array([[1], [2], [8], [31]]), np.array([1, 2, 4])
     layout = replace(pipeline(1), pipeline_parallel=stages, virtual_pipeline=virtual)
-    together = pipeline_stages(model, layout)
+    together = pipeline_stages(model, layout, stack)
     for index in np.ndindex(4, 3):
         one = replace(layout, pipeline_parallel=int(stages[index[0], 0]), virtual_pipeline=int(virtual[index[1]]))
-        for many, alone in zip(together, pipeline_stages(model, one), strict=True):
+        for many, alone in zip(together, pipeline_stages(model, one, stack), strict=True):
             for name in ("layers", "embedding", "head", "position", "number"):
                 assert np.broadcast_to(getattr(many, name), (4, 3))[index] == getattr(alone, name)
             assert np.broadcast_to(in_flight(layout, many), (4, 3))[index] == in_flight(one, alone)

@@ -40,6 +40,7 @@ STACK = replace(
     scatters_gradients=True,
     fp8_parameter_gather=False,
     bucket_rule="size",
+    pipeline_split="layers",
     bucket_parameters=40e6,
     bucket_parameters_per_rank=0,
 )
@@ -101,7 +102,7 @@ def test_bytes_a_parameter_that_an_iteration_moves(sharding: str, expected: dict
 def test_stages_of_a_pipeline_move_everything_once(sharding: str, expected: dict[str, float]) -> None:
     """Parameters stay gathered, and gradients whole, over the micro-batches (PyTorch, torch.distributed.pipelining)."""
     layout = layout_of(sharding, pipeline_parallel=4)
-    first = stage_parameter_count(MODEL, pipeline_stages(MODEL, layout).first, tensor_parallel=2).total
+    first = stage_parameter_count(MODEL, pipeline_stages(MODEL, layout, STACK).first, tensor_parallel=2).total
     found = {name: float(op.payload_bytes * op.repeats / first) for name, op in calls(layout).items()}
     assert found == pytest.approx(expected, rel=1e-13)
 
@@ -227,12 +228,21 @@ def test_a_stack_may_reduce_what_it_could_scatter() -> None:
     assert whole[PARAMETER_GATHER] == scattered[PARAMETER_GATHER]
 
 
-@pytest.mark.parametrize(("precision", "travels", "expected"), [("fp8", True, 1), ("fp8", False, 2), ("bf16", True, 2)])
-def test_parameters_travel_in_8_bits_where_products_take_them(precision: str, travels: bool, expected: int) -> None:
-    """And the stack gathers them so; gradients never do."""
-    stack = replace(STACK, fp8_parameter_gather=travels)
-    found = moved_bytes("zero1", stack, precision=precision)
-    assert found == pytest.approx({GRADIENT_REDUCTION: 4, PARAMETER_GATHER: expected}, rel=1e-13)
+@pytest.mark.parametrize("chosen", ["mlp", "layer", "all"])
+def test_parameters_travel_in_8_bits_where_products_take_them(chosen: str) -> None:
+    """A byte less of each weight that its product takes in 8 bits; gradients never do."""
+    count = shard_parameter_count(MODEL, tensor_parallel=2)
+    weights = {"mlp": count.mlp, "layer": count.attention + count.mlp, "all": count.attention + count.mlp + count.head}[chosen]
+    stack = replace(STACK, fp8_parameter_gather=True, fp8_products=chosen)
+    found = moved_bytes("zero1", stack, precision="fp8")
+    assert found == pytest.approx({GRADIENT_REDUCTION: 4, PARAMETER_GATHER: 2 - weights / count.total}, rel=1e-13)
+
+
+@pytest.mark.parametrize(("precision", "travels"), [("fp8", False), ("bf16", True)])
+def test_parameters_travel_in_16_bits_where_a_stack_or_a_run_has_no_others(precision: str, travels: bool) -> None:
+    """Both have to agree."""
+    found = moved_bytes("zero1", replace(STACK, fp8_parameter_gather=travels), precision=precision)
+    assert found == pytest.approx({GRADIENT_REDUCTION: 4, PARAMETER_GATHER: 2}, rel=1e-13)
 
 
 @pytest.mark.parametrize("sharding", ["zero3", "hsdp"])
@@ -247,20 +257,21 @@ def test_what_is_gathered_for_each_pass_goes_layer_by_layer(sharding: str) -> No
 def test_a_stage_has_the_buckets_of_its_own_parameters() -> None:
     """A quarter of the layers, and the embedding: fewer of the same size."""
     layout = layout_of("zero1", pipeline_parallel=4)
-    first = stage_parameter_count(MODEL, pipeline_stages(MODEL, layout).first, tensor_parallel=2)
+    first = stage_parameter_count(MODEL, pipeline_stages(MODEL, layout, STACK).first, tensor_parallel=2)
     found = buckets(MODEL, layout, STACK)
     assert found.count == np.ceil(first.total / 40e6) < buckets(MODEL, layout_of("zero1"), STACK).count
     assert found.share == pytest.approx(40e6 / first.total)
     assert found.uncut_share == pytest.approx(first.embedding / first.total)
 
 
-@pytest.mark.xfail(reason="count/data_parallel.py: buckets divides by the layers of a first stage that has none")
 @pytest.mark.parametrize("sharding", ["zero1", "zero3"])
 def test_a_first_stage_without_layers_has_buckets_too(sharding: str) -> None:
-    """34 stages of 32 layers: the embedding is alone, in a bucket of its own."""
+    """34 stages of 32 layers: the embedding is alone, and never cut; a bucket would hold a layer."""
+    shard = shard_parameter_count(MODEL, tensor_parallel=2)
     found = buckets(MODEL, layout_of(sharding, pipeline_parallel=34), replace(STACK, bucket_rule="layer"))
-    numbers = (found.count, found.share, found.uncut_share)
-    assert [float(np.asarray(each)) for each in numbers] == [1, 1, 1]
+    assert found.uncut_share == 1
+    assert found.share == pytest.approx(shard.non_embedding / 32 / shard.embedding)
+    assert found.count == np.ceil(1 / found.share)
 
 
 def test_an_array_of_shardable_layouts_moves_what_each_moves() -> None:

@@ -29,7 +29,7 @@ FUSED = stack_preset("megatron-core")
 UNFUSED = replace(FUSED, fused_attention=False)
 LAYOUT = replace(RAMP_STAGE, tensor_parallel=1, data_parallel=4, global_batch_size=256, sequence_length=2048)
 
-AXES = {
+AXES: dict[str, dict[str, Any]] = {
     "tensor": {"tensor_parallel": 8},
     "pipeline": {"pipeline_parallel": 4},
     "interleaved": {"pipeline_parallel": 4, "virtual_pipeline": 2},
@@ -85,10 +85,10 @@ def test_no_layout_changes_the_model_flop_of_a_token(
     assert found == pytest.approx(model_flop_per_token(LLAMA, length), rel=1e-13)
 
 
-@pytest.mark.parametrize("context", [1, pytest.param(4, marks=pytest.mark.xfail(reason="_unfused counts whole sequences"))])
-def test_unfused_attention_is_shared_out_too(context: int) -> None:
-    """Or refused: nobody passes keys on to kernels that write their scores."""
-    layout = replace(LAYOUT, context_parallel=context)
+@pytest.mark.parametrize("axis", [axis for axis in AXES if axis not in ("context", "all")])
+def test_unfused_attention_is_shared_out_too(axis: str) -> None:
+    """But not over ranks of a sequence, which is refused."""
+    layout = replace(LAYOUT, **AXES[axis])
     flop = iteration(LLAMA, layout, UNFUSED).fold(model_flop) * layout.gpus / layout.tokens_per_iteration
     assert flop == pytest.approx(model_flop_per_token(LLAMA, 2048), rel=1e-13)
 

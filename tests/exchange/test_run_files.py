@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from pathlib import Path
 
 import pytest
@@ -104,14 +103,6 @@ def test_a_wrong_override_is_refused_with_its_key_and_what_would_work(override: 
         read(override)
     assert caught.value.exit_code == 2
     assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("override", ["pipeline_parallel=4", "context_parallel=2", "virtual_pipeline=2", "sharding=zero3"])
-def test_what_is_not_covered_yet_is_not_guessed(override: str) -> None:
-    """Sound input with exit code 3."""
-    with pytest.raises(NotSupportedError) as caught:
-        read(override)
-    assert caught.value.exit_code == 3
 
 
 def test_fp8_on_a_gpu_without_it_is_not_supported() -> None:
@@ -276,60 +267,6 @@ def test_too_many_candidates_are_refused() -> None:
     values = ",".join(str(value) for value in range(1, 100))
     with pytest.raises(InputError, match="99 combinations of candidates; at most 64"):
         read(f"micro_batch_size=[{values}]")
-
-
-def test_a_hugging_face_config_is_a_model(tmp_path: Path) -> None:
-    """The same parameters as the preset."""
-    config = {
-        "model_type": "llama", "hidden_size": 4096, "intermediate_size": 14336, "num_attention_heads": 32,
-        "num_key_value_heads": 8, "num_hidden_layers": 32, "vocab_size": 128256, "hidden_act": "silu",
-    }  # fmt: skip
-    path = tmp_path / "config.json"
-    path.write_text(json.dumps(config))
-    model = read(f"model={path}").model
-    preset = read("model=llama-3.1-8b").model
-    assert (model.layers, model.head_size, model.activation, model.norm) == (32, 128, "swiglu", "rmsnorm")
-    assert model.ffn_hidden_size == preset.ffn_hidden_size
-
-
-@pytest.mark.parametrize(
-    ("change", "sentence"),
-    [({"model_type": "mamba"}, "'mamba' is not covered"), ({"hidden_act": "tanh"}, "'tanh' is not covered"),
-     ({"sliding_window": 4096}, "sliding_window: 4096 is not covered"), ({"num_local_experts": 8}, "num_local_experts"),
-     ({"mlp_bias": True}, "only both or neither")],
-)  # fmt: skip
-def test_a_config_of_another_kind_is_not_supported(tmp_path: Path, change: dict[str, object], sentence: str) -> None:
-    """Its layers are not those that are counted."""
-    config = {
-        "model_type": "llama", "hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 8, "num_hidden_layers": 2,
-        "vocab_size": 1024, "hidden_act": "silu",
-    }  # fmt: skip
-    path = tmp_path / "config.json"
-    path.write_text(json.dumps(config | change))
-    with pytest.raises(NotSupportedError, match=sentence):
-        read(f"model={path}")
-    path.write_text(json.dumps({"model_type": "llama"}))
-    with pytest.raises(InputError, match="hidden_act: missing"):
-        read(f"model={path}")
-
-
-@pytest.mark.parametrize(
-    "change",
-    [{"num_attention_heads": 0}, {"num_attention_heads": "8"}, {"hidden_size": {}}, {"hidden_act": []}, {"model_type": [1]},
-     {"attention_bias": "false"}, {"num_hidden_layers": 2.5}, {"vocab_size": True}],
-)  # fmt: skip
-def test_a_config_with_a_wrong_type_is_refused(tmp_path: Path, change: dict[str, object]) -> None:
-    """The key is named."""
-    config = {
-        "model_type": "llama", "hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 8, "num_hidden_layers": 2,
-        "vocab_size": 1024, "hidden_act": "silu", "num_key_value_heads": None,
-    }  # fmt: skip
-    path = tmp_path / "config.json"
-    path.write_text(json.dumps(config))
-    assert read(f"model={path}", "tensor_parallel=1").model.kv_heads == 8  # null: as many as heads
-    path.write_text(json.dumps(config | change))
-    with pytest.raises(InputError, match=next(iter(change))):
-        read(f"model={path}")
 
 
 KEYS = [

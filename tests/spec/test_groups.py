@@ -79,7 +79,9 @@ def test_shards_and_their_copies_make_the_data_parallel_group() -> None:
     assert sorted(both) == members(data_parallel_group(EVERY_AXIS))
 
 
-@pytest.mark.parametrize(("tied", "stages", "ranks", "stride"), [(True, 5, 2, 72 * 4), (False, 5, 1, 72 * 4), (True, 1, 1, 72)])
+@pytest.mark.parametrize(
+    ("tied", "stages", "ranks", "stride"), [(True, 5, 2, 72 * 4), (True, 2, 2, 72), (False, 5, 1, 72 * 4), (True, 1, 1, 72)]
+)
 def test_two_copies_of_tied_embeddings_lie_on_the_ends_of_a_pipeline(tied: bool, stages: int, ranks: int, stride: int) -> None:
     """One where there is but one stage, or nothing is tied."""
     group = vocabulary_group(replace(EVERY_AXIS, pipeline_parallel=stages), tied=tied)

@@ -13,14 +13,13 @@ from perfmodel.exchange.presets import cluster_preset, model_preset, stack_prese
 from perfmodel.predict import predict
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.model import TransformerModel
-from perfmodel.spec.refusals import check_layout
+from perfmodel.spec.refusals import check_layout, check_stack
 from perfmodel.spec.run import Run, Stage
 from tests.layouts import RAMP_STAGE
 
 MODEL = model_preset("nemotron-4-15b")  # 48 heads, 8 KV heads, 32 layers
 CLUSTER = cluster_preset("dgx-h100")
 BATCHES = replace(RAMP_STAGE, global_batch_size=96 * 32)  # 32 micro-batches
-OFF_BY_ONE = pytest.mark.xfail(reason="recompute_layers * p <= layers + p lets one more than a stage holds pass")
 ZERO_BUBBLE = ("zb-h1", "zb-1p", "zb-2p")
 
 
@@ -92,7 +91,7 @@ def test_degrees_and_batches_that_do_not_divide_are_refused(changes: dict[str, A
         ),
         (
             {"pipeline_parallel": 3, "virtual_pipeline": 2},
-            "virtual_pipeline: an interleaved schedule runs groups of 3 micro-batches; 32 do not divide into them",
+            "virtual_pipeline: 32 micro-batches do not divide into groups of 3, one for each stage",
         ),
     ],
 )
@@ -125,24 +124,28 @@ def test_copies_of_shards_are_those_of_hsdp(changes: dict[str, Any], sentence: s
 def test_layers_are_counted_only_where_they_run_again_in_full(recompute: str) -> None:
     """Selective recompute is of every layer."""
     found = refused(replace(RAMP_STAGE, recompute=recompute, recompute_layers=2))
-    assert str(found) == f"recompute_layers: counts layers that are run again in full, not {recompute}"
+    assert str(found) == f"recompute_layers: it is for recompute full; this run has {recompute}"
 
 
-@pytest.mark.parametrize(
-    ("pipeline", "held"), [pytest.param(1, 32, marks=OFF_BY_ONE), pytest.param(4, 8, marks=OFF_BY_ONE), (3, 11), (34, 1)]
-)
+@pytest.mark.parametrize(("pipeline", "held"), [(1, 32), (4, 8), (3, 11), (34, 1)])
 def test_no_more_layers_run_again_than_the_fullest_stage_holds(pipeline: int, held: int) -> None:
     """As many do, one more is refused; 11 + 11 + 10 layers make three stages, 0 + 32 * 1 + 0 make 34."""
     layout = replace(BATCHES, recompute="full", pipeline_parallel=pipeline, recompute_layers=held)
     check_layout(MODEL, CLUSTER, layout)
-    sentence = f"recompute_layers: {held + 1} is more layers than a pipeline stage holds"
+    sentence = f"recompute_layers: {held + 1} is more than the {held} layers of a pipeline stage"
     assert str(refused(replace(layout, recompute_layers=held + 1))) == sentence
 
 
-def test_far_more_layers_than_a_stage_holds_are_refused() -> None:
-    """Ten of eight."""
-    found = refused(replace(BATCHES, recompute="full", pipeline_parallel=4, recompute_layers=10))
-    assert str(found) == "recompute_layers: 10 is more layers than a pipeline stage holds"
+def test_kernels_that_write_their_scores_are_of_one_rank() -> None:
+    """Nobody passes keys on to them."""
+    fused = stack_preset("megatron-core")
+    unfused, layout = replace(fused, fused_attention=False), replace(RAMP_STAGE, context_parallel=2)
+    check_stack(fused, layout)
+    check_stack(unfused, RAMP_STAGE)
+    for several in (layout, replace(layout, context_parallel=np.array([1, 2]))):
+        with pytest.raises(InputError, match="attention over several ranks needs fused kernels") as caught:
+            check_stack(unfused, several)
+        assert caught.value.key == "context_parallel"
 
 
 @pytest.mark.parametrize(
@@ -274,7 +277,8 @@ def test_a_run_says_which_of_its_stages_cannot_exist() -> None:
         ({"stages": (good, bad)}, "stages[1].global_batch_size"),
         ({"stages": (good,), "virtual_pipeline": 2}, "virtual_pipeline"),
         ({"stages": (good,), "data_parallel_replicas": 2}, "data_parallel_replicas"),
+        ({"stages": (good,), "context_parallel": 2, "stack": stack_preset("megatron-lm")}, "context_parallel"),
     ):
         with pytest.raises(InputError) as caught:
-            Run(**run, **changes)
+            Run(**{**run, **changes})
         assert caught.value.key == key

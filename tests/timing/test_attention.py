@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perfmodel.count.operators import DATA_GRADIENT, RECOMPUTE, FusedAttention
+from perfmodel.errors import NotSupportedError
 from perfmodel.exchange.presets import gpu_preset
-from perfmodel.spec.coefficients import AttentionCoefficients
+from perfmodel.spec.coefficients import AttentionCoefficients, AttentionLibrary
 from perfmodel.spec.fields import Numeric
 from perfmodel.timing.attention import _head_factor, fused_attention_time_s, plain_attention_time_s
 
@@ -81,6 +82,30 @@ def test_the_backward_kernel_forms_five_products_where_the_forward_one_forms_two
 def test_backward_attention_takes_about_three_times_as_long(gpu: str) -> None:
     """2.5 times the products, at a somewhat lower rate (arXiv:2407.08608, figures 5 and 6)."""
     assert 2.4 < seconds(gpu, phase=DATA_GRADIENT) / seconds(gpu) < 3.5
+
+
+def test_queries_and_keys_need_not_be_of_the_same_tokens() -> None:
+    """A ring's kernel over half of the keys forms half of the pairs, and so does one of half of the queries."""
+    many: dict[str, Any] = {"heads": SMS * 64, "causal": False}
+    whole = computing_s(**many)
+    assert computing_s(**many, key_length=4096) == pytest.approx(whole / 2)
+    assert computing_s(**many, query_length=4096) == pytest.approx(whole / 2)
+
+
+@pytest.mark.parametrize(("size", "rate"), [(64, 0.5), (128, 0.25), (256, 0.25)])
+def test_another_library_is_slower_by_what_is_known_of_it(size: int, rate: float) -> None:
+    """As on a cluster whose clocks are that much lower: head size by head size, the last one beyond."""
+    libraries = {**H100.attention_libraries, "flash2": AttentionLibrary(by_head_size={"64": 0.5, "128": 0.25})}
+    gpu, attention = replace(H100, attention_libraries=libraries), replace(ATTENTION, head_size=size)
+    slow = fused_attention_time_s(attention, gpu=gpu, compute_scale=1.0, library="flash2")
+    assert slow == pytest.approx(fused_attention_time_s(attention, gpu=gpu, compute_scale=rate))
+
+
+def test_a_library_that_nobody_measured_on_a_gpu_is_not_guessed() -> None:
+    """Sound input, but no number."""
+    gpu = replace(H100, attention_libraries={"fastest": AttentionLibrary(by_head_size={"128": 1.0})})
+    with pytest.raises(NotSupportedError, match="no triton attention is known on H100 SXM 80GB; fastest are"):
+        fused_attention_time_s(ATTENTION, gpu=gpu, compute_scale=1.0, library="triton")
 
 
 def test_attention_that_runs_again_takes_as_long_as_the_first_time() -> None:

@@ -30,7 +30,7 @@ A100 = gpu_preset("a100-sxm-80gb")
 CLUSTER = cluster_preset("dgx-h100")
 KNOWN = H100.kernels.matmul["bf16"]
 ONE_TILE = replace(KNOWN, tiles=(Tile(rows=128, columns=256, rate=1.0),))
-STACK = stack_preset("megatron-core")
+STACK = replace(stack_preset("megatron-core"), clock_scale=1.0, fp8_clock_scale=1.0, attention_library="fastest")
 SQUARE = Matmul(name="square", rows=8192, columns=8192, inner=8192, precision="bf16")
 ATTENTION = FusedAttention(
     name="core", sequences=1, heads=32, kv_heads=8, head_size=128, query_length=4096, key_length=4096, precision="bf16"
@@ -302,6 +302,20 @@ def test_higher_clocks_raise_16_bit_kernels_alone() -> None:
         assert alone_s(raised, clock_scale=1.25) == kernel_time_s(raised, cluster=faster, stack=STACK) < alone_s(raised)
     for other in (eight_bit, norm):
         assert alone_s(other, clock_scale=1.25) == alone_s(other)
+
+
+def test_8_bit_products_have_clocks_of_their_own() -> None:
+    """What the settings of a stack do to them says nothing of 16-bit ones."""
+    faster = replace(CLUSTER, compute_scale=1.25 * CLUSTER.compute_scale)
+    eight_bit = replace(SQUARE, precision="fp8")
+    assert alone_s(eight_bit, fp8_clock_scale=1.25) == kernel_time_s(eight_bit, cluster=faster, stack=STACK)
+    assert alone_s(SQUARE, fp8_clock_scale=1.25) == alone_s(SQUARE)
+
+
+def test_attention_is_as_fast_as_the_library_of_the_stack() -> None:
+    """FlashAttention-2 does not use the instructions of Hopper; products do not care."""
+    assert alone_s(ATTENTION, attention_library="flash2") > 1.2 * alone_s(ATTENTION, attention_library="fastest")
+    assert alone_s(SQUARE, attention_library="flash2") == alone_s(SQUARE, attention_library="fastest")
 
 
 def test_the_slowest_of_more_gpus_is_slower() -> None:

@@ -27,7 +27,10 @@ LAYOUTS = {
     "bf16": RAMP_STAGE,
     "fp8": replace(RAMP_STAGE, precision="fp8", recompute="full", micro_batch_size=2, global_batch_size=384),
     "plain": replace(RAMP_STAGE, sequence_parallel=False, sharding="none", recompute="selective", data_parallel=12),
+    "context": replace(RAMP_STAGE, context_parallel=4, data_parallel=24, sharding="zero3"),
+    "some layers": replace(RAMP_STAGE, recompute="full", recompute_layers=5, sharding="hsdp", data_parallel_replicas=2),
 }
+PIPELINE = replace(RAMP_STAGE, pipeline_parallel=4, virtual_pipeline=2, data_parallel=24, sharding="zero2")
 
 
 def entries(layout: Layout, stack: SoftwareStack = CORE, cluster: Cluster = CLUSTER) -> list[Entry]:
@@ -53,14 +56,14 @@ def summed_s(listed: list[Entry], **kinds: Any) -> float:
 
 
 @pytest.mark.parametrize("stack", ["megatron-core", "megatron-lm-2022", "torchtitan-eager"])
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_the_list_has_every_operator_that_runs_as_often_as_it_runs(layout: str, stack: str) -> None:
+@pytest.mark.parametrize("layout", [*LAYOUTS.values(), PIPELINE], ids=[*LAYOUTS, "pipeline"])
+def test_the_list_has_every_operator_that_runs_as_often_as_it_runs(layout: Layout, stack: str) -> None:
     """In the order of the iteration, by name, phase and repeats; groups of one do not run."""
     software = stack_preset(stack)
-    listed = [(each.operator.name, each.operator.phase, each.repeats) for each in entries(LAYOUTS[layout], software)]
+    listed = [(each.operator.name, each.operator.phase, each.repeats) for each in entries(layout, software)]
     runs = [
         (op.name, op.phase, repeats)
-        for op, repeats in work_of(LAYOUTS[layout], software).executions()
+        for op, repeats in work_of(layout, software).executions()
         if not (isinstance(op, Collective) and op.group.ranks == 1)
     ]
     assert listed == runs
@@ -88,13 +91,33 @@ def test_compute_on_the_list_sums_to_the_parts_of_the_iteration(layout: str, sta
     assert summed_s(listed, once=True) == pytest.approx(float(parts.optimizer_s - software.iteration_host_s))
 
 
+def test_the_list_of_a_pipeline_is_that_of_all_its_stages() -> None:
+    """Compute of even stages, four times that of one; its messages too: seven boundaries between eight pieces."""
+    model = replace(MODEL, layers=30)  # with embedding and head 32: the ends hold three layers, the others four
+    software = replace(CORE, hide_all=True, pipeline_split="layers")
+    listed = list(ledger(iteration(model, PIPELINE, software), gpus=PIPELINE.gpus, cluster=CLUSTER, stack=software))
+    plain = replace(PIPELINE, pipeline_parallel=1, virtual_pipeline=1, data_parallel=24 * 4, global_batch_size=384 * 4)
+    alone = list(ledger(iteration(model, plain, software), gpus=plain.gpus, cluster=CLUSTER, stack=software))
+    assert summed_s(listed) == pytest.approx(summed_s(alone))
+    messages = {each.operator.name: each.repeats for each in listed if each.operator.name.startswith("pipeline.")}
+    assert messages == dict.fromkeys(("pipeline.send_activations", "pipeline.send_gradients"), 7 * PIPELINE.micro_batches)
+
+
 def test_what_is_neither_launched_late_nor_hidden_nor_unlisted_is_the_iteration() -> None:
     """Without overlap every second of the list, collectives too, is a second of the iteration."""
     bare = replace(
-        CORE, tensor_parallel_overlap="none", data_parallel_overlap=False, host_s=0.0, iteration_host_s=0.0, unlisted_work=1.0
+        CORE,
+        tensor_parallel_overlap="none",
+        context_parallel_exchange="all_gather",
+        data_parallel_overlap=False,
+        host_s=0.0,
+        iteration_host_s=0.0,
+        unlisted_work=1.0,
     )
-    listed = sum(float(each.repeats * each.seconds) for each in entries(RAMP_STAGE, bare))
-    assert listed == pytest.approx(float(predict_stage(MODEL, CLUSTER, bare, RAMP_STAGE).iteration_time_s))
+    for layout in LAYOUTS.values():
+        listed = sum(float(each.repeats * each.seconds) for each in entries(layout, bare))
+        predicted = float(predict_stage(MODEL, CLUSTER, bare, layout).iteration_time_s)
+        assert listed == pytest.approx(predicted)
 
 
 def test_every_operator_of_the_list_has_one_of_four_words() -> None:

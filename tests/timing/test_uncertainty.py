@@ -152,11 +152,24 @@ def test_the_time_itself_is_that_without_any_spread() -> None:
     assert predicted(sure).iteration_time_s == predicted(cluster_preset("dgx-h100")).iteration_time_s
 
 
-@pytest.mark.parametrize(("precision", "norms"), [("bf16", "fused"), ("fp8", "eager"), ("fp16", "compiled")])
-def test_numbers_that_no_kernel_is_timed_by_are_not_moved(precision: str, norms: str) -> None:
+STAGES = {"pipeline_parallel": 8, "tensor_parallel": 1, "data_parallel": 1, "global_batch_size": 16}
+RING = {"context_parallel": 8, "tensor_parallel": 1, "data_parallel": 1, "sequence_length": 2048}
+
+
+@pytest.mark.parametrize(
+    ("layout", "norms"),
+    [
+        ({"precision": "bf16"}, "fused"),
+        ({"precision": "fp8"}, "eager"),
+        ({"precision": "fp16"}, "compiled"),
+        ({"sharding": "zero3"}, "fused"),
+        (STAGES, "fused"),
+        (RING, "fused"),
+    ],
+)
+def test_numbers_that_no_kernel_is_timed_by_are_not_moved(layout: dict[str, Any], norms: str) -> None:
     """8-bit products and casts of a 16-bit run, norms of other stacks, all-to-alls: they could only have moved nothing."""
     cluster, stack = cluster_preset("dgx-h100"), replace(STACK, norm_kernels=norms)
-    layout = {"precision": precision}
     found = predicted(cluster, stack, **layout)
     stated = dict([*uncertain_numbers(cluster, "cluster."), *uncertain_numbers(stack, "stack.")])
     left_out = [

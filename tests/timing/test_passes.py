@@ -1,0 +1,79 @@
+"""Does one pass over a stage sum its blocks, part by part, and wait for the CPU where it must?"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from perfmodel.count.iteration import iteration
+from perfmodel.exchange.presets import cluster_preset, model_preset, stack_preset
+from perfmodel.spec.stack import SoftwareStack
+from perfmodel.timing.breakdown import PARTS, Breakdown, slower
+from perfmodel.timing.passes import Direction
+from tests.layouts import RAMP_STAGE
+
+MODEL = model_preset("llama-3.1-8b")
+CLUSTER = cluster_preset("dgx-h100")
+STACK = replace(stack_preset("megatron-core"), host_s=0.0, unlisted_work=1.0, pipeline_split="layers")
+BOTH = pytest.mark.parametrize("direction", ["forward", "backward"])
+
+
+def direction_of(name: str, stack: SoftwareStack = STACK, *, vocab_size: int = 128256, **changes: Any) -> Direction:
+    """One direction of a micro-batch through a pipeline of four stages."""
+    layout = replace(RAMP_STAGE, pipeline_parallel=4, **changes)
+    return Direction(iteration(replace(MODEL, vocab_size=vocab_size), layout, stack), name, CLUSTER, stack)
+
+
+@BOTH
+@pytest.mark.parametrize(
+    "recompute", [{"recompute": "none"}, {"recompute": "full"}, {"recompute": "full", "recompute_layers": 3}]
+)
+@pytest.mark.parametrize("host_s", [0.0, 6e-5])
+def test_stages_sum_to_the_whole(host_s: float, recompute: dict[str, Any], direction: str) -> None:
+    """Each part of them, whatever runs again; also where layers wait for the CPU and a large head does not."""
+    stack = replace(STACK, host_s=host_s, unlisted_work=1.1)
+    found = direction_of(direction, stack, vocab_size=2_000_000, **recompute)
+    total, whole = Breakdown(), found.whole()
+    for stage in found.work.stages:
+        total = total + found.stage(stage).parts * stage.number
+    for part in PARTS:
+        assert getattr(total, part) == pytest.approx(getattr(whole.parts, part), rel=1e-12), part
+
+
+@BOTH
+def test_only_the_backward_pass_has_weight_gradients(direction: str) -> None:
+    """Less than half of it: those of its inputs take as long, and attention and norms have none."""
+    found = direction_of(direction).whole()
+    assert 0 <= found.weight_gradient_s < 0.5 * found.parts.total_s
+    assert (found.weight_gradient_s > 0) == (direction == "backward")
+
+
+def test_layers_that_run_again_make_the_backward_pass_longer() -> None:
+    """In equal steps, and leave the forward pass as it is."""
+    passes = {
+        name: [float(direction_of(name, recompute="full", recompute_layers=each).whole().parts.total_s) for each in (0, 4, 8)]
+        for name in ("forward", "backward")
+    }
+    assert len(set(passes["forward"])) == 1
+    none, half, full = passes["backward"]
+    assert half - none == pytest.approx(full - half)
+    assert full - none == pytest.approx(32 * direction_of("forward").layer.parts.total_s, rel=0.01)
+
+
+def test_a_stage_waits_for_the_cpu_where_that_takes_longer() -> None:
+    """The larger of what the GPU computes and the CPU launches."""
+    stage = direction_of("forward").work.stages.middle
+    for host_s in (1e-6, 1e-3):
+        alone = direction_of("forward").stage(stage).parts.total_s
+        found = direction_of("forward", replace(STACK, host_s=host_s)).stage(stage)
+        assert found.parts.total_s == pytest.approx(max(float(alone), float(found.host_s)))
+        assert found.parts.launch_s == pytest.approx(max(float(found.host_s - alone), 0.0))
+
+
+def test_the_slower_of_two_breakdowns_is_taken_whole() -> None:
+    """No part of one is mixed with a part of the other."""
+    one, other = Breakdown(matmul_s=3.0, launch_s=1.0), Breakdown(matmul_s=2.0, attention_s=2.5)
+    for pair in ((one, other), (other, one)):
+        assert {part: float(getattr(slower(*pair), part)) for part in PARTS} == {part: getattr(other, part) for part in PARTS}
