@@ -57,7 +57,7 @@ def random_pipelines(*, interleaved: bool, fewest: int) -> dict[str, Any]:
     draw = np.random.default_rng(62)
     stages = np.maximum(draw.choice([1, 1, 2, 4, 8, 16], PIPELINES), fewest)
     pieces = np.where(stages > 1, draw.choice([1, 2, 4], PIPELINES), 1) if interleaved else np.ones(PIPELINES, dtype=int)
-    data, micro = 2 * draw.integers(1, 20, PIPELINES), draw.integers(1, 5, PIPELINES)
+    data, micro = 2 * draw.integers(2, 20, PIPELINES), draw.integers(1, 5, PIPELINES)
     return {
         "pipeline_parallel": stages,
         "virtual_pipeline": np.where(stages * pieces > 64, 1, pieces),

@@ -186,7 +186,7 @@ def test_one_copy_of_the_shards_is_zero3() -> None:
 
 
 def test_as_many_copies_as_ranks_reduce_everything_as_without_sharding() -> None:
-    """Nothing is gathered; every micro-batch all-reduces all gradients."""
+    """Nothing is gathered; every micro-batch all-reduces all gradients (and that is refused where a run is read)."""
     layout = layout_of("hsdp", data_parallel_replicas=16)
     assert wire_bytes(layout) == pytest.approx(MICRO_BATCHES * wire_bytes(layout_of("none")), rel=1e-14)
     assert shards(layout, "parameters") == 1

@@ -91,7 +91,11 @@ def test_degrees_and_batches_that_do_not_divide_are_refused(changes: dict[str, A
         ),
         (
             {"pipeline_parallel": 3, "virtual_pipeline": 2},
-            "virtual_pipeline: 32 micro-batches do not divide into groups of 3, one for each stage",
+            "virtual_pipeline: 32 layers do not divide into 6 pieces, nor with the head, or the embedding and the head,",
+        ),
+        (
+            {"pipeline_parallel": 4, "virtual_pipeline": 2, "global_batch_size": 96 * 6},
+            "virtual_pipeline: 6 micro-batches do not divide into groups of 4, one for each stage",
         ),
     ],
 )
@@ -110,13 +114,17 @@ def test_pipelines_that_no_schedule_runs_are_refused(changes: dict[str, Any], se
             "hsdp with one copy of the shards is zero3; give the number of copies, often one a node",
         ),
         (
+            {"sharding": "hsdp", "data_parallel_replicas": 96},
+            "hsdp with a copy for every rank shards nothing; that is none, or",
+        ),
+        (
             {"sharding": "hsdp", "data_parallel_replicas": 5},
             "5 does not divide 96 data-parallel replicas; 1, 2, 3, 4, 6, 8, 12",
         ),
     ],
 )
 def test_copies_of_shards_are_those_of_hsdp(changes: dict[str, Any], sentence: str) -> None:
-    """More than one, and as many ranks of each."""
+    """More than one, each of more than one rank, and all of as many."""
     assert str(refused(replace(RAMP_STAGE, **changes))).startswith(f"data_parallel_replicas: {sentence}")
 
 
@@ -163,7 +171,10 @@ def test_kernels_that_write_their_scores_are_of_one_rank() -> None:
         *({"pipeline_parallel": 4, "pipeline_schedule": schedule} for schedule in ZERO_BUBBLE),
         *({"sharding": sharding} for sharding in ("none", "zero1", "zero2", "zero3")),
         {"sharding": "hsdp", "data_parallel_replicas": 2},
-        {"sharding": "hsdp", "data_parallel_replicas": 96},
+        {"sharding": "hsdp", "data_parallel_replicas": 48},
+        {"sharding": "hsdp", "data_parallel_replicas": 96, "context_parallel": 2},
+        {"pipeline_parallel": 3},  # 11 + 11 + 10 layers, which need not be even without interleaving
+        {"pipeline_parallel": 2, "virtual_pipeline": 17},  # 32 layers, an embedding and a head
         {"recompute": "full", "recompute_layers": 0},
         {"recompute": "full", "recompute_layers": 8, "pipeline_parallel": 4},
         {"tensor_parallel": 2, "context_parallel": 2, "pipeline_parallel": 4, "sharding": "zero3"},
@@ -212,7 +223,7 @@ def test_arrays_of_legal_layouts_pass_together() -> None:
     stages, pieces = np.array([[2], [4], [8]]), np.array([1, 2, 4])
     check_layout(MODEL, CLUSTER, replace(BATCHES, pipeline_parallel=stages, virtual_pipeline=pieces))
     check_layout(MODEL, CLUSTER, replace(BATCHES, context_parallel=np.array([1, 2, 4, 8])))
-    check_layout(MODEL, CLUSTER, replace(BATCHES, sharding="hsdp", data_parallel_replicas=np.array([2, 3, 96])))
+    check_layout(MODEL, CLUSTER, replace(BATCHES, sharding="hsdp", data_parallel_replicas=np.array([2, 3, 48])))
 
 
 @pytest.mark.parametrize(
