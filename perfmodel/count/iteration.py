@@ -60,7 +60,10 @@ class Iteration:
         return ends + self.between[1]
 
     def executions(self) -> Iterator[tuple[Operator, Numeric]]:
-        """Every operator with how often it runs on all pipeline stages together, in the order of one micro-batch."""
+        """Every operator with how often it runs on all pipeline stages together, in the order of one micro-batch.
+
+        The optimizer step is that of one stage: all take theirs at the same time.
+        """
         counts = (
             (self.embedding, 1),
             (self.layer, self.layers - self.plain_layers),

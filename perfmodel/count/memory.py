@@ -115,20 +115,15 @@ def _weights_bytes(
 def stage_activation_bytes(
     model: TransformerModel, layout: Layout, stack: SoftwareStack, work: Iteration, stage: PipelineStage
 ) -> Numeric:
-    """What the layers of a stage keep of all its micro-batches in flight."""
-    again = rerun_layer_bytes(model, layout, stack, work)
-    layer = saved_bytes(work.layer.forward)
-    plain = work.plain(stage.layers)
-    return in_flight(layout, stage) * (stage.layers * (layer - again) + plain * again)
-
-
-def activation_bytes(model: TransformerModel, layout: Layout, stack: SoftwareStack, work: Iteration) -> Numeric:
-    """What all layers keep of one micro-batch, by recompute mode; s*b*h*(34 + 5*a*s/h)/t a layer without recompute or fusion.
+    """What the layers of a stage keep of all its micro-batches in flight; s*b*h*(34 + 5*a*s/h)/t a layer, unfused, once.
 
     Selective recompute keeps all but the scores (or what a stack forms again), full recompute the input of each layer.
     Source: arXiv:2205.05198, section 4.
     """
-    return model.layers * (saved_bytes(work.layer.forward) - rerun_layer_bytes(model, layout, stack, work))
+    again = rerun_layer_bytes(model, layout, stack, work)
+    layer = saved_bytes(work.layer.forward)
+    plain = work.plain(stage.layers)
+    return in_flight(layout, stage) * (stage.layers * (layer - again) + plain * again)
 
 
 def rerun_layer_bytes(model: TransformerModel, layout: Layout, stack: SoftwareStack, work: Iteration) -> Numeric:

@@ -2,10 +2,10 @@
 
 Symbols: L layers, p pipeline_parallel, v virtual_pipeline, i = 0 .. p - 1 a stage.
 
-Layers that divide over all p*v pieces are spread evenly. Where they do not, but would if the embedding and the head, or the
-head alone, were counted as layers, the ends hold one layer fewer (Megatron-Core, account_for_embedding_in_pipeline_split and
-account_for_loss_in_pipeline_split). Else some stages between the ends hold one layer more than others. Other software counts
-the embedding, the last norm and the head as modules like any layer, and gives the first stages what is left over.
+Layers that do not divide over the stages leave the ends one layer fewer than those between, as long as there is room there:
+what Megatron-Core does where the head, or the embedding and the head, count as layers (account_for_embedding_in_pipeline_split
+and account_for_loss_in_pipeline_split). Other software counts the embedding, the last norm and the head as modules like any
+layer, and gives the first stages what is left over.
 """
 
 from __future__ import annotations
@@ -70,30 +70,19 @@ def _split_by_modules(model: TransformerModel, layout: Layout) -> tuple[Numeric,
     modules = np.asarray(model.layers) + 3
     least = np.floor(modules / pipeline)
     longer = modules - least * pipeline  # stages with a module more, from the first on
-    return np.maximum(least + (longer > 0) - 1, 0), least + (longer > 1), np.maximum(least - 2, 0)
+    first = np.maximum(least + (longer > 0) - 1, 0)
+    middle = np.minimum(least + (longer > 1), np.maximum(np.asarray(model.layers) - first, 0))
+    return first, middle, np.maximum(least - 2, 0)
 
 
 def _split_by_layers(model: TransformerModel, layout: Layout) -> tuple[Numeric, Numeric, Numeric]:
-    """The same, where all but whole pieces at the ends hold layers alone."""
-    pipeline, pieces = np.asarray(layout.pipeline_parallel), np.asarray(layout.pipeline_parallel * layout.virtual_pipeline)
-    layers = np.asarray(model.layers)
-    several = pipeline > 1
-    even = np.remainder(layers, pieces) == 0
-    with_both = ~even & several & (np.remainder(layers + 2, pieces) == 0)
-    with_head = ~even & ~with_both & several & (np.remainder(layers + 1, pieces) == 0)
-    counted = layers + 2 * with_both + with_head  # layers, and ends that count as one
-    least = np.floor(counted / pipeline)
-    longer = counted - least * pipeline  # stages with a layer more: those after the first
-    middle = least + (longer > 0)
-    first = least - with_both + (longer > pipeline - 2) * (pipeline > 1)
-    return first, middle, layers - first - _between(least, longer, pipeline)
-
-
-def _between(least: Numeric, longer: Numeric, pipeline: Numeric) -> Numeric:
-    """Layers of all stages between the ends."""
-    between = np.maximum(np.asarray(pipeline) - 2, 0)
-    layers: Numeric = between * least + np.minimum(longer, between)
-    return layers
+    """The same, where stages with a layer more lie between the ends as long as there is room."""
+    pipeline, layers = np.asarray(layout.pipeline_parallel), np.asarray(model.layers)
+    least = np.floor(layers / pipeline)
+    longer = layers - least * pipeline
+    between = np.maximum(pipeline - 2, 0)
+    first = least + (longer > between)
+    return first, least + (longer > 0), layers - first - between * least - np.minimum(longer, between)
 
 
 def in_flight(layout: Layout, stage: PipelineStage) -> Numeric:

@@ -15,6 +15,7 @@ import yaml
 from perfmodel.errors import InputError, shown
 
 LARGEST_BYTES: Final = 1_000_000
+TOO_DEEP: Final = "nested too deeply to be read"
 DEEPEST: Final = 500
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -110,6 +111,8 @@ def parse_text(text: str, *, suffix: str = ".yaml") -> Any:
         _refuse_depth(text)
         return yaml.load(text, Loader=_Loader)  # noqa: S506 - a safe loader with fewer types
     except yaml.MarkedYAMLError as error:
+        if "nesting depth" in str(error.problem):  # PyYAML from 6.0.4 on has a limit of its own
+            raise InputError(TOO_DEEP) from None
         mark = error.problem_mark or error.context_mark
         at = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         raise InputError(f"not valid YAML{at}: {error.problem or error.context}") from None
@@ -118,7 +121,7 @@ def parse_text(text: str, *, suffix: str = ".yaml") -> Any:
     except ValueError as error:  # JSON and TOML errors, and numbers too long to read
         raise InputError(f"not valid {suffix.removeprefix('.').upper()}: {' '.join(str(error).split())[:120]}") from None
     except RecursionError:
-        raise InputError("nested too deeply to be read") from None
+        raise InputError(TOO_DEEP) from None
     except (KeyError, AttributeError, TypeError):  # from a !!tag whose text is not of its type
         raise InputError("not valid YAML: a tag (!!) does not fit its value; none is needed") from None
 
