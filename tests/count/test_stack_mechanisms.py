@@ -178,9 +178,9 @@ def test_logits_may_be_gathered_on_every_rank() -> None:
 
 
 def test_norms_of_eager_operators_in_fp32_are_chains_of_kernels() -> None:
-    """36 bytes a number forwards, 80 backwards, and 10 of it kept; a fused one moves 4 and 6 and keeps 2."""
+    """36 bytes a number forwards, 84 backwards, and 10 of it kept; a fused one moves 4 and 6 and keeps 2."""
     numbers = TOKENS * HIDDEN / RANKS
-    for kernels, forward, backward, kept in (("fused", 4, 6, 2), ("eager_fp32", 36, 80, 10)):
+    for kernels, forward, backward, kept in (("fused", 4, 6, 2), ("eager_fp32", 36, 84, 10)):
         layer = work_of(replace(STACK, norm_kernels=kernels)).layer
         norm = next(op for op in layer.forward if op.name == "layer.mlp.norm")
         assert isinstance(norm, MemoryBound)
