@@ -9,7 +9,7 @@ from functools import cache
 import numpy as np
 import pytest
 
-from perfmodel.evidence.validate import Comparison, compare, grouped, recomputed_mfu, summarise, unsupported
+from perfmodel.evidence.validate import Comparison, compare, recomputed_mfu, scoreboard, summarise
 from perfmodel.exchange.presets import DATA, stack_preset
 from perfmodel.exchange.published_runs import read_measured_runs
 from perfmodel.predict import predict
@@ -127,8 +127,9 @@ def test_a_row_that_is_not_covered_has_a_reason_and_no_number() -> None:
     """Counted and named, never guessed."""
     left_out = [c for c in compared() if c.predicted_s is None]
     assert all(c.measured.reason and c.relative_error is None and c.interval_s is None for c in left_out)
-    assert sum(unsupported(compared()).values()) == len(left_out)
-    assert unsupported(compared())["gpu: no cluster preset has gb300"] > 0
+    unsupported = scoreboard(compared()).unsupported
+    assert sum(unsupported.values()) == len(left_out)
+    assert unsupported["gpu: no cluster preset has gb300"] > 0
 
 
 def test_rows_on_every_axis_are_covered() -> None:
@@ -145,14 +146,14 @@ def test_groups_share_the_predicted_rows_out() -> None:
     """Each label splits the rows of the overall summary."""
     overall = summarise(compared())
     assert overall is not None
-    for members in grouped(compared()).values():
+    for members in scoreboard(compared()).groups.values():
         assert sum(summary.rows for summary in members.values()) == overall.rows
 
 
 def test_no_rows_have_no_summary() -> None:
     """There is no median of nothing."""
     assert summarise([]) is None
-    assert grouped([]) == {"source": {}}
+    assert scoreboard([]).groups == {"source": {}}
 
 
 def test_assumptions_name_every_blank_that_was_filled() -> None:

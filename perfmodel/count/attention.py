@@ -60,7 +60,7 @@ def _fused(
         head_size=model.head_size,
         query_length=piece,
         key_length=piece,
-        precision="bf16" if layout.precision == "fp8" else layout.precision,
+        precision=layout.sixteen_bit_precision,
         saved_bytes=kept + STATISTICS_BYTES * tokens * heads + output,
     )
     if _is_one(layout.context_parallel):
@@ -139,7 +139,7 @@ def _unfused(model: TransformerModel, layout: Layout, stack: SoftwareStack, *, h
         inner=model.head_size,
         batch=batch,
         has_weight=False,
-        precision="bf16" if layout.precision == "fp8" else layout.precision,
+        precision=layout.sixteen_bit_precision,
         saved_bytes=kept,
     )
     fused = stack.fused_softmax

@@ -79,8 +79,18 @@ def buckets(model: TransformerModel, layout: Layout, stack: SoftwareStack) -> Bu
     )
 
 
-def every_micro_batch(layout: Layout) -> Numeric:
-    """How often an iteration moves what is moved for each micro-batch."""
+def windows(name: str, layout: Layout) -> Numeric:
+    """How often an iteration moves all that one of DATA_PARALLEL moves: once, or for every micro-batch.
+
+    >>> from dataclasses import replace
+    >>> from perfmodel.exchange.run_files import read_candidates
+    >>> run = read_candidates("nemotron-4-15b")[0].run
+    >>> layout = replace(run.layout(run.stages[-1]), sharding="zero2", micro_batch_size=1)
+    >>> [int(windows(name, layout)) for name in (GRADIENT_REDUCTION, PARAMETER_GATHER)]
+    [4, 1]
+    """
+    if layout.sharding in ("none", "zero1") or (layout.sharding == "zero2" and name == PARAMETER_GATHER):
+        return 1
     return np.where(np.asarray(layout.pipeline_parallel) > 1, 1, layout.micro_batches)
 
 
@@ -96,14 +106,13 @@ def data_parallel_operators(model: TransformerModel, layout: Layout, stack: Soft
     """The collectives of the first pipeline stage in one iteration."""
     held = first_stage_parameters(model, layout, stack)
     number = buckets(model, layout, stack).count
-    times = 1 if layout.sharding in ("none", "zero1") else every_micro_batch(layout)
     whole = layout.sharding == "zero1" and not stack.scatters_gradients
     gather = Collective(
         name=PARAMETER_GATHER,
         phase=OPTIMIZER,
         kind="all_gather",
         payload_bytes=gathered_bytes(held, layout, stack) / number,
-        repeats=number,
+        repeats=number * windows(PARAMETER_GATHER, layout),
         group=shard_group(layout),
     )
     reduction = replace(
@@ -111,13 +120,13 @@ def data_parallel_operators(model: TransformerModel, layout: Layout, stack: Soft
         name=GRADIENT_REDUCTION,
         kind="all_reduce" if layout.sharding == "none" or whole else "reduce_scatter",
         payload_bytes=held.total * stack.reduced_gradient_bytes / number,
-        repeats=number * times,
+        repeats=number * windows(GRADIENT_REDUCTION, layout),
     )
     if layout.sharding == "none":
         return (replace(reduction, group=data_parallel_group(layout)),)
     if layout.sharding not in GATHERED:
         return (reduction, gather)
-    return _gathered(layout, reduction, replace(gather, repeats=number * times))
+    return _gathered(layout, reduction, gather)
 
 
 def _gathered(layout: Layout, reduction: Collective, gather: Collective) -> tuple[Collective, ...]:

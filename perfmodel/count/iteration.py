@@ -45,18 +45,21 @@ class Iteration:
         return 0 if self.recompute_layers is None else np.maximum(layers - self.recompute_layers * stages, 0)
 
     @property
+    def several(self) -> Numeric:
+        """1 with several pipeline stages, 0 where the last is the first."""
+        return np.minimum(self.stages.last.position, 1)
+
+    @property
     def between(self) -> tuple[Numeric, Numeric]:
         """Layers of all pipeline stages between the ends, and how many of them are not run again."""
         first, middle, last = self.stages
-        several = np.minimum(last.position, 1)  # 0 where the last stage is the first
-        layers = self.layers - first.layers - last.layers * several
+        layers = self.layers - first.layers - last.layers * self.several
         return layers, self.plain(layers, middle.number)
 
     @property
     def plain_layers(self) -> Numeric:
         """Layers of all stages together that are not run again."""
-        several = np.minimum(self.stages.last.position, 1)
-        ends = self.plain(self.stages.first.layers) + self.plain(self.stages.last.layers) * several
+        ends = self.plain(self.stages.first.layers) + self.plain(self.stages.last.layers) * self.several
         return ends + self.between[1]
 
     def executions(self) -> Iterator[tuple[Operator, Numeric]]:

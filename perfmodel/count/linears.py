@@ -41,7 +41,7 @@ class LinearOperators:
         self.token_shards = layout.sequence_shards
         self.group = tensor_parallel_group(layout)
         self.eight_bit = layout.precision == "fp8"
-        self.sixteen_bit = "bf16" if self.eight_bit else layout.precision
+        self.sixteen_bit = layout.sixteen_bit_precision
         self.search_bytes = 2 if stack.fp8_scaling == "current" else 0  # a pass to find the largest number before each cast
         self.hidden_bytes = ACTIVATION_BYTES * self.tokens * model.hidden_size
 

@@ -6,13 +6,12 @@ from functools import reduce
 
 import numpy as np
 
-from perfmodel.count.data_parallel import data_parallel_operators, every_micro_batch, shards
+from perfmodel.count.data_parallel import PARAMETER_GATHER, data_parallel_operators, shards, windows
 from perfmodel.count.operators import OPTIMIZER, Collective, MemoryBound, Operator
 from perfmodel.count.parameters import ParameterCount, eight_bit_parameters, most_parameters, stage_parameter_count
 from perfmodel.count.pipeline import pipeline_stages
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.layout import (
-    GATHERED,
     Layout,
     ProcessGroup,
     tensor_parallel_group,
@@ -60,7 +59,7 @@ def _steps(
         steps.append(_all_reduce("norm_gradients", shard.norms * stack.gradient_bytes, tensor_parallel_group(layout)))
     if layout.precision == "fp8":
         cast = eight_bit_parameters(shard, stack.fp8_products) * 4  # reads 2 bytes, writes an 8-bit copy and its transpose
-        again = every_micro_batch(layout) if layout.sharding in GATHERED else 1  # what is gathered anew is cast anew
+        again = windows(PARAMETER_GATHER, layout)  # what is gathered anew is cast anew
         steps.append(
             MemoryBound(
                 name="optimizer.quantise_weights",

@@ -72,8 +72,8 @@ def scoreboard(comparisons: Sequence[Comparison]) -> Scoreboard[Comparison, Erro
     return Scoreboard(
         comparisons=comparisons,
         overall=summarise(comparisons),
-        groups=grouped(comparisons),
-        unsupported=unsupported(comparisons),
+        groups=by_group(comparisons, summarise),
+        unsupported=reasons(comparisons),
     )
 
 
@@ -92,16 +92,6 @@ def summarise(comparisons: Sequence[Comparison]) -> ErrorSummary | None:
         bias=float(np.median(errors)),
         interval_coverage=float(np.mean(inside)),
     )
-
-
-def grouped(comparisons: Sequence[Comparison]) -> dict[str, dict[str, ErrorSummary]]:
-    """Summaries by source, by each label and by the kind of layout, of the groups with a predicted row."""
-    return by_group(comparisons, summarise)
-
-
-def unsupported(comparisons: Sequence[Comparison]) -> dict[str, int]:
-    """How many rows are not covered, by reason, most frequent first."""
-    return reasons(comparisons)
 
 
 def worst(comparisons: Sequence[Comparison], number: int) -> list[Comparison]:

@@ -12,12 +12,19 @@ from rich.text import Text
 
 from perfmodel.evidence.groups import Scoreboard
 from perfmodel.evidence.validate import Comparison, ErrorSummary, worst
-from perfmodel.report.tables import LABELS
+from perfmodel.report.tables import LABELS, layout_words
 from perfmodel.report.terminal import percent_text, plain_table, section, titled
 from perfmodel.spec.run import Run
 from perfmodel.units import seconds_text
 
 WORST_ROWS: Final = 5
+SHORT_DEGREES: Final = {
+    "tensor_parallel": "TP",
+    "pipeline_parallel": "PP",
+    "virtual_pipeline": "VP",
+    "context_parallel": "CP",
+    "data_parallel": "DP",
+}
 LEAST_SHARE: Final = 0.005  # of a part that is shown
 
 
@@ -84,7 +91,7 @@ def group_table(group: str, headings: Sequence[str], rows: Mapping[str, Sequence
 
 def worst_entry(row: str, verdict: str, model: str, run: Run | None, parts: Sequence[str]) -> RenderableType:
     """What is shown of one row that is far off: which, how far, its layout, and the parts of its prediction."""
-    lines = [[verdict], [model, *([] if run is None else layout_words(run))], parts]
+    lines = [[verdict], [model, *([] if run is None else run_words(run))], parts]
     return Group(Text(row), *(Padding(_Listing(line), (0, 0, 0, 2)) for line in lines))
 
 
@@ -105,26 +112,11 @@ class _Listing:
         yield Text("\n".join(lines))
 
 
-def layout_words(run: Run) -> list[str]:
+def run_words(run: Run) -> list[str]:
     """A run in short, beside its model: what is 1 or off is left out."""
     layout = run.layout(run.stages[0])
-    degrees = {
-        "TP": layout.tensor_parallel,
-        "PP": layout.pipeline_parallel,
-        "VP": layout.virtual_pipeline,
-        "CP": layout.context_parallel,
-        "DP": layout.data_parallel,
-    }
-    words = [
-        *(f"{name} {int(degree)}" for name, degree in degrees.items() if degree > 1),
-        layout.sharding if layout.sharding != "none" else "",
-        layout.pipeline_schedule if layout.pipeline_parallel > 1 and layout.pipeline_schedule != "1f1b" else "",
-        "sequence parallel" if layout.sequence_parallel and layout.tensor_parallel > 1 else "",
-        f"{layout.recompute} recompute" if layout.recompute != "none" else "",
-        f"micro-batch {int(layout.micro_batch_size)}",
-        f"batch {int(layout.global_batch_size)}",
-    ]
-    return [f"{int(layout.gpus)} x {run.cluster.gpu.name}", layout.precision, run.stack.name, *filter(None, words)]
+    words = layout_words(layout, SHORT_DEGREES)
+    return [f"{int(layout.gpus)} x {run.cluster.gpu.name}", run.stack.name, *words, f"batch {int(layout.global_batch_size)}"]
 
 
 def parts_words(parts: Any, total: float) -> list[str]:

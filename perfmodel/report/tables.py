@@ -20,6 +20,13 @@ from perfmodel.units import gibibytes_text, seconds_text
 
 MOST_COLUMNS: Final = 6  # stages side by side in 80 columns
 GIBIBYTE: Final = 2.0**30
+DEGREES: Final = {
+    "tensor_parallel": "tensor parallel",
+    "pipeline_parallel": "pipeline parallel",
+    "virtual_pipeline": "virtual pipeline",
+    "context_parallel": "context parallel",
+    "data_parallel_replicas": "copies of the shards",
+}
 LABELS: Final = {
     "matmul_s": "matrix products",
     "attention_s": "attention",
@@ -80,26 +87,22 @@ def _verdict(prediction: Prediction) -> Text:
 
 
 def _description(run: Run) -> Text:
-    return Text(f"{run.cluster.name}, {run.stack.name}, {layout_text(run.layout(run.stages[0]))}", style="dim")
+    words = [run.cluster.name, run.stack.name, *layout_words(run.layout(run.stages[0]), DEGREES)]
+    return Text(", ".join(words), style="dim")
 
 
-def layout_text(layout: Layout) -> str:
-    """A layout in words, without what is 1 or not used: `bf16, tensor parallel 8, micro-batch 1, zero1`."""
-    degrees = {
-        "tensor parallel": layout.tensor_parallel,
-        "pipeline parallel": layout.pipeline_parallel,
-        "virtual pipeline": layout.virtual_pipeline,
-        "context parallel": layout.context_parallel,
-        "copies of the shards": layout.data_parallel_replicas,
-    }
-    words = [layout.precision, *(f"{name} {degree}" for name, degree in degrees.items() if degree > 1)]
+def layout_words(layout: Layout, degrees: Mapping[str, str]) -> list[str]:
+    """A layout without what is 1 or off, its degrees by these names: bf16, tensor parallel 8, micro-batch 1, zero1."""
+    named = {name: int(getattr(layout, degree)) for degree, name in degrees.items()}
+    words = [layout.precision, *(f"{name} {ranks}" for name, ranks in named.items() if ranks > 1)]
     words += [layout.pipeline_schedule] if layout.pipeline_schedule != "1f1b" else []
-    words += [f"micro-batch {layout.micro_batch_size}", layout.sharding]
+    words += [f"micro-batch {int(layout.micro_batch_size)}"]
+    words += [layout.sharding] if layout.sharding != "none" else []
     words += ["sequence parallel"] if layout.sequence_parallel and layout.tensor_parallel > 1 else []
     if layout.recompute != "none":
-        layers = "" if layout.recompute_layers is None else f" of {layout.recompute_layers} layers a stage"
+        layers = "" if layout.recompute_layers is None else f" of {int(layout.recompute_layers)} layers a stage"
         words.append(f"{layout.recompute} recompute{layers}")
-    return ", ".join(words)
+    return words
 
 
 def _stage_table(prediction: Prediction) -> RenderableType:

@@ -45,6 +45,11 @@ class Layout(Spec):
     sequence_length: Numeric = count()
 
     @property
+    def sixteen_bit_precision(self) -> str:
+        """Of the products that do not run in 8 bits."""
+        return "bf16" if self.precision == "fp8" else self.precision
+
+    @property
     def gpus(self) -> Numeric:
         """All GPUs of the run: the product of the degrees."""
         return self.tensor_parallel * self.pipeline_parallel * self.context_parallel * self.data_parallel

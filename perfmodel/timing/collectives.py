@@ -49,16 +49,17 @@ def placement(group: ProcessGroup, cluster: Cluster) -> Placement:
     return Placement(ranks_per_node=per_node, nodes=nodes, crosses_nodes=np.asarray(nodes > 1), network_bytes_per_s=share)
 
 
-def collective_time_s(call: Collective, where: Placement, *, cluster: Cluster) -> Numeric:
-    """Time [s] of one call on its own by a group that lies `where`; 0 for a group of one.
+def collective_time_s(call: Collective, *, cluster: Cluster, where: Placement | None = None) -> Numeric:
+    """Time [s] of one call on its own; 0 for a group of one. Pass `where` if the placement of its group is known.
 
     >>> from perfmodel.exchange.presets import cluster_preset
     >>> from perfmodel.spec.layout import ProcessGroup
     >>> cluster, group = cluster_preset("dgx-h100"), ProcessGroup(name="tensor_parallel", ranks=8, stride=1)
     >>> call = Collective(name="gather", kind="all_gather", payload_bytes=50e6, group=group)
-    >>> round(float(collective_time_s(call, placement(group, cluster), cluster=cluster)) * 1e6)  # us
+    >>> round(float(collective_time_s(call, cluster=cluster)) * 1e6)  # us
     166
     """
+    where = placement(call.group, cluster) if where is None else where
     alone = np.asarray(call.group.ranks) > 1
     if not _any(where.crosses_nodes):
         return np.where(alone, node_collective_time_s(call, cluster=cluster), 0.0)

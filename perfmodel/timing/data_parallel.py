@@ -23,7 +23,7 @@ from perfmodel.count.data_parallel import (
     PARAMETER_GATHER,
     REPLICA_REDUCTION,
     Buckets,
-    every_micro_batch,
+    windows,
 )
 from perfmodel.count.iteration import Iteration
 from perfmodel.count.operators import Collective
@@ -60,7 +60,7 @@ class DataParallel:
 
     def _beside(self, calls: Sequence[Collective], window_s: Numeric) -> Breakdown:
         """What the collectives that share one window leave exposed, every time that they run."""
-        times = self._times(calls[0])
+        times = windows(calls[0].name, self.layout)
         per_pass = [replace(call, repeats=call.repeats / times) for call in calls]
         all_s: Numeric = 0.0
         for call in per_pass:
@@ -86,13 +86,8 @@ class DataParallel:
     def _gathers(self) -> bool:
         return self.layout.sharding in GATHERED
 
-    def _times(self, call: Collective) -> Numeric:
-        """How often an iteration has such a window for `call`."""
-        once = self.layout.sharding in ("none", "zero1") or (self.layout.sharding == "zero2" and call.name == PARAMETER_GATHER)
-        return 1 if once else every_micro_batch(self.layout)
-
     def _alone_s(self, call: Collective) -> Numeric:
-        return collective_time_s(call, placement(call.group, self.cluster), cluster=self.cluster)
+        return collective_time_s(call, cluster=self.cluster)
 
 
 def _last_share(bucket: Buckets, alone_s: Numeric, window_s: Numeric) -> Numeric:

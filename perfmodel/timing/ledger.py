@@ -44,8 +44,7 @@ def ledger(work: Iteration, *, gpus: Numeric, cluster: Cluster, stack: SoftwareS
             continue
         if isinstance(operator, Collective):
             if operator.group.ranks > 1:
-                where = placement(operator.group, slow)
-                seconds = collective_time_s(operator, where, cluster=slow)
+                seconds = collective_time_s(operator, cluster=slow)
                 yield Entry(operator=operator, repeats=repeats, seconds=seconds, confidence=_of_collective(operator, slow))
             continue
         seconds = kernel_time_s(operator, cluster=slow, stack=stack)

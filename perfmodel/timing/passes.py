@@ -58,7 +58,9 @@ class Direction:
         )
         self.plain = timed_pass(getattr(work.plain_layer, direction), cluster, stack) if np.any(work.plain_layers) else None
         messages = getattr(work.boundary, direction) if np.any(work.boundaries) else ()
-        self.message_s = sum((_alone_s(op, cluster) for op in messages if isinstance(op, Collective)), 0.0)
+        self.message_s = sum(
+            (op.repeats * collective_time_s(op, cluster=cluster) for op in messages if isinstance(op, Collective)), 0.0
+        )
 
     @cached_property
     def first(self) -> Pass:
@@ -72,9 +74,8 @@ class Direction:
 
     def whole(self) -> Pass:
         """Through all stages: both ends, and what lies between; each waits for its own CPU."""
-        several = np.minimum(self.work.stages.last.position, 1)  # 0 where the last stage is the first
         layers, plain = self.work.between
-        return self.first + self.last * several + self._over(layers, plain, 0, 0)
+        return self.first + self.last * self.work.several + self._over(layers, plain, 0, 0)
 
     def stage(self, stage: PipelineStage) -> Pass:
         """Through one of them."""
@@ -144,7 +145,7 @@ def _beside(
     """Exposed time of one collective, and what it takes from the product beside it."""
     if stack.hide_all:
         return 0.0, 0.0
-    alone_s = call.repeats * collective_time_s(call, where, cluster=cluster)
+    alone_s = call.repeats * collective_time_s(call, cluster=cluster, where=where)
     if not _may_hide(call, stack):
         return alone_s, 0.0
     chunks_hidden = 1.0 - 1.0 / call.group.ranks if call.pipelined else 1.0
@@ -166,7 +167,3 @@ def sm_fraction(where: Placement, stack: SoftwareStack) -> Numeric:
     """The share of the SMs that a collective takes while it runs: for the links of a node, where it crosses any of them."""
     alone_in_its_node = where.crosses_nodes & (np.asarray(where.ranks_per_node) == 1)
     return np.where(alone_in_its_node, stack.network_sm_fraction, stack.node_link_sm_fraction)
-
-
-def _alone_s(call: Collective, cluster: Cluster) -> Numeric:
-    return call.repeats * collective_time_s(call, placement(call.group, cluster), cluster=cluster)

@@ -58,6 +58,13 @@ class StageSeconds:
             weight_s=self.weight_s + other.weight_s,
         )
 
+    def __sub__(self, other: StageSeconds) -> StageSeconds:
+        return StageSeconds(
+            forward_s=self.forward_s - other.forward_s,
+            backward_s=self.backward_s - other.backward_s,
+            weight_s=self.weight_s - other.weight_s,
+        )
+
     def __mul__(self, times: Numeric) -> StageSeconds:
         return StageSeconds(
             forward_s=self.forward_s * times, backward_s=self.backward_s * times, weight_s=self.weight_s * times
@@ -120,14 +127,14 @@ def _longest_path_s(times: StageTimes, layout: Layout, messages: Messages) -> Nu
     several = np.where(stages > 2, 1, 0)
     first, last, whole = times.first, times.last, times.whole
     middle = times.middle * several + first * (1 - several)
-    between = (whole + (first + last) * -1.0) * (several / np.maximum(stages - 2, 1)) + first * (1 - several)
+    between = (whole - first - last) * (several / np.maximum(stages - 2, 1)) + first * (1 - several)
     times = replace(times, middle=middle)
     fill_s = _through_s(times, "forward_s", layout, messages), _through_s(times, "backward_s", layout, messages)
     places = (
         (first, first * 0.0, 0),
         (middle, first * several, several),
-        (between, (whole + (last + between) * -1.0) * several, several * (stages - 2)),
-        (last, whole + last * -1.0, stages - 1),
+        (between, (whole - last - between) * several, several * (stages - 2)),
+        (last, whole - last, stages - 1),
     )
     paths = [
         _path_s(_Place(stage=stage, before=before, position=at), times, layout, messages, fill_s)
@@ -159,7 +166,7 @@ def _path_s(place: _Place, times: StageTimes, layout: Layout, messages: Messages
     stage, before, batches = place.stage, place.before, layout.micro_batches
     virtual, message_s = np.asarray(layout.virtual_pipeline), messages.seconds
     after_it = np.asarray(layout.pipeline_parallel) - 1 - place.position
-    after = times.whole + (before + stage) * -1.0
+    after = times.whole - before - stage
     waiting_s = message_s if messages.waits else 0.0
     forward_s = stage.forward_s + waiting_s * np.where(after_it > 0, 1, 0)
     backward_s = stage.backward_s + waiting_s * np.where(np.asarray(place.position) > 0, 1, 0)

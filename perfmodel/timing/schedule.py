@@ -24,7 +24,7 @@ from perfmodel.spec.hardware import Cluster
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.stack import SoftwareStack
 from perfmodel.timing.breakdown import Breakdown, slower
-from perfmodel.timing.collectives import collective_time_s, placement
+from perfmodel.timing.collectives import collective_time_s
 from perfmodel.timing.data_parallel import DataParallel
 from perfmodel.timing.kernels import kernel_time_s, slowest_compute_scale
 from perfmodel.timing.passes import Direction, Pass
@@ -108,7 +108,7 @@ def _optimizer(work: Iteration, cluster: Cluster, stack: SoftwareStack) -> Break
         if operator.name in DATA_PARALLEL:
             continue
         if isinstance(operator, Collective):
-            alone_s = collective_time_s(operator, placement(operator.group, cluster), cluster=cluster)
+            alone_s = collective_time_s(operator, cluster=cluster)
             seconds = seconds + (0.0 if stack.hide_all else alone_s)
         else:
             seconds = seconds + operator.repeats * kernel_time_s(operator, cluster=cluster, stack=stack)

@@ -40,7 +40,7 @@ def call(kind: str, payload_bytes: Numeric, ranks: Numeric, stride: Numeric = 1)
 
 def alone_s(one: Collective, cluster: Cluster) -> Numeric:
     """The time of a call by a group where it lies."""
-    return collective_time_s(one, placement(one.group, cluster), cluster=cluster)
+    return collective_time_s(one, cluster=cluster)
 
 
 def with_node(kind: str, **changes: Any) -> Cluster:

@@ -20,7 +20,7 @@ from perfmodel.spec.hardware import Cluster
 from perfmodel.spec.layout import SHARDINGS, Layout
 from perfmodel.spec.stack import SoftwareStack
 from perfmodel.timing.breakdown import PARTS, Breakdown
-from perfmodel.timing.collectives import collective_time_s, placement
+from perfmodel.timing.collectives import collective_time_s
 from perfmodel.timing.data_parallel import DataParallel, _buckets_behind, _last_share
 from tests.layouts import RAMP_STAGE
 
@@ -59,7 +59,7 @@ def exposed_s(layout: Layout, stack: SoftwareStack = STACK, **passes: Any) -> fl
 
 def alone_s(call: Collective) -> float:
     """One call on its own."""
-    return float(collective_time_s(call, placement(call.group, CLUSTER), cluster=CLUSTER))
+    return float(collective_time_s(call, cluster=CLUSTER))
 
 
 def predicted(stack: SoftwareStack = STACK, **changes: Any) -> Breakdown:
