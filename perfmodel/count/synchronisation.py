@@ -38,8 +38,8 @@ def _steps(
 ) -> tuple[Operator, ...]:
     """Scale, norm, Adam, zero; the norm is one number over all GPUs, and sequence-parallel norms add up their gradients.
 
-    Copies of tied embeddings on both ends of a pipeline add up theirs. Ignored: the gradients of row-parallel biases, which
-    are added up with those of the norms (2 * h numbers a layer).
+    Row-parallel biases, two a layer, were added to those tokens alone too: their gradients travel with those of the norms.
+    Copies of tied embeddings on both ends of a pipeline add up theirs.
     """
     owned = shard.total / shards(layout, "optimizer")
     gradient_bytes = shard.total / shards(layout, "gradients") * stack.gradient_bytes
@@ -56,7 +56,8 @@ def _steps(
         MemoryBound(name="optimizer.zero_gradients", phase=OPTIMIZER, moved_bytes=gradient_bytes),
     ]
     if layout.sequence_parallel:
-        steps.append(_all_reduce("norm_gradients", shard.norms * stack.gradient_bytes, tensor_parallel_group(layout)))
+        numbers = shard.norms + 2 * model.hidden_size * layers if model.biases else shard.norms
+        steps.append(_all_reduce("norm_gradients", numbers * stack.gradient_bytes, tensor_parallel_group(layout)))
     if layout.precision == "fp8":
         cast = eight_bit_parameters(shard, stack.fp8_products) * 4  # reads 2 bytes, writes an 8-bit copy and its transpose
         again = windows(PARAMETER_GATHER, layout)  # what is gathered anew is cast anew

@@ -228,6 +228,15 @@ def test_ranks_add_up_the_gradients_of_norms_that_saw_other_tokens(*, sequence_p
     assert [(op.kind, op.payload_bytes, op.group.ranks) for op in found] == expected
 
 
+@BOTH
+def test_the_gradients_of_row_parallel_biases_travel_with_those_of_norms(*, sequence_parallel: bool) -> None:
+    """They were added to 1/t of the tokens too: two of h numbers a layer, beside (2 L + 1) * 2 h of the norms."""
+    layout = replace(LAYOUT, sequence_parallel=sequence_parallel)
+    operators = synchronisation_operators(replace(NEMOTRON, biases=True), layout, FUSED)
+    found = [op.payload_bytes for op in collectives(operators) if "norm_grad" in op.name]
+    assert found == ([((2 * 32 + 1) * 2 + 2 * 32) * 6144 * 2] if sequence_parallel else [])
+
+
 def test_one_gradient_norm_is_agreed_on_by_all_gpus() -> None:
     """Clipping needs one number of 4 bytes from every GPU."""
     norm = synchronisation(LAYOUT)["optimizer.gradient_norm.all_reduce"]
