@@ -14,6 +14,7 @@ import yaml
 
 from perfmodel.errors import InputError, shown
 
+FILE_SUFFIXES: Final = (".yaml", ".yml", ".toml", ".json")
 LARGEST_BYTES: Final = 1_000_000
 TOO_DEEP: Final = "nested too deeply to be read"
 DEEPEST: Final = 500

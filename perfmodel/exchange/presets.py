@@ -1,7 +1,8 @@
 """Where the shipped specs are, and how a name, a mapping that extends one, or a file becomes a full mapping.
 
 A preset is a YAML file in perfmodel/data/<kind>/ with a `sources` table: the path of a key, or the start of one, to where
-its numbers come from. A mapping may say `extends: NAME` and give only what differs.
+its numbers come from. A file anywhere else may stand in its place, by its path. A mapping may say `extends: NAME` and give only
+what differs.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any, Final, TypeVar
 
 from perfmodel.errors import InputError, PerfmodelError, did_you_mean, shown
 from perfmodel.exchange.building import build
-from perfmodel.exchange.documents import read_mapping
+from perfmodel.exchange.documents import FILE_SUFFIXES, read_mapping
 from perfmodel.exchange.huggingface import read_model_config
 from perfmodel.spec.fields import Part, rule_of
 from perfmodel.spec.hardware import Cluster, Gpu
@@ -139,21 +140,31 @@ def expand(spec: type, mapping: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
-def _expand_part(rule: Part, value: Any) -> Any:
-    if isinstance(value, str) and rule.preset == "models" and Path(value).suffix.lower() == ".json":
-        return read_model_config(Path(value))
+def _expand_part(rule: Part, value: Any, below: tuple[str, ...] = ()) -> Any:
+    """What stands for one part; `below` are the files that extend it."""
     if isinstance(value, str) and rule.preset:
-        value, _ = read_preset(rule.preset, value)
+        if value in below:
+            raise InputError(f"{shown(value)} extends itself")
+        below = (*below, value)
+        value = _read_part(rule.preset, value)
     if not isinstance(value, Mapping):
         return value
     value = {key: entry for key, entry in value.items() if key != "sources"}
     if rule.preset and "extends" in value:
         parent = value.pop("extends")
-        base = _expand_part(rule, parent if isinstance(parent, str) else shown(parent))
+        base = _expand_part(rule, parent if isinstance(parent, str) else shown(parent), below)
         return expand(rule.spec, merged(base, value))
     if rule.spec is Cluster:
         value = merged(_cluster_priors(), value)
     return expand(rule.spec, value)
+
+
+def _read_part(kind: str, name: str) -> dict[str, Any]:
+    """The mapping of a preset, or of the file at a path; a model's .json is Hugging Face's."""
+    suffix = Path(name).suffix.lower()
+    if kind == "models" and suffix == ".json":
+        return read_model_config(Path(name))
+    return read_mapping(Path(name)) if suffix in FILE_SUFFIXES else read_preset(kind, name)[0]
 
 
 def _cluster_priors() -> dict[str, Any]:

@@ -14,7 +14,7 @@ import numpy as np
 
 from perfmodel.errors import InputError, PerfmodelError, did_you_mean, shown
 from perfmodel.exchange.building import build, leaves
-from perfmodel.exchange.documents import parse_text, read_mapping
+from perfmodel.exchange.documents import FILE_SUFFIXES, parse_text, read_mapping
 from perfmodel.exchange.presets import expand, preset_names, read_preset
 from perfmodel.spec.run import Run
 
@@ -22,7 +22,6 @@ STATED_SETTINGS: Final = ("precision", "sequence_parallel", "sharding", "recompu
 STACK_SETTINGS: Final = ("sequence_parallel", "sharding")  # a run that does not give them takes those of its stack
 HARMLESS: Final = ("name", "published")  # what may change and leave a run the one that was published
 MOST_CANDIDATES: Final = 64
-FILE_SUFFIXES: Final = (".yaml", ".yml", ".toml", ".json")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
