@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from perfmodel.count.data_parallel import buckets
 from perfmodel.count.iteration import Iteration, iteration
 from perfmodel.count.memory import memory_bytes
 from perfmodel.count.operators import (
@@ -19,6 +20,7 @@ from perfmodel.count.operators import (
     FORWARD,
     OPTIMIZER,
     RECOMPUTE,
+    WEIGHT_GRADIENT,
     Collective,
     FusedAttention,
     Matmul,
@@ -201,3 +203,15 @@ def test_weights_are_cast_where_products_take_8_bits(chosen: str) -> None:
     assert moved_bytes(work.synchronisation, ".quantise_weights", OPTIMIZER) == 4 * weights
     held = memory_bytes(MODEL, layout, stack, work).parameters_bytes
     assert held == count.total * stack.parameter_bytes + 2 * weights
+
+
+def test_the_reference_stack_is_what_the_torch_model_runs() -> None:
+    """Nothing is fused but attention, every product leaves its addition to another kernel, one call reduces all gradients."""
+    stack = stack_preset("reference")
+    work = iteration(MODEL, LAYOUT, stack)
+    count = shard_parameter_count(MODEL, tensor_parallel=RANKS)
+    added = moved_bytes(work.layer.backward, ".accumulate", WEIGHT_GRADIENT)
+    assert added == 10 * (count.attention + count.mlp) / MODEL.layers
+    assert any(isinstance(op, FusedAttention) for op in work.layer.forward)
+    assert buckets(MODEL, replace(LAYOUT, data_parallel=1), stack).count == buckets(MODEL, LAYOUT, stack).count == 1
+    assert (stack.tensor_parallel_overlap, stack.data_parallel_overlap, stack.pipeline_overlap) == ("none", False, False)
