@@ -1,6 +1,6 @@
 """The forward operators of attention between its two linears: fused or not, on one rank or over a context-parallel group.
 
-Symbols: s sequence_length, c context_parallel, T = b*s/c tokens on a rank, e bytes of an activation (2).
+Symbols: s sequence_length, c context_parallel, T = b*s/c tokens on a rank, e bytes of an activation (2, in fp32 4).
 
 Under context parallelism a rank holds the queries of s/c tokens: one piece from either end of the sequence, so that causal
 masks leave all ranks the same work (Llama 3, arXiv:2407.21783, section 3.3.2). Its queries meet their own keys under a mask,
@@ -17,7 +17,6 @@ import numpy as np
 
 from perfmodel.count.blocks import Block, local
 from perfmodel.count.operators import (
-    ACTIVATION_BYTES,
     DATA_GRADIENT,
     FORWARD,
     Collective,
@@ -35,7 +34,7 @@ STATISTICS_BYTES = 4  # one fp32 log-sum a query and head
 
 def attention(model: TransformerModel, layout: Layout, stack: SoftwareStack, *, query: Numeric, kv: Numeric) -> Block:
     """Scores, softmax and weighted sum of the heads of one rank, `query` and `kv` columns of them."""
-    kept = ACTIVATION_BYTES * layout.tokens_per_micro_batch * (query + 2 * kv)
+    kept = layout.activation_bytes * layout.tokens_per_micro_batch * (query + 2 * kv)
     if not stack.fused_attention:
         return _unfused(model, layout, stack, heads=query / model.head_size, kept=kept)
     core = _fused(model, layout, stack, query=query, kv=kv, kept=kept)
@@ -50,7 +49,7 @@ def _fused(
     model: TransformerModel, layout: Layout, stack: SoftwareStack, *, query: Numeric, kv: Numeric, kept: Numeric
 ) -> Block:
     tokens, heads = layout.tokens_per_micro_batch, query / model.head_size
-    output = ACTIVATION_BYTES * tokens * query if layout.precision == "fp8" else 0  # else it is the projection's input
+    output = layout.activation_bytes * tokens * query if layout.precision == "fp8" else 0  # else it is the projection's input
     piece = layout.sequence_length / layout.context_parallel
     own = FusedAttention(
         name="layer.attention.core",
@@ -60,7 +59,7 @@ def _fused(
         head_size=model.head_size,
         query_length=piece,
         key_length=piece,
-        precision=layout.sixteen_bit_precision,
+        precision=layout.wide_precision,
         saved_bytes=kept + STATISTICS_BYTES * tokens * heads + output,
     )
     if _is_one(layout.context_parallel):
@@ -85,16 +84,17 @@ def _join(layout: Layout, own: FusedAttention) -> MemoryBound:
     """Adding up what the kernels found: every kernel's output is rescaled, into fp32, and added to the sum of all.
 
     Counted for Transformer Engine's ring: of the c kernels one gives all queries, the others half or all of them, three
-    quarters on average. Forwards an output is read, written in fp32, read and added to the sum (2 + 4 + 4 + 2 + 2 bytes);
-    backwards the gradient of the queries is added up (6 bytes), and outputs and their gradients are cut out and copied (8).
+    quarters on average. Forwards an output is read, written in fp32, read and added to the sum (e + 4 + 4 + e + e bytes);
+    backwards the gradient of the queries is added up (3*e bytes), and outputs and their gradients are cut out and copied (4*e).
     """
     ranks = np.asarray(layout.context_parallel)
     kernels = np.where(ranks > 1, 1.0 + 0.75 * (ranks - 1), 0.0)
     numbers = own.sequences * own.query_length * own.heads * own.head_size * kernels
+    size = layout.activation_bytes
     return MemoryBound(
         name="layer.attention.join",
-        moved_bytes=14.0 * numbers,
-        backward_bytes=14.0 * numbers,
+        moved_bytes=(8.0 + 3.0 * size) * numbers,
+        backward_bytes=7.0 * size * numbers,
         kernels=np.where(ranks > 1, 3 * ranks, 0),
         backward_kernels=np.where(ranks > 1, 3 * ranks, 0),
     )
@@ -102,7 +102,7 @@ def _join(layout: Layout, own: FusedAttention) -> MemoryBound:
 
 def _exchange(layout: Layout, stack: SoftwareStack, kv: Numeric) -> Block:
     """Keys and values forwards; backwards both again, and their gradients the other way."""
-    both = 2 * ACTIVATION_BYTES * layout.tokens_per_micro_batch * kv
+    both = 2 * layout.activation_bytes * layout.tokens_per_micro_batch * kv
     ring = stack.context_parallel_exchange == "ring"
     group = context_parallel_group(layout)
     forward = Collective(
@@ -124,11 +124,13 @@ def _exchange(layout: Layout, stack: SoftwareStack, kv: Numeric) -> Block:
 
 
 def _unfused(model: TransformerModel, layout: Layout, stack: SoftwareStack, *, heads: Numeric, kept: Numeric) -> Block:
-    """arXiv:2205.05198, section 4.1: 2 bytes of softmax, and with dropout 1 of mask and 2 of output, a score.
+    """arXiv:2205.05198, section 4.1: e bytes of softmax, and with dropout 1 of mask and e of output, a score.
 
     Eager, scale 4 bytes, mask 4, softmax into fp32 6, cast back 6; backwards cast 6, softmax 10, mask 4, scale 4. Both the
-    fp32 probabilities and their 16-bit copy are kept.
+    fp32 probabilities and their 16-bit copy are kept. In fp32 there is nothing to cast: scale 8, mask 8, softmax 8; backwards
+    softmax 12, mask 8, scale 8.
     """
+    size = layout.activation_bytes
     sequence = layout.sequence_length
     batch = layout.micro_batch_size * heads
     scores = batch * sequence * sequence
@@ -139,20 +141,24 @@ def _unfused(model: TransformerModel, layout: Layout, stack: SoftwareStack, *, h
         inner=model.head_size,
         batch=batch,
         has_weight=False,
-        precision=layout.sixteen_bit_precision,
+        precision=layout.wide_precision,
         saved_bytes=kept,
     )
-    fused = stack.fused_softmax
+    if stack.fused_softmax:
+        moved, back, kernels, saved = 2 * size, 3 * size, 1, size
+    else:
+        moved, back, kernels, saved = (24, 28, 3, 4) if layout.precision == "fp32" else (20, 24, 4, 6)
     softmax = MemoryBound(
         name="layer.attention.softmax",
-        moved_bytes=(4 if fused else 20) * scores,
-        backward_bytes=(6 if fused else 24) * scores,
-        kernels=1 if fused else 4,
-        backward_kernels=1 if fused else 4,
-        saved_bytes=(2 if fused else 6) * scores,
+        moved_bytes=moved * scores,
+        backward_bytes=back * scores,
+        kernels=kernels,
+        backward_kernels=kernels,
+        saved_bytes=saved * scores,
     )
+    drops = (2 * size + 1) * scores
     dropout = MemoryBound(
-        name="layer.attention.dropout", moved_bytes=5 * scores, backward_bytes=5 * scores, saved_bytes=3 * scores
+        name="layer.attention.dropout", moved_bytes=drops, backward_bytes=drops, saved_bytes=(1 + size) * scores
     )
     context = replace(product, name="layer.attention.context", columns=model.head_size, inner=sequence, saved_bytes=0.0)
     block = local(product) + local(softmax)

@@ -30,6 +30,7 @@ from perfmodel.count.parameters import (
     stage_parameter_count,
 )
 from perfmodel.count.pipeline import PipelineStage, pipeline_stages
+from perfmodel.count.storage import state_bytes
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.layout import GATHERED, Layout, data_parallel_group, replica_group, shard_group
 from perfmodel.spec.model import TransformerModel
@@ -96,10 +97,11 @@ def windows(name: str, layout: Layout) -> Numeric:
 
 def gathered_bytes(held: ParameterCount, layout: Layout, stack: SoftwareStack) -> Numeric:
     """Size of parameters on the wire: a byte each for those that travel as 8-bit copies."""
+    each = state_bytes(layout, stack).parameter
     if layout.precision != "fp8" or not stack.fp8_parameter_gather:
-        return held.total * stack.parameter_bytes
+        return held.total * each
     eight_bit = eight_bit_parameters(held, stack.fp8_products)
-    return (held.total - eight_bit) * stack.parameter_bytes + eight_bit
+    return (held.total - eight_bit) * each + eight_bit
 
 
 def data_parallel_operators(model: TransformerModel, layout: Layout, stack: SoftwareStack) -> tuple[Collective, ...]:
@@ -119,7 +121,7 @@ def data_parallel_operators(model: TransformerModel, layout: Layout, stack: Soft
         gather,
         name=GRADIENT_REDUCTION,
         kind="all_reduce" if layout.sharding == "none" or whole else "reduce_scatter",
-        payload_bytes=held.total * stack.reduced_gradient_bytes / number,
+        payload_bytes=held.total * state_bytes(layout, stack).reduced_gradient / number,
         repeats=number * windows(GRADIENT_REDUCTION, layout),
     )
     if layout.sharding == "none":

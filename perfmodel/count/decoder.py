@@ -12,8 +12,9 @@ from typing import Final, NamedTuple
 from perfmodel.count.attention import attention
 from perfmodel.count.blocks import Block, local
 from perfmodel.count.linears import LinearOperators
-from perfmodel.count.operators import ACTIVATION_BYTES, DATA_GRADIENT, Collective, MemoryBound, gradients
+from perfmodel.count.operators import DATA_GRADIENT, Collective, MemoryBound, gradients
 from perfmodel.count.parameters import into_mlp_size, kv_size_per_shard
+from perfmodel.count.storage import logit_bytes
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.layout import pipeline_parallel_group
 
@@ -81,43 +82,66 @@ class DecoderOperators(LinearOperators):
         """
         stream = self.hidden_bytes / self.token_shards
         if self.stack.norm_kernels == "eager_fp32" and self.model.norm == "rmsnorm":
-            return self._norm_in_fp32(name, stream / ACTIVATION_BYTES)
+            return self._norm_in_fp32(name, stream / self.activation_bytes)
         kept = 3 * stream if self.stack.norm_kernels == "eager" and self.model.norm == "rmsnorm" else stream
-        return local(MemoryBound(name=name, family="norm", moved_bytes=2 * stream, backward_bytes=3 * stream, saved_bytes=kept))
+        return local(
+            MemoryBound(
+                name=name,
+                family="norm",
+                kernel=self.model.norm,
+                precision=self.precision,
+                moved_bytes=2 * stream,
+                backward_bytes=3 * stream,
+                saved_bytes=kept,
+            )
+        )
 
     def _norm_in_fp32(self, name: str, numbers: Numeric) -> Block:
         """A chain of elementwise kernels on a copy in fp32: 36 bytes a number forwards, 84 backwards, 10 kept.
 
         To fp32 6, square 8, mean 4, scale 8, cast 6, weight 4; backwards the weight's gradient 8, weight 4, to fp32 6, scale 8,
         the gradient of the scale 16, of the square 24, their sum 12, cast 6. Kept are the copy, what is scaled, and that in 16
-        bits.
+        bits. In fp32 there is nothing to cast and no copy: 28, 84 (the weight's gradient 16, weight 8) and 8.
         """
+        casts = self.precision != "fp32"
         return local(
             MemoryBound(
                 name=name,
-                moved_bytes=36 * numbers,
+                moved_bytes=(36 if casts else 28) * numbers,
                 backward_bytes=84 * numbers,
-                kernels=6,
-                backward_kernels=12,
-                saved_bytes=10 * numbers,
+                kernels=6 if casts else 4,
+                backward_kernels=12 if casts else 10,
+                saved_bytes=(10 if casts else 8) * numbers,
             )
         )
 
     def residual(self, name: str) -> Block:
         """Adds the branch to the stream (with dropout: writes and keeps a one-byte mask); backwards adds two gradients."""
         stream = self.hidden_bytes / self.token_shards
-        mask = stream / ACTIVATION_BYTES if self.model.dropout else 0.0 * stream
-        return local(MemoryBound(name=name, moved_bytes=3 * stream + mask, backward_bytes=3 * stream + mask, saved_bytes=mask))
+        mask = stream / self.activation_bytes if self.model.dropout else 0.0 * stream
+        moved = 3 * stream + mask
+        return local(
+            MemoryBound(
+                name=name,
+                kernel="residual",
+                precision=self.precision,
+                moved_bytes=moved,
+                backward_bytes=moved,
+                saved_bytes=mask,
+            )
+        )
 
     def rotary(self, width: Numeric) -> Block:
         """Rotates queries and keys: one pass fused; eager, 11 passes of slice, negate, join, two products and a sum."""
         if self.model.position != "rotary":
             return Block(forward=(), backward=())
         passes, kernels = (2, 2) if self.stack.fused_rotary else (11, 12)
-        moved = passes * ACTIVATION_BYTES * self.tokens * width
+        moved = passes * self.activation_bytes * self.tokens * width
         return local(
             MemoryBound(
                 name="layer.attention.rotary",
+                kernel="rotary",
+                precision=self.precision,
                 moved_bytes=moved,
                 backward_bytes=moved,
                 kernels=kernels,
@@ -133,10 +157,12 @@ class DecoderOperators(LinearOperators):
         kind = self.model.activation
         fused = self.stack.fused_squared_relu if kind == "squared_relu" else self.stack.fused_activation
         traffic = (FUSED_ACTIVATION if fused else EAGER_ACTIVATION)[kind]
-        one = ACTIVATION_BYTES * self.tokens * ffn
+        one = self.activation_bytes * self.tokens * ffn
         return local(
             MemoryBound(
                 name="layer.mlp.activation",
+                kernel=kind,
+                precision=self.precision,
                 moved_bytes=traffic.forward_passes * one,
                 backward_bytes=traffic.backward_passes * one,
                 kernels=traffic.forward_kernels,
@@ -151,10 +177,12 @@ class DecoderOperators(LinearOperators):
         Backwards writes a dense gradient of the table and adds it to the accumulated one.
         """
         table = self.model.padded_vocab_size(self.tensor) * self.model.hidden_size / self.tensor
-        dense = table * (2 * ACTIVATION_BYTES + 2 * self.stack.gradient_bytes)
+        dense = table * (2 * self.activation_bytes + 2 * self.state.gradient)
         learned = 1 if self.model.position == "learned" else 0
         lookup = MemoryBound(
             name="embedding.lookup",
+            kernel="lookup",
+            precision=self.precision,
             moved_bytes=(4 + 2 * learned) * self.hidden_bytes,
             backward_bytes=3 * self.hidden_bytes + dense,
             kernels=3 + learned,
@@ -178,14 +206,16 @@ class DecoderOperators(LinearOperators):
         logits = self.tokens * (padded if self.stack.gathered_logits else columns)
         loss = MemoryBound(
             name="head.loss",
-            moved_bytes=self.stack.loss_forward_bytes * logits,
-            backward_bytes=self.stack.loss_backward_bytes * logits,
+            kernel="loss",
+            precision=self.precision,
+            moved_bytes=logit_bytes(self.stack.loss_forward_bytes, self.layout) * logits,
+            backward_bytes=logit_bytes(self.stack.loss_backward_bytes, self.layout) * logits,
             kernels=8,
             backward_kernels=4,
         )
         exchange = replace(self.collective("head.loss.all_reduce", "all_reduce", payload=4 * self.tokens), repeats=3)
         if self.stack.gathered_logits:
-            exchange = self.collective("head.loss.gather", "all_gather", payload=ACTIVATION_BYTES * logits)
+            exchange = self.collective("head.loss.gather", "all_gather", payload=self.activation_bytes * logits)
         return (
             self.norm("head.norm")
             + self.column_linear(

@@ -1,7 +1,7 @@
 """The linears of a decoder on one GPU of a tensor-parallel group, with their collectives and their casts to 8 bits.
 
-Symbols: T tokens of a micro-batch, h hidden_size, t tensor_parallel, e bytes of an activation (2). `S` below is the number
-of GPUs that share the tokens between linears (t with sequence parallelism, else 1).
+Symbols: T tokens of a micro-batch, h hidden_size, t tensor_parallel, e bytes of an activation (2, in fp32 4). `S`
+below is the number of GPUs that share the tokens between linears (t with sequence parallelism, else 1).
 
 A column-parallel linear splits its output columns and wants the whole input; a row-parallel one splits its inner size
 and leaves partial sums. With sequence parallelism the first gathers its input and the second scatters its output; without,
@@ -15,7 +15,6 @@ from dataclasses import replace
 
 from perfmodel.count.blocks import Block, local
 from perfmodel.count.operators import (
-    ACTIVATION_BYTES,
     DATA_GRADIENT,
     FORWARD,
     WEIGHT_GRADIENT,
@@ -25,6 +24,7 @@ from perfmodel.count.operators import (
     Operator,
     gradients,
 )
+from perfmodel.count.storage import state_bytes
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.layout import Layout, tensor_parallel_group
 from perfmodel.spec.model import TransformerModel
@@ -41,9 +41,11 @@ class LinearOperators:
         self.token_shards = layout.sequence_shards
         self.group = tensor_parallel_group(layout)
         self.eight_bit = layout.precision == "fp8"
-        self.sixteen_bit = layout.sixteen_bit_precision
+        self.precision = layout.wide_precision
+        self.state = state_bytes(layout, stack)
+        self.activation_bytes = layout.activation_bytes
         self.search_bytes = 2 if stack.fp8_scaling == "current" else 0  # a pass to find the largest number before each cast
-        self.hidden_bytes = ACTIVATION_BYTES * self.tokens * model.hidden_size
+        self.hidden_bytes = self.activation_bytes * self.tokens * model.hidden_size
 
     def projections(self, joined: Mapping[str, Numeric], apart: Mapping[str, Numeric], *, useful: Numeric = 1.0) -> Block:
         """Column-parallel linears of one input: one product, or where the stack has them apart one each.
@@ -82,7 +84,7 @@ class LinearOperators:
         and only theirs can be cut into chunks beside their gathers; the logits are not one of them.
         """
         eight_bit = self._in_eight_bits(name)
-        size = 1 if eight_bit else ACTIVATION_BYTES
+        size = 1 if eight_bit else self.activation_bytes
         hidden = self.model.hidden_size
         product = self._product(name, columns=columns, inner=hidden, useful=useful, eight_bit=eight_bit)
         product = replace(product, saved_bytes=size * self.tokens * hidden / self.token_shards)
@@ -111,7 +113,7 @@ class LinearOperators:
     def row_linear(self, name: str, *, inner: Numeric) -> Block:
         """Scatters (or all-reduces) the partial sums; backwards gathers the gradient that was scattered."""
         eight_bit = self._in_eight_bits(name)
-        size = 1 if eight_bit else ACTIVATION_BYTES
+        size = 1 if eight_bit else self.activation_bytes
         hidden = self.model.hidden_size
         product = self._product(name, columns=hidden, inner=inner, useful=1.0, eight_bit=eight_bit)
         product = replace(product, saved_bytes=size * self.tokens * inner)
@@ -146,7 +148,7 @@ class LinearOperators:
         return name.startswith(chosen)
 
     def _product(self, name: str, *, columns: Numeric, inner: Numeric, useful: Numeric, eight_bit: bool) -> Matmul:
-        precision = "fp8" if eight_bit else self.sixteen_bit
+        precision = "fp8" if eight_bit else self.precision
         return Matmul(
             name=name,
             rows=self.tokens,
@@ -154,7 +156,7 @@ class LinearOperators:
             inner=inner,
             useful=useful,
             precision=precision,
-            weight_gradient_bytes=self.stack.gradient_bytes,
+            weight_gradient_bytes=self.state.gradient,
             accumulates=self.stack.fused_gradient_accumulation,
         )
 
@@ -163,8 +165,14 @@ class LinearOperators:
         if not isinstance(weight, Matmul) or weight.accumulates:
             return (weight,)
         numbers = weight.rows * weight.columns
-        moved = numbers * (ACTIVATION_BYTES + 2 * self.stack.gradient_bytes)
-        add = MemoryBound(name=f"{weight.name}.accumulate", phase=WEIGHT_GRADIENT, moved_bytes=moved)
+        moved = numbers * (self.activation_bytes + 2 * self.state.gradient)
+        add = MemoryBound(
+            name=f"{weight.name}.accumulate",
+            phase=WEIGHT_GRADIENT,
+            moved_bytes=moved,
+            kernel="accumulate",
+            precision=self.precision,
+        )
         return weight, add
 
     def collective(

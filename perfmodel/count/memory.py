@@ -15,9 +15,10 @@ import numpy as np
 from perfmodel.count.blocks import SCORES, runs_again
 from perfmodel.count.data_parallel import layer_parameters, shards
 from perfmodel.count.iteration import Iteration
-from perfmodel.count.operators import ACTIVATION_BYTES, Matmul, saved_bytes
+from perfmodel.count.operators import Matmul, saved_bytes
 from perfmodel.count.parameters import ParameterCount, eight_bit_parameters, stage_parameter_count
 from perfmodel.count.pipeline import PipelineStage, in_flight
+from perfmodel.count.storage import logit_bytes, state_bytes
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.model import TransformerModel
@@ -67,7 +68,7 @@ def stage_memory_bytes(
     held = stage_parameter_count(model, stage, tensor_parallel=layout.tensor_parallel)
     logits = next(op for op in work.head.forward if isinstance(op, Matmul))
     ranks = layout.tensor_parallel if stack.gathered_logits else 1
-    loss = stage.head * stack.loss_peak_bytes * logits.rows * logits.columns * ranks
+    loss = stage.head * logit_bytes(stack.loss_peak_bytes, layout) * logits.rows * logits.columns * ranks
     head = stage.head * saved_bytes(work.head.forward)
     # the loss is over when the first layer runs again: only what that needs beyond it adds to the peak
     again = np.where(
@@ -83,7 +84,7 @@ def stage_memory_bytes(
     return MemoryBytes(
         parameters_bytes=parameters,
         gradients_bytes=gradients,
-        optimizer_bytes=held.total / shards(layout, "optimizer") * stack.optimizer_bytes,
+        optimizer_bytes=held.total / shards(layout, "optimizer") * state_bytes(layout, stack).optimizer,
         activations_bytes=activations,
         loss_bytes=loss,
         communication_bytes=groups * stack.communication_buffer_bytes,
@@ -99,17 +100,18 @@ def _weights_bytes(
 
     Whole at a time are two layers, and the matrices of the vocabulary, which do not belong to a layer.
     """
+    state = state_bytes(layout, stack)
     whole = LAYERS_GATHERED * layer_parameters(model, layout, stage) + held.embedding + held.positions + held.head
     is_gathered = np.asarray(shards(layout, "parameters")) > 1
     unreduced = np.where(np.asarray(shards(layout, "gradients")) > 1, whole, 0.0)
-    parameters: Numeric = held.total / shards(layout, "parameters") * stack.parameter_bytes
-    gathered = whole * stack.parameter_bytes
+    parameters: Numeric = held.total / shards(layout, "parameters") * state.parameter
+    gathered = whole * state.parameter
     if layout.precision == "fp8":  # 8-bit weights and their transposes
         gathered = gathered + 2 * LAYERS_GATHERED * layer_parameters(model, layout, stage)
     kept = 2 * eight_bit_parameters(held, stack.fp8_products) if layout.precision == "fp8" else 0.0
     parameters = parameters + np.where(is_gathered, gathered, kept)
-    gradients = held.total / shards(layout, "gradients") * stack.gradient_bytes
-    return parameters, gradients + unreduced * ACTIVATION_BYTES
+    gradients = held.total / shards(layout, "gradients") * state.gradient
+    return parameters, gradients + unreduced * layout.activation_bytes
 
 
 def stage_activation_bytes(
@@ -130,7 +132,7 @@ def rerun_layer_bytes(model: TransformerModel, layout: Layout, stack: SoftwareSt
     """What one layer forms again before its backward pass, and holds while that runs."""
     layer = saved_bytes(work.layer.forward)
     if layout.recompute == "full":
-        layer_input = ACTIVATION_BYTES * layout.tokens_per_micro_batch * model.hidden_size / layout.sequence_shards
+        layer_input = layout.activation_bytes * layout.tokens_per_micro_batch * model.hidden_size / layout.sequence_shards
         return np.maximum(layer - layer_input, 0)
     if layout.recompute == "selective" and stack.selective_recompute == "attention":
         return saved_bytes(op for op in work.layer.forward if op.name in SCORES) + 0.0 * layer

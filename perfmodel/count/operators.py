@@ -19,7 +19,6 @@ DATA_GRADIENT = "data_gradient"
 WEIGHT_GRADIENT = "weight_gradient"
 RECOMPUTE = "recompute"
 OPTIMIZER = "optimizer"
-ACTIVATION_BYTES = 2  # bf16 and fp16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +98,8 @@ class FusedAttention:
 class MemoryBound:
     """An operator whose time is the bytes it moves: `moved_bytes` forward, `backward_bytes` in its data gradient.
 
-    `family` is norm, elementwise, optimizer or cast: what its kernels are like, and so which coefficients time them.
+    `family` is norm, elementwise, optimizer or cast: what its kernels are like, and so which coefficients time them, unless
+    those of its very `kernel` (spec/coefficients.py, MEMORY_BOUND_KERNELS) are known, for numbers of its `precision` or of any.
     """
 
     name: str
@@ -110,6 +110,8 @@ class MemoryBound:
     kernels: Numeric = 1
     backward_kernels: Numeric = 1
     family: str = "elementwise"
+    kernel: str = ""
+    precision: str = ""
     saved_bytes: Numeric = 0.0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import reduce
 
 import numpy as np
@@ -10,6 +11,7 @@ from perfmodel.count.data_parallel import PARAMETER_GATHER, data_parallel_operat
 from perfmodel.count.operators import OPTIMIZER, Collective, MemoryBound, Operator
 from perfmodel.count.parameters import ParameterCount, eight_bit_parameters, most_parameters, stage_parameter_count
 from perfmodel.count.pipeline import pipeline_stages
+from perfmodel.count.storage import state_bytes
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.layout import (
     Layout,
@@ -42,22 +44,20 @@ def _steps(
     Copies of tied embeddings on both ends of a pipeline add up theirs.
     """
     owned = shard.total / shards(layout, "optimizer")
-    gradient_bytes = shard.total / shards(layout, "gradients") * stack.gradient_bytes
-    adam = owned * (4 + 2 * stack.optimizer_bytes + stack.parameter_bytes)  # reads a gradient, reads and writes the states
+    state = state_bytes(layout, stack)
+    gradient_bytes = shard.total / shards(layout, "gradients") * state.gradient
     vocabulary = model.padded_vocab_size(layout.tensor_parallel) * model.hidden_size / layout.tensor_parallel
     steps: list[Operator] = [
-        _all_reduce(
-            "embedding_gradients", vocabulary * stack.gradient_bytes, vocabulary_group(layout, tied=model.tied_embeddings)
-        ),
-        MemoryBound(name="optimizer.scale_gradients", phase=OPTIMIZER, moved_bytes=2 * gradient_bytes),
-        MemoryBound(name="optimizer.gradient_norm", phase=OPTIMIZER, moved_bytes=owned * stack.gradient_bytes, kernels=2),
+        _all_reduce("embedding_gradients", vocabulary * state.gradient, vocabulary_group(layout, tied=model.tied_embeddings)),
+        _step("scale_gradients", "scale", 2 * gradient_bytes),
+        _step("gradient_norm", "square_sum", owned * state.gradient, kernels=2),
         _all_reduce("gradient_norm", 4.0, world_group(layout)),
-        MemoryBound(name="optimizer.adam", phase=OPTIMIZER, family="optimizer", moved_bytes=adam, kernels=4),
-        MemoryBound(name="optimizer.zero_gradients", phase=OPTIMIZER, moved_bytes=gradient_bytes),
+        replace(_step("adam", "adam", owned * state.adam, kernels=4), family="optimizer", precision=layout.wide_precision),
+        _step("zero_gradients", "zero", gradient_bytes),
     ]
     if layout.sequence_parallel:
         numbers = shard.norms + 2 * model.hidden_size * layers if model.biases else shard.norms
-        steps.append(_all_reduce("norm_gradients", numbers * stack.gradient_bytes, tensor_parallel_group(layout)))
+        steps.append(_all_reduce("norm_gradients", numbers * state.gradient, tensor_parallel_group(layout)))
     if layout.precision == "fp8":
         cast = eight_bit_parameters(shard, stack.fp8_products) * 4  # reads 2 bytes, writes an 8-bit copy and its transpose
         again = windows(PARAMETER_GATHER, layout)  # what is gathered anew is cast anew
@@ -72,6 +72,10 @@ def _steps(
             )
         )
     return tuple(steps)
+
+
+def _step(what: str, kernel: str, moved_bytes: Numeric, kernels: int = 1) -> MemoryBound:
+    return MemoryBound(name=f"optimizer.{what}", phase=OPTIMIZER, kernel=kernel, moved_bytes=moved_bytes, kernels=kernels)
 
 
 def _all_reduce(what: str, payload_bytes: Numeric, group: ProcessGroup) -> Collective:

@@ -9,13 +9,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from perfmodel.errors import InputError
+from perfmodel.errors import InputError, did_you_mean
 from perfmodel.spec.fields import Numeric, Spec, choice, count, grid, number, numbers, part, spreads, text
 
 NORM_CLASSES = ("fused", "compiled", "eager")
 NORM_KERNELS = (*NORM_CLASSES, "eager_fp32")  # the last: a chain of elementwise kernels on a copy in fp32
 ATTENTION_LIBRARIES = ("fastest", "flash2", "triton")  # the one of the kernel profile, FlashAttention-2, Triton's of 2023
 MEMORY_BOUND_CLASSES = (*NORM_CLASSES, "elementwise", "optimizer")
+MEMORY_BOUND_KERNELS = (  # what a memory-bound operator computes, where a profile knows it more closely than by its class
+    *("gelu", "squared_relu", "swiglu", "geglu", "layernorm", "rmsnorm", "rotary", "residual", "lookup", "loss"),
+    *("accumulate", "scale", "square_sum", "adam", "zero"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
@@ -59,6 +63,8 @@ class MatmulCoefficients(Spec):
     cached_share: Numeric = number("ratio", maximum=1)  # h: of the left operand, that is found in the cache where it fits
     overlap_power: Numeric = number("ratio", minimum=1, maximum=50)  # p: 1 adds up computing and loading, infinity hides one
     weight_gradient_factor: Numeric = number("ratio", minimum=1)  # time factor of accumulating into fp32
+    data_gradient_factor: Numeric = number("ratio", above=0, default=1.0)  # of dX = dY W, against the forward X W^T
+    transposed_factor: Numeric = number("ratio", above=0, default=1.0)  # of dW = X^T dY, whatever it is added to
     evidence: Evidence = part(Evidence, default=Evidence())
     spread: Mapping[str, Numeric] = spreads()
 
@@ -106,12 +112,17 @@ def _check_head_sizes(table: Mapping[str, Numeric]) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class MemoryBoundCoefficients(Spec):
-    """A class of memory-bound kernels: t0 + bytes / (memory rate * e), forward and backward."""
+    """A class of memory-bound kernels: t0 + bytes / (memory rate * e), forward and backward.
+
+    `cached_speedup` is how much of its own rate a kernel gains whose bytes all fit the cache (timing/kernels.py).
+    """
 
     fixed_s: Numeric = number("s")
     efficiency: Numeric = number("ratio", above=0, maximum=1.2)
     backward_fixed_s: Numeric = number("s")
     backward_efficiency: Numeric = number("ratio", above=0, maximum=1.2)
+    cached_speedup: Numeric = number("ratio", default=0.0)
+    backward_cached_speedup: Numeric = number("ratio", default=0.0)
     evidence: Evidence = part(Evidence, default=Evidence())
     spread: Mapping[str, Numeric] = spreads()
 
@@ -120,13 +131,16 @@ class MemoryBoundCoefficients(Spec):
 class KernelProfile(Spec):
     """All that is known of a GPU's kernels; `matmul` maps a precision, `memory_bound` a class, to its coefficients.
 
-    Classes: fused, compiled and eager norms; elementwise chains; the optimizer; casts to 8 bits, where the GPU has them.
+    Classes: fused, compiled and eager norms; elementwise chains; the optimizer; casts to 8 bits, where the GPU has them. Beside
+    them a profile may know single kernels (MEMORY_BOUND_KERNELS), or those of one precision alone: gelu, gelu-fp32.
     """
 
     name: str = text()
     matmul: Mapping[str, MatmulCoefficients] = part(MatmulCoefficients, shape="table")
     attention_forward: AttentionCoefficients = part(AttentionCoefficients)
     attention_backward: AttentionCoefficients = part(AttentionCoefficients)
+    attention_forward_fp32: AttentionCoefficients | None = part(AttentionCoefficients, optional=True, default=None)
+    attention_backward_fp32: AttentionCoefficients | None = part(AttentionCoefficients, optional=True, default=None)
     memory_bound: Mapping[str, MemoryBoundCoefficients] = part(MemoryBoundCoefficients, shape="table")
 
     def __post_init__(self) -> None:
@@ -134,6 +148,10 @@ class KernelProfile(Spec):
         for name in (*MEMORY_BOUND_CLASSES, *(("cast",) if "fp8" in self.matmul else ())):
             if name not in self.memory_bound:
                 raise InputError("missing; every class of memory-bound kernels is needed", key=f"memory_bound.{name}")
+        known = (*MEMORY_BOUND_CLASSES, "cast", *MEMORY_BOUND_KERNELS)
+        for name in self.memory_bound:
+            if name.partition("-")[0] not in known:
+                raise InputError(f"no class of kernels; {did_you_mean(name, known)}", key=f"memory_bound.{name}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)

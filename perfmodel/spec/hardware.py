@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from perfmodel.errors import InputError, NotSupportedError, did_you_mean
 from perfmodel.spec.coefficients import (
+    AttentionCoefficients,
     AttentionLibrary,
     KernelProfile,
     MatmulCoefficients,
@@ -16,7 +17,9 @@ from perfmodel.spec.coefficients import (
 )
 from perfmodel.spec.fields import Numeric, Spec, count, number, numbers, part, spreads, text
 
-PRECISIONS = ("bf16", "fp16", "fp8")
+OPERAND_BYTES: Final = {"bf16": 2, "fp16": 2, "fp8": 1, "fp32": 4}  # of a number that a product takes
+RESULT_BYTES: Final = OPERAND_BYTES | {"fp8": 2}  # of a number that it gives, and that other kernels work on
+PRECISIONS: Final = tuple(OPERAND_BYTES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
@@ -38,6 +41,11 @@ class Gpu(Spec):
             for precision in table:
                 if precision not in PRECISIONS:
                     raise InputError(f"unknown precision; {did_you_mean(precision, PRECISIONS)}", key=f"{key}.{precision}")
+        for name in self.kernels.memory_bound:
+            _, dash, precision = name.partition("-")
+            if dash and precision not in PRECISIONS:
+                wrong = f"unknown precision; {did_you_mean(precision, PRECISIONS)}"
+                raise InputError(wrong, key=f"kernels.memory_bound.{name}")
 
     def peak(self, precision: str) -> Numeric:
         """Dense peak rate [FLOP/s]. Errors: NotSupportedError when the GPU has no such arithmetic."""
@@ -62,6 +70,20 @@ class Gpu(Spec):
             if known in self.kernels.matmul:
                 return self.kernels.matmul[known]
         raise NotSupportedError(f"no {precision} kernels were measured on {self.name}", key="precision")
+
+    def attention(self, precision: str, *, backward: bool) -> AttentionCoefficients:
+        """The coefficients of fused attention on numbers of `precision`: those of 16 bits have one law, fp32 has its own.
+
+        Errors: NotSupportedError when no attention in fp32 was measured.
+        """
+        profile = self.kernels
+        if precision != "fp32":
+            return profile.attention_backward if backward else profile.attention_forward
+        known = profile.attention_backward_fp32 if backward else profile.attention_forward_fp32
+        if known is None:
+            way = "backward" if backward else "forward"
+            raise NotSupportedError(f"no fp32 attention ({way}) was measured on {self.name}", key="precision")
+        return known
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)

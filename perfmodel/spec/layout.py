@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from perfmodel.spec.fields import Numeric, Spec, choice, count, flag, number
-from perfmodel.spec.hardware import PRECISIONS
+from perfmodel.spec.hardware import PRECISIONS, RESULT_BYTES
 
 SHARDINGS = ("none", "zero1", "zero2", "zero3", "hsdp")
 SHARDING_NAMES = {"fsdp": "zero3", "fsdp2": "zero3", "full_shard": "zero3", "hybrid_shard": "hsdp", "ddp": "none"}
@@ -45,9 +45,14 @@ class Layout(Spec):
     sequence_length: Numeric = count()
 
     @property
-    def sixteen_bit_precision(self) -> str:
-        """Of the products that do not run in 8 bits."""
+    def wide_precision(self) -> str:
+        """Of all that does not run in 8 bits."""
         return "bf16" if self.precision == "fp8" else self.precision
+
+    @property
+    def activation_bytes(self) -> int:
+        """Of one number that an operator hands to the next: 4 in fp32, else 2."""
+        return RESULT_BYTES[self.precision]
 
     @property
     def gpus(self) -> Numeric:

@@ -16,6 +16,8 @@ def check_layout(model: TransformerModel, cluster: Cluster, layout: Layout) -> N
     """Raise for a layout that cannot exist (InputError), or that the GPU has no kernels for (NotSupportedError)."""
     cluster.gpu.peak(layout.precision)
     cluster.gpu.matmul(layout.precision)
+    for backward in (False, True):
+        cluster.gpu.attention(layout.precision, backward=backward)
     tensor = layout.tensor_parallel
     for size, what in (
         (model.attention_heads, "attention heads"),

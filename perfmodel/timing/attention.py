@@ -16,11 +16,10 @@ import numpy as np
 from perfmodel.count.operators import DATA_GRADIENT, FusedAttention
 from perfmodel.spec.coefficients import AttentionCoefficients
 from perfmodel.spec.fields import Numeric
-from perfmodel.spec.hardware import Gpu
+from perfmodel.spec.hardware import RESULT_BYTES, Gpu
 
 PRODUCTS = {False: 2, True: 5}  # forward: scores, weighted sum; backward: the scores again, and four gradients
 PASSES = {False: 1, True: 2}  # how often queries, keys, values and output are moved
-OPERAND_BYTES = 2
 
 
 def fused_attention_time_s(attention: FusedAttention, *, gpu: Gpu, compute_scale: Numeric, library: str = "fastest") -> Numeric:
@@ -40,7 +39,7 @@ def fused_attention_time_s(attention: FusedAttention, *, gpu: Gpu, compute_scale
     1.68
     """
     backward = attention.phase == DATA_GRADIENT
-    known = gpu.kernels.attention_backward if backward else gpu.kernels.attention_forward
+    known = gpu.attention(attention.precision, backward=backward)
     against = _head_factor(gpu.attention_library(library).by_head_size, attention.head_size)
     return plain_attention_time_s(attention, known, gpu=gpu, compute_scale=compute_scale * against)
 
@@ -66,7 +65,7 @@ def plain_attention_time_s(
         waves = attention.sequences * attention.heads * np.ceil(attention.query_length / known.tile_rows) / multiprocessors
         fill = 1.0 + known.wave_weight * (np.ceil(waves) / waves - 1.0)
     rows = attention.heads * attention.query_length + attention.kv_heads * length
-    moved = 2.0 * OPERAND_BYTES * PASSES[backward] * attention.sequences * rows * size
+    moved = 2.0 * RESULT_BYTES[attention.precision] * PASSES[backward] * attention.sequences * rows * size
     load_s = moved / (gpu.memory_bandwidth_bytes_per_s * known.memory_efficiency)
     seconds: Numeric = known.fixed_s + compute_s * fill + load_s
     return seconds

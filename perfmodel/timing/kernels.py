@@ -3,8 +3,8 @@
 Symbols: F = flop of the kernel, P = dense peak rate, c = cluster.compute_scale, M = memory rate, and the coefficients of
 spec/coefficients.py (e, t0, k0, w, v, z, x, g, t_g, e_m, h, p).
 
-Ignored: reuse of the cache between kernels but for the left operand of a product, and shapes that are no multiple of 8 (a
-slower kernel family).
+Ignored: reuse of the cache between kernels but where a coefficient says so (cached_share of the left operand of a product,
+cached_speedup), and shapes that are no multiple of 8 (a slower kernel family).
 """
 
 from __future__ import annotations
@@ -18,12 +18,10 @@ from numpy.typing import NDArray
 from perfmodel.count.operators import DATA_GRADIENT, WEIGHT_GRADIENT, FusedAttention, Matmul, MemoryBound
 from perfmodel.spec.coefficients import MatmulCoefficients
 from perfmodel.spec.fields import Numeric
-from perfmodel.spec.hardware import Cluster, Gpu
+from perfmodel.spec.hardware import OPERAND_BYTES, RESULT_BYTES, Cluster, Gpu
 from perfmodel.spec.stack import SoftwareStack
 from perfmodel.timing.attention import fused_attention_time_s
 
-OPERAND_BYTES = {"bf16": 2, "fp16": 2, "fp8": 1}
-RESULT_BYTES = 2
 FP32_BYTES = 4
 SPLITS = (1, 2, 3, 4, 6, 8)
 SUDDENNESS = 4.0  # how suddenly the power limit and the end of the cache take hold: the shape of the law, not of a GPU
@@ -62,7 +60,7 @@ def slowest_compute_scale(cluster: Cluster, gpus: Numeric) -> Numeric:
 
 
 def matmul_time_s(product: Matmul, *, gpu: Gpu, compute_scale: Numeric) -> Numeric:
-    """t0 + (C^p + L^p)^(1/p): computing and loading, partly at the same time; times the factor of adding to fp32.
+    """t0 + (C^p + L^p)^(1/p): computing and loading, partly at the same time; times the factors of its pass.
 
     C = C1*(1 + g*u/(1 + u)), u = (C1/t_g)^4: a kernel that lasts meets the power limit
     C1 = min over tiles and splits s of
@@ -71,8 +69,8 @@ def matmul_time_s(product: Matmul, *, gpu: Gpu, compute_scale: Numeric) -> Numer
 
     padding = T*tile/(m*n) - 1 is what T output tiles cover beyond the matrix; idle = ceil(W)/W - 1, with W = T*s/S, the idle
     share of the last wave of them on S SMs. A library cuts the inner size into s partial sums (fp32, written and read) where
-    the tiles alone would leave SMs idle. Fitted by benchmarks/fit on NVIDIA AIConfigurator's measured tables;
-    perfmodel/data/kernels has the error on held-out shapes.
+    the tiles alone would leave SMs idle. Factors: of dX = dY W, of dW = X^T dY, and of adding dW to fp32. Fitted by
+    benchmarks/fit on NVIDIA AIConfigurator's measured tables; perfmodel/data/kernels has the error on held-out shapes.
 
     >>> from perfmodel.exchange.presets import gpu_preset
     >>> product = Matmul(name="fc1", rows=8192, columns=8192, inner=8192, precision="bf16")
@@ -82,7 +80,12 @@ def matmul_time_s(product: Matmul, *, gpu: Gpu, compute_scale: Numeric) -> Numer
     """
     known = gpu.matmul(product.precision)
     seconds = plain_matmul_time_s(product, known, gpu=gpu, compute_scale=compute_scale)
-    if product.phase != WEIGHT_GRADIENT or not product.accumulates:
+    if product.phase == DATA_GRADIENT and product.has_weight:
+        return seconds * known.data_gradient_factor
+    if product.phase != WEIGHT_GRADIENT:
+        return seconds
+    seconds = seconds * known.transposed_factor
+    if not product.accumulates:
         return seconds
     in_fp32 = np.asarray(product.weight_gradient_bytes) == FP32_BYTES
     factor: Numeric = np.where(in_fp32, known.weight_gradient_factor, 1.0)
@@ -145,12 +148,15 @@ def matmul_bytes(product: Matmul) -> Numeric:
     """Both operands read and the result written once; a gradient that the product itself adds to is read and written."""
     operands = OPERAND_BYTES[product.precision] * product.inner * (product.rows + product.columns)
     adds = product.phase == WEIGHT_GRADIENT and product.accumulates
-    result = product.rows * product.columns * (2 * product.weight_gradient_bytes if adds else RESULT_BYTES)
+    result = product.rows * product.columns * (2 * product.weight_gradient_bytes if adds else RESULT_BYTES[product.precision])
     return product.batch * (operands + result)
 
 
 def memory_bound_time_s(operator: MemoryBound, *, gpu: Gpu, stack: SoftwareStack) -> Numeric:
-    """kernels * t0 + bytes / (M*e): t0 and e of the class of its kernels, for norms that which the stack runs.
+    """kernels * t0 + bytes / (M*e*r), r = 1 + u/(1 + (B/cache)^2): t0, e and u (cached_speedup) of the class of its kernels.
+
+    B = bytes / kernels is what each kernel moves: r is 1 + u for one that fits the cache, 1 for one that is far larger. u is 0
+    unless it was measured.
 
     >>> from perfmodel.exchange.presets import gpu_preset, stack_preset
     >>> norm = MemoryBound(name="layer.mlp.norm", family="norm", moved_bytes=100e6)
@@ -158,14 +164,27 @@ def memory_bound_time_s(operator: MemoryBound, *, gpu: Gpu, stack: SoftwareStack
     >>> round(float(seconds) * 1e6, 1)  # us
     38.8
     """
-    known = gpu.kernels.memory_bound[memory_bound_class(operator, stack)]
-    backward = operator.phase == DATA_GRADIENT
-    fixed_s, efficiency = (known.backward_fixed_s, known.backward_efficiency) if backward else (known.fixed_s, known.efficiency)
-    return operator.kernels * fixed_s + operator.moved_bytes / (gpu.memory_bandwidth_bytes_per_s * efficiency)
+    known = gpu.kernels.memory_bound[memory_bound_class(operator, gpu=gpu, stack=stack)]
+    if operator.phase == DATA_GRADIENT:
+        fixed_s, efficiency, speedup = known.backward_fixed_s, known.backward_efficiency, known.backward_cached_speedup
+    else:
+        fixed_s, efficiency, speedup = known.fixed_s, known.efficiency, known.cached_speedup
+    rate = gpu.memory_bandwidth_bytes_per_s * efficiency
+    if np.any(speedup):
+        against = operator.moved_bytes / np.maximum(operator.kernels, 1) / gpu.cache_bytes
+        rate = rate * (1.0 + speedup / (1.0 + against * against))
+    return operator.kernels * fixed_s + operator.moved_bytes / rate
 
 
-def memory_bound_class(operator: MemoryBound, stack: SoftwareStack) -> str:
-    """The class of kernels that run `operator`: a key of KernelProfile.memory_bound."""
+def memory_bound_class(operator: MemoryBound, *, gpu: Gpu, stack: SoftwareStack) -> str:
+    """The class of kernels that run `operator`: a key of KernelProfile.memory_bound.
+
+    Its very kernel where the GPU's profile has it, best in its precision (gelu-fp32, then gelu); else what its family is like,
+    for norms the kernels that the stack runs.
+    """
+    for known in (f"{operator.kernel}-{operator.precision}", operator.kernel):
+        if known in gpu.kernels.memory_bound:
+            return known
     if operator.family != "norm":
         return operator.family
     return "eager" if stack.norm_kernels == "eager_fp32" else stack.norm_kernels  # of layer norms, which have one kernel

@@ -52,7 +52,6 @@ def ledger(work: Iteration, *, gpus: Numeric, cluster: Cluster, stack: SoftwareS
 
 
 def _of_kernel(operator: Matmul | FusedAttention | MemoryBound, cluster: Cluster, stack: SoftwareStack) -> str:
-    kernels = cluster.gpu.kernels
     match operator:
         case Matmul():
             sizes = {"rows": operator.rows, "columns": operator.columns, "inner": operator.inner}
@@ -60,11 +59,12 @@ def _of_kernel(operator: Matmul | FusedAttention | MemoryBound, cluster: Cluster
             in_table = operator.phase in (FORWARD, RECOMPUTE) and operator.batch == 1  # the tables hold single forward products
             return known if in_table else least_sure([known, "interpolated"])
         case FusedAttention():
-            attention = kernels.attention_backward if operator.phase == DATA_GRADIENT else kernels.attention_forward
+            attention = cluster.gpu.attention(operator.precision, backward=operator.phase == DATA_GRADIENT)
             return confidence(attention.evidence, {"head_size": operator.head_size, "sequence_length": operator.key_length})
         case MemoryBound():
             moved = {"moved_bytes": operator.moved_bytes / operator.kernels}
-            return confidence(kernels.memory_bound[memory_bound_class(operator, stack)].evidence, moved)
+            name = memory_bound_class(operator, gpu=cluster.gpu, stack=stack)
+            return confidence(cluster.gpu.kernels.memory_bound[name].evidence, moved)
 
 
 def _of_collective(call: Collective, cluster: Cluster) -> str:

@@ -16,6 +16,7 @@ from perfmodel.spec.model import TransformerModel
 from perfmodel.spec.refusals import check_layout, check_stack
 from perfmodel.spec.run import Run, Stage
 from tests.layouts import RAMP_STAGE
+from tests.timing.fp32_hardware import FP32_CLUSTER
 
 MODEL = model_preset("nemotron-4-15b")  # 48 heads, 8 KV heads, 32 layers
 CLUSTER = cluster_preset("dgx-h100")
@@ -277,6 +278,29 @@ def test_unmeasured_arithmetic_is_not_supported() -> None:
     gpu = replace(CLUSTER.gpu, kernels=replace(CLUSTER.gpu.kernels, matmul={"bf16": CLUSTER.gpu.kernels.matmul["bf16"]}))
     with pytest.raises(NotSupportedError, match="no fp8 kernels were measured on H100"):
         check_layout(MODEL, replace(CLUSTER, gpu=gpu), replace(RAMP_STAGE, precision="fp8"))
+
+
+def test_fp32_needs_a_peak_products_and_attention_of_its_own() -> None:
+    """What is missing is named, each in turn; a GPU that has all three runs it."""
+    layout = replace(RAMP_STAGE, precision="fp32")
+    kernels = FP32_CLUSTER.gpu.kernels
+    plain = {name: known for name, known in kernels.matmul.items() if name != "fp32"}
+    check_layout(MODEL, FP32_CLUSTER, layout)
+    for gpu, sentence in (
+        (CLUSTER.gpu, "H100 SXM 80GB has no fp32 rate; it has bf16, fp16, fp8"),
+        (replace(FP32_CLUSTER.gpu, kernels=replace(kernels, matmul=plain)), "no fp32 kernels were measured on H100 SXM 80GB"),
+        (
+            replace(FP32_CLUSTER.gpu, kernels=replace(kernels, attention_forward_fp32=None)),
+            r"no fp32 attention \(forward\) was measured on H100 SXM 80GB",
+        ),
+        (
+            replace(FP32_CLUSTER.gpu, kernels=replace(kernels, attention_backward_fp32=None)),
+            r"no fp32 attention \(backward\) was measured on H100 SXM 80GB",
+        ),
+    ):
+        with pytest.raises(NotSupportedError, match=sentence) as caught:
+            check_layout(MODEL, replace(CLUSTER, gpu=gpu), layout)
+        assert caught.value.key == "precision"
 
 
 def test_a_run_says_which_of_its_stages_cannot_exist() -> None:

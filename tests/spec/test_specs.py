@@ -118,6 +118,25 @@ def test_a_gpu_knows_every_class_of_memory_bound_kernels(missing: str) -> None:
         replace(kernels, memory_bound=left, matmul={"bf16": kernels.matmul["bf16"]})
 
 
+@pytest.mark.parametrize(
+    ("name", "key", "sentence"),
+    [
+        ("gelluu", "memory_bound.gelluu", r"no class of kernels; did you mean gelu\?"),
+        ("gelu.fp32", "memory_bound.gelu.fp32", r"no class of kernels; did you mean gelu\?"),
+        ("gelu-fp23", "kernels.memory_bound.gelu-fp23", r"unknown precision; did you mean fp32\?"),
+    ],
+)
+def test_a_kernel_that_no_operator_runs_is_refused(name: str, key: str, sentence: str) -> None:
+    """Its coefficients would time nothing; those of a kernel, or of one precision of it, are welcome."""
+    gpu = CLUSTER.gpu
+    known = gpu.kernels.memory_bound["elementwise"]
+    with pytest.raises(InputError, match=sentence) as caught:
+        replace(gpu, kernels=replace(gpu.kernels, memory_bound={**gpu.kernels.memory_bound, name: known}))
+    assert caught.value.key == key
+    for right in ("gelu", "gelu-fp32", "elementwise-bf16"):
+        replace(gpu, kernels=replace(gpu.kernels, memory_bound={**gpu.kernels.memory_bound, right: known}))
+
+
 def test_head_sizes_are_whole_numbers() -> None:
     """Of the table by which attention knows them."""
     known = CLUSTER.gpu.kernels.attention_forward

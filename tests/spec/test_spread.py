@@ -75,6 +75,19 @@ def test_members_of_lists_move_by_their_place() -> None:
     assert changed(CLUSTER, after) == {path: pytest.approx(0.5)}
 
 
+def test_a_kernel_and_its_precisions_move_apart() -> None:
+    """The dash in the key of one is part of its name: gelu is not the start of gelu-fp32."""
+    kernels = CLUSTER.gpu.kernels
+    known = replace(kernels.memory_bound["elementwise"], spread={"efficiency": 0.1})
+    classes = {**kernels.memory_bound, "gelu": known, "gelu-fp32": known, "gelu-bf16": known}
+    finer = replace(kernels, memory_bound=classes)
+    paths = {path for path, _ in uncertain_numbers(finer) if "gelu" in path}
+    assert paths == {f"memory_bound.{name}.efficiency" for name in ("gelu", "gelu-fp32", "gelu-bf16")}
+    for path in paths:
+        after = moved(finer, {path: 0.5})
+        assert changed(finer, after) == pytest.approx({path: 0.5})
+
+
 def test_numbers_move_together() -> None:
     """All at once, each by its own factor."""
     factors = {path: 1.0 - index / 1000 for index, path in enumerate(PATHS, start=1)}

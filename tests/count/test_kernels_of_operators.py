@@ -1,0 +1,77 @@
+"""Does every memory-bound operator say which kernel it runs, on numbers of which precision?"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from perfmodel.count.iteration import iteration
+from perfmodel.count.operators import MemoryBound
+from perfmodel.exchange.presets import model_preset, stack_preset
+from perfmodel.spec.coefficients import MEMORY_BOUND_KERNELS
+from tests.layouts import RAMP_STAGE
+
+LLAMA = model_preset("llama-3.1-8b")
+EXPECTED = {
+    "embedding.lookup": "lookup",
+    "layer.attention.norm": "rmsnorm",
+    "layer.attention.rotary": "rotary",
+    "layer.attention.residual": "residual",
+    "layer.attention.qkv.accumulate": "accumulate",
+    "layer.mlp.norm": "rmsnorm",
+    "layer.mlp.activation": "swiglu",
+    "layer.mlp.residual": "residual",
+    "head.norm": "rmsnorm",
+    "head.loss": "loss",
+    "optimizer.scale_gradients": "scale",
+    "optimizer.gradient_norm": "square_sum",
+    "optimizer.adam": "adam",
+    "optimizer.zero_gradients": "zero",
+}
+
+
+def kernels(precision: str = "bf16", *, norm: str = "rmsnorm", activation: str = "swiglu") -> dict[str, tuple[str, str]]:
+    """Kernel and precision of the memory-bound operators of Llama, or of a changed one, by name."""
+    model = replace(LLAMA, norm=norm, activation=activation)
+    work = iteration(model, replace(RAMP_STAGE, precision=precision), stack_preset("reference"))
+    return {op.name: (op.kernel, op.precision) for op in work.operators if isinstance(op, MemoryBound)}
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16", "fp32"])
+def test_operators_name_their_kernels(precision: str) -> None:
+    """And the precision of activations; what works on gradients and states in fp32 names none, but Adam."""
+    found = kernels(precision)
+    assert {name: found[name][0] for name in EXPECTED} == EXPECTED
+    for name, (_, on) in found.items():
+        in_fp32 = name.startswith("optimizer.") and name != "optimizer.adam"
+        assert on == ("" if in_fp32 else precision), name
+
+
+def test_between_8_bit_products_kernels_work_on_16_bits() -> None:
+    """Casts alone name no kernel: they have a class of their own."""
+    found = kernels("fp8")
+    assert {on for kernel, on in found.values() if on} == {"bf16"}
+    assert {name for name, (kernel, _) in found.items() if not kernel} == {
+        *(name for name in found if name.endswith(".quantise")),
+        "optimizer.quantise_weights",
+    }
+
+
+@pytest.mark.parametrize("activation", ["gelu", "squared_relu", "swiglu", "geglu"])
+@pytest.mark.parametrize("norm", ["layernorm", "rmsnorm"])
+def test_norms_and_activations_are_kernels_of_their_kind(norm: str, activation: str) -> None:
+    """By the words of the model; a profile may know each of them."""
+    found = kernels(norm=norm, activation=activation)
+    assert found["layer.mlp.activation"][0] == activation
+    assert {found[name][0] for name in ("layer.attention.norm", "layer.mlp.norm", "head.norm")} == {norm}
+    assert {kernel for kernel, _ in found.values()} <= set(MEMORY_BOUND_KERNELS)
+
+
+def test_a_norm_that_is_a_chain_of_kernels_is_not_the_one_that_a_profile_knows() -> None:
+    """It is timed as the elementwise kernels it is made of."""
+    stack = replace(stack_preset("reference"), norm_kernels="eager_fp32")
+    operators = iteration(LLAMA, RAMP_STAGE, stack).operators
+    norm = next(op for op in operators if op.name == "layer.mlp.norm")
+    assert isinstance(norm, MemoryBound)
+    assert (norm.kernel, norm.family) == ("", "elementwise")
