@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.fit.regression import Fit, Floats, Free, fit, fit_of_few, rounded
-from perfmodel.count.operators import DATA_GRADIENT, FORWARD, FusedAttention
+from perfmodel.count.operators import FusedAttention
+from perfmodel.spec.phases import DATA_GRADIENT, FORWARD
 from perfmodel.spec.coefficients import AttentionCoefficients
 from perfmodel.spec.hardware import Gpu
 from perfmodel.timing.attention import plain_attention_time_s

@@ -16,17 +16,11 @@ from dataclasses import replace
 import numpy as np
 
 from perfmodel.count.blocks import Block, local
-from perfmodel.count.operators import (
-    DATA_GRADIENT,
-    FORWARD,
-    Collective,
-    FusedAttention,
-    Matmul,
-    MemoryBound,
-)
+from perfmodel.count.operators import Collective, FusedAttention, Matmul, MemoryBound
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.layout import Layout, context_parallel_group
 from perfmodel.spec.model import TransformerModel
+from perfmodel.spec.phases import DATA_GRADIENT, FORWARD
 from perfmodel.spec.stack import SoftwareStack
 
 STATISTICS_BYTES = 4  # one fp32 log-sum a query and head

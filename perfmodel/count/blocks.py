@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Final
 
-from perfmodel.count.operators import RECOMPUTE, Collective, FusedAttention, Matmul, MemoryBound, Operator, gradients
+from perfmodel.count.operators import Collective, FusedAttention, Matmul, MemoryBound, Operator, gradients
+from perfmodel.spec.phases import RECOMPUTE
 
 CORE: Final = tuple(f"layer.attention.{name}" for name in ("core", "core_ring", "scores", "softmax", "dropout", "context"))
 BETWEEN_RANKS: Final = ("layer.attention.exchange", "layer.attention.join")  # of context-parallel ranks, for the core

@@ -22,7 +22,7 @@ from typing import Final
 
 import numpy as np
 
-from perfmodel.count.operators import OPTIMIZER, Collective
+from perfmodel.count.operators import Collective
 from perfmodel.count.parameters import (
     ParameterCount,
     eight_bit_parameters,
@@ -34,6 +34,7 @@ from perfmodel.count.storage import state_bytes
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.layout import GATHERED, Layout, data_parallel_group, replica_group, shard_group
 from perfmodel.spec.model import TransformerModel
+from perfmodel.spec.phases import OPTIMIZER
 from perfmodel.spec.stack import SoftwareStack
 
 GRADIENT_REDUCTION: Final = "optimizer.reduce_gradients"

@@ -12,11 +12,12 @@ from typing import Final, NamedTuple
 from perfmodel.count.attention import attention
 from perfmodel.count.blocks import Block, local
 from perfmodel.count.linears import LinearOperators
-from perfmodel.count.operators import DATA_GRADIENT, Collective, MemoryBound, gradients
+from perfmodel.count.operators import Collective, MemoryBound, gradients
 from perfmodel.count.parameters import into_mlp_size, kv_size_per_shard
 from perfmodel.count.storage import logit_bytes
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.layout import pipeline_parallel_group
+from perfmodel.spec.phases import DATA_GRADIENT
 
 
 class Traffic(NamedTuple):

@@ -14,20 +14,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from perfmodel.count.blocks import Block, local
-from perfmodel.count.operators import (
-    DATA_GRADIENT,
-    FORWARD,
-    WEIGHT_GRADIENT,
-    Collective,
-    Matmul,
-    MemoryBound,
-    Operator,
-    gradients,
-)
+from perfmodel.count.operators import Collective, Matmul, MemoryBound, Operator, gradients
 from perfmodel.count.storage import state_bytes
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.layout import Layout, tensor_parallel_group
 from perfmodel.spec.model import TransformerModel
+from perfmodel.spec.phases import DATA_GRADIENT, FORWARD, WEIGHT_GRADIENT
 from perfmodel.spec.stack import SoftwareStack
 
 

@@ -13,12 +13,7 @@ from typing import TypeAlias
 
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.layout import ProcessGroup
-
-FORWARD = "forward"
-DATA_GRADIENT = "data_gradient"
-WEIGHT_GRADIENT = "weight_gradient"
-RECOMPUTE = "recompute"
-OPTIMIZER = "optimizer"
+from perfmodel.spec.phases import DATA_GRADIENT, FORWARD, RECOMPUTE, WEIGHT_GRADIENT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

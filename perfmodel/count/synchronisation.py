@@ -8,7 +8,7 @@ from functools import reduce
 import numpy as np
 
 from perfmodel.count.data_parallel import PARAMETER_GATHER, data_parallel_operators, shards, windows
-from perfmodel.count.operators import OPTIMIZER, Collective, MemoryBound, Operator
+from perfmodel.count.operators import Collective, MemoryBound, Operator
 from perfmodel.count.parameters import ParameterCount, eight_bit_parameters, most_parameters, stage_parameter_count
 from perfmodel.count.pipeline import pipeline_stages
 from perfmodel.count.storage import state_bytes
@@ -21,6 +21,7 @@ from perfmodel.spec.layout import (
     world_group,
 )
 from perfmodel.spec.model import TransformerModel
+from perfmodel.spec.phases import OPTIMIZER
 from perfmodel.spec.stack import SoftwareStack
 
 

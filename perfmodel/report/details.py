@@ -6,9 +6,9 @@ from typing import Final
 
 from rich.console import Group, RenderableType
 
-from perfmodel.count.operators import DATA_GRADIENT, WEIGHT_GRADIENT
 from perfmodel.predict import Prediction
 from perfmodel.report.terminal import plain_table, titled
+from perfmodel.spec.phases import DATA_GRADIENT, WEIGHT_GRADIENT
 from perfmodel.timing.confidence import WORDS
 from perfmodel.timing.ledger import Entry, ledger
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 from perfmodel.errors import InputError
+from perfmodel.evidence.step_comparison import StepComparison
 from perfmodel.evidence.validate import Comparison
 
 # Okabe and Ito's colours, told apart by people with any colour vision; black is left to axes and text
@@ -22,6 +23,8 @@ COLOURS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E
 MARKERS: Final = ("o", "s", "^", "D", "v", "P", "X")
 BAND: Final = 0.1
 DOTS_PER_INCH: Final = 120
+DRAWN: Final = 0.95  # of the step: the operators that are drawn
+MOST_BARS: Final = 24
 MARGIN: Final = 1.25  # from the outermost points to the ends of the axes
 
 
@@ -86,3 +89,28 @@ def _name_axes(axes: Axes) -> None:
         alignment="left",
     )
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def operators_figure(comparison: StepComparison) -> Figure:
+    """The operators that make up most of a step, the longest on top: predicted and measured bars side by side."""
+    pairs = comparison.largest(DRAWN)[:MOST_BARS]
+    figure = Figure(figsize=(8.0, 1.6 + 0.36 * len(pairs)), layout="constrained")
+    axes = figure.subplots()
+    places = np.arange(len(pairs))[::-1].astype(float)
+    for shift, name, colour in ((0.2, "predicted", COLOURS[0]), (-0.2, "measured", COLOURS[1])):
+        axes.barh(places + shift, [1e3 * getattr(pair, name) for pair in pairs], height=0.38, color=colour, label=name)
+    for place, pair in zip(places, pairs, strict=True):
+        longest = 1e3 * max(pair.predicted, pair.measured)
+        axes.annotate(
+            f"{100 * (pair.error or 0.0):+.0f} %", (longest, place), (4, 0), textcoords="offset points", va="center", fontsize=8
+        )
+    phases = {"data_gradient": "dgrad", "weight_gradient": "wgrad"}
+    axes.set_yticks(places, [f"{pair.name} ({phases.get(pair.phase, pair.phase)})" for pair in pairs], fontsize=8)
+    axes.margins(x=0.1)
+    axes.set_xlabel("time of an iteration [ms]")
+    step = comparison.step
+    title = f"{comparison.record.name}: {1e3 * step.predicted:.0f} ms predicted, {1e3 * step.measured:.0f} ms measured"
+    axes.set_title(title, fontsize=10, loc="left")
+    axes.legend(frameon=False, fontsize=8, loc="lower right")
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure

@@ -75,6 +75,9 @@ class AttentionCoefficients(Spec):
 
     efficiency: Numeric = number("ratio", above=0, maximum=1)  # e: of the peak rate, at head size 128, for long sequences
     by_head_size: Mapping[str, Numeric] = numbers("ratio")  # the efficiency at other head sizes against that
+    by_sequence_length: Mapping[str, Numeric] = numbers(
+        "ratio", optional=True
+    )  # the same, of a library whose blocks depend on it
     fixed_s: Numeric = number("s")  # t0
     sequence_half: Numeric = number("count")  # h: what each query costs beyond its keys, as a number of keys; causal
     sequence_half_full: Numeric = number("count")  # the same without a mask
@@ -90,7 +93,8 @@ class AttentionCoefficients(Spec):
 
     def __post_init__(self) -> None:
         Spec.__post_init__(self)
-        _check_head_sizes(self.by_head_size)
+        _check_sizes("by_head_size", self.by_head_size)
+        _check_sizes("by_sequence_length", self.by_sequence_length)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
@@ -101,13 +105,13 @@ class AttentionLibrary(Spec):
 
     def __post_init__(self) -> None:
         Spec.__post_init__(self)
-        _check_head_sizes(self.by_head_size)
+        _check_sizes("by_head_size", self.by_head_size)
 
 
-def _check_head_sizes(table: Mapping[str, Numeric]) -> None:
+def _check_sizes(key: str, table: Mapping[str, Numeric]) -> None:
     for size in table:
         if not size.isdigit():
-            raise InputError("head sizes are whole numbers", key=f"by_head_size.{size}")
+            raise InputError(f"{key.removeprefix('by_').replace('_', ' ')}s are whole numbers", key=f"{key}.{size}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)

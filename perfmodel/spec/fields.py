@@ -177,10 +177,12 @@ def part(spec: type, *, shape: str = "one", preset: str = "", optional: bool = F
     return _field(Part(spec, shape, preset, optional), default)
 
 
-def numbers(dimension: str, *, above: float = 0.0, default: Any = MISSING) -> Any:
-    """A field that maps names to numbers."""
+def numbers(dimension: str, *, above: float = 0.0, optional: bool = False) -> Any:
+    """A field that maps names to numbers; `optional` ones are empty unless they are given."""
     rule = NumberTable(Number(dimension, 0.0, above, 1e30, integer=False, optional=False))
-    return _field(rule, default)
+    if optional:
+        return field(default_factory=lambda: MappingProxyType({}), metadata={"rule": rule})
+    return _field(rule, MISSING)
 
 
 def spreads() -> Any:

@@ -13,17 +13,18 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from perfmodel.count.operators import DATA_GRADIENT, FusedAttention
+from perfmodel.count.operators import FusedAttention
 from perfmodel.spec.coefficients import AttentionCoefficients
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.hardware import RESULT_BYTES, Gpu
+from perfmodel.spec.phases import DATA_GRADIENT
 
 PRODUCTS = {False: 2, True: 5}  # forward: scores, weighted sum; backward: the scores again, and four gradients
 PASSES = {False: 1, True: 2}  # how often queries, keys, values and output are moved
 
 
 def fused_attention_time_s(attention: FusedAttention, *, gpu: Gpu, compute_scale: Numeric, library: str = "fastest") -> Numeric:
-    """t0 + C*fill + L, with C = b*a*q*(k + h) * 2*n*d/(P*e(d)*c) * (1 + C0/t_g)^g.
+    """t0 + C*fill + L, with C = b*a*q*(k + h) * 2*n*d/(P*e(d, s)*c) * (1 + C0/t_g)^g.
 
     A query meets k = s/2 keys on average under the causal mask, else s; n = 2 products forward, 5 backward; C0 is C without h.
     causal   fill = (1 + (R/C)^p)^(1/p): R is the longest tile, which one multiprocessor computes alone
@@ -40,7 +41,7 @@ def fused_attention_time_s(attention: FusedAttention, *, gpu: Gpu, compute_scale
     """
     backward = attention.phase == DATA_GRADIENT
     known = gpu.attention(attention.precision, backward=backward)
-    against = _head_factor(gpu.attention_library(library).by_head_size, attention.head_size)
+    against = _factor(gpu.attention_library(library).by_head_size, attention.head_size)
     return plain_attention_time_s(attention, known, gpu=gpu, compute_scale=compute_scale * against)
 
 
@@ -52,7 +53,9 @@ def plain_attention_time_s(
     size, length = attention.head_size, attention.key_length
     queries = attention.sequences * attention.heads * attention.query_length
     keys, extra = (length / 2.0, known.sequence_half) if attention.causal else (length * 1.0, known.sequence_half_full)
-    rate = gpu.peak(attention.precision) * known.efficiency * _head_factor(known.by_head_size, size) * compute_scale
+    rate = gpu.peak(attention.precision) * known.efficiency * _factor(known.by_head_size, size) * compute_scale
+    if known.by_sequence_length:
+        rate = rate * _factor(known.by_sequence_length, length)
     pair_s = 2.0 * PRODUCTS[backward] * size / rate  # of one query with one key
     plain_s = np.asarray(pair_s * queries * keys)
     compute_s = pair_s * queries * (keys + extra) * np.power(1.0 + plain_s / known.growth_s, np.asarray(known.growth))
@@ -71,10 +74,10 @@ def plain_attention_time_s(
     return seconds
 
 
-def _head_factor(by_head_size: Mapping[str, Numeric], size: Numeric) -> Numeric:
+def _factor(by_size: Mapping[str, Numeric], size: Numeric) -> Numeric:
     """The value at `size`: a straight line between the logarithms of the known ones, and level beyond them."""
-    sizes = sorted(by_head_size, key=int)
+    sizes = sorted(by_size, key=int)
     points = np.log2([float(each) for each in sizes])
-    values = np.log([float(by_head_size[each]) for each in sizes])
+    values = np.log([float(by_size[each]) for each in sizes])
     factor: Numeric = np.exp(np.interp(np.log2(np.asarray(size, dtype=np.float64)), points, values))
     return factor

@@ -15,10 +15,11 @@ from typing import Any, assert_never
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.count.operators import DATA_GRADIENT, WEIGHT_GRADIENT, FusedAttention, Matmul, MemoryBound
+from perfmodel.count.operators import FusedAttention, Matmul, MemoryBound
 from perfmodel.spec.coefficients import MatmulCoefficients
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.hardware import OPERAND_BYTES, RESULT_BYTES, Cluster, Gpu
+from perfmodel.spec.phases import DATA_GRADIENT, WEIGHT_GRADIENT
 from perfmodel.spec.stack import SoftwareStack
 from perfmodel.timing.attention import fused_attention_time_s
 

@@ -8,18 +8,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from perfmodel.count.iteration import Iteration
-from perfmodel.count.operators import (
-    DATA_GRADIENT,
-    FORWARD,
-    RECOMPUTE,
-    Collective,
-    FusedAttention,
-    Matmul,
-    MemoryBound,
-    Operator,
-)
+from perfmodel.count.operators import Collective, FusedAttention, Matmul, MemoryBound, Operator
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.hardware import Cluster
+from perfmodel.spec.phases import DATA_GRADIENT, FORWARD, RECOMPUTE
 from perfmodel.spec.stack import SoftwareStack
 from perfmodel.timing.collectives import collective_time_s, placement
 from perfmodel.timing.confidence import confidence, least_sure

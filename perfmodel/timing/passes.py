@@ -19,10 +19,11 @@ import numpy as np
 
 from perfmodel.count.blocks import is_attention_core
 from perfmodel.count.iteration import Iteration
-from perfmodel.count.operators import WEIGHT_GRADIENT, Collective, FusedAttention, Matmul, MemoryBound, Operator
+from perfmodel.count.operators import Collective, FusedAttention, Matmul, MemoryBound, Operator
 from perfmodel.count.pipeline import PipelineStage
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.hardware import Cluster
+from perfmodel.spec.phases import WEIGHT_GRADIENT
 from perfmodel.spec.stack import SoftwareStack
 from perfmodel.timing.breakdown import Breakdown
 from perfmodel.timing.collectives import Placement, collective_time_s, placement

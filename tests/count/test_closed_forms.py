@@ -12,21 +12,13 @@ import numpy as np
 import pytest
 
 from perfmodel.count.iteration import Iteration, iteration, model_flop_per_token
-from perfmodel.count.operators import (
-    DATA_GRADIENT,
-    WEIGHT_GRADIENT,
-    FusedAttention,
-    Matmul,
-    MemoryBound,
-    gradients,
-    hardware_flop,
-    model_flop,
-)
+from perfmodel.count.operators import FusedAttention, Matmul, MemoryBound, gradients, hardware_flop, model_flop
 from perfmodel.count.parameters import shard_parameter_count
 from perfmodel.exchange.presets import model_preset, stack_preset
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.model import TransformerModel
+from perfmodel.spec.phases import DATA_GRADIENT, WEIGHT_GRADIENT
 
 GPT3 = model_preset("gpt-3-175b")
 LLAMA = model_preset("llama-3.1-8b")

@@ -11,20 +11,10 @@ import numpy as np
 import pytest
 
 from perfmodel.count.iteration import Iteration, iteration
-from perfmodel.count.operators import (
-    DATA_GRADIENT,
-    FORWARD,
-    RECOMPUTE,
-    Collective,
-    FusedAttention,
-    MemoryBound,
-    Operator,
-    hardware_flop,
-    model_flop,
-    saved_bytes,
-)
+from perfmodel.count.operators import Collective, FusedAttention, MemoryBound, Operator, hardware_flop, model_flop, saved_bytes
 from perfmodel.exchange.presets import model_preset, stack_preset
 from perfmodel.spec.layout import Layout
+from perfmodel.spec.phases import DATA_GRADIENT, FORWARD, RECOMPUTE
 from perfmodel.spec.stack import SoftwareStack
 from tests.layouts import RAMP_STAGE
 

@@ -14,12 +14,13 @@ import pytest
 
 from perfmodel.count.data_parallel import GRADIENT_REDUCTION, PARAMETER_GATHER, buckets
 from perfmodel.count.iteration import Iteration, iteration
-from perfmodel.count.operators import DATA_GRADIENT, FORWARD, RECOMPUTE, WEIGHT_GRADIENT, Collective, Operator
+from perfmodel.count.operators import Collective, Operator
 from perfmodel.count.parameters import shard_parameter_count
 from perfmodel.count.synchronisation import synchronisation_operators
 from perfmodel.exchange.presets import model_preset, stack_preset
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.layout import Layout, ProcessGroup
+from perfmodel.spec.phases import DATA_GRADIENT, FORWARD, RECOMPUTE, WEIGHT_GRADIENT
 from tests.layouts import RAMP_STAGE
 
 NEMOTRON = model_preset("nemotron-4-15b")

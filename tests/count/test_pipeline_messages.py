@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 
 from perfmodel.count.iteration import Iteration, iteration
-from perfmodel.count.operators import DATA_GRADIENT, FORWARD, Collective, MemoryBound
+from perfmodel.count.operators import Collective, MemoryBound
 from perfmodel.count.parameters import stage_parameter_count
 from perfmodel.count.pipeline import pipeline_stages
 from perfmodel.count.synchronisation import synchronisation_operators
 from perfmodel.exchange.presets import model_preset, stack_preset
+from perfmodel.spec.phases import DATA_GRADIENT, FORWARD
 from perfmodel.spec.stack import SoftwareStack
 from tests.layouts import RAMP_STAGE
 

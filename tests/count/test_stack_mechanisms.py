@@ -15,22 +15,10 @@ import pytest
 from perfmodel.count.data_parallel import buckets
 from perfmodel.count.iteration import Iteration, iteration
 from perfmodel.count.memory import memory_bytes
-from perfmodel.count.operators import (
-    DATA_GRADIENT,
-    FORWARD,
-    OPTIMIZER,
-    RECOMPUTE,
-    WEIGHT_GRADIENT,
-    Collective,
-    FusedAttention,
-    Matmul,
-    MemoryBound,
-    Operator,
-    hardware_flop,
-    saved_bytes,
-)
+from perfmodel.count.operators import Collective, FusedAttention, Matmul, MemoryBound, Operator, hardware_flop, saved_bytes
 from perfmodel.count.parameters import shard_parameter_count
 from perfmodel.exchange.presets import model_preset, stack_preset
+from perfmodel.spec.phases import DATA_GRADIENT, FORWARD, OPTIMIZER, RECOMPUTE, WEIGHT_GRADIENT
 from perfmodel.spec.stack import SoftwareStack
 from tests.layouts import RAMP_STAGE
 

@@ -10,12 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perfmodel.count.operators import DATA_GRADIENT, RECOMPUTE, FusedAttention
+from perfmodel.count.operators import FusedAttention
 from perfmodel.errors import NotSupportedError
 from perfmodel.exchange.presets import gpu_preset
 from perfmodel.spec.coefficients import AttentionCoefficients, AttentionLibrary
 from perfmodel.spec.fields import Numeric
-from perfmodel.timing.attention import _head_factor, fused_attention_time_s, plain_attention_time_s
+from perfmodel.spec.phases import DATA_GRADIENT, RECOMPUTE
+from perfmodel.timing.attention import _factor, fused_attention_time_s, plain_attention_time_s
 
 H100 = gpu_preset("h100-sxm-80gb")
 ENDLESS_MEMORY = replace(H100, memory_bandwidth_bytes_per_s=1e29)
@@ -117,7 +118,7 @@ def test_head_sizes_between_known_ones_lie_on_a_line_of_logarithms() -> None:
     """Known ones as they are, their geometric mean at the geometric mean, and the last one beyond."""
     known = replace(PLAIN, by_head_size={"64": 0.5, "128": 1.0, "256": 1.2})
     sizes = np.array([32, 64, 64 * 2**0.5, 128, 256, 512])
-    assert _head_factor(known.by_head_size, sizes) == pytest.approx([0.5, 0.5, 0.5**0.5, 1.0, 1.2, 1.2])
+    assert _factor(known.by_head_size, sizes) == pytest.approx([0.5, 0.5, 0.5**0.5, 1.0, 1.2, 1.2])
 
 
 def test_a_head_twice_as_large_at_half_the_efficiency_takes_four_times_as_long() -> None:

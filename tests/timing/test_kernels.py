@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perfmodel.count.operators import DATA_GRADIENT, WEIGHT_GRADIENT, FusedAttention, Matmul, MemoryBound, Operator, gradients
+from perfmodel.count.operators import FusedAttention, Matmul, MemoryBound, Operator, gradients
 from perfmodel.exchange.presets import cluster_preset, gpu_preset, stack_preset
 from perfmodel.spec.coefficients import MatmulCoefficients, Tile
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.hardware import Gpu
+from perfmodel.spec.phases import DATA_GRADIENT, WEIGHT_GRADIENT
 from perfmodel.timing.kernels import (
     _compute_s,
     kernel_time_s,

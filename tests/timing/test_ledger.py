@@ -9,12 +9,13 @@ import pytest
 
 from perfmodel.count.blocks import is_attention_core
 from perfmodel.count.iteration import Iteration, iteration
-from perfmodel.count.operators import OPTIMIZER, Collective, FusedAttention, Matmul
+from perfmodel.count.operators import Collective, FusedAttention, Matmul
 from perfmodel.exchange.presets import cluster_preset, model_preset, stack_preset
 from perfmodel.predict import predict_stage
 from perfmodel.spec.coefficients import Evidence
 from perfmodel.spec.hardware import Cluster
 from perfmodel.spec.layout import Layout
+from perfmodel.spec.phases import OPTIMIZER
 from perfmodel.spec.stack import SoftwareStack
 from perfmodel.timing.confidence import WORDS
 from perfmodel.timing.ledger import Entry, ledger

@@ -1,0 +1,147 @@
+"""A measured training step and where it was taken: what `measure` writes and `compare` reads, one JSON object a file.
+
+Its operators have the names and phases of the forecast (count/operators.py); nothing in it was predicted.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Final, Union, get_args, get_origin, get_type_hints
+
+from perfmodel.errors import InputError, did_you_mean, shown
+from perfmodel.evidence.records import PROVENANCE
+
+STEP_SCHEMA_VERSION: Final = 1
+KIND: Final = "training_step"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperatorTime:
+    """One operator of the profiled steps: its time in an iteration, all executions together.
+
+    `seconds` is the mean over ranks, `fastest_s` that of the fastest rank: in a collective, the rank that comes last waits for
+    nobody. Both are medians over the profiled steps.
+    """
+
+    name: str
+    phase: str
+    seconds: float
+    fastest_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CollectiveCount:
+    """What torch saw of one kind of collective in an iteration of one rank; the payload is the full tensor."""
+
+    kind: str
+    ranks: int
+    calls: int
+    payload_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeasuredMemory:
+    """Bytes of the rank that needs most: what it holds between steps, and what the allocator had at the peak of one."""
+
+    parameters_bytes: int
+    gradients_bytes: int
+    optimizer_bytes: int
+    activations_bytes: int  # held when the logits begin
+    loss_bytes: int  # what the peak adds to all of these
+    peak_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepRecord:
+    """Real steps of one layout; `spread` is the distance between the quartiles of the step's time over its median.
+
+    `settings` is the layout and the model that ran, as a run file has them; `between_s` what the profiled step spent in no
+    operator; `losses` those of all iterations in their order. `power_w` is the mean of the GPUs, None where nothing measures
+    it.
+    """
+
+    name: str
+    settings: Mapping[str, Any]
+    gpus: int
+    tokens_per_iteration: int
+    iteration_time_s: float
+    spread: float
+    repeats: int
+    tokens_per_s: float
+    model_flop_per_s: float  # of one GPU
+    mfu: float
+    profiled_iteration_time_s: float
+    between_s: float
+    operators: Sequence[OperatorTime]
+    collectives: Sequence[CollectiveCount]
+    memory: MeasuredMemory
+    losses: Sequence[float]
+    power_w: float | None
+    warnings: Sequence[str]
+    provenance: Mapping[str, str]
+
+    def __post_init__(self) -> None:
+        for name in ("iteration_time_s", "profiled_iteration_time_s", "tokens_per_s"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"{shown(getattr(self, name))} is not a positive number", key=name)
+        missing = [name for name in PROVENANCE if name not in self.provenance]
+        if missing:
+            raise InputError("missing; every record says where it comes from", key=f"provenance.{missing[0]}")
+
+    def document(self) -> dict[str, Any]:
+        """The JSON object of this record."""
+        return {"schema_version": STEP_SCHEMA_VERSION, "kind": KIND} | asdict(self)
+
+
+def step_record(document: Any) -> StepRecord:
+    """The record that a JSON object describes. Errors: InputError with the key that is wrong."""
+    if not isinstance(document, Mapping) or document.get("kind") != KIND:
+        raise InputError(f"this is not the record of a {KIND}, which `perfmodel measure` writes")
+    version = document.get("schema_version")
+    if isinstance(version, bool) or version != STEP_SCHEMA_VERSION:
+        raise InputError(f"{shown(version)} is not {STEP_SCHEMA_VERSION}, the one that is known", key="schema_version")
+    bare = {key: value for key, value in document.items() if key not in ("schema_version", "kind")}
+    built: StepRecord = _built(StepRecord, bare, "")
+    return built
+
+
+def _built(kind: type, document: Any, path: str) -> Any:
+    """A dataclass of this module from its JSON object, every value of the type that is declared."""
+    if not isinstance(document, Mapping):
+        raise InputError(f"{shown(document)} where an object is needed", key=path)
+    names = {entry.name for entry in fields(kind)}
+    prefix = f"{path}." if path else ""
+    for key in document:
+        if key not in names:
+            raise InputError(f"unknown key; {did_you_mean(str(key), names)}", key=f"{prefix}{key}")
+    hints = get_type_hints(kind)
+    values = {}
+    for name in names:
+        if name not in document:
+            raise InputError("missing", key=f"{prefix}{name}")
+        values[name] = _value(hints[name], document[name], f"{prefix}{name}")
+    return kind(**values)
+
+
+def _value(hint: Any, value: Any, path: str) -> Any:
+    origin, inside = get_origin(hint), get_args(hint)
+    if origin in (types.UnionType, Union):
+        return None if value is None else _value(inside[0], value, path)
+    if origin is not None and issubclass(origin, Mapping):
+        if isinstance(value, Mapping):
+            return dict(value)
+    elif origin is not None:
+        if isinstance(value, list | tuple):
+            return tuple(_value(inside[0], member, f"{path}[{index}]") for index, member in enumerate(value))
+    elif hasattr(hint, "__dataclass_fields__"):
+        return _built(hint, value, path)
+    elif isinstance(value, (int, float) if hint is float else hint) and not isinstance(value, bool):
+        return value
+    raise InputError(f"{shown(value)} where {_words(hint)} is needed", key=path)
+
+
+def _words(hint: Any) -> str:
+    names = {float: "a number", int: "a whole number", str: "text"}
+    return names.get(hint, "an object" if get_origin(hint) is not None and issubclass(get_origin(hint), Mapping) else "a list")

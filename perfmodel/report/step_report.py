@@ -1,0 +1,154 @@
+"""How measured steps look on a terminal and as JSON: alone, and beside their prediction operator by operator."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from typing import Any, Final
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from perfmodel.evidence.step_comparison import OperatorPair, Pair, StepComparison
+from perfmodel.evidence.step_records import StepRecord
+from perfmodel.report.documents import SCHEMA_VERSION
+from perfmodel.report.tables import LABELS
+from perfmodel.report.terminal import percent_text, plain_table, section, titled
+from perfmodel.spec.phases import DATA_GRADIENT, WEIGHT_GRADIENT
+from perfmodel.units import seconds_text
+
+MOST: Final = 0.9  # of the step: the operators that are shown one by one
+MEGABYTE: Final = 1e6
+PHASES: Final = {DATA_GRADIENT: "dgrad", WEIGHT_GRADIENT: "wgrad"}
+MEMORY_LABELS: Final = LABELS | {"peak_bytes": "peak"}
+
+
+def measurement_report(record: StepRecord) -> Group:
+    """What was measured: the step, where its time went, its memory, and what to doubt."""
+    devices = f"{record.gpus} rank{'s' if record.gpus > 1 else ''} on {record.provenance.get('gpu', 'this machine')}"
+    verdict = Text(
+        f"{record.name}: {seconds_text(record.iteration_time_s)} an iteration (median of {record.repeats}, "
+        f"spread {100 * record.spread:.1f} %), {record.tokens_per_s:.0f} tokens/s, MFU {100 * record.mfu:.1f} %.\n{devices}."
+    )
+    top = sorted(record.operators, key=lambda each: -each.seconds)[:12]
+    table = plain_table("operator")
+    table.add_column("phase", no_wrap=True)
+    for heading in ("ms", "share"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for each in top:
+        share = each.seconds / record.profiled_iteration_time_s
+        table.add_row(each.name, PHASES.get(each.phase, each.phase), f"{1e3 * each.seconds:.2f}", f"{100 * share:.0f} %")
+    parts = [(MEMORY_LABELS[name], f"{value / MEGABYTE:.1f}") for name, value in asdict(record.memory).items()]
+    return Group(
+        verdict, titled("Longest operators of an iteration", table), section("Memory of one rank, MB", parts), *_doubts(record)
+    )
+
+
+def _doubts(record: StepRecord) -> list[RenderableType]:
+    return [section("Warnings", [("-", warning) for warning in record.warnings])] if record.warnings else []
+
+
+def comparison_report(comparison: StepComparison, *, every: bool = False) -> Group:
+    """Prediction beside measurement: the step, its operators (those of 90 % of it, or all), memory and communication."""
+    parts = [_verdict(comparison), _operators(comparison, every=every), _memory(comparison)]
+    if comparison.calls:
+        parts.append(_communication(comparison))
+    return Group(*parts, *_doubts(comparison.record))
+
+
+def _verdict(comparison: StepComparison) -> Text:
+    step = comparison.step
+    low, high = (float(end) for end in comparison.predicted.iteration_time_interval_s)
+    inside = "inside" if low <= step.measured <= high else "outside"
+    where = f"{inside} the predicted {seconds_text(low)} to {seconds_text(high)} (90 %)"
+    return Text(
+        f"{comparison.record.name}: {seconds_text(step.predicted)} predicted, {seconds_text(step.measured)} measured "
+        f"({_percent(step)}); {where}.\nMeasured on {comparison.record.provenance.get('gpu', 'an unnamed device')}, "
+        f"{comparison.record.provenance.get('date', '')}, median of {comparison.record.repeats} steps, spread "
+        f"{100 * comparison.record.spread:.1f} %."
+    )
+
+
+def _operators(comparison: StepComparison, *, every: bool) -> RenderableType:
+    shown = [pair for pair in comparison.operators if pair.kind] if every else list(comparison.largest(MOST))
+    others = [pair for pair in comparison.operators if pair.kind and pair not in shown]
+    table = plain_table("operator")
+    table.add_column("phase", no_wrap=True)
+    for heading in ("pred. ms", "meas. ms", "diff.", "share"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    whole = comparison.record.iteration_time_s
+    for pair in shown:
+        table.add_row(pair.name, PHASES.get(pair.phase, pair.phase), *_cells(pair, whole))
+    table.add_section()
+    if others:
+        table.add_row(f"{len(others)} other operators", "", *_cells(_sum(others), whole))
+    for pair in comparison.operators:
+        if not pair.kind and (abs(pair.predicted) + abs(pair.measured)) > 0:
+            table.add_row(pair.name, "", *_cells(pair, whole))
+    table.add_section()
+    table.add_row("step", "", *_cells(comparison.step, whole))
+    return titled("Operators of an iteration, predicted and measured", table)
+
+
+def _sum(pairs: Iterable[OperatorPair]) -> Pair:
+    every = list(pairs)
+    return Pair(predicted=sum(pair.predicted for pair in every), measured=sum(pair.measured for pair in every))
+
+
+def _cells(pair: Pair, whole_s: float) -> tuple[str, str, str, str]:
+    share = f"{100 * pair.measured / whole_s:.0f} %"
+    return f"{1e3 * pair.predicted:.2f}", f"{1e3 * pair.measured:.2f}", _percent(pair), share
+
+
+def _percent(pair: Pair) -> str:
+    return "" if pair.error is None or pair.predicted == 0 else percent_text(pair.error)
+
+
+def _memory(comparison: StepComparison) -> RenderableType:
+    table = plain_table("part")
+    for heading in ("pred. MB", "meas. MB", "diff."):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for name, pair in comparison.memory.items():
+        if name == "peak_bytes":
+            table.add_section()
+        cells = (f"{pair.predicted / MEGABYTE:.1f}", f"{pair.measured / MEGABYTE:.1f}", _percent(pair))
+        table.add_row(MEMORY_LABELS[name], *cells)
+    return titled("Memory of one rank that torch's allocator sees", table)
+
+
+def _communication(comparison: StepComparison) -> RenderableType:
+    table = plain_table("collective")
+    for heading in ("ranks", "pred. calls", "seen", "pred. MB", "seen"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for (kind, ranks), calls in comparison.calls.items():
+        payload = comparison.payload_bytes[kind, ranks]
+        megabytes = (f"{each / MEGABYTE:.3f}" for each in (payload.predicted, payload.measured))
+        table.add_row(kind, f"{ranks}", f"{calls.predicted:.0f}", f"{calls.measured:.0f}", *megabytes)
+    return titled("Collectives of an iteration, predicted and seen by torch", table)
+
+
+def comparison_document(comparison: StepComparison) -> dict[str, Any]:
+    """The same as JSON: SI units in the names of keys."""
+    low, high = (float(end) for end in comparison.predicted.iteration_time_interval_s)
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "name": comparison.record.name,
+        "iteration_time_s": _pair(comparison.step),
+        "iteration_time_interval_s": [low, high],
+        "operators": [
+            {"name": pair.name, "phase": pair.phase, "kind": pair.kind, "runs": pair.runs, "confidence": pair.confidence}
+            | {f"{key}_s" if key != "error" else key: value for key, value in _pair(pair).items()}
+            for pair in comparison.operators
+        ],
+        "memory_bytes": {name.removesuffix("_bytes"): _pair(pair) for name, pair in comparison.memory.items()},
+        "collectives": [
+            {"kind": kind, "ranks": ranks, "calls": _pair(calls), "payload_bytes": _pair(comparison.payload_bytes[kind, ranks])}
+            for (kind, ranks), calls in comparison.calls.items()
+        ],
+        "warnings": list(comparison.record.warnings),
+        "provenance": dict(comparison.record.provenance),
+    }
+
+
+def _pair(pair: Pair) -> Mapping[str, float | None]:
+    return {"predicted": pair.predicted, "measured": pair.measured, "error": pair.error}
