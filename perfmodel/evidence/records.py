@@ -1,30 +1,56 @@
 """One measured time and where it was taken: the schema that benchmarks write and fits read, one JSON object a line.
 
-The sizes of a gradient are those of the forward product that it belongs to.
+The sizes of a gradient are those of the forward product that it belongs to. What stands in [brackets] may be missing.
 
 kind          sizes                                              labels
 matmul        rows, columns, inner                               precision, phase (forward, data_gradient, weight_gradient)
 attention     sequences, heads, kv_heads, head_size,             precision, phase (forward, data_gradient), mask (causal, none)
               sequence_length
-memory_bound  moved_bytes                                        operator (copy, norm, activation, adam), phase, class (fused,
-                                                                 compiled, eager)
-collective    payload_bytes, ranks, nodes                        operator (all_reduce, all_gather, reduce_scatter, all_to_all,
-                                                                 point_to_point)
+memory_bound  moved_bytes, [rows, columns: the tensor],          operator (copy, or one of MEMORY_BOUND_KERNELS in
+              [rotary_fraction], [table_rows]                    spec/coefficients.py), phase (forward, data_gradient,
+                                                                 weight_gradient, optimizer), class (fused, compiled, eager),
+                                                                 [precision], [cache (cold, warm)]
+collective    payload_bytes, ranks, [nodes: 1]                   operator (all_reduce, all_gather, reduce_scatter, all_to_all,
+                                                                 point_to_point), [backend], [precision]
+
+The payload of a collective is the full tensor, before it is split or after it is joined; of an all-to-all, what one rank holds.
+Buffers are cold unless `cache` says otherwise: none of their bytes are in a cache when the operator begins.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Final
 
 from perfmodel.errors import InputError, did_you_mean, shown
+from perfmodel.spec.phases import DATA_GRADIENT, FORWARD, OPTIMIZER, WEIGHT_GRADIENT
 
 SCHEMA_VERSION: Final = 1
 KINDS: Final = ("matmul", "attention", "memory_bound", "collective")
 NUMBER: Final = (int, float)
 LARGEST: Final = 1e12
 PROVENANCE: Final = ("gpu", "software", "date", "command")  # what every record must say of itself
+SIZES: Final = {
+    "matmul": ("rows", "columns", "inner"),
+    "attention": ("sequences", "heads", "kv_heads", "head_size", "sequence_length"),
+    "memory_bound": ("moved_bytes",),
+    "collective": ("payload_bytes", "ranks"),
+}
+LABELS: Final = {
+    "matmul": ("precision", "phase"),
+    "attention": ("precision", "phase", "mask"),
+    "memory_bound": ("operator", "phase", "class"),
+    "collective": ("operator",),
+}
+PHASES: Final = (FORWARD, DATA_GRADIENT, WEIGHT_GRADIENT, OPTIMIZER)
+WORDS: Final = {  # what these labels may say, of whatever kind
+    "phase": PHASES,
+    "mask": ("causal", "none"),
+    "class": ("fused", "compiled", "eager"),
+    "cache": ("cold", "warm"),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,9 +74,24 @@ class Record:
         _check_all("", {name: getattr(self, name) for name in ("seconds", "spread", "repeats")}, NUMBER, "numbers")
         if not 0 < self.seconds < LARGEST:
             raise InputError(f"{shown(self.seconds)} is not a time", key="seconds")
-        missing = [name for name in PROVENANCE if name not in self.provenance]
+        self._check_present("provenance", PROVENANCE, "every record says where it comes from")
+        self._check_present("sizes", SIZES[self.kind], f"a {self.kind} record has {', '.join(SIZES[self.kind])}")
+        self._check_present("labels", LABELS[self.kind], f"a {self.kind} record has {', '.join(LABELS[self.kind])}")
+        self._check_values()
+
+    def _check_present(self, part: str, names: tuple[str, ...], reason: str) -> None:
+        missing = [name for name in names if name not in getattr(self, part)]
         if missing:
-            raise InputError("missing; every record says where it comes from", key=f"provenance.{missing[0]}")
+            raise InputError(f"missing; {reason}", key=f"{part}.{missing[0]}")
+
+    def _check_values(self) -> None:
+        for name, size in self.sizes.items():
+            if not 0 < size < math.inf:
+                raise InputError(f"{shown(size)} is not a size", key=f"sizes.{name}")
+        for name, known in WORDS.items():
+            if name in self.labels and self.labels[name] not in known:
+                word = self.labels[name]
+                raise InputError(f"{shown(word)} is not known; {did_you_mean(word, known)}", key=f"labels.{name}")
 
     def document(self) -> dict[str, Any]:
         """The JSON object of this record."""

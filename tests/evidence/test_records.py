@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.fit.tables import read_records
 from perfmodel.errors import InputError
-from perfmodel.evidence.records import KINDS, PROVENANCE, SCHEMA_VERSION, Record, record
+from perfmodel.evidence.records import KINDS, LABELS, PROVENANCE, SCHEMA_VERSION, SIZES, Record, record
 
 PRODUCT = Record(
     kind="matmul",
@@ -29,10 +29,16 @@ def changed(**values: object) -> dict[str, Any]:
     return {key: value for key, value in document.items() if value is not ...}
 
 
+def of_kind(kind: str) -> dict[str, Any]:
+    """The document of a record of one kind, with what it must have and no more."""
+    words = {"precision": "bf16", "phase": "forward", "mask": "causal", "operator": "x", "class": "eager"}
+    return changed(kind=kind, sizes=dict.fromkeys(SIZES[kind], 8), labels={name: words[name] for name in LABELS[kind]})
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_record_survives_json(kind: str) -> None:
     """Written and read again it is the same, with the version of its schema."""
-    document = changed(kind=kind)
+    document = of_kind(kind)
     assert document["schema_version"] == SCHEMA_VERSION
     assert record(json.loads(json.dumps(document))).document() == document
 
@@ -63,6 +69,35 @@ def test_a_wrong_record_is_refused_with_its_key(values: dict[str, object], sente
     """Unknown, missing, or impossible."""
     with pytest.raises(InputError, match=sentence):
         record(changed(**values))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_record_has_the_sizes_and_labels_of_its_kind(kind: str) -> None:
+    """Without one of them nobody could tell what was measured."""
+    for part, names in (("sizes", SIZES[kind]), ("labels", LABELS[kind])):
+        for name in names:
+            document = of_kind(kind)
+            del document[part][name]
+            with pytest.raises(InputError, match=f"^{part}.{name}: missing; a {kind} record has "):
+                record(document)
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "value", "sentence"),
+    [
+        ("labels", "phase", "forwards", "^labels.phase: 'forwards' is not known; did you mean forward"),
+        ("labels", "class", "fusd", "^labels.class: 'fusd' is not known; did you mean fused"),
+        ("labels", "cache", "hot", "^labels.cache: 'hot' is not known; known: cold, warm"),
+        ("sizes", "moved_bytes", 0, "^sizes.moved_bytes: 0 is not a size"),
+        ("sizes", "moved_bytes", float("inf"), "^sizes.moved_bytes: inf is not a size"),
+    ],
+)
+def test_a_value_that_cannot_be_is_refused(part: str, name: str, value: object, sentence: str) -> None:
+    """A phase that does not exist, no bytes at all."""
+    document = of_kind("memory_bound")
+    document[part][name] = value
+    with pytest.raises(InputError, match=sentence):
+        record(document)
 
 
 @pytest.mark.parametrize("name", PROVENANCE)
