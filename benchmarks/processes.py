@@ -1,0 +1,166 @@
+"""How processes that measure are started: in which environment, on how many ranks, and that none of them outlives its starter.
+
+glibc hands large blocks back to the kernel after every `free`, and the page faults of the next allocation then cost many times
+what an operator of a CPU costs: ReLU of 64 MB takes 23 ms instead of 2.8. The environment below keeps them.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import IO, Any, Final
+
+from perfmodel.errors import InputError, PerfmodelError
+
+MEASURING: Final = {
+    "MALLOC_MMAP_THRESHOLD_": "8589934592",
+    "MALLOC_TRIM_THRESHOLD_": "8589934592",
+    "MALLOC_TOP_PAD_": "67108864",
+    "OMP_NUM_THREADS": "1",
+}
+MARK: Final = "PERFMODEL_STARTED"  # in the environment of all that one call starts: its mark, after those of calls around it
+EVERY_S: Final = 0.5
+PROC: Final = Path("/proc")
+ROOT_CAUSE: Final = re.compile(
+    r"Root Cause.*?rank\s*: (?P<rank>\d+).*?exitcode\s*: (?P<code>-?\d+)", re.DOTALL
+)  # of torchrun's own report
+OWN_SENTENCE: Final = re.compile(r"^perfmodel: (.+)$", re.MULTILINE)  # of a rank that knew what was wrong
+KNOWN: Final = {  # what torch and the system say, and what it means
+    "address already in use": "the port that the ranks would meet at is in use; try again",
+    "EADDRINUSE": "the port that the ranks would meet at is in use; try again",
+    "out of memory": "it ran out of memory; a smaller micro-batch, model or number of ranks needs less",
+    "can't allocate memory": "it ran out of memory; a smaller micro-batch, model or number of ranks needs less",
+    "MemoryError": "it ran out of memory; a smaller micro-batch, model or number of ranks needs less",
+}
+LAST_LINE: Final = re.compile(r"^(?P<error>\w*(?:Error|Exception|Exit)\b.*)$", re.MULTILINE)
+
+
+def measuring_environment() -> dict[str, str]:
+    """This process's environment, with the allocator and the threads of processes that measure."""
+    return dict(os.environ) | MEASURING
+
+
+def restarted_to_measure(module: str) -> None:
+    """Become `python -m module` with the same arguments in the environment above, unless this process has it already."""
+    if any(os.environ.get(name) != value for name, value in MEASURING.items()):
+        arguments = [sys.executable, "-m", module, *sys.argv[1:]]
+        os.execve(sys.executable, arguments, measuring_environment())  # noqa: S606 - it is this very program
+
+
+def start(
+    command: Sequence[str], ranks: int = 0, *, timeout_s: float = 3600.0, meanwhile: Callable[[], object] | None = None
+) -> str:
+    """Run the module command[0] with the arguments that follow, on `ranks` processes of this machine; what they printed.
+
+    With 0 ranks it is one process that no launcher stands around. `meanwhile` is called now and then until all have ended.
+    Errors: InputError with what a rank said was wrong with its input; PerfmodelError when one died, or took too long.
+    """
+    if importlib.util.find_spec("torch") is None:
+        raise InputError("torch is not installed; pip install 'perfmodel[torch]'")
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"] if ranks else []
+    mark = uuid.uuid4().hex
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as said:
+        process = subprocess.Popen(
+            [sys.executable, *launcher, "-m", *command],
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=said,
+            env=measuring_environment() | {MARK: f"{os.environ.get(MARK, '')} {mark}"},
+            start_new_session=True,
+        )
+        try:
+            code = _waited(process, timeout_s, meanwhile)
+        finally:
+            end(process, mark)
+        if code is None:
+            raise PerfmodelError(f"{command[0]} took longer than {timeout_s:g} s and was stopped")
+        if code:
+            raise failure(command[0], _text(said), code)
+        return _text(out)
+
+
+def _waited(process: subprocess.Popen[bytes], timeout_s: float, meanwhile: Callable[[], object] | None) -> int | None:
+    """The exit code, or None when the time was over before."""
+    until = time.monotonic() + timeout_s
+    while (left_s := until - time.monotonic()) > 0:
+        try:
+            return process.wait(min(left_s, EVERY_S))
+        except subprocess.TimeoutExpired:
+            if meanwhile:
+                meanwhile()
+    return None
+
+
+def _text(file: IO[bytes]) -> str:
+    file.seek(0)
+    return file.read().decode(errors="replace")
+
+
+def failure(module: str, said: str, code: int) -> PerfmodelError:
+    """What went wrong, as one sentence, from what was printed on stderr."""
+    own = OWN_SENTENCE.search(said)
+    if own:
+        return InputError(own[1])
+    cause = ROOT_CAUSE.search(said)
+    died = f"rank {cause['rank']} of {module} {_ended(int(cause['code']))}" if cause else f"{module} {_ended(code)}"
+    for text, meaning in KNOWN.items():
+        if text.lower() in said.lower():
+            return PerfmodelError(f"{died}: {meaning}")
+    errors = [found["error"] for found in LAST_LINE.finditer(said) if "ChildFailedError" not in found["error"]]
+    return PerfmodelError(f"{died}: {errors[0][:200]}" if errors else died)
+
+
+def _ended(code: int) -> str:
+    if code >= 0:
+        return f"ended with exit code {code}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    likely = ", as the kernel does when memory runs out" if name == "SIGKILL" else ""
+    return f"was ended by {name}{likely}"
+
+
+def end(process: subprocess.Popen[Any], mark: str, *, patience_s: float = 5.0) -> None:
+    """Kill a launcher and whatever has inherited `mark` from it, and wait until all are gone.
+
+    torchrun gives each rank a session of its own, and a rank may outlive it: neither process group nor parent leads to all.
+    """
+    if process.poll() is None:
+        process.kill()
+        process.wait()
+    until = time.monotonic() + patience_s
+    while (left := marked(mark)) and time.monotonic() < until:
+        for pid in left:
+            _kill(pid)
+        time.sleep(0.01)
+
+
+def _kill(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+
+
+def marked(mark: str) -> list[int]:
+    """Processes with `mark` in their environment; where there is no /proc, none. Those that ended have none any more."""
+    found = []
+    for entry in PROC.glob("[0-9]*"):
+        try:
+            environment = (entry / "environ").read_bytes()
+        except OSError:
+            continue  # somebody else's, or it ended meanwhile
+        own = [value for value in environment.split(b"\0") if value.startswith(f"{MARK}=".encode())]
+        if own and mark.encode() in own[0]:
+            found.append(int(entry.name))
+    return found
