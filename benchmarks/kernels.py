@@ -1,157 +1,123 @@
-"""Measures matrix products (forward and both gradients), fused attention and copies on this machine, as records.
+"""Measures matrix products, attention and memory-bound operators of the reference model on one GPU, or one core, as records.
 
     python -m benchmarks.kernels --device cuda --output records.jsonl
     python -m benchmarks.kernels --device cpu --smallest --output records.jsonl
 
-Random operands, several buffers in turn so that caches do not flatter, warm-up, the median of several repeats. The records go
-into `python -m benchmarks.fit --records`.
+Each record is written as soon as it is measured. Started again with the same file, it goes on where it was left.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import statistics
 import sys
-import time
-from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
-from itertools import product
 from pathlib import Path
 from typing import Final
 
 import torch
 
-from perfmodel.evidence.records import Record
-from perfmodel.exchange.output import write_text
+from benchmarks.machine import Nvml, on_one_core, provenance, state_text, warnings
+from benchmarks.memory_operators import OPERATORS, Tensor
+from benchmarks.plan import kernel_points, plan_of
+from benchmarks.points import Point
+from benchmarks.processes import restarted_to_measure
+from benchmarks.products import attention, product
+from benchmarks.record_file import measure
+from benchmarks.timing import SECONDS, Prepare, Timing, timed
+from model.transformer import DTYPES
+from perfmodel.errors import InputError, PerfmodelError
+from perfmodel.spec.phases import DATA_GRADIENT
 
-REPEATS: Final = 7
-BUFFERS: Final = 3
-SIDES: Final = (1024, 2048, 4096, 8192, 16384)
-SMALL_SIDES: Final = (128, 256)
-
-
-def median_s(run: Callable[[int], object], device: str) -> tuple[float, float]:
-    """Median time of run(buffer), and the distance between its quartiles over that."""
-    for buffer in range(BUFFERS):
-        run(buffer)
-    times = [_one_s(run, repeat % BUFFERS, device) for repeat in range(REPEATS)]
-    low, middle, high = statistics.quantiles(times, n=4)
-    return middle, (high - low) / middle
+MODULE: Final = "benchmarks.kernels"
+CPU_SECONDS: Final = 0.1  # a point: there are many, and one core is slow
 
 
-def _one_s(run: Callable[[int], object], buffer: int, device: str) -> float:
-    if device == "cpu":
-        start = time.perf_counter()
-        run(buffer)
-        return time.perf_counter() - start
-    begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-    begin.record()
-    run(buffer)
-    end.record()
-    torch.cuda.synchronize()
-    return float(begin.elapsed_time(end)) / 1e3
+def take(point: Point, device: str) -> Timing:
+    """The time of one point."""
+    size = DTYPES[point.labels.get("precision", "fp32")].itemsize
+    return timed(
+        _prepare(point, device),
+        buffer_bytes=size * _numbers(point),
+        device=device,
+        warm=point.labels.get("cache") == "warm",
+        fresh=point.labels.get("operator") == "loss" and point.labels["phase"] == DATA_GRADIENT,
+        seconds=CPU_SECONDS if device == "cpu" else SECONDS,
+    )
 
 
-def matmul_records(device: str, sides: tuple[int, ...], provenance: dict[str, str]) -> Iterator[Record]:
-    """Y = X W^T, dX = dY W and dW = dY^T X, of every combination of sizes."""
-    for rows, columns, inner in product(sides, repeat=3):
-        x = [_random(rows, inner, device=device) for _ in range(BUFFERS)]
-        w = [_random(columns, inner, device=device) for _ in range(BUFFERS)]
-        y = [_random(rows, columns, device=device) for _ in range(BUFFERS)]
-        phases: dict[str, Callable[[int], object]] = {
-            "forward": lambda i, x=x, w=w: x[i] @ w[i].T,  # type: ignore[misc]
-            "data_gradient": lambda i, y=y, w=w: y[i] @ w[i],  # type: ignore[misc]
-            "weight_gradient": lambda i, x=x, y=y: y[i].T @ x[i],  # type: ignore[misc]
-        }
-        for phase, run in phases.items():
-            seconds, spread = median_s(run, device)
-            yield Record(
-                kind="matmul",
-                sizes={"rows": rows, "columns": columns, "inner": inner},
-                labels={"precision": "bf16", "phase": phase},
-                seconds=seconds,
-                spread=spread,
-                repeats=REPEATS,
-                provenance=provenance,
-            )
+def _prepare(point: Point, device: str) -> Prepare:
+    sizes = {name: int(size) for name, size in point.sizes.items() if name not in ("moved_bytes", "rotary_fraction")}
+    precision, phase = point.labels["precision"], point.labels["phase"]
+    if point.kind == "matmul":
+        return lambda: product(**sizes, precision=precision, phase=phase, device=device)
+    if point.kind == "attention":
+        return lambda: attention(**sizes, precision=precision, phase=phase, device=device)
+    fraction = point.sizes.get("rotary_fraction", 1.0)
+    tensor = Tensor(**sizes, precision=precision, device=device, rotary_fraction=fraction)
+    return lambda: OPERATORS[point.labels["operator"]](tensor, phase)
 
 
-def attention_records(device: str, lengths: tuple[int, ...], provenance: dict[str, str]) -> Iterator[Record]:
-    """Causal attention of 8 heads of 64 and 128, forward and backward."""
-    attend = torch.nn.functional.scaled_dot_product_attention
-    for length, size in product(lengths, (64, 128)):
-        q, k, v = (_random(1, 8, length, size, device=device).requires_grad_() for _ in range(3))
-        out = attend(q, k, v, is_causal=True)
-        ones = torch.ones_like(out)
-        phases: dict[str, Callable[[int], object]] = {
-            "forward": lambda _, q=q, k=k, v=v: attend(q, k, v, is_causal=True),  # type: ignore[misc]
-            "data_gradient": lambda _, q=q, k=k, v=v, out=out, ones=ones: torch.autograd.grad(  # type: ignore[misc]
-                out, (q, k, v), ones, retain_graph=True
-            ),
-        }
-        for phase, run in phases.items():
-            seconds, spread = median_s(run, device)
-            yield Record(
-                kind="attention",
-                sizes={"sequences": 1, "heads": 8, "kv_heads": 8, "head_size": size, "sequence_length": length},
-                labels={"precision": "bf16", "phase": phase, "mask": "causal"},
-                seconds=seconds,
-                spread=spread,
-                repeats=REPEATS,
-                provenance=provenance,
-            )
+def _numbers(point: Point) -> float:
+    """How many numbers the operands of a point have, and its result."""
+    sizes = point.sizes
+    if point.kind == "matmul":
+        rows, columns, inner = (sizes[name] for name in ("rows", "columns", "inner"))
+        return rows * inner + inner * columns + rows * columns
+    if point.kind == "attention":
+        width = 2 * (sizes["heads"] + sizes["kv_heads"]) * sizes["head_size"]
+        return width * sizes["sequences"] * sizes["sequence_length"]
+    return (2 * sizes["rows"] + sizes.get("table_rows", 0)) * sizes["columns"]
 
 
-def copy_records(device: str, megabytes: tuple[int, ...], provenance: dict[str, str]) -> Iterator[Record]:
-    """A copy: every byte read once and written once."""
-    for size in megabytes:
-        sources = [torch.rand(size * 250_000, device=device) for _ in range(BUFFERS)]
-        target = torch.empty_like(sources[0])
-        seconds, spread = median_s(lambda i, s=sources, t=target: t.copy_(s[i]), device)  # type: ignore[misc]
-        yield Record(
-            kind="memory_bound",
-            sizes={"moved_bytes": 2e6 * size},
-            labels={"operator": "copy", "phase": "forward", "class": "fused"},
-            seconds=seconds,
-            spread=spread,
-            repeats=REPEATS,
-            provenance=provenance,
-        )
+def check_device(device: str) -> None:
+    """Raise InputError where there is none."""
+    if device == "cuda" and not torch.cuda.is_available():
+        raise InputError("no CUDA device is there; --device cpu measures this machine")
 
 
-def _random(*shape: int, device: str) -> torch.Tensor:
-    return torch.randn(shape, dtype=torch.bfloat16, device=device)
+def show_progress(done: int, total: int, point: Point) -> None:
+    """One line on stderr, written over by the next where it is a terminal; into a file, one line in a hundred."""
+    if sys.stderr.isatty():
+        words = " ".join([point.kind, *point.labels.values()])
+        print(f"\r{done}/{total} {words:70.70}", end="", file=sys.stderr, flush=True)
+    elif done % 100 == 0:
+        print(f"{done}/{total}", file=sys.stderr)
 
 
-def provenance_of(device: str) -> dict[str, str]:
-    """What every record says of where it was taken."""
-    name = torch.cuda.get_device_name() if device == "cuda" else f"cpu, {torch.get_num_threads()} threads"
-    return {
-        "gpu": name,
-        "software": f"torch {torch.__version__}",
-        "date": datetime.now(UTC).date().isoformat(),
-        "command": "python -m benchmarks.kernels",
-    }
+def run(device: str, path: Path, *, smallest: bool) -> None:
+    """Measure what the file does not hold yet, and say what was wrong with the clocks meanwhile."""
+    check_device(device)
+    on_one_core(device)
+    sensor = Nvml.open()
+    born = provenance(device, f"python -m {MODULE} --device {device}{' --smallest' if smallest else ''}")
+    before = sensor.readings()
+    measured = measure(
+        kernel_points(plan_of(device, smallest=smallest)),
+        path,
+        lambda point: take(point, device),
+        provenance=lambda: born | state_text(sensor.readings()),
+        on_progress=show_progress,
+    )
+    for sentence in warnings(before, sensor.readings()):
+        print(f"kernels: {sentence}", file=sys.stderr)
+    print(f"wrote {measured} records to {path}", file=sys.stderr)
 
 
 def main() -> None:
-    """Measure everything and write it, whole or not at all."""
+    """Measure; one sentence when it cannot."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--smallest", action="store_true", help="a few small sizes: seconds, to see that it works")
-    parser.add_argument("--output", type=Path, required=True, metavar="FILE")
+    parser.add_argument("--output", "-o", type=Path, required=True, metavar="FILE")
     chosen = parser.parse_args()
-    if chosen.device == "cuda" and not torch.cuda.is_available():
-        sys.exit("kernels: no CUDA device is there; --device cpu measures this machine")
-    sides, provenance = (SMALL_SIDES if chosen.smallest else SIDES), provenance_of(chosen.device)
-    records = [
-        *matmul_records(chosen.device, sides, provenance),
-        *attention_records(chosen.device, sides, provenance),
-        *copy_records(chosen.device, (1, 4) if chosen.smallest else (64, 256, 1024), provenance),
-    ]
-    write_text(chosen.output, "".join(json.dumps(each.document()) + "\n" for each in records))
-    print(f"wrote {len(records)} records to {chosen.output}", file=sys.stderr)
+    restarted_to_measure(MODULE)
+    try:
+        run(chosen.device, chosen.output, smallest=chosen.smallest)
+    except PerfmodelError as error:
+        print(f"perfmodel: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print(f"\nkernels: stopped; the same command goes on with {chosen.output}", file=sys.stderr)
+        sys.exit(130)
 
 
 if __name__ == "__main__":
