@@ -1,0 +1,65 @@
+"""Real training steps of one layout: micro-batches forward and backward, then the optimizer."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import torch
+import torch.distributed as dist
+
+from model.data import batch
+from model.groups import Groups
+from model.optimizer import DistributedAdamW, Recipe
+from model.transformer import Transformer, initialise
+from perfmodel.spec.layout import Layout
+from perfmodel.spec.model import TransformerModel
+
+SEED: Final = 1
+
+
+class Trainer:
+    """A model, its optimizer and its data on one rank."""
+
+    def __init__(
+        self, model: TransformerModel, layout: Layout, groups: Groups, *, seed: int = SEED, recipe: Recipe | None = None
+    ) -> None:
+        self.layout, self.groups, self.seed = layout, groups, seed
+        self.model = Transformer(model, layout, groups)
+        self.optimizer = DistributedAdamW(self.model, recipe or Recipe())
+        if groups.device.type != "meta":
+            initialise(self.model, seed)
+            self.optimizer.take_over()
+        self.iteration = 0
+
+    def micro_batches(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Tokens and targets of this rank's replica in the iteration that comes next."""
+        layout, replica = self.layout, self.groups.data_parallel
+        tokens, targets = batch(
+            seed=self.seed,
+            iteration=self.iteration,
+            sequences=int(layout.global_batch_size),
+            length=int(layout.sequence_length),
+            vocabulary=int(self.model.spec.vocab_size),
+        )
+        own, size = [each.tensor_split(replica.ranks)[replica.rank] for each in (tokens, targets)], int(layout.micro_batch_size)
+        parts = [each.to(self.groups.device).split(size) for each in own]
+        return list(zip(*parts, strict=True))
+
+    def step(self, micro_batches: list[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
+        """One iteration on data that is there; the mean loss of this rank's replica."""
+        losses = []
+        for tokens, targets in micro_batches:
+            loss = self.model(tokens, targets)
+            loss.backward()
+            losses.append(loss.detach())
+        self.optimizer.step()
+        self.iteration += 1
+        return torch.stack(losses).mean()
+
+    def mean_loss(self, loss: torch.Tensor) -> float:
+        """The loss over all replicas."""
+        if self.groups.world.ranks > 1:
+            loss = loss.clone()
+            dist.all_reduce(loss)
+            loss = loss / self.groups.world.ranks
+        return float(loss)
