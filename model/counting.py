@@ -23,9 +23,9 @@ class CollectiveCounter(TorchDispatchMode):
         self.calls: Counter[tuple[str, int]] = Counter()
         self.payload_bytes: Counter[tuple[str, int]] = Counter()
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ARG002
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func.namespace == "c10d":
-            self._count(func._schema.name.partition("::")[2], args)
+            self._count(func.overloadpacket.__name__, args)
         return func(*args, **(kwargs or {}))
 
     def _count(self, name: str, args: Any) -> None:

@@ -1,6 +1,7 @@
 """Seeded batches that a model can learn: every token but one in eight follows from the one before it.
 
-Batch number i is the same whatever the layout, and needs nothing of the batches before it: a run that is resumed goes on with it.
+Batch number i is the same whatever the layout, and needs nothing of the batches before it: a run that is resumed goes on
+with it.
 """
 
 from __future__ import annotations

@@ -89,11 +89,14 @@ def one_rank(device: str = "cpu") -> Groups:
 
 
 def make_groups(device: torch.device, *, tensor_parallel: int, data_parallel: int) -> Groups:
-    """The groups of a process that torch.distributed has started. Errors: InputError when the number of processes is another."""
+    """The groups of a process that torch.distributed has started.
+
+    Errors: InputError when the number of processes is not that of the layout.
+    """
     if dist.get_world_size() != tensor_parallel * data_parallel:
         raise InputError(
-            f"{dist.get_world_size()} processes were started, but the layout has {tensor_parallel * data_parallel} ranks: tensor "
-            f"parallel {tensor_parallel} x data parallel {data_parallel}"
+            f"{dist.get_world_size()} processes were started, but the layout has {tensor_parallel * data_parallel} ranks: "
+            f"tensor_parallel {tensor_parallel} x data_parallel {data_parallel}"
         )
     kind = device.type if device.type != "meta" else "cpu"
     mesh = init_device_mesh(kind, (data_parallel, tensor_parallel), mesh_dim_names=("data_parallel", "tensor_parallel"))

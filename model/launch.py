@@ -10,7 +10,7 @@ from typing import Final
 import torch
 import torch.distributed as dist
 
-from perfmodel.errors import InputError
+from perfmodel.errors import InputError, PerfmodelError
 
 BACKENDS: Final = {"cpu": "gloo", "cuda": "nccl"}
 
@@ -19,7 +19,7 @@ BACKENDS: Final = {"cpu": "gloo", "cuda": "nccl"}
 def started(device: str) -> Iterator[torch.device]:
     """The device of this rank, with torch.distributed running, whoever started it: torchrun, Slurm's srun torchrun, or nobody.
 
-    Errors: InputError for a device that is not there.
+    Errors: InputError for a device that is not there; PerfmodelError when the ranks cannot meet.
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise InputError("no CUDA device is there; --device cpu runs on this machine's cores")
@@ -36,10 +36,20 @@ def started(device: str) -> Iterator[torch.device]:
 
 
 def _join(backend: str) -> None:
-    if "RANK" in os.environ:
-        dist.init_process_group(backend)
+    if "RANK" not in os.environ:
+        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
         return
-    dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        dist.init_process_group(backend)
+    except (dist.DistNetworkError, dist.DistStoreError, ValueError) as error:  # a ValueError: MASTER_PORT is not set
+        place = f"{os.environ.get('MASTER_ADDR', '')}:{os.environ.get('MASTER_PORT', '')}"
+        raise PerfmodelError(f"the ranks cannot meet at {place}: {_reason(str(error))}") from None
+
+
+def _reason(said: str) -> str:
+    if "EADDRINUSE" in said or "in use" in said:
+        return "the port is in use; another MASTER_PORT, or torchrun --standalone, would do"
+    return said.strip().partition("\n")[0]
 
 
 def on_one_core(device: str, rank: int = 0) -> None:

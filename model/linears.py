@@ -4,8 +4,8 @@ A column-parallel linear holds some of the output columns and wants the whole in
 size and leaves partial sums (arXiv:1909.08053). With sequence parallelism the first gathers its input, keeps only its own share
 of it and gathers it again for the weight's gradient; the second scatters its output (arXiv:2205.05198, section 4.2.2).
 
-PyTorch's own tensor-parallel plans (ColwiseParallel, RowwiseParallel) are not used here: they keep the gathered input, reduce the
-gradient of every norm apart, and cost the CPU several times as long a linear. tests/model holds this model against them.
+PyTorch's own tensor-parallel plans (ColwiseParallel, RowwiseParallel) are not used here: they keep the gathered input, reduce
+the gradient of every norm apart, and cost the CPU several times as long a linear.
 
 Weights are (columns, inner). Their gradients are added to `main_grad`, a piece of one buffer (model/optimizer.py), in the
 precision that it has.
@@ -14,13 +14,15 @@ precision that it has.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import torch
 
 from model.groups import Group
 from model.operators import operator
 from perfmodel.spec.phases import DATA_GRADIENT, FORWARD, WEIGHT_GRADIENT
+
+PIECE: Final = 2**18  # numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,61 +40,55 @@ class Split:
 
 class _ColumnParallel(torch.autograd.Function):
     @staticmethod
-    def forward(
-        context: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, name: str, split: Split
-    ) -> torch.Tensor:
+    def forward(context: Any, x: torch.Tensor, weight: torch.Tensor, linear: Linear) -> torch.Tensor:
         context.save_for_backward(x)
-        context.weight, context.bias, context.name, context.split = weight, bias, name, split
+        context.linear, name, split = linear, linear.name, linear.split
         full = split.group.all_gather(x, f"{name}.gather", FORWARD) if split.shares_tokens else x
         with operator(name, FORWARD):
-            return torch.nn.functional.linear(full, weight, bias)
+            return torch.nn.functional.linear(full, weight, linear.bias)
 
     @staticmethod
     def backward(context: Any, *gradients: torch.Tensor) -> Any:
         (gradient,), (x,) = gradients, context.saved_tensors
-        name, split = context.name, context.split
+        linear, name, split = context.linear, context.linear.name, context.linear.split
         full = split.group.all_gather(x, f"{name}.gather", WEIGHT_GRADIENT) if split.shares_tokens else x
         with operator(name, DATA_GRADIENT):
-            dx = gradient @ context.weight
+            dx = gradient @ linear.weight
         if split.shares_tokens:
             dx = split.group.reduce_scatter(dx, f"{name}.reduce_input_gradient", DATA_GRADIENT)
         else:
             split.group.all_reduce(dx, f"{name}.reduce_input_gradient", DATA_GRADIENT)
-        _add_gradients(name, gradient, full, context.weight, context.bias)
-        return dx, None, None, None, None
+        _add_gradients(name, gradient, full, linear.weight, linear.bias)
+        return dx, None, None
 
 
 class _RowParallel(torch.autograd.Function):
     @staticmethod
-    def forward(
-        context: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, name: str, split: Split
-    ) -> torch.Tensor:
+    def forward(context: Any, x: torch.Tensor, weight: torch.Tensor, linear: Linear) -> torch.Tensor:
         context.save_for_backward(x)
-        context.weight, context.bias, context.name, context.split = weight, bias, name, split
+        context.linear, name, split = linear, linear.name, linear.split
         with operator(name, FORWARD):
             y = x @ weight.T
         if split.shares_tokens:
             y = split.group.reduce_scatter(y, f"{name}.scatter", FORWARD)
         else:
             split.group.all_reduce(y, f"{name}.all_reduce", FORWARD)
-        return y if bias is None else y.add_(bias)
+        return y if linear.bias is None else y.add_(linear.bias)
 
     @staticmethod
     def backward(context: Any, *gradients: torch.Tensor) -> Any:
         (gradient,), (x,) = gradients, context.saved_tensors
-        name, split = context.name, context.split
-        if context.bias is not None:  # of this rank's own tokens
-            add_to_main(context.bias, gradient.sum(dim=0, dtype=torch.float32))
+        linear, name, split = context.linear, context.linear.name, context.linear.split
+        if linear.bias is not None:  # of this rank's own tokens
+            add_to_main(linear.bias, gradient.sum(dim=0, dtype=torch.float32))
         full = split.group.all_gather(gradient, f"{name}.gather_gradient", DATA_GRADIENT) if split.shares_tokens else gradient
         with operator(name, DATA_GRADIENT):
-            dx = full @ context.weight
-        _add_gradients(name, full, x, context.weight, None)
-        return dx, None, None, None, None
+            dx = full @ linear.weight
+        _add_gradients(name, full, x, linear.weight, None)
+        return dx, None, None
 
 
-def _add_gradients(
-    name: str, gradient: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
-) -> None:
+def _add_gradients(name: str, gradient: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
     """dW = dY^T X as one product, added to what earlier micro-batches left as another operator."""
     with operator(name, WEIGHT_GRADIENT):
         dw = gradient.T @ x
@@ -104,7 +100,16 @@ def _add_gradients(
 
 def add_to_main(parameter: torch.Tensor, gradient: torch.Tensor) -> None:
     """Add to the gradient that the optimizer will see."""
-    parameter.main_grad.add_(gradient)  # type: ignore[attr-defined]
+    accumulate(parameter.main_grad, gradient)
+
+
+def accumulate(total: torch.Tensor, more: torch.Tensor) -> None:
+    """total += more. A CPU first makes a copy of `more` in the precision of `total`: piece by piece it stays in the cache."""
+    if total.dtype == more.dtype or total.device.type != "cpu" or more.numel() <= PIECE:
+        total.add_(more)
+        return
+    for into, piece in zip(total.view(-1).split(PIECE), more.reshape(-1).split(PIECE), strict=True):
+        into.add_(piece)
 
 
 class _MainGradient(torch.autograd.Function):
@@ -124,31 +129,29 @@ def collected(parameter: torch.Tensor) -> torch.Tensor:
     return result
 
 
-class ColumnParallelLinear(torch.nn.Module):
-    """Y = X W^T of this rank's columns."""
+class Linear(torch.nn.Module):
+    """What this rank holds of a linear that the ranks of a tensor-parallel group share."""
 
     def __init__(self, name: str, columns: int, inner: int, split: Split, *, bias: bool) -> None:
         super().__init__()
         self.name, self.split = name, split
         self.weight = torch.nn.Parameter(torch.empty(columns, inner))
         self.bias = torch.nn.Parameter(torch.empty(columns)) if bias else None
+
+
+class ColumnParallelLinear(Linear):
+    """Y = X W^T of this rank's columns."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(tokens of this rank, inner) to (all tokens, columns)."""
-        result: torch.Tensor = _ColumnParallel.apply(x, self.weight, self.bias, self.name, self.split)
+        result: torch.Tensor = _ColumnParallel.apply(x, self.weight, self)
         return result
 
 
-class RowParallelLinear(torch.nn.Module):
+class RowParallelLinear(Linear):
     """The sum over the ranks of X W^T, each with its part of the inner size."""
-
-    def __init__(self, name: str, columns: int, inner: int, split: Split, *, bias: bool) -> None:
-        super().__init__()
-        self.name, self.split = name, split
-        self.weight = torch.nn.Parameter(torch.empty(columns, inner))
-        self.bias = torch.nn.Parameter(torch.empty(columns)) if bias else None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(all tokens, inner of this rank) to (tokens of this rank, columns)."""
-        result: torch.Tensor = _RowParallel.apply(x, self.weight, self.bias, self.name, self.split)
+        result: torch.Tensor = _RowParallel.apply(x, self.weight, self)
         return result

@@ -1,9 +1,9 @@
 """Which operator of the iteration runs now: names around the parts of a step, for whoever records them.
 
 Every part of the model runs inside the name that the forecast gives it (`layer.mlp.fc1`). Without a recorder a name costs
-nothing. With one, each change of operator leaves a mark: a time on a CPU, an event on the stream of a GPU. What lies between two
-marks belongs to the operator that the first of them opened, or to none: the parts of a step and what lies between them add up to
-the step.
+nothing. With one, each change of operator leaves a mark: a time on a CPU, an event on the stream of a GPU. What lies between
+two marks belongs to the operator that the first of them opened, or to none: the parts of a step and what lies between them add
+up to the step.
 """
 
 from __future__ import annotations
@@ -33,14 +33,15 @@ class Recorder:
     def open(self, label: Label) -> None:
         """From here on the time is that of `label`."""
         self.open_labels.append(label)
-        self._mark(label)
+        self.mark(label)
 
     def close(self) -> None:
         """The operator that was opened last is over: the time is again that of the one around it."""
         self.open_labels.pop()
-        self._mark(self.open_labels[-1])
+        self.mark(self.open_labels[-1])
 
-    def _mark(self, label: Label) -> None:
+    def mark(self, label: Label) -> None:
+        """The time from here on is that of `label`."""
         if self.on_gpu:
             event = torch.cuda.Event(enable_timing=True)
             event.record()
@@ -67,11 +68,11 @@ def recording(recorder: Recorder) -> Iterator[Recorder]:
     """The operators of what runs inside leave their marks in `recorder`."""
     global _recorder  # noqa: PLW0603 - autograd calls back from its own threads with no place for a context of ours
     _recorder = recorder
-    recorder._mark(BETWEEN)
+    recorder.mark(BETWEEN)
     try:
         yield recorder
     finally:
-        recorder._mark(BETWEEN)
+        recorder.mark(BETWEEN)
         _recorder = None
 
 

@@ -71,8 +71,8 @@ class DistributedAdamW:
 
     @property
     def state_bytes(self) -> int:
-        """Bytes of what the optimizer holds beside parameters and gradients: moments, and master weights where there are some."""
-        moments = self.first.nbytes + self.second.nbytes
+        """Of what the optimizer holds beside parameters and gradients: moments, and master weights where there are some."""
+        moments: int = self.first.nbytes + self.second.nbytes
         return moments + (0 if self.master.dtype == self.parameters.dtype else self.master.nbytes)
 
     @torch.no_grad()
@@ -106,9 +106,9 @@ class DistributedAdamW:
         norm = self._norm()
         with operator("optimizer.adam", OPTIMIZER):
             self.master.grad = self.owners.share(self.gradients)
-            if self.groups.device.type != "meta":  # fused kernels divide the gradients; without numbers there is nothing to clip
-                self.adam.grad_scale = (norm / LARGEST_NORM).clamp(min=1.0)  # type: ignore[attr-defined]
-                self.adam.found_inf = self._new_step()  # type: ignore[attr-defined]
+            if self.groups.device.type != "meta":  # fused kernels divide the gradients; without numbers nothing is clipped
+                self.adam.grad_scale = (norm / LARGEST_NORM).clamp(min=1.0)
+                self.adam.found_inf = self._new_step()
             self.adam.step()
             self.master.grad = None
             self._copy_out()
@@ -156,12 +156,11 @@ def _lay_under(
         begins.setdefault(_place(name, cut), start)
         end = start + old.numel()
         new = torch.nn.Parameter(parameters[start:end].view(old.shape))
-        new.main_grad = gradients[start:end].view(old.shape)  # type: ignore[attr-defined]
+        new.main_grad = gradients[start:end].view(old.shape)
         laid[id(old)] = new
         start = end
     for module in model.modules():
-        for name, old_parameter in list(module._parameters.items()):
-            if old_parameter is not None:
-                setattr(module, name, laid[id(old_parameter)])
+        for name, old_parameter in list(module.named_parameters(recurse=False)):
+            setattr(module, name, laid[id(old_parameter)])
     norms = begins.get(2, start)
     return begins.get(1, norms), norms, start

@@ -33,7 +33,7 @@ def check_supported(model: TransformerModel, layout: Layout) -> None:
         raise NotSupportedError(f"the reference model runs sharding none and zero1, not {layout.sharding}", key="sharding")
     if model.kv_heads % layout.tensor_parallel:
         raise NotSupportedError(
-            f"{layout.tensor_parallel} ranks would hold copies of {model.kv_heads} KV heads, which the reference model does not",
+            f"{layout.tensor_parallel} ranks would hold copies of {model.kv_heads} KV heads; the reference model has none",
             key="tensor_parallel",
         )
     if model.dropout:
@@ -129,9 +129,7 @@ class Transformer(torch.nn.Module):
         selective = layout.recompute == "selective"
         with torch.device("meta"):
             self.embedding = VocabularyParallelEmbedding(padded // group.ranks, hidden, split, positions=positions)
-            self.layers = torch.nn.ModuleList(
-                Layer(model, split, recompute_core=selective) for _ in range(int(model.layers))
-            )
+            self.layers = torch.nn.ModuleList(Layer(model, split, recompute_core=selective) for _ in range(int(model.layers)))
             self.norm = Norm("head.norm", model.norm, hidden)
             self.head = ColumnParallelLinear("head.logits", padded // group.ranks, hidden, split, bias=False)
             if model.tied_embeddings:
@@ -146,7 +144,7 @@ class Transformer(torch.nn.Module):
             *path, module, kind = name.split(".")
             if name in ("embedding.weight", "head.weight"):
                 yield name, parameter, Cut(0, (self.padded,))
-            elif path and path[0] == "layers" and module in (cuts := self.layers[int(path[1])].cuts):  # type: ignore[operator]
+            elif path and path[0] == "layers" and module in (cuts := self.layers[int(path[1])].cuts):
                 cut = cuts[module]
                 yield name, parameter, cut if kind == "weight" or cut.axis == 0 else Cut(None)
             else:
