@@ -30,6 +30,7 @@ class Trainer:
             initialise(self.model, seed)
             self.optimizer.take_over()
         self.iteration = 0
+        self.gradient_norm: torch.Tensor | None = None  # of the last step, before it was clipped
 
     def micro_batches(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """Tokens and targets of this rank's replica in the iteration that comes next."""
@@ -52,7 +53,7 @@ class Trainer:
             loss = self.model(tokens, targets)
             loss.backward()
             losses.append(loss.detach())
-        self.optimizer.step()
+        self.gradient_norm = self.optimizer.step()
         self.iteration += 1
         return torch.stack(losses).mean()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
@@ -19,7 +19,8 @@ from perfmodel.errors import NotSupportedError
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.model import TransformerModel
 
-DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
+DTYPES: Final = {"bf16": torch.bfloat16, "fp32": torch.float32}
+VOCABULARY: Final = ("embedding.weight", "head.weight")  # with a row for every token, and some of padding
 
 
 def check_supported(model: TransformerModel, layout: Layout) -> None:
@@ -142,7 +143,7 @@ class Transformer(torch.nn.Module):
         """Name, parameter and how the ranks share it, each parameter once."""
         for name, parameter in self.named_parameters():
             *path, module, kind = name.split(".")
-            if name in ("embedding.weight", "head.weight"):
+            if name in VOCABULARY:
                 yield name, parameter, Cut(0, (self.padded,))
             elif path and path[0] == "layers" and module in (cuts := self.layers[int(path[1])].cuts):
                 cut = cuts[module]
@@ -186,6 +187,7 @@ def initialise(model: Transformer, seed: int) -> None:
             continue
         chance = torch.Generator(device=parameter.device).manual_seed(seed * 100_003 + index)
         deviation = 0.02 * (depth if "projection" in name or "fc2" in name else 1.0)
-        shape = cut.full_shape(parameter.shape)
-        full = torch.empty(shape, device=parameter.device).normal_(0.0, deviation, generator=chance)
+        full = torch.zeros(cut.full_shape(parameter.shape), device=parameter.device)
+        drawn = full[: int(model.spec.vocab_size)] if name in VOCABULARY else full  # rows that are padding stay 0
+        drawn.normal_(0.0, deviation, generator=chance)
         parameter.copy_(cut.part(full, model.groups.tensor_parallel))

@@ -47,6 +47,25 @@ class _Lookup(torch.autograd.Function):
         return None, None, None
 
 
+class _AddPositions(torch.autograd.Function):
+    """x + the rows of learned positions on the one rank that adds them: the sum over the ranks then holds them once.
+
+    Every rank has the whole gradient of that sum, and so the same gradient of its own copy of the table.
+    """
+
+    @staticmethod
+    def forward(context: Any, x: torch.Tensor, table: torch.Tensor, rows: torch.Tensor, adds: bool) -> torch.Tensor:
+        context.table, context.rows = table, rows
+        with operator("embedding.lookup"):
+            return x + looked_up(table, rows, None) if adds else x.view_as(x)
+
+    @staticmethod
+    def backward(context: Any, *gradients: torch.Tensor) -> Any:
+        with operator("embedding.lookup", DATA_GRADIENT):
+            add_to_main(context.table, table_gradient(gradients[0], context.rows, None, context.table.shape[0]))
+        return gradients[0], None, None, None
+
+
 class _SumOverRanks(torch.autograd.Function):
     """Each token's row from the rank that has it: scattered with sequence parallelism, else everywhere."""
 
@@ -82,8 +101,7 @@ class VocabularyParallelEmbedding(torch.nn.Module):
         x = _Lookup.apply(self.weight, tokens, first)
         if self.positions is not None:
             places = torch.arange(len(tokens), device=tokens.device) // sequences
-            if group.rank == 0:  # one rank adds them: the sum over the ranks holds them once
-                x = x + _Lookup.apply(self.positions, places, None)
+            x = _AddPositions.apply(x, self.positions, places, group.rank == 0)
         result: torch.Tensor = _SumOverRanks.apply(x, self.split)
         return result
 

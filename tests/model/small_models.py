@@ -1,0 +1,58 @@
+"""Models and layouts of the tests: three families, small, with heads in groups and vocabularies that need padding."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from perfmodel.spec.layout import Layout
+from perfmodel.spec.model import TransformerModel
+
+NEMOTRON = TransformerModel(
+    name="nemotron",
+    layers=3,
+    hidden_size=64,
+    attention_heads=4,
+    kv_heads=2,
+    head_size=16,
+    ffn_hidden_size=160,
+    activation="squared_relu",
+    norm="layernorm",
+    rotary_fraction=0.5,
+    vocab_size=90,
+    vocab_padding_multiple=8,
+)
+LLAMA = replace(
+    NEMOTRON,
+    name="llama",
+    kv_heads=4,
+    ffn_hidden_size=96,
+    activation="swiglu",
+    norm="rmsnorm",
+    rotary_fraction=1.0,
+)
+TIED_LLAMA = replace(LLAMA, name="tied llama", kv_heads=2, tied_embeddings=True)
+GPT = replace(
+    NEMOTRON,
+    name="gpt",
+    kv_heads=4,
+    ffn_hidden_size=128,
+    activation="gelu",
+    position="learned",
+    rotary_fraction=1.0,
+    max_positions=40,
+    biases=True,
+    tied_embeddings=True,
+)
+FAMILIES = (NEMOTRON, LLAMA, TIED_LLAMA, GPT)
+
+ONE_RANK = Layout(
+    precision="fp32",
+    tensor_parallel=1,
+    data_parallel=1,
+    sequence_parallel=False,
+    sharding="none",
+    recompute="none",
+    micro_batch_size=2,
+    global_batch_size=4,
+    sequence_length=24,
+)
