@@ -1,0 +1,84 @@
+"""What several ranks run in one start: a model under a layout, for some steps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from model.counting import CollectiveCounter
+from model.groups import Groups
+from model.trainer import Trainer
+from perfmodel.spec.layout import Layout
+from perfmodel.spec.model import TransformerModel
+from tests.model.small_models import FAMILIES, GPT, LLAMA, NEMOTRON, ONE_RANK
+
+STEPS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A model, a layout, and the name that both are found by."""
+
+    model: TransformerModel
+    layout: Layout
+
+    @property
+    def name(self) -> str:
+        """Everything in which cases differ."""
+        layout = self.layout
+        tensor = f"tp{layout.tensor_parallel}{' sp' if layout.sequence_parallel else ''}"
+        again = layout.recompute if layout.recompute_layers is None else f"{layout.recompute} {layout.recompute_layers}"
+        data = f"dp{layout.data_parallel} {layout.sharding}"
+        return f"{self.model.name}, {layout.precision}, {tensor}, {data}, recompute {again}, micro {layout.micro_batch_size}"
+
+
+def _cases(model: TransformerModel, *changes: dict[str, Any]) -> list[Case]:
+    return [Case(model, replace(ONE_RANK, **change)) for change in changes]
+
+
+TENSOR = {"tensor_parallel": 2}
+SHARED = {"tensor_parallel": 2, "sequence_parallel": True}
+REPLICAS = {"data_parallel": 2}
+SHARDED = {"data_parallel": 2, "sharding": "zero1"}
+BF16 = {"precision": "bf16"}
+FULL = {"recompute": "full"}
+SOME = {"recompute": "full", "recompute_layers": 1}
+SELECTIVE = {"recompute": "selective"}
+
+ON_ONE_RANK = [case for model in FAMILIES for case in _cases(model, {}, BF16)]
+OTHER_WAYS_ON_ONE_RANK = _cases(NEMOTRON, {"micro_batch_size": 1}, {"micro_batch_size": 4}, FULL, SOME, SELECTIVE)
+ON_TWO_RANKS = [
+    *(case for model in FAMILIES for case in _cases(model, TENSOR, SHARED, REPLICAS, SHARDED)),
+    *(case for model in FAMILIES for case in _cases(model, SHARED | BF16, SHARDED | BF16)),
+    *_cases(NEMOTRON, SHARED | FULL, TENSOR | FULL, SHARED | SOME, SHARED | SELECTIVE),
+    *_cases(GPT, SHARED | FULL, SHARDED | SELECTIVE),
+]
+ON_FOUR_RANKS = [
+    *(case for model in (NEMOTRON, GPT) for case in _cases(model, SHARED | SHARDED, TENSOR | REPLICAS)),
+    *_cases(LLAMA, SHARED | SHARDED | BF16 | FULL),
+]
+BY_RANKS = {1: ON_ONE_RANK + OTHER_WAYS_ON_ONE_RANK, 2: ON_TWO_RANKS, 4: ON_FOUR_RANKS}
+
+
+def outcome(case: Case, groups: Groups) -> dict[str, Any]:
+    """Losses and norms of all steps, what torch saw of the communication of one, and what this rank holds."""
+    trainer = Trainer(case.model, case.layout, groups)
+    losses, norms = [], []
+    for _ in range(STEPS):
+        losses.append(trainer.mean_loss(trainer.step(trainer.micro_batches())))
+        assert trainer.gradient_norm is not None
+        norms.append(float(trainer.gradient_norm))
+    batches = trainer.micro_batches()
+    with CollectiveCounter() as counter:
+        trainer.step(batches)
+    optimizer = trainer.optimizer
+    return {
+        "losses": losses,
+        "norms": norms,
+        "collectives": [[*key, calls, counter.payload_bytes[key]] for key, calls in sorted(counter.calls.items())],
+        "held_whole": float(optimizer.parameters[optimizer.whole_from :].double().abs().sum()),
+        "parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),
+        "parameter_bytes": optimizer.parameters.nbytes,
+        "gradient_bytes": optimizer.gradients.nbytes,
+        "state_bytes": optimizer.state_bytes,
+    }
