@@ -10,7 +10,8 @@ import os
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -48,6 +49,8 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tabl
 Output = Annotated[
     Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write to FILE instead (JSON when it ends in .json).")
 ]
+RunName = Annotated[str, typer.Argument(metavar="RUN", help="A preset run (perfmodel list) or a YAML, TOML or JSON run file.")]
+Device = Annotated[str, typer.Option("--device", metavar="cpu|cuda", help="GPUs where there are any, unless it is given.")]
 STOPPED = 130  # the exit code of what Ctrl-C ended
 
 
@@ -66,7 +69,7 @@ def perfmodel(
 
 @app.command()
 def predict(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="A preset run (perfmodel list) or a YAML, TOML or JSON run file.")],
+    run: RunName,
     overrides: Overrides = None,
     verbose: Annotated[
         bool,
@@ -196,6 +199,135 @@ def _validate_memory(file: Path, *, fail_above: Sequence[str], as_json: bool, ou
     _judge(scores, bars, complete=complete)
 
 
+@app.command()
+def calibrate(
+    device: Device = "",
+    *,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE", help="The profile; its records lie beside it.")
+    ] = Path("profile.yaml"),
+    smallest: Annotated[bool, typer.Option("--smallest", help="A few tiny sizes, to see that it works.")] = False,
+) -> None:
+    """Measure this machine (some minutes) and fit a profile that a run file can name as its cluster.
+
+    Started again after Ctrl-C it goes on where it was.
+
+    Examples: perfmodel calibrate -o here.yaml; perfmodel predict run.yaml --set cluster=here.yaml
+    """
+    measuring = _measuring()
+    from benchmarks.calibrate import calibrate as calibrate_machine
+    from benchmarks.calibrate import records_beside
+
+    try:
+        with _bar("measuring") as advance:
+            profile = calibrate_machine(
+                output, device=device or measuring.usual_device(), smallest=smallest, on_progress=advance
+            )
+    except KeyboardInterrupt:
+        print(f"perfmodel: stopped; the same command goes on with {records_beside(output)}", file=sys.stderr)
+        raise typer.Exit(STOPPED) from None
+    from perfmodel.report.step_report import calibration_report
+
+    _emit_table(calibration_report(profile), None)
+    print(f"wrote {output}", file=sys.stderr)
+
+
+@app.command()
+def measure(
+    run: RunName,
+    overrides: Overrides = None,
+    *,
+    stage: Annotated[int, typer.Option("--stage", metavar="N", help="Which stage of the run, from 1.")] = 1,
+    device: Device = "",
+    seconds: Annotated[float, typer.Option("--seconds", min=0.1, help="How long to time steps.")] = 10.0,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="No device: count what one rank of every stage does, beside the forecast.")
+    ] = False,
+    as_json: AsJson = False,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The record of the steps.")] = Path(
+        "record.json"
+    ),
+) -> None:
+    """Run real training steps of RUN on this machine, one rank a GPU or a core, and write their record.
+
+    Examples: perfmodel measure laptop; perfmodel measure nemotron-4-15b --dry-run
+    """
+    measuring = _measuring()
+    if dry_run:
+        _dry_run(run, overrides or (), as_json=as_json)
+        return
+    record = measuring.measure_run(run, overrides or (), stage=stage, device=device, seconds=seconds)
+    _emit_json(record.document(), output)
+    from perfmodel.report.step_report import measurement_report
+
+    if as_json:
+        _emit_json(record.document(), None)
+    else:
+        _emit_table(measurement_report(record), None)
+    _warn_of(record.warnings)
+
+
+def _dry_run(name: str, overrides: Sequence[str], *, as_json: bool) -> None:
+    """Every stage of the run; exit code 1 where a count differs."""
+    from benchmarks.dry_run import dry_run
+    from perfmodel.exchange.run_files import read_candidates
+    from perfmodel.report.step_documents import counts_document
+    from perfmodel.report.step_report import counts_report
+
+    run = read_candidates(name, overrides)[0].run
+    counted = [(stage, dry_run(run, stage)) for stage in _progress(run.stages, "counting")]
+    if as_json:
+        _emit_json(counts_document(counted), None)
+    else:
+        _emit_table(counts_report(run.name, counted), None)
+    if not all(each.equal for _, counts in counted for each in counts):
+        raise typer.Exit(1)
+
+
+@app.command()
+def compare(
+    run: RunName,
+    record: Annotated[Path, typer.Argument(metavar="RECORD", help="What `perfmodel measure` wrote.")],
+    overrides: Overrides = None,
+    *,
+    every: Annotated[bool, typer.Option("--all", help="Every operator, not those of 90 % of the step alone.")] = False,
+    figure: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw the operators to FILE.png or FILE.svg.")] = None,
+    as_json: AsJson = False,
+    output: Output = None,
+) -> None:
+    """The prediction of RUN beside measured steps: operator by operator, memory part by part, call by call.
+
+    Examples: perfmodel compare laptop record.json; perfmodel compare run.yaml record.json --all --figure step.png
+    """
+    from perfmodel.evidence.step_comparison import compare_step
+    from perfmodel.evidence.step_records import step_record
+    from perfmodel.exchange.documents import read_mapping
+    from perfmodel.exchange.run_files import read_candidates
+    from perfmodel.predict import predict as predict_run
+
+    figures = _figures(figure)
+    prediction = predict_run(read_candidates(run, overrides or ())[0].run)
+    comparison = compare_step(prediction, step_record(read_mapping(record, needs="what `perfmodel measure` writes")))
+    if _wants_json(as_json, output):
+        from perfmodel.report.step_documents import comparison_document
+
+        _emit_json(comparison_document(comparison), output)
+    else:
+        from perfmodel.report.step_report import comparison_report
+
+        _emit_table(comparison_report(comparison, every=every), output)
+    if figure is not None:
+        _write(figures.picture(figures.operators_figure(comparison), _kind(figure)), figure)
+
+
+def _measuring() -> Any:
+    """What starts real steps. Errors: InputError without torch."""
+    from benchmarks import measure as measuring
+
+    measuring.usual_device()
+    return measuring
+
+
 @app.command("list")
 def list_presets(
     kind: Annotated[
@@ -304,6 +436,25 @@ def _progress(items: Sequence[Any], what: str) -> Any:
     return track(items, description=what, console=Console(stderr=True), transient=True)
 
 
+@contextmanager
+def _bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on stderr that is told how many of how many; nothing where stderr is no terminal."""
+    if not sys.stderr.isatty():
+        yield lambda *_: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(what, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+def _warn_of(sentences: Sequence[str]) -> None:
+    for sentence in sentences:
+        print(f"perfmodel: warning: {sentence}", file=sys.stderr)
+
+
 def _warn(measured: Sequence[Any]) -> None:
     for warning, rows in Counter(each.warning for each in measured if each.warning).items():
         print(f"perfmodel: warning: {warning} ({rows} row{'s' if rows > 1 else ''})", file=sys.stderr)
@@ -325,16 +476,27 @@ def _one_by_one(compare: Callable[[T], R], measured: Sequence[T]) -> list[R]:
 
 def _drawing(figure: Path | None) -> Callable[[Sequence[Any]], None]:
     """What draws comparisons to `figure`, refused before the work starts; nothing is drawn without."""
+    figures = _figures(figure)
     if figure is None:
         return lambda _: None
-    kind = figure.suffix.lower().removeprefix(".")
-    if kind not in ("png", "svg"):
+    return lambda comparisons: _write(figures.picture(figures.accuracy_figure(comparisons), _kind(figure)), figure)
+
+
+def _figures(figure: Path | None) -> Any:
+    """The module that draws. Errors: InputError for a kind of file that it cannot draw, or without matplotlib."""
+    if figure is None:
+        return None
+    if _kind(figure) not in ("png", "svg"):
         raise InputError(f"--figure {figure} is neither a .png nor an .svg file")
     try:
-        from perfmodel.report.figures import accuracy_figure, picture
+        from perfmodel.report import figures
     except ImportError:
         raise InputError("--figure needs matplotlib; pip install 'perfmodel[report]' brings it") from None
-    return lambda comparisons: _write(picture(accuracy_figure(comparisons), kind), figure)
+    return figures
+
+
+def _kind(figure: Path) -> str:
+    return figure.suffix.lower().removeprefix(".")
 
 
 def _judge(scores: Scoreboard[Any, Any], bars: Sequence[Bar], *, complete: bool) -> None:

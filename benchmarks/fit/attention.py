@@ -15,9 +15,9 @@ import pandas as pd
 
 from benchmarks.fit.regression import Fit, Floats, Free, fit, fit_of_few, rounded
 from perfmodel.count.operators import FusedAttention
-from perfmodel.spec.phases import DATA_GRADIENT, FORWARD
 from perfmodel.spec.coefficients import AttentionCoefficients
 from perfmodel.spec.hardware import Gpu
+from perfmodel.spec.phases import DATA_GRADIENT, FORWARD
 from perfmodel.timing.attention import plain_attention_time_s
 
 TWINS: Final = {"h100-sxm-80gb": "h200-sxm-141gb", "b200": "gb200"}

@@ -64,8 +64,8 @@ _Dumper.add_representer(dict, _mapping)
 _Dumper.add_representer(float, _number)
 
 
-def write_profile(path: Path, profile: Mapping[str, Any]) -> None:
+def write_profile(path: Path, profile: Mapping[str, Any], *, header: str = HEADER) -> None:
     """Write `profile` at `path`, whole or not at all."""
     text = yaml.dump(dict(profile), Dumper=_Dumper, sort_keys=False, width=128, allow_unicode=False)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, HEADER + text)
+    write_text(path, header + text)

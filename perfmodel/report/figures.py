@@ -70,7 +70,7 @@ def _draw_band(axes: Axes, values: Sequence[float]) -> None:
     axes.set_ylim(*ends)
 
 
-def _name_axes(axes: Axes) -> None:
+def _name_axes(axes: Axes, title: str = "stack (runs)") -> None:
     axes.set(xscale="log", yscale="log", xlabel="measured iteration time [s]", ylabel="predicted iteration time [s]")
     for axis in (axes.xaxis, axes.yaxis):
         low, high = axis.get_view_interval()
@@ -84,7 +84,7 @@ def _name_axes(axes: Axes) -> None:
         frameon=False,
         fontsize=8,
         loc="upper left",
-        title="stack (runs)",
+        title=title,
         title_fontsize=8,
         alignment="left",
     )
@@ -113,4 +113,28 @@ def operators_figure(comparison: StepComparison) -> Figure:
     axes.set_title(title, fontsize=10, loc="left")
     axes.legend(frameon=False, fontsize=8, loc="lower right")
     axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def steps_figure(comparisons: Sequence[StepComparison]) -> Figure:
+    """Predicted against measured steps, log-log, a colour for each number of bits and a marker for each model."""
+    figure = Figure(figsize=(6.0, 6.0), layout="constrained")
+    axes = figure.subplots()
+    _draw_band(axes, [value for each in comparisons for value in (each.step.measured, each.step.predicted)])
+    groups: dict[str, list[StepComparison]] = {}
+    for each in comparisons:
+        settings = each.record.settings
+        groups.setdefault(f"{settings['model']['name']}, {settings['layout']['precision']}", []).append(each)
+    for index, (name, members) in enumerate(sorted(groups.items())):
+        axes.scatter(
+            [each.step.measured for each in members],
+            [each.step.predicted for each in members],
+            s=24,
+            alpha=0.8,
+            linewidths=0,
+            label=f"{name} ({len(members)})",
+            color=COLOURS[index % len(COLOURS)],
+            marker=MARKERS[index % len(MARKERS)],
+        )
+    _name_axes(axes, "model and precision (runs)")
     return figure

@@ -1,8 +1,8 @@
-"""How measured steps look on a terminal and as JSON: alone, and beside their prediction operator by operator."""
+"""How measured steps look on a terminal: alone, and beside their prediction operator by operator."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Final
 
@@ -11,10 +11,10 @@ from rich.text import Text
 
 from perfmodel.evidence.step_comparison import OperatorPair, Pair, StepComparison
 from perfmodel.evidence.step_records import StepRecord
-from perfmodel.report.documents import SCHEMA_VERSION
 from perfmodel.report.tables import LABELS
 from perfmodel.report.terminal import percent_text, plain_table, section, titled
 from perfmodel.spec.phases import DATA_GRADIENT, WEIGHT_GRADIENT
+from perfmodel.spec.run import Stage
 from perfmodel.units import seconds_text
 
 MOST: Final = 0.9  # of the step: the operators that are shown one by one
@@ -127,28 +127,34 @@ def _communication(comparison: StepComparison) -> RenderableType:
     return titled("Collectives of an iteration, predicted and seen by torch", table)
 
 
-def comparison_document(comparison: StepComparison) -> dict[str, Any]:
-    """The same as JSON: SI units in the names of keys."""
-    low, high = (float(end) for end in comparison.predicted.iteration_time_interval_s)
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "name": comparison.record.name,
-        "iteration_time_s": _pair(comparison.step),
-        "iteration_time_interval_s": [low, high],
-        "operators": [
-            {"name": pair.name, "phase": pair.phase, "kind": pair.kind, "runs": pair.runs, "confidence": pair.confidence}
-            | {f"{key}_s" if key != "error" else key: value for key, value in _pair(pair).items()}
-            for pair in comparison.operators
-        ],
-        "memory_bytes": {name.removesuffix("_bytes"): _pair(pair) for name, pair in comparison.memory.items()},
-        "collectives": [
-            {"kind": kind, "ranks": ranks, "calls": _pair(calls), "payload_bytes": _pair(comparison.payload_bytes[kind, ranks])}
-            for (kind, ranks), calls in comparison.calls.items()
-        ],
-        "warnings": list(comparison.record.warnings),
-        "provenance": dict(comparison.record.provenance),
-    }
+def calibration_report(profile: Mapping[str, Any]) -> Group:
+    """What was fitted, and how far each family of kernels is from what was measured."""
+    peaks = ", ".join(f"{rate / 1e9:.0f} GFLOP/s in {name}" for name, rate in profile["gpu"]["peak_flop_per_s"].items())
+    words = Text(
+        f"{profile['name']}: {profile['gpus_per_node']} devices of {peaks}, "
+        f"{profile['gpu']['memory_bandwidth_bytes_per_s'] / 1e9:.0f} GB/s of memory each."
+    )
+    lines = [
+        (key.removeprefix("gpu.kernels.").removeprefix("links.node."), source)
+        for key, source in profile["sources"].items()
+        if key.startswith(("gpu.kernels.", "links.node."))
+    ]
+    return Group(words, section("Fitted on this machine's own kernels", lines))
 
 
-def _pair(pair: Pair) -> Mapping[str, float | None]:
-    return {"predicted": pair.predicted, "measured": pair.measured, "error": pair.error}
+def counts_report(name: str, counted: Sequence[tuple[Stage, Sequence[Any]]]) -> Group:
+    """What torch counted on one rank of each stage, beside the forecast."""
+    equal = all(each.equal for _, counts in counted for each in counts)
+    verdict = "every count of one rank equals the forecast's" if equal else "some counts of one rank differ from the forecast's"
+    return Group(Text(f"{name}: {verdict}."), *(_counts(stage, counts) for stage, counts in counted))
+
+
+def _counts(stage: Stage, counts: Sequence[Any]) -> RenderableType:
+    table = plain_table("in one iteration")
+    for heading in ("torch", "forecast", "padding"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    for each in counts:
+        padding = f"{each.padding:.0f}" if each.padding else ""
+        table.add_row(each.what, f"{each.seen:.0f}", f"{each.predicted:.0f}", padding, "" if each.equal else "differs")
+    return titled(f"One rank, data parallel {stage.data_parallel}, batch {stage.global_batch_size}", table)

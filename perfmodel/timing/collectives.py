@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.count.operators import Collective
+from perfmodel.spec.coefficients import CollectiveCoefficients
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.hardware import Cluster, Link
 from perfmodel.spec.layout import ProcessGroup
@@ -87,15 +88,20 @@ def node_collective_time_s(call: Collective, *, cluster: Cluster) -> Numeric:
         pair = replace(call, kind="all_to_all", payload_bytes=2.0 * call.payload_bytes, group=replace(call.group, ranks=2))
         return node_collective_time_s(pair, cluster=cluster)
     ranks, wire, scale = np.asarray(call.group.ranks), np.asarray(call.wire_bytes), node_link_scale(cluster)
-    ring = getattr(known, call.kind)
-    moved = wire + ring.own_shard * call.payload_bytes / ranks
-    seconds: Numeric = ring.latency_s + ring.rank_latency_s * (ranks - 1) + ring.s_per_root_byte * np.sqrt(wire)
-    seconds = seconds + moved / (ring.bandwidth_bytes_per_s * scale)
+    seconds = plain_collective_time_s(call, getattr(known, call.kind), scale=scale)
     switch = known.switch_reduce
     if call.kind != "all_reduce" or switch is None or not _any(ranks >= switch.ranks):
         return seconds
     start = switch.latency_s + switch.s_per_root_byte * np.sqrt(wire)
     return np.where(ranks >= switch.ranks, start + wire / (switch.bandwidth_bytes_per_s * scale), seconds)
+
+
+def plain_collective_time_s(call: Collective, ring: CollectiveCoefficients, *, scale: Numeric) -> Numeric:
+    """The ring with given coefficients, on links whose rates are those that were measured times `scale`."""
+    ranks, wire = np.asarray(call.group.ranks), np.asarray(call.wire_bytes)
+    moved = wire + ring.own_shard * call.payload_bytes / ranks
+    seconds: Numeric = ring.latency_s + ring.rank_latency_s * (ranks - 1) + ring.s_per_root_byte * np.sqrt(wire)
+    return seconds + moved / (ring.bandwidth_bytes_per_s * scale)
 
 
 def node_link_scale(cluster: Cluster) -> Numeric:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.count.operators import FusedAttention, Matmul, MemoryBound
-from perfmodel.spec.coefficients import MatmulCoefficients
+from perfmodel.spec.coefficients import MatmulCoefficients, MemoryBoundCoefficients
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.hardware import OPERAND_BYTES, RESULT_BYTES, Cluster, Gpu
 from perfmodel.spec.phases import DATA_GRADIENT, WEIGHT_GRADIENT
@@ -166,6 +166,11 @@ def memory_bound_time_s(operator: MemoryBound, *, gpu: Gpu, stack: SoftwareStack
     38.8
     """
     known = gpu.kernels.memory_bound[memory_bound_class(operator, gpu=gpu, stack=stack)]
+    return plain_memory_bound_time_s(operator, known, gpu=gpu)
+
+
+def plain_memory_bound_time_s(operator: MemoryBound, known: MemoryBoundCoefficients, *, gpu: Gpu) -> Numeric:
+    """The same with given coefficients."""
     if operator.phase == DATA_GRADIENT:
         fixed_s, efficiency, speedup = known.backward_fixed_s, known.backward_efficiency, known.backward_cached_speedup
     else:

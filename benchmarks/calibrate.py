@@ -1,0 +1,107 @@
+"""Measures this machine's kernels and collectives, and fits the profile that a run file can name as its cluster.
+
+Every record is kept as soon as it is measured: a calibration that was stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+from benchmarks.fit.machine import Machine, machine_profile
+from benchmarks.fit.profile import write_profile
+from benchmarks.measure import devices, memory_bytes
+from benchmarks.plan import kernel_points, plan_of
+from benchmarks.points import key_of
+from benchmarks.processes import start
+from benchmarks.record_file import read_records
+from benchmarks.tensors import cache_bytes
+from perfmodel.errors import InputError
+from perfmodel.evidence.records import Record
+
+Progress: TypeAlias = Callable[[int, int], None]  # how many records are there, of how many
+KERNELS: Final = "benchmarks.kernels"
+COLLECTIVES: Final = "benchmarks.collectives"
+MOST_S: Final = 3 * 3600.0
+HEADER: Final = "# Written by perfmodel calibrate: a cluster for run files, fitted on this machine's own kernels.\n"
+
+
+def records_beside(output: Path) -> Path:
+    """Where the records of a profile lie: profile.yaml has profile.records.jsonl."""
+    return output.with_suffix(".records.jsonl")
+
+
+def calibrate(output: Path, *, device: str, smallest: bool = False, on_progress: Progress | None = None) -> dict[str, Any]:
+    """Measure what is not there yet, fit and write the profile. Errors: InputError, PerfmodelError; records stay."""
+    records = records_beside(output)
+    if not output.parent.is_dir():
+        raise InputError(f"{output.parent} is not a folder", key="--output")
+    number = devices(device)
+    total = len(kernel_points(plan_of(device, smallest=smallest))) + (_collectives(device, smallest) if number > 1 else 0)
+    small = ["--smallest"] if smallest else []
+    _run([KERNELS, "--device", device, *small, "--output", str(records)], records, total, on_progress)
+    if number > 1:
+        command = [COLLECTIVES, "--device", device, "--ranks", str(number), *small, "--output", str(records)]
+        _run(command, records, total, on_progress)
+    profile = fitted(read_records(records), device)
+    write_profile(output, profile, header=HEADER)
+    return profile
+
+
+def fitted(records: Sequence[Record], device: str) -> dict[str, Any]:
+    """The profile of this machine from records of one calibration or of several: of each point the median."""
+    return machine_profile(pooled(records), this_machine(device, records[0].provenance["gpu"]))
+
+
+def pooled(records: Sequence[Record]) -> list[Record]:
+    """One record a point: that with the median time (the faster of the middle two)."""
+    points: dict[str, list[Record]] = {}
+    for each in records:
+        points.setdefault(key_of(each), []).append(each)
+    ordered = (sorted(group, key=lambda each: each.seconds) for group in points.values())
+    return [group[(len(group) - 1) // 2] for group in ordered]
+
+
+def _collectives(device: str, smallest: bool) -> int:
+    """How many points the collectives of this machine are."""
+    from benchmarks.collectives import PRECISION, groups_of
+    from benchmarks.plan import collective_points
+    from model.launch import BACKENDS
+
+    ranks = devices(device)
+    sizes = [each.size for each in groups_of(ranks, ranks)]
+    return len(
+        collective_points(plan_of(device, smallest=smallest), sizes, backend=BACKENDS[device], precision=PRECISION[device])
+    )
+
+
+def this_machine(device: str, name: str) -> Machine:
+    """What this machine says of itself."""
+    number = devices(device)
+    if device == "cpu":
+        memory, processors = memory_bytes("MemTotal") / number, 1
+    else:
+        import torch
+
+        properties = torch.cuda.get_device_properties(0)
+        memory, processors = float(properties.total_memory), int(properties.multi_processor_count)
+    return Machine(
+        name=name.removeprefix("cpu: "),
+        device=device,
+        devices=number,
+        memory_bytes=memory,
+        cache_bytes=float(cache_bytes(device)),
+        multiprocessors=processors,
+    )
+
+
+def _run(command: Sequence[str], records: Path, total: int, on_progress: Progress | None) -> None:
+    """One measuring process; what it has written so far is the progress."""
+    start(command, meanwhile=lambda: _tell(records, total, on_progress), timeout_s=MOST_S)
+    _tell(records, total, on_progress)
+
+
+def _tell(records: Path, total: int, on_progress: Progress | None) -> None:
+    if on_progress and records.is_file():
+        on_progress(records.read_bytes().count(b"\n"), total)

@@ -1,0 +1,132 @@
+"""Fits the profile of one machine on its own records: a cluster that a run file can name as it is.
+
+The equations are those of timing/. A GPU keeps what records of single kernels do not tell (tiles, waves, the power limit) from
+the preset of its kind; a core of a CPU has one "multiprocessor" and no tiles. Each family lies in a file beside this one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import numpy as np
+
+from benchmarks.fit.machine_attention import attention_entries
+from benchmarks.fit.machine_kernels import memory_bound_entries
+from benchmarks.fit.machine_links import node_link
+from benchmarks.fit.machine_products import product_entries
+from perfmodel.count.operators import Matmul
+from perfmodel.errors import InputError
+from perfmodel.evidence.records import Record
+from perfmodel.exchange.building import build
+from perfmodel.exchange.presets import expand_part, preset_names
+from perfmodel.spec.hardware import Gpu
+
+NETWORK: Final = "infiniband-400"  # of a machine alone: nothing of it is used
+PRECISIONS: Final = ("fp32", "bf16")
+DRIFT: Final = 0.04  # how far the speed of a machine is off from one hour to the next, by judgement
+LINK_DRIFT: Final = 0.15  # the same of collectives through the kernel of an operating system
+LIKE: Final = {"H100": "h100-sxm-80gb", "H200": "h200-sxm-141gb", "A100": "a100-sxm-80gb", "B200": "b200", "GB200": "gb200"}
+COMMON: Final = "h100-sxm-80gb"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """What a machine says of itself: `devices` are its GPUs, or the cores of its CPU that a rank each can have."""
+
+    name: str
+    device: str  # cpu | cuda
+    devices: int
+    memory_bytes: float  # of one device
+    cache_bytes: float
+    multiprocessors: int
+
+
+def machine_profile(records: Sequence[Record], machine: Machine) -> dict[str, Any]:
+    """The mapping of a cluster. Errors: InputError when a kind of record is missing."""
+    by_kind = {kind: [each for each in records if each.kind == kind] for kind in ("matmul", "attention", "memory_bound")}
+    for kind, found in by_kind.items():
+        if not found:
+            raise InputError(f"there are no {kind} records to fit")
+    datasheet = _datasheet(by_kind, machine)
+    gpu = build(Gpu, expand_part(Gpu, "gpus", datasheet))
+    sources: dict[str, Any] = {}
+    kernels = {
+        "name": f"Kernels of {machine.name}",
+        "matmul": product_entries(by_kind["matmul"], gpu, machine.device, sources),
+        **attention_entries(by_kind["attention"], gpu, machine.device, sources),
+        "memory_bound": memory_bound_entries(by_kind["memory_bound"], gpu, sources),
+    }
+    link = node_link([each for each in records if each.kind == "collective"], sources)
+    return {
+        "name": machine.name,
+        "gpu": {key: value for key, value in datasheet.items() if key != "kernels"} | {"kernels": kernels},
+        "gpus_per_node": machine.devices,
+        "nics_per_node": 1,
+        "links": {"node": link, "network": NETWORK},
+        "compute_scale": 1.0,
+        "gpu_speed_deviation": 0.0,
+        "node_link_scale": 1.0,
+        "network_scale": 1.0,
+        "spread": {"compute_scale": DRIFT, "node_link_scale": LINK_DRIFT},
+        "sources": _sources(records, machine) | {key: _line(value) for key, value in sources.items()},
+    }
+
+
+def _datasheet(by_kind: Mapping[str, Sequence[Record]], machine: Machine) -> dict[str, Any]:
+    """What a datasheet would print; of a CPU, which has none, the best that was measured."""
+    peaks = _peaks(by_kind["matmul"])
+    bandwidth = max(each.sizes["moved_bytes"] / each.seconds for each in by_kind["memory_bound"] if _is_cold_copy(each))
+    like = next((preset for word, preset in LIKE.items() if word in machine.name and preset in preset_names("gpus")), COMMON)
+    known = expand_part(Gpu, "gpus", like)
+    if machine.device == "cuda":
+        peaks = {name: known["peak_flop_per_s"].get(name, rate) for name, rate in peaks.items()}
+    return {
+        "name": machine.name,
+        "memory_bytes": float(machine.memory_bytes),
+        "memory_bandwidth_bytes_per_s": known["memory_bandwidth_bytes_per_s"] if machine.device == "cuda" else bandwidth,
+        "cache_bytes": float(machine.cache_bytes),
+        "peak_flop_per_s": peaks,
+        "streaming_multiprocessors": machine.multiprocessors,
+        "attention_libraries": {"fastest": {"by_head_size": {"128": 1.0}}},
+        "kernels": known["kernels"],
+    }
+
+
+def _peaks(products: Sequence[Record]) -> dict[str, float]:
+    """The best rate of each precision."""
+    rates: dict[str, list[float]] = {}
+    for each in products:
+        rows, columns, inner = (each.sizes[name] for name in ("rows", "columns", "inner"))
+        product = Matmul(name="product", rows=rows, columns=columns, inner=inner, precision=each.labels["precision"])
+        flop = float(product.flop)
+        rates.setdefault(each.labels["precision"], []).append(flop / each.seconds)
+    return {name: float(np.max(rates[name])) for name in PRECISIONS if name in rates}
+
+
+def _is_cold_copy(each: Record) -> bool:
+    return each.labels["operator"] == "copy" and each.labels.get("cache", "cold") == "cold"
+
+
+def _sources(records: Sequence[Record], machine: Machine) -> dict[str, str]:
+    """Where the numbers come from that no fit gave."""
+    born = records[0].provenance
+    measured = f"measured by perfmodel calibrate on {born['gpu']}, {born['software']}, {born['date']}"
+    sheet = "the datasheet of its kind" if machine.device == "cuda" else f"the best that was {measured}"
+    return {
+        "": f"{measured}; fitted {datetime.now(UTC).date().isoformat()}",
+        "gpu.memory_bytes": "what the machine reports, shared by its devices",
+        "gpu.peak_flop_per_s": sheet,
+        "gpu.memory_bandwidth_bytes_per_s": sheet,
+        "spread.compute_scale": "by judgement, how far a machine's speed drifts between a calibration and a run",
+        "spread.node_link_scale": "by judgement, the same of collectives inside the machine",
+        "gpu_speed_deviation": "its devices were measured as one",
+        "links.network": "nothing of it was measured: this is one machine",
+    }
+
+
+def _line(source: Any) -> str:
+    """A source as one line of text."""
+    return source if isinstance(source, str) else "; ".join(f"{key} {value}" for key, value in source.items())

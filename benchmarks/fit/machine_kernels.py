@@ -1,0 +1,110 @@
+"""Fits the memory-bound kernels of one machine: a class for every kernel of the reference model, in each precision.
+
+What works on the stream of activations finds it in the cache, as the operator before left it, where it fits; what walks through
+the parameters of the whole model (accumulation, lookups, the optimizer) finds nothing there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from benchmarks.fit.regression import Fit, Floats, Free, fit_of_few, rounded
+from benchmarks.traffic import operator_of
+from perfmodel.count.operators import MemoryBound
+from perfmodel.evidence.records import Record
+from perfmodel.spec.coefficients import MEMORY_BOUND_KERNELS, MemoryBoundCoefficients
+from perfmodel.spec.hardware import Gpu
+from perfmodel.spec.phases import DATA_GRADIENT
+from perfmodel.timing.kernels import plain_memory_bound_time_s
+
+COLD: Final = ("accumulate", "lookup", "adam", "scale", "square_sum", "zero")  # through all parameters of a model
+FREE: Final = {
+    "fixed_s": Free(start=3e-6, low=1e-8, high=3e-4),
+    "efficiency": Free(start=0.4, low=0.005, high=1.2),
+    "cached_speedup": Free(start=0.5, low=1e-3, high=20.0),
+}
+STANDS_FOR: Final = {  # of the classes that every profile has: the kernel that was measured
+    "fused": "layernorm",
+    "compiled": "layernorm",
+    "eager": "rmsnorm",
+    "elementwise": "residual",
+    "optimizer": "adam",
+}
+LEAST_SPREAD: Final = 0.03
+
+
+def memory_bound_entries(records: Sequence[Record], gpu: Gpu, sources: dict[str, Any]) -> dict[str, Any]:
+    """The coefficients of every kernel and precision; where each comes from goes into `sources`."""
+    entries: dict[str, Any] = {}
+    for kernel in MEMORY_BOUND_KERNELS:
+        wanted = "cold" if kernel in COLD else "warm"
+        for precision in ("bf16", "fp32"):
+            chosen = [
+                each
+                for each in records
+                if each.labels["operator"] == kernel
+                and each.labels.get("precision") == precision
+                and each.labels.get("cache", "cold") == wanted
+            ]
+            if chosen:
+                name = f"{kernel}-{precision}"
+                entries[name], sources[f"gpu.kernels.memory_bound.{name}"] = _entry(chosen, gpu)
+    for name, kernel in STANDS_FOR.items():
+        like = next((f"{kernel}-{each}" for each in ("bf16", "fp32") if f"{kernel}-{each}" in entries), next(iter(entries)))
+        entries[name] = entries[like] | {"evidence": {"basis": "transferred"}}
+        sources[f"gpu.kernels.memory_bound.{name}"] = f"those of {like}"
+    return entries
+
+
+def _entry(records: Sequence[Record], gpu: Gpu) -> tuple[dict[str, Any], str]:
+    """One class: backwards as forwards where only one direction was measured."""
+    backward = [each for each in records if each.labels["phase"] == DATA_GRADIENT]
+    forward = [each for each in records if each.labels["phase"] != DATA_GRADIENT]
+    fits = {"": _fit(forward or backward, gpu), "backward_": _fit(backward or forward, gpu)}
+    values = {f"{prefix}{name}": value for prefix, found in fits.items() for name, value in found.found.items()}
+    moved = [each.sizes["moved_bytes"] for each in records]
+    spread = {f"{prefix}efficiency": _error(found, 0.9) for prefix, found in fits.items()}
+    evidence = {"basis": "measured", "sizes": {"moved_bytes": f"{min(moved):.4g} {max(moved):.4g}"}}
+    words = ", ".join(
+        f"{name} {_error(found, 0.5):.1%} / {_error(found, 0.9):.1%}"
+        for name, found in zip(("forward", "backward"), fits.values(), strict=True)
+    )
+    cache = records[0].labels.get("cache", "cold")
+    source = f"{len(records)} kernels of this machine, {cache}; sizes held out, median / p90: {words}"
+    return values | {"evidence": evidence, "spread": spread}, source
+
+
+def _error(found: Fit, share: float) -> float:
+    return max(rounded(float(np.quantile(np.abs(found.error), share)), 2), LEAST_SPREAD if share > 0.5 else 0.0)
+
+
+def _fit(records: Sequence[Record], gpu: Gpu) -> Fit:
+    """The law of timing/kernels.py, each size held out once."""
+    moved = np.array([each.sizes["moved_bytes"] for each in records])
+    seconds = np.array([each.seconds for each in records])
+    call = MemoryBound(name="kernel", moved_bytes=moved, kernels=np.array([_kernels(each) for each in records], dtype=float))
+
+    def equation(values: Mapping[str, Any]) -> Floats:
+        backward: dict[str, Any] = {f"backward_{name}": value for name, value in values.items()}
+        return np.asarray(plain_memory_bound_time_s(call, MemoryBoundCoefficients(**values, **backward), gpu=gpu))
+
+    groups = np.unique(np.round(np.log2(moved)), return_inverse=True)[1]
+    return fit_of_few(equation, FREE, seconds, groups)
+
+
+def _kernels(each: Record) -> float:
+    """How many kernels the forecast counts for the operator of a record."""
+    sizes, labels = each.sizes, each.labels
+    found = operator_of(
+        labels["operator"],
+        labels["phase"],
+        precision=labels["precision"],
+        rows=int(sizes["rows"]),
+        columns=int(sizes["columns"]),
+        table_rows=int(sizes.get("table_rows", 1)),
+        rotary_fraction=sizes.get("rotary_fraction", 1.0),
+    )
+    return float(found.kernels)

@@ -1,0 +1,226 @@
+"""Real training steps of one stage of a run on this machine's ranks, as one record: times, operators, memory, communication.
+
+    torchrun --nproc-per-node 2 -m benchmarks.training_step RUN --output record.json
+    python -m benchmarks.training_step RUN --set data_parallel=1 --output record.json
+
+`perfmodel measure` starts it for all ranks of a machine. Steps are timed first, as they are; then some are run with marks
+around their operators; then one each for the memory and for the calls that torch.distributed sees.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+import torch.distributed as dist
+
+from benchmarks.machine import Nvml, provenance, warnings
+from benchmarks.memory_peak import step_memory_bytes
+from model.counting import CollectiveCounter
+from model.groups import Groups, make_groups
+from model.launch import started
+from model.operators import Recorder, recording
+from model.trainer import Trainer
+from perfmodel.count.iteration import model_flop_per_token
+from perfmodel.errors import InputError, PerfmodelError
+from perfmodel.evidence.step_records import CollectiveCount, MeasuredMemory, OperatorTime, StepRecord
+from perfmodel.exchange.output import write_text
+from perfmodel.exchange.run_files import read_candidates
+from perfmodel.spec.layout import Layout
+from perfmodel.spec.run import Run
+
+WARM_UP: Final = 2
+SECONDS: Final = 10.0  # timed steps: as many as take so long,
+FEWEST: Final = 7  # but not fewer,
+MOST: Final = 50  # and no more
+PROFILED: Final = 5
+WIDE: Final = 0.10  # a spread of which nothing can be concluded to within the error that is asked for
+
+
+def seconds_of(step: Callable[[], object], groups: Groups) -> float:
+    """Time of one call, from a moment at which all ranks are ready."""
+    if groups.world.ranks > 1:
+        dist.barrier()
+    _finish(groups)
+    start = time.perf_counter()
+    step()
+    _finish(groups)
+    return time.perf_counter() - start
+
+
+def _finish(groups: Groups) -> None:
+    if groups.device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+class Measurement:
+    """The steps of one rank, and what they showed."""
+
+    def __init__(self, run: Run, layout: Layout, groups: Groups) -> None:
+        self.run, self.layout, self.groups = run, layout, groups
+        self.trainer = Trainer(run.model, layout, groups)
+        self.batch = self.trainer.micro_batches()
+        self.losses: list[float] = []
+
+    def step(self) -> None:
+        """One iteration; its loss is kept."""
+        self.losses.append(float(self.trainer.step(self.batch)))
+
+    def timed_s(self, seconds: float = SECONDS) -> list[float]:
+        """Times [s] of steps as they are, the slowest rank's."""
+        warm = [seconds_of(self.step, self.groups) for _ in range(WARM_UP)][-1]
+        number = min(max(round(seconds / self._slowest([warm])[0]), FEWEST), MOST)
+        return self._slowest([seconds_of(self.step, self.groups) for _ in range(number)])
+
+    def _slowest(self, times: list[float]) -> list[float]:
+        return [max(each) for each in zip(*self.of_all_ranks(times), strict=True)]
+
+    def of_all_ranks(self, value: Any) -> list[Any]:
+        """What each rank has to say."""
+        if self.groups.world.ranks == 1:
+            return [value]
+        everywhere: list[Any] = [None] * self.groups.world.ranks
+        dist.all_gather_object(everywhere, value)
+        return everywhere
+
+    def profiled(self) -> tuple[float, float, list[OperatorTime]]:
+        """Time of a step with marks, what of it lies between operators, and the operators: medians over the steps."""
+        steps = []
+        for _ in range(PROFILED):
+            recorder = Recorder(self.groups.device)
+
+            def marked(recorder: Recorder = recorder) -> None:
+                with recording(recorder):
+                    self.step()
+
+            seconds_of(marked, self.groups)
+            steps.append(self.of_all_ranks(recorder.seconds()))
+        between = [_mean(each.pop(("", ""), 0.0) for each in step) for step in steps]
+        labels = list(steps[0][0])
+        operators = [
+            OperatorTime(
+                name=name,
+                phase=phase,
+                seconds=statistics.median(_mean(each.get((name, phase), 0.0) for each in step) for step in steps),
+                fastest_s=statistics.median(min(each.get((name, phase), 0.0) for each in step) for step in steps),
+            )
+            for name, phase in labels
+        ]
+        whole = [_mean(sum(each.values()) for each in step) + gap for step, gap in zip(steps, between, strict=True)]
+        return statistics.median(whole), statistics.median(between), operators
+
+    def collectives(self) -> list[CollectiveCount]:
+        """What torch sees of one step."""
+        with CollectiveCounter() as counter:
+            self.step()
+        return [
+            CollectiveCount(kind=kind, ranks=ranks, calls=calls, payload_bytes=counter.payload_bytes[kind, ranks])
+            for (kind, ranks), calls in sorted(counter.calls.items())
+        ]
+
+    def memory(self) -> MeasuredMemory:
+        """Of the rank that needs most."""
+        begun, peak = step_memory_bytes(self.trainer, self.step)
+        optimizer = self.trainer.optimizer
+        held = (optimizer.parameters.nbytes, optimizer.gradients.nbytes, optimizer.state_bytes)
+        most = max(self.of_all_ranks((sum(held) + peak, *held, begun, peak - begun)))
+        names = [entry.name for entry in fields(MeasuredMemory) if entry.name != "peak_bytes"]
+        return MeasuredMemory(peak_bytes=most[0], **dict(zip(names, most[1:], strict=True)))
+
+
+def _mean(values: Any) -> float:
+    return statistics.fmean(values)
+
+
+def measured(run: Run, layout: Layout, groups: Groups, *, seconds: float, command: str) -> StepRecord:
+    """The record of one stage; every rank takes part."""
+    sensor = Nvml.open()
+    before = sensor.readings()
+    work = Measurement(run, layout, groups)
+    times = work.timed_s(seconds)
+    after = sensor.readings()
+    low, middle, high = statistics.quantiles(times, n=4)
+    profiled_s, between_s, operators = work.profiled()
+    tokens = int(layout.tokens_per_iteration)
+    flop = float(model_flop_per_token(run.model, layout.sequence_length)) * tokens / middle / float(layout.gpus)
+    spread = (high - low) / middle
+    return StepRecord(
+        name=run.name,
+        settings=settings_of(run, layout),
+        gpus=int(layout.gpus),
+        tokens_per_iteration=tokens,
+        iteration_time_s=middle,
+        spread=spread,
+        repeats=len(times),
+        tokens_per_s=tokens / middle,
+        model_flop_per_s=flop,
+        mfu=flop / float(run.cluster.gpu.peak(layout.precision)),
+        profiled_iteration_time_s=profiled_s,
+        between_s=between_s,
+        operators=operators,
+        collectives=work.collectives(),
+        memory=work.memory(),
+        losses=work.losses,
+        power_w=_power_w(after),
+        warnings=[*warnings(before, after), *_doubts(spread)],
+        provenance=provenance(groups.device.type, command),
+    )
+
+
+def _power_w(readings: Sequence[Any]) -> float | None:
+    powers = [each.power_w for each in readings if each.power_w is not None]
+    return statistics.fmean(powers) if powers else None
+
+
+def _doubts(spread: float) -> list[str]:
+    if spread <= WIDE:
+        return []
+    return [f"the middle half of the steps spreads over {spread:.0%} of their median: too wide to conclude from; measure again"]
+
+
+def settings_of(run: Run, layout: Layout) -> dict[str, Any]:
+    """Model and layout as plain values."""
+
+    def plain(spec: Any) -> dict[str, Any]:
+        values = {entry.name: getattr(spec, entry.name) for entry in fields(spec)}
+        return {name: value.item() if hasattr(value, "item") else value for name, value in values.items()}
+
+    return {"model": plain(run.model), "layout": plain(layout), "cluster": run.cluster.name, "stack": run.stack.name}
+
+
+def main() -> None:
+    """Measure and write, whole or not at all; one sentence when it cannot."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", metavar="RUN", help="a preset run, or a YAML, TOML or JSON run file")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
+    parser.add_argument("--stage", type=int, default=1, help="which stage of the run, from 1")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="how long to time steps")
+    parser.add_argument("--output", "-o", type=Path, required=True, metavar="FILE")
+    chosen = parser.parse_args()
+    try:
+        run = read_candidates(chosen.run, chosen.overrides)[0].run
+        if not 1 <= chosen.stage <= len(run.stages):
+            raise InputError(f"{chosen.stage} is not one of the {len(run.stages)} stages of {run.name}", key="--stage")
+        layout = run.layout(run.stages[chosen.stage - 1])
+        with started(chosen.device) as device:
+            groups = make_groups(device, tensor_parallel=int(layout.tensor_parallel), data_parallel=int(layout.data_parallel))
+            command = f"perfmodel measure {chosen.run} {' '.join(f'--set {each}' for each in chosen.overrides)}".strip()
+            found = measured(run, layout, groups, seconds=chosen.seconds, command=command)
+        if groups.world.rank == 0:
+            write_text(chosen.output, json.dumps(found.document(), indent=1) + "\n")
+    except PerfmodelError as error:
+        print(f"perfmodel: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()
