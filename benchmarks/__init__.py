@@ -1,1 +1,1 @@
-"""Measurements: fits of the shipped coefficients, and the speed and memory bars of the tool itself."""
+"""Measurements: the kernels, collectives and steps of a machine, fits of coefficients, and the bars of the tool itself."""

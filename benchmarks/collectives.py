@@ -12,8 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -22,7 +21,7 @@ import torch
 import torch.distributed as dist
 
 from benchmarks.kernels import check_device, show_progress
-from benchmarks.machine import Nvml, on_one_core, provenance, state_text, warnings
+from benchmarks.machine import Nvml, provenance, state_text, warnings
 from benchmarks.plan import collective_points, plan_of
 from benchmarks.points import Point
 from benchmarks.processes import restarted_to_measure, start
@@ -30,16 +29,16 @@ from benchmarks.record_file import measure
 from benchmarks.tensors import random
 from benchmarks.timing import Timing, on_cpu, on_gpu, summary
 from model.groups import Group
+from model.launch import BACKENDS, started
 from model.transformer import DTYPES
 from perfmodel.errors import InputError, PerfmodelError
 from perfmodel.spec.phases import FORWARD
 
 MODULE: Final = "benchmarks.collectives"
-BACKENDS: Final = {"cpu": "gloo", "cuda": "nccl"}
 PRECISION: Final = {"cpu": "fp32", "cuda": "bf16"}  # of what is sent: a reduction takes as long in either
 WARM_UP: Final = 3
-REPEATS: Final = 15
-NOISY_REPEATS: Final = 31  # of short messages between CPUs
+REPEATS: Final = 25
+NOISY_REPEATS: Final = 75  # of short messages between CPUs
 SHORT: Final = 2**20
 LAUNCH_S: Final = 2e-4  # more than the host needs to launch a collective of NCCL
 NAME: Final = "benchmark"
@@ -126,22 +125,6 @@ def _one_s(call: Callable[[], object], group: Group, device: str) -> float:
     return on_gpu(call, ahead_s=LAUNCH_S)[0]
 
 
-@contextmanager
-def joined(device: str) -> Iterator[None]:
-    """This process is one rank of those that torchrun started, on a GPU or a core of its own."""
-    local = int(os.environ.get("LOCAL_RANK", "0"))
-    own = torch.device("cuda", local) if device == "cuda" else None
-    if own is not None:
-        torch.cuda.set_device(own)
-    dist.init_process_group(BACKENDS[device], device_id=own)
-    try:
-        dist.all_reduce(torch.ones(1, device=device))  # gloo starts its threads at the first call
-        on_one_core(device, local)
-        yield
-    finally:
-        dist.destroy_process_group()
-
-
 def measured(device: str, path: Path, *, smallest: bool) -> int:
     """Measure on all ranks what the file of rank 0 does not hold yet; how many points those were."""
     world, rank = dist.get_world_size(), dist.get_rank()
@@ -209,13 +192,16 @@ def main() -> None:
             _start(chosen)
             return
         restarted_to_measure(MODULE)
-        with joined(chosen.device):
+        with started(chosen.device):
             number = measured(chosen.device, chosen.output, smallest=chosen.smallest)
             if dist.get_rank() == 0:
                 print(f"wrote {number} records to {chosen.output}", file=sys.stderr)
     except PerfmodelError as error:
         print(f"perfmodel: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print(f"collectives: stopped; the same command goes on with {chosen.output}", file=sys.stderr)
+        sys.exit(130)
 
 
 def _start(chosen: argparse.Namespace) -> None:

@@ -15,7 +15,7 @@ from typing import Final
 
 import torch
 
-from benchmarks.machine import Nvml, on_one_core, provenance, state_text, warnings
+from benchmarks.machine import Nvml, provenance, state_text, warnings
 from benchmarks.memory_operators import OPERATORS, Tensor
 from benchmarks.plan import kernel_points, plan_of
 from benchmarks.points import Point
@@ -23,6 +23,7 @@ from benchmarks.processes import restarted_to_measure
 from benchmarks.products import attention, product
 from benchmarks.record_file import measure
 from benchmarks.timing import SECONDS, Prepare, Timing, timed
+from model.launch import on_one_core
 from model.transformer import DTYPES
 from perfmodel.errors import InputError, PerfmodelError
 from perfmodel.spec.phases import DATA_GRADIENT

@@ -1,4 +1,4 @@
-"""Where was a record taken, and in what state was the hardware? Provenance, the pinned core, and what NVML says of GPUs."""
+"""Where was a record taken, and in what state was the hardware? Provenance, and what NVML says of GPUs."""
 
 from __future__ import annotations
 
@@ -94,9 +94,15 @@ class Nvml:
         if self.module is None:
             return []
         chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
-        names = chosen.split(",") if chosen else [str(index) for index in range(self.module.nvmlDeviceGetCount())]
-        by_index, by_uuid = self.module.nvmlDeviceGetHandleByIndex, self.module.nvmlDeviceGetHandleByUUID
-        return [by_index(int(name)) if name.strip().isdigit() else by_uuid(name.strip()) for name in names if name.strip()]
+        names = chosen.split(",") if chosen else [str(index) for index in range(self._ask("nvmlDeviceGetCount") or 0)]
+        found = [self._handle(name.strip()) for name in names]
+        return [handle for handle in found if handle is not None]
+
+    def _handle(self, name: str) -> Any:
+        """Of a GPU by its number or its UUID."""
+        if name.isdigit():
+            return self._ask("nvmlDeviceGetHandleByIndex", int(name))
+        return self._ask("nvmlDeviceGetHandleByUUID", name)
 
     def _reading(self, handle: Any) -> Reading:
         power, limit = self._ask("nvmlDeviceGetPowerUsage", handle), self._ask("nvmlDeviceGetEnforcedPowerLimit", handle)
@@ -181,20 +187,6 @@ def state_text(readings: Sequence[Reading]) -> dict[str, str]:
     """What a record says of the state of the GPU that this process computes on; nothing where nobody knows."""
     device = torch.cuda.current_device() if torch.cuda.is_available() else 0
     return {"state": readings[device].text()} if device < len(readings) else {}
-
-
-def on_one_core(device: str, rank: int = 0) -> None:
-    """On a CPU: one thread of PyTorch, and this thread on a core of its own, the last ones first: the first serves interrupts.
-
-    Call it once torch.distributed has its threads. They keep all cores, and need them: on that of a thread that computes, those
-    of gloo would wait for it.
-    """
-    if device != "cpu":
-        return
-    torch.set_num_threads(1)
-    if hasattr(os, "sched_setaffinity"):
-        cores = sorted(os.sched_getaffinity(0))
-        os.sched_setaffinity(0, {cores[-1 - rank % len(cores)]})
 
 
 def _commit() -> str:

@@ -5,7 +5,7 @@ Lookups mask the tokens of other ranks, as the forecast counts them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -50,7 +50,10 @@ Make: TypeAlias = Callable[[Tensor, str], Work]  # tensor, phase
 
 
 def both_ways(
-    phase: str, function: Callable[..., torch.Tensor | tuple[torch.Tensor, ...]], *inputs: torch.Tensor, weights: object = ()
+    phase: str,
+    function: Callable[..., torch.Tensor | tuple[torch.Tensor, ...]],
+    *inputs: torch.Tensor,
+    weights: Sequence[torch.Tensor] = (),
 ) -> Work:
     """function(*inputs) as autograd runs it forwards; or the gradients of inputs and weights, as it runs them backwards."""
     for each in inputs:
@@ -60,7 +63,7 @@ def both_ways(
     found = function(*inputs)
     outputs = found if isinstance(found, tuple) else (found,)
     gradients = [each.detach().clone() for each in outputs]
-    wanted = (*inputs, *weights) if isinstance(weights, tuple) else inputs
+    wanted = (*inputs, *weights)  # what weights get is added to their main gradients, and is not returned
     return lambda: torch.autograd.grad(outputs, wanted, gradients, retain_graph=True, allow_unused=True)
 
 

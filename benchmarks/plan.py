@@ -60,7 +60,7 @@ CPU: Final = Plan(
     heads=8,
     head_sizes=(64, 128),
     sequences=((128, 4), (256, 2), (512, 1), (512, 4), (768, 1), (1024, 1), (1536, 1)),
-    moved_bytes=tuple(64.0 * KIB * 8**power for power in range(5)),
+    moved_bytes=tuple(64.0 * KIB * 4**power for power in range(7)),
     payload_bytes=tuple(1.0 * KIB * 4**power for power in range(9)),
 )
 CUDA: Final = Plan(
@@ -77,13 +77,13 @@ CUDA: Final = Plan(
     payload_bytes=tuple(1.0 * KIB * 4**power for power in range(11)),
 )
 SMALLEST: Final = Plan(
-    rows=(64,),
-    weights=((64, 32),),
+    rows=(256,),
+    weights=((64, 32), (32, 64), (64, 64), (64, 128)),
     most_flop=dict.fromkeys(PRECISIONS, 1e9),
     heads=4,
     head_sizes=(64,),
-    sequences=((32, 1),),
-    moved_bytes=(16.0 * KIB,),
+    sequences=((32, 1), (64, 1)),
+    moved_bytes=(16.0 * KIB, 128.0 * KIB),
     payload_bytes=(1.0 * KIB, 64.0 * KIB),
 )
 PLANS: Final = {"cpu": CPU, "cuda": CUDA}

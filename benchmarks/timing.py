@@ -11,6 +11,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import count
 from typing import Final, TypeAlias
 
 import torch
@@ -23,7 +24,8 @@ Prepare: TypeAlias = Callable[[], Work]  # makes a buffer of its own, and what w
 FEWEST: Final = 5  # repeats
 MOST: Final = 50
 SECONDS: Final = 0.2  # of repeats, between those bounds
-BUFFERS: Final = 8  # the most that take turns
+FEWEST_BUFFERS: Final = 2  # that take turns
+MOST_BUFFERS: Final = 4
 AHEAD: Final = 2.0  # the GPU waits so many times what the host needs to launch, so that launches never wait for it
 LONGEST_LAUNCH_S: Final = 5e-3  # beyond it something else held the host up
 CYCLES_PER_S: Final = 2e9  # the clock of a GPU, about
@@ -58,7 +60,7 @@ def timed(
     cache = cache_bytes(device)
     number = 1 if warm else buffers_for(buffer_bytes, cache)
     scratch = None if warm or (number - 1) * buffer_bytes >= 2 * cache else _bytes(2 * cache, device)
-    return summary(_times(_one_by_one(prepare, number, scratch, fresh=fresh, device=device, seconds=seconds), seconds))
+    return summary(_times(_one_by_one(prepare, number, scratch, fresh=fresh, device=device), seconds))
 
 
 def _bytes(number: int, device: str) -> torch.Tensor:
@@ -66,12 +68,12 @@ def _bytes(number: int, device: str) -> torch.Tensor:
 
 
 def buffers_for(buffer_bytes: float, cache: float) -> int:
-    """How many buffers reach beyond twice the cache, between 2 and BUFFERS.
+    """How many buffers reach beyond twice the cache; but some at least and not too many.
 
-    >>> buffers_for(1e9, 32e6), buffers_for(16e6, 32e6), buffers_for(1e3, 32e6)
-    (2, 5, 8)
+    >>> buffers_for(1e9, 32e6), buffers_for(21e6, 32e6), buffers_for(1e3, 32e6)
+    (2, 4, 4)
     """
-    return int(min(max(2, 2 * cache // max(buffer_bytes, 1.0) + 1), BUFFERS))
+    return int(min(max(FEWEST_BUFFERS, 2 * cache // max(buffer_bytes, 1.0) + 1), MOST_BUFFERS))
 
 
 def _times(measured: Iterator[float], seconds: float) -> list[float]:
@@ -83,58 +85,45 @@ def _times(measured: Iterator[float], seconds: float) -> list[float]:
     return times
 
 
-def _one_by_one(
-    prepare: Prepare, number: int, scratch: torch.Tensor | None, *, fresh: bool, device: str, seconds: float
-) -> Iterator[float]:
-    """Times of single executions on prepared buffers in turn, without end, after a warm-up."""
-    works = [prepare() for _ in range(number)]
-    laps = 2 if device == "cuda" else 1  # of which the second is launched as fast as all that follow
-    ahead_s = _warm_up(works[:1] if fresh else works * laps, device, seconds)
-    if fresh:
-        works = [prepare() for _ in range(number)]
-    while True:
+def _one_by_one(prepare: Prepare, number: int, scratch: torch.Tensor | None, *, fresh: bool, device: str) -> Iterator[float]:
+    """Times of single executions on prepared buffers in turn, without end, after rounds that are alike and warm up."""
+    warm_up = 2 if number == FEWEST_BUFFERS or device == "cuda" else 1  # large buffers: all memory that they need is touched
+    works: list[Work] = []
+    ahead_s = AHEAD * LONGEST_LAUNCH_S
+    for each_round in count():
+        if fresh or not works:
+            works = [prepare() for _ in range(number)]
         if scratch is not None:
             scratch.add_(1)
         kept = []
         for work in works:
-            one_s, result = on_gpu(work, ahead_s=ahead_s) if device == "cuda" else on_cpu(work)
+            one_s, result, launch_s = on_gpu(work, ahead_s=ahead_s) if device == "cuda" else on_cpu(work)
+            ahead_s = min(ahead_s, AHEAD * launch_s)
             kept.append(result)
-            yield one_s
-        if fresh:
-            works = [prepare() for _ in range(number)]
+            if each_round >= warm_up:
+                yield one_s
+        kept.clear()
 
 
-def _warm_up(works: list[Work], device: str, seconds: float) -> float:
-    """Runs all once, while time is left for it; how long a GPU then waits for the host before each."""
-    start, launch_s, kept = time.perf_counter(), 0.0, []
-    for work in works:
-        begin = time.perf_counter()
-        kept.append(work())
-        launch_s = time.perf_counter() - begin
-        if time.perf_counter() - start > seconds:
-            break
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return AHEAD * min(launch_s, LONGEST_LAUNCH_S)
-
-
-def on_gpu(work: Work, *, ahead_s: float) -> tuple[float, object]:
-    """Its time between two events on the stream, and its result.
+def on_gpu(work: Work, *, ahead_s: float) -> tuple[float, object, float]:
+    """Its time between two events on the stream, its result, and what the host needed to launch it.
 
     The GPU first waits for `ahead_s`, in which the host launches all of it: launches are the host's time, and counted apart.
     """
     begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
     torch.cuda.synchronize()
     torch.cuda._sleep(int(ahead_s * CYCLES_PER_S))  # noqa: SLF001 - nothing public keeps a stream busy
+    start = time.perf_counter()
     begin.record()
     result = work()
     end.record()
+    launch_s = time.perf_counter() - start
     torch.cuda.synchronize()
-    return begin.elapsed_time(end) / 1e3, result
+    return begin.elapsed_time(end) / 1e3, result, launch_s
 
 
-def on_cpu(work: Work) -> tuple[float, object]:
-    """Its time by the clock, and its result."""
+def on_cpu(work: Work) -> tuple[float, object, float]:
+    """Its time by the clock, and its result; nothing is launched."""
     start = time.perf_counter()
     result = work()
-    return time.perf_counter() - start, result
+    return time.perf_counter() - start, result, 0.0

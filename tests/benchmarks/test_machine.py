@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.machine import Nvml, Reading, on_one_core, provenance, reasons, state_text, warnings
+from benchmarks.machine import Nvml, Reading, provenance, reasons, state_text, warnings
+from model.launch import on_one_core
 from perfmodel.evidence.records import PROVENANCE
 
 GOOD = Reading(name="NVIDIA H100", sm_clock_mhz=1980, throttle_reasons=("idle",))
@@ -76,8 +77,10 @@ def test_only_visible_gpus_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_without_nvml_nothing_is_read() -> None:
-    """As on this CPU."""
+    """As on a CPU, or behind a driver that has lost its GPUs."""
     assert Nvml().readings() == ()
+    assert Nvml(fake(nvmlDeviceGetCount=...)).readings() == ()
+    assert Nvml(fake(nvmlDeviceGetHandleByIndex=...)).readings() == ()
     assert not Nvml().driver()
     assert state_text(()) == {}
 
