@@ -12,21 +12,11 @@ import torch
 from torch.nn import functional
 
 from model.linears import collected
+from model.norms import layernorm1p, rmsnorm
 from model.operators import named, operator
 from perfmodel.spec.phases import DATA_GRADIENT
 
-EPSILON: Final = 1e-5
 ROTARY_BASE: Final = 10_000.0
-
-
-def layernorm1p(x: torch.Tensor, gamma: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-    """Layer norm with weight 1 + gamma."""
-    return functional.layer_norm(x, (x.shape[-1],), 1.0 + gamma, bias, EPSILON)
-
-
-def rmsnorm(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """x * weight / sqrt(mean(x^2) + epsilon)."""
-    return functional.rms_norm(x, (x.shape[-1],), weight, EPSILON)
 
 
 def activated(kind: str, x: torch.Tensor) -> torch.Tensor:
