@@ -19,6 +19,7 @@ from model.counting import CollectiveCounter
 from model.groups import Groups, make_groups
 from model.optimizer import DistributedAdamW
 from model.trainer import Trainer
+from model.transformer import check_supported
 from perfmodel.count.iteration import Iteration, iteration
 from perfmodel.count.memory import stage_memory_bytes
 from perfmodel.count.operators import Collective, hardware_flop
@@ -51,6 +52,7 @@ class Counted:
 def dry_run(run: Run, stage: Stage) -> list[Counted]:
     """The counts of the first rank in one iteration of a stage."""
     layout = run.layout(stage)
+    check_supported(run.model, layout)
     with _fake_ranks(layout) as groups:
         trainer = Trainer(run.model, layout, groups)
         batches = trainer.micro_batches()

@@ -56,6 +56,7 @@ def measure_run(
     run = read_candidates(name, overrides)[0].run
     layout = stage_of(run, stage)
     device = device or usual_device()
+    _check_supported(run, layout)
     _check_room(run, layout, device)
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "record.json"
@@ -63,6 +64,13 @@ def measure_run(
         command += [] if seconds is None else ["--seconds", str(seconds)]
         start([*command, *(part for each in overrides for part in ("--set", each))], ranks=int(layout.gpus))
         return step_record(json.loads(output.read_text(encoding="utf-8")))
+
+
+def _check_supported(run: Run, layout: Layout) -> None:
+    """Raise NotSupportedError for what the reference model does not run, before processes are started."""
+    from model.transformer import check_supported
+
+    check_supported(run.model, layout)
 
 
 def _check_room(run: Run, layout: Layout, device: str) -> None:

@@ -50,7 +50,7 @@ def memory_bound_entries(records: Sequence[Record], gpu: Gpu, sources: dict[str,
                 and each.labels.get("cache", "cold") == wanted
             ]
             if chosen:
-                name = f"{kernel}-{precision}"
+                name = "-".join(filter(None, (kernel, _operator(chosen[0]).precision)))
                 entries[name], sources[f"gpu.kernels.memory_bound.{name}"] = _entry(chosen, gpu)
     for name, kernel in STANDS_FOR.items():
         like = next((f"{kernel}-{each}" for each in ("bf16", "fp32") if f"{kernel}-{each}" in entries), next(iter(entries)))
@@ -85,7 +85,9 @@ def _fit(records: Sequence[Record], gpu: Gpu) -> Fit:
     """The law of timing/kernels.py, each size held out once."""
     moved = np.array([each.sizes["moved_bytes"] for each in records])
     seconds = np.array([each.seconds for each in records])
-    call = MemoryBound(name="kernel", moved_bytes=moved, kernels=np.array([_kernels(each) for each in records], dtype=float))
+    call = MemoryBound(
+        name="kernel", moved_bytes=moved, kernels=np.array([_operator(each).kernels for each in records], dtype=float)
+    )
 
     def equation(values: Mapping[str, Any]) -> Floats:
         backward: dict[str, Any] = {f"backward_{name}": value for name, value in values.items()}
@@ -95,10 +97,10 @@ def _fit(records: Sequence[Record], gpu: Gpu) -> Fit:
     return fit_of_few(equation, FREE, seconds, groups)
 
 
-def _kernels(each: Record) -> float:
-    """How many kernels the forecast counts for the operator of a record."""
+def _operator(each: Record) -> MemoryBound:
+    """The forecast's operator of a record."""
     sizes, labels = each.sizes, each.labels
-    found = operator_of(
+    return operator_of(
         labels["operator"],
         labels["phase"],
         precision=labels["precision"],
@@ -107,4 +109,3 @@ def _kernels(each: Record) -> float:
         table_rows=int(sizes.get("table_rows", 1)),
         rotary_fraction=sizes.get("rotary_fraction", 1.0),
     )
-    return float(found.kernels)

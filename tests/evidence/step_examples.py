@@ -1,0 +1,77 @@
+"""A small run, and the record of steps that would be exactly as predicted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from perfmodel.count.operators import Collective
+from perfmodel.evidence.step_records import CollectiveCount, MeasuredMemory, OperatorTime, StepRecord
+from perfmodel.exchange.run_files import read_candidates
+from perfmodel.predict import Prediction, predict
+from perfmodel.spec.layout import Layout
+from perfmodel.spec.model import TransformerModel
+from perfmodel.timing.ledger import ledger
+
+SETTINGS = ("stack=reference", "stages=[{data_parallel: 2, global_batch_size: 4}]", "micro_batch_size=1", "tensor_parallel=2")
+PROVENANCE = {"gpu": "a GPU", "software": "torch", "date": "2026-01-01", "command": "perfmodel measure"}
+
+
+def small_prediction(*more: str) -> Prediction:
+    """Nemotron-4 15B on four GPUs, with the reference model's software."""
+    return predict(read_candidates("nemotron-4-15b", (*SETTINGS, *more))[0].run)
+
+
+def plain(spec: TransformerModel | Layout) -> dict[str, Any]:
+    """Its fields by name."""
+    return {name: getattr(spec, name) for name in spec.__dataclass_fields__}
+
+
+def as_predicted(prediction: Prediction, *, slower: float = 1.0) -> StepRecord:
+    """A record whose every operator takes `slower` times what is predicted."""
+    run, stage = prediction.run, prediction.stages[0][1]
+    entries = list(ledger(stage.work, gpus=stage.layout.gpus, cluster=run.cluster, stack=run.stack))
+    times: dict[tuple[str, str], float] = {}
+    counts: dict[tuple[str, int], list[int]] = {}
+    for entry in entries:
+        key = (entry.operator.name, entry.operator.phase)
+        times[key] = times.get(key, 0.0) + float(entry.repeats * entry.seconds) * slower
+        if isinstance(entry.operator, Collective):
+            of_kind = counts.setdefault((entry.operator.kind, int(entry.operator.group.ranks)), [0, 0])
+            of_kind[0] += int(entry.repeats)
+            of_kind[1] += round(float(entry.repeats * entry.operator.payload_bytes))
+    total = float(stage.iteration_time_s) * slower
+    parts = [
+        round(float(getattr(stage.memory, f"{name}_bytes")))
+        for name in ("parameters", "gradients", "optimizer", "activations", "loss")
+    ]
+    return StepRecord(
+        name=run.name,
+        settings={"model": plain(run.model), "layout": plain(stage.layout)},
+        gpus=int(stage.layout.gpus),
+        tokens_per_iteration=int(stage.layout.tokens_per_iteration),
+        iteration_time_s=total,
+        spread=0.01,
+        repeats=10,
+        tokens_per_s=float(stage.layout.tokens_per_iteration) / total,
+        model_flop_per_s=1e14,
+        mfu=0.3,
+        profiled_iteration_time_s=total,
+        between_s=total - sum(times.values()),
+        operators=[OperatorTime(name=n, phase=p, seconds=s, fastest_s=s) for (n, p), s in times.items()],
+        collectives=[
+            CollectiveCount(kind=kind, ranks=ranks, calls=calls, payload_bytes=size)
+            for (kind, ranks), (calls, size) in counts.items()
+        ],
+        memory=MeasuredMemory(
+            parameters_bytes=parts[0],
+            gradients_bytes=parts[1],
+            optimizer_bytes=parts[2],
+            activations_bytes=parts[3],
+            loss_bytes=parts[4],
+            peak_bytes=sum(parts),
+        ),
+        losses=[3.0, 2.0],
+        power_w=None,
+        warnings=[],
+        provenance=PROVENANCE,
+    )

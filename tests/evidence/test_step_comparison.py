@@ -1,0 +1,96 @@
+"""Does the comparison of a step with its prediction add up, name what is left over, and refuse other steps?"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from perfmodel.errors import InputError
+from perfmodel.evidence.step_comparison import BETWEEN, OVERHEAD, WAITING, compare_step
+from perfmodel.evidence.step_records import CollectiveCount, OperatorTime, StepRecord
+from perfmodel.predict import Prediction
+from tests.evidence.step_examples import as_predicted, small_prediction
+
+
+@pytest.fixture(scope="module")
+def prediction() -> Prediction:
+    """Of a step on four GPUs."""
+    return small_prediction()
+
+
+@pytest.fixture(scope="module")
+def record(prediction: Prediction) -> StepRecord:
+    """A step that took what was predicted."""
+    return as_predicted(prediction)
+
+
+def test_a_step_as_predicted_has_no_errors(prediction: Prediction, record: StepRecord) -> None:
+    """Step, operators, memory, calls and payload."""
+    comparison = compare_step(prediction, record)
+    pairs = [comparison.step, *comparison.operators, *comparison.memory.values()]
+    pairs += [*comparison.calls.values(), *comparison.payload_bytes.values()]
+    assert all(pair.predicted == pytest.approx(pair.measured, rel=1e-6, abs=1e-9) for pair in pairs)
+    assert len(comparison.calls) >= 3
+
+
+def test_both_sides_add_up_to_their_steps(prediction: Prediction) -> None:
+    """Operators, what lies between them, and what marks and waiting cost."""
+    slow = as_predicted(prediction, slower=1.5)
+    first, *rest = slow.operators
+    waited = replace(slow, operators=[first, *rest[:-1], replace(rest[-1], seconds=rest[-1].seconds + 0.1)])
+    waited = replace(waited, profiled_iteration_time_s=slow.iteration_time_s + 0.1 + 0.2, between_s=slow.between_s + 0.2)
+    comparison = compare_step(prediction, waited)
+    rest_s = {pair.name: pair.measured for pair in comparison.operators if not pair.kind}
+    assert rest_s[WAITING] == pytest.approx(0.1)
+    assert rest_s[OVERHEAD] == pytest.approx(-0.3)
+    assert rest_s[BETWEEN] == pytest.approx(slow.between_s + 0.2)
+    assert sum(pair.measured for pair in comparison.operators) == pytest.approx(waited.iteration_time_s)
+    assert sum(pair.predicted for pair in comparison.operators) == pytest.approx(comparison.step.predicted)
+    assert comparison.step.error == pytest.approx(1 / 1.5 - 1)
+
+
+def test_the_largest_operators_make_up_their_share(prediction: Prediction, record: StepRecord) -> None:
+    """The longest first, no more than are needed."""
+    comparison = compare_step(prediction, record)
+    chosen = comparison.largest(0.5)
+    times = [pair.measured for pair in chosen]
+    assert times == sorted(times, reverse=True)
+    assert sum(times[:-1]) < 0.5 * record.profiled_iteration_time_s <= sum(times)
+
+
+def test_an_operator_that_was_not_predicted_stands_in_the_list(prediction: Prediction, record: StepRecord) -> None:
+    """With nothing on the other side, and so no error that would look small."""
+    more = OperatorTime(name="layer.surprise", phase="forward", seconds=1.0, fastest_s=1.0)
+    comparison = compare_step(prediction, replace(record, operators=[*record.operators, more]))
+    found = next(pair for pair in comparison.operators if pair.name == "layer.surprise")
+    assert (found.predicted, found.measured, found.error) == (0.0, 1.0, -1.0)
+
+
+def test_calls_that_only_torch_saw_are_shown(prediction: Prediction, record: StepRecord) -> None:
+    """A group that the forecast does not know."""
+    more = CollectiveCount(kind="all_to_all", ranks=3, calls=2, payload_bytes=64)
+    comparison = compare_step(prediction, replace(record, collectives=[*record.collectives, more]))
+    assert comparison.calls["all_to_all", 3].predicted == 0
+    assert comparison.calls["all_to_all", 3].measured == 2
+
+
+@pytest.mark.parametrize(
+    ("setting", "sentence"),
+    [
+        ("tensor_parallel=4", "tensor_parallel: the run has 4, but the record was measured with 2"),
+        ("micro_batch_size=2", "micro_batch_size: the run has 2, but the record was measured with 1"),
+        ("model.layers=16", "model.layers: the run has 16, but the record was measured with 32"),
+        ("sequence_parallel=false", "sequence_parallel: the run has false, but the record was measured with true"),
+    ],
+)
+def test_another_step_is_refused(record: StepRecord, setting: str, sentence: str) -> None:
+    """Like is compared with like."""
+    with pytest.raises(InputError, match=sentence):
+        compare_step(small_prediction(setting), record)
+
+
+def test_the_stage_that_was_measured_is_found(record: StepRecord) -> None:
+    """Of a ramp, the one with the record's degree of data parallelism."""
+    ramp = "stages=[{data_parallel: 1, global_batch_size: 2}, {data_parallel: 2, global_batch_size: 4}]"
+    assert compare_step(small_prediction(ramp), record).predicted.layout.data_parallel == 2
