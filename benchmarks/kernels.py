@@ -23,7 +23,7 @@ from benchmarks.processes import restarted_to_measure
 from benchmarks.products import attention, product
 from benchmarks.record_file import measure
 from benchmarks.timing import SECONDS, Prepare, Timing, timed
-from model.launch import on_one_core
+from model.cores import on_one_core
 from model.transformer import DTYPES
 from perfmodel.errors import InputError, PerfmodelError
 from perfmodel.spec.phases import DATA_GRADIENT

@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
+from model.cores import on_all_cores
 from model.operators import operator
 from perfmodel.errors import InputError
 
@@ -95,11 +96,12 @@ def make_groups(device: torch.device, *, tensor_parallel: int, data_parallel: in
     """
     if dist.get_world_size() != tensor_parallel * data_parallel:
         raise InputError(
-            f"{dist.get_world_size()} processes were started, but the layout has {tensor_parallel * data_parallel} ranks: "
-            f"tensor_parallel {tensor_parallel} x data_parallel {data_parallel}"
+            f"the layout has {tensor_parallel * data_parallel} ranks (tensor_parallel {tensor_parallel} x data_parallel "
+            f"{data_parallel}), not the {dist.get_world_size()} that were started; torchrun --nproc-per-node starts as many"
         )
     kind = device.type if device.type != "meta" else "cpu"
-    mesh = init_device_mesh(kind, (data_parallel, tensor_parallel), mesh_dim_names=("data_parallel", "tensor_parallel"))
+    with on_all_cores():
+        mesh = init_device_mesh(kind, (data_parallel, tensor_parallel), mesh_dim_names=("data_parallel", "tensor_parallel"))
     return Groups(
         device=device,
         tensor_parallel=_group(mesh, "tensor_parallel"),

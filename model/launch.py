@@ -10,6 +10,7 @@ from typing import Final
 import torch
 import torch.distributed as dist
 
+from model.cores import on_one_core, release
 from perfmodel.errors import InputError, PerfmodelError
 
 BACKENDS: Final = {"cpu": "gloo", "cuda": "nccl"}
@@ -32,6 +33,7 @@ def started(device: str) -> Iterator[torch.device]:
         on_one_core(device, local)
         yield torch.device(device, local) if device == "cuda" else torch.device(device)
     finally:
+        release()
         dist.destroy_process_group()
 
 
@@ -50,17 +52,3 @@ def _reason(said: str) -> str:
     if "EADDRINUSE" in said or "in use" in said:
         return "the port is in use; another MASTER_PORT, or torchrun --standalone, would do"
     return said.strip().partition("\n")[0]
-
-
-def on_one_core(device: str, rank: int = 0) -> None:
-    """On a CPU: one thread of PyTorch, and this thread on a core of its own, the last ones first: the first serves interrupts.
-
-    Call it once torch.distributed has its threads. They keep all cores, and need them: on that of a thread that computes, those
-    of gloo would wait for it.
-    """
-    if device != "cpu":
-        return
-    torch.set_num_threads(1)
-    if hasattr(os, "sched_setaffinity"):
-        cores = sorted(os.sched_getaffinity(0))
-        os.sched_setaffinity(0, {cores[-1 - rank % len(cores)]})

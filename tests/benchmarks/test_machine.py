@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from benchmarks.machine import Nvml, Reading, provenance, reasons, state_text, warnings
-from model.launch import on_one_core
+from model.cores import on_one_core
 from perfmodel.evidence.records import PROVENANCE
 
 GOOD = Reading(name="NVIDIA H100", sm_clock_mhz=1980, throttle_reasons=("idle",))

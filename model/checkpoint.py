@@ -1,0 +1,144 @@
+"""Where a run that was stopped goes on: the state of all ranks in a folder, whole or not there at all.
+
+A checkpoint is a folder named by its iteration. PyTorch writes what it holds (torch.distributed.checkpoint): the master weights
+and moments of every tensor-parallel rank, each a flat tensor that its data-parallel ranks share or hold alike. Parameters are
+rounded from the master weights again. All ranks write into a folder of another name, which is renamed when the last one is
+done.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+import torch.distributed as dist
+from torch.distributed import checkpoint as storage
+from torch.distributed.tensor import DTensor, Shard
+
+from model.groups import Groups
+from model.trainer import Trainer
+from perfmodel.errors import InputError
+
+DESCRIPTION: Final = "checkpoint.json"
+FINISHED: Final = re.compile(r"\d{8}")
+UNFINISHED: Final = ".unfinished-"
+
+
+def latest(folder: Path) -> Path | None:
+    """The checkpoint of the last iteration that was saved, if there is one."""
+    found = [entry for entry in folder.glob("*") if FINISHED.fullmatch(entry.name)] if folder.is_dir() else []
+    return max(found, key=lambda entry: entry.name, default=None)
+
+
+def save(trainer: Trainer, folder: Path) -> Path:
+    """Write the state of all ranks, each its own, below `folder`; all of them call this. Errors: InputError."""
+    groups, name = trainer.groups, f"{trainer.iteration:08d}"
+    unfinished, finished = folder / f"{UNFINISHED}{name}", folder / name
+    _first_alone(groups, lambda: _begin(folder, unfinished, trainer))
+    try:
+        storage.save(_state(trainer), checkpoint_id=unfinished, no_dist=groups.world.ranks == 1)
+    except storage.CheckpointException as error:
+        raise InputError(f"{folder} cannot hold a checkpoint: {_reason(error)}") from None
+    _first_alone(groups, lambda: _finish(unfinished, finished))
+    return finished
+
+
+def load(trainer: Trainer, checkpoint: Path) -> None:
+    """Go on from `checkpoint`; all ranks call this. Errors: InputError for one of another model, layout or seed."""
+    try:
+        found = json.loads((checkpoint / DESCRIPTION).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise InputError(f"{checkpoint} is not a checkpoint: its {DESCRIPTION} cannot be read") from None
+    _check_same(found["settings"], _settings(trainer), checkpoint)
+    try:
+        storage.load(_state(trainer), checkpoint_id=checkpoint, no_dist=trainer.groups.world.ranks == 1)
+    except storage.CheckpointException as error:
+        raise InputError(f"{checkpoint} cannot be read: {_reason(error)}") from None
+    trainer.optimizer.hand_out()
+    trainer.iteration = int(found["iteration"])
+
+
+def _reason(error: Any) -> str:
+    """What the first rank that failed said."""
+    failures = [str(wrapped[0]) for wrapped in error.failures.values()]
+    return failures[0].partition("\n")[0] if failures else "PyTorch does not say why"
+
+
+def _state(trainer: Trainer) -> dict[str, Any]:
+    """Its tensors under names that no other tensor-parallel rank uses; reading fills the same tensors."""
+    optimizer, groups = trainer.optimizer, trainer.groups
+    shared = optimizer.owners.ranks > 1
+    mesh = groups.mesh["data_parallel"] if shared and groups.mesh is not None else None
+
+    def entry(tensor: torch.Tensor) -> torch.Tensor:
+        if mesh is None or tensor.dim() == 0:
+            return tensor
+        whole: torch.Tensor = DTensor.from_local(tensor, mesh, [Shard(0)], run_check=False)
+        return whole
+
+    prefix = f"tensor_parallel_{groups.tensor_parallel.rank}"
+    return {f"{prefix}.{name}": entry(tensor) for name, tensor in optimizer.state().items()}
+
+
+def _begin(folder: Path, unfinished: Path, trainer: Trainer) -> None:
+    """An empty folder, without what runs that were killed have left."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for left in folder.glob(f"{UNFINISHED}*"):
+            shutil.rmtree(left)
+        unfinished.mkdir()
+        description = {"iteration": trainer.iteration, "settings": _settings(trainer)}
+        (unfinished / DESCRIPTION).write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{folder} cannot hold checkpoints: {(error.strerror or str(error)).lower()}") from None
+
+
+def _finish(unfinished: Path, finished: Path) -> None:
+    older = unfinished.with_name(f"{unfinished.name}-older")
+    if finished.exists():  # the same iteration, saved once more
+        finished.rename(older)
+    unfinished.rename(finished)
+    shutil.rmtree(older, ignore_errors=True)
+
+
+def _first_alone(groups: Groups, action: Any) -> None:
+    """One rank acts, and all wait for it; where it fails, all do."""
+    error: list[Any] = [None]
+    if groups.world.rank == 0:
+        try:
+            action()
+        except InputError as problem:
+            error = [problem.problem]
+    if groups.world.ranks > 1:
+        dist.broadcast_object_list(error, src=0)
+    if error[0] is not None:
+        raise InputError(error[0])
+
+
+def _settings(trainer: Trainer) -> dict[str, Any]:
+    """What must be the same for losses to go on as they would have."""
+    specs: dict[str, Any] = {"model": trainer.model.spec, "layout": trainer.layout}
+    found = {
+        f"{part}.{entry.name}": _plain(getattr(spec, entry.name))
+        for part, spec in specs.items()
+        for entry in fields(spec)
+        if entry.name != "name"
+    }
+    return found | {"seed": trainer.seed}
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if hasattr(value, "item") else value
+
+
+def _check_same(theirs: dict[str, Any], ours: dict[str, Any], checkpoint: Path) -> None:
+    for key, value in ours.items():
+        if theirs.get(key) != value:
+            raise InputError(
+                f"{checkpoint} is a checkpoint of {theirs.get(key)}, and this run has {value}; another folder would do", key=key
+            )
