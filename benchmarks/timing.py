@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from itertools import count
 from typing import Final, TypeAlias
 
@@ -26,6 +26,7 @@ MOST: Final = 50
 SECONDS: Final = 0.2  # of repeats, between those bounds
 FEWEST_BUFFERS: Final = 2  # that take turns
 MOST_BUFFERS: Final = 4
+LARGE_ROUNDS: Final = 3  # of a warm-up: until all memory was touched that large buffers need, or a GPU has its clocks
 AHEAD: Final = 2.0  # the GPU waits so many times what the host needs to launch, so that launches never wait for it
 LONGEST_LAUNCH_S: Final = 5e-3  # beyond it something else held the host up
 CYCLES_PER_S: Final = 2e9  # the clock of a GPU, about
@@ -33,18 +34,19 @@ CYCLES_PER_S: Final = 2e9  # the clock of a GPU, about
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timing:
-    """The median of the times, and the distance between their quartiles over it."""
+    """The median of the times, and the distance between their quartiles over it; what else was found of the work, by name."""
 
     seconds: float
     spread: float
     repeats: int
+    found: Mapping[str, float] = field(default_factory=dict)
 
 
 def summary(times: list[float]) -> Timing:
     """Of at least two times.
 
     >>> summary([1.0, 2.0, 3.0])
-    Timing(seconds=2.0, spread=1.0, repeats=3)
+    Timing(seconds=2.0, spread=1.0, repeats=3, found={})
     """
     low, middle, high = statistics.quantiles(times, n=4)
     return Timing(seconds=middle, spread=(high - low) / middle, repeats=len(times))
@@ -87,20 +89,21 @@ def _times(measured: Iterator[float], seconds: float) -> list[float]:
 
 def _one_by_one(prepare: Prepare, number: int, scratch: torch.Tensor | None, *, fresh: bool, device: str) -> Iterator[float]:
     """Times of single executions on prepared buffers in turn, without end, after rounds that are alike and warm up."""
-    warm_up = 2 if number == FEWEST_BUFFERS or device == "cuda" else 1  # large buffers: all memory that they need is touched
+    warm_up = LARGE_ROUNDS if number == FEWEST_BUFFERS or device == "cuda" else 1
+    dropped = 0 if scratch is None else 1  # of each round: the scratch has driven code out of the caches too, not only data
     works: list[Work] = []
     ahead_s = AHEAD * LONGEST_LAUNCH_S
     for each_round in count():
         if fresh or not works:
-            works = [prepare() for _ in range(number)]
+            works = [prepare() for _ in range(number + dropped)]
         if scratch is not None:
             scratch.add_(1)
         kept = []
-        for work in works:
+        for place, work in enumerate(works):
             one_s, result, launch_s = on_gpu(work, ahead_s=ahead_s) if device == "cuda" else on_cpu(work)
             ahead_s = min(ahead_s, AHEAD * launch_s)
             kept.append(result)
-            if each_round >= warm_up:
+            if each_round >= warm_up and place >= dropped:
                 yield one_s
         kept.clear()
 

@@ -46,7 +46,7 @@ def test_cold_buffers_take_turns(small_cache: None) -> None:
     """Each is worked on as often as the others, or once less."""
     made: list[int] = []
     timing.timed(counted(made), buffer_bytes=2**18, device="cpu")
-    assert len(made) == timing.MOST_BUFFERS
+    assert len(made) == timing.MOST_BUFFERS + 1  # the first of each round is dropped
     assert max(made) - min(made) <= 1
 
 
