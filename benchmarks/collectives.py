@@ -13,7 +13,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,6 +22,7 @@ import torch.distributed as dist
 
 from benchmarks.kernels import check_device, show_progress
 from benchmarks.machine import Nvml, provenance, state_text, warnings
+from benchmarks.memory_peak import allocated_bytes
 from benchmarks.plan import collective_points, plan_of
 from benchmarks.points import Point
 from benchmarks.processes import restarted_to_measure, start
@@ -114,7 +115,8 @@ def take(point: Point, group: Group, device: str) -> Timing:
     dist.all_gather_object(everywhere, own, group=group.process_group)
     if operator == "point_to_point":
         return summary([max(times) / 2 for times in zip(*everywhere, strict=True)])
-    return summary([min(times) for times in zip(*everywhere, strict=True)])
+    found = {"allocated_bytes": float(allocated_bytes(call, device))}
+    return replace(summary([min(times) for times in zip(*everywhere, strict=True)]), found=found)
 
 
 def _one_s(call: Callable[[], object], group: Group, device: str) -> float:

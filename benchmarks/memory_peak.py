@@ -20,6 +20,19 @@ def step_memory_bytes(trainer: Trainer, step: Callable[[], object]) -> tuple[int
     return _on_cpu(trainer, step)
 
 
+def allocated_bytes(work: Callable[[], object], device: str) -> int:
+    """What `work` takes of the allocator at its peak, its result among it."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+        held = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        work()
+        return int(torch.cuda.max_memory_allocated() - held)
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+        work()
+    return _highest(_changes(profiled), [])[1]
+
+
 def _on_gpu(trainer: Trainer, step: Callable[[], object]) -> tuple[int, int]:
     held = torch.cuda.memory_allocated()
     begun: list[int] = []
@@ -47,8 +60,13 @@ def _on_cpu(trainer: Trainer, step: Callable[[], object]) -> tuple[int, int]:
         handle.remove()
     events = profiled.profiler.kineto_results.events()
     marks = sorted(event.start_ns() for event in events if event.name() == LOGITS)
-    changes = sorted((event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]")
-    return _highest(changes, marks)
+    return _highest(_changes(profiled), marks)
+
+
+def _changes(profiled: profile) -> list[tuple[int, int]]:
+    """When [ns] how many bytes were taken, or given back (negative)."""
+    events = profiled.profiler.kineto_results.events()
+    return sorted((event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]")
 
 
 def _highest(changes: list[tuple[int, int]], marks: list[int]) -> tuple[int, int]:

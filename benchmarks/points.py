@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from benchmarks.timing import Timing
 from perfmodel.evidence.records import Record
+
+FOUND: Final = ("allocated_bytes",)  # sizes of a record that were measured, not chosen
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +30,7 @@ class Point:
         """The record, once it was measured."""
         return Record(
             kind=self.kind,
-            sizes=self.sizes,
+            sizes={**self.sizes, **timing.found},
             labels=self.labels,
             seconds=timing.seconds,
             spread=timing.spread,
@@ -43,5 +45,5 @@ def key_of(entry: Point | Record) -> str:
     >>> key_of(Point(kind="collective", sizes={"ranks": 2, "payload_bytes": 1024.0}, labels={"operator": "all_reduce"}))
     '["collective", {"operator": "all_reduce"}, {"payload_bytes": 1024.0, "ranks": 2.0}]'
     """
-    sizes: dict[str, Any] = {name: float(size) for name, size in entry.sizes.items()}
+    sizes: dict[str, Any] = {name: float(size) for name, size in entry.sizes.items() if name not in FOUND}
     return json.dumps([entry.kind, dict(entry.labels), sizes], sort_keys=True)

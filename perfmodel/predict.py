@@ -129,7 +129,7 @@ def predict_stage(model: TransformerModel, cluster: Cluster, stack: SoftwareStac
     ends = breakdown(work, bucket, layout=layout, cluster=moved_cluster, stack=moved_stack)
     times_s = _with_first_axis(ends.total_s, 1 + 2 * len(paths), dimensions)
     parts = Breakdown(**{part: _as_it_stands(getattr(ends, part), dimensions) for part in PARTS})
-    memory = memory_bytes(model, layout, stack, work)
+    memory = memory_bytes(model, layout, stack, work, scratch=cluster.links.node.collectives.scratch)
     seconds = parts.total_s
     capacity_flop = seconds * cluster.gpu.peak(layout.precision)
     headroom = cluster.gpu.memory_bytes - memory.total_bytes

@@ -37,7 +37,8 @@ def node_link(records: Sequence[Record], sources: dict[str, Any]) -> dict[str, A
     for kind in present:
         chosen = [each for each in inside if each.labels["operator"] == kind]
         found = _fit(kind, chosen)
-        entries[kind] = OF_A_PAIR | found.found | {"spread": {"bandwidth_bytes_per_s": _error(found, 0.9)}}
+        spread = {"bandwidth_bytes_per_s": _error(found, 0.9)}
+        entries[kind] = OF_A_PAIR | found.found | {"scratch": _scratch(kind, chosen), "spread": spread}
         rates.append(found.found["bandwidth_bytes_per_s"])
         sources[f"links.node.collectives.{kind}"] = (
             f"{len(chosen)} calls of {chosen[0].labels.get('backend', 'torch.distributed')} on this machine; sizes held out: "
@@ -71,6 +72,14 @@ def _fit(kind: str, records: Sequence[Record]) -> Fit:
 
     seconds = np.array([each.seconds for each in records])
     return fit_of_few(equation, FREE | (OF_MANY if several else {}), seconds, np.unique(payload, return_inverse=True)[1])
+
+
+def _scratch(kind: str, records: Sequence[Record]) -> float:
+    """What the largest call allocated beside its result, for each byte of its payload."""
+    largest = max(records, key=lambda each: each.sizes["payload_bytes"])
+    payload, ranks = largest.sizes["payload_bytes"], largest.sizes["ranks"]
+    result = {"all_gather": payload, "reduce_scatter": payload / ranks}.get(kind, 0.0)
+    return max(rounded((largest.sizes.get("allocated_bytes", result) - result) / payload, 3), 0.0)
 
 
 def _error(found: Fit, share: float) -> float:

@@ -7,7 +7,9 @@ data. Ignored: the mask of the embedding's dropout, one byte a number of the str
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from types import MappingProxyType
 from typing import Final
 
 import numpy as np
@@ -15,7 +17,7 @@ import numpy as np
 from perfmodel.count.blocks import SCORES, runs_again
 from perfmodel.count.data_parallel import layer_parameters, shards
 from perfmodel.count.iteration import Iteration
-from perfmodel.count.operators import Matmul, saved_bytes
+from perfmodel.count.operators import Collective, Matmul, saved_bytes
 from perfmodel.count.parameters import ParameterCount, eight_bit_parameters, stage_parameter_count
 from perfmodel.count.pipeline import PipelineStage, in_flight
 from perfmodel.count.storage import logit_bytes, state_bytes
@@ -24,6 +26,7 @@ from perfmodel.spec.layout import Layout
 from perfmodel.spec.model import TransformerModel
 from perfmodel.spec.stack import SoftwareStack
 
+NONE: Final[Mapping[str, Numeric]] = MappingProxyType({})
 LAYERS_GATHERED: Final = 2  # the one that runs and the one that is fetched meanwhile
 
 
@@ -36,6 +39,7 @@ class MemoryBytes:
     optimizer_bytes: Numeric
     activations_bytes: Numeric
     loss_bytes: Numeric
+    scratch_bytes: Numeric  # what the optimizer's collectives allocate beyond what the passes had, which is free by then
     communication_bytes: Numeric
     framework_bytes: Numeric
     fragmentation_bytes: Numeric
@@ -49,12 +53,14 @@ class MemoryBytes:
         return total
 
 
-def memory_bytes(model: TransformerModel, layout: Layout, stack: SoftwareStack, work: Iteration) -> MemoryBytes:
-    """The peak of the worst pipeline stage."""
-    worst = stage_memory_bytes(model, layout, stack, work, work.stages.first)
+def memory_bytes(
+    model: TransformerModel, layout: Layout, stack: SoftwareStack, work: Iteration, *, scratch: Mapping[str, Numeric] = NONE
+) -> MemoryBytes:
+    """The peak of the worst pipeline stage; `scratch` is what a kind of collective allocates for each byte of its payload."""
+    worst = stage_memory_bytes(model, layout, stack, work, work.stages.first, scratch=scratch)
     for stage in (work.stages.middle, work.stages.last):
         if np.any(stage.number) and np.any(np.asarray(layout.pipeline_parallel) > 1):
-            other = stage_memory_bytes(model, layout, stack, work, stage)
+            other = stage_memory_bytes(model, layout, stack, work, stage, scratch=scratch)
             more = (other.total_bytes > worst.total_bytes) & (np.asarray(stage.number) > 0)
             parts = {part.name: (getattr(other, part.name), getattr(worst, part.name)) for part in fields(worst)}
             worst = MemoryBytes(**{name: np.where(more, *both) for name, both in parts.items()})
@@ -62,7 +68,13 @@ def memory_bytes(model: TransformerModel, layout: Layout, stack: SoftwareStack, 
 
 
 def stage_memory_bytes(
-    model: TransformerModel, layout: Layout, stack: SoftwareStack, work: Iteration, stage: PipelineStage
+    model: TransformerModel,
+    layout: Layout,
+    stack: SoftwareStack,
+    work: Iteration,
+    stage: PipelineStage,
+    *,
+    scratch: Mapping[str, Numeric] = NONE,
 ) -> MemoryBytes:
     """The peak of one stage, when its backward pass begins: its micro-batches in flight, on the last stage the logits too."""
     held = stage_parameter_count(model, stage, tensor_parallel=layout.tensor_parallel)
@@ -87,10 +99,21 @@ def stage_memory_bytes(
         optimizer_bytes=held.total / shards(layout, "optimizer") * state_bytes(layout, stack).optimizer,
         activations_bytes=activations,
         loss_bytes=loss,
+        scratch_bytes=np.maximum(_scratch_bytes(work, scratch) - activations - loss, 0.0),
         communication_bytes=groups * stack.communication_buffer_bytes,
         framework_bytes=stack.framework_bytes + 0.0 * held.total,
         fragmentation_bytes=stack.fragmentation * (activations + loss),
     )
+
+
+def _scratch_bytes(work: Iteration, scratch: Mapping[str, Numeric]) -> Numeric:
+    """What the largest collective of the optimizer step allocates while it runs."""
+    most: Numeric = 0.0
+    for call in work.synchronisation:
+        if isinstance(call, Collective) and call.kind in scratch:
+            needs = np.where(np.asarray(call.group.ranks) > 1, scratch[call.kind] * call.payload_bytes, 0.0)
+            most = np.maximum(most, needs)
+    return most
 
 
 def _weights_bytes(

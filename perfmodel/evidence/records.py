@@ -10,8 +10,8 @@ memory_bound  moved_bytes, [rows, columns: the tensor],          operator (copy,
               [rotary_fraction], [table_rows]                    spec/coefficients.py), phase (forward, data_gradient,
                                                                  weight_gradient, optimizer), class (fused, compiled, eager),
                                                                  [precision], [cache (cold, warm)]
-collective    payload_bytes, ranks, [nodes: 1]                   operator (all_reduce, all_gather, reduce_scatter, all_to_all,
-                                                                 point_to_point), [backend], [precision]
+collective    payload_bytes, ranks, [nodes: 1],                  operator (all_reduce, all_gather, reduce_scatter, all_to_all,
+              [allocated_bytes: by one call, its result too]     point_to_point), [backend], [precision]
 
 The payload of a collective is the full tensor, before it is split or after it is joined; of an all-to-all, what one rank holds.
 Buffers are cold unless `cache` says otherwise: none of their bytes are in a cache when the operator begins.

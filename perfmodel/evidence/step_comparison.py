@@ -45,13 +45,14 @@ MODEL_SIZES: Final = (
     "activation",
     "norm",
 )
+OF_PASSES: Final = ("activations_bytes", "loss_bytes", "scratch_bytes")
 MEMORY: Final = {  # of a record: the parts of the forecast that torch's allocator sees
     "parameters_bytes": ("parameters_bytes",),
     "gradients_bytes": ("gradients_bytes",),
     "optimizer_bytes": ("optimizer_bytes",),
     "activations_bytes": ("activations_bytes",),
-    "loss_bytes": ("loss_bytes",),
-    "peak_bytes": ("parameters_bytes", "gradients_bytes", "optimizer_bytes", "activations_bytes", "loss_bytes"),
+    "loss_bytes": ("loss_bytes", "scratch_bytes"),
+    "peak_bytes": ("parameters_bytes", "gradients_bytes", "optimizer_bytes", *OF_PASSES),
 }
 
 

@@ -20,7 +20,7 @@ from perfmodel.units import seconds_text
 MOST: Final = 0.9  # of the step: the operators that are shown one by one
 MEGABYTE: Final = 1e6
 PHASES: Final = {DATA_GRADIENT: "dgrad", WEIGHT_GRADIENT: "wgrad"}
-MEMORY_LABELS: Final = LABELS | {"peak_bytes": "peak"}
+MEMORY_LABELS: Final = LABELS | {"loss_bytes": "loss and scratch", "peak_bytes": "peak"}
 
 
 def measurement_report(record: StepRecord) -> Group:

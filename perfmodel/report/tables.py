@@ -45,6 +45,7 @@ LABELS: Final = {
     "optimizer_bytes": "optimizer states",
     "activations_bytes": "activations",
     "loss_bytes": "logits and loss",
+    "scratch_bytes": "scratch of collectives",
     "communication_bytes": "communication buffers",
     "framework_bytes": "framework",
     "fragmentation_bytes": "allocator margin",

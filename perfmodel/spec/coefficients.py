@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
 from perfmodel.errors import InputError, did_you_mean
 from perfmodel.spec.fields import Numeric, Spec, choice, count, grid, number, numbers, part, spreads, text
 
@@ -167,6 +169,7 @@ class CollectiveCoefficients(Spec):
     own_shard: Numeric = number("ratio")  # how much of a rank's own share is copied as if it were sent
     bandwidth_bytes_per_s: Numeric = number("bytes_per_s", above=0)
     s_per_root_byte: Numeric = number("ratio")  # how the transfer fills its pipeline: seconds for the square root of a byte
+    scratch: Numeric = number("ratio", default=0.0)  # bytes that the library allocates during a call, for each of the payload
     spread: Mapping[str, Numeric] = spreads()
 
 
@@ -192,6 +195,12 @@ class NodeCollectives(Spec):
     all_to_all: CollectiveCoefficients = part(CollectiveCoefficients)
     switch_reduce: SwitchCoefficients | None = part(SwitchCoefficients, optional=True, default=None)
     evidence: Evidence = part(Evidence, default=Evidence())
+
+    @property
+    def scratch(self) -> dict[str, Numeric]:
+        """What each kind allocates during a call, for each byte of its payload; kinds that allocate nothing are left out."""
+        kinds = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all")
+        return {kind: share for kind in kinds if np.any(share := getattr(self, kind).scratch)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)

@@ -46,7 +46,7 @@ def obeyed_s(point: Point) -> float:
         sides = [sizes[name] for name in ("rows", "columns", "inner")]
         moved = bytes_each * (sides[0] * sides[1] + sides[1] * sides[2] + sides[0] * sides[2])
         slower = {FORWARD: 1.0, DATA_GRADIENT: 1.05}.get(labels["phase"], 1.1)
-        return slower * (5e-6 + 2 * np.prod(sides) / RATE[labels["precision"]] + moved / MEMORY)
+        return float(slower * (5e-6 + 2 * np.prod(sides) / RATE[labels["precision"]] + moved / MEMORY))
     if point.kind == "attention":
         backward = labels["phase"] == DATA_GRADIENT
         length = sizes["sequence_length"]
@@ -129,7 +129,7 @@ def operator_of_record(each: Record) -> Any:
     if each.kind == "matmul":
         rows, columns, inner = (sizes[name] for name in ("rows", "columns", "inner"))
         forward = Matmul(name="p", rows=rows, columns=columns, inner=inner, precision=labels["precision"], accumulates=False)
-        phases = {FORWARD: forward} | {product.phase: product for product in gradients(forward)}  # type: ignore[union-attr]
+        phases = {FORWARD: forward} | {product.phase: product for product in gradients(forward)}
         return phases[labels["phase"]]
     if each.kind == "attention":
         names = ("sequences", "heads", "kv_heads", "head_size")
