@@ -221,7 +221,7 @@ def calibrate(
     try:
         with _bar("measuring") as advance:
             profile = calibrate_machine(
-                output, device=device or measuring.usual_device(), smallest=smallest, on_progress=advance
+                output, device=measuring.chosen_device(device), smallest=smallest, on_progress=advance
             )
     except KeyboardInterrupt:
         print(f"perfmodel: stopped; the same command goes on with {records_beside(output)}", file=sys.stderr)
@@ -324,7 +324,7 @@ def _measuring() -> Any:
     """What starts real steps. Errors: InputError without torch."""
     from benchmarks import measure as measuring
 
-    measuring.usual_device()
+    measuring.chosen_device()
     return measuring
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.processes import start
-from perfmodel.errors import InputError
+from perfmodel.errors import InputError, did_you_mean, shown
 from perfmodel.evidence.step_records import StepRecord, step_record
 from perfmodel.exchange.run_files import read_candidates
 from perfmodel.predict import predict_stage
@@ -18,6 +18,7 @@ from perfmodel.spec.layout import Layout
 from perfmodel.spec.run import Run
 
 MODULE: Final = "benchmarks.training_step"
+KINDS: Final = ("cpu", "cuda")
 MEMORY: Final = Path("/proc/meminfo")
 
 
@@ -30,13 +31,20 @@ def devices(kind: str) -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def usual_device() -> str:
-    """GPUs where there are any. Errors: InputError without torch."""
+def chosen_device(name: str = "") -> str:
+    """The one that was asked for, or GPUs where there are any.
+
+    Errors: InputError for a device that is not there, or without torch.
+    """
     try:
         import torch
     except ImportError:
         raise InputError("real steps need torch, which is not installed; pip install 'perfmodel[torch]'") from None
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    if name not in ("", *KINDS):
+        raise InputError(f"{shown(name)} is not one of them; {did_you_mean(name, KINDS)}", key="--device")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise InputError("no CUDA device is there; --device cpu runs on this machine's cores")
+    return name or ("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def stage_of(run: Run, number: int) -> Layout:
@@ -55,7 +63,7 @@ def measure_run(
     """
     run = read_candidates(name, overrides)[0].run
     layout = stage_of(run, stage)
-    device = device or usual_device()
+    device = chosen_device(device)
     _check_supported(run, layout)
     _check_room(run, layout, device)
     with tempfile.TemporaryDirectory() as folder:

@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.processes import marked
 from perfmodel.evidence.step_records import step_record
-from tests.evidence.step_examples import as_predicted, small_prediction
+from tests.evidence.step_examples import SETTINGS, as_predicted, small_prediction
 
 SMALL = """
 name: a small step
@@ -61,7 +61,8 @@ def test_the_loop_closes_on_this_machine(run: Any, small: Path, tmp_path: Path) 
         assert each["calls"]["error"] == each["payload_bytes"]["error"] == 0.0
     for part in ("parameters", "gradients", "optimizer"):
         assert document["memory_bytes"][part]["error"] == 0.0
-    assert abs(document["memory_bytes"]["peak"]["error"]) < 0.05
+    peak = document["memory_bytes"]["peak"]
+    assert abs(peak["predicted"] - peak["measured"]) < 0.5e6  # of some MB: small tensors and copies of messages
     operators = {(each["name"], each["phase"]): each for each in document["operators"] if each["kind"]}
     assert all(each["predicted_s"] > 0 and each["measured_s"] > 0 for each in operators.values())
     assert "layer.mlp.fc1" in figure.read_text()
@@ -72,20 +73,14 @@ def test_compare_shows_what_is_off(run: Any, tmp_path: Path) -> None:
     """A step that took half again as long as predicted, with the operators that make up most of it."""
     record = tmp_path / "record.json"
     record.write_text(json.dumps(as_predicted(small_prediction(), slower=1.5).document()))
-    settings = [part for setting in _settings() for part in ("--set", setting)]
+    settings = [part for setting in SETTINGS for part in ("--set", setting)]
     out = run("compare", "nemotron-4-15b", record, *settings).out
     assert "(-33.3 %)" in out.splitlines()[0] + out.splitlines()[1]
     assert "layer.mlp.fc1" in out
     every = run("compare", "nemotron-4-15b", record, "--all", *settings).out
-    assert "optimizer.zero_gradients" in every
-    assert "optimizer.zero_gradients" not in out
+    assert "optimizer.gradient_norm.all_reduce" in every
+    assert "optimizer.gradient_norm.all_reduce" not in out
     assert max(map(len, out.splitlines())) <= 80
-
-
-def _settings() -> tuple[str, ...]:
-    from tests.evidence.step_examples import SETTINGS
-
-    return SETTINGS
 
 
 @pytest.mark.parametrize(

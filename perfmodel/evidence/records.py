@@ -44,6 +44,7 @@ LABELS: Final = {
     "memory_bound": ("operator", "phase", "class"),
     "collective": ("operator",),
 }
+MAY_BE_ZERO: Final = ("allocated_bytes",)
 PHASES: Final = (FORWARD, DATA_GRADIENT, WEIGHT_GRADIENT, OPTIMIZER)
 WORDS: Final = {  # what these labels may say, of whatever kind
     "phase": PHASES,
@@ -86,7 +87,7 @@ class Record:
 
     def _check_values(self) -> None:
         for name, size in self.sizes.items():
-            if not 0 < size < math.inf:
+            if not 0 <= size < math.inf or (size == 0 and name not in MAY_BE_ZERO):
                 raise InputError(f"{shown(size)} is not a size", key=f"sizes.{name}")
         for name, known in WORDS.items():
             if name in self.labels and self.labels[name] not in known:

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any, Final
 
 from rich.console import Group, RenderableType
+from rich.table import Table
 from rich.text import Text
 
 from perfmodel.evidence.step_comparison import OperatorPair, Pair, StepComparison
@@ -31,8 +32,7 @@ def measurement_report(record: StepRecord) -> Group:
         f"spread {100 * record.spread:.1f} %), {record.tokens_per_s:.0f} tokens/s, MFU {100 * record.mfu:.1f} %.\n{devices}."
     )
     top = sorted(record.operators, key=lambda each: -each.seconds)[:12]
-    table = plain_table("operator")
-    table.add_column("phase", no_wrap=True)
+    table = _operator_table()
     for heading in ("ms", "share"):
         table.add_column(heading, justify="right", no_wrap=True)
     for each in top:
@@ -42,6 +42,14 @@ def measurement_report(record: StepRecord) -> Group:
     return Group(
         verdict, titled("Longest operators of an iteration", table), section("Memory of one rank, MB", parts), *_doubts(record)
     )
+
+
+def _operator_table() -> Table:
+    """Names fold when the columns that follow leave them too little room."""
+    table = plain_table()
+    table.add_column("operator", overflow="fold", ratio=1)
+    table.add_column("phase", no_wrap=True)
+    return table
 
 
 def _doubts(record: StepRecord) -> list[RenderableType]:
@@ -72,8 +80,7 @@ def _verdict(comparison: StepComparison) -> Text:
 def _operators(comparison: StepComparison, *, every: bool) -> RenderableType:
     shown = [pair for pair in comparison.operators if pair.kind] if every else list(comparison.largest(MOST))
     others = [pair for pair in comparison.operators if pair.kind and pair not in shown]
-    table = plain_table("operator")
-    table.add_column("phase", no_wrap=True)
+    table = _operator_table()
     for heading in ("pred. ms", "meas. ms", "diff.", "share"):
         table.add_column(heading, justify="right", no_wrap=True)
     whole = comparison.record.iteration_time_s
