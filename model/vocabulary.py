@@ -5,7 +5,8 @@ Each rank holds a slice of the padded vocabulary. Padding takes no part in the l
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Final
 
 import torch
 
@@ -13,6 +14,8 @@ from model.groups import Group
 from model.linears import Split, add_to_main
 from model.operators import operator
 from perfmodel.spec.phases import DATA_GRADIENT, FORWARD
+
+PIECE: Final = 2**17  # logits whose fp32 copies stay in the cache
 
 
 def looked_up(table: torch.Tensor, rows: torch.Tensor, outside: torch.Tensor | None) -> torch.Tensor:
@@ -106,6 +109,30 @@ class VocabularyParallelEmbedding(torch.nn.Module):
         return result
 
 
+def _pieces(*tensors: torch.Tensor) -> Iterator[tuple[torch.Tensor, ...]]:
+    """Rows of all tensors, the first the widest: all of them on a GPU, on a CPU as many as stay in its cache."""
+    widest = tensors[0]
+    rows = max(PIECE // widest.shape[1], 1) if widest.device.type == "cpu" else max(len(widest), 1)
+    return zip(*(tensor.split(rows) for tensor in tensors), strict=True)
+
+
+def _largest(logits: torch.Tensor) -> torch.Tensor:
+    """Of each token, in fp32; no logit at all is less than any."""
+    if logits.shape[1]:
+        return logits.amax(dim=-1).to(torch.float32)
+    return torch.full((len(logits),), float("-inf"), device=logits.device)
+
+
+def _exponentials(logits: torch.Tensor, largest: torch.Tensor, own: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """exp(z - largest), 0 from column `own` on, and their sums over the columns of this rank."""
+    values, total = torch.empty_like(logits, dtype=torch.float32), torch.empty_like(largest)
+    for piece, z, most, into in _pieces(values, logits, largest, total):
+        torch.sub(z, most[:, None], out=piece).exp_()
+        piece[:, own:] = 0.0
+        torch.sum(piece, dim=-1, out=into)
+    return values, total
+
+
 class _CrossEntropy(torch.autograd.Function):
     """Mean over the tokens of log(sum exp(z)) - z[target], in fp32, over logits that the ranks share."""
 
@@ -113,20 +140,17 @@ class _CrossEntropy(torch.autograd.Function):
     def forward(context: Any, logits: torch.Tensor, targets: torch.Tensor, group: Group, vocabulary: int) -> torch.Tensor:
         columns = logits.shape[1]
         first = group.rank * columns
+        own = min(max(vocabulary - first, 0), columns)  # the others are padding
         with operator("head.loss"):
-            values = logits.to(torch.float32, copy=True)
-            if first + columns > vocabulary:
-                values[:, max(vocabulary - first, 0) :] = float("-inf")
-            largest = values.amax(dim=-1)
+            largest = _largest(logits[:, :own])
         group.all_reduce(largest, "head.loss.all_reduce", FORWARD, largest=True)
         with operator("head.loss"):
-            values.sub_(largest[:, None])
             place = targets - first
             inside = ((place >= 0) & (place < columns)).to(torch.float32)
             place = place.clamp(0, columns - 1)[:, None]
-            target = values.gather(1, place).squeeze(1)
+            target = logits.gather(1, place).squeeze(1) - largest
             target = torch.where(inside > 0, target, 0.0)
-            total = values.exp_().sum(dim=-1)
+            values, total = _exponentials(logits, largest, own)
         group.all_reduce(target, "head.loss.all_reduce", FORWARD)
         group.all_reduce(total, "head.loss.all_reduce", FORWARD)
         context.save_for_backward(values, total, place, inside)
@@ -139,9 +163,13 @@ class _CrossEntropy(torch.autograd.Function):
         values, total, place, inside = context.saved_tensors
         with operator("head.loss", DATA_GRADIENT):
             share = gradients[0] / len(total)
-            values.mul_((share / total)[:, None])
-            values.scatter_add_(1, place, -(share * inside)[:, None])
-            return values.to(context.dtype), None, None, None
+            result = values if context.dtype == torch.float32 else torch.empty_like(values, dtype=context.dtype)
+            scale, hit = (share / total)[:, None], -(share * inside)[:, None]
+            for piece, into, *rest in _pieces(values, result, scale, place, hit):
+                piece.mul_(rest[0]).scatter_add_(1, rest[1], rest[2])
+                if result is not values:
+                    into.copy_(piece)
+            return result, None, None, None
 
 
 def cross_entropy(logits: torch.Tensor, targets: torch.Tensor, group: Group, vocabulary: int) -> torch.Tensor:
