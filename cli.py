@@ -206,6 +206,9 @@ def calibrate(
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="FILE", help="The profile; its records lie beside it.")
     ] = Path("profile.yaml"),
+    records: Annotated[
+        Path | None, typer.Option("--records", metavar="FILE", help="Fit these records, taken elsewhere; measure nothing.")
+    ] = None,
     smallest: Annotated[bool, typer.Option("--smallest", help="A few tiny sizes, to see that it works.")] = False,
 ) -> None:
     """Measure this machine (some minutes) and fit a profile that a run file can name as its cluster.
@@ -216,13 +219,16 @@ def calibrate(
     """
     measuring = _measuring()
     from benchmarks.calibrate import calibrate as calibrate_machine
-    from benchmarks.calibrate import records_beside
+    from benchmarks.calibrate import records_beside, write_fitted
+    from benchmarks.record_file import read_records
 
+    device = measuring.chosen_device(device)
     try:
         with _bar("measuring") as advance:
-            profile = calibrate_machine(
-                output, device=measuring.chosen_device(device), smallest=smallest, on_progress=advance
-            )
+            if records is None:
+                profile = calibrate_machine(output, device=device, smallest=smallest, on_progress=advance)
+            else:
+                profile = write_fitted(output, read_records(records))
     except KeyboardInterrupt:
         print(f"perfmodel: stopped; the same command goes on with {records_beside(output)}", file=sys.stderr)
         raise typer.Exit(STOPPED) from None

@@ -11,12 +11,11 @@ from typing import Any, Final, TypeAlias
 
 from benchmarks.fit.machine import Machine, machine_profile
 from benchmarks.fit.profile import write_profile
-from benchmarks.measure import devices, memory_bytes
+from benchmarks.measure import devices
 from benchmarks.plan import kernel_points, plan_of
 from benchmarks.points import key_of
 from benchmarks.processes import start
 from benchmarks.record_file import read_records
-from benchmarks.tensors import cache_bytes
 from perfmodel.errors import InputError
 from perfmodel.evidence.records import Record
 
@@ -44,14 +43,16 @@ def calibrate(output: Path, *, device: str, smallest: bool = False, on_progress:
     if number > 1:
         command = [COLLECTIVES, "--device", device, "--ranks", str(number), *small, "--output", str(records)]
         _run(command, records, total, on_progress)
-    profile = fitted(read_records(records), device)
+    return write_fitted(output, read_records(records))
+
+
+def write_fitted(output: Path, records: Sequence[Record]) -> dict[str, Any]:
+    """Fit and write the profile of a machine, from records of one calibration or of several: of each point the median."""
+    if not records:
+        raise InputError("there are no records to fit")
+    profile = machine_profile(pooled(records), machine_of(records))
     write_profile(output, profile, header=HEADER)
     return profile
-
-
-def fitted(records: Sequence[Record], device: str) -> dict[str, Any]:
-    """The profile of this machine from records of one calibration or of several: of each point the median."""
-    return machine_profile(pooled(records), this_machine(device, records[0].provenance["gpu"]))
 
 
 def pooled(records: Sequence[Record]) -> list[Record]:
@@ -76,23 +77,22 @@ def _collectives(device: str, smallest: bool) -> int:
     )
 
 
-def this_machine(device: str, name: str) -> Machine:
-    """What this machine says of itself."""
-    number = devices(device)
-    if device == "cpu":
-        memory, processors = memory_bytes("MemTotal") / number, 1
-    else:
-        import torch
-
-        properties = torch.cuda.get_device_properties(0)
-        memory, processors = float(properties.total_memory), int(properties.multi_processor_count)
+def machine_of(records: Sequence[Record]) -> Machine:
+    """The machine that records were taken on, as they say themselves. Errors: InputError when they do not."""
+    born = records[0].provenance
+    for name in ("device", "memory_bytes", "cache_bytes", "multiprocessors"):
+        if name not in born:
+            raise InputError(
+                "missing; records of `perfmodel calibrate` and `benchmarks.kernels` have it", key=f"provenance.{name}"
+            )
+    inside = [each.sizes["ranks"] for each in records if each.kind == "collective" and each.sizes.get("nodes", 1) == 1]
     return Machine(
-        name=name.removeprefix("cpu: "),
-        device=device,
-        devices=number,
-        memory_bytes=memory,
-        cache_bytes=float(cache_bytes(device)),
-        multiprocessors=processors,
+        name=born["gpu"].removeprefix("cpu: "),
+        device=born["device"],
+        devices=int(max(inside, default=1)),
+        memory_bytes=float(born["memory_bytes"]),
+        cache_bytes=float(born["cache_bytes"]),
+        multiprocessors=int(born["multiprocessors"]),
     )
 
 

@@ -14,7 +14,10 @@ from typing import Any, Final
 
 import torch
 
+from benchmarks.tensors import cache_bytes
+
 CPU_INFO: Final = Path("/proc/cpuinfo")
+MEMORY_INFO: Final = Path("/proc/meminfo")
 ROOT: Final = Path(__file__).parent.parent
 REASONS: Final = {  # bits of nvmlDeviceGetCurrentClocksThrottleReasons, nvml.h
     0x1: "idle",
@@ -166,7 +169,25 @@ def provenance(device: str, command: str) -> dict[str, str]:
         "date": datetime.now(UTC).date().isoformat(),
         "command": command,
         "host_cores": str(os.cpu_count() or "unknown"),
+        **_built(device),
     }
+
+
+def _built(device: str) -> dict[str, str]:
+    """What a device is made of, as far as the machine says: a core has its share of the memory, and all of the last cache."""
+    if device == "cuda":
+        properties = torch.cuda.get_device_properties()
+        memory, processors = int(properties.total_memory), int(properties.multi_processor_count)
+    else:
+        memory, processors = int(memory_bytes("MemTotal") / (os.cpu_count() or 1)), 1
+    return {"memory_bytes": str(memory), "cache_bytes": str(cache_bytes(device)), "multiprocessors": str(processors)}
+
+
+def memory_bytes(name: str) -> float:
+    """What the system says of its memory (MemTotal, MemAvailable); a pebibyte where it says nothing."""
+    lines = MEMORY_INFO.read_text().splitlines() if MEMORY_INFO.is_file() else []
+    found = [float(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:")]
+    return found[0] if found else 2.0**50
 
 
 def gpu_name(device: str) -> str:

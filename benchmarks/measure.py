@@ -19,7 +19,6 @@ from perfmodel.spec.run import Run
 
 MODULE: Final = "benchmarks.training_step"
 KINDS: Final = ("cpu", "cuda")
-MEMORY: Final = Path("/proc/meminfo")
 
 
 def devices(kind: str) -> int:
@@ -93,16 +92,11 @@ def _check_room(run: Run, layout: Layout, device: str) -> None:
     if device == "cpu":
         memory = predict_stage(run.model, run.cluster, run.stack, layout).memory
         need = float(memory.total_bytes - memory.framework_bytes - memory.communication_bytes) * ranks
+        from benchmarks.machine import memory_bytes
+
         free = memory_bytes("MemAvailable")
         if need > free:
             raise InputError(
                 f"{ranks} ranks need about {need / 1e9:.1f} GB and {free / 1e9:.1f} GB are free; a smaller micro_batch_size, "
                 "sequence_length or model needs less"
             )
-
-
-def memory_bytes(name: str) -> float:
-    """What the system says of its memory (MemTotal, MemAvailable); without end where it says nothing."""
-    lines = MEMORY.read_text().splitlines() if MEMORY.is_file() else []
-    found = [float(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:")]
-    return found[0] if found else float("inf")

@@ -19,8 +19,7 @@ from typing import Any, Final
 
 import yaml
 
-from benchmarks.calibrate import HEADER, calibrate, fitted, records_beside
-from benchmarks.fit.profile import write_profile
+from benchmarks.calibrate import calibrate, records_beside, write_fitted
 from benchmarks.measure import measure_run
 from benchmarks.record_file import read_records
 from perfmodel.errors import PerfmodelError
@@ -122,7 +121,7 @@ def comparisons(folder: Path) -> list[StepComparison]:
     profiles = [folder / f"calibration-{number}.yaml" for number in range(1, ROUNDS + 1)]
     every = [each for profile in profiles for each in read_records(records_beside(profile))]
     together = folder / "profile.yaml"
-    write_profile(together, fitted(every, "cpu"), header=HEADER)
+    write_fitted(together, every)
     found = []
     for run in sorted(grid(str(together)), key=lambda each: each["name"]):
         path = folder / "run.yaml"

@@ -19,11 +19,12 @@ from benchmarks.fit.network import network_profile
 from benchmarks.fit.profile import source_entry, write_profile
 from benchmarks.fit.regression import Fit, Floats, Free, fit, fit_of_few, held_out, spread_of_sums
 from benchmarks.fit.tables import AIC_SOURCE, RECORDS_SOURCE, Package
-from perfmodel.count.operators import FORWARD, Collective, FusedAttention, Matmul
+from perfmodel.count.operators import Collective, FusedAttention, Matmul
 from perfmodel.errors import InputError
 from perfmodel.exchange.documents import read_mapping
 from perfmodel.exchange.presets import cluster_preset, gpu_preset, read_preset, settings
 from perfmodel.spec.layout import ProcessGroup
+from perfmodel.spec.phases import FORWARD
 from perfmodel.timing.attention import plain_attention_time_s
 from perfmodel.timing.collectives import node_collective_time_s
 from perfmodel.timing.kernels import plain_matmul_time_s
