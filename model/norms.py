@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional
 
 EPSILON: Final = 1e-5
-PIECE: Final = 2**16  # numbers whose fp32 copies stay in the cache
+PIECE: Final = 2**17  # numbers whose fp32 copies stay in the cache
 
 
 def layernorm1p(x: torch.Tensor, gamma: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:

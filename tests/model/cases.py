@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
+from model.checkpoint import latest, load, save
 from model.counting import CollectiveCounter
 from model.groups import Groups
 from model.trainer import Trainer
@@ -57,7 +59,29 @@ ON_FOUR_RANKS = [
     *(case for model in (NEMOTRON, GPT) for case in _cases(model, SHARED | SHARDED, TENSOR | REPLICAS)),
     *_cases(LLAMA, SHARED | SHARDED | BF16 | FULL),
 ]
+STOPPED = {
+    1: [case for model in (NEMOTRON, GPT) for case in _cases(model, {}, BF16)],
+    2: [*_cases(LLAMA, SHARDED | BF16, SHARDED, REPLICAS | BF16), *_cases(GPT, SHARED | BF16)],
+    4: _cases(NEMOTRON, SHARED | SHARDED | BF16),
+}
 BY_RANKS = {1: ON_ONE_RANK + OTHER_WAYS_ON_ONE_RANK, 2: ON_TWO_RANKS, 4: ON_FOUR_RANKS}
+
+
+def losses(trainer: Trainer, steps: int) -> list[float]:
+    """The mean losses of the steps that come next."""
+    return [trainer.mean_loss(trainer.step(trainer.micro_batches())) for _ in range(steps)]
+
+
+def resumed(case: Case, groups: Groups, folder: Path) -> dict[str, list[float]]:
+    """Losses 4 to 6 of a trainer that went on after its checkpoint, and of another that began with it."""
+    trainer = Trainer(case.model, case.layout, groups)
+    losses(trainer, 3)
+    save(trainer, folder)
+    other = Trainer(case.model, case.layout, groups, seed=trainer.seed)
+    last = latest(folder)
+    assert last is not None
+    load(other, last)
+    return {"went on": losses(trainer, 3), "began with it": losses(other, 3)}
 
 
 def outcome(case: Case, groups: Groups) -> dict[str, Any]:

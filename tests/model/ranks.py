@@ -8,23 +8,31 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
+import torch
 import torch.distributed as dist
 
-from model.groups import make_groups
+from model.groups import Groups, make_groups
 from model.launch import started
-from tests.model.cases import BY_RANKS, outcome
+from tests.model.cases import BY_RANKS, STOPPED, Case, outcome, resumed
+
+
+def _groups(case: Case, device: torch.device) -> Groups:
+    layout = case.layout
+    return make_groups(device, tensor_parallel=int(layout.tensor_parallel), data_parallel=int(layout.data_parallel))
 
 
 def main() -> None:
     """Every rank runs every case."""
+    folder = Path(sys.argv[1])
     with started("cpu") as device:
-        found = {}
+        found: dict[str, dict[str, Any]] = {}
         for case in BY_RANKS[dist.get_world_size()]:
-            layout = case.layout
-            groups = make_groups(device, tensor_parallel=int(layout.tensor_parallel), data_parallel=int(layout.data_parallel))
-            found[case.name] = outcome(case, groups)
-        (Path(sys.argv[1]) / f"{dist.get_rank()}.json").write_text(json.dumps(found))
+            found[case.name] = outcome(case, _groups(case, device))
+        for number, case in enumerate(STOPPED[dist.get_world_size()]):
+            found.setdefault(case.name, {}).update(resumed(case, _groups(case, device), folder / f"checkpoints-{number}"))
+        (folder / f"{dist.get_rank()}.json").write_text(json.dumps(found))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,111 @@
+"""A run that was stopped goes on as if it had not been; nothing that is half written is ever taken for a checkpoint."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from model import checkpoint
+from model.checkpoint import latest, load, save
+from model.groups import one_rank
+from model.trainer import Trainer
+from perfmodel.errors import InputError
+from tests.model.cases import STOPPED, Case, losses
+from tests.model.conftest import Outcomes
+from tests.model.small_models import NEMOTRON, ONE_RANK
+
+EVERY_STOP = [pytest.param(ranks, case, id=f"{ranks} ranks: {case.name}") for ranks, cases in STOPPED.items() for case in cases]
+
+
+@pytest.fixture
+def trainer() -> Trainer:
+    """After two steps."""
+    made = Trainer(NEMOTRON, ONE_RANK, one_rank())
+    losses(made, 2)
+    return made
+
+
+@pytest.mark.parametrize(("ranks", "case"), EVERY_STOP)
+def test_losses_go_on_bit_for_bit(outcomes: Outcomes, ranks: int, case: Case) -> None:
+    """Iterations 4 to 6 of a run that was stopped after the third are those of the run that was not."""
+    found = outcomes.of(ranks)[0][case.name]
+    assert found["began with it"] == found["went on"]
+    assert len(set(found["went on"])) == 3
+
+
+def test_the_latest_is_that_of_the_last_iteration(trainer: Trainer, tmp_path: Path) -> None:
+    """And none where nothing was saved."""
+    assert latest(tmp_path) is None
+    assert latest(tmp_path / "nowhere") is None
+    first = save(trainer, tmp_path)
+    assert latest(tmp_path) == first
+    losses(trainer, 1)
+    assert latest(tmp_path) == first
+    assert save(trainer, tmp_path) == latest(tmp_path) != first
+
+
+def test_a_run_that_is_killed_while_it_saves_leaves_the_last_checkpoint(
+    trainer: Trainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it had begun has another name, and the next one to save clears it away."""
+    first = save(trainer, tmp_path)
+    losses(trainer, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "_finish", _killed)
+        with pytest.raises(KeyboardInterrupt):
+            save(trainer, tmp_path)
+    assert latest(tmp_path) == first
+    assert len(list(tmp_path.iterdir())) == 2
+    second = save(trainer, tmp_path)
+    assert sorted(tmp_path.iterdir()) == [first, second]
+
+
+def _killed(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_the_same_iteration_is_saved_once_more_in_the_place_of_the_first(trainer: Trainer, tmp_path: Path) -> None:
+    """And nothing else is left."""
+    assert save(trainer, tmp_path) == save(trainer, tmp_path)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["00000002"]
+
+
+@pytest.mark.parametrize(
+    ("model", "layout", "seed", "sentence"),
+    [
+        ({"layers": 2}, {}, 1, "^model.layers: .* is a checkpoint of 3, and this run has 2; another folder would do$"),
+        ({}, {"precision": "bf16"}, 1, "^layout.precision: .* is a checkpoint of fp32, and this run has bf16"),
+        ({}, {}, 2, "^seed: .* is a checkpoint of 1, and this run has 2"),
+    ],
+)
+def test_a_checkpoint_of_another_run_is_refused(
+    trainer: Trainer, tmp_path: Path, model: dict[str, Any], layout: dict[str, Any], seed: int, sentence: str
+) -> None:
+    """In one sentence, which names what differs; the run keeps what it had."""
+    saved = save(trainer, tmp_path)
+    other = Trainer(replace(NEMOTRON, **model), replace(ONE_RANK, **layout), one_rank(), seed=seed)
+    before = other.optimizer.parameters.clone()
+    with pytest.raises(InputError, match=sentence):
+        load(other, saved)
+    assert other.optimizer.parameters.equal(before)
+
+
+def test_what_is_no_checkpoint_is_one_sentence(trainer: Trainer, tmp_path: Path) -> None:
+    """A folder without one, and one whose numbers are gone."""
+    with pytest.raises(InputError, match=r"is not a checkpoint: its checkpoint\.json cannot be read$"):
+        load(trainer, tmp_path)
+    saved = save(trainer, tmp_path)
+    for part in saved.glob("*.distcp"):
+        part.unlink()
+    with pytest.raises(InputError, match=f"^{saved} cannot be read: "):
+        load(trainer, saved)
+
+
+def test_a_folder_that_cannot_be_is_one_sentence(trainer: Trainer, tmp_path: Path) -> None:
+    """A file stands in its place."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"file cannot hold checkpoints: file exists$"):
+        save(trainer, tmp_path / "file")
