@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import resource
 import statistics
 import sys
 import time
@@ -42,6 +43,7 @@ SECONDS: Final = 10.0  # timed steps: as many as take so long,
 FEWEST: Final = 7  # but not fewer,
 MOST: Final = 50  # and no more
 PROFILED: Final = 5
+OFTEN_PER_S: Final = 30.0  # losing a core; on a quiet machine it is a few times a second
 WIDE: Final = 0.10  # a spread of which nothing can be concluded to within the error that is asked for
 
 
@@ -69,6 +71,7 @@ class Measurement:
         self.trainer = Trainer(run.model, layout, groups)
         self.batch = self.trainer.micro_batches()
         self.losses: list[float] = []
+        self.taken_away_per_s = 0.0  # how often the core of a rank went to somebody else
 
     def step(self) -> None:
         """One iteration; its loss is kept."""
@@ -78,7 +81,10 @@ class Measurement:
         """Times [s] of steps as they are, the slowest rank's."""
         warm = [seconds_of(self.step, self.groups) for _ in range(WARM_UP)][-1]
         number = min(max(round(seconds / self._slowest([warm])[0]), FEWEST), MOST)
-        return self._slowest([seconds_of(self.step, self.groups) for _ in range(number)])
+        before = times_taken_away()
+        own = [seconds_of(self.step, self.groups) for _ in range(number)]
+        self.taken_away_per_s = max(self.of_all_ranks((times_taken_away() - before) / sum(own)))
+        return self._slowest(own)
 
     def _slowest(self, times: list[float]) -> list[float]:
         return [max(each) for each in zip(*self.of_all_ranks(times), strict=True)]
@@ -170,7 +176,7 @@ def measured(run: Run, layout: Layout, groups: Groups, *, seconds: float, comman
         memory=work.memory(),
         losses=work.losses,
         power_w=_power_w(after),
-        warnings=[*warnings(before, after), *_doubts(spread)],
+        warnings=[*warnings(before, after), *_doubts(spread, work.taken_away_per_s if groups.device.type == "cpu" else 0.0)],
         provenance=provenance(groups.device.type, command),
     )
 
@@ -180,10 +186,23 @@ def _power_w(readings: Sequence[Any]) -> float | None:
     return statistics.fmean(powers) if powers else None
 
 
-def _doubts(spread: float) -> list[str]:
-    if spread <= WIDE:
-        return []
-    return [f"the middle half of the steps spreads over {spread:.0%} of their median: too wide to conclude from; measure again"]
+def _doubts(spread: float, taken_away_per_s: float) -> list[str]:
+    sentences = []
+    if spread > WIDE:
+        sentences.append(
+            f"the middle half of the steps spreads over {spread:.0%} of their median: too wide to conclude from; measure again"
+        )
+    if taken_away_per_s > OFTEN_PER_S:
+        sentences.append(
+            f"the core of a rank went to other processes {taken_away_per_s:.0f} times a second: these are times of a machine "
+            "that does something else too"
+        )
+    return sentences
+
+
+def times_taken_away() -> int:
+    """How often this thread had to leave its core to another one."""
+    return resource.getrusage(resource.RUSAGE_THREAD).ru_nivcsw
 
 
 def settings_of(run: Run, layout: Layout) -> dict[str, Any]:

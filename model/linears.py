@@ -4,8 +4,8 @@ A column-parallel linear holds some of the output columns and wants the whole in
 size and leaves partial sums (arXiv:1909.08053). With sequence parallelism the first gathers its input, keeps only its own share
 of it and gathers it again for the weight's gradient; the second scatters its output (arXiv:2205.05198, section 4.2.2).
 
-PyTorch's own tensor-parallel plans (ColwiseParallel, RowwiseParallel) are not used here: they keep the gathered input, reduce
-the gradient of every norm apart, and cost the CPU several times as long a linear.
+PyTorch's own tensor-parallel plans (ColwiseParallel, RowwiseParallel) are not used here: they keep the gathered input (four
+collectives for a pair of linears, where Megatron-LM has five and less memory), and leave the gradients of norms as partial sums.
 
 Weights are (columns, inner). Their gradients are added to `main_grad`, a piece of one buffer (model/optimizer.py), in the
 precision that it has.
