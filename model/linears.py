@@ -5,7 +5,8 @@ size and leaves partial sums (arXiv:1909.08053). With sequence parallelism the f
 of it and gathers it again for the weight's gradient; the second scatters its output (arXiv:2205.05198, section 4.2.2).
 
 PyTorch's own tensor-parallel plans (ColwiseParallel, RowwiseParallel) are not used here: they keep the gathered input (four
-collectives for a pair of linears, where Megatron-LM has five and less memory), and leave the gradients of norms as partial sums.
+collectives for a pair of linears, where Megatron-LM has five and less memory), and leave the gradients of norms as partial
+sums.
 
 Weights are (columns, inner). Their gradients are added to `main_grad`, a piece of one buffer (model/optimizer.py), in the
 precision that it has.
