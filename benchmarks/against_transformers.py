@@ -61,7 +61,13 @@ def reference(model: TransformerModel, precision: str, tokens: torch.Tensor, tar
         sequence_length=tokens.shape[1],
     )
     network = Trainer(model, layout, one_rank()).model
-    return lambda: network(tokens, targets).backward()
+
+    def step() -> None:
+        network(tokens, targets).backward()
+        for parameter in network.parameters():
+            parameter.main_grad_is_old = True  # as the optimizer leaves them
+
+    return step
 
 
 def independent(model: TransformerModel, precision: str, tokens: torch.Tensor, targets: torch.Tensor) -> Callable[[], None]:
@@ -71,6 +77,7 @@ def independent(model: TransformerModel, precision: str, tokens: torch.Tensor, t
     def step() -> None:
         logits = network(input_ids=tokens, use_cache=False).logits
         torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), targets.flatten()).backward()
+        network.zero_grad(set_to_none=True)
 
     return step
 

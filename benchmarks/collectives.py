@@ -29,6 +29,7 @@ from benchmarks.processes import restarted_to_measure, start
 from benchmarks.record_file import measure
 from benchmarks.tensors import random
 from benchmarks.timing import Timing, on_cpu, on_gpu, summary
+from model.cores import on_all_cores
 from model.groups import Group
 from model.launch import BACKENDS, started
 from model.transformer import DTYPES
@@ -132,7 +133,8 @@ def measured(device: str, path: Path, *, smallest: bool) -> int:
     world, rank = dist.get_world_size(), dist.get_rank()
     by_size: dict[tuple[int, int], Group] = {}
     for ranks in groups_of(world, int(os.environ.get("LOCAL_WORLD_SIZE", str(world)))):
-        process_group = dist.new_group(list(ranks.members))
+        with on_all_cores():  # gloo's threads start with the group
+            process_group = dist.new_group(list(ranks.members))
         place = ranks.members.index(rank) if rank in ranks.members else -1
         by_size.setdefault(ranks.size, Group(len(ranks.members), place, process_group))
     points = collective_points(

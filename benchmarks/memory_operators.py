@@ -16,7 +16,7 @@ from benchmarks.timing import Work
 from benchmarks.traffic import HEAD_SIZE
 from model.groups import Group
 from model.layers import Norm, activated, rotation, taken_apart
-from model.linears import add_to_main
+from model.linears import accumulate, add_to_main, lay_gradient
 from model.transformer import DTYPES
 from model.vocabulary import cross_entropy, looked_up, table_gradient
 from perfmodel.spec.phases import FORWARD
@@ -73,7 +73,7 @@ def _norm(kind: str) -> Make:
         weights = tuple(norm.parameters())
         for weight in weights:
             weight.data.copy_(tensor.random(rows=1)[0])
-            weight.main_grad = torch.zeros_like(weight, dtype=torch.float32)
+            lay_gradient(weight, torch.zeros_like(weight, dtype=torch.float32))
         return both_ways(phase, norm, tensor.random(), weights=weights)
 
     return make
@@ -120,16 +120,23 @@ def _lookup(tensor: Tensor, phase: str) -> Work:
     table = torch.nn.Parameter(tensor.random(rows=number), requires_grad=False)
     if phase == FORWARD:
         return lambda: looked_up(table, tokens, outside)
-    table.main_grad = tensor.random(rows=number, precision="fp32")
-    gradient = tensor.random()
-    return lambda: add_to_main(table, table_gradient(gradient, tokens, outside, number))
+    place, gradient = tensor.random(rows=number, precision="fp32"), tensor.random()
+
+    def backward() -> None:
+        lay_gradient(table, place)  # as in the first micro-batch, which overwrites
+        add_to_main(table, table_gradient(gradient, tokens, outside, number))
+
+    return backward
 
 
 def _accumulate(tensor: Tensor, phase: str) -> Work:  # noqa: ARG001 - it has one
-    weight = torch.nn.Parameter(torch.empty(0))
-    weight.main_grad = tensor.random(precision="fp32")
-    gradient = tensor.random()
-    return lambda: add_to_main(weight, gradient)
+    total, gradient = tensor.random(precision="fp32"), tensor.random()
+    return lambda: accumulate(total, gradient)
+
+
+def _overwrite(tensor: Tensor, phase: str) -> Work:  # noqa: ARG001 - it has one
+    total, gradient = tensor.random(precision="fp32"), tensor.random()
+    return lambda: total.copy_(gradient)
 
 
 def _adam(tensor: Tensor, phase: str) -> Work:  # noqa: ARG001 - it has one
@@ -175,6 +182,7 @@ OPERATORS: Final[Mapping[str, Make]] = {
     "loss": _loss,
     "lookup": _lookup,
     "accumulate": _accumulate,
+    "overwrite": _overwrite,
     "adam": _adam,
     "scale": _flat(lambda values: values.mul_(1.0)),  # by 1: what is scaled again and again would end in denormals
     "square_sum": _flat(lambda values: torch.linalg.vector_norm(values).square()),

@@ -20,11 +20,12 @@ BOTH: Final = (FORWARD, DATA_GRADIENT)
 PHASES: Final = {  # of every memory-bound operator
     **dict.fromkeys(("layernorm", "rmsnorm", "gelu", "squared_relu", "swiglu", "geglu"), BOTH),
     **dict.fromkeys(("rotary", "residual", "loss", "lookup"), BOTH),
-    "accumulate": (WEIGHT_GRADIENT,),
+    **dict.fromkeys(("accumulate", "overwrite"), (WEIGHT_GRADIENT,)),
     **dict.fromkeys(("adam", "scale", "square_sum", "zero"), (OPTIMIZER,)),
     "copy": (FORWARD,),
 }
 IN_FP32: Final = ("scale", "square_sum", "zero")  # whatever the precision of the run: of fp32 gradients
+NOT_IN_FP32: Final = ("overwrite",)  # there the product writes into the gradient
 FUSED: Final = ("adam", "copy")  # one kernel that was written for it; the others are PyTorch's own, one by one
 FRACTIONS: Final = (0.5, 1.0)  # of each head that is rotated
 LEFT_OUT: Final = 2  # of three combinations of rows with weights
@@ -134,7 +135,7 @@ def _attention(plan: Plan) -> Iterator[Point]:
 
 def _memory_bound(plan: Plan) -> Iterator[Point]:
     for kernel, precision, target in product(PHASES, PRECISIONS, plan.moved_bytes):
-        if kernel in IN_FP32 and precision != "fp32":
+        if (kernel in IN_FP32 and precision != "fp32") or (kernel in NOT_IN_FP32 and precision == "fp32"):
             continue
         for fraction in FRACTIONS if kernel == "rotary" else (1.0,):
             yield from _of_one_kernel(kernel, precision, target, fraction)

@@ -9,7 +9,7 @@ gelu, squared_relu, swiglu, geglu              tokens, width of the MLP (a gated
 rotary                                         tokens, width of queries and keys together
 lookup                                         tokens, width of a table of `table_rows`
 loss                                           tokens, vocabulary
-accumulate                                     those of the weight
+accumulate, overwrite                          those of the weight
 adam, scale, square_sum, zero, copy            those of one flat tensor of gradients
 """
 
@@ -32,6 +32,7 @@ from perfmodel.spec.stack import SoftwareStack
 
 KERNELS: Final = (*MEMORY_BOUND_KERNELS, "copy")
 FLAT: Final = ("adam", "scale", "square_sum", "zero")  # over all parameters, whatever their shapes
+OF_WEIGHTS: Final = ("accumulate", "overwrite")  # of one weight, once a micro-batch
 ACTIVATIONS: Final = ("gelu", "squared_relu", "swiglu", "geglu")
 HEAD_SIZE: Final = 64
 
@@ -78,7 +79,7 @@ def operator_of(
     if kernel == "copy":
         return MemoryBound(name="copy", moved_bytes=2.0 * rows * columns * (4 if precision == "fp32" else 2))
     model = _model(kernel, columns=columns, table_rows=table_rows, rotary_fraction=rotary_fraction)
-    layout = _layout(precision, tokens=1 if kernel in (*FLAT, "accumulate") else rows)
+    layout = _layout(precision, tokens=1 if kernel in (*FLAT, *OF_WEIGHTS) else rows)
     found = next(op for op in _operators(kernel, model, layout, rows) if op.kernel == kernel and op.phase == phase)
     if kernel not in FLAT:
         return found
@@ -90,8 +91,8 @@ def _operators(kernel: str, model: TransformerModel, layout: Layout, rows: int) 
     written = DecoderOperators(model, layout, _stack())
     operators: tuple[Operator, ...]
     if kernel in FLAT:
-        operators = synchronisation_operators(model, layout, _stack())
-    elif kernel == "accumulate":
+        operators = synchronisation_operators(model, layout, replace(_stack(), overwrites_gradients=False))  # with a zero, then
+    elif kernel in OF_WEIGHTS:
         operators = written.column_linear("linear", columns=rows).operators
     else:
         operators = sum((block.operators for block in (written.embedding(), written.layer(), written.head())), ())

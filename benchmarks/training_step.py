@@ -24,6 +24,7 @@ import torch
 import torch.distributed as dist
 
 from benchmarks.machine import Nvml, provenance, warnings
+from benchmarks.measure import KINDS, stage_of
 from benchmarks.memory_peak import step_memory_bytes
 from model.counting import CollectiveCounter
 from model.groups import Groups, make_groups
@@ -31,7 +32,7 @@ from model.launch import started
 from model.operators import Recorder, recording
 from model.trainer import Trainer
 from perfmodel.count.iteration import model_flop_per_token
-from perfmodel.errors import InputError, PerfmodelError
+from perfmodel.errors import PerfmodelError
 from perfmodel.evidence.step_records import CollectiveCount, MeasuredMemory, OperatorTime, StepRecord
 from perfmodel.exchange.output import write_text
 from perfmodel.exchange.run_files import read_candidates
@@ -215,30 +216,38 @@ def settings_of(run: Run, layout: Layout) -> dict[str, Any]:
     return {"model": plain(run.model), "layout": plain(layout), "cluster": run.cluster.name, "stack": run.stack.name}
 
 
-def main() -> None:
-    """Measure and write, whole or not at all; one sentence when it cannot."""
+def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", metavar="RUN", help="a preset run, or a YAML, TOML or JSON run file")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
     parser.add_argument("--stage", type=int, default=1, help="which stage of the run, from 1")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--device", choices=KINDS, default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--seconds", type=float, default=SECONDS, help="how long to time steps")
     parser.add_argument("--output", "-o", type=Path, required=True, metavar="FILE")
-    chosen = parser.parse_args()
+    return parser.parse_args()
+
+
+def _code(chosen: argparse.Namespace) -> int:
+    """Measure and write, whole or not at all. No process group outlives this call: gloo's threads would abort the exit."""
     try:
         run = read_candidates(chosen.run, chosen.overrides)[0].run
-        if not 1 <= chosen.stage <= len(run.stages):
-            raise InputError(f"{chosen.stage} is not one of the {len(run.stages)} stages of {run.name}", key="--stage")
-        layout = run.layout(run.stages[chosen.stage - 1])
+        layout = stage_of(run, chosen.stage)
+        command = f"perfmodel measure {chosen.run} {' '.join(f'--set {each}' for each in chosen.overrides)}".strip()
         with started(chosen.device) as device:
-            groups = make_groups(device, tensor_parallel=int(layout.tensor_parallel), data_parallel=int(layout.data_parallel))
-            command = f"perfmodel measure {chosen.run} {' '.join(f'--set {each}' for each in chosen.overrides)}".strip()
+            tensor, data = int(layout.tensor_parallel), int(layout.data_parallel)
+            groups = make_groups(device, tensor_parallel=tensor, data_parallel=data)
             found = measured(run, layout, groups, seconds=chosen.seconds, command=command)
         if groups.world.rank == 0:
             write_text(chosen.output, json.dumps(found.document(), indent=1) + "\n")
     except PerfmodelError as error:
         print(f"perfmodel: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        return error.exit_code
+    return 0
+
+
+def main() -> None:
+    """One sentence when it cannot."""
+    sys.exit(_code(_arguments()))
 
 
 if __name__ == "__main__":

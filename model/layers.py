@@ -21,12 +21,49 @@ ROTARY_BASE: Final = 10_000.0
 
 def activated(kind: str, x: torch.Tensor) -> torch.Tensor:
     """The activation of an MLP; gated ones take both halves of x: gate first, then what it multiplies."""
-    if kind == "squared_relu":
-        return functional.relu(x).square()
     if kind == "gelu":
         return functional.gelu(x)
-    gate, value = x.chunk(2, dim=-1)
-    return (functional.silu(gate) if kind == "swiglu" else functional.gelu(gate)) * value
+    result: torch.Tensor = _SquaredRelu.apply(x) if kind == "squared_relu" else _Gated.apply(x, kind)
+    return result
+
+
+class _SquaredRelu(torch.autograd.Function):
+    """relu(x)^2, whose gradient 2 * relu(x) * dy needs no look at the sign of x."""
+
+    @staticmethod
+    def forward(context: Any, x: torch.Tensor) -> torch.Tensor:
+        positive = functional.relu(x)
+        context.save_for_backward(positive)
+        return positive * positive
+
+    @staticmethod
+    def backward(context: Any, *gradients: torch.Tensor) -> torch.Tensor:
+        (positive,) = context.saved_tensors
+        return (gradients[0] * positive).mul_(2.0)
+
+
+class _Gated(torch.autograd.Function):
+    """f(gate) * value; the gradients of both halves are written side by side, so that nothing is joined."""
+
+    @staticmethod
+    def forward(context: Any, x: torch.Tensor, kind: str) -> torch.Tensor:
+        gate, value = x.chunk(2, dim=-1)
+        opened = functional.silu(gate) if kind == "swiglu" else functional.gelu(gate)
+        context.save_for_backward(x, opened)
+        context.kind = kind
+        return opened * value
+
+    @staticmethod
+    def backward(context: Any, *gradients: torch.Tensor) -> Any:
+        x, opened = context.saved_tensors
+        (gate, value), dx = x.chunk(2, dim=-1), torch.empty_like(x)
+        dgate, dvalue = dx.chunk(2, dim=-1)
+        torch.mul(gradients[0], opened, out=dvalue)
+        if context.kind == "swiglu":
+            torch.ops.aten.silu_backward.grad_input(gradients[0] * value, gate, grad_input=dgate)
+        else:
+            torch.ops.aten.gelu_backward.grad_input(gradients[0] * value, gate, grad_input=dgate)
+        return dx, None
 
 
 def rotation(sequence_length: int, size: int, dtype: torch.dtype, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:

@@ -90,18 +90,32 @@ class _RowParallel(torch.autograd.Function):
 
 
 def _add_gradients(name: str, gradient: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
-    """dW = dY^T X as one product, added to what earlier micro-batches left as another operator."""
-    with operator(name, WEIGHT_GRADIENT):
-        dw = gradient.T @ x
-    with operator(f"{name}.accumulate", WEIGHT_GRADIENT):
-        add_to_main(weight, dw)
-        if bias is not None:
-            add_to_main(bias, gradient.sum(dim=0, dtype=torch.float32))
+    """dW = dY^T X as one product; another operator adds it to what earlier micro-batches left, or overwrites what is old."""
+    if weight.main_grad_is_old and weight.main_grad.dtype == gradient.dtype:
+        with operator(name, WEIGHT_GRADIENT):
+            torch.mm(gradient.T, x, out=weight.main_grad)
+            weight.main_grad_is_old = False
+    else:
+        with operator(name, WEIGHT_GRADIENT):
+            dw = gradient.T @ x
+        with operator(f"{name}.{'overwrite' if weight.main_grad_is_old else 'accumulate'}", WEIGHT_GRADIENT):
+            add_to_main(weight, dw)
+    if bias is not None:
+        add_to_main(bias, gradient.sum(dim=0, dtype=torch.float32))
 
 
 def add_to_main(parameter: torch.Tensor, gradient: torch.Tensor) -> None:
-    """Add to the gradient that the optimizer will see."""
-    accumulate(parameter.main_grad, gradient)
+    """Add to the gradient that the optimizer will see; the first of an iteration overwrites that of the one before."""
+    if parameter.main_grad_is_old:
+        parameter.main_grad.copy_(gradient)
+        parameter.main_grad_is_old = False
+    else:
+        accumulate(parameter.main_grad, gradient)
+
+
+def lay_gradient(parameter: torch.Tensor, place: torch.Tensor) -> None:
+    """`place` is where the gradient of `parameter` will stand; what stands there now is old."""
+    parameter.main_grad, parameter.main_grad_is_old = place, True
 
 
 def accumulate(total: torch.Tensor, more: torch.Tensor) -> None:

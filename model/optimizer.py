@@ -14,6 +14,7 @@ from typing import Any, Final
 import torch
 
 from model.groups import Group
+from model.linears import lay_gradient
 from model.operators import operator
 from model.transformer import DTYPES, Cut, Transformer
 from perfmodel.spec.phases import OPTIMIZER
@@ -46,6 +47,7 @@ class DistributedAdamW:
         self.gradients = torch.zeros(padded, dtype=torch.float32, device=self.groups.device)
         self.parameters[numbers:].zero_()
         self.whole_from, self.norms_from, self.norms_to = _lay_under(model, ordered, self.parameters, self.gradients)
+        self.of_model = list(model.parameters())
         share = self.owners.share(self.parameters)
         self.master = share if layout.precision == "fp32" else torch.empty_like(share, dtype=torch.float32)
         self.master.requires_grad_()
@@ -112,8 +114,8 @@ class DistributedAdamW:
             self.adam.step()
             self.master.grad = None
             self._copy_out()
-        with operator("optimizer.zero_gradients", OPTIMIZER):
-            self.gradients.zero_()
+        for parameter in self.of_model:
+            parameter.main_grad_is_old = True  # the next iteration writes over it: nothing is set to zero
         self.owners.all_gather_in_place(self.parameters, "optimizer.gather_parameters", OPTIMIZER)
         return norm
 
@@ -156,7 +158,7 @@ def _lay_under(
         begins.setdefault(_place(name, cut), start)
         end = start + old.numel()
         new = torch.nn.Parameter(parameters[start:end].view(old.shape))
-        new.main_grad = gradients[start:end].view(old.shape)
+        lay_gradient(new, gradients[start:end].view(old.shape))
         laid[id(old)] = new
         start = end
     for module in model.modules():

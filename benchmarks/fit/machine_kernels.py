@@ -20,7 +20,7 @@ from perfmodel.spec.hardware import Gpu
 from perfmodel.spec.phases import DATA_GRADIENT
 from perfmodel.timing.kernels import plain_memory_bound_time_s
 
-COLD: Final = ("accumulate", "lookup", "adam", "scale", "square_sum", "zero")  # through all parameters of a model
+COLD: Final = ("accumulate", "overwrite", "lookup", "adam", "scale", "square_sum", "zero")  # through all parameters of a model
 FREE: Final = {
     "fixed_s": Free(start=3e-6, low=1e-8, high=3e-4),
     "efficiency": Free(start=0.4, low=0.005, high=1.2),

@@ -178,7 +178,8 @@ class DecoderOperators(LinearOperators):
         Backwards writes a dense gradient of the table and adds it to the accumulated one.
         """
         table = self.model.padded_vocab_size(self.tensor) * self.model.hidden_size / self.tensor
-        dense = table * (2 * self.activation_bytes + 2 * self.state.gradient)
+        read = 1.0 - 1.0 / self.layout.micro_batches if self.stack.overwrites_gradients else 1.0
+        dense = table * (2 * self.activation_bytes + (1.0 + read) * self.state.gradient)
         learned = 1 if self.model.position == "learned" else 0
         lookup = MemoryBound(
             name="embedding.lookup",

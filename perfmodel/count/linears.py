@@ -153,7 +153,10 @@ class LinearOperators:
         )
 
     def _weight_gradient(self, weight: Operator) -> tuple[Operator, ...]:
-        """The product, and where it does not accumulate the kernel that does: reads what it wrote, adds it to the gradient."""
+        """The product, and where it does not accumulate the kernel that does: reads what it wrote, adds it to the gradient.
+
+        Where the first micro-batch overwrites, it only writes; in one precision the product itself writes into the gradient.
+        """
         if not isinstance(weight, Matmul) or weight.accumulates:
             return (weight,)
         numbers = weight.rows * weight.columns
@@ -165,7 +168,15 @@ class LinearOperators:
             kernel="accumulate",
             precision=self.precision,
         )
-        return weight, add
+        if not self.stack.overwrites_gradients:
+            return weight, add
+        first = 1.0 / self.layout.micro_batches
+        later = replace(add, repeats=1.0 - first)
+        if self.precision == "fp32":
+            return weight, later
+        written = numbers * (self.activation_bytes + self.state.gradient)
+        write = replace(add, name=f"{weight.name}.overwrite", kernel="overwrite", moved_bytes=written, repeats=first)
+        return weight, write, later
 
     def collective(
         self,

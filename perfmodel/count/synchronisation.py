@@ -54,7 +54,7 @@ def _steps(
         _step("gradient_norm", "square_sum", owned * state.gradient, kernels=2),
         _all_reduce("gradient_norm", 4.0, world_group(layout)),
         replace(_step("adam", "adam", owned * state.adam, kernels=4), family="optimizer", precision=layout.wide_precision),
-        _step("zero_gradients", "zero", gradient_bytes),
+        *(() if stack.overwrites_gradients else (_step("zero_gradients", "zero", gradient_bytes),)),
     ]
     if layout.sequence_parallel:
         numbers = shard.norms + 2 * model.hidden_size * layers if model.biases else shard.norms

@@ -20,7 +20,7 @@ ATTENTION_LIBRARIES = ("fastest", "flash2", "triton")  # the one of the kernel p
 MEMORY_BOUND_CLASSES = (*NORM_CLASSES, "elementwise", "optimizer")
 MEMORY_BOUND_KERNELS = (  # what a memory-bound operator computes, where a profile knows it more closely than by its class
     *("gelu", "squared_relu", "swiglu", "geglu", "layernorm", "rmsnorm", "rotary", "residual", "lookup", "loss"),
-    *("accumulate", "scale", "square_sum", "adam", "zero"),
+    *("accumulate", "overwrite", "scale", "square_sum", "adam", "zero"),
 )
 
 

@@ -38,6 +38,7 @@ class SoftwareStack(Spec):
     fused_activation: bool = flag()  # GELU and the gated ones
     fused_squared_relu: bool = flag()
     fused_gradient_accumulation: bool = flag()  # the product adds to the gradient, or a kernel of its own does
+    overwrites_gradients: bool = flag(default=False)  # the first micro-batch writes where others add; nothing is set to zero
     gathered_logits: bool = flag()  # every tensor-parallel rank takes the loss over the whole vocabulary
     loss_forward_bytes: Numeric = number("bytes")  # memory traffic per logit of the cross-entropy
     loss_backward_bytes: Numeric = number("bytes")

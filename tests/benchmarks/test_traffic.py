@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.plan import PHASES
+from benchmarks.plan import NOT_IN_FP32, PHASES
 from benchmarks.traffic import KERNELS, moved_bytes
 from perfmodel.count.decoder import DecoderOperators
 from perfmodel.count.operators import MemoryBound
@@ -44,9 +44,10 @@ def test_the_traffic_of_a_tensor_is_that_of_the_same_operator_in_a_model(name: s
 @pytest.mark.parametrize("kernel", PHASES)
 def test_traffic_grows_with_the_tensor(kernel: str) -> None:
     """Twice the rows, twice the bytes; a table of embeddings grows with them."""
+    precision = "bf16" if kernel in NOT_IN_FP32 else "fp32"
     for phase in PHASES[kernel]:
         one, two = (
-            moved_bytes(kernel, phase, precision="fp32", rows=rows, columns=256, table_rows=4 * rows) for rows in (64, 128)
+            moved_bytes(kernel, phase, precision=precision, rows=rows, columns=256, table_rows=4 * rows) for rows in (64, 128)
         )
         assert two == pytest.approx(2 * one)
 

@@ -10,9 +10,12 @@ from perfmodel.count.iteration import iteration
 from perfmodel.count.operators import MemoryBound
 from perfmodel.exchange.presets import model_preset, stack_preset
 from perfmodel.spec.coefficients import MEMORY_BOUND_KERNELS
+from perfmodel.spec.stack import SoftwareStack
 from tests.layouts import RAMP_STAGE
 
 LLAMA = model_preset("llama-3.1-8b")
+REFERENCE = stack_preset("reference")
+ADDING = replace(REFERENCE, overwrites_gradients=False)
 EXPECTED = {
     "embedding.lookup": "lookup",
     "layer.attention.norm": "rmsnorm",
@@ -31,10 +34,12 @@ EXPECTED = {
 }
 
 
-def kernels(precision: str = "bf16", *, norm: str = "rmsnorm", activation: str = "swiglu") -> dict[str, tuple[str, str]]:
+def kernels(
+    precision: str = "bf16", *, norm: str = "rmsnorm", activation: str = "swiglu", stack: SoftwareStack = ADDING
+) -> dict[str, tuple[str, str]]:
     """Kernel and precision of the memory-bound operators of Llama, or of a changed one, by name."""
     model = replace(LLAMA, norm=norm, activation=activation)
-    work = iteration(model, replace(RAMP_STAGE, precision=precision), stack_preset("reference"))
+    work = iteration(model, replace(RAMP_STAGE, precision=precision), stack)
     return {op.name: (op.kernel, op.precision) for op in work.operators if isinstance(op, MemoryBound)}
 
 
@@ -75,3 +80,27 @@ def test_a_norm_that_is_a_chain_of_kernels_is_not_the_one_that_a_profile_knows()
     norm = next(op for op in operators if op.name == "layer.mlp.norm")
     assert isinstance(norm, MemoryBound)
     assert (norm.kernel, norm.family) == ("", "elementwise")
+
+
+def test_the_first_micro_batch_overwrites_and_the_others_add() -> None:
+    """Of m = 4 once and three times; nothing is set to zero. In one precision the product writes into the gradient itself."""
+    for precision, writes in (("bf16", 1), ("fp32", 0)):
+        layout = replace(RAMP_STAGE, precision=precision, micro_batch_size=1)
+        assert layout.micro_batches == 4
+        runs = {op.name: float(op.repeats) / LLAMA.layers for op in iteration(LLAMA, layout, REFERENCE).operators}
+        assert runs.get("layer.mlp.fc1.overwrite", 0) == writes
+        assert runs["layer.mlp.fc1.accumulate"] == 3
+        assert "optimizer.zero_gradients" not in runs
+
+
+def test_overwriting_reads_nothing() -> None:
+    """2 bytes of the product, 4 written; adding also reads 4. A table of embeddings is spared as much on average."""
+    layout = replace(RAMP_STAGE, micro_batch_size=1)
+    moved = {op.name: op.moved_bytes for op in iteration(LLAMA, layout, REFERENCE).operators if isinstance(op, MemoryBound)}
+    assert moved["layer.mlp.fc1.accumulate"] / moved["layer.mlp.fc1.overwrite"] == pytest.approx(10 / 6)
+    lookups = [
+        next(op for op in iteration(LLAMA, layout, stack).operators if op.name == "embedding.lookup" and op.phase != "forward")
+        for stack in (ADDING, REFERENCE)
+    ]
+    table = LLAMA.padded_vocab_size(layout.tensor_parallel) * LLAMA.hidden_size / layout.tensor_parallel
+    assert lookups[0].moved_bytes - lookups[1].moved_bytes == pytest.approx(4 * table / 4)  # type: ignore[union-attr]
