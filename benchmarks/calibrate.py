@@ -67,14 +67,14 @@ def pooled(records: Sequence[Record]) -> list[Record]:
 def _collectives(device: str, smallest: bool) -> int:
     """How many points the collectives of this machine are."""
     from benchmarks.collectives import PRECISION, groups_of
-    from benchmarks.plan import collective_points
+    from benchmarks.plan import busy_points, collective_points
     from model.launch import BACKENDS
 
     ranks = devices(device)
     sizes = [each.size for each in groups_of(ranks, ranks)]
-    return len(
-        collective_points(plan_of(device, smallest=smallest), sizes, backend=BACKENDS[device], precision=PRECISION[device])
-    )
+    plan = plan_of(device, smallest=smallest)
+    busy = busy_points(plan) if device == "cpu" else []
+    return len([*busy, *collective_points(plan, sizes, backend=BACKENDS[device], precision=PRECISION[device])])
 
 
 def machine_of(records: Sequence[Record]) -> Machine:

@@ -3,17 +3,21 @@
     torchrun --nproc-per-node 8 -m benchmarks.collectives --output records.jsonl
     python -m benchmarks.collectives --ranks 2 --device cpu --output records.jsonl
 
-Groups are the first 2, 4, ... ranks, and over several nodes also one rank of each. Every repeat starts after a barrier; its
-time is that of the rank that was fastest, because the last one to arrive waits for nobody.
+Groups are the first 2, 4, ... ranks, and over several nodes also one rank of each. The time of a repeat is that of the rank
+that was fastest, because the last one to arrive waits for nobody. Between CPUs it is the mean over repeats and ranks that work,
+call, work and call: waking up takes as long as a message does and differs from call to call, and a step pays for all of it. On
+a CPU some memory-bound operators are measured too, on all cores at once.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import statistics
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,13 +25,14 @@ import torch
 import torch.distributed as dist
 
 from benchmarks.kernels import check_device, show_progress
+from benchmarks.kernels import take as take_kernel
 from benchmarks.machine import Nvml, provenance, state_text, warnings
 from benchmarks.memory_peak import allocated_bytes
-from benchmarks.plan import collective_points, plan_of
+from benchmarks.plan import busy_points, collective_points, plan_of
 from benchmarks.points import Point
 from benchmarks.processes import restarted_to_measure, start
 from benchmarks.record_file import measure
-from benchmarks.tensors import random
+from benchmarks.tensors import cache_bytes, random
 from benchmarks.timing import Timing, on_cpu, on_gpu, summary
 from model.cores import on_all_cores
 from model.groups import Group
@@ -117,15 +122,26 @@ def take(point: Point, group: Group, device: str) -> Timing:
     if operator == "point_to_point":
         return summary([max(times) / 2 for times in zip(*everywhere, strict=True)])
     found = {"allocated_bytes": float(allocated_bytes(call, device))}
+    if device == "cpu":
+        times = [statistics.fmean(ranks) for ranks in zip(*everywhere, strict=True)]
+        return replace(summary(times), seconds=statistics.fmean(times), found=found)
     return replace(summary([min(times) for times in zip(*everywhere, strict=True)]), found=found)
 
 
 def _one_s(call: Callable[[], object], group: Group, device: str) -> float:
-    dist.barrier(group=group.process_group)
+    """On CPUs after some work, as in a step: the library's threads are asleep, and its buffers no longer in the cache."""
     if device == "cpu":
+        _work().add_(1)
         return on_cpu(call)[0]
+    dist.barrier(group=group.process_group)
     torch.cuda.synchronize()
     return on_gpu(call, ahead_s=LAUNCH_S)[0]
+
+
+@cache
+def _work() -> torch.Tensor:
+    """What is worked on between two calls: more than the caches hold."""
+    return torch.zeros(cache_bytes("cpu") // 4)
 
 
 def measured(device: str, path: Path, *, smallest: bool) -> int:
@@ -140,6 +156,8 @@ def measured(device: str, path: Path, *, smallest: bool) -> int:
     points = collective_points(
         plan_of(device, smallest=smallest), list(by_size), backend=BACKENDS[device], precision=PRECISION[device]
     )
+    if device == "cpu":  # cores share a memory, GPUs do not
+        points += busy_points(plan_of(device, smallest=smallest))
     return _together(points, by_size, device, path)
 
 
@@ -147,6 +165,9 @@ def _together(points: Sequence[Point], groups: dict[tuple[int, int], Group], dev
     """Rank 0 keeps the file and says which point is next; the others follow."""
 
     def taken(point: Point) -> Timing | None:
+        if point.kind == "memory_bound":
+            dist.barrier()
+            return take_kernel(point, device)
         group = groups[int(point.sizes["ranks"]), int(point.sizes["nodes"])]
         timing = take(point, group, device) if group.rank >= 0 else None
         dist.barrier()

@@ -66,7 +66,7 @@ SHAPES: Final[dict[str, dict[str, Any]]] = {
 LAYOUTS: Final = {"one": (1, 1), "TP2": (2, 1), "DP2": (1, 2)}  # tensor, data parallel
 LENGTHS: Final = (512, 1024)
 PRECISIONS: Final = ("bf16", "fp32")
-ROUNDS: Final = 3  # of calibration, before, between and after the measurements
+ROUNDS: Final = 2  # of calibration, before and after the measurements
 SECONDS: Final = 6.0
 BARS: Final = {"median step": 0.10, "worst step": 0.25, "worst peak memory": 0.10, "worst operator of 90 %": 0.25}
 

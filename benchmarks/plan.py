@@ -6,7 +6,7 @@ Sizes are spaced by their logarithms. Of all combinations of rows with weights a
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Final
 
@@ -26,6 +26,7 @@ PHASES: Final = {  # of every memory-bound operator
 }
 IN_FP32: Final = ("scale", "square_sum", "zero")  # whatever the precision of the run: of fp32 gradients
 NOT_IN_FP32: Final = ("overwrite",)  # there the product writes into the gradient
+THROUGH_PARAMETERS: Final = ("accumulate", "overwrite", "lookup", "adam", "scale", "square_sum", "zero")  # of a whole model
 FUSED: Final = ("adam", "copy")  # one kernel that was written for it; the others are PyTorch's own, one by one
 FRACTIONS: Final = (0.5, 1.0)  # of each head that is rotated
 LEFT_OUT: Final = 2  # of three combinations of rows with weights
@@ -168,6 +169,17 @@ def _of_one_kernel(kernel: str, precision: str, target: float, fraction: float) 
             sizes={"moved_bytes": whole, "rows": rows, "columns": columns, **extra},
             labels=words | {"precision": precision, "cache": cache},
         )
+
+
+def busy_points(plan: Plan) -> list[Point]:
+    """Memory-bound points of two sizes, to be measured on all devices of a machine at once."""
+    sizes = sorted(plan.moved_bytes)[-3:-1] or plan.moved_bytes
+    chosen = replace(plan, moved_bytes=tuple(sizes))
+    return [
+        replace(point, labels={**point.labels, "busy": "all"})
+        for point in _memory_bound(chosen)
+        if point.labels["cache"] == ("cold" if point.labels["operator"] in THROUGH_PARAMETERS else "warm")
+    ]
 
 
 def collective_points(plan: Plan, groups: Sequence[tuple[int, int]], *, backend: str, precision: str) -> list[Point]:

@@ -15,7 +15,7 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final
@@ -29,7 +29,7 @@ from benchmarks.memory_peak import step_memory_bytes
 from model.counting import CollectiveCounter
 from model.groups import Groups, make_groups
 from model.launch import started
-from model.operators import Recorder, recording
+from model.operators import BETWEEN, Label, Recorder, recording
 from model.trainer import Trainer
 from perfmodel.count.iteration import model_flop_per_token
 from perfmodel.errors import PerfmodelError
@@ -109,19 +109,19 @@ class Measurement:
                     self.step()
 
             seconds_of(marked, self.groups)
-            steps.append(self.of_all_ranks(recorder.seconds()))
-        between = [_mean(each.pop(("", ""), 0.0) for each in step) for step in steps]
-        labels = list(steps[0][0])
+            steps.append(self.of_all_ranks(recorder.executions_s()))
+        between = [_mean(sum(rank.pop(BETWEEN)) for rank in step) for step in steps]
         operators = [
             OperatorTime(
                 name=name,
                 phase=phase,
-                seconds=statistics.median(_mean(each.get((name, phase), 0.0) for each in step) for step in steps),
-                fastest_s=statistics.median(min(each.get((name, phase), 0.0) for each in step) for step in steps),
+                seconds=statistics.median(_over_ranks(step, (name, phase), _mean) for step in steps),
+                fastest_s=statistics.median(_over_ranks(step, (name, phase), min) for step in steps),
             )
-            for name, phase in labels
+            for name, phase in steps[0][0]
         ]
-        whole = [_mean(sum(each.values()) for each in step) + gap for step, gap in zip(steps, between, strict=True)]
+        parts = [sum(_over_ranks(step, label, _mean) for label in step[0]) for step in steps]
+        whole = [part + gap for part, gap in zip(parts, between, strict=True)]
         return statistics.median(whole), statistics.median(between), operators
 
     def collectives(self) -> list[CollectiveCount]:
@@ -145,6 +145,11 @@ class Measurement:
 
 def _mean(values: Any) -> float:
     return statistics.fmean(values)
+
+
+def _over_ranks(step: Sequence[Mapping[Label, Sequence[float]]], label: Label, of: Callable[..., float]) -> float:
+    """All executions of one operator, each the mean or the least over the ranks."""
+    return sum(of(each) for each in zip(*(rank[label] for rank in step), strict=True))
 
 
 def measured(run: Run, layout: Layout, groups: Groups, *, seconds: float, command: str) -> StepRecord:

@@ -26,38 +26,42 @@ class Recorder:
 
     def __init__(self, device: torch.device) -> None:
         self.on_gpu = device.type == "cuda"
-        self.marks: list[tuple[Any, Label]] = []
-        self.open_labels: list[Label] = [BETWEEN]
+        self.labels: list[Label] = [BETWEEN]  # of every execution of an operator, in the order in which they began
+        self.marks: list[tuple[Any, int]] = []  # a time, and which execution goes on from there
+        self.opened = [0]
         self.recomputing = False
 
     def open(self, label: Label) -> None:
-        """From here on the time is that of `label`."""
-        self.open_labels.append(label)
-        self.mark(label)
+        """From here on the time is that of a new execution of `label`."""
+        self.opened.append(len(self.labels))
+        self.labels.append(label)
+        self.mark()
 
     def close(self) -> None:
-        """The operator that was opened last is over: the time is again that of the one around it."""
-        self.open_labels.pop()
-        self.mark(self.open_labels[-1])
+        """The execution that was opened last is over: the time is again that of the one around it."""
+        self.opened.pop()
+        self.mark()
 
-    def mark(self, label: Label) -> None:
-        """The time from here on is that of `label`."""
+    def mark(self) -> None:
+        """The time from here on is that of the execution that was opened last."""
         if self.on_gpu:
             event = torch.cuda.Event(enable_timing=True)
             event.record()
-            self.marks.append((event, label))
+            self.marks.append((event, self.opened[-1]))
         else:
-            self.marks.append((time.perf_counter(), label))
+            self.marks.append((time.perf_counter(), self.opened[-1]))
 
-    def seconds(self) -> dict[Label, float]:
-        """Time [s] of every label between the first mark and the last: they add up to the whole. Reading waits for a GPU."""
+    def executions_s(self) -> dict[Label, list[float]]:
+        """Times [s] of every execution of every label: all together they add up to the step. Reading waits for a GPU."""
         if self.on_gpu:
             torch.cuda.synchronize()
-        totals: dict[Label, float] = {}
-        for (start, label), (end, _) in zip(self.marks[:-1], self.marks[1:], strict=True):
-            seconds = start.elapsed_time(end) / 1e3 if self.on_gpu else end - start
-            totals[label] = totals.get(label, 0.0) + seconds
-        return totals
+        seconds = [0.0] * len(self.labels)
+        for (start, number), (end, _) in zip(self.marks[:-1], self.marks[1:], strict=True):
+            seconds[number] += start.elapsed_time(end) / 1e3 if self.on_gpu else end - start
+        found: dict[Label, list[float]] = {}
+        for label, each in zip(self.labels, seconds, strict=True):
+            found.setdefault(label, []).append(each)
+        return found
 
 
 _recorder: Recorder | None = None
@@ -68,11 +72,11 @@ def recording(recorder: Recorder) -> Iterator[Recorder]:
     """The operators of what runs inside leave their marks in `recorder`."""
     global _recorder  # noqa: PLW0603 - autograd calls back from its own threads with no place for a context of ours
     _recorder = recorder
-    recorder.mark(BETWEEN)
+    recorder.mark()
     try:
         yield recorder
     finally:
-        recorder.mark(BETWEEN)
+        recorder.mark()
         _recorder = None
 
 

@@ -7,11 +7,14 @@ the parameters of the whole model (accumulation, lookups, the optimizer) finds n
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
 
 from benchmarks.fit.regression import Fit, Floats, Free, fit_of_few, rounded
+from benchmarks.plan import THROUGH_PARAMETERS
+from benchmarks.points import key_of
 from benchmarks.traffic import operator_of
 from perfmodel.count.operators import MemoryBound
 from perfmodel.evidence.records import Record
@@ -20,7 +23,6 @@ from perfmodel.spec.hardware import Gpu
 from perfmodel.spec.phases import DATA_GRADIENT
 from perfmodel.timing.kernels import plain_memory_bound_time_s
 
-COLD: Final = ("accumulate", "overwrite", "lookup", "adam", "scale", "square_sum", "zero")  # through all parameters of a model
 FREE: Final = {
     "fixed_s": Free(start=3e-6, low=1e-8, high=3e-4),
     "efficiency": Free(start=0.4, low=0.005, high=1.2),
@@ -39,8 +41,10 @@ LEAST_SPREAD: Final = 0.03
 def memory_bound_entries(records: Sequence[Record], gpu: Gpu, sources: dict[str, Any]) -> dict[str, Any]:
     """The coefficients of every kernel and precision; where each comes from goes into `sources`."""
     entries: dict[str, Any] = {}
+    busy = {key_of(_alone(each)): each.seconds for each in records if "busy" in each.labels}
+    records = [each for each in records if "busy" not in each.labels]
     for kernel in MEMORY_BOUND_KERNELS:
-        wanted = "cold" if kernel in COLD else "warm"
+        wanted = "cold" if kernel in THROUGH_PARAMETERS else "warm"
         for precision in ("bf16", "fp32"):
             chosen = [
                 each
@@ -51,7 +55,7 @@ def memory_bound_entries(records: Sequence[Record], gpu: Gpu, sources: dict[str,
             ]
             if chosen:
                 name = "-".join(filter(None, (kernel, _operator(chosen[0]).precision)))
-                entries[name], sources[f"gpu.kernels.memory_bound.{name}"] = _entry(chosen, gpu)
+                entries[name], sources[f"gpu.kernels.memory_bound.{name}"] = _entry(chosen, gpu, busy)
     for name, kernel in STANDS_FOR.items():
         like = next((f"{kernel}-{each}" for each in ("bf16", "fp32") if f"{kernel}-{each}" in entries), next(iter(entries)))
         entries[name] = entries[like] | {"evidence": {"basis": "transferred"}}
@@ -59,12 +63,25 @@ def memory_bound_entries(records: Sequence[Record], gpu: Gpu, sources: dict[str,
     return entries
 
 
-def _entry(records: Sequence[Record], gpu: Gpu) -> tuple[dict[str, Any], str]:
+def _alone(each: Record) -> Record:
+    """The same point, measured on one device alone."""
+    return replace(each, labels={name: word for name, word in each.labels.items() if name != "busy"})
+
+
+def _busy_factor(records: Sequence[Record], busy: Mapping[str, float]) -> float:
+    """How much longer kernels take with all devices of the machine at work: the median of what was measured both ways."""
+    ratios = [busy[key_of(each)] / each.seconds for each in records if key_of(each) in busy]
+    return rounded(max(float(np.median(ratios)), 1.0), 3) if ratios else 1.0
+
+
+def _entry(records: Sequence[Record], gpu: Gpu, busy: Mapping[str, float]) -> tuple[dict[str, Any], str]:
     """One class: backwards as forwards where only one direction was measured."""
     backward = [each for each in records if each.labels["phase"] == DATA_GRADIENT]
     forward = [each for each in records if each.labels["phase"] != DATA_GRADIENT]
-    fits = {"": _fit(forward or backward, gpu), "backward_": _fit(backward or forward, gpu)}
+    directions = {"": forward or backward, "backward_": backward or forward}
+    fits = {prefix: _fit(rows, gpu) for prefix, rows in directions.items()}
     values = {f"{prefix}{name}": value for prefix, found in fits.items() for name, value in found.found.items()}
+    values |= {f"{prefix}busy_factor": _busy_factor(rows, busy) for prefix, rows in directions.items()}
     moved = [each.sizes["moved_bytes"] for each in records]
     spread = {f"{prefix}efficiency": _error(found, 0.9) for prefix, found in fits.items()}
     evidence = {"basis": "measured", "sizes": {"moved_bytes": f"{min(moved):.4g} {max(moved):.4g}"}}

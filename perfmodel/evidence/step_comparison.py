@@ -1,7 +1,7 @@
 """A measured training step beside its prediction: operator by operator, memory part by part, call by call.
 
-The times of both sides add up to their steps: what stands in no operator is named. A collective counts as measured by the rank
-that came last, which waited for nobody; what the others waited is a row of its own.
+The times of both sides add up to their steps: what stands in no operator is named. A collective counts with what its ranks
+waited for the last of them: `waiting_s` says how much that was.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from perfmodel.spec.fields import plain
 from perfmodel.spec.run import Run
 from perfmodel.timing.ledger import Entry, ledger
 
-WAITING: Final = "waiting for other ranks"
 BETWEEN: Final = "between operators"
 OVERHEAD: Final = "marks of the profile"
 COMPARED: Final = (
@@ -96,6 +95,12 @@ class StepComparison:
         """The iteration: steps without marks."""
         return Pair(predicted=float(self.predicted.iteration_time_s), measured=self.record.iteration_time_s)
 
+    @property
+    def waiting_s(self) -> float:
+        """What ranks waited for the last of them, in all collectives of an iteration."""
+        names = {(pair.name, pair.phase) for pair in self.operators if pair.kind == "collective"}
+        return sum(each.seconds - each.fastest_s for each in self.record.operators if (each.name, each.phase) in names)
+
     def largest(self, share: float) -> tuple[OperatorPair, ...]:
         """The operators that together make up `share` of the measured step, the longest first."""
         chosen: list[OperatorPair] = []
@@ -166,14 +171,13 @@ def _operators(entries: list[Entry], record: StepRecord) -> Iterator[OperatorPai
     for (name, phase), of_name in predicted.items():
         kind = _kind(of_name[0])
         found = measured.pop((name, phase), None)
-        seconds = 0.0 if found is None else found.fastest_s if kind == "collective" else found.seconds
         yield OperatorPair(
             name=name,
             phase=phase,
             kind=kind,
             runs=float(sum(entry.repeats for entry in of_name)),
             predicted=float(sum(entry.repeats * entry.seconds for entry in of_name)),
-            measured=seconds,
+            measured=0.0 if found is None else found.seconds,
             confidence=of_name[0].confidence,
         )
     for (name, phase), found in measured.items():
@@ -196,11 +200,8 @@ def _kind(entry: Entry) -> str:
 def _rest(entries: list[Entry], stage: StagePrediction, record: StepRecord) -> Iterator[OperatorPair]:
     """What both sides spend in no operator, and what the marks cost the profiled step."""
     alone_s = float(sum(entry.repeats * entry.seconds for entry in entries))
-    collective = {(entry.operator.name, entry.operator.phase) for entry in entries if _kind(entry) == "collective"}
-    waited_s = sum(each.seconds - each.fastest_s for each in record.operators if (each.name, each.phase) in collective)
     marks_s = record.profiled_iteration_time_s - record.iteration_time_s
     rows = {
-        WAITING: (0.0, waited_s),
         BETWEEN: (float(stage.iteration_time_s) - alone_s, record.between_s),
         OVERHEAD: (0.0, -marks_s),
     }

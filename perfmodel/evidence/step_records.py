@@ -21,8 +21,8 @@ KIND: Final = "training_step"
 class OperatorTime:
     """One operator of the profiled steps: its time in an iteration, all executions together.
 
-    `seconds` is the mean over ranks, `fastest_s` that of the fastest rank: in a collective, the rank that comes last waits for
-    nobody. Both are medians over the profiled steps.
+    `seconds` is the mean over ranks, `fastest_s` adds up the fastest rank of each execution: in a collective, the rank that
+    comes last waits for nobody. Both are medians over the profiled steps.
     """
 
     name: str

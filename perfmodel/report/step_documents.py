@@ -18,6 +18,7 @@ def comparison_document(comparison: StepComparison) -> dict[str, Any]:
         "name": comparison.record.name,
         "iteration_time_s": _pair(comparison.step),
         "iteration_time_interval_s": [low, high],
+        "waiting_s": comparison.waiting_s,
         "operators": [
             {"name": pair.name, "phase": pair.phase, "kind": pair.kind, "runs": pair.runs, "confidence": pair.confidence}
             | {f"{key}_s" if key != "error" else key: value for key, value in _pair(pair).items()}

@@ -94,7 +94,10 @@ def _operators(comparison: StepComparison, *, every: bool) -> RenderableType:
             table.add_row(pair.name, "", *_cells(pair, whole))
     table.add_section()
     table.add_row("step", "", *_cells(comparison.step, whole))
-    return titled("Operators of an iteration, predicted and measured", table)
+    waiting = f"\nIn collectives, {1e3 * comparison.waiting_s:.2f} ms are waiting for the last rank."
+    return Group(
+        titled("Operators of an iteration, predicted and measured", table), *([Text(waiting)] if comparison.waiting_s else [])
+    )
 
 
 def _sum(pairs: Iterable[OperatorPair]) -> Pair:

@@ -129,6 +129,8 @@ class MemoryBoundCoefficients(Spec):
     backward_efficiency: Numeric = number("ratio", above=0, maximum=1.2)
     cached_speedup: Numeric = number("ratio", default=0.0)
     backward_cached_speedup: Numeric = number("ratio", default=0.0)
+    busy_factor: Numeric = number("ratio", above=0, default=1.0)  # of its time, where all devices of a node share its memory
+    backward_busy_factor: Numeric = number("ratio", above=0, default=1.0)
     evidence: Evidence = part(Evidence, default=Evidence())
     spread: Mapping[str, Numeric] = spreads()
 

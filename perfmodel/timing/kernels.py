@@ -9,6 +9,7 @@ cached_speedup), and shapes that are no multiple of 8 (a slower kernel family).
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from typing import Any, assert_never
 
@@ -40,7 +41,7 @@ def kernel_time_s(operator: Matmul | FusedAttention | MemoryBound, *, cluster: C
             scale = cluster.compute_scale * stack.clock_scale
             return fused_attention_time_s(operator, gpu=cluster.gpu, compute_scale=scale, library=stack.attention_library)
         case MemoryBound():
-            return memory_bound_time_s(operator, gpu=cluster.gpu, stack=stack)
+            return memory_bound_time_s(operator, gpu=cluster.gpu, stack=stack, busy_share=cluster.busy_share)
         case _:  # pragma: no cover - mypy proves it unreachable
             assert_never(operator)
 
@@ -58,6 +59,16 @@ def slowest_compute_scale(cluster: Cluster, gpus: Numeric) -> Numeric:
     """
     deviations: Numeric = np.sqrt(2.0 * np.log(np.asarray(gpus, dtype=np.float64)) + NEAR * NEAR) - NEAR
     return cluster.compute_scale * (1.0 - cluster.gpu_speed_deviation * deviations)
+
+
+def loaded(cluster: Cluster, gpus: Numeric) -> Cluster:
+    """The cluster as `gpus` that all wait for one another find it: at the slowest one's clocks, beside busy neighbours.
+
+    busy_share = (min(n, node) - 1) / (node - 1) of a node's other devices run too.
+    """
+    others = np.maximum(cluster.gpus_per_node - 1.0, 1.0)
+    busy = (np.minimum(np.asarray(gpus, dtype=np.float64), cluster.gpus_per_node) - 1.0) / others
+    return replace(cluster, compute_scale=slowest_compute_scale(cluster, gpus), busy_share=busy)
 
 
 def matmul_time_s(product: Matmul, *, gpu: Gpu, compute_scale: Numeric) -> Numeric:
@@ -153,8 +164,11 @@ def matmul_bytes(product: Matmul) -> Numeric:
     return product.batch * (operands + result)
 
 
-def memory_bound_time_s(operator: MemoryBound, *, gpu: Gpu, stack: SoftwareStack) -> Numeric:
+def memory_bound_time_s(operator: MemoryBound, *, gpu: Gpu, stack: SoftwareStack, busy_share: Numeric = 0.0) -> Numeric:
     """kernels * t0 + bytes / (M*e*r), r = 1 + u/(1 + (B/cache)^2): t0, e and u (cached_speedup) of the class of its kernels.
+
+    Devices that share one memory, as the cores of a CPU do, slow each other down: times 1 + (f - 1) * busy_share, with f the
+    busy_factor of the class.
 
     B = bytes / kernels is what each kernel moves: r is 1 + u for one that fits the cache, 1 for one that is far larger. u is 0
     unless it was measured.
@@ -166,7 +180,9 @@ def memory_bound_time_s(operator: MemoryBound, *, gpu: Gpu, stack: SoftwareStack
     38.8
     """
     known = gpu.kernels.memory_bound[memory_bound_class(operator, gpu=gpu, stack=stack)]
-    return plain_memory_bound_time_s(operator, known, gpu=gpu)
+    seconds = plain_memory_bound_time_s(operator, known, gpu=gpu)
+    factor = known.backward_busy_factor if operator.phase == DATA_GRADIENT else known.busy_factor
+    return seconds * (1.0 + (factor - 1.0) * busy_share) if np.any(factor != 1.0) else seconds
 
 
 def plain_memory_bound_time_s(operator: MemoryBound, known: MemoryBoundCoefficients, *, gpu: Gpu) -> Numeric:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from perfmodel.spec.phases import DATA_GRADIENT, FORWARD, RECOMPUTE
 from perfmodel.spec.stack import SoftwareStack
 from perfmodel.timing.collectives import collective_time_s, placement
 from perfmodel.timing.confidence import confidence, least_sure
-from perfmodel.timing.kernels import kernel_time_s, memory_bound_class, slowest_compute_scale
+from perfmodel.timing.kernels import kernel_time_s, loaded, memory_bound_class
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +30,7 @@ class Entry:
 
 def ledger(work: Iteration, *, gpus: Numeric, cluster: Cluster, stack: SoftwareStack) -> Iterator[Entry]:
     """The operators of one layout in the order of one micro-batch; a group of one does not run its collectives."""
-    slow = replace(cluster, compute_scale=slowest_compute_scale(cluster, gpus))
+    slow = loaded(cluster, gpus)
     for operator, repeats in work.executions():
         if not np.any(repeats):
             continue

@@ -9,7 +9,7 @@ less the passes of the slowest stage, messages what T grows by when they take th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import reduce
 from typing import Any
 
@@ -26,14 +26,14 @@ from perfmodel.spec.stack import SoftwareStack
 from perfmodel.timing.breakdown import Breakdown, slower
 from perfmodel.timing.collectives import collective_time_s
 from perfmodel.timing.data_parallel import DataParallel
-from perfmodel.timing.kernels import kernel_time_s, slowest_compute_scale
+from perfmodel.timing.kernels import kernel_time_s, loaded
 from perfmodel.timing.passes import Direction, Pass
 from perfmodel.timing.pipeline import Messages, StageSeconds, StageTimes, pipeline_time_s
 
 
 def breakdown(work: Iteration, bucket: Buckets, *, layout: Layout, cluster: Cluster, stack: SoftwareStack) -> Breakdown:
     """The iteration on the slowest GPUs of all, part by part."""
-    cluster = replace(cluster, compute_scale=slowest_compute_scale(cluster, layout.gpus))
+    cluster = loaded(cluster, layout.gpus)
     forward, backward = (Direction(work, direction, cluster, stack) for direction in ("forward", "backward"))
     first = Both(forward=forward.first, backward=backward.first)
     if np.any(np.asarray(layout.pipeline_parallel) > 1):
