@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test lint bench clean
+.PHONY: setup demo test lint bench measured clean
 
 setup: .venv/complete
 
@@ -30,6 +30,9 @@ lint: setup
 
 bench: setup
 	$(BIN)/python -m benchmarks.start_up
+
+measured: setup
+	$(BIN)/python -m benchmarks.measured --output docs/measured
 
 clean:
 	rm -rf .venv

@@ -25,6 +25,7 @@ MEASURING: Final = {
     "MALLOC_MMAP_THRESHOLD_": "8589934592",
     "MALLOC_TRIM_THRESHOLD_": "8589934592",
     "MALLOC_TOP_PAD_": "67108864",
+    "MALLOC_ARENA_MAX": "1",  # arenas of other threads hold 64 MB: larger copies of gloo's messages would be new memory each time
     "OMP_NUM_THREADS": "1",
 }
 MARK: Final = "PERFMODEL_STARTED"  # in the environment of all that one call starts: its mark, after those of calls around it
@@ -39,6 +40,8 @@ KNOWN: Final = {  # what torch and the system say, and what it means
     "EADDRINUSE": "the port that the ranks would meet at is in use; try again",
     "out of memory": "it ran out of memory; a smaller micro-batch, model or number of ranks needs less",
     "can't allocate memory": "it ran out of memory; a smaller micro-batch, model or number of ranks needs less",
+    "CUDA error": "a GPU failed or is gone; nvidia-smi says more",
+    "NVML": "a GPU failed or is gone; nvidia-smi says more",
     "MemoryError": "it ran out of memory; a smaller micro-batch, model or number of ranks needs less",
 }
 LAST_LINE: Final = re.compile(r"^(?P<error>\w*(?:Error|Exception|Exit)\b.*)$", re.MULTILINE)

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -64,6 +64,15 @@ def _finish(groups: Groups) -> None:
         torch.cuda.synchronize()
 
 
+class Profile(NamedTuple):
+    """What marks showed of a step: medians over several."""
+
+    iteration_time_s: float
+    between_s: float  # in no operator
+    exposed_communication_s: float
+    operators: list[OperatorTime]
+
+
 class Measurement:
     """The steps of one rank, and what they showed."""
 
@@ -98,9 +107,9 @@ class Measurement:
         dist.all_gather_object(everywhere, value)
         return everywhere
 
-    def profiled(self) -> tuple[float, float, list[OperatorTime]]:
-        """Time of a step with marks, what of it lies between operators, and the operators: medians over the steps."""
-        steps = []
+    def profiled(self) -> Profile:
+        """Steps with marks around their operators."""
+        steps, messages = [], set()
         for _ in range(PROFILED):
             recorder = Recorder(self.groups.device)
 
@@ -110,6 +119,7 @@ class Measurement:
 
             seconds_of(marked, self.groups)
             steps.append(self.of_all_ranks(recorder.executions_s()))
+            messages |= recorder.messages
         between = [_mean(sum(rank.pop(BETWEEN)) for rank in step) for step in steps]
         operators = [
             OperatorTime(
@@ -122,7 +132,12 @@ class Measurement:
         ]
         parts = [sum(_over_ranks(step, label, _mean) for label in step[0]) for step in steps]
         whole = [part + gap for part, gap in zip(parts, between, strict=True)]
-        return statistics.median(whole), statistics.median(between), operators
+        return Profile(
+            iteration_time_s=statistics.median(whole),
+            between_s=statistics.median(between),
+            exposed_communication_s=sum(each.seconds for each in operators if (each.name, each.phase) in messages),
+            operators=operators,
+        )
 
     def collectives(self) -> list[CollectiveCount]:
         """What torch sees of one step."""
@@ -160,7 +175,7 @@ def measured(run: Run, layout: Layout, groups: Groups, *, seconds: float, comman
     times = work.timed_s(seconds)
     after = sensor.readings()
     low, middle, high = statistics.quantiles(times, n=4)
-    profiled_s, between_s, operators = work.profiled()
+    profile = work.profiled()
     tokens = int(layout.tokens_per_iteration)
     flop = float(model_flop_per_token(run.model, layout.sequence_length)) * tokens / middle / float(layout.gpus)
     spread = (high - low) / middle
@@ -175,9 +190,10 @@ def measured(run: Run, layout: Layout, groups: Groups, *, seconds: float, comman
         tokens_per_s=tokens / middle,
         model_flop_per_s=flop,
         mfu=flop / float(run.cluster.gpu.peak(layout.precision)),
-        profiled_iteration_time_s=profiled_s,
-        between_s=between_s,
-        operators=operators,
+        profiled_iteration_time_s=profile.iteration_time_s,
+        between_s=profile.between_s,
+        exposed_communication_s=profile.exposed_communication_s,
+        operators=profile.operators,
         collectives=work.collectives(),
         memory=work.memory(),
         losses=work.losses,

@@ -14,7 +14,7 @@ import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from model.cores import on_all_cores
-from model.operators import operator
+from model.operators import communication
 from perfmodel.errors import InputError
 
 # torch 2.13 renamed both and warns of the old names; the GPU machines' 2.11 has the old ones alone
@@ -33,14 +33,14 @@ class Group:
     def all_reduce(self, tensor: torch.Tensor, name: str, phase: str, *, largest: bool = False) -> None:
         """Sum (or the largest) of `tensor` over the ranks, in place."""
         if self.ranks > 1:
-            with operator(name, phase):
+            with communication(name, phase):
                 dist.all_reduce(tensor, dist.ReduceOp.MAX if largest else dist.ReduceOp.SUM, group=self.process_group)
 
     def all_gather(self, shard: torch.Tensor, name: str, phase: str) -> torch.Tensor:
         """The shards of all ranks, one after the other along the first axis."""
         if self.ranks == 1:
             return shard
-        with operator(name, phase):
+        with communication(name, phase):
             full = shard.new_empty(shard.shape[0] * self.ranks, *shard.shape[1:])
             _gather_into(full, shard.contiguous(), group=self.process_group)
             return full
@@ -49,7 +49,7 @@ class Group:
         """This rank's share, along the first axis, of the sum over the ranks."""
         if self.ranks == 1:
             return full
-        with operator(name, phase):
+        with communication(name, phase):
             shard = full.new_empty(full.shape[0] // self.ranks, *full.shape[1:])
             _scatter_from(shard, full.contiguous(), group=self.process_group)
             return shard
@@ -57,13 +57,13 @@ class Group:
     def all_gather_in_place(self, full: torch.Tensor, name: str, phase: str) -> None:
         """Every rank's share of `full`, from the rank that has it."""
         if self.ranks > 1:
-            with operator(name, phase):
+            with communication(name, phase):
                 _gather_into(full, self.share(full), group=self.process_group)
 
     def reduce_scatter_in_place(self, full: torch.Tensor, name: str, phase: str) -> None:
         """This rank's share of `full` becomes the sum over the ranks; the rest of it is spent."""
         if self.ranks > 1:
-            with operator(name, phase):
+            with communication(name, phase):
                 _scatter_from(self.share(full), full, group=self.process_group)
 
     def share(self, full: torch.Tensor) -> torch.Tensor:

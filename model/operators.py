@@ -29,6 +29,7 @@ class Recorder:
         self.labels: list[Label] = [BETWEEN]  # of every execution of an operator, in the order in which they began
         self.marks: list[tuple[Any, int]] = []  # a time, and which execution goes on from there
         self.opened = [0]
+        self.messages: set[Label] = set()  # labels of communication
         self.recomputing = False
 
     def open(self, label: Label) -> None:
@@ -91,6 +92,15 @@ def operator(name: str, phase: str = FORWARD) -> Iterator[None]:
         yield
     finally:
         _recorder.close()
+
+
+@contextmanager
+def communication(name: str, phase: str) -> Iterator[None]:
+    """The same of what the ranks of a group tell each other."""
+    with operator(name, phase):
+        if _recorder:
+            _recorder.messages.add((name, _phase(phase)))
+        yield
 
 
 @contextmanager

@@ -15,8 +15,8 @@ collective    payload_bytes, ranks, [nodes: 1],                  operator (all_r
 
 The payload of a collective is the full tensor, before it is split or after it is joined; of an all-to-all, what one rank holds.
 Collectives between CPUs state the mean of their repeats, everything else the median. The label `busy` (all) of a memory-bound
-operator says that every device of the machine ran it at once. Buffers are cold unless `cache` says otherwise: none of their bytes
-are in a cache when the operator begins.
+operator says that every device of the machine ran it at once. Buffers are cold unless `cache` says otherwise: none of their
+bytes are in a cache when the operator begins.
 """
 
 from __future__ import annotations

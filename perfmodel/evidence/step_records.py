@@ -58,7 +58,7 @@ class StepRecord:
     """Real steps of one layout; `spread` is the distance between the quartiles of the step's time over its median.
 
     `settings` is the layout and the model that ran, as a run file has them; `between_s` what the profiled step spent in no
-    operator; `losses` those of all iterations in their order. `power_w` is the mean of the GPUs, None where nothing measures
+    operator; `exposed_communication_s` what it spent in collectives with nothing beside them (the reference model runs none); `losses` those of all iterations in their order. `power_w` is the mean of the GPUs, None where nothing measures
     it.
     """
 
@@ -74,6 +74,7 @@ class StepRecord:
     mfu: float
     profiled_iteration_time_s: float
     between_s: float
+    exposed_communication_s: float
     operators: Sequence[OperatorTime]
     collectives: Sequence[CollectiveCount]
     memory: MeasuredMemory

@@ -29,7 +29,8 @@ def measurement_report(record: StepRecord) -> Group:
     devices = f"{record.gpus} rank{'s' if record.gpus > 1 else ''} on {record.provenance.get('gpu', 'this machine')}"
     verdict = Text(
         f"{record.name}: {seconds_text(record.iteration_time_s)} an iteration (median of {record.repeats}, "
-        f"spread {100 * record.spread:.1f} %), {record.tokens_per_s:.0f} tokens/s, MFU {100 * record.mfu:.1f} %.\n{devices}."
+        f"spread {100 * record.spread:.1f} %), {record.tokens_per_s:.0f} tokens/s, MFU {100 * record.mfu:.1f} %"
+        f"{_communication_words(record)}.\n{devices}."
     )
     top = sorted(record.operators, key=lambda each: -each.seconds)[:12]
     table = _operator_table()
@@ -42,6 +43,11 @@ def measurement_report(record: StepRecord) -> Group:
     return Group(
         verdict, titled("Longest operators of an iteration", table), section("Memory of one rank, MB", parts), *_doubts(record)
     )
+
+
+def _communication_words(record: StepRecord) -> str:
+    share = record.exposed_communication_s / record.profiled_iteration_time_s
+    return f", {100 * share:.0f} % of it exposed communication" if record.gpus > 1 else ""
 
 
 def _operator_table() -> Table:

@@ -57,6 +57,9 @@ def as_predicted(prediction: Prediction, *, slower: float = 1.0) -> StepRecord:
         mfu=0.3,
         profiled_iteration_time_s=total,
         between_s=total - sum(times.values()),
+        exposed_communication_s=sum(
+            float(entry.repeats * entry.seconds) * slower for entry in entries if isinstance(entry.operator, Collective)
+        ),
         operators=[OperatorTime(name=n, phase=p, seconds=s, fastest_s=s) for (n, p), s in times.items()],
         collectives=[
             CollectiveCount(kind=kind, ranks=ranks, calls=calls, payload_bytes=size)
