@@ -12,6 +12,7 @@ import argparse
 import json
 import statistics
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import product
 from pathlib import Path
@@ -172,6 +173,7 @@ def page(found: Sequence[StepComparison]) -> str:
         "## Operators",
         "",
         "Those that stand among the operators that make up 90 % of a step, in how many runs, and how far they are off there.",
+        _within(found),
         "",
         "| operator | phase | runs | median error | bias | worst |",
         "|---|---|---|---|---|---|",
@@ -182,6 +184,16 @@ def page(found: Sequence[StepComparison]) -> str:
         "![Predicted against measured](measured/steps.png)",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _within(found: Sequence[StepComparison]) -> str:
+    """How many of them are within the bar, and of which kind the others are."""
+    bar = BARS["worst operator of 90 %"]
+    pairs = [pair for each in found for pair in each.largest(0.9)]
+    over = Counter(pair.kind.replace("_", "-") for pair in pairs if abs(pair.error or 0.0) > bar)
+    kinds = ", ".join(f"{number} {kind}" for kind, number in over.most_common())
+    inside = len(pairs) - over.total()
+    return f"Of {len(pairs)} such operators in all runs {inside} are within {bar:.0%}; the others are {kinds or 'none'}."
 
 
 def _row(each: StepComparison) -> str:

@@ -25,7 +25,7 @@ MEASURING: Final = {
     "MALLOC_MMAP_THRESHOLD_": "8589934592",
     "MALLOC_TRIM_THRESHOLD_": "8589934592",
     "MALLOC_TOP_PAD_": "67108864",
-    "MALLOC_ARENA_MAX": "1",  # arenas of other threads hold 64 MB: larger copies of gloo's messages would be new memory each time
+    "MALLOC_ARENA_MAX": "1",  # those of other threads hold 64 MB: gloo's larger copies would be new memory each time
     "OMP_NUM_THREADS": "1",
 }
 MARK: Final = "PERFMODEL_STARTED"  # in the environment of all that one call starts: its mark, after those of calls around it

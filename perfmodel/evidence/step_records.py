@@ -58,8 +58,8 @@ class StepRecord:
     """Real steps of one layout; `spread` is the distance between the quartiles of the step's time over its median.
 
     `settings` is the layout and the model that ran, as a run file has them; `between_s` what the profiled step spent in no
-    operator; `exposed_communication_s` what it spent in collectives with nothing beside them (the reference model runs none); `losses` those of all iterations in their order. `power_w` is the mean of the GPUs, None where nothing measures
-    it.
+    operator; `exposed_communication_s` what it spent in collectives with nothing beside them (the reference model runs none);
+    `losses` those of all iterations in their order. `power_w` is the mean of the GPUs, None where nothing measures it.
     """
 
     name: str
