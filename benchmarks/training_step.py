@@ -198,7 +198,7 @@ def measured(run: Run, layout: Layout, groups: Groups, *, seconds: float, comman
         memory=work.memory(),
         losses=work.losses,
         power_w=_power_w(after),
-        warnings=[*warnings(before, after), *_doubts(spread, work.taken_away_per_s if groups.device.type == "cpu" else 0.0)],
+        warnings=[*warnings(before, after), *_doubts(spread, work.taken_away_per_s if _alone(groups) else 0.0)],
         provenance=provenance(groups.device.type, command),
     )
 
@@ -206,6 +206,11 @@ def measured(run: Run, layout: Layout, groups: Groups, *, seconds: float, comman
 def _power_w(readings: Sequence[Any]) -> float | None:
     powers = [each.power_w for each in readings if each.power_w is not None]
     return statistics.fmean(powers) if powers else None
+
+
+def _alone(groups: Groups) -> bool:
+    """Whether nobody of this measurement needs the core of the thread that computes; with several ranks gloo's threads do."""
+    return groups.device.type == "cpu" and groups.world.ranks == 1
 
 
 def _doubts(spread: float, taken_away_per_s: float) -> list[str]:

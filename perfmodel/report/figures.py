@@ -107,6 +107,7 @@ def operators_figure(comparison: StepComparison) -> Figure:
     phases = {"data_gradient": "dgrad", "weight_gradient": "wgrad"}
     axes.set_yticks(places, [f"{pair.name} ({phases.get(pair.phase, pair.phase)})" for pair in pairs], fontsize=8)
     axes.margins(x=0.1)
+    axes.set_ylim(-0.7, len(pairs) - 0.3)
     axes.set_xlabel("time of an iteration [ms]")
     step = comparison.step
     title = f"{comparison.record.name}: {1e3 * step.predicted:.0f} ms predicted, {1e3 * step.measured:.0f} ms measured"
