@@ -47,7 +47,7 @@ def measurement_report(record: StepRecord) -> Group:
 
 def _communication_words(record: StepRecord) -> str:
     share = record.exposed_communication_s / record.profiled_iteration_time_s
-    return f", {100 * share:.0f} % of it exposed communication" if record.gpus > 1 else ""
+    return f", {100 * share:.0f} % of the step exposed communication" if record.gpus > 1 else ""
 
 
 def _operator_table() -> Table:
