@@ -12,6 +12,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -495,10 +496,9 @@ def _figures(figure: Path | None) -> Any:
     if _kind(figure) not in ("png", "svg"):
         raise InputError(f"--figure {figure} is neither a .png nor an .svg file")
     try:
-        from perfmodel.report import figures
+        return import_module("perfmodel.report.figures")
     except ImportError:
         raise InputError("--figure needs matplotlib; pip install 'perfmodel[report]' brings it") from None
-    return figures
 
 
 def _kind(figure: Path) -> str:
