@@ -13,7 +13,7 @@ from benchmarks.processes import start
 from perfmodel.errors import InputError, did_you_mean, shown
 from perfmodel.evidence.step_records import StepRecord, step_record
 from perfmodel.exchange.run_files import read_candidates
-from perfmodel.predict import predict_stage
+from perfmodel.prediction import predict_stage
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.run import Run
 

@@ -28,7 +28,7 @@ from perfmodel.evidence.step_comparison import StepComparison, compare_step
 from perfmodel.evidence.step_records import step_record
 from perfmodel.exchange.output import write_bytes, write_text
 from perfmodel.exchange.run_files import read_candidates
-from perfmodel.predict import predict
+from perfmodel.prediction import predict
 
 SHAPES: Final[dict[str, dict[str, Any]]] = {
     "nemotron-21m": {

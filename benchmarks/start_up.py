@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from perfmodel.exchange.run_files import read_candidates
-from perfmodel.predict import predict_stage
+from perfmodel.prediction import predict_stage
 
 PERFMODEL = str(Path(sys.executable).with_name("perfmodel"))
 PREDICT = (PERFMODEL, "predict", "nemotron-4-15b", "--json")

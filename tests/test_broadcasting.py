@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from perfmodel.exchange.presets import cluster_preset, model_preset, stack_preset
-from perfmodel.predict import StagePrediction, predict_stage
+from perfmodel.prediction import StagePrediction, predict_stage
 from perfmodel.spec.hardware import Cluster
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.refusals import check_layout

@@ -12,7 +12,7 @@ import pytest
 from perfmodel.evidence.validate import Comparison, compare, recomputed_mfu, scoreboard, summarise
 from perfmodel.exchange.presets import DATA, stack_preset
 from perfmodel.exchange.published_runs import read_measured_runs
-from perfmodel.predict import predict
+from perfmodel.prediction import predict
 from perfmodel.spec.run import MeasuredRun
 
 NVIDIA = "NVIDIA/dgxc-benchmarking dgxc v"

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from perfmodel.exchange.run_files import read_candidates
-from perfmodel.predict import Prediction, predict
+from perfmodel.prediction import Prediction, predict
 
 
 @pytest.fixture(scope="module")

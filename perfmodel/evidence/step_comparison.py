@@ -15,7 +15,7 @@ import numpy as np
 from perfmodel.count.operators import Collective, FusedAttention, Matmul
 from perfmodel.errors import InputError
 from perfmodel.evidence.step_records import CollectiveCount, StepRecord
-from perfmodel.predict import Prediction, StagePrediction
+from perfmodel.prediction import Prediction, StagePrediction
 from perfmodel.spec.fields import plain
 from perfmodel.spec.run import Run
 from perfmodel.timing.ledger import Entry, ledger

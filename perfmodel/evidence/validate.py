@@ -11,7 +11,7 @@ import numpy as np
 from perfmodel.count.iteration import attention_flop_per_token, model_flop_per_token
 from perfmodel.count.parameters import parameter_count
 from perfmodel.evidence.groups import Scoreboard, by_group, reasons
-from perfmodel.predict import predict
+from perfmodel.prediction import predict
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.model import TransformerModel
 from perfmodel.spec.run import MeasuredRun

@@ -6,7 +6,7 @@ from typing import Final
 
 from rich.console import Group, RenderableType
 
-from perfmodel.predict import Prediction
+from perfmodel.prediction import Prediction
 from perfmodel.report.terminal import plain_table, titled
 from perfmodel.spec.phases import DATA_GRADIENT, WEIGHT_GRADIENT
 from perfmodel.timing.confidence import WORDS

@@ -7,7 +7,7 @@ from dataclasses import fields
 from typing import Any, Final
 
 from perfmodel.count.operators import Collective
-from perfmodel.predict import Prediction, StagePrediction
+from perfmodel.prediction import Prediction, StagePrediction
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.hardware import Cluster
 from perfmodel.spec.run import PublishedFigures, Run, Stage

@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from perfmodel.count.memory import MemoryBytes
-from perfmodel.predict import Prediction
+from perfmodel.prediction import Prediction
 from perfmodel.report.documents import envelope
 from perfmodel.report.terminal import percent_text, plain_table, section, titled, value_text
 from perfmodel.spec.layout import Layout

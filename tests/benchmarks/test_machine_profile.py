@@ -23,7 +23,7 @@ from perfmodel.evidence.records import Record
 from perfmodel.exchange.building import build
 from perfmodel.exchange.presets import expand_part, stack_preset
 from perfmodel.exchange.run_files import read_candidates
-from perfmodel.predict import predict
+from perfmodel.prediction import predict
 from perfmodel.spec.hardware import Cluster
 from perfmodel.spec.layout import ProcessGroup
 from perfmodel.spec.phases import DATA_GRADIENT, FORWARD

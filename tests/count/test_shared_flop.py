@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from perfmodel.count.iteration import iteration, model_flop_per_token
 from perfmodel.count.operators import hardware_flop, model_flop
 from perfmodel.exchange.presets import cluster_preset, model_preset, stack_preset
-from perfmodel.predict import predict_stage
+from perfmodel.prediction import predict_stage
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.model import TransformerModel

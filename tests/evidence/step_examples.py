@@ -7,7 +7,7 @@ from typing import Any
 from perfmodel.count.operators import Collective
 from perfmodel.evidence.step_records import CollectiveCount, MeasuredMemory, OperatorTime, StepRecord
 from perfmodel.exchange.run_files import read_candidates
-from perfmodel.predict import Prediction, predict
+from perfmodel.prediction import Prediction, predict
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.model import TransformerModel
 from perfmodel.timing.ledger import ledger

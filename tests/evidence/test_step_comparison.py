@@ -9,7 +9,7 @@ import pytest
 from perfmodel.errors import InputError
 from perfmodel.evidence.step_comparison import BETWEEN, OVERHEAD, compare_step
 from perfmodel.evidence.step_records import CollectiveCount, OperatorTime, StepRecord
-from perfmodel.predict import Prediction
+from perfmodel.prediction import Prediction
 from tests.evidence.step_examples import as_predicted, small_prediction
 
 

@@ -13,7 +13,7 @@ from perfmodel.errors import InputError, NotSupportedError
 from perfmodel.exchange.documents import read_mapping
 from perfmodel.exchange.presets import PRIORS, cluster_preset
 from perfmodel.exchange.run_files import read_candidates
-from perfmodel.predict import predict
+from perfmodel.prediction import predict
 from perfmodel.spec.run import Run
 
 RUN = """

@@ -6,7 +6,7 @@ import pytest
 
 from perfmodel.errors import InputError
 from perfmodel.exchange.run_files import read_candidates
-from perfmodel.predict import predict
+from perfmodel.prediction import predict
 from perfmodel.spec.run import Run
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from perfmodel.errors import InputError, NotSupportedError, PerfmodelError
 from perfmodel.exchange.presets import cluster_preset, model_preset, stack_preset
-from perfmodel.predict import predict
+from perfmodel.prediction import predict
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.model import TransformerModel
 from perfmodel.spec.refusals import check_layout, check_stack

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from perfmodel.exchange.presets import cluster_preset, model_preset, stack_preset
-from perfmodel.predict import predict_stage
+from perfmodel.prediction import predict_stage
 from perfmodel.spec.hardware import Cluster
 from perfmodel.spec.stack import SoftwareStack
 from perfmodel.timing.breakdown import Breakdown

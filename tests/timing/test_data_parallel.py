@@ -15,7 +15,7 @@ from perfmodel.count.data_parallel import BACKWARD_GATHER, DATA_PARALLEL, PARAME
 from perfmodel.count.iteration import Iteration, iteration
 from perfmodel.count.operators import Collective
 from perfmodel.exchange.presets import cluster_preset, model_preset, stack_preset
-from perfmodel.predict import predict_stage
+from perfmodel.prediction import predict_stage
 from perfmodel.spec.hardware import Cluster
 from perfmodel.spec.layout import SHARDINGS, Layout
 from perfmodel.spec.stack import SoftwareStack

@@ -11,7 +11,7 @@ import pytest
 
 from perfmodel.count.operators import FusedAttention, Matmul, MemoryBound, gradients
 from perfmodel.exchange.presets import gpu_preset, model_preset, stack_preset
-from perfmodel.predict import StagePrediction, predict_stage
+from perfmodel.prediction import StagePrediction, predict_stage
 from perfmodel.spec.coefficients import MemoryBoundCoefficients
 from perfmodel.spec.hardware import Cluster, Gpu
 from perfmodel.spec.phases import DATA_GRADIENT, FORWARD, WEIGHT_GRADIENT

@@ -11,7 +11,7 @@ from perfmodel.count.blocks import is_attention_core
 from perfmodel.count.iteration import Iteration, iteration
 from perfmodel.count.operators import Collective, FusedAttention, Matmul
 from perfmodel.exchange.presets import cluster_preset, model_preset, stack_preset
-from perfmodel.predict import predict_stage
+from perfmodel.prediction import predict_stage
 from perfmodel.spec.coefficients import Evidence
 from perfmodel.spec.hardware import Cluster
 from perfmodel.spec.layout import Layout

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perfmodel.exchange.presets import cluster_preset, model_preset, stack_preset
-from perfmodel.predict import predict_stage
+from perfmodel.prediction import predict_stage
 from perfmodel.spec.stack import SoftwareStack
 from perfmodel.timing.breakdown import Breakdown
 from tests.layouts import RAMP_STAGE

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perfmodel.exchange.presets import cluster_preset, model_preset, stack_preset
-from perfmodel.predict import StagePrediction, predict_stage
+from perfmodel.prediction import StagePrediction, predict_stage
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.hardware import Cluster
 from perfmodel.spec.spread import moved, uncertain_numbers

@@ -1,0 +1,133 @@
+"""Where results go: to standard output or a file, progress and sentences to standard error. All printing is done here."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from perfmodel.errors import InputError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+NARROWEST: Final = 80  # columns: tables are laid out for no fewer, so that no number is ever cut
+STOPPED: Final = 130  # the exit code of what Ctrl-C ended
+
+
+def wants_json(as_json: bool, output: Path | None) -> bool:
+    """Whether the result is wanted as JSON: asked for, or for a file that ends in .json."""
+    return as_json or (output is not None and output.suffix.lower() == ".json")
+
+
+def emit_json(document: Any, output: Path | None) -> None:
+    """A document as JSON, to standard output or to a file."""
+    import json
+
+    text = json.dumps(document, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+    if output is None:
+        printed(text)
+    else:
+        write_file(text, output)
+
+
+def emit_table(content: RenderableType, output: Path | None) -> None:
+    """Tables, to a terminal as wide as it is, to a pipe as plain text, to a file in 120 columns."""
+    if output is not None:
+        from perfmodel.report.terminal import as_text
+
+        write_file(as_text(content, width=120), output)
+        return
+    columns = max(shutil.get_terminal_size().columns, NARROWEST)
+    if sys.stdout is None or not sys.stdout.isatty():
+        from perfmodel.report.terminal import as_text
+
+        printed(as_text(content, width=columns))
+        return
+    from rich.console import Console
+
+    console = Console(width=columns, markup=False, highlight=False, emoji=False)
+    with console.capture() as captured:
+        console.print(content)
+    printed(captured.get())
+
+
+def printed(text: str) -> None:
+    """To standard output; a reader that has seen enough (`| head`) is no error."""
+    if sys.stdout is None:
+        raise InputError("standard output is closed; open it, or write to a file with --output")
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        raise InputError(f"standard output cannot be written to: {(error.strerror or 'unknown reason').lower()}") from None
+
+
+def say(sentence: str, *, prefix: str = "perfmodel: ") -> None:
+    """One line to standard error."""
+    print(f"{prefix}{sentence}", file=sys.stderr)
+
+
+def write_file(content: str | bytes, output: Path) -> None:
+    """Write a file, whole or not at all, and say so."""
+    from perfmodel.exchange.output import write_bytes, write_text
+
+    if isinstance(content, str):
+        write_text(output, content)
+    else:
+        write_bytes(output, content)
+    say(f"wrote {output}", prefix="")
+
+
+def progress(items: Sequence[Any], what: str) -> Any:
+    """`items` one by one, with a progress bar where standard error is a terminal."""
+    if not sys.stderr.isatty():
+        return items
+    from rich.console import Console
+    from rich.progress import track
+
+    return track(items, description=what, console=Console(stderr=True), transient=True)
+
+
+@contextmanager
+def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on stderr that is told how many of how many; nothing where stderr is no terminal."""
+    if not sys.stderr.isatty():
+        yield lambda *_: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(what, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+def warn_of(sentences: Sequence[str]) -> None:
+    """Say sentences that a user should hear before trusting the result."""
+    for sentence in sentences:
+        say(f"warning: {sentence}")
+
+
+def drawing_module(figure: Path | None) -> Any:
+    """The module that draws. Errors: InputError for a kind of file that it cannot draw, or without matplotlib."""
+    if figure is None:
+        return None
+    if kind_of(figure) not in ("png", "svg"):
+        raise InputError(f"--figure {figure} is neither a .png nor an .svg file")
+    try:
+        return import_module("perfmodel.report.figures")
+    except ImportError:
+        raise InputError("--figure needs matplotlib; pip install 'perfmodel[report]' brings it") from None
+
+
+def kind_of(figure: Path) -> str:
+    """The kind of picture that a file name asks for: png, svg or something else."""
+    return figure.suffix.lower().removeprefix(".")

@@ -1,0 +1,160 @@
+"""How wrong the predictions are: `validate`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from perfmodel.commands.console import (
+    STOPPED,
+    drawing_module,
+    emit_json,
+    emit_table,
+    kind_of,
+    progress,
+    say,
+    wants_json,
+    write_file,
+)
+from perfmodel.commands.options import AsJson, Output
+from perfmodel.errors import InputError
+
+if TYPE_CHECKING:
+    from perfmodel.evidence.bars import Bar
+    from perfmodel.evidence.groups import Scoreboard
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def validate(
+    file: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[FILE.csv]", help="Measured runs, in the columns of published_runs.csv; without FILE.csv, that table."
+        ),
+    ] = None,
+    *,
+    memory: Annotated[
+        bool, typer.Option("--memory", help="FILE.csv says which layouts fitted in memory, in the columns of memory_fit.csv.")
+    ] = False,
+    fail_above: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE",
+            help="Exit with 1 when a score is above VALUE: median, p90 or bias (with --memory disagreement, "
+            "fits_called_impossible or impossible_called_fits), or GROUP/NAME:median; any number of times.",
+        ),
+    ] = None,
+    figure: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw predicted against measured times to FILE.png or FILE.svg.")
+    ] = None,
+    as_json: AsJson = False,
+    output: Output = None,
+) -> None:
+    """How wrong the predictions are on the measured runs in FILE.csv, or on those that perfmodel comes with.
+
+    Rows that are not covered are counted with the reason, never guessed.
+
+    Examples: perfmodel validate --fail-above median=5%; perfmodel validate mine.csv --fail-above stack/fsdp:p90=0.15 --json
+    """
+    if memory:
+        if file is None or figure is not None:
+            raise InputError("--memory needs a FILE.csv" if file is None else "--memory has no times that --figure could draw")
+        _validate_memory(file, fail_above=fail_above or (), as_json=as_json, output=output)
+    else:
+        _validate_times(file, fail_above=fail_above or (), figure=figure, as_json=as_json, output=output)
+
+
+def _validate_times(
+    file: Path | None, *, fail_above: Sequence[str], figure: Path | None, as_json: bool, output: Path | None
+) -> None:
+    from perfmodel.evidence.bars import read_bar
+    from perfmodel.evidence.groups import known_groups
+    from perfmodel.evidence.validate import SCORES, compare, scoreboard
+    from perfmodel.exchange.presets import DATA
+    from perfmodel.exchange.published_runs import read_measured_runs
+
+    draw = _drawing(figure)
+    measured = read_measured_runs(file or DATA / "published_runs.csv")
+    bars = [read_bar(text, scores=SCORES, groups=known_groups(measured)) for text in fail_above]
+    _warn(measured)
+    comparisons = _one_by_one(compare, measured)
+    scores, complete = scoreboard(comparisons), len(comparisons) == len(measured)
+    if wants_json(as_json, output):
+        from perfmodel.report.score_documents import validation_document
+
+        emit_json(validation_document(scores, complete=complete), output)
+    else:
+        from perfmodel.report.scoreboard import validation_report
+
+        emit_table(validation_report(scores), output)
+    if complete:
+        draw(comparisons)
+    _judge(scores, bars, complete=complete)
+
+
+def _validate_memory(file: Path, *, fail_above: Sequence[str], as_json: bool, output: Path | None) -> None:
+    from perfmodel.evidence.bars import read_bar
+    from perfmodel.evidence.groups import known_groups
+    from perfmodel.evidence.memory_fit import SCORES, compare_fit, fit_scoreboard
+    from perfmodel.exchange.memory_table import read_measured_fits
+
+    measured = read_measured_fits(file)
+    bars = [read_bar(text, scores=SCORES, groups=known_groups(measured)) for text in fail_above]
+    _warn(measured)
+    comparisons = _one_by_one(compare_fit, measured)
+    scores, complete = fit_scoreboard(comparisons), len(comparisons) == len(measured)
+    if wants_json(as_json, output):
+        from perfmodel.report.score_documents import memory_document
+
+        emit_json(memory_document(scores, complete=complete), output)
+    else:
+        from perfmodel.report.memory_scoreboard import memory_report
+
+        emit_table(memory_report(scores), output)
+    _judge(scores, bars, complete=complete)
+
+
+def _warn(measured: Sequence[Any]) -> None:
+    for warning, rows in Counter(each.warning for each in measured if each.warning).items():
+        say(f"warning: {warning} ({rows} row{'s' if rows > 1 else ''})")
+
+
+def _one_by_one(compare: Callable[[T], R], measured: Sequence[T]) -> list[R]:
+    """Each row beside its prediction: all of them, or those that were done when Ctrl-C came."""
+    done: list[R] = []
+    try:
+        for each in progress(measured, "predicting"):
+            done.append(compare(each))  # noqa: PERF401 - what is done stays when it is interrupted
+    except KeyboardInterrupt:
+        alone = ": the scores are of those alone; nothing is judged or drawn" if done else ""
+        say(f"stopped after {len(done)} of {len(measured)} rows{alone}")
+        if not done:
+            raise typer.Exit(STOPPED) from None
+    return done
+
+
+def _drawing(figure: Path | None) -> Callable[[Sequence[Any]], None]:
+    """What draws comparisons to `figure`, refused before the work starts; nothing is drawn without."""
+    figures = drawing_module(figure)
+    if figure is None:
+        return lambda _: None
+    return lambda comparisons: write_file(figures.picture(figures.accuracy_figure(comparisons), kind_of(figure)), figure)
+
+
+def _judge(scores: Scoreboard[Any, Any], bars: Sequence[Bar], *, complete: bool) -> None:
+    """Exit with 1 when a bar is missed, and a sentence for each; a part of a table is not judged."""
+    from perfmodel.evidence.bars import missed_bars
+
+    if not complete:
+        raise typer.Exit(STOPPED)
+    missed = missed_bars(bars, overall=scores.overall, groups=scores.groups)
+    for sentence in missed:
+        say(sentence)
+    if missed:
+        raise typer.Exit(1)
