@@ -1,0 +1,1 @@
+"""What a run costs: days, dollars, energy, and what failures take."""

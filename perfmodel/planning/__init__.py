@@ -1,0 +1,1 @@
+"""Decide: what if, sweep, search, and where the time goes."""
