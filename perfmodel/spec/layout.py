@@ -20,8 +20,15 @@ PIPELINE_SCHEDULES = ("1f1b", "zb-h1", "zb-1p", "zb-2p")  # 1f1b is interleaved 
 GATHERED = ("zero3", "hsdp")  # shardings that hold only a shard of the parameters, and gather them when they are needed
 
 
+class _Remembered(Spec):
+    """A place beside the fields for what dozens of equations ask of one layout: of a million, it is worked out once."""
+
+    __slots__ = ("_micro_batches",)
+    _micro_batches: Numeric
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
-class Layout(Spec):
+class Layout(_Remembered):
     """One layout, or many of them broadcast.
 
     `data_parallel_replicas` is how many copies of the shards hsdp keeps: each is spread over data_parallel / replicas ranks.
@@ -62,7 +69,12 @@ class Layout(Spec):
     @property
     def micro_batches(self) -> Numeric:
         """Micro-batches that each data-parallel replica runs in one iteration."""
-        return self.global_batch_size / (self.micro_batch_size * self.data_parallel)
+        try:
+            return self._micro_batches
+        except AttributeError:
+            batches = self.global_batch_size / (self.micro_batch_size * self.data_parallel)
+            object.__setattr__(self, "_micro_batches", batches)
+            return batches
 
     @property
     def tokens_per_micro_batch(self) -> Numeric:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from perfmodel.spec.fields import Numeric
 
@@ -32,20 +33,36 @@ class Breakdown:
         """The sum of the parts."""
         total: Numeric = 0.0
         for part in PARTS:
-            total = total + getattr(self, part)
+            total = added(total, getattr(self, part))
         return total
 
     def __add__(self, other: Breakdown) -> Breakdown:
-        return Breakdown(**{part: getattr(self, part) + getattr(other, part) for part in PARTS})
+        return Breakdown(**{part: added(getattr(self, part), getattr(other, part)) for part in PARTS})
 
     def __mul__(self, times: Numeric) -> Breakdown:
-        return Breakdown(**{part: getattr(self, part) * times for part in PARTS})
+        return Breakdown(**{part: multiplied(getattr(self, part), times) for part in PARTS})
 
 
 PARTS: Final = tuple(part.name for part in fields(Breakdown))
 
 
+def added(one: Numeric, other: Numeric) -> Numeric:
+    """one + other, at no cost where one of them is the number 0: of a million layouts, most parts are nothing."""
+    if isinstance(other, float) and other == 0.0:
+        return one
+    return other if isinstance(one, float) and one == 0.0 else one + other
+
+
+def multiplied(one: Numeric, times: Numeric) -> Numeric:
+    """one * times, at no cost where `one` is the number 0."""
+    return one if isinstance(one, float) and one == 0.0 else one * times
+
+
 def slower(one: Breakdown, other: Breakdown) -> Breakdown:
     """The parts of whichever takes longer, element by element."""
     longer = np.asarray(other.total_s > one.total_s)
-    return Breakdown(**{part: np.where(longer, getattr(other, part), getattr(one, part)) for part in PARTS})
+    return Breakdown(**{part: _chosen(longer, getattr(other, part), getattr(one, part)) for part in PARTS})
+
+
+def _chosen(condition: NDArray[np.bool_], yes: Numeric, no: Numeric) -> Numeric:
+    return no if isinstance(yes, float) and isinstance(no, float) and yes == no else np.where(condition, yes, no)

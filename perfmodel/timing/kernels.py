@@ -64,11 +64,20 @@ def slowest_compute_scale(cluster: Cluster, gpus: Numeric) -> Numeric:
 def loaded(cluster: Cluster, gpus: Numeric) -> Cluster:
     """The cluster as `gpus` that all wait for one another find it: at the slowest one's clocks, beside busy neighbours.
 
-    busy_share = (min(n, node) - 1) / (node - 1) of a node's other devices run too.
+    busy_share = (min(n, node) - 1) / (node - 1) of a node's other devices run too. Layouts of one number of GPUs share their
+    clocks, so that a kernel's time keeps the axes that its shape has.
     """
+    gpus = _shared(gpus)
     others = np.maximum(cluster.gpus_per_node - 1.0, 1.0)
     busy = (np.minimum(np.asarray(gpus, dtype=np.float64), cluster.gpus_per_node) - 1.0) / others
     return replace(cluster, compute_scale=slowest_compute_scale(cluster, gpus), busy_share=busy)
+
+
+def _shared(value: Numeric) -> Numeric:
+    """A number that is the same everywhere, once."""
+    every = np.asarray(value)
+    first = every.flat[0]
+    return first if every.ndim and np.all(every == first) else value
 
 
 def matmul_time_s(product: Matmul, *, gpu: Gpu, compute_scale: Numeric) -> Numeric:

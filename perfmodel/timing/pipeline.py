@@ -36,6 +36,7 @@ import numpy as np
 
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.layout import Layout
+from perfmodel.timing.breakdown import added, multiplied
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,13 +50,13 @@ class StageSeconds:
     @property
     def total_s(self) -> Numeric:
         """All of it."""
-        return self.forward_s + self.backward_s + self.weight_s
+        return added(self.forward_s + self.backward_s, self.weight_s)
 
     def __add__(self, other: StageSeconds) -> StageSeconds:
         return StageSeconds(
             forward_s=self.forward_s + other.forward_s,
             backward_s=self.backward_s + other.backward_s,
-            weight_s=self.weight_s + other.weight_s,
+            weight_s=added(self.weight_s, other.weight_s),
         )
 
     def __sub__(self, other: StageSeconds) -> StageSeconds:
@@ -67,7 +68,9 @@ class StageSeconds:
 
     def __mul__(self, times: Numeric) -> StageSeconds:
         return StageSeconds(
-            forward_s=self.forward_s * times, backward_s=self.backward_s * times, weight_s=self.weight_s * times
+            forward_s=self.forward_s * times,
+            backward_s=self.backward_s * times,
+            weight_s=multiplied(self.weight_s, times),
         )
 
 
@@ -168,18 +171,18 @@ def _path_s(place: _Place, times: StageTimes, layout: Layout, messages: Messages
     after_it = np.asarray(layout.pipeline_parallel) - 1 - place.position
     after = times.whole - before - stage
     waiting_s = message_s if messages.waits else 0.0
-    forward_s = stage.forward_s + waiting_s * np.where(after_it > 0, 1, 0)
-    backward_s = stage.backward_s + waiting_s * np.where(np.asarray(place.position) > 0, 1, 0)
+    forward_s = added(stage.forward_s, multiplied(waiting_s, np.where(after_it > 0, 1, 0)))
+    backward_s = added(stage.backward_s, multiplied(waiting_s, np.where(np.asarray(place.position) > 0, 1, 0)))
     ahead, kept = _ahead(layout, after_it), _kept(layout, place.position)
     before_f = before.forward_s / virtual + place.position * message_s
     before_b = before.backward_s / virtual + place.position * message_s
     far_s = after_it * message_s
     first_s = fill_s[0] + after.backward_s / virtual + far_s - before_f - ahead * forward_s / virtual
     last_s = fill_s[1] + after.forward_s / virtual + far_s - before_b - ahead * backward_s / virtual
-    last_s = last_s - (ahead - 1) * stage.weight_s
-    ends_s = before_f + before_b + times.first.weight_s - kept * stage.weight_s
+    last_s = added(last_s, -multiplied(stage.weight_s, ahead - 1))
+    ends_s = added(added(before_f + before_b, times.first.weight_s), -multiplied(stage.weight_s, kept))
     waits_s: Numeric = np.maximum(first_s, 0.0) + np.maximum(last_s, 0.0) + np.maximum(ends_s, 0.0)
-    return batches * (forward_s + backward_s + stage.weight_s) + waits_s
+    return batches * added(forward_s + backward_s, stage.weight_s) + waits_s
 
 
 def _ahead(layout: Layout, after_it: Numeric) -> Numeric:
