@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 from perfmodel.errors import InputError, PerfmodelError, did_you_mean, shown
-from perfmodel.spec.fields import Choice, Flag, Grid, Number, NumberTable, Part, Rule, Text, rule_of
+from perfmodel.spec.fields import Choice, Choices, Flag, Grid, Number, NumberTable, Part, Rule, Text, rule_of
 from perfmodel.units import parse_quantity
 
 S = TypeVar("S")
@@ -53,6 +53,8 @@ def _value(rule: Rule, value: Any) -> Any:
             )
         case Part(spec=spec):
             return tuple(_at(f"[{index}]", Part(spec, "one", ""), entry) for index, entry in enumerate(_sequence(value)))
+    if isinstance(rule, Choices) and isinstance(value, str):
+        value = tuple(value.split())
     if problem := rule.problem(value):
         raise InputError(problem)
     return value
@@ -103,6 +105,8 @@ def _expected(rule: Rule) -> str:
     match rule:
         case Choice(options=options):
             return " or ".join(options)
+        case Choices(options=options):
+            return f"some of {', '.join(options)}"
         case Part(preset=preset) if preset:
             return f"a preset (perfmodel list {preset}) or a mapping"
         case Number():

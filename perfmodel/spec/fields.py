@@ -74,6 +74,19 @@ class Choice:
 
 
 @dataclass(frozen=True, slots=True)
+class Choices:
+    """Some of a few words, each once."""
+
+    options: tuple[str, ...]
+
+    def problem(self, value: Any) -> str:
+        """What is wrong with `value`, or ""."""
+        if not isinstance(value, tuple) or not value or len(set(value)) != len(value):
+            return f"{shown(value)} is not a list of different words, as in {' '.join(self.options[:2])}"
+        return next((wrong for word in value if (wrong := Choice(self.options).problem(word))), "")
+
+
+@dataclass(frozen=True, slots=True)
 class Flag:
     """True or false."""
 
@@ -135,7 +148,7 @@ class Grid:
         return ""
 
 
-Rule: TypeAlias = Number | Choice | Flag | Text | Part | NumberTable | Grid
+Rule: TypeAlias = Number | Choice | Choices | Flag | Text | Part | NumberTable | Grid
 
 
 def number(
@@ -160,6 +173,11 @@ def count(*, minimum: float = 1, default: Any = MISSING) -> Any:
 def choice(*options: str, default: Any = MISSING, other_names: Mapping[str, str] = MappingProxyType({})) -> Any:
     """A field that holds one of `options`."""
     return _field(Choice(options, tuple(other_names.items())), default)
+
+
+def choices(*options: str, default: Any = MISSING) -> Any:
+    """A field that holds some of `options`; a file gives them as one text, `none zero1`."""
+    return _field(Choices(options), default)
 
 
 def flag(*, default: Any = MISSING) -> Any:

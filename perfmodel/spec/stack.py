@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from perfmodel.spec.coefficients import ATTENTION_LIBRARIES, NORM_KERNELS
-from perfmodel.spec.fields import Numeric, Spec, choice, flag, number, spreads, text
-from perfmodel.spec.layout import SHARDINGS
+from perfmodel.spec.fields import Numeric, Spec, choice, choices, flag, number, spreads, text
+from perfmodel.spec.layout import PIPELINE_SCHEDULES, SHARDINGS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
@@ -25,6 +25,8 @@ class SoftwareStack(Spec):
     name: str = text()
     sequence_parallel: bool = flag()  # what it does unless the run says otherwise
     sharding: str = choice(*SHARDINGS)  # the same
+    offered_shardings: tuple[str, ...] = choices(*SHARDINGS)  # that a plan may choose from
+    offered_schedules: tuple[str, ...] = choices(*PIPELINE_SCHEDULES)  # the same
     clock_scale: Numeric = number("ratio", above=0, maximum=2)  # times cluster.compute_scale, for 16-bit kernels
     fp8_clock_scale: Numeric = number("ratio", above=0, maximum=2)  # the same for 8-bit products
     unlisted_work: Numeric = number("ratio", above=0)  # time of a pass over that of its operators: 1 where they are all it runs
