@@ -4,24 +4,34 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
 from dataclasses import dataclass
 from itertools import product
+from math import prod
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 
 from perfmodel.errors import InputError, PerfmodelError, did_you_mean, shown
 from perfmodel.exchange.building import build, leaves
 from perfmodel.exchange.documents import FILE_SUFFIXES, parse_text, read_mapping
+from perfmodel.exchange.key_paths import with_value
 from perfmodel.exchange.presets import expand, preset_names, read_preset
+from perfmodel.exchange.spec_mappings import mapping_of
 from perfmodel.spec.run import Run
+from perfmodel.units import parse_quantity
 
+RunSource: TypeAlias = str | Mapping[str, Any] | Run  # a preset or a file by its name, the mapping of one, or a run itself
+Setting: TypeAlias = str | tuple[str, Any]  # key.path=value, or both apart
 STATED_SETTINGS: Final = ("precision", "sequence_parallel", "sharding", "recompute", "micro_batch_size")
 STACK_SETTINGS: Final = ("sequence_parallel", "sharding")  # a run that does not give them takes those of its stack
 HARMLESS: Final = ("name", "published")  # what may change and leave a run the one that was published
 MOST_CANDIDATES: Final = 64
+MODEL_DEGREES: Final = (
+    "tensor_parallel",
+    "pipeline_parallel",
+    "context_parallel",
+)  # their product is the GPUs of one replica
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,29 +43,42 @@ class Candidate:
     assumptions: tuple[str, ...]
 
 
-def read_candidates(name_or_path: str, overrides: Sequence[str] = ()) -> tuple[Candidate, ...]:
+def read_candidates(source: RunSource, overrides: Sequence[Setting] = (), *, gpus: Sequence[int] = ()) -> tuple[Candidate, ...]:
     """The run called so, with `key.path=value` overrides: one candidate for each combination of listed values.
 
+    `gpus` are those that each stage keeps, whatever the overrides do to the other degrees: data parallelism gives or takes.
     Errors: InputError with the path of the key; NotSupportedError for what the equations do not cover.
     """
-    mapping = {"name": Path(name_or_path).stem} | _read(name_or_path)
+    mapping = _mapping(source)
     stated = _assumptions(mapping.pop("assumptions", []))
     mapping.pop("sources", None)
     given = [*mapping]
     mapping = expand(Run, mapping)
     for override in overrides:
         key, value = _parsed(override)
-        mapping = expand(Run, _with(mapping, key, value))
+        if gpus and key.endswith("data_parallel"):
+            raise InputError("it follows from the number of GPUs that is kept; leave out one of the two", key=key)
+        mapping = expand(Run, with_value(mapping, key, value))
         given.append("published" if ".published" in key or ".spread" in key else re.split(r"[.\[]", key)[0])
     changed = given[len(given) - len(overrides) :]
     if any(key not in stated and key not in HARMLESS for key in changed):
         mapping = _without_published_figures(mapping)
     assumptions = (*(sentence for key, sentence in stated.items() if key not in changed), *_defaults_taken(given))
     axes = [(key, values) for key, values in leaves(Run, mapping) if isinstance(values, list)]
-    built = [(dict(chosen), _built(mapping, chosen)) for chosen in _combinations(axes)]
+    built = [(dict(chosen), _built(mapping, chosen, gpus)) for chosen in _combinations(axes)]
     return tuple(
         Candidate(values=values, run=run, assumptions=(*assumptions, *_kept_in_a_pipeline(run))) for values, run in built
     )
+
+
+def _mapping(source: RunSource) -> dict[str, Any]:
+    """The settings of a run, wherever they are."""
+    if isinstance(source, Run):
+        mapping: dict[str, Any] = mapping_of(source)
+        return mapping
+    if isinstance(source, Mapping):
+        return {"name": "run", **source}
+    return {"name": Path(source).stem} | _read(source)
 
 
 def _read(name_or_path: str) -> dict[str, Any]:
@@ -110,7 +133,9 @@ def _kept_in_a_pipeline(run: Run) -> tuple[str, ...]:
     return (f"with pipeline stages {what} whole over the micro-batches of {run.sharding}, as PyTorch's pipelining keeps them",)
 
 
-def _parsed(override: str) -> tuple[str, Any]:
+def _parsed(override: Setting) -> tuple[str, Any]:
+    if not isinstance(override, str):
+        return override
     key, equals, text = override.partition("=")
     if not equals or not key.strip():
         raise InputError(f"{shown(override)} is not an override; write --set key.path=value, as in --set tensor_parallel=4")
@@ -120,38 +145,6 @@ def _parsed(override: str) -> tuple[str, Any]:
         return key.strip(), parse_text(text)
     except PerfmodelError as error:
         raise error.under(key.strip()) from None
-
-
-def _with(mapping: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
-    """A copy of `mapping` with the value at the dotted `key` replaced; list entries are [i] or .i."""
-    result = deepcopy(dict(mapping))
-    steps = re.sub(r"\[(\d+)\]", r".\1", key).split(".")
-    place: Any = result
-    for depth, step in enumerate(steps[:-1]):
-        place = _step(place, step, ".".join(steps[: depth + 1]))
-    if isinstance(place, list):
-        place[_index(place, steps[-1], key)] = value
-    elif isinstance(place, dict):
-        place[steps[-1]] = value
-    else:
-        raise InputError(f"{shown(place)} has no keys below it", key=key)
-    return result
-
-
-def _step(place: Any, step: str, path: str) -> Any:
-    if isinstance(place, list):
-        return place[_index(place, step, path)]
-    if not isinstance(place, dict):
-        raise InputError(f"{shown(place)} has no keys below it", key=path)
-    if step not in place:
-        raise InputError(f"unknown key; {did_you_mean(step, map(str, place))}", key=path)
-    return place[step]
-
-
-def _index(place: Sequence[Any], step: str, path: str) -> int:
-    if not step.isdigit() or int(step) >= len(place):
-        raise InputError(f"{shown(step)} is not a place in a list of {len(place)}; they count from 0", key=path)
-    return int(step)
 
 
 def _combinations(axes: Sequence[tuple[str, list[Any]]]) -> list[tuple[tuple[str, Any], ...]]:
@@ -165,11 +158,32 @@ def _combinations(axes: Sequence[tuple[str, list[Any]]]) -> list[tuple[tuple[str
     return list(product(*([(key, value) for value in values] for key, values in axes)))
 
 
-def _built(mapping: Mapping[str, Any], chosen: Sequence[tuple[str, Any]]) -> Run:
+def _built(mapping: Mapping[str, Any], chosen: Sequence[tuple[str, Any]], gpus: Sequence[int]) -> Run:
     for key, value in chosen:
-        mapping = _with(mapping, key, value)
-    mapping = expand(Run, mapping)
+        mapping = with_value(mapping, key, value)
+    mapping = expand(Run, _on_gpus(mapping, gpus) if gpus else mapping)
     stack = mapping.get("stack")
     if isinstance(stack, Mapping):
         mapping = {key: stack[key] for key in STACK_SETTINGS if key in stack} | mapping
     return build(Run, mapping)
+
+
+def _on_gpus(mapping: Mapping[str, Any], gpus: Sequence[int]) -> dict[str, Any]:
+    """The same run with as many data-parallel replicas in each stage as its GPUs make."""
+    degrees = {key: _degree(mapping, key) for key in MODEL_DEGREES}
+    ranks, stages, result = prod(degrees.values()), mapping.get("stages"), dict(mapping)
+    if not isinstance(stages, list) or len(stages) != len(gpus):
+        raise InputError(f"the GPUs of {len(gpus)} stages cannot be kept where the stages are others", key="stages")
+    for index, number in enumerate(gpus):
+        if ranks < 1 or number % ranks:
+            named = " x ".join(f"{key} {degree}" for key, degree in degrees.items() if degree != 1)
+            raise InputError(f"{number} GPUs cannot be kept: they are no whole number of {named}", key=f"stages[{index}]")
+        result = with_value(result, f"stages[{index}].data_parallel", number // ranks)
+    return result
+
+
+def _degree(mapping: Mapping[str, Any], key: str) -> int:
+    try:
+        return int(parse_quantity(mapping.get(key, 1), "count"))
+    except PerfmodelError as error:
+        raise error.under(key) from None

@@ -1,0 +1,135 @@
+"""Where a key path leads, and what is put there: `stages[-1].data_parallel=384`, `stages[*].global_batch_size=x0.5`.
+
+List entries are [i] or .i; they count from 0, or with -1 from the end; [*] is all of them. `x0.5` is half of what stands there.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import MISSING, fields
+from typing import Any, Final
+
+from perfmodel.errors import InputError, did_you_mean, shown
+from perfmodel.exchange.presets import settings
+from perfmodel.spec.run import Run, Stage
+
+FACTOR: Final = re.compile(r"x((?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)")
+QUANTITY: Final = re.compile(r"\s*([-+]?(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*([^\d\s].*)?")
+
+_NETWORK: Final = "cluster.links.network.bandwidth_bytes_per_s"
+_BATCH: Final = "stages[-1].global_batch_size"
+_SHORT: Final = {  # what people type -> the key that they mean
+    ("tp",): "tensor_parallel",
+    ("pp",): "pipeline_parallel",
+    ("vp", "vpp", "interleaved"): "virtual_pipeline",
+    ("cp",): "context_parallel",
+    ("sp",): "sequence_parallel",
+    ("dp", "replicas", "gpus"): "stages[-1].data_parallel",
+    ("gbs", "batch", "batch_size", "global_batch"): _BATCH,
+    ("mbs", "micro_batch", "micro_batches"): "micro_batch_size",
+    ("seq", "seq_len", "seq_length", "context_length"): "sequence_length",
+    ("dtype", "fp8", "bf16"): "precision",
+    ("zero", "fsdp", "distributed_optimizer"): "sharding",
+    ("checkpointing", "activation_checkpointing"): "recompute",
+    ("schedule",): "pipeline_schedule",
+    ("ib", "infiniband", "network", "nic", "roce", "ethernet", "bandwidth"): _NETWORK,
+    ("nvlink", "nvswitch"): "cluster.links.node.bandwidth_bytes_per_s",
+    ("gpu", "gpu_type", "hardware", "node"): "cluster, as in cluster=dgx-h200",
+    ("hbm", "memory", "gpu_memory"): "cluster.gpu.memory_bytes",
+    ("overlap", "no_overlap"): "stack.tensor_parallel_overlap or stack.data_parallel_overlap",
+}
+SHORT_NAMES: Final = {name: key for names, key in _SHORT.items() for name in names}
+
+
+def with_value(mapping: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
+    """A copy of a run's `mapping` with `value` at the `key`, wherever that leads; `x2` is twice what stands there.
+
+    Errors: InputError for a key that leads nowhere, with the key that is meant.
+    """
+    steps = re.sub(r"\[(-?\d+|\*)\]", r".\1", key).split(".")
+    if steps[0] not in Run.__dataclass_fields__:
+        raise InputError(f"unknown key; {_meant(key, steps[0], mapping)}", key=steps[0])
+    result = deepcopy(dict(mapping))
+    for place, last in _places(result, steps):
+        place[last] = _times(_held(place, last, key), value, key) if _is_factor(value) else value
+    return result
+
+
+def _places(mapping: dict[str, Any], steps: Sequence[str]) -> Iterator[tuple[Any, Any]]:
+    """Every (mapping, key) or (list, index) that the steps lead to."""
+    places: list[tuple[Any, str]] = [(mapping, "")]
+    for step in steps[:-1]:
+        places = [(place[index], f"{path}.{index}") for place, path in places for index in _indices(place, step, path)]
+    for place, path in places:
+        if isinstance(place, dict):
+            yield place, steps[-1]
+        else:
+            yield from ((place, index) for index in _indices(place, steps[-1], path))
+
+
+def _indices(place: Any, step: str, path: str) -> list[Any]:
+    """What `step` means in `place`, which stands at `path`: a key of a mapping, or places in a list."""
+    here = f"{path}.{step}".removeprefix(".")
+    if isinstance(place, list):
+        if step == "*":
+            return list(range(len(place)))
+        if not re.fullmatch(r"-?\d{1,9}", step) or not -len(place) <= int(step) < len(place):
+            raise InputError(f"{shown(step)} is not a place in a list of {len(place)}; they count from 0, or -1 back", key=here)
+        return [int(step) % len(place)]
+    if not isinstance(place, dict):
+        raise InputError(f"{shown(place)} has no keys below it", key=path.removeprefix("."))
+    if step not in place:
+        raise InputError(f"unknown key; {did_you_mean(step, map(str, place))}", key=here)
+    return [step]
+
+
+def _is_factor(value: Any) -> bool:
+    return isinstance(value, str) and FACTOR.fullmatch(value) is not None
+
+
+def _held(place: Any, last: Any, key: str) -> Any:
+    """What stands there, or what a run takes when it does not say."""
+    if isinstance(place, list) or last in place:
+        return place[last]
+    entry = Run.__dataclass_fields__.get(key)
+    if entry is None or entry.default is MISSING or entry.default is None:
+        raise InputError("a factor of what is not given; write the value itself", key=key)
+    return entry.default
+
+
+def _times(held: Any, factor: str, key: str) -> Any:
+    """The number that is held, or the quantity with its unit, or each of a list, times a factor such as x0.5.
+
+    >>> _times(384, "x0.5", ""), _times("400Gb/s", "x2", ""), _times([1, 2], "x2", "")
+    (192, '800Gb/s', [2, 4])
+    """
+    if isinstance(held, list):
+        return [_times(each, factor, key) for each in held]
+    match = QUANTITY.fullmatch(held) if isinstance(held, str) else None
+    times = float(factor[1:])
+    if match is not None:
+        return f"{float(match[1].replace('_', '')) * times:.17g}{match[2] or ''}"
+    if isinstance(held, bool) or not isinstance(held, int | float):
+        raise InputError(f"{shown(held)} is not a number that {factor} could multiply", key=key)
+    return int(held * times) if isinstance(held, int) and (held * times).is_integer() else held * times
+
+
+def _meant(key: str, word: str, mapping: Mapping[str, Any]) -> str:
+    """Which key somebody means whose path begins with `word`: one further down, what people shorten so, or spelled alike."""
+    from difflib import get_close_matches
+
+    deep = [path for path, _ in settings(mapping) if "spread." not in path and not path.startswith("stages")]
+    if further := next((path for path in deep if path.endswith(f".{key}")), ""):
+        return f"did you mean {further}?"
+    paths = {path.rpartition(".")[2]: path for path in reversed(deep)}  # of several the first
+    paths |= {name: f"stages[-1].{name} (the last stage) or stages[*].{name} (all)" for name in _names(Stage)}
+    paths |= {name: name for name in _names(Run)}
+    close = get_close_matches(word[:100].lower(), paths, n=1, cutoff=0.6)
+    meant = SHORT_NAMES.get(word.lower()) or (paths[close[0]] if close else "")
+    return f"did you mean {meant}?" if meant else did_you_mean(word, _names(Run))
+
+
+def _names(spec: type) -> list[str]:
+    return [entry.name for entry in fields(spec)]
