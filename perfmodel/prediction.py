@@ -7,7 +7,8 @@ specs -> count.iteration -> count.memory
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any, Final
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from perfmodel.count.iteration import Iteration, iteration, model_flop_per_token
 from perfmodel.count.memory import MemoryBytes, memory_bytes
 from perfmodel.count.operators import hardware_flop, model_flop
 from perfmodel.errors import InputError
+from perfmodel.frames import Tabular
 from perfmodel.spec.fields import Numeric, Truth
 from perfmodel.spec.hardware import Cluster
 from perfmodel.spec.layout import Layout
@@ -28,6 +30,10 @@ from perfmodel.timing.schedule import breakdown
 from perfmodel.timing.uncertainty import Uncertainty, uncertainty, with_ends
 
 SECONDS_PER_DAY = 86400.0
+SIZES: Final = (
+    *("tensor_parallel", "pipeline_parallel", "virtual_pipeline", "context_parallel", "data_parallel", "gpus"),
+    *("micro_batch_size", "global_batch_size", "sequence_length"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,9 +71,19 @@ class StagePrediction:
         """Days to train on `tokens`."""
         return tokens / self.tokens_per_s / SECONDS_PER_DAY
 
+    def quantities(self) -> dict[str, Numeric | Truth]:
+        """Every number of it by name, with SI units in the names: the columns of tables for files and notebooks."""
+        low_s, high_s = self.iteration_time_interval_s
+        values: dict[str, Numeric | Truth] = {name: getattr(self.layout, name) for name in SIZES}
+        values |= {"iteration_time_s": self.iteration_time_s, "iteration_time_low_s": low_s, "iteration_time_high_s": high_s}
+        values |= {name: getattr(self, name) for name in ("mfu", "hfu", "tokens_per_s", "tokens_per_s_per_gpu")}
+        values |= {part: getattr(self.breakdown, part) for part in PARTS}
+        values |= {"fits": self.fits, "memory_bytes": self.memory.total_bytes, "headroom_bytes": self.headroom_bytes}
+        return values | {part.name: getattr(self.memory, part.name) for part in fields(self.memory)}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Prediction:
+class Prediction(Tabular):
     """A run and the prediction of each of its stages."""
 
     run: Run
@@ -92,6 +108,15 @@ class Prediction:
     def fits(self) -> bool:
         """Whether every stage fits."""
         return all(bool(np.all(predicted.fits)) for _, predicted in self.stages)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A row a stage, counted from 1; tokens and days are None where the run does not state its tokens."""
+        return [
+            {"run": self.run.name, "stage": place + 1}
+            | {name: np.asarray(value).item() for name, value in predicted.quantities().items()}
+            | {"tokens": stage.tokens, "days": None if stage.tokens is None else float(predicted.days(stage.tokens))}
+            for place, (stage, predicted) in enumerate(self.stages)
+        ]
 
     def _sum(self, term: Callable[[StagePrediction, Numeric], Numeric]) -> Numeric | None:
         total: Numeric = 0.0
