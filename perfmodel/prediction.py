@@ -26,6 +26,7 @@ from perfmodel.spec.run import Run, Stage
 from perfmodel.spec.spread import most_dimensions
 from perfmodel.spec.stack import SoftwareStack
 from perfmodel.timing.breakdown import PARTS, Breakdown
+from perfmodel.timing.kernels import loaded
 from perfmodel.timing.schedule import breakdown
 from perfmodel.timing.uncertainty import Uncertainty, uncertainty, with_ends
 
@@ -151,7 +152,7 @@ def predict_stage(model: TransformerModel, cluster: Cluster, stack: SoftwareStac
     dimensions = most_dimensions(model, cluster, stack, layout)
     messages = bool(np.any(np.asarray(layout.pipeline_parallel * layout.context_parallel) > 1))
     paths, moved_cluster, moved_stack = with_ends(cluster, stack, layout.precision, dimensions, messages=messages)
-    ends = breakdown(work, bucket, layout=layout, cluster=moved_cluster, stack=moved_stack)
+    ends = breakdown(work, bucket, layout=layout, cluster=loaded(moved_cluster, layout.gpus), stack=moved_stack)
     times_s = _with_first_axis(ends.total_s, 1 + 2 * len(paths), dimensions)
     parts = Breakdown(**{part: _as_it_stands(getattr(ends, part), dimensions) for part in PARTS})
     memory = stage_memory(model, cluster, stack, layout, work)
@@ -180,9 +181,15 @@ def stage_memory(
     return memory_bytes(model, layout, stack, work, scratch=cluster.links.node.collectives.scratch)
 
 
-def stage_time_s(model: TransformerModel, cluster: Cluster, stack: SoftwareStack, layout: Layout, work: Iteration) -> Numeric:
-    """The iteration time as `predict_stage` gives it, without its interval: fifty times less work for a search."""
-    return breakdown(work, buckets(model, layout, stack), layout=layout, cluster=cluster, stack=stack).total_s
+def stage_time_s(
+    model: TransformerModel, cluster: Cluster, stack: SoftwareStack, layout: Layout, work: Iteration, *, gpus: Numeric
+) -> Numeric:
+    """The iteration time as `predict_stage` gives it, without its interval: fifty times less work for a search.
+
+    `gpus` is apart from the layouts: of a number that all of them share, what depends on it keeps no axis.
+    """
+    bucket = buckets(model, layout, stack)
+    return breakdown(work, bucket, layout=layout, cluster=loaded(cluster, gpus), stack=stack).total_s
 
 
 def _with_first_axis(value: Numeric, length: int, dimensions: int) -> Numeric:

@@ -124,17 +124,18 @@ def _weights_bytes(
     Whole at a time are two layers, and the matrices of the vocabulary, which do not belong to a layer.
     """
     state = state_bytes(layout, stack)
-    whole = LAYERS_GATHERED * layer_parameters(model, layout, stage) + held.embedding + held.positions + held.head
-    is_gathered = np.asarray(shards(layout, "parameters")) > 1
-    unreduced = np.where(np.asarray(shards(layout, "gradients")) > 1, whole, 0.0)
     parameters: Numeric = held.total / shards(layout, "parameters") * state.parameter
+    gradients: Numeric = held.total / shards(layout, "gradients") * state.gradient
+    kept = 2 * eight_bit_parameters(held, stack.fp8_products) if layout.precision == "fp8" else 0.0
+    is_gathered, is_unreduced = (np.asarray(shards(layout, part)) > 1 for part in ("parameters", "gradients"))
+    if not is_gathered.any() and not is_unreduced.any():
+        return parameters + kept, gradients
+    whole = LAYERS_GATHERED * layer_parameters(model, layout, stage) + held.embedding + held.positions + held.head
     gathered = whole * state.parameter
     if layout.precision == "fp8":  # 8-bit weights and their transposes
         gathered = gathered + 2 * LAYERS_GATHERED * layer_parameters(model, layout, stage)
-    kept = 2 * eight_bit_parameters(held, stack.fp8_products) if layout.precision == "fp8" else 0.0
     parameters = parameters + np.where(is_gathered, gathered, kept)
-    gradients = held.total / shards(layout, "gradients") * state.gradient
-    return parameters, gradients + unreduced * layout.activation_bytes
+    return parameters, gradients + np.where(is_unreduced, whole, 0.0) * layout.activation_bytes
 
 
 def stage_activation_bytes(

@@ -15,8 +15,15 @@ from perfmodel.spec.fields import Numeric
 from perfmodel.spec.model import TransformerModel
 
 
+class _Remembered:
+    """A place for a sum that many equations ask for."""
+
+    __slots__ = ("_total",)
+    _total: Numeric
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ParameterCount:
+class ParameterCount(_Remembered):
     """Parameters by component; `attention`, `mlp` and `norms` are sums over all layers (and the final norm)."""
 
     embedding: Numeric
@@ -29,7 +36,12 @@ class ParameterCount:
     @property
     def total(self) -> Numeric:
         """All of them, tied weights once."""
-        return self.embedding + self.positions + self.attention + self.mlp + self.norms + self.head
+        try:
+            return self._total
+        except AttributeError:
+            total = self.embedding + self.positions + self.attention + self.mlp + self.norms + self.head
+            object.__setattr__(self, "_total", total)
+            return total
 
     def times(self, factor: Numeric) -> ParameterCount:
         """Every component times a factor."""
@@ -67,8 +79,17 @@ def shard_parameter_count(model: TransformerModel, *, tensor_parallel: Numeric) 
 def stage_parameter_count(model: TransformerModel, stage: PipelineStage, *, tensor_parallel: Numeric) -> ParameterCount:
     """The same for one pipeline stage: its share of the layers, and the matrices of the vocabulary where it holds them.
 
-    Tied embeddings lie on the first stage and, where that is another one, on the last.
+    Tied embeddings lie on the first stage and, where that is another one, on the last. A stage remembers its own.
     """
+    known = stage.parameters
+    if not known or known[0] is not model or known[1] is not tensor_parallel:
+        known = model, tensor_parallel, _stage_parameter_count(model, stage, tensor_parallel)
+        object.__setattr__(stage, "_parameters", known)
+    count: ParameterCount = known[2]
+    return count
+
+
+def _stage_parameter_count(model: TransformerModel, stage: PipelineStage, tensor_parallel: Numeric) -> ParameterCount:
     shard = shard_parameter_count(model, tensor_parallel=tensor_parallel)
     share = stage.layers / model.layers
     norm = _norm_size(model)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,8 +22,20 @@ from perfmodel.spec.model import TransformerModel
 from perfmodel.spec.stack import SoftwareStack
 
 
+class _Remembered:
+    """A place for the parameters of a stage, which every part of a prediction asks for (count/parameters.py)."""
+
+    __slots__ = ("_parameters",)
+    _parameters: tuple[Any, ...]
+
+    @property
+    def parameters(self) -> tuple[Any, ...]:
+        """For which model and degree they were counted, and the count; empty before."""
+        return getattr(self, "_parameters", ())
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PipelineStage:
+class PipelineStage(_Remembered):
     """What one pipeline stage holds: layers, and 1 or 0 embeddings and heads; `number` is how many such stages there are."""
 
     layers: Numeric
@@ -41,7 +53,7 @@ class PipelineStages(NamedTuple):
     last: PipelineStage
 
 
-@lru_cache(maxsize=1)  # every part of one prediction asks for them
+@lru_cache(maxsize=4)  # every part of one prediction asks for them, and a search makes some at a time
 def pipeline_stages(model: TransformerModel, layout: Layout, stack: SoftwareStack) -> PipelineStages:
     """The distinct stages of a layout.
 

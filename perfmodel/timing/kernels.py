@@ -9,8 +9,9 @@ cached_speedup), and shapes that are no multiple of 8 (a slower kernel family).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cache, reduce
 from typing import Any, assert_never
 
 import numpy as np
@@ -25,6 +26,7 @@ from perfmodel.spec.stack import SoftwareStack
 from perfmodel.timing.attention import fused_attention_time_s
 
 FP32_BYTES = 4
+WORTH_SORTING = 64  # shapes: with fewer, finding equal ones costs more than timing them
 SPLITS = (1, 2, 3, 4, 6, 8)
 SUDDENNESS = 4.0  # how suddenly the power limit and the end of the cache take hold: the shape of the law, not of a GPU
 CACHE_SHARE = 0.7  # of the cache, that one operand can keep for itself
@@ -64,20 +66,11 @@ def slowest_compute_scale(cluster: Cluster, gpus: Numeric) -> Numeric:
 def loaded(cluster: Cluster, gpus: Numeric) -> Cluster:
     """The cluster as `gpus` that all wait for one another find it: at the slowest one's clocks, beside busy neighbours.
 
-    busy_share = (min(n, node) - 1) / (node - 1) of a node's other devices run too. Layouts of one number of GPUs share their
-    clocks, so that a kernel's time keeps the axes that its shape has.
+    busy_share = (min(n, node) - 1) / (node - 1) of a node's other devices run too.
     """
-    gpus = _shared(gpus)
     others = np.maximum(cluster.gpus_per_node - 1.0, 1.0)
     busy = (np.minimum(np.asarray(gpus, dtype=np.float64), cluster.gpus_per_node) - 1.0) / others
     return replace(cluster, compute_scale=slowest_compute_scale(cluster, gpus), busy_share=busy)
-
-
-def _shared(value: Numeric) -> Numeric:
-    """A number that is the same everywhere, once."""
-    every = np.asarray(value)
-    first = every.flat[0]
-    return first if every.ndim and np.all(every == first) else value
 
 
 def matmul_time_s(product: Matmul, *, gpu: Gpu, compute_scale: Numeric) -> Numeric:
@@ -114,7 +107,29 @@ def matmul_time_s(product: Matmul, *, gpu: Gpu, compute_scale: Numeric) -> Numer
 
 
 def plain_matmul_time_s(product: Matmul, known: MatmulCoefficients, *, gpu: Gpu, compute_scale: Numeric) -> Numeric:
-    """The same with given coefficients, whatever the result is added to."""
+    """The same with given coefficients, whatever the result is added to; among many layouts, each shape is timed once."""
+    sizes = (product.rows, product.columns, product.inner, product.batch)
+    if max(np.size(size) for size in sizes) < WORTH_SORTING or np.ndim(compute_scale) or np.ndim(product.weight_gradient_bytes):
+        return _product_time_s(product, known, gpu=gpu, compute_scale=compute_scale)
+    distinct, places = _distinct(sizes)
+    shapes = replace(product, rows=distinct[0], columns=distinct[1], inner=distinct[2], batch=distinct[3])
+    return np.asarray(_product_time_s(shapes, known, gpu=gpu, compute_scale=compute_scale))[..., places]
+
+
+def _distinct(sizes: Sequence[Numeric]) -> tuple[list[NDArray[Any]], NDArray[np.int64]]:
+    """The distinct combinations of some arrays that broadcast, and where each element finds its own."""
+    whole = np.broadcast_arrays(*sizes)
+    flat = [each.ravel() for each in whole]
+    order = np.lexsort(flat)
+    changes = reduce(np.logical_or, (each[order][1:] != each[order][:-1] for each in flat))
+    first = np.concatenate([[True], changes])
+    places = np.empty(len(order), dtype=np.int64)
+    places[order] = np.cumsum(first) - 1
+    return [each[order][first] for each in flat], places.reshape(whole[0].shape)
+
+
+def _product_time_s(product: Matmul, known: MatmulCoefficients, *, gpu: Gpu, compute_scale: Numeric) -> Numeric:
+    """The equation itself."""
     compute_s = _compute_s(product, known, gpu=gpu, compute_scale=compute_scale)
     left = OPERAND_BYTES[product.precision] * product.rows * product.inner
     cached = known.cached_share * left / (1.0 + np.power(np.asarray(left / (CACHE_SHARE * gpu.cache_bytes)), SUDDENNESS))
@@ -132,30 +147,23 @@ def _compute_s(product: Matmul, known: MatmulCoefficients, *, gpu: Gpu, compute_
 
 
 def _best_option_s(product: Matmul, known: MatmulCoefficients, *, gpu: Gpu, compute_scale: Numeric) -> NDArray[Any]:
-    """The time of the best tile and split, before the power limit: the options lie on a new last axis."""
+    """The time of the best tile and split, before the power limit: the options lie on a new first axis."""
     sides = tuple((tile.rows, tile.columns, float(tile.rate)) for tile in known.tiles)
-    high, wide, rate, splits = _options(sides, known.most_splits)
-    rows, columns, inner, batch = (_last_axis(size) for size in (product.rows, product.columns, product.inner, product.batch))
-    k_half, wave, fill, padding_weight = (
-        _last_axis(each) for each in (known.k_half, known.wave_weight, known.fill_weight, known.padding_weight)
-    )
+    rows, columns, inner, batch = product.rows, product.columns, product.inner, product.batch
+    full_s = product.flop / (gpu.peak(product.precision) * known.efficiency * compute_scale)
+    sums_s = known.split_traffic * 2 * FP32_BYTES * batch / gpu.memory_bandwidth_bytes_per_s * rows * columns
+    numbers = (full_s, sums_s, inner, known.k_half, known.wave_weight, known.fill_weight, known.padding_weight)
+    axes = (1,) * max(np.ndim(number) for number in (*numbers, gpu.streaming_multiprocessors))
+    high, wide, rate, splits = (option.reshape(-1, *axes) for option in _options(sides, known.most_splits))
     upright = np.ceil(rows / high) * np.ceil(columns / wide)
     lying = np.ceil(rows / wide) * np.ceil(columns / high)
     tiles = np.minimum(upright, lying)
     padding = tiles * (high * wide) / (rows * columns) - 1.0
     waves = batch * tiles * splits / gpu.streaming_multiprocessors
-    idle = (np.ceil(waves) / waves - 1.0) * np.where(waves < 1.0, fill, wave)
-    work = (1.0 + k_half * splits / inner) * (1.0 + padding_weight * padding) * (1.0 + idle) / rate
-    full_s = _last_axis(product.flop / (gpu.peak(product.precision) * known.efficiency * compute_scale))
-    sums_s = (
-        _last_axis(known.split_traffic * 2 * FP32_BYTES * product.batch / gpu.memory_bandwidth_bytes_per_s) * rows * columns
-    )
-    least: NDArray[Any] = (full_s * work + sums_s * (splits - 1.0)).min(axis=-1)
+    idle = (np.ceil(waves) / waves - 1.0) * np.where(waves < 1.0, known.fill_weight, known.wave_weight)
+    work = (1.0 + known.k_half * splits / inner) * (1.0 + known.padding_weight * padding) * (1.0 + idle) / rate
+    least: NDArray[Any] = (full_s * work + sums_s * (splits - 1.0)).min(axis=0)
     return least
-
-
-def _last_axis(size: Numeric) -> NDArray[Any]:
-    return np.asarray(size)[..., None]
 
 
 @cache

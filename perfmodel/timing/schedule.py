@@ -26,14 +26,13 @@ from perfmodel.spec.stack import SoftwareStack
 from perfmodel.timing.breakdown import Breakdown, slower
 from perfmodel.timing.collectives import collective_time_s
 from perfmodel.timing.data_parallel import DataParallel
-from perfmodel.timing.kernels import kernel_time_s, loaded
+from perfmodel.timing.kernels import kernel_time_s
 from perfmodel.timing.passes import Direction, Pass
 from perfmodel.timing.pipeline import Messages, StageSeconds, StageTimes, pipeline_time_s
 
 
 def breakdown(work: Iteration, bucket: Buckets, *, layout: Layout, cluster: Cluster, stack: SoftwareStack) -> Breakdown:
-    """The iteration on the slowest GPUs of all, part by part."""
-    cluster = loaded(cluster, layout.gpus)
+    """The iteration part by part, on a `cluster` as its GPUs find it (timing/kernels.py, loaded)."""
     forward, backward = (Direction(work, direction, cluster, stack) for direction in ("forward", "backward"))
     first = Both(forward=forward.first, backward=backward.first)
     if np.any(np.asarray(layout.pipeline_parallel) > 1):
