@@ -45,7 +45,7 @@ def preset_path(kind: str, name: str) -> Path:
 def read_preset(kind: str, name: str) -> tuple[dict[str, Any], dict[str, str]]:
     """The mapping of a preset as its file has it, with `extends` resolved, and the sources of its numbers."""
     mapping = dict(_shipped(preset_path(kind, name)))
-    sources = {key: _sentence(source) for key, source in mapping.pop("sources", {}).items()}
+    sources = {key: source_sentence(source) for key, source in mapping.pop("sources", {}).items()}
     if "extends" in mapping:
         parent = mapping.pop("extends")
         base, base_sources = read_preset(kind, parent)
@@ -53,7 +53,7 @@ def read_preset(kind: str, name: str) -> tuple[dict[str, Any], dict[str, str]]:
     return mapping, sources
 
 
-def _sentence(source: Any) -> str:
+def source_sentence(source: Any) -> str:
     """A source in words; those of fitted numbers are mappings of what was fitted, on what, when, and how wrong it is."""
     if not isinstance(source, Mapping):
         return str(source)

@@ -1,0 +1,155 @@
+"""What one step of the layout does: a degree or a size halved or doubled, another recompute mode, sharding or precision.
+
+The number of GPUs and the global batch stay: data parallelism gives or takes what other degrees need. Moves that cannot be made
+carry the reason. Not moved: the copies of hsdp's shards on their own, schedules and shardings that the stack does not offer,
+and 16-bit formats against each other, which run alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import numpy as np
+
+from perfmodel.errors import InputError, PerfmodelError
+from perfmodel.frames import Tabular
+from perfmodel.prediction import StagePrediction, predict_stage
+from perfmodel.spec.hardware import OPERAND_BYTES, Cluster
+from perfmodel.spec.layout import RECOMPUTES, Layout
+from perfmodel.spec.model import TransformerModel
+from perfmodel.spec.refusals import check_layout, check_stack
+from perfmodel.spec.stack import SoftwareStack
+
+DEGREES: Final = ("tensor_parallel", "pipeline_parallel", "context_parallel")  # that share GPUs with data parallelism
+SIZES: Final = ("virtual_pipeline", "micro_batch_size")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Move:
+    """One setting changed; `refusal` says why it cannot be, and then there is no prediction."""
+
+    key: str
+    before: Any
+    after: Any
+    layout: Layout | None  # None where the GPUs do not divide so
+    predicted: StagePrediction | None
+    time_change: float  # relative; 0 for a move that cannot be made
+    refusal: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moves(Tabular):
+    """All single moves from one layout: those that can be made, the fastest first, and those that cannot."""
+
+    possible: tuple[Move, ...]
+    refused: tuple[Move, ...]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Every move; the numbers of those that cannot be made are None."""
+        return [_row(move) for move in (*self.possible, *self.refused)]
+
+
+def _row(move: Move) -> dict[str, Any]:
+    there = move.predicted
+    return {
+        "key": move.key,
+        "before": move.before,
+        "after": move.after,
+        "data_parallel": None if move.layout is None else int(move.layout.data_parallel),
+        "time_change": None if there is None else move.time_change,
+        "iteration_time_s": None if there is None else float(there.iteration_time_s),
+        "mfu": None if there is None else float(there.mfu),
+        "memory_bytes": None if there is None else float(there.memory.total_bytes),
+        "fits": None if there is None else bool(there.fits),
+        "refusal": move.refusal,
+    }
+
+
+def moves(model: TransformerModel, cluster: Cluster, stack: SoftwareStack, predicted: StagePrediction) -> Moves:
+    """Every single move from the layout of a prediction.
+
+    >>> from perfmodel.exchange.run_files import read_candidates
+    >>> from perfmodel.prediction import predict
+    >>> run = read_candidates("nemotron-4-15b")[0].run
+    >>> every = moves(run.model, run.cluster, run.stack, predict(run).stages[-1][1])
+    >>> best = every.possible[0]
+    >>> best.key, best.before, best.after, bool(best.predicted.fits)
+    ('tensor_parallel', 8, 4, True)
+    """
+    parts = (model, cluster, stack)
+    made = [_made(parts, predicted, key, after) for key, after in _candidates(*parts, predicted.layout)]
+    possible = sorted((move for move in made if move.predicted is not None), key=lambda move: move.time_change)
+    return Moves(possible=tuple(possible), refused=tuple(move for move in made if move.predicted is None))
+
+
+def _made(parts: tuple[TransformerModel, Cluster, SoftwareStack], predicted: StagePrediction, key: str, after: Any) -> Move:
+    model, cluster, stack = parts
+    before, layout = _held(model, predicted.layout, key), None
+    try:
+        layout = _with(predicted.layout, key, after, cluster)
+        check_layout(model, cluster, layout)
+        check_stack(stack, layout)
+    except PerfmodelError as error:
+        return Move(key=key, before=before, after=after, layout=layout, predicted=None, time_change=0.0, refusal=str(error))
+    with np.errstate(all="ignore"):
+        there = predict_stage(model, cluster, stack, layout)
+    change = float(there.iteration_time_s / predicted.iteration_time_s) - 1.0
+    return Move(key=key, before=before, after=after, layout=layout, predicted=there, time_change=change, refusal="")
+
+
+def _candidates(model: TransformerModel, cluster: Cluster, stack: SoftwareStack, layout: Layout) -> Iterator[tuple[str, Any]]:
+    """Every setting with every value that is one step away."""
+    for key in (*DEGREES, *SIZES):
+        yield from ((key, value) for value in _half_and_double(getattr(layout, key)))
+    if layout.recompute == "full":
+        layers = _held(model, layout, "recompute_layers")
+        most = layers if layout.recompute_layers is None else model.layers
+        yield from (("recompute_layers", value) for value in _half_and_double(layers) if value <= most)
+    others = {
+        "recompute": RECOMPUTES,
+        "sharding": stack.offered_shardings,
+        "pipeline_schedule": stack.offered_schedules if layout.pipeline_parallel > 1 else (),
+        "sequence_parallel": (True, False) if layout.tensor_parallel > 1 else (),
+    }
+    for key, values in others.items():
+        yield from ((key, value) for value in values if value != getattr(layout, key))
+    wide = OPERAND_BYTES[layout.precision]
+    yield from (("precision", name) for name in cluster.gpu.peak_flop_per_s if OPERAND_BYTES.get(name, wide) != wide)
+
+
+def _half_and_double(value: Any) -> Iterator[int]:
+    whole = int(value)
+    if whole % 2 == 0:
+        yield whole // 2
+    yield whole * 2
+
+
+def _held(model: TransformerModel, layout: Layout, key: str) -> Any:
+    """What a layout holds; where it does not say how many layers run again, it is all of a stage."""
+    value = getattr(layout, key)
+    return int(np.ceil(model.layers / layout.pipeline_parallel)) if key == "recompute_layers" and value is None else value
+
+
+def _with(layout: Layout, key: str, value: Any, cluster: Cluster) -> Layout:
+    """The layout with one setting changed, on as many GPUs. Errors: InputError when they do not divide so."""
+    changes: dict[str, Any] = {key: value}
+    if key in DEGREES:
+        gpus, shared = int(layout.gpus), value
+        for other in DEGREES:
+            shared = shared * (1 if other == key else int(getattr(layout, other)))
+        if gpus % shared:
+            raise InputError(f"{gpus} GPUs are not a multiple of the {shared} of a replica", key=key)
+        changes["data_parallel"] = gpus // shared
+    if key == "recompute" and value != "full":
+        changes["recompute_layers"] = None
+    if key == "sharding":
+        changes["data_parallel_replicas"] = _copies(layout, cluster) if value == "hsdp" else 1
+    return replace(layout, **changes)
+
+
+def _copies(layout: Layout, cluster: Cluster) -> int:
+    """One copy of the shards in each node, as hsdp is mostly run."""
+    in_a_node = max(int(cluster.gpus_per_node) // int(layout.tensor_parallel), 1)
+    return max(int(layout.data_parallel * layout.context_parallel) // in_a_node, 1)
