@@ -34,6 +34,7 @@ class Uncertainty:
     low_s: Numeric
     high_s: Numeric
     half_widths_s: Mapping[str, Numeric]  # by key path: (slow - fast) / 2
+    ends_s: Mapping[str, tuple[Numeric, Numeric]]  # by key path: the time with c * (1 + s), and with c / (1 + s)
 
     @property
     def shares(self) -> dict[str, Numeric]:
@@ -54,6 +55,7 @@ def uncertainty(times_s: Numeric, paths: Sequence[str]) -> Uncertainty:
         low_s=seconds * np.exp(-_root_sum_square(np.log(seconds / fast))),
         high_s=seconds * np.exp(_root_sum_square(np.log(slow / seconds))),
         half_widths_s=dict(zip(paths, (slow - fast) / 2.0, strict=True)),
+        ends_s=dict(zip(paths, zip(fast_or_slow[0::2], fast_or_slow[1::2], strict=True), strict=True)),
     )
 
 
