@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from perfmodel import __version__
-from perfmodel.commands import measuring, predicting, validating
+from perfmodel.commands import deciding, measuring, predicting, validating
 from perfmodel.commands.console import say
 from perfmodel.errors import PerfmodelError
 
@@ -27,6 +27,7 @@ app = typer.Typer(
 )
 for command in (
     predicting.predict,
+    deciding.whatif,
     validating.validate,
     measuring.calibrate,
     measuring.measure,
