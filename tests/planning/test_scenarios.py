@@ -80,15 +80,11 @@ def test_the_interval_is_that_of_moving_each_number_in_both_runs() -> None:
 
 def ratio_with(runs: list[Run], path: str, factor: float) -> float:
     """Iteration time after / before with one number of both runs times a factor."""
-    before, after = (
-        predict(
-            replace(
-                run, cluster=moved(run.cluster, {path: factor}, "cluster."), stack=moved(run.stack, {path: factor}, "stack.")
-            )
-        )
-        for run in runs
-    )
-    return float(after.stages[-1][1].iteration_time_s / before.stages[-1][1].iteration_time_s)
+    times = []
+    for run in runs:
+        cluster, stack = moved(run.cluster, {path: factor}, "cluster."), moved(run.stack, {path: factor}, "stack.")
+        times.append(float(predict(replace(run, cluster=cluster, stack=stack)).stages[-1][1].iteration_time_s))
+    return times[1] / times[0]
 
 
 def test_rows_are_scenarios_with_the_run_before_first() -> None:
