@@ -11,6 +11,8 @@ from typing import Any, TypeAlias
 
 from perfmodel.errors import InputError, PerfmodelError
 from perfmodel.exchange.run_files import Candidate, RunSource, Setting, read_candidates
+from perfmodel.exchange.sources import run_sources
+from perfmodel.planning.explanation import Explanation, explanation
 from perfmodel.planning.scenarios import Scenario, WhatIf
 from perfmodel.prediction import Prediction
 from perfmodel.prediction import predict as predict_run
@@ -68,6 +70,23 @@ def whatif(
     for each in (before, *after):
         _check_stage(each, stage)
     return WhatIf(before=before, scenarios=tuple(after), place=-1 if stage is None else stage - 1)
+
+
+def explain(run: RunSource, settings: Settings = (), *, stage: int | None = None) -> Explanation:
+    """Where the time of one stage of the run goes, from the peak to the prediction, and what would change it.
+
+    `stage` is which one of the ramp, counted from 1 (the last without). `.term(name)` has what stands behind one term.
+
+    >>> explained = explain("nemotron-4-15b")
+    >>> round(explained.term("data_parallel").share, 1)
+    0.3
+    """
+    first = read_candidates(run, _pairs(settings))[0]
+    number = len(first.run.stages)
+    if stage is not None and not 1 <= stage <= number:
+        raise InputError(f"{stage} is not a stage of this run: they are 1 to {number}", key="stage")
+    place, sources = -1 if stage is None else stage - 1, run_sources(run, _pairs(settings))
+    return explanation(first.run, place=place, sources=sources, chosen=first.values)
 
 
 def _columns(
