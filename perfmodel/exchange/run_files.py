@@ -18,6 +18,7 @@ from perfmodel.exchange.documents import FILE_SUFFIXES, parse_text, read_mapping
 from perfmodel.exchange.key_paths import with_value
 from perfmodel.exchange.presets import expand, preset_names, read_preset
 from perfmodel.exchange.spec_mappings import mapping_of
+from perfmodel.spec.draft import Draft
 from perfmodel.spec.run import Run
 from perfmodel.units import parse_quantity
 
@@ -27,11 +28,7 @@ STATED_SETTINGS: Final = ("precision", "sequence_parallel", "sharding", "recompu
 STACK_SETTINGS: Final = ("sequence_parallel", "sharding")  # a run that does not give them takes those of its stack
 HARMLESS: Final = ("name", "published")  # what may change and leave a run the one that was published
 MOST_CANDIDATES: Final = 64
-MODEL_DEGREES: Final = (
-    "tensor_parallel",
-    "pipeline_parallel",
-    "context_parallel",
-)  # their product is the GPUs of one replica
+MODEL_DEGREES: Final = ("tensor_parallel", "pipeline_parallel", "context_parallel")  # their product: GPUs of one replica
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,10 +40,13 @@ class Candidate:
     assumptions: tuple[str, ...]
 
 
-def read_candidates(source: RunSource, overrides: Sequence[Setting] = (), *, gpus: Sequence[int] = ()) -> tuple[Candidate, ...]:
+def read_candidates(
+    source: RunSource, overrides: Sequence[Setting] = (), *, gpus: Sequence[int] = (), draft: bool = False
+) -> tuple[Candidate, ...]:
     """The run called so, with `key.path=value` overrides: one candidate for each combination of listed values.
 
     `gpus` are those that each stage keeps, whatever the overrides do to the other degrees: data parallelism gives or takes.
+    A `draft` may have layouts that cannot exist: whoever asks for it checks them.
     Errors: InputError with the path of the key; NotSupportedError for what the equations do not cover.
     """
     mapping = _mapping(source)
@@ -65,7 +65,7 @@ def read_candidates(source: RunSource, overrides: Sequence[Setting] = (), *, gpu
         mapping = _without_published_figures(mapping)
     assumptions = (*(sentence for key, sentence in stated.items() if key not in changed), *_defaults_taken(given))
     axes = [(key, values) for key, values in leaves(Run, mapping) if isinstance(values, list)]
-    built = [(dict(chosen), _built(mapping, chosen, gpus)) for chosen in _combinations(axes)]
+    built = [(dict(chosen), _built(mapping, chosen, gpus, Draft if draft else Run)) for chosen in _combinations(axes)]
     return tuple(
         Candidate(values=values, run=run, assumptions=(*assumptions, *_kept_in_a_pipeline(run))) for values, run in built
     )
@@ -158,14 +158,14 @@ def _combinations(axes: Sequence[tuple[str, list[Any]]]) -> list[tuple[tuple[str
     return list(product(*([(key, value) for value in values] for key, values in axes)))
 
 
-def _built(mapping: Mapping[str, Any], chosen: Sequence[tuple[str, Any]], gpus: Sequence[int]) -> Run:
+def _built(mapping: Mapping[str, Any], chosen: Sequence[tuple[str, Any]], gpus: Sequence[int], kind: type[Run]) -> Run:
     for key, value in chosen:
         mapping = with_value(mapping, key, value)
     mapping = expand(Run, _on_gpus(mapping, gpus) if gpus else mapping)
     stack = mapping.get("stack")
     if isinstance(stack, Mapping):
         mapping = {key: stack[key] for key in STACK_SETTINGS if key in stack} | mapping
-    return build(Run, mapping)
+    return build(kind, mapping)
 
 
 def _on_gpus(mapping: Mapping[str, Any], gpus: Sequence[int]) -> dict[str, Any]:
