@@ -72,6 +72,10 @@ class StagePrediction:
         """Days to train on `tokens`."""
         return tokens / self.tokens_per_s / SECONDS_PER_DAY
 
+    def gpu_hours(self, tokens: Numeric) -> Numeric:
+        """GPU-hours to train on `tokens`."""
+        return self.days(tokens) * 24.0 * self.layout.gpus
+
     def quantities(self) -> dict[str, Numeric | Truth]:
         """Every number of it by name, with SI units in the names: the columns of tables for files and notebooks."""
         low_s, high_s = self.iteration_time_interval_s
@@ -103,7 +107,7 @@ class Prediction(Tabular):
     @property
     def gpu_hours(self) -> Numeric | None:
         """GPU-hours of all stages."""
-        return self._sum(lambda predicted, tokens: predicted.days(tokens) * 24.0 * predicted.layout.gpus)
+        return self._sum(lambda predicted, tokens: predicted.gpu_hours(tokens))
 
     @property
     def fits(self) -> bool:
