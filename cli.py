@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from perfmodel import __version__
-from perfmodel.commands import deciding, measuring, predicting, validating
+from perfmodel.commands import deciding, explaining, measuring, predicting, validating
 from perfmodel.commands.console import say
 from perfmodel.errors import PerfmodelError
 
@@ -28,6 +28,7 @@ app = typer.Typer(
 for command in (
     predicting.predict,
     deciding.whatif,
+    explaining.explain,
     validating.validate,
     measuring.calibrate,
     measuring.measure,

@@ -7,9 +7,11 @@ mapping of key paths to values, or texts like "tensor_parallel=4".
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeAlias
 
 from perfmodel.errors import InputError, PerfmodelError
+from perfmodel.exchange.presets import source_of
 from perfmodel.exchange.run_files import Candidate, RunSource, Setting, read_candidates
 from perfmodel.exchange.sources import run_sources
 from perfmodel.planning.explanation import Explanation, explanation
@@ -84,9 +86,9 @@ def explain(run: RunSource, settings: Settings = (), *, stage: int | None = None
     first = read_candidates(run, _pairs(settings))[0]
     number = len(first.run.stages)
     if stage is not None and not 1 <= stage <= number:
-        raise InputError(f"{stage} is not a stage of this run: they are 1 to {number}", key="stage")
-    place, sources = -1 if stage is None else stage - 1, run_sources(run, _pairs(settings))
-    return explanation(first.run, place=place, sources=sources, chosen=first.values)
+        raise InputError(f"{stage} is not a stage of {first.run.name}: they are 1 to {number}", key="stage")
+    source = partial(source_of, sources=run_sources(run, _pairs(settings)))
+    return explanation(first.run, place=-1 if stage is None else stage - 1, source=source, chosen=first.values)
 
 
 def _columns(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -21,12 +21,17 @@ from perfmodel.spec.run import Run
 NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
+def unknown(_: str) -> str:
+    """The source of a number in a run that no file describes."""
+    return ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Explanation(Tabular):
     """One stage of a run, explained; `place` is that of the stage in the ramp, from 0.
 
-    `sources` say where numbers come from, by their key path or a start of it (empty for a run that no file describes), `chosen`
-    which of a run's candidates this is (empty for a run that has none).
+    `source` says where the number at a key path comes from ("" where nobody says), `chosen` which of a run's candidates this is
+    (empty for a run that has none).
     """
 
     run: Run
@@ -35,8 +40,8 @@ class Explanation(Tabular):
     waterfall: Waterfall
     sensitivity: Moved
     moves: Moves
-    sources: Mapping[str, str] = field(default_factory=lambda: NOTHING)
-    chosen: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
+    source: Callable[[str], str]
+    chosen: Mapping[str, Any]
 
     def term(self, name: str) -> Term:
         """What stands behind one term of the iteration. Errors: InputError for an unknown one."""
@@ -65,7 +70,7 @@ def _row(kind: str, name: str, change: str, relative: float, seconds: float) -> 
 
 
 def explanation(
-    run: Run, *, place: int = -1, sources: Mapping[str, str] = NOTHING, chosen: Mapping[str, Any] = NOTHING
+    run: Run, *, place: int = -1, source: Callable[[str], str] = unknown, chosen: Mapping[str, Any] = NOTHING
 ) -> Explanation:
     """The stage at `place` of the ramp explained, -1 the last. Errors: InputError for a run of arrays.
 
@@ -85,6 +90,6 @@ def explanation(
         waterfall=waterfall(predicted, cluster=run.cluster, stack=run.stack),
         sensitivity=sensitivity(*parts, run.layout(stage)),
         moves=moves(*parts, predicted),
-        sources=sources,
+        source=source,
         chosen=chosen,
     )

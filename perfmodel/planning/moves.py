@@ -115,8 +115,11 @@ def _candidates(model: TransformerModel, cluster: Cluster, stack: SoftwareStack,
     }
     for key, values in others.items():
         yield from ((key, value) for value in values if value != getattr(layout, key))
-    wide = OPERAND_BYTES[layout.precision]
-    yield from (("precision", name) for name in cluster.gpu.peak_flop_per_s if OPERAND_BYTES.get(name, wide) != wide)
+    widths = {OPERAND_BYTES[layout.precision]}
+    for name in cluster.gpu.peak_flop_per_s:
+        if OPERAND_BYTES[name] not in widths:
+            widths.add(OPERAND_BYTES[name])
+            yield "precision", name
 
 
 def _half_and_double(value: Any) -> Iterator[int]:
@@ -140,7 +143,7 @@ def _with(layout: Layout, key: str, value: Any, cluster: Cluster) -> Layout:
         for other in DEGREES:
             shared = shared * (1 if other == key else int(getattr(layout, other)))
         if gpus % shared:
-            raise InputError(f"{gpus} GPUs are not a multiple of the {shared} of a replica", key=key)
+            raise InputError(f"a replica would need {shared} GPUs, which do not divide the {gpus} of the run", key=key)
         changes["data_parallel"] = gpus // shared
     if key == "recompute" and value != "full":
         changes["recompute_layers"] = None

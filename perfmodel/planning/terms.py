@@ -34,10 +34,14 @@ TIMING: Final = "perfmodel.timing"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kind:
-    """One term: which operators make it up, what computes it beside their own times, and which settings decide about it."""
+    """One term: which operators make it up, what computes it from and beside their times, and which settings decide about it.
+
+    Equations are named by their module, or as module:function.
+    """
 
     selects: Callable[[Operator], bool]
-    equations: tuple[str, ...] = ()  # module, or module:function
+    equations: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
     settings: tuple[str, ...] = ()  # categories: of the layout, or of the stack (stack.name)
 
 
@@ -56,12 +60,12 @@ def _nothing(_: Operator) -> bool:
 TERMS: Final = {
     "matmul": Kind(
         selects=lambda op: isinstance(op, Matmul) and not is_attention_core(op),
-        equations=(f"{TIMING}.kernels:slowest_compute_scale",),
+        beside=(f"{TIMING}.kernels:slowest_compute_scale",),
         settings=("precision", "stack.fp8_products", "stack.fused_gradient_accumulation", "stack.separate_projections"),
     ),
     "attention": Kind(
         selects=is_attention_core,
-        equations=(f"{TIMING}.kernels:slowest_compute_scale",),
+        beside=(f"{TIMING}.kernels:slowest_compute_scale",),
         settings=("precision", "stack.fused_attention", "stack.attention_library"),
     ),
     "memory_bound": Kind(
@@ -159,10 +163,14 @@ class Term(Tabular):
 
 
 def term(name: str, predicted: StagePrediction, moved: Moved, *, cluster: Cluster, stack: SoftwareStack) -> Term:
-    """The term called so, or that a step of the waterfall called so is cut from. Errors: InputError with a did-you-mean."""
-    known = STEPS.get(name, name)
+    """The term called so (as a breakdown has it, too), or that a step of the waterfall called so is cut from.
+
+    Errors: InputError with a did-you-mean.
+    """
+    plain_name = name.strip().replace("-", "_").removesuffix("_s").removesuffix("_exposed")
+    known = STEPS.get(plain_name, plain_name)
     if known not in TERMS:
-        raise InputError(f"{shown(name)} is not a term of the iteration; {did_you_mean(name, (*TERMS, *STEPS))}", key="term")
+        raise InputError(f"{shown(name)} is not a term of the iteration; {did_you_mean(name, TERMS)}", key="term")
     kind = TERMS[known]
     listed = ledger(predicted.work, gpus=predicted.layout.gpus, cluster=cluster, stack=stack)
     entries = tuple(entry for entry in listed if kind.selects(entry.operator))
@@ -172,7 +180,7 @@ def term(name: str, predicted: StagePrediction, moved: Moved, *, cluster: Cluste
         name=known,
         seconds=now_s,
         share=now_s / float(predicted.iteration_time_s),
-        equations=tuple(map(_equation, _equations(kind, [entry.operator for entry in entries], cluster))),
+        equations=_equations(kind, [entry.operator for entry in entries], cluster),
         settings=tuple((path, _setting(path, predicted, stack)) for path in kind.settings),
         entries=entries,
         numbers=_numbers(moved, seconds),
@@ -217,12 +225,12 @@ def _setting(path: str, predicted: StagePrediction, stack: SoftwareStack) -> Any
     return getattr(stack if owner else predicted.layout, name)
 
 
-def _equations(kind: Kind, operators: Sequence[Operator], cluster: Cluster) -> list[str]:
-    """Those of the term itself, then those that time its operators; each once."""
-    found = [*kind.equations]
-    for operator in operators:
-        found += _of_operator(operator, cluster)
-    return list(dict.fromkeys(found))
+def _equations(kind: Kind, operators: Sequence[Operator], cluster: Cluster) -> tuple[Equation, ...]:
+    """Those of the term itself, those that time its operators, and what lies beside them; each once."""
+    timed = [name for operator in operators for name in _of_operator(operator, cluster)]
+    names = list(dict.fromkeys((*kind.equations, *timed, *kind.beside)))
+    last = {name.partition(":")[0]: name for name in names}  # of each module, after which its symbols stand
+    return tuple(_equation(name, with_symbols=name in last.values()) for name in names)
 
 
 def _of_operator(operator: Operator, cluster: Cluster) -> Iterator[str]:
@@ -242,7 +250,10 @@ def _of_operator(operator: Operator, cluster: Cluster) -> Iterator[str]:
                 yield f"{TIMING}.collectives:node_collective_time_s"
 
 
-def _equation(name: str) -> Equation:
-    """What `name` says of itself, without the examples."""
-    text = inspect.getdoc(resolve_name(name)) or ""
-    return Equation(name=name.replace(":", "."), text=text.partition(">>>")[0].rstrip())
+def _equation(name: str, *, with_symbols: bool) -> Equation:
+    """What `name` says of itself without the examples, and what the module of a function says of its symbols."""
+    text = (inspect.getdoc(resolve_name(name)) or "").partition(">>>")[0].rstrip()
+    module, _, function = name.partition(":")
+    paragraphs = (inspect.getdoc(resolve_name(module)) or "").split("\n\n") if function and with_symbols else []
+    symbols = [paragraph for paragraph in paragraphs if paragraph.startswith("Symbols:")]
+    return Equation(name=name.replace(":", "."), text="\n\n".join([text, *symbols]))

@@ -122,7 +122,7 @@ def waterfall(predicted: StagePrediction, *, cluster: Cluster, stack: SoftwareSt
         Step(
             name=name,
             seconds=seconds[name],
-            mfu_change=-seconds[name] / total_s,
+            mfu_change=0.0 - seconds[name] / total_s,
             mfu_without=ideal_s / (total_s - seconds[name]),
         )
         for name in STEPS

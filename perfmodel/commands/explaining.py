@@ -1,0 +1,64 @@
+"""Where the time goes and what would change it: `explain`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from perfmodel.commands.console import emit_json, emit_table, wants_json
+from perfmodel.commands.options import AsJson, Output, Overrides, RunName
+
+
+def explain(
+    run: RunName,
+    overrides: Overrides = None,
+    *,
+    stage: Annotated[
+        int | None, typer.Option("--stage", metavar="N", help="Which stage of a ramp, from 1; the last without.")
+    ] = None,
+    term: Annotated[
+        str | None,
+        typer.Option(
+            "--term",
+            metavar="TERM",
+            help="Only what stands behind one term: its equations, operators and numbers, each with its source. matmul, "
+            "attention, memory_bound, recompute, tensor_parallel, context_parallel, pipeline_parallel, pipeline_bubble, "
+            "data_parallel, communication_slowdown, launch, unlisted or optimizer.",
+        ),
+    ] = None,
+    every: Annotated[
+        bool, typer.Option("--all", help="Every number, those without effect too, and why some moves cannot be made.")
+    ] = False,
+    as_json: AsJson = False,
+    output: Output = None,
+) -> None:
+    """From the peak to the predicted MFU of RUN, step by step, and what each number and each move of the layout would change.
+
+    Exit code 1 when the run does not fit.
+
+    Examples:
+    perfmodel explain nemotron-4-15b
+
+    perfmodel explain nemotron-4-15b --term tensor_parallel
+
+    perfmodel explain run.yaml --set tensor_parallel=4 --stage 1 --all --json
+    """
+    from perfmodel import api
+
+    explained = api.explain(run, overrides or (), stage=stage)
+    one = None if term is None else explained.term(term)
+    if wants_json(as_json, output):
+        from perfmodel.report.explanation_documents import explanation_document, term_document
+
+        emit_json(explanation_document(explained) if one is None else term_document(explained, one), output)
+    elif one is None:
+        from perfmodel.report.explanation import explanation_report
+
+        emit_table(explanation_report(explained, every=every), output)
+    else:
+        from perfmodel.report.term import term_report
+
+        emit_table(term_report(explained, one, every=every), output)
+    if not explained.predicted.fits:
+        raise typer.Exit(1)
