@@ -1,7 +1,8 @@
 """How a quantity is read and written: SI base units inside, other units only at the two edges.
 
 Reading: `80GB`, `80GiB`, `400Gb/s`, `989 TFLOP/s`, `8T` tokens, `14d`. A `b` is a bit and a `B` is a byte: a field that
-wants bytes refuses bits, so that `400Gb` can never become 400 GB. Writing: `seconds_text(0.57)`.
+wants bytes refuses bits, so that `400Gb` can never become 400 GB. Money, carbon and failures, which have no SI units, are kept
+in dollars, kg a kWh and failures an hour. Writing: `seconds_text(0.57)`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,14 @@ from perfmodel.errors import UnitError, shown
 _DECIMAL: Final = {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "B": 1e9, "T": 1e12, "P": 1e15, "E": 1e18}
 _BINARY: Final = {"Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40, "Pi": 2.0**50}
 _TIME: Final = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+_UNITS: Final = {  # dimension -> all of its units
+    "s": _TIME,
+    "days": {"d": 1.0, "h": 1 / 24},
+    "ratio": {"%": 0.01},
+    "kg_per_kwh": {"kg/kWh": 1.0, "g/kWh": 1e-3},
+    "dollars": {},
+    "per_hour": {"/h": 1.0},
+}
 _NUMBER: Final = re.compile(r"\s*([-+]?(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*(.*?)\s*")
 
 # dimension -> (what it is called in an error, an example that works)
@@ -24,6 +33,11 @@ DIMENSIONS: Final = {
     "flop": ("a number of floating-point operations", "1e11 or 100GFLOP"),
     "flop_per_s": ("a compute rate", "989TFLOP/s"),
     "s": ("a time", "0.57s, 20us or 14d"),
+    "days": ("a number of days", "90 or 90d"),
+    "W": ("a power", "700W or 10.2kW"),
+    "kg_per_kwh": ("a carbon intensity", "0.4kg/kWh or 400g/kWh"),
+    "dollars": ("a price in dollars", "2.5 or $2.5"),
+    "per_hour": ("a number an hour", "2e-5"),
     "count": ("a count", "4096, 200e9 or 8T"),
     "ratio": ("a plain number or a percentage", "0.9 or 90%"),
 }
@@ -44,6 +58,8 @@ def parse_quantity(value: object, dimension: str) -> float:
     what, example = DIMENSIONS[dimension]
     if isinstance(value, int | float) and not isinstance(value, bool):
         return _finite(value, what)
+    if dimension == "dollars" and isinstance(value, str):
+        value = value.strip().removeprefix("$")
     match = _NUMBER.fullmatch(value) if isinstance(value, str) and len(value) < 80 else None
     if match is None:
         raise UnitError(f"{shown(value)} is not {what}; write it like {example}")
@@ -68,10 +84,8 @@ def _scale(unit: str, dimension: str) -> float | None:
     """The factor from `unit` to the SI base unit of `dimension`, or None if the unit is not one of it."""
     if unit == "":
         return 1.0
-    if dimension == "s":
-        return _TIME.get(unit)
-    if dimension == "ratio":
-        return 0.01 if unit == "%" else None
+    if dimension in _UNITS:
+        return _UNITS[dimension].get(unit)
     if dimension == "count":
         return _DECIMAL.get(unit)
     suffixes = {
@@ -79,6 +93,7 @@ def _scale(unit: str, dimension: str) -> float | None:
         "bytes_per_s": {"B/s": 1.0, "b/s": 0.125, "bit/s": 0.125},
         "flop": {"FLOP": 1.0},
         "flop_per_s": {"FLOP/s": 1.0},
+        "W": {"W": 1.0},
     }[dimension]
     prefixes = _DECIMAL | _BINARY if dimension.startswith("bytes") else _DECIMAL
     for suffix, factor in suffixes.items():

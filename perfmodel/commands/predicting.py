@@ -55,7 +55,8 @@ def list_presets(
     kind: Annotated[
         str,
         typer.Argument(
-            metavar="[KIND]", help="runs, models, clusters, gpus, kernels, links, collectives or stacks; all without."
+            metavar="[KIND]",
+            help="runs, models, clusters, gpus, kernels, links, collectives, stacks or economics; all without.",
         ),
     ] = "",
     as_json: AsJson = False,

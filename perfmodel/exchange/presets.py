@@ -18,13 +18,14 @@ from perfmodel.errors import InputError, PerfmodelError, did_you_mean, shown
 from perfmodel.exchange.building import build
 from perfmodel.exchange.documents import FILE_SUFFIXES, read_mapping
 from perfmodel.exchange.huggingface import read_model_config
+from perfmodel.spec.economics import Economics
 from perfmodel.spec.fields import Part, rule_of
 from perfmodel.spec.hardware import Cluster, Gpu
 from perfmodel.spec.model import TransformerModel
 from perfmodel.spec.stack import SoftwareStack
 
 DATA: Final = Path(__file__).parent.parent / "data"
-KINDS: Final = ("runs", "models", "clusters", "gpus", "kernels", "links", "collectives", "stacks")
+KINDS: Final = ("runs", "models", "clusters", "gpus", "kernels", "links", "collectives", "stacks", "economics")
 S = TypeVar("S")
 PRIORS: Final = DATA / "cluster_priors.yaml"
 
@@ -204,3 +205,8 @@ def cluster_preset(name: str) -> Cluster:
 def stack_preset(name: str) -> SoftwareStack:
     """The shipped software stack called `name`."""
     return _preset(SoftwareStack, "stacks", name)
+
+
+def economics_preset(name: str) -> Economics:
+    """The shipped terms called `name`."""
+    return _preset(Economics, "economics", name)

@@ -26,7 +26,8 @@ RunSource: TypeAlias = str | Mapping[str, Any] | Run  # a preset or a file by it
 Setting: TypeAlias = str | tuple[str, Any]  # key.path=value, or both apart
 STATED_SETTINGS: Final = ("precision", "sequence_parallel", "sharding", "recompute", "micro_batch_size")
 STACK_SETTINGS: Final = ("sequence_parallel", "sharding")  # a run that does not give them takes those of its stack
-HARMLESS: Final = ("name", "published")  # what may change and leave a run the one that was published
+TYPICAL: Final = "typical"  # the terms that stand for those which a run does not give
+HARMLESS: Final = ("name", "published", "economics")  # what may change and leave a run the one that was published
 MOST_CANDIDATES: Final = 64
 MODEL_DEGREES: Final = ("tensor_parallel", "pipeline_parallel", "context_parallel")  # their product: GPUs of one replica
 
@@ -58,7 +59,7 @@ def read_candidates(
         key, value = _parsed(override)
         if gpus and key.endswith("data_parallel"):
             raise InputError("it follows from the number of GPUs that is kept; leave out one of the two", key=key)
-        mapping = expand(Run, with_value(mapping, key, value))
+        mapping = expand(Run, with_value(_with_terms(mapping, key), key, value))
         given.append("published" if ".published" in key or ".spread" in key else re.split(r"[.\[]", key)[0])
     changed = given[len(given) - len(overrides) :]
     if any(key not in stated and key not in HARMLESS for key in changed):
@@ -77,8 +78,22 @@ def _mapping(source: RunSource) -> dict[str, Any]:
         mapping: dict[str, Any] = mapping_of(source)
         return mapping
     if isinstance(source, Mapping):
-        return {"name": "run", **source}
-    return {"name": Path(source).stem} | _read(source)
+        return _with_typical_terms({"name": "run", **source})
+    return _with_typical_terms({"name": Path(source).stem} | _read(source))
+
+
+def _with_typical_terms(mapping: dict[str, Any]) -> dict[str, Any]:
+    """Economics that neither extend others nor have a name of their own are changes of the typical ones."""
+    given = mapping.get("economics")
+    if not isinstance(given, Mapping) or "extends" in given or "name" in given:
+        return mapping
+    return {**mapping, "economics": {"extends": TYPICAL, **given}}
+
+
+def _with_terms(mapping: dict[str, Any], key: str) -> dict[str, Any]:
+    """The same for a key of the economics of a run that has none."""
+    has_none = key.startswith("economics.") and mapping.get("economics") is None
+    return expand(Run, {**mapping, "economics": TYPICAL}) if has_none else mapping
 
 
 def _read(name_or_path: str) -> dict[str, Any]:

@@ -134,6 +134,7 @@ class Cluster(Spec):
     gpus_per_node: int = count()
     nics_per_node: int = count()
     links: Links = part(Links)
+    node_power_w: Numeric | None = number("W", above=0, optional=True, default=None)  # the most that a node draws, all of it
     compute_scale: Numeric = number("ratio", above=0)
     gpu_speed_deviation: Numeric = number("ratio", maximum=0.1)  # standard deviation between GPUs of one cluster
     busy_share: Numeric = number("ratio", maximum=1, default=1.0)  # of a node's other devices, how many run too

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from perfmodel.errors import PerfmodelError
+from perfmodel.spec.economics import Economics
 from perfmodel.spec.fields import Numeric, Spec, choice, count, flag, number, part, text
 from perfmodel.spec.hardware import PRECISIONS, Cluster
 from perfmodel.spec.layout import PIPELINE_SCHEDULES, RECOMPUTES, SHARDING_NAMES, SHARDINGS, Layout
@@ -58,6 +59,7 @@ class Run(Spec):
     micro_batch_size: Numeric = count(default=1)
     sequence_length: Numeric = count()
     stages: tuple[Stage, ...] = part(Stage, shape="sequence")
+    economics: Economics | None = part(Economics, preset="economics", optional=True, default=None)
 
     def __post_init__(self) -> None:
         Spec.__post_init__(self)

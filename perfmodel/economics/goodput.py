@@ -1,0 +1,164 @@
+"""How much of the calendar trains: checkpoints, failures, and how often it is best to write the former for the latter.
+
+Symbols: l failures_per_s of the whole job, M = 1 / l the mean time between them, t interval_s (training between two
+checkpoints), d stall_s (what each of them holds training up), a hidden_s (what it is written for after that, beside training),
+R restart_s.
+
+References: J. W. Young, A first order approximation to the optimum checkpoint interval, CACM 17 (1974),
+doi 10.1145/361147.361115. J. T. Daly, A higher order estimate of the optimum checkpoint interval for restart dumps, FGCS 22 (2006),
+doi 10.1016/j.future.2004.11.016: equation 20 (the time that a run takes), equation 37 (the interval).
+
+Ignored: failures that come in bursts (here each second is as likely as the next); what a run does at its very start and end,
+less than one interval; stages of the ramp that start up, minutes each.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from perfmodel.spec.economics import Economics
+from perfmodel.spec.fields import Numeric
+
+SECONDS_PER_HOUR = 3600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cadence:
+    """How often a job fails, checkpoints, and what either takes [s]; arrays of any shape that broadcast."""
+
+    failures_per_s: Numeric
+    interval_s: Numeric  # infinite where nothing ever fails and none is fixed
+    stall_s: Numeric
+    hidden_s: Numeric
+    restart_s: Numeric
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimeShares:
+    """What the calendar is spent on; the shares sum to 1."""
+
+    training: Numeric  # that counts
+    lost: Numeric  # that is done again after a failure
+    stalled: Numeric  # by checkpoints
+    restarting: Numeric
+
+
+def effective_share(*, gpus: Numeric, parameters: Numeric, terms: Economics) -> Numeric:
+    """The share of the calendar that is training which counts, of a job of so many GPUs and parameters.
+
+    >>> from perfmodel.exchange.presets import economics_preset
+    >>> round(float(effective_share(gpus=16384, parameters=405e9, terms=economics_preset("typical"))), 3)
+    0.913
+    """
+    return time_shares(cadence(gpus=gpus, parameters=parameters, terms=terms)).training
+
+
+def calendar_days(*, days: Numeric, effective_share: Numeric) -> Numeric:
+    """days / effective_share: those of training become those that pass. Infinite for a job that gets nowhere.
+
+    >>> float(calendar_days(days=45.0, effective_share=0.9))
+    50.0
+    """
+    with np.errstate(divide="ignore"):
+        return np.true_divide(days, effective_share)
+
+
+def cadence(*, gpus: Numeric, parameters: Numeric, terms: Economics) -> Cadence:
+    """Failures grow with the GPUs; checkpoints are written as often as is best for them, unless that is fixed.
+
+    A checkpoint begins when the one before it is wholly written, no sooner.
+    """
+    failures_per_s = gpus * terms.failures_per_gpu_hour / SECONDS_PER_HOUR
+    write_s = checkpoint_s(gpus=gpus, parameters=parameters, terms=terms)
+    stall_s = write_s * terms.checkpoint_stall_share
+    hidden_s = write_s - stall_s
+    chosen_s = terms.checkpoint_interval_s
+    if chosen_s is None:
+        chosen_s = daly_interval_s(stall_s=stall_s, failures_per_s=failures_per_s)
+    return Cadence(
+        failures_per_s=failures_per_s,
+        interval_s=np.maximum(chosen_s, hidden_s),
+        stall_s=stall_s,
+        hidden_s=hidden_s,
+        restart_s=restart_s(gpus=gpus, parameters=parameters, terms=terms),
+    )
+
+
+def checkpoint_s(*, gpus: Numeric, parameters: Numeric, terms: Economics) -> Numeric:
+    """parameters * bytes of each / min(gpus * rate of a GPU, rate of the storage): how long it takes to write one.
+
+    >>> from perfmodel.exchange.presets import economics_preset
+    >>> round(float(checkpoint_s(gpus=1000, parameters=122e9, terms=economics_preset("typical"))), 6)
+    14.0
+    """
+    rate = _rate(gpus * terms.checkpoint_write_bytes_per_s_per_gpu, terms.storage_write_bytes_per_s)
+    return parameters * terms.checkpoint_bytes_per_parameter / rate
+
+
+def restart_s(*, gpus: Numeric, parameters: Numeric, terms: Economics) -> Numeric:
+    """detect + requeue + start up + read the checkpoint: from a failure until training goes on.
+
+    >>> from perfmodel.exchange.presets import economics_preset
+    >>> round(float(restart_s(gpus=1000, parameters=122e9, terms=economics_preset("typical"))), 6)
+    974.0
+    """
+    rate = _rate(gpus * terms.checkpoint_read_bytes_per_s_per_gpu, terms.storage_read_bytes_per_s)
+    return terms.detect_s + terms.requeue_s + terms.start_up_s + parameters * terms.checkpoint_bytes_per_parameter / rate
+
+
+def _rate(of_gpus: Numeric, of_storage: Numeric | None) -> Numeric:
+    return of_gpus if of_storage is None else np.minimum(of_gpus, of_storage)
+
+
+def young_interval_s(*, stall_s: Numeric, failures_per_s: Numeric) -> Numeric:
+    """sqrt(2 * d * M), the best interval where checkpoints are much shorter than the time between failures (Young 1974).
+
+    >>> float(young_interval_s(stall_s=8.0, failures_per_s=1 / 10_000))
+    400.0
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        interval = np.sqrt(2.0 * np.asarray(stall_s) / failures_per_s)
+    return np.where(np.equal(failures_per_s, 0), np.inf, interval)
+
+
+def daly_interval_s(*, stall_s: Numeric, failures_per_s: Numeric) -> Numeric:
+    """sqrt(2*d*M) * (1 + sqrt(x)/3 + x/9) - d with x = d / (2*M), and M where d is 2*M or more (Daly 2006, equation 37).
+
+    >>> round(float(daly_interval_s(stall_s=8.0, failures_per_s=1 / 10_000)), 2)
+    394.68
+    """
+    ratio = np.asarray(stall_s) * failures_per_s / 2.0
+    young = young_interval_s(stall_s=stall_s, failures_per_s=failures_per_s)
+    with np.errstate(divide="ignore"):
+        mean_s = np.true_divide(1.0, failures_per_s)
+    return np.where(ratio < 1.0, young * (1.0 + np.sqrt(ratio) / 3.0 + ratio / 9.0) - stall_s, mean_s)
+
+
+def time_shares(job: Cadence) -> TimeShares:
+    """l * t / (exp(l * (R + a)) * (exp(l * (t + d)) - 1)) of the calendar is training that counts (Daly 2006, equation 20).
+
+    Daly's time for an interval of training is M * exp(l*R) * (exp(l*(t + d)) - 1). A checkpoint that is written beside training
+    adds a to R, exactly: a failure loses what was trained since the last whole one was begun, and the first one after a
+    restart is whole after t + d + a, all others t + d after the one before. A restart may fail itself, so that 1 - exp(-l*R)
+    of the calendar is spent on them. Of the rest, d / (t + d) is stalled, and what does not count is lost.
+
+    >>> shares = time_shares(Cadence(failures_per_s=1e-4, interval_s=400.0, stall_s=8.0, hidden_s=0.0, restart_s=600.0))
+    >>> round(float(shares.training), 4), round(float(shares.training + shares.lost + shares.stalled + shares.restarting), 12)
+    (0.9046, 1.0)
+    """
+    failures = np.asarray(job.failures_per_s)
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        period_s = np.asarray(job.interval_s + job.stall_s)
+        stalled = job.stall_s / period_s
+        failed = np.where(failures == 0, 0.0, failures * period_s)
+        kept = np.where(failed == 0, 1.0, failed / np.expm1(failed))
+    running = np.exp(-failures * job.restart_s)
+    training = running * np.exp(-failures * job.hidden_s) * kept * (1.0 - stalled)
+    return TimeShares(
+        training=training,
+        lost=running * (1.0 - stalled) - training,
+        stalled=running * stalled,
+        restarting=1.0 - running,
+    )
