@@ -28,6 +28,7 @@ app = typer.Typer(
 for command in (
     predicting.predict,
     deciding.whatif,
+    deciding.sweep,
     explaining.explain,
     validating.validate,
     measuring.calibrate,

@@ -6,21 +6,21 @@ mapping of key paths to values, or texts like "tensor_parallel=4".
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, TypeAlias
+from types import MappingProxyType
+from typing import Any
 
-from perfmodel.errors import InputError, PerfmodelError
 from perfmodel.exchange.presets import source_of
-from perfmodel.exchange.run_files import Candidate, RunSource, Setting, read_candidates
+from perfmodel.exchange.run_files import RunSource, read_candidates
 from perfmodel.exchange.sources import run_sources
 from perfmodel.planning.explanation import Explanation, explanation
-from perfmodel.planning.scenarios import Scenario, WhatIf
+from perfmodel.planning.scenarios import WhatIf
+from perfmodel.planning.sweep import Sweep
 from perfmodel.prediction import Prediction
 from perfmodel.prediction import predict as predict_run
 from perfmodel.spec.run import Run
-
-Settings: TypeAlias = Mapping[str, Any] | Sequence[str]
+from perfmodel.variations import Settings, compared, pairs, place_of_stage, swept
 
 
 def load(run: RunSource, settings: Settings = ()) -> Run:
@@ -29,7 +29,7 @@ def load(run: RunSource, settings: Settings = ()) -> Run:
     >>> load("nemotron-4-15b", {"tensor_parallel": 4}).tensor_parallel
     4
     """
-    return read_candidates(run, _pairs(settings))[0].run
+    return read_candidates(run, pairs(settings))[0].run
 
 
 def predict(run: RunSource, settings: Settings = ()) -> Prediction:
@@ -57,21 +57,28 @@ def whatif(
     >>> whatif("nemotron-4-15b", {"H200": {"cluster": "dgx-h200"}}).to_pandas()["scenario"].tolist()
     ['before', 'H200']
     """
-    first = read_candidates(run, _pairs(base))[0]
-    before = _scenario("before", (), first)
-    gpus = [int(predicted.layout.gpus) for _, predicted in before.prediction.stages] if same_gpus else []
-    after = []
-    for name, settings in scenarios.items():
-        try:
-            candidates = read_candidates(run, [*_pairs(base), *_pairs(settings)], gpus=gpus)
-            after += [_scenario(each, settings, candidate) for each, candidate in _columns(name, settings, candidates, first)]
-        except PerfmodelError as error:
-            raise (type(error)(f"{name}: {error}") if len(scenarios) > 1 else error) from None
-    if not after:
-        raise InputError("no scenario is given; name at least one, with the settings that it changes")
-    for each in (before, *after):
-        _check_stage(each, stage)
-    return WhatIf(before=before, scenarios=tuple(after), place=-1 if stage is None else stage - 1)
+    return compared(run, scenarios, base=base, stage=stage, same_gpus=same_gpus)
+
+
+def sweep(
+    runs: RunSource | Sequence[RunSource],
+    vary: Mapping[str, str | Iterable[Any]] = MappingProxyType({}),
+    *,
+    settings: Settings = (),
+    stage: int | None = None,
+    weak: bool = False,
+) -> Sweep:
+    """One stage of a run, or of several, at every combination of the values of one or two axes.
+
+    Values are a sequence, or a text as in `--vary`: "1,2,4", "1..8", "96..3072x6". The axis `gpus` sets data_parallel; with
+    `weak` the global batch grows with it. What cannot be is a point with a `refusal`.
+
+    >>> swept = sweep("nemotron-4-15b", {"tensor_parallel": [4, 8], "cluster": ["dgx-h100", "dgx-h200"]})
+    >>> [point.labels for point in swept.points if point.fits][:2]
+    [('4', 'dgx-h100'), ('4', 'dgx-h200')]
+    """
+    sources = [runs] if isinstance(runs, str | Mapping | Run) else list(runs)
+    return swept(sources, list(vary.items()), settings=settings, stage=stage, is_weak=weak)
 
 
 def explain(run: RunSource, settings: Settings = (), *, stage: int | None = None) -> Explanation:
@@ -83,45 +90,6 @@ def explain(run: RunSource, settings: Settings = (), *, stage: int | None = None
     >>> round(explained.term("data_parallel").share, 1)
     0.3
     """
-    first = read_candidates(run, _pairs(settings))[0]
-    number = len(first.run.stages)
-    if stage is not None and not 1 <= stage <= number:
-        raise InputError(f"{stage} is not a stage of {first.run.name}: they are 1 to {number}", key="stage")
-    source = partial(source_of, sources=run_sources(run, _pairs(settings)))
-    return explanation(first.run, place=-1 if stage is None else stage - 1, source=source, chosen=first.values)
-
-
-def _columns(
-    name: str, settings: Settings, candidates: Sequence[Candidate], first: Candidate
-) -> Iterator[tuple[str, Candidate]]:
-    """A scenario is one for each value where its settings list several; of what the run itself lists, the first is taken."""
-    for each in candidates:
-        if all(each.values.get(key, value) == value for key, value in first.values.items()):
-            chosen = {key: f"{key}={value}" for key, value in each.values.items() if key not in first.values}
-            yield _column_name(name, _texts(settings), chosen), each
-
-
-def _column_name(name: str, texts: Sequence[str], chosen: dict[str, str]) -> str:
-    """The name of a scenario with the listed values that it has; where its settings are its name, in their place."""
-    if name != ", ".join(texts):
-        return ", ".join([name, *chosen.values()])
-    return ", ".join([*(chosen.pop(text.partition("=")[0], text) for text in texts), *chosen.values()])
-
-
-def _scenario(name: str, settings: Settings, candidate: Candidate) -> Scenario:
-    prediction, settings_texts = predict_run(candidate.run), tuple(_texts(settings))
-    return Scenario(name=name, settings=settings_texts, prediction=prediction, assumptions=candidate.assumptions)
-
-
-def _texts(settings: Settings) -> list[str]:
-    return [setting if isinstance(setting, str) else "{}={}".format(*setting) for setting in _pairs(settings)]
-
-
-def _check_stage(scenario: Scenario, stage: int | None) -> None:
-    number = len(scenario.prediction.stages)
-    if stage is not None and not 1 <= stage <= number:
-        raise InputError(f"{stage} is not a stage of this run: they are 1 to {number}", key="stage")
-
-
-def _pairs(settings: Settings) -> Sequence[Setting]:
-    return list(settings.items()) if isinstance(settings, Mapping) else list(settings)
+    first = read_candidates(run, pairs(settings))[0]
+    source = partial(source_of, sources=run_sources(run, pairs(settings)))
+    return explanation(first.run, place=place_of_stage(first.run, stage), source=source, chosen=first.values)

@@ -182,7 +182,7 @@ def test_both_sides_can_be_another_run(run: Any) -> None:
         (["--scenario", "H200"], 2, "'H200' is not a scenario; write --scenario"),
         (["--scenario", "A: precision=fp8", "--scenario", "A: tensor_parallel=4"], 2, "'A': two scenarios of this name"),
         (["--scenario", "A: precision=fp8, tp"], 2, "'tp' is not an override"),
-        (["--set", "precision=fp8", "--stage", "4"], 2, "stage: 4 is not a stage of this run: they are 1 to 3"),
+        (["--set", "precision=fp8", "--stage", "4"], 2, "stage: 4 is not a stage of Nemotron-4 15B: they are 1 to 3"),
         (["--set", "pipeline_parallel=5", "--same-gpus"], 2, "stages[0]: 768 GPUs cannot be kept"),
         (["--set", "stages[-1].data_parallel=384", "--same-gpus"], 2, "stages[-1].data_parallel: it follows from the number"),
     ],

@@ -116,14 +116,14 @@ def warn_of(sentences: Sequence[str]) -> None:
         say(f"warning: {sentence}")
 
 
-def drawing_module(figure: Path | None) -> Any:
+def drawing_module(figure: Path | None, name: str = "perfmodel.report.figures") -> Any:
     """The module that draws. Errors: InputError for a kind of file that it cannot draw, or without matplotlib."""
     if figure is None:
         return None
     if kind_of(figure) not in ("png", "svg"):
         raise InputError(f"--figure {figure} is neither a .png nor an .svg file")
     try:
-        return import_module("perfmodel.report.figures")
+        return import_module(name)
     except ImportError:
         raise InputError("--figure needs matplotlib; pip install 'perfmodel[report]' brings it") from None
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from perfmodel.commands.console import emit_json, emit_table, wants_json
-from perfmodel.commands.options import AsJson, Output, RunName
+from perfmodel.commands.console import drawing_module, emit_json, emit_table, kind_of, printed, wants_json, write_file
+from perfmodel.commands.options import AsJson, Output, Overrides, RunName
 from perfmodel.errors import InputError
+
+if TYPE_CHECKING:
+    from perfmodel.planning.sweep import Sweep
 
 Changes = Annotated[
     list[str] | None,
@@ -78,3 +82,63 @@ def whatif(
         emit_table(whatif_report(result), output)
     if not result.fits:
         raise typer.Exit(1)
+
+
+def sweep(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Preset runs or run files; several are an axis.")],
+    overrides: Overrides = None,
+    vary: Annotated[
+        list[str] | None,
+        typer.Option("--vary", metavar="KEY=VALUES", help="An axis: a,b,c or lo..hi or lo..hixN, one or two of them."),
+    ] = None,
+    *,
+    weak: Annotated[bool, typer.Option("--weak", help="The global batch grows with data parallelism.")] = False,
+    stage: ShownStage = None,
+    figure: Annotated[
+        Path | None,
+        typer.Option("--figure", metavar="FILE", help="Draw it to FILE.png or .svg: a curve, or a map."),
+    ] = None,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV, every number of every point, instead of tables.")] = False,
+    as_json: AsJson = False,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write to FILE instead (CSV or JSON by its ending).")
+    ] = None,
+) -> None:
+    """RUN at every combination of values: time, MFU, memory, days, and the scaling where GPUs grow. Exit code 1 when none fits.
+
+    Values are a,b,c (numbers, words, presets); lo..hi, doubling, hi included; or lo..hixN, N of them, even on a log scale,
+    counts rounded. x0.5 is half of what the run has. The key gpus sets data_parallel: with the global batch as it is (strong
+    scaling), or growing too (--weak). What cannot be is listed with the reason.
+
+    Examples:
+    perfmodel sweep nemotron-4-15b --vary tensor_parallel=1..8 --vary micro_batch_size=1,2,4
+
+    perfmodel sweep nemotron-4-15b --vary gpus=96..3072 --figure strong.png
+
+    perfmodel sweep nemotron-4-15b --vary gpus=96..3072 --vary cluster=dgx-h100,dgx-h200 --weak -o weak.csv
+
+    perfmodel sweep a.yaml b.yaml c.yaml
+    """
+    from perfmodel import api
+    from perfmodel.exchange.scenario_texts import read_varied
+
+    figures = drawing_module(figure, "perfmodel.report.sweep_figure")
+    result = api.sweep(runs, read_varied(vary or ()), settings=overrides or (), stage=stage, weak=weak)
+    _emit_sweep(result, as_csv=as_csv, as_json=as_json, output=output)
+    if figure is not None:
+        write_file(figures.picture(figures.sweep_figure(result), kind_of(figure)), figure)
+    if not result.fits:
+        raise typer.Exit(1)
+
+
+def _emit_sweep(result: Sweep, *, as_csv: bool, as_json: bool, output: Path | None) -> None:
+    """As it was asked for, or as the name of the file says."""
+    from perfmodel.report import sweep_documents, sweep_tables
+
+    if wants_json(as_json, output):
+        emit_json(sweep_documents.sweep_document(result), output)
+    elif as_csv or (output is not None and kind_of(output) == "csv"):
+        text = sweep_tables.sweep_csv(result)
+        write_file(text, output) if output is not None else printed(text)
+    else:
+        emit_table(sweep_tables.sweep_report(result), output)

@@ -48,13 +48,22 @@ def with_value(mapping: Mapping[str, Any], key: str, value: Any) -> dict[str, An
 
     Errors: InputError for a key that leads nowhere, with the key that is meant.
     """
-    steps = re.sub(r"\[(-?\d+|\*)\]", r".\1", key).split(".")
+    steps = steps_of(key)
     if steps[0] not in Run.__dataclass_fields__:
         raise InputError(f"unknown key; {_meant(key, steps[0], mapping)}", key=steps[0])
     result = deepcopy(dict(mapping))
     for place, last in _places(result, steps):
-        place[last] = _times(_held(place, last, key), value, key) if _is_factor(value) else value
+        place[last] = _times(_held(place, last, key), value, key) if is_factor(value) else value
     return result
+
+
+def steps_of(key: str) -> list[str]:
+    """The steps of a key path, each a name or a place in a list.
+
+    >>> steps_of("stages[-1].tokens")
+    ['stages', '-1', 'tokens']
+    """
+    return re.sub(r"\[(-?\d+|\*)\]", r".\1", key).split(".")
 
 
 def _places(mapping: dict[str, Any], steps: Sequence[str]) -> Iterator[tuple[Any, Any]]:
@@ -85,7 +94,8 @@ def _indices(place: Any, step: str, path: str) -> list[Any]:
     return [step]
 
 
-def _is_factor(value: Any) -> bool:
+def is_factor(value: Any) -> bool:
+    """Whether a value is written as a multiple of what stands there: x0.5, x2."""
     return isinstance(value, str) and FACTOR.fullmatch(value) is not None
 
 

@@ -47,3 +47,20 @@ def split_outside_brackets(text: str) -> list[str]:
         else:
             pieces[-1] += letter
     return [piece.strip() for piece in pieces]
+
+
+def read_varied(texts: Sequence[str]) -> dict[str, str]:
+    """The values of each axis by its key, as they are typed.
+
+    >>> read_varied(["tensor_parallel=1..8"])
+    {'tensor_parallel': '1..8'}
+    """
+    found: dict[str, str] = {}
+    for text in texts:
+        key, equals, values = text.partition("=")
+        if not equals or not key.strip():
+            raise InputError(f"{shown(text)} is not an axis; write --vary key=a,b,c or key=lo..hi")
+        if key.strip() in found:
+            raise InputError("it is varied twice; give all its values at once, as in key=a,b,c", key=key.strip())
+        found[key.strip()] = values
+    return found
