@@ -1,59 +1,43 @@
-"""What a run costs in GPU-hours and dollars: on demand or reserved, at the price that the user gives."""
+"""What a run costs in GPU-hours and dollars: on demand or reserved, at the price that the user gives.
+
+Arrays of any shape that broadcast; a ramp's GPU-hours and days are summed over its stages before they come here.
+"""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
-from typing import TypeAlias
 
 import numpy as np
 
 from perfmodel.spec.economics import Economics
 from perfmodel.spec.fields import Numeric
 
-Stages: TypeAlias = Sequence[tuple[Numeric, Numeric]]  # GPUs and calendar days of each
 HOURS_PER_DAY = 24.0
 
 
-def dollars(*, gpus: Numeric, calendar_days: Numeric, terms: Economics) -> Numeric | None:
-    """price * paid GPU-hours of a run of one stage; None without a price.
+def dollars(*, gpu_hours: Numeric, gpus: Numeric, calendar_days: Numeric, terms: Economics) -> Numeric | None:
+    """price * paid GPU-hours; None without a price.
 
     >>> from dataclasses import replace
     >>> from perfmodel.exchange.presets import economics_preset
     >>> terms = replace(economics_preset("typical"), dollars_per_gpu_hour=2.5)
-    >>> float(dollars(gpus=1000, calendar_days=10.0, terms=terms))
+    >>> dollars(gpu_hours=240_000.0, gpus=1000, calendar_days=10.0, terms=terms)
     600000.0
     """
-    return ramp_dollars([(gpus, calendar_days)], terms=terms)
+    paid = paid_gpu_hours(gpu_hours=gpu_hours, gpus=gpus, calendar_days=calendar_days, terms=terms)
+    return None if terms.dollars_per_gpu_hour is None else terms.dollars_per_gpu_hour * paid
 
 
-def ramp_dollars(stages: Stages, *, terms: Economics) -> Numeric | None:
-    """price * paid GPU-hours of stages that follow one another; None without a price."""
-    price = terms.dollars_per_gpu_hour
-    return None if price is None else price * paid_gpu_hours(stages, terms=terms)
+def paid_gpu_hours(*, gpu_hours: Numeric, gpus: Numeric, calendar_days: Numeric, terms: Economics) -> Numeric:
+    """On demand the `gpu_hours` that are used, restarts and lost work included; reserved 24 * gpus * max(calendar, reserved).
 
-
-def gpu_hours(stages: Stages) -> Numeric:
-    """sum of 24 * gpus * calendar days: those that are used, restarts and lost work included.
-
-    >>> gpu_hours([(512, 1.0), (1024, 2.0)])
-    61440.0
-    """
-    return sum(HOURS_PER_DAY * gpus * days for gpus, days in stages)
-
-
-def paid_gpu_hours(stages: Stages, *, terms: Economics) -> Numeric:
-    """On demand those that are used; reserved 24 * most GPUs * max(calendar days, reserved days).
+    `gpus` are those of the largest stage, `calendar_days` and `gpu_hours` those of all stages.
 
     >>> from dataclasses import replace
     >>> from perfmodel.exchange.presets import economics_preset
-    >>> ramp, terms = [(512, 1.0), (1024, 2.0)], economics_preset("typical")
-    >>> float(paid_gpu_hours(ramp, terms=terms)), float(paid_gpu_hours(ramp, terms=replace(terms, billing="reserved")))
-    (61440.0, 73728.0)
+    >>> terms = replace(economics_preset("typical"), billing="reserved", reserved_days=90.0)
+    >>> float(paid_gpu_hours(gpu_hours=60_000.0, gpus=1024, calendar_days=3.0, terms=terms))
+    2211840.0
     """
     if terms.billing == "on_demand":
-        return gpu_hours(stages)
-    most: Numeric = 0.0
-    days: Numeric = 0.0
-    for gpus, stage_days in stages:
-        most, days = np.maximum(most, gpus), days + stage_days
-    return HOURS_PER_DAY * most * (days if terms.reserved_days is None else np.maximum(days, terms.reserved_days))
+        return gpu_hours
+    days = calendar_days if terms.reserved_days is None else np.maximum(calendar_days, terms.reserved_days)
+    return HOURS_PER_DAY * gpus * days

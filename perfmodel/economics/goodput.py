@@ -5,11 +5,11 @@ checkpoints), d stall_s (what each of them holds training up), a hidden_s (what 
 R restart_s.
 
 References: J. W. Young, A first order approximation to the optimum checkpoint interval, CACM 17 (1974),
-doi 10.1145/361147.361115. J. T. Daly, A higher order estimate of the optimum checkpoint interval for restart dumps, FGCS 22 (2006),
-doi 10.1016/j.future.2004.11.016: equation 20 (the time that a run takes), equation 37 (the interval).
+doi 10.1145/361147.361115. J. T. Daly, A higher order estimate of the optimum checkpoint interval for restart dumps,
+FGCS 22 (2006), doi 10.1016/j.future.2004.11.016: equation 20 (the time that a run takes), equation 37 (the interval).
 
 Ignored: failures that come in bursts (here each second is as likely as the next); what a run does at its very start and end,
-less than one interval; stages of the ramp that start up, minutes each.
+less than one interval.
 """
 
 from __future__ import annotations
@@ -104,8 +104,23 @@ def restart_s(*, gpus: Numeric, parameters: Numeric, terms: Economics) -> Numeri
     >>> round(float(restart_s(gpus=1000, parameters=122e9, terms=economics_preset("typical"))), 6)
     974.0
     """
+    return terms.detect_s + terms.requeue_s + _ready_s(gpus, parameters, terms)
+
+
+def switch_s(*, gpus: Numeric, parameters: Numeric, terms: Economics) -> Numeric:
+    """write a checkpoint + start up + read it: from one layout to the next, as was planned.
+
+    >>> from perfmodel.exchange.presets import economics_preset
+    >>> round(float(switch_s(gpus=1000, parameters=122e9, terms=economics_preset("typical"))), 6)
+    328.0
+    """
+    return checkpoint_s(gpus=gpus, parameters=parameters, terms=terms) + _ready_s(gpus, parameters, terms)
+
+
+def _ready_s(gpus: Numeric, parameters: Numeric, terms: Economics) -> Numeric:
+    """From the start of the processes until the checkpoint is read."""
     rate = _rate(gpus * terms.checkpoint_read_bytes_per_s_per_gpu, terms.storage_read_bytes_per_s)
-    return terms.detect_s + terms.requeue_s + terms.start_up_s + parameters * terms.checkpoint_bytes_per_parameter / rate
+    return terms.start_up_s + parameters * terms.checkpoint_bytes_per_parameter / rate
 
 
 def _rate(of_gpus: Numeric, of_storage: Numeric | None) -> Numeric:
