@@ -45,7 +45,8 @@ def whatif(
 ) -> None:
     """RUN before and after a change: time, MFU, memory, days and cost, part by part. Exit code 1 when the change does not fit.
 
-    A value may be a factor: x0.5 is half of what is there. stages[-1] is the last stage of a ramp, stages[*] is every stage.
+    A value may be a factor: x0.5 is half of what is there.
+    stages[-1] is the last stage of a ramp, stages[*] is every stage.
     Each value of a list is a scenario.
 
     Examples:
@@ -106,9 +107,13 @@ def sweep(
 ) -> None:
     """RUN at every combination of values: time, MFU, memory, days, and the scaling where GPUs grow. Exit code 1 when none fits.
 
-    Values are a,b,c (numbers, words, presets); lo..hi, doubling, hi included; or lo..hixN, N of them, even on a log scale,
-    counts rounded. x0.5 is half of what the run has. The key gpus sets data_parallel: with the global batch as it is (strong
-    scaling), or growing too (--weak). What cannot be is listed with the reason.
+    The values of an axis:
+    a,b,c: numbers, words, presets; x0.5 is half of what the run has;
+    lo..hi: doubling from lo, hi included;
+    lo..hixN: N values, even on a log scale, counts rounded.
+
+    The key gpus sets data_parallel. The global batch stays (strong scaling),
+    or with --weak grows with it. What cannot be is listed with the reason.
 
     Examples:
     perfmodel sweep nemotron-4-15b --vary tensor_parallel=1..8 --vary micro_batch_size=1,2,4
