@@ -73,9 +73,9 @@ def _names(key: str, run: Run, place: int) -> tuple[str, str]:
         return key, f"{here}.{key}"
     with_value(mapping_of(run), key, None)
     steps = steps_of(key)
-    if steps[0] != "stages" or len(steps) != 3 or steps[1] == "*":
+    if steps[0] != "stages" or len(steps) != 3:
         return key, key
-    if int(steps[1]) % len(run.stages) != place:
+    if steps[1] != "*" and int(steps[1]) % len(run.stages) != place:
         raise InputError(f"stage {place + 1} is swept; --stage N takes another", key=key)
     return steps[2], f"{here}.{steps[2]}"
 
