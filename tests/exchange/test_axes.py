@@ -59,7 +59,7 @@ def test_a_number_is_what_its_label_says() -> None:
 @pytest.mark.parametrize(
     "key", ["data_parallel", "stages[-1].data_parallel", "stages.2.data_parallel", "stages[*].data_parallel"]
 )
-def test_a_number_of_the_stage_has_its_own_name(key: str) -> None:
+def test_a_number_of_the_stage_has_its_own_name(path: str) -> None:
     """However its path is written."""
     axis = read(f"{path}data_parallel", "96,192")
     assert (axis.name, axis.key, axis.is_array) == ("data_parallel", "stages[2].data_parallel", True)
