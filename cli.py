@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from perfmodel import __version__
-from perfmodel.commands import deciding, explaining, measuring, predicting, validating
+from perfmodel.commands import deciding, explaining, measuring, planning, predicting, validating
 from perfmodel.commands.console import say
 from perfmodel.errors import PerfmodelError
 
@@ -29,6 +29,7 @@ for command in (
     predicting.predict,
     deciding.whatif,
     deciding.sweep,
+    planning.plan,
     explaining.explain,
     validating.validate,
     measuring.calibrate,

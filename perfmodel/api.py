@@ -6,19 +6,23 @@ mapping of key paths to values, or texts like "tensor_parallel=4".
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Unpack
 
+from perfmodel.asking import Wanted, asked
 from perfmodel.exchange.presets import source_of
 from perfmodel.exchange.run_files import RunSource, read_candidates
 from perfmodel.exchange.sources import run_sources
 from perfmodel.planning.explanation import Explanation, explanation
+from perfmodel.planning.plan import Plan
+from perfmodel.planning.plan import plan as best_plan
 from perfmodel.planning.scenarios import WhatIf
 from perfmodel.planning.sweep import Sweep
 from perfmodel.prediction import Prediction
 from perfmodel.prediction import predict as predict_run
+from perfmodel.spec.model import TransformerModel
 from perfmodel.spec.run import Run
 from perfmodel.variations import Settings, compared, pairs, place_of_stage, swept
 
@@ -93,3 +97,23 @@ def explain(run: RunSource, settings: Settings = (), *, stage: int | None = None
     first = read_candidates(run, pairs(settings))[0]
     source = partial(source_of, sources=run_sources(run, pairs(settings)))
     return explanation(first.run, place=place_of_stage(first.run, stage), source=source, chosen=first.values)
+
+
+def plan(
+    model: str | Mapping[str, Any] | TransformerModel,
+    *,
+    most_gpus: int = 32768,
+    workers: int | None = None,
+    on_progress: Callable[[int], None] = lambda _: None,
+    **wanted: Unpack[Wanted],
+) -> Plan:
+    """The best layouts of a model, and how many GPUs a deadline or a budget needs; `wanted` is described at asking.Wanted.
+
+    `on_progress` is told how many layouts were looked at. Ctrl-C ends the search with the best so far.
+
+    >>> found = plan("llama-3.1-8b", cluster="dgx-h100", gpus=16, global_batch_size=64, choose={"recompute": "none"})
+    >>> found.best.gpus, found.to_pandas()["gpus"].tolist()
+    (16, [16])
+    """
+    question = asked(model, **wanted)
+    return best_plan(question.question, question.gpus, most_gpus=most_gpus, workers=workers, on_progress=on_progress)

@@ -6,7 +6,7 @@ YAML is read as YAML 1.2 has it: `200e9` is a number, `no` is text, `010` is ten
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
@@ -125,6 +125,16 @@ def parse_text(text: str, *, suffix: str = ".yaml") -> Any:
         raise InputError(TOO_DEEP) from None
     except (KeyError, AttributeError, TypeError):  # from a !!tag whose text is not of its type
         raise InputError("not valid YAML: a tag (!!) does not fit its value; none is needed") from None
+
+
+def yaml_text(mapping: Mapping[str, Any]) -> str:
+    """A mapping as YAML that reads back as it is, its keys in their order.
+
+    >>> yaml_text({"tensor_parallel": 8, "stages": [{"data_parallel": 96}]}).splitlines()
+    ['tensor_parallel: 8', 'stages:', '- data_parallel: 96']
+    """
+    text: str = yaml.safe_dump(dict(mapping), sort_keys=False, allow_unicode=True, width=120)
+    return text
 
 
 def _refuse_depth(text: str) -> None:

@@ -1,0 +1,198 @@
+"""Which layout, on how many GPUs: `plan`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from perfmodel.commands.console import STOPPED, emit_json, emit_table, say, wants_json, write_file
+from perfmodel.commands.options import AsJson, Output
+from perfmodel.errors import InputError
+
+if TYPE_CHECKING:
+    from perfmodel.planning.plan import Plan
+
+CHOICE_PANEL = "What may be chosen"
+LIMIT_PANEL = "How many GPUs"
+WORK_PANEL = "What is trained"
+
+
+def plan(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A preset model, a config.json, or a run: a file, or runs/NAME for a preset.")
+    ],
+    *,
+    cluster: Annotated[str | None, typer.Option("--cluster", metavar="C", help="A preset cluster, or a file.")] = None,
+    stack: Annotated[
+        str | None, typer.Option("--stack", metavar="S", help="The training software; megatron-core unless it is given.")
+    ] = None,
+    gpus: Annotated[
+        str | None,
+        typer.Option(
+            "--gpus",
+            metavar="N",
+            help="How many: 3072, several (1024,2048) or a range that doubles (512..4096).",
+            rich_help_panel=LIMIT_PANEL,
+        ),
+    ] = None,
+    deadline: Annotated[
+        str | None,
+        typer.Option(
+            "--deadline",
+            metavar="TIME",
+            help="The fewest GPUs that are done in 14d, or by the day 2027-06-30.",
+            rich_help_panel=LIMIT_PANEL,
+        ),
+    ] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            "--budget", metavar="DOLLARS", help="The fastest that costs at most 5M; needs --price.", rich_help_panel=LIMIT_PANEL
+        ),
+    ] = None,
+    price: Annotated[
+        str | None,
+        typer.Option("--price", metavar="DOLLARS", help="Of a GPU-hour.", rich_help_panel=LIMIT_PANEL),
+    ] = None,
+    most_gpus: Annotated[
+        int,
+        typer.Option("--most-gpus", metavar="N", min=1, help="Look at no more than so many.", rich_help_panel=LIMIT_PANEL),
+    ] = 32768,
+    tokens: Annotated[str | None, typer.Option("--tokens", metavar="N", help="As in 8T.", rich_help_panel=WORK_PANEL)] = None,
+    global_batch_size: Annotated[
+        str | None,
+        typer.Option(
+            "--global-batch-size",
+            metavar="N",
+            help="Sequences an iteration; about 4M tokens unless it is given.",
+            rich_help_panel=WORK_PANEL,
+        ),
+    ] = None,
+    sequence_length: Annotated[
+        str | None,
+        typer.Option("--sequence-length", metavar="N", help="Tokens; 4096 unless it is given.", rich_help_panel=WORK_PANEL),
+    ] = None,
+    ramp: Annotated[
+        str | None,
+        typer.Option(
+            "--ramp",
+            metavar="B:T[:N],..",
+            help="A batch ramp: batch:tokens[:gpus] of each stage, as in 384:200B,1152:7.6T.",
+            rich_help_panel=WORK_PANEL,
+        ),
+    ] = None,
+    choose: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--choose",
+            metavar="KEY=A,B",
+            help="Of a setting only these values: precision=bf16,fp8, tensor_parallel=8, "
+            "sharding=all, recompute=none. Without: all that the stack offers, in bf16.",
+            rich_help_panel=CHOICE_PANEL,
+        ),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Terms of economics, as in failures_per_gpu_hour=1e-5 (perfmodel show economics/typical).",
+            rich_help_panel=LIMIT_PANEL,
+        ),
+    ] = None,
+    run_file: Annotated[
+        Path | None, typer.Option("--run-file", metavar="FILE", help="Write the best as a run file for the other commands.")
+    ] = None,
+    as_json: AsJson = False,
+    output: Output = None,
+) -> None:
+    """The best layouts of MODEL: which, why, what comes next to it; and how many GPUs a deadline or a budget needs.
+
+    Every legal layout is looked at. Exit code 1 when nothing fits, or nothing keeps the limits.
+
+    Examples:
+    perfmodel plan nemotron-4-15b --cluster dgx-h100 --gpus 2304 --tokens 8T
+
+    perfmodel plan llama-3.1-70b --cluster dgx-h200 --deadline 14d --tokens 2T --price 2.5
+
+    perfmodel plan llama-3.1-8b --cluster dgx-h100 --budget 500k --price 2.5 --tokens 1T --choose precision=bf16,fp8
+
+    perfmodel plan runs/nemotron-4-15b --run-file best.yaml
+    """
+    from perfmodel import api
+
+    terms = _pairs(settings, "--set") | ({} if price is None else {"dollars_per_gpu_hour": price})
+    with _counting() as advance:
+        found = api.plan(
+            model,
+            cluster=cluster,
+            stack=stack,
+            gpus=gpus,
+            deadline=deadline,
+            budget=budget,
+            tokens=tokens,
+            global_batch_size=global_batch_size,
+            sequence_length=sequence_length,
+            ramp=ramp,
+            choose=_pairs(choose, "--choose"),
+            economics=terms,
+            most_gpus=most_gpus,
+            on_progress=advance,
+        )
+    if wants_json(as_json, output):
+        from perfmodel.report.plan_documents import plan_document
+
+        emit_json(plan_document(found), output)
+    else:
+        from perfmodel.report.plan_tables import plan_report
+
+        emit_table(plan_report(found), output)
+    if run_file is not None:
+        _write_runs(found, run_file)
+    if not found.complete:
+        raise typer.Exit(STOPPED)
+    if found.best is None:
+        raise typer.Exit(1)
+
+
+def _pairs(texts: list[str] | None, option: str) -> dict[str, str]:
+    pairs = {}
+    for text in texts or ():
+        key, equals, value = text.partition("=")
+        if not equals or not key.strip() or not value.strip():
+            raise InputError(f"{option} {text} is not KEY=VALUE")
+        pairs[key.strip().removeprefix("economics.")] = value.strip()
+    return pairs
+
+
+def _write_runs(found: Plan, path: Path) -> None:
+    """The best as a run file; a file a stage, numbered, where their layouts differ."""
+    from perfmodel.exchange.documents import yaml_text
+    from perfmodel.report.plan_documents import run_documents
+
+    documents = run_documents(found)
+    if not documents:
+        say(f"nothing is written to {path}: there is no plan")
+    for number, document in enumerate(documents, start=1):
+        one = path if len(documents) == 1 else path.with_name(f"{path.stem}-{number}{path.suffix}")
+        write_file(yaml_text(document), one)
+
+
+@contextmanager
+def _counting() -> Iterator[Callable[[int], None]]:
+    """How many layouts were looked at, on standard error where that is a terminal."""
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (SpinnerColumn(), TextColumn("{task.completed:,} layouts, Ctrl-C shows the best so far"), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("searching", total=None)
+        yield lambda layouts: progress.update(task, completed=layouts)

@@ -1,0 +1,116 @@
+"""One way to rent a cluster: so many GPUs, the best layout of each stage on them, and what that comes to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from perfmodel.count.parameters import parameter_count
+from perfmodel.economics.cost import dollars
+from perfmodel.economics.goodput import calendar_days, checkpoint_s, effective_share, restart_s
+from perfmodel.planning.question import Question
+from perfmodel.planning.ramp import Chain, fastest_chain
+from perfmodel.planning.search import Found, search
+from perfmodel.planning.space import Workload, blocks
+from perfmodel.spec.fields import Numeric
+
+HOURS_PER_DAY = 24.0
+SECONDS_PER_DAY = 86400.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Option:
+    """The fastest layouts on so many GPUs. Days are 0 and dollars None where no tokens, or no price, are known."""
+
+    workloads: tuple[Workload, ...]  # of each stage
+    found: tuple[Found, ...]
+    chain: Chain
+    days: float  # of training and of switching between layouts
+    calendar_days: float  # with what failures take, on average
+    gpu_hours: float  # of the calendar
+    dollars: float | None
+
+    @property
+    def gpus(self) -> int:
+        """Of the largest stage."""
+        return max(work.gpus for work in self.workloads)
+
+    @property
+    def iteration_time_s(self) -> float:
+        """Of the last stage."""
+        return self.chain.layouts[-1].iteration_time_s
+
+    @property
+    def memory_bytes(self) -> float:
+        """Of the stage that needs most."""
+        return max(layout.memory_bytes for layout in self.chain.layouts)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Looked:
+    """What a search over one number of GPUs came to: an option, or None where nothing fits or no layout can exist."""
+
+    gpus: int
+    workloads: tuple[Workload, ...]
+    found: tuple[Found, ...]
+    option: Option | None
+
+    @property
+    def complete(self) -> bool:
+        """Whether the search was not stopped."""
+        return all(each.complete for each in self.found)
+
+
+def looked(question: Question, gpus: int, *, workers: int | None, on_progress: Callable[[int], None]) -> Looked:
+    """Search the layouts of every stage on `gpus`; stages that ask the same are searched once."""
+    workloads = question.workloads(gpus)
+    found: list[Found] = []
+    for index, work in enumerate(workloads):
+        if work in workloads[:index]:
+            found.append(found[workloads.index(work)])
+            continue
+        found.append(search(blocks(work, question.choices), workers=workers, on_progress=on_progress))
+        if not found[-1].complete or not found[-1].fitting:
+            break
+    fits = len(found) == len(workloads) and all(each.fastest for each in found)
+    option = _option(question, workloads, tuple(found)) if fits else None
+    return Looked(gpus=gpus, workloads=workloads, found=tuple(found), option=option)
+
+
+def _option(question: Question, workloads: tuple[Workload, ...], found: tuple[Found, ...]) -> Option:
+    largest = max(work.gpus for work in workloads)
+    pause_s = _pause_s(question, largest)
+    iterations = question.iterations(workloads)
+    weights = iterations if question.has_tokens else (1.0,) * len(iterations)
+    chain = fastest_chain([each.fastest for each in found], weights, switch_s=pause_s)
+    parameters = parameter_count(question.model).total
+    stages = [
+        (work.gpus, _calendar_days(question, work.gpus, parameters, each.iteration_time_s * number))
+        for each, number, work in zip(chain.layouts, iterations, workloads, strict=True)
+    ]
+    if question.has_tokens:
+        stages.append((largest, chain.switches * pause_s / SECONDS_PER_DAY))
+    calendar = sum(days for _, days in stages)
+    gpu_hours = sum(HOURS_PER_DAY * gpus * days for gpus, days in stages)
+    paid = dollars(gpu_hours=gpu_hours, gpus=largest, calendar_days=calendar, terms=question.terms)
+    return Option(
+        workloads=workloads,
+        found=found,
+        chain=chain,
+        days=chain.total_s(pause_s) / SECONDS_PER_DAY if question.has_tokens else 0.0,
+        calendar_days=calendar,
+        gpu_hours=gpu_hours,
+        dollars=None if paid is None else float(paid),
+    )
+
+
+def _pause_s(question: Question, gpus: int) -> float:
+    """Changing the layout: a checkpoint is written, the job is queued and started anew, the checkpoint is read."""
+    parameters, terms = parameter_count(question.model).total, question.terms
+    written_s = checkpoint_s(gpus=gpus, parameters=parameters, terms=terms)
+    return float(written_s + restart_s(gpus=gpus, parameters=parameters, terms=terms) - terms.detect_s)
+
+
+def _calendar_days(question: Question, gpus: int, parameters: Numeric, training_s: float) -> float:
+    share = effective_share(gpus=gpus, parameters=parameters, terms=question.terms)
+    return float(calendar_days(days=training_s / SECONDS_PER_DAY, effective_share=share))

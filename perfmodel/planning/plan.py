@@ -1,0 +1,256 @@
+"""The plan: which layout on how many GPUs, why, what comes next to it, and what stands in the way where nothing does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import numpy as np
+
+from perfmodel.count.iteration import model_flop_per_token
+from perfmodel.errors import InputError
+from perfmodel.frames import Tabular
+from perfmodel.planning import inverse
+from perfmodel.planning.alternatives import Alternative, alternatives, predicted
+from perfmodel.planning.option import SECONDS_PER_DAY, Looked, Option, looked
+from perfmodel.planning.question import Question
+from perfmodel.planning.remedies import Obstacle, obstacle
+from perfmodel.planning.robustness import Robustness, robustness
+from perfmodel.planning.search import Candidate
+from perfmodel.prediction import StagePrediction
+
+RIVALS: Final = 12  # the nearest layouts that the best is held against
+RIVAL_SETTINGS: Final = (
+    "tensor_parallel",
+    "pipeline_parallel",
+    "context_parallel",
+    "micro_batch_size",
+    "sharding",
+    "precision",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StagePlan:
+    """The layout of one stage: its prediction, its nearest rivals with theirs, and why it is the best."""
+
+    prediction: StagePrediction
+    best: Candidate
+    rivals: tuple[Candidate, ...]  # the fastest with other degrees, micro-batch, sharding or precision
+    alternatives: tuple[Alternative, ...]
+    robustness: Robustness  # of the best and the rivals
+    front: tuple[Candidate, ...]  # time against memory, the fastest first
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan(Tabular):
+    """What a question comes to. `best` is None where nothing fits, or nothing meets the deadline or the budget."""
+
+    question: Question
+    looked: tuple[Looked, ...]  # every number of GPUs that was searched, the fewest first
+    best: Option | None
+    stages: tuple[StagePlan, ...]  # of the best
+    obstacle: Obstacle | None  # where nothing fits
+    complete: bool  # false where it was stopped
+
+    @property
+    def options(self) -> tuple[Option, ...]:
+        """Every number of GPUs on which it fits, whether it meets the limits or not."""
+        return tuple(each.option for each in self.looked if each.option is not None)
+
+    @property
+    def allowed(self) -> tuple[Option, ...]:
+        """Those within the deadline and the budget."""
+        return tuple(option for option in self.options if meets(option, self.question))
+
+    @property
+    def by_time(self) -> Option | None:
+        """The option that is over first."""
+        return min(self.allowed, key=lambda option: (_time(option), option.gpus), default=None)
+
+    @property
+    def by_cost(self) -> Option | None:
+        """The cheapest: in dollars where there is a price, else in GPU-hours."""
+        return min(self.allowed, key=lambda option: (_cost(option), option.gpus), default=None)
+
+    @property
+    def by_gpus(self) -> Option | None:
+        """The one on the fewest GPUs."""
+        return min(self.allowed, key=lambda option: option.gpus, default=None)
+
+    @property
+    def front(self) -> tuple[Option, ...]:
+        """Options that no other beats in both time and cost (or GPUs, where no tokens are known), the fastest first."""
+        kept: list[Option] = []
+        for option in sorted(self.options, key=lambda each: (_time(each), _cost(each))):
+            if not kept or _cost(option) < _cost(kept[-1]):
+                kept.append(option)
+        return tuple(kept)
+
+    @property
+    def layouts(self) -> int:
+        """How many were looked at."""
+        return sum(found.layouts for each in self.looked for found in each.found)
+
+    @property
+    def fitting(self) -> int:
+        """How many of them fit in memory."""
+        return sum(found.fitting for each in self.looked for found in each.found)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """An option a row, with the layout of its last stage."""
+        return [_row(option, option is self.best) for option in self.options]
+
+
+def plan(
+    question: Question,
+    gpus: Sequence[int],
+    *,
+    most_gpus: int,
+    workers: int | None = None,
+    on_progress: Callable[[int], None] = lambda _: None,
+) -> Plan:
+    """The best layouts on each of `gpus`; without any, on the number that the deadline or the budget asks for.
+
+    `on_progress` is told how many layouts were looked at. Errors: InputError when no layout of any number can exist.
+    """
+    seen = _Seen(question, workers, on_progress)
+    if gpus:
+        for number in gpus:
+            seen.option(number)
+    elif question.deadline_s is not None:
+        _for_deadline(seen, question, question.deadline_s, most_gpus)
+    elif question.budget_dollars is not None:
+        _for_budget(seen, question, question.budget_dollars, most_gpus)
+    if seen.complete and not any(found.layouts for each in seen.looked.values() for found in each.found):
+        raise InputError(_impossible(question, list(seen.looked)))
+    every = sorted(seen.looked.values(), key=lambda each: each.gpus)
+    made = _made(question, every, complete=seen.complete)
+    if made.options or not seen.complete:
+        return made
+    last = next(each for each in reversed(every) if each.found[-1].layouts)
+    return replace(made, obstacle=obstacle(question, last, workers=workers, on_progress=on_progress, most=most_gpus))
+
+
+class _Seen:
+    """Numbers of GPUs that were searched, each once; nothing more is searched once one search was stopped."""
+
+    def __init__(self, question: Question, workers: int | None, on_progress: Callable[[int], None]) -> None:
+        self.question, self.workers, self.on_progress = question, workers, on_progress
+        self.looked: dict[int, Looked] = {}
+        self.layouts = 0
+
+    @property
+    def complete(self) -> bool:
+        return all(each.complete for each in self.looked.values())
+
+    def option(self, gpus: int) -> Option | None:
+        if gpus not in self.looked:
+            if not self.complete:
+                return None
+            before = self.layouts
+            self.looked[gpus] = looked(
+                self.question, gpus, workers=self.workers, on_progress=lambda number: self.on_progress(before + number)
+            )
+            self.layouts += sum(found.layouts for found in self.looked[gpus].found)
+        return self.looked[gpus].option
+
+
+def _for_deadline(seen: _Seen, question: Question, deadline_s: float, most: int) -> None:
+    node = int(question.cluster.gpus_per_node)
+    inverse.fewest_gpus(
+        seen.option,
+        time_s=lambda option: option.calendar_days * SECONDS_PER_DAY,
+        deadline_s=deadline_s,
+        least=_least_gpus(question, deadline_s),
+        most=most,
+        step=node,
+    )
+
+
+def _least_gpus(question: Question, deadline_s: float) -> int:
+    """At the peak rate: no fewer can do."""
+    precision = max(question.choices.precision, key=lambda each: float(question.cluster.gpu.peak(each)))
+    flop = float(model_flop_per_token(question.model, question.sequence_length))
+    tokens = sum(stage.tokens or 0.0 for stage in question.stages)
+    return max(int(flop * tokens / (float(question.cluster.gpu.peak(precision)) * deadline_s)), 1)
+
+
+def _for_budget(seen: _Seen, question: Question, budget: float, most: int) -> None:
+    node = int(question.cluster.gpus_per_node)
+    inverse.most_gpus(seen.option, cost=lambda option: option.dollars or 0.0, budget=budget, least=node, most=most, step=node)
+
+
+def meets(option: Option, question: Question) -> bool:
+    """Whether an option keeps the deadline and the budget, where there are any."""
+    late = question.deadline_s is not None and option.calendar_days * SECONDS_PER_DAY > question.deadline_s
+    dear = question.budget_dollars is not None and (option.dollars or 0.0) > question.budget_dollars
+    return not late and not dear
+
+
+def _made(question: Question, looked_at: Sequence[Looked], *, complete: bool) -> Plan:
+    allowed = [each.option for each in looked_at if each.option is not None and meets(each.option, question)]
+    wanted = _time if question.deadline_s is None else _cost
+    best = min(allowed, key=lambda option: (wanted(option), option.gpus), default=None)
+    stages = () if best is None else tuple(_stage_plans(best))
+    return Plan(question=question, looked=tuple(looked_at), best=best, stages=stages, obstacle=None, complete=complete)
+
+
+def _stage_plans(option: Option) -> Iterable[StagePlan]:
+    for work, found, best in zip(option.workloads, option.found, option.chain.layouts, strict=True):
+        rivals = tuple(_rivals(found.fastest, best))[:RIVALS]
+        predictions = [predicted(each, work) for each in (best, *rivals)]
+        times = [each.iteration_time_s for each in (best, *rivals)]
+        yield StagePlan(
+            prediction=predictions[0],
+            best=best,
+            rivals=rivals,
+            alternatives=alternatives(found, best, work),
+            robustness=robustness(times, [each.uncertainty for each in predictions]),
+            front=tuple(found.front),
+        )
+
+
+def _rivals(fastest: Sequence[Candidate], best: Candidate) -> Iterable[Candidate]:
+    """The fastest of every other choice of degrees, micro-batch, sharding and precision; how much runs again is a detail."""
+    seen = {_degrees(best)}
+    for each in fastest:
+        if _degrees(each) not in seen:
+            seen.add(_degrees(each))
+            yield each
+
+
+def _degrees(candidate: Candidate) -> tuple[Any, ...]:
+    return tuple(candidate.settings.get(name) for name in RIVAL_SETTINGS)
+
+
+def _time(option: Option) -> float:
+    return option.calendar_days or option.iteration_time_s
+
+
+def _cost(option: Option) -> float:
+    return option.dollars or option.gpu_hours or float(option.gpus)
+
+
+def _impossible(question: Question, gpus: Sequence[int]) -> str:
+    numbers = ", ".join(map(str, gpus[:3])) + (" .." if len(gpus) > 3 else "")
+    batches = ", ".join(str(stage.global_batch_size) for stage in question.stages)
+    return (
+        f"no layout of {numbers} GPUs trains {question.model.name} with a global batch of {batches}: data parallel has "
+        "to divide both; a batch that is a multiple of the number of nodes has layouts"
+    )
+
+
+def _row(option: Option, is_best: bool) -> dict[str, Any]:
+    last = option.chain.layouts[-1]
+    return {
+        "best": is_best,
+        "gpus": option.gpus,
+        "iteration_time_s": last.iteration_time_s,
+        "days": option.days or np.nan,
+        "calendar_days": option.calendar_days or np.nan,
+        "gpu_hours": option.gpu_hours or np.nan,
+        "dollars": np.nan if option.dollars is None else option.dollars,
+        "memory_bytes": option.memory_bytes,
+    } | dict(last.settings)

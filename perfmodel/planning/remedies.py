@@ -1,0 +1,96 @@
+"""What to do where nothing fits: which part of memory is in the way, and the nearest change after which something does.
+
+Changes are tried from the smallest on: everything that the question left out of the choice, a sharding that the stack does not
+offer, then more GPUs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+
+from perfmodel.planning.alternatives import predicted
+from perfmodel.planning.option import Looked, looked
+from perfmodel.planning.question import Question
+from perfmodel.planning.search import Candidate
+from perfmodel.planning.space import Workload
+from perfmodel.prediction import StagePrediction
+from perfmodel.spec.layout import RECOMPUTES, SHARDINGS
+
+MOST_DOUBLINGS = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remedy:
+    """A change after which something fits: what it changes (gpus, choice or sharding), and the fastest layout then."""
+
+    kind: str
+    gpus: int
+    candidate: Candidate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Obstacle:
+    """The layout that comes nearest to fitting, its largest part of memory, and what would help."""
+
+    workload: Workload
+    nearest: Candidate
+    prediction: StagePrediction
+    part: str  # of MemoryBytes
+    remedies: tuple[Remedy, ...]
+
+    @property
+    def missing_bytes(self) -> float:
+        """What the nearest layout needs beyond the memory of the GPU."""
+        return self.nearest.memory_bytes - float(self.workload.cluster.gpu.memory_bytes)
+
+
+def obstacle(
+    question: Question, last: Looked, *, workers: int | None, on_progress: Callable[[int], None], most: int
+) -> Obstacle | None:
+    """What keeps every layout of a search out of memory, and what would help; None where no layout can exist at all."""
+    found, work = last.found[-1], last.workloads[len(last.found) - 1]
+    if found.smallest is None or found.fitting:
+        return None
+    prediction = predicted(found.smallest, work)
+    parts = {part.name: float(np.asarray(getattr(prediction.memory, part.name))) for part in fields(prediction.memory)}
+
+    def fitting(kind: str, changed: Question, gpus: int) -> Remedy | None:
+        seen = looked(changed, gpus, workers=workers, on_progress=on_progress)
+        return None if seen.option is None else Remedy(kind=kind, gpus=gpus, candidate=seen.option.chain.layouts[-1])
+
+    remedies = tuple(
+        remedy
+        for kind, changed, numbers in _changes(question, last.gpus, most)
+        if (remedy := _first(fitting(kind, changed, gpus) for gpus in numbers)) is not None
+    )
+    return Obstacle(
+        workload=work,
+        nearest=found.smallest,
+        prediction=prediction,
+        part=max(parts, key=lambda name: parts[name]),
+        remedies=remedies,
+    )
+
+
+def _changes(question: Question, gpus: int, most: int) -> Iterator[tuple[str, Question, list[int]]]:
+    """Kind of change, the question after it, and the numbers of GPUs to try, the nearest first."""
+    choices = question.choices
+    freed = replace(
+        choices,
+        sharding=question.stack.offered_shardings,
+        recompute=RECOMPUTES,
+        sequence_parallel=(True, False),
+        fixed={},
+    )
+    shared = replace(question, stages=tuple(replace(stage, gpus=None) for stage in question.stages))
+    if (freed.sharding, freed.recompute, dict(choices.fixed)) != (choices.sharding, choices.recompute, {}):
+        yield "choice", replace(shared, choices=freed), [gpus]
+    yield "sharding", replace(shared, choices=replace(choices, sharding=SHARDINGS)), [gpus]
+    yield "gpus", shared, [number for step in range(1, MOST_DOUBLINGS + 1) if (number := gpus * 2**step) <= most]
+
+
+def _first(remedies: Iterator[Remedy | None]) -> Remedy | None:
+    return next((each for each in remedies if each is not None), None)
