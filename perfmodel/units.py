@@ -113,11 +113,12 @@ def _bits_hint(number: float, unit: str, dimension: str) -> str:
 def seconds_text(value: float) -> str:
     """A time for people: three significant digits and the unit that suits.
 
-    >>> seconds_text(0.5712), seconds_text(0.00042), seconds_text(3e5)
-    ('0.571 s', '0.42 ms', '3.47 d')
+    >>> seconds_text(0.5712), seconds_text(0.00042), seconds_text(960), seconds_text(3e5)
+    ('0.571 s', '0.42 ms', '16 min', '3.47 d')
     """
-    if value >= 86400:
-        return f"{value / 86400:.3g} d"
+    for least, unit_s, unit in ((86400, 86400, "d"), (7200, 3600, "h"), (600, 60, "min")):
+        if value >= least:
+            return f"{value / unit_s:.3g} {unit}"
     if value >= 1 or value == 0:
         return f"{value:.4g} s"
     if value >= 0.1:

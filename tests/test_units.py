@@ -74,7 +74,12 @@ def test_bits_for_a_memory_size_are_explained() -> None:
         parse_quantity("400Gb", "bytes")
 
 
-@given(st.text(max_size=20), st.sampled_from(["bytes", "bytes_per_s", "flop", "flop_per_s", "s", "count", "ratio"]))
+@given(
+    st.text(max_size=20),
+    st.sampled_from(
+        ["bytes", "bytes_per_s", "flop", "flop_per_s", "s", "count", "ratio", "days", "W", "dollars", "per_hour", "kg_per_kwh"]
+    ),
+)
 def test_any_text_is_a_number_or_a_unit_error(text: str, dimension: str) -> None:
     """Nothing else can happen."""
     with contextlib.suppress(UnitError):

@@ -1,7 +1,7 @@
 """What a run draws from the grid: power from how busy the GPUs are, energy and carbon.
 
-Symbols: P node_power_w (what a node draws at most, by its datasheet), b busy_power_share, i idle_power_share (of P, in the terms),
-u how much of the time GPUs compute, PUE power_usage_effectiveness.
+Symbols: P node_power_w (what a node draws at most, by its datasheet), b busy_power_share, i idle_power_share (of P, in the
+terms), u how much of the time GPUs compute, PUE power_usage_effectiveness.
 
 The power is linear in u, as that of servers is to a first order (Fan, Weber, Barroso, Power provisioning for a warehouse-sized
 computer, ISCA 2007, doi 10.1145/1250662.1250665). Ignored: that GPUs which send and receive draw more than idle ones, and that
@@ -37,7 +37,7 @@ def busy_share(parts: Breakdown, shares: TimeShares) -> Numeric:
     >>> round(busy_share(Breakdown(matmul_s=0.6, tensor_parallel_exposed_s=0.4), shares), 3)
     0.54
     """
-    waiting_s = sum(getattr(parts, part) for part in WAITING)
+    waiting_s: Numeric = sum(getattr(parts, part) for part in WAITING)
     return (1.0 - waiting_s / parts.total_s) * (shares.training + shares.lost)
 
 

@@ -89,7 +89,7 @@ def _ends_s(state: _Trials, generator: np.random.Generator) -> Array:
 
 
 def _kept_s(up: Array, column: Mapping[str, Array]) -> Array:
-    """Training that the last whole checkpoint holds when it fails `up` seconds after it began, t + d + a to the first of them."""
+    """Training that the last whole checkpoint holds `up` seconds after a start; the first of them is whole after t + d + a."""
     period = column["interval_s"] + column["stall_s"]
     checkpoints = np.floor(np.maximum(up - column["hidden_s"], 0.0) / period)
     return np.asarray(column["interval_s"] * checkpoints, dtype=float)

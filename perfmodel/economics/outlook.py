@@ -1,0 +1,191 @@
+"""What a predicted run comes to: calendar, GPU-hours, dollars, energy, carbon, stage by stage and in total.
+
+Days of training are the prediction's. The calendar adds what failures, checkpoints and the switches between stages of other
+sizes take on average (economics/goodput.py). Its 90 % interval is that of many trials (economics/failures.py), in which
+failures come at random, and the iteration time, for all stages alike, and each uncertain number of the terms lie anywhere
+in intervals of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+
+from perfmodel.economics.cost import dollars
+from perfmodel.economics.energy import carbon_kg
+from perfmodel.economics.failures import TRIALS, drawn_terms, interval_of
+from perfmodel.economics.goodput import TimeShares, time_shares
+from perfmodel.economics.stage_job import Spent, StageJob, drawn, expected, stage_job, total
+from perfmodel.frames import Tabular
+from perfmodel.prediction import SECONDS_PER_DAY, Prediction
+from perfmodel.spec.economics import Economics
+from perfmodel.spec.fields import Numeric
+
+SEED: Final = 0  # the same run has the same interval each time
+Interval: TypeAlias = tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageOutlook:
+    """What one stage comes to; None for what does not follow without its tokens, a price or the power of a node."""
+
+    gpus: int
+    days: float | None  # of training
+    calendar_days: float | None
+    calendar_interval_days: Interval | None
+    gpu_hours: float | None  # used: those of the whole calendar
+    dollars: float | None  # of a reserved cluster those of the days of this stage
+    energy_j: float | None
+    carbon_kg: float | None
+    power_w: float | None  # of the site, on average
+    failures: float | None  # that are expected
+    failure_interval_s: float | None  # the mean time between them; None where there are none
+    checkpoint_interval_s: float | None  # training between two checkpoints; None where none are written
+    checkpoint_s: float  # to write one
+    checkpoint_stall_s: float  # of it, what training waits for
+    restart_s: float
+    switch_s: float  # from a stage of another size before it
+    shares: TimeShares  # of the calendar, without the switch
+
+    @property
+    def effective_share(self) -> float:
+        """Of the calendar, what is training that counts."""
+        return float(self.shares.training)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outlook(Tabular):
+    """What a run comes to under `terms`: its stages, and their totals, which are None where one of them is."""
+
+    terms: Economics
+    stages: tuple[StageOutlook, ...]
+    days: float | None
+    calendar_days: float | None
+    calendar_interval_days: Interval | None
+    gpu_hours: float | None
+    dollars: float | None
+    dollars_interval: Interval | None
+    energy_j: float | None
+    energy_interval_j: Interval | None
+    carbon_kg: float | None
+    failures: float | None
+    effective_share: float | None  # days / calendar days
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A row a stage, counted from 1; intervals and shares of the calendar in columns of their own."""
+        return [{"stage": place + 1} | _columns(stage) for place, stage in enumerate(self.stages)]
+
+    def totals(self) -> dict[str, float | None]:
+        """The totals by name, both ends of an interval apart; `calendar_gpu_hours`, as gpu_hours are those of training."""
+        ends: dict[str, float | None] = {}
+        for name in ("calendar_interval_days", "dollars_interval", "energy_interval_j"):
+            low, high = getattr(self, name) or (None, None)
+            ends |= {name.replace("interval", "low"): low, name.replace("interval", "high"): high}
+        plain = ("calendar_days", "effective_share", "failures", "dollars", "energy_j", "carbon_kg")
+        return {name: getattr(self, name) for name in plain} | {"calendar_gpu_hours": self.gpu_hours} | ends
+
+
+def outlook(prediction: Prediction, terms: Economics) -> Outlook:
+    """Calendar, GPU-hours, dollars, energy and carbon of a predicted run, under these terms.
+
+    Errors: InputError for a run that fails more often than it can train.
+
+    >>> from perfmodel.exchange.presets import economics_preset
+    >>> from perfmodel.exchange.run_files import read_candidates
+    >>> from perfmodel.prediction import predict
+    >>> run = outlook(predict(read_candidates("nemotron-4-15b")[0].run), economics_preset("typical"))
+    >>> bool(run.days < run.calendar_days < run.calendar_interval_days[1]), run.dollars
+    (True, None)
+    """
+    jobs = [stage_job(prediction, place) for place in range(len(prediction.stages))]
+    generator = np.random.default_rng(SEED)
+    other_terms, deviations = drawn_terms(terms, generator), generator.standard_normal(TRIALS)
+    averages = [expected(job, terms) for job in jobs]
+    trials = [drawn(job, terms, other_terms, deviations, generator) for job in jobs]
+    most = max(job.gpus for job in jobs)
+    stages = tuple(
+        _stage_outlook(job, terms, average, trial, most) for job, average, trial in zip(jobs, averages, trials, strict=True)
+    )
+    bill, bills = (_bill(total(parts), most, each) for parts, each in ((averages, terms), (trials, other_terms)))
+    return _outlook(terms, stages, (total(averages), total(trials)), (bill, bills))
+
+
+def _stage_outlook(job: StageJob, terms: Economics, average: Spent | None, trial: Spent | None, most: int) -> StageOutlook:
+    plan = job.plan(terms)
+    power = job.power_w(plan, terms)
+    energy = None if average is None else average.energy_j
+    fails, calendar = bool(plan.failures_per_s), None if average is None else float(average.calendar_days)
+    return StageOutlook(
+        gpus=job.gpus,
+        days=job.days,
+        calendar_days=calendar,
+        calendar_interval_days=None if trial is None else interval_of(trial.calendar_days),
+        gpu_hours=None if average is None else float(average.gpu_hours),
+        dollars=_number(_bill(average, most, replace(terms, reserved_days=None))),
+        energy_j=_number(energy),
+        carbon_kg=None if energy is None else float(carbon_kg(energy_j=energy, terms=terms)),
+        power_w=_number(power),
+        failures=None if calendar is None else float(plan.failures_per_s) * calendar * SECONDS_PER_DAY,
+        failure_interval_s=1.0 / float(plan.failures_per_s) if fails else None,
+        checkpoint_interval_s=float(plan.interval_s) if np.isfinite(plan.interval_s) else None,
+        checkpoint_s=float(plan.stall_s + plan.hidden_s),
+        checkpoint_stall_s=float(plan.stall_s),
+        restart_s=float(plan.restart_s),
+        switch_s=float(job.switch_s(terms)),
+        shares=time_shares(plan),
+    )
+
+
+def _bill(spent: Spent | None, most: int, terms: Economics) -> Numeric | None:
+    """Dollars of what was spent, with so many GPUs in the largest stage."""
+    if spent is None:
+        return None
+    return dollars(gpu_hours=spent.gpu_hours, gpus=most, calendar_days=spent.calendar_days, terms=terms)
+
+
+def _outlook(
+    terms: Economics,
+    stages: tuple[StageOutlook, ...],
+    spent: tuple[Spent | None, Spent | None],
+    bills: tuple[Numeric | None, Numeric | None],
+) -> Outlook:
+    """The totals; of each pair the first is expected, the second has a number for each trial."""
+    average, trials = spent
+    days = _sum([stage.days for stage in stages])
+    calendar = None if average is None else float(average.calendar_days)
+    return Outlook(
+        terms=terms,
+        stages=stages,
+        days=days,
+        calendar_days=calendar,
+        calendar_interval_days=None if trials is None else interval_of(trials.calendar_days),
+        gpu_hours=None if average is None else float(average.gpu_hours),
+        dollars=_number(bills[0]),
+        dollars_interval=None if bills[1] is None else interval_of(bills[1]),
+        energy_j=None if average is None else _number(average.energy_j),
+        energy_interval_j=None if trials is None or trials.energy_j is None else interval_of(trials.energy_j),
+        carbon_kg=_sum([stage.carbon_kg for stage in stages]),
+        failures=_sum([stage.failures for stage in stages]),
+        effective_share=None if days is None or calendar is None else days / calendar,
+    )
+
+
+def _number(value: Numeric | None) -> float | None:
+    return None if value is None else float(value)
+
+
+def _sum(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) if len(known) == len(values) else None
+
+
+def _columns(stage: StageOutlook) -> dict[str, Any]:
+    """Every number of a stage by name."""
+    low, high = stage.calendar_interval_days or (None, None)
+    values = {entry.name: getattr(stage, entry.name) for entry in fields(stage)}
+    del values["calendar_interval_days"], values["shares"]
+    shares = {f"{entry.name}_share": float(getattr(stage.shares, entry.name)) for entry in fields(stage.shares)}
+    return values | {"calendar_low_days": low, "calendar_high_days": high} | shares
