@@ -138,12 +138,14 @@ def sweep(
 
 def _emit_sweep(result: Sweep, *, as_csv: bool, as_json: bool, output: Path | None) -> None:
     """As it was asked for, or as the name of the file says."""
-    from perfmodel.report import sweep_documents, sweep_tables
+    from perfmodel.report.sweep_documents import sweep_csv, sweep_document
 
     if wants_json(as_json, output):
-        emit_json(sweep_documents.sweep_document(result), output)
+        emit_json(sweep_document(result), output)
     elif as_csv or (output is not None and kind_of(output) == "csv"):
-        text = sweep_tables.sweep_csv(result)
+        text = sweep_csv(result)
         write_file(text, output) if output is not None else printed(text)
     else:
-        emit_table(sweep_tables.sweep_report(result), output)
+        from perfmodel.report.sweep_tables import sweep_report
+
+        emit_table(sweep_report(result), output)

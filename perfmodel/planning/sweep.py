@@ -63,14 +63,16 @@ class Sweep(Tabular):
         return scaling([point.labels for point in self.points], {place: point.numbers for place, point in fitting.items()})
 
     def rows(self) -> list[dict[str, Any]]:
-        """A row a point: its values by key path, every number, speed-up and efficiency, and why it is refused ("" if not)."""
-        curve = self.scaling
+        """A row a point: its values by key path, every number, speed-up and efficiency, and why it is refused ("" if not).
+
+        Where a value is a factor of a number, the number stands in its place.
+        """
         names = next((list(point.numbers) for point in self.points if point.numbers), [])
-        return [
-            dict(zip((axis.key for axis in self.axes), point.values, strict=True))
-            | {name: point.numbers.get(name) for name in names if name not in {axis.key for axis in self.axes}}
-            | {"speed_up": curve.speed_up.get(place) if curve else None}
-            | {"efficiency": curve.efficiency.get(place) if curve else None}
-            | {"refusal": point.outcome.refusal}
-            for place, point in enumerate(self.points)
-        ]
+        curve = self.scaling
+        return [self._row(place, dict.fromkeys(names), curve) for place in range(len(self.points))]
+
+    def _row(self, place: int, unknown: Mapping[str, None], curve: Scaling | None) -> dict[str, Any]:
+        point = self.points[place]
+        values = dict(zip((axis.key for axis in self.axes), point.values, strict=True))
+        scaled = {"speed_up": curve and curve.speed_up.get(place), "efficiency": curve and curve.efficiency.get(place)}
+        return values | {**unknown, **values, **point.numbers} | scaled | {"refusal": point.outcome.refusal}

@@ -1,7 +1,9 @@
-"""How a sweep looks as JSON."""
+"""How a sweep looks as JSON and as CSV."""
 
 from __future__ import annotations
 
+import csv
+import io
 from typing import Any
 
 from perfmodel.planning.sweep import Sweep
@@ -21,3 +23,12 @@ def sweep_document(result: Sweep) -> dict[str, Any]:
         "scaling": None if curve is None else {"kind": curve.kind, "axis": result.axes[curve.axis].key},
         "fits": result.fits,
     }
+
+
+def sweep_csv(result: Sweep) -> str:
+    """Every point with every number, SI units in the names of columns."""
+    rows, text = result.rows(), io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()

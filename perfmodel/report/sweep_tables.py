@@ -1,9 +1,7 @@
-"""How a sweep looks on a terminal and as CSV: the verdict, every point, the scaling curve, and why points were refused."""
+"""How a sweep looks on a terminal: the verdict, every point, the scaling curve, and why points were refused."""
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
@@ -69,15 +67,6 @@ def sweep_report(result: Sweep) -> Group:
     if refused := _refusals(result):
         parts.append(section("Refused", refused))
     return Group(*parts)
-
-
-def sweep_csv(result: Sweep) -> str:
-    """Every point with every number, SI units in the names of columns."""
-    rows, text = result.rows(), io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
 
 
 def scaling_title(result: Sweep, curve: Scaling) -> str:
