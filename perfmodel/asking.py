@@ -84,8 +84,7 @@ def asked(model: str | Mapping[str, Any] | TransformerModel, **wanted: Unpack[Wa
     run, named = _run(model)
     named = named | {part: given[part] for part in ("cluster", "stack") if part in given}
     if "cluster" not in named:
-        known = preset_names("clusters")[0]
-        raise InputError(f"say on which cluster, as in --cluster {known} (perfmodel list clusters)", key="cluster")
+        raise InputError("say on which cluster, as in --cluster dgx-h100 (perfmodel list clusters)", key="cluster")
     named.setdefault("stack", USUAL_STACK)
     chosen_model: TransformerModel = _part(TransformerModel, "models", named["model"], "model")
     chosen_cluster: Cluster = _part(Cluster, "clusters", named["cluster"], "cluster")
@@ -181,7 +180,7 @@ def _stages(run: Run | None, given: Mapping[str, Any], length: int) -> tuple[tup
     if batch is not None:
         return (PlanStage(global_batch_size=batch, tokens=wanted),), []
     size = usual_batch_size(length)
-    sentence = f"no global batch is given: about {size:,} sequences (4M tokens) are assumed, a multiple of the nodes"
+    sentence = f"no global batch is given: about {size:,} sequences (4M tokens) are assumed, rounded to suit the GPUs"
     return (PlanStage(global_batch_size=size, tokens=wanted, rounded=True),), [sentence]
 
 

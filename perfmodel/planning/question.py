@@ -9,9 +9,10 @@ from typing import Any, Final
 from perfmodel.planning.space import Choices, Workload
 from perfmodel.spec.economics import Economics
 from perfmodel.spec.hardware import Cluster
-from perfmodel.spec.model import TransformerModel
+from perfmodel.spec.model import TransformerModel, divisors
 from perfmodel.spec.stack import SoftwareStack
 
+ROUNDED_BY: Final = 0.15
 USUAL_TOKENS: Final = 4 * 2**20  # of an iteration where nobody says: Llama 2 (arXiv:2307.09288) and Llama 3 began with 4M
 
 
@@ -19,7 +20,7 @@ USUAL_TOKENS: Final = 4 * 2**20  # of an iteration where nobody says: Llama 2 (a
 class PlanStage:
     """One stage of the ramp: its batch, the tokens it trains on (None: not known), and its GPUs where they are its own.
 
-    `rounded`: the batch is nobody's wish; a multiple of the nodes near it, of which each can take its share, serves as well.
+    `rounded`: the batch is nobody's wish; one near it, of which every node can take as much, serves as well.
     """
 
     global_batch_size: int
@@ -28,13 +29,17 @@ class PlanStage:
     rounded: bool = False
 
     def batch(self, nodes: int) -> int:
-        """The global batch on so many nodes.
+        """The global batch on so many nodes: where it may be rounded, a multiple of eight times the nodes, or of fewer.
 
-        >>> PlanStage(global_batch_size=1024, tokens=None, rounded=True).batch(384)
-        1152
+        >>> [PlanStage(global_batch_size=1024, tokens=None, rounded=True).batch(nodes) for nodes in (21, 384, 4096)]
+        [1008, 1152, 1024]
         """
         size = self.global_batch_size
-        return max(round(size / nodes), 1) * nodes if self.rounded else size
+        if not self.rounded:
+            return size
+        units = [8 * nodes, 4 * nodes, 2 * nodes, *(nodes // share for share in divisors(nodes))]
+        near = (max(round(size / unit), 1) * unit for unit in units)
+        return next(batch for batch in near if abs(batch / size - 1) <= ROUNDED_BY or batch == size)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,8 +6,9 @@ offer, then more GPUs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 
 import numpy as np
 
@@ -54,7 +55,7 @@ def obstacle(
     found, work = last.found[-1], last.workloads[len(last.found) - 1]
     if found.smallest is None or found.fitting:
         return None
-    prediction = predicted(found.smallest, work)
+    prediction, node = predicted(found.smallest, work), int(question.cluster.gpus_per_node)
     parts = {part.name: float(np.asarray(getattr(prediction.memory, part.name))) for part in fields(prediction.memory)}
 
     def fitting(kind: str, changed: Question, gpus: int) -> Remedy | None:
@@ -64,7 +65,7 @@ def obstacle(
     remedies = tuple(
         remedy
         for kind, changed, numbers in _changes(question, last.gpus, most)
-        if (remedy := _first(fitting(kind, changed, gpus) for gpus in numbers)) is not None
+        if (remedy := _fewest(partial(fitting, kind, changed), numbers, node)) is not None
     )
     return Obstacle(
         workload=work,
@@ -92,5 +93,16 @@ def _changes(question: Question, gpus: int, most: int) -> Iterator[tuple[str, Qu
     yield "gpus", shared, [number for step in range(1, MOST_DOUBLINGS + 1) if (number := gpus * 2**step) <= most]
 
 
-def _first(remedies: Iterator[Remedy | None]) -> Remedy | None:
-    return next((each for each in remedies if each is not None), None)
+def _fewest(fitting: Callable[[int], Remedy | None], numbers: Sequence[int], step: int) -> Remedy | None:
+    """The first number of GPUs that helps, and then the fewest between it and the one before, in whole nodes."""
+    low = numbers[0] // 2 if numbers else 0
+    for number in numbers:
+        remedy = fitting(number)
+        if remedy is not None:
+            while len(numbers) > 1 and remedy.gpus - low > step:
+                middle = (low + remedy.gpus) // 2 // step * step
+                nearer = fitting(middle) if middle > low else None
+                remedy, low = (remedy, max(middle, low + 1)) if nearer is None else (nearer, low)
+            return remedy
+        low = number
+    return None

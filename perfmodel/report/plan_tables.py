@@ -101,11 +101,29 @@ def _outcome(option: Option, last: StagePlan) -> str:
     seconds = f"{seconds_text(option.iteration_time_s)} an iteration ({low:.3g} to {high:.3g})"
     words = [seconds, f"MFU {100 * float(np.asarray(last.prediction.mfu)):.1f} %"]
     if option.days:
-        words = [f"{option.calendar_days:.1f} days ({option.days:.1f} of training)", *words]
+        words = [f"{days_text(option.calendar_days)} ({days_text(option.days)} of training)", *words]
         words.append(f"{option.gpu_hours:,.0f} GPU-hours")
     if option.dollars is not None and option.days:
-        words.append(f"${large_text(option.dollars)}")
+        words.append(dollars_text(option.dollars))
     return ", ".join(words)
+
+
+def days_text(days: float) -> str:
+    """A duration for people.
+
+    >>> days_text(13.94), days_text(0.12)
+    ('13.9 days', '2.9 hours')
+    """
+    return f"{days:.1f} days" if days >= 1 else f"{24 * days:.1f} hours"
+
+
+def dollars_text(amount: float) -> str:
+    """A sum for people.
+
+    >>> dollars_text(1_294_700), dollars_text(208_455.2)
+    ('$1.295M', '$208,455')
+    """
+    return f"${large_text(amount)}" if amount >= 1e6 else f"${amount:,.0f}"
 
 
 def _robust(stage: StagePlan) -> Iterator[Text]:
@@ -125,7 +143,7 @@ def _limits(plan: Plan, option: Option) -> Iterator[Text]:
         yield Text(f"It keeps the deadline of {days:.4g} days with {days - option.calendar_days:.1f} to spare.")
     if question.budget_dollars is not None and option.dollars is not None:
         left = question.budget_dollars - option.dollars
-        yield Text(f"It keeps the budget of ${large_text(question.budget_dollars)} with ${large_text(left)} to spare.")
+        yield Text(f"It keeps the budget of {dollars_text(question.budget_dollars)} with {dollars_text(left)} to spare.")
 
 
 def _no_verdict(plan: Plan) -> Iterator[Text]:
@@ -139,13 +157,13 @@ def _no_verdict(plan: Plan) -> Iterator[Text]:
         fastest = min(plan.options, key=lambda option: option.calendar_days)
         days = question.deadline_s / 86400.0
         most = f"the fastest looked at, on {fastest.gpus:,} GPUs, takes {fastest.calendar_days:.1f}"
-        cost = "" if fastest.dollars is None else f" and costs ${large_text(fastest.dollars)}"
-        limit = "" if question.budget_dollars is None else f" and ${large_text(question.budget_dollars)}"
+        cost = "" if fastest.dollars is None else f" and costs {dollars_text(fastest.dollars)}"
+        limit = "" if question.budget_dollars is None else f" and {dollars_text(question.budget_dollars)}"
         yield Text(f"Nothing keeps {days:.4g} days{limit}: {most}{cost}.", style="bold red")
     elif question.budget_dollars is not None:
         cheapest = min(plan.options, key=lambda option: option.dollars or 0.0)
-        least = f"the cheapest, on {cheapest.gpus:,} GPUs, costs ${large_text(cheapest.dollars or 0.0)}"
-        yield Text(f"Nothing costs at most ${large_text(question.budget_dollars)}: {least}.", style="bold red")
+        least = f"the cheapest, on {cheapest.gpus:,} GPUs, costs {dollars_text(cheapest.dollars or 0.0)}"
+        yield Text(f"Nothing costs at most {dollars_text(question.budget_dollars)}: {least}.", style="bold red")
 
 
 def _obstacle(plan: Plan, found: Obstacle) -> Iterator[Text]:
@@ -155,7 +173,7 @@ def _obstacle(plan: Plan, found: Obstacle) -> Iterator[Text]:
     yield Text(f"{name}: {nearest}.", style="bold red")
     share = float(np.asarray(getattr(found.prediction.memory, found.part)))
     yield Text(f"Nearest: {layout_text(found.nearest.settings)}.")
-    yield Text(f"Most of it are {LABELS[found.part]}, {gibibytes_text(share)}.")
+    yield Text(f"Its largest part: {LABELS[found.part]}, {gibibytes_text(share)}.")
     for remedy in found.remedies:
         words = {
             "choice": "with all that the stack offers",
@@ -181,9 +199,9 @@ def _options_table(plan: Plan) -> RenderableType:
         table.add_row(
             f"{option.gpus:,}",
             f"{option.iteration_time_s:.3f}",
-            f"{option.calendar_days:.1f}" if option.days else "",
-            large_text(option.gpu_hours) if option.days else "",
-            "" if option.dollars is None else large_text(option.dollars),
+            f"{option.calendar_days:.2f}" if option.days else "",
+            f"{option.gpu_hours:,.0f}" if option.days else "",
+            "" if option.dollars is None else dollars_text(option.dollars).removeprefix("$"),
             f"{option.memory_bytes / GIBIBYTE:.1f}",
             ", ".join(words) if option in plan.allowed else "outside the limits",
         )
