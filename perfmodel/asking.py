@@ -59,7 +59,8 @@ class Asked:
 class Wanted(TypedDict, total=False):
     """What a question may say beside its model; everything has a default but the cluster, and something that sets the GPUs.
 
-    `choose` keeps settings to some values (precision, sharding, tensor_parallel ..); `economics` are terms over the typical.
+    `leave_free` is a share of the GPU's memory that no layout may use; `choose` keeps settings to some values (precision,
+    sharding, tensor_parallel ..); `economics` are terms over the typical.
     """
 
     cluster: str | Mapping[str, Any] | Cluster | None
@@ -71,6 +72,7 @@ class Wanted(TypedDict, total=False):
     global_batch_size: Quantity | None
     sequence_length: Quantity | None
     ramp: str | None
+    leave_free: Quantity | None
     choose: Mapping[str, Any]
     economics: Mapping[str, Any] | Economics | None
 
@@ -102,7 +104,7 @@ def asked(model: str | Mapping[str, Any] | TransformerModel, **wanted: Unpack[Wa
         numbers = (max(stage.gpus or 0 for stage in stages),)
     question = Question(
         model=chosen_model,
-        cluster=chosen_cluster,
+        cluster=_with_room(chosen_cluster, given.get("leave_free", 0.0)),
         stack=chosen_stack,
         sequence_length=length,
         stages=stages,
@@ -158,6 +160,17 @@ def _part(spec: type[Any], kind: str, value: Any, key: str) -> Any:
         return build(spec, expand_part(spec, kind, value))
     except PerfmodelError as error:
         raise error.under(key) from None
+
+
+def _with_room(cluster: Cluster, share: Quantity) -> Cluster:
+    """The cluster with a share of each GPU's memory left free."""
+    try:
+        free = parse_quantity(share, "ratio")
+    except PerfmodelError as error:
+        raise error.under("leave_free") from None
+    if not 0 <= free < 1:
+        raise InputError(f"{shown(share)} is not a share of the memory; write it like 5%", key="leave_free")
+    return replace(cluster, gpu=replace(cluster.gpu, memory_bytes=cluster.gpu.memory_bytes * (1.0 - free)))
 
 
 def _usual_length(model: TransformerModel) -> int:

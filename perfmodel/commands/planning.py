@@ -96,6 +96,10 @@ def plan(
             rich_help_panel=CHOICE_PANEL,
         ),
     ] = None,
+    leave_free: Annotated[
+        str | None,
+        typer.Option("--leave-free", metavar="SHARE", help="Of a GPU's memory, as in 5%.", rich_help_panel=CHOICE_PANEL),
+    ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option(
@@ -139,6 +143,7 @@ def plan(
             global_batch_size=global_batch_size,
             sequence_length=sequence_length,
             ramp=ramp,
+            leave_free=leave_free,
             choose=_pairs(choose, "--choose"),
             economics=terms,
             most_gpus=most_gpus,

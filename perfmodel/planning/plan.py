@@ -52,6 +52,7 @@ class Plan(Tabular):
     best: Option | None
     stages: tuple[StagePlan, ...]  # of the best
     obstacle: Obstacle | None  # where nothing fits
+    least_gpus: int  # that the deadline needs at the peak rate; 1 without a deadline
     complete: bool  # false where it was stopped
 
     @property
@@ -120,14 +121,14 @@ def plan(
         for number in gpus:
             seen.option(number)
     elif question.deadline_s is not None:
-        _for_deadline(seen, question, question.deadline_s, most_gpus)
+        _for_deadline(seen, question.deadline_s, most_gpus)
     elif question.budget_dollars is not None:
-        _for_budget(seen, question, question.budget_dollars, most_gpus)
-    if seen.complete and not any(found.layouts for each in seen.looked.values() for found in each.found):
+        _for_budget(seen, question.budget_dollars, most_gpus)
+    if seen.complete and seen.looked and not any(found.layouts for each in seen.looked.values() for found in each.found):
         raise InputError(_impossible(question, list(seen.looked)))
     every = sorted(seen.looked.values(), key=lambda each: each.gpus)
     made = _made(question, every, complete=seen.complete)
-    if made.options or not seen.complete:
+    if made.options or not seen.complete or not every:
         return made
     last = next(each for each in reversed(every) if each.found[-1].layouts)
     return replace(made, obstacle=obstacle(question, last, workers=workers, on_progress=on_progress, most=most_gpus))
@@ -157,28 +158,29 @@ class _Seen:
         return self.looked[gpus].option
 
 
-def _for_deadline(seen: _Seen, question: Question, deadline_s: float, most: int) -> None:
-    node = int(question.cluster.gpus_per_node)
+def _for_deadline(seen: _Seen, deadline_s: float, most: int) -> None:
     inverse.fewest_gpus(
         seen.option,
         time_s=lambda option: option.calendar_days * SECONDS_PER_DAY,
         deadline_s=deadline_s,
-        least=_least_gpus(question, deadline_s),
+        least=_least_gpus(seen.question),
         most=most,
-        step=node,
+        step=int(seen.question.cluster.gpus_per_node),
     )
 
 
-def _least_gpus(question: Question, deadline_s: float) -> int:
-    """At the peak rate: no fewer can do."""
-    precision = max(question.choices.precision, key=lambda each: float(question.cluster.gpu.peak(each)))
+def _least_gpus(question: Question) -> int:
+    """At the peak rate: no fewer can keep the deadline."""
+    if question.deadline_s is None:
+        return 1
+    peak = max(float(question.cluster.gpu.peak(precision)) for precision in question.choices.precision)
     flop = float(model_flop_per_token(question.model, question.sequence_length))
     tokens = sum(stage.tokens or 0.0 for stage in question.stages)
-    return max(int(flop * tokens / (float(question.cluster.gpu.peak(precision)) * deadline_s)), 1)
+    return max(int(flop * tokens / (peak * question.deadline_s)), 1)
 
 
-def _for_budget(seen: _Seen, question: Question, budget: float, most: int) -> None:
-    node = int(question.cluster.gpus_per_node)
+def _for_budget(seen: _Seen, budget: float, most: int) -> None:
+    node = int(seen.question.cluster.gpus_per_node)
     inverse.most_gpus(seen.option, cost=lambda option: option.dollars or 0.0, budget=budget, least=node, most=most, step=node)
 
 
@@ -194,7 +196,15 @@ def _made(question: Question, looked_at: Sequence[Looked], *, complete: bool) ->
     wanted = _time if question.deadline_s is None else _cost
     best = min(allowed, key=lambda option: (wanted(option), option.gpus), default=None)
     stages = () if best is None else tuple(_stage_plans(best))
-    return Plan(question=question, looked=tuple(looked_at), best=best, stages=stages, obstacle=None, complete=complete)
+    return Plan(
+        question=question,
+        looked=tuple(looked_at),
+        best=best,
+        stages=stages,
+        obstacle=None,
+        least_gpus=_least_gpus(question),
+        complete=complete,
+    )
 
 
 def _stage_plans(option: Option) -> Iterable[StagePlan]:

@@ -106,7 +106,7 @@ def blocks(work: Workload, choices: Choices, *, cells: int = CELLS_OF_A_BLOCK) -
         categories = {"pipeline_schedule": schedule, "sequence_parallel": sequence, "sharding": shardings[0]}
         categories |= {"precision": choices.precision[0], "recompute": "none"}
         rows = _rows(work, choices, sequence_parallel=sequence, is_hsdp=is_hsdp)
-        for columns in _columns(work, choices, schedule=schedule):
+        for columns in _columns(work, choices, schedule=schedule) if len(rows["tensor_parallel"]) else ():
             grid = _pruned(_grid(work, categories, rows, columns))
             for recompute, sharding, precision in product(choices.recompute, shardings, choices.precision):
                 changed = categories | {"recompute": recompute, "sharding": sharding, "precision": precision}

@@ -32,6 +32,7 @@ def plan_document(plan: Plan) -> dict[str, Any]:
         "layouts": plan.layouts,
         "layouts_that_fit": plan.fitting,
         "deadline_s": plan.question.deadline_s,
+        "least_gpus": plan.least_gpus,
         "budget_dollars": plan.question.budget_dollars,
         "best": None if plan.best is None else _option(plan.best, plan),
         "best_by": {

@@ -36,6 +36,7 @@ SHORT: Final = {
 MOST_RIVALS: Final = 6
 MOST_OF_FRONT: Final = 8
 MOST_OPTIONS: Final = 16
+TIGHT: Final = 0.97  # of the memory: what is above may be too much (docs/validation.md, memory)
 SLOWEST: Final = 2.0  # times the best: who would give more for memory?
 
 
@@ -92,6 +93,8 @@ def _verdict(plan: Plan) -> Iterator[Text]:
     used, have = last.best.memory_bytes, float(question.cluster.gpu.memory_bytes)
     searched = f"Best of {plan.layouts:,} layouts, of which {plan.fitting:,} fit"
     yield Text(f"{searched}; it needs {gibibytes_text(used)} of {gibibytes_text(have)}.")
+    if used > TIGHT * have:
+        yield Text("That is tight: memory is predicted to a few percent; --leave-free 5% plans with room.", style="yellow")
     yield from _robust(last)
     yield from _limits(plan, option)
 
@@ -151,6 +154,9 @@ def _no_verdict(plan: Plan) -> Iterator[Text]:
     question = plan.question
     if plan.obstacle is not None:
         yield from _obstacle(plan, plan.obstacle)
+    elif not plan.looked:
+        least = f"even at the peak rate it takes {plan.least_gpus:,} GPUs"
+        yield Text(f"Nothing keeps the deadline: {least}, more than --most-gpus allows.", style="bold red")
     elif not plan.options:
         yield Text("Nothing that fits was found.", style="bold red")
     elif question.deadline_s is not None:
