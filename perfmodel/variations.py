@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import product
 from math import prod
 from typing import Any, Final, TypeAlias
 
+from perfmodel.economics.outlook import outlook
 from perfmodel.errors import InputError, PerfmodelError
 from perfmodel.exchange.axes import Axis, read_axis
-from perfmodel.exchange.run_files import Candidate, RunSource, Setting, read_candidates
+from perfmodel.exchange.presets import economics_preset
+from perfmodel.exchange.run_files import TYPICAL, Candidate, RunSource, Setting, read_candidates
 from perfmodel.planning.points import GPUS, Outcome, outcomes
 from perfmodel.planning.scenarios import Scenario, WhatIf
 from perfmodel.planning.sweep import Sweep, SweptAxis, SweptPoint
@@ -78,7 +81,8 @@ def _column_name(name: str, texts: Sequence[str], chosen: dict[str, str]) -> str
 
 def _scenario(name: str, settings: Settings, candidate: Candidate) -> Scenario:
     texts, prediction = tuple(_texts(settings)), predict(candidate.run)
-    return Scenario(name=name, settings=texts, prediction=prediction, assumptions=candidate.assumptions)
+    terms = outlook(prediction, candidate.run.economics or economics_preset(TYPICAL))
+    return Scenario(name=name, settings=texts, prediction=prediction, outlook=terms, assumptions=candidate.assumptions)
 
 
 def _texts(settings: Settings) -> list[str]:
@@ -90,7 +94,7 @@ def swept(sources: Sequence[RunSource], vary: Varied, *, settings: Settings, sta
 
     Errors: InputError for axes that cannot be; a layout that cannot be is a point that is refused.
     """
-    drafts = [read_candidates(source, pairs(settings), draft=True)[0].run for source in sources]
+    drafts = [_draft(source, pairs(settings)) for source in sources]
     places = [place_of_stage(draft, stage) for draft in drafts]
     axes = [[read_axis(*each, draft, place) for each in vary] for draft, place in zip(drafts, places, strict=True)]
     _check(axes[0], runs=len(sources), is_weak=is_weak)
@@ -103,6 +107,12 @@ def swept(sources: Sequence[RunSource], vary: Varied, *, settings: Settings, sta
     several = [SweptAxis(key=RUN, labels=tuple(names))] if len(sources) > 1 else []
     title = drafts[0].name if len(sources) == 1 else f"{len(sources)} runs"
     return Sweep(name=title, stage=places[0] + 1, stages=len(drafts[0].stages), axes=(*several, *shown), points=tuple(points))
+
+
+def _draft(source: RunSource, settings: Sequence[Setting]) -> Run:
+    """The run, whatever its layouts, under typical terms where it gives none."""
+    run = read_candidates(source, settings, draft=True)[0].run
+    return run if run.economics is not None else replace(run, economics=economics_preset(TYPICAL))
 
 
 def _check(axes: Sequence[Axis], *, runs: int, is_weak: bool) -> None:
@@ -133,7 +143,7 @@ def _outcomes(
         changed = [(axis.key, axis.values[at]) for axis, at in zip(axes, chosen, strict=True) if not axis.is_array]
         model = ""
         try:
-            run = read_candidates(source, [*settings, *changed], draft=True)[0].run
+            run = _draft(source, [*settings, *changed])
             model, several = run.model.name, outcomes(run, place, numbers, number=len(grid), is_weak=is_weak)
         except PerfmodelError as error:
             several = [Outcome(refusal=str(error))] * len(grid)

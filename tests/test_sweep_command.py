@@ -101,6 +101,20 @@ def test_several_runs_are_an_axis(run: Any, tmp_path: Path) -> None:
     assert json.loads(run("sweep", "nemotron-4-15b", "laptop", "--json").out)["scaling"] is None
 
 
+def test_costs_are_those_of_the_outlook_of_a_run(run: Any) -> None:
+    """Of a run of one stage, bit by bit but for rounding; a price may be varied as anything else."""
+    stage = "stages=[{data_parallel: 288, global_batch_size: 1152, tokens: 1T}]"
+    swept = document(run, "--set", stage, "--vary", "economics.dollars_per_gpu_hour=2,3", "--vary", "tensor_parallel=4,8")
+    for point in swept["points"]:
+        price = f"economics.dollars_per_gpu_hour={point['economics.dollars_per_gpu_hour']}"
+        settings = ["--base", stage, "--set", price, "--set", f"tensor_parallel={point['tensor_parallel']}"]
+        (single,) = json.loads(run("whatif", "nemotron-4-15b", *settings, "--json").out)["scenarios"]
+        for name in ("dollars", "calendar_days", "calendar_gpu_hours"):
+            assert point[name] == pytest.approx(single[name], rel=1e-12)
+    table = run(*SWEEP, "--set", stage, "--vary", "economics.dollars_per_gpu_hour=2,3").out
+    assert "Cheapest: economics.dollars_per_gpu_hour 2, $" in table
+
+
 def test_settings_hold_for_every_point_and_factors_for_each(run: Any) -> None:
     """--set comes before what is varied."""
     swept = document(run, "--set", "cluster=dgx-h200", "--vary", "stages[-1].global_batch_size=x1,x2")

@@ -106,6 +106,21 @@ def test_half_the_batch(ask: Any) -> None:
     assert difference["total_days"] > 2
 
 
+def test_what_it_costs_follows_from_a_price(ask: Any, run: Any) -> None:
+    """GPU-hours of the calendar times the price; nothing is charged without one."""
+    before, after, difference = ask("tensor_parallel=4")
+    assert before["dollars"] is after["dollars"] is None
+    assert "dollars" not in difference
+    arguments = ["--base", "economics.dollars_per_gpu_hour=2.5", "--set", "tensor_parallel=4"]
+    (scenario,) = json.loads(run(*ASK, *arguments, "--json").out)["scenarios"]
+    assert scenario["dollars"] == pytest.approx(2.5 * after["calendar_gpu_hours"], rel=1e-12)
+    assert scenario["difference"]["dollars"] == pytest.approx(2.5 * difference["calendar_gpu_hours"], rel=1e-9)
+    assert scenario["difference"]["calendar_days"] > 4
+    assert "cost, $" in run(*ASK, *arguments).out
+    dearer = run(*ASK, "--base", "economics.dollars_per_gpu_hour=2.5", "--set", "cluster=dgx-b200").out
+    assert "costs the same per GPU-hour; economics.dollars_per_gpu_hour is its price" in " ".join(dearer.split())
+
+
 def test_json_has_every_number_before_and_after(run: Any) -> None:
     """And its difference; the ratio of times with its interval."""
     document = json.loads(run(*ASK, "--set", "precision=fp8", "--scenario", "TP 4: tensor_parallel=4", "--json").out)

@@ -38,6 +38,7 @@ _SHORT: Final = {  # what people type -> the key that they mean
     ("nvlink", "nvswitch"): "cluster.links.node.bandwidth_bytes_per_s",
     ("gpu", "gpu_type", "hardware", "node"): "cluster, as in cluster=dgx-h200",
     ("hbm", "memory", "gpu_memory"): "cluster.gpu.memory_bytes",
+    ("price", "cost", "dollars", "dollars_per_gpu_hour"): "economics.dollars_per_gpu_hour",
     ("overlap", "no_overlap"): "stack.tensor_parallel_overlap or stack.data_parallel_overlap",
 }
 SHORT_NAMES: Final = {name: key for names, key in _SHORT.items() for name in names}

@@ -13,8 +13,12 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from perfmodel.count.parameters import parameter_count
+from perfmodel.economics.cost import dollars
+from perfmodel.economics.goodput import calendar_days, effective_share
 from perfmodel.errors import InputError, PerfmodelError
 from perfmodel.prediction import StagePrediction, predict_stage
+from perfmodel.spec.economics import Economics
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.hardware import Cluster
 from perfmodel.spec.layout import Layout
@@ -25,7 +29,8 @@ from perfmodel.spec.stack import SoftwareStack
 
 GPUS: Final = "gpus"  # a key of its own: data parallelism is what makes that many
 AT_ONCE: Final = 4096  # points in one call, so that memory stays small
-NO_TIME: Final = "its numbers give no finite iteration time; one of them is far too large or too small"
+NO_TIME: Final = "its numbers give no finite time; one of them is far too large or too small"
+TOTALS: Final = ("tokens", "days", "gpu_hours", "calendar_days", "calendar_gpu_hours", "dollars")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +50,7 @@ class Subject:
     stack: SoftwareStack
     layout: Layout
     tokens: Numeric | None
+    economics: Economics | None
 
     def check(self) -> None:
         """Raise PerfmodelError for a layout that cannot exist."""
@@ -104,7 +110,7 @@ def _predicted(subject: Subject, number: int) -> Iterator[Outcome]:
     """The numbers of each of `number` points."""
     with np.errstate(all="ignore"):
         predicted = predict_stage(subject.model, subject.cluster, subject.stack, subject.layout)
-        values = {**predicted.quantities(), **_totals(predicted, subject.tokens)}
+        values = {**predicted.quantities(), **_totals(predicted, subject)}
     columns = {name: None if value is None else np.broadcast_to(value, (number,)) for name, value in values.items()}
     for point in range(number):
         numbers: dict[str, Any] = {name: None if each is None else each[point].item() for name, each in columns.items()}
@@ -113,11 +119,19 @@ def _predicted(subject: Subject, number: int) -> Iterator[Outcome]:
         yield Outcome(numbers=numbers) if is_sound else Outcome(refusal=NO_TIME)
 
 
-def _totals(predicted: StagePrediction, tokens: Numeric | None) -> dict[str, Numeric | None]:
-    """Of the stage; None where it does not state its tokens."""
+def _totals(predicted: StagePrediction, subject: Subject) -> dict[str, Numeric | None]:
+    """Of the stage alone; None for what does not follow without its tokens, terms or a price."""
+    tokens, terms, gpus = subject.tokens, subject.economics, predicted.layout.gpus
+    totals: dict[str, Numeric | None] = dict.fromkeys(TOTALS)
     if tokens is None:
-        return dict.fromkeys(("tokens", "days", "gpu_hours"))
-    return {"tokens": tokens, "days": predicted.days(tokens), "gpu_hours": predicted.gpu_hours(tokens)}
+        return totals
+    totals |= {"tokens": tokens, "days": predicted.days(tokens), "gpu_hours": predicted.gpu_hours(tokens)}
+    if terms is None:
+        return totals
+    share = effective_share(gpus=gpus, parameters=parameter_count(subject.model).total, terms=terms)
+    days, used = calendar_days(days=predicted.days(tokens), effective_share=share), predicted.gpu_hours(tokens) / share
+    bill = dollars(gpu_hours=used, gpus=gpus, calendar_days=days, terms=terms)
+    return totals | {"calendar_days": days, "calendar_gpu_hours": used, "dollars": bill}
 
 
 def _subject(run: Run, place: int, columns: Mapping[str, Numeric], *, is_weak: bool) -> Subject:
@@ -126,9 +140,10 @@ def _subject(run: Run, place: int, columns: Mapping[str, Numeric], *, is_weak: b
     names = {entry.name for entry in fields(Layout)} | {entry.name for entry in fields(Stage)}
     own: dict[str, Any] = {key: value for key, value in columns.items() if key in names}
     parts = {}
-    for part in ("model", "cluster", "stack"):
+    for part in ("model", "cluster", "stack", "economics"):
         below = {key: value for key, value in columns.items() if key.startswith(f"{part}.")}
-        parts[part] = _with_numbers(getattr(run, part), {tuple(key.split(".")[1:]): value for key, value in below.items()})
+        changes = {tuple(key.split(".")[1:]): value for key, value in below.items()}
+        parts[part] = _with_numbers(getattr(run, part), changes) if changes else getattr(run, part)
     tokens = own.pop("tokens", stage.tokens)
     layout = run.layout(stage)
     if GPUS in columns:

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from perfmodel.economics.outlook import Outlook
 from perfmodel.frames import Tabular
 from perfmodel.prediction import Prediction, StagePrediction
 from perfmodel.spec.fields import Numeric
@@ -28,6 +29,7 @@ class Scenario:
     name: str
     settings: tuple[str, ...]
     prediction: Prediction
+    outlook: Outlook
     assumptions: tuple[str, ...] = ()
 
     def stage(self, place: int) -> StagePrediction:
@@ -35,9 +37,9 @@ class Scenario:
         return self.prediction.stages[place][1]
 
     def totals(self) -> dict[str, float | None]:
-        """Over all stages of the run; None for what it does not state."""
+        """Over all stages of the run: training, then what it comes to; None for what does not follow from what it states."""
         values = {name: getattr(self.prediction, name) for name in ("total_tokens", "total_days", "gpu_hours")}
-        return {name: None if value is None else float(value) for name, value in values.items()}
+        return {name: None if value is None else float(value) for name, value in values.items()} | self.outlook.totals()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -61,8 +61,8 @@ class IntervalLine(Line):
 
     def value(self, numbers: Numbers) -> str:
         """Both ends."""
-        ends = (numbers[end] * self.scale for end in (self.name, self.high))
-        return "-".join(f"{end:.{self.decimals}f}" for end in ends)
+        ends = [numbers.get(end) for end in (self.name, self.high)]
+        return "-".join("" if end is None else f"{end * self.scale:.{self.decimals}f}" for end in ends).strip("-")
 
     def difference(self, before: Numbers, after: Numbers) -> str:  # noqa: ARG002 - it has none
         """None."""

@@ -25,8 +25,10 @@ RESULTS: Final = (
     Line(name="tokens_per_s_per_gpu", label="tokens/s/GPU"),
     Line(name="total_days", label="days", decimals=2),
     Line(name="calendar_days", label="calendar days", decimals=2),
-    Line(name="gpu_hours", label="GPU-hours"),
+    IntervalLine(name="calendar_low_days", high="calendar_high_days", label="  90 % interval", decimals=1),
+    Line(name="calendar_gpu_hours", label="GPU-hours"),
     Line(name="dollars", label="cost, $"),
+    Line(name="energy_j", label="energy, MWh", scale=1 / 3.6e9),
 )
 TIMES: Final = (
     *(Line(name=part, label=LABELS[part], scale=1e3, decimals=1) for part in PARTS),
@@ -79,11 +81,15 @@ def _sentence(result: WhatIf, scenario: Scenario) -> str:
     """611 ms an iteration instead of 621 ms, -1.6 % (90 %: -3 to +1 %); 12.7 days instead of 12.9."""
     before, after = (float(each.stage(result.place).iteration_time_s) for each in (result.before, scenario))
     low, high = (100 * (end - 1) for end in result.time_ratio_interval(scenario))
-    sentence = f"{seconds_text(after)} an iteration instead of {seconds_text(before)}, {percent_text(after / before - 1)}"
-    sentence += f" (90 %: {low:+.0f} to {high:+.0f} %)"
-    days = [each.prediction.total_days for each in (result.before, scenario)]
-    if days[0] is not None and days[1] is not None:
-        sentence += f"; {float(days[1]):.1f} days instead of {float(days[0]):.1f}"
+    sentence = f"{seconds_text(after)} an iteration"
+    if low < high:
+        change = f"{percent_text(after / before - 1)} (90 %: {low:+.0f} to {high:+.0f} %)"
+        sentence += f" instead of {seconds_text(before)}, {change}"
+    totals = [each.totals() for each in (result.before, scenario)]
+    for name, shape in (("total_days", "{:.1f} days"), ("dollars", "${:,.0f}")):
+        old, new = (total[name] for total in totals)
+        if new is not None:
+            sentence += f"; {shape.format(new)}" + ("" if old in (None, new) else f" instead of {shape.format(old).split()[0]}")
     return f"{sentence}."
 
 
@@ -101,7 +107,16 @@ def _notes(result: WhatIf) -> Iterator[Text]:
             yield Text(f"{called} runs on {after} GPUs, not {before}: --same-gpus would keep them.", style="yellow")
         peaks = [float(each.cluster.gpu.peak(each.precision)) / 1e12 for each in (run, scenario.prediction.run)]
         if peaks[0] != peaks[1]:
-            yield Text(f"The MFU of {called} is of a peak of {peaks[1]:,.0f} TFLOP/s, not {peaks[0]:,.0f}.", style="dim")
+            yield Text(f"The MFU of {called} is of a peak of {peaks[1]:,.4g} TFLOP/s, not {peaks[0]:,.4g}.", style="dim")
+        if _is_paid_alike(result.before, scenario):
+            yield Text(f"{called} costs the same per GPU-hour; economics.dollars_per_gpu_hour is its price.", style="dim")
+
+
+def _is_paid_alike(before: Scenario, after: Scenario) -> bool:
+    """Whether other GPUs have the price of those before."""
+    gpus = [each.prediction.run.cluster.gpu.name for each in (before, after)]
+    prices = [each.outlook.terms.dollars_per_gpu_hour for each in (before, after)]
+    return gpus[0] != gpus[1] and prices[0] is not None and prices[0] == prices[1]
 
 
 def _tables(result: WhatIf, first: int) -> Iterator[RenderableType]:

@@ -26,6 +26,13 @@ HEADINGS: Final = {
     "global_batch_size": "batch",
     "sequence_length": "sequence",
 }
+
+
+def _large(number: float) -> str:
+    """A count in four digits."""
+    return large_text(float(f"{number:.4g}"))
+
+
 COLUMNS: Final[dict[str, Callable[[Mapping[str, Any]], str]]] = {
     "GPUs": lambda numbers: f"{numbers['gpus']}",
     "batch": lambda numbers: f"{numbers['global_batch_size']}",
@@ -34,6 +41,7 @@ COLUMNS: Final[dict[str, Callable[[Mapping[str, Any]], str]]] = {
     "MFU %": lambda numbers: f"{100 * numbers['mfu']:.1f}",
     "tok/s/GPU": lambda numbers: f"{numbers['tokens_per_s_per_gpu']:.0f}",
     "days": lambda numbers: "" if numbers["days"] is None else f"{numbers['days']:.2f}",
+    "cost, $": lambda numbers: "" if numbers["dollars"] is None else _large(numbers["dollars"]),
     "GiB": lambda numbers: f"{numbers['memory_bytes'] / GIBIBYTE:.1f}",
     "fits": lambda numbers: "yes" if numbers["fits"] else "NO",
 }
@@ -95,11 +103,12 @@ def _verdict(result: Sweep) -> Iterator[Text]:
         best = fitting[max(range(len(fitting)), key=[point.numbers[rate] for point in fitting].__getitem__)]
         seconds = seconds_text(best.numbers["iteration_time_s"])
         yield Text(f"{which}: {point_name(result, best)}, {seconds} an iteration, {_large(best.numbers[rate])} {unit}.")
-
-
-def _large(number: float) -> str:
-    """A count in four digits."""
-    return large_text(float(f"{number:.4g}"))
+    if stage and fitting[0].numbers["days"] is not None:
+        yield Text("Days and costs are those of this stage alone.", style="dim")
+    paid = [point for point in fitting if point.numbers["dollars"] is not None]
+    if paid:
+        cheapest = min(paid, key=lambda point: float(point.numbers["dollars"]))
+        yield Text(f"Cheapest: {point_name(result, cheapest)}, ${cheapest.numbers['dollars']:,.0f}.")
 
 
 def _refusals(result: Sweep) -> list[tuple[str, str]]:
@@ -112,11 +121,15 @@ def _refusals(result: Sweep) -> list[tuple[str, str]]:
 
 
 def _points(result: Sweep) -> Table:
-    """A row a point. GPUs and batches that are swept, or the same everywhere, and days that nobody knows have no column."""
+    """A row a point. GPUs and batches that are swept, or the same everywhere, and what nobody knows have no column.
+
+    Nor have intervals where a cost and two axes fill the width.
+    """
     known = [point.numbers for point in result.points if point.numbers]
     bare = {heading(axis.key) for axis in result.axes}
     bare |= {"batch"} if len({numbers["global_batch_size"] for numbers in known}) <= 1 else set()
     bare |= {"days"} if not any(numbers["days"] for numbers in known) else set()
+    bare |= {"cost, $"} if not any(numbers["dollars"] for numbers in known) else {"90 %"} if len(result.axes) > 1 else set()
     columns = {name: shape for name, shape in COLUMNS.items() if name not in bare}
     table = plain_table()
     for axis in result.axes:
