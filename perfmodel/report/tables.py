@@ -10,8 +10,10 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from perfmodel.count.memory import MemoryBytes
+from perfmodel.economics.outlook import outlook
 from perfmodel.prediction import Prediction
 from perfmodel.report.documents import envelope
+from perfmodel.report.economics_tables import economics_section
 from perfmodel.report.terminal import percent_text, plain_table, section, titled, value_text
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.run import Run
@@ -58,13 +60,15 @@ def prediction_report(
     assumptions: Sequence[str],
     candidates: Sequence[tuple[Mapping[str, Any], Prediction]] = (),
 ) -> Group:
-    """Verdict, stages, candidates where there are some, breakdown, memory and assumptions of one run."""
+    """Verdict, stages, candidates and economics where there are some, breakdown, memory and assumptions of one run."""
     parts: list[RenderableType] = [_verdict(prediction), _description(prediction.run), _stage_table(prediction)]
     if any(stage.published for stage, _ in prediction.stages):
         parts.append(_published_table(prediction))
     if len(candidates) > 1:
         parts.append(_candidate_table(candidates))
     parts += [_breakdown_table(prediction), _memory_table(prediction)]
+    if prediction.run.economics is not None:
+        parts.append(economics_section(outlook(prediction, prediction.run.economics)))
     if assumptions:
         parts.append(section("Assumptions", [("-", sentence) for sentence in assumptions]))
     return Group(*parts)
