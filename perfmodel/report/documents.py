@@ -7,9 +7,7 @@ from dataclasses import fields
 from typing import Any, Final
 
 from perfmodel.count.operators import Collective
-from perfmodel.economics.outlook import outlook
 from perfmodel.prediction import Prediction, StagePrediction
-from perfmodel.report.economics_documents import economics_document
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.hardware import Cluster
 from perfmodel.spec.run import PublishedFigures, Run, Stage
@@ -72,7 +70,17 @@ def _run_document(prediction: Prediction, assumptions: Sequence[str], *, verbose
         "total_days": _optional(prediction.total_days),
         "gpu_hours": _optional(prediction.gpu_hours),
         "fits": prediction.fits,
-    } | ({} if run.economics is None else {"economics": economics_document(outlook(prediction, run.economics))})
+    } | _economics(prediction)
+
+
+def _economics(prediction: Prediction) -> dict[str, Any]:
+    """The outlook under the terms of the run, where it has some; runs without do not wait for its modules."""
+    if prediction.run.economics is None:
+        return {}
+    from perfmodel.economics.outlook import outlook
+    from perfmodel.report.economics_documents import economics_document
+
+    return {"economics": economics_document(outlook(prediction, prediction.run.economics))}
 
 
 def _stage_document(stage: Stage, predicted: StagePrediction, cluster: Cluster, assumptions: Sequence[str]) -> dict[str, Any]:

@@ -10,10 +10,8 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from perfmodel.count.memory import MemoryBytes
-from perfmodel.economics.outlook import outlook
 from perfmodel.prediction import Prediction
 from perfmodel.report.documents import envelope
-from perfmodel.report.economics_tables import economics_section
 from perfmodel.report.terminal import percent_text, plain_table, section, titled, value_text
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.run import Run
@@ -67,11 +65,20 @@ def prediction_report(
     if len(candidates) > 1:
         parts.append(_candidate_table(candidates))
     parts += [_breakdown_table(prediction), _memory_table(prediction)]
-    if prediction.run.economics is not None:
-        parts.append(economics_section(outlook(prediction, prediction.run.economics)))
+    parts += _economics(prediction)
     if assumptions:
         parts.append(section("Assumptions", [("-", sentence) for sentence in assumptions]))
     return Group(*parts)
+
+
+def _economics(prediction: Prediction) -> list[RenderableType]:
+    """The outlook under the terms of the run, where it has some; runs without do not wait for its modules."""
+    if prediction.run.economics is None:
+        return []
+    from perfmodel.economics.outlook import outlook
+    from perfmodel.report.economics_tables import economics_section
+
+    return [economics_section(outlook(prediction, prediction.run.economics))]
 
 
 def _verdict(prediction: Prediction) -> Text:
