@@ -59,7 +59,12 @@ def compared(
         raise InputError("no scenario is given; name at least one, with the settings that it changes")
     for each in (before, *after):
         place_of_stage(each.prediction.run, stage)
-    return WhatIf(before=before, scenarios=tuple(after), place=-1 if stage is None else stage - 1)
+    return WhatIf(before=before, scenarios=tuple(after), place=-1 if stage is None else stage - 1, taken=_taken(first.values))
+
+
+def _taken(values: Mapping[str, Any]) -> tuple[str, ...]:
+    """A sentence for each key with several candidates."""
+    return tuple(f"{key} has several candidates: the first, {value}, is taken" for key, value in values.items())
 
 
 def _columns(
@@ -94,7 +99,7 @@ def swept(sources: Sequence[RunSource], vary: Varied, *, settings: Settings, sta
 
     Errors: InputError for axes that cannot be; a layout that cannot be is a point that is refused.
     """
-    drafts = [_draft(source, pairs(settings)) for source in sources]
+    drafts, chosen = zip(*(_draft(source, pairs(settings)) for source in sources), strict=True)
     places = [place_of_stage(draft, stage) for draft in drafts]
     axes = [[read_axis(*each, draft, place) for each in vary] for draft, place in zip(drafts, places, strict=True)]
     _check(axes[0], runs=len(sources), is_weak=is_weak)
@@ -105,14 +110,23 @@ def swept(sources: Sequence[RunSource], vary: Varied, *, settings: Settings, sta
         found = _outcomes(source, pairs(settings), own_axes, place, is_weak=is_weak)
         points += [_point(found[at], own_axes, at, [name] if len(sources) > 1 else []) for at in sorted(found)]
     several = [SweptAxis(key=RUN, labels=tuple(names))] if len(sources) > 1 else []
-    title = drafts[0].name if len(sources) == 1 else f"{len(sources)} runs"
-    return Sweep(name=title, stage=places[0] + 1, stages=len(drafts[0].stages), axes=(*several, *shown), points=tuple(points))
+    varied = {axis.key for axis in axes[0]}
+    listed = {key: value for values in chosen for key, value in values.items() if key not in varied}
+    return Sweep(
+        name=drafts[0].name if len(sources) == 1 else f"{len(sources)} runs",
+        stage=places[0] + 1,
+        stages=len(drafts[0].stages),
+        axes=(*several, *shown),
+        points=tuple(points),
+        taken=_taken(listed),
+    )
 
 
-def _draft(source: RunSource, settings: Sequence[Setting]) -> Run:
-    """The run, whatever its layouts, under typical terms where it gives none."""
-    run = read_candidates(source, settings, draft=True)[0].run
-    return run if run.economics is not None else replace(run, economics=economics_preset(TYPICAL))
+def _draft(source: RunSource, settings: Sequence[Setting]) -> tuple[Run, Mapping[str, Any]]:
+    """The run, whatever its layouts, under typical terms where it gives none; and what it takes of listed values."""
+    candidate = read_candidates(source, settings, draft=True)[0]
+    terms = candidate.run.economics or economics_preset(TYPICAL)
+    return replace(candidate.run, economics=terms), candidate.values
 
 
 def _check(axes: Sequence[Axis], *, runs: int, is_weak: bool) -> None:
@@ -143,7 +157,7 @@ def _outcomes(
         changed = [(axis.key, axis.values[at]) for axis, at in zip(axes, chosen, strict=True) if not axis.is_array]
         model = ""
         try:
-            run = _draft(source, [*settings, *changed])
+            run, _ = _draft(source, [*settings, *changed])
             model, several = run.model.name, outcomes(run, place, numbers, number=len(grid), is_weak=is_weak)
         except PerfmodelError as error:
             several = [Outcome(refusal=str(error))] * len(grid)

@@ -123,6 +123,19 @@ def test_settings_hold_for_every_point_and_factors_for_each(run: Any) -> None:
     assert swept["points"][0]["iteration_time_s"] == single["iteration_time_s"]
 
 
+def test_listed_values_are_taken_as_the_first_and_said(run: Any) -> None:
+    """Unless they are what is varied; the same before and after a change."""
+    listed = ["--set", "micro_batch_size=[2,4]"]
+    swept = document(run, *listed, "--vary", "tensor_parallel=4,8")
+    assert {point["micro_batch_size"] for point in swept["points"]} == {2}
+    assert swept["taken"] == ["micro_batch_size has several candidates: the first, 2, is taken"]
+    assert document(run, *listed, "--vary", "micro_batch_size=1,4")["taken"] == []
+    asked = json.loads(run("whatif", *SWEEP[1:], "--base", listed[1], "--set", "precision=fp8", "--json").out)
+    assert asked["taken"] == swept["taken"]
+    assert [each["micro_batch_size"] for each in (asked["before"], *asked["scenarios"])] == [2, 2]
+    assert "the first, 2, is taken" in run(*SWEEP, *listed, "--vary", "tensor_parallel=4,8").out
+
+
 def test_the_stage_that_is_swept_can_be_chosen(run: Any) -> None:
     """The last without."""
     assert document(run, "--vary", "tensor_parallel=8", "--stage", 1)["points"][0]["gpus"] == 768

@@ -44,11 +44,15 @@ class Scenario:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WhatIf(Tabular):
-    """A run before and after; `place` is the stage of the ramp that is shown, -1 the last of each."""
+    """A run before and after; `place` is the stage of the ramp that is shown, -1 the last of each.
+
+    `taken` are sentences about keys for which the run lists several values.
+    """
 
     before: Scenario
     scenarios: tuple[Scenario, ...]
     place: int = -1
+    taken: tuple[str, ...] = ()
 
     @property
     def fits(self) -> bool:

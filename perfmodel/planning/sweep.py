@@ -41,13 +41,17 @@ class SweptPoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sweep(Tabular):
-    """Points in the order of their axes, the last fastest; `stage` of `stages` is the one of the ramp, counted from 1."""
+    """Points in the order of their axes, the last fastest; `stage` of `stages` is the one of the ramp, counted from 1.
+
+    `taken` are sentences about keys for which a run lists several values, and that are not varied.
+    """
 
     name: str
     stage: int
     stages: int
     axes: tuple[SweptAxis, ...]
     points: tuple[SweptPoint, ...]
+    taken: tuple[str, ...] = ()
 
     @property
     def fits(self) -> bool:

@@ -21,6 +21,7 @@ def whatif_document(result: WhatIf) -> dict[str, Any]:
         | _without_fit(before),
         "scenarios": [_scenario_document(result, each, before) for each in result.scenarios],
         "fits": result.fits,
+        "taken": list(result.taken),
     }
 
 

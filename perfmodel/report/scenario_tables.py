@@ -100,6 +100,7 @@ def _notes(result: WhatIf) -> Iterator[Text]:
         number = len(run.stages) if result.place < 0 else result.place + 1
         whole = "" if result.before.prediction.total_days is None else "; days, GPU-hours and cost are of the whole run"
         yield Text(f"{run.name}, stage {number} of {len(run.stages)} (--stage N shows another){whole}.", style="dim")
+    yield from (Text(f"{sentence}.", style="dim") for sentence in result.taken)
     before = result.before.stage(result.place).layout.gpus
     for place, scenario in enumerate(result.scenarios):
         after, called = scenario.stage(result.place).layout.gpus, _called(result, place)

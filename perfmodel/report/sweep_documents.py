@@ -22,6 +22,7 @@ def sweep_document(result: Sweep) -> dict[str, Any]:
         "points": result.rows(),
         "scaling": None if curve is None else {"kind": curve.kind, "axis": result.axes[curve.axis].key},
         "fits": result.fits,
+        "taken": list(result.taken),
     }
 
 

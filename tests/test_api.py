@@ -1,0 +1,129 @@
+"""Does `import perfmodel as pm` answer as the command line does, and does the page that shows it tell the truth?"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import subprocess
+import sys
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import cli
+import perfmodel as pm
+from perfmodel.frames import Tabular
+
+PAGE = Path(cli.__file__).parent / "docs" / "api.md"
+PRESET = "nemotron-4-15b"
+CLOSE = 0.05  # numbers move a little with every better fit; the page is wrong when they move more
+TOKEN = re.compile(r"\d+(?:,\d{3})*(?:\.\d+)?|[^\s\d]+")
+
+
+def blocks(text: str) -> list[tuple[str, str]]:
+    """The code of a page, each piece with what it prints ("" where the page does not say)."""
+    found = re.findall(r"```python\n(.*?)```(?:\n```text\n(.*?)```)?", text, flags=re.DOTALL)
+    return [(code, printed) for code, printed in found]
+
+
+def assert_alike(found: str, shown: str) -> None:
+    """The same words, and numbers that are close."""
+    for one, other in zip_longest(TOKEN.findall(found), TOKEN.findall(shown)):
+        if one is not None and other is not None and one[0].isdigit() and other[0].isdigit():
+            value, expected = (float(number.replace(",", "")) for number in (one, other))
+            assert value == pytest.approx(expected, rel=CLOSE, abs=0.011), f"the page shows:\n{shown}\nit prints:\n{found}"
+        else:
+            assert one == other, f"the page shows:\n{shown}\nit prints:\n{found}"
+
+
+def test_the_page_prints_what_it_shows() -> None:
+    """All its blocks, one after the other, as in a notebook."""
+    pieces, names = blocks(PAGE.read_text()), {"__name__": "page"}
+    assert len(pieces) >= 8
+    for code, shown in pieces:
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            exec(compile(code, str(PAGE), "exec"), names)  # noqa: S102 - the page is ours
+        assert_alike(printed.getvalue(), shown)
+
+
+def test_importing_it_loads_nothing() -> None:
+    """Neither NumPy nor YAML until a function is asked for; pandas not until a frame is."""
+    script = "import sys, perfmodel as pm; print([name for name in ('numpy', 'yaml') if name in sys.modules])\n"
+    script += "pm.predict('laptop'); print([name for name in ('pandas', 'rich', 'torch', 'matplotlib') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["[]", "[]"]
+
+
+def test_every_name_that_it_offers_is_there() -> None:
+    """And no other."""
+    assert set(pm.__all__) <= set(dir(pm))
+    for name in pm.__all__:
+        assert getattr(pm, name).__doc__
+    with pytest.raises(AttributeError, match="no attribute 'predikt'"):
+        _ = pm.predikt
+
+
+def test_a_run_may_come_as_a_name_a_file_a_mapping_or_itself(tmp_path: Path) -> None:
+    """The same prediction each time."""
+    mapping = {"model": "llama-3.1-8b", "cluster": "dgx-h100", "stack": "megatron-core", "sequence_length": 8192}
+    mapping |= {"stages": [{"data_parallel": 8, "global_batch_size": 64}]}
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        "{model: llama-3.1-8b, cluster: dgx-h100, stack: megatron-core, sequence_length: 8192,"
+        " stages: [{data_parallel: 8, global_batch_size: 64}]}"
+    )
+    sources: list[Any] = [mapping, str(path), pm.load(mapping)]
+    rows = [pm.predict(source, {"tensor_parallel": 2}).rows() for source in sources]
+    assert [{**row[0], "run": ""} for row in rows] == [{**rows[0][0], "run": ""}] * 3
+
+
+def test_settings_may_be_texts_or_pairs() -> None:
+    """As --set has them, or as Python does."""
+    texts = ["tensor_parallel=4", "cluster=dgx-h200", "stages[*].global_batch_size=x2"]
+    pairs = {"tensor_parallel": 4, "cluster": "dgx-h200", "stages[*].global_batch_size": "x2"}
+    assert pm.load(PRESET, texts) == pm.load(PRESET, pairs)
+
+
+def test_results_are_tables() -> None:
+    """Each kind has rows and a data frame of the same columns, with plain values."""
+    results: list[Tabular] = [
+        pm.predict(PRESET),
+        pm.whatif(PRESET, {"TP 4": {"tensor_parallel": 4}}),
+        pm.sweep(PRESET, {"tensor_parallel": [3, 4]}),
+        pm.explain(PRESET),
+    ]
+    for result in results:
+        rows = result.rows()
+        assert result.to_pandas().columns.tolist() == list(rows[0])
+        assert all(isinstance(value, str | int | float | bool | None) for row in rows for value in row.values())
+
+
+def test_a_prediction_has_a_row_a_stage() -> None:
+    """With what the stage is, how long it takes, and parts that sum."""
+    frame = pm.predict(PRESET).to_pandas()
+    assert frame["stage"].tolist() == [1, 2, 3]
+    assert frame["gpus"].tolist() == [768, 1536, 2304]
+    assert frame["days"].sum() == pytest.approx(pm.predict(PRESET).total_days, rel=1e-12)
+    parts = [str(name) for name in frame if str(name).endswith("_bytes") and name not in {"memory_bytes", "headroom_bytes"}]
+    assert frame[parts].sum(axis=1).tolist() == pytest.approx(frame["memory_bytes"].tolist(), rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("ask", "sentence"),
+    [
+        (lambda: pm.predict("nemotron"), "'nemotron' is neither a run file nor a preset run"),
+        (lambda: pm.whatif(PRESET, {}), "no scenario is given"),
+        (lambda: pm.whatif(PRESET, {"A": {"tp": 4}}), "tp: unknown key; did you mean tensor_parallel?"),
+        (lambda: pm.sweep(PRESET), "nothing is varied"),
+        (lambda: pm.sweep(PRESET, {"tensor_parallel": []}), "tensor_parallel: no values to sweep"),
+        (lambda: pm.sweep([PRESET, PRESET], {"tensor_parallel": [1], "precision": ["fp8"]}), "3 axes, where one or two"),
+    ],
+)
+def test_what_is_wrong_is_one_sentence(ask: Any, sentence: str) -> None:
+    """An InputError, as the command line prints it."""
+    with pytest.raises(pm.InputError, match=re.escape(sentence)):
+        ask()
