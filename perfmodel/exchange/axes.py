@@ -118,12 +118,14 @@ def _range(low: str, high: str, number: int, rule: Number, whole: int = 1) -> li
     if ends[0] is None or ends[1] is None or ends[0][1] != ends[1][1] or ends[0][3] not in ("", ends[1][3]):
         raise InputError(f"{low}..{high} is not a range; write two numbers and one unit, as in 1..8 or 200..800Gb/s")
     first, last, factor, unit = float(ends[0][2]), float(ends[1][2]), ends[0][1], ends[1][3]
-    if not 0 < first <= last:
+    if not 0 < first <= last < math.inf:
         raise InputError(f"{low}..{high} does not rise from above 0; write the smaller number first")
     if number == 1 or number > MOST_VALUES:
         raise InputError(f"{low}..{high}x{number}: a range has 2 to {MOST_VALUES} values")
-    doubled = [first * 2**step for step in range(math.ceil(math.log2(last / first) - 1e-9))]
-    spaced = [first * (last / first) ** (step / (number - 1)) for step in range(number - 1)] if number else doubled
+    low_octave = math.log2(first)
+    octaves = math.log2(last) - low_octave
+    exponents = [octaves * step / (number - 1) for step in range(number - 1)] if number else range(math.ceil(octaves - 1e-9))
+    spaced = [2.0 ** (low_octave + exponent) for exponent in exponents]
     is_counted = rule.integer and not unit and not factor
     texts = [f"{max(round(value / whole), 1) * whole}" if is_counted else f"{value:.4g}" for value in spaced[1:]]
     texts = [ends[0][2], *texts, *([ends[1][2]] if last > first else [])]

@@ -56,9 +56,7 @@ def test_a_number_is_what_its_label_says() -> None:
         assert read_candidates(ramp(), [f"{NETWORK}={label}"])[0].run.cluster.links.network.bandwidth_bytes_per_s == value
 
 
-@pytest.mark.parametrize(
-    "key", ["data_parallel", "stages[-1].data_parallel", "stages.2.data_parallel", "stages[*].data_parallel"]
-)
+@pytest.mark.parametrize("path", ["", "stages[-1].", "stages.2.", "stages[*]."])
 def test_a_number_of_the_stage_has_its_own_name(path: str) -> None:
     """However its path is written."""
     axis = read(f"{path}data_parallel", "96,192")
@@ -85,6 +83,8 @@ def test_only_absolute_numbers_are_arrays() -> None:
         ("tensor_parallel", "1..8x1", "1..8x1: a range has 2 to 1000 values"),
         ("tensor_parallel", "a..b", "a..b is not a range; write two numbers and one unit"),
         ("tensor_parallel", "1..x4", "1..x4 is not a range"),
+        ("tensor_parallel", ".1..1e308", "1026 values; from 1 to 1000 can be swept"),
+        ("tokens", "1..1e999", "1..1e999 does not rise"),
         (NETWORK, "400Gb/s..1TB/s", "is not a range; write two numbers and one unit"),
         (NETWORK, "400Gb", "'400Gb' is not a bandwidth"),
         ("precision", "bf16,fp9", "precision: 'fp9' is not one of them; did you mean fp8?"),
