@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from functools import cache
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from perfmodel.errors import InputError
 from perfmodel.exchange.axes import Axis, read_axis
@@ -105,3 +108,17 @@ def test_an_axis_that_cannot_be_is_refused(key: str, values: str, sentence: str)
     """In one sentence with the key."""
     with pytest.raises(InputError, match=sentence):
         read(key, values)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.sampled_from(["tensor_parallel", "gpus", "tokens", NETWORK, "cluster", "precision", "stages[*].tokens", "stages"]),
+    st.text(alphabet="0123456789.x,-eTGb/s[]~", max_size=12)
+    | st.text(max_size=8)
+    | st.sampled_from(["1e-320..1", ".1..1e308"]),
+)
+def test_whatever_is_typed_is_an_axis_or_one_sentence(key: str, values: str) -> None:
+    """No traceback."""
+    with contextlib.suppress(InputError):
+        axis = read(key, values)
+        assert len(axis.labels) == len(axis.values) > 0
