@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -25,15 +25,50 @@ def wants_json(as_json: bool, output: Path | None) -> bool:
     return as_json or (output is not None and output.suffix.lower() == ".json")
 
 
-def emit_json(document: Any, output: Path | None) -> None:
-    """A document as JSON, to standard output or to a file."""
-    import json
+def form_of(output: Path | None, *, as_json: bool = False, as_csv: bool = False, as_markdown: bool = False) -> str:
+    """json, csv, markdown or table: what was asked for, else what the name of the file says. Errors: InputError for two."""
+    asked = [name for name, wanted in (("json", as_json), ("csv", as_csv), ("markdown", as_markdown)) if wanted]
+    if len(asked) > 1:
+        raise InputError(f"--{asked[0]} and --{asked[1]}: one form at a time")
+    named = {".json": "json", ".csv": "csv", ".md": "markdown"}.get("" if output is None else output.suffix.lower(), "table")
+    return asked[0] if asked else named
 
-    text = json.dumps(document, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+
+def emit(
+    form: str,
+    output: Path | None,
+    *,
+    document: Callable[[], Any],
+    report: Callable[[], RenderableType],
+    rows: Callable[[], Sequence[Mapping[str, Any]]],
+) -> None:
+    """A result in one of the forms of `form_of`; only what that form needs is made."""
+    if form == "json":
+        emit_json(document(), output)
+    elif form == "csv":
+        from perfmodel.report.rows import csv_text
+
+        _emit_text(csv_text(rows()), output)
+    elif form == "markdown":
+        from perfmodel.report.markdown import as_markdown
+
+        _emit_text(as_markdown(report()), output)
+    else:
+        emit_table(report(), output)
+
+
+def _emit_text(text: str, output: Path | None) -> None:
     if output is None:
         printed(text)
     else:
         write_file(text, output)
+
+
+def emit_json(document: Any, output: Path | None) -> None:
+    """A document as JSON, to standard output or to a file."""
+    import json
+
+    _emit_text(json.dumps(document, indent=2, allow_nan=False, ensure_ascii=False) + "\n", output)
 
 
 def emit_table(content: RenderableType, output: Path | None) -> None:
@@ -64,6 +99,8 @@ def printed(text: str) -> None:
     try:
         sys.stdout.write(text)
         sys.stdout.flush()
+    except UnicodeEncodeError:  # a locale without the letters of a name
+        printed(text.encode(sys.stdout.encoding, errors="backslashreplace").decode(sys.stdout.encoding))
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:

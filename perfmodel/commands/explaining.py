@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from perfmodel.commands.console import emit_json, emit_table, wants_json
-from perfmodel.commands.options import AsJson, Output, Overrides, RunName
+from perfmodel.commands.console import emit, form_of
+from perfmodel.commands.options import AsCsv, AsJson, AsMarkdown, Output, Overrides, RunName
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 
 def explain(
@@ -31,6 +34,8 @@ def explain(
         bool, typer.Option("--all", help="Every number, those without effect too, and why some moves cannot be made.")
     ] = False,
     as_json: AsJson = False,
+    as_csv: AsCsv = False,
+    as_markdown: AsMarkdown = False,
     output: Output = None,
 ) -> None:
     """From the peak to the predicted MFU of RUN, step by step, and what each number and each move of the layout would change.
@@ -48,17 +53,19 @@ def explain(
 
     explained = api.explain(run, overrides or (), stage=stage)
     one = None if term is None else explained.term(term)
-    if wants_json(as_json, output):
+
+    def document() -> Any:
         from perfmodel.report.explanation_documents import explanation_document, term_document
 
-        emit_json(explanation_document(explained) if one is None else term_document(explained, one), output)
-    elif one is None:
-        from perfmodel.report.explanation import explanation_report
+        return explanation_document(explained) if one is None else term_document(explained, one)
 
-        emit_table(explanation_report(explained, every=every), output)
-    else:
+    def report() -> RenderableType:
+        from perfmodel.report.explanation import explanation_report
         from perfmodel.report.term import term_report
 
-        emit_table(term_report(explained, one, every=every), output)
+        return explanation_report(explained, every=every) if one is None else term_report(explained, one, every=every)
+
+    form = form_of(output, as_json=as_json, as_csv=as_csv, as_markdown=as_markdown)
+    emit(form, output, document=document, report=report, rows=explained.rows)
     if not explained.predicted.fits:
         raise typer.Exit(1)

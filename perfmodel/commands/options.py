@@ -14,7 +14,10 @@ Overrides = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+AsCsv = Annotated[bool, typer.Option("--csv", help="Print CSV instead of tables.")]
+AsMarkdown = Annotated[bool, typer.Option("--markdown", help="Print Markdown instead of tables.")]
 Output = Annotated[
-    Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write to FILE instead (JSON when it ends in .json).")
+    Path | None,
+    typer.Option("--output", "-o", metavar="FILE", help="Write to FILE instead; .json, .csv and .md choose the form."),
 ]
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="A preset run (perfmodel list) or a YAML, TOML or JSON run file.")]

@@ -9,21 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from perfmodel.commands.console import (
-    STOPPED,
-    drawing_module,
-    emit_json,
-    emit_table,
-    kind_of,
-    progress,
-    say,
-    wants_json,
-    write_file,
-)
-from perfmodel.commands.options import AsJson, Output
+from perfmodel.commands.console import STOPPED, drawing_module, emit, form_of, kind_of, progress, say, write_file
+from perfmodel.commands.options import AsCsv, AsJson, AsMarkdown, Output
 from perfmodel.errors import InputError
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from perfmodel.evidence.bars import Bar
     from perfmodel.evidence.groups import Scoreboard
 
@@ -54,6 +46,8 @@ def validate(
         Path | None, typer.Option(metavar="FILE", help="Draw predicted against measured times to FILE.png or FILE.svg.")
     ] = None,
     as_json: AsJson = False,
+    as_csv: AsCsv = False,
+    as_markdown: AsMarkdown = False,
     output: Output = None,
 ) -> None:
     """How wrong the predictions are on the measured runs in FILE.csv, or on those that perfmodel comes with.
@@ -62,16 +56,17 @@ def validate(
 
     Examples: perfmodel validate --fail-above median=5%; perfmodel validate mine.csv --fail-above stack/fsdp:p90=0.15 --json
     """
+    form = form_of(output, as_json=as_json, as_csv=as_csv, as_markdown=as_markdown)
     if memory:
         if file is None or figure is not None:
             raise InputError("--memory needs a FILE.csv" if file is None else "--memory has no times that --figure could draw")
-        _validate_memory(file, fail_above=fail_above or (), as_json=as_json, output=output)
+        _validate_memory(file, fail_above=fail_above or (), form=form, output=output)
     else:
-        _validate_times(file, fail_above=fail_above or (), figure=figure, as_json=as_json, output=output)
+        _validate_times(file, fail_above=fail_above or (), figure=figure, form=form, output=output)
 
 
 def _validate_times(
-    file: Path | None, *, fail_above: Sequence[str], figure: Path | None, as_json: bool, output: Path | None
+    file: Path | None, *, fail_above: Sequence[str], figure: Path | None, form: str, output: Path | None
 ) -> None:
     from perfmodel.evidence.bars import read_bar
     from perfmodel.evidence.groups import known_groups
@@ -85,20 +80,26 @@ def _validate_times(
     _warn(measured)
     comparisons = _one_by_one(compare, measured)
     scores, complete = scoreboard(comparisons), len(comparisons) == len(measured)
-    if wants_json(as_json, output):
-        from perfmodel.report.score_documents import validation_document
+    from perfmodel.report.score_documents import validation_document, validation_rows
 
-        emit_json(validation_document(scores, complete=complete), output)
-    else:
+    def report() -> RenderableType:
         from perfmodel.report.scoreboard import validation_report
 
-        emit_table(validation_report(scores), output)
+        return validation_report(scores)
+
+    emit(
+        form,
+        output,
+        document=lambda: validation_document(scores, complete=complete),
+        report=report,
+        rows=lambda: validation_rows(scores),
+    )
     if complete:
         draw(comparisons)
     _judge(scores, bars, complete=complete)
 
 
-def _validate_memory(file: Path, *, fail_above: Sequence[str], as_json: bool, output: Path | None) -> None:
+def _validate_memory(file: Path, *, fail_above: Sequence[str], form: str, output: Path | None) -> None:
     from perfmodel.evidence.bars import read_bar
     from perfmodel.evidence.groups import known_groups
     from perfmodel.evidence.memory_fit import SCORES, compare_fit, fit_scoreboard
@@ -109,14 +110,20 @@ def _validate_memory(file: Path, *, fail_above: Sequence[str], as_json: bool, ou
     _warn(measured)
     comparisons = _one_by_one(compare_fit, measured)
     scores, complete = fit_scoreboard(comparisons), len(comparisons) == len(measured)
-    if wants_json(as_json, output):
-        from perfmodel.report.score_documents import memory_document
+    from perfmodel.report.score_documents import memory_document, memory_rows
 
-        emit_json(memory_document(scores, complete=complete), output)
-    else:
+    def report() -> RenderableType:
         from perfmodel.report.memory_scoreboard import memory_report
 
-        emit_table(memory_report(scores), output)
+        return memory_report(scores)
+
+    emit(
+        form,
+        output,
+        document=lambda: memory_document(scores, complete=complete),
+        report=report,
+        rows=lambda: memory_rows(scores),
+    )
     _judge(scores, bars, complete=complete)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from perfmodel.count.parameters import parameter_count
 from perfmodel.economics.cost import dollars
-from perfmodel.economics.goodput import calendar_days, checkpoint_s, effective_share, restart_s
+from perfmodel.economics.goodput import calendar_days, effective_share, switch_s
 from perfmodel.planning.question import Question
 from perfmodel.planning.ramp import Chain, fastest_chain
 from perfmodel.planning.search import Found, search
@@ -79,11 +79,11 @@ def looked(question: Question, gpus: int, *, workers: int | None, on_progress: C
 
 def _option(question: Question, workloads: tuple[Workload, ...], found: tuple[Found, ...]) -> Option:
     largest = max(work.gpus for work in workloads)
-    pause_s = _pause_s(question, largest)
+    parameters = parameter_count(question.model).total
+    pause_s = float(switch_s(gpus=largest, parameters=parameters, terms=question.terms))
     iterations = question.iterations(workloads)
     weights = iterations if question.has_tokens else (1.0,) * len(iterations)
     chain = fastest_chain([each.fastest for each in found], weights, switch_s=pause_s)
-    parameters = parameter_count(question.model).total
     stages = [
         (work.gpus, _calendar_days(question, work.gpus, parameters, each.iteration_time_s * number))
         for each, number, work in zip(chain.layouts, iterations, workloads, strict=True)
@@ -102,13 +102,6 @@ def _option(question: Question, workloads: tuple[Workload, ...], found: tuple[Fo
         gpu_hours=gpu_hours,
         dollars=None if paid is None else float(paid),
     )
-
-
-def _pause_s(question: Question, gpus: int) -> float:
-    """Changing the layout: a checkpoint is written, the job is queued and started anew, the checkpoint is read."""
-    parameters, terms = parameter_count(question.model).total, question.terms
-    written_s = checkpoint_s(gpus=gpus, parameters=parameters, terms=terms)
-    return float(written_s + restart_s(gpus=gpus, parameters=parameters, terms=terms) - terms.detect_s)
 
 
 def _calendar_days(question: Question, gpus: int, parameters: Numeric, training_s: float) -> float:

@@ -87,3 +87,24 @@ def _fit_document(comparison: FitComparison) -> dict[str, Any]:
 def _parts(parts: Any, suffix: str) -> Mapping[str, float] | None:
     """A breakdown, or the parts of memory, as `predict --json` names them."""
     return None if parts is None else {name.removesuffix(suffix): value for name, value in asdict(parts).items()}
+
+
+def validation_rows(scoreboard: Scoreboard[Comparison, ErrorSummary]) -> list[dict[str, Any]]:
+    """The rows of the table with their predictions, for CSV."""
+    return [_flat(_comparison_document(comparison)) for comparison in scoreboard.comparisons]
+
+
+def memory_rows(scoreboard: Scoreboard[FitComparison, FitSummary]) -> list[dict[str, Any]]:
+    """The same of what fits."""
+    return [_flat(_fit_document(comparison)) for comparison in scoreboard.comparisons]
+
+
+def _flat(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Single values as they are, both ends of an interval apart; tables and lists of words are for JSON."""
+    flat: dict[str, Any] = {}
+    for name, value in document.items():
+        if name == "interval_s":
+            flat["interval_low_s"], flat["interval_high_s"] = value or (None, None)
+        elif name != "breakdown_s" and not isinstance(value, Mapping | list | tuple):
+            flat[name] = value
+    return flat

@@ -12,13 +12,14 @@ from rich.text import Text
 from perfmodel.count.memory import MemoryBytes
 from perfmodel.prediction import Prediction
 from perfmodel.report.documents import envelope
-from perfmodel.report.terminal import percent_text, plain_table, section, titled, value_text
+from perfmodel.report.terminal import bar_text, percent_text, plain_table, section, titled, value_text
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.run import Run
 from perfmodel.timing.breakdown import Breakdown
 from perfmodel.units import gibibytes_text, seconds_text
 
 MOST_COLUMNS: Final = 6  # stages side by side in 80 columns
+MOST_BESIDE_BARS: Final = 3  # of them leave room for bars
 GIBIBYTE: Final = 2.0**30
 DEGREES: Final = {
     "tensor_parallel": "tensor parallel",
@@ -219,11 +220,15 @@ def _part_table(title: str, prediction: Prediction, rows: list[tuple[str, list[s
     table = plain_table("part")
     for stage, _ in prediction.stages[-MOST_COLUMNS:]:
         table.add_column(f"DP {stage.data_parallel}", justify="right")
+    bars = share and len(prediction.stages) <= MOST_BESIDE_BARS
     if share:
         table.add_column("share", justify="right")
+    if bars:
+        table.add_column("", no_wrap=True)
     for label, cells, part in rows:
         if label == "total":
             table.add_section()
-        table.add_row(label, *cells, *([f"{100 * part:.0f} %"] if share else []))
+        bar = [bar_text(part) if label != "total" else ""] if bars else []
+        table.add_row(label, *cells, *([f"{100 * part:.0f} %"] if share else []), *bar)
     left_out = len(prediction.stages) - MOST_COLUMNS
     return titled(title + (f" (without the first {left_out} stages)" if left_out > 0 else ""), table)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Final
 
 from rich import box
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
 from perfmodel.spec.fields import Numeric
 from perfmodel.units import large_text
+
+BAR: Final = 20  # characters of a whole bar
 
 
 def as_text(content: RenderableType, *, width: int) -> str:
@@ -36,9 +39,30 @@ def plain_table(first: str = "") -> Table:
     return table
 
 
-def titled(title: str, content: RenderableType) -> RenderableType:
+@dataclass(frozen=True, slots=True)
+class Titled:
+    """Something under a title."""
+
+    title: str
+    content: RenderableType
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield Text(f"\n{self.title}", style="bold")
+        yield self.content
+
+
+def titled(title: str, content: RenderableType) -> Titled:
     """`content` under a title."""
-    return Group(Text(f"\n{title}", style="bold"), content)
+    return Titled(title, content)
+
+
+def bar_text(share: float, width: int = BAR) -> str:
+    """A share as a bar of so many characters at most.
+
+    >>> bar_text(0.5, 8)
+    '####'
+    """
+    return "#" * min(max(round(width * share), 0), width)
 
 
 def section(title: str, lines: Sequence[tuple[str, str]]) -> RenderableType:
