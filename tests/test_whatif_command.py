@@ -136,12 +136,13 @@ def test_json_has_every_number_before_and_after(run: Any) -> None:
 
 
 @pytest.mark.parametrize("columns", [80, 120])
-@pytest.mark.parametrize("number", [1, 2, 3, 7])
+@pytest.mark.parametrize("number", [1, 2, 4, 7])
 def test_tables_fit_the_width(run: Any, columns: int, number: int) -> None:
     """However many scenarios there are; the sentences come first."""
     changes = ["precision=fp8", "cluster=dgx-b200", "tensor_parallel=4", "micro_batch_size=2", "recompute=full"]
     changes += ["stages[-1].data_parallel=384", "cluster=dgx-h200"]
-    done = run(*ASK, *(word for change in changes[:number] for word in ("--scenario", change)), columns=columns)
+    scenarios = [word for change in changes[:number] for word in ("--scenario", change)]
+    done = run(*ASK, "--base", "economics.dollars_per_gpu_hour=250", *scenarios, columns=columns)
     assert done.code == 0
     assert done.out.isascii()
     assert max(map(len, done.out.splitlines())) <= columns

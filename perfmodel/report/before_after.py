@@ -10,10 +10,12 @@ from rich.console import RenderableType
 from rich.table import Table
 
 from perfmodel.report.terminal import percent_text, plain_table
+from perfmodel.units import large_text
 
 Numbers: TypeAlias = Mapping[str, Any]  # by name, in SI units; None where one is not known
 SIDE_BY_SIDE: Final = 2  # changes with a column of differences each
 MOST_COLUMNS: Final = 4  # changes in one table
+TOO_WIDE: Final = 1e7
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,14 +38,20 @@ class Line:
     def value(self, numbers: Numbers) -> str:
         """The number as people read it."""
         number = numbers.get(self.name)
-        return "" if number is None else f"{number * self.scale:,.{self.decimals}f}"
+        return "" if number is None else self._text(number)
+
+    def _text(self, number: float, sign: str = "") -> str:
+        """Every digit of it, or four of what would be too wide."""
+        shown = number * self.scale
+        plus = sign if shown > 0 else ""
+        return f"{plus}{large_text(shown)}" if abs(shown) >= TOO_WIDE else f"{shown:{sign},.{self.decimals}f}"
 
     def difference(self, before: Numbers, after: Numbers) -> str:
         """What is added; "=" for nothing, and nothing where one of both is not known."""
         one, other = before.get(self.name), after.get(self.name)
         if one is None or other is None:
             return ""
-        change = f"{(other - one) * self.scale:+,.{self.decimals}f}"
+        change = self._text(other - one, "+")
         return change if any(digit in "123456789" for digit in change) else "="
 
     def ratio(self, before: Numbers, after: Numbers) -> str:

@@ -22,6 +22,14 @@ def test_a_difference_has_a_sign_and_nothing_is_an_equals_sign() -> None:
     assert Line(name="dollars", label="").difference(BEFORE, AFTER) == ""
 
 
+def test_what_is_too_wide_is_shown_in_four_digits() -> None:
+    """Every digit below ten millions."""
+    line = Line(name="dollars", label="cost, $")
+    before, after = {"dollars": 9_999_999.0}, {"dollars": 1.7036868e10}
+    assert (line.value(before), line.value(after)) == ("9,999,999", "17.04B")
+    assert (line.difference(before, after), line.difference(after, before)) == ("+17.03B", "-17.03B")
+
+
 def test_shares_change_by_points_and_all_else_by_a_ratio() -> None:
     """30 to 40 % is 10 points."""
     assert (MFU.difference(BEFORE, AFTER), MFU.ratio(BEFORE, AFTER)) == ("+10.0", "")
