@@ -9,8 +9,7 @@ from rich.console import Group, RenderableType
 from perfmodel.prediction import Prediction
 from perfmodel.report.terminal import plain_table, titled
 from perfmodel.spec.phases import DATA_GRADIENT, WEIGHT_GRADIENT
-from perfmodel.timing.confidence import WORDS
-from perfmodel.timing.ledger import Entry, ledger
+from perfmodel.timing.ledger import Entry, ledger, seconds_by_confidence
 
 MOST_SOURCES: Final = 10
 PHASES: Final = {DATA_GRADIENT: "dgrad", WEIGHT_GRADIENT: "wgrad"}  # as the field abbreviates them
@@ -60,8 +59,7 @@ def _operator_table(prediction: Prediction) -> RenderableType:
             entry.confidence,
         )
     table.add_section()
-    for word in WORDS:
-        total_s = sum(_total_s(entry) for entry in entries if entry.confidence == word)
+    for word, total_s in seconds_by_confidence(entries).items():
         if total_s:
             table.add_row("all of them", "", "", "", f"{1e3 * total_s:.1f}", word)
     where = "one GPU" if predicted.layout.pipeline_parallel == 1 else "one GPU of every pipeline stage"

@@ -53,9 +53,9 @@ LEAST_SHOWN: Final = 5e-5  # of the iteration: less prints as nothing
 
 def explanation_report(explained: Explanation, *, every: bool = False) -> Group:
     """Verdict, waterfall, moves and levers; with `every`, those without effect and moves that cannot be made too."""
-    parts: list[RenderableType] = [*verdict(explained), _waterfall_table(explained), _moves_table(explained)]
-    parts += [*_notes(explained), *_refusals(explained, every=every)]
-    parts += _lever_tables(explained, every=every)
+    parts: list[RenderableType] = [*verdict(explained), waterfall_table(explained), moves_table(explained)]
+    parts += [*notes(explained), *refusals(explained, every=every)]
+    parts += lever_tables(explained, every=every)
     return Group(*parts)
 
 
@@ -98,7 +98,8 @@ def _need(explained: Explanation, predicted: Any) -> str:
     return f"{gibibytes_text(float(predicted.memory.total_bytes))} of the GPU's {gibibytes_text(have)}"
 
 
-def _waterfall_table(explained: Explanation) -> RenderableType:
+def waterfall_table(explained: Explanation) -> RenderableType:
+    """From the peak to the prediction, a row a step; those that print as nothing are left out."""
     fall, left = explained.waterfall, 1.0
     table = plain_table("step")
     for heading in ("ms", "points", "MFU %", "without"):
@@ -132,7 +133,8 @@ def _bar(left: float, before: float) -> Text:
     return Text.assemble(kept, ("-" * changed, "red") if left <= before else ("+" * changed, "green"))
 
 
-def _moves_table(explained: Explanation) -> RenderableType:
+def moves_table(explained: Explanation) -> RenderableType:
+    """Every single move that can be made, the fastest first."""
     table = plain_table("move")
     for heading in ("time", "MFU %", "memory"):
         table.add_column(heading, justify="right", no_wrap=True)
@@ -162,13 +164,15 @@ def _setting_text(value: Any) -> str:
     return ("on" if value else "off") if isinstance(value, bool) else value_text(value)
 
 
-def _notes(explained: Explanation) -> Iterator[Text]:
+def notes(explained: Explanation) -> Iterator[Text]:
+    """What a reader of the moves should know."""
     others = [str(move.after) for move in explained.moves.possible if move.key == "precision"]
     if others:
         yield Text(f"The MFU of {' and '.join(others)} is of the peak rate of that precision.", style="dim")
 
 
-def _refusals(explained: Explanation, *, every: bool) -> Iterator[RenderableType]:
+def refusals(explained: Explanation, *, every: bool) -> Iterator[RenderableType]:
+    """Why moves cannot be made; unless `every` is wanted, how many there are."""
     refused = explained.moves.refused
     if refused and every:
         yield section("Moves that cannot be made", [(_move_text(move), move.refusal) for move in refused])
@@ -176,7 +180,8 @@ def _refusals(explained: Explanation, *, every: bool) -> Iterator[RenderableType
         yield Text(f"{len(refused)} more cannot be made; --all says why.", style="dim")
 
 
-def _lever_tables(explained: Explanation, *, every: bool) -> Iterator[RenderableType]:
+def lever_tables(explained: Explanation, *, every: bool) -> Iterator[RenderableType]:
+    """What each number does to the time: those that a person asks for first, then the hardware, then the software."""
     effects = explained.sensitivity.effects()
     groups = {
         "What 10 % of the hardware does": [each for each in effects if each.lever.headline],

@@ -42,7 +42,7 @@ BYTES: Final = (
 
 def whatif_report(result: WhatIf) -> Group:
     """What does not fit, a sentence a scenario, then results, parts of the iteration and memory before and after."""
-    parts: list[RenderableType] = [*_misfits(result), *_sentences(result), *_notes(result)]
+    parts: list[RenderableType] = [*misfits(result), *sentences(result), *notes(result)]
     for first in range(0, len(result.scenarios), MOST_COLUMNS):
         parts += _tables(result, first)
     return Group(*parts)
@@ -62,7 +62,8 @@ def _called(result: WhatIf, place: int) -> str:
     return scenario_letter(place) if len(result.scenarios) > 1 else result.scenarios[place].name
 
 
-def _misfits(result: WhatIf) -> Iterator[Text]:
+def misfits(result: WhatIf) -> Iterator[Text]:
+    """A sentence for each scenario that does not fit."""
     for place, scenario in enumerate(result.scenarios):
         if not scenario.prediction.fits:
             used = max(float(predicted.memory.total_bytes) for _, predicted in scenario.prediction.stages)
@@ -71,7 +72,8 @@ def _misfits(result: WhatIf) -> Iterator[Text]:
             yield Text(f"{_called(result, place)} does not fit in memory: {need}.", style="bold red")
 
 
-def _sentences(result: WhatIf) -> Iterator[Text]:
+def sentences(result: WhatIf) -> Iterator[Text]:
+    """A sentence for each scenario: its time and days against those before."""
     for place, scenario in enumerate(result.scenarios):
         letter = f"{scenario_letter(place)}  " if len(result.scenarios) > 1 else ""
         yield Text(f"{letter}{scenario.name}: {_sentence(result, scenario)}")
@@ -93,7 +95,7 @@ def _sentence(result: WhatIf, scenario: Scenario) -> str:
     return f"{sentence}."
 
 
-def _notes(result: WhatIf) -> Iterator[Text]:
+def notes(result: WhatIf) -> Iterator[Text]:
     """What a reader should know before comparing: which stage it is, and what else is not the same on both sides."""
     run = result.before.prediction.run
     if len(run.stages) > 1:

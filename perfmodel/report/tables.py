@@ -10,15 +10,17 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from perfmodel.count.memory import MemoryBytes
-from perfmodel.prediction import Prediction
+from perfmodel.prediction import Prediction, StagePrediction
 from perfmodel.report.documents import envelope
 from perfmodel.report.terminal import bar_text, percent_text, plain_table, section, titled, value_text
 from perfmodel.spec.layout import Layout
-from perfmodel.spec.run import Run
+from perfmodel.spec.run import Run, Stage
 from perfmodel.timing.breakdown import Breakdown
 from perfmodel.units import gibibytes_text, seconds_text
 
 MOST_COLUMNS: Final = 6  # stages side by side in 80 columns
+STAGE_HEADINGS: Final = ("DP", "GPUs", "batch", "iter. s", "90 %", "MFU %", "tokens/s/GPU", "days")
+PUBLISHED_HEADINGS: Final = ("iter. s", "MFU %", "days")
 MOST_BESIDE_BARS: Final = 3  # of them leave room for bars
 GIBIBYTE: Final = 2.0**30
 DEGREES: Final = {
@@ -60,12 +62,12 @@ def prediction_report(
     candidates: Sequence[tuple[Mapping[str, Any], Prediction]] = (),
 ) -> Group:
     """Verdict, stages, candidates and economics where there are some, breakdown, memory and assumptions of one run."""
-    parts: list[RenderableType] = [_verdict(prediction), _description(prediction.run), _stage_table(prediction)]
+    parts: list[RenderableType] = [verdict(prediction), description(prediction.run), _stage_table(prediction)]
     if any(stage.published for stage, _ in prediction.stages):
         parts.append(_published_table(prediction))
     if len(candidates) > 1:
-        parts.append(_candidate_table(candidates))
-    parts += [_breakdown_table(prediction), _memory_table(prediction)]
+        parts.append(candidate_table(candidates))
+    parts += [breakdown_table(prediction), memory_table(prediction)]
     parts += _economics(prediction)
     if assumptions:
         parts.append(section("Assumptions", [("-", sentence) for sentence in assumptions]))
@@ -82,7 +84,8 @@ def _economics(prediction: Prediction) -> list[RenderableType]:
     return [economics_section(outlook(prediction, prediction.run.economics))]
 
 
-def _verdict(prediction: Prediction) -> Text:
+def verdict(prediction: Prediction) -> Text:
+    """What the run takes, beside what was published of it, and whether it fits: two sentences, a line each."""
     run, days = prediction.run, prediction.total_days
     published = [stage.published.days for stage, _ in prediction.stages if stage.published.days is not None]
     if days is None:
@@ -99,7 +102,8 @@ def _verdict(prediction: Prediction) -> Text:
     return Text.assemble(f"{sentence}.\n", fit)
 
 
-def _description(run: Run) -> Text:
+def description(run: Run) -> Text:
+    """What runs on what, and how."""
     words = [run.cluster.name, run.stack.name, *layout_words(run.layout(run.stages[0]), DEGREES)]
     return Text(", ".join(words), style="dim")
 
@@ -120,37 +124,47 @@ def layout_words(layout: Layout, degrees: Mapping[str, str]) -> list[str]:
 
 def _stage_table(prediction: Prediction) -> RenderableType:
     table = plain_table()
-    for heading in ("DP", "GPUs", "batch", "iter. s", "90 %", "MFU %", "tokens/s/GPU", "days"):
+    for heading in STAGE_HEADINGS:
         table.add_column(heading, justify="right", no_wrap=True)
     for stage, predicted in prediction.stages:
-        layout = predicted.layout
-        low, high = (float(end) for end in predicted.iteration_time_interval_s)
-        table.add_row(
-            *(f"{layout.data_parallel}", f"{layout.gpus}", f"{layout.global_batch_size}"),
-            *(f"{float(predicted.iteration_time_s):.3f}", f"{low:.2f}-{high:.2f}"),
-            *(f"{100 * float(predicted.mfu):.1f}", f"{float(predicted.tokens_per_s_per_gpu):.0f}"),
-            "" if stage.tokens is None else f"{float(predicted.days(stage.tokens)):.2f}",
-        )
+        table.add_row(*stage_cells(stage, predicted))
     return titled("Stages", table)
 
 
+def stage_cells(stage: Stage, predicted: StagePrediction) -> tuple[str, ...]:
+    """One stage under STAGE_HEADINGS; days where its tokens are stated."""
+    layout = predicted.layout
+    low, high = (float(end) for end in predicted.iteration_time_interval_s)
+    return (
+        *(f"{layout.data_parallel}", f"{layout.gpus}", f"{layout.global_batch_size}"),
+        *(f"{float(predicted.iteration_time_s):.3f}", f"{low:.2f}-{high:.2f}"),
+        *(f"{100 * float(predicted.mfu):.1f}", f"{float(predicted.tokens_per_s_per_gpu):.0f}"),
+        "" if stage.tokens is None else f"{float(predicted.days(stage.tokens)):.2f}",
+    )
+
+
 def _published_table(prediction: Prediction) -> RenderableType:
-    """Each published figure beside its prediction, and the difference: relative, or in points of MFU."""
+    """Each published figure beside its prediction, and the difference."""
     table = plain_table()
     table.add_column("DP", justify="right", no_wrap=True)
-    for figure in ("iter. s", "MFU %", "days"):
+    for figure in PUBLISHED_HEADINGS:
         for heading in (figure, "publ.", "diff."):
             table.add_column(heading, justify="right", no_wrap=True)
     for stage, predicted in prediction.stages:
-        days = None if stage.tokens is None else float(predicted.days(stage.tokens))
-        mfu, published_mfu = 100 * float(predicted.mfu), stage.published.mfu
-        table.add_row(
-            f"{predicted.layout.data_parallel}",
-            *_beside(float(predicted.iteration_time_s), stage.published.iteration_time_s, "{:.3f}"),
-            *(("", "", "") if published_mfu is None else _points(mfu, 100 * published_mfu)),
-            *_beside(days, stage.published.days, "{:.2f}"),
-        )
+        cells = published_cells(stage, predicted)
+        table.add_row(f"{predicted.layout.data_parallel}", *(cell for figure in cells for cell in figure))
     return titled("Beside the published figures", table)
+
+
+def published_cells(stage: Stage, predicted: StagePrediction) -> tuple[tuple[str, str, str], ...]:
+    """Of one stage, each of PUBLISHED_HEADINGS predicted, published, and the difference: relative, or in points of MFU."""
+    days = None if stage.tokens is None else float(predicted.days(stage.tokens))
+    mfu, published_mfu = 100 * float(predicted.mfu), stage.published.mfu
+    return (
+        _beside(float(predicted.iteration_time_s), stage.published.iteration_time_s, "{:.3f}"),
+        ("", "", "") if published_mfu is None else _points(mfu, 100 * published_mfu),
+        _beside(days, stage.published.days, "{:.2f}"),
+    )
 
 
 def _beside(predicted: float | None, published: float | None, shape: str) -> tuple[str, str, str]:
@@ -163,7 +177,7 @@ def _points(predicted: float, published: float) -> tuple[str, str, str]:
     return f"{predicted:.1f}", f"{published:.1f}", f"{predicted - published:+.1f}"
 
 
-def _candidate_table(candidates: Sequence[tuple[Mapping[str, Any], Prediction]]) -> RenderableType:
+def candidate_table(candidates: Sequence[tuple[Mapping[str, Any], Prediction]]) -> RenderableType:
     """Iteration times of each combination of values, and their envelope."""
     table = plain_table()
     table.add_column("candidate", overflow="fold", ratio=1)
@@ -191,21 +205,23 @@ def _most_memory(prediction: Prediction) -> float:
     return max(float(predicted.memory.total_bytes) for _, predicted in prediction.stages)
 
 
-def _breakdown_table(prediction: Prediction) -> RenderableType:
-    rows = _part_rows(prediction, "breakdown", scale=1e3, shape="{:.1f}")
-    return _part_table("Where an iteration goes, ms", prediction, rows, share=True)
+def breakdown_table(prediction: Prediction, *, most: int = MOST_COLUMNS) -> RenderableType:
+    """The parts of an iteration, a column for each of the last `most` stages, and their shares in the last."""
+    rows = _part_rows(prediction, "breakdown", scale=1e3, shape="{:.1f}", most=most)
+    return _part_table("Where an iteration goes, ms", prediction, rows, share=True, most=most)
 
 
-def _memory_table(prediction: Prediction) -> RenderableType:
-    rows = _part_rows(prediction, "memory", scale=1 / GIBIBYTE, shape="{:.2f}")
-    return _part_table("Memory of one GPU, GiB", prediction, rows, share=False)
+def memory_table(prediction: Prediction, *, most: int = MOST_COLUMNS) -> RenderableType:
+    """The parts of the memory of one GPU, a column for each of the last `most` stages."""
+    rows = _part_rows(prediction, "memory", scale=1 / GIBIBYTE, shape="{:.2f}", most=most)
+    return _part_table("Memory of one GPU, GiB", prediction, rows, share=False, most=most)
 
 
 def _part_rows(
-    prediction: Prediction, name: Literal["breakdown", "memory"], *, scale: float, shape: str
+    prediction: Prediction, name: Literal["breakdown", "memory"], *, scale: float, shape: str, most: int
 ) -> list[tuple[str, list[str], float]]:
     """Label, a cell a stage, and the share of the last stage's total, for each part that is not zero everywhere."""
-    shown: list[Breakdown | MemoryBytes] = [getattr(predicted, name) for _, predicted in prediction.stages[-MOST_COLUMNS:]]
+    shown: list[Breakdown | MemoryBytes] = [getattr(predicted, name) for _, predicted in prediction.stages[-most:]]
     totals = [float(parts.total_s if isinstance(parts, Breakdown) else parts.total_bytes) for parts in shown]
     rows = []
     for part in fields(shown[0]):
@@ -216,9 +232,11 @@ def _part_rows(
     return rows
 
 
-def _part_table(title: str, prediction: Prediction, rows: list[tuple[str, list[str], float]], *, share: bool) -> RenderableType:
+def _part_table(
+    title: str, prediction: Prediction, rows: list[tuple[str, list[str], float]], *, share: bool, most: int
+) -> RenderableType:
     table = plain_table("part")
-    for stage, _ in prediction.stages[-MOST_COLUMNS:]:
+    for stage, _ in prediction.stages[-most:]:
         table.add_column(f"DP {stage.data_parallel}", justify="right")
     bars = share and len(prediction.stages) <= MOST_BESIDE_BARS
     if share:
@@ -230,5 +248,5 @@ def _part_table(title: str, prediction: Prediction, rows: list[tuple[str, list[s
             table.add_section()
         bar = [bar_text(part) if label != "total" else ""] if bars else []
         table.add_row(label, *cells, *([f"{100 * part:.0f} %"] if share else []), *bar)
-    left_out = len(prediction.stages) - MOST_COLUMNS
+    left_out = len(prediction.stages) - most
     return titled(title + (f" (without the first {left_out} stages)" if left_out > 0 else ""), table)

@@ -49,7 +49,7 @@ def term_report(explained: Explanation, term: Term, *, every: bool = False) -> G
         parts.append(section("Settings behind it", [(path, value_text(value)) for path, value in term.settings]))
     parts += [titled(f"Equation: {each.name}", Padding(_text(each), (0, 0, 0, 2))) for each in term.equations]
     if term.entries:
-        parts.append(_operator_table(explained, term.entries))
+        parts.append(operator_table(explained, term.entries))
     if term.numbers:
         parts += _number_tables(explained, term.numbers if every else term.numbers[:MOST_NUMBERS])
     if not every and len(term.numbers) > MOST_NUMBERS:
@@ -77,7 +77,8 @@ def _text(equation: Equation) -> Text:
     return Text("\n".join(lines))
 
 
-def _operator_table(explained: Explanation, entries: Sequence[Entry]) -> RenderableType:
+def operator_table(explained: Explanation, entries: Sequence[Entry]) -> RenderableType:
+    """Operators with their shapes, how often they run, how long each takes, and how sure that is."""
     table = plain_table()
     table.add_column("operator, and its shape on one GPU", overflow="fold", ratio=1)
     table.add_column("phase", no_wrap=True)
