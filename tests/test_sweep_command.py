@@ -82,6 +82,14 @@ def test_csv_has_the_numbers_of_json(run: Any, tmp_path: Path) -> None:
         assert float(row["iteration_time_s"]) == point["iteration_time_s"]
 
 
+def test_markdown_has_the_tables(run: Any) -> None:
+    """Points, and the curve."""
+    page = run(*SWEEP, *GPUS, "--markdown").out
+    assert "## Points" in page
+    assert "## Strong scaling: the global batch stays 1152 sequences" in page
+    assert "| GPUs | tokens/s | ideal | speed-up | efficiency |" in page
+
+
 def test_several_runs_are_an_axis(run: Any, tmp_path: Path) -> None:
     """Each as it is, and with one axis more."""
     path = tmp_path / "wide.yaml"

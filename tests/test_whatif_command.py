@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -133,6 +136,20 @@ def test_json_has_every_number_before_and_after(run: Any) -> None:
         assert low < scenario["time_ratio"] < high
         for name, difference in scenario["difference"].items():
             assert difference == scenario[name] - document["before"][name]
+
+
+def test_csv_and_markdown_have_a_scenario_each(run: Any, tmp_path: Path) -> None:
+    """The run before first; a file chooses its form by its ending."""
+    question = [*ASK, "--set", "precision=fp8", "--scenario", "TP 4: tensor_parallel=4"]
+    rows = list(csv.DictReader(io.StringIO(run(*question, "--csv").out)))
+    assert [row["scenario"] for row in rows] == ["before", "precision=fp8", "TP 4"]
+    document = json.loads(run(*question, "--json").out)
+    assert [float(row["iteration_time_s"]) for row in rows[1:]] == [each["iteration_time_s"] for each in document["scenarios"]]
+    run(*question, "-o", tmp_path / "answer.md")
+    page = (tmp_path / "answer.md").read_text()
+    assert "## What changes" in page
+    assert "| GPUs | 2,304 | 2,304 |" in page
+    assert run(*question, "--csv", "--json").code == 2
 
 
 @pytest.mark.parametrize("columns", [80, 120])

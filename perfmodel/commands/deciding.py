@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from perfmodel.commands.console import drawing_module, emit_json, emit_table, kind_of, printed, wants_json, write_file
-from perfmodel.commands.options import AsJson, Output, Overrides, RunName
+from perfmodel.commands.console import drawing_module, emit, form_of, kind_of, write_file
+from perfmodel.commands.options import AsCsv, AsJson, AsMarkdown, Output, Overrides, RunName
 from perfmodel.errors import InputError
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from perfmodel.planning.scenarios import WhatIf
     from perfmodel.planning.sweep import Sweep
 
 Changes = Annotated[
@@ -41,6 +44,8 @@ def whatif(
         bool, typer.Option("--same-gpus", help="Every stage keeps its GPUs: data parallelism gives or takes.")
     ] = False,
     as_json: AsJson = False,
+    as_csv: AsCsv = False,
+    as_markdown: AsMarkdown = False,
     output: Output = None,
 ) -> None:
     """RUN before and after a change: time, MFU, memory, days and cost, part by part. Exit code 1 when the change does not fit.
@@ -72,15 +77,9 @@ def whatif(
     wanted = read_scenarios(changes or (), scenarios or ())
     if not wanted:
         raise InputError("nothing is changed; say what, as in --set tensor_parallel=4")
+    form = form_of(output, as_json=as_json, as_csv=as_csv, as_markdown=as_markdown)
     result = api.whatif(run, wanted, base=base or (), stage=stage, same_gpus=same_gpus)
-    if wants_json(as_json, output):
-        from perfmodel.report.scenario_documents import whatif_document
-
-        emit_json(whatif_document(result), output)
-    else:
-        from perfmodel.report.scenario_tables import whatif_report
-
-        emit_table(whatif_report(result), output)
+    emit(form, output, document=lambda: _whatif_document(result), report=lambda: _whatif_report(result), rows=result.rows)
     if not result.fits:
         raise typer.Exit(1)
 
@@ -99,11 +98,10 @@ def sweep(
         Path | None,
         typer.Option("--figure", metavar="FILE", help="Draw it to FILE.png or .svg: a curve, or a map."),
     ] = None,
-    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV, every number of every point, instead of tables.")] = False,
     as_json: AsJson = False,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write to FILE instead (CSV or JSON by its ending).")
-    ] = None,
+    as_csv: AsCsv = False,
+    as_markdown: AsMarkdown = False,
+    output: Output = None,
 ) -> None:
     """RUN at every combination of values: time, MFU, memory, days, and the scaling where GPUs grow. Exit code 1 when none fits.
 
@@ -127,25 +125,35 @@ def sweep(
     from perfmodel import api
     from perfmodel.exchange.scenario_texts import read_varied
 
+    form = form_of(output, as_json=as_json, as_csv=as_csv, as_markdown=as_markdown)
     figures = drawing_module(figure, "perfmodel.report.sweep_figure")
     result = api.sweep(runs, read_varied(vary or ()), settings=overrides or (), stage=stage, weak=weak)
-    _emit_sweep(result, as_csv=as_csv, as_json=as_json, output=output)
+    emit(form, output, document=lambda: _sweep_document(result), report=lambda: _sweep_report(result), rows=result.rows)
     if figure is not None:
         write_file(figures.picture(figures.sweep_figure(result), kind_of(figure)), figure)
     if not result.fits:
         raise typer.Exit(1)
 
 
-def _emit_sweep(result: Sweep, *, as_csv: bool, as_json: bool, output: Path | None) -> None:
-    """As it was asked for, or as the name of the file says."""
-    from perfmodel.report.sweep_documents import sweep_csv, sweep_document
+def _whatif_document(result: WhatIf) -> dict[str, Any]:
+    from perfmodel.report.scenario_documents import whatif_document
 
-    if wants_json(as_json, output):
-        emit_json(sweep_document(result), output)
-    elif as_csv or (output is not None and kind_of(output) == "csv"):
-        text = sweep_csv(result)
-        write_file(text, output) if output is not None else printed(text)
-    else:
-        from perfmodel.report.sweep_tables import sweep_report
+    return whatif_document(result)
 
-        emit_table(sweep_report(result), output)
+
+def _whatif_report(result: WhatIf) -> RenderableType:
+    from perfmodel.report.scenario_tables import whatif_report
+
+    return whatif_report(result)
+
+
+def _sweep_document(result: Sweep) -> dict[str, Any]:
+    from perfmodel.report.sweep_documents import sweep_document
+
+    return sweep_document(result)
+
+
+def _sweep_report(result: Sweep) -> RenderableType:
+    from perfmodel.report.sweep_tables import sweep_report
+
+    return sweep_report(result)

@@ -1,9 +1,7 @@
-"""How a sweep looks as JSON and as CSV."""
+"""How a sweep looks as JSON."""
 
 from __future__ import annotations
 
-import csv
-import io
 from typing import Any
 
 from perfmodel.planning.sweep import Sweep
@@ -24,12 +22,3 @@ def sweep_document(result: Sweep) -> dict[str, Any]:
         "fits": result.fits,
         "taken": list(result.taken),
     }
-
-
-def sweep_csv(result: Sweep) -> str:
-    """Every point with every number, SI units in the names of columns."""
-    rows, text = result.rows(), io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
