@@ -25,20 +25,22 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (
-    predicting.predict,
-    deciding.whatif,
-    deciding.sweep,
-    planning.plan,
-    explaining.explain,
-    validating.validate,
-    measuring.calibrate,
-    measuring.measure,
-    measuring.compare,
-):
-    app.command()(command)
-app.command("list")(predicting.list_presets)
-app.command()(predicting.show)
+PREDICT, DECIDE, SHOW, MEASURE = "What a run will do", "What to change", "What to show", "How right it is"
+COMMANDS = (
+    (PREDICT, predicting.predict),
+    (PREDICT, explaining.explain),
+    (DECIDE, deciding.whatif),
+    (DECIDE, deciding.sweep),
+    (DECIDE, planning.plan),
+    (MEASURE, validating.validate),
+    (MEASURE, measuring.calibrate),
+    (MEASURE, measuring.measure),
+    (MEASURE, measuring.compare),
+    (SHOW, predicting.show),
+)
+for panel, command in COMMANDS:
+    app.command(rich_help_panel=panel)(command)
+app.command("list", rich_help_panel=SHOW)(predicting.list_presets)
 
 
 def _version(wanted: bool) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from perfmodel.commands.console import STOPPED, emit_json, emit_table, say, wants_json, write_file
-from perfmodel.commands.options import AsJson, Output
+from perfmodel.commands.options import AsJson, Output, completed
 from perfmodel.errors import InputError
 
 if TYPE_CHECKING:
@@ -24,12 +24,26 @@ WORK_PANEL = "What is trained"
 
 def plan(
     model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="A preset model, a config.json, or a run: a file, or runs/NAME for a preset.")
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="A preset model, a config.json, or a run: a file, or runs/NAME for a preset.",
+            autocompletion=completed("models"),
+        ),
     ],
     *,
-    cluster: Annotated[str | None, typer.Option("--cluster", metavar="C", help="A preset cluster, or a file.")] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option("--cluster", metavar="C", help="A preset cluster, or a file.", autocompletion=completed("clusters")),
+    ] = None,
     stack: Annotated[
-        str | None, typer.Option("--stack", metavar="S", help="The training software; megatron-core unless it is given.")
+        str | None,
+        typer.Option(
+            "--stack",
+            metavar="S",
+            help="The training software; megatron-core unless it is given.",
+            autocompletion=completed("stacks"),
+        ),
     ] = None,
     gpus: Annotated[
         str | None,

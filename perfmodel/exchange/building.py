@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, Field, fields
+from dataclasses import MISSING, fields
 from types import MappingProxyType
 from typing import Any, TypeVar
 
 from perfmodel.errors import InputError, PerfmodelError, did_you_mean, shown
-from perfmodel.spec.fields import Choice, Choices, Flag, Grid, Number, NumberTable, Part, Rule, Text, rule_of
+from perfmodel.spec.fields import Choice, Choices, Flag, Grid, Number, NumberTable, Part, Rule, Text, is_derived, rule_of
 from perfmodel.units import parse_quantity
 
 S = TypeVar("S")
@@ -19,7 +19,7 @@ def build(spec: type[S], mapping: Any) -> S:
     """The `spec` that `mapping` describes. Errors: InputError for an unknown, missing or wrong key."""
     if not isinstance(mapping, Mapping):
         raise InputError(f"{shown(mapping)} where the settings of a {_words(spec)} are needed")
-    entries: dict[str, Field[Any]] = {entry.name: entry for entry in fields(spec)}  # type: ignore[arg-type]
+    entries = {entry.name: entry for entry in fields(spec) if not is_derived(entry)}  # type: ignore[arg-type]
     for key in mapping:
         if key not in entries:
             raise InputError(f"unknown key; {did_you_mean(str(key), entries)}", key=shown(key).strip("'"))

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from perfmodel.spec.fields import Spec
+from perfmodel.spec.fields import Spec, is_derived
 
 
 def mapping_of(value: Any) -> Any:
     """Specs and tables as dictionaries, several words as one text, other sequences as lists, everything else as it is."""
     if isinstance(value, Spec):
-        return {entry.name: mapping_of(getattr(value, entry.name)) for entry in fields(value)}  # type: ignore[arg-type]
+        return {entry.name: mapping_of(getattr(value, entry.name)) for entry in fields(value) if not is_derived(entry)}  # type: ignore[arg-type]
     if isinstance(value, Mapping):
         return {key: mapping_of(entry) for key, entry in value.items()}
     if isinstance(value, tuple) and value and isinstance(value[0], str):

@@ -32,6 +32,7 @@ class Number:
     maximum: float
     integer: bool
     optional: bool
+    derived: bool = False  # worked out from the layout: no file may give it
 
     def problem(self, value: Any) -> str:
         """What is wrong with `value`, or ""."""
@@ -159,10 +160,11 @@ def number(
     maximum: float = 1e30,
     integer: bool = False,
     optional: bool = False,
+    derived: bool = False,
     default: Any = MISSING,
 ) -> Any:
-    """A numeric field; `optional` admits None, for what a source does not state."""
-    return _field(Number(dimension, minimum, above, maximum, integer, optional), default)
+    """A numeric field; `optional` admits None, for what a source does not state; a `derived` one is no key of a file."""
+    return _field(Number(dimension, minimum, above, maximum, integer, optional, derived), default)
 
 
 def count(*, minimum: float = 1, default: Any = MISSING) -> Any:
@@ -222,6 +224,12 @@ def rule_of(entry: Field[Any]) -> Rule:
     """The declaration of one dataclass field of a spec."""
     rule: Rule = entry.metadata["rule"]
     return rule
+
+
+def is_derived(entry: Field[Any]) -> bool:
+    """Whether a field is worked out from others, and no key of a file."""
+    rule = rule_of(entry)
+    return isinstance(rule, Number) and rule.derived
 
 
 class Spec:

@@ -137,7 +137,7 @@ class Cluster(Spec):
     node_power_w: Numeric | None = number("W", above=0, optional=True, default=None)  # the most that a node draws, all of it
     compute_scale: Numeric = number("ratio", above=0)
     gpu_speed_deviation: Numeric = number("ratio", maximum=0.1)  # standard deviation between GPUs of one cluster
-    busy_share: Numeric = number("ratio", maximum=1, default=1.0)  # of a node's other devices, how many run too
+    busy_share: Numeric = number("ratio", maximum=1, derived=True, default=1.0)  # of a node's other devices, how many run too
     node_link_scale: Numeric = number("ratio", above=0)
     network_scale: Numeric = number("ratio", above=0)
     spread: Mapping[str, Numeric] = spreads()

@@ -92,7 +92,10 @@ class Direction:
         return self._with_waiting(total)
 
     def _with_waiting(self, alone: Pass) -> Pass:
-        """When the CPU launches slower than the GPU computes, the GPU waits for it."""
+        """launch = max(host - t, 0), unlisted = (u - 1)*(t + launch), of t seconds of kernels that the CPU launches in `host`.
+
+        When the CPU launches slower than the GPU computes, the GPU waits for it. u is the stack's unlisted_work.
+        """
         seconds = alone.parts.total_s
         waiting_s = np.maximum(alone.host_s - seconds, 0.0)
         unlisted_s = (self.stack.unlisted_work - 1.0) * (seconds + waiting_s)
