@@ -66,7 +66,14 @@ def verdict(explained: Explanation) -> Iterator[Text]:
         yield Text(f"Does not fit in memory: needs {_need(explained, predicted)}.", style="bold red")
     name = stage_name(explained)
     yield Text(f"{name}: {seconds_text(fall.iteration_time_s)} an iteration, MFU {100 * fall.mfu:.1f} %.")
-    largest = sorted((step for step in fall.steps if step.seconds > 0), key=lambda step: -step.seconds)[:NAMED]
+    yield from findings(explained)
+    another = "--stage N explains another stage, " if len(explained.run.stages) > 1 else ""
+    yield Text(f"{another}--term TERM what stands behind one term.", style="dim")
+
+
+def findings(explained: Explanation) -> Iterator[Text]:
+    """Where most of the MFU goes, the move that pays most, and which of several candidates this is."""
+    largest = sorted((step for step in explained.waterfall.steps if step.seconds > 0), key=lambda step: -step.seconds)[:NAMED]
     if largest:
         words = ", ".join(f"{STEP_LABELS[step.name]} {-100 * step.mfu_change:.1f}" for step in largest)
         yield Text(f"Most points of MFU go to {words}.")
@@ -76,8 +83,6 @@ def verdict(explained: Explanation) -> Iterator[Text]:
     if explained.chosen:
         values = ", ".join(f"{key} {value_text(value)}" for key, value in explained.chosen.items())
         yield Text(f"Of the candidates this is the first: {values}.", style="dim")
-    another = "--stage N explains another stage, " if len(explained.run.stages) > 1 else ""
-    yield Text(f"{another}--term TERM what stands behind one term.", style="dim")
 
 
 def _best(explained: Explanation) -> Move | None:
@@ -183,15 +188,24 @@ def refusals(explained: Explanation, *, every: bool) -> Iterator[RenderableType]
 def lever_tables(explained: Explanation, *, every: bool) -> Iterator[RenderableType]:
     """What each number does to the time: those that a person asks for first, then the hardware, then the software."""
     effects = explained.sensitivity.effects()
-    groups = {
-        "What 10 % of the hardware does": [each for each in effects if each.lever.headline],
-        "Numbers of the hardware": [each for each in effects if each.lever.kind == "hardware" and not each.lever.headline],
-        "Numbers of the software": [each for each in effects if each.lever.kind == "stack" and not each.lever.headline],
-    }
-    for title, group in groups.items():
-        shown = group if every else [each for each in group if each.matters]
-        yield _lever_table(title, shown if every or title.startswith("What") else shown[:MOST_ROWS])
-        yield from _left_out(shown, group, cut=not every and not title.startswith("What"))
+    first = [each for each in effects if each.lever.headline]
+    yield headline_table(explained, every=every)
+    yield from _left_out(first if every else _mattering(first), first, cut=False)
+    for kind, title in (("hardware", "Numbers of the hardware"), ("stack", "Numbers of the software")):
+        group = [each for each in effects if each.lever.kind == kind and not each.lever.headline]
+        shown = group if every else _mattering(group)
+        yield _lever_table(title, shown if every else shown[:MOST_ROWS])
+        yield from _left_out(shown, group, cut=not every)
+
+
+def headline_table(explained: Explanation, *, every: bool = False) -> RenderableType:
+    """What a person asks for first; with `every`, what has no effect too."""
+    first = [each for each in explained.sensitivity.effects() if each.lever.headline]
+    return _lever_table("What 10 % of the hardware does", first if every else _mattering(first))
+
+
+def _mattering(effects: Sequence[Effect]) -> list[Effect]:
+    return [each for each in effects if each.matters]
 
 
 def _left_out(shown: Sequence[Effect], group: Sequence[Effect], *, cut: bool) -> Iterator[Text]:
