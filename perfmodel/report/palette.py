@@ -1,0 +1,135 @@
+"""Which colour stands for what, in every figure and page: told apart with any colour vision, the same part always the same.
+
+Bars are filled with colours that differ by 15 and more in CIELAB for people with normal vision and for those without one of
+the three cones (tests/report/test_palette.py). Lines are thin, so theirs keep the contrast of 3 to 1 that WCAG 2.2 AA asks
+for, against a light and a dark page. Text has the colour of the page's own text.
+
+Blue, vermilion, bluish green, reddish purple and sky blue are those of Okabe and Ito, "Color Universal Design" (2008).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+LIGHT_PAGE: Final = "#ffffff"
+DARK_PAGE: Final = "#14161a"
+
+# What a page in two themes replaces (report/svg.py); each is a colour that nothing else has
+INK: Final = "#1b1e23"  # text, axes
+MUTED: Final = "#575e68"  # text that is read last: sources, notes
+GRID: Final = "#d9dce1"
+PAPER: Final = "#fefefe"  # the seams between the parts of a bar
+
+ON_DARK: Final = "#ffffff"  # text on a dark bar, whatever the page
+ON_LIGHT: Final = "#010101"
+
+BLUE: Final = "#0072B2"
+VERMILION: Final = "#D55E00"
+GREEN: Final = "#009E73"
+PURPLE: Final = "#CC79A7"
+SKY: Final = "#56B4E9"
+PALE_BLUE: Final = "#A9D8F6"
+ORANGE: Final = "#F2B561"
+YELLOW: Final = "#E2D426"
+SLATE: Final = "#4A585B"
+PLUM: Final = "#7D2F7C"
+PALE_GREY: Final = "#C9D4CA"
+BROWN: Final = "#645931"
+OLIVE: Final = "#8E9552"
+FILLS: Final = (
+    *(BLUE, SKY, PALE_BLUE, VERMILION, ORANGE, YELLOW, SLATE),
+    *(PURPLE, PLUM, PALE_GREY, BROWN, GREEN, OLIVE),
+)
+
+LINES: Final = (BLUE, VERMILION, GREEN, PURPLE, "#767C84", "#987500", "#3C93C8")  # with a marker each: told apart by both
+MARKERS: Final = ("o", "s", "^", "D", "v", "P", "X")
+
+ITERATION: Final[Mapping[str, str]] = MappingProxyType(  # by part of timing/breakdown.py
+    {
+        "matmul_s": BLUE,
+        "attention_s": SKY,
+        "memory_bound_s": PALE_BLUE,
+        "tensor_parallel_exposed_s": VERMILION,
+        "context_parallel_exposed_s": ORANGE,
+        "pipeline_parallel_exposed_s": YELLOW,
+        "pipeline_bubble_s": SLATE,
+        "data_parallel_exposed_s": PURPLE,
+        "communication_slowdown_s": PLUM,
+        "launch_s": PALE_GREY,
+        "unlisted_s": BROWN,
+        "optimizer_s": GREEN,
+    }
+)
+MEMORY: Final[Mapping[str, str]] = MappingProxyType(  # by part of count/memory.py
+    {
+        "parameters_bytes": BLUE,
+        "gradients_bytes": SKY,
+        "optimizer_bytes": GREEN,
+        "activations_bytes": VERMILION,
+        "loss_bytes": ORANGE,
+        "scratch_bytes": PLUM,
+        "communication_bytes": PURPLE,
+        "framework_bytes": SLATE,
+        "fragmentation_bytes": PALE_GREY,
+    }
+)
+STEPS: Final[Mapping[str, str]] = MappingProxyType(  # by step of planning/waterfall.py: that of the part it is cut from
+    {
+        "wider_arithmetic": BLUE,
+        "uncounted_flop": BLUE,
+        "causal_mask": SKY,
+        "matmul_kernels": BLUE,
+        "attention_kernels": SKY,
+        "clocks": SLATE,
+        "memory_bound": PALE_BLUE,
+        "recompute": OLIVE,
+        "unlisted": BROWN,
+        "launch": PALE_GREY,
+        "tensor_parallel": VERMILION,
+        "context_parallel": ORANGE,
+        "communication_slowdown": PLUM,
+        "uneven_stages": SLATE,
+        "pipeline_bubble": SLATE,
+        "pipeline_parallel": YELLOW,
+        "data_parallel": PURPLE,
+        "optimizer": GREEN,
+    }
+)
+CALENDAR: Final[Mapping[str, str]] = MappingProxyType(  # by what time goes to (economics/goodput.py)
+    {"training": BLUE, "lost": VERMILION, "stalled": ORANGE, "restarting": PURPLE, "switching": SLATE}
+)
+CONFIDENCE: Final[Mapping[str, str]] = MappingProxyType(  # by word of timing/confidence.py
+    {"measured": BLUE, "interpolated": SKY, "extrapolated": ORANGE, "datasheet": VERMILION}
+)
+
+
+def luminance(colour: str) -> float:
+    """0.2126*R + 0.7152*G + 0.0722*B of the linear parts of an sRGB colour (WCAG 2.2, relative luminance).
+
+    >>> luminance("#ffffff"), luminance("#000000")
+    (1.0, 0.0)
+    """
+    parts = [int(colour[at : at + 2], 16) / 255.0 for at in (1, 3, 5)]
+    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def contrast(one: str, other: str) -> float:
+    """(lighter + 0.05) / (darker + 0.05), from 1 to 21 (WCAG 2.2, contrast ratio).
+
+    >>> contrast("#000000", "#ffffff")
+    21.0
+    """
+    darker, lighter = sorted((luminance(one), luminance(other)))
+    return (lighter + 0.05) / (darker + 0.05)
+
+
+def text_on(fill: str) -> str:
+    """The colour of text on a bar: black or white, whichever is easier to read.
+
+    >>> text_on(BLUE), text_on(PALE_BLUE)
+    ('#ffffff', '#010101')
+    """
+    return max((ON_DARK, ON_LIGHT), key=lambda ink: contrast(ink, fill))
