@@ -1,0 +1,1 @@
+"""What a prediction looks like: `timeline`."""
