@@ -22,7 +22,7 @@ for its messages, f_i is longer by c on all stages but the last, b_i on all but 
 in step: T = S + 2*(m*v + p - 2)*c with S = m*max(t) + (sum(t) - max(t))/v. Few micro-batches overlap the waits of first_i and
 last_i: T <= S + 2*(p*v - 1)*c.
 
-tests/timing/pipeline_simulation.py runs these schedules event by event: for p = 2..16, v = 1..8, m >= 2p, stages that differ by
+timing/pipeline_events.py runs these schedules event by event: for p = 2..16, v = 1..8, m >= 2p, stages that differ by
 -15 to +30 % and messages of up to a tenth of a piece, T is within 6 % of it (2 % for 95 % of the cases).
 """
 

@@ -13,18 +13,10 @@ from perfmodel.exchange.presets import stack_preset
 from perfmodel.spec.layout import Layout
 from perfmodel.timing.breakdown import Breakdown
 from perfmodel.timing.passes import Pass
+from perfmodel.timing.pipeline_events import Pieces, simulated
+from perfmodel.timing.pipeline_order import Order, in_flight_peak, pipeline_order, zero_bubble_h2
 from perfmodel.timing.schedule import Both, pipelined
 from tests.layouts import RAMP_STAGE
-from tests.timing.pipeline_simulation import (
-    Order,
-    Pieces,
-    in_flight_peak,
-    interleaved,
-    one_forward_one_backward,
-    simulated,
-    zero_bubble_h1,
-    zero_bubble_h2,
-)
 
 CORE = stack_preset("megatron-core")
 ALIKE = (1.0, 1.0, 1.0)  # forward, backward of the inputs, weight gradients
@@ -71,10 +63,7 @@ class Case:
     @property
     def order(self) -> Order:
         """What each stage runs."""
-        if self.virtual > 1:
-            return interleaved(self.stages, self.virtual, self.micro_batches)
-        order = {"1f1b": one_forward_one_backward, "zb-h1": zero_bubble_h1, "zb-2p": zero_bubble_h2}[self.schedule]
-        return order(self.stages, self.micro_batches)
+        return pipeline_order(self.layout)
 
 
 def at(position: int) -> PipelineStage:
