@@ -8,7 +8,7 @@ less the passes of the slowest stage, messages what T grows by when they take th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any
@@ -27,12 +27,27 @@ from perfmodel.timing.breakdown import Breakdown, slower
 from perfmodel.timing.collectives import collective_time_s
 from perfmodel.timing.data_parallel import DataParallel
 from perfmodel.timing.kernels import kernel_time_s
-from perfmodel.timing.passes import Direction, Pass
+from perfmodel.timing.passes import Direction, Pass, TimedOperator
 from perfmodel.timing.pipeline import Messages, StageSeconds, StageTimes, pipeline_time_s
 
 
 def breakdown(work: Iteration, bucket: Buckets, *, layout: Layout, cluster: Cluster, stack: SoftwareStack) -> Breakdown:
     """The iteration part by part, on a `cluster` as its GPUs find it (timing/kernels.py, loaded)."""
+    passes = all_passes(work, layout=layout, cluster=cluster, stack=stack)
+    return synchronised(passes, work, bucket, layout=layout, cluster=cluster, stack=stack)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AllPasses:
+    """Every pass of an iteration, and those of one micro-batch over the first stage, which data parallelism hides behind."""
+
+    parts: Breakdown
+    forward_s: Numeric
+    backward_s: Numeric
+
+
+def all_passes(work: Iteration, *, layout: Layout, cluster: Cluster, stack: SoftwareStack) -> AllPasses:
+    """What does not depend on how states are sharded."""
     forward, backward = (Direction(work, direction, cluster, stack) for direction in ("forward", "backward"))
     first = Both(forward=forward.first, backward=backward.first)
     if np.any(np.asarray(layout.pipeline_parallel) > 1):
@@ -40,13 +55,20 @@ def breakdown(work: Iteration, bucket: Buckets, *, layout: Layout, cluster: Clus
         last = Both(forward=forward.last, backward=backward.last)
         whole = Both(forward=forward.whole(), backward=backward.whole())
         message_s = (forward.message_s + backward.message_s) / 2.0
-        passes = pipelined([first, middle, last], whole, message_s, layout=layout, stack=stack)
+        parts = pipelined([first, middle, last], whole, message_s, layout=layout, stack=stack)
     else:
-        passes = (first.forward.parts + first.backward.parts) * layout.micro_batches
-    synchronised = DataParallel(bucket=bucket, layout=layout, cluster=cluster, stack=stack)
+        parts = (first.forward.parts + first.backward.parts) * layout.micro_batches
     forward_s, backward_s = first.forward.parts.total_s, first.backward.parts.total_s
-    exposed = synchronised.breakdown(work, forward_s=forward_s, backward_s=backward_s)
-    return passes + _optimizer(work, cluster, stack) + exposed
+    return AllPasses(parts=parts, forward_s=forward_s, backward_s=backward_s)
+
+
+def synchronised(
+    passes: AllPasses, work: Iteration, bucket: Buckets, *, layout: Layout, cluster: Cluster, stack: SoftwareStack
+) -> Breakdown:
+    """All passes, the optimizer, and what data parallelism leaves exposed."""
+    moved = DataParallel(bucket=bucket, layout=layout, cluster=cluster, stack=stack)
+    exposed = moved.breakdown(work, forward_s=passes.forward_s, backward_s=passes.backward_s)
+    return passes.parts + _optimizer(work, cluster, stack) + exposed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,24 +113,35 @@ def _all_passes_s(times: StageTimes, layout: Layout, message_s: NDArray[Any], st
     1F1B waits for its messages, interleaved where the stack has nothing run beside them, zero-bubble schedules never.
     """
     beside, waiting = (Messages(seconds=message_s, waits=waits) for waits in (False, True))
-    if layout.pipeline_schedule != "1f1b":
-        return np.asarray(pipeline_time_s(times, layout, beside))
-    overlapped = np.asarray(layout.virtual_pipeline) > 1 if stack.pipeline_overlap else np.asarray(False)
-    if not overlapped.any():
+    waits = waits_for_messages(layout, stack)
+    if waits.all():
         return np.asarray(pipeline_time_s(times, layout, waiting))
     beside_s = np.asarray(pipeline_time_s(times, layout, beside))
-    return beside_s if overlapped.all() else np.where(overlapped, beside_s, pipeline_time_s(times, layout, waiting))
+    return np.where(waits, pipeline_time_s(times, layout, waiting), beside_s) if waits.any() else beside_s
+
+
+def waits_for_messages(layout: Layout, stack: SoftwareStack) -> NDArray[np.bool_]:
+    """Whether a stage does nothing else while its messages are under way."""
+    if layout.pipeline_schedule != "1f1b":
+        return np.asarray(False)
+    return np.asarray(layout.virtual_pipeline) <= 1 if stack.pipeline_overlap else np.asarray(True)
 
 
 def _optimizer(work: Iteration, cluster: Cluster, stack: SoftwareStack) -> Breakdown:
     """Everything of the optimizer step but what data parallelism moves, one after the other."""
     seconds: Numeric = stack.iteration_host_s
+    for step in optimizer_steps(work, cluster, stack):
+        seconds = seconds + (0.0 if stack.hide_all and isinstance(step.operator, Collective) else step.alone_s)
+    return Breakdown(optimizer_s=seconds)
+
+
+def optimizer_steps(work: Iteration, cluster: Cluster, stack: SoftwareStack) -> Iterator[TimedOperator]:
+    """The operators of the optimizer step in their order, without what data parallelism moves."""
     for operator in work.synchronisation:
         if operator.name in DATA_PARALLEL:
             continue
         if isinstance(operator, Collective):
             alone_s = collective_time_s(operator, cluster=cluster)
-            seconds = seconds + (0.0 if stack.hide_all else alone_s)
         else:
-            seconds = seconds + operator.repeats * kernel_time_s(operator, cluster=cluster, stack=stack)
-    return Breakdown(optimizer_s=seconds)
+            alone_s = operator.repeats * kernel_time_s(operator, cluster=cluster, stack=stack)
+        yield TimedOperator(operator=operator, alone_s=alone_s)
