@@ -35,12 +35,13 @@ def ledger(work: Iteration, *, gpus: Numeric, cluster: Cluster, stack: SoftwareS
         if not np.any(repeats):
             continue
         if isinstance(operator, Collective):
-            if operator.group.ranks > 1:
-                seconds = collective_time_s(operator, cluster=slow)
-                yield Entry(operator=operator, repeats=repeats, seconds=seconds, confidence=_of_collective(operator, slow))
-            continue
-        seconds = kernel_time_s(operator, cluster=slow, stack=stack)
-        yield Entry(operator=operator, repeats=repeats, seconds=seconds, confidence=_of_kernel(operator, slow, stack))
+            if operator.group.ranks <= 1:
+                continue
+            seconds = collective_time_s(operator, cluster=slow)
+        else:
+            seconds = kernel_time_s(operator, cluster=slow, stack=stack)
+        sure = operator_confidence(operator, cluster=slow, stack=stack)
+        yield Entry(operator=operator, repeats=repeats, seconds=seconds, confidence=sure)
 
 
 def seconds_by_confidence(entries: Iterable[Entry]) -> dict[str, float]:
@@ -53,6 +54,11 @@ def seconds_by_confidence(entries: Iterable[Entry]) -> dict[str, float]:
     for entry in entries:
         seconds[entry.confidence] += float(entry.repeats * entry.seconds)
     return seconds
+
+
+def operator_confidence(operator: Operator, *, cluster: Cluster, stack: SoftwareStack) -> str:
+    """How far the time of one operator is from what was measured: measured, interpolated, extrapolated or datasheet."""
+    return _of_collective(operator, cluster) if isinstance(operator, Collective) else _of_kernel(operator, cluster, stack)
 
 
 def _of_kernel(operator: Matmul | FusedAttention | MemoryBound, cluster: Cluster, stack: SoftwareStack) -> str:

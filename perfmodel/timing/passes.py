@@ -102,32 +102,55 @@ class Direction:
         return replace(alone, parts=replace(alone.parts, launch_s=waiting_s, unlisted_s=unlisted_s))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimedOperator:
+    """One operator of a pass: seconds of all its executions alone; what of a collective is exposed, and what it slows down."""
+
+    operator: Operator
+    alone_s: Numeric
+    exposed_s: Numeric = 0.0
+    slowdown_s: Numeric = 0.0  # of the product beside it
+
+
 def timed_pass(operators: Iterable[Operator], cluster: Cluster, stack: SoftwareStack) -> Pass:
     """One execution of `operators`, each collective beside the product that it can hide behind."""
     sums: dict[str, Numeric] = {}
-    product_s: dict[tuple[str, str], Numeric] = {}
-    calls: list[Collective] = []
     weight_gradient_s: Numeric = 0.0
     kernels: Numeric = 0.0
-    for operator in operators:
+    for timed in timed_operators(operators, cluster, stack):
+        operator = timed.operator
         kernels = kernels + operator.repeats * _kernels(operator)
         if isinstance(operator, Collective):
-            calls.append(operator)
+            part = f"{operator.group.name}_exposed_s"
+            sums[part] = sums.get(part, 0.0) + timed.exposed_s
+            sums["communication_slowdown_s"] = sums.get("communication_slowdown_s", 0.0) + timed.slowdown_s
             continue
-        seconds = operator.repeats * kernel_time_s(operator, cluster=cluster, stack=stack)
-        part = _compute_part(operator)
-        sums[part] = sums.get(part, 0.0) + seconds
-        product_s[operator.name, operator.phase] = seconds
+        part = compute_part(operator)
+        sums[part] = sums.get(part, 0.0) + timed.alone_s
         if operator.phase == WEIGHT_GRADIENT:
-            weight_gradient_s = weight_gradient_s + seconds
-    places = {group.name: placement(group, cluster) for group in {call.group.name: call.group for call in calls}.values()}
-    for call in calls:
-        where = places[call.group.name]
-        exposed_s, slowdown_s = _beside(call, where, product_s.get(call.partner, 0.0), cluster, stack)
-        part = f"{call.group.name}_exposed_s"
-        sums[part] = sums.get(part, 0.0) + exposed_s
-        sums["communication_slowdown_s"] = sums.get("communication_slowdown_s", 0.0) + slowdown_s
+            weight_gradient_s = weight_gradient_s + timed.alone_s
     return Pass(parts=Breakdown(**sums), weight_gradient_s=weight_gradient_s, host_s=kernels * stack.host_s)
+
+
+def timed_operators(operators: Iterable[Operator], cluster: Cluster, stack: SoftwareStack) -> list[TimedOperator]:
+    """`operators` in their order, each with the time that it takes, or leaves exposed, in one pass."""
+    listed = list(operators)
+    product_s: dict[tuple[str, str], Numeric] = {}
+    alone: list[Numeric] = []
+    for operator in listed:
+        if isinstance(operator, Collective):
+            alone.append(0.0)
+            continue
+        alone.append(operator.repeats * kernel_time_s(operator, cluster=cluster, stack=stack))
+        product_s[operator.name, operator.phase] = alone[-1]
+    calls = [operator for operator in listed if isinstance(operator, Collective)]
+    places = {group.name: placement(group, cluster) for group in {call.group.name: call.group for call in calls}.values()}
+    return [
+        _beside(operator, places[operator.group.name], product_s.get(operator.partner, 0.0), cluster, stack)
+        if isinstance(operator, Collective)
+        else TimedOperator(operator=operator, alone_s=seconds)
+        for operator, seconds in zip(listed, alone, strict=True)
+    ]
 
 
 def _kernels(operator: Operator) -> Numeric:
@@ -137,25 +160,24 @@ def _kernels(operator: Operator) -> Numeric:
     return operator.kernels if isinstance(operator, MemoryBound) else 1
 
 
-def _compute_part(operator: Matmul | FusedAttention | MemoryBound) -> str:
+def compute_part(operator: Matmul | FusedAttention | MemoryBound) -> str:
+    """The part of a breakdown that a kernel counts to."""
     if is_attention_core(operator):
         return "attention_s"
     return "matmul_s" if isinstance(operator, Matmul) else "memory_bound_s"
 
 
-def _beside(
-    call: Collective, where: Placement, product_s: Numeric, cluster: Cluster, stack: SoftwareStack
-) -> tuple[Numeric, Numeric]:
-    """Exposed time of one collective, and what it takes from the product beside it."""
-    if stack.hide_all:
-        return 0.0, 0.0
+def _beside(call: Collective, where: Placement, product_s: Numeric, cluster: Cluster, stack: SoftwareStack) -> TimedOperator:
+    """One collective: what of it is exposed, and what it takes from the product beside it."""
     alone_s = call.repeats * collective_time_s(call, cluster=cluster, where=where)
+    if stack.hide_all:
+        return TimedOperator(operator=call, alone_s=alone_s)
     if not _may_hide(call, stack):
-        return alone_s, 0.0
+        return TimedOperator(operator=call, alone_s=alone_s, exposed_s=alone_s)
     chunks_hidden = 1.0 - 1.0 / call.group.ranks if call.pipelined else 1.0
     fraction = sm_fraction(where, stack)
     hidden_s = np.minimum(alone_s, product_s / (1.0 - fraction)) * chunks_hidden
-    return alone_s - hidden_s, fraction * hidden_s
+    return TimedOperator(operator=call, alone_s=alone_s, exposed_s=alone_s - hidden_s, slowdown_s=fraction * hidden_s)
 
 
 def _may_hide(call: Collective, stack: SoftwareStack) -> bool:
