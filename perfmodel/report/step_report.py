@@ -64,13 +64,19 @@ def _doubts(record: StepRecord) -> list[RenderableType]:
 
 def comparison_report(comparison: StepComparison, *, every: bool = False) -> Group:
     """Prediction beside measurement: the step, its operators (those of 90 % of it, or all), memory and communication."""
-    parts = [_verdict(comparison), _operators(comparison, every=every), _memory(comparison)]
+    return Group(step_verdict(comparison), comparison_tables(comparison, every=every))
+
+
+def comparison_tables(comparison: StepComparison, *, every: bool) -> Group:
+    """The same without its first sentences."""
+    parts = [_operators(comparison, every=every), _memory(comparison)]
     if comparison.calls:
         parts.append(_communication(comparison))
     return Group(*parts, *_doubts(comparison.record))
 
 
-def _verdict(comparison: StepComparison) -> Text:
+def step_verdict(comparison: StepComparison) -> Text:
+    """Predicted and measured time, whether the one's interval holds the other, and where it was measured."""
     step = comparison.step
     low, high = (float(end) for end in comparison.predicted.iteration_time_interval_s)
     inside = "inside" if low <= step.measured <= high else "outside"
