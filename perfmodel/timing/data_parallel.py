@@ -11,7 +11,7 @@ forward pass the same holds backwards in time. What is moved for every micro-bat
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -37,6 +37,21 @@ from perfmodel.timing.passes import sm_fraction
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Window:
+    """The collectives that hide behind one pass over the first stage: `calls` repeat as often as they run beside one pass.
+
+    They come before a forward pass or after a backward pass, `times` an iteration; `parts` are what one time leaves exposed
+    and slows down.
+    """
+
+    calls: tuple[Collective, ...]
+    forward: bool
+    times: Numeric
+    alone_s: Numeric
+    parts: Breakdown
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DataParallel:
     """The data-parallel collectives of one layout, on one cluster."""
 
@@ -47,32 +62,42 @@ class DataParallel:
 
     def breakdown(self, work: Iteration, *, forward_s: Numeric, backward_s: Numeric) -> Breakdown:
         """Exposed time and slowdown; `forward_s` and `backward_s` are the passes of one micro-batch over the first stage."""
+        result = Breakdown()
+        for window in self.windows(work, forward_s=forward_s, backward_s=backward_s):
+            result = result + window.parts * window.times
+        return result
+
+    def windows(self, work: Iteration, *, forward_s: Numeric, backward_s: Numeric) -> Iterator[Window]:
+        """What hides behind backward passes, then what hides behind forward passes; nothing where a stack hides all."""
         if self.stack.hide_all:
-            return Breakdown()
+            return
         calls = {op.name: op for op in work.synchronisation if isinstance(op, Collective) and op.name in DATA_PARALLEL}
         after = [calls[name] for name in (GRADIENT_REDUCTION, REPLICA_REDUCTION, BACKWARD_GATHER) if name in calls]
         before = [calls[name] for name in (PARAMETER_GATHER,) if name in calls]
-        result = Breakdown()
-        for window_s, beside in ((backward_s, after), (forward_s, before)):
+        for window_s, beside, forward in ((backward_s, after, False), (forward_s, before, True)):
             if beside:
-                result = result + self._beside(beside, window_s)
-        return result
+                yield self._window(beside, window_s, forward=forward)
 
-    def _beside(self, calls: Sequence[Collective], window_s: Numeric) -> Breakdown:
-        """What the collectives that share one window leave exposed, every time that they run."""
+    def _window(self, calls: Sequence[Collective], window_s: Numeric, *, forward: bool) -> Window:
+        """The collectives that share one window."""
         times = windows(calls[0].name, self.layout)
-        per_pass = [replace(call, repeats=call.repeats / times) for call in calls]
+        per_pass = tuple(replace(call, repeats=call.repeats / times) for call in calls)
         all_s: Numeric = 0.0
         for call in per_pass:
             all_s = all_s + call.repeats * self._alone_s(call)
+        parts = self._beside(per_pass, all_s, window_s)
+        return Window(calls=per_pass, forward=forward, times=times, alone_s=all_s, parts=parts)
+
+    def _beside(self, per_pass: Sequence[Collective], all_s: Numeric, window_s: Numeric) -> Breakdown:
+        """What they leave exposed, every time that they run."""
         if not self.stack.data_parallel_overlap:
-            return Breakdown(data_parallel_exposed_s=all_s * times)
+            return Breakdown(data_parallel_exposed_s=all_s)
         share = self.bucket.uncut_share if self._gathers else _last_share(self.bucket, all_s, window_s)
         last_s: Numeric = 0.0
         for call in per_pass:
             last_s = last_s + self._last_s(call, share)
-        fraction = sm_fraction(placement(calls[0].group, self.cluster), self.stack)
-        return _buckets_behind(window_s, all_s, last_s, number=self.bucket.count, fraction=fraction) * times
+        fraction = sm_fraction(placement(per_pass[0].group, self.cluster), self.stack)
+        return _buckets_behind(window_s, all_s, last_s, number=self.bucket.count, fraction=fraction)
 
     def _last_s(self, call: Collective, share: Numeric) -> Numeric:
         """What of one collective cannot hide: a share of all it moves, and the first layer of what is gathered for a pass."""
