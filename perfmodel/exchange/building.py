@@ -53,8 +53,8 @@ def _value(rule: Rule, value: Any) -> Any:
             )
         case Part(spec=spec):
             return tuple(_at(f"[{index}]", Part(spec, "one", ""), entry) for index, entry in enumerate(_sequence(value)))
-    if isinstance(rule, Choices) and isinstance(value, str):
-        value = tuple(value.split())
+    if isinstance(rule, Choices) and isinstance(value, str | list):
+        value = tuple(value.split() if isinstance(value, str) else value)
     if problem := rule.problem(value):
         raise InputError(problem)
     return value

@@ -82,7 +82,7 @@ class Choices:
 
     def problem(self, value: Any) -> str:
         """What is wrong with `value`, or ""."""
-        if not isinstance(value, tuple) or not value or len(set(value)) != len(value):
+        if not isinstance(value, tuple) or not value or len(set(map(str, value))) != len(value):
             return f"{shown(value)} is not a list of different words, as in {' '.join(self.options[:2])}"
         return next((wrong for word in value if (wrong := Choice(self.options).problem(word))), "")
 
@@ -178,7 +178,7 @@ def choice(*options: str, default: Any = MISSING, other_names: Mapping[str, str]
 
 
 def choices(*options: str, default: Any = MISSING) -> Any:
-    """A field that holds some of `options`; a file gives them as one text, `none zero1`."""
+    """A field that holds some of `options`; a file gives them as one text, `none zero1`, or as a list."""
     return _field(Choices(options), default)
 
 

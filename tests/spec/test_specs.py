@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from perfmodel.errors import InputError, did_you_mean, shown
-from perfmodel.exchange.presets import cluster_preset, model_preset
+from perfmodel.exchange.building import build
+from perfmodel.exchange.presets import cluster_preset, model_preset, read_preset, stack_preset
 from perfmodel.spec.coefficients import Evidence, MemoryBoundCoefficients
+from perfmodel.spec.stack import SoftwareStack
 
 MODEL = model_preset("nemotron-4-15b")
 CLUSTER = cluster_preset("dgx-h100")
@@ -177,3 +179,44 @@ def test_specs_with_arrays_in_their_tables_are_equal_by_value() -> None:
     one, same, other = (replace(CLUSTER, spread={"network_scale": np.array([0.1, each])}) for each in (0.2, 0.2, 0.3))
     assert one == same
     assert one != other
+
+
+@pytest.mark.parametrize(
+    ("offered", "sentence"),
+    [
+        (("zero1", "zero_3"), "offered_shardings: 'zero_3' is not one of them; did you mean zero3?"),
+        (("zero1", "zero1"), "offered_shardings: ('zero1', 'zero1') is not a list of different words, as in none zero1"),
+        ((), "offered_shardings: () is not a list of different words, as in none zero1"),
+        ("zero1", "offered_shardings: 'zero1' is not a list of different words, as in none zero1"),
+        (["zero1"], "offered_shardings: ['zero1'] is not a list of different words, as in none zero1"),
+        ((3,), "offered_shardings: 3 is not one of them; known: hsdp, none, zero1, zero2, zero3"),
+    ],
+)
+def test_a_stack_offers_different_words_that_are_known(offered: Any, sentence: str) -> None:
+    """A tuple of them; what is no tuple, empty, said twice or unknown gets one sentence."""
+    with pytest.raises(InputError) as caught:
+        replace(stack_preset("megatron-core"), offered_shardings=offered)
+    assert str(caught.value) == sentence
+
+
+@pytest.mark.parametrize("words", ["zero3 none", ["zero3", "none"]])
+def test_a_file_gives_words_as_one_text_or_as_a_list(words: Any) -> None:
+    """In the order in which it names them."""
+    mapping, _ = read_preset("stacks", "megatron-core")
+    assert build(SoftwareStack, mapping | {"offered_shardings": words}).offered_shardings == ("zero3", "none")
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ("zero3 zeroo1", "offered_shardings: 'zeroo1' is not one of them; did you mean zero1?"),
+        ([["zero3"]], "offered_shardings: ['zero3'] is not one of them; did you mean zero3?"),
+        (7, "offered_shardings: 7 is not a list of different words, as in none zero1"),
+    ],
+)
+def test_words_of_a_file_that_are_none_get_one_sentence(words: Any, sentence: str) -> None:
+    """With the key."""
+    mapping, _ = read_preset("stacks", "megatron-core")
+    with pytest.raises(InputError) as caught:
+        build(SoftwareStack, mapping | {"offered_shardings": words})
+    assert str(caught.value) == sentence
