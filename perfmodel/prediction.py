@@ -6,7 +6,7 @@ specs -> count.iteration -> count.memory
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Final
 
@@ -27,7 +27,7 @@ from perfmodel.spec.spread import most_dimensions
 from perfmodel.spec.stack import SoftwareStack
 from perfmodel.timing.breakdown import PARTS, Breakdown
 from perfmodel.timing.kernels import loaded
-from perfmodel.timing.schedule import breakdown
+from perfmodel.timing.schedule import all_passes, breakdown, synchronised
 from perfmodel.timing.uncertainty import Uncertainty, uncertainty, with_ends
 
 SECONDS_PER_DAY = 86400.0
@@ -185,15 +185,25 @@ def stage_memory(
     return memory_bytes(model, layout, stack, work, scratch=cluster.links.node.collectives.scratch)
 
 
-def stage_time_s(
-    model: TransformerModel, cluster: Cluster, stack: SoftwareStack, layout: Layout, work: Iteration, *, gpus: Numeric
-) -> Numeric:
-    """The iteration time as `predict_stage` gives it, without its interval: fifty times less work for a search.
+def stage_times_s(
+    model: TransformerModel,
+    cluster: Cluster,
+    stack: SoftwareStack,
+    layouts: Sequence[tuple[Layout, Iteration]],
+    *,
+    gpus: Numeric,
+) -> list[Numeric]:
+    """Iteration times as `predict_stage` gives them, without their intervals: fifty times less work for a search.
 
-    `gpus` is apart from the layouts: of a number that all of them share, what depends on it keeps no axis.
+    The layouts differ in their sharding alone: they share all passes. `gpus` is apart from them: of a number that all share,
+    what depends on it keeps no axis.
     """
-    bucket = buckets(model, layout, stack)
-    return breakdown(work, bucket, layout=layout, cluster=loaded(cluster, gpus), stack=stack).total_s
+    cluster, (layout, work) = loaded(cluster, gpus), layouts[0]
+    passes = all_passes(work, layout=layout, cluster=cluster, stack=stack)
+    return [
+        synchronised(passes, work, buckets(model, layout, stack), layout=layout, cluster=cluster, stack=stack).total_s
+        for layout, work in layouts
+    ]
 
 
 def _with_first_axis(value: Numeric, length: int, dimensions: int) -> Numeric:

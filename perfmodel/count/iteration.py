@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -19,8 +20,15 @@ from perfmodel.spec.model import TransformerModel
 from perfmodel.spec.stack import SoftwareStack
 
 
+class _Remembered:
+    """A place for operators that are written down when somebody asks for them."""
+
+    __slots__ = ("_synchronisation",)
+    _synchronisation: tuple[Operator, ...]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Iteration:
+class Iteration(_Remembered):
     """The work of one GPU of every pipeline stage.
 
     `embedding`, `layer`, `plain_layer` and `head` are one execution each, `boundary` what passes from one piece of the pipeline
@@ -32,13 +40,23 @@ class Iteration:
     plain_layer: Block
     head: Block
     boundary: Block
-    synchronisation: tuple[Operator, ...]
+    write_synchronisation: Callable[[], tuple[Operator, ...]]
     stages: PipelineStages
     layers: Numeric
     recompute_layers: Numeric | None
     boundaries: Numeric
     micro_batches: Numeric
     pipeline_parallel: Numeric
+
+    @property
+    def synchronisation(self) -> tuple[Operator, ...]:
+        """What an iteration does once, after its micro-batches: most of a million layouts are never asked for it."""
+        try:
+            return self._synchronisation
+        except AttributeError:
+            written = self.write_synchronisation()
+            object.__setattr__(self, "_synchronisation", written)
+            return written
 
     def plain(self, layers: Numeric, stages: Numeric = 1) -> Numeric:
         """Of the `layers` of some pipeline stages, those that are not run again."""
@@ -104,7 +122,7 @@ def iteration(model: TransformerModel, layout: Layout, stack: SoftwareStack) -> 
         plain_layer=plain,
         head=write.head(),
         boundary=write.boundary(),
-        synchronisation=synchronisation_operators(model, layout, stack),
+        write_synchronisation=partial(synchronisation_operators, model, layout, stack),
         stages=pipeline_stages(model, layout, stack),
         layers=model.layers,
         recompute_layers=layout.recompute_layers,

@@ -109,7 +109,7 @@ def stage_memory_bytes(
 def _scratch_bytes(work: Iteration, scratch: Mapping[str, Numeric]) -> Numeric:
     """What the largest collective of the optimizer step allocates while it runs."""
     most: Numeric = 0.0
-    for call in work.synchronisation:
+    for call in work.synchronisation if scratch else ():
         if isinstance(call, Collective) and call.kind in scratch:
             needs = np.where(np.asarray(call.group.ranks) > 1, scratch[call.kind] * call.payload_bytes, 0.0)
             most = np.maximum(most, needs)

@@ -11,7 +11,6 @@ layer, and gives the first stages what is left over.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -53,9 +52,8 @@ class PipelineStages(NamedTuple):
     last: PipelineStage
 
 
-@lru_cache(maxsize=4)  # every part of one prediction asks for them, and a search makes some at a time
 def pipeline_stages(model: TransformerModel, layout: Layout, stack: SoftwareStack) -> PipelineStages:
-    """The distinct stages of a layout.
+    """The distinct stages of a layout, which remembers them: every part of a prediction asks.
 
     >>> from dataclasses import replace
     >>> from perfmodel.exchange.run_files import read_candidates
@@ -64,6 +62,15 @@ def pipeline_stages(model: TransformerModel, layout: Layout, stack: SoftwareStac
     >>> [float(stage.layers) for stage in pipeline_stages(replace(run.model, layers=30), layout, run.stack)]
     [3.0, 4.0, 3.0]
     """
+    known = layout.stages
+    if not known or known[0] is not model or known[1] != stack.pipeline_split:
+        known = model, stack.pipeline_split, _pipeline_stages(model, layout, stack)
+        object.__setattr__(layout, "_stages", known)
+    stages: PipelineStages = known[2]
+    return stages
+
+
+def _pipeline_stages(model: TransformerModel, layout: Layout, stack: SoftwareStack) -> PipelineStages:
     split = _split_by_layers if stack.pipeline_split == "layers" else _split_by_modules
     first, middle, last = split(model, layout)
     layers, pipeline = np.asarray(model.layers), np.asarray(layout.pipeline_parallel)

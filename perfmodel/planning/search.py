@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from itertools import islice
+from itertools import groupby, islice
 from typing import Any, Final
 
 import numpy as np
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from perfmodel.count.iteration import iteration
 from perfmodel.planning.space import CATEGORIES, Block
-from perfmodel.prediction import stage_memory, stage_time_s
+from perfmodel.prediction import stage_memory, stage_times_s
 from perfmodel.spec.layout import Layout
 
 KEPT: Final = 100  # of the fastest layouts, over the whole search
@@ -98,15 +98,16 @@ def search(
 
     `on_progress` is told how many layouts have been seen.
     """
-    found, waiting = Found(), deque[Future[Seen]]()
+    found, waiting = Found(), deque[Future[list[Seen]]]()
     threads = workers or os.cpu_count() or 1
-    source = iter(blocks)
+    source = _siblings(blocks)
     pool = ThreadPoolExecutor(threads)
     try:
-        waiting.extend(pool.submit(seen_in, block) for block in islice(source, threads * IN_FLIGHT))
+        waiting.extend(pool.submit(seen_in, siblings) for siblings in islice(source, threads * IN_FLIGHT))
         while waiting:
-            found.add(waiting.popleft().result())
-            waiting.extend(pool.submit(seen_in, block) for block in islice(source, 1))
+            for seen in waiting.popleft().result():
+                found.add(seen)
+            waiting.extend(pool.submit(seen_in, siblings) for siblings in islice(source, 1))
             on_progress(found.layouts)
     except KeyboardInterrupt:
         found.complete = False
@@ -170,17 +171,23 @@ class Seen:
         return row, column
 
 
-def seen_in(block: Block) -> Seen:
-    """One block: memory of all, then times of the rows and columns in which something fits."""
+def seen_in(siblings: Sequence[Block]) -> list[Seen]:
+    """Blocks that differ in sharding alone: memory of all, then times of the rows and columns in which something fits."""
     with np.errstate(all="ignore"):
-        needed = np.where(block.allowed, block_memory_bytes(block), np.inf)
-        fits = needed <= block.workload.cluster.gpu.memory_bytes
-        seconds = np.full(fits.shape, np.inf)
-        rows, columns = (np.flatnonzero(fits.any(axis=axis)) for axis in (1, 0))
+        needed = [np.where(block.allowed, block_memory_bytes(block), np.inf) for block in siblings]
+        fits = [each <= siblings[0].workload.cluster.gpu.memory_bytes for each in needed]
+        somewhere = np.logical_or.reduce(fits)
+        seconds = [np.full(each.shape, np.inf) for each in fits]
+        rows, columns = (np.flatnonzero(somewhere.any(axis=axis)) for axis in (1, 0))
         if len(rows):
             part = np.ix_(rows, columns)
-            seconds[part] = np.where(fits[part], block_time_s(block.part(rows, columns)), np.inf)
-    return Seen(block=block, memory_bytes=needed, iteration_time_s=seconds)
+            times = block_times_s([block.part(rows, columns) for block in siblings])
+            for whole, fitting, some in zip(seconds, fits, times, strict=True):
+                whole[part] = np.where(fitting[part], some, np.inf)
+    return [
+        Seen(block=block, memory_bytes=each, iteration_time_s=times)
+        for block, each, times in zip(siblings, needed, seconds, strict=True)
+    ]
 
 
 def block_memory_bytes(block: Block) -> NDArray[np.float64]:
@@ -191,12 +198,20 @@ def block_memory_bytes(block: Block) -> NDArray[np.float64]:
     return np.broadcast_to(np.asarray(memory.total_bytes), block.allowed.shape)
 
 
-def block_time_s(block: Block) -> NDArray[np.float64]:
-    """Iteration time of every layout of a block."""
-    work, layout = block.workload, block.layout
-    operators = iteration(work.model, layout, work.stack)
-    seconds = stage_time_s(work.model, work.cluster, work.stack, layout, operators, gpus=work.gpus)
-    return np.broadcast_to(np.asarray(seconds), block.allowed.shape)
+def block_times_s(siblings: Sequence[Block]) -> list[NDArray[np.float64]]:
+    """Iteration time of every layout of some blocks that differ in sharding alone."""
+    work = siblings[0].workload
+    layouts = [(layout, iteration(work.model, layout, work.stack)) for layout in (block.layout for block in siblings)]
+    times = stage_times_s(work.model, work.cluster, work.stack, layouts, gpus=work.gpus)
+    return [np.broadcast_to(np.asarray(seconds), siblings[0].allowed.shape) for seconds in times]
+
+
+def _siblings(blocks: Iterable[Block]) -> Iterator[list[Block]]:
+    """Blocks that follow one another and differ in sharding alone, together."""
+    for _, together in groupby(
+        blocks, key=lambda block: (id(block.rows), *(block.categories[name] for name in CATEGORIES if name != "sharding"))
+    ):
+        yield list(together)
 
 
 def pareto_front(candidates: Iterable[Candidate]) -> list[Candidate]:

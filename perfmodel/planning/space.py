@@ -98,7 +98,10 @@ class Block:
 
 
 def blocks(work: Workload, choices: Choices, *, cells: int = CELLS_OF_A_BLOCK) -> Iterator[Block]:
-    """Every layout of `work.gpus` GPUs that may exist, once, in blocks of about `cells`."""
+    """Every layout of `work.gpus` GPUs that may exist, once, in blocks of about `cells`.
+
+    Blocks that differ in their sharding alone follow one another, and share their rows and columns.
+    """
     for schedule, sequence, is_hsdp in product(choices.pipeline_schedule, choices.sequence_parallel, (False, True)):
         shardings = [name for name in choices.sharding if (name == "hsdp") == is_hsdp]
         if not shardings:
@@ -108,10 +111,11 @@ def blocks(work: Workload, choices: Choices, *, cells: int = CELLS_OF_A_BLOCK) -
         rows = _rows(work, choices, sequence_parallel=sequence, is_hsdp=is_hsdp)
         for columns in _columns(work, choices, schedule=schedule) if len(rows["tensor_parallel"]) else ():
             grid = _pruned(_grid(work, categories, rows, columns))
-            for recompute, sharding, precision in product(choices.recompute, shardings, choices.precision):
-                changed = categories | {"recompute": recompute, "sharding": sharding, "precision": precision}
+            for recompute, precision in product(choices.recompute, choices.precision):
                 whole = _running_again(grid, choices) if recompute == "full" else grid
-                yield from _cut(replace(whole, categories=changed), cells)
+                changed = categories | {"recompute": recompute, "precision": precision}
+                for part in _cut(whole, cells):
+                    yield from (replace(part, categories=changed | {"sharding": name}) for name in shardings)
 
 
 def _grid(

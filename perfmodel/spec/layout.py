@@ -7,6 +7,7 @@ model and the cluster too.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -23,8 +24,14 @@ GATHERED = ("zero3", "hsdp")  # shardings that hold only a shard of the paramete
 class _Remembered(Spec):
     """A place beside the fields for what dozens of equations ask of one layout: of a million, it is worked out once."""
 
-    __slots__ = ("_micro_batches",)
+    __slots__ = ("_micro_batches", "_stages")
     _micro_batches: Numeric
+    _stages: tuple[Any, ...]
+
+    @property
+    def stages(self) -> tuple[Any, ...]:
+        """For which model and split its pipeline stages were worked out, and what they are; empty before."""
+        return getattr(self, "_stages", ())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
