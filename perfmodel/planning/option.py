@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Final
 
 from perfmodel.count.parameters import parameter_count
 from perfmodel.economics.cost import dollars
@@ -14,8 +15,9 @@ from perfmodel.planning.search import Found, search
 from perfmodel.planning.space import Workload, blocks
 from perfmodel.spec.fields import Numeric
 
-HOURS_PER_DAY = 24.0
-SECONDS_PER_DAY = 86400.0
+HOURS_PER_DAY: Final = 24.0
+SECONDS_PER_DAY: Final = 86400.0
+UNLIMITED_BYTES: Final = 1e18
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,14 +75,32 @@ def looked(question: Question, gpus: int, *, workers: int | None, on_progress: C
         if not found[-1].complete or not found[-1].fitting:
             break
     fits = len(found) == len(workloads) and all(each.fastest for each in found)
-    option = _option(question, workloads, tuple(found)) if fits else None
+    option = _option(question, workloads, tuple(found), pause_s=_pause_s(question, workloads)) if fits else None
     return Looked(gpus=gpus, workloads=workloads, found=tuple(found), option=option)
 
 
-def _option(question: Question, workloads: tuple[Workload, ...], found: tuple[Found, ...]) -> Option:
+def floor(question: Question, gpus: int, *, workers: int | None, on_progress: Callable[[int], None]) -> Looked:
+    """What no layout on `gpus` beats: the fastest if memory had no limit, nothing ran again and changing layouts took no time.
+
+    It is found some times faster than `looked`, because most layouts differ in how many layers run again.
+    """
+    choices, gpu = question.choices, replace(question.cluster.gpu, memory_bytes=UNLIMITED_BYTES)
+    if "none" in choices.recompute:
+        choices = replace(choices, recompute=("none",))
+    free = replace(question, choices=choices, cluster=replace(question.cluster, gpu=gpu))
+    seen = looked(free, gpus, workers=workers, on_progress=on_progress)
+    return seen if seen.option is None else replace(seen, option=_option(free, seen.workloads, seen.found, pause_s=0.0))
+
+
+def _pause_s(question: Question, workloads: tuple[Workload, ...]) -> float:
+    """How long a change of layout takes."""
+    largest = max(work.gpus for work in workloads)
+    return float(switch_s(gpus=largest, parameters=parameter_count(question.model).total, terms=question.terms))
+
+
+def _option(question: Question, workloads: tuple[Workload, ...], found: tuple[Found, ...], *, pause_s: float) -> Option:
     largest = max(work.gpus for work in workloads)
     parameters = parameter_count(question.model).total
-    pause_s = float(switch_s(gpus=largest, parameters=parameters, terms=question.terms))
     iterations = question.iterations(workloads)
     weights = iterations if question.has_tokens else (1.0,) * len(iterations)
     chain = fastest_chain([each.fastest for each in found], weights, switch_s=pause_s)

@@ -8,16 +8,15 @@ from typing import Any, Final
 
 import numpy as np
 
-from perfmodel.count.iteration import model_flop_per_token
 from perfmodel.errors import InputError
 from perfmodel.frames import Tabular
-from perfmodel.planning import inverse
 from perfmodel.planning.alternatives import Alternative, alternatives, predicted
-from perfmodel.planning.option import SECONDS_PER_DAY, Looked, Option, looked
+from perfmodel.planning.option import SECONDS_PER_DAY, Looked, Option
 from perfmodel.planning.question import Question
 from perfmodel.planning.remedies import Obstacle, obstacle
 from perfmodel.planning.robustness import Robustness, robustness
 from perfmodel.planning.search import Candidate
+from perfmodel.planning.sizing import Sizing, least_gpus
 from perfmodel.prediction import StagePrediction
 
 RIVALS: Final = 12  # the nearest layouts that the best is held against
@@ -116,72 +115,16 @@ def plan(
 
     `on_progress` is told how many layouts were looked at. Errors: InputError when no layout of any number can exist.
     """
-    seen = _Seen(question, workers, on_progress)
-    if gpus:
-        for number in gpus:
-            seen.option(number)
-    elif question.deadline_s is not None:
-        _for_deadline(seen, question.deadline_s, most_gpus)
-    elif question.budget_dollars is not None:
-        _for_budget(seen, question.budget_dollars, most_gpus)
-    if seen.complete and seen.looked and not any(found.layouts for each in seen.looked.values() for found in each.found):
-        raise InputError(_impossible(question, list(seen.looked)))
-    every = sorted(seen.looked.values(), key=lambda each: each.gpus)
-    made = _made(question, every, complete=seen.complete)
-    if made.options or not seen.complete or not every:
+    sizing = Sizing(question, most=most_gpus, workers=workers, on_progress=on_progress)
+    sizing.look_at(gpus)
+    seen = sorted(sizing.looked.values(), key=lambda each: each.gpus)
+    if sizing.complete and seen and not any(found.layouts for each in seen for found in each.found):
+        raise InputError(_impossible(question, [each.gpus for each in seen]))
+    made = _made(question, seen, complete=sizing.complete)
+    if made.options or not sizing.complete or not seen:
         return made
-    last = next(each for each in reversed(every) if each.found[-1].layouts)
+    last = next(each for each in reversed(seen) if each.found[-1].layouts)
     return replace(made, obstacle=obstacle(question, last, workers=workers, on_progress=on_progress, most=most_gpus))
-
-
-class _Seen:
-    """Numbers of GPUs that were searched, each once; nothing more is searched once one search was stopped."""
-
-    def __init__(self, question: Question, workers: int | None, on_progress: Callable[[int], None]) -> None:
-        self.question, self.workers, self.on_progress = question, workers, on_progress
-        self.looked: dict[int, Looked] = {}
-        self.layouts = 0
-
-    @property
-    def complete(self) -> bool:
-        return all(each.complete for each in self.looked.values())
-
-    def option(self, gpus: int) -> Option | None:
-        if gpus not in self.looked:
-            if not self.complete:
-                return None
-            before = self.layouts
-            self.looked[gpus] = looked(
-                self.question, gpus, workers=self.workers, on_progress=lambda number: self.on_progress(before + number)
-            )
-            self.layouts += sum(found.layouts for found in self.looked[gpus].found)
-        return self.looked[gpus].option
-
-
-def _for_deadline(seen: _Seen, deadline_s: float, most: int) -> None:
-    inverse.fewest_gpus(
-        seen.option,
-        time_s=lambda option: option.calendar_days * SECONDS_PER_DAY,
-        deadline_s=deadline_s,
-        least=_least_gpus(seen.question),
-        most=most,
-        step=int(seen.question.cluster.gpus_per_node),
-    )
-
-
-def _least_gpus(question: Question) -> int:
-    """At the peak rate: no fewer can keep the deadline."""
-    if question.deadline_s is None:
-        return 1
-    peak = max(float(question.cluster.gpu.peak(precision)) for precision in question.choices.precision)
-    flop = float(model_flop_per_token(question.model, question.sequence_length))
-    tokens = sum(stage.tokens or 0.0 for stage in question.stages)
-    return max(int(flop * tokens / (peak * question.deadline_s)), 1)
-
-
-def _for_budget(seen: _Seen, budget: float, most: int) -> None:
-    node = int(seen.question.cluster.gpus_per_node)
-    inverse.most_gpus(seen.option, cost=lambda option: option.dollars or 0.0, budget=budget, least=node, most=most, step=node)
 
 
 def meets(option: Option, question: Question) -> bool:
@@ -202,7 +145,7 @@ def _made(question: Question, looked_at: Sequence[Looked], *, complete: bool) ->
         best=best,
         stages=stages,
         obstacle=None,
-        least_gpus=_least_gpus(question),
+        least_gpus=least_gpus(question),
         complete=complete,
     )
 
