@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from perfmodel import __version__
-from perfmodel.commands import deciding, explaining, measuring, planning, predicting, validating
+from perfmodel.commands import deciding, explaining, measuring, planning, predicting, showing, validating
 from perfmodel.commands.console import say
 from perfmodel.errors import PerfmodelError
 
@@ -36,6 +36,7 @@ COMMANDS = (
     (MEASURE, measuring.calibrate),
     (MEASURE, measuring.measure),
     (MEASURE, measuring.compare),
+    (SHOW, showing.report),
     (SHOW, predicting.show),
 )
 for panel, command in COMMANDS:

@@ -35,6 +35,15 @@ def write_bytes(path: Path, content: bytes) -> None:
         raise InputError(f"{str(path)[:200]} cannot be written: {reason.lower()}") from None
 
 
+def new_folder(path: Path) -> None:
+    """Make a folder and those that hold it, where they are not there. Errors: InputError where one cannot be."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "not the name of a folder"
+        raise InputError(f"{str(path)[:200]} cannot be made: {reason.lower()}") from None
+
+
 def _replace(target: Path, content: bytes, *, permissions: int) -> None:
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:50]}.")
     temporary = Path(name)

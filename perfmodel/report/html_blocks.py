@@ -20,8 +20,9 @@ from perfmodel.report.terminal import Titled
 HIDDEN: Final = (*range(9), *range(11, 32), *range(127, 160), 0x200B, *range(0x200E, 0x2010), *range(0x202A, 0x202F))
 REPLACED: Final = dict.fromkeys((*HIDDEN, *range(0x2060, 0x2070), 0xFEFF), "\N{REPLACEMENT CHARACTER}")
 CLASSES: Final = {"red": "bad", "green": "good", "yellow": "doubt", "dim": "quiet", "bold": "strong"}
-LONG_WORD: Final = re.compile(r"\S{24,}")
+LONG_WORD: Final = re.compile(r"\S{16,}")
 BREAK: Final = re.compile(r"(?<=[._/])(?=\w)")  # where a long key path, file or address may go on in the next line
+PERCENT: Final = re.compile(r"(?<=\d) %")  # no line ends between a number and its sign
 BAR: Final = re.compile(r"[#+-]*")
 
 
@@ -45,10 +46,9 @@ def as_html(content: RenderableType, *, level: int = 3) -> str:
     return "\n".join(_blocks(content, level))
 
 
-def figure_html(name: str, svg: str, caption: str = "") -> str:
-    """A figure, already SVG, with what is to be seen in it."""
-    told = f"<figcaption>{escaped(caption)}</figcaption>" if caption else ""
-    return f'<figure id="figure-{escaped(name)}">{svg}{told}</figure>'
+def figure_html(name: str, svg: str) -> str:
+    """A figure, already SVG; on a narrow page it is moved sideways rather than made too small to read."""
+    return f'<figure id="figure-{escaped(name)}" class="wide" tabindex="0">{svg}</figure>'
 
 
 def folded(summary: str, content: str) -> str:
@@ -90,7 +90,7 @@ def _inline(content: RenderableType | None) -> str:
     ends = sorted({0, len(content.plain), *(end for span in content.spans for end in (span.start, span.end))})
     pieces = []
     for start, end in pairwise(ends):
-        words = escaped(content.plain[start:end])
+        words = PERCENT.sub("\N{NO-BREAK SPACE}%", escaped(content.plain[start:end]))
         kinds = "".join(_class(span.style) for span in content.spans if span.start <= start and end <= span.end)
         pieces.append(f"<span{kinds}>{words}</span>" if kinds else words)
     return "".join(pieces)

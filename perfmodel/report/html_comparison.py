@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Final
 
 from rich.console import Group
@@ -23,8 +22,7 @@ from perfmodel.report.scenario_tables import BYTES, RESULTS, TIMES, misfits, not
 from perfmodel.report.tables import description, verdict
 from perfmodel.report.terminal import plain_table
 from perfmodel.report.told import Told, sources_of, told
-from perfmodel.spec.run import Run
-from perfmodel.variations import Settings, compared, pairs, place_of_stage
+from perfmodel.variations import Settings, compared, pairs
 
 MOST_LETTERS: Final = 24  # of a name at the head of a column
 MOST_EXPLAINED: Final = 6  # columns that are explained one by one
@@ -60,7 +58,7 @@ class Compared:
     def choice(self) -> Choice:
         """The columns that are explained."""
         labels = self.labels[: len(self.subjects)]
-        return Choice(what=self.what, labels=labels, first=len(labels) - 1)
+        return Choice(what=self.what, labels=labels, first=0)
 
 
 def _short(name: str) -> str:
@@ -97,16 +95,14 @@ def _told(source: RunSource, base: Settings, scenario: Scenario, place: int) -> 
         candidates=(Candidate(values={}, run=run, assumptions=scenario.assumptions),),
         predictions=(scenario.prediction,),
         explained=(explanation(run, place=place, source=origin),),
+        chosen=0,
         outlook=scenario.outlook,
     )
 
 
 def compared_runs(sources: Sequence[RunSource], *, settings: Settings, stage: int | None) -> Compared:
     """Several runs, each beside the first."""
-    every = [
-        told(each, pairs(settings), places=partial(_explained_places, stage=stage, is_shown=place < MOST_EXPLAINED))
-        for place, each in enumerate(sources)
-    ]
+    every = [told(each, pairs(settings), stage=stage, most=1) for each in sources]
     first, *others = (_column(each) for each in every)
     lines = sorted(((each.prediction.fits, verdict(each.prediction)) for each in every), key=lambda line: line[0])
     return Compared(
@@ -117,11 +113,6 @@ def compared_runs(sources: Sequence[RunSource], *, settings: Settings, stage: in
         subjects=tuple(every[:MOST_EXPLAINED]),
         result=WhatIf(before=first, scenarios=tuple(others), place=-1 if stage is None else stage - 1),
     )
-
-
-def _explained_places(run: Run, *, stage: int | None, is_shown: bool) -> list[int]:
-    place = place_of_stage(run, stage)
-    return [place] if is_shown else []
 
 
 def _column(subject: Told) -> Scenario:
@@ -151,7 +142,7 @@ def comparison_sections(columns: Compared, figures: Mapping[str, str]) -> list[S
     numbers = [result.quantities(each) for each in (result.before, *result.scenarios)]
 
     def of_each(name: str, content: Callable[[Explanation], str]) -> str:
-        contents = [content(each.explained[0]) for each in columns.subjects]
+        contents = [content(each.foremost) for each in columns.subjects]
         drawn = [figures.get(f"{name}-{place}", "") for place in range(len(contents))]
         return views([f"{figure}\n{text}".strip() for figure, text in zip(drawn, contents, strict=True)], columns.choice)
 
@@ -174,7 +165,7 @@ def comparison_sections(columns: Compared, figures: Mapping[str, str]) -> list[S
 
 def _provenance(columns: Compared) -> str:
     contents = [
-        f"{assumptions_html(each.candidates[0].assumptions)}\n{provenance_html(each.explained[0], anchor=f'source-{place}')}"
+        f"{assumptions_html(each.candidates[0].assumptions)}\n{provenance_html(each.foremost, anchor=f'source-{place}')}"
         for place, each in enumerate(columns.subjects)
     ]
     return views([content.strip() for content in contents], columns.choice)

@@ -54,7 +54,7 @@ def stage_choice(subject: Told) -> Choice | None:
     if len(subject.explained) == 1:
         return None
     labels = [f"Stage {each.place + 1}: DP {int(each.predicted.layout.data_parallel)}" for each in subject.explained]
-    return Choice(what="stage", labels=tuple(labels), first=len(labels) - 1)
+    return Choice(what="stage", labels=tuple(labels), first=subject.chosen)
 
 
 def run_opening(subject: Told) -> Opening:
@@ -73,9 +73,9 @@ def _sentences(subject: Told) -> Iterator[Text]:
     if subject.prediction.fits:
         yield from lines
     else:
-        yield from reversed(lines)
-        yield most_of_memory(subject.prediction)
-    yield from findings(subject.explained[-1])
+        *others, missing = lines
+        yield from (missing, most_of_memory(subject.prediction), *others)
+    yield from findings(subject.foremost)
 
 
 def run_sections(subject: Told, figures: Mapping[str, str]) -> list[Section]:
@@ -98,7 +98,7 @@ def run_sections(subject: Told, figures: Mapping[str, str]) -> list[Section]:
         "layouts": of_stages("layouts", moves_html),
         "levers": of_stages("levers", lambda each: as_html(headline_table(each))),
         "cost": cost_html(subject),
-        "provenance": _joined(assumptions_html(subject.candidates[0].assumptions), provenance_html(subject.explained[-1])),
+        "provenance": _joined(assumptions_html(subject.candidates[0].assumptions), provenance_html(subject.foremost)),
     }
     order = [*contents] if subject.prediction.fits else ["memory", *(name for name in contents if name != "memory")]
     whole = {name: _joined(figures.get(name), contents[name]) for name in order}
@@ -112,18 +112,17 @@ def _joined(*parts: str | None) -> str:
 def _ramp(subject: Told) -> str:
     """Each stage with its interval, what was published beside it, and the candidates where there are several."""
     stages = subject.prediction.stages
-    parts: list[RenderableType] = []
-    is_published = any(stage.published for stage, _ in stages)
     table = plain_table()
-    beside = [words for figure in PUBLISHED_HEADINGS for words in (f"{figure} publ.", "diff.")] if is_published else []
-    for heading in ("stage", *STAGE_HEADINGS, *beside):
+    for heading in ("stage", *STAGE_HEADINGS):
         table.add_column(heading, justify="right", no_wrap=True)
     for place, (stage, predicted) in enumerate(stages, start=1):
-        published = [cell for figure in published_cells(stage, predicted) for cell in figure[1:]] if is_published else []
-        table.add_row(f"{place}", *stage_cells(stage, predicted), *published)
-    parts.append(table)
-    if is_published:
-        parts.append(Text("Differences are predicted against published (publ.), of the MFU in points.", style="dim"))
+        beside = dict(zip(PUBLISHED_HEADINGS, published_cells(stage, predicted), strict=True))
+        cells = zip(STAGE_HEADINGS, stage_cells(stage, predicted), strict=True)
+        table.add_row(f"{place}", *(f"{cell}{_published(*beside.get(heading, ('', '', '')))}" for heading, cell in cells))
+    parts: list[RenderableType] = [table]
+    if any(stage.published for stage, _ in stages):
+        words = "Below: what was published, and the prediction against it, of the MFU in points."
+        parts.append(Text(words, style="dim"))
     if len(subject.predictions) > 1:
         values = [each.values for each in subject.candidates]
         parts.append(candidate_table([*zip(values, subject.predictions, strict=True)]))
@@ -131,3 +130,8 @@ def _ramp(subject: Told) -> str:
         shown = ", ".join(str(each.place + 1) for each in subject.explained)
         parts.append(Text(f"Of {len(stages)} stages, {shown} are explained one by one below.", style="dim"))
     return as_html(Group(*parts))
+
+
+def _published(_: str, published: str, difference: str) -> str:
+    """A second, smaller line, where there is something to say."""
+    return f"\n{published} ({difference})" if published else ""

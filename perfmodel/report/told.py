@@ -14,17 +14,19 @@ from perfmodel.exchange.sources import run_sources
 from perfmodel.planning.explanation import Explanation, explanation
 from perfmodel.prediction import Prediction, predict
 from perfmodel.spec.run import Run
+from perfmodel.variations import place_of_stage
 
 MOST_EXPLAINED: Final = 6  # stages of a ramp that are explained one by one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Told:
-    """A run, the first of its `candidates`; `explained` are stages of it in their order, the last of them that of its end."""
+    """A run, the first of its `candidates`; `explained` are stages of it in their order, `chosen` the one to show first."""
 
     candidates: tuple[Candidate, ...]
     predictions: tuple[Prediction, ...]  # of each candidate
     explained: tuple[Explanation, ...]
+    chosen: int
     outlook: Outlook
 
     @property
@@ -33,21 +35,27 @@ class Told:
         return self.candidates[0].run
 
     @property
+    def foremost(self) -> Explanation:
+        """The stage that comes first on a page: the last of the ramp, unless another is asked for."""
+        return self.explained[self.chosen]
+
+    @property
     def prediction(self) -> Prediction:
         """What it will do."""
         return self.predictions[0]
 
 
-def told(source: RunSource, settings: Sequence[Setting] = (), *, places: Callable[[Run], Sequence[int]] | None = None) -> Told:
-    """The run called so with its settings; `places` says which stages to explain, without it all, or of many some."""
+def told(source: RunSource, settings: Sequence[Setting] = (), *, stage: int | None = None, most: int = MOST_EXPLAINED) -> Told:
+    """The run called so with its settings; about `most` stages are explained, `stage` (from 1, else the last) among them."""
     candidates = read_candidates(source, settings)
     first, predictions = candidates[0], tuple(predict(each.run) for each in candidates)
-    origin = sources_of(source, settings)
-    shown = shown_places(len(first.run.stages)) if places is None else places(first.run)
+    place = place_of_stage(first.run, stage)
+    shown, origin = shown_places(len(first.run.stages), place, most=most), sources_of(source, settings)
     return Told(
         candidates=candidates,
         predictions=predictions,
-        explained=tuple(explanation(first.run, place=place, source=origin, chosen=first.values) for place in shown),
+        explained=tuple(explanation(first.run, place=each, source=origin, chosen=first.values) for each in shown),
+        chosen=shown.index(place),
         outlook=outlook(predictions[0], first.run.economics or economics_preset(TYPICAL)),
     )
 
@@ -57,11 +65,13 @@ def sources_of(source: RunSource, settings: Sequence[Setting]) -> Callable[[str]
     return partial(source_of, sources=run_sources(source, settings))
 
 
-def shown_places(number: int) -> list[int]:
-    """The places of all stages, or of many the first, the last and some between.
+def shown_places(number: int, place: int, *, most: int = MOST_EXPLAINED) -> list[int]:
+    """The places of all stages, or of many the first, the last and some between; `place` is among them.
 
-    >>> shown_places(3), shown_places(26)
-    ([0, 1, 2], [0, 5, 10, 15, 20, 25])
+    >>> shown_places(3, 2), shown_places(26, 24), shown_places(3, 1, most=1)
+    ([0, 1, 2], [0, 5, 10, 15, 20, 24, 25], [1])
     """
-    shown = min(number, MOST_EXPLAINED)
-    return [round(place * (number - 1) / max(shown - 1, 1)) for place in range(shown)]
+    if most == 1:
+        return [place]
+    shown = min(number, most)
+    return sorted({place, *(round(each * (number - 1) / max(shown - 1, 1)) for each in range(shown))})

@@ -23,7 +23,7 @@ def _table(*rows: tuple[str, ...]) -> str:
 def test_markup_in_a_name_is_text(weird: str) -> None:
     """In sentences, titles, cells, lists, summaries and attributes."""
     content = Group(Text(weird), titled(weird, section(weird, [(weird, weird)])))
-    for made in (as_html(content), _table((weird, weird)), folded(weird, ""), figure_html(weird, "<svg></svg>", weird)):
+    for made in (as_html(content), _table((weird, weird)), folded(weird, ""), figure_html(weird, "<svg></svg>")):
         assert weird not in made
         assert escaped(weird) in made.replace("<wbr>", "")
 
