@@ -114,10 +114,15 @@ class TimedOperator:
 
 def timed_pass(operators: Iterable[Operator], cluster: Cluster, stack: SoftwareStack) -> Pass:
     """One execution of `operators`, each collective beside the product that it can hide behind."""
+    return added_up(timed_operators(operators, cluster, stack), stack)
+
+
+def added_up(operators: Iterable[TimedOperator], stack: SoftwareStack) -> Pass:
+    """The parts of a pass, each the sum over its operators."""
     sums: dict[str, Numeric] = {}
     weight_gradient_s: Numeric = 0.0
     kernels: Numeric = 0.0
-    for timed in timed_operators(operators, cluster, stack):
+    for timed in operators:
         operator = timed.operator
         kernels = kernels + operator.repeats * _kernels(operator)
         if isinstance(operator, Collective):

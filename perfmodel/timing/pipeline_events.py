@@ -49,12 +49,20 @@ class Interval(NamedTuple):
     end_s: float
 
 
+class Message(NamedTuple):
+    """From when until when what a task made is under way, on a link that so many of its exchange share."""
+
+    start_s: float
+    end_s: float
+    sharing: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PipelineEvents:
     """When each task runs, when its message is under way, and when each stage begins its first task and ends its last."""
 
     tasks: Mapping[Task, Interval]
-    messages: Mapping[Task, Interval]
+    messages: Mapping[Task, Message]  # by the task that made it
     start_s: Sequence[float]
     end_s: Sequence[float]
 
@@ -89,7 +97,7 @@ class _Run:
         self.stages, self.pieces, self.message_s, self.events = stages, pieces, message_s, 0
         self.start_s, self.clock_s, self.link_free_s = [-1.0] * stages, [0.0] * stages, [0.0] * stages
         self.ran: dict[Task, Interval] = {}
-        self.sent: dict[Task, Interval] = {}  # until the output of a task is where it is needed
+        self.sent: dict[Task, Message] = {}  # until the output of a task is where it is needed
         self.come: dict[tuple[str, Task], tuple[float, int]] = {}  # when an end comes to a message; how many share the link
 
     def source(self, task: Task) -> Task | None:
@@ -109,7 +117,7 @@ class _Run:
             yield from self.compute(stage, task)
             if self.is_sent(task):
                 leaves_s = max(self.clock_s[stage], self.link_free_s[stage])
-                self.sent[task] = Interval(leaves_s, leaves_s + self.message_s)
+                self.sent[task] = Message(leaves_s, leaves_s + self.message_s, 1)
                 self.link_free_s[stage] = leaves_s + self.message_s
 
     def waiting(self, stage: int, steps: Sequence[Step]) -> Iterator[None]:
@@ -143,6 +151,7 @@ class _Run:
         for own, other, task in ((own, other, task) for own, other, tasks in both for task in tasks):
             while (other, task) not in self.come:
                 yield
-            both_come_s, sharing = map(max, zip(self.come[own, task], self.come[other, task], strict=True))
-            self.sent[task] = Interval(both_come_s, both_come_s + sharing * self.message_s)
+            ends = self.come[own, task], self.come[other, task]
+            both_come_s, sharing = max(come for come, _ in ends), max(number for _, number in ends)
+            self.sent[task] = Message(both_come_s, both_come_s + sharing * self.message_s, sharing)
             self.clock_s[stage] = max(self.clock_s[stage], self.sent[task].end_s)
