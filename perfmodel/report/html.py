@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 EVERY: Final = "all"
+LONG_TITLE: Final = 60  # letters; longer ones are written smaller
 NO_FIGURES: Final[Mapping[str, Figure]] = MappingProxyType({})
 
 
@@ -89,6 +90,7 @@ def page(
     text = Template(_asset("page.html")).substitute(
         title=escaped(opening.title),
         heading=escaped(opening.title),
+        size="long" if len(opening.title) > LONG_TITLE else "short",
         subtitle=escaped(opening.subtitle),
         answer="yes" if opening.answer else "no",
         verdict=opening.verdict,

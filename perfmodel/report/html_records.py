@@ -8,8 +8,8 @@ from rich.text import Text
 
 from perfmodel.evidence.step_comparison import StepComparison
 from perfmodel.report.html import Section
-from perfmodel.report.html_blocks import as_html, escaped
-from perfmodel.report.step_report import comparison_tables, step_verdict
+from perfmodel.report.html_blocks import as_html, escaped, folded
+from perfmodel.report.step_report import comparison_tables, operators_table, step_verdict
 
 
 def record_sentences(comparisons: Sequence[StepComparison]) -> Iterator[Text]:
@@ -22,7 +22,9 @@ def record_section(comparisons: Sequence[StepComparison], figures: Mapping[str, 
     parts = []
     for place, each in enumerate(comparisons, start=1):
         heading = f"<h3>{escaped(_name(each))}</h3>\n" if len(comparisons) > 1 else ""
-        content = as_html(comparison_tables(each, every=True), level=4 if heading else 3)
+        level = 4 if heading else 3
+        every = folded("Every operator", as_html(operators_table(each, every=True), level=level + 1))
+        content = f"{as_html(comparison_tables(each, every=False), level=level)}\n{every}"
         parts.append(f"{heading}{figures.get(f'measured-{place}', '')}\n{content}")
     return Section(name="measured", title="Predicted and measured", content="\n".join(parts))
 

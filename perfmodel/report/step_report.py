@@ -69,7 +69,7 @@ def comparison_report(comparison: StepComparison, *, every: bool = False) -> Gro
 
 def comparison_tables(comparison: StepComparison, *, every: bool) -> Group:
     """The same without its first sentences."""
-    parts = [_operators(comparison, every=every), _memory(comparison)]
+    parts = [operators_table(comparison, every=every), _memory(comparison)]
     if comparison.calls:
         parts.append(_communication(comparison))
     return Group(*parts, *_doubts(comparison.record))
@@ -89,7 +89,8 @@ def step_verdict(comparison: StepComparison) -> Text:
     )
 
 
-def _operators(comparison: StepComparison, *, every: bool) -> RenderableType:
+def operators_table(comparison: StepComparison, *, every: bool) -> RenderableType:
+    """Operators of both sides, what lies between them, and the step; of all, or of most of the step."""
     shown = [pair for pair in comparison.operators if pair.kind] if every else list(comparison.largest(MOST))
     others = [pair for pair in comparison.operators if pair.kind and pair not in shown]
     table = _operator_table()
