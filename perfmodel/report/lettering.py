@@ -6,7 +6,7 @@ import unicodedata
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, lru_cache
 from typing import Final
 
 from matplotlib.font_manager import FontProperties, get_font_names
@@ -46,6 +46,7 @@ def literal(text: str) -> str:
     return " ".join(visible.split())
 
 
+@lru_cache(maxsize=4096)
 def text_width(text: str, size: float, *, bold: bool = False) -> float:
     """How wide a line of text is [points], at `size` points.
 

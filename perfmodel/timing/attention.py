@@ -49,14 +49,13 @@ def plain_attention_time_s(
     attention: FusedAttention, known: AttentionCoefficients, *, gpu: Gpu, compute_scale: Numeric
 ) -> Numeric:
     """The same with given coefficients."""
-    backward = attention.phase == DATA_GRADIENT
     size, length = attention.head_size, attention.key_length
-    queries = attention.sequences * attention.heads * attention.query_length
-    keys, extra = (length / 2.0, known.sequence_half) if attention.causal else (length * 1.0, known.sequence_half_full)
+    queries, keys = _pairs(attention)
+    extra = known.sequence_half if attention.causal else known.sequence_half_full
     rate = gpu.peak(attention.precision) * known.efficiency * _factor(known.by_head_size, size) * compute_scale
     if known.by_sequence_length:
         rate = rate * _factor(known.by_sequence_length, length)
-    pair_s = 2.0 * PRODUCTS[backward] * size / rate  # of one query with one key
+    pair_s = _pair_flop(attention) / rate
     plain_s = np.asarray(pair_s * queries * keys)
     compute_s = pair_s * queries * (keys + extra) * np.power(1.0 + plain_s / known.growth_s, np.asarray(known.growth))
     multiprocessors = gpu.streaming_multiprocessors
@@ -67,11 +66,41 @@ def plain_attention_time_s(
     else:
         waves = attention.sequences * attention.heads * np.ceil(attention.query_length / known.tile_rows) / multiprocessors
         fill = 1.0 + known.wave_weight * (np.ceil(waves) / waves - 1.0)
-    rows = attention.heads * attention.query_length + attention.kv_heads * length
-    moved = 2.0 * RESULT_BYTES[attention.precision] * PASSES[backward] * attention.sequences * rows * size
-    load_s = moved / (gpu.memory_bandwidth_bytes_per_s * known.memory_efficiency)
+    load_s = attention_bytes(attention) / (gpu.memory_bandwidth_bytes_per_s * known.memory_efficiency)
     seconds: Numeric = known.fixed_s + compute_s * fill + load_s
     return seconds
+
+
+def _pairs(attention: FusedAttention) -> tuple[Numeric, Numeric]:
+    """Queries, and how many keys each of them meets on average."""
+    length = attention.key_length
+    keys = length / 2.0 if attention.causal else length * 1.0
+    return attention.sequences * attention.heads * attention.query_length, keys
+
+
+def _pair_flop(attention: FusedAttention) -> Numeric:
+    """Of one query with one key."""
+    return 2.0 * PRODUCTS[attention.phase == DATA_GRADIENT] * attention.head_size
+
+
+def executed_flop(attention: FusedAttention) -> Numeric:
+    """2*n*d * b*a*q*k: what the kernel computes, without what the mask hides, with the scores that it forms again.
+
+    >>> attention = FusedAttention(
+    ...     name="core", sequences=1, heads=2, kv_heads=2, head_size=64, query_length=512, key_length=512, precision="bf16"
+    ... )
+    >>> executed_flop(attention) / attention.flop  # the convention counts the whole square
+    0.5
+    """
+    queries, keys = _pairs(attention)
+    return _pair_flop(attention) * queries * keys
+
+
+def attention_bytes(attention: FusedAttention) -> Numeric:
+    """Queries, keys, values and output moved once, with their gradients twice."""
+    rows = attention.heads * attention.query_length + attention.kv_heads * attention.key_length
+    passes = PASSES[attention.phase == DATA_GRADIENT]
+    return 2.0 * RESULT_BYTES[attention.precision] * passes * attention.sequences * rows * attention.head_size
 
 
 def _factor(by_size: Mapping[str, Numeric], size: Numeric) -> Numeric:

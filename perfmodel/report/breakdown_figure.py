@@ -1,0 +1,47 @@
+"""Where an iteration goes: a bar for each stage, a colour for each part, and their sum."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from perfmodel.prediction import Prediction, StagePrediction
+from perfmodel.report.bars import Bar, Segment, bars_height, number_text, patches, stacked_bars
+from perfmodel.report.captions import run_caption, source_text, stage_labels
+from perfmodel.report.palette import ITERATION
+from perfmodel.report.style import Drawing, styled
+from perfmodel.report.tables import LABELS
+from perfmodel.timing.breakdown import PARTS
+from perfmodel.units import seconds_text
+
+LONG_S: Final = 10.0  # iterations that are drawn in seconds
+
+
+def iteration_bar(label: str, predicted: StagePrediction, *, scale: float = 1.0) -> Bar:
+    """The parts of one stage's iteration [s, or what `scale` makes of it]; they sum to its time."""
+    values = {part: float(getattr(predicted.breakdown, part)) for part in PARTS}
+    segments = tuple(
+        Segment(label=LABELS[part], value=scale * value, colour=ITERATION[part]) for part, value in values.items() if value
+    )
+    return Bar(label=label, segments=segments, end=seconds_text(float(predicted.iteration_time_s)))
+
+
+@styled
+def breakdown_figure(prediction: Prediction) -> Drawing:
+    """Stacked bars in milliseconds, or in seconds where iterations are long."""
+    is_long = max(float(predicted.iteration_time_s) for _, predicted in prediction.stages) >= LONG_S
+    scale, unit = (1.0, "s") if is_long else (1e3, "ms")
+    stages = zip(stage_labels(prediction.run), prediction.stages, strict=True)
+    bars = [iteration_bar(label, predicted, scale=scale) for label, (_, predicted) in stages]
+    most = max(bars[-1].segments, key=lambda segment: segment.value)
+    drawing = Drawing(
+        title="Where an iteration goes",
+        subtitle=run_caption(prediction.run),
+        plot_height=bars_height(bars),
+        description=f"{bars[-1].label}: {bars[-1].end}; most of it is {most.label}, {number_text(most.value)} {unit}",
+    )
+    axes = drawing.subplots()
+    stacked_bars(drawing, axes, bars, unit=unit)
+    axes.set_xlabel(f"time of an iteration [{unit}]")
+    drawing.key(patches(bars))
+    drawing.source_line(source_text(prediction.run))
+    return drawing

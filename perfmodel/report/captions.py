@@ -1,0 +1,55 @@
+"""What stands above and below a figure: which run and stage it shows, and what the numbers come from."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from perfmodel import __version__
+from perfmodel.report.lettering import shortened
+from perfmodel.report.style import SMALL, TEXT
+from perfmodel.report.tables import layout_words
+from perfmodel.spec.layout import Layout
+from perfmodel.spec.run import Run
+
+NAME: Final = 250.0  # points of the name of a run
+PART: Final = 110.0  # of the name of a cluster or a stack
+DEGREES: Final = {
+    "tensor_parallel": "TP",
+    "pipeline_parallel": "PP",
+    "virtual_pipeline": "VP",
+    "context_parallel": "CP",
+    "data_parallel_replicas": "copies of the shards",
+}
+
+
+def run_caption(run: Run) -> str:
+    """The name of a run, however long it is."""
+    return shortened(run.name, NAME, TEXT)
+
+
+def stage_caption(run: Run, place: int) -> str:
+    """The run, and of a ramp which stage of it."""
+    layout = run.layout(run.stages[place])
+    which = "" if len(run.stages) == 1 else f"stage {place % len(run.stages) + 1} of {len(run.stages)}, "
+    return f"{run_caption(run)}: {which}{stage_text(layout)}"
+
+
+def stage_text(layout: Layout) -> str:
+    """DP 96, 768 GPUs"""
+    gpus = int(layout.gpus)
+    return f"DP {int(layout.data_parallel)}, {gpus:,} GPU{'s' if gpus > 1 else ''}"
+
+
+def stage_labels(run: Run) -> list[str]:
+    """One for each stage of the ramp; they differ where two stages have the same GPUs."""
+    labels = [stage_text(run.layout(stage)) for stage in run.stages]
+    if len(set(labels)) == len(labels):
+        return labels
+    return [f"{label}, batch {int(stage.global_batch_size)}" for label, stage in zip(labels, run.stages, strict=True)]
+
+
+def source_text(run: Run) -> str:
+    """What was predicted, with what."""
+    parts = [shortened(name, PART, SMALL) for name in (run.cluster.name, run.stack.name)]
+    words = [*parts, *layout_words(run.layout(run.stages[0]), DEGREES), f"sequences of {int(run.sequence_length)}"]
+    return f"perfmodel {__version__}: {', '.join(words)}"

@@ -1,0 +1,70 @@
+"""All figures of a run, under the names of the questions that they answer, in reading order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from perfmodel.economics.outlook import Outlook
+from perfmodel.planning.explanation import Explanation
+from perfmodel.planning.growth import strong_scaling
+from perfmodel.prediction import Prediction
+from perfmodel.report.breakdown_figure import breakdown_figure
+from perfmodel.report.calendar_figure import calendar_figure
+from perfmodel.report.captions import source_text
+from perfmodel.report.confidence_figure import confidence_figure
+from perfmodel.report.elasticities_figure import elasticities_figure
+from perfmodel.report.map_figure import map_figure
+from perfmodel.report.memory_figure import memory_figure
+from perfmodel.report.ramp_figure import ramp_figure
+from perfmodel.report.roofline_figure import roofline_figure
+from perfmodel.report.style import Drawing
+from perfmodel.report.sweep_figure import sweep_figure
+from perfmodel.report.waterfall_figure import waterfall_figure
+
+OF_A_STAGE: Final[dict[str, Callable[[Explanation], Drawing]]] = {
+    "peak": waterfall_figure,
+    "operators": roofline_figure,
+    "layouts": map_figure,
+    "levers": elasticities_figure,
+}
+
+
+def run_figures(prediction: Prediction, explained: Sequence[Explanation], outlook: Outlook) -> dict[str, Drawing]:
+    """Every figure of a run: of the whole run under its own name, of each explained stage with its place behind (peak-2).
+
+    Memory comes first where the run does not fit.
+    """
+    last = explained[-1]
+    whole = {
+        "ramp": lambda: ramp_figure(prediction),
+        "peak": None,
+        "iteration": lambda: breakdown_figure(prediction),
+        "memory": lambda: memory_figure(prediction),
+        "operators": None,
+        "scaling": lambda: scaling_figure(last),
+        "layouts": None,
+        "levers": None,
+        "cost": lambda: calendar_figure(prediction, outlook),
+        "provenance": lambda: confidence_figure(last),
+    }
+    order = [*whole] if prediction.fits else ["memory", *(name for name in whole if name != "memory")]
+    found: dict[str, Drawing] = {}
+    for name in order:
+        draw = whole[name]
+        if draw is not None:
+            found[name] = draw()
+        else:
+            found |= {f"{name}-{each.place}": OF_A_STAGE[name](each) for each in explained}
+    return found
+
+
+def stage_figures(explained: Explanation) -> dict[str, Drawing]:
+    """The figures of one stage alone."""
+    return {name: draw(explained) for name, draw in OF_A_STAGE.items()}
+
+
+def scaling_figure(explained: Explanation) -> Drawing:
+    """Strong scaling of the stage that is explained, the run itself marked."""
+    swept = strong_scaling(explained.run, explained.place)
+    return sweep_figure(swept, source=source_text(explained.run), here=int(explained.predicted.layout.gpus))
