@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final
 
 from perfmodel.economics.outlook import Outlook
@@ -28,6 +29,8 @@ OF_A_STAGE: Final[dict[str, Callable[[Explanation], Drawing]]] = {
     "layouts": map_figure,
     "levers": elasticities_figure,
 }
+OF_MANY_STAGES: Final = ("peak", "levers")
+MOST_IN_FULL: Final = 3  # stages that have every figure
 
 
 def run_figures(prediction: Prediction, explained: Sequence[Explanation], outlook: Outlook) -> dict[str, Drawing]:
@@ -35,27 +38,38 @@ def run_figures(prediction: Prediction, explained: Sequence[Explanation], outloo
 
     Memory comes first where the run does not fit.
     """
-    last = explained[-1]
-    whole = {
-        "ramp": lambda: ramp_figure(prediction),
+    return {name: draw() for name, draw in run_drawings(prediction, explained, outlook).items()}
+
+
+def run_drawings(
+    prediction: Prediction, explained: Sequence[Explanation], outlook: Outlook, *, chosen: int = -1
+) -> dict[str, Callable[[], Drawing]]:
+    """How to draw each of them; `chosen` is the place among the explained stages of the one that has every figure.
+
+    Of many stages the others have only those that differ most and take least time.
+    """
+    one = explained[chosen]
+    whole: dict[str, Callable[[], Drawing] | None] = {
+        "ramp": partial(ramp_figure, prediction),
         "peak": None,
-        "iteration": lambda: breakdown_figure(prediction),
-        "memory": lambda: memory_figure(prediction),
+        "iteration": partial(breakdown_figure, prediction),
+        "memory": partial(memory_figure, prediction),
         "operators": None,
-        "scaling": lambda: scaling_figure(last),
+        "scaling": partial(scaling_figure, one),
         "layouts": None,
         "levers": None,
-        "cost": lambda: calendar_figure(prediction, outlook),
-        "provenance": lambda: confidence_figure(last),
+        "cost": partial(calendar_figure, prediction, outlook),
+        "provenance": partial(confidence_figure, one),
     }
     order = [*whole] if prediction.fits else ["memory", *(name for name in whole if name != "memory")]
-    found: dict[str, Drawing] = {}
+    found: dict[str, Callable[[], Drawing]] = {}
     for name in order:
         draw = whole[name]
         if draw is not None:
-            found[name] = draw()
+            found[name] = draw
         else:
-            found |= {f"{name}-{each.place}": OF_A_STAGE[name](each) for each in explained}
+            drawn = explained if name in OF_MANY_STAGES or len(explained) <= MOST_IN_FULL else [one]
+            found |= {f"{name}-{each.place}": partial(OF_A_STAGE[name], each) for each in drawn}
     return found
 
 
