@@ -34,7 +34,7 @@ MOST_IN_FULL: Final = 3  # stages that have every figure
 
 
 def run_figures(prediction: Prediction, explained: Sequence[Explanation], outlook: Outlook) -> dict[str, Drawing]:
-    """Every figure of a run: of the whole run under its own name, of each explained stage with its place behind (peak-2).
+    """Every figure of a run: of the whole run under its own name, of each explained stage with its number behind (peak-2).
 
     Memory comes first where the run does not fit.
     """
@@ -69,7 +69,7 @@ def run_drawings(
             found[name] = draw
         else:
             drawn = explained if name in OF_MANY_STAGES or len(explained) <= MOST_IN_FULL else [one]
-            found |= {f"{name}-{each.place}": partial(OF_A_STAGE[name], each) for each in drawn}
+            found |= {f"{name}-{each.place + 1}": partial(OF_A_STAGE[name], each) for each in drawn}
     return found
 
 

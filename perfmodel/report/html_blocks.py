@@ -47,8 +47,8 @@ def as_html(content: RenderableType, *, level: int = 3) -> str:
 
 
 def figure_html(name: str, svg: str) -> str:
-    """A figure, already SVG; on a narrow page it is moved sideways rather than made too small to read."""
-    return f'<figure id="figure-{escaped(name)}" class="wide" tabindex="0">{svg}</figure>'
+    """A figure, already SVG."""
+    return f'<figure id="figure-{escaped(name)}">{svg}</figure>'
 
 
 def folded(summary: str, content: str) -> str:

@@ -143,7 +143,7 @@ def comparison_sections(columns: Compared, figures: Mapping[str, str]) -> list[S
 
     def of_each(name: str, content: Callable[[Explanation], str]) -> str:
         contents = [content(each.foremost) for each in columns.subjects]
-        drawn = [figures.get(f"{name}-{place}", "") for place in range(len(contents))]
+        drawn = [figures.get(f"{name}-{number}", "") for number in range(1, len(contents) + 1)]
         return views([f"{figure}\n{text}".strip() for figure, text in zip(drawn, contents, strict=True)], columns.choice)
 
     contents = {

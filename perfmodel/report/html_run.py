@@ -9,6 +9,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from perfmodel.planning.explanation import Explanation
+from perfmodel.planning.growth import strong_scaling
 from perfmodel.report.explanation import findings, headline_table, waterfall_table
 from perfmodel.report.html import Choice, Opening, Section, views
 from perfmodel.report.html_blocks import as_html
@@ -21,6 +22,7 @@ from perfmodel.report.html_parts import (
     operators_html,
     provenance_html,
 )
+from perfmodel.report.sweep_tables import scaling_table, scaling_title
 from perfmodel.report.tables import (
     PUBLISHED_HEADINGS,
     STAGE_HEADINGS,
@@ -32,7 +34,7 @@ from perfmodel.report.tables import (
     stage_cells,
     verdict,
 )
-from perfmodel.report.terminal import plain_table
+from perfmodel.report.terminal import plain_table, titled
 from perfmodel.report.told import Told
 
 TITLES: Final = {
@@ -79,14 +81,14 @@ def _sentences(subject: Told) -> Iterator[Text]:
 
 
 def run_sections(subject: Told, figures: Mapping[str, str]) -> list[Section]:
-    """Every section; `figures` are HTML by the name of their section, those of one stage with its place behind: peak-2.
+    """Every section; `figures` are HTML by the name of their section, those of one stage with its number behind: peak-2.
 
     Memory comes first where it is what is missing.
     """
     stages, choice = len(subject.run.stages), stage_choice(subject)
 
     def of_stages(name: str, content: Callable[[Explanation], str]) -> str:
-        return views([_joined(figures.get(f"{name}-{each.place}"), content(each)) for each in subject.explained], choice)
+        return views([_joined(figures.get(f"{name}-{each.place + 1}"), content(each)) for each in subject.explained], choice)
 
     contents = {
         "ramp": _ramp(subject),
@@ -94,7 +96,7 @@ def run_sections(subject: Told, figures: Mapping[str, str]) -> list[Section]:
         "iteration": as_html(breakdown_table(subject.prediction, most=stages)),
         "memory": as_html(memory_table(subject.prediction, most=stages)),
         "operators": of_stages("operators", operators_html),
-        "scaling": "",
+        "scaling": _scaling(subject),
         "layouts": of_stages("layouts", moves_html),
         "levers": of_stages("levers", lambda each: as_html(headline_table(each))),
         "cost": cost_html(subject),
@@ -103,6 +105,13 @@ def run_sections(subject: Told, figures: Mapping[str, str]) -> list[Section]:
     order = [*contents] if subject.prediction.fits else ["memory", *(name for name in contents if name != "memory")]
     whole = {name: _joined(figures.get(name), contents[name]) for name in order}
     return [Section(name=name, title=TITLES[name], content=content) for name, content in whole.items() if content]
+
+
+def _scaling(subject: Told) -> str:
+    """The curve in numbers."""
+    swept = strong_scaling(subject.run, subject.foremost.place)
+    curve = swept.scaling
+    return "" if curve is None else as_html(titled(scaling_title(swept, curve), scaling_table(swept, curve)))
 
 
 def _joined(*parts: str | None) -> str:
@@ -121,7 +130,7 @@ def _ramp(subject: Told) -> str:
         table.add_row(f"{place}", *(f"{cell}{_published(*beside.get(heading, ('', '', '')))}" for heading, cell in cells))
     parts: list[RenderableType] = [table]
     if any(stage.published for stage, _ in stages):
-        words = "Below: what was published, and the prediction against it, of the MFU in points."
+        words = "In small letters: what was published, and how far the prediction is from it (the MFU in points)."
         parts.append(Text(words, style="dim"))
     if len(subject.predictions) > 1:
         values = [each.values for each in subject.candidates]

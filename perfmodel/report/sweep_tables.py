@@ -72,7 +72,7 @@ def sweep_report(result: Sweep) -> Group:
     parts: list[RenderableType] = [*_verdict(result), *taken, titled("Points", _points(result))]
     curve = result.scaling
     if curve is not None:
-        parts += [titled(scaling_title(result, curve), _curve(result, curve))]
+        parts += [titled(scaling_title(result, curve), scaling_table(result, curve))]
     if refused := _refusals(result):
         parts.append(section("Refused", refused))
     return Group(*parts)
@@ -144,7 +144,7 @@ def _points(result: Sweep) -> Table:
     return table
 
 
-def _curve(result: Sweep, curve: Scaling) -> Table:
+def scaling_table(result: Sweep, curve: Scaling) -> Table:
     """Speed against GPUs beside the ideal, a bar for the efficiency; the first point of a series is its measure."""
     table, several = plain_table(), len(curve.series) > 1
     if several:
