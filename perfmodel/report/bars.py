@@ -108,7 +108,10 @@ def _segment(
     is_told = len(bar.segments) == 1 and bool(bar.end)
     if not is_told and text_width(number, SMALL) + 2 * LEAST <= segment.value / point:
         middle, colour = left + segment.value / 2.0, text_on(segment.colour)
-        axes.text(middle, row, number, ha="center", va="center_baseline", fontsize=SMALL, color=colour, zorder=3)
+        behind = {"facecolor": segment.colour, "edgecolor": "none", "pad": 0.8}  # above a hatch, too
+        axes.text(
+            *(middle, row, number), ha="center", va="center_baseline", fontsize=SMALL, color=colour, zorder=5, bbox=behind
+        )
 
 
 def patches(bars: Sequence[Bar]) -> list[tuple[Patch, str]]:

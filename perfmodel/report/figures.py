@@ -1,141 +1,172 @@
-"""How predictions look as pictures (needs the extra `report`; nothing that predicts imports this)."""
+"""Predicted beside measured: published runs, steps of one's own, the operators of one step (needs the extra `report`)."""
 
 from __future__ import annotations
 
-import io
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
-from matplotlib import rc_context
-from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
+from perfmodel import __version__
 from perfmodel.errors import InputError
-from perfmodel.evidence.step_comparison import StepComparison
+from perfmodel.evidence.step_comparison import OperatorPair, StepComparison
 from perfmodel.evidence.validate import Comparison
+from perfmodel.report.captions import NAME
+from perfmodel.report.details import PHASES
+from perfmodel.report.lettering import shortened
+from perfmodel.report.palette import BLUE, GRID, LINES, MARKERS, MUTED, VERMILION
+from perfmodel.report.style import TEXT, Drawing, grid, picture, styled
+from perfmodel.units import seconds_text
 
-# Okabe and Ito's colours, told apart by people with any colour vision; black is left to axes and text
-COLOURS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")
-MARKERS: Final = ("o", "s", "^", "D", "v", "P", "X")
+__all__ = ["accuracy_figure", "operators_figure", "picture", "steps_figure"]
+
 BAND: Final = 0.1
-DOTS_PER_INCH: Final = 120
 DRAWN: Final = 0.95  # of the step: the operators that are drawn
 MOST_BARS: Final = 24
 MARGIN: Final = 1.25  # from the outermost points to the ends of the axes
+SQUARE: Final = 430.0  # points
+ROW_HEIGHT: Final = 25.0
+LABEL_ROOM: Final = 190.0
+PREDICTED, MEASURED = BLUE, VERMILION
 
 
-def picture(figure: Figure, kind: str) -> bytes:
-    """A figure as the content of a file of a kind (png, svg); the same figure gives the same bytes."""
-    content = io.BytesIO()
-    undated = {"Software": None} if kind == "png" else {"Date": None}
-    with rc_context({"svg.hashsalt": "perfmodel"}):
-        figure.savefig(content, format=kind, dpi=DOTS_PER_INCH, metadata=undated)
-    return content.getvalue()
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timed:
+    """One run that was measured and predicted."""
+
+    name: str
+    measured_s: float
+    predicted_s: float
 
 
-def accuracy_figure(comparisons: Sequence[Comparison]) -> Figure:
-    """Predicted against measured iteration times, log-log, a colour for each stack, with a 10 % band.
+@styled
+def accuracy_figure(comparisons: Sequence[Comparison]) -> Drawing:
+    """Predicted against measured iteration times, log-log, a colour and marker for each stack, with a 10 % band.
 
     Errors: InputError when no row is predicted.
     """
-    stacks: dict[str, list[tuple[float, float]]] = {}
+    stacks: dict[str, list[Timed]] = {}
     for each in comparisons:
         if each.predicted_s is not None:
-            name = each.measured.labels.get("stack", "") or "(not stated)"
-            stacks.setdefault(name, []).append((each.measured.iteration_time_s, each.predicted_s))
+            run = Timed(name=each.measured.run_id, measured_s=each.measured.iteration_time_s, predicted_s=each.predicted_s)
+            stacks.setdefault(each.measured.labels.get("stack", "") or "(not stated)", []).append(run)
     if not stacks:
         raise InputError("no row is predicted: there is nothing to draw")
-    figure = Figure(figsize=(6.0, 6.0), layout="constrained")
-    axes = figure.subplots()
-    _draw_band(axes, [value for points in stacks.values() for point in points for value in point])
-    most_first = sorted(stacks.items(), key=lambda entry: (-len(entry[1]), entry[0]))  # few points lie above many
-    for index, (name, points) in enumerate(most_first):
-        measured, predicted = zip(*points, strict=True)
-        colour, marker = COLOURS[index % len(COLOURS)], MARKERS[(index + index // len(COLOURS)) % len(MARKERS)]
-        label = f"{name} ({len(points)})"
-        axes.scatter(measured, predicted, s=16, alpha=0.7, linewidths=0, label=label, color=colour, marker=marker)
-    _name_axes(axes)
-    return figure
+    number = sum(len(runs) for runs in stacks.values())
+    drawing = _against(stacks, title="Predicted against measured iteration times", what=f"{number} measured runs by stack")
+    drawing.source_line(f"perfmodel {__version__}; measured by those who published them, each row with its source")
+    return drawing
+
+
+@styled
+def steps_figure(comparisons: Sequence[StepComparison]) -> Drawing:
+    """Predicted against measured steps, log-log, a colour and marker for each model and number of bits."""
+    groups: dict[str, list[Timed]] = {}
+    for each in comparisons:
+        settings = each.record.settings
+        run = Timed(name=each.record.name, measured_s=each.step.measured, predicted_s=each.step.predicted)
+        groups.setdefault(f"{settings['model']['name']}, {settings['layout']['precision']}", []).append(run)
+    what = f"{len(comparisons)} runs by model and precision"
+    drawing = _against(dict(sorted(groups.items())), title="Predicted against measured steps", what=what)
+    drawing.source_line(f"perfmodel {__version__}; measured with perfmodel measure on this project's machines")
+    return drawing
+
+
+def _against(groups: Mapping[str, Sequence[Timed]], *, title: str, what: str) -> Drawing:
+    """A square of predicted over measured, the largest group below the others."""
+    every = [run for runs in groups.values() for run in runs]
+    inside = sum(abs(run.predicted_s / run.measured_s - 1.0) <= BAND for run in every)
+    drawing = Drawing(
+        title=title, subtitle=what, plot_height=SQUARE, description=f"{inside} of {len(every)} lie within {100 * BAND:.0f} %"
+    )
+    axes = drawing.subplots()
+    _draw_band(axes, [seconds for run in every for seconds in (run.measured_s, run.predicted_s)])
+    entries: list[tuple[Artist, str]] = []
+    most_first = sorted(groups.items(), key=lambda entry: -len(entry[1]))
+    for index, (name, runs) in enumerate(most_first):
+        colour, marker = LINES[index % len(LINES)], MARKERS[(index + index // len(LINES)) % len(MARKERS)]
+        _draw_runs(drawing, axes, runs, colour=colour, marker=marker)
+        line = Line2D([], [], color=colour, marker=marker, markersize=5, linestyle="", markeredgewidth=0)
+        entries.append((line, f"{name} ({len(runs)})"))
+    entries.append((Rectangle((0, 0), 1, 1, facecolor=GRID, linewidth=0), f"within {100 * BAND:.0f} %"))
+    _scale(axes)
+    drawing.key(entries)
+    return drawing
 
 
 def _draw_band(axes: Axes, values: Sequence[float]) -> None:
     ends = np.array([min(values) / MARGIN, max(values) * MARGIN])
-    axes.plot(ends, ends, color="0.35", linewidth=0.8, zorder=0.5)
-    axes.fill_between(ends, ends * (1 - BAND), ends * (1 + BAND), color="0.88", linewidth=0, label="within 10 %", zorder=0)
+    axes.plot(ends, ends, color=MUTED, linewidth=0.8, zorder=0.5)
+    axes.fill_between(ends, ends * (1 - BAND), ends * (1 + BAND), color=GRID, linewidth=0, zorder=0)
     axes.set_xlim(*ends)
     axes.set_ylim(*ends)
 
 
-def _name_axes(axes: Axes, title: str = "stack (runs)") -> None:
+def _draw_runs(drawing: Drawing, axes: Axes, runs: Iterable[Timed], *, colour: str, marker: str) -> None:
+    for run in runs:
+        at = [run.measured_s], [run.predicted_s]
+        (point,) = axes.plot(*at, color=colour, marker=marker, linestyle="", markersize=4, markeredgewidth=0, alpha=0.8)
+        error = 100 * (run.predicted_s / run.measured_s - 1.0)
+        times = f"{seconds_text(run.predicted_s)} predicted, {seconds_text(run.measured_s)} measured"
+        drawing.hover(point, f"{run.name}: {times}, {error:+.1f} %")
+
+
+def _scale(axes: Axes) -> None:
     axes.set(xscale="log", yscale="log", xlabel="measured iteration time [s]", ylabel="predicted iteration time [s]")
     for axis in (axes.xaxis, axes.yaxis):
         low, high = axis.get_view_interval()
-        axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 300 else (1,)))
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 300 else (1,), numticks=12))
         axis.set_major_formatter(StrMethodFormatter("{x:g}"))
-        axis.set_minor_formatter(NullFormatter())
-    axes.set_aspect("equal")
-    band, *stacks = axes.get_legend_handles_labels()[0]
-    axes.legend(
-        handles=[*stacks, band],
-        frameon=False,
-        fontsize=8,
-        loc="upper left",
-        title=title,
-        title_fontsize=8,
-        alignment="left",
-    )
-    axes.spines[["top", "right"]].set_visible(False)
+        axis.set_minor_locator(NullLocator())
+    axes.set_aspect("equal", anchor="W")
 
 
-def operators_figure(comparison: StepComparison) -> Figure:
+@styled
+def operators_figure(comparison: StepComparison) -> Drawing:
     """The operators that make up most of a step, the longest on top: predicted and measured bars side by side."""
-    pairs = comparison.largest(DRAWN)[:MOST_BARS]
-    figure = Figure(figsize=(8.0, 1.6 + 0.36 * len(pairs)), layout="constrained")
-    axes = figure.subplots()
-    places = np.arange(len(pairs))[::-1].astype(float)
-    for shift, name, colour in ((0.2, "predicted", COLOURS[0]), (-0.2, "measured", COLOURS[1])):
-        axes.barh(places + shift, [1e3 * getattr(pair, name) for pair in pairs], height=0.38, color=colour, label=name)
-    for place, pair in zip(places, pairs, strict=True):
+    pairs, step = comparison.largest(DRAWN)[:MOST_BARS], comparison.step
+    name = shortened(comparison.record.name, NAME, TEXT)
+    drawing = Drawing(
+        title=f"The operators of a step, predicted and measured ({100 * (step.error or 0.0):+.1f} %)",
+        subtitle=f"{name}: step of {seconds_text(step.predicted)} predicted, {seconds_text(step.measured)} measured",
+        plot_height=ROW_HEIGHT * max(len(pairs), 1) + 40.0,
+        description="; ".join(_told(pair) for pair in pairs[:3]),
+    )
+    axes = drawing.subplots()
+    for row, pair in enumerate(pairs):
+        for shift, seconds, colour, word in (
+            (-0.2, pair.predicted, PREDICTED, "predicted"),
+            (0.2, pair.measured, MEASURED, "measured"),
+        ):
+            (patch,) = axes.barh(row + shift, 1e3 * seconds, 0.38, color=colour, linewidth=0, zorder=2)
+            drawing.hover(patch, f"{_label(pair)}: {seconds_text(seconds)} {word}")
         longest = 1e3 * max(pair.predicted, pair.measured)
-        axes.annotate(
-            f"{100 * (pair.error or 0.0):+.0f} %", (longest, place), (4, 0), textcoords="offset points", va="center", fontsize=8
-        )
-    phases = {"data_gradient": "dgrad", "weight_gradient": "wgrad"}
-    axes.set_yticks(places, [f"{pair.name} ({phases.get(pair.phase, pair.phase)})" for pair in pairs], fontsize=8)
-    axes.margins(x=0.1)
-    axes.set_ylim(-0.7, len(pairs) - 0.3)
+        error = f"{100 * (pair.error or 0.0):+.0f} %"
+        axes.annotate(error, (longest, row), (4, 0), textcoords="offset points", va="center", fontsize=TEXT)
+    axes.set_yticks(range(len(pairs)), [shortened(_label(pair), LABEL_ROOM, TEXT) for pair in pairs])
+    axes.set_ylim(max(len(pairs), 1) - 0.4, -0.6)
+    axes.set_xlim(0.0, 1.12 * axes.get_xlim()[1])
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
+    grid(axes, "x")
     axes.set_xlabel("time of an iteration [ms]")
-    step = comparison.step
-    title = f"{comparison.record.name}: {1e3 * step.predicted:.0f} ms predicted, {1e3 * step.measured:.0f} ms measured"
-    axes.set_title(title, fontsize=10, loc="left")
-    axes.legend(frameon=False, fontsize=8, loc="lower right")
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure
+    looks = ((PREDICTED, "predicted"), (MEASURED, "measured"))
+    drawing.key([(Rectangle((0, 0), 1, 1, facecolor=colour, linewidth=0), label) for colour, label in looks])
+    share = f"operators that make up {100 * DRAWN:.0f} % of the step" if len(pairs) < MOST_BARS else f"the {MOST_BARS} longest"
+    drawing.source_line(f"perfmodel {__version__}; {share}, each with the error of its prediction")
+    return drawing
 
 
-def steps_figure(comparisons: Sequence[StepComparison]) -> Figure:
-    """Predicted against measured steps, log-log, a colour for each number of bits and a marker for each model."""
-    figure = Figure(figsize=(6.0, 6.0), layout="constrained")
-    axes = figure.subplots()
-    _draw_band(axes, [value for each in comparisons for value in (each.step.measured, each.step.predicted)])
-    groups: dict[str, list[StepComparison]] = {}
-    for each in comparisons:
-        settings = each.record.settings
-        groups.setdefault(f"{settings['model']['name']}, {settings['layout']['precision']}", []).append(each)
-    for index, (name, members) in enumerate(sorted(groups.items())):
-        axes.scatter(
-            [each.step.measured for each in members],
-            [each.step.predicted for each in members],
-            s=24,
-            alpha=0.8,
-            linewidths=0,
-            label=f"{name} ({len(members)})",
-            color=COLOURS[index % len(COLOURS)],
-            marker=MARKERS[index % len(MARKERS)],
-        )
-    _name_axes(axes, "model and precision (runs)")
-    return figure
+def _label(pair: OperatorPair) -> str:
+    """layer.mlp.fc1 (wgrad)"""
+    return f"{pair.name} ({PHASES.get(pair.phase, pair.phase)})"
+
+
+def _told(pair: OperatorPair) -> str:
+    return f"{_label(pair)} {seconds_text(pair.predicted)} predicted, {seconds_text(pair.measured)} measured"

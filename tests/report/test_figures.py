@@ -1,4 +1,4 @@
-"""Does the picture of predicted against measured times show every row, by stack, with its band?"""
+"""Do the pictures of predicted beside measured show every run, by group, with its band, and every operator of a step?"""
 
 from __future__ import annotations
 
@@ -10,20 +10,26 @@ import pytest
 from perfmodel.errors import InputError
 from perfmodel.evidence.validate import Comparison
 from perfmodel.report.figures import BAND, accuracy_figure, picture
+from perfmodel.report.palette import LINES
 from tests.comparisons import compared
+from tests.report.reading import colour, key_texts
 
 
 def test_each_stack_has_its_colour_and_rows() -> None:
-    """The legend counts them."""
-    (axes,) = accuracy_figure(compared()).axes
+    """The key counts them, and every row is a point where it was measured and predicted."""
+    drawing = accuracy_figure(compared())
     stacks = Counter(c.measured.labels["stack"] for c in compared() if c.predicted_s is not None)
-    legend = axes.get_legend()
-    assert legend is not None
-    texts = [text.get_text() for text in legend.get_texts()]
-    assert texts == [*(f"{name} ({rows})" for name, rows in sorted(stacks.items(), key=lambda s: (-s[1], s[0]))), "within 10 %"]
-    clouds = axes.collections[1:]  # the first is the band
-    assert [np.shape(cloud.get_offsets())[0] for cloud in clouds] == sorted(stacks.values(), reverse=True)
-    assert len({str(cloud.get_facecolor()) for cloud in clouds}) == len(stacks)
+    assert set(key_texts(drawing)) == {*(f"{name} ({rows})" for name, rows in stacks.items()), "within 10 %"}
+    points = drawing.axes[0].lines[1:]  # the first is the diagonal
+    assert Counter(colour(point.get_color()) for point in points) == {
+        LINES[place].lower(): rows for place, (_, rows) in enumerate(_most_first(stacks))
+    }
+    drawn = {(float(x), float(y)) for point in points for x, y in [np.ravel(point.get_xydata())]}
+    assert drawn == {(c.measured.iteration_time_s, c.predicted_s) for c in compared() if c.predicted_s is not None}
+
+
+def _most_first(stacks: Counter[str]) -> list[tuple[str, int]]:
+    return sorted(stacks.items(), key=lambda stack: -stack[1])
 
 
 def test_the_band_is_10_percent_to_either_side() -> None:

@@ -1,0 +1,62 @@
+"""What a figure shows, read from its artists: bars, texts, and where they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from unittest.mock import patch
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_hex
+from matplotlib.patches import Rectangle
+from matplotlib.text import Text
+from matplotlib.transforms import Bbox
+
+from perfmodel.report.style import Drawing, picture
+
+
+def colour(value: object) -> str:
+    """As #rrggbb."""
+    return to_hex(value)  # type: ignore[arg-type]
+
+
+def key_texts(drawing: Drawing) -> list[str]:
+    """What the key says."""
+    return [text.get_text() for legend in drawing.legends for text in legend.get_texts()]
+
+
+def bars(axes: Axes) -> list[Rectangle]:
+    """The bars of a panel, in the order in which they were drawn."""
+    return [bar for container in axes.containers for bar in container if isinstance(bar, Rectangle)]
+
+
+def widths(axes: Axes) -> list[float]:
+    """What they measure, with their sign."""
+    return [bar.get_width() for bar in bars(axes)]
+
+
+def spans(axes: Axes) -> list[tuple[float, float]]:
+    """Where they begin and end."""
+    return [(bar.get_x(), bar.get_x() + bar.get_width()) for bar in bars(axes)]
+
+
+def row_labels(axes: Axes) -> list[str]:
+    """What stands beside the rows."""
+    return [label.get_text() for label in axes.get_yticklabels()]
+
+
+def drawn_texts(drawing: Drawing) -> Iterator[tuple[str, Bbox]]:
+    """Every text that is really drawn, with the box that it covers [pixels]; a panel that is zoomed past has none."""
+    seen: list[tuple[Text, str]] = []
+    draw = Text.draw
+
+    def noted(self: Text, renderer: object, *arguments: object, **named: object) -> object:
+        if self.get_visible() and self.get_text().strip():
+            seen.append((self, self.get_text()))
+        return draw(self, renderer, *arguments, **named)  # type: ignore[arg-type]
+
+    with patch.object(Text, "draw", noted):
+        picture(drawing, "png")
+    canvas = FigureCanvasAgg(drawing)
+    for text, words in {id(text): (text, words) for text, words in seen}.values():
+        yield words, text.get_window_extent(canvas.get_renderer())
