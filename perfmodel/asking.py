@@ -111,9 +111,9 @@ def asked(model: str | Mapping[str, Any] | TransformerModel | Run, **wanted: Unp
         assumptions=tuple(_assumptions(run, given, stack, length, stages)),
         names={name: mapping_of(part) for name, part in named.items()},
     )
-    numbers = tuple(sorted(whole_numbers("gpus", given["gpus"]))) if "gpus" in given else ()
+    numbers = sorted(whole_numbers("gpus", given["gpus"], multiple=int(cluster.gpus_per_node))) if "gpus" in given else []
     _check(question, numbers)
-    return Asked(question=question, gpus=numbers or _own_gpus(question))
+    return Asked(question=question, gpus=tuple(numbers) or _own_gpus(question))
 
 
 def _own_gpus(question: Question) -> tuple[int, ...]:
@@ -122,7 +122,7 @@ def _own_gpus(question: Question) -> tuple[int, ...]:
     return (max(own),) if own else ()
 
 
-def _check(question: Question, gpus: tuple[int, ...]) -> None:
+def _check(question: Question, gpus: Sequence[int]) -> None:
     limits = question.deadline_s is not None or question.budget_dollars is not None
     own = [stage.gpus is not None for stage in question.stages]
     if gpus and all(own):

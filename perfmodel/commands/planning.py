@@ -6,15 +6,17 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from perfmodel.commands.console import STOPPED, emit_json, emit_table, say, wants_json, write_file
-from perfmodel.commands.options import AsJson, Output, completed
+from perfmodel.commands.console import STOPPED, emit, form_of, say, write_file
+from perfmodel.commands.options import AsCsv, AsJson, AsMarkdown, Output, completed
 from perfmodel.errors import InputError
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from perfmodel.planning.plan import Plan
 
 CHOICE_PANEL = "What may be chosen"
@@ -59,7 +61,7 @@ def plan(
         typer.Option(
             "--deadline",
             metavar="TIME",
-            help="The fewest GPUs that are done in 14d, or by the day 2027-06-30.",
+            help="The fewest GPUs that are done in 14d, or before the day 2027-06-30.",
             rich_help_panel=LIMIT_PANEL,
         ),
     ] = None,
@@ -75,28 +77,34 @@ def plan(
     ] = None,
     most_gpus: Annotated[
         int,
-        typer.Option("--most-gpus", metavar="N", min=1, help="Look at no more than so many.", rich_help_panel=LIMIT_PANEL),
+        typer.Option(
+            "--most-gpus", metavar="N", min=1, help="Never look at more GPUs than these.", rich_help_panel=LIMIT_PANEL
+        ),
     ] = 32768,
-    tokens: Annotated[str | None, typer.Option("--tokens", metavar="N", help="As in 8T.", rich_help_panel=WORK_PANEL)] = None,
+    tokens: Annotated[
+        str | None, typer.Option("--tokens", metavar="N", help="How many to train on, as in 8T.", rich_help_panel=WORK_PANEL)
+    ] = None,
     global_batch_size: Annotated[
         str | None,
         typer.Option(
             "--global-batch-size",
             metavar="N",
-            help="Sequences an iteration; about 4M tokens unless it is given.",
+            help="Sequences an iteration; about 4M tokens if it is not given, rounded to suit the nodes.",
             rich_help_panel=WORK_PANEL,
         ),
     ] = None,
     sequence_length: Annotated[
         str | None,
-        typer.Option("--sequence-length", metavar="N", help="Tokens; 4096 unless it is given.", rich_help_panel=WORK_PANEL),
+        typer.Option(
+            "--sequence-length", metavar="N", help="Tokens of a sequence; 4096 if it is not given.", rich_help_panel=WORK_PANEL
+        ),
     ] = None,
     ramp: Annotated[
         str | None,
         typer.Option(
             "--ramp",
             metavar="B:T[:N],..",
-            help="A batch ramp: batch:tokens[:gpus] of each stage, as in 384:200B,1152:7.6T.",
+            help="A batch ramp: batch:tokens, or batch:tokens:gpus, of each stage, as in 384:200B,1152:7.6T.",
             rich_help_panel=WORK_PANEL,
         ),
     ] = None,
@@ -105,21 +113,26 @@ def plan(
         typer.Option(
             "--choose",
             metavar="KEY=A,B",
-            help="Of a setting only these values: precision=bf16,fp8, tensor_parallel=8, "
-            "sharding=all, recompute=none. Without: all that the stack offers, in bf16.",
+            help="Only these values of a setting, as in precision=bf16,fp8 or tensor_parallel=8 or sharding=all; "
+            "any number of times. Without: all that the stack offers, in bf16.",
             rich_help_panel=CHOICE_PANEL,
         ),
     ] = None,
     leave_free: Annotated[
         str | None,
-        typer.Option("--leave-free", metavar="SHARE", help="Of a GPU's memory, as in 5%.", rich_help_panel=CHOICE_PANEL),
+        typer.Option(
+            "--leave-free",
+            metavar="SHARE",
+            help="How much of a GPU's memory no layout may use, as in 5%.",
+            rich_help_panel=CHOICE_PANEL,
+        ),
     ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option(
             "--set",
             metavar="KEY=VALUE",
-            help="Terms of economics, as in failures_per_gpu_hour=1e-5 (perfmodel show economics/typical).",
+            help="Economic terms, as in failures_per_gpu_hour=1e-5 (perfmodel show economics/typical).",
             rich_help_panel=LIMIT_PANEL,
         ),
     ] = None,
@@ -127,6 +140,8 @@ def plan(
         Path | None, typer.Option("--run-file", metavar="FILE", help="Write the best as a run file for the other commands.")
     ] = None,
     as_json: AsJson = False,
+    as_csv: AsCsv = False,
+    as_markdown: AsMarkdown = False,
     output: Output = None,
 ) -> None:
     """The best layouts of MODEL: which, why, what comes next to it; and how many GPUs a deadline or a budget needs.
@@ -140,10 +155,15 @@ def plan(
 
     perfmodel plan llama-3.1-8b --cluster dgx-h100 --budget 500k --price 2.5 --tokens 1T --choose precision=bf16,fp8
 
+    perfmodel plan llama-3.1-70b --cluster gb200-nvl72 --gpus 576..2304 --choose tensor_parallel=8
+
+    perfmodel plan my-model/config.json --cluster dgx-h100 --gpus 512 --ramp 512:100B,1024:900B
+
     perfmodel plan runs/nemotron-4-15b --run-file best.yaml
     """
     from perfmodel import api
 
+    form = form_of(output, as_json=as_json, as_csv=as_csv, as_markdown=as_markdown)
     terms = _pairs(settings, "--set") | ({} if price is None else {"dollars_per_gpu_hour": price})
     with _counting() as advance:
         found = api.plan(
@@ -163,20 +183,25 @@ def plan(
             most_gpus=most_gpus,
             on_progress=advance,
         )
-    if wants_json(as_json, output):
-        from perfmodel.report.plan_documents import plan_document
-
-        emit_json(plan_document(found), output)
-    else:
-        from perfmodel.report.plan_tables import plan_report
-
-        emit_table(plan_report(found), output)
+    emit(form, output, document=lambda: _document(found), report=lambda: _report(found), rows=found.rows)
     if run_file is not None:
         _write_runs(found, run_file)
     if not found.complete:
         raise typer.Exit(STOPPED)
     if found.best is None:
         raise typer.Exit(1)
+
+
+def _document(found: Plan) -> dict[str, Any]:
+    from perfmodel.report.plan_documents import plan_document
+
+    return plan_document(found)
+
+
+def _report(found: Plan) -> RenderableType:
+    from perfmodel.report.plan_tables import plan_report
+
+    return plan_report(found)
 
 
 def _pairs(texts: list[str] | None, option: str) -> dict[str, str]:

@@ -47,14 +47,18 @@ def whole(key: str, value: Any) -> int:
     return int(number)
 
 
-def whole_numbers(key: str, value: Any) -> tuple[int, ...]:
+def whole_numbers(key: str, value: Any, *, multiple: int = 1) -> tuple[int, ...]:
     """One or several: a number, a sequence, or a text such as 8, 2,4,8 or 1..8; each once, in their order.
+
+    What lies between the ends of a range is a multiple of `multiple`.
 
     >>> whole_numbers("gpus", "512..2048"), whole_numbers("tensor_parallel", [8, "4"])
     ((512, 1024, 2048), (8, 4))
     """
     try:
-        texts = value_texts(value, COUNT) if isinstance(value, str) else value if _is_several(value) else [value]
+        texts = (
+            value_texts(value, COUNT, whole=multiple) if isinstance(value, str) else value if _is_several(value) else [value]
+        )
     except PerfmodelError as error:
         raise error.under(key) from None
     return tuple(dict.fromkeys(whole(key, text) for text in texts))
@@ -117,7 +121,7 @@ def ramp_stages(value: Any) -> list[tuple[int, float, int | None]]:
     >>> ramp_stages("384:200B, 1152:7.6T:2304")
     [(384, 200000000000.0, None), (1152, 7600000000000.0, 2304)]
     """
-    texts = value.split(",") if isinstance(value, str) else value if _is_several(value) else [value]
+    texts = value.split(",") if isinstance(value, str) else _listed(value)
     return [_ramp_stage(text) for text in texts]
 
 
@@ -133,5 +137,5 @@ def _ramp_stage(text: Any) -> tuple[int, float, int | None]:
         raise error.under("ramp") from None
 
 
-def _is_several(value: Any) -> bool:
-    return isinstance(value, Iterable) and not isinstance(value, str | bytes)
+def _listed(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, Iterable) else [value]

@@ -17,6 +17,7 @@ from perfmodel.planning.remedies import Obstacle, obstacle
 from perfmodel.planning.robustness import Robustness, robustness
 from perfmodel.planning.search import Candidate
 from perfmodel.planning.sizing import Sizing, least_gpus
+from perfmodel.planning.space import blocks
 from perfmodel.prediction import StagePrediction
 
 RIVALS: Final = 12  # the nearest layouts that the best is held against
@@ -52,6 +53,7 @@ class Plan(Tabular):
     stages: tuple[StagePlan, ...]  # of the best
     obstacle: Obstacle | None  # where nothing fits
     least_gpus: int  # that the deadline needs at the peak rate; 1 without a deadline
+    is_sized: bool  # whether a deadline or a budget decided how many GPUs
     complete: bool  # false where it was stopped
 
     @property
@@ -118,13 +120,14 @@ def plan(
     sizing = Sizing(question, most=most_gpus, workers=workers, on_progress=on_progress)
     sizing.look_at(gpus)
     seen = sorted(sizing.looked.values(), key=lambda each: each.gpus)
-    if sizing.complete and seen and not any(found.layouts for each in seen for found in each.found):
-        raise InputError(_impossible(question, [each.gpus for each in seen]))
-    made = _made(question, seen, complete=sizing.complete)
-    if made.options or not sizing.complete or not seen:
+    possible = [each for each in seen if each.found[-1].layouts]
+    if sizing.complete and seen and not possible:
+        raise InputError(_impossible(question, seen))
+    made = _made(question, seen, is_sized=not gpus, complete=sizing.complete)
+    if made.options or not sizing.complete or not possible:
         return made
-    last = next(each for each in reversed(seen) if each.found[-1].layouts)
-    return replace(made, obstacle=obstacle(question, last, workers=workers, on_progress=on_progress, most=most_gpus))
+    in_the_way = obstacle(question, possible[-1], workers=workers, on_progress=on_progress, most=most_gpus)
+    return replace(made, obstacle=in_the_way)
 
 
 def meets(option: Option, question: Question) -> bool:
@@ -134,9 +137,10 @@ def meets(option: Option, question: Question) -> bool:
     return not late and not dear
 
 
-def _made(question: Question, looked_at: Sequence[Looked], *, complete: bool) -> Plan:
+def _made(question: Question, looked_at: Sequence[Looked], *, is_sized: bool, complete: bool) -> Plan:
+    """The fewest GPUs where there is a deadline, else the fastest."""
     allowed = [each.option for each in looked_at if each.option is not None and meets(each.option, question)]
-    wanted = _time if question.deadline_s is None else _cost
+    wanted = _time if question.deadline_s is None else _gpus
     best = min(allowed, key=lambda option: (wanted(option), option.gpus), default=None)
     stages = () if best is None else tuple(_stage_plans(best))
     return Plan(
@@ -146,6 +150,7 @@ def _made(question: Question, looked_at: Sequence[Looked], *, complete: bool) ->
         stages=stages,
         obstacle=None,
         least_gpus=least_gpus(question),
+        is_sized=is_sized,
         complete=complete,
     )
 
@@ -166,11 +171,14 @@ def _stage_plans(option: Option) -> Iterable[StagePlan]:
 
 
 def _rivals(fastest: Sequence[Candidate], best: Candidate) -> Iterable[Candidate]:
-    """The fastest of every other choice of degrees, micro-batch, sharding and precision; how much runs again is a detail."""
-    seen = {_degrees(best)}
+    """The fastest of every other choice of degrees, micro-batch, sharding and precision; how much runs again is a detail.
+
+    Layouts with the same figures are one in other words (zero1 where nothing is data parallel).
+    """
+    seen = {_degrees(best), _figures(best)}
     for each in fastest:
-        if _degrees(each) not in seen:
-            seen.add(_degrees(each))
+        if seen.isdisjoint({_degrees(each), _figures(each)}):
+            seen |= {_degrees(each), _figures(each)}
             yield each
 
 
@@ -178,21 +186,31 @@ def _degrees(candidate: Candidate) -> tuple[Any, ...]:
     return tuple(candidate.settings.get(name) for name in RIVAL_SETTINGS)
 
 
+def _figures(candidate: Candidate) -> tuple[Any, ...]:
+    return candidate.iteration_time_s, candidate.memory_bytes
+
+
 def _time(option: Option) -> float:
     return option.calendar_days or option.iteration_time_s
+
+
+def _gpus(option: Option) -> float:
+    return float(option.gpus)
 
 
 def _cost(option: Option) -> float:
     return option.dollars or option.gpu_hours or float(option.gpus)
 
 
-def _impossible(question: Question, gpus: Sequence[int]) -> str:
-    numbers = ", ".join(map(str, gpus[:3])) + (" .." if len(gpus) > 3 else "")
-    batches = ", ".join(str(stage.global_batch_size) for stage in question.stages)
-    return (
-        f"no layout of {numbers} GPUs trains {question.model.name} with a global batch of {batches}: data parallel has "
-        "to divide both; a batch that is a multiple of the number of nodes has layouts"
-    )
+def _impossible(question: Question, seen: Sequence[Looked]) -> str:
+    """Why no layout of any number of GPUs can exist: what is chosen, or what divides."""
+    numbers = ", ".join(f"{each.gpus:,}" for each in seen[:3]) + (" .." if len(seen) > 3 else "")
+    works = [each.workloads[len(each.found) - 1] for each in seen]
+    here = f"no layout of {numbers} GPUs trains {question.model.name} with a global batch of {works[0].global_batch_size:,}"
+    choices = replace(question.choices, fixed={}, sequence_parallel=(True, False))
+    if any(next(blocks(work, choices), None) is not None for work in works):
+        return f"{here} and the values that it may choose; allow others"
+    return f"{here}: data parallel has to divide both; a batch that is a multiple of the number of nodes has layouts"
 
 
 def _row(option: Option, is_best: bool) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
+from typing import Any, Final
 
 import numpy as np
 
@@ -16,11 +17,12 @@ from perfmodel.planning.alternatives import predicted
 from perfmodel.planning.option import Looked, looked
 from perfmodel.planning.question import Question
 from perfmodel.planning.search import Candidate
-from perfmodel.planning.space import Workload
+from perfmodel.planning.space import Workload, offered_choices
 from perfmodel.prediction import StagePrediction
-from perfmodel.spec.layout import RECOMPUTES, SHARDINGS
+from perfmodel.spec.layout import SHARDINGS
 
-MOST_DOUBLINGS = 8
+MOST_DOUBLINGS: Final = 8
+OFFERED: Final = ("sharding", "pipeline_schedule", "recompute", "sequence_parallel")  # choices that may leave something out
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,34 +64,28 @@ def obstacle(
         seen = looked(changed, gpus, workers=workers, on_progress=on_progress)
         return None if seen.option is None else Remedy(kind=kind, gpus=gpus, candidate=seen.option.chain.layouts[-1])
 
-    remedies = tuple(
-        remedy
-        for kind, changed, numbers in _changes(question, last.gpus, most)
-        if (remedy := _fewest(partial(fitting, kind, changed), numbers, node)) is not None
-    )
+    remedies: dict[Any, Remedy] = {}
+    for kind, changed, numbers in _changes(question, last.gpus, most):
+        if (remedy := _fewest(partial(fitting, kind, changed), numbers, node)) is not None:
+            remedies.setdefault(tuple(remedy.candidate.settings.items()), remedy)
     return Obstacle(
         workload=work,
         nearest=found.smallest,
         prediction=prediction,
         part=max(parts, key=lambda name: parts[name]),
-        remedies=remedies,
+        remedies=tuple(remedies.values()),
     )
 
 
 def _changes(question: Question, gpus: int, most: int) -> Iterator[tuple[str, Question, list[int]]]:
     """Kind of change, the question after it, and the numbers of GPUs to try, the nearest first."""
     choices = question.choices
-    freed = replace(
-        choices,
-        sharding=question.stack.offered_shardings,
-        recompute=RECOMPUTES,
-        sequence_parallel=(True, False),
-        fixed={},
-    )
+    offered = offered_choices(question.stack, precision=choices.precision)
     shared = replace(question, stages=tuple(replace(stage, gpus=None) for stage in question.stages))
-    if (freed.sharding, freed.recompute, dict(choices.fixed)) != (choices.sharding, choices.recompute, {}):
-        yield "choice", replace(shared, choices=freed), [gpus]
-    yield "sharding", replace(shared, choices=replace(choices, sharding=SHARDINGS)), [gpus]
+    if any(set(getattr(offered, name)) - set(getattr(choices, name)) for name in OFFERED) or choices.fixed:
+        yield "choice", replace(shared, choices=offered), [gpus]
+    if set(SHARDINGS) - set(choices.sharding):
+        yield "sharding", replace(shared, choices=replace(choices, sharding=SHARDINGS)), [gpus]
     yield "gpus", shared, [number for step in range(1, MOST_DOUBLINGS + 1) if (number := gpus * 2**step) <= most]
 
 

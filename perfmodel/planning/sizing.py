@@ -12,7 +12,7 @@ from perfmodel.planning.option import SECONDS_PER_DAY, Looked, Option, floor, lo
 from perfmodel.planning.question import Question
 
 MORE: Final = (1.0, 1.5, 2.0)  # times the fewest that keep a deadline: what sooner would cost
-FEWER: Final = (0.25, 0.5)  # times those that a budget pays for: what cheaper would take
+FEWER: Final = (0.125, 0.25, 0.5)  # times those that a budget pays for: what cheaper would take
 
 
 class Sizing:
@@ -61,7 +61,9 @@ class Sizing:
             self._option(number)
 
     def _for_deadline(self, deadline_s: float) -> None:
-        """The fewest that keep it, and what more would do; or the one that comes nearest."""
+        """The fewest that keep it, and what more would do; or the one that comes nearest (none where no rate suffices)."""
+        if least_gpus(self.question) > self.most:
+            return
         node = int(self.question.cluster.gpus_per_node)
         fewest = inverse.fewest_gpus(
             self._option,
@@ -78,10 +80,10 @@ class Sizing:
             self._look_at_each(self._even_numbers_from(wanted))
             return
         floors = [(each.option.calendar_days, gpus) for gpus, each in self.floors.items() if each.option is not None]
-        self._look_at_each(gpus for _, gpus in sorted(floors)[:1])
+        self._look_at_each([gpus for _, gpus in sorted(floors)[:1]] or self._even_numbers()[:1])
 
     def _for_budget(self, budget: float) -> None:
-        """The fastest that it pays for, and what fewer would do; or the cheapest of all."""
+        """The fastest that it pays for, and what fewer would do; or the smallest cluster that fits, as the cheapest."""
         node = int(self.question.cluster.gpus_per_node)
         fastest = inverse.fastest_within(
             self._option,
@@ -97,7 +99,7 @@ class Sizing:
         if fastest is not None:
             self._look_at_each(self._even_numbers_from([share * fastest.gpus for share in FEWER]))
             return
-        for gpus in self._even_numbers():
+        for gpus in self._even_numbers_from([node * 2**power for power in range((self.most // node).bit_length())]):
             if self._option(gpus) is not None:
                 return
 

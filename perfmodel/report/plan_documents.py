@@ -6,6 +6,9 @@ from typing import Any, Final
 
 import numpy as np
 
+from perfmodel.exchange.presets import economics_preset
+from perfmodel.exchange.run_files import TYPICAL
+from perfmodel.exchange.spec_mappings import mapping_of
 from perfmodel.planning.alternatives import Alternative, differences
 from perfmodel.planning.option import Option
 from perfmodel.planning.plan import Plan, StagePlan
@@ -57,14 +60,23 @@ def run_documents(plan: Plan) -> list[dict[str, Any]]:
         | ({} if stage.tokens is None else {"tokens": stage.tokens})
         for settings, stage in zip(layouts, plan.question.stages, strict=True)
     ]
-    title = f"{plan.question.model.name}, planned for {plan.best.gpus} GPUs"
+    title = f"{plan.question.model.name}, planned for {plan.best.gpus} GPU{'' if plan.best.gpus == 1 else 's'}"
     shared = [{name: settings[name] for name in OF_A_RUN if name in settings} for settings in layouts]
+    parts, terms = dict(plan.question.names), _economics(plan)
     if all(each == shared[0] for each in shared):
-        return [{"name": title} | dict(plan.question.names) | shared[0] | {"stages": stages}]
+        return [{"name": title} | parts | shared[0] | {"stages": stages} | terms]
     return [
-        {"name": f"{title}, stage {number}"} | dict(plan.question.names) | each | {"stages": [stage]}
+        {"name": f"{title}, stage {number}"} | parts | each | {"stages": [stage]} | terms
         for number, (each, stage) in enumerate(zip(shared, stages, strict=True), start=1)
     ]
+
+
+def _economics(plan: Plan) -> dict[str, Any]:
+    """The terms of the plan as a run file has them: what differs from the typical ones, or all where they are others."""
+    given, typical = mapping_of(plan.question.terms), mapping_of(economics_preset(TYPICAL))
+    if given["name"] == typical["name"]:
+        given = {key: value for key, value in given.items() if value != typical[key]}
+    return {"economics": given} if given else {}
 
 
 def _option(option: Option, plan: Plan) -> dict[str, Any]:

@@ -1,0 +1,223 @@
+"""What a plan comes to, in sentences: the answer, whether it is robust, what the limits leave, or why there is none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+import numpy as np
+from rich.text import Text
+
+from perfmodel.planning.option import Option
+from perfmodel.planning.plan import Plan, StagePlan
+from perfmodel.planning.remedies import Obstacle
+from perfmodel.report.tables import LABELS
+from perfmodel.units import gibibytes_text, large_text, seconds_text
+
+SHORT: Final = {
+    "tensor_parallel": "TP",
+    "pipeline_parallel": "PP",
+    "virtual_pipeline": "VP",
+    "context_parallel": "CP",
+    "data_parallel": "DP",
+    "data_parallel_replicas": "copies",
+    "micro_batch_size": "micro-batch",
+    "recompute_layers": "layers again",
+    "recompute": "recompute",
+    "sharding": "sharding",
+    "precision": "precision",
+    "pipeline_schedule": "schedule",
+    "sequence_parallel": "sequence parallel",
+}
+TIGHT: Final = 0.97  # of the memory: what is above may be too much (docs/validation.md, memory)
+ROBUST: Final = 0.9  # of the draws
+CHEAP_LOSS: Final = 0.02  # of the time, in one draw of twenty
+
+
+def verdict(plan: Plan) -> Iterator[Text]:
+    """The answer first, then what supports it."""
+    if not plan.complete:
+        yield Text("Stopped early: this is the best of what was looked at.", style="yellow")
+    if plan.best is None:
+        yield from _no_answer(plan)
+        return
+    question, option, last = plan.question, plan.best, plan.stages[-1]
+    where = f"{question.model.name} on {gpus_text(option.gpus)} of {question.cluster.name}"
+    of_last = " of the last stage" if len(plan.stages) > 1 else ""
+    yield Text(f"{where}: {_outcome(option, last, of_last)}.")
+    yield Text(f"{'Last stage: ' if of_last else ''}{layout_text(last.best.settings)}.", style="bold")
+    used, have = last.best.memory_bytes, float(question.cluster.gpu.memory_bytes)
+    searched = f"The fastest of {plan.layouts:,} layouts looked at, of which {plan.fitting:,} fit"
+    if len(plan.options) > 1 or len(plan.stages) > 1:
+        searched = f"{plan.layouts:,} layouts were looked at, of which {plan.fitting:,} fit"
+    yield Text(f"{searched}; it needs {gibibytes_text(used)} of {gibibytes_text(have)}.")
+    if used > TIGHT * have:
+        yield Text("That is tight: memory is predicted to a few percent; --leave-free 5% plans with room.", style="yellow")
+    yield from _robust(last)
+    yield from _limits(plan, option)
+
+
+def layout_text(settings: Mapping[str, Any]) -> str:
+    """A layout in one line, without what is 1, off or follows: TP 8, PP 12, VP 8, DP 32, micro-batch 1, zero1, fp8.
+
+    >>> layout_text({"tensor_parallel": 8, "pipeline_parallel": 1, "data_parallel": 96, "micro_batch_size": 1})
+    'TP 8, DP 96, micro-batch 1'
+    """
+    words = [
+        f"{SHORT[name]} {settings[name]}"
+        for name in ("tensor_parallel", "pipeline_parallel", "virtual_pipeline", "context_parallel")
+        if settings.get(name, 1) > 1
+    ]
+    words += [f"DP {settings['data_parallel']}", f"micro-batch {settings['micro_batch_size']}"]
+    words += [name for name in (settings.get("sharding"),) if name and name != "none"]
+    if settings.get("data_parallel_replicas", 1) > 1:
+        words.append(f"{settings['data_parallel_replicas']} copies")
+    words += [schedule for schedule in (settings.get("pipeline_schedule"),) if schedule and schedule != "1f1b"]
+    if settings.get("sequence_parallel") and settings.get("tensor_parallel", 1) > 1:
+        words.append("sequence parallel")
+    if settings.get("recompute", "none") != "none":
+        words.append(f"{settings['recompute']} recompute{_layers_text(settings)}")
+    words += [precision for precision in (settings.get("precision"),) if precision and precision != "bf16"]
+    return ", ".join(words)
+
+
+def recompute_text(settings: Mapping[str, Any]) -> str:
+    """What runs again: none, selective, full, or full in some layers of a stage.
+
+    >>> recompute_text({"recompute": "full", "recompute_layers": 3})
+    'full (3 a stage)'
+    """
+    return f"{settings.get('recompute', 'none')}{_layers_text(settings)}"
+
+
+def _layers_text(settings: Mapping[str, Any]) -> str:
+    layers = settings.get("recompute_layers")
+    return "" if layers is None else f" ({layers} a stage)"
+
+
+def gpus_text(number: int) -> str:
+    """A number of GPUs.
+
+    >>> gpus_text(1), gpus_text(2304)
+    ('1 GPU', '2,304 GPUs')
+    """
+    return f"{number:,} GPU{'' if number == 1 else 's'}"
+
+
+def days_text(days: float) -> str:
+    """A duration for people.
+
+    >>> days_text(13.94), days_text(0.12), days_text(0.001)
+    ('13.9 days', '2.9 hours', '1.4 minutes')
+    """
+    for least, parts, unit in ((1.0, 1, "days"), (1 / 24, 24, "hours")):
+        if days >= least:
+            return f"{parts * days:,.1f} {unit}"
+    return f"{1440 * days:.1f} minutes"
+
+
+def dollars_text(amount: float) -> str:
+    """A sum for people.
+
+    >>> dollars_text(1_294_700), dollars_text(208_455.2)
+    ('$1.295M', '$208,455')
+    """
+    return f"${large_text(amount)}" if amount >= 1e6 else f"${amount:,.0f}"
+
+
+def _outcome(option: Option, last: StagePlan, of_last: str) -> str:
+    low, high = (f"{float(np.asarray(end)):#.3g}".rstrip(".") for end in last.prediction.iteration_time_interval_s)
+    words = [f"{seconds_text(option.iteration_time_s)} an iteration{of_last} ({low} to {high})"]
+    words.append(f"MFU {100 * float(np.asarray(last.prediction.mfu)):.1f} %")
+    if option.days:
+        words = [f"{days_text(option.calendar_days)} ({days_text(option.days)} of training)", *words]
+        words.append(f"{option.gpu_hours:,.0f} GPU-hours")
+    if option.dollars is not None and option.days:
+        words.append(dollars_text(option.dollars))
+    return ", ".join(words)
+
+
+def _robust(stage: StagePlan) -> Iterator[Text]:
+    """How sure the first place is."""
+    if not stage.rivals:
+        return
+    share, found = stage.robustness.first_share[0], stage.robustness
+    rivals = f"its {len(stage.rivals)} nearest rivals" if len(stage.rivals) > 1 else "its nearest rival"
+    if share >= ROBUST:
+        word = "Robust"
+    else:
+        word = "A close call that costs little" if found.behind_most <= CHEAP_LOSS else "A close call"
+    first = f"{word}: against {rivals} it is the fastest in {100 * share:.0f} % of draws of the uncertain numbers"
+    mean, most = 100 * found.behind, 100 * found.behind_most
+    loses = f", and loses {mean:.1f} % to the fastest on average, {most:.1f} % in one draw of twenty"
+    yield Text(f"{first}{loses if max(mean, most) >= 0.05 else ''}.")  # 0.0 % says nothing
+
+
+def _limits(plan: Plan, option: Option) -> Iterator[Text]:
+    question = plan.question
+    if question.deadline_s is not None:
+        days = question.deadline_s / 86400.0
+        which = "The fewest GPUs that keep" if plan.is_sized else "It keeps"
+        yield Text(f"{which} the deadline of {days_text(days)}, with {days_text(days - option.calendar_days)} to spare.")
+        yield from _cheaper(plan, option)
+    if question.budget_dollars is not None and option.dollars is not None:
+        which = "The fastest that costs at most" if plan.is_sized and question.deadline_s is None else "It costs at most"
+        left = dollars_text(question.budget_dollars - option.dollars)
+        yield Text(f"{which} {dollars_text(question.budget_dollars)}, with {left} to spare.")
+
+
+def _cheaper(plan: Plan, option: Option) -> Iterator[Text]:
+    """More GPUs may divide better, and cost less."""
+    other = plan.by_cost
+    if other is None or other is option:
+        return
+    less = f"{option.gpu_hours - other.gpu_hours:,.0f} GPU-hours"
+    if option.dollars is not None and other.dollars is not None:
+        less = dollars_text(option.dollars - other.dollars)
+    yield Text(f"More would cost less: {gpus_text(other.gpus)} are done in {days_text(other.calendar_days)}, for {less} less.")
+
+
+def _no_answer(plan: Plan) -> Iterator[Text]:
+    """Nothing fits, or what fits takes too long or costs too much."""
+    question = plan.question
+    if plan.obstacle is not None:
+        yield from _obstacle(plan, plan.obstacle)
+    elif not plan.complete:
+        yield Text("Nothing that fits and keeps the limits had been found.", style="bold red")
+    elif not plan.looked:
+        least = f"even at the peak rate it takes {gpus_text(plan.least_gpus)}"
+        yield Text(f"Nothing keeps the deadline: {least}, more than --most-gpus allows.", style="bold red")
+    elif not plan.options:
+        yield Text("Nothing that fits was found.", style="bold red")
+    elif question.deadline_s is not None:
+        fastest = min(plan.options, key=lambda option: option.calendar_days)
+        most = f"the fastest looked at, on {gpus_text(fastest.gpus)}, takes {days_text(fastest.calendar_days)}"
+        cost = "" if fastest.dollars is None else f" and costs {dollars_text(fastest.dollars)}"
+        limit = "" if question.budget_dollars is None else f" and {dollars_text(question.budget_dollars)}"
+        yield Text(f"Nothing keeps {days_text(question.deadline_s / 86400.0)}{limit}: {most}{cost}.", style="bold red")
+        if not plan.is_sized:
+            yield Text("Without --gpus, the deadline decides how many.")
+    elif question.budget_dollars is not None:
+        cheapest = min(plan.options, key=lambda option: option.dollars or 0.0)
+        least = f"the cheapest looked at, on {gpus_text(cheapest.gpus)}, costs {dollars_text(cheapest.dollars or 0.0)}"
+        yield Text(f"Nothing costs at most {dollars_text(question.budget_dollars)}: {least}.", style="bold red")
+
+
+def _obstacle(plan: Plan, found: Obstacle) -> Iterator[Text]:
+    need, have = found.nearest.memory_bytes, float(found.workload.cluster.gpu.memory_bytes)
+    name = f"{plan.question.model.name} does not fit on {gpus_text(found.workload.gpus)} of {plan.question.cluster.name}"
+    nearest = f"of {plan.layouts:,} layouts, the one that needs least needs {gibibytes_text(need)} of {gibibytes_text(have)}"
+    yield Text(f"{name}: {nearest}, {gibibytes_text(found.missing_bytes)} too much.", style="bold red")
+    share = float(np.asarray(getattr(found.prediction.memory, found.part)))
+    yield Text(f"That one is {layout_text(found.nearest.settings)}.")
+    yield Text(f"Its largest part: {LABELS[found.part]}, {gibibytes_text(share)}.")
+    for remedy in found.remedies:
+        words = {
+            "choice": "with all that the stack offers",
+            "sharding": "with another sharding",
+            "gpus": f"on {gpus_text(remedy.gpus)}",
+        }
+        time = seconds_text(remedy.candidate.iteration_time_s)
+        yield Text(f"It fits {words[remedy.kind]}: {layout_text(remedy.candidate.settings)}; {time} an iteration.")
+    if not found.remedies:
+        yield Text("No other sharding helps, nor more GPUs; a GPU with more memory, or fp8, may.")
