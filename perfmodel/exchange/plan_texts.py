@@ -56,9 +56,7 @@ def whole_numbers(key: str, value: Any, *, multiple: int = 1) -> tuple[int, ...]
     ((512, 1024, 2048), (8, 4))
     """
     try:
-        texts = (
-            value_texts(value, COUNT, whole=multiple) if isinstance(value, str) else value if _is_several(value) else [value]
-        )
+        texts = value_texts(value, COUNT, whole=multiple) if isinstance(value, str) else _listed(value)
     except PerfmodelError as error:
         raise error.under(key) from None
     return tuple(dict.fromkeys(whole(key, text) for text in texts))
