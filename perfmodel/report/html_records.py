@@ -18,8 +18,8 @@ def record_sentences(comparisons: Sequence[StepComparison]) -> Iterator[Text]:
 
 
 def record_section(comparisons: Sequence[StepComparison], figures: Mapping[str, str]) -> Section:
-    """Every operator of each step, its memory and its communication; `figures` are HTML by measured-1 and on."""
-    parts = []
+    """Every operator of each step, its memory and its communication; `figures` are HTML: measured, measured-1 and on."""
+    parts = [figures["measured"]] if "measured" in figures else []
     for place, each in enumerate(comparisons, start=1):
         heading = f"<h3>{escaped(_name(each))}</h3>\n" if len(comparisons) > 1 else ""
         level = 4 if heading else 3

@@ -21,7 +21,7 @@ from perfmodel.evidence.step_records import StepRecord
 from perfmodel.exchange.run_files import RunSource
 from perfmodel.report.comparison_figures import iterations_figure, memories_figure
 from perfmodel.report.figure_set import OF_A_STAGE, run_drawings
-from perfmodel.report.figures import operators_figure as step_figure
+from perfmodel.report.figures import operators_figure, steps_figure
 from perfmodel.report.html import Page, page
 from perfmodel.report.html_blocks import as_html, figure_html
 from perfmodel.report.html_comparison import (
@@ -107,7 +107,10 @@ def _comparison_page(columns: Compared, *, command: str, on_progress: Progress) 
 
 
 def _of_records(comparisons: Sequence[StepComparison]) -> dict[str, Draw]:
-    return {f"measured-{place}": partial(step_figure, each) for place, each in enumerate(comparisons[:0], start=1)}
+    """All steps together where there are several, then the operators of each."""
+    several: dict[str, Draw] = {"measured": partial(steps_figure, comparisons)} if len(comparisons) > 1 else {}
+    each = {f"measured-{number}": partial(operators_figure, step) for number, step in enumerate(comparisons, start=1)}
+    return several | each
 
 
 def _of_comparison(columns: Compared) -> dict[str, Draw]:
@@ -133,7 +136,7 @@ def _drawn(wanted: Mapping[str, Draw], on_progress: Progress) -> tuple[dict[str,
         on_progress(done, len(wanted))
         try:
             figures[name] = draw()
-            shown[name] = figure_html(name, svg_text(figures[name]))
+            shown[name] = figure_html(name, svg_text(figures[name], name))
         except InputError as error:
             shown[name] = as_html(f"No figure: {error}.")
     return figures, shown

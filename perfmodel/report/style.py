@@ -196,9 +196,14 @@ def picture(figure: Figure, kind: str) -> bytes:
     return content.getvalue()
 
 
-def svg_text(figure: Drawing) -> str:
-    """A figure as an element of a page: text stays text, colours of text and grid are those of the page around it."""
+def svg_text(figure: Drawing, name: str = "") -> str:
+    """A figure as an element of a page: text stays text, colours of text and grid are those of the page around it.
+
+    `name` begins its ids; a page that shows the same figure twice needs two.
+    """
     content = io.StringIO()
     with _look(**{"svg.fonttype": "none"}):
         figure.savefig(content, format="svg", transparent=True, metadata={"Date": None})
-    return fragment(content.getvalue(), title=figure.heading, description=figure.description, hover=figure.hover_texts)
+    return fragment(
+        content.getvalue(), title=figure.heading, description=figure.description, hover=figure.hover_texts, name=name
+    )

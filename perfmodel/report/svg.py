@@ -28,10 +28,13 @@ REFERENCE: Final = re.compile(r"url\(#([^)]+)\)")
 LONG: Final = re.compile(r"(\d+\.\d\d)\d+")  # a hundredth of a point is enough
 
 
-def fragment(text: str, *, title: str, description: str, hover: Mapping[str, str]) -> str:
-    """What matplotlib wrote as an element for a page; `hover` are texts by the id of the group that they belong to."""
+def fragment(text: str, *, title: str, description: str, hover: Mapping[str, str], name: str = "") -> str:
+    """What matplotlib wrote as an element for a page; `hover` are texts by the id of the group that they belong to.
+
+    `name` begins its ids; without one, what no other picture has.
+    """
     root = ET.fromstring(text)  # noqa: S314 - what matplotlib has just written, nothing from outside
-    prefix = f"f{sha256(text.encode()).hexdigest()[:10]}-"
+    prefix = f"{name}-" if name else f"f{sha256(text.encode()).hexdigest()[:10]}-"
     _strip(root)
     known = set(_references(root))
     for element in root.iter():
