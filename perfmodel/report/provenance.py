@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
@@ -20,7 +21,8 @@ from perfmodel.spec.spread import uncertain_numbers
 from perfmodel.timing.ledger import ledger, seconds_by_confidence
 
 PARTS: Final = ("model", "cluster", "stack", "economics")
-UNSAID: Final = (".evidence", ".spread")  # what numbers rest on, and how far they may be off, which stands beside them
+UNSAID: Final = re.compile(r"\.(evidence|spread)\b|\.name$")  # what stands beside numbers, and what parts are called
+DEFAULT: Final = "default"  # given by no file: a factor of 1, an addition of 0, an option that is off
 CONFIDENCE: Final = {
     "measured": "of a kernel of this very size",
     "interpolated": "between sizes that were measured",
@@ -49,20 +51,22 @@ def provenance(explained: Explanation, *, anchor: str = "source") -> Provenance:
     sources = dict.fromkeys(explained.source(path) for path in (*paths, *(path for path, _ in others)))
     places = {source: place for place, source in enumerate((each for each in sources if each), start=1)}
 
-    def mark(path: str) -> Text:
+    def mark(path: str, value: Any) -> Text:
         place = places.get(explained.source(path))
-        return Text() if place is None else Text(f"[{place}]", style=Style(link=f"#{anchor}-{place}"))
+        if place is None:
+            return Text(DEFAULT if places and isinstance(value, int | float) else "")
+        return Text(f"[{place}]", style=Style(link=f"#{anchor}-{place}"))
 
     table = plain_table("number")
     for heading in ("value", "90 %", "moved", "iteration", "of the interval", "source"):
         table.add_column(heading, justify="right", no_wrap=True)
     for path, cells in zip(paths, _cells(explained, effects), strict=True):
-        table.add_row(path, *cells, mark(path))
+        table.add_row(path, *cells, mark(path, 0.0))
     rest = plain_table("setting")
     rest.add_column("value", justify="right")
     rest.add_column("source", justify="right", no_wrap=True)
     for path, value in others:
-        rest.add_row(path, _value(value), mark(path))
+        rest.add_row(path, _value(value), mark(path, value))
     return Provenance(
         used=titled("Numbers that move the iteration, in SI units", table),
         others=titled("Every other setting, in SI units", rest),
@@ -104,7 +108,7 @@ def _cells(explained: Explanation, effects: list[Effect]) -> Iterator[tuple[str,
 def _settings(explained: Explanation) -> Iterator[tuple[str, Any]]:
     for part in PARTS:
         for path, value in settings(mapping_of(getattr(explained.run, part)), part):
-            if value is not None and not any(word in path for word in UNSAID):
+            if value is not None and not UNSAID.search(path):
                 yield path, value
 
 

@@ -27,6 +27,7 @@ class ParsedPage(HTMLParser):
         self.tables: dict[str, list[list[list[str]]]] = {}  # by section: tables of rows of cells
         self._open: list[str] = []
         self._section = ""
+        self._is_glued = False  # whether the text goes on with the same word
         self.feed(text)
         self.close()
         self.faults += [f"<{tag}> is never closed" for tag in self._open]
@@ -53,6 +54,7 @@ class ParsedPage(HTMLParser):
             self.tables[self._section][-1][-1].append("")
         elif tag == "br" and self._cell():
             self.handle_data("\n")
+        self._is_glued = tag == "wbr"
         if tag not in VOID:
             self._open.append(tag)
 
@@ -74,7 +76,10 @@ class ParsedPage(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         """Text, also of the cell that it stands in."""
-        if data.strip():
+        if data.strip() and self._is_glued:
+            around, before = self.words.pop()
+            self.words.append((around, before + data))
+        elif data.strip():
             self.words.append(((self._section, *self._open), data))
         if self._cell():
             self.tables[self._section][-1][-1][-1] += data
