@@ -24,7 +24,7 @@ from perfmodel.exchange.presets import economics_preset, expand_part, read_prese
 from perfmodel.exchange.run_files import TYPICAL, read_candidates
 from perfmodel.exchange.spec_mappings import mapping_of
 from perfmodel.planning.question import PlanStage, Question, usual_batch_size
-from perfmodel.planning.space import COLUMN_AXES, ROW_AXES, Choices
+from perfmodel.planning.space import NUMERIC_SETTINGS, Choices
 from perfmodel.spec.economics import Economics
 from perfmodel.spec.fields import Choice
 from perfmodel.spec.hardware import PRECISIONS, Cluster, Gpu
@@ -39,7 +39,6 @@ USUAL_LENGTH: Final = 4096
 RUNS: Final = "runs/"  # what tells a preset run from a preset model of the same name
 EVERY: Final = "all"  # stands for all values of a setting
 PARTS: Final = ("model", "cluster", "stack")
-NUMERIC_SETTINGS: Final = (*ROW_AXES, *COLUMN_AXES)
 OPTIONS: Final = {
     "precision": PRECISIONS,
     "sharding": SHARDINGS,

@@ -132,6 +132,11 @@ def iteration(model: TransformerModel, layout: Layout, stack: SoftwareStack) -> 
     )
 
 
+def sharded_otherwise(work: Iteration, model: TransformerModel, layout: Layout, stack: SoftwareStack) -> Iteration:
+    """The iteration of a layout that differs from that of `work` in its sharding alone: only what it does once does."""
+    return replace(work, write_synchronisation=partial(synchronisation_operators, model, layout, stack))
+
+
 def model_flop_per_token(model: TransformerModel, sequence_length: Numeric) -> Numeric:
     """6 * (L * (h*(q + 2*v) + q*h + n*h*f) + V*h) + 12 * L * q * s, with n = 3 products of a gated MLP, else 2.
 

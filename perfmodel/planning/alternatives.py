@@ -13,11 +13,11 @@ from typing import Any, Final
 import numpy as np
 
 from perfmodel.planning.search import Candidate, Extremes, Found
-from perfmodel.planning.space import CATEGORIES, COLUMN_AXES, ROW_AXES, Workload
+from perfmodel.planning.space import CATEGORIES, COLUMN_AXES, NUMERIC_SETTINGS, ROW_AXES, Workload
 from perfmodel.prediction import StagePrediction, predict_stage
 from perfmodel.timing.breakdown import PARTS
 
-SETTINGS: Final = (*ROW_AXES[:3], *COLUMN_AXES[:2], *CATEGORIES)  # that a person chooses one by one
+SETTINGS: Final = (*ROW_AXES, *COLUMN_AXES, *CATEGORIES)  # that a person chooses one by one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +55,7 @@ def predicted(candidate: Candidate, work: Workload) -> StagePrediction:
 
 def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Settings that differ between two layouts, with both values; what follows from others (data parallel) is left out."""
-    names = (*ROW_AXES, *COLUMN_AXES, *CATEGORIES)
+    names = (*NUMERIC_SETTINGS, *CATEGORIES)
     return {name: (one.get(name), other.get(name)) for name in names if one.get(name) != other.get(name)}
 
 

@@ -12,17 +12,19 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from itertools import groupby, islice
-from typing import Any, Final
+from itertools import islice
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.count.iteration import iteration
-from perfmodel.planning.space import CATEGORIES, Block
+from perfmodel.count.iteration import Iteration, iteration, sharded_otherwise
+from perfmodel.planning.space import Block, Workload, places_with
 from perfmodel.prediction import stage_memory, stage_times_s
 from perfmodel.spec.layout import Layout
 
+Place: TypeAlias = tuple[int, ...]  # in a block: row, sharding, column, layers
+MOST: Final = np.finfo(np.float64).max
 KEPT: Final = 100  # of the fastest layouts, over the whole search
 IN_FLIGHT: Final = 4  # blocks a thread: enough that none waits, few enough that memory stays small
 
@@ -76,16 +78,17 @@ class Found:
     def add(self, seen: Seen) -> None:
         """Take in what a block holds."""
         self.layouts += int(seen.block.allowed.sum())
-        self.fitting += int(np.isfinite(seen.iteration_time_s).sum())
+        fitting = int(np.isfinite(seen.iteration_time_s).sum())
+        self.fitting += fitting
         slowest_s = self.fastest[-1].iteration_time_s if len(self.fastest) == KEPT else np.inf
         self.fastest = sorted([*self.fastest, *map(seen.candidate, seen.fastest_places(slowest_s))], key=_speed)[:KEPT]
         self.front = pareto_front([*self.front, *map(seen.candidate, seen.front_places(self.front))])
-        for key, place in seen.best_places(seen.memory_bytes):
+        for key, place in seen.best_places(seen.memory_bytes, seen.iteration_time_s):
             known = self.by_setting.get(key, NOTHING)
             if known.smallest is None or seen.memory_bytes[place] <= known.smallest.memory_bytes:
                 smallest = _least([known.smallest, seen.candidate(place)], _size)
                 self.by_setting[key] = replace(known, smallest=smallest)
-        for key, place in seen.best_places(seen.iteration_time_s):
+        for key, place in seen.best_places(seen.iteration_time_s, seen.memory_bytes) if fitting else ():
             known, seconds = self.by_setting[key], seen.iteration_time_s[place]
             if np.isfinite(seconds) and (known.fastest is None or seconds <= known.fastest.iteration_time_s):
                 self.by_setting[key] = replace(known, fastest=_least([known.fastest, seen.candidate(place)], _speed))
@@ -98,16 +101,15 @@ def search(
 
     `on_progress` is told how many layouts have been seen.
     """
-    found, waiting = Found(), deque[Future[list[Seen]]]()
+    found, waiting = Found(), deque[Future[Seen]]()
     threads = workers or os.cpu_count() or 1
-    source = _siblings(blocks)
+    source = iter(blocks)
     pool = ThreadPoolExecutor(threads)
     try:
-        waiting.extend(pool.submit(seen_in, siblings) for siblings in islice(source, threads * IN_FLIGHT))
+        waiting.extend(pool.submit(seen_in, block) for block in islice(source, threads * IN_FLIGHT))
         while waiting:
-            for seen in waiting.popleft().result():
-                found.add(seen)
-            waiting.extend(pool.submit(seen_in, siblings) for siblings in islice(source, 1))
+            found.add(waiting.popleft().result())
+            waiting.extend(pool.submit(seen_in, block) for block in islice(source, 1))
             on_progress(found.layouts)
     except KeyboardInterrupt:
         found.complete = False
@@ -121,10 +123,10 @@ class Seen:
     """A block with its figures: memory of all that may exist, time of those that fit; infinity for all others."""
 
     block: Block
-    memory_bytes: NDArray[np.float64]
+    memory_bytes: NDArray[np.float64]  # of the shape of block.allowed
     iteration_time_s: NDArray[np.float64]
 
-    def candidate(self, place: tuple[int, int]) -> Candidate:
+    def candidate(self, place: Place) -> Candidate:
         """The layout at one place."""
         return Candidate(
             settings=self.block.values(*place),
@@ -132,86 +134,87 @@ class Seen:
             memory_bytes=float(self.memory_bytes[place]),
         )
 
-    def fastest_places(self, slowest_s: float) -> Iterator[tuple[int, int]]:
-        """Of the fastest layouts, none slower than `slowest_s`."""
-        seconds = self.iteration_time_s
-        number = min(KEPT, seconds.size)
-        for index in np.argpartition(seconds, number - 1, axis=None)[:number]:
-            place = self._place(index)
-            if np.isfinite(seconds[place]) and seconds[place] <= slowest_s:
-                yield place
+    def fastest_places(self, slowest_s: float) -> Iterator[Place]:
+        """Of the fastest layouts, none slower than `slowest_s`; of equal ones the smaller, then the first."""
+        seconds, needed = self.iteration_time_s.ravel(), self.memory_bytes.ravel()
+        if seconds.size > KEPT:
+            slowest_s = min(slowest_s, np.partition(seconds, KEPT - 1)[KEPT - 1])
+        some = np.flatnonzero((seconds <= slowest_s) & np.isfinite(seconds))
+        order = np.lexsort((needed[some], seconds[some]))[:KEPT]
+        yield from map(self._place, some[order])
 
-    def front_places(self, known: Sequence[Candidate]) -> Iterator[tuple[int, int]]:
+    def front_places(self, known: Sequence[Candidate]) -> Iterator[Place]:
         """Of layouts that need less memory than every faster one, here and among the `known` (the fastest first)."""
         seconds, needed = self.iteration_time_s.ravel(), self.memory_bytes.ravel()
-        order = np.lexsort((needed, seconds))[: np.isfinite(seconds).sum()]
-        least = np.concatenate([[np.inf], np.minimum.accumulate(needed[order])])[:-1]
+        some = np.flatnonzero(np.isfinite(seconds))
         times = np.array([-np.inf, *(each.iteration_time_s for each in known)])
         sizes = np.array([np.inf, *(each.memory_bytes for each in known)])
-        bound = sizes[np.searchsorted(times, seconds[order], side="right") - 1]
-        yield from map(self._place, order[needed[order] < np.minimum(least, bound)])
+        some = some[needed[some] < sizes[np.searchsorted(times, seconds[some], side="right") - 1]]
+        some = some[np.lexsort((needed[some], seconds[some]))]
+        least = np.concatenate([[np.inf], np.minimum.accumulate(needed[some])])[:-1]
+        yield from map(self._place, some[needed[some] < least])
 
-    def best_places(self, score: NDArray[np.float64]) -> Iterator[tuple[tuple[str, Any], tuple[int, int]]]:
-        """For each setting and value: where the least score is among the layouts that have it."""
-        in_row, in_column = score.argmin(axis=1), score.argmin(axis=0)
-        best = self._place(score.argmin())
-        for name in CATEGORIES:
-            yield (name, self.block.categories[name]), best
-        across = score[np.arange(len(in_row)), in_row]
-        for name, values in self.block.rows.items():
-            for value, row in _first_of_each(values, across):
-                yield (name, value), (row, int(in_row[row]))
-        down = score[in_column, np.arange(len(in_column))]
-        for name, values in self.block.columns.items():
-            for value, column in _first_of_each(values, down):
-                yield (name, value), (int(in_column[column]), column)
+    def best_places(self, score: NDArray[np.float64], other: NDArray[np.float64]) -> Iterator[tuple[tuple[str, Any], Place]]:
+        """For each setting and value: where the least score of the layouts that have it is, of equal ones the least other."""
+        other = np.minimum(other, MOST)
+        (least,) = _first_least(score.reshape(1, -1), other.reshape(1, -1))
+        yield from (((name, value), self._place(least)) for name, value in self.block.categories.items())
+        for at, axis in enumerate(self.block.axes):
+            lines = [np.moveaxis(each, at, 0).reshape(score.shape[at], -1) for each in (score, other)]
+            places = _first_least(*lines)
+            best = [np.take_along_axis(each, places[:, None], axis=1)[:, 0] for each in lines]
+            for name, values in axis.items():
+                for value, index in _first_of_each(values, *best):
+                    yield (name, value), self._place_on(at, index, places[index])
 
-    def _place(self, index: Any) -> tuple[int, int]:
-        row, column = divmod(int(index), self.memory_bytes.shape[1])
-        return row, column
+    def _place_on(self, at: int, index: int, place: Any) -> Place:
+        """The place of which one coordinate is known, and of the others their place among themselves."""
+        shape = self.memory_bytes.shape
+        others = [int(each) for each in np.unravel_index(place, (*shape[:at], *shape[at + 1 :]))]
+        return (*others[:at], index, *others[at:])
+
+    def _place(self, index: Any) -> Place:
+        return tuple(int(each) for each in np.unravel_index(index, self.memory_bytes.shape))
 
 
-def seen_in(siblings: Sequence[Block]) -> list[Seen]:
-    """Blocks that differ in sharding alone: memory of all, then times of the rows and columns in which something fits."""
+def seen_in(block: Block) -> Seen:
+    """One block: memory of all, then times of where something fits."""
     with np.errstate(all="ignore"):
-        needed = [np.where(block.allowed, block_memory_bytes(block), np.inf) for block in siblings]
-        fits = [each <= siblings[0].workload.cluster.gpu.memory_bytes for each in needed]
-        somewhere = np.logical_or.reduce(fits)
-        seconds = [np.full(each.shape, np.inf) for each in fits]
-        rows, columns = (np.flatnonzero(somewhere.any(axis=axis)) for axis in (1, 0))
-        if len(rows):
-            part = np.ix_(rows, columns)
-            times = block_times_s([block.part(rows, columns) for block in siblings])
-            for whole, fitting, some in zip(seconds, fits, times, strict=True):
-                whole[part] = np.where(fitting[part], some, np.inf)
-    return [
-        Seen(block=block, memory_bytes=each, iteration_time_s=times)
-        for block, each, times in zip(siblings, needed, seconds, strict=True)
-    ]
+        needed = np.where(block.allowed, block_memory_bytes(block), np.inf)
+        fits = needed <= block.workload.cluster.gpu.memory_bytes
+        seconds = np.full(fits.shape, np.inf)
+        places = places_with(fits)
+        if len(places[0]):
+            part = np.ix_(*places)
+            seconds[part] = np.where(fits[part], block_time_s(block.part(*places)), np.inf)
+    return Seen(block=block, memory_bytes=needed, iteration_time_s=seconds)
 
 
 def block_memory_bytes(block: Block) -> NDArray[np.float64]:
     """Bytes of one GPU of every layout of a block."""
-    work, layout = block.workload, block.layout
-    operators = iteration(work.model, layout, work.stack)
-    memory = stage_memory(work.model, work.cluster, work.stack, layout, operators)
-    return np.broadcast_to(np.asarray(memory.total_bytes), block.allowed.shape)
+    work, layouts = block.workload, block.layouts
+    needed = np.empty(block.allowed.shape)
+    for place, (layout, operators) in enumerate(_operators(work, layouts)):
+        memory = stage_memory(work.model, work.cluster, work.stack, layout, operators)
+        needed[:, place] = memory.total_bytes
+    return needed
 
 
-def block_times_s(siblings: Sequence[Block]) -> list[NDArray[np.float64]]:
-    """Iteration time of every layout of some blocks that differ in sharding alone."""
-    work = siblings[0].workload
-    layouts = [(layout, iteration(work.model, layout, work.stack)) for layout in (block.layout for block in siblings)]
-    times = stage_times_s(work.model, work.cluster, work.stack, layouts, gpus=work.gpus)
-    return [np.broadcast_to(np.asarray(seconds), siblings[0].allowed.shape) for seconds in times]
+def block_time_s(block: Block) -> NDArray[np.float64]:
+    """Iteration time of every layout of a block."""
+    work, seconds = block.workload, np.empty(block.allowed.shape)
+    times = stage_times_s(work.model, work.cluster, work.stack, list(_operators(work, block.layouts)), gpus=work.gpus)
+    for place, each in enumerate(times):
+        seconds[:, place] = each
+    return seconds
 
 
-def _siblings(blocks: Iterable[Block]) -> Iterator[list[Block]]:
-    """Blocks that follow one another and differ in sharding alone, together."""
-    for _, together in groupby(
-        blocks, key=lambda block: (id(block.rows), *(block.categories[name] for name in CATEGORIES if name != "sharding"))
-    ):
-        yield list(together)
+def _operators(work: Workload, layouts: Sequence[Layout]) -> Iterator[tuple[Layout, Iteration]]:
+    """Of layouts that differ in their sharding alone, which share all but what an iteration does once."""
+    first = iteration(work.model, layouts[0], work.stack)
+    yield layouts[0], first
+    for layout in layouts[1:]:
+        yield layout, sharded_otherwise(first, work.model, layout, work.stack)
 
 
 def pareto_front(candidates: Iterable[Candidate]) -> list[Candidate]:
@@ -223,9 +226,16 @@ def pareto_front(candidates: Iterable[Candidate]) -> list[Candidate]:
     return front
 
 
-def _first_of_each(values: NDArray[np.int64], score: NDArray[np.float64]) -> Iterator[tuple[int, int]]:
+def _first_least(score: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.intp]:
+    """Where the least score of each line is; of equal ones the least other, which is finite, and of those the first."""
+    least = score.min(axis=1, keepdims=True)
+    places: NDArray[np.intp] = np.where(score == least, other, np.inf).argmin(axis=1)
+    return places
+
+
+def _first_of_each(values: NDArray[Any], score: NDArray[np.float64], other: NDArray[np.float64]) -> Iterator[tuple[Any, int]]:
     """(value, place of its least score) for each distinct value."""
-    order = np.lexsort((score, values))
+    order = np.lexsort((other, score, values))
     distinct, first = np.unique(values[order], return_index=True)
     yield from zip(distinct.tolist(), order[first].tolist(), strict=True)
 

@@ -1,10 +1,10 @@
 """Which layouts a search looks at: every combination of degrees and sizes that can exist, as grids that broadcast.
 
-A grid has two axes. Rows are what shapes the kernels of a GPU: tensor and context parallel, micro-batch, copies of hsdp's
-shards. Columns are what deals the layers out: pipeline and virtual pipeline, and how many layers run again. Data parallel is
-what the GPUs leave: gpus / (tensor * context * pipeline). So a kernel is timed once for each row, a stage is a sum, and only
-what schedules and data parallelism add is worked out for every layout. Rows and columns in which no layout may exist are left
-out, and long grids are cut into blocks that fit a cache.
+A grid has four axes. Rows are what shapes the kernels of a GPU: tensor and context parallel, and the micro-batch. Then come the
+ways to shard what is kept; columns, which deal the layers out: pipeline and virtual pipeline; and how many layers run again.
+Data parallel is what the GPUs leave: gpus / (tensor * context * pipeline). A setting that does not change along its axis takes
+no room on it, so a kernel is timed once for each row, a stage is a sum, and only what a schedule adds is worked out for every
+layout. Rows and columns in which no layout may exist are left out, and long grids are cut into blocks that fit a cache.
 """
 
 from __future__ import annotations
@@ -24,10 +24,14 @@ from perfmodel.spec.model import TransformerModel, divisors
 from perfmodel.spec.refusals import may_exist
 from perfmodel.spec.stack import SoftwareStack
 
-ROW_AXES: Final = ("tensor_parallel", "context_parallel", "micro_batch_size", "data_parallel_replicas")
-COLUMN_AXES: Final = ("pipeline_parallel", "virtual_pipeline", "recompute_layers")
+ROW_AXES: Final = ("tensor_parallel", "context_parallel", "micro_batch_size")
+COLUMN_AXES: Final = ("pipeline_parallel", "virtual_pipeline")
+NUMERIC_SETTINGS: Final = (*ROW_AXES, "data_parallel_replicas", *COLUMN_AXES, "recompute_layers")
 CATEGORIES: Final = ("precision", "sharding", "pipeline_schedule", "recompute", "sequence_parallel")
 CELLS_OF_A_BLOCK: Final = 1 << 17
+LONG: Final = 1 << 14  # layouts, from which on an axis of their own costs less than columns
+
+Axis = Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,128 +65,148 @@ class Workload:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Block:
-    """Layouts of one choice of categories: rows by columns, of which `allowed` may exist."""
+    """Layouts of one choice of categories, but of all shardings: combinations along four axes, of which `allowed` may exist."""
 
     workload: Workload
     categories: Mapping[str, Any]
-    rows: Mapping[str, NDArray[np.int64]]  # each of shape (rows,)
-    columns: Mapping[str, NDArray[np.int64]]  # each of shape (columns,)
-    allowed: NDArray[np.bool_]  # (rows, columns)
+    axes: tuple[Axis, Axis, Axis, Axis]  # rows, shardings, columns, layers that run again: settings along each
+    allowed: NDArray[np.bool_]  # (rows, shardings, columns, layers)
 
     @property
-    def layout(self) -> Layout:
-        """All of them, rows on the first axis and columns on the second; cells that may not exist hold any numbers."""
-        return _layout(self.workload, self.categories, self.rows, self.columns)
+    def layouts(self) -> list[Layout]:
+        """Of each sharding, all layouts: arrays of (rows, columns, layers), with any numbers where nothing may exist."""
+        rows, shardings, columns, layers = self.axes
+        numbers = _along(rows, 0) | _along(columns, 1) | _along(layers, 2)
+        kinds = zip(*(values.tolist() for values in shardings.values()), strict=True)
+        return [
+            _layout(self.workload, dict(self.categories) | dict(zip(shardings, kind, strict=True)), numbers) for kind in kinds
+        ]
 
-    def part(self, rows: NDArray[Any], columns: NDArray[Any]) -> Block:
-        """The same of some rows and columns."""
-        return Block(
-            workload=self.workload,
-            categories=self.categories,
-            rows={name: values[rows] for name, values in self.rows.items()},
-            columns={name: values[columns] for name, values in self.columns.items()},
-            allowed=self.allowed[np.ix_(rows, columns)],
+    def part(self, *places: NDArray[np.intp]) -> Block:
+        """The same of some places along each axis."""
+        rows, shardings, columns, layers = (
+            {name: values[some] for name, values in axis.items()} for axis, some in zip(self.axes, places, strict=True)
         )
+        return replace(self, axes=(rows, shardings, columns, layers), allowed=self.allowed[np.ix_(*places)])
 
-    def values(self, row: int, column: int) -> dict[str, Any]:
+    def values(self, *place: int) -> dict[str, Any]:
         """The settings of one of them, as a layout's fields."""
-        numbers = {name: int(each[row]) for name, each in self.rows.items()}
-        numbers |= {name: int(each[column]) for name, each in self.columns.items()}
-        work = self.workload
-        shared = numbers["tensor_parallel"] * numbers["context_parallel"] * numbers["pipeline_parallel"]
-        again = numbers.get("recompute_layers")
-        if again is not None and again >= np.ceil(work.model.layers / numbers["pipeline_parallel"]):
-            del numbers["recompute_layers"]  # all of them
-        sizes = {"global_batch_size": work.global_batch_size, "sequence_length": work.sequence_length}
-        return dict(self.categories) | numbers | {"data_parallel": work.gpus // shared} | sizes
+        chosen = {name: each[at].item() for axis, at in zip(self.axes, place, strict=True) for name, each in axis.items()}
+        shared = chosen["tensor_parallel"] * chosen["context_parallel"] * chosen["pipeline_parallel"]
+        again = chosen.get("recompute_layers")
+        if again is not None and again >= np.ceil(self.workload.model.layers / chosen["pipeline_parallel"]):
+            del chosen["recompute_layers"]  # all of them
+        return dict(self.categories) | chosen | {"data_parallel": self.workload.gpus // shared} | _sizes(self.workload)
 
 
 def blocks(work: Workload, choices: Choices, *, cells: int = CELLS_OF_A_BLOCK) -> Iterator[Block]:
-    """Every layout of `work.gpus` GPUs that may exist, once, in blocks of about `cells`.
-
-    Blocks that differ in their sharding alone follow one another, and share their rows and columns.
-    """
-    for schedule, sequence, is_hsdp in product(choices.pipeline_schedule, choices.sequence_parallel, (False, True)):
-        shardings = [name for name in choices.sharding if (name == "hsdp") == is_hsdp]
-        if not shardings:
+    """Every layout of `work.gpus` GPUs that may exist, once, in blocks of about `cells`."""
+    shardings = _shardings(work, choices)
+    for schedule, sequence in product(choices.pipeline_schedule, choices.sequence_parallel):
+        categories = {"pipeline_schedule": schedule, "sequence_parallel": sequence}
+        rows = _rows(work, choices, sequence_parallel=sequence)
+        if not (len(rows["tensor_parallel"]) and len(shardings["sharding"])):
             continue
-        categories = {"pipeline_schedule": schedule, "sequence_parallel": sequence, "sharding": shardings[0]}
-        categories |= {"precision": choices.precision[0], "recompute": "none"}
-        rows = _rows(work, choices, sequence_parallel=sequence, is_hsdp=is_hsdp)
-        for columns in _columns(work, choices, schedule=schedule) if len(rows["tensor_parallel"]) else ():
-            grid = _pruned(_grid(work, categories, rows, columns))
+        for columns in _columns(work, choices, schedule=schedule):
+            grid = _dense(_grid(work, categories, rows, shardings, columns))
             for recompute, precision in product(choices.recompute, choices.precision):
-                whole = _running_again(grid, choices) if recompute == "full" else grid
                 changed = categories | {"recompute": recompute, "precision": precision}
-                for part in _cut(whole, cells):
-                    yield from (replace(part, categories=changed | {"sharding": name}) for name in shardings)
+                for whole in _running_again(grid, choices) if recompute == "full" else (grid,):
+                    yield from (replace(block, categories=changed) for block in _cut(whole, cells))
 
 
-def _grid(
-    work: Workload,
-    categories: Mapping[str, Any],
-    rows: Mapping[str, NDArray[np.int64]],
-    columns: Mapping[str, NDArray[np.int64]],
-) -> Block:
-    """Rows by columns, with which of them may exist."""
-    layout = _layout(work, categories, rows, columns)
-    shared = layout.tensor_parallel * layout.context_parallel * np.asarray(layout.pipeline_parallel)
-    with np.errstate(all="ignore"):
-        legal = may_exist(work.model, work.cluster, work.stack, layout)
-    allowed = np.broadcast_to(np.asarray((work.gpus % shared == 0) & legal), np.shape(layout.data_parallel))
-    return Block(workload=work, categories=categories, rows=rows, columns=columns, allowed=allowed)
+def places_with(truths: NDArray[np.bool_]) -> list[NDArray[np.intp]]:
+    """Along each axis, the places at which anything is true."""
+    axes = range(truths.ndim)
+    return [np.flatnonzero(truths.any(axis=tuple(other for other in axes if other != axis))) for axis in axes]
 
 
-def _pruned(grid: Block) -> Block:
-    """Without rows and columns in which nothing may exist; rows that allow the same columns next to each other."""
-    rows, columns = (np.flatnonzero(grid.allowed.any(axis=axis)) for axis in (1, 0))
-    patterns = grid.allowed[np.ix_(rows, columns)]
-    return grid.part(rows[np.lexsort(patterns.T)] if len(columns) else rows, columns)
+def _grid(work: Workload, categories: Mapping[str, Any], rows: Axis, shardings: Axis, columns: Axis) -> Block:
+    """All combinations, with which may exist: no rule depends on the precision, nor on whether whole layers run again."""
+    size = len(rows["tensor_parallel"]), len(columns["pipeline_parallel"]), 1
+    allowed = np.empty((size[0], len(shardings["sharding"]), *size[1:]), dtype=bool)
+    any_of = {"recompute": "none", "precision": "bf16"}
+    grid = Block(workload=work, categories=dict(categories) | any_of, axes=(rows, shardings, columns, {}), allowed=allowed)
+    for place, layout in enumerate(grid.layouts):
+        shared = layout.tensor_parallel * layout.context_parallel * np.asarray(layout.pipeline_parallel)
+        with np.errstate(all="ignore"):
+            legal = may_exist(work.model, work.cluster, work.stack, layout)
+        allowed[:, place] = (work.gpus % shared == 0) & legal
+    return grid
 
 
-def _running_again(grid: Block, choices: Choices) -> Block:
-    """A column for each number of layers that may run again, from one to all of a stage."""
+def _dense(grid: Block) -> Block:
+    """Without places along any axis at which nothing may exist."""
+    return grid.part(*places_with(grid.allowed))
+
+
+def _sorted(grid: Block) -> Block:
+    """Rows that allow the same next to each other."""
+    number, *others = grid.allowed.shape
+    patterns = grid.allowed.reshape(number, -1)
+    return grid.part(np.lexsort(patterns.T), *map(np.arange, others)) if patterns.size else grid
+
+
+def _running_again(grid: Block, choices: Choices) -> Iterator[Block]:
+    """With how many layers of a stage run again, from one to all of them: along an axis of its own where that is long.
+
+    Each number of stages has its own numbers, so that axis is one of a single number of stages; where it would be short, the
+    numbers are columns like any other.
+    """
     layers = int(grid.workload.model.layers)
     wanted = choices.fixed.get("recompute_layers", tuple(range(1, layers + 1)))
-    stages = grid.columns["pipeline_parallel"]
-    again = [[number for number in wanted if number <= -(-layers // int(each))] for each in stages]
-    places = np.repeat(np.arange(len(stages)), [len(each) for each in again])
-    whole = grid.part(np.arange(len(grid.allowed)), places)
-    numbers = np.asarray([number for each in again for number in each], dtype=np.int64)
-    return replace(whole, columns=dict(whole.columns) | {"recompute_layers": numbers})
+    stages = grid.axes[2]["pipeline_parallel"]
+    again = {int(number): [each for each in wanted if each <= -(-layers // int(number))] for number in np.unique(stages)}
+    every = [np.arange(size) for size in grid.allowed.shape]
+    short = []
+    for number, layers_again in again.items():
+        columns = np.flatnonzero(stages == number)
+        if grid.allowed[:, :, columns].sum() * len(layers_again) < LONG:
+            short += [(column, each) for column in columns for each in layers_again]
+            continue
+        some = grid.part(*every[:2], columns, np.zeros(len(layers_again), dtype=np.intp))
+        yield replace(some, axes=(*some.axes[:3], {"recompute_layers": np.asarray(layers_again)}))
+    if short:
+        places, numbers = (np.asarray(each, dtype=np.int64) for each in zip(*short, strict=True))
+        some = grid.part(*every[:2], places, every[3])
+        yield replace(some, axes=(*some.axes[:2], dict(some.axes[2]) | {"recompute_layers": numbers}, {}))
 
 
 def _cut(grid: Block, cells: int) -> Iterator[Block]:
-    """Blocks of rows, each without the columns that none of its rows allows."""
-    number, width = grid.allowed.shape
-    step = max(cells // max(width, 1), 1)
+    """Blocks of rows, each without what none of its rows allows."""
+    grid = _sorted(_dense(grid))
+    number, *others = grid.allowed.shape
+    step = max(cells // max(int(np.prod(others)), 1), 1)
     for start in range(0, number, step):
-        rows = np.arange(start, min(start + step, number))
-        columns = np.flatnonzero(grid.allowed[rows].any(axis=0))
-        if len(columns):
-            yield grid.part(rows, columns)
+        yield _dense(grid.part(np.arange(start, min(start + step, number)), *map(np.arange, others)))
 
 
-def _layout(
-    work: Workload,
-    categories: Mapping[str, Any],
-    rows: Mapping[str, NDArray[np.int64]],
-    columns: Mapping[str, NDArray[np.int64]],
-) -> Layout:
-    numbers: dict[str, Any] = {name: values[:, None] for name, values in rows.items()}
-    numbers |= {name: values[None, :] for name, values in columns.items()}
+def _along(axis: Axis, at: int) -> dict[str, Any]:
+    """The settings along one of three axes; one that does not change takes a single place."""
+    shape = [1, 1, 1]
+    shape[at] = -1
+    return {name: (each if (each != each[0]).any() else each[:1]).reshape(shape) for name, each in axis.items()}
+
+
+def _layout(work: Workload, categories: Mapping[str, Any], numbers: Mapping[str, Any]) -> Layout:
     shared = numbers["tensor_parallel"] * numbers["context_parallel"] * numbers["pipeline_parallel"]
-    return Layout(
-        **categories,
-        **numbers,
-        data_parallel=np.maximum(work.gpus // shared, 1),
-        global_batch_size=work.global_batch_size,
-        sequence_length=work.sequence_length,
-    )
+    return Layout(**categories, **numbers, data_parallel=np.maximum(work.gpus // shared, 1), **_sizes(work))
 
 
-def _rows(work: Workload, choices: Choices, *, sequence_parallel: bool, is_hsdp: bool) -> dict[str, NDArray[np.int64]]:
-    """Tensor and context parallel, micro-batch and copies: what could be, before the rules; sorted by tensor parallel.
+def _sizes(work: Workload) -> dict[str, Any]:
+    return {"global_batch_size": work.global_batch_size, "sequence_length": work.sequence_length}
+
+
+def _shardings(work: Workload, choices: Choices) -> Axis:
+    """Each way to shard; of hsdp, with each number of copies."""
+    copies = _values(choices.fixed, "data_parallel_replicas", divisors(work.gpus)[1:])
+    kinds = [(name, number) for name in choices.sharding for number in (copies if name == "hsdp" else [1])]
+    names, numbers = zip(*kinds, strict=True) if kinds else ((), ())
+    return {"sharding": np.asarray(names), "data_parallel_replicas": np.asarray(numbers, dtype=np.int64)}
+
+
+def _rows(work: Workload, choices: Choices, *, sequence_parallel: bool) -> Axis:
+    """Tensor and context parallel and micro-batch: what could be, before the rules.
 
     With one tensor-parallel rank sequence parallelism is nothing: those layouts are counted without it.
     """
@@ -192,16 +216,11 @@ def _rows(work: Workload, choices: Choices, *, sequence_parallel: bool, is_hsdp:
     context = [1, *(ranks for ranks in _divisors_up_to(work.sequence_length / 2, gpus) if ranks > 1)]
     context = _values(fixed, "context_parallel", context)
     micro = _values(fixed, "micro_batch_size", divisors(work.global_batch_size))
-    copies = _values(fixed, "data_parallel_replicas", divisors(gpus)[1:]) if is_hsdp else [1]
-    chosen = [
-        (ranks, pieces, size, number)
-        for ranks, pieces, size, number in product(tensor, context, micro, copies)
-        if gpus % (ranks * pieces) == 0
-    ]
+    chosen = [(ranks, pieces, size) for ranks, pieces, size in product(tensor, context, micro) if gpus % (ranks * pieces) == 0]
     return _named(ROW_AXES, chosen)
 
 
-def _columns(work: Workload, choices: Choices, *, schedule: str) -> Iterator[dict[str, NDArray[np.int64]]]:
+def _columns(work: Workload, choices: Choices, *, schedule: str) -> Iterator[Axis]:
     """Stages and pieces of each: first those without interleaving, then those with.
 
     Apart, because a stack may run messages beside the passes where it interleaves, and the equations then differ.
@@ -213,7 +232,7 @@ def _columns(work: Workload, choices: Choices, *, schedule: str) -> Iterator[dic
     for interleaved in (False, True) if schedule == PIPELINE_SCHEDULES[0] else (False,):
         some = [pair for pair in pairs if (pair[1] > 1) == interleaved]
         if some:
-            yield _named(COLUMN_AXES[:2], some)
+            yield _named(COLUMN_AXES, some)
 
 
 def _values(fixed: Mapping[str, tuple[int, ...]], name: str, every: list[int]) -> list[int]:
@@ -225,6 +244,6 @@ def _divisors_up_to(size: Any, most: int) -> list[int]:
     return [each for each in divisors(whole) if each <= most]
 
 
-def _named(names: tuple[str, ...], rows: Sequence[tuple[int, ...]]) -> dict[str, NDArray[np.int64]]:
+def _named(names: tuple[str, ...], rows: Sequence[tuple[int, ...]]) -> Axis:
     table = np.asarray(rows, dtype=np.int64).reshape(-1, len(names))
     return {name: table[:, index].copy() for index, name in enumerate(names)}
