@@ -1,17 +1,20 @@
-"""What a prediction looks like: `report`, a page."""
+"""What a prediction looks like: `report`, a page; `timeline`, a trace."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from shlex import join
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from perfmodel.commands.console import progress_bar, write_file
-from perfmodel.commands.options import Overrides, completed
+from perfmodel.commands.console import emit, form_of, progress_bar, write_file
+from perfmodel.commands.options import AsCsv, AsJson, AsMarkdown, Overrides, RunName, completed
 from perfmodel.errors import InputError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 PAGES: Final = (".html", ".htm")
 
@@ -65,21 +68,19 @@ def report(
     options = {"--set": overrides, "--scenario": scenarios, "--record": records, "--stage": None if stage is None else [stage]}
     words = [word for option, values in options.items() for value in values or () for word in (option, str(value))]
     command = join(["perfmodel", "report", *runs, *words, *(["--same-gpus"] if same_gpus else [])])
+    _check(runs, scenarios or (), records or (), same_gpus=same_gpus)
     path, folder = _places(output)
     pages = _pages()
     with progress_bar("drawing") as advance:
         told: dict[str, Any] = {"stage": stage, "command": command, "on_progress": advance}
         if len(runs) > 1:
-            _refuse("several runs are", {"--scenario": scenarios, "--record": records, "--same-gpus": same_gpus})
             page = pages.runs_page(runs, overrides or (), **told)
         elif scenarios:
             from perfmodel.exchange.scenario_texts import read_scenarios
 
-            _refuse("scenarios are", {"--record": records})
             wanted = read_scenarios((), scenarios)
             page = pages.scenario_page(runs[0], wanted, base=overrides or (), same_gpus=same_gpus, **told)
         else:
-            _refuse("one run without a --scenario is", {"--same-gpus": same_gpus})
             page = pages.run_page(runs[0], overrides or (), records=[_record(each) for each in records or ()], **told)
     _write(page, path, folder)
     if not page.fits:
@@ -105,11 +106,14 @@ def _pages() -> Any:
     return pages
 
 
-def _refuse(what: str, options: Mapping[str, Any]) -> None:
-    """Raise InputError for an option that another kind of page has."""
-    for option, value in options.items():
-        if value:
-            raise InputError(f"{option} does not go with this report: {what} what it shows")
+def _check(runs: Sequence[str], scenarios: Sequence[str], records: Sequence[Path], *, same_gpus: bool) -> None:
+    """Raise InputError for options of which one leaves nothing to the other."""
+    if scenarios and len(runs) > 1:
+        raise InputError("--scenario compares one run with itself; name one run, or leave it out")
+    if records and (scenarios or len(runs) > 1):
+        raise InputError("--record stands beside one run as it is; leave out the scenarios and all other runs")
+    if same_gpus and not scenarios:
+        raise InputError("--same-gpus is about scenarios; add one with --scenario, or leave it out")
 
 
 def _record(path: Path) -> Any:
@@ -132,3 +136,61 @@ def _write(page: Any, path: Path, folder: Path | None) -> None:
     for name, figure in page.figures.items():
         for kind in ("png", "svg"):
             write_file(picture(figure, kind), folder / f"{name}.{kind}")
+
+
+def timeline(
+    run: RunName,
+    overrides: Overrides = None,
+    *,
+    stage: Annotated[
+        int | None, typer.Option("--stage", metavar="N", help="Which stage of a ramp, from 1; the last without.")
+    ] = None,
+    detail: Annotated[
+        str | None,
+        typer.Option(
+            "--detail", metavar="LEVEL", help="operators, layers or passes; without, as much as a viewer opens quickly."
+        ),
+    ] = None,
+    micro_batches: Annotated[
+        int | None,
+        typer.Option(
+            "--micro-batches", metavar="N", help="Draw the first and the last N one by one, and fold those between them."
+        ),
+    ] = None,
+    as_json: AsJson = False,
+    as_csv: AsCsv = False,
+    as_markdown: AsMarkdown = False,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE", help="The trace; compressed when it ends in .gz.")
+    ] = Path("trace.json"),
+) -> None:
+    """One iteration of RUN in time, as a trace for ui.perfetto.dev and chrome://tracing.
+
+    A process a pipeline stage; tracks of its passes, its kernels, its tensor-, context-, data- and pipeline-parallel messages and
+    what it waits for; every operator with its shape, FLOPs, bytes and how sure its time is. --csv prints a row a span. Exit code 1
+    when the run does not fit.
+
+    Examples:
+    perfmodel timeline nemotron-4-15b -o trace.json
+
+    perfmodel timeline run.yaml --set pipeline_parallel=8 --set pipeline_schedule=zb-2p -o zero-bubble.json.gz
+
+    perfmodel timeline run.yaml --detail layers --micro-batches 4
+    """
+    from perfmodel import api
+    from perfmodel.report.timeline import timeline_events
+    from perfmodel.report.timeline_documents import timeline_document, timeline_facts
+    from perfmodel.report.trace_events import trace_text
+
+    form = form_of(None, as_json=as_json, as_csv=as_csv, as_markdown=as_markdown)
+    found = api.timeline(run, overrides or (), stage=stage, detail=detail, micro_batches=micro_batches)
+    write_file(trace_text(timeline_events(found), timeline_facts(found)), output)
+
+    def told() -> RenderableType:
+        from perfmodel.report.timeline_report import timeline_report
+
+        return timeline_report(found, output)
+
+    emit(form, None, document=lambda: timeline_document(found), report=told, rows=found.rows)
+    if not found.predicted.fits:
+        raise typer.Exit(1)
