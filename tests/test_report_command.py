@@ -101,7 +101,7 @@ def test_a_record_stands_beside_the_prediction(run: Any, here: Path) -> None:
         (
             ["run.yaml", "-o", "report.pdf"],
             2,
-            "--output report.pdf is no .html file; name one, or a folder with a / at its end",
+            "--output report.pdf is no .html file; name one, or a folder with a / at",
         ),
         (["run.yaml", "-o", "no/such/place.html"], 2, "no/such/place.html cannot be written"),
         (["run.yaml", "-o", "run.yaml/below/"], 2, "run.yaml/below cannot be made: not a directory"),
@@ -113,13 +113,13 @@ def test_a_record_stands_beside_the_prediction(run: Any, here: Path) -> None:
         (
             ["run.yaml", "--same-gpus"],
             2,
-            "--same-gpus does not go with this report: one run without a --scenario is what it shows",
+            "--same-gpus is about scenarios; add one with --scenario, or leave it out",
         ),
-        (["run.yaml", "laptop", "--scenario", "precision=fp8"], 2, "--scenario does not go with this report: several runs are"),
+        (["run.yaml", "laptop", "--scenario", "precision=fp8"], 2, "--scenario compares one run with itself; name one run"),
         (
             ["run.yaml", "--scenario", "precision=fp8", "--record", "a.json"],
             2,
-            "--record does not go with this report: scenarios",
+            "--record stands beside one run as it is",
         ),
         (["run.yaml", "--scenario", "H200"], 2, "'H200' is not a scenario"),
         (["run.yaml", "--set", "cluster=dgx-a100", "--set", "precision=fp8"], 3, "precision: A100 SXM 80GB has no fp8 rate"),
