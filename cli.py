@@ -37,6 +37,7 @@ COMMANDS = (
     (MEASURE, measuring.measure),
     (MEASURE, measuring.compare),
     (SHOW, showing.report),
+    (SHOW, showing.timeline),
     (SHOW, predicting.show),
 )
 for panel, command in COMMANDS:

@@ -11,11 +11,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from perfmodel.api import explain, load, plan, predict, sweep, whatif
+    from perfmodel.api import explain, load, plan, predict, sweep, timeline, whatif
     from perfmodel.errors import InputError, NotSupportedError, PerfmodelError
 
 __version__ = "0.1.0"
-__all__ = ["InputError", "NotSupportedError", "PerfmodelError", "explain", "load", "plan", "predict", "sweep", "whatif"]
+__all__ = [
+    "InputError",
+    "NotSupportedError",
+    "PerfmodelError",
+    "explain",
+    "load",
+    "plan",
+    "predict",
+    "sweep",
+    "timeline",
+    "whatif",
+]
 
 
 def __getattr__(name: str) -> Any:

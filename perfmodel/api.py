@@ -20,6 +20,8 @@ from perfmodel.planning.plan import Plan
 from perfmodel.planning.plan import plan as best_plan
 from perfmodel.planning.scenarios import WhatIf
 from perfmodel.planning.sweep import Sweep
+from perfmodel.planning.timeline import Timeline
+from perfmodel.planning.timeline import timeline as timeline_of
 from perfmodel.prediction import Prediction
 from perfmodel.prediction import predict as predict_run
 from perfmodel.spec.model import TransformerModel
@@ -97,6 +99,29 @@ def explain(run: RunSource, settings: Settings = (), *, stage: int | None = None
     first = read_candidates(run, pairs(settings))[0]
     source = partial(source_of, sources=run_sources(run, pairs(settings)))
     return explanation(first.run, place=place_of_stage(first.run, stage), source=source, chosen=first.values)
+
+
+def timeline(
+    run: RunSource,
+    settings: Settings = (),
+    *,
+    stage: int | None = None,
+    detail: str | None = None,
+    micro_batches: int | None = None,
+) -> Timeline:
+    """One iteration of one stage of the run in time: a row for every pass, operator, message and wait of each pipeline stage.
+
+    `stage` is which one of the ramp, counted from 1 (the last without). `detail` is operators, layers or passes;
+    `micro_batches` how many at each end are drawn one by one. Without them there is as much as a viewer opens quickly.
+
+    >>> drawn = timeline("nemotron-4-15b", {"pipeline_parallel": 4, "stages[*].data_parallel": 24})
+    >>> len(drawn.layers), round(drawn.span_s / float(drawn.predicted.iteration_time_s), 9)
+    (4, 1.0)
+    """
+    chosen = load(run, settings)
+    place = place_of_stage(chosen, stage)
+    predicted = predict_run(chosen).stages[place][1]
+    return timeline_of(chosen, predicted, stage=place, detail=detail, micro_batches=micro_batches)
 
 
 def plan(

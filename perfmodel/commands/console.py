@@ -113,10 +113,14 @@ def say(sentence: str, *, prefix: str = "perfmodel: ") -> None:
 
 
 def write_file(content: str | bytes, output: Path) -> None:
-    """Write a file, whole or not at all, and say so."""
-    from perfmodel.exchange.output import write_bytes, write_text
+    """Write a file, whole or not at all, and say so; compressed where its name ends in .gz."""
+    from perfmodel.exchange.output import as_bytes, write_bytes, write_text
 
-    if isinstance(content, str):
+    if output.suffix.lower() == ".gz":
+        from gzip import compress
+
+        write_bytes(output, compress(as_bytes(content), mtime=0))
+    elif isinstance(content, str):
         write_text(output, content)
     else:
         write_bytes(output, content)

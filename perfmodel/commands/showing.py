@@ -166,9 +166,9 @@ def timeline(
 ) -> None:
     """One iteration of RUN in time, as a trace for ui.perfetto.dev and chrome://tracing.
 
-    A process a pipeline stage; tracks of its passes, its kernels, its tensor-, context-, data- and pipeline-parallel messages and
-    what it waits for; every operator with its shape, FLOPs, bytes and how sure its time is. --csv prints a row a span. Exit code 1
-    when the run does not fit.
+    A process a pipeline stage, a track a stream; every operator has its shape, FLOPs, bytes and how sure its time is.
+
+    --csv prints a row a span. Exit code 1 when the run does not fit.
 
     Examples:
     perfmodel timeline nemotron-4-15b -o trace.json

@@ -11,8 +11,13 @@ from perfmodel.errors import InputError
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` as UTF-8, as write_bytes does; half a character, which has no UTF-8, as its number."""
-    write_bytes(path, text.encode(errors="backslashreplace"))
+    """Write `text` as write_bytes does."""
+    write_bytes(path, as_bytes(text))
+
+
+def as_bytes(content: str | bytes) -> bytes:
+    """Text as UTF-8; half a character, which has no UTF-8, as its number."""
+    return content.encode(errors="backslashreplace") if isinstance(content, str) else content
 
 
 def write_bytes(path: Path, content: bytes) -> None:
