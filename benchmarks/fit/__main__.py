@@ -24,7 +24,9 @@ from benchmarks.fit.network import network_profile
 from benchmarks.fit.profile import write_profile
 from benchmarks.fit.tables import AIC_SOURCE, NAMES, RECORDS_SOURCE, Folder, FolderFirst, Package, Records
 from perfmodel.errors import InputError, PerfmodelError, did_you_mean
+from perfmodel.exchange.output import write_bytes
 from perfmodel.exchange.presets import DATA, cluster_preset
+from perfmodel.report.style import picture
 
 LINKS: Final = {
     "nvlink-a100": ("a100-sxm-80gb", "dgx-a100"),
@@ -51,7 +53,7 @@ def write_gpu(fits: GpuFits, output: Path, pictures: Path) -> None:
     """Fit one GPU, write its kernels and draw them."""
     write_profile(output / "kernels" / f"{fits.name}.yaml", fits.profile())
     pictures.mkdir(parents=True, exist_ok=True)
-    rate_figure(fits).savefig(pictures / f"{fits.name}.png", dpi=90, metadata={"Software": None})
+    write_bytes(pictures / f"{fits.name}.png", picture(rate_figure(fits), "png"))
 
 
 def main() -> None:

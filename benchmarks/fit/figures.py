@@ -2,56 +2,93 @@
 
 from __future__ import annotations
 
+from math import log10
 from typing import Final
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, NullLocator, StrMethodFormatter
 
 from benchmarks.fit.gpus import GpuFits
 from benchmarks.fit.products import ProductFit
-from perfmodel.report.figures import COLOURS
+from benchmarks.fit.tables import AIC_SOURCE, RECORDS_SOURCE
+from perfmodel import __version__
+from perfmodel.report.palette import INK, LINES, MUTED
+from perfmodel.report.style import SMALL, Drawing, grid, styled
 
 TERA: Final = 1e12
 SIDES: Final = (1024, 2048, 4096, 8192, 16384)  # of the square weights that are drawn
+HEIGHTS: Final = (230.0, 210.0)  # points of both rows of panels
+MOST_ERROR, BELOW = 30.0, 12.0  # percent, and what the medians need below
 
 
-def rate_figure(fits: GpuFits) -> Figure:
+@styled
+def rate_figure(fits: GpuFits) -> Drawing:
     """Rates of products over m, one line a weight, measured and fitted; below, the error of every held-out shape."""
     precisions = list(fits.matmul)
-    figure = Figure(figsize=(5.2 * len(precisions), 7.2), layout="constrained")
-    panels = figure.subplots(2, len(precisions), squeeze=False)
+    drawing = Drawing(
+        title=f"Matrix products of {fits.gpu.name}, measured and fitted",
+        subtitle="above, square weights; below, shapes that the fit did not see",
+        plot_height=sum(HEIGHTS),
+    )
+    panels = drawing.subplots(2, len(precisions), squeeze=False, height_ratios=HEIGHTS)
     for column, precision in enumerate(precisions):
-        _rates(panels[0][column], fits.matmul[precision], f"{fits.gpu.name}, {precision}")
+        _rates(panels[0][column], fits.matmul[precision], precision)
         _errors(panels[1][column], fits.matmul[precision])
-    return figure
+        for row in (0, 1) if column else ():
+            panels[row][column].set_ylabel("")
+    drawing.key(_entries())
+    drawing.source_line(f"perfmodel {__version__}; products measured: {_source(fits)}")
+    return drawing
 
 
-def _rates(axes: Axes, found: ProductFit, title: str) -> None:
+def _source(fits: GpuFits) -> str:
+    own = fits.records is not None and len(fits.records.products())
+    source = RECORDS_SOURCE if own else AIC_SOURCE
+    return f"{source.table}, {source.version}"
+
+
+def _entries() -> list[tuple[Artist, str]]:
+    weights = [Line2D([], [], color=colour, marker="o", markersize=3) for colour, _ in zip(LINES, SIDES, strict=False)]
+    entries: list[tuple[Artist, str]] = [(line, f"n = k = {side}") for line, side in zip(weights, SIDES, strict=True)]
+    entries.append((Line2D([], [], color=INK, marker="o", markersize=3, linestyle=""), "measured"))
+    return [*entries, (Line2D([], [], color=INK), "fitted")]
+
+
+def _rates(axes: Axes, found: ProductFit, precision: str) -> None:
     rows = found.rows
-    for colour, side in zip(COLOURS, SIDES, strict=False):
+    for colour, side in zip(LINES, SIDES, strict=False):
         chosen = ((rows.n == side) & (rows.k == side)).to_numpy()
         order = np.argsort(rows.m[chosen].to_numpy())
         m = rows.m[chosen].to_numpy(dtype=float)[order]
         flop = 2.0 * m * side * side
-        axes.plot(m, flop / found.fit.measured_s[chosen][order] / TERA, "o", ms=3, color=colour, label=f"n = k = {side}")
-        axes.plot(m, flop / found.fit.predicted_s[chosen][order] / TERA, "-", lw=1.2, color=colour)
-    axes.set(xlabel="m (rows)", ylabel="TFLOP/s", title=title, ylim=(0, 1.3 * axes.get_ylim()[1]))
+        axes.plot(m, flop / found.fit.measured_s[chosen][order] / TERA, "o", markersize=3, markeredgewidth=0, color=colour)
+        axes.plot(m, flop / found.fit.predicted_s[chosen][order] / TERA, "-", linewidth=1.2, color=colour)
+    axes.set(xlabel="m [rows]", ylabel="rate [TFLOP/s]", title=precision)
+    axes.set_ylim(0.0, None)
     axes.set_xscale("log", base=2)
-    axes.legend(title="dots measured, lines fitted", fontsize=7, title_fontsize=7, loc="upper center", ncols=3)
-    axes.grid(alpha=0.25)
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    grid(axes, "y")
 
 
 def _errors(axes: Axes, found: ProductFit) -> None:
+    """Whole products and slices of them; what lies outside the panel is in the medians."""
     rows, out = found.rows, found.fit.out
     flop = 2.0 * rows.m * rows.n * rows.k
-    for name, mask, colour in (("n, k >= 1024", found.large, COLOURS[0]), ("slices", found.slices, COLOURS[1])):
+    told = []
+    for name, mask, colour in (("n, k >= 1024", found.large, LINES[0]), ("slices", found.slices, LINES[1])):
         chosen = out & mask
         error = found.fit.held_out_error(mask)
-        label = f"{name}: median {100 * error['median']:.1f} %, p90 {100 * error['p90']:.1f} %"
-        axes.plot(flop[chosen], 100 * found.fit.error[chosen], ".", ms=2.5, color=colour, label=label)
-    axes.set(xscale="log", xlabel="FLOPs of the product", ylabel="fitted against measured time, %", ylim=(-30, 30))
-    axes.axhline(0, color="black", lw=0.8)
-    axes.set_title("held-out shapes", fontsize=9)
-    axes.legend(fontsize=7, loc="lower right")
-    axes.grid(alpha=0.25)
+        told.append((f"{name}: median {100 * error['median']:.1f} %, p90 {100 * error['p90']:.1f} %", colour))
+        axes.plot(flop[chosen], 100 * found.fit.error[chosen], ".", markersize=3, markeredgewidth=0, color=colour)
+    axes.set(
+        xscale="log", xlabel="work of a product [FLOP]", ylabel="error of the fit [%]", ylim=(-MOST_ERROR - BELOW, MOST_ERROR)
+    )
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"1e{round(log10(value))}"))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.axhline(0, color=MUTED, linewidth=0.8)
+    handles = [Line2D([], [], color=colour, marker="o", markersize=3, linestyle="") for _, colour in told]
+    axes.legend(handles, [text for text, _ in told], loc="lower left", fontsize=SMALL, borderpad=0, handletextpad=0.2)
+    grid(axes, "y")

@@ -11,13 +11,14 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
-from matplotlib.ticker import LogLocator, NullFormatter, NullLocator, StrMethodFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from perfmodel.planning.explanation import Explanation
 from perfmodel.planning.roofline import ATTENTION, COLLECTIVE, MATMUL, MEMORY, MEMORY_BOUND, Placed, Roofline, roofline
 from perfmodel.report.captions import source_text, stage_caption
 from perfmodel.report.details import PHASES
 from perfmodel.report.labels import Point, name_points
+from perfmodel.report.lettering import shortened
 from perfmodel.report.palette import BLUE, GREEN, INK, MUTED, ORANGE, PALE_BLUE, PURPLE, SKY, VERMILION, YELLOW
 from perfmodel.report.style import SMALL, Drawing, grid, styled
 from perfmodel.spec.phases import FORWARD
@@ -38,6 +39,7 @@ LOOKS: Final[Mapping[str, tuple[str, str, str]]] = {  # by kind, or by group of 
     "pipeline_parallel": ("pipeline parallel", YELLOW, "D"),
     "world": ("all GPUs", GREEN, "D"),
 }
+LINK: Final = 85.0  # points of the name of a link
 SAME: Final = {"data_parallel_shards": "data_parallel", "data_parallel_replicas": "data_parallel", "vocabulary": "world"}
 
 
@@ -172,7 +174,9 @@ def _rates(axes: Axes, markers: Sequence[Marker], roofs: Roofline) -> list[Text]
     for rate in rates.values():
         axes.plot([LEAST[0] / 2.0, high], [rate / GIGA] * 2, color=INK, linewidth=1.2, zorder=1)
     return [
-        _write(axes, f"{name}, {rate / GIGA:.4g} GB/s", (LEAST[0] / 2.0, rate / GIGA), (2.0, 2.0), "left")
+        _write(
+            axes, f"{shortened(name, LINK, SMALL)}, {rate / GIGA:.4g} GB/s", (LEAST[0] / 2.0, rate / GIGA), (2.0, 2.0), "left"
+        )
         for name, rate in rates.items()
     ]
 
@@ -182,8 +186,7 @@ def _scale(axes: Axes, across: tuple[float, float], up: tuple[float, float]) -> 
     for axis, (low, high) in ((axes.xaxis, across), (axes.yaxis, up)):
         axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 100 else (1,), numticks=8))
         axis.set_minor_locator(NullLocator())
-        axis.set_major_formatter(StrMethodFormatter("{x:g}"))
-        axis.set_minor_formatter(NullFormatter())
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / 1e3:g}k" if value >= 1e4 else f"{value:g}"))
     grid(axes, "both")
 
 

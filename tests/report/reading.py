@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from typing import Any
 from unittest.mock import patch
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
@@ -45,18 +44,17 @@ def row_labels(axes: Axes) -> list[str]:
     return [label.get_text() for label in axes.get_yticklabels()]
 
 
-def drawn_texts(drawing: Drawing) -> Iterator[tuple[str, Bbox]]:
-    """Every text that is really drawn, with the box that it covers [pixels]; a panel that is zoomed past has none."""
-    seen: list[tuple[Text, str]] = []
+def drawn_texts(drawing: Drawing) -> list[tuple[str, Bbox]]:
+    """Every text that is really drawn, with the box that it covers, in shares of the width and height of the figure."""
+    seen: dict[int, tuple[str, Bbox]] = {}
     draw = Text.draw
 
-    def noted(self: Text, renderer: object, *arguments: object, **named: object) -> object:
+    def noted(self: Text, renderer: Any) -> None:
+        draw(self, renderer)
         if self.get_visible() and self.get_text().strip():
-            seen.append((self, self.get_text()))
-        return draw(self, renderer, *arguments, **named)  # type: ignore[arg-type]
+            box = self.get_window_extent(renderer).transformed(drawing.transFigure.inverted())
+            seen[id(self)] = (self.get_text(), box)
 
     with patch.object(Text, "draw", noted):
         picture(drawing, "png")
-    canvas = FigureCanvasAgg(drawing)
-    for text, words in {id(text): (text, words) for text, words in seen}.values():
-        yield words, text.get_window_extent(canvas.get_renderer())
+    return list(seen.values())
