@@ -109,6 +109,8 @@ def blocks(work: Workload, choices: Choices, *, cells: int = CELLS_OF_A_BLOCK) -
             continue
         for columns in _columns(work, choices, schedule=schedule):
             grid = _dense(_grid(work, categories, rows, shardings, columns))
+            if not grid.allowed.size:
+                continue
             for recompute, precision in product(choices.recompute, choices.precision):
                 changed = categories | {"recompute": recompute, "precision": precision}
                 for whole in _running_again(grid, choices) if recompute == "full" else (grid,):
@@ -143,8 +145,7 @@ def _dense(grid: Block) -> Block:
 def _sorted(grid: Block) -> Block:
     """Rows that allow the same next to each other."""
     number, *others = grid.allowed.shape
-    patterns = grid.allowed.reshape(number, -1)
-    return grid.part(np.lexsort(patterns.T), *map(np.arange, others)) if patterns.size else grid
+    return grid.part(np.lexsort(grid.allowed.reshape(number, -1).T), *map(np.arange, others))
 
 
 def _running_again(grid: Block, choices: Choices) -> Iterator[Block]:
@@ -176,7 +177,7 @@ def _cut(grid: Block, cells: int) -> Iterator[Block]:
     """Blocks of rows, each without what none of its rows allows."""
     grid = _sorted(_dense(grid))
     number, *others = grid.allowed.shape
-    step = max(cells // max(int(np.prod(others)), 1), 1)
+    step = max(cells // int(np.prod(others)), 1)
     for start in range(0, number, step):
         yield _dense(grid.part(np.arange(start, min(start + step, number)), *map(np.arange, others)))
 
