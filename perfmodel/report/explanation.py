@@ -80,6 +80,8 @@ def findings(explained: Explanation) -> Iterator[Text]:
     best = _best(explained)
     if best is not None:
         yield Text(f"The fastest move that fits: {_move_text(best)}, {percent_text(best.time_change)} time.")
+    elif not explained.predicted.fits:
+        yield Text("No single move of the layout makes it fit.")
     if explained.chosen:
         values = ", ".join(f"{key} {value_text(value)}" for key, value in explained.chosen.items())
         yield Text(f"Of the candidates this is the first: {values}.", style="dim")

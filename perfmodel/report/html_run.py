@@ -32,6 +32,7 @@ from perfmodel.report.tables import (
     memory_table,
     published_cells,
     stage_cells,
+    stage_labels,
     verdict,
 )
 from perfmodel.report.terminal import plain_table, titled
@@ -55,7 +56,9 @@ def stage_choice(subject: Told) -> Choice | None:
     """The stages that are explained, where there are several; the last is the one that most of a ramp is spent in."""
     if len(subject.explained) == 1:
         return None
-    labels = [f"Stage {each.place + 1}: DP {int(each.predicted.layout.data_parallel)}" for each in subject.explained]
+    told_apart = stage_labels(subject.prediction)
+    named = [(f"stage {each.place + 1}", told_apart[each.place]) for each in subject.explained]
+    labels = [name if name == label else f"{name}: {label}" for name, label in named]
     return Choice(what="stage", labels=tuple(labels), first=subject.chosen)
 
 

@@ -143,6 +143,17 @@ def stage_cells(stage: Stage, predicted: StagePrediction) -> tuple[str, ...]:
     )
 
 
+def stage_labels(prediction: Prediction) -> list[str]:
+    """What the stages of a ramp are told apart by: data parallelism, else the batch, else their number."""
+    stages = [stage for stage, _ in prediction.stages]
+    several = (
+        [f"DP {stage.data_parallel}" for stage in stages],
+        [f"batch {stage.global_batch_size}" for stage in stages],
+    )
+    numbered = [f"stage {number}" for number in range(1, len(stages) + 1)]
+    return next((labels for labels in several if len(set(labels)) == len(labels)), numbered)
+
+
 def _published_table(prediction: Prediction) -> RenderableType:
     """Each published figure beside its prediction, and the difference."""
     table = plain_table()
@@ -182,8 +193,8 @@ def candidate_table(candidates: Sequence[tuple[Mapping[str, Any], Prediction]]) 
     table = plain_table()
     table.add_column("candidate", overflow="fold", ratio=1)
     _, first = candidates[0]
-    for stage, _ in first.stages[-MOST_COLUMNS:]:
-        table.add_column(f"DP {stage.data_parallel}", justify="right", no_wrap=True)
+    for label in stage_labels(first)[-MOST_COLUMNS:]:
+        table.add_column(label, justify="right", no_wrap=True)
     for heading in ("memory", "fits"):
         table.add_column(heading, justify="right", no_wrap=True)
     for values, prediction in candidates:
@@ -236,8 +247,8 @@ def _part_table(
     title: str, prediction: Prediction, rows: list[tuple[str, list[str], float]], *, share: bool, most: int
 ) -> RenderableType:
     table = plain_table("part")
-    for stage, _ in prediction.stages[-most:]:
-        table.add_column(f"DP {stage.data_parallel}", justify="right")
+    for label in stage_labels(prediction)[-most:]:
+        table.add_column(label, justify="right")
     bars = share and len(prediction.stages) <= MOST_BESIDE_BARS
     if share:
         table.add_column("share", justify="right")

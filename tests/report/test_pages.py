@@ -175,7 +175,7 @@ def test_each_stage_has_its_own_view(parsed: ParsedPage, prediction: Prediction)
     for section in ("peak", "operators", "layouts", "levers"):
         said = parsed.said(section)
         for place, (stage, _) in enumerate(prediction.stages):
-            assert f"Stage {place + 1}: DP {stage.data_parallel}" in said
+            assert f"stage {place + 1}: DP {stage.data_parallel}" in said
     for place, each in enumerate(told(RUN).explained):
         rows = {row[0]: row for row in parsed.tables["peak"][place]}
         for step in each.waterfall.steps:

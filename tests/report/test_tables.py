@@ -1,4 +1,4 @@
-"""Is a layout said in words without what is 1 or off?"""
+"""Is a layout said in words without what is 1 or off, and are the stages of a ramp told apart?"""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from perfmodel.report.tables import layout_words
+from perfmodel.exchange.run_files import read_candidates
+from perfmodel.prediction import predict
+from perfmodel.report.tables import layout_words, stage_labels
 from tests.layouts import RAMP_STAGE
 
 PLAIN = replace(RAMP_STAGE, tensor_parallel=1, sequence_parallel=False, sharding="none")
@@ -28,3 +30,18 @@ def test_words_of_a_layout(changes: dict[str, Any], expected: list[str]) -> None
     """Only the degrees that are asked for, and none of what is switched off."""
     layout = replace(PLAIN, micro_batch_size=4, **changes)
     assert layout_words(layout, {"tensor_parallel": "TP", "context_parallel": "CP"}) == expected
+
+
+@pytest.mark.parametrize(
+    ("stages", "expected"),
+    [
+        ([(96, 384), (192, 768)], ["DP 96", "DP 192"]),
+        ([(96, 384), (96, 768)], ["batch 384", "batch 768"]),
+        ([(96, 384), (96, 384)], ["stage 1", "stage 2"]),
+    ],
+)
+def test_stages_are_told_apart(stages: list[tuple[int, int]], expected: list[str]) -> None:
+    """By what differs: data parallelism, else the batch, else nothing but their place."""
+    ramp = [{"data_parallel": replicas, "global_batch_size": batch} for replicas, batch in stages]
+    run = read_candidates("nemotron-4-15b", [("stages", ramp)])[0].run
+    assert stage_labels(predict(run)) == expected
