@@ -61,7 +61,7 @@ NOTHING: Final = Extremes(fastest=None, smallest=None)
 
 @dataclass(slots=True, kw_only=True)
 class Found:
-    """What a search has seen so far; in whatever order blocks are added, the result is the same."""
+    """What a search has seen so far; of layouts with the same figures, the first that were added."""
 
     layouts: int = 0
     fitting: int = 0

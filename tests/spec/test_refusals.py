@@ -375,8 +375,8 @@ def test_of_many_layouts_those_may_exist_that_are_not_refused_alone(
     categories |= {"sharding": sharding, "recompute": recompute}
     numbers = random_degrees(sharding, recompute)
     together = may_exist(spec, CLUSTER, software, Layout(**categories, **numbers))
-    singles = [Layout(**categories, **{name: int(each[index]) for name, each in numbers.items()}) for index in range(DRAWN)]
-    expected = [is_legal(spec, software, layout) for layout in singles]
+    singles = (categories | {name: int(each[index]) for name, each in numbers.items()} for index in range(DRAWN))
+    expected = [is_legal(spec, software, Layout(**settings)) for settings in singles]
     assert np.broadcast_to(together, DRAWN).tolist() == expected
     assert {True, False} == set(expected)
 
