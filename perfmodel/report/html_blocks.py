@@ -129,11 +129,12 @@ def _cell(cell: RenderableType, right: bool, first: bool) -> str:
     """One cell; lines after its first are smaller, and the label of a row is its heading."""
     content = _plain(cell)
     style = cell.style if isinstance(cell, Text) else ""
+    kinds = [*(["number"] if right else []), *(["inner"] if content.startswith("  ") else [])]
     line, *more = (_breakable(each) for each in content.split("\n"))
     text = line + "".join(f"<br><small>{each.strip()}</small>" for each in more)
     if isinstance(style, Style) and (style.link or "").startswith("#"):  # a place on the page; no page leads elsewhere
         text = f'<a href="{escaped(style.link or "")}">{text}</a>'
-    kind = _class(style, *(["number"] if right else []))
+    kind = _class(style, *kinds)
     return f'<th scope="row"{kind}>{text}</th>' if first and not right else f"<td{kind}>{text}</td>"
 
 
