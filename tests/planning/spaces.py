@@ -75,7 +75,7 @@ def every_layout(work: Workload, some: Choices) -> Iterator[Layout]:
                         yield layout
 
 
-def _numbers(work: Workload, some: Choices) -> Iterator[dict[str, int]]:
+def _numbers(work: Workload, some: Choices) -> Iterator[dict[str, Any]]:
     for tensor, context, stages in product(
         *(_tried(some, name, work.gpus) for name in ("tensor_parallel", "context_parallel", "pipeline_parallel"))
     ):
