@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby, pairwise, takewhile
-from typing import Final
+from itertools import groupby, pairwise
+from typing import Any, Final, NamedTuple
 
 from perfmodel.planning.spans import PASSES, Place, Span
 from perfmodel.planning.stream_spans import Streams, waiting
-from perfmodel.timing.breakdown import PARTS
+from perfmodel.timing.breakdown import PARTS, Breakdown
 from perfmodel.timing.data_parallel import Window
 from perfmodel.timing.iteration_events import IterationEvents, PlacedPass
 from perfmodel.timing.passes import TimedOperator
-from perfmodel.timing.pipeline_events import Interval
+from perfmodel.timing.pipeline_events import Interval, Message
 from perfmodel.timing.pipeline_order import Task
 from perfmodel.timing.stage_passes import FORWARD, whole
 
@@ -22,7 +22,9 @@ PASS_KINDS: Final = {"F": "forward", "B": "backward", "W": "weight_gradients"}
 BUBBLE: Final = "pipeline_bubble_s"
 MESSAGES: Final = "pipeline_parallel_exposed_s"
 EXPOSED: Final = "data_parallel_exposed_s"
+ANOTHER: Final = "waiting for another stage"
 ROUNDING_S: Final = 1e-12
+EXCHANGED: Final = 2  # passes on either side of an exchange, at most
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,22 +54,39 @@ class Optimizer:
     seconds: float
 
 
+class Group(NamedTuple):
+    """Passes that follow each other and are drawn as one span: one by itself, or many that are folded."""
+
+    passes: Sequence[PlacedPass]
+
+    @property
+    def start_s(self) -> float:
+        """With what data parallelism leaves exposed before the first."""
+        return self.passes[0].start_s - self.passes[0].exposed_before_s
+
+    @property
+    def end_s(self) -> float:
+        """With what it leaves exposed after the last."""
+        return self.passes[-1].end_s + self.passes[-1].exposed_after_s
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageSpans:
     """Everything that one stage does in its window of the iteration; `chunks` is how many pieces it holds."""
 
     stage: int
-    chunks: int
     stages: int
+    chunks: int
     events: IterationEvents
     optimizer: Optimizer
     drawn: Drawn
     streams: Streams
-    own_messages: Sequence[Interval]  # that it sends or receives, by their ends
 
     def __iter__(self) -> Iterator[Span]:
-        yield from self._passes()
-        yield from self.waits()
+        groups = list(self._groups())
+        for group in groups:
+            yield from self._folded(group) if len(group.passes) > 1 else self._pass(group.passes[0])
+        yield from self._waits(groups)
         yield from self._optimizer()
         for window in self.events.windows:
             yield from self._window(window)
@@ -83,101 +102,89 @@ class StageSpans:
             return Place(self.stage)
         return Place(self.stage, task.micro_batch, task.piece // self.stages if self.chunks > 1 else None)
 
-    def _passes(self) -> Iterator[Span]:
-        """Each by itself, or many that follow each other as one."""
+    def _groups(self) -> Iterator[Group]:
         for alone, group in groupby(self.passes, lambda placed: self.drawn.is_alone(placed.task.micro_batch)):
             passes = list(group)
-            if not alone and len(passes) > 1:
-                yield self._folded(passes)
-                continue
-            for placed in passes:
-                yield self._pass(placed)
-                if self.drawn.is_full(placed.task.micro_batch):
-                    yield from self.streams.of_pass(placed, self.place(placed.task))
+            yield from (Group([placed]) for placed in passes) if alone else [Group(passes)]
 
-    def _pass(self, placed: PlacedPass) -> Span:
-        task, parts = placed.task, {part: float(getattr(placed.plan.parts, part)) for part in PARTS}
-        name = f"{task.kind} {task.micro_batch + 1}"
-        if self.chunks > 1:
-            name += f".{task.piece // self.stages + 1}"
-        return Span(
-            place=self.place(task),
+    def _pass(self, placed: PlacedPass) -> Iterator[Span]:
+        """One pass, what data parallelism leaves exposed before and after it, and what runs in it."""
+        task, place = placed.task, self.place(placed.task)
+        chunk = f".{task.piece // self.stages + 1}" if self.chunks > 1 else ""
+        yield Span(
+            place=place,
             track=PASSES,
-            name=name,
+            name=f"{task.kind} {task.micro_batch + 1}{chunk}",
             kind=PASS_KINDS[task.kind],
             start_s=placed.start_s,
             end_s=placed.end_s,
-            parts={part: seconds for part, seconds in parts.items() if seconds},
+            parts=_seconds(placed.plan.parts),
         )
+        group, exposed = Group([placed]), "waiting for data parallelism"
+        if placed.exposed_before_s:
+            yield waiting(place, exposed, group.start_s, placed.start_s, EXPOSED)
+        if placed.exposed_after_s:
+            yield waiting(place, exposed, placed.end_s, group.end_s, EXPOSED)
+        if self.drawn.is_full(task.micro_batch):
+            yield from self.streams.of_pass(placed, place)
 
-    def _folded(self, passes: Sequence[PlacedPass]) -> Span:
-        sums = {part: sum(float(getattr(placed.plan.parts, part)) for placed in passes) for part in PARTS}
-        start_s, end_s = passes[0].start_s, passes[-1].end_s
-        kinds = [placed.task.kind for placed in passes]
-        batches = [placed.task.micro_batch + 1 for placed in passes]
-        details = {f"{word}_passes": kinds.count(kind) for kind, word in PASS_KINDS.items() if kind in kinds}
+    def _folded(self, group: Group) -> Iterator[Span]:
+        """Many passes as one span that has their sums, and what the stage waits between them."""
+        kinds, batches = [each.task.kind for each in group.passes], [each.task.micro_batch + 1 for each in group.passes]
+        exposed_s = sum(each.exposed_before_s + each.exposed_after_s for each in group.passes)
+        sums: Counter[str] = Counter({EXPOSED: exposed_s} if exposed_s else {})
+        for each in group.passes:
+            sums.update(_seconds(each.plan.parts))
+        details: dict[str, Any] = {f"{word}_passes": kinds.count(kind) for kind, word in PASS_KINDS.items() if kind in kinds}
         details |= {"first_micro_batch": min(batches), "last_micro_batch": max(batches)}
-        waits = {"waiting_s": max(end_s - start_s - sum(sums.values()), 0.0)}
-        return Span(
+        details["waiting_s"] = max(group.end_s - group.start_s - sum(sums.values()), 0.0)
+        yield Span(
             place=self.place(),
             track=PASSES,
-            name=f"{len(passes)} passes more",
+            name=f"{len(group.passes)} passes more",
             kind="folded",
-            start_s=start_s,
-            end_s=end_s,
-            parts={part: seconds for part, seconds in sums.items() if seconds},
-            details=details | waits,
+            start_s=group.start_s,
+            end_s=group.end_s,
+            parts=sums,
+            details=details,
         )
 
-    def waits(self) -> Iterator[Span]:
-        """All time between passes of which at least one is drawn, before the first and after the last one."""
-        begin_s = self.events.start_s[self.stage]
-        first, last = self.passes[0], self.passes[-1]
-        yield from self._gap(begin_s, first.start_s - first.exposed_before_s, following=first.task)
-        yield from self._exposed(first)
-        for one, other in pairwise(self.passes):
-            if self.drawn.is_alone(one.task.micro_batch) or self.drawn.is_alone(other.task.micro_batch):
-                start_s, end_s = one.end_s + one.exposed_after_s, other.start_s - other.exposed_before_s
-                yield from self._gap(start_s, end_s, following=other.task)
-                yield from self._exposed(other)
-        step_s, end_s = self.events.optimizer_s[self.stage], begin_s + self.events.period_s
-        agrees_s = end_s if self.events.staggered else step_s
-        yield from self._gap(last.end_s + last.exposed_after_s, min(step_s, agrees_s - self.events.longer_s))
-        yield from self._gap(step_s + self.optimizer.seconds, end_s - self.events.longer_s)
-        if self.events.longer_s:
-            yield waiting(self.place(), "what the closed form adds", agrees_s - self.events.longer_s, agrees_s, BUBBLE)
+    def _waits(self, groups: Sequence[Group]) -> Iterator[Span]:
+        """Before the first passes, between them, and after the last."""
+        events, begin_s = self.events, self.events.start_s[self.stage]
+        yield from self._gap(begin_s, groups[0].start_s, following=groups[0].passes)
+        for one, other in pairwise(groups):
+            yield from self._gap(one.end_s, other.start_s, before=one.passes, following=other.passes)
+        step_s, end_s = events.optimizer_s[self.stage], begin_s + events.period_s
+        agrees_s = end_s if events.staggered else step_s
+        yield from self._gap(groups[-1].end_s, min(step_s, agrees_s - events.longer_s), before=groups[-1].passes)
+        yield from self._gap(step_s + self.optimizer.seconds, end_s - (events.longer_s if events.staggered else 0.0))
+        if events.longer_s:
+            yield waiting(self.place(), "what the closed form adds", agrees_s - events.longer_s, agrees_s, BUBBLE)
 
-    def _exposed(self, placed: PlacedPass) -> Iterator[Span]:
-        """What data parallelism leaves exposed before and after a pass."""
-        name, place = "waiting for data parallelism", self.place(placed.task)
-        if placed.exposed_before_s:
-            yield waiting(place, name, placed.start_s - placed.exposed_before_s, placed.start_s, EXPOSED)
-        if placed.exposed_after_s:
-            yield waiting(place, name, placed.end_s, placed.end_s + placed.exposed_after_s, EXPOSED)
-
-    def _gap(self, start_s: float, end_s: float, following: Task | None = None) -> Iterator[Span]:
+    def _gap(
+        self, start_s: float, end_s: float, *, before: Sequence[PlacedPass] = (), following: Sequence[PlacedPass] = ()
+    ) -> Iterator[Span]:
         """Waiting for another stage, and while its message is under way for that."""
         if end_s - start_s <= ROUNDING_S:
             return
         clock_s = start_s
-        for message in self._messages(start_s, end_s, following):
+        for message in self._messages(before, following):
             under_way = Interval(max(message.start_s, clock_s), min(message.end_s, end_s))
             if under_way.end_s > under_way.start_s:
                 if under_way.start_s > clock_s:
-                    yield waiting(self.place(), "waiting for another stage", clock_s, under_way.start_s, BUBBLE)
+                    yield waiting(self.place(), ANOTHER, clock_s, under_way.start_s, BUBBLE)
                 yield waiting(self.place(), "waiting for a message", *under_way, MESSAGES)
                 clock_s = under_way.end_s
         if end_s - clock_s > ROUNDING_S:
-            yield waiting(self.place(), "waiting for another stage", clock_s, end_s, BUBBLE)
+            yield waiting(self.place(), ANOTHER, clock_s, end_s, BUBBLE)
 
-    def _messages(self, start_s: float, end_s: float, following: Task | None) -> Sequence[Interval]:
-        """Those that the stage waits for: of the pass that follows, or where it does nothing else meanwhile all of its own."""
-        if not self.events.waits_for_messages:
-            message = None if following is None else self.events.messages.get(source_of(following))
-            return [] if message is None else [Interval(message.start_s, message.end_s)]
-        first = bisect_left(self.own_messages, start_s, key=lambda message: message.end_s)
-        later = (self.own_messages[place] for place in range(first, len(self.own_messages)))
-        return list(takewhile(lambda message: message.start_s < end_s, later))
+    def _messages(self, before: Sequence[PlacedPass], following: Sequence[PlacedPass]) -> list[Message]:
+        """That of the pass which follows; where stages wait for all of an exchange, those of both sides of it too."""
+        waits = self.events.waits_for_messages
+        needed = [source_of(each.task) for each in following[: EXCHANGED if waits else 1]]
+        sent = [each.task for each in before[-EXCHANGED:]] if waits else []
+        return sorted(self.events.messages[task] for task in (*sent, *needed) if task in self.events.messages)
 
     def _optimizer(self) -> Iterator[Span]:
         start_s, place = self.events.optimizer_s[self.stage], self.place()
@@ -200,6 +207,11 @@ class StageSpans:
         for batch, passes in beside.items():
             in_full = self.drawn.is_full(batch) and self.drawn.detail == "operators"
             yield from self.streams.of_window(window, passes, Place(self.stage, batch), in_full=in_full)
+
+
+def _seconds(parts: Breakdown) -> dict[str, float]:
+    """The parts that are there."""
+    return {part: float(getattr(parts, part)) for part in PARTS if getattr(parts, part)}
 
 
 def source_of(task: Task) -> Task:

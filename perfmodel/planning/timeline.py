@@ -24,7 +24,7 @@ from perfmodel.timing.data_parallel import DataParallel
 from perfmodel.timing.iteration_events import IterationEvents, PlacedPass, iteration_events
 from perfmodel.timing.kernels import loaded
 from perfmodel.timing.ledger import operator_confidence
-from perfmodel.timing.pipeline_events import Interval, Message
+from perfmodel.timing.pipeline_events import Message
 from perfmodel.timing.pipeline_order import Task
 from perfmodel.timing.schedule import optimizer_steps
 from perfmodel.timing.stage_passes import FORWARD, StagePasses, whole
@@ -137,7 +137,6 @@ class _Drawing:
     def spans(self) -> Iterator[Span]:
         """Those of each stage, then the messages between them."""
         streams = Streams(cluster=self.cluster, stack=self.stack, with_operators=self.drawn.detail == "operators", known={})
-        own = self._own_messages()
         for stage in range(self.passes.stages):
             yield from StageSpans(
                 stage=stage,
@@ -147,7 +146,6 @@ class _Drawing:
                 optimizer=self.optimizer,
                 drawn=self.drawn,
                 streams=streams,
-                own_messages=own[stage],
             )
         if self.events.message_s > 0:
             yield from (self._message(task, message) for task, message in self._messages())
@@ -157,15 +155,6 @@ class _Drawing:
         for task, message in self.events.messages.items():
             if self.drawn.is_alone(task.micro_batch):
                 yield task, message
-
-    def _own_messages(self) -> list[list[Interval]]:
-        """Of each stage, those that it sends and those that it receives, by their ends."""
-        own: list[list[Interval]] = [[] for _ in range(self.passes.stages)]
-        if self.events.waits_for_messages:
-            for task, message in self.events.messages.items():
-                for piece in (task.piece, _next(task).piece):
-                    own[piece % self.passes.stages].append(Interval(message.start_s, message.end_s))
-        return [sorted(each, key=lambda message: message.end_s) for each in own]
 
     def _message(self, task: Task, message: Message) -> Span:
         """On its sender; the time is that of the forecast, of both ways alike."""
@@ -251,10 +240,13 @@ def _within(span: Span, period_s: float) -> Iterator[Span]:
         yield span
     elif span.start_s >= period_s:
         yield replace(span, start_s=span.start_s - period_s, end_s=span.end_s - period_s, details={**span.details, **before})
-    else:
-        cut = {"cut": f"{span.end_s - span.start_s:.9f} s long, cut by the end of the iteration"}
-        yield replace(span, end_s=period_s, details={**span.details, **cut})
-        yield replace(span, start_s=0.0, end_s=span.end_s - period_s, details={**span.details, **cut, **before})
+    else:  # what is counted is counted with the first half
+        cut = {"cut": f"by the end of the iteration; it lasts {span.duration_s:.9f} s"}
+        share = (period_s - span.start_s) / span.duration_s
+        halves = [{part: seconds * of_it for part, seconds in span.parts.items()} for of_it in (share, 1.0 - share)]
+        yield replace(span, end_s=period_s, parts=halves[0], details={**span.details, **cut})
+        rest = replace(span, start_s=0.0, end_s=span.end_s - period_s, parts=halves[1], ran=None)
+        yield replace(rest, details={**cut, **before})
 
 
 def _moved(arrow: Arrow, period_s: float) -> Arrow | None:

@@ -59,6 +59,11 @@ def notes(timeline: Timeline) -> Iterator[str]:
             "stages begin one after the other, each as soon as it is done: what one still does after the end lies at the "
             "beginning, as part of the iteration before"
         )
+    if timeline.predicted.layout.pipeline_schedule != "1f1b" and timeline.predicted.layout.tensor_parallel > 1:
+        yield (
+            "collectives that the forecast hides behind weight gradients lie beside what follows them, on a second track where "
+            "that has collectives of its own: this schedule forms weight gradients later"
+        )
     if timeline.run.stack.hide_all:
         yield f"{timeline.run.stack.name} hides all communication: its collectives are not drawn"
 
