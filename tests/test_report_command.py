@@ -101,8 +101,11 @@ def test_a_record_stands_beside_the_prediction(run: Any, here: Path) -> None:
         (
             ["run.yaml", "-o", "report.pdf"],
             2,
-            "--output report.pdf is no .html file; name one, or a folder with a / at",
+            "--output 'report.pdf' is no .html file; name one, or a folder with a / at",
         ),
+        (["run.yaml", "-o", ""], 2, "--output '' is no .html file"),
+        (["run.yaml", "-o", 300 * "a"], 2, "--output 'aaa"),
+        (["run.yaml", "-o", 300 * "a" + ".html"], 2, "aaa"),
         (["run.yaml", "-o", "no/such/place.html"], 2, "no/such/place.html cannot be written"),
         (["run.yaml", "-o", "run.yaml/below/"], 2, "run.yaml/below cannot be made: not a directory"),
         (["run.yml"], 2, "run.yml cannot be read"),

@@ -11,7 +11,7 @@ import typer
 
 from perfmodel.commands.console import emit, form_of, progress_bar, write_file
 from perfmodel.commands.options import AsCsv, AsJson, AsMarkdown, Overrides, RunName, completed
-from perfmodel.errors import InputError
+from perfmodel.errors import InputError, shown
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -89,11 +89,13 @@ def report(
 
 def _places(output: str) -> tuple[Path, Path | None]:
     """The page, and the folder of its figures where one is asked for. Errors: InputError for another kind of file."""
+    from perfmodel.exchange.output import is_folder
+
     path = Path(output)
-    if output.endswith("/") or path.is_dir():
+    if output.endswith("/") or (output and is_folder(path)):
         return path / "report.html", path
     if path.suffix.lower() not in PAGES:
-        raise InputError(f"--output {output} is no .html file; name one, or a folder with a / at its end")
+        raise InputError(f"--output {shown(output)} is no .html file; name one, or a folder with a / at its end")
     return path, None
 
 

@@ -40,6 +40,14 @@ def write_bytes(path: Path, content: bytes) -> None:
         raise InputError(f"{str(path)[:200]} cannot be written: {reason.lower()}") from None
 
 
+def is_folder(path: Path) -> bool:
+    """Whether a folder of this name is there; what can be no name is none."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
+
+
 def new_folder(path: Path) -> None:
     """Make a folder and those that hold it, where they are not there. Errors: InputError where one cannot be."""
     try:
