@@ -225,6 +225,8 @@ def _assumptions(
         sentences.append(f"no stack is given: {stack.name} is assumed")
     if run is None and "sequence_length" not in given:
         sentences.append(f"no sequence length is given: {length:,} tokens are assumed")
+    if "leave_free" in given and (share := share_of_memory(given["leave_free"])):
+        sentences.append(f"{100 * share:g} % of each GPU's memory is left free")
     if stages[0].rounded:
         size = stages[0].global_batch_size
         sequences = f"{size:,} sequences" if size > 1 else "one sequence"

@@ -8,7 +8,7 @@ number of nodes is a candidate (up to 256; then every second, from 512 on every 
 by a smaller number that divides well (`is_even`).
 
 Assumed: W(n) is at least (1 - SLACK) times W of any smaller even number, as more GPUs communicate more. Where that is wrong an
-answer may be missed; tests/planning/test_sizing.py searches all numbers of whole clusters and finds none.
+answer may be missed; tests/planning/test_sizing.py searches all numbers of nodes of a cluster and finds none.
 """
 
 from __future__ import annotations
