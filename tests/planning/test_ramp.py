@@ -27,7 +27,7 @@ def degrees(chain: Chain) -> list[int]:
 def total_s(layouts: Sequence[Candidate], iterations: Sequence[float], switch_s: float) -> float:
     """What one chain takes."""
     training_s = sum(each.iteration_time_s * number for each, number in zip(layouts, iterations, strict=True))
-    changes = sum(one.settings["tensor_parallel"] != other.settings["tensor_parallel"] for one, other in pairwise(layouts))
+    changes: int = sum(one.settings["tensor_parallel"] != other.settings["tensor_parallel"] for one, other in pairwise(layouts))
     return training_s + changes * switch_s
 
 
