@@ -7,6 +7,7 @@ from typing import Final
 from perfmodel import __version__
 from perfmodel.report.lettering import shortened
 from perfmodel.report.style import SMALL, TEXT
+from perfmodel.report.sweep_tables import heading
 from perfmodel.report.tables import layout_words
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.run import Run
@@ -20,6 +21,29 @@ DEGREES: Final = {
     "context_parallel": "CP",
     "data_parallel_replicas": "copies of the shards",
 }
+
+AXES: Final = {  # what is varied, with its unit
+    "tensor_parallel": "tensor parallel [ranks]",
+    "pipeline_parallel": "pipeline parallel [stages]",
+    "virtual_pipeline": "virtual pipeline [pieces of a stage]",
+    "context_parallel": "context parallel [ranks]",
+    "data_parallel": "data parallel [replicas]",
+    "gpus": "GPUs",
+    "micro_batch_size": "micro-batch [sequences]",
+    "global_batch_size": "global batch [sequences]",
+    "sequence_length": "sequence [tokens]",
+}
+
+
+def axis_name(key: str) -> str:
+    """What the axis of a key path is called; values of other keys are written with their units.
+
+    >>> axis_name("micro_batch_size"), axis_name("stages[0].data_parallel"), axis_name("cluster.links.network")
+    ('micro-batch [sequences]', 'data parallel [replicas]', 'links.network')
+    """
+    last = key.rpartition(".")[2]
+    known = AXES.get(last, "") if last == key or key.startswith("stages") else ""
+    return known or heading(key)
 
 
 def run_caption(run: Run) -> str:

@@ -7,12 +7,11 @@ from typing import Final
 from perfmodel.errors import InputError
 from perfmodel.planning.explanation import Explanation
 from perfmodel.planning.layout_map import LayoutMap, Neighbour, layout_map
-from perfmodel.report.captions import source_text, stage_caption
+from perfmodel.report.captions import AXES, source_text, stage_caption
 from perfmodel.report.cells import Cell, Grid, draw_grid, meanings
 from perfmodel.report.style import Drawing, styled
 from perfmodel.units import gibibytes_text, seconds_text
 
-TENSOR, DATA = "tensor parallel [ranks]", "data parallel [replicas]"
 PERCENT: Final = 100.0
 
 
@@ -20,9 +19,9 @@ def map_grid(layouts: LayoutMap) -> Grid:
     """A cell for each layout that can be."""
     rows, columns = layouts.tensor_parallel, layouts.data_parallel
     return Grid(
-        row_name=TENSOR,
+        row_name=AXES["tensor_parallel"],
         rows=tuple(map(str, rows)),
-        column_name=DATA,
+        column_name=AXES["data_parallel"],
         columns=tuple(map(str, columns)),
         cells=tuple(
             _cell(each, layouts, rows.index(each.tensor_parallel), columns.index(each.data_parallel))

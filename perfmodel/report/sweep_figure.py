@@ -15,18 +15,20 @@ from perfmodel import __version__
 from perfmodel.errors import InputError
 from perfmodel.planning.scaling import Numbers, Scaling
 from perfmodel.planning.sweep import Sweep, SweptPoint
-from perfmodel.report.captions import NAME
+from perfmodel.report.captions import NAME, axis_name
 from perfmodel.report.cells import Cell, Grid, draw_grid, meanings
 from perfmodel.report.lettering import shortened, text_width
 from perfmodel.report.palette import BLUE, INK, LINES, MARKERS, MUTED, PAPER
 from perfmodel.report.style import SMALL, TEXT, Drawing, grid, picture, styled
-from perfmodel.report.sweep_tables import heading, point_name, scaling_title
+from perfmodel.report.sweep_tables import point_name, scaling_title
 from perfmodel.units import gibibytes_text, seconds_text
 
 __all__ = ["picture", "sweep_figure"]
 
 GROWING: Final = ("gpus", "data_parallel", "run")  # axes that are asked for to see how speed grows
 TALL, SHORT = 190.0, 110.0  # points of a panel
+LABEL: Final = 150.0  # points of the name of an axis
+MOST_TOLD: Final = 8  # points in a description
 DASHED: Final[Any] = (0, (4, 2))
 INTERVAL: Final = 0.2  # how dark the band of an interval is
 
@@ -130,9 +132,10 @@ def _axis_figure(result: Sweep) -> Drawing:
     """Iteration times with their intervals, and the MFU, at each value of the only axis; hollow where it does not fit."""
     (axis,) = result.axes
     drawing = Drawing(
-        title=f"Iteration time and MFU by {shortened(heading(axis.key), NAME, TEXT)}",
+        title=f"Iteration time and MFU by {axis_name(axis.key).partition(' [')[0]}",
         subtitle=_caption(result),
         plot_height=2 * SHORT + 40.0,
+        description="; ".join(_told(result, point) for point in result.points[:MOST_TOLD] if point.numbers),
     )
     upper, lower = drawing.subplots(2, 1, sharex=True)
     for place, point in enumerate(result.points):
@@ -146,7 +149,7 @@ def _axis_figure(result: Sweep) -> Drawing:
             (dot,) = axes.plot([place], [value], color=BLUE, marker="o", linestyle="", markerfacecolor=face)
             drawing.hover(dot, _told(result, point))
     upper.set_ylabel("iteration time [s]")
-    lower.set(ylabel="MFU [%]", xlabel=shortened(heading(axis.key), 0.9 * drawing.room, TEXT))
+    lower.set(ylabel="MFU [%]", xlabel=shortened(axis_name(axis.key), 0.9 * drawing.room, TEXT))
     for axes in (upper, lower):
         axes.set_ylim(0.0, 1.05 * axes.get_ylim()[1])
         grid(axes, "y")
@@ -187,9 +190,9 @@ def _map_figure(result: Sweep) -> Drawing:
             told = _told(result, point)
             cells.append(Cell(row=row, column=column, mfu=mfu, fits=point.fits, lines=(f"{mfu:.1f}",), hover=told))
     whole = Grid(
-        row_name=heading(down.key),
+        row_name=shortened(axis_name(down.key), LABEL, TEXT),
         rows=down.labels,
-        column_name=heading(across.key),
+        column_name=shortened(axis_name(across.key), LABEL, TEXT),
         columns=across.labels,
         cells=tuple(cells),
     )

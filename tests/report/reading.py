@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import Any
 from unittest.mock import patch
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
+from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
+from numpy.typing import NDArray
 
 from perfmodel.report.style import Drawing, picture
 
@@ -37,6 +40,16 @@ def widths(axes: Axes) -> list[float]:
 def spans(axes: Axes) -> list[tuple[float, float]]:
     """Where they begin and end."""
     return [(bar.get_x(), bar.get_x() + bar.get_width()) for bar in bars(axes)]
+
+
+def points(line: Line2D) -> NDArray[np.float64]:
+    """Its points: x and y of each."""
+    return np.asarray(line.get_xydata(), dtype=np.float64)
+
+
+def row_of(bar: Rectangle) -> int:
+    """The row that a bar lies in, from the top."""
+    return round(bar.get_y() + bar.get_height() / 2)
 
 
 def row_labels(axes: Axes) -> list[str]:

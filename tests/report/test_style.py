@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -47,7 +48,7 @@ def test_the_same_figure_gives_the_same_bytes(kind: str) -> None:
 @pytest.mark.parametrize(
     "rules", [{"text.usetex": True}, {"axes.facecolor": "black", "font.size": 30.0}, {"svg.fonttype": "path"}]
 )
-def test_settings_of_the_user_play_no_part(rules: dict[str, object]) -> None:
+def test_settings_of_the_user_play_no_part(rules: dict[Any, Any]) -> None:
     """Neither in files nor in pages."""
     plain = picture(example(), "png"), svg_text(example())
     with rc_context(rules):
