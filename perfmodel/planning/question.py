@@ -13,6 +13,7 @@ from perfmodel.spec.model import TransformerModel, divisors
 from perfmodel.spec.stack import SoftwareStack
 
 ROUNDED_BY: Final = 0.15
+GROUP: Final = 8  # GPUs: a node, or as many of a larger one as tensor parallelism often takes
 USUAL_TOKENS: Final = 4 * 2**20  # of an iteration where nobody says: Llama 2 (arXiv:2307.09288) and Llama 3 began with 4M
 
 
@@ -20,7 +21,7 @@ USUAL_TOKENS: Final = 4 * 2**20  # of an iteration where nobody says: Llama 2 (a
 class PlanStage:
     """One stage of the ramp: its batch, the tokens it trains on (None: not known), and its GPUs where they are its own.
 
-    `rounded`: the batch is nobody's wish; one near it, of which every node can take as much, serves as well.
+    `rounded`: the batch is nobody's wish; one near it, of which every group of GPUs can take as much, serves as well.
     """
 
     global_batch_size: int
@@ -28,16 +29,16 @@ class PlanStage:
     gpus: int | None = None
     rounded: bool = False
 
-    def batch(self, nodes: int) -> int:
-        """The global batch on so many nodes: where it may be rounded, a multiple of eight times the nodes, or of fewer.
+    def batch(self, groups: int) -> int:
+        """The global batch on so many groups of GPUs: where it may be rounded, a multiple of eight times these, or of fewer.
 
-        >>> [PlanStage(global_batch_size=1024, tokens=None, rounded=True).batch(nodes) for nodes in (21, 384, 4096)]
+        >>> [PlanStage(global_batch_size=1024, tokens=None, rounded=True).batch(groups) for groups in (21, 384, 4096)]
         [1008, 1152, 1024]
         """
         size = self.global_batch_size
         if not self.rounded:
             return size
-        units = [8 * nodes, 4 * nodes, 2 * nodes, *(nodes // share for share in divisors(nodes))]
+        units = [8 * groups, 4 * groups, 2 * groups, *(groups // share for share in divisors(groups))]
         near = (max(round(size / unit), 1) * unit for unit in units)
         return next(batch for batch in near if abs(batch / size - 1) <= ROUNDED_BY or batch == size)
 
@@ -80,7 +81,7 @@ class Question:
             cluster=self.cluster,
             stack=self.stack,
             gpus=gpus,
-            global_batch_size=stage.batch(max(gpus // self.cluster.gpus_per_node, 1)),
+            global_batch_size=stage.batch(max(gpus // min(int(self.cluster.gpus_per_node), GROUP), 1)),
             sequence_length=self.sequence_length,
         )
 
