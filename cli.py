@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from perfmodel import __version__
-from perfmodel.commands import deciding, explaining, measuring, planning, predicting, showing, validating
+from perfmodel.commands import comparing, deciding, explaining, measuring, planning, predicting, showing, validating
 from perfmodel.commands.console import say
 from perfmodel.errors import PerfmodelError
 
@@ -35,7 +35,7 @@ COMMANDS = (
     (MEASURE, validating.validate),
     (MEASURE, measuring.calibrate),
     (MEASURE, measuring.measure),
-    (MEASURE, measuring.compare),
+    (MEASURE, comparing.compare),
     (SHOW, showing.report),
     (SHOW, showing.timeline),
     (SHOW, predicting.show),

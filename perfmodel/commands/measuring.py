@@ -1,4 +1,4 @@
-"""Real training steps: `calibrate`, `measure`, `compare`."""
+"""Real training steps: `calibrate`, `measure`."""
 
 from __future__ import annotations
 
@@ -10,18 +10,14 @@ import typer
 
 from perfmodel.commands.console import (
     STOPPED,
-    drawing_module,
     emit_json,
     emit_table,
-    kind_of,
     progress,
     progress_bar,
     say,
-    wants_json,
     warn_of,
-    write_file,
 )
-from perfmodel.commands.options import AsJson, Output, Overrides, RunName
+from perfmodel.commands.options import AsJson, Overrides, RunName
 
 Device = Annotated[str, typer.Option("--device", metavar="cpu|cuda", help="GPUs where there are any, unless it is given.")]
 
@@ -113,41 +109,6 @@ def _dry_run(name: str, overrides: Sequence[str], *, as_json: bool) -> None:
         emit_table(counts_report(run.name, counted), None)
     if not all(each.equal for _, counts in counted for each in counts):
         raise typer.Exit(1)
-
-
-def compare(
-    run: RunName,
-    record: Annotated[Path, typer.Argument(metavar="RECORD", help="What `perfmodel measure` wrote.")],
-    overrides: Overrides = None,
-    *,
-    every: Annotated[bool, typer.Option("--all", help="Every operator, not those of 90 % of the step alone.")] = False,
-    figure: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw the operators to FILE.png or FILE.svg.")] = None,
-    as_json: AsJson = False,
-    output: Output = None,
-) -> None:
-    """The prediction of RUN beside measured steps: operator by operator, memory part by part, call by call.
-
-    Examples: perfmodel compare laptop record.json; perfmodel compare run.yaml record.json --all --figure step.png
-    """
-    from perfmodel.evidence.step_comparison import compare_step
-    from perfmodel.evidence.step_records import step_record
-    from perfmodel.exchange.documents import read_mapping
-    from perfmodel.exchange.run_files import read_candidates
-    from perfmodel.prediction import predict as predict_run
-
-    figures = drawing_module(figure)
-    prediction = predict_run(read_candidates(run, overrides or ())[0].run)
-    comparison = compare_step(prediction, step_record(read_mapping(record, needs="what `perfmodel measure` writes")))
-    if wants_json(as_json, output):
-        from perfmodel.report.step_documents import comparison_document
-
-        emit_json(comparison_document(comparison), output)
-    else:
-        from perfmodel.report.step_report import comparison_report
-
-        emit_table(comparison_report(comparison, every=every), output)
-    if figure is not None:
-        write_file(figures.picture(figures.operators_figure(comparison), kind_of(figure)), figure)
 
 
 def _measuring() -> Any:

@@ -1,0 +1,113 @@
+"""A prediction beside real steps: `compare`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from perfmodel.commands.console import drawing_module, emit_json, emit_table, kind_of, wants_json, write_file
+from perfmodel.commands.options import AsJson, Output, Overrides, RunName
+from perfmodel.errors import InputError
+
+
+def compare(
+    run: RunName,
+    record: Annotated[Path | None, typer.Argument(metavar="RECORD", help="What `perfmodel measure` wrote.")] = None,
+    overrides: Overrides = None,
+    *,
+    every: Annotated[bool, typer.Option("--all", help="Every operator, not those of 90 % of the step alone.")] = False,
+    figure: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw the operators to FILE.png or FILE.svg.")] = None,
+    timeline: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Both in time, as a trace for ui.perfetto.dev and chrome://tracing.")
+    ] = None,
+    profile: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A step that torch.profiler saw, to stand in the timeline too.")
+    ] = None,
+    stage: Annotated[
+        int | None, typer.Option("--stage", metavar="N", help="Without a RECORD: which stage, from 1; the last without.")
+    ] = None,
+    as_json: AsJson = False,
+    output: Output = None,
+) -> None:
+    """The prediction of RUN beside measured steps: operator by operator, memory part by part, call by call.
+
+    A profile of any training software (a Kineto trace) stands beside the predicted timeline without a RECORD, too.
+
+    Examples:
+    perfmodel compare laptop record.json --all --figure step.png
+
+    perfmodel compare laptop record.json --timeline both.json --profile profile.json
+
+    perfmodel compare run.yaml --timeline both.json.gz --profile kineto.json.gz
+    """
+    _check(record, timeline, profile, stage)
+    from perfmodel import api
+
+    prediction = api.predict(run, overrides or ())
+    profiled = None if profile is None else _profiled(profile)
+    if record is None:
+        _compare_profile(prediction, profiled, stage, timeline, output, as_json=wants_json(as_json, output))
+        return
+    from perfmodel.evidence.step_comparison import compare_step
+    from perfmodel.evidence.step_records import step_record
+    from perfmodel.exchange.documents import read_mapping
+
+    figures = drawing_module(figure)
+    comparison = compare_step(prediction, step_record(read_mapping(record, needs="what `perfmodel measure` writes")))
+    if wants_json(as_json, output):
+        from perfmodel.report.step_documents import comparison_document
+
+        emit_json(comparison_document(comparison), output)
+    else:
+        from perfmodel.report.step_report import comparison_report
+
+        emit_table(comparison_report(comparison, every=every), output)
+    if figure is not None:
+        write_file(figures.picture(figures.operators_figure(comparison), kind_of(figure)), figure)
+    if timeline is not None:
+        from perfmodel.report.compared_timeline import comparison_trace
+
+        write_file(comparison_trace(prediction, comparison, profiled), timeline)
+
+
+def _check(record: Path | None, timeline: Path | None, profile: Path | None, stage: int | None) -> None:
+    """Raise InputError for options that do not go together."""
+    if record is None and (timeline is None or profile is None):
+        raise InputError("there is no RECORD to compare with; without one --timeline and --profile are both needed")
+    if profile is not None and timeline is None:
+        raise InputError("--profile stands in a timeline; --timeline FILE writes it")
+    if record is not None and stage is not None:
+        raise InputError("--stage does not go with a RECORD, which says itself of which stage it is")
+
+
+def _profiled(path: Path) -> Any:
+    from perfmodel.evidence.profiled_step import profiled_step
+    from perfmodel.exchange.trace_files import read_trace
+
+    document = read_trace(path)
+    try:
+        return profiled_step(document)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def _compare_profile(
+    prediction: Any, profiled: Any, stage: int | None, timeline: Path | None, output: Path | None, *, as_json: bool
+) -> None:
+    """The timeline of both, and their times."""
+    from perfmodel.planning.timeline import timeline as timeline_of
+    from perfmodel.report.compared_timeline import compared_trace, profile_document, profile_text
+    from perfmodel.variations import place_of_stage
+
+    place = place_of_stage(prediction.run, stage)
+    drawn = timeline_of(prediction.run, prediction.stages[place][1], stage=place)
+    if timeline is not None:
+        write_file(compared_trace(drawn, profiled=profiled), timeline)
+    if as_json:
+        emit_json(profile_document(drawn, profiled), output)
+    else:
+        from rich.text import Text
+
+        emit_table(Text(profile_text(drawn, profiled)), output)

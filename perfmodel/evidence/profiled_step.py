@@ -1,0 +1,180 @@
+"""A step that torch.profiler saw: the events of its trace (Kineto), from the moment at which the step begins.
+
+A trace with several steps (ProfilerStep#1, ..) gives the last of them; what a GPU still does of it after the CPU went on
+counts to it, where the profiler marked the step on the GPU too. A trace without such marks is one step.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+from perfmodel.errors import InputError, shown
+
+STEP: Final = "ProfilerStep#"
+ON_GPU: Final = ("kernel", "gpu_memcpy", "gpu_memset", "gpu_user_annotation")
+OF_THE_PROFILER: Final = "Trace"  # the category of what it says of itself
+SPAN, FLOWS, FACT = "X", ("s", "t", "f"), "M"
+NANOSECONDS: Final = 1000.0  # of a microsecond, in which the format counts
+
+
+class Thread(NamedTuple):
+    """A thread of a profiled process, or a stream of a GPU."""
+
+    process: str
+    thread: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProfiledEvent:
+    """A span, or one end of an arrow, of one thread; nanoseconds from the start of the step."""
+
+    phase: str
+    thread: Thread
+    name: str
+    kind: str
+    start_ns: int
+    end_ns: int
+    number: int | None  # of an arrow
+    args: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProfiledStep:
+    """The events of one step, and how processes and threads are called."""
+
+    events: Sequence[ProfiledEvent]
+    processes: Mapping[str, str]
+    threads: Mapping[Thread, str]
+
+    @property
+    def duration_s(self) -> float:
+        """From the first start to the last end."""
+        return max(event.end_ns for event in self.events) / 1e9
+
+
+def profiled_step(document: Any) -> ProfiledStep:
+    """The step in a trace. Errors: InputError for what is no trace, or has no spans."""
+    listed = document.get("traceEvents") if isinstance(document, Mapping) else document
+    if not isinstance(listed, list) or not all(isinstance(event, Mapping) for event in listed):
+        raise InputError("this is no trace of torch.profiler; it needs a list of traceEvents")
+    spans = [_Timed.of(event) for event in listed if event.get("ph") == SPAN and event.get("cat") != OF_THE_PROFILER]
+    if not spans:
+        raise InputError("there is no span in this trace; torch.profiler.profile(..).export_chrome_trace(..) writes some")
+    window = _window(spans)
+    inside = [event for event in spans if window.holds(event)]
+    arrows = [event for event in (_Timed.of(each) for each in listed if each.get("ph") in FLOWS) if window.holds(event)]
+    both = {each.number for each in arrows if each.phase == "s"} & {each.number for each in arrows if each.phase == "f"}
+    kept = [*inside, *(each for each in arrows if each.number in both)]
+    used = {each.thread for each in inside}
+    processes, threads = _names(listed)
+    return ProfiledStep(
+        events=[each.event(window.start_us) for each in kept if each.thread in used],
+        processes={name: processes.get(name, name) for name in dict.fromkeys(each.process for each in used)},
+        threads={each: threads.get(each, each.thread) for each in sorted(used)},
+    )
+
+
+class _Timed(NamedTuple):
+    """One event of the file."""
+
+    phase: str
+    thread: Thread
+    name: str
+    kind: str
+    start_us: float
+    end_us: float
+    number: int | None
+    args: Mapping[str, Any]
+
+    @staticmethod
+    def of(event: Mapping[str, Any]) -> _Timed:
+        start_us = _number(event, "ts")
+        long_us = _number(event, "dur") if event["ph"] == SPAN else 0.0
+        number, args = event.get("id"), event.get("args")
+        return _Timed(
+            phase=event["ph"],
+            thread=_thread(event),
+            name=str(event.get("name", "")),
+            kind=str(event.get("cat", "")),
+            start_us=start_us,
+            end_us=start_us + long_us,
+            number=number if isinstance(number, int) else None,
+            args=args if isinstance(args, Mapping) else {},
+        )
+
+    def event(self, origin_us: float) -> ProfiledEvent:
+        start_ns, end_ns = (round((each - origin_us) * NANOSECONDS) for each in (self.start_us, self.end_us))
+        return ProfiledEvent(
+            phase=self.phase,
+            thread=self.thread,
+            name=self.name,
+            kind=self.kind,
+            start_ns=start_ns,
+            end_ns=end_ns,
+            number=self.number,
+            args=self.args,
+        )
+
+
+class _Window(NamedTuple):
+    """From when until when a step lasts, on the CPU and on GPUs."""
+
+    start_us: float
+    end_us: float
+    gpu_start_us: float
+    gpu_end_us: float
+
+    def holds(self, event: _Timed) -> bool:
+        if event.kind in ON_GPU:
+            return self.gpu_start_us <= event.start_us <= self.gpu_end_us
+        return self.start_us <= event.start_us <= self.end_us
+
+
+def _window(spans: Sequence[_Timed]) -> _Window:
+    """Of the last step that is marked, or of everything."""
+    marked = [span for span in spans if span.name.startswith(STEP)]
+    if not marked:
+        first, last = min(span.start_us for span in spans), max(span.end_us for span in spans)
+        return _Window(first, last, first, last)
+    last_name = max((span for span in marked if span.kind not in ON_GPU), default=marked[-1], key=_start).name
+    of_step = [span for span in marked if span.name == last_name]
+    on_cpu = min(of_step, key=_start)
+    on_gpu = max(of_step, key=_start)  # begins later; the same mark where there is no other
+    return _Window(on_cpu.start_us, on_cpu.end_us, min(on_gpu.start_us, on_cpu.start_us), max(on_gpu.end_us, on_cpu.end_us))
+
+
+def _start(span: _Timed) -> float:
+    return span.start_us
+
+
+def _names(listed: Iterable[Mapping[str, Any]]) -> tuple[dict[str, str], dict[Thread, str]]:
+    """What the trace calls its processes (with their labels) and threads."""
+    processes: dict[str, str] = {}
+    labels: dict[str, str] = {}
+    threads: dict[Thread, str] = {}
+    for event in (each for each in listed if each.get("ph") == FACT):
+        args = event.get("args")
+        said = args if isinstance(args, Mapping) else {}
+        thread = _thread(event)
+        if event.get("name") == "process_name" and said.get("name"):
+            processes[thread.process] = str(said["name"])
+        elif event.get("name") == "process_labels" and said.get("labels"):
+            labels[thread.process] = str(said["labels"])
+        elif event.get("name") == "thread_name" and said.get("name"):
+            threads[thread] = str(said["name"])
+    called = {name: " ".join(filter(None, (processes.get(name), labels.get(name)))) for name in {**processes, **labels}}
+    return called, threads
+
+
+def _thread(event: Mapping[str, Any]) -> Thread:
+    return Thread(str(event.get("pid", "")), str(event.get("tid", "")))
+
+
+def _number(event: Mapping[str, Any], name: str) -> float:
+    value = event.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise InputError(f"{shown(value)} where {shown(str(event.get('name', 'an event')))} needs a time", key=name)
+    return float(value)

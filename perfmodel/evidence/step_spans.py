@@ -1,0 +1,86 @@
+"""A measured step in time: what each operator took on average, in the order in which the forecast runs them.
+
+A record has the time of each operator in a whole iteration. Every execution gets its share of that, one after the other (the
+reference model runs nothing beside anything); what is shown for no execution comes after them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from perfmodel.count.blocks import Block
+from perfmodel.count.iteration import Iteration
+from perfmodel.count.operators import Operator
+from perfmodel.evidence.step_comparison import OVERHEAD, OperatorPair, StepComparison
+
+MOST: Final = 60_000  # executions: as many micro-batches as they hold are shown
+
+
+class Execution(NamedTuple):
+    """One operator in one pass of a measured step, F, B or that of the optimizer; micro-batches and layers count from 0."""
+
+    operator: Operator
+    direction: str
+    micro_batch: int | None
+    layer: int | None
+    start_s: float
+    end_s: float
+    pair: OperatorPair  # of all its executions
+
+    @property
+    def predicted_s(self) -> float:
+        """What the forecast has for it, alone."""
+        return _share(self.operator, self.pair) * self.pair.predicted
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeasuredStep:
+    """The executions of the first micro-batches and of the optimizer step, then what is not shown operator by operator."""
+
+    executions: tuple[Execution, ...]
+    others: tuple[tuple[str, float, float], ...]  # name, start, end
+    duration_s: float
+
+
+def measured_step(comparison: StepComparison) -> MeasuredStep:
+    """The profiled step of a record: its executions and the rest add up to it."""
+    pairs = {(pair.name, pair.phase): pair for pair in comparison.operators}
+    left_s = {(pair.name, pair.phase): pair.measured for pair in comparison.operators if pair.name != OVERHEAD}
+    executions, clock_s = [], 0.0
+    for direction, batch, layer, operator in _in_order(comparison.predicted.work):
+        pair = pairs.get((operator.name, operator.phase))
+        if pair is None or not pair.measured or not pair.runs:
+            continue
+        start_s, seconds = clock_s, _share(operator, pair) * pair.measured
+        clock_s += seconds
+        left_s[operator.name, operator.phase] -= seconds
+        executions.append(Execution(operator, direction, batch, layer, start_s, clock_s, pair))
+    others = []
+    for (name, phase), seconds in left_s.items():
+        if seconds > 1e-6 * comparison.record.profiled_iteration_time_s:
+            others.append((f"{name} ({phase})" if phase else name, clock_s, clock_s + seconds))
+            clock_s += seconds
+    return MeasuredStep(executions=tuple(executions), others=tuple(others), duration_s=clock_s)
+
+
+def _share(operator: Operator, pair: OperatorPair) -> float:
+    """Of all executions of an operator, those of one pass."""
+    return float(operator.repeats) / pair.runs
+
+
+def _in_order(work: Iteration) -> Iterator[tuple[str, int | None, int | None, Operator]]:
+    """Direction, micro-batch, layer and operator of everything that one pipeline stage runs."""
+    layers, batches = (round(float(np.asarray(each))) for each in (work.layers, work.micro_batches))
+    again = layers - round(float(np.asarray(work.plain(work.layers))))
+    blocks: list[tuple[int | None, Block]] = [(None, work.embedding)]
+    blocks += [(layer, work.layer if layer < again else work.plain_layer) for layer in range(layers)]
+    blocks += [(None, work.head)]
+    each = sum(len(block.operators) for _, block in blocks)
+    for batch in range(min(batches, max(MOST // each, 1))):
+        yield from (("F", batch, layer, operator) for layer, block in blocks for operator in block.forward)
+        yield from (("B", batch, layer, operator) for layer, block in reversed(blocks) for operator in block.backward)
+    yield from (("optimizer", None, None, operator) for operator in work.synchronisation)
