@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test lint bench measured clean
+.PHONY: setup demo test lint bench measured gallery clean
 
 setup: .venv/complete
 
@@ -33,6 +33,9 @@ bench: setup
 
 measured: setup
 	$(BIN)/python -m benchmarks.measured --output docs/measured
+
+gallery: setup
+	$(BIN)/python -m benchmarks.gallery
 
 clean:
 	rm -rf .venv
