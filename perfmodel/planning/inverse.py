@@ -53,6 +53,9 @@ def fewest_gpus(
 ) -> Option | None:
     """The option on the fewest GPUs, in multiples of `step`, whose time is at most the deadline; None where there is none.
 
+    An even number that keeps it is found first, then what is below; who stops the search has that one. Each number is asked for
+    more than once: `option` and `floor` remember.
+
     >>> found = fewest_gpus(lambda n: n, time_s=lambda n: 1000 / n, deadline_s=10.0, least=8, most=800, step=4)
     >>> found
     100
@@ -60,16 +63,19 @@ def fewest_gpus(
     seconds = _Floor(floor or option, time_s)
     anchors = _anchors(node_counts(least=step, most=most, step=step), is_even)
     work = _work_of_the_refuted(seconds, anchors, least=least, deadline_s=deadline_s)
+
+    def keeps(gpus: int) -> Option | None:
+        found = option(gpus) if seconds(gpus) <= deadline_s else None
+        return None if found is None or time_s(found) > deadline_s else found
+
+    enough = next((gpus for gpus in anchors if gpus * deadline_s >= work and gpus >= least and keeps(gpus) is not None), most)
     marks = set(anchors)
-    for gpus in node_counts(least=least, most=most, step=step):
-        if gpus * deadline_s < work:
-            continue
-        if seconds(gpus) <= deadline_s:
-            found = option(gpus)
-            if found is not None and time_s(found) <= deadline_s:
+    for gpus in node_counts(least=least, most=enough, step=step):
+        if gpus * deadline_s >= work:
+            found = keeps(gpus)
+            if found is not None:
                 return found
-        if gpus in marks:
-            work = max(work, seconds.least_work(gpus))
+            work = max(work, seconds.least_work(gpus)) if gpus in marks else work
     return None
 
 
@@ -87,7 +93,7 @@ def fastest_within(
 ) -> Option | None:
     """The fastest option that costs at most the budget, in multiples of `step`; None where there is none.
 
-    From the largest number down, after which even the floor costs more.
+    The largest even number whose floor costs no more is looked at first, then from the largest number down.
 
     >>> prices = {"time_s": lambda n: 1 + 1000 / n, "cost": lambda n: n + 100}
     >>> fastest_within(lambda n: n, **prices, budget=300, least=8, most=800, step=4)
@@ -97,7 +103,9 @@ def fastest_within(
     anchors = _anchors(node_counts(least=least, most=most, step=step), is_even)
     dear = bisect_right(anchors, budget, key=lambda gpus: (1.0 - SLACK) * dollars(gpus))
     most = anchors[dear] if dear < len(anchors) else most
-    best, best_s = None, np.inf
+    best = option(anchors[dear - 1]) if dear else None
+    best = None if best is None or cost(best) > budget else best
+    best_s = np.inf if best is None else time_s(best)
     for gpus in reversed(list(node_counts(least=least, most=most, step=step))):
         anchor = anchors[bisect_right(anchors, gpus) - 1]
         if seconds.least_work(anchors[0]) >= gpus * best_s:
@@ -131,10 +139,10 @@ class _Floor:
 
 def _work_of_the_refuted(seconds: _Floor, anchors: Sequence[int], *, least: int, deadline_s: float) -> float:
     """GPU-seconds that nothing undercuts, from anchor to anchor as long as each refutes the next."""
-    work, place = 0.0, bisect_right(anchors, least) - 1
-    while place >= 0:
+    work, place = 0.0, max(bisect_right(anchors, least) - 1, 0)
+    while anchors:
         work = max(work, seconds.least_work(anchors[place]))
-        further = bisect_right(anchors, work / deadline_s) - 1
+        further = bisect_right(anchors, work, key=lambda gpus: gpus * deadline_s) - 1
         if further <= place:
             break
         place = further

@@ -36,11 +36,11 @@ CHEAP_LOSS: Final = 0.02  # of the time, in one draw of twenty
 
 def verdict(plan: Plan) -> Iterator[Text]:
     """The answer first, then what supports it."""
-    if not plan.complete:
-        yield Text("Stopped early: this is the best of what was looked at.", style="yellow")
     if plan.best is None:
         yield from _no_answer(plan)
         return
+    if not plan.complete:
+        yield Text("Stopped early: this is the best of what was looked at.", style="yellow")
     question, option, last = plan.question, plan.best, plan.stages[-1]
     where = f"{question.model.name} on {gpus_text(option.gpus)} of {question.cluster.name}"
     of_last = " of the last stage" if len(plan.stages) > 1 else ""
@@ -157,11 +157,12 @@ def _limits(plan: Plan, option: Option) -> Iterator[Text]:
     question = plan.question
     if question.deadline_s is not None:
         days = question.deadline_s / 86400.0
-        which = "The fewest GPUs that keep" if plan.is_sized else "It keeps"
+        which = "The fewest GPUs that keep" if plan.is_sized and plan.complete else "It keeps"
         yield Text(f"{which} the deadline of {days_text(days)}, with {days_text(days - option.calendar_days)} to spare.")
         yield from _cheaper(plan, option)
     if question.budget_dollars is not None and option.dollars is not None:
-        which = "The fastest that costs at most" if plan.is_sized and question.deadline_s is None else "It costs at most"
+        is_fastest = plan.is_sized and plan.complete and question.deadline_s is None
+        which = "The fastest that costs at most" if is_fastest else "It costs at most"
         left = dollars_text(question.budget_dollars - option.dollars)
         yield Text(f"{which} {dollars_text(question.budget_dollars)}, with {left} to spare.")
 
@@ -183,7 +184,7 @@ def _no_answer(plan: Plan) -> Iterator[Text]:
     if plan.obstacle is not None:
         yield from _obstacle(plan, plan.obstacle)
     elif not plan.complete:
-        yield Text("Nothing that fits and keeps the limits had been found.", style="bold red")
+        yield Text("Stopped early, before anything that fits and keeps the limits was found.", style="bold red")
     elif not plan.looked:
         least = f"even at the peak rate it takes {gpus_text(plan.least_gpus)}"
         yield Text(f"Nothing keeps the deadline: {least}, more than --most-gpus allows.", style="bold red")
