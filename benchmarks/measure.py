@@ -54,9 +54,15 @@ def stage_of(run: Run, number: int) -> Layout:
 
 
 def measure_run(
-    name: str, overrides: Sequence[str] = (), *, stage: int = 1, device: str = "", seconds: float | None = None
+    name: str,
+    overrides: Sequence[str] = (),
+    *,
+    stage: int = 1,
+    device: str = "",
+    seconds: float | None = None,
+    profile: Path | None = None,
 ) -> StepRecord:
-    """The record of real steps of one stage.
+    """The record of real steps of one stage; with `profile` a trace of one more of them, as torch.profiler sees it.
 
     Errors: InputError for what this machine cannot run; PerfmodelError when a rank dies.
     """
@@ -69,6 +75,7 @@ def measure_run(
         output = Path(folder) / "record.json"
         command = [MODULE, name, "--stage", str(stage), "--device", device, "--output", str(output)]
         command += [] if seconds is None else ["--seconds", str(seconds)]
+        command += [] if profile is None else ["--profile", str(profile)]
         start([*command, *(part for each in overrides for part in ("--set", each))], ranks=int(layout.gpus))
         return step_record(json.loads(output.read_text(encoding="utf-8")))
 

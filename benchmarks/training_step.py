@@ -26,6 +26,7 @@ import torch.distributed as dist
 from benchmarks.machine import Nvml, provenance, warnings
 from benchmarks.measure import KINDS, stage_of
 from benchmarks.memory_peak import step_memory_bytes
+from benchmarks.profiled_step import write_profile
 from model.counting import CollectiveCounter
 from model.groups import Groups, make_groups
 from model.launch import started
@@ -167,15 +168,19 @@ def _over_ranks(step: Sequence[Mapping[Label, Sequence[float]]], label: Label, o
     return sum(of(each) for each in zip(*(rank[label] for rank in step), strict=True))
 
 
-def measured(run: Run, layout: Layout, groups: Groups, *, seconds: float, command: str) -> StepRecord:
-    """The record of one stage; every rank takes part."""
+def measured(
+    run: Run, layout: Layout, groups: Groups, *, seconds: float, command: str, profile: Path | None = None
+) -> StepRecord:
+    """The record of one stage; every rank takes part. `profile` is where a trace of one more step of rank 0 goes."""
     sensor = Nvml.open()
     before = sensor.readings()
     work = Measurement(run, layout, groups)
     times = work.timed_s(seconds)
     after = sensor.readings()
     low, middle, high = statistics.quantiles(times, n=4)
-    profile = work.profiled()
+    marked = work.profiled()
+    if profile is not None:
+        write_profile(work.step, groups.device, profile if groups.world.rank == 0 else None)
     tokens = int(layout.tokens_per_iteration)
     flop = float(model_flop_per_token(run.model, layout.sequence_length)) * tokens / middle / float(layout.gpus)
     spread = (high - low) / middle
@@ -190,10 +195,10 @@ def measured(run: Run, layout: Layout, groups: Groups, *, seconds: float, comman
         tokens_per_s=tokens / middle,
         model_flop_per_s=flop,
         mfu=flop / float(run.cluster.gpu.peak(layout.precision)),
-        profiled_iteration_time_s=profile.iteration_time_s,
-        between_s=profile.between_s,
-        exposed_communication_s=profile.exposed_communication_s,
-        operators=profile.operators,
+        profiled_iteration_time_s=marked.iteration_time_s,
+        between_s=marked.between_s,
+        exposed_communication_s=marked.exposed_communication_s,
+        operators=marked.operators,
         collectives=work.collectives(),
         memory=work.memory(),
         losses=work.losses,
@@ -249,6 +254,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--stage", type=int, default=1, help="which stage of the run, from 1")
     parser.add_argument("--device", choices=KINDS, default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--seconds", type=float, default=SECONDS, help="how long to time steps")
+    parser.add_argument("--profile", type=Path, metavar="FILE", help="a trace of one more step, as torch.profiler sees it")
     parser.add_argument("--output", "-o", type=Path, required=True, metavar="FILE")
     return parser.parse_args()
 
@@ -262,7 +268,7 @@ def _code(chosen: argparse.Namespace) -> int:
         with started(chosen.device) as device:
             tensor, data = int(layout.tensor_parallel), int(layout.data_parallel)
             groups = make_groups(device, tensor_parallel=tensor, data_parallel=data)
-            found = measured(run, layout, groups, seconds=chosen.seconds, command=command)
+            found = measured(run, layout, groups, seconds=chosen.seconds, command=command, profile=chosen.profile)
         if groups.world.rank == 0:
             write_text(chosen.output, json.dumps(found.document(), indent=1) + "\n")
     except PerfmodelError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import typer
@@ -16,6 +17,7 @@ from perfmodel.commands.console import (
     progress_bar,
     say,
     warn_of,
+    write_file,
 )
 from perfmodel.commands.options import AsJson, Overrides, RunName
 
@@ -70,6 +72,10 @@ def measure(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="No device: count what one rank of every stage does, beside the forecast.")
     ] = False,
+    profile: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Also a trace of one more step (torch.profiler), for compare --timeline."),
+    ] = None,
     as_json: AsJson = False,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The record of the steps.")] = Path(
         "record.json"
@@ -83,8 +89,12 @@ def measure(
     if dry_run:
         _dry_run(run, overrides or (), as_json=as_json)
         return
-    record = measuring.measure_run(run, overrides or (), stage=stage, device=device, seconds=seconds)
-    emit_json(record.document(), output)
+    with TemporaryDirectory() as folder:
+        trace = None if profile is None else Path(folder) / "profile.json"
+        record = measuring.measure_run(run, overrides or (), stage=stage, device=device, seconds=seconds, profile=trace)
+        emit_json(record.document(), output)
+        if profile is not None and trace is not None:
+            write_file(trace.read_bytes(), profile)
     from perfmodel.report.step_report import measurement_report
 
     if as_json:
