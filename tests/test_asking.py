@@ -439,6 +439,7 @@ def test_memory_that_is_left_free() -> None:
     whole = ask().question.cluster.gpu.memory_bytes
     for share in ("5%", 0.05, "0.05"):
         assert ask(leave_free=share).question.cluster.gpu.memory_bytes == pytest.approx(0.95 * whole, rel=1e-12)
+    assert ask(leave_free="5%").question.assumptions[-2] == "5 % of each GPU's memory is left free"
     for share in ("5", "100%", "-1%", "some", "5GB", 1, True):
         assert refusal(leave_free=share).endswith("is not a share of the memory; write it like 5%")
 
