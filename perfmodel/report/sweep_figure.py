@@ -30,7 +30,7 @@ TALL, SHORT = 190.0, 110.0  # points of a panel
 LABEL: Final = 150.0  # points of the name of an axis
 MOST_TOLD: Final = 8  # points in a description
 DASHED: Final[Any] = (0, (4, 2))
-INTERVAL: Final = 0.2  # how dark the band of an interval is
+INTERVAL: Final = 0.3  # how dark the band of an interval is
 
 
 @styled
