@@ -185,6 +185,12 @@ def stage_memory(
     return memory_bytes(model, layout, stack, work, scratch=cluster.links.node.collectives.scratch)
 
 
+def stage_breakdown(model: TransformerModel, cluster: Cluster, stack: SoftwareStack, layout: Layout) -> Breakdown:
+    """The parts of an iteration as `predict_stage` gives them, without its interval."""
+    work, bucket = iteration(model, layout, stack), buckets(model, layout, stack)
+    return breakdown(work, bucket, layout=layout, cluster=loaded(cluster, layout.gpus), stack=stack)
+
+
 def stage_times_s(
     model: TransformerModel,
     cluster: Cluster,

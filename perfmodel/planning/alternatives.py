@@ -14,8 +14,8 @@ import numpy as np
 
 from perfmodel.planning.search import Candidate, Extremes, Found
 from perfmodel.planning.space import CATEGORIES, COLUMN_AXES, NUMERIC_SETTINGS, ROW_AXES, Workload
-from perfmodel.prediction import StagePrediction, predict_stage
-from perfmodel.timing.breakdown import PARTS
+from perfmodel.prediction import StagePrediction, predict_stage, stage_breakdown
+from perfmodel.timing.breakdown import PARTS, Breakdown
 
 SETTINGS: Final = (*ROW_AXES, *COLUMN_AXES, *CATEGORIES)  # that a person chooses one by one
 
@@ -39,7 +39,7 @@ class Alternative:
 
 def alternatives(found: Found, best: Candidate, work: Workload) -> tuple[Alternative, ...]:
     """Of every setting the best lower and the best higher value, or every other word; without those that do not exist."""
-    winner = predicted(best, work)
+    winner = _parts(best, work)
     return tuple(
         _alternative(found, (name, value), best, winner, work)
         for name in SETTINGS
@@ -53,18 +53,20 @@ def predicted(candidate: Candidate, work: Workload) -> StagePrediction:
         return predict_stage(work.model, work.cluster, work.stack, candidate.layout)
 
 
+def _parts(candidate: Candidate, work: Workload) -> Breakdown:
+    with np.errstate(all="ignore"):
+        return stage_breakdown(work.model, work.cluster, work.stack, candidate.layout)
+
+
 def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Settings that differ between two layouts, with both values; what follows from others (data parallel) is left out."""
     names = (*NUMERIC_SETTINGS, *CATEGORIES)
     return {name: (one.get(name), other.get(name)) for name in names if one.get(name) != other.get(name)}
 
 
-def most_lost(against: StagePrediction, other: StagePrediction) -> tuple[str, float]:
-    """The part of the iteration in which `other` loses most time against another prediction, and how much [s]."""
-    lost = {
-        part: float(np.asarray(getattr(other.breakdown, part))) - float(np.asarray(getattr(against.breakdown, part)))
-        for part in PARTS
-    }
+def most_lost(against: Breakdown, other: Breakdown) -> tuple[str, float]:
+    """The part of the iteration in which `other` loses most time against another one, and how much [s]."""
+    lost = {part: float(np.asarray(getattr(other, part))) - float(np.asarray(getattr(against, part))) for part in PARTS}
     part = max(lost, key=lambda name: lost[name])
     return part, lost[part]
 
@@ -83,7 +85,7 @@ def _time_s(extremes: Extremes) -> float:
     return np.inf if extremes.fastest is None else extremes.fastest.iteration_time_s
 
 
-def _alternative(found: Found, which: tuple[str, Any], best: Candidate, winner: StagePrediction, work: Workload) -> Alternative:
+def _alternative(found: Found, which: tuple[str, Any], best: Candidate, winner: Breakdown, work: Workload) -> Alternative:
     (name, value), extremes = which, found.by_setting[which]
     needed = min(each.memory_bytes for each in (extremes.smallest, extremes.fastest) if each is not None)
     candidate = extremes.fastest
@@ -91,7 +93,7 @@ def _alternative(found: Found, which: tuple[str, Any], best: Candidate, winner: 
         return Alternative(
             setting=name, value=value, candidate=None, needed_bytes=needed, slower_by=np.inf, part="", part_s=0.0
         )
-    part, part_s = most_lost(winner, predicted(candidate, work))
+    part, part_s = most_lost(winner, _parts(candidate, work))
     slower_by = candidate.iteration_time_s / best.iteration_time_s - 1.0
     return Alternative(
         setting=name, value=value, candidate=candidate, needed_bytes=needed, slower_by=slower_by, part=part, part_s=part_s

@@ -109,7 +109,7 @@ def test_the_others_come_with_a_reason() -> None:
     far = [choice for choice in choices() if choice.slower_by > CLOSE]
     for choice in far:
         best = predicted(choice.best, choice.work)
-        part, lost_s = most_lost(best, choice.published)
+        part, lost_s = most_lost(best.breakdown, choice.published.breakdown)
         assert differences(choice.settings, choice.best.settings)
         assert part in PARTS
         assert lost_s >= (float(choice.published.iteration_time_s) - choice.best.iteration_time_s) / len(PARTS)
