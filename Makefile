@@ -30,6 +30,7 @@ lint: setup
 
 bench: setup
 	$(BIN)/python -m benchmarks.start_up
+	$(BIN)/python -m benchmarks.search_speed
 
 measured: setup
 	$(BIN)/python -m benchmarks.measured --output docs/measured

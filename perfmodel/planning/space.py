@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.spec.hardware import Cluster
-from perfmodel.spec.layout import PIPELINE_SCHEDULES, RECOMPUTES, Layout
+from perfmodel.spec.layout import RECOMPUTES, Layout
 from perfmodel.spec.model import TransformerModel, divisors
 from perfmodel.spec.refusals import may_exist
 from perfmodel.spec.stack import SoftwareStack
@@ -28,7 +28,7 @@ ROW_AXES: Final = ("tensor_parallel", "context_parallel", "micro_batch_size")
 COLUMN_AXES: Final = ("pipeline_parallel", "virtual_pipeline")
 NUMERIC_SETTINGS: Final = (*ROW_AXES, "data_parallel_replicas", *COLUMN_AXES, "recompute_layers")
 CATEGORIES: Final = ("precision", "sharding", "pipeline_schedule", "recompute", "sequence_parallel")
-CELLS_OF_A_BLOCK: Final = 1 << 17
+CELLS_OF_A_BLOCK: Final = 1 << 18
 LONG: Final = 1 << 14  # layouts, from which on an axis of their own costs less than columns
 
 Axis = Mapping[str, NDArray[Any]]
@@ -108,7 +108,7 @@ def blocks(work: Workload, choices: Choices, *, cells: int = CELLS_OF_A_BLOCK) -
         if not (len(rows["tensor_parallel"]) and len(shardings["sharding"])):
             continue
         for columns in _columns(work, choices, schedule=schedule):
-            grid = _dense(_grid(work, categories, rows, shardings, columns))
+            grid = _sorted(_dense(_grid(work, categories, rows, shardings, columns)))
             if not grid.allowed.size:
                 continue
             for recompute, precision in product(choices.recompute, choices.precision):
@@ -145,7 +145,8 @@ def _dense(grid: Block) -> Block:
 def _sorted(grid: Block) -> Block:
     """Rows that allow the same next to each other."""
     number, *others = grid.allowed.shape
-    return grid.part(np.lexsort(grid.allowed.reshape(number, -1).T), *map(np.arange, others))
+    patterns = grid.allowed.reshape(number, int(np.prod(others)))
+    return grid.part(np.lexsort(patterns.T), *map(np.arange, others)) if patterns.size else grid
 
 
 def _running_again(grid: Block, choices: Choices) -> Iterator[Block]:
@@ -175,7 +176,7 @@ def _running_again(grid: Block, choices: Choices) -> Iterator[Block]:
 
 def _cut(grid: Block, cells: int) -> Iterator[Block]:
     """Blocks of rows, each without what none of its rows allows."""
-    grid = _sorted(_dense(grid))
+    grid = _dense(grid)
     number, *others = grid.allowed.shape
     step = max(cells // int(np.prod(others)), 1)
     for start in range(0, number, step):
@@ -230,10 +231,32 @@ def _columns(work: Workload, choices: Choices, *, schedule: str) -> Iterator[Axi
     stages = _values(fixed, "pipeline_parallel", [ranks for ranks in divisors(work.gpus) if ranks <= layers + 2])
     pieces = _values(fixed, "virtual_pipeline", list(range(1, layers + 3)))
     pairs = [pair for pair in product(stages, pieces) if pair[0] * pair[1] <= layers + 2]
-    for interleaved in (False, True) if schedule == PIPELINE_SCHEDULES[0] else (False,):
-        some = [pair for pair in pairs if (pair[1] > 1) == interleaved]
-        if some:
-            yield _named(COLUMN_AXES, some)
+    if not pairs:
+        return
+    columns = _named(COLUMN_AXES, pairs)
+    possible = _possible(work, columns, schedule)
+    for interleaved in (False, True):
+        some = possible & ((columns["virtual_pipeline"] > 1) == interleaved)
+        if some.any():
+            yield {name: values[some] for name, values in columns.items()}
+
+
+def _possible(work: Workload, columns: Axis, schedule: str) -> NDArray[np.bool_]:
+    """Which columns some row could have: those that may exist without any other parallelism, with a micro-batch a stage."""
+    alone = Layout(
+        precision="bf16",
+        tensor_parallel=1,
+        data_parallel=1,
+        pipeline_schedule=schedule,
+        sequence_parallel=False,
+        sharding="none",
+        recompute="none",
+        micro_batch_size=1,
+        global_batch_size=columns["pipeline_parallel"],
+        sequence_length=work.sequence_length,
+        **columns,
+    )
+    return np.broadcast_to(may_exist(work.model, work.cluster, work.stack, alone), len(columns["pipeline_parallel"]))
 
 
 def _values(fixed: Mapping[str, tuple[int, ...]], name: str, every: list[int]) -> list[int]:
