@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import isqrt
 
 import numpy as np
 
@@ -75,9 +76,14 @@ class TransformerModel(Spec):
 
 
 def divisors(value: float) -> list[int]:
-    """All whole numbers that divide `value`."""
+    """All whole numbers that divide `value`, in rising order.
+
+    >>> divisors(12), divisors(4097 * 4)
+    ([1, 2, 3, 4, 6, 12], [1, 2, 4, 17, 34, 68, 241, 482, 964, 4097, 8194, 16388])
+    """
     whole = int(value)
-    return [d for d in range(1, min(whole, 4096) + 1) if whole % d == 0]
+    small = [d for d in range(1, isqrt(whole) + 1) if whole % d == 0]
+    return small + [whole // d for d in reversed(small) if d * d < whole]
 
 
 def _divisors_text(value: Numeric) -> str:

@@ -118,9 +118,6 @@ def _batch_rules(layout: Layout) -> Iterator[Rule]:
     def near() -> str:
         return f"; {_nearest_multiples(batch, data)} would" if np.ndim(batch + data) == 0 else ""
 
-    def would() -> str:
-        return f"; {', '.join(map(str, divisors(float(per_replica))))} would" if np.ndim(per_replica) == 0 else ""
-
     yield Rule(
         key="global_batch_size",
         allows=np.remainder(batch, data) == 0,
@@ -130,7 +127,8 @@ def _batch_rules(layout: Layout) -> Iterator[Rule]:
         key="micro_batch_size",
         allows=np.remainder(per_replica, layout.micro_batch_size) == 0,
         sentence=lambda: (
-            f"{plain(layout.micro_batch_size)} does not divide the {plain(per_replica)} sequences of a replica{would()}"
+            f"{plain(layout.micro_batch_size)} does not divide the {plain(per_replica)} sequences of a replica"
+            f"{_would(per_replica, layout.micro_batch_size)}"
         ),
     )
 
