@@ -78,8 +78,7 @@ def name_points(drawing: Drawing, axes: Axes, points: Sequence[Point], *, most: 
     Markers that lie nearly on one another have one name, the first one's, with how many there are more. Call it last: it
     settles the layout.
     """
-    drawing.draw_without_rendering()
-    drawing.set_layout_engine("none")
+    drawing.settle()
     scale = POINTS / drawing.dpi
     frame, *boxes = (Box(*(scale * edge for edge in each.get_window_extent().extents)) for each in (axes, *texts))
     places = [Place(point, *(scale * axes.transData.transform((point.x, point.y)))) for point in points]

@@ -156,6 +156,13 @@ class Drawing(Figure):
         artist.set_gid(name)
         self.hover_texts[name] = literal(text)
 
+    def settle(self) -> None:
+        """Give every panel its place, once: what is drawn after that moves nothing."""
+        engine = self.get_layout_engine()
+        if engine is not None and self.axes:
+            engine.execute(self)
+        self.set_layout_engine(None)
+
     def _arrange(self) -> None:
         """Everything at its height, and the plots between."""
         head = self._head + self._key_height
@@ -187,11 +194,12 @@ def grid(axes: Axes, direction: Literal["x", "y", "both"]) -> None:
     axes.tick_params(axis=direction, length=0)
 
 
-def picture(figure: Figure, kind: str) -> bytes:
+def picture(figure: Drawing, kind: str) -> bytes:
     """A figure as the content of a file of a kind (png, svg); the same figure gives the same bytes."""
     content = io.BytesIO()
     undated = {"Software": None} if kind == "png" else {"Date": None}
     with _look():
+        figure.settle()
         figure.savefig(content, format=kind, dpi=DOTS_PER_INCH, metadata=undated)
     return content.getvalue()
 
@@ -203,6 +211,7 @@ def svg_text(figure: Drawing, name: str = "") -> str:
     """
     content = io.StringIO()
     with _look(**{"svg.fonttype": "none"}):
+        figure.settle()
         figure.savefig(content, format="svg", transparent=True, metadata={"Date": None})
     return fragment(
         content.getvalue(), title=figure.heading, description=figure.description, hover=figure.hover_texts, name=name
