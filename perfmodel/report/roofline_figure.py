@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import pi, sqrt
+from math import log, pi, sqrt
 from typing import Any, Final, Literal
 
 from matplotlib.artist import Artist
@@ -173,12 +173,24 @@ def _rates(axes: Axes, markers: Sequence[Marker], roofs: Roofline) -> list[Text]
     axes.set(xlabel="bytes of one execution [MB]", ylabel="achieved [GB/s]")
     for rate in rates.values():
         axes.plot([LEAST[0] / 2.0, high], [rate / GIGA] * 2, color=INK, linewidth=1.2, zorder=1)
-    return [
-        _write(
-            axes, f"{shortened(name, LINK, SMALL)}, {rate / GIGA:.4g} GB/s", (LEAST[0] / 2.0, rate / GIGA), (2.0, 2.0), "left"
-        )
-        for name, rate in rates.items()
-    ]
+    texts = []
+    for name, rate in rates.items():
+        text, height = f"{shortened(name, LINK, SMALL)}, {rate / GIGA:.4g} GB/s", rate / GIGA
+        if _is_free(axes, markers, height):
+            texts.append(_write(axes, text, (LEAST[0] / 2.0, height), (2.0, 2.0), "left"))
+        else:
+            texts.append(_write(axes, text, (high, height), (-2.0, 2.0), "right"))
+    return texts
+
+
+def _is_free(axes: Axes, markers: Sequence[Marker], height: float) -> bool:
+    """Whether no marker lies where a name would stand on the left of a line at this height."""
+    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+    for marker in markers:
+        across, up = log(marker.x / left) / log(right / left), log(marker.y / height) / log(top / bottom)
+        if across < 0.8 and -0.01 < up < 0.05:
+            return False
+    return True
 
 
 def _scale(axes: Axes, across: tuple[float, float], up: tuple[float, float]) -> None:
