@@ -12,6 +12,7 @@ import pytest
 from benchmarks.processes import marked
 from perfmodel.evidence.step_records import step_record
 from tests.evidence.step_examples import SETTINGS, as_predicted, small_prediction
+from tests.report.trace_reading import read
 
 SMALL = """
 name: a small step
@@ -45,7 +46,8 @@ def test_the_loop_closes_on_this_machine(run: Any, small: Path, tmp_path: Path) 
     again = run("calibrate", "--records", records, "-o", tmp_path / "again.yaml")
     assert again.out == made.out
 
-    done = run("measure", small, "--device", "cpu", "--seconds", "0.5", "-o", record)
+    trace, both = tmp_path / "profile.json", tmp_path / "both.json"
+    done = run("measure", small, "--device", "cpu", "--seconds", "0.5", "-o", record, "--profile", trace)
     assert done.code == 0, done.err
     assert "2 ranks on cpu" in done.out
     found = step_record(json.loads(record.read_text()))
@@ -55,8 +57,12 @@ def test_the_loop_closes_on_this_machine(run: Any, small: Path, tmp_path: Path) 
         found.profiled_iteration_time_s, rel=0.2
     )
 
-    compared = run("compare", small, record, "--set", f"cluster={profile}", "--json", "--figure", figure)
+    beside = ("--figure", figure, "--timeline", both, "--profile", trace)
+    compared = run("compare", small, record, "--set", f"cluster={profile}", "--json", *beside)
     assert compared.code == 0, compared.err
+    in_time = read(both.read_text())
+    assert [name.partition(":")[0] for name in in_time.processes.values()] == ["predicted", "measured", "profiled"]
+    assert "layer.mlp.fc1 (weight_gradient)" in {each.name for each in in_time.slices if each.pid == 3}
     document = json.loads(compared.out)
     assert {each["kind"] for each in document["collectives"]} == {"all_reduce", "all_gather", "reduce_scatter"}
     for each in document["collectives"]:

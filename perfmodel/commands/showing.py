@@ -191,7 +191,7 @@ def timeline(
     def told() -> RenderableType:
         from perfmodel.report.timeline_report import timeline_report
 
-        return timeline_report(found, output)
+        return timeline_report(found)
 
     emit(form, None, document=lambda: timeline_document(found), report=told, rows=found.rows)
     if not found.predicted.fits:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import PurePath
 from typing import Final
 
 from rich.console import Group, RenderableType
@@ -14,14 +13,14 @@ from perfmodel.report.timeline import layers_text
 from perfmodel.report.timeline_documents import notes
 from perfmodel.units import seconds_text
 
-VIEWERS: Final = "open it with ui.perfetto.dev or chrome://tracing"
+VIEWERS: Final = "The trace opens in ui.perfetto.dev and in chrome://tracing."
 
 
-def timeline_report(timeline: Timeline, output: PurePath) -> Group:
-    """The iteration, where it lies, how busy its pipeline stages are, and what a reader should know of it."""
+def timeline_report(timeline: Timeline) -> Group:
+    """The iteration, how busy its pipeline stages are, and what a reader should know of it."""
     total_s = float(timeline.predicted.iteration_time_s)
     what = f"{timeline.run.name}, stage {timeline.stage + 1}: an iteration of {seconds_text(total_s)}"
-    verdict = Text(f"{what} in {len(timeline.spans):,} spans.\n{output}: {VIEWERS}.")
+    verdict = Text(f"{what} in {len(timeline.spans):,} spans.\n{VIEWERS}")
     parts: list[RenderableType] = [verdict, titled("Pipeline stages, share of the iteration", _stages(timeline))]
     known = [("-", note) for note in notes(timeline)]
     return Group(*parts, *([section("How it is drawn", known)] if known else []))
