@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from itertools import groupby
 from typing import Any, Final
 
 from perfmodel.count.operators import Collective, Operator
-from perfmodel.evidence.profiled_step import ProfiledEvent, ProfiledStep, Thread
+from perfmodel.evidence.profiled_step import ProfiledStep
 from perfmodel.evidence.step_comparison import StepComparison
 from perfmodel.evidence.step_spans import Execution, MeasuredStep, measured_step
 from perfmodel.planning.spans import COMPUTE, PASSES, STREAMS, TRACKS, WAITING, from_one, kind_of
 from perfmodel.planning.timeline import Timeline, timeline
 from perfmodel.prediction import Prediction
+from perfmodel.report.profiled_events import profiled_events
 from perfmodel.report.timeline import COLOURS, PLACES, shape_text, timeline_events
 from perfmodel.report.timeline_documents import timeline_facts
 from perfmodel.report.trace_events import (
@@ -21,7 +21,6 @@ from perfmodel.report.trace_events import (
     Event,
     complete,
     in_order,
-    microseconds,
     nanoseconds,
     process,
     thread,
@@ -30,7 +29,6 @@ from perfmodel.report.trace_events import (
 from perfmodel.units import seconds_text
 
 PASS_KINDS: Final = {"F": "forward", "B": "backward", "optimizer": "optimizer"}
-FLOWS_FROM: Final = 1_000_000_000  # numbers of a profile's arrows, beyond those of the forecast
 
 
 def comparison_trace(prediction: Prediction, comparison: StepComparison, profiled: ProfiledStep | None) -> str:
@@ -115,31 +113,3 @@ def _execution(each: Execution, pid: int) -> Event:
     ends_ns, kind = (nanoseconds(each.start_s), nanoseconds(each.end_s)), kind_of(each.operator)
     at = pid, _tid(pid, _track(each.operator))
     return complete(each.operator.name, kind, at, ends_ns, args) | {"cname": COLOURS[kind]}
-
-
-def profiled_events(profiled: ProfiledStep, first_process: int) -> list[Event]:
-    """The profile's own processes and threads, with numbers that no other has."""
-    pids = {name: first_process + place for place, name in enumerate(profiled.processes)}
-    tids: dict[Thread, int] = {}
-    events: list[Event] = []
-    for name, called in profiled.processes.items():
-        events += process(pids[name], f"profiled: {called}")
-    for place, (each, called) in enumerate(profiled.threads.items()):
-        tids[each] = (first_process + len(pids)) * THREADS + place  # beyond those of all processes
-        events += thread(pids[each.process], tids[each], called)
-    events += (_profiled(event, pids[event.thread.process], tids[event.thread]) for event in profiled.events)
-    return events
-
-
-def _profiled(event: ProfiledEvent, pid: int, tid: int) -> Event:
-    if event.phase == "X":
-        return complete(event.name, event.kind, (pid, tid), (event.start_ns, event.end_ns), dict(_plain(event.args)))
-    at = {"pid": pid, "tid": tid, "ts": microseconds(event.start_ns)} | ({"bp": "e"} if event.phase == "f" else {})
-    return {"name": event.name, "cat": event.kind, "ph": event.phase, "id": FLOWS_FROM + (event.number or 0)} | at
-
-
-def _plain(args: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """What JSON has: numbers that are none become words."""
-    for name, value in args.items():
-        is_number = not isinstance(value, float) or math.isfinite(value)
-        yield name, value if is_number and isinstance(value, str | int | float | bool) else str(value)

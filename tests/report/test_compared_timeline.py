@@ -86,6 +86,21 @@ def test_a_profile_keeps_its_names_threads_and_nesting(profiled: ProfiledStep) -
     assert all(trace.threads[each.tid].startswith("thread ") for each in spans)
 
 
+def test_what_overlaps_lies_on_tracks_beside_each_other() -> None:
+    """A range that begins in an operator and ends after it, and one of another thread's operators that outlasts the next."""
+    common = {"ph": "X", "pid": 1, "tid": 1}
+    spans = [("_Enter", "cpu_op", 0, 4), ("mark", "user_annotation", 2, 6), ("mm", "cpu_op", 4, 2), ("gloo", "cpu_op", 5, 9)]
+    events = [{**common, "name": name, "cat": kind, "ts": ts, "dur": dur} for name, kind, ts, dur in spans]
+    arrows = [
+        {"ph": phase, "pid": 1, "tid": 1, "id": number, "cat": "fwdbwd", "name": "fwdbwd", "ts": ts}
+        for phase, number, ts in (("s", 1, 0), ("f", 1, 5), ("s", 2, 1), ("f", 2, 4))
+    ]
+    trace = read(compared_trace(drawn(), profiled=profiled_step([*events, *arrows])))
+    where = {each.name: trace.threads[each.tid] for each in trace.slices if each.pid == 2}
+    assert where == {"_Enter": "1", "mm": "1", "gloo": "1 (2)", "mark": "1: annotations"}
+    assert [[each.name for each in arrow] for arrow in trace.arrows] == [["_Enter", "gloo"]]  # the other begins at no span
+
+
 def test_numbers_that_json_has_not_become_words(profiled: ProfiledStep, kineto: Path) -> None:
     """Arguments of a profile may hold anything."""
     document = json.loads(kineto.read_text())
