@@ -40,9 +40,9 @@ class Timeline(Tabular):
     """One stage of a run, in time: `layers` are those of each pipeline stage, in pieces of (first, number).
 
     `longer_s` is what the closed form of the pipeline takes longer than the event order, and stages wait before they go on;
-    `early_s` how much earlier than its message says an input is there where it takes less. Where stages of a zero-bubble
-    schedule begin one after the other (`is_staggered`), it shows one iteration of a run that goes on: what a stage does
-    after the end lies at the beginning, as what it still does of the iteration before.
+    `shorter_s` what it takes less, and `early_s` how much earlier than its message says an input is there for that. Where
+    stages of a zero-bubble schedule begin one after the other (`is_staggered`), it shows one iteration of a run that goes on:
+    what a stage does after the end lies at the beginning, as what it still does of the iteration before.
     """
 
     run: Run
@@ -54,6 +54,7 @@ class Timeline(Tabular):
     passes_s: Sequence[float]  # of each pipeline stage: all its passes, with what kernels wait for in them
     drawn: Drawn
     longer_s: float
+    shorter_s: float
     early_s: float
     is_staggered: bool
 
@@ -103,6 +104,7 @@ def timeline(
         passes_s=[sum(placed.plan.duration_s for placed in of_stage) for of_stage in events.passes],
         drawn=drawing.drawn,
         longer_s=events.longer_s,
+        shorter_s=events.shorter_s,
         early_s=events.early_s,
         is_staggered=events.staggered,
     )

@@ -14,6 +14,7 @@ SIZES: Final = (
     *("tensor_parallel", "pipeline_parallel", "virtual_pipeline", "context_parallel", "data_parallel"),
     *("micro_batch_size", "global_batch_size", "sequence_length"),
 )
+WORTH_SAYING: Final = 1e-4  # of the iteration
 
 
 def timeline_facts(timeline: Timeline) -> dict[str, Any]:
@@ -44,15 +45,16 @@ def notes(timeline: Timeline) -> Iterator[str]:
         yield "of what runs in the passes nothing is drawn"
     elif full < drawn.micro_batches:
         yield f"the {drawn.detail} of {full} of {drawn.micro_batches} micro-batches are drawn"
-    if timeline.longer_s:
+    if timeline.longer_s > WORTH_SAYING * total_s and not timeline.early_s:
         yield (
             f"the closed form of the pipeline takes {100 * timeline.longer_s / total_s:.2g} % longer than the order of its "
             "passes: all stages wait for that before they go on"
         )
     if timeline.early_s:
+        less = f"{100 * timeline.shorter_s / total_s:.2g} %"
         yield (
-            f"the closed form of the pipeline takes less than the order of its passes: every input is there "
-            f"{1e3 * timeline.early_s:.3g} ms before its message is over"
+            f"the closed form of the pipeline, whose pieces are as even as its stages, takes {less} less than the order of its "
+            f"passes: every input is there {1e3 * timeline.early_s:.3g} ms before its message is over"
         )
     if timeline.is_staggered:
         yield (
@@ -80,4 +82,6 @@ def timeline_document(timeline: Timeline) -> dict[str, Any]:
     drawn = {"detail": timeline.drawn.detail, "micro_batches": timeline.drawn.micro_batches}
     drawn |= {"in_full": timeline.drawn.full, "one_by_one": timeline.drawn.alone, "spans": len(timeline.spans)}
     counted = {name: value for name, value in facts.items() if name != "counted"}
-    return counted | {"span_s": timeline.span_s, "drawn": drawn, "pipeline_stages": stages}
+    differences = {"closed_form_longer_s": timeline.longer_s, "closed_form_shorter_s": timeline.shorter_s}
+    differences |= {"input_early_s": timeline.early_s}
+    return counted | {"span_s": timeline.span_s, "drawn": drawn, "pipeline_stages": stages} | differences

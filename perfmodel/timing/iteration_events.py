@@ -55,7 +55,7 @@ class IterationEvents:
     """The passes of each stage in their order, the messages by the pass that made them, and when the optimizer steps begin.
 
     The window of a stage begins at `start_s` and lasts `period_s`. Before it ends the stages wait `longer_s` for what the
-    closed form has more than the events; or inputs are there `early_s` before their messages say.
+    closed form has more than the events; or it has `shorter_s` less, and inputs are there `early_s` before their messages say.
     """
 
     passes: Sequence[Sequence[PlacedPass]]
@@ -66,6 +66,7 @@ class IterationEvents:
     optimizer_s: Sequence[float]
     period_s: float
     longer_s: float
+    shorter_s: float
     early_s: float
     windows: Sequence[Window]
 
@@ -86,7 +87,7 @@ def iteration_events(
 ) -> IterationEvents:
     """The events of one layout; all its passes and what data parallelism exposes take what the optimizer step leaves."""
     fit = _Fit(passes, windows, layout=layout, stack=stack, target_s=iteration_time_s - optimizer_s)
-    events, early_s = fit.events()
+    events, shorter_s, early_s = fit.events()
     own = [fit.window(events, stage) for stage in range(passes.stages)]
     together = not fit.may_stagger or max(end for _, end in own) <= fit.target_s * (1.0 + CLOSE)
     last_s = max(end for _, end in own)
@@ -103,6 +104,7 @@ def iteration_events(
         optimizer_s=optimizers_s,
         period_s=max(iteration_time_s, taken_s + optimizer_s),
         longer_s=longer_s if longer_s > CLOSE * iteration_time_s else 0.0,
+        shorter_s=shorter_s,
         early_s=early_s,
         windows=windows,
     )
@@ -165,14 +167,14 @@ class _Fit:
         taken_s = max(end - (start if self.may_stagger else 0.0) for start, end in own)
         return taken_s - self.target_s
 
-    def events(self) -> tuple[PipelineEvents, float]:
-        """The events that take the target or less, and by how much every input had to be there earlier for that."""
+    def events(self) -> tuple[PipelineEvents, float, float]:
+        """The events that take the target or less; how much more they took, and how much earlier every input is for that."""
         message_s = self.passes.message_s
         found = self._simulated(message_s)
         high_s, high_over_s = message_s, self.over_s(found)
         if high_over_s <= CLOSE * self.target_s:
-            return found, 0.0
-        low_s = message_s - high_over_s / len(self.passes.pieces)
+            return found, 0.0, 0.0
+        shorter_s, low_s = high_over_s, message_s - high_over_s / len(self.passes.pieces)
         while (low_over_s := self.over_s(found := self._simulated(low_s))) > 0:
             low_s, high_s, high_over_s = low_s - (message_s - low_s), low_s, low_over_s
         for _ in range(TRIALS):
@@ -184,7 +186,7 @@ class _Fit:
                 high_s, high_over_s = middle_s, over_s
             else:
                 low_s, low_over_s, found = middle_s, over_s, events
-        return found, message_s - low_s
+        return found, shorter_s, message_s - low_s
 
     def _simulated(self, message_s: float) -> PipelineEvents:
         return simulated(self.order, self.pieces, message_s=message_s, waits=self.waits)
