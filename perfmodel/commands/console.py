@@ -164,6 +164,7 @@ def drawing_module(figure: Path | None, name: str = "perfmodel.report.figures") 
     if kind_of(figure) not in ("png", "svg"):
         raise InputError(f"--figure {figure} is neither a .png nor an .svg file")
     try:
+        import_module("matplotlib")
         return import_module(name)
     except ImportError:
         raise InputError("--figure needs matplotlib; pip install 'perfmodel[report]' brings it") from None
