@@ -31,6 +31,7 @@ lint: setup
 bench: setup
 	$(BIN)/python -m benchmarks.start_up
 	$(BIN)/python -m benchmarks.search_speed
+	$(BIN)/python -m benchmarks.commands
 
 measured: setup
 	$(BIN)/python -m benchmarks.measured --output docs/measured
