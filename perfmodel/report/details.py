@@ -7,7 +7,7 @@ from typing import Final
 from rich.console import Group, RenderableType
 
 from perfmodel.prediction import Prediction
-from perfmodel.report.terminal import plain_table, titled
+from perfmodel.report.terminal import Name, plain_table, titled
 from perfmodel.spec.phases import DATA_GRADIENT, WEIGHT_GRADIENT
 from perfmodel.timing.ledger import Entry, ledger, seconds_by_confidence
 
@@ -30,7 +30,7 @@ def _uncertainty_table(prediction: Prediction) -> RenderableType:
     shares = predicted.uncertainty.shares
     for path, share in list(shares.items())[:MOST_SOURCES]:
         half_s = float(predicted.uncertainty.half_widths_s[path])
-        table.add_row(path, f"+-{1e3 * half_s:.1f}", f"{100 * float(share):.0f} %")
+        table.add_row(Name(path), f"+-{1e3 * half_s:.1f}", f"{100 * float(share):.0f} %")
     rest = sum(float(share) for share in list(shares.values())[MOST_SOURCES:])
     if len(shares) > MOST_SOURCES:
         table.add_section()
@@ -51,7 +51,7 @@ def _operator_table(prediction: Prediction) -> RenderableType:
     table.add_column("confidence", no_wrap=True)
     for entry in entries:
         table.add_row(
-            entry.operator.name,
+            Name(entry.operator.name),
             PHASES.get(entry.operator.phase, entry.operator.phase),
             f"{float(entry.repeats):.0f}",
             f"{1e6 * float(entry.seconds):.1f}",

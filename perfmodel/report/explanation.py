@@ -12,7 +12,7 @@ from perfmodel.planning.explanation import Explanation
 from perfmodel.planning.moves import Move
 from perfmodel.planning.sensitivity import Effect
 from perfmodel.planning.waterfall import Step
-from perfmodel.report.terminal import percent_text, plain_table, section, titled, value_text
+from perfmodel.report.terminal import Name, percent_text, plain_table, section, titled, value_text
 from perfmodel.units import gibibytes_text, seconds_text
 
 STEP_LABELS: Final = {
@@ -225,7 +225,8 @@ def _lever_table(title: str, effects: Sequence[Effect]) -> RenderableType:
         table.add_column(heading, justify="right", no_wrap=True)
     for effect in effects:
         (step, change), (other_step, other) = effect.helping, effect.hurting
-        table.add_row(effect.lever.name, step_text(step), change_text(change), step_text(other_step), change_text(other))
+        changes = (step_text(step), change_text(change), step_text(other_step), change_text(other))
+        table.add_row(Name(effect.lever.name), *changes)
     return titled(title, table)
 
 

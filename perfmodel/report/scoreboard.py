@@ -13,7 +13,7 @@ from rich.text import Text
 from perfmodel.evidence.groups import Scoreboard
 from perfmodel.evidence.validate import Comparison, ErrorSummary, worst
 from perfmodel.report.tables import LABELS, layout_words
-from perfmodel.report.terminal import percent_text, plain_table, section, titled
+from perfmodel.report.terminal import Name, percent_text, plain_table, section, titled
 from perfmodel.spec.run import Run
 from perfmodel.units import seconds_text
 
@@ -85,7 +85,7 @@ def group_table(group: str, headings: Sequence[str], rows: Mapping[str, Sequence
     for heading in headings:
         table.add_column(heading, justify="right", no_wrap=True)
     for name, cells in rows.items():
-        table.add_row(name or "(not stated)", *cells)
+        table.add_row(Name(name or "(not stated)"), *cells)
     return Padding(table, (1, 0, 0, 0))
 
 

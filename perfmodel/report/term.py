@@ -15,7 +15,7 @@ from perfmodel.planning.explanation import Explanation
 from perfmodel.planning.terms import Behind, Equation, Term
 from perfmodel.report.details import PHASES
 from perfmodel.report.explanation import change_text, stage_name, step_text
-from perfmodel.report.terminal import plain_table, section, titled, value_text
+from perfmodel.report.terminal import Name, plain_table, section, titled, value_text
 from perfmodel.spec.fields import plain
 from perfmodel.timing.ledger import Entry
 from perfmodel.units import seconds_text
@@ -80,7 +80,7 @@ def _text(equation: Equation) -> Text:
 def operator_table(explained: Explanation, entries: Sequence[Entry]) -> RenderableType:
     """Operators with their shapes, how often they run, how long each takes, and how sure that is."""
     table = plain_table()
-    table.add_column("operator, and its shape on one GPU", overflow="fold", ratio=1)
+    table.add_column("operator and its shape", overflow="fold", ratio=1)
     table.add_column("phase", no_wrap=True)
     for heading in ("runs", "us each", "ms"):
         table.add_column(heading, justify="right", no_wrap=True)
@@ -89,7 +89,7 @@ def operator_table(explained: Explanation, entries: Sequence[Entry]) -> Renderab
         operator = entry.operator
         times = (f"{float(entry.repeats):.0f}", f"{1e6 * float(entry.seconds):.1f}")
         whole = f"{1e3 * float(entry.repeats * entry.seconds):.2f}"
-        name = f"{operator.name}\n  {shape_text(operator)}"
+        name = Name(f"{operator.name}\n  {shape_text(operator)}")
         table.add_row(name, PHASES.get(operator.phase, operator.phase), *times, whole, entry.confidence)
     where = "one GPU" if explained.predicted.layout.pipeline_parallel == 1 else "one GPU of every pipeline stage"
     return titled(f"Operators of {where}, each alone", table)
@@ -122,7 +122,7 @@ def _number_tables(explained: Explanation, numbers: Sequence[Behind]) -> Iterato
         table.add_column(heading, justify="right", no_wrap=True)
     for each, source in zip(numbers, sources, strict=True):
         changes = (step_text(each.step), change_text(each.term_change), change_text(each.iteration_change))
-        table.add_row(each.path, f"{each.value:.4g}", *changes, f"[{distinct.index(source) + 1}]" if source else "")
+        table.add_row(Name(each.path), f"{each.value:.4g}", *changes, f"[{distinct.index(source) + 1}]" if source else "")
     yield titled("Numbers behind it, in SI units", table)
     if distinct:
         yield section("Sources", [(f"[{place}]", source) for place, source in enumerate(distinct, start=1)])

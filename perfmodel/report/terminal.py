@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -15,6 +18,8 @@ from perfmodel.spec.fields import Numeric
 from perfmodel.units import large_text
 
 BAR: Final = 20  # characters of a whole bar
+WORD: Final = re.compile(r"[^\s./]*[\s./]*")  # of a name: up to where it may go on in the next line
+SYLLABLE: Final = re.compile(r"[^_-]*[_-]*")  # of a word that is too long for a line
 
 
 def as_text(content: RenderableType, *, width: int) -> str:
@@ -54,6 +59,41 @@ class Titled:
 def titled(title: str, content: RenderableType) -> Titled:
     """`content` under a title."""
     return Titled(title, content)
+
+
+@dataclass(frozen=True, slots=True)
+class Name:
+    """A cell with an operator, a key path or the name of a run: in a narrow column it breaks after a mark, not anywhere."""
+
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        widest = max(cell_len(line) for line in self.text.split("\n"))
+        return Measurement(min(max(cell_len(piece) for piece in SYLLABLE.findall(self.text)), widest), widest)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        lines = [part for line in self.text.split("\n") for part in broken_lines(line, options.max_width)]
+        yield Text("\n".join(lines), overflow="fold")
+
+
+def broken_lines(name: str, width: int) -> Iterator[str]:
+    """A name in lines of `width`, broken after its dots and spaces; after dashes and underscores where a word is longer.
+
+    >>> list(broken_lines("collectives.scale_exponent", 20))
+    ['collectives.', 'scale_exponent']
+    """
+    indent = " " * (len(name) - len(name.lstrip()))
+    line = ""
+    words = WORD.findall(name)
+    for piece in (part for word in words for part in ([word] if cell_len(word) <= width else SYLLABLE.findall(word))):
+        if line.strip() and cell_len((line + piece).rstrip()) > width:
+            yield line.rstrip()
+            line = indent
+        line += piece
+    yield line
 
 
 def bar_text(share: float, width: int = BAR) -> str:
