@@ -29,8 +29,8 @@ from perfmodel.timing.breakdown import PARTS, Breakdown
 from perfmodel.timing.kernels import loaded
 from perfmodel.timing.schedule import all_passes, breakdown, synchronised
 from perfmodel.timing.uncertainty import Uncertainty, uncertainty, with_ends
+from perfmodel.units import SECONDS_PER_DAY
 
-SECONDS_PER_DAY = 86400.0
 SIZES: Final = (
     *("tensor_parallel", "pipeline_parallel", "virtual_pipeline", "context_parallel", "data_parallel", "gpus"),
     *("micro_batch_size", "global_batch_size", "sequence_length"),

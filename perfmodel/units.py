@@ -13,9 +13,13 @@ from typing import Final
 
 from perfmodel.errors import UnitError, shown
 
+SECONDS_PER_HOUR: Final = 3600.0
+SECONDS_PER_DAY: Final = 86400.0
+GIBIBYTE: Final = 2.0**30
+
 _DECIMAL: Final = {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "B": 1e9, "T": 1e12, "P": 1e15, "E": 1e18}
 _BINARY: Final = {"Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40, "Pi": 2.0**50}
-_TIME: Final = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+_TIME: Final = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": SECONDS_PER_HOUR, "d": SECONDS_PER_DAY}
 _UNITS: Final = {  # dimension -> all of its units
     "s": _TIME,
     "days": {"d": 1.0, "h": 1 / 24},
@@ -116,7 +120,7 @@ def seconds_text(value: float) -> str:
     >>> seconds_text(0.5712), seconds_text(0.00042), seconds_text(960), seconds_text(3e5)
     ('0.571 s', '0.42 ms', '16 min', '3.47 d')
     """
-    for least, unit_s, unit in ((86400, 86400, "d"), (7200, 3600, "h"), (600, 60, "min")):
+    for least, unit_s, unit in ((SECONDS_PER_DAY, SECONDS_PER_DAY, "d"), (7200, SECONDS_PER_HOUR, "h"), (600, 60, "min")):
         if value >= least:
             return f"{value / unit_s:.3g} {unit}"
     if value >= 1 or value == 0:
@@ -132,7 +136,7 @@ def gibibytes_text(value: float) -> str:
     >>> gibibytes_text(80 * 2**30)
     '80.0 GiB'
     """
-    return f"{value / 2**30:.1f} GiB"
+    return f"{value / GIBIBYTE:.1f} GiB"
 
 
 def large_text(value: float) -> str:
@@ -145,3 +149,12 @@ def large_text(value: float) -> str:
         if abs(value) >= scale:
             return f"{value / scale:.4g}{suffix}"
     return f"{value:.6g}"
+
+
+def gpus_text(number: int) -> str:
+    """A number of GPUs.
+
+    >>> gpus_text(1), gpus_text(2304)
+    ('1 GPU', '2,304 GPUs')
+    """
+    return f"{number:,} GPU{'' if number == 1 else 's'}"

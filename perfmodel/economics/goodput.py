@@ -20,8 +20,7 @@ import numpy as np
 
 from perfmodel.spec.economics import Economics
 from perfmodel.spec.fields import Numeric
-
-SECONDS_PER_HOUR = 3600.0
+from perfmodel.units import SECONDS_PER_HOUR
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,9 +20,10 @@ from perfmodel.economics.failures import TRIALS, drawn_terms, interval_of
 from perfmodel.economics.goodput import TimeShares, time_shares
 from perfmodel.economics.stage_job import Spent, StageJob, drawn, expected, stage_job, total
 from perfmodel.frames import Tabular
-from perfmodel.prediction import SECONDS_PER_DAY, Prediction
+from perfmodel.prediction import Prediction
 from perfmodel.spec.economics import Economics
 from perfmodel.spec.fields import Numeric
+from perfmodel.units import SECONDS_PER_DAY
 
 SEED: Final = 0  # the same run has the same interval each time
 Interval: TypeAlias = tuple[float, float]

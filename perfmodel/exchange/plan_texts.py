@@ -17,10 +17,9 @@ from typing import Any, Final
 from perfmodel.errors import InputError, PerfmodelError, UnitError, shown
 from perfmodel.exchange.axes import value_texts
 from perfmodel.spec.fields import Number
-from perfmodel.units import parse_quantity
+from perfmodel.units import SECONDS_PER_DAY, parse_quantity
 
 DAY: Final = re.compile(r"\d{4}-\d{2}-\d{2}")
-SECONDS_PER_DAY: Final = 86400.0
 MOST: Final = 10_000_000  # GPUs, ranks, sequences: what is more is a slip of the hand
 COUNT: Final = Number("count", 1, None, MOST, integer=True, optional=False)
 A_TIME: Final = "write a time from now on such as 14d or 36h, or a day such as 2027-03-01"

@@ -11,7 +11,7 @@ import numpy as np
 from perfmodel.errors import InputError
 from perfmodel.frames import Tabular
 from perfmodel.planning.alternatives import Alternative, alternatives, predicted
-from perfmodel.planning.option import SECONDS_PER_DAY, Looked, Option
+from perfmodel.planning.option import Looked, Option
 from perfmodel.planning.question import Question
 from perfmodel.planning.remedies import Obstacle, obstacle
 from perfmodel.planning.robustness import Robustness, robustness
@@ -19,6 +19,7 @@ from perfmodel.planning.search import Candidate
 from perfmodel.planning.sizing import Sizing, least_gpus
 from perfmodel.planning.space import blocks
 from perfmodel.prediction import StagePrediction
+from perfmodel.units import SECONDS_PER_DAY
 
 RIVALS: Final = 12  # the nearest layouts that the best is held against
 RIVAL_SETTINGS: Final = (

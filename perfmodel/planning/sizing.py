@@ -8,8 +8,9 @@ from typing import Final
 
 from perfmodel.count.iteration import model_flop_per_token
 from perfmodel.planning import inverse
-from perfmodel.planning.option import SECONDS_PER_DAY, Looked, Option, floor, looked
+from perfmodel.planning.option import Looked, Option, floor, looked
 from perfmodel.planning.question import Question
+from perfmodel.units import SECONDS_PER_DAY
 
 MORE: Final = (1.0, 1.5, 2.0)  # times the fewest that keep a deadline: what sooner would cost
 FEWER: Final = (0.125, 0.25, 0.5)  # times those that a budget pays for: what cheaper would take

@@ -12,13 +12,13 @@ from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from perfmodel.economics.goodput import TimeShares
 from perfmodel.economics.outlook import Interval, Outlook, StageOutlook
-from perfmodel.prediction import SECONDS_PER_DAY, Prediction
+from perfmodel.prediction import Prediction
 from perfmodel.report.bars import Bar, Segment, bars_height, label_width, number_text, patches, stacked_bars
 from perfmodel.report.captions import run_caption, source_text, stage_labels
 from perfmodel.report.lettering import shortened
 from perfmodel.report.palette import CALENDAR, GREEN, INK
 from perfmodel.report.style import SMALL, Drawing, styled
-from perfmodel.units import large_text
+from perfmodel.units import SECONDS_PER_DAY, large_text
 
 LABELS: Final = {
     "training": "training that counts",

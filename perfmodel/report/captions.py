@@ -11,6 +11,7 @@ from perfmodel.report.sweep_tables import heading
 from perfmodel.report.tables import layout_words
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.run import Run
+from perfmodel.units import gpus_text
 
 NAME: Final = 250.0  # points of the name of a run
 PART: Final = 110.0  # of the name of a cluster or a stack
@@ -60,8 +61,7 @@ def stage_caption(run: Run, place: int) -> str:
 
 def stage_text(layout: Layout) -> str:
     """DP 96, 768 GPUs"""
-    gpus = int(layout.gpus)
-    return f"DP {int(layout.data_parallel)}, {gpus:,} GPU{'s' if gpus > 1 else ''}"
+    return f"DP {int(layout.data_parallel)}, {gpus_text(int(layout.gpus))}"
 
 
 def stage_labels(run: Run) -> list[str]:

@@ -13,8 +13,7 @@ from perfmodel.report.breakdown_figure import LONG_S, iteration_bar
 from perfmodel.report.memory_figure import memory_bar
 from perfmodel.report.palette import INK
 from perfmodel.report.style import Drawing, styled
-from perfmodel.report.tables import GIBIBYTE
-from perfmodel.units import gibibytes_text, seconds_text
+from perfmodel.units import GIBIBYTE, gibibytes_text, seconds_text
 
 SOURCE = f"Predicted by perfmodel {__version__}"
 

@@ -10,7 +10,7 @@ from perfmodel.planning.layout_map import LayoutMap, Neighbour, layout_map
 from perfmodel.report.captions import AXES, source_text, stage_caption
 from perfmodel.report.cells import Cell, Grid, draw_grid, meanings
 from perfmodel.report.style import Drawing, styled
-from perfmodel.units import gibibytes_text, seconds_text
+from perfmodel.units import gibibytes_text, gpus_text, seconds_text
 
 PERCENT: Final = 100.0
 
@@ -39,7 +39,7 @@ def _cell(neighbour: Neighbour, layouts: LayoutMap, row: int, column: int) -> Ce
         column=column,
         mfu=mfu,
         fits=bool(numbers["fits"]),
-        lines=(f"{mfu:.1f}", f"PP {stages}" if layouts.gpus is not None else f"{gpus:,} GPU{'s' if gpus > 1 else ''}"),
+        lines=(f"{mfu:.1f}", f"PP {stages}" if layouts.gpus is not None else gpus_text(gpus)),
         hover=f"TP {at[0]}, DP {at[1]}, PP {stages}: MFU {mfu:.1f} %, {seconds_text(float(numbers['iteration_time_s']))} an "
         f"iteration, {gibibytes_text(float(numbers['memory_bytes']))}{fits}",
         is_here=at == layouts.here,

@@ -14,8 +14,8 @@ from perfmodel.report.bars import THICK, Bar, Segment, bars_height, patches, sta
 from perfmodel.report.captions import run_caption, source_text, stage_labels
 from perfmodel.report.palette import INK, MEMORY
 from perfmodel.report.style import Drawing, styled
-from perfmodel.report.tables import GIBIBYTE, LABELS
-from perfmodel.units import gibibytes_text
+from perfmodel.report.tables import LABELS
+from perfmodel.units import GIBIBYTE, gibibytes_text
 
 
 def memory_bar(label: str, predicted: StagePrediction) -> Bar:

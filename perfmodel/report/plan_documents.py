@@ -15,6 +15,7 @@ from perfmodel.planning.plan import Plan, StagePlan
 from perfmodel.planning.remedies import Obstacle
 from perfmodel.planning.search import Candidate
 from perfmodel.report.documents import SCHEMA_VERSION
+from perfmodel.units import gpus_text
 
 OF_A_STAGE: Final = ("data_parallel", "global_batch_size")  # what stages of one run may differ in
 OF_A_RUN: Final = (
@@ -60,7 +61,7 @@ def run_documents(plan: Plan) -> list[dict[str, Any]]:
         | ({} if stage.tokens is None else {"tokens": stage.tokens})
         for settings, stage in zip(layouts, plan.question.stages, strict=True)
     ]
-    title = f"{plan.question.model.name}, planned for {plan.best.gpus} GPU{'' if plan.best.gpus == 1 else 's'}"
+    title = f"{plan.question.model.name}, planned for {gpus_text(plan.best.gpus)}"
     shared = [{name: settings[name] for name in OF_A_RUN if name in settings} for settings in layouts]
     parts, terms = dict(plan.question.names), _economics(plan)
     if all(each == shared[0] for each in shared):

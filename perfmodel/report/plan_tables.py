@@ -13,9 +13,9 @@ from perfmodel.planning.option import Option
 from perfmodel.planning.plan import Plan, StagePlan
 from perfmodel.planning.search import Candidate
 from perfmodel.report.plan_verdict import SHORT, dollars_text, layout_text, recompute_text, verdict
-from perfmodel.report.tables import GIBIBYTE, LABELS
+from perfmodel.report.tables import LABELS
 from perfmodel.report.terminal import percent_text, plain_table, section, titled
-from perfmodel.units import gibibytes_text, seconds_text
+from perfmodel.units import GIBIBYTE, SECONDS_PER_DAY, gibibytes_text, seconds_text
 
 MOST_RIVALS: Final = 6
 MOST_OF_FRONT: Final = 6
@@ -108,7 +108,7 @@ def _ramp_table(plan: Plan, option: Option) -> RenderableType:
     table.add_column("layout", overflow="fold", ratio=1)
     iterations = plan.question.iterations(option.workloads)
     for number, (stage, work, steps) in enumerate(zip(plan.stages, option.workloads, iterations, strict=True), start=1):
-        days = [f"{steps * stage.best.iteration_time_s / 86400.0:.2f}"] if known else []
+        days = [f"{steps * stage.best.iteration_time_s / SECONDS_PER_DAY:.2f}"] if known else []
         table.add_row(
             *(f"{number}", f"{work.global_batch_size:,}", f"{work.gpus:,}", f"{stage.best.iteration_time_s:.3f}"),
             *(f"{100 * float(np.asarray(stage.prediction.mfu)):.1f}", f"{stage.best.memory_bytes / GIBIBYTE:.1f}", *days),
@@ -122,7 +122,7 @@ def _switches_text(option: Option) -> str:
     if not switches:
         return "one layout for all of it"
     times = "once" if switches == 1 else "twice" if switches == 2 else f"{switches} times"
-    taken_s = option.days * 86400.0 - option.chain.training_s
+    taken_s = option.days * SECONDS_PER_DAY - option.chain.training_s
     return f"the job starts anew {times}" + (f", which takes {seconds_text(taken_s)}" if option.days else "")
 
 

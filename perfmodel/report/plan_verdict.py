@@ -12,7 +12,7 @@ from perfmodel.planning.option import Option
 from perfmodel.planning.plan import Plan, StagePlan
 from perfmodel.planning.remedies import Obstacle
 from perfmodel.report.tables import LABELS
-from perfmodel.units import gibibytes_text, large_text, seconds_text
+from perfmodel.units import SECONDS_PER_DAY, gibibytes_text, gpus_text, large_text, seconds_text
 
 SHORT: Final = {
     "tensor_parallel": "TP",
@@ -95,15 +95,6 @@ def _layers_text(settings: Mapping[str, Any]) -> str:
     return "" if layers is None else f" ({layers} a stage)"
 
 
-def gpus_text(number: int) -> str:
-    """A number of GPUs.
-
-    >>> gpus_text(1), gpus_text(2304)
-    ('1 GPU', '2,304 GPUs')
-    """
-    return f"{number:,} GPU{'' if number == 1 else 's'}"
-
-
 def days_text(days: float) -> str:
     """A duration for people.
 
@@ -156,7 +147,7 @@ def _robust(stage: StagePlan) -> Iterator[Text]:
 def _limits(plan: Plan, option: Option) -> Iterator[Text]:
     question = plan.question
     if question.deadline_s is not None:
-        days = question.deadline_s / 86400.0
+        days = question.deadline_s / SECONDS_PER_DAY
         which = "The fewest GPUs that keep" if plan.is_sized and plan.complete else "It keeps"
         yield Text(f"{which} the deadline of {days_text(days)}, with {days_text(days - option.calendar_days)} to spare.")
         yield from _cheaper(plan, option)
@@ -195,7 +186,7 @@ def _no_answer(plan: Plan) -> Iterator[Text]:
         most = f"the fastest looked at, on {gpus_text(fastest.gpus)}, takes {days_text(fastest.calendar_days)}"
         cost = "" if fastest.dollars is None else f" and costs {dollars_text(fastest.dollars)}"
         limit = "" if question.budget_dollars is None else f" and {dollars_text(question.budget_dollars)}"
-        yield Text(f"Nothing keeps {days_text(question.deadline_s / 86400.0)}{limit}: {most}{cost}.", style="bold red")
+        yield Text(f"Nothing keeps {days_text(question.deadline_s / SECONDS_PER_DAY)}{limit}: {most}{cost}.", style="bold red")
         if not plan.is_sized:
             yield Text("Without --gpus, the deadline decides how many.")
     elif question.budget_dollars is not None:

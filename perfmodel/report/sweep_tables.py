@@ -11,9 +11,8 @@ from rich.text import Text
 
 from perfmodel.planning.scaling import Scaling
 from perfmodel.planning.sweep import Sweep, SweptPoint
-from perfmodel.report.tables import GIBIBYTE
 from perfmodel.report.terminal import plain_table, section, titled
-from perfmodel.units import large_text, seconds_text
+from perfmodel.units import GIBIBYTE, large_text, seconds_text
 
 HEADINGS: Final = {
     "tensor_parallel": "TP",

@@ -16,13 +16,12 @@ from perfmodel.report.terminal import bar_text, percent_text, plain_table, secti
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.run import Run, Stage
 from perfmodel.timing.breakdown import Breakdown
-from perfmodel.units import gibibytes_text, seconds_text
+from perfmodel.units import GIBIBYTE, gibibytes_text, seconds_text
 
 MOST_COLUMNS: Final = 6  # stages side by side in 80 columns
 STAGE_HEADINGS: Final = ("DP", "GPUs", "batch", "iter. s", "90 %", "MFU %", "tokens/s/GPU", "days")
 PUBLISHED_HEADINGS: Final = ("iter. s", "MFU %", "days")
 MOST_BESIDE_BARS: Final = 3  # of them leave room for bars
-GIBIBYTE: Final = 2.0**30
 DEGREES: Final = {
     "tensor_parallel": "tensor parallel",
     "pipeline_parallel": "pipeline parallel",

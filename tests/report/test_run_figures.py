@@ -12,11 +12,12 @@ from perfmodel.economics.outlook import outlook
 from perfmodel.exchange.presets import economics_preset
 from perfmodel.report.calendar_figure import calendar_bars, calendar_figure, cost_bars
 from perfmodel.report.palette import CALENDAR, ITERATION, MEMORY
-from perfmodel.report.tables import GIBIBYTE, LABELS
+from perfmodel.report.tables import LABELS
 from perfmodel.report.waterfall_figure import falls
 from perfmodel.timing.breakdown import PARTS
 from perfmodel.timing.confidence import WORDS
 from perfmodel.timing.ledger import ledger, seconds_by_confidence
+from perfmodel.units import GIBIBYTE
 from tests.report.reading import bars, colour, key_texts, points, row_labels, row_of, spans, widths
 from tests.report.runs import CASES, case, figures
 
