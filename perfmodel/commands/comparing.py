@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from perfmodel.commands.console import drawing_module, emit_json, emit_table, kind_of, wants_json, write_file
-from perfmodel.commands.options import AsJson, Output, Overrides, RunName
+from perfmodel.commands.options import AsJson, Output, Overrides, RunName, read_record
 from perfmodel.errors import InputError
+
+if TYPE_CHECKING:
+    from perfmodel.evidence.profiled_step import ProfiledStep
 
 
 def compare(
@@ -42,20 +46,21 @@ def compare(
 
     perfmodel compare run.yaml --timeline both.json.gz --profile kineto.json.gz
     """
-    _check(record, timeline, profile, stage)
+    if record is None:
+        if timeline is None or profile is None:
+            raise InputError("there is no RECORD to compare with; without one --timeline and --profile are both needed")
+        _compare_profile(
+            run, overrides or (), profile, timeline, stage=stage, output=output, as_json=wants_json(as_json, output)
+        )
+        return
+    _check(timeline, profile, stage)
     from perfmodel import api
+    from perfmodel.evidence.step_comparison import compare_step
 
     prediction = api.predict(run, overrides or ())
     profiled = None if profile is None else _profiled(profile)
-    if record is None:
-        _compare_profile(prediction, profiled, stage, timeline, output, as_json=wants_json(as_json, output))
-        return
-    from perfmodel.evidence.step_comparison import compare_step
-    from perfmodel.evidence.step_records import step_record
-    from perfmodel.exchange.documents import read_mapping
-
     figures = drawing_module(figure)
-    comparison = compare_step(prediction, step_record(read_mapping(record, needs="what `perfmodel measure` writes")))
+    comparison = compare_step(prediction, read_record(record))
     if wants_json(as_json, output):
         from perfmodel.report.step_documents import comparison_document
 
@@ -72,17 +77,15 @@ def compare(
         write_file(comparison_trace(prediction, comparison, profiled), timeline)
 
 
-def _check(record: Path | None, timeline: Path | None, profile: Path | None, stage: int | None) -> None:
-    """Raise InputError for options that do not go together."""
-    if record is None and (timeline is None or profile is None):
-        raise InputError("there is no RECORD to compare with; without one --timeline and --profile are both needed")
+def _check(timeline: Path | None, profile: Path | None, stage: int | None) -> None:
+    """Raise InputError for options that do not go together with a record."""
     if profile is not None and timeline is None:
         raise InputError("--profile stands in a timeline; --timeline FILE writes it")
-    if record is not None and stage is not None:
+    if stage is not None:
         raise InputError("--stage does not go with a RECORD, which says itself of which stage it is")
 
 
-def _profiled(path: Path) -> Any:
+def _profiled(path: Path) -> ProfiledStep:
     from perfmodel.evidence.profiled_step import profiled_step
     from perfmodel.exchange.trace_files import read_trace
 
@@ -94,17 +97,14 @@ def _profiled(path: Path) -> Any:
 
 
 def _compare_profile(
-    prediction: Any, profiled: Any, stage: int | None, timeline: Path | None, output: Path | None, *, as_json: bool
+    run: str, overrides: Sequence[str], profile: Path, timeline: Path, *, stage: int | None, output: Path | None, as_json: bool
 ) -> None:
     """The timeline of both, and their times."""
-    from perfmodel.planning.timeline import timeline as timeline_of
+    from perfmodel import api
     from perfmodel.report.compared_timeline import compared_trace, profile_document, profile_text
-    from perfmodel.variations import place_of_stage
 
-    place = place_of_stage(prediction.run, stage)
-    drawn = timeline_of(prediction.run, prediction.stages[place][1], stage=place)
-    if timeline is not None:
-        write_file(compared_trace(drawn, profiled=profiled), timeline)
+    drawn, profiled = api.timeline(run, overrides, stage=stage), _profiled(profile)
+    write_file(compared_trace(drawn, profiled=profiled), timeline)
     if as_json:
         emit_json(profile_document(drawn, profiled), output)
     else:

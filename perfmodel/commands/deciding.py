@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from perfmodel.commands.console import drawing_module, emit, form_of, kind_of, write_file
-from perfmodel.commands.options import AsCsv, AsJson, AsMarkdown, Output, Overrides, RunName
+from perfmodel.commands.options import AsCsv, AsJson, AsMarkdown, Output, Overrides, RunName, ShownStage
 from perfmodel.errors import InputError
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ Scenarios = Annotated[
 Base = Annotated[
     list[str] | None, typer.Option("--base", metavar="KEY=VALUE", help="Override a key on both sides, before and after.")
 ]
-ShownStage = Annotated[int | None, typer.Option("--stage", metavar="N", help="Which stage of a ramp, from 1; else the last.")]
 
 
 def whatif(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from perfmodel.commands.console import emit, form_of
-from perfmodel.commands.options import AsCsv, AsJson, AsMarkdown, Output, Overrides, RunName
+from perfmodel.commands.options import AsCsv, AsJson, AsMarkdown, Output, Overrides, RunName, ShownStage
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -17,9 +17,7 @@ def explain(
     run: RunName,
     overrides: Overrides = None,
     *,
-    stage: Annotated[
-        int | None, typer.Option("--stage", metavar="N", help="Which stage of a ramp, from 1; the last without.")
-    ] = None,
+    stage: ShownStage = None,
     term: Annotated[
         str | None,
         typer.Option(

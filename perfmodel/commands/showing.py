@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from perfmodel.commands.console import emit, form_of, progress_bar, write_file
-from perfmodel.commands.options import AsCsv, AsJson, AsMarkdown, Overrides, RunName, completed
+from perfmodel.commands.options import AsCsv, AsJson, AsMarkdown, Overrides, RunName, ShownStage, completed, read_record
 from perfmodel.errors import InputError, shown
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+
+    from perfmodel.report.html import Page
 
 PAGES: Final = (".html", ".htm")
 
@@ -81,7 +83,7 @@ def report(
             wanted = read_scenarios((), scenarios)
             page = pages.scenario_page(runs[0], wanted, base=overrides or (), same_gpus=same_gpus, **told)
         else:
-            page = pages.run_page(runs[0], overrides or (), records=[_record(each) for each in records or ()], **told)
+            page = pages.run_page(runs[0], overrides or (), records=[read_record(each) for each in records or ()], **told)
     _write(page, path, folder)
     if not page.fits:
         raise typer.Exit(1)
@@ -118,14 +120,7 @@ def _check(runs: Sequence[str], scenarios: Sequence[str], records: Sequence[Path
         raise InputError("--same-gpus is about scenarios; add one with --scenario, or leave it out")
 
 
-def _record(path: Path) -> Any:
-    from perfmodel.evidence.step_records import step_record
-    from perfmodel.exchange.documents import read_mapping
-
-    return step_record(read_mapping(path, needs="what `perfmodel measure` writes"))
-
-
-def _write(page: Any, path: Path, folder: Path | None) -> None:
+def _write(page: Page, path: Path, folder: Path | None) -> None:
     """The page, and in a folder each of its figures in both kinds."""
     if folder is None:
         write_file(page.html, path)
@@ -144,9 +139,7 @@ def timeline(
     run: RunName,
     overrides: Overrides = None,
     *,
-    stage: Annotated[
-        int | None, typer.Option("--stage", metavar="N", help="Which stage of a ramp, from 1; the last without.")
-    ] = None,
+    stage: ShownStage = None,
     detail: Annotated[
         str | None,
         typer.Option(

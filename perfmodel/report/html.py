@@ -22,11 +22,11 @@ from perfmodel.exchange.output import write_text
 from perfmodel.report.html_blocks import escaped
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from perfmodel.report.style import Drawing
 
 EVERY: Final = "all"
 LONG_TITLE: Final = 60  # letters; longer ones are written smaller
-NO_FIGURES: Final[Mapping[str, Figure]] = MappingProxyType({})
+NO_FIGURES: Final[Mapping[str, Drawing]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +65,7 @@ class Page:
     title: str
     fits: bool
     html: str
-    figures: Mapping[str, Figure]
+    figures: Mapping[str, Drawing]
 
     def save(self, path: str | Path) -> None:
         """Write the page to a file, whole or not at all."""
@@ -82,7 +82,7 @@ def page(
     *,
     choice: Choice | None = None,
     command: str = "",
-    figures: Mapping[str, Figure] = NO_FIGURES,
+    figures: Mapping[str, Drawing] = NO_FIGURES,
 ) -> Page:
     """The whole page; `command` is the one that makes it again."""
     script = _asset("page.js")
