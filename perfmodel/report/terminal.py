@@ -18,8 +18,7 @@ from perfmodel.spec.fields import Numeric
 from perfmodel.units import large_text
 
 BAR: Final = 20  # characters of a whole bar
-WORD: Final = re.compile(r"[^\s./]*[\s./]*")  # of a name: up to where it may go on in the next line
-SYLLABLE: Final = re.compile(r"[^_-]*[_-]*")  # of a word that is too long for a line
+PIECES: Final = (r"\S*\s*", r"[^./]*[./]*", r"[^_-]*[_-]*")  # of a name: words, their parts if they are too long, and theirs
 
 
 def as_text(content: RenderableType, *, width: int) -> str:
@@ -72,7 +71,7 @@ class Name:
 
     def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
         widest = max(cell_len(line) for line in self.text.split("\n"))
-        return Measurement(min(max(cell_len(piece) for piece in SYLLABLE.findall(self.text)), widest), widest)
+        return Measurement(max(cell_len(piece.rstrip()) for piece in _pieces(self.text, 0, PIECES)), widest)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         lines = [part for line in self.text.split("\n") for part in broken_lines(line, options.max_width)]
@@ -80,20 +79,27 @@ class Name:
 
 
 def broken_lines(name: str, width: int) -> Iterator[str]:
-    """A name in lines of `width`, broken after its dots and spaces; after dashes and underscores where a word is longer.
+    """A name in lines of `width`, broken after spaces; in longer words after dots, and in longer parts of those after dashes.
 
     >>> list(broken_lines("collectives.scale_exponent", 20))
     ['collectives.', 'scale_exponent']
     """
     indent = " " * (len(name) - len(name.lstrip()))
     line = ""
-    words = WORD.findall(name)
-    for piece in (part for word in words for part in ([word] if cell_len(word) <= width else SYLLABLE.findall(word))):
+    for piece in _pieces(name, width, PIECES):
         if line.strip() and cell_len((line + piece).rstrip()) > width:
             yield line.rstrip()
             line = indent
         line += piece
     yield line
+
+
+def _pieces(text: str, width: int, finer: Sequence[str]) -> Iterator[str]:
+    if not finer or cell_len(text.rstrip()) <= width:
+        yield text
+        return
+    for piece in re.findall(finer[0], text):
+        yield from _pieces(piece, width, finer[1:])
 
 
 def bar_text(share: float, width: int = BAR) -> str:

@@ -14,11 +14,12 @@ from perfmodel.report.terminal import Name, as_text, broken_lines, plain_table
         ("cluster.links.network.bandwidth_bytes_per_s", 30, ["cluster.links.network.", "bandwidth_bytes_per_s"]),
         ("nemotron-4-15b", 11, ["nemotron-4-", "15b"]),
         ("  all-gather 5 MB over 288", 18, ["  all-gather 5 MB", "  over 288"]),
+        ("someone/benchmarks v24.11.1..v25.01.1", 30, ["someone/benchmarks", "v24.11.1..v25.01.1"]),
         ("", 10, [""]),
     ],
 )
 def test_where_names_break(name: str, width: int, expected: list[str]) -> None:
-    """After a dot or a space; inside a word, after its dashes and underscores, only where it is too long for a line."""
+    """After spaces; inside a word after its dots, inside its parts after dashes, only where they are too long for a line."""
     assert list(broken_lines(name, width)) == expected
 
 
