@@ -151,6 +151,15 @@ def large_text(value: float) -> str:
     return f"{value:.6g}"
 
 
+def dollars_text(amount: float) -> str:
+    """A sum for people.
+
+    >>> dollars_text(1_294_700), dollars_text(208_455.2)
+    ('$1.295M', '$208,455')
+    """
+    return f"${large_text(amount)}" if amount >= 1e6 else f"${amount:,.0f}"
+
+
 def gpus_text(number: int) -> str:
     """A number of GPUs.
 

@@ -89,10 +89,14 @@ def test_a_locale_without_the_letters_of_a_name_is_no_error(tmp_path: Path) -> N
     path = tmp_path / "run.yaml"
     path.write_text(f"name: n\u00e4me \u6570\n{(cli_data() / 'runs' / 'nemotron-4-15b.yaml').read_text().split(chr(10), 1)[1]}")
     environment = os.environ | {"PYTHONIOENCODING": "ascii"}
-    command = [sys.executable, "-m", "cli", "predict", str(path)]
-    done = subprocess.run(command, capture_output=True, env=environment, cwd=Path(cli.__file__).parent, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(b"n\\xe4me \\u6570: ")
+    for form in ([], ["--json"]):
+        command = [sys.executable, "-m", "cli", "predict", str(path), *form]
+        done = subprocess.run(command, capture_output=True, env=environment, cwd=Path(cli.__file__).parent, check=False)
+        assert done.returncode == 0, done.stderr
+        if form:  # as JSON has it, so that it can be read again
+            assert json.loads(done.stdout)["name"] == "n\u00e4me \u6570"
+        else:
+            assert done.stdout.startswith(b"n\\xe4me \\u6570: ")
 
 
 def cli_data() -> Path:

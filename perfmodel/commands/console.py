@@ -65,10 +65,16 @@ def _emit_text(text: str, output: Path | None) -> None:
 
 
 def emit_json(document: Any, output: Path | None) -> None:
-    """A document as JSON, to standard output or to a file."""
+    """A document as JSON, to standard output or to a file; escaped as JSON has it where standard output lacks its letters."""
     import json
 
-    _emit_text(json.dumps(document, indent=2, allow_nan=False, ensure_ascii=False) + "\n", output)
+    encoding = "utf-8" if output is not None or sys.stdout is None else sys.stdout.encoding
+    text = json.dumps(document, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        text = json.dumps(document, indent=2, allow_nan=False) + "\n"
+    _emit_text(text, output)
 
 
 def emit_table(content: RenderableType, output: Path | None) -> None:

@@ -11,7 +11,7 @@ from rich.table import Table
 from perfmodel.economics.energy import J_PER_KWH
 from perfmodel.economics.outlook import Interval, Outlook, StageOutlook
 from perfmodel.report.terminal import plain_table, section, titled
-from perfmodel.units import large_text, seconds_text
+from perfmodel.units import dollars_text, seconds_text
 
 EXAMPLE: Final = "--set economics.dollars_per_gpu_hour=2.5"
 
@@ -61,7 +61,7 @@ def _cells(part: StageOutlook | Outlook, with_energy: bool, with_dollars: bool) 
         yield _number(None if part.energy_j is None else part.energy_j / J_PER_KWH / 1e3, 0)
         yield _number(None if part.carbon_kg is None else part.carbon_kg / 1e3, 0)
     if with_dollars:
-        yield "" if part.dollars is None else large_text(part.dollars)
+        yield "" if part.dollars is None else dollars_text(part.dollars).removeprefix("$")
 
 
 def _number(value: float | None, decimals: int) -> str:

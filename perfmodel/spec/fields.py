@@ -38,9 +38,9 @@ class Number:
         """What is wrong with `value`, or ""."""
         if (value is None and self.optional) or self._holds(value):
             return ""
-        array = np.asarray(value)
+        array, text = np.asarray(value), f"{value:.12g}" if isinstance(value, float) else shown(value)
         if array.dtype.kind not in "iuf" or array.size == 0:
-            return f"{shown(value)} is not a number"
+            return f"{text} is not a number"
         demands = (
             (np.isfinite(array), "is not finite"),
             (not self.integer or array == np.floor(array), "is not a whole number"),
@@ -48,7 +48,7 @@ class Number:
             (array >= self.minimum, f"must be at least {self.minimum:g}"),
             (array <= self.maximum, f"must be at most {self.maximum:g}"),
         )
-        return next((f"{shown(value)} {demand}" for met, demand in demands if not np.all(met)), "")
+        return next((f"{text} {demand}" for met, demand in demands if not np.all(met)), "")
 
     def _holds(self, value: Any) -> bool:
         """Whether `value` is one plain number and right: the common case, without the cost of an array."""

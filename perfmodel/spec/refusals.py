@@ -196,7 +196,7 @@ def _schedule_rules(layout: Layout, pipeline: NDArray[Any], virtual: NDArray[Any
     yield Rule(
         key="virtual_pipeline",
         allows=virtual == 1,
-        sentence=lambda: f"{layout.pipeline_schedule} is not interleaved; virtual_pipeline 1 is",
+        sentence=lambda: f"{layout.pipeline_schedule} is not interleaved; it needs virtual_pipeline 1",
     )
 
 

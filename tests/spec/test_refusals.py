@@ -87,7 +87,7 @@ def test_degrees_and_batches_that_do_not_divide_are_refused(changes: dict[str, A
         *(
             (
                 {"pipeline_schedule": schedule, "pipeline_parallel": 4, "virtual_pipeline": 2},
-                f"virtual_pipeline: {schedule} is not interleaved; virtual_pipeline 1 is",
+                f"virtual_pipeline: {schedule} is not interleaved; it needs virtual_pipeline 1",
             )
             for schedule in ZERO_BUBBLE
         ),
