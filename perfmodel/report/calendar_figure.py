@@ -96,13 +96,13 @@ def cost_bars(outlook: Outlook, labels: Sequence[str]) -> list[Bar]:
 
 def _cost_bar(label: str, dollars: float, interval: Interval | None) -> Bar:
     segment = Segment(label="cost", value=dollars, colour=GREEN)
-    return Bar(label=label, segments=(segment,), end=dollars_text(dollars), interval=interval)
+    return Bar(label=label, segments=(segment,), end=rounded_dollars(dollars), interval=interval)
 
 
-def dollars_text(value: float) -> str:
+def rounded_dollars(value: float) -> str:
     """Three digits of a price.
 
-    >>> dollars_text(1704484.0), dollars_text(40157.8)
+    >>> rounded_dollars(1704484.0), rounded_dollars(40157.8)
     ('$1.7M', '$40.2k')
     """
     return f"${number_text(value / 1e3)}k" if 1e3 <= value < 1e6 else f"${large_text(float(f'{value:.3g}'))}"
@@ -153,7 +153,7 @@ def _rooms(room: float, number: int) -> list[float]:
 def _title(outlook: Outlook) -> str:
     if outlook.calendar_days is None:
         return "Where the calendar goes"
-    price = "" if outlook.dollars is None else f", {dollars_text(outlook.dollars)}"
+    price = "" if outlook.dollars is None else f", {rounded_dollars(outlook.dollars)}"
     return f"Calendar{' and cost' if price else ''}: {number_text(outlook.calendar_days)} days{price}"
 
 

@@ -8,21 +8,14 @@ from perfmodel import __version__
 from perfmodel.report.lettering import shortened
 from perfmodel.report.style import SMALL, TEXT
 from perfmodel.report.sweep_tables import heading
-from perfmodel.report.tables import layout_words
+from perfmodel.report.tables import DEGREES, SHORT, layout_words
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.run import Run
 from perfmodel.units import gpus_text
 
 NAME: Final = 250.0  # points of the name of a run
 PART: Final = 110.0  # of the name of a cluster or a stack
-DEGREES: Final = {
-    "tensor_parallel": "TP",
-    "pipeline_parallel": "PP",
-    "virtual_pipeline": "VP",
-    "context_parallel": "CP",
-    "data_parallel_replicas": "copies of the shards",
-}
-
+SHOWN: Final = {name: SHORT[name] for name in DEGREES}  # data parallelism stands in the name of a stage
 AXES: Final = {  # what is varied, with its unit
     "tensor_parallel": "tensor parallel [ranks]",
     "pipeline_parallel": "pipeline parallel [stages]",
@@ -75,5 +68,5 @@ def stage_labels(run: Run) -> list[str]:
 def source_text(run: Run) -> str:
     """What was predicted, with what."""
     parts = [shortened(name, PART, SMALL) for name in (run.cluster.name, run.stack.name)]
-    words = [*parts, *layout_words(run.layout(run.stages[0]), DEGREES), f"sequences of {int(run.sequence_length)}"]
+    words = [*parts, *layout_words(run.layout(run.stages[0]), SHOWN), f"sequences of {int(run.sequence_length)}"]
     return f"perfmodel {__version__}: {', '.join(words)}"

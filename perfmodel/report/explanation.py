@@ -1,18 +1,19 @@
-"""How an explanation looks on a terminal: where the peak goes, then what would change it; or what stands behind one term."""
+"""How an explanation looks on a terminal: where the peak goes, then what would change it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Final
+from typing import Final
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
 from perfmodel.planning.explanation import Explanation
-from perfmodel.planning.moves import Move
+from perfmodel.planning.moves import DEGREES, Move
 from perfmodel.planning.sensitivity import Effect
-from perfmodel.planning.waterfall import Step
-from perfmodel.report.terminal import Name, percent_text, plain_table, section, titled, value_text
+from perfmodel.planning.waterfall import STEPS, Step
+from perfmodel.report.tables import SHORT, TERM_LABELS, need_text
+from perfmodel.report.terminal import Name, percent_text, plain_table, section, setting_text, titled, value_text
 from perfmodel.units import gibibytes_text, seconds_text
 
 STEP_LABELS: Final = {
@@ -22,29 +23,8 @@ STEP_LABELS: Final = {
     "matmul_kernels": "matrix products below peak",
     "attention_kernels": "attention below peak",
     "clocks": "clocks under load",
-    "memory_bound": "memory-bound operators",
-    "recompute": "recompute",
-    "unlisted": "unlisted work",
-    "launch": "waiting for launches",
-    "tensor_parallel": "exposed tensor parallel",
-    "context_parallel": "exposed context parallel",
-    "communication_slowdown": "SMs lost to communication",
     "uneven_stages": "uneven pipeline stages",
-    "pipeline_bubble": "pipeline bubble",
-    "pipeline_parallel": "exposed pipeline messages",
-    "data_parallel": "exposed data parallel",
-    "optimizer": "optimizer step",
-}
-MOVE_LABELS: Final = {
-    "tensor_parallel": "TP",
-    "pipeline_parallel": "PP",
-    "virtual_pipeline": "virtual pipeline",
-    "context_parallel": "CP",
-    "micro_batch_size": "micro-batch",
-    "recompute_layers": "layers run again",
-    "pipeline_schedule": "schedule",
-    "sequence_parallel": "sequence parallel",
-}
+} | {name: TERM_LABELS[name] for name in STEPS if name in TERM_LABELS}
 NAMED: Final = 3  # of the largest losses, in the first sentence
 MOST_ROWS: Final = 8  # of numbers by their key path, unless all are asked for
 BAR: Final = 16  # characters of 100 % MFU
@@ -63,7 +43,8 @@ def verdict(explained: Explanation) -> Iterator[Text]:
     """Whether it fits, what the iteration takes, what costs most, and which move pays most."""
     predicted, fall = explained.predicted, explained.waterfall
     if not predicted.fits:
-        yield Text(f"Does not fit in memory: needs {_need(explained, predicted)}.", style="bold red")
+        need = need_text(float(predicted.memory.total_bytes), explained.run.cluster)
+        yield Text(f"Does not fit in memory: needs {need}.", style="bold red")
     name = stage_name(explained)
     yield Text(f"{name}: {seconds_text(fall.iteration_time_s)} an iteration, MFU {100 * fall.mfu:.1f} %.")
     yield from findings(explained)
@@ -98,11 +79,6 @@ def stage_name(explained: Explanation) -> str:
     """The run, and of a ramp which stage of it."""
     number, name = len(explained.run.stages), explained.run.name
     return name if number == 1 else f"{name}, stage {explained.place + 1} of {number}"
-
-
-def _need(explained: Explanation, predicted: Any) -> str:
-    have = float(explained.run.cluster.gpu.memory_bytes)
-    return f"{gibibytes_text(float(predicted.memory.total_bytes))} of the GPU's {gibibytes_text(have)}"
 
 
 def waterfall_table(explained: Explanation) -> RenderableType:
@@ -158,17 +134,8 @@ def moves_table(explained: Explanation) -> RenderableType:
 
 def _move_text(move: Move) -> str:
     """TP 8 -> 4 (DP 576)."""
-    name = MOVE_LABELS.get(move.key, move.key.replace("_", " "))
-    replicas = (
-        ""
-        if move.layout is None or not move.key.endswith("_parallel") or move.key == "sequence_parallel"
-        else (f" (DP {int(move.layout.data_parallel)})")
-    )
-    return f"{name} {_setting_text(move.before)} -> {_setting_text(move.after)}{replicas}"
-
-
-def _setting_text(value: Any) -> str:
-    return ("on" if value else "off") if isinstance(value, bool) else value_text(value)
+    replicas = f" (DP {int(move.layout.data_parallel)})" if move.layout is not None and move.key in DEGREES else ""
+    return f"{SHORT[move.key]} {setting_text(move.before)} -> {setting_text(move.after)}{replicas}"
 
 
 def notes(explained: Explanation) -> Iterator[Text]:

@@ -29,7 +29,7 @@ OF_A_STAGE: Final[dict[str, Callable[[Explanation], Drawing]]] = {
     "layouts": map_figure,
     "levers": elasticities_figure,
 }
-OF_MANY_STAGES: Final = ("peak", "levers")
+OF_MANY: Final = ("peak", "levers")  # that each of many stages, or of many columns of a comparison, has
 MOST_IN_FULL: Final = 3  # stages that have every figure
 
 
@@ -68,14 +68,9 @@ def run_drawings(
         if draw is not None:
             found[name] = draw
         else:
-            drawn = explained if name in OF_MANY_STAGES or len(explained) <= MOST_IN_FULL else [one]
+            drawn = explained if name in OF_MANY or len(explained) <= MOST_IN_FULL else [one]
             found |= {f"{name}-{each.place + 1}": partial(OF_A_STAGE[name], each) for each in drawn}
     return found
-
-
-def stage_figures(explained: Explanation) -> dict[str, Drawing]:
-    """The figures of one stage alone."""
-    return {name: draw(explained) for name, draw in OF_A_STAGE.items()}
 
 
 def scaling_figure(explained: Explanation) -> Drawing:

@@ -16,8 +16,8 @@ from perfmodel.report.economics_tables import economics_section
 from perfmodel.report.explanation import moves_table, notes, refusals
 from perfmodel.report.html_blocks import as_html, escaped, folded
 from perfmodel.report.provenance import confidence_table, provenance
-from perfmodel.report.tables import LABELS
-from perfmodel.report.term import TERM_LABELS, operator_table, term_report
+from perfmodel.report.tables import LABELS, TERM_LABELS, most_memory_bytes
+from perfmodel.report.term import operator_table, term_report
 from perfmodel.report.terminal import section
 from perfmodel.report.told import Told
 from perfmodel.timing.ledger import ledger
@@ -51,8 +51,8 @@ def _of_a_stage(subject: Told) -> Iterator[tuple[str, tuple[str, str]]]:
     yield "Iteration", (seconds_text(float(last.iteration_time_s)), f"{whose}90 %: {low:.2f} to {high:.2f} s")
     yield "MFU", (f"{100 * float(last.mfu):.1f} %", f"{float(last.tokens_per_s_per_gpu):,.0f} tokens/s/GPU")
     yield "GPUs", (f"{max(int(each.layout.gpus) for each in stages):,}", gpu.name)
-    most = max(float(each.memory.total_bytes) for each in stages)
-    yield "Memory of one GPU", (gibibytes_text(most), f"of {gibibytes_text(float(gpu.memory_bytes))}")
+    need, have = most_memory_bytes(subject.prediction), float(gpu.memory_bytes)
+    yield "Memory of one GPU", (gibibytes_text(need), f"of {gibibytes_text(have)}")
 
 
 def _of_the_site(subject: Told) -> Iterator[tuple[str, tuple[str, str]]]:

@@ -20,7 +20,7 @@ from perfmodel.evidence.step_comparison import StepComparison, compare_step
 from perfmodel.evidence.step_records import StepRecord
 from perfmodel.exchange.run_files import RunSource
 from perfmodel.report.comparison_figures import iterations_figure, memories_figure
-from perfmodel.report.figure_set import OF_A_STAGE, run_drawings
+from perfmodel.report.figure_set import OF_A_STAGE, OF_MANY, run_drawings
 from perfmodel.report.figures import operators_figure, steps_figure
 from perfmodel.report.html import Page, page
 from perfmodel.report.html_blocks import as_html, figure_html
@@ -39,7 +39,6 @@ from perfmodel.variations import Settings, pairs
 
 Progress: TypeAlias = Callable[[int, int], None]  # how many of how many figures are drawn
 Draw: TypeAlias = Callable[[], Drawing]
-OF_A_COLUMN = ("peak", "levers")  # figures that each column of a comparison has
 
 
 def _quiet(_done: int, _of: int) -> None:
@@ -123,7 +122,7 @@ def _of_comparison(columns: Compared) -> dict[str, Draw]:
         "iteration": partial(iterations_figure, labels, stages, subtitle=title),
         "memory": partial(memories_figure, labels, stages, capacities, subtitle=title),
     }
-    for name in OF_A_COLUMN:
+    for name in OF_MANY:
         for number, each in enumerate(columns.subjects, start=1):
             drawn[f"{name}-{number}"] = partial(OF_A_STAGE[name], each.foremost)
     return drawn

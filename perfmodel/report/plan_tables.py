@@ -12,10 +12,10 @@ from perfmodel.planning.alternatives import Alternative, differences
 from perfmodel.planning.option import Option
 from perfmodel.planning.plan import Plan, StagePlan
 from perfmodel.planning.search import Candidate
-from perfmodel.report.plan_verdict import SHORT, dollars_text, layout_text, recompute_text, verdict
-from perfmodel.report.tables import LABELS
-from perfmodel.report.terminal import percent_text, plain_table, section, titled
-from perfmodel.units import GIBIBYTE, SECONDS_PER_DAY, gibibytes_text, seconds_text
+from perfmodel.report.plan_verdict import layout_text, recompute_text, verdict
+from perfmodel.report.tables import LABELS, SHORT
+from perfmodel.report.terminal import percent_text, plain_table, section, setting_text, titled
+from perfmodel.units import GIBIBYTE, SECONDS_PER_DAY, dollars_text, gibibytes_text, seconds_text
 
 MOST_RIVALS: Final = 6
 MOST_OF_FRONT: Final = 6
@@ -54,7 +54,7 @@ def _options_table(plan: Plan) -> RenderableType:
         }
     table, known = plain_table(), _columns(lines.values())
     for heading in known:
-        table.add_column(heading, justify="right" if heading else "left", no_wrap=True)
+        table.add_column(heading, justify="right" if heading else "left", no_wrap=bool(heading))
     for gpus in sorted(lines):
         table.add_row(*(lines[gpus].get(heading, "") for heading in known))
     left_out = len(plan.options) - len(shown)
@@ -88,7 +88,7 @@ def _mark(option: Option, plan: Plan, marks: Sequence[tuple[Option | None, str]]
         return "outside the limits"
     words = [word for marked, word in marks if marked is option]
     if not words and all(option is not each for each in plan.front):
-        words = ["others are faster and cheaper" if plan.question.has_tokens else "fewer are faster"]
+        words = ["slower and dearer" if plan.question.has_tokens else "fewer are faster"]
     return ", ".join(words)
 
 
@@ -112,7 +112,7 @@ def _ramp_table(plan: Plan, option: Option) -> RenderableType:
         table.add_row(
             *(f"{number}", f"{work.global_batch_size:,}", f"{work.gpus:,}", f"{stage.best.iteration_time_s:.3f}"),
             *(f"{100 * float(np.asarray(stage.prediction.mfu)):.1f}", f"{stage.best.memory_bytes / GIBIBYTE:.1f}", *days),
-            layout_text(stage.best.settings),
+            layout_text(stage.best.layout),
         )
     return titled(f"The ramp: {_switches_text(option)}", table)
 
@@ -153,7 +153,7 @@ def _differing(best: Candidate, other: Candidate) -> str:
     if "recompute_layers" in changes:
         changes["recompute"] = (None, None)
     words = [
-        f"recompute {recompute_text(other.settings)}" if name == "recompute" else f"{SHORT[name]} {_value_text(value)}"
+        f"recompute {recompute_text(other.settings)}" if name == "recompute" else f"{SHORT[name]} {setting_text(value)}"
         for name, (_, value) in changes.items()
         if name != "recompute_layers"
     ]
@@ -189,7 +189,7 @@ def _key_figures(candidate: Candidate) -> tuple[float, float]:
 
 
 def _change_text(each: Alternative, best: Mapping[str, Any]) -> str:
-    old, new = _value_text(best.get(each.setting)), _value_text(each.value)
+    old, new = setting_text(best.get(each.setting)), setting_text(each.value)
     if each.setting == "recompute" and each.candidate is not None:
         old, new = recompute_text(best), recompute_text(each.candidate.settings)
     return f"{SHORT[each.setting]} {old} -> {new}"
@@ -215,9 +215,3 @@ def _front_table(stage: StagePlan) -> Iterator[tuple[str, RenderableType]]:
         table.add_row(*_figures(near[place], stage.best), _differing(stage.best, near[place]))
     shown = f"{len(places)} of {len(stage.front)} that no other beats in both"
     yield f"What less memory costs ({shown})", table
-
-
-def _value_text(value: Any) -> str:
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    return "none" if value is None else str(value)

@@ -11,24 +11,10 @@ from rich.text import Text
 from perfmodel.planning.option import Option
 from perfmodel.planning.plan import Plan, StagePlan
 from perfmodel.planning.remedies import Obstacle
-from perfmodel.report.tables import LABELS
-from perfmodel.units import SECONDS_PER_DAY, gibibytes_text, gpus_text, large_text, seconds_text
+from perfmodel.report.tables import LABELS, SHORT_DEGREES, layout_words
+from perfmodel.spec.layout import Layout
+from perfmodel.units import SECONDS_PER_DAY, dollars_text, gibibytes_text, gpus_text, seconds_text
 
-SHORT: Final = {
-    "tensor_parallel": "TP",
-    "pipeline_parallel": "PP",
-    "virtual_pipeline": "VP",
-    "context_parallel": "CP",
-    "data_parallel": "DP",
-    "data_parallel_replicas": "copies",
-    "micro_batch_size": "micro-batch",
-    "recompute_layers": "layers again",
-    "recompute": "recompute",
-    "sharding": "sharding",
-    "precision": "precision",
-    "pipeline_schedule": "schedule",
-    "sequence_parallel": "sequence parallel",
-}
 TIGHT: Final = 0.97  # of the memory: what is above may be too much (docs/validation.md, memory)
 ROBUST: Final = 0.9  # of the draws
 CHEAP_LOSS: Final = 0.02  # of the time, in one draw of twenty
@@ -45,7 +31,7 @@ def verdict(plan: Plan) -> Iterator[Text]:
     where = f"{question.model.name} on {gpus_text(option.gpus)} of {question.cluster.name}"
     of_last = " of the last stage" if len(plan.stages) > 1 else ""
     yield Text(f"{where}: {_outcome(option, last, of_last)}.")
-    yield Text(f"{'Last stage: ' if of_last else ''}{layout_text(last.best.settings)}.", style="bold")
+    yield Text(f"{'Last stage: ' if of_last else ''}{layout_text(last.best.layout)}.", style="bold")
     used, have = last.best.memory_bytes, float(question.cluster.gpu.memory_bytes)
     searched = f"The fastest of {plan.layouts:,} layouts looked at, of which {plan.fitting:,} fit"
     if len(plan.options) > 1 or len(plan.stages) > 1:
@@ -57,28 +43,9 @@ def verdict(plan: Plan) -> Iterator[Text]:
     yield from _limits(plan, option)
 
 
-def layout_text(settings: Mapping[str, Any]) -> str:
-    """A layout in one line, without what is 1, off or follows: TP 8, PP 12, VP 8, DP 32, micro-batch 1, zero1, fp8.
-
-    >>> layout_text({"tensor_parallel": 8, "pipeline_parallel": 1, "data_parallel": 96, "micro_batch_size": 1})
-    'TP 8, DP 96, micro-batch 1'
-    """
-    words = [
-        f"{SHORT[name]} {settings[name]}"
-        for name in ("tensor_parallel", "pipeline_parallel", "virtual_pipeline", "context_parallel")
-        if settings.get(name, 1) > 1
-    ]
-    words += [f"DP {settings['data_parallel']}", f"micro-batch {settings['micro_batch_size']}"]
-    words += [name for name in (settings.get("sharding"),) if name and name != "none"]
-    if settings.get("data_parallel_replicas", 1) > 1:
-        words.append(f"{settings['data_parallel_replicas']} copies")
-    words += [schedule for schedule in (settings.get("pipeline_schedule"),) if schedule and schedule != "1f1b"]
-    if settings.get("sequence_parallel") and settings.get("tensor_parallel", 1) > 1:
-        words.append("sequence parallel")
-    if settings.get("recompute", "none") != "none":
-        words.append(f"{settings['recompute']} recompute{_layers_text(settings)}")
-    words += [precision for precision in (settings.get("precision"),) if precision and precision != "bf16"]
-    return ", ".join(words)
+def layout_text(layout: Layout) -> str:
+    """A layout in one line, without what is 1, off or bf16: TP 8, PP 12, VP 8, DP 32, micro-batch 1, zero1."""
+    return ", ".join(word for word in layout_words(layout, SHORT_DEGREES) if word != "bf16")
 
 
 def recompute_text(settings: Mapping[str, Any]) -> str:
@@ -87,12 +54,9 @@ def recompute_text(settings: Mapping[str, Any]) -> str:
     >>> recompute_text({"recompute": "full", "recompute_layers": 3})
     'full (3 a stage)'
     """
-    return f"{settings.get('recompute', 'none')}{_layers_text(settings)}"
-
-
-def _layers_text(settings: Mapping[str, Any]) -> str:
-    layers = settings.get("recompute_layers")
-    return "" if layers is None else f" ({layers} a stage)"
+    number = settings.get("recompute_layers")
+    layers = "" if number is None else f" ({number} a stage)"
+    return f"{settings.get('recompute', 'none')}{layers}"
 
 
 def days_text(days: float) -> str:
@@ -105,15 +69,6 @@ def days_text(days: float) -> str:
         if days >= least:
             return f"{parts * days:,.1f} {unit}"
     return f"{1440 * days:.1f} minutes"
-
-
-def dollars_text(amount: float) -> str:
-    """A sum for people.
-
-    >>> dollars_text(1_294_700), dollars_text(208_455.2)
-    ('$1.295M', '$208,455')
-    """
-    return f"${large_text(amount)}" if amount >= 1e6 else f"${amount:,.0f}"
 
 
 def _outcome(option: Option, last: StagePlan, of_last: str) -> str:
@@ -201,7 +156,7 @@ def _obstacle(plan: Plan, found: Obstacle) -> Iterator[Text]:
     nearest = f"of {plan.layouts:,} layouts, the one that needs least needs {gibibytes_text(need)} of {gibibytes_text(have)}"
     yield Text(f"{name}: {nearest}, {gibibytes_text(found.missing_bytes)} too much.", style="bold red")
     share = float(np.asarray(getattr(found.prediction.memory, found.part)))
-    yield Text(f"That one is {layout_text(found.nearest.settings)}.")
+    yield Text(f"That one is {layout_text(found.nearest.layout)}.")
     yield Text(f"Its largest part: {LABELS[found.part]}, {gibibytes_text(share)}.")
     for remedy in found.remedies:
         words = {
@@ -210,6 +165,6 @@ def _obstacle(plan: Plan, found: Obstacle) -> Iterator[Text]:
             "gpus": f"on {gpus_text(remedy.gpus)}",
         }
         time = seconds_text(remedy.candidate.iteration_time_s)
-        yield Text(f"It fits {words[remedy.kind]}: {layout_text(remedy.candidate.settings)}; {time} an iteration.")
+        yield Text(f"It fits {words[remedy.kind]}: {layout_text(remedy.candidate.layout)}; {time} an iteration.")
     if not found.remedies:
         yield Text("No other sharding helps, nor more GPUs; a GPU with more memory, or fp8, may.")

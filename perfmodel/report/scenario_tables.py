@@ -13,10 +13,10 @@ from perfmodel.count.memory import MemoryBytes
 from perfmodel.economics.energy import J_PER_KWH
 from perfmodel.planning.scenarios import Scenario, WhatIf
 from perfmodel.report.before_after import MOST_COLUMNS, SIDE_BY_SIDE, IntervalLine, Line, table_of_changes
-from perfmodel.report.tables import LABELS
+from perfmodel.report.tables import LABELS, most_memory_bytes, need_text
 from perfmodel.report.terminal import percent_text, titled
 from perfmodel.timing.breakdown import PARTS
-from perfmodel.units import GIBIBYTE, gibibytes_text, seconds_text
+from perfmodel.units import GIBIBYTE, seconds_text
 
 RESULTS: Final = (
     Line(name="gpus", label="GPUs"),
@@ -27,7 +27,7 @@ RESULTS: Final = (
     Line(name="total_days", label="days", decimals=2),
     Line(name="calendar_days", label="calendar days", decimals=2),
     IntervalLine(name="calendar_low_days", high="calendar_high_days", label="  90 % interval", decimals=1),
-    Line(name="calendar_gpu_hours", label="GPU-hours"),
+    Line(name="calendar_gpu_hours", label="calendar GPU-hours"),
     Line(name="dollars", label="cost, $"),
     Line(name="energy_j", label="energy, MWh", scale=1 / (1e3 * J_PER_KWH)),
 )
@@ -67,10 +67,8 @@ def misfits(result: WhatIf) -> Iterator[Text]:
     """A sentence for each scenario that does not fit."""
     for place, scenario in enumerate(result.scenarios):
         if not scenario.prediction.fits:
-            used = max(float(predicted.memory.total_bytes) for _, predicted in scenario.prediction.stages)
-            have = float(scenario.prediction.run.cluster.gpu.memory_bytes)
-            need = f"needs {gibibytes_text(used)} of the GPU's {gibibytes_text(have)}"
-            yield Text(f"{_called(result, place)} does not fit in memory: {need}.", style="bold red")
+            need = need_text(most_memory_bytes(scenario.prediction), scenario.prediction.run.cluster)
+            yield Text(f"{_called(result, place)} does not fit in memory: needs {need}.", style="bold red")
 
 
 def sentences(result: WhatIf) -> Iterator[Text]:
@@ -86,7 +84,7 @@ def _sentence(result: WhatIf, scenario: Scenario) -> str:
     low, high = (100 * (end - 1) for end in result.time_ratio_interval(scenario))
     sentence = f"{seconds_text(after)} an iteration"
     if low < high:
-        change = f"{percent_text(after / before - 1)} (90 %: {low:+.0f} to {high:+.0f} %)"
+        change = f"{percent_text(after / before - 1)} (90 %: {_rounded(low)} to {_rounded(high)} %)"
         sentence += f" instead of {seconds_text(before)}, {change}"
     totals = [each.totals() for each in (result.before, scenario)]
     for name, shape in (("total_days", "{:.1f} days"), ("dollars", "${:,.0f}")):
@@ -94,6 +92,15 @@ def _sentence(result: WhatIf, scenario: Scenario) -> str:
         if new is not None:
             sentence += f"; {shape.format(new)}" + ("" if old in (None, new) else f" instead of {shape.format(old).split()[0]}")
     return f"{sentence}."
+
+
+def _rounded(percent: float) -> str:
+    """A change with its sign, and never -0.
+
+    >>> _rounded(-0.4), _rounded(2.6)
+    ('0', '+3')
+    """
+    return f"{percent:+.0f}" if round(percent) else "0"
 
 
 def notes(result: WhatIf) -> Iterator[Text]:

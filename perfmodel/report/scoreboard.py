@@ -12,19 +12,12 @@ from rich.text import Text
 
 from perfmodel.evidence.groups import Scoreboard
 from perfmodel.evidence.validate import Comparison, ErrorSummary, worst
-from perfmodel.report.tables import LABELS, layout_words
+from perfmodel.report.tables import LABELS, SHORT_DEGREES, layout_words
 from perfmodel.report.terminal import Name, percent_text, plain_table, section, titled
 from perfmodel.spec.run import Run
 from perfmodel.units import seconds_text
 
 WORST_ROWS: Final = 5
-SHORT_DEGREES: Final = {
-    "tensor_parallel": "TP",
-    "pipeline_parallel": "PP",
-    "virtual_pipeline": "VP",
-    "context_parallel": "CP",
-    "data_parallel": "DP",
-}
 LEAST_SHARE: Final = 0.005  # of a part that is shown
 
 

@@ -11,20 +11,11 @@ from rich.text import Text
 
 from perfmodel.planning.scaling import Scaling
 from perfmodel.planning.sweep import Sweep, SweptPoint
-from perfmodel.report.terminal import plain_table, section, titled
+from perfmodel.report.tables import SHORT
+from perfmodel.report.terminal import bar_text, plain_table, section, titled
 from perfmodel.units import GIBIBYTE, large_text, seconds_text
 
-HEADINGS: Final = {
-    "tensor_parallel": "TP",
-    "pipeline_parallel": "PP",
-    "virtual_pipeline": "VP",
-    "context_parallel": "CP",
-    "data_parallel": "DP",
-    "gpus": "GPUs",
-    "micro_batch_size": "micro-batch",
-    "global_batch_size": "batch",
-    "sequence_length": "sequence",
-}
+HEADINGS: Final = SHORT | {"gpus": "GPUs", "global_batch_size": "batch", "sequence_length": "sequence"}
 
 
 def _large(number: float) -> str:
@@ -45,7 +36,6 @@ COLUMNS: Final[dict[str, Callable[[Mapping[str, Any]], str]]] = {
     "fits": lambda numbers: "yes" if numbers["fits"] else "NO",
 }
 BESTS: Final = (("Fastest", "tokens_per_s", "tokens/s"), ("Most per GPU", "tokens_per_s_per_gpu", "tokens/s/GPU"))
-BAR: Final = 20  # characters of a full bar
 
 
 def heading(key: str) -> str:
@@ -96,10 +86,7 @@ def _verdict(result: Sweep) -> Iterator[Text]:
         yield Text(f"{result.name}{stage}: none of {len(result.points)} points can be run.", style="bold red")
         return
     yield Text(f"{result.name}{stage}: {len(fitting)} of {len(result.points)} points can be run.")
-    for which, rate, unit in (
-        ("Fastest", "tokens_per_s", "tokens/s"),
-        ("Most per GPU", "tokens_per_s_per_gpu", "tokens/s/GPU"),
-    ):
+    for which, rate, unit in BESTS:
         best = fitting[max(range(len(fitting)), key=[point.numbers[rate] for point in fitting].__getitem__)]
         seconds = seconds_text(best.numbers["iteration_time_s"])
         yield Text(f"{which}: {point_name(result, best)}, {seconds} an iteration, {_large(best.numbers[rate])} {unit}.")
@@ -157,6 +144,5 @@ def scaling_table(result: Sweep, curve: Scaling) -> Table:
             point, efficiency = result.points[place].numbers, curve.efficiency[place]
             ideal = first["tokens_per_s"] * point["gpus"] / first["gpus"]
             cells = [f"{point['gpus']}", _large(point["tokens_per_s"]), _large(ideal), f"{curve.speed_up[place]:.2f}"]
-            bar = "#" * round(BAR * min(efficiency, 1.0))
-            table.add_row(*([name] if several else []), *cells, f"{100 * efficiency:.1f} %", bar)
+            table.add_row(*([name] if several else []), *cells, f"{100 * efficiency:.1f} %", bar_text(efficiency))
     return table

@@ -13,9 +13,10 @@ from perfmodel.count.memory import MemoryBytes
 from perfmodel.prediction import Prediction, StagePrediction
 from perfmodel.report.documents import envelope
 from perfmodel.report.terminal import bar_text, percent_text, plain_table, section, titled, value_text
+from perfmodel.spec.hardware import Cluster
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.run import Run, Stage
-from perfmodel.timing.breakdown import Breakdown
+from perfmodel.timing.breakdown import PARTS, Breakdown
 from perfmodel.units import GIBIBYTE, gibibytes_text, seconds_text
 
 MOST_COLUMNS: Final = 6  # stages side by side in 80 columns
@@ -29,6 +30,22 @@ DEGREES: Final = {
     "context_parallel": "context parallel",
     "data_parallel_replicas": "copies of the shards",
 }
+SHORT: Final = {  # settings of a layout, where there is no room for their names
+    "tensor_parallel": "TP",
+    "pipeline_parallel": "PP",
+    "virtual_pipeline": "VP",
+    "context_parallel": "CP",
+    "data_parallel": "DP",
+    "data_parallel_replicas": "copies",
+    "micro_batch_size": "micro-batch",
+    "recompute_layers": "layers run again",
+    "recompute": "recompute",
+    "sharding": "sharding",
+    "precision": "precision",
+    "pipeline_schedule": "schedule",
+    "sequence_parallel": "sequence parallel",
+}
+SHORT_DEGREES: Final = {name: short for name, short in SHORT.items() if name in (*DEGREES, "data_parallel")}
 LABELS: Final = {
     "matmul_s": "matrix products",
     "attention_s": "attention",
@@ -51,6 +68,9 @@ LABELS: Final = {
     "communication_bytes": "communication buffers",
     "framework_bytes": "framework",
     "fragmentation_bytes": "allocator margin",
+}
+TERM_LABELS: Final = {"recompute": "recompute"} | {
+    part.removesuffix("_s").removesuffix("_exposed"): LABELS[part] for part in PARTS
 }
 
 
@@ -95,10 +115,19 @@ def verdict(prediction: Prediction) -> Text:
         sentence = f"{run.name}: {float(days):.1f} days predicted"
     if days is not None and len(published) == len(prediction.stages):
         sentence += f", {sum(published):.1f} published ({percent_text(float(days) / sum(published) - 1)})"
-    used = max(float(predicted.memory.total_bytes) for _, predicted in prediction.stages)
-    need = f"{gibibytes_text(used)} of the GPU's {gibibytes_text(float(run.cluster.gpu.memory_bytes))}"
+    need = need_text(most_memory_bytes(prediction), run.cluster)
     fit = (f"Fits in memory: {need}.", "green") if prediction.fits else (f"Does not fit in memory: needs {need}.", "bold red")
     return Text.assemble(f"{sentence}.\n", fit)
+
+
+def need_text(used_bytes: float, cluster: Cluster) -> str:
+    """14.4 GiB of the GPU's 79.1 GiB."""
+    return f"{gibibytes_text(used_bytes)} of the GPU's {gibibytes_text(float(cluster.gpu.memory_bytes))}"
+
+
+def most_memory_bytes(prediction: Prediction) -> float:
+    """That of the stage that needs most."""
+    return max(float(predicted.memory.total_bytes) for _, predicted in prediction.stages)
 
 
 def description(run: Run) -> Text:
@@ -116,7 +145,8 @@ def layout_words(layout: Layout, degrees: Mapping[str, str]) -> list[str]:
     words += [layout.sharding] if layout.sharding != "none" else []
     words += ["sequence parallel"] if layout.sequence_parallel and layout.tensor_parallel > 1 else []
     if layout.recompute != "none":
-        layers = "" if layout.recompute_layers is None else f" of {int(layout.recompute_layers)} layers a stage"
+        number = layout.recompute_layers
+        layers = "" if number is None else f" of {int(number)} layer{'' if number == 1 else 's'} a stage"
         words.append(f"{layout.recompute} recompute{layers}")
     return words
 
@@ -199,7 +229,7 @@ def candidate_table(candidates: Sequence[tuple[Mapping[str, Any], Prediction]]) 
     for values, prediction in candidates:
         label = ", ".join(f"{key} {value_text(value)}" for key, value in values.items())
         table.add_row(
-            label, *_seconds(prediction), gibibytes_text(_most_memory(prediction)), "yes" if prediction.fits else "no"
+            label, *_seconds(prediction), gibibytes_text(most_memory_bytes(prediction)), "yes" if prediction.fits else "no"
         )
     ends = envelope([prediction for _, prediction in candidates])[-MOST_COLUMNS:]
     table.add_section()
@@ -209,10 +239,6 @@ def candidate_table(candidates: Sequence[tuple[Mapping[str, Any], Prediction]]) 
 
 def _seconds(prediction: Prediction) -> Iterable[str]:
     return (f"{float(predicted.iteration_time_s):.3f}" for _, predicted in prediction.stages[-MOST_COLUMNS:])
-
-
-def _most_memory(prediction: Prediction) -> float:
-    return max(float(predicted.memory.total_bytes) for _, predicted in prediction.stages)
 
 
 def breakdown_table(prediction: Prediction, *, most: int = MOST_COLUMNS) -> RenderableType:

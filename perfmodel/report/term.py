@@ -15,26 +15,12 @@ from perfmodel.planning.explanation import Explanation
 from perfmodel.planning.terms import Behind, Equation, Term
 from perfmodel.report.details import PHASES
 from perfmodel.report.explanation import change_text, stage_name, step_text
+from perfmodel.report.tables import TERM_LABELS
 from perfmodel.report.terminal import Name, plain_table, section, titled, value_text
 from perfmodel.spec.fields import plain
 from perfmodel.timing.ledger import Entry
 from perfmodel.units import seconds_text
 
-TERM_LABELS: Final = {
-    "matmul": "matrix products",
-    "attention": "attention",
-    "memory_bound": "memory-bound operators",
-    "tensor_parallel": "exposed tensor parallel",
-    "context_parallel": "exposed context parallel",
-    "pipeline_parallel": "exposed pipeline messages",
-    "pipeline_bubble": "pipeline bubble",
-    "data_parallel": "exposed data parallel",
-    "communication_slowdown": "SMs lost to communication",
-    "recompute": "recompute",
-    "launch": "waiting for launches",
-    "unlisted": "unlisted work",
-    "optimizer": "optimizer step",
-}
 MOST_NUMBERS: Final = 12  # unless all are asked for
 WRAPPED: Final = 60  # a line of a docstring longer than this may go on in the next
 EQUATION: Final = re.compile(r"\s|\S{1,12} +=|.*\S  +\S")  # a line that stands on its own: indented, x = .., or of a table

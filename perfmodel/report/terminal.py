@@ -126,3 +126,10 @@ def value_text(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     return large_text(value) if isinstance(value, int) and value >= 1_000_000 else str(value)
+
+
+def setting_text(value: Any) -> str:
+    """A value as people say it: on, off, none, else as a run file would have it."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return "none" if value is None else value_text(value)

@@ -12,7 +12,8 @@ from perfmodel.count.operators import Collective, FusedAttention, Matmul, Memory
 from perfmodel.planning.terms import TERMS
 from perfmodel.planning.waterfall import STEPS
 from perfmodel.report.explanation import STEP_LABELS, change_text, explanation_report, step_text
-from perfmodel.report.term import TERM_LABELS, shape_text, term_report
+from perfmodel.report.tables import TERM_LABELS
+from perfmodel.report.term import shape_text, term_report
 from perfmodel.report.terminal import as_text
 from perfmodel.spec.layout import ProcessGroup
 
