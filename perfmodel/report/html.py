@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 from perfmodel import __version__
 from perfmodel.exchange.output import write_text
-from perfmodel.report.html_blocks import escaped
+from perfmodel.report.html_blocks import escaped, with_whole_percents
 
 if TYPE_CHECKING:
     from perfmodel.report.style import Drawing
@@ -122,9 +122,10 @@ def _section(section: Section) -> str:
 
 
 def _glance(numbers: Mapping[str, tuple[str, str]]) -> str:
+    said = {label: with_whole_percents(escaped(more)) for label, (_, more) in numbers.items()}
     cells = [
-        f"<div><dt>{escaped(label)}</dt><dd>{escaped(number)}{f' <small>{escaped(more)}</small>' if more else ''}</dd></div>"
-        for label, (number, more) in numbers.items()
+        f"<div><dt>{escaped(label)}</dt><dd>{escaped(number)}{f' <small>{said[label]}</small>' if said[label] else ''}</dd></div>"
+        for label, (number, _) in numbers.items()
     ]
     return f'<dl class="glance">\n{chr(10).join(cells)}\n</dl>' if cells else ""
 

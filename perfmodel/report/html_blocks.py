@@ -22,7 +22,7 @@ REPLACED: Final = dict.fromkeys((*HIDDEN, *range(0x2060, 0x2070), 0xFEFF), "\N{R
 CLASSES: Final = {"red": "bad", "green": "good", "yellow": "doubt", "dim": "quiet", "bold": "strong"}
 LONG_WORD: Final = re.compile(r"\S{16,}")
 BREAK: Final = re.compile(r"(?<=[._/])(?=\w)")  # where a long key path, file or address may go on in the next line
-PERCENT: Final = re.compile(r"(?<=\d) %")  # no line ends between a number and its sign
+PERCENT: Final = re.compile(r"(?<=\d) %")
 BAR: Final = re.compile(r"[#+-]*")
 
 
@@ -33,6 +33,11 @@ def escaped(text: str) -> str:
     '&lt;b title=&quot;x&quot;&gt;'
     """
     return escape(text.translate(REPLACED))
+
+
+def with_whole_percents(words: str) -> str:
+    """No line ends between a number and its percent sign."""
+    return PERCENT.sub("\N{NO-BREAK SPACE}%", words)
 
 
 def as_html(content: RenderableType, *, level: int = 3) -> str:
@@ -90,7 +95,7 @@ def _inline(content: RenderableType | None) -> str:
     ends = sorted({0, len(content.plain), *(end for span in content.spans for end in (span.start, span.end))})
     pieces = []
     for start, end in pairwise(ends):
-        words = PERCENT.sub("\N{NO-BREAK SPACE}%", escaped(content.plain[start:end]))
+        words = with_whole_percents(escaped(content.plain[start:end]))
         kinds = "".join(_class(span.style) for span in content.spans if span.start <= start and end <= span.end)
         pieces.append(f"<span{kinds}>{words}</span>" if kinds else words)
     return "".join(pieces)
