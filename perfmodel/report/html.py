@@ -122,11 +122,10 @@ def _section(section: Section) -> str:
 
 
 def _glance(numbers: Mapping[str, tuple[str, str]]) -> str:
-    said = {label: with_whole_percents(escaped(more)) for label, (_, more) in numbers.items()}
-    cells = [
-        f"<div><dt>{escaped(label)}</dt><dd>{escaped(number)}{f' <small>{said[label]}</small>' if said[label] else ''}</dd></div>"
-        for label, (number, _) in numbers.items()
-    ]
+    cells = []
+    for label, (number, more) in numbers.items():
+        said = f" <small>{with_whole_percents(escaped(more))}</small>" if more else ""
+        cells.append(f"<div><dt>{escaped(label)}</dt><dd>{escaped(number)}{said}</dd></div>")
     return f'<dl class="glance">\n{chr(10).join(cells)}\n</dl>' if cells else ""
 
 
