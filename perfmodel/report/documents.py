@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, Final
 
+from perfmodel.count.memory import MemoryBytes
 from perfmodel.count.operators import Collective
 from perfmodel.prediction import Prediction, StagePrediction
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.hardware import Cluster
 from perfmodel.spec.run import PublishedFigures, Run, Stage
+from perfmodel.timing.breakdown import Breakdown
 from perfmodel.timing.collectives import crossed_link
 from perfmodel.timing.ledger import ledger
 
@@ -53,7 +55,7 @@ def envelope(predictions: Sequence[Prediction]) -> list[dict[str, Any]]:
     return result
 
 
-def _range(values: Any) -> list[float]:
+def _range(values: Iterable[Numeric]) -> list[float]:
     numbers = [float(value) for value in values]
     return [min(numbers), max(numbers)]
 
@@ -158,7 +160,7 @@ def _communication(predicted: StagePrediction, cluster: Cluster) -> list[dict[st
     ]
 
 
-def _numbers(parts: Any) -> dict[str, float]:
+def _numbers(parts: Breakdown | MemoryBytes) -> dict[str, float]:
     return {part.name: float(getattr(parts, part.name)) for part in fields(parts)}
 
 

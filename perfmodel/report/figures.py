@@ -18,7 +18,7 @@ from perfmodel.errors import InputError
 from perfmodel.evidence.step_comparison import OperatorPair, StepComparison
 from perfmodel.evidence.validate import Comparison
 from perfmodel.report.captions import NAME
-from perfmodel.report.details import PHASES
+from perfmodel.report.details import phase_text
 from perfmodel.report.lettering import shortened
 from perfmodel.report.palette import BLUE, GRID, LINES, MARKERS, MUTED, VERMILION
 from perfmodel.report.style import TEXT, Drawing, grid, picture, styled
@@ -165,7 +165,7 @@ def operators_figure(comparison: StepComparison) -> Drawing:
 
 def _label(pair: OperatorPair) -> str:
     """layer.mlp.fc1 (wgrad)"""
-    return f"{pair.name} ({PHASES.get(pair.phase, pair.phase)})"
+    return f"{pair.name} ({phase_text(pair.phase)})"
 
 
 def _told(pair: OperatorPair) -> str:

@@ -16,7 +16,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from perfmodel.planning.explanation import Explanation
 from perfmodel.planning.roofline import ATTENTION, COLLECTIVE, MATMUL, MEMORY, MEMORY_BOUND, Placed, Roofline, roofline
 from perfmodel.report.captions import source_text, stage_caption
-from perfmodel.report.details import PHASES
+from perfmodel.report.details import phase_text
 from perfmodel.report.labels import Point, name_points
 from perfmodel.report.lettering import shortened
 from perfmodel.report.palette import BLUE, GREEN, INK, MUTED, ORANGE, PALE_BLUE, PURPLE, SKY, VERMILION, YELLOW
@@ -116,7 +116,7 @@ def _description(roofs: Roofline) -> str:
 
 def _name(operator: Placed) -> str:
     """mlp.fc1 wgrad"""
-    phase = "" if operator.phase == FORWARD else f" {PHASES.get(operator.phase, operator.phase)}"
+    phase = "" if operator.phase == FORWARD else f" {phase_text(operator.phase)}"
     name = operator.name.removeprefix("layer.")
     return name if name.startswith(operator.phase) else f"{name}{phase}"
 

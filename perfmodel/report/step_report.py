@@ -12,15 +12,14 @@ from rich.text import Text
 
 from perfmodel.evidence.step_comparison import OperatorPair, Pair, StepComparison
 from perfmodel.evidence.step_records import StepRecord
+from perfmodel.report.details import phase_text
 from perfmodel.report.tables import LABELS
 from perfmodel.report.terminal import Name, percent_text, plain_table, section, titled
-from perfmodel.spec.phases import DATA_GRADIENT, WEIGHT_GRADIENT
 from perfmodel.spec.run import Stage
 from perfmodel.units import seconds_text
 
 MOST: Final = 0.9  # of the step: the operators that are shown one by one
 MEGABYTE: Final = 1e6
-PHASES: Final = {DATA_GRADIENT: "dgrad", WEIGHT_GRADIENT: "wgrad"}
 MEMORY_LABELS: Final = LABELS | {"loss_bytes": "loss and scratch", "peak_bytes": "peak"}
 
 
@@ -38,7 +37,7 @@ def measurement_report(record: StepRecord) -> Group:
         table.add_column(heading, justify="right", no_wrap=True)
     for each in top:
         share = each.seconds / record.profiled_iteration_time_s
-        table.add_row(Name(each.name), PHASES.get(each.phase, each.phase), f"{1e3 * each.seconds:.2f}", f"{100 * share:.0f} %")
+        table.add_row(Name(each.name), phase_text(each.phase), f"{1e3 * each.seconds:.2f}", f"{100 * share:.0f} %")
     parts = [(MEMORY_LABELS[name], f"{value / MEGABYTE:.1f}") for name, value in asdict(record.memory).items()]
     return Group(
         verdict, titled("Longest operators of an iteration", table), section("Memory of one rank, MB", parts), *_doubts(record)
@@ -98,7 +97,7 @@ def operators_table(comparison: StepComparison, *, every: bool) -> RenderableTyp
         table.add_column(heading, justify="right", no_wrap=True)
     whole = comparison.record.iteration_time_s
     for pair in shown:
-        table.add_row(Name(pair.name), PHASES.get(pair.phase, pair.phase), *_cells(pair, whole))
+        table.add_row(Name(pair.name), phase_text(pair.phase), *_cells(pair, whole))
     table.add_section()
     if others:
         table.add_row(f"{len(others)} other operators", "", *_cells(_sum(others), whole))

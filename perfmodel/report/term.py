@@ -13,7 +13,7 @@ from rich.text import Text
 from perfmodel.count.operators import Collective, FusedAttention, Matmul, MemoryBound, Operator
 from perfmodel.planning.explanation import Explanation
 from perfmodel.planning.terms import Behind, Equation, Term
-from perfmodel.report.details import PHASES
+from perfmodel.report.details import operators_title, timed_operators
 from perfmodel.report.explanation import change_text, stage_name, step_text
 from perfmodel.report.tables import TERM_LABELS
 from perfmodel.report.terminal import Name, plain_table, section, titled, value_text
@@ -65,20 +65,8 @@ def _text(equation: Equation) -> Text:
 
 def operator_table(explained: Explanation, entries: Sequence[Entry]) -> RenderableType:
     """Operators with their shapes, how often they run, how long each takes, and how sure that is."""
-    table = plain_table()
-    table.add_column("operator and its shape", overflow="fold", ratio=1)
-    table.add_column("phase", no_wrap=True)
-    for heading in ("runs", "us each", "ms"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("confidence", no_wrap=True)
-    for entry in entries:
-        operator = entry.operator
-        times = (f"{float(entry.repeats):.0f}", f"{1e6 * float(entry.seconds):.1f}")
-        whole = f"{1e3 * float(entry.repeats * entry.seconds):.2f}"
-        name = Name(f"{operator.name}\n  {shape_text(operator)}")
-        table.add_row(name, PHASES.get(operator.phase, operator.phase), *times, whole, entry.confidence)
-    where = "one GPU" if explained.predicted.layout.pipeline_parallel == 1 else "one GPU of every pipeline stage"
-    return titled(f"Operators of {where}, each alone", table)
+    table = timed_operators("operator and its shape", entries, name=lambda each: f"{each.name}\n  {shape_text(each)}")
+    return titled(operators_title(explained.predicted), table)
 
 
 def shape_text(operator: Operator) -> str:
