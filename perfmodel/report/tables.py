@@ -112,7 +112,7 @@ def verdict(prediction: Prediction) -> Text:
         ends = [seconds_text(min(times)), *([seconds_text(max(times))] if len(times) > 1 else [])]
         sentence = f"{run.name}: {' to '.join(ends)} an iteration"
     else:
-        sentence = f"{run.name}: {float(days):.1f} days predicted"
+        sentence = f"{run.name}: {float(days):,.1f} days predicted"
     if days is not None and len(published) == len(prediction.stages):
         sentence += f", {sum(published):.1f} published ({percent_text(float(days) / sum(published) - 1)})"
     need = need_text(most_memory_bytes(prediction), run.cluster)
@@ -166,10 +166,19 @@ def stage_cells(stage: Stage, predicted: StagePrediction) -> tuple[str, ...]:
     low, high = (float(end) for end in predicted.iteration_time_interval_s)
     return (
         *(f"{layout.data_parallel}", f"{layout.gpus}", f"{layout.global_batch_size}"),
-        *(f"{float(predicted.iteration_time_s):.3f}", f"{low:.2f}-{high:.2f}"),
+        *(_fixed(float(predicted.iteration_time_s), 3), f"{_fixed(low, 2)}-{_fixed(high, 2)}"),
         *(f"{100 * float(predicted.mfu):.1f}", f"{float(predicted.tokens_per_s_per_gpu):.0f}"),
-        "" if stage.tokens is None else f"{float(predicted.days(stage.tokens)):.2f}",
+        "" if stage.tokens is None else _fixed(float(predicted.days(stage.tokens)), 2),
     )
+
+
+def _fixed(value: float, decimals: int) -> str:
+    """So many decimals; three digits where no column has room for all before the point.
+
+    >>> _fixed(0.62119, 3), _fixed(311409452.0, 2)
+    ('0.621', '3.11e+08')
+    """
+    return f"{value:.{decimals}f}" if value < 1e5 else f"{value:.3g}"
 
 
 def stage_labels(prediction: Prediction) -> list[str]:

@@ -38,7 +38,7 @@ class Number:
         """What is wrong with `value`, or ""."""
         if (value is None and self.optional) or self._holds(value):
             return ""
-        array, text = np.asarray(value), f"{value:.12g}" if isinstance(value, float) else shown(value)
+        array, text = np.asarray(value), shown(float(f"{value:.12g}") if isinstance(value, float) else value)
         if array.dtype.kind not in "iuf" or array.size == 0:
             return f"{text} is not a number"
         demands = (

@@ -94,7 +94,7 @@ class NodeLink(Spec):
     """
 
     name: str = text()
-    bandwidth_bytes_per_s: Numeric = number("bytes_per_s", above=0)  # datasheet, per GPU, one direction
+    bandwidth_bytes_per_s: Numeric = number("bytes_per_s", minimum=1e6)  # datasheet, per GPU, one direction
     measured_bandwidth_bytes_per_s: Numeric = number(
         "bytes_per_s", above=0
     )  # of the link that the collectives were measured on
@@ -106,7 +106,7 @@ class NetworkLink(Spec):
     """The network between nodes: one NIC, one direction, and how collectives fare on many of them."""
 
     name: str = text()
-    bandwidth_bytes_per_s: Numeric = number("bytes_per_s", above=0)  # of one NIC, one direction
+    bandwidth_bytes_per_s: Numeric = number("bytes_per_s", minimum=1e6)  # of one NIC, one direction
     collectives: NetworkCollectives = part(NetworkCollectives, preset="collectives")
 
 

@@ -38,6 +38,8 @@ def read(*overrides: str) -> Run:
         ("tensor_paralel=4", "tensor_paralel: unknown key; did you mean tensor_parallel?"),
         ("cluster.gpu.memory_bytes=400Gb", "cluster.gpu.memory_bytes: '400Gb' is not a memory size"),
         ("cluster.links.network.bandwidth_bytes_per_s=50GB", "'50GB' is not a bandwidth"),
+        ("cluster.links.network.bandwidth_bytes_per_s=800", r"bandwidth_bytes_per_s: 800 must be at least 1e\+06"),
+        ("stages.0.global_batch_size=x0.3", r"stages\[0\].global_batch_size: 115.2 is not a whole number"),
         ("tensor_parallel=7", "tensor_parallel: 7 does not divide 48 attention heads; 1, 2, 3, 4, 6, 8"),
         ("micro_batch_size=3", "micro_batch_size: 3 does not divide the 4 sequences of a replica; 1, 2, 4 would"),
         ("stages.0.global_batch_size=385", r"stages\[0\].global_batch_size: 385 sequences .* 384 or 480 would"),
