@@ -29,7 +29,7 @@ from perfmodel.timing.breakdown import PARTS, Breakdown
 from perfmodel.timing.kernels import loaded
 from perfmodel.timing.schedule import all_passes, breakdown, synchronised
 from perfmodel.timing.uncertainty import Uncertainty, uncertainty, with_ends
-from perfmodel.units import SECONDS_PER_DAY
+from perfmodel.units import HOURS_PER_DAY, SECONDS_PER_DAY
 
 SIZES: Final = (
     *("tensor_parallel", "pipeline_parallel", "virtual_pipeline", "context_parallel", "data_parallel", "gpus"),
@@ -74,7 +74,7 @@ class StagePrediction:
 
     def gpu_hours(self, tokens: Numeric) -> Numeric:
         """GPU-hours to train on `tokens`."""
-        return self.days(tokens) * 24.0 * self.layout.gpus
+        return self.days(tokens) * HOURS_PER_DAY * self.layout.gpus
 
     def quantities(self) -> dict[str, Numeric | Truth]:
         """Every number of it by name, with SI units in the names: the columns of tables for files and notebooks."""

@@ -15,6 +15,7 @@ from perfmodel.errors import UnitError, shown
 
 SECONDS_PER_HOUR: Final = 3600.0
 SECONDS_PER_DAY: Final = 86400.0
+HOURS_PER_DAY: Final = 24.0
 GIBIBYTE: Final = 2.0**30
 
 _DECIMAL: Final = {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "B": 1e9, "T": 1e12, "P": 1e15, "E": 1e18}

@@ -9,8 +9,7 @@ import numpy as np
 
 from perfmodel.spec.economics import Economics
 from perfmodel.spec.fields import Numeric
-
-HOURS_PER_DAY = 24.0
+from perfmodel.units import HOURS_PER_DAY
 
 
 def dollars(*, gpu_hours: Numeric, gpus: Numeric, calendar_days: Numeric, terms: Economics) -> Numeric | None:

@@ -20,6 +20,7 @@ from perfmodel.spec.hardware import Cluster
 from perfmodel.timing.breakdown import Breakdown
 
 J_PER_KWH: Final = 3.6e6
+J_PER_MWH: Final = 1e3 * J_PER_KWH
 WAITING: Final = (  # parts of an iteration in which the GPU computes nothing
     "tensor_parallel_exposed_s",
     "context_parallel_exposed_s",

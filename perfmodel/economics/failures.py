@@ -16,12 +16,11 @@ from numpy.typing import NDArray
 from perfmodel.economics.goodput import Cadence, time_shares
 from perfmodel.spec.economics import Economics
 from perfmodel.spec.fields import Numeric
-from perfmodel.spec.spread import moved
+from perfmodel.spec.spread import DEVIATIONS, moved
 
 TRIALS: Final = 1000
 AT_ONCE: Final = 128  # failures of each trial that are drawn together
 MOST_FAILURES: Final = 5000.0  # of more, chance is less than 2 % of what they take, and their average serves
-DEVIATIONS: Final = 1.6448536269514722  # from the middle of a normal distribution to either end of its 90 % interval
 Array = NDArray[np.float64]
 
 

@@ -9,7 +9,6 @@ from typing import Final
 import numpy as np
 
 from perfmodel.count.parameters import parameter_count
-from perfmodel.economics.cost import HOURS_PER_DAY
 from perfmodel.economics.energy import busy_share, power_w
 from perfmodel.economics.failures import Array, calendar_s, drawn_time_s
 from perfmodel.economics.goodput import Cadence, cadence, calendar_days, switch_s, time_shares
@@ -19,7 +18,7 @@ from perfmodel.spec.economics import Economics
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.hardware import Cluster
 from perfmodel.timing.breakdown import Breakdown
-from perfmodel.units import SECONDS_PER_DAY, seconds_text
+from perfmodel.units import HOURS_PER_DAY, SECONDS_PER_DAY, seconds_text
 
 LEAST_SHARE: Final = 0.01  # of the calendar: a run that trains less gets nowhere
 

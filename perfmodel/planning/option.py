@@ -14,9 +14,8 @@ from perfmodel.planning.ramp import Chain, fastest_chain
 from perfmodel.planning.search import Found, search
 from perfmodel.planning.space import Workload, blocks
 from perfmodel.spec.fields import Numeric
-from perfmodel.units import SECONDS_PER_DAY
+from perfmodel.units import HOURS_PER_DAY, SECONDS_PER_DAY
 
-HOURS_PER_DAY: Final = 24.0
 UNLIMITED_BYTES: Final = 1e18
 
 

@@ -17,11 +17,11 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from perfmodel.spec.spread import DEVIATIONS
 from perfmodel.timing.uncertainty import Uncertainty
 
 DRAWS: Final = 2000
 SEED: Final = 2402
-NINETY_PERCENT: Final = 1.6448536269514722  # standard deviations of a normal distribution, either side
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +43,7 @@ def robustness(times_s: Sequence[float], intervals: Sequence[Uncertainty]) -> Ro
     logs = np.log(np.asarray(times_s, dtype=np.float64))
     paths = list(dict.fromkeys(path for each in intervals for path in each.ends_s))
     up, down = (_responses(logs, intervals, paths, end) for end in (0, 1))
-    draws = np.random.default_rng(SEED).standard_normal((DRAWS, len(paths))) / NINETY_PERCENT
+    draws = np.random.default_rng(SEED).standard_normal((DRAWS, len(paths))) / DEVIATIONS
     drawn = logs + np.maximum(draws, 0.0) @ up.T + np.maximum(-draws, 0.0) @ down.T
     first = np.bincount(drawn.argmin(axis=1), minlength=len(logs)) / DRAWS
     behind = np.exp(drawn[:, 0] - drawn.min(axis=1)) - 1.0

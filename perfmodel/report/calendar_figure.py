@@ -18,7 +18,7 @@ from perfmodel.report.captions import run_caption, source_text, stage_labels
 from perfmodel.report.lettering import shortened
 from perfmodel.report.palette import CALENDAR, GREEN, INK
 from perfmodel.report.style import SMALL, Drawing, styled
-from perfmodel.units import SECONDS_PER_DAY, large_text
+from perfmodel.units import HOURS_PER_DAY, SECONDS_PER_DAY, large_text
 
 LABELS: Final = {
     "training": "training that counts",
@@ -28,7 +28,6 @@ LABELS: Final = {
     "switching": "changing between stages",
 }
 ALL: Final = "all stages"
-HOURS: Final = 24.0  # of a day
 TERMS: Final = 150.0  # points of the name of the terms
 MOST_TICKS: Final = 6  # of the first panel
 
@@ -76,7 +75,7 @@ def _segments(values: Mapping[str, float], names: Iterable[str], scale: float) -
 
 def other_bars(outlook: Outlook, labels: Sequence[str]) -> list[Bar]:
     """What does not train: the same bars without training, in hours, or in percent."""
-    scale, training = (HOURS if outlook.calendar_days is not None else 1.0), LABELS["training"]
+    scale, training = (HOURS_PER_DAY if outlook.calendar_days is not None else 1.0), LABELS["training"]
     found = []
     for bar in calendar_bars(outlook, labels):
         others = tuple(replace(each, value=scale * each.value) for each in bar.segments if each.label != training)

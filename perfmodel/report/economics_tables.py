@@ -8,7 +8,7 @@ from typing import Final
 from rich.console import Group, RenderableType
 from rich.table import Table
 
-from perfmodel.economics.energy import J_PER_KWH
+from perfmodel.economics.energy import J_PER_MWH
 from perfmodel.economics.outlook import Interval, Outlook, StageOutlook
 from perfmodel.report.terminal import plain_table, section, titled
 from perfmodel.units import dollars_text, seconds_text
@@ -58,7 +58,7 @@ def _cells(part: StageOutlook | Outlook, with_energy: bool, with_dollars: bool) 
     yield _number(None if part.effective_share is None else 100 * part.effective_share, 1)
     yield _number(part.failures, 1 if (part.failures or 0.0) < 1000 else 0)
     if with_energy:
-        yield _number(None if part.energy_j is None else part.energy_j / J_PER_KWH / 1e3, 0)
+        yield _number(None if part.energy_j is None else part.energy_j / J_PER_MWH, 0)
         yield _number(None if part.carbon_kg is None else part.carbon_kg / 1e3, 0)
     if with_dollars:
         yield "" if part.dollars is None else dollars_text(part.dollars).removeprefix("$")
@@ -92,7 +92,7 @@ def _intervals(outlook: Outlook) -> Iterator[str]:
     if outlook.dollars_interval is not None and len(set(outlook.dollars_interval)) > 1:
         words.append("${:,.0f} to ${:,.0f}".format(*outlook.dollars_interval))
     if outlook.energy_interval_j is not None:
-        words.append("{:,.0f} to {:,.0f} MWh".format(*(end / J_PER_KWH / 1e3 for end in outlook.energy_interval_j)))
+        words.append("{:,.0f} to {:,.0f} MWh".format(*(end / J_PER_MWH for end in outlook.energy_interval_j)))
     if words:
         yield f"90 % intervals of the totals: {', '.join(words)}"
 

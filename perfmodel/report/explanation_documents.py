@@ -7,7 +7,6 @@ from typing import Any
 
 from perfmodel.count.operators import Collective, FusedAttention, Matmul, MemoryBound, Operator
 from perfmodel.planning.explanation import Explanation
-from perfmodel.planning.sensitivity import Effect
 from perfmodel.planning.terms import Term
 from perfmodel.report.documents import SCHEMA_VERSION
 from perfmodel.timing.ledger import Entry
@@ -21,11 +20,15 @@ SHAPES = {
 
 
 def explanation_document(explained: Explanation) -> dict[str, Any]:
-    """The waterfall, every lever and every move; what a step or a lever changes is a share, of the MFU or of the time."""
+    """The waterfall, every lever and every move; what a step or a lever changes is a share, of the MFU or of the time.
+
+    The `numbers` of a lever are those that move together.
+    """
     fall = explained.waterfall
+    together = [{each.path: each.value for each in effect.lever.coefficients} for effect in explained.sensitivity.effects()]
     return _head(explained) | {
         "waterfall": {"ideal_s": fall.ideal_s, "steps": [asdict(step) for step in fall.steps]},
-        "levers": [_lever(effect) for effect in explained.sensitivity.effects()],
+        "levers": [row | {"numbers": numbers} for row, numbers in zip(explained.sensitivity.rows(), together, strict=True)],
         "moves": explained.moves.rows(),
     }
 
@@ -59,20 +62,6 @@ def _head(explained: Explanation) -> dict[str, Any]:
         "iteration_time_s": explained.waterfall.iteration_time_s,
         "mfu": explained.waterfall.mfu,
         "fits": bool(predicted.fits),
-    }
-
-
-def _lever(effect: Effect) -> dict[str, Any]:
-    """The direction that helps first; `numbers` are those that move together."""
-    return {
-        "name": effect.lever.name,
-        "kind": effect.lever.kind,
-        "headline": effect.lever.headline,
-        "numbers": {each.path: each.value for each in effect.lever.coefficients},
-        "step": effect.helping.step,
-        "time_change": effect.helping.change,
-        "other_step": effect.hurting.step,
-        "other_time_change": effect.hurting.change,
     }
 
 

@@ -8,7 +8,7 @@ from dataclasses import fields
 from rich.console import Group
 from rich.text import Text
 
-from perfmodel.economics.energy import J_PER_KWH
+from perfmodel.economics.energy import J_PER_MWH
 from perfmodel.planning.explanation import Explanation
 from perfmodel.planning.terms import TERMS
 from perfmodel.prediction import Prediction
@@ -63,7 +63,7 @@ def _of_the_site(subject: Told) -> Iterator[tuple[str, tuple[str, str]]]:
     if future.dollars is not None:
         yield "Cost", (f"${large_text(float(f'{future.dollars:.4g}'))}", terms)
     if future.energy_j is not None:
-        yield "Energy", (f"{future.energy_j / J_PER_KWH / 1e3:,.0f} MWh", terms)
+        yield "Energy", (f"{future.energy_j / J_PER_MWH:,.0f} MWh", terms)
 
 
 def operators_html(explained: Explanation) -> str:

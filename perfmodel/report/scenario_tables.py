@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from perfmodel.count.memory import MemoryBytes
-from perfmodel.economics.energy import J_PER_KWH
+from perfmodel.economics.energy import J_PER_MWH
 from perfmodel.planning.scenarios import Scenario, WhatIf
 from perfmodel.report.before_after import MOST_COLUMNS, SIDE_BY_SIDE, IntervalLine, Line, table_of_changes
 from perfmodel.report.tables import LABELS, most_memory_bytes, need_text
@@ -29,7 +29,7 @@ RESULTS: Final = (
     IntervalLine(name="calendar_low_days", high="calendar_high_days", label="  90 % interval", decimals=1),
     Line(name="calendar_gpu_hours", label="calendar GPU-hours"),
     Line(name="dollars", label="cost, $"),
-    Line(name="energy_j", label="energy, MWh", scale=1 / (1e3 * J_PER_KWH)),
+    Line(name="energy_j", label="energy, MWh", scale=1 / J_PER_MWH),
 )
 TIMES: Final = (
     *(Line(name=part, label=LABELS[part], scale=1e3, decimals=1) for part in PARTS),

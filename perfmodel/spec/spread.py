@@ -11,13 +11,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from functools import cache, lru_cache
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import numpy as np
 
 from perfmodel.spec.fields import Number, Numeric, Part, Spec, rule_of
 
 S = TypeVar("S", bound=Spec)
+
+DEVIATIONS: Final = 1.6448536269514722  # from the middle of a normal distribution to either end of its 90 % interval
 
 
 def uncertain_numbers(spec: Spec, path: str = "") -> Iterator[tuple[str, Numeric]]:

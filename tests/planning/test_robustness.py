@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perfmodel.exchange.presets import cluster_preset, model_preset, stack_preset
-from perfmodel.planning.robustness import NINETY_PERCENT, robustness
+from perfmodel.planning.robustness import robustness
 from perfmodel.prediction import predict_stage
+from perfmodel.spec.spread import DEVIATIONS
 from perfmodel.timing.uncertainty import Uncertainty
 from tests.layouts import RAMP_STAGE
 
@@ -62,7 +63,7 @@ def test_a_number_that_only_one_layout_depends_on(slower: float) -> None:
     """P(first) = Phi(g / s): g by how much it leads in the logarithm, s the standard deviation of that number."""
     factor = 1.04
     found = robustness([1.0, 1.0 + slower], [uncertain({}), factors(1.0 + slower, network=factor)])
-    lead = log(1.0 + slower) / (log(factor) / NINETY_PERCENT)
+    lead = log(1.0 + slower) / (log(factor) / DEVIATIONS)
     assert found.first_share[0] == pytest.approx(below(lead), abs=SAMPLING)
 
 
@@ -70,7 +71,7 @@ def test_two_layouts_that_depend_on_different_numbers() -> None:
     """The variances of independent numbers add up."""
     times, factor = (1.0, 1.02), 1.05
     found = robustness(times, [factors(times[0], nvlink=factor), factors(times[1], network=factor)])
-    deviation = sqrt(2.0) * log(factor) / NINETY_PERCENT
+    deviation = sqrt(2.0) * log(factor) / DEVIATIONS
     assert found.first_share[0] == pytest.approx(below(log(times[1]) / deviation), abs=SAMPLING)
 
 
@@ -78,7 +79,7 @@ def test_what_the_first_loses_where_it_is_not_first() -> None:
     """The mean of exp(max(d, 0)) - 1 over d normal, and what a twentieth of the draws exceeds: exp(1.645*s) - 1."""
     factor = 1.1
     found = robustness([1.0, 1.0], [factors(1.0, network=factor), uncertain({})])
-    deviation = log(factor) / NINETY_PERCENT
+    deviation = log(factor) / DEVIATIONS
     mean = exp(deviation**2 / 2.0) * below(deviation) + 0.5 - 1.0
     assert found.behind == pytest.approx(mean, rel=0.1)
     assert found.behind_most == pytest.approx(factor - 1.0, rel=0.1)
@@ -119,6 +120,6 @@ def test_real_layouts_are_surer_than_their_intervals() -> None:
     )
     times = [float(each.iteration_time_s) for each in predicted]
     found = robustness(times, [each.uncertainty for each in predicted])
-    widths = [np.log(float(each.uncertainty.high_s) / float(each.iteration_time_s)) / NINETY_PERCENT for each in predicted]
+    widths = [np.log(float(each.uncertainty.high_s) / float(each.iteration_time_s)) / DEVIATIONS for each in predicted]
     independent = below(float(np.log(times[1] / times[0]) / np.hypot(*widths)))
     assert found.first_share[0] > independent
