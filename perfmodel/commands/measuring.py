@@ -39,7 +39,10 @@ def calibrate(
 
     Started again after Ctrl-C it goes on where it was.
 
-    Examples: perfmodel calibrate -o here.yaml; perfmodel predict run.yaml --set cluster=here.yaml
+    Examples:
+    perfmodel calibrate -o here.yaml
+
+    perfmodel predict run.yaml --set cluster=here.yaml
     """
     measuring = _measuring()
     from benchmarks.calibrate import calibrate as calibrate_machine
@@ -83,7 +86,10 @@ def measure(
 ) -> None:
     """Run real training steps of RUN on this machine, one rank a GPU or a core, and write their record.
 
-    Examples: perfmodel measure laptop; perfmodel measure nemotron-4-15b --dry-run
+    Examples:
+    perfmodel measure laptop
+
+    perfmodel measure nemotron-4-15b --dry-run
     """
     measuring = _measuring()
     if dry_run:

@@ -28,7 +28,12 @@ def predict(
 ) -> None:
     """Iteration time, MFU, memory and days for each stage of RUN.
 
-    Examples: perfmodel predict nemotron-4-15b; perfmodel predict run.yaml --set tensor_parallel=4 --json
+    Examples:
+    perfmodel predict nemotron-4-15b
+
+    perfmodel predict nemotron-4-15b --set economics.dollars_per_gpu_hour=2.5
+
+    perfmodel predict run.yaml --set tensor_parallel=4 --json
     """
     from perfmodel.exchange.run_files import read_candidates
     from perfmodel.prediction import predict as predict_run
@@ -79,7 +84,10 @@ def list_presets(
 ) -> None:
     """The presets that can be named in a run file.
 
-    Examples: perfmodel list; perfmodel list models --csv
+    Examples:
+    perfmodel list
+
+    perfmodel list models --csv
     """
     from perfmodel.exchange.presets import preset_titles
 
@@ -111,7 +119,12 @@ def show(
 ) -> None:
     """Every number of a preset, and where it comes from.
 
-    Examples: perfmodel show dgx-h100; perfmodel show kernels/h100-sxm-80gb --csv
+    Examples:
+    perfmodel show dgx-h100
+
+    perfmodel show economics/typical
+
+    perfmodel show kernels/h100-sxm-80gb --csv
     """
     from perfmodel.exchange.presets import preset_settings
 

@@ -54,7 +54,12 @@ def validate(
 
     Rows that are not covered are counted with the reason, never guessed.
 
-    Examples: perfmodel validate --fail-above median=5%; perfmodel validate mine.csv --fail-above stack/fsdp:p90=0.15 --json
+    Examples:
+    perfmodel validate --fail-above median=5%
+
+    perfmodel validate mine.csv --fail-above stack/fsdp:p90=15% --figure mine.png
+
+    perfmodel validate --memory fits.csv
     """
     form = form_of(output, as_json=as_json, as_csv=as_csv, as_markdown=as_markdown)
     if memory:

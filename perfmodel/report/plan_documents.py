@@ -58,7 +58,7 @@ def run_documents(plan: Plan) -> list[dict[str, Any]]:
     layouts = [layout.settings for layout in plan.best.chain.layouts]
     stages = [
         {"data_parallel": settings["data_parallel"], "global_batch_size": settings["global_batch_size"]}
-        | ({} if stage.tokens is None else {"tokens": stage.tokens})
+        | ({} if stage.tokens is None else {"tokens": int(stage.tokens) if float(stage.tokens).is_integer() else stage.tokens})
         for settings, stage in zip(layouts, plan.question.stages, strict=True)
     ]
     title = f"{plan.question.model.name}, planned for {gpus_text(plan.best.gpus)}"

@@ -30,8 +30,9 @@ def verdict(plan: Plan) -> Iterator[Text]:
     question, option, last = plan.question, plan.best, plan.stages[-1]
     where = f"{question.model.name} on {gpus_text(option.gpus)} of {question.cluster.name}"
     of_last = " of the last stage" if len(plan.stages) > 1 else ""
+    batch = option.workloads[-1].global_batch_size
     yield Text(f"{where}: {_outcome(option, last, of_last)}.")
-    yield Text(f"{'Last stage: ' if of_last else ''}{layout_text(last.best.layout)}.", style="bold")
+    yield Text(f"{'Last stage: ' if of_last else ''}{layout_text(last.best.layout)}; batch {batch:,}.", style="bold")
     used, have = last.best.memory_bytes, float(question.cluster.gpu.memory_bytes)
     searched = f"The fastest of {plan.layouts:,} layouts looked at, of which {plan.fitting:,} fit"
     if len(plan.options) > 1 or len(plan.stages) > 1:

@@ -113,7 +113,8 @@ def bar_text(share: float, width: int = BAR) -> str:
 
 def section(title: str, lines: Sequence[tuple[str, str]]) -> RenderableType:
     """A title and a list; the second column wraps under itself."""
-    grid = Table(box=None, show_header=False, pad_edge=False, padding=(0, 1, 0, 0))
+    gap = 2 if any(first[:1].isalpha() for first, _ in lines) else 1  # words stand farther from words than dashes and marks do
+    grid = Table(box=None, show_header=False, pad_edge=False, padding=(0, gap, 0, 0))
     grid.add_column(no_wrap=True)
     grid.add_column(overflow="fold")
     for line in lines:
