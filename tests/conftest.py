@@ -16,6 +16,14 @@ class Outcome:
     def __init__(self, code: int, out: str, err: str) -> None:
         self.code, self.out, self.err = code, out, err
 
+    def is_refused(self, code: int, sentence: str) -> bool:
+        """Whether it ended with this code, nothing on stdout, and on stderr one sentence that says so."""
+        said = self.err.startswith("perfmodel: ") and sentence in self.err and self.err.count("\n") == 1
+        return said and (self.code, self.out) == (code, "")
+
+    def __repr__(self) -> str:
+        return f"exit code {self.code}, stdout {self.out[:200]!r}, stderr {self.err!r}"
+
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:

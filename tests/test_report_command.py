@@ -131,9 +131,7 @@ def test_a_record_stands_beside_the_prediction(run: Any, here: Path) -> None:
 def test_what_cannot_be_gets_one_sentence(run: Any, here: Path, arguments: list[str], code: int, sentence: str) -> None:
     """On stderr, with its exit code, and nothing is written."""
     done = run("report", *arguments)
-    assert (done.code, done.out) == (code, "")
-    assert done.err.startswith(f"perfmodel: {sentence}")
-    assert done.err.count("\n") == 1
+    assert done.is_refused(code, f"perfmodel: {sentence}"), done
     assert [each.name for each in here.iterdir()] == ["run.yaml"]
 
 

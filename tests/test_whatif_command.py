@@ -223,9 +223,7 @@ def test_both_sides_can_be_another_run(run: Any) -> None:
 def test_a_question_without_an_answer_gets_one_sentence(run: Any, arguments: list[str], code: int, sentence: str) -> None:
     """On stderr, with its exit code."""
     done = run(*ASK, *arguments)
-    assert (done.code, done.out) == (code, "")
-    assert done.err.startswith(f"perfmodel: {sentence}")
-    assert done.err.count("\n") == 1
+    assert done.is_refused(code, f"perfmodel: {sentence}"), done
 
 
 def test_the_questions_stand_in_the_help(run: Any) -> None:
