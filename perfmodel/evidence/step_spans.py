@@ -16,6 +16,7 @@ from perfmodel.count.blocks import Block
 from perfmodel.count.iteration import Iteration
 from perfmodel.count.operators import Operator
 from perfmodel.evidence.step_comparison import OVERHEAD, OperatorPair, StepComparison
+from perfmodel.timing.pipeline_order import BACKWARD, FORWARD
 
 MOST: Final = 60_000  # executions: as many micro-batches as they hold are shown
 
@@ -81,6 +82,6 @@ def _in_order(work: Iteration) -> Iterator[tuple[str, int | None, int | None, Op
     blocks += [(None, work.head)]
     each = sum(len(block.operators) for _, block in blocks)
     for batch in range(min(batches, max(MOST // each, 1))):
-        yield from (("F", batch, layer, operator) for layer, block in blocks for operator in block.forward)
-        yield from (("B", batch, layer, operator) for layer, block in reversed(blocks) for operator in block.backward)
+        yield from ((FORWARD, batch, layer, operator) for layer, block in blocks for operator in block.forward)
+        yield from ((BACKWARD, batch, layer, operator) for layer, block in reversed(blocks) for operator in block.backward)
     yield from (("optimizer", None, None, operator) for operator in work.synchronisation)

@@ -15,10 +15,10 @@ from perfmodel.timing.data_parallel import Window
 from perfmodel.timing.iteration_events import IterationEvents, PlacedPass
 from perfmodel.timing.passes import TimedOperator
 from perfmodel.timing.pipeline_events import Interval, Message
-from perfmodel.timing.pipeline_order import Task
-from perfmodel.timing.stage_passes import FORWARD, whole
+from perfmodel.timing.pipeline_order import BACKWARD, FORWARD, WEIGHTS, Task
+from perfmodel.timing.stage_passes import whole
 
-PASS_KINDS: Final = {"F": "forward", "B": "backward", "W": "weight_gradients"}
+PASS_KINDS: Final = {FORWARD: "forward", BACKWARD: "backward", WEIGHTS: "weight_gradients"}
 BUBBLE: Final = "pipeline_bubble_s"
 MESSAGES: Final = "pipeline_parallel_exposed_s"
 EXPOSED: Final = "data_parallel_exposed_s"

@@ -25,9 +25,9 @@ from perfmodel.timing.iteration_events import IterationEvents, PlacedPass, itera
 from perfmodel.timing.kernels import loaded
 from perfmodel.timing.ledger import operator_confidence
 from perfmodel.timing.pipeline_events import Message
-from perfmodel.timing.pipeline_order import Task
+from perfmodel.timing.pipeline_order import FORWARD, Task
 from perfmodel.timing.schedule import optimizer_steps
-from perfmodel.timing.stage_passes import FORWARD, StagePasses, whole
+from perfmodel.timing.stage_passes import StagePasses, whole
 
 DETAILS: Final = ("operators", "layers", "passes")
 USUAL_SPANS: Final = 60_000  # a file of some 25 MB

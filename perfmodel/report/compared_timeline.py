@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import groupby
-from typing import Any, Final
+from typing import Any
 
 from perfmodel.count.operators import Collective, Operator
 from perfmodel.evidence.profiled_step import ProfiledStep
 from perfmodel.evidence.step_comparison import StepComparison
 from perfmodel.evidence.step_spans import Execution, MeasuredStep, measured_step
 from perfmodel.planning.spans import COMPUTE, PASSES, STREAMS, TRACKS, WAITING, from_one, kind_of
+from perfmodel.planning.stage_spans import PASS_KINDS
 from perfmodel.planning.timeline import Timeline, timeline
 from perfmodel.prediction import Prediction
 from perfmodel.report.profiled_events import profiled_events
@@ -27,8 +28,6 @@ from perfmodel.report.trace_events import (
     trace_text,
 )
 from perfmodel.units import seconds_text
-
-PASS_KINDS: Final = {"F": "forward", "B": "backward", "optimizer": "optimizer"}
 
 
 def comparison_trace(prediction: Prediction, comparison: StepComparison, profiled: ProfiledStep | None) -> str:
@@ -96,7 +95,7 @@ def _tid(pid: int, track: str) -> int:
 
 
 def _pass(executions: Sequence[Execution], pid: int, direction: str, batch: int | None) -> Event:
-    name, kind = direction if batch is None else f"{direction} {batch + 1}", PASS_KINDS[direction]
+    name, kind = direction if batch is None else f"{direction} {batch + 1}", PASS_KINDS.get(direction, direction)
     ends_ns = nanoseconds(executions[0].start_s), nanoseconds(executions[-1].end_s)
     predicted_s = sum(each.predicted_s for each in executions)
     args = {"predicted_alone_s": round(predicted_s, PLACES)} | ({} if batch is None else {"micro_batch": batch + 1})

@@ -17,12 +17,12 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import NamedTuple
 
-from perfmodel.timing.pipeline_order import Order, Step, Task
+from perfmodel.timing.pipeline_order import BACKWARD, FORWARD, WEIGHTS, Order, Step, Task
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pieces:
-    """Seconds of one micro-batch on each piece; `weight_s` is empty where "B" forms both gradients.
+    """Seconds of one micro-batch on each piece; `weight_s` is empty where B forms both gradients.
 
     `longer_s` are tasks that take longer than the others of their piece, and by how much.
     """
@@ -34,12 +34,12 @@ class Pieces:
 
     def seconds(self, task: Task) -> float:
         """How long one task takes."""
-        usual_s = {"F": self.forward_s, "B": self.backward_s, "W": self.weight_s}[task.kind][task.piece]
+        usual_s = {FORWARD: self.forward_s, BACKWARD: self.backward_s, WEIGHTS: self.weight_s}[task.kind][task.piece]
         return usual_s + self.longer_s.get(task, 0.0)
 
     def end(self, kind: str) -> int:
         """The piece whose output goes nowhere."""
-        return len(self.forward_s) - 1 if kind == "F" else 0
+        return len(self.forward_s) - 1 if kind == FORWARD else 0
 
 
 class Interval(NamedTuple):
@@ -102,14 +102,14 @@ class _Run:
 
     def source(self, task: Task) -> Task | None:
         """The task of another stage whose output this one needs."""
-        begins = task.piece == self.pieces.end("B" if task.kind == "F" else "F")
-        if self.stages == 1 or task.kind == "W" or begins:
+        begins = task.piece == self.pieces.end(BACKWARD if task.kind == FORWARD else FORWARD)
+        if self.stages == 1 or task.kind == WEIGHTS or begins:
             return None
-        return task._replace(piece=task.piece + (-1 if task.kind == "F" else 1))
+        return task._replace(piece=task.piece + (-1 if task.kind == FORWARD else 1))
 
     def is_sent(self, task: Task) -> bool:
         """Whether another stage needs the output of this task."""
-        return self.stages > 1 and task.kind != "W" and task.piece != self.pieces.end(task.kind)
+        return self.stages > 1 and task.kind != WEIGHTS and task.piece != self.pieces.end(task.kind)
 
     def overlapped(self, stage: int, steps: Sequence[Step]) -> Iterator[None]:
         """Tasks whose messages leave by themselves."""

@@ -12,12 +12,15 @@ of those two, which hold as many micro-batches.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 
 from perfmodel.spec.layout import Layout
+
+FORWARD: Final = "F"
+BACKWARD: Final = "B"
+WEIGHTS: Final = "W"
 
 
 class Task(NamedTuple):
@@ -67,15 +70,15 @@ def zero_bubble_h2(stages: int, micro_batches: int) -> Order:
 
 def _in_turn(stage: int, warm_up: int, micro_batches: int, kept: int | None = None) -> list[Step]:
     """`warm_up` forward passes, then forward, backward and, of the micro-batch `kept` before it, weight gradients."""
-    steps = [("F", each) for each in range(min(warm_up, micro_batches))]
+    steps = [(FORWARD, each) for each in range(min(warm_up, micro_batches))]
     for each in range(micro_batches):
         if each + warm_up < micro_batches:
-            steps.append(("F", each + warm_up))
-        steps.append(("B", each))
+            steps.append((FORWARD, each + warm_up))
+        steps.append((BACKWARD, each))
         if kept is not None and each >= kept:
-            steps.append(("W", each - kept))
+            steps.append((WEIGHTS, each - kept))
     if kept is not None:
-        steps += [("W", each) for each in range(max(micro_batches - kept, 0), micro_batches)]
+        steps += [(WEIGHTS, each) for each in range(max(micro_batches - kept, 0), micro_batches)]
     return [(Task(kind, stage, each),) for kind, each in steps]
 
 
@@ -85,21 +88,10 @@ def interleaved(stages: int, virtual: int, micro_batches: int) -> Order:
     turns = [(chunk, group + each) for group in groups for chunk in range(virtual) for each in range(stages)]
     order: Order = []
     for stage in range(stages):
-        forward = [Task("F", chunk * stages + stage, each) for chunk, each in turns]
-        backward = [Task("B", (virtual - 1 - chunk) * stages + stage, each) for chunk, each in turns]
+        forward = [Task(FORWARD, chunk * stages + stage, each) for chunk, each in turns]
+        backward = [Task(BACKWARD, (virtual - 1 - chunk) * stages + stage, each) for chunk, each in turns]
         warm_up = min((stages - 1 - stage) * 2 + (virtual - 1) * stages, len(turns))
         steady = len(turns) - warm_up
         pairs = zip(forward[warm_up:], backward[:steady], strict=True)
         order.append([*((task,) for task in forward[:warm_up]), *pairs, *((task,) for task in backward[steady:])])
     return order
-
-
-def in_flight_peak(steps: Sequence[Step]) -> int:
-    """The most pieces of micro-batches that a stage holds: each from its forward pass until its last gradient is formed."""
-    tasks = [task for step in steps for task in step]
-    last = "W" if any(task.kind == "W" for task in tasks) else "B"
-    held = peak = 0
-    for task in tasks:
-        held += (task.kind == "F") - (task.kind == last)
-        peak = max(peak, held)
-    return peak

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -22,10 +22,7 @@ from perfmodel.spec.stack import SoftwareStack
 from perfmodel.timing.breakdown import PARTS, Breakdown
 from perfmodel.timing.pass_spans import Laid, laid, weight_gradients
 from perfmodel.timing.passes import Direction, added_up, timed_operators
-
-FORWARD: Final = "F"
-BACKWARD: Final = "B"
-WEIGHTS: Final = "W"
+from perfmodel.timing.pipeline_order import BACKWARD, FORWARD, WEIGHTS
 
 
 class Piece(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from types import MappingProxyType
@@ -14,7 +15,7 @@ from perfmodel.spec.layout import Layout
 from perfmodel.timing.breakdown import Breakdown
 from perfmodel.timing.passes import Pass
 from perfmodel.timing.pipeline_events import Pieces, simulated
-from perfmodel.timing.pipeline_order import Order, in_flight_peak, pipeline_order, zero_bubble_h2
+from perfmodel.timing.pipeline_order import BACKWARD, FORWARD, WEIGHTS, Order, Step, pipeline_order, zero_bubble_h2
 from perfmodel.timing.schedule import Both, pipelined
 from tests.layouts import RAMP_STAGE
 
@@ -228,6 +229,17 @@ def test_messages_that_nobody_waits_for_are_never_slower() -> None:
     for virtual, message in product((1, 2, 4), (0.02, 0.2)):
         case = Case(lengths=(1.0, 1.1, 1.0, 1.2), micro_batches=8, virtual=virtual, message=message)
         assert simulated_s(case) <= simulated_s(replace(case, waits=True))
+
+
+def in_flight_peak(steps: Sequence[Step]) -> int:
+    """The most pieces of micro-batches that a stage holds: each from its forward pass until its last gradient is formed."""
+    tasks = [task for step in steps for task in step]
+    last = WEIGHTS if any(task.kind == WEIGHTS for task in tasks) else BACKWARD
+    held = peak = 0
+    for task in tasks:
+        held += (task.kind == FORWARD) - (task.kind == last)
+        peak = max(peak, held)
+    return peak
 
 
 @pytest.mark.parametrize("stages", [2, 3, 4, 8])
