@@ -41,6 +41,9 @@ def verdict(plan: Plan) -> Iterator[Text]:
     if used > TIGHT * have:
         yield Text("That is tight: memory is predicted to a few percent; --leave-free 5% plans with room.", style="yellow")
     yield from _robust(last)
+    if option.days:
+        lost = 100 * (1 - option.days / option.calendar_days)
+        yield Text(f"Failures, restarts and checkpoints take {lost:.1f} % of the calendar.")
     yield from _limits(plan, option)
 
 

@@ -52,6 +52,13 @@ def test_the_best_leads_its_rivals() -> None:
     assert "(the best)" not in differs[1:]
 
 
+def test_what_failures_take_is_said_where_days_are_known() -> None:
+    """As a share of the calendar: nothing without tokens, 0.0 % where nothing fails and no checkpoint is written."""
+    said = "Failures, restarts and checkpoints take"
+    assert said not in sentences(plain_plan())
+    assert f"{said} 0.0 % of the calendar." in sentences(small_plan(tokens="1B", economics={"failures_per_gpu_hour": 0}))
+
+
 def test_what_does_not_fit_is_a_reason() -> None:
     """With what it would need."""
     reasons = tables(small_plan(leave_free="92%"))["Why"]
