@@ -10,12 +10,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-import numpy as np
-
 from perfmodel.count.blocks import Block
 from perfmodel.count.iteration import Iteration
 from perfmodel.count.operators import Operator
 from perfmodel.evidence.step_comparison import OVERHEAD, OperatorPair, StepComparison
+from perfmodel.spec.fields import whole
 from perfmodel.timing.pipeline_order import BACKWARD, FORWARD
 
 MOST: Final = 60_000  # executions: as many micro-batches as they hold are shown
@@ -75,8 +74,8 @@ def _share(operator: Operator, pair: OperatorPair) -> float:
 
 def _in_order(work: Iteration) -> Iterator[tuple[str, int | None, int | None, Operator]]:
     """Direction, micro-batch, layer and operator of everything that one pipeline stage runs."""
-    layers, batches = (round(float(np.asarray(each))) for each in (work.layers, work.micro_batches))
-    again = layers - round(float(np.asarray(work.plain(work.layers))))
+    layers, batches = whole(work.layers), whole(work.micro_batches)
+    again = layers - whole(work.plain(work.layers))
     blocks: list[tuple[int | None, Block]] = [(None, work.embedding)]
     blocks += [(layer, work.layer if layer < again else work.plain_layer) for layer in range(layers)]
     blocks += [(None, work.head)]

@@ -66,7 +66,7 @@ def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, t
 
 def most_lost(against: Breakdown, other: Breakdown) -> tuple[str, float]:
     """The part of the iteration in which `other` loses most time against another one, and how much [s]."""
-    lost = {part: float(np.asarray(getattr(other, part))) - float(np.asarray(getattr(against, part))) for part in PARTS}
+    lost = {part: float(getattr(other, part)) - float(getattr(against, part)) for part in PARTS}
     part = max(lost, key=lambda name: lost[name])
     return part, lost[part]
 

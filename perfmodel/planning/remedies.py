@@ -11,8 +11,6 @@ from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any, Final
 
-import numpy as np
-
 from perfmodel.planning.alternatives import predicted
 from perfmodel.planning.option import Looked, looked
 from perfmodel.planning.question import Question
@@ -58,7 +56,7 @@ def obstacle(
     if found.smallest is None or found.fitting:
         return None
     prediction, node = predicted(found.smallest, work), int(question.cluster.gpus_per_node)
-    parts = {part.name: float(np.asarray(getattr(prediction.memory, part.name))) for part in fields(prediction.memory)}
+    parts = {part.name: float(getattr(prediction.memory, part.name)) for part in fields(prediction.memory)}
 
     def fitting(kind: str, changed: Question, gpus: int) -> Remedy | None:
         seen = looked(changed, gpus, workers=workers, on_progress=on_progress)

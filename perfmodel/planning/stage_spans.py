@@ -10,13 +10,13 @@ from typing import Any, Final, NamedTuple
 
 from perfmodel.planning.spans import PASSES, Place, Span
 from perfmodel.planning.stream_spans import Streams, waiting
+from perfmodel.spec.fields import whole
 from perfmodel.timing.breakdown import PARTS, Breakdown
 from perfmodel.timing.data_parallel import Window
 from perfmodel.timing.iteration_events import IterationEvents, PlacedPass
 from perfmodel.timing.passes import TimedOperator
 from perfmodel.timing.pipeline_events import Interval, Message
 from perfmodel.timing.pipeline_order import BACKWARD, FORWARD, WEIGHTS, Task
-from perfmodel.timing.stage_passes import whole
 
 PASS_KINDS: Final = {FORWARD: "forward", BACKWARD: "backward", WEIGHTS: "weight_gradients"}
 BUBBLE: Final = "pipeline_bubble_s"

@@ -8,6 +8,7 @@ from typing import Final
 
 from perfmodel.count.operators import Collective, Operator
 from perfmodel.planning.spans import COMPUTE, DATA_STREAM, STREAMS, WAITING, Place, Ran, Span, kind_of
+from perfmodel.spec.fields import whole
 from perfmodel.spec.hardware import Cluster
 from perfmodel.spec.stack import SoftwareStack
 from perfmodel.timing.collectives import collective_time_s
@@ -16,7 +17,7 @@ from perfmodel.timing.iteration_events import PlacedPass
 from perfmodel.timing.ledger import operator_confidence
 from perfmodel.timing.pass_spans import Exposed, OperatorSpan
 from perfmodel.timing.passes import TimedOperator
-from perfmodel.timing.stage_passes import PlacedBlock, whole
+from perfmodel.timing.stage_passes import PlacedBlock
 
 CPU: Final = "waiting for the CPU"
 

@@ -18,6 +18,7 @@ from perfmodel.planning.spans import ACTIVATIONS, GRADIENTS, PASSES, Arrow, Plac
 from perfmodel.planning.stage_spans import Drawn, Optimizer, StageSpans
 from perfmodel.planning.stream_spans import Streams
 from perfmodel.prediction import StagePrediction
+from perfmodel.spec.fields import whole
 from perfmodel.spec.hardware import Cluster
 from perfmodel.spec.run import Run
 from perfmodel.timing.data_parallel import DataParallel
@@ -27,7 +28,7 @@ from perfmodel.timing.ledger import operator_confidence
 from perfmodel.timing.pipeline_events import Message
 from perfmodel.timing.pipeline_order import FORWARD, Task
 from perfmodel.timing.schedule import optimizer_steps
-from perfmodel.timing.stage_passes import StagePasses, whole
+from perfmodel.timing.stage_passes import StagePasses
 
 DETAILS: Final = ("operators", "layers", "passes")
 USUAL_SPANS: Final = 60_000  # a file of some 25 MB

@@ -100,11 +100,11 @@ def _candidate(candidate: Candidate) -> dict[str, Any]:
 
 
 def _stage(stage: StagePlan) -> dict[str, Any]:
-    low, high = (float(np.asarray(end)) for end in stage.prediction.iteration_time_interval_s)
+    low, high = (float(end) for end in stage.prediction.iteration_time_interval_s)
     first, *others = stage.robustness.first_share
     return _candidate(stage.best) | {
         "iteration_time_interval_s": [low, high],
-        "mfu": float(np.asarray(stage.prediction.mfu)),
+        "mfu": float(stage.prediction.mfu),
         "first_share": first,
         "behind": stage.robustness.behind,
         "behind_most": stage.robustness.behind_most,

@@ -111,7 +111,7 @@ def _ramp_table(plan: Plan, option: Option) -> RenderableType:
         days = [f"{steps * stage.best.iteration_time_s / SECONDS_PER_DAY:.2f}"] if known else []
         table.add_row(
             *(f"{number}", f"{work.global_batch_size:,}", f"{work.gpus:,}", f"{stage.best.iteration_time_s:.3f}"),
-            *(f"{100 * float(np.asarray(stage.prediction.mfu)):.1f}", f"{stage.best.memory_bytes / GIBIBYTE:.1f}", *days),
+            *(f"{100 * float(stage.prediction.mfu):.1f}", f"{stage.best.memory_bytes / GIBIBYTE:.1f}", *days),
             layout_text(stage.best.layout),
         )
     return titled(f"The ramp: {_switches_text(option)}", table)

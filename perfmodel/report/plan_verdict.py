@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-import numpy as np
 from rich.text import Text
 
 from perfmodel.planning.option import Option
@@ -76,9 +75,9 @@ def days_text(days: float) -> str:
 
 
 def _outcome(option: Option, last: StagePlan, of_last: str) -> str:
-    low, high = (f"{float(np.asarray(end)):#.3g}".rstrip(".") for end in last.prediction.iteration_time_interval_s)
+    low, high = (f"{float(end):#.3g}".rstrip(".") for end in last.prediction.iteration_time_interval_s)
     words = [f"{seconds_text(option.iteration_time_s)} an iteration{of_last} ({low} to {high})"]
-    words.append(f"MFU {100 * float(np.asarray(last.prediction.mfu)):.1f} %")
+    words.append(f"MFU {100 * float(last.prediction.mfu):.1f} %")
     if option.days:
         words = [f"{days_text(option.calendar_days)} ({days_text(option.days)} of training)", *words]
         words.append(f"{option.gpu_hours:,.0f} GPU-hours")
@@ -159,7 +158,7 @@ def _obstacle(plan: Plan, found: Obstacle) -> Iterator[Text]:
     name = f"{plan.question.model.name} does not fit on {gpus_text(found.workload.gpus)} of {plan.question.cluster.name}"
     nearest = f"of {plan.layouts:,} layouts, the one that needs least needs {gibibytes_text(need)} of {gibibytes_text(have)}"
     yield Text(f"{name}: {nearest}, {gibibytes_text(found.missing_bytes)} too much.", style="bold red")
-    share = float(np.asarray(getattr(found.prediction.memory, found.part)))
+    share = float(getattr(found.prediction.memory, found.part))
     yield Text(f"That one is {layout_text(found.nearest.layout)}.")
     yield Text(f"Its largest part: {LABELS[found.part]}, {gibibytes_text(share)}.")
     for remedy in found.remedies:

@@ -270,6 +270,11 @@ def _same(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
+def whole(value: Numeric) -> int:
+    """A number of things, of one layout: a plain integer."""
+    return round(float(value))
+
+
 def plain(value: Numeric) -> str:
     """A number as a person writes it: 4 rather than 4.0; an array as NumPy has it."""
     return f"{float(value):.15g}" if np.ndim(value) == 0 else shown(value)

@@ -21,13 +21,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
+from perfmodel.spec.fields import whole
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.stack import SoftwareStack
 from perfmodel.timing.data_parallel import Window
 from perfmodel.timing.pipeline_events import Message, Pieces, PipelineEvents, simulated
 from perfmodel.timing.pipeline_order import BACKWARD, FORWARD, WEIGHTS, Order, Task, pipeline_order
 from perfmodel.timing.schedule import waits_for_messages
-from perfmodel.timing.stage_passes import PassPlan, StagePasses, whole
+from perfmodel.timing.stage_passes import PassPlan, StagePasses
 
 CLOSE: Final = 1e-9  # of the iteration: rounding
 FITTED: Final = 1e-5  # of the iteration: what is left when inputs are early

@@ -14,8 +14,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-import numpy as np
-
+from perfmodel.spec.fields import whole
 from perfmodel.spec.layout import Layout
 
 FORWARD: Final = "F"
@@ -45,9 +44,8 @@ def pipeline_order(layout: Layout) -> Order:
     >>> ["".join(task.kind for step in steps for task in step) for steps in pipeline_order(layout)]
     ['FFBFBB', 'FBFBFB']
     """
-    stages, virtual, batches = (
-        round(float(np.asarray(each))) for each in (layout.pipeline_parallel, layout.virtual_pipeline, layout.micro_batches)
-    )
+    stages, virtual = whole(layout.pipeline_parallel), whole(layout.virtual_pipeline)
+    batches = whole(layout.micro_batches)
     if layout.pipeline_schedule == "1f1b":
         return interleaved(stages, virtual, batches) if virtual > 1 else one_forward_one_backward(stages, batches)
     return (zero_bubble_h2 if layout.pipeline_schedule == "zb-2p" else zero_bubble_h1)(stages, batches)

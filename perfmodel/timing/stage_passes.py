@@ -10,12 +10,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
-import numpy as np
-
 from perfmodel.count.iteration import Iteration
 from perfmodel.count.operators import Collective
 from perfmodel.count.pipeline import PipelineStage
-from perfmodel.spec.fields import Numeric
+from perfmodel.spec.fields import whole
 from perfmodel.spec.hardware import Cluster
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.stack import SoftwareStack
@@ -162,8 +160,3 @@ class StagePasses:
         kinds = (kind, WEIGHTS) if kind == BACKWARD and self.weights_apart else (kind,)
         blocks = self._blocks(self.pieces[piece], kind)
         return sum(float(self._laid(name, each, 1.0)[1].total_s) for name, _ in blocks for each in kinds)
-
-
-def whole(value: Numeric) -> int:
-    """A number of things of one layout."""
-    return round(float(np.asarray(value)))
