@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from perfmodel.prediction import Prediction, StagePrediction
@@ -25,11 +26,19 @@ def iteration_bar(label: str, predicted: StagePrediction, *, scale: float = 1.0)
     return Bar(label=label, segments=segments, end=seconds_text(float(predicted.iteration_time_s)))
 
 
+def time_scale(times_s: Sequence[float]) -> tuple[float, str]:
+    """What times are multiplied with to be drawn, and their unit then.
+
+    >>> time_scale([0.6, 0.7]), time_scale([0.6, 20.0])
+    ((1000.0, 'ms'), (1.0, 's'))
+    """
+    return (1.0, "s") if max(times_s) >= LONG_S else (1e3, "ms")
+
+
 @styled
 def breakdown_figure(prediction: Prediction) -> Drawing:
     """Stacked bars in milliseconds, or in seconds where iterations are long."""
-    is_long = max(float(predicted.iteration_time_s) for _, predicted in prediction.stages) >= LONG_S
-    scale, unit = (1.0, "s") if is_long else (1e3, "ms")
+    scale, unit = time_scale([float(predicted.iteration_time_s) for _, predicted in prediction.stages])
     stages = zip(stage_labels(prediction.run), prediction.stages, strict=True)
     bars = [iteration_bar(label, predicted, scale=scale) for label, (_, predicted) in stages]
     most = max(bars[-1].segments, key=lambda segment: segment.value)

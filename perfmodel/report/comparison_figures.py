@@ -9,9 +9,8 @@ from matplotlib.lines import Line2D
 from perfmodel import __version__
 from perfmodel.prediction import StagePrediction
 from perfmodel.report.bars import THICK, bars_height, patches, stacked_bars
-from perfmodel.report.breakdown_figure import LONG_S, iteration_bar
-from perfmodel.report.memory_figure import memory_bar
-from perfmodel.report.palette import INK
+from perfmodel.report.breakdown_figure import iteration_bar, time_scale
+from perfmodel.report.memory_figure import CAPACITY, memory_bar
 from perfmodel.report.style import Drawing, styled
 from perfmodel.units import GIBIBYTE, gibibytes_text, seconds_text
 
@@ -22,7 +21,7 @@ SOURCE = f"Predicted by perfmodel {__version__}"
 def iterations_figure(labels: Sequence[str], stages: Sequence[StagePrediction], *, subtitle: str) -> Drawing:
     """A bar for each, with the same colours as in the figure of one run."""
     times = [float(each.iteration_time_s) for each in stages]
-    scale, unit = (1.0, "s") if max(times) >= LONG_S else (1e3, "ms")
+    scale, unit = time_scale(times)
     bars = [iteration_bar(label, each, scale=scale) for label, each in zip(labels, stages, strict=True)]
     drawing = Drawing(
         title="Where an iteration goes",
@@ -54,9 +53,9 @@ def memories_figure(
     stacked_bars(drawing, axes, bars, unit="GiB", furthest=max(capacities))
     for row, capacity in enumerate(capacities):
         ends = [row - 0.62 * THICK, row + 0.62 * THICK]
-        axes.plot([capacity, capacity], ends, color=INK, linewidth=1.2, linestyle=(0, (4, 2)), zorder=4)
+        axes.plot([capacity, capacity], ends, **CAPACITY, zorder=4)
     axes.set_xlabel("memory of one GPU [GiB]")
-    line = Line2D([], [], color=INK, linewidth=1.2, linestyle=(0, (4, 2)))
+    line = Line2D([], [], **CAPACITY)
     drawing.key([*patches(bars), (line, "capacity of the GPU")])
     drawing.source_line(SOURCE)
     return drawing

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import Any
+from typing import Any, Final
 
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
@@ -16,6 +16,8 @@ from perfmodel.report.palette import INK, MEMORY
 from perfmodel.report.style import Drawing, styled
 from perfmodel.report.tables import LABELS
 from perfmodel.units import GIBIBYTE, gibibytes_text
+
+CAPACITY: Final[dict[str, Any]] = {"color": INK, "linewidth": 1.2, "linestyle": (0, (4, 2))}  # the line of what a GPU has
 
 
 def memory_bar(label: str, predicted: StagePrediction) -> Bar:
@@ -49,11 +51,11 @@ def memory_figure(prediction: Prediction) -> Drawing:
     )
     axes = drawing.subplots()
     stacked_bars(drawing, axes, bars, unit="GiB", furthest=capacity)
-    axes.axvline(capacity, color=INK, linewidth=1.2, linestyle=(0, (4, 2)), zorder=4)
+    axes.axvline(capacity, **CAPACITY, zorder=4)
     for row, bar in enumerate(bars):
         _overflow(axes, row, bar.total, capacity)
     axes.set_xlabel("memory of one GPU [GiB]")
-    line = Line2D([], [], color=INK, linewidth=1.2, linestyle=(0, (4, 2)))
+    line = Line2D([], [], **CAPACITY)
     drawing.key([*patches(bars), (line, f"capacity of a GPU, {capacity:.1f} GiB")])
     drawing.source_line(source_text(run))
     return drawing
