@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
-from typing import Any, Final, TypeAlias, TypedDict, Unpack
+from typing import Any, Final, TypeAlias, TypedDict, TypeVar, Unpack
 
 from perfmodel.errors import InputError, NotSupportedError, PerfmodelError, did_you_mean, shown
 from perfmodel.exchange.building import build
@@ -34,6 +34,7 @@ from perfmodel.spec.run import Run
 from perfmodel.spec.stack import SoftwareStack
 
 Quantity: TypeAlias = str | float
+S = TypeVar("S")
 USUAL_STACK: Final = "megatron-core"
 USUAL_LENGTH: Final = 4096
 RUNS: Final = "runs/"  # what tells a preset run from a preset model of the same name
@@ -92,9 +93,9 @@ def asked(model: str | Mapping[str, Any] | TransformerModel | Run, **wanted: Unp
     if "cluster" not in named:
         raise InputError("say on which cluster, as in --cluster dgx-h100 (perfmodel list clusters)", key="cluster")
     named.setdefault("stack", USUAL_STACK)
-    cluster: Cluster = _part(Cluster, "clusters", named["cluster"], "cluster")
-    stack: SoftwareStack = _part(SoftwareStack, "stacks", named["stack"], "stack")
-    transformer: TransformerModel = _part(TransformerModel, "models", named["model"], "model")
+    cluster = _part(Cluster, "clusters", named["cluster"], "cluster")
+    stack = _part(SoftwareStack, "stacks", named["stack"], "stack")
+    transformer = _part(TransformerModel, "models", named["model"], "model")
     length = whole("sequence_length", given["sequence_length"]) if "sequence_length" in given else _length(run, transformer)
     stages = _stages(run, given, length)
     question = Question(
@@ -141,7 +142,7 @@ def _check(question: Question, gpus: Sequence[int]) -> None:
         question.cluster.gpu.matmul(precision)
 
 
-def _run(model: Any) -> tuple[Run | None, dict[str, Any]]:
+def _run(model: str | Mapping[str, Any] | TransformerModel | Run) -> tuple[Run | None, dict[str, Any]]:
     """The run that is given in the place of a model, and its parts as it names them; else the model alone."""
     if isinstance(model, Run):
         return model, {part: getattr(model, part) for part in PARTS}
@@ -162,7 +163,8 @@ def _read_run(source: str | Mapping[str, Any], mapping: Mapping[str, Any]) -> tu
     return first.run, {part: getattr(first.run, part) if others else mapping[part] for part in PARTS}
 
 
-def _part(spec: type[Any], kind: str, value: Any, key: str) -> Any:
+def _part(spec: type[S], kind: str, value: Any, key: str) -> S:
+    """A part as it is given, or what the name of a preset or a file, or a mapping, stands for."""
     if isinstance(value, spec):
         return value
     try:
@@ -288,4 +290,4 @@ def _terms(run: Run | None, economics: str | Mapping[str, Any] | Economics | Non
     if economics is None or isinstance(economics, Mapping):
         base = (run.economics if run else None) or economics_preset(TYPICAL)
         economics = mapping_of(base) | dict(economics or {})
-    return _part(Economics, "economics", economics, "economics")  # type: ignore[no-any-return]
+    return _part(Economics, "economics", economics, "economics")
