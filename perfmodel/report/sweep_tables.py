@@ -12,8 +12,8 @@ from rich.text import Text
 from perfmodel.planning.scaling import Scaling
 from perfmodel.planning.sweep import Sweep, SweptPoint
 from perfmodel.report.tables import SHORT
-from perfmodel.report.terminal import bar_text, plain_table, section, titled
-from perfmodel.units import GIBIBYTE, large_text, seconds_text
+from perfmodel.report.terminal import Name, bar_text, plain_table, section, titled
+from perfmodel.units import GIBIBYTE, dollars_text, large_text, seconds_text
 
 HEADINGS: Final = SHORT | {"gpus": "GPUs", "global_batch_size": "batch", "sequence_length": "sequence"}
 
@@ -31,7 +31,7 @@ COLUMNS: Final[dict[str, Callable[[Mapping[str, Any]], str]]] = {
     "MFU %": lambda numbers: f"{100 * numbers['mfu']:.1f}",
     "tok/s/GPU": lambda numbers: f"{numbers['tokens_per_s_per_gpu']:.0f}",
     "days": lambda numbers: "" if numbers["days"] is None else f"{numbers['days']:.2f}",
-    "cost, $": lambda numbers: "" if numbers["dollars"] is None else _large(numbers["dollars"]),
+    "cost, $": lambda numbers: "" if numbers["dollars"] is None else dollars_text(numbers["dollars"]).removeprefix("$"),
     "GiB": lambda numbers: f"{numbers['memory_bytes'] / GIBIBYTE:.1f}",
     "fits": lambda numbers: "yes" if numbers["fits"] else "NO",
 }
@@ -126,7 +126,7 @@ def _points(result: Sweep) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     for point in result.points:
         cells = [shape(point.numbers) for shape in columns.values()] if point.numbers else [""] * (len(columns) - 1) + ["-"]
-        table.add_row(*point.labels, *cells)
+        table.add_row(*map(Name, point.labels), *cells)
     return table
 
 
@@ -144,5 +144,5 @@ def scaling_table(result: Sweep, curve: Scaling) -> Table:
             point, efficiency = result.points[place].numbers, curve.efficiency[place]
             ideal = first["tokens_per_s"] * point["gpus"] / first["gpus"]
             cells = [f"{point['gpus']}", _large(point["tokens_per_s"]), _large(ideal), f"{curve.speed_up[place]:.2f}"]
-            table.add_row(*([name] if several else []), *cells, f"{100 * efficiency:.1f} %", bar_text(efficiency))
+            table.add_row(*([Name(name)] if several else []), *cells, f"{100 * efficiency:.1f} %", bar_text(efficiency))
     return table
