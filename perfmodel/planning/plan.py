@@ -176,19 +176,15 @@ def _rivals(fastest: Sequence[Candidate], best: Candidate) -> Iterable[Candidate
 
     Layouts with the same figures are one in other words (zero1 where nothing is data parallel).
     """
-    seen = {_degrees(best), _figures(best)}
+    seen = {_degrees(best), best.figures}
     for each in fastest:
-        if seen.isdisjoint({_degrees(each), _figures(each)}):
-            seen |= {_degrees(each), _figures(each)}
+        if seen.isdisjoint({_degrees(each), each.figures}):
+            seen |= {_degrees(each), each.figures}
             yield each
 
 
 def _degrees(candidate: Candidate) -> tuple[Any, ...]:
     return tuple(candidate.settings.get(name) for name in RIVAL_SETTINGS)
-
-
-def _figures(candidate: Candidate) -> tuple[Any, ...]:
-    return candidate.iteration_time_s, candidate.memory_bytes
 
 
 def _time(option: Option) -> float:

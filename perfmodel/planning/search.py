@@ -43,6 +43,11 @@ class Candidate:
         return Layout(**self.settings)
 
     @property
+    def figures(self) -> tuple[float, float]:
+        """Time and memory: what layouts are told apart by, and in which order the fastest come."""
+        return self.iteration_time_s, self.memory_bytes
+
+    @property
     def gpus(self) -> int:
         """All of them."""
         return int(self.layout.gpus)
@@ -220,7 +225,7 @@ def _operators(work: Workload, layouts: Sequence[Layout]) -> Iterator[tuple[Layo
 def pareto_front(candidates: Iterable[Candidate]) -> list[Candidate]:
     """Those that no other one beats in both time and memory, the fastest first."""
     front: list[Candidate] = []
-    for each in sorted(candidates, key=lambda one: (one.iteration_time_s, one.memory_bytes)):
+    for each in sorted(candidates, key=_speed):
         if not front or each.memory_bytes < front[-1].memory_bytes:
             front.append(each)
     return front
@@ -241,7 +246,7 @@ def _first_of_each(values: NDArray[Any], score: NDArray[np.float64], other: NDAr
 
 
 def _speed(one: Candidate) -> tuple[float, float]:
-    return one.iteration_time_s, one.memory_bytes
+    return one.figures
 
 
 def _size(one: Candidate) -> tuple[float, float]:

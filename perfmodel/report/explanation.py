@@ -11,11 +11,13 @@ from rich.text import Text
 from perfmodel.planning.explanation import Explanation
 from perfmodel.planning.moves import DEGREES, Move
 from perfmodel.planning.sensitivity import Effect
+from perfmodel.planning.terms import TERMS, part_of
 from perfmodel.planning.waterfall import STEPS, Step
-from perfmodel.report.tables import SHORT, TERM_LABELS, need_text
+from perfmodel.report.tables import LABELS, SHORT, need_text
 from perfmodel.report.terminal import Name, percent_text, plain_table, section, setting_text, titled, value_text
 from perfmodel.units import gibibytes_text, seconds_text
 
+TERM_LABELS: Final = {name: "recompute" if name == "recompute" else LABELS[part_of(name)] for name in TERMS}
 STEP_LABELS: Final = {
     "wider_arithmetic": "16-bit parts of an 8-bit run",
     "uncounted_flop": "padding, copies of KV heads",

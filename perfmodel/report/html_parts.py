@@ -13,10 +13,10 @@ from perfmodel.planning.explanation import Explanation
 from perfmodel.planning.terms import TERMS
 from perfmodel.prediction import Prediction
 from perfmodel.report.economics_tables import economics_section
-from perfmodel.report.explanation import moves_table, notes, refusals
+from perfmodel.report.explanation import TERM_LABELS, moves_table, notes, refusals
 from perfmodel.report.html_blocks import as_html, escaped, folded
 from perfmodel.report.provenance import confidence_table, provenance
-from perfmodel.report.tables import LABELS, TERM_LABELS, most_memory_bytes
+from perfmodel.report.tables import LABELS, most_memory_bytes
 from perfmodel.report.term import operator_table, term_report
 from perfmodel.report.terminal import section
 from perfmodel.report.told import Told

@@ -169,7 +169,7 @@ def _reasons_table(stage: StagePlan) -> Iterator[tuple[str, RenderableType]]:
     for each in sorted(stage.alternatives, key=lambda one: one.slower_by):
         if each.candidate is None:
             layouts[each.setting, each.value] = [each]
-        elif (each.candidate.iteration_time_s, each.candidate.memory_bytes) != _key_figures(stage.best):
+        elif each.candidate.figures != stage.best.figures:
             layouts.setdefault(tuple(each.candidate.settings.items()), []).append(each)
     if not layouts:
         return
@@ -182,10 +182,6 @@ def _reasons_table(stage: StagePlan) -> Iterator[tuple[str, RenderableType]]:
         time = "does not fit" if same[0].candidate is None else percent_text(same[0].slower_by)
         table.add_row(changes, time, _because(same[0]))
     yield "Why not otherwise: one setting changed, all others chosen anew", table
-
-
-def _key_figures(candidate: Candidate) -> tuple[float, float]:
-    return candidate.iteration_time_s, candidate.memory_bytes
 
 
 def _change_text(each: Alternative, best: Mapping[str, Any]) -> str:

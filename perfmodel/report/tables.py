@@ -16,7 +16,7 @@ from perfmodel.report.terminal import bar_text, percent_text, plain_table, secti
 from perfmodel.spec.hardware import Cluster
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.run import Run, Stage
-from perfmodel.timing.breakdown import PARTS, Breakdown
+from perfmodel.timing.breakdown import Breakdown
 from perfmodel.units import GIBIBYTE, gibibytes_text, seconds_text
 
 MOST_COLUMNS: Final = 6  # stages side by side in 80 columns
@@ -68,9 +68,6 @@ LABELS: Final = {
     "communication_bytes": "communication buffers",
     "framework_bytes": "framework",
     "fragmentation_bytes": "allocator margin",
-}
-TERM_LABELS: Final = {"recompute": "recompute"} | {
-    part.removesuffix("_s").removesuffix("_exposed"): LABELS[part] for part in PARTS
 }
 
 

@@ -14,8 +14,7 @@ from perfmodel.count.operators import Collective, FusedAttention, Matmul, Memory
 from perfmodel.planning.explanation import Explanation
 from perfmodel.planning.terms import Behind, Equation, Term
 from perfmodel.report.details import operators_title, timed_operators
-from perfmodel.report.explanation import change_text, stage_name, step_text
-from perfmodel.report.tables import TERM_LABELS
+from perfmodel.report.explanation import TERM_LABELS, change_text, stage_name, step_text
 from perfmodel.report.terminal import Name, plain_table, section, titled, value_text
 from perfmodel.spec.fields import plain
 from perfmodel.timing.ledger import Entry

@@ -11,8 +11,7 @@ from perfmodel import api
 from perfmodel.count.operators import Collective, FusedAttention, Matmul, MemoryBound, Operator
 from perfmodel.planning.terms import TERMS
 from perfmodel.planning.waterfall import STEPS
-from perfmodel.report.explanation import STEP_LABELS, change_text, explanation_report, step_text
-from perfmodel.report.tables import TERM_LABELS
+from perfmodel.report.explanation import STEP_LABELS, TERM_LABELS, change_text, explanation_report, step_text
 from perfmodel.report.term import shape_text, term_report
 from perfmodel.report.terminal import as_text
 from perfmodel.spec.layout import ProcessGroup
