@@ -17,18 +17,12 @@ from perfmodel.count.synchronisation import synchronisation_operators
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.model import TransformerModel
+from perfmodel.spec.remembering import Remembers
 from perfmodel.spec.stack import SoftwareStack
 
 
-class _Remembered:
-    """A place for operators that are written down when somebody asks for them."""
-
-    __slots__ = ("_synchronisation",)
-    _synchronisation: tuple[Operator, ...]
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Iteration(_Remembered):
+class Iteration(Remembers):
     """The work of one GPU of every pipeline stage.
 
     `embedding`, `layer`, `plain_layer` and `head` are one execution each, `boundary` what passes from one piece of the pipeline
@@ -51,12 +45,7 @@ class Iteration(_Remembered):
     @property
     def synchronisation(self) -> tuple[Operator, ...]:
         """What an iteration does once, after its micro-batches: most of a million layouts are never asked for it."""
-        try:
-            return self._synchronisation
-        except AttributeError:
-            written = self.write_synchronisation()
-            object.__setattr__(self, "_synchronisation", written)
-            return written
+        return self.remembered("synchronisation", self.write_synchronisation)
 
     def plain(self, layers: Numeric, stages: Numeric = 1) -> Numeric:
         """Of the `layers` of some pipeline stages, those that are not run again."""

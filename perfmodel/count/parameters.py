@@ -7,23 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 
 import numpy as np
 
 from perfmodel.count.pipeline import PipelineStage
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.model import TransformerModel
-
-
-class _Remembered:
-    """A place for a sum that many equations ask for."""
-
-    __slots__ = ("_total",)
-    _total: Numeric
+from perfmodel.spec.remembering import Remembers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ParameterCount(_Remembered):
+class ParameterCount(Remembers):
     """Parameters by component; `attention`, `mlp` and `norms` are sums over all layers (and the final norm)."""
 
     embedding: Numeric
@@ -36,12 +31,10 @@ class ParameterCount(_Remembered):
     @property
     def total(self) -> Numeric:
         """All of them, tied weights once."""
-        try:
-            return self._total
-        except AttributeError:
-            total = self.embedding + self.positions + self.attention + self.mlp + self.norms + self.head
-            object.__setattr__(self, "_total", total)
-            return total
+        return self.remembered("total", self._total)
+
+    def _total(self) -> Numeric:
+        return self.embedding + self.positions + self.attention + self.mlp + self.norms + self.head
 
     def times(self, factor: Numeric) -> ParameterCount:
         """Every component times a factor."""
@@ -81,12 +74,8 @@ def stage_parameter_count(model: TransformerModel, stage: PipelineStage, *, tens
 
     Tied embeddings lie on the first stage and, where that is another one, on the last. A stage remembers its own.
     """
-    known = stage.parameters
-    if not known or known[0] is not model or known[1] is not tensor_parallel:
-        known = model, tensor_parallel, _stage_parameter_count(model, stage, tensor_parallel)
-        object.__setattr__(stage, "_parameters", known)
-    count: ParameterCount = known[2]
-    return count
+    write = partial(_stage_parameter_count, model, stage, tensor_parallel)
+    return stage.remembered("parameters", write, of=(model, tensor_parallel))
 
 
 def _stage_parameter_count(model: TransformerModel, stage: PipelineStage, tensor_parallel: Numeric) -> ParameterCount:

@@ -11,30 +11,20 @@ layer, and gives the first stages what is left over.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.model import TransformerModel
+from perfmodel.spec.remembering import Remembers
 from perfmodel.spec.stack import SoftwareStack
 
 
-class _Remembered:
-    """A place for the parameters of a stage, which every part of a prediction asks for (count/parameters.py)."""
-
-    __slots__ = ("_parameters",)
-    _parameters: tuple[Any, ...]
-
-    @property
-    def parameters(self) -> tuple[Any, ...]:
-        """For which model and degree they were counted, and the count; empty before."""
-        return getattr(self, "_parameters", ())
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PipelineStage(_Remembered):
+class PipelineStage(Remembers):
     """What one pipeline stage holds: layers, and 1 or 0 embeddings and heads; `number` is how many such stages there are."""
 
     layers: Numeric
@@ -62,12 +52,7 @@ def pipeline_stages(model: TransformerModel, layout: Layout, stack: SoftwareStac
     >>> [float(stage.layers) for stage in pipeline_stages(replace(run.model, layers=30), layout, run.stack)]
     [3.0, 4.0, 3.0]
     """
-    known = layout.stages
-    if not known or known[0] is not model or known[1] != stack.pipeline_split:
-        known = model, stack.pipeline_split, _pipeline_stages(model, layout, stack)
-        object.__setattr__(layout, "_stages", known)
-    stages: PipelineStages = known[2]
-    return stages
+    return layout.remembered("stages", partial(_pipeline_stages, model, layout, stack), of=(model, stack))
 
 
 def _pipeline_stages(model: TransformerModel, layout: Layout, stack: SoftwareStack) -> PipelineStages:

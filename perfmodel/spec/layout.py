@@ -7,12 +7,12 @@ model and the cluster too.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from perfmodel.spec.fields import Numeric, Spec, choice, count, flag, number
 from perfmodel.spec.hardware import PRECISIONS, RESULT_BYTES
+from perfmodel.spec.remembering import Remembers
 
 SHARDINGS = ("none", "zero1", "zero2", "zero3", "hsdp")
 SHARDING_NAMES = {"fsdp": "zero3", "fsdp2": "zero3", "full_shard": "zero3", "hybrid_shard": "hsdp", "ddp": "none"}
@@ -21,21 +21,8 @@ PIPELINE_SCHEDULES = ("1f1b", "zb-h1", "zb-1p", "zb-2p")  # 1f1b is interleaved 
 GATHERED = ("zero3", "hsdp")  # shardings that hold only a shard of the parameters, and gather them when they are needed
 
 
-class _Remembered(Spec):
-    """A place beside the fields for what dozens of equations ask of one layout: of a million, it is worked out once."""
-
-    __slots__ = ("_micro_batches", "_stages")
-    _micro_batches: Numeric
-    _stages: tuple[Any, ...]
-
-    @property
-    def stages(self) -> tuple[Any, ...]:
-        """For which model and split its pipeline stages were worked out, and what they are; empty before."""
-        return getattr(self, "_stages", ())
-
-
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
-class Layout(_Remembered):
+class Layout(Remembers, Spec):
     """One layout, or many of them broadcast.
 
     `data_parallel_replicas` is how many copies of the shards hsdp keeps: each is spread over data_parallel / replicas ranks.
@@ -76,12 +63,10 @@ class Layout(_Remembered):
     @property
     def micro_batches(self) -> Numeric:
         """Micro-batches that each data-parallel replica runs in one iteration."""
-        try:
-            return self._micro_batches
-        except AttributeError:
-            batches = self.global_batch_size / (self.micro_batch_size * self.data_parallel)
-            object.__setattr__(self, "_micro_batches", batches)
-            return batches
+        return self.remembered("micro_batches", self._micro_batches)
+
+    def _micro_batches(self) -> Numeric:
+        return self.global_batch_size / (self.micro_batch_size * self.data_parallel)
 
     @property
     def tokens_per_micro_batch(self) -> Numeric:
