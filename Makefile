@@ -29,15 +29,15 @@ lint: setup
 	$(BIN)/lint-imports
 
 bench: setup
-	$(BIN)/python -m benchmarks.start_up
-	$(BIN)/python -m benchmarks.search_speed
-	$(BIN)/python -m benchmarks.commands
+	$(BIN)/python -m perfmodel.benchmarks.project.start_up
+	$(BIN)/python -m perfmodel.benchmarks.project.search_speed
+	$(BIN)/python -m perfmodel.benchmarks.project.commands
 
 measured: setup
-	$(BIN)/python -m benchmarks.measured --output docs/measured
+	$(BIN)/python -m perfmodel.benchmarks.project.measured --output docs/measured
 
 gallery: setup
-	$(BIN)/python -m benchmarks.gallery
+	$(BIN)/python -m perfmodel.benchmarks.project.gallery
 
 clean:
 	rm -rf .venv

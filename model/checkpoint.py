@@ -20,9 +20,9 @@ import torch.distributed as dist
 from torch.distributed import checkpoint as storage
 from torch.distributed.tensor import DTensor, Shard
 
-from model.groups import Groups
-from model.trainer import Trainer
 from perfmodel.errors import InputError
+from perfmodel.model.groups import Groups
+from perfmodel.model.trainer import Trainer
 
 DESCRIPTION: Final = "checkpoint.json"
 FINISHED: Final = re.compile(r"\d{8}")

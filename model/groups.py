@@ -13,9 +13,9 @@ import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
-from model.cores import on_all_cores
-from model.operators import communication
 from perfmodel.errors import InputError
+from perfmodel.model.cores import on_all_cores
+from perfmodel.model.operators import communication
 
 # torch 2.13 renamed both and warns of the old names; the GPU machines' 2.11 has the old ones alone
 _gather_into: Any = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor

@@ -10,8 +10,8 @@ from typing import Final
 import torch
 import torch.distributed as dist
 
-from model.cores import on_one_core, release
 from perfmodel.errors import InputError, PerfmodelError
+from perfmodel.model.cores import on_one_core, release
 
 BACKENDS: Final = {"cpu": "gloo", "cuda": "nccl"}
 

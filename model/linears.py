@@ -19,8 +19,8 @@ from typing import Any, Final
 
 import torch
 
-from model.groups import Group
-from model.operators import operator
+from perfmodel.model.groups import Group
+from perfmodel.model.operators import operator
 from perfmodel.spec.phases import DATA_GRADIENT, FORWARD, WEIGHT_GRADIENT
 
 PIECE: Final = 2**18  # numbers

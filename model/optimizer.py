@@ -13,10 +13,10 @@ from typing import Any, Final
 
 import torch
 
-from model.groups import Group
-from model.linears import lay_gradient
-from model.operators import operator
-from model.transformer import DTYPES, Cut, Transformer
+from perfmodel.model.groups import Group
+from perfmodel.model.linears import lay_gradient
+from perfmodel.model.operators import operator
+from perfmodel.model.transformer import DTYPES, Cut, Transformer
 from perfmodel.spec.phases import OPTIMIZER
 
 LARGEST_NORM: Final = 1.0

@@ -7,10 +7,10 @@ from typing import Final
 import torch
 import torch.distributed as dist
 
-from model.data import batch
-from model.groups import Groups
-from model.optimizer import DistributedAdamW, Recipe
-from model.transformer import Transformer, initialise
+from perfmodel.model.data import batch
+from perfmodel.model.groups import Groups
+from perfmodel.model.optimizer import DistributedAdamW, Recipe
+from perfmodel.model.transformer import Transformer, initialise
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.model import TransformerModel
 

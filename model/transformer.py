@@ -10,12 +10,12 @@ from typing import Any, Final
 import torch
 from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 
-from model.groups import Group, Groups
-from model.layers import Norm, activated, attended, residual, rotation, taken_apart
-from model.linears import ColumnParallelLinear, RowParallelLinear, Split
-from model.operators import named, recomputing
-from model.vocabulary import VocabularyParallelEmbedding, cross_entropy
 from perfmodel.errors import NotSupportedError
+from perfmodel.model.groups import Group, Groups
+from perfmodel.model.layers import Norm, activated, attended, residual, rotation, taken_apart
+from perfmodel.model.linears import ColumnParallelLinear, RowParallelLinear, Split
+from perfmodel.model.operators import named, recomputing
+from perfmodel.model.vocabulary import VocabularyParallelEmbedding, cross_entropy
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.model import TransformerModel
 

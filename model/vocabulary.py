@@ -10,9 +10,9 @@ from typing import Any, Final
 
 import torch
 
-from model.groups import Group
-from model.linears import Split, add_to_main
-from model.operators import operator
+from perfmodel.model.groups import Group
+from perfmodel.model.linears import Split, add_to_main
+from perfmodel.model.operators import operator
 from perfmodel.spec.phases import DATA_GRADIENT, FORWARD
 
 PIECE: Final = 2**17  # logits whose fp32 copies stay in the cache

@@ -11,22 +11,22 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any, Unpack
 
-from perfmodel.asking import Wanted, asked
+from perfmodel.events.timeline import Timeline
+from perfmodel.events.timeline import timeline as timeline_of
 from perfmodel.exchange.presets import source_of
+from perfmodel.exchange.questions.plan_question import Wanted, asked
+from perfmodel.exchange.questions.variations import Settings, compared, pairs, place_of_stage, swept
 from perfmodel.exchange.run_files import RunSource, read_candidates
 from perfmodel.exchange.sources import run_sources
-from perfmodel.planning.explanation import Explanation, explanation
-from perfmodel.planning.plan import Plan
-from perfmodel.planning.plan import plan as best_plan
-from perfmodel.planning.scenarios import WhatIf
-from perfmodel.planning.sweep import Sweep
-from perfmodel.planning.timeline import Timeline
-from perfmodel.planning.timeline import timeline as timeline_of
+from perfmodel.explanation.explanation import Explanation, explanation
 from perfmodel.prediction import Prediction
 from perfmodel.prediction import predict as predict_run
+from perfmodel.search.plan import Plan
+from perfmodel.search.plan import plan as best_plan
 from perfmodel.spec.model import TransformerModel
 from perfmodel.spec.run import Run
-from perfmodel.variations import Settings, compared, pairs, place_of_stage, swept
+from perfmodel.variation.scenarios import WhatIf
+from perfmodel.variation.sweep import Sweep
 
 
 def load(run: RunSource, settings: Settings = ()) -> Run:

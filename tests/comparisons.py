@@ -6,7 +6,7 @@ from functools import cache
 
 from perfmodel.evidence.validate import Comparison, compare
 from perfmodel.exchange.presets import DATA
-from perfmodel.exchange.published_runs import read_measured_runs
+from perfmodel.exchange.tables.published_runs import read_measured_runs
 
 
 @cache

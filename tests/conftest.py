@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-import cli
+from perfmodel.commands import app
 
 
 class Outcome:
@@ -34,7 +34,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
         monkeypatch.setenv("COLUMNS", str(columns))
         code = 0
         try:
-            cli.main()
+            app.main()
         except SystemExit as stop:
             code = int(stop.code or 0)
         return Outcome(code, *capsys.readouterr())

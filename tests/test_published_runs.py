@@ -11,7 +11,7 @@ import pytest
 
 from perfmodel.evidence.validate import Comparison, compare, recomputed_mfu, scoreboard, summarise
 from perfmodel.exchange.presets import DATA, stack_preset
-from perfmodel.exchange.published_runs import read_measured_runs
+from perfmodel.exchange.tables.published_runs import read_measured_runs
 from perfmodel.prediction import predict
 from perfmodel.spec.run import MeasuredRun
 

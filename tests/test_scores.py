@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.scores import FILE, Scores, changes, scores, worse
+from perfmodel.benchmarks.project.scores import FILE, Scores, changes, scores, worse
 from perfmodel.exchange.documents import read_mapping
 from tests.comparisons import compared
 
@@ -12,7 +12,7 @@ BEFORE: Scores = {"fsdp/h100/bf16": {"rows": 35, "median": 0.030, "p90": 0.100}}
 
 
 def test_no_group_got_worse() -> None:
-    """No fewer rows, and no larger errors; `python -m benchmarks.scores` writes the file anew where that is meant."""
+    """No fewer rows, and no larger errors; `perfmodel.benchmarks.project.scores` writes the file anew."""
     assert worse(read_mapping(FILE), scores(compared())) == []
 
 

@@ -1,7 +1,7 @@
 """Refits the shipped coefficients from measured tables; writes them with provenance and held-out errors, and a figure a GPU.
 
-    python -m benchmarks.fit --tables FOLDER                                     # every GPU and link
-    python -m benchmarks.fit h100-sxm-80gb nvlink-h100 --tables FOLDER --output /tmp/profiles
+    python -m perfmodel.benchmarks.fit --tables FOLDER                                     # every GPU and link
+    python -m perfmodel.benchmarks.fit h100-sxm-80gb nvlink-h100 --tables FOLDER --output /tmp/profiles
 
 Products, collectives, 8-bit casts and serving attention come from the package aiconfigurator-core; training attention and norms
 from FOLDER (cudnn_sdpa_fwd_bwd.csv.gz, cudnn_norms_fwd_bwd.csv.gz: NVIDIA cudnn-frontend's benchmark results).
@@ -17,16 +17,16 @@ from typing import Final
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # small systems: threads only get in each other's way
 
-from benchmarks.fit.collectives import link_profile
-from benchmarks.fit.figures import rate_figure
-from benchmarks.fit.gpus import GpuFits
-from benchmarks.fit.network import network_profile
-from benchmarks.fit.profile import write_profile
-from benchmarks.fit.tables import AIC_SOURCE, NAMES, RECORDS_SOURCE, Folder, FolderFirst, Package, Records
+from perfmodel.benchmarks.fit.collectives import link_profile
+from perfmodel.benchmarks.fit.figures import rate_figure
+from perfmodel.benchmarks.fit.gpus import GpuFits
+from perfmodel.benchmarks.fit.network import network_profile
+from perfmodel.benchmarks.fit.profile import write_profile
+from perfmodel.benchmarks.fit.tables import AIC_SOURCE, NAMES, RECORDS_SOURCE, Folder, FolderFirst, Package, Records
 from perfmodel.errors import InputError, PerfmodelError, did_you_mean
 from perfmodel.exchange.output import write_bytes
 from perfmodel.exchange.presets import DATA, cluster_preset
-from perfmodel.report.style import picture
+from perfmodel.report.figures.drawing.style import picture
 
 LINKS: Final = {
     "nvlink-a100": ("a100-sxm-80gb", "dgx-a100"),
@@ -36,7 +36,7 @@ LINKS: Final = {
     "nvlink-gb200": ("gb200", "gb200-nvl72"),
 }
 NETWORK: Final = "infiniband"
-PICTURES: Final = Path(__file__).parent.parent.parent / "docs" / "kernels"
+PICTURES: Final = Path(__file__).resolve().parents[2] / "docs" / "kernels"
 
 
 def write_link(link: str, package: Package, records: Records | None, output: Path) -> None:

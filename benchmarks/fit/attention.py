@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from benchmarks.fit.regression import Fit, Floats, Free, fit, fit_of_few, rounded
+from perfmodel.benchmarks.fit.regression import Fit, Floats, Free, fit, fit_of_few, rounded
 from perfmodel.count.operators import FusedAttention
 from perfmodel.spec.coefficients import AttentionCoefficients
 from perfmodel.spec.hardware import Gpu

@@ -9,9 +9,9 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from benchmarks.fit.profile import source_entry
-from benchmarks.fit.regression import Fit, Floats, Free, fit_of_few
-from benchmarks.fit.tables import AIC_SOURCE, Source
+from perfmodel.benchmarks.fit.profile import source_entry
+from perfmodel.benchmarks.fit.regression import Fit, Floats, Free, fit_of_few
+from perfmodel.benchmarks.fit.tables import AIC_SOURCE, Source
 from perfmodel.count.operators import Collective
 from perfmodel.spec.coefficients import CollectiveCoefficients, NodeCollectives, SwitchCoefficients
 from perfmodel.spec.hardware import Cluster

@@ -11,12 +11,12 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullLocator, StrMethodFormatter
 
-from benchmarks.fit.gpus import GpuFits
-from benchmarks.fit.products import ProductFit
-from benchmarks.fit.tables import AIC_SOURCE, RECORDS_SOURCE
 from perfmodel import __version__
-from perfmodel.report.palette import INK, LINES, MUTED
-from perfmodel.report.style import SMALL, Drawing, grid, styled
+from perfmodel.benchmarks.fit.gpus import GpuFits
+from perfmodel.benchmarks.fit.products import ProductFit
+from perfmodel.benchmarks.fit.tables import AIC_SOURCE, RECORDS_SOURCE
+from perfmodel.report.figures.drawing.palette import INK, LINES, MUTED
+from perfmodel.report.figures.drawing.style import SMALL, Drawing, grid, styled
 
 TERA: Final = 1e12
 SIDES: Final = (1024, 2048, 4096, 8192, 16384)  # of the square weights that are drawn

@@ -8,11 +8,11 @@ from typing import Any, Final
 
 import pandas as pd
 
-from benchmarks.fit import attention, memory_bound, products
-from benchmarks.fit.attention import AttentionFit
-from benchmarks.fit.profile import source_entry
-from benchmarks.fit.regression import Fit
-from benchmarks.fit.tables import AIC_SOURCE, CUDNN_NAMES, CUDNN_SOURCE, RECORDS_SOURCE, Folder, Package, Records
+from perfmodel.benchmarks.fit import attention, memory_bound, products
+from perfmodel.benchmarks.fit.attention import AttentionFit
+from perfmodel.benchmarks.fit.profile import source_entry
+from perfmodel.benchmarks.fit.regression import Fit
+from perfmodel.benchmarks.fit.tables import AIC_SOURCE, CUDNN_NAMES, CUDNN_SOURCE, RECORDS_SOURCE, Folder, Package, Records
 from perfmodel.exchange.presets import gpu_preset
 from perfmodel.spec.coefficients import NORM_CLASSES
 from perfmodel.spec.hardware import Gpu

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from benchmarks.fit.regression import Floats, Free, fit_of_few, rounded
+from perfmodel.benchmarks.fit.regression import Floats, Free, fit_of_few, rounded
 from perfmodel.count.operators import FusedAttention
 from perfmodel.evidence.records import Record
 from perfmodel.spec.coefficients import AttentionCoefficients

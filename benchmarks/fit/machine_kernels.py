@@ -12,10 +12,10 @@ from typing import Any, Final
 
 import numpy as np
 
-from benchmarks.fit.regression import Fit, Floats, Free, fit_of_few, rounded
-from benchmarks.plan import THROUGH_PARAMETERS
-from benchmarks.points import key_of
-from benchmarks.traffic import operator_of
+from perfmodel.benchmarks.fit.regression import Fit, Floats, Free, fit_of_few, rounded
+from perfmodel.benchmarks.measure.kernels.plan import THROUGH_PARAMETERS
+from perfmodel.benchmarks.measure.kernels.points import key_of
+from perfmodel.benchmarks.measure.kernels.traffic import operator_of
 from perfmodel.count.operators import MemoryBound
 from perfmodel.evidence.records import Record
 from perfmodel.spec.coefficients import MEMORY_BOUND_KERNELS, MemoryBoundCoefficients

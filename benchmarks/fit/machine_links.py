@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from benchmarks.fit.regression import Fit, Floats, Free, fit_of_few, rounded
+from perfmodel.benchmarks.fit.regression import Fit, Floats, Free, fit_of_few, rounded
 from perfmodel.count.operators import Collective
 from perfmodel.evidence.records import Record
 from perfmodel.spec.coefficients import CollectiveCoefficients

@@ -8,8 +8,8 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from benchmarks.fit.products import fit_products
-from benchmarks.fit.regression import Floats, Free, fit_of_few, rounded, spread_of_sums
+from perfmodel.benchmarks.fit.products import fit_products
+from perfmodel.benchmarks.fit.regression import Floats, Free, fit_of_few, rounded, spread_of_sums
 from perfmodel.count.operators import Matmul, gradients
 from perfmodel.errors import InputError
 from perfmodel.evidence.records import Record

@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from benchmarks.fit.regression import Fit, Floats, Free, fit_of_few, rounded
+from perfmodel.benchmarks.fit.regression import Fit, Floats, Free, fit_of_few, rounded
 from perfmodel.spec.hardware import Gpu
 
 FREE: Final = {

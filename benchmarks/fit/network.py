@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
-from benchmarks.fit.regression import rounded
+from perfmodel.benchmarks.fit.regression import rounded
 from perfmodel.count.operators import Collective
 from perfmodel.exchange.documents import read_mapping
 from perfmodel.exchange.presets import cluster_preset

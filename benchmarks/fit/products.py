@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from benchmarks.fit.regression import Fit, Floats, Free, fit, spread_of_sums
-from benchmarks.fit.tables import FP8_KERNEL, SHAPE
+from perfmodel.benchmarks.fit.regression import Fit, Floats, Free, fit, spread_of_sums
+from perfmodel.benchmarks.fit.tables import FP8_KERNEL, SHAPE
 from perfmodel.count.operators import Matmul
 from perfmodel.errors import InputError
 from perfmodel.spec.coefficients import MatmulCoefficients, Tile

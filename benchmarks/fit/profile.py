@@ -10,12 +10,13 @@ from typing import Any, Final
 
 import yaml
 
-from benchmarks.fit.regression import Fit
-from benchmarks.fit.tables import Source
+from perfmodel.benchmarks.fit.regression import Fit
+from perfmodel.benchmarks.fit.tables import Source
 from perfmodel.exchange.output import write_text
 
 HEADER: Final = (
-    "# Written by python -m benchmarks.fit; every number here is fitted, or kept for the reason that its source gives.\n"
+    "# Written by python -m perfmodel.benchmarks.fit; every number here is fitted, "
+    "or kept for the reason that its source gives.\n"
 )
 
 

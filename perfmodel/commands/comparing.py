@@ -62,17 +62,17 @@ def compare(
     figures = drawing_module(figure)
     comparison = compare_step(prediction, read_record(record))
     if wants_json(as_json, output):
-        from perfmodel.report.step_documents import comparison_document
+        from perfmodel.report.json.step import comparison_document
 
         emit_json(comparison_document(comparison), output)
     else:
-        from perfmodel.report.step_report import comparison_report
+        from perfmodel.report.text.step import comparison_report
 
         emit_table(comparison_report(comparison, every=every), output)
     if figure is not None:
         write_file(figures.picture(figures.operators_figure(comparison), kind_of(figure)), figure)
     if timeline is not None:
-        from perfmodel.report.compared_timeline import comparison_trace
+        from perfmodel.report.trace.comparison import comparison_trace
 
         write_file(comparison_trace(prediction, comparison, profiled), timeline)
 
@@ -101,7 +101,7 @@ def _compare_profile(
 ) -> None:
     """The timeline of both, and their times."""
     from perfmodel import api
-    from perfmodel.report.compared_timeline import compared_trace, profile_document, profile_text
+    from perfmodel.report.trace.comparison import compared_trace, profile_document, profile_text
 
     drawn, profiled = api.timeline(run, overrides, stage=stage), _profiled(profile)
     write_file(compared_trace(drawn, profiled=profiled), timeline)

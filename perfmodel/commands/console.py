@@ -46,11 +46,11 @@ def emit(
     if form == "json":
         emit_json(document(), output)
     elif form == "csv":
-        from perfmodel.report.rows import csv_text
+        from perfmodel.report.text.rows import csv_text
 
         _emit_text(csv_text(rows()), output)
     elif form == "markdown":
-        from perfmodel.report.markdown import as_markdown
+        from perfmodel.report.text.markdown import as_markdown
 
         _emit_text(as_markdown(report()), output)
     else:
@@ -80,13 +80,13 @@ def emit_json(document: Any, output: Path | None) -> None:
 def emit_table(content: RenderableType, output: Path | None) -> None:
     """Tables, to a terminal as wide as it is, to a pipe as plain text, to a file in 120 columns."""
     if output is not None:
-        from perfmodel.report.terminal import as_text
+        from perfmodel.report.text.terminal import as_text
 
         write_file(as_text(content, width=120), output)
         return
     columns = max(shutil.get_terminal_size().columns, NARROWEST)
     if sys.stdout is None or not sys.stdout.isatty():
-        from perfmodel.report.terminal import as_text
+        from perfmodel.report.text.terminal import as_text
 
         printed(as_text(content, width=columns))
         return
@@ -163,7 +163,7 @@ def warn_of(sentences: Sequence[str]) -> None:
         say(f"warning: {sentence}")
 
 
-def drawing_module(figure: Path | None, name: str = "perfmodel.report.figures") -> Any:
+def drawing_module(figure: Path | None, name: str = "perfmodel.report.figures.measured") -> Any:
     """The module that draws. Errors: InputError for a kind of file that it cannot draw, or without matplotlib."""
     if figure is None:
         return None

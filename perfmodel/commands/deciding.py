@@ -14,8 +14,8 @@ from perfmodel.errors import InputError
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from perfmodel.planning.scenarios import WhatIf
-    from perfmodel.planning.sweep import Sweep
+    from perfmodel.variation.scenarios import WhatIf
+    from perfmodel.variation.sweep import Sweep
 
 Changes = Annotated[
     list[str] | None,
@@ -71,7 +71,7 @@ def whatif(
     perfmodel whatif run.yaml --scenario "H200: cluster=dgx-h200" --scenario "TP 4: tensor_parallel=4, micro_batch_size=2"
     """
     from perfmodel import api
-    from perfmodel.exchange.scenario_texts import read_scenarios
+    from perfmodel.exchange.questions.scenario_texts import read_scenarios
 
     wanted = read_scenarios(changes or (), scenarios or ())
     if not wanted:
@@ -122,10 +122,10 @@ def sweep(
     perfmodel sweep a.yaml b.yaml c.yaml
     """
     from perfmodel import api
-    from perfmodel.exchange.scenario_texts import read_varied
+    from perfmodel.exchange.questions.scenario_texts import read_varied
 
     form = form_of(output, as_json=as_json, as_csv=as_csv, as_markdown=as_markdown)
-    figures = drawing_module(figure, "perfmodel.report.sweep_figure")
+    figures = drawing_module(figure, "perfmodel.report.figures.sweep")
     result = api.sweep(runs, read_varied(vary or ()), settings=overrides or (), stage=stage, weak=weak)
     emit(form, output, document=lambda: _sweep_document(result), report=lambda: _sweep_report(result), rows=result.rows)
     if figure is not None:
@@ -135,24 +135,24 @@ def sweep(
 
 
 def _whatif_document(result: WhatIf) -> dict[str, Any]:
-    from perfmodel.report.scenario_documents import whatif_document
+    from perfmodel.report.json.scenarios import whatif_document
 
     return whatif_document(result)
 
 
 def _whatif_report(result: WhatIf) -> RenderableType:
-    from perfmodel.report.scenario_tables import whatif_report
+    from perfmodel.report.text.scenarios import whatif_report
 
     return whatif_report(result)
 
 
 def _sweep_document(result: Sweep) -> dict[str, Any]:
-    from perfmodel.report.sweep_documents import sweep_document
+    from perfmodel.report.json.sweep import sweep_document
 
     return sweep_document(result)
 
 
 def _sweep_report(result: Sweep) -> RenderableType:
-    from perfmodel.report.sweep_tables import sweep_report
+    from perfmodel.report.text.sweep import sweep_report
 
     return sweep_report(result)

@@ -53,13 +53,13 @@ def explain(
     one = None if term is None else explained.term(term)
 
     def document() -> Any:
-        from perfmodel.report.explanation_documents import explanation_document, term_document
+        from perfmodel.report.json.explanation import explanation_document, term_document
 
         return explanation_document(explained) if one is None else term_document(explained, one)
 
     def report() -> RenderableType:
-        from perfmodel.report.explanation import explanation_report
-        from perfmodel.report.term import term_report
+        from perfmodel.report.text.explanation import explanation_report
+        from perfmodel.report.text.term import term_report
 
         return explanation_report(explained, every=every) if one is None else term_report(explained, one, every=every)
 

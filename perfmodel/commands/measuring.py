@@ -45,9 +45,9 @@ def calibrate(
     perfmodel predict run.yaml --set cluster=here.yaml
     """
     measuring = _measuring()
-    from benchmarks.calibrate import calibrate as calibrate_machine
-    from benchmarks.calibrate import records_beside, write_fitted
-    from benchmarks.record_file import read_records
+    from perfmodel.benchmarks.measure.calibrate import calibrate as calibrate_machine
+    from perfmodel.benchmarks.measure.calibrate import records_beside, write_fitted
+    from perfmodel.benchmarks.measure.kernels.record_file import read_records
 
     device = measuring.chosen_device(device)
     try:
@@ -59,7 +59,7 @@ def calibrate(
     except KeyboardInterrupt:
         say(f"stopped; the same command goes on with {records_beside(output)}")
         raise typer.Exit(STOPPED) from None
-    from perfmodel.report.step_report import calibration_report
+    from perfmodel.report.text.step import calibration_report
 
     emit_table(calibration_report(profile), None)
     say(f"wrote {output}", prefix="")
@@ -101,7 +101,7 @@ def measure(
         emit_json(record.document(), output)
         if profile is not None and trace is not None:
             write_file(trace.read_bytes(), profile)
-    from perfmodel.report.step_report import measurement_report
+    from perfmodel.report.text.step import measurement_report
 
     if as_json:
         emit_json(record.document(), None)
@@ -112,10 +112,10 @@ def measure(
 
 def _dry_run(name: str, overrides: Sequence[str], *, as_json: bool) -> None:
     """Every stage of the run; exit code 1 where a count differs."""
-    from benchmarks.dry_run import dry_run
+    from perfmodel.benchmarks.measure.steps.dry_run import dry_run
     from perfmodel.exchange.run_files import read_candidates
-    from perfmodel.report.step_documents import counts_document
-    from perfmodel.report.step_report import counts_report
+    from perfmodel.report.json.step import counts_document
+    from perfmodel.report.text.step import counts_report
 
     run = read_candidates(name, overrides)[0].run
     counted = [(stage, dry_run(run, stage)) for stage in progress(run.stages, "counting")]
@@ -129,7 +129,7 @@ def _dry_run(name: str, overrides: Sequence[str], *, as_json: bool) -> None:
 
 def _measuring() -> Any:
     """What starts real steps. Errors: InputError without torch."""
-    from benchmarks import measure as measuring
+    from perfmodel.benchmarks.measure.steps import ranks as measuring
 
     measuring.chosen_device()
     return measuring

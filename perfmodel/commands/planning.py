@@ -17,7 +17,7 @@ from perfmodel.errors import InputError
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from perfmodel.planning.plan import Plan
+    from perfmodel.search.plan import Plan
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 KEPT_BYTES = 1 << 30
@@ -196,13 +196,13 @@ def plan(
 
 
 def _document(found: Plan) -> dict[str, Any]:
-    from perfmodel.report.plan_documents import plan_document
+    from perfmodel.report.json.plan import plan_document
 
     return plan_document(found)
 
 
 def _report(found: Plan) -> RenderableType:
-    from perfmodel.report.plan_tables import plan_report
+    from perfmodel.report.text.plan import plan_report
 
     return plan_report(found)
 
@@ -220,7 +220,7 @@ def _pairs(texts: list[str] | None, option: str) -> dict[str, str]:
 def _write_runs(found: Plan, path: Path) -> None:
     """The best as a run file; a file a stage, numbered, where their layouts differ."""
     from perfmodel.exchange.documents import yaml_text
-    from perfmodel.report.plan_documents import run_documents
+    from perfmodel.report.json.plan import run_documents
 
     documents = run_documents(found)
     if not documents:

@@ -44,15 +44,15 @@ def predict(
     assumptions = candidates[0].assumptions
 
     def document() -> Any:
-        from perfmodel.report.documents import prediction_document
+        from perfmodel.report.json.prediction import prediction_document
 
         return prediction_document(first, assumptions=assumptions, candidates=predictions, verbose=verbose)
 
     def report() -> RenderableType:
         from rich.console import Group
 
-        from perfmodel.report.details import prediction_details
-        from perfmodel.report.tables import prediction_report
+        from perfmodel.report.text.operators import prediction_details
+        from perfmodel.report.text.prediction import prediction_report
 
         tables = prediction_report(first, assumptions=assumptions, candidates=predictions)
         return Group(tables, prediction_details(first)) if verbose else tables
@@ -94,7 +94,7 @@ def list_presets(
     presets = preset_titles(kind)
 
     def report() -> RenderableType:
-        from perfmodel.report.catalogue import preset_list
+        from perfmodel.report.text.catalogue import preset_list
 
         return preset_list(presets)
 
@@ -137,7 +137,7 @@ def show(
     def report() -> RenderableType:
         from rich.console import Group
 
-        from perfmodel.report.catalogue import preset_report
+        from perfmodel.report.text.catalogue import preset_report
 
         return Group(*(preset_report(title, rows) for title, rows in found))
 

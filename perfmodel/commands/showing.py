@@ -16,7 +16,7 @@ from perfmodel.errors import InputError, shown
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from perfmodel.report.html import Page
+    from perfmodel.report.html.document import Page
 
 PAGES: Final = (".html", ".htm")
 
@@ -78,7 +78,7 @@ def report(
         if len(runs) > 1:
             page = pages.runs_page(runs, overrides or (), **told)
         elif scenarios:
-            from perfmodel.exchange.scenario_texts import read_scenarios
+            from perfmodel.exchange.questions.scenario_texts import read_scenarios
 
             wanted = read_scenarios((), scenarios)
             page = pages.scenario_page(runs[0], wanted, base=overrides or (), same_gpus=same_gpus, **told)
@@ -104,7 +104,7 @@ def _places(output: str) -> tuple[Path, Path | None]:
 def _pages() -> Any:
     """What makes pages. Errors: InputError without matplotlib."""
     try:
-        from perfmodel.report import pages
+        from perfmodel.report.html import pages
     except ImportError:
         raise InputError("a report needs matplotlib; pip install 'perfmodel[report]' brings it") from None
     return pages
@@ -126,7 +126,7 @@ def _write(page: Page, path: Path, folder: Path | None) -> None:
         write_file(page.html, path)
         return
     from perfmodel.exchange.output import new_folder
-    from perfmodel.report.style import picture
+    from perfmodel.report.figures.drawing.style import picture
 
     new_folder(folder)
     write_file(page.html, path)
@@ -173,16 +173,16 @@ def timeline(
     perfmodel timeline run.yaml --detail layers --micro-batches 4
     """
     from perfmodel import api
-    from perfmodel.report.timeline import timeline_events
-    from perfmodel.report.timeline_documents import timeline_document, timeline_facts
-    from perfmodel.report.trace_events import trace_text
+    from perfmodel.report.trace.facts import timeline_document, timeline_facts
+    from perfmodel.report.trace.format import trace_text
+    from perfmodel.report.trace.timeline import timeline_events
 
     form = form_of(None, as_json=as_json, as_csv=as_csv, as_markdown=as_markdown)
     found = api.timeline(run, overrides or (), stage=stage, detail=detail, micro_batches=micro_batches)
     write_file(trace_text(timeline_events(found), timeline_facts(found)), output)
 
     def told() -> RenderableType:
-        from perfmodel.report.timeline_report import timeline_report
+        from perfmodel.report.text.timeline import timeline_report
 
         return timeline_report(found)
 

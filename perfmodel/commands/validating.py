@@ -16,8 +16,8 @@ from perfmodel.errors import InputError
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from perfmodel.evidence.bars import Bar
     from perfmodel.evidence.groups import Scoreboard
+    from perfmodel.evidence.thresholds import Bar
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -73,11 +73,11 @@ def validate(
 def _validate_times(
     file: Path | None, *, fail_above: Sequence[str], figure: Path | None, form: str, output: Path | None
 ) -> None:
-    from perfmodel.evidence.bars import read_bar
     from perfmodel.evidence.groups import known_groups
+    from perfmodel.evidence.thresholds import read_bar
     from perfmodel.evidence.validate import SCORES, compare, scoreboard
     from perfmodel.exchange.presets import DATA
-    from perfmodel.exchange.published_runs import read_measured_runs
+    from perfmodel.exchange.tables.published_runs import read_measured_runs
 
     draw = _drawing(figure)
     measured = read_measured_runs(file or DATA / "published_runs.csv")
@@ -85,10 +85,10 @@ def _validate_times(
     _warn(measured)
     comparisons = _one_by_one(compare, measured)
     scores, complete = scoreboard(comparisons), len(comparisons) == len(measured)
-    from perfmodel.report.score_documents import validation_document, validation_rows
+    from perfmodel.report.json.scores import validation_document, validation_rows
 
     def report() -> RenderableType:
-        from perfmodel.report.scoreboard import validation_report
+        from perfmodel.report.text.scores import validation_report
 
         return validation_report(scores)
 
@@ -105,20 +105,20 @@ def _validate_times(
 
 
 def _validate_memory(file: Path, *, fail_above: Sequence[str], form: str, output: Path | None) -> None:
-    from perfmodel.evidence.bars import read_bar
     from perfmodel.evidence.groups import known_groups
     from perfmodel.evidence.memory_fit import SCORES, compare_fit, fit_scoreboard
-    from perfmodel.exchange.memory_table import read_measured_fits
+    from perfmodel.evidence.thresholds import read_bar
+    from perfmodel.exchange.tables.memory_table import read_measured_fits
 
     measured = read_measured_fits(file)
     bars = [read_bar(text, scores=SCORES, groups=known_groups(measured)) for text in fail_above]
     _warn(measured)
     comparisons = _one_by_one(compare_fit, measured)
     scores, complete = fit_scoreboard(comparisons), len(comparisons) == len(measured)
-    from perfmodel.report.score_documents import memory_document, memory_rows
+    from perfmodel.report.json.scores import memory_document, memory_rows
 
     def report() -> RenderableType:
-        from perfmodel.report.memory_scoreboard import memory_report
+        from perfmodel.report.text.memory_scores import memory_report
 
         return memory_report(scores)
 
@@ -161,7 +161,7 @@ def _drawing(figure: Path | None) -> Callable[[Sequence[Any]], None]:
 
 def _judge(scores: Scoreboard[Any, Any], bars: Sequence[Bar], *, complete: bool) -> None:
     """Exit with 1 when a bar is missed, and a sentence for each; a part of a table is not judged."""
-    from perfmodel.evidence.bars import missed_bars
+    from perfmodel.evidence.thresholds import missed_bars
 
     if not complete:
         raise typer.Exit(STOPPED)

@@ -8,8 +8,8 @@ from typing import Final
 
 from perfmodel.count.memory import MemoryBytes
 from perfmodel.evidence.groups import Scoreboard, by_group, reasons
+from perfmodel.evidence.measured_fit import MeasuredFit
 from perfmodel.prediction import predict
-from perfmodel.spec.measured_fit import MeasuredFit
 
 SCORES: Final = ("disagreement", "fits_called_impossible", "impossible_called_fits")
 

@@ -13,9 +13,9 @@ from typing import Final, NamedTuple
 from perfmodel.count.blocks import Block
 from perfmodel.count.iteration import Iteration
 from perfmodel.count.operators import Operator
+from perfmodel.events.pipeline_order import BACKWARD, FORWARD
 from perfmodel.evidence.step_comparison import OVERHEAD, OperatorPair, StepComparison
 from perfmodel.spec.fields import whole
-from perfmodel.timing.pipeline_order import BACKWARD, FORWARD
 
 MOST: Final = 60_000  # executions: as many micro-batches as they hold are shown
 

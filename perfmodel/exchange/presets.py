@@ -17,7 +17,7 @@ from typing import Any, Final, TypeVar
 from perfmodel.errors import InputError, PerfmodelError, did_you_mean, shown
 from perfmodel.exchange.building import build
 from perfmodel.exchange.documents import FILE_SUFFIXES, read_mapping
-from perfmodel.exchange.huggingface import read_model_config
+from perfmodel.exchange.importers.huggingface import read_model_config
 from perfmodel.spec.economics import Economics
 from perfmodel.spec.fields import Part, rule_of
 from perfmodel.spec.hardware import Cluster, Gpu

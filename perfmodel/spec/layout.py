@@ -6,10 +6,12 @@ model and the cluster too.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from perfmodel.spec.axes import AXES, CONTEXT, DATA, PIPELINE, TENSOR, Axis
 from perfmodel.spec.fields import Numeric, Spec, choice, count, flag, number
 from perfmodel.spec.hardware import PRECISIONS, RESULT_BYTES
 from perfmodel.spec.remembering import Remembers
@@ -58,7 +60,19 @@ class Layout(Remembers, Spec):
     @property
     def gpus(self) -> Numeric:
         """All GPUs of the run: the product of the degrees."""
-        return self.tensor_parallel * self.pipeline_parallel * self.context_parallel * self.data_parallel
+        return self.ranks_of(AXES)
+
+    def degree(self, axis: Axis) -> Numeric:
+        """How many ranks it has along `axis`."""
+        degree: Numeric = getattr(self, axis.name)
+        return degree
+
+    def ranks_of(self, axes: Iterable[Axis]) -> Numeric:
+        """The product of the degrees of some axes; 1 for none."""
+        ranks: Numeric = 1
+        for axis in axes:
+            ranks = ranks * self.degree(axis)
+        return ranks
 
     @property
     def micro_batches(self) -> Numeric:
@@ -86,52 +100,64 @@ class Layout(Remembers, Spec):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessGroup:
-    """Ranks that communicate, `stride` GPUs apart: the geometry that decides which links they cross."""
+    """Ranks that communicate, `stride` GPUs apart: the geometry that decides which links they cross.
+
+    `axis` is the one that its messages count to; None for a group of all GPUs.
+    """
 
     name: str
     ranks: Numeric
     stride: Numeric
+    axis: Axis | None = None
+
+
+def axis_group(layout: Layout, axis: Axis) -> ProcessGroup:
+    """The ranks of one axis and of those that it joins; the degrees of the axes inside these lie between two of them."""
+    joined = [each for each in AXES if each is axis or each.name in axis.joins]
+    inside = AXES[: AXES.index(joined[0])]
+    return ProcessGroup(name=axis.name, ranks=layout.ranks_of(joined), stride=layout.ranks_of(inside), axis=axis)
 
 
 def tensor_parallel_group(layout: Layout) -> ProcessGroup:
     """Neighbouring GPUs."""
-    return ProcessGroup(name="tensor_parallel", ranks=layout.tensor_parallel, stride=1)
+    return axis_group(layout, TENSOR)
 
 
 def context_parallel_group(layout: Layout) -> ProcessGroup:
     """The GPUs that share the tokens of a sequence, one tensor-parallel group apart."""
-    return ProcessGroup(name="context_parallel", ranks=layout.context_parallel, stride=layout.tensor_parallel)
+    return axis_group(layout, CONTEXT)
 
 
 def data_parallel_group(layout: Layout) -> ProcessGroup:
     """The GPUs that hold the same parameters: all replicas, and the context-parallel ranks of each."""
-    ranks = layout.data_parallel * layout.context_parallel
-    return ProcessGroup(name="data_parallel", ranks=ranks, stride=layout.tensor_parallel)
-
-
-def shard_group(layout: Layout) -> ProcessGroup:
-    """The part of the data-parallel group over which what is sharded is spread: all of it but for hsdp."""
-    ranks = layout.data_parallel * layout.context_parallel / layout.data_parallel_replicas
-    return ProcessGroup(name="data_parallel_shards", ranks=ranks, stride=layout.tensor_parallel)
-
-
-def replica_group(layout: Layout) -> ProcessGroup:
-    """The GPUs that hold the same shard under hsdp."""
-    stride = layout.tensor_parallel * layout.context_parallel * layout.data_parallel / layout.data_parallel_replicas
-    return ProcessGroup(name="data_parallel_replicas", ranks=layout.data_parallel_replicas, stride=stride)
+    return axis_group(layout, DATA)
 
 
 def pipeline_parallel_group(layout: Layout) -> ProcessGroup:
     """The pipeline stages of one replica: the outermost axis."""
-    stride = layout.tensor_parallel * layout.context_parallel * layout.data_parallel
-    return ProcessGroup(name="pipeline_parallel", ranks=layout.pipeline_parallel, stride=stride)
+    return axis_group(layout, PIPELINE)
+
+
+def shard_group(layout: Layout) -> ProcessGroup:
+    """The part of the data-parallel group over which what is sharded is spread: all of it but for hsdp."""
+    every = data_parallel_group(layout)
+    return replace(every, name="data_parallel_shards", ranks=every.ranks / layout.data_parallel_replicas)
+
+
+def replica_group(layout: Layout) -> ProcessGroup:
+    """The GPUs that hold the same shard under hsdp."""
+    shards = shard_group(layout)
+    return ProcessGroup(
+        name="data_parallel_replicas", ranks=layout.data_parallel_replicas, stride=shards.stride * shards.ranks, axis=DATA
+    )
 
 
 def vocabulary_group(layout: Layout, *, tied: bool) -> ProcessGroup:
     """The first and the last pipeline stage, where both hold a copy of tied embeddings; one rank where there is one copy."""
     ends = pipeline_parallel_group(layout)
     copies = np.where(np.asarray(layout.pipeline_parallel) > 1, 2, 1) if tied else 1
-    return ProcessGroup(name="vocabulary", ranks=copies, stride=ends.stride * np.maximum(layout.pipeline_parallel - 1, 1))
+    stride = ends.stride * np.maximum(layout.pipeline_parallel - 1, 1)
+    return ProcessGroup(name="vocabulary", ranks=copies, stride=stride, axis=PIPELINE)
 
 
 def world_group(layout: Layout) -> ProcessGroup:

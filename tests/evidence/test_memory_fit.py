@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from perfmodel.count.memory import MemoryBytes
+from perfmodel.evidence.measured_fit import MeasuredFit
 from perfmodel.evidence.memory_fit import FitComparison, compare_fit, summarise_fits, worst_fits
-from perfmodel.exchange.memory_table import read_measured_fits
-from perfmodel.spec.measured_fit import MeasuredFit
+from perfmodel.exchange.tables.memory_table import read_measured_fits
 from tests.tables_of_fits import TOO_LARGE, write_fits
 
 NOTHING = MemoryBytes(**{part.name: 0.0 for part in fields(MemoryBytes)})

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.fit.tables import read_records
+from perfmodel.benchmarks.fit.tables import read_records
 from perfmodel.errors import InputError
 from perfmodel.evidence.records import KINDS, LABELS, PROVENANCE, SCHEMA_VERSION, SIZES, Record, record
 

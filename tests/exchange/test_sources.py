@@ -11,7 +11,7 @@ from perfmodel.exchange.documents import read_mapping
 from perfmodel.exchange.presets import DATA, read_preset, source_of
 from perfmodel.exchange.run_files import read_candidates
 from perfmodel.exchange.sources import run_sources
-from perfmodel.planning.levers import coefficients
+from perfmodel.explanation.levers import coefficients
 
 RUN = "nemotron-4-15b"
 SET = "given with --set, or as a setting"

@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from model.checkpoint import latest, load, save
-from model.counting import CollectiveCounter
-from model.groups import Groups
-from model.trainer import Trainer
+from perfmodel.model.checkpoint import latest, load, save
+from perfmodel.model.counting import CollectiveCounter
+from perfmodel.model.groups import Groups
+from perfmodel.model.trainer import Trainer
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.model import TransformerModel
 from tests.model.small_models import FAMILIES, GPT, LLAMA, NEMOTRON, ONE_RANK

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.processes import start
-from model.groups import one_rank
+from perfmodel.benchmarks.measure.processes import start
+from perfmodel.model.groups import one_rank
 from tests.model.cases import BY_RANKS, STOPPED, outcome, resumed
 
 ROOT = Path(__file__).parents[2]

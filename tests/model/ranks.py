@@ -13,8 +13,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from model.groups import Groups, make_groups
-from model.launch import started
+from perfmodel.model.groups import Groups, make_groups
+from perfmodel.model.launch import started
 from tests.model.cases import BY_RANKS, STOPPED, Case, outcome, resumed
 
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from model import checkpoint
-from model.checkpoint import latest, load, save
-from model.groups import one_rank
-from model.trainer import Trainer
 from perfmodel.errors import InputError
+from perfmodel.model import checkpoint
+from perfmodel.model.checkpoint import latest, load, save
+from perfmodel.model.groups import one_rank
+from perfmodel.model.trainer import Trainer
 from tests.model.cases import STOPPED, Case, losses
 from tests.model.conftest import Outcomes
 from tests.model.small_models import NEMOTRON, ONE_RANK

@@ -12,14 +12,14 @@ import torch.distributed as dist
 from torch.testing._internal.distributed.fake_pg import FakeStore
 from torch.utils.flop_counter import FlopCounterMode
 
-from model.counting import CollectiveCounter
-from model.groups import make_groups, one_rank
-from model.trainer import Trainer
 from perfmodel.count.iteration import Iteration, iteration
 from perfmodel.count.memory import stage_memory_bytes
 from perfmodel.count.operators import Collective, FusedAttention, hardware_flop
 from perfmodel.count.parameters import shard_parameter_count, stage_parameter_count
 from perfmodel.exchange.presets import stack_preset
+from perfmodel.model.counting import CollectiveCounter
+from perfmodel.model.groups import make_groups, one_rank
+from perfmodel.model.trainer import Trainer
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.model import TransformerModel
 from perfmodel.spec.stack import SoftwareStack

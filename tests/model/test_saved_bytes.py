@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch.autograd.graph import saved_tensors_hooks
 
-from model.groups import one_rank
-from model.trainer import Trainer
 from perfmodel.count.iteration import iteration
 from perfmodel.count.operators import saved_bytes
 from perfmodel.exchange.presets import stack_preset
+from perfmodel.model.groups import one_rank
+from perfmodel.model.trainer import Trainer
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.model import TransformerModel
 from tests.model.small_models import GPT, LLAMA, NEMOTRON, ONE_RANK

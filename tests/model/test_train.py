@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from benchmarks import train
-from benchmarks.processes import MARK, end, marked, measuring_environment, start
+from perfmodel.benchmarks.measure.processes import MARK, end, marked, measuring_environment, start
+from perfmodel.benchmarks.measure.steps import train
 from tests.model.conftest import ROOT
 
 MODEL = {
@@ -64,7 +64,15 @@ def losses(lines: str) -> dict[int, str]:
 def killed(command: list[str]) -> str:
     """What was printed by a run of two ranks, one of which is killed in its twelfth step."""
     mark = uuid.uuid4().hex
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "benchmarks.train"]
+    launcher = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node=2",
+        "-m",
+        "perfmodel.benchmarks.measure.steps.train",
+    ]
     process = subprocess.Popen(
         [*launcher, *command],
         stdout=subprocess.PIPE,
@@ -94,7 +102,7 @@ def test_a_run_that_was_killed_repeats_its_losses(arguments: list[str], monkeypa
     """A rank is killed in mid-step; started again, the run goes on from the last checkpoint and loses nothing before it."""
     monkeypatch.chdir(ROOT)
     before = losses(killed([*arguments, "--iterations", "100000"]))
-    again = start(["benchmarks.train", *arguments, "--iterations", str(LAST)], 2, timeout_s=120)
+    again = start(["perfmodel.benchmarks.measure.steps.train", *arguments, "--iterations", str(LAST)], 2, timeout_s=120)
     after = losses(again)
     assert "goes on from" in again
     first = min(after)

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from model.transformer import VOCABULARY, Transformer
+from perfmodel.model.transformer import VOCABULARY, Transformer
 from perfmodel.spec.model import TransformerModel
 
 

@@ -14,7 +14,7 @@ from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 from numpy.typing import NDArray
 
-from perfmodel.report.style import Drawing, picture
+from perfmodel.report.figures.drawing.style import Drawing, picture
 
 
 def colour(value: object) -> str:

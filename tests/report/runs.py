@@ -11,10 +11,10 @@ from matplotlib.transforms import Bbox
 from perfmodel import api
 from perfmodel.economics.outlook import Outlook, outlook
 from perfmodel.exchange.presets import economics_preset
-from perfmodel.planning.explanation import Explanation, explanation
+from perfmodel.explanation.explanation import Explanation, explanation
 from perfmodel.prediction import Prediction, predict
-from perfmodel.report.figure_set import run_figures
-from perfmodel.report.style import Drawing
+from perfmodel.report.figures.drawing.style import Drawing
+from perfmodel.report.figures.figure_set import run_figures
 from perfmodel.spec.run import Run
 from tests.report.reading import drawn_texts
 

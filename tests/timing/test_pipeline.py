@@ -10,12 +10,12 @@ from types import MappingProxyType
 import pytest
 
 from perfmodel.count.pipeline import PipelineStage, in_flight
+from perfmodel.events.pipeline_events import Pieces, simulated
+from perfmodel.events.pipeline_order import BACKWARD, FORWARD, WEIGHTS, Order, Step, pipeline_order, zero_bubble_h2
 from perfmodel.exchange.presets import stack_preset
 from perfmodel.spec.layout import Layout
 from perfmodel.timing.breakdown import Breakdown
 from perfmodel.timing.passes import Pass
-from perfmodel.timing.pipeline_events import Pieces, simulated
-from perfmodel.timing.pipeline_order import BACKWARD, FORWARD, WEIGHTS, Order, Step, pipeline_order, zero_bubble_h2
 from perfmodel.timing.schedule import Both, pipelined
 from tests.layouts import RAMP_STAGE
 

@@ -1,0 +1,1 @@
+"""What this machine does: kernels, collectives, training steps, and the calibration made of them."""

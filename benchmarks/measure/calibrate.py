@@ -1,0 +1,108 @@
+"""Measures this machine's kernels and collectives, and fits the profile that a run file can name as its cluster.
+
+Every record is kept as soon as it is measured: a calibration that was stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+from perfmodel.benchmarks.fit.machine import Machine, machine_profile
+from perfmodel.benchmarks.fit.profile import write_profile
+from perfmodel.benchmarks.measure.kernels.plan import kernel_points, plan_of
+from perfmodel.benchmarks.measure.kernels.points import key_of
+from perfmodel.benchmarks.measure.kernels.record_file import read_records
+from perfmodel.benchmarks.measure.processes import start
+from perfmodel.benchmarks.measure.steps.ranks import devices
+from perfmodel.errors import InputError
+from perfmodel.evidence.records import Record
+
+Progress: TypeAlias = Callable[[int, int], None]  # how many records are there, of how many
+KERNELS: Final = "perfmodel.benchmarks.measure.kernels.kernels"
+COLLECTIVES: Final = "perfmodel.benchmarks.measure.kernels.collectives"
+MOST_S: Final = 3 * 3600.0
+HEADER: Final = "# Written by perfmodel calibrate: a cluster for run files, fitted on this machine's own kernels.\n"
+
+
+def records_beside(output: Path) -> Path:
+    """Where the records of a profile lie: profile.yaml has profile.records.jsonl."""
+    return output.with_suffix(".records.jsonl")
+
+
+def calibrate(output: Path, *, device: str, smallest: bool = False, on_progress: Progress | None = None) -> dict[str, Any]:
+    """Measure what is not there yet, fit and write the profile. Errors: InputError, PerfmodelError; records stay."""
+    records = records_beside(output)
+    if not output.parent.is_dir():
+        raise InputError(f"{output.parent} is not a folder", key="--output")
+    number = devices(device)
+    total = len(kernel_points(plan_of(device, smallest=smallest))) + (_collectives(device, smallest) if number > 1 else 0)
+    small = ["--smallest"] if smallest else []
+    _run([KERNELS, "--device", device, *small, "--output", str(records)], records, total, on_progress)
+    if number > 1:
+        command = [COLLECTIVES, "--device", device, "--ranks", str(number), *small, "--output", str(records)]
+        _run(command, records, total, on_progress)
+    return write_fitted(output, read_records(records))
+
+
+def write_fitted(output: Path, records: Sequence[Record]) -> dict[str, Any]:
+    """Fit and write the profile of a machine, from records of one calibration or of several: of each point the median."""
+    if not records:
+        raise InputError("there are no records to fit")
+    profile = machine_profile(pooled(records), machine_of(records))
+    write_profile(output, profile, header=HEADER)
+    return profile
+
+
+def pooled(records: Sequence[Record]) -> list[Record]:
+    """One record a point: that with the median time (the faster of the middle two)."""
+    points: dict[str, list[Record]] = {}
+    for each in records:
+        points.setdefault(key_of(each), []).append(each)
+    ordered = (sorted(group, key=lambda each: each.seconds) for group in points.values())
+    return [group[(len(group) - 1) // 2] for group in ordered]
+
+
+def _collectives(device: str, smallest: bool) -> int:
+    """How many points the collectives of this machine are."""
+    from perfmodel.benchmarks.measure.kernels.collectives import PRECISION, groups_of
+    from perfmodel.benchmarks.measure.kernels.plan import busy_points, collective_points
+    from perfmodel.model.launch import BACKENDS
+
+    ranks = devices(device)
+    sizes = [each.size for each in groups_of(ranks, ranks)]
+    plan = plan_of(device, smallest=smallest)
+    busy = busy_points(plan) if device == "cpu" else []
+    return len([*busy, *collective_points(plan, sizes, backend=BACKENDS[device], precision=PRECISION[device])])
+
+
+def machine_of(records: Sequence[Record]) -> Machine:
+    """The machine that records were taken on, as they say themselves. Errors: InputError when they do not."""
+    born = records[0].provenance
+    for name in ("device", "memory_bytes", "cache_bytes", "multiprocessors"):
+        if name not in born:
+            raise InputError(
+                "missing; records of `perfmodel calibrate` and `perfmodel.benchmarks.measure.kernels.kernels` have it",
+                key=f"provenance.{name}",
+            )
+    inside = [each.sizes["ranks"] for each in records if each.kind == "collective" and each.sizes.get("nodes", 1) == 1]
+    return Machine(
+        name=born["gpu"].removeprefix("cpu: "),
+        device=born["device"],
+        devices=int(max(inside, default=1)),
+        memory_bytes=float(born["memory_bytes"]),
+        cache_bytes=float(born["cache_bytes"]),
+        multiprocessors=int(born["multiprocessors"]),
+    )
+
+
+def _run(command: Sequence[str], records: Path, total: int, on_progress: Progress | None) -> None:
+    """One measuring process; what it has written so far is the progress."""
+    start(command, meanwhile=lambda: _tell(records, total, on_progress), timeout_s=MOST_S)
+    _tell(records, total, on_progress)
+
+
+def _tell(records: Path, total: int, on_progress: Progress | None) -> None:
+    if on_progress and records.is_file():
+        on_progress(records.read_bytes().count(b"\n"), total)

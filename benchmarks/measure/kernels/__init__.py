@@ -1,0 +1,1 @@
+"""Kernels and collectives, one by one."""

@@ -1,0 +1,242 @@
+"""Measures collectives between processes (gloo on CPUs, NCCL on GPUs) as records.
+
+    torchrun --nproc-per-node 8 -m perfmodel.benchmarks.measure.kernels.collectives --output records.jsonl
+    python -m perfmodel.benchmarks.measure.kernels.collectives --ranks 2 --device cpu --output records.jsonl
+
+Groups are the first 2, 4, ... ranks, and over several nodes also one rank of each. The time of a repeat is that of the rank
+that was fastest, because the last one to arrive waits for nobody. Between CPUs it is the mean over repeats and ranks that work,
+call, work and call: waking up takes as long as a message does and differs from call to call, and a step pays for all of it. On
+a CPU some memory-bound operators are measured too, on all cores at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+import torch.distributed as dist
+
+from perfmodel.benchmarks.measure.kernels.kernels import check_device, show_progress
+from perfmodel.benchmarks.measure.kernels.kernels import take as take_kernel
+from perfmodel.benchmarks.measure.kernels.plan import busy_points, collective_points, plan_of
+from perfmodel.benchmarks.measure.kernels.points import Point
+from perfmodel.benchmarks.measure.kernels.record_file import measure
+from perfmodel.benchmarks.measure.kernels.tensors import cache_bytes, random
+from perfmodel.benchmarks.measure.kernels.timing import Timing, on_cpu, on_gpu, summary
+from perfmodel.benchmarks.measure.machine import Nvml, provenance, state_text, warnings
+from perfmodel.benchmarks.measure.processes import restarted_to_measure, start
+from perfmodel.benchmarks.measure.steps.memory_peak import allocated_bytes
+from perfmodel.errors import InputError, PerfmodelError
+from perfmodel.model.cores import on_all_cores
+from perfmodel.model.groups import Group
+from perfmodel.model.launch import BACKENDS, started
+from perfmodel.model.transformer import DTYPES
+from perfmodel.spec.phases import FORWARD
+
+MODULE: Final = "perfmodel.benchmarks.measure.kernels.collectives"
+PRECISION: Final = {"cpu": "fp32", "cuda": "bf16"}  # of what is sent: a reduction takes as long in either
+WARM_UP: Final = 3
+REPEATS: Final = 25
+NOISY_REPEATS: Final = 75  # of short messages between CPUs
+SHORT: Final = 2**20
+LAUNCH_S: Final = 2e-4  # more than the host needs to launch a collective of NCCL
+NAME: Final = "benchmark"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ranks:
+    """The ranks of a group, and how many nodes they lie on."""
+
+    members: tuple[int, ...]
+    nodes: int
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Ranks and nodes."""
+        return len(self.members), self.nodes
+
+
+def groups_of(world: int, per_node: int) -> list[Ranks]:
+    """The first 2, 4, .. ranks, all of them, and where there are more nodes and GPUs than one, one rank of 2, 4, .. nodes.
+
+    >>> [(group.members, group.nodes) for group in groups_of(4, 2)]
+    [((0, 1), 1), ((0, 1, 2, 3), 2), ((0, 2), 2)]
+    """
+    found = [Ranks(members=tuple(range(size)), nodes=-(-size // per_node)) for size in _doublings(world)]
+    if 1 < per_node < world:
+        nodes = world // per_node
+        found += [Ranks(members=tuple(range(0, size * per_node, per_node)), nodes=size) for size in _doublings(nodes)]
+    return found
+
+
+def _doublings(most: int) -> list[int]:
+    return sorted({2**power for power in range(1, most.bit_length()) if 2**power <= most} | ({most} if most > 1 else set()))
+
+
+def call_of(operator: str, group: Group, *, payload_bytes: int, precision: str, device: str) -> Callable[[], object]:
+    """One call of `operator`, whose full tensor takes `payload_bytes`, as the reference model makes it."""
+    numbers = max(payload_bytes // DTYPES[precision].itemsize // group.ranks, 1) * group.ranks
+    full = random(numbers, precision=precision, device=device)
+    if operator == "all_reduce":
+        full.zero_()  # sums of sums would overflow
+        return lambda: group.all_reduce(full, NAME, FORWARD)
+    if operator == "all_gather":
+        shard = group.share(full)
+        return lambda: group.all_gather(shard, NAME, FORWARD)
+    if operator == "reduce_scatter":
+        return lambda: group.reduce_scatter(full, NAME, FORWARD)
+    if operator == "all_to_all":
+        received = torch.empty_like(full)
+        return lambda: dist.all_to_all_single(received, full, group=group.process_group)
+    return lambda: _there_and_back(full, group)
+
+
+def _there_and_back(message: torch.Tensor, group: Group) -> None:
+    """Two messages, one after the other: a sender alone may be done before anything has arrived."""
+    peer = dist.get_global_rank(group.process_group, 1 - group.rank)
+    first, second = (dist.send, dist.recv) if group.rank == 0 else (dist.recv, dist.send)
+    first(message, peer, group=group.process_group)
+    second(message, peer, group=group.process_group)
+
+
+def repeats_for(payload_bytes: float, device: str) -> int:
+    """How often a message of this size is sent."""
+    return NOISY_REPEATS if device == "cpu" and payload_bytes < SHORT else REPEATS
+
+
+def take(point: Point, group: Group, device: str) -> Timing:
+    """The time of one point, the same on all ranks of the group."""
+    operator, payload = point.labels["operator"], point.sizes["payload_bytes"]
+    call = call_of(operator, group, payload_bytes=int(payload), precision=point.labels["precision"], device=device)
+    own = [_one_s(call, group, device) for _ in range(WARM_UP + repeats_for(payload, device))][WARM_UP:]
+    everywhere: list[Any] = [None] * group.ranks
+    dist.all_gather_object(everywhere, own, group=group.process_group)
+    if operator == "point_to_point":
+        return summary([max(times) / 2 for times in zip(*everywhere, strict=True)])
+    found = {"allocated_bytes": float(allocated_bytes(call, device))}
+    if device == "cpu":
+        times = [statistics.fmean(ranks) for ranks in zip(*everywhere, strict=True)]
+        return replace(summary(times), seconds=statistics.fmean(times), found=found)
+    return replace(summary([min(times) for times in zip(*everywhere, strict=True)]), found=found)
+
+
+def _one_s(call: Callable[[], object], group: Group, device: str) -> float:
+    """On CPUs after some work, as in a step: the library's threads are asleep, and its buffers no longer in the cache."""
+    if device == "cpu":
+        _work().add_(1)
+        return on_cpu(call)[0]
+    dist.barrier(group=group.process_group)
+    torch.cuda.synchronize()
+    return on_gpu(call, ahead_s=LAUNCH_S)[0]
+
+
+@cache
+def _work() -> torch.Tensor:
+    """What is worked on between two calls: more than the caches hold."""
+    return torch.zeros(cache_bytes("cpu") // 4)
+
+
+def measured(device: str, path: Path, *, smallest: bool) -> int:
+    """Measure on all ranks what the file of rank 0 does not hold yet; how many points those were."""
+    world, rank = dist.get_world_size(), dist.get_rank()
+    by_size: dict[tuple[int, int], Group] = {}
+    for ranks in groups_of(world, int(os.environ.get("LOCAL_WORLD_SIZE", str(world)))):
+        with on_all_cores():  # gloo's threads start with the group
+            process_group = dist.new_group(list(ranks.members))
+        place = ranks.members.index(rank) if rank in ranks.members else -1
+        by_size.setdefault(ranks.size, Group(len(ranks.members), place, process_group))
+    points = collective_points(
+        plan_of(device, smallest=smallest), list(by_size), backend=BACKENDS[device], precision=PRECISION[device]
+    )
+    if device == "cpu":  # cores share a memory, GPUs do not
+        points += busy_points(plan_of(device, smallest=smallest))
+    return _together(points, by_size, device, path)
+
+
+def _together(points: Sequence[Point], groups: dict[tuple[int, int], Group], device: str, path: Path) -> int:
+    """Rank 0 keeps the file and says which point is next; the others follow."""
+
+    def taken(point: Point) -> Timing | None:
+        if point.kind == "memory_bound":
+            dist.barrier()
+            return take_kernel(point, device)
+        group = groups[int(point.sizes["ranks"]), int(point.sizes["nodes"])]
+        timing = take(point, group, device) if group.rank >= 0 else None
+        dist.barrier()
+        return timing
+
+    def led(point: Point) -> Timing:
+        dist.broadcast_object_list([point])
+        timing = taken(point)
+        if timing is None:
+            raise PerfmodelError("rank 0 is in no group")
+        return timing
+
+    if dist.get_rank() == 0:
+        sensor = Nvml.open()
+        born = provenance(device, f"torchrun -m {MODULE} --device {device}")
+        before = sensor.readings()
+        number = measure(points, path, led, provenance=lambda: born | state_text(sensor.readings()), on_progress=show_progress)
+        dist.broadcast_object_list([None])
+        for sentence in warnings(before, sensor.readings()):
+            print(f"collectives: {sentence}", file=sys.stderr)
+        return number
+    return _follow(taken)
+
+
+def _follow(taken: Callable[[Point], object]) -> int:
+    number = 0
+    while True:
+        said: list[Any] = [None]
+        dist.broadcast_object_list(said)
+        if said[0] is None:
+            return number
+        taken(said[0])
+        number += 1
+
+
+def main() -> None:
+    """Measure on the ranks that torchrun started, or start them; one sentence when it cannot."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--smallest", action="store_true", help="two small sizes: seconds, to see that it works")
+    parser.add_argument("--ranks", type=int, default=0, metavar="N", help="start so many processes on this machine")
+    parser.add_argument("--output", "-o", type=Path, required=True, metavar="FILE")
+    chosen = parser.parse_args()
+    try:
+        check_device(chosen.device)
+        if "RANK" not in os.environ:
+            _start(chosen)
+            return
+        restarted_to_measure(MODULE)
+        with started(chosen.device):
+            number = measured(chosen.device, chosen.output, smallest=chosen.smallest)
+            if dist.get_rank() == 0:
+                print(f"wrote {number} records to {chosen.output}", file=sys.stderr)
+    except PerfmodelError as error:
+        print(f"perfmodel: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print(f"collectives: stopped; the same command goes on with {chosen.output}", file=sys.stderr)
+        sys.exit(130)
+
+
+def _start(chosen: argparse.Namespace) -> None:
+    """The same command on ranks of this machine."""
+    ranks = chosen.ranks or (torch.cuda.device_count() if chosen.device == "cuda" else os.cpu_count() or 1)
+    if ranks < 2:
+        raise InputError("collectives need two ranks at least; --ranks 2 starts so many", key="--ranks")
+    options = ["--device", chosen.device, "--output", str(chosen.output), *(["--smallest"] if chosen.smallest else [])]
+    start([MODULE, *options], ranks)
+
+
+if __name__ == "__main__":
+    main()

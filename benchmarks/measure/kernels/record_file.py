@@ -1,0 +1,96 @@
+"""A file of records that grows while points are measured, and is gone on with where it was left.
+
+A record is written in one piece as soon as it is measured. A last line without an end is what a full disk or a lost machine
+left of one: it is dropped.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+from perfmodel.benchmarks.measure.kernels.points import Point, key_of
+from perfmodel.benchmarks.measure.kernels.timing import Timing
+from perfmodel.errors import InputError, PerfmodelError
+from perfmodel.evidence.records import Record, record
+
+Take: TypeAlias = Callable[[Point], Timing]
+Progress: TypeAlias = Callable[[int, int, Point], None]  # how many of how many are measured, and the one that comes next
+
+
+def read_records(path: Path) -> list[Record]:
+    """All records of a file, whole lines alone. Errors: InputError with the number of the line."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read: {getattr(error, 'strerror', None) or 'it is no text'}") from None
+    lines = text.split("\n")[:-1]
+    return [_record(line, f"{path}, line {number}") for number, line in enumerate(lines, start=1) if line.strip()]
+
+
+def _record(line: str, place: str) -> Record:
+    try:
+        return record(json.loads(line))
+    except (PerfmodelError, json.JSONDecodeError) as error:
+        raise InputError(f"{place}: {error}") from None
+
+
+class RecordFile:
+    """Records of one device. Errors: InputError when the file holds those of another, or is no file of records."""
+
+    def __init__(self, path: Path, gpu: str) -> None:
+        self.path = path
+        self.keys: set[str] = set()
+        if not path.exists():
+            return
+        found = read_records(path)
+        others = {each.provenance["gpu"] for each in found} - {gpu}
+        if others:
+            raise InputError(f"{path} holds records of {min(others)}; this is {gpu}: name another file")
+        self.keys = {key_of(each) for each in found}
+        self._drop_half_a_line()
+
+    def _drop_half_a_line(self) -> None:
+        content = self.path.read_bytes()
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):
+            os.truncate(self.path, whole)
+
+    def append(self, entry: Record) -> None:
+        """One line, in one piece, on the disk before this returns."""
+        line = (json.dumps(entry.document()) + "\n").encode()
+        try:
+            handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise InputError(f"{self.path} cannot be written: {error.strerror}") from None
+        try:
+            written = os.write(handle, line)
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+        if written < len(line):
+            raise InputError(f"{self.path} cannot be written: the disk is full")
+        self.keys.add(key_of(entry))
+
+
+def measure(
+    points: Sequence[Point],
+    path: Path,
+    take: Take,
+    *,
+    provenance: Mapping[str, str] | Callable[[], Mapping[str, str]],
+    on_progress: Progress | None = None,
+) -> int:
+    """Measure the points that `path` does not hold yet; how many those were."""
+    born = provenance if callable(provenance) else lambda: provenance
+    file = RecordFile(path, born()["gpu"])
+    missing = [point for point in points if point.key not in file.keys]
+    done = len(points) - len(missing)
+    for number, point in enumerate(missing):
+        if on_progress:
+            on_progress(done + number, len(points), point)
+        file.append(point.record(take(point), born()))
+    return len(missing)

@@ -1,0 +1,119 @@
+"""One iteration of the reference model with no device: shapes without numbers, a process group that sends nothing.
+
+The first rank of the whole layout builds its model, runs its micro-batches forward and backward and steps its optimizer on
+PyTorch's meta device. What torch counts on the way (FLOPs, collectives, bytes held) stands beside what the forecast counts.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import torch
+import torch.distributed as dist
+from torch.utils.flop_counter import FlopCounterMode
+
+from perfmodel.count.iteration import Iteration, iteration
+from perfmodel.count.memory import stage_memory_bytes
+from perfmodel.count.operators import Collective, hardware_flop
+from perfmodel.count.parameters import shard_parameter_count
+from perfmodel.exchange.presets import stack_preset
+from perfmodel.model.counting import CollectiveCounter
+from perfmodel.model.groups import Groups, make_groups
+from perfmodel.model.optimizer import DistributedAdamW
+from perfmodel.model.trainer import Trainer
+from perfmodel.model.transformer import check_supported
+from perfmodel.spec.layout import Layout
+from perfmodel.spec.run import Run, Stage
+
+STACK = "reference"  # the counts of the model that is built are those of its own software
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """One count of one rank: what torch saw, and what the forecast has.
+
+    `padding` is what torch saw beyond it because buffers are padded until data-parallel ranks share them evenly.
+    """
+
+    what: str
+    seen: float
+    predicted: float
+    padding: float = 0.0
+
+    @property
+    def equal(self) -> bool:
+        """Whether both are the same number, padding apart (a rank's share of which need not be whole)."""
+        return abs(self.seen - self.padding - self.predicted) < 0.5
+
+
+def dry_run(run: Run, stage: Stage) -> list[Counted]:
+    """The counts of the first rank in one iteration of a stage."""
+    layout = run.layout(stage)
+    check_supported(run.model, layout)
+    with _fake_ranks(layout) as groups:
+        trainer = Trainer(run.model, layout, groups)
+        batches = trainer.micro_batches()
+        with CollectiveCounter() as collectives, FlopCounterMode(display=False) as flop:
+            trainer.step(batches)
+        optimizer = trainer.optimizer
+        numbers = sum(parameter.numel() for _, parameter, _ in trainer.model.cuts())
+        padding = Padding(optimizer, numbers)
+        held = (optimizer.parameters.nbytes, optimizer.gradients.nbytes, optimizer.state_bytes)
+    stack = replace(stack_preset(STACK), sequence_parallel=layout.sequence_parallel)
+    work = iteration(run.model, layout, stack)
+    memory = stage_memory_bytes(run.model, layout, stack, work, work.stages.first)
+    parts = (memory.parameters_bytes, memory.gradients_bytes, memory.optimizer_bytes)
+    parameters = float(shard_parameter_count(run.model, tensor_parallel=layout.tensor_parallel).total)
+    named = zip(("parameter bytes", "gradient bytes", "optimizer bytes"), held, parts, padding.held_bytes, strict=True)
+    return [
+        Counted("parameters", float(numbers), parameters),
+        *(Counted(what, float(ours), float(part), more) for what, ours, part, more in named),
+        Counted("hardware FLOPs", float(flop.get_total_flops()), float(hardware_flop(work.operators))),
+        *_communication(collectives, work, padding, int(layout.data_parallel)),
+    ]
+
+
+class Padding:
+    """The numbers at the end of the buffers that are no parameters, in bytes of each."""
+
+    def __init__(self, optimizer: DistributedAdamW, numbers: int) -> None:
+        padded = optimizer.parameters.numel() - numbers
+        parameters, gradients = (padded * each.itemsize for each in (optimizer.parameters, optimizer.gradients))
+        states = optimizer.state_bytes * padded / optimizer.parameters.numel()
+        self.held_bytes = (float(parameters), float(gradients), states)
+        self.moved_bytes = {"all_gather": float(parameters), "reduce_scatter": float(gradients), "all_reduce": float(gradients)}
+
+
+@contextmanager
+def _fake_ranks(layout: Layout) -> Iterator[Groups]:
+    """The groups of rank 0 of a whole cluster that does not exist."""
+    from torch.testing._internal.distributed.fake_pg import FakeStore  # PyTorch's own, with no public name
+
+    dist.init_process_group("fake", rank=0, world_size=int(layout.gpus), store=FakeStore())
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a mesh whose device is none of this machine's
+            yield make_groups(
+                torch.device("meta"), tensor_parallel=int(layout.tensor_parallel), data_parallel=int(layout.data_parallel)
+            )
+    finally:
+        dist.destroy_process_group()
+
+
+def _communication(seen: CollectiveCounter, work: Iteration, padding: Padding, data_parallel: int) -> Iterator[Counted]:
+    """Calls and payload of every kind of collective and size of group."""
+    calls: dict[tuple[str, int], float] = {}
+    payload: dict[tuple[str, int], float] = {}
+    for operator, repeats in work.executions():
+        if isinstance(operator, Collective) and operator.group.ranks > 1:
+            key = (operator.kind, int(operator.group.ranks))
+            calls[key] = calls.get(key, 0.0) + float(repeats)
+            payload[key] = payload.get(key, 0.0) + float(repeats * operator.payload_bytes)
+    for kind, ranks in sorted({*calls, *seen.calls}):
+        what = f"{kind} of {ranks} ranks"
+        yield Counted(f"{what}, calls", float(seen.calls[kind, ranks]), calls.get((kind, ranks), 0.0))
+        more = padding.moved_bytes[kind] if ranks == data_parallel else 0.0
+        yield Counted(f"{what}, bytes", float(seen.payload_bytes[kind, ranks]), payload.get((kind, ranks), 0.0), more)

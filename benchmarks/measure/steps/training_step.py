@@ -1,0 +1,286 @@
+"""Real training steps of one stage of a run on this machine's ranks, as one record: times, operators, memory, communication.
+
+    torchrun --nproc-per-node 2 -m perfmodel.benchmarks.measure.steps.training_step RUN --output record.json
+    python -m perfmodel.benchmarks.measure.steps.training_step RUN --set data_parallel=1 --output record.json
+
+`perfmodel measure` starts it for all ranks of a machine. Steps are timed first, as they are; then some are run with marks
+around their operators; then one each for the memory and for the calls that torch.distributed sees.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import torch
+import torch.distributed as dist
+
+from perfmodel.benchmarks.measure.machine import Nvml, provenance, warnings
+from perfmodel.benchmarks.measure.steps.memory_peak import step_memory_bytes
+from perfmodel.benchmarks.measure.steps.profiled_step import write_profile
+from perfmodel.benchmarks.measure.steps.ranks import KINDS, stage_of
+from perfmodel.count.iteration import model_flop_per_token
+from perfmodel.errors import PerfmodelError
+from perfmodel.evidence.step_records import CollectiveCount, MeasuredMemory, OperatorTime, StepRecord
+from perfmodel.exchange.output import write_text
+from perfmodel.exchange.run_files import read_candidates
+from perfmodel.model.counting import CollectiveCounter
+from perfmodel.model.groups import Groups, make_groups
+from perfmodel.model.launch import started
+from perfmodel.model.operators import BETWEEN, Label, Recorder, recording
+from perfmodel.model.trainer import Trainer
+from perfmodel.spec.layout import Layout
+from perfmodel.spec.run import Run
+
+WARM_UP: Final = 2
+SECONDS: Final = 10.0  # timed steps: as many as take so long,
+FEWEST: Final = 7  # but not fewer,
+MOST: Final = 50  # and no more
+PROFILED: Final = 5
+OFTEN_PER_S: Final = 30.0  # losing a core; on a quiet machine it is a few times a second
+WIDE: Final = 0.10  # a spread of which nothing can be concluded to within the error that is asked for
+
+
+def seconds_of(step: Callable[[], object], groups: Groups) -> float:
+    """Time of one call, from a moment at which all ranks are ready."""
+    if groups.world.ranks > 1:
+        dist.barrier()
+    _finish(groups)
+    start = time.perf_counter()
+    step()
+    _finish(groups)
+    return time.perf_counter() - start
+
+
+def _finish(groups: Groups) -> None:
+    if groups.device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+class Profile(NamedTuple):
+    """What marks showed of a step: medians over several."""
+
+    iteration_time_s: float
+    between_s: float  # in no operator
+    exposed_communication_s: float
+    operators: list[OperatorTime]
+
+
+class Measurement:
+    """The steps of one rank, and what they showed."""
+
+    def __init__(self, run: Run, layout: Layout, groups: Groups) -> None:
+        self.run, self.layout, self.groups = run, layout, groups
+        self.trainer = Trainer(run.model, layout, groups)
+        self.batch = self.trainer.micro_batches()
+        self.losses: list[float] = []
+        self.taken_away_per_s = 0.0  # how often the core of a rank went to somebody else
+
+    def step(self) -> None:
+        """One iteration; its loss is kept."""
+        self.losses.append(float(self.trainer.step(self.batch)))
+
+    def timed_s(self, seconds: float = SECONDS) -> list[float]:
+        """Times [s] of steps as they are, the slowest rank's."""
+        warm = [seconds_of(self.step, self.groups) for _ in range(WARM_UP)][-1]
+        number = min(max(round(seconds / self._slowest([warm])[0]), FEWEST), MOST)
+        before = times_taken_away()
+        own = [seconds_of(self.step, self.groups) for _ in range(number)]
+        self.taken_away_per_s = max(self.of_all_ranks((times_taken_away() - before) / sum(own)))
+        return self._slowest(own)
+
+    def _slowest(self, times: list[float]) -> list[float]:
+        return [max(each) for each in zip(*self.of_all_ranks(times), strict=True)]
+
+    def of_all_ranks(self, value: Any) -> list[Any]:
+        """What each rank has to say."""
+        if self.groups.world.ranks == 1:
+            return [value]
+        everywhere: list[Any] = [None] * self.groups.world.ranks
+        dist.all_gather_object(everywhere, value)
+        return everywhere
+
+    def profiled(self) -> Profile:
+        """Steps with marks around their operators."""
+        steps, messages = [], set()
+        for _ in range(PROFILED):
+            recorder = Recorder(self.groups.device)
+
+            def marked(recorder: Recorder = recorder) -> None:
+                with recording(recorder):
+                    self.step()
+
+            seconds_of(marked, self.groups)
+            steps.append(self.of_all_ranks(recorder.executions_s()))
+            messages |= recorder.messages
+        between = [_mean(sum(rank.pop(BETWEEN)) for rank in step) for step in steps]
+        operators = [
+            OperatorTime(
+                name=name,
+                phase=phase,
+                seconds=statistics.median(_over_ranks(step, (name, phase), _mean) for step in steps),
+                fastest_s=statistics.median(_over_ranks(step, (name, phase), min) for step in steps),
+            )
+            for name, phase in steps[0][0]
+        ]
+        parts = [sum(_over_ranks(step, label, _mean) for label in step[0]) for step in steps]
+        whole = [part + gap for part, gap in zip(parts, between, strict=True)]
+        return Profile(
+            iteration_time_s=statistics.median(whole),
+            between_s=statistics.median(between),
+            exposed_communication_s=sum(each.seconds for each in operators if (each.name, each.phase) in messages),
+            operators=operators,
+        )
+
+    def collectives(self) -> list[CollectiveCount]:
+        """What torch sees of one step."""
+        with CollectiveCounter() as counter:
+            self.step()
+        return [
+            CollectiveCount(kind=kind, ranks=ranks, calls=calls, payload_bytes=counter.payload_bytes[kind, ranks])
+            for (kind, ranks), calls in sorted(counter.calls.items())
+        ]
+
+    def memory(self) -> MeasuredMemory:
+        """Of the rank that needs most."""
+        begun, peak = step_memory_bytes(self.trainer, self.step)
+        optimizer = self.trainer.optimizer
+        held = (optimizer.parameters.nbytes, optimizer.gradients.nbytes, optimizer.state_bytes)
+        most = max(self.of_all_ranks((sum(held) + peak, *held, begun, peak - begun)))
+        names = [entry.name for entry in fields(MeasuredMemory) if entry.name != "peak_bytes"]
+        return MeasuredMemory(peak_bytes=most[0], **dict(zip(names, most[1:], strict=True)))
+
+
+def _mean(values: Any) -> float:
+    return statistics.fmean(values)
+
+
+def _over_ranks(step: Sequence[Mapping[Label, Sequence[float]]], label: Label, of: Callable[..., float]) -> float:
+    """All executions of one operator, each the mean or the least over the ranks."""
+    return sum(of(each) for each in zip(*(rank[label] for rank in step), strict=True))
+
+
+def measured(
+    run: Run, layout: Layout, groups: Groups, *, seconds: float, command: str, profile: Path | None = None
+) -> StepRecord:
+    """The record of one stage; every rank takes part. `profile` is where a trace of one more step of rank 0 goes."""
+    sensor = Nvml.open()
+    before = sensor.readings()
+    work = Measurement(run, layout, groups)
+    times = work.timed_s(seconds)
+    after = sensor.readings()
+    low, middle, high = statistics.quantiles(times, n=4)
+    marked = work.profiled()
+    if profile is not None:
+        write_profile(work.step, groups.device, profile if groups.world.rank == 0 else None)
+    tokens = int(layout.tokens_per_iteration)
+    flop = float(model_flop_per_token(run.model, layout.sequence_length)) * tokens / middle / float(layout.gpus)
+    spread = (high - low) / middle
+    return StepRecord(
+        name=run.name,
+        settings=settings_of(run, layout),
+        gpus=int(layout.gpus),
+        tokens_per_iteration=tokens,
+        iteration_time_s=middle,
+        spread=spread,
+        repeats=len(times),
+        tokens_per_s=tokens / middle,
+        model_flop_per_s=flop,
+        mfu=flop / float(run.cluster.gpu.peak(layout.precision)),
+        profiled_iteration_time_s=marked.iteration_time_s,
+        between_s=marked.between_s,
+        exposed_communication_s=marked.exposed_communication_s,
+        operators=marked.operators,
+        collectives=work.collectives(),
+        memory=work.memory(),
+        losses=work.losses,
+        power_w=_power_w(after),
+        warnings=[*warnings(before, after), *_doubts(spread, work.taken_away_per_s if _alone(groups) else 0.0)],
+        provenance=provenance(groups.device.type, command),
+    )
+
+
+def _power_w(readings: Sequence[Any]) -> float | None:
+    powers = [each.power_w for each in readings if each.power_w is not None]
+    return statistics.fmean(powers) if powers else None
+
+
+def _alone(groups: Groups) -> bool:
+    """Whether nobody of this measurement needs the core of the thread that computes; with several ranks gloo's threads do."""
+    return groups.device.type == "cpu" and groups.world.ranks == 1
+
+
+def _doubts(spread: float, taken_away_per_s: float) -> list[str]:
+    sentences = []
+    if spread > WIDE:
+        sentences.append(
+            f"the middle half of the steps spreads over {spread:.0%} of their median: too wide to conclude from; measure again"
+        )
+    if taken_away_per_s > OFTEN_PER_S:
+        sentences.append(
+            f"the core of a rank went to other processes {taken_away_per_s:.0f} times a second: these are times of a machine "
+            "that does something else too"
+        )
+    return sentences
+
+
+def times_taken_away() -> int:
+    """How often this thread had to leave its core to another one."""
+    return resource.getrusage(resource.RUSAGE_THREAD).ru_nivcsw
+
+
+def settings_of(run: Run, layout: Layout) -> dict[str, Any]:
+    """Model and layout as plain values."""
+
+    def plain(spec: Any) -> dict[str, Any]:
+        values = {entry.name: getattr(spec, entry.name) for entry in fields(spec)}
+        return {name: value.item() if hasattr(value, "item") else value for name, value in values.items()}
+
+    return {"model": plain(run.model), "layout": plain(layout), "cluster": run.cluster.name, "stack": run.stack.name}
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", metavar="RUN", help="a preset run, or a YAML, TOML or JSON run file")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
+    parser.add_argument("--stage", type=int, default=1, help="which stage of the run, from 1")
+    parser.add_argument("--device", choices=KINDS, default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="how long to time steps")
+    parser.add_argument("--profile", type=Path, metavar="FILE", help="a trace of one more step, as torch.profiler sees it")
+    parser.add_argument("--output", "-o", type=Path, required=True, metavar="FILE")
+    return parser.parse_args()
+
+
+def _code(chosen: argparse.Namespace) -> int:
+    """Measure and write, whole or not at all. No process group outlives this call: gloo's threads would abort the exit."""
+    try:
+        run = read_candidates(chosen.run, chosen.overrides)[0].run
+        layout = stage_of(run, chosen.stage)
+        command = f"perfmodel measure {chosen.run} {' '.join(f'--set {each}' for each in chosen.overrides)}".strip()
+        with started(chosen.device) as device:
+            tensor, data = int(layout.tensor_parallel), int(layout.data_parallel)
+            groups = make_groups(device, tensor_parallel=tensor, data_parallel=data)
+            found = measured(run, layout, groups, seconds=chosen.seconds, command=command, profile=chosen.profile)
+        if groups.world.rank == 0:
+            write_text(chosen.output, json.dumps(found.document(), indent=1) + "\n")
+    except PerfmodelError as error:
+        print(f"perfmodel: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def main() -> None:
+    """One sentence when it cannot."""
+    sys.exit(_code(_arguments()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The project's own figures: gallery, scores, speed and memory bars."""

@@ -1,0 +1,254 @@
+"""How far is the forecast from real steps on this machine's CPU? Three models, three layouts, two lengths, two precisions.
+
+    python -m perfmodel.benchmarks.project.measured --output docs/measured
+
+Calibrations and measurements take turns, because a machine's speed drifts; the profile is fitted on all of its calibrations
+together. Everything that was measured is kept in the folder; started again, it goes on where it was. Exit code 1 over a bar.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from perfmodel.benchmarks.measure.calibrate import calibrate, records_beside, write_fitted
+from perfmodel.benchmarks.measure.kernels.record_file import read_records
+from perfmodel.benchmarks.measure.steps.ranks import measure_run
+from perfmodel.errors import PerfmodelError
+from perfmodel.evidence.step_comparison import StepComparison, compare_step
+from perfmodel.evidence.step_records import step_record
+from perfmodel.exchange.output import write_bytes, write_text
+from perfmodel.exchange.run_files import read_candidates
+from perfmodel.prediction import predict
+
+SHAPES: Final[dict[str, dict[str, Any]]] = {
+    "nemotron-21m": {
+        "layers": 4,
+        "hidden_size": 512,
+        "attention_heads": 8,
+        "kv_heads": 4,
+        "ffn_hidden_size": 2048,
+        "activation": "squared_relu",
+        "norm": "layernorm",
+        "rotary_fraction": 0.5,
+        "vocab_size": 8192,
+    },
+    "llama-64m": {
+        "layers": 6,
+        "hidden_size": 768,
+        "attention_heads": 12,
+        "kv_heads": 4,
+        "ffn_hidden_size": 2048,
+        "activation": "swiglu",
+        "norm": "rmsnorm",
+        "vocab_size": 16384,
+    },
+    "nemotron-102m": {
+        "layers": 6,
+        "hidden_size": 1024,
+        "attention_heads": 16,
+        "kv_heads": 8,
+        "ffn_hidden_size": 4096,
+        "activation": "squared_relu",
+        "norm": "layernorm",
+        "rotary_fraction": 0.5,
+        "vocab_size": 16384,
+    },
+}
+LAYOUTS: Final = {"one": (1, 1), "TP2": (2, 1), "DP2": (1, 2)}  # tensor, data parallel
+LENGTHS: Final = (512, 1024)
+PRECISIONS: Final = ("bf16", "fp32")
+OF_TWO_RANKS: Final = ((1024, "bf16"), (512, "fp32"))  # they take turns over lengths and precisions; one rank has all four
+ROUNDS: Final = 2  # of calibration, before and after the measurements
+SECONDS: Final = 6.0
+BARS: Final = {"median step": 0.10, "worst step": 0.25, "worst peak memory": 0.10, "worst operator of 90 %": 0.25}
+
+
+def run_file(shape: str, layout: str, length: int, precision: str, *, cluster: str) -> dict[str, Any]:
+    """One run of the grid, as a run file has it."""
+    tensor, data = LAYOUTS[layout]
+    name = f"{shape}-{layout.lower()}-{length}-{precision}"
+    return {
+        "name": name,
+        "model": {"name": shape, "head_size": 64, **SHAPES[shape]},
+        "cluster": cluster,
+        "stack": "reference",
+        "precision": precision,
+        "tensor_parallel": tensor,
+        "sequence_length": length,
+        "micro_batch_size": 1,
+        "recompute": "none",
+        "stages": [{"data_parallel": data, "global_batch_size": data}],
+    }
+
+
+def grid(cluster: str) -> list[dict[str, Any]]:
+    """Every run, so ordered that neighbours differ in everything."""
+    every = [
+        run_file(shape, layout, length, precision, cluster=cluster)
+        for shape, layout, length, precision in product(SHAPES, LAYOUTS, LENGTHS, PRECISIONS)
+        if layout == "one" or (length, precision) in OF_TWO_RANKS
+    ]
+    return [each for start in range(5) for each in every[start::5]]
+
+
+def measure_all(folder: Path) -> Iterator[str]:
+    """Calibrate and measure what `folder` does not hold yet; what is being done, step by step."""
+    (folder / "records").mkdir(parents=True, exist_ok=True)
+    profiles = [folder / f"calibration-{number}.yaml" for number in range(1, ROUNDS + 1)]
+    runs = grid(str(profiles[0]))
+    share = -(-len(runs) // (ROUNDS - 1))
+    for number, profile in enumerate(profiles):
+        if not profile.is_file():
+            yield f"calibration {number + 1} of {ROUNDS}"
+            calibrate(profile, device="cpu")
+        for run in runs[number * share : (number + 1) * share]:
+            record = folder / "records" / f"{run['name']}.json"
+            if not record.is_file():
+                yield run["name"]
+                path = folder / "run.yaml"
+                write_text(path, yaml.safe_dump(run, sort_keys=False))
+                found = measure_run(str(path), device="cpu", seconds=SECONDS)
+                write_text(record, json.dumps(found.document(), indent=1) + "\n")
+                path.unlink()
+
+
+def comparisons(folder: Path) -> list[StepComparison]:
+    """Every record beside its prediction, on the profile of all calibrations together."""
+    profiles = [folder / f"calibration-{number}.yaml" for number in range(1, ROUNDS + 1)]
+    every = [each for profile in profiles for each in read_records(records_beside(profile))]
+    together = folder / "profile.yaml"
+    write_fitted(together, every)
+    found = []
+    for run in sorted(grid(str(together)), key=lambda each: each["name"]):
+        path = folder / "run.yaml"
+        write_text(path, yaml.safe_dump(run, sort_keys=False))
+        prediction = predict(read_candidates(str(path))[0].run)
+        record = (folder / "records" / f"{run['name']}.json").read_text(encoding="utf-8")
+        found.append(compare_step(prediction, step_record(json.loads(record))))
+        path.unlink()
+    return found
+
+
+def scores(found: Sequence[StepComparison]) -> dict[str, float]:
+    """What the bars are held against."""
+    steps = [abs(each.step.error or 0.0) for each in found]
+    return {
+        "median step": statistics.median(steps),
+        "worst step": max(steps),
+        "worst peak memory": max(abs(each.memory["peak_bytes"].error or 0.0) for each in found),
+        "worst operator of 90 %": max(abs(pair.error or 0.0) for each in found for pair in each.largest(0.9)),
+    }
+
+
+def page(found: Sequence[StepComparison]) -> str:
+    """docs/measured.md: what was measured where, the scores, every run, and every operator that matters."""
+    first = found[0].record
+    total = scores(found)
+    lines = [
+        "# Predicted and measured on a CPU",
+        "",
+        f"{len(found)} runs of the reference model (`model/`) on {first.provenance['gpu'].removeprefix('cpu: ')}, a core for",
+        f"each rank, {first.provenance['software']}, {first.provenance['date']}. The command",
+        "`python -m perfmodel.benchmarks.project.measured --output docs/measured` calibrated the machine,",
+        "ran real training steps and wrote this page; the records and the fitted profile lie in [measured/](measured).",
+        "No coefficient was fitted on a step.",
+        "",
+        "| | measured | bar |",
+        "|---|---|---|",
+        *(f"| {name} error | {total[name]:.1%} | {bar:.0%} |" for name, bar in BARS.items()),
+        "",
+        "| run | measured s | spread | predicted s | error | in 90 % | peak MB | predicted | operators | worst of them |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+        *(_row(each) for each in found),
+        "",
+        "## Operators",
+        "",
+        "Those that stand among the operators that make up 90 % of a step, in how many runs, and how far they are off there.",
+        _within(found),
+        "",
+        "| operator | phase | runs | median error | bias | worst |",
+        "|---|---|---|---|---|---|",
+        *_operator_rows(found),
+        "",
+        f"What the steps spend in no operator (the interpreter, autograd) is {_between(found):.1%} of them at the median.",
+        "",
+        "![Predicted against measured](measured/steps.png)",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _within(found: Sequence[StepComparison]) -> str:
+    """How many of them are within the bar, and of which kind the others are."""
+    bar = BARS["worst operator of 90 %"]
+    pairs = [pair for each in found for pair in each.largest(0.9)]
+    over = Counter(pair.kind.replace("_", "-") for pair in pairs if abs(pair.error or 0.0) > bar)
+    kinds = ", ".join(f"{number} {kind}" for kind, number in over.most_common())
+    inside = len(pairs) - over.total()
+    return f"Of {len(pairs)} such operators in all runs {inside} are within {bar:.0%}; the others are {kinds or 'none'}."
+
+
+def _row(each: StepComparison) -> str:
+    step, peak, record = each.step, each.memory["peak_bytes"], each.record
+    low, high = (float(end) for end in each.predicted.iteration_time_interval_s)
+    top = each.largest(0.9)
+    worst = max(top, key=lambda pair: abs(pair.error or 0.0))
+    inside = "yes" if low <= step.measured <= high else "no"
+    return (
+        f"| {record.name} | {step.measured:.3f} | {record.spread:.1%} | {step.predicted:.3f} | {step.error or 0.0:+.1%} | "
+        f"{inside} | {peak.measured / 1e6:.1f} | {peak.error or 0.0:+.2%} | {len(top)} | "
+        f"{worst.name} {worst.phase} {worst.error or 0.0:+.0%} |"
+    )
+
+
+def _between(found: Sequence[StepComparison]) -> float:
+    return statistics.median(each.record.between_s / each.record.profiled_iteration_time_s for each in found)
+
+
+def _operator_rows(found: Sequence[StepComparison]) -> Iterator[str]:
+    errors: dict[tuple[str, str], list[float]] = {}
+    for each in found:
+        for pair in each.largest(0.9):
+            errors.setdefault((pair.name, pair.phase), []).append(pair.error or 0.0)
+    for (name, phase), values in sorted(errors.items(), key=lambda entry: -len(entry[1])):
+        sizes = [abs(value) for value in values]
+        yield (
+            f"| {name} | {phase} | {len(values)} | {statistics.median(sizes):.1%} | {statistics.median(values):+.1%} | "
+            f"{max(sizes):.1%} |"
+        )
+
+
+def main() -> None:
+    """Measure what is missing, compare, and write page and picture."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", "-o", type=Path, required=True, metavar="FOLDER")
+    parser.add_argument("--only-compare", action="store_true", help="with what the folder holds")
+    chosen = parser.parse_args()
+    from perfmodel.report.figures.measured import picture, steps_figure
+
+    try:
+        for doing in () if chosen.only_compare else measure_all(chosen.output):
+            print(doing, file=sys.stderr, flush=True)
+        found = comparisons(chosen.output)
+    except PerfmodelError as error:
+        sys.exit(f"measured: {error}")
+    write_text(chosen.output.with_suffix(".md"), page(found))
+    write_bytes(chosen.output / "steps.png", picture(steps_figure(found), "png"))
+    over = [f"{name} {value:.1%}" for name, value in scores(found).items() if value > BARS[name]]
+    for name, value in scores(found).items():
+        print(f"{name:24} {value:6.1%}   bar {BARS[name]:.0%}")
+    if over:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,5 @@
+"""`python -m perfmodel` is the command line."""
+
+from perfmodel.commands.app import main
+
+main()

@@ -1,0 +1,162 @@
+"""What one micro-batch runs on each piece of the pipeline: every operator of its passes, and when after the start of the pass.
+
+Piece g is on stage g % p; it holds layers, and the embedding or the head where it is the first or the last. The waits for the
+CPU and the work that no operator stands for, which a stage has in each direction, end its passes, shared by their lengths.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+from perfmodel.count.iteration import Iteration
+from perfmodel.count.operators import Collective
+from perfmodel.count.pipeline import PipelineStage
+from perfmodel.events.pass_spans import Laid, laid, weight_gradients
+from perfmodel.events.pipeline_order import BACKWARD, FORWARD, WEIGHTS
+from perfmodel.spec.fields import whole
+from perfmodel.spec.hardware import Cluster
+from perfmodel.spec.layout import Layout
+from perfmodel.spec.stack import SoftwareStack
+from perfmodel.timing.breakdown import PARTS, Breakdown
+from perfmodel.timing.passes import Direction, added_up, timed_operators
+
+
+class Piece(NamedTuple):
+    """What one piece of the model holds; layers are counted from 0, those run again come first."""
+
+    first_layer: int
+    layers: int
+    run_again: int
+    embedding: bool
+    head: bool
+
+
+class PlacedBlock(NamedTuple):
+    """A layer (by its number), the embedding or the head (None), and when it begins after the start of its pass."""
+
+    name: str
+    layer: int | None
+    start_s: float
+    laid: Laid
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PassPlan:
+    """One pass over one piece: its blocks, then the wait for the CPU, then the work that no operator stands for."""
+
+    blocks: tuple[PlacedBlock, ...]
+    blocks_s: float  # until the last operator is over
+    launch_s: float
+    unlisted_s: float
+    parts: Breakdown
+
+    @property
+    def duration_s(self) -> float:
+        """All of it."""
+        return self.blocks_s + self.launch_s + self.unlisted_s
+
+    @property
+    def kernel_s(self) -> float:
+        """How long kernels run, each alone."""
+        return sum(block.laid.kernel_s for block in self.blocks)
+
+
+class StagePasses:
+    """The passes of one layout over each of its pieces."""
+
+    def __init__(self, work: Iteration, *, layout: Layout, cluster: Cluster, stack: SoftwareStack) -> None:
+        self.work, self.cluster, self.stack = work, cluster, stack
+        self.stages, self.virtual = whole(layout.pipeline_parallel), whole(layout.virtual_pipeline)
+        self.weights_apart = layout.pipeline_schedule != "1f1b"
+        self.forward, self.backward = (Direction(work, direction, cluster, stack) for direction in ("forward", "backward"))
+        self._known: dict[tuple[str, str, float], tuple[Laid, Breakdown]] = {}
+
+    @property
+    def message_s(self) -> float:
+        """One message to a neighbour, either way, on average."""
+        return 0.0 if self.stack.hide_all else float(self.forward.message_s + self.backward.message_s) / 2.0
+
+    @cached_property
+    def layers(self) -> tuple[int, ...]:
+        """Those of each stage; between the ends the first ones are the fullest."""
+        first, _, last = self.work.stages
+        if self.stages == 1:
+            return (whole(self.work.layers),)
+        between, number = whole(self.work.between[0]), self.stages - 2
+        middle = [between // number + (place < between % number) for place in range(number)]
+        return (whole(first.layers), *middle, whole(last.layers))
+
+    @cached_property
+    def pieces(self) -> tuple[Piece, ...]:
+        """All of them in the order of the model; what does not divide leaves its ends a layer less."""
+        again = [whole(layers - self.work.plain(layers)) for layers in self.layers]
+        found: list[Piece] = []
+        begin, number = 0, self.stages * self.virtual
+        for place in range(number):
+            stage = place % self.stages
+            count = self._layers_of(stage, place // self.stages)
+            run_again = min(again[stage], count)
+            again[stage] -= run_again
+            found.append(Piece(begin, count, run_again, embedding=place == 0, head=place == number - 1))
+            begin += count
+        return tuple(found)
+
+    def _layers_of(self, stage: int, chunk: int) -> int:
+        """Of one of the pieces of a stage."""
+        least, more = divmod(self.layers[stage], self.virtual)
+        longer = chunk >= self.virtual - more if stage == 0 else chunk < more
+        return least + longer
+
+    def plan(self, piece: int, kind: str, stretch: float = 1.0) -> PassPlan:
+        """One pass, F, B or W, whose kernels last `stretch` times as long."""
+        clock_s, placed, parts = 0.0, list[PlacedBlock](), Breakdown()
+        for name, layer in self._blocks(self.pieces[piece], kind):
+            block, of_block = self._laid(name, kind, stretch)
+            if block.operators:
+                placed.append(PlacedBlock(name.removeprefix("plain_"), layer, clock_s, block))
+                clock_s += block.duration_s
+                parts = parts + of_block
+        launch_s, unlisted_s = (0.0, 0.0) if kind == WEIGHTS else self._not_listed(piece, kind)
+        parts = parts + Breakdown(launch_s=launch_s, unlisted_s=unlisted_s)
+        return PassPlan(blocks=tuple(placed), blocks_s=clock_s, launch_s=launch_s, unlisted_s=unlisted_s, parts=parts)
+
+    def _blocks(self, piece: Piece, kind: str) -> list[tuple[str, int | None]]:
+        """In the order of the pass, each with the number of its layer."""
+        layers: list[tuple[str, int | None]] = [
+            ("layer" if place < piece.run_again else "plain_layer", piece.first_layer + place) for place in range(piece.layers)
+        ]
+        blocks = [("embedding", None)] * piece.embedding + layers + [("head", None)] * piece.head
+        return blocks if kind == FORWARD else blocks[::-1]
+
+    def _laid(self, block: str, kind: str, stretch: float) -> tuple[Laid, Breakdown]:
+        """One block in a pass, and its parts; the same for every layer."""
+        key = (block, kind, stretch)
+        if key not in self._known:
+            operators = getattr(self.work, block)
+            timed = timed_operators(operators.forward if kind == FORWARD else operators.backward, self.cluster, self.stack)
+            if kind != FORWARD and self.weights_apart:
+                timed = weight_gradients(timed, wanted=kind == WEIGHTS)
+            found = laid(timed, stretch)
+            longer_s = (stretch - 1.0) * sum(float(each.alone_s) for each in timed if not isinstance(each.operator, Collective))
+            parts = added_up(timed, self.stack).parts + Breakdown(communication_slowdown_s=longer_s)
+            self._known[key] = found, Breakdown(**{part: float(getattr(parts, part)) for part in PARTS})
+        return self._known[key]
+
+    def _not_listed(self, piece: int, kind: str) -> tuple[float, float]:
+        """The piece's share of what its stage waits for the CPU, and of its work that no operator stands for."""
+        stage = piece % self.stages
+        of_stage = range(stage, len(self.pieces), self.stages)
+        direction = self.forward if kind == FORWARD else self.backward
+        ends = {"embedding": int(stage == 0), "head": int(stage == self.stages - 1)}
+        whole_stage = direction.stage(PipelineStage(layers=self.layers[stage], position=stage, **ends)).parts
+        alone_s = {each: self._alone_s(each, kind) for each in of_stage}
+        share = alone_s[piece] / (sum(alone_s.values()) or 1.0)
+        return float(whole_stage.launch_s) * share, float(whole_stage.unlisted_s) * share
+
+    def _alone_s(self, piece: int, kind: str) -> float:
+        """All operators of one piece in one direction."""
+        kinds = (kind, WEIGHTS) if kind == BACKWARD and self.weights_apart else (kind,)
+        blocks = self._blocks(self.pieces[piece], kind)
+        return sum(float(self._laid(name, each, 1.0)[1].total_s) for name, _ in blocks for each in kinds)

@@ -1,0 +1,1 @@
+"""Files of other software, read as specs: a module a format."""

@@ -1,0 +1,1 @@
+"""What people type about variations and plans, read into what the rooms below answer."""

@@ -1,0 +1,1 @@
+"""Tables of measured runs and of layouts that fitted, read as specs."""

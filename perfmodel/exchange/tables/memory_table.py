@@ -1,0 +1,67 @@
+"""How a table of layouts that fitted or ran out of memory is read: CSV, one layout a row, blank where its source does not say.
+
+It is a table of published runs without times (published_runs.py): columns mean the same, and blanks take the same defaults.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from perfmodel.errors import InputError, PerfmodelError, shown
+from perfmodel.evidence.measured_fit import MeasuredFit
+from perfmodel.exchange.documents import read_mapping
+from perfmodel.exchange.presets import DATA
+from perfmodel.exchange.tables.csv_tables import table_rows
+from perfmodel.exchange.tables.published_runs import COLUMNS, described_run
+
+# what tells nothing of memory, and columns that data/memory_columns.yaml stands for
+UNNEEDED: Final = ("run_id", "gpus_per_node", "internode_gbit_per_s_per_gpu", "stack", "software", "iteration_time_s")
+FIT_COLUMNS: Final = (*(column for column in COLUMNS if column not in UNNEEDED), "attention_kernel", "fits")
+LABELS: Final = ("recompute", "attention_kernel_detail")  # what sorts rows beside their stack
+
+
+def read_measured_fits(path: Path) -> tuple[MeasuredFit, ...]:
+    """All rows of the table at `path`. Errors: InputError that names the line and the column."""
+    words = read_mapping(DATA / "memory_columns.yaml")
+    presets = read_mapping(DATA / "csv_columns.yaml") | {"kernels": words["kernels"]}
+    rows = []
+    for line, cells in table_rows(path, FIT_COLUMNS):
+        try:
+            rows.append(_measured_fit(cells, words, presets, line=line))
+        except PerfmodelError as error:
+            raise InputError(f"{path}, line {line}, column {error}") from None
+    return tuple(rows)
+
+
+def _measured_fit(cells: dict[str, str], words: Mapping[str, Any], presets: Mapping[str, Any], *, line: int) -> MeasuredFit:
+    missing = {column: cells.get(column, "") for column in UNNEEDED}
+    missing["run_id"] = missing["run_id"] or f"line {line}"
+    missing["stack"] = missing["stack"] or _stack(cells, words)
+    described = described_run(cells | missing, presets)
+    return MeasuredFit(
+        run_id=missing["run_id"],
+        source=cells["source"],
+        labels={"stack": missing["stack"]} | {name: cells.get(name, "") for name in LABELS},
+        model_name=described.model.name,
+        fits=_fits(cells["fits"]),
+        run=described.run,
+        reason=described.reason,
+        assumptions=described.assumptions,
+        warning=described.warning,
+    )
+
+
+def _stack(cells: Mapping[str, str], words: Mapping[str, Any]) -> str:
+    entry = next(
+        each for each in words["stacks"] if all(re.search(each[key], cells.get(key, "")) for key in each if key != "stack")
+    )
+    return str(entry.get("stack", ""))
+
+
+def _fits(cell: str) -> bool:
+    if cell.lower() not in ("yes", "no"):
+        raise InputError(f"{shown(cell)} is neither yes nor no", key="fits")
+    return cell.lower() == "yes"

@@ -1,0 +1,319 @@
+"""How a table of published runs is read: CSV, one measured run a row, blank where its source does not say.
+
+A blank cell takes the default of DEFAULTS (or what follows from the model's family), and the row lists it as an assumption.
+A row that the equations do not cover keeps its reason instead of a run.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from perfmodel.errors import InputError, NotSupportedError, PerfmodelError, shown
+from perfmodel.exchange.building import build
+from perfmodel.exchange.documents import read_mapping
+from perfmodel.exchange.presets import DATA, expand_part, preset_names, read_preset
+from perfmodel.exchange.tables.csv_tables import table_rows
+from perfmodel.spec.hardware import Cluster, Gpu
+from perfmodel.spec.model import TransformerModel
+from perfmodel.spec.run import MeasuredRun, Run, Stage
+from perfmodel.spec.stack import SoftwareStack
+from perfmodel.units import parse_quantity
+
+S = TypeVar("S")
+GPUS_PER_NODE: Final = 8  # where a table does not say
+COLUMNS: Final = (
+    *("run_id", "source", "model", "layers", "hidden_size", "attention_heads", "kv_heads", "ffn_hidden_size", "activation"),
+    *("vocab_size", "sequence_length", "gpu", "gpus", "gpus_per_node", "internode_gbit_per_s_per_gpu", "tensor_parallel"),
+    *("pipeline_parallel", "virtual_pipeline", "context_parallel", "data_parallel", "sequence_parallel", "sharding"),
+    *("micro_batch_size", "global_batch_size", "recompute", "precision", "stack", "software", "iteration_time_s"),
+)
+DEFAULTS: Final = {
+    "tensor_parallel": "1",
+    "pipeline_parallel": "1",
+    "virtual_pipeline": "1",
+    "context_parallel": "1",
+    "micro_batch_size": "1",
+    "recompute": "none",
+    "precision": "bf16",
+    "activation": "gelu",
+}
+ATTENTION_KERNELS: Final = {"flash": "fused", "fused": "fused", "unfused": "unfused"}
+STACK_DEFAULTS: Final = ("sequence_parallel", "sharding")  # what the training software does when its user says nothing
+KERNEL_SETTINGS: Final = ("attention_library", "norm_kernels")
+SCHEDULE_SETTINGS: Final = ("pipeline_schedule", "virtual_pipeline", "micro_batches")
+SILENT_DEFAULTS: Final = ("pipeline_parallel", "virtual_pipeline", "context_parallel")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DescribedRun:
+    """What a row says of a run; `run` is None where the equations do not cover it, for the `reason`."""
+
+    labels: Mapping[str, str]
+    model: TransformerModel
+    run: Run | None
+    reason: str
+    assumptions: tuple[str, ...]
+    warning: str
+
+
+def read_measured_runs(path: Path) -> tuple[MeasuredRun, ...]:
+    """All rows of the table at `path`. Errors: InputError that names the line and the column."""
+    presets = read_mapping(DATA / "csv_columns.yaml")
+    rows = []
+    for line, cells in table_rows(path, COLUMNS):
+        try:
+            rows.append(_published(cells, presets))
+        except PerfmodelError as error:
+            raise InputError(f"{path}, line {line}, column {error}") from None
+    return tuple(rows)
+
+
+def _published(cells: dict[str, str], presets: Mapping[str, Any]) -> MeasuredRun:
+    described = described_run(cells, presets)
+    return MeasuredRun(
+        run_id=cells["run_id"],
+        source=cells["source"],
+        labels=described.labels,
+        model=described.model,
+        sequence_length=_integer(cells, "sequence_length"),
+        global_batch_size=_integer(cells, "global_batch_size") if cells["global_batch_size"] else None,
+        gpus=_integer(cells, "gpus"),
+        peak_flop_per_s=_peak(cells),
+        iteration_time_s=_within(cells, "iteration_time_s", 1e-6, 1e6),
+        printed_mfu=_within(cells, "mfu_pct", 1e-3, 100) / 100 if cells.get("mfu_pct") else None,
+        mfu_convention=_mfu_convention(cells, presets),
+        run=described.run,
+        reason=described.reason,
+        assumptions=described.assumptions,
+        warning=described.warning,
+    )
+
+
+def described_run(cells: dict[str, str], presets: Mapping[str, Any]) -> DescribedRun:
+    """The run of a row; blank cells of `cells` are filled. Errors: InputError for a cell that is not what its column holds."""
+    model_mapping, assumptions = _model(cells, presets)
+    stack, warning = _stack(cells, presets)
+    for column, value in {**DEFAULTS, **_stack_defaults(stack)}.items():
+        if not cells[column]:
+            cells[column] = value
+            if column not in SILENT_DEFAULTS:
+                assumptions.append(f"{column} is not stated: {value} is assumed")
+    labels = {name: cells[name] for name in ("gpu", "stack", "precision")}
+    if cells["precision"] in presets["precisions"]:
+        cells["precision"] = presets["precisions"][labels["precision"]]
+        assumptions.append(f"precision {labels['precision']} is timed as {cells['precision']}")
+    meant = next((each for each in presets["shardings"] if _matches(each, cells, apart=("meant",))), None)
+    if meant is not None:
+        assumptions.append(
+            f"sharding {cells['sharding']} is read as {meant['meant']}: {meant['meant']} is what its recipes use"
+        )
+        cells["sharding"] = meant["meant"]
+    model = build(TransformerModel, model_mapping)
+    run, reason = None, ""
+    try:
+        run = _run(cells, model, stack, presets)
+    except NotSupportedError as error:
+        reason = error.topic
+    except InputError as error:
+        reason = f"this layout is refused: {error}"
+    return DescribedRun(
+        labels=labels,
+        model=model,
+        run=run,
+        reason=reason,
+        assumptions=tuple([warning, *assumptions] if warning else assumptions),
+        warning=warning,
+    )
+
+
+def _mfu_convention(cells: Mapping[str, str], presets: Mapping[str, Any]) -> str:
+    for entry in presets["mfu_conventions"]:
+        if re.search(entry["source"], cells["source"]) and re.search(entry["model"], cells["model"]):
+            return str(entry["convention"])
+    raise InputError("no MFU convention is known for it", key=cells["source"])
+
+
+def _peak(cells: Mapping[str, str]) -> float | None:
+    if cells["gpu"] not in preset_names("gpus"):
+        return None
+    peak = _part(Gpu, json.dumps(cells["gpu"])).peak_flop_per_s.get(cells["precision"])
+    return None if peak is None else float(peak)
+
+
+def _model(cells: Mapping[str, str], presets: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The model of a row; its family (Llama: SwiGLU; GPT: GELU; Nemotron: squared ReLU) settles what the columns do not."""
+    gpt = cells["activation"] in ("", "gelu")
+    hidden, heads = _integer(cells, "hidden_size"), _integer(cells, "attention_heads")
+    vocabulary = cells["vocab_size"] or next(
+        str(entry["vocab_size"]) for entry in presets["vocabularies"] if re.search(entry["model"], cells["model"])
+    )
+    taken = {"vocab_size": vocabulary, "kv_heads": "as many as attention heads", "ffn_hidden_size": "4 * hidden_size"}
+    assumptions = [f"{column} is not stated: {value} is assumed" for column, value in taken.items() if not cells[column]]
+    family = (
+        "GPT: layer norm, learned positions, biases, dropout, tied embeddings"
+        if gpt
+        else "rotary positions, no biases, no dropout"
+    )
+    assumptions.append(f"norm, positions, biases and dropout are not stated: those of its family are assumed ({family})")
+    model = {
+        "name": cells["model"],
+        "layers": _integer(cells, "layers"),
+        "hidden_size": hidden,
+        "attention_heads": heads,
+        "kv_heads": _integer(cells, "kv_heads") if cells["kv_heads"] else heads,
+        "head_size": max(hidden // heads, 1),
+        "ffn_hidden_size": _integer(cells, "ffn_hidden_size") if cells["ffn_hidden_size"] else 4 * hidden,
+        "activation": cells["activation"] or "gelu",
+        "norm": "rmsnorm" if cells["activation"] in ("swiglu", "geglu") else "layernorm",
+        "position": "learned" if gpt else "rotary",
+        "biases": gpt,
+        "dropout": gpt,
+        "tied_embeddings": gpt,
+        "vocab_size": _parsed(vocabulary, "vocab_size"),
+        "max_positions": _integer(cells, "sequence_length"),
+    }
+    return model, [*assumptions, *_network_assumptions(cells)]
+
+
+def _network_assumptions(cells: Mapping[str, str]) -> list[str]:
+    columns = ("gpus_per_node", "internode_gbit_per_s_per_gpu")
+    return [f"{column} is not stated: that of the GPU's DGX is assumed" for column in columns if not cells[column]]
+
+
+def _run(cells: Mapping[str, str], model: TransformerModel, stack: Mapping[str, Any], presets: Mapping[str, Any]) -> Run:
+    if not cells["global_batch_size"]:
+        raise NotSupportedError("the global batch size is not stated")
+    batch = _integer(cells, "global_batch_size")
+    replicas = _integer(cells, "data_parallel") if cells["data_parallel"] else _replicas(cells)
+    degrees = (
+        "tensor_parallel",
+        "pipeline_parallel",
+        "virtual_pipeline",
+        "context_parallel",
+        "micro_batch_size",
+        "sequence_length",
+    )
+    settings: dict[str, Any] = {name: _integer(cells, name) for name in degrees}
+    settings |= {name: cells[name] for name in ("precision", "sharding", "recompute")} | _schedule(cells, presets)
+    if cells["sharding"] == "hsdp":
+        nodes = _integer(cells, "gpus") // int(cells["gpus_per_node"] or GPUS_PER_NODE)
+        settings["data_parallel_replicas"] = max(nodes, 1)
+    run = Run(
+        name=cells["run_id"],
+        model=model,
+        cluster=_part(Cluster, json.dumps(_cluster(cells, presets))),
+        stack=_part(SoftwareStack, json.dumps(stack)),
+        sequence_parallel=_yes(cells, "sequence_parallel"),
+        stages=(Stage(data_parallel=replicas, global_batch_size=batch),),
+        **settings,
+    )
+    if int(run.layout(run.stages[0]).gpus) != _integer(cells, "gpus"):
+        raise InputError(f"its degrees make {run.layout(run.stages[0]).gpus} GPUs, not {cells['gpus']}", key="data_parallel")
+    return run
+
+
+@lru_cache(maxsize=256)
+def _part(spec: type[S], mapping: str) -> S:
+    """A part of a run from its JSON: rows of a table share theirs, and equal parts are then the same object."""
+    kind = {Gpu: "gpus", Cluster: "clusters", SoftwareStack: "stacks"}[spec]
+    return build(spec, expand_part(spec, kind, json.loads(mapping)))
+
+
+def _schedule(cells: Mapping[str, str], presets: Mapping[str, Any]) -> dict[str, Any]:
+    """What the words of a row say of its pipeline beyond the degrees, by the first entry that fits (data/csv_columns.yaml)."""
+    stages = _integer(cells, "pipeline_parallel")
+    if stages == 1:
+        return {}
+    entry = next(each for each in presets["schedules"] if _matches(each, cells, apart=SCHEDULE_SETTINGS))
+    settings = {key: entry[key] for key in ("pipeline_schedule", "virtual_pipeline") if key in entry}
+    if settings.get("virtual_pipeline") == "most":  # a layer apiece, embedding and head counted as layers
+        settings["virtual_pipeline"] = max(-(-_integer(cells, "layers") // stages), 1)
+    if entry.get("micro_batches") == "stages":
+        settings["micro_batch_size"] = max(_integer(cells, "micro_batch_size") // stages, 1)
+    return settings
+
+
+def _yes(cells: Mapping[str, str], column: str) -> bool:
+    words = {"yes": True, "true": True, "no": False, "false": False}
+    if cells[column].lower() not in words:
+        raise InputError(f"{shown(cells[column])} is neither yes nor no", key=column)
+    return words[cells[column].lower()]
+
+
+def _replicas(cells: Mapping[str, str]) -> int:
+    degrees = ("tensor_parallel", "pipeline_parallel", "context_parallel")
+    product = 1
+    for degree in degrees:
+        product *= _integer(cells, degree)
+    return max(_integer(cells, "gpus") // max(product, 1), 1)
+
+
+def _cluster(cells: Mapping[str, str], presets: Mapping[str, Any]) -> dict[str, Any]:
+    if not cells["gpu"]:
+        raise NotSupportedError("not stated", key="gpu")
+    name = presets["clusters"].get(cells["gpu"])
+    if name is None:
+        raise NotSupportedError(f"no cluster preset has {cells['gpu']}", key="gpu")
+    cluster: dict[str, Any] = {"extends": name}
+    if cells["gpus_per_node"] and cells["gpu"] not in presets["rack_scale"]:
+        cluster |= {"gpus_per_node": _integer(cells, "gpus_per_node"), "nics_per_node": _integer(cells, "gpus_per_node")}
+    if cells["internode_gbit_per_s_per_gpu"]:
+        rate = f"{cells['internode_gbit_per_s_per_gpu']}Gb/s"
+        network = read_preset("clusters", name)[0]["links"]["network"]
+        cluster["links"] = {"network": {"extends": network, "bandwidth_bytes_per_s": rate}}
+    return cluster
+
+
+def _stack(cells: Mapping[str, str], presets: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+    """The stack of a row, and a warning where `generic` stands for one that is not known."""
+    entry = next(each for each in presets["stacks"] if _matches(each, cells))
+    stack: dict[str, Any] = {"extends": str(entry["preset"])}
+    if kernel := ATTENTION_KERNELS.get(cells.get("attention_kernel", "")):
+        stack["fused_attention"] = kernel == "fused"
+    kernels = next(each for each in presets["kernels"] if _matches(each, cells, apart=KERNEL_SETTINGS))
+    stack |= {key: value for key, value in kernels.items() if key in KERNEL_SETTINGS}
+    if len(entry) > 1:
+        return stack, ""
+    return stack, f"stack {cells['stack'] or 'not stated'} has no preset: {entry['preset']} stands for it"
+
+
+def _matches(entry: Mapping[str, Any], cells: Mapping[str, str], *, apart: Sequence[str] = ("preset",)) -> bool:
+    """Whether each column that `entry` names fits its pattern."""
+    return all(re.search(pattern, cells.get(column, "")) for column, pattern in entry.items() if column not in apart)
+
+
+def _stack_defaults(stack: Mapping[str, Any]) -> dict[str, str]:
+    mapping, _ = read_preset("stacks", stack["extends"])
+    words = {True: "yes", False: "no"}
+    return {column: words.get(mapping[column], str(mapping[column])) for column in STACK_DEFAULTS}
+
+
+def _integer(cells: Mapping[str, str], column: str) -> int:
+    number = _number(cells, column)
+    if number < 1 or number != int(number):
+        raise InputError(f"{shown(cells[column])} is not a positive whole number", key=column)
+    return int(number)
+
+
+def _within(cells: Mapping[str, str], column: str, low: float, high: float) -> float:
+    number = _number(cells, column)
+    if not low <= number <= high:
+        raise InputError(f"{shown(cells[column])} is not between {low:g} and {high:g}", key=column)
+    return number
+
+
+def _number(cells: Mapping[str, str], column: str) -> float:
+    return _parsed(cells[column], column)
+
+
+def _parsed(text: str, column: str) -> float:
+    try:
+        return parse_quantity(text, "count")
+    except PerfmodelError as error:
+        raise error.under(column) from None

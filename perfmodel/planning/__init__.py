@@ -1,1 +1,0 @@
-"""Decide: what if, sweep, search, and where the time goes."""

@@ -1,0 +1,72 @@
+"""What stands above and below a figure: which run and stage it shows, and what the numbers come from."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from perfmodel import __version__
+from perfmodel.report.figures.drawing.lettering import shortened
+from perfmodel.report.figures.drawing.style import SMALL, TEXT
+from perfmodel.report.text.prediction import DEGREES, SHORT, layout_words
+from perfmodel.report.text.sweep import heading
+from perfmodel.spec.layout import Layout
+from perfmodel.spec.run import Run
+from perfmodel.units import gpus_text
+
+NAME: Final = 250.0  # points of the name of a run
+PART: Final = 110.0  # of the name of a cluster or a stack
+SHOWN: Final = {name: SHORT[name] for name in DEGREES}  # data parallelism stands in the name of a stage
+AXES: Final = {  # what is varied, with its unit
+    "tensor_parallel": "tensor parallel [ranks]",
+    "pipeline_parallel": "pipeline parallel [stages]",
+    "virtual_pipeline": "virtual pipeline [pieces of a stage]",
+    "context_parallel": "context parallel [ranks]",
+    "data_parallel": "data parallel [replicas]",
+    "gpus": "GPUs",
+    "micro_batch_size": "micro-batch [sequences]",
+    "global_batch_size": "global batch [sequences]",
+    "sequence_length": "sequence [tokens]",
+}
+
+
+def axis_name(key: str) -> str:
+    """What the axis of a key path is called; values of other keys are written with their units.
+
+    >>> axis_name("micro_batch_size"), axis_name("stages[0].data_parallel"), axis_name("cluster.links.network")
+    ('micro-batch [sequences]', 'data parallel [replicas]', 'links.network')
+    """
+    last = key.rpartition(".")[2]
+    known = AXES.get(last, "") if last == key or key.startswith("stages") else ""
+    return known or heading(key)
+
+
+def run_caption(run: Run) -> str:
+    """The name of a run, however long it is."""
+    return shortened(run.name, NAME, TEXT)
+
+
+def stage_caption(run: Run, place: int) -> str:
+    """The run, and of a ramp which stage of it."""
+    layout = run.layout(run.stages[place])
+    which = "" if len(run.stages) == 1 else f"stage {place % len(run.stages) + 1} of {len(run.stages)}, "
+    return f"{run_caption(run)}: {which}{stage_text(layout)}"
+
+
+def stage_text(layout: Layout) -> str:
+    """DP 96, 768 GPUs"""
+    return f"DP {int(layout.data_parallel)}, {gpus_text(int(layout.gpus))}"
+
+
+def stage_labels(run: Run) -> list[str]:
+    """One for each stage of the ramp; they differ where two stages have the same GPUs."""
+    labels = [stage_text(run.layout(stage)) for stage in run.stages]
+    if len(set(labels)) == len(labels):
+        return labels
+    return [f"{label}, batch {int(stage.global_batch_size)}" for label, stage in zip(labels, run.stages, strict=True)]
+
+
+def source_text(run: Run) -> str:
+    """What was predicted, with what."""
+    parts = [shortened(name, PART, SMALL) for name in (run.cluster.name, run.stack.name)]
+    words = [*parts, *layout_words(run.layout(run.stages[0]), SHOWN), f"sequences of {int(run.sequence_length)}"]
+    return f"perfmodel {__version__}: {', '.join(words)}"

@@ -1,0 +1,218 @@
+"""The one quiet style of all figures: a title and a key on top, axes with units, the source at the bottom.
+
+A Drawing is laid out from the top down in points: title, subtitle, key, plots, source. Text is drawn as it is written (report/
+lettering.py) in colours of report/palette.py. `picture` makes a file of it, `svg_text` a part of a page.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import wraps
+from typing import Any, Final, Literal, ParamSpec, TypeVar
+
+from matplotlib import style as matplotlib_style
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.legend import Legend
+from matplotlib.text import Text
+
+from perfmodel.report.figures.drawing.lettering import families, lines_of, literal, shortened, strange_letters, text_width
+from perfmodel.report.figures.drawing.palette import GRID, INK, LIGHT_PAGE, MUTED
+from perfmodel.report.figures.drawing.svg import fragment
+
+POINTS: Final = 72.0  # of an inch
+DOTS_PER_INCH: Final = 144
+WIDTH: Final = 500.0  # points
+EDGE: Final = 8.0
+TITLE, TEXT, SMALL = 10.0, 8.0, 7.0  # sizes of letters
+ROW: Final = 12.0  # from line to line of the key
+MOST_LINES: Final = 2  # of a subtitle, and of a source
+HANDLE, HANDLE_GAP, COLUMN_GAP = 1.4, 0.5, 1.6  # of the key, in letters
+THIN: Final = 0.8
+
+RULES: Final[dict[str, Any]] = {
+    "font.size": TEXT,
+    "axes.titlesize": TEXT,
+    "axes.labelsize": TEXT,
+    "xtick.labelsize": TEXT,
+    "ytick.labelsize": TEXT,
+    "legend.fontsize": TEXT,
+    "legend.frameon": False,
+    "text.color": INK,
+    "text.parse_math": False,
+    "text.usetex": False,
+    "axes.titlelocation": "left",
+    "axes.labelcolor": INK,
+    "axes.edgecolor": INK,
+    "axes.linewidth": THIN,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.unicode_minus": False,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "grid.color": GRID,
+    "grid.linewidth": THIN,
+    "hatch.linewidth": THIN,
+    "lines.linewidth": 1.4,
+    "figure.facecolor": LIGHT_PAGE,
+    "savefig.facecolor": LIGHT_PAGE,
+    "svg.hashsalt": "perfmodel",
+}
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@contextmanager
+def _look(**rules: Any) -> Iterator[None]:
+    """This style, whatever the settings of the user's matplotlib are."""
+    with matplotlib_style.context(["default", RULES | {"font.family": list(families())} | rules]), strange_letters():
+        yield
+
+
+def styled(draw: Callable[P, R]) -> Callable[P, R]:
+    """A function that draws, in this style."""
+
+    @wraps(draw)
+    def drawn(*arguments: P.args, **named: P.kwargs) -> R:
+        with _look():
+            return draw(*arguments, **named)
+
+    return drawn
+
+
+class Drawing(Figure):
+    """A figure whose height follows from its plots, title and key; what `description` and `hover` say is for pages."""
+
+    def __init__(
+        self, *, title: str, plot_height: float, subtitle: str = "", description: str = "", width: float = WIDTH
+    ) -> None:
+        """`plot_height` and `width` are points."""
+        super().__init__(figsize=(width / POINTS, plot_height / POINTS))
+        self.heading, self.description = literal(title), literal(description)
+        self.hover_texts: dict[str, str] = {}
+        self._plot_height, self._width = plot_height, width
+        self._top: list[tuple[float, Text]] = []  # how far below the upper edge
+        self._bottom: list[tuple[float, Text]] = []  # how far above the lower one
+        self._key: Legend | None = None
+        self._key_height = 0.0
+        self._write(title, subtitle)
+        self._arrange()
+
+    @property
+    def room(self) -> float:
+        """The width between the edges [points]."""
+        return self._width - 2 * EDGE
+
+    def _write(self, title: str, subtitle: str) -> None:
+        below = EDGE
+        for line in [shortened(title, self.room, TITLE, bold=True)]:
+            self._top.append((below, self.text(0, 0, line, va="top", fontsize=TITLE, fontweight="bold")))
+            below += TITLE * 1.4
+        for line in lines_of(subtitle, self.room, TEXT, most=MOST_LINES) if subtitle else ():
+            self._top.append((below, self.text(0, 0, line, va="top", fontsize=TEXT, color=MUTED)))
+            below += TEXT * 1.35
+        self._head = below
+
+    def key(self, entries: Sequence[tuple[Artist, str]]) -> None:
+        """What the looks of bars, lines and points mean, above the plots: read along the rows."""
+        labels = [shortened(label, self.room / 2, TEXT) for _, label in entries]
+        columns = _columns([text_width(label, TEXT) for label in labels], self.room)
+        order = [place for column in range(columns) for place in range(column, len(entries), columns)]
+        # matplotlib leaves out labels that begin with _, unless something invisible stands before
+        labels = [f"\u200b{label}" if label.startswith("_") else label for label in labels]
+        self._key = self.legend(
+            [entries[place][0] for place in order],
+            [labels[place] for place in order],
+            loc="upper left",
+            borderpad=0,
+            borderaxespad=0,
+            ncols=columns,
+            labelspacing=ROW / TEXT - 1.0,
+            handlelength=HANDLE,
+            handletextpad=HANDLE_GAP,
+            columnspacing=COLUMN_GAP,
+            handleheight=0.8,
+        )
+        self._key.set_in_layout(False)
+        self._key_height = ROW * -(-len(entries) // columns) + 4.0
+        self._arrange()
+
+    def source_line(self, text: str) -> None:
+        """Where the numbers come from, at the bottom."""
+        lines = lines_of(text, self.room, SMALL, most=MOST_LINES)
+        for place, line in enumerate(reversed(lines)):
+            written = self.text(0, 0, line, va="bottom", fontsize=SMALL, color=MUTED)
+            self._bottom.append((0.5 * EDGE + place * SMALL * 1.35, written))
+        self._arrange()
+
+    def hover(self, artist: Artist, text: str) -> None:
+        """What a page shows of a bar or a point under the pointer."""
+        name = f"hover-{len(self.hover_texts)}"
+        artist.set_gid(name)
+        self.hover_texts[name] = literal(text)
+
+    def settle(self) -> None:
+        """Give every panel its place, once: what is drawn after that moves nothing."""
+        engine = self.get_layout_engine()
+        if engine is not None and self.axes:
+            engine.execute(self)
+        self.set_layout_engine(None)
+
+    def _arrange(self) -> None:
+        """Everything at its height, and the plots between."""
+        head = self._head + self._key_height
+        foot = 0.5 * EDGE + SMALL * 1.35 * len(self._bottom)
+        height = head + self._plot_height + foot
+        self.set_size_inches(self._width / POINTS, height / POINTS)
+        for below, text in self._top:
+            text.set_position((EDGE / self._width, 1.0 - below / height))
+        for above, text in self._bottom:
+            text.set_position((EDGE / self._width, above / height))
+        if self._key is not None:
+            self._key.set_bbox_to_anchor((EDGE / self._width, 1.0 - (self._head + 3.0) / height), self.transFigure)
+        side = 0.5 * EDGE / self._width
+        self.set_layout_engine(ConstrainedLayoutEngine(rect=(side, foot / height, 1.0 - 2 * side, self._plot_height / height)))
+
+
+def _columns(widths: Sequence[float], room: float) -> int:
+    """The most columns that entries with texts of these widths have room for, filled row by row."""
+    beside = (HANDLE + HANDLE_GAP + COLUMN_GAP) * TEXT
+    for columns in range(len(widths), 1, -1):
+        if sum(max(widths[column::columns]) + beside for column in range(columns)) <= room:
+            return columns
+    return 1
+
+
+def grid(axes: Axes, direction: Literal["x", "y", "both"]) -> None:
+    """Lines to read values by."""
+    axes.grid(visible=True, axis=direction)
+    axes.tick_params(axis=direction, length=0)
+
+
+def picture(figure: Drawing, kind: str) -> bytes:
+    """A figure as the content of a file of a kind (png, svg); the same figure gives the same bytes."""
+    content = io.BytesIO()
+    undated = {"Software": None} if kind == "png" else {"Date": None}
+    with _look():
+        figure.settle()
+        figure.savefig(content, format=kind, dpi=DOTS_PER_INCH, metadata=undated)
+    return content.getvalue()
+
+
+def svg_text(figure: Drawing, name: str = "") -> str:
+    """A figure as an element of a page: text stays text, colours of text and grid are those of the page around it.
+
+    `name` begins its ids; a page that shows the same figure twice needs two.
+    """
+    content = io.StringIO()
+    with _look(**{"svg.fonttype": "none"}):
+        figure.settle()
+        figure.savefig(content, format="svg", transparent=True, metadata={"Date": None})
+    return fragment(
+        content.getvalue(), title=figure.heading, description=figure.description, hover=figure.hover_texts, name=name
+    )

@@ -1,0 +1,228 @@
+"""Every operator of an iteration under its roof: what computes, by FLOPs a byte; what only moves bytes, by their number."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import log, pi, sqrt
+from typing import Any, Final, Literal
+
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.text import Text
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+from perfmodel.explanation.explanation import Explanation
+from perfmodel.explanation.roofline import ATTENTION, COLLECTIVE, MATMUL, MEMORY, MEMORY_BOUND, Placed, Roofline, roofline
+from perfmodel.report.figures.drawing.captions import source_text, stage_caption
+from perfmodel.report.figures.drawing.lettering import shortened
+from perfmodel.report.figures.drawing.palette import BLUE, GREEN, INK, MUTED, ORANGE, PALE_BLUE, PURPLE, SKY, VERMILION, YELLOW
+from perfmodel.report.figures.drawing.point_labels import Point, name_points
+from perfmodel.report.figures.drawing.style import SMALL, Drawing, grid, styled
+from perfmodel.report.text.operators import phase_text
+from perfmodel.spec.phases import FORWARD
+from perfmodel.units import seconds_text
+
+PLOT_HEIGHT: Final = 270.0
+TERA, GIGA, MEGA = 1e12, 1e9, 1e6
+LARGEST, SMALLEST = 10.0, 2.0  # radius of a marker [points]
+MOST_NAMES: Final = 9
+LEAST: Final = (0.1, 1e-3)  # MB and share of the slowest roof: below, points lie on the edge of the plot
+LOOKS: Final[Mapping[str, tuple[str, str, str]]] = {  # by kind, or by group of a collective: label, colour, marker
+    MATMUL: ("matrix products", BLUE, "o"),
+    ATTENTION: ("attention", SKY, "s"),
+    MEMORY_BOUND: ("memory-bound operators", PALE_BLUE, "^"),
+    "tensor_parallel": ("tensor parallel", VERMILION, "D"),
+    "context_parallel": ("context parallel", ORANGE, "D"),
+    "data_parallel": ("data parallel", PURPLE, "D"),
+    "pipeline_parallel": ("pipeline parallel", YELLOW, "D"),
+    "world": ("all GPUs", GREEN, "D"),
+}
+LINK: Final = 85.0  # points of the name of a link
+SAME: Final = {"data_parallel_shards": "data_parallel", "data_parallel_replicas": "data_parallel", "vocabulary": "world"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Marker:
+    """An operator on the paper: x and y as the axes have them, radius in points, area in proportion to its time."""
+
+    operator: Placed
+    x: float
+    y: float
+    radius: float
+    looks: str  # a key of LOOKS
+
+
+def computing(roofs: Roofline) -> list[Marker]:
+    """What computes: FLOPs a byte against TFLOP/s."""
+    return [
+        Marker(operator=each, x=each.intensity, y=each.flop_per_s / TERA, radius=_radius(each, roofs), looks=each.kind)
+        for each in roofs.operators
+        if each.flop
+    ]
+
+
+def moving(roofs: Roofline) -> list[Marker]:
+    """What only moves bytes: MB of one execution against GB/s, neither below the edge of the plot."""
+    least = LEAST[1] * min([roofs.memory_bytes_per_s, *roofs.links_bytes_per_s.values()]) / GIGA
+    return [
+        Marker(
+            operator=each,
+            x=max(each.bytes / MEGA, LEAST[0]),
+            y=max(each.bytes_per_s / GIGA, least),
+            radius=_radius(each, roofs),
+            looks=SAME.get(each.group, each.group) if each.kind == COLLECTIVE else each.kind,
+        )
+        for each in roofs.operators
+        if not each.flop
+    ]
+
+
+def _radius(operator: Placed, roofs: Roofline) -> float:
+    longest_s = max(each.total_s for each in roofs.operators)
+    return max(LARGEST * sqrt(operator.total_s / longest_s), SMALLEST)
+
+
+@styled
+def roofline_figure(explained: Explanation) -> Drawing:
+    """Arithmetic on the left, bytes on the right; markers by kind, the larger the more time an operator takes in all."""
+    run = explained.run
+    roofs = roofline(explained.predicted, cluster=run.cluster, stack=run.stack)
+    drawing = Drawing(
+        title="Every operator under its roof",
+        subtitle=stage_caption(run, explained.place),
+        plot_height=PLOT_HEIGHT,
+        description=_description(roofs),
+    )
+    left, right = drawing.subplots(1, 2, width_ratios=(3, 2))
+    with_arithmetic, without = computing(roofs), moving(roofs)
+    for axes, markers in ((left, with_arithmetic), (right, without)):
+        for each in sorted(markers, key=lambda marker: -marker.radius):
+            _draw(drawing, axes, each)
+    texts = {left: _roofs(left, with_arithmetic, roofs), right: _rates(right, without, roofs)}
+    drawing.key(_entries([*with_arithmetic, *without]))
+    drawing.source_line(source_text(run) + "; each operator alone, the area of its marker its time in an iteration")
+    for axes, markers in ((left, with_arithmetic), (right, without)):
+        name_points(drawing, axes, _points(markers), most=MOST_NAMES, texts=texts[axes])
+    return drawing
+
+
+def _description(roofs: Roofline) -> str:
+    first = sorted(roofs.operators, key=lambda each: -each.total_s)[:3]
+    told = [f"{_name(each)} {seconds_text(each.total_s)} at {100 * each.efficiency:.0f} % of its roof" for each in first]
+    return f"Most time alone: {'; '.join(told)}"
+
+
+def _name(operator: Placed) -> str:
+    """mlp.fc1 wgrad"""
+    phase = "" if operator.phase == FORWARD else f" {phase_text(operator.phase)}"
+    name = operator.name.removeprefix("layer.")
+    return name if name.startswith(operator.phase) else f"{name}{phase}"
+
+
+def _draw(drawing: Drawing, axes: Axes, marker: Marker) -> None:
+    _, colour, shape = LOOKS[marker.looks]
+    operator, area = marker.operator, pi * marker.radius**2
+    (point,) = axes.plot(
+        [marker.x],
+        [marker.y],
+        marker=shape,
+        markersize=sqrt(area),
+        color=colour,
+        markeredgecolor=MUTED,
+        markeredgewidth=0.5,
+        alpha=0.85,
+        linestyle="",
+        zorder=3,
+        clip_on=False,
+    )
+    rate = f"{operator.flop_per_s / TERA:.4g} TFLOP/s" if operator.flop else f"{operator.bytes_per_s / GIGA:.4g} GB/s"
+    drawing.hover(
+        point,
+        f"{_name(operator)}: {rate}, {100 * operator.efficiency:.0f} % of its roof; {operator.bytes / MEGA:.4g} MB; "
+        f"{operator.repeats:.0f} times {seconds_text(operator.seconds)}; {operator.confidence}",
+    )
+
+
+def _roofs(axes: Axes, markers: Sequence[Marker], roofs: Roofline) -> list[Text]:
+    """The slope of the memory and the ceiling of each precision, with their names; the axes."""
+    memory, peaks = roofs.memory_bytes_per_s, roofs.peak_flop_per_s
+    highest, ridge = max(peaks.values()), max(peaks.values()) / memory
+    low = min([ridge, *(marker.x for marker in markers)]) / 3.0
+    high = max([ridge, *(marker.x for marker in markers)]) * 3.0
+    bottom = min([memory * low / TERA * 2.0, *(marker.y for marker in markers)]) / 2.0
+    _scale(axes, (low, high), (bottom, 2.2 * highest / TERA))
+    axes.set(xlabel="arithmetic intensity [FLOP/byte]", ylabel="achieved [TFLOP/s]")
+    axes.plot([low, ridge], [low * memory / TERA, highest / TERA], color=INK, linewidth=1.2, zorder=1)
+    texts = []
+    for name, peak in peaks.items():
+        axes.plot([peak / memory, high], [peak / TERA] * 2, color=INK, linewidth=1.2, zorder=1)
+        texts.append(_write(axes, f"{name} peak, {peak / TERA:.4g} TFLOP/s", (high, peak / TERA), (-2.0, 2.0), "right"))
+    at = low * (ridge / low) ** 0.12
+    return [*texts, _write(axes, f"{MEMORY}, {memory / TERA:.3g} TB/s", (at, at * memory / TERA), (8.0, -9.0), "left")]
+
+
+def _rates(axes: Axes, markers: Sequence[Marker], roofs: Roofline) -> list[Text]:
+    """The rate of the memory and of each link that is crossed, with their names; the axes."""
+    rates = {MEMORY: roofs.memory_bytes_per_s} | dict(roofs.links_bytes_per_s)
+    high = max([10.0, *(marker.x for marker in markers)]) * 3.0
+    fastest = max([*(rate / GIGA for rate in rates.values()), *(marker.y for marker in markers)])
+    slowest = min([*(rate / GIGA / 3.0 for rate in rates.values()), *(marker.y for marker in markers)])
+    _scale(axes, (LEAST[0] / 2.0, high), (slowest / 2.0, 2.2 * fastest))
+    axes.set(xlabel="bytes of one execution [MB]", ylabel="achieved [GB/s]")
+    for rate in rates.values():
+        axes.plot([LEAST[0] / 2.0, high], [rate / GIGA] * 2, color=INK, linewidth=1.2, zorder=1)
+    texts = []
+    for name, rate in rates.items():
+        text, height = f"{shortened(name, LINK, SMALL)}, {rate / GIGA:.4g} GB/s", rate / GIGA
+        if _is_free(axes, markers, height):
+            texts.append(_write(axes, text, (LEAST[0] / 2.0, height), (2.0, 2.0), "left"))
+        else:
+            texts.append(_write(axes, text, (high, height), (-2.0, 2.0), "right"))
+    return texts
+
+
+def _is_free(axes: Axes, markers: Sequence[Marker], height: float) -> bool:
+    """Whether no marker lies where a name would stand on the left of a line at this height."""
+    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+    for marker in markers:
+        across, up = log(marker.x / left) / log(right / left), log(marker.y / height) / log(top / bottom)
+        if across < 0.8 and -0.01 < up < 0.05:
+            return False
+    return True
+
+
+def _scale(axes: Axes, across: tuple[float, float], up: tuple[float, float]) -> None:
+    axes.set(xscale="log", yscale="log", xlim=across, ylim=up)
+    for axis, (low, high) in ((axes.xaxis, across), (axes.yaxis, up)):
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 100 else (1,), numticks=8))
+        axis.set_minor_locator(NullLocator())
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / 1e3:g}k" if value >= 1e4 else f"{value:g}"))
+    grid(axes, "both")
+
+
+def _write(axes: Axes, text: str, at: tuple[float, float], shift: tuple[float, float], side: Literal["left", "right"]) -> Text:
+    style: dict[str, Any] = {"fontsize": SMALL, "color": MUTED, "zorder": 4}
+    line = axes.annotate(text, at, shift, textcoords="offset points", ha=side, va="bottom", **style)
+    line.set_in_layout(False)
+    return line
+
+
+def _entries(markers: Iterable[Marker]) -> list[tuple[Artist, str]]:
+    """A marker for each kind that is there, in the order of LOOKS."""
+    there = {marker.looks for marker in markers}
+    return [
+        (
+            Line2D([], [], color=colour, marker=shape, markersize=6, linestyle="", markeredgecolor=MUTED, markeredgewidth=0.5),
+            label,
+        )
+        for name, (label, colour, shape) in LOOKS.items()
+        if name in there
+    ]
+
+
+def _points(markers: Iterable[Marker]) -> list[Point]:
+    """Those that take longest first."""
+    longest = sorted(markers, key=lambda each: -each.operator.total_s)
+    return [Point(x=each.x, y=each.y, radius=each.radius, name=_name(each.operator)) for each in longest]

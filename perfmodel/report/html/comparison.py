@@ -1,0 +1,193 @@
+"""What a page says of several runs, or of one run in several scenarios: side by side, each against the first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from rich.console import Group
+from rich.text import Text
+
+from perfmodel.exchange.questions.variations import Settings, compared, pairs
+from perfmodel.exchange.run_files import Candidate, RunSource
+from perfmodel.explanation.explanation import Explanation, explanation
+from perfmodel.report.html.blocks import as_html
+from perfmodel.report.html.document import Choice, Opening, Section, views
+from perfmodel.report.html.parts import assumptions_html, cost_html, moves_html, operators_html, provenance_html
+from perfmodel.report.html.run import TITLES
+from perfmodel.report.html.statements import Told, sources_of, told
+from perfmodel.report.text.before_after import Line, Numbers
+from perfmodel.report.text.explanation import headline_table, waterfall_table
+from perfmodel.report.text.prediction import description, verdict
+from perfmodel.report.text.scenarios import BYTES, RESULTS, TIMES, misfits, notes, scenario_letter, sentences
+from perfmodel.report.text.terminal import plain_table
+from perfmodel.variation.scenarios import Scenario, WhatIf
+
+MOST_LETTERS: Final = 24  # of a name at the head of a column
+MOST_EXPLAINED: Final = 6  # columns that are explained one by one
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compared:
+    """Columns beside each other: what they are (scenario, run), the name and all that is told of each, and their numbers.
+
+    Of the first columns one stage each is explained; `result` has the numbers of all, the first column being the one before.
+    """
+
+    what: str
+    title: str
+    subtitle: str
+    sentences: tuple[Text, ...]
+    subjects: tuple[Told, ...]
+    result: WhatIf
+
+    @property
+    def fits(self) -> bool:
+        """Whether every stage of every scenario fits, or of every run."""
+        return self.result.fits and (self.what == "scenario" or self.result.before.prediction.fits)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Short names of the columns; letters tell those apart that begin alike."""
+        first, *others = (each.name for each in (self.result.before, *self.result.scenarios))
+        lettered = [f"{scenario_letter(place)}  {name}" for place, name in enumerate(others)] if len(others) > 1 else others
+        return tuple(_short(name) for name in (first, *lettered))
+
+    @property
+    def choice(self) -> Choice:
+        """The columns that are explained."""
+        labels = self.labels[: len(self.subjects)]
+        return Choice(what=self.what, labels=labels, first=0)
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= MOST_LETTERS else f"{name[: MOST_LETTERS - 3].rstrip()}..."
+
+
+def compared_scenarios(
+    source: RunSource, scenarios: Mapping[str, Settings], *, base: Settings, stage: int | None, same_gpus: bool
+) -> Compared:
+    """One run as it is and in each scenario, as `perfmodel whatif` compares them."""
+    result = compared(source, scenarios, base=base, stage=stage, same_gpus=same_gpus)
+    run = result.before.prediction.run
+    columns = (result.before, *result.scenarios)[:MOST_EXPLAINED]
+    number = f"{len(result.scenarios)} scenarios" if len(result.scenarios) > 1 else "one scenario"
+    return Compared(
+        what="scenario",
+        title=run.name,
+        subtitle=f"{number} beside {description(run).plain}",
+        sentences=(*misfits(result), *_misfit_before(result), *sentences(result), *notes(result)),
+        subjects=tuple(_told(source, base, each, result.place) for each in columns),
+        result=result,
+    )
+
+
+def _misfit_before(result: WhatIf) -> Iterator[Text]:
+    if not result.before.prediction.fits:
+        yield Text("As it is, the run does not fit in memory.", style="red")
+
+
+def _told(source: RunSource, base: Settings, scenario: Scenario, place: int) -> Told:
+    run = scenario.prediction.run
+    origin = sources_of(source, [*pairs(base), *scenario.settings])
+    return Told(
+        candidates=(Candidate(values={}, run=run, assumptions=scenario.assumptions),),
+        predictions=(scenario.prediction,),
+        explained=(explanation(run, place=place, source=origin),),
+        chosen=0,
+        outlook=scenario.outlook,
+    )
+
+
+def compared_runs(sources: Sequence[RunSource], *, settings: Settings, stage: int | None) -> Compared:
+    """Several runs, each beside the first."""
+    every = [told(each, pairs(settings), stage=stage, most=1) for each in sources]
+    first, *others = (_column(each) for each in every)
+    lines = sorted(((each.prediction.fits, verdict(each.prediction)) for each in every), key=lambda line: line[0])
+    return Compared(
+        what="run",
+        title=" / ".join(dict.fromkeys(each.run.name for each in every)),
+        subtitle=f"{len(every)} runs beside each other",
+        sentences=tuple(text for _, text in lines),
+        subjects=tuple(every[:MOST_EXPLAINED]),
+        result=WhatIf(before=first, scenarios=tuple(others), place=-1 if stage is None else stage - 1),
+    )
+
+
+def _column(subject: Told) -> Scenario:
+    return Scenario(
+        name=subject.run.name,
+        settings=(),
+        prediction=subject.prediction,
+        outlook=subject.outlook,
+        assumptions=subject.candidates[0].assumptions,
+    )
+
+
+def comparison_opening(columns: Compared) -> Opening:
+    """What each column comes to, those that do not fit first."""
+    return Opening(
+        title=columns.title,
+        subtitle=columns.subtitle,
+        answer=columns.fits,
+        verdict=as_html(Group(*columns.sentences)),
+        glance={},
+    )
+
+
+def comparison_sections(columns: Compared, figures: Mapping[str, str]) -> list[Section]:
+    """Numbers of all columns beside each other, then a view of each; `figures` as those of a run."""
+    result = columns.result
+    numbers = [result.quantities(each) for each in (result.before, *result.scenarios)]
+
+    def of_each(name: str, content: Callable[[Explanation], str]) -> str:
+        contents = [content(each.foremost) for each in columns.subjects]
+        drawn = [figures.get(f"{name}-{number}", "") for number in range(1, len(contents) + 1)]
+        return views([f"{figure}\n{text}".strip() for figure, text in zip(drawn, contents, strict=True)], columns.choice)
+
+    contents = {
+        "results": ("What changes" if columns.what == "scenario" else "Beside each other", _beside(RESULTS, columns, numbers)),
+        "iteration": (f"{TITLES['iteration']}, ms", _beside(TIMES, columns, numbers)),
+        "memory": (f"{TITLES['memory']}, GiB", _beside(BYTES, columns, numbers)),
+        "peak": (TITLES["peak"], of_each("peak", lambda each: as_html(waterfall_table(each)))),
+        "operators": (TITLES["operators"], of_each("operators", operators_html)),
+        "layouts": (TITLES["layouts"], of_each("layouts", moves_html)),
+        "levers": (TITLES["levers"], of_each("levers", lambda each: as_html(headline_table(each)))),
+        "cost": (TITLES["cost"], views([cost_html(each) for each in columns.subjects], columns.choice)),
+        "provenance": (TITLES["provenance"], _provenance(columns)),
+    }
+    return [
+        Section(name=name, title=title, content=f"{figures.get(name, '')}\n{content}".strip())
+        for name, (title, content) in contents.items()
+    ]
+
+
+def _provenance(columns: Compared) -> str:
+    contents = [
+        f"{assumptions_html(each.candidates[0].assumptions)}\n{provenance_html(each.foremost, anchor=f'source-{place}')}"
+        for place, each in enumerate(columns.subjects)
+    ]
+    return views([content.strip() for content in contents], columns.choice)
+
+
+def _beside(lines: Sequence[Line], columns: Compared, numbers: Sequence[Numbers]) -> str:
+    """Rows of numbers: the first column, then each other one with its difference from the first."""
+    first, *others = numbers
+    table = plain_table("result" if lines is RESULTS else "part")
+    for place, label in enumerate(columns.labels):
+        table.add_column(label, justify="right")
+        if place:
+            table.add_column("diff.", justify="right")
+    for line in lines:
+        if line.is_shown(numbers):
+            cells = [cell for each in others for cell in (line.value(each), _difference(line, first, each))]
+            if line.label == "total":
+                table.add_section()
+            table.add_row(line.label, line.value(first), *cells)
+    return as_html(table)
+
+
+def _difference(line: Line, first: Numbers, other: Numbers) -> str:
+    """Relative, in points where the number is a share itself."""
+    return line.ratio(first, other) or line.difference(first, other)

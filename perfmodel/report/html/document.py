@@ -1,0 +1,157 @@
+"""One page of HTML that needs nothing else: it opens from disk, prints, follows the reader's theme, and asks no network.
+
+A page is a verdict, what is to be seen at a glance, and sections. Parts of it may be views (a stage, a scenario), of which a
+reader chooses one: rules of CSS hide the others, so that this works without scripts, and where it does not, all are shown.
+"""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from hashlib import sha256
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
+
+from perfmodel import __version__
+from perfmodel.exchange.output import write_text
+from perfmodel.report.html.blocks import escaped, with_whole_percents
+
+if TYPE_CHECKING:
+    from perfmodel.report.figures.drawing.style import Drawing
+
+EVERY: Final = "all"
+LONG_TITLE: Final = 60  # letters; longer ones are written smaller
+NO_FIGURES: Final[Mapping[str, Drawing]] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Section:
+    """A part of a page under a title; `name` is its anchor, `content` is HTML."""
+
+    name: str
+    title: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """What views differ in (stage, scenario): the label of each, and the place of the one that is shown first."""
+
+    what: str
+    labels: tuple[str, ...]
+    first: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opening:
+    """What a page begins with; all but `title` and `subtitle` is HTML. `answer` is whether everything fits."""
+
+    title: str
+    subtitle: str
+    answer: bool
+    verdict: str
+    glance: Mapping[str, tuple[str, str]]  # label -> number, and what is said of it in small letters
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """A page and the figures that are in it, by name in their order."""
+
+    title: str
+    fits: bool
+    html: str
+    figures: Mapping[str, Drawing]
+
+    def save(self, path: str | Path) -> None:
+        """Write the page to a file, whole or not at all."""
+        write_text(Path(path), self.html)
+
+    def _repr_html_(self) -> str:
+        """A notebook shows it in a frame of its own."""
+        return f'<iframe srcdoc="{escaped(self.html)}" title="{escaped(self.title)}" width="100%" height="800"></iframe>'
+
+
+def page(
+    opening: Opening,
+    sections: Sequence[Section],
+    *,
+    choice: Choice | None = None,
+    command: str = "",
+    figures: Mapping[str, Drawing] = NO_FIGURES,
+) -> Page:
+    """The whole page; `command` is the one that makes it again."""
+    script = _asset("page.js")
+    rules = "" if choice is None else _rules(choice)
+    text = Template(_asset("page.html")).substitute(
+        title=escaped(opening.title),
+        heading=escaped(opening.title),
+        size="long" if len(opening.title) > LONG_TITLE else "short",
+        subtitle=escaped(opening.subtitle),
+        answer="yes" if opening.answer else "no",
+        verdict=opening.verdict,
+        glance=_glance(opening.glance),
+        contents="\n".join(f'<li><a href="#{each.name}">{escaped(each.title)}</a></li>' for each in sections),
+        switch="" if choice is None else _switch(choice),
+        sections="\n".join(_section(each) for each in sections),
+        origin=_origin(command),
+        style=_asset("page.css") + rules,
+        script=script,
+        script_hash=b64encode(sha256(f"\n{script}\n".encode()).digest()).decode(),
+    )
+    return Page(title=opening.title, fits=opening.answer, html=text, figures=figures)
+
+
+def views(contents: Sequence[str], choice: Choice | None) -> str:
+    """The same part of a page for each of the choices, under its label; without a choice there is one."""
+    if choice is None:
+        return "\n".join(contents)
+    labelled = zip(choice.labels, contents, strict=True)
+    return "\n".join(
+        f'<div class="view" data-view="{place}">\n<h3>{escaped(label)}</h3>\n{content}\n</div>'
+        for place, (label, content) in enumerate(labelled)
+    )
+
+
+def _section(section: Section) -> str:
+    return f'<section id="{section.name}">\n<h2>{escaped(section.title)}</h2>\n{section.content}\n</section>'
+
+
+def _glance(numbers: Mapping[str, tuple[str, str]]) -> str:
+    cells = []
+    for label, (number, more) in numbers.items():
+        said = f" <small>{with_whole_percents(escaped(more))}</small>" if more else ""
+        cells.append(f"<div><dt>{escaped(label)}</dt><dd>{escaped(number)}{said}</dd></div>")
+    return f'<dl class="glance">\n{chr(10).join(cells)}\n</dl>' if cells else ""
+
+
+def _switch(choice: Choice) -> str:
+    """A radio button for each view, and one for all of them."""
+    buttons = [(str(place), label, place == choice.first) for place, label in enumerate(choice.labels)]
+    labels = [
+        f'<label><input type="radio" name="view" id="view-{key}"{" checked" if first else ""}> {escaped(label)}</label>'
+        for key, label, first in [*buttons, (EVERY, f"every {choice.what}", False)]
+    ]
+    return f"<fieldset>\n<legend>{escaped(choice.what)}</legend>\n" + "\n".join(labels) + "\n</fieldset>"
+
+
+def _rules(choice: Choice) -> str:
+    """Rules that hide all views but the one whose button is pressed."""
+    return "\n".join(
+        f'body:has(#view-{place}:checked) .view:not([data-view="{place}"]) {{ display: none; }}'
+        for place in range(len(choice.labels))
+    )
+
+
+def _origin(command: str) -> str:
+    made = f"Made by perfmodel {__version__}"
+    return f"{made}: <code>{escaped(command)}</code>" if command else f"{made}."
+
+
+@cache
+def _asset(name: str) -> str:
+    return files("perfmodel.report.html").joinpath("assets", name).read_text(encoding="utf-8").strip()

@@ -1,0 +1,141 @@
+"""Pages of HTML with their figures: of one run, of several, of a run in several scenarios, and beside measured steps.
+
+    from perfmodel.report.html.pages import run_page
+    run_page("nemotron-4-15b").save("report.html")
+
+This room lies above perfmodel.api, and `perfmodel.report` is its name: no function of that name can stand beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import TypeAlias
+
+from rich.console import Group
+
+from perfmodel.errors import InputError
+from perfmodel.evidence.step_comparison import StepComparison, compare_step
+from perfmodel.evidence.step_records import StepRecord
+from perfmodel.exchange.questions.variations import Settings, pairs
+from perfmodel.exchange.run_files import RunSource
+from perfmodel.report.figures.comparison import iterations_figure, memories_figure
+from perfmodel.report.figures.drawing.style import Drawing, svg_text
+from perfmodel.report.figures.figure_set import OF_A_STAGE, OF_MANY, run_drawings
+from perfmodel.report.figures.measured import operators_figure, steps_figure
+from perfmodel.report.html.blocks import as_html, figure_html
+from perfmodel.report.html.comparison import (
+    Compared,
+    compared_runs,
+    compared_scenarios,
+    comparison_opening,
+    comparison_sections,
+)
+from perfmodel.report.html.document import Page, page
+from perfmodel.report.html.records import record_section, record_sentences
+from perfmodel.report.html.run import run_opening, run_sections, stage_choice
+from perfmodel.report.html.statements import told
+
+Progress: TypeAlias = Callable[[int, int], None]  # how many of how many figures are drawn
+Draw: TypeAlias = Callable[[], Drawing]
+
+
+def _quiet(_done: int, _of: int) -> None:
+    """Nobody is told."""
+
+
+def run_page(
+    source: RunSource,
+    settings: Settings = (),
+    *,
+    records: Sequence[StepRecord] = (),
+    stage: int | None = None,
+    command: str = "",
+    on_progress: Progress = _quiet,
+) -> Page:
+    """One run, and beside it measured steps where there are some.
+
+    `stage` is which one of a ramp comes first, counted from 1 (the last without); `command` is the one that makes the page.
+    Errors: InputError, also for records of other steps.
+    """
+    subject = told(source, pairs(settings), stage=stage)
+    comparisons = [compare_step(subject.prediction, each) for each in records]
+    wanted = run_drawings(subject.prediction, subject.explained, subject.outlook, chosen=subject.chosen)
+    figures, shown = _drawn(_of_records(comparisons) | wanted, on_progress)
+    opening, sections = run_opening(subject), run_sections(subject, shown)
+    if comparisons:
+        measured = as_html(Group(*record_sentences(comparisons)))
+        words = (measured, opening.verdict) if opening.answer else (opening.verdict, measured)  # what does not fit is first
+        opening = replace(opening, verdict="\n".join(words))
+        sections.insert(0, record_section(comparisons, shown))
+    return page(opening, sections, choice=stage_choice(subject), command=command, figures=figures)
+
+
+def scenario_page(
+    source: RunSource,
+    scenarios: Mapping[str, Settings],
+    *,
+    base: Settings = (),
+    stage: int | None = None,
+    same_gpus: bool = False,
+    command: str = "",
+    on_progress: Progress = _quiet,
+) -> Page:
+    """One run beside itself with the settings of each scenario changed, as api.whatif compares them."""
+    columns = compared_scenarios(source, scenarios, base=base, stage=stage, same_gpus=same_gpus)
+    return _comparison_page(columns, command=command, on_progress=on_progress)
+
+
+def runs_page(
+    sources: Sequence[RunSource],
+    settings: Settings = (),
+    *,
+    stage: int | None = None,
+    command: str = "",
+    on_progress: Progress = _quiet,
+) -> Page:
+    """Several runs, each beside the first."""
+    return _comparison_page(compared_runs(sources, settings=settings, stage=stage), command=command, on_progress=on_progress)
+
+
+def _comparison_page(columns: Compared, *, command: str, on_progress: Progress) -> Page:
+    figures, shown = _drawn(_of_comparison(columns), on_progress)
+    sections = comparison_sections(columns, shown)
+    return page(comparison_opening(columns), sections, choice=columns.choice, command=command, figures=figures)
+
+
+def _of_records(comparisons: Sequence[StepComparison]) -> dict[str, Draw]:
+    """All steps together where there are several, then the operators of each."""
+    several: dict[str, Draw] = {"measured": partial(steps_figure, comparisons)} if len(comparisons) > 1 else {}
+    each = {f"measured-{number}": partial(operators_figure, step) for number, step in enumerate(comparisons, start=1)}
+    return several | each
+
+
+def _of_comparison(columns: Compared) -> dict[str, Draw]:
+    """Bars of all columns together, then the figures of each."""
+    result, labels, title = columns.result, columns.labels, columns.title
+    every = (result.before, *result.scenarios)
+    stages = [each.stage(result.place) for each in every]
+    capacities = [float(each.prediction.run.cluster.gpu.memory_bytes) for each in every]
+    drawn: dict[str, Draw] = {
+        "iteration": partial(iterations_figure, labels, stages, subtitle=title),
+        "memory": partial(memories_figure, labels, stages, capacities, subtitle=title),
+    }
+    for name in OF_MANY:
+        for number, each in enumerate(columns.subjects, start=1):
+            drawn[f"{name}-{number}"] = partial(OF_A_STAGE[name], each.foremost)
+    return drawn
+
+
+def _drawn(wanted: Mapping[str, Draw], on_progress: Progress) -> tuple[dict[str, Drawing], dict[str, str]]:
+    """Each figure, and its HTML; where there is nothing to draw, a sentence."""
+    figures, shown = {}, {}
+    for done, (name, draw) in enumerate(wanted.items()):
+        on_progress(done, len(wanted))
+        try:
+            figures[name] = draw()
+            shown[name] = figure_html(name, svg_text(figures[name], name))
+        except InputError as error:
+            shown[name] = as_html(f"No figure: {error}.")
+    return figures, shown

@@ -1,0 +1,168 @@
+"""How predictions look as JSON: SI units in the names of keys, one schema version (DESIGN, section 6)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
+from typing import Any, Final
+
+from perfmodel.count.memory import MemoryBytes
+from perfmodel.count.operators import Collective
+from perfmodel.prediction import Prediction, StagePrediction
+from perfmodel.spec.fields import Numeric
+from perfmodel.spec.hardware import Cluster
+from perfmodel.spec.run import PublishedFigures, Run, Stage
+from perfmodel.timing.breakdown import Breakdown
+from perfmodel.timing.collectives import crossed_link
+from perfmodel.timing.ledger import ledger
+
+SCHEMA_VERSION: Final = 1
+
+
+def prediction_document(
+    prediction: Prediction,
+    *,
+    assumptions: Sequence[str],
+    candidates: Sequence[tuple[Mapping[str, Any], Prediction]] = (),
+    verbose: bool = False,
+) -> dict[str, Any]:
+    """One run's prediction; with candidates, those of each combination of values, and the envelope over them by stage.
+
+    `verbose` adds every operator of each stage, with its time alone and how far that is from what was measured.
+    """
+    run = _run_document(prediction, assumptions, verbose=verbose)
+    document = {"schema_version": SCHEMA_VERSION, "name": prediction.run.name} | run
+    if len(candidates) > 1:
+        document["candidates"] = [
+            {"values": dict(values)} | _run_document(each, assumptions, verbose=False) for values, each in candidates
+        ]
+        document["envelope"] = envelope([each for _, each in candidates])
+    return document
+
+
+def envelope(predictions: Sequence[Prediction]) -> list[dict[str, Any]]:
+    """For each stage the smallest and largest iteration time and MFU over the candidates."""
+    result = []
+    for alternatives in zip(*(each.stages for each in predictions), strict=True):
+        stages = [stage for _, stage in alternatives]
+        result.append(
+            {
+                "iteration_time_s": _range(stage.iteration_time_s for stage in stages),
+                "mfu": _range(stage.mfu for stage in stages),
+                "memory_bytes": _range(stage.memory.total_bytes for stage in stages),
+            }
+        )
+    return result
+
+
+def _range(values: Iterable[Numeric]) -> list[float]:
+    numbers = [float(value) for value in values]
+    return [min(numbers), max(numbers)]
+
+
+def _run_document(prediction: Prediction, assumptions: Sequence[str], *, verbose: bool) -> dict[str, Any]:
+    run = prediction.run
+    return {
+        "stages": [
+            _stage_document(stage, predicted, run.cluster, assumptions)
+            | ({"operators": _operators(predicted, run)} if verbose else {})
+            for stage, predicted in prediction.stages
+        ],
+        "total_tokens": _optional(prediction.total_tokens),
+        "total_days": _optional(prediction.total_days),
+        "gpu_hours": _optional(prediction.gpu_hours),
+        "fits": prediction.fits,
+    } | _economics(prediction)
+
+
+def _economics(prediction: Prediction) -> dict[str, Any]:
+    """The outlook under the terms of the run, where it has some; runs without do not wait for its modules."""
+    if prediction.run.economics is None:
+        return {}
+    from perfmodel.economics.outlook import outlook
+    from perfmodel.report.json.economics import economics_document
+
+    return {"economics": economics_document(outlook(prediction, prediction.run.economics))}
+
+
+def _stage_document(stage: Stage, predicted: StagePrediction, cluster: Cluster, assumptions: Sequence[str]) -> dict[str, Any]:
+    low, high = predicted.iteration_time_interval_s
+    return {
+        "data_parallel": int(predicted.layout.data_parallel),
+        "gpus": int(predicted.layout.gpus),
+        "pipeline_parallel": int(predicted.layout.pipeline_parallel),
+        "global_batch_size": int(predicted.layout.global_batch_size),
+        "micro_batches": int(predicted.layout.micro_batches),
+        "iteration_time_s": float(predicted.iteration_time_s),
+        "iteration_time_interval_s": [float(low), float(high)],
+        "uncertainty": [
+            {"number": path, "half_width_s": float(predicted.uncertainty.half_widths_s[path]), "share": float(share)}
+            for path, share in predicted.uncertainty.shares.items()
+        ],
+        "mfu": float(predicted.mfu),
+        "hfu": float(predicted.hfu),
+        "model_flop_per_token": float(predicted.model_flop_per_token),
+        "tokens_per_s": float(predicted.tokens_per_s),
+        "tokens_per_s_per_gpu": float(predicted.tokens_per_s_per_gpu),
+        "tokens": _optional(stage.tokens),
+        "days": None if stage.tokens is None else float(predicted.days(stage.tokens)),
+        "memory": {
+            "total_bytes": float(predicted.memory.total_bytes),
+            "fits": bool(predicted.fits),
+            "headroom_bytes": float(predicted.headroom_bytes),
+        }
+        | _numbers(predicted.memory),
+        "breakdown_s": {name.removesuffix("_s"): value for name, value in _numbers(predicted.breakdown).items()},
+        "published": {name: value for name, value in _figures(stage.published) if value is not None},
+        "communication": _communication(predicted, cluster),
+        "assumptions": list(assumptions),
+    }
+
+
+def _operators(predicted: StagePrediction, run: Run) -> list[dict[str, Any]]:
+    entries = ledger(predicted.work, gpus=predicted.layout.gpus, cluster=run.cluster, stack=run.stack)
+    return [
+        {
+            "name": entry.operator.name,
+            "phase": entry.operator.phase,
+            "repeats": float(entry.repeats),
+            "seconds": float(entry.seconds),
+            "confidence": entry.confidence,
+        }
+        for entry in entries
+    ]
+
+
+def _figures(published: PublishedFigures) -> list[tuple[str, float | None]]:
+    return [(entry.name, getattr(published, entry.name)) for entry in fields(published)]
+
+
+def _communication(predicted: StagePrediction, cluster: Cluster) -> list[dict[str, Any]]:
+    """Every collective of one GPU in one iteration, with its group and the slowest link that it crosses.
+
+    Calls in the passes are those of one GPU of every pipeline stage together.
+    """
+    calls = [(operator, repeats) for operator, repeats in predicted.work.executions() if isinstance(operator, Collective)]
+    return [
+        {
+            "name": call.name,
+            "phase": call.phase,
+            "kind": call.kind,
+            "group": call.group.name,
+            "ranks": int(call.group.ranks),
+            "link": crossed_link(call, cluster=cluster).name,
+            "calls": int(repeats),
+            "payload_bytes": float(call.payload_bytes),
+            "wire_bytes": float(call.wire_bytes),
+        }
+        for call, repeats in calls
+        if call.group.ranks > 1
+    ]
+
+
+def _numbers(parts: Breakdown | MemoryBytes) -> dict[str, float]:
+    return {part.name: float(getattr(parts, part.name)) for part in fields(parts)}
+
+
+def _optional(value: Numeric | None) -> float | None:
+    return None if value is None else float(value)

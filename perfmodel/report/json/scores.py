@@ -1,0 +1,110 @@
+"""How scoreboards look as JSON: every row, the scores of groups of them and of all (DESIGN, section 6)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from perfmodel.evidence.groups import Scoreboard, group_names
+from perfmodel.evidence.memory_fit import FitComparison, FitSummary
+from perfmodel.evidence.validate import Comparison, ErrorSummary, recomputed_mfu
+from perfmodel.report.json.prediction import SCHEMA_VERSION
+
+
+def validation_document(scoreboard: Scoreboard[Comparison, ErrorSummary], *, complete: bool = True) -> dict[str, Any]:
+    """The scoreboard of iteration times; `complete` is false when not all rows of the table are in it."""
+    overall = scoreboard.overall
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "complete": complete,
+        "overall": None if overall is None else asdict(overall),
+        "groups": {group: {name: asdict(each) for name, each in names.items()} for group, names in scoreboard.groups.items()},
+        "unsupported": dict(scoreboard.unsupported),
+        "rows": [_comparison_document(comparison) for comparison in scoreboard.comparisons],
+    }
+
+
+def _comparison_document(comparison: Comparison) -> dict[str, Any]:
+    measured = comparison.measured
+    document: dict[str, Any] = {
+        "run_id": measured.run_id,
+        "source": measured.source,
+        "groups": group_names(measured),
+        "measured_s": measured.iteration_time_s,
+        "predicted_s": comparison.predicted_s,
+        "relative_error": comparison.relative_error,
+        "interval_s": None if comparison.interval_s is None else list(comparison.interval_s),
+        "breakdown_s": _parts(comparison.breakdown, "_s"),
+        "memory_bytes": comparison.memory_bytes,
+        "printed_mfu": measured.printed_mfu,
+        "recomputed_mfu": recomputed_mfu(measured),
+        "assumptions": list(measured.assumptions),
+    }
+    return document if comparison.predicted_s is not None else document | {"reason": measured.reason}
+
+
+def memory_document(scoreboard: Scoreboard[FitComparison, FitSummary], *, complete: bool = True) -> dict[str, Any]:
+    """The scoreboard of what fits; `complete` is false when not all rows of the table are in it."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "complete": complete,
+        **_shares(scoreboard.overall),
+        "groups": {
+            group: {name: {"rows": each.rows, **_shares(each)} for name, each in names.items()}
+            for group, names in scoreboard.groups.items()
+        },
+        "unsupported": dict(scoreboard.unsupported),
+        "rows": [_fit_document(comparison) for comparison in scoreboard.comparisons],
+    }
+
+
+def _shares(summary: FitSummary | None) -> dict[str, Any]:
+    shares = ("agreement", "fits_called_impossible", "impossible_called_fits")
+    counts = ("fitted", "fits_refused", "did_not_fit", "misfits_passed")
+    return {name: None if summary is None else getattr(summary, name) for name in shares} | {
+        "counts": {name: 0 if summary is None else getattr(summary, name) for name in counts}
+    }
+
+
+def _fit_document(comparison: FitComparison) -> dict[str, Any]:
+    measured, memory = comparison.measured, comparison.memory
+    document: dict[str, Any] = {
+        "run_id": measured.run_id,
+        "source": measured.source,
+        "model": measured.model_name,
+        "groups": group_names(measured),
+        "fits": measured.fits,
+        "predicted_fits": comparison.predicted_fits,
+        "total_bytes": None if memory is None else float(memory.total_bytes),
+        "headroom_bytes": comparison.headroom_bytes,
+        "memory": _parts(memory, ""),
+        "assumptions": list(measured.assumptions),
+    }
+    return document if memory is not None else document | {"reason": measured.reason}
+
+
+def _parts(parts: Any, suffix: str) -> Mapping[str, float] | None:
+    """A breakdown, or the parts of memory, as `predict --json` names them."""
+    return None if parts is None else {name.removesuffix(suffix): value for name, value in asdict(parts).items()}
+
+
+def validation_rows(scoreboard: Scoreboard[Comparison, ErrorSummary]) -> list[dict[str, Any]]:
+    """The rows of the table with their predictions, for CSV."""
+    return [_flat(_comparison_document(comparison)) for comparison in scoreboard.comparisons]
+
+
+def memory_rows(scoreboard: Scoreboard[FitComparison, FitSummary]) -> list[dict[str, Any]]:
+    """The same of what fits."""
+    return [_flat(_fit_document(comparison)) for comparison in scoreboard.comparisons]
+
+
+def _flat(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Single values as they are, both ends of an interval apart; tables and lists of words are for JSON."""
+    flat: dict[str, Any] = {}
+    for name, value in document.items():
+        if name == "interval_s":
+            flat["interval_low_s"], flat["interval_high_s"] = value or (None, None)
+        elif name != "breakdown_s" and not isinstance(value, Mapping | list | tuple):
+            flat[name] = value
+    return flat

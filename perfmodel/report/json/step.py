@@ -1,0 +1,62 @@
+"""How measured steps look as JSON beside their prediction: SI units in the names of keys."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from perfmodel.evidence.step_comparison import Pair, StepComparison
+from perfmodel.report.json.prediction import SCHEMA_VERSION
+from perfmodel.spec.run import Stage
+
+
+def comparison_document(comparison: StepComparison) -> dict[str, Any]:
+    """Prediction and measurement of one step."""
+    low, high = (float(end) for end in comparison.predicted.iteration_time_interval_s)
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "name": comparison.record.name,
+        "iteration_time_s": _pair(comparison.step),
+        "iteration_time_interval_s": [low, high],
+        "waiting_s": comparison.waiting_s,
+        "operators": [
+            {"name": pair.name, "phase": pair.phase, "kind": pair.kind, "runs": pair.runs, "confidence": pair.confidence}
+            | {f"{key}_s" if key != "error" else key: value for key, value in _pair(pair).items()}
+            for pair in comparison.operators
+        ],
+        "memory_bytes": {name.removesuffix("_bytes"): _pair(pair) for name, pair in comparison.memory.items()},
+        "collectives": [
+            {"kind": kind, "ranks": ranks, "calls": _pair(calls), "payload_bytes": _pair(comparison.payload_bytes[kind, ranks])}
+            for (kind, ranks), calls in comparison.calls.items()
+        ],
+        "warnings": list(comparison.record.warnings),
+        "provenance": dict(comparison.record.provenance),
+    }
+
+
+def _pair(pair: Pair) -> Mapping[str, float | None]:
+    return {"predicted": pair.predicted, "measured": pair.measured, "error": pair.error}
+
+
+def counts_document(counted: Sequence[tuple[Stage, Sequence[Any]]]) -> dict[str, Any]:
+    """What torch counted on one rank of each stage, and what the forecast has."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "stages": [
+            {
+                "data_parallel": stage.data_parallel,
+                "global_batch_size": stage.global_batch_size,
+                "counts": [
+                    {
+                        "what": each.what,
+                        "seen": each.seen,
+                        "predicted": each.predicted,
+                        "padding": each.padding,
+                        "equal": each.equal,
+                    }
+                    for each in counts
+                ],
+            }
+            for stage, counts in counted
+        ],
+    }

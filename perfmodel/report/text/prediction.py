@@ -1,0 +1,294 @@
+"""How predictions look on a terminal: the verdict first, then tables that fit 80 columns; plain text when piped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
+from typing import Any, Final, Literal
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from perfmodel.count.memory import MemoryBytes
+from perfmodel.prediction import Prediction, StagePrediction
+from perfmodel.report.json.prediction import envelope
+from perfmodel.report.text.terminal import bar_text, percent_text, plain_table, section, titled, value_text
+from perfmodel.spec.hardware import Cluster
+from perfmodel.spec.layout import Layout
+from perfmodel.spec.run import Run, Stage
+from perfmodel.timing.breakdown import Breakdown
+from perfmodel.units import GIBIBYTE, gibibytes_text, seconds_text
+
+MOST_COLUMNS: Final = 6  # stages side by side in 80 columns
+STAGE_HEADINGS: Final = ("DP", "GPUs", "batch", "iter. s", "90 %", "MFU %", "tokens/s/GPU", "days")
+PUBLISHED_HEADINGS: Final = ("iter. s", "MFU %", "days")
+MOST_BESIDE_BARS: Final = 3  # of them leave room for bars
+DEGREES: Final = {
+    "tensor_parallel": "tensor parallel",
+    "pipeline_parallel": "pipeline parallel",
+    "virtual_pipeline": "virtual pipeline",
+    "context_parallel": "context parallel",
+    "data_parallel_replicas": "copies of the shards",
+}
+SHORT: Final = {  # settings of a layout, where there is no room for their names
+    "tensor_parallel": "TP",
+    "pipeline_parallel": "PP",
+    "virtual_pipeline": "VP",
+    "context_parallel": "CP",
+    "data_parallel": "DP",
+    "data_parallel_replicas": "copies",
+    "micro_batch_size": "micro-batch",
+    "recompute_layers": "layers run again",
+    "recompute": "recompute",
+    "sharding": "sharding",
+    "precision": "precision",
+    "pipeline_schedule": "schedule",
+    "sequence_parallel": "sequence parallel",
+}
+SHORT_DEGREES: Final = {name: short for name, short in SHORT.items() if name in (*DEGREES, "data_parallel")}
+LABELS: Final = {
+    "matmul_s": "matrix products",
+    "attention_s": "attention",
+    "memory_bound_s": "memory-bound operators",
+    "tensor_parallel_exposed_s": "exposed tensor parallel",
+    "context_parallel_exposed_s": "exposed context parallel",
+    "pipeline_parallel_exposed_s": "exposed pipeline messages",
+    "pipeline_bubble_s": "pipeline bubble",
+    "data_parallel_exposed_s": "exposed data parallel",
+    "communication_slowdown_s": "SMs lost to communication",
+    "launch_s": "waiting for launches",
+    "unlisted_s": "unlisted work",
+    "optimizer_s": "optimizer step",
+    "parameters_bytes": "parameters",
+    "gradients_bytes": "gradients",
+    "optimizer_bytes": "optimizer states",
+    "activations_bytes": "activations",
+    "loss_bytes": "logits and loss",
+    "scratch_bytes": "scratch of collectives",
+    "communication_bytes": "communication buffers",
+    "framework_bytes": "framework",
+    "fragmentation_bytes": "allocator margin",
+}
+
+
+def prediction_report(
+    prediction: Prediction,
+    *,
+    assumptions: Sequence[str],
+    candidates: Sequence[tuple[Mapping[str, Any], Prediction]] = (),
+) -> Group:
+    """Verdict, stages, candidates and economics where there are some, breakdown, memory and assumptions of one run."""
+    parts: list[RenderableType] = [verdict(prediction), description(prediction.run), _stage_table(prediction)]
+    if any(stage.published for stage, _ in prediction.stages):
+        parts.append(_published_table(prediction))
+    if len(candidates) > 1:
+        parts.append(candidate_table(candidates))
+    parts += [breakdown_table(prediction), memory_table(prediction)]
+    parts += _economics(prediction)
+    if assumptions:
+        parts.append(section("Assumptions", [("-", sentence) for sentence in assumptions]))
+    return Group(*parts)
+
+
+def _economics(prediction: Prediction) -> list[RenderableType]:
+    """The outlook under the terms of the run, where it has some; runs without do not wait for its modules."""
+    if prediction.run.economics is None:
+        return []
+    from perfmodel.economics.outlook import outlook
+    from perfmodel.report.text.economics import economics_section
+
+    return [economics_section(outlook(prediction, prediction.run.economics))]
+
+
+def verdict(prediction: Prediction) -> Text:
+    """What the run takes, beside what was published of it, and whether it fits: two sentences, a line each."""
+    run, days = prediction.run, prediction.total_days
+    published = [stage.published.days for stage, _ in prediction.stages if stage.published.days is not None]
+    if days is None:
+        times = [float(predicted.iteration_time_s) for _, predicted in prediction.stages]
+        ends = [seconds_text(min(times)), *([seconds_text(max(times))] if len(times) > 1 else [])]
+        sentence = f"{run.name}: {' to '.join(ends)} an iteration"
+    else:
+        sentence = f"{run.name}: {float(days):,.1f} days predicted"
+    if days is not None and len(published) == len(prediction.stages):
+        sentence += f", {sum(published):.1f} published ({percent_text(float(days) / sum(published) - 1)})"
+    need = need_text(most_memory_bytes(prediction), run.cluster)
+    fit = (f"Fits in memory: {need}.", "green") if prediction.fits else (f"Does not fit in memory: needs {need}.", "bold red")
+    return Text.assemble(f"{sentence}.\n", fit)
+
+
+def need_text(used_bytes: float, cluster: Cluster) -> str:
+    """14.4 GiB of the GPU's 79.1 GiB."""
+    return f"{gibibytes_text(used_bytes)} of the GPU's {gibibytes_text(float(cluster.gpu.memory_bytes))}"
+
+
+def most_memory_bytes(prediction: Prediction) -> float:
+    """That of the stage that needs most."""
+    return max(float(predicted.memory.total_bytes) for _, predicted in prediction.stages)
+
+
+def description(run: Run) -> Text:
+    """What runs on what, and how."""
+    words = [run.cluster.name, run.stack.name, *layout_words(run.layout(run.stages[0]), DEGREES)]
+    return Text(", ".join(words), style="dim")
+
+
+def layout_words(layout: Layout, degrees: Mapping[str, str]) -> list[str]:
+    """A layout without what is 1 or off, its degrees by these names: bf16, tensor parallel 8, micro-batch 1, zero1."""
+    named = {name: int(getattr(layout, degree)) for degree, name in degrees.items()}
+    words = [layout.precision, *(f"{name} {ranks}" for name, ranks in named.items() if ranks > 1)]
+    words += [layout.pipeline_schedule] if layout.pipeline_schedule != "1f1b" else []
+    words += [f"micro-batch {int(layout.micro_batch_size)}"]
+    words += [layout.sharding] if layout.sharding != "none" else []
+    words += ["sequence parallel"] if layout.sequence_parallel and layout.tensor_parallel > 1 else []
+    if layout.recompute != "none":
+        number = layout.recompute_layers
+        layers = "" if number is None else f" of {int(number)} layer{'' if number == 1 else 's'} a stage"
+        words.append(f"{layout.recompute} recompute{layers}")
+    return words
+
+
+def _stage_table(prediction: Prediction) -> RenderableType:
+    table = plain_table()
+    for heading in STAGE_HEADINGS:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for stage, predicted in prediction.stages:
+        table.add_row(*stage_cells(stage, predicted))
+    return titled("Stages", table)
+
+
+def stage_cells(stage: Stage, predicted: StagePrediction) -> tuple[str, ...]:
+    """One stage under STAGE_HEADINGS; days where its tokens are stated."""
+    layout = predicted.layout
+    low, high = (float(end) for end in predicted.iteration_time_interval_s)
+    return (
+        *(f"{layout.data_parallel}", f"{layout.gpus}", f"{layout.global_batch_size}"),
+        *(_fixed(float(predicted.iteration_time_s), 3), f"{_fixed(low, 2)}-{_fixed(high, 2)}"),
+        *(f"{100 * float(predicted.mfu):.1f}", f"{float(predicted.tokens_per_s_per_gpu):.0f}"),
+        "" if stage.tokens is None else _fixed(float(predicted.days(stage.tokens)), 2),
+    )
+
+
+def _fixed(value: float, decimals: int) -> str:
+    """So many decimals; three digits where no column has room for all before the point.
+
+    >>> _fixed(0.62119, 3), _fixed(311409452.0, 2)
+    ('0.621', '3.11e+08')
+    """
+    return f"{value:.{decimals}f}" if value < 1e5 else f"{value:.3g}"
+
+
+def stage_labels(prediction: Prediction) -> list[str]:
+    """What the stages of a ramp are told apart by: data parallelism, else the batch, else their number."""
+    stages = [stage for stage, _ in prediction.stages]
+    several = (
+        [f"DP {stage.data_parallel}" for stage in stages],
+        [f"batch {stage.global_batch_size}" for stage in stages],
+    )
+    numbered = [f"stage {number}" for number in range(1, len(stages) + 1)]
+    return next((labels for labels in several if len(set(labels)) == len(labels)), numbered)
+
+
+def _published_table(prediction: Prediction) -> RenderableType:
+    """Each published figure beside its prediction, and the difference."""
+    table = plain_table()
+    table.add_column("DP", justify="right", no_wrap=True)
+    for figure in PUBLISHED_HEADINGS:
+        for heading in (figure, "publ.", "diff."):
+            table.add_column(heading, justify="right", no_wrap=True)
+    for stage, predicted in prediction.stages:
+        cells = published_cells(stage, predicted)
+        table.add_row(f"{predicted.layout.data_parallel}", *(cell for figure in cells for cell in figure))
+    return titled("Beside the published figures", table)
+
+
+def published_cells(stage: Stage, predicted: StagePrediction) -> tuple[tuple[str, str, str], ...]:
+    """Of one stage, each of PUBLISHED_HEADINGS predicted, published, and the difference: relative, or in points of MFU."""
+    days = None if stage.tokens is None else float(predicted.days(stage.tokens))
+    mfu, published_mfu = 100 * float(predicted.mfu), stage.published.mfu
+    return (
+        _beside(float(predicted.iteration_time_s), stage.published.iteration_time_s, "{:.3f}"),
+        ("", "", "") if published_mfu is None else _points(mfu, 100 * published_mfu),
+        _beside(days, stage.published.days, "{:.2f}"),
+    )
+
+
+def _beside(predicted: float | None, published: float | None, shape: str) -> tuple[str, str, str]:
+    if predicted is None or published is None:
+        return "", "", ""
+    return shape.format(predicted), f"{published:g}", percent_text(predicted / published - 1)
+
+
+def _points(predicted: float, published: float) -> tuple[str, str, str]:
+    return f"{predicted:.1f}", f"{published:.1f}", f"{predicted - published:+.1f}"
+
+
+def candidate_table(candidates: Sequence[tuple[Mapping[str, Any], Prediction]]) -> RenderableType:
+    """Iteration times of each combination of values, and their envelope."""
+    table = plain_table()
+    table.add_column("candidate", overflow="fold", ratio=1)
+    _, first = candidates[0]
+    for label in stage_labels(first)[-MOST_COLUMNS:]:
+        table.add_column(label, justify="right", no_wrap=True)
+    for heading in ("memory", "fits"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for values, prediction in candidates:
+        label = ", ".join(f"{key} {value_text(value)}" for key, value in values.items())
+        table.add_row(
+            label, *_seconds(prediction), gibibytes_text(most_memory_bytes(prediction)), "yes" if prediction.fits else "no"
+        )
+    ends = envelope([prediction for _, prediction in candidates])[-MOST_COLUMNS:]
+    table.add_section()
+    table.add_row("envelope", *("{:.3f}-{:.3f}".format(*end["iteration_time_s"]) for end in ends), "", "")
+    return titled("Candidates, s an iteration (the first is shown in full)", table)
+
+
+def _seconds(prediction: Prediction) -> Iterable[str]:
+    return (f"{float(predicted.iteration_time_s):.3f}" for _, predicted in prediction.stages[-MOST_COLUMNS:])
+
+
+def breakdown_table(prediction: Prediction, *, most: int = MOST_COLUMNS) -> RenderableType:
+    """The parts of an iteration, a column for each of the last `most` stages, and their shares in the last."""
+    rows = _part_rows(prediction, "breakdown", scale=1e3, shape="{:.1f}", most=most)
+    return _part_table("Where an iteration goes, ms", prediction, rows, share=True, most=most)
+
+
+def memory_table(prediction: Prediction, *, most: int = MOST_COLUMNS) -> RenderableType:
+    """The parts of the memory of one GPU, a column for each of the last `most` stages."""
+    rows = _part_rows(prediction, "memory", scale=1 / GIBIBYTE, shape="{:.2f}", most=most)
+    return _part_table("Memory of one GPU, GiB", prediction, rows, share=False, most=most)
+
+
+def _part_rows(
+    prediction: Prediction, name: Literal["breakdown", "memory"], *, scale: float, shape: str, most: int
+) -> list[tuple[str, list[str], float]]:
+    """Label, a cell a stage, and the share of the last stage's total, for each part that is not zero everywhere."""
+    shown: list[Breakdown | MemoryBytes] = [getattr(predicted, name) for _, predicted in prediction.stages[-most:]]
+    totals = [float(parts.total_s if isinstance(parts, Breakdown) else parts.total_bytes) for parts in shown]
+    rows = []
+    for part in fields(shown[0]):
+        values = [float(getattr(parts, part.name)) for parts in shown]
+        if any(values):
+            rows.append((LABELS[part.name], [shape.format(value * scale) for value in values], values[-1] / totals[-1]))
+    rows.append(("total", [shape.format(value * scale) for value in totals], 1.0))
+    return rows
+
+
+def _part_table(
+    title: str, prediction: Prediction, rows: list[tuple[str, list[str], float]], *, share: bool, most: int
+) -> RenderableType:
+    table = plain_table("part")
+    for label in stage_labels(prediction)[-most:]:
+        table.add_column(label, justify="right")
+    bars = share and len(prediction.stages) <= MOST_BESIDE_BARS
+    if share:
+        table.add_column("share", justify="right")
+    if bars:
+        table.add_column("", no_wrap=True)
+    for label, cells, part in rows:
+        if label == "total":
+            table.add_section()
+        bar = [bar_text(part) if label != "total" else ""] if bars else []
+        table.add_row(label, *cells, *([f"{100 * part:.0f} %"] if share else []), *bar)
+    left_out = len(prediction.stages) - most
+    return titled(title + (f" (without the first {left_out} stages)" if left_out > 0 else ""), table)

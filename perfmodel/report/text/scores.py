@@ -1,0 +1,126 @@
+"""How predictions fare on measured runs, on a terminal: the scoreboard of `perfmodel validate`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any, Final
+
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.padding import Padding
+from rich.text import Text
+
+from perfmodel.evidence.groups import Scoreboard
+from perfmodel.evidence.validate import Comparison, ErrorSummary, worst
+from perfmodel.report.text.prediction import LABELS, SHORT_DEGREES, layout_words
+from perfmodel.report.text.terminal import Name, percent_text, plain_table, section, titled
+from perfmodel.spec.run import Run
+from perfmodel.units import seconds_text
+
+WORST_ROWS: Final = 5
+LEAST_SHARE: Final = 0.005  # of a part that is shown
+
+
+def validation_report(scoreboard: Scoreboard[Comparison, ErrorSummary]) -> Group:
+    """The errors of all rows and of groups, the worst rows with their parts, and what is not predicted."""
+    overall, comparisons = scoreboard.overall, scoreboard.comparisons
+    if overall is None:
+        return Group(nothing_covered(comparisons), *unsupported_section(scoreboard.unsupported))
+    verdict = Text(
+        f"{overall.rows} of {len(comparisons)} rows predicted: median error {100 * overall.median_abs_error:.1f} %, "
+        f"90th percentile {100 * overall.p90_abs_error:.1f} %.\n"
+        f"Bias {percent_text(overall.bias)}; {100 * overall.interval_coverage:.0f} % lie in their 90 % interval (inside)."
+    )
+    tables = [_group_table(group, members) for group, members in scoreboard.groups.items()]
+    return Group(verdict, *tables, _worst_section(comparisons), *unsupported_section(scoreboard.unsupported))
+
+
+def _group_table(group: str, members: Mapping[str, ErrorSummary]) -> RenderableType:
+    rows = {
+        name: (
+            f"{summary.rows}",
+            f"{100 * summary.median_abs_error:.1f} %",
+            f"{100 * summary.p90_abs_error:.1f} %",
+            percent_text(summary.bias),
+            f"{100 * summary.interval_coverage:.0f} %",
+        )
+        for name, summary in members.items()
+    }
+    return group_table(group, ("rows", "median", "p90", "bias", "inside"), rows)
+
+
+def _worst_section(comparisons: Sequence[Comparison]) -> RenderableType:
+    entries = []
+    for comparison in worst(comparisons, WORST_ROWS):
+        measured, predicted_s = comparison.measured, comparison.predicted_s or 0.0
+        times = f"{seconds_text(measured.iteration_time_s)} measured, {seconds_text(predicted_s)} predicted"
+        entries.append(
+            worst_entry(
+                f"{measured.run_id}, {measured.source}",
+                f"{times} ({percent_text(comparison.relative_error or 0.0)})",
+                measured.model.name,
+                measured.run,
+                parts_words(comparison.breakdown, predicted_s),
+            )
+        )
+    return titled("Worst rows, and where their predicted time goes", Group(*entries))
+
+
+def nothing_covered(comparisons: Sequence[Any]) -> Text:
+    """What is said instead of scores."""
+    return Text(f"None of {len(comparisons)} rows is covered yet." if comparisons else "The table has no rows.")
+
+
+def group_table(group: str, headings: Sequence[str], rows: Mapping[str, Sequence[str]]) -> RenderableType:
+    """A row of scores for each member of a group."""
+    table = plain_table()
+    table.add_column(f"by {group}", overflow="fold")
+    for heading in headings:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for name, cells in rows.items():
+        table.add_row(Name(name or "(not stated)"), *cells)
+    return Padding(table, (1, 0, 0, 0))
+
+
+def worst_entry(row: str, verdict: str, model: str, run: Run | None, parts: Sequence[str]) -> RenderableType:
+    """What is shown of one row that is far off: which, how far, its layout, and the parts of its prediction."""
+    lines = [[verdict], [model, *([] if run is None else run_words(run))], parts]
+    return Group(Text(row), *(Padding(_Listing(line), (0, 0, 0, 2)) for line in lines))
+
+
+class _Listing:
+    """Words with commas between them, which are broken into lines at commas where those are near enough."""
+
+    def __init__(self, words: Sequence[str]) -> None:
+        self.words = words
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        lines = [""]
+        for index, word in enumerate(self.words):
+            item = word + ("," if index < len(self.words) - 1 else "")
+            if lines[-1] and len(lines[-1]) + 1 + len(item) > options.max_width:
+                lines.append(item)
+            else:
+                lines[-1] = f"{lines[-1]} {item}".lstrip()
+        yield Text("\n".join(lines))
+
+
+def run_words(run: Run) -> list[str]:
+    """A run in short, beside its model: what is 1 or off is left out."""
+    layout = run.layout(run.stages[0])
+    words = layout_words(layout, SHORT_DEGREES)
+    return [f"{int(layout.gpus)} x {run.cluster.gpu.name}", run.stack.name, *words, f"batch {int(layout.global_batch_size)}"]
+
+
+def parts_words(parts: Any, total: float) -> list[str]:
+    """The shares of the parts of `total`, largest first."""
+    shares = {LABELS[part.name]: getattr(parts, part.name) / total for part in fields(parts)}
+    ranked = sorted(shares.items(), key=lambda entry: -entry[1])
+    return [f"{label} {100 * share:.0f} %" for label, share in ranked if share >= LEAST_SHARE]
+
+
+def unsupported_section(unsupported: Mapping[str, int]) -> list[RenderableType]:
+    """How many rows are not covered, and why; nothing when all are."""
+    if not unsupported:
+        return []
+    return [section("Not predicted, and why", [(f"{rows:4d}", reason) for reason, rows in unsupported.items()])]

@@ -1,0 +1,95 @@
+"""What a plan is asked: a model, a cluster to rent, a ramp of batch sizes, what may be chosen, and what it may take."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from perfmodel.search.space import Choices, Workload
+from perfmodel.spec.economics import Economics
+from perfmodel.spec.hardware import Cluster
+from perfmodel.spec.model import TransformerModel, divisors
+from perfmodel.spec.stack import SoftwareStack
+
+ROUNDED_BY: Final = 0.15
+GROUP: Final = 8  # GPUs: a node, or as many of a larger one as tensor parallelism often takes
+USUAL_TOKENS: Final = 4 * 2**20  # of an iteration where nobody says: Llama 2 (arXiv:2307.09288) and Llama 3 began with 4M
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanStage:
+    """One stage of the ramp: its batch, the tokens it trains on (None: not known), and its GPUs where they are its own.
+
+    `rounded`: the batch is nobody's wish; one near it, of which every group of GPUs can take as much, serves as well.
+    """
+
+    global_batch_size: int
+    tokens: float | None
+    gpus: int | None = None
+    rounded: bool = False
+
+    def batch(self, groups: int) -> int:
+        """The global batch on so many groups of GPUs: where it may be rounded, a multiple of eight times these, or of fewer.
+
+        >>> [PlanStage(global_batch_size=1024, tokens=None, rounded=True).batch(groups) for groups in (21, 384, 4096)]
+        [1008, 1152, 1024]
+        """
+        size = self.global_batch_size
+        if not self.rounded:
+            return size
+        units = [8 * groups, 4 * groups, 2 * groups, *(groups // share for share in divisors(groups))]
+        near = (max(round(size / unit), 1) * unit for unit in units)
+        return next(batch for batch in near if abs(batch / size - 1) <= ROUNDED_BY or batch == size)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """A plan to be made; `deadline_s` and `budget_dollars` are None where there is none."""
+
+    model: TransformerModel
+    cluster: Cluster
+    stack: SoftwareStack
+    sequence_length: int
+    stages: tuple[PlanStage, ...]
+    choices: Choices
+    terms: Economics
+    deadline_s: float | None = None
+    budget_dollars: float | None = None
+    assumptions: tuple[str, ...] = ()
+    names: Mapping[str, Any] = field(default_factory=dict)  # model, cluster and stack as a run file has them
+
+    def workloads(self, gpus: int) -> tuple[Workload, ...]:
+        """What all layouts of each stage have in common, on `gpus` where a stage has none of its own."""
+        return tuple(self._workload(stage, stage.gpus or gpus) for stage in self.stages)
+
+    def iterations(self, workloads: tuple[Workload, ...]) -> tuple[float, ...]:
+        """How many steps each stage takes; 0 where its tokens are not known."""
+        return tuple(
+            (stage.tokens or 0.0) / (work.global_batch_size * work.sequence_length)
+            for stage, work in zip(self.stages, workloads, strict=True)
+        )
+
+    @property
+    def has_tokens(self) -> bool:
+        """Whether every stage says how long it lasts."""
+        return all(stage.tokens is not None for stage in self.stages)
+
+    def _workload(self, stage: PlanStage, gpus: int) -> Workload:
+        return Workload(
+            model=self.model,
+            cluster=self.cluster,
+            stack=self.stack,
+            gpus=gpus,
+            global_batch_size=stage.batch(max(gpus // min(int(self.cluster.gpus_per_node), GROUP), 1)),
+            sequence_length=self.sequence_length,
+        )
+
+
+def usual_batch_size(sequence_length: int) -> int:
+    """The number of sequences that come to 4M tokens.
+
+    >>> usual_batch_size(4096)
+    1024
+    """
+    return max(round(USUAL_TOKENS / sequence_length), 1)

@@ -1,0 +1,184 @@
+"""Does a calibration find the law that its records obey, and is what it writes a cluster that predicts?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from perfmodel.benchmarks.fit.machine import Machine, machine_profile
+from perfmodel.benchmarks.fit.profile import write_profile
+from perfmodel.benchmarks.measure.calibrate import pooled
+from perfmodel.benchmarks.measure.kernels.plan import CPU, THROUGH_PARAMETERS, busy_points, collective_points, kernel_points
+from perfmodel.benchmarks.measure.kernels.points import Point
+from perfmodel.benchmarks.measure.kernels.timing import Timing
+from perfmodel.benchmarks.measure.kernels.traffic import operator_of
+from perfmodel.count.operators import Collective, FusedAttention, Matmul, gradients
+from perfmodel.errors import InputError
+from perfmodel.evidence.records import Record
+from perfmodel.exchange.building import build
+from perfmodel.exchange.presets import expand_part, stack_preset
+from perfmodel.exchange.run_files import read_candidates
+from perfmodel.prediction import predict
+from perfmodel.spec.hardware import Cluster
+from perfmodel.spec.layout import ProcessGroup
+from perfmodel.spec.phases import DATA_GRADIENT, FORWARD
+from perfmodel.timing.collectives import collective_time_s
+from perfmodel.timing.kernels import kernel_time_s, loaded
+
+MACHINE = Machine(name="a CPU", device="cpu", devices=2, memory_bytes=8e9, cache_bytes=32e6, multiprocessors=1)
+PROVENANCE = {"gpu": "cpu: a CPU", "software": "torch", "date": "2026-01-01", "command": "a test"}
+RATE = {"bf16": 4e11, "fp32": 1e11}  # of a core that obeys simple laws
+MEMORY = 2e10
+BUSY = 1.6  # what memory-bound kernels take where the other core runs them too
+BLOCKS = {128: 1.0, 256: 1.1, 512: 1.0, 768: 1.6, 1024: 1.5, 1536: 1.7}  # how much faster attention is at some lengths
+
+
+def obeyed_s(point: Point) -> float:
+    """The time of a point on that core."""
+    sizes, labels = point.sizes, point.labels
+    if point.kind == "matmul":
+        bytes_each = 4 if labels["precision"] == "fp32" else 2
+        sides = [sizes[name] for name in ("rows", "columns", "inner")]
+        moved = bytes_each * (sides[0] * sides[1] + sides[1] * sides[2] + sides[0] * sides[2])
+        slower = {FORWARD: 1.0, DATA_GRADIENT: 1.05}.get(labels["phase"], 1.1)
+        return float(slower * (5e-6 + 2 * np.prod(sides) / RATE[labels["precision"]] + moved / MEMORY))
+    if point.kind == "attention":
+        backward = labels["phase"] == DATA_GRADIENT
+        length = sizes["sequence_length"]
+        pairs = sizes["sequences"] * sizes["heads"] * length * (length / 2 + 20)
+        return 2e-5 + pairs * sizes["head_size"] * (10 if backward else 4) / (5e10 * BLOCKS[int(length)])
+    if point.kind == "memory_bound":
+        found = operator_of(
+            labels["operator"],
+            labels["phase"],
+            precision=labels["precision"],
+            rows=int(sizes["rows"]),
+            columns=int(sizes["columns"]),
+            table_rows=int(sizes.get("table_rows", 1)),
+            rotary_fraction=sizes.get("rotary_fraction", 1.0),
+        )
+        warm = 1.0 / (1.0 + (sizes["moved_bytes"] / found.kernels / MACHINE.cache_bytes) ** 2)
+        rate = MEMORY * (1.0 + warm * (0.0 if labels["operator"] in THROUGH_PARAMETERS else 2.0))
+        return float(found.kernels * 3e-6 + sizes["moved_bytes"] / rate)
+    return 1e-4 + sizes["payload_bytes"] / 2e9
+
+
+def obeyed_records() -> Iterator[Record]:
+    """A whole calibration of it."""
+    points = [*kernel_points(CPU), *busy_points(CPU), *collective_points(CPU, [(2, 1)], backend="gloo", precision="fp32")]
+    for point in points:
+        busy = BUSY if "busy" in point.labels else 1.0
+        yield point.record(Timing(seconds=busy * obeyed_s(point), spread=0.01, repeats=9), PROVENANCE)
+
+
+@pytest.fixture(scope="module")
+def profile() -> dict[str, Any]:
+    """Fitted on all of them."""
+    return machine_profile(list(obeyed_records()), MACHINE)
+
+
+def cluster(profile: dict[str, Any]) -> Cluster:
+    """As a run file would have it."""
+    return build(Cluster, expand_part(Cluster, "clusters", profile))
+
+
+def test_the_profile_predicts_steps(profile: dict[str, Any], tmp_path: Path) -> None:
+    """In both precisions, from its file."""
+    path = tmp_path / "here.yaml"
+    write_profile(path, profile)
+    settings = (f"cluster={path}", "stack=reference", "tensor_parallel=2", "model.layers=2", "model.hidden_size=1024")
+    small = (*settings, "model.vocab_size=8192", "sequence_length=512", "stages=[{data_parallel: 1, global_batch_size: 1}]")
+    times = {}
+    for precision, rate in RATE.items():
+        run = read_candidates("nemotron-4-15b", (*small, "micro_batch_size=1", f"precision={precision}"))[0].run
+        stage = predict(run).stages[0][1]
+        times[precision] = float(stage.iteration_time_s)
+        flop = float(stage.model_flop_per_token) * 512
+        assert flop / 2 / rate < times[precision] < 4 * flop / 2 / rate
+    assert times["bf16"] < times["fp32"]
+
+
+@pytest.mark.parametrize("kind", ["matmul", "attention", "memory_bound", "collective"])
+def test_the_law_of_the_records_is_found(profile: dict[str, Any], kind: str) -> None:
+    """The equations with the fitted coefficients give every record's time to within some percent, half of them within one."""
+    whole, stack = cluster(profile), stack_preset("reference")
+    errors = []
+    for each in obeyed_records():
+        labels = each.labels
+        name = labels.get("operator", "")
+        cache = "cold" if name in THROUGH_PARAMETERS else "warm"
+        if each.kind != kind or name in ("copy", "point_to_point") or labels.get("cache", cache) != cache:
+            continue
+        known = loaded(whole, 2 if "busy" in labels else 1)
+        operator = operator_of_record(each)
+        if isinstance(operator, Collective):
+            seconds = collective_time_s(operator, cluster=known)
+        else:
+            seconds = kernel_time_s(operator, cluster=known, stack=stack)
+        errors.append(abs(float(seconds) / each.seconds - 1))
+    assert np.median(errors) < 0.01
+    assert max(errors) < 0.06
+
+
+def operator_of_record(each: Record) -> Any:
+    """What the forecast would time."""
+    sizes, labels = each.sizes, each.labels
+    if each.kind == "matmul":
+        rows, columns, inner = (sizes[name] for name in ("rows", "columns", "inner"))
+        forward = Matmul(name="p", rows=rows, columns=columns, inner=inner, precision=labels["precision"], accumulates=False)
+        phases = {FORWARD: forward} | {product.phase: product for product in gradients(forward)}
+        return phases[labels["phase"]]
+    if each.kind == "attention":
+        names = ("sequences", "heads", "kv_heads", "head_size")
+        length = sizes["sequence_length"]
+        sides: dict[str, Any] = {name: sizes[name] for name in names} | {"query_length": length, "key_length": length}
+        return FusedAttention(name="core", phase=labels["phase"], precision=labels["precision"], **sides)
+    if each.kind == "collective":
+        group = ProcessGroup(name="all", ranks=sizes["ranks"], stride=1)
+        return Collective(name="c", kind=labels["operator"], payload_bytes=sizes["payload_bytes"], group=group)
+    return operator_of(
+        labels["operator"],
+        labels["phase"],
+        precision=labels["precision"],
+        rows=int(sizes["rows"]),
+        columns=int(sizes["columns"]),
+        table_rows=int(sizes.get("table_rows", 1)),
+        rotary_fraction=sizes.get("rotary_fraction", 1.0),
+    )
+
+
+def test_every_fitted_number_has_a_source(profile: dict[str, Any]) -> None:
+    """With the error on sizes that the fit did not see."""
+    for family in ("matmul.bf16", "attention_forward_fp32", "memory_bound.gelu-bf16"):
+        assert "held out" in profile["sources"][f"gpu.kernels.{family}"]
+    assert "held out" in profile["sources"]["links.node.collectives.all_reduce"]
+
+
+def test_of_several_calibrations_the_median_counts() -> None:
+    """One that was disturbed moves nothing."""
+    first = next(obeyed_records())
+    times = (first.seconds, first.seconds * 1.1, first.seconds * 9)
+    several = [replace(first, seconds=seconds) for seconds in times]
+    assert [each.seconds for each in pooled(several)] == [first.seconds * 1.1]
+
+
+def test_too_few_records_are_refused() -> None:
+    """With what is missing."""
+    every = list(obeyed_records())
+    with pytest.raises(InputError, match="there are no attention records to fit"):
+        machine_profile([each for each in every if each.kind != "attention"], MACHINE)
+    products = [each for each in every if each.kind == "matmul"][:6]
+    with pytest.raises(InputError, match="pairs of columns and inner size"):
+        machine_profile([*products, *(each for each in every if each.kind != "matmul")], MACHINE)
+
+
+def test_a_machine_with_one_device_needs_no_collectives() -> None:
+    """Its links are never used."""
+    every = [each for each in obeyed_records() if each.kind != "collective"]
+    profile = machine_profile(every, replace(MACHINE, devices=1))
+    assert cluster(profile).links.node.name

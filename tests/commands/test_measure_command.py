@@ -1,0 +1,177 @@
+"""Do calibrate, measure and compare close the loop on this machine, and say in one sentence what they cannot do?"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from perfmodel.benchmarks.measure.processes import marked
+from perfmodel.evidence.step_records import step_record
+from tests.evidence.step_examples import SETTINGS, as_predicted, small_prediction
+from tests.report.trace.trace_reading import read
+
+SMALL = """
+name: a small step
+model: {name: small, layers: 2, hidden_size: 128, attention_heads: 4, kv_heads: 2, head_size: 32, ffn_hidden_size: 256,
+        activation: squared_relu, norm: layernorm, rotary_fraction: 0.5, vocab_size: 512}
+cluster: dgx-h100
+stack: reference
+precision: bf16
+tensor_parallel: 2
+micro_batch_size: 1
+sequence_length: 64
+stages: [{data_parallel: 1, global_batch_size: 2}]
+"""
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    """A run file of two ranks."""
+    path = tmp_path / "small.yaml"
+    path.write_text(SMALL)
+    return path
+
+
+def test_the_loop_closes_on_this_machine(run: Any, small: Path, tmp_path: Path) -> None:
+    """calibrate writes a cluster, measure a record of two ranks, compare both sides: counts and held bytes are exact."""
+    profile, record, figure = tmp_path / "here.yaml", tmp_path / "record.json", tmp_path / "step.svg"
+    made = run("calibrate", "--device", "cpu", "--smallest", "-o", profile)
+    assert made.code == 0, made.err
+    assert "matmul.bf16" in made.out
+    records = profile.with_suffix(".records.jsonl")
+    again = run("calibrate", "--records", records, "-o", tmp_path / "again.yaml")
+    assert again.out == made.out
+
+    trace, both = tmp_path / "profile.json", tmp_path / "both.json"
+    done = run("measure", small, "--device", "cpu", "--seconds", "0.5", "-o", record, "--profile", trace)
+    assert done.code == 0, done.err
+    assert "2 ranks on cpu" in done.out
+    found = step_record(json.loads(record.read_text()))
+    assert found.repeats >= 7
+    assert found.losses[-1] < found.losses[0]
+    parts_s = sum(each.seconds for each in found.operators) + found.between_s
+    assert parts_s == pytest.approx(found.profiled_iteration_time_s, rel=0.5)  # medians of each do not add up on a busy machine
+
+    beside = ("--figure", figure, "--timeline", both, "--profile", trace)
+    compared = run("compare", small, record, "--set", f"cluster={profile}", "--json", *beside)
+    assert compared.code == 0, compared.err
+    in_time = read(both.read_text())
+    assert [name.partition(":")[0] for name in in_time.processes.values()] == ["predicted", "measured", "profiled"]
+    assert "layer.mlp.fc1 (weight_gradient)" in {each.name for each in in_time.slices if each.pid == 3}
+    document = json.loads(compared.out)
+    assert {each["kind"] for each in document["collectives"]} == {"all_reduce", "all_gather", "reduce_scatter"}
+    for each in document["collectives"]:
+        assert each["calls"]["error"] == each["payload_bytes"]["error"] == 0.0
+    for part in ("parameters", "gradients", "optimizer"):
+        assert document["memory_bytes"][part]["error"] == 0.0
+    peak = document["memory_bytes"]["peak"]
+    assert abs(peak["predicted"] - peak["measured"]) < 0.5e6  # of some MB: small tensors and copies of messages
+    operators = {(each["name"], each["phase"]): each for each in document["operators"] if each["kind"]}
+    assert all(each["predicted_s"] > 0 and each["measured_s"] > 0 for each in operators.values())
+    assert "layer.mlp.fc1" in figure.read_text()
+    assert "Collectives of an iteration" in run("compare", small, record, "--set", f"cluster={profile}").out
+
+
+def test_compare_shows_what_is_off(run: Any, tmp_path: Path) -> None:
+    """A step that took half again as long as predicted, with the operators that make up most of it."""
+    record = tmp_path / "record.json"
+    record.write_text(json.dumps(as_predicted(small_prediction(), slower=1.5).document()))
+    settings = [part for setting in SETTINGS for part in ("--set", setting)]
+    out = run("compare", "nemotron-4-15b", record, *settings).out
+    assert "(-33.3 %)" in out.splitlines()[0] + out.splitlines()[1]
+    assert "layer.mlp.fc1" in out
+    every = run("compare", "nemotron-4-15b", record, "--all", *settings).out
+    assert "head.norm" in every
+    assert "head.norm" not in out
+    assert max(map(len, out.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("measure", "nemotron-4-15b"), "the layout has 768 ranks and this machine"),
+        (("measure", "nemotron-4-15x"), "did you mean nemotron-4-15b?"),
+        (("measure", "nemotron-4-15b", "--stage", "4"), "--stage: 4 is not one of the 3 stages"),
+        (("measure", "nemotron-4-15b", "--device", "tpu"), "--device: 'tpu' is not one of them"),
+        (("measure", "nemotron-4-15b", "--device", "cuda"), "no CUDA device is there"),
+        (("calibrate", "--device", "cuda"), "no CUDA device is there"),
+        (("calibrate", "-o", "/no/such/folder/profile.yaml"), "/no/such/folder is not a folder"),
+        (("calibrate", "--records", "/no/such/records.jsonl"), "/no/such/records.jsonl cannot be read"),
+        (("compare", "nemotron-4-15b", "/no/such/record.json"), "/no/such/record.json cannot be read"),
+        (("compare", "nemotron-4-15b", "pyproject.toml"), "this is not the record of a training_step"),
+        (("compare", "nemotron-4-15b", "x.json", "--figure", "x.pdf"), "--figure x.pdf is neither"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_what_cannot_be_done_is_said_in_one_sentence(run: Any, arguments: tuple[str, ...], sentence: str) -> None:
+    """Exit code 2, nothing on stdout."""
+    done = run(*arguments)
+    assert done.is_refused(2, sentence), done
+
+
+def test_a_layout_that_the_model_does_not_run_is_not_supported(run: Any) -> None:
+    """Exit code 3, for steps and for the dry run."""
+    for more in ((), ("--dry-run",)):
+        done = run("measure", "nemotron-4-15b", "--set", "pipeline_parallel=2", *more)
+        assert done.code == 3
+        assert "the reference model runs pipeline_parallel 1, not 2" in done.err
+
+
+def test_more_memory_than_there_is_is_refused_before_the_start(run: Any) -> None:
+    """On a CPU, where the kernel would end the ranks."""
+    big = ("tensor_parallel=1", "model.hidden_size=61440", "stages=[{data_parallel: 1, global_batch_size: 1}]")
+    done = run("measure", "nemotron-4-15b", "--device", "cpu", *(part for each in big for part in ("--set", each)))
+    assert done.code == 2
+    assert "GB are free" in done.err
+
+
+def test_without_torch_the_sentence_says_what_to_install(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For every command that runs something real; predictions and comparisons need none."""
+    monkeypatch.setitem(sys.modules, "torch", None)
+    for name in [name for name in sys.modules if name.startswith(("benchmarks", "model"))]:
+        monkeypatch.delitem(sys.modules, name)
+    for command in (("calibrate",), ("measure", "nemotron-4-15b"), ("measure", "nemotron-4-15b", "--dry-run")):
+        done = run(*command)
+        assert done.code == 2
+        assert "pip install 'perfmodel[torch]'" in done.err
+
+
+def test_the_dry_run_of_the_ramp_equals_the_forecast(run: Any) -> None:
+    """Exit code 0, a table a stage; as JSON too."""
+    done = run("measure", "nemotron-4-15b", "--dry-run")
+    assert done.code == 0
+    assert done.out.startswith("Nemotron-4 15B: every count of one rank equals the forecast's.")
+    assert done.out.count("One rank, data parallel") == 3
+    assert "differs" not in done.out
+    counts = json.loads(run("measure", "nemotron-4-15b", "--dry-run", "--json").out)
+    assert all(each["equal"] for stage in counts["stages"] for each in stage["counts"])
+
+
+def test_a_rank_that_dies_leaves_no_record_and_no_process(
+    run: Any, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One sentence that names the rank."""
+    monkeypatch.setenv("PERFMODEL_STARTED", "of-this-test")
+    monkeypatch.setenv("PERFMODEL_TEST_KILL_RANK", "1")
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(
+        "import os, sys, threading, time\n"
+        "def die():\n"
+        "    while not ('model.trainer' in sys.modules): time.sleep(0.05)\n"
+        "    time.sleep(1.0); os.kill(os.getpid(), 9)\n"
+        "if os.environ.get('RANK') == os.environ.get('PERFMODEL_TEST_KILL_RANK'):\n"
+        "    threading.Thread(target=die, daemon=True).start()\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(site))
+    record = tmp_path / "record.json"
+    done = run("measure", small, "--device", "cpu", "--seconds", "30", "-o", record)
+    assert done.code == 1
+    assert "rank 1 of perfmodel.benchmarks.measure.steps.training_step was ended by SIGKILL" in done.err
+    assert done.err.count("\n") == 1
+    assert not record.exists()
+    assert marked("of-this-test") == []

@@ -1,0 +1,216 @@
+"""Which stack, cluster and defaults does a row of a table of measured runs get?"""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from perfmodel.errors import InputError
+from perfmodel.exchange.presets import DATA, cluster_preset, stack_preset
+from perfmodel.exchange.tables.published_runs import read_measured_runs
+from perfmodel.spec.run import MeasuredRun
+
+ROW = {
+    "run_id": "one", "source": "here", "model": "Llama 3.1 8B", "layers": "32", "hidden_size": "4096", "attention_heads": "32",
+    "kv_heads": "8", "ffn_hidden_size": "14336", "activation": "swiglu", "vocab_size": "128256", "sequence_length": "8192",
+    "gpu": "h100-sxm-80gb", "gpus": "8", "gpus_per_node": "8", "tensor_parallel": "1", "data_parallel": "8",
+    "micro_batch_size": "1", "global_batch_size": "128", "precision": "bf16", "stack": "megatron-core",
+    "iteration_time_s": "4.2",
+}  # fmt: skip
+
+
+@pytest.fixture
+def read(tmp_path: Path) -> Any:
+    """The measured runs of a table whose rows differ from ROW in some cells."""
+    with (DATA / "published_runs.csv").open(newline="") as file:
+        header = next(csv.reader(file))
+
+    def _read(*rows: dict[str, str]) -> tuple[MeasuredRun, ...]:
+        path = tmp_path / "runs.csv"
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, header, restval="")
+            writer.writeheader()
+            writer.writerows(ROW | row for row in rows)
+        return read_measured_runs(path)
+
+    return _read
+
+
+@pytest.mark.parametrize(
+    ("cells", "preset"),
+    [
+        ({}, "megatron-core"),
+        ({"software": "NVIDIA NeMo / Megatron-Core dgxc v24.11.1..v25.01.1"}, "megatron-core"),
+        ({"software": "NVIDIA NeMo / Megatron-Core dgxc v25.04..v25.04.02"}, "megatron-core-2025"),
+        ({"software": "Megatron-Bridge (Megatron-Core) 25.09 NeMo Container"}, "megatron-bridge"),
+        ({"stack": "megatron-lm"}, "megatron-lm"),
+        ({"stack": "megatron-lm", "source": "arXiv:2205.05198"}, "megatron-lm-2022"),
+        ({"stack": "megatron-lm", "software": "Megatron-LM 23e00ed + TE 2.11"}, "megatron-lm-2025"),
+        ({"stack": "megatron-deepspeed"}, "megatron-deepspeed"),
+        ({"stack": "internevo"}, "internevo"),
+        ({"stack": "torchtitan", "sharding": "none"}, "torchtitan"),
+        ({"stack": "torchtitan", "sharding": "none", "overlap": "eager"}, "torchtitan-eager"),
+        ({"stack": "torchtitan", "sharding": "none", "overlap": "torch.compile + AsyncTP"}, "torchtitan-async-tp"),
+        ({"stack": "fsdp", "sharding": "none"}, "pytorch-fsdp"),
+    ],
+)
+def test_a_stack_is_chosen_by_the_columns_that_tell_it_apart(read: Any, cells: dict[str, str], preset: str) -> None:
+    """Name, software, source or overlap; what is known brings no warning."""
+    (row,) = read(cells)
+    assert row.run.stack == stack_preset(preset)
+    assert row.warning == ""
+
+
+@pytest.mark.parametrize(
+    ("stack", "named"), [("mystery", "mystery"), ("megatron-core-ish", "megatron-core-ish"), ("", "not stated")]
+)
+def test_a_stack_without_a_preset_is_generic_and_says_so(read: Any, stack: str, named: str) -> None:
+    """The warning names it, and is the first of the assumptions."""
+    (row,) = read({"stack": stack})
+    assert row.run.stack == stack_preset("generic")
+    assert named in row.warning
+    assert "generic stands for it" in row.warning
+    assert row.assumptions[0] == row.warning
+
+
+@pytest.mark.parametrize(("kernel", "fused"), [("flash", True), ("fused", True), ("unfused", False)])
+@pytest.mark.parametrize("stack", ["megatron-core", "megatron-lm"])
+def test_the_attention_kernel_of_a_row_overrules_its_stack(read: Any, stack: str, kernel: str, fused: bool) -> None:
+    """Megatron-LM of 2021 has none that is fused; a row may have."""
+    (row,) = read({"stack": stack, "attention_kernel": kernel})
+    assert row.run.stack.fused_attention is fused
+
+
+@pytest.mark.parametrize(
+    ("cells", "settings"),
+    [
+        ({}, ("1f1b", 1, 4)),
+        ({"source": "arXiv:2401.10241 Table 4 (Zero Bubble PP) 1F1B"}, ("1f1b", 1, 4)),
+        (
+            {"source": "arXiv:2401.10241 Table 4 (Zero Bubble PP) 1F1B-I"},
+            ("1f1b", 8, 4),
+        ),  # 30 layers and two ends over 4 stages
+        ({"source": "arXiv:2401.10241 Table 4 (Zero Bubble PP) ZB-H1"}, ("zb-h1", 1, 4)),
+        ({"source": "arXiv:2401.10241 Table 4 (Zero Bubble PP) ZB-1p"}, ("zb-1p", 1, 4)),
+        ({"source": "arXiv:2401.10241 Table 4 (Zero Bubble PP) ZB-2p"}, ("zb-2p", 1, 4)),
+        ({"stack": "torchtitan"}, ("1f1b", 1, 1)),
+        ({"stack": "torchtitan", "notes": "PP schedule Interleaved 1F1B"}, ("1f1b", 2, 1)),
+    ],
+)
+def test_the_schedule_of_a_row_is_read_from_its_words(read: Any, cells: dict[str, str], settings: tuple[str, int, int]) -> None:
+    """The columns have no place for it; torchtitan's micro-batch column is what all stages of a replica share."""
+    layout = {
+        "layers": "30",
+        "pipeline_parallel": "4",
+        "data_parallel": "2",
+        "micro_batch_size": "4",
+        "global_batch_size": "64",
+    }
+    (row,) = read(layout | cells)
+    run = row.run
+    assert (run.pipeline_schedule, run.virtual_pipeline, run.micro_batch_size) == settings
+
+
+def test_notes_that_name_an_attention_library_choose_it(read: Any) -> None:
+    """NVIDIA's Nemotron-4 340B ran FlashAttention-2; others what their stack takes."""
+    named, silent = read({"notes": "selective in yaml (NVTE_FUSED_ATTN=0 -> flash-attn)"}, {})
+    assert (named.run.stack.attention_library, silent.run.stack.attention_library) == ("flash2", "fastest")
+
+
+def test_mxfp8_is_timed_as_fp8_and_says_so(read: Any) -> None:
+    """It keeps its own group."""
+    (row,) = read({"precision": "mxfp8"})
+    assert row.run.precision == "fp8"
+    assert row.labels["precision"] == "mxfp8"
+    assert "precision mxfp8 is timed as fp8" in row.assumptions
+
+
+def test_a_switch_of_fsdp_that_is_off_is_the_distributed_optimizer(read: Any) -> None:
+    """Tables of Megatron-Bridge say `none` where others say zero1."""
+    switch, word = read({"source": "NVIDIA-NeMo/Megatron-Bridge 25.09", "sharding": "none"}, {"sharding": "none"})
+    assert (switch.run.sharding, word.run.sharding) == ("zero1", "none")
+
+
+@pytest.mark.parametrize("stack", ["megatron-core", "megatron-lm"])
+def test_a_row_that_does_not_name_its_attention_kernel_has_that_of_its_stack(read: Any, stack: str) -> None:
+    """Nothing is overruled by a blank."""
+    (row,) = read({"stack": stack})
+    assert row.run.stack.fused_attention is stack_preset(stack).fused_attention
+
+
+@pytest.mark.parametrize(
+    ("stack", "sequence_parallel", "sharding"), [("megatron-core", "yes", "zero1"), ("megatron-lm", "no", "none")]
+)
+def test_blank_settings_are_those_of_the_stack(read: Any, stack: str, sequence_parallel: str, sharding: str) -> None:
+    """And are listed as assumptions; what a row states is not."""
+    blank, stated = read({"stack": stack}, {"stack": stack, "sequence_parallel": "no", "sharding": "zero1"})
+    assert blank.run.sequence_parallel is (sequence_parallel == "yes")
+    assert blank.run.sharding == sharding
+    assert f"sequence_parallel is not stated: {sequence_parallel} is assumed" in blank.assumptions
+    assert f"sharding is not stated: {sharding} is assumed" in blank.assumptions
+    assert (stated.run.sequence_parallel, stated.run.sharding) == (False, "zero1")
+    assert not any("sharding" in sentence for sentence in stated.assumptions)
+
+
+def test_trays_of_a_rack_do_not_cut_its_nvlink_domain(read: Any) -> None:
+    """GB200 stands 4 to a tray, and NVLink joins 72; a DGX has as many as its row says."""
+    rack, node = read({"gpu": "gb200", "gpus_per_node": "4"}, {"gpu": "h100-sxm-80gb", "gpus_per_node": "4"})
+    assert rack.run.cluster.gpus_per_node == cluster_preset("gb200-nvl72").gpus_per_node == 72
+    assert (node.run.cluster.gpus_per_node, node.run.cluster.nics_per_node) == (4, 4)
+
+
+def test_the_rate_of_a_row_is_that_of_a_gpus_share(read: Any) -> None:
+    """In Gbit/s; without one it is that of the GPU's own cluster, and an assumption."""
+    stated, blank = read({"internode_gbit_per_s_per_gpu": "200"}, {})
+    assert stated.run.cluster.network_bytes_per_s_per_gpu == 25e9
+    assert blank.run.cluster == cluster_preset("dgx-h100")
+    assert any(sentence.startswith("internode_gbit_per_s_per_gpu") for sentence in blank.assumptions)
+
+
+def test_a_row_keeps_the_spread_of_its_cluster(read: Any) -> None:
+    """Another number of GPUs a node doubts no less."""
+    (row,) = read({"gpus_per_node": "4", "internode_gbit_per_s_per_gpu": "200"})
+    assert row.run.cluster.spread == cluster_preset("dgx-h100").spread
+
+
+@pytest.mark.parametrize(
+    ("cells", "reason"),
+    [
+        ({"global_batch_size": ""}, "the global batch size is not stated"),
+        ({"gpu": ""}, "gpu: not stated"),
+        ({"gpu": "tpu"}, "gpu: no cluster preset has tpu"),
+        ({"data_parallel": "4"}, "this layout is refused: data_parallel: its degrees make 4 GPUs, not 8"),
+        ({"tensor_parallel": "3"}, "this layout is refused: tensor_parallel: 3 does not divide 32 attention heads"),
+    ],
+)
+def test_a_row_that_cannot_be_predicted_has_its_reason(read: Any, cells: dict[str, str], reason: str) -> None:
+    """And no run; its measurement stays."""
+    (row,) = read(cells)
+    assert row.run is None
+    assert row.reason.startswith(reason)
+    assert row.iteration_time_s == 4.2
+
+
+@pytest.mark.parametrize(
+    ("cells", "sentence"),
+    [
+        ({"layers": "3.5"}, "column layers: '3.5' is not a positive whole number"),
+        ({"mfu_pct": "200"}, "column mfu_pct: '200' is not between 0.001 and 100"),
+        ({"iteration_time_s": ""}, "column iteration_time_s: '' is not a count"),
+    ],
+)
+def test_a_cell_of_the_measurement_that_cannot_be_read_is_refused(read: Any, cells: dict[str, str], sentence: str) -> None:
+    """By line and column."""
+    with pytest.raises(InputError, match=f"runs.csv, line 3, {sentence}"):
+        read({}, cells)
+
+
+def test_a_setting_of_the_layout_that_cannot_be_read_is_the_reason(read: Any) -> None:
+    """Its row is left out, and the others are not."""
+    good, bad = read({}, {"sequence_parallel": "perhaps"})
+    assert good.run is not None
+    assert bad.run is None
+    assert bad.reason == "this layout is refused: sequence_parallel: 'perhaps' is neither yes nor no"

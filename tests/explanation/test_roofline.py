@@ -1,0 +1,62 @@
+"""Is every operator held against the right roof?"""
+
+from __future__ import annotations
+
+import pytest
+
+from perfmodel.exchange.presets import stack_preset
+from perfmodel.explanation.roofline import COLLECTIVE, MATMUL, MEMORY, MEMORY_BOUND, Placed, roofline
+from perfmodel.timing.ledger import ledger
+from tests.search.layouts import CLUSTER, LAYOUTS, predicted
+
+STACK = stack_preset("megatron-core")
+
+
+def placed(layout: str) -> tuple[Placed, ...]:
+    """The operators of a layout."""
+    return roofline(predicted(layout), cluster=CLUSTER, stack=STACK).operators
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_no_operator_is_left_out(layout: str) -> None:
+    """The ledger has as many that take time and move anything, with the same seconds."""
+    entries = ledger(predicted(layout).work, gpus=LAYOUTS[layout].gpus, cluster=CLUSTER, stack=STACK)
+    named = [(each.operator.name, each.operator.phase, float(each.seconds)) for each in entries if float(each.seconds)]
+    found = [(each.name, each.phase, each.seconds) for each in placed(layout)]
+    assert set(found) <= set(named)
+    assert len(found) >= 0.95 * len(named)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_nothing_computes_faster_than_it_could(layout: str) -> None:
+    """Neither than the peak of its precision, nor than memory brings its operands."""
+    for each in placed(layout):
+        if each.attainable_flop_per_s is not None:
+            assert 0.0 < each.flop_per_s <= each.attainable_flop_per_s
+            assert each.attainable_flop_per_s <= float(CLUSTER.gpu.peak(each.precision))
+
+
+def test_a_product_by_hand() -> None:
+    """2 m n k FLOPs over both operands and the result, of 2 bytes each."""
+    product = next(each for each in placed("one GPU") if each.name == "layer.mlp.fc1" and each.phase == "forward")
+    rows, inner, columns = 4096, 6144, 24576
+    assert product.kind == MATMUL
+    assert product.flop == 2.0 * rows * inner * columns
+    assert product.bytes == 2.0 * (rows * inner + inner * columns + rows * columns)
+
+
+def test_what_only_moves_bytes_is_held_against_what_brings_them() -> None:
+    """Norms against the memory, a collective against the slowest link that it crosses and its group's share of it."""
+    operators = {(each.name, each.phase): each for each in placed("dense")}
+    norm = operators["layer.mlp.norm", "forward"]
+    assert (norm.kind, norm.link, norm.attainable_flop_per_s) == (MEMORY_BOUND, MEMORY, None)
+    inside, across = operators["layer.mlp.fc1.gather", "forward"], operators["optimizer.reduce_gradients", "optimizer"]
+    assert (inside.kind, inside.link) == (COLLECTIVE, CLUSTER.links.node.name)
+    assert across.link == CLUSTER.links.network.name
+    assert across.bytes_per_s_limit == float(CLUSTER.network_bytes_per_s_per_gpu)  # one GPU of each node is in its group
+    assert 0.0 < across.efficiency < 1.0
+
+
+def test_a_group_of_one_is_no_collective() -> None:
+    """One GPU sends nothing."""
+    assert not [each for each in placed("one GPU") if each.kind == COLLECTIVE]

@@ -1,0 +1,124 @@
+"""Does a plan agree with the layouts that NVIDIA chose for Megatron-Core, or say what it would do otherwise and why?
+
+Of each model, GPU and precision in NVIDIA's own benchmarks (dgxc-benchmarking, Megatron-Bridge, NeMo's user guide) the first
+row of data/published_runs.csv that has all layers of its model (some rows have fewer, for small clusters) and fits in the
+predicted memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+
+from perfmodel.exchange.presets import DATA
+from perfmodel.exchange.tables.published_runs import read_measured_runs
+from perfmodel.prediction import StagePrediction, predict
+from perfmodel.search.alternatives import differences, most_lost, predicted
+from perfmodel.search.search import Candidate, search
+from perfmodel.search.space import Workload, blocks, offered_choices
+from perfmodel.spec.run import Run
+from perfmodel.timing.breakdown import PARTS
+
+SOURCES = ("NVIDIA/dgxc", "NVIDIA-NeMo/Megatron-Bridge", "docs.nvidia.com")
+CLOSE = 0.05
+SHARE = 0.8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """A published layout beside the best that the search finds for the same work."""
+
+    published: StagePrediction
+    settings: dict[str, Any]  # of the published layout
+    best: Candidate
+    work: Workload
+
+    @property
+    def slower_by(self) -> float:
+        """Of the published one, as a ratio to the best."""
+        return float(self.published.iteration_time_s) / self.best.iteration_time_s - 1.0
+
+
+def rows() -> Iterator[Run]:
+    """The first that counts, of each model, GPU and precision."""
+    runs = [
+        row.run
+        for row in read_measured_runs(DATA / "published_runs.csv")
+        if row.run is not None and row.source.startswith(SOURCES)
+    ]
+    layers: dict[int, int] = {}
+    for run in runs:
+        model = int(run.model.hidden_size)
+        layers[model] = max(layers.get(model, 0), int(run.model.layers))
+    seen = set()
+    for run in runs:
+        model = int(run.model.hidden_size)  # sources name a model in several ways; its width is its own
+        key = model, run.cluster.gpu.name, run.precision
+        if key not in seen and run.model.layers == layers[model] and predict(run).fits:
+            seen.add(key)
+            yield run
+
+
+@cache
+def choices() -> tuple[Choice, ...]:
+    """All of them, each with the best layout of its GPUs, batch, sequence, precision and stack."""
+    return tuple(map(_choice, rows()))
+
+
+def _choice(run: Run) -> Choice:
+    stage, layout = run.stages[0], run.layout(run.stages[0])
+    work = Workload(
+        model=run.model,
+        cluster=run.cluster,
+        stack=run.stack,
+        gpus=int(layout.gpus),
+        global_batch_size=int(stage.global_batch_size),
+        sequence_length=int(run.sequence_length),
+    )
+    found = search(blocks(work, offered_choices(run.stack, precision=(run.precision,))))
+    settings = {name: getattr(layout, name) for name in found.fastest[0].settings}
+    return Choice(published=predict(run).stages[0][1], settings=settings, best=found.fastest[0], work=work)
+
+
+def test_there_are_enough() -> None:
+    """Several models, GPUs and both precisions."""
+    assert len(choices()) >= 10
+    assert len({choice.work.model.name for choice in choices()}) >= 4
+    assert len({choice.work.cluster.gpu.name for choice in choices()}) >= 3
+    assert {choice.settings["precision"] for choice in choices()} == {"bf16", "fp8"}
+
+
+def test_published_layouts_are_among_the_best() -> None:
+    """At least eight of ten are within 5 % of the best that fits."""
+    near = [choice.slower_by <= CLOSE for choice in choices()]
+    assert np.mean(near) >= SHARE
+
+
+def test_none_is_better_than_the_best() -> None:
+    """The search looked at the published layout as well."""
+    assert all(choice.slower_by >= -1e-9 for choice in choices())
+
+
+def test_the_others_come_with_a_reason() -> None:
+    """What the best one changes, and the part of the iteration in which that gains most of the difference."""
+    far = [choice for choice in choices() if choice.slower_by > CLOSE]
+    for choice in far:
+        best = predicted(choice.best, choice.work)
+        part, lost_s = most_lost(best.breakdown, choice.published.breakdown)
+        assert differences(choice.settings, choice.best.settings)
+        assert part in PARTS
+        assert lost_s >= (float(choice.published.iteration_time_s) - choice.best.iteration_time_s) / len(PARTS)
+
+
+@pytest.mark.parametrize("place", range(10))
+def test_a_searched_time_is_the_predicted_one(place: int) -> None:
+    """To the last bit: the best of a search, predicted alone."""
+    choice = choices()[place]
+    alone = predicted(choice.best, choice.work)
+    assert float(np.asarray(alone.iteration_time_s)) == choice.best.iteration_time_s
+    assert float(np.asarray(alone.memory.total_bytes)) == choice.best.memory_bytes
