@@ -12,14 +12,14 @@ from collections.abc import Iterable
 
 
 class PerfmodelError(Exception):
-    """The root: caught once, in cli.py, and printed as one line."""
+    """The root of all errors: caught once, in the command line, and printed as one line."""
 
     exit_code = 1
 
     def __init__(self, problem: str, *, key: str = "", value: object = "") -> None:
-        """Say `problem` of the value at `key`, a dotted path into the input ("" when there is none).
+        """An error about the value at `key`, a dotted path into the input ("" where there is none).
 
-        A `value` that is given apart leads the sentence, but not the `topic`, which is the same for all values.
+        A `value` stands at the head of the sentence, but not of the `topic`, which is the same for all values.
         """
         super().__init__(problem)
         self.problem, self.key, self.value = problem, key, value
@@ -30,11 +30,11 @@ class PerfmodelError(Exception):
 
     @property
     def topic(self) -> str:
-        """What is wrong, whatever the value."""
+        """The sentence without the value."""
         return f"{self.key}: {self.problem}" if self.key else self.problem
 
     def under(self, prefix: str) -> PerfmodelError:
-        """The same error, seen from the place that holds `prefix`."""
+        """The same error with its key path continued upwards: what stands at `prefix` holds the key."""
         if not prefix:
             return self
         joint = "" if not self.key or self.key.startswith("[") else "."
@@ -42,7 +42,7 @@ class PerfmodelError(Exception):
 
 
 class InputError(PerfmodelError):
-    """The input is wrong."""
+    """A wrong input: a key, a value, a file."""
 
     exit_code = 2
 
@@ -58,7 +58,7 @@ class NotSupportedError(PerfmodelError):
 
 
 def shown(value: object, *, width: int = 60) -> str:
-    """`value` as Python writes it, cut to `width` characters and one line, safe for any input.
+    """`value` as Python writes it, on one line of at most `width` characters, whatever it is.
 
     >>> shown("x" * 100, width=12)
     "'xxx...xxxx'"

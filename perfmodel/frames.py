@@ -10,16 +10,16 @@ if TYPE_CHECKING:
 
 
 class Tabular:
-    """Results with rows: each a mapping of column names, with SI units in them, to plain values."""
+    """A result that is a table: each row maps column names, with SI units in them, to plain values."""
 
     __slots__ = ()
 
     def rows(self) -> list[dict[str, Any]]:
-        """The table, a mapping a row; all have the same columns in the same order."""
+        """The rows of the table, all with the same columns in the same order."""
         raise NotImplementedError
 
     def to_pandas(self) -> pd.DataFrame:
-        """The same as a data frame (needs pandas, which nothing else here loads).
+        """The table as a data frame; needs pandas, which nothing else here loads.
 
         >>> class Ramp(Tabular):
         ...     def rows(self):

@@ -12,28 +12,28 @@ from typing import Any, Final
 
 import numpy as np
 
-from perfmodel.count.data_parallel import buckets
-from perfmodel.count.iteration import Iteration, iteration, model_flop_per_token
+from perfmodel.count.flops import model_flop_per_token
+from perfmodel.count.iteration import Iteration, iteration
 from perfmodel.count.memory import MemoryBytes, memory_bytes
 from perfmodel.count.operators import hardware_flop, model_flop
 from perfmodel.errors import InputError
 from perfmodel.frames import Tabular
+from perfmodel.spec.axes import AXES, DATA, REPORTED, TENSOR
 from perfmodel.spec.fields import Numeric, Truth
-from perfmodel.spec.hardware import Cluster
 from perfmodel.spec.layout import Layout
-from perfmodel.spec.model import TransformerModel
-from perfmodel.spec.run import Run, Stage
+from perfmodel.spec.run import RampStage, Run
+from perfmodel.spec.setup import Setup
 from perfmodel.spec.spread import most_dimensions
-from perfmodel.spec.stack import SoftwareStack
 from perfmodel.timing.breakdown import PARTS, Breakdown
-from perfmodel.timing.kernels import loaded
+from perfmodel.timing.kernels import at_cluster_load
 from perfmodel.timing.schedule import all_passes, breakdown, synchronised
 from perfmodel.timing.uncertainty import Uncertainty, uncertainty, with_ends
 from perfmodel.units import HOURS_PER_DAY, SECONDS_PER_DAY
 
+SENDING: Final = tuple(axis for axis in AXES if axis not in (TENSOR, DATA))  # whose ranks send to one another
 SIZES: Final = (
-    *("tensor_parallel", "pipeline_parallel", "virtual_pipeline", "context_parallel", "data_parallel", "gpus"),
-    *("micro_batch_size", "global_batch_size", "sequence_length"),
+    *(axis.name for axis in REPORTED),
+    *("virtual_pipeline", "gpus", "micro_batch_size", "global_batch_size", "sequence_length"),
 )
 
 
@@ -92,7 +92,7 @@ class Prediction(Tabular):
     """A run and the prediction of each of its stages."""
 
     run: Run
-    stages: tuple[tuple[Stage, StagePrediction], ...]
+    stages: tuple[tuple[RampStage, StagePrediction], ...]
 
     @property
     def total_tokens(self) -> Numeric | None:
@@ -135,7 +135,7 @@ class Prediction(Tabular):
 def predict(run: Run) -> Prediction:
     """The prediction of every stage of `run`. Errors: InputError when its numbers are too large or small to give one."""
     with np.errstate(all="ignore"):
-        stages = tuple((stage, predict_stage(run.model, run.cluster, run.stack, run.layout(stage))) for stage in run.stages)
+        stages = tuple((stage, predict_stage(run.setup(stage))) for stage in run.stages)
     for _, predicted in stages:
         numbers = (
             predicted.iteration_time_s,
@@ -148,20 +148,20 @@ def predict(run: Run) -> Prediction:
     return Prediction(run=run, stages=stages)
 
 
-def predict_stage(model: TransformerModel, cluster: Cluster, stack: SoftwareStack, layout: Layout) -> StagePrediction:
+def predict_stage(setup: Setup) -> StagePrediction:
     """Time, MFU and memory of one layout, or of arrays of them that broadcast, over one cluster or arrays of its numbers."""
-    work = iteration(model, layout, stack)
-    bucket = buckets(model, layout, stack)
+    model, cluster, stack, layout = setup.model, setup.cluster, setup.stack, setup.layout
+    work = iteration(setup)
 
     dimensions = most_dimensions(model, cluster, stack, layout)
-    messages = bool(np.any(np.asarray(layout.pipeline_parallel * layout.context_parallel) > 1))
-    paths, moved_cluster, moved_stack = with_ends(cluster, stack, layout.precision, dimensions, messages=messages)
-    ends = breakdown(work, bucket, layout=layout, cluster=loaded(moved_cluster, layout.gpus), stack=moved_stack)
+    messages = bool(np.any(np.asarray(layout.ranks_of(SENDING)) > 1))
+    paths, moved_cluster, moved_stack = with_ends(cluster, stack, layout.recipe, dimensions, messages=messages)
+    ends = breakdown(work, cluster=at_cluster_load(moved_cluster, layout.gpus), stack=moved_stack)
     times_s = _with_first_axis(ends.total_s, 1 + 2 * len(paths), dimensions)
     parts = Breakdown(**{part: _as_it_stands(getattr(ends, part), dimensions) for part in PARTS})
-    memory = stage_memory(model, cluster, stack, layout, work)
+    memory = stage_memory(work)
     seconds = parts.total_s
-    capacity_flop = seconds * cluster.gpu.peak(layout.precision)
+    capacity_flop = seconds * cluster.gpu.peak(layout.recipe.products)
     headroom = cluster.gpu.memory_bytes - memory.total_bytes
     return StagePrediction(
         layout=layout,
@@ -178,38 +178,27 @@ def predict_stage(model: TransformerModel, cluster: Cluster, stack: SoftwareStac
     )
 
 
-def stage_memory(
-    model: TransformerModel, cluster: Cluster, stack: SoftwareStack, layout: Layout, work: Iteration
-) -> MemoryBytes:
+def stage_memory(work: Iteration) -> MemoryBytes:
     """The memory of one layout, or of arrays of them: all that a search asks of those that do not fit."""
-    return memory_bytes(model, layout, stack, work, scratch=cluster.links.node.collectives.scratch)
+    return memory_bytes(work, scratch=work.setup.cluster.links.node.collectives.scratch)
 
 
-def stage_breakdown(model: TransformerModel, cluster: Cluster, stack: SoftwareStack, layout: Layout) -> Breakdown:
+def stage_breakdown(setup: Setup) -> Breakdown:
     """The parts of an iteration as `predict_stage` gives them, without its interval."""
-    work, bucket = iteration(model, layout, stack), buckets(model, layout, stack)
-    return breakdown(work, bucket, layout=layout, cluster=loaded(cluster, layout.gpus), stack=stack)
+    cluster = at_cluster_load(setup.cluster, setup.layout.gpus)
+    return breakdown(iteration(setup), cluster=cluster, stack=setup.stack)
 
 
-def stage_times_s(
-    model: TransformerModel,
-    cluster: Cluster,
-    stack: SoftwareStack,
-    layouts: Sequence[tuple[Layout, Iteration]],
-    *,
-    gpus: Numeric,
-) -> list[Numeric]:
+def stage_times_s(work: Sequence[Iteration], *, gpus: Numeric) -> list[Numeric]:
     """Iteration times as `predict_stage` gives them, without their intervals: fifty times less work for a search.
 
-    The layouts differ in their sharding alone: they share all passes. `gpus` is apart from them: of a number that all share,
-    what depends on it keeps no axis.
+    The layouts of `work` differ in their sharding alone: they share all passes. `gpus` is apart from them: of a number that all
+    share, what depends on it keeps no axis.
     """
-    cluster, (layout, work) = loaded(cluster, gpus), layouts[0]
-    passes = all_passes(work, layout=layout, cluster=cluster, stack=stack)
-    return [
-        synchronised(passes, work, buckets(model, layout, stack), layout=layout, cluster=cluster, stack=stack).total_s
-        for layout, work in layouts
-    ]
+    setup = work[0].setup
+    cluster = at_cluster_load(setup.cluster, gpus)
+    passes = all_passes(work[0], cluster=cluster, stack=setup.stack)
+    return [synchronised(passes, each, cluster=cluster, stack=setup.stack).total_s for each in work]
 
 
 def _with_first_axis(value: Numeric, length: int, dimensions: int) -> Numeric:

@@ -2,7 +2,8 @@
 
 Reading: `80GB`, `80GiB`, `400Gb/s`, `989 TFLOP/s`, `8T` tokens, `14d`. A `b` is a bit and a `B` is a byte: a field that
 wants bytes refuses bits, so that `400Gb` can never become 400 GB. Money, carbon and failures, which have no SI units, are kept
-in dollars, kg a kWh and failures an hour. Writing: `seconds_text(0.57)`.
+in dollars, kg per kWh and failures per hour. Writing: `seconds_text(0.57)`; every table and sentence writes numbers with the
+functions at the end of this module.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ DIMENSIONS: Final = {
     "W": ("a power", "700W or 10.2kW"),
     "kg_per_kwh": ("a carbon intensity", "0.4kg/kWh or 400g/kWh"),
     "dollars": ("a price in dollars", "2.5 or $2.5"),
-    "per_hour": ("a number an hour", "2e-5"),
+    "per_hour": ("a number per hour", "2e-5"),
     "count": ("a count", "4096, 200e9 or 8T"),
     "ratio": ("a plain number or a percentage", "0.9 or 90%"),
 }
@@ -51,7 +52,7 @@ DIMENSIONS: Final = {
 def parse_quantity(value: object, dimension: str) -> float:
     """`value` in SI base units; a plain number is taken to be in SI base units already.
 
-    Errors: UnitError when the text is no number, or when its unit is not one of `dimension` (a key of DIMENSIONS).
+    Errors: UnitError for a text that is not a number, or whose unit is not one of `dimension` (a key of DIMENSIONS).
 
     >>> parse_quantity("400Gb/s", "bytes_per_s")
     50000000000.0
@@ -86,7 +87,7 @@ def _finite(value: float, what: str) -> float:
 
 
 def _scale(unit: str, dimension: str) -> float | None:
-    """The factor from `unit` to the SI base unit of `dimension`, or None if the unit is not one of it."""
+    """The factor from `unit` to the SI base unit of `dimension`; None for a unit of another dimension."""
     if unit == "":
         return 1.0
     if dimension in _UNITS:
@@ -116,7 +117,7 @@ def _bits_hint(number: float, unit: str, dimension: str) -> str:
 
 
 def seconds_text(value: float) -> str:
-    """A time for people: three significant digits and the unit that suits.
+    """A time with three significant digits and the unit that suits.
 
     >>> seconds_text(0.5712), seconds_text(0.00042), seconds_text(960), seconds_text(3e5)
     ('0.571 s', '0.42 ms', '16 min', '3.47 d')
@@ -132,7 +133,7 @@ def seconds_text(value: float) -> str:
 
 
 def gibibytes_text(value: float) -> str:
-    """A memory size for people.
+    """A memory size in GiB, with one decimal.
 
     >>> gibibytes_text(80 * 2**30)
     '80.0 GiB'
@@ -141,19 +142,21 @@ def gibibytes_text(value: float) -> str:
 
 
 def large_text(value: float) -> str:
-    """A large count for people.
+    """A count with four significant digits, or as it is where it is whole; from a million on with a suffix.
 
-    >>> large_text(7.6e12), large_text(15.6e9), large_text(384)
-    ('7.6T', '15.6B', '384')
+    >>> large_text(8e12), large_text(15.6e9), large_text(1.16e6), large_text(2304)
+    ('8T', '15.60B', '1.160M', '2,304')
     """
     for scale, suffix in ((1e12, "T"), (1e9, "B"), (1e6, "M")):
         if abs(value) >= scale:
-            return f"{value / scale:.4g}{suffix}"
-    return f"{value:.6g}"
+            number = value / scale
+            digits = f"{number:,.0f}" if number == round(number) or abs(number) >= 1000 else f"{number:#.4g}".rstrip(".")
+            return f"{digits}{suffix}"
+    return f"{value:,.6g}"
 
 
 def dollars_text(amount: float) -> str:
-    """A sum for people.
+    """A sum of dollars, whole below a million.
 
     >>> dollars_text(1_294_700), dollars_text(208_455.2)
     ('$1.295M', '$208,455')
@@ -168,3 +171,28 @@ def gpus_text(number: int) -> str:
     ('1 GPU', '2,304 GPUs')
     """
     return f"{number:,} GPU{'' if number == 1 else 's'}"
+
+
+def share_text(ratio: float) -> str:
+    """A share as a percentage with four significant digits.
+
+    >>> share_text(0.025), share_text(0.5)
+    ('2.5 %', '50 %')
+    """
+    return f"{100 * ratio:.4g} %"
+
+
+def typed_text(value: object) -> str:
+    """The value of a setting as a run file may have it: exact, and short where it is a large round number.
+
+    >>> typed_text(200e9), typed_text(4.0), typed_text(0.95), typed_text(True), typed_text("zero1")
+    ('200B', '4', '0.95', 'true', 'zero1')
+    """
+    if isinstance(value, bool):
+        return str(value).lower()
+    if not isinstance(value, int | float):
+        return str(value)
+    for scale, suffix in ((1e12, "T"), (1e9, "B"), (1e6, "M")):
+        if abs(value) >= scale and value % (scale / 100) == 0:
+            return f"{value / scale:.15g}{suffix}"
+    return str(value) if isinstance(value, int) else f"{value:.15g}"

@@ -1,4 +1,7 @@
-"""The forward operators of attention between its two linears: fused or not, on one rank or over a context-parallel group.
+"""The attention part of a layer: its linears, and what lies between them, on one rank or over a context-parallel group.
+
+Each kind of attention is a row of ATTENTION: what it declares, and how its core is written. Full and sliding attention have
+the same linears; under a window of w a query meets w keys at most.
 
 Symbols: s sequence_length, c context_parallel, T = b*s/c tokens on a rank, e bytes of an activation (2, in fp32 4).
 
@@ -11,70 +14,155 @@ are gathered before them (two kernels).
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Final
 
 import numpy as np
 
 from perfmodel.count.blocks import Block, local
+from perfmodel.count.declarations import Component, LayerPart, Linear, Projections
 from perfmodel.count.operators import Collective, FusedAttention, Matmul, MemoryBound
+from perfmodel.count.roles import Role
+from perfmodel.errors import NotSupportedError
 from perfmodel.spec.fields import Numeric
+from perfmodel.spec.layer_kinds import LayerKind
 from perfmodel.spec.layout import Layout, context_parallel_group
 from perfmodel.spec.model import TransformerModel
 from perfmodel.spec.phases import DATA_GRADIENT, FORWARD
+from perfmodel.spec.setup import Setup
 from perfmodel.spec.stack import SoftwareStack
 
-STATISTICS_BYTES = 4  # one fp32 log-sum a query and head
+FP32_BYTES: Final = 4
+STATISTICS_BYTES: Final = 4  # one fp32 log-sum a query and head
 
 
-def attention(model: TransformerModel, layout: Layout, stack: SoftwareStack, *, query: Numeric, kv: Numeric) -> Block:
-    """Scores, softmax and weighted sum of the heads of one rank, `query` and `kv` columns of them."""
-    kept = layout.activation_bytes * layout.tokens_per_micro_batch * (query + 2 * kv)
-    if not stack.fused_attention:
-        return _unfused(model, layout, stack, heads=query / model.head_size, kept=kept)
-    core = _fused(model, layout, stack, query=query, kv=kv, kept=kept)
-    return core if _is_one(layout.context_parallel) else _exchange(layout, stack, kv) + core
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heads:
+    """What one rank has of a layer's heads: columns of queries, and of keys (and as many of values)."""
+
+    name: str  # of the attention part: layer.attention
+    query: Numeric
+    kv: Numeric
+    window: Numeric | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttentionKind:
+    """How one kind of attention is counted: its linears, and the operators between them."""
+
+    declaration: Callable[[TransformerModel, Numeric, str], LayerPart]
+    core: Callable[[Setup, Heads], Block]
+
+
+def attention_kind(kind: LayerKind) -> AttentionKind:
+    """How the attention of a kind of layer is counted. Errors: NotSupportedError for one that nothing here counts."""
+    if kind.attention not in ATTENTION:
+        raise NotSupportedError(f"{kind.attention} attention is not counted; {', '.join(ATTENTION)} is", key="attention")
+    return ATTENTION[kind.attention]
+
+
+def grouped_query_attention(model: TransformerModel, tensor_parallel: Numeric, name: str) -> LayerPart:
+    """Queries, keys and values as one matrix, h x (q + 2*v), and the projection of the weighted values, q x h.
+
+    KV heads are copied where there are fewer of them than ranks; the published convention counts no copies.
+    """
+    query, kv = model.query_size / tensor_parallel, kv_size_per_shard(model, tensor_parallel)
+    without_copies = (model.query_size + 2 * model.kv_size) / tensor_parallel
+    hidden = model.hidden_size
+    joined = Linear(
+        name=f"{name}.qkv",
+        component=Component.ATTENTION,
+        role=Role.PRODUCT,
+        inner=hidden,
+        columns=query + 2 * kv,
+        useful=without_copies / (query + 2 * kv),
+        has_bias=model.biases,
+    )
+    apart = (("query", query), ("key", kv), ("value", kv))
+    return LayerPart(
+        into=Projections(
+            joined=joined, apart=tuple(replace(joined, name=f"{name}.{each}", columns=width) for each, width in apart)
+        ),
+        out=Linear(
+            name=f"{name}.projection",
+            component=Component.ATTENTION,
+            role=Role.OUTPUT_PRODUCT,
+            inner=query,
+            columns=hidden,
+            has_bias=model.biases,
+        ),
+        norms=2 if model.post_norms else 1,
+    )
+
+
+def kv_size_per_shard(model: TransformerModel, tensor_parallel: Numeric) -> Numeric:
+    """Width of the key heads that one rank computes: max(kv_heads / t, 1) heads."""
+    return np.maximum(model.kv_heads / tensor_parallel, 1) * model.head_size
+
+
+def rank_heads(model: TransformerModel, kind: LayerKind, tensor_parallel: Numeric, name: str) -> Heads:
+    """The heads of one rank of a tensor-parallel group."""
+    query, kv = model.query_size / tensor_parallel, kv_size_per_shard(model, tensor_parallel)
+    return Heads(name=name, query=query, kv=kv, window=kind.window)
+
+
+def grouped_query_core(setup: Setup, heads: Heads) -> Block:
+    """Scores, softmax and weighted sum of the heads of one rank."""
+    layout, stack = setup.layout, setup.stack
+    kept = layout.recipe.activation_bytes * layout.tokens_per_micro_batch * (heads.query + 2 * heads.kv)
+    if not stack.fusion.attention:
+        return _unfused(setup, heads, kept=kept)
+    core = _fused(setup, heads, kept=kept)
+    return core if _is_one(layout.context_parallel) else _exchange(layout, stack, heads) + core
+
+
+ATTENTION: Final = {
+    kind: AttentionKind(declaration=grouped_query_attention, core=grouped_query_core) for kind in ("full", "sliding")
+}
 
 
 def _is_one(degree: Numeric) -> bool:
     return bool(np.all(np.asarray(degree) == 1))
 
 
-def _fused(
-    model: TransformerModel, layout: Layout, stack: SoftwareStack, *, query: Numeric, kv: Numeric, kept: Numeric
-) -> Block:
-    tokens, heads = layout.tokens_per_micro_batch, query / model.head_size
-    output = layout.activation_bytes * tokens * query if layout.precision == "fp8" else 0  # else it is the projection's input
+def _fused(setup: Setup, heads: Heads, *, kept: Numeric) -> Block:
+    model, layout, stack = setup.model, setup.layout, setup.stack
+    recipe, tokens = layout.recipe, layout.tokens_per_micro_batch
+    number = heads.query / model.head_size
+    output = recipe.activation_bytes * tokens * heads.query if recipe.casts else 0  # else it is the projection's input
     piece = layout.sequence_length / layout.context_parallel
     own = FusedAttention(
-        name="layer.attention.core",
+        name=f"{heads.name}.core",
         sequences=layout.micro_batch_size,
-        heads=heads,
-        kv_heads=kv / model.head_size,
+        heads=number,
+        kv_heads=heads.kv / model.head_size,
         head_size=model.head_size,
         query_length=piece,
         key_length=piece,
-        precision=layout.wide_precision,
-        saved_bytes=kept + STATISTICS_BYTES * tokens * heads + output,
+        window=heads.window,
+        precision=recipe.attention,
+        saved_bytes=kept + STATISTICS_BYTES * tokens * number + output,
     )
     if _is_one(layout.context_parallel):
         return local(own)
     ranks = layout.context_parallel
-    met = piece / 2 if stack.balanced_context_parallel else piece
-    ring = stack.context_parallel_exchange == "ring"
+    met = piece / 2 if stack.overlap.balanced_context_parallel else piece
+    ring = stack.overlap.context_parallel_exchange == "ring"
     others = replace(
         own,
-        name="layer.attention.core_ring",
+        name=f"{heads.name}.core_ring",
         repeats=ranks - 1 if ring else np.minimum(ranks - 1, 1),
         key_length=met if ring else met * np.maximum(ranks - 1, 1),
         causal=False,
-        counted=2.0 if stack.balanced_context_parallel else 1.0,
+        counted=2.0 if stack.overlap.balanced_context_parallel else 1.0,
         saved_bytes=0.0,
     )
     both = local(own) + local(others)
-    return both + local(_join(layout, own)) if ring else both
+    return both + local(_join(layout, own, heads)) if ring else both
 
 
-def _join(layout: Layout, own: FusedAttention) -> MemoryBound:
+def _join(layout: Layout, own: FusedAttention, heads: Heads) -> MemoryBound:
     """Adding up what the kernels found: every kernel's output is rescaled, into fp32, and added to the sum of all.
 
     Counted for Transformer Engine's ring: of the c kernels one gives all queries, the others half or all of them, three
@@ -84,9 +172,10 @@ def _join(layout: Layout, own: FusedAttention) -> MemoryBound:
     ranks = np.asarray(layout.context_parallel)
     kernels = np.where(ranks > 1, 1.0 + 0.75 * (ranks - 1), 0.0)
     numbers = own.sequences * own.query_length * own.heads * own.head_size * kernels
-    size = layout.activation_bytes
+    size = layout.recipe.activation_bytes
     return MemoryBound(
-        name="layer.attention.join",
+        name=f"{heads.name}.join",
+        role=Role.CORE_EXCHANGE,
         moved_bytes=(8.0 + 3.0 * size) * numbers,
         backward_bytes=7.0 * size * numbers,
         kernels=np.where(ranks > 1, 3 * ranks, 0),
@@ -94,56 +183,61 @@ def _join(layout: Layout, own: FusedAttention) -> MemoryBound:
     )
 
 
-def _exchange(layout: Layout, stack: SoftwareStack, kv: Numeric) -> Block:
+def _exchange(layout: Layout, stack: SoftwareStack, heads: Heads) -> Block:
     """Keys and values forwards; backwards both again, and their gradients the other way."""
-    both = 2 * layout.activation_bytes * layout.tokens_per_micro_batch * kv
-    ring = stack.context_parallel_exchange == "ring"
+    both = 2 * layout.recipe.activation_bytes * layout.tokens_per_micro_batch * heads.kv
+    ring = stack.overlap.context_parallel_exchange == "ring"
     group = context_parallel_group(layout)
     forward = Collective(
-        name="layer.attention.exchange",
+        name=f"{heads.name}.exchange",
+        role=Role.CORE_EXCHANGE,
         kind="point_to_point" if ring else "all_gather",
         repeats=layout.context_parallel - 1 if ring else 1,
         payload_bytes=both if ring else both * layout.context_parallel,
         group=group,
-        partner=("layer.attention.core_ring", FORWARD) if ring else ("", ""),
+        partner=(f"{heads.name}.core_ring", FORWARD) if ring else ("", ""),
     )
     if ring:
-        partner = ("layer.attention.core_ring", DATA_GRADIENT)
+        partner = (f"{heads.name}.core_ring", DATA_GRADIENT)
         return Block(
             forward=(forward,), backward=(replace(forward, phase=DATA_GRADIENT, payload_bytes=2 * both, partner=partner),)
         )
     again = replace(forward, phase=DATA_GRADIENT)
-    scatter = replace(again, name="layer.attention.exchange_gradient", kind="reduce_scatter")
+    scatter = replace(again, name=f"{heads.name}.exchange_gradient", kind="reduce_scatter")
     return Block(forward=(forward,), backward=(again, scatter))
 
 
-def _unfused(model: TransformerModel, layout: Layout, stack: SoftwareStack, *, heads: Numeric, kept: Numeric) -> Block:
+def _unfused(setup: Setup, heads: Heads, *, kept: Numeric) -> Block:
     """arXiv:2205.05198, section 4.1: e bytes of softmax, and with dropout 1 of mask and e of output, a score.
 
     Eager, scale 4 bytes, mask 4, softmax into fp32 6, cast back 6; backwards cast 6, softmax 10, mask 4, scale 4. Both the
     fp32 probabilities and their 16-bit copy are kept. In fp32 there is nothing to cast: scale 8, mask 8, softmax 8; backwards
-    softmax 12, mask 8, scale 8.
+    softmax 12, mask 8, scale 8. A window is a mask like any other: all scores are formed, those inside it are counted.
     """
-    size = layout.activation_bytes
+    model, layout = setup.model, setup.layout
+    size = layout.recipe.activation_bytes
     sequence = layout.sequence_length
-    batch = layout.micro_batch_size * heads
+    batch = layout.micro_batch_size * (heads.query / model.head_size)
     scores = batch * sequence * sequence
     product = Matmul(
-        name="layer.attention.scores",
+        name=f"{heads.name}.scores",
+        role=Role.CORE,
         rows=sequence,
         columns=sequence,
         inner=model.head_size,
         batch=batch,
+        useful=1.0 if heads.window is None else np.minimum(heads.window, sequence) / sequence,
         has_weight=False,
-        precision=layout.wide_precision,
+        precision=layout.recipe.attention,
         saved_bytes=kept,
     )
-    if stack.fused_softmax:
+    if setup.stack.fusion.softmax:
         moved, back, kernels, saved = 2 * size, 3 * size, 1, size
     else:
-        moved, back, kernels, saved = (24, 28, 3, 4) if layout.precision == "fp32" else (20, 24, 4, 6)
+        moved, back, kernels, saved = (24, 28, 3, 4) if size == FP32_BYTES else (20, 24, 4, 6)
     softmax = MemoryBound(
-        name="layer.attention.softmax",
+        name=f"{heads.name}.softmax",
+        role=Role.SCORES,
         moved_bytes=moved * scores,
         backward_bytes=back * scores,
         kernels=kernels,
@@ -152,8 +246,12 @@ def _unfused(model: TransformerModel, layout: Layout, stack: SoftwareStack, *, h
     )
     drops = (2 * size + 1) * scores
     dropout = MemoryBound(
-        name="layer.attention.dropout", moved_bytes=drops, backward_bytes=drops, saved_bytes=(1 + size) * scores
+        name=f"{heads.name}.dropout",
+        role=Role.SCORES,
+        moved_bytes=drops,
+        backward_bytes=drops,
+        saved_bytes=(1 + size) * scores,
     )
-    context = replace(product, name="layer.attention.context", columns=model.head_size, inner=sequence, saved_bytes=0.0)
+    context = replace(product, name=f"{heads.name}.context", columns=model.head_size, inner=sequence, saved_bytes=0.0)
     block = local(product) + local(softmax)
     return (block + local(dropout) if model.dropout else block) + local(context)

@@ -6,17 +6,16 @@ arXiv:2205.05198), every second product and all that is not a product (selective
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
-from perfmodel.count.operators import Collective, FusedAttention, Matmul, MemoryBound, Operator, gradients
+from perfmodel.count.operators import Collective, FusedAttention, Matmul, MemoryBound, Operator, gradients, is_attention_core
+from perfmodel.count.roles import Role
+from perfmodel.errors import NotSupportedError
 from perfmodel.spec.phases import RECOMPUTE
 
-CORE: Final = tuple(f"layer.attention.{name}" for name in ("core", "core_ring", "scores", "softmax", "dropout", "context"))
-BETWEEN_RANKS: Final = ("layer.attention.exchange", "layer.attention.join")  # of context-parallel ranks, for the core
-SCORES: Final = ("layer.attention.softmax", "layer.attention.dropout")
-SECOND_PRODUCTS: Final = ("layer.attention.projection", "layer.mlp.fc2")
+Selection = Callable[[Operator], bool]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,20 +39,29 @@ def local(operator: Matmul | FusedAttention | MemoryBound) -> Block:
     return Block(forward=(operator,), backward=gradients(operator))
 
 
-def is_attention_core(operator: Operator) -> bool:
-    """Whether `operator` works on queries, keys, values and scores alone."""
-    return operator.name in CORE
+def _of_the_core(operator: Operator) -> bool:
+    """The attention core, and what ranks that share a sequence exchange for it."""
+    return is_attention_core(operator) or operator.role is Role.CORE_EXCHANGE
 
 
-def runs_again(mode: str, selection: str) -> Callable[[Operator], bool]:
-    """Which forward operators a recompute mode repeats; `selection` says what a stack's selective mode selects."""
-    if mode == "none":
-        return lambda _: False
-    if mode == "full":
-        return lambda _: True
-    if selection == "attention":
-        return lambda op: is_attention_core(op) or op.name in BETWEEN_RANKS
-    return lambda op: isinstance(op, MemoryBound) or op.name in SECOND_PRODUCTS
+def _but_first_products(operator: Operator) -> bool:
+    """Every second product, and all memory-bound operators."""
+    return isinstance(operator, MemoryBound) or operator.role is Role.OUTPUT_PRODUCT
+
+
+SELECTIONS: Final[dict[str, Selection]] = {"attention": _of_the_core, "every_second_product": _but_first_products}
+
+
+def runs_again(mode: str, selection: str) -> Selection:
+    """Which forward operators a recompute mode repeats; `selection` says what a stack's selective mode selects.
+
+    Errors: NotSupportedError for a mode or a selection that is not known here.
+    """
+    if mode in ("none", "full"):
+        return lambda _: mode == "full"
+    if mode != "selective" or selection not in SELECTIONS:
+        raise NotSupportedError(f"{mode} recompute of {selection} is not counted", key="recompute")
+    return SELECTIONS[selection]
 
 
 def with_recompute(layer: Block, mode: str, selection: str = "attention") -> Block:
@@ -62,12 +70,9 @@ def with_recompute(layer: Block, mode: str, selection: str = "attention") -> Blo
     repeated = tuple(_again(op) for op in layer.forward if chosen(op))
     if not repeated:
         return layer
-    first = 0 if mode == "full" else _first(layer.backward, {op.name for op in repeated})
+    names = {op.name for op in repeated}
+    first = 0 if mode == "full" else next(place for place, op in enumerate(layer.backward) if op.name in names)
     return Block(forward=layer.forward, backward=layer.backward[:first] + repeated + layer.backward[first:])
-
-
-def _first(operators: Iterable[Operator], names: set[str]) -> int:
-    return next(index for index, op in enumerate(operators) if op.name in names)
 
 
 def _again(operator: Operator) -> Operator:

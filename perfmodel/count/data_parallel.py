@@ -23,25 +23,20 @@ from typing import Final
 import numpy as np
 
 from perfmodel.count.operators import Collective
-from perfmodel.count.parameters import (
-    ParameterCount,
-    eight_bit_parameters,
-    shard_parameter_count,
-    stage_parameter_count,
-)
-from perfmodel.count.pipeline import PipelineStage, pipeline_stages
+from perfmodel.count.parameters import ParameterCount, low_precision_parameters, shard_parameter_count
+from perfmodel.count.roles import Role
 from perfmodel.count.storage import state_bytes
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.layout import GATHERED, Layout, data_parallel_group, replica_group, shard_group
-from perfmodel.spec.model import TransformerModel
 from perfmodel.spec.phases import OPTIMIZER
-from perfmodel.spec.stack import SoftwareStack
+from perfmodel.spec.setup import Setup
 
-GRADIENT_REDUCTION: Final = "optimizer.reduce_gradients"
-REPLICA_REDUCTION: Final = "optimizer.reduce_gradients_over_replicas"
-PARAMETER_GATHER: Final = "optimizer.gather_parameters"
-BACKWARD_GATHER: Final = "optimizer.gather_parameters_again"
-DATA_PARALLEL: Final = (GRADIENT_REDUCTION, REPLICA_REDUCTION, PARAMETER_GATHER, BACKWARD_GATHER)
+NAMES: Final = {
+    Role.GRADIENT_REDUCTION: "optimizer.reduce_gradients",
+    Role.REPLICA_REDUCTION: "optimizer.reduce_gradients_over_replicas",
+    Role.PARAMETER_GATHER: "optimizer.gather_parameters",
+    Role.BACKWARD_GATHER: "optimizer.gather_parameters_again",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,77 +48,75 @@ class Buckets:
     uncut_share: Numeric  # of the embeddings, which end the last bucket: tensors are never cut
 
 
-def first_stage_parameters(model: TransformerModel, layout: Layout, stack: SoftwareStack) -> ParameterCount:
-    """Those of the first pipeline stage: the last to have its gradients and the first to need its parameters."""
-    first = pipeline_stages(model, layout, stack).first
-    return stage_parameter_count(model, first, tensor_parallel=layout.tensor_parallel)
-
-
-def buckets(model: TransformerModel, layout: Layout, stack: SoftwareStack) -> Buckets:
+def buckets(setup: Setup, held: ParameterCount) -> Buckets:
     """count = ceil(P / size) of buckets of max(bucket_parameters, bucket_parameters_per_rank * data_parallel) parameters.
 
-    Where the rule is `layer`, or parameters are gathered for each pass, size is that of a layer.
+    `held` are the P parameters of the first pipeline stage, the last to have its gradients and the first to need its
+    parameters. Where the rule is `layer`, or parameters are gathered for each pass, size is that of a layer.
 
+    >>> from perfmodel.count.iteration import iteration
     >>> from perfmodel.exchange.run_files import read_candidates
     >>> run = read_candidates("nemotron-4-15b")[0].run
-    >>> [int(buckets(run.model, run.layout(stage), run.stack).count) for stage in run.stages]
+    >>> [int(iteration(run.setup(stage)).buckets.count) for stage in run.stages]
     [21, 11, 7]
     """
-    shard = first_stage_parameters(model, layout, stack)
-    if stack.bucket_rule == "layer" or layout.sharding in GATHERED:
+    model, layout, overlap = setup.model, setup.layout, setup.stack.overlap
+    if overlap.bucket_rule == "layer" or layout.sharding in GATHERED:
         size = shard_parameter_count(model, tensor_parallel=layout.tensor_parallel).non_embedding / model.layers
     else:
-        size = np.maximum(stack.bucket_parameters, stack.bucket_parameters_per_rank * data_parallel_group(layout).ranks)
+        size = np.maximum(overlap.bucket_parameters, overlap.bucket_parameters_per_rank * data_parallel_group(layout).ranks)
     return Buckets(
-        count=np.ceil(shard.total / size),
-        share=np.minimum(size / shard.total, 1.0),
-        uncut_share=(shard.embedding + shard.positions) / shard.total,
+        count=np.ceil(held.total / size),
+        share=np.minimum(size / held.total, 1.0),
+        uncut_share=(held.embedding + held.positions) / held.total,
     )
 
 
-def windows(name: str, layout: Layout) -> Numeric:
-    """How often an iteration moves all that one of DATA_PARALLEL moves: once, or for every micro-batch.
+def windows(role: Role, layout: Layout) -> Numeric:
+    """How often an iteration moves all that a collective of this role moves: once, or for every micro-batch.
 
     >>> from dataclasses import replace
     >>> from perfmodel.exchange.run_files import read_candidates
     >>> run = read_candidates("nemotron-4-15b")[0].run
     >>> layout = replace(run.layout(run.stages[-1]), sharding="zero2", micro_batch_size=1)
-    >>> [int(windows(name, layout)) for name in (GRADIENT_REDUCTION, PARAMETER_GATHER)]
+    >>> [int(windows(role, layout)) for role in (Role.GRADIENT_REDUCTION, Role.PARAMETER_GATHER)]
     [4, 1]
     """
-    if layout.sharding in ("none", "zero1") or (layout.sharding == "zero2" and name == PARAMETER_GATHER):
+    if layout.sharding in ("none", "zero1") or (layout.sharding == "zero2" and role is Role.PARAMETER_GATHER):
         return 1
     return np.where(np.asarray(layout.pipeline_parallel) > 1, 1, layout.micro_batches)
 
 
-def gathered_bytes(held: ParameterCount, layout: Layout, stack: SoftwareStack) -> Numeric:
-    """Size of parameters on the wire: a byte each for those that travel as 8-bit copies."""
-    each = state_bytes(layout, stack).parameter
-    if layout.precision != "fp8" or not stack.fp8_parameter_gather:
+def gathered_bytes(held: ParameterCount, setup: Setup) -> Numeric:
+    """Size of parameters on the wire: those that travel as low-precision copies take the bytes of an operand each."""
+    recipe, low = setup.layout.recipe, setup.stack.low_precision
+    each = state_bytes(setup.layout, setup.stack).parameter
+    if not recipe.casts or not low.parameter_gather:
         return held.total * each
-    eight_bit = eight_bit_parameters(held, stack.fp8_products)
-    return (held.total - eight_bit) * each + eight_bit
+    narrow = low_precision_parameters(held, low.products)
+    return (held.total - narrow) * each + narrow * recipe.operand_bytes
 
 
-def data_parallel_operators(model: TransformerModel, layout: Layout, stack: SoftwareStack) -> tuple[Collective, ...]:
-    """The collectives of the first pipeline stage in one iteration."""
-    held = first_stage_parameters(model, layout, stack)
-    number = buckets(model, layout, stack).count
-    whole = layout.sharding == "zero1" and not stack.scatters_gradients
+def data_parallel_operators(setup: Setup, held: ParameterCount, bucket: Buckets) -> tuple[Collective, ...]:
+    """The collectives of the first pipeline stage, which holds `held`, in one iteration."""
+    layout, number = setup.layout, bucket.count
+    whole = layout.sharding == "zero1" and not setup.stack.states.scatters_gradients
     gather = Collective(
-        name=PARAMETER_GATHER,
+        name=NAMES[Role.PARAMETER_GATHER],
+        role=Role.PARAMETER_GATHER,
         phase=OPTIMIZER,
         kind="all_gather",
-        payload_bytes=gathered_bytes(held, layout, stack) / number,
-        repeats=number * windows(PARAMETER_GATHER, layout),
+        payload_bytes=gathered_bytes(held, setup) / number,
+        repeats=number * windows(Role.PARAMETER_GATHER, layout),
         group=shard_group(layout),
     )
     reduction = replace(
         gather,
-        name=GRADIENT_REDUCTION,
+        name=NAMES[Role.GRADIENT_REDUCTION],
+        role=Role.GRADIENT_REDUCTION,
         kind="all_reduce" if layout.sharding == "none" or whole else "reduce_scatter",
-        payload_bytes=held.total * state_bytes(layout, stack).reduced_gradient / number,
-        repeats=number * windows(GRADIENT_REDUCTION, layout),
+        payload_bytes=held.total * state_bytes(layout, setup.stack).reduced_gradient / number,
+        repeats=number * windows(Role.GRADIENT_REDUCTION, layout),
     )
     if layout.sharding == "none":
         return (replace(reduction, group=data_parallel_group(layout)),)
@@ -134,12 +127,14 @@ def data_parallel_operators(model: TransformerModel, layout: Layout, stack: Soft
 
 def _gathered(layout: Layout, reduction: Collective, gather: Collective) -> tuple[Collective, ...]:
     """Parameters for both passes; in a pipeline they stay after the forward pass."""
-    again = replace(gather, name=BACKWARD_GATHER, repeats=np.where(np.asarray(layout.pipeline_parallel) > 1, 0, gather.repeats))
+    repeats = np.where(np.asarray(layout.pipeline_parallel) > 1, 0, gather.repeats)
+    again = replace(gather, name=NAMES[Role.BACKWARD_GATHER], role=Role.BACKWARD_GATHER, repeats=repeats)
     if layout.sharding != "hsdp":
         return (reduction, gather, again)
     over = replace(
         reduction,
-        name=REPLICA_REDUCTION,
+        name=NAMES[Role.REPLICA_REDUCTION],
+        role=Role.REPLICA_REDUCTION,
         kind="all_reduce",
         payload_bytes=reduction.payload_bytes / reduction.group.ranks,
         group=replica_group(layout),
@@ -168,9 +163,3 @@ def shards(layout: Layout, part: str) -> Numeric:
     if part == "optimizer":
         return ranks
     return np.where(np.asarray(layout.pipeline_parallel) > 1, 1, ranks)
-
-
-def layer_parameters(model: TransformerModel, layout: Layout, stage: PipelineStage) -> Numeric:
-    """Those of one layer on one GPU: what is gathered at a time."""
-    shard = stage_parameter_count(model, stage, tensor_parallel=layout.tensor_parallel)
-    return (shard.attention + shard.mlp) / np.maximum(stage.layers, 1)

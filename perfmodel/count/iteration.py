@@ -2,86 +2,94 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property
 
 import numpy as np
 
 from perfmodel.count.blocks import Block, with_recompute
-from perfmodel.count.decoder import DecoderOperators
+from perfmodel.count.data_parallel import Buckets, buckets
 from perfmodel.count.operators import Operator
-from perfmodel.count.parameters import layer_weights
-from perfmodel.count.pipeline import PipelineStages, pipeline_stages
+from perfmodel.count.pipeline import PipelineSplit, PipelineStages, pipeline_split
 from perfmodel.count.synchronisation import synchronisation_operators
+from perfmodel.count.vocabulary import DecoderOperators
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.layout import Layout
-from perfmodel.spec.model import TransformerModel
-from perfmodel.spec.remembering import Remembers
-from perfmodel.spec.stack import SoftwareStack
+from perfmodel.spec.setup import Setup
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Iteration(Remembers):
-    """The work of one GPU of every pipeline stage.
+class LayerBlocks:
+    """One execution of a layer of one kind: with what the layout runs again, and without."""
 
-    `embedding`, `layer`, `plain_layer` and `head` are one execution each, `boundary` what passes from one piece of the pipeline
-    to the next; `layers` are those of all stages together.
+    again: Block
+    plain: Block
+
+
+@dataclass(frozen=True, kw_only=True)
+class Iteration:
+    """The work of one GPU of every pipeline stage, with all that follows from its setup.
+
+    `embedding`, `head` and the blocks of each kind of layer are one execution each, `boundary` what passes from one piece of
+    the pipeline to the next.
     """
 
+    setup: Setup
     embedding: Block
-    layer: Block
-    plain_layer: Block
+    layers: Mapping[str, LayerBlocks]  # by kind
     head: Block
     boundary: Block
-    write_synchronisation: Callable[[], tuple[Operator, ...]]
-    stages: PipelineStages
-    layers: Numeric
-    recompute_layers: Numeric | None
-    boundaries: Numeric
-    micro_batches: Numeric
-    pipeline_parallel: Numeric
+    split: PipelineSplit
 
     @property
+    def layout(self) -> Layout:
+        """The layout of its setup."""
+        return self.setup.layout
+
+    @property
+    def stages(self) -> PipelineStages:
+        """The distinct pipeline stages."""
+        return self.split.stages
+
+    @cached_property
+    def buckets(self) -> Buckets:
+        """How the parameters of the first pipeline stage are grouped for data-parallel collectives."""
+        return buckets(self.setup, self.stages.first.parameters)
+
+    @cached_property
     def synchronisation(self) -> tuple[Operator, ...]:
         """What an iteration does once, after its micro-batches: most of a million layouts are never asked for it."""
-        return self.remembered("synchronisation", self.write_synchronisation)
+        return synchronisation_operators(self.setup, self.stages, self.buckets)
 
-    def plain(self, layers: Numeric, stages: Numeric = 1) -> Numeric:
-        """Of the `layers` of some pipeline stages, those that are not run again."""
-        return 0 if self.recompute_layers is None else np.maximum(layers - self.recompute_layers * stages, 0)
+    @property
+    def boundaries(self) -> Numeric:
+        """Messages that a micro-batch makes on its way through all pieces of the pipeline."""
+        return self.layout.pipeline_parallel * self.layout.virtual_pipeline - 1
 
     @property
     def several(self) -> Numeric:
         """1 with several pipeline stages, 0 where the last is the first."""
         return np.minimum(self.stages.last.position, 1)
 
-    @property
-    def between(self) -> tuple[Numeric, Numeric]:
-        """Layers of all pipeline stages between the ends, and how many of them are not run again."""
-        first, middle, last = self.stages
-        layers = self.layers - first.layers - last.layers * self.several
-        return layers, self.plain(layers, middle.number)
-
-    @property
-    def plain_layers(self) -> Numeric:
-        """Layers of all stages together that are not run again."""
-        ends = self.plain(self.stages.first.layers) + self.plain(self.stages.last.layers) * self.several
-        return ends + self.between[1]
+    def whole(self, kind: str) -> tuple[Numeric, Numeric]:
+        """Layers of a kind on all pipeline stages together, and how many of them are not run again."""
+        first, _, last = (stage.held for stage in self.stages)
+        between, ends = self.split.between, self.several
+        plain = first.plain[kind] + last.plain[kind] * ends + between.plain[kind]
+        return self.setup.model.layers_of(kind, 0, self.setup.model.layers), plain
 
     def executions(self) -> Iterator[tuple[Operator, Numeric]]:
         """Every operator with how often it runs on all pipeline stages together, in the order of one micro-batch.
 
         The optimizer step is that of one stage: all take theirs at the same time.
         """
-        counts = (
-            (self.embedding, 1),
-            (self.layer, self.layers - self.plain_layers),
-            (self.plain_layer, self.plain_layers),
-            (self.boundary, self.boundaries),
-            (self.head, 1),
-        )
-        blocks = [(block, times * self.micro_batches) for block, times in counts if np.any(times)]
+        counts: list[tuple[Block, Numeric]] = [(self.embedding, 1)]
+        for kind, of_kind in self.layers.items():
+            every, plain = self.whole(kind)
+            counts += [(of_kind.again, every - plain), (of_kind.plain, plain)]
+        counts += [(self.boundary, self.boundaries), (self.head, 1)]
+        blocks = [(block, times * self.layout.micro_batches) for block, times in counts if np.any(times)]
         for block, times in blocks:
             yield from ((operator, operator.repeats * times) for operator in block.forward)
         for block, times in reversed(blocks):
@@ -95,52 +103,33 @@ class Iteration(Remembers):
 
     def fold(self, count: Callable[[tuple[Operator, ...]], Numeric]) -> Numeric:
         """`count` of what a GPU does in its iteration, on average over the pipeline stages."""
-        layers = count(self.layer.operators) * (self.layers - self.plain_layers)
-        plain = count(self.plain_layer.operators) * self.plain_layers
-        micro_batch = count(self.embedding.operators) + layers + plain + count(self.head.operators)
-        return (micro_batch * self.micro_batches + count(self.synchronisation)) / self.pipeline_parallel
+        micro_batch = count(self.embedding.operators)
+        for kind, of_kind in self.layers.items():
+            every, plain = self.whole(kind)
+            layers = count(of_kind.again.operators) * (every - plain) + count(of_kind.plain.operators) * plain
+            micro_batch = micro_batch + layers
+        micro_batch = micro_batch + count(self.head.operators)
+        return (micro_batch * self.layout.micro_batches + count(self.synchronisation)) / self.layout.pipeline_parallel
 
 
-def iteration(model: TransformerModel, layout: Layout, stack: SoftwareStack) -> Iteration:
-    """The operators of one iteration of `model` under `layout`."""
-    write = DecoderOperators(model, layout, stack)
-    plain = write.layer()
+def iteration(setup: Setup) -> Iteration:
+    """The operators of one iteration of a model in a layout."""
+    write, layout, stack = DecoderOperators(setup), setup.layout, setup.stack
+    layers = {}
+    for kind in setup.model.kinds:
+        plain = write.layer(kind)
+        again = with_recompute(plain, layout.recompute, stack.fusion.selective_recompute)
+        layers[kind] = LayerBlocks(again=again, plain=plain)
     return Iteration(
+        setup=setup,
         embedding=write.embedding(),
-        layer=with_recompute(plain, layout.recompute, stack.selective_recompute),
-        plain_layer=plain,
+        layers=layers,
         head=write.head(),
         boundary=write.boundary(),
-        write_synchronisation=partial(synchronisation_operators, model, layout, stack),
-        stages=pipeline_stages(model, layout, stack),
-        layers=model.layers,
-        recompute_layers=layout.recompute_layers,
-        boundaries=layout.pipeline_parallel * layout.virtual_pipeline - 1,
-        micro_batches=layout.micro_batches,
-        pipeline_parallel=layout.pipeline_parallel,
+        split=pipeline_split(setup),
     )
 
 
-def sharded_otherwise(work: Iteration, model: TransformerModel, layout: Layout, stack: SoftwareStack) -> Iteration:
+def sharded_otherwise(work: Iteration, layout: Layout) -> Iteration:
     """The iteration of a layout that differs from that of `work` in its sharding alone: only what it does once does."""
-    return replace(work, write_synchronisation=partial(synchronisation_operators, model, layout, stack))
-
-
-def model_flop_per_token(model: TransformerModel, sequence_length: Numeric) -> Numeric:
-    """6 * (L * (h*(q + 2*v) + q*h + n*h*f) + V*h) + 12 * L * q * s, with n = 3 products of a gated MLP, else 2.
-
-    The published convention (FLOPs forward and backward): attention counted in full, logits once, the lookup nothing.
-    Source: arXiv:2205.05198, appendix A, extended to grouped KV heads and gated MLPs.
-
-    >>> from perfmodel.exchange.presets import model_preset
-    >>> float(model_flop_per_token(model_preset("nemotron-4-15b"), 4096)) / 1e9
-    93.99435264
-    """
-    attention, mlp = layer_weights(model, kv_size=model.kv_size)
-    linear = model.layers * (attention + mlp) + model.vocab_size * model.hidden_size
-    return 6.0 * linear + attention_flop_per_token(model, sequence_length)
-
-
-def attention_flop_per_token(model: TransformerModel, sequence_length: Numeric) -> Numeric:
-    """12 * L * q * s: scores and weighted sum, 2 FLOPs a product, forward and twice backward, over the full square."""
-    return 12.0 * model.layers * model.query_size * sequence_length
+    return replace(work, setup=replace(work.setup, layout=layout))

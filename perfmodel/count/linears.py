@@ -1,7 +1,8 @@
-"""The linears of a decoder on one GPU of a tensor-parallel group, with their collectives and their casts to 8 bits.
+"""The linears of a decoder on one GPU of a tensor-parallel group, with their collectives and their casts to a narrower format.
 
-Symbols: T tokens of a micro-batch, h hidden_size, t tensor_parallel, e bytes of an activation (2, in fp32 4). `S`
-below is the number of GPUs that share the tokens between linears (t with sequence parallelism, else 1).
+Symbols: T tokens of a micro-batch, h hidden_size, t tensor_parallel, e bytes of an activation (2, in fp32 4), q bytes of an
+operand of a low-precision product. `S` below is the number of GPUs that share the tokens between linears (t with sequence
+parallelism, else 1).
 
 A column-parallel linear splits its output columns and wants the whole input; a row-parallel one splits its inner size
 and leaves partial sums. With sequence parallelism the first gathers its input and the second scatters its output; without,
@@ -10,43 +11,51 @@ the second all-reduces (Megatron-LM, arXiv:1909.08053; sequence parallelism, arX
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
+from typing import NamedTuple
 
 from perfmodel.count.blocks import Block, local
+from perfmodel.count.declarations import Linear, Projections, takes_low_precision
 from perfmodel.count.operators import Collective, Matmul, MemoryBound, Operator, gradients
+from perfmodel.count.roles import Role
 from perfmodel.count.storage import state_bytes
 from perfmodel.spec.fields import Numeric
-from perfmodel.spec.layout import Layout, tensor_parallel_group
-from perfmodel.spec.model import TransformerModel
+from perfmodel.spec.layout import tensor_parallel_group
 from perfmodel.spec.phases import DATA_GRADIENT, FORWARD, WEIGHT_GRADIENT
-from perfmodel.spec.stack import SoftwareStack
+from perfmodel.spec.setup import Setup
+
+
+class CastBytes(NamedTuple):
+    """What casting moves: of the operand of the forward product, and of the gradient with the transposes backwards."""
+
+    forward: Numeric
+    backward: Numeric
 
 
 class LinearOperators:
-    """Writes down the linears of one model under one layout and stack."""
+    """Writes down the linears of one setup."""
 
-    def __init__(self, model: TransformerModel, layout: Layout, stack: SoftwareStack) -> None:
-        self.model, self.layout, self.stack = model, layout, stack
-        self.tokens = layout.tokens_per_micro_batch
-        self.tensor = layout.tensor_parallel
-        self.token_shards = layout.sequence_shards
-        self.group = tensor_parallel_group(layout)
-        self.eight_bit = layout.precision == "fp8"
-        self.precision = layout.wide_precision
-        self.state = state_bytes(layout, stack)
-        self.activation_bytes = layout.activation_bytes
-        self.search_bytes = 2 if stack.fp8_scaling == "current" else 0  # a pass to find the largest number before each cast
-        self.hidden_bytes = self.activation_bytes * self.tokens * model.hidden_size
+    def __init__(self, setup: Setup) -> None:
+        self.setup, self.model, self.layout, self.stack = setup, setup.model, setup.layout, setup.stack
+        self.recipe = self.layout.recipe
+        self.tokens = self.layout.tokens_per_micro_batch
+        self.tensor = self.layout.tensor_parallel
+        self.token_shards = self.layout.sequence_shards
+        self.group = tensor_parallel_group(self.layout)
+        self.state = state_bytes(self.layout, self.stack)
+        self.activation_bytes = self.recipe.activation_bytes
+        self.operand_bytes = self.recipe.operand_bytes
+        # a pass to find the largest number before each cast reads it once more
+        self.search_bytes = self.activation_bytes if self.stack.low_precision.scaling == "current" else 0
+        self.hidden_bytes = self.activation_bytes * self.tokens * self.model.hidden_size
 
-    def projections(self, joined: Mapping[str, Numeric], apart: Mapping[str, Numeric], *, useful: Numeric = 1.0) -> Block:
+    def projections(self, into: Projections) -> Block:
         """Column-parallel linears of one input: one product, or where the stack has them apart one each.
 
         Each keeps no copy of the input of its own, and each reduces its own input gradient; a gathered input serves all.
         """
-        columns = apart if self.stack.separate_projections and apart else joined
-        blocks = [self.column_linear(name, columns=width, useful=useful) for name, width in columns.items()]
-        first, *others = blocks
+        apart = self.stack.fusion.separate_projections and into.apart
+        first, *others = [self.column_linear(linear) for linear in (into.apart if apart else (into.joined,))]
         for other in others:
             first = first + self._sharing_input(other)
         return first
@@ -56,7 +65,7 @@ class LinearOperators:
         forward = tuple(
             replace(op, saved_bytes=0.0) if isinstance(op, Matmul) else op
             for op in linear.forward
-            if not isinstance(op, Collective) and not op.name.endswith(".quantise")
+            if not isinstance(op, Collective) and op.role is not Role.CAST
         )
         joint = self.layout.sequence_parallel
         backward = (op for op in linear.backward if not (joint and isinstance(op, Collective)))
@@ -64,22 +73,20 @@ class LinearOperators:
 
     def _without_transpose(self, operator: Operator) -> Operator:
         """A cast of gradients less the transpose of the input, which one linear makes for all that share it."""
-        if not isinstance(operator, MemoryBound) or not operator.name.endswith(".quantise"):
+        if not isinstance(operator, MemoryBound) or operator.role is not Role.CAST:
             return operator
-        return replace(operator, moved_bytes=operator.moved_bytes - 2 * self.tokens * self.model.hidden_size)
+        return replace(operator, moved_bytes=operator.moved_bytes - self._transpose_bytes())
 
-    def column_linear(self, name: str, *, columns: Numeric, useful: Numeric = 1.0, transformer_engine: bool = True) -> Block:
+    def column_linear(self, linear: Linear) -> Block:
         """Gathers the input under sequence parallelism; backwards gathers it again for dW and reduces dX.
 
         Both backward collectives can run beside the other product of the pair: the gather beside dX, the reduction beside
-        dW (Megatron-LM, LinearWithGradAccumulationAndAsyncCommunication). Only Transformer Engine's linears are cast to 8 bits,
-        and only theirs can be cut into chunks beside their gathers; the logits are not one of them.
+        dW (Megatron-LM, LinearWithGradAccumulationAndAsyncCommunication). Only linears of layers, which are Transformer
+        Engine's, can be cut into chunks beside their gathers; the logits are not one of them.
         """
-        eight_bit = self._in_eight_bits(name)
-        size = 1 if eight_bit else self.activation_bytes
-        hidden = self.model.hidden_size
-        product = self._product(name, columns=columns, inner=hidden, useful=useful, eight_bit=eight_bit)
-        product = replace(product, saved_bytes=size * self.tokens * hidden / self.token_shards)
+        name, hidden, narrow = linear.name, self.model.hidden_size, self._is_narrow(linear)
+        size = self.operand_bytes if narrow else self.activation_bytes
+        product = replace(self._product(linear), saved_bytes=size * self.tokens * hidden / self.token_shards)
         gradient = self.collective(
             f"{name}.reduce_input_gradient",
             "reduce_scatter" if self.layout.sequence_parallel else "all_reduce",
@@ -89,26 +96,20 @@ class LinearOperators:
         )
         data, weight = gradients(product)
         if not self.layout.sequence_parallel:
-            linear = Block(forward=(product,), backward=(data, gradient, *self._weight_gradient(weight)))
+            block = Block(forward=(product,), backward=(data, gradient, *self._weight_gradient(weight)))
         else:
             gather = self.collective(f"{name}.gather", "all_gather", payload=size * self.tokens * hidden)
             again = replace(gather, phase=WEIGHT_GRADIENT, partner=(name, DATA_GRADIENT))
-            if transformer_engine:
+            if linear.role is not Role.LOGITS:
                 gather = replace(gather, partner=(name, FORWARD), pipelined=True)
-            linear = Block(forward=(gather, product), backward=(again, data, gradient, *self._weight_gradient(weight)))
-        if not eight_bit:
-            return linear
-        cast_in = (3 + self.search_bytes) * self.tokens * hidden / self.token_shards
-        cast_back = (4 + self.search_bytes) * self.tokens * columns + 2 * self.tokens * hidden
-        return self._quantise(name, forward=cast_in, backward=cast_back) + linear
+            block = Block(forward=(gather, product), backward=(again, data, gradient, *self._weight_gradient(weight)))
+        return self._cast(name, self._column_cast_bytes(linear)) + block if narrow else block
 
-    def row_linear(self, name: str, *, inner: Numeric) -> Block:
+    def row_linear(self, linear: Linear) -> Block:
         """Scatters (or all-reduces) the partial sums; backwards gathers the gradient that was scattered."""
-        eight_bit = self._in_eight_bits(name)
-        size = 1 if eight_bit else self.activation_bytes
-        hidden = self.model.hidden_size
-        product = self._product(name, columns=hidden, inner=inner, useful=1.0, eight_bit=eight_bit)
-        product = replace(product, saved_bytes=size * self.tokens * inner)
+        name, narrow = linear.name, self._is_narrow(linear)
+        size = self.operand_bytes if narrow else self.activation_bytes
+        product = replace(self._product(linear), saved_bytes=size * self.tokens * linear.inner)
         data, weight = gradients(product)
         if self.layout.sequence_parallel:
             scatter = self.collective(
@@ -117,39 +118,32 @@ class LinearOperators:
             gather = self.collective(
                 f"{name}.gather_gradient",
                 "all_gather",
-                payload=size * self.tokens * hidden,
+                payload=size * self.tokens * self.model.hidden_size,
                 phase=DATA_GRADIENT,
                 partner=(name, DATA_GRADIENT),
                 pipelined=True,
             )
-            linear = Block(forward=(product, scatter), backward=(gather, data, *self._weight_gradient(weight)))
+            block = Block(forward=(product, scatter), backward=(gather, data, *self._weight_gradient(weight)))
         else:
             reduce = self.collective(f"{name}.all_reduce", "all_reduce", payload=self.hidden_bytes)
-            linear = Block(forward=(product, reduce), backward=(data, *self._weight_gradient(weight)))
-        if not eight_bit:
-            return linear
-        cast_in = (4 + self.search_bytes) * self.tokens * inner
-        cast_back = (3 + self.search_bytes) * self.tokens * hidden / self.token_shards + 2 * self.tokens * hidden
-        return self._quantise(name, forward=cast_in, backward=cast_back) + linear
+            block = Block(forward=(product, reduce), backward=(data, *self._weight_gradient(weight)))
+        return self._cast(name, self._row_cast_bytes(linear)) + block if narrow else block
 
-    def _in_eight_bits(self, name: str) -> bool:
-        """Whether the products of a linear take 8-bit operands: those of the layer, of the MLP alone, or of the head too."""
-        if not self.eight_bit:
-            return False
-        chosen = {"mlp": "layer.mlp", "layer": "layer.", "all": ""}[self.stack.fp8_products]
-        return name.startswith(chosen)
+    def _is_narrow(self, linear: Linear) -> bool:
+        """Whether the products of a linear take low-precision operands."""
+        return self.recipe.casts and takes_low_precision(linear.component, self.stack.low_precision.products)
 
-    def _product(self, name: str, *, columns: Numeric, inner: Numeric, useful: Numeric, eight_bit: bool) -> Matmul:
-        precision = "fp8" if eight_bit else self.precision
+    def _product(self, linear: Linear) -> Matmul:
         return Matmul(
-            name=name,
+            name=linear.name,
+            role=linear.role,
             rows=self.tokens,
-            columns=columns,
-            inner=inner,
-            useful=useful,
-            precision=precision,
+            columns=linear.columns,
+            inner=linear.inner,
+            useful=linear.useful,
+            precision=self.recipe.products if self._is_narrow(linear) else self.recipe.rest,
             weight_gradient_bytes=self.state.gradient,
-            accumulates=self.stack.fused_gradient_accumulation,
+            accumulates=self.stack.fusion.gradient_accumulation,
         )
 
     def _weight_gradient(self, weight: Operator) -> tuple[Operator, ...]:
@@ -160,19 +154,19 @@ class LinearOperators:
         if not isinstance(weight, Matmul) or weight.accumulates:
             return (weight,)
         numbers = weight.rows * weight.columns
-        moved = numbers * (self.activation_bytes + 2 * self.state.gradient)
         add = MemoryBound(
             name=f"{weight.name}.accumulate",
             phase=WEIGHT_GRADIENT,
-            moved_bytes=moved,
+            role=Role.GRADIENT_SUM,
+            moved_bytes=numbers * (self.activation_bytes + 2 * self.state.gradient),
             kernel="accumulate",
-            precision=self.precision,
+            precision=self.recipe.rest,
         )
-        if not self.stack.overwrites_gradients:
+        if not self.stack.states.overwrites_gradients:
             return weight, add
         first = 1.0 / self.layout.micro_batches
         later = replace(add, repeats=1.0 - first)
-        if self.precision == "fp32":
+        if not self.recipe.has_master:
             return weight, later
         written = numbers * (self.activation_bytes + self.state.gradient)
         write = replace(add, name=f"{weight.name}.overwrite", kernel="overwrite", moved_bytes=written, repeats=first)
@@ -193,14 +187,44 @@ class LinearOperators:
             name=name, kind=kind, payload_bytes=payload, group=self.group, phase=phase, partner=partner, pipelined=pipelined
         )
 
-    def _quantise(self, name: str, *, forward: Numeric, backward: Numeric) -> Block:
-        """Casts to 8 bits: the input forwards, the gradient and the gathered input's transpose backwards.
+    def _column_cast_bytes(self, linear: Linear) -> CastBytes:
+        """Forwards the rank's share of the input, e + q; backwards its gradient, e + 2*q, and the transposed input, 2*q.
 
-        With Transformer Engine's delayed scaling a cast is one pass: it reads 2 bytes, writes 1, and where the tensor is
-        whole on the rank 1 more for the transpose that dW needs; a gathered tensor is transposed apart (1 read, 1 written).
+        With Transformer Engine's delayed scaling a cast is one pass: it reads e bytes, writes q, and where the tensor is
+        whole on the rank q more for the transpose that dW needs; a gathered tensor is transposed apart (q read, q written).
         """
+        once, both = self._pass_bytes()
+        return CastBytes(
+            forward=once * self.tokens * self.model.hidden_size / self.token_shards,
+            backward=both * self.tokens * linear.columns + self._transpose_bytes(),
+        )
+
+    def _row_cast_bytes(self, linear: Linear) -> CastBytes:
+        """Forwards the input with its transpose, e + 2*q; backwards the rank's share of the gradient, and a transpose, 2*q."""
+        once, both = self._pass_bytes()
+        return CastBytes(
+            forward=both * self.tokens * linear.inner,
+            backward=once * self.tokens * self.model.hidden_size / self.token_shards + self._transpose_bytes(),
+        )
+
+    def _transpose_bytes(self) -> Numeric:
+        """What transposing a gathered tensor of the stream moves: q read and q written of each number."""
+        return 2 * self.operand_bytes * self.tokens * self.model.hidden_size
+
+    def _pass_bytes(self) -> tuple[float, float]:
+        """Bytes that a cast moves of one number, without its transpose and with it."""
+        once = self.activation_bytes + self.operand_bytes + self.search_bytes
+        return once, once + self.operand_bytes
+
+    def _cast(self, name: str, moved: CastBytes) -> Block:
+        """The cast of a linear's operands: the input forwards, the gradient and the transposes backwards."""
         return local(
             MemoryBound(
-                name=f"{name}.quantise", moved_bytes=forward, backward_bytes=backward, backward_kernels=2, family="cast"
+                name=f"{name}.quantise",
+                role=Role.CAST,
+                moved_bytes=moved.forward,
+                backward_bytes=moved.backward,
+                backward_kernels=2,
+                family="cast",
             )
         )

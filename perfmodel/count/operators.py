@@ -2,7 +2,7 @@
 
 An operator is one kernel, or one tight family of kernels, on one GPU, with its true sharded shape. `repeats` says how
 often it runs in one iteration. Its name is the same in a prediction and in a profiled step: `layer.mlp.fc1`; its phase
-tells the passes apart. All numbers may be arrays that broadcast.
+tells the passes apart, its role (count/roles.py) what it is for. All numbers may be arrays that broadcast.
 """
 
 from __future__ import annotations
@@ -11,6 +11,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
+import numpy as np
+
+from perfmodel.count.roles import ATTENTION_CORE, DATA_PARALLEL, Role
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.layout import ProcessGroup
 from perfmodel.spec.phases import DATA_GRADIENT, FORWARD, RECOMPUTE, WEIGHT_GRADIENT
@@ -28,6 +31,7 @@ class Matmul:
 
     name: str
     phase: str = FORWARD
+    role: Role = Role.PRODUCT
     repeats: Numeric = 1
     rows: Numeric
     columns: Numeric
@@ -56,11 +60,13 @@ class FusedAttention:
     """Attention that never writes its scores to memory: `sequences` x `heads` of queries over keys, causal or of all to all.
 
     `counted` is how often the published convention, which takes the full square, counts each pair of this kernel: twice where
-    the kernel leaves out the half of the square that the mask hides.
+    the kernel leaves out the half of the square that the mask hides. With a `window` a query meets no more than so many keys,
+    and the convention counts no others.
     """
 
     name: str
     phase: str = FORWARD
+    role: Role = Role.CORE
     repeats: Numeric = 1
     sequences: Numeric
     heads: Numeric
@@ -69,17 +75,40 @@ class FusedAttention:
     query_length: Numeric
     key_length: Numeric
     causal: bool = True
+    window: Numeric | None = None
     counted: Numeric = 1.0
     precision: str
     saved_bytes: Numeric = 0.0
 
     @property
+    def farthest_key(self) -> Numeric:
+        """Keys that the last query meets: min(k, window)."""
+        return self.key_length if self.window is None else np.minimum(self.key_length, self.window)
+
+    @property
+    def mean_keys(self) -> Numeric:
+        """Keys that a query meets on average: all k, under the causal mask w * (1 - w/(2*k)) with w = min(k, window).
+
+        >>> sizes = {"sequences": 1, "heads": 1, "kv_heads": 1, "head_size": 64, "query_length": 8, "key_length": 8}
+        >>> float(FusedAttention(name="core", precision="bf16", window=4, **sizes).mean_keys)
+        3.0
+        """
+        if not self.causal:
+            return self.key_length * 1.0
+        if self.window is None:
+            return self.key_length / 2.0
+        seen = self.farthest_key
+        return seen * (1.0 - seen / (2.0 * self.key_length))
+
+    @property
     def flop(self) -> Numeric:
         """Both products of the forward pass over the full square, 4 * b * queries * keys * width; twice that backwards.
 
+        With a window, keys are at most as many as it holds.
+
         The published convention does not halve it for causality, nor count the scores that the backward kernel forms again.
         """
-        pairs = self.sequences * self.heads * self.query_length * self.key_length * self.counted
+        pairs = self.sequences * self.heads * self.query_length * self.farthest_key * self.counted
         forward = 4.0 * pairs * self.head_size
         return 2.0 * forward if self.phase == DATA_GRADIENT else forward
 
@@ -99,6 +128,7 @@ class MemoryBound:
 
     name: str
     phase: str = FORWARD
+    role: Role = Role.ELEMENTWISE
     repeats: Numeric = 1
     moved_bytes: Numeric
     backward_bytes: Numeric = 0.0
@@ -120,6 +150,7 @@ class Collective:
 
     name: str
     phase: str = FORWARD
+    role: Role = Role.COLLECTIVE
     repeats: Numeric = 1
     kind: str  # all_reduce | all_gather | reduce_scatter | all_to_all | point_to_point
     payload_bytes: Numeric
@@ -170,6 +201,16 @@ def model_flop(operators: Iterable[Operator]) -> Numeric:
 def hardware_flop(operators: Iterable[Operator]) -> Numeric:
     """Hardware FLOPs of one GPU in one iteration: model FLOPs plus recompute and vocabulary padding."""
     return _sum(op.repeats * op.flop for op in operators if isinstance(op, Matmul | FusedAttention))
+
+
+def is_attention_core(operator: Operator) -> bool:
+    """Whether `operator` works on queries, keys, values and scores alone."""
+    return operator.role in ATTENTION_CORE
+
+
+def moves_data_parallel(operator: Operator) -> bool:
+    """Whether `operator` is one of the collectives that data parallelism needs for gradients and parameters."""
+    return operator.role in DATA_PARALLEL
 
 
 def saved_bytes(operators: Iterable[Operator]) -> Numeric:

@@ -1,24 +1,27 @@
 """How many parameters a model has, by component, and how many of them one GPU of a tensor-parallel group holds.
 
+Everything folds over the declarations of layer parts (count/declarations.py) and of the vocabulary (count/vocabulary.py).
+
 Symbols: L layers, h hidden_size, q query_size, v kv_size, f ffn_hidden_size, V vocab_size, t tensor_parallel.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from functools import partial
+from functools import cached_property
 
 import numpy as np
 
-from perfmodel.count.pipeline import PipelineStage
+from perfmodel.count.declarations import LOW_PRECISION_COMPONENTS, takes_low_precision
+from perfmodel.count.layer import layer_parts
+from perfmodel.count.vocabulary import embedding_matrix
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.model import TransformerModel
-from perfmodel.spec.remembering import Remembers
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ParameterCount(Remembers):
+@dataclass(frozen=True, kw_only=True)
+class ParameterCount:
     """Parameters by component; `attention`, `mlp` and `norms` are sums over all layers (and the final norm)."""
 
     embedding: Numeric
@@ -28,12 +31,9 @@ class ParameterCount(Remembers):
     norms: Numeric
     head: Numeric
 
-    @property
+    @cached_property
     def total(self) -> Numeric:
         """All of them, tied weights once."""
-        return self.remembered("total", self._total)
-
-    def _total(self) -> Numeric:
         return self.embedding + self.positions + self.attention + self.mlp + self.norms + self.head
 
     def times(self, factor: Numeric) -> ParameterCount:
@@ -46,6 +46,35 @@ class ParameterCount(Remembers):
         return self.attention + self.mlp + self.norms
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerParameters:
+    """Parameters of one layer on one GPU."""
+
+    attention: Numeric
+    mlp: Numeric
+    norms: Numeric
+
+    @property
+    def matrices(self) -> Numeric:
+        """Those of its linears: what is gathered at a time where parameters are sharded."""
+        return self.attention + self.mlp
+
+
+def layer_parameters(model: TransformerModel, kind: str, *, tensor_parallel: Numeric) -> LayerParameters:
+    """h*(q + 2*v) + q*h of attention, (1 or 2)*h*f + f*h of the MLP, with t-th parts on each GPU; norms are whole."""
+    attention, feed_forward = layer_parts(model, model.kinds[kind], tensor_parallel)
+    return LayerParameters(
+        attention=attention.parameters,
+        mlp=feed_forward.parameters,
+        norms=(attention.norms + feed_forward.norms) * norm_size(model),
+    )
+
+
+def norm_size(model: TransformerModel) -> Numeric:
+    """Parameters of one norm: a weight for each number of the stream, and a bias in a layer norm."""
+    return 2 * model.hidden_size if model.norm == "layernorm" else model.hidden_size
+
+
 def parameter_count(model: TransformerModel) -> ParameterCount:
     """L*(2*h*q + 2*h*v) + L*(2 or 3)*h*f + norms + V*h (twice when untied): the whole model, without padding.
 
@@ -53,7 +82,7 @@ def parameter_count(model: TransformerModel) -> ParameterCount:
     >>> int(parameter_count(model_preset("llama-3.1-8b")).total)
     8030261248
     """
-    return _count(model, tensor_parallel=1, kv_size=model.kv_size, vocab_size=model.vocab_size)
+    return _counted(model, _all_layers(model), tensor_parallel=1, matrix=model.vocab_size * model.hidden_size)
 
 
 def shard_parameter_count(model: TransformerModel, *, tensor_parallel: Numeric) -> ParameterCount:
@@ -61,42 +90,62 @@ def shard_parameter_count(model: TransformerModel, *, tensor_parallel: Numeric) 
 
     The vocabulary is padded; KV heads are replicated when there are fewer of them than ranks.
     """
-    return _count(
-        model,
-        tensor_parallel=tensor_parallel,
-        kv_size=kv_size_per_shard(model, tensor_parallel) * tensor_parallel,
-        vocab_size=model.padded_vocab_size(tensor_parallel),
-    )
+    return held_parameters(model, _all_layers(model), tensor_parallel=tensor_parallel)
 
 
-def stage_parameter_count(model: TransformerModel, stage: PipelineStage, *, tensor_parallel: Numeric) -> ParameterCount:
-    """The same for one pipeline stage: its share of the layers, and the matrices of the vocabulary where it holds them.
+def held_parameters(
+    model: TransformerModel,
+    layers: Mapping[str, Numeric],
+    *,
+    embedding: Numeric = 1,
+    head: Numeric = 1,
+    tensor_parallel: Numeric,
+) -> ParameterCount:
+    """The same of some layers of each kind, and the matrices of the vocabulary as often as they are held.
 
-    Tied embeddings lie on the first stage and, where that is another one, on the last. A stage remembers its own.
+    Tied embeddings lie on the first pipeline stage and, where that is another one, on the last.
     """
-    write = partial(_stage_parameter_count, model, stage, tensor_parallel)
-    return stage.remembered("parameters", write, of=(model, tensor_parallel))
+    matrix = embedding_matrix(model, tensor_parallel)
+    return _counted(model, layers, embedding=embedding, head=head, tensor_parallel=tensor_parallel, matrix=matrix)
 
 
-def _stage_parameter_count(model: TransformerModel, stage: PipelineStage, tensor_parallel: Numeric) -> ParameterCount:
-    shard = shard_parameter_count(model, tensor_parallel=tensor_parallel)
-    share = stage.layers / model.layers
-    norm = _norm_size(model)
-    copy = shard.embedding * (1 - stage.embedding) if model.tied_embeddings else shard.head
+def _all_layers(model: TransformerModel) -> dict[str, Numeric]:
+    return {kind: model.layers_of(kind, 0, model.layers) for kind in model.kinds}
+
+
+def _counted(
+    model: TransformerModel,
+    layers: Mapping[str, Numeric],
+    *,
+    embedding: Numeric = 1,
+    head: Numeric = 1,
+    tensor_parallel: Numeric,
+    matrix: Numeric,
+) -> ParameterCount:
+    attention: Numeric = 0
+    mlp: Numeric = 0
+    norms: Numeric = head * norm_size(model)
+    for kind, number in layers.items():
+        layer = layer_parameters(model, kind, tensor_parallel=tensor_parallel)
+        attention, mlp, norms = attention + number * layer.attention, mlp + number * layer.mlp, norms + number * layer.norms
+    positions = (model.max_positions or 0) * model.hidden_size if model.position == "learned" else 0
+    copies = head * (1 - embedding) if model.tied_embeddings else head
     return ParameterCount(
-        embedding=stage.embedding * shard.embedding,
-        positions=stage.embedding * shard.positions,
-        attention=share * shard.attention,
-        mlp=share * shard.mlp,
-        norms=share * (shard.norms - norm) + stage.head * norm,
-        head=stage.head * copy,
+        embedding=embedding * matrix,
+        positions=embedding * positions,
+        attention=attention,
+        mlp=mlp,
+        norms=norms,
+        head=copies * matrix,
     )
 
 
-def eight_bit_parameters(held: ParameterCount, products: str) -> Numeric:
-    """Those of the products that take 8-bit operands: of the MLP, of the layer, or of the head too."""
-    linears = held.mlp if products == "mlp" else held.attention + held.mlp
-    return linears + held.head if products == "all" else linears
+def low_precision_parameters(held: ParameterCount, products: str) -> Numeric:
+    """Those of the linears that take low-precision operands: of the MLP, of the layer, or of the head too."""
+    every = LOW_PRECISION_COMPONENTS["all"]
+    first, *others = [getattr(held, each) for each in every if takes_low_precision(each, products)]
+    total: Numeric = sum(others, first)
+    return total
 
 
 def most_parameters(counts: Sequence[ParameterCount]) -> ParameterCount:
@@ -108,44 +157,3 @@ def most_parameters(counts: Sequence[ParameterCount]) -> ParameterCount:
             **{part.name: np.where(larger, getattr(count, part.name), getattr(most, part.name)) for part in fields(most)}
         )
     return most
-
-
-def kv_size_per_shard(model: TransformerModel, tensor_parallel: Numeric) -> Numeric:
-    """Width of the key heads that one rank computes: max(kv_heads / t, 1) heads."""
-    return np.maximum(model.kv_heads / tensor_parallel, 1) * model.head_size
-
-
-def layer_weights(model: TransformerModel, *, kv_size: Numeric) -> tuple[Numeric, Numeric]:
-    """The matrices of one layer: attention h*(q + 2*v) + q*h, and MLP h*f (twice when gated) + f*h; no biases."""
-    hidden, query = model.hidden_size, model.query_size
-    attention = hidden * (query + 2 * kv_size) + query * hidden
-    return attention, hidden * into_mlp_size(model) + model.ffn_hidden_size * hidden
-
-
-def into_mlp_size(model: TransformerModel) -> Numeric:
-    """Columns of the first product of the MLP: two halves when it is gated."""
-    return 2 * model.ffn_hidden_size if model.gated else model.ffn_hidden_size
-
-
-def _count(model: TransformerModel, *, tensor_parallel: Numeric, kv_size: Numeric, vocab_size: Numeric) -> ParameterCount:
-    hidden, query = model.hidden_size, model.query_size
-    attention_weights, mlp_weights = layer_weights(model, kv_size=kv_size)
-    norm = _norm_size(model)
-    attention = attention_weights / tensor_parallel
-    mlp = mlp_weights / tensor_parallel
-    if model.biases:  # a column-parallel bias is split with its columns, a row-parallel one is whole on every rank
-        attention = attention + (query + 2 * kv_size) / tensor_parallel + hidden
-        mlp = mlp + into_mlp_size(model) / tensor_parallel + hidden
-    vocabulary_matrix = vocab_size * hidden / tensor_parallel
-    return ParameterCount(
-        embedding=vocabulary_matrix,
-        positions=(model.max_positions or 0) * hidden if model.position == "learned" else 0,
-        attention=model.layers * attention,
-        mlp=model.layers * mlp,
-        norms=model.layers * 2 * norm + norm,
-        head=0 if model.tied_embeddings else vocabulary_matrix,
-    )
-
-
-def _norm_size(model: TransformerModel) -> Numeric:
-    return 2 * model.hidden_size if model.norm == "layernorm" else model.hidden_size

@@ -11,26 +11,28 @@ layer, and gives the first stages what is left over.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
+from perfmodel.count.layer_numbers import LayerNumbers, StageLayers, numbers_by_kind, numbers_of_one_kind
+from perfmodel.count.parameters import ParameterCount, held_parameters
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.model import TransformerModel
-from perfmodel.spec.remembering import Remembers
-from perfmodel.spec.stack import SoftwareStack
+from perfmodel.spec.setup import Setup
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PipelineStage(Remembers):
-    """What one pipeline stage holds: layers, and 1 or 0 embeddings and heads; `number` is how many such stages there are."""
+class PipelineStage:
+    """What one pipeline stage holds: layers of each kind, 1 or 0 embeddings and heads; `number` is how many are like it."""
 
     layers: Numeric
+    held: LayerNumbers
     embedding: Numeric
     head: Numeric
     position: Numeric  # i, from 0
+    parameters: ParameterCount  # on one GPU
     number: Numeric = 1
 
 
@@ -42,29 +44,68 @@ class PipelineStages(NamedTuple):
     last: PipelineStage
 
 
-def pipeline_stages(model: TransformerModel, layout: Layout, stack: SoftwareStack) -> PipelineStages:
-    """The distinct stages of a layout, which remembers them: every part of a prediction asks.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PipelineSplit:
+    """The distinct stages of a layout, and the layers of all that lie between the ends."""
+
+    stages: PipelineStages
+    between: LayerNumbers
+
+
+def pipeline_split(setup: Setup) -> PipelineSplit:
+    """How the layers of a model are dealt out over the pipeline stages of a layout.
 
     >>> from dataclasses import replace
     >>> from perfmodel.exchange.run_files import read_candidates
     >>> run = read_candidates("nemotron-4-15b")[0].run
-    >>> layout = replace(run.layout(run.stages[0]), pipeline_parallel=8)
-    >>> [float(stage.layers) for stage in pipeline_stages(replace(run.model, layers=30), layout, run.stack)]
+    >>> setup = run.setup(run.stages[0])
+    >>> uneven = replace(setup, model=replace(run.model, layers=30), layout=replace(setup.layout, pipeline_parallel=8))
+    >>> [float(stage.layers) for stage in pipeline_split(uneven).stages]
     [3.0, 4.0, 3.0]
     """
-    return layout.remembered("stages", partial(_pipeline_stages, model, layout, stack), of=(model, stack))
-
-
-def _pipeline_stages(model: TransformerModel, layout: Layout, stack: SoftwareStack) -> PipelineStages:
-    split = _split_by_layers if stack.pipeline_split == "layers" else _split_by_modules
+    model, layout = setup.model, setup.layout
+    split = _split_by_layers if setup.stack.states.pipeline_split == "layers" else _split_by_modules
     first, middle, last = split(model, layout)
     layers, pipeline = np.asarray(model.layers), np.asarray(layout.pipeline_parallel)
     several = pipeline > 1
-    alone = np.where(several, 0, 1)
-    return PipelineStages(
-        first=PipelineStage(layers=np.where(several, first, layers), embedding=1, head=alone, position=0),
-        middle=PipelineStage(layers=middle, embedding=0, head=0, position=1, number=np.maximum(pipeline - 2, 0)),
-        last=PipelineStage(layers=np.where(several, last, layers), embedding=alone, head=1, position=pipeline - 1),
+    alone, number = np.where(several, 0, 1), np.maximum(pipeline - 2, 0)
+    ends = np.where(several, first, layers), np.where(several, last, layers)
+    between = model.layers - ends[0] - ends[1] * np.minimum(pipeline - 1, 1)
+    dealt = StageLayers(first=ends[0], middle=middle, last=ends[1], between=between, stages_between=number)
+    held = (numbers_of_one_kind if len(model.kinds) == 1 else numbers_by_kind)(setup, dealt)
+
+    return PipelineSplit(
+        stages=PipelineStages(
+            first=_stage(setup, held.first, layers=ends[0], embedding=1, head=alone, position=0),
+            middle=_stage(setup, held.middle, layers=middle, embedding=0, head=0, position=1, number=number),
+            last=_stage(setup, held.last, layers=ends[1], embedding=alone, head=1, position=pipeline - 1),
+        ),
+        between=held.between,
+    )
+
+
+def _stage(
+    setup: Setup,
+    held: LayerNumbers,
+    *,
+    layers: Numeric,
+    embedding: Numeric,
+    head: Numeric,
+    position: Numeric,
+    number: Numeric = 1,
+) -> PipelineStage:
+    """One stage with the parameters of what it holds."""
+    parameters = held_parameters(
+        setup.model, held.every, embedding=embedding, head=head, tensor_parallel=setup.layout.tensor_parallel
+    )
+    return PipelineStage(
+        layers=layers,
+        held=held,
+        embedding=embedding,
+        head=head,
+        position=position,
+        parameters=parameters,
+        number=number,
     )
 
 
@@ -100,8 +141,9 @@ def in_flight(layout: Layout, stage: PipelineStage) -> Numeric:
     >>> from perfmodel.exchange.run_files import read_candidates
     >>> from dataclasses import replace
     >>> run = read_candidates("nemotron-4-15b")[0].run
-    >>> layout = replace(run.layout(run.stages[0]), pipeline_parallel=4, virtual_pipeline=2, global_batch_size=96 * 64)
-    >>> float(in_flight(layout, pipeline_stages(run.model, layout, run.stack).first))
+    >>> setup = run.setup(run.stages[0])
+    >>> layout = replace(setup.layout, pipeline_parallel=4, virtual_pipeline=2, global_batch_size=96 * 64)
+    >>> float(in_flight(layout, pipeline_split(replace(setup, layout=layout)).stages.first))
     5.5
     """
     pipeline, virtual = np.asarray(layout.pipeline_parallel), np.asarray(layout.virtual_pipeline)

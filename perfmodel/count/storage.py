@@ -1,6 +1,7 @@
 """How many bytes one number takes where it is kept between operators: a parameter, its gradient, its optimizer states, a logit.
 
-In 16 bits a stack says so. In fp32 everything takes 4 bytes, and there is no master copy beside the parameters.
+Where a recipe keeps fp32 master copies, a stack says so. Otherwise everything is held as wide as the activations, and there is
+no master copy beside the parameters.
 """
 
 from __future__ import annotations
@@ -40,22 +41,17 @@ def state_bytes(layout: Layout, stack: SoftwareStack) -> StateBytes:
     >>> [state_bytes(replace(layout, precision=each), run.stack).adam for each in ("bf16", "fp32")]
     [30.0, 28.0]
     """
-    if layout.precision != "fp32":
+    held = stack.states
+    if layout.recipe.has_master:
         return StateBytes(
-            parameter=stack.parameter_bytes,
-            gradient=stack.gradient_bytes,
-            reduced_gradient=stack.reduced_gradient_bytes,
-            optimizer=stack.optimizer_bytes,
-            adam=FP32_BYTES + 2 * stack.optimizer_bytes + stack.parameter_bytes,
+            parameter=held.parameter_bytes,
+            gradient=held.gradient_bytes,
+            reduced_gradient=held.reduced_gradient_bytes,
+            optimizer=held.optimizer_bytes,
+            adam=FP32_BYTES + 2 * held.optimizer_bytes + held.parameter_bytes,
         )
-    states = stack.optimizer_bytes - FP32_BYTES
-    return StateBytes(
-        parameter=FP32_BYTES,
-        gradient=FP32_BYTES,
-        reduced_gradient=FP32_BYTES,
-        optimizer=states,
-        adam=FP32_BYTES + 2 * states + 2 * FP32_BYTES,
-    )
+    own, states = layout.recipe.activation_bytes, held.optimizer_bytes - FP32_BYTES
+    return StateBytes(parameter=own, gradient=own, reduced_gradient=own, optimizer=states, adam=own + 2 * states + 2 * own)
 
 
 def logit_bytes(stated: Numeric, layout: Layout) -> Numeric:
@@ -66,4 +62,4 @@ def logit_bytes(stated: Numeric, layout: Layout) -> Numeric:
     >>> logit_bytes(30.0, run.layout(run.stages[0]))
     30.0
     """
-    return stated + (layout.activation_bytes - LOGIT_BYTES)
+    return stated + (layout.recipe.activation_bytes - LOGIT_BYTES)

@@ -1,8 +1,8 @@
 """The axes of parallelism: one table from which everything that speaks of an axis derives.
 
-A row says what an axis is called and what it does to the GPUs of a run. Groups of ranks, parts of a breakdown, steps of a
-waterfall, terms, colours, streams of a timeline, moves and the space of a search follow from it (ARCHITECTURE.md, "Where to add
-what"). AXES goes from the innermost axis, whose ranks are neighbours, to the outermost.
+A row says what an axis is called, where in an iteration its ranks communicate, and what it does to the GPUs of a run. Groups of
+ranks, parts of a breakdown, steps of a waterfall, terms, colours, streams of a timeline, moves and the space of a search follow
+from it (ARCHITECTURE.md, "Where to add what").
 """
 
 from __future__ import annotations
@@ -14,26 +14,45 @@ from typing import Final
 
 from perfmodel.errors import InputError, did_you_mean
 
+WITHIN_LAYERS: Final = "within layers"
+BETWEEN_STAGES: Final = "between stages"
+BETWEEN_REPLICAS: Final = "between replicas"
+PLACES: Final = (WITHIN_LAYERS, BETWEEN_STAGES, BETWEEN_REPLICAS)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Axis:
     """One way to spread a run over GPUs.
 
-    `name` is the field of a layout that holds its degree. `joins` are the axes whose ranks communicate in its group too: ranks
-    that share a sequence hold the same parameters, so their gradients are reduced with those of the replicas. `fills` marks the
-    axis that takes the GPUs which the others leave. `waits` is the part of a breakdown in which its ranks wait for each other
-    without a message under way, "" where there is none.
+    `name` is the field of a layout that holds its degree. `communicates` is where its messages are: within layers they are
+    operators of the passes, between stages they part the passes, between replicas they run beside all passes. `joins` are the
+    axes whose ranks communicate in its group too: ranks that share a sequence hold the same parameters, so their gradients are
+    reduced with those of the replicas. `fills` marks the axis that takes the GPUs which the others leave. `settings` are those
+    of the layout, and of the stack (stack.name), that decide what its messages cost. `also_called` is what people type for it.
     """
 
     name: str
+    word: str
     short: str
-    label: str
     members: str  # what its ranks are called
-    exposed_label: str  # of its messages that nothing hides
-    stream: str  # of a timeline, on which its messages lie
+    communicates: str
+    settings: tuple[str, ...] = ()
     joins: tuple[str, ...] = ()
     fills: bool = False
-    waits: str = ""
+    also_called: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.communicates not in PLACES:
+            raise InputError(f"{self.communicates} is nowhere in an iteration; {did_you_mean(self.communicates, PLACES)}")
+
+    @property
+    def label(self) -> str:
+        """The axis in words.
+
+        >>> TENSOR.label
+        'tensor parallel'
+        """
+        return f"{self.word} parallel"
 
     @property
     def exposed_part(self) -> str:
@@ -44,44 +63,96 @@ class Axis:
         """
         return f"{self.name}_exposed_s"
 
+    @property
+    def bubble(self) -> str:
+        """What its ranks wait for each other without a message under way is called; empty where they do not.
+
+        >>> PIPELINE.bubble, TENSOR.bubble
+        ('pipeline_bubble', '')
+        """
+        return f"{self.word}_bubble" if self.communicates == BETWEEN_STAGES else ""
+
+    @property
+    def bubble_part(self) -> str:
+        """The part of a breakdown that this wait is; empty where there is none."""
+        return f"{self.bubble}_s" if self.bubble else ""
+
+    @property
+    def streams(self) -> tuple[str, ...]:
+        """The streams of a timeline on which its messages lie; those between stages go both ways.
+
+        >>> DATA.streams
+        ('data parallel',)
+        """
+        if self.communicates == BETWEEN_STAGES:
+            return f"{self.label}: activations", f"{self.label}: gradients"
+        return (self.label,)
+
 
 TENSOR: Final = Axis(
     name="tensor_parallel",
+    word="tensor",
     short="TP",
-    label="tensor parallel",
     members="ranks",
-    exposed_label="exposed tensor parallel",
-    stream="tensor parallel",
+    communicates=WITHIN_LAYERS,
+    settings=("sequence_parallel", "stack.overlap.tensor_parallel"),
 )
 CONTEXT: Final = Axis(
     name="context_parallel",
+    word="context",
     short="CP",
-    label="context parallel",
     members="ranks",
-    exposed_label="exposed context parallel",
-    stream="context parallel",
+    communicates=WITHIN_LAYERS,
+    settings=("stack.overlap.context_parallel_exchange", "stack.overlap.balanced_context_parallel"),
 )
 DATA: Final = Axis(
     name="data_parallel",
+    word="data",
     short="DP",
-    label="data parallel",
     members="replicas",
-    exposed_label="exposed data parallel",
-    stream="data parallel",
+    communicates=BETWEEN_REPLICAS,
+    settings=("sharding", "stack.overlap.data_parallel", "stack.overlap.bucket_rule"),
     joins=("context_parallel",),
     fills=True,
+    also_called=("replicas", "gpus"),
 )
 PIPELINE: Final = Axis(
     name="pipeline_parallel",
+    word="pipeline",
     short="PP",
-    label="pipeline parallel",
     members="stages",
-    exposed_label="exposed pipeline messages",
-    stream="pipeline parallel",
-    waits="pipeline_bubble_s",
+    communicates=BETWEEN_STAGES,
+    settings=("pipeline_schedule", "stack.overlap.pipeline", "stack.overlap.scatter_gather_pipeline"),
 )
-AXES: Final = (TENSOR, CONTEXT, DATA, PIPELINE)
+
+
+def in_groups(*axes: Axis) -> tuple[Axis, ...]:
+    """The axes, once it is sure that those which communicate in one group lie side by side: a group is ranks a stride apart."""
+    names = [axis.name for axis in axes]
+    for place, axis in enumerate(axes):
+        for joined in axis.joins:
+            if joined not in names:
+                raise InputError(f"{axis.name} joins {joined}, which is no axis")
+            between = [each for each in names[names.index(joined) + 1 : place] if each not in axis.joins]
+            if between:
+                raise InputError(f"{axis.name} joins {joined}, with {between[0]} between them, which it does not join")
+    return axes
+
+
+AXES: Final = in_groups(TENSOR, CONTEXT, DATA, PIPELINE)  # from the innermost, whose ranks are neighbours, to the outermost
 BY_NAME: Final[Mapping[str, Axis]] = MappingProxyType({axis.name: axis for axis in AXES})
+REPORTED: Final = tuple(sorted(AXES, key=lambda axis: PLACES.index(axis.communicates)))  # as an iteration is made of them
+(FILLING,) = (axis for axis in AXES if axis.fills)
+REPLICA_AXES: Final = tuple(axis for axis in REPORTED if not axis.fills)  # the product of their degrees: GPUs of one replica
+
+
+def axes_that_communicate(place: str) -> tuple[Axis, ...]:
+    """The axes whose messages are at one of PLACES.
+
+    >>> [axis.short for axis in axes_that_communicate(WITHIN_LAYERS)]
+    ['TP', 'CP']
+    """
+    return tuple(axis for axis in AXES if axis.communicates == place)
 
 
 def axis_named(name: str) -> Axis:

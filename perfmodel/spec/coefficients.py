@@ -13,6 +13,7 @@ import numpy as np
 
 from perfmodel.errors import InputError, did_you_mean
 from perfmodel.spec.fields import Numeric, Spec, choice, count, grid, number, numbers, part, spreads, text
+from perfmodel.spec.precision import FORMATS
 
 NORM_CLASSES = ("fused", "compiled", "eager")
 NORM_KERNELS = (*NORM_CLASSES, "eager_fp32")  # the last: a chain of elementwise kernels on a copy in fp32
@@ -153,7 +154,8 @@ class KernelProfile(Spec):
 
     def __post_init__(self) -> None:
         Spec.__post_init__(self)
-        for name in (*MEMORY_BOUND_CLASSES, *(("cast",) if "fp8" in self.matmul else ())):
+        casts = any(FORMATS[each].low for each in self.matmul if each in FORMATS)
+        for name in (*MEMORY_BOUND_CLASSES, *(("cast",) if casts else ())):
             if name not in self.memory_bound:
                 raise InputError("missing; every class of memory-bound kernels is needed", key=f"memory_bound.{name}")
         known = (*MEMORY_BOUND_CLASSES, "cast", *MEMORY_BOUND_KERNELS)

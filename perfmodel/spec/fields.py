@@ -8,10 +8,11 @@ A numeric field holds a number or a NumPy array of any shape: arrays of one spec
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
 from types import MappingProxyType
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -107,6 +108,16 @@ class Text:
 
 
 @dataclass(frozen=True, slots=True)
+class Words:
+    """A sequence of words, any number of times each."""
+
+    def problem(self, value: Any) -> str:
+        """What is wrong with `value`, or ""."""
+        fits = isinstance(value, tuple) and all(isinstance(word, str) and word.isprintable() and word for word in value)
+        return "" if fits else f"{shown(value)} is not a list of words"
+
+
+@dataclass(frozen=True, slots=True)
 class Part:
     """Another spec, a mapping of names to specs, or a list of specs; `preset` is the folder whose presets may stand for it."""
 
@@ -121,9 +132,9 @@ class Part:
             return ""
         members = [value] if self.shape == "one" else list(value.values()) if self.shape == "table" else list(value)
         if self.shape != "one" and not members:
-            return f"at least one {self.spec.__name__} is needed"
+            return f"at least one {words_of(self.spec)} is needed"
         wrong = [member for member in members if not isinstance(member, self.spec)]
-        return f"{shown(wrong[0])} is not a {self.spec.__name__}" if wrong else ""
+        return f"{shown(wrong[0])} is not a {words_of(self.spec)}" if wrong else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +160,7 @@ class Grid:
         return ""
 
 
-Rule: TypeAlias = Number | Choice | Choices | Flag | Text | Part | NumberTable | Grid
+Rule: TypeAlias = Number | Choice | Choices | Flag | Text | Words | Part | NumberTable | Grid
 
 
 def number(
@@ -180,6 +191,11 @@ def choice(*options: str, default: Any = MISSING, other_names: Mapping[str, str]
 def choices(*options: str, default: Any = MISSING) -> Any:
     """A field that holds some of `options`; a file gives them as one text, `none zero1`, or as a list."""
     return _field(Choices(options), default)
+
+
+def words(*, default: Any = MISSING) -> Any:
+    """A field that holds a sequence of words; a file gives them as one text, `local local global`, or as a list."""
+    return _field(Words(), default)
 
 
 def flag(*, default: Any = MISSING) -> Any:
@@ -220,6 +236,16 @@ def _field(rule: Rule, default: Any) -> Any:
     return field(default=default, metadata={"rule": rule})
 
 
+def words_of(spec: type) -> str:
+    """The name of a spec as words.
+
+    >>> class TransformerModel(Spec): ...
+    >>> words_of(TransformerModel)
+    'transformer model'
+    """
+    return re.sub(r"(?<!^)(?=[A-Z])", " ", spec.__name__).lower()
+
+
 def rule_of(entry: Field[Any]) -> Rule:
     """The declaration of one dataclass field of a spec."""
     rule: Rule = entry.metadata["rule"]
@@ -241,6 +267,7 @@ class Spec:
     """
 
     __slots__ = ()
+    moved_keys: ClassVar[Mapping[str, str]] = MappingProxyType({})  # what files of earlier versions called a key -> its path
 
     def __post_init__(self) -> None:
         check_fields(self)

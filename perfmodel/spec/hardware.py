@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import TypeAlias
 
 from perfmodel.errors import InputError, NotSupportedError, did_you_mean
 from perfmodel.spec.coefficients import (
@@ -16,10 +16,7 @@ from perfmodel.spec.coefficients import (
     NodeCollectives,
 )
 from perfmodel.spec.fields import Numeric, Spec, count, number, numbers, part, spreads, text
-
-OPERAND_BYTES: Final = {"bf16": 2, "fp16": 2, "fp8": 1, "fp32": 4}  # of a number that a product takes
-RESULT_BYTES: Final = OPERAND_BYTES | {"fp8": 2}  # of a number that it gives, and that other kernels work on
-PRECISIONS: Final = tuple(OPERAND_BYTES)
+from perfmodel.spec.precision import FORMATS, PrecisionRecipe, number_format
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
@@ -39,12 +36,12 @@ class Gpu(Spec):
         Spec.__post_init__(self)
         for key, table in (("peak_flop_per_s", self.peak_flop_per_s), ("kernels.matmul", self.kernels.matmul)):
             for precision in table:
-                if precision not in PRECISIONS:
-                    raise InputError(f"unknown precision; {did_you_mean(precision, PRECISIONS)}", key=f"{key}.{precision}")
+                if precision not in FORMATS:
+                    raise InputError(f"unknown number format; {did_you_mean(precision, FORMATS)}", key=f"{key}.{precision}")
         for name in self.kernels.memory_bound:
             _, dash, precision = name.partition("-")
-            if dash and precision not in PRECISIONS:
-                wrong = f"unknown precision; {did_you_mean(precision, PRECISIONS)}"
+            if dash and precision not in FORMATS:
+                wrong = f"unknown number format; {did_you_mean(precision, FORMATS)}"
                 raise InputError(wrong, key=f"kernels.memory_bound.{name}")
 
     def peak(self, precision: str) -> Numeric:
@@ -62,28 +59,40 @@ class Gpu(Spec):
         return self.attention_libraries[name]
 
     def matmul(self, precision: str) -> MatmulCoefficients:
-        """The coefficients of products in `precision`; both 16-bit ones run on the same circuits.
+        """The coefficients of products of one number format, or of that on whose circuits it runs (fp16 on those of bf16).
 
         Errors: NotSupportedError when no such products were measured.
         """
-        for known in (precision, "bf16" if precision == "fp16" else precision):
+        for known in (precision, number_format(precision).circuits):
             if known in self.kernels.matmul:
                 return self.kernels.matmul[known]
         raise NotSupportedError(f"no {precision} kernels were measured on {self.name}", key="precision")
 
     def attention(self, precision: str, *, backward: bool) -> AttentionCoefficients:
-        """The coefficients of fused attention on numbers of `precision`: those of 16 bits have one law, fp32 has its own.
+        """The coefficients of fused attention on numbers of one format: those of 16 bits have one law, fp32 has its own.
 
-        Errors: NotSupportedError when no attention in fp32 was measured.
+        Errors: NotSupportedError when no attention of the format was measured.
         """
         profile = self.kernels
-        if precision != "fp32":
-            return profile.attention_backward if backward else profile.attention_forward
-        known = profile.attention_backward_fp32 if backward else profile.attention_forward_fp32
+        laws = {
+            "16bit": (profile.attention_forward, profile.attention_backward),
+            "fp32": (profile.attention_forward_fp32, profile.attention_backward_fp32),
+        }
+        known = laws.get(number_format(precision).attention, (None, None))[backward]
         if known is None:
             way = "backward" if backward else "forward"
-            raise NotSupportedError(f"no fp32 attention ({way}) was measured on {self.name}", key="precision")
+            raise NotSupportedError(f"no {precision} attention ({way}) was measured on {self.name}", key="precision")
         return known
+
+    def check_recipe(self, recipe: PrecisionRecipe) -> None:
+        """Raise NotSupportedError for a recipe of which some kernel has no peak rate, or was not measured, on this GPU."""
+        for each in dict.fromkeys((recipe.products, recipe.rest)):
+            self.peak(each)
+            self.matmul(each)
+        for backward in (False, True):
+            self.attention(recipe.attention, backward=backward)
+        if recipe.casts and "cast" not in self.kernels.memory_bound:
+            raise NotSupportedError(f"no casts to {recipe.products} were measured on {self.name}", key="precision")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
 from perfmodel.spec.axes import AXES, CONTEXT, DATA, PIPELINE, TENSOR, Axis
 from perfmodel.spec.fields import Numeric, Spec, choice, count, flag, number
-from perfmodel.spec.hardware import PRECISIONS, RESULT_BYTES
-from perfmodel.spec.remembering import Remembers
+from perfmodel.spec.precision import PRECISIONS, RECIPES, PrecisionRecipe
 
 SHARDINGS = ("none", "zero1", "zero2", "zero3", "hsdp")
 SHARDING_NAMES = {"fsdp": "zero3", "fsdp2": "zero3", "full_shard": "zero3", "hybrid_shard": "hsdp", "ddp": "none"}
@@ -23,8 +23,8 @@ PIPELINE_SCHEDULES = ("1f1b", "zb-h1", "zb-1p", "zb-2p")  # 1f1b is interleaved 
 GATHERED = ("zero3", "hsdp")  # shardings that hold only a shard of the parameters, and gather them when they are needed
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
-class Layout(Remembers, Spec):
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Layout(Spec):
     """One layout, or many of them broadcast.
 
     `data_parallel_replicas` is how many copies of the shards hsdp keeps: each is spread over data_parallel / replicas ranks.
@@ -48,14 +48,9 @@ class Layout(Remembers, Spec):
     sequence_length: Numeric = count()
 
     @property
-    def wide_precision(self) -> str:
-        """Of all that does not run in 8 bits."""
-        return "bf16" if self.precision == "fp8" else self.precision
-
-    @property
-    def activation_bytes(self) -> int:
-        """Of one number that an operator hands to the next: 4 in fp32, else 2."""
-        return RESULT_BYTES[self.precision]
+    def recipe(self) -> PrecisionRecipe:
+        """What each part of a step is held and computed in."""
+        return RECIPES[self.precision]
 
     @property
     def gpus(self) -> Numeric:
@@ -74,12 +69,9 @@ class Layout(Remembers, Spec):
             ranks = ranks * self.degree(axis)
         return ranks
 
-    @property
+    @cached_property
     def micro_batches(self) -> Numeric:
         """Micro-batches that each data-parallel replica runs in one iteration."""
-        return self.remembered("micro_batches", self._micro_batches)
-
-    def _micro_batches(self) -> Numeric:
         return self.global_batch_size / (self.micro_batch_size * self.data_parallel)
 
     @property

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import isqrt
 
 import numpy as np
 
 from perfmodel.errors import InputError
-from perfmodel.spec.fields import Numeric, Spec, check_fields, choice, count, flag, number, plain, text
+from perfmodel.spec.fields import Numeric, Spec, check_fields, choice, count, flag, number, part, plain, text, words
+from perfmodel.spec.layer_kinds import EVERYWHERE, LayerKind, check_pattern, layers_before
 
 GATED_ACTIVATIONS = ("swiglu", "geglu")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class TransformerModel(Spec):
-    """A dense decoder: `layers` of attention and MLP between an embedding and a vocabulary head.
+    """A decoder: `layers` of attention and MLP between an embedding and a vocabulary head.
 
+    Layers are all alike, or of several `layer_kinds` that follow each other as `layer_pattern` says, which is repeated from the
+    first layer on. `post_norms` says that each part of a layer has a norm behind it, too, as Gemma 2 has.
     `vocab_padding_multiple` is Megatron's make-vocab-size-divisible-by: the vocabulary is padded to a multiple of it times
     the tensor-parallel degree. `dropout` says that the training keeps dropout masks. Errors: InputError.
     """
@@ -38,14 +42,40 @@ class TransformerModel(Spec):
     tied_embeddings: bool = flag(default=False)
     vocab_size: Numeric = count()
     vocab_padding_multiple: int = count(default=128)
+    post_norms: bool = flag(default=False)
+    layer_kinds: Mapping[str, LayerKind] | None = part(LayerKind, shape="table", optional=True, default=None)
+    layer_pattern: tuple[str, ...] = words(default=())
 
     def __post_init__(self) -> None:
         check_fields(self)
+        check_pattern(self.layer_kinds, self.layer_pattern)
         if self.position == "learned" and self.max_positions is None:
             raise InputError("missing; learned positions need their number", key="max_positions")
         if not np.all(np.remainder(self.attention_heads, self.kv_heads) == 0):
             heads = f"{plain(self.attention_heads)} attention heads{_divisors_text(self.attention_heads)}"
             raise InputError(f"{plain(self.kv_heads)} does not divide {heads}", key="kv_heads")
+
+    @property
+    def kinds(self) -> Mapping[str, LayerKind]:
+        """The kinds of layers by name; one, without a name, where all layers are alike and no kind is described."""
+        return {"": EVERYWHERE} if self.layer_kinds is None else self.layer_kinds
+
+    def layers_of(self, kind: str, first: Numeric, number: Numeric) -> Numeric:
+        """How many of `number` layers from `first` on (counted from 0) are of `kind`.
+
+        >>> from perfmodel.exchange.presets import model_preset
+        >>> model = model_preset("gemma-2-9b")
+        >>> [int(model.layers_of(kind, 1, 3)) for kind in model.kinds]
+        [1, 2]
+        """
+        if len(self.kinds) == 1:
+            return number
+        first, end = np.asarray(first), np.asarray(first) + number
+        return layers_before(self.layer_pattern, kind, end) - layers_before(self.layer_pattern, kind, first)
+
+    def kind_at(self, layer: int) -> str:
+        """The kind of one layer, counted from 0."""
+        return self.layer_pattern[layer % len(self.layer_pattern)] if self.layer_pattern else next(iter(self.kinds))
 
     @property
     def gated(self) -> bool:

@@ -9,50 +9,49 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.errors import InputError
+from perfmodel.errors import InputError, NotSupportedError, PerfmodelError
+from perfmodel.spec.axes import AXES, Axis
 from perfmodel.spec.fields import Numeric, Truth, plain
 from perfmodel.spec.hardware import Cluster
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.model import TransformerModel, divisors
+from perfmodel.spec.setup import Setup
 from perfmodel.spec.stack import SoftwareStack
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """What one rule says of one layout, or of each of many: whether it may be, and a sentence about those that may not."""
+    """What one rule says of one layout, or of each of many: whether it may be, and a sentence about those that may not.
+
+    `error` tells what cannot exist from what could, but is not covered yet.
+    """
 
     key: str
     allows: Truth
     sentence: Callable[[], str]
+    error: type[PerfmodelError] = InputError
 
 
-def check_layout(model: TransformerModel, cluster: Cluster, layout: Layout) -> None:
-    """Raise for a layout that cannot exist (InputError), or that the GPU has no kernels for (NotSupportedError)."""
-    cluster.gpu.peak(layout.precision)
-    cluster.gpu.matmul(layout.precision)
-    for backward in (False, True):
-        cluster.gpu.attention(layout.precision, backward=backward)
-    for rule in layout_rules(model, cluster, layout):
-        _apply(rule)
+def check_setup(setup: Setup) -> None:
+    """Raise InputError for a layout that cannot exist or run under the stack, NotSupportedError for one that is not covered."""
+    setup.cluster.gpu.check_recipe(setup.layout.recipe)
+    for rule in every_rule(setup):
+        if not np.all(rule.allows):
+            raise rule.error(rule.sentence(), key=rule.key)
 
 
-def check_stack(stack: SoftwareStack, layout: Layout) -> None:
-    """Raise for a layout that the software cannot run. Errors: InputError."""
-    for rule in stack_rules(stack, layout):
-        _apply(rule)
-
-
-def may_exist(model: TransformerModel, cluster: Cluster, stack: SoftwareStack, layout: Layout) -> Truth:
+def may_exist(setup: Setup) -> Truth:
     """Which of many layouts break no rule: an array of their broadcast shape."""
     allowed: Truth = True
-    for rule in (*layout_rules(model, cluster, layout), *stack_rules(stack, layout)):
+    for rule in every_rule(setup):
         allowed = allowed & np.asarray(rule.allows)
     return allowed
 
 
-def _apply(rule: Rule) -> None:
-    if not np.all(rule.allows):
-        raise InputError(rule.sentence(), key=rule.key)
+def every_rule(setup: Setup) -> Iterator[Rule]:
+    """The rules of layouts, then those of the software."""
+    yield from layout_rules(setup.model, setup.cluster, setup.layout)
+    yield from stack_rules(setup.stack, setup.layout)
 
 
 def layout_rules(model: TransformerModel, cluster: Cluster, layout: Layout) -> Iterator[Rule]:
@@ -75,6 +74,13 @@ def layout_rules(model: TransformerModel, cluster: Cluster, layout: Layout) -> I
         allows=model.position != "learned" or layout.sequence_length <= np.asarray(model.max_positions or 0),
         sentence=lambda: f"{layout.sequence_length} exceeds the {model.max_positions} learned positions of {model.name}",
     )
+    has_window = any(kind.window is not None for kind in model.kinds.values())
+    yield Rule(
+        key="context_parallel",
+        allows=(not has_window) | (np.asarray(layout.context_parallel) == 1),
+        sentence=lambda: f"sliding attention over {plain(layout.context_parallel)} ranks is not covered; 1 would do",
+        error=NotSupportedError,
+    )
     yield from _batch_rules(layout)
     yield from _pipeline_rules(model, layout)
     yield from _sharding_rules(layout)
@@ -86,9 +92,21 @@ def stack_rules(stack: SoftwareStack, layout: Layout) -> Iterator[Rule]:
     """What the software itself cannot do."""
     yield Rule(
         key="context_parallel",
-        allows=stack.fused_attention or np.asarray(layout.context_parallel) == 1,
+        allows=stack.fusion.attention or np.asarray(layout.context_parallel) == 1,
         sentence=lambda: f"attention over several ranks needs fused kernels, which {stack.name} does not run; 1 would do",
     )
+
+
+def unoffered_axes(stack: SoftwareStack, layout: Layout) -> tuple[Axis, ...]:
+    """The axes along which a layout spreads although its software has no such parallelism.
+
+    No rule: a person may ask what such software would do.
+    """
+    return tuple(axis for axis in AXES if _spreads(layout, axis) and axis.name not in stack.offers.degrees)
+
+
+def _spreads(layout: Layout, axis: Axis) -> bool:
+    return bool(np.any(np.asarray(layout.degree(axis)) > 1))
 
 
 def _divides(degree: Numeric, size: Numeric, what: str, *, key: str) -> Rule:

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Final
 
 from perfmodel.errors import PerfmodelError
 from perfmodel.spec.economics import Economics
 from perfmodel.spec.fields import Numeric, Spec, choice, count, flag, number, part, text
-from perfmodel.spec.hardware import PRECISIONS, Cluster
+from perfmodel.spec.hardware import Cluster
 from perfmodel.spec.layout import PIPELINE_SCHEDULES, RECOMPUTES, SHARDING_NAMES, SHARDINGS, Layout
 from perfmodel.spec.model import TransformerModel
-from perfmodel.spec.refusals import check_layout, check_stack
+from perfmodel.spec.precision import PRECISIONS
+from perfmodel.spec.refusals import check_setup
+from perfmodel.spec.setup import Setup
 from perfmodel.spec.stack import SoftwareStack
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class PublishedFigures(Spec):
-    """What a source prints of one stage; None for what it does not."""
+    """What a source prints of one ramp stage; None for what it does not print."""
 
     iteration_time_s: float | None = number("s", above=0, optional=True, default=None)
     mfu: float | None = number("ratio", above=0, maximum=1, optional=True, default=None)
@@ -28,13 +30,17 @@ class PublishedFigures(Spec):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
-class Stage(Spec):
-    """One stage of the ramp; `tokens` are those it trains on, `published` the figures its source prints."""
+class RampStage(Spec):
+    """One stage of the batch-size ramp; `tokens` are those it trains on, `published` the figures its source prints."""
 
     data_parallel: Numeric = count()
     global_batch_size: Numeric = count()
     tokens: Numeric | None = number("count", above=0, optional=True, default=None)
     published: PublishedFigures = part(PublishedFigures, default=PublishedFigures())
+
+
+SETTINGS: Final = tuple(entry.name for entry in fields(Layout))
+OF_A_STAGE: Final = tuple(entry.name for entry in fields(RampStage) if entry.name in SETTINGS)  # what ramp stages may differ in
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
@@ -58,59 +64,22 @@ class Run(Spec):
     recompute_layers: Numeric | None = number("count", integer=True, optional=True, default=None)
     micro_batch_size: Numeric = count(default=1)
     sequence_length: Numeric = count()
-    stages: tuple[Stage, ...] = part(Stage, shape="sequence")
+    stages: tuple[RampStage, ...] = part(RampStage, shape="sequence")
     economics: Economics | None = part(Economics, preset="economics", optional=True, default=None)
 
     def __post_init__(self) -> None:
         Spec.__post_init__(self)
         for index, stage in enumerate(self.stages):
             try:
-                check_layout(self.model, self.cluster, self.layout(stage))
-                check_stack(self.stack, self.layout(stage))
+                check_setup(self.setup(stage))
             except PerfmodelError as error:
-                in_stage = error.key in ("data_parallel", "global_batch_size")
+                in_stage = error.key in OF_A_STAGE
                 raise (error.under(f"stages[{index}]") if in_stage else error) from None
 
-    def layout(self, stage: Stage) -> Layout:
+    def setup(self, stage: RampStage) -> Setup:
+        """What one ramp stage is counted and timed for."""
+        return Setup(model=self.model, cluster=self.cluster, stack=self.stack, layout=self.layout(stage))
+
+    def layout(self, stage: RampStage) -> Layout:
         """The layout of one stage."""
-        return Layout(
-            precision=self.precision,
-            tensor_parallel=self.tensor_parallel,
-            pipeline_parallel=self.pipeline_parallel,
-            virtual_pipeline=self.virtual_pipeline,
-            pipeline_schedule=self.pipeline_schedule,
-            context_parallel=self.context_parallel,
-            data_parallel=stage.data_parallel,
-            data_parallel_replicas=self.data_parallel_replicas,
-            sequence_parallel=self.sequence_parallel,
-            sharding=self.sharding,
-            recompute=self.recompute,
-            recompute_layers=self.recompute_layers,
-            micro_batch_size=self.micro_batch_size,
-            global_batch_size=stage.global_batch_size,
-            sequence_length=self.sequence_length,
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MeasuredRun:
-    """An iteration that somebody measured and published; `run` is None when the equations do not cover it, for the `reason`.
-
-    `labels` sort it into groups (gpu, stack, precision); `peak_flop_per_s` is None for a GPU or precision that is unknown.
-    """
-
-    run_id: str
-    source: str
-    labels: Mapping[str, str]
-    model: TransformerModel
-    sequence_length: int
-    global_batch_size: int | None
-    gpus: int
-    peak_flop_per_s: float | None
-    iteration_time_s: float
-    printed_mfu: float | None
-    mfu_convention: str  # products | parameters | multi_head (evidence/validate.py)
-    run: Run | None
-    reason: str
-    assumptions: tuple[str, ...]
-    warning: str = ""  # what a user should hear before trusting the prediction
+        return Layout(**{name: getattr(stage if name in OF_A_STAGE else self, name) for name in SETTINGS})

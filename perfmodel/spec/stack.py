@@ -1,76 +1,192 @@
-"""What the training software does with a layout: what it fuses, overlaps, shards and allocates, as data."""
+"""What the training software does with a layout: what it fuses, overlaps, shards and allocates, as data.
+
+One section for each question that somebody asks of software; a section's `spread` says how uncertain its numbers are.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import ClassVar, Final
 
+from perfmodel.spec.axes import AXES
 from perfmodel.spec.coefficients import ATTENTION_LIBRARIES, NORM_KERNELS
-from perfmodel.spec.fields import Numeric, Spec, choice, choices, flag, number, spreads, text
+from perfmodel.spec.fields import Numeric, Spec, choice, choices, flag, number, part, spreads, text
 from perfmodel.spec.layout import PIPELINE_SCHEDULES, SHARDINGS
+
+MOVED_KEYS: Final = MappingProxyType(  # before there were sections -> the key path of today
+    {
+        "sequence_parallel": "defaults.sequence_parallel",
+        "sharding": "defaults.sharding",
+        "offered_shardings": "offers.shardings",
+        "offered_schedules": "offers.schedules",
+        "fused_attention": "fusion.attention",
+        "attention_library": "fusion.attention_library",
+        "fused_softmax": "fusion.softmax",
+        "norm_kernels": "fusion.norms",
+        "separate_projections": "fusion.separate_projections",
+        "fused_rotary": "fusion.rotary",
+        "fused_activation": "fusion.activation",
+        "fused_squared_relu": "fusion.squared_relu",
+        "fused_gradient_accumulation": "fusion.gradient_accumulation",
+        "gathered_logits": "fusion.gathered_logits",
+        "loss_forward_bytes": "fusion.loss_forward_bytes",
+        "loss_backward_bytes": "fusion.loss_backward_bytes",
+        "loss_peak_bytes": "fusion.loss_peak_bytes",
+        "selective_recompute": "fusion.selective_recompute",
+        "tensor_parallel_overlap": "overlap.tensor_parallel",
+        "context_parallel_exchange": "overlap.context_parallel_exchange",
+        "balanced_context_parallel": "overlap.balanced_context_parallel",
+        "pipeline_overlap": "overlap.pipeline",
+        "scatter_gather_pipeline": "overlap.scatter_gather_pipeline",
+        "data_parallel_overlap": "overlap.data_parallel",
+        "hide_all": "overlap.hide_all",
+        "bucket_rule": "overlap.bucket_rule",
+        "bucket_parameters": "overlap.bucket_parameters",
+        "bucket_parameters_per_rank": "overlap.bucket_parameters_per_rank",
+        "node_link_sm_fraction": "overlap.node_link_sm_fraction",
+        "network_sm_fraction": "overlap.network_sm_fraction",
+        "fp8_products": "low_precision.products",
+        "fp8_scaling": "low_precision.scaling",
+        "fp8_parameter_gather": "low_precision.parameter_gather",
+        "fp8_clock_scale": "low_precision.clock_scale",
+        "gradient_bytes": "states.gradient_bytes",
+        "reduced_gradient_bytes": "states.reduced_gradient_bytes",
+        "scatters_gradients": "states.scatters_gradients",
+        "parameter_bytes": "states.parameter_bytes",
+        "optimizer_bytes": "states.optimizer_bytes",
+        "overwrites_gradients": "states.overwrites_gradients",
+        "pipeline_split": "states.pipeline_split",
+        "framework_bytes": "states.framework_bytes",
+        "communication_buffer_bytes": "states.communication_buffer_bytes",
+        "fragmentation": "states.fragmentation",
+        "host_s": "host.launch_s",
+        "iteration_host_s": "host.iteration_s",
+        "unlisted_work": "host.unlisted_work",
+        "clock_scale": "host.clock_scale",
+        "spread": "host.spread, overlap.spread and so on",
+    }
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
-class SoftwareStack(Spec):
-    """One software family in one version range.
+class StackDefaults(Spec):
+    """What the software does unless the run says otherwise."""
 
-    `tensor_parallel_overlap`: "none" leaves every tensor-parallel collective exposed; "backward" hides those of a column-
-    parallel linear behind its own two backward products (Megatron's async communication); "pipelined" splits each
-    product and its collective into one chunk a rank and runs them against each other (Transformer Engine userbuffers).
-    `data_parallel_overlap`: whether gradient reduction hides behind the backward pass and parameter gathering behind
-    the forward pass, bucket by bucket. `clock_scale` is what its settings do to the clocks of tensor cores. `hide_all`
-    makes every collective free, as a bound.
-    """
+    sequence_parallel: bool = flag()
+    sharding: str = choice(*SHARDINGS)
 
-    name: str = text()
-    sequence_parallel: bool = flag()  # what it does unless the run says otherwise
-    sharding: str = choice(*SHARDINGS)  # the same
-    offered_shardings: tuple[str, ...] = choices(*SHARDINGS)  # that a plan may choose from
-    offered_schedules: tuple[str, ...] = choices(*PIPELINE_SCHEDULES)  # the same
-    clock_scale: Numeric = number("ratio", above=0, maximum=2)  # times cluster.compute_scale, for 16-bit kernels
-    fp8_clock_scale: Numeric = number("ratio", above=0, maximum=2)  # the same for 8-bit products
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class StackOffers(Spec):
+    """What the software has: a search chooses from it, and a run that asks for more is predicted with a warning."""
+
+    shardings: tuple[str, ...] = choices(*SHARDINGS)
+    schedules: tuple[str, ...] = choices(*PIPELINE_SCHEDULES)
+    degrees: tuple[str, ...] = choices(*(axis.name for axis in AXES))  # axes of parallelism
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class HostWork(Spec):
+    """What the CPU takes, what runs beside the operators, and what the settings of the software do to the GPU's clocks."""
+
     unlisted_work: Numeric = number("ratio", above=0)  # time of a pass over that of its operators: 1 where they are all it runs
-    selective_recompute: str = choice("attention", "every_second_product")  # what its selective mode runs again
-    fused_attention: bool = flag()
+    launch_s: Numeric = number("s")  # what the CPU needs to launch one kernel
+    iteration_s: Numeric = number("s")  # data loading, logging, timers and synchronisation of an iteration
+    clock_scale: Numeric = number("ratio", above=0, maximum=2)  # times cluster.compute_scale, for 16-bit kernels
+    spread: Mapping[str, Numeric] = spreads()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class Fusion(Spec):
+    """Which kernels run: what is one kernel, whose it is, and what it moves and keeps."""
+
+    attention: bool = flag()
     attention_library: str = choice(*ATTENTION_LIBRARIES)  # whose fused kernels
-    fused_softmax: bool = flag()  # scale, mask and softmax of unfused attention in one kernel
-    norm_kernels: str = choice(*NORM_KERNELS)  # one kernel written for norms, what a compiler makes of them, or PyTorch's own
+    softmax: bool = flag()  # scale, mask and softmax of unfused attention in one kernel
+    norms: str = choice(*NORM_KERNELS)  # one kernel written for norms, what a compiler makes of them, or PyTorch's own
     separate_projections: bool = flag()  # queries, keys and values, gate and input of the MLP: a product each, reduced each
-    fused_rotary: bool = flag()  # one kernel for queries and keys each, against the chain of eager operators
-    fused_activation: bool = flag()  # GELU and the gated ones
-    fused_squared_relu: bool = flag()
-    fused_gradient_accumulation: bool = flag()  # the product adds to the gradient, or a kernel of its own does
-    overwrites_gradients: bool = flag(default=False)  # the first micro-batch writes where others add; nothing is set to zero
+    rotary: bool = flag()  # one kernel for queries and keys each, against the chain of eager operators
+    activation: bool = flag()  # GELU and the gated ones
+    squared_relu: bool = flag()
+    gradient_accumulation: bool = flag()  # the product adds to the gradient, or a kernel of its own does
     gathered_logits: bool = flag()  # every tensor-parallel rank takes the loss over the whole vocabulary
     loss_forward_bytes: Numeric = number("bytes")  # memory traffic per logit of the cross-entropy
-    loss_backward_bytes: Numeric = number("bytes")
+    loss_backward_bytes: Numeric = number("bytes")  # memory traffic per logit of its backward pass
     loss_peak_bytes: Numeric = number("bytes")  # held per logit at the peak
-    host_s: Numeric = number("s")  # what the CPU needs to launch one kernel
-    iteration_host_s: Numeric = number("s")  # data loading, logging, timers and synchronisation of an iteration
-    tensor_parallel_overlap: str = choice("none", "backward", "pipelined")
+    selective_recompute: str = choice("attention", "every_second_product")  # what its selective mode runs again
+    spread: Mapping[str, Numeric] = spreads()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class Overlap(Spec):
+    """Which messages hide behind which computation, how they are cut, and what they take from it.
+
+    `tensor_parallel`: "none" leaves every tensor-parallel collective exposed; "backward" hides those of a column-parallel
+    linear behind its own two backward products (Megatron's async communication); "pipelined" splits each product and its
+    collective into one chunk a rank and runs them against each other (Transformer Engine userbuffers).
+    `data_parallel`: whether gradient reduction hides behind the backward pass and parameter gathering behind the forward
+    pass, bucket by bucket. `hide_all` makes every collective free, as a bound.
+    """
+
+    tensor_parallel: str = choice("none", "backward", "pipelined")
     context_parallel_exchange: str = choice("ring", "all_gather")  # keys and values pass from rank to rank, or are gathered
     balanced_context_parallel: bool = flag()  # each rank takes a piece from either end of the sequence, or one from its place
-    pipeline_split: str = choice("layers", "modules")  # layers are dealt out, or embedding, last norm and head among them
-    pipeline_overlap: bool = flag()  # messages between interleaved stages run beside the passes
+    pipeline: bool = flag()  # messages between interleaved stages run beside the passes
     scatter_gather_pipeline: bool = flag()  # tensor-parallel ranks send a slice each, where all hold the same
-    data_parallel_overlap: bool = flag()
+    data_parallel: bool = flag()
     hide_all: bool = flag(default=False)
-    fp8_products: str = choice(
-        "mlp", "layer", "all"
-    )  # which linears take 8-bit operands: of the MLP, of the layer, the head too
-    fp8_scaling: str = choice("delayed", "current")  # by the largest number of earlier iterations, or of the tensor itself
-    fp8_parameter_gather: bool = flag()  # parameters travel as 8-bit copies where products take them
     bucket_rule: str = choice("size", "layer")  # a layer's parameters are one bucket (FSDP), or the size below
     bucket_parameters: Numeric = number("count", minimum=1)  # a bucket holds max(bucket_parameters,
     bucket_parameters_per_rank: Numeric = number("count")  #   bucket_parameters_per_rank * data_parallel)
+    node_link_sm_fraction: Numeric = number("ratio", maximum=0.9)  # of the SMs, while a collective runs inside the node
+    network_sm_fraction: Numeric = number("ratio", maximum=0.9)  # of the SMs, while a collective runs between nodes
+    spread: Mapping[str, Numeric] = spreads()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class LowPrecision(Spec):
+    """What runs and travels in 8 bits where the layout's precision has any.
+
+    `clock_scale` is what the settings of the software do to the clocks of tensor cores in 8-bit products.
+    """
+
+    products: str = choice("mlp", "layer", "all")  # linears that take 8-bit operands: of the MLP, of the layer, the head too
+    scaling: str = choice("delayed", "current")  # by the largest number of earlier iterations, or of the tensor itself
+    parameter_gather: bool = flag()  # parameters travel as 8-bit copies where products take them
+    clock_scale: Numeric = number("ratio", above=0, maximum=2)  # times cluster.compute_scale, for 8-bit products
+    spread: Mapping[str, Numeric] = spreads()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class TrainingStates(Spec):
+    """What a GPU holds of each parameter, where layers are dealt to stages, and what the software allocates beside it."""
+
     gradient_bytes: Numeric = number("bytes", above=0)  # of one gradient, as it is held
-    reduced_gradient_bytes: Numeric = number("bytes", above=0)  # the same on the wire
+    reduced_gradient_bytes: Numeric = number("bytes", above=0)  # of one gradient, as it travels
     scatters_gradients: bool = flag()  # sharded optimizers get their share of the gradients, not all of them
     parameter_bytes: Numeric = number("bytes", above=0)
     optimizer_bytes: Numeric = number("bytes", above=0)  # master weight and moments of one parameter
-    node_link_sm_fraction: Numeric = number("ratio", maximum=0.9)  # of the SMs, while a collective runs inside the node
-    network_sm_fraction: Numeric = number("ratio", maximum=0.9)  # the same between nodes
+    overwrites_gradients: bool = flag(default=False)  # the first micro-batch writes where others add; nothing is set to zero
+    pipeline_split: str = choice("layers", "modules")  # layers are dealt out, or embedding, last norm and head among them
     framework_bytes: Numeric = number("bytes")  # CUDA context and library workspaces
     communication_buffer_bytes: Numeric = number("bytes")  # of each process group with more than one rank
     fragmentation: Numeric = number("ratio", maximum=1)  # allocator loss, as a share of the activations and the loss peak
     spread: Mapping[str, Numeric] = spreads()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class SoftwareStack(Spec):
+    """One software family in one version range, in sections; what is uncertain is drawn in their order."""
+
+    moved_keys: ClassVar[Mapping[str, str]] = MOVED_KEYS
+
+    name: str = text()
+    defaults: StackDefaults = part(StackDefaults)
+    offers: StackOffers = part(StackOffers)
+    host: HostWork = part(HostWork)
+    fusion: Fusion = part(Fusion)
+    overlap: Overlap = part(Overlap)
+    low_precision: LowPrecision = part(LowPrecision)
+    states: TrainingStates = part(TrainingStates)

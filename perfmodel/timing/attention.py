@@ -3,7 +3,7 @@
 Symbols: b sequences, a heads, g KV heads, d head size, q queries and s keys of a sequence, S multiprocessors, P dense peak
 rate, c = cluster.compute_scale, M memory rate, and the coefficients of spec/coefficients.py (e, t0, h, p, w, g).
 
-Ignored: sliding windows, deterministic backward kernels (up to a fifth slower at head size 128), and that few KV heads let
+Ignored: deterministic backward kernels (up to a fifth slower at head size 128), and that few KV heads let
 small forward kernels run up to a quarter faster than their bytes say.
 """
 
@@ -16,8 +16,9 @@ import numpy as np
 from perfmodel.count.operators import FusedAttention
 from perfmodel.spec.coefficients import AttentionCoefficients
 from perfmodel.spec.fields import Numeric
-from perfmodel.spec.hardware import RESULT_BYTES, Gpu
+from perfmodel.spec.hardware import Gpu
 from perfmodel.spec.phases import DATA_GRADIENT
+from perfmodel.spec.precision import operand_bytes
 
 PRODUCTS = {False: 2, True: 5}  # forward: scores, weighted sum; backward: the scores again, and four gradients
 PASSES = {False: 1, True: 2}  # how often queries, keys, values and output are moved
@@ -26,10 +27,14 @@ PASSES = {False: 1, True: 2}  # how often queries, keys, values and output are m
 def fused_attention_time_s(attention: FusedAttention, *, gpu: Gpu, compute_scale: Numeric, library: str = "fastest") -> Numeric:
     """t0 + C*fill + L, with C = b*a*q*(k + h) * 2*n*d/(P*e(d, s)*c) * (1 + C0/t_g)^g.
 
-    A query meets k = s/2 keys on average under the causal mask, else s; n = 2 products forward, 5 backward; C0 is C without h.
+    A query meets k = s/2 keys on average under the causal mask, fewer in a window (FusedAttention.mean_keys), else s; n = 2
+    products forward, 5 backward; C0 is C without h.
     causal   fill = (1 + (R/C)^p)^(1/p): R is the longest tile, which one multiprocessor computes alone
     no mask  fill = 1 + w*(ceil(W)/W - 1): W waves of tiles
     L = bytes of queries, keys, values and output / (M*e_m)
+
+    A window shorter than the sequence cuts the keys of a query at both ends: twice h, and R is a tile that meets the window. No
+    kernel with a window was measured.
 
     >>> from perfmodel.exchange.presets import gpu_preset
     >>> attention = FusedAttention(
@@ -52,6 +57,8 @@ def plain_attention_time_s(
     size, length = attention.head_size, attention.key_length
     queries, keys = _pairs(attention)
     extra = known.sequence_half if attention.causal else known.sequence_half_full
+    if attention.window is not None:
+        extra = extra * np.where(np.asarray(attention.window) < length, 2.0, 1.0)
     rate = gpu.peak(attention.precision) * known.efficiency * _factor(known.by_head_size, size) * compute_scale
     if known.by_sequence_length:
         rate = rate * _factor(known.by_sequence_length, length)
@@ -60,7 +67,7 @@ def plain_attention_time_s(
     compute_s = pair_s * queries * (keys + extra) * np.power(1.0 + plain_s / known.growth_s, np.asarray(known.growth))
     multiprocessors = gpu.streaming_multiprocessors
     if attention.causal:
-        longest_s = pair_s * known.longest_rows * multiprocessors * length
+        longest_s = pair_s * known.longest_rows * multiprocessors * attention.farthest_key
         power = np.asarray(known.fill_power)
         fill = np.power(1.0 + np.power(longest_s / compute_s, power), 1.0 / power)
     else:
@@ -73,9 +80,7 @@ def plain_attention_time_s(
 
 def _pairs(attention: FusedAttention) -> tuple[Numeric, Numeric]:
     """Queries, and how many keys each of them meets on average."""
-    length = attention.key_length
-    keys = length / 2.0 if attention.causal else length * 1.0
-    return attention.sequences * attention.heads * attention.query_length, keys
+    return attention.sequences * attention.heads * attention.query_length, attention.mean_keys
 
 
 def _pair_flop(attention: FusedAttention) -> Numeric:
@@ -100,7 +105,7 @@ def attention_bytes(attention: FusedAttention) -> Numeric:
     """Queries, keys, values and output moved once, with their gradients twice."""
     rows = attention.heads * attention.query_length + attention.kv_heads * attention.key_length
     passes = PASSES[attention.phase == DATA_GRADIENT]
-    return 2.0 * RESULT_BYTES[attention.precision] * passes * attention.sequences * rows * attention.head_size
+    return 2.0 * operand_bytes(attention.precision) * passes * attention.sequences * rows * attention.head_size
 
 
 def _factor(by_size: Mapping[str, Numeric], size: Numeric) -> Numeric:

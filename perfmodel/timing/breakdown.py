@@ -1,67 +1,118 @@
-"""The parts that the time of an iteration is made of."""
+"""The parts that the time of an iteration is made of: kernels, what is exposed of each axis of parallelism, and the rest."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Iterator
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from perfmodel.errors import did_you_mean
+from perfmodel.spec.axes import REPORTED, Axis
 from perfmodel.spec.fields import Numeric
 
+KERNELS: Final = ("matmul_s", "attention_s", "memory_bound_s")
+COMMUNICATION: Final = tuple(part for axis in REPORTED for part in (axis.exposed_part, axis.bubble_part) if part)
+SLOWDOWN: Final = "communication_slowdown_s"  # compute that waits for SMs which communication took
+LAUNCH: Final = "launch_s"  # the GPU waiting for the CPU
+UNLISTED: Final = "unlisted_s"  # work of the passes that no operator stands for, as the stack states it
+OPTIMIZER: Final = "optimizer_s"
+PARTS: Final = (*KERNELS, *COMMUNICATION, SLOWDOWN, LAUNCH, UNLISTED, OPTIMIZER)
+WAITING: Final = (*COMMUNICATION, LAUNCH)  # in which a GPU computes nothing
+_KNOWN: Final = frozenset(PARTS)
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+
 class Breakdown:
-    """Seconds of one iteration by part; they sum to the total."""
+    """Seconds of one iteration by part; they sum to the total. Parts that are not there are 0.0, and cost nothing.
 
-    matmul_s: Numeric = 0.0
-    attention_s: Numeric = 0.0
-    memory_bound_s: Numeric = 0.0
-    tensor_parallel_exposed_s: Numeric = 0.0
-    context_parallel_exposed_s: Numeric = 0.0
-    pipeline_parallel_exposed_s: Numeric = 0.0
-    pipeline_bubble_s: Numeric = 0.0  # the slowest stage waiting for the others to fill and drain the pipeline
-    data_parallel_exposed_s: Numeric = 0.0
-    communication_slowdown_s: Numeric = 0.0  # compute that waits for SMs which communication took
-    launch_s: Numeric = 0.0  # the GPU waiting for the CPU
-    unlisted_s: Numeric = 0.0  # work of the passes that no operator stands for, as the stack states it
-    optimizer_s: Numeric = 0.0
+    >>> parts = Breakdown(matmul_s=3.0, launch_s=1.0) + Breakdown(matmul_s=2.0)
+    >>> parts.matmul_s, parts.optimizer_s, parts.total_s
+    (5.0, 0.0, 6.0)
+    """
+
+    __slots__ = ("_seconds",)
+    _seconds: dict[str, Numeric]
+
+    def __init__(self, **seconds: Numeric) -> None:
+        for part in seconds:
+            if part not in _KNOWN:
+                raise TypeError(f"{part} is no part of an iteration; {did_you_mean(part, PARTS)}")
+        self._seconds = {part: value for part, value in seconds.items() if not _is_nothing(value)}
+
+    @classmethod
+    def _of(cls, seconds: dict[str, Numeric]) -> Breakdown:
+        """A breakdown of parts that are known to be right."""
+        self = cls.__new__(cls)
+        self._seconds = seconds
+        return self
+
+    def __getattr__(self, part: str) -> Numeric:
+        if part not in _KNOWN:
+            raise AttributeError(f"{part} is no part of an iteration")
+        return self._seconds.get(part, 0.0)
+
+    def items(self) -> Iterator[tuple[str, Numeric]]:
+        """Every part with its seconds, in the order of PARTS."""
+        return ((part, self._seconds.get(part, 0.0)) for part in PARTS)
 
     @property
     def total_s(self) -> Numeric:
-        """The sum of the parts."""
+        """The sum of the parts, always in the same order, so that one layout and many give the same bits."""
         total: Numeric = 0.0
         for part in PARTS:
-            total = added(total, getattr(self, part))
+            if part in self._seconds:
+                total = added(total, self._seconds[part])
         return total
 
     def __add__(self, other: Breakdown) -> Breakdown:
-        return Breakdown(**{part: added(getattr(self, part), getattr(other, part)) for part in PARTS})
+        sums = dict(self._seconds)
+        for part, value in other._seconds.items():
+            sums[part] = sums[part] + value if part in sums else value
+        return self._of(sums)
 
     def __mul__(self, times: Numeric) -> Breakdown:
-        return Breakdown(**{part: multiplied(getattr(self, part), times) for part in PARTS})
+        return self._of({part: value * times for part, value in self._seconds.items()})
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Breakdown) and self._seconds == other._seconds
+
+    def __hash__(self) -> int:
+        return hash(frozenset(self._seconds.items()))
+
+    def __repr__(self) -> str:
+        return f"Breakdown({', '.join(f'{part}={value!r}' for part, value in self.items() if part in self._seconds)})"
 
 
-PARTS: Final = tuple(part.name for part in fields(Breakdown))
+def exposed_part(axis: Axis | None) -> str:
+    """The part that exposed messages of an axis count to; those of all GPUs together belong to the optimizer step.
+
+    >>> exposed_part(None)
+    'optimizer_s'
+    """
+    return OPTIMIZER if axis is None else axis.exposed_part
+
+
+def _is_nothing(value: Numeric) -> bool:
+    return isinstance(value, float) and value == 0.0
 
 
 def added(one: Numeric, other: Numeric) -> Numeric:
     """one + other, at no cost where one of them is the number 0: of a million layouts, most parts are nothing."""
-    if isinstance(other, float) and other == 0.0:
+    if _is_nothing(other):
         return one
-    return other if isinstance(one, float) and one == 0.0 else one + other
+    return other if _is_nothing(one) else one + other
 
 
 def multiplied(one: Numeric, times: Numeric) -> Numeric:
     """one * times, at no cost where `one` is the number 0."""
-    return one if isinstance(one, float) and one == 0.0 else one * times
+    return one if _is_nothing(one) else one * times
 
 
 def slower(one: Breakdown, other: Breakdown) -> Breakdown:
     """The parts of whichever takes longer, element by element."""
     longer = np.asarray(other.total_s > one.total_s)
-    return Breakdown(**{part: _chosen(longer, getattr(other, part), getattr(one, part)) for part in PARTS})
+    return Breakdown(**{part: _chosen(longer, getattr(other, part), seconds) for part, seconds in one.items()})
 
 
 def _chosen(condition: NDArray[np.bool_], yes: Numeric, no: Numeric) -> Numeric:

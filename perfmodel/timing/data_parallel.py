@@ -16,20 +16,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from perfmodel.count.data_parallel import (
-    BACKWARD_GATHER,
-    DATA_PARALLEL,
-    GRADIENT_REDUCTION,
-    PARAMETER_GATHER,
-    REPLICA_REDUCTION,
-    Buckets,
-    windows,
-)
+from perfmodel.count.data_parallel import Buckets, windows
 from perfmodel.count.iteration import Iteration
-from perfmodel.count.operators import Collective
+from perfmodel.count.operators import Collective, moves_data_parallel
+from perfmodel.count.roles import Role
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.hardware import Cluster
-from perfmodel.spec.layout import GATHERED, Layout
+from perfmodel.spec.layout import GATHERED
 from perfmodel.spec.stack import SoftwareStack
 from perfmodel.timing.breakdown import Breakdown
 from perfmodel.timing.collectives import collective_time_s, placement
@@ -53,34 +46,33 @@ class Window:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataParallel:
-    """The data-parallel collectives of one layout, on one cluster."""
+    """The data-parallel collectives of one iteration, on one cluster."""
 
-    bucket: Buckets
-    layout: Layout
+    work: Iteration
     cluster: Cluster
     stack: SoftwareStack
 
-    def breakdown(self, work: Iteration, *, forward_s: Numeric, backward_s: Numeric) -> Breakdown:
+    def breakdown(self, *, forward_s: Numeric, backward_s: Numeric) -> Breakdown:
         """Exposed time and slowdown; `forward_s` and `backward_s` are the passes of one micro-batch over the first stage."""
         result = Breakdown()
-        for window in self.windows(work, forward_s=forward_s, backward_s=backward_s):
+        for window in self.windows(forward_s=forward_s, backward_s=backward_s):
             result = result + window.parts * window.times
         return result
 
-    def windows(self, work: Iteration, *, forward_s: Numeric, backward_s: Numeric) -> Iterator[Window]:
+    def windows(self, *, forward_s: Numeric, backward_s: Numeric) -> Iterator[Window]:
         """What hides behind backward passes, then what hides behind forward passes; nothing where a stack hides all."""
-        if self.stack.hide_all:
+        if self.stack.overlap.hide_all:
             return
-        calls = {op.name: op for op in work.synchronisation if isinstance(op, Collective) and op.name in DATA_PARALLEL}
-        after = [calls[name] for name in (GRADIENT_REDUCTION, REPLICA_REDUCTION, BACKWARD_GATHER) if name in calls]
-        before = [calls[name] for name in (PARAMETER_GATHER,) if name in calls]
+        known = [op for op in self.work.synchronisation if isinstance(op, Collective) and moves_data_parallel(op)]
+        before = [op for op in known if op.role is Role.PARAMETER_GATHER]
+        after = [op for op in known if op.role is not Role.PARAMETER_GATHER]
         for window_s, beside, forward in ((backward_s, after, False), (forward_s, before, True)):
             if beside:
                 yield self._window(beside, window_s, forward=forward)
 
     def _window(self, calls: Sequence[Collective], window_s: Numeric, *, forward: bool) -> Window:
         """The collectives that share one window."""
-        times = windows(calls[0].name, self.layout)
+        times = windows(calls[0].role, self.work.layout)
         per_pass = tuple(replace(call, repeats=call.repeats / times) for call in calls)
         all_s: Numeric = 0.0
         for call in per_pass:
@@ -90,26 +82,27 @@ class DataParallel:
 
     def _beside(self, per_pass: Sequence[Collective], all_s: Numeric, window_s: Numeric) -> Breakdown:
         """What they leave exposed, every time that they run."""
-        if not self.stack.data_parallel_overlap:
+        if not self.stack.overlap.data_parallel:
             return Breakdown(data_parallel_exposed_s=all_s)
-        share = self.bucket.uncut_share if self._gathers else _last_share(self.bucket, all_s, window_s)
+        bucket = self.work.buckets
+        share = bucket.uncut_share if self._gathers else _last_share(bucket, all_s, window_s)
         last_s: Numeric = 0.0
         for call in per_pass:
             last_s = last_s + self._last_s(call, share)
         fraction = sm_fraction(placement(per_pass[0].group, self.cluster), self.stack)
-        return _buckets_behind(window_s, all_s, last_s, number=self.bucket.count, fraction=fraction)
+        return _buckets_behind(window_s, all_s, last_s, number=bucket.count, fraction=fraction)
 
     def _last_s(self, call: Collective, share: Numeric) -> Numeric:
         """What of one collective cannot hide: a share of all it moves, and the first layer of what is gathered for a pass."""
         first_s = np.where(np.asarray(call.repeats) > 0, self._alone_s(call), 0.0)
-        if call.name == BACKWARD_GATHER:
+        if call.role is Role.BACKWARD_GATHER:
             return first_s
         last_s = self._alone_s(replace(call, payload_bytes=call.payload_bytes * call.repeats * share))
-        return last_s + first_s if call.name == PARAMETER_GATHER and self._gathers else last_s
+        return last_s + first_s if call.role is Role.PARAMETER_GATHER and self._gathers else last_s
 
     @property
     def _gathers(self) -> bool:
-        return self.layout.sharding in GATHERED
+        return self.work.layout.sharding in GATHERED
 
     def _alone_s(self, call: Collective) -> Numeric:
         return collective_time_s(call, cluster=self.cluster)

@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from perfmodel.count.operators import FusedAttention, Matmul, MemoryBound
 from perfmodel.spec.coefficients import MatmulCoefficients, MemoryBoundCoefficients
 from perfmodel.spec.fields import Numeric
-from perfmodel.spec.hardware import OPERAND_BYTES, RESULT_BYTES, Cluster, Gpu
+from perfmodel.spec.hardware import Cluster, Gpu
 from perfmodel.spec.phases import DATA_GRADIENT, WEIGHT_GRADIENT
+from perfmodel.spec.precision import number_format, operand_bytes, result_format
 from perfmodel.spec.stack import SoftwareStack
 from perfmodel.timing.attention import fused_attention_time_s
 
@@ -37,11 +38,13 @@ def kernel_time_s(operator: Matmul | FusedAttention | MemoryBound, *, cluster: C
     """Time [s] of one execution of `operator`."""
     match operator:
         case Matmul():
-            raised = stack.fp8_clock_scale if operator.precision == "fp8" else stack.clock_scale
+            is_low = number_format(operator.precision).low
+            raised = stack.low_precision.clock_scale if is_low else stack.host.clock_scale
             return matmul_time_s(operator, gpu=cluster.gpu, compute_scale=cluster.compute_scale * raised)
         case FusedAttention():
-            scale = cluster.compute_scale * stack.clock_scale
-            return fused_attention_time_s(operator, gpu=cluster.gpu, compute_scale=scale, library=stack.attention_library)
+            scale = cluster.compute_scale * stack.host.clock_scale
+            library = stack.fusion.attention_library
+            return fused_attention_time_s(operator, gpu=cluster.gpu, compute_scale=scale, library=library)
         case MemoryBound():
             return memory_bound_time_s(operator, gpu=cluster.gpu, stack=stack, busy_share=cluster.busy_share)
         case _:  # pragma: no cover - mypy proves it unreachable
@@ -63,7 +66,7 @@ def slowest_compute_scale(cluster: Cluster, gpus: Numeric) -> Numeric:
     return cluster.compute_scale * (1.0 - cluster.gpu_speed_deviation * deviations)
 
 
-def loaded(cluster: Cluster, gpus: Numeric) -> Cluster:
+def at_cluster_load(cluster: Cluster, gpus: Numeric) -> Cluster:
     """The cluster as `gpus` that all wait for one another find it: at the slowest one's clocks, beside busy neighbours.
 
     busy_share = (min(n, node) - 1) / (node - 1) of a node's other devices run too.
@@ -131,7 +134,7 @@ def _distinct(sizes: Sequence[Numeric]) -> tuple[list[NDArray[Any]], NDArray[np.
 def _product_time_s(product: Matmul, known: MatmulCoefficients, *, gpu: Gpu, compute_scale: Numeric) -> Numeric:
     """The equation itself."""
     compute_s = _compute_s(product, known, gpu=gpu, compute_scale=compute_scale)
-    left = OPERAND_BYTES[product.precision] * product.rows * product.inner
+    left = operand_bytes(product.precision) * product.rows * product.inner
     cached = known.cached_share * left / (1.0 + np.power(np.asarray(left / (CACHE_SHARE * gpu.cache_bytes)), SUDDENNESS))
     load_s = (matmul_bytes(product) - product.batch * cached) / (gpu.memory_bandwidth_bytes_per_s * known.memory_efficiency)
     longer: Numeric = np.maximum(compute_s, load_s)
@@ -175,9 +178,10 @@ def _options(sides: tuple[tuple[int, int, float], ...], most_splits: int) -> tup
 
 def matmul_bytes(product: Matmul) -> Numeric:
     """Both operands read and the result written once; a gradient that the product itself adds to is read and written."""
-    operands = OPERAND_BYTES[product.precision] * product.inner * (product.rows + product.columns)
+    operands = operand_bytes(product.precision) * product.inner * (product.rows + product.columns)
     adds = product.phase == WEIGHT_GRADIENT and product.accumulates
-    result = product.rows * product.columns * (2 * product.weight_gradient_bytes if adds else RESULT_BYTES[product.precision])
+    each = 2 * product.weight_gradient_bytes if adds else operand_bytes(result_format(product.precision))
+    result = product.rows * product.columns * each
     return product.batch * (operands + result)
 
 
@@ -226,4 +230,4 @@ def memory_bound_class(operator: MemoryBound, *, gpu: Gpu, stack: SoftwareStack)
             return known
     if operator.family != "norm":
         return operator.family
-    return "eager" if stack.norm_kernels == "eager_fp32" else stack.norm_kernels  # of layer norms, which have one kernel
+    return "eager" if stack.fusion.norms == "eager_fp32" else stack.fusion.norms  # of layer norms, which have one kernel

@@ -15,7 +15,7 @@ from perfmodel.spec.phases import DATA_GRADIENT, FORWARD, RECOMPUTE
 from perfmodel.spec.stack import SoftwareStack
 from perfmodel.timing.collectives import collective_time_s, placement
 from perfmodel.timing.confidence import WORDS, confidence, least_sure
-from perfmodel.timing.kernels import kernel_time_s, loaded, memory_bound_class
+from perfmodel.timing.kernels import at_cluster_load, kernel_time_s, memory_bound_class
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +30,7 @@ class Entry:
 
 def ledger(work: Iteration, *, gpus: Numeric, cluster: Cluster, stack: SoftwareStack) -> Iterator[Entry]:
     """The operators of one layout in the order of one micro-batch; a group of one does not run its collectives."""
-    slow = loaded(cluster, gpus)
+    slow = at_cluster_load(cluster, gpus)
     for operator, repeats in work.executions():
         if not np.any(repeats):
             continue
@@ -70,7 +70,9 @@ def _of_kernel(operator: Matmul | FusedAttention | MemoryBound, cluster: Cluster
             return known if in_table else least_sure([known, "interpolated"])
         case FusedAttention():
             attention = cluster.gpu.attention(operator.precision, backward=operator.phase == DATA_GRADIENT)
-            return confidence(attention.evidence, {"head_size": operator.head_size, "sequence_length": operator.key_length})
+            known = confidence(attention.evidence, {"head_size": operator.head_size, "sequence_length": operator.key_length})
+            is_cut = operator.window is not None and operator.farthest_key < operator.key_length
+            return least_sure([known, "extrapolated"]) if is_cut else known
         case MemoryBound():
             moved = {"moved_bytes": operator.moved_bytes / operator.kernels}
             name = memory_bound_class(operator, gpu=cluster.gpu, stack=stack)

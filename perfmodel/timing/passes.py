@@ -17,15 +17,16 @@ from functools import cached_property
 
 import numpy as np
 
-from perfmodel.count.blocks import is_attention_core
 from perfmodel.count.iteration import Iteration
-from perfmodel.count.operators import Collective, FusedAttention, Matmul, MemoryBound, Operator
+from perfmodel.count.layer_numbers import LayerNumbers
+from perfmodel.count.operators import Collective, FusedAttention, Matmul, MemoryBound, Operator, is_attention_core
 from perfmodel.count.pipeline import PipelineStage
+from perfmodel.spec.axes import TENSOR
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.hardware import Cluster
 from perfmodel.spec.phases import WEIGHT_GRADIENT
 from perfmodel.spec.stack import SoftwareStack
-from perfmodel.timing.breakdown import Breakdown
+from perfmodel.timing.breakdown import Breakdown, added, exposed_part
 from perfmodel.timing.collectives import Placement, collective_time_s, placement
 from perfmodel.timing.kernels import kernel_time_s
 
@@ -41,8 +42,8 @@ class Pass:
     def __add__(self, other: Pass) -> Pass:
         return Pass(
             parts=self.parts + other.parts,
-            weight_gradient_s=self.weight_gradient_s + other.weight_gradient_s,
-            host_s=self.host_s + other.host_s,
+            weight_gradient_s=added(self.weight_gradient_s, other.weight_gradient_s),
+            host_s=added(self.host_s, other.host_s),
         )
 
     def __mul__(self, times: Numeric) -> Pass:
@@ -54,10 +55,13 @@ class Direction:
 
     def __init__(self, work: Iteration, direction: str, cluster: Cluster, stack: SoftwareStack) -> None:
         self.work, self.stack = work, stack
-        self.layer, self.embedding, self.head = (
-            timed_pass(getattr(block, direction), cluster, stack) for block in (work.layer, work.embedding, work.head)
-        )
-        self.plain = timed_pass(getattr(work.plain_layer, direction), cluster, stack) if np.any(work.plain_layers) else None
+        ends = (work.embedding, work.head)
+        self.embedding, self.head = (timed_pass(getattr(block, direction), cluster, stack) for block in ends)
+        self.layers: dict[str, tuple[Pass, Pass | None]] = {}  # by kind: with what runs again, and without
+        for kind, blocks in work.layers.items():
+            again = timed_pass(getattr(blocks.again, direction), cluster, stack)
+            is_plain = np.any(work.whole(kind)[1])
+            self.layers[kind] = again, timed_pass(getattr(blocks.plain, direction), cluster, stack) if is_plain else None
         messages = getattr(work.boundary, direction) if np.any(work.boundaries) else ()
         self.message_s = sum(
             (op.repeats * collective_time_s(op, cluster=cluster) for op in messages if isinstance(op, Collective)), 0.0
@@ -75,17 +79,18 @@ class Direction:
 
     def whole(self) -> Pass:
         """Through all stages: both ends, and what lies between; each waits for its own CPU."""
-        layers, plain = self.work.between
-        return self.first + self.last * self.work.several + self._over(layers, plain, 0, 0)
+        return self.first + self.last * self.work.several + self.through(self.work.split.between)
 
     def stage(self, stage: PipelineStage) -> Pass:
         """Through one of them."""
-        return self._over(stage.layers, self.work.plain(stage.layers), stage.embedding, stage.head)
+        return self.through(stage.held, stage.embedding, stage.head)
 
-    def _over(self, layers: Numeric, plain: Numeric, embedding: Numeric, head: Numeric) -> Pass:
-        total = self.layer * (layers - plain) if self.plain is not None else self.layer * layers
-        if self.plain is not None:
-            total = total + self.plain * plain
+    def through(self, held: LayerNumbers, embedding: Numeric = 0, head: Numeric = 0) -> Pass:
+        """Through some layers of each kind, and the embedding and the head as often as they are among them."""
+        total = Pass()
+        for kind, (again, without) in self.layers.items():
+            every, plain = held.every[kind], held.plain[kind]
+            total = total + (again * every if without is None else again * (every - plain) + without * plain)
         for block, times in ((self.embedding, embedding), (self.head, head)):
             if np.any(times):
                 total = total + block * times
@@ -98,8 +103,8 @@ class Direction:
         """
         seconds = alone.parts.total_s
         waiting_s = np.maximum(alone.host_s - seconds, 0.0)
-        unlisted_s = (self.stack.unlisted_work - 1.0) * (seconds + waiting_s)
-        return replace(alone, parts=replace(alone.parts, launch_s=waiting_s, unlisted_s=unlisted_s))
+        unlisted_s = (self.stack.host.unlisted_work - 1.0) * (seconds + waiting_s)
+        return replace(alone, parts=alone.parts + Breakdown(launch_s=waiting_s, unlisted_s=unlisted_s))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,7 +131,7 @@ def added_up(operators: Iterable[TimedOperator], stack: SoftwareStack) -> Pass:
         operator = timed.operator
         kernels = kernels + operator.repeats * _kernels(operator)
         if isinstance(operator, Collective):
-            part = f"{operator.group.name}_exposed_s"
+            part = exposed_part(operator.group.axis)
             sums[part] = sums.get(part, 0.0) + timed.exposed_s
             sums["communication_slowdown_s"] = sums.get("communication_slowdown_s", 0.0) + timed.slowdown_s
             continue
@@ -134,7 +139,7 @@ def added_up(operators: Iterable[TimedOperator], stack: SoftwareStack) -> Pass:
         sums[part] = sums.get(part, 0.0) + timed.alone_s
         if operator.phase == WEIGHT_GRADIENT:
             weight_gradient_s = weight_gradient_s + timed.alone_s
-    return Pass(parts=Breakdown(**sums), weight_gradient_s=weight_gradient_s, host_s=kernels * stack.host_s)
+    return Pass(parts=Breakdown(**sums), weight_gradient_s=weight_gradient_s, host_s=kernels * stack.host.launch_s)
 
 
 def timed_operators(operators: Iterable[Operator], cluster: Cluster, stack: SoftwareStack) -> list[TimedOperator]:
@@ -175,7 +180,7 @@ def compute_part(operator: Matmul | FusedAttention | MemoryBound) -> str:
 def _beside(call: Collective, where: Placement, product_s: Numeric, cluster: Cluster, stack: SoftwareStack) -> TimedOperator:
     """One collective: what of it is exposed, and what it takes from the product beside it."""
     alone_s = call.repeats * collective_time_s(call, cluster=cluster, where=where)
-    if stack.hide_all:
+    if stack.overlap.hide_all:
         return TimedOperator(operator=call, alone_s=alone_s)
     if not _may_hide(call, stack):
         return TimedOperator(operator=call, alone_s=alone_s, exposed_s=alone_s)
@@ -188,13 +193,13 @@ def _beside(call: Collective, where: Placement, product_s: Numeric, cluster: Clu
 def _may_hide(call: Collective, stack: SoftwareStack) -> bool:
     if not call.partner[0]:
         return False
-    if call.group.name != "tensor_parallel":
+    if call.group.axis != TENSOR:
         return True
-    mode = stack.tensor_parallel_overlap
+    mode = stack.overlap.tensor_parallel
     return mode == "pipelined" or (mode == "backward" and not call.pipelined)
 
 
 def sm_fraction(where: Placement, stack: SoftwareStack) -> Numeric:
     """The share of the SMs that a collective takes while it runs: for the links of a node, where it crosses any of them."""
     alone_in_its_node = where.crosses_nodes & (np.asarray(where.ranks_per_node) == 1)
-    return np.where(alone_in_its_node, stack.network_sm_fraction, stack.node_link_sm_fraction)
+    return np.where(alone_in_its_node, stack.overlap.network_sm_fraction, stack.overlap.node_link_sm_fraction)

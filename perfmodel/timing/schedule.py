@@ -16,9 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.count.data_parallel import DATA_PARALLEL, Buckets
 from perfmodel.count.iteration import Iteration
-from perfmodel.count.operators import Collective
+from perfmodel.count.operators import Collective, moves_data_parallel
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.hardware import Cluster
 from perfmodel.spec.layout import Layout
@@ -31,10 +30,9 @@ from perfmodel.timing.passes import Direction, Pass, TimedOperator
 from perfmodel.timing.pipeline import Messages, StageSeconds, StageTimes, pipeline_time_s
 
 
-def breakdown(work: Iteration, bucket: Buckets, *, layout: Layout, cluster: Cluster, stack: SoftwareStack) -> Breakdown:
-    """The iteration part by part, on a `cluster` as its GPUs find it (timing/kernels.py, loaded)."""
-    passes = all_passes(work, layout=layout, cluster=cluster, stack=stack)
-    return synchronised(passes, work, bucket, layout=layout, cluster=cluster, stack=stack)
+def breakdown(work: Iteration, *, cluster: Cluster, stack: SoftwareStack) -> Breakdown:
+    """The iteration part by part, on a `cluster` as its GPUs find it (timing/kernels.py, at_cluster_load)."""
+    return synchronised(all_passes(work, cluster=cluster, stack=stack), work, cluster=cluster, stack=stack)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,14 +44,15 @@ class AllPasses:
     backward_s: Numeric
 
 
-def all_passes(work: Iteration, *, layout: Layout, cluster: Cluster, stack: SoftwareStack) -> AllPasses:
-    """What does not depend on how states are sharded."""
+def all_passes(work: Iteration, *, cluster: Cluster, stack: SoftwareStack) -> AllPasses:
+    """The passes of all micro-batches, which do not depend on how states are sharded."""
+    layout = work.layout
     forward, backward = (Direction(work, direction, cluster, stack) for direction in ("forward", "backward"))
-    first = Both(forward=forward.first, backward=backward.first)
+    first = PassPair(forward=forward.first, backward=backward.first)
     if np.any(np.asarray(layout.pipeline_parallel) > 1):
-        middle = Both(forward=forward.stage(work.stages.middle), backward=backward.stage(work.stages.middle))
-        last = Both(forward=forward.last, backward=backward.last)
-        whole = Both(forward=forward.whole(), backward=backward.whole())
+        middle = PassPair(forward=forward.stage(work.stages.middle), backward=backward.stage(work.stages.middle))
+        last = PassPair(forward=forward.last, backward=backward.last)
+        whole = PassPair(forward=forward.whole(), backward=backward.whole())
         message_s = (forward.message_s + backward.message_s) / 2.0
         parts = pipelined([first, middle, last], whole, message_s, layout=layout, stack=stack)
     else:
@@ -62,17 +61,15 @@ def all_passes(work: Iteration, *, layout: Layout, cluster: Cluster, stack: Soft
     return AllPasses(parts=parts, forward_s=forward_s, backward_s=backward_s)
 
 
-def synchronised(
-    passes: AllPasses, work: Iteration, bucket: Buckets, *, layout: Layout, cluster: Cluster, stack: SoftwareStack
-) -> Breakdown:
+def synchronised(passes: AllPasses, work: Iteration, *, cluster: Cluster, stack: SoftwareStack) -> Breakdown:
     """All passes, the optimizer, and what data parallelism leaves exposed."""
-    moved = DataParallel(bucket=bucket, layout=layout, cluster=cluster, stack=stack)
-    exposed = moved.breakdown(work, forward_s=passes.forward_s, backward_s=passes.backward_s)
+    moved = DataParallel(work=work, cluster=cluster, stack=stack)
+    exposed = moved.breakdown(forward_s=passes.forward_s, backward_s=passes.backward_s)
     return passes.parts + _optimizer(work, cluster, stack) + exposed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Both:
+class PassPair:
     """Both passes of one micro-batch over a stage, or over all."""
 
     forward: Pass
@@ -85,7 +82,9 @@ class Both:
         return StageSeconds(forward_s=self.forward.parts.total_s, backward_s=backward_s, weight_s=apart_s)
 
 
-def pipelined(stages: Sequence[Both], whole: Both, message_s: Numeric, *, layout: Layout, stack: SoftwareStack) -> Breakdown:
+def pipelined(
+    stages: Sequence[PassPair], whole: PassPair, message_s: Numeric, *, layout: Layout, stack: SoftwareStack
+) -> Breakdown:
     """All passes of the slowest stage, what it waits for the others, and for messages of `message_s` each.
 
     `stages` are the first, the fullest between the ends (anything where there is none) and the last.
@@ -97,7 +96,7 @@ def pipelined(stages: Sequence[Both], whole: Both, message_s: Numeric, *, layout
     times = StageTimes(first=first, middle=middle * between, last=last, whole=whole.seconds(layout))
     axes = (message_s, slowest.total_s, layout.micro_batches, layout.pipeline_parallel, layout.virtual_pipeline)
     none_s = np.zeros(np.broadcast_shapes(*(np.shape(each) for each in axes)))
-    both_s = np.stack([none_s, none_s if stack.hide_all else none_s + message_s])
+    both_s = np.stack([none_s, none_s if stack.overlap.hide_all else none_s + message_s])
     without_s, with_s = _all_passes_s(times, layout, both_s, stack)
     bubble_s = np.maximum(without_s - layout.micro_batches * slowest.total_s, 0.0)
     waiting = Breakdown(
@@ -124,21 +123,21 @@ def waits_for_messages(layout: Layout, stack: SoftwareStack) -> NDArray[np.bool_
     """Whether a stage does nothing else while its messages are under way."""
     if layout.pipeline_schedule != "1f1b":
         return np.asarray(False)
-    return np.asarray(layout.virtual_pipeline) <= 1 if stack.pipeline_overlap else np.asarray(True)
+    return np.asarray(layout.virtual_pipeline) <= 1 if stack.overlap.pipeline else np.asarray(True)
 
 
 def _optimizer(work: Iteration, cluster: Cluster, stack: SoftwareStack) -> Breakdown:
     """Everything of the optimizer step but what data parallelism moves, one after the other."""
-    seconds: Numeric = stack.iteration_host_s
+    seconds: Numeric = stack.host.iteration_s
     for step in optimizer_steps(work, cluster, stack):
-        seconds = seconds + (0.0 if stack.hide_all and isinstance(step.operator, Collective) else step.alone_s)
+        seconds = seconds + (0.0 if stack.overlap.hide_all and isinstance(step.operator, Collective) else step.alone_s)
     return Breakdown(optimizer_s=seconds)
 
 
 def optimizer_steps(work: Iteration, cluster: Cluster, stack: SoftwareStack) -> Iterator[TimedOperator]:
     """The operators of the optimizer step in their order, without what data parallelism moves."""
     for operator in work.synchronisation:
-        if operator.name in DATA_PARALLEL:
+        if moves_data_parallel(operator):
             continue
         if isinstance(operator, Collective):
             alone_s = collective_time_s(operator, cluster=cluster)

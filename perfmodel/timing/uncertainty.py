@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from perfmodel.spec.coefficients import NORM_CLASSES
 from perfmodel.spec.fields import Numeric
-from perfmodel.spec.hardware import PRECISIONS, Cluster
+from perfmodel.spec.hardware import Cluster
+from perfmodel.spec.precision import FORMATS, PrecisionRecipe
 from perfmodel.spec.spread import both_ends, moved, uncertain_numbers
 from perfmodel.spec.stack import SoftwareStack
 
@@ -61,7 +62,7 @@ def uncertainty(times_s: Numeric, paths: Sequence[str]) -> Uncertainty:
 
 @lru_cache(maxsize=2)
 def with_ends(
-    cluster: Cluster, stack: SoftwareStack, precision: str, dimensions: int, *, messages: bool = True
+    cluster: Cluster, stack: SoftwareStack, recipe: PrecisionRecipe, dimensions: int, *, messages: bool = True
 ) -> tuple[tuple[str, ...], Cluster, SoftwareStack]:
     """The key paths of the numbers that move, and the cluster and the stack with them on a new first axis.
 
@@ -69,30 +70,29 @@ def with_ends(
     `messages`: whether GPUs send to one another, as pipelines and rings do.
     """
     numbers = [*uncertain_numbers(cluster, "cluster."), *uncertain_numbers(stack, "stack.")]
-    unused = _unused(cluster, stack, precision, messages=messages)
+    unused = _unused(cluster, stack, recipe, messages=messages)
     spreads = {path: spread for path, spread in numbers if np.any(spread >= LEAST_SPREAD) and not path.startswith(unused)}
     factors = both_ends(spreads, dimensions)
     return tuple(spreads), moved(cluster, factors, "cluster."), moved(stack, factors, "stack.")
 
 
-def _unused(cluster: Cluster, stack: SoftwareStack, precision: str, *, messages: bool) -> tuple[str, ...]:
-    """The starts of key paths of numbers that no kernel of this precision on this stack is timed by.
+def _unused(cluster: Cluster, stack: SoftwareStack, recipe: PrecisionRecipe, *, messages: bool) -> tuple[str, ...]:
+    """The starts of key paths of numbers that no kernel of this recipe on this stack is timed by.
 
-    What does not run in 8 bits takes the coefficients of bf16, as fp16 does where it has none; fp32 takes its own alone. A
-    message inside a node is timed as half of an all-to-all of two.
+    A message inside a node is timed as half of an all-to-all of two.
     """
     kernels, collectives = "cluster.gpu.kernels", "cluster.links.node.collectives"
-    classes = [name for name in NORM_CLASSES if name != stack.norm_kernels]
+    classes = [name for name in NORM_CLASSES if name != stack.fusion.norms]
     unused = [f"{kernels}.memory_bound.{name}." for name in classes]
     if not messages:
         unused.append(f"{collectives}.all_to_all.")
-    used = (precision,) if precision == "fp32" else (precision, "bf16")
-    others = [each for each in PRECISIONS if each not in used]
+    others = [each for each in FORMATS if each not in recipe.formats]
     unused += [f"{kernels}.matmul.{other}." for other in others]
     finer = [name for name in cluster.gpu.kernels.memory_bound if name.partition("-")[2] in others]
     unused += [f"{kernels}.memory_bound.{name}." for name in finer]
-    unused += [f"{kernels}.attention_{way}{'' if precision == 'fp32' else '_fp32'}." for way in ("forward", "backward")]
-    if precision != "fp8":
+    other_law = "" if FORMATS[recipe.attention].attention == "fp32" else "_fp32"
+    unused += [f"{kernels}.attention_{way}{other_law}." for way in ("forward", "backward")]
+    if not recipe.casts:
         unused.append(f"{kernels}.memory_bound.cast.")
     return tuple(unused)
 

@@ -1,0 +1,130 @@
+"""One layer of a decoder on one GPU: attention and feed-forward part, each after a norm and inside a residual connection.
+
+The parts and their linears are declared in count/attention.py and count/feed_forward.py; here is the layer that they make, with
+all that lies around them.
+"""
+
+from __future__ import annotations
+
+from perfmodel.count.attention import attention_kind, rank_heads
+from perfmodel.count.blocks import Block, local
+from perfmodel.count.declarations import LayerPart
+from perfmodel.count.feed_forward import feed_forward_kind
+from perfmodel.count.linears import LinearOperators
+from perfmodel.count.operators import MemoryBound
+from perfmodel.count.roles import Role
+from perfmodel.count.storage import FP32_BYTES
+from perfmodel.spec.fields import Numeric
+from perfmodel.spec.layer_kinds import LayerKind
+from perfmodel.spec.model import TransformerModel
+
+
+def layer_parts(
+    model: TransformerModel, kind: LayerKind, tensor_parallel: Numeric, name: str = "layer"
+) -> tuple[LayerPart, LayerPart]:
+    """The declarations of a kind of layer, in the order in which its parts run."""
+    return (
+        attention_kind(kind).declaration(model, tensor_parallel, f"{name}.attention"),
+        feed_forward_kind(kind).declaration(model, tensor_parallel, f"{name}.mlp"),
+    )
+
+
+def layer_name(model: TransformerModel, kind: str) -> str:
+    """What the names of the operators of a layer begin with: `layer`, or `layer.local` of a model with several kinds."""
+    return "layer" if len(model.kinds) == 1 else f"layer.{kind}"
+
+
+class LayerOperators(LinearOperators):
+    """Writes down the layers of one setup; each method answers for one part of a layer."""
+
+    def layer(self, kind: str) -> Block:
+        """One layer of the kind called so."""
+        name, chosen = layer_name(self.model, kind), self.model.kinds[kind]
+        attention, feed_forward = layer_parts(self.model, chosen, self.tensor, name)
+        heads = rank_heads(self.model, chosen, self.tensor, f"{name}.attention")
+        core = self.rotary(heads.name, heads.query + heads.kv) + attention_kind(chosen).core(self.setup, heads)
+        between = feed_forward_kind(chosen).between(self.setup, f"{name}.mlp")
+        return self.part(heads.name, attention, core) + self.part(f"{name}.mlp", feed_forward, between)
+
+    def part(self, name: str, declared: LayerPart, between: Block) -> Block:
+        """Norm, projections, what works on their result, the linear back into the stream, and the residual connection."""
+        inside = self.projections(declared.into) + between + self.row_linear(declared.out)
+        if declared.norms > 1:
+            inside = inside + self.norm(f"{name}.post_norm")
+        return self.norm(f"{name}.norm") + inside + self.residual(f"{name}.residual")
+
+    def norm(self, name: str) -> Block:
+        """Reads and writes the stream; backwards reads it and its gradient and writes one. Keeps its input.
+
+        PyTorch has one kernel for layer norm. Its RMS norm of eager operators also keeps what its weight scales.
+        """
+        stream = self.hidden_bytes / self.token_shards
+        if self.stack.fusion.norms == "eager_fp32" and self.model.norm == "rmsnorm":
+            return self._norm_in_fp32(name, stream / self.activation_bytes)
+        kept = 3 * stream if self.stack.fusion.norms == "eager" and self.model.norm == "rmsnorm" else stream
+        return local(
+            MemoryBound(
+                name=name,
+                role=Role.NORM,
+                family="norm",
+                kernel=self.model.norm,
+                precision=self.recipe.rest,
+                moved_bytes=2 * stream,
+                backward_bytes=3 * stream,
+                saved_bytes=kept,
+            )
+        )
+
+    def _norm_in_fp32(self, name: str, numbers: Numeric) -> Block:
+        """A chain of elementwise kernels on a copy in fp32: 36 bytes a number forwards, 84 backwards, 10 kept.
+
+        To fp32 6, square 8, mean 4, scale 8, cast 6, weight 4; backwards the weight's gradient 8, weight 4, to fp32 6, scale 8,
+        the gradient of the scale 16, of the square 24, their sum 12, cast 6. Kept are the copy, what is scaled, and that in 16
+        bits. In fp32 there is nothing to cast and no copy: 28, 84 (the weight's gradient 16, weight 8) and 8.
+        """
+        casts = self.recipe.activation_bytes < FP32_BYTES
+        return local(
+            MemoryBound(
+                name=name,
+                role=Role.NORM,
+                moved_bytes=(36 if casts else 28) * numbers,
+                backward_bytes=84 * numbers,
+                kernels=6 if casts else 4,
+                backward_kernels=12 if casts else 10,
+                saved_bytes=(10 if casts else 8) * numbers,
+            )
+        )
+
+    def residual(self, name: str) -> Block:
+        """Adds the branch to the stream (with dropout: writes and keeps a one-byte mask); backwards adds two gradients."""
+        stream = self.hidden_bytes / self.token_shards
+        mask = stream / self.activation_bytes if self.model.dropout else 0.0 * stream
+        moved = 3 * stream + mask
+        return local(
+            MemoryBound(
+                name=name,
+                kernel="residual",
+                precision=self.recipe.rest,
+                moved_bytes=moved,
+                backward_bytes=moved,
+                saved_bytes=mask,
+            )
+        )
+
+    def rotary(self, name: str, width: Numeric) -> Block:
+        """Rotates queries and keys: one pass fused; eager, 11 passes of slice, negate, join, two products and a sum."""
+        if self.model.position != "rotary":
+            return Block(forward=(), backward=())
+        passes, kernels = (2, 2) if self.stack.fusion.rotary else (11, 12)
+        moved = passes * self.activation_bytes * self.tokens * width
+        return local(
+            MemoryBound(
+                name=f"{name}.rotary",
+                kernel="rotary",
+                precision=self.recipe.rest,
+                moved_bytes=moved,
+                backward_bytes=moved,
+                kernels=kernels,
+                backward_kernels=kernels,
+            )
+        )

@@ -1,0 +1,40 @@
+"""What an operator of a training step is for: a role, beside its name, which is for people alone.
+
+What is run again, what runs in low precision, which part of the iteration an operator counts to: all ask for the role (or for
+the kind of operator), never for a piece of the name.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final
+
+
+class Role(StrEnum):
+    """What an operator is for; each kind of operator has a role that it takes unless it is given another."""
+
+    PRODUCT = "product"  # a linear of a layer: the first of its part
+    OUTPUT_PRODUCT = "output_product"  # the linear that ends a part of a layer
+    LOGITS = "logits"  # the linear of the vocabulary
+    CORE = "core"  # attention between queries, keys and values
+    SCORES = "scores"  # what unfused attention does to its scores
+    CORE_EXCHANGE = "core_exchange"  # what ranks that share a sequence exchange and join for the core
+    NORM = "norm"
+    ELEMENTWISE = "elementwise"  # activation, rotary, residual
+    CAST = "cast"  # operands to a narrower format
+    GRADIENT_SUM = "gradient_sum"  # adding a weight gradient to those before
+    LOOKUP = "lookup"
+    LOSS = "loss"
+    COLLECTIVE = "collective"  # of tensor-parallel ranks, beside their products
+    MESSAGE = "message"  # between pieces of the pipeline
+    GRADIENT_REDUCTION = "gradient_reduction"
+    REPLICA_REDUCTION = "replica_reduction"  # of shards of gradients, over the copies of hsdp
+    PARAMETER_GATHER = "parameter_gather"
+    BACKWARD_GATHER = "backward_gather"  # of parameters, once more for the backward pass
+    STEP = "step"  # of the optimizer
+
+
+ATTENTION_CORE: Final = frozenset({Role.CORE, Role.SCORES})
+DATA_PARALLEL: Final = frozenset(
+    {Role.GRADIENT_REDUCTION, Role.REPLICA_REDUCTION, Role.PARAMETER_GATHER, Role.BACKWARD_GATHER}
+)  # what data parallelism moves

@@ -1,0 +1,75 @@
+"""What layers a model is made of: kinds of layers, and the pattern in which they follow each other.
+
+A kind is an attention part and a feed-forward part. What a part multiplies, keeps and counts is declared in
+count/attention.py and count/feed_forward.py; here stands only which parts there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from perfmodel.errors import InputError, did_you_mean
+from perfmodel.spec.fields import Numeric, Spec, check_fields, choice, number
+
+ATTENTION_KINDS: Final = ("full", "sliding")
+FEED_FORWARD_KINDS: Final = ("dense",)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class LayerKind(Spec):
+    """One kind of layer.
+
+    attention      full: a token sees all tokens before it; sliding: the nearest `window` of them, itself among these
+    feed_forward   dense: one MLP that all tokens pass
+
+    Errors: InputError.
+    """
+
+    attention: str = choice(*ATTENTION_KINDS, default="full")
+    window: Numeric | None = number("count", minimum=1, integer=True, optional=True, default=None)
+    feed_forward: str = choice(*FEED_FORWARD_KINDS, default="dense")
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if self.attention == "sliding" and self.window is None:
+            raise InputError("missing; sliding attention needs the number of tokens that it sees", key="window")
+        if self.attention != "sliding" and self.window is not None:
+            raise InputError(f"{self.attention} attention has no window; attention: sliding would have", key="window")
+
+
+EVERYWHERE: Final = LayerKind()  # of a model whose layers are all alike
+
+
+def check_pattern(kinds: Mapping[str, LayerKind] | None, pattern: Sequence[str]) -> None:
+    """Raise for a pattern that names no kind, or kinds that no layer has. Errors: InputError."""
+    if kinds is None:
+        if pattern:
+            raise InputError("names kinds of layers, but layer_kinds describes none", key="layer_pattern")
+        return
+    if not pattern and len(kinds) > 1:
+        raise InputError(f"missing; in which order do layers of {', '.join(kinds)} follow each other?", key="layer_pattern")
+    for name in pattern:
+        if name not in kinds:
+            raise InputError(f"{name} is no kind of layer of this model; {did_you_mean(name, kinds)}", key="layer_pattern")
+    for name in kinds:
+        if pattern and name not in pattern:
+            raise InputError("no layer is of this kind: layer_pattern does not name it", key=f"layer_kinds.{name}")
+
+
+def layers_before(pattern: Sequence[str], kind: str, layers: Numeric) -> Numeric:
+    """How many of the first `layers` layers are of `kind`, where `pattern` is repeated from the first layer on.
+
+    floor(n / P) * (all of one period) + (those among the first n mod P), with P the length of the pattern.
+
+    >>> [int(layers_before(("local", "local", "global"), "global", n)) for n in (2, 3, 8)]
+    [0, 1, 2]
+    """
+    is_kind = np.asarray([name == kind for name in pattern], dtype=np.int64)
+    begun = np.concatenate([[0], np.cumsum(is_kind)])
+    whole, rest = np.divmod(np.asarray(layers, dtype=np.int64), len(pattern))
+    number: Numeric = whole * begun[-1] + begun[rest]
+    return number

@@ -1,0 +1,126 @@
+"""What numbers are held and computed in: formats of one number, and recipes that say which part of a step takes which.
+
+A recipe is a row of RECIPES. Rooms ask it for what they need (the format of a product, the bytes of a cast); none of them
+compares names. A format that a GPU has no peak rate or no measured kernels for is refused there (spec/hardware.py), so a
+recipe can never be priced as another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
+
+from perfmodel.errors import InputError, did_you_mean
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NumberFormat:
+    """One number: its bytes, the scales that it shares with others among them.
+
+    `circuits` is the format on whose arithmetic it runs: where kernels of its own were not measured, those of that format are
+    the same. `attention` names the law of fused attention in a kernel profile, "" where none is known.
+    """
+
+    name: str
+    bytes: float
+    circuits: str
+    attention: str = ""
+    low: bool = False  # fewer than 16 bits: operands are cast to it, and the clocks of its products have a scale of their own
+
+
+FORMATS: Final[Mapping[str, NumberFormat]] = MappingProxyType(
+    {
+        each.name: each
+        for each in (
+            NumberFormat(name="bf16", bytes=2, circuits="bf16", attention="16bit"),
+            NumberFormat(name="fp16", bytes=2, circuits="bf16", attention="16bit"),
+            NumberFormat(name="fp8", bytes=1, circuits="fp8", low=True),
+            NumberFormat(name="fp32", bytes=4, circuits="fp32", attention="fp32"),
+        )
+    }
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrecisionRecipe:
+    """Which format each part of a training step takes, by name.
+
+    products      operands of the linears that the stack runs in low precision (low_precision.products); of all linears where
+                  this is no low format. MFU is counted against its peak rate
+    attention     queries, keys and values of the attention kernels
+    rest          everything else: activations between operators, other linears, norms, the loss
+    has_master    whether the optimizer keeps fp32 master copies, so that the stack says what parameters, gradients, states and
+                  messages are held in; otherwise all of them are held in `rest`, and parameters are their own master copies
+    """
+
+    name: str
+    products: str
+    attention: str
+    rest: str
+    has_master: bool = True
+
+    @property
+    def casts(self) -> bool:
+        """Whether operands are cast to a narrower format before their products."""
+        return FORMATS[self.products].low
+
+    @property
+    def activation_bytes(self) -> float:
+        """Bytes of one number that an operator hands to the next."""
+        return FORMATS[self.rest].bytes
+
+    @property
+    def operand_bytes(self) -> float:
+        """Bytes of one operand of a low-precision product."""
+        return FORMATS[self.products].bytes
+
+    @property
+    def formats(self) -> tuple[str, ...]:
+        """Every format that some kernel of it takes, each once, and those whose kernels stand for them.
+
+        >>> RECIPES["fp8"].formats, RECIPES["fp16"].formats
+        (('fp8', 'bf16'), ('fp16', 'bf16'))
+        """
+        used = (self.products, self.attention, self.rest)
+        return tuple(dict.fromkeys((*used, *(FORMATS[each].circuits for each in used))))
+
+
+RECIPES: Final[Mapping[str, PrecisionRecipe]] = MappingProxyType(
+    {
+        each.name: each
+        for each in (
+            PrecisionRecipe(name="bf16", products="bf16", attention="bf16", rest="bf16"),
+            PrecisionRecipe(name="fp16", products="fp16", attention="fp16", rest="fp16"),
+            PrecisionRecipe(name="fp8", products="fp8", attention="bf16", rest="bf16"),
+            PrecisionRecipe(name="fp32", products="fp32", attention="fp32", rest="fp32", has_master=False),
+        )
+    }
+)
+PRECISIONS: Final = tuple(RECIPES)
+
+
+def number_format(name: str) -> NumberFormat:
+    """The format called so. Errors: InputError with a did-you-mean.
+
+    >>> number_format("fp8").bytes
+    1
+    """
+    if name not in FORMATS:
+        raise InputError(f"{name} is no known number format; {did_you_mean(name, FORMATS)}", key="precision")
+    return FORMATS[name]
+
+
+def operand_bytes(name: str) -> float:
+    """Bytes of one number in the format called so."""
+    return number_format(name).bytes
+
+
+def result_format(name: str) -> str:
+    """What a product with operands of the format called so gives, and other kernels work on: 16 bits where those have fewer.
+
+    >>> result_format("fp8"), result_format("fp32")
+    ('bf16', 'fp32')
+    """
+    return "bf16" if number_format(name).low else name
