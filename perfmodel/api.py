@@ -1,7 +1,7 @@
 """What `import perfmodel as pm` offers: each question of the command line as a function that returns a typed result.
 
-A run is the name of a preset or a file, a mapping such as a run file holds, or a spec.run.Run. Settings are those of `--set`: a
-mapping of key paths to values, or texts like "tensor_parallel=4".
+A run is the name of a preset or a file, a mapping such as a run file holds, or a spec.run.Run. Settings are those of `--set`:
+a mapping of key paths to values, or texts such as "tensor_parallel=4".
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any, Unpack
 from perfmodel.events.timeline import Timeline
 from perfmodel.events.timeline import timeline as timeline_of
 from perfmodel.exchange.presets import source_of
-from perfmodel.exchange.questions.plan_question import Wanted, asked
-from perfmodel.exchange.questions.variations import Settings, compared, pairs, place_of_stage, swept
+from perfmodel.exchange.questions.plan_arguments import PlanArguments, read_plan_request
+from perfmodel.exchange.questions.varied_runs import Settings, run_sweep, scenario_comparison, setting_pairs, stage_index
 from perfmodel.exchange.run_files import RunSource, read_candidates
 from perfmodel.exchange.sources import run_sources
 from perfmodel.explanation.explanation import Explanation, explanation
@@ -35,7 +35,7 @@ def load(run: RunSource, settings: Settings = ()) -> Run:
     >>> load("nemotron-4-15b", {"tensor_parallel": 4}).tensor_parallel
     4
     """
-    return read_candidates(run, pairs(settings))[0].run
+    return read_candidates(run, setting_pairs(settings))[0].run
 
 
 def predict(run: RunSource, settings: Settings = ()) -> Prediction:
@@ -57,13 +57,13 @@ def whatif(
 ) -> WhatIf:
     """The run beside itself with the settings of each scenario changed.
 
-    `base` are settings of both sides, `stage` is which stage of the ramp to look at, counted from 1 (the last without). With
-    `same_gpus` data parallelism gives or takes, so that every stage keeps its GPUs.
+    `base` are settings of both sides. `stage` is the ramp stage to compare, counted from 1; the last by default. With
+    `same_gpus`, data parallelism changes so that every ramp stage keeps its number of GPUs.
 
     >>> whatif("nemotron-4-15b", {"H200": {"cluster": "dgx-h200"}}).to_pandas()["scenario"].tolist()
     ['before', 'H200']
     """
-    return compared(run, scenarios, base=base, stage=stage, same_gpus=same_gpus)
+    return scenario_comparison(run, scenarios, base=base, stage=stage, same_gpus=same_gpus)
 
 
 def sweep(
@@ -77,28 +77,28 @@ def sweep(
     """One stage of a run, or of several, at every combination of the values of one or two axes.
 
     Values are a sequence, or a text as in `--vary`: "1,2,4", "1..8", "96..3072x6". The axis `gpus` sets data_parallel; with
-    `weak` the global batch grows with it. What cannot be is a point with a `refusal`.
+    `weak` the global batch grows with it. A layout that may not exist is a point with a `refusal`.
 
     >>> swept = sweep("nemotron-4-15b", {"tensor_parallel": [4, 8], "cluster": ["dgx-h100", "dgx-h200"]})
     >>> [point.labels for point in swept.points if point.fits][:2]
     [('4', 'dgx-h100'), ('4', 'dgx-h200')]
     """
     sources = [runs] if isinstance(runs, str | Mapping | Run) else list(runs)
-    return swept(sources, list(vary.items()), settings=settings, stage=stage, is_weak=weak)
+    return run_sweep(sources, list(vary.items()), settings=settings, stage=stage, is_weak=weak)
 
 
 def explain(run: RunSource, settings: Settings = (), *, stage: int | None = None) -> Explanation:
     """Where the time of one stage of the run goes, from the peak to the prediction, and what would change it.
 
-    `stage` is which one of the ramp, counted from 1 (the last without). `.term(name)` has what stands behind one term.
+    `stage` is the ramp stage, counted from 1; the last by default. `.term(name)` has the equations and numbers of one term.
 
     >>> explained = explain("nemotron-4-15b")
     >>> round(explained.term("data_parallel").share, 1)
     0.3
     """
-    first = read_candidates(run, pairs(settings))[0]
-    source = partial(source_of, sources=run_sources(run, pairs(settings)))
-    return explanation(first.run, place=place_of_stage(first.run, stage), source=source, chosen=first.values)
+    first = read_candidates(run, setting_pairs(settings))[0]
+    source = partial(source_of, sources=run_sources(run, setting_pairs(settings)))
+    return explanation(first.run, place=stage_index(first.run, stage), source=source, chosen=first.values)
 
 
 def timeline(
@@ -111,15 +111,15 @@ def timeline(
 ) -> Timeline:
     """One iteration of one stage of the run in time: a row for every pass, operator, message and wait of each pipeline stage.
 
-    `stage` is which one of the ramp, counted from 1 (the last without). `detail` is operators, layers or passes;
-    `micro_batches` how many at each end are drawn one by one. Without them there is as much as a viewer opens quickly.
+    `stage` is the ramp stage, counted from 1; the last by default. `detail` is operators, layers or passes; `micro_batches` is
+    how many at each end are drawn one by one. By default there is as much as a viewer opens quickly.
 
     >>> drawn = timeline("nemotron-4-15b", {"pipeline_parallel": 4, "stages[*].data_parallel": 24})
     >>> len(drawn.layers), round(drawn.span_s / float(drawn.predicted.iteration_time_s), 9)
     (4, 1.0)
     """
     chosen = load(run, settings)
-    place = place_of_stage(chosen, stage)
+    place = stage_index(chosen, stage)
     predicted = predict_run(chosen).stages[place][1]
     return timeline_of(chosen, predicted, stage=place, detail=detail, micro_batches=micro_batches)
 
@@ -130,15 +130,15 @@ def plan(
     most_gpus: int = 32768,
     workers: int | None = None,
     on_progress: Callable[[int], None] = lambda _: None,
-    **wanted: Unpack[Wanted],
+    **arguments: Unpack[PlanArguments],
 ) -> Plan:
-    """The best layouts of a model, and how many GPUs a deadline or a budget needs; `wanted` is described at asking.Wanted.
+    """The best layouts of a model, and how many GPUs a deadline or a budget needs; `arguments` are described at PlanArguments.
 
-    `on_progress` is told how many layouts were looked at. Ctrl-C ends the search with the best so far.
+    `on_progress` is called with the number of layouts that were looked at. Ctrl-C ends the search with the best found so far.
 
     >>> found = plan("llama-3.1-8b", cluster="dgx-h100", gpus=16, global_batch_size=64, choose={"recompute": "none"})
     >>> found.best.gpus, found.to_pandas()["gpus"].tolist()
     (16, [16])
     """
-    question = asked(model, **wanted)
-    return best_plan(question.question, question.gpus, most_gpus=most_gpus, workers=workers, on_progress=on_progress)
+    request = read_plan_request(model, **arguments)
+    return best_plan(request.question, request.gpus, most_gpus=most_gpus, workers=workers, on_progress=on_progress)

@@ -1,1 +1,1 @@
-"""What a run costs: days, dollars, energy, and what failures take."""
+"""What a run costs: calendar days, dollars, energy, and the time that failures take."""

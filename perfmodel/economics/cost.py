@@ -13,7 +13,7 @@ from perfmodel.units import HOURS_PER_DAY
 
 
 def dollars(*, gpu_hours: Numeric, gpus: Numeric, calendar_days: Numeric, terms: Economics) -> Numeric | None:
-    """price * paid GPU-hours; None without a price.
+    """price * paid GPU-hours: the dollars of a run; None without a price.
 
     >>> from dataclasses import replace
     >>> from perfmodel.exchange.presets import economics_preset
@@ -28,7 +28,7 @@ def dollars(*, gpu_hours: Numeric, gpus: Numeric, calendar_days: Numeric, terms:
 def paid_gpu_hours(*, gpu_hours: Numeric, gpus: Numeric, calendar_days: Numeric, terms: Economics) -> Numeric:
     """On demand the `gpu_hours` that are used, restarts and lost work included; reserved 24 * gpus * max(calendar, reserved).
 
-    `gpus` are those of the largest stage, `calendar_days` and `gpu_hours` those of all stages.
+    `gpus` are those of the largest ramp stage, `calendar_days` and `gpu_hours` those of all stages.
 
     >>> from dataclasses import replace
     >>> from perfmodel.exchange.presets import economics_preset

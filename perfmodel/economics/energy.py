@@ -1,4 +1,4 @@
-"""What a run draws from the grid: power from how busy the GPUs are, energy and carbon.
+"""What a run draws from the power grid: power from how busy the GPUs are, energy and carbon.
 
 Symbols: P node_power_w (what a node draws at most, by its datasheet), b busy_power_share, i idle_power_share (of P, in the
 terms), u how much of the time GPUs compute, PUE power_usage_effectiveness.
@@ -17,18 +17,10 @@ from perfmodel.economics.goodput import TimeShares
 from perfmodel.spec.economics import Economics
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.hardware import Cluster
-from perfmodel.timing.breakdown import Breakdown
+from perfmodel.timing.breakdown import WAITING, Breakdown
 
 J_PER_KWH: Final = 3.6e6
 J_PER_MWH: Final = 1e3 * J_PER_KWH
-WAITING: Final = (  # parts of an iteration in which the GPU computes nothing
-    "tensor_parallel_exposed_s",
-    "context_parallel_exposed_s",
-    "pipeline_parallel_exposed_s",
-    "pipeline_bubble_s",
-    "data_parallel_exposed_s",
-    "launch_s",
-)
 
 
 def busy_share(parts: Breakdown, shares: TimeShares) -> Numeric:
@@ -43,7 +35,7 @@ def busy_share(parts: Breakdown, shares: TimeShares) -> Numeric:
 
 
 def power_w(*, gpus: Numeric, busy: Numeric, cluster: Cluster, terms: Economics) -> Numeric | None:
-    """PUE * gpus / gpus_per_node * P * (i + (b - i) * u), the average of the whole site; None without the P of a cluster.
+    """PUE * gpus / gpus_per_node * P * (i + (b - i) * u), the average power of the site; None for a cluster without P.
 
     >>> from perfmodel.exchange.presets import cluster_preset, economics_preset
     >>> site = {"cluster": cluster_preset("dgx-h100"), "terms": economics_preset("typical")}

@@ -1,7 +1,7 @@
-"""When a run ends, drawn many times: failures that come at random, and numbers that nobody knows better than by an interval.
+"""When a run ends, drawn many times: failures come at random, and numbers that are known to an interval only are drawn from it.
 
-Between failures lie exponentially distributed times. After each, a trial goes back to its last whole checkpoint and begins
-anew, so that what is gained between two failures does not depend on the past: many are drawn at once and summed up.
+Times between failures are exponentially distributed. After a failure a trial goes back to its last whole checkpoint, so the
+work between two failures does not depend on the past: many of them are drawn at once and summed up.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from perfmodel.spec.spread import DEVIATIONS, moved
 
 TRIALS: Final = 1000
 AT_ONCE: Final = 128  # failures of each trial that are drawn together
-MOST_FAILURES: Final = 5000.0  # of more, chance is less than 2 % of what they take, and their average serves
+MOST_FAILURES: Final = 5000.0  # the time that more of them take varies by less than 2 %: its average is taken
 Array = NDArray[np.float64]
 
 
 def calendar_s(work_s: Numeric, job: Cadence, generator: np.random.Generator, *, trials: int = TRIALS) -> Array:
-    """The seconds that pass until `work_s` of training are done, in each of so many trials; arrays have a number a trial."""
+    """The seconds until `work_s` of training are done, a number for each trial; arrays have a number for each trial, too."""
     work = np.broadcast_to(np.asarray(work_s, dtype=float), (trials,))
     average = np.broadcast_to(work / time_shares(job).training, (trials,))
     failures = np.asarray(job.failures_per_s)
@@ -44,7 +44,7 @@ def calendar_s(work_s: Numeric, job: Cadence, generator: np.random.Generator, *,
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Trials:
-    """Columns of numbers, a row a trial."""
+    """The numbers of a job in each trial; arrays of one number a trial."""
 
     work_s: Array
     mean_s: Array
@@ -54,7 +54,7 @@ class _Trials:
     restart_s: Array
 
     def those(self, places: NDArray[np.intp]) -> dict[str, Array]:
-        """The same of some trials, as columns beside the failures of each."""
+        """The numbers of the trials at `places`, as columns that broadcast over the failures of each trial."""
         return {name: getattr(self, name)[places][:, None] for name in self.__dataclass_fields__}
 
 
@@ -63,7 +63,7 @@ def _each(value: Numeric, trials: int) -> Array:
 
 
 def _ends_s(state: _Trials, generator: np.random.Generator) -> Array:
-    """Draw failures until every trial has done its work."""
+    """The seconds until the work of each trial is done: failures are drawn until that is so for all."""
     trials = len(state.work_s)
     ends, passed, gained = np.zeros(trials), np.zeros(trials), np.zeros(trials)
     running, first = np.arange(trials), True
@@ -88,14 +88,14 @@ def _ends_s(state: _Trials, generator: np.random.Generator) -> Array:
 
 
 def _kept_s(up: Array, column: Mapping[str, Array]) -> Array:
-    """Training that the last whole checkpoint holds `up` seconds after a start; the first of them is whole after t + d + a."""
+    """Training [s] that the last whole checkpoint holds `up` seconds after a start; the first one is whole after t + d + a."""
     period = column["interval_s"] + column["stall_s"]
     checkpoints = np.floor(np.maximum(up - column["hidden_s"], 0.0) / period)
     return np.asarray(column["interval_s"] * checkpoints, dtype=float)
 
 
 def drawn_terms(terms: Economics, generator: np.random.Generator, *, trials: int = TRIALS) -> Economics:
-    """The terms with each number that has a spread drawn anew in every trial: c * (1 + s)**(z / 1.645), z normal."""
+    """The terms with every uncertain number drawn anew in each trial: c * (1 + s)**(z / 1.645), s its spread, z normal."""
     factors = {
         name: (1.0 + np.asarray(spread)) ** (generator.standard_normal(trials) / DEVIATIONS)
         for name, spread in terms.spread.items()
@@ -105,7 +105,7 @@ def drawn_terms(terms: Economics, generator: np.random.Generator, *, trials: int
 
 
 def drawn_time_s(seconds: Numeric, interval_s: tuple[Numeric, Numeric], deviations: Array) -> Array:
-    """A time T with a 90 % interval, at so many standard deviations z: T * (high / T)**(z / 1.645), below T with T / low.
+    """A time T with a 90 % interval, z standard deviations off: T * (high / T)**(z / 1.645), with T / low where z < 0.
 
     >>> drawn_time_s(1.0, (0.9, 1.2), np.array([-1.6448536, 0.0, 1.6448536])).round(3).tolist()
     [0.9, 1.0, 1.2]
@@ -117,6 +117,6 @@ def drawn_time_s(seconds: Numeric, interval_s: tuple[Numeric, Numeric], deviatio
 
 
 def interval_of(draws: Any) -> tuple[float, float]:
-    """The 90 % interval of what was drawn."""
+    """The 90 % interval of numbers that were drawn."""
     low, high = np.quantile(np.asarray(draws, dtype=float), (0.05, 0.95))
     return float(low), float(high)

@@ -1,4 +1,4 @@
-"""How much of the calendar trains: checkpoints, failures, and how often it is best to write the former for the latter.
+"""How much of the calendar is training: checkpoints, failures, and how often a checkpoint is best written.
 
 Symbols: l failures_per_s of the whole job, M = 1 / l the mean time between them, t interval_s (training between two
 checkpoints), d stall_s (what each of them holds training up), a hidden_s (what it is written for after that, beside training),
@@ -25,10 +25,10 @@ from perfmodel.units import SECONDS_PER_HOUR
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cadence:
-    """How often a job fails, checkpoints, and what either takes [s]; arrays of any shape that broadcast."""
+    """How often a job fails and writes checkpoints, and how long both take [s]; arrays of any shape that broadcast."""
 
     failures_per_s: Numeric
-    interval_s: Numeric  # infinite where nothing ever fails and none is fixed
+    interval_s: Numeric  # infinite where nothing ever fails and no interval is given
     stall_s: Numeric
     hidden_s: Numeric
     restart_s: Numeric
@@ -36,16 +36,16 @@ class Cadence:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimeShares:
-    """What the calendar is spent on; the shares sum to 1."""
+    """The shares of the calendar that are training, lost, stalled and restarting; they sum to 1."""
 
-    training: Numeric  # that counts
-    lost: Numeric  # that is done again after a failure
-    stalled: Numeric  # by checkpoints
+    training: Numeric  # training that counts
+    lost: Numeric  # training that is done again after a failure
+    stalled: Numeric  # waiting for checkpoints
     restarting: Numeric
 
 
 def effective_share(*, gpus: Numeric, parameters: Numeric, terms: Economics) -> Numeric:
-    """The share of the calendar that is training which counts, of a job of so many GPUs and parameters.
+    """The share of the calendar that is training which counts, for a job with this many GPUs and parameters.
 
     >>> from perfmodel.exchange.presets import economics_preset
     >>> round(float(effective_share(gpus=16384, parameters=405e9, terms=economics_preset("typical"))), 3)
@@ -55,7 +55,7 @@ def effective_share(*, gpus: Numeric, parameters: Numeric, terms: Economics) -> 
 
 
 def calendar_days(*, days: Numeric, effective_share: Numeric) -> Numeric:
-    """days / effective_share: those of training become those that pass. Infinite for a job that gets nowhere.
+    """days / effective_share: calendar days of so many days of training; infinite for a job that never ends.
 
     >>> float(calendar_days(days=45.0, effective_share=0.9))
     50.0
@@ -65,7 +65,7 @@ def calendar_days(*, days: Numeric, effective_share: Numeric) -> Numeric:
 
 
 def cadence(*, gpus: Numeric, parameters: Numeric, terms: Economics) -> Cadence:
-    """Failures grow with the GPUs; checkpoints are written as often as is best for them, unless that is fixed.
+    """How often a job of this size fails and writes checkpoints: at the best interval, unless the terms give one.
 
     A checkpoint begins when the one before it is wholly written, no sooner.
     """

@@ -1,4 +1,4 @@
-"""What a predicted run comes to: calendar, GPU-hours, dollars, energy, carbon, stage by stage and in total.
+"""What a predicted run takes: calendar, GPU-hours, dollars, energy and carbon, of each ramp stage and in total.
 
 Days of training are the prediction's. The calendar adds what failures, checkpoints and the switches between stages of other
 sizes take on average (economics/goodput.py). Its 90 % interval is that of many trials (economics/failures.py), in which
@@ -18,69 +18,69 @@ from perfmodel.economics.cost import dollars
 from perfmodel.economics.energy import carbon_kg
 from perfmodel.economics.failures import TRIALS, drawn_terms, interval_of
 from perfmodel.economics.goodput import TimeShares, time_shares
-from perfmodel.economics.stage_job import Spent, StageJob, drawn, expected, stage_job, total
+from perfmodel.economics.stage_job import ResourceUse, StageJob, drawn_use, expected_use, stage_job, total_use
 from perfmodel.frames import Tabular
 from perfmodel.prediction import Prediction
 from perfmodel.spec.economics import Economics
 from perfmodel.spec.fields import Numeric
 from perfmodel.units import SECONDS_PER_DAY
 
-SEED: Final = 0  # the same run has the same interval each time
-Interval: TypeAlias = tuple[float, float]
+SEED: Final = 0  # so that a run has the same interval each time
+IntervalEnds: TypeAlias = tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageOutlook:
-    """What one stage comes to; None for what does not follow without its tokens, a price or the power of a node."""
+    """What one ramp stage takes; None for what does not follow without its tokens, a price or the power of a node."""
 
     gpus: int
     days: float | None  # of training
     calendar_days: float | None
-    calendar_interval_days: Interval | None
-    gpu_hours: float | None  # used: those of the whole calendar
-    dollars: float | None  # of a reserved cluster those of the days of this stage
+    calendar_interval_days: IntervalEnds | None
+    gpu_hours: float | None  # of the whole calendar, failures included
+    dollars: float | None  # of a reserved cluster: for the days of this stage
     energy_j: float | None
     carbon_kg: float | None
-    power_w: float | None  # of the site, on average
-    failures: float | None  # that are expected
-    failure_interval_s: float | None  # the mean time between them; None where there are none
+    power_w: float | None  # average of the site
+    failures: float | None  # expected number
+    failure_interval_s: float | None  # mean time between failures; None where nothing fails
     checkpoint_interval_s: float | None  # training between two checkpoints; None where none are written
-    checkpoint_s: float  # to write one
-    checkpoint_stall_s: float  # of it, what training waits for
+    checkpoint_s: float  # time to write a checkpoint
+    checkpoint_stall_s: float  # the part of it that training waits for
     restart_s: float
-    switch_s: float  # from a stage of another size before it
-    shares: TimeShares  # of the calendar, without the switch
+    switch_s: float  # time to change from a stage of another size before this one
+    shares: TimeShares  # of the calendar without that change
 
     @property
     def effective_share(self) -> float:
-        """Of the calendar, what is training that counts."""
+        """The share of the calendar that is training which counts."""
         return float(self.shares.training)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outlook(Tabular):
-    """What a run comes to under `terms`: its stages, and their totals, which are None where one of them is."""
+    """What a run takes under `terms`: each ramp stage, and totals, which are None where a stage has None."""
 
     terms: Economics
     stages: tuple[StageOutlook, ...]
     days: float | None
     calendar_days: float | None
-    calendar_interval_days: Interval | None
+    calendar_interval_days: IntervalEnds | None
     gpu_hours: float | None
     dollars: float | None
-    dollars_interval: Interval | None
+    dollars_interval: IntervalEnds | None
     energy_j: float | None
-    energy_interval_j: Interval | None
+    energy_interval_j: IntervalEnds | None
     carbon_kg: float | None
     failures: float | None
     effective_share: float | None  # days / calendar days
 
     def rows(self) -> list[dict[str, Any]]:
-        """A row a stage, counted from 1; intervals and shares of the calendar in columns of their own."""
+        """A row for each ramp stage, counted from 1; intervals and shares of the calendar in columns of their own."""
         return [{"stage": place + 1} | _columns(stage) for place, stage in enumerate(self.stages)]
 
     def totals(self) -> dict[str, float | None]:
-        """The totals by name, both ends of an interval apart; `calendar_gpu_hours`, as gpu_hours are those of training."""
+        """The totals by name, both ends of each interval apart; `calendar_gpu_hours` include what failures take."""
         ends: dict[str, float | None] = {}
         for name in ("calendar_interval_days", "dollars_interval", "energy_interval_j"):
             low, high = getattr(self, name) or (None, None)
@@ -104,21 +104,23 @@ def outlook(prediction: Prediction, terms: Economics) -> Outlook:
     jobs = [stage_job(prediction, place) for place in range(len(prediction.stages))]
     generator = np.random.default_rng(SEED)
     other_terms, deviations = drawn_terms(terms, generator), generator.standard_normal(TRIALS)
-    averages = [expected(job, terms) for job in jobs]
-    trials = [drawn(job, terms, other_terms, deviations, generator) for job in jobs]
+    averages = [expected_use(job, terms) for job in jobs]
+    trials = [drawn_use(job, terms, other_terms, deviations, generator) for job in jobs]
     most = max(job.gpus for job in jobs)
     stages = tuple(
         _stage_outlook(job, terms, average, trial, most) for job, average, trial in zip(jobs, averages, trials, strict=True)
     )
-    bill, bills = (_bill(total(parts), most, each) for parts, each in ((averages, terms), (trials, other_terms)))
-    return _outlook(terms, stages, (total(averages), total(trials)), (bill, bills))
+    bill, bills = (_bill(total_use(parts), most, each) for parts, each in ((averages, terms), (trials, other_terms)))
+    return _outlook(terms, stages, (total_use(averages), total_use(trials)), (bill, bills))
 
 
-def _stage_outlook(job: StageJob, terms: Economics, average: Spent | None, trial: Spent | None, most: int) -> StageOutlook:
-    plan = job.plan(terms)
-    power = job.power_w(plan, terms)
+def _stage_outlook(
+    job: StageJob, terms: Economics, average: ResourceUse | None, trial: ResourceUse | None, most: int
+) -> StageOutlook:
+    cadence = job.cadence(terms)
+    power = job.power_w(cadence, terms)
     energy = None if average is None else average.energy_j
-    fails, calendar = bool(plan.failures_per_s), None if average is None else float(average.calendar_days)
+    fails, calendar = bool(cadence.failures_per_s), None if average is None else float(average.calendar_days)
     return StageOutlook(
         gpus=job.gpus,
         days=job.days,
@@ -129,32 +131,32 @@ def _stage_outlook(job: StageJob, terms: Economics, average: Spent | None, trial
         energy_j=_number(energy),
         carbon_kg=None if energy is None else float(carbon_kg(energy_j=energy, terms=terms)),
         power_w=_number(power),
-        failures=None if calendar is None else float(plan.failures_per_s) * calendar * SECONDS_PER_DAY,
-        failure_interval_s=1.0 / float(plan.failures_per_s) if fails else None,
-        checkpoint_interval_s=float(plan.interval_s) if np.isfinite(plan.interval_s) else None,
-        checkpoint_s=float(plan.stall_s + plan.hidden_s),
-        checkpoint_stall_s=float(plan.stall_s),
-        restart_s=float(plan.restart_s),
+        failures=None if calendar is None else float(cadence.failures_per_s) * calendar * SECONDS_PER_DAY,
+        failure_interval_s=1.0 / float(cadence.failures_per_s) if fails else None,
+        checkpoint_interval_s=float(cadence.interval_s) if np.isfinite(cadence.interval_s) else None,
+        checkpoint_s=float(cadence.stall_s + cadence.hidden_s),
+        checkpoint_stall_s=float(cadence.stall_s),
+        restart_s=float(cadence.restart_s),
         switch_s=float(job.switch_s(terms)),
-        shares=time_shares(plan),
+        shares=time_shares(cadence),
     )
 
 
-def _bill(spent: Spent | None, most: int, terms: Economics) -> Numeric | None:
-    """Dollars of what was spent, with so many GPUs in the largest stage."""
-    if spent is None:
+def _bill(used: ResourceUse | None, most: int, terms: Economics) -> Numeric | None:
+    """Dollars of what was used, where the largest ramp stage has `most` GPUs."""
+    if used is None:
         return None
-    return dollars(gpu_hours=spent.gpu_hours, gpus=most, calendar_days=spent.calendar_days, terms=terms)
+    return dollars(gpu_hours=used.gpu_hours, gpus=most, calendar_days=used.calendar_days, terms=terms)
 
 
 def _outlook(
     terms: Economics,
     stages: tuple[StageOutlook, ...],
-    spent: tuple[Spent | None, Spent | None],
+    used: tuple[ResourceUse | None, ResourceUse | None],
     bills: tuple[Numeric | None, Numeric | None],
 ) -> Outlook:
-    """The totals; of each pair the first is expected, the second has a number for each trial."""
-    average, trials = spent
+    """The outlook with its totals; in each pair the first is the average, the second has a number for each trial."""
+    average, trials = used
     days = _sum([stage.days for stage in stages])
     calendar = None if average is None else float(average.calendar_days)
     return Outlook(
@@ -184,7 +186,7 @@ def _sum(values: Sequence[float | None]) -> float | None:
 
 
 def _columns(stage: StageOutlook) -> dict[str, Any]:
-    """Every number of a stage by name."""
+    """Every number of a ramp stage by its name in a table."""
     low, high = stage.calendar_interval_days or (None, None)
     values = {entry.name: getattr(stage, entry.name) for entry in fields(stage)}
     del values["calendar_interval_days"], values["shares"]

@@ -1,4 +1,4 @@
-"""What one stage of a run takes of calendar, GPU-hours and energy: on average, or in each of many trials."""
+"""The calendar, GPU-hours and energy that one ramp stage takes: on average, or in each of many trials."""
 
 from __future__ import annotations
 
@@ -18,49 +18,49 @@ from perfmodel.spec.economics import Economics
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.hardware import Cluster
 from perfmodel.timing.breakdown import Breakdown
-from perfmodel.units import HOURS_PER_DAY, SECONDS_PER_DAY, seconds_text
+from perfmodel.units import HOURS_PER_DAY, SECONDS_PER_DAY, gpus_text, seconds_text
 
-LEAST_SHARE: Final = 0.01  # of the calendar: a run that trains less gets nowhere
+LEAST_SHARE: Final = 0.01  # of the calendar: a run that trains less never ends
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageJob:
-    """All that follows from the prediction of a stage; days are None where its tokens are not known."""
+    """A ramp stage as a job on a cluster, as its prediction has it; days are None where its tokens are not known."""
 
     gpus: int
     parameters: float
     days: float | None
     interval_days: tuple[float, float] | None
-    switches: bool  # to another size than that of the stage before
+    switches: bool  # whether the stage before has another number of GPUs
     breakdown: Breakdown
     cluster: Cluster
 
-    def plan(self, terms: Economics) -> Cadence:
-        """How often it fails and checkpoints. Errors: InputError when it would take a hundred times as long as it trains."""
-        plan = cadence(gpus=self.gpus, parameters=self.parameters, terms=terms)
-        if float(time_shares(plan).training) < LEAST_SHARE:
-            every = "never" if plan.failures_per_s == 0 else f"every {seconds_text(float(1.0 / plan.failures_per_s))}"
-            stalls = f"{seconds_text(float(plan.stall_s))} of each {seconds_text(float(plan.interval_s + plan.stall_s))}"
+    def cadence(self, terms: Economics) -> Cadence:
+        """How often the job fails and writes checkpoints. Errors: InputError where it hardly ever trains."""
+        job = cadence(gpus=self.gpus, parameters=self.parameters, terms=terms)
+        if float(time_shares(job).training) < LEAST_SHARE:
+            every = "never" if job.failures_per_s == 0 else f"every {seconds_text(float(1.0 / job.failures_per_s))}"
+            stalls = f"{seconds_text(float(job.stall_s))} of each {seconds_text(float(job.interval_s + job.stall_s))}"
             raise InputError(
-                f"{self.gpus} GPUs that fail {every}, restart in {seconds_text(float(plan.restart_s))} and stall for "
-                f"checkpoints {stalls} hardly ever train: such a run does not end",
+                f"such a run never ends: {gpus_text(self.gpus)} fail {every}, restart in "
+                f"{seconds_text(float(job.restart_s))} and wait for checkpoints {stalls}",
                 key="economics",
             )
-        return plan
+        return job
 
     def switch_s(self, terms: Economics) -> Numeric:
-        """From the stage before to this one."""
+        """Seconds to change from the stage before to this one; 0 where the number of GPUs stays."""
         return switch_s(gpus=self.gpus, parameters=self.parameters, terms=terms) if self.switches else 0.0
 
-    def power_w(self, plan: Cadence, terms: Economics) -> Numeric | None:
-        """Of the site, on average."""
-        busy = busy_share(self.breakdown, time_shares(plan))
+    def power_w(self, job: Cadence, terms: Economics) -> Numeric | None:
+        """Average power of the site; None for a cluster that does not state the power of a node."""
+        busy = busy_share(self.breakdown, time_shares(job))
         return power_w(gpus=self.gpus, busy=busy, cluster=self.cluster, terms=terms)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Spent:
-    """What a stage, or several, take: numbers, or one for each trial."""
+class ResourceUse:
+    """What one ramp stage uses, or several together: numbers, or arrays of one number a trial."""
 
     calendar_days: Numeric
     gpu_hours: Numeric
@@ -68,7 +68,7 @@ class Spent:
 
 
 def stage_job(prediction: Prediction, place: int) -> StageJob:
-    """The stage at a place of the ramp."""
+    """The job of the ramp stage at `place`."""
     stage, predicted = prediction.stages[place]
     gpus = int(predicted.layout.gpus)
     days = None if stage.tokens is None else float(predicted.days(stage.tokens))
@@ -84,47 +84,47 @@ def stage_job(prediction: Prediction, place: int) -> StageJob:
     )
 
 
-def expected(job: StageJob, terms: Economics) -> Spent | None:
-    """What it takes on average; None where its tokens are not known."""
+def expected_use(job: StageJob, terms: Economics) -> ResourceUse | None:
+    """What a job uses on average; None where its tokens are not known."""
     if job.days is None:
         return None
-    plan = job.plan(terms)
-    days = calendar_days(days=job.days, effective_share=time_shares(plan).training)
-    return _spent(job, plan, terms, days + job.switch_s(terms) / SECONDS_PER_DAY)
+    pace = job.cadence(terms)
+    days = calendar_days(days=job.days, effective_share=time_shares(pace).training)
+    return _resource_use(job, pace, terms, days + job.switch_s(terms) / SECONDS_PER_DAY)
 
 
-def drawn(
+def drawn_use(
     job: StageJob, terms: Economics, drawn_terms: Economics, deviations: Array, generator: np.random.Generator
-) -> Spent | None:
-    """The same in each trial: its terms and the deviation of its iteration time are given, its failures are drawn.
+) -> ResourceUse | None:
+    """What a job uses in each trial: terms and deviations of the iteration time are given, failures are drawn.
 
-    Checkpoints are written as often as the `terms` as they stand have it: nobody knows them better.
+    Checkpoints are written as often as is best under the `terms` that are known, not under those of a trial.
     """
     if job.days is None or job.interval_days is None:
         return None
-    plan = cadence(gpus=job.gpus, parameters=job.parameters, terms=drawn_terms)
-    plan = replace(plan, interval_s=np.maximum(job.plan(terms).interval_s, plan.hidden_s))
+    pace = cadence(gpus=job.gpus, parameters=job.parameters, terms=drawn_terms)
+    pace = replace(pace, interval_s=np.maximum(job.cadence(terms).interval_s, pace.hidden_s))
     work_s = SECONDS_PER_DAY * drawn_time_s(job.days, job.interval_days, deviations)
-    seconds = calendar_s(work_s, plan, generator, trials=len(deviations)) + job.switch_s(drawn_terms)
-    return _spent(job, plan, drawn_terms, seconds / SECONDS_PER_DAY)
+    seconds = calendar_s(work_s, pace, generator, trials=len(deviations)) + job.switch_s(drawn_terms)
+    return _resource_use(job, pace, drawn_terms, seconds / SECONDS_PER_DAY)
 
 
-def _spent(job: StageJob, plan: Cadence, terms: Economics, days: Numeric) -> Spent:
-    power = job.power_w(plan, terms)
-    return Spent(
+def _resource_use(job: StageJob, pace: Cadence, terms: Economics, days: Numeric) -> ResourceUse:
+    power = job.power_w(pace, terms)
+    return ResourceUse(
         calendar_days=days,
         gpu_hours=HOURS_PER_DAY * job.gpus * days,
         energy_j=None if power is None else power * days * SECONDS_PER_DAY,
     )
 
 
-def total(parts: Sequence[Spent | None]) -> Spent | None:
-    """The sum of all stages; None where one of them is."""
+def total_use(parts: Sequence[ResourceUse | None]) -> ResourceUse | None:
+    """What all ramp stages use together; None where one of them is None."""
     known = [part for part in parts if part is not None]
     if len(known) < len(parts):
         return None
     energies = [part.energy_j for part in known if part.energy_j is not None]
-    return Spent(
+    return ResourceUse(
         calendar_days=sum(part.calendar_days for part in known),
         gpu_hours=sum(part.gpu_hours for part in known),
         energy_j=sum(energies) if len(energies) == len(known) else None,

@@ -5,47 +5,50 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
 
+from perfmodel.spec.axes import DATA, PIPELINE, REPORTED, TENSOR
 from perfmodel.spec.layout import GATHERED
 from perfmodel.spec.run import Run
 
+IN_ORDER: Final = (TENSOR, PIPELINE, *(axis for axis in REPORTED if axis not in (TENSOR, PIPELINE)))  # of a kind of layout
 
-class Measured(Protocol):
-    """A row of a table, and the run that it describes, or why there is none."""
+
+class MeasuredRow(Protocol):
+    """A measured row: its source, its labels and the run that it describes, or the reason why there is none."""
 
     @property
     def source(self) -> str:
-        """Where it is from."""
+        """The source of the row."""
 
     @property
     def labels(self) -> Mapping[str, str]:
-        """What its table says that sorts it."""
+        """What sorts the row into groups: the name of a column and what stands there."""
 
     @property
     def run(self) -> Run | None:
-        """What the equations are asked."""
+        """The run that the row describes; None where the equations do not cover it."""
 
     @property
     def reason(self) -> str:
-        """Why they are not."""
+        """Why the equations do not cover the row, "" where they do."""
 
 
-class Compared(Protocol):
-    """A row beside its prediction."""
+class ComparedRow(Protocol):
+    """A measured row beside its prediction."""
 
     @property
-    def measured(self) -> Measured:
-        """The row."""
+    def measured(self) -> MeasuredRow:
+        """The measured row."""
 
 
-C = TypeVar("C", bound=Compared)
+C = TypeVar("C", bound=ComparedRow)
 S = TypeVar("S")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scoreboard(Generic[C, S]):
-    """Rows beside their predictions, the scores of all and of each group (None and none where no row is covered)."""
+    """Measured rows beside their predictions, and the summary of all and of each group; None where no row is covered."""
 
     comparisons: Sequence[C]
     overall: S | None
@@ -54,7 +57,7 @@ class Scoreboard(Generic[C, S]):
 
 
 def layout_kind(run: Run) -> str:
-    """What splits the work of a run, in words: the degrees above 1, and how data parallelism keeps its states.
+    """The kind of layout of a run, in words: the degrees of parallelism above 1, and whether parameters are sharded.
 
     tensor + pipeline (or interleaved, or zero-bubble) + context + data (or fsdp, where the parameters are sharded too)
     """
@@ -63,23 +66,19 @@ def layout_kind(run: Run) -> str:
     if layout.pipeline_schedule.startswith("zb"):
         pipeline = "zero-bubble"
     sharded = layout.sharding in GATHERED and layout.data_parallel * layout.context_parallel > 1
-    kinds = {
-        "tensor": layout.tensor_parallel > 1,
-        pipeline: layout.pipeline_parallel > 1,
-        "context": layout.context_parallel > 1,
-        "fsdp" if sharded else "data": sharded or layout.data_parallel > 1,
-    }
-    return " + ".join(kind for kind, there in kinds.items() if there) or "single"
+    words = {PIPELINE: pipeline, DATA: "fsdp" if sharded else DATA.word}
+    kinds = [words.get(axis, axis.word) for axis in IN_ORDER if layout.degree(axis) > 1 or (sharded and axis == DATA)]
+    return " + ".join(kinds) or "single"
 
 
-def group_names(measured: Measured) -> dict[str, str]:
-    """The name of each group that a row is in; one that is not covered has no kind of layout."""
+def group_names(measured: MeasuredRow) -> dict[str, str]:
+    """The groups of a row and its name in each; a row that is not covered has no kind of layout."""
     kind = {} if measured.run is None else {"layout": layout_kind(measured.run)}
     return {"source": measured.source, **measured.labels, **kind}
 
 
-def known_groups(rows: Iterable[Measured]) -> dict[str, set[str]]:
-    """All groups that some row is in, covered or not."""
+def known_groups(rows: Iterable[MeasuredRow]) -> dict[str, set[str]]:
+    """All groups of some rows, and the names in each, whether the rows are covered or not."""
     known: dict[str, set[str]] = {}
     for row in rows:
         for group, name in group_names(row).items():
@@ -88,7 +87,7 @@ def known_groups(rows: Iterable[Measured]) -> dict[str, set[str]]:
 
 
 def by_group(comparisons: Iterable[C], summarise: Callable[[Sequence[C]], S | None]) -> dict[str, dict[str, S]]:
-    """The summary of each group with a covered row, by the groups' names in alphabetical order."""
+    """The summary of each name in each group that has a covered row, in alphabetical order."""
     members: dict[str, dict[str, list[C]]] = {"source": {}}
     for comparison in comparisons:
         if comparison.measured.run is not None:
@@ -100,6 +99,6 @@ def by_group(comparisons: Iterable[C], summarise: Callable[[Sequence[C]], S | No
     }
 
 
-def reasons(comparisons: Iterable[Compared]) -> dict[str, int]:
+def unsupported_reasons(comparisons: Iterable[ComparedRow]) -> dict[str, int]:
     """How many rows are not covered, by reason, most frequent first."""
     return dict(Counter(c.measured.reason for c in comparisons if c.measured.run is None).most_common())

@@ -1,4 +1,4 @@
-"""A step that torch.profiler saw: the events of its trace (Kineto), from the moment at which the step begins.
+"""The last step in a trace of torch.profiler (Kineto): its events, from the moment at which the step begins.
 
 A trace with several steps (ProfilerStep#1, ..) gives the last of them; what a GPU still does of it after the CPU went on
 counts to it, where the profiler marked the step on the GPU too. A trace without such marks is one step.
@@ -15,9 +15,9 @@ from perfmodel.errors import InputError, shown
 
 STEP: Final = "ProfilerStep#"
 ON_GPU: Final = ("kernel", "gpu_memcpy", "gpu_memset", "gpu_user_annotation")
-OF_THE_PROFILER: Final = "Trace"  # the category of what it says of itself
+OF_THE_PROFILER: Final = "Trace"  # the category of events about the profiler itself
 SPAN, FLOWS, FACT = "X", ("s", "t", "f"), "M"
-NANOSECONDS: Final = 1000.0  # of a microsecond, in which the format counts
+NANOSECONDS: Final = 1000.0  # in a microsecond, the unit of the format
 
 
 class Thread(NamedTuple):
@@ -29,7 +29,7 @@ class Thread(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProfiledEvent:
-    """A span, or one end of an arrow, of one thread; nanoseconds from the start of the step."""
+    """A span of one thread, or one end of an arrow; times are nanoseconds from the start of the step."""
 
     phase: str
     thread: Thread
@@ -37,13 +37,13 @@ class ProfiledEvent:
     kind: str
     start_ns: int
     end_ns: int
-    number: int | None  # of an arrow
+    number: int | None  # identifies the arrow of which this is an end
     args: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProfiledStep:
-    """The events of one step, and how processes and threads are called."""
+    """The events of one step, and the names of processes and threads."""
 
     events: Sequence[ProfiledEvent]
     processes: Mapping[str, str]
@@ -51,21 +51,21 @@ class ProfiledStep:
 
     @property
     def duration_s(self) -> float:
-        """From the first start to the last end."""
+        """Seconds from the start of the step to the end of its last event."""
         return max(event.end_ns for event in self.events) / 1e9
 
 
 def profiled_step(document: Any) -> ProfiledStep:
-    """The step in a trace. Errors: InputError for what is no trace, or has no spans."""
+    """The last step in a trace. Errors: InputError for a document that is not a trace, or has no spans."""
     listed = document.get("traceEvents") if isinstance(document, Mapping) else document
     if not isinstance(listed, list) or not all(isinstance(event, Mapping) for event in listed):
-        raise InputError("this is no trace of torch.profiler; it needs a list of traceEvents")
-    spans = [_Timed.of(event) for event in listed if event.get("ph") == SPAN and event.get("cat") != OF_THE_PROFILER]
+        raise InputError("this is not a trace of torch.profiler: it has no list of traceEvents")
+    spans = [_TraceEvent.of(event) for event in listed if event.get("ph") == SPAN and event.get("cat") != OF_THE_PROFILER]
     if not spans:
-        raise InputError("there is no span in this trace; torch.profiler.profile(..).export_chrome_trace(..) writes some")
+        raise InputError("this trace has no spans; write one with torch.profiler.profile(..).export_chrome_trace(..)")
     window = _window(spans)
     inside = [event for event in spans if window.holds(event)]
-    arrows = [event for event in (_Timed.of(each) for each in listed if each.get("ph") in FLOWS) if window.holds(event)]
+    arrows = [event for event in (_TraceEvent.of(each) for each in listed if each.get("ph") in FLOWS) if window.holds(event)]
     both = {each.number for each in arrows if each.phase == "s"} & {each.number for each in arrows if each.phase == "f"}
     kept = [*inside, *(each for each in arrows if each.number in both)]
     used = {each.thread for each in inside}
@@ -77,8 +77,8 @@ def profiled_step(document: Any) -> ProfiledStep:
     )
 
 
-class _Timed(NamedTuple):
-    """One event of the file."""
+class _TraceEvent(NamedTuple):
+    """One event of a trace file, in microseconds."""
 
     phase: str
     thread: Thread
@@ -90,11 +90,11 @@ class _Timed(NamedTuple):
     args: Mapping[str, Any]
 
     @staticmethod
-    def of(event: Mapping[str, Any]) -> _Timed:
+    def of(event: Mapping[str, Any]) -> _TraceEvent:
         start_us = _number(event, "ts")
         long_us = _number(event, "dur") if event["ph"] == SPAN else 0.0
         number, args = event.get("id"), event.get("args")
-        return _Timed(
+        return _TraceEvent(
             phase=event["ph"],
             thread=_thread(event),
             name=str(event.get("name", "")),
@@ -119,39 +119,39 @@ class _Timed(NamedTuple):
         )
 
 
-class _Window(NamedTuple):
-    """From when until when a step lasts, on the CPU and on GPUs."""
+class _StepWindow(NamedTuple):
+    """When a step begins and ends, on the CPU and on GPUs."""
 
     start_us: float
     end_us: float
     gpu_start_us: float
     gpu_end_us: float
 
-    def holds(self, event: _Timed) -> bool:
+    def holds(self, event: _TraceEvent) -> bool:
         if event.kind in ON_GPU:
             return self.gpu_start_us <= event.start_us <= self.gpu_end_us
         return self.start_us <= event.start_us <= self.end_us
 
 
-def _window(spans: Sequence[_Timed]) -> _Window:
-    """Of the last step that is marked, or of everything."""
+def _window(spans: Sequence[_TraceEvent]) -> _StepWindow:
+    """The window of the last step that is marked; of all spans where no step is."""
     marked = [span for span in spans if span.name.startswith(STEP)]
     if not marked:
         first, last = min(span.start_us for span in spans), max(span.end_us for span in spans)
-        return _Window(first, last, first, last)
+        return _StepWindow(first, last, first, last)
     last_name = max((span for span in marked if span.kind not in ON_GPU), default=marked[-1], key=_start).name
     of_step = [span for span in marked if span.name == last_name]
     on_cpu = min(of_step, key=_start)
     on_gpu = max(of_step, key=_start)  # begins later; the same mark where there is no other
-    return _Window(on_cpu.start_us, on_cpu.end_us, min(on_gpu.start_us, on_cpu.start_us), max(on_gpu.end_us, on_cpu.end_us))
+    return _StepWindow(on_cpu.start_us, on_cpu.end_us, min(on_gpu.start_us, on_cpu.start_us), max(on_gpu.end_us, on_cpu.end_us))
 
 
-def _start(span: _Timed) -> float:
+def _start(span: _TraceEvent) -> float:
     return span.start_us
 
 
 def _names(listed: Iterable[Mapping[str, Any]]) -> tuple[dict[str, str], dict[Thread, str]]:
-    """What the trace calls its processes (with their labels) and threads."""
+    """The names that the trace gives its processes (with their labels) and threads."""
     processes: dict[str, str] = {}
     labels: dict[str, str] = {}
     threads: dict[Thread, str] = {}

@@ -1,6 +1,6 @@
-"""One measured time and where it was taken: the schema that benchmarks write and fits read, one JSON object a line.
+"""One measured time of a kernel or a collective, and where it was taken: what benchmarks write and fits read, as JSON lines.
 
-The sizes of a gradient are those of the forward product that it belongs to. What stands in [brackets] may be missing.
+The sizes of a gradient are those of the forward product that it belongs to. Sizes and labels in [brackets] may be missing.
 
 kind          sizes                                              labels
 matmul        rows, columns, inner                               precision, phase (forward, data_gradient, weight_gradient)
@@ -33,7 +33,7 @@ SCHEMA_VERSION: Final = 1
 KINDS: Final = ("matmul", "attention", "memory_bound", "collective")
 NUMBER: Final = (int, float)
 LARGEST: Final = 1e12
-PROVENANCE: Final = ("gpu", "software", "date", "command")  # what every record must say of itself
+PROVENANCE: Final = ("gpu", "software", "date", "command")  # what every record has to state
 SIZES: Final = {
     "matmul": ("rows", "columns", "inner"),
     "attention": ("sequences", "heads", "kv_heads", "head_size", "sequence_length"),
@@ -48,7 +48,7 @@ LABELS: Final = {
 }
 MAY_BE_ZERO: Final = ("allocated_bytes",)
 PHASES: Final = (FORWARD, DATA_GRADIENT, WEIGHT_GRADIENT, OPTIMIZER)
-WORDS: Final = {  # what these labels may say, of whatever kind
+WORDS: Final = {  # the values that a label may have, in records of every kind
     "phase": PHASES,
     "mask": ("causal", "none"),
     "class": ("fused", "compiled", "eager"),
@@ -77,7 +77,7 @@ class Record:
         _check_all("", {name: getattr(self, name) for name in ("seconds", "spread", "repeats")}, NUMBER, "numbers")
         if not 0 < self.seconds < LARGEST:
             raise InputError(f"{shown(self.seconds)} is not a time", key="seconds")
-        self._check_present("provenance", PROVENANCE, "every record says where it comes from")
+        self._check_present("provenance", PROVENANCE, "every record states where it was measured")
         self._check_present("sizes", SIZES[self.kind], f"a {self.kind} record has {', '.join(SIZES[self.kind])}")
         self._check_present("labels", LABELS[self.kind], f"a {self.kind} record has {', '.join(LABELS[self.kind])}")
         self._check_values()
@@ -102,7 +102,7 @@ class Record:
 
 
 def _check_all(key: str, values: Any, kind: type | tuple[type, ...], what: str) -> None:
-    """Raise unless `values` is a mapping of names to `kind`."""
+    """Raise InputError unless `values` maps names to values of `kind`."""
     if not isinstance(values, Mapping):
         raise InputError(f"{shown(values)} where a mapping of names to {what} is needed", key=key)
     for name, value in values.items():
@@ -116,7 +116,7 @@ def record(document: Any) -> Record:
         raise InputError(f"{shown(document)} is not a record")
     version = document.get("schema_version")
     if isinstance(version, bool) or version != SCHEMA_VERSION:
-        raise InputError(f"{shown(version)} is not {SCHEMA_VERSION}, the one that is known", key="schema_version")
+        raise InputError(f"{shown(version)} is not a known version; {SCHEMA_VERSION} is", key="schema_version")
     names = [entry.name for entry in fields(Record)]
     for key in document:
         if key not in (*names, "schema_version"):

@@ -1,7 +1,7 @@
-"""A measured training step beside its prediction: operator by operator, memory part by part, call by call.
+"""A measured training step beside its prediction: each operator, each part of memory, each kind of collective.
 
-The times of both sides add up to their steps: what stands in no operator is named. A collective counts with what its ranks
-waited for the last of them: `waiting_s` says how much that was.
+The times on both sides add up to the step: time outside operators has rows of its own. The time of a collective includes what
+its ranks wait for the last of them: `waiting_s` says how much that is.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from perfmodel.count.operators import Collective, FusedAttention, Matmul
 from perfmodel.errors import InputError
 from perfmodel.evidence.step_records import CollectiveCount, StepRecord
 from perfmodel.prediction import Prediction, StagePrediction
+from perfmodel.spec.axes import AXES
 from perfmodel.spec.fields import plain
 from perfmodel.spec.run import Run
 from perfmodel.timing.ledger import Entry, ledger
@@ -24,8 +25,7 @@ BETWEEN: Final = "between operators"
 OVERHEAD: Final = "marks of the profile"
 COMPARED: Final = (
     "precision",
-    "tensor_parallel",
-    "data_parallel",
+    *(axis.name for axis in AXES),
     "sequence_parallel",
     "sharding",
     "recompute",
@@ -45,7 +45,7 @@ MODEL_SIZES: Final = (
     "norm",
 )
 OF_PASSES: Final = ("activations_bytes", "loss_bytes", "scratch_bytes")
-MEMORY: Final = {  # of a record: the parts of the forecast that torch's allocator sees
+MEMORY_PARTS: Final = {  # part of a record: the parts of a prediction that torch's allocator counts in it
     "parameters_bytes": ("parameters_bytes",),
     "gradients_bytes": ("gradients_bytes",),
     "optimizer_bytes": ("optimizer_bytes",),
@@ -56,54 +56,54 @@ MEMORY: Final = {  # of a record: the parts of the forecast that torch's allocat
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pair:
-    """One thing that was both predicted and measured."""
+class ComparedValue:
+    """A quantity that was both predicted and measured."""
 
     predicted: float
     measured: float
 
     @property
     def error(self) -> float | None:
-        """predicted / measured - 1; None where nothing was measured."""
+        """predicted / measured - 1; None where the measurement is 0."""
         return self.predicted / self.measured - 1.0 if self.measured > 0 else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OperatorPair(Pair):
-    """One operator in one phase: seconds of an iteration, all executions together."""
+class ComparedOperator(ComparedValue):
+    """The seconds that all executions of one operator in one phase take in an iteration."""
 
     name: str
     phase: str
-    kind: str  # matmul | attention | memory_bound | collective | "" for what is no operator
+    kind: str  # matmul | attention | memory_bound | collective | "" for time outside operators
     runs: float
     confidence: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepComparison:
-    """A prediction and a record of the same step."""
+    """A prediction and a measured record of the same training step."""
 
     record: StepRecord
     predicted: StagePrediction
-    operators: tuple[OperatorPair, ...]  # those of the list, in its order, then what is no operator
-    memory: Mapping[str, Pair]
-    calls: Mapping[tuple[str, int], Pair]  # by kind and ranks of the group
-    payload_bytes: Mapping[tuple[str, int], Pair]
+    operators: tuple[ComparedOperator, ...]  # in the order of the operator list, then time outside operators
+    memory: Mapping[str, ComparedValue]
+    calls: Mapping[tuple[str, int], ComparedValue]  # by kind and ranks of the group
+    payload_bytes: Mapping[tuple[str, int], ComparedValue]
 
     @property
-    def step(self) -> Pair:
-        """The iteration: steps without marks."""
-        return Pair(predicted=float(self.predicted.iteration_time_s), measured=self.record.iteration_time_s)
+    def step(self) -> ComparedValue:
+        """The iteration time, measured in steps without the marks of the profile."""
+        return ComparedValue(predicted=float(self.predicted.iteration_time_s), measured=self.record.iteration_time_s)
 
     @property
     def waiting_s(self) -> float:
-        """What ranks waited for the last of them, in all collectives of an iteration."""
+        """Seconds of an iteration that ranks wait in collectives for the last of them."""
         names = {(pair.name, pair.phase) for pair in self.operators if pair.kind == "collective"}
         return sum(each.seconds - each.fastest_s for each in self.record.operators if (each.name, each.phase) in names)
 
-    def largest(self, share: float) -> tuple[OperatorPair, ...]:
+    def largest(self, share: float) -> tuple[ComparedOperator, ...]:
         """The operators that together make up `share` of the measured step, the longest first."""
-        chosen: list[OperatorPair] = []
+        chosen: list[ComparedOperator] = []
         total_s = 0.0
         for pair in sorted((pair for pair in self.operators if pair.kind), key=lambda pair: -pair.measured):
             if total_s >= share * self.record.profiled_iteration_time_s:
@@ -114,7 +114,7 @@ class StepComparison:
 
 
 def compare_step(prediction: Prediction, record: StepRecord) -> StepComparison:
-    """The stage that was measured beside its record. Errors: InputError when run and record are not of the same step."""
+    """A record beside the ramp stage that it measured. Errors: InputError where no stage has the settings of the record."""
     run = prediction.run
     stage = _stage(prediction, record)
     entries = list(ledger(stage.work, gpus=stage.layout.gpus, cluster=run.cluster, stack=run.stack))
@@ -123,14 +123,14 @@ def compare_step(prediction: Prediction, record: StepRecord) -> StepComparison:
         record=record,
         predicted=stage,
         operators=(*_operators(entries, record), *_rest(entries, stage, record)),
-        memory={name: _memory(name, parts, stage, record) for name, parts in MEMORY.items()},
+        memory={name: _memory(name, parts, stage, record) for name, parts in MEMORY_PARTS.items()},
         calls=calls,
         payload_bytes=payload,
     )
 
 
 def _stage(prediction: Prediction, record: StepRecord) -> StagePrediction:
-    """The stage whose layout the record has."""
+    """The stage of the run that has the settings of the record."""
     differences = []
     for _, stage in prediction.stages:
         differs = _differs(prediction.run, stage, record.settings)
@@ -139,13 +139,11 @@ def _stage(prediction: Prediction, record: StepRecord) -> StagePrediction:
         differences.append(differs)
     nearest = min(differences, key=len)
     key, ours, theirs = nearest[0]
-    raise InputError(
-        f"the run has {ours}, but the record was measured with {theirs}; --set {key}={theirs} compares like with like", key=key
-    )
+    raise InputError(f"the run has {ours}, the record was measured with {theirs}; use --set {key}={theirs}", key=key)
 
 
 def _differs(run: Run, stage: StagePrediction, settings: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """Key, value of the run and value of the record, of all that makes them different steps."""
+    """Every setting in which a run and a record differ: its key, the value of the run, the value of the record."""
     found = []
     for part, spec, names in (("model", run.model, MODEL_SIZES), ("layout", stage.layout, COMPARED)):
         theirs = settings.get(part, {})
@@ -162,8 +160,8 @@ def _text(value: Any) -> str:
     return plain(float(value)) if isinstance(value, int | float | np.number) else str(value)
 
 
-def _operators(entries: list[Entry], record: StepRecord) -> Iterator[OperatorPair]:
-    """Every operator of either side; executions of the same name and phase are one row."""
+def _operators(entries: list[Entry], record: StepRecord) -> Iterator[ComparedOperator]:
+    """A row for each name and phase that was predicted or measured."""
     measured = {(each.name, each.phase): each for each in record.operators}
     predicted: dict[tuple[str, str], list[Entry]] = {}
     for entry in entries:
@@ -171,7 +169,7 @@ def _operators(entries: list[Entry], record: StepRecord) -> Iterator[OperatorPai
     for (name, phase), of_name in predicted.items():
         kind = _kind(of_name[0])
         found = measured.pop((name, phase), None)
-        yield OperatorPair(
+        yield ComparedOperator(
             name=name,
             phase=phase,
             kind=kind,
@@ -181,7 +179,7 @@ def _operators(entries: list[Entry], record: StepRecord) -> Iterator[OperatorPai
             confidence=of_name[0].confidence,
         )
     for (name, phase), found in measured.items():
-        yield OperatorPair(
+        yield ComparedOperator(
             name=name, phase=phase, kind="memory_bound", runs=0.0, predicted=0.0, measured=found.seconds, confidence=""
         )
 
@@ -197,8 +195,8 @@ def _kind(entry: Entry) -> str:
     return "memory_bound"
 
 
-def _rest(entries: list[Entry], stage: StagePrediction, record: StepRecord) -> Iterator[OperatorPair]:
-    """What both sides spend in no operator, and what the marks cost the profiled step."""
+def _rest(entries: list[Entry], stage: StagePrediction, record: StepRecord) -> Iterator[ComparedOperator]:
+    """Rows for the time outside operators, and for the time that the marks add to the profiled step."""
     alone_s = float(sum(entry.repeats * entry.seconds for entry in entries))
     marks_s = record.profiled_iteration_time_s - record.iteration_time_s
     rows = {
@@ -206,18 +204,18 @@ def _rest(entries: list[Entry], stage: StagePrediction, record: StepRecord) -> I
         OVERHEAD: (0.0, -marks_s),
     }
     for name, (predicted, measured) in rows.items():
-        yield OperatorPair(name=name, phase="", kind="", runs=0.0, predicted=predicted, measured=measured, confidence="")
+        yield ComparedOperator(name=name, phase="", kind="", runs=0.0, predicted=predicted, measured=measured, confidence="")
 
 
-def _memory(name: str, parts: tuple[str, ...], stage: StagePrediction, record: StepRecord) -> Pair:
+def _memory(name: str, parts: tuple[str, ...], stage: StagePrediction, record: StepRecord) -> ComparedValue:
     predicted = sum(float(getattr(stage.memory, part)) for part in parts)
-    return Pair(predicted=predicted, measured=float(getattr(record.memory, name)))
+    return ComparedValue(predicted=predicted, measured=float(getattr(record.memory, name)))
 
 
 def _communication(
     entries: list[Entry], counted: tuple[CollectiveCount, ...] | Any
-) -> tuple[dict[tuple[str, int], Pair], dict[tuple[str, int], Pair]]:
-    """Calls and payload of every kind and group, predicted and seen by torch."""
+) -> tuple[dict[tuple[str, int], ComparedValue], dict[tuple[str, int], ComparedValue]]:
+    """Calls and payload of each kind of collective and size of group, predicted and counted by torch."""
     ours: dict[tuple[str, int], list[float]] = {}
     for entry in entries:
         if isinstance(entry.operator, Collective):
@@ -228,7 +226,7 @@ def _communication(
     both = [*ours, *(key for key in theirs if key not in ours)]
     none = (0.0, 0.0)
     pairs = [
-        {key: Pair(predicted=ours.get(key, none)[place], measured=float(theirs.get(key, none)[place])) for key in both}
+        {key: ComparedValue(predicted=ours.get(key, none)[place], measured=float(theirs.get(key, none)[place])) for key in both}
         for place in (0, 1)
     ]
     return pairs[0], pairs[1]

@@ -1,6 +1,6 @@
 """A measured training step and where it was taken: what `measure` writes and `compare` reads, one JSON object a file.
 
-Its operators have the names and phases of the forecast (count/operators.py); nothing in it was predicted.
+Its operators have the names and phases of a prediction (count/operators.py); nothing in it was predicted.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ KIND: Final = "training_step"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OperatorTime:
-    """One operator of the profiled steps: its time in an iteration, all executions together.
+    """The time that all executions of one operator take in an iteration.
 
-    `seconds` is the mean over ranks, `fastest_s` adds up the fastest rank of each execution: in a collective, the rank that
-    comes last waits for nobody. Both are medians over the profiled steps.
+    `seconds` is the mean over ranks, `fastest_s` the sum over executions of the fastest rank: in a collective, the rank that
+    comes last does not wait. Both are medians over the profiled steps.
     """
 
     name: str
@@ -33,7 +33,7 @@ class OperatorTime:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CollectiveCount:
-    """What torch saw of one kind of collective in an iteration of one rank; the payload is the full tensor."""
+    """Calls of one kind of collective in an iteration of one rank, as torch counts them; the payload is the full tensor."""
 
     kind: str
     ranks: int
@@ -43,19 +43,19 @@ class CollectiveCount:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MeasuredMemory:
-    """Bytes of the rank that needs most: what it holds between steps, and what the allocator had at the peak of one."""
+    """Memory of the rank that needs most: what it holds between steps, and what the allocator holds at the peak."""
 
     parameters_bytes: int
     gradients_bytes: int
     optimizer_bytes: int
     activations_bytes: int  # held when the logits begin
-    loss_bytes: int  # what the peak adds to all of these
+    loss_bytes: int  # what the peak adds to all parts above
     peak_bytes: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepRecord:
-    """Real steps of one layout; `spread` is the distance between the quartiles of the step's time over its median.
+    """Measured steps of one layout; `spread` is the distance between the quartiles of their time over the median.
 
     `settings` is the layout and the model that ran, as a run file has them; `between_s` what the profiled step spent in no
     operator; `exposed_communication_s` what it spent in collectives with nothing beside them (the reference model runs none);
@@ -89,7 +89,7 @@ class StepRecord:
                 raise InputError(f"{shown(getattr(self, name))} is not a positive number", key=name)
         missing = [name for name in PROVENANCE if name not in self.provenance]
         if missing:
-            raise InputError("missing; every record says where it comes from", key=f"provenance.{missing[0]}")
+            raise InputError("missing; every record states where it was measured", key=f"provenance.{missing[0]}")
 
     def document(self) -> dict[str, Any]:
         """The JSON object of this record."""
@@ -102,14 +102,14 @@ def step_record(document: Any) -> StepRecord:
         raise InputError(f"this is not the record of a {KIND}, which `perfmodel measure` writes")
     version = document.get("schema_version")
     if isinstance(version, bool) or version != STEP_SCHEMA_VERSION:
-        raise InputError(f"{shown(version)} is not {STEP_SCHEMA_VERSION}, the one that is known", key="schema_version")
+        raise InputError(f"{shown(version)} is not a known version; {STEP_SCHEMA_VERSION} is", key="schema_version")
     bare = {key: value for key, value in document.items() if key not in ("schema_version", "kind")}
     built: StepRecord = _built(StepRecord, bare, "")
     return built
 
 
 def _built(kind: type, document: Any, path: str) -> Any:
-    """A dataclass of this module from its JSON object, every value of the type that is declared."""
+    """The dataclass `kind` that a JSON object describes; every value must have the declared type."""
     if not isinstance(document, Mapping):
         raise InputError(f"{shown(document)} where an object is needed", key=path)
     names = {entry.name for entry in fields(kind)}

@@ -1,7 +1,7 @@
-"""A measured step in time: what each operator took on average, in the order in which the forecast runs them.
+"""A measured step in time: what each operator took on average, in the order in which the prediction runs them.
 
 A record has the time of each operator in a whole iteration. Every execution gets its share of that, one after the other (the
-reference model runs nothing beside anything); what is shown for no execution comes after them.
+reference model overlaps nothing); time that belongs to no execution shown comes after them.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from perfmodel.count.blocks import Block
 from perfmodel.count.iteration import Iteration
 from perfmodel.count.operators import Operator
 from perfmodel.events.pipeline_order import BACKWARD, FORWARD
-from perfmodel.evidence.step_comparison import OVERHEAD, OperatorPair, StepComparison
+from perfmodel.evidence.step_comparison import OVERHEAD, ComparedOperator, StepComparison
 from perfmodel.spec.fields import whole
 
-MOST: Final = 60_000  # executions: as many micro-batches as they hold are shown
+MOST_EXECUTIONS: Final = 60_000  # as many micro-batches are shown as have fewer executions together
 
 
 class Execution(NamedTuple):
-    """One operator in one pass of a measured step, F, B or that of the optimizer; micro-batches and layers count from 0."""
+    """One operator in one pass (F, B or optimizer) of a measured step; micro-batches and layers count from 0."""
 
     operator: Operator
     direction: str
@@ -29,17 +29,17 @@ class Execution(NamedTuple):
     layer: int | None
     start_s: float
     end_s: float
-    pair: OperatorPair  # of all its executions
+    pair: ComparedOperator  # of all executions of the operator
 
     @property
     def predicted_s(self) -> float:
-        """What the forecast has for it, alone."""
+        """The seconds that are predicted for this execution alone."""
         return _share(self.operator, self.pair) * self.pair.predicted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MeasuredStep:
-    """The executions of the first micro-batches and of the optimizer step, then what is not shown operator by operator."""
+    """The executions of the first micro-batches and of the optimizer step, then the time that belongs to none of them."""
 
     executions: tuple[Execution, ...]
     others: tuple[tuple[str, float, float], ...]  # name, start, end
@@ -47,7 +47,7 @@ class MeasuredStep:
 
 
 def measured_step(comparison: StepComparison) -> MeasuredStep:
-    """The profiled step of a record: its executions and the rest add up to it."""
+    """The profiled step of a record in time: its executions and the other time add up to the step."""
     pairs = {(pair.name, pair.phase): pair for pair in comparison.operators}
     left_s = {(pair.name, pair.phase): pair.measured for pair in comparison.operators if pair.name != OVERHEAD}
     executions, clock_s = [], 0.0
@@ -67,20 +67,23 @@ def measured_step(comparison: StepComparison) -> MeasuredStep:
     return MeasuredStep(executions=tuple(executions), others=tuple(others), duration_s=clock_s)
 
 
-def _share(operator: Operator, pair: OperatorPair) -> float:
-    """Of all executions of an operator, those of one pass."""
+def _share(operator: Operator, pair: ComparedOperator) -> float:
+    """The share of one pass in all executions of an operator."""
     return float(operator.repeats) / pair.runs
 
 
 def _in_order(work: Iteration) -> Iterator[tuple[str, int | None, int | None, Operator]]:
     """Direction, micro-batch, layer and operator of everything that one pipeline stage runs."""
-    layers, batches = whole(work.layers), whole(work.micro_batches)
-    again = layers - whole(work.plain(work.layers))
+    layers, batches = whole(work.setup.model.layers), whole(work.layout.micro_batches)
+    most = work.layout.recompute_layers
+    again = layers if most is None else min(whole(most), layers)
     blocks: list[tuple[int | None, Block]] = [(None, work.embedding)]
-    blocks += [(layer, work.layer if layer < again else work.plain_layer) for layer in range(layers)]
+    for layer in range(layers):
+        of_kind = work.layers[work.setup.model.kind_at(layer)]
+        blocks.append((layer, of_kind.again if layer < again else of_kind.plain))
     blocks += [(None, work.head)]
     each = sum(len(block.operators) for _, block in blocks)
-    for batch in range(min(batches, max(MOST // each, 1))):
+    for batch in range(min(batches, max(MOST_EXECUTIONS // each, 1))):
         yield from ((FORWARD, batch, layer, operator) for layer, block in blocks for operator in block.forward)
         yield from ((BACKWARD, batch, layer, operator) for layer, block in reversed(blocks) for operator in block.backward)
     yield from (("optimizer", None, None, operator) for operator in work.synchronisation)

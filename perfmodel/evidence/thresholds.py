@@ -1,4 +1,4 @@
-"""Bars that scores must stay below, as `median=5%` or `stack/megatron-core:median=0.03`: what CI holds a model to."""
+"""Thresholds that scores must not exceed, as `median=5%` or `stack/megatron-core:median=0.03`, for checks in CI."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from perfmodel.errors import InputError, PerfmodelError, did_you_mean, shown
-from perfmodel.units import parse_quantity
+from perfmodel.units import parse_quantity, share_text
 
 
-class Summary(Protocol):
-    """What is said of many rows at once."""
+class ScoreSummary(Protocol):
+    """The scores of a group of rows."""
 
     @property
     def scores(self) -> Mapping[str, float | None]:
-        """Fractions by name, all the better the smaller; None where there is no row to tell."""
+        """Fractions by name, the smaller the better; None where no row has the score."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Bar:
-    """The highest value of a score that passes: over all rows, or over those whose `group` (stack, say) is `name`."""
+class Threshold:
+    """The highest value of a score that passes: over all rows, or over the rows whose `group` (stack, say) is `name`."""
 
     score: str
     highest: float
@@ -28,26 +28,26 @@ class Bar:
     name: str = ""
 
     @property
-    def place(self) -> str:
-        """Which rows it is about."""
+    def scope(self) -> str:
+        """The rows that the threshold is about, in words."""
         return f"{self.group}/{self.name}" if self.group else "all rows"
 
 
-def read_bar(text: str, *, scores: Sequence[str], groups: Mapping[str, Collection[str]]) -> Bar:
-    """The bar that `text` sets, SCORE=VALUE or GROUP/NAME:SCORE=VALUE. Errors: InputError for what is not known.
+def read_threshold(text: str, *, scores: Sequence[str], groups: Mapping[str, Collection[str]]) -> Threshold:
+    """The threshold in a text, SCORE=VALUE or GROUP/NAME:SCORE=VALUE. Errors: InputError for an unknown score or group.
 
-    >>> read_bar("stack/fsdp:median=5%", scores=["median", "p90"], groups={"stack": ["fsdp"]})
-    Bar(score='median', highest=0.05, group='stack', name='fsdp')
+    >>> read_threshold("stack/fsdp:median=5%", scores=["median", "p90"], groups={"stack": ["fsdp"]})
+    Threshold(score='median', highest=0.05, group='stack', name='fsdp')
     """
     try:
         key, equals, value = text.rpartition("=")
         if not equals:
-            raise InputError(f"a score and its bar are needed, as in {scores[0]}=5%")
+            raise InputError(f"write SCORE=VALUE, as in {scores[0]}=5%")
         highest = _fraction(value)
         place, _, score = key.rpartition(":") if "/" in key else ("", "", key)
         group, _, name = place.partition("/")
         if "/" in key and not place:
-            raise InputError(f"a group needs a score too, as in {key}:{scores[0]}=5%")
+            raise InputError(f"a score is missing; write {key}:{scores[0]}=5%")
         if score not in scores:
             raise InputError(f"{shown(score)} is not a score; {did_you_mean(score, scores)}")
         if place and group not in groups:
@@ -56,7 +56,7 @@ def read_bar(text: str, *, scores: Sequence[str], groups: Mapping[str, Collectio
             raise InputError(f"no row has {group} {shown(name)}; {did_you_mean(name, groups[group])}")
     except PerfmodelError as error:
         raise InputError(str(error), key=f"--fail-above {text[:80]}") from None
-    return Bar(score=score, highest=highest, group=group, name=name)
+    return Threshold(score=score, highest=highest, group=group, name=name)
 
 
 def _fraction(text: str) -> float:
@@ -67,15 +67,17 @@ def _fraction(text: str) -> float:
     return value
 
 
-def missed_bars(bars: Sequence[Bar], *, overall: Summary | None, groups: Mapping[str, Mapping[str, Summary]]) -> list[str]:
-    """A sentence for each bar that is missed: what, what it is, and where the bar lies. No covered row misses every bar."""
+def missed_thresholds(
+    thresholds: Sequence[Threshold], *, overall: ScoreSummary | None, groups: Mapping[str, Mapping[str, ScoreSummary]]
+) -> list[str]:
+    """A sentence for each threshold that is exceeded. Where no row is covered, every threshold counts as exceeded."""
     missed = []
-    for bar in bars:
-        summary = groups.get(bar.group, {}).get(bar.name) if bar.group else overall
-        value = None if summary is None else summary.scores[bar.score]
-        limit = f"the bar is {100 * bar.highest:.4g} %"
+    for threshold in thresholds:
+        summary = groups.get(threshold.group, {}).get(threshold.name) if threshold.group else overall
+        value = None if summary is None else summary.scores[threshold.score]
+        limit = f"at most {share_text(threshold.highest)} is allowed"
         if value is None:
-            missed.append(f"{bar.place}: no covered row tells the {bar.score}; {limit}")
-        elif value > bar.highest:
-            missed.append(f"{bar.place}: {bar.score} is {100 * value:.4g} %; {limit}")
+            missed.append(f"{threshold.scope}: no covered row has a {threshold.score}; {limit}")
+        elif value > threshold.highest:
+            missed.append(f"{threshold.scope}: {threshold.score} is {share_text(value)}; {limit}")
     return missed

@@ -1,1 +1,1 @@
-"""Files in and out: presets, run files, tables of published runs, other tools' configurations."""
+"""Files in and out: run files and presets, tables of measured runs, what people type, files of other software."""

@@ -1,26 +1,42 @@
-"""How a mapping becomes a spec: by the declarations of its fields (spec/fields.py), every error with the path of its key."""
+"""How a mapping becomes a spec: by the declarations of its fields (spec/fields.py); errors name the path of the key."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, fields
 from types import MappingProxyType
 from typing import Any, TypeVar
 
 from perfmodel.errors import InputError, PerfmodelError, did_you_mean, shown
-from perfmodel.spec.fields import Choice, Choices, Flag, Grid, Number, NumberTable, Part, Rule, Text, is_derived, rule_of
+from perfmodel.spec.fields import (
+    Choice,
+    Choices,
+    Flag,
+    Grid,
+    Number,
+    NumberTable,
+    Part,
+    Rule,
+    Spec,
+    Text,
+    Words,
+    is_derived,
+    rule_of,
+    words_of,
+)
 from perfmodel.units import parse_quantity
 
-S = TypeVar("S")
+S = TypeVar("S", bound=Spec)
 
 
 def build(spec: type[S], mapping: Any) -> S:
     """The `spec` that `mapping` describes. Errors: InputError for an unknown, missing or wrong key."""
     if not isinstance(mapping, Mapping):
-        raise InputError(f"{shown(mapping)} where the settings of a {_words(spec)} are needed")
+        raise InputError(f"{shown(mapping)} where the settings of a {words_of(spec)} are needed")
     entries = {entry.name: entry for entry in fields(spec) if not is_derived(entry)}  # type: ignore[arg-type]
     for key in mapping:
+        if key in spec.moved_keys:
+            raise InputError(f"unknown key; it is called {spec.moved_keys[key]} now", key=key)
         if key not in entries:
             raise InputError(f"unknown key; {did_you_mean(str(key), entries)}", key=shown(key).strip("'"))
     values = {}
@@ -45,19 +61,23 @@ def _value(rule: Rule, value: Any) -> Any:
             return _number(rule, value)
         case NumberTable() | Grid():
             return MappingProxyType({name: _entry(rule, str(name), entry) for name, entry in _table(value).items()})
-        case Part(spec=spec, shape="one"):
-            return None if value is None and rule.optional else build(spec, value)
-        case Part(spec=spec, shape="table"):
-            return MappingProxyType(
-                {name: _at(str(name), Part(spec, "one", ""), entry) for name, entry in _table(value).items()}
-            )
-        case Part(spec=spec):
-            return tuple(_at(f"[{index}]", Part(spec, "one", ""), entry) for index, entry in enumerate(_sequence(value)))
-    if isinstance(rule, Choices) and isinstance(value, str | list):
+        case Part():
+            return None if value is None and rule.optional else _part(rule, value)
+    if isinstance(rule, Choices | Words) and isinstance(value, str | list):
         value = tuple(value.split() if isinstance(value, str) else value)
     if problem := rule.problem(value):
         raise InputError(problem)
     return value
+
+
+def _part(rule: Part, value: Any) -> Any:
+    """The spec of a field, or the table or the sequence of specs."""
+    if rule.shape == "one":
+        return build(rule.spec, value)
+    one = Part(rule.spec, "one", "")
+    if rule.shape == "table":
+        return MappingProxyType({name: _at(str(name), one, entry) for name, entry in _table(value).items()})
+    return tuple(_at(f"[{index}]", one, entry) for index, entry in enumerate(_sequence(value)))
 
 
 def _number(rule: Number, value: Any) -> Any:
@@ -80,7 +100,7 @@ def _sequence(value: Any) -> list[Any]:
 
 
 def _grid_values(name: str, value: Any) -> tuple[float, ...]:
-    """`512 1024 2048`, or a list: one text, where there are many values, is read faster."""
+    """Numbers in a list, or in a text such as `512 1024 2048`, which is read faster where there are many."""
     values = value.split() if isinstance(value, str) else value
     if not isinstance(values, list):
         raise InputError(f"{shown(value)} where a list of numbers is needed", key=name)
@@ -96,11 +116,6 @@ def _table(value: Any) -> Mapping[str, Any]:
     return value
 
 
-def _words(spec: type) -> str:
-    """The name of a spec as words: TransformerModel is a transformer model."""
-    return re.sub(r"(?<!^)(?=[A-Z])", " ", spec.__name__).lower()
-
-
 def _expected(rule: Rule) -> str:
     match rule:
         case Choice(options=options):
@@ -111,11 +126,11 @@ def _expected(rule: Rule) -> str:
             return f"a preset (perfmodel list {preset}) or a mapping"
         case Number():
             return "a number"
-    return {Flag: "true or false", Text: "text"}.get(type(rule), "a mapping")
+    return {Flag: "true or false", Text: "text", Words: "a list of words"}.get(type(rule), "a mapping")
 
 
 def leaves(spec: type, mapping: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
-    """Every (path, value) of `mapping` whose field of `spec` wants one value, or one preset."""
+    """The path and the value of every field in `mapping` that takes one value, or one preset."""
     for entry in fields(spec):
         if entry.name not in mapping:
             continue

@@ -1,4 +1,4 @@
-"""How a file of settings becomes a mapping: YAML, TOML or JSON by extension, with every way it can be broken named.
+"""How a file of settings becomes a mapping: YAML, TOML or JSON by extension, with a sentence for each way it can be broken.
 
 YAML is read as YAML 1.2 has it: `200e9` is a number, `no` is text, `010` is ten, and a key given twice is an error.
 """
@@ -60,8 +60,12 @@ _Loader.add_constructor("tag:yaml.org,2002:int", _construct_integer)
 
 
 def read_mapping(path: Path, *, needs: str = "settings (key: value)") -> dict[str, Any]:
-    """The mapping in the file at `path`, which `needs` something. Errors: InputError, one sentence that names the file."""
-    text = read_text(path)
+    """The mapping in the file at `path`; `needs` says what such a file holds. Errors: InputError that names the file."""
+    return mapping_in(read_text(path), path, needs=needs)
+
+
+def mapping_in(text: str, path: Path, *, needs: str) -> dict[str, Any]:
+    """The mapping that the text of the file at `path` says. Errors: InputError, one sentence that names the file."""
     try:
         value = parse_text(text, suffix=path.suffix.lower())
     except InputError as error:

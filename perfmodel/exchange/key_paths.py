@@ -1,4 +1,4 @@
-"""Where a key path leads, and what is put there: `stages[-1].data_parallel=384`, `stages[*].global_batch_size=x0.5`.
+"""Where a key path leads in a run, and how a value is put there: `stages[-1].data_parallel=384`, `stages[*].tokens=x0.5`.
 
 List entries are [i] or .i; they count from 0, or with -1 from the end; [*] is all of them. `x0.5` is half of what stands there.
 """
@@ -13,20 +13,20 @@ from typing import Any, Final
 
 from perfmodel.errors import InputError, did_you_mean, shown
 from perfmodel.exchange.presets import settings
-from perfmodel.spec.run import Run, Stage
+from perfmodel.spec.axes import AXES
+from perfmodel.spec.run import RampStage, Run
+from perfmodel.spec.stack import SoftwareStack
 
 FACTOR: Final = re.compile(r"x((?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)")
 QUANTITY: Final = re.compile(r"\s*([-+]?(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*([^\d\s].*)?")
 
 _NETWORK: Final = "cluster.links.network.bandwidth_bytes_per_s"
-_BATCH: Final = "stages[-1].global_batch_size"
-_SHORT: Final = {  # what people type -> the key that they mean
-    ("tp",): "tensor_parallel",
-    ("pp",): "pipeline_parallel",
+_LAST: Final = "stages[-1]."
+_BATCH: Final = f"{_LAST}global_batch_size"
+_SHORT: Final = {  # names that people type: the key that they mean
+    **{(axis.short.lower(), *axis.also_called): f"{_LAST * axis.fills}{axis.name}" for axis in AXES},
     ("vp", "vpp", "interleaved"): "virtual_pipeline",
-    ("cp",): "context_parallel",
     ("sp",): "sequence_parallel",
-    ("dp", "replicas", "gpus"): "stages[-1].data_parallel",
     ("gbs", "batch", "batch_size", "global_batch"): _BATCH,
     ("mbs", "micro_batch", "micro_batches"): "micro_batch_size",
     ("seq", "seq_len", "seq_length", "context_length"): "sequence_length",
@@ -39,19 +39,21 @@ _SHORT: Final = {  # what people type -> the key that they mean
     ("gpu", "gpu_type", "hardware", "node"): "cluster, as in cluster=dgx-h200",
     ("hbm", "memory", "gpu_memory"): "cluster.gpu.memory_bytes",
     ("price", "cost", "dollars", "dollars_per_gpu_hour"): "economics.dollars_per_gpu_hour",
-    ("overlap", "no_overlap"): "stack.tensor_parallel_overlap or stack.data_parallel_overlap",
+    ("overlap", "no_overlap"): "stack.overlap.tensor_parallel or stack.overlap.data_parallel",
 }
 SHORT_NAMES: Final = {name: key for names, key in _SHORT.items() for name in names}
 
 
 def with_value(mapping: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
-    """A copy of a run's `mapping` with `value` at the `key`, wherever that leads; `x2` is twice what stands there.
+    """A copy of the `mapping` of a run with `value` at every place that `key` leads to; `x2` is twice what stands there.
 
     Errors: InputError for a key that leads nowhere, with the key that is meant.
     """
     steps = steps_of(key)
     if steps[0] not in Run.__dataclass_fields__:
         raise InputError(f"unknown key; {_meant(key, steps[0], mapping)}", key=steps[0])
+    if steps[0] == "stack" and len(steps) > 1 and steps[1] in SoftwareStack.moved_keys:
+        raise InputError(f"unknown key; it is called stack.{SoftwareStack.moved_keys[steps[1]]} now", key=f"stack.{steps[1]}")
     result = deepcopy(dict(mapping))
     for place, last in _places(result, steps):
         place[last] = _times(_held(place, last, key), value, key) if is_factor(value) else value
@@ -68,7 +70,7 @@ def steps_of(key: str) -> list[str]:
 
 
 def _places(mapping: dict[str, Any], steps: Sequence[str]) -> Iterator[tuple[Any, Any]]:
-    """Every (mapping, key) or (list, index) that the steps lead to."""
+    """Every place that the steps lead to: a mapping and a key, or a list and an index."""
     places: list[tuple[Any, str]] = [(mapping, "")]
     for step in steps[:-1]:
         places = [(place[index], f"{path}.{index}") for place, path in places for index in _indices(place, step, path)]
@@ -80,13 +82,15 @@ def _places(mapping: dict[str, Any], steps: Sequence[str]) -> Iterator[tuple[Any
 
 
 def _indices(place: Any, step: str, path: str) -> list[Any]:
-    """What `step` means in `place`, which stands at `path`: a key of a mapping, or places in a list."""
+    """The keys or indices that `step` means in `place`, a mapping or a list at `path`."""
     here = f"{path}.{step}".removeprefix(".")
     if isinstance(place, list):
         if step == "*":
             return list(range(len(place)))
         if not re.fullmatch(r"-?\d{1,9}", step) or not -len(place) <= int(step) < len(place):
-            raise InputError(f"{shown(step)} is not a place in a list of {len(place)}; they count from 0, or -1 back", key=here)
+            raise InputError(
+                f"{shown(step)} is not a place in a list of {len(place)}: the first is 0, the last is -1", key=here
+            )
         return [int(step) % len(place)]
     if not isinstance(place, dict):
         raise InputError(f"{shown(place)} has no keys below it", key=path.removeprefix("."))
@@ -96,22 +100,22 @@ def _indices(place: Any, step: str, path: str) -> list[Any]:
 
 
 def is_factor(value: Any) -> bool:
-    """Whether a value is written as a multiple of what stands there: x0.5, x2."""
+    """Whether a value is a multiple of what stands there, such as x0.5 or x2."""
     return isinstance(value, str) and FACTOR.fullmatch(value) is not None
 
 
 def _held(place: Any, last: Any, key: str) -> Any:
-    """What stands there, or what a run takes when it does not say."""
+    """What stands at a place, or the default of a run where nothing does."""
     if isinstance(place, list) or last in place:
         return place[last]
     entry = Run.__dataclass_fields__.get(key)
     if entry is None or entry.default is MISSING or entry.default is None:
-        raise InputError("a factor of what is not given; write the value itself", key=key)
+        raise InputError("no value to multiply; write the value itself", key=key)
     return entry.default
 
 
 def _times(held: Any, factor: str, key: str) -> Any:
-    """The number that is held, or the quantity with its unit, or each of a list, times a factor such as x0.5.
+    """A number, a quantity with its unit, or each entry of a list, times a factor such as x0.5.
 
     >>> _times(384, "x0.5", ""), _times("400Gb/s", "x2", ""), _times([1, 2], "x2", "")
     (192, '800Gb/s', [2, 4])
@@ -123,20 +127,22 @@ def _times(held: Any, factor: str, key: str) -> Any:
     if match is not None:
         return f"{float(match[1].replace('_', '')) * times:.17g}{match[2] or ''}"
     if isinstance(held, bool) or not isinstance(held, int | float):
-        raise InputError(f"{shown(held)} is not a number that {factor} could multiply", key=key)
+        raise InputError(f"{shown(held)} is not a number, so {factor} cannot multiply it", key=key)
     return int(held * times) if isinstance(held, int) and (held * times).is_integer() else held * times
 
 
 def _meant(key: str, word: str, mapping: Mapping[str, Any]) -> str:
-    """Which key somebody means whose path begins with `word`: one further down, what people shorten so, or spelled alike."""
+    """The key that somebody means by `key`: one further down, one that `word` is short for, or one that is spelled alike."""
     from difflib import get_close_matches
 
     deep = [path for path, _ in settings(mapping) if "spread." not in path and not path.startswith("stages")]
-    if further := next((path for path in deep if path.endswith(f".{key}")), ""):
+    further = next((path for path in deep if path.endswith(f".{key}")), "")
+    if further and key not in _names(RampStage):
         return f"did you mean {further}?"
     paths = {path.rpartition(".")[2]: path for path in reversed(deep)}  # of several the first
-    paths |= {name: f"stages[-1].{name} (the last stage) or stages[*].{name} (all)" for name in _names(Stage)}
+    paths |= {name: f"stages[-1].{name} (the last stage) or stages[*].{name} (all)" for name in _names(RampStage)}
     paths |= {name: name for name in _names(Run)}
+    paths |= {name: f"stack.{path}" for name, path in SoftwareStack.moved_keys.items() if name not in paths}
     close = get_close_matches(word[:100].lower(), paths, n=1, cutoff=0.6)
     meant = SHORT_NAMES.get(word.lower()) or (paths[close[0]] if close else "")
     return f"did you mean {meant}?" if meant else did_you_mean(word, _names(Run))

@@ -1,4 +1,4 @@
-"""How a result is written to a file: whole, or not at all."""
+"""How a result is written to a file: all of it, or nothing."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from perfmodel.errors import InputError
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` as write_bytes does."""
+    """Write `text` to the file at `path`, all of it or nothing (write_bytes)."""
     write_bytes(path, as_bytes(text))
 
 
 def as_bytes(content: str | bytes) -> bytes:
-    """Text as UTF-8; half a character, which has no UTF-8, as its number."""
+    """Text as UTF-8; half a surrogate pair, which has none, as its escape."""
     return content.encode(errors="backslashreplace") if isinstance(content, str) else content
 
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write `content` to a temporary file beside `path` and rename it.
 
-    What is no regular file (a pipe, a device) is written into, a link is followed, and an existing file keeps its permissions.
+    A pipe or a device is written into, a link is followed, and an existing file keeps its permissions.
     Errors: InputError when the place cannot be written to.
     """
     try:
@@ -41,7 +41,7 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def is_folder(path: Path) -> bool:
-    """Whether a folder of this name is there; what can be no name is none."""
+    """Whether there is a folder at `path`; False for what cannot be the name of one."""
     try:
         return path.is_dir()
     except (OSError, ValueError):
@@ -49,7 +49,7 @@ def is_folder(path: Path) -> bool:
 
 
 def new_folder(path: Path) -> None:
-    """Make a folder and those that hold it, where they are not there. Errors: InputError where one cannot be."""
+    """Make a folder and its parents where they do not exist. Errors: InputError where one cannot be made."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:

@@ -1,8 +1,7 @@
-"""Where the shipped specs are, and how a name, a mapping that extends one, or a file becomes a full mapping.
+"""Where the presets are, and how the name of one, a mapping that extends one, or a file becomes a full mapping.
 
-A preset is a YAML file in perfmodel/data/<kind>/ with a `sources` table: the path of a key, or the start of one, to where
-its numbers come from. A file anywhere else may stand in its place, by its path. A mapping may say `extends: NAME` and give only
-what differs.
+A preset is a YAML file in perfmodel/data/<kind>/ whose numbers have their sources beside them (exchange/annotations.py). A file
+anywhere else may stand in its place, by its path. A mapping may say `extends: NAME` and give only what differs.
 """
 
 from __future__ import annotations
@@ -15,28 +14,29 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from perfmodel.errors import InputError, PerfmodelError, did_you_mean, shown
+from perfmodel.exchange.annotations import separated
 from perfmodel.exchange.building import build
 from perfmodel.exchange.documents import FILE_SUFFIXES, read_mapping
-from perfmodel.exchange.importers.huggingface import read_model_config
+from perfmodel.exchange.importers.registry import DESCRIBED, Document, imported, read_settings
 from perfmodel.spec.economics import Economics
-from perfmodel.spec.fields import Part, rule_of
+from perfmodel.spec.fields import Part, Spec, rule_of
 from perfmodel.spec.hardware import Cluster, Gpu
 from perfmodel.spec.model import TransformerModel
 from perfmodel.spec.stack import SoftwareStack
 
 DATA: Final = Path(__file__).parent.parent / "data"
-KINDS: Final = ("runs", "models", "clusters", "gpus", "kernels", "links", "collectives", "stacks", "economics")
-S = TypeVar("S")
+KINDS: Final = tuple(DESCRIBED)
+S = TypeVar("S", bound=Spec)
 PRIORS: Final = DATA / "cluster_priors.yaml"
 
 
 def preset_names(kind: str) -> list[str]:
-    """The presets of one kind, in alphabetical order."""
+    """The names of the presets of one kind, in alphabetical order."""
     return sorted(path.stem for path in (DATA / kind).glob("*.yaml"))
 
 
 def preset_path(kind: str, name: str) -> Path:
-    """The file of a preset. Errors: InputError with a did-you-mean."""
+    """The file of a preset. Errors: InputError for an unknown name, with the nearest known one."""
     names = preset_names(kind)
     if name not in names:
         raise InputError(f"{shown(name)} is not a preset of {kind}; {did_you_mean(name, names)}")
@@ -45,33 +45,21 @@ def preset_path(kind: str, name: str) -> Path:
 
 def read_preset(kind: str, name: str) -> tuple[dict[str, Any], dict[str, str]]:
     """The mapping of a preset as its file has it, with `extends` resolved, and the sources of its numbers."""
-    mapping = dict(_shipped(preset_path(kind, name)))
-    sources = {key: source_sentence(source) for key, source in mapping.pop("sources", {}).items()}
-    if "extends" in mapping:
-        parent = mapping.pop("extends")
-        base, base_sources = read_preset(kind, parent)
-        return merged(base, mapping), base_sources | sources
-    return mapping, sources
+    mapping, sources = _shipped(preset_path(kind, name))
+    if "extends" not in mapping:
+        return dict(mapping), dict(sources)
+    own = {key: value for key, value in mapping.items() if key != "extends"}
+    base, base_sources = read_preset(kind, mapping["extends"])
+    return merged(base, own), inherited(base_sources, own, sources)
 
 
-def source_sentence(source: Any) -> str:
-    """A source in words; those of fitted numbers are mappings of what was fitted, on what, when, and how wrong it is."""
-    if not isinstance(source, Mapping):
-        return str(source)
-    errors = (
-        f"{'' if name == 'all' else f'{name} '}{100 * error['median']:.1f} % / {100 * error['p90']:.1f} % of {error['rows']}"
-        for name, error in source["held_out"].items()
-    )
-    origin = f"{source['table']}, {source['version']}, {source['licence']}"
-    return (
-        f"fitted on {source['what']} ({origin}), {source['rows']} rows, {source['fitted']}; "
-        f"error on rows not fitted (median / p90) {', '.join(errors)}"
-        + (f"; the rows leave {source['at_bounds']} at a bound" if "at_bounds" in source else "")
-    )
+def inherited(base: Mapping[str, str], own: Mapping[str, Any], sources: Mapping[str, str]) -> dict[str, str]:
+    """The sources of settings that extend others: a value of one's own never has the source of what it replaces."""
+    return {**base, **{key: source_of(key, sources) for key, _ in settings(own)}, **sources}
 
 
 def preset_titles(kind: str = "") -> dict[str, dict[str, str]]:
-    """The names of the presets of one kind, or of all, each with its title. Errors: InputError for an unknown kind."""
+    """By kind, the names of presets with their titles; all kinds where none is given. Errors: InputError."""
     if kind and kind not in KINDS:
         raise InputError(f"{shown(kind)} is not a kind of preset; {did_you_mean(kind, KINDS)}")
     kinds = (kind,) if kind else KINDS
@@ -79,15 +67,15 @@ def preset_titles(kind: str = "") -> dict[str, dict[str, str]]:
 
 
 def preset_settings(name: str) -> list[tuple[str, list[tuple[str, Any, str]]]]:
-    """Every preset called `name` (or `kind/name`): its title and the (key path, value, source) of each setting."""
+    """Every preset called `name` (or `kind/name`): its title, and key path, value and source of each setting."""
     kinds, bare = ((name.split("/", 1)[0],), name.split("/", 1)[1]) if "/" in name else (KINDS, name)
     found = []
     for kind in kinds:
         if kind in KINDS and bare in preset_names(kind):
             mapping, sources = read_preset(kind, bare)
             if kind == "clusters":
-                mapping = mapping | {key: value for key, value in _cluster_priors().items() if key not in mapping}
-                sources = dict(_shipped(PRIORS)["sources"]) | sources
+                priors, their_sources = _shipped(PRIORS)
+                mapping, sources = merged(merged(mapping, priors), mapping), their_sources | sources
             found.append((f"{kind}/{bare}", [(key, value, source_of(key, sources)) for key, value in settings(mapping)]))
     if not found:
         known = sorted({preset for kind in KINDS for preset in preset_names(kind)})
@@ -96,7 +84,7 @@ def preset_settings(name: str) -> list[tuple[str, list[tuple[str, Any, str]]]]:
 
 
 def settings(mapping: Any, path: str = "") -> list[tuple[str, Any]]:
-    """(key path, value) of every single value in nested mappings and lists."""
+    """The key path and the value of every single value in nested mappings and lists."""
     if isinstance(mapping, Mapping):
         entries = [(f"{path}.{key}" if path else str(key), value) for key, value in mapping.items()]
     elif isinstance(mapping, list) and any(isinstance(value, Mapping) for value in mapping):
@@ -107,16 +95,14 @@ def settings(mapping: Any, path: str = "") -> list[tuple[str, Any]]:
 
 
 def source_of(key: str, sources: Mapping[str, str]) -> str:
-    """The source of the longest start of `key` that has one; the key "" stands for the whole preset.
+    """The source of the number at `key`: that of the longest start of the path that has one; "" stands for the preset.
 
-    A spread that has none of its own comes from where its number comes from.
+    A spread without a source of its own has that of its number.
     """
-    start = key
+    start = key if key in sources else re.sub(r"(^|\.)spread\.", r"\1", key, count=1)
     while start and start not in sources:
         start = start[: max(start.rfind("."), start.rfind("["), 0)]
-    if start in sources or not re.search(r"(^|\.)spread\.", key):
-        return sources.get(start, "")
-    return source_of(re.sub(r"(^|\.)spread\.", r"\1", key, count=1), sources)
+    return sources.get(start, "")
 
 
 def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -129,7 +115,7 @@ def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def expand(spec: type, mapping: Mapping[str, Any]) -> dict[str, Any]:
-    """`mapping` with every name of a preset, `extends` and model file in it replaced by what it stands for."""
+    """`mapping` with every name of a preset, every `extends` and every file replaced by what it stands for."""
     result = dict(mapping)
     for entry in fields(spec):
         rule = rule_of(entry)
@@ -142,45 +128,46 @@ def expand(spec: type, mapping: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _expand_part(rule: Part, value: Any, below: tuple[str, ...] = ()) -> Any:
-    """What stands for one part; `below` are the files that extend it."""
+    """The full mapping of one part; `below` are the names of what extends it."""
     if isinstance(value, str) and rule.preset:
         if value in below:
             raise InputError(f"{shown(value)} extends itself")
         below = (*below, value)
         value = _read_part(rule.preset, value)
+    elif isinstance(value, Mapping) and rule.preset:
+        value = imported(Document(path=None, text="", mapping=value), rule.preset) or value
     if not isinstance(value, Mapping):
         return value
-    value = {key: entry for key, entry in value.items() if key != "sources"}
     if rule.preset and "extends" in value:
-        parent = value.pop("extends")
+        parent, value = value["extends"], {key: entry for key, entry in value.items() if key != "extends"}
         base = _expand_part(rule, parent if isinstance(parent, str) else shown(parent), below)
         return expand(rule.spec, merged(base, value))
     if rule.spec is Cluster:
-        value = merged(_cluster_priors(), value)
+        value = merged(_shipped(PRIORS)[0], value)
     return expand(rule.spec, value)
 
 
 def _read_part(kind: str, name: str) -> dict[str, Any]:
-    """The mapping of a preset, or of the file at a path; a model's .json is Hugging Face's."""
-    suffix = Path(name).suffix.lower()
-    if kind == "models" and suffix == ".json":
-        return read_model_config(Path(name))
-    return read_mapping(Path(name)) if suffix in FILE_SUFFIXES else read_preset(kind, name)[0]
+    """The mapping of a preset, or of the file at a path, which may be one of other software (exchange/importers)."""
+    if Path(name).suffix.lower() in FILE_SUFFIXES:
+        return separated(read_settings(Path(name), kind))[0]
+    return read_preset(kind, name)[0]
 
 
-def _cluster_priors() -> dict[str, Any]:
-    return {key: value for key, value in _shipped(PRIORS).items() if key != "sources"}
+def cluster_priors() -> tuple[dict[str, Any], dict[str, str]]:
+    """What a cluster takes that does not say, and where that comes from."""
+    return _shipped(PRIORS)
 
 
 @cache
-def _shipped(path: Path) -> dict[str, Any]:
-    """A file of perfmodel/data, read once; nobody writes to what is returned."""
-    return read_mapping(path)
+def _shipped(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """The settings of a file of perfmodel/data and their sources, read once; nobody writes to what is returned."""
+    return separated(read_mapping(path))
 
 
 def expand_part(spec: type, kind: str, value: Any) -> Any:
     """What stands for one part of a run (a preset's name, or a mapping) as a full mapping."""
-    return _expand_part(Part(spec, "one", kind), value)
+    return _expand_part(Part(spec, "one", kind), separated(value)[0] if isinstance(value, Mapping) else value)
 
 
 def _preset(spec: type[S], kind: str, name: str) -> S:

@@ -1,18 +1,19 @@
-"""Where the numbers of a run come from: the sources of every preset and file that stand for a part of it, by key path.
+"""Where the numbers of a run come from: the sources of every preset and file in it, by key path.
 
-Read them with presets.source_of: the longest start of a key path that has a source.
+presets.source_of finds the source of one number: that of the longest start of its key path.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final
 
-from perfmodel.exchange.documents import FILE_SUFFIXES, parse_text, read_mapping
-from perfmodel.exchange.presets import PRIORS, merged, preset_names, read_preset, source_sentence
+from perfmodel.exchange.annotations import separated
+from perfmodel.exchange.documents import FILE_SUFFIXES, parse_text
+from perfmodel.exchange.importers.registry import read_settings
+from perfmodel.exchange.presets import cluster_priors, inherited, merged, preset_names, read_preset
 from perfmodel.exchange.run_files import RunSource, Setting
 from perfmodel.spec.fields import Part, rule_of
 from perfmodel.spec.hardware import Cluster
@@ -22,7 +23,7 @@ SET: Final = "given with --set, or as a setting"
 
 
 def run_sources(source: RunSource, overrides: Sequence[Setting] = ()) -> dict[str, str]:
-    """Key path, or the start of one, to the source of what lies below; empty for a spec, which no file describes.
+    """The sources of a run by key path, or by the start of one; empty for a Run, which no file describes.
 
     >>> from perfmodel.exchange.presets import source_of
     >>> sources = run_sources("nemotron-4-15b", ["cluster.gpu.memory_bandwidth_bytes_per_s=4TB/s"])
@@ -33,21 +34,22 @@ def run_sources(source: RunSource, overrides: Sequence[Setting] = ()) -> dict[st
     """
     if isinstance(source, Run):
         return {}
-    mapping, given = _run_mapping(source), {}
+    mapping, sources = separated(_run_mapping(source))
+    stated = {key: sentence for key, sentence in sources.items() if "." in key or isinstance(mapping.get(key), Mapping)}
+    given = {}
     for override in overrides:
         key, value = _parsed(override)
         mapping = _with_part(mapping, key.split("."), value)
         given[key] = SET
-    return dict(_below(Run, mapping, "")) | given
+    return dict(_below(Run, mapping, "")) | stated | given
 
 
 def _run_mapping(source: str | Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(source, str):
         return dict(source)
     if source in preset_names("runs") and not Path(source).is_file():
-        mapping, _ = read_preset("runs", source)
-        return mapping
-    return read_mapping(Path(source))
+        return read_preset("runs", source)[0]
+    return read_settings(Path(source), "runs")
 
 
 def _parsed(override: Setting) -> tuple[str, Any]:
@@ -58,7 +60,7 @@ def _parsed(override: Setting) -> tuple[str, Any]:
 
 
 def _with_part(mapping: Mapping[str, Any], steps: Sequence[str], value: Any) -> dict[str, Any]:
-    """The mapping with another preset, or another number, at a place that a preset may stand for: it is then extended."""
+    """The mapping with `value` at the end of the steps; a preset on the way there is extended."""
     first, *rest = steps
     held = mapping.get(first)
     if not rest:
@@ -68,7 +70,7 @@ def _with_part(mapping: Mapping[str, Any], steps: Sequence[str], value: Any) -> 
 
 
 def _below(spec: type, mapping: Mapping[str, Any], path: str) -> Iterator[tuple[str, str]]:
-    """Sources of the parts of a spec, those of outer ones last: they speak of what they change."""
+    """The sources of the parts of a spec, inner ones first: an outer source is about what the outer part changes."""
     for entry in fields(spec):
         rule = rule_of(entry)
         if isinstance(rule, Part) and rule.shape == "one" and entry.name in mapping:
@@ -82,35 +84,24 @@ def _of_part(rule: Part, value: Any, path: str) -> Iterator[tuple[str, str]]:
 
 
 def _resolved(rule: Part, value: Any) -> tuple[Mapping[str, Any], dict[str, str]]:
-    """What stands for one part, without what stands for the parts of it in turn, and the sources that it gives."""
+    """The mapping of one part, in which names of other presets stay as they are, and its sources."""
     mapping, sources = _read(rule, value)
     if rule.preset and isinstance(parent := mapping.get("extends"), str):
         base, of_base = _resolved(rule, parent)
         own = {key: entry for key, entry in mapping.items() if key != "extends"}
-        return merged(base, own), of_base | sources
+        return merged(base, own), inherited(of_base, own, sources)
     if rule.spec is Cluster:
-        sources = _sentences(read_mapping(PRIORS)) | sources
+        sources = cluster_priors()[1] | sources
     return mapping, sources
 
 
 def _read(rule: Part, value: Any) -> tuple[Mapping[str, Any], dict[str, str]]:
     value = value[0] if isinstance(value, list) and value else value  # of candidates the first
     if isinstance(value, Mapping):
-        return value, _sentences(value)
+        return separated(value)
     if not isinstance(value, str) or not rule.preset:
         return {}, {}
     if Path(value).suffix.lower() not in FILE_SUFFIXES:
         return read_preset(rule.preset, value)
-    if re.search(r"\.json$", value, re.IGNORECASE) and rule.preset == "models":
-        return {}, {"": value}
-    mapping = read_mapping(Path(value))
-    return mapping, {"": value} | _sentences(mapping)
-
-
-def _sentences(mapping: Mapping[str, Any]) -> dict[str, str]:
-    """The sources of a mapping in words; what a person's own file has there may be anything."""
-    sources = mapping.get("sources")
-    if not isinstance(sources, Mapping):
-        return {}
-    fitted = {key: isinstance(source, Mapping) and "held_out" in source for key, source in sources.items()}
-    return {str(key): source_sentence(source) if fitted[key] else str(source) for key, source in sources.items()}
+    mapping, sources = separated(read_settings(Path(value), rule.preset))
+    return mapping, {"": value} | sources

@@ -1,4 +1,4 @@
-"""A spec as the mapping that builds it again (exchange/building.py): a run from Python can be varied as one from a file."""
+"""How a spec becomes a mapping, from which exchange/building.py builds it again: runs from Python vary like those in files."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from perfmodel.spec.fields import Spec, is_derived
 
 
 def mapping_of(value: Any) -> Any:
-    """Specs and tables as dictionaries, several words as one text, other sequences as lists, everything else as it is."""
+    """A spec as a mapping: tables as dictionaries, several words as one text, other sequences as lists, all else as it is."""
     if isinstance(value, Spec):
         return {entry.name: mapping_of(getattr(value, entry.name)) for entry in fields(value) if not is_derived(entry)}  # type: ignore[arg-type]
     if isinstance(value, Mapping):
         return {key: mapping_of(entry) for key, entry in value.items()}
-    if isinstance(value, tuple) and value and isinstance(value[0], str):
+    if isinstance(value, tuple) and all(isinstance(word, str) for word in value):
         return " ".join(value)  # a list would be candidates
     return [mapping_of(entry) for entry in value] if isinstance(value, tuple) else value

@@ -1,4 +1,4 @@
-"""Traces in files: JSON as torch.profiler writes it, compressed or not."""
+"""How a trace is read: JSON as torch.profiler writes it, compressed or not."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ GZIP: Final = b"\x1f\x8b"
 
 
 def read_trace(path: Path) -> Any:
-    """What the file at `path` says. Errors: InputError for what is missing, unreadable, huge or no JSON."""
+    """The JSON of the trace at `path`. Errors: InputError for a file that is missing, unreadable, huge or not JSON."""
     try:
         if path.stat().st_size > LARGEST_BYTES:
             raise InputError(f"{path} is larger than {LARGEST_BYTES / 1e9:g} GB; profile fewer steps")
@@ -24,5 +24,5 @@ def read_trace(path: Path) -> Any:
     except (OSError, EOFError, zlib.error) as error:
         reason = (getattr(error, "strerror", None) or "not a whole file").lower()
         raise InputError(f"{str(path)[:200]} cannot be read: {reason}") from None
-    except (ValueError, RecursionError):  # also what is no UTF-8
-        raise InputError(f"{path} is no trace: not valid JSON") from None
+    except (ValueError, RecursionError):  # also for what is not UTF-8
+        raise InputError(f"{path} is not a trace: not valid JSON") from None

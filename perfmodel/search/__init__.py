@@ -1,1 +1,1 @@
-"""Which layouts: the space of legal ones, the search through it, and the plan it leads to."""
+"""Which layouts: the space of those that may exist, the search through it, and the plan that it leads to."""

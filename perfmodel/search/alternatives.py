@@ -13,87 +13,89 @@ from typing import Any, Final
 import numpy as np
 
 from perfmodel.prediction import StagePrediction, predict_stage, stage_breakdown
-from perfmodel.search.search import Candidate, Extremes, Found
+from perfmodel.search.search import Extremes, LayoutCandidate, SearchResult
 from perfmodel.search.space import CATEGORIES, COLUMN_AXES, NUMERIC_SETTINGS, ROW_AXES, Workload
 from perfmodel.timing.breakdown import PARTS, Breakdown
 
-SETTINGS: Final = (*ROW_AXES, *COLUMN_AXES, *CATEGORIES)  # that a person chooses one by one
+SETTINGS: Final = (*ROW_AXES, *COLUMN_AXES, *CATEGORIES)  # what a person chooses one by one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alternative:
-    """The best with one setting at another value: `candidate` is None where nothing with that value fits.
+    """The best layout with one setting at another value; `candidate` is None where nothing with that value fits.
 
-    `part` is the part of the iteration that loses most against the best layout, `part_s` by how much; `needed_bytes` what the
-    smallest layout with that value needs.
+    `part` is the part of the iteration that loses most against the best layout, `part_s` the seconds it loses;
+    `needed_bytes` is what the smallest layout with that value needs.
     """
 
     setting: str
     value: Any
-    candidate: Candidate | None
+    candidate: LayoutCandidate | None
     needed_bytes: float
     slower_by: float  # as a ratio to the best time; infinity where nothing fits
     part: str
     part_s: float
 
 
-def alternatives(found: Found, best: Candidate, work: Workload) -> tuple[Alternative, ...]:
-    """Of every setting the best lower and the best higher value, or every other word; without those that do not exist."""
+def alternatives(result: SearchResult, best: LayoutCandidate, work: Workload) -> tuple[Alternative, ...]:
+    """For every setting the best lower and higher value, or every other category; values without a layout are left out."""
     winner = _parts(best, work)
     return tuple(
-        _alternative(found, (name, value), best, winner, work)
+        _alternative(result, (name, value), best, winner, work)
         for name in SETTINGS
-        for value in _other_values(found, name, best.settings.get(name))
+        for value in _other_values(result, name, best.settings.get(name))
     )
 
 
-def predicted(candidate: Candidate, work: Workload) -> StagePrediction:
-    """The prediction of one candidate, with its interval and its parts."""
+def candidate_prediction(candidate: LayoutCandidate, work: Workload) -> StagePrediction:
+    """The prediction of a candidate layout, with its 90 % interval and its parts."""
     with np.errstate(all="ignore"):
-        return predict_stage(work.model, work.cluster, work.stack, candidate.layout)
+        return predict_stage(work.setup(candidate.layout))
 
 
-def _parts(candidate: Candidate, work: Workload) -> Breakdown:
+def _parts(candidate: LayoutCandidate, work: Workload) -> Breakdown:
     with np.errstate(all="ignore"):
-        return stage_breakdown(work.model, work.cluster, work.stack, candidate.layout)
+        return stage_breakdown(work.setup(candidate.layout))
 
 
-def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Settings that differ between two layouts, with both values; what follows from others (data parallel) is left out."""
+def setting_differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """The settings in which two layouts differ, with both values; what follows from others (data parallel) is left out."""
     names = (*NUMERIC_SETTINGS, *CATEGORIES)
     return {name: (one.get(name), other.get(name)) for name in names if one.get(name) != other.get(name)}
 
 
-def most_lost(against: Breakdown, other: Breakdown) -> tuple[str, float]:
-    """The part of the iteration in which `other` loses most time against another one, and how much [s]."""
+def largest_loss(against: Breakdown, other: Breakdown) -> tuple[str, float]:
+    """The part of an iteration in which `other` takes most time more than `against`, and that time [s]."""
     lost = {part: float(getattr(other, part)) - float(getattr(against, part)) for part in PARTS}
     part = max(lost, key=lambda name: lost[name])
     return part, lost[part]
 
 
-def _other_values(found: Found, name: str, chosen: Any) -> Iterator[Any]:
-    values = [value for setting, value in found.by_setting if setting == name]
+def _other_values(result: SearchResult, name: str, chosen: Any) -> Iterator[Any]:
+    values = [value for setting, value in result.by_setting if setting == name]
     if name in CATEGORIES:
         yield from sorted((value for value in values if value != chosen), key=str)
         return
     for side in ([value for value in values if value < chosen], [value for value in values if value > chosen]):
         if side:
-            yield min(side, key=lambda value: (_time_s(found.by_setting[name, value]), abs(value - chosen)))
+            yield min(side, key=lambda value: (_time_s(result.by_setting[name, value]), abs(value - chosen)))
 
 
 def _time_s(extremes: Extremes) -> float:
     return np.inf if extremes.fastest is None else extremes.fastest.iteration_time_s
 
 
-def _alternative(found: Found, which: tuple[str, Any], best: Candidate, winner: Breakdown, work: Workload) -> Alternative:
-    (name, value), extremes = which, found.by_setting[which]
+def _alternative(
+    result: SearchResult, which: tuple[str, Any], best: LayoutCandidate, winner: Breakdown, work: Workload
+) -> Alternative:
+    (name, value), extremes = which, result.by_setting[which]
     needed = min(each.memory_bytes for each in (extremes.smallest, extremes.fastest) if each is not None)
     candidate = extremes.fastest
     if candidate is None:
         return Alternative(
             setting=name, value=value, candidate=None, needed_bytes=needed, slower_by=np.inf, part="", part_s=0.0
         )
-    part, part_s = most_lost(winner, _parts(candidate, work))
+    part, part_s = largest_loss(winner, _parts(candidate, work))
     slower_by = candidate.iteration_time_s / best.iteration_time_s - 1.0
     return Alternative(
         setting=name, value=value, candidate=candidate, needed_bytes=needed, slower_by=slower_by, part=part, part_s=part_s

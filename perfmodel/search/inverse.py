@@ -1,14 +1,14 @@
 """How many GPUs: the fewest that meet a deadline, the fastest that a budget pays for.
 
-Symbols: n GPUs, T(n) the time of the best layout on n, F(n) <= T(n) a floor that is found faster (the same without a limit of
-memory), W(n) = n * F(n) the GPU-seconds of the floor.
+Symbols: n GPUs, T(n) the time of the best layout on n, F(n) <= T(n) a lower bound that is found faster (the time if memory had
+no limit), W(n) = n * F(n) the GPU-seconds of the lower bound.
 
 How well a number of GPUs divides decides much: with a batch of 1,152, nothing is fast on 147 nodes and much is on 144. So every
-number of nodes is a candidate (up to 256; then every second, from 512 on every fourth ..), and is refuted by its own floor, or
-by a smaller number that divides well (`is_even`).
+number of nodes is considered (up to 256; then every second, from 512 on every fourth ..), and is ruled out by its own lower
+bound, or by a smaller number that divides well (`is_even`).
 
 Assumed: W(n) is at least (1 - SLACK) times W of any smaller even number, as more GPUs communicate more. Where that is wrong an
-answer may be missed; tests/planning/test_sizing.py searches all numbers of nodes of a cluster and finds none.
+answer may be missed; tests/search/test_sizing.py searches all numbers of nodes of a cluster and finds none.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from typing import Final, TypeVar
 
 import numpy as np
 
-Option = TypeVar("Option")
+Sized = TypeVar("Sized")
 SLACK: Final = 0.05
-WHOLE: Final = 8  # bits: so many numbers of nodes are told apart, 128 to 256 an octave
-ANCHORS: Final = 8  # even numbers an octave whose floor is looked at
+NODE_COUNT_BITS: Final = 8  # leading bits in which numbers of nodes differ: 128 to 256 numbers an octave
+ANCHORS_PER_OCTAVE: Final = 8  # even numbers an octave whose lower bound is worked out
 
 
 def node_counts(*, least: int, most: int, step: int) -> Iterator[int]:
-    """Numbers of GPUs to choose from: whole nodes of `step`, of which large clusters leave some out.
+    """Numbers of GPUs to choose from: multiples of `step` (a node); of large numbers of nodes some are left out.
 
     >>> list(node_counts(least=10, most=40, step=8)), list(node_counts(least=600, most=606, step=1))
     ([16, 24, 32, 40], [600, 604])
     """
     nodes = max(-(-least // step), 1)
     while nodes * step <= most:
-        stride = 1 << max(nodes.bit_length() - WHOLE, 0)
+        stride = 1 << max(nodes.bit_length() - NODE_COUNT_BITS, 0)
         nodes = -(-nodes // stride) * stride
         if nodes * step <= most:
             yield nodes * step
@@ -41,30 +41,30 @@ def node_counts(*, least: int, most: int, step: int) -> Iterator[int]:
 
 
 def fewest_gpus(
-    option: Callable[[int], Option | None],
+    option: Callable[[int], Sized | None],
     *,
-    time_s: Callable[[Option], float],
+    time_s: Callable[[Sized], float],
     deadline_s: float,
     least: int,
     most: int,
     step: int,
-    floor: Callable[[int], Option | None] | None = None,
+    lower_bound: Callable[[int], Sized | None] | None = None,
     is_even: Callable[[int], bool] = lambda _: True,
-) -> Option | None:
+) -> Sized | None:
     """The option on the fewest GPUs, in multiples of `step`, whose time is at most the deadline; None where there is none.
 
-    An even number that keeps it is found first, then what is below; who stops the search has that one. Each number is asked for
-    more than once: `option` and `floor` remember.
+    An even number that keeps the deadline is found first, then smaller ones: a search that is stopped early has that one. Each
+    number is asked for more than once, so `option` and `lower_bound` should remember what they found.
 
     >>> found = fewest_gpus(lambda n: n, time_s=lambda n: 1000 / n, deadline_s=10.0, least=8, most=800, step=4)
     >>> found
     100
     """
-    seconds = _Floor(floor or option, time_s)
+    seconds = _LowerBound(lower_bound or option, time_s)
     anchors = _anchors(node_counts(least=step, most=most, step=step), is_even)
-    work = _work_of_the_refuted(seconds, anchors, least=least, deadline_s=deadline_s)
+    work = _least_work_of_smaller(seconds, anchors, least=least, deadline_s=deadline_s)
 
-    def keeps(gpus: int) -> Option | None:
+    def keeps(gpus: int) -> Sized | None:
         found = option(gpus) if seconds(gpus) <= deadline_s else None
         return None if found is None or time_s(found) > deadline_s else found
 
@@ -80,26 +80,26 @@ def fewest_gpus(
 
 
 def fastest_within(
-    option: Callable[[int], Option | None],
+    option: Callable[[int], Sized | None],
     *,
-    time_s: Callable[[Option], float],
-    cost: Callable[[Option], float],
+    time_s: Callable[[Sized], float],
+    cost: Callable[[Sized], float],
     budget: float,
     least: int,
     most: int,
     step: int,
-    floor: Callable[[int], Option | None] | None = None,
+    lower_bound: Callable[[int], Sized | None] | None = None,
     is_even: Callable[[int], bool] = lambda _: True,
-) -> Option | None:
+) -> Sized | None:
     """The fastest option that costs at most the budget, in multiples of `step`; None where there is none.
 
-    The largest even number whose floor costs no more is looked at first, then from the largest number down.
+    The largest even number whose lower bound costs no more is looked at first, then all others from the largest down.
 
     >>> prices = {"time_s": lambda n: 1 + 1000 / n, "cost": lambda n: n + 100}
     >>> fastest_within(lambda n: n, **prices, budget=300, least=8, most=800, step=4)
     200
     """
-    seconds, dollars = _Floor(floor or option, time_s), _Floor(floor or option, cost)
+    seconds, dollars = _LowerBound(lower_bound or option, time_s), _LowerBound(lower_bound or option, cost)
     anchors = _anchors(node_counts(least=least, most=most, step=step), is_even)
     dear = bisect_right(anchors, budget, key=lambda gpus: (1.0 - SLACK) * dollars(gpus))
     most = anchors[dear] if dear < len(anchors) else most
@@ -118,27 +118,27 @@ def fastest_within(
     return best
 
 
-class _Floor:
-    """What some number of GPUs takes, or costs, at least; infinity where no layout can exist. Each is asked once."""
+class _LowerBound:
+    """The least that a number of GPUs takes or costs; infinity where no layout may exist. Each number is worked out once."""
 
-    def __init__(self, floor: Callable[[int], Option | None], figure: Callable[[Option], float]) -> None:
-        self.floor, self.figure = floor, figure
+    def __init__(self, lower_bound: Callable[[int], Sized | None], figure: Callable[[Sized], float]) -> None:
+        self.lower_bound, self.figure = lower_bound, figure
         self.known: dict[int, float] = {}
 
     def __call__(self, gpus: int) -> float:
         if gpus not in self.known:
-            found = self.floor(gpus)
+            found = self.lower_bound(gpus)
             self.known[gpus] = np.inf if found is None else self.figure(found)
         return self.known[gpus]
 
     def least_work(self, gpus: int) -> float:
-        """GPU-seconds that no larger number undercuts; 0, which refutes nothing, where no layout exists."""
+        """GPU-seconds that no larger number of GPUs undercuts; 0, which rules nothing out, where no layout may exist."""
         seconds = self(gpus)
         return (1.0 - SLACK) * gpus * seconds if np.isfinite(seconds) else 0.0
 
 
-def _work_of_the_refuted(seconds: _Floor, anchors: Sequence[int], *, least: int, deadline_s: float) -> float:
-    """GPU-seconds that nothing undercuts, from anchor to anchor as long as each refutes the next."""
+def _least_work_of_smaller(seconds: _LowerBound, anchors: Sequence[int], *, least: int, deadline_s: float) -> float:
+    """GPU-seconds that no number of GPUs undercuts: from one anchor to the next, as long as each rules out what follows."""
     work, place = 0.0, max(bisect_right(anchors, least) - 1, 0)
     while anchors:
         work = max(work, seconds.least_work(anchors[place]))
@@ -150,9 +150,9 @@ def _work_of_the_refuted(seconds: _Floor, anchors: Sequence[int], *, least: int,
 
 
 def _anchors(counts: Iterator[int], is_even: Callable[[int], bool]) -> list[int]:
-    """Even numbers, not too close to each other; the first in any case."""
+    """The first number, and even numbers (`is_even`) that are far enough apart."""
     anchors: list[int] = []
     for gpus in counts:
-        if not anchors or (is_even(gpus) and gpus >= anchors[-1] * 2 ** (1 / ANCHORS)):
+        if not anchors or (is_even(gpus) and gpus >= anchors[-1] * 2 ** (1 / ANCHORS_PER_OCTAVE)):
             anchors.append(gpus)
     return anchors

@@ -11,21 +11,20 @@ import numpy as np
 from perfmodel.errors import InputError
 from perfmodel.frames import Tabular
 from perfmodel.prediction import StagePrediction
-from perfmodel.search.alternatives import Alternative, alternatives, predicted
-from perfmodel.search.option import Looked, Option
-from perfmodel.search.question import Question
+from perfmodel.search.alternatives import Alternative, alternatives, candidate_prediction
+from perfmodel.search.option import SizedSearch, SizeOption
+from perfmodel.search.question import PlanQuestion
 from perfmodel.search.remedies import Obstacle, obstacle
 from perfmodel.search.robustness import Robustness, robustness
-from perfmodel.search.search import Candidate
+from perfmodel.search.search import LayoutCandidate
 from perfmodel.search.sizing import Sizing, least_gpus
-from perfmodel.search.space import blocks
+from perfmodel.search.space import layout_grids
+from perfmodel.spec.axes import REPLICA_AXES
 from perfmodel.units import SECONDS_PER_DAY
 
-RIVALS: Final = 12  # the nearest layouts that the best is held against
+MOST_RIVALS: Final = 12  # the nearest layouts that the best is held against
 RIVAL_SETTINGS: Final = (
-    "tensor_parallel",
-    "pipeline_parallel",
-    "context_parallel",
+    *(axis.name for axis in REPLICA_AXES),
     "micro_batch_size",
     "sharding",
     "precision",
@@ -34,58 +33,58 @@ RIVAL_SETTINGS: Final = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StagePlan:
-    """The layout of one stage: its prediction, its nearest rivals with theirs, and why it is the best."""
+    """The best layout of one ramp stage: its prediction, the nearest rivals, and why no other is better."""
 
     prediction: StagePrediction
-    best: Candidate
-    rivals: tuple[Candidate, ...]  # the fastest with other degrees, micro-batch, sharding or precision
+    best: LayoutCandidate
+    rivals: tuple[LayoutCandidate, ...]  # the fastest with other degrees, micro-batch, sharding or precision
     alternatives: tuple[Alternative, ...]
     robustness: Robustness  # of the best and the rivals
-    front: tuple[Candidate, ...]  # time against memory, the fastest first
+    front: tuple[LayoutCandidate, ...]  # time against memory, the fastest first
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan(Tabular):
-    """What a question comes to. `best` is None where nothing fits, or nothing meets the deadline or the budget."""
+    """The answer to a plan question. `best` is None where nothing fits, or nothing meets the deadline or the budget."""
 
-    question: Question
-    looked: tuple[Looked, ...]  # every number of GPUs that was searched, the fewest first
-    best: Option | None
-    stages: tuple[StagePlan, ...]  # of the best
+    question: PlanQuestion
+    searches: tuple[SizedSearch, ...]  # one for each number of GPUs that was searched, the fewest first
+    best: SizeOption | None
+    stages: tuple[StagePlan, ...]  # those of the best option
     obstacle: Obstacle | None  # where nothing fits
-    least_gpus: int  # that the deadline needs at the peak rate; 1 without a deadline
+    least_gpus: int  # what the deadline needs at the peak rate; 1 without a deadline
     is_sized: bool  # whether a deadline or a budget decided how many GPUs
-    complete: bool  # false where it was stopped
+    complete: bool  # false where the search was stopped
 
     @property
-    def options(self) -> tuple[Option, ...]:
-        """Every number of GPUs on which it fits, whether it meets the limits or not."""
-        return tuple(each.option for each in self.looked if each.option is not None)
+    def options(self) -> tuple[SizeOption, ...]:
+        """The options of all numbers of GPUs on which a layout fits, whether they meet the limits or not."""
+        return tuple(each.option for each in self.searches if each.option is not None)
 
     @property
-    def allowed(self) -> tuple[Option, ...]:
-        """Those within the deadline and the budget."""
+    def allowed(self) -> tuple[SizeOption, ...]:
+        """The options that meet the deadline and the budget."""
         return tuple(option for option in self.options if meets(option, self.question))
 
     @property
-    def by_time(self) -> Option | None:
-        """The option that is over first."""
+    def by_time(self) -> SizeOption | None:
+        """The option that ends first, of those that meet the limits."""
         return min(self.allowed, key=lambda option: (_time(option), option.gpus), default=None)
 
     @property
-    def by_cost(self) -> Option | None:
-        """The cheapest: in dollars where there is a price, else in GPU-hours."""
+    def by_cost(self) -> SizeOption | None:
+        """The cheapest option that meets the limits: in dollars where there is a price, else in GPU-hours."""
         return min(self.allowed, key=lambda option: (_cost(option), option.gpus), default=None)
 
     @property
-    def by_gpus(self) -> Option | None:
-        """The one on the fewest GPUs."""
+    def by_gpus(self) -> SizeOption | None:
+        """The option on the fewest GPUs, of those that meet the limits."""
         return min(self.allowed, key=lambda option: option.gpus, default=None)
 
     @property
-    def front(self) -> tuple[Option, ...]:
+    def front(self) -> tuple[SizeOption, ...]:
         """Options that no other beats in both time and cost (or GPUs, where no tokens are known), the fastest first."""
-        kept: list[Option] = []
+        kept: list[SizeOption] = []
         for option in sorted(self.options, key=lambda each: (_time(each), _cost(each))):
             if not kept or _cost(option) < _cost(kept[-1]):
                 kept.append(option)
@@ -93,60 +92,60 @@ class Plan(Tabular):
 
     @property
     def layouts(self) -> int:
-        """How many were looked at."""
-        return sum(found.layouts for each in self.looked for found in each.found)
+        """How many layouts were looked at."""
+        return sum(result.layouts for each in self.searches for result in each.results)
 
     @property
     def fitting(self) -> int:
-        """How many of them fit in memory."""
-        return sum(found.fitting for each in self.looked for found in each.found)
+        """How many of the layouts that were looked at fit in memory."""
+        return sum(result.fitting for each in self.searches for result in each.results)
 
     def rows(self) -> list[dict[str, Any]]:
-        """An option a row, with the layout of its last stage."""
+        """A row for each option, with the layout of its last ramp stage."""
         return [_row(option, option is self.best) for option in self.options]
 
 
 def plan(
-    question: Question,
+    question: PlanQuestion,
     gpus: Sequence[int],
     *,
     most_gpus: int,
     workers: int | None = None,
     on_progress: Callable[[int], None] = lambda _: None,
 ) -> Plan:
-    """The best layouts on each of `gpus`; without any, on the number that the deadline or the budget asks for.
+    """The best layouts on each of `gpus`; where it is empty, on the numbers that the deadline or the budget asks for.
 
     `on_progress` is told how many layouts were looked at. Errors: InputError when no layout of any number can exist.
     """
     sizing = Sizing(question, most=most_gpus, workers=workers, on_progress=on_progress)
-    sizing.look_at(gpus)
-    seen = sorted(sizing.looked.values(), key=lambda each: each.gpus)
-    possible = [each for each in seen if each.found[-1].layouts]
-    if sizing.complete and seen and not possible:
-        raise InputError(_impossible(question, seen))
-    made = _made(question, seen, is_sized=not gpus, complete=sizing.complete)
-    if made.options or not sizing.complete or not possible:
-        return made
+    sizing.search(gpus)
+    searches = sorted(sizing.searches.values(), key=lambda each: each.gpus)
+    possible = [each for each in searches if each.results[-1].layouts]
+    if sizing.complete and searches and not possible:
+        raise InputError(_impossible(question, searches))
+    answer = _answer(question, searches, is_sized=not gpus, complete=sizing.complete)
+    if answer.options or not sizing.complete or not possible:
+        return answer
     in_the_way = obstacle(question, possible[-1], workers=workers, on_progress=on_progress, most=most_gpus)
-    return replace(made, obstacle=in_the_way)
+    return replace(answer, obstacle=in_the_way)
 
 
-def meets(option: Option, question: Question) -> bool:
-    """Whether an option keeps the deadline and the budget, where there are any."""
+def meets(option: SizeOption, question: PlanQuestion) -> bool:
+    """Whether an option meets the deadline and the budget, where the question has them."""
     late = question.deadline_s is not None and option.calendar_days * SECONDS_PER_DAY > question.deadline_s
     dear = question.budget_dollars is not None and (option.dollars or 0.0) > question.budget_dollars
     return not late and not dear
 
 
-def _made(question: Question, looked_at: Sequence[Looked], *, is_sized: bool, complete: bool) -> Plan:
-    """The fewest GPUs where there is a deadline, else the fastest."""
-    allowed = [each.option for each in looked_at if each.option is not None and meets(each.option, question)]
+def _answer(question: PlanQuestion, searches: Sequence[SizedSearch], *, is_sized: bool, complete: bool) -> Plan:
+    """The plan whose best option has the fewest GPUs where there is a deadline, else the least time."""
+    allowed = [each.option for each in searches if each.option is not None and meets(each.option, question)]
     wanted = _time if question.deadline_s is None else _gpus
     best = min(allowed, key=lambda option: (wanted(option), option.gpus), default=None)
     stages = () if best is None else tuple(_stage_plans(best))
     return Plan(
         question=question,
-        looked=tuple(looked_at),
+        searches=tuple(searches),
         best=best,
         stages=stages,
         obstacle=None,
@@ -156,25 +155,25 @@ def _made(question: Question, looked_at: Sequence[Looked], *, is_sized: bool, co
     )
 
 
-def _stage_plans(option: Option) -> Iterable[StagePlan]:
-    for work, found, best in zip(option.workloads, option.found, option.chain.layouts, strict=True):
-        rivals = tuple(_rivals(found.fastest, best))[:RIVALS]
-        predictions = [predicted(each, work) for each in (best, *rivals)]
+def _stage_plans(option: SizeOption) -> Iterable[StagePlan]:
+    for work, result, best in zip(option.workloads, option.results, option.chain.layouts, strict=True):
+        rivals = tuple(_rivals(result.fastest, best))[:MOST_RIVALS]
+        predictions = [candidate_prediction(each, work) for each in (best, *rivals)]
         times = [each.iteration_time_s for each in (best, *rivals)]
         yield StagePlan(
             prediction=predictions[0],
             best=best,
             rivals=rivals,
-            alternatives=alternatives(found, best, work),
+            alternatives=alternatives(result, best, work),
             robustness=robustness(times, [each.uncertainty for each in predictions]),
-            front=tuple(found.front),
+            front=tuple(result.front),
         )
 
 
-def _rivals(fastest: Sequence[Candidate], best: Candidate) -> Iterable[Candidate]:
-    """The fastest of every other choice of degrees, micro-batch, sharding and precision; how much runs again is a detail.
+def _rivals(fastest: Sequence[LayoutCandidate], best: LayoutCandidate) -> Iterable[LayoutCandidate]:
+    """The fastest layouts with other degrees, micro-batch, sharding or precision; how much runs again is a detail.
 
-    Layouts with the same figures are one in other words (zero1 where nothing is data parallel).
+    Layouts with the same time and memory count once: they are one layout described twice (zero1 without data parallelism).
     """
     seen = {_degrees(best), best.figures}
     for each in fastest:
@@ -183,34 +182,34 @@ def _rivals(fastest: Sequence[Candidate], best: Candidate) -> Iterable[Candidate
             yield each
 
 
-def _degrees(candidate: Candidate) -> tuple[Any, ...]:
+def _degrees(candidate: LayoutCandidate) -> tuple[Any, ...]:
     return tuple(candidate.settings.get(name) for name in RIVAL_SETTINGS)
 
 
-def _time(option: Option) -> float:
+def _time(option: SizeOption) -> float:
     return option.calendar_days or option.iteration_time_s
 
 
-def _gpus(option: Option) -> float:
+def _gpus(option: SizeOption) -> float:
     return float(option.gpus)
 
 
-def _cost(option: Option) -> float:
+def _cost(option: SizeOption) -> float:
     return option.dollars or option.gpu_hours or float(option.gpus)
 
 
-def _impossible(question: Question, seen: Sequence[Looked]) -> str:
-    """Why no layout of any number of GPUs can exist: what is chosen, or what divides."""
-    numbers = ", ".join(f"{each.gpus:,}" for each in seen[:3]) + (" .." if len(seen) > 3 else "")
-    works = [each.workloads[len(each.found) - 1] for each in seen]
+def _impossible(question: PlanQuestion, searches: Sequence[SizedSearch]) -> str:
+    """Why no layout of any number of GPUs may exist: the settings that were given, or what divides the batch."""
+    numbers = ", ".join(f"{each.gpus:,}" for each in searches[:3]) + (" .." if len(searches) > 3 else "")
+    works = [each.workloads[len(each.results) - 1] for each in searches]
     here = f"no layout of {numbers} GPUs trains {question.model.name} with a global batch of {works[0].global_batch_size:,}"
-    choices = replace(question.choices, fixed={}, sequence_parallel=(True, False))
-    if any(next(blocks(work, choices), None) is not None for work in works):
-        return f"{here} and the values that it may choose; allow others"
-    return f"{here}: data parallel has to divide both; a batch that is a multiple of the number of nodes has layouts"
+    wider = replace(question.space, fixed={}, sequence_parallel=(True, False))
+    if any(next(layout_grids(work, wider), None) is not None for work in works):
+        return f"{here} under the settings that are given; allow other values"
+    return f"{here}: data_parallel must divide both; make the batch a multiple of the number of nodes"
 
 
-def _row(option: Option, is_best: bool) -> dict[str, Any]:
+def _row(option: SizeOption, is_best: bool) -> dict[str, Any]:
     last = option.chain.layouts[-1]
     return {
         "best": is_best,

@@ -6,22 +6,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from perfmodel.search.space import Choices, Workload
+from perfmodel.search.space import SearchSpace, Workload
 from perfmodel.spec.economics import Economics
 from perfmodel.spec.hardware import Cluster
 from perfmodel.spec.model import TransformerModel, divisors
 from perfmodel.spec.stack import SoftwareStack
 
-ROUNDED_BY: Final = 0.15
+ROUNDED_BY: Final = 0.15  # the largest relative change of a batch that is rounded
 GROUP: Final = 8  # GPUs: a node, or as many of a larger one as tensor parallelism often takes
 USUAL_TOKENS: Final = 4 * 2**20  # of an iteration where nobody says: Llama 2 (arXiv:2307.09288) and Llama 3 began with 4M
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PlanStage:
-    """One stage of the ramp: its batch, the tokens it trains on (None: not known), and its GPUs where they are its own.
+class StageRequest:
+    """A ramp stage to be planned: its batch, its tokens (None: not known), and its GPUs where it has a number of its own.
 
-    `rounded`: the batch is nobody's wish; one near it, of which every group of GPUs can take as much, serves as well.
+    `rounded` says that nobody asked for this very batch: one near it that divides evenly over the GPUs serves as well.
     """
 
     global_batch_size: int
@@ -30,9 +30,9 @@ class PlanStage:
     rounded: bool = False
 
     def batch(self, groups: int) -> int:
-        """The global batch on so many groups of GPUs: where it may be rounded, a multiple of eight times these, or of fewer.
+        """The global batch on this many groups of GPUs: where it may be rounded, a multiple of 8, 4, 2 or 1 times the groups.
 
-        >>> [PlanStage(global_batch_size=1024, tokens=None, rounded=True).batch(groups) for groups in (21, 384, 4096)]
+        >>> [StageRequest(global_batch_size=1024, tokens=None, rounded=True).batch(groups) for groups in (21, 384, 4096)]
         [1008, 1152, 1024]
         """
         size = self.global_batch_size
@@ -44,15 +44,15 @@ class PlanStage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
-    """A plan to be made; `deadline_s` and `budget_dollars` are None where there is none."""
+class PlanQuestion:
+    """What a plan is asked; `deadline_s` and `budget_dollars` are None where there is no such limit."""
 
     model: TransformerModel
     cluster: Cluster
     stack: SoftwareStack
     sequence_length: int
-    stages: tuple[PlanStage, ...]
-    choices: Choices
+    stages: tuple[StageRequest, ...]
+    space: SearchSpace
     terms: Economics
     deadline_s: float | None = None
     budget_dollars: float | None = None
@@ -60,11 +60,11 @@ class Question:
     names: Mapping[str, Any] = field(default_factory=dict)  # model, cluster and stack as a run file has them
 
     def workloads(self, gpus: int) -> tuple[Workload, ...]:
-        """What all layouts of each stage have in common, on `gpus` where a stage has none of its own."""
+        """The workload of each ramp stage, on `gpus` where the stage has no number of its own."""
         return tuple(self._workload(stage, stage.gpus or gpus) for stage in self.stages)
 
     def iterations(self, workloads: tuple[Workload, ...]) -> tuple[float, ...]:
-        """How many steps each stage takes; 0 where its tokens are not known."""
+        """How many iterations each ramp stage takes; 0 where its tokens are not known."""
         return tuple(
             (stage.tokens or 0.0) / (work.global_batch_size * work.sequence_length)
             for stage, work in zip(self.stages, workloads, strict=True)
@@ -72,10 +72,10 @@ class Question:
 
     @property
     def has_tokens(self) -> bool:
-        """Whether every stage says how long it lasts."""
+        """Whether the tokens of every ramp stage are known."""
         return all(stage.tokens is not None for stage in self.stages)
 
-    def _workload(self, stage: PlanStage, gpus: int) -> Workload:
+    def _workload(self, stage: StageRequest, gpus: int) -> Workload:
         return Workload(
             model=self.model,
             cluster=self.cluster,
@@ -87,7 +87,7 @@ class Question:
 
 
 def usual_batch_size(sequence_length: int) -> int:
-    """The number of sequences that come to 4M tokens.
+    """The number of sequences of this length that have about 4M tokens together.
 
     >>> usual_batch_size(4096)
     1024

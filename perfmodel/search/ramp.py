@@ -11,31 +11,32 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from perfmodel.search.search import Candidate
+from perfmodel.search.search import LayoutCandidate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Chain:
-    """A layout for each stage: seconds of training, and how often the job starts anew between stages."""
+class LayoutChain:
+    """A layout for each ramp stage, the seconds they train, and how often the job starts anew between stages."""
 
-    layouts: tuple[Candidate, ...]
+    layouts: tuple[LayoutCandidate, ...]
     training_s: float
     switches: int
 
     def total_s(self, switch_s: float) -> float:
-        """With what changing from layout to layout takes."""
+        """Seconds of training and of all changes of layout, each of which takes `switch_s`."""
         return self.training_s + self.switches * switch_s
 
 
-def fastest_chain(stages: Sequence[Sequence[Candidate]], iterations: Sequence[float], *, switch_s: float) -> Chain:
-    """The chain of least training_s + switches * switch_s, of one candidate for each stage.
+def fastest_chain(stages: Sequence[Sequence[LayoutCandidate]], iterations: Sequence[float], *, switch_s: float) -> LayoutChain:
+    """The chain of one candidate a ramp stage with the least training_s + switches * switch_s.
 
-    >>> one, other = (Candidate(settings={"tensor_parallel": t}, iteration_time_s=t, memory_bytes=1.0) for t in (1, 2))
+    >>> one, other = (LayoutCandidate(settings={"tensor_parallel": t}, iteration_time_s=t, memory_bytes=1.0) for t in (1, 2))
     >>> fastest_chain([[one], [other, one]], [10, 10], switch_s=5.0).switches
     0
     """
     chains = {
-        _key(each): Chain(layouts=(each,), training_s=each.iteration_time_s * iterations[0], switches=0) for each in stages[0]
+        _key(each): LayoutChain(layouts=(each,), training_s=each.iteration_time_s * iterations[0], switches=0)
+        for each in stages[0]
     }
     for candidates, number in zip(stages[1:], iterations[1:], strict=True):
         before, longer = chains, {}
@@ -44,7 +45,7 @@ def fastest_chain(stages: Sequence[Sequence[Candidate]], iterations: Sequence[fl
             same = before.get(_key(each))
             changes = same is None or same.total_s(switch_s) > best.total_s(switch_s) + switch_s
             chain = best if changes or same is None else same
-            longer[_key(each)] = Chain(
+            longer[_key(each)] = LayoutChain(
                 layouts=(*chain.layouts, each),
                 training_s=chain.training_s + each.iteration_time_s * number,
                 switches=chain.switches + changes,
@@ -53,6 +54,6 @@ def fastest_chain(stages: Sequence[Sequence[Candidate]], iterations: Sequence[fl
     return min(chains.values(), key=lambda chain: (chain.total_s(switch_s), chain.layouts[-1].iteration_time_s))
 
 
-def _key(candidate: Candidate) -> tuple[tuple[str, Any], ...]:
-    """What makes a layout another one; its batch does not."""
+def _key(candidate: LayoutCandidate) -> tuple[tuple[str, Any], ...]:
+    """The settings that make two layouts differ; the global batch is not among them."""
     return tuple(sorted((name, value) for name, value in candidate.settings.items() if name != "global_batch_size"))

@@ -26,15 +26,19 @@ SEED: Final = 2402
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Robustness:
-    """Of several layouts, the best first: in which share of the draws each is the fastest, and what the first may cost."""
+    """How sure it is that the first of several layouts is the fastest, over draws of the uncertain numbers.
+
+    `first_share` is the share of draws in which each layout is the fastest; regret is the ratio by which the first layout is
+    slower than the fastest of a draw.
+    """
 
     first_share: tuple[float, ...]
-    behind: float  # by which ratio the first is slower than the fastest of a draw, on average
-    behind_most: float  # the same, exceeded in a twentieth of the draws
+    mean_regret: float
+    regret_p95: float  # exceeded in a twentieth of the draws
 
 
 def robustness(times_s: Sequence[float], intervals: Sequence[Uncertainty]) -> Robustness:
-    """How often each of some layouts wins, with the same draws for all.
+    """How often each of several layouts is the fastest, and the regret of the first; all layouts share the draws.
 
     >>> sure = Uncertainty(low_s=1.0, high_s=1.0, half_widths_s={}, ends_s={})
     >>> robustness([1.0, 1.1], [sure, sure]).first_share
@@ -46,9 +50,9 @@ def robustness(times_s: Sequence[float], intervals: Sequence[Uncertainty]) -> Ro
     draws = np.random.default_rng(SEED).standard_normal((DRAWS, len(paths))) / DEVIATIONS
     drawn = logs + np.maximum(draws, 0.0) @ up.T + np.maximum(-draws, 0.0) @ down.T
     first = np.bincount(drawn.argmin(axis=1), minlength=len(logs)) / DRAWS
-    behind = np.exp(drawn[:, 0] - drawn.min(axis=1)) - 1.0
+    regret = np.exp(drawn[:, 0] - drawn.min(axis=1)) - 1.0
     return Robustness(
-        first_share=tuple(first.tolist()), behind=float(behind.mean()), behind_most=float(np.quantile(behind, 0.95))
+        first_share=tuple(first.tolist()), mean_regret=float(regret.mean()), regret_p95=float(np.quantile(regret, 0.95))
     )
 
 

@@ -1,4 +1,4 @@
-"""Which numbers of GPUs a plan looks at: those that are asked for, or those that a deadline or a budget decides."""
+"""Which numbers of GPUs a plan searches: those that are asked for, or those that a deadline or a budget decides."""
 
 from __future__ import annotations
 
@@ -6,63 +6,62 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
-from perfmodel.count.iteration import model_flop_per_token
+from perfmodel.count.flops import model_flop_per_token
 from perfmodel.search import inverse
-from perfmodel.search.option import Looked, Option, floor, looked
-from perfmodel.search.question import Question
+from perfmodel.search.option import SizedSearch, SizeOption, lower_bound_search, sized_search
+from perfmodel.search.question import PlanQuestion
 from perfmodel.units import SECONDS_PER_DAY
 
-MORE: Final = (1.0, 1.5, 2.0)  # times the fewest that keep a deadline: what sooner would cost
-FEWER: Final = (0.125, 0.25, 0.5)  # times those that a budget pays for: what cheaper would take
+MORE: Final = (1.0, 1.5, 2.0)  # times the fewest GPUs that keep a deadline: what an earlier end costs
+FEWER: Final = (0.125, 0.25, 0.5)  # times the GPUs that a budget pays for: how much longer a cheaper run takes
 
 
 class Sizing:
-    """Numbers of GPUs that were searched, each once; nothing more is searched once one search was stopped."""
+    """The searches of several numbers of GPUs, each made once; after one that was stopped no other begins."""
 
     def __init__(
-        self, question: Question, *, most: int, workers: int | None, on_progress: Callable[[int], None] = lambda _: None
+        self, question: PlanQuestion, *, most: int, workers: int | None, on_progress: Callable[[int], None] = lambda _: None
     ) -> None:
         self.question, self.most = question, most
         self.workers, self.on_progress = workers, on_progress
-        self.looked: dict[int, Looked] = {}
-        self.floors: dict[int, Looked] = {}
+        self.searches: dict[int, SizedSearch] = {}
+        self.lower_bounds: dict[int, SizedSearch] = {}
         self.layouts = 0
         self.complete = True
 
-    def look_at(self, gpus: Sequence[int]) -> None:
-        """Search the numbers that are asked for; without any, those that the limits ask for."""
+    def search(self, gpus: Sequence[int]) -> None:
+        """Search the numbers of GPUs in `gpus`; where it is empty, those that the deadline or the budget decides."""
         if gpus:
-            self._look_at_each(gpus)
+            self._search_each(gpus)
         elif self.question.deadline_s is not None:
             self._for_deadline(self.question.deadline_s)
         elif self.question.budget_dollars is not None:
             self._for_budget(self.question.budget_dollars)
 
-    def _option(self, gpus: int) -> Option | None:
-        return self._seen(gpus, self.looked, looked)
+    def _option(self, gpus: int) -> SizeOption | None:
+        return self._remembered(gpus, self.searches, sized_search)
 
-    def _floor(self, gpus: int) -> Option | None:
-        return self._seen(gpus, self.floors, floor)
+    def _lower_bound(self, gpus: int) -> SizeOption | None:
+        return self._remembered(gpus, self.lower_bounds, lower_bound_search)
 
-    def _seen(self, gpus: int, known: dict[int, Looked], search: Callable[..., Looked]) -> Option | None:
+    def _remembered(self, gpus: int, known: dict[int, SizedSearch], search: Callable[..., SizedSearch]) -> SizeOption | None:
         if gpus not in known:
             if not self.complete:
                 return None
             before = self.layouts
-            seen = search(
+            known[gpus] = search(
                 self.question, gpus, workers=self.workers, on_progress=lambda number: self.on_progress(before + number)
             )
-            self.layouts += sum(found.layouts for found in seen.found)
-            self.complete = seen.complete
-            known[gpus] = seen
+            self.layouts += sum(result.layouts for result in known[gpus].results)
+            self.complete = known[gpus].complete
         return known[gpus].option
 
-    def _look_at_each(self, gpus: Iterable[int]) -> None:
+    def _search_each(self, gpus: Iterable[int]) -> None:
         for number in gpus:
             self._option(number)
 
     def _for_deadline(self, deadline_s: float) -> None:
-        """The fewest that keep it, and what more would do; or the one that comes nearest (none where no rate suffices)."""
+        """Search the fewest GPUs that keep the deadline and some more; where none do, the number that comes nearest."""
         if least_gpus(self.question) > self.most:
             return
         node = int(self.question.cluster.gpus_per_node)
@@ -73,18 +72,18 @@ class Sizing:
             least=least_gpus(self.question),
             most=self.most,
             step=node,
-            floor=self._floor,
+            lower_bound=self._lower_bound,
             is_even=self.is_even,
         )
         if fewest is not None:
             wanted = [min(share * fewest.gpus, self.most) for share in MORE]
-            self._look_at_each(self._even_numbers_from(wanted))
+            self._search_each(self._even_numbers_from(wanted))
             return
-        floors = [(each.option.calendar_days, gpus) for gpus, each in self.floors.items() if each.option is not None]
-        self._look_at_each([gpus for _, gpus in sorted(floors)[:1]] or self._even_numbers()[:1])
+        bounds = [(each.option.calendar_days, gpus) for gpus, each in self.lower_bounds.items() if each.option is not None]
+        self._search_each([gpus for _, gpus in sorted(bounds)[:1]] or self._even_numbers()[:1])
 
     def _for_budget(self, budget: float) -> None:
-        """The fastest that it pays for, and what fewer would do; or the smallest cluster that fits, as the cheapest."""
+        """Search the number of GPUs that is fastest within the budget and some fewer; where none is, the smallest that fits."""
         node = int(self.question.cluster.gpus_per_node)
         fastest = inverse.fastest_within(
             self._option,
@@ -94,18 +93,18 @@ class Sizing:
             least=node,
             most=self.most,
             step=node,
-            floor=self._floor,
+            lower_bound=self._lower_bound,
             is_even=self.is_even,
         )
         if fastest is not None:
-            self._look_at_each(self._even_numbers_from([share * fastest.gpus for share in FEWER]))
+            self._search_each(self._even_numbers_from([share * fastest.gpus for share in FEWER]))
             return
         for gpus in self._even_numbers_from([node * 2**power for power in range((self.most // node).bit_length())]):
             if self._option(gpus) is not None:
                 return
 
     def is_even(self, gpus: int) -> bool:
-        """Whether the nodes divide every batch, or are a multiple of it: there the choice of layouts is large."""
+        """Whether the number of nodes divides every global batch, or is a multiple of it: many layouts then exist."""
         nodes = max(gpus // int(self.question.cluster.gpus_per_node), 1)
         batches = [work.global_batch_size for work in self.question.workloads(gpus)]
         return all(batch % nodes == 0 or nodes % batch == 0 for batch in batches)
@@ -115,21 +114,21 @@ class Sizing:
         return [gpus for gpus in inverse.node_counts(least=node, most=self.most, step=node) if self.is_even(gpus)]
 
     def _even_numbers_from(self, wanted: Sequence[float]) -> list[int]:
-        """For each wanted number the first even one that is larger, where there is one."""
+        """For each wanted number the next larger even number of GPUs, where there is one."""
         evens = self._even_numbers()
         places = [bisect_left(evens, number) for number in wanted]
         return [evens[place] for place in places if place < len(evens)]
 
 
-def least_gpus(question: Question) -> int:
-    """At the peak rate: no fewer can keep the deadline."""
+def least_gpus(question: PlanQuestion) -> int:
+    """The GPUs that the deadline needs at their peak rate: no smaller number can keep it. 1 without a deadline."""
     if question.deadline_s is None:
         return 1
-    peak = max(float(question.cluster.gpu.peak(precision)) for precision in question.choices.precision)
+    peak = max(float(question.cluster.gpu.peak(precision)) for precision in question.space.precision)
     flop = float(model_flop_per_token(question.model, question.sequence_length))
     tokens = sum(stage.tokens or 0.0 for stage in question.stages)
     return max(int(flop * tokens / (peak * question.deadline_s)), 1)
 
 
-def _time_s(option: Option) -> float:
+def _time_s(option: SizeOption) -> float:
     return option.calendar_days * SECONDS_PER_DAY

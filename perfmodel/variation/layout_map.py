@@ -1,6 +1,6 @@
-"""The layouts next to a run's: tensor against data parallel on the same GPUs, pipeline parallel filling the rest.
+"""The layouts around that of a run: tensor against data parallel on the same GPUs, pipeline parallel takes the rest.
 
-    pipeline = gpus / (tensor * context * data)
+    pipeline = gpus / (tensor * data * what all other axes have)
 
 Where that leaves too few layouts to choose from (one GPU, a handful), the number of GPUs grows with both degrees instead: the
 pipeline and the sequences of each replica stay. All other settings stay as they are. One call of `points.outcomes` predicts
@@ -15,20 +15,22 @@ from itertools import product
 from typing import Any, Final
 
 from perfmodel.frames import Tabular
+from perfmodel.spec.axes import AXES, DATA, PIPELINE, TENSOR
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.model import divisors
 from perfmodel.spec.run import Run
-from perfmodel.variation.points import Outcome, outcomes
+from perfmodel.variation.points import PointOutcome, outcomes
 
+KEPT: Final = tuple(axis for axis in AXES if axis not in (TENSOR, DATA, PIPELINE))
 MOST_COLUMNS: Final = 12
-FEWEST: Final = 4  # layouts that make a map
+FEWEST: Final = 4  # layouts that are enough for a map
 MOST_STAGES: Final = 64
 GROWTH: Final = 5  # doublings of data parallelism, where GPUs grow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Neighbour:
-    """One layout: its degrees and its numbers, as `StagePrediction.quantities` names them."""
+    """One layout of a map: its degrees and its numbers, as `StagePrediction.quantities` names them."""
 
     tensor_parallel: int
     data_parallel: int
@@ -37,21 +39,21 @@ class Neighbour:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayoutMap(Tabular):
-    """Layouts that can be, by tensor and data parallel; `gpus` are those of all, None where they grow with the degrees."""
+    """Layouts by tensor and data parallel; `gpus` is the number of GPUs of all, None where it grows with the degrees."""
 
     gpus: int | None
     tensor_parallel: tuple[int, ...]
     data_parallel: tuple[int, ...]
     neighbours: tuple[Neighbour, ...]
-    here: tuple[int, int]  # tensor and data parallel of the run
+    here: tuple[int, int]  # tensor and data parallel of the run itself
 
     def rows(self) -> list[dict[str, Any]]:
-        """A row a layout."""
+        """A row for each layout."""
         return [dict(each.numbers) for each in self.neighbours]
 
 
 def layout_map(run: Run, place: int = -1) -> LayoutMap:
-    """The layouts next to that of the stage at `place`.
+    """The map around the layout of the ramp stage at `place`.
 
     >>> from perfmodel.exchange.run_files import read_candidates
     >>> found = layout_map(read_candidates("nemotron-4-15b")[0].run)
@@ -78,48 +80,49 @@ def _map(neighbours: list[Neighbour], here: tuple[int, int], *, gpus: int | None
 
 
 def _tensor_degrees(run: Run, layout: Layout) -> list[int]:
-    """Powers of two that divide the heads, up to twice a node, and the run's own."""
+    """Degrees of tensor parallelism: powers of two that divide the heads, up to two nodes, and that of the run."""
     heads, most = int(run.model.attention_heads), 2 * int(run.cluster.gpus_per_node)
+    most = most if TENSOR.name in run.stack.offers.degrees else 1
     powers = {2**power for power in range(most.bit_length()) if heads % 2**power == 0}
     return sorted(powers | {int(layout.tensor_parallel)})
 
 
 def _filling(run: Run, layout: Layout) -> Iterator[dict[str, int]]:
-    """Layouts of the same GPUs."""
-    shared = int(layout.gpus) // int(layout.context_parallel)
+    """Degrees of layouts on the GPUs of the run: pipeline parallel takes what the others leave."""
+    shared = int(layout.gpus) // int(layout.ranks_of(KEPT))
     most = min(int(run.model.layers) + 2, MOST_STAGES)
     for tensor in _tensor_degrees(run, layout):
         for stages in divisors(shared // tensor) if shared % tensor == 0 else ():
-            if stages <= most:
+            if stages <= most and (stages in (1, layout.pipeline_parallel) or PIPELINE.name in run.stack.offers.degrees):
                 yield _degrees(layout, tensor, stages, shared // tensor // stages)
 
 
 def _growing(run: Run, layout: Layout) -> Iterator[dict[str, int]]:
-    """Layouts of any number of GPUs."""
+    """Degrees of layouts on any number of GPUs: pipeline parallel stays as it is."""
     data = [2**power * int(layout.data_parallel) for power in range(GROWTH)]
     for tensor, replicas in product(_tensor_degrees(run, layout), data):
         yield _degrees(layout, tensor, int(layout.pipeline_parallel), replicas)
 
 
 def _degrees(layout: Layout, tensor: int, stages: int, replicas: int) -> dict[str, int]:
-    """Interleaved as the run is, where there is a pipeline."""
+    """The settings of a layout with these degrees, interleaved as the run is where it has a pipeline."""
     pieces = int(layout.virtual_pipeline) if stages > 1 else 1
-    return {"tensor_parallel": tensor, "pipeline_parallel": stages, "virtual_pipeline": pieces, "data_parallel": replicas}
+    return {TENSOR.name: tensor, PIPELINE.name: stages, "virtual_pipeline": pieces, DATA.name: replicas}
 
 
 def _neighbours(run: Run, place: int, degrees: list[dict[str, int]], *, is_weak: bool) -> list[Neighbour]:
-    """Those that can be."""
+    """The layouts with these degrees that may exist, predicted."""
     columns = {name: [each[name] for each in degrees] for name in degrees[0]}
-    found: list[Outcome] = outcomes(run, place, columns, number=len(degrees), is_weak=is_weak)
+    found: list[PointOutcome] = outcomes(run, place, columns, number=len(degrees), is_weak=is_weak)
     return [
-        Neighbour(tensor_parallel=each["tensor_parallel"], data_parallel=each["data_parallel"], numbers=outcome.numbers)
+        Neighbour(tensor_parallel=each[TENSOR.name], data_parallel=each[DATA.name], numbers=outcome.numbers)
         for each, outcome in zip(degrees, found, strict=True)
         if outcome.numbers is not None
     ]
 
 
 def _widest(neighbours: Iterable[Neighbour], here: tuple[int, int]) -> list[Neighbour]:
-    """Of very many columns, those that hold the best layouts that fit, and the run's own."""
+    """At most MOST_COLUMNS columns: those with the best layouts that fit, and that of the run."""
     every = list(neighbours)
     best: dict[int, tuple[bool, float]] = {}
     for each in every:

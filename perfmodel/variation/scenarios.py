@@ -1,4 +1,4 @@
-"""What if: a run beside the same run with settings changed, and how sure the difference is.
+"""A run beside the same run with settings changed, and how sure the difference is.
 
     ln(T' / T) +- sqrt(sum_i (d'_i - d_i)^2 + sum_j d_j^2)
 
@@ -24,7 +24,7 @@ from perfmodel.spec.fields import Numeric
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
-    """A run under some settings; `settings` are those that make it another run than the one before."""
+    """A run with some settings changed: `settings` are the changes, none for the run before."""
 
     name: str
     settings: tuple[str, ...]
@@ -33,18 +33,18 @@ class Scenario:
     assumptions: tuple[str, ...] = ()
 
     def stage(self, place: int) -> StagePrediction:
-        """The prediction of one of its stages, by its place in the ramp."""
+        """The prediction of the ramp stage at `place`."""
         return self.prediction.stages[place][1]
 
     def totals(self) -> dict[str, float | None]:
-        """Over all stages of the run: training, then what it comes to; None for what does not follow from what it states."""
+        """Totals over all ramp stages, of training and of the calendar; None for what the run does not state enough for."""
         values = {name: getattr(self.prediction, name) for name in ("total_tokens", "total_days", "gpu_hours")}
         return {name: None if value is None else float(value) for name, value in values.items()} | self.outlook.totals()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WhatIf(Tabular):
-    """A run before and after; `place` is the stage of the ramp that is shown, -1 the last of each.
+    """A run before and after changes; `place` is the ramp stage that is shown, -1 the last of each run.
 
     `taken` are sentences about keys for which the run lists several values.
     """
@@ -60,16 +60,16 @@ class WhatIf(Tabular):
         return all(each.prediction.fits for each in self.scenarios)
 
     def quantities(self, scenario: Scenario) -> dict[str, Any]:
-        """Every number of the shown stage, then those of the whole run."""
+        """The numbers of the ramp stage that is shown, then the totals of the run."""
         stage = {name: np.asarray(value).item() for name, value in scenario.stage(self.place).quantities().items()}
         return stage | scenario.totals()
 
     def time_ratio(self, scenario: Scenario) -> float:
-        """Iteration time after / before, of the shown stage."""
+        """Iteration time after / before, of the ramp stage that is shown."""
         return float(scenario.stage(self.place).iteration_time_s / self.before.stage(self.place).iteration_time_s)
 
     def time_ratio_interval(self, scenario: Scenario) -> tuple[float, float]:
-        """Its 90 % interval."""
+        """The 90 % interval of the time ratio."""
         before, after = (_relative_half_widths(each.stage(self.place)) for each in (self.before, scenario))
         runs = self.before.prediction.run, scenario.prediction.run
         shared = {path for path in before.keys() & after.keys() if _same_number(*runs, path)}
@@ -79,7 +79,7 @@ class WhatIf(Tabular):
         return ratio * float(np.exp(-apart)), ratio * float(np.exp(apart))
 
     def rows(self) -> list[dict[str, Any]]:
-        """A row a scenario, the run before first; `time_ratio` is its iteration time over that before."""
+        """A row for each scenario, the run before first; `time_ratio` is its iteration time over that of the run before."""
         rows = []
         for each in (self.before, *self.scenarios):
             low, high = self.time_ratio_interval(each)
@@ -89,19 +89,19 @@ class WhatIf(Tabular):
 
 
 def _relative_half_widths(predicted: StagePrediction) -> dict[str, float]:
-    """By key path what each uncertain number alone does to the iteration time, as a share of it."""
+    """By key path, how much each uncertain number alone changes the iteration time, as a share of it."""
     seconds = float(predicted.iteration_time_s)
     return {path: float(half_s) / seconds for path, half_s in predicted.uncertainty.half_widths_s.items()}
 
 
 def _same_number(one: Any, other: Any, path: str) -> bool:
-    """Whether two runs hold the same number at `path`: its error is then the same in both."""
+    """Whether two runs have the same number at `path`, and so the same error of it."""
     steps = re.sub(r"\[(\d+)\]", r".\1", path).split(".")
     return np.array_equal(_at(one, steps), _at(other, steps))
 
 
 def _at(run: Any, steps: list[str]) -> Numeric:
-    """The number that the steps lead to."""
+    """The number that the steps lead to, from a run on."""
 
     def step_into(place: Any, step: str) -> Any:
         if isinstance(place, Mapping):

@@ -1,1 +1,1 @@
-"""What people type about variations and plans, read into what the rooms below answer."""
+"""What people type or pass about plans, scenarios and sweeps, and how it becomes what the rooms below answer."""

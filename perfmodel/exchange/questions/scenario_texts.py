@@ -1,4 +1,4 @@
-"""How scenarios and ranges are typed: `TP 4: tensor_parallel=4, micro_batch_size=2`."""
+"""How `--scenario` and `--vary` are typed: `TP 4: tensor_parallel=4, micro_batch_size=2`, `tensor_parallel=1..8`."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ CLOSING: Final = "]})"
 
 
 def read_scenarios(changes: Sequence[str], texts: Sequence[str]) -> dict[str, list[str]]:
-    """The settings of each scenario by its name: `changes` together are one, each of `texts` is another.
+    """The settings of each scenario by its name: `changes` together are one scenario, each of `texts` is another.
 
-    A text names its scenario before a colon; without, its settings are its name.
+    The name of a scenario stands before a colon; without one, its settings are its name.
 
     >>> read_scenarios(["precision=fp8"], ["TP 4: tensor_parallel=4, micro_batch_size=2"])
     {'precision=fp8': ['precision=fp8'], 'TP 4': ['tensor_parallel=4', 'micro_batch_size=2']}
@@ -28,13 +28,13 @@ def read_scenarios(changes: Sequence[str], texts: Sequence[str]) -> dict[str, li
         settings = split_outside_brackets(text[len(name) + len(colon) :])
         name = name.strip() or ", ".join(settings)
         if name in found:
-            raise InputError(f"{shown(name)}: two scenarios of this name; give one another name")
+            raise InputError(f"two scenarios are called {shown(name)}; give one of them another name")
         found[name] = settings
     return found
 
 
 def split_outside_brackets(text: str) -> list[str]:
-    """The pieces between commas that are in no brackets, without the space around them.
+    """The pieces of a text between commas outside brackets, without the space around them.
 
     >>> split_outside_brackets("cluster=[dgx-h200, dgx-b200], precision=fp8")
     ['cluster=[dgx-h200, dgx-b200]', 'precision=fp8']
@@ -50,7 +50,7 @@ def split_outside_brackets(text: str) -> list[str]:
 
 
 def read_varied(texts: Sequence[str]) -> dict[str, str]:
-    """The values of each axis by its key, as they are typed.
+    """The values of each axis of a sweep by its key, as they are typed.
 
     >>> read_varied(["tensor_parallel=1..8"])
     {'tensor_parallel': '1..8'}
@@ -61,6 +61,6 @@ def read_varied(texts: Sequence[str]) -> dict[str, str]:
         if not equals or not key.strip():
             raise InputError(f"{shown(text)} is not an axis; write --vary key=a,b,c or key=lo..hi")
         if key.strip() in found:
-            raise InputError("it is varied twice; give all its values at once, as in key=a,b,c", key=key.strip())
+            raise InputError("varied twice; give all its values at once, as in key=a,b,c", key=key.strip())
         found[key.strip()] = values
     return found

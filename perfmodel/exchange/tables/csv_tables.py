@@ -1,4 +1,4 @@
-"""How a table of comma-separated values is read: columns by name, one line a row, every way it can be broken named."""
+"""How a table of comma-separated values is read: columns by name, with a sentence for each way it can be broken."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ LARGEST_BYTES: Final = 100_000_000
 
 
 def table_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
-    """(line, cells without surrounding blanks) of each row of the table at `path`, which has at least these columns.
+    """The line number and the cells (without surrounding blanks) of each row of the table at `path`.
 
-    Errors: InputError when it is no table, lacks a column, has one twice, or a row has more cells than there are columns.
+    Errors: InputError for a file that is not a table, lacks one of `columns`, has a column twice, or cells without a column.
     """
     text = read_text(path, largest_bytes=LARGEST_BYTES)
     try:
@@ -28,7 +28,7 @@ def table_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[s
         raise InputError(f"{path} is not a table of comma-separated values: {error}") from None
     for line, row in rows:
         if None in row:
-            raise InputError(f"{path}, line {line} has {len(row[None])} cells more than there are columns")
+            raise InputError(f"{path}, line {line} has {len(row[None])} more cells than there are columns")
         yield line, {column: (cell or "").strip() for column, cell in row.items() if column}
 
 

@@ -1,6 +1,6 @@
 """How a table of layouts that fitted or ran out of memory is read: CSV, one layout a row, blank where its source does not say.
 
-It is a table of published runs without times (published_runs.py): columns mean the same, and blanks take the same defaults.
+Such a table is one of published runs without times (published_runs.py): columns mean the same, blanks take the same defaults.
 """
 
 from __future__ import annotations
@@ -11,20 +11,20 @@ from pathlib import Path
 from typing import Any, Final
 
 from perfmodel.errors import InputError, PerfmodelError, shown
-from perfmodel.evidence.measured_fit import MeasuredFit
+from perfmodel.evidence.measured_rows import MeasuredFit
 from perfmodel.exchange.documents import read_mapping
 from perfmodel.exchange.presets import DATA
 from perfmodel.exchange.tables.csv_tables import table_rows
 from perfmodel.exchange.tables.published_runs import COLUMNS, described_run
 
-# what tells nothing of memory, and columns that data/memory_columns.yaml stands for
+# columns that do not matter for memory, or that data/memory_columns.yaml stands for
 UNNEEDED: Final = ("run_id", "gpus_per_node", "internode_gbit_per_s_per_gpu", "stack", "software", "iteration_time_s")
 FIT_COLUMNS: Final = (*(column for column in COLUMNS if column not in UNNEEDED), "attention_kernel", "fits")
-LABELS: Final = ("recompute", "attention_kernel_detail")  # what sorts rows beside their stack
+LABELS: Final = ("recompute", "attention_kernel_detail")  # columns that sort rows into groups, beside their stack
 
 
 def read_measured_fits(path: Path) -> tuple[MeasuredFit, ...]:
-    """All rows of the table at `path`. Errors: InputError that names the line and the column."""
+    """The layouts of the table at `path`. Errors: InputError that names the line and the column."""
     words = read_mapping(DATA / "memory_columns.yaml")
     presets = read_mapping(DATA / "csv_columns.yaml") | {"kernels": words["kernels"]}
     rows = []
@@ -63,5 +63,5 @@ def _stack(cells: Mapping[str, str], words: Mapping[str, Any]) -> str:
 
 def _fits(cell: str) -> bool:
     if cell.lower() not in ("yes", "no"):
-        raise InputError(f"{shown(cell)} is neither yes nor no", key="fits")
+        raise InputError(f"{shown(cell)} is not yes or no", key="fits")
     return cell.lower() == "yes"

@@ -11,48 +11,50 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from math import prod
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from perfmodel.errors import InputError, NotSupportedError, PerfmodelError, shown
+from perfmodel.evidence.measured_rows import MeasuredRun
 from perfmodel.exchange.building import build
 from perfmodel.exchange.documents import read_mapping
 from perfmodel.exchange.presets import DATA, expand_part, preset_names, read_preset
 from perfmodel.exchange.tables.csv_tables import table_rows
+from perfmodel.spec.axes import FILLING, PIPELINE, REPLICA_AXES, TENSOR
+from perfmodel.spec.fields import Spec
 from perfmodel.spec.hardware import Cluster, Gpu
 from perfmodel.spec.model import TransformerModel
-from perfmodel.spec.run import MeasuredRun, Run, Stage
+from perfmodel.spec.run import RampStage, Run
 from perfmodel.spec.stack import SoftwareStack
 from perfmodel.units import parse_quantity
 
-S = TypeVar("S")
-GPUS_PER_NODE: Final = 8  # where a table does not say
-COLUMNS: Final = (
+S = TypeVar("S", bound=Spec)
+GPUS_PER_NODE: Final = 8  # where a row does not state it
+COLUMNS: Final = (  # that every table has; a degree that has no column here may have one
     *("run_id", "source", "model", "layers", "hidden_size", "attention_heads", "kv_heads", "ffn_hidden_size", "activation"),
     *("vocab_size", "sequence_length", "gpu", "gpus", "gpus_per_node", "internode_gbit_per_s_per_gpu", "tensor_parallel"),
     *("pipeline_parallel", "virtual_pipeline", "context_parallel", "data_parallel", "sequence_parallel", "sharding"),
     *("micro_batch_size", "global_batch_size", "recompute", "precision", "stack", "software", "iteration_time_s"),
 )
+DEGREES: Final = (*(axis.name for axis in REPLICA_AXES), "virtual_pipeline")
 DEFAULTS: Final = {
-    "tensor_parallel": "1",
-    "pipeline_parallel": "1",
-    "virtual_pipeline": "1",
-    "context_parallel": "1",
+    **dict.fromkeys(DEGREES, "1"),
     "micro_batch_size": "1",
     "recompute": "none",
     "precision": "bf16",
     "activation": "gelu",
 }
 ATTENTION_KERNELS: Final = {"flash": "fused", "fused": "fused", "unfused": "unfused"}
-STACK_DEFAULTS: Final = ("sequence_parallel", "sharding")  # what the training software does when its user says nothing
-KERNEL_SETTINGS: Final = ("attention_library", "norm_kernels")
+STACK_DEFAULTS: Final = ("sequence_parallel", "sharding")  # what the training software does where its user sets nothing
+KERNEL_SETTINGS: Final = ("fusion.attention_library", "fusion.norms")  # of the stack
 SCHEDULE_SETTINGS: Final = ("pipeline_schedule", "virtual_pipeline", "micro_batches")
-SILENT_DEFAULTS: Final = ("pipeline_parallel", "virtual_pipeline", "context_parallel")
+SILENT_DEFAULTS: Final = tuple(name for name in DEGREES if name != TENSOR.name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DescribedRun:
-    """What a row says of a run; `run` is None where the equations do not cover it, for the `reason`."""
+    """The run that a row describes; `run` is None where the equations do not cover it, for the `reason`."""
 
     labels: Mapping[str, str]
     model: TransformerModel
@@ -63,7 +65,7 @@ class DescribedRun:
 
 
 def read_measured_runs(path: Path) -> tuple[MeasuredRun, ...]:
-    """All rows of the table at `path`. Errors: InputError that names the line and the column."""
+    """The measured runs of the table at `path`. Errors: InputError that names the line and the column."""
     presets = read_mapping(DATA / "csv_columns.yaml")
     rows = []
     for line, cells in table_rows(path, COLUMNS):
@@ -96,11 +98,11 @@ def _published(cells: dict[str, str], presets: Mapping[str, Any]) -> MeasuredRun
 
 
 def described_run(cells: dict[str, str], presets: Mapping[str, Any]) -> DescribedRun:
-    """The run of a row; blank cells of `cells` are filled. Errors: InputError for a cell that is not what its column holds."""
+    """The run that a row describes; blank cells of `cells` are filled in. Errors: InputError for a cell with a wrong value."""
     model_mapping, assumptions = _model(cells, presets)
     stack, warning = _stack(cells, presets)
     for column, value in {**DEFAULTS, **_stack_defaults(stack)}.items():
-        if not cells[column]:
+        if not cells.get(column):
             cells[column] = value
             if column not in SILENT_DEFAULTS:
                 assumptions.append(f"{column} is not stated: {value} is assumed")
@@ -147,7 +149,7 @@ def _peak(cells: Mapping[str, str]) -> float | None:
 
 
 def _model(cells: Mapping[str, str], presets: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """The model of a row; its family (Llama: SwiGLU; GPT: GELU; Nemotron: squared ReLU) settles what the columns do not."""
+    """The model of a row and its assumptions: the family, known by the activation, settles what no column states."""
     gpt = cells["activation"] in ("", "gelu")
     hidden, heads = _integer(cells, "hidden_size"), _integer(cells, "attention_heads")
     vocabulary = cells["vocab_size"] or next(
@@ -190,16 +192,8 @@ def _run(cells: Mapping[str, str], model: TransformerModel, stack: Mapping[str, 
     if not cells["global_batch_size"]:
         raise NotSupportedError("the global batch size is not stated")
     batch = _integer(cells, "global_batch_size")
-    replicas = _integer(cells, "data_parallel") if cells["data_parallel"] else _replicas(cells)
-    degrees = (
-        "tensor_parallel",
-        "pipeline_parallel",
-        "virtual_pipeline",
-        "context_parallel",
-        "micro_batch_size",
-        "sequence_length",
-    )
-    settings: dict[str, Any] = {name: _integer(cells, name) for name in degrees}
+    replicas = _integer(cells, FILLING.name) if cells[FILLING.name] else _replicas(cells)
+    settings: dict[str, Any] = {name: _integer(cells, name) for name in (*DEGREES, "micro_batch_size", "sequence_length")}
     settings |= {name: cells[name] for name in ("precision", "sharding", "recompute")} | _schedule(cells, presets)
     if cells["sharding"] == "hsdp":
         nodes = _integer(cells, "gpus") // int(cells["gpus_per_node"] or GPUS_PER_NODE)
@@ -210,24 +204,24 @@ def _run(cells: Mapping[str, str], model: TransformerModel, stack: Mapping[str, 
         cluster=_part(Cluster, json.dumps(_cluster(cells, presets))),
         stack=_part(SoftwareStack, json.dumps(stack)),
         sequence_parallel=_yes(cells, "sequence_parallel"),
-        stages=(Stage(data_parallel=replicas, global_batch_size=batch),),
+        stages=(RampStage(data_parallel=replicas, global_batch_size=batch),),
         **settings,
     )
     if int(run.layout(run.stages[0]).gpus) != _integer(cells, "gpus"):
-        raise InputError(f"its degrees make {run.layout(run.stages[0]).gpus} GPUs, not {cells['gpus']}", key="data_parallel")
+        raise InputError(f"its degrees make {run.layout(run.stages[0]).gpus} GPUs, not {cells['gpus']}", key=FILLING.name)
     return run
 
 
 @lru_cache(maxsize=256)
 def _part(spec: type[S], mapping: str) -> S:
-    """A part of a run from its JSON: rows of a table share theirs, and equal parts are then the same object."""
+    """A part of a run from its JSON; rows with equal parts share one object."""
     kind = {Gpu: "gpus", Cluster: "clusters", SoftwareStack: "stacks"}[spec]
     return build(spec, expand_part(spec, kind, json.loads(mapping)))
 
 
 def _schedule(cells: Mapping[str, str], presets: Mapping[str, Any]) -> dict[str, Any]:
-    """What the words of a row say of its pipeline beyond the degrees, by the first entry that fits (data/csv_columns.yaml)."""
-    stages = _integer(cells, "pipeline_parallel")
+    """The settings of the pipeline beside its degrees, by the first entry of data/csv_columns.yaml that fits the row."""
+    stages = _integer(cells, PIPELINE.name)
     if stages == 1:
         return {}
     entry = next(each for each in presets["schedules"] if _matches(each, cells, apart=SCHEDULE_SETTINGS))
@@ -242,16 +236,13 @@ def _schedule(cells: Mapping[str, str], presets: Mapping[str, Any]) -> dict[str,
 def _yes(cells: Mapping[str, str], column: str) -> bool:
     words = {"yes": True, "true": True, "no": False, "false": False}
     if cells[column].lower() not in words:
-        raise InputError(f"{shown(cells[column])} is neither yes nor no", key=column)
+        raise InputError(f"{shown(cells[column])} is not yes or no", key=column)
     return words[cells[column].lower()]
 
 
 def _replicas(cells: Mapping[str, str]) -> int:
-    degrees = ("tensor_parallel", "pipeline_parallel", "context_parallel")
-    product = 1
-    for degree in degrees:
-        product *= _integer(cells, degree)
-    return max(_integer(cells, "gpus") // max(product, 1), 1)
+    ranks = prod(_integer(cells, axis.name) for axis in REPLICA_AXES)
+    return max(_integer(cells, "gpus") // max(ranks, 1), 1)
 
 
 def _cluster(cells: Mapping[str, str], presets: Mapping[str, Any]) -> dict[str, Any]:
@@ -273,25 +264,26 @@ def _cluster(cells: Mapping[str, str], presets: Mapping[str, Any]) -> dict[str, 
 def _stack(cells: Mapping[str, str], presets: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     """The stack of a row, and a warning where `generic` stands for one that is not known."""
     entry = next(each for each in presets["stacks"] if _matches(each, cells))
-    stack: dict[str, Any] = {"extends": str(entry["preset"])}
+    fusion: dict[str, Any] = {}
     if kernel := ATTENTION_KERNELS.get(cells.get("attention_kernel", "")):
-        stack["fused_attention"] = kernel == "fused"
+        fusion["attention"] = kernel == "fused"
     kernels = next(each for each in presets["kernels"] if _matches(each, cells, apart=KERNEL_SETTINGS))
-    stack |= {key: value for key, value in kernels.items() if key in KERNEL_SETTINGS}
+    fusion |= {key.removeprefix("fusion."): value for key, value in kernels.items() if key in KERNEL_SETTINGS}
+    stack = {"extends": str(entry["preset"]), "fusion": fusion}
     if len(entry) > 1:
         return stack, ""
     return stack, f"stack {cells['stack'] or 'not stated'} has no preset: {entry['preset']} stands for it"
 
 
 def _matches(entry: Mapping[str, Any], cells: Mapping[str, str], *, apart: Sequence[str] = ("preset",)) -> bool:
-    """Whether each column that `entry` names fits its pattern."""
+    """Whether the cells fit the patterns of `entry`; keys in `apart` are not patterns."""
     return all(re.search(pattern, cells.get(column, "")) for column, pattern in entry.items() if column not in apart)
 
 
 def _stack_defaults(stack: Mapping[str, Any]) -> dict[str, str]:
-    mapping, _ = read_preset("stacks", stack["extends"])
+    defaults = read_preset("stacks", stack["extends"])[0]["defaults"]
     words = {True: "yes", False: "no"}
-    return {column: words.get(mapping[column], str(mapping[column])) for column in STACK_DEFAULTS}
+    return {column: words.get(defaults[column], str(defaults[column])) for column in STACK_DEFAULTS}
 
 
 def _integer(cells: Mapping[str, str], column: str) -> int:

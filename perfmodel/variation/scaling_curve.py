@@ -12,30 +12,32 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-Kind: TypeAlias = Literal["strong", "weak", "mixed"]
-Numbers: TypeAlias = Mapping[str, Any]
-Series: TypeAlias = Mapping[str, Sequence[int]]  # the places of points that differ on one axis, by their name on the others
+ScalingKind: TypeAlias = Literal["strong", "weak", "mixed"]
+PointNumbers: TypeAlias = Mapping[str, Any]
+SweptSeries: TypeAlias = Mapping[
+    str, Sequence[int]
+]  # the places of points that differ on one axis, by their name on the others
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Scaling:
-    """Points along the axis at place `axis`; `speed_up` and `efficiency` by the place of a point."""
+class ScalingCurve:
+    """Speed against GPUs along the axis at place `axis`; `speed_up` and `efficiency` by the place of a point."""
 
-    kind: Kind
+    kind: ScalingKind
     axis: int
-    series: Series
+    series: SweptSeries
     speed_up: Mapping[int, float]
     efficiency: Mapping[int, float]
 
 
-def scaling(labels: Sequence[tuple[str, ...]], numbers: Mapping[int, Numbers]) -> Scaling | None:
-    """The scaling of points with these labels (one an axis), None where no single axis changes the number of GPUs.
+def scaling_curve(labels: Sequence[tuple[str, ...]], numbers: Mapping[int, PointNumbers]) -> ScalingCurve | None:
+    """The scaling of points with these labels (one for each axis); None where not exactly one axis changes the GPUs.
 
-    `numbers` are those of the points that count, by their places.
+    `numbers` are those of the points that fit, by their places.
 
     >>> points = {0: {"gpus": 8, "tokens_per_s": 1e5, "global_batch_size": 64}}
     >>> points[1] = {"gpus": 16, "tokens_per_s": 1.6e5, "global_batch_size": 64}
-    >>> found = scaling([("8",), ("16",)], points)
+    >>> found = scaling_curve([("8",), ("16",)], points)
     >>> found.kind, found.speed_up[1], found.efficiency[1]
     ('strong', 1.6, 0.8)
     """
@@ -45,7 +47,7 @@ def scaling(labels: Sequence[tuple[str, ...]], numbers: Mapping[int, Numbers]) -
     return _scaling(growing[0], series[growing[0]], numbers) if len(growing) == 1 else None
 
 
-def _series(labels: Sequence[tuple[str, ...]], numbers: Mapping[int, Numbers], axis: int) -> dict[str, list[int]]:
+def _series(labels: Sequence[tuple[str, ...]], numbers: Mapping[int, PointNumbers], axis: int) -> dict[str, list[int]]:
     series: dict[str, list[int]] = {}
     for place in numbers:
         name = ", ".join(label for other, label in enumerate(labels[place]) if other != axis)
@@ -53,17 +55,17 @@ def _series(labels: Sequence[tuple[str, ...]], numbers: Mapping[int, Numbers], a
     return series
 
 
-def _scaling(axis: int, series: Series, numbers: Mapping[int, Numbers]) -> Scaling:
+def _scaling(axis: int, series: SweptSeries, numbers: Mapping[int, PointNumbers]) -> ScalingCurve:
     speed_up, efficiency = {}, {}
     for row in series.values():
         first = numbers[row[0]]
         for place in row:
             speed_up[place] = numbers[place]["tokens_per_s"] / first["tokens_per_s"]
             efficiency[place] = speed_up[place] / (numbers[place]["gpus"] / first["gpus"])
-    return Scaling(kind=_kind(series, numbers), axis=axis, series=series, speed_up=speed_up, efficiency=efficiency)
+    return ScalingCurve(kind=_kind(series, numbers), axis=axis, series=series, speed_up=speed_up, efficiency=efficiency)
 
 
-def _kind(series: Series, numbers: Mapping[int, Numbers]) -> Kind:
+def _kind(series: SweptSeries, numbers: Mapping[int, PointNumbers]) -> ScalingKind:
     rows = [[numbers[place] for place in row] for row in series.values()]
     if all(len({point["global_batch_size"] for point in row}) == 1 for row in rows):
         return "strong"

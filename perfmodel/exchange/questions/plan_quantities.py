@@ -1,4 +1,4 @@
-"""How the limits and the work of a plan are typed.
+"""How the quantities of a plan are typed: work, limits, numbers of GPUs and stages of the ramp.
 
 tokens           8T                          and other counts: 1024, 4M
 gpus             3072 | 1024,2048 | 512..4096 (doubling)
@@ -20,13 +20,13 @@ from perfmodel.spec.fields import Number
 from perfmodel.units import SECONDS_PER_DAY, parse_quantity
 
 DAY: Final = re.compile(r"\d{4}-\d{2}-\d{2}")
-MOST: Final = 10_000_000  # GPUs, ranks, sequences: what is more is a slip of the hand
-COUNT: Final = Number("count", 1, None, MOST, integer=True, optional=False)
+LARGEST_COUNT: Final = 10_000_000  # of GPUs, ranks or sequences: more is taken for a typing error
+COUNT: Final = Number("count", 1, None, LARGEST_COUNT, integer=True, optional=False)
 A_TIME: Final = "write a time from now on such as 14d or 36h, or a day such as 2027-03-01"
 
 
-def positive(key: str, value: Any) -> float:
-    """A number above 0. Errors: InputError with the key."""
+def positive_number(key: str, value: Any) -> float:
+    """The number above 0 that `value` says. Errors: InputError with the key."""
     try:
         number = parse_quantity(value, "count")
     except PerfmodelError as error:
@@ -36,20 +36,20 @@ def positive(key: str, value: Any) -> float:
     return number
 
 
-def whole(key: str, value: Any) -> int:
-    """A whole number above 0. Errors: InputError with the key."""
-    number = positive(key, value)
+def whole_number(key: str, value: Any) -> int:
+    """The whole number above 0 that `value` says. Errors: InputError with the key."""
+    number = positive_number(key, value)
     if number != int(number):
         raise InputError(f"{shown(value)} is not a whole number", key=key)
-    if number > MOST:
-        raise InputError(f"{shown(value)} must be at most {MOST:,}", key=key)
+    if number > LARGEST_COUNT:
+        raise InputError(f"{shown(value)} must be at most {LARGEST_COUNT:,}", key=key)
     return int(number)
 
 
 def whole_numbers(key: str, value: Any, *, multiple: int = 1) -> tuple[int, ...]:
-    """One or several: a number, a sequence, or a text such as 8, 2,4,8 or 1..8; each once, in their order.
+    """The whole numbers in a number, a sequence, or a text such as 8, 2,4,8 or 1..8; each once, in their order.
 
-    What lies between the ends of a range is a multiple of `multiple`.
+    Numbers between the ends of a range are multiples of `multiple`.
 
     >>> whole_numbers("gpus", "512..2048"), whole_numbers("tensor_parallel", [8, "4"])
     ((512, 1024, 2048), (8, 4))
@@ -58,16 +58,16 @@ def whole_numbers(key: str, value: Any, *, multiple: int = 1) -> tuple[int, ...]
         texts = value_texts(value, COUNT, whole=multiple) if isinstance(value, str) else _listed(value)
     except PerfmodelError as error:
         raise error.under(key) from None
-    return tuple(dict.fromkeys(whole(key, text) for text in texts))
+    return tuple(dict.fromkeys(whole_number(key, text) for text in texts))
 
 
 def deadline_s(value: Any) -> float:
-    """A time from now on, as it is given or until the start of a day. Errors: InputError for a day that is over or none."""
+    """Seconds from now to a deadline: a time, or the start of a day. Errors: InputError for a day that is not in the future."""
     if isinstance(value, str) and DAY.fullmatch(value.strip()):
         try:
             value = date.fromisoformat(value.strip())
         except ValueError:
-            raise InputError(f"{shown(value)} is no day of the calendar", key="deadline") from None
+            raise InputError(f"{shown(value)} is not a day of the calendar", key="deadline") from None
     if isinstance(value, date):
         return _until(value.date() if isinstance(value, datetime) else value)
     try:
@@ -90,19 +90,19 @@ def _until(day: date) -> float:
 
 
 def budget_dollars(value: Any) -> float:
-    """A sum of dollars. Errors: InputError.
+    """The dollars of a budget. Errors: InputError for what is not a sum of dollars.
 
     >>> budget_dollars("$5M")
     5000000.0
     """
     try:
-        return positive("budget", value.strip().removeprefix("$") if isinstance(value, str) else value)
+        return positive_number("budget", value.strip().removeprefix("$") if isinstance(value, str) else value)
     except UnitError:
         raise InputError(f"{shown(value)} is not a sum of dollars; write it like 5M or 500k", key="budget") from None
 
 
 def share_of_memory(value: Any) -> float:
-    """A share of a GPU's memory that is left free. Errors: InputError."""
+    """The share of a GPU's memory that is left free. Errors: InputError for what is not a share."""
     try:
         share = parse_quantity(value, "ratio")
     except PerfmodelError:
@@ -113,7 +113,7 @@ def share_of_memory(value: Any) -> float:
 
 
 def ramp_stages(value: Any) -> list[tuple[int, float, int | None]]:
-    """Batch, tokens and GPUs (None where the stage does not say) of each stage. Errors: InputError.
+    """Batch, tokens and GPUs (None where they are not stated) of each ramp stage. Errors: InputError.
 
     >>> ramp_stages("384:200B, 1152:7.6T:2304")
     [(384, 200000000000.0, None), (1152, 7600000000000.0, 2304)]
@@ -128,8 +128,8 @@ def _ramp_stage(text: Any) -> tuple[int, float, int | None]:
         stages = "write batch:tokens or batch:tokens:gpus of each stage, as in 384:200B,1152:7.6T"
         raise InputError(f"{shown(text)} is not a stage; {stages}", key="ramp")
     try:
-        gpus = whole("gpus", pieces[2]) if len(pieces) == 3 else None
-        return whole("batch", pieces[0]), positive("tokens", pieces[1]), gpus
+        gpus = whole_number("gpus", pieces[2]) if len(pieces) == 3 else None
+        return whole_number("batch", pieces[0]), positive_number("tokens", pieces[1]), gpus
     except PerfmodelError as error:
         raise error.under("ramp") from None
 

@@ -1,4 +1,4 @@
-"""How often the predictions are right about what fits: one comparison a layout that was tried, and the shares of groups."""
+"""How often predictions are right about what fits in memory: layouts that were tried, one by one and in groups."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass, fields
 from typing import Final
 
 from perfmodel.count.memory import MemoryBytes
-from perfmodel.evidence.groups import Scoreboard, by_group, reasons
-from perfmodel.evidence.measured_fit import MeasuredFit
+from perfmodel.evidence.groups import Scoreboard, by_group, unsupported_reasons
+from perfmodel.evidence.measured_rows import MeasuredFit
 from perfmodel.prediction import predict
 
 SCORES: Final = ("disagreement", "fits_called_impossible", "impossible_called_fits")
@@ -20,18 +20,18 @@ class FitComparison:
 
     measured: MeasuredFit
     predicted_fits: bool | None = None
-    memory: MemoryBytes | None = None  # of one number each
-    headroom_bytes: float | None = None  # of the GPU's memory; negative when the layout is said not to fit
+    memory: MemoryBytes | None = None  # parts are single numbers
+    headroom_bytes: float | None = None  # memory left on the GPU; negative where the layout is predicted not to fit
 
     @property
     def agrees(self) -> bool | None:
-        """Whether the prediction is right."""
+        """Whether the prediction is right; None where the layout is not covered."""
         return None if self.predicted_fits is None else self.predicted_fits == self.measured.fits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FitSummary:
-    """How many of the covered layouts of a group fitted or did not, and how many of each were predicted to be the other."""
+    """How many covered layouts of a group fitted or did not, and for how many of each the prediction says the opposite."""
 
     fitted: int
     fits_refused: int
@@ -40,33 +40,33 @@ class FitSummary:
 
     @property
     def rows(self) -> int:
-        """All covered layouts."""
+        """How many layouts are covered."""
         return self.fitted + self.did_not_fit
 
     @property
     def agreement(self) -> float:
-        """The share of the covered layouts of which the prediction is right."""
+        """The share of covered layouts for which the prediction is right."""
         return 1.0 - (self.fits_refused + self.misfits_passed) / self.rows
 
     @property
     def fits_called_impossible(self) -> float | None:
-        """The share of those that fitted that are predicted not to; None when none did."""
+        """The share of the layouts that fitted which are predicted not to fit; None where none fitted."""
         return self.fits_refused / self.fitted if self.fitted else None
 
     @property
     def impossible_called_fits(self) -> float | None:
-        """The share of those that did not fit that are predicted to; None when all did."""
+        """The share of the layouts that did not fit which are predicted to fit; None where all fitted."""
         return self.misfits_passed / self.did_not_fit if self.did_not_fit else None
 
     @property
     def scores(self) -> Mapping[str, float | None]:
-        """What a bar can be set for, by the name in SCORES: all the better the smaller."""
+        """What a threshold can be set for, by its name in SCORES; the smaller the better."""
         shares = (1.0 - self.agreement, self.fits_called_impossible, self.impossible_called_fits)
         return dict(zip(SCORES, shares, strict=True))
 
 
 def compare_fit(measured: MeasuredFit) -> FitComparison:
-    """The predicted memory of a layout beside whether it ran."""
+    """The predicted memory of a layout beside whether it fitted."""
     if measured.run is None:
         return FitComparison(measured=measured)
     (_, stage), *_ = predict(measured.run).stages
@@ -79,17 +79,17 @@ def compare_fit(measured: MeasuredFit) -> FitComparison:
 
 
 def fit_scoreboard(comparisons: Sequence[FitComparison]) -> Scoreboard[FitComparison, FitSummary]:
-    """All that is said of `comparisons`."""
+    """The comparisons with the summaries of all and of each group."""
     return Scoreboard(
         comparisons=comparisons,
         overall=summarise_fits(comparisons),
         groups=by_group(comparisons, summarise_fits),
-        unsupported=reasons(comparisons),
+        unsupported=unsupported_reasons(comparisons),
     )
 
 
 def summarise_fits(comparisons: Sequence[FitComparison]) -> FitSummary | None:
-    """The shares of all covered layouts among `comparisons`, or None when there is none."""
+    """The summary of the covered layouts among `comparisons`; None where none is covered."""
     covered = [c for c in comparisons if c.agrees is not None]
     if not covered:
         return None
@@ -104,6 +104,6 @@ def summarise_fits(comparisons: Sequence[FitComparison]) -> FitSummary | None:
 
 
 def worst_fits(comparisons: Sequence[FitComparison], number: int) -> list[FitComparison]:
-    """The wrong predictions, those that were surest first: with the most bytes left or missing."""
+    """The wrong predictions, at most `number`, those with the most memory left or missing first."""
     wrong = [c for c in comparisons if c.agrees is False]
     return sorted(wrong, key=lambda c: abs(c.headroom_bytes or 0.0), reverse=True)[:number]

@@ -1,4 +1,4 @@
-"""What a plan is asked, as a person says it: names, quantities and limits become a planning.question.Question."""
+"""How the arguments of `perfmodel plan`, and of `pm.plan`, become the question that a search answers (search/question.py)."""
 
 from __future__ import annotations
 
@@ -9,38 +9,41 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias, TypedDict, TypeVar, Unpack
 
 from perfmodel.errors import InputError, NotSupportedError, PerfmodelError, did_you_mean, shown
+from perfmodel.exchange.annotations import separated
 from perfmodel.exchange.building import build
 from perfmodel.exchange.documents import FILE_SUFFIXES, read_mapping
 from perfmodel.exchange.presets import economics_preset, expand_part, read_preset
-from perfmodel.exchange.questions.plan_texts import (
+from perfmodel.exchange.questions.plan_quantities import (
     budget_dollars,
     deadline_s,
-    positive,
+    positive_number,
     ramp_stages,
     share_of_memory,
-    whole,
+    whole_number,
     whole_numbers,
 )
 from perfmodel.exchange.run_files import TYPICAL, read_candidates
 from perfmodel.exchange.spec_mappings import mapping_of
-from perfmodel.search.question import PlanStage, Question, usual_batch_size
-from perfmodel.search.space import NUMERIC_SETTINGS, Choices
+from perfmodel.search.question import PlanQuestion, StageRequest, usual_batch_size
+from perfmodel.search.space import NUMERIC_SETTINGS, SearchSpace
 from perfmodel.spec.economics import Economics
-from perfmodel.spec.fields import Choice
-from perfmodel.spec.hardware import PRECISIONS, Cluster, Gpu
+from perfmodel.spec.fields import Choice, Spec
+from perfmodel.spec.hardware import Cluster, Gpu
 from perfmodel.spec.layout import PIPELINE_SCHEDULES, RECOMPUTES, SHARDING_NAMES, SHARDINGS
 from perfmodel.spec.model import TransformerModel
+from perfmodel.spec.precision import PRECISIONS, RECIPES
 from perfmodel.spec.run import Run
 from perfmodel.spec.stack import SoftwareStack
+from perfmodel.units import share_text
 
 Quantity: TypeAlias = str | float
-S = TypeVar("S")
+S = TypeVar("S", bound=Spec)
 USUAL_STACK: Final = "megatron-core"
 USUAL_LENGTH: Final = 4096
-RUNS: Final = "runs/"  # what tells a preset run from a preset model of the same name
-EVERY: Final = "all"  # stands for all values of a setting
-PARTS: Final = ("model", "cluster", "stack")
-OPTIONS: Final = {
+RUN_PREFIX: Final = "runs/"  # marks a preset run, which may have the name of a preset model
+ALL_VALUES: Final = "all"  # stands for every value of a setting
+RUN_PARTS: Final = ("model", "cluster", "stack")
+CATEGORY_VALUES: Final = {
     "precision": PRECISIONS,
     "sharding": SHARDINGS,
     "recompute": RECOMPUTES,
@@ -50,19 +53,19 @@ OPTIONS: Final = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
-    """A question, and the numbers of GPUs to look at (none: those that the limits ask for)."""
+class PlanRequest:
+    """A plan question, and the numbers of GPUs to search (none: the deadline or the budget decides)."""
 
-    question: Question
+    question: PlanQuestion
     gpus: tuple[int, ...]
 
 
-class Wanted(TypedDict, total=False):
-    """What a question may say beside its model; everything has a default but the cluster, and something that sets the GPUs.
+class PlanArguments(TypedDict, total=False):
+    """The arguments of a plan beside its model; all may be left out but the cluster, and one of gpus, deadline and budget.
 
-    Quantities are numbers in SI units or texts (exchange/plan_texts.py). `leave_free` is a share of the GPU's memory that no
-    layout may use; `choose` keeps settings to some values (precision, sharding, tensor_parallel ..); `economics` are terms
-    over the typical, or the name of others.
+    Quantities are numbers in SI units or texts (plan_quantities.py). `leave_free` is a share of the GPU's memory that no
+    layout may use; `choose` limits settings to some values (precision, sharding, tensor_parallel ..); `economics` are changes
+    of the typical terms, or the name of others.
     """
 
     cluster: str | Mapping[str, Any] | Cluster | None
@@ -79,32 +82,36 @@ class Wanted(TypedDict, total=False):
     economics: str | Mapping[str, Any] | Economics | None
 
 
-def asked(model: str | Mapping[str, Any] | TransformerModel | Run, **wanted: Unpack[Wanted]) -> Asked:
-    """The question. `model` may also be a run (a file, its mapping, or runs/NAME), which says what nothing else does.
+def read_plan_request(model: str | Mapping[str, Any] | TransformerModel | Run, **wanted: Unpack[PlanArguments]) -> PlanRequest:
+    """The plan question that these arguments ask.
+
+    `model` may also be a run (a file, its mapping, or runs/NAME): its settings stand where no argument says otherwise.
 
     Errors: InputError for what is missing, contradicts itself or cannot be read.
     """
     given: dict[str, Any] = {key: value for key, value in wanted.items() if value is not None}
     for key in given:
-        if key not in Wanted.__annotations__:
-            raise InputError(f"a plan is not asked for it; {did_you_mean(key, Wanted.__annotations__)}", key=key)
+        if key not in PlanArguments.__annotations__:
+            raise InputError(f"not an argument of a plan; {did_you_mean(key, PlanArguments.__annotations__)}", key=key)
     run, named = _run(model)
-    named = named | {part: given[part] for part in PARTS if part in given}
+    named = named | {part: given[part] for part in RUN_PARTS if part in given}
     if "cluster" not in named:
-        raise InputError("say on which cluster, as in --cluster dgx-h100 (perfmodel list clusters)", key="cluster")
+        raise InputError("give a cluster, as in --cluster dgx-h100 (perfmodel list clusters)", key="cluster")
     named.setdefault("stack", USUAL_STACK)
     cluster = _part(Cluster, "clusters", named["cluster"], "cluster")
     stack = _part(SoftwareStack, "stacks", named["stack"], "stack")
     transformer = _part(TransformerModel, "models", named["model"], "model")
-    length = whole("sequence_length", given["sequence_length"]) if "sequence_length" in given else _length(run, transformer)
+    length = (
+        whole_number("sequence_length", given["sequence_length"]) if "sequence_length" in given else _length(run, transformer)
+    )
     stages = _stages(run, given, length)
-    question = Question(
+    question = PlanQuestion(
         model=transformer,
         cluster=_with_room(cluster, share_of_memory(given.get("leave_free", 0.0))),
         stack=stack,
         sequence_length=length,
         stages=stages,
-        choices=_choices(run, stack, cluster.gpu, given.get("choose", {})),
+        space=_choices(run, stack, cluster.gpu, given.get("choose", {})),
         terms=_terms(run, given.get("economics")),
         deadline_s=deadline_s(given["deadline"]) if "deadline" in given else None,
         budget_dollars=budget_dollars(given["budget"]) if "budget" in given else None,
@@ -113,58 +120,59 @@ def asked(model: str | Mapping[str, Any] | TransformerModel | Run, **wanted: Unp
     )
     numbers = sorted(whole_numbers("gpus", given["gpus"], multiple=int(cluster.gpus_per_node))) if "gpus" in given else []
     _check(question, numbers)
-    return Asked(question=question, gpus=tuple(numbers) or _own_gpus(question))
+    return PlanRequest(question=question, gpus=tuple(numbers) or _own_gpus(question))
 
 
-def _own_gpus(question: Question) -> tuple[int, ...]:
-    """Those of the largest stage, where stages have their own."""
+def _own_gpus(question: PlanQuestion) -> tuple[int, ...]:
+    """The number of GPUs of the largest ramp stage, where the stages state their own."""
     own = [stage.gpus for stage in question.stages if stage.gpus]
     return (max(own),) if own else ()
 
 
-def _check(question: Question, gpus: Sequence[int]) -> None:
+def _check(question: PlanQuestion, gpus: Sequence[int]) -> None:
     limits = question.deadline_s is not None or question.budget_dollars is not None
     own = [stage.gpus is not None for stage in question.stages]
     if gpus and all(own):
-        raise InputError("every stage of the ramp has its own GPUs; leave out one of the two", key="gpus")
+        raise InputError("every stage of the ramp states its own GPUs; leave out one of the two", key="gpus")
     if not gpus and any(own) and not all(own):
-        raise InputError("some stages of the ramp have no number of GPUs: --gpus 1024 gives it to them", key="gpus")
+        raise InputError("some stages of the ramp state no number of GPUs; give it with --gpus, as in --gpus 1024", key="gpus")
     if not gpus and not any(own) and not limits:
         raise InputError(
-            "say how many GPUs, or a deadline or a budget that decides: --gpus 1024, --deadline 14d, --budget 5M", key="gpus"
+            "give a number of GPUs, or a deadline or a budget that decides it: --gpus 1024, --deadline 14d, --budget 5M",
+            key="gpus",
         )
     if limits and not question.has_tokens:
-        raise InputError("a deadline or a budget needs to know how long it trains: --tokens 8T", key="tokens")
+        raise InputError("a deadline or a budget needs the number of tokens, as in --tokens 8T", key="tokens")
     if question.budget_dollars is not None and question.terms.dollars_per_gpu_hour is None:
-        raise InputError("a budget needs a price: --price 2.5 dollars per GPU-hour", key="price")
-    for precision in question.choices.precision:
+        raise InputError("a budget needs the price of one GPU-hour in dollars, as in --price 2.5", key="price")
+    for precision in question.space.precision:
         question.cluster.gpu.peak(precision)
         question.cluster.gpu.matmul(precision)
 
 
 def _run(model: str | Mapping[str, Any] | TransformerModel | Run) -> tuple[Run | None, dict[str, Any]]:
-    """The run that is given in the place of a model, and its parts as it names them; else the model alone."""
+    """The run that stands in the place of a model (None where a model does), and its parts, or the model, as they are named."""
     if isinstance(model, Run):
-        return model, {part: getattr(model, part) for part in PARTS}
+        return model, {part: getattr(model, part) for part in RUN_PARTS}
     if isinstance(model, Mapping) and "stages" in model:
-        return _read_run(model, model)
+        return _read_run(model, separated(model)[0])
     if isinstance(model, str) and Path(model).suffix.lower() in FILE_SUFFIXES:
-        mapping = read_mapping(Path(model))
+        mapping, _ = separated(read_mapping(Path(model)))
         return _read_run(model, mapping) if "stages" in mapping else (None, {"model": model})
-    if isinstance(model, str) and model.startswith(RUNS):
-        name = model.removeprefix(RUNS)
+    if isinstance(model, str) and model.startswith(RUN_PREFIX):
+        name = model.removeprefix(RUN_PREFIX)
         return _read_run(name, read_preset("runs", name)[0])
     return None, {"model": model}
 
 
 def _read_run(source: str | Mapping[str, Any], mapping: Mapping[str, Any]) -> tuple[Run, dict[str, Any]]:
-    """A run with its parts; the first candidate where it has several."""
+    """A run and its parts as they are named; the first candidate where it lists several values."""
     first, *others = read_candidates(source)
-    return first.run, {part: getattr(first.run, part) if others else mapping[part] for part in PARTS}
+    return first.run, {part: getattr(first.run, part) if others else mapping[part] for part in RUN_PARTS}
 
 
 def _part(spec: type[S], kind: str, value: Any, key: str) -> S:
-    """A part as it is given, or what the name of a preset or a file, or a mapping, stands for."""
+    """A part of the question, from a spec, a mapping, or the name of a preset or a file."""
     if isinstance(value, spec):
         return value
     try:
@@ -184,26 +192,26 @@ def _length(run: Run | None, model: TransformerModel) -> int:
     return USUAL_LENGTH if model.max_positions is None else min(USUAL_LENGTH, int(model.max_positions))
 
 
-def _stages(run: Run | None, given: Mapping[str, Any], length: int) -> tuple[PlanStage, ...]:
-    """The ramp that is given, or that of the run, or one stage."""
+def _stages(run: Run | None, given: Mapping[str, Any], length: int) -> tuple[StageRequest, ...]:
+    """The ramp stages to be planned: those that are given, or those of the run, or one."""
     if "ramp" in given:
         if "tokens" in given or "global_batch_size" in given:
             raise InputError("a ramp has its own batches and tokens; leave out --tokens and --global-batch-size", key="ramp")
         ramp = ramp_stages(given["ramp"])
-        return tuple(PlanStage(global_batch_size=batch, tokens=tokens, gpus=gpus) for batch, tokens, gpus in ramp)
+        return tuple(StageRequest(global_batch_size=batch, tokens=tokens, gpus=gpus) for batch, tokens, gpus in ramp)
     if run is not None and "tokens" not in given and "global_batch_size" not in given:
         return _stages_of(run, keep_gpus=not {"gpus", "deadline", "budget"} & given.keys())
-    tokens = positive("tokens", given["tokens"]) if "tokens" in given else _all_tokens(run)
+    tokens = positive_number("tokens", given["tokens"]) if "tokens" in given else _all_tokens(run)
     if "global_batch_size" in given or run is not None:
         batch = given.get("global_batch_size", run.stages[-1].global_batch_size if run else None)
-        return (PlanStage(global_batch_size=whole("global_batch_size", batch), tokens=tokens),)
-    return (PlanStage(global_batch_size=usual_batch_size(length), tokens=tokens, rounded=True),)
+        return (StageRequest(global_batch_size=whole_number("global_batch_size", batch), tokens=tokens),)
+    return (StageRequest(global_batch_size=usual_batch_size(length), tokens=tokens, rounded=True),)
 
 
-def _stages_of(run: Run, *, keep_gpus: bool) -> tuple[PlanStage, ...]:
-    """Those of a run; on its GPUs where nothing else decides how many."""
+def _stages_of(run: Run, *, keep_gpus: bool) -> tuple[StageRequest, ...]:
+    """The ramp stages of a run, with its numbers of GPUs where nothing else decides them."""
     return tuple(
-        PlanStage(
+        StageRequest(
             global_batch_size=int(stage.global_batch_size),
             tokens=None if stage.tokens is None else float(stage.tokens),
             gpus=int(run.layout(stage).gpus) if keep_gpus else None,
@@ -213,22 +221,22 @@ def _stages_of(run: Run, *, keep_gpus: bool) -> tuple[PlanStage, ...]:
 
 
 def _all_tokens(run: Run | None) -> float | None:
-    """Those of all stages of a run, where all are stated."""
+    """The tokens of all ramp stages of a run; None where a stage does not state them."""
     stated = [] if run is None else [stage.tokens for stage in run.stages if stage.tokens is not None]
     return float(sum(stated)) if run is not None and len(stated) == len(run.stages) else None
 
 
 def _assumptions(
-    run: Run | None, given: Mapping[str, Any], stack: SoftwareStack, length: int, stages: Sequence[PlanStage]
+    run: Run | None, given: Mapping[str, Any], stack: SoftwareStack, length: int, stages: Sequence[StageRequest]
 ) -> list[str]:
-    """What is taken because nobody said otherwise."""
+    """A sentence for each default that is taken."""
     sentences = []
     if run is None and "stack" not in given:
         sentences.append(f"no stack is given: {stack.name} is assumed")
     if run is None and "sequence_length" not in given:
         sentences.append(f"no sequence length is given: {length:,} tokens are assumed")
     if "leave_free" in given and (share := share_of_memory(given["leave_free"])):
-        sentences.append(f"{100 * share:g} % of each GPU's memory is left free")
+        sentences.append(f"{share_text(share)} of each GPU's memory is left free")
     if stages[0].rounded:
         size = stages[0].global_batch_size
         sequences = f"{size:,} sequences" if size > 1 else "one sequence"
@@ -236,47 +244,51 @@ def _assumptions(
     return sentences
 
 
-def _choices(run: Run | None, stack: SoftwareStack, gpu: Gpu, choose: Any) -> Choices:
-    """What may be chosen: all that the stack offers, but for settings that are given."""
+def _choices(run: Run | None, stack: SoftwareStack, gpu: Gpu, choose: Any) -> SearchSpace:
+    """The search space: all that the stack offers, limited to the values that are given."""
     if not isinstance(choose, Mapping):
-        raise InputError(f"{shown(choose)} where settings and their values are needed, as in precision=bf16,fp8", key="choose")
+        raise InputError(f"{shown(choose)} is not a mapping of settings to values, as in precision=bf16,fp8", key="choose")
     for key in choose:
-        if key not in (*OPTIONS, *NUMERIC_SETTINGS):
-            raise InputError(f"a plan does not choose it; {did_you_mean(key, [*OPTIONS, *NUMERIC_SETTINGS])}", key=str(key))
-    every = OPTIONS | {"precision": tuple(each for each in PRECISIONS if _computes_in(gpu, each))}
+        if key not in (*CATEGORY_VALUES, *NUMERIC_SETTINGS):
+            raise InputError(
+                f"not a setting that a plan chooses; {did_you_mean(key, [*CATEGORY_VALUES, *NUMERIC_SETTINGS])}", key=str(key)
+            )
+    every = CATEGORY_VALUES | {"precision": tuple(each for each in PRECISIONS if _computes_in(gpu, each))}
     precision = choose.get("precision", run.precision if run else "bf16")
     words = {
-        name: _words(name, value, every[name]) for name, value in {**choose, "precision": precision}.items() if name in OPTIONS
+        name: _words(name, value, every[name])
+        for name, value in {**choose, "precision": precision}.items()
+        if name in CATEGORY_VALUES
     }
-    return Choices(
+    return SearchSpace(
         precision=words["precision"],
-        sharding=words.get("sharding", stack.offered_shardings),
-        pipeline_schedule=words.get("pipeline_schedule", stack.offered_schedules),
+        sharding=words.get("sharding", stack.offers.shardings),
+        pipeline_schedule=words.get("pipeline_schedule", stack.offers.schedules),
         recompute=words.get("recompute", RECOMPUTES),
         sequence_parallel=tuple(each == "true" for each in words.get("sequence_parallel", ("true", "false"))),
         fixed={
-            name: whole_numbers(name, choose[name]) for name in NUMERIC_SETTINGS if name in choose and choose[name] != EVERY
+            name: whole_numbers(name, choose[name])
+            for name in NUMERIC_SETTINGS
+            if name in choose and choose[name] != ALL_VALUES
         },
     )
 
 
 def _computes_in(gpu: Gpu, precision: str) -> bool:
     try:
-        gpu.peak(precision)
-        gpu.matmul(precision)
-        gpu.attention(precision, backward=True)
+        gpu.check_recipe(RECIPES[precision])
     except NotSupportedError:
         return False
     return True
 
 
 def _words(name: str, value: Any, every: tuple[str, ...]) -> tuple[str, ...]:
-    """Some of the words of a setting; `all` stands for every one."""
+    """The values of a category: some of its words, or `every` of them for `all`."""
     texts = value.split(",") if isinstance(value, str) else value if isinstance(value, Sequence) else [value]
     words = [str(word).strip().lower() for word in texts]
-    if words == [EVERY]:
+    if words == [ALL_VALUES]:
         return every
-    rule = Choice(OPTIONS[name], tuple(SHARDING_NAMES.items()) if name == "sharding" else ())
+    rule = Choice(CATEGORY_VALUES[name], tuple(SHARDING_NAMES.items()) if name == "sharding" else ())
     for word in words:
         if problem := rule.problem(word):
             raise InputError(problem, key=name)
@@ -284,7 +296,7 @@ def _words(name: str, value: Any, every: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _terms(run: Run | None, economics: str | Mapping[str, Any] | Economics | None) -> Economics:
-    """Prices and failures: those given, over those of the run, over what is typical."""
+    """The economic terms: those that are given, over those of the run, over the typical ones."""
     if isinstance(economics, Economics):
         return economics
     if economics is None or isinstance(economics, Mapping):

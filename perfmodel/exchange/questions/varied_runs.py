@@ -1,4 +1,4 @@
-"""Where reading meets deciding: a run read under many settings, as scenarios beside each other or as the points of a sweep."""
+"""How a run is read under many settings: as scenarios beside each other, or as the points of a sweep."""
 
 from __future__ import annotations
 
@@ -11,105 +11,107 @@ from typing import Any, Final, TypeAlias
 from perfmodel.economics.outlook import outlook
 from perfmodel.errors import InputError, PerfmodelError
 from perfmodel.exchange.presets import economics_preset
-from perfmodel.exchange.questions.swept_axes import Axis, read_axis
-from perfmodel.exchange.run_files import TYPICAL, Candidate, RunSource, Setting, read_candidates
+from perfmodel.exchange.questions.swept_axes import ParsedAxis, read_axis
+from perfmodel.exchange.run_files import TYPICAL, RunCandidate, RunSource, Setting, read_candidates
 from perfmodel.prediction import predict
+from perfmodel.spec.axes import FILLING
 from perfmodel.spec.run import Run
-from perfmodel.variation.points import GPUS, Outcome, outcomes
+from perfmodel.units import typed_text
+from perfmodel.variation.points import GPUS, PointOutcome, outcomes
 from perfmodel.variation.scenarios import Scenario, WhatIf
 from perfmodel.variation.sweep import Sweep, SweptAxis, SweptPoint
 
 Settings: TypeAlias = Mapping[str, Any] | Sequence[str]
 Varied: TypeAlias = Sequence[tuple[str, str | Iterable[Any]]]  # key paths and their values
-Place: TypeAlias = tuple[int, ...]  # of a point: which value of each axis it has
+PointIndex: TypeAlias = tuple[int, ...]  # which value of each axis a point has
 
-RUN: Final = "run"  # the axis of several runs
+RUN_AXIS: Final = "run"  # the axis of several runs
 MOST_AXES: Final = 2
 MOST_POINTS: Final = 10_000
 
 
-def pairs(settings: Settings) -> list[Setting]:
-    """Settings as the reader of runs takes them."""
+def setting_pairs(settings: Settings) -> list[Setting]:
+    """Settings as a list of key paths with values, or of texts as in --set."""
     return list(settings.items()) if isinstance(settings, Mapping) else list(settings)
 
 
-def place_of_stage(run: Run, stage: int | None) -> int:
-    """The place in the ramp of a stage that is counted from 1, the last without. Errors: InputError for one that is none."""
+def stage_index(run: Run, stage: int | None) -> int:
+    """The index of a ramp stage that is counted from 1; of the last for None. Errors: InputError for one that the run lacks."""
     number = len(run.stages)
     if stage is not None and not 1 <= stage <= number:
-        raise InputError(f"{stage} is not a stage of {run.name}: they are 1 to {number}", key="stage")
+        raise InputError(f"{run.name} has no stage {stage}: its stages are 1 to {number}", key="stage")
     return number - 1 if stage is None else stage - 1
 
 
-def compared(
+def scenario_comparison(
     source: RunSource, scenarios: Mapping[str, Settings], *, base: Settings, stage: int | None, same_gpus: bool
 ) -> WhatIf:
-    """The run beside itself with the settings of each scenario changed."""
-    first = read_candidates(source, pairs(base))[0]
+    """A run beside itself with the settings of each scenario changed."""
+    first = read_candidates(source, setting_pairs(base))[0]
     before = _scenario("before", (), first)
     gpus = [int(predicted.layout.gpus) for _, predicted in before.prediction.stages] if same_gpus else []
     after = []
     for name, settings in scenarios.items():
         try:
-            candidates = read_candidates(source, [*pairs(base), *pairs(settings)], gpus=gpus)
+            candidates = read_candidates(source, [*setting_pairs(base), *setting_pairs(settings)], gpus=gpus)
             after += [_scenario(each, settings, candidate) for each, candidate in _columns(name, settings, candidates, first)]
         except PerfmodelError as error:
             raise (type(error)(f"{name}: {error}") if len(scenarios) > 1 else error) from None
     if not after:
-        raise InputError("no scenario is given; name at least one, with the settings that it changes")
+        raise InputError("no scenario is given; give at least one, with the settings that it changes")
     for each in (before, *after):
-        place_of_stage(each.prediction.run, stage)
+        stage_index(each.prediction.run, stage)
     return WhatIf(before=before, scenarios=tuple(after), place=-1 if stage is None else stage - 1, taken=_taken(first.values))
 
 
 def _taken(values: Mapping[str, Any]) -> tuple[str, ...]:
-    """A sentence for each key with several candidates."""
-    return tuple(f"{key} has several candidates: the first, {value}, is taken" for key, value in values.items())
+    """A sentence for each key for which a run lists several values."""
+    return tuple(f"{key} lists several values: the first, {typed_text(value)}, is taken" for key, value in values.items())
 
 
 def _columns(
-    name: str, settings: Settings, candidates: Sequence[Candidate], first: Candidate
-) -> Iterator[tuple[str, Candidate]]:
-    """A scenario is one for each value where its settings list several; of what the run itself lists, the first is taken."""
+    name: str, settings: Settings, candidates: Sequence[RunCandidate], first: RunCandidate
+) -> Iterator[tuple[str, RunCandidate]]:
+    """The names and runs of a scenario: one for each value that its settings list; of what the run itself lists, the first."""
     for each in candidates:
         if all(each.values.get(key, value) == value for key, value in first.values.items()):
-            chosen = {key: f"{key}={value}" for key, value in each.values.items() if key not in first.values}
+            chosen = {key: f"{key}={typed_text(value)}" for key, value in each.values.items() if key not in first.values}
             yield _column_name(name, _texts(settings), chosen), each
 
 
 def _column_name(name: str, texts: Sequence[str], chosen: dict[str, str]) -> str:
-    """The name of a scenario with the listed values that it has; where its settings are its name, in their place."""
+    """The name of a scenario with the values chosen from lists: after it, or in their place where settings are the name."""
     if name != ", ".join(texts):
         return ", ".join([name, *chosen.values()])
     return ", ".join([*(chosen.pop(text.partition("=")[0], text) for text in texts), *chosen.values()])
 
 
-def _scenario(name: str, settings: Settings, candidate: Candidate) -> Scenario:
+def _scenario(name: str, settings: Settings, candidate: RunCandidate) -> Scenario:
     texts, prediction = tuple(_texts(settings)), predict(candidate.run)
     terms = outlook(prediction, candidate.run.economics or economics_preset(TYPICAL))
     return Scenario(name=name, settings=texts, prediction=prediction, outlook=terms, assumptions=candidate.assumptions)
 
 
 def _texts(settings: Settings) -> list[str]:
-    return [setting if isinstance(setting, str) else "{}={}".format(*setting) for setting in pairs(settings)]
+    return [each if isinstance(each, str) else f"{each[0]}={typed_text(each[1])}" for each in setting_pairs(settings)]
 
 
-def swept(sources: Sequence[RunSource], vary: Varied, *, settings: Settings, stage: int | None, is_weak: bool) -> Sweep:
-    """One stage of each run at every combination of the values of the axes. Numbers are arrays of one prediction.
+def run_sweep(sources: Sequence[RunSource], vary: Varied, *, settings: Settings, stage: int | None, is_weak: bool) -> Sweep:
+    """One ramp stage of each run at every combination of the values of the axes; numbers are arrays of one prediction.
 
-    Errors: InputError for axes that cannot be; a layout that cannot be is a point that is refused.
+    Errors: InputError for axes that make no sweep; a layout that may not exist is a point with a refusal.
     """
-    drafts, chosen = zip(*(_draft(source, pairs(settings)) for source in sources), strict=True)
-    places = [place_of_stage(draft, stage) for draft in drafts]
+    drafts, chosen = zip(*(_draft(source, setting_pairs(settings)) for source in sources), strict=True)
+    places = [stage_index(draft, stage) for draft in drafts]
     axes = [[read_axis(*each, draft, place) for each in vary] for draft, place in zip(drafts, places, strict=True)]
     _check(axes[0], runs=len(sources), is_weak=is_weak)
     shown = [SweptAxis(key=axis.name, labels=axis.labels) for axis in axes[0]]
     names = [source if isinstance(source, str) else draft.name for source, draft in zip(sources, drafts, strict=True)]
     points = []
     for source, name, place, own_axes in zip(sources, names, places, axes, strict=True):
-        found = _outcomes(source, pairs(settings), own_axes, place, is_weak=is_weak)
+        found = _outcomes(source, setting_pairs(settings), own_axes, place, is_weak=is_weak)
         points += [_point(found[at], own_axes, at, [name] if len(sources) > 1 else []) for at in sorted(found)]
-    several = [SweptAxis(key=RUN, labels=tuple(names))] if len(sources) > 1 else []
+    several = [SweptAxis(key=RUN_AXIS, labels=tuple(names))] if len(sources) > 1 else []
     varied = {axis.key for axis in axes[0]}
     listed = {key: value for values in chosen for key, value in values.items() if key not in varied}
     return Sweep(
@@ -123,33 +125,35 @@ def swept(sources: Sequence[RunSource], vary: Varied, *, settings: Settings, sta
 
 
 def _draft(source: RunSource, settings: Sequence[Setting]) -> tuple[Run, Mapping[str, Any]]:
-    """The run, whatever its layouts, under typical terms where it gives none; and what it takes of listed values."""
+    """The run, whose layouts may not exist, with typical terms where it gives none; and the first of values that it lists."""
     candidate = read_candidates(source, settings, draft=True)[0]
     terms = candidate.run.economics or economics_preset(TYPICAL)
     return replace(candidate.run, economics=terms), candidate.values
 
 
-def _check(axes: Sequence[Axis], *, runs: int, is_weak: bool) -> None:
+def _check(axes: Sequence[ParsedAxis], *, runs: int, is_weak: bool) -> None:
     """Raise InputError for axes that do not make a sweep."""
     number = len(axes) + (runs > 1)
     if not 1 <= number <= MOST_AXES:
-        few = "nothing is varied; say what, as in --vary tensor_parallel=1,2,4,8, or name several runs"
-        raise InputError(few if number == 0 else f"{number} axes, where one or two can be shown; several runs are one, too")
+        few = "nothing is varied; give an axis, as in --vary tensor_parallel=1,2,4,8, or several runs"
+        raise InputError(
+            few if number == 0 else f"{number} axes are given; a sweep has one or two, and several runs count as one"
+        )
     if len({axis.key for axis in axes}) < len(axes):
-        raise InputError(f"{' and '.join(axis.name for axis in axes)} set the same; leave out one of them")
+        raise InputError(f"{' and '.join(axis.name for axis in axes)} set the same number; leave out one of them")
     points = runs * prod(len(axis.labels) for axis in axes)
     if points > MOST_POINTS:
-        raise InputError(f"{points} points; at most {MOST_POINTS} are swept (perfmodel plan searches more)")
-    if is_weak and not any(axis.is_array and axis.name in (GPUS, "data_parallel") for axis in axes):
-        raise InputError("weak scaling varies how many replicas there are; add gpus=.. or data_parallel=.., without factors")
+        raise InputError(f"{points:,} points; at most {MOST_POINTS:,} are swept (perfmodel plan searches more)")
+    if is_weak and not any(axis.is_array and axis.name in (GPUS, FILLING.name) for axis in axes):
+        raise InputError("weak scaling needs an axis gpus=.. or data_parallel=.., without factors")
     if is_weak and any(axis.name == "global_batch_size" for axis in axes):
-        raise InputError("weak scaling sets it: it grows with data parallelism", key="global_batch_size")
+        raise InputError("weak scaling sets this number: it grows with data parallelism", key="global_batch_size")
 
 
 def _outcomes(
-    source: RunSource, settings: Sequence[Setting], axes: Sequence[Axis], place: int, *, is_weak: bool
-) -> dict[Place, tuple[str, Outcome]]:
-    """The model and the outcome of every point of one run: numbers as arrays, a run for each combination of all else."""
+    source: RunSource, settings: Sequence[Setting], axes: Sequence[ParsedAxis], place: int, *, is_weak: bool
+) -> dict[PointIndex, tuple[str, PointOutcome]]:
+    """The model and the outcome of every point of one run: numbers are arrays, all else takes a run for each combination."""
     found = {}
     grid = list(product(*(range(len(axis.values)) if axis.is_array else range(1) for axis in axes)))
     numbers = {axis.name: [axis.values[at[each]] for at in grid] for each, axis in enumerate(axes) if axis.is_array}
@@ -160,13 +164,13 @@ def _outcomes(
             run, _ = _draft(source, [*settings, *changed])
             model, several = run.model.name, outcomes(run, place, numbers, number=len(grid), is_weak=is_weak)
         except PerfmodelError as error:
-            several = [Outcome(refusal=str(error))] * len(grid)
+            several = [PointOutcome(refusal=str(error))] * len(grid)
         for at, outcome in zip(grid, several, strict=True):
             found[tuple(one + other for one, other in zip(chosen, at, strict=True))] = model, outcome
     return found
 
 
-def _point(found: tuple[str, Outcome], axes: Sequence[Axis], at: Place, names: Sequence[str]) -> SweptPoint:
+def _point(found: tuple[str, PointOutcome], axes: Sequence[ParsedAxis], at: PointIndex, names: Sequence[str]) -> SweptPoint:
     labels = [axis.labels[each] for axis, each in zip(axes, at, strict=True)]
     values = [axis.values[each] for axis, each in zip(axes, at, strict=True)]
     return SweptPoint(labels=(*names, *labels), values=(*names, *values), model=found[0], outcome=found[1])

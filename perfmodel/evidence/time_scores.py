@@ -1,4 +1,4 @@
-"""How wrong the predictions are on measured runs: one comparison a run, and the errors of groups of them."""
+"""How wrong predicted iteration times are on measured runs, one by one and in groups."""
 
 from __future__ import annotations
 
@@ -8,37 +8,37 @@ from typing import Final
 
 import numpy as np
 
-from perfmodel.count.iteration import attention_flop_per_token, model_flop_per_token
+from perfmodel.count.flops import attention_flop_per_token, model_flop_per_token
 from perfmodel.count.parameters import parameter_count
-from perfmodel.evidence.groups import Scoreboard, by_group, reasons
+from perfmodel.evidence.groups import Scoreboard, by_group, unsupported_reasons
+from perfmodel.evidence.measured_rows import MeasuredRun
 from perfmodel.prediction import predict
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.model import TransformerModel
-from perfmodel.spec.run import MeasuredRun
 from perfmodel.timing.breakdown import PARTS, Breakdown
 
 SCORES: Final = ("median", "p90", "bias")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Comparison:
-    """A measurement beside its prediction; all but `measured` is None when the measurement is not covered."""
+class TimeComparison:
+    """A measured run beside its prediction; all but `measured` is None where the run is not covered."""
 
     measured: MeasuredRun
     predicted_s: float | None = None
     interval_s: tuple[float, float] | None = None
-    breakdown: Breakdown | None = None  # of one number each: where the predicted time goes
+    breakdown: Breakdown | None = None  # of single numbers: where the predicted time goes
     memory_bytes: float | None = None
 
     @property
     def relative_error(self) -> float | None:
-        """predicted / measured - 1: positive when the prediction is too slow."""
+        """predicted / measured - 1: positive where the prediction is too slow, None where the run is not covered."""
         return None if self.predicted_s is None else self.predicted_s / self.measured.iteration_time_s - 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ErrorSummary:
-    """The errors of a group: medians over its predicted rows, and how many measurements lie in their 90 % interval."""
+    """The errors of a group of measured runs, and the share of measurements that lie in their 90 % interval."""
 
     rows: int
     median_abs_error: float
@@ -48,17 +48,17 @@ class ErrorSummary:
 
     @property
     def scores(self) -> Mapping[str, float | None]:
-        """What a bar can be set for, by the name in SCORES: all the better the smaller."""
+        """What a threshold can be set for, by its name in SCORES; the smaller the better."""
         return dict(zip(SCORES, (self.median_abs_error, self.p90_abs_error, abs(self.bias)), strict=True))
 
 
-def compare(measured: MeasuredRun) -> Comparison:
-    """The prediction of a one-stage run beside what was measured."""
+def compare_time(measured: MeasuredRun) -> TimeComparison:
+    """The measured run beside the prediction of its only stage."""
     if measured.run is None:
-        return Comparison(measured=measured)
+        return TimeComparison(measured=measured)
     (_, stage), *_ = predict(measured.run).stages
     low, high = stage.iteration_time_interval_s
-    return Comparison(
+    return TimeComparison(
         measured=measured,
         predicted_s=float(stage.iteration_time_s),
         interval_s=(float(low), float(high)),
@@ -67,18 +67,18 @@ def compare(measured: MeasuredRun) -> Comparison:
     )
 
 
-def scoreboard(comparisons: Sequence[Comparison]) -> Scoreboard[Comparison, ErrorSummary]:
-    """All that is said of `comparisons`."""
+def time_scoreboard(comparisons: Sequence[TimeComparison]) -> Scoreboard[TimeComparison, ErrorSummary]:
+    """The comparisons with the summaries of all and of each group."""
     return Scoreboard(
         comparisons=comparisons,
-        overall=summarise(comparisons),
-        groups=by_group(comparisons, summarise),
-        unsupported=reasons(comparisons),
+        overall=summarise_times(comparisons),
+        groups=by_group(comparisons, summarise_times),
+        unsupported=unsupported_reasons(comparisons),
     )
 
 
-def summarise(comparisons: Sequence[Comparison]) -> ErrorSummary | None:
-    """The errors of all predicted rows among `comparisons`, or None when there is none."""
+def summarise_times(comparisons: Sequence[TimeComparison]) -> ErrorSummary | None:
+    """The errors of the covered runs among `comparisons`; None where none is covered."""
     errors = np.asarray([c.relative_error for c in comparisons if c.relative_error is not None])
     if not errors.size:
         return None
@@ -94,8 +94,8 @@ def summarise(comparisons: Sequence[Comparison]) -> ErrorSummary | None:
     )
 
 
-def worst(comparisons: Sequence[Comparison], number: int) -> list[Comparison]:
-    """The predicted rows with the largest errors, largest first."""
+def worst_times(comparisons: Sequence[TimeComparison], number: int) -> list[TimeComparison]:
+    """The covered runs with the largest errors, at most `number`, the largest first."""
     predicted = [c for c in comparisons if c.relative_error is not None]
     return sorted(predicted, key=lambda c: abs(c.relative_error or 0.0), reverse=True)[:number]
 
@@ -103,7 +103,7 @@ def worst(comparisons: Sequence[Comparison], number: int) -> list[Comparison]:
 def recomputed_mfu(measured: MeasuredRun) -> float | None:
     """Model FLOPs per token * tokens / (time * GPUs * peak): what a source should print for its own time.
 
-    None when the batch is not stated or the GPU's peak is unknown.
+    None where the batch is not stated or the GPU's peak is not known.
     """
     if measured.global_batch_size is None or measured.peak_flop_per_s is None:
         return None
@@ -113,7 +113,7 @@ def recomputed_mfu(measured: MeasuredRun) -> float | None:
 
 
 def printed_flop_per_token(model: TransformerModel, sequence_length: Numeric, *, convention: str) -> Numeric:
-    """FLOPs of a token as a source counts them.
+    """Model FLOPs of a token as a source counts them.
 
     products    every matrix product (count/iteration.py): most papers
     multi_head  the same, with as many KV heads as heads

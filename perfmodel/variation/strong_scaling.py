@@ -1,22 +1,23 @@
-"""Strong scaling of one stage of a run: the same global batch on fewer and on more replicas."""
+"""Strong scaling of one ramp stage: the same global batch on fewer and on more data-parallel replicas."""
 
 from __future__ import annotations
 
 from math import log
 from typing import Final
 
+from perfmodel.spec.axes import FILLING
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.model import divisors
 from perfmodel.spec.run import Run
 from perfmodel.variation.points import outcomes
 from perfmodel.variation.sweep import Sweep, SweptAxis, SweptPoint
 
-KEY: Final = "data_parallel"
+KEY: Final = FILLING.name
 FEWER, MORE = 5, 3  # halvings and doublings of the run's own replicas
 
 
 def strong_scaling(run: Run, place: int = -1) -> Sweep:
-    """Data parallelism from a few halvings of the run's own to a few doublings, where the global batch allows it.
+    """A sweep of data parallelism, from a few halvings of that of the run to a few doublings, where the batch allows it.
 
     >>> from perfmodel.exchange.run_files import read_candidates
     >>> swept = strong_scaling(read_candidates("nemotron-4-15b")[0].run)
@@ -36,7 +37,7 @@ def strong_scaling(run: Run, place: int = -1) -> Sweep:
 
 
 def replicas(layout: Layout) -> list[int]:
-    """Those nearest to each halving and doubling that deal the global batch out evenly, the layout's own among them."""
+    """Degrees of data parallelism that divide the global batch, near halvings and doublings of the layout's own."""
     own, sequences = int(layout.data_parallel), int(layout.global_batch_size // layout.micro_batch_size)
     possible = divisors(sequences)
     wanted = [own * 2.0**power for power in range(-FEWER, MORE + 1) if 1.0 <= own * 2.0**power <= sequences]

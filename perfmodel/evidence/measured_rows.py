@@ -1,0 +1,53 @@
+"""What somebody measured: a row of a table of published runs, or of a table of layouts that fitted in memory or did not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from perfmodel.spec.model import TransformerModel
+from perfmodel.spec.run import Run
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeasuredRun:
+    """An iteration that somebody measured and published.
+
+    `run` is None where the equations do not cover it, for the `reason`. `labels` sort rows into groups (gpu, stack, precision).
+    `peak_flop_per_s` is None for a GPU or a precision that is not known.
+    """
+
+    run_id: str
+    source: str
+    labels: Mapping[str, str]
+    model: TransformerModel
+    sequence_length: int
+    global_batch_size: int | None
+    gpus: int
+    peak_flop_per_s: float | None
+    iteration_time_s: float
+    printed_mfu: float | None
+    mfu_convention: str  # products | parameters | multi_head (evidence/time_scores.py)
+    run: Run | None
+    reason: str
+    assumptions: tuple[str, ...]
+    warning: str = ""  # what a user should read before trusting the prediction
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeasuredFit:
+    """A layout that somebody tried, and whether it ran or was out of memory.
+
+    `run` is None where the equations do not cover it, for the `reason`. `labels` sort rows into groups (stack,
+    attention_kernel_detail, recompute).
+    """
+
+    run_id: str
+    source: str
+    labels: Mapping[str, str]
+    model_name: str
+    fits: bool
+    run: Run | None
+    reason: str
+    assumptions: tuple[str, ...]
+    warning: str = ""  # what a user should read before trusting the prediction

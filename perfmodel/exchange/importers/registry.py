@@ -1,0 +1,140 @@
+"""Which importer reads this file: each format of other software is recognised by what the file says, not by its name.
+
+An importer is a module of this package with one declaration, and nothing else has to name it:
+
+    IMPORTER: Final = Importer(
+        name="Hugging Face config.json",  # what the format is called in sentences
+        gives="models",                   # the kind of preset that it may stand for
+        recognises=_is_config,            # whether a Document has this format: cheap, and true for no other format
+        read=_model,                      # the Document as the mapping that a preset of that kind holds
+    )
+
+A content that two importers recognise is refused, and so is an importer that gives no kind of preset or has no reader.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from pkgutil import iter_modules
+from typing import Any, Final
+
+from perfmodel.errors import InputError, PerfmodelError
+from perfmodel.exchange.documents import mapping_in, parse_text, read_text
+
+DESCRIBED: Final[Mapping[str, str]] = {  # kind of preset: what a file of it describes
+    "runs": "a run",
+    "models": "a model",
+    "clusters": "a cluster",
+    "gpus": "a GPU",
+    "kernels": "kernels",
+    "links": "a link",
+    "collectives": "collectives",
+    "stacks": "a software stack",
+    "economics": "economic terms",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Document:
+    """A file as an importer sees it, or a mapping that stands in its place in a run file.
+
+    `mapping` is what the text says as YAML, TOML or JSON, empty where it says no mapping. For a mapping that is in no file of
+    its own, `path` is None and `text` is empty.
+    """
+
+    path: Path | None
+    text: str
+    mapping: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Importer:
+    """A format of other software: what it is called, what it gives, how it is recognised and how it is read."""
+
+    name: str
+    gives: str  # a key of DESCRIBED
+    recognises: Callable[[Document], bool]
+    read: Callable[[Document], dict[str, Any]]
+
+    def __post_init__(self) -> None:
+        if self.gives not in DESCRIBED:
+            raise TypeError(f"the importer of {self.name} gives {self.gives!r}, which is no kind of preset")
+        if not all(map(callable, (self.recognises, self.read))):
+            raise TypeError(f"the importer of {self.name} needs functions that recognise and read its format")
+
+
+def importers_in(package: str) -> tuple[Importer, ...]:
+    """The importers of all modules of a package but this one. Errors: TypeError for a module that declares none."""
+    found: dict[str, Importer] = {}
+    for entry in iter_modules(import_module(package).__path__, f"{package}."):
+        if entry.name == __name__:
+            continue
+        importer = getattr(import_module(entry.name), "IMPORTER", None)
+        if not isinstance(importer, Importer):
+            raise TypeError(f"{entry.name} declares no IMPORTER; write IMPORTER = Importer(..)")
+        if importer.name in found:
+            raise TypeError(f"{entry.name} declares a second importer of {importer.name}")
+        found[importer.name] = importer
+    return tuple(found.values())
+
+
+@cache
+def known_importers() -> tuple[Importer, ...]:
+    """The importers of this package."""
+    return importers_in(__package__ or __name__.rpartition(".")[0])
+
+
+def importer_of(document: Document, importers: Sequence[Importer] | None = None) -> Importer | None:
+    """The importer that recognises a document; None where the document has this project's own words.
+
+    Errors: InputError where several importers recognise it.
+    """
+    claims = [each for each in (known_importers() if importers is None else importers) if each.recognises(document)]
+    if len(claims) > 1:
+        raise InputError(f"{_called(document)} reads as {' and as '.join(each.name for each in claims)}; keep the keys of one")
+    return claims[0] if claims else None
+
+
+def document_at(path: Path) -> Document:
+    """The file at `path` for importers to recognise. Errors: InputError for a file that cannot be read."""
+    text = read_text(path)
+    try:
+        value = parse_text(text, suffix=path.suffix.lower())
+    except InputError:
+        value = None
+    return Document(path=path, text=text, mapping=value if isinstance(value, dict) else {})
+
+
+def imported(document: Document, kind: str) -> dict[str, Any] | None:
+    """What a document of other software says, as the mapping of a preset of `kind`; None where no importer recognises it.
+
+    Errors: InputError for a document that describes another kind of thing; what the importer raises, under the file's path.
+    """
+    importer = importer_of(document)
+    if importer is None:
+        return None
+    if importer.gives != kind:
+        describes = f"is a {importer.name}, which describes {DESCRIBED[importer.gives]}"
+        raise InputError(f"{_called(document)} {describes}; {DESCRIBED[kind]} is needed here")
+    try:
+        return importer.read(document)
+    except PerfmodelError as error:
+        raise error.under(str(document.path or "")) from None
+
+
+def read_settings(path: Path, kind: str, *, needs: str = "settings (key: value)") -> dict[str, Any]:
+    """The file at `path` as the mapping of a preset of `kind`, whether it has this project's words or those of other software.
+
+    Errors: InputError, one sentence that names the file.
+    """
+    document = document_at(path)
+    found = imported(document, kind)
+    return mapping_in(document.text, path, needs=needs) if found is None else found
+
+
+def _called(document: Document) -> str:
+    return "this mapping" if document.path is None else str(document.path)
