@@ -87,7 +87,7 @@ def iteration_events(
     iteration_time_s: float,
 ) -> IterationEvents:
     """The events of one layout; all its passes and what data parallelism exposes take what the optimizer step leaves."""
-    fit = _Fit(passes, windows, layout=layout, stack=stack, target_s=iteration_time_s - optimizer_s)
+    fit = _FittedEvents(passes, windows, layout=layout, stack=stack, target_s=iteration_time_s - optimizer_s)
     events, shorter_s, early_s = fit.events()
     own = [fit.window(events, stage) for stage in range(passes.stages)]
     together = not fit.may_stagger or max(end for _, end in own) <= fit.target_s * (1.0 + CLOSE)
@@ -111,7 +111,7 @@ def iteration_events(
     )
 
 
-class Beside(NamedTuple):
+class DataParallelEffect(NamedTuple):
     """What data parallelism does to one pass: kernels last `stretch` times as long, and what is exposed before and after it."""
 
     stretch: float = 1.0
@@ -119,7 +119,7 @@ class Beside(NamedTuple):
     after_s: float = 0.0
 
 
-class _Fit:
+class _FittedEvents:
     """The simulation whose longest stage takes `target_s`."""
 
     def __init__(
@@ -195,7 +195,7 @@ class _Fit:
     def placed(self, events: PipelineEvents, stage: int) -> list[PlacedPass]:
         """The passes of one stage."""
         tasks = [task for step in self.order[stage] for task in step]
-        nothing = Beside()
+        nothing = DataParallelEffect()
         found = []
         for task in tasks:
             ran, beside = events.tasks[task], self.beside.get(task, nothing)
@@ -215,12 +215,14 @@ class _Fit:
         return found
 
 
-def _beside(plans: Mapping[tuple[int, str], PassPlan], order: Order, windows: Sequence[Window]) -> dict[Task, Beside]:
+def _beside(
+    plans: Mapping[tuple[int, str], PassPlan], order: Order, windows: Sequence[Window]
+) -> dict[Task, DataParallelEffect]:
     """What data parallelism does to passes of the first stage: those of its first and last micro-batch, or of every one."""
     by_batch: dict[int, list[Task]] = {}
     for task in (task for step in order[0] for task in step):
         by_batch.setdefault(task.micro_batch, []).append(task)
-    found: dict[Task, Beside] = {}
+    found: dict[Task, DataParallelEffect] = {}
     for window in windows:
         once = whole(window.times) == 1
         batches = [0 if window.forward else len(by_batch) - 1] if once else list(by_batch)
@@ -232,5 +234,5 @@ def _beside(plans: Mapping[tuple[int, str], PassPlan], order: Order, windows: Se
             for place, task in enumerate(tasks):
                 before_s = exposed_s if window.forward and place == 0 else 0.0
                 after_s = exposed_s if not window.forward and place == len(tasks) - 1 else 0.0
-                found[task] = Beside(stretch, before_s, after_s)
+                found[task] = DataParallelEffect(stretch, before_s, after_s)
     return found

@@ -41,7 +41,7 @@ class Exposed(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Laid:
+class LaidOutPass:
     """The operators of a block in one pass; their sums are those of timing/passes.py."""
 
     operators: tuple[OperatorSpan, ...]
@@ -63,7 +63,7 @@ def weight_gradients(timed: Iterable[TimedOperator], *, wanted: bool) -> list[Ti
     ]
 
 
-def laid(timed: Sequence[TimedOperator], stretch: float = 1.0) -> Laid:
+def laid(timed: Sequence[TimedOperator], stretch: float = 1.0) -> LaidOutPass:
     """`timed` in their order; kernels last `stretch` times as long as alone, and as collectives beside them make them.
 
     >>> from perfmodel.count.operators import Matmul
@@ -83,7 +83,7 @@ def laid(timed: Sequence[TimedOperator], stretch: float = 1.0) -> Laid:
             laying.kernel(place, each, stretch)
         elif place not in laying.partner:
             laying.alone(each)
-    return Laid(operators=tuple(laying.spans), waits=tuple(laying.waits), duration_s=laying.clock_s)
+    return LaidOutPass(operators=tuple(laying.spans), waits=tuple(laying.waits), duration_s=laying.clock_s)
 
 
 class _Laying:

@@ -4,34 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from perfmodel.count.operators import Collective, FusedAttention, Matmul, MemoryBound, Operator
+from perfmodel.spec.axes import AXES, DATA, PIPELINE
+from perfmodel.spec.layout import ProcessGroup
 from perfmodel.timing.attention import attention_bytes
 from perfmodel.timing.kernels import matmul_bytes
 
 PASSES: Final = "passes"
 COMPUTE: Final = "compute"
-DATA_STREAM: Final = "data parallel"
-ACTIVATIONS: Final = "pipeline parallel: activations"
-GRADIENTS: Final = "pipeline parallel: gradients"
+(DATA_STREAM,) = DATA.streams
+ACTIVATIONS, GRADIENTS = PIPELINE.streams
 WAITING: Final = "waiting"
-STREAMS: Final = MappingProxyType(  # of the groups of collectives
-    {
-        "tensor_parallel": "tensor parallel",
-        "context_parallel": "context parallel",
-        "data_parallel": DATA_STREAM,
-        "data_parallel_shards": DATA_STREAM,
-        "data_parallel_replicas": DATA_STREAM,
-        "world": DATA_STREAM,
-        "vocabulary": GRADIENTS,
-    }
-)
-TRACKS: Final = (PASSES, COMPUTE, "tensor parallel", "context parallel", DATA_STREAM, ACTIVATIONS, GRADIENTS, WAITING)
+TRACKS: Final = (PASSES, COMPUTE, *(stream for axis in AXES for stream in axis.streams), WAITING)
 
 
-class Place(NamedTuple):
+class SpanPlace(NamedTuple):
     """What a span belongs to; stages, micro-batches, chunks of a stage and layers count from 0."""
 
     stage: int
@@ -40,7 +29,7 @@ class Place(NamedTuple):
     layer: int | None = None
 
 
-class Ran(NamedTuple):
+class OperatorRun(NamedTuple):
     """An operator in one pass: what all its executions take alone, what kernels wait for it, what communication adds to it."""
 
     operator: Operator
@@ -58,13 +47,13 @@ class Span:
     collective, message or wait. `parts` are the seconds of a breakdown that a pass, the optimizer step or a wait adds.
     """
 
-    place: Place
+    place: SpanPlace
     track: str
     name: str
     kind: str
     start_s: float
     end_s: float
-    ran: Ran | None = None
+    ran: OperatorRun | None = None
     parts: Mapping[str, float] = field(default_factory=dict)
     details: Mapping[str, Any] = field(default_factory=dict)
 
@@ -92,7 +81,7 @@ def from_one(count: int | None) -> int | None:
     return None if count is None else count + 1
 
 
-class Point(NamedTuple):
+class ArrowPoint(NamedTuple):
     """A moment on a track of a pipeline stage."""
 
     stage: int
@@ -104,7 +93,15 @@ class Arrow(NamedTuple):
     """What one pass hands to another, by way of its message."""
 
     name: str
-    points: tuple[Point, ...]
+    points: tuple[ArrowPoint, ...]
+
+
+def stream_of(group: ProcessGroup) -> str:
+    """The track of a group's collectives; those of all GPUs follow what data parallelism reduces.
+
+    Of the two ways between stages, it is that of gradients: collectives over them run once an iteration, after the last pass.
+    """
+    return DATA_STREAM if group.axis is None else group.axis.streams[-1]
 
 
 def kind_of(operator: Operator) -> str:

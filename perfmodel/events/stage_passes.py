@@ -8,22 +8,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
+from perfmodel.count.blocks import Block
 from perfmodel.count.iteration import Iteration
+from perfmodel.count.layer_numbers import LayerNumbers, piece_layers, stage_layers
 from perfmodel.count.operators import Collective
-from perfmodel.count.pipeline import PipelineStage
-from perfmodel.events.pass_spans import Laid, laid, weight_gradients
+from perfmodel.events.pass_spans import LaidOutPass, laid, weight_gradients
 from perfmodel.events.pipeline_order import BACKWARD, FORWARD, WEIGHTS
 from perfmodel.spec.fields import whole
 from perfmodel.spec.hardware import Cluster
-from perfmodel.spec.layout import Layout
 from perfmodel.spec.stack import SoftwareStack
-from perfmodel.timing.breakdown import PARTS, Breakdown
+from perfmodel.timing.breakdown import Breakdown
 from perfmodel.timing.passes import Direction, added_up, timed_operators
 
 
-class Piece(NamedTuple):
+class PipelinePiece(NamedTuple):
     """What one piece of the model holds; layers are counted from 0, those run again come first."""
 
     first_layer: int
@@ -33,13 +33,25 @@ class Piece(NamedTuple):
     head: bool
 
 
+class BlockOfPass(NamedTuple):
+    """One block of a piece: the embedding, the head, or a layer of a kind, with what is run again or without."""
+
+    name: str
+    kind: str = ""
+    runs_again: bool = True
+
+
+EMBEDDING: Final = BlockOfPass("embedding")
+HEAD: Final = BlockOfPass("head")
+
+
 class PlacedBlock(NamedTuple):
     """A layer (by its number), the embedding or the head (None), and when it begins after the start of its pass."""
 
     name: str
     layer: int | None
     start_s: float
-    laid: Laid
+    laid: LaidOutPass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,82 +78,82 @@ class PassPlan:
 class StagePasses:
     """The passes of one layout over each of its pieces."""
 
-    def __init__(self, work: Iteration, *, layout: Layout, cluster: Cluster, stack: SoftwareStack) -> None:
+    def __init__(self, work: Iteration, *, cluster: Cluster, stack: SoftwareStack) -> None:
         self.work, self.cluster, self.stack = work, cluster, stack
+        layout = work.layout
         self.stages, self.virtual = whole(layout.pipeline_parallel), whole(layout.virtual_pipeline)
         self.weights_apart = layout.pipeline_schedule != "1f1b"
         self.forward, self.backward = (Direction(work, direction, cluster, stack) for direction in ("forward", "backward"))
-        self._known: dict[tuple[str, str, float], tuple[Laid, Breakdown]] = {}
+        self._known: dict[tuple[BlockOfPass, str, float], tuple[LaidOutPass, Breakdown]] = {}
 
     @property
     def message_s(self) -> float:
         """One message to a neighbour, either way, on average."""
-        return 0.0 if self.stack.hide_all else float(self.forward.message_s + self.backward.message_s) / 2.0
+        return 0.0 if self.stack.overlap.hide_all else float(self.forward.message_s + self.backward.message_s) / 2.0
 
     @cached_property
     def layers(self) -> tuple[int, ...]:
         """Those of each stage; between the ends the first ones are the fullest."""
         first, _, last = self.work.stages
-        if self.stages == 1:
-            return (whole(self.work.layers),)
-        between, number = whole(self.work.between[0]), self.stages - 2
-        middle = [between // number + (place < between % number) for place in range(number)]
-        return (whole(first.layers), *middle, whole(last.layers))
+        between = sum(whole(number) for number in self.work.split.between.every.values())
+        return tuple(stage_layers(whole(first.layers), between, whole(last.layers), self.stages))
 
     @cached_property
-    def pieces(self) -> tuple[Piece, ...]:
+    def pieces(self) -> tuple[PipelinePiece, ...]:
         """All of them in the order of the model; what does not divide leaves its ends a layer less."""
-        again = [whole(layers - self.work.plain(layers)) for layers in self.layers]
-        found: list[Piece] = []
+        most = self.work.layout.recompute_layers
+        again = [layers if most is None else min(whole(most), layers) for layers in self.layers]
+        found: list[PipelinePiece] = []
         begin, number = 0, self.stages * self.virtual
-        for place in range(number):
+        for place, count in enumerate(piece_layers(self.layers, self.virtual)):
             stage = place % self.stages
-            count = self._layers_of(stage, place // self.stages)
             run_again = min(again[stage], count)
             again[stage] -= run_again
-            found.append(Piece(begin, count, run_again, embedding=place == 0, head=place == number - 1))
+            found.append(PipelinePiece(begin, count, run_again, embedding=place == 0, head=place == number - 1))
             begin += count
         return tuple(found)
-
-    def _layers_of(self, stage: int, chunk: int) -> int:
-        """Of one of the pieces of a stage."""
-        least, more = divmod(self.layers[stage], self.virtual)
-        longer = chunk >= self.virtual - more if stage == 0 else chunk < more
-        return least + longer
 
     def plan(self, piece: int, kind: str, stretch: float = 1.0) -> PassPlan:
         """One pass, F, B or W, whose kernels last `stretch` times as long."""
         clock_s, placed, parts = 0.0, list[PlacedBlock](), Breakdown()
-        for name, layer in self._blocks(self.pieces[piece], kind):
-            block, of_block = self._laid(name, kind, stretch)
+        for which, layer in self._blocks(self.pieces[piece], kind):
+            block, of_block = self._laid(which, kind, stretch)
             if block.operators:
-                placed.append(PlacedBlock(name.removeprefix("plain_"), layer, clock_s, block))
+                placed.append(PlacedBlock(which.name, layer, clock_s, block))
                 clock_s += block.duration_s
                 parts = parts + of_block
         launch_s, unlisted_s = (0.0, 0.0) if kind == WEIGHTS else self._not_listed(piece, kind)
         parts = parts + Breakdown(launch_s=launch_s, unlisted_s=unlisted_s)
         return PassPlan(blocks=tuple(placed), blocks_s=clock_s, launch_s=launch_s, unlisted_s=unlisted_s, parts=parts)
 
-    def _blocks(self, piece: Piece, kind: str) -> list[tuple[str, int | None]]:
-        """In the order of the pass, each with the number of its layer."""
-        layers: list[tuple[str, int | None]] = [
-            ("layer" if place < piece.run_again else "plain_layer", piece.first_layer + place) for place in range(piece.layers)
+    def _blocks(self, piece: PipelinePiece, kind: str) -> list[tuple[BlockOfPass, int | None]]:
+        """The blocks of a piece in the order of the pass, each with the number of its layer."""
+        model = self.work.setup.model
+        layers: list[tuple[BlockOfPass, int | None]] = [
+            (BlockOfPass("layer", model.kind_at(layer), layer < piece.first_layer + piece.run_again), layer)
+            for layer in range(piece.first_layer, piece.first_layer + piece.layers)
         ]
-        blocks = [("embedding", None)] * piece.embedding + layers + [("head", None)] * piece.head
+        blocks = [(EMBEDDING, None)] * piece.embedding + layers + [(HEAD, None)] * piece.head
         return blocks if kind == FORWARD else blocks[::-1]
 
-    def _laid(self, block: str, kind: str, stretch: float) -> tuple[Laid, Breakdown]:
-        """One block in a pass, and its parts; the same for every layer."""
+    def _block(self, which: BlockOfPass) -> Block:
+        if which.name != "layer":
+            return self.work.embedding if which is EMBEDDING else self.work.head
+        of_kind = self.work.layers[which.kind]
+        return of_kind.again if which.runs_again else of_kind.plain
+
+    def _laid(self, block: BlockOfPass, kind: str, stretch: float) -> tuple[LaidOutPass, Breakdown]:
+        """One block in a pass, and its parts; the same for every layer of a kind."""
         key = (block, kind, stretch)
         if key not in self._known:
-            operators = getattr(self.work, block)
+            operators = self._block(block)
             timed = timed_operators(operators.forward if kind == FORWARD else operators.backward, self.cluster, self.stack)
             if kind != FORWARD and self.weights_apart:
                 timed = weight_gradients(timed, wanted=kind == WEIGHTS)
             found = laid(timed, stretch)
             longer_s = (stretch - 1.0) * sum(float(each.alone_s) for each in timed if not isinstance(each.operator, Collective))
             parts = added_up(timed, self.stack).parts + Breakdown(communication_slowdown_s=longer_s)
-            self._known[key] = found, Breakdown(**{part: float(getattr(parts, part)) for part in PARTS})
+            self._known[key] = found, Breakdown(**{part: float(value) for part, value in parts.items()})
         return self._known[key]
 
     def _not_listed(self, piece: int, kind: str) -> tuple[float, float]:
@@ -149,11 +161,21 @@ class StagePasses:
         stage = piece % self.stages
         of_stage = range(stage, len(self.pieces), self.stages)
         direction = self.forward if kind == FORWARD else self.backward
-        ends = {"embedding": int(stage == 0), "head": int(stage == self.stages - 1)}
-        whole_stage = direction.stage(PipelineStage(layers=self.layers[stage], position=stage, **ends)).parts
+        held = self._held(stage)
+        whole_stage = direction.through(held, int(stage == 0), int(stage == self.stages - 1)).parts
         alone_s = {each: self._alone_s(each, kind) for each in of_stage}
         share = alone_s[piece] / (sum(alone_s.values()) or 1.0)
         return float(whole_stage.launch_s) * share, float(whole_stage.unlisted_s) * share
+
+    def _held(self, stage: int) -> LayerNumbers:
+        """The layers of one stage by kind."""
+        every, plain = (dict.fromkeys(self.work.layers, 0) for _ in range(2))
+        for piece in self.pieces[stage :: self.stages]:
+            for block, layer in self._blocks(piece, FORWARD):
+                if layer is not None:
+                    every[block.kind] += 1
+                    plain[block.kind] += not block.runs_again
+        return LayerNumbers(every=every, plain=plain)
 
     def _alone_s(self, piece: int, kind: str) -> float:
         """All operators of one piece in one direction."""

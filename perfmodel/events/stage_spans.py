@@ -11,24 +11,23 @@ from typing import Any, Final, NamedTuple
 from perfmodel.events.iteration_events import IterationEvents, PlacedPass
 from perfmodel.events.pipeline_events import Interval, Message
 from perfmodel.events.pipeline_order import BACKWARD, FORWARD, WEIGHTS, Task
-from perfmodel.events.spans import PASSES, Place, Span
+from perfmodel.events.spans import PASSES, Span, SpanPlace
 from perfmodel.events.stream_spans import Streams, waiting
+from perfmodel.spec.axes import DATA, PIPELINE
 from perfmodel.spec.fields import whole
-from perfmodel.timing.breakdown import PARTS, Breakdown
+from perfmodel.timing.breakdown import OPTIMIZER, Breakdown
 from perfmodel.timing.data_parallel import Window
 from perfmodel.timing.passes import TimedOperator
 
 PASS_KINDS: Final = {FORWARD: "forward", BACKWARD: "backward", WEIGHTS: "weight_gradients"}
-BUBBLE: Final = "pipeline_bubble_s"
-MESSAGES: Final = "pipeline_parallel_exposed_s"
-EXPOSED: Final = "data_parallel_exposed_s"
+BUBBLE, MESSAGES, EXPOSED = PIPELINE.bubble_part, PIPELINE.exposed_part, DATA.exposed_part
 ANOTHER: Final = "waiting for another stage"
 ROUNDING_S: Final = 1e-12
 EXCHANGED: Final = 2  # passes on either side of an exchange, at most
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Drawn:
+class DrawnDetail:
     """How much is drawn: what runs in the first and last `full` micro-batches, each pass of the first and last `alone`."""
 
     detail: str  # operators | layers | passes
@@ -79,7 +78,7 @@ class StageSpans:
     chunks: int
     events: IterationEvents
     optimizer: Optimizer
-    drawn: Drawn
+    drawn: DrawnDetail
     streams: Streams
 
     def __iter__(self) -> Iterator[Span]:
@@ -96,11 +95,11 @@ class StageSpans:
         """In their order."""
         return self.events.passes[self.stage]
 
-    def place(self, task: Task | None = None) -> Place:
+    def place(self, task: Task | None = None) -> SpanPlace:
         """Of a pass, or of the stage."""
         if task is None:
-            return Place(self.stage)
-        return Place(self.stage, task.micro_batch, task.piece // self.stages if self.chunks > 1 else None)
+            return SpanPlace(self.stage)
+        return SpanPlace(self.stage, task.micro_batch, task.piece // self.stages if self.chunks > 1 else None)
 
     def _groups(self) -> Iterator[Group]:
         for alone, group in groupby(self.passes, lambda placed: self.drawn.is_alone(placed.task.micro_batch)):
@@ -188,7 +187,7 @@ class StageSpans:
 
     def _optimizer(self) -> Iterator[Span]:
         start_s, place = self.events.optimizer_s[self.stage], self.place()
-        end_s, parts = start_s + self.optimizer.seconds, {"optimizer_s": self.optimizer.seconds}
+        end_s, parts = start_s + self.optimizer.seconds, {OPTIMIZER: self.optimizer.seconds}
         if end_s > start_s:
             yield Span(place=place, track=PASSES, name="optimizer", kind="optimizer", start_s=start_s, end_s=end_s, parts=parts)
         if self.drawn.detail == "operators":
@@ -206,12 +205,12 @@ class StageSpans:
                 beside.setdefault(batch, []).append(placed)
         for batch, passes in beside.items():
             in_full = self.drawn.is_full(batch) and self.drawn.detail == "operators"
-            yield from self.streams.of_window(window, passes, Place(self.stage, batch), in_full=in_full)
+            yield from self.streams.of_window(window, passes, SpanPlace(self.stage, batch), in_full=in_full)
 
 
 def _seconds(parts: Breakdown) -> dict[str, float]:
     """The parts that are there."""
-    return {part: float(getattr(parts, part)) for part in PARTS if getattr(parts, part)}
+    return {part: float(seconds) for part, seconds in parts.items() if seconds}
 
 
 def source_of(task: Task) -> Task:

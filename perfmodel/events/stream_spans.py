@@ -9,11 +9,12 @@ from typing import Final
 from perfmodel.count.operators import Collective, Operator
 from perfmodel.events.iteration_events import PlacedPass
 from perfmodel.events.pass_spans import Exposed, OperatorSpan
-from perfmodel.events.spans import COMPUTE, DATA_STREAM, STREAMS, WAITING, Place, Ran, Span, kind_of
+from perfmodel.events.spans import COMPUTE, DATA_STREAM, WAITING, OperatorRun, Span, SpanPlace, kind_of, stream_of
 from perfmodel.events.stage_passes import PlacedBlock
 from perfmodel.spec.fields import whole
 from perfmodel.spec.hardware import Cluster
 from perfmodel.spec.stack import SoftwareStack
+from perfmodel.timing.breakdown import LAUNCH, OPTIMIZER, exposed_part
 from perfmodel.timing.collectives import collective_time_s
 from perfmodel.timing.data_parallel import Window
 from perfmodel.timing.ledger import operator_confidence
@@ -31,19 +32,19 @@ class Streams:
     with_operators: bool
     known: dict[int, str]  # how sure operators are, by their identity: each serves many passes
 
-    def of_pass(self, placed: PlacedPass, place: Place) -> Iterator[Span]:
+    def of_pass(self, placed: PlacedPass, place: SpanPlace) -> Iterator[Span]:
         """Its layers and what runs in them; then its wait for the CPU and the work that no operator stands for."""
         plan = placed.plan
         for block in plan.blocks:
             yield from self._of_block(placed, block, place._replace(layer=block.layer))
         begin_s, waited_s = placed.at(plan.blocks_s), placed.at(plan.blocks_s + plan.launch_s)
         if plan.launch_s > 0:
-            yield waiting(place, CPU, begin_s, waited_s, "launch_s")
+            yield waiting(place, CPU, begin_s, waited_s, LAUNCH)
         if plan.unlisted_s > 0:
             end_s = placed.at(plan.duration_s)
             yield Span(place=place, track=COMPUTE, name="unlisted work", kind="unlisted", start_s=waited_s, end_s=end_s)
 
-    def _of_block(self, placed: PlacedPass, block: PlacedBlock, place: Place) -> Iterator[Span]:
+    def _of_block(self, placed: PlacedPass, block: PlacedBlock, place: SpanPlace) -> Iterator[Span]:
         """A layer, the embedding or the head, its operators, and what kernels wait for."""
         begin_s, laid = block.start_s, block.laid
         name = block.name if block.layer is None else f"layer {block.layer + 1}"
@@ -60,21 +61,21 @@ class Streams:
 
     def _is_drawn(self, operator: Operator) -> bool:
         """Kernels, and collectives of more than one rank where they take time."""
-        return not isinstance(operator, Collective) or bool(operator.group.ranks > 1 and not self.stack.hide_all)
+        return not isinstance(operator, Collective) or bool(operator.group.ranks > 1 and not self.stack.overlap.hide_all)
 
-    def _ran(self, span: OperatorSpan) -> Ran:
+    def _ran(self, span: OperatorSpan) -> OperatorRun:
         """What a span says of its operator."""
         operator, alone_s = span.timed.operator, float(span.timed.alone_s)
         if isinstance(operator, Collective):
-            return Ran(operator, alone_s, self._confidence(operator), exposed_s=float(span.timed.exposed_s))
-        return Ran(operator, alone_s, self._confidence(operator), slowdown_s=span.slowdown_s)
+            return OperatorRun(operator, alone_s, self._confidence(operator), exposed_s=float(span.timed.exposed_s))
+        return OperatorRun(operator, alone_s, self._confidence(operator), slowdown_s=span.slowdown_s)
 
     def _confidence(self, operator: Operator) -> str:
         if id(operator) not in self.known:
             self.known[id(operator)] = operator_confidence(operator, cluster=self.cluster, stack=self.stack)
         return self.known[id(operator)]
 
-    def of_window(self, window: Window, passes: Sequence[PlacedPass], place: Place, *, in_full: bool) -> Iterator[Span]:
+    def of_window(self, window: Window, passes: Sequence[PlacedPass], place: SpanPlace, *, in_full: bool) -> Iterator[Span]:
         """What data parallelism moves beside `passes`: buckets one after the other, or all of them as one span.
 
         Those behind a backward pass end when what is exposed is over, those before a forward pass begin when it begins. They
@@ -85,7 +86,7 @@ class Streams:
         number, bucket_s = max((whole(call.repeats) for call, _ in calls), default=0), sum(seconds for _, seconds in calls)
         if not bucket_s:
             return
-        ready_s = sum(each.end_s - each.start_s for each in passes) / number if self.stack.data_parallel_overlap else 0.0
+        ready_s = sum(each.end_s - each.start_s for each in passes) / number if self.stack.overlap.data_parallel else 0.0
         step_s = max(bucket_s, ready_s)
         all_s = (number - 1) * step_s + bucket_s
         begin_s = passes[0].start_s - exposed_s if window.forward else passes[-1].end_s + exposed_s - all_s
@@ -95,12 +96,12 @@ class Streams:
         for bucket in range(number):
             clock_s = begin_s + bucket * step_s
             for call, seconds in calls:
-                ran = Ran(call, seconds, self._confidence(call))
+                ran = OperatorRun(call, seconds, self._confidence(call))
                 yield _of_operator(place, ran, clock_s, clock_s + seconds, {"bucket": f"{bucket + 1} of {number}"})
                 clock_s += seconds
 
     def of_optimizer(
-        self, steps: Sequence[TimedOperator], place: Place, *, start_s: float, end_s: float, host_s: float
+        self, steps: Sequence[TimedOperator], place: SpanPlace, *, start_s: float, end_s: float, host_s: float
     ) -> Iterator[Span]:
         """The operators of the step one after the other, then what the CPU does once an iteration."""
         clock_s = start_s
@@ -110,25 +111,27 @@ class Streams:
                 begin_s, clock_s = clock_s, min(clock_s + alone_s, end_s)
                 exposed_s = alone_s if isinstance(each.operator, Collective) else None
                 yield _of_operator(
-                    place, Ran(each.operator, alone_s, self._confidence(each.operator), exposed_s), begin_s, clock_s
+                    place, OperatorRun(each.operator, alone_s, self._confidence(each.operator), exposed_s), begin_s, clock_s
                 )
         if host_s > 0:
-            yield waiting(place, CPU, clock_s, end_s, "optimizer_s")
+            yield waiting(place, CPU, clock_s, end_s, OPTIMIZER)
 
 
-def waiting(place: Place, name: str, start_s: float, end_s: float, part: str) -> Span:
+def waiting(place: SpanPlace, name: str, start_s: float, end_s: float, part: str) -> Span:
     """Time in which no kernel of a stage runs."""
     parts = {part: end_s - start_s}
     return Span(place=place, track=WAITING, name=name, kind="wait", start_s=start_s, end_s=end_s, parts=parts)
 
 
-def _exposed(place: Place, wait: Exposed, start_s: float, end_s: float) -> Span:
-    return waiting(place, f"waiting for {wait.call.name}", start_s, end_s, f"{wait.call.group.name}_exposed_s")
+def _exposed(place: SpanPlace, wait: Exposed, start_s: float, end_s: float) -> Span:
+    return waiting(place, f"waiting for {wait.call.name}", start_s, end_s, exposed_part(wait.call.group.axis))
 
 
-def _of_operator(place: Place, ran: Ran, start_s: float, end_s: float, details: Mapping[str, str] | None = None) -> Span:
+def _of_operator(
+    place: SpanPlace, ran: OperatorRun, start_s: float, end_s: float, details: Mapping[str, str] | None = None
+) -> Span:
     operator = ran.operator
-    track = STREAMS[operator.group.name] if isinstance(operator, Collective) else COMPUTE
+    track = stream_of(operator.group) if isinstance(operator, Collective) else COMPUTE
     return Span(
         place=place,
         track=track,
@@ -141,7 +144,9 @@ def _of_operator(place: Place, ran: Ran, start_s: float, end_s: float, details: 
     )
 
 
-def _all_buckets(place: Place, calls: Sequence[tuple[Collective, float]], number: int, start_s: float, end_s: float) -> Span:
+def _all_buckets(
+    place: SpanPlace, calls: Sequence[tuple[Collective, float]], number: int, start_s: float, end_s: float
+) -> Span:
     """All that one window moves, where each bucket would be too much."""
     names = [call.name for call, _ in calls]
     details = {"operators": ", ".join(names), "calls": number * len(calls), "alone_s": number * sum(each for _, each in calls)}

@@ -11,14 +11,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from perfmodel.count.data_parallel import buckets
 from perfmodel.errors import InputError, did_you_mean, shown
 from perfmodel.events.iteration_events import IterationEvents, PlacedPass, iteration_events
 from perfmodel.events.pipeline_events import Message
 from perfmodel.events.pipeline_order import FORWARD, Task
-from perfmodel.events.spans import ACTIVATIONS, GRADIENTS, PASSES, Arrow, Place, Point, Ran, Span
+from perfmodel.events.spans import ACTIVATIONS, GRADIENTS, PASSES, Arrow, ArrowPoint, OperatorRun, Span, SpanPlace
 from perfmodel.events.stage_passes import StagePasses
-from perfmodel.events.stage_spans import Drawn, Optimizer, StageSpans
+from perfmodel.events.stage_spans import DrawnDetail, Optimizer, StageSpans
 from perfmodel.events.stream_spans import Streams
 from perfmodel.frames import Tabular
 from perfmodel.prediction import StagePrediction
@@ -26,7 +25,7 @@ from perfmodel.spec.fields import whole
 from perfmodel.spec.hardware import Cluster
 from perfmodel.spec.run import Run
 from perfmodel.timing.data_parallel import DataParallel
-from perfmodel.timing.kernels import loaded
+from perfmodel.timing.kernels import at_cluster_load
 from perfmodel.timing.ledger import operator_confidence
 from perfmodel.timing.schedule import optimizer_steps
 
@@ -53,7 +52,7 @@ class Timeline(Tabular):
     arrows: Sequence[Arrow]
     layers: Sequence[Sequence[tuple[int, int]]]
     passes_s: Sequence[float]  # of each pipeline stage: all its passes, with what kernels wait for in them
-    drawn: Drawn
+    drawn: DrawnDetail
     longer_s: float
     shorter_s: float
     early_s: float
@@ -117,19 +116,19 @@ class _Drawing:
     def __init__(self, run: Run, predicted: StagePrediction, detail: str | None, micro_batches: int | None) -> None:
         layout, work, stack = predicted.layout, predicted.work, run.stack
         self.work, self.stack = work, stack
-        self.cluster: Cluster = loaded(run.cluster, layout.gpus)
-        self.passes = StagePasses(work, layout=layout, cluster=self.cluster, stack=stack)
-        moved = DataParallel(bucket=buckets(run.model, layout, stack), layout=layout, cluster=self.cluster, stack=stack)
+        self.cluster: Cluster = at_cluster_load(run.cluster, layout.gpus)
+        self.passes = StagePasses(work, cluster=self.cluster, stack=stack)
+        moved = DataParallel(work=work, cluster=self.cluster, stack=stack)
         first_s = (direction.first.parts.total_s for direction in (self.passes.forward, self.passes.backward))
         forward_s, backward_s = first_s
         self.optimizer = Optimizer(
             steps=list(optimizer_steps(work, self.cluster, stack)),
-            host_s=float(stack.iteration_host_s),
+            host_s=float(stack.host.iteration_s),
             seconds=float(predicted.breakdown.optimizer_s),
         )
         self.events: IterationEvents = iteration_events(
             self.passes,
-            list(moved.windows(work, forward_s=forward_s, backward_s=backward_s)),
+            list(moved.windows(forward_s=forward_s, backward_s=backward_s)),
             layout=layout,
             stack=stack,
             optimizer_s=self.optimizer.seconds,
@@ -171,13 +170,13 @@ class _Drawing:
         if others:
             details |= {"then": ", ".join(each.name for each in others)}
         return Span(
-            place=Place(stage, task.micro_batch, task.piece // self.passes.stages if self.passes.virtual > 1 else None),
+            place=SpanPlace(stage, task.micro_batch, task.piece // self.passes.stages if self.passes.virtual > 1 else None),
             track=ACTIVATIONS if forward else GRADIENTS,
             name=first.name,
             kind="message",
             start_s=message.start_s,
             end_s=message.start_s + message.sharing * alone_s,
-            ran=Ran(first, alone_s, sure),
+            ran=OperatorRun(first, alone_s, sure),
             details=details,
         )
 
@@ -191,10 +190,10 @@ class _Drawing:
     def _arrow(self, source: PlacedPass, message: Message, target: PlacedPass) -> Arrow:
         forward, stage = source.task.kind == FORWARD, source.task.piece % self.passes.stages
         leaves_s = max(min(source.end_s - 1e-9, target.start_s), source.start_s)  # inside its pass, and never after it is there
-        points = [Point(stage, PASSES, leaves_s)]
+        points = [ArrowPoint(stage, PASSES, leaves_s)]
         if self.events.message_s > 0 and leaves_s <= message.start_s <= target.start_s:
-            points.append(Point(stage, ACTIVATIONS if forward else GRADIENTS, message.start_s))
-        points.append(Point(target.task.piece % self.passes.stages, PASSES, target.start_s))
+            points.append(ArrowPoint(stage, ACTIVATIONS if forward else GRADIENTS, message.start_s))
+        points.append(ArrowPoint(target.task.piece % self.passes.stages, PASSES, target.start_s))
         return Arrow("activations" if forward else "gradients", tuple(points))
 
 
@@ -203,7 +202,9 @@ def _next(task: Task) -> Task:
     return task._replace(piece=task.piece + (1 if task.kind == FORWARD else -1))
 
 
-def _drawn(passes: StagePasses, events: IterationEvents, number: int, detail: str | None, micro_batches: int | None) -> Drawn:
+def _drawn(
+    passes: StagePasses, events: IterationEvents, number: int, detail: str | None, micro_batches: int | None
+) -> DrawnDetail:
     """What was asked for, or as much as USUAL_SPANS hold."""
     half = (number + 1) // 2
     each = len(passes.pieces) * (3 if passes.weights_apart else 2) * OF_A_PASS
@@ -218,7 +219,7 @@ def _drawn(passes: StagePasses, events: IterationEvents, number: int, detail: st
     spans = 2 * (alone * each + full * costs[name])
     if spans > MOST_SPANS:
         raise InputError(f"that would be some {spans:,} spans; fewer micro-batches, or less detail than {name}, can be drawn")
-    return Drawn(detail=name, full=full, alone=alone, micro_batches=number)
+    return DrawnDetail(detail=name, full=full, alone=alone, micro_batches=number)
 
 
 def _spans_of_a_micro_batch(passes: StagePasses, events: IterationEvents, detail: str) -> int:

@@ -11,7 +11,7 @@ import numpy as np
 
 from perfmodel.errors import InputError
 from perfmodel.explanation.moves import Moves, moves
-from perfmodel.explanation.sensitivity import Moved, sensitivity
+from perfmodel.explanation.sensitivity import Sensitivity, sensitivity
 from perfmodel.explanation.terms import Term, term
 from perfmodel.explanation.waterfall import Waterfall, waterfall
 from perfmodel.frames import Tabular
@@ -38,7 +38,7 @@ class Explanation(Tabular):
     place: int
     predicted: StagePrediction
     waterfall: Waterfall
-    sensitivity: Moved
+    sensitivity: Sensitivity
     moves: Moves
     source: Callable[[str], str]
     chosen: Mapping[str, Any]
@@ -79,17 +79,16 @@ def explanation(
     >>> whole.place, whole.moves.possible[0].key
     (2, 'tensor_parallel')
     """
-    stage, predicted = predict(run).stages[place]
+    _, predicted = predict(run).stages[place]
     if np.ndim(predicted.iteration_time_s):
         raise InputError("this run holds arrays of layouts or numbers; one layout at a time can be explained")
-    parts = (run.model, run.cluster, run.stack)
     return Explanation(
         run=run,
         place=place % len(run.stages),
         predicted=predicted,
         waterfall=waterfall(predicted, cluster=run.cluster, stack=run.stack),
-        sensitivity=sensitivity(*parts, run.layout(stage)),
-        moves=moves(*parts, predicted),
+        sensitivity=sensitivity(predicted.work.setup),
+        moves=moves(predicted),
         source=source,
         chosen=chosen,
     )

@@ -25,7 +25,7 @@ KERNELS: Final = "cluster.gpu.kernels"
 HELD: Final = (
     "cluster.busy_share",
     f"{NODE}.measured_bandwidth_bytes_per_s",
-    *(f"stack.{name}_bytes" for name in ("gradient", "reduced_gradient", "parameter", "optimizer")),
+    *(f"stack.states.{name}_bytes" for name in ("gradient", "reduced_gradient", "parameter", "optimizer")),
 )
 FROM_ONE: Final = ("unlisted_work", "busy_factor", "backward_busy_factor")  # times at least 1: below it means nothing
 HARDWARE, STACK = "hardware", "stack"
@@ -62,7 +62,7 @@ def coefficients(cluster: Cluster, stack: SoftwareStack) -> dict[str, Coefficien
 
     >>> from perfmodel.exchange.presets import cluster_preset, stack_preset
     >>> known = coefficients(cluster_preset("dgx-h100"), stack_preset("megatron-core"))
-    >>> known["cluster.links.node.bandwidth_bytes_per_s"].value, known["stack.host_s"].value
+    >>> known["cluster.links.node.bandwidth_bytes_per_s"].value, known["stack.host.launch_s"].value
     (450000000000.0, 6e-06)
     """
     found = [*_numbers(cluster, "cluster."), *_numbers(stack, "stack.")]
@@ -119,5 +119,5 @@ def _headlines(cluster: Cluster) -> dict[str, str]:
         "start-up of kernels": rf"{kernels}\..*fixed_s",
         f"{cluster.links.node.name} latency": rf"{node}\.collectives\.\w+\.(rank_)?latency_s",
         "network latency": rf"{network}\.collectives\.(\w*latency_s|tree_start_s)",
-        "kernel launch time": r"stack\.host_s",
+        "kernel launch time": r"stack\.host\.launch_s",
     }

@@ -1,8 +1,8 @@
 """What one step of the layout does: a degree or a size halved or doubled, another recompute mode, sharding or precision.
 
 The number of GPUs and the global batch stay: data parallelism gives or takes what other degrees need. Moves that cannot be made
-carry the reason. Not moved: the copies of hsdp's shards on their own, schedules and shardings that the stack does not offer,
-and 16-bit formats against each other, which run alike.
+carry the reason. Not moved: the copies of hsdp's shards on their own, schedules, shardings and degrees that the stack does not
+offer, and 16-bit formats against each other, which run alike.
 """
 
 from __future__ import annotations
@@ -16,13 +16,15 @@ import numpy as np
 from perfmodel.errors import InputError, PerfmodelError
 from perfmodel.frames import Tabular
 from perfmodel.prediction import StagePrediction, predict_stage
-from perfmodel.spec.hardware import OPERAND_BYTES, Cluster
+from perfmodel.spec.axes import FILLING, REPLICA_AXES
+from perfmodel.spec.hardware import Cluster
 from perfmodel.spec.layout import RECOMPUTES, Layout
 from perfmodel.spec.model import TransformerModel
-from perfmodel.spec.refusals import check_layout, check_stack
-from perfmodel.spec.stack import SoftwareStack
+from perfmodel.spec.precision import RECIPES, operand_bytes
+from perfmodel.spec.refusals import check_setup
+from perfmodel.spec.setup import Setup
 
-DEGREES: Final = ("tensor_parallel", "pipeline_parallel", "context_parallel")  # that share GPUs with data parallelism
+DEGREES: Final = tuple(axis.name for axis in REPLICA_AXES)  # that share GPUs with data parallelism
 SIZES: Final = ("virtual_pipeline", "micro_batch_size")
 
 
@@ -57,7 +59,7 @@ def _row(move: Move) -> dict[str, Any]:
         "key": move.key,
         "before": move.before,
         "after": move.after,
-        "data_parallel": None if move.layout is None else int(move.layout.data_parallel),
+        FILLING.name: None if move.layout is None else int(move.layout.data_parallel),
         "time_change": None if there is None else move.time_change,
         "iteration_time_s": None if there is None else float(there.iteration_time_s),
         "mfu": None if there is None else float(there.mfu),
@@ -67,58 +69,59 @@ def _row(move: Move) -> dict[str, Any]:
     }
 
 
-def moves(model: TransformerModel, cluster: Cluster, stack: SoftwareStack, predicted: StagePrediction) -> Moves:
+def moves(predicted: StagePrediction) -> Moves:
     """Every single move from the layout of a prediction.
 
     >>> from perfmodel.exchange.run_files import read_candidates
     >>> from perfmodel.prediction import predict
     >>> run = read_candidates("nemotron-4-15b")[0].run
-    >>> every = moves(run.model, run.cluster, run.stack, predict(run).stages[-1][1])
+    >>> every = moves(predict(run).stages[-1][1])
     >>> best = every.possible[0]
     >>> best.key, best.before, best.after, bool(best.predicted.fits)
     ('tensor_parallel', 8, 4, True)
     """
-    parts = (model, cluster, stack)
-    made = [_made(parts, predicted, key, after) for key, after in _candidates(*parts, predicted.layout)]
+    made = [_made(predicted, key, after) for key, after in _candidates(predicted.work.setup)]
     possible = sorted((move for move in made if move.predicted is not None), key=lambda move: move.time_change)
     return Moves(possible=tuple(possible), refused=tuple(move for move in made if move.predicted is None))
 
 
-def _made(parts: tuple[TransformerModel, Cluster, SoftwareStack], predicted: StagePrediction, key: str, after: Any) -> Move:
-    model, cluster, stack = parts
-    before, layout = _held(model, predicted.layout, key), None
+def _made(predicted: StagePrediction, key: str, after: Any) -> Move:
+    setup = predicted.work.setup
+    before, layout = _held(setup.model, predicted.layout, key), None
     try:
-        layout = _with(predicted.layout, key, after, cluster)
-        check_layout(model, cluster, layout)
-        check_stack(stack, layout)
+        layout = _with(predicted.layout, key, after, setup.cluster)
+        setup = replace(setup, layout=layout)
+        check_setup(setup)
     except PerfmodelError as error:
         return Move(key=key, before=before, after=after, layout=layout, predicted=None, time_change=0.0, refusal=str(error))
     with np.errstate(all="ignore"):
-        there = predict_stage(model, cluster, stack, layout)
+        there = predict_stage(setup)
     change = float(there.iteration_time_s / predicted.iteration_time_s) - 1.0
     return Move(key=key, before=before, after=after, layout=layout, predicted=there, time_change=change, refusal="")
 
 
-def _candidates(model: TransformerModel, cluster: Cluster, stack: SoftwareStack, layout: Layout) -> Iterator[tuple[str, Any]]:
+def _candidates(setup: Setup) -> Iterator[tuple[str, Any]]:
     """Every setting with every value that is one step away."""
+    model, cluster, stack, layout = setup.model, setup.cluster, setup.stack, setup.layout
     for key in (*DEGREES, *SIZES):
-        yield from ((key, value) for value in _half_and_double(getattr(layout, key)))
+        offered = key in SIZES or key in stack.offers.degrees
+        yield from ((key, value) for value in _half_and_double(getattr(layout, key)) if offered or value == 1)
     if layout.recompute == "full":
         layers = _held(model, layout, "recompute_layers")
         most = layers if layout.recompute_layers is None else model.layers
         yield from (("recompute_layers", value) for value in _half_and_double(layers) if value <= most)
     others = {
         "recompute": RECOMPUTES,
-        "sharding": stack.offered_shardings,
-        "pipeline_schedule": stack.offered_schedules if layout.pipeline_parallel > 1 else (),
+        "sharding": stack.offers.shardings,
+        "pipeline_schedule": stack.offers.schedules if layout.pipeline_parallel > 1 else (),
         "sequence_parallel": (True, False) if layout.tensor_parallel > 1 else (),
     }
     for key, values in others.items():
         yield from ((key, value) for value in values if value != getattr(layout, key))
-    widths = {OPERAND_BYTES[layout.precision]}
+    widths = {operand_bytes(layout.recipe.products)}
     for name in cluster.gpu.peak_flop_per_s:
-        if OPERAND_BYTES[name] not in widths:
-            widths.add(OPERAND_BYTES[name])
+        if name in RECIPES and operand_bytes(name) not in widths:
+            widths.add(operand_bytes(name))
             yield "precision", name
 
 
@@ -144,7 +147,7 @@ def _with(layout: Layout, key: str, value: Any, cluster: Cluster) -> Layout:
             shared = shared * (1 if other == key else int(getattr(layout, other)))
         if gpus % shared:
             raise InputError(f"a replica would need {shared} GPUs, which do not divide the {gpus} of the run", key=key)
-        changes["data_parallel"] = gpus // shared
+        changes[FILLING.name] = gpus // shared
     if key == "recompute" and value != "full":
         changes["recompute_layers"] = None
     if key == "sharding":

@@ -30,7 +30,7 @@ MEMORY: Final = "GPU memory"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Placed:
+class RooflinePoint:
     """One operator: `seconds` of one execution alone, `flop` and `bytes` of it, and the most that it could do.
 
     `flop` is 0 and `attainable_flop_per_s` None for what computes next to nothing; `bytes` of a collective are what each rank
@@ -41,6 +41,7 @@ class Placed:
     phase: str
     kind: str
     group: str  # of the ranks of a collective
+    axis: str  # of parallelism, along which they lie; empty for all GPUs, and for what is no collective
     precision: str
     confidence: str
     repeats: float
@@ -82,7 +83,7 @@ class Placed:
 class Roofline(Tabular):
     """The operators in the order of one micro-batch, and the roofs that they lie under."""
 
-    operators: tuple[Placed, ...]
+    operators: tuple[RooflinePoint, ...]
     peak_flop_per_s: Mapping[str, float]  # of each precision that a product or attention runs in
     memory_bytes_per_s: float
     links_bytes_per_s: Mapping[str, float]  # of each link that a collective crosses, for one GPU, one direction
@@ -125,7 +126,7 @@ def roofline(predicted: StagePrediction, *, cluster: Cluster, stack: SoftwareSta
     )
 
 
-def _placed(entry: Entry, cluster: Cluster) -> Iterator[Placed]:
+def _placed(entry: Entry, cluster: Cluster) -> Iterator[RooflinePoint]:
     """The operator of an entry, unless it takes no time or moves nothing."""
     operator = entry.operator
     kind, flop, moved = _counts(operator)
@@ -134,13 +135,15 @@ def _placed(entry: Entry, cluster: Cluster) -> Iterator[Placed]:
     memory = float(cluster.gpu.memory_bandwidth_bytes_per_s)
     if isinstance(operator, Collective):
         link, limit, group, precision = *_link(operator, cluster), operator.group.name, ""
+        axis = operator.group.axis.name if operator.group.axis else ""
     else:
-        link, limit, group, precision = MEMORY, memory, "", operator.precision
-    yield Placed(
+        link, limit, group, axis, precision = MEMORY, memory, "", "", operator.precision
+    yield RooflinePoint(
         name=operator.name,
         phase=operator.phase,
         kind=kind,
         group=group,
+        axis=axis,
         precision=precision,
         confidence=entry.confidence,
         repeats=float(entry.repeats),

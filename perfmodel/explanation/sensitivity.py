@@ -17,18 +17,15 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.count.data_parallel import buckets
 from perfmodel.count.iteration import Iteration, iteration
 from perfmodel.explanation.levers import PEAK, Lever, levers
 from perfmodel.frames import Tabular
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.hardware import Cluster
-from perfmodel.spec.layout import Layout
-from perfmodel.spec.model import TransformerModel
+from perfmodel.spec.setup import Setup
 from perfmodel.spec.spread import moved
-from perfmodel.spec.stack import SoftwareStack
 from perfmodel.timing.breakdown import Breakdown
-from perfmodel.timing.kernels import loaded
+from perfmodel.timing.kernels import at_cluster_load
 from perfmodel.timing.schedule import breakdown
 
 UP, DOWN = 1.1, 0.9
@@ -67,14 +64,11 @@ class Effect:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Moved(Tabular):
+class Sensitivity(Tabular):
     """An iteration with every lever up and down: arrays whose first axis holds one place a lever and direction."""
 
     levers: tuple[Lever, ...]
-    work: Iteration
-    layout: Layout
-    cluster: Cluster
-    stack: SoftwareStack
+    work: Iteration  # of the setup with every number in all its places
     breakdown: Breakdown
 
     def effects(self, seconds: Numeric | None = None) -> tuple[Effect, ...]:
@@ -110,25 +104,25 @@ def _effect(lever: Lever, up: float, down: float) -> Effect:
     return Effect(lever=lever, up=Shift(steps[0], float(up)), down=Shift(steps[1], float(down)))
 
 
-def sensitivity(model: TransformerModel, cluster: Cluster, stack: SoftwareStack, layout: Layout) -> Moved:
+def sensitivity(setup: Setup) -> Sensitivity:
     """One layout under every lever.
 
     >>> from perfmodel.exchange.run_files import read_candidates
     >>> run = read_candidates("nemotron-4-15b")[0].run
-    >>> effects = sensitivity(run.model, run.cluster, run.stack, run.layout(run.stages[0])).effects()
+    >>> effects = sensitivity(run.setup(run.stages[0])).effects()
     >>> latency = next(effect for effect in effects if effect.lever.name == "network latency")
     >>> latency.helping.step < 0, latency.helping.change < 0, latency.hurting.change > 0
     (True, True, True)
     """
+    cluster, stack = setup.cluster, setup.stack
     every = levers(cluster, stack)
     factors = _factors(every)
     moved_cluster = _with_peak(moved(cluster, factors, "cluster."), factors)
     moved_stack = moved(stack, factors, "stack.")
     with np.errstate(all="ignore"):
-        work = iteration(model, layout, moved_stack)
-        bucket, used = buckets(model, layout, moved_stack), loaded(moved_cluster, layout.gpus)
-        parts = breakdown(work, bucket, layout=layout, cluster=used, stack=moved_stack)
-    return Moved(levers=every, work=work, layout=layout, cluster=moved_cluster, stack=moved_stack, breakdown=parts)
+        work = iteration(replace(setup, cluster=moved_cluster, stack=moved_stack))
+        parts = breakdown(work, cluster=at_cluster_load(moved_cluster, setup.layout.gpus), stack=moved_stack)
+    return Sensitivity(levers=every, work=work, breakdown=parts)
 
 
 def _factors(every: Sequence[Lever]) -> dict[str, NDArray[np.float64]]:

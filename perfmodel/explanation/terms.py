@@ -9,36 +9,49 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from operator import attrgetter
 from pkgutil import resolve_name
 from typing import Any, Final
 
 import numpy as np
 
-from perfmodel.count.blocks import is_attention_core
-from perfmodel.count.data_parallel import DATA_PARALLEL
-from perfmodel.count.operators import Collective, FusedAttention, Matmul, MemoryBound, Operator
+from perfmodel.count.operators import (
+    Collective,
+    FusedAttention,
+    Matmul,
+    MemoryBound,
+    Operator,
+    is_attention_core,
+    moves_data_parallel,
+)
 from perfmodel.errors import InputError, did_you_mean, shown
-from perfmodel.explanation.sensitivity import Effect, Moved
+from perfmodel.explanation.sensitivity import Effect, Sensitivity
 from perfmodel.frames import Tabular
 from perfmodel.prediction import StagePrediction
+from perfmodel.spec.axes import BETWEEN_REPLICAS, BETWEEN_STAGES, PIPELINE, REPORTED, WITHIN_LAYERS, Axis
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.hardware import Cluster
 from perfmodel.spec.phases import OPTIMIZER, RECOMPUTE
 from perfmodel.spec.stack import SoftwareStack
+from perfmodel.timing.breakdown import LAUNCH, SLOWDOWN, UNLISTED
+from perfmodel.timing.breakdown import OPTIMIZER as OPTIMIZER_PART
 from perfmodel.timing.collectives import placement
-from perfmodel.timing.kernels import kernel_time_s, loaded
+from perfmodel.timing.kernels import at_cluster_load, kernel_time_s
 from perfmodel.timing.ledger import Entry, ledger
 
 TIMING: Final = "perfmodel.timing"
+RECOMPUTED: Final = "recompute"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Kind:
+class TermKind:
     """One term: which operators make it up, what computes it from and beside their times, and which settings decide about it.
 
-    Equations are named by their module, or as module:function.
+    `part` is the part of a breakdown that it is; empty for a term that lies in several. Equations are named by their module, or
+    as module:function.
     """
 
+    part: str
     selects: Callable[[Operator], bool]
     equations: tuple[str, ...] = ()
     beside: tuple[str, ...] = ()
@@ -49,70 +62,75 @@ def _in_passes(operator: Operator) -> bool:
     return operator.phase != OPTIMIZER
 
 
-def _of_group(name: str) -> Callable[[Operator], bool]:
-    return lambda op: isinstance(op, Collective) and _in_passes(op) and op.group.name == name
+def _of_axis(axis: Axis) -> Callable[[Operator], bool]:
+    if axis.communicates == BETWEEN_REPLICAS:
+        return moves_data_parallel
+    return lambda op: isinstance(op, Collective) and _in_passes(op) and op.group.axis == axis
 
 
 def _nothing(_: Operator) -> bool:
     return False
 
 
+EQUATIONS: Final = {  # of the messages of an axis, by where they are
+    WITHIN_LAYERS: (f"{TIMING}.passes",),
+    BETWEEN_STAGES: (f"{TIMING}.schedule", f"{TIMING}.pipeline"),
+    BETWEEN_REPLICAS: (f"{TIMING}.data_parallel", "perfmodel.count.data_parallel:buckets"),
+}
+
+
+def _terms_of(axis: Axis) -> Iterator[tuple[str, TermKind]]:
+    """What of an axis is exposed, and where its ranks wait for each other, that wait."""
+    equations = EQUATIONS[axis.communicates]
+    yield axis.name, TermKind(part=axis.exposed_part, selects=_of_axis(axis), equations=equations, settings=axis.settings)
+    if axis.bubble:
+        settings = ("pipeline_schedule", "stack.states.pipeline_split")
+        yield axis.bubble, TermKind(part=axis.bubble_part, selects=_nothing, equations=equations, settings=settings)
+
+
 TERMS: Final = {
-    "matmul": Kind(
+    "matmul": TermKind(
+        part="matmul_s",
         selects=lambda op: isinstance(op, Matmul) and not is_attention_core(op),
         beside=(f"{TIMING}.kernels:slowest_compute_scale",),
-        settings=("precision", "stack.fp8_products", "stack.fused_gradient_accumulation", "stack.separate_projections"),
+        settings=(
+            "precision",
+            "stack.low_precision.products",
+            "stack.fusion.gradient_accumulation",
+            "stack.fusion.separate_projections",
+        ),
     ),
-    "attention": Kind(
+    "attention": TermKind(
+        part="attention_s",
         selects=is_attention_core,
         beside=(f"{TIMING}.kernels:slowest_compute_scale",),
-        settings=("precision", "stack.fused_attention", "stack.attention_library"),
+        settings=("precision", "stack.fusion.attention", "stack.fusion.attention_library"),
     ),
-    "memory_bound": Kind(
+    "memory_bound": TermKind(
+        part="memory_bound_s",
         selects=lambda op: isinstance(op, MemoryBound) and _in_passes(op) and not is_attention_core(op),
-        settings=("sequence_parallel", "stack.norm_kernels", "stack.fused_activation", "stack.fused_squared_relu"),
+        settings=("sequence_parallel", "stack.fusion.norms", "stack.fusion.activation", "stack.fusion.squared_relu"),
     ),
-    "tensor_parallel": Kind(
-        selects=_of_group("tensor_parallel"),
-        equations=(f"{TIMING}.passes",),
-        settings=("sequence_parallel", "stack.tensor_parallel_overlap"),
-    ),
-    "context_parallel": Kind(
-        selects=_of_group("context_parallel"),
-        equations=(f"{TIMING}.passes",),
-        settings=("stack.context_parallel_exchange", "stack.balanced_context_parallel"),
-    ),
-    "pipeline_parallel": Kind(
-        selects=_of_group("pipeline_parallel"),
-        equations=(f"{TIMING}.schedule", f"{TIMING}.pipeline"),
-        settings=("pipeline_schedule", "stack.pipeline_overlap", "stack.scatter_gather_pipeline"),
-    ),
-    "pipeline_bubble": Kind(
-        selects=_nothing,
-        equations=(f"{TIMING}.schedule", f"{TIMING}.pipeline"),
-        settings=("pipeline_schedule", "stack.pipeline_split"),
-    ),
-    "data_parallel": Kind(
-        selects=lambda op: op.name in DATA_PARALLEL,
-        equations=(f"{TIMING}.data_parallel", "perfmodel.count.data_parallel:buckets"),
-        settings=("sharding", "stack.data_parallel_overlap", "stack.bucket_rule"),
-    ),
-    "communication_slowdown": Kind(
-        selects=lambda op: isinstance(op, Collective) and (bool(op.partner[0]) or op.name in DATA_PARALLEL),
+    **dict(term for axis in REPORTED for term in _terms_of(axis)),
+    "communication_slowdown": TermKind(
+        part=SLOWDOWN,
+        selects=lambda op: isinstance(op, Collective) and (bool(op.partner[0]) or moves_data_parallel(op)),
         equations=(f"{TIMING}.passes", f"{TIMING}.passes:sm_fraction"),
-        settings=("stack.tensor_parallel_overlap", "stack.data_parallel_overlap"),
+        settings=("stack.overlap.tensor_parallel", "stack.overlap.data_parallel"),
     ),
-    "recompute": Kind(
+    RECOMPUTED: TermKind(
+        part="",
         selects=lambda op: op.phase == RECOMPUTE and not isinstance(op, Collective),
         equations=("perfmodel.count.blocks",),
-        settings=("recompute", "stack.selective_recompute"),
+        settings=("recompute", "stack.fusion.selective_recompute"),
     ),
-    "launch": Kind(selects=_nothing, equations=(f"{TIMING}.passes:Direction._with_waiting",)),
-    "unlisted": Kind(selects=_nothing, equations=(f"{TIMING}.passes:Direction._with_waiting",)),
-    "optimizer": Kind(
-        selects=lambda op: op.phase == OPTIMIZER and op.name not in DATA_PARALLEL,
+    "launch": TermKind(part=LAUNCH, selects=_nothing, equations=(f"{TIMING}.passes:Direction._with_waiting",)),
+    "unlisted": TermKind(part=UNLISTED, selects=_nothing, equations=(f"{TIMING}.passes:Direction._with_waiting",)),
+    "optimizer": TermKind(
+        part=OPTIMIZER_PART,
+        selects=lambda op: op.phase == OPTIMIZER and not moves_data_parallel(op),
         equations=(f"{TIMING}.schedule:_optimizer",),
-        settings=("sharding", "stack.overwrites_gradients"),
+        settings=("sharding", "stack.states.overwrites_gradients"),
     ),
 }
 STEPS: Final = {  # of a waterfall -> the term that they are cut from
@@ -122,7 +140,13 @@ STEPS: Final = {  # of a waterfall -> the term that they are cut from
     "matmul_kernels": "matmul",
     "attention_kernels": "attention",
     "clocks": "matmul",
-    "uneven_stages": "pipeline_bubble",
+    "uneven_stages": PIPELINE.bubble,
+}
+NAMES: Final = {  # what a term may be called: by its name, by the step or the part that it is, as files and JSON have it
+    **{name: name for name in TERMS},
+    **STEPS,
+    **{kind.part: name for name, kind in TERMS.items() if kind.part},
+    **{kind.part.removesuffix("_s"): name for name, kind in TERMS.items() if kind.part},
 }
 
 
@@ -135,7 +159,7 @@ class Equation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Behind:
+class TermNumber:
     """One number behind a term, and what a step of it does to the term and to the whole iteration."""
 
     path: str
@@ -155,26 +179,25 @@ class Term(Tabular):
     equations: tuple[Equation, ...]
     settings: tuple[tuple[str, Any], ...]
     entries: tuple[Entry, ...]
-    numbers: tuple[Behind, ...]
+    numbers: tuple[TermNumber, ...]
 
     def rows(self) -> list[dict[str, Any]]:
         """The numbers behind the term, those that move it most first."""
         return [asdict(each) for each in self.numbers]
 
 
-def term(name: str, predicted: StagePrediction, moved: Moved, *, cluster: Cluster, stack: SoftwareStack) -> Term:
+def term(name: str, predicted: StagePrediction, moved: Sensitivity, *, cluster: Cluster, stack: SoftwareStack) -> Term:
     """The term called so (as a breakdown has it, too), or that a step of the waterfall called so is cut from.
 
     Errors: InputError with a did-you-mean.
     """
-    plain_name = name.strip().replace("-", "_").removesuffix("_s").removesuffix("_exposed")
-    known = STEPS.get(plain_name, plain_name)
-    if known not in TERMS:
+    known = NAMES.get(name.strip().replace("-", "_"))
+    if known is None:
         raise InputError(f"{shown(name)} is not a term of the iteration; {did_you_mean(name, TERMS)}", key="term")
     kind = TERMS[known]
     listed = ledger(predicted.work, gpus=predicted.layout.gpus, cluster=cluster, stack=stack)
     entries = tuple(entry for entry in listed if kind.selects(entry.operator))
-    seconds = np.asarray(_recompute_s(moved) if known == "recompute" else getattr(moved.breakdown, part_of(known)))
+    seconds = np.asarray(getattr(moved.breakdown, kind.part) if kind.part else _recompute_s(moved))
     now_s = float(seconds.flat[0])
     return Term(
         name=known,
@@ -187,25 +210,17 @@ def term(name: str, predicted: StagePrediction, moved: Moved, *, cluster: Cluste
     )
 
 
-def part_of(name: str) -> str:
-    """The part of a Breakdown that a term is.
-
-    >>> part_of("tensor_parallel"), part_of("launch")
-    ('tensor_parallel_exposed_s', 'launch_s')
-    """
-    return f"{name}_exposed_s" if name.endswith("_parallel") else f"{name}_s"
-
-
-def _recompute_s(moved: Moved) -> Numeric:
+def _recompute_s(moved: Sensitivity) -> Numeric:
     """The kernels of an average GPU that run again."""
-    cluster, total_s = loaded(moved.cluster, moved.layout.gpus), 0.0 * moved.breakdown.total_s
+    setup = moved.work.setup
+    cluster, total_s = at_cluster_load(setup.cluster, setup.layout.gpus), 0.0 * moved.breakdown.total_s
     for operator, repeats in moved.work.executions():
         if operator.phase == RECOMPUTE and not isinstance(operator, Collective):
-            total_s = total_s + repeats * kernel_time_s(operator, cluster=cluster, stack=moved.stack)
-    return total_s / moved.layout.pipeline_parallel
+            total_s = total_s + repeats * kernel_time_s(operator, cluster=cluster, stack=setup.stack)
+    return total_s / setup.layout.pipeline_parallel
 
 
-def _numbers(moved: Moved, seconds: Numeric) -> tuple[Behind, ...]:
+def _numbers(moved: Sensitivity, seconds: Numeric) -> tuple[TermNumber, ...]:
     """Those that move a time, each alone."""
     whole = {effect.lever.name: effect for effect in moved.effects()}
     alone = [each for each in moved.effects(seconds) if each.matters and len(each.lever.coefficients) == 1]
@@ -213,19 +228,21 @@ def _numbers(moved: Moved, seconds: Numeric) -> tuple[Behind, ...]:
     return tuple(sorted(found, key=lambda each: -abs(each.term_change)))
 
 
-def _behind(term_effect: Effect, whole: Effect) -> Behind:
+def _behind(term_effect: Effect, whole: Effect) -> TermNumber:
     (only,) = term_effect.lever.coefficients
     rises = term_effect.up.step != 0.0
     part, iteration = (effect.up if rises else effect.down for effect in (term_effect, whole))
-    return Behind(path=only.path, value=only.value, step=part.step, term_change=part.change, iteration_change=iteration.change)
+    return TermNumber(
+        path=only.path, value=only.value, step=part.step, term_change=part.change, iteration_change=iteration.change
+    )
 
 
 def _setting(path: str, predicted: StagePrediction, stack: SoftwareStack) -> Any:
-    owner, _, name = path.rpartition(".")
-    return getattr(stack if owner else predicted.layout, name)
+    inside = path.removeprefix("stack.")
+    return getattr(predicted.layout, path) if inside == path else attrgetter(inside)(stack)
 
 
-def _equations(kind: Kind, operators: Sequence[Operator], cluster: Cluster) -> tuple[Equation, ...]:
+def _equations(kind: TermKind, operators: Sequence[Operator], cluster: Cluster) -> tuple[Equation, ...]:
     """Those of the term itself, those that time its operators, and what lies beside them; each once."""
     timed = [name for operator in operators for name in _of_operator(operator, cluster)]
     names = list(dict.fromkeys((*kind.equations, *timed, *kind.beside)))

@@ -21,10 +21,10 @@ from typing import Any, Final
 
 import numpy as np
 
-from perfmodel.count.blocks import is_attention_core
-from perfmodel.count.operators import Collective, FusedAttention, Matmul, MemoryBound
+from perfmodel.count.operators import Collective, FusedAttention, Matmul, MemoryBound, is_attention_core
 from perfmodel.frames import Tabular
 from perfmodel.prediction import StagePrediction
+from perfmodel.spec.axes import REPORTED, WITHIN_LAYERS, axes_that_communicate
 from perfmodel.spec.coefficients import AttentionCoefficients
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.hardware import Cluster, Gpu
@@ -32,9 +32,11 @@ from perfmodel.spec.phases import OPTIMIZER, RECOMPUTE
 from perfmodel.spec.stack import SoftwareStack
 from perfmodel.timing.attention import plain_attention_time_s
 from perfmodel.timing.breakdown import Breakdown, slower
-from perfmodel.timing.kernels import kernel_time_s, loaded
+from perfmodel.timing.kernels import at_cluster_load, kernel_time_s
 from perfmodel.timing.passes import Direction
 
+WITHIN: Final = axes_that_communicate(WITHIN_LAYERS)
+OUTSIDE: Final = tuple(axis for axis in REPORTED if axis not in WITHIN)
 STEPS: Final = (
     "wider_arithmetic",  # 16-bit products and attention of an 8-bit run, whose MFU is against the 8-bit peak
     "uncounted_flop",  # padding of the vocabulary, copies of KV heads
@@ -46,13 +48,10 @@ STEPS: Final = (
     "recompute",
     "unlisted",
     "launch",
-    "tensor_parallel",
-    "context_parallel",
+    *(axis.name for axis in WITHIN),
     "communication_slowdown",
     "uneven_stages",
-    "pipeline_bubble",
-    "pipeline_parallel",
-    "data_parallel",
+    *(name for axis in OUTSIDE for name in (axis.bubble, axis.name) if name),
     "optimizer",
 )
 ALL_ARITHMETIC: Final = AttentionCoefficients(  # of a kernel that does nothing but its products, at the peak rate
@@ -132,10 +131,14 @@ def waterfall(predicted: StagePrediction, *, cluster: Cluster, stack: SoftwareSt
 
 def _kernel_steps(predicted: StagePrediction, cluster: Cluster, stack: SoftwareStack) -> dict[str, float]:
     """What the kernels of an average GPU take beyond their model FLOPs at the peak rate of the layout."""
-    slowest = loaded(cluster, predicted.layout.gpus)
-    peak = cluster.gpu.peak(predicted.layout.precision)
+    slowest = at_cluster_load(cluster, predicted.layout.gpus)
+    peak = cluster.gpu.peak(predicted.layout.recipe.products)
     nominal = replace(slowest, compute_scale=1.0)
-    plain = replace(stack, clock_scale=1.0, fp8_clock_scale=1.0)
+    plain = replace(
+        stack,
+        host=replace(stack.host, clock_scale=1.0),
+        low_precision=replace(stack.low_precision, clock_scale=1.0),
+    )
     names = ("wider_arithmetic", "uncounted_flop", "causal_mask", "matmul_kernels", "attention_kernels", "clocks")
     seconds = dict.fromkeys((*names, "memory_bound", "recompute"), 0.0)
     for operator, repeats in _kernels(predicted):
@@ -159,7 +162,7 @@ def _kernel_steps(predicted: StagePrediction, cluster: Cluster, stack: SoftwareS
 
 def _kernels(predicted: StagePrediction) -> Iterator[tuple[Matmul | FusedAttention | MemoryBound, float]]:
     """The operators of the passes that are no collectives, with how often an average GPU runs each in an iteration."""
-    stages = float(predicted.work.pipeline_parallel)
+    stages = float(predicted.layout.pipeline_parallel)
     for operator, repeats in predicted.work.executions():
         if not isinstance(operator, Collective) and operator.phase != OPTIMIZER and np.any(repeats):
             yield operator, float(repeats) / stages
@@ -181,26 +184,24 @@ def _other_steps(predicted: StagePrediction, cluster: Cluster, stack: SoftwareSt
     steps: dict[str, Numeric] = {
         "unlisted": average.unlisted_s,
         "launch": average.launch_s,
-        "tensor_parallel": average.tensor_parallel_exposed_s,
-        "context_parallel": average.context_parallel_exposed_s,
         "communication_slowdown": average.communication_slowdown_s + beside_passes,
         "uneven_stages": slowest.total_s - average.total_s,
-        "pipeline_bubble": parts.pipeline_bubble_s,
-        "pipeline_parallel": parts.pipeline_parallel_exposed_s,
-        "data_parallel": parts.data_parallel_exposed_s,
         "optimizer": parts.optimizer_s,
     }
+    steps |= {axis.name: getattr(average, axis.exposed_part) for axis in WITHIN}
+    steps |= {axis.name: getattr(parts, axis.exposed_part) for axis in OUTSIDE}
+    steps |= {axis.bubble: getattr(parts, axis.bubble_part) for axis in OUTSIDE if axis.bubble}
     return {name: float(value) for name, value in steps.items()}
 
 
 def _passes(predicted: StagePrediction, cluster: Cluster, stack: SoftwareStack) -> tuple[Breakdown, Breakdown]:
     """All passes of the average and of the slowest pipeline stage, which are one where there is one."""
     work, micro_batches = predicted.work, predicted.layout.micro_batches
-    used = loaded(cluster, predicted.layout.gpus)
+    used = at_cluster_load(cluster, predicted.layout.gpus)
     forward, backward = (Direction(work, direction, used, stack) for direction in ("forward", "backward"))
     held = [stage for stage in work.stages if np.all(np.asarray(stage.number) > 0)]
     slowest = reduce(slower, [forward.stage(stage).parts + backward.stage(stage).parts for stage in held]) * micro_batches
-    if work.pipeline_parallel == 1:
+    if predicted.layout.pipeline_parallel == 1:
         return slowest, slowest
     whole = forward.whole().parts + backward.whole().parts
-    return whole * (micro_batches / work.pipeline_parallel), slowest
+    return whole * (micro_batches / predicted.layout.pipeline_parallel), slowest

@@ -10,8 +10,7 @@ from perfmodel.report.figures.drawing.bar_charts import Bar, Segment, bars_heigh
 from perfmodel.report.figures.drawing.captions import run_caption, source_text, stage_labels
 from perfmodel.report.figures.drawing.palette import ITERATION
 from perfmodel.report.figures.drawing.style import Drawing, styled
-from perfmodel.report.text.prediction import LABELS
-from perfmodel.timing.breakdown import PARTS
+from perfmodel.report.words import PARTS
 from perfmodel.units import seconds_text
 
 LONG_S: Final = 10.0  # iterations that are drawn in seconds
@@ -19,9 +18,9 @@ LONG_S: Final = 10.0  # iterations that are drawn in seconds
 
 def iteration_bar(label: str, predicted: StagePrediction, *, scale: float = 1.0) -> Bar:
     """The parts of one stage's iteration [s, or what `scale` makes of it]; they sum to its time."""
-    values = {part: float(getattr(predicted.breakdown, part)) for part in PARTS}
+    values = {part: float(seconds) for part, seconds in predicted.breakdown.items()}
     segments = tuple(
-        Segment(label=LABELS[part], value=scale * value, colour=ITERATION[part]) for part, value in values.items() if value
+        Segment(label=PARTS[part], value=scale * value, colour=ITERATION[part]) for part, value in values.items() if value
     )
     return Bar(label=label, segments=segments, end=seconds_text(float(predicted.iteration_time_s)))
 

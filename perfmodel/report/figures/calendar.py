@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from perfmodel.economics.goodput import TimeShares
-from perfmodel.economics.outlook import Interval, Outlook, StageOutlook
+from perfmodel.economics.outlook import IntervalEnds, Outlook, StageOutlook
 from perfmodel.prediction import Prediction
 from perfmodel.report.figures.drawing.bar_charts import (
     Bar,
@@ -93,7 +93,7 @@ def other_bars(outlook: Outlook, labels: Sequence[str]) -> list[Bar]:
 
 def cost_bars(outlook: Outlook, labels: Sequence[str]) -> list[Bar]:
     """Dollars of each stage, and of several their sum, with its interval; none without a price."""
-    rows: list[tuple[str, float | None, Interval | None]] = [
+    rows: list[tuple[str, float | None, IntervalEnds | None]] = [
         (label, stage.dollars, None) for label, stage in zip(labels, outlook.stages, strict=True)
     ]
     whole = outlook.dollars, outlook.dollars_interval
@@ -101,7 +101,7 @@ def cost_bars(outlook: Outlook, labels: Sequence[str]) -> list[Bar]:
     return [_cost_bar(label, dollars, ends) for label, dollars, ends in rows if dollars is not None]
 
 
-def _cost_bar(label: str, dollars: float, interval: Interval | None) -> Bar:
+def _cost_bar(label: str, dollars: float, interval: IntervalEnds | None) -> Bar:
     segment = Segment(label="cost", value=dollars, colour=GREEN)
     return Bar(label=label, segments=(segment,), end=rounded_dollars(dollars), interval=interval)
 
@@ -110,7 +110,7 @@ def rounded_dollars(value: float) -> str:
     """Three digits of a price.
 
     >>> rounded_dollars(1704484.0), rounded_dollars(40157.8)
-    ('$1.7M', '$40.2k')
+    ('$1.700M', '$40.2k')
     """
     return f"${number_text(value / 1e3)}k" if 1e3 <= value < 1e6 else f"${large_text(float(f'{value:.3g}'))}"
 

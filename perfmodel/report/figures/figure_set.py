@@ -21,7 +21,7 @@ from perfmodel.report.figures.ramp import ramp_figure
 from perfmodel.report.figures.roofline import roofline_figure
 from perfmodel.report.figures.sweep import sweep_figure
 from perfmodel.report.figures.waterfall import waterfall_figure
-from perfmodel.variation.growth import strong_scaling
+from perfmodel.variation.strong_scaling import strong_scaling
 
 OF_A_STAGE: Final[dict[str, Callable[[Explanation], Drawing]]] = {
     "peak": waterfall_figure,

@@ -15,8 +15,8 @@ from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 from perfmodel import __version__
 from perfmodel.errors import InputError
-from perfmodel.evidence.step_comparison import OperatorPair, StepComparison
-from perfmodel.evidence.validate import Comparison
+from perfmodel.evidence.step_comparison import ComparedOperator, StepComparison
+from perfmodel.evidence.time_scores import TimeComparison
 from perfmodel.report.figures.drawing.captions import NAME
 from perfmodel.report.figures.drawing.lettering import shortened
 from perfmodel.report.figures.drawing.palette import BLUE, GRID, LINES, MARKERS, MUTED, VERMILION
@@ -46,7 +46,7 @@ class Timed:
 
 
 @styled
-def accuracy_figure(comparisons: Sequence[Comparison]) -> Drawing:
+def accuracy_figure(comparisons: Sequence[TimeComparison]) -> Drawing:
     """Predicted against measured iteration times, log-log, a colour and marker for each stack, with a 10 % band.
 
     Errors: InputError when no row is predicted.
@@ -163,10 +163,10 @@ def operators_figure(comparison: StepComparison) -> Drawing:
     return drawing
 
 
-def _label(pair: OperatorPair) -> str:
+def _label(pair: ComparedOperator) -> str:
     """layer.mlp.fc1 (wgrad)"""
     return f"{pair.name} ({phase_text(pair.phase)})"
 
 
-def _told(pair: OperatorPair) -> str:
+def _told(pair: ComparedOperator) -> str:
     return f"{_label(pair)} {seconds_text(pair.predicted)} predicted, {seconds_text(pair.measured)} measured"

@@ -14,7 +14,7 @@ from perfmodel.report.figures.drawing.bar_charts import THICK, Bar, Segment, bar
 from perfmodel.report.figures.drawing.captions import run_caption, source_text, stage_labels
 from perfmodel.report.figures.drawing.palette import INK, MEMORY
 from perfmodel.report.figures.drawing.style import Drawing, styled
-from perfmodel.report.text.prediction import LABELS
+from perfmodel.report.words import LABELS
 from perfmodel.units import GIBIBYTE, gibibytes_text
 
 CAPACITY: Final[dict[str, Any]] = {"color": INK, "linewidth": 1.2, "linestyle": (0, (4, 2))}  # the line of what a GPU has

@@ -14,7 +14,7 @@ from perfmodel.report.figures.drawing.captions import run_caption, source_text, 
 from perfmodel.report.figures.drawing.lettering import shortened
 from perfmodel.report.figures.drawing.palette import BLUE, VERMILION
 from perfmodel.report.figures.drawing.style import TEXT, Drawing, grid, styled
-from perfmodel.spec.run import Stage
+from perfmodel.spec.run import RampStage
 
 ROW_HEIGHT: Final = 34.0
 APART: Final = 0.2  # of a row, predicted above published
@@ -22,7 +22,7 @@ LABEL_ROOM: Final = 130.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Beside:
+class RampValue:
     """One number of one stage: predicted, both ends of its interval, and what was published (None where nothing was)."""
 
     predicted: float
@@ -31,23 +31,23 @@ class Beside:
     published: float | None
 
 
-def times_s(stages: Sequence[tuple[Stage, StagePrediction]]) -> list[Beside]:
+def times_s(stages: Sequence[tuple[RampStage, StagePrediction]]) -> list[RampValue]:
     """The iteration time of each stage [s]."""
     found = []
     for stage, predicted in stages:
         low, high = (float(end) for end in predicted.iteration_time_interval_s)
         seconds, published = float(predicted.iteration_time_s), stage.published.iteration_time_s
-        found.append(Beside(predicted=seconds, low=low, high=high, published=published))
+        found.append(RampValue(predicted=seconds, low=low, high=high, published=published))
     return found
 
 
-def mfus(stages: Sequence[tuple[Stage, StagePrediction]]) -> list[Beside]:
+def mfus(stages: Sequence[tuple[RampStage, StagePrediction]]) -> list[RampValue]:
     """The MFU of each stage: what takes longer by some factor has an MFU lower by it."""
     found = []
     for (stage, predicted), time in zip(stages, times_s(stages), strict=True):
         mfu = float(predicted.mfu)
         ends = [mfu * time.predicted / end for end in (time.high, time.low)]
-        found.append(Beside(predicted=mfu, low=ends[0], high=ends[1], published=stage.published.mfu))
+        found.append(RampValue(predicted=mfu, low=ends[0], high=ends[1], published=stage.published.mfu))
     return found
 
 
@@ -84,7 +84,7 @@ def _entries(*, is_published: bool) -> list[tuple[Line2D, str]]:
     return [(predicted, "predicted, 90 % interval"), *([(published, "published")] if is_published else [])]
 
 
-def _panel(drawing: Drawing, axes: Axes, rows: Sequence[Beside], *, scale: float, shape: str, unit: str) -> None:
+def _panel(drawing: Drawing, axes: Axes, rows: Sequence[RampValue], *, scale: float, shape: str, unit: str) -> None:
     """A dot with its interval for each row, a diamond below for what was published."""
     for row, each in enumerate(rows):
         above = row - (APART if each.published is not None else 0.0)

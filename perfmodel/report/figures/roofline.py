@@ -14,13 +14,23 @@ from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from perfmodel.explanation.explanation import Explanation
-from perfmodel.explanation.roofline import ATTENTION, COLLECTIVE, MATMUL, MEMORY, MEMORY_BOUND, Placed, Roofline, roofline
+from perfmodel.explanation.roofline import (
+    ATTENTION,
+    COLLECTIVE,
+    MATMUL,
+    MEMORY,
+    MEMORY_BOUND,
+    Roofline,
+    RooflinePoint,
+    roofline,
+)
 from perfmodel.report.figures.drawing.captions import source_text, stage_caption
 from perfmodel.report.figures.drawing.lettering import shortened
-from perfmodel.report.figures.drawing.palette import BLUE, GREEN, INK, MUTED, ORANGE, PALE_BLUE, PURPLE, SKY, VERMILION, YELLOW
-from perfmodel.report.figures.drawing.point_labels import Point, name_points
+from perfmodel.report.figures.drawing.palette import AXES, BLUE, GREEN, INK, MUTED, PALE_BLUE, SKY
+from perfmodel.report.figures.drawing.point_labels import LabelledPoint, name_points
 from perfmodel.report.figures.drawing.style import SMALL, Drawing, grid, styled
 from perfmodel.report.text.operators import phase_text
+from perfmodel.spec.axes import REPORTED
 from perfmodel.spec.phases import FORWARD
 from perfmodel.units import seconds_text
 
@@ -29,25 +39,21 @@ TERA, GIGA, MEGA = 1e12, 1e9, 1e6
 LARGEST, SMALLEST = 10.0, 2.0  # radius of a marker [points]
 MOST_NAMES: Final = 9
 LEAST: Final = (0.1, 1e-3)  # MB and share of the slowest roof: below, points lie on the edge of the plot
-LOOKS: Final[Mapping[str, tuple[str, str, str]]] = {  # by kind, or by group of a collective: label, colour, marker
+LOOKS: Final[Mapping[str, tuple[str, str, str]]] = {  # by kind, or by axis of a collective: label, colour, marker
     MATMUL: ("matrix products", BLUE, "o"),
     ATTENTION: ("attention", SKY, "s"),
     MEMORY_BOUND: ("memory-bound operators", PALE_BLUE, "^"),
-    "tensor_parallel": ("tensor parallel", VERMILION, "D"),
-    "context_parallel": ("context parallel", ORANGE, "D"),
-    "data_parallel": ("data parallel", PURPLE, "D"),
-    "pipeline_parallel": ("pipeline parallel", YELLOW, "D"),
-    "world": ("all GPUs", GREEN, "D"),
+    **{axis.name: (axis.label, AXES[axis.name], "D") for axis in REPORTED},
+    COLLECTIVE: ("all GPUs", GREEN, "D"),
 }
 LINK: Final = 85.0  # points of the name of a link
-SAME: Final = {"data_parallel_shards": "data_parallel", "data_parallel_replicas": "data_parallel", "vocabulary": "world"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Marker:
     """An operator on the paper: x and y as the axes have them, radius in points, area in proportion to its time."""
 
-    operator: Placed
+    operator: RooflinePoint
     x: float
     y: float
     radius: float
@@ -72,14 +78,14 @@ def moving(roofs: Roofline) -> list[Marker]:
             x=max(each.bytes / MEGA, LEAST[0]),
             y=max(each.bytes_per_s / GIGA, least),
             radius=_radius(each, roofs),
-            looks=SAME.get(each.group, each.group) if each.kind == COLLECTIVE else each.kind,
+            looks=each.axis or each.kind,
         )
         for each in roofs.operators
         if not each.flop
     ]
 
 
-def _radius(operator: Placed, roofs: Roofline) -> float:
+def _radius(operator: RooflinePoint, roofs: Roofline) -> float:
     longest_s = max(each.total_s for each in roofs.operators)
     return max(LARGEST * sqrt(operator.total_s / longest_s), SMALLEST)
 
@@ -114,7 +120,7 @@ def _description(roofs: Roofline) -> str:
     return f"Most time alone: {'; '.join(told)}"
 
 
-def _name(operator: Placed) -> str:
+def _name(operator: RooflinePoint) -> str:
     """mlp.fc1 wgrad"""
     phase = "" if operator.phase == FORWARD else f" {phase_text(operator.phase)}"
     name = operator.name.removeprefix("layer.")
@@ -222,7 +228,7 @@ def _entries(markers: Iterable[Marker]) -> list[tuple[Artist, str]]:
     ]
 
 
-def _points(markers: Iterable[Marker]) -> list[Point]:
+def _points(markers: Iterable[Marker]) -> list[LabelledPoint]:
     """Those that take longest first."""
     longest = sorted(markers, key=lambda each: -each.operator.total_s)
-    return [Point(x=each.x, y=each.y, radius=each.radius, name=_name(each.operator)) for each in longest]
+    return [LabelledPoint(x=each.x, y=each.y, radius=each.radius, name=_name(each.operator)) for each in longest]

@@ -14,18 +14,19 @@ from matplotlib.ticker import EngFormatter, FixedLocator, LogLocator, NullLocato
 from perfmodel import __version__
 from perfmodel.errors import InputError
 from perfmodel.report.figures.drawing.captions import NAME, axis_name
-from perfmodel.report.figures.drawing.cells import Cell, Grid, draw_grid, meanings
+from perfmodel.report.figures.drawing.cells import Cell, CellGrid, draw_grid, meanings
 from perfmodel.report.figures.drawing.lettering import shortened, text_width
 from perfmodel.report.figures.drawing.palette import BLUE, INK, LINES, MARKERS, MUTED, PAPER
 from perfmodel.report.figures.drawing.style import SMALL, TEXT, Drawing, grid, picture, styled
 from perfmodel.report.text.sweep import point_name, scaling_title
+from perfmodel.spec.axes import FILLING
 from perfmodel.units import gibibytes_text, seconds_text
-from perfmodel.variation.scaling import Numbers, Scaling
+from perfmodel.variation.scaling_curve import PointNumbers, ScalingCurve
 from perfmodel.variation.sweep import Sweep, SweptPoint
 
 __all__ = ["picture", "sweep_figure"]
 
-GROWING: Final = ("gpus", "data_parallel", "run")  # axes that are asked for to see how speed grows
+GROWING: Final = ("gpus", FILLING.name, "run")  # axes that are asked for to see how speed grows
 TALL, SHORT = 190.0, 110.0  # points of a panel
 LABEL: Final = 150.0  # points of the name of an axis
 MOST_TOLD: Final = 8  # points in a description
@@ -60,7 +61,7 @@ def _caption(result: Sweep, more: str = "") -> str:
     return f"{shortened(result.name, NAME, TEXT)}{stage}{f'; {more}' if more else ''}"
 
 
-def _scaling_figure(result: Sweep, curve: Scaling, here: int | None) -> Drawing:
+def _scaling_figure(result: Sweep, curve: ScalingCurve, here: int | None) -> Drawing:
     """Tokens/s against GPUs with their interval and the ideal, and the efficiency below."""
     title, _, more = scaling_title(result, curve).partition(": ")
     drawing = Drawing(
@@ -94,7 +95,7 @@ def _scaling_figure(result: Sweep, curve: Scaling, here: int | None) -> Drawing:
     return drawing
 
 
-def _growth(result: Sweep, curve: Scaling) -> str:
+def _growth(result: Sweep, curve: ScalingCurve) -> str:
     """The efficiency of the largest point of each series."""
     ends = {name: max(places, key=lambda place: result.points[place].numbers["gpus"]) for name, places in curve.series.items()}
     told = [
@@ -104,7 +105,7 @@ def _growth(result: Sweep, curve: Scaling) -> str:
     return f"Efficiency against the first point: {'; '.join(told)}"
 
 
-def _series(drawing: Drawing, panels: tuple[Axes, Axes], points: Sequence[Numbers], look: tuple[str, str]) -> None:
+def _series(drawing: Drawing, panels: tuple[Axes, Axes], points: Sequence[PointNumbers], look: tuple[str, str]) -> None:
     """One line in both panels, with a marker to point at for each number of GPUs."""
     (upper, lower), (colour, marker) = panels, look
     gpus, rate = (np.array([numbers[key] for numbers in points], dtype=float) for key in ("gpus", "tokens_per_s"))
@@ -189,7 +190,7 @@ def _map_figure(result: Sweep) -> Drawing:
             mfu = 100.0 * point.numbers["mfu"]
             told = _told(result, point)
             cells.append(Cell(row=row, column=column, mfu=mfu, fits=point.fits, lines=(f"{mfu:.1f}",), hover=told))
-    whole = Grid(
+    whole = CellGrid(
         row_name=shortened(axis_name(down.key), LABEL, TEXT),
         rows=down.labels,
         column_name=shortened(axis_name(across.key), LABEL, TEXT),

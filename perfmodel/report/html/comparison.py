@@ -9,14 +9,14 @@ from typing import Final
 from rich.console import Group
 from rich.text import Text
 
-from perfmodel.exchange.questions.variations import Settings, compared, pairs
-from perfmodel.exchange.run_files import Candidate, RunSource
+from perfmodel.exchange.questions.varied_runs import Settings, scenario_comparison, setting_pairs
+from perfmodel.exchange.run_files import RunCandidate, RunSource
 from perfmodel.explanation.explanation import Explanation, explanation
 from perfmodel.report.html.blocks import as_html
-from perfmodel.report.html.document import Choice, Opening, Section, views
+from perfmodel.report.html.document import Opening, PageChoice, Section, views
 from perfmodel.report.html.parts import assumptions_html, cost_html, moves_html, operators_html, provenance_html
 from perfmodel.report.html.run import TITLES
-from perfmodel.report.html.statements import Told, sources_of, told
+from perfmodel.report.html.statements import RunStatements, sources_of, told
 from perfmodel.report.text.before_after import Line, Numbers
 from perfmodel.report.text.explanation import headline_table, waterfall_table
 from perfmodel.report.text.prediction import description, verdict
@@ -39,7 +39,7 @@ class Compared:
     title: str
     subtitle: str
     sentences: tuple[Text, ...]
-    subjects: tuple[Told, ...]
+    subjects: tuple[RunStatements, ...]
     result: WhatIf
 
     @property
@@ -55,10 +55,10 @@ class Compared:
         return tuple(_short(name) for name in (first, *lettered))
 
     @property
-    def choice(self) -> Choice:
+    def choice(self) -> PageChoice:
         """The columns that are explained."""
         labels = self.labels[: len(self.subjects)]
-        return Choice(what=self.what, labels=labels, first=0)
+        return PageChoice(what=self.what, labels=labels, first=0)
 
 
 def _short(name: str) -> str:
@@ -69,7 +69,7 @@ def compared_scenarios(
     source: RunSource, scenarios: Mapping[str, Settings], *, base: Settings, stage: int | None, same_gpus: bool
 ) -> Compared:
     """One run as it is and in each scenario, as `perfmodel whatif` compares them."""
-    result = compared(source, scenarios, base=base, stage=stage, same_gpus=same_gpus)
+    result = scenario_comparison(source, scenarios, base=base, stage=stage, same_gpus=same_gpus)
     run = result.before.prediction.run
     columns = (result.before, *result.scenarios)[:MOST_EXPLAINED]
     number = f"{len(result.scenarios)} scenarios" if len(result.scenarios) > 1 else "one scenario"
@@ -88,11 +88,11 @@ def _misfit_before(result: WhatIf) -> Iterator[Text]:
         yield Text("As it is, the run does not fit in memory.", style="red")
 
 
-def _told(source: RunSource, base: Settings, scenario: Scenario, place: int) -> Told:
+def _told(source: RunSource, base: Settings, scenario: Scenario, place: int) -> RunStatements:
     run = scenario.prediction.run
-    origin = sources_of(source, [*pairs(base), *scenario.settings])
-    return Told(
-        candidates=(Candidate(values={}, run=run, assumptions=scenario.assumptions),),
+    origin = sources_of(source, [*setting_pairs(base), *scenario.settings])
+    return RunStatements(
+        candidates=(RunCandidate(values={}, run=run, assumptions=scenario.assumptions),),
         predictions=(scenario.prediction,),
         explained=(explanation(run, place=place, source=origin),),
         chosen=0,
@@ -102,7 +102,7 @@ def _told(source: RunSource, base: Settings, scenario: Scenario, place: int) -> 
 
 def compared_runs(sources: Sequence[RunSource], *, settings: Settings, stage: int | None) -> Compared:
     """Several runs, each beside the first."""
-    every = [told(each, pairs(settings), stage=stage, most=1) for each in sources]
+    every = [told(each, setting_pairs(settings), stage=stage, most=1) for each in sources]
     first, *others = (_column(each) for each in every)
     lines = sorted(((each.prediction.fits, verdict(each.prediction)) for each in every), key=lambda line: line[0])
     return Compared(
@@ -115,7 +115,7 @@ def compared_runs(sources: Sequence[RunSource], *, settings: Settings, stage: in
     )
 
 
-def _column(subject: Told) -> Scenario:
+def _column(subject: RunStatements) -> Scenario:
     return Scenario(
         name=subject.run.name,
         settings=(),

@@ -39,7 +39,7 @@ class Section:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
+class PageChoice:
     """What views differ in (stage, scenario): the label of each, and the place of the one that is shown first."""
 
     what: str
@@ -80,7 +80,7 @@ def page(
     opening: Opening,
     sections: Sequence[Section],
     *,
-    choice: Choice | None = None,
+    choice: PageChoice | None = None,
     command: str = "",
     figures: Mapping[str, Drawing] = NO_FIGURES,
 ) -> Page:
@@ -106,7 +106,7 @@ def page(
     return Page(title=opening.title, fits=opening.answer, html=text, figures=figures)
 
 
-def views(contents: Sequence[str], choice: Choice | None) -> str:
+def views(contents: Sequence[str], choice: PageChoice | None) -> str:
     """The same part of a page for each of the choices, under its label; without a choice there is one."""
     if choice is None:
         return "\n".join(contents)
@@ -129,7 +129,7 @@ def _glance(numbers: Mapping[str, tuple[str, str]]) -> str:
     return f'<dl class="glance">\n{chr(10).join(cells)}\n</dl>' if cells else ""
 
 
-def _switch(choice: Choice) -> str:
+def _switch(choice: PageChoice) -> str:
     """A radio button for each view, and one for all of them."""
     buttons = [(str(place), label, place == choice.first) for place, label in enumerate(choice.labels)]
     labels = [
@@ -139,7 +139,7 @@ def _switch(choice: Choice) -> str:
     return f"<fieldset>\n<legend>{escaped(choice.what)}</legend>\n" + "\n".join(labels) + "\n</fieldset>"
 
 
-def _rules(choice: Choice) -> str:
+def _rules(choice: PageChoice) -> str:
     """Rules that hide all views but the one whose button is pressed."""
     return "\n".join(
         f'body:has(#view-{place}:checked) .view:not([data-view="{place}"]) {{ display: none; }}'

@@ -18,7 +18,7 @@ from rich.console import Group
 from perfmodel.errors import InputError
 from perfmodel.evidence.step_comparison import StepComparison, compare_step
 from perfmodel.evidence.step_records import StepRecord
-from perfmodel.exchange.questions.variations import Settings, pairs
+from perfmodel.exchange.questions.varied_runs import Settings, setting_pairs
 from perfmodel.exchange.run_files import RunSource
 from perfmodel.report.figures.comparison import iterations_figure, memories_figure
 from perfmodel.report.figures.drawing.style import Drawing, svg_text
@@ -59,7 +59,7 @@ def run_page(
     `stage` is which one of a ramp comes first, counted from 1 (the last without); `command` is the one that makes the page.
     Errors: InputError, also for records of other steps.
     """
-    subject = told(source, pairs(settings), stage=stage)
+    subject = told(source, setting_pairs(settings), stage=stage)
     comparisons = [compare_step(subject.prediction, each) for each in records]
     wanted = run_drawings(subject.prediction, subject.explained, subject.outlook, chosen=subject.chosen)
     figures, shown = _drawn(_of_records(comparisons) | wanted, on_progress)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import fields
 
 from rich.console import Group
 from rich.text import Text
@@ -14,12 +13,13 @@ from perfmodel.explanation.terms import TERMS
 from perfmodel.prediction import Prediction
 from perfmodel.report.html.blocks import as_html, escaped, folded
 from perfmodel.report.html.provenance import confidence_table, provenance
-from perfmodel.report.html.statements import Told
+from perfmodel.report.html.statements import RunStatements
 from perfmodel.report.text.economics import economics_section
 from perfmodel.report.text.explanation import TERM_LABELS, moves_table, notes, refusals
-from perfmodel.report.text.prediction import LABELS, most_memory_bytes
+from perfmodel.report.text.prediction import most_memory_bytes
 from perfmodel.report.text.term import operator_table, term_report
 from perfmodel.report.text.terminal import section
+from perfmodel.report.words import LABELS
 from perfmodel.timing.ledger import ledger
 from perfmodel.units import gibibytes_text, large_text, seconds_text
 
@@ -27,23 +27,23 @@ from perfmodel.units import gibibytes_text, large_text, seconds_text
 def most_of_memory(prediction: Prediction) -> Text:
     """The two largest parts of the memory of the stage that needs most."""
     worst = max((predicted for _, predicted in prediction.stages), key=lambda each: float(each.memory.total_bytes))
-    parts = {part.name: float(getattr(worst.memory, part.name)) for part in fields(worst.memory)}
+    parts = {part: float(used) for part, used in worst.memory.items()}
     largest = sorted(parts, key=lambda name: -parts[name])[:2]
     return Text(f"Most of it: {', '.join(f'{LABELS[name]} {gibibytes_text(parts[name])}' for name in largest)}.")
 
 
-def glance(subject: Told) -> dict[str, tuple[str, str]]:
+def glance(subject: RunStatements) -> dict[str, tuple[str, str]]:
     """The numbers that people ask for first, each with what is said of it."""
     return dict([*_of_the_run(subject), *_of_a_stage(subject), *_of_the_site(subject)])
 
 
-def _of_the_run(subject: Told) -> Iterator[tuple[str, tuple[str, str]]]:
+def _of_the_run(subject: RunStatements) -> Iterator[tuple[str, tuple[str, str]]]:
     days, future = subject.prediction.total_days, subject.outlook
     if days is not None and future.calendar_days is not None:
         yield "Days", (f"{float(days):.1f}", f"training; {future.calendar_days:.1f} calendar")
 
 
-def _of_a_stage(subject: Told) -> Iterator[tuple[str, tuple[str, str]]]:
+def _of_a_stage(subject: RunStatements) -> Iterator[tuple[str, tuple[str, str]]]:
     stages, gpu = [predicted for _, predicted in subject.prediction.stages], subject.run.cluster.gpu
     last = stages[-1]
     low, high = (float(end) for end in last.iteration_time_interval_s)
@@ -55,7 +55,7 @@ def _of_a_stage(subject: Told) -> Iterator[tuple[str, tuple[str, str]]]:
     yield "Memory of one GPU", (gibibytes_text(need), f"of {gibibytes_text(have)}")
 
 
-def _of_the_site(subject: Told) -> Iterator[tuple[str, tuple[str, str]]]:
+def _of_the_site(subject: RunStatements) -> Iterator[tuple[str, tuple[str, str]]]:
     future = subject.outlook
     terms = "under typical terms" if subject.run.economics is None else "under the terms of the run"
     if future.gpu_hours is not None:
@@ -80,7 +80,7 @@ def moves_html(explained: Explanation) -> str:
     return "\n".join([made, *([folded("Moves that cannot be made", refused)] if refused else [])])
 
 
-def cost_html(subject: Told) -> str:
+def cost_html(subject: RunStatements) -> str:
     """Calendar, energy and money."""
     typical = [Text("The run gives no terms of its own; these are typical ones.")] if subject.run.economics is None else []
     return as_html(Group(*typical, economics_section(subject.outlook)))
@@ -106,7 +106,7 @@ def provenance_html(explained: Explanation, *, anchor: str = "source") -> str:
             folded("Every other setting", as_html(known.others, level=4)),
             *([folded(f"{len(known.sources)} sources", f'<ol class="sources">\n{sources}\n</ol>')] if sources else []),
             *(
-                folded(f"Behind {TERM_LABELS[each.name]}", as_html(term_report(explained, each), level=4))
+                folded(f"TermNumber {TERM_LABELS[each.name]}", as_html(term_report(explained, each), level=4))
                 for each in terms
                 if each.seconds
             ),

@@ -58,7 +58,7 @@ def provenance(explained: Explanation, *, anchor: str = "source") -> Provenance:
         return Text(f"[{place}]", style=Style(link=f"#{anchor}-{place}"))
 
     table = plain_table("number")
-    for heading in ("value", "90 %", "moved", "iteration", "of the interval", "source"):
+    for heading in ("value", "90 % interval", "moved", "iteration", "of the interval", "source"):
         table.add_column(heading, justify="right", no_wrap=True)
     for path, cells in zip(paths, _cells(explained, effects), strict=True):
         table.add_row(path, *cells, mark(path, 0.0))

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from perfmodel.explanation.explanation import Explanation
 from perfmodel.report.html.blocks import as_html
-from perfmodel.report.html.document import Choice, Opening, Section, views
+from perfmodel.report.html.document import Opening, PageChoice, Section, views
 from perfmodel.report.html.parts import (
     assumptions_html,
     cost_html,
@@ -20,7 +20,7 @@ from perfmodel.report.html.parts import (
     operators_html,
     provenance_html,
 )
-from perfmodel.report.html.statements import Told
+from perfmodel.report.html.statements import RunStatements
 from perfmodel.report.text.explanation import findings, headline_table, waterfall_table
 from perfmodel.report.text.prediction import (
     PUBLISHED_HEADINGS,
@@ -36,7 +36,7 @@ from perfmodel.report.text.prediction import (
 )
 from perfmodel.report.text.sweep import scaling_table, scaling_title
 from perfmodel.report.text.terminal import plain_table, titled
-from perfmodel.variation.growth import strong_scaling
+from perfmodel.variation.strong_scaling import strong_scaling
 
 TITLES: Final = {
     "ramp": "Stages of the run",
@@ -52,17 +52,17 @@ TITLES: Final = {
 }
 
 
-def stage_choice(subject: Told) -> Choice | None:
+def stage_choice(subject: RunStatements) -> PageChoice | None:
     """The stages that are explained, where there are several; the last is the one that most of a ramp is spent in."""
     if len(subject.explained) == 1:
         return None
     told_apart = stage_labels(subject.prediction)
     named = [(f"stage {each.place + 1}", told_apart[each.place]) for each in subject.explained]
     labels = [name if name == label else f"{name}: {label}" for name, label in named]
-    return Choice(what="stage", labels=tuple(labels), first=subject.chosen)
+    return PageChoice(what="stage", labels=tuple(labels), first=subject.chosen)
 
 
-def run_opening(subject: Told) -> Opening:
+def run_opening(subject: RunStatements) -> Opening:
     """The answer in a sentence, and the numbers that people ask for first; where it is no, that and why come before all."""
     return Opening(
         title=subject.run.name,
@@ -73,7 +73,7 @@ def run_opening(subject: Told) -> Opening:
     )
 
 
-def _sentences(subject: Told) -> Iterator[Text]:
+def _sentences(subject: RunStatements) -> Iterator[Text]:
     lines = [*verdict(subject.prediction).split()]
     if subject.prediction.fits:
         yield from lines
@@ -83,7 +83,7 @@ def _sentences(subject: Told) -> Iterator[Text]:
     yield from findings(subject.foremost)
 
 
-def run_sections(subject: Told, figures: Mapping[str, str]) -> list[Section]:
+def run_sections(subject: RunStatements, figures: Mapping[str, str]) -> list[Section]:
     """Every section; `figures` are HTML by the name of their section, those of one stage with its number behind: peak-2.
 
     Memory comes first where it is what is missing.
@@ -110,7 +110,7 @@ def run_sections(subject: Told, figures: Mapping[str, str]) -> list[Section]:
     return [Section(name=name, title=TITLES[name], content=content) for name, content in whole.items() if content]
 
 
-def _scaling(subject: Told) -> str:
+def _scaling(subject: RunStatements) -> str:
     """The curve in numbers."""
     swept = strong_scaling(subject.run, subject.foremost.place)
     curve = swept.scaling
@@ -121,7 +121,7 @@ def _joined(*parts: str | None) -> str:
     return "\n".join(part for part in parts if part)
 
 
-def _ramp(subject: Told) -> str:
+def _ramp(subject: RunStatements) -> str:
     """Each stage with its interval, what was published beside it, and the candidates where there are several."""
     stages = subject.prediction.stages
     table = plain_table()

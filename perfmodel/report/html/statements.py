@@ -9,8 +9,8 @@ from typing import Final
 
 from perfmodel.economics.outlook import Outlook, outlook
 from perfmodel.exchange.presets import economics_preset, source_of
-from perfmodel.exchange.questions.variations import place_of_stage
-from perfmodel.exchange.run_files import TYPICAL, Candidate, RunSource, Setting, read_candidates
+from perfmodel.exchange.questions.varied_runs import stage_index
+from perfmodel.exchange.run_files import TYPICAL, RunCandidate, RunSource, Setting, read_candidates
 from perfmodel.exchange.sources import run_sources
 from perfmodel.explanation.explanation import Explanation, explanation
 from perfmodel.prediction import Prediction, predict
@@ -20,10 +20,10 @@ MOST_EXPLAINED: Final = 6  # stages of a ramp that are explained one by one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Told:
+class RunStatements:
     """A run, the first of its `candidates`; `explained` are stages of it in their order, `chosen` the one to show first."""
 
-    candidates: tuple[Candidate, ...]
+    candidates: tuple[RunCandidate, ...]
     predictions: tuple[Prediction, ...]  # of each candidate
     explained: tuple[Explanation, ...]
     chosen: int
@@ -45,13 +45,15 @@ class Told:
         return self.predictions[0]
 
 
-def told(source: RunSource, settings: Sequence[Setting] = (), *, stage: int | None = None, most: int = MOST_EXPLAINED) -> Told:
+def told(
+    source: RunSource, settings: Sequence[Setting] = (), *, stage: int | None = None, most: int = MOST_EXPLAINED
+) -> RunStatements:
     """The run called so with its settings; about `most` stages are explained, `stage` (from 1, else the last) among them."""
     candidates = read_candidates(source, settings)
     first, predictions = candidates[0], tuple(predict(each.run) for each in candidates)
-    place = place_of_stage(first.run, stage)
+    place = stage_index(first.run, stage)
     shown, origin = shown_places(len(first.run.stages), place, most=most), sources_of(source, settings)
-    return Told(
+    return RunStatements(
         candidates=candidates,
         predictions=predictions,
         explained=tuple(explanation(first.run, place=each, source=origin, chosen=first.values) for each in shown),

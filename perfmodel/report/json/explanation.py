@@ -9,6 +9,7 @@ from perfmodel.count.operators import Collective, FusedAttention, Matmul, Memory
 from perfmodel.explanation.explanation import Explanation
 from perfmodel.explanation.terms import Term
 from perfmodel.report.json.prediction import SCHEMA_VERSION
+from perfmodel.spec.axes import DATA
 from perfmodel.timing.ledger import Entry
 
 SHAPES = {
@@ -57,7 +58,7 @@ def _head(explained: Explanation) -> dict[str, Any]:
         "stage": explained.place + 1,
         "stages": len(explained.run.stages),
         "candidate": dict(explained.chosen),
-        "data_parallel": int(predicted.layout.data_parallel),
+        DATA.name: int(predicted.layout.data_parallel),
         "gpus": int(predicted.layout.gpus),
         "iteration_time_s": explained.waterfall.iteration_time_s,
         "mfu": explained.waterfall.mfu,

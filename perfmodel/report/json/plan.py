@@ -10,19 +10,15 @@ from perfmodel.exchange.presets import economics_preset
 from perfmodel.exchange.run_files import TYPICAL
 from perfmodel.exchange.spec_mappings import mapping_of
 from perfmodel.report.json.prediction import SCHEMA_VERSION
-from perfmodel.search.alternatives import Alternative, differences
-from perfmodel.search.option import Option
+from perfmodel.search.alternatives import Alternative, setting_differences
+from perfmodel.search.option import SizeOption
 from perfmodel.search.plan import Plan, StagePlan
 from perfmodel.search.remedies import Obstacle
-from perfmodel.search.search import Candidate
+from perfmodel.search.search import LayoutCandidate
+from perfmodel.spec.run import OF_A_STAGE, SETTINGS
 from perfmodel.units import gpus_text
 
-OF_A_STAGE: Final = ("data_parallel", "global_batch_size")  # what stages of one run may differ in
-OF_A_RUN: Final = (
-    *("precision", "tensor_parallel", "pipeline_parallel", "virtual_pipeline", "pipeline_schedule", "context_parallel"),
-    *("data_parallel_replicas", "sequence_parallel", "sharding", "recompute", "recompute_layers", "micro_batch_size"),
-    "sequence_length",
-)
+OF_A_RUN: Final = tuple(name for name in SETTINGS if name not in OF_A_STAGE)  # what all stages of one run share
 
 
 def plan_document(plan: Plan) -> dict[str, Any]:
@@ -57,7 +53,7 @@ def run_documents(plan: Plan) -> list[dict[str, Any]]:
         return []
     layouts = [layout.settings for layout in plan.best.chain.layouts]
     stages = [
-        {"data_parallel": settings["data_parallel"], "global_batch_size": settings["global_batch_size"]}
+        {name: settings[name] for name in OF_A_STAGE}
         | ({} if stage.tokens is None else {"tokens": int(stage.tokens) if float(stage.tokens).is_integer() else stage.tokens})
         for settings, stage in zip(layouts, plan.question.stages, strict=True)
     ]
@@ -80,7 +76,7 @@ def _economics(plan: Plan) -> dict[str, Any]:
     return {"economics": given} if given else {}
 
 
-def _option(option: Option, plan: Plan) -> dict[str, Any]:
+def _option(option: SizeOption, plan: Plan) -> dict[str, Any]:
     known = plan.question.has_tokens
     return {
         "gpus": option.gpus,
@@ -94,7 +90,7 @@ def _option(option: Option, plan: Plan) -> dict[str, Any]:
     }
 
 
-def _candidate(candidate: Candidate) -> dict[str, Any]:
+def _candidate(candidate: LayoutCandidate) -> dict[str, Any]:
     figures = {"iteration_time_s": _finite(candidate.iteration_time_s), "memory_bytes": candidate.memory_bytes}
     return figures | {"layout": dict(candidate.settings)}
 
@@ -106,14 +102,16 @@ def _stage(stage: StagePlan) -> dict[str, Any]:
         "iteration_time_interval_s": [low, high],
         "mfu": float(stage.prediction.mfu),
         "first_share": first,
-        "behind": stage.robustness.behind,
-        "behind_most": stage.robustness.behind_most,
+        "behind": stage.robustness.mean_regret,
+        "behind_most": stage.robustness.regret_p95,
         "rivals": [
             _candidate(rival)
             | {
                 "slower_by": rival.iteration_time_s / stage.best.iteration_time_s - 1.0,
                 "first_share": share,
-                "differs": {name: value for name, (_, value) in differences(stage.best.settings, rival.settings).items()},
+                "differs": {
+                    name: value for name, (_, value) in setting_differences(stage.best.settings, rival.settings).items()
+                },
             }
             for rival, share in zip(stage.rivals, others, strict=True)
         ],

@@ -6,13 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, Final
 
-from perfmodel.count.memory import MemoryBytes
 from perfmodel.count.operators import Collective
 from perfmodel.prediction import Prediction, StagePrediction
+from perfmodel.spec.axes import REPORTED
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.hardware import Cluster
-from perfmodel.spec.run import PublishedFigures, Run, Stage
-from perfmodel.timing.breakdown import Breakdown
+from perfmodel.spec.run import PublishedFigures, RampStage, Run
 from perfmodel.timing.collectives import crossed_link
 from perfmodel.timing.ledger import ledger
 
@@ -85,12 +84,13 @@ def _economics(prediction: Prediction) -> dict[str, Any]:
     return {"economics": economics_document(outlook(prediction, prediction.run.economics))}
 
 
-def _stage_document(stage: Stage, predicted: StagePrediction, cluster: Cluster, assumptions: Sequence[str]) -> dict[str, Any]:
+def _stage_document(
+    stage: RampStage, predicted: StagePrediction, cluster: Cluster, assumptions: Sequence[str]
+) -> dict[str, Any]:
     low, high = predicted.iteration_time_interval_s
     return {
-        "data_parallel": int(predicted.layout.data_parallel),
         "gpus": int(predicted.layout.gpus),
-        "pipeline_parallel": int(predicted.layout.pipeline_parallel),
+        **{axis.name: int(predicted.layout.degree(axis)) for axis in REPORTED},
         "global_batch_size": int(predicted.layout.global_batch_size),
         "micro_batches": int(predicted.layout.micro_batches),
         "iteration_time_s": float(predicted.iteration_time_s),
@@ -111,8 +111,8 @@ def _stage_document(stage: Stage, predicted: StagePrediction, cluster: Cluster, 
             "fits": bool(predicted.fits),
             "headroom_bytes": float(predicted.headroom_bytes),
         }
-        | _numbers(predicted.memory),
-        "breakdown_s": {name.removesuffix("_s"): value for name, value in _numbers(predicted.breakdown).items()},
+        | {part: float(used) for part, used in predicted.memory.items()},
+        "breakdown_s": {part.removesuffix("_s"): float(seconds) for part, seconds in predicted.breakdown.items()},
         "published": {name: value for name, value in _figures(stage.published) if value is not None},
         "communication": _communication(predicted, cluster),
         "assumptions": list(assumptions),
@@ -158,10 +158,6 @@ def _communication(predicted: StagePrediction, cluster: Cluster) -> list[dict[st
         for call, repeats in calls
         if call.group.ranks > 1
     ]
-
-
-def _numbers(parts: Breakdown | MemoryBytes) -> dict[str, float]:
-    return {part.name: float(getattr(parts, part.name)) for part in fields(parts)}
 
 
 def _optional(value: Numeric | None) -> float | None:

@@ -7,12 +7,12 @@ from dataclasses import asdict
 from typing import Any
 
 from perfmodel.evidence.groups import Scoreboard, group_names
-from perfmodel.evidence.memory_fit import FitComparison, FitSummary
-from perfmodel.evidence.validate import Comparison, ErrorSummary, recomputed_mfu
+from perfmodel.evidence.memory_scores import FitComparison, FitSummary
+from perfmodel.evidence.time_scores import ErrorSummary, TimeComparison, recomputed_mfu
 from perfmodel.report.json.prediction import SCHEMA_VERSION
 
 
-def validation_document(scoreboard: Scoreboard[Comparison, ErrorSummary], *, complete: bool = True) -> dict[str, Any]:
+def validation_document(scoreboard: Scoreboard[TimeComparison, ErrorSummary], *, complete: bool = True) -> dict[str, Any]:
     """The scoreboard of iteration times; `complete` is false when not all rows of the table are in it."""
     overall = scoreboard.overall
     return {
@@ -25,7 +25,7 @@ def validation_document(scoreboard: Scoreboard[Comparison, ErrorSummary], *, com
     }
 
 
-def _comparison_document(comparison: Comparison) -> dict[str, Any]:
+def _comparison_document(comparison: TimeComparison) -> dict[str, Any]:
     measured = comparison.measured
     document: dict[str, Any] = {
         "run_id": measured.run_id,
@@ -86,10 +86,10 @@ def _fit_document(comparison: FitComparison) -> dict[str, Any]:
 
 def _parts(parts: Any, suffix: str) -> Mapping[str, float] | None:
     """A breakdown, or the parts of memory, as `predict --json` names them."""
-    return None if parts is None else {name.removesuffix(suffix): value for name, value in asdict(parts).items()}
+    return None if parts is None else {name.removesuffix(suffix): value for name, value in parts.items()}
 
 
-def validation_rows(scoreboard: Scoreboard[Comparison, ErrorSummary]) -> list[dict[str, Any]]:
+def validation_rows(scoreboard: Scoreboard[TimeComparison, ErrorSummary]) -> list[dict[str, Any]]:
     """The rows of the table with their predictions, for CSV."""
     return [_flat(_comparison_document(comparison)) for comparison in scoreboard.comparisons]
 

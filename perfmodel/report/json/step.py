@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from perfmodel.evidence.step_comparison import Pair, StepComparison
+from perfmodel.evidence.step_comparison import ComparedValue, StepComparison
 from perfmodel.report.json.prediction import SCHEMA_VERSION
-from perfmodel.spec.run import Stage
+from perfmodel.spec.axes import DATA
+from perfmodel.spec.run import RampStage
 
 
 def comparison_document(comparison: StepComparison) -> dict[str, Any]:
@@ -34,17 +35,17 @@ def comparison_document(comparison: StepComparison) -> dict[str, Any]:
     }
 
 
-def _pair(pair: Pair) -> Mapping[str, float | None]:
+def _pair(pair: ComparedValue) -> Mapping[str, float | None]:
     return {"predicted": pair.predicted, "measured": pair.measured, "error": pair.error}
 
 
-def counts_document(counted: Sequence[tuple[Stage, Sequence[Any]]]) -> dict[str, Any]:
+def counts_document(counted: Sequence[tuple[RampStage, Sequence[Any]]]) -> dict[str, Any]:
     """What torch counted on one rank of each stage, and what the forecast has."""
     return {
         "schema_version": SCHEMA_VERSION,
         "stages": [
             {
-                "data_parallel": stage.data_parallel,
+                DATA.name: stage.data_parallel,
                 "global_batch_size": stage.global_batch_size,
                 "counts": [
                     {

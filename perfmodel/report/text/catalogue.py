@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,7 +10,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from perfmodel.report.text.terminal import section, value_text
+from perfmodel.report.text.terminal import Name, section, value_text
+from perfmodel.units import parse_quantity
 
 
 def preset_list(presets: Mapping[str, Mapping[str, str]]) -> Group:
@@ -21,12 +23,25 @@ def preset_list(presets: Mapping[str, Mapping[str, str]]) -> Group:
 
 
 def preset_report(title: str, settings: Sequence[tuple[str, Any, str]]) -> Group:
-    """Every setting of a preset with its value and a number that points to its source below."""
-    sources = list(dict.fromkeys(source for _, _, source in settings if source))
+    """Every setting of a preset with its value, how far it may be off, and numbers that point to the sources below."""
+    spreads = {_number_of(key): (_percent(value), source) for key, value, source in settings if _number_of(key) != key}
+    rows = [(*each, *spreads.get(each[0], ("", ""))) for each in settings if _number_of(each[0]) == each[0]]
+    named = dict.fromkeys(source for *_, of_value, _, of_spread in rows for source in (of_value, of_spread) if source)
+    marks = {source: f"[{number}]" for number, source in enumerate(named, start=1)}
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-    for overflow, no_wrap in (("fold", False), ("fold", False), ("ignore", True)):
+    for overflow, no_wrap in (("fold", False), ("fold", False), ("ignore", True), ("ignore", True)):
         table.add_column(overflow=overflow, no_wrap=no_wrap)  # type: ignore[arg-type]
-    for key, value, source in settings:
-        table.add_row(key, value_text(value), f"[{sources.index(source) + 1}]" if source else "")
-    numbered = [(f"[{number}]", source) for number, source in enumerate(sources, start=1)]
-    return Group(Text(title, style="bold"), table, section("Sources", numbered))
+    for key, value, of_value, spread, of_spread in rows:
+        own = " ".join(marks[source] for source in dict.fromkeys((of_value, of_spread)) if source)
+        table.add_row(Name(key), value_text(value), spread, own)
+    return Group(Text(title, style="bold"), table, section("Sources", [(mark, source) for source, mark in marks.items()]))
+
+
+def _percent(spread: Any) -> str:
+    """A relative half width, as a file has it: 50% or 0.5."""
+    return f"+-{100 * parse_quantity(spread, 'ratio'):.3g} %"
+
+
+def _number_of(key: str) -> str:
+    """The key path of the number that a spread belongs to; that of any other setting is its own."""
+    return re.sub(r"(^|\.)spread\.", r"\1", key, count=1)

@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 
 from perfmodel.economics.energy import J_PER_MWH
-from perfmodel.economics.outlook import Interval, Outlook, StageOutlook
+from perfmodel.economics.outlook import IntervalEnds, Outlook, StageOutlook
 from perfmodel.report.text.terminal import plain_table, section, titled
 from perfmodel.units import dollars_text, seconds_text
 
@@ -35,7 +35,7 @@ def _table(outlook: Outlook) -> Table:
     with_dollars = outlook.dollars is not None
     with_energy = outlook.energy_j is not None
     table = plain_table()
-    headings = ["GPUs", "days", "calendar", "90 %", "train %", "failures"]
+    headings = ["GPUs", "days", "calendar", "90 % interval", "train %", "failures"]
     headings += ["MWh", "t CO2"] if with_energy else []
     headings += ["$"] if with_dollars else []
     for heading in headings:
@@ -68,7 +68,7 @@ def _number(value: float | None, decimals: int) -> str:
     return "" if value is None else f"{value:.{decimals}f}"
 
 
-def _ends(interval: Interval | None, decimals: int) -> str:
+def _ends(interval: IntervalEnds | None, decimals: int) -> str:
     return "" if interval is None else "-".join(f"{end:.{decimals}f}" for end in interval)
 
 

@@ -11,13 +11,15 @@ from rich.text import Text
 from perfmodel.explanation.explanation import Explanation
 from perfmodel.explanation.moves import DEGREES, Move
 from perfmodel.explanation.sensitivity import Effect
-from perfmodel.explanation.terms import TERMS, part_of
+from perfmodel.explanation.terms import TERMS
 from perfmodel.explanation.waterfall import STEPS, Step
-from perfmodel.report.text.prediction import LABELS, SHORT, need_text
+from perfmodel.report.text.prediction import need_text
 from perfmodel.report.text.terminal import Name, percent_text, plain_table, section, setting_text, titled, value_text
+from perfmodel.report.words import LABELS, SHORT
+from perfmodel.spec.axes import DATA
 from perfmodel.units import gibibytes_text, seconds_text
 
-TERM_LABELS: Final = {name: "recompute" if name == "recompute" else LABELS[part_of(name)] for name in TERMS}
+TERM_LABELS: Final = {name: LABELS[kind.part] if kind.part else SHORT[name] for name, kind in TERMS.items()}
 STEP_LABELS: Final = {
     "wider_arithmetic": "16-bit parts of an 8-bit run",
     "uncounted_flop": "padding, copies of KV heads",
@@ -136,7 +138,7 @@ def moves_table(explained: Explanation) -> RenderableType:
 
 def _move_text(move: Move) -> str:
     """TP 8 -> 4 (DP 576)."""
-    replicas = f" (DP {int(move.layout.data_parallel)})" if move.layout is not None and move.key in DEGREES else ""
+    replicas = f" ({DATA.short} {int(move.layout.data_parallel)})" if move.layout is not None and move.key in DEGREES else ""
     return f"{SHORT[move.key]} {setting_text(move.before)} -> {setting_text(move.after)}{replicas}"
 
 

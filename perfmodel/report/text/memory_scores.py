@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from perfmodel.evidence.groups import Scoreboard
-from perfmodel.evidence.memory_fit import FitComparison, FitSummary, worst_fits
+from perfmodel.evidence.memory_scores import FitComparison, FitSummary, worst_fits
 from perfmodel.report.text.scores import WORST_ROWS, group_table, nothing_covered, parts_words, unsupported_section, worst_entry
 from perfmodel.report.text.terminal import titled
 from perfmodel.units import gibibytes_text

@@ -11,6 +11,7 @@ from rich.table import Table
 from perfmodel.count.operators import Operator
 from perfmodel.prediction import Prediction, StagePrediction
 from perfmodel.report.text.terminal import Name, plain_table, titled
+from perfmodel.spec.axes import DATA
 from perfmodel.spec.phases import DATA_GRADIENT, WEIGHT_GRADIENT
 from perfmodel.timing.ledger import Entry, ledger, seconds_by_confidence
 
@@ -38,7 +39,7 @@ def _uncertainty_table(prediction: Prediction) -> RenderableType:
     if len(shares) > MOST_SOURCES:
         table.add_section()
         table.add_row(f"{len(shares) - MOST_SOURCES} others", "", f"{100 * rest:.0f} %")
-    return titled(f"Where the uncertainty comes from, DP {stage.data_parallel} (90 %)", table)
+    return titled(f"Where the uncertainty comes from, {DATA.short} {stage.data_parallel} (90 %)", table)
 
 
 def _operator_table(prediction: Prediction) -> RenderableType:
@@ -51,7 +52,7 @@ def _operator_table(prediction: Prediction) -> RenderableType:
     for word, total_s in seconds_by_confidence(entries).items():
         if total_s:
             table.add_row("all of them", "", "", "", f"{1e3 * total_s:.1f}", word)
-    return titled(f"{operators_title(predicted)}, DP {stage.data_parallel}", table)
+    return titled(f"{operators_title(predicted)}, {DATA.short} {stage.data_parallel}", table)
 
 
 def operators_title(predicted: StagePrediction) -> str:

@@ -9,12 +9,13 @@ import numpy as np
 from rich.console import Group, RenderableType
 
 from perfmodel.report.text.plan_verdict import layout_text, recompute_text, verdict
-from perfmodel.report.text.prediction import LABELS, SHORT
 from perfmodel.report.text.terminal import percent_text, plain_table, section, setting_text, titled
-from perfmodel.search.alternatives import Alternative, differences
-from perfmodel.search.option import Option
+from perfmodel.report.words import LABELS, SHORT
+from perfmodel.search.alternatives import Alternative, setting_differences
+from perfmodel.search.option import SizeOption
 from perfmodel.search.plan import Plan, StagePlan
-from perfmodel.search.search import Candidate
+from perfmodel.search.search import LayoutCandidate
+from perfmodel.spec.axes import TENSOR
 from perfmodel.units import GIBIBYTE, SECONDS_PER_DAY, dollars_text, gibibytes_text, seconds_text
 
 MOST_RIVALS: Final = 6
@@ -27,7 +28,7 @@ THE_BEST: Final = "(the best)"
 def plan_report(plan: Plan) -> Group:
     """The answer, the options, and for the best one each stage with its rivals, reasons and the price of less memory."""
     parts: list[RenderableType] = [*verdict(plan)]
-    if plan.options and (len(plan.looked) > 1 or plan.best is None):
+    if plan.options and (len(plan.searches) > 1 or plan.best is None):
         parts.append(_options_table(plan))
     if plan.best is not None and len(plan.stages) > 1:
         parts.append(_ramp_table(plan, plan.best))
@@ -47,9 +48,9 @@ def _options_table(plan: Plan) -> RenderableType:
     shown = _spread(plan.options, [option for option, _ in marks if option is not None])
     lines = {option.gpus: _cells(option) | {"": _mark(option, plan, marks)} for option in shown}
     if not plan.is_sized:
-        without = [each for each in plan.looked if each.option is None and each.complete]
+        without = [each for each in plan.searches if each.option is None and each.complete]
         lines |= {
-            each.gpus: {"GPUs": f"{each.gpus:,}", "": "nothing fits" if each.found[-1].layouts else "no layout can exist"}
+            each.gpus: {"GPUs": f"{each.gpus:,}", "": "nothing fits" if each.results[-1].layouts else "no layout can exist"}
             for each in without
         }
     table, known = plain_table(), _columns(lines.values())
@@ -61,7 +62,7 @@ def _options_table(plan: Plan) -> RenderableType:
     return titled("Options" + (f" ({left_out} more were looked at)" if left_out else ""), table)
 
 
-def _cells(option: Option) -> dict[str, str]:
+def _cells(option: SizeOption) -> dict[str, str]:
     """What is known of an option, by its heading."""
     cells = {
         "GPUs": f"{option.gpus:,}",
@@ -82,7 +83,7 @@ def _columns(lines: Collection[Mapping[str, str]]) -> list[str]:
     return [*names, ""]
 
 
-def _mark(option: Option, plan: Plan, marks: Sequence[tuple[Option | None, str]]) -> str:
+def _mark(option: SizeOption, plan: Plan, marks: Sequence[tuple[SizeOption | None, str]]) -> str:
     """What speaks for it or against it."""
     if all(option is not each for each in plan.allowed):
         return "outside the limits"
@@ -92,7 +93,7 @@ def _mark(option: Option, plan: Plan, marks: Sequence[tuple[Option | None, str]]
     return ", ".join(words)
 
 
-def _spread(options: Sequence[Option], marked: Sequence[Option]) -> list[Option]:
+def _spread(options: Sequence[SizeOption], marked: Sequence[SizeOption]) -> list[SizeOption]:
     """At most so many lines: the marked ones, and others evenly between."""
     if len(options) <= MOST_OPTIONS:
         return list(options)
@@ -100,7 +101,7 @@ def _spread(options: Sequence[Option], marked: Sequence[Option]) -> list[Option]
     return [option for place, option in enumerate(options) if place in places or any(option is each for each in marked)]
 
 
-def _ramp_table(plan: Plan, option: Option) -> RenderableType:
+def _ramp_table(plan: Plan, option: SizeOption) -> RenderableType:
     """A stage a line; its days are those of training."""
     table, known = plain_table(), plan.question.has_tokens
     for heading in ("stage", "batch", "GPUs", "iter. s", "MFU %", "GiB", *(["days"] if known else [])):
@@ -117,7 +118,7 @@ def _ramp_table(plan: Plan, option: Option) -> RenderableType:
     return titled(f"The ramp: {_switches_text(option)}", table)
 
 
-def _switches_text(option: Option) -> str:
+def _switches_text(option: SizeOption) -> str:
     switches = option.chain.switches
     if not switches:
         return "one layout for all of it"
@@ -139,16 +140,16 @@ def _rivals_table(stage: StagePlan) -> Iterator[tuple[str, RenderableType]]:
     yield "The best and its nearest rivals (first: in so many of the draws)", table
 
 
-def _figures(candidate: Candidate, best: Candidate) -> tuple[str, str, str]:
+def _figures(candidate: LayoutCandidate, best: LayoutCandidate) -> tuple[str, str, str]:
     slower = candidate.iteration_time_s / best.iteration_time_s - 1
     gibibytes = f"{candidate.memory_bytes / GIBIBYTE:.1f}"
     return f"{candidate.iteration_time_s:#.4g}", "" if candidate.settings == best.settings else percent_text(slower), gibibytes
 
 
-def _differing(best: Candidate, other: Candidate) -> str:
+def _differing(best: LayoutCandidate, other: LayoutCandidate) -> str:
     """What is not as in the best; what follows from other changes is left out."""
-    changes = differences(best.settings, other.settings)
-    if 1 in changes.get("tensor_parallel", ()):
+    changes = setting_differences(best.settings, other.settings)
+    if 1 in changes.get(TENSOR.name, ()):
         changes.pop("sequence_parallel", None)
     if "recompute_layers" in changes:
         changes["recompute"] = (None, None)

@@ -7,8 +7,9 @@ from typing import Any, Final
 
 from rich.text import Text
 
-from perfmodel.report.text.prediction import LABELS, SHORT_DEGREES, layout_words
-from perfmodel.search.option import Option
+from perfmodel.report.text.prediction import layout_words
+from perfmodel.report.words import LABELS, SHORT_DEGREES
+from perfmodel.search.option import SizeOption
 from perfmodel.search.plan import Plan, StagePlan
 from perfmodel.search.remedies import Obstacle
 from perfmodel.spec.layout import Layout
@@ -74,7 +75,7 @@ def days_text(days: float) -> str:
     return f"{1440 * days:.1f} minutes"
 
 
-def _outcome(option: Option, last: StagePlan, of_last: str) -> str:
+def _outcome(option: SizeOption, last: StagePlan, of_last: str) -> str:
     low, high = (f"{float(end):#.3g}".rstrip(".") for end in last.prediction.iteration_time_interval_s)
     words = [f"{seconds_text(option.iteration_time_s)} an iteration{of_last} ({low} to {high})"]
     words.append(f"MFU {100 * float(last.prediction.mfu):.1f} %")
@@ -95,14 +96,14 @@ def _robust(stage: StagePlan) -> Iterator[Text]:
     if share >= ROBUST:
         word = "Robust"
     else:
-        word = "A close call that costs little" if found.behind_most <= CHEAP_LOSS else "A close call"
+        word = "A close call that costs little" if found.regret_p95 <= CHEAP_LOSS else "A close call"
     first = f"{word}: against {rivals} it is the fastest in {100 * share:.0f} % of draws of the uncertain numbers"
-    mean, most = 100 * found.behind, 100 * found.behind_most
+    mean, most = 100 * found.mean_regret, 100 * found.regret_p95
     loses = f", and loses {mean:.1f} % to the fastest on average, {most:.1f} % in one draw of twenty"
     yield Text(f"{first}{loses if max(mean, most) >= 0.05 else ''}.")  # 0.0 % says nothing
 
 
-def _limits(plan: Plan, option: Option) -> Iterator[Text]:
+def _limits(plan: Plan, option: SizeOption) -> Iterator[Text]:
     question = plan.question
     if question.deadline_s is not None:
         days = question.deadline_s / SECONDS_PER_DAY
@@ -116,7 +117,7 @@ def _limits(plan: Plan, option: Option) -> Iterator[Text]:
         yield Text(f"{which} {dollars_text(question.budget_dollars)}, with {left} to spare.")
 
 
-def _cheaper(plan: Plan, option: Option) -> Iterator[Text]:
+def _cheaper(plan: Plan, option: SizeOption) -> Iterator[Text]:
     """More GPUs may divide better, and cost less."""
     other = plan.by_cost
     if other is None or other is option:
@@ -134,7 +135,7 @@ def _no_answer(plan: Plan) -> Iterator[Text]:
         yield from _obstacle(plan, plan.obstacle)
     elif not plan.complete:
         yield Text("Stopped early, before anything that fits and keeps the limits was found.", style="bold red")
-    elif not plan.looked:
+    elif not plan.searches:
         least = f"even at the peak rate it takes {gpus_text(plan.least_gpus)}"
         yield Text(f"Nothing keeps the deadline: {least}, more than --most-gpus allows.", style="bold red")
     elif not plan.options:

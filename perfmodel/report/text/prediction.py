@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields
 from typing import Any, Final, Literal
 
 from rich.console import Group, RenderableType
@@ -13,62 +12,18 @@ from perfmodel.count.memory import MemoryBytes
 from perfmodel.prediction import Prediction, StagePrediction
 from perfmodel.report.json.prediction import envelope
 from perfmodel.report.text.terminal import bar_text, percent_text, plain_table, section, titled, value_text
+from perfmodel.report.words import DEGREES, LABELS, SETTINGS
+from perfmodel.spec.axes import DATA
 from perfmodel.spec.hardware import Cluster
 from perfmodel.spec.layout import Layout
-from perfmodel.spec.run import Run, Stage
+from perfmodel.spec.run import RampStage, Run
 from perfmodel.timing.breakdown import Breakdown
 from perfmodel.units import GIBIBYTE, gibibytes_text, seconds_text
 
 MOST_COLUMNS: Final = 6  # stages side by side in 80 columns
-STAGE_HEADINGS: Final = ("DP", "GPUs", "batch", "iter. s", "90 %", "MFU %", "tokens/s/GPU", "days")
+STAGE_HEADINGS: Final = (DATA.short, "GPUs", "batch", "iter. s", "90 % interval", "MFU %", "tokens/s/GPU", "days")
 PUBLISHED_HEADINGS: Final = ("iter. s", "MFU %", "days")
 MOST_BESIDE_BARS: Final = 3  # of them leave room for bars
-DEGREES: Final = {
-    "tensor_parallel": "tensor parallel",
-    "pipeline_parallel": "pipeline parallel",
-    "virtual_pipeline": "virtual pipeline",
-    "context_parallel": "context parallel",
-    "data_parallel_replicas": "copies of the shards",
-}
-SHORT: Final = {  # settings of a layout, where there is no room for their names
-    "tensor_parallel": "TP",
-    "pipeline_parallel": "PP",
-    "virtual_pipeline": "VP",
-    "context_parallel": "CP",
-    "data_parallel": "DP",
-    "data_parallel_replicas": "copies",
-    "micro_batch_size": "micro-batch",
-    "recompute_layers": "layers run again",
-    "recompute": "recompute",
-    "sharding": "sharding",
-    "precision": "precision",
-    "pipeline_schedule": "schedule",
-    "sequence_parallel": "sequence parallel",
-}
-SHORT_DEGREES: Final = {name: short for name, short in SHORT.items() if name in (*DEGREES, "data_parallel")}
-LABELS: Final = {
-    "matmul_s": "matrix products",
-    "attention_s": "attention",
-    "memory_bound_s": "memory-bound operators",
-    "tensor_parallel_exposed_s": "exposed tensor parallel",
-    "context_parallel_exposed_s": "exposed context parallel",
-    "pipeline_parallel_exposed_s": "exposed pipeline messages",
-    "pipeline_bubble_s": "pipeline bubble",
-    "data_parallel_exposed_s": "exposed data parallel",
-    "communication_slowdown_s": "SMs lost to communication",
-    "launch_s": "waiting for launches",
-    "unlisted_s": "unlisted work",
-    "optimizer_s": "optimizer step",
-    "parameters_bytes": "parameters",
-    "gradients_bytes": "gradients",
-    "optimizer_bytes": "optimizer states",
-    "activations_bytes": "activations",
-    "loss_bytes": "logits and loss",
-    "scratch_bytes": "scratch of collectives",
-    "communication_bytes": "communication buffers",
-    "framework_bytes": "framework",
-    "fragmentation_bytes": "allocator margin",
-}
 
 
 def prediction_report(
@@ -138,9 +93,9 @@ def layout_words(layout: Layout, degrees: Mapping[str, str]) -> list[str]:
     named = {name: int(getattr(layout, degree)) for degree, name in degrees.items()}
     words = [layout.precision, *(f"{name} {ranks}" for name, ranks in named.items() if ranks > 1)]
     words += [layout.pipeline_schedule] if layout.pipeline_schedule != "1f1b" else []
-    words += [f"micro-batch {int(layout.micro_batch_size)}"]
+    words += [f"{SETTINGS['micro_batch_size'].label} {int(layout.micro_batch_size)}"]
     words += [layout.sharding] if layout.sharding != "none" else []
-    words += ["sequence parallel"] if layout.sequence_parallel and layout.tensor_parallel > 1 else []
+    words += [SETTINGS["sequence_parallel"].label] if layout.sequence_parallel and layout.tensor_parallel > 1 else []
     if layout.recompute != "none":
         number = layout.recompute_layers
         layers = "" if number is None else f" of {int(number)} layer{'' if number == 1 else 's'} a stage"
@@ -157,7 +112,7 @@ def _stage_table(prediction: Prediction) -> RenderableType:
     return titled("Stages", table)
 
 
-def stage_cells(stage: Stage, predicted: StagePrediction) -> tuple[str, ...]:
+def stage_cells(stage: RampStage, predicted: StagePrediction) -> tuple[str, ...]:
     """One stage under STAGE_HEADINGS; days where its tokens are stated."""
     layout = predicted.layout
     low, high = (float(end) for end in predicted.iteration_time_interval_s)
@@ -182,7 +137,7 @@ def stage_labels(prediction: Prediction) -> list[str]:
     """What the stages of a ramp are told apart by: data parallelism, else the batch, else their number."""
     stages = [stage for stage, _ in prediction.stages]
     several = (
-        [f"DP {stage.data_parallel}" for stage in stages],
+        [f"{DATA.short} {stage.data_parallel}" for stage in stages],
         [f"batch {stage.global_batch_size}" for stage in stages],
     )
     numbered = [f"stage {number}" for number in range(1, len(stages) + 1)]
@@ -192,7 +147,7 @@ def stage_labels(prediction: Prediction) -> list[str]:
 def _published_table(prediction: Prediction) -> RenderableType:
     """Each published figure beside its prediction, and the difference."""
     table = plain_table()
-    table.add_column("DP", justify="right", no_wrap=True)
+    table.add_column(DATA.short, justify="right", no_wrap=True)
     for figure in PUBLISHED_HEADINGS:
         for heading in (figure, "publ.", "diff."):
             table.add_column(heading, justify="right", no_wrap=True)
@@ -202,7 +157,7 @@ def _published_table(prediction: Prediction) -> RenderableType:
     return titled("Beside the published figures", table)
 
 
-def published_cells(stage: Stage, predicted: StagePrediction) -> tuple[tuple[str, str, str], ...]:
+def published_cells(stage: RampStage, predicted: StagePrediction) -> tuple[tuple[str, str, str], ...]:
     """Of one stage, each of PUBLISHED_HEADINGS predicted, published, and the difference: relative, or in points of MFU."""
     days = None if stage.tokens is None else float(predicted.days(stage.tokens))
     mfu, published_mfu = 100 * float(predicted.mfu), stage.published.mfu
@@ -266,10 +221,10 @@ def _part_rows(
     shown: list[Breakdown | MemoryBytes] = [getattr(predicted, name) for _, predicted in prediction.stages[-most:]]
     totals = [float(parts.total_s if isinstance(parts, Breakdown) else parts.total_bytes) for parts in shown]
     rows = []
-    for part in fields(shown[0]):
-        values = [float(getattr(parts, part.name)) for parts in shown]
+    for same in zip(*(parts.items() for parts in shown), strict=True):
+        part, values = same[0][0], [float(value) for _, value in same]
         if any(values):
-            rows.append((LABELS[part.name], [shape.format(value * scale) for value in values], values[-1] / totals[-1]))
+            rows.append((LABELS[part], [shape.format(value * scale) for value in values], values[-1] / totals[-1]))
     rows.append(("total", [shape.format(value * scale) for value in totals], 1.0))
     return rows
 

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import fields
 from typing import Final
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from perfmodel.count.memory import MemoryBytes
 from perfmodel.economics.energy import J_PER_MWH
 from perfmodel.report.text.before_after import MOST_COLUMNS, SIDE_BY_SIDE, IntervalLine, Line, table_of_changes
-from perfmodel.report.text.prediction import LABELS, most_memory_bytes, need_text
+from perfmodel.report.text.prediction import most_memory_bytes, need_text
 from perfmodel.report.text.terminal import percent_text, titled
+from perfmodel.report.words import LABELS, MEMORY
 from perfmodel.timing.breakdown import PARTS
 from perfmodel.units import GIBIBYTE, seconds_text
 from perfmodel.variation.scenarios import Scenario, WhatIf
@@ -36,7 +35,7 @@ TIMES: Final = (
     Line(name="iteration_time_s", label="total", scale=1e3, decimals=1),
 )
 BYTES: Final = (
-    *(Line(name=part.name, label=LABELS[part.name], scale=1 / GIBIBYTE, decimals=2) for part in fields(MemoryBytes)),
+    *(Line(name=part, label=label, scale=1 / GIBIBYTE, decimals=2) for part, label in MEMORY.items()),
     Line(name="memory_bytes", label="total", scale=1 / GIBIBYTE, decimals=2),
 )
 

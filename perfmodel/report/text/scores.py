@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from typing import Any, Final
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.padding import Padding
 from rich.text import Text
 
+from perfmodel.count.memory import MemoryBytes
 from perfmodel.evidence.groups import Scoreboard
-from perfmodel.evidence.validate import Comparison, ErrorSummary, worst
-from perfmodel.report.text.prediction import LABELS, SHORT_DEGREES, layout_words
+from perfmodel.evidence.time_scores import ErrorSummary, TimeComparison, worst_times
+from perfmodel.report.text.prediction import layout_words
 from perfmodel.report.text.terminal import Name, percent_text, plain_table, section, titled
+from perfmodel.report.words import LABELS, SHORT_DEGREES
 from perfmodel.spec.run import Run
+from perfmodel.timing.breakdown import Breakdown
 from perfmodel.units import seconds_text
 
 WORST_ROWS: Final = 5
 LEAST_SHARE: Final = 0.005  # of a part that is shown
 
 
-def validation_report(scoreboard: Scoreboard[Comparison, ErrorSummary]) -> Group:
+def validation_report(scoreboard: Scoreboard[TimeComparison, ErrorSummary]) -> Group:
     """The errors of all rows and of groups, the worst rows with their parts, and what is not predicted."""
     overall, comparisons = scoreboard.overall, scoreboard.comparisons
     if overall is None:
@@ -49,9 +51,9 @@ def _group_table(group: str, members: Mapping[str, ErrorSummary]) -> RenderableT
     return group_table(group, ("rows", "median", "p90", "bias", "inside"), rows)
 
 
-def _worst_section(comparisons: Sequence[Comparison]) -> RenderableType:
+def _worst_section(comparisons: Sequence[TimeComparison]) -> RenderableType:
     entries = []
-    for comparison in worst(comparisons, WORST_ROWS):
+    for comparison in worst_times(comparisons, WORST_ROWS):
         measured, predicted_s = comparison.measured, comparison.predicted_s or 0.0
         times = f"{seconds_text(measured.iteration_time_s)} measured, {seconds_text(predicted_s)} predicted"
         entries.append(
@@ -112,9 +114,9 @@ def run_words(run: Run) -> list[str]:
     return [f"{int(layout.gpus)} x {run.cluster.gpu.name}", run.stack.name, *words, f"batch {int(layout.global_batch_size)}"]
 
 
-def parts_words(parts: Any, total: float) -> list[str]:
-    """The shares of the parts of `total`, largest first."""
-    shares = {LABELS[part.name]: getattr(parts, part.name) / total for part in fields(parts)}
+def parts_words(parts: Breakdown | MemoryBytes | None, total: float) -> list[str]:
+    """The shares of the parts of `total`, largest first; none where nothing was predicted."""
+    shares = {LABELS[part]: float(number) / total for part, number in (parts.items() if parts is not None else ())}
     ranked = sorted(shares.items(), key=lambda entry: -entry[1])
     return [f"{label} {100 * share:.0f} %" for label, share in ranked if share >= LEAST_SHARE]
 

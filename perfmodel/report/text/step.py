@@ -10,12 +10,13 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from perfmodel.evidence.step_comparison import OperatorPair, Pair, StepComparison
+from perfmodel.evidence.step_comparison import ComparedOperator, ComparedValue, StepComparison
 from perfmodel.evidence.step_records import StepRecord
 from perfmodel.report.text.operators import phase_text
-from perfmodel.report.text.prediction import LABELS
 from perfmodel.report.text.terminal import Name, percent_text, plain_table, section, titled
-from perfmodel.spec.run import Stage
+from perfmodel.report.words import LABELS
+from perfmodel.spec.axes import DATA
+from perfmodel.spec.run import RampStage
 from perfmodel.units import seconds_text
 
 MOST: Final = 0.9  # of the step: the operators that are shown one by one
@@ -112,17 +113,17 @@ def operators_table(comparison: StepComparison, *, every: bool) -> RenderableTyp
     )
 
 
-def _sum(pairs: Iterable[OperatorPair]) -> Pair:
+def _sum(pairs: Iterable[ComparedOperator]) -> ComparedValue:
     every = list(pairs)
-    return Pair(predicted=sum(pair.predicted for pair in every), measured=sum(pair.measured for pair in every))
+    return ComparedValue(predicted=sum(pair.predicted for pair in every), measured=sum(pair.measured for pair in every))
 
 
-def _cells(pair: Pair, whole_s: float) -> tuple[str, str, str, str]:
+def _cells(pair: ComparedValue, whole_s: float) -> tuple[str, str, str, str]:
     share = f"{100 * pair.measured / whole_s:.0f} %"
     return f"{1e3 * pair.predicted:.2f}", f"{1e3 * pair.measured:.2f}", _percent(pair), share
 
 
-def _percent(pair: Pair) -> str:
+def _percent(pair: ComparedValue) -> str:
     return "" if pair.error is None or pair.predicted == 0 else percent_text(pair.error)
 
 
@@ -164,14 +165,14 @@ def calibration_report(profile: Mapping[str, Any]) -> Group:
     return Group(words, section("Fitted on this machine's own kernels", lines))
 
 
-def counts_report(name: str, counted: Sequence[tuple[Stage, Sequence[Any]]]) -> Group:
+def counts_report(name: str, counted: Sequence[tuple[RampStage, Sequence[Any]]]) -> Group:
     """What torch counted on one rank of each stage, beside the forecast."""
     equal = all(each.equal for _, counts in counted for each in counts)
     verdict = "every count of one rank equals the forecast's" if equal else "some counts of one rank differ from the forecast's"
     return Group(Text(f"{name}: {verdict}."), *(_counts(stage, counts) for stage, counts in counted))
 
 
-def _counts(stage: Stage, counts: Sequence[Any]) -> RenderableType:
+def _counts(stage: RampStage, counts: Sequence[Any]) -> RenderableType:
     table = plain_table("in one iteration")
     for heading in ("torch", "forecast", "padding"):
         table.add_column(heading, justify="right", no_wrap=True)
@@ -179,4 +180,4 @@ def _counts(stage: Stage, counts: Sequence[Any]) -> RenderableType:
     for each in counts:
         padding = f"{each.padding:.0f}" if each.padding else ""
         table.add_row(each.what, f"{each.seen:.0f}", f"{each.predicted:.0f}", padding, "" if each.equal else "differs")
-    return titled(f"One rank, data parallel {stage.data_parallel}, batch {stage.global_batch_size}", table)
+    return titled(f"One rank, {DATA.label} {stage.data_parallel}, batch {stage.global_batch_size}", table)

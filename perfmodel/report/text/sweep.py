@@ -9,13 +9,11 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from perfmodel.report.text.prediction import SHORT
 from perfmodel.report.text.terminal import Name, bar_text, plain_table, section, titled
+from perfmodel.report.words import SHORT
 from perfmodel.units import GIBIBYTE, dollars_text, large_text, seconds_text
-from perfmodel.variation.scaling import Scaling
+from perfmodel.variation.scaling_curve import ScalingCurve
 from perfmodel.variation.sweep import Sweep, SweptPoint
-
-HEADINGS: Final = SHORT | {"gpus": "GPUs", "global_batch_size": "batch", "sequence_length": "sequence"}
 
 
 def _large(number: float) -> str:
@@ -27,7 +25,7 @@ COLUMNS: Final[dict[str, Callable[[Mapping[str, Any]], str]]] = {
     "GPUs": lambda numbers: f"{numbers['gpus']}",
     "batch": lambda numbers: f"{numbers['global_batch_size']}",
     "iter. s": lambda numbers: f"{numbers['iteration_time_s']:.3f}",
-    "90 %": lambda numbers: f"{numbers['iteration_time_low_s']:.2f}-{numbers['iteration_time_high_s']:.2f}",
+    "90 % interval": lambda numbers: f"{numbers['iteration_time_low_s']:.2f}-{numbers['iteration_time_high_s']:.2f}",
     "MFU %": lambda numbers: f"{100 * numbers['mfu']:.1f}",
     "tok/s/GPU": lambda numbers: f"{numbers['tokens_per_s_per_gpu']:.0f}",
     "days": lambda numbers: "" if numbers["days"] is None else f"{numbers['days']:.2f}",
@@ -45,8 +43,8 @@ def heading(key: str) -> str:
     ('TP', 'network.bandwidth')
     """
     last = key.rpartition(".")[2]
-    if last in HEADINGS and (last == key or key.startswith("stages")):
-        return HEADINGS[last]
+    if last in SHORT and (last == key or key.startswith("stages")):
+        return SHORT[last]
     return ".".join(key.split(".")[-2:]).removesuffix("_bytes_per_s").removesuffix("_bytes").removesuffix("_s")
 
 
@@ -67,7 +65,7 @@ def sweep_report(result: Sweep) -> Group:
     return Group(*parts)
 
 
-def scaling_title(result: Sweep, curve: Scaling) -> str:
+def scaling_title(result: Sweep, curve: ScalingCurve) -> str:
     """Which scaling it is, by what stays the same."""
     fitting = [point.numbers for point in result.points if point.fits]
     batches = {numbers["global_batch_size"] for numbers in fitting}
@@ -116,7 +114,13 @@ def _points(result: Sweep) -> Table:
     bare = {heading(axis.key) for axis in result.axes}
     bare |= {"batch"} if len({numbers["global_batch_size"] for numbers in known}) <= 1 else set()
     bare |= {"days"} if not any(numbers["days"] for numbers in known) else set()
-    bare |= {"cost, $"} if not any(numbers["dollars"] for numbers in known) else {"90 %"} if len(result.axes) > 1 else set()
+    bare |= (
+        {"cost, $"}
+        if not any(numbers["dollars"] for numbers in known)
+        else {"90 % interval"}
+        if len(result.axes) > 1
+        else set()
+    )
     columns = {name: shape for name, shape in COLUMNS.items() if name not in bare}
     table = plain_table()
     for axis in result.axes:
@@ -130,7 +134,7 @@ def _points(result: Sweep) -> Table:
     return table
 
 
-def scaling_table(result: Sweep, curve: Scaling) -> Table:
+def scaling_table(result: Sweep, curve: ScalingCurve) -> Table:
     """Speed against GPUs beside the ideal, a bar for the efficiency; the first point of a series is its measure."""
     table, several = plain_table(), len(curve.series) > 1
     if several:

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from perfmodel.count.operators import Collective, FusedAttention, Matmul, MemoryBound, Operator
 from perfmodel.explanation.explanation import Explanation
-from perfmodel.explanation.terms import Behind, Equation, Term
+from perfmodel.explanation.terms import Equation, Term, TermNumber
 from perfmodel.report.text.explanation import TERM_LABELS, change_text, stage_name, step_text
 from perfmodel.report.text.operators import operators_title, timed_operators
 from perfmodel.report.text.terminal import Name, plain_table, section, titled, value_text
@@ -85,7 +85,7 @@ def shape_text(operator: Operator) -> str:
             return f"{kind} {megabytes:.4g} MB over {float(operator.group.ranks):.0f}"
 
 
-def _number_tables(explained: Explanation, numbers: Sequence[Behind]) -> Iterator[RenderableType]:
+def _number_tables(explained: Explanation, numbers: Sequence[TermNumber]) -> Iterator[RenderableType]:
     """The numbers, each with a mark that leads to its source."""
     sources = [explained.source(each.path) for each in numbers]
     distinct = list(dict.fromkeys(source for source in sources if source))

@@ -7,7 +7,7 @@ from itertools import groupby
 from typing import Any
 
 from perfmodel.count.operators import Collective, Operator
-from perfmodel.events.spans import COMPUTE, PASSES, STREAMS, TRACKS, WAITING, from_one, kind_of
+from perfmodel.events.spans import COMPUTE, PASSES, TRACKS, WAITING, from_one, kind_of, stream_of
 from perfmodel.events.stage_spans import PASS_KINDS
 from perfmodel.events.timeline import Timeline, timeline
 from perfmodel.evidence.profiled_step import ProfiledStep
@@ -87,7 +87,7 @@ def measured_events(measured: MeasuredStep, pid: int) -> list[Event]:
 
 
 def _track(operator: Operator) -> str:
-    return STREAMS[operator.group.name] if isinstance(operator, Collective) else COMPUTE
+    return stream_of(operator.group) if isinstance(operator, Collective) else COMPUTE
 
 
 def _tid(pid: int, track: str) -> int:

@@ -8,11 +8,11 @@ from typing import Any, Final
 from perfmodel.events.timeline import Timeline
 from perfmodel.report.json.prediction import SCHEMA_VERSION
 from perfmodel.report.trace.timeline import number
-from perfmodel.timing.breakdown import PARTS
+from perfmodel.spec.axes import REPORTED
 
 SIZES: Final = (
-    *("tensor_parallel", "pipeline_parallel", "virtual_pipeline", "context_parallel", "data_parallel"),
-    *("micro_batch_size", "global_batch_size", "sequence_length"),
+    *(axis.name for axis in REPORTED),
+    *("virtual_pipeline", "micro_batch_size", "global_batch_size", "sequence_length"),
 )
 WORTH_SAYING: Final = 1e-4  # of the iteration
 
@@ -28,7 +28,7 @@ def timeline_facts(timeline: Timeline) -> dict[str, Any]:
         "iteration_time_s": float(predicted.iteration_time_s),
         "iteration_time_interval_s": [float(low_s), float(high_s)],
         "mfu": float(predicted.mfu),
-        "breakdown_s": {part: float(getattr(predicted.breakdown, part)) for part in PARTS},
+        "breakdown_s": {part: float(seconds) for part, seconds in predicted.breakdown.items()},
         "layout": {name: number(getattr(layout, name)) for name in SIZES} | {"pipeline_schedule": layout.pipeline_schedule},
         "counted": "stages, layers, micro-batches and chunks from 1",
         "notes": list(notes(timeline)),
@@ -66,7 +66,7 @@ def notes(timeline: Timeline) -> Iterator[str]:
             "collectives that the forecast hides behind weight gradients lie beside what follows them, on a second track where "
             "that has collectives of its own: this schedule forms weight gradients later"
         )
-    if timeline.run.stack.hide_all:
+    if timeline.run.stack.overlap.hide_all:
         yield f"{timeline.run.stack.name} hides all communication: its collectives are not drawn"
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from perfmodel.count.operators import Collective, FusedAttention, Matmul, MemoryBound, Operator
-from perfmodel.events.spans import COMPUTE, PASSES, TRACKS, Ran, Span, from_one, quantities
+from perfmodel.events.spans import COMPUTE, PASSES, TRACKS, OperatorRun, Span, from_one, quantities
 from perfmodel.events.timeline import Timeline
 from perfmodel.report.trace.format import THREADS, Event, complete, flow, in_order, nanoseconds, process, thread
 from perfmodel.spec.fields import Numeric, plain
@@ -112,7 +112,7 @@ def arguments(span: Span) -> dict[str, Any]:
     return found | {name: round(value, PLACES) if isinstance(value, float) else value for name, value in span.details.items()}
 
 
-def _of_operator(ran: Ran) -> dict[str, Any]:
+def _of_operator(ran: OperatorRun) -> dict[str, Any]:
     times = {"alone_s": ran.alone_s, "exposed_s": ran.exposed_s, "slowdown_s": ran.slowdown_s}
     found: dict[str, Any] = {"phase": ran.operator.phase, "shape": shape_text(ran.operator)}
     found |= {name: number(value) for name, value in quantities(ran.operator).items()}

@@ -7,8 +7,10 @@ from typing import Final
 from perfmodel import __version__
 from perfmodel.report.figures.drawing.lettering import shortened
 from perfmodel.report.figures.drawing.style import SMALL, TEXT
-from perfmodel.report.text.prediction import DEGREES, SHORT, layout_words
+from perfmodel.report.text.prediction import layout_words
 from perfmodel.report.text.sweep import heading
+from perfmodel.report.words import DEGREES, SETTINGS, SHORT
+from perfmodel.spec.axes import DATA
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.run import Run
 from perfmodel.units import gpus_text
@@ -16,17 +18,6 @@ from perfmodel.units import gpus_text
 NAME: Final = 250.0  # points of the name of a run
 PART: Final = 110.0  # of the name of a cluster or a stack
 SHOWN: Final = {name: SHORT[name] for name in DEGREES}  # data parallelism stands in the name of a stage
-AXES: Final = {  # what is varied, with its unit
-    "tensor_parallel": "tensor parallel [ranks]",
-    "pipeline_parallel": "pipeline parallel [stages]",
-    "virtual_pipeline": "virtual pipeline [pieces of a stage]",
-    "context_parallel": "context parallel [ranks]",
-    "data_parallel": "data parallel [replicas]",
-    "gpus": "GPUs",
-    "micro_batch_size": "micro-batch [sequences]",
-    "global_batch_size": "global batch [sequences]",
-    "sequence_length": "sequence [tokens]",
-}
 
 
 def axis_name(key: str) -> str:
@@ -36,8 +27,8 @@ def axis_name(key: str) -> str:
     ('micro-batch [sequences]', 'data parallel [replicas]', 'links.network')
     """
     last = key.rpartition(".")[2]
-    known = AXES.get(last, "") if last == key or key.startswith("stages") else ""
-    return known or heading(key)
+    is_known = last in SETTINGS and (last == key or key.startswith("stages"))
+    return SETTINGS[last].caption if is_known else heading(key)
 
 
 def run_caption(run: Run) -> str:
@@ -54,7 +45,7 @@ def stage_caption(run: Run, place: int) -> str:
 
 def stage_text(layout: Layout) -> str:
     """DP 96, 768 GPUs"""
-    return f"DP {int(layout.data_parallel)}, {gpus_text(int(layout.gpus))}"
+    return f"{DATA.short} {int(layout.data_parallel)}, {gpus_text(int(layout.gpus))}"
 
 
 def stage_labels(run: Run) -> list[str]:

@@ -43,7 +43,7 @@ class Cell:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Grid:
+class CellGrid:
     """The cells that can be, with the labels of all rows and columns; the size of one is in points."""
 
     row_name: str
@@ -67,7 +67,7 @@ class Grid:
         return self.cell_size(0.0)[1] * len(self.rows) + 44.0
 
 
-def draw_grid(drawing: Drawing, axes: Axes, grid: Grid) -> None:
+def draw_grid(drawing: Drawing, axes: Axes, grid: CellGrid) -> None:
     """The map; where there are few columns, the rest of the width stays blank."""
     width, height = grid.cell_size(drawing.room)
     scale = Normalize(min(cell.mfu for cell in grid.cells), max(cell.mfu for cell in grid.cells))
@@ -110,7 +110,7 @@ def _draw(drawing: Drawing, axes: Axes, cell: Cell, colour: str, size: tuple[flo
         text.set_bbox(behind)
 
 
-def _draw_many(drawing: Drawing, axes: Axes, grid: Grid, scale: Normalize) -> None:
+def _draw_many(drawing: Drawing, axes: Axes, grid: CellGrid, scale: Normalize) -> None:
     """Colours alone, with a scale for them, and one hatch over all that does not fit."""
     values = np.full((len(grid.rows), len(grid.columns)), np.nan)
     for cell in grid.cells:
@@ -126,7 +126,7 @@ def _draw_many(drawing: Drawing, axes: Axes, grid: Grid, scale: Normalize) -> No
         bar.solids.set_rasterized(True)
 
 
-def meanings(grid: Grid, *, is_whole: bool) -> list[tuple[Artist, str]]:
+def meanings(grid: CellGrid, *, is_whole: bool) -> list[tuple[Artist, str]]:
     """The entries of a key: the looks of cells that are there; `is_whole` says that every combination can be."""
     looks: list[tuple[Artist, str]] = []
     if any(cell.is_here for cell in grid.cells):

@@ -9,9 +9,15 @@ Blue, vermilion, bluish green, reddish purple and sky blue are those of Okabe an
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Final
+
+from perfmodel.explanation import waterfall
+from perfmodel.explanation.terms import NAMES, TERMS
+from perfmodel.report import words
+from perfmodel.spec.axes import CONTEXT, DATA, PIPELINE, REPORTED, TENSOR
+from perfmodel.timing.breakdown import PARTS
 
 LIGHT_PAGE: Final = "#ffffff"
 DARK_PAGE: Final = "#14161a"
@@ -38,31 +44,55 @@ PLUM: Final = "#7D2F7C"
 PALE_GREY: Final = "#C9D4CA"
 BROWN: Final = "#645931"
 OLIVE: Final = "#8E9552"
+VIOLET: Final = "#9060FC"
+INDIGO: Final = "#6000B4"
 FILLS: Final = (
     *(BLUE, SKY, PALE_BLUE, VERMILION, ORANGE, YELLOW, SLATE),
-    *(PURPLE, PLUM, PALE_GREY, BROWN, GREEN, OLIVE),
+    *(PURPLE, PLUM, PALE_GREY, BROWN, GREEN, OLIVE, VIOLET, INDIGO),
 )
 
 LINES: Final = (BLUE, VERMILION, GREEN, PURPLE, "#767C84", "#987500", "#3C93C8")  # with a marker each: told apart by both
 MARKERS: Final = ("o", "s", "^", "D", "v", "P", "X")
 
-ITERATION: Final[Mapping[str, str]] = MappingProxyType(  # by part of timing/breakdown.py
+_OF_AXES: Final = {TENSOR: VERMILION, CONTEXT: ORANGE, PIPELINE: YELLOW, DATA: PURPLE}
+_SPARE: Final = (VIOLET, INDIGO)  # of axes that have no colour of their own yet, in their order
+
+
+def _colours_of_axes() -> dict[str, str]:
+    """A colour for each axis of parallelism, by its name; more axes than colours are refused, not drawn alike."""
+    others = [axis for axis in REPORTED if axis not in _OF_AXES]
+    if len(others) > len(_SPARE):
+        raise LookupError(f"{others[-1].label} has no colour of its own in {__name__}")
+    chosen = _OF_AXES | dict(zip(others, _SPARE, strict=False))
+    return {axis.name: chosen[axis] for axis in REPORTED}
+
+
+def _complete(colours: Mapping[str, str], wanted: Iterable[str]) -> Mapping[str, str]:
+    """The colours in the order of what they stand for, each of which has to have one."""
+    names = list(wanted)
+    if set(names) != set(colours):
+        raise LookupError(
+            f"{', '.join(sorted(set(names) ^ set(colours)))}: a colour in {__name__} without what it is for, or none"
+        )
+    return MappingProxyType({name: colours[name] for name in names})
+
+
+AXES: Final[Mapping[str, str]] = MappingProxyType(_colours_of_axes())
+ITERATION: Final = _complete(  # by part of timing/breakdown.py
     {
         "matmul_s": BLUE,
         "attention_s": SKY,
         "memory_bound_s": PALE_BLUE,
-        "tensor_parallel_exposed_s": VERMILION,
-        "context_parallel_exposed_s": ORANGE,
-        "pipeline_parallel_exposed_s": YELLOW,
-        "pipeline_bubble_s": SLATE,
-        "data_parallel_exposed_s": PURPLE,
+        **{axis.exposed_part: AXES[axis.name] for axis in REPORTED},
+        **{axis.bubble_part: SLATE for axis in REPORTED if axis.bubble},
         "communication_slowdown_s": PLUM,
         "launch_s": PALE_GREY,
         "unlisted_s": BROWN,
         "optimizer_s": GREEN,
-    }
+    },
+    PARTS,
 )
-MEMORY: Final[Mapping[str, str]] = MappingProxyType(  # by part of count/memory.py
+MEMORY: Final = _complete(  # by part of count/memory.py
     {
         "parameters_bytes": BLUE,
         "gradients_bytes": SKY,
@@ -73,29 +103,12 @@ MEMORY: Final[Mapping[str, str]] = MappingProxyType(  # by part of count/memory.
         "communication_bytes": PURPLE,
         "framework_bytes": SLATE,
         "fragmentation_bytes": PALE_GREY,
-    }
+    },
+    words.MEMORY,
 )
-STEPS: Final[Mapping[str, str]] = MappingProxyType(  # by step of planning/waterfall.py: that of the part it is cut from
-    {
-        "wider_arithmetic": BLUE,
-        "uncounted_flop": BLUE,
-        "causal_mask": SKY,
-        "matmul_kernels": BLUE,
-        "attention_kernels": SKY,
-        "clocks": SLATE,
-        "memory_bound": PALE_BLUE,
-        "recompute": OLIVE,
-        "unlisted": BROWN,
-        "launch": PALE_GREY,
-        "tensor_parallel": VERMILION,
-        "context_parallel": ORANGE,
-        "communication_slowdown": PLUM,
-        "uneven_stages": SLATE,
-        "pipeline_bubble": SLATE,
-        "pipeline_parallel": YELLOW,
-        "data_parallel": PURPLE,
-        "optimizer": GREEN,
-    }
+_OF_NO_PART: Final = {"clocks": SLATE, "recompute": OLIVE}
+STEPS: Final = _complete(  # by step of explanation/waterfall.py: that of the part it is cut from
+    {step: _OF_NO_PART.get(step) or ITERATION[TERMS[NAMES[step]].part] for step in waterfall.STEPS}, waterfall.STEPS
 )
 CALENDAR: Final[Mapping[str, str]] = MappingProxyType(  # by what time goes to (economics/goodput.py)
     {"training": BLUE, "lost": VERMILION, "stalled": ORANGE, "restarting": PURPLE, "switching": SLATE}

@@ -22,7 +22,7 @@ CROWD: Final = 8.0  # points within which markers share a name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Point:
+class LabelledPoint:
     """A marker of a radius in points at a place in data, and what it is called."""
 
     x: float
@@ -48,10 +48,10 @@ class Box(NamedTuple):
         return other.left <= self.left and self.right <= other.right and other.bottom <= self.bottom and self.top <= other.top
 
 
-class Place(NamedTuple):
+class LabelPlace(NamedTuple):
     """Where a marker is on the paper [points], and what it is called there."""
 
-    point: Point
+    point: LabelledPoint
     x: float
     y: float
 
@@ -64,7 +64,7 @@ class Spot(NamedTuple):
     right: float
     up: float
 
-    def box(self, place: Place) -> Box:
+    def box(self, place: LabelPlace) -> Box:
         """What it covers."""
         width, height = text_width(place.point.name, SMALL), HIGH * SMALL
         left = place.x + self.right - {"left": 0.0, "center": 0.5, "right": 1.0}[self.side] * width
@@ -72,7 +72,9 @@ class Spot(NamedTuple):
         return Box(left - BETWEEN, bottom, left + width + BETWEEN, bottom + height)
 
 
-def name_points(drawing: Drawing, axes: Axes, points: Sequence[Point], *, most: int, texts: Sequence[Text] = ()) -> None:
+def name_points(
+    drawing: Drawing, axes: Axes, points: Sequence[LabelledPoint], *, most: int, texts: Sequence[Text] = ()
+) -> None:
     """Names beside the first points that have room, at most so many; `texts` and lines stand there already.
 
     Markers that lie nearly on one another have one name, the first one's, with how many there are more. Call it last: it
@@ -81,7 +83,7 @@ def name_points(drawing: Drawing, axes: Axes, points: Sequence[Point], *, most: 
     drawing.settle()
     scale = POINTS / drawing.dpi
     frame, *boxes = (Box(*(scale * edge for edge in each.get_window_extent().extents)) for each in (axes, *texts))
-    places = [Place(point, *(scale * axes.transData.transform((point.x, point.y)))) for point in points]
+    places = [LabelPlace(point, *(scale * axes.transData.transform((point.x, point.y)))) for point in points]
     boxes += [_marker(place) for place in places]
     boxes += [box for line in axes.lines for box in _pieces(axes, line, scale)]
     named = 0
@@ -94,8 +96,8 @@ def name_points(drawing: Drawing, axes: Axes, points: Sequence[Point], *, most: 
             _write(axes, place.point, spot)
 
 
-def _crowds(places: Sequence[Place]) -> list[Place]:
-    crowds: list[list[Place]] = []
+def _crowds(places: Sequence[LabelPlace]) -> list[LabelPlace]:
+    crowds: list[list[LabelPlace]] = []
     for place in places:
         near = (crowd for crowd in crowds if hypot(crowd[0].x - place.x, crowd[0].y - place.y) < CROWD)
         crowd = next(near, None)
@@ -109,7 +111,7 @@ def _crowds(places: Sequence[Place]) -> list[Place]:
     ]
 
 
-def _spots(place: Place, frame: Box) -> Iterator[Spot]:
+def _spots(place: LabelPlace, frame: Box) -> Iterator[Spot]:
     """Beside it, above, below, pushed into the frame, then at its corners and a line further off."""
     away, half = place.point.radius + GAP, text_width(place.point.name, SMALL) / 2.0 + BETWEEN + 0.1
     yield from (Spot("left", "center", away, 0.0), Spot("right", "center", -away, 0.0))
@@ -125,7 +127,7 @@ def _has_room(box: Box, frame: Box, boxes: Sequence[Box]) -> bool:
     return box.within(frame) and not any(box.meets(other) for other in boxes)
 
 
-def _marker(place: Place) -> Box:
+def _marker(place: LabelPlace) -> Box:
     side = 0.85 * place.point.radius  # of the square that covers a round marker but for its rim
     return Box(place.x - side, place.y - side, place.x + side, place.y + side)
 
@@ -142,7 +144,7 @@ def _pieces(axes: Axes, line: Line2D, scale: float) -> Iterator[Box]:
         yield Box(min(xs), min(ys) - 0.5, max(xs), max(ys) + 0.5)
 
 
-def _write(axes: Axes, point: Point, spot: Spot) -> None:
+def _write(axes: Axes, point: LabelledPoint, spot: Spot) -> None:
     shift = (spot.right, spot.up)
     axes.annotate(
         *(point.name, (point.x, point.y), shift),
