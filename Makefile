@@ -1,8 +1,10 @@
 # Two commands do everything on a fresh machine: `make demo` and `make test`.
 PYTHON ?= python3
 BIN := .venv/bin
+JOBS ?= 2
+CORE := tests/spec tests/count tests/timing tests/exchange
 
-.PHONY: setup demo test lint bench measured gallery clean
+.PHONY: setup demo check test lint bench measured gallery clean
 
 setup: .venv/complete
 
@@ -19,8 +21,14 @@ setup: .venv/complete
 demo: .venv/light
 	$(BIN)/perfmodel predict nemotron-4-15b
 
+# While you work: under a minute.
+check: lint
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile -m "not slow and not processes" $(CORE)
+
+# Everything: what starts processes that measure has the machine for itself.
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile -m "not processes"
+	$(BIN)/python -m pytest -m processes
 
 lint: setup
 	$(BIN)/ruff check .
@@ -40,4 +48,4 @@ gallery: setup
 	$(BIN)/python -m perfmodel.benchmarks.project.gallery
 
 clean:
-	rm -rf .venv
+	rm -rf .venv build

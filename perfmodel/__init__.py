@@ -8,17 +8,31 @@ Each name below is loaded when it is first asked for, so that `import perfmodel`
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from perfmodel.api import explain, load, plan, predict, sweep, timeline, whatif
     from perfmodel.errors import InputError, NotSupportedError, PerfmodelError
+    from perfmodel.events.timeline import Timeline
+    from perfmodel.explanation.explanation import Explanation
+    from perfmodel.prediction import Prediction
+    from perfmodel.search.plan import Plan
+    from perfmodel.spec.run import Run
+    from perfmodel.variation.scenarios import WhatIf
+    from perfmodel.variation.sweep import Sweep
 
 __version__ = "0.1.0"
 __all__ = [
+    "Explanation",
     "InputError",
     "NotSupportedError",
     "PerfmodelError",
+    "Plan",
+    "Prediction",
+    "Run",
+    "Sweep",
+    "Timeline",
+    "WhatIf",
     "explain",
     "load",
     "plan",
@@ -28,14 +42,16 @@ __all__ = [
     "whatif",
 ]
 
+if not TYPE_CHECKING:  # a type checker that saw it would take any misspelt name for a value of any type
 
-def __getattr__(name: str) -> Any:
-    """A function of perfmodel.api, or an error that they raise."""
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name)
-    from importlib import import_module
+    def __getattr__(name: str) -> object:
+        """A function of perfmodel.api, the type of its result, or an error that it raises."""
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name)
+        from importlib import import_module
 
-    return getattr(import_module("perfmodel.errors" if name.endswith("Error") else "perfmodel.api"), name)
+        errors = import_module("perfmodel.errors")
+        return getattr(errors, name) if hasattr(errors, name) else getattr(import_module("perfmodel.api"), name)
 
 
 def __dir__() -> list[str]:

@@ -1,1 +1,1 @@
-"""The commands: each parses, calls and prints; `cli.py` puts them together."""
+"""The commands, one module each: parse, call, print. `app.py` makes one program of them."""

@@ -1,6 +1,6 @@
 """The command line: every command is a module beside this one; here they become one program.
 
-Exit codes: 0 yes, 1 no (it does not fit, a bar is missed), 2 the input is wrong, 3 not supported yet, 130 stopped by Ctrl-C.
+Exit codes: 0 yes, 1 no (it does not fit, a threshold is missed), 2 wrong input, 3 not supported yet, 130 stopped by Ctrl-C.
 """
 
 from __future__ import annotations
@@ -8,41 +8,45 @@ from __future__ import annotations
 import gc
 import os
 import sys
+from collections.abc import Callable, Mapping
 from typing import Annotated
 
 import typer
 
 from perfmodel import __version__
-from perfmodel.commands import comparing, deciding, explaining, measuring, planning, predicting, showing, validating
+from perfmodel.commands.calibrate import calibrate
+from perfmodel.commands.compare import compare
 from perfmodel.commands.console import say
+from perfmodel.commands.explain import explain
+from perfmodel.commands.list import list_presets
+from perfmodel.commands.measure import measure
+from perfmodel.commands.plan import plan
+from perfmodel.commands.predict import predict
+from perfmodel.commands.report import report
+from perfmodel.commands.show import show
+from perfmodel.commands.sweep import sweep
+from perfmodel.commands.timeline import timeline
+from perfmodel.commands.validate import validate
+from perfmodel.commands.whatif import whatif
 from perfmodel.errors import PerfmodelError
 
 app = typer.Typer(
     name="perfmodel",
-    help="How long a training iteration takes, the MFU, whether it fits in memory, and how many days a run takes.",
+    help="Predict LLM training: iteration time, MFU, memory and days, before anyone rents the cluster.",
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-PREDICT, DECIDE, SHOW, MEASURE = "What a run will do", "What to change", "What to show", "How right it is"
-COMMANDS = (
-    (PREDICT, predicting.predict),
-    (PREDICT, explaining.explain),
-    (DECIDE, deciding.whatif),
-    (DECIDE, deciding.sweep),
-    (DECIDE, planning.plan),
-    (MEASURE, validating.validate),
-    (MEASURE, measuring.calibrate),
-    (MEASURE, measuring.measure),
-    (MEASURE, comparing.compare),
-    (SHOW, showing.report),
-    (SHOW, showing.timeline),
-    (SHOW, predicting.show),
-)
-for panel, command in COMMANDS:
-    app.command(rich_help_panel=panel)(command)
-app.command("list", rich_help_panel=SHOW)(predicting.list_presets)
+PANELS: Mapping[str, Mapping[str, Callable[..., None]]] = {
+    "Predict": {"predict": predict, "explain": explain},
+    "Choose": {"whatif": whatif, "sweep": sweep, "plan": plan},
+    "Measure and validate": {"validate": validate, "calibrate": calibrate, "measure": measure, "compare": compare},
+    "Report and look up": {"report": report, "timeline": timeline, "show": show, "list": list_presets},
+}
+for panel, commands in PANELS.items():
+    for name, command in commands.items():
+        app.command(name, rich_help_panel=panel)(command)
 
 
 def _version(wanted: bool) -> None:
@@ -55,11 +59,11 @@ def _version(wanted: bool) -> None:
 def perfmodel(
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False,
 ) -> None:
-    """Predict LLM training performance before anyone rents the cluster."""
+    """Options of the whole program; its help text is that of `app`."""
 
 
 def main() -> None:
-    """Run the command; say what went wrong in one sentence, and exit as DESIGN.md, section 6 has it."""
+    """Run the command; on an error print one sentence to standard error and exit with its code."""
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # no prediction uses them, and starting threads is a fifth of the start
     gc.set_threshold(100_000)  # importing makes many objects and hardly any garbage: passes over them cost a tenth of the start
     try:

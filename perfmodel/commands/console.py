@@ -1,4 +1,4 @@
-"""Where results go: to standard output or a file, progress and sentences to standard error. All printing is done here."""
+"""Results go to standard output or a file, progress and messages to standard error. All printing is done here."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from perfmodel.errors import InputError
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-NARROWEST: Final = 80  # columns: tables are laid out for no fewer, so that no number is ever cut
-STOPPED: Final = 130  # the exit code of what Ctrl-C ended
+NARROWEST: Final = 80  # columns: no table is laid out for fewer, so that no number is cut
+STOPPED: Final = 130  # exit code after Ctrl-C
 
 
 def wants_json(as_json: bool, output: Path | None) -> bool:
-    """Whether the result is wanted as JSON: asked for, or for a file that ends in .json."""
+    """Whether to write JSON: --json was given, or the output file ends in .json."""
     return as_json or (output is not None and output.suffix.lower() == ".json")
 
 
 def form_of(output: Path | None, *, as_json: bool = False, as_csv: bool = False, as_markdown: bool = False) -> str:
-    """json, csv, markdown or table: what was asked for, else what the name of the file says. Errors: InputError for two."""
+    """The output format: json, csv, markdown or table, by option or file suffix. Errors: InputError for two options."""
     asked = [name for name, wanted in (("json", as_json), ("csv", as_csv), ("markdown", as_markdown)) if wanted]
     if len(asked) > 1:
-        raise InputError(f"--{asked[0]} and --{asked[1]}: one form at a time")
+        raise InputError(f"--{asked[0]} and --{asked[1]} cannot be combined")
     named = {".json": "json", ".csv": "csv", ".md": "markdown"}.get("" if output is None else output.suffix.lower(), "table")
     return asked[0] if asked else named
 
@@ -42,7 +42,7 @@ def emit(
     report: Callable[[], RenderableType],
     rows: Callable[[], Sequence[Mapping[str, Any]]],
 ) -> None:
-    """A result in one of the forms of `form_of`; only what that form needs is made."""
+    """Write a result in one of the formats of `form_of`; only what that format needs is computed."""
     if form == "json":
         emit_json(document(), output)
     elif form == "csv":
@@ -65,7 +65,7 @@ def _emit_text(text: str, output: Path | None) -> None:
 
 
 def emit_json(document: Any, output: Path | None) -> None:
-    """A document as JSON, to standard output or to a file; escaped as JSON has it where standard output lacks its letters."""
+    """Write a document as JSON; non-ASCII characters are escaped where standard output cannot encode them."""
     import json
 
     encoding = "utf-8" if output is not None or sys.stdout is None else sys.stdout.encoding
@@ -78,7 +78,7 @@ def emit_json(document: Any, output: Path | None) -> None:
 
 
 def emit_table(content: RenderableType, output: Path | None) -> None:
-    """Tables, to a terminal as wide as it is, to a pipe as plain text, to a file in 120 columns."""
+    """Write tables: styled and full width to a terminal, plain to a pipe, plain and 120 columns wide to a file."""
     if output is not None:
         from perfmodel.report.text.terminal import as_text
 
@@ -99,13 +99,13 @@ def emit_table(content: RenderableType, output: Path | None) -> None:
 
 
 def printed(text: str) -> None:
-    """To standard output; a reader that has seen enough (`| head`) is no error."""
+    """Write to standard output; a closed pipe (`| head`) is not an error."""
     if sys.stdout is None:
         raise InputError("standard output is closed; open it, or write to a file with --output")
     try:
         sys.stdout.write(text)
         sys.stdout.flush()
-    except UnicodeEncodeError:  # a locale without the letters of a name
+    except UnicodeEncodeError:  # the locale cannot encode a name
         printed(text.encode(sys.stdout.encoding, errors="backslashreplace").decode(sys.stdout.encoding))
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -114,12 +114,12 @@ def printed(text: str) -> None:
 
 
 def say(sentence: str, *, prefix: str = "perfmodel: ") -> None:
-    """One line to standard error."""
+    """Print one line to standard error."""
     print(f"{prefix}{sentence}", file=sys.stderr)
 
 
 def write_file(content: str | bytes, output: Path) -> None:
-    """Write a file, whole or not at all, and say so; compressed where its name ends in .gz."""
+    """Write a file, whole or not at all, and report it; compressed if its name ends in .gz."""
     from perfmodel.exchange.output import as_bytes, write_bytes, write_text
 
     if output.suffix.lower() == ".gz":
@@ -134,7 +134,7 @@ def write_file(content: str | bytes, output: Path) -> None:
 
 
 def progress(items: Sequence[Any], what: str) -> Any:
-    """`items` one by one, with a progress bar where standard error is a terminal."""
+    """Iterate over `items`, with a progress bar if standard error is a terminal."""
     if not sys.stderr.isatty():
         return items
     from rich.console import Console
@@ -145,7 +145,7 @@ def progress(items: Sequence[Any], what: str) -> Any:
 
 @contextmanager
 def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on stderr that is told how many of how many; nothing where stderr is no terminal."""
+    """A progress bar on standard error, advanced by calls with (done, total); without effect if that is not a terminal."""
     if not sys.stderr.isatty():
         yield lambda *_: None
         return
@@ -158,17 +158,17 @@ def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
 
 
 def warn_of(sentences: Sequence[str]) -> None:
-    """Say sentences that a user should hear before trusting the result."""
+    """Print warnings to standard error."""
     for sentence in sentences:
         say(f"warning: {sentence}")
 
 
 def drawing_module(figure: Path | None, name: str = "perfmodel.report.figures.measured") -> Any:
-    """The module that draws. Errors: InputError for a kind of file that it cannot draw, or without matplotlib."""
+    """The module that draws a figure; None without one. Errors: InputError for another file type, or without matplotlib."""
     if figure is None:
         return None
     if kind_of(figure) not in ("png", "svg"):
-        raise InputError(f"--figure {figure} is neither a .png nor an .svg file")
+        raise InputError(f"--figure {figure} must be a .png or .svg file")
     try:
         import_module("matplotlib")
         return import_module(name)
@@ -177,5 +177,5 @@ def drawing_module(figure: Path | None, name: str = "perfmodel.report.figures.me
 
 
 def kind_of(figure: Path) -> str:
-    """The kind of picture that a file name asks for: png, svg or something else."""
+    """The file type of a picture, by suffix: png, svg or another."""
     return figure.suffix.lower().removeprefix(".")

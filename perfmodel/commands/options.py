@@ -11,12 +11,12 @@ import typer
 if TYPE_CHECKING:
     from perfmodel.evidence.step_records import StepRecord
 
-FORM: Final = "Form"  # the panel of options that choose how a result looks
+FORM: Final = "Output format"  # the panel of options that choose how a result looks
 PRESETS: Final = Path(__file__).parent.parent / "data"
 
 
 def completed(kind: str) -> Callable[[str], list[str]]:
-    """What completes the name of a preset of one kind on the command line (without loading what reads presets)."""
+    """Shell completion for the names of one kind of preset (without loading what reads presets)."""
     return lambda incomplete: sorted(path.stem for path in (PRESETS / kind).glob(f"{incomplete}*.yaml"))
 
 
@@ -30,9 +30,7 @@ def read_record(path: Path) -> StepRecord:
 
 Overrides = Annotated[
     list[str] | None,
-    typer.Option(
-        "--set", metavar="KEY=VALUE", help="Override any key of the run, as in tensor_parallel=4; any number of times."
-    ),
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the run, as in tensor_parallel=4. Repeatable."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.", rich_help_panel=FORM)]
 AsCsv = Annotated[bool, typer.Option("--csv", help="Print CSV instead of tables.", rich_help_panel=FORM)]
@@ -43,16 +41,19 @@ Output = Annotated[
         "--output",
         "-o",
         metavar="FILE",
-        help="Write to FILE instead; .json, .csv and .md choose the form.",
+        help="Write to FILE instead of standard output; .json, .csv and .md choose the format.",
         rich_help_panel=FORM,
     ),
 ]
 ShownStage = Annotated[
-    int | None, typer.Option("--stage", metavar="N", help="Which stage of a ramp, from 1; the last without.")
+    int | None, typer.Option("--stage", metavar="N", help="Stage of the batch ramp, counted from 1. Default: the last stage.")
 ]
 RunName = Annotated[
     str,
     typer.Argument(
-        metavar="RUN", help="A preset run (perfmodel list) or a YAML, TOML or JSON run file.", autocompletion=completed("runs")
+        metavar="RUN",
+        help="A preset run (perfmodel list runs) or a YAML, TOML or JSON run file.",
+        autocompletion=completed("runs"),
     ),
 ]
+Device = Annotated[str, typer.Option("--device", metavar="cpu|cuda", help="Default: cuda where there is a GPU, else cpu.")]

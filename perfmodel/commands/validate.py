@@ -1,4 +1,4 @@
-"""How wrong the predictions are: `validate`."""
+"""`perfmodel validate`: the error of predictions on measured runs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from perfmodel.evidence.groups import Scoreboard
-    from perfmodel.evidence.thresholds import Bar
+    from perfmodel.evidence.thresholds import Threshold
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -27,32 +27,35 @@ def validate(
     file: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[FILE.csv]", help="Measured runs, in the columns of published_runs.csv; without FILE.csv, that table."
+            metavar="[FILE.csv]", help="Measured runs, with the columns of published_runs.csv. Default: that table."
         ),
     ] = None,
     *,
     memory: Annotated[
-        bool, typer.Option("--memory", help="FILE.csv says which layouts fitted in memory, in the columns of memory_fit.csv.")
+        bool,
+        typer.Option(
+            "--memory", help="FILE.csv lists layouts that did or did not fit in memory, with the columns of memory_fit.csv."
+        ),
     ] = False,
     fail_above: Annotated[
         list[str] | None,
         typer.Option(
             metavar="KEY=VALUE",
-            help="Exit with 1 when a score is above VALUE: median, p90 or bias (with --memory disagreement, "
-            "fits_called_impossible or impossible_called_fits), or GROUP/NAME:median; any number of times.",
+            help="Exit with code 1 if a score is above VALUE: median, p90 or bias (with --memory: disagreement, "
+            "fits_called_impossible or impossible_called_fits), or of one group, as in GROUP/NAME:median. Repeatable.",
         ),
     ] = None,
     figure: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Draw predicted against measured times to FILE.png or FILE.svg.")
+        Path | None, typer.Option(metavar="FILE", help="Draw predicted against measured times to FILE (.png or .svg).")
     ] = None,
     as_json: AsJson = False,
     as_csv: AsCsv = False,
     as_markdown: AsMarkdown = False,
     output: Output = None,
 ) -> None:
-    """How wrong the predictions are on the measured runs in FILE.csv, or on those that perfmodel comes with.
+    """Compare predictions with the measured runs in FILE.csv. Default: the published runs that come with perfmodel.
 
-    Rows that are not covered are counted with the reason, never guessed.
+    Rows that are not supported are counted with the reason, never guessed.
 
     Examples:
     perfmodel validate --fail-above median=5%
@@ -64,7 +67,9 @@ def validate(
     form = form_of(output, as_json=as_json, as_csv=as_csv, as_markdown=as_markdown)
     if memory:
         if file is None or figure is not None:
-            raise InputError("--memory needs a FILE.csv" if file is None else "--memory has no times that --figure could draw")
+            raise InputError(
+                "--memory needs a FILE.csv" if file is None else "--figure draws times; it cannot be combined with --memory"
+            )
         _validate_memory(file, fail_above=fail_above or (), form=form, output=output)
     else:
         _validate_times(file, fail_above=fail_above or (), figure=figure, form=form, output=output)
@@ -74,17 +79,17 @@ def _validate_times(
     file: Path | None, *, fail_above: Sequence[str], figure: Path | None, form: str, output: Path | None
 ) -> None:
     from perfmodel.evidence.groups import known_groups
-    from perfmodel.evidence.thresholds import read_bar
-    from perfmodel.evidence.validate import SCORES, compare, scoreboard
+    from perfmodel.evidence.thresholds import read_threshold
+    from perfmodel.evidence.time_scores import SCORES, compare_time, time_scoreboard
     from perfmodel.exchange.presets import DATA
     from perfmodel.exchange.tables.published_runs import read_measured_runs
 
     draw = _drawing(figure)
     measured = read_measured_runs(file or DATA / "published_runs.csv")
-    bars = [read_bar(text, scores=SCORES, groups=known_groups(measured)) for text in fail_above]
+    bars = [read_threshold(text, scores=SCORES, groups=known_groups(measured)) for text in fail_above]
     _warn(measured)
-    comparisons = _one_by_one(compare, measured)
-    scores, complete = scoreboard(comparisons), len(comparisons) == len(measured)
+    comparisons = _one_by_one(compare_time, measured)
+    scores, complete = time_scoreboard(comparisons), len(comparisons) == len(measured)
     from perfmodel.report.json.scores import validation_document, validation_rows
 
     def report() -> RenderableType:
@@ -106,12 +111,12 @@ def _validate_times(
 
 def _validate_memory(file: Path, *, fail_above: Sequence[str], form: str, output: Path | None) -> None:
     from perfmodel.evidence.groups import known_groups
-    from perfmodel.evidence.memory_fit import SCORES, compare_fit, fit_scoreboard
-    from perfmodel.evidence.thresholds import read_bar
+    from perfmodel.evidence.memory_scores import SCORES, compare_fit, fit_scoreboard
+    from perfmodel.evidence.thresholds import read_threshold
     from perfmodel.exchange.tables.memory_table import read_measured_fits
 
     measured = read_measured_fits(file)
-    bars = [read_bar(text, scores=SCORES, groups=known_groups(measured)) for text in fail_above]
+    bars = [read_threshold(text, scores=SCORES, groups=known_groups(measured)) for text in fail_above]
     _warn(measured)
     comparisons = _one_by_one(compare_fit, measured)
     scores, complete = fit_scoreboard(comparisons), len(comparisons) == len(measured)
@@ -138,13 +143,13 @@ def _warn(measured: Sequence[Any]) -> None:
 
 
 def _one_by_one(compare: Callable[[T], R], measured: Sequence[T]) -> list[R]:
-    """Each row beside its prediction: all of them, or those that were done when Ctrl-C came."""
+    """Compare each row with its prediction; after Ctrl-C, those that were done."""
     done: list[R] = []
     try:
         for each in progress(measured, "predicting"):
             done.append(compare(each))  # noqa: PERF401 - what is done stays when it is interrupted
     except KeyboardInterrupt:
-        alone = ": the scores are of those alone; nothing is judged or drawn" if done else ""
+        alone = ": the scores cover only those; no threshold is checked and no figure is drawn" if done else ""
         say(f"stopped after {len(done)} of {len(measured)} rows{alone}")
         if not done:
             raise typer.Exit(STOPPED) from None
@@ -152,20 +157,20 @@ def _one_by_one(compare: Callable[[T], R], measured: Sequence[T]) -> list[R]:
 
 
 def _drawing(figure: Path | None) -> Callable[[Sequence[Any]], None]:
-    """What draws comparisons to `figure`, refused before the work starts; nothing is drawn without."""
+    """A function that draws comparisons to `figure`; does nothing without one. Errors: InputError before any work."""
     figures = drawing_module(figure)
     if figure is None:
         return lambda _: None
     return lambda comparisons: write_file(figures.picture(figures.accuracy_figure(comparisons), kind_of(figure)), figure)
 
 
-def _judge(scores: Scoreboard[Any, Any], bars: Sequence[Bar], *, complete: bool) -> None:
-    """Exit with 1 when a bar is missed, and a sentence for each; a part of a table is not judged."""
-    from perfmodel.evidence.thresholds import missed_bars
+def _judge(scores: Scoreboard[Any, Any], bars: Sequence[Threshold], *, complete: bool) -> None:
+    """Exit with code 1 and one sentence per missed threshold; scores of an incomplete table are not checked."""
+    from perfmodel.evidence.thresholds import missed_thresholds
 
     if not complete:
         raise typer.Exit(STOPPED)
-    missed = missed_bars(bars, overall=scores.overall, groups=scores.groups)
+    missed = missed_thresholds(bars, overall=scores.overall, groups=scores.groups)
     for sentence in missed:
         say(sentence)
     if missed:

@@ -1,4 +1,4 @@
-"""Which layout, on how many GPUs: `plan`."""
+"""`perfmodel plan`: the best layout of a model, and how many GPUs it needs."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 KEPT_BYTES = 1 << 30
-CHOICE_PANEL = "What may be chosen"
-LIMIT_PANEL = "How many GPUs"
-WORK_PANEL = "What is trained"
+CHOICE_PANEL = "Search space"
+LIMIT_PANEL = "GPUs, time and cost"
+WORK_PANEL = "Training"
 
 
 def plan(
@@ -31,21 +31,23 @@ def plan(
         str,
         typer.Argument(
             metavar="MODEL",
-            help="A preset model, a config.json, or a run: a file, or runs/NAME for a preset.",
+            help="A preset model, a config.json, or a run: a run file, or runs/NAME for a preset run.",
             autocompletion=completed("models"),
         ),
     ],
     *,
     cluster: Annotated[
         str | None,
-        typer.Option("--cluster", metavar="C", help="A preset cluster, or a file.", autocompletion=completed("clusters")),
+        typer.Option(
+            "--cluster", metavar="C", help="A preset cluster or a cluster file.", autocompletion=completed("clusters")
+        ),
     ] = None,
     stack: Annotated[
         str | None,
         typer.Option(
             "--stack",
             metavar="S",
-            help="The training software; megatron-core unless it is given.",
+            help="The training software. Default: megatron-core.",
             autocompletion=completed("stacks"),
         ),
     ] = None,
@@ -54,7 +56,7 @@ def plan(
         typer.Option(
             "--gpus",
             metavar="N",
-            help="How many: 3072, several (1024,2048) or a range that doubles (512..4096).",
+            help="Number of GPUs: one (3072), several (1024,2048) or a doubling range (512..4096).",
             rich_help_panel=LIMIT_PANEL,
         ),
     ] = None,
@@ -63,50 +65,52 @@ def plan(
         typer.Option(
             "--deadline",
             metavar="TIME",
-            help="The fewest GPUs that are done in 14d, or before the day 2027-06-30.",
+            help="Find the fewest GPUs that finish in TIME (14d) or by a date (2027-06-30).",
             rich_help_panel=LIMIT_PANEL,
         ),
     ] = None,
     budget: Annotated[
         str | None,
         typer.Option(
-            "--budget", metavar="DOLLARS", help="The fastest that costs at most 5M; needs --price.", rich_help_panel=LIMIT_PANEL
+            "--budget",
+            metavar="DOLLARS",
+            help="Find the fastest plan that costs at most DOLLARS (5M); needs --price.",
+            rich_help_panel=LIMIT_PANEL,
         ),
     ] = None,
     price: Annotated[
         str | None,
-        typer.Option("--price", metavar="DOLLARS", help="Of a GPU-hour.", rich_help_panel=LIMIT_PANEL),
+        typer.Option("--price", metavar="DOLLARS", help="Price of one GPU-hour.", rich_help_panel=LIMIT_PANEL),
     ] = None,
     most_gpus: Annotated[
         int,
         typer.Option(
-            "--most-gpus", metavar="N", min=1, help="Never look at more GPUs than these.", rich_help_panel=LIMIT_PANEL
+            "--most-gpus", metavar="N", min=1, help="Largest number of GPUs to consider.", rich_help_panel=LIMIT_PANEL
         ),
     ] = 32768,
     tokens: Annotated[
-        str | None, typer.Option("--tokens", metavar="N", help="How many to train on, as in 8T.", rich_help_panel=WORK_PANEL)
+        str | None,
+        typer.Option("--tokens", metavar="N", help="Number of training tokens, as in 8T.", rich_help_panel=WORK_PANEL),
     ] = None,
     global_batch_size: Annotated[
         str | None,
         typer.Option(
             "--global-batch-size",
             metavar="N",
-            help="Sequences an iteration; about 4M tokens if it is not given, rounded to suit the nodes.",
+            help="Sequences per iteration. Default: about 4M tokens, rounded to suit the nodes.",
             rich_help_panel=WORK_PANEL,
         ),
     ] = None,
     sequence_length: Annotated[
         str | None,
-        typer.Option(
-            "--sequence-length", metavar="N", help="Tokens of a sequence; 4096 if it is not given.", rich_help_panel=WORK_PANEL
-        ),
+        typer.Option("--sequence-length", metavar="N", help="Tokens per sequence. Default: 4096.", rich_help_panel=WORK_PANEL),
     ] = None,
     ramp: Annotated[
         str | None,
         typer.Option(
             "--ramp",
             metavar="B:T[:N],..",
-            help="A batch ramp: batch:tokens, or batch:tokens:gpus, of each stage, as in 384:200B,1152:7.6T.",
+            help="Batch ramp: batch:tokens or batch:tokens:gpus for each stage, as in 384:200B,1152:7.6T.",
             rich_help_panel=WORK_PANEL,
         ),
     ] = None,
@@ -115,8 +119,8 @@ def plan(
         typer.Option(
             "--choose",
             metavar="KEY=A,B",
-            help="Only these values of a setting, as in precision=bf16,fp8 or tensor_parallel=8 or sharding=all; "
-            "any number of times. Without: all that the stack offers, in bf16.",
+            help="Search only these values of a setting, as in precision=bf16,fp8, tensor_parallel=8 or sharding=all. "
+            "Repeatable. Default: everything that the stack offers, in bf16.",
             rich_help_panel=CHOICE_PANEL,
         ),
     ] = None,
@@ -125,7 +129,7 @@ def plan(
         typer.Option(
             "--leave-free",
             metavar="SHARE",
-            help="How much of a GPU's memory no layout may use, as in 5%.",
+            help="Share of GPU memory to keep free, as in 5%.",
             rich_help_panel=CHOICE_PANEL,
         ),
     ] = None,
@@ -134,21 +138,22 @@ def plan(
         typer.Option(
             "--set",
             metavar="KEY=VALUE",
-            help="Economic terms, as in failures_per_gpu_hour=1e-5 (perfmodel show economics/typical).",
+            help="Override an economic term, as in failures_per_gpu_hour=1e-5 (perfmodel show economics/typical). Repeatable.",
             rich_help_panel=LIMIT_PANEL,
         ),
     ] = None,
     run_file: Annotated[
-        Path | None, typer.Option("--run-file", metavar="FILE", help="Write the best as a run file for the other commands.")
+        Path | None,
+        typer.Option("--run-file", metavar="FILE", help="Write the best plan as a run file for the other commands."),
     ] = None,
     as_json: AsJson = False,
     as_csv: AsCsv = False,
     as_markdown: AsMarkdown = False,
     output: Output = None,
 ) -> None:
-    """The best layouts of MODEL: which, why, what comes next to it; and how many GPUs a deadline or a budget needs.
+    """Find the best layout of MODEL, why it is best, the runners-up, and how many GPUs a deadline or budget needs.
 
-    Every legal layout is looked at. Exit code 1 when nothing fits, or nothing keeps the limits.
+    Every valid layout is evaluated. Exit code 1 if nothing fits or nothing meets the limits.
 
     Examples:
     perfmodel plan nemotron-4-15b --cluster dgx-h100 --gpus 2304 --tokens 8T
@@ -208,6 +213,7 @@ def _report(found: Plan) -> RenderableType:
 
 
 def _pairs(texts: list[str] | None, option: str) -> dict[str, str]:
+    """KEY=VALUE texts of an option as a mapping. Errors: InputError for another form."""
     pairs = {}
     for text in texts or ():
         key, equals, value = text.partition("=")
@@ -218,20 +224,20 @@ def _pairs(texts: list[str] | None, option: str) -> dict[str, str]:
 
 
 def _write_runs(found: Plan, path: Path) -> None:
-    """The best as a run file; a file a stage, numbered, where their layouts differ."""
+    """Write the best plan as a run file; where stages differ in layout, one numbered file per stage."""
     from perfmodel.exchange.documents import yaml_text
     from perfmodel.report.json.plan import run_documents
 
     documents = run_documents(found)
     if not documents:
-        say(f"nothing is written to {path}: there is no plan")
+        say(f"{path} was not written: no plan was found")
     for number, document in enumerate(documents, start=1):
         one = path if len(documents) == 1 else path.with_name(f"{path.stem}-{number}{path.suffix}")
         write_file(yaml_text(document), one)
 
 
 def _keep_freed_memory() -> None:
-    """Have the C library keep what arrays leave: to give it back and ask for it again is a sixth of a search (glibc alone)."""
+    """Make glibc keep freed memory: returning it to the kernel and asking for it again takes a sixth of a search."""
     from ctypes import CDLL
 
     mallopt = getattr(CDLL(None), "mallopt", None) if sys.platform == "linux" else None
@@ -242,14 +248,18 @@ def _keep_freed_memory() -> None:
 
 @contextmanager
 def _counting() -> Iterator[Callable[[int], None]]:
-    """How many layouts were looked at, on standard error where that is a terminal."""
+    """A count of evaluated layouts on standard error, if that is a terminal."""
     if not sys.stderr.isatty():
         yield lambda _: None
         return
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    columns = (SpinnerColumn(), TextColumn("{task.completed:,} layouts, Ctrl-C shows the best so far"), TimeElapsedColumn())
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.completed:,} layouts evaluated; Ctrl-C shows the best so far"),
+        TimeElapsedColumn(),
+    )
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("searching", total=None)
         yield lambda layouts: progress.update(task, completed=layouts)

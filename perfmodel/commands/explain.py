@@ -1,4 +1,4 @@
-"""Where the time goes and what would change it: `explain`."""
+"""`perfmodel explain`: where the time goes and what would change it."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ import typer
 
 from perfmodel.commands.console import emit, form_of
 from perfmodel.commands.options import AsCsv, AsJson, AsMarkdown, Output, Overrides, RunName, ShownStage
+from perfmodel.spec.axes import REPORTED
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+
+OF_AXES = ", ".join(name for axis in REPORTED for name in (axis.name, axis.bubble) if name)
 
 
 def explain(
@@ -23,22 +26,24 @@ def explain(
         typer.Option(
             "--term",
             metavar="TERM",
-            help="Only what stands behind one term: its equations, operators and numbers, each with its source. matmul, "
-            "attention, memory_bound, recompute, tensor_parallel, context_parallel, pipeline_parallel, pipeline_bubble, "
-            "data_parallel, communication_slowdown, launch, unlisted or optimizer.",
+            help="Explain one term only: its equations, operators and numbers, each with its source. One of matmul, "
+            f"attention, memory_bound, recompute, {OF_AXES}, communication_slowdown, launch, unlisted or optimizer.",
         ),
     ] = None,
     every: Annotated[
-        bool, typer.Option("--all", help="Every number, those without effect too, and why some moves cannot be made.")
+        bool,
+        typer.Option(
+            "--all", help="List every number, also those without effect, and the layout changes that are not possible."
+        ),
     ] = False,
     as_json: AsJson = False,
     as_csv: AsCsv = False,
     as_markdown: AsMarkdown = False,
     output: Output = None,
 ) -> None:
-    """From the peak to the predicted MFU of RUN, step by step, and what each number and each move of the layout would change.
+    """Explain the MFU of RUN: from peak to predicted, step by step, and the effect of each number and each layout change.
 
-    Exit code 1 when the run does not fit.
+    Exit code 1 if the run does not fit.
 
     Examples:
     perfmodel explain nemotron-4-15b

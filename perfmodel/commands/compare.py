@@ -1,4 +1,4 @@
-"""A prediction beside real steps: `compare`."""
+"""`perfmodel compare`: a prediction beside measured steps."""
 
 from __future__ import annotations
 
@@ -18,26 +18,31 @@ if TYPE_CHECKING:
 
 def compare(
     run: RunName,
-    record: Annotated[Path | None, typer.Argument(metavar="RECORD", help="What `perfmodel measure` wrote.")] = None,
+    record: Annotated[Path | None, typer.Argument(metavar="RECORD", help="The record that `perfmodel measure` wrote.")] = None,
     overrides: Overrides = None,
     *,
-    every: Annotated[bool, typer.Option("--all", help="Every operator, not those of 90 % of the step alone.")] = False,
-    figure: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw the operators to FILE.png or FILE.svg.")] = None,
+    every: Annotated[
+        bool, typer.Option("--all", help="List every operator, not only those that make up 90 % of the step.")
+    ] = False,
+    figure: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw the operators to FILE (.png or .svg).")] = None,
     timeline: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Both in time, as a trace for ui.perfetto.dev and chrome://tracing.")
+        Path | None, typer.Option(metavar="FILE", help="Write both as a trace for ui.perfetto.dev and chrome://tracing.")
     ] = None,
     profile: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="A step that torch.profiler saw, to stand in the timeline too.")
+        Path | None, typer.Option(metavar="FILE", help="Add a torch.profiler trace of a step to the timeline.")
     ] = None,
     stage: Annotated[
-        int | None, typer.Option("--stage", metavar="N", help="Without a RECORD: which stage, from 1; the last without.")
+        int | None,
+        typer.Option(
+            "--stage", metavar="N", help="Without RECORD: stage of the batch ramp, counted from 1. Default: the last stage."
+        ),
     ] = None,
     as_json: AsJson = False,
     output: Output = None,
 ) -> None:
-    """The prediction of RUN beside measured steps: operator by operator, memory part by part, call by call.
+    """Compare the prediction of RUN with measured steps: each operator, part of memory and collective.
 
-    A profile of any training software (a Kineto trace) stands beside the predicted timeline without a RECORD, too.
+    Without RECORD, compare a profile of any training software (a Kineto trace) with the predicted timeline.
 
     Examples:
     perfmodel compare laptop record.json --all --figure step.png
@@ -48,7 +53,7 @@ def compare(
     """
     if record is None:
         if timeline is None or profile is None:
-            raise InputError("there is no RECORD to compare with; without one --timeline and --profile are both needed")
+            raise InputError("there is no RECORD to compare with; without one, --timeline and --profile are both needed")
         _compare_profile(
             run, overrides or (), profile, timeline, stage=stage, output=output, as_json=wants_json(as_json, output)
         )
@@ -78,14 +83,15 @@ def compare(
 
 
 def _check(timeline: Path | None, profile: Path | None, stage: int | None) -> None:
-    """Raise InputError for options that do not go together with a record."""
+    """Raise InputError for options that cannot be combined with a record."""
     if profile is not None and timeline is None:
-        raise InputError("--profile stands in a timeline; --timeline FILE writes it")
+        raise InputError("--profile is shown in the timeline; add --timeline FILE")
     if stage is not None:
-        raise InputError("--stage does not go with a RECORD, which says itself of which stage it is")
+        raise InputError("--stage does not go with RECORD, which names its stage")
 
 
 def _profiled(path: Path) -> ProfiledStep:
+    """The step of a torch.profiler trace. Errors: InputError, naming the file."""
     from perfmodel.evidence.profiled_step import profiled_step
     from perfmodel.exchange.trace_files import read_trace
 
@@ -99,7 +105,7 @@ def _profiled(path: Path) -> ProfiledStep:
 def _compare_profile(
     run: str, overrides: Sequence[str], profile: Path, timeline: Path, *, stage: int | None, output: Path | None, as_json: bool
 ) -> None:
-    """The timeline of both, and their times."""
+    """Write a trace of the predicted and the profiled step, and print the time of both."""
     from perfmodel import api
     from perfmodel.report.trace.comparison import compared_trace, profile_document, profile_text
 

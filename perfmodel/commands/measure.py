@@ -1,0 +1,80 @@
+"""`perfmodel measure`: real training steps of a run on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated
+
+import typer
+
+from perfmodel.commands.console import emit_json, emit_table, progress, warn_of, write_file
+from perfmodel.commands.options import AsJson, Device, Overrides, RunName
+
+
+def measure(
+    run: RunName,
+    overrides: Overrides = None,
+    *,
+    stage: Annotated[int, typer.Option("--stage", metavar="N", help="Stage of the batch ramp, counted from 1.")] = 1,
+    device: Device = "",
+    seconds: Annotated[float, typer.Option("--seconds", min=0.1, help="Time steps for about this many seconds.")] = 10.0,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Without a device: count what one rank does in each stage and compare with the prediction."
+        ),
+    ] = False,
+    profile: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Also write a torch.profiler trace of one more step, for compare --timeline."),
+    ] = None,
+    as_json: AsJson = False,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE", help="Write the record of the steps to FILE.")
+    ] = Path("record.json"),
+) -> None:
+    """Run real training steps of RUN on this machine, one rank per GPU or core, and write a record of them.
+
+    Examples:
+    perfmodel measure laptop
+
+    perfmodel measure nemotron-4-15b --dry-run
+    """
+    from perfmodel.benchmarks.measure.steps.ranks import chosen_device, measure_run
+
+    chosen_device()  # refuses a Python without torch
+    if dry_run:
+        _dry_run(run, overrides or (), as_json=as_json)
+        return
+    with TemporaryDirectory() as folder:
+        trace = None if profile is None else Path(folder) / "profile.json"
+        record = measure_run(run, overrides or (), stage=stage, device=device, seconds=seconds, profile=trace)
+        emit_json(record.document(), output)
+        if profile is not None and trace is not None:
+            write_file(trace.read_bytes(), profile)
+    from perfmodel.report.text.step import measurement_report
+
+    if as_json:
+        emit_json(record.document(), None)
+    else:
+        emit_table(measurement_report(record), None)
+    warn_of(record.warnings)
+
+
+def _dry_run(name: str, overrides: Sequence[str], *, as_json: bool) -> None:
+    """Count one rank of every stage of the run; exit code 1 where a count differs from the prediction."""
+    from perfmodel.benchmarks.measure.steps.dry_run import dry_run
+    from perfmodel.exchange.run_files import read_candidates
+    from perfmodel.report.json.step import counts_document
+    from perfmodel.report.text.step import counts_report
+
+    run = read_candidates(name, overrides)[0].run
+    counted = [(stage, dry_run(run, stage)) for stage in progress(run.stages, "counting")]
+    if as_json:
+        emit_json(counts_document(counted), None)
+    else:
+        emit_table(counts_report(run.name, counted), None)
+    if not all(each.equal for _, counts in counted for each in counts):
+        raise typer.Exit(1)

@@ -1,0 +1,70 @@
+"""`perfmodel predict`: iteration time, MFU, memory and days of a run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from perfmodel.commands.console import emit, form_of
+from perfmodel.commands.options import AsCsv, AsJson, AsMarkdown, Output, Overrides, RunName
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+
+def predict(
+    run: RunName,
+    overrides: Overrides = None,
+    *,
+    verbose: Annotated[
+        bool,
+        typer.Option(
+            "--verbose", "-v", help="Also list every operator, the confidence in its time, and the sources of uncertainty."
+        ),
+    ] = False,
+    as_json: AsJson = False,
+    as_csv: AsCsv = False,
+    as_markdown: AsMarkdown = False,
+    output: Output = None,
+) -> None:
+    """Predict iteration time, MFU, memory and days for each stage of RUN. Exit code 1 if it does not fit.
+
+    Examples:
+    perfmodel predict nemotron-4-15b
+
+    perfmodel predict nemotron-4-15b --set economics.dollars_per_gpu_hour=2.5
+
+    perfmodel predict run.yaml --set tensor_parallel=4 --json
+    """
+    from perfmodel.exchange.run_files import read_candidates
+    from perfmodel.prediction import predict as predict_run
+
+    candidates = read_candidates(run, overrides or ())
+    predictions = [(candidate.values, predict_run(candidate.run)) for candidate in candidates]
+    _, first = predictions[0]
+    assumptions = candidates[0].assumptions
+
+    def document() -> Any:
+        from perfmodel.report.json.prediction import prediction_document
+
+        return prediction_document(first, assumptions=assumptions, candidates=predictions, verbose=verbose)
+
+    def report() -> RenderableType:
+        from rich.console import Group
+
+        from perfmodel.report.text.operators import prediction_details
+        from perfmodel.report.text.prediction import prediction_report
+
+        tables = prediction_report(first, assumptions=assumptions, candidates=predictions)
+        return Group(tables, prediction_details(first)) if verbose else tables
+
+    emit(
+        form_of(output, as_json=as_json, as_csv=as_csv, as_markdown=as_markdown),
+        output,
+        document=document,
+        report=report,
+        rows=lambda: [dict(values) | row for values, prediction in predictions for row in prediction.rows()],
+    )
+    if not first.fits:
+        raise typer.Exit(1)

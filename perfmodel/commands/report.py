@@ -1,0 +1,142 @@
+"""`perfmodel report`: a prediction, or a comparison of several, as one HTML page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from shlex import join
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from perfmodel.commands.console import progress_bar, write_file
+from perfmodel.commands.options import Overrides, completed, read_record
+from perfmodel.errors import InputError, shown
+
+if TYPE_CHECKING:
+    from perfmodel.report.html.document import Page
+
+PAGES: Final = (".html", ".htm")
+
+
+def report(
+    runs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN...",
+            help="Preset runs or run files; the others are compared with the first.",
+            autocompletion=completed("runs"),
+        ),
+    ],
+    overrides: Overrides = None,
+    scenarios: Annotated[
+        list[str] | None,
+        typer.Option("--scenario", metavar='"NAME: KEY=VALUE, .."', help="Compare the run with this scenario. Repeatable."),
+    ] = None,
+    records: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--record", metavar="FILE", help="Compare with a measured step (written by perfmodel measure). Repeatable."
+        ),
+    ] = None,
+    *,
+    stage: Annotated[
+        int | None,
+        typer.Option(
+            "--stage", metavar="N", help="Stage of the batch ramp to show first or to compare. Default: the last stage."
+        ),
+    ] = None,
+    same_gpus: Annotated[
+        bool, typer.Option("--same-gpus", help="Keep the GPUs of each stage in a scenario; data parallelism adapts.")
+    ] = False,
+    output: Annotated[
+        str,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE|FOLDER/",
+            help="Write the page to FILE, or with each figure as PNG and SVG to FOLDER/.",
+        ),
+    ] = "report.html",
+) -> None:
+    """Write one self-contained HTML page about RUN: the answer, every figure and table, and the source of each number.
+
+    The page loads nothing from the network. Exit code 1 if the run does not fit; the page then begins with the reason.
+
+    Examples:
+    perfmodel report nemotron-4-15b
+
+    perfmodel report run.yaml --set tensor_parallel=4 -o report/
+
+    perfmodel report nemotron-4-15b --scenario "H200: cluster=dgx-h200" --scenario "TP 4: tensor_parallel=4"
+
+    perfmodel report a.yaml b.yaml -o compared.html
+
+    perfmodel report laptop --record record.json
+    """
+    options = {"--set": overrides, "--scenario": scenarios, "--record": records, "--stage": None if stage is None else [stage]}
+    words = [word for option, values in options.items() for value in values or () for word in (option, str(value))]
+    command = join(["perfmodel", "report", *runs, *words, *(["--same-gpus"] if same_gpus else [])])
+    _check(runs, scenarios or (), records or (), same_gpus=same_gpus)
+    path, folder = _places(output)
+    pages = _pages()
+    with progress_bar("drawing") as advance:
+        common: dict[str, Any] = {"stage": stage, "command": command, "on_progress": advance}
+        if len(runs) > 1:
+            page = pages.runs_page(runs, overrides or (), **common)
+        elif scenarios:
+            from perfmodel.exchange.questions.scenario_texts import read_scenarios
+
+            wanted = read_scenarios((), scenarios)
+            page = pages.scenario_page(runs[0], wanted, base=overrides or (), same_gpus=same_gpus, **common)
+        else:
+            page = pages.run_page(runs[0], overrides or (), records=[read_record(each) for each in records or ()], **common)
+    _write(page, path, folder)
+    if not page.fits:
+        raise typer.Exit(1)
+
+
+def _places(output: str) -> tuple[Path, Path | None]:
+    """Path of the page, and the folder for its figures or None. Errors: InputError for another file type."""
+    from perfmodel.exchange.output import is_folder
+
+    path = Path(output)
+    if output.endswith("/") or (output and is_folder(path)):
+        return path / "report.html", path
+    if path.suffix.lower() not in PAGES:
+        raise InputError(f"--output {shown(output)} is not an .html file; name one, or a folder ending in /")
+    return path, None
+
+
+def _pages() -> Any:
+    """The module that builds pages. Errors: InputError without matplotlib."""
+    try:
+        from perfmodel.report.html import pages
+    except ImportError:
+        raise InputError("a report needs matplotlib; pip install 'perfmodel[report]' brings it") from None
+    return pages
+
+
+def _check(runs: Sequence[str], scenarios: Sequence[str], records: Sequence[Path], *, same_gpus: bool) -> None:
+    """Raise InputError for options that cannot be combined."""
+    if scenarios and len(runs) > 1:
+        raise InputError("--scenario compares one run with itself; name one run, or remove --scenario")
+    if records and (scenarios or len(runs) > 1):
+        raise InputError("--record is compared with one unchanged run; remove --scenario and all other runs")
+    if same_gpus and not scenarios:
+        raise InputError("--same-gpus needs a --scenario")
+
+
+def _write(page: Page, path: Path, folder: Path | None) -> None:
+    """Write the page; into a folder also each figure as PNG and SVG."""
+    if folder is None:
+        write_file(page.html, path)
+        return
+    from perfmodel.exchange.output import new_folder
+    from perfmodel.report.figures.drawing.style import picture
+
+    new_folder(folder)
+    write_file(page.html, path)
+    for name, figure in page.figures.items():
+        for kind in ("png", "svg"):
+            write_file(picture(figure, kind), folder / f"{name}.{kind}")
