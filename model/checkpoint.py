@@ -133,6 +133,9 @@ def _settings(trainer: Trainer) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
+    """A value as JSON gives it back."""
+    if isinstance(value, tuple):
+        return [_plain(each) for each in value]
     return value.item() if hasattr(value, "item") else value
 
 

@@ -16,18 +16,20 @@ from perfmodel.model.layers import Norm, activated, attended, residual, rotation
 from perfmodel.model.linears import ColumnParallelLinear, RowParallelLinear, Split
 from perfmodel.model.operators import named, recomputing
 from perfmodel.model.vocabulary import VocabularyParallelEmbedding, cross_entropy
+from perfmodel.spec.axes import AXES, DATA, TENSOR
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.model import TransformerModel
 
 DTYPES: Final = {"bf16": torch.bfloat16, "fp32": torch.float32}
+SPREAD_OVER: Final = (TENSOR, DATA)  # axes of parallelism that the model has
 VOCABULARY: Final = ("embedding.weight", "head.weight")  # with a row for every token, and some of padding
 
 
 def check_supported(model: TransformerModel, layout: Layout) -> None:
     """Raise NotSupportedError for what the reference model does not run."""
-    for degree in ("pipeline_parallel", "context_parallel"):
-        if getattr(layout, degree) > 1:
-            raise NotSupportedError(f"the reference model runs {degree} 1, not {getattr(layout, degree)}", key=degree)
+    for axis in AXES:
+        if axis not in SPREAD_OVER and layout.degree(axis) > 1:
+            raise NotSupportedError(f"the reference model runs {axis.name} 1, not {layout.degree(axis)}", key=axis.name)
     if layout.precision not in DTYPES:
         raise NotSupportedError(f"the reference model runs {' and '.join(DTYPES)}, not {layout.precision}", key="precision")
     if layout.sharding not in ("none", "zero1"):
@@ -39,6 +41,10 @@ def check_supported(model: TransformerModel, layout: Layout) -> None:
         )
     if model.dropout:
         raise NotSupportedError("the reference model has no dropout", key="model.dropout")
+    if model.layer_kinds is not None:
+        raise NotSupportedError("the reference model has layers of one kind, with full attention", key="model.layer_kinds")
+    if model.post_norms:
+        raise NotSupportedError("the reference model has no norms behind the parts of a layer", key="model.post_norms")
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,7 @@ LINKS: Final = {
     "nvlink-gb200": ("gb200", "gb200-nvl72"),
 }
 NETWORK: Final = "infiniband"
-PICTURES: Final = Path(__file__).resolve().parents[2] / "docs" / "kernels"
+PICTURES: Final = Path(__file__).resolve().parents[2] / "docs" / "kernels"  # of a checkout
 
 
 def write_link(link: str, package: Package, records: Records | None, output: Path) -> None:
@@ -85,7 +85,7 @@ def main() -> None:
                 write_link(name, package, records, chosen.output)
             else:
                 fits = GpuFits(name=name, package=package, tables=tables, records=records)
-                write_gpu(fits, chosen.output, PICTURES if chosen.output == DATA else chosen.output)
+                write_gpu(fits, chosen.output, PICTURES if chosen.output == DATA and PICTURES.is_dir() else chosen.output)
     except PerfmodelError as error:
         sys.exit(f"fit: {error}")
 

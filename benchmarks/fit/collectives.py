@@ -113,8 +113,10 @@ def link_profile(
         for kind, fit in fits.items()
     }
     if "switch_reduce" in fits:
-        sources["switch_reduce.ranks"] = "NVIDIA/nccl#1455, in-switch reduction gains from 5 ranks; the tables have it at 8"
-    sources["evidence"] = "the groups in those tables"
+        sources["switch_reduce.ranks"] = (
+            "NVIDIA/nccl#1455, in-switch reduction gains from 5 ranks; measured groups have it at 8"
+        )
+    sources["evidence"] = f"the groups of GPUs in {source.table}"
     own = node_rows(tables[gpu])
     sizes = {
         "ranks": " ".join(str(each) for each in sorted(set(own.ranks))),

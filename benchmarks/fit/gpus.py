@@ -141,12 +141,12 @@ class GpuFits:
             moved = memory_bound.moved_range(self.tables.norms(twin or self.name))
             result[kernel_class] = memory_bound.coefficients(fits["forward"], fits["backward"], basis=basis, moved=moved)
             what = f"{kernel_class} RMSNorm of 2-byte numbers on {twin or self.name}"
-            sources[f"memory_bound.{kernel_class}.evidence"] = "the norms in those tables"
+            sources[f"memory_bound.{kernel_class}.evidence"] = f"the RMSNorms in {CUDNN_SOURCE.table}"
             for direction, prefix in (("forward", ""), ("backward", "backward_")):
                 for number in ("fixed_s", "efficiency"):
                     key = f"memory_bound.{kernel_class}.{prefix}{number}"
                     sources[key] = source_entry(CUDNN_SOURCE, fits[direction], what=f"{what}, {direction}")
-        like = "fused norms, forward: no table of these kernels; STREAM copies reach 0.78-0.95 of the memory rate"
+        like = "the fused RMSNorm, forward, as no table has these kernels; STREAM copies reach 0.78-0.95 of the memory rate"
         sources["memory_bound.elementwise"] = sources["memory_bound.optimizer"] = like
         result["elementwise"] = memory_bound.alike(result, ELEMENTWISE_SPREAD)
         result["optimizer"] = memory_bound.alike(result, OPTIMIZER_SPREAD)

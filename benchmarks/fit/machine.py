@@ -121,7 +121,7 @@ def _sources(records: Sequence[Record], machine: Machine) -> dict[str, str]:
         "gpu.peak_flop_per_s": sheet,
         "gpu.memory_bandwidth_bytes_per_s": sheet,
         "spread.compute_scale": "by judgement, how far a machine's speed drifts between a calibration and a run",
-        "spread.node_link_scale": "by judgement, the same of collectives inside the machine",
+        "spread.node_link_scale": "by judgement, how far collectives inside a machine drift between a calibration and a run",
         "gpu_speed_deviation": "its devices were measured as one",
         "links.network": "nothing of it was measured: this is one machine",
     }

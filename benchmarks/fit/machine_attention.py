@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from perfmodel.benchmarks.fit.regression import Floats, Free, fit_of_few, rounded
+from perfmodel.benchmarks.fit.regression import MOST_SPREAD, Floats, Free, fit_of_few, rounded
 from perfmodel.count.operators import FusedAttention
 from perfmodel.evidence.records import Record
 from perfmodel.spec.coefficients import AttentionCoefficients
@@ -94,5 +94,5 @@ def _fit(
             "sequence_length": " ".join(by_length),
         },
     }
-    spread = {"efficiency": max(rounded(float(np.quantile(left, 0.9)), 2), LEAST_SPREAD)}
+    spread = {"efficiency": min(max(rounded(float(np.quantile(left, 0.9)), 2), LEAST_SPREAD), MOST_SPREAD)}
     return coefficients(law.found, by_length) | {"evidence": evidence, "spread": spread}, np.abs(law.error)

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from perfmodel.benchmarks.fit.regression import Fit, Floats, Free, fit_of_few, rounded
+from perfmodel.benchmarks.fit.regression import MOST_SPREAD, Fit, Floats, Free, fit_of_few, rounded
 from perfmodel.benchmarks.measure.kernels.plan import THROUGH_PARAMETERS
 from perfmodel.benchmarks.measure.kernels.points import key_of
 from perfmodel.benchmarks.measure.kernels.traffic import operator_of
@@ -59,7 +59,9 @@ def memory_bound_entries(records: Sequence[Record], gpu: Gpu, sources: dict[str,
     for name, kernel in STANDS_FOR.items():
         like = next((f"{kernel}-{each}" for each in ("bf16", "fp32") if f"{kernel}-{each}" in entries), next(iter(entries)))
         entries[name] = entries[like] | {"evidence": {"basis": "transferred"}}
-        sources[f"gpu.kernels.memory_bound.{name}"] = f"those of {like}"
+        sources[f"gpu.kernels.memory_bound.{name}"] = (
+            f"{like}, which stands for it: {sources[f'gpu.kernels.memory_bound.{like}']}"
+        )
     return entries
 
 
@@ -83,7 +85,7 @@ def _entry(records: Sequence[Record], gpu: Gpu, busy: Mapping[str, float]) -> tu
     values = {f"{prefix}{name}": value for prefix, found in fits.items() for name, value in found.found.items()}
     values |= {f"{prefix}busy_factor": _busy_factor(rows, busy) for prefix, rows in directions.items()}
     moved = [each.sizes["moved_bytes"] for each in records]
-    spread = {f"{prefix}efficiency": _error(found, 0.9) for prefix, found in fits.items()}
+    spread = {f"{prefix}efficiency": min(_error(found, 0.9), MOST_SPREAD) for prefix, found in fits.items()}
     evidence = {"basis": "measured", "sizes": {"moved_bytes": f"{min(moved):.4g} {max(moved):.4g}"}}
     words = ", ".join(
         f"{name} {_error(found, 0.5):.1%} / {_error(found, 0.9):.1%}"

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from perfmodel.benchmarks.fit.regression import Fit, Floats, Free, fit_of_few, rounded
+from perfmodel.benchmarks.fit.regression import MOST_SPREAD, Fit, Floats, Free, fit_of_few, rounded
 from perfmodel.count.operators import Collective
 from perfmodel.evidence.records import Record
 from perfmodel.spec.coefficients import CollectiveCoefficients
@@ -37,7 +37,7 @@ def node_link(records: Sequence[Record], sources: dict[str, Any]) -> dict[str, A
     for kind in present:
         chosen = [each for each in inside if each.labels["operator"] == kind]
         found = _fit(kind, chosen)
-        spread = {"bandwidth_bytes_per_s": _error(found, 0.9)}
+        spread = {"bandwidth_bytes_per_s": min(_error(found, 0.9), MOST_SPREAD)}
         entries[kind] = OF_A_PAIR | found.found | {"scratch": _scratch(kind, chosen), "spread": spread}
         rates.append(found.found["bandwidth_bytes_per_s"])
         sources[f"links.node.collectives.{kind}"] = (
@@ -47,7 +47,8 @@ def node_link(records: Sequence[Record], sources: dict[str, Any]) -> dict[str, A
     for kind in KINDS:
         if kind not in entries:
             entries[kind] = entries[present[-1]]
-            sources[f"links.node.collectives.{kind}"] = f"those of {present[-1]}: this one was not measured"
+            measured = sources[f"links.node.collectives.{present[-1]}"]
+            sources[f"links.node.collectives.{kind}"] = f"{present[-1]}, as no {kind} was measured: {measured}"
     sources["links.node.bandwidth_bytes_per_s"] = "the best rate of a fitted collective"
     ranks = sorted({each.sizes["ranks"] for each in inside})
     payload = [each.sizes["payload_bytes"] for each in inside]

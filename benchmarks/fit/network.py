@@ -53,9 +53,10 @@ def network_profile() -> dict[str, Any]:
     )
     sources["evidence"] = "the points of NVIDIA/nccl#1229"
     sources |= {f"spread.{name}": "by judgement; the points are few" for name in (*SPREAD, *kept)}
-    sources["reference_nodes"] = "the smallest of those points; efficiency is not extrapolated to fewer"
+    sources["reference_nodes"] = "the fewest nodes of NVIDIA/nccl#1229; efficiency is not extrapolated to fewer"
     sources["tree_start_s"] = sources["tree_latency_s"] = (
-        "the same, on public nccl-tests logs, A100 8 MiB all-reduce, 201 us on 16 and 345 us on 128 GPUs; no residual"
+        "fitted by benchmarks/fit/network.py on public nccl-tests logs, A100 8 MiB all-reduce, 201 us on 16 and 345 us on 128 "
+        "GPUs; no residual"
     )
     return {
         "name": "NCCL over InfiniBand",

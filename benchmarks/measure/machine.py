@@ -14,11 +14,11 @@ from typing import Any, Final
 
 import torch
 
+from perfmodel import __version__
 from perfmodel.benchmarks.measure.kernels.tensors import cache_bytes
 
 CPU_INFO: Final = Path("/proc/cpuinfo")
 MEMORY_INFO: Final = Path("/proc/meminfo")
-ROOT: Final = Path(__file__).resolve().parents[2]
 REASONS: Final = {  # bits of nvmlDeviceGetCurrentClocksThrottleReasons, nvml.h
     0x1: "idle",
     0x2: "application clocks",
@@ -165,7 +165,7 @@ def provenance(device: str, command: str) -> dict[str, str]:
         "device": device,
         "driver": Nvml.open().driver() or "none",
         "software": ", ".join(versions),
-        "commit": _commit(),
+        "commit": commit_of(Path(__file__).resolve()),
         "date": datetime.now(UTC).date().isoformat(),
         "command": command,
         "host_cores": str(os.cpu_count() or "unknown"),
@@ -210,18 +210,24 @@ def state_text(readings: Sequence[Reading]) -> dict[str, str]:
     return {"state": readings[device].text()} if device < len(readings) else {}
 
 
-def _commit() -> str:
+def commit_of(file: Path) -> str:
+    """The commit of the checkout that a file of perfmodel belongs to; of an installed perfmodel, its version.
+
+    A virtual environment may lie inside a repository of its user, whose commit says nothing of perfmodel.
+    """
+    tracked = _git(file.parent, "ls-files", "--error-unmatch", file.name)
+    commit = _git(file.parent, "rev-parse", "--short", "HEAD") if tracked else ""
+    return commit or f"perfmodel {__version__}"
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    """What git prints in a folder; nothing where it fails or is not installed."""
+    command = ["git", *arguments]
     try:
-        done = subprocess.run(
-            ["git", "rev-parse", "--short", "HEAD"],  # noqa: S607 - whichever git there is
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     except OSError:
-        return "unknown"
-    return done.stdout.strip() or "unknown"
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
 
 
 def _words(value: Any) -> str:

@@ -10,6 +10,7 @@ import importlib.util
 import os
 import re
 import signal
+import site
 import subprocess
 import sys
 import tempfile
@@ -27,7 +28,9 @@ MEASURING: Final = {
     "MALLOC_TOP_PAD_": "67108864",
     "MALLOC_ARENA_MAX": "1",  # those of other threads hold 64 MB: gloo's larger copies would be new memory each time
     "OMP_NUM_THREADS": "1",
+    "PYTHONSAFEPATH": "1",  # `python -m` would import what is named like a module in the folder of whoever calls
 }
+PACKAGES: Final = Path(__file__).absolute().parents[3]  # the folder of perfmodel, in a checkout too: not resolved
 MARK: Final = "PERFMODEL_STARTED"  # in the environment of all that one call starts: its mark, after those of calls around it
 EVERY_S: Final = 0.5
 PROC: Final = Path("/proc")
@@ -48,8 +51,16 @@ LAST_LINE: Final = re.compile(r"^(?P<error>\w*(?:Error|Exception|Exit)\b.*)$", r
 
 
 def measuring_environment() -> dict[str, str]:
-    """This process's environment, with the allocator and the threads of processes that measure."""
-    return dict(os.environ) | MEASURING
+    """This process's environment, with the allocator, the threads and the import path of processes that measure.
+
+    They import the very perfmodel that starts them: a checkout leads PYTHONPATH, an installed one is found by itself.
+    """
+    environment = dict(os.environ) | MEASURING
+    searched = [folder for folder in environment.get("PYTHONPATH", "").split(os.pathsep) if folder]
+    installed = str(PACKAGES) in {*site.getsitepackages(), site.getusersitepackages()}
+    if not installed and str(PACKAGES) not in searched[:1]:
+        environment["PYTHONPATH"] = os.pathsep.join([str(PACKAGES), *searched])
+    return environment
 
 
 def restarted_to_measure(module: str) -> None:

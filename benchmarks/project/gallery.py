@@ -138,7 +138,7 @@ def _lines(shots: Sequence[Shot]) -> Iterator[str]:
 def taken(shot: Shot, folder: Path) -> Iterator[tuple[str, Path]]:
     """Run the command in a folder; the name and the file of each picture that is kept. Raises when it fails."""
     arguments = [_in(folder, argument) for argument in shot.arguments]
-    command = [sys.executable, "-m", "cli", *arguments]
+    command = [sys.executable, "-m", "perfmodel", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=DOCS.parent)
     if done.returncode not in ANSWERS:
         raise RuntimeError(f"{shot.command}: exit code {done.returncode}: {done.stderr.strip()}")

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, TypeAlias
 
-from perfmodel.evidence.validate import Comparison, compare, summarise
+from perfmodel.evidence.time_scores import TimeComparison, compare_time, summarise_times
 from perfmodel.exchange.documents import read_mapping
 from perfmodel.exchange.output import write_text
 from perfmodel.exchange.presets import DATA
@@ -28,13 +28,13 @@ HEADER: Final = (
 TOLERANCES: Final = {"median": 0.003, "p90": 0.01}  # how much worse is still the same
 
 
-def scores(comparisons: Sequence[Comparison]) -> Scores:
+def scores(comparisons: Sequence[TimeComparison]) -> Scores:
     """Rows, median and p90 of each stack, GPU and precision with a predicted row."""
-    members: dict[str, list[Comparison]] = {}
+    members: dict[str, list[TimeComparison]] = {}
     for comparison in comparisons:
         labels = comparison.measured.labels
         members.setdefault(f"{labels['stack']}/{labels['gpu']}/{labels['precision']}", []).append(comparison)
-    summaries = {name: summarise(rows) for name, rows in sorted(members.items())}
+    summaries = {name: summarise_times(rows) for name, rows in sorted(members.items())}
     return {
         name: {"rows": each.rows, "median": round(each.median_abs_error, 4), "p90": round(each.p90_abs_error, 4)}
         for name, each in summaries.items()
@@ -75,7 +75,7 @@ def _text(group: Mapping[str, float]) -> str:
 
 def main() -> None:
     """Predict all shipped runs, say what changed, and write the scores."""
-    now = scores([compare(each) for each in read_measured_runs(DATA / "published_runs.csv")])
+    now = scores([compare_time(each) for each in read_measured_runs(DATA / "published_runs.csv")])
     before: Scores = read_mapping(FILE) if FILE.exists() else {}
     lost = worse(before, now)
     print("\n".join(changes(before, now)) or "nothing changed")

@@ -30,8 +30,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from perfmodel.count.iteration import iteration
 from perfmodel.exchange.presets import cluster_preset, model_preset, stack_preset
 from perfmodel.prediction import predict_stage, stage_memory, stage_times_s
-from perfmodel.search.search import Found, block_memory_bytes, block_time_s, search
-from perfmodel.search.space import Block, Choices, Workload, blocks, offered_choices
+from perfmodel.search.search import SearchResult, grid_memory_bytes, grid_time_s, search
+from perfmodel.search.space import LayoutGrid, SearchSpace, Workload, layout_grids, offered_space
 from perfmodel.spec.layout import PIPELINE_SCHEDULES, SHARDINGS, Layout
 
 WORK = Workload(
@@ -73,34 +73,34 @@ def median_s(what: Callable[[], Any], repeats: int = REPEATS) -> float:
     return statistics.median(times)
 
 
-def time_and_memory(block: Block) -> int:
-    """Both of every layout of a block, and how many there are."""
+def time_and_memory(grid: LayoutGrid) -> int:
+    """Both of every layout of a grid, and how many there are."""
     with np.errstate(all="ignore"):
-        block_memory_bytes(block)
-        block_time_s(block)
-    return int(block.allowed.sum())
+        grid_memory_bytes(grid)
+        grid_time_s(grid)
+    return int(grid.allowed.sum())
 
 
-def every_layout(choices: Choices) -> int:
+def every_layout(space: SearchSpace) -> int:
     """Time and memory of all legal layouts, on threads; from no space to the last figure."""
     with ThreadPoolExecutor(WORKERS) as pool:
-        return sum(pool.map(time_and_memory, blocks(WORK, choices)))
+        return sum(pool.map(time_and_memory, layout_grids(WORK, space)))
 
 
-def some_layouts(choices: Choices) -> list[Layout]:
+def some_layouts(space: SearchSpace) -> list[Layout]:
     """Single layouts from all over the space."""
     draw = np.random.default_rng(550)
-    every = list(blocks(WORK, choices))
+    every = list(layout_grids(WORK, space))
     chosen = (every[index] for index in draw.integers(len(every), size=SINGLES))
-    cells = ((block, np.argwhere(block.allowed)) for block in chosen)
-    return [Layout(**block.values(*map(int, some[draw.integers(len(some))]))) for block, some in cells]
+    cells = ((grid, np.argwhere(grid.allowed)) for grid in chosen)
+    return [Layout(**grid.values(*map(int, some[draw.integers(len(some))]))) for grid, some in cells]
 
 
 def alone(layout: Layout) -> None:
     """Time and memory of one layout, with the functions that a search uses."""
-    work = iteration(WORK.model, layout, WORK.stack)
-    stage_memory(WORK.model, WORK.cluster, WORK.stack, layout, work)
-    stage_times_s(WORK.model, WORK.cluster, WORK.stack, [(layout, work)], gpus=WORK.gpus)
+    work = iteration(WORK.setup(layout))
+    stage_memory(work)
+    stage_times_s([work], gpus=WORK.gpus)
 
 
 def single_s(one: Callable[[Layout], Any], layouts: list[Layout]) -> float:
@@ -117,15 +117,15 @@ def single_s(one: Callable[[Layout], Any], layouts: list[Layout]) -> float:
 
 def measure() -> bool:
     """Print every figure beside its bar; whether all are met."""
-    choices, (busy, _, _) = offered_choices(WORK.stack), os.getloadavg()
-    found = search(blocks(WORK, choices), workers=WORKERS)
-    search_s = median_s(lambda: search(blocks(WORK, choices), workers=WORKERS))
+    space, (busy, _, _) = offered_space(WORK.stack), os.getloadavg()
+    found = search(layout_grids(WORK, space), workers=WORKERS)
+    search_s = median_s(lambda: search(layout_grids(WORK, space), workers=WORKERS))
     search_bytes = peak_bytes()
-    all_s = median_s(lambda: every_layout(choices))
+    all_s = median_s(lambda: every_layout(space))
     rate, peak = found.layouts / all_s, peak_bytes()
-    layouts = some_layouts(choices)
+    layouts = some_layouts(space)
     alone_s = single_s(alone, layouts)
-    predicted_s = single_s(lambda layout: predict_stage(WORK.model, WORK.cluster, WORK.stack, layout), layouts)
+    predicted_s = single_s(lambda layout: predict_stage(WORK.setup(layout)), layouts)
     print(f"{WORK.model.name} on {WORK.gpus:,} GPUs, {WORKERS} workers, medians of {REPEATS} runs")
     print(f"this machine     {os.cpu_count()} cores, {busy:.1f} of them busy before")
     print(f"legal layouts    {found.layouts:,}, of which {found.fitting:,} fit")
@@ -139,19 +139,19 @@ def measure() -> bool:
     return rate >= BAR_LAYOUTS_PER_S and search_s <= BAR_SEARCH_S and peak <= BAR_BYTES
 
 
-def many_blocks(layouts: int) -> Iterator[Block]:
+def many_grids(layouts: int) -> Iterator[LayoutGrid]:
     """Blocks of many spaces, until there are enough layouts."""
-    choices = Choices(precision=("bf16", "fp8"), sharding=SHARDINGS, pipeline_schedule=PIPELINE_SCHEDULES)
+    space = SearchSpace(precision=("bf16", "fp8"), sharding=SHARDINGS, pipeline_schedule=PIPELINE_SCHEDULES)
     seen = 0
     for gpus in MANY_GPUS:
-        for block in blocks(replace(WORK, gpus=gpus), choices):
+        for grid in layout_grids(replace(WORK, gpus=gpus), space):
             if seen >= layouts:
                 return
-            seen += int(block.allowed.sum())
-            yield block
+            seen += int(grid.allowed.sum())
+            yield grid
 
 
-def search_many(layouts: int) -> Found:
+def search_many(layouts: int) -> SearchResult:
     """A search with a progress bar, and the peak memory on the way."""
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[peak]}"), TimeElapsedColumn(), TimeRemainingColumn())
     marks: list[int] = []
@@ -163,7 +163,7 @@ def search_many(layouts: int) -> Found:
             if seen >= REPORT_EVERY * (len(marks) + 1):
                 marks.append(peak_bytes())
 
-        found = search(many_blocks(layouts), workers=WORKERS, on_progress=advance)
+        found = search(many_grids(layouts), workers=WORKERS, on_progress=advance)
     for number, peak in enumerate(marks, start=1):
         print(f"after {number * REPORT_EVERY:,} layouts  {mib(peak)} at most")
     return found

@@ -43,11 +43,11 @@ def process(command: Sequence[str]) -> tuple[float, int]:
 def prediction_s(overrides: Sequence[str] = (), repeats: int = 200) -> float:
     """Median time of one prediction of one stage, inside a warm process."""
     run = read_candidates("nemotron-4-15b", overrides)[0].run
-    layout = run.layout(run.stages[0])
+    setup = run.setup(run.stages[0])
     times = []
     for _ in range(repeats):
         start = time.perf_counter()
-        predict_stage(run.model, run.cluster, run.stack, layout)
+        predict_stage(setup)
         times.append(time.perf_counter() - start)
     return statistics.median(times)
 

@@ -20,14 +20,18 @@ from dataclasses import replace
 from functools import cache
 from typing import Final
 
-from perfmodel.count.decoder import DecoderOperators
+from perfmodel.count.declarations import Component, Linear
+from perfmodel.count.iteration import iteration
 from perfmodel.count.operators import MemoryBound, Operator
 from perfmodel.count.parameters import shard_parameter_count
-from perfmodel.count.synchronisation import synchronisation_operators
-from perfmodel.exchange.presets import stack_preset
+from perfmodel.count.roles import Role
+from perfmodel.count.vocabulary import DecoderOperators
+from perfmodel.exchange.presets import cluster_preset, stack_preset
 from perfmodel.spec.coefficients import MEMORY_BOUND_KERNELS
+from perfmodel.spec.hardware import Cluster
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.model import TransformerModel
+from perfmodel.spec.setup import Setup
 from perfmodel.spec.stack import SoftwareStack
 
 KERNELS: Final = (*MEMORY_BOUND_KERNELS, "copy")
@@ -35,6 +39,7 @@ FLAT: Final = ("adam", "scale", "square_sum", "zero")  # over all parameters, wh
 OF_WEIGHTS: Final = ("accumulate", "overwrite")  # of one weight, once a micro-batch
 ACTIVATIONS: Final = ("gelu", "squared_relu", "swiglu", "geglu")
 HEAD_SIZE: Final = 64
+CLUSTER: Final = "dgx-h100"  # any: counts do not depend on it
 
 
 def moved_bytes(
@@ -88,15 +93,27 @@ def operator_of(
 
 
 def _operators(kernel: str, model: TransformerModel, layout: Layout, rows: int) -> Iterator[MemoryBound]:
-    written = DecoderOperators(model, layout, _stack())
+    setup = Setup(model=model, cluster=_cluster(), stack=_stack(), layout=layout)
     operators: tuple[Operator, ...]
     if kernel in FLAT:
-        operators = synchronisation_operators(model, layout, replace(_stack(), overwrites_gradients=False))  # with a zero, then
+        stack = _stack()
+        with_zero = replace(stack, states=replace(stack.states, overwrites_gradients=False))
+        operators = iteration(replace(setup, stack=with_zero)).synchronisation
     elif kernel in OF_WEIGHTS:
-        operators = written.column_linear("linear", columns=rows).operators
+        linear = Linear(
+            name="linear", component=Component.FEED_FORWARD, role=Role.PRODUCT, inner=model.hidden_size, columns=rows
+        )
+        operators = DecoderOperators(setup).column_linear(linear).operators
     else:
-        operators = sum((block.operators for block in (written.embedding(), written.layer(), written.head())), ())
+        work = iteration(setup)
+        blocks = (work.embedding, *(each.plain for each in work.layers.values()), work.head)
+        operators = sum((block.operators for block in blocks), ())
     return (op for op in operators if isinstance(op, MemoryBound))
+
+
+@cache
+def _cluster() -> Cluster:
+    return cluster_preset(CLUSTER)
 
 
 @cache

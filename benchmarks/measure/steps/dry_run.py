@@ -26,7 +26,7 @@ from perfmodel.model.optimizer import DistributedAdamW
 from perfmodel.model.trainer import Trainer
 from perfmodel.model.transformer import check_supported
 from perfmodel.spec.layout import Layout
-from perfmodel.spec.run import Run, Stage
+from perfmodel.spec.run import RampStage, Run
 
 STACK = "reference"  # the counts of the model that is built are those of its own software
 
@@ -49,7 +49,7 @@ class Counted:
         return abs(self.seen - self.padding - self.predicted) < 0.5
 
 
-def dry_run(run: Run, stage: Stage) -> list[Counted]:
+def dry_run(run: Run, stage: RampStage) -> list[Counted]:
     """The counts of the first rank in one iteration of a stage."""
     layout = run.layout(stage)
     check_supported(run.model, layout)
@@ -62,9 +62,8 @@ def dry_run(run: Run, stage: Stage) -> list[Counted]:
         numbers = sum(parameter.numel() for _, parameter, _ in trainer.model.cuts())
         padding = Padding(optimizer, numbers)
         held = (optimizer.parameters.nbytes, optimizer.gradients.nbytes, optimizer.state_bytes)
-    stack = replace(stack_preset(STACK), sequence_parallel=layout.sequence_parallel)
-    work = iteration(run.model, layout, stack)
-    memory = stage_memory_bytes(run.model, layout, stack, work, work.stages.first)
+    work = iteration(replace(run.setup(stage), stack=stack_preset(STACK)))
+    memory = stage_memory_bytes(work, work.stages.first)
     parts = (memory.parameters_bytes, memory.gradients_bytes, memory.optimizer_bytes)
     parameters = float(shard_parameter_count(run.model, tensor_parallel=layout.tensor_parallel).total)
     named = zip(("parameter bytes", "gradient bytes", "optimizer bytes"), held, parts, padding.held_bytes, strict=True)

@@ -6,6 +6,7 @@ import json
 import os
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -98,7 +99,7 @@ def _check_room(run: Run, layout: Layout, device: str) -> None:
             "--dry-run anywhere"
         )
     if device == "cpu":
-        memory = predict_stage(run.model, run.cluster, run.stack, layout).memory
+        memory = predict_stage(replace(run.setup(run.stages[0]), layout=layout)).memory
         need = float(memory.total_bytes - memory.framework_bytes - memory.communication_bytes) * ranks
         from perfmodel.benchmarks.measure.machine import memory_bytes
 

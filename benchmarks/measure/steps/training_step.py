@@ -27,7 +27,7 @@ from perfmodel.benchmarks.measure.machine import Nvml, provenance, warnings
 from perfmodel.benchmarks.measure.steps.memory_peak import step_memory_bytes
 from perfmodel.benchmarks.measure.steps.profiled_step import write_profile
 from perfmodel.benchmarks.measure.steps.ranks import KINDS, stage_of
-from perfmodel.count.iteration import model_flop_per_token
+from perfmodel.count.flops import model_flop_per_token
 from perfmodel.errors import PerfmodelError
 from perfmodel.evidence.step_records import CollectiveCount, MeasuredMemory, OperatorTime, StepRecord
 from perfmodel.exchange.output import write_text
