@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from functools import cache
 
-from perfmodel.evidence.validate import Comparison, compare
+from perfmodel.evidence.measured_rows import MeasuredRun
+from perfmodel.evidence.time_scores import TimeComparison, compare_time
 from perfmodel.exchange.presets import DATA
 from perfmodel.exchange.tables.published_runs import read_measured_runs
 
 
 @cache
-def compared() -> tuple[Comparison, ...]:
+def measured() -> tuple[MeasuredRun, ...]:
     """All rows of the table."""
-    return tuple(compare(each) for each in read_measured_runs(DATA / "published_runs.csv"))
+    return read_measured_runs(DATA / "published_runs.csv")
+
+
+@cache
+def compared() -> tuple[TimeComparison, ...]:
+    """All of them beside their predictions."""
+    return tuple(compare_time(each) for each in measured())

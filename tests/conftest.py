@@ -1,4 +1,4 @@
-"""What several files of tests use: the command line, run as the console script does."""
+"""What several files of tests use: the command line, run as the console script does; and which tests go to one worker."""
 
 from __future__ import annotations
 
@@ -8,6 +8,18 @@ from typing import Any
 import pytest
 
 from perfmodel.commands import app
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With pytest-xdist and --dist loadgroup a file stays together, for what its tests share, and all that start processes.
+
+    Two of those beside each other would take the cores that each measures with.
+    """
+    if config.pluginmanager.hasplugin("xdist"):
+        for item in items:
+            together = "processes" if item.get_closest_marker("processes") else str(item.path)
+            item.add_marker(pytest.mark.xdist_group(together))
 
 
 class Outcome:

@@ -38,6 +38,7 @@ def assert_alike(found: str, shown: str) -> None:
             assert one == other, f"the page shows:\n{shown}\nit prints:\n{found}"
 
 
+@pytest.mark.slow
 def test_the_page_prints_what_it_shows() -> None:
     """All its blocks, one after the other, as in a notebook."""
     pieces, names = blocks(PAGE.read_text()), {"__name__": "page"}
@@ -49,6 +50,7 @@ def test_the_page_prints_what_it_shows() -> None:
         assert_alike(printed.getvalue(), shown)
 
 
+@pytest.mark.processes
 def test_importing_it_loads_nothing() -> None:
     """Neither NumPy nor YAML until a function is asked for; pandas not until a frame is."""
     script = "import sys, perfmodel as pm; print([name for name in ('numpy', 'yaml') if name in sys.modules])\n"
@@ -63,7 +65,7 @@ def test_every_name_that_it_offers_is_there() -> None:
     for name in pm.__all__:
         assert getattr(pm, name).__doc__
     with pytest.raises(AttributeError, match="no attribute 'predikt'"):
-        _ = pm.predikt
+        _ = pm.predikt  # type: ignore[attr-defined]
 
 
 def test_a_run_may_come_as_a_name_a_file_a_mapping_or_itself(tmp_path: Path) -> None:
@@ -119,7 +121,10 @@ def test_a_prediction_has_a_row_a_stage() -> None:
         (lambda: pm.whatif(PRESET, {"A": {"tp": 4}}), "tp: unknown key; did you mean tensor_parallel?"),
         (lambda: pm.sweep(PRESET), "nothing is varied"),
         (lambda: pm.sweep(PRESET, {"tensor_parallel": []}), "tensor_parallel: no values to sweep"),
-        (lambda: pm.sweep([PRESET, PRESET], {"tensor_parallel": [1], "precision": ["fp8"]}), "3 axes, where one or two"),
+        (
+            lambda: pm.sweep([PRESET, PRESET], {"tensor_parallel": [1], "precision": ["fp8"]}),
+            "3 axes are given; a sweep has one or two",
+        ),
     ],
 )
 def test_what_is_wrong_is_one_sentence(ask: Any, sentence: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,11 +10,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from perfmodel.exchange.presets import DATA, KINDS, preset_names, preset_settings
+from perfmodel.exchange.presets import DATA, KINDS, cluster_priors, preset_names, preset_settings, read_preset
 
 HEAVY = ("torch", "pandas", "matplotlib", "scipy", "transformers", "rich")
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("arguments", [["predict", "nemotron-4-15b", "--json"], ["list", "--json"]])
 def test_json_commands_load_nothing_heavy(arguments: list[str]) -> None:
     """Neither torch, pandas nor matplotlib, and not even rich."""
@@ -37,12 +39,65 @@ def _is_quantity(value: object) -> bool:
     return (isinstance(value, int | float) and not isinstance(value, bool)) or (isinstance(value, str) and value[:1].isdigit())
 
 
+def _shipped_sources() -> list[tuple[str, str, str]]:
+    """Preset, key path and source of everything that ships."""
+    found = {f"{kind}/{name}": read_preset(kind, name)[1] for kind in KINDS for name in preset_names(kind)}
+    found["cluster_priors"] = cluster_priors()[1]
+    return [(title, key, source) for title, sources in found.items() for key, source in sources.items()]
+
+
+NEIGHBOUR = re.compile(
+    r"\b(the same|same as|as above|see above|above|see below|ditto|idem|likewise|as before|the former|the latter|the next|"
+    r"the previous|this one|those (of|in)|those (points|tables|norms)|that range)\b",
+    re.IGNORECASE,
+)
+
+
+def test_every_source_stands_alone() -> None:
+    """It is printed without the sources that stand beside it in its file, so it may not speak of them."""
+    leaning = [entry for entry in _shipped_sources() if NEIGHBOUR.search(entry[2])]
+    assert not leaning
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["the same", "the same, a ring step over the network", "As above", "prior, see above", "those of layernorm-bf16", "ditto"],
+)
+def test_a_source_that_speaks_of_a_neighbour_is_noticed(source: str) -> None:
+    """Wordings that files have had."""
+    assert NEIGHBOUR.search(source)
+
+
+WRITTEN_BY_HAND = ("gpus", "links", "clusters", "stacks", "models", "runs", "economics")
+GENERATED = ("amd-epyc-2-cores",)  # by perfmodel calibrate
+ONE_SOURCE = ("models", "runs")  # whose numbers come from one table or config.json: its source may stand for all
+
+
+@pytest.mark.parametrize("kind", WRITTEN_BY_HAND)
+def test_values_spreads_and_sources_stand_together(kind: str) -> None:
+    """No tables of sources or spreads apart from the values; one source for a whole file in models and runs alone."""
+    for path in sorted((DATA / kind).glob("*.yaml")):
+        if path.stem not in GENERATED:
+            mapping = yaml.safe_load(path.read_text())
+            assert not _apart(mapping), path
+            assert "source" not in mapping or kind in ONE_SOURCE, path
+
+
+def _apart(mapping: object) -> bool:
+    """Whether a mapping has tables of sources or of spreads."""
+    if not isinstance(mapping, dict):
+        return False
+    return (
+        "sources" in mapping
+        or (isinstance(mapping.get("spread"), dict) and "value" not in mapping)
+        or any(_apart(entry) for entry in mapping.values() if not (isinstance(entry, dict) and "value" in entry))
+    )
+
+
 @pytest.mark.parametrize("path", sorted(DATA.rglob("*.yaml")), ids=lambda path: path.stem)
 def test_every_source_points_at_a_key(path: Path) -> None:
-    """No source of a number that is gone (those of a file that extends another may point into that one)."""
+    """No source in a table of them is that of a number that is gone."""
     mapping = yaml.safe_load(path.read_text())
-    if "extends" in mapping:
-        return
     for key in mapping.get("sources", {}):
         place = mapping
         for step in key.split(".") if key else []:

@@ -128,6 +128,7 @@ def test_a_pipe_is_written_into_and_stays_a_pipe(run: Any, tmp_path: Path) -> No
     assert pipe.is_fifo()
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("stop", [BrokenPipeError(), None])
 def test_a_reader_that_has_seen_enough_is_no_error(stop: BrokenPipeError | None) -> None:
     """`perfmodel predict .. | head -1` prints a line and no traceback."""

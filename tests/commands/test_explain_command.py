@@ -47,7 +47,7 @@ def test_a_term_has_equations_operators_and_numbers_with_sources(run: Any) -> No
     document = json.loads(run(*RUN, "--term", "tensor_parallel", "--json").out)
     term = document["term"]
     assert term["name"] == "tensor_parallel"
-    assert term["settings"]["stack.tensor_parallel_overlap"] == "pipelined"
+    assert term["settings"]["stack.overlap.tensor_parallel"] == "pipelined"
     assert any("hidden = min(c" in each["text"] for each in term["equations"])
     assert {each["shape"]["kind"] for each in term["operators"]} == {"all_gather", "reduce_scatter", "all_reduce"}
     assert {each["confidence"] for each in term["operators"]} <= {"measured", "interpolated", "extrapolated", "datasheet"}
@@ -89,10 +89,10 @@ def test_a_run_that_does_not_fit_exits_with_1(run: Any) -> None:
             2,
             "perfmodel: term: 'tensor_paralel' is not a term of the iteration; did you mean",
         ),
-        ([*RUN, "--stage", "4"], 2, "perfmodel: stage: 4 is not a stage of Nemotron-4 15B: they are 1 to 3"),
-        ([*RUN, "--stage", "0"], 2, "perfmodel: stage: 0 is not a stage of Nemotron-4 15B: they are 1 to 3"),
+        ([*RUN, "--stage", "4"], 2, "perfmodel: stage: Nemotron-4 15B has no stage 4: its stages are 1 to 3"),
+        ([*RUN, "--stage", "0"], 2, "perfmodel: stage: Nemotron-4 15B has no stage 0: its stages are 1 to 3"),
         ([*RUN, "--set", "tensor_paralel=4"], 2, "perfmodel: tensor_paralel: unknown key; did you mean tensor_parallel?"),
-        ([*RUN, "--set", "tensor_parallel"], 2, "perfmodel: 'tensor_parallel' is not an override"),
+        ([*RUN, "--set", "tensor_parallel"], 2, "perfmodel: 'tensor_parallel' is not a setting"),
         ([*RUN, "--set", "cluster=dgx-a100", "--set", "precision=fp8"], 3, "perfmodel: precision: A100 SXM 80GB has no fp8"),
         (["explain", "nemotron-4-15x"], 2, "perfmodel: 'nemotron-4-15x' is neither a run file nor a preset run; did you mean"),
         ([*RUN, "-o", "no/such/place.json"], 2, "perfmodel: no/such/place.json cannot be written"),
@@ -124,6 +124,7 @@ def test_help_names_every_term(run: Any) -> None:
     assert all(name in text for name in TERMS)
 
 
+@pytest.mark.processes
 def test_json_loads_nothing_heavy() -> None:
     """Neither torch, pandas nor matplotlib, and not even rich."""
     script = "import sys; from perfmodel.commands import app; sys.argv[1:] = ['explain', 'nemotron-4-15b', '--json']\n"

@@ -62,6 +62,7 @@ def test_csv_of_a_ramp_is_its_prediction(run: Any) -> None:
     assert all(0.5 < float(row["iteration_time_s"]) < 0.7 for row in rows)
 
 
+@pytest.mark.slow
 def test_csv_of_a_validation_has_every_row_of_the_table(run: Any) -> None:
     """Those that are not covered too, with the reason."""
     rows = read(run("validate", "--csv").out)
@@ -81,9 +82,10 @@ def test_two_forms_at_a_time_are_refused(run: Any) -> None:
     """In one sentence."""
     done = run("predict", RUN, "--csv", "--json")
     assert (done.code, done.out) == (2, "")
-    assert done.err == "perfmodel: --json and --csv: one form at a time\n"
+    assert done.err == "perfmodel: --json and --csv cannot be combined\n"
 
 
+@pytest.mark.processes
 def test_a_locale_without_the_letters_of_a_name_is_no_error(tmp_path: Path) -> None:
     """They are written as their numbers."""
     path = tmp_path / "run.yaml"

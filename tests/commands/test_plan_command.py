@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from perfmodel.commands import planning
+from perfmodel.commands import plan as planning
 
 FEW = ["--choose", "context_parallel=1", "--choose", "recompute=none"]
 QUICK = ["plan", "llama-3.1-8b", "--cluster", "dgx-h100", *FEW]
@@ -81,6 +82,7 @@ def test_the_best_layout_in_two_precisions(run: Any) -> None:
     assert other[0]["loses_most_in"] == "matmul"
 
 
+@pytest.mark.slow
 def test_does_it_fit_and_what_would_help(run: Any) -> None:
     """No: exit code 1, what is in the way, and on how many GPUs it fits."""
     arguments = ["plan", "llama-3.1-405b", "--cluster", "dgx-h100", "--gpus", 64, "--choose", "tensor_parallel=8"]
@@ -219,7 +221,7 @@ def test_run_files_a_stage(run: Any, tmp_path: Path) -> None:
     nothing = run(*QUICK, "--gpus", 8, "--leave-free", "99%", "--most-gpus", 8, "--run-file", tmp_path / "none.yaml")
     assert nothing.code == 1
     assert not (tmp_path / "none.yaml").exists()
-    assert "nothing is written" in nothing.err
+    assert "was not written: no plan was found" in nothing.err
 
 
 # What goes wrong
@@ -228,23 +230,23 @@ def test_run_files_a_stage(run: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ([], "gpus: say how many GPUs, or a deadline or a budget that decides"),
+        ([], "gpus: give a number of GPUs, or a deadline or a budget that decides it"),
         (["--gpus", "64", "--tokens", "0"], "tokens: '0' must be greater than 0"),
         (["--tokens", "1T", "--deadline", "2020-01-01"], "deadline: 2020-01-01 is not after today"),
         (["--tokens", "1T", "--deadline", "14"], "deadline: '14' has no unit"),
-        (["--tokens", "1T", "--budget", "5M"], "price: a budget needs a price"),
+        (["--tokens", "1T", "--budget", "5M"], "price: a budget needs the price of one GPU-hour"),
         (["--tokens", "1T", "--budget", "0", "--price", "2"], "budget: '0' must be greater than 0"),
-        (["--deadline", "14d"], "tokens: a deadline or a budget needs to know how long it trains"),
+        (["--deadline", "14d"], "tokens: a deadline or a budget needs the number of tokens"),
         (["--gpus", "64", "--price", "free"], "economics.dollars_per_gpu_hour: 'free' is not a price"),
         (["--gpus", "64", "--set", "failures_per_gpu_hours=1"], "economics.failures_per_gpu_hours: unknown key; did you mean"),
         (["--gpus", "64", "--set", "failures"], "--set failures is not KEY=VALUE"),
         (["--gpus", "64", "--choose", "sharding=fsdp"], "sharding: 'fsdp' is not one of them; it is called zero3 here"),
-        (["--gpus", "64", "--choose", "tensor_paralel=8"], "tensor_paralel: a plan does not choose it; did you mean"),
+        (["--gpus", "64", "--choose", "tensor_paralel=8"], "tensor_paralel: not a setting that a plan chooses; did you mean"),
         (["--gpus", "64", "--choose", "tensor_parallel=7"], "no layout of 64 GPUs trains Llama 3.1 8B"),
         (["--gpus", "64", "--ramp", "64:1T", "--tokens", "1T"], "ramp: a ramp has its own batches and tokens"),
         (["--gpus", "64", "--leave-free", "5GB"], "leave_free: '5GB' is not a share of the memory"),
         (["--gpus", "64", "--stack", "megatron"], "stack: 'megatron' is not a preset of stacks; did you mean"),
-        (["--gpus", "64", "--json", "--csv"], "--json and --csv: one form at a time"),
+        (["--gpus", "64", "--json", "--csv"], "--json and --csv cannot be combined"),
         (["--gpus", "64", "-o", "nowhere/plan.json"], "nowhere/plan.json cannot be written: no such file or directory"),
     ],
 )
@@ -257,7 +259,7 @@ def test_no_such_model_or_cluster(run: Any) -> None:
     """The nearest one is named."""
     assert "did you mean llama-3.1-8b?" in said(run, "plan", "lama-3.1-8b", "--cluster", "dgx-h100", "--gpus", 8)
     assert "did you mean dgx-h100?" in said(run, "plan", "llama-3.1-8b", "--cluster", "dgx-h10", "--gpus", 8)
-    assert "say on which cluster" in said(run, "plan", "llama-3.1-8b", "--gpus", 8)
+    assert "give a cluster" in said(run, "plan", "llama-3.1-8b", "--gpus", 8)
 
 
 def test_a_precision_that_the_gpu_lacks(run: Any) -> None:
@@ -294,3 +296,11 @@ def test_ctrl_c_shows_the_best_so_far(run: Any, monkeypatch: pytest.MonkeyPatch)
     assert outcome.code == 130
     assert outcome.out.startswith("Stopped early: this is the best of what was looked at.\nLlama 3.1 8B on 64 GPUs")
     assert not document(run, *QUICK, "--gpus", 64, code=130)["complete"]
+
+
+def test_fsdp_alone_is_planned_without_tensor_and_pipeline_parallelism(run: Any) -> None:
+    """PyTorch FSDP has neither; nothing that the plan names has more than one rank of them."""
+    fsdp = ("plan", "llama-3.1-8b", "--cluster", "dgx-h100", "--gpus", "64", "--stack", "pytorch-fsdp")
+    named = json.dumps(document(run, *fsdp))
+    for degree in ("tensor_parallel", "pipeline_parallel", "context_parallel"):
+        assert set(re.findall(rf'"{degree}": (\d+)', named)) == {"1"}

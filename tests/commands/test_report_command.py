@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from perfmodel.report.html import pages
+from perfmodel.report.html.document import Page
 from tests.evidence.step_examples import SETTINGS, as_predicted, small_prediction
 from tests.report.html.parsed_pages import ParsedPage
 
@@ -35,6 +37,27 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.fixture(scope="module")
+def drawn() -> dict[str, Page]:
+    """The pages of single runs that were drawn so far, by all that was asked of them but the command in their footer."""
+    return {}
+
+
+@pytest.fixture(autouse=True)
+def pages_are_drawn_once(monkeypatch: pytest.MonkeyPatch, drawn: dict[str, Page]) -> None:
+    """A page takes seconds, and several tests only look at where it goes."""
+    draw = pages.run_page
+
+    def remembered(source: Any, settings: Any = (), **asked: Any) -> Page:
+        key = repr((source, settings, asked.get("records"), asked.get("stage")))
+        if key not in drawn:
+            drawn[key] = draw(source, settings, **asked)
+        return drawn[key]
+
+    monkeypatch.setattr(pages, "run_page", remembered)
+
+
+@pytest.mark.slow
 def test_a_page_is_written_whole_and_said(run: Any, here: Path) -> None:
     """report.html where nothing else is asked for; nothing on stdout; the command that makes it again at its end."""
     done = run("report", "run.yaml", "--set", "recompute=full")
@@ -45,6 +68,7 @@ def test_a_page_is_written_whole_and_said(run: Any, here: Path) -> None:
     assert [each.name for each in here.iterdir() if each.name != "run.yaml"] == ["report.html"]
 
 
+@pytest.mark.slow
 def test_a_folder_has_each_figure_as_png_and_svg(run: Any, here: Path) -> None:
     """Made where it is not there; each file is said."""
     done = run("report", "run.yaml", "-o", "new/folder/")
@@ -64,6 +88,7 @@ def test_a_folder_that_is_there_needs_no_slash(run: Any, here: Path) -> None:
     assert (here / "out" / "report.html").is_file()
 
 
+@pytest.mark.slow
 def test_a_run_that_does_not_fit_is_written_and_exits_with_1(run: Any, here: Path) -> None:
     """The page says why."""
     done = run("report", "run.yaml", "--set", "tensor_parallel=1", "--set", "micro_batch_size=2")
@@ -71,6 +96,7 @@ def test_a_run_that_does_not_fit_is_written_and_exits_with_1(run: Any, here: Pat
     assert "Does not fit in memory" in ParsedPage((here / "report.html").read_text(encoding="utf-8")).said("header")
 
 
+@pytest.mark.slow
 def test_scenarios_are_compared(run: Any, here: Path) -> None:
     """One that does not fit is a no."""
     scenario = "TP 1: tensor_parallel=1, micro_batch_size=2"
@@ -81,12 +107,14 @@ def test_scenarios_are_compared(run: Any, here: Path) -> None:
     assert "B does not fit in memory" in said
 
 
+@pytest.mark.slow
 def test_runs_are_compared(run: Any, here: Path) -> None:
     """Each with the first."""
     assert run("report", "run.yaml", "laptop", "-o", "both.html").code == 0
     assert "2 runs beside each other" in ParsedPage((here / "both.html").read_text(encoding="utf-8")).said("header")
 
 
+@pytest.mark.slow
 def test_a_record_stands_beside_the_prediction(run: Any, here: Path) -> None:
     """As `perfmodel measure` writes it."""
     (here / "record.json").write_text(json.dumps(as_predicted(small_prediction()).document(), default=str))
@@ -101,9 +129,9 @@ def test_a_record_stands_beside_the_prediction(run: Any, here: Path) -> None:
         (
             ["run.yaml", "-o", "report.pdf"],
             2,
-            "--output 'report.pdf' is no .html file; name one, or a folder with a / at",
+            "--output 'report.pdf' is not an .html file; name one, or a folder ending in /",
         ),
-        (["run.yaml", "-o", ""], 2, "--output '' is no .html file"),
+        (["run.yaml", "-o", ""], 2, "--output '' is not an .html file"),
         (["run.yaml", "-o", 300 * "a"], 2, "--output 'aaa"),
         (["run.yaml", "-o", 300 * "a" + ".html"], 2, "aaa"),
         (["run.yaml", "-o", "no/such/place.html"], 2, "no/such/place.html cannot be written"),
@@ -111,18 +139,18 @@ def test_a_record_stands_beside_the_prediction(run: Any, here: Path) -> None:
         (["run.yml"], 2, "run.yml cannot be read"),
         (["nemotron-4-15x"], 2, "'nemotron-4-15x' is neither a run file nor a preset run; did you mean"),
         (["run.yaml", "--set", "tensor_paralel=4"], 2, "tensor_paralel: unknown key; did you mean tensor_parallel?"),
-        (["run.yaml", "--stage", "2"], 2, "stage: 2 is not a stage of Two GPUs: they are 1 to 1"),
+        (["run.yaml", "--stage", "2"], 2, "stage: Two GPUs has no stage 2: its stages are 1 to 1"),
         (["run.yaml", "--record", "run.yaml"], 2, "this is not the record of a training_step"),
         (
             ["run.yaml", "--same-gpus"],
             2,
-            "--same-gpus is about scenarios; add one with --scenario, or leave it out",
+            "--same-gpus needs a --scenario",
         ),
         (["run.yaml", "laptop", "--scenario", "precision=fp8"], 2, "--scenario compares one run with itself; name one run"),
         (
             ["run.yaml", "--scenario", "precision=fp8", "--record", "a.json"],
             2,
-            "--record stands beside one run as it is",
+            "--record is compared with one unchanged run",
         ),
         (["run.yaml", "--scenario", "H200"], 2, "'H200' is not a scenario"),
         (["run.yaml", "--set", "cluster=dgx-a100", "--set", "precision=fp8"], 3, "precision: A100 SXM 80GB has no fp8 rate"),
@@ -135,6 +163,7 @@ def test_what_cannot_be_gets_one_sentence(run: Any, here: Path, arguments: list[
     assert [each.name for each in here.iterdir()] == ["run.yaml"]
 
 
+@pytest.mark.processes
 def test_without_matplotlib_one_sentence_says_what_to_install(here: Path) -> None:
     """Nothing else of the program needs it."""
     script = "import sys; sys.modules['matplotlib'] = None; from perfmodel.commands import app\n"

@@ -136,7 +136,7 @@ def test_listed_values_are_taken_as_the_first_and_said(run: Any) -> None:
     listed = ["--set", "micro_batch_size=[2,4]"]
     swept = document(run, *listed, "--vary", "tensor_parallel=4,8")
     assert {point["micro_batch_size"] for point in swept["points"]} == {2}
-    assert swept["taken"] == ["micro_batch_size has several candidates: the first, 2, is taken"]
+    assert swept["taken"] == ["micro_batch_size lists several values: the first, 2, is taken"]
     assert document(run, *listed, "--vary", "micro_batch_size=1,4")["taken"] == []
     asked = json.loads(run("whatif", *SWEEP[1:], "--base", listed[1], "--set", "precision=fp8", "--json").out)
     assert asked["taken"] == swept["taken"]
@@ -183,26 +183,29 @@ def test_tables_fit_the_width(run: Any, columns: int, arguments: list[str]) -> N
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ([], "nothing is varied; say what, as in --vary tensor_parallel=1,2,4,8"),
+        ([], "nothing is varied; give an axis, as in --vary tensor_parallel=1,2,4,8"),
         (["--vary", "tensor_parallel"], "'tensor_parallel' is not an axis; write --vary key=a,b,c or key=lo..hi"),
         (["--vary", "tensor_parallel="], "tensor_parallel: no values to sweep"),
-        (["--vary", "tensor_parallel=8..1"], "tensor_parallel: 8..1 does not rise from above 0"),
+        (["--vary", "tensor_parallel=8..1"], "tensor_parallel: 8..1 is not a range of numbers above 0"),
         (["--vary", "tensor_parallel=0,1"], "tensor_parallel: 0 must be at least 1"),
         (["--vary", "tp=1,2"], "tp: unknown key; did you mean tensor_parallel?"),
-        (["--vary", "tensor_parallel=1", "--vary", "tensor_parallel=2"], "tensor_parallel: it is varied twice"),
-        (["--vary", "gpus=8,16", "--vary", "data_parallel=1,2"], "gpus and data_parallel set the same; leave out one of them"),
+        (["--vary", "tensor_parallel=1", "--vary", "tensor_parallel=2"], "tensor_parallel: varied twice"),
+        (
+            ["--vary", "gpus=8,16", "--vary", "data_parallel=1,2"],
+            "gpus and data_parallel set the same number; leave out one of them",
+        ),
         (
             ["--vary", "tensor_parallel=1", "--vary", "micro_batch_size=1", "--vary", "precision=bf16"],
-            "3 axes, where one or two can be shown",
+            "3 axes are given; a sweep has one or two",
         ),
-        (["--vary", "data_parallel=1..1000x999", "--vary", "sequence_length=1..999x999"], "points; at most 10000 are swept"),
-        (["--vary", "tensor_parallel=1,2", "--weak"], "weak scaling varies how many replicas there are; add gpus=.."),
-        ([*GPUS, "--vary", "global_batch_size=1152", "--weak"], "global_batch_size: weak scaling sets it"),
-        (["--vary", "stages[0].data_parallel=96"], "stages[0].data_parallel: stage 3 is swept; --stage N takes another"),
-        (["--vary", "tensor_parallel=1", "--stage", "4"], "stage: 4 is not a stage of Nemotron-4 15B: they are 1 to 3"),
+        (["--vary", "data_parallel=1..1000x999", "--vary", "sequence_length=1..999x999"], "points; at most 10,000 are swept"),
+        (["--vary", "tensor_parallel=1,2", "--weak"], "weak scaling needs an axis gpus=.."),
+        ([*GPUS, "--vary", "global_batch_size=1152", "--weak"], "global_batch_size: weak scaling sets this number"),
+        (["--vary", "stages[0].data_parallel=96"], "stages[0].data_parallel: stage 3 is swept; choose another with --stage N"),
+        (["--vary", "tensor_parallel=1", "--stage", "4"], "stage: Nemotron-4 15B has no stage 4: its stages are 1 to 3"),
         (["--vary", "cluster=h200"], "cluster: 'h200' is not a preset of clusters; did you mean dgx-h200?"),
         (["--vary", "tensor_parallel=1", "--set", "tp=2"], "tp: unknown key"),
-        (["--vary", "tensor_parallel=1,2", "--figure", "curve.jpg"], "--figure curve.jpg is neither a .png nor an .svg file"),
+        (["--vary", "tensor_parallel=1,2", "--figure", "curve.jpg"], "--figure curve.jpg must be a .png or .svg file"),
         (["none.yaml"], "none.yaml cannot be read: no such file or directory"),
     ],
 )
@@ -230,6 +233,7 @@ def test_a_picture_of_every_kind_of_sweep(run: Any, tmp_path: Path, arguments: l
     assert len(files[0].read_bytes()) > 5000
 
 
+@pytest.mark.processes
 def test_json_loads_nothing_heavy() -> None:
     """Neither rich nor what draws, in both commands that compare runs."""
     heavy = ("torch", "pandas", "matplotlib", "scipy", "rich")

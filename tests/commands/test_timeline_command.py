@@ -77,8 +77,8 @@ def test_a_run_that_does_not_fit_is_drawn_and_exits_with_1(run: Any, tmp_path: P
     [
         (("--detail", "operator"), "detail: 'operator' is not one of them; did you mean operators?"),
         (("--micro-batches", "0"), "micro_batches: 0 micro-batches cannot be drawn; 1 or more can"),
-        (("--stage", "4"), "stage: 4 is not a stage of Nemotron-4 15B: they are 1 to 3"),
-        (("--json", "--csv"), "--json and --csv: one form at a time"),
+        (("--stage", "4"), "stage: Nemotron-4 15B has no stage 4: its stages are 1 to 3"),
+        (("--json", "--csv"), "--json and --csv cannot be combined"),
         (("--set", "pipline_parallel=2"), "pipline_parallel: unknown key; did you mean pipeline_parallel?"),
         (("-o", "/no/such/folder/trace.json"), "/no/such/folder/trace.json cannot be written"),
     ],
@@ -137,16 +137,16 @@ def test_a_profile_needs_no_record(run: Any, tmp_path: Path, profile: Path) -> N
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ((), "there is no RECORD to compare with; without one --timeline and --profile are both needed"),
+        ((), "there is no RECORD to compare with; without one, --timeline and --profile are both needed"),
         (("--timeline", "both.json"), "there is no RECORD to compare with"),
-        (("record.json", "--profile", "PROFILE"), "--profile stands in a timeline; --timeline FILE writes it"),
-        (("record.json", "--stage", "1"), "--stage does not go with a RECORD"),
+        (("record.json", "--profile", "PROFILE"), "--profile is shown in the timeline; add --timeline FILE"),
+        (("record.json", "--stage", "1"), "--stage does not go with RECORD"),
         (
             ("--timeline", "both.json", "--profile", "/no/such/profile.json"),
             "/no/such/profile.json cannot be read: no such file",
         ),
-        (("--timeline", "both.json", "--profile", "BROKEN"), "is no trace: not valid JSON"),
-        (("--timeline", "both.json", "--profile", "EMPTY"), "there is no span in this trace"),
+        (("--timeline", "both.json", "--profile", "BROKEN"), "is not a trace: not valid JSON"),
+        (("--timeline", "both.json", "--profile", "EMPTY"), "this trace has no spans"),
         (("--timeline", "both.json", "--profile", "CUT"), "cannot be read: not a whole file"),
     ],
 )

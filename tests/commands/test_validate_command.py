@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from perfmodel.evidence import validate
+from perfmodel.evidence import time_scores
 from perfmodel.exchange.presets import DATA
 
 HEAVY = ("torch", "pandas", "matplotlib", "scipy", "transformers", "rich")
@@ -118,7 +118,7 @@ def test_a_row_with_more_cells_than_columns_is_refused(run: Any, tmp_path: Path)
     header, first, *_ = (DATA / "published_runs.csv").read_text().splitlines()
     table = tmp_path / "bad.csv"
     table.write_text(f"{header}\n{first},more\n")
-    assert "line 2 has 1 cells more than there are columns" in run("validate", table).err
+    assert "line 2 has 1 more cells than there are columns" in run("validate", table).err
 
 
 def test_a_table_of_uncovered_rows_says_so(run: Any, tmp_path: Path) -> None:
@@ -129,6 +129,7 @@ def test_a_table_of_uncovered_rows_says_so(run: Any, tmp_path: Path) -> None:
     assert json.loads(run("validate", table, "--json").out)["overall"] is None
 
 
+@pytest.mark.slow
 def test_without_a_file_the_shipped_table_is_taken(run: Any) -> None:
     """All of its rows, each in the groups of its labels and of its kind of layout."""
     document = json.loads(run("validate", "--json").out)
@@ -174,7 +175,7 @@ def test_a_bar_that_is_missed_is_a_no(run: Any, table: Path) -> None:
     median, p90 = done.err.splitlines()
     assert median.startswith("perfmodel: all rows: median is ")
     assert p90.startswith("perfmodel: precision/bf16: p90 is ")
-    assert p90.endswith("the bar is 0.01 %")
+    assert p90.endswith("at most 0.01 % is allowed")
     assert done.out == run("validate", table).out
 
 
@@ -184,15 +185,15 @@ def test_a_bar_that_is_missed_is_a_no(run: Any, table: Path) -> None:
         (["--fail-above", "medan=5%"], "--fail-above medan=5%: 'medan' is not a score; did you mean median?"),
         (["--fail-above", "stack/megatron:median=5%"], "no row has stack 'megatron'; did you mean megatron-core?"),
         (["--fail-above", "median=5"], "'5' is not between 0 and 1 (0 and 100%); did you mean 5%?"),
-        (["--figure", "scores.pdf"], "--figure scores.pdf is neither a .png nor an .svg file"),
-        (["--memory", "--figure", "scores.png"], "--memory has no times that --figure could draw"),
+        (["--figure", "scores.pdf"], "--figure scores.pdf must be a .png or .svg file"),
+        (["--memory", "--figure", "scores.png"], "--figure draws times; it cannot be combined with --memory"),
     ],
 )
 def test_what_cannot_be_asked_is_refused_before_the_work(
     run: Any, table: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], sentence: str
 ) -> None:
     """One sentence, exit code 2, and nothing predicted."""
-    monkeypatch.setattr(validate, "predict", lambda _: pytest.fail("predicted"))
+    monkeypatch.setattr(time_scores, "predict", lambda _: pytest.fail("predicted"))
     done = run("validate", table, *options)
     assert done.is_refused(2, sentence), done
 
@@ -224,10 +225,10 @@ def interrupted_after(rows: int) -> Iterator[None]:
 
 def test_ctrl_c_prints_the_scores_of_the_rows_so_far(run: Any, table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Exit code 130; a part is neither judged nor drawn, and JSON says that it is one."""
-    compare = validate.compare
+    compare = time_scores.compare_time
     for arguments in ([], ["--json"]):
         interruptions = interrupted_after(3)
-        monkeypatch.setattr(validate, "compare", lambda each, turns=interruptions: (next(turns), compare(each))[1])
+        monkeypatch.setattr(time_scores, "compare_time", lambda each, turns=interruptions: (next(turns), compare(each))[1])
         done = run("validate", table, "--fail-above", "median=0", "--figure", table.parent / "scores.png", *arguments)
         assert done.code == 130
         assert done.err.startswith("perfmodel: stopped after 3 of 8 rows: ")
@@ -243,11 +244,12 @@ def test_ctrl_c_prints_the_scores_of_the_rows_so_far(run: Any, table: Path, monk
 def test_ctrl_c_before_the_first_row_prints_no_scores(run: Any, table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only how far it came."""
     interruptions = interrupted_after(0)
-    monkeypatch.setattr(validate, "compare", lambda _: next(interruptions))
+    monkeypatch.setattr(time_scores, "compare_time", lambda _: next(interruptions))
     done = run("validate", table)
     assert (done.code, done.out, done.err) == (130, "", "perfmodel: stopped after 0 of 8 rows\n")
 
 
+@pytest.mark.processes
 def test_json_loads_nothing_heavy(table: Path) -> None:
     """Neither torch, pandas nor matplotlib, and not even rich."""
     script = f"import sys; from perfmodel.commands import app; sys.argv[1:] = ['validate', {str(table)!r}, '--json']\n"

@@ -56,8 +56,8 @@ def test_bars_are_set_for_its_own_scores(run: Any, table: Path) -> None:
     done = run("validate", "--memory", table, *flags)
     assert done.code == 1
     assert done.err.splitlines() == [
-        "perfmodel: all rows: impossible_called_fits is 50 %; the bar is 40 %",
-        "perfmodel: recompute/full: disagreement is 50 %; the bar is 10 %",
+        "perfmodel: all rows: impossible_called_fits is 50 %; at most 40 % is allowed",
+        "perfmodel: recompute/full: disagreement is 50 %; at most 10 % is allowed",
     ]
     done = run("validate", "--memory", table, "--fail-above", "agreement=0.9")
     assert done.code == 2

@@ -91,7 +91,7 @@ def test_fp8(ask: Any) -> None:
 
 def test_no_overlap(ask: Any) -> None:
     """All communication is exposed, and no SM is lost to it."""
-    _, after, difference = ask("stack.tensor_parallel_overlap=none", "stack.data_parallel_overlap=false")
+    _, after, difference = ask("stack.overlap.tensor_parallel=none", "stack.overlap.data_parallel=false")
     assert 1.2 < after["time_ratio"] < 1.6
     assert difference["tensor_parallel_exposed_s"] > 0
     assert difference["data_parallel_exposed_s"] > 0
@@ -213,11 +213,11 @@ def test_both_sides_can_be_another_run(run: Any) -> None:
         (["--set", "precision=fp8", "--set", "cluster=dgx-a100"], 3, "precision: A100 SXM 80GB has no fp8 rate"),
         (["--set", "precision=fp8", "--scenario", "Q: cluster=h200"], 2, "Q: cluster: 'h200' is not a preset"),
         (["--scenario", "H200"], 2, "'H200' is not a scenario; write --scenario"),
-        (["--scenario", "A: precision=fp8", "--scenario", "A: tensor_parallel=4"], 2, "'A': two scenarios of this name"),
-        (["--scenario", "A: precision=fp8, tp"], 2, "'tp' is not an override"),
-        (["--set", "precision=fp8", "--stage", "4"], 2, "stage: 4 is not a stage of Nemotron-4 15B: they are 1 to 3"),
+        (["--scenario", "A: precision=fp8", "--scenario", "A: tensor_parallel=4"], 2, "two scenarios are called 'A'"),
+        (["--scenario", "A: precision=fp8, tp"], 2, "'tp' is not a setting"),
+        (["--set", "precision=fp8", "--stage", "4"], 2, "stage: Nemotron-4 15B has no stage 4: its stages are 1 to 3"),
         (["--set", "pipeline_parallel=5", "--same-gpus"], 2, "stages[0]: 768 GPUs cannot be kept"),
-        (["--set", "stages[-1].data_parallel=384", "--same-gpus"], 2, "stages[-1].data_parallel: it follows from the number"),
+        (["--set", "stages[-1].data_parallel=384", "--same-gpus"], 2, "stages[-1].data_parallel: this follows from the number"),
     ],
 )
 def test_a_question_without_an_answer_gets_one_sentence(run: Any, arguments: list[str], code: int, sentence: str) -> None:
@@ -231,5 +231,5 @@ def test_the_questions_stand_in_the_help(run: Any) -> None:
     text = " ".join(run("whatif", "--help").out.split())
     for example in ("stages[-1].data_parallel=384", "bandwidth_bytes_per_s=800Gb/s", "cluster=dgx-b200", "--same-gpus"):
         assert example in text
-    for example in ("precision=fp8", "stack.data_parallel_overlap=false", "stages[*].global_batch_size=x0.5"):
+    for example in ("precision=fp8", "stack.overlap.data_parallel=false", "stages[*].global_batch_size=x0.5"):
         assert example in text

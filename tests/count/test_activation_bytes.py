@@ -17,6 +17,8 @@ from perfmodel.exchange.presets import model_preset, stack_preset
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.model import TransformerModel
+from tests.setups import layer_of, setup_of
+from tests.stacks import stack_with
 
 GPT3 = model_preset("gpt-3-175b")  # dropout, biases, GELU and as many KV heads as heads, like the models of the paper
 LLAMA = model_preset("llama-3.1-8b")
@@ -43,20 +45,22 @@ SCORES = 5 * GPT3.attention_heads * SEQUENCE_LENGTH / GPT3.hidden_size  # 5 * a 
 def kept(model: TransformerModel, *, stack: str = "megatron-lm", layout: Layout = LAYOUT) -> Numeric:
     """Count the bytes that all layers keep of one micro-batch: a pipeline of one stage has one in flight."""
     software = stack_preset(stack)
-    work = iteration(model, layout, software)
-    return stage_activation_bytes(model, layout, software, work, work.stages.first)
+    work = iteration(setup_of(model, layout, software))
+    return stage_activation_bytes(work, work.stages.first)
 
 
 def rerun(model: TransformerModel, layout: Layout) -> Numeric:
     """Count the bytes of the layer that runs again."""
     software = stack_preset("megatron-lm")
-    return rerun_layer_bytes(model, layout, software, iteration(model, layout, software))
+    return rerun_layer_bytes(
+        iteration(setup_of(model, layout, software)), layer_of(iteration(setup_of(model, layout, software))).again
+    )
 
 
 def states(layout: Layout, stack: str) -> MemoryBytes:
     """Count the bytes of Llama 3.1 8B."""
     software = stack_preset(stack)
-    return memory_bytes(LLAMA, layout, software, iteration(LLAMA, layout, software))
+    return memory_bytes(iteration(setup_of(LLAMA, layout, software)))
 
 
 def test_tensor_parallelism_alone_splits_what_is_between_its_linears() -> None:
@@ -94,9 +98,8 @@ def test_full_recompute_keeps_the_input_of_each_layer_and_one_layer_whole(*, seq
 def test_a_layer_that_runs_again_shares_its_memory_with_the_loss() -> None:
     """They are never there together: only what the layer needs beyond the logits adds to the peak."""
     stack = stack_preset("megatron-lm")
-    large, none = (replace(LAYOUT, recompute="full"), replace(stack, loss_peak_bytes=0))
-    work = iteration(GPT3, large, stack)
-    with_loss, without = memory_bytes(GPT3, large, stack, work), memory_bytes(GPT3, large, none, work)
+    large, none = (replace(LAYOUT, recompute="full"), stack_with(stack, {"fusion.loss_peak_bytes": 0}))
+    with_loss, without = (memory_bytes(iteration(setup_of(GPT3, large, each))) for each in (stack, none))
     assert with_loss.activations_bytes + with_loss.loss_bytes == pytest.approx(
         np.maximum(without.activations_bytes, with_loss.activations_bytes + with_loss.loss_bytes)
     )

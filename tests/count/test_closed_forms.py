@@ -11,7 +11,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from perfmodel.count.iteration import Iteration, iteration, model_flop_per_token
+from perfmodel.count.flops import model_flop_per_token
+from perfmodel.count.iteration import Iteration, iteration
 from perfmodel.count.operators import FusedAttention, Matmul, MemoryBound, gradients, hardware_flop, model_flop
 from perfmodel.count.parameters import shard_parameter_count
 from perfmodel.exchange.presets import model_preset, stack_preset
@@ -19,6 +20,8 @@ from perfmodel.spec.fields import Numeric
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.model import TransformerModel
 from perfmodel.spec.phases import DATA_GRADIENT, WEIGHT_GRADIENT
+from tests.setups import layer_of, setup_of
+from tests.stacks import stack_with
 
 GPT3 = model_preset("gpt-3-175b")
 LLAMA = model_preset("llama-3.1-8b")
@@ -47,7 +50,7 @@ def name_of(value: object) -> str | None:
 
 def work_of(model: TransformerModel, layout: Layout, stack: str = "megatron-core") -> Iteration:
     """List the operators of one iteration."""
-    return iteration(model, layout, stack_preset(stack))
+    return iteration(setup_of(model, layout, stack_preset(stack)))
 
 
 def over_all_gpus(flop: Numeric, layout: Layout) -> Numeric:
@@ -197,8 +200,8 @@ def test_arrays_of_layouts_count_what_each_layout_counts() -> None:
 def test_blocks_add_up_to_the_iteration(recompute: str) -> None:
     """micro_batches * (embedding + L * layer + head) + synchronisation is the sum over all operators."""
     work = work_of(LLAMA, replace(EVERY_DEGREE, recompute=recompute))
-    embedding, layer, head = (hardware_flop(block.operators) for block in (work.embedding, work.layer, work.head))
-    total = work.micro_batches * (embedding + work.layers * layer + head) + hardware_flop(work.synchronisation)
+    embedding, layer, head = (hardware_flop(block.operators) for block in (work.embedding, layer_of(work).again, work.head))
+    total = work.layout.micro_batches * (embedding + LLAMA.layers * layer + head) + hardware_flop(work.synchronisation)
     assert hardware_flop(work.operators) == pytest.approx(total, rel=1e-13)
 
 
@@ -240,9 +243,9 @@ def test_products_that_do_not_accumulate_leave_that_to_a_kernel_for_each_weight(
 
     Those are all parameters but the embedding and the norms: Llama has no biases.
     """
-    stack = replace(stack_preset("megatron-core"), fused_gradient_accumulation=False, gradient_bytes=4)
+    stack = stack_with(stack_preset("megatron-core"), {"fusion.gradient_accumulation": False, "states.gradient_bytes": 4})
     layout = replace(EVERY_DEGREE, sequence_parallel=False)
-    work = iteration(LLAMA, layout, stack)
+    work = iteration(setup_of(LLAMA, layout, stack))
     kernels = [op for op in work.operators if isinstance(op, MemoryBound) and op.name.endswith(".accumulate")]
     shard = shard_parameter_count(LLAMA, tensor_parallel=layout.tensor_parallel)
     moved = sum(op.repeats * op.moved_bytes for op in kernels) / layout.micro_batches
@@ -260,9 +263,9 @@ def test_each_weight_gradient_is_added_once_right_after_it_is_formed(
     """By the product itself, or by the kernel that follows it; products of activations are added to nothing."""
     layout = replace(EVERY_DEGREE, precision=precision, recompute=recompute, sequence_parallel=sequence_parallel)
     for fused in (True, False):
-        stack = replace(stack_preset("megatron-lm"), fused_gradient_accumulation=fused)
-        work = iteration(LLAMA, layout, stack)
-        backward = (*work.head.backward, *work.layer.backward)
+        stack = stack_with(stack_preset("megatron-lm"), {"fusion.gradient_accumulation": fused})
+        work = iteration(setup_of(LLAMA, layout, stack))
+        backward = (*work.head.backward, *layer_of(work).again.backward)
         formed = [op for op in backward if isinstance(op, Matmul) and op.phase == WEIGHT_GRADIENT]
         followers = [backward[backward.index(op) + 1].name for op in formed if not op.accumulates]
         assert [op.name for op in formed if op.accumulates] == ([op.name for op in formed] if fused else [])
@@ -289,7 +292,7 @@ def test_norms_and_casts_say_what_kernels_run_them() -> None:
 def test_attention_has_the_kv_heads_of_its_rank() -> None:
     """8 KV heads over 1 to 8 ranks, and one copy each beyond."""
     layout = replace(EVERY_DEGREE, tensor_parallel=np.array([1, 4, 8, 16]), sequence_parallel=False)
-    core = next(op for op in work_of(LLAMA, layout).layer.forward if isinstance(op, FusedAttention))
+    core = next(op for op in layer_of(work_of(LLAMA, layout)).again.forward if isinstance(op, FusedAttention))
     assert np.array_equal(np.asarray(core.kv_heads), [8, 2, 1, 1])
     assert np.array_equal(np.asarray(core.heads), [32, 8, 4, 2])
     assert core.causal
@@ -299,11 +302,11 @@ def test_an_eager_softmax_moves_a_score_five_times_as_often_as_a_fused_one() -> 
     """Scale, mask, fp32 and cast are passes of their own; backwards four times."""
     found = {}
     for fused in (True, False):
-        stack = replace(stack_preset("megatron-lm"), fused_softmax=fused)
+        stack = stack_with(stack_preset("megatron-lm"), {"fusion.softmax": fused})
         layout = replace(EVERY_DEGREE, tensor_parallel=1)
         found[fused] = [
             op
-            for op in iteration(GPT3, layout, stack).layer.operators
+            for op in layer_of(iteration(setup_of(GPT3, layout, stack))).again.operators
             if op.name == "layer.attention.softmax" and isinstance(op, MemoryBound)
         ]
     ratios = [eager.moved_bytes / once.moved_bytes for eager, once in zip(found[False], found[True], strict=True)]

@@ -17,16 +17,20 @@ from perfmodel.spec.layout import Layout
 from perfmodel.spec.phases import DATA_GRADIENT, FORWARD, RECOMPUTE
 from perfmodel.spec.stack import SoftwareStack
 from tests.layouts import RAMP_STAGE
+from tests.setups import layer_of, setup_of
+from tests.stacks import stack_with
 
 MODEL = model_preset("llama-3.1-8b")  # 8 KV heads of 128
-RING = replace(
+RING = stack_with(
     stack_preset("megatron-core"),
-    context_parallel_exchange="ring",
-    balanced_context_parallel=True,
-    selective_recompute="attention",
+    {
+        "overlap.context_parallel_exchange": "ring",
+        "overlap.balanced_context_parallel": True,
+        "fusion.selective_recompute": "attention",
+    },
 )
-GATHER = replace(RING, context_parallel_exchange="all_gather")
-UNBALANCED = replace(RING, balanced_context_parallel=False)
+GATHER = stack_with(RING, {"overlap.context_parallel_exchange": "all_gather"})
+UNBALANCED = stack_with(RING, {"overlap.balanced_context_parallel": False})
 STACKS = pytest.mark.parametrize("stack", [RING, GATHER, UNBALANCED], ids=["ring", "all-gather", "unbalanced"])
 RANKS = [2, 4, 16]
 
@@ -47,12 +51,12 @@ def layout_of(context: int, *, tensor: int = 2, recompute: str = "none") -> Layo
 
 def work_of(context: int, stack: SoftwareStack = RING, *, tensor: int = 2, recompute: str = "none") -> Iteration:
     """The operators of one iteration."""
-    return iteration(MODEL, layout_of(context, tensor=tensor, recompute=recompute), stack)
+    return iteration(setup_of(MODEL, layout_of(context, tensor=tensor, recompute=recompute), stack))
 
 
 def kernels(work: Iteration, phase: str = FORWARD) -> list[FusedAttention]:
     """The attention kernels of one pass over a layer, own keys first."""
-    found = [op for op in work.layer.operators if isinstance(op, FusedAttention) and op.phase == phase]
+    found = [op for op in layer_of(work).again.operators if isinstance(op, FusedAttention) and op.phase == phase]
     return sorted(found, key=lambda op: not op.causal)
 
 
@@ -60,14 +64,14 @@ def exchanges(work: Iteration, *phases: str) -> list[Collective]:
     """What context-parallel ranks pass on in a layer."""
     return [
         op
-        for op in work.layer.operators
+        for op in layer_of(work).again.operators
         if isinstance(op, Collective) and op.group.name == "context_parallel" and op.phase in (phases or (op.phase,))
     ]
 
 
 def again(work: Iteration) -> list[Operator]:
     """What of a layer runs again."""
-    return [op for op in work.layer.operators if op.phase == RECOMPUTE]
+    return [op for op in layer_of(work).again.operators if op.phase == RECOMPUTE]
 
 
 def wire_bytes(found: list[Collective]) -> float:
@@ -110,7 +114,7 @@ def test_one_rank_has_one_kernel_and_passes_nothing_on(stack: SoftwareStack) -> 
     (core,) = kernels(work)
     assert (core.query_length, core.key_length, core.counted) == (16384, 16384, 1)
     assert exchanges(work) == []
-    assert not [op for op in work.layer.operators if op.name == "layer.attention.join"]
+    assert not [op for op in layer_of(work).again.operators if op.name == "layer.attention.join"]
 
 
 @pytest.mark.parametrize("tensor", [1, 2, 8])
@@ -129,7 +133,7 @@ def test_a_ring_passes_keys_and_values_to_every_other_rank(context: int, tensor:
 def test_ring_messages_run_beside_the_kernels_of_the_keys_before(context: int) -> None:
     """Those of the same pass; the first kernel has its own keys."""
     work = work_of(context)
-    named = {(op.name, op.phase) for op in work.layer.operators if isinstance(op, FusedAttention)}
+    named = {(op.name, op.phase) for op in layer_of(work).again.operators if isinstance(op, FusedAttention)}
     assert {op.partner for op in exchanges(work)} == {("layer.attention.core_ring", each) for each in (FORWARD, DATA_GRADIENT)}
     assert {op.partner for op in exchanges(work)} <= named
 
@@ -143,7 +147,7 @@ def test_an_all_gather_joins_keys_and_values_before_the_kernels(context: int) ->
     backward = [(op.kind, op.repeats, op.payload_bytes) for op in exchanges(work, DATA_GRADIENT)]
     assert backward == [("all_gather", 1, whole), ("reduce_scatter", 1, whole)]
     assert {op.partner for op in exchanges(work)} == {("", "")}
-    names = [op.name for op in work.layer.forward]
+    names = [op.name for op in layer_of(work).again.forward]
     assert names.index("layer.attention.exchange") < names.index("layer.attention.core")
 
 
@@ -183,14 +187,14 @@ def test_selective_recompute_of_attention_exchanges_again(stack: SoftwareStack) 
     """Keys of other ranks are not kept: attention that runs again fetches them again, and adds up again."""
     work = work_of(4, stack, recompute="selective")
     assert wire_bytes(exchanges(work, RECOMPUTE)) == wire_bytes(exchanges(work, FORWARD))
-    joins = [sum(op.name == "layer.attention.join" for op in ops) for ops in (work.layer.forward, again(work))]
+    joins = [sum(op.name == "layer.attention.join" for op in ops) for ops in (layer_of(work).again.forward, again(work))]
     assert joins == ([1, 1] if stack is RING else [0, 0])
 
 
 @pytest.mark.parametrize("context", RANKS)
 def test_tokens_of_every_other_operator_are_shared_out(context: int) -> None:
     """Linears, norms and residuals do 1/c of the work of one rank, forwards and backwards."""
-    apart, whole = work_of(context).layer.operators, work_of(1).layer.operators
+    apart, whole = layer_of(work_of(context)).again.operators, layer_of(work_of(1)).again.operators
     rest = [[op for op in each if not isinstance(op, FusedAttention)] for each in (apart, whole)]
     assert hardware_flop(rest[0]) == pytest.approx(hardware_flop(rest[1]) / context, rel=1e-15)
     moved = [
@@ -208,14 +212,14 @@ def test_tokens_of_every_other_operator_are_shared_out(context: int) -> None:
 @pytest.mark.parametrize("context", RANKS)
 def test_what_a_layer_keeps_is_shared_out(context: int, stack: SoftwareStack) -> None:
     """Keys of other ranks are not kept."""
-    apart, whole = (saved_bytes(work_of(each, stack).layer.forward) for each in (context, 1))
+    apart, whole = (saved_bytes(layer_of(work_of(each, stack)).again.forward) for each in (context, 1))
     assert apart == pytest.approx(whole / context, rel=1e-15)
 
 
 @pytest.mark.parametrize("context", RANKS)
 def test_what_the_kernels_of_a_ring_found_is_added_up(context: int) -> None:
     """14 bytes a number of each kernel's output: of one whole, of the others three quarters on average."""
-    (join,) = [op for op in work_of(context).layer.forward if op.name == "layer.attention.join"]
+    (join,) = [op for op in layer_of(work_of(context)).again.forward if op.name == "layer.attention.join"]
     assert isinstance(join, MemoryBound)
     assert join.moved_bytes == pytest.approx(14 * 2 * 16384 / context * 2048 * (1 + 0.75 * (context - 1)))
     assert join.kernels == 3 * context
@@ -223,20 +227,22 @@ def test_what_the_kernels_of_a_ring_found_is_added_up(context: int) -> None:
 
 def test_after_an_all_gather_nothing_is_added_up() -> None:
     """A query meets all its keys in one softmax (arXiv:2407.21783, section 3.3.2)."""
-    assert not [op for op in work_of(4, GATHER).layer.operators if op.name == "layer.attention.join"]
+    assert not [op for op in layer_of(work_of(4, GATHER)).again.operators if op.name == "layer.attention.join"]
 
 
 @STACKS
 def test_an_array_of_context_parallel_counts_what_each_counts(stack: SoftwareStack) -> None:
     """One rank among others has no ring, and adds nothing up."""
     context = np.array([1, 2, 16])
-    together = iteration(MODEL, replace(layout_of(1), context_parallel=context), stack)
+    together = iteration(setup_of(MODEL, replace(layout_of(1), context_parallel=context), stack))
     for index, each in enumerate(context):
         alone = work_of(int(each), stack)
         for fold in (model_flop, hardware_flop, saved_bytes):
-            assert np.broadcast_to(fold(together.layer.operators), (3,))[index] == fold(alone.layer.operators)
+            assert np.broadcast_to(fold(layer_of(together).again.operators), (3,))[index] == fold(
+                layer_of(alone).again.operators
+            )
         both = [
             sum(np.broadcast_to(op.repeats * op.moved_bytes, (3,))[index] for op in ops if isinstance(op, MemoryBound))
-            for ops in (together.layer.operators, alone.layer.operators)
+            for ops in (layer_of(together).again.operators, layer_of(alone).again.operators)
         ]
         assert both[0] == both[1]

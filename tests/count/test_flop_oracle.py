@@ -22,6 +22,9 @@ from perfmodel.spec.fields import Numeric
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.model import TransformerModel
 from tests.count.meta_networks import meta_network, network_flop
+from tests.setups import setup_of
+
+pytestmark = pytest.mark.slow
 
 FUSED = stack_preset("megatron-core")
 SEQUENCE_LENGTH = 512
@@ -55,7 +58,7 @@ def name_of(value: object) -> str | None:
 
 def predicted(model: TransformerModel, layout: Layout = ONE_GPU, *, stack: str = "megatron-core") -> Numeric:
     """Predict the hardware FLOPs of one GPU in one iteration."""
-    return hardware_flop(iteration(model, layout, stack_preset(stack)).operators)
+    return hardware_flop(iteration(setup_of(model, layout, stack_preset(stack))).operators)
 
 
 def counted(network: Any, sequences: int = 1) -> int:
@@ -83,7 +86,7 @@ def test_a_padded_vocabulary_costs_hardware_flop_and_no_model_flop() -> None:
     padding = 6 * SEQUENCE_LENGTH * (1024 - 1003) * model.hidden_size
     network = counted(meta_network(model))
     assert predicted(model) == network + padding
-    assert model_flop(iteration(model, ONE_GPU, FUSED).operators) == pytest.approx(network, rel=1e-14)
+    assert model_flop(iteration(setup_of(model, ONE_GPU, FUSED)).operators) == pytest.approx(network, rel=1e-14)
 
 
 @pytest.mark.parametrize("tensor_parallel", [2, 4, 8])
@@ -106,8 +109,8 @@ def test_one_shard_costs_what_torch_counts_for_a_model_of_its_widths(model: Tran
 def test_shards_share_the_model_flop(model: TransformerModel, tensor_parallel: int, *, sequence_parallel: bool) -> None:
     """T GPUs together do the model FLOPs of one GPU that holds the whole model, heads and KV heads dividing by t."""
     layout = replace(ONE_GPU, tensor_parallel=tensor_parallel, sequence_parallel=sequence_parallel)
-    shard = model_flop(iteration(model, layout, FUSED).operators)
-    whole = model_flop(iteration(model, ONE_GPU, FUSED).operators)
+    shard = model_flop(iteration(setup_of(model, layout, FUSED)).operators)
+    whole = model_flop(iteration(setup_of(model, ONE_GPU, FUSED)).operators)
     assert tensor_parallel * shard == pytest.approx(whole, rel=1e-14)
 
 
@@ -120,8 +123,8 @@ def test_copied_kv_heads_cost_hardware_flop() -> None:
 
 def test_copied_kv_heads_cost_no_model_flop() -> None:
     """The published convention counts each KV head once, on however many ranks it is projected."""
-    shard = model_flop(iteration(LLAMA, replace(ONE_GPU, tensor_parallel=16), FUSED).operators)
-    assert 16 * shard == pytest.approx(model_flop(iteration(LLAMA, ONE_GPU, FUSED).operators), rel=1e-12)
+    shard = model_flop(iteration(setup_of(LLAMA, replace(ONE_GPU, tensor_parallel=16), FUSED)).operators)
+    assert 16 * shard == pytest.approx(model_flop(iteration(setup_of(LLAMA, ONE_GPU, FUSED)).operators), rel=1e-12)
 
 
 @pytest.mark.parametrize("model", [LLAMA, NEMOTRON], ids=name_of)

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from perfmodel.count.data_parallel import GRADIENT_REDUCTION, PARAMETER_GATHER
 from perfmodel.count.iteration import Iteration, iteration
 from perfmodel.count.memory import memory_bytes
 from perfmodel.count.operators import Collective, FusedAttention, Matmul, MemoryBound, hardware_flop, saved_bytes
@@ -21,6 +20,8 @@ from perfmodel.exchange.presets import model_preset, stack_preset
 from perfmodel.spec.model import TransformerModel
 from perfmodel.spec.stack import SoftwareStack
 from tests.layouts import RAMP_STAGE
+from tests.setups import GRADIENT_REDUCTION, PARAMETER_GATHER, layer_of, setup_of
+from tests.stacks import stack_with
 
 LLAMA = model_preset("llama-3.1-8b")
 GPT3 = model_preset("gpt-3-175b")
@@ -32,7 +33,7 @@ TOKENS = 2048
 
 def both(model: TransformerModel = LLAMA, stack: SoftwareStack = STACK, **changes: Any) -> tuple[Iteration, Iteration]:
     """The same work in 16 and in 32 bits."""
-    sixteen, full = (iteration(model, replace(layout, **changes), stack) for layout in (BF16, FP32))
+    sixteen, full = (iteration(setup_of(model, replace(layout, **changes), stack)) for layout in (BF16, FP32))
     return sixteen, full
 
 
@@ -45,8 +46,8 @@ def bound(work: Iteration) -> dict[tuple[str, str], MemoryBound]:
 def test_an_activation_is_as_wide_as_its_precision(precision: str, expected: int) -> None:
     """Those between 8-bit products are of 16 bits."""
     layout = replace(RAMP_STAGE, precision=precision)
-    assert layout.activation_bytes == expected
-    assert layout.wide_precision == ("bf16" if precision == "fp8" else precision)
+    assert layout.recipe.activation_bytes == expected
+    assert layout.recipe.rest == layout.recipe.attention == ("bf16" if precision == "fp8" else precision)
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16", "fp8"])
@@ -56,10 +57,10 @@ def test_in_16_bits_the_state_is_what_the_stack_says(precision: str, stack: str)
     known = stack_preset(stack)
     state = state_bytes(replace(BF16, precision=precision), known)
     assert (state.parameter, state.gradient, state.reduced_gradient, state.optimizer) == (
-        *(known.parameter_bytes, known.gradient_bytes, known.reduced_gradient_bytes),
-        known.optimizer_bytes,
+        *(known.states.parameter_bytes, known.states.gradient_bytes, known.states.reduced_gradient_bytes),
+        known.states.optimizer_bytes,
     )
-    assert state.adam == 4 + 2 * known.optimizer_bytes + known.parameter_bytes
+    assert state.adam == 4 + 2 * known.states.optimizer_bytes + known.states.parameter_bytes
     assert logit_bytes(22, replace(BF16, precision=precision)) == 22
 
 
@@ -71,8 +72,8 @@ def test_in_fp32_everything_takes_4_bytes_and_no_master_copy_is_kept() -> None:
 
 def test_memory_of_the_state_in_fp32() -> None:
     """4 P of parameters, 4 P of gradients and 8 P / N of moments."""
-    work = iteration(LLAMA, FP32, STACK)
-    memory = memory_bytes(LLAMA, FP32, STACK, work)
+    work = iteration(setup_of(LLAMA, FP32, STACK))
+    memory = memory_bytes(work)
     parameters = shard_parameter_count(LLAMA, tensor_parallel=8).total
     assert memory.parameters_bytes == 4 * parameters
     assert memory.gradients_bytes == 4 * parameters
@@ -91,7 +92,7 @@ def test_every_message_between_operators_is_twice_as_wide() -> None:
 
 def test_gathered_logits_are_twice_as_wide() -> None:
     """They are activations like any other."""
-    sixteen, full = both(stack=replace(STACK, gathered_logits=True))
+    sixteen, full = both(stack=stack_with(STACK, {"fusion.gathered_logits": True}))
     payloads = [
         next(op.payload_bytes for op in work.head.forward if isinstance(op, Collective) and op.name == "head.loss.gather")
         for work in (sixteen, full)
@@ -110,7 +111,7 @@ def test_products_and_attention_run_in_fp32_and_cost_the_same_flop() -> None:
 
 def test_a_layer_keeps_twice_the_bytes_but_for_the_statistics_of_attention() -> None:
     """One fp32 log-sum a query and head, 4 T a / t, is one in either precision."""
-    sixteen, full = (saved_bytes(work.layer.forward) for work in both())
+    sixteen, full = (saved_bytes(layer_of(work).again.forward) for work in both())
     statistics = 4 * TOKENS * LLAMA.attention_heads / 8
     assert full - statistics == 2 * (sixteen - statistics)
 
@@ -129,7 +130,7 @@ def test_operators_on_activations_move_twice_the_bytes(name: str) -> None:
 
 def test_an_eager_chain_of_a_norm_casts_nothing_in_fp32() -> None:
     """36 bytes less both casts, 6 each, and 4 more for the weight; 84 less 12, and 12 more for the weight and its gradient."""
-    stack = replace(STACK, norm_kernels="eager_fp32")
+    stack = stack_with(STACK, {"fusion.norms": "eager_fp32"})
     sixteen, full = (bound(work) for work in both(stack=stack))
     numbers = TOKENS * LLAMA.hidden_size / 8
     forward, backward = (full["layer.mlp.norm", phase] for phase in ("forward", "data_gradient"))
@@ -141,13 +142,13 @@ def test_an_eager_chain_of_a_norm_casts_nothing_in_fp32() -> None:
 @pytest.mark.parametrize(("fused", "moved", "saved"), [(True, (8, 12), 4), (False, (24, 28), 4)])
 def test_unfused_attention_in_fp32(moved: tuple[int, int], saved: int, *, fused: bool) -> None:
     """A fused softmax moves twice the bytes; an eager one has no casts and keeps one copy: 3 passes of 8, backwards 28."""
-    stack = replace(stack_preset("megatron-lm"), fused_softmax=fused)
+    stack = stack_with(stack_preset("megatron-lm"), {"fusion.softmax": fused})
     _, full = both(GPT3, stack)
     scores = GPT3.attention_heads / 8 * TOKENS * TOKENS
     operators = bound(full)
     found = tuple(operators["layer.attention.softmax", phase].moved_bytes / scores for phase in ("forward", "data_gradient"))
     assert found == moved
-    kept = {op.name: op.saved_bytes / scores for op in full.layer.forward if isinstance(op, MemoryBound)}
+    kept = {op.name: op.saved_bytes / scores for op in layer_of(full).again.forward if isinstance(op, MemoryBound)}
     assert kept["layer.attention.softmax"] == saved
     assert kept["layer.attention.dropout"] == 1 + 4
     assert operators["layer.attention.dropout", "forward"].moved_bytes == 9 * scores
@@ -168,7 +169,7 @@ def test_the_loss_moves_and_holds_the_logits_2_bytes_wider() -> None:
     for phase in ("forward", "data_gradient"):
         more = bound(full)["head.loss", phase].moved_bytes - bound(sixteen)["head.loss", phase].moved_bytes
         assert more == 2 * logits
-    peaks = [memory_bytes(LLAMA, layout, STACK, iteration(LLAMA, layout, STACK)).loss_bytes for layout in (BF16, FP32)]
+    peaks = [memory_bytes(iteration(setup_of(LLAMA, layout, STACK))).loss_bytes for layout in (BF16, FP32)]
     assert peaks == [6 * logits, 8 * logits]
 
 
@@ -210,7 +211,7 @@ def test_the_dense_gradient_of_the_embedding_in_fp32() -> None:
 def test_shards_that_are_gathered_are_fp32_too() -> None:
     """Two layers and the matrices of the vocabulary whole, and as much of their gradients: 4 bytes each."""
     layout = replace(FP32, sharding="zero3", tensor_parallel=1)
-    memory = memory_bytes(LLAMA, layout, STACK, iteration(LLAMA, layout, STACK))
+    memory = memory_bytes(iteration(setup_of(LLAMA, layout, STACK)))
     held = shard_parameter_count(LLAMA, tensor_parallel=1)
     whole = 2 * (held.attention + held.mlp) / LLAMA.layers + held.embedding + held.head
     assert memory.parameters_bytes == pytest.approx(4 * (held.total / 96 + whole))
@@ -221,7 +222,7 @@ def test_arrays_of_layouts_count_in_fp32_what_each_counts() -> None:
     """Bit for bit."""
     tensor = np.array([1, 2, 4, 8])
     many = replace(FP32, tensor_parallel=tensor)
-    together = np.asarray(memory_bytes(LLAMA, many, STACK, iteration(LLAMA, many, STACK)).total_bytes)
+    together = np.asarray(memory_bytes(iteration(setup_of(LLAMA, many, STACK))).total_bytes)
     for index, degree in enumerate(tensor):
         one = replace(FP32, tensor_parallel=int(degree))
-        assert together[index] == memory_bytes(LLAMA, one, STACK, iteration(LLAMA, one, STACK)).total_bytes
+        assert together[index] == memory_bytes(iteration(setup_of(LLAMA, one, STACK))).total_bytes

@@ -12,10 +12,12 @@ from perfmodel.exchange.presets import model_preset, stack_preset
 from perfmodel.spec.coefficients import MEMORY_BOUND_KERNELS
 from perfmodel.spec.stack import SoftwareStack
 from tests.layouts import RAMP_STAGE
+from tests.setups import setup_of
+from tests.stacks import stack_with
 
 LLAMA = model_preset("llama-3.1-8b")
 REFERENCE = stack_preset("reference")
-ADDING = replace(REFERENCE, overwrites_gradients=False)
+ADDING = stack_with(REFERENCE, {"states.overwrites_gradients": False})
 EXPECTED = {
     "embedding.lookup": "lookup",
     "layer.attention.norm": "rmsnorm",
@@ -39,7 +41,7 @@ def kernels(
 ) -> dict[str, tuple[str, str]]:
     """Kernel and precision of the memory-bound operators of Llama, or of a changed one, by name."""
     model = replace(LLAMA, norm=norm, activation=activation)
-    work = iteration(model, replace(RAMP_STAGE, precision=precision), stack)
+    work = iteration(setup_of(model, replace(RAMP_STAGE, precision=precision), stack))
     return {op.name: (op.kernel, op.precision) for op in work.operators if isinstance(op, MemoryBound)}
 
 
@@ -75,8 +77,8 @@ def test_norms_and_activations_are_kernels_of_their_kind(norm: str, activation: 
 
 def test_a_norm_that_is_a_chain_of_kernels_is_not_the_one_that_a_profile_knows() -> None:
     """It is timed as the elementwise kernels it is made of."""
-    stack = replace(stack_preset("reference"), norm_kernels="eager_fp32")
-    operators = iteration(LLAMA, RAMP_STAGE, stack).operators
+    stack = stack_with(stack_preset("reference"), {"fusion.norms": "eager_fp32"})
+    operators = iteration(setup_of(LLAMA, RAMP_STAGE, stack)).operators
     norm = next(op for op in operators if op.name == "layer.mlp.norm")
     assert isinstance(norm, MemoryBound)
     assert (norm.kernel, norm.family) == ("", "elementwise")
@@ -87,7 +89,7 @@ def test_the_first_micro_batch_overwrites_and_the_others_add() -> None:
     for precision, writes in (("bf16", 1), ("fp32", 0)):
         layout = replace(RAMP_STAGE, precision=precision, micro_batch_size=1)
         assert layout.micro_batches == 4
-        runs = {op.name: float(op.repeats) / LLAMA.layers for op in iteration(LLAMA, layout, REFERENCE).operators}
+        runs = {op.name: float(op.repeats) / LLAMA.layers for op in iteration(setup_of(LLAMA, layout, REFERENCE)).operators}
         assert runs.get("layer.mlp.fc1.overwrite", 0) == writes
         assert runs["layer.mlp.fc1.accumulate"] == 3
         assert "optimizer.zero_gradients" not in runs
@@ -96,10 +98,16 @@ def test_the_first_micro_batch_overwrites_and_the_others_add() -> None:
 def test_overwriting_reads_nothing() -> None:
     """2 bytes of the product, 4 written; adding also reads 4. A table of embeddings is spared as much on average."""
     layout = replace(RAMP_STAGE, micro_batch_size=1)
-    moved = {op.name: op.moved_bytes for op in iteration(LLAMA, layout, REFERENCE).operators if isinstance(op, MemoryBound)}
+    moved = {
+        op.name: op.moved_bytes for op in iteration(setup_of(LLAMA, layout, REFERENCE)).operators if isinstance(op, MemoryBound)
+    }
     assert moved["layer.mlp.fc1.accumulate"] / moved["layer.mlp.fc1.overwrite"] == pytest.approx(10 / 6)
     lookups = [
-        next(op for op in iteration(LLAMA, layout, stack).operators if op.name == "embedding.lookup" and op.phase != "forward")
+        next(
+            op
+            for op in iteration(setup_of(LLAMA, layout, stack)).operators
+            if op.name == "embedding.lookup" and op.phase != "forward"
+        )
         for stack in (ADDING, REFERENCE)
     ]
     table = LLAMA.padded_vocab_size(layout.tensor_parallel) * LLAMA.hidden_size / layout.tensor_parallel

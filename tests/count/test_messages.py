@@ -12,16 +12,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from perfmodel.count.data_parallel import GRADIENT_REDUCTION, PARAMETER_GATHER, buckets
 from perfmodel.count.iteration import Iteration, iteration
 from perfmodel.count.operators import Collective, Operator
 from perfmodel.count.parameters import shard_parameter_count
-from perfmodel.count.synchronisation import synchronisation_operators
 from perfmodel.exchange.presets import model_preset, stack_preset
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.layout import Layout, ProcessGroup
 from perfmodel.spec.phases import DATA_GRADIENT, FORWARD, RECOMPUTE, WEIGHT_GRADIENT
 from tests.layouts import RAMP_STAGE
+from tests.setups import GRADIENT_REDUCTION, PARAMETER_GATHER, layer_of, setup_of
+from tests.stacks import stack_with
 
 NEMOTRON = model_preset("nemotron-4-15b")
 FUSED = stack_preset("megatron-core")
@@ -48,12 +48,12 @@ def wire(operators: Iterable[Operator], *phases: str) -> Numeric:
 
 def work_of(layout: Layout) -> Iteration:
     """List the operators of one iteration of Nemotron-4 15B."""
-    return iteration(NEMOTRON, layout, FUSED)
+    return iteration(setup_of(NEMOTRON, layout, FUSED))
 
 
 def synchronisation(layout: Layout) -> dict[str, Collective]:
     """Find the collectives of the optimizer step by name."""
-    return {op.name: op for op in collectives(synchronisation_operators(NEMOTRON, layout, FUSED))}
+    return {op.name: op for op in collectives(iteration(setup_of(NEMOTRON, layout, FUSED)).synchronisation)}
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_collectives_of_a_layer(forward: dict[str, int], backward: dict[str, int
 
     Source: arXiv:2205.05198, figures 4 and 5 and section 4.2.2.
     """
-    layer = work_of(replace(LAYOUT, sequence_parallel=sequence_parallel)).layer
+    layer = layer_of(work_of(replace(LAYOUT, sequence_parallel=sequence_parallel))).again
     assert kinds(layer.forward) == forward
     assert kinds(layer.backward) == backward
 
@@ -77,21 +77,21 @@ def test_collectives_of_a_layer(forward: dict[str, int], backward: dict[str, int
 def test_every_collective_of_a_layer_carries_the_whole_stream(*, sequence_parallel: bool) -> None:
     """Each joins or reduces b*s*h numbers of 2 bytes over the tensor-parallel group, whatever t."""
     layout = replace(LAYOUT, sequence_parallel=sequence_parallel, tensor_parallel=np.array([2, 4, 8]))
-    found = collectives(work_of(layout).layer.operators)
+    found = collectives(layer_of(work_of(layout)).again.operators)
     assert {op.payload_bytes for op in found} == {STREAM_BYTES}
     assert {op.group.name for op in found} == {"tensor_parallel"}
 
 
 def test_sequence_parallelism_sends_no_more_bytes_forwards() -> None:
     """An all-gather and a reduce-scatter send what one all-reduce sends (arXiv:2205.05198, section 4.2.2)."""
-    with_it, without = (work_of(replace(LAYOUT, sequence_parallel=sp)).layer for sp in (True, False))
+    with_it, without = (layer_of(work_of(replace(LAYOUT, sequence_parallel=sp))).again for sp in (True, False))
     assert wire(with_it.forward) == wire(without.forward) == 2 * 2 * STREAM_BYTES * 7 / 8
 
 
 @BOTH
 def test_full_recompute_sends_the_forward_messages_again(*, sequence_parallel: bool) -> None:
     """The layer that runs again needs its collectives again, the same ones."""
-    layer = work_of(replace(LAYOUT, recompute="full", sequence_parallel=sequence_parallel)).layer
+    layer = layer_of(work_of(replace(LAYOUT, recompute="full", sequence_parallel=sequence_parallel))).again
     assert kinds(layer.backward, RECOMPUTE) == kinds(layer.forward)
     assert wire(layer.backward, RECOMPUTE) == wire(layer.forward)
 
@@ -99,7 +99,7 @@ def test_full_recompute_sends_the_forward_messages_again(*, sequence_parallel: b
 @BOTH
 def test_selective_recompute_sends_nothing(*, sequence_parallel: bool) -> None:
     """The attention core works on what a rank has."""
-    layer = work_of(replace(LAYOUT, recompute="selective", sequence_parallel=sequence_parallel)).layer
+    layer = layer_of(work_of(replace(LAYOUT, recompute="selective", sequence_parallel=sequence_parallel))).again
     assert not collectives(layer.backward, RECOMPUTE)
 
 
@@ -122,7 +122,7 @@ def test_the_loss_exchanges_three_numbers_a_token() -> None:
 def test_an_iteration_repeats_the_messages_of_its_blocks(*, sequence_parallel: bool) -> None:
     """micro_batches * (embedding + L * layer + head) + synchronisation is what an iteration sends."""
     work = work_of(replace(LAYOUT, sequence_parallel=sequence_parallel))
-    micro_batch = wire(work.embedding.operators) + 32 * wire(work.layer.operators) + wire(work.head.operators)
+    micro_batch = wire(work.embedding.operators) + 32 * wire(layer_of(work).again.operators) + wire(work.head.operators)
     assert wire(work.operators) == pytest.approx(4 * micro_batch + wire(work.synchronisation), rel=1e-14)
 
 
@@ -147,7 +147,7 @@ def test_buckets_hold_40_million_parameters_or_1_million_a_rank() -> None:
     assert shard.total == PARAMETERS
     data_parallel = np.array([1, 40, 41, 100, 1954, 1955, 4096])
     layout = replace(LAYOUT, data_parallel=data_parallel, global_batch_size=data_parallel * 2)
-    assert np.array_equal(buckets(NEMOTRON, layout, FUSED).count, [49, 49, 48, 20, 2, 1, 1])
+    assert np.array_equal(iteration(setup_of(NEMOTRON, layout, FUSED)).buckets.count, [49, 49, 48, 20, 2, 1, 1])
 
 
 def test_shares_of_buckets_are_of_all_parameters() -> None:
@@ -155,16 +155,18 @@ def test_shares_of_buckets_are_of_all_parameters() -> None:
     shard = shard_parameter_count(NEMOTRON, tensor_parallel=8)
     layout = replace(LAYOUT, data_parallel=np.array([1, 100, 4096]), global_batch_size=np.array([2, 200, 8192]))
     embedding = 256_000 * 6144 / 8
-    found = buckets(NEMOTRON, layout, FUSED)
+    found = iteration(setup_of(NEMOTRON, layout, FUSED)).buckets
     assert found.share == pytest.approx([40e6 / shard.total, 100e6 / shard.total, 1.0], rel=1e-14)
     assert found.uncut_share == pytest.approx(embedding / shard.total, rel=1e-14)
 
 
 def test_buckets_by_layer_hold_a_layer_each() -> None:
     """A full one is a layer's share, whatever the ranks; the embeddings come after all layers."""
-    stack = replace(FUSED, bucket_rule="layer")
+    stack = stack_with(FUSED, {"overlap.bucket_rule": "layer"})
     data_parallel = np.array([1, 100, 4096])
-    found = buckets(NEMOTRON, replace(LAYOUT, data_parallel=data_parallel, global_batch_size=data_parallel * 2), stack)
+    found = iteration(
+        setup_of(NEMOTRON, replace(LAYOUT, data_parallel=data_parallel, global_batch_size=data_parallel * 2), stack)
+    ).buckets
     shard = shard_parameter_count(NEMOTRON, tensor_parallel=8)
     assert found.share == pytest.approx((1 - 2 * 256_000 * 6144 / 8 / shard.total) / 32, rel=1e-14)
     assert found.uncut_share == pytest.approx(256_000 * 6144 / 8 / shard.total, rel=1e-14)
@@ -174,18 +176,18 @@ def test_buckets_by_layer_hold_a_layer_each() -> None:
 
 def test_deeper_models_have_more_buckets_by_layer() -> None:
     """One more for every layer, since the embeddings take what they take."""
-    stack = replace(FUSED, bucket_rule="layer")
-    few, many = (buckets(replace(NEMOTRON, layers=layers), LAYOUT, stack) for layers in (32, 64))
+    stack = stack_with(FUSED, {"overlap.bucket_rule": "layer"})
+    few, many = (iteration(setup_of(replace(NEMOTRON, layers=layers), LAYOUT, stack)).buckets for layers in (32, 64))
     assert many.count - few.count == 32
 
 
 @pytest.mark.parametrize("rule", ["size", "layer"])
 def test_the_rule_of_buckets_moves_no_bytes(rule: str) -> None:
     """As many in all, in other pieces."""
-    stack = replace(FUSED, bucket_rule=rule)
-    found = {op.name: op for op in collectives(synchronisation_operators(NEMOTRON, LAYOUT, stack))}
+    stack = stack_with(FUSED, {"overlap.bucket_rule": rule})
+    found = {op.name: op for op in collectives(iteration(setup_of(NEMOTRON, LAYOUT, stack)).synchronisation)}
     for name in (GRADIENT_REDUCTION, PARAMETER_GATHER):
-        assert found[name].repeats == buckets(NEMOTRON, LAYOUT, stack).count
+        assert found[name].repeats == iteration(setup_of(NEMOTRON, LAYOUT, stack)).buckets.count
         assert found[name].payload_bytes * found[name].repeats == pytest.approx(PARAMETERS * 2, rel=1e-14)
 
 
@@ -193,9 +195,11 @@ def test_the_rule_of_buckets_moves_no_bytes(rule: str) -> None:
 @pytest.mark.parametrize("gradient_bytes", [2, 4])
 def test_buckets_add_up_to_all_gradients(gradient_bytes: int, sharding: str, kind: str) -> None:
     """Payload times number is P * reduced_gradient_bytes, over the GPUs that hold the same shard, t apart."""
-    stack = replace(FUSED, reduced_gradient_bytes=gradient_bytes)
+    stack = stack_with(FUSED, {"states.reduced_gradient_bytes": gradient_bytes})
     layout = replace(LAYOUT, sharding=sharding)
-    found = {op.name: op for op in collectives(synchronisation_operators(NEMOTRON, layout, stack))}[GRADIENT_REDUCTION]
+    found = {op.name: op for op in collectives(iteration(setup_of(NEMOTRON, layout, stack)).synchronisation)}[
+        GRADIENT_REDUCTION
+    ]
     assert found.payload_bytes * found.repeats == pytest.approx(PARAMETERS * gradient_bytes, rel=1e-14)
     assert found.repeats == 21  # buckets of 96 million
     assert (found.kind, found.group.ranks, found.group.stride) == (kind, 96, 8)
@@ -233,7 +237,7 @@ def test_ranks_add_up_the_gradients_of_norms_that_saw_other_tokens(*, sequence_p
 def test_the_gradients_of_row_parallel_biases_travel_with_those_of_norms(*, sequence_parallel: bool) -> None:
     """They were added to 1/t of the tokens too: two of h numbers a layer, beside (2 L + 1) * 2 h of the norms."""
     layout = replace(LAYOUT, sequence_parallel=sequence_parallel)
-    operators = synchronisation_operators(replace(NEMOTRON, biases=True), layout, FUSED)
+    operators = iteration(setup_of(replace(NEMOTRON, biases=True), layout, FUSED)).synchronisation
     found = [op.payload_bytes for op in collectives(operators) if "norm_grad" in op.name]
     assert found == ([((2 * 32 + 1) * 2 + 2 * 32) * 6144 * 2] if sequence_parallel else [])
 
@@ -246,6 +250,6 @@ def test_one_gradient_norm_is_agreed_on_by_all_gpus() -> None:
 
 def test_backward_messages_are_of_backward_phases() -> None:
     """Nothing of a layer's backward pass calls itself forward."""
-    layer = work_of(LAYOUT).layer
+    layer = layer_of(work_of(LAYOUT)).again
     assert {op.phase for op in layer.forward} == {FORWARD}
     assert {op.phase for op in layer.backward} <= {RECOMPUTE, DATA_GRADIENT, WEIGHT_GRADIENT}

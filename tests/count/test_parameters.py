@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from perfmodel.count.parameters import kv_size_per_shard, parameter_count, shard_parameter_count
+from perfmodel.count.attention import kv_size_per_shard
+from perfmodel.count.parameters import parameter_count, shard_parameter_count
 from perfmodel.exchange.presets import model_preset
 from perfmodel.spec.model import TransformerModel
 from tests.count.meta_networks import meta_network, network_parameters
@@ -60,12 +61,14 @@ def name_of(value: object) -> str | None:
     return value.name if isinstance(value, TransformerModel) else None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", PUBLISHED + INVENTED, ids=name_of)
 def test_parameters_are_those_of_transformers(model: TransformerModel) -> None:
     """The count equals the numbers in the tensors that transformers makes of the same fields."""
     assert parameter_count(model).total == network_parameters(meta_network(model))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tensor_parallel", [1, 2, 4])
 @pytest.mark.parametrize("model", [LLAMA_8B, NEMOTRON_15B, NEMOTRON_340B, TIED_LLAMA, UNTIED_LLAMA, TIED_NEMOTRON], ids=name_of)
 def test_a_shard_is_a_model_with_its_share_of_heads_columns_and_vocabulary(

@@ -13,27 +13,33 @@ import pytest
 
 from perfmodel.count.iteration import Iteration, iteration
 from perfmodel.count.operators import Collective, MemoryBound
-from perfmodel.count.parameters import stage_parameter_count
-from perfmodel.count.pipeline import pipeline_stages
-from perfmodel.count.synchronisation import synchronisation_operators
+from perfmodel.count.pipeline import pipeline_split
 from perfmodel.exchange.presets import model_preset, stack_preset
 from perfmodel.spec.phases import DATA_GRADIENT, FORWARD
 from perfmodel.spec.stack import SoftwareStack
 from tests.layouts import RAMP_STAGE
+from tests.setups import setup_of
+from tests.stacks import stack_with
 
 MODEL = model_preset("llama-3.1-8b")
 TIED = model_preset("gpt-3-175b")
-WHOLE = replace(
-    stack_preset("megatron-core"), scatter_gather_pipeline=False, gradient_bytes=4, optimizer_bytes=12, parameter_bytes=2
+WHOLE = stack_with(
+    stack_preset("megatron-core"),
+    {
+        "overlap.scatter_gather_pipeline": False,
+        "states.gradient_bytes": 4,
+        "states.optimizer_bytes": 12,
+        "states.parameter_bytes": 2,
+    },
 )
-SLICED = replace(WHOLE, scatter_gather_pipeline=True)
+SLICED = stack_with(WHOLE, {"overlap.scatter_gather_pipeline": True})
 LAYOUT = replace(RAMP_STAGE, micro_batch_size=2, global_batch_size=96 * 64, pipeline_parallel=4)
 STREAM_BYTES = 2 * 4096 * 4096 * 2  # b * s * h numbers of 2 bytes
 
 
 def work_of(stack: SoftwareStack = WHOLE, **changes: Any) -> Iteration:
     """The operators of one iteration."""
-    return iteration(MODEL, replace(LAYOUT, **changes), stack)
+    return iteration(setup_of(MODEL, replace(LAYOUT, **changes), stack))
 
 
 def messages(work: Iteration) -> list[tuple[str, str, float]]:
@@ -78,7 +84,7 @@ def test_stages_are_the_outermost_axis() -> None:
 def test_copies_of_tied_embeddings_add_up_their_gradients(stages: int, tied: bool, ranks: int) -> None:
     """V*h/t of them, over the first stage and the last: once an iteration."""
     model = replace(TIED, tied_embeddings=tied, max_positions=4096)
-    operators = synchronisation_operators(model, replace(LAYOUT, pipeline_parallel=stages), WHOLE)
+    operators = iteration(setup_of(model, replace(LAYOUT, pipeline_parallel=stages), WHOLE)).synchronisation
     (found,) = [op for op in operators if op.name == "optimizer.embedding_gradients.all_reduce"]
     assert isinstance(found, Collective)
     assert found.group.ranks == ranks
@@ -89,9 +95,9 @@ def test_copies_of_tied_embeddings_add_up_their_gradients(stages: int, tied: boo
 def test_the_optimizer_steps_the_parameters_of_the_fullest_stage() -> None:
     """With untied embeddings the ends hold more than those between: the last, with a norm, decides."""
     layout = replace(LAYOUT, sharding="none")
-    stages = pipeline_stages(MODEL, layout, WHOLE)
-    held = [stage_parameter_count(MODEL, stage, tensor_parallel=8).total for stage in stages]
-    (adam,) = [op for op in synchronisation_operators(MODEL, layout, WHOLE) if op.name == "optimizer.adam"]
+    stages = pipeline_split(setup_of(MODEL, layout, WHOLE)).stages
+    held = [stage.parameters.total for stage in stages]
+    (adam,) = [op for op in iteration(setup_of(MODEL, layout, WHOLE)).synchronisation if op.name == "optimizer.adam"]
     assert isinstance(adam, MemoryBound)
     assert held[1] < held[0] < held[2]
     assert adam.moved_bytes == held[2] * (4 + 2 * 12 + 2)  # a gradient, the states twice, a parameter

@@ -12,18 +12,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perfmodel.count.parameters import parameter_count, shard_parameter_count, stage_parameter_count
-from perfmodel.count.pipeline import PipelineStages, in_flight, pipeline_stages
+from perfmodel.count.parameters import parameter_count, shard_parameter_count
+from perfmodel.count.pipeline import PipelineStages, in_flight, pipeline_split
 from perfmodel.exchange.presets import model_preset, stack_preset
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.layout import PIPELINE_SCHEDULES, Layout
 from perfmodel.spec.model import TransformerModel
 from perfmodel.spec.stack import SoftwareStack
 from tests.layouts import RAMP_STAGE
+from tests.setups import setup_of
+from tests.stacks import stack_with
 
 LLAMA = model_preset("llama-3.1-8b")
-BY_LAYERS = replace(stack_preset("megatron-core"), pipeline_split="layers")
-BY_MODULES = replace(BY_LAYERS, pipeline_split="modules")
+BY_LAYERS = stack_with(stack_preset("megatron-core"), {"states.pipeline_split": "layers"})
+BY_MODULES = stack_with(BY_LAYERS, {"states.pipeline_split": "modules"})
 TIED = model_preset("gpt-3-175b")
 UNTIED = replace(TIED, name="untied", tied_embeddings=False)
 
@@ -41,7 +43,7 @@ def pipeline(stages: int, virtual: int = 1, *, micro_batches: int = 64, schedule
 
 def stages_of(layers: int, stages: int, virtual: int = 1, stack: SoftwareStack = BY_LAYERS) -> PipelineStages:
     """The distinct stages of so many layers."""
-    return pipeline_stages(replace(LLAMA, layers=layers), pipeline(stages, virtual), stack)
+    return pipeline_split(setup_of(replace(LLAMA, layers=layers), pipeline(stages, virtual), stack)).stages
 
 
 def layers_of(layers: int, stages: int, virtual: int = 1, stack: SoftwareStack = BY_LAYERS) -> list[float]:
@@ -52,7 +54,11 @@ def layers_of(layers: int, stages: int, virtual: int = 1, stack: SoftwareStack =
 def held(stages: int, micro_batches: int, schedule: str = "1f1b", virtual: int = 1) -> list[float]:
     """Micro-batches in flight on the first, the second and the last stage, of those that there are."""
     layout = pipeline(stages, virtual, micro_batches=micro_batches, schedule=schedule)
-    return [float(in_flight(layout, stage)) for stage in pipeline_stages(LLAMA, layout, BY_LAYERS) if stage.number > 0]
+    return [
+        float(in_flight(layout, stage))
+        for stage in pipeline_split(setup_of(LLAMA, layout, BY_LAYERS)).stages
+        if stage.number > 0
+    ]
 
 
 def test_one_stage_holds_everything() -> None:
@@ -160,10 +166,10 @@ def test_stages_differ_by_at_most_one_layer(layers: int, stages: int) -> None:
 def test_stages_together_hold_the_parameters_of_one_shard(model: TransformerModel, tensor_parallel: int) -> None:
     """Layers by their share, each matrix of the vocabulary and the last norm once."""
     layout = replace(pipeline(8), tensor_parallel=tensor_parallel)
-    stages = pipeline_stages(model, layout, BY_LAYERS)
+    stages = pipeline_split(setup_of(model, layout, BY_LAYERS)).stages
     total: Numeric = 0.0
     for stage in stages:
-        total = total + stage.number * stage_parameter_count(model, stage, tensor_parallel=tensor_parallel).total
+        total = total + stage.number * stage.parameters.total
     assert total == pytest.approx(shard_parameter_count(model, tensor_parallel=tensor_parallel).total, rel=1e-15)
 
 
@@ -171,15 +177,15 @@ def test_tied_embeddings_lie_on_both_ends_of_a_pipeline() -> None:
     """A copy of V*h parameters more than the model has; none more on one stage."""
     counts = [
         sum(
-            float(stage.number * stage_parameter_count(TIED, stage, tensor_parallel=1).total)
-            for stage in pipeline_stages(TIED, pipeline(stages), BY_LAYERS)
+            float(stage.number * stage.parameters.total)
+            for stage in pipeline_split(setup_of(TIED, replace(pipeline(stages), tensor_parallel=1), BY_LAYERS)).stages
         )
         for stages in (8, 2)
     ]
     padding = (TIED.padded_vocab_size(1) - TIED.vocab_size) * TIED.hidden_size
     vocabulary = TIED.padded_vocab_size(1) * TIED.hidden_size
     assert counts == pytest.approx([float(parameter_count(TIED).total + padding + vocabulary)] * 2, rel=1e-15)
-    alone = stage_parameter_count(TIED, pipeline_stages(TIED, pipeline(1), BY_LAYERS).first, tensor_parallel=1)
+    alone = pipeline_split(setup_of(TIED, replace(pipeline(1), tensor_parallel=1), BY_LAYERS)).stages.first.parameters
     assert alone.total == parameter_count(TIED).total + padding
 
 
@@ -232,10 +238,10 @@ def test_an_array_of_pipelines_has_the_stages_of_each(stack: SoftwareStack) -> N
     model = replace(LLAMA, layers=62)
     stages, virtual = np.array([[1], [2], [8], [31]]), np.array([1, 2, 4])
     layout = replace(pipeline(1), pipeline_parallel=stages, virtual_pipeline=virtual)
-    together = pipeline_stages(model, layout, stack)
+    together = pipeline_split(setup_of(model, layout, stack)).stages
     for index in np.ndindex(4, 3):
         one = replace(layout, pipeline_parallel=int(stages[index[0], 0]), virtual_pipeline=int(virtual[index[1]]))
-        for many, alone in zip(together, pipeline_stages(model, one, stack), strict=True):
+        for many, alone in zip(together, pipeline_split(setup_of(model, one, stack)).stages, strict=True):
             for name in ("layers", "embedding", "head", "position", "number"):
                 assert np.broadcast_to(getattr(many, name), (4, 3))[index] == getattr(alone, name)
             assert np.broadcast_to(in_flight(layout, many), (4, 3))[index] == in_flight(one, alone)

@@ -9,6 +9,7 @@ from perfmodel.count.iteration import iteration
 from perfmodel.count.memory import memory_bytes
 from perfmodel.exchange.run_files import read_candidates
 from perfmodel.spec.fields import Numeric
+from tests.setups import setup_of
 
 SETTINGS = ("stack=reference", "tensor_parallel=1", "micro_batch_size=1")
 
@@ -17,15 +18,15 @@ def scratch_bytes(share: Numeric, *settings: str) -> np.ndarray:
     """Of one GPU, where a reduce-scatter allocates `share` of its payload."""
     run = read_candidates("nemotron-4-15b", (*SETTINGS, *settings))[0].run
     layout = run.layout(run.stages[0])
-    work = iteration(run.model, layout, run.stack)
-    return np.asarray(memory_bytes(run.model, layout, run.stack, work, scratch={"reduce_scatter": share}).scratch_bytes)
+    work = iteration(setup_of(run.model, layout, run.stack))
+    return np.asarray(memory_bytes(work, scratch={"reduce_scatter": share}).scratch_bytes)
 
 
 def test_scratch_counts_beyond_what_the_passes_had() -> None:
     """Activations and logits are free when the gradients are reduced: max(share * 4 P - activations - loss, 0)."""
     run = read_candidates("nemotron-4-15b", SETTINGS)[0].run
     layout = run.layout(run.stages[0])
-    memory = memory_bytes(run.model, layout, run.stack, iteration(run.model, layout, run.stack))
+    memory = memory_bytes(iteration(setup_of(run.model, layout, run.stack)))
     gradients, passes = float(memory.gradients_bytes), float(memory.activations_bytes + memory.loss_bytes)
     assert gradients > passes
     assert float(scratch_bytes(1.0)) == pytest.approx(gradients - passes)

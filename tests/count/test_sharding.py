@@ -11,38 +11,34 @@ from typing import Any
 import numpy as np
 import pytest
 
-from perfmodel.count.data_parallel import (
-    BACKWARD_GATHER,
-    GRADIENT_REDUCTION,
-    PARAMETER_GATHER,
-    REPLICA_REDUCTION,
-    buckets,
-    data_parallel_operators,
-    shards,
-)
+from perfmodel.count.data_parallel import shards
+from perfmodel.count.iteration import iteration
 from perfmodel.count.operators import Collective
-from perfmodel.count.parameters import shard_parameter_count, stage_parameter_count
-from perfmodel.count.pipeline import pipeline_stages
-from perfmodel.count.synchronisation import synchronisation_operators
+from perfmodel.count.parameters import shard_parameter_count
+from perfmodel.count.pipeline import pipeline_split
 from perfmodel.exchange.presets import model_preset, stack_preset
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.layout import SHARDINGS, Layout
 from perfmodel.spec.stack import SoftwareStack
 from tests.layouts import RAMP_STAGE
+from tests.setups import BACKWARD_GATHER, GRADIENT_REDUCTION, PARAMETER_GATHER, REPLICA_REDUCTION, data_parallel_calls, setup_of
+from tests.stacks import stack_with
 
 MODEL = model_preset("llama-3.1-8b")
 PARAMETERS = shard_parameter_count(MODEL, tensor_parallel=2).total
-STACK = replace(
+STACK = stack_with(
     stack_preset("megatron-core"),
-    parameter_bytes=2,
-    reduced_gradient_bytes=4,
-    gradient_bytes=4,
-    scatters_gradients=True,
-    fp8_parameter_gather=False,
-    bucket_rule="size",
-    pipeline_split="layers",
-    bucket_parameters=40e6,
-    bucket_parameters_per_rank=0,
+    {
+        "states.parameter_bytes": 2,
+        "states.reduced_gradient_bytes": 4,
+        "states.gradient_bytes": 4,
+        "states.scatters_gradients": True,
+        "low_precision.parameter_gather": False,
+        "overlap.bucket_rule": "size",
+        "states.pipeline_split": "layers",
+        "overlap.bucket_parameters": 40e6,
+        "overlap.bucket_parameters_per_rank": 0,
+    },
 )
 MICRO_BATCHES = 4
 LAYOUT = replace(RAMP_STAGE, tensor_parallel=2, data_parallel=16, global_batch_size=16 * MICRO_BATCHES)
@@ -57,7 +53,7 @@ def layout_of(sharding: str, **changes: Any) -> Layout:
 
 def calls(layout: Layout, stack: SoftwareStack = STACK) -> dict[str, Collective]:
     """The data-parallel collectives by name."""
-    return {op.name: op for op in data_parallel_operators(MODEL, layout, stack)}
+    return {op.name: op for op in data_parallel_calls(setup_of(MODEL, layout, stack))}
 
 
 def moved_bytes(sharding: str, stack: SoftwareStack = STACK, **changes: Any) -> dict[str, float]:
@@ -102,7 +98,7 @@ def test_bytes_a_parameter_that_an_iteration_moves(sharding: str, expected: dict
 def test_stages_of_a_pipeline_move_everything_once(sharding: str, expected: dict[str, float]) -> None:
     """Parameters stay gathered, and gradients whole, over the micro-batches (PyTorch, torch.distributed.pipelining)."""
     layout = layout_of(sharding, pipeline_parallel=4)
-    first = stage_parameter_count(MODEL, pipeline_stages(MODEL, layout, STACK).first, tensor_parallel=2).total
+    first = pipeline_split(setup_of(MODEL, layout, STACK)).stages.first.parameters.total
     found = {name: float(op.payload_bytes * op.repeats / first) for name, op in calls(layout).items()}
     assert found == pytest.approx(expected, rel=1e-13)
 
@@ -126,7 +122,7 @@ def test_kinds_of_collectives_of_a_sharding(sharding: str, kinds: list[str]) -> 
 def test_the_optimizer_step_has_each_of_them_once(sharding: str) -> None:
     """Reduced before it, gathered after it, by names of their own."""
     layout = layout_of(sharding)
-    names = [op.name for op in synchronisation_operators(MODEL, layout, STACK)]
+    names = [op.name for op in iteration(setup_of(MODEL, layout, STACK)).synchronisation]
     assert all(names.count(name) == 1 for name in calls(layout))
     assert names[0] == GRADIENT_REDUCTION
     assert PARAMETER_GATHER not in names or names.index(PARAMETER_GATHER) > names.index("optimizer.adam")
@@ -155,7 +151,7 @@ def test_context_parallelism_shards_like_data_parallelism() -> None:
 @pytest.mark.parametrize("stages", [1, 4])
 def test_gathering_for_each_pass_sends_half_as_much_again_as_an_all_reduce(stages: int) -> None:
     """arXiv:1910.02054, section 7.2.2: 3 P against 2 P numbers a micro-batch, of equal size; in a pipeline no more."""
-    stack = replace(STACK, reduced_gradient_bytes=2)
+    stack = stack_with(STACK, {"states.reduced_gradient_bytes": 2})
     changes = {"global_batch_size": 16, "pipeline_parallel": stages}
     zero3, none = (
         sum(op.repeats * op.wire_bytes for op in calls(layout_of(sharding, **changes), stack).values())
@@ -222,7 +218,9 @@ def test_what_is_spread_over_how_many_gpus(sharding: str, optimizer: int, gradie
 
 def test_a_stack_may_reduce_what_it_could_scatter() -> None:
     """Each rank of a sharded optimizer then has all gradients, and twice the bytes of them to send."""
-    whole, scattered = (calls(layout_of("zero1"), replace(STACK, scatters_gradients=each)) for each in (False, True))
+    whole, scattered = (
+        calls(layout_of("zero1"), stack_with(STACK, {"states.scatters_gradients": each})) for each in (False, True)
+    )
     assert whole[GRADIENT_REDUCTION].kind == "all_reduce"
     assert whole[GRADIENT_REDUCTION].wire_bytes == 2 * scattered[GRADIENT_REDUCTION].wire_bytes
     assert whole[PARAMETER_GATHER] == scattered[PARAMETER_GATHER]
@@ -233,7 +231,7 @@ def test_parameters_travel_in_8_bits_where_products_take_them(chosen: str) -> No
     """A byte less of each weight that its product takes in 8 bits; gradients never do."""
     count = shard_parameter_count(MODEL, tensor_parallel=2)
     weights = {"mlp": count.mlp, "layer": count.attention + count.mlp, "all": count.attention + count.mlp + count.head}[chosen]
-    stack = replace(STACK, fp8_parameter_gather=True, fp8_products=chosen)
+    stack = stack_with(STACK, {"low_precision.parameter_gather": True, "low_precision.products": chosen})
     found = moved_bytes("zero1", stack, precision="fp8")
     assert found == pytest.approx({GRADIENT_REDUCTION: 4, PARAMETER_GATHER: 2 - weights / count.total}, rel=1e-13)
 
@@ -241,14 +239,17 @@ def test_parameters_travel_in_8_bits_where_products_take_them(chosen: str) -> No
 @pytest.mark.parametrize(("precision", "travels"), [("fp8", False), ("bf16", True)])
 def test_parameters_travel_in_16_bits_where_a_stack_or_a_run_has_no_others(precision: str, travels: bool) -> None:
     """Both have to agree."""
-    found = moved_bytes("zero1", replace(STACK, fp8_parameter_gather=travels), precision=precision)
+    found = moved_bytes("zero1", stack_with(STACK, {"low_precision.parameter_gather": travels}), precision=precision)
     assert found == pytest.approx({GRADIENT_REDUCTION: 4, PARAMETER_GATHER: 2}, rel=1e-13)
 
 
 @pytest.mark.parametrize("sharding", ["zero3", "hsdp"])
 def test_what_is_gathered_for_each_pass_goes_layer_by_layer(sharding: str) -> None:
     """Whatever the rule of the stack for buckets."""
-    by_size, by_layer = (buckets(MODEL, layout_of(sharding), replace(STACK, bucket_rule=rule)) for rule in ("size", "layer"))
+    by_size, by_layer = (
+        iteration(setup_of(MODEL, layout_of(sharding), stack_with(STACK, {"overlap.bucket_rule": rule}))).buckets
+        for rule in ("size", "layer")
+    )
     assert by_size == by_layer
     shard = shard_parameter_count(MODEL, tensor_parallel=2)
     assert by_size.share == pytest.approx(shard.non_embedding / MODEL.layers / shard.total)
@@ -257,9 +258,9 @@ def test_what_is_gathered_for_each_pass_goes_layer_by_layer(sharding: str) -> No
 def test_a_stage_has_the_buckets_of_its_own_parameters() -> None:
     """A quarter of the layers, and the embedding: fewer of the same size."""
     layout = layout_of("zero1", pipeline_parallel=4)
-    first = stage_parameter_count(MODEL, pipeline_stages(MODEL, layout, STACK).first, tensor_parallel=2)
-    found = buckets(MODEL, layout, STACK)
-    assert found.count == np.ceil(first.total / 40e6) < buckets(MODEL, layout_of("zero1"), STACK).count
+    first = pipeline_split(setup_of(MODEL, layout, STACK)).stages.first.parameters
+    found = iteration(setup_of(MODEL, layout, STACK)).buckets
+    assert found.count == np.ceil(first.total / 40e6) < iteration(setup_of(MODEL, layout_of("zero1"), STACK)).buckets.count
     assert found.share == pytest.approx(40e6 / first.total)
     assert found.uncut_share == pytest.approx(first.embedding / first.total)
 
@@ -268,7 +269,9 @@ def test_a_stage_has_the_buckets_of_its_own_parameters() -> None:
 def test_a_first_stage_without_layers_has_buckets_too(sharding: str) -> None:
     """34 stages of 32 layers: the embedding is alone, and never cut; a bucket would hold a layer."""
     shard = shard_parameter_count(MODEL, tensor_parallel=2)
-    found = buckets(MODEL, layout_of(sharding, pipeline_parallel=34), replace(STACK, bucket_rule="layer"))
+    found = iteration(
+        setup_of(MODEL, layout_of(sharding, pipeline_parallel=34), stack_with(STACK, {"overlap.bucket_rule": "layer"}))
+    ).buckets
     assert found.uncut_share == 1
     assert found.share == pytest.approx(shard.non_embedding / 32 / shard.embedding)
     assert found.count == np.ceil(1 / found.share)

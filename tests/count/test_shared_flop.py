@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perfmodel.count.iteration import iteration, model_flop_per_token
+from perfmodel.count.flops import model_flop_per_token
+from perfmodel.count.iteration import iteration
 from perfmodel.count.operators import hardware_flop, model_flop
 from perfmodel.exchange.presets import cluster_preset, model_preset, stack_preset
 from perfmodel.prediction import predict_stage
@@ -21,12 +22,14 @@ from perfmodel.spec.fields import Numeric
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.model import TransformerModel
 from tests.layouts import RAMP_STAGE
+from tests.setups import setup_of
+from tests.stacks import stack_with
 
 LLAMA = model_preset("llama-3.1-8b")
 GPT3 = model_preset("gpt-3-175b")
 NEMOTRON = model_preset("nemotron-4-15b")
 FUSED = stack_preset("megatron-core")
-UNFUSED = replace(FUSED, fused_attention=False)
+UNFUSED = stack_with(FUSED, {"fusion.attention": False})
 LAYOUT = replace(RAMP_STAGE, tensor_parallel=1, data_parallel=4, global_batch_size=256, sequence_length=2048)
 
 AXES: dict[str, dict[str, Any]] = {
@@ -46,7 +49,7 @@ AXES: dict[str, dict[str, Any]] = {
 def of_all_gpus(model: TransformerModel, layout: Layout, **changes: Any) -> Numeric:
     """Model FLOPs of one token."""
     layout = replace(layout, **changes)
-    flop = iteration(model, layout, FUSED).fold(model_flop)
+    flop = iteration(setup_of(model, layout, FUSED)).fold(model_flop)
     return flop * layout.gpus / layout.tokens_per_iteration
 
 
@@ -89,7 +92,7 @@ def test_no_layout_changes_the_model_flop_of_a_token(
 def test_unfused_attention_is_shared_out_too(axis: str) -> None:
     """But not over ranks of a sequence, which is refused."""
     layout = replace(LAYOUT, **AXES[axis])
-    flop = iteration(LLAMA, layout, UNFUSED).fold(model_flop) * layout.gpus / layout.tokens_per_iteration
+    flop = iteration(setup_of(LLAMA, layout, UNFUSED)).fold(model_flop) * layout.gpus / layout.tokens_per_iteration
     assert flop == pytest.approx(model_flop_per_token(LLAMA, 2048), rel=1e-13)
 
 
@@ -98,7 +101,7 @@ def test_unfused_attention_is_shared_out_too(axis: str) -> None:
 def test_each_layer_that_runs_again_costs_one_forward_pass_more(layers: int, pipeline: int) -> None:
     """A third of a layer's model FLOPs for each of the layers that every stage counts, no more than it has."""
     layout = replace(LAYOUT, recompute="full", recompute_layers=min(layers, 32 // pipeline), pipeline_parallel=pipeline)
-    work = iteration(LLAMA, layout, FUSED)
+    work = iteration(setup_of(LLAMA, layout, FUSED))
     again = min(layers * pipeline, 32) / 32
     logits = 6 * LLAMA.hidden_size * LLAMA.vocab_size
     in_layers = model_flop_per_token(LLAMA, 2048) - logits
@@ -111,7 +114,7 @@ def test_each_layer_that_runs_again_costs_one_forward_pass_more(layers: int, pip
 def test_utilisation_is_of_all_gpus_not_of_the_busiest(axis: str) -> None:
     """MFU = model FLOPs of a token * tokens / (time * GPUs * peak)."""
     cluster = cluster_preset("dgx-h100")
-    predicted = predict_stage(LLAMA, cluster, FUSED, replace(LAYOUT, **AXES[axis]))
+    predicted = predict_stage(setup_of(LLAMA, replace(LAYOUT, **AXES[axis]), FUSED, cluster=cluster))
     flop = predicted.model_flop_per_token * predicted.layout.tokens_per_iteration
     capacity_flop = predicted.iteration_time_s * predicted.layout.gpus * cluster.gpu.peak("bf16")
     assert predicted.mfu == pytest.approx(flop / capacity_flop, rel=1e-13)

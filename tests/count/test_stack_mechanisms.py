@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from perfmodel.count.data_parallel import buckets
 from perfmodel.count.iteration import Iteration, iteration
 from perfmodel.count.memory import memory_bytes
 from perfmodel.count.operators import Collective, FusedAttention, Matmul, MemoryBound, Operator, hardware_flop, saved_bytes
@@ -20,19 +19,24 @@ from perfmodel.count.parameters import shard_parameter_count
 from perfmodel.exchange.presets import model_preset, stack_preset
 from perfmodel.spec.phases import DATA_GRADIENT, FORWARD, OPTIMIZER, RECOMPUTE, WEIGHT_GRADIENT
 from perfmodel.spec.stack import SoftwareStack
+from tests.counted import named
 from tests.layouts import RAMP_STAGE
+from tests.setups import layer_of, setup_of
+from tests.stacks import stack_with
 
 MODEL = model_preset("llama-3.1-8b")
-STACK = replace(
+STACK = stack_with(
     stack_preset("megatron-core"),
-    separate_projections=False,
-    fp8_products="layer",
-    fp8_scaling="delayed",
-    selective_recompute="attention",
-    gathered_logits=False,
-    norm_kernels="fused",
-    loss_forward_bytes=22,
-    fused_gradient_accumulation=True,
+    {
+        "fusion.separate_projections": False,
+        "low_precision.products": "layer",
+        "low_precision.scaling": "delayed",
+        "fusion.selective_recompute": "attention",
+        "fusion.gathered_logits": False,
+        "fusion.norms": "fused",
+        "fusion.loss_forward_bytes": 22,
+        "fusion.gradient_accumulation": True,
+    },
 )
 TOKENS, HIDDEN, RANKS = 2 * 4096, 4096, 4
 LAYOUT = replace(RAMP_STAGE, tensor_parallel=RANKS, micro_batch_size=2)
@@ -40,7 +44,7 @@ LAYOUT = replace(RAMP_STAGE, tensor_parallel=RANKS, micro_batch_size=2)
 
 def work_of(stack: SoftwareStack = STACK, **changes: Any) -> Iteration:
     """The operators of one iteration."""
-    return iteration(MODEL, replace(LAYOUT, **changes), stack)
+    return iteration(setup_of(MODEL, replace(LAYOUT, **changes), stack))
 
 
 def products(operators: Sequence[Operator], *phases: str) -> dict[str, Matmul]:
@@ -55,13 +59,13 @@ def moved_bytes(operators: Sequence[Operator], ending: str, *phases: str) -> flo
     return float(sum(op.moved_bytes for op in found))
 
 
-APART = replace(STACK, separate_projections=True)
+APART = stack_with(STACK, {"fusion.separate_projections": True})
 BOTH = pytest.mark.parametrize("sequence_parallel", [True, False])
 
 
 def test_projections_apart_are_five_products_of_the_same_work() -> None:
     """Queries, keys, values, gate and input of the MLP, of 1/t of their heads and columns each."""
-    joined, apart = (products(work_of(stack).layer.forward, FORWARD) for stack in (STACK, APART))
+    joined, apart = (products(layer_of(work_of(stack)).again.forward, FORWARD) for stack in (STACK, APART))
     assert set(joined) - set(apart) == {"layer.attention.qkv"}
     columns = {name: op.columns * RANKS for name, op in apart.items() if name not in joined or name == "layer.mlp.fc1"}
     assert columns == {
@@ -71,21 +75,23 @@ def test_projections_apart_are_five_products_of_the_same_work() -> None:
         "layer.mlp.gate": 14336,
         "layer.mlp.fc1": 14336,
     }
-    flop = [hardware_flop(work_of(stack).layer.operators) for stack in (STACK, APART)]
+    flop = [hardware_flop(layer_of(work_of(stack)).again.operators) for stack in (STACK, APART)]
     assert flop[0] == pytest.approx(flop[1], rel=1e-15)
 
 
 @BOTH
 def test_products_of_one_input_keep_it_once(*, sequence_parallel: bool) -> None:
     """However many read it."""
-    kept = [saved_bytes(work_of(stack, sequence_parallel=sequence_parallel).layer.forward) for stack in (STACK, APART)]
+    kept = [
+        saved_bytes(layer_of(work_of(stack, sequence_parallel=sequence_parallel)).again.forward) for stack in (STACK, APART)
+    ]
     assert kept[0] == kept[1]
 
 
 def test_products_of_one_gathered_input_share_its_collectives() -> None:
     """Sequence parallelism gathers it once, and scatters the sum of their gradients."""
     found = [
-        Counter((op.kind, op.phase) for op in work_of(stack).layer.operators if isinstance(op, Collective))
+        Counter((op.kind, op.phase) for op in layer_of(work_of(stack)).again.operators if isinstance(op, Collective))
         for stack in (STACK, APART)
     ]
     assert found[0] == found[1]
@@ -94,7 +100,7 @@ def test_products_of_one_gathered_input_share_its_collectives() -> None:
 def test_without_sequence_parallelism_each_product_reduces_its_input_gradient() -> None:
     """Three all-reduces of the stream more: two of attention, one of the MLP."""
     found = [
-        sum(isinstance(op, Collective) for op in work_of(stack, sequence_parallel=False).layer.backward)
+        sum(isinstance(op, Collective) for op in layer_of(work_of(stack, sequence_parallel=False)).again.backward)
         for stack in (STACK, APART)
     ]
     assert found == [2, 5]
@@ -106,8 +112,8 @@ def test_without_sequence_parallelism_each_product_reduces_its_input_gradient() 
 )
 def test_a_stack_chooses_the_products_that_take_8_bits(chosen: str, named: set[str]) -> None:
     """Of the MLP, of the layer, or the logits too; every other stays in 16 bits, and each has its casts."""
-    work = work_of(replace(STACK, fp8_products=chosen), precision="fp8")
-    operators = (*work.layer.operators, *work.head.operators)
+    work = work_of(stack_with(STACK, {"low_precision.products": chosen}), precision="fp8")
+    operators = (*layer_of(work).again.operators, *work.head.operators)
     narrow = {op.name for op in operators if isinstance(op, Matmul) and op.precision == "fp8"}
     casts = {op.name.removesuffix(".quantise") for op in operators if op.name.endswith(".quantise")}
     assert {name.rsplit(".", 1)[0] for name in narrow} == named
@@ -120,7 +126,7 @@ def test_products_of_one_input_cast_it_once() -> None:
     """Backwards too, where its transpose is formed; their gradients are as many numbers as those of one product."""
     for phase in (FORWARD, DATA_GRADIENT):
         joined, apart = (
-            moved_bytes(work_of(each, precision="fp8").layer.operators, ".quantise", phase) for each in (STACK, APART)
+            moved_bytes(layer_of(work_of(each, precision="fp8")).again.operators, ".quantise", phase) for each in (STACK, APART)
         )
         assert joined == apart
 
@@ -128,7 +134,8 @@ def test_products_of_one_input_cast_it_once() -> None:
 def test_scaling_by_the_tensor_itself_reads_every_number_once_more() -> None:
     """2 bytes a number that is cast, to find the largest: inputs forwards, gradients backwards."""
     delayed, current = (
-        work_of(replace(STACK, fp8_scaling=each), precision="fp8").layer.operators for each in ("delayed", "current")
+        layer_of(work_of(stack_with(STACK, {"low_precision.scaling": each}), precision="fp8")).again.operators
+        for each in ("delayed", "current")
     )
     column, row = 4096 + 2 * 1024 + 2 * 14336, 4096 + 14336
     extra = moved_bytes(current, ".quantise", FORWARD) - moved_bytes(delayed, ".quantise", FORWARD)
@@ -139,24 +146,24 @@ def test_scaling_by_the_tensor_itself_reads_every_number_once_more() -> None:
 
 def test_every_second_product_runs_again_and_all_that_is_no_product() -> None:
     """torchtitan's selective recompute: the projection, the second product of the MLP, and every memory-bound operator."""
-    work = work_of(replace(STACK, selective_recompute="every_second_product"), recompute="selective")
-    again = [op for op in work.layer.backward if op.phase == RECOMPUTE]
+    work = work_of(stack_with(STACK, {"fusion.selective_recompute": "every_second_product"}), recompute="selective")
+    again = [op for op in layer_of(work).again.backward if op.phase == RECOMPUTE]
     assert set(products(again, RECOMPUTE)) == {"layer.attention.projection", "layer.mlp.fc2"}
     assert [op.name for op in again if not isinstance(op, Matmul)] == [
-        op.name for op in work.layer.forward if isinstance(op, MemoryBound)
+        op.name for op in layer_of(work).again.forward if isinstance(op, MemoryBound)
     ]
     assert saved_bytes(again) == 0
 
 
 def test_attention_that_runs_again_is_the_core_alone() -> None:
     """arXiv:2205.05198, section 5."""
-    again = [op.name for op in work_of(recompute="selective").layer.backward if op.phase == RECOMPUTE]
+    again = [op.name for op in layer_of(work_of(recompute="selective")).again.backward if op.phase == RECOMPUTE]
     assert again == ["layer.attention.core"]
 
 
 def test_logits_may_be_gathered_on_every_rank() -> None:
     """2 bytes of each of T * V logits travel instead of three numbers a token, and every rank takes the whole loss."""
-    shared, gathered = (work_of(replace(STACK, gathered_logits=each)).head for each in (False, True))
+    shared, gathered = (work_of(stack_with(STACK, {"fusion.gathered_logits": each})).head for each in (False, True))
     padded = MODEL.padded_vocab_size(RANKS)
     exchanges = [
         [(op.kind, op.repeats, op.payload_bytes) for op in head.forward if isinstance(op, Collective) and "loss" in op.name]
@@ -167,39 +174,94 @@ def test_logits_may_be_gathered_on_every_rank() -> None:
         assert moved_bytes(head.forward, "head.loss", FORWARD) == 22 * TOKENS * columns
 
 
-def test_norms_of_eager_operators_in_fp32_are_chains_of_kernels() -> None:
-    """36 bytes a number forwards, 84 backwards, and 10 of it kept; a fused one moves 4 and 6 and keeps 2."""
+@pytest.mark.parametrize(
+    ("kernels", "precision", "moved", "launched", "kept"),
+    [
+        ("fused", "bf16", (4, 6), (1, 1), 2),
+        ("eager_fp32", "bf16", (36, 84), (6, 12), 10),
+        ("eager_fp32", "fp32", (28, 84), (4, 10), 8),
+    ],
+)
+def test_norms_of_eager_operators_in_fp32_are_chains_of_kernels(
+    kernels: str, precision: str, moved: tuple[int, int], launched: tuple[int, int], kept: int
+) -> None:
+    """Bytes a number and kernels forwards and backwards, and bytes of it kept."""
     numbers = TOKENS * HIDDEN / RANKS
-    for kernels, forward, backward, kept in (("fused", 4, 6, 2), ("eager_fp32", 36, 84, 10)):
-        layer = work_of(replace(STACK, norm_kernels=kernels)).layer
-        norm = next(op for op in layer.forward if op.name == "layer.mlp.norm")
-        assert isinstance(norm, MemoryBound)
-        assert (norm.moved_bytes, norm.backward_bytes, norm.saved_bytes) == (
-            forward * numbers,
-            backward * numbers,
-            kept * numbers,
-        )
+    work = work_of(stack_with(STACK, {"fusion.norms": kernels}), precision=precision)
+    norm = named(work, "layer.mlp.norm", MemoryBound)
+    assert (norm.moved_bytes, norm.backward_bytes) == (moved[0] * numbers, moved[1] * numbers)
+    assert (norm.kernels, norm.backward_kernels) == launched
+    assert norm.saved_bytes == kept * numbers
+
+
+def test_an_optimizer_step_moves_what_a_rank_owns_in_a_few_kernels() -> None:
+    """All parameters lie in one buffer. Scaling reads and writes all gradients, zeroing writes them; the others see a shard."""
+    work = work_of(stack_with(STACK, {"states.gradient_bytes": 4}))
+    gradients = 4 * shard_parameter_count(MODEL, tensor_parallel=RANKS).total
+    found: dict[str, Any] = {
+        op.name: (op.kernels, op.moved_bytes) for op in work.synchronisation if isinstance(op, MemoryBound)
+    }
+    assert found == {
+        "optimizer.scale_gradients": (1, pytest.approx(2 * gradients)),
+        "optimizer.gradient_norm": (2, pytest.approx(gradients / 96)),
+        "optimizer.adam": (4, pytest.approx(30 / 4 * gradients / 96)),
+        "optimizer.zero_gradients": (1, pytest.approx(gradients)),
+    }
+
+
+@pytest.mark.parametrize(("fused", "passes", "kernels"), [(True, 2, 2), (False, 11, 12)])
+def test_queries_and_keys_are_rotated_in_one_pass_each_or_in_a_chain(fused: bool, passes: int, kernels: int) -> None:
+    """2 bytes a number of both, in every pass, backwards as forwards."""
+    rotary = named(work_of(stack_with(STACK, {"fusion.rotary": fused})), "layer.attention.rotary", MemoryBound)
+    numbers = TOKENS * (4096 + 1024) / RANKS
+    assert rotary.moved_bytes == rotary.backward_bytes == 2 * passes * numbers
+    assert (rotary.kernels, rotary.backward_kernels) == (kernels, kernels)
+
+
+@pytest.mark.parametrize(
+    ("fused", "precision", "moved", "kernels", "kept"),
+    [
+        (True, "bf16", (4, 6), 1, 2),
+        (True, "fp32", (8, 12), 1, 4),
+        (False, "bf16", (20, 24), 4, 6),
+        (False, "fp32", (24, 28), 3, 4),
+    ],
+)
+def test_a_softmax_beside_unfused_attention_moves_every_score(
+    fused: bool, precision: str, moved: tuple[int, int], kernels: int, kept: int
+) -> None:
+    """Bytes a score forwards and backwards, in how many kernels, and bytes kept; eager chains scale, mask and cast as well."""
+    stack = stack_with(STACK, {"fusion.attention": False, "fusion.softmax": fused})
+    softmax = named(work_of(stack, precision=precision), "layer.attention.softmax", MemoryBound)
+    scores = 2 * 32 / RANKS * 4096**2
+    assert (softmax.moved_bytes, softmax.backward_bytes) == (moved[0] * scores, moved[1] * scores)
+    assert (softmax.kernels, softmax.backward_kernels, softmax.saved_bytes) == (kernels, kernels, kept * scores)
 
 
 @pytest.mark.parametrize("chosen", ["mlp", "layer", "all"])
 def test_weights_are_cast_where_products_take_8_bits(chosen: str) -> None:
     """Once an iteration: 2 bytes read and two copies of 1 written of each; memory holds both copies."""
-    stack, layout = replace(STACK, fp8_products=chosen), replace(LAYOUT, precision="fp8")
+    stack, layout = stack_with(STACK, {"low_precision.products": chosen}), replace(LAYOUT, precision="fp8")
     count = shard_parameter_count(MODEL, tensor_parallel=RANKS)
     weights = {"mlp": count.mlp, "layer": count.mlp + count.attention, "all": count.mlp + count.attention + count.head}[chosen]
-    work = iteration(MODEL, layout, stack)
+    work = iteration(setup_of(MODEL, layout, stack))
     assert moved_bytes(work.synchronisation, ".quantise_weights", OPTIMIZER) == 4 * weights
-    held = memory_bytes(MODEL, layout, stack, work).parameters_bytes
-    assert held == count.total * stack.parameter_bytes + 2 * weights
+    assert named(work, "optimizer.quantise_weights", MemoryBound, OPTIMIZER).kernels == 4 * MODEL.layers
+    held = memory_bytes(work).parameters_bytes
+    assert held == count.total * stack.states.parameter_bytes + 2 * weights
 
 
 def test_the_reference_stack_is_what_the_torch_model_runs() -> None:
     """Nothing is fused but attention, every product leaves its addition to another kernel, one call reduces all gradients."""
     stack = stack_preset("reference")
-    work = iteration(MODEL, LAYOUT, stack)
+    work = iteration(setup_of(MODEL, LAYOUT, stack))
     count = shard_parameter_count(MODEL, tensor_parallel=RANKS)
-    added = moved_bytes(work.layer.backward, ".accumulate", WEIGHT_GRADIENT)
+    added = moved_bytes(layer_of(work).again.backward, ".accumulate", WEIGHT_GRADIENT)
     assert added == 10 * (count.attention + count.mlp) / MODEL.layers
-    assert any(isinstance(op, FusedAttention) for op in work.layer.forward)
-    assert buckets(MODEL, replace(LAYOUT, data_parallel=1), stack).count == buckets(MODEL, LAYOUT, stack).count == 1
-    assert (stack.tensor_parallel_overlap, stack.data_parallel_overlap, stack.pipeline_overlap) == ("none", False, False)
+    assert any(isinstance(op, FusedAttention) for op in layer_of(work).again.forward)
+    assert (
+        iteration(setup_of(MODEL, replace(LAYOUT, data_parallel=1), stack)).buckets.count
+        == iteration(setup_of(MODEL, LAYOUT, stack)).buckets.count
+        == 1
+    )
+    assert (stack.overlap.tensor_parallel, stack.overlap.data_parallel, stack.overlap.pipeline) == ("none", False, False)

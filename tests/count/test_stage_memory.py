@@ -21,20 +21,24 @@ from perfmodel.exchange.presets import model_preset, stack_preset
 from perfmodel.spec.layout import PIPELINE_SCHEDULES, SHARDINGS, Layout
 from perfmodel.spec.model import TransformerModel
 from tests.layouts import RAMP_STAGE
+from tests.setups import layer_of, setup_of
+from tests.stacks import stack_with
 
 LLAMA = model_preset("llama-3.1-8b")
 HUGE_VOCABULARY = replace(LLAMA, name="huge vocabulary", vocab_size=2_000_000)
-STACK = replace(
+STACK = stack_with(
     stack_preset("megatron-core"),
-    parameter_bytes=2,
-    gradient_bytes=4,
-    optimizer_bytes=12,
-    loss_peak_bytes=12,
-    communication_buffer_bytes=1e9,
-    fragmentation=0.1,
-    selective_recompute="attention",
-    fp8_parameter_gather=False,
-    pipeline_split="layers",
+    {
+        "states.parameter_bytes": 2,
+        "states.gradient_bytes": 4,
+        "states.optimizer_bytes": 12,
+        "fusion.loss_peak_bytes": 12,
+        "states.communication_buffer_bytes": 1e9,
+        "states.fragmentation": 0.1,
+        "fusion.selective_recompute": "attention",
+        "low_precision.parameter_gather": False,
+        "states.pipeline_split": "layers",
+    },
 )
 LAYOUT = replace(RAMP_STAGE, tensor_parallel=2, data_parallel=16, global_batch_size=16 * 64, sequence_length=8192)
 PIPELINE = replace(LAYOUT, pipeline_parallel=8)
@@ -43,21 +47,21 @@ PIPELINE = replace(LAYOUT, pipeline_parallel=8)
 def memory(layout: Layout = LAYOUT, model: TransformerModel = LLAMA, **changes: Any) -> MemoryBytes:
     """Bytes of the worst stage."""
     layout = replace(layout, **changes)
-    return memory_bytes(model, layout, STACK, iteration(model, layout, STACK))
+    return memory_bytes(iteration(setup_of(model, layout, STACK)))
 
 
 def stages(layout: Layout = PIPELINE, model: TransformerModel = LLAMA, **changes: Any) -> list[MemoryBytes]:
     """Bytes of the first stage, of one between, and of the last."""
     layout = replace(layout, **changes)
-    work = iteration(model, layout, STACK)
-    return [stage_memory_bytes(model, layout, STACK, work, stage) for stage in work.stages]
+    work = iteration(setup_of(model, layout, STACK))
+    return [stage_memory_bytes(work, stage) for stage in work.stages]
 
 
 def kept(layout: Layout = PIPELINE, **changes: Any) -> float:
     """What the layers of the first stage keep of all micro-batches in flight."""
     layout = replace(layout, **changes)
-    work = iteration(LLAMA, layout, STACK)
-    return float(stage_activation_bytes(LLAMA, layout, STACK, work, work.stages.first))
+    work = iteration(setup_of(LLAMA, layout, STACK))
+    return float(stage_activation_bytes(work, work.stages.first))
 
 
 def states_bytes(found: MemoryBytes) -> float:
@@ -68,6 +72,28 @@ def states_bytes(found: MemoryBytes) -> float:
 def sharded(sharding: str, layout: Layout = LAYOUT, **changes: Any) -> MemoryBytes:
     """Memory under a sharding; hsdp keeps two copies."""
     return memory(layout, sharding=sharding, data_parallel_replicas=2 if sharding == "hsdp" else 1, **changes)
+
+
+@pytest.mark.parametrize("sharding", ["zero3", "hsdp"])
+def test_of_gathered_layers_two_at_a_time_have_8_bit_copies_and_their_transposes(sharding: str) -> None:
+    """2 bytes more a number of both: all other layers are shards, which are not cast."""
+    eight_bit, wide = (sharded(sharding, precision=precision).parameters_bytes for precision in ("fp8", "bf16"))
+    layer = (4096 * (2 * 4096 + 2 * 1024) + 3 * 4096 * 14336) / 2  # attention and MLP of one of two tensor-parallel ranks
+    assert eight_bit - wide == pytest.approx(2 * 2 * layer, rel=1e-12)
+
+
+def test_a_stage_of_one_layer_that_runs_again_holds_what_it_forms_again() -> None:
+    """While its backward pass runs, as a stage of many holds that of one."""
+    for layers in (1, 4):
+        found = [
+            stages(replace(PIPELINE, recompute=recompute, recompute_layers=again), replace(LLAMA, layers=8 * layers))[1]
+            for recompute, again in (("none", None), ("full", None), ("full", 0))
+        ]
+        none, full, nothing_again = (float(each.activations_bytes) for each in found)
+        assert nothing_again == none
+        in_flight, stream = 7, 2 * 8192 * 4096 / 2
+        layer = none / in_flight / layers
+        assert full == pytest.approx(in_flight * layers * stream + layer - stream, rel=1e-12)
 
 
 @settings(deadline=None, max_examples=60)
@@ -191,8 +217,8 @@ def test_one_stage_needs_what_all_stages_need() -> None:
 def test_stages_keep_as_many_micro_batches_as_are_in_flight() -> None:
     """8, 7 and 1 times the four layers of one."""
     first, between, last = stages()
-    work = iteration(LLAMA, PIPELINE, STACK)
-    one = 4 * saved_bytes(work.layer.forward)
+    work = iteration(setup_of(LLAMA, PIPELINE, STACK))
+    one = 4 * saved_bytes(layer_of(work).again.forward)
     assert first.activations_bytes == pytest.approx(8 * one)
     assert between.activations_bytes == pytest.approx(7 * one)
     assert last.activations_bytes == pytest.approx(one + saved_bytes(work.head.forward))
@@ -209,8 +235,8 @@ def test_zb_2p_keeps_twice_what_zb_1p_keeps() -> None:
     """arXiv:2401.10241, section 2: as 1F1B on its first stage, and twice that."""
     assert kept(pipeline_schedule="zb-1p") == kept(pipeline_schedule="zb-h1") == kept()
     assert kept(pipeline_schedule="zb-2p") == 2 * kept()
-    work = [iteration(LLAMA, replace(PIPELINE, pipeline_schedule=schedule), STACK) for schedule in ("zb-1p", "zb-2p")]
-    assert saved_bytes(work[0].layer.forward) == saved_bytes(work[1].layer.forward)
+    work = [iteration(setup_of(LLAMA, replace(PIPELINE, pipeline_schedule=schedule), STACK)) for schedule in ("zb-1p", "zb-2p")]
+    assert saved_bytes(layer_of(work[0]).again.forward) == saved_bytes(layer_of(work[1]).again.forward)
 
 
 @pytest.mark.parametrize("micro_batches", [1, 2, 5])
@@ -218,7 +244,9 @@ def test_zb_2p_keeps_twice_what_zb_1p_keeps() -> None:
 def test_few_micro_batches_bound_what_is_kept(schedule: str, micro_batches: int) -> None:
     """No more than all of them."""
     layout = replace(PIPELINE, global_batch_size=16 * micro_batches, pipeline_schedule=schedule)
-    assert kept(layout) == pytest.approx(micro_batches * 4 * saved_bytes(iteration(LLAMA, layout, STACK).layer.forward))
+    assert kept(layout) == pytest.approx(
+        micro_batches * 4 * saved_bytes(layer_of(iteration(setup_of(LLAMA, layout, STACK))).again.forward)
+    )
 
 
 @pytest.mark.parametrize("vocabulary", [1024, 500_000])
@@ -226,9 +254,9 @@ def test_a_layer_that_runs_again_and_the_loss_are_never_there_together(vocabular
     """Beside what is kept of all layers, the larger of the two counts: the layer, or the logits with the input of the head."""
     model = replace(LLAMA, vocab_size=vocabulary)
     layout = replace(LAYOUT, recompute="full")
-    work, found = iteration(model, layout, STACK), memory(layout, model)
-    of_layers = stage_activation_bytes(model, layout, STACK, work, work.stages.last)
-    layer = saved_bytes(work.plain_layer.forward) - of_layers / 32  # all but its input
+    work, found = iteration(setup_of(model, layout, STACK)), memory(layout, model)
+    of_layers = stage_activation_bytes(work, work.stages.last)
+    layer = saved_bytes(layer_of(work).plain.forward) - of_layers / 32  # all but its input
     loss = saved_bytes(work.head.forward) + 12 * 8192 * model.padded_vocab_size(2) / 2
     assert found.activations_bytes + found.loss_bytes == pytest.approx(of_layers + max(layer, loss))
     assert (layer > loss) == (vocabulary == 1024)

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from perfmodel.economics.energy import WAITING, busy_share, carbon_kg, power_w
+from perfmodel.economics.energy import busy_share, carbon_kg, power_w
 from perfmodel.economics.goodput import TimeShares
 from perfmodel.exchange.presets import cluster_preset, economics_preset
-from perfmodel.timing.breakdown import PARTS, Breakdown
+from perfmodel.timing.breakdown import PARTS, WAITING, Breakdown
 
 TERMS = economics_preset("typical")
 H100 = cluster_preset("dgx-h100")
@@ -35,7 +35,7 @@ def test_every_part_of_an_iteration_is_computing_or_waiting() -> None:
     waiting = Breakdown(**dict.fromkeys(WAITING, 1.0))
     assert busy_share(waiting, ALWAYS) == 0
     assert busy_share(Breakdown(matmul_s=3.0, optimizer_s=1.0), ALWAYS) == 1
-    assert busy_share(waiting + Breakdown(attention_s=6.0), ALWAYS) == pytest.approx(0.5)
+    assert busy_share(waiting + Breakdown(attention_s=len(WAITING)), ALWAYS) == pytest.approx(0.5)
 
 
 def test_lost_training_draws_as_much_as_training_that_counts() -> None:

@@ -73,6 +73,9 @@ def test_llama_3_takes_the_gpu_hours_that_it_took() -> None:
     assert result.gpu_hours == pytest.approx(30.84e6, rel=0.05)
     assert result.effective_share is not None
     assert result.effective_share > 0.9
+    assert result.days is not None
+    assert result.calendar_days is not None
+    assert result.effective_share == pytest.approx(result.days / result.calendar_days, rel=1e-12)
 
 
 def test_llama_3_draws_more_than_its_gpus_alone() -> None:
@@ -182,7 +185,7 @@ def test_a_job_without_failures_still_switches() -> None:
 def test_a_run_that_gets_nowhere_is_refused(changes: dict[str, Any]) -> None:
     """With what keeps it from training."""
     terms = replace(TYPICAL, checkpoint_write_bytes_per_s_per_gpu=1e3, **changes)
-    with pytest.raises(InputError, match=r"GPUs that fail every .* such a run does not end") as caught:
+    with pytest.raises(InputError, match=r"such a run never ends: .* GPUs fail every ") as caught:
         outlook(predicted(), terms)
     assert caught.value.key == "economics"
 

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from perfmodel.count.data_parallel import buckets
 from perfmodel.events.iteration_events import IterationEvents, iteration_events
 from perfmodel.events.stage_passes import StagePasses
 from perfmodel.exchange.presets import cluster_preset, model_preset, stack_preset
 from perfmodel.prediction import StagePrediction, predict_stage
 from perfmodel.timing.data_parallel import DataParallel
-from perfmodel.timing.kernels import loaded
+from perfmodel.timing.kernels import at_cluster_load
 from tests.layouts import RAMP_STAGE
+from tests.setups import setup_of
 
 MODEL = model_preset("nemotron-4-15b")
 CLUSTER = cluster_preset("dgx-h100")
@@ -33,14 +33,14 @@ SCHEDULES: dict[str, dict[str, Any]] = {
 def placed(stack: str = "megatron-core", **changes: Any) -> tuple[StagePrediction, StagePasses, IterationEvents]:
     """The events of a changed first stage of the ramp."""
     layout, software = replace(RAMP_STAGE, **changes), stack_preset(stack)
-    predicted = predict_stage(MODEL, CLUSTER, software, layout)
-    cluster = loaded(CLUSTER, layout.gpus)
-    passes = StagePasses(predicted.work, layout=layout, cluster=cluster, stack=software)
-    moved = DataParallel(bucket=buckets(MODEL, layout, software), layout=layout, cluster=cluster, stack=software)
+    predicted = predict_stage(setup_of(MODEL, layout, software, cluster=CLUSTER))
+    cluster = at_cluster_load(CLUSTER, layout.gpus)
+    passes = StagePasses(predicted.work, cluster=cluster, stack=software)
+    moved = DataParallel(work=predicted.work, cluster=cluster, stack=software)
     first_s = [direction.first.parts.total_s for direction in (passes.forward, passes.backward)]
     events = iteration_events(
         passes,
-        list(moved.windows(predicted.work, forward_s=first_s[0], backward_s=first_s[1])),
+        list(moved.windows(forward_s=first_s[0], backward_s=first_s[1])),
         layout=layout,
         stack=software,
         optimizer_s=float(predicted.breakdown.optimizer_s),
@@ -135,8 +135,8 @@ def test_layers_lie_on_the_stages_that_hold_them() -> None:
     assert [(piece.first_layer, piece.layers) for piece in passes.pieces] == [(2 * place, 2) for place in range(16)]
     model = replace(MODEL, layers=30)
     layout = replace(RAMP_STAGE, **(SMALL | {"virtual_pipeline": 4}))
-    work = predict_stage(model, CLUSTER, CORE, layout).work
-    pieces = StagePasses(work, layout=layout, cluster=CLUSTER, stack=CORE).pieces
+    work = predict_stage(setup_of(model, layout, CORE, cluster=CLUSTER)).work
+    pieces = StagePasses(work, cluster=CLUSTER, stack=CORE).pieces
     assert [piece.layers for piece in pieces] == [1, *[2] * 14, 1]
     assert [piece.first_layer for piece in pieces[:3]] == [0, 1, 3]
     assert (pieces[0].embedding, pieces[-1].head) == (True, True)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perfmodel.count.operators import Collective, Matmul
-from perfmodel.events.pass_spans import Laid, laid, weight_gradients
+from perfmodel.events.pass_spans import LaidOutPass, laid, weight_gradients
 from perfmodel.spec.layout import ProcessGroup
 from perfmodel.spec.phases import DATA_GRADIENT, WEIGHT_GRADIENT
 from perfmodel.timing.passes import TimedOperator
@@ -33,7 +33,7 @@ def call(
     return TimedOperator(operator=operator, alone_s=seconds, exposed_s=exposed, slowdown_s=slowdown)
 
 
-def times(found: Laid) -> dict[str, tuple[float, float]]:
+def times(found: LaidOutPass) -> dict[str, tuple[float, float]]:
     """Start and end of each operator."""
     return {span.timed.operator.name: (span.start_s, span.end_s) for span in found.operators}
 

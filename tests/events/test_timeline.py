@@ -61,6 +61,7 @@ def summed(spans: list[Span]) -> dict[str, float]:
     return sums
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(
     st.sampled_from(["megatron-core", "megatron-lm", "ideal", "torchtitan", "generic"]),
@@ -196,6 +197,7 @@ def test_less_detail_draws_less(detail: str, kinds: set[str]) -> None:
     assert found.span_s == pytest.approx(predicted_s(found), rel=1e-9)
 
 
+@pytest.mark.slow
 def test_as_much_is_drawn_as_a_viewer_opens_quickly() -> None:
     """Of any number of micro-batches."""
     for changes in ((), ("pipeline_parallel=8",)):

@@ -6,20 +6,21 @@ from dataclasses import replace
 
 import pytest
 
-from perfmodel.evidence.groups import by_group, group_names, known_groups, layout_kind, reasons
-from perfmodel.evidence.validate import Comparison
+from perfmodel.evidence.groups import by_group, group_names, known_groups, layout_kind, unsupported_reasons
+from perfmodel.evidence.measured_rows import MeasuredRun
+from perfmodel.evidence.time_scores import TimeComparison
 from perfmodel.exchange.run_files import read_candidates
-from perfmodel.spec.run import MeasuredRun, Run, Stage
+from perfmodel.spec.run import RampStage, Run
 
 RAMP = read_candidates("nemotron-4-15b")[0].run
 ONE_GPU = replace(
-    RAMP, tensor_parallel=1, sequence_parallel=False, sharding="none", stages=(Stage(data_parallel=1, global_batch_size=8),)
+    RAMP, tensor_parallel=1, sequence_parallel=False, sharding="none", stages=(RampStage(data_parallel=1, global_batch_size=8),)
 )
 
 
-def row(run: Run | None, stack: str = "megatron-core") -> Comparison:
+def row(run: Run | None, stack: str = "megatron-core") -> TimeComparison:
     """A measured run of some stack; not covered without a run."""
-    return Comparison(
+    return TimeComparison(
         measured=MeasuredRun(
             run_id="one",
             source="here",
@@ -39,9 +40,9 @@ def row(run: Run | None, stack: str = "megatron-core") -> Comparison:
     )
 
 
-def data_parallel(ranks: int) -> tuple[Stage]:
+def data_parallel(ranks: int) -> tuple[RampStage]:
     """One stage of some data-parallel ranks."""
-    return (Stage(data_parallel=ranks, global_batch_size=8),)
+    return (RampStage(data_parallel=ranks, global_batch_size=8),)
 
 
 @pytest.mark.parametrize(
@@ -89,4 +90,4 @@ def test_only_covered_rows_are_summarised_by_group() -> None:
 
 def test_rows_that_are_not_covered_are_counted_by_reason() -> None:
     """The others are not."""
-    assert reasons([row(None), row(RAMP), row(None)]) == {"not covered": 2}
+    assert unsupported_reasons([row(None), row(RAMP), row(None)]) == {"not covered": 2}

@@ -80,10 +80,10 @@ def test_processes_and_threads_have_their_names() -> None:
 @pytest.mark.parametrize(
     ("document", "sentence"),
     [
-        ({}, "this is no trace of torch.profiler"),
-        ([1], "this is no trace of torch.profiler"),
-        ({"traceEvents": {}}, "this is no trace of torch.profiler"),
-        ({"traceEvents": []}, "there is no span in this trace"),
+        ({}, "this is not a trace of torch.profiler"),
+        ([1], "this is not a trace of torch.profiler"),
+        ({"traceEvents": {}}, "this is not a trace of torch.profiler"),
+        ({"traceEvents": []}, "this trace has no spans"),
         ([span("a", "soon", 1.0)], "ts: 'soon' where 'a' needs a time"),  # type: ignore[arg-type]
         ([span("a", float("nan"), 1.0)], "ts: nan where 'a' needs a time"),
         ([{"ph": "X", "name": "a", "ts": 1.0, **CPU}], "dur: nothing where 'a' needs a time"),

@@ -79,10 +79,10 @@ def test_calls_that_only_torch_saw_are_shown(prediction: Prediction, record: Ste
 @pytest.mark.parametrize(
     ("setting", "sentence"),
     [
-        ("tensor_parallel=4", "tensor_parallel: the run has 4, but the record was measured with 2"),
-        ("micro_batch_size=2", "micro_batch_size: the run has 2, but the record was measured with 1"),
-        ("model.layers=16", "model.layers: the run has 16, but the record was measured with 32"),
-        ("sequence_parallel=false", "sequence_parallel: the run has false, but the record was measured with true"),
+        ("tensor_parallel=4", "tensor_parallel: the run has 4, the record was measured with 2"),
+        ("micro_batch_size=2", "micro_batch_size: the run has 2, the record was measured with 1"),
+        ("model.layers=16", "model.layers: the run has 16, the record was measured with 32"),
+        ("sequence_parallel=false", "sequence_parallel: the run has false, the record was measured with true"),
     ],
 )
 def test_another_step_is_refused(record: StepRecord, setting: str, sentence: str) -> None:

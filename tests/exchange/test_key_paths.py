@@ -59,14 +59,17 @@ def test_a_factor_multiplies_each_candidate() -> None:
         ),
         ("layers=40", "did you mean model.layers?"),
         ("network_scal=0.8", "did you mean cluster.network_scale?"),
-        ("host_s=9us", "did you mean stack.host_s?"),
+        ("host_s=9us", "did you mean stack.host.launch_s?"),
+        ("launch_s=9us", "did you mean stack.host.launch_s?"),
+        ("stack.host_s=9us", "stack.host_s: unknown key; it is called stack.host.launch_s now"),
+        ("stack.spread.host_s=9%", "stack.spread: unknown key; it is called stack.host.spread, overlap.spread and so on now"),
         ("zzz=1", "zzz: unknown key; known: cluster, context_parallel"),
-        ("stages[-4].tokens=1T", "'-4' is not a place in a list of 3; they count from 0, or -1 back"),
+        ("stages[-4].tokens=1T", "'-4' is not a place in a list of 3: the first is 0, the last is -1"),
         ("stages[*].tokens.x=1", r"stages.0.tokens: 2\d+.0 has no keys below it"),
         ("stages[x].tokens=1", r"stages\[x\]: unknown key|not a place"),
-        ("name=x2", "name: 'Nemotron-4 15B' is not a number that x2 could multiply"),
+        ("name=x2", "name: 'Nemotron-4 15B' is not a number, so x2 cannot multiply it"),
         ("micro_batch_size=x0.5", "micro_batch_size: 0.5 is not a whole number"),
-        ("cluster.speed=x2", "cluster.speed: a factor of what is not given; write the value itself"),
+        ("cluster.speed=x2", "cluster.speed: no value to multiply; write the value itself"),
     ],
 )
 def test_a_key_that_leads_nowhere_says_which_one_is_meant(override: str, sentence: str) -> None:
@@ -116,14 +119,17 @@ def test_data_parallelism_gives_or_takes_where_gpus_are_kept() -> None:
 @pytest.mark.parametrize(
     ("override", "sentence"),
     [
-        ("pipeline_parallel=5", r"stages\[0\]: 768 GPUs cannot be kept: .* tensor_parallel 8 x pipeline_parallel 5"),
-        ("stages[-1].data_parallel=384", "it follows from the number of GPUs that is kept"),
+        (
+            "pipeline_parallel=5",
+            r"stages\[0\]: 768 GPUs cannot be kept: tensor_parallel 8 x pipeline_parallel 5 does not divide them",
+        ),
+        ("stages[-1].data_parallel=384", "this follows from the number of GPUs, which is kept"),
         ("tensor_parallel=0", r"stages\[0\]: 768 GPUs cannot be kept"),
         ("tensor_parallel=many", "tensor_parallel: 'many' is not a count"),
         ("tensor_parallel=1", r"stages\[0\].global_batch_size: 384 sequences do not divide over 768"),
         (
             "stages=[{data_parallel: 1, global_batch_size: 1}]",
-            "the GPUs of 3 stages cannot be kept",
+            "the numbers of GPUs of 3 stages cannot be kept",
         ),
     ],
 )

@@ -81,13 +81,13 @@ def test_files_may_stand_inside_and_extend_each_other(mine: Path, tmp_path: Path
 
 
 def test_models_and_stacks_may_be_files_too(tmp_path: Path) -> None:
-    """Of a model .yaml has this project's words, .json Hugging Face's."""
+    """With this project's words; a file with the words of other software is read by its importer."""
     model, stack = tmp_path / "model.yaml", tmp_path / "stack.yaml"
     model.write_text("{extends: nemotron-4-15b, name: Shallow, layers: 16}")
-    stack.write_text("{extends: megatron-core, host_s: 7us}")
+    stack.write_text("{extends: megatron-core, host: {launch_s: 7us}}")
     run = read(f"model={model}", f"stack={stack}")
     assert (run.model.layers, run.model.hidden_size) == (16, model_preset("nemotron-4-15b").hidden_size)
-    assert run.stack.host_s == pytest.approx(7e-6)
+    assert run.stack.host.launch_s == pytest.approx(7e-6)
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,13 @@ import pytest
 
 from perfmodel.errors import InputError
 from perfmodel.exchange import presets
+from perfmodel.exchange.annotations import separated
 from perfmodel.exchange.documents import read_mapping
 from perfmodel.exchange.presets import (
     DATA,
     KINDS,
     cluster_preset,
+    cluster_priors,
     gpu_preset,
     merged,
     preset_names,
@@ -39,7 +41,7 @@ FITTED = {
 def shipped(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """The mapping that stands in every file of a preset."""
     mapping: dict[str, Any] = {}
-    monkeypatch.setattr(presets, "_shipped", lambda _: mapping)
+    monkeypatch.setattr(presets, "_shipped", lambda _: separated(mapping))
     return mapping
 
 
@@ -95,16 +97,16 @@ def test_a_spread_has_its_own_source_or_that_of_its_number() -> None:
 def test_a_preset_that_extends_another_keeps_what_it_does_not_change() -> None:
     """Also inside its spread, and its sources."""
     core, later = stack_preset("megatron-core"), stack_preset("megatron-core-2025")
-    assert later.clock_scale > core.clock_scale
-    assert later.host_s == core.host_s
-    assert {**core.spread, "clock_scale": later.spread["clock_scale"]} == later.spread
+    assert later.host.clock_scale > core.host.clock_scale
+    assert later.host.launch_s == core.host.launch_s
+    assert {**core.host.spread, "clock_scale": later.host.spread["clock_scale"]} == later.host.spread
     _, sources = read_preset("stacks", "megatron-core-2025")
-    assert sources["host_s"] == read_preset("stacks", "megatron-core")[1]["host_s"]
+    assert sources["host.launch_s"] == read_preset("stacks", "megatron-core")[1]["host.launch_s"]
 
 
 def test_every_cluster_doubts_its_clocks_links_and_network() -> None:
     """Those of the priors, unless it has its own."""
-    priors = read_mapping(presets.PRIORS)["spread"]
+    priors = cluster_priors()[0]["spread"]
     for name in preset_names("clusters"):
         own, _ = read_preset("clusters", name)
         spread = cluster_preset(name).spread

@@ -10,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perfmodel.errors import InputError, NotSupportedError
-from perfmodel.exchange.documents import read_mapping
-from perfmodel.exchange.presets import PRIORS, cluster_preset
+from perfmodel.exchange.presets import cluster_preset, cluster_priors
 from perfmodel.exchange.run_files import read_candidates
 from perfmodel.prediction import predict
 from perfmodel.spec.run import Run
@@ -52,8 +51,8 @@ def read(*overrides: str) -> Run:
         ("model=nemotron-4-15c", "model: 'nemotron-4-15c' is not a preset of models; did you mean nemotron-4-15b?"),
         ("model=3", "model: 3 where the settings of a transformer model are needed"),
         ("model.position=learned", "model.max_positions: missing; learned positions need their number"),
-        ("cluster.extends=dgx-h200", "cluster.extends: set the whole of it instead"),
-        ("cluster.gpu.peak_flop_per_s.bf17=1e15", "peak_flop_per_s.bf17: unknown precision; did you mean bf16"),
+        ("cluster.extends=dgx-h200", "cluster.extends: this cannot be set; set the part itself"),
+        ("cluster.gpu.peak_flop_per_s.bf17=1e15", "peak_flop_per_s.bf17: unknown number format; did you mean bf16"),
         ("cluster.links.node.collectives=infiniband", r"collectives\.latency_s: unknown key; known: all_gather, all_reduce"),
         ("cluster.links.node.collectives.switch_reduce.ranks=1", "switch_reduce.ranks: 1 must be at least 2"),
         (
@@ -73,7 +72,7 @@ def read(*overrides: str) -> Run:
         ("cluster.spread.compute_scale=400%", "cluster.spread.compute_scale: '400%' must be at most 3"),
         ("cluster.spread.compute_scale=-1%", "cluster.spread.compute_scale: '-1%' must be at least 0"),
         ("cluster.spread=3%", "cluster.spread: '3%' where a mapping of names is needed"),
-        ("stack.norm_kernels=fusd", "stack.norm_kernels: 'fusd' is not one of them; did you mean fused?"),
+        ("stack.fusion.norms=fusd", "stack.fusion.norms: 'fusd' is not one of them; did you mean fused?"),
         ("name=' '", "name: ' ' is not one line of text"),
         ("precision=~", "precision: nothing is not one of them"),
         ("stages.0.published.iteration_time_s=57%", "'57%' is not a time"),
@@ -82,19 +81,19 @@ def read(*overrides: str) -> Run:
         ("sequence_length=4097", "tensor_parallel: 8 does not divide 4097 tokens"),
         ("sequence_parallel=perhaps", "sequence_parallel: 'perhaps' is not true or false"),
         ("precision=fp7", "precision: 'fp7' is not one of them; did you mean fp8?"),
-        ("stages=[]", "stages: at least one Stage is needed"),
+        ("stages=[]", "stages: at least one ramp stage is needed"),
         ("stages=4", "stages: 4 where a list is needed"),
         ("stages.9.tokens=4", "stages.9: '9' is not a place in a list of 3"),
         ("stages.0.tokens=8GB", r"stages\[0\].tokens: '8GB' is not a count"),
         ("stages.0.tokens.x=8", "has no keys below it"),
         ("stages.0.published.speed=8", "published.speed: unknown key; known: days, iteration_time_s, mfu"),
-        ("micro_batch_size=[]", "micro_batch_size: an empty list of candidates"),
+        ("micro_batch_size=[]", "micro_batch_size: an empty list of values"),
         ("micro_batch_size=0", "micro_batch_size: 0 must be at least 1"),
         ("micro_batch_size=.inf", "micro_batch_size: '.inf' is not a count"),
         ("cluster.gpu.peak_flop_per_s.bf16=0", "peak_flop_per_s.bf16: 0 must be greater than 0"),
         ("cluster.gpu.peak_flop_per_s=3", "peak_flop_per_s: 3 where a mapping of names is needed"),
         ("name=3", "name: 3 is not one line of text"),
-        ("nonsense", "'nonsense' is not an override; write --set key.path=value"),
+        ("nonsense", "'nonsense' is not a setting; write --set key.path=value"),
         ("model={", "model: not valid YAML"),
         ("cluster.compute_scale=-1", "cluster.compute_scale: -1 must be greater than 0"),
     ],
@@ -162,7 +161,7 @@ def test_a_run_that_says_so_is_not_overruled_by_its_stack(tmp_path: Path) -> Non
     """Neither by the preset, nor by a stack that is changed."""
     path = tmp_path / "small.yaml"
     path.write_text(RUN + "sequence_parallel: false\nsharding: none\n")
-    (candidate,) = read_candidates(str(path), ["stack.sharding=zero1"])
+    (candidate,) = read_candidates(str(path), ["stack.defaults.sharding=zero1"])
     assert (candidate.run.sequence_parallel, candidate.run.sharding) == (False, "none")
     assert not any(sentence.startswith(("sequence_parallel", "sharding")) for sentence in candidate.assumptions)
 
@@ -249,11 +248,13 @@ def test_inline_mappings_stand_for_presets(tmp_path: Path) -> None:
     links = "{node: nvlink-h100, network: {extends: infiniband-400, bandwidth_bytes_per_s: 800Gb/s}}"
     cluster = f"{{name: Mine, gpu: h100-sxm-80gb, gpus_per_node: 8, nics_per_node: 8, links: {links}}}"
     path = tmp_path / "mine.yaml"
-    path.write_text(RUN.replace("dgx-h100", cluster).replace("megatron-core", "{extends: megatron-core, gradient_bytes: 4}"))
+    path.write_text(
+        RUN.replace("dgx-h100", cluster).replace("megatron-core", "{extends: megatron-core, states: {gradient_bytes: 4}}")
+    )
     (candidate,) = read_candidates(str(path))
     assert candidate.run.cluster.network_bytes_per_s_per_gpu == 100e9
-    assert candidate.run.cluster.compute_scale == read_mapping(PRIORS)["compute_scale"]
-    assert candidate.run.stack.gradient_bytes == 4
+    assert candidate.run.cluster.compute_scale == cluster_priors()[0]["compute_scale"]
+    assert candidate.run.stack.states.gradient_bytes == 4
 
 
 def test_listed_values_become_candidates() -> None:
@@ -267,7 +268,7 @@ def test_listed_values_become_candidates() -> None:
 def test_too_many_candidates_are_refused() -> None:
     """A sweep is another command."""
     values = ",".join(str(value) for value in range(1, 100))
-    with pytest.raises(InputError, match="99 combinations of candidates; at most 64"):
+    with pytest.raises(InputError, match="99 combinations of listed values; at most 64"):
         read(f"micro_batch_size=[{values}]")
 
 
@@ -294,3 +295,14 @@ def test_any_override_gives_a_run_or_one_sentence(key: str, value: str) -> None:
     """No traceback, whatever is typed."""
     with contextlib.suppress(InputError, NotSupportedError):
         assert read_candidates("nemotron-4-15b", [f"{key}={value}"])
+
+
+def test_a_run_that_asks_for_more_than_its_stack_offers_says_so() -> None:
+    """It is predicted all the same."""
+    settings = ["stack=pytorch-fsdp", "sharding=zero3", "context_parallel=2"]
+    (candidate,) = read_candidates("nemotron-4-15b", settings)
+    assert candidate.assumptions[-1] == (
+        "PyTorch FSDP (llm-foundry) offers no tensor parallelism and no context parallelism; it is predicted as if it did"
+    )
+    (offered,) = read_candidates("nemotron-4-15b")
+    assert not any("offers no" in sentence for sentence in offered.assumptions)

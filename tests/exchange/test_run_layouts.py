@@ -21,7 +21,7 @@ def read(*overrides: str) -> Run:
         (["pipeline_parallel=4"], ["pipeline_bubble_s", "pipeline_parallel_exposed_s"]),
         (["pipeline_parallel=4", "virtual_pipeline=2"], ["pipeline_bubble_s"]),
         (["pipeline_parallel=4", "pipeline_schedule=zb-1p"], []),
-        (["context_parallel=2", "stack.context_parallel_exchange=all_gather"], ["context_parallel_exposed_s"]),
+        (["context_parallel=2", "stack.overlap.context_parallel_exchange=all_gather"], ["context_parallel_exposed_s"]),
         (["sharding=zero2"], ["data_parallel_exposed_s"]),
         (["sharding=zero3"], ["data_parallel_exposed_s"]),
         (["sharding=hsdp", "data_parallel_replicas=12"], ["data_parallel_exposed_s"]),

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from perfmodel.exchange.documents import read_mapping
-from perfmodel.exchange.presets import DATA, read_preset, source_of
+from perfmodel.exchange.presets import DATA, cluster_priors, read_preset, source_of
 from perfmodel.exchange.run_files import read_candidates
 from perfmodel.exchange.sources import run_sources
 from perfmodel.explanation.levers import coefficients
@@ -39,7 +38,7 @@ def test_every_number_of_a_shipped_run_has_a_source(run: str) -> None:
         ("cluster.gpu.cache_bytes", "gpus", "h100-sxm-80gb", "cache_bytes"),
         ("cluster.gpu.kernels.memory_bound.fused.fixed_s", "kernels", "h100-sxm-80gb", "memory_bound.fused.fixed_s"),
         ("cluster.links.network.collectives.efficiency", "collectives", "infiniband", "efficiency"),
-        ("stack.host_s", "stacks", "megatron-core", "host_s"),
+        ("stack.host.launch_s", "stacks", "megatron-core", "host.launch_s"),
     ],
 )
 def test_the_source_is_that_of_the_preset_that_holds_the_number(path: str, kind: str, name: str, key: str) -> None:
@@ -49,7 +48,7 @@ def test_the_source_is_that_of_the_preset_that_holds_the_number(path: str, kind:
 
 def test_a_prior_has_its_source() -> None:
     """What no cluster says of itself."""
-    assert source("cluster.network_scale") == read_mapping(DATA / "cluster_priors.yaml")["sources"]["network_scale"]
+    assert source("cluster.network_scale") == cluster_priors()[1]["network_scale"]
 
 
 def test_what_is_set_says_so_and_another_preset_brings_its_own() -> None:
@@ -85,7 +84,7 @@ def test_strange_sources_are_no_error(text: str, tmp_path: Path) -> None:
 def test_a_mapping_and_a_spec_are_read_too() -> None:
     """A spec has no sources."""
     mapping, _ = read_preset("runs", RUN)
-    assert source("stack.host_s", mapping) == source("stack.host_s")
+    assert source("stack.host.launch_s", mapping) == source("stack.host.launch_s")
     assert run_sources(read_candidates(RUN)[0].run) == {}
 
 
@@ -93,4 +92,4 @@ def test_a_run_file_is_read_from_its_path(tmp_path: Path) -> None:
     """As read_candidates does."""
     file = tmp_path / "run.yaml"
     file.write_text((DATA / "runs" / f"{RUN}.yaml").read_text())
-    assert source("stack.host_s", str(file)) == source("stack.host_s")
+    assert source("stack.host.launch_s", str(file)) == source("stack.host.launch_s")

@@ -26,7 +26,7 @@ def test_the_last_stage_is_explained_unless_another_is_asked_for() -> None:
 @pytest.mark.parametrize("stage", [0, 4, -1])
 def test_a_stage_that_is_not_there_is_refused(stage: int) -> None:
     """They count from 1, as in the other commands."""
-    with pytest.raises(InputError, match=r"stage: .* is not a stage of .*: they are 1 to 3"):
+    with pytest.raises(InputError, match=r"stage: .* has no stage .*: its stages are 1 to 3"):
         api.explain("nemotron-4-15b", stage=stage)
 
 

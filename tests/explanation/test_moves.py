@@ -13,6 +13,7 @@ from perfmodel.explanation.moves import Move, Moves, moves
 from perfmodel.prediction import predict, predict_stage
 from perfmodel.spec.layout import Layout
 from tests.search.layouts import CLUSTER, LAYOUTS, MODEL, PIPELINE, predicted
+from tests.setups import setup_of
 
 CORE = stack_preset("megatron-core")
 
@@ -20,7 +21,7 @@ CORE = stack_preset("megatron-core")
 @cache
 def moves_of(layout: str) -> Moves:
     """All moves from one layout."""
-    return moves(MODEL, CLUSTER, CORE, predicted(layout))
+    return moves(predicted(layout))
 
 
 def move_to(found: Moves, key: str, after: object) -> Move:
@@ -44,7 +45,7 @@ def test_a_move_is_the_run_that_set_makes(key: str, after: object, settings: lis
     """Time, MFU and memory of the same equations."""
     run = read_candidates("nemotron-4-15b", ["stages=[{data_parallel: 96, global_batch_size: 384}]"])[0].run
     before = predict(run).stages[0][1]
-    move = move_to(moves(run.model, run.cluster, run.stack, before), key, after)
+    move = move_to(moves(before), key, after)
     stage = ["stages=[{data_parallel: 96, global_batch_size: 384}]"]
     there = predict(read_candidates("nemotron-4-15b", stage + settings)[0].run).stages[0][1]
     assert move.predicted is not None
@@ -78,8 +79,8 @@ def test_a_move_that_does_not_fit_is_still_predicted() -> None:
     """340B parameters on 192 GPUs need all of their tensor parallelism."""
     model, cluster = model_preset("nemotron-4-340b"), cluster_preset("dgx-h100")
     layout = replace(PIPELINE, pipeline_parallel=12, virtual_pipeline=1, data_parallel=2, global_batch_size=64)
-    before = predict_stage(model, cluster, CORE, layout)
-    move = move_to(moves(model, cluster, CORE, before), "tensor_parallel", 4)
+    before = predict_stage(setup_of(model, layout, CORE, cluster=cluster))
+    move = move_to(moves(before), "tensor_parallel", 4)
     assert move.predicted is not None
     assert not move.predicted.fits
     assert move.predicted.memory.total_bytes > cluster.gpu.memory_bytes
@@ -111,7 +112,7 @@ def test_hsdp_keeps_a_copy_in_each_node() -> None:
     """Two tensor-parallel ranks leave four shards in a node of eight."""
     torchtitan = stack_preset("torchtitan")
     layout = replace(LAYOUTS["zero3"], tensor_parallel=2, data_parallel=384)
-    found = moves(MODEL, CLUSTER, torchtitan, predict_stage(MODEL, CLUSTER, torchtitan, layout))
+    found = moves(predict_stage(setup_of(MODEL, layout, torchtitan, cluster=CLUSTER)))
     move = move_to(found, "sharding", "hsdp")
     assert move.layout is not None
     assert move.layout.data_parallel_replicas == 384 // 4
@@ -120,11 +121,22 @@ def test_hsdp_keeps_a_copy_in_each_node() -> None:
 def test_only_what_the_stack_offers_and_the_gpu_has_is_tried() -> None:
     """Megatron-Core shards no gradients; an A100 has no 8-bit products; 16-bit formats run alike."""
     shardings = {move.after for move in moves_of("dense").possible if move.key == "sharding"}
-    assert shardings <= set(CORE.offered_shardings)
+    assert shardings <= set(CORE.offers.shardings)
     assert [move.after for move in moves_of("fp8").possible if move.key == "precision"] == ["bf16"]
     a100 = cluster_preset("dgx-a100")
-    found = moves(MODEL, a100, CORE, predict_stage(MODEL, a100, CORE, LAYOUTS["dense"]))
+    found = moves(predict_stage(setup_of(MODEL, LAYOUTS["dense"], CORE, cluster=a100)))
     assert "fp8" not in {move.after for move in found.possible}
+
+
+def test_no_move_adds_ranks_along_an_axis_that_the_stack_does_not_offer() -> None:
+    """PyTorch FSDP has data parallelism alone; a degree may still go back to 1."""
+    fsdp = stack_preset("pytorch-fsdp")
+    for tensor in (1, 2):
+        layout = replace(LAYOUTS["zero3"], tensor_parallel=tensor, data_parallel=768 // tensor)
+        found = moves(predict_stage(setup_of(MODEL, layout, fsdp, cluster=CLUSTER)))
+        degrees = ("tensor_parallel", "pipeline_parallel", "context_parallel")
+        taken = [(move.key, move.after) for move in (*found.possible, *found.refused) if move.key in degrees]
+        assert taken == ([] if tensor == 1 else [("tensor_parallel", 1)])
 
 
 def test_rows_have_a_reason_or_numbers() -> None:
@@ -142,5 +154,5 @@ def test_a_layout_of_one_gpu_has_few_moves() -> None:
 def test_moves_from_an_impossible_number_of_gpus_do_not_break() -> None:
     """Whatever the layout, each value is tried or refused."""
     layout: Layout = replace(LAYOUTS["dense"], tensor_parallel=6, data_parallel=3, global_batch_size=12)
-    found = moves(MODEL, CLUSTER, CORE, predict_stage(MODEL, CLUSTER, CORE, layout))
+    found = moves(predict_stage(setup_of(MODEL, layout, CORE, cluster=CLUSTER)))
     assert found.refused

@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 
 from perfmodel.exchange.presets import stack_preset
-from perfmodel.explanation.roofline import COLLECTIVE, MATMUL, MEMORY, MEMORY_BOUND, Placed, roofline
+from perfmodel.explanation.roofline import COLLECTIVE, MATMUL, MEMORY, MEMORY_BOUND, RooflinePoint, roofline
 from perfmodel.timing.ledger import ledger
 from tests.search.layouts import CLUSTER, LAYOUTS, predicted
 
 STACK = stack_preset("megatron-core")
 
 
-def placed(layout: str) -> tuple[Placed, ...]:
+def placed(layout: str) -> tuple[RooflinePoint, ...]:
     """The operators of a layout."""
     return roofline(predicted(layout), cluster=CLUSTER, stack=STACK).operators
 

@@ -12,20 +12,21 @@ import pytest
 from perfmodel.exchange.presets import preset_names, stack_preset
 from perfmodel.exchange.run_files import read_candidates
 from perfmodel.explanation.levers import coefficients, levers
-from perfmodel.explanation.sensitivity import Effect, Moved, sensitivity
+from perfmodel.explanation.sensitivity import Effect, Sensitivity, sensitivity
 from perfmodel.prediction import predict, predict_stage
 from perfmodel.spec.spread import uncertain_numbers
 from tests.search.layouts import CLUSTER, LAYOUTS, MODEL, STACKS, predicted
+from tests.setups import setup_of
 
 CORE = stack_preset("megatron-core")
 HELPS = re.compile(r".*(bandwidth_bytes_per_s|efficiency|peak_flop_per_s\.\w+|compute_scale|network_scale|node_link_scale)$")
-HURTS = re.compile(r".*(latency_s|fixed_s|host_s|tree_start_s|scale_exponent|s_per_root_byte|own_shard)$")
+HURTS = re.compile(r".*(latency_s|fixed_s|launch_s|iteration_s|tree_start_s|scale_exponent|s_per_root_byte|own_shard)$")
 
 
 @cache
-def moved(layout: str, stack: str = "megatron-core") -> Moved:
+def moved(layout: str, stack: str = "megatron-core") -> Sensitivity:
     """One layout under every lever."""
-    return sensitivity(MODEL, CLUSTER, stack_preset(stack), LAYOUTS[layout])
+    return sensitivity(setup_of(MODEL, LAYOUTS[layout], stack_preset(stack), cluster=CLUSTER))
 
 
 def effect_of(name: str, layout: str, stack: str = "megatron-core") -> Effect:
@@ -38,8 +39,8 @@ def test_where_nothing_is_moved_is_the_prediction(stack: str) -> None:
     """To the last bit, for every stack."""
     software = stack_preset(stack)
     layout = LAYOUTS["dense"]
-    times = sensitivity(MODEL, CLUSTER, software, layout).breakdown.total_s
-    assert times[0] == predict_stage(MODEL, CLUSTER, software, layout).iteration_time_s  # type: ignore[index]
+    times = sensitivity(setup_of(MODEL, layout, software, cluster=CLUSTER)).breakdown.total_s
+    assert times[0] == predict_stage(setup_of(MODEL, layout, software, cluster=CLUSTER)).iteration_time_s  # type: ignore[index]
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -59,16 +60,16 @@ def test_where_nothing_is_moved_every_layout_is_its_prediction(layout: str) -> N
         "cluster.gpu.kernels.memory_bound.elementwise.fixed_s",
         "cluster.links.node.collectives.all_gather.s_per_root_byte",
         "cluster.gpu_speed_deviation",
-        "stack.loss_forward_bytes",
-        "stack.bucket_parameters",
-        "stack.node_link_sm_fraction",
+        "stack.fusion.loss_forward_bytes",
+        "stack.overlap.bucket_parameters",
+        "stack.overlap.node_link_sm_fraction",
     ],
 )
 def test_an_effect_is_the_difference_of_two_predictions(path: str) -> None:
     """The number 10 % up and 10 % down, as --set would have it."""
     run = read_candidates("nemotron-4-15b")[0].run
     stage = run.stages[0]
-    found = sensitivity(run.model, run.cluster, run.stack, run.layout(stage))
+    found = sensitivity(setup_of(run.model, run.layout(stage), run.stack, cluster=run.cluster))
     value = coefficients(run.cluster, run.stack)[path].value
     now_s = float(predict(run).stages[0][1].iteration_time_s)
     alone = [effect for effect in found.effects() if [each.path for each in effect.lever.coefficients] == [path]]
@@ -98,7 +99,10 @@ def test_numbers_that_belong_together_move_together() -> None:
     layout = LAYOUTS["fp8"]
     rates = {name: rate * 1.1 for name, rate in CLUSTER.gpu.peak_flop_per_s.items()}
     faster = replace(CLUSTER, gpu=replace(CLUSTER.gpu, peak_flop_per_s=rates))
-    change = float(predict_stage(MODEL, faster, CORE, layout).iteration_time_s / predicted("fp8").iteration_time_s) - 1.0
+    change = (
+        float(predict_stage(setup_of(MODEL, layout, CORE, cluster=faster)).iteration_time_s / predicted("fp8").iteration_time_s)
+        - 1.0
+    )
     assert effect_of("peak rate", "fp8").up.change == pytest.approx(change, rel=1e-9)
 
 
@@ -137,7 +141,12 @@ def test_every_uncertain_number_can_be_moved() -> None:
 def test_whole_numbers_and_sizes_of_one_number_are_not_moved() -> None:
     """Nobody has 8.8 GPUs in a node, or 2.2 bytes in a gradient."""
     known = set(coefficients(CLUSTER, CORE))
-    held = {"cluster.gpus_per_node", "cluster.nics_per_node", "cluster.gpu.streaming_multiprocessors", "stack.gradient_bytes"}
+    held = {
+        "cluster.gpus_per_node",
+        "cluster.nics_per_node",
+        "cluster.gpu.streaming_multiprocessors",
+        "stack.states.gradient_bytes",
+    }
     held |= {"cluster.links.node.measured_bandwidth_bytes_per_s", "cluster.busy_share"}
     assert not held & known
 
@@ -145,7 +154,7 @@ def test_whole_numbers_and_sizes_of_one_number_are_not_moved() -> None:
 def test_a_number_goes_no_further_than_it_may() -> None:
     """An efficiency of 0.95 rises to 1; work beside the listed operators does not become negative."""
     assert effect_of("cluster.gpu.kernels.matmul.bf16.memory_efficiency", "dense").up.step == pytest.approx(1 / 0.9496 - 1)
-    unlisted = effect_of("stack.unlisted_work", "dense")
+    unlisted = effect_of("stack.host.unlisted_work", "dense")
     assert (unlisted.down.step, unlisted.down.change) == (0.0, 0.0)
     assert unlisted.up.change > 0
     assert unlisted.helping == unlisted.down

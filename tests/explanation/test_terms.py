@@ -10,22 +10,23 @@ import pytest
 from perfmodel.count.operators import Collective, Matmul
 from perfmodel.errors import InputError
 from perfmodel.exchange.presets import stack_preset
-from perfmodel.explanation.sensitivity import Moved, sensitivity
-from perfmodel.explanation.terms import STEPS, TERMS, Term, part_of, term
+from perfmodel.explanation.sensitivity import Sensitivity, sensitivity
+from perfmodel.explanation.terms import STEPS, TERMS, Term, term
 from perfmodel.explanation.waterfall import STEPS as WATERFALL
 from perfmodel.explanation.waterfall import waterfall
 from perfmodel.timing.breakdown import PARTS
 from perfmodel.timing.collectives import network_collective_time_s, node_collective_time_s
 from perfmodel.timing.kernels import matmul_time_s
 from tests.search.layouts import CLUSTER, LAYOUTS, MODEL, predicted
+from tests.setups import setup_of
 
 CORE = stack_preset("megatron-core")
 
 
 @cache
-def moved(layout: str) -> Moved:
+def moved(layout: str) -> Sensitivity:
     """One layout under every lever."""
-    return sensitivity(MODEL, CLUSTER, CORE, LAYOUTS[layout])
+    return sensitivity(setup_of(MODEL, LAYOUTS[layout], CORE, cluster=CLUSTER))
 
 
 def term_of(name: str, layout: str = "dense") -> Term:
@@ -39,7 +40,7 @@ def test_every_term_has_its_seconds_and_an_equation(name: str, layout: str) -> N
     """As the breakdown has them; no examples in the text."""
     found = term_of(name, layout)
     if name != "recompute":
-        assert found.seconds == getattr(predicted(layout).breakdown, part_of(name))
+        assert found.seconds == getattr(predicted(layout).breakdown, TERMS[name].part)
     assert found.share == pytest.approx(found.seconds / float(predicted(layout).iteration_time_s))
     assert found.equations or not found.entries
     assert all(each.text and ">>>" not in each.text for each in found.equations)
@@ -48,7 +49,7 @@ def test_every_term_has_its_seconds_and_an_equation(name: str, layout: str) -> N
 
 def test_there_is_a_term_for_every_part_of_the_iteration() -> None:
     """And for what runs again, which is cut from several; every step of a waterfall leads to one."""
-    assert {part_of(name) for name in TERMS} - {"recompute_s"} == set(PARTS)
+    assert {kind.part for kind in TERMS.values()} == {"", *PARTS}
     assert set(WATERFALL) <= set(TERMS) | set(STEPS)
     assert set(STEPS.values()) <= set(TERMS)
 
@@ -114,7 +115,7 @@ def test_settings_that_decide_are_named() -> None:
     """Those of the layout and those of the stack."""
     assert dict(term_of("tensor_parallel").settings) == {
         "sequence_parallel": True,
-        "stack.tensor_parallel_overlap": CORE.tensor_parallel_overlap,
+        "stack.overlap.tensor_parallel": CORE.overlap.tensor_parallel,
     }
 
 

@@ -17,6 +17,8 @@ from perfmodel.spec.layout import Layout
 from perfmodel.spec.refusals import may_exist
 from tests.layouts import RAMP_STAGE
 from tests.search.layouts import CLUSTER, LAYOUTS, MODEL, STACKS, predicted
+from tests.setups import setup_of
+from tests.stacks import stack_with
 
 KERNELS = ("wider_arithmetic", "uncounted_flop", "causal_mask", "matmul_kernels", "attention_kernels", "clocks", "memory_bound")
 COMMUNICATION = ("tensor_parallel", "context_parallel", "communication_slowdown", "pipeline_parallel", "data_parallel")
@@ -25,7 +27,11 @@ COMMUNICATION = ("tensor_parallel", "context_parallel", "communication_slowdown"
 def fall_of(layout: str, stack: str = "megatron-core", cluster: Cluster = CLUSTER) -> Waterfall:
     """The waterfall of one layout."""
     software = stack_preset(stack)
-    there = predicted(layout, stack) if cluster is CLUSTER else predict_stage(MODEL, cluster, software, LAYOUTS[layout])
+    there = (
+        predicted(layout, stack)
+        if cluster is CLUSTER
+        else predict_stage(setup_of(MODEL, LAYOUTS[layout], software, cluster=cluster))
+    )
     return waterfall(there, cluster=cluster, stack=software)
 
 
@@ -90,9 +96,9 @@ def test_steps_of_any_layout_add_up(
         sequence_length=4096,
     )
     software = stack_preset(stack)
-    if not may_exist(MODEL, CLUSTER, software, layout):
+    if not may_exist(setup_of(MODEL, layout, software, cluster=CLUSTER)):
         return
-    there = predict_stage(MODEL, CLUSTER, software, layout)
+    there = predict_stage(setup_of(MODEL, layout, software, cluster=CLUSTER))
     assert_sums(waterfall(there, cluster=CLUSTER, stack=software), float(there.iteration_time_s), float(there.mfu))
 
 
@@ -166,8 +172,8 @@ def test_the_mask_gives_back_half_of_the_square_less_scores_formed_again() -> No
 
 def test_attention_that_forms_all_scores_skips_nothing() -> None:
     """Unfused, the whole square is computed."""
-    unfused = replace(stack_preset("megatron-core"), fused_attention=False)
-    there = predict_stage(MODEL, CLUSTER, unfused, RAMP_STAGE)
+    unfused = stack_with(stack_preset("megatron-core"), {"fusion.attention": False})
+    there = predict_stage(setup_of(MODEL, RAMP_STAGE, unfused, cluster=CLUSTER))
     assert seconds_of(waterfall(there, cluster=CLUSTER, stack=unfused))["causal_mask"] == 0.0
 
 
@@ -175,7 +181,7 @@ def test_padding_is_what_the_convention_does_not_count() -> None:
     """Three products with the columns that pad the vocabulary."""
     odd = replace(MODEL, vocab_size=255_000)
     software = stack_preset("megatron-core")
-    there = predict_stage(odd, CLUSTER, software, RAMP_STAGE)
+    there = predict_stage(setup_of(odd, RAMP_STAGE, software, cluster=CLUSTER))
     padding = odd.padded_vocab_size(8) - 255_000
     flop = 6 * padding * odd.hidden_size * RAMP_STAGE.tokens_per_iteration / RAMP_STAGE.gpus
     seconds = seconds_of(waterfall(there, cluster=CLUSTER, stack=software))

@@ -14,7 +14,7 @@ from perfmodel.spec.layout import Layout
 from perfmodel.spec.model import TransformerModel
 from tests.model.small_models import FAMILIES, GPT, LLAMA, NEMOTRON, ONE_RANK
 
-STEPS = 10
+STEPS = 6
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,8 @@ def trainer() -> Trainer:
     return made
 
 
+@pytest.mark.slow
+@pytest.mark.processes
 @pytest.mark.parametrize(("ranks", "case"), EVERY_STOP)
 def test_losses_go_on_bit_for_bit(outcomes: Outcomes, ranks: int, case: Case) -> None:
     """Iterations 4 to 6 of a run that was stopped after the third are those of the run that was not."""

@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from perfmodel.count.iteration import Iteration, iteration
 from perfmodel.count.memory import stage_memory_bytes
 from perfmodel.count.operators import Collective, FusedAttention, hardware_flop
-from perfmodel.count.parameters import shard_parameter_count, stage_parameter_count
+from perfmodel.count.parameters import shard_parameter_count
 from perfmodel.exchange.presets import stack_preset
 from perfmodel.model.counting import CollectiveCounter
 from perfmodel.model.groups import make_groups, one_rank
@@ -27,18 +27,19 @@ from tests.model.cases import Case
 from tests.model.conftest import Outcomes
 from tests.model.small_models import FAMILIES, GPT, NEMOTRON, ONE_RANK
 from tests.model.test_parallel import EVERY_CASE
+from tests.setups import setup_of
 
 WAYS = [("none", None), ("selective", None), ("full", None), ("full", 1)]
 
 
-def software(layout: Layout) -> SoftwareStack:
+def software() -> SoftwareStack:
     """The stack that stands for model/."""
-    return replace(stack_preset("reference"), sequence_parallel=layout.sequence_parallel)
+    return stack_preset("reference")
 
 
 def work_of(model: TransformerModel, layout: Layout) -> Iteration:
     """The forecast's operators."""
-    return iteration(model, layout, software(layout))
+    return iteration(setup_of(model, layout, software()))
 
 
 def messages(model: TransformerModel, layout: Layout) -> dict[tuple[str, int], tuple[float, float]]:
@@ -52,6 +53,8 @@ def messages(model: TransformerModel, layout: Layout) -> dict[tuple[str, int], t
     return found
 
 
+@pytest.mark.slow
+@pytest.mark.processes
 @pytest.mark.parametrize(("ranks", "case"), EVERY_CASE)
 def test_messages_are_those_that_torch_sees(outcomes: Outcomes, ranks: int, case: Case) -> None:
     """On every rank, of every kind: as many calls, as many bytes."""
@@ -60,17 +63,19 @@ def test_messages_are_those_that_torch_sees(outcomes: Outcomes, ranks: int, case
         assert seen == messages(case.model, case.layout)
 
 
+@pytest.mark.slow
+@pytest.mark.processes
 @pytest.mark.parametrize(("ranks", "case"), EVERY_CASE)
 def test_parameters_and_states_take_what_the_forecast_says(outcomes: Outcomes, ranks: int, case: Case) -> None:
     """Byte for byte: these sizes are shared evenly, so that no buffer is padded."""
     model, layout = case.model, case.layout
     work = work_of(model, layout)
     stage = work.stages.first
-    memory = stage_memory_bytes(model, layout, software(layout), work, stage)
+    memory = stage_memory_bytes(work, stage)
     for rank in outcomes.of(ranks):
         found = rank[case.name]
         assert found["parameters"] == shard_parameter_count(model, tensor_parallel=layout.tensor_parallel).total
-        assert found["parameters"] == stage_parameter_count(model, stage, tensor_parallel=layout.tensor_parallel).total
+        assert found["parameters"] == stage.parameters.total
         assert found["parameter_bytes"] == memory.parameters_bytes
         assert found["gradient_bytes"] == memory.gradients_bytes
         assert found["state_bytes"] == memory.optimizer_bytes

@@ -17,6 +17,7 @@ from perfmodel.model.trainer import Trainer
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.model import TransformerModel
 from tests.model.small_models import GPT, LLAMA, NEMOTRON, ONE_RANK
+from tests.setups import layer_of, setup_of
 
 WITHIN = 0.02
 WIDTHS: dict[str, Any] = {"hidden_size": 256, "attention_heads": 8, "head_size": 32, "vocab_size": 1000}
@@ -54,8 +55,10 @@ def test_activations_take_what_the_forecast_says(model: TransformerModel, precis
         ONE_RANK, precision=precision, sequence_length=128, micro_batch_size=sequences, global_batch_size=sequences
     )
     kept = sum(tensor.untyped_storage().nbytes() for tensor in kept_tensors(model, layout))
-    work = iteration(model, layout, STACK)
-    assert kept == pytest.approx(saved_bytes(work.layer.forward) * model.layers + saved_bytes(work.head.forward), rel=WITHIN)
+    work = iteration(setup_of(model, layout, STACK))
+    assert kept == pytest.approx(
+        saved_bytes(layer_of(work).again.forward) * model.layers + saved_bytes(work.head.forward), rel=WITHIN
+    )
 
 
 def test_keys_are_not_copied_for_the_queries_that_share_them() -> None:

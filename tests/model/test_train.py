@@ -98,6 +98,8 @@ def killed(command: list[str]) -> str:
             process.stdout.close()
 
 
+@pytest.mark.slow
+@pytest.mark.processes
 def test_a_run_that_was_killed_repeats_its_losses(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """A rank is killed in mid-step; started again, the run goes on from the last checkpoint and loses nothing before it."""
     monkeypatch.chdir(ROOT)

@@ -9,6 +9,7 @@ from perfmodel.exchange.presets import cluster_preset, model_preset, stack_prese
 from perfmodel.prediction import StagePrediction, predict_stage
 from perfmodel.spec.layout import Layout
 from tests.layouts import RAMP_STAGE
+from tests.setups import setup_of
 
 MODEL = model_preset("nemotron-4-15b")
 CLUSTER = cluster_preset("dgx-h100")
@@ -35,4 +36,4 @@ STACKS = ("megatron-core", "generic", "torchtitan-eager", "megatron-lm-2022", "i
 @cache
 def predicted(layout: str, stack: str = "megatron-core") -> StagePrediction:
     """The prediction of one of them."""
-    return predict_stage(MODEL, CLUSTER, stack_preset(stack), LAYOUTS[layout])
+    return predict_stage(setup_of(MODEL, LAYOUTS[layout], stack_preset(stack), cluster=CLUSTER))

@@ -9,12 +9,13 @@ from typing import Any
 
 from perfmodel import api
 from perfmodel.errors import InputError
-from perfmodel.exchange.questions.plan_question import Asked, asked
-from perfmodel.prediction import StagePrediction, predict_stage
+from perfmodel.exchange.questions.plan_arguments import PlanRequest, read_plan_request
 from perfmodel.search.plan import Plan
-from perfmodel.search.question import Question
+from perfmodel.search.question import PlanQuestion
 from perfmodel.spec.layout import Layout
-from perfmodel.spec.refusals import check_layout, check_stack
+from perfmodel.spec.refusals import check_setup
+from tests.search.single_layouts import Alone, alone
+from tests.setups import setup_of
 
 SMALL: dict[str, Any] = {
     "extends": "llama-3.1-8b",
@@ -28,9 +29,9 @@ SMALL: dict[str, Any] = {
 WORK: dict[str, Any] = {"cluster": "dgx-h100", "stack": "megatron-core", "global_batch_size": 8, "sequence_length": 2048}
 
 
-def small_question(**wanted: Any) -> Asked:
+def small_question(**wanted: Any) -> PlanRequest:
     """A question of the small model on four GPUs, where nothing else is said."""
-    return asked(SMALL, **(WORK | {"gpus": 4} | wanted))
+    return read_plan_request(SMALL, **(WORK | {"gpus": 4} | wanted))
 
 
 def small_plan(**wanted: Any) -> Plan:
@@ -45,8 +46,8 @@ def plain_plan() -> Plan:
     return small_plan()
 
 
-def every_layout(question: Question, gpus: int) -> Iterator[tuple[Layout, StagePrediction]]:
-    """Every combination of settings that no rule refuses, one by one, with its own prediction."""
+def every_layout(question: PlanQuestion, gpus: int) -> Iterator[tuple[Layout, Alone]]:
+    """Every combination of settings that no rule refuses, one by one, each with its own time and memory."""
     (work,) = question.workloads(gpus)
     degrees = [size for size in range(1, gpus + 1) if gpus % size == 0]
     layers = [None, *range(1, int(work.model.layers))]
@@ -57,8 +58,8 @@ def every_layout(question: Question, gpus: int) -> Iterator[tuple[Layout, StageP
         "virtual_pipeline": range(1, int(work.model.layers) + 1),
         "micro_batch_size": range(1, work.global_batch_size + 1),
         "sequence_parallel": (True, False),
-        "sharding": question.choices.sharding,
-        "recompute": question.choices.recompute,
+        "sharding": question.space.sharding,
+        "recompute": question.space.recompute,
         "recompute_layers": layers,
     }
     for values in product(*axes.values()):
@@ -74,8 +75,7 @@ def every_layout(question: Question, gpus: int) -> Iterator[tuple[Layout, StageP
         settings |= {"global_batch_size": work.global_batch_size, "sequence_length": work.sequence_length}
         layout = Layout(precision="bf16", data_parallel=gpus // ranks, **settings)
         try:
-            check_layout(work.model, work.cluster, layout)
-            check_stack(work.stack, layout)
+            check_setup(setup_of(work.model, layout, work.stack, cluster=work.cluster))
         except InputError:
             continue
-        yield layout, predict_stage(work.model, work.cluster, work.stack, layout)
+        yield layout, alone(work.setup(layout))

@@ -11,10 +11,11 @@ import numpy as np
 
 from perfmodel.errors import InputError
 from perfmodel.exchange.presets import cluster_preset, model_preset, stack_preset
-from perfmodel.search.space import Block, Choices, Workload
+from perfmodel.search.space import LayoutGrid, SearchSpace, Workload
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.model import TransformerModel
-from perfmodel.spec.refusals import check_layout, check_stack
+from perfmodel.spec.refusals import check_setup
+from tests.setups import setup_of
 
 TOY = TransformerModel(
     name="Toy",
@@ -44,13 +45,13 @@ def workload(
     )
 
 
-def choices(**changes: Any) -> Choices:
+def space_of(**changes: Any) -> SearchSpace:
     """One value of each category unless the test says otherwise."""
     usual: dict[str, Any] = {"precision": ("bf16",), "sharding": ("zero1",), "pipeline_schedule": ("1f1b",)}
-    return Choices(**{**usual, "recompute": ("none",), **changes})
+    return SearchSpace(**{**usual, "recompute": ("none",), **changes})
 
 
-def every_layout(work: Workload, some: Choices) -> Iterator[Layout]:
+def every_layout(work: Workload, some: SearchSpace) -> Iterator[Layout]:
     """All that can exist: whatever is tried and not refused; what is the same layout twice is left out once.
 
     Sequence parallelism of one rank is none, and as many layers again as a stage has are all of them.
@@ -75,7 +76,7 @@ def every_layout(work: Workload, some: Choices) -> Iterator[Layout]:
                         yield layout
 
 
-def _numbers(work: Workload, some: Choices) -> Iterator[dict[str, Any]]:
+def _numbers(work: Workload, some: SearchSpace) -> Iterator[dict[str, Any]]:
     for tensor, context, stages in product(
         *(_tried(some, name, work.gpus) for name in ("tensor_parallel", "context_parallel", "pipeline_parallel"))
     ):
@@ -93,20 +94,19 @@ def _numbers(work: Workload, some: Choices) -> Iterator[dict[str, Any]]:
                 }
 
 
-def _categories(some: Choices) -> Iterator[dict[str, Any]]:
+def _categories(some: SearchSpace) -> Iterator[dict[str, Any]]:
     names = ("precision", "sharding", "pipeline_schedule", "recompute", "sequence_parallel")
     for values in product(*(getattr(some, name) for name in names)):
         yield dict(zip(names, values, strict=True))
 
 
-def _tried(some: Choices, name: str, most: int) -> tuple[int, ...]:
+def _tried(some: SearchSpace, name: str, most: int) -> tuple[int, ...]:
     return some.fixed.get(name, tuple(range(1, most + 1)))
 
 
 def _exists(work: Workload, layout: Layout) -> bool:
     try:
-        check_layout(work.model, work.cluster, layout)
-        check_stack(work.stack, layout)
+        check_setup(setup_of(work.model, layout, work.stack, cluster=work.cluster))
     except InputError:
         return False
     return True
@@ -117,13 +117,13 @@ def identity(layout: Layout) -> tuple[Any, ...]:
     return tuple(getattr(layout, entry.name) for entry in fields(layout))
 
 
-def places(block: Block) -> Iterator[tuple[int, ...]]:
-    """Where a block has a layout."""
-    for place in np.argwhere(block.allowed):
+def places(grid: LayoutGrid) -> Iterator[tuple[int, ...]]:
+    """Where a grid has a layout."""
+    for place in np.argwhere(grid.allowed):
         yield tuple(int(each) for each in place)
 
 
-def layouts(block: Block) -> Iterator[Layout]:
-    """The layouts of a block one by one."""
-    for place in places(block):
-        yield Layout(**block.values(*place))
+def layouts(grid: LayoutGrid) -> Iterator[Layout]:
+    """The layouts of a grid one by one."""
+    for place in places(grid):
+        yield Layout(**grid.values(*place))

@@ -19,23 +19,23 @@ PRICE = 2.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cluster:
-    """Times of the best layout on some numbers of GPUs, floors of them, and which numbers divide well."""
+    """Times of the best layout on some numbers of GPUs, lower bounds of them, and which numbers divide well."""
 
     times_s: Mapping[int, float]
-    floors_s: Mapping[int, float]
+    bounds_s: Mapping[int, float]
     even: frozenset[int]
 
     @property
     def most(self) -> int:
         """The largest number."""
-        return max(self.floors_s)
+        return max(self.bounds_s)
 
     @property
     def asked(self) -> dict[str, Any]:
         """What both questions ask: an option is (GPUs, time)."""
         return {
             "option": lambda gpus: (gpus, self.times_s[gpus]) if gpus in self.times_s else None,
-            "floor": lambda gpus: (gpus, self.floors_s[gpus]),
+            "lower_bound": lambda gpus: (gpus, self.bounds_s[gpus]),
             "time_s": lambda option: option[1],
             "is_even": self.even.__contains__,
             "most": self.most,
@@ -54,21 +54,21 @@ def clusters(draw: st.DrawFn) -> Cluster:
     number = draw(st.integers(1, 60))
     numbers = range(NODE, NODE * (number + 1), NODE)
     share = st.floats(0.0, 1.0)
-    work, floors_s, times_s, even = 1e4, {}, {}, {NODE}
+    work, bounds_s, times_s, even = 1e4, {}, {}, {NODE}
     for gpus in numbers:
         work *= 1.0 + 0.1 * draw(share)
         divides = gpus == NODE or draw(st.booleans())
         even |= {gpus} if divides else set()
-        floors_s[gpus] = work * (1.0 + draw(share) * (0.9 * SLACK if divides else 3.0)) / gpus
+        bounds_s[gpus] = work * (1.0 + draw(share) * (0.9 * SLACK if divides else 3.0)) / gpus
         if draw(st.integers(0, 4)):
-            times_s[gpus] = floors_s[gpus] * (1.0 + draw(st.sampled_from([0.0, 0.0, 0.2, 1.0])))
-    return Cluster(times_s=times_s, floors_s=floors_s, even=frozenset(even))
+            times_s[gpus] = bounds_s[gpus] * (1.0 + draw(st.sampled_from([0.0, 0.0, 0.2, 1.0])))
+    return Cluster(times_s=times_s, bounds_s=bounds_s, even=frozenset(even))
 
 
 @given(cluster=clusters(), share=st.floats(0.01, 1.5), least=st.integers(1, 200))
 def test_no_fewer_gpus_keep_a_deadline(cluster: Cluster, share: float, least: int) -> None:
     """However uneven the numbers are, and where memory makes small ones slow."""
-    deadline_s = share * cluster.floors_s[NODE]
+    deadline_s = share * cluster.bounds_s[NODE]
     found = fewest_gpus(**cluster.asked, deadline_s=deadline_s, least=least)
     every = [(gpus, each_s) for gpus, each_s in sorted(cluster.times_s.items()) if each_s <= deadline_s and gpus >= least]
     assert found == (every[0] if every else None)
@@ -77,7 +77,7 @@ def test_no_fewer_gpus_keep_a_deadline(cluster: Cluster, share: float, least: in
 @given(cluster=clusters(), share=st.floats(0.8, 10.0))
 def test_nothing_within_a_budget_is_faster(cluster: Cluster, share: float) -> None:
     """Of all that cost no more."""
-    budget = share * PRICE * NODE * cluster.floors_s[NODE]
+    budget = share * PRICE * NODE * cluster.bounds_s[NODE]
     found = fastest_within(**cluster.asked, cost=dollars, budget=budget, least=NODE)
     every = [(each_s, gpus) for gpus, each_s in cluster.times_s.items() if dollars((gpus, each_s)) <= budget]
     assert (found and found[1]) == (min(every)[0] if every else None)

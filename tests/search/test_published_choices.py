@@ -15,14 +15,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from perfmodel.exchange.presets import DATA
-from perfmodel.exchange.tables.published_runs import read_measured_runs
 from perfmodel.prediction import StagePrediction, predict
-from perfmodel.search.alternatives import differences, most_lost, predicted
-from perfmodel.search.search import Candidate, search
-from perfmodel.search.space import Workload, blocks, offered_choices
+from perfmodel.search.alternatives import candidate_prediction, largest_loss, setting_differences
+from perfmodel.search.search import LayoutCandidate, search
+from perfmodel.search.space import Workload, layout_grids, offered_space
 from perfmodel.spec.run import Run
 from perfmodel.timing.breakdown import PARTS
+from tests.comparisons import measured
+
+pytestmark = pytest.mark.slow
 
 SOURCES = ("NVIDIA/dgxc", "NVIDIA-NeMo/Megatron-Bridge", "docs.nvidia.com")
 CLOSE = 0.05
@@ -35,7 +36,7 @@ class Choice:
 
     published: StagePrediction
     settings: dict[str, Any]  # of the published layout
-    best: Candidate
+    best: LayoutCandidate
     work: Workload
 
     @property
@@ -46,11 +47,7 @@ class Choice:
 
 def rows() -> Iterator[Run]:
     """The first that counts, of each model, GPU and precision."""
-    runs = [
-        row.run
-        for row in read_measured_runs(DATA / "published_runs.csv")
-        if row.run is not None and row.source.startswith(SOURCES)
-    ]
+    runs = [row.run for row in measured() if row.run is not None and row.source.startswith(SOURCES)]
     layers: dict[int, int] = {}
     for run in runs:
         model = int(run.model.hidden_size)
@@ -80,7 +77,7 @@ def _choice(run: Run) -> Choice:
         global_batch_size=int(stage.global_batch_size),
         sequence_length=int(run.sequence_length),
     )
-    found = search(blocks(work, offered_choices(run.stack, precision=(run.precision,))))
+    found = search(layout_grids(work, offered_space(run.stack, precision=(run.precision,))))
     settings = {name: getattr(layout, name) for name in found.fastest[0].settings}
     return Choice(published=predict(run).stages[0][1], settings=settings, best=found.fastest[0], work=work)
 
@@ -108,9 +105,9 @@ def test_the_others_come_with_a_reason() -> None:
     """What the best one changes, and the part of the iteration in which that gains most of the difference."""
     far = [choice for choice in choices() if choice.slower_by > CLOSE]
     for choice in far:
-        best = predicted(choice.best, choice.work)
-        part, lost_s = most_lost(best.breakdown, choice.published.breakdown)
-        assert differences(choice.settings, choice.best.settings)
+        best = candidate_prediction(choice.best, choice.work)
+        part, lost_s = largest_loss(best.breakdown, choice.published.breakdown)
+        assert setting_differences(choice.settings, choice.best.settings)
         assert part in PARTS
         assert lost_s >= (float(choice.published.iteration_time_s) - choice.best.iteration_time_s) / len(PARTS)
 
@@ -119,6 +116,6 @@ def test_the_others_come_with_a_reason() -> None:
 def test_a_searched_time_is_the_predicted_one(place: int) -> None:
     """To the last bit: the best of a search, predicted alone."""
     choice = choices()[place]
-    alone = predicted(choice.best, choice.work)
+    alone = candidate_prediction(choice.best, choice.work)
     assert float(np.asarray(alone.iteration_time_s)) == choice.best.iteration_time_s
     assert float(np.asarray(alone.memory.total_bytes)) == choice.best.memory_bytes

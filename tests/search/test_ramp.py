@@ -9,22 +9,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perfmodel.search.ramp import Chain, fastest_chain
-from perfmodel.search.search import Candidate
+from perfmodel.search.ramp import LayoutChain, fastest_chain
+from perfmodel.search.search import LayoutCandidate
 
 
-def candidate(tensor: int, seconds: float, batch: int = 8) -> Candidate:
+def candidate(tensor: int, seconds: float, batch: int = 8) -> LayoutCandidate:
     """A layout that its tensor-parallel degree tells from others, at one batch size."""
     settings = {"tensor_parallel": tensor, "pipeline_parallel": 1, "global_batch_size": batch}
-    return Candidate(settings=settings, iteration_time_s=seconds, memory_bytes=1.0)
+    return LayoutCandidate(settings=settings, iteration_time_s=seconds, memory_bytes=1.0)
 
 
-def degrees(chain: Chain) -> list[int]:
+def degrees(chain: LayoutChain) -> list[int]:
     """The layout of each stage."""
     return [each.settings["tensor_parallel"] for each in chain.layouts]
 
 
-def total_s(layouts: Sequence[Candidate], iterations: Sequence[float], switch_s: float) -> float:
+def total_s(layouts: Sequence[LayoutCandidate], iterations: Sequence[float], switch_s: float) -> float:
     """What one chain takes."""
     training_s = sum(each.iteration_time_s * number for each, number in zip(layouts, iterations, strict=True))
     changes: int = sum(one.settings["tensor_parallel"] != other.settings["tensor_parallel"] for one, other in pairwise(layouts))

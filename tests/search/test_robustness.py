@@ -17,6 +17,7 @@ from perfmodel.search.robustness import robustness
 from perfmodel.spec.spread import DEVIATIONS
 from perfmodel.timing.uncertainty import Uncertainty
 from tests.layouts import RAMP_STAGE
+from tests.setups import setup_of
 
 SAMPLING = 0.04  # three standard deviations of a share of 2,000 draws, at most
 
@@ -39,14 +40,14 @@ def below(deviations: float) -> float:
 def test_one_layout_always_wins() -> None:
     """And is never behind."""
     alone = robustness([2.0], [factors(2.0, clocks=1.3)])
-    assert (alone.first_share, alone.behind, alone.behind_most) == ((1.0,), 0.0, 0.0)
+    assert (alone.first_share, alone.mean_regret, alone.regret_p95) == ((1.0,), 0.0, 0.0)
 
 
 def test_without_uncertainty_the_fastest_wins() -> None:
     """By whatever little it is faster."""
     found = robustness([1.0, 1.0 + 1e-9, 3.0], [uncertain({})] * 3)
     assert found.first_share == (1.0, 0.0, 0.0)
-    assert found.behind == found.behind_most == 0.0
+    assert found.mean_regret == found.regret_p95 == 0.0
 
 
 @pytest.mark.parametrize("factor", [1.01, 1.5, 3.0])
@@ -55,7 +56,7 @@ def test_what_is_off_for_all_alike_changes_no_order(factor: float) -> None:
     times = [1.0, 1.001, 1.02]
     found = robustness(times, [factors(each, clocks=factor) for each in times])
     assert found.first_share == (1.0, 0.0, 0.0)
-    assert found.behind == pytest.approx(0.0, abs=1e-12)
+    assert found.mean_regret == pytest.approx(0.0, abs=1e-12)
 
 
 @pytest.mark.parametrize("slower", [0.0, 0.01, 0.02, 0.05])
@@ -81,8 +82,8 @@ def test_what_the_first_loses_where_it_is_not_first() -> None:
     found = robustness([1.0, 1.0], [factors(1.0, network=factor), uncertain({})])
     deviation = log(factor) / DEVIATIONS
     mean = exp(deviation**2 / 2.0) * below(deviation) + 0.5 - 1.0
-    assert found.behind == pytest.approx(mean, rel=0.1)
-    assert found.behind_most == pytest.approx(factor - 1.0, rel=0.1)
+    assert found.mean_regret == pytest.approx(mean, rel=0.1)
+    assert found.regret_p95 == pytest.approx(factor - 1.0, rel=0.1)
 
 
 def test_ends_need_not_be_alike() -> None:
@@ -100,9 +101,9 @@ def test_shares_sum_to_one(times: list[float], spreads: list[float]) -> None:
     intervals = [factors(each, **{f"number{place}": spreads[place], "clocks": 1.2}) for place, each in enumerate(times)]
     found = robustness(times, intervals)
     assert sum(found.first_share) == pytest.approx(1.0)
-    assert found.behind >= 0.0
-    assert found.behind_most >= 0.0
-    assert (found.behind > 0.0) == (found.first_share[0] < 1.0)
+    assert found.mean_regret >= 0.0
+    assert found.regret_p95 >= 0.0
+    assert (found.mean_regret > 0.0) == (found.first_share[0] < 1.0)
 
 
 def test_the_same_question_has_the_same_answer() -> None:
@@ -116,7 +117,8 @@ def test_real_layouts_are_surer_than_their_intervals() -> None:
     model, cluster, stack = model_preset("nemotron-4-15b"), cluster_preset("dgx-h100"), stack_preset("megatron-core")
     layouts = [RAMP_STAGE, replace(RAMP_STAGE, tensor_parallel=4, data_parallel=192)]
     predicted = sorted(
-        (predict_stage(model, cluster, stack, layout) for layout in layouts), key=lambda each: float(each.iteration_time_s)
+        (predict_stage(setup_of(model, layout, stack, cluster=cluster)) for layout in layouts),
+        key=lambda each: float(each.iteration_time_s),
     )
     times = [float(each.iteration_time_s) for each in predicted]
     found = robustness(times, [each.uncertainty for each in predicted])

@@ -16,23 +16,25 @@ from hypothesis import strategies as st
 from perfmodel.prediction import predict_stage
 from perfmodel.search import search as searching
 from perfmodel.search.search import (
-    Candidate,
-    Found,
-    block_memory_bytes,
-    block_time_s,
+    LayoutCandidate,
+    SearchResult,
+    evaluated_grid,
+    grid_memory_bytes,
+    grid_time_s,
     pareto_front,
     search,
-    seen_in,
 )
-from perfmodel.search.space import CATEGORIES, NUMERIC_SETTINGS, Block, Choices, Workload, blocks, offered_choices
+from perfmodel.search.space import CATEGORIES, NUMERIC_SETTINGS, LayoutGrid, SearchSpace, Workload, layout_grids, offered_space
 from perfmodel.spec.layout import Layout
-from tests.search.spaces import choices, every_layout, places, workload
+from tests.search.single_layouts import alone
+from tests.search.spaces import every_layout, places, space_of, workload
+from tests.setups import setup_of
 
 EVERY_RECOMPUTE = ("none", "selective", "full")
-SPACES: dict[str, tuple[Workload, Choices]] = {
+SPACES: dict[str, tuple[Workload, SearchSpace]] = {
     "toy": (
         workload(gpus=16, batch=8),
-        choices(
+        space_of(
             sharding=("none", "zero1"),
             recompute=EVERY_RECOMPUTE,
             fixed={"micro_batch_size": (1, 2), "context_parallel": (1,), "recompute_layers": (1, 4, 8)},
@@ -40,13 +42,13 @@ SPACES: dict[str, tuple[Workload, Choices]] = {
     ),
     "nearly full memory": (
         workload("nemotron-4-15b", gpus=16, batch=8, cluster="dgx-a100", length=4096),
-        choices(
+        space_of(
             recompute=("none", "full"), fixed={"micro_batch_size": (1, 2), "virtual_pipeline": (1, 2), "recompute_layers": (2,)}
         ),
     ),
     "copies of shards in 8 bits": (
         workload("llama-3.1-8b", gpus=16, batch=16, stack="torchtitan", length=8192),
-        choices(
+        space_of(
             precision=("bf16", "fp8"),
             sharding=("zero3", "hsdp"),
             recompute=EVERY_RECOMPUTE,
@@ -55,7 +57,7 @@ SPACES: dict[str, tuple[Workload, Choices]] = {
     ),
     "zero bubble": (
         workload("nemotron-4-15b", gpus=24, batch=12, stack="generic", cluster="dgx-h200"),
-        choices(
+        space_of(
             sharding=("zero1", "zero2"),
             pipeline_schedule=("1f1b", "zb-h1", "zb-2p"),
             fixed={"micro_batch_size": (1,), "context_parallel": (1,), "virtual_pipeline": (1, 3)},
@@ -89,13 +91,12 @@ class Single:
 
 def single(work: Workload, layout: Layout) -> Single:
     """The prediction of one layout."""
-    with np.errstate(all="ignore"):
-        predicted = predict_stage(work.model, work.cluster, work.stack, layout)
+    found = alone(work.setup(layout))
     return Single(
         layout=layout,
-        iteration_time_s=float(predicted.iteration_time_s),
-        memory_bytes=float(predicted.memory.total_bytes),
-        fits=bool(predicted.fits),
+        iteration_time_s=found.iteration_time_s,
+        memory_bytes=float(found.memory.total_bytes),
+        fits=bool(found.memory.total_bytes <= work.cluster.gpu.memory_bytes),
         layers=int(work.model.layers),
     )
 
@@ -108,17 +109,18 @@ def singles(space: str) -> tuple[Single, ...]:
 
 
 @cache
-def found(space: str) -> Found:
+def found(space: str) -> SearchResult:
     """The same by the search."""
     work, some = SPACES[space]
-    return search(blocks(work, some), workers=2)
+    return search(layout_grids(work, some), workers=2)
 
 
-def figures(candidates: Sequence[Candidate]) -> list[tuple[float, float]]:
+def figures(candidates: Sequence[LayoutCandidate]) -> list[tuple[float, float]]:
     """Time and memory of each."""
     return [(each.iteration_time_s, each.memory_bytes) for each in candidates]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("space", SPACES)
 def test_a_search_finds_the_fastest_layouts_that_fit(space: str) -> None:
     """The best hundred of brute force, in their order, and how many there are at all."""
@@ -139,11 +141,13 @@ def test_a_candidate_has_the_figures_of_its_prediction(space: str) -> None:
     """To the bit, of the layout that its settings make."""
     work, _ = SPACES[space]
     for candidate in found(space).fastest[::10]:
-        alone = single(work, candidate.layout)
-        assert (candidate.iteration_time_s, candidate.memory_bytes) == alone.figures
+        predicted = predict_stage(setup_of(work.model, candidate.layout, work.stack, cluster=work.cluster))
+        assert candidate.iteration_time_s == predicted.iteration_time_s
+        assert candidate.memory_bytes == predicted.memory.total_bytes
         assert candidate.gpus == work.gpus
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("space", SPACES)
 def test_the_front_is_what_no_layout_beats_in_both(space: str) -> None:
     """Every layout is held against every other."""
@@ -156,6 +160,7 @@ def test_the_front_is_what_no_layout_beats_in_both(space: str) -> None:
     assert figures(found(space).front) == sorted(unbeaten)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("space", SPACES)
 def test_for_each_value_of_each_setting_the_fastest_and_the_smallest_are_kept(space: str) -> None:
     """Those that what-if questions about the best layout ask for."""
@@ -173,6 +178,7 @@ def test_for_each_value_of_each_setting_the_fastest_and_the_smallest_are_kept(sp
         assert figures([extremes.fastest] if extremes.fastest else []) == fitting[:1], key
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("space", SPACES)
 def test_the_smallest_layout_of_all_is_known(space: str) -> None:
     """Whether it fits or not."""
@@ -181,25 +187,26 @@ def test_the_smallest_layout_of_all_is_known(space: str) -> None:
     assert smallest.memory_bytes == min(each.memory_bytes for each in singles(space))
 
 
-def assert_as_alone(work: Workload, some: Sequence[Block], cells: int) -> None:
-    """A sample of the cells of some blocks is, to the bit, what a single prediction of each gives."""
+def assert_as_alone(work: Workload, some: Sequence[LayoutGrid], cells: int) -> None:
+    """A sample of the cells of some grids is, to the bit, what a single prediction of each gives."""
     draw = np.random.default_rng(340)
-    for block in some:
+    for grid in some:
         with np.errstate(all="ignore"):
-            seconds, needed = block_time_s(block), block_memory_bytes(block)
-        every = list(places(block))
+            seconds, needed = grid_time_s(grid), grid_memory_bytes(grid)
+        every = list(places(grid))
         for index in draw.choice(len(every), min(cells, len(every)), replace=False):
             place = every[index]
-            alone = single(work, Layout(**block.values(*place)))
-            assert (seconds[place], needed[place]) == alone.figures, block.values(*place)
+            one = single(work, Layout(**grid.values(*place)))
+            assert (seconds[place], needed[place]) == one.figures, grid.values(*place)
 
 
+@pytest.mark.slow
 def test_layouts_of_a_large_search_are_as_alone() -> None:
     """Nemotron-4 340B on 3,072 GPUs, of which a search sees 2.7 million."""
     work = workload("nemotron-4-340b", gpus=3072, batch=2304, length=4096)
-    every = list(blocks(work, offered_choices(work.stack)))
-    assert sum(int(block.allowed.sum()) for block in every) > 2e6
-    assert_as_alone(work, sorted(every, key=lambda block: block.allowed.size)[:: len(every) // 11], cells=5)
+    every = list(layout_grids(work, offered_space(work.stack)))
+    assert sum(int(grid.allowed.sum()) for grid in every) > 2e6
+    assert_as_alone(work, sorted(every, key=lambda grid: grid.allowed.size)[:: len(every) // 11], cells=5)
 
 
 @pytest.mark.parametrize(
@@ -214,20 +221,21 @@ def test_layouts_of_a_large_search_are_as_alone() -> None:
 )
 def test_layouts_of_any_stack_are_as_alone(work: Workload, precision: str) -> None:
     """Copies of shards, schedules without bubbles, 8 bits, modules dealt out like layers."""
-    every = list(blocks(work, offered_choices(work.stack, precision=(precision,)), cells=1 << 14))
+    every = list(layout_grids(work, offered_space(work.stack, precision=(precision,)), cells=1 << 14))
     assert_as_alone(work, every[:: max(len(every) // 8, 1)], cells=4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stack", ["ideal", "torchtitan"])
-def test_neither_threads_nor_the_size_of_blocks_decide_what_is_found(stack: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_neither_threads_nor_the_size_of_grids_decide_what_is_found(stack: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of equally fast layouts too: without communication there are many."""
-    monkeypatch.setattr(searching, "KEPT", 9)
+    monkeypatch.setattr(searching, "KEPT_LAYOUTS", 9)
     work = workload(gpus=16, batch=16, stack=stack)
     few = {"micro_batch_size": (1, 2), "recompute_layers": (1, 8), "context_parallel": (1, 2)}
-    some = replace(offered_choices(work.stack), fixed=few)
-    whole = search(blocks(work, some), workers=1)
+    some = replace(offered_space(work.stack), fixed=few)
+    whole = search(layout_grids(work, some), workers=1)
     for workers, cells in ((2, 1), (3, 100), (2, 2000)):
-        assert search(blocks(work, some, cells=cells), workers=workers) == whole
+        assert search(layout_grids(work, some, cells=cells), workers=workers) == whole
 
 
 def progress_until(stop: int, error: BaseException) -> tuple[list[int], Any]:
@@ -246,7 +254,7 @@ def test_progress_is_how_many_layouts_were_seen() -> None:
     """It only grows, to all of them."""
     work, some = SPACES["toy"]
     told, tell = progress_until(0, KeyboardInterrupt())
-    every = search(blocks(work, some, cells=40), on_progress=tell)
+    every = search(layout_grids(work, some, cells=40), on_progress=tell)
     assert told == sorted(told)
     assert told[-1] == every.layouts == found("toy").layouts
 
@@ -255,7 +263,7 @@ def test_ctrl_c_ends_a_search_with_what_was_found() -> None:
     """The best so far, and that it is not all."""
     work, some = SPACES["toy"]
     told, tell = progress_until(5, KeyboardInterrupt())
-    stopped = search(blocks(work, some, cells=40), workers=2, on_progress=tell)
+    stopped = search(layout_grids(work, some, cells=40), workers=2, on_progress=tell)
     assert not stopped.complete
     assert 0 < stopped.layouts == told[-1] < found("toy").layouts
     known = {each.figures for each in singles("toy")}
@@ -268,7 +276,7 @@ def test_other_errors_are_not_swallowed() -> None:
     work, some = SPACES["toy"]
     _, tell = progress_until(1, RuntimeError("nobody listens"))
     with pytest.raises(RuntimeError, match="nobody listens"):
-        search(blocks(work, some), on_progress=tell)
+        search(layout_grids(work, some), on_progress=tell)
     with pytest.raises(AttributeError):
         search([None])  # type: ignore[list-item]
 
@@ -277,7 +285,7 @@ def test_where_nothing_fits_the_smallest_is_known() -> None:
     """There is no fastest layout, no front, and no best value of any setting."""
     work, some = SPACES["toy"]
     gpu = replace(work.cluster.gpu, memory_bytes=1e9)
-    none = search(blocks(replace(work, cluster=replace(work.cluster, gpu=gpu)), some))
+    none = search(layout_grids(replace(work, cluster=replace(work.cluster, gpu=gpu)), some))
     assert (none.layouts, none.fitting, none.fastest, none.front) == (found("toy").layouts, 0, [], [])
     assert none.smallest is not None
     assert none.smallest.memory_bytes == min(each.memory_bytes for each in singles("toy"))
@@ -286,25 +294,25 @@ def test_where_nothing_fits_the_smallest_is_known() -> None:
 
 def test_of_no_layouts_nothing_is_found() -> None:
     """A search of nothing is complete."""
-    assert search([]) == Found()
-    assert Found().smallest is None
+    assert search([]) == SearchResult()
+    assert SearchResult().smallest is None
 
 
-def test_blocks_tell_time_only_of_what_fits() -> None:
+def test_grids_tell_time_only_of_what_fits() -> None:
     """Memory of all that may exist; infinity elsewhere."""
     work, some = SPACES["nearly full memory"]
-    for block in blocks(work, some):
-        seen = seen_in(block)
-        assert np.array_equal(np.isfinite(seen.memory_bytes), block.allowed)
+    for grid in layout_grids(work, some):
+        seen = evaluated_grid(grid)
+        assert np.array_equal(np.isfinite(seen.memory_bytes), grid.allowed)
         fits = seen.memory_bytes <= work.cluster.gpu.memory_bytes
         assert np.array_equal(np.isfinite(seen.iteration_time_s), fits)
 
 
-def candidates_of(points: Sequence[tuple[int, int]]) -> Iterator[Candidate]:
+def candidates_of(points: Sequence[tuple[int, int]]) -> Iterator[LayoutCandidate]:
     """Candidates with given figures."""
     settings: Mapping[str, Any] = {}
     for seconds, needed in points:
-        yield Candidate(settings=settings, iteration_time_s=float(seconds), memory_bytes=float(needed))
+        yield LayoutCandidate(settings=settings, iteration_time_s=float(seconds), memory_bytes=float(needed))
 
 
 @given(points=st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), max_size=30))

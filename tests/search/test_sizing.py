@@ -8,13 +8,15 @@ from typing import Any
 
 import pytest
 
-from perfmodel.exchange.questions.plan_question import asked
+from perfmodel.exchange.questions.plan_arguments import read_plan_request
 from perfmodel.search import inverse
-from perfmodel.search.option import Option, floor, looked
+from perfmodel.search.option import SizeOption, lower_bound_search, sized_search
 from perfmodel.search.plan import Plan, plan
-from perfmodel.search.question import Question
+from perfmodel.search.question import PlanQuestion
 from perfmodel.search.sizing import Sizing, least_gpus
 from tests.search.small_plans import SMALL
+
+pytestmark = pytest.mark.slow
 
 NODE, MOST = 8, 192
 PRICE = 2.0
@@ -22,23 +24,23 @@ FEW = {"recompute": "none,full", "context_parallel": 1, "sequence_parallel": Tru
 BATCHES = (96, None)  # one that few numbers of nodes divide, and one that may be rounded
 
 
-def question(batch: int | None, **limits: Any) -> Question:
+def question(batch: int | None, **limits: Any) -> PlanQuestion:
     """What is asked of the small model."""
     wanted: dict[str, Any] = {"cluster": "dgx-h100", "stack": "megatron-core", "sequence_length": 2048, "tokens": "200B"}
     wanted |= {"global_batch_size": batch, "economics": {"dollars_per_gpu_hour": PRICE}, "choose": FEW}
-    return asked(SMALL, **(wanted | (limits or {"gpus": NODE}))).question
+    return read_plan_request(SMALL, **(wanted | (limits or {"gpus": NODE}))).question
 
 
 @cache
-def every_number(batch: int | None) -> dict[int, Option]:
+def every_number(batch: int | None) -> dict[int, SizeOption]:
     """The option on every number of nodes that has one."""
     asking = question(batch)
     return {gpus: option for gpus in range(NODE, MOST + 1, NODE) if (option := searched(asking, gpus)) is not None}
 
 
-def searched(asking: Question, gpus: int) -> Option | None:
+def searched(asking: PlanQuestion, gpus: int) -> SizeOption | None:
     """The option on one number of GPUs."""
-    return looked(asking, gpus, workers=None, on_progress=lambda _: None).option
+    return sized_search(asking, gpus, workers=None, on_progress=lambda _: None).option
 
 
 def planned(batch: int | None, **limits: Any) -> Plan:
@@ -80,12 +82,12 @@ def test_none_is_faster_within_a_budget(batch: int | None) -> None:
 
 @pytest.mark.parametrize("batch", BATCHES)
 def test_what_the_search_assumes(batch: int | None) -> None:
-    """No option beats its floor, and GPU-hours do not fall below those of a smaller even number, but for the slack."""
+    """No option beats its lower bound, and GPU-hours do not fall below those of a smaller even number, but for the slack."""
     asking = question(batch)
     sizing = Sizing(asking, most=MOST, workers=None)
     highest = 0.0
     for gpus, option in every_number(batch).items():
-        least = floor(asking, gpus, workers=None, on_progress=lambda _: None).option
+        least = lower_bound_search(asking, gpus, workers=None, on_progress=lambda _: None).option
         assert least is not None
         assert least.calendar_days <= option.calendar_days
         assert gpus * least.calendar_days >= (1 - inverse.SLACK) * highest
@@ -133,7 +135,7 @@ def test_even_the_peak_rate_is_too_slow() -> None:
     """Then nothing is searched."""
     found = planned(96, deadline="1s")
     assert least_gpus(found.question) > MOST
-    assert (found.looked, found.best, found.obstacle) == ((), None, None)
+    assert (found.searches, found.best, found.obstacle) == ((), None, None)
 
 
 def test_whole_nodes() -> None:

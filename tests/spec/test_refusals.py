@@ -13,10 +13,12 @@ from perfmodel.exchange.presets import cluster_preset, model_preset, stack_prese
 from perfmodel.prediction import predict
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.model import TransformerModel
-from perfmodel.spec.refusals import check_layout, check_stack, may_exist
-from perfmodel.spec.run import Run, Stage
+from perfmodel.spec.refusals import check_setup, may_exist
+from perfmodel.spec.run import RampStage, Run
 from perfmodel.spec.stack import SoftwareStack
 from tests.layouts import RAMP_STAGE
+from tests.setups import setup_of
+from tests.stacks import stack_with
 from tests.timing.fp32_hardware import FP32_CLUSTER
 
 MODEL = model_preset("nemotron-4-15b")  # 48 heads, 8 KV heads, 32 layers
@@ -28,7 +30,7 @@ ZERO_BUBBLE = ("zb-h1", "zb-1p", "zb-2p")
 def refused(layout: Layout, model: TransformerModel = MODEL) -> PerfmodelError:
     """Why a layout is."""
     with pytest.raises(PerfmodelError) as caught:
-        check_layout(model, CLUSTER, layout)
+        check_setup(setup_of(model, layout, cluster=CLUSTER))
     assert "\n" not in str(caught.value)
     return caught.value
 
@@ -141,7 +143,7 @@ def test_layers_are_counted_only_where_they_run_again_in_full(recompute: str) ->
 def test_no_more_layers_run_again_than_the_fullest_stage_holds(pipeline: int, held: int) -> None:
     """As many do, one more is refused; 11 + 11 + 10 layers make three stages, 0 + 32 * 1 + 0 make 34."""
     layout = replace(BATCHES, recompute="full", pipeline_parallel=pipeline, recompute_layers=held)
-    check_layout(MODEL, CLUSTER, layout)
+    check_setup(setup_of(MODEL, layout, cluster=CLUSTER))
     sentence = f"recompute_layers: {held + 1} is more than the {held} layers of a pipeline stage"
     assert str(refused(replace(layout, recompute_layers=held + 1))) == sentence
 
@@ -149,12 +151,12 @@ def test_no_more_layers_run_again_than_the_fullest_stage_holds(pipeline: int, he
 def test_kernels_that_write_their_scores_are_of_one_rank() -> None:
     """Nobody passes keys on to them."""
     fused = stack_preset("megatron-core")
-    unfused, layout = replace(fused, fused_attention=False), replace(RAMP_STAGE, context_parallel=2)
-    check_stack(fused, layout)
-    check_stack(unfused, RAMP_STAGE)
+    unfused, layout = stack_with(fused, {"fusion.attention": False}), replace(RAMP_STAGE, context_parallel=2)
+    check_setup(setup_of(MODEL, layout, fused))
+    check_setup(setup_of(MODEL, RAMP_STAGE, unfused))
     for several in (layout, replace(layout, context_parallel=np.array([1, 2]))):
         with pytest.raises(InputError, match="attention over several ranks needs fused kernels") as caught:
-            check_stack(unfused, several)
+            check_setup(setup_of(MODEL, several, unfused))
         assert caught.value.key == "context_parallel"
 
 
@@ -190,7 +192,7 @@ def test_the_legal_neighbour_of_a_refused_layout_is_predicted(changes: dict[str,
         model=MODEL,
         cluster=CLUSTER,
         stack=stack_preset("megatron-core"),
-        stages=(Stage(data_parallel=96, global_batch_size=layout.global_batch_size),),
+        stages=(RampStage(data_parallel=96, global_batch_size=layout.global_batch_size),),
         **{name: getattr(layout, name) for name in Layout.__dataclass_fields__ if name in Run.__dataclass_fields__},
     )
     ((_, predicted),) = predict(run).stages
@@ -223,9 +225,11 @@ def test_one_layout_of_many_that_cannot_exist_is_enough(changes: dict[str, Any],
 def test_arrays_of_legal_layouts_pass_together() -> None:
     """Stages down, pieces across: each pair exists, and so do all."""
     stages, pieces = np.array([[2], [4], [8]]), np.array([1, 2, 4])
-    check_layout(MODEL, CLUSTER, replace(BATCHES, pipeline_parallel=stages, virtual_pipeline=pieces))
-    check_layout(MODEL, CLUSTER, replace(BATCHES, context_parallel=np.array([1, 2, 4, 8])))
-    check_layout(MODEL, CLUSTER, replace(BATCHES, sharding="hsdp", data_parallel_replicas=np.array([2, 3, 48])))
+    check_setup(setup_of(MODEL, replace(BATCHES, pipeline_parallel=stages, virtual_pipeline=pieces), cluster=CLUSTER))
+    check_setup(setup_of(MODEL, replace(BATCHES, context_parallel=np.array([1, 2, 4, 8])), cluster=CLUSTER))
+    check_setup(
+        setup_of(MODEL, replace(BATCHES, sharding="hsdp", data_parallel_replicas=np.array([2, 3, 48])), cluster=CLUSTER)
+    )
 
 
 @pytest.mark.parametrize(
@@ -263,7 +267,7 @@ def test_settings_that_are_none_are_refused_before_any_model_is_known(changes: d
 def test_tensor_parallelism_that_breaks_nodes_up_is_refused() -> None:
     """A group of 16 fills two nodes of 8; one of 12 would leave half a node over."""
     model = replace(MODEL, attention_heads=48, kv_heads=48, ffn_hidden_size=24576)
-    check_layout(model, CLUSTER, replace(RAMP_STAGE, tensor_parallel=16))
+    check_setup(setup_of(model, replace(RAMP_STAGE, tensor_parallel=16), cluster=CLUSTER))
     found = refused(replace(RAMP_STAGE, tensor_parallel=12, sequence_length=4092), model)
     assert str(found) == "tensor_parallel: 12 neither divides a node of 8 GPUs nor fills whole nodes"
 
@@ -278,7 +282,7 @@ def test_unmeasured_arithmetic_is_not_supported() -> None:
     """A GPU with a peak rate but no measured kernels is not guessed at."""
     gpu = replace(CLUSTER.gpu, kernels=replace(CLUSTER.gpu.kernels, matmul={"bf16": CLUSTER.gpu.kernels.matmul["bf16"]}))
     with pytest.raises(NotSupportedError, match="no fp8 kernels were measured on H100"):
-        check_layout(MODEL, replace(CLUSTER, gpu=gpu), replace(RAMP_STAGE, precision="fp8"))
+        check_setup(setup_of(MODEL, replace(RAMP_STAGE, precision="fp8"), cluster=replace(CLUSTER, gpu=gpu)))
 
 
 def test_fp32_needs_a_peak_products_and_attention_of_its_own() -> None:
@@ -286,7 +290,7 @@ def test_fp32_needs_a_peak_products_and_attention_of_its_own() -> None:
     layout = replace(RAMP_STAGE, precision="fp32")
     kernels = FP32_CLUSTER.gpu.kernels
     plain = {name: known for name, known in kernels.matmul.items() if name != "fp32"}
-    check_layout(MODEL, FP32_CLUSTER, layout)
+    check_setup(setup_of(MODEL, layout, cluster=FP32_CLUSTER))
     for gpu, sentence in (
         (CLUSTER.gpu, "H100 SXM 80GB has no fp32 rate; it has bf16, fp16, fp8"),
         (replace(FP32_CLUSTER.gpu, kernels=replace(kernels, matmul=plain)), "no fp32 kernels were measured on H100 SXM 80GB"),
@@ -300,13 +304,13 @@ def test_fp32_needs_a_peak_products_and_attention_of_its_own() -> None:
         ),
     ):
         with pytest.raises(NotSupportedError, match=sentence) as caught:
-            check_layout(MODEL, replace(CLUSTER, gpu=gpu), layout)
+            check_setup(setup_of(MODEL, layout, cluster=replace(CLUSTER, gpu=gpu)))
         assert caught.value.key == "precision"
 
 
 def test_a_run_says_which_of_its_stages_cannot_exist() -> None:
     """Batches are of a stage of the ramp, degrees of the run."""
-    good, bad = Stage(data_parallel=96, global_batch_size=384), Stage(data_parallel=96, global_batch_size=385)
+    good, bad = RampStage(data_parallel=96, global_batch_size=384), RampStage(data_parallel=96, global_batch_size=385)
     run: dict[str, Any] = {"name": "Ramp", "model": MODEL, "cluster": CLUSTER, "stack": stack_preset("megatron-core")}
     run |= {"sequence_parallel": True, "sharding": "zero1", "sequence_length": 4096}
     for changes, key in (
@@ -348,8 +352,7 @@ def random_degrees(sharding: str, recompute: str) -> dict[str, Any]:
 def is_legal(model: TransformerModel, stack: SoftwareStack, layout: Layout) -> bool:
     """Whether nothing is raised for one layout."""
     try:
-        check_layout(model, CLUSTER, layout)
-        check_stack(stack, layout)
+        check_setup(setup_of(model, layout, stack, cluster=CLUSTER))
     except InputError:
         return False
     return True
@@ -374,7 +377,7 @@ def test_of_many_layouts_those_may_exist_that_are_not_refused_alone(
     categories: dict[str, Any] = {"precision": "bf16", "pipeline_schedule": schedule, "sequence_parallel": sequence_parallel}
     categories |= {"sharding": sharding, "recompute": recompute}
     numbers = random_degrees(sharding, recompute)
-    together = may_exist(spec, CLUSTER, software, Layout(**categories, **numbers))
+    together = may_exist(setup_of(spec, Layout(**categories, **numbers), software, cluster=CLUSTER))
     singles = (categories | {name: int(each[index]) for name, each in numbers.items()} for index in range(DRAWN))
     expected = [is_legal(spec, software, Layout(**settings)) for settings in singles]
     assert np.broadcast_to(together, DRAWN).tolist() == expected
@@ -385,5 +388,7 @@ def test_what_may_exist_has_the_shape_of_its_layouts() -> None:
     """Columns of stages against rows of pieces; a single layout has a single answer."""
     software = stack_preset("megatron-core")
     grid = replace(BATCHES, pipeline_parallel=np.array([[1], [2], [3]]), virtual_pipeline=np.array([1, 2]))
-    assert np.array_equal(may_exist(MODEL, CLUSTER, software, grid), [[True, False], [True, True], [True, False]])
-    assert np.ndim(may_exist(MODEL, CLUSTER, software, BATCHES)) == 0
+    assert np.array_equal(
+        may_exist(setup_of(MODEL, grid, software, cluster=CLUSTER)), [[True, False], [True, True], [True, False]]
+    )
+    assert np.ndim(may_exist(setup_of(MODEL, BATCHES, software, cluster=CLUSTER))) == 0

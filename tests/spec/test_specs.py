@@ -13,6 +13,7 @@ from perfmodel.exchange.building import build
 from perfmodel.exchange.presets import cluster_preset, model_preset, read_preset, stack_preset
 from perfmodel.spec.coefficients import Evidence, MemoryBoundCoefficients
 from perfmodel.spec.stack import SoftwareStack
+from tests.stacks import stack_with
 
 MODEL = model_preset("nemotron-4-15b")
 CLUSTER = cluster_preset("dgx-h100")
@@ -125,7 +126,7 @@ def test_a_gpu_knows_every_class_of_memory_bound_kernels(missing: str) -> None:
     [
         ("gelluu", "memory_bound.gelluu", r"no class of kernels; did you mean gelu\?"),
         ("gelu.fp32", "memory_bound.gelu.fp32", r"no class of kernels; did you mean gelu\?"),
-        ("gelu-fp23", "kernels.memory_bound.gelu-fp23", r"unknown precision; did you mean fp32\?"),
+        ("gelu-fp23", "kernels.memory_bound.gelu-fp23", r"unknown number format; did you mean fp32\?"),
     ],
 )
 def test_a_kernel_that_no_operator_runs_is_refused(name: str, key: str, sentence: str) -> None:
@@ -184,18 +185,18 @@ def test_specs_with_arrays_in_their_tables_are_equal_by_value() -> None:
 @pytest.mark.parametrize(
     ("offered", "sentence"),
     [
-        (("zero1", "zero_3"), "offered_shardings: 'zero_3' is not one of them; did you mean zero3?"),
-        (("zero1", "zero1"), "offered_shardings: ('zero1', 'zero1') is not a list of different words, as in none zero1"),
-        ((), "offered_shardings: () is not a list of different words, as in none zero1"),
-        ("zero1", "offered_shardings: 'zero1' is not a list of different words, as in none zero1"),
-        (["zero1"], "offered_shardings: ['zero1'] is not a list of different words, as in none zero1"),
-        ((3,), "offered_shardings: 3 is not one of them; known: hsdp, none, zero1, zero2, zero3"),
+        (("zero1", "zero_3"), "shardings: 'zero_3' is not one of them; did you mean zero3?"),
+        (("zero1", "zero1"), "shardings: ('zero1', 'zero1') is not a list of different words, as in none zero1"),
+        ((), "shardings: () is not a list of different words, as in none zero1"),
+        ("zero1", "shardings: 'zero1' is not a list of different words, as in none zero1"),
+        (["zero1"], "shardings: ['zero1'] is not a list of different words, as in none zero1"),
+        ((3,), "shardings: 3 is not one of them; known: hsdp, none, zero1, zero2, zero3"),
     ],
 )
 def test_a_stack_offers_different_words_that_are_known(offered: Any, sentence: str) -> None:
     """A tuple of them; what is no tuple, empty, said twice or unknown gets one sentence."""
     with pytest.raises(InputError) as caught:
-        replace(stack_preset("megatron-core"), offered_shardings=offered)
+        stack_with(stack_preset("megatron-core"), {"offers.shardings": offered})
     assert str(caught.value) == sentence
 
 
@@ -203,20 +204,39 @@ def test_a_stack_offers_different_words_that_are_known(offered: Any, sentence: s
 def test_a_file_gives_words_as_one_text_or_as_a_list(words: Any) -> None:
     """In the order in which it names them."""
     mapping, _ = read_preset("stacks", "megatron-core")
-    assert build(SoftwareStack, mapping | {"offered_shardings": words}).offered_shardings == ("zero3", "none")
+    assert build(SoftwareStack, mapping | {"offers": {**mapping["offers"], "shardings": words}}).offers.shardings == (
+        "zero3",
+        "none",
+    )
 
 
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        ("zero3 zeroo1", "offered_shardings: 'zeroo1' is not one of them; did you mean zero1?"),
-        ([["zero3"]], "offered_shardings: ['zero3'] is not one of them; did you mean zero3?"),
-        (7, "offered_shardings: 7 is not a list of different words, as in none zero1"),
+        ("zero3 zeroo1", "offers.shardings: 'zeroo1' is not one of them; did you mean zero1?"),
+        ([["zero3"]], "offers.shardings: ['zero3'] is not one of them; did you mean zero3?"),
+        (7, "offers.shardings: 7 is not a list of different words, as in none zero1"),
     ],
 )
 def test_words_of_a_file_that_are_none_get_one_sentence(words: Any, sentence: str) -> None:
     """With the key."""
     mapping, _ = read_preset("stacks", "megatron-core")
     with pytest.raises(InputError) as caught:
-        build(SoftwareStack, mapping | {"offered_shardings": words})
+        build(SoftwareStack, mapping | {"offers": {**mapping["offers"], "shardings": words}})
     assert str(caught.value) == sentence
+
+
+def test_every_key_of_a_flat_stack_has_a_place_in_a_section() -> None:
+    """What files of earlier versions said; nothing is called as it was on the top level."""
+    core = stack_preset("megatron-core")
+    for old, path in SoftwareStack.moved_keys.items():
+        section, name = path.split(",", maxsplit=1)[0].split(".")
+        assert hasattr(getattr(core, section), name), old
+        assert old not in SoftwareStack.__dataclass_fields__
+
+
+def test_a_flat_key_is_answered_with_its_path() -> None:
+    """One sentence."""
+    mapping, _ = read_preset("stacks", "megatron-core")
+    with pytest.raises(InputError, match=r"^host_s: unknown key; it is called host.launch_s now$"):
+        build(SoftwareStack, mapping | {"host_s": "6us"})

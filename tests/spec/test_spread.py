@@ -56,10 +56,10 @@ def test_uncertain_numbers_are_those_of_the_spreads() -> None:
 
 def test_a_number_without_spread_is_certain() -> None:
     """Absent or 0 are the same; an array is uncertain where any of it is."""
-    none = replace(STACK, spread={})
+    none = replace(STACK.host, spread={})
     assert list(uncertain_numbers(none)) == []
-    assert list(uncertain_numbers(replace(none, spread={"host_s": 0.0}))) == []
-    assert [path for path, _ in uncertain_numbers(replace(none, spread={"host_s": np.array([0.0, 0.1])}))] == ["host_s"]
+    assert list(uncertain_numbers(replace(none, spread={"launch_s": 0.0}))) == []
+    assert [path for path, _ in uncertain_numbers(replace(none, spread={"launch_s": np.array([0.0, 0.1])}))] == ["launch_s"]
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -71,7 +71,7 @@ def test_moving_one_number_moves_nothing_else(path: str) -> None:
 def test_members_of_lists_move_by_their_place() -> None:
     """The second tile of 16-bit products, under the name that a cluster gives them."""
     path = "gpu.kernels.matmul.bf16.tiles[1].rate"
-    after = moved(CLUSTER, {f"cluster.{path}": 0.5, "stack.host_s": 3.0}, "cluster.")
+    after = moved(CLUSTER, {f"cluster.{path}": 0.5, "stack.host.launch_s": 3.0}, "cluster.")
     assert changed(CLUSTER, after) == {path: pytest.approx(0.5)}
 
 

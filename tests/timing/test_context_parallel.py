@@ -14,25 +14,29 @@ from perfmodel.spec.hardware import Cluster
 from perfmodel.spec.stack import SoftwareStack
 from perfmodel.timing.breakdown import Breakdown
 from tests.layouts import RAMP_STAGE
+from tests.setups import setup_of
+from tests.stacks import stack_with
 
 MODEL = model_preset("llama-3.1-8b")
 CLUSTER = cluster_preset("dgx-h100")
-RING = replace(
+RING = stack_with(
     stack_preset("megatron-core"),
-    context_parallel_exchange="ring",
-    balanced_context_parallel=True,
-    attention_library="fastest",
-    host_s=0.0,
-    unlisted_work=1.0,
+    {
+        "overlap.context_parallel_exchange": "ring",
+        "overlap.balanced_context_parallel": True,
+        "fusion.attention_library": "fastest",
+        "host.launch_s": 0.0,
+        "host.unlisted_work": 1.0,
+    },
 )
-GATHER = replace(RING, context_parallel_exchange="all_gather")
+GATHER = stack_with(RING, {"overlap.context_parallel_exchange": "all_gather"})
 LAYOUT = replace(RAMP_STAGE, tensor_parallel=1, data_parallel=1, global_batch_size=4, sequence_length=131072)
 RANKS = (2, 4, 8)
 
 
 def parts(stack: SoftwareStack = RING, cluster: Cluster = CLUSTER, **changes: Any) -> Breakdown:
     """The breakdown of an iteration over sequences of 131,072 tokens."""
-    return predict_stage(MODEL, cluster, stack, replace(LAYOUT, **changes)).breakdown
+    return predict_stage(setup_of(MODEL, replace(LAYOUT, **changes), stack, cluster=cluster)).breakdown
 
 
 def with_network(scale: float) -> Cluster:
@@ -55,7 +59,7 @@ def test_linears_of_a_long_sequence_are_shared_out(context: int) -> None:
 @pytest.mark.parametrize("context", RANKS)
 def test_the_last_rank_of_an_unbalanced_sequence_has_nearly_twice_the_attention(context: int) -> None:
     """2 - 1/c times the pairs, and everybody waits."""
-    unbalanced = parts(replace(RING, balanced_context_parallel=False), context_parallel=context)
+    unbalanced = parts(stack_with(RING, {"overlap.balanced_context_parallel": False}), context_parallel=context)
     assert unbalanced.attention_s / parts(context_parallel=context).attention_s == pytest.approx(2 - 1 / context, rel=0.05)
 
 
@@ -105,13 +109,13 @@ def test_an_exchange_over_nodes_is_exposed_more_than_inside_one(stack: SoftwareS
 def test_what_hides_everything_hides_the_exchange() -> None:
     """As a bound."""
     for stack in (RING, GATHER):
-        assert parts(replace(stack, hide_all=True), context_parallel=8).context_parallel_exposed_s == 0
+        assert parts(stack_with(stack, {"overlap.hide_all": True}), context_parallel=8).context_parallel_exposed_s == 0
 
 
 def test_messages_take_sms_from_the_kernels_beside_them() -> None:
     """The share that the links of a node take, while they run."""
-    none, some = (parts(replace(RING, node_link_sm_fraction=each), context_parallel=4) for each in (0.0, 0.2))
-    alone = parts(replace(RING, node_link_sm_fraction=0.2), context_parallel=1)
+    none, some = (parts(stack_with(RING, {"overlap.node_link_sm_fraction": each}), context_parallel=4) for each in (0.0, 0.2))
+    alone = parts(stack_with(RING, {"overlap.node_link_sm_fraction": 0.2}), context_parallel=1)
     assert none.communication_slowdown_s == alone.communication_slowdown_s == 0
     assert some.communication_slowdown_s > 0
     assert some.attention_s == none.attention_s

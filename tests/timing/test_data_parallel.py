@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perfmodel.count.data_parallel import BACKWARD_GATHER, DATA_PARALLEL, PARAMETER_GATHER, Buckets, buckets
+from perfmodel.count.data_parallel import Buckets
 from perfmodel.count.iteration import Iteration, iteration
 from perfmodel.count.operators import Collective
 from perfmodel.exchange.presets import cluster_preset, model_preset, stack_preset
@@ -23,10 +23,12 @@ from perfmodel.timing.breakdown import PARTS, Breakdown
 from perfmodel.timing.collectives import collective_time_s
 from perfmodel.timing.data_parallel import DataParallel, _buckets_behind, _last_share
 from tests.layouts import RAMP_STAGE
+from tests.setups import BACKWARD_GATHER, DATA_PARALLEL, GRADIENT_REDUCTION, PARAMETER_GATHER, setup_of
+from tests.stacks import stack_with
 
 MODEL = model_preset("llama-3.1-8b")
 CLUSTER = cluster_preset("dgx-h100")
-STACK = replace(stack_preset("megatron-core"), data_parallel_overlap=True, hide_all=False)
+STACK = stack_with(stack_preset("megatron-core"), {"overlap.data_parallel": True, "overlap.hide_all": False})
 LAYOUT = replace(RAMP_STAGE, tensor_parallel=2, data_parallel=64, global_batch_size=64 * 8)
 EVERY_SHARDING = pytest.mark.parametrize("sharding", SHARDINGS)
 GATHERED = pytest.mark.parametrize("sharding", ["zero3", "hsdp"])
@@ -47,9 +49,8 @@ def left(
     layout: Layout, stack: SoftwareStack = STACK, *, forward_s: float = 0.1, backward_s: float = 0.2, cluster: Cluster = CLUSTER
 ) -> Breakdown:
     """What is left exposed behind passes of the given length."""
-    bucket = buckets(MODEL, layout, stack)
-    synchronised = DataParallel(bucket=bucket, layout=layout, cluster=cluster, stack=stack)
-    return synchronised.breakdown(iteration(MODEL, layout, stack), forward_s=forward_s, backward_s=backward_s)
+    synchronised = DataParallel(work=iteration(setup_of(MODEL, layout, stack)), cluster=cluster, stack=stack)
+    return synchronised.breakdown(forward_s=forward_s, backward_s=backward_s)
 
 
 def exposed_s(layout: Layout, stack: SoftwareStack = STACK, **passes: Any) -> float:
@@ -64,7 +65,7 @@ def alone_s(call: Collective) -> float:
 
 def predicted(stack: SoftwareStack = STACK, **changes: Any) -> Breakdown:
     """The breakdown of a whole iteration."""
-    return predict_stage(MODEL, CLUSTER, stack, replace(LAYOUT, **changes)).breakdown
+    return predict_stage(setup_of(MODEL, replace(LAYOUT, **changes), stack, cluster=CLUSTER)).breakdown
 
 
 @EVERY_SHARDING
@@ -72,8 +73,8 @@ def predicted(stack: SoftwareStack = STACK, **changes: Any) -> Breakdown:
 def test_without_overlap_everything_is_exposed(sharding: str, stages: int) -> None:
     """Each call of each collective, one after the other; no product waits for SMs."""
     layout = layout_of(sharding, pipeline_parallel=stages)
-    calls = calls_of(iteration(MODEL, layout, STACK))
-    found = left(layout, replace(STACK, data_parallel_overlap=False))
+    calls = calls_of(iteration(setup_of(MODEL, layout, STACK)))
+    found = left(layout, stack_with(STACK, {"overlap.data_parallel": False}))
     assert found.data_parallel_exposed_s == pytest.approx(sum(float(op.repeats) * alone_s(op) for op in calls))
     assert found.communication_slowdown_s == 0
 
@@ -84,7 +85,7 @@ def test_without_overlap_everything_is_exposed(sharding: str, stages: int) -> No
 def test_overlap_exposes_at_most_everything(sharding: str, seconds: float, stages: int) -> None:
     """However short or long the passes are."""
     layout = layout_of(sharding, pipeline_parallel=stages)
-    all_s = exposed_s(layout, replace(STACK, data_parallel_overlap=False))
+    all_s = exposed_s(layout, stack_with(STACK, {"overlap.data_parallel": False}))
     assert 0 < exposed_s(layout, forward_s=seconds, backward_s=2 * seconds) <= all_s * (1 + 1e-12)
 
 
@@ -96,7 +97,7 @@ def last_s(layout: Layout, share: float) -> float:
     """
     gathered = layout.sharding in ("zero3", "hsdp")
     seconds = 0.0
-    for op in calls_of(iteration(MODEL, layout, STACK)):
+    for op in calls_of(iteration(setup_of(MODEL, layout, STACK))):
         once = layout.sharding in ("none", "zero1") or (layout.sharding == "zero2" and op.name == PARAMETER_GATHER)
         often = 1.0 if once else float(layout.micro_batches)
         if op.name != BACKWARD_GATHER:
@@ -113,7 +114,7 @@ def last_s(layout: Layout, share: float) -> float:
 def test_never_less_than_the_last_bucket_is_exposed(sharding: str, seconds: float) -> None:
     """However long the passes are."""
     layout = layout_of(sharding)
-    least_s = last_s(layout, float(buckets(MODEL, layout, STACK).uncut_share))
+    least_s = last_s(layout, float(iteration(setup_of(MODEL, layout, STACK)).buckets.uncut_share))
     assert exposed_s(layout, forward_s=seconds, backward_s=2 * seconds) >= least_s * (1 - 1e-12)
 
 
@@ -121,10 +122,10 @@ def test_never_less_than_the_last_bucket_is_exposed(sharding: str, seconds: floa
 def test_endless_passes_hide_all_but_the_last(sharding: str) -> None:
     """The embeddings; of buckets that do not go layer by layer, half of one is with them on average."""
     layout = layout_of(sharding)
-    bucket = buckets(MODEL, layout, STACK)
+    bucket = iteration(setup_of(MODEL, layout, STACK)).buckets
     share = float(bucket.uncut_share + (0.0 if sharding in ("zero3", "hsdp") else bucket.share / 2))
     assert exposed_s(layout, forward_s=1e9, backward_s=1e9) == pytest.approx(last_s(layout, share), rel=1e-6)
-    assert last_s(layout, share) < 0.6 * exposed_s(layout, replace(STACK, data_parallel_overlap=False))
+    assert last_s(layout, share) < 0.6 * exposed_s(layout, stack_with(STACK, {"overlap.data_parallel": False}))
 
 
 @EVERY_SHARDING
@@ -140,7 +141,7 @@ def test_longer_passes_hide_more(sharding: str) -> None:
 def test_one_rank_has_nothing_to_move(sharding: str, overlap: bool) -> None:
     """Nor takes SMs for it."""
     alone = layout_of(sharding, data_parallel=1, data_parallel_replicas=1, global_batch_size=8)
-    found = left(alone, replace(STACK, data_parallel_overlap=overlap))
+    found = left(alone, stack_with(STACK, {"overlap.data_parallel": overlap}))
     assert [getattr(found, part) for part in PARTS] == [0] * len(PARTS)
 
 
@@ -158,7 +159,7 @@ def test_ranks_of_a_sequence_are_data_parallel_ranks(sharding: str) -> None:
 @EVERY_SHARDING
 def test_a_bound_that_hides_everything_exposes_nothing(sharding: str) -> None:
     """And slows nothing down."""
-    found = left(layout_of(sharding), replace(STACK, hide_all=True, data_parallel_overlap=False))
+    found = left(layout_of(sharding), stack_with(STACK, {"overlap.hide_all": True, "overlap.data_parallel": False}))
     assert [getattr(found, part) for part in PARTS] == [0] * len(PARTS)
 
 
@@ -166,7 +167,7 @@ def test_a_bound_that_hides_everything_exposes_nothing(sharding: str) -> None:
 @pytest.mark.parametrize("overlap", [True, False])
 def test_larger_micro_batches_gather_less_often(sharding: str, overlap: bool) -> None:
     """Of the same batch, and behind longer passes: twice the micro-batch, at most half of it exposed."""
-    stack = replace(STACK, data_parallel_overlap=overlap)
+    stack = stack_with(STACK, {"overlap.data_parallel": overlap})
     found = [float(predicted(stack, **changes_of(sharding, size)).data_parallel_exposed_s) for size in (1, 2, 4, 8)]
     assert all(later <= 0.5 * earlier * (1 + 1e-12) for earlier, later in pairwise(found))
 
@@ -203,7 +204,7 @@ def test_a_pipeline_exposes_each_of_them_once(sharding: str) -> None:
 
 def test_more_sharding_exposes_more() -> None:
     """zero1, zero2, zero3: more is moved."""
-    stack = replace(STACK, data_parallel_overlap=False)
+    stack = stack_with(STACK, {"overlap.data_parallel": False})
     found = [exposed_s(layout_of(sharding), stack) for sharding in ("zero1", "zero2", "zero3")]
     assert found[0] < found[1] < found[2]
 
@@ -211,7 +212,7 @@ def test_more_sharding_exposes_more() -> None:
 def test_copies_of_shards_gather_inside_their_nodes() -> None:
     """Four GPUs of a node, two apart: with the network a hundred times slower zero3 suffers more."""
     slow = replace(CLUSTER, network_scale=0.01 * CLUSTER.network_scale)
-    stack = replace(STACK, data_parallel_overlap=False)
+    stack = stack_with(STACK, {"overlap.data_parallel": False})
     hsdp = layout_of("hsdp", data_parallel_replicas=16)
     grown = [
         left(layout, stack, cluster=slow).data_parallel_exposed_s / left(layout, stack).data_parallel_exposed_s
@@ -223,7 +224,7 @@ def test_copies_of_shards_gather_inside_their_nodes() -> None:
 def test_fp32_gradients_expose_more_than_bf16_ones() -> None:
     """Twice the bytes to reduce; what they are held in does not travel."""
     wide, narrow, held = (
-        exposed_s(layout_of("none"), replace(STACK, reduced_gradient_bytes=sent, gradient_bytes=kept))
+        exposed_s(layout_of("none"), stack_with(STACK, {"states.reduced_gradient_bytes": sent, "states.gradient_bytes": kept}))
         for sent, kept in ((4, 4), (2, 2), (2, 4))
     )
     assert wide > 1.3 * narrow
@@ -239,7 +240,9 @@ def test_larger_micro_batches_hide_more_of_the_data_parallel_traffic(stages: int
 
 def test_unlisted_work_hides_more_of_the_data_parallel_traffic() -> None:
     """It lengthens the pass that gradients go behind."""
-    exposed = [float(predicted(replace(STACK, unlisted_work=work)).data_parallel_exposed_s) for work in (1.0, 1.2, 2.0)]
+    exposed = [
+        float(predicted(stack_with(STACK, {"host.unlisted_work": work})).data_parallel_exposed_s) for work in (1.0, 1.2, 2.0)
+    ]
     assert exposed == sorted(exposed, reverse=True)
 
 
@@ -291,6 +294,33 @@ def test_a_collective_slows_the_product_that_hides_it() -> None:
     """By its share of the SMs while it runs."""
     found = _buckets_behind(1.0, 0.5, 0.1, number=10, fraction=0.1)
     assert found.communication_slowdown_s == pytest.approx(0.05)
+
+
+@pytest.mark.parametrize("fraction", [0.1, 0.5])
+def test_a_pass_beside_longer_traffic_stretches_by_the_sms_it_lost(fraction: float) -> None:
+    """It takes W / (1 - f), all of which is hidden."""
+    found = _buckets_behind(1.0, 10.0, 0.1, number=10, fraction=fraction)
+    assert found.communication_slowdown_s == pytest.approx(fraction / (1 - fraction))
+    assert found.data_parallel_exposed_s == pytest.approx(
+        10.0 + found.communication_slowdown_s / 10 + 0.1 - 1 / (1 - fraction), rel=0.02
+    )
+
+
+@pytest.mark.parametrize("network_s", [1.0, 3.0])
+def test_a_network_as_slow_as_the_pass_has_a_whole_bucket_and_the_embeddings_left(network_s: float) -> None:
+    """However much slower it is."""
+    assert _last_share(Buckets(count=10, share=0.1, uncut_share=EMBEDDING), network_s, 1.0) == pytest.approx(EMBEDDING + 0.1)
+
+
+def test_in_a_pipeline_nothing_is_gathered_again() -> None:
+    """Behind endless passes zero3 leaves the embeddings of both collectives and the first layer gathered, once."""
+    layout = layout_of("zero3", pipeline_parallel=4)
+    share = float(iteration(setup_of(MODEL, layout, STACK)).buckets.uncut_share)
+    calls = {op.name: op for op in calls_of(iteration(setup_of(MODEL, layout, STACK)))}
+    whole = {name: replace(op, payload_bytes=op.payload_bytes * op.repeats * share, repeats=1) for name, op in calls.items()}
+    least_s = alone_s(whole[GRADIENT_REDUCTION]) + alone_s(whole[PARAMETER_GATHER]) + alone_s(calls[PARAMETER_GATHER])
+    assert calls[BACKWARD_GATHER].repeats == 0
+    assert exposed_s(layout, forward_s=1e9, backward_s=1e9) == pytest.approx(least_s, rel=1e-6)
 
 
 def test_an_array_of_layouts_leaves_what_each_leaves() -> None:

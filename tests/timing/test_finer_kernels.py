@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -19,6 +19,7 @@ from perfmodel.spec.spread import moved, uncertain_numbers
 from perfmodel.timing.attention import plain_attention_time_s
 from perfmodel.timing.kernels import kernel_time_s, matmul_bytes, matmul_time_s, memory_bound_class, memory_bound_time_s
 from tests.layouts import RAMP_STAGE
+from tests.setups import setup_of
 from tests.timing.fp32_hardware import FP32_CLUSTER, FP32_GPU, SLOW
 
 H100 = gpu_preset("h100-sxm-80gb")
@@ -65,7 +66,7 @@ def test_a_kernel_is_timed_by_the_closest_that_the_profile_knows() -> None:
 def test_a_norm_that_the_profile_knows_is_not_that_of_the_stack() -> None:
     """What was measured of this very kernel goes before the class of its kind."""
     norm = replace(GELU, kernel="rmsnorm", family="norm")
-    assert class_of(norm, H100) == STACK.norm_kernels
+    assert class_of(norm, H100) == STACK.fusion.norms
     assert class_of(norm, knowing(rmsnorm=SLOW)) == "rmsnorm"
 
 
@@ -149,7 +150,7 @@ def test_attention_in_fp32_has_a_law_of_its_own(phase: str) -> None:
     kernels, attention = FP32_GPU.kernels, replace(FP32_ATTENTION, phase=phase)
     known = kernels.attention_backward_fp32 if phase == DATA_GRADIENT else kernels.attention_forward_fp32
     assert known is not None
-    expected = plain_attention_time_s(attention, known, gpu=FP32_GPU, compute_scale=0.9 * STACK.clock_scale)
+    expected = plain_attention_time_s(attention, known, gpu=FP32_GPU, compute_scale=0.9 * STACK.host.clock_scale)
     cluster = replace(FP32_CLUSTER, compute_scale=0.9)
     assert kernel_time_s(attention, cluster=cluster, stack=STACK) == pytest.approx(expected)
     loaded = replace(FP32_GPU, memory_bandwidth_bytes_per_s=1e3, peak_flop_per_s=MappingProxyType({"fp32": 1e29, "bf16": 1e29}))
@@ -162,7 +163,7 @@ def test_attention_in_fp32_has_a_law_of_its_own(phase: str) -> None:
 
 def predicted(cluster: Cluster = FP32_CLUSTER, **changes: Any) -> StagePrediction:
     """The first ramp stage under the reference stack."""
-    return predict_stage(MODEL, cluster, STACK, replace(RAMP_STAGE, **changes))
+    return predict_stage(setup_of(MODEL, replace(RAMP_STAGE, **changes), STACK, cluster=cluster))
 
 
 def test_a_run_in_fp32_takes_longer_and_needs_more_activations() -> None:
@@ -182,9 +183,8 @@ def test_arrays_in_fp32_give_exactly_what_a_loop_gives() -> None:
     for row, column in np.ndindex(2, 3):
         sizes = {"tensor_parallel": int(tensor[column]), "micro_batch_size": int(micro[row, 0])}
         alone = predicted(cluster, precision="fp32", **sizes)
-        for part in fields(alone.breakdown):
-            value = getattr(together.breakdown, part.name)
-            assert np.broadcast_to(value, (2, 3))[row, column] == getattr(alone.breakdown, part.name), part.name
+        for part, seconds in alone.breakdown.items():
+            assert np.broadcast_to(getattr(together.breakdown, part), (2, 3))[row, column] == seconds, part
         assert np.asarray(together.iteration_time_interval_s[1])[row, column] == alone.iteration_time_interval_s[1]
 
 

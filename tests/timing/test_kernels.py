@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -25,13 +26,17 @@ from perfmodel.timing.kernels import (
     plain_matmul_time_s,
     slowest_compute_scale,
 )
+from tests.stacks import stack_with
 
 H100 = gpu_preset("h100-sxm-80gb")
 A100 = gpu_preset("a100-sxm-80gb")
 CLUSTER = cluster_preset("dgx-h100")
 KNOWN = H100.kernels.matmul["bf16"]
 ONE_TILE = replace(KNOWN, tiles=(Tile(rows=128, columns=256, rate=1.0),))
-STACK = replace(stack_preset("megatron-core"), clock_scale=1.0, fp8_clock_scale=1.0, attention_library="fastest")
+STACK = stack_with(
+    stack_preset("megatron-core"),
+    {"host.clock_scale": 1.0, "low_precision.clock_scale": 1.0, "fusion.attention_library": "fastest"},
+)
 SQUARE = Matmul(name="square", rows=8192, columns=8192, inner=8192, precision="bf16")
 ATTENTION = FusedAttention(
     name="core", sequences=1, heads=32, kv_heads=8, head_size=128, query_length=4096, key_length=4096, precision="bf16"
@@ -48,10 +53,10 @@ def computing_s(known: MatmulCoefficients, *, gpu: Gpu = H100, **changes: Any) -
     return _compute_s(replace(SQUARE, **changes), known, gpu=gpu, compute_scale=1.0)
 
 
-def alone_s(operator: Operator, **changes: Any) -> Numeric:
+def alone_s(operator: Operator, changes: Mapping[str, Any] | None = None) -> Numeric:
     """The time of a kernel on the cluster, under a changed stack."""
     assert isinstance(operator, Matmul | FusedAttention | MemoryBound)
-    return kernel_time_s(operator, cluster=CLUSTER, stack=replace(STACK, **changes))
+    return kernel_time_s(operator, cluster=CLUSTER, stack=stack_with(STACK, changes or {}))
 
 
 def test_a_large_product_comes_near_the_measured_rate() -> None:
@@ -105,10 +110,23 @@ def test_computing_and_loading_take_between_the_longer_and_their_sum(shape: tupl
     assert max(compute_s, load_s) * (1 - 1e-9) <= together_s <= (compute_s + load_s) * (1 + 1e-9)
 
 
+@pytest.mark.parametrize(("rows", "inner"), [(8192, 8192), (128, 65536), (300, 20000)])
+def test_twice_as_many_products_take_as_long_on_twice_the_gpu(rows: int, inner: int) -> None:
+    """Split or not: twice the multiprocessors, rate and bandwidth for a batch of two."""
+    twice = replace(
+        H100,
+        streaming_multiprocessors=2 * H100.streaming_multiprocessors,
+        memory_bandwidth_bytes_per_s=2 * H100.memory_bandwidth_bytes_per_s,
+        peak_flop_per_s={name: 2 * peak for name, peak in H100.peak_flop_per_s.items()},
+    )
+    sizes: dict[str, Any] = {"rows": rows, "columns": rows, "inner": inner}
+    assert computing_s(KNOWN, gpu=twice, batch=2, **sizes) == pytest.approx(computing_s(KNOWN, **sizes), rel=1e-12)
+
+
 @pytest.mark.parametrize(("megabytes", "saved"), [(0.01, 1.0), (70.0, 0.5), (7000.0, 0.0)])
 def test_a_left_operand_that_fits_the_cache_is_not_loaded(megabytes: float, saved: float) -> None:
     """Its share when it is small, half of that at 0.7 of the cache, nothing when it is far larger."""
-    product = replace(SQUARE, rows=1, inner=megabytes * 1e6 / 2)  # bound by its operands
+    product = replace(SQUARE, rows=4, inner=megabytes * 1e6 / 2 / 4)  # bound by its operands
     gpu = replace(H100, cache_bytes=100e6)
     known = replace(KNOWN, cached_share=0.8, fixed_s=0.0, overlap_power=50)
     with_s, without_s = (
@@ -281,18 +299,18 @@ def test_norms_are_as_fast_as_the_kernels_of_the_stack(norm_kernels: str) -> Non
     """Backwards with coefficients of their own; no other operator cares."""
     norm = MemoryBound(name="norm", family="norm", moved_bytes=3.35e9, backward_bytes=3.35e9)
     known = H100.kernels.memory_bound[norm_kernels]
-    forward_s, backward_s = (alone_s(each, norm_kernels=norm_kernels) for each in (norm, *gradients(norm)))
+    forward_s, backward_s = (alone_s(each, {"fusion.norms": norm_kernels}) for each in (norm, *gradients(norm)))
     assert forward_s == pytest.approx(known.fixed_s + 1e-3 / known.efficiency)
     assert backward_s == pytest.approx(known.backward_fixed_s + 1e-3 / known.backward_efficiency)
     chain = replace(norm, family="elementwise")
-    assert alone_s(chain, norm_kernels=norm_kernels) == alone_s(chain)
+    assert alone_s(chain, {"fusion.norms": norm_kernels}) == alone_s(chain)
 
 
 def test_eager_norms_are_slower_than_fused_ones() -> None:
     """Both ways, for the stream of a large model."""
     norm = MemoryBound(name="norm", family="norm", moved_bytes=1e9, backward_bytes=1.5e9)
     for each in (norm, *gradients(norm)):
-        assert alone_s(each, norm_kernels="eager") > 1.1 * alone_s(each, norm_kernels="fused")
+        assert alone_s(each, {"fusion.norms": "eager"}) > 1.1 * alone_s(each, {"fusion.norms": "fused"})
 
 
 def test_higher_clocks_raise_16_bit_kernels_alone() -> None:
@@ -300,23 +318,27 @@ def test_higher_clocks_raise_16_bit_kernels_alone() -> None:
     faster = replace(CLUSTER, compute_scale=1.25 * CLUSTER.compute_scale)
     eight_bit, norm = replace(SQUARE, precision="fp8"), MemoryBound(name="norm", family="norm", moved_bytes=1e9)
     for raised in (SQUARE, ATTENTION, replace(ATTENTION, phase=DATA_GRADIENT), replace(SQUARE, precision="fp16")):
-        assert alone_s(raised, clock_scale=1.25) == kernel_time_s(raised, cluster=faster, stack=STACK) < alone_s(raised)
+        assert (
+            alone_s(raised, {"host.clock_scale": 1.25}) == kernel_time_s(raised, cluster=faster, stack=STACK) < alone_s(raised)
+        )
     for other in (eight_bit, norm):
-        assert alone_s(other, clock_scale=1.25) == alone_s(other)
+        assert alone_s(other, {"host.clock_scale": 1.25}) == alone_s(other)
 
 
 def test_8_bit_products_have_clocks_of_their_own() -> None:
     """What the settings of a stack do to them says nothing of 16-bit ones."""
     faster = replace(CLUSTER, compute_scale=1.25 * CLUSTER.compute_scale)
     eight_bit = replace(SQUARE, precision="fp8")
-    assert alone_s(eight_bit, fp8_clock_scale=1.25) == kernel_time_s(eight_bit, cluster=faster, stack=STACK)
-    assert alone_s(SQUARE, fp8_clock_scale=1.25) == alone_s(SQUARE)
+    assert alone_s(eight_bit, {"low_precision.clock_scale": 1.25}) == kernel_time_s(eight_bit, cluster=faster, stack=STACK)
+    assert alone_s(SQUARE, {"low_precision.clock_scale": 1.25}) == alone_s(SQUARE)
 
 
 def test_attention_is_as_fast_as_the_library_of_the_stack() -> None:
     """FlashAttention-2 does not use the instructions of Hopper; products do not care."""
-    assert alone_s(ATTENTION, attention_library="flash2") > 1.2 * alone_s(ATTENTION, attention_library="fastest")
-    assert alone_s(SQUARE, attention_library="flash2") == alone_s(SQUARE, attention_library="fastest")
+    assert alone_s(ATTENTION, {"fusion.attention_library": "flash2"}) > 1.2 * alone_s(
+        ATTENTION, {"fusion.attention_library": "fastest"}
+    )
+    assert alone_s(SQUARE, {"fusion.attention_library": "flash2"}) == alone_s(SQUARE, {"fusion.attention_library": "fastest"})
 
 
 def test_the_slowest_of_more_gpus_is_slower() -> None:

@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 
-from perfmodel.count.blocks import is_attention_core
 from perfmodel.count.iteration import Iteration, iteration
-from perfmodel.count.operators import Collective, FusedAttention, Matmul
+from perfmodel.count.operators import Collective, FusedAttention, Matmul, is_attention_core
 from perfmodel.exchange.presets import cluster_preset, model_preset, stack_preset
 from perfmodel.prediction import predict_stage
 from perfmodel.spec.coefficients import Evidence
@@ -20,6 +19,8 @@ from perfmodel.spec.stack import SoftwareStack
 from perfmodel.timing.confidence import WORDS
 from perfmodel.timing.ledger import Entry, ledger
 from tests.layouts import RAMP_STAGE
+from tests.setups import setup_of
+from tests.stacks import stack_with
 
 MODEL = model_preset("nemotron-4-15b")
 CLUSTER = cluster_preset("dgx-h100")
@@ -41,7 +42,7 @@ def entries(layout: Layout, stack: SoftwareStack = CORE, cluster: Cluster = CLUS
 
 def work_of(layout: Layout, stack: SoftwareStack) -> Iteration:
     """The operators of one iteration."""
-    return iteration(MODEL, layout, stack)
+    return iteration(setup_of(MODEL, layout, stack))
 
 
 def summed_s(listed: list[Entry], **kinds: Any) -> float:
@@ -83,22 +84,22 @@ def test_groups_of_one_run_no_collectives() -> None:
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_compute_on_the_list_sums_to_the_parts_of_the_iteration(layout: str, stack: str) -> None:
     """Products, attention and memory-bound operators; those of the optimizer step beside what the CPU and the network take."""
-    software = replace(stack_preset(stack), hide_all=True)
-    parts = predict_stage(MODEL, CLUSTER, software, LAYOUTS[layout]).breakdown
+    software = stack_with(stack_preset(stack), {"overlap.hide_all": True})
+    parts = predict_stage(setup_of(MODEL, LAYOUTS[layout], software, cluster=CLUSTER)).breakdown
     listed = entries(LAYOUTS[layout], software)
     assert summed_s(listed, core=False, product=True) == pytest.approx(float(parts.matmul_s))
     assert summed_s(listed, core=True) == pytest.approx(float(parts.attention_s))
     assert summed_s(listed, core=False, product=False) == pytest.approx(float(parts.memory_bound_s))
-    assert summed_s(listed, once=True) == pytest.approx(float(parts.optimizer_s - software.iteration_host_s))
+    assert summed_s(listed, once=True) == pytest.approx(float(parts.optimizer_s - software.host.iteration_s))
 
 
 def test_the_list_of_a_pipeline_is_that_of_all_its_stages() -> None:
     """Compute of even stages, four times that of one; its messages too: seven boundaries between eight pieces."""
     model = replace(MODEL, layers=30)  # with embedding and head 32: the ends hold three layers, the others four
-    software = replace(CORE, hide_all=True, pipeline_split="layers")
-    listed = list(ledger(iteration(model, PIPELINE, software), gpus=PIPELINE.gpus, cluster=CLUSTER, stack=software))
+    software = stack_with(CORE, {"overlap.hide_all": True, "states.pipeline_split": "layers"})
+    listed = list(ledger(iteration(setup_of(model, PIPELINE, software)), gpus=PIPELINE.gpus, cluster=CLUSTER, stack=software))
     plain = replace(PIPELINE, pipeline_parallel=1, virtual_pipeline=1, data_parallel=24 * 4, global_batch_size=384 * 4)
-    alone = list(ledger(iteration(model, plain, software), gpus=plain.gpus, cluster=CLUSTER, stack=software))
+    alone = list(ledger(iteration(setup_of(model, plain, software)), gpus=plain.gpus, cluster=CLUSTER, stack=software))
     assert summed_s(listed) == pytest.approx(summed_s(alone))
     messages = {each.operator.name: each.repeats for each in listed if each.operator.name.startswith("pipeline.")}
     assert messages == dict.fromkeys(("pipeline.send_activations", "pipeline.send_gradients"), 7 * PIPELINE.micro_batches)
@@ -106,18 +107,20 @@ def test_the_list_of_a_pipeline_is_that_of_all_its_stages() -> None:
 
 def test_what_is_neither_launched_late_nor_hidden_nor_unlisted_is_the_iteration() -> None:
     """Without overlap every second of the list, collectives too, is a second of the iteration."""
-    bare = replace(
+    bare = stack_with(
         CORE,
-        tensor_parallel_overlap="none",
-        context_parallel_exchange="all_gather",
-        data_parallel_overlap=False,
-        host_s=0.0,
-        iteration_host_s=0.0,
-        unlisted_work=1.0,
+        {
+            "overlap.tensor_parallel": "none",
+            "overlap.context_parallel_exchange": "all_gather",
+            "overlap.data_parallel": False,
+            "host.launch_s": 0.0,
+            "host.iteration_s": 0.0,
+            "host.unlisted_work": 1.0,
+        },
     )
     for layout in LAYOUTS.values():
         listed = sum(float(each.repeats * each.seconds) for each in entries(layout, bare))
-        predicted = float(predict_stage(MODEL, CLUSTER, bare, layout).iteration_time_s)
+        predicted = float(predict_stage(setup_of(MODEL, layout, bare, cluster=CLUSTER)).iteration_time_s)
         assert listed == pytest.approx(predicted)
 
 

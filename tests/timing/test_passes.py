@@ -11,19 +11,23 @@ from perfmodel.count.iteration import iteration
 from perfmodel.exchange.presets import cluster_preset, model_preset, stack_preset
 from perfmodel.spec.stack import SoftwareStack
 from perfmodel.timing.breakdown import PARTS, Breakdown, slower
-from perfmodel.timing.passes import Direction
+from perfmodel.timing.passes import Direction, Pass
 from tests.layouts import RAMP_STAGE
+from tests.setups import setup_of
+from tests.stacks import stack_with
 
 MODEL = model_preset("llama-3.1-8b")
 CLUSTER = cluster_preset("dgx-h100")
-STACK = replace(stack_preset("megatron-core"), host_s=0.0, unlisted_work=1.0, pipeline_split="layers")
+STACK = stack_with(
+    stack_preset("megatron-core"), {"host.launch_s": 0.0, "host.unlisted_work": 1.0, "states.pipeline_split": "layers"}
+)
 BOTH = pytest.mark.parametrize("direction", ["forward", "backward"])
 
 
 def direction_of(name: str, stack: SoftwareStack = STACK, *, vocab_size: int = 128256, **changes: Any) -> Direction:
     """One direction of a micro-batch through a pipeline of four stages."""
     layout = replace(RAMP_STAGE, pipeline_parallel=4, **changes)
-    return Direction(iteration(replace(MODEL, vocab_size=vocab_size), layout, stack), name, CLUSTER, stack)
+    return Direction(iteration(setup_of(replace(MODEL, vocab_size=vocab_size), layout, stack)), name, CLUSTER, stack)
 
 
 @BOTH
@@ -33,7 +37,7 @@ def direction_of(name: str, stack: SoftwareStack = STACK, *, vocab_size: int = 1
 @pytest.mark.parametrize("host_s", [0.0, 6e-5])
 def test_stages_sum_to_the_whole(host_s: float, recompute: dict[str, Any], direction: str) -> None:
     """Each part of them, whatever runs again; also where layers wait for the CPU and a large head does not."""
-    stack = replace(STACK, host_s=host_s, unlisted_work=1.1)
+    stack = stack_with(STACK, {"host.launch_s": host_s, "host.unlisted_work": 1.1})
     found = direction_of(direction, stack, vocab_size=2_000_000, **recompute)
     total, whole = Breakdown(), found.whole()
     for stage in found.work.stages:
@@ -50,6 +54,12 @@ def test_only_the_backward_pass_has_weight_gradients(direction: str) -> None:
     assert (found.weight_gradient_s > 0) == (direction == "backward")
 
 
+def layer_pass(name: str) -> Pass:
+    """One direction of a layer with what it runs again."""
+    ((again, _),) = direction_of(name).layers.values()
+    return again
+
+
 def test_layers_that_run_again_make_the_backward_pass_longer() -> None:
     """In equal steps, and leave the forward pass as it is."""
     passes = {
@@ -59,7 +69,7 @@ def test_layers_that_run_again_make_the_backward_pass_longer() -> None:
     assert len(set(passes["forward"])) == 1
     none, half, full = passes["backward"]
     assert half - none == pytest.approx(full - half)
-    assert full - none == pytest.approx(32 * direction_of("forward").layer.parts.total_s, rel=0.01)
+    assert full - none == pytest.approx(32 * layer_pass("forward").parts.total_s, rel=0.01)
 
 
 def test_a_stage_waits_for_the_cpu_where_that_takes_longer() -> None:
@@ -67,9 +77,17 @@ def test_a_stage_waits_for_the_cpu_where_that_takes_longer() -> None:
     stage = direction_of("forward").work.stages.middle
     for host_s in (1e-6, 1e-3):
         alone = direction_of("forward").stage(stage).parts.total_s
-        found = direction_of("forward", replace(STACK, host_s=host_s)).stage(stage)
+        found = direction_of("forward", stack_with(STACK, {"host.launch_s": host_s})).stage(stage)
         assert found.parts.total_s == pytest.approx(max(float(alone), float(found.host_s)))
         assert found.parts.launch_s == pytest.approx(max(float(found.host_s - alone), 0.0))
+
+
+def test_passes_add_up_in_all_that_they_take() -> None:
+    """Parts, weight gradients, and what the CPU launches."""
+    one = Pass(parts=Breakdown(matmul_s=3.0), weight_gradient_s=1.0, host_s=0.5)
+    other = Pass(parts=Breakdown(matmul_s=1.0, attention_s=2.0), weight_gradient_s=0.25, host_s=0.125)
+    both = one + other * 2
+    assert (both.parts.matmul_s, both.parts.attention_s, both.weight_gradient_s, both.host_s) == (5.0, 4.0, 1.5, 0.75)
 
 
 def test_the_slower_of_two_breakdowns_is_taken_whole() -> None:

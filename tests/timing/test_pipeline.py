@@ -2,112 +2,38 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import product
-from types import MappingProxyType
+from typing import Any
 
 import pytest
 
-from perfmodel.count.pipeline import PipelineStage, in_flight
+from perfmodel.count.pipeline import PipelineStage, in_flight, pipeline_split
 from perfmodel.events.pipeline_events import Pieces, simulated
-from perfmodel.events.pipeline_order import BACKWARD, FORWARD, WEIGHTS, Order, Step, pipeline_order, zero_bubble_h2
-from perfmodel.exchange.presets import stack_preset
-from perfmodel.spec.layout import Layout
-from perfmodel.timing.breakdown import Breakdown
-from perfmodel.timing.passes import Pass
-from perfmodel.timing.schedule import Both, pipelined
+from perfmodel.events.pipeline_order import BACKWARD, FORWARD, WEIGHTS, Step, zero_bubble_h2
+from perfmodel.exchange.presets import model_preset
 from tests.layouts import RAMP_STAGE
-
-CORE = stack_preset("megatron-core")
-ALIKE = (1.0, 1.0, 1.0)  # forward, backward of the inputs, weight gradients
-REAL = (1.0, 1.2, 0.8)  # attention has no weights
-APART = {"zb-h1", "zb-2p"}  # weight gradients are tasks of their own
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Case:
-    """Stages whose passes are `lengths` times `passes`; `message` is a share of what a micro-batch takes on an even piece."""
-
-    lengths: tuple[float, ...]
-    micro_batches: int
-    schedule: str = "1f1b"
-    virtual: int = 1
-    passes: tuple[float, float, float] = ALIKE
-    message: float = 0.0
-    waits: bool = False
-
-    @property
-    def stages(self) -> int:
-        """How many there are."""
-        return len(self.lengths)
-
-    @property
-    def message_s(self) -> float:
-        """Seconds of one message, either way."""
-        return self.message * sum(self.passes) / self.virtual
-
-    @property
-    def layout(self) -> Layout:
-        """The same as a layout."""
-        return replace(
-            RAMP_STAGE,
-            tensor_parallel=1,
-            data_parallel=1,
-            sequence_parallel=False,
-            pipeline_parallel=self.stages,
-            virtual_pipeline=self.virtual,
-            pipeline_schedule=self.schedule,
-            global_batch_size=self.micro_batches,
-        )
-
-    @property
-    def order(self) -> Order:
-        """What each stage runs."""
-        return pipeline_order(self.layout)
+from tests.setups import setup_of
+from tests.timing.pipeline_cases import (
+    ALIKE,
+    APART,
+    LIGHT,
+    REAL,
+    Case,
+    closed_form_s,
+    error_of,
+    lengths,
+    simulated_s,
+    worst_error,
+)
 
 
 def at(position: int) -> PipelineStage:
     """A stage that is told by its position."""
-    return PipelineStage(layers=1, embedding=0, head=0, position=position)
-
-
-def passes_of(seconds: float, weight_s: float = 0.0) -> Pass:
-    """A pass that takes so long, of which weight gradients so much."""
-    return Pass(parts=Breakdown(matmul_s=seconds), weight_gradient_s=weight_s)
-
-
-def closed_form_s(case: Case) -> float:
-    """What perfmodel says."""
-    forward, inputs, weights = case.passes
-
-    def both(length: float) -> Both:
-        back = passes_of(length * (inputs + weights), length * weights)
-        return Both(forward=passes_of(length * forward), backward=back)
-
-    fullest = max(case.lengths[1:-1], default=case.lengths[0])
-    stages = [both(length) for length in (case.lengths[0], fullest, case.lengths[-1])]
-    stack = replace(CORE, pipeline_overlap=not case.waits)
-    whole = both(sum(case.lengths))
-    return float(pipelined(stages, whole, case.message_s, layout=case.layout, stack=stack).total_s)
-
-
-def simulated_s(case: Case) -> float:
-    """What the simulation says; zero-bubble schedules run the optimizer of a stage without waiting for the others."""
-    forward, inputs, weights = case.passes
-    backward = inputs if case.schedule in APART else inputs + weights
-    lengths = [length / case.virtual for length in case.lengths * case.virtual]
-    pieces = Pieces(
-        forward_s=[length * forward for length in lengths],
-        backward_s=[length * backward for length in lengths],
-        weight_s=[length * weights for length in lengths] if case.schedule in APART else (),
-    )
-    return simulated(case.order, pieces, message_s=case.message_s, waits=case.waits).longest_s
-
-
-def worst_error(cases: list[Case]) -> float:
-    """The largest relative difference of the two."""
-    return max(abs(closed_form_s(case) / simulated_s(case) - 1.0) for case in cases)
+    stage = pipeline_split(setup_of(model_preset("llama-3.1-8b"), RAMP_STAGE)).stages.middle
+    return replace(stage, layers=1, position=position)
 
 
 @pytest.mark.parametrize("stages", [2, 3, 4, 8])
@@ -153,75 +79,137 @@ def test_one_micro_batch_passes_every_stage_and_message_in_turn(waits: bool) -> 
     assert simulated_s(case) == pytest.approx(3 * 6 + 2 * 2 * case.message_s)
 
 
-LENGTHS = MappingProxyType({"last": (-1, 1.3), "first": (0, 1.3), "one more layer": (1, 1.25), "none": (0, 1.0)})
+SLOW = ("none", "last", "first", "one more layer")
+MESSAGES = (0.0, 0.05)
 
 
-def lengths(stages: int, slow: str) -> tuple[float, ...]:
-    """Even stages but for the slow one: with the head, with the embedding, or the first between them."""
-    position, length = LENGTHS[slow]
-    found = [1.0] * stages
-    found[position] = length
-    return tuple(found)
-
-
-@pytest.mark.parametrize(
-    ("schedule", "virtual", "slow"),
-    [
-        ("1f1b", 1, "last"),
-        ("1f1b", 1, "first"),
-        ("1f1b", 1, "one more layer"),
-        ("1f1b", 2, "last"),
-        ("1f1b", 2, "first"),
-        ("1f1b", 2, "one more layer"),
-        ("zb-h1", 1, "last"),
-        ("zb-h1", 1, "first"),
-        ("zb-h1", 1, "one more layer"),
-        ("zb-2p", 1, "last"),
-        ("zb-2p", 1, "first"),
-        ("zb-2p", 1, "one more layer"),
-    ],
-)
-def test_stages_that_differ_take_what_their_slowest_path_takes(schedule: str, virtual: int, slow: str) -> None:
-    """Within 3 %, from 2*p micro-batches on."""
-    cases = [
-        Case(lengths=lengths(stages, slow), micro_batches=rounds * stages, schedule=schedule, virtual=virtual, passes=REAL)
-        for stages, rounds in product((4, 8), (2, 4))
-    ]
-    assert worst_error(cases) < 0.03
-
-
-@pytest.mark.parametrize(
-    ("schedule", "virtual", "waits", "slow", "stages"),
-    [
-        ("1f1b", 1, True, "none", (3, 4, 8)),
-        ("1f1b", 1, True, "none", (2,)),
-        ("1f1b", 1, True, "last", (2, 4, 8)),
-        ("1f1b", 2, True, "none", (2, 4, 8)),
-        ("1f1b", 4, True, "last", (2, 4, 8)),
-        ("1f1b", 2, False, "none", (2, 4, 8)),
-        ("1f1b", 2, False, "last", (2, 4, 8)),
-        ("1f1b", 8, False, "none", (2, 4, 8)),
-        ("zb-h1", 1, False, "none", (2, 4, 8)),
-        ("zb-2p", 1, False, "none", (2, 4, 8)),
-    ],
-)
-def test_messages_take_what_they_take_in_the_simulation(
-    schedule: str, virtual: int, waits: bool, slow: str, stages: tuple[int, ...]
-) -> None:
-    """Within 3 %, where a message is a twentieth of what a micro-batch is on a piece."""
-    cases = [
+def cases_of(schedule: str, virtual: int, slow: str, *, rounds: tuple[int, ...] = (2, 4), **changes: Any) -> list[Case]:
+    """2 to 8 stages with a slow one among them, of a few rounds of micro-batches."""
+    return [
         Case(
-            lengths=lengths(number, slow),
-            micro_batches=rounds * number,
+            lengths=lengths(stages, slow),
+            micro_batches=each * stages,
             schedule=schedule,
             virtual=virtual,
-            passes=REAL,
-            message=0.05,
-            waits=waits,
+            **{"passes": REAL, **changes},
         )
-        for number, rounds in product(stages, (2, 4, 16))
+        for stages, each in product((2, 3, 4, 8), rounds)
     ]
-    assert worst_error(cases) < 0.03
+
+
+@pytest.mark.parametrize("slow", SLOW)
+@pytest.mark.parametrize("waits", [False, True])
+def test_1f1b_without_messages_is_exact_whichever_stage_is_slow(slow: str, waits: bool) -> None:
+    """The slowest stage in every round, and all others once."""
+    assert worst_error(cases_of("1f1b", 1, slow, waits=waits)) < 1e-12
+
+
+@pytest.mark.parametrize("slow", ["none", "last", "one more layer"])
+@pytest.mark.parametrize("virtual", [2, 4, 8])
+@pytest.mark.parametrize("message", MESSAGES)
+def test_interleaved_pieces_are_exact_whose_messages_nobody_waits_for(slow: str, virtual: int, message: float) -> None:
+    """Unless the first stage, which interleaving goes round to, is the slow one."""
+    assert worst_error(cases_of("1f1b", virtual, slow, message=message, rounds=(2, 3))) < 1e-12
+
+
+@pytest.mark.parametrize("virtual", [2, 4])
+def test_one_round_of_interleaved_pieces_hides_no_message_of_its_ends(virtual: int) -> None:
+    """S + 2*(p*v - 1)*c, of even stages: all micro-batches are under way before the first comes back."""
+    for message in (0.05, 0.2):
+        assert worst_error(cases_of("1f1b", virtual, "none", message=message, rounds=(1,))) < 1e-12
+
+
+@pytest.mark.parametrize("schedule", sorted(APART))
+@pytest.mark.parametrize("passes", [ALIKE, REAL, LIGHT])
+@pytest.mark.parametrize("message", [0.0, 0.05, 0.2])
+def test_one_micro_batch_has_no_weight_gradients_to_fill_gaps_with(
+    schedule: str, passes: tuple[float, float, float], message: float
+) -> None:
+    """It passes every stage twice, and only the last stage to finish forms them in the end: exact, of even stages."""
+    for stages in (2, 3, 4, 8):
+        case = Case(lengths=(1.0,) * stages, micro_batches=1, schedule=schedule, passes=passes, message=message)
+        forward, inputs, weights = passes
+        expected_s = stages * (forward + inputs) + weights + 2 * (stages - 1) * case.message_s
+        assert closed_form_s(case) == pytest.approx(expected_s, rel=1e-12)
+        assert simulated_s(case) == pytest.approx(expected_s, rel=1e-12)
+
+
+def test_plain_1f1b_waits_for_its_messages_whatever_runs_beside_them() -> None:
+    """Only interleaved pieces have other work meanwhile."""
+    for case in cases_of("1f1b", 1, "last", message=0.05, waits=True):
+        assert closed_form_s(case) == closed_form_s(replace(case, waits=False))
+    for case in cases_of("1f1b", 2, "last", message=0.05, waits=True):
+        assert closed_form_s(case) > closed_form_s(replace(case, waits=False))
+
+
+@pytest.mark.parametrize("slow", SLOW)
+@pytest.mark.parametrize("passes", [ALIKE, REAL, LIGHT])
+@pytest.mark.parametrize("message", MESSAGES)
+@pytest.mark.parametrize("schedule", sorted(APART))
+def test_weight_gradients_fill_what_they_fill_in_the_simulation(
+    schedule: str, slow: str, passes: tuple[float, float, float], message: float
+) -> None:
+    """Exactly, whichever stage is slow, with messages and without: those of all but one micro-batch that a stage runs ahead.
+
+    But for one layer more in the middle of many stages, with messages and light weight gradients: 0.3 %.
+    """
+    exact = (schedule, slow, passes, message) != ("zb-2p", "one more layer", LIGHT, 0.05)
+    assert worst_error(cases_of(schedule, 1, slow, passes=passes, message=message, rounds=(2, 3))) < (1e-12 if exact else 0.003)
+
+
+@pytest.mark.parametrize(
+    ("virtual", "waits", "slow", "bound"),
+    [
+        (1, True, "none", 0.01),
+        (1, True, "last", 0.008),
+        (1, True, "first", 0.009),
+        (1, True, "one more layer", 0.009),
+        (2, True, "none", 0.012),
+        (2, True, "last", 0.009),
+        (4, True, "none", 0.006),
+        (4, True, "last", 0.005),
+        (2, False, "first", 0.025),
+        (4, False, "first", 0.013),
+    ],
+)
+def test_messages_take_what_they_take_in_the_simulation(virtual: int, waits: bool, slow: str, bound: float) -> None:
+    """Within a bound, where a message is a twentieth of what a micro-batch is on a piece; in many rounds too."""
+    assert worst_error(cases_of("1f1b", virtual, slow, message=0.05, waits=waits, rounds=(2, 8))) < bound
+
+
+def sampled(seed: int, number: int) -> list[Case]:
+    """Pipelines whose ends are 15 % shorter to 30 % longer than what lies between, where some stages have a layer more."""
+    draw = random.Random(seed)  # noqa: S311 - no secret
+    cases = []
+    for schedule, virtual, waits in SCHEDULES * number:
+        stages = draw.choice((2, 3, 4, 8))
+        fuller, more = draw.randrange(stages), draw.choice((1.0, 1.1, 1.25))
+        between = [more if place < fuller else 1.0 for place in range(stages - 2)]
+        cases.append(
+            Case(
+                lengths=(draw.uniform(0.85, 1.3), *between, draw.uniform(0.85, 1.3)),
+                micro_batches=stages * draw.choice((2, 3, 4)),
+                schedule=schedule,
+                virtual=virtual,
+                waits=waits,
+                passes=draw.choice((ALIKE, REAL, LIGHT)),
+                message=draw.choice((0.0, 0.02, 0.05, 0.1)),
+            )
+        )
+    return cases
+
+
+SCHEDULES = (
+    *(("1f1b", virtual, waits) for virtual in (1, 2, 3, 8) for waits in (False, True)),
+    *((schedule, 1, False) for schedule in sorted(APART)),
+)
+
+
+def test_of_any_stages_the_closed_form_is_within_the_bound_that_it_states() -> None:
+    """6 %; and 3 % of 19 in 20."""
+    errors = sorted(abs(error_of(case)) for case in sampled(seed=14, number=12))
+    assert errors[-1] < 0.06
+    assert errors[int(0.95 * len(errors))] < 0.03
 
 
 def test_messages_that_nobody_waits_for_are_never_slower() -> None:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from perfmodel.count.operators import Collective
 from perfmodel.exchange.presets import cluster_preset, model_preset, stack_preset
 from perfmodel.prediction import predict_stage
 from perfmodel.spec.stack import SoftwareStack
 from perfmodel.timing.breakdown import Breakdown
+from perfmodel.timing.collectives import collective_time_s
+from tests.counted import counted, named, predicted
 from tests.layouts import RAMP_STAGE
+from tests.setups import setup_of
+from tests.stacks import stack_with
 
 MODEL = model_preset("nemotron-4-15b")
 CLUSTER = cluster_preset("dgx-h100")
@@ -22,7 +27,7 @@ CORE = stack_preset("megatron-core")
 
 def parts(stack: SoftwareStack = CORE, **changes: Any) -> Breakdown:
     """The breakdown of the first ramp stage, or of a changed one."""
-    return predict_stage(MODEL, CLUSTER, stack, replace(RAMP_STAGE, **changes)).breakdown
+    return predict_stage(setup_of(MODEL, replace(RAMP_STAGE, **changes), stack, cluster=CLUSTER)).breakdown
 
 
 PIPELINES = [
@@ -38,6 +43,7 @@ SHARDED = [{"sharding": each} for each in ("none", "zero1", "zero2", "zero3")]
 RECOMPUTED = [{"recompute": each} for each in ("none", "selective", "full")]
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(
     st.sampled_from(["megatron-core", "megatron-lm", "ideal", "torchtitan", "generic"]),
@@ -68,8 +74,10 @@ def test_the_parts_sum_to_the_iteration(
     layout = replace(layout, **pipeline, **recompute, sequence_parallel=sequence_parallel, precision=precision)
     if data > 1 or "data_parallel_replicas" not in sharding:
         layout = replace(layout, **sharding)
-    predicted = predict_stage(MODEL, CLUSTER, stack_preset(stack), replace(layout, global_batch_size=8 * micro * data))
-    values = [float(getattr(predicted.breakdown, part.name)) for part in fields(Breakdown)]
+    predicted = predict_stage(
+        setup_of(MODEL, replace(layout, global_batch_size=8 * micro * data), stack_preset(stack), cluster=CLUSTER)
+    )
+    values = [float(seconds) for _, seconds in predicted.breakdown.items()]
     assert sum(values) == pytest.approx(float(predicted.iteration_time_s), rel=1e-12)
     assert min(values) >= 0
 
@@ -77,7 +85,14 @@ def test_the_parts_sum_to_the_iteration(
 def test_only_the_axes_of_a_layout_are_exposed() -> None:
     """No messages without stages, no exchange without ranks of a sequence, no bubble in one stage."""
     waiting = ("context_parallel_exposed_s", "pipeline_parallel_exposed_s", "pipeline_bubble_s")
-    core = replace(CORE, balanced_context_parallel=True, context_parallel_exchange="all_gather", pipeline_overlap=False)
+    core = stack_with(
+        CORE,
+        {
+            "overlap.balanced_context_parallel": True,
+            "overlap.context_parallel_exchange": "all_gather",
+            "overlap.pipeline": False,
+        },
+    )
     for changes, present in (({}, ()), ({"context_parallel": 2}, waiting[:1]), ({"pipeline_parallel": 4}, waiting[1:])):
         found = parts(core, **changes)
         assert tuple(part for part in waiting if getattr(found, part) > 0) == present
@@ -86,7 +101,7 @@ def test_only_the_axes_of_a_layout_are_exposed() -> None:
 def test_the_ideal_stack_exposes_nothing() -> None:
     """A bound: no communication, no lost SMs, no launches, on whatever axes; a pipeline still fills and drains."""
     layout = {"context_parallel": 2, "pipeline_parallel": 4, "sharding": "zero3"}
-    ideal = parts(replace(stack_preset("ideal"), host_s=0.0), **layout)
+    ideal = parts(stack_with(stack_preset("ideal"), {"host.launch_s": 0.0}), **layout)
     exposed = [getattr(ideal, f"{axis}_parallel_exposed_s") for axis in ("tensor", "context", "pipeline", "data")]
     assert exposed == [0] * 4
     assert ideal.communication_slowdown_s == ideal.launch_s == 0
@@ -101,23 +116,25 @@ def test_no_parallelism_needs_no_communication() -> None:
 
 def test_more_overlap_is_never_slower() -> None:
     """None, backward, pipelined, everything."""
-    modes = [replace(CORE, tensor_parallel_overlap=mode) for mode in ("none", "backward", "pipelined")]
-    times = [parts(stack).total_s for stack in [*modes, replace(CORE, hide_all=True)]]
+    modes = [stack_with(CORE, {"overlap.tensor_parallel": mode}) for mode in ("none", "backward", "pipelined")]
+    times = [parts(stack).total_s for stack in [*modes, stack_with(CORE, {"overlap.hide_all": True})]]
     assert times == sorted(times, reverse=True)
 
 
 def test_a_slow_host_makes_a_small_micro_batch_wait() -> None:
     """A millisecond a kernel: the launches decide."""
-    slow = parts(replace(CORE, host_s=1e-3))
+    slow = parts(stack_with(CORE, {"host.launch_s": 1e-3}))
     assert slow.launch_s > 0.5 * slow.total_s
-    assert parts(replace(CORE, host_s=0.0)).launch_s == 0
+    assert parts(stack_with(CORE, {"host.launch_s": 0.0})).launch_s == 0
 
 
 @pytest.mark.parametrize("host_s", [6e-6, 1e-3])
 def test_unlisted_work_is_a_share_of_both_passes(host_s: float) -> None:
     """(u - 1) times all that a pass takes, waiting for launches too; nothing of the optimizer, nothing at u = 1."""
     alone = {"data_parallel": 1, "global_batch_size": 4}  # else a longer pass hides more of the reduction
-    listed, more = (parts(replace(CORE, host_s=host_s, unlisted_work=work), **alone) for work in (1.0, 1.25))
+    listed, more = (
+        parts(stack_with(CORE, {"host.launch_s": host_s, "host.unlisted_work": work}), **alone) for work in (1.0, 1.25)
+    )
     assert listed.unlisted_s == 0
     assert more.unlisted_s == pytest.approx(0.25 * (listed.total_s - listed.optimizer_s))
     assert more.total_s - more.unlisted_s == pytest.approx(listed.total_s)
@@ -126,7 +143,9 @@ def test_unlisted_work_is_a_share_of_both_passes(host_s: float) -> None:
 
 def test_gradients_that_are_added_by_kernels_of_their_own_take_longer() -> None:
     """Memory-bound work grows by them; products lose the factor of adding to fp32."""
-    fused, apart = (parts(replace(CORE, gradient_bytes=4, fused_gradient_accumulation=each)) for each in (True, False))
+    fused, apart = (
+        parts(stack_with(CORE, {"states.gradient_bytes": 4, "fusion.gradient_accumulation": each})) for each in (True, False)
+    )
     assert apart.memory_bound_s > fused.memory_bound_s
     assert apart.matmul_s < fused.matmul_s
     assert apart.attention_s == fused.attention_s
@@ -134,10 +153,12 @@ def test_gradients_that_are_added_by_kernels_of_their_own_take_longer() -> None:
 
 def test_tensor_parallelism_over_two_nodes_has_all_their_nics() -> None:
     """16 ranks: with one NIC a node instead of eight the exposed traffic is about eight times as long."""
-    plain = replace(CORE, tensor_parallel_overlap="none")
+    plain = stack_with(CORE, {"overlap.tensor_parallel": "none"})
     layout = replace(RAMP_STAGE, tensor_parallel=16, data_parallel=1, global_batch_size=4, micro_batch_size=4)
     all_nics, one_nic = (
-        predict_stage(MODEL, replace(CLUSTER, nics_per_node=nics), plain, layout).breakdown.tensor_parallel_exposed_s
+        predict_stage(
+            setup_of(MODEL, layout, plain, cluster=replace(CLUSTER, nics_per_node=nics))
+        ).breakdown.tensor_parallel_exposed_s
         for nics in (8, 1)
     )
     assert 5 < one_nic / all_nics < 8
@@ -150,13 +171,31 @@ def test_full_recompute_adds_about_a_third_of_the_layers_work() -> None:
     assert full.tensor_parallel_exposed_s > none.tensor_parallel_exposed_s
 
 
+@pytest.mark.parametrize(("stages", "virtual", "batches"), [(4, 2, 8), (8, 4, 16)])
+def test_interleaved_stages_in_step_wait_for_every_message(stages: int, virtual: int, batches: int) -> None:
+    """2*(m*v + p - 2) messages of b*s*h numbers, each over the network."""
+    layout = replace(RAMP_STAGE, pipeline_parallel=stages, virtual_pipeline=virtual, data_parallel=1, global_batch_size=batches)
+    stack = stack_with(CORE, {"overlap.pipeline": False})
+    send = named(counted(MODEL, layout, stack), "pipeline.send_activations", Collective)
+    waited_s = 2 * (batches * virtual + stages - 2) * collective_time_s(send, cluster=CLUSTER)
+    found = predicted(MODEL, CLUSTER, stack, layout).breakdown
+    assert found.pipeline_parallel_exposed_s == pytest.approx(waited_s, rel=1e-9)
+
+
 def test_collectives_take_sms_by_the_links_they_cross() -> None:
     """Those of node links wherever a step stays in a node; those of the network where each rank has a node of its own."""
     inside = parts(tensor_parallel=1, data_parallel=8, global_batch_size=32)
-    narrow = parts(replace(CORE, node_link_sm_fraction=0.0), tensor_parallel=1, data_parallel=8, global_batch_size=32)
+    narrow = parts(
+        stack_with(CORE, {"overlap.node_link_sm_fraction": 0.0}), tensor_parallel=1, data_parallel=8, global_batch_size=32
+    )
     assert inside.communication_slowdown_s > narrow.communication_slowdown_s == 0
-    both = parts(replace(CORE, network_sm_fraction=0.0), tensor_parallel=1, data_parallel=16, global_batch_size=64)
+    both = parts(
+        stack_with(CORE, {"overlap.network_sm_fraction": 0.0}), tensor_parallel=1, data_parallel=16, global_batch_size=64
+    )
     assert both.communication_slowdown_s > 0
     whole = {"tensor_parallel": 8, "data_parallel": 2, "global_batch_size": 8}
-    ring = [parts(replace(CORE, network_sm_fraction=share), **whole).communication_slowdown_s for share in (0.0, 0.1)]
+    ring = [
+        parts(stack_with(CORE, {"overlap.network_sm_fraction": share}), **whole).communication_slowdown_s
+        for share in (0.0, 0.1)
+    ]
     assert ring[0] < ring[1]

@@ -15,10 +15,13 @@ from perfmodel.exchange.presets import cluster_preset, model_preset, stack_prese
 from perfmodel.prediction import StagePrediction, predict_stage
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.hardware import Cluster
+from perfmodel.spec.precision import RECIPES
 from perfmodel.spec.spread import moved, uncertain_numbers
 from perfmodel.spec.stack import SoftwareStack
 from perfmodel.timing.uncertainty import LEAST_SPREAD, Uncertainty, uncertainty, with_ends
 from tests.layouts import RAMP_STAGE
+from tests.setups import setup_of
+from tests.stacks import stack_with
 
 MODEL = model_preset("nemotron-4-15b")
 CLUSTER = replace(
@@ -32,7 +35,7 @@ Time = Callable[[Cluster, SoftwareStack], Numeric]
 def interval(time_s: Time, spread: Mapping[str, Numeric], dimensions: int = 0, **scales: Any) -> Uncertainty:
     """The interval of a time that depends on scalars of a cluster which are known to within `spread`."""
     cluster = replace(CLUSTER, spread=spread, **scales)
-    paths, at_the_ends, stack = with_ends(cluster, STACK, "bf16", dimensions)
+    paths, at_the_ends, stack = with_ends(cluster, STACK, RECIPES["bf16"], dimensions)
     times = np.asarray(time_s(at_the_ends, stack))
     shape = np.broadcast_shapes(times.shape, (1 + 2 * len(paths), *(1,) * dimensions))
     return uncertainty(np.broadcast_to(times, shape), paths)
@@ -40,7 +43,7 @@ def interval(time_s: Time, spread: Mapping[str, Numeric], dimensions: int = 0, *
 
 def predicted(cluster: Cluster = CLUSTER, stack: SoftwareStack = STACK, **changes: Any) -> StagePrediction:
     """The prediction of the first ramp stage, or of a changed one."""
-    return predict_stage(MODEL, cluster, stack, replace(RAMP_STAGE, **changes))
+    return predict_stage(setup_of(MODEL, replace(RAMP_STAGE, **changes), stack, cluster=cluster))
 
 
 def half_width(found: Uncertainty) -> Numeric:
@@ -96,11 +99,13 @@ def test_a_wider_spread_never_gives_a_narrower_interval(one: float, other: float
         assert wide.low_s <= narrow.low_s <= narrow.high_s <= wide.high_s
 
 
-def test_what_is_known_well_is_left_out() -> None:
-    """Each end of a number costs as much as a prediction; those known to within 1 % bring next to nothing."""
-    found = interval(lambda cluster, _: 1.0 * cluster.network_scale, {"network_scale": 0.99 * LEAST_SPREAD})
-    assert half_width(found) == 0
-    assert "cluster.network_scale" not in found.half_widths_s
+@pytest.mark.parametrize(("spread", "moves"), [(0.0, False), (0.01, False), (0.0199, False), (0.02, True), (0.021, True)])
+def test_what_is_known_to_within_2_percent_is_left_out(spread: float, moves: bool) -> None:
+    """Each end of a number costs as much as a prediction; those known well bring next to nothing."""
+    found = interval(lambda cluster, _: 1.0 * cluster.network_scale, {"network_scale": spread})
+    assert half_width(found) == pytest.approx(((1 + spread) - 1 / (1 + spread)) / 2 if moves else 0)
+    assert ("cluster.network_scale" in found.half_widths_s) == moves
+    assert found.half_widths_s.get("cluster.network_scale", 0.0) == pytest.approx(half_width(found), rel=1e-3)
 
 
 def test_shares_are_those_of_the_variance_and_sum_to_one() -> None:
@@ -169,7 +174,7 @@ RING = {"context_parallel": 8, "tensor_parallel": 1, "data_parallel": 1, "sequen
 )
 def test_numbers_that_no_kernel_is_timed_by_are_not_moved(layout: dict[str, Any], norms: str) -> None:
     """8-bit products and casts of a 16-bit run, norms of other stacks, all-to-alls: they could only have moved nothing."""
-    cluster, stack = cluster_preset("dgx-h100"), replace(STACK, norm_kernels=norms)
+    cluster, stack = cluster_preset("dgx-h100"), stack_with(STACK, {"fusion.norms": norms})
     found = predicted(cluster, stack, **layout)
     stated = dict([*uncertain_numbers(cluster, "cluster."), *uncertain_numbers(stack, "stack.")])
     left_out = [

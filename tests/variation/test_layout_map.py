@@ -12,8 +12,8 @@ from perfmodel import api
 from perfmodel.errors import PerfmodelError
 from perfmodel.prediction import predict
 from perfmodel.spec.run import Run
-from perfmodel.variation.growth import replicas, strong_scaling
 from perfmodel.variation.layout_map import FEWEST, MOST_COLUMNS, LayoutMap, layout_map
+from perfmodel.variation.strong_scaling import replicas, strong_scaling
 
 RAMP = api.load("nemotron-4-15b")
 PIPELINE = api.load("nemotron-4-15b", {"pipeline_parallel": 4, "virtual_pipeline": 2})
@@ -95,3 +95,10 @@ def test_replicas_lie_around_the_run() -> None:
     layout = RAMP.layout(RAMP.stages[0])
     assert replicas(layout) == [3, 6, 12, 24, 48, 96, 192, 384]
     assert replicas(replace(layout, data_parallel=1, global_batch_size=1)) == [1]
+
+
+def test_a_map_has_no_degrees_that_the_stack_does_not_offer() -> None:
+    """But those of the run itself."""
+    run = api.load("nemotron-4-15b", {"stack": "pytorch-fsdp", "sharding": "zero3"})
+    assert set(layout_map(run).tensor_parallel) <= {1, 8}
+    assert {each.numbers["pipeline_parallel"] for each in layout_map(run).neighbours} == {1}

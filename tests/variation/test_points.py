@@ -11,7 +11,7 @@ from perfmodel.errors import PerfmodelError
 from perfmodel.exchange.run_files import read_candidates
 from perfmodel.prediction import predict
 from perfmodel.spec.run import Run
-from perfmodel.variation.points import Outcome, outcomes
+from perfmodel.variation.points import PointOutcome, outcomes
 
 PRESET = "nemotron-4-15b"
 LAST = 2
@@ -35,7 +35,7 @@ def alone(settings: dict[str, Any]) -> dict[str, Any] | str:
         return str(error).replace("stages[0].", "")
 
 
-def assert_the_same(found: Sequence[Outcome], expected: Sequence[dict[str, Any] | str]) -> None:
+def assert_the_same(found: Sequence[PointOutcome], expected: Sequence[dict[str, Any] | str]) -> None:
     """Every number to the last bit, every refusal to the last word."""
     assert len(found) == len(expected)
     for outcome, single in zip(found, expected, strict=True):
@@ -63,7 +63,7 @@ def test_degrees_and_sizes_give_what_single_predictions_give() -> None:
     [
         ("cluster.links.network.bandwidth_bytes_per_s", (12.5e9, 50e9, 100e9)),
         ("cluster.gpu.kernels.memory_bound.fused.efficiency", (0.4, 0.8)),
-        ("stack.host_s", (1e-6, 1e-4)),
+        ("stack.host.launch_s", (1e-6, 1e-4)),
         ("model.layers", (8, 32, 64)),
         ("sequence_length", (2048, 4097, 8192)),
     ],
@@ -92,10 +92,10 @@ def test_numbers_that_are_right_together_may_be_set_together() -> None:
 
 
 def test_gpus_are_made_of_replicas() -> None:
-    """2304 are 288 replicas of 8, or 576 of 4; 100 are no whole number of them."""
+    """2304 are 288 replicas of 8, or 576 of 4; 100 are a whole number of neither."""
     found = outcomes(draft(), LAST, {"gpus": [2304, 2304, 100], "tensor_parallel": [8, 4, 8]}, number=3)
     assert [each.numbers and each.numbers["data_parallel"] for each in found] == [288, 576, None]
-    assert found[2].refusal == "gpus: 100 GPUs are no whole number of replicas of 8"
+    assert found[2].refusal == "gpus: 100 GPUs cannot be divided into replicas of 8"
 
 
 def test_a_weak_sweep_keeps_the_sequences_of_a_replica() -> None:
@@ -107,7 +107,7 @@ def test_a_weak_sweep_keeps_the_sequences_of_a_replica() -> None:
 def test_numbers_without_a_finite_answer_are_refused_one_by_one() -> None:
     """The others are predicted."""
     found = outcomes(draft(), LAST, {"cluster.gpu.kernels.memory_bound.fused.efficiency": [1e-320, 0.8]}, number=2)
-    assert [each.refusal[:36] for each in found] == ["its numbers give no finite time; one", ""]
+    assert [each.refusal[:36] for each in found] == ["its numbers give no finite time: one", ""]
 
 
 def test_many_points_are_done_in_pieces_that_change_nothing() -> None:

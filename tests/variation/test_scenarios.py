@@ -64,6 +64,7 @@ def test_errors_of_different_numbers_add_up() -> None:
     assert other[1] / other[0] > same[1] / same[0]
 
 
+@pytest.mark.slow
 def test_the_interval_is_that_of_moving_each_number_in_both_runs() -> None:
     """Brute force: every uncertain number at both ends, in both runs at once, added up as independent ones."""
     result = asked("micro_batch_size=2")

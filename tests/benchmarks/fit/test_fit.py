@@ -278,6 +278,7 @@ def numbers_of(profile: Mapping[str, Any]) -> dict[str, float]:
     return {key: float(value) for key, value in found if isinstance(value, int | float)}
 
 
+@pytest.mark.slow
 def test_the_shipped_collectives_are_what_the_installed_tables_give() -> None:
     """One command writes them, and anyone can run it."""
     pytest.importorskip("pyarrow")

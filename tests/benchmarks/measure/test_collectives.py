@@ -14,6 +14,8 @@ from perfmodel.benchmarks.measure.kernels.record_file import read_records
 from perfmodel.benchmarks.measure.processes import start
 
 
+@pytest.mark.slow
+@pytest.mark.processes
 def test_two_processes_measure_every_collective_and_go_on_where_they_were_left(tmp_path: Path) -> None:
     """Each at every size, with its backend; what is there is not measured again."""
     path = tmp_path / "records.jsonl"

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
+import subprocess
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
-from perfmodel.benchmarks.measure.machine import Nvml, Reading, provenance, reasons, state_text, warnings
+from perfmodel import __version__
+from perfmodel.benchmarks.measure.machine import Nvml, Reading, commit_of, provenance, reasons, state_text, warnings
 from perfmodel.evidence.records import PROVENANCE
 from perfmodel.model.cores import on_one_core
 
@@ -124,3 +128,15 @@ def test_a_rank_on_a_cpu_has_one_core_and_one_thread() -> None:
     finally:
         os.sched_setaffinity(0, cores)
         torch.set_num_threads(threads)
+
+
+def test_the_commit_is_that_of_a_checkout_alone(tmp_path: Path) -> None:
+    """An installed perfmodel may lie in a repository of its user: it says its version, and not the user's commit."""
+    user = ["git", "-C", str(tmp_path), "-c", "user.name=user", "-c", "user.email=user@example.com"]
+    subprocess.run([*user, "init", "--quiet"], check=True)
+    subprocess.run([*user, "commit", "--quiet", "--allow-empty", "--message", "work"], check=True)
+    installed = tmp_path / "machine.py"
+    installed.touch()
+    assert commit_of(installed) == f"perfmodel {__version__}"
+    subprocess.run([*user, "add", "machine.py"], check=True)
+    assert re.fullmatch("[0-9a-f]{7,}", commit_of(installed))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import site
 import sys
 import threading
 from pathlib import Path
@@ -66,6 +67,19 @@ def test_the_environment_keeps_large_blocks_and_one_thread() -> None:
     assert made["PATH"] == os.environ["PATH"]
 
 
+def test_it_imports_the_perfmodel_that_starts_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkout leads PYTHONPATH, once; an installed one needs nothing, and the working directory is never searched."""
+    monkeypatch.setenv("PYTHONPATH", f"{os.pathsep}/elsewhere")
+    monkeypatch.setattr(processes, "PACKAGES", Path("/checkout"))
+    made = measuring_environment()
+    assert (made["PYTHONPATH"], made["PYTHONSAFEPATH"]) == (f"/checkout{os.pathsep}/elsewhere", "1")
+    monkeypatch.setenv("PYTHONPATH", made["PYTHONPATH"])
+    assert measuring_environment() == made
+    monkeypatch.setattr(processes, "PACKAGES", Path(site.getsitepackages()[0]))
+    monkeypatch.delenv("PYTHONPATH")
+    assert "PYTHONPATH" not in measuring_environment()
+
+
 def test_a_process_with_the_environment_is_not_started_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     """One without it is, with the same arguments."""
     calls: list[tuple[str, list[str], dict[str, str]]] = []
@@ -84,12 +98,16 @@ def test_a_process_with_the_environment_is_not_started_anew(monkeypatch: pytest.
     assert len(calls) == 1
 
 
+@pytest.mark.slow
+@pytest.mark.processes
 def test_every_rank_measures_in_the_environment(module: str, marks: list[str]) -> None:
     """What they print comes back."""
     assert start([module, "print"], 2).split() == [MEASURING["MALLOC_TOP_PAD_"], "2"] * 2
     assert marked(marks[0]) == []
 
 
+@pytest.mark.slow
+@pytest.mark.processes
 @pytest.mark.parametrize(
     ("what", "kind", "sentence"),
     [
@@ -107,6 +125,7 @@ def test_a_rank_that_ends_is_one_sentence_and_leaves_nobody(
     assert marked(marks[0]) == []
 
 
+@pytest.mark.processes
 def test_ranks_that_take_too_long_are_stopped(module: str, marks: list[str]) -> None:
     """Both, though each has a session of its own."""
     with pytest.raises(PerfmodelError, match=r"^ranks_of_a_test took longer than 3 s and was stopped$"):
@@ -114,6 +133,7 @@ def test_ranks_that_take_too_long_are_stopped(module: str, marks: list[str]) -> 
     assert marked(marks[0]) == []
 
 
+@pytest.mark.processes
 def test_an_interrupt_stops_all_ranks(module: str, marks: list[str]) -> None:
     """Ctrl-C goes to the starter alone."""
     threading.Timer(2.5, lambda: os.kill(os.getpid(), signal.SIGINT)).start()

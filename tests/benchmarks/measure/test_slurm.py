@@ -15,6 +15,7 @@ SCRIPTS = sorted(FOLDER.glob("*.sbatch"))
 BASH = shutil.which("bash")
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
 @pytest.mark.skipif(BASH is None, reason="no bash")
 def test_a_script_is_right_bash(script: Path) -> None:
@@ -27,7 +28,7 @@ def test_a_script_starts_modules_that_are_there(script: Path) -> None:
     """And stops at the first error."""
     text = script.read_text()
     assert "set -euo pipefail" in text
-    modules = re.findall(r"-m (benchmarks\.\w+)", text)
+    modules = re.findall(r"-m (perfmodel\.benchmarks\.[\w.]+)", text)
     assert modules
     assert all(find_spec(module) for module in modules)
 

@@ -6,12 +6,12 @@ import pytest
 
 from perfmodel.benchmarks.measure.kernels.plan import NOT_IN_FP32, PHASES
 from perfmodel.benchmarks.measure.kernels.traffic import KERNELS, moved_bytes
-from perfmodel.count.decoder import DecoderOperators
+from perfmodel.count.iteration import iteration
 from perfmodel.count.operators import MemoryBound
-from perfmodel.count.synchronisation import synchronisation_operators
 from perfmodel.exchange.presets import model_preset, stack_preset
 from perfmodel.exchange.run_files import read_candidates
 from perfmodel.spec.coefficients import MEMORY_BOUND_KERNELS
+from tests.setups import layer_of, setup_of
 
 RUN = read_candidates("nemotron-4-15b", ["stack=reference", "precision=bf16", "tensor_parallel=1"])[0].run
 LAYOUT = RUN.layout(RUN.stages[0])
@@ -20,10 +20,10 @@ MODEL = model_preset("nemotron-4-15b")
 
 def counted() -> list[MemoryBound]:
     """The memory-bound operators of a real model."""
-    written = DecoderOperators(MODEL, LAYOUT, stack_preset("reference"))
-    blocks = (written.embedding(), written.layer(), written.head())
+    work = iteration(setup_of(MODEL, LAYOUT, stack_preset("reference")))
+    blocks = (work.embedding, layer_of(work).again, work.head)
     operators = [op for block in blocks for op in block.operators]
-    operators += synchronisation_operators(MODEL, LAYOUT, stack_preset("reference"))
+    operators += work.synchronisation
     return [op for op in operators if isinstance(op, MemoryBound) and op.kernel]
 
 

@@ -33,6 +33,7 @@ def test_pictures_of_the_readme_exist() -> None:
     assert all((DOCS.parent / each).is_file() and each.startswith("docs/gallery/") for each in pictures)
 
 
+@pytest.mark.processes
 def test_a_command_makes_its_picture(tmp_path: Path) -> None:
     """As a person types it, in a folder of its own."""
     shot = Shot(

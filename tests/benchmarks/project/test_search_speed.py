@@ -5,17 +5,17 @@ from __future__ import annotations
 import pytest
 
 from perfmodel.benchmarks.project import search_speed
-from perfmodel.benchmarks.project.search_speed import WORK, every_layout, many_blocks, report_many, some_layouts
+from perfmodel.benchmarks.project.search_speed import WORK, every_layout, many_grids, report_many, some_layouts
 from perfmodel.search.search import search
-from perfmodel.search.space import blocks
-from tests.search.spaces import choices
+from perfmodel.search.space import layout_grids
+from tests.search.spaces import space_of
 
-FEW = choices(fixed={"tensor_parallel": (8,), "micro_batch_size": (1,), "context_parallel": (1,), "virtual_pipeline": (1, 2)})
+FEW = space_of(fixed={"tensor_parallel": (8,), "micro_batch_size": (1,), "context_parallel": (1,), "virtual_pipeline": (1, 2)})
 
 
 def test_it_counts_the_layouts_of_a_search() -> None:
     """All legal ones, whether they fit or not."""
-    assert every_layout(FEW) == search(blocks(WORK, FEW)).layouts > 0
+    assert every_layout(FEW) == search(layout_grids(WORK, FEW)).layouts > 0
 
 
 def test_single_layouts_are_of_the_same_space(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -26,7 +26,7 @@ def test_single_layouts_are_of_the_same_space(monkeypatch: pytest.MonkeyPatch) -
 
 def test_many_layouts_are_no_more_than_a_block_too_many(capsys: pytest.CaptureFixture[str]) -> None:
     """Then the best of them is shown."""
-    sizes = [int(block.allowed.sum()) for block in many_blocks(1000)]
+    sizes = [int(grid.allowed.sum()) for grid in many_grids(1000)]
     assert sum(sizes[:-1]) < 1000 <= sum(sizes)
     report_many(1000)
     shown = capsys.readouterr().out

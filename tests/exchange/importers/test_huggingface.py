@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import transformers
 
 from perfmodel.errors import InputError, NotSupportedError
 from perfmodel.exchange.run_files import read_candidates
@@ -34,7 +36,8 @@ def test_a_hugging_face_config_is_a_model(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [({"model_type": "mamba"}, "'mamba' is not covered"), ({"hidden_act": "tanh"}, "'tanh' is not covered"),
-     ({"sliding_window": 4096}, "sliding_window: 4096 is not covered"), ({"num_local_experts": 8}, "num_local_experts"),
+     ({"sliding_window": 4096}, "sliding_window: 4096 is not covered without layer_types"),
+     ({"num_local_experts": 8}, "num_local_experts"),
      ({"mlp_bias": True}, "only both or neither")],
 )  # fmt: skip
 def test_a_config_of_another_kind_is_not_supported(tmp_path: Path, change: dict[str, object], sentence: str) -> None:
@@ -69,3 +72,17 @@ def test_a_config_with_a_wrong_type_is_refused(tmp_path: Path, change: dict[str,
     path.write_text(json.dumps(config | change))
     with pytest.raises(InputError, match=next(iter(change))):
         read(f"model={path}")
+
+
+def test_windows_of_a_config_are_kinds_of_layers(tmp_path: Path) -> None:
+    """Gemma 2 as transformers writes it down, with the kind of each layer or without; Mistral slides everywhere."""
+    config = transformers.Gemma2Config(num_hidden_layers=42, hidden_size=3584, num_attention_heads=16, num_key_value_heads=8)
+    written = config.to_dict() | {"intermediate_size": 14336}
+    path = tmp_path / "config.json"
+    preset = read("model=gemma-2-9b").model
+    for left_out in ((), ("layer_types", "tie_word_embeddings")):
+        path.write_text(json.dumps({key: value for key, value in written.items() if key not in left_out}))
+        assert replace(read(f"model={path}").model, name=preset.name) == preset
+    path.write_text(json.dumps(transformers.MistralConfig(sliding_window=4096).to_dict() | {"head_dim": 128}))
+    mistral = read("model=mistral-7b-v0.1").model
+    assert replace(read(f"model={path}").model, name=mistral.name, layer_pattern=()) == mistral

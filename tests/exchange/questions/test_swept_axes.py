@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perfmodel.errors import InputError
-from perfmodel.exchange.questions.swept_axes import Axis, read_axis
+from perfmodel.exchange.questions.swept_axes import ParsedAxis, read_axis
 from perfmodel.exchange.run_files import read_candidates
 from perfmodel.spec.run import Run
 
@@ -23,7 +23,7 @@ def ramp() -> Run:
     return read_candidates("nemotron-4-15b")[0].run
 
 
-def read(key: str, values: str) -> Axis:
+def read(key: str, values: str) -> ParsedAxis:
     """An axis for its last stage."""
     return read_axis(key, values, ramp(), 2)
 
@@ -81,13 +81,13 @@ def test_only_absolute_numbers_are_arrays() -> None:
         ("tensor_parallel", "0,1", "tensor_parallel: 0 must be at least 1"),
         ("tensor_parallel", "2.5", "tensor_parallel: 2.5 is not a whole number"),
         ("tensor_parallel", "many", "tensor_parallel: 'many' is not a count"),
-        ("tensor_parallel", "8..1", "8..1 does not rise from above 0; write the smaller number first"),
-        ("tensor_parallel", "0..8", "0..8 does not rise from above 0"),
-        ("tensor_parallel", "1..8x1", "1..8x1: a range has 2 to 1000 values"),
+        ("tensor_parallel", "8..1", "8..1 is not a range of numbers above 0; write the smaller number first"),
+        ("tensor_parallel", "0..8", "0..8 is not a range of numbers above 0"),
+        ("tensor_parallel", "1..8x1", "1..8x1: a range has 2 to 1,000 values"),
         ("tensor_parallel", "a..b", "a..b is not a range; write two numbers and one unit"),
         ("tensor_parallel", "1..x4", "1..x4 is not a range"),
-        ("tensor_parallel", ".1..1e308", "1026 values; from 1 to 1000 can be swept"),
-        ("tokens", "1..1e999", "1..1e999 does not rise"),
+        ("tensor_parallel", ".1..1e308", "1,026 values; at most 1,000 can be swept"),
+        ("tokens", "1..1e999", "1..1e999 is not a range"),
         (NETWORK, "400Gb/s..1TB/s", "is not a range; write two numbers and one unit"),
         (NETWORK, "400Gb", "'400Gb' is not a bandwidth"),
         ("precision", "bf16,fp9", "precision: 'fp9' is not one of them; did you mean fp8?"),
@@ -96,12 +96,12 @@ def test_only_absolute_numbers_are_arrays() -> None:
         ("sequence_parallel", "true,maybe", "sequence_parallel: 'maybe' is not true or false"),
         ("tp", "1,2", "tp: unknown key; did you mean tensor_parallel?"),
         ("cluster.nope", "1", "cluster.nope: unknown key"),
-        ("stages", "1", "stages: it is a list; vary a key in it, as in stages"),
-        ("stages[0].data_parallel", "1,2", r"stages\[0\].data_parallel: stage 3 is swept; --stage N takes another"),
+        ("stages", "1", "stages: this is a list; vary a key in it, as in stages"),
+        ("stages[0].data_parallel", "1,2", r"stages\[0\].data_parallel: stage 3 is swept; choose another with --stage N"),
         ("stages[5].tokens", "1", "'5' is not a place in a list of 3"),
         ("precision.x", "1", "precision: 'bf16' has no keys below it"),
-        ("gpus", "x2", "gpus: write how many; a factor is for keys of the run"),
-        ("tensor_parallel", ",".join(map(str, range(1, 1002))), "1001 values; from 1 to 1000 can be swept"),
+        ("gpus", "x2", "gpus: give numbers of GPUs; factors are for keys of the run"),
+        ("tensor_parallel", ",".join(map(str, range(1, 1002))), "1,001 values; at most 1,000 can be swept"),
     ],
 )
 def test_an_axis_that_cannot_be_is_refused(key: str, values: str, sentence: str) -> None:
@@ -110,6 +110,7 @@ def test_an_axis_that_cannot_be_is_refused(key: str, values: str, sentence: str)
         read(key, values)
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(
     st.sampled_from(["tensor_parallel", "gpus", "tokens", NETWORK, "cluster", "precision", "stages[*].tokens", "stages"]),

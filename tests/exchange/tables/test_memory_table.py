@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from perfmodel.errors import InputError
-from perfmodel.evidence.measured_fit import MeasuredFit
+from perfmodel.evidence.measured_rows import MeasuredFit
 from perfmodel.exchange.presets import cluster_preset, stack_preset
 from perfmodel.exchange.tables.memory_table import FIT_COLUMNS, read_measured_fits
 from tests.tables_of_fits import ROW, write_fits
@@ -58,14 +58,14 @@ def test_the_kernels_of_norms_are_those_that_the_row_names(read: Any, detail: st
     """A kernel of its own, or what the stack does; the source does not matter."""
     for source in ("arXiv:2311.05610 llama.xlsx", "arXiv:2311.05610 seqpara__llama.xlsx"):
         (row,) = read({"source": source, "attention_kernel_detail": detail})
-        assert row.run.stack.norm_kernels == norms
+        assert row.run.stack.fusion.norms == norms
 
 
 @pytest.mark.parametrize(("kernel", "fused"), [("flash", True), ("unfused", False)])
 def test_the_attention_is_that_of_the_row(read: Any, kernel: str, fused: bool) -> None:
     """Whatever the stack does elsewhere."""
     (row,) = read({"attention_kernel": kernel})
-    assert row.run.stack.fused_attention is fused
+    assert row.run.stack.fusion.attention is fused
 
 
 @pytest.mark.parametrize(
@@ -97,8 +97,8 @@ def test_a_blank_takes_its_default_and_says_so(read: Any) -> None:
 @pytest.mark.parametrize(
     ("cells", "sentence"),
     [
-        ({"fits": "perhaps"}, "fits.csv, line 2, column fits: 'perhaps' is neither yes nor no"),
-        ({"fits": ""}, "fits.csv, line 2, column fits: '' is neither yes nor no"),
+        ({"fits": "perhaps"}, "fits.csv, line 2, column fits: 'perhaps' is not yes or no"),
+        ({"fits": ""}, "fits.csv, line 2, column fits: '' is not yes or no"),
         ({"layers": "many"}, "fits.csv, line 2, column layers: 'many' is not a count"),
     ],
 )
@@ -115,7 +115,7 @@ def test_a_wrong_cell_is_named_by_line_and_column(read: Any, cells: dict[str, st
         ("", "has no column source; the file is empty"),
         (",".join(FIT_COLUMNS[:-1]) + "\n", "has no column fits; known: "),
         ("fits,fits\n", "has two columns fits"),
-        (",".join(FIT_COLUMNS) + "\n" + "," * len(FIT_COLUMNS) + "\n", "line 2 has 1 cells more than there are columns"),
+        (",".join(FIT_COLUMNS) + "\n" + "," * len(FIT_COLUMNS) + "\n", "line 2 has 1 more cells than there are columns"),
         ('"a\n', "is not a table of comma-separated values"),
     ],
 )

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from perfmodel.errors import InputError
+from perfmodel.evidence.measured_rows import MeasuredRun
 from perfmodel.exchange.presets import DATA, cluster_preset, stack_preset
 from perfmodel.exchange.tables.published_runs import read_measured_runs
-from perfmodel.spec.run import MeasuredRun
 
 ROW = {
     "run_id": "one", "source": "here", "model": "Llama 3.1 8B", "layers": "32", "hidden_size": "4096", "attention_heads": "32",
@@ -81,7 +81,7 @@ def test_a_stack_without_a_preset_is_generic_and_says_so(read: Any, stack: str, 
 def test_the_attention_kernel_of_a_row_overrules_its_stack(read: Any, stack: str, kernel: str, fused: bool) -> None:
     """Megatron-LM of 2021 has none that is fused; a row may have."""
     (row,) = read({"stack": stack, "attention_kernel": kernel})
-    assert row.run.stack.fused_attention is fused
+    assert row.run.stack.fusion.attention is fused
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_the_schedule_of_a_row_is_read_from_its_words(read: Any, cells: dict[str
 def test_notes_that_name_an_attention_library_choose_it(read: Any) -> None:
     """NVIDIA's Nemotron-4 340B ran FlashAttention-2; others what their stack takes."""
     named, silent = read({"notes": "selective in yaml (NVTE_FUSED_ATTN=0 -> flash-attn)"}, {})
-    assert (named.run.stack.attention_library, silent.run.stack.attention_library) == ("flash2", "fastest")
+    assert (named.run.stack.fusion.attention_library, silent.run.stack.fusion.attention_library) == ("flash2", "fastest")
 
 
 def test_mxfp8_is_timed_as_fp8_and_says_so(read: Any) -> None:
@@ -138,7 +138,7 @@ def test_a_switch_of_fsdp_that_is_off_is_the_distributed_optimizer(read: Any) ->
 def test_a_row_that_does_not_name_its_attention_kernel_has_that_of_its_stack(read: Any, stack: str) -> None:
     """Nothing is overruled by a blank."""
     (row,) = read({"stack": stack})
-    assert row.run.stack.fused_attention is stack_preset(stack).fused_attention
+    assert row.run.stack.fusion.attention is stack_preset(stack).fusion.attention
 
 
 @pytest.mark.parametrize(
@@ -213,4 +213,4 @@ def test_a_setting_of_the_layout_that_cannot_be_read_is_the_reason(read: Any) ->
     good, bad = read({}, {"sequence_parallel": "perhaps"})
     assert good.run is not None
     assert bad.run is None
-    assert bad.reason == "this layout is refused: sequence_parallel: 'perhaps' is neither yes nor no"
+    assert bad.reason == "this layout is refused: sequence_parallel: 'perhaps' is not yes or no"

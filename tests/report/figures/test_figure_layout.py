@@ -18,6 +18,8 @@ from perfmodel.report.figures.drawing.style import POINTS, Drawing, svg_text
 from perfmodel.report.figures.figure_set import OF_A_STAGE
 from tests.report.runs import CASES, STRANGE, case, figures, texts
 
+pytestmark = pytest.mark.slow
+
 TOUCHING: Final = (0.5, 1.2)  # points that the boxes of two texts may share: they are a little larger than their letters
 OF_THE_PAGE: Final = {INK, MUTED}
 COUNTS: Final = {"GPUs"}  # of these there is no unit

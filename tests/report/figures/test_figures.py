@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from perfmodel.errors import InputError
-from perfmodel.evidence.validate import Comparison
+from perfmodel.evidence.time_scores import TimeComparison
 from perfmodel.report.figures.drawing.palette import LINES
 from perfmodel.report.figures.measured import BAND, accuracy_figure, picture
 from tests.comparisons import compared
@@ -50,6 +50,6 @@ def test_the_same_rows_give_the_same_picture(kind: str) -> None:
 
 def test_there_is_no_picture_of_nothing() -> None:
     """A row that is not covered is no point."""
-    uncovered = [Comparison(measured=c.measured) for c in compared()[:3]]
+    uncovered = [TimeComparison(measured=c.measured) for c in compared()[:3]]
     with pytest.raises(InputError, match="nothing to draw"):
         accuracy_figure(uncovered)

@@ -13,7 +13,7 @@ from perfmodel.exchange.presets import economics_preset
 from perfmodel.report.figures.calendar import calendar_bars, calendar_figure, cost_bars
 from perfmodel.report.figures.drawing.palette import CALENDAR, ITERATION, MEMORY
 from perfmodel.report.figures.waterfall import falls
-from perfmodel.report.text.prediction import LABELS
+from perfmodel.report.words import LABELS
 from perfmodel.timing.breakdown import PARTS
 from perfmodel.timing.confidence import WORDS
 from perfmodel.timing.ledger import ledger, seconds_by_confidence

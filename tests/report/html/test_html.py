@@ -12,16 +12,16 @@ from pathlib import Path
 import pytest
 
 from perfmodel.report.figures.drawing.palette import contrast
-from perfmodel.report.html.document import Choice, Opening, Page, Section, page, views
+from perfmodel.report.html.document import Opening, Page, PageChoice, Section, page, views
 from tests.report.html.parsed_pages import ParsedPage
 
 WEIRD = '<script>alert(1)</script> "it\'s" & $title ${x} 模型 ' + "x" * 200
-CHOICE = Choice(what="stage", labels=("one", WEIRD, "three"), first=1)
+CHOICE = PageChoice(what="stage", labels=("one", WEIRD, "three"), first=1)
 TEXTS = ("ink", "muted", "accent", "good", "bad", "doubt")
 BACKGROUNDS = ("paper", "raised")
 
 
-def _page(choice: Choice | None = CHOICE, *, answer: bool = True) -> Page:
+def _page(choice: PageChoice | None = CHOICE, *, answer: bool = True) -> Page:
     opening = Opening(
         title=WEIRD,
         subtitle=WEIRD,

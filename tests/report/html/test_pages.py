@@ -18,10 +18,12 @@ from perfmodel.report.html.provenance import UNSAID
 from perfmodel.report.html.run import TITLES
 from perfmodel.report.html.statements import told
 from perfmodel.report.text.explanation import STEP_LABELS
-from perfmodel.report.text.prediction import LABELS
+from perfmodel.report.words import LABELS
 from perfmodel.timing.breakdown import PARTS
 from tests.evidence.step_examples import SETTINGS, as_predicted, small_prediction
 from tests.report.html.parsed_pages import ParsedPage
+
+pytestmark = pytest.mark.slow
 
 RUN = "nemotron-4-15b"
 MOST_BYTES = 3_000_000
@@ -142,7 +144,7 @@ def test_the_verdict_comes_first(parsed: ParsedPage) -> None:
 def test_the_ramp_has_what_was_predicted_and_published(parsed: ParsedPage, prediction: Prediction) -> None:
     """A row a stage, published figures below with the difference."""
     head, *rows = parsed.tables["ramp"][0]
-    assert head == ["stage", "DP", "GPUs", "batch", "iter. s", "90 %", "MFU %", "tokens/s/GPU", "days"]
+    assert head == ["stage", "DP", "GPUs", "batch", "iter. s", "90 % interval", "MFU %", "tokens/s/GPU", "days"]
     for row, (stage, predicted) in zip(rows, prediction.stages, strict=True):
         low, high = predicted.iteration_time_interval_s
         time, share = float(predicted.iteration_time_s), stage.published.iteration_time_s

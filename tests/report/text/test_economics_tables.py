@@ -98,7 +98,7 @@ def test_wrong_terms_are_one_sentence_on_the_command_line(run: Any) -> None:
             "economics.dollars_per_gpu_hour: 'two' is not a price in dollars; write it like 2.5 or $2.5",
         ),
         ("failures_per_gpu_hour=-1", "economics.failures_per_gpu_hour: -1 must be at least 0"),
-        ("failures_per_gpu_hour=1", "economics: 768 GPUs that fail every"),
+        ("failures_per_gpu_hour=1", "economics: such a run never ends: 768 GPUs fail every"),
         (
             "power_usage_effectivenes=1.1",
             "economics.power_usage_effectivenes: unknown key; did you mean power_usage_effectiveness?",

@@ -7,15 +7,15 @@ from typing import Any
 import pytest
 
 from perfmodel.errors import PerfmodelError
-from perfmodel.exchange.questions.plan_question import Asked, asked
+from perfmodel.exchange.questions.plan_arguments import PlanRequest, read_plan_request
 
 MODEL = "llama-3.1-8b"
 
 
-def ask(model: Any = MODEL, **wanted: Any) -> Asked:
+def ask(model: Any = MODEL, **wanted: Any) -> PlanRequest:
     """A question of a small model on one node, where nothing else is said."""
     defaults: dict[str, Any] = {"cluster": "dgx-h100", "gpus": 8}
-    return asked(model, **(defaults | wanted))
+    return read_plan_request(model, **(defaults | wanted))
 
 
 def refusal(model: Any = MODEL, **wanted: Any) -> str:

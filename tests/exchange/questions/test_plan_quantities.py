@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from perfmodel.exchange.questions.plan_texts import deadline_s
-from tests.exchange.questions.asked_plans import ask, refusal
+from perfmodel.exchange.questions.plan_quantities import deadline_s
+from tests.exchange.questions.plan_requests import ask, refusal
 
 DAY_S = 86400.0
 
@@ -76,7 +76,7 @@ def test_numbers_of_gpus(gpus: Any, numbers: tuple[int, ...]) -> None:
         (1.5, "1.5 is not a whole number"),
         ("1e12", "'1e12' must be at most 10,000,000"),
         ("64,", "'64,' has no value between two commas"),
-        ("512..64", "512..64 does not rise from above 0; write the smaller number first"),
+        ("512..64", "512..64 is not a range of numbers above 0; write the smaller number first"),
         ("many", "'many' is not a count; write it like 4096, 200e9 or 8T"),
         ([None], "nothing is not a count; write it like 4096, 200e9 or 8T"),
     ],
@@ -89,7 +89,7 @@ def test_no_numbers_of_gpus(gpus: Any, problem: str) -> None:
 def test_nothing_says_how_many() -> None:
     """Three ways to say it are offered."""
     ways = "--gpus 1024, --deadline 14d, --budget 5M"
-    assert refusal(gpus=None) == f"gpus: say how many GPUs, or a deadline or a budget that decides: {ways}"
+    assert refusal(gpus=None) == f"gpus: give a number of GPUs, or a deadline or a budget that decides it: {ways}"
 
 
 @pytest.mark.parametrize(("deadline", "seconds"), [("14d", 14 * DAY_S), ("36h", 1.5 * DAY_S), (86400, DAY_S), ("90 min", 5400)])
@@ -110,8 +110,8 @@ def test_a_day_is_a_deadline() -> None:
     ("deadline", "problem"),
     [
         ("2020-01-01", "2020-01-01 is not after today"),
-        ("2027-02-30", "'2027-02-30' is no day of the calendar"),
-        ("2027-13-01", "'2027-13-01' is no day of the calendar"),
+        ("2027-02-30", "'2027-02-30' is not a day of the calendar"),
+        ("2027-13-01", "'2027-13-01' is not a day of the calendar"),
         ("0d", "'0d' must be greater than 0"),
         ("-3d", "'-3d' must be greater than 0"),
         ("14", "'14' has no unit; write a time from now on such as 14d or 36h, or a day such as 2027-03-01"),
@@ -139,9 +139,9 @@ def test_no_budget() -> None:
     terms = {"dollars_per_gpu_hour": 2.5}
     assert refusal(budget="0", tokens="1T", economics=terms) == "budget: '0' must be greater than 0"
     assert refusal(budget="5 million", tokens="1T", economics=terms).startswith("budget: '5 million' is not a sum of dollars; ")
-    assert refusal(budget="5M", tokens="1T") == "price: a budget needs a price: --price 2.5 dollars per GPU-hour"
+    assert refusal(budget="5M", tokens="1T") == "price: a budget needs the price of one GPU-hour in dollars, as in --price 2.5"
     for limit in ({"budget": "5M", "economics": terms}, {"deadline": "14d"}):
-        assert refusal(**limit) == "tokens: a deadline or a budget needs to know how long it trains: --tokens 8T"
+        assert refusal(**limit) == "tokens: a deadline or a budget needs the number of tokens, as in --tokens 8T"
 
 
 def test_a_ramp() -> None:
@@ -179,7 +179,7 @@ def test_a_ramp_contradicts() -> None:
     """Two answers to one question: tokens, batches, or GPUs."""
     ramp = "ramp: a ramp has its own batches and tokens; leave out --tokens and --global-batch-size"
     assert refusal(ramp="384:1T", tokens="1T") == refusal(ramp="384:1T", global_batch_size=8) == ramp
-    twice = "gpus: every stage of the ramp has its own GPUs; leave out one of the two"
+    twice = "gpus: every stage of the ramp states its own GPUs; leave out one of the two"
     assert refusal(ramp="384:1T:8", gpus=16) == twice
-    some = "gpus: some stages of the ramp have no number of GPUs: --gpus 1024 gives it to them"
+    some = "gpus: some stages of the ramp state no number of GPUs; give it with --gpus, as in --gpus 1024"
     assert refusal(ramp="384:1T:8,768:1T", gpus=None, deadline="9d") == some

@@ -11,11 +11,13 @@ from tests.comparisons import compared
 BEFORE: Scores = {"fsdp/h100/bf16": {"rows": 35, "median": 0.030, "p90": 0.100}}
 
 
+@pytest.mark.slow
 def test_no_group_got_worse() -> None:
     """No fewer rows, and no larger errors; `perfmodel.benchmarks.project.scores` writes the file anew."""
     assert worse(read_mapping(FILE), scores(compared())) == []
 
 
+@pytest.mark.slow
 def test_every_group_is_guarded() -> None:
     """One that is not in the file could get worse unseen."""
     assert set(scores(compared())) <= set(read_mapping(FILE))

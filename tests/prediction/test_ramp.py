@@ -8,6 +8,7 @@ import pytest
 
 from perfmodel.exchange.run_files import read_candidates
 from perfmodel.prediction import Prediction, predict
+from tests.stacks import stack_with
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +66,9 @@ def test_the_growth_comes_from_latency_network_efficiency_and_the_bucket_rule(ra
     )
     network = replace(network, collectives=without)
     cluster = replace(cluster, links=replace(cluster.links, network=network))
-    stages = predict(replace(ramp.run, cluster=cluster, stack=replace(ramp.run.stack, bucket_parameters_per_rank=0))).stages
+    stages = predict(
+        replace(ramp.run, cluster=cluster, stack=stack_with(ramp.run.stack, {"overlap.bucket_parameters_per_rank": 0}))
+    ).stages
     assert stages[-1][1].iteration_time_s < 1.01 * stages[0][1].iteration_time_s
 
 

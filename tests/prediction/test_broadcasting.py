@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,16 +12,18 @@ from perfmodel.exchange.presets import cluster_preset, model_preset, stack_prese
 from perfmodel.prediction import StagePrediction, predict_stage
 from perfmodel.spec.hardware import Cluster
 from perfmodel.spec.layout import Layout
-from perfmodel.spec.refusals import check_layout
+from perfmodel.spec.refusals import check_setup
 from tests.layouts import RAMP_STAGE
+from tests.setups import setup_of
+from tests.stacks import stack_with
 
-LAYOUTS = 1000
-PIPELINES = 240
+LAYOUTS = 400
+PIPELINES = 120
 STEP = 8  # one of so many is predicted alone: a single prediction takes some 15 ms
 
 
 def random_layouts() -> dict[str, Any]:
-    """Degrees and sizes of 1,000 layouts that can exist for Nemotron-4 15B."""
+    """Degrees and sizes of 400 layouts that can exist for Nemotron-4 15B."""
     draw = np.random.default_rng(15)
     tensor = draw.choice([1, 2, 4, 8, 16], LAYOUTS)
     data = draw.integers(1, 400, LAYOUTS)
@@ -45,15 +47,15 @@ def with_bandwidths(cluster: Cluster, network: Any, node: Any) -> Cluster:
 
 def numbers(prediction: StagePrediction) -> dict[str, Any]:
     """Every number of a prediction by name."""
-    parts = {part.name: getattr(prediction.breakdown, part.name) for part in fields(prediction.breakdown)}
-    parts |= {part.name: getattr(prediction.memory, part.name) for part in fields(prediction.memory)}
+    parts = dict(prediction.breakdown.items())
+    parts |= dict(prediction.memory.items())
     low, high = prediction.iteration_time_interval_s
     names = ("iteration_time_s", "mfu", "hfu", "model_flop_per_token", "headroom_bytes", "fits", "tokens_per_s_per_gpu")
     return parts | {"low": low, "high": high} | {name: getattr(prediction, name) for name in names}
 
 
 def random_pipelines(*, interleaved: bool, fewest: int) -> dict[str, Any]:
-    """Stages, pieces and ranks of a sequence of 240 layouts of 62 layers; a fourth have one rank a sequence."""
+    """Stages, pieces and ranks of a sequence of 120 layouts of 62 layers; a fourth have one rank a sequence."""
     draw = np.random.default_rng(62)
     stages = np.maximum(draw.choice([1, 1, 2, 4, 8, 16], PIPELINES), fewest)
     pieces = np.where(stages > 1, draw.choice([1, 2, 4], PIPELINES), 1) if interleaved else np.ones(PIPELINES, dtype=int)
@@ -76,15 +78,16 @@ def assert_equal_to_a_loop(stack: str, categories: dict[str, Any], *, fewest: in
     categories = {"precision": "bf16", "sequence_parallel": True, **categories}
     layouts = random_pipelines(interleaved="pipeline_schedule" not in categories, fewest=fewest)
     many = Layout(**categories, **layouts)
-    check_layout(model, cluster, many)
-    together = numbers(predict_stage(model, cluster, software, many))
+    check_setup(setup_of(model, many, cluster=cluster))
+    together = numbers(predict_stage(setup_of(model, many, software, cluster=cluster)))
     for index in range(0, PIPELINES, 6):
         sizes: dict[str, Any] = {name: int(values[index]) for name, values in layouts.items()}
-        alone = numbers(predict_stage(model, cluster, software, Layout(**categories, **sizes)))
+        alone = numbers(predict_stage(setup_of(model, Layout(**categories, **sizes), software, cluster=cluster)))
         for name, value in alone.items():
             assert np.broadcast_to(together[name], (PIPELINES,))[index] == value, (name, sizes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("stack", "categories"),
     [
@@ -114,13 +117,14 @@ def test_arrays_of_layers_that_run_again_give_exactly_what_a_loop_gives(stages: 
     again, pipelines = np.array([0, 1, 3, 4]), np.array([[stages], [8]])
     layout = replace(RAMP_STAGE, recompute="full", global_batch_size=96 * 32)
     many = replace(layout, recompute_layers=again, pipeline_parallel=pipelines)
-    together = numbers(predict_stage(model, cluster, software, many))
+    together = numbers(predict_stage(setup_of(model, many, software, cluster=cluster)))
     for row, column in np.ndindex(2, 4):
         one = replace(layout, recompute_layers=int(again[column]), pipeline_parallel=int(pipelines[row, 0]))
-        for name, value in numbers(predict_stage(model, cluster, software, one)).items():
+        for name, value in numbers(predict_stage(setup_of(model, one, software, cluster=cluster))).items():
             assert np.broadcast_to(together[name], (2, 4))[row, column] == value, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("stack", "categories"),
     [
@@ -131,17 +135,21 @@ def test_arrays_of_layers_that_run_again_give_exactly_what_a_loop_gives(stages: 
     ],
 )
 def test_arrays_of_layouts_and_bandwidths_give_exactly_what_a_loop_gives(stack: str, categories: dict[str, Any]) -> None:
-    """1,000 random layouts, with link rates of their own, in one call, and every eighth of them alone."""
+    """400 random layouts, with link rates of their own, in one call, and every eighth of them alone."""
     model, cluster, software = model_preset("nemotron-4-15b"), cluster_preset("dgx-h100"), stack_preset(stack)
     layouts = random_layouts()
     draw = np.random.default_rng(4)
     network, node = draw.uniform(1e10, 1e11, LAYOUTS), draw.uniform(0.5, 1.5, LAYOUTS)
-    together = numbers(predict_stage(model, with_bandwidths(cluster, network, node), software, Layout(**categories, **layouts)))
+    together = numbers(
+        predict_stage(
+            setup_of(model, Layout(**categories, **layouts), software, cluster=with_bandwidths(cluster, network, node))
+        )
+    )
     for index in range(0, LAYOUTS, STEP):
         sizes: dict[str, Any] = {name: int(values[index]) for name, values in layouts.items()}
         layout = Layout(**categories, **sizes)
         single_cluster = with_bandwidths(cluster, float(network[index]), float(node[index]))
-        alone = numbers(predict_stage(model, single_cluster, software, layout))
+        alone = numbers(predict_stage(setup_of(model, layout, software, cluster=single_cluster)))
         for name, value in alone.items():
             assert np.broadcast_to(together[name], (LAYOUTS,))[index] == value, name
 
@@ -159,20 +167,26 @@ def test_axes_broadcast_against_each_other() -> None:
         global_batch_size=768,
         sequence_length=4096,
     )
-    predicted = predict_stage(model_preset("nemotron-4-15b"), cluster_preset("dgx-h100"), stack_preset("megatron-core"), layout)
+    predicted = predict_stage(
+        setup_of(model_preset("nemotron-4-15b"), layout, stack_preset("megatron-core"), cluster=cluster_preset("dgx-h100"))
+    )
     assert np.shape(predicted.iteration_time_s) == (4, 3)
     low, high = predicted.iteration_time_interval_s
     assert np.all((low < predicted.iteration_time_s) & (predicted.iteration_time_s < high))
 
 
 def test_other_layouts_beside_it_change_no_bit_of_a_prediction() -> None:
-    """Intervals, parts and memory of one layout among a thousand, among three and on its own."""
+    """Intervals, parts and memory of one layout among hundreds, among three and on its own."""
     categories: dict[str, Any] = {"precision": "fp8", "sequence_parallel": True, "sharding": "zero1", "recompute": "full"}
     model, cluster, software = model_preset("nemotron-4-15b"), cluster_preset("dgx-h100"), stack_preset("torchtitan")
     layouts = random_layouts()
     many, few, one = (
         numbers(
-            predict_stage(model, cluster, software, Layout(**categories, **{name: each[:n] for name, each in layouts.items()}))
+            predict_stage(
+                setup_of(
+                    model, Layout(**categories, **{name: each[:n] for name, each in layouts.items()}), software, cluster=cluster
+                )
+            )
         )
         for n in (LAYOUTS, 3, 1)
     )
@@ -187,17 +201,20 @@ def test_numbers_of_models_clusters_and_stacks_broadcast_too() -> None:
     layers, clocks, hosts = (8, 32), (0.8, 0.9, 1.0), (1e-6, 1e-3)
     together = numbers(
         predict_stage(
-            replace(model, layers=np.array(layers)[:, None, None]),
-            replace(cluster, compute_scale=np.array(clocks)[:, None]),
-            replace(software, host_s=np.array(hosts)),
-            RAMP_STAGE,
+            setup_of(
+                replace(model, layers=np.array(layers)[:, None, None]),
+                RAMP_STAGE,
+                stack_with(software, {"host.launch_s": np.array(hosts)}),
+                cluster=replace(cluster, compute_scale=np.array(clocks)[:, None]),
+            )
         )
     )
     for index in np.ndindex(2, 3, 2):
-        one = (
+        one = setup_of(
             replace(model, layers=layers[index[0]]),
-            replace(cluster, compute_scale=clocks[index[1]]),
-            replace(software, host_s=hosts[index[2]]),
+            RAMP_STAGE,
+            stack_with(software, {"host.launch_s": hosts[index[2]]}),
+            cluster=replace(cluster, compute_scale=clocks[index[1]]),
         )
-        for name, value in numbers(predict_stage(*one, RAMP_STAGE)).items():
+        for name, value in numbers(predict_stage(one)).items():
             assert np.broadcast_to(together[name], (2, 3, 2))[index] == value, name

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from perfmodel.count.memory import MemoryBytes
-from perfmodel.evidence.measured_fit import MeasuredFit
-from perfmodel.evidence.memory_fit import FitComparison, compare_fit, summarise_fits, worst_fits
+from perfmodel.evidence.measured_rows import MeasuredFit
+from perfmodel.evidence.memory_scores import FitComparison, compare_fit, summarise_fits, worst_fits
 from perfmodel.exchange.tables.memory_table import read_measured_fits
 from tests.tables_of_fits import TOO_LARGE, write_fits
 

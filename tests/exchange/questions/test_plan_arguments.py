@@ -10,10 +10,10 @@ import pytest
 
 from perfmodel.errors import InputError, NotSupportedError
 from perfmodel.exchange.presets import cluster_preset, economics_preset, model_preset, stack_preset
-from perfmodel.exchange.questions.plan_question import asked
+from perfmodel.exchange.questions.plan_arguments import read_plan_request
 from perfmodel.exchange.run_files import read_candidates
 from perfmodel.exchange.spec_mappings import mapping_of
-from tests.exchange.questions.asked_plans import MODEL, ask, refusal
+from tests.exchange.questions.plan_requests import MODEL, ask, refusal
 
 RUN = "runs/nemotron-4-15b"
 CONFIG = {
@@ -80,7 +80,7 @@ def test_specs_and_mappings_stand_for_names() -> None:
         question = ask(model, cluster=cluster, stack=stack).question
         for part in ("model", "cluster", "stack"):
             assert mapping_of(getattr(question, part)) == mapping_of(getattr(by_name, part))
-        assert question.choices == by_name.choices
+        assert question.space == by_name.space
 
 
 def test_a_config_of_ones_own(tmp_path: Path) -> None:
@@ -103,42 +103,42 @@ def test_a_run_file_says_what_nothing_else_does(tmp_path: Path, suffix: str) -> 
     path = tmp_path / f"run{suffix}"
     path.write_text(json.dumps(RUN_FILE))
     for source in (str(path), RUN_FILE, read_candidates(RUN_FILE)[0].run):
-        found = asked(source)
+        found = read_plan_request(source)
         question = found.question
         assert (question.cluster.name, question.stack.name) == ("DGX H200", "torchtitan (compiled)")
-        assert (question.choices.precision, question.sequence_length, found.gpus) == (("fp8",), 8192, (64,))
+        assert (question.space.precision, question.sequence_length, found.gpus) == (("fp8",), 8192, (64,))
         assert [(stage.global_batch_size, stage.tokens, stage.gpus) for stage in question.stages] == [(128, 1e12, 64)]
         assert question.assumptions == ()
-    assert asked(str(path), cluster="dgx-h100").question.cluster.name == "DGX H100"
+    assert read_plan_request(str(path), cluster="dgx-h100").question.cluster.name == "DGX H100"
 
 
 def test_a_run_with_candidates_is_its_first() -> None:
     """Where a value is a list."""
-    question = asked({**RUN_FILE, "cluster": ["dgx-h200", "dgx-b200"]}).question
+    question = read_plan_request({**RUN_FILE, "cluster": ["dgx-h200", "dgx-b200"]}).question
     assert question.cluster.name == "DGX H200"
     assert question.names["cluster"]["gpu"]["name"] == question.cluster.gpu.name
 
 
 def test_a_preset_run_keeps_its_ramp() -> None:
     """Batches, tokens and GPUs of each stage; what is asked for elsewhere goes before."""
-    stages = asked(RUN).question.stages
+    stages = read_plan_request(RUN).question.stages
     assert [(stage.global_batch_size, stage.tokens, stage.gpus) for stage in stages] == [
         (384, 200e9, 768),
         (768, 200e9, 1536),
         (1152, 7.6e12, 2304),
     ]
-    assert asked(RUN).gpus == (2304,)
-    on_fewer = asked(RUN, gpus=256)
+    assert read_plan_request(RUN).gpus == (2304,)
+    on_fewer = read_plan_request(RUN, gpus=256)
     assert on_fewer.gpus == (256,)
     assert [stage.gpus for stage in on_fewer.question.stages] == [None] * 3
-    one = asked(RUN, tokens="1T", gpus=256).question.stages
+    one = read_plan_request(RUN, tokens="1T", gpus=256).question.stages
     assert [(stage.global_batch_size, stage.tokens) for stage in one] == [(1152, 1e12)]
-    assert [stage.tokens for stage in asked(RUN, global_batch_size=512, gpus=256).question.stages] == [8e12]
+    assert [stage.tokens for stage in read_plan_request(RUN, global_batch_size=512, gpus=256).question.stages] == [8e12]
 
 
 def test_a_limit_decides_the_gpus_of_a_run() -> None:
     """Those that it had are what is asked about."""
-    found = asked(RUN, deadline="14d")
+    found = read_plan_request(RUN, deadline="14d")
     assert found.gpus == ()
     assert {stage.gpus for stage in found.question.stages} == {None}
 
@@ -164,19 +164,19 @@ def test_no_such_cluster_or_stack() -> None:
     assert refusal(cluster="dgx-h10") == "cluster: 'dgx-h10' is not a preset of clusters; did you mean dgx-h100?"
     assert refusal(stack="megatron").startswith("stack: 'megatron' is not a preset of stacks; did you mean")
     assert refusal(cluster={"gpu": "h100"}).startswith("cluster.gpu: 'h100' is not a preset of gpus; known: ")
-    assert refusal(cluster=None) == "cluster: say on which cluster, as in --cluster dgx-h100 (perfmodel list clusters)"
+    assert refusal(cluster=None) == "cluster: give a cluster, as in --cluster dgx-h100 (perfmodel list clusters)"
 
 
 def test_an_unknown_key() -> None:
     """A slip in Python is no question that is silently another one."""
-    assert refusal(token="8T") == "token: a plan is not asked for it; did you mean tokens?"  # noqa: S106 - no password
+    assert refusal(token="8T") == "token: not an argument of a plan; did you mean tokens?"  # noqa: S106 - no password
 
 
 def test_everything_that_the_stack_offers() -> None:
     """In bf16, where nothing is chosen."""
-    choices, stack = ask().question.choices, stack_preset("megatron-core")
-    assert (choices.precision, choices.sharding) == (("bf16",), stack.offered_shardings)
-    assert (choices.pipeline_schedule, choices.fixed) == (stack.offered_schedules, {})
+    choices, stack = ask().question.space, stack_preset("megatron-core")
+    assert (choices.precision, choices.sharding) == (("bf16",), stack.offers.shardings)
+    assert (choices.pipeline_schedule, choices.fixed) == (stack.offers.schedules, {})
 
 
 @pytest.mark.parametrize(
@@ -198,14 +198,14 @@ def test_everything_that_the_stack_offers() -> None:
 )
 def test_some_values(choose: dict[str, Any], name: str, values: Any) -> None:
     """Words, numbers, ranges, or all that this GPU and these rules know."""
-    assert getattr(ask(choose=choose).question.choices, name) == values
+    assert getattr(ask(choose=choose).question.space, name) == values
 
 
 @pytest.mark.parametrize(
     ("choose", "problem"),
     [
-        ({"tensor_paralel": 8}, "tensor_paralel: a plan does not choose it; did you mean tensor_parallel?"),
-        ({"data_parallel": 8}, "data_parallel: a plan does not choose it; "),
+        ({"tensor_paralel": 8}, "tensor_paralel: not a setting that a plan chooses; did you mean tensor_parallel?"),
+        ({"data_parallel": 8}, "data_parallel: not a setting that a plan chooses; "),
         ({"sharding": "fsdp"}, "sharding: 'fsdp' is not one of them; it is called zero3 here"),
         ({"sharding": "zero4"}, "sharding: 'zero4' is not one of them; did you mean zero3?"),
         ({"precision": "fp7"}, "precision: 'fp7' is not one of them; did you mean fp8?"),
@@ -214,7 +214,7 @@ def test_some_values(choose: dict[str, Any], name: str, values: Any) -> None:
         ({"tensor_parallel": "8,"}, "tensor_parallel: '8,' has no value between two commas"),
         ({"tensor_parallel": None}, "tensor_parallel: nothing is not a count; "),
         ({"micro_batch_size": 1.5}, "micro_batch_size: 1.5 is not a whole number"),
-        ("precision=fp8", "choose: 'precision=fp8' where settings and their values are needed"),
+        ("precision=fp8", "choose: 'precision=fp8' is not a mapping of settings to values"),
     ],
 )
 def test_no_such_value(choose: Any, problem: str) -> None:
@@ -226,7 +226,7 @@ def test_a_precision_that_the_gpu_lacks() -> None:
     """Right, but not supported; `all` leaves it out."""
     with pytest.raises(NotSupportedError, match="precision: A100 SXM 80GB has no fp8 rate; it has bf16, fp16"):
         ask(cluster="dgx-a100", choose={"precision": "fp8"})
-    assert ask(cluster="dgx-a100", choose={"precision": "all"}).question.choices.precision == ("bf16", "fp16")
+    assert ask(cluster="dgx-a100", choose={"precision": "all"}).question.space.precision == ("bf16", "fp16")
 
 
 def test_memory_that_is_left_free() -> None:
@@ -246,9 +246,9 @@ def test_terms() -> None:
     changed = mapping_of(ask(economics={"dollars_per_gpu_hour": 2}).question.terms)
     assert changed == mapping_of(typical) | {"dollars_per_gpu_hour": 2}
     run = {**RUN_FILE, "economics": {"dollars_per_gpu_hour": 3, "detect_s": "1min"}}
-    terms = asked(run, economics={"dollars_per_gpu_hour": 4}).question.terms
+    terms = read_plan_request(run, economics={"dollars_per_gpu_hour": 4}).question.terms
     assert (terms.dollars_per_gpu_hour, terms.detect_s) == (4, 60)
-    assert asked(run, economics="typical").question.terms.detect_s == typical.detect_s
+    assert read_plan_request(run, economics="typical").question.terms.detect_s == typical.detect_s
     assert ask(economics=terms).question.terms is terms
 
 
@@ -256,7 +256,7 @@ def test_terms() -> None:
     ("economics", "problem"),
     [
         ({"failure_per_gpu_hour": 1}, "economics.failure_per_gpu_hour: unknown key; did you mean failures_per_gpu_hour?"),
-        ({"failures_per_gpu_hour": "few"}, "economics.failures_per_gpu_hour: 'few' is not a number an hour; "),
+        ({"failures_per_gpu_hour": "few"}, "economics.failures_per_gpu_hour: 'few' is not a number per hour; "),
         ({"dollars_per_gpu_hour": 0}, "economics.dollars_per_gpu_hour: 0 must be greater than 0"),
         ("usual", "economics: 'usual' is not a preset of economics; "),
         (5, "economics: 5 where the settings of a economics are needed"),

@@ -4,33 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
 
 import numpy as np
 import pytest
 
-from perfmodel.evidence.validate import Comparison, compare, recomputed_mfu, scoreboard, summarise
-from perfmodel.exchange.presets import DATA, stack_preset
-from perfmodel.exchange.tables.published_runs import read_measured_runs
+from perfmodel.evidence.measured_rows import MeasuredRun
+from perfmodel.evidence.time_scores import TimeComparison, compare_time, recomputed_mfu, summarise_times, time_scoreboard
+from perfmodel.exchange.presets import stack_preset
 from perfmodel.prediction import predict
-from perfmodel.spec.run import MeasuredRun
+from tests.comparisons import compared, measured
+
+pytestmark = pytest.mark.slow
 
 NVIDIA = "NVIDIA/dgxc-benchmarking dgxc v"
 
 
-@cache
-def measured() -> tuple[MeasuredRun, ...]:
-    """All rows of the table."""
-    return read_measured_runs(DATA / "published_runs.csv")
-
-
-@cache
-def compared() -> tuple[Comparison, ...]:
-    """All rows beside their predictions."""
-    return tuple(compare(each) for each in measured())
-
-
-def nemotron(precision: str) -> list[Comparison]:
+def nemotron(precision: str) -> list[TimeComparison]:
     """NVIDIA's rows of Nemotron-4 15B on 16 to 2,048 H100."""
     labels = {"gpu": "h100-sxm-80gb", "stack": "megatron-core", "precision": precision}
     return [
@@ -56,7 +45,7 @@ def test_the_measured_peak_memory_is_predicted_within_8_percent() -> None:
     assert stage.memory.total_bytes == pytest.approx(72_972_500_992, rel=0.08)
 
 
-def half_width(comparison: Comparison) -> float:
+def half_width(comparison: TimeComparison) -> float:
     """Half of an interval's width, relative to the prediction."""
     assert comparison.interval_s is not None
     low, high = comparison.interval_s
@@ -65,7 +54,7 @@ def half_width(comparison: Comparison) -> float:
 
 def test_about_nine_measurements_of_ten_lie_in_their_90_percent_interval() -> None:
     """Over all rows that are covered: too few would be boasting, all of them hedging."""
-    overall = summarise(compared())
+    overall = summarise_times(compared())
     assert overall is not None
     assert 0.75 <= overall.interval_coverage <= 0.97
 
@@ -81,7 +70,7 @@ def test_a_stack_that_is_known_is_surer_than_a_generic_one() -> None:
     row = next(c.measured for c in nemotron("bf16"))
     assert row.run is not None
     generic = replace(row, run=replace(row.run, stack=stack_preset("generic")))
-    assert half_width(compare(generic)) > half_width(compare(row))
+    assert half_width(compare_time(generic)) > half_width(compare_time(row))
 
 
 def test_only_stacks_without_a_preset_are_warned_of() -> None:
@@ -127,7 +116,7 @@ def test_a_row_that_is_not_covered_has_a_reason_and_no_number() -> None:
     """Counted and named, never guessed."""
     left_out = [c for c in compared() if c.predicted_s is None]
     assert all(c.measured.reason and c.relative_error is None and c.interval_s is None for c in left_out)
-    unsupported = scoreboard(compared()).unsupported
+    unsupported = time_scoreboard(compared()).unsupported
     assert sum(unsupported.values()) == len(left_out)
     assert unsupported["gpu: no cluster preset has gb300"] > 0
 
@@ -144,16 +133,16 @@ def test_rows_on_every_axis_are_covered() -> None:
 
 def test_groups_share_the_predicted_rows_out() -> None:
     """Each label splits the rows of the overall summary."""
-    overall = summarise(compared())
+    overall = summarise_times(compared())
     assert overall is not None
-    for members in scoreboard(compared()).groups.values():
+    for members in time_scoreboard(compared()).groups.values():
         assert sum(summary.rows for summary in members.values()) == overall.rows
 
 
 def test_no_rows_have_no_summary() -> None:
     """There is no median of nothing."""
-    assert summarise([]) is None
-    assert scoreboard([]).groups == {"source": {}}
+    assert summarise_times([]) is None
+    assert time_scoreboard([]).groups == {"source": {}}
 
 
 def test_assumptions_name_every_blank_that_was_filled() -> None:
