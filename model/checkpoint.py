@@ -20,7 +20,7 @@ import torch.distributed as dist
 from torch.distributed import checkpoint as storage
 from torch.distributed.tensor import DTensor, Shard
 
-from perfmodel.errors import InputError
+from perfmodel.errors import InputError, MachineError, PerfmodelError, write_failure
 from perfmodel.model.groups import Groups
 from perfmodel.model.trainer import Trainer
 
@@ -43,7 +43,7 @@ def save(trainer: Trainer, folder: Path) -> Path:
     try:
         storage.save(_state(trainer), checkpoint_id=unfinished, no_dist=groups.world.ranks == 1)
     except storage.CheckpointException as error:
-        raise InputError(f"{folder} cannot hold a checkpoint: {_reason(error)}") from None
+        raise MachineError(f"{folder} cannot hold a checkpoint: {_reason(error)}") from None
     _first_alone(groups, lambda: _finish(unfinished, finished))
     return finished
 
@@ -95,7 +95,7 @@ def _begin(folder: Path, unfinished: Path, trainer: Trainer) -> None:
         description = {"iteration": trainer.iteration, "settings": _settings(trainer)}
         (unfinished / DESCRIPTION).write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
     except OSError as error:
-        raise InputError(f"{folder} cannot hold checkpoints: {(error.strerror or str(error)).lower()}") from None
+        raise write_failure(f"{folder} cannot hold checkpoints", error, otherwise=str(error)) from None
 
 
 def _finish(unfinished: Path, finished: Path) -> None:
@@ -108,16 +108,16 @@ def _finish(unfinished: Path, finished: Path) -> None:
 
 def _first_alone(groups: Groups, action: Any) -> None:
     """One rank acts, and all wait for it; where it fails, all do."""
-    error: list[Any] = [None]
+    error: list[PerfmodelError | None] = [None]
     if groups.world.rank == 0:
         try:
             action()
-        except InputError as problem:
-            error = [problem.problem]
+        except PerfmodelError as problem:
+            error = [problem]
     if groups.world.ranks > 1:
         dist.broadcast_object_list(error, src=0)
     if error[0] is not None:
-        raise InputError(error[0])
+        raise error[0]
 
 
 def _settings(trainer: Trainer) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Final
 import torch
 import torch.distributed as dist
 
-from perfmodel.errors import InputError, PerfmodelError
+from perfmodel.errors import InputError, MachineError
 from perfmodel.model.cores import on_one_core, release
 
 BACKENDS: Final = {"cpu": "gloo", "cuda": "nccl"}
@@ -20,7 +20,7 @@ BACKENDS: Final = {"cpu": "gloo", "cuda": "nccl"}
 def started(device: str) -> Iterator[torch.device]:
     """The device of this rank, with torch.distributed running, whoever started it: torchrun, Slurm's srun torchrun, or nobody.
 
-    Errors: InputError for a device that is not there; PerfmodelError when the ranks cannot meet.
+    Errors: InputError for a device that is not there; MachineError when the ranks cannot meet.
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise InputError("no CUDA device is there; --device cpu runs on this machine's cores")
@@ -45,7 +45,7 @@ def _join(backend: str) -> None:
         dist.init_process_group(backend)
     except (dist.DistNetworkError, dist.DistStoreError, ValueError) as error:  # a ValueError: MASTER_PORT is not set
         place = f"{os.environ.get('MASTER_ADDR', '')}:{os.environ.get('MASTER_PORT', '')}"
-        raise PerfmodelError(f"the ranks cannot meet at {place}: {_reason(str(error))}") from None
+        raise MachineError(f"the ranks cannot meet at {place}: {_reason(str(error))}") from None
 
 
 def _reason(said: str) -> str:

@@ -3,12 +3,17 @@
 PerfmodelError            exit_code
 |-- InputError            2   the input is wrong: which key, which value, what would work
 |   `-- UnitError         2   a quantity whose unit does not fit
-`-- NotSupportedError     3   the input is right, but the model does not cover it yet
+|-- NotSupportedError     3   the input is right, but the model does not cover it yet
+`-- MachineError          4   the machine failed: a full disk, a device, a process that died
 """
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable
+from typing import Final
+
+FAILURES: Final = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG}  # of a write, whatever its place is called
 
 
 class PerfmodelError(Exception):
@@ -34,7 +39,7 @@ class PerfmodelError(Exception):
         return f"{self.key}: {self.problem}" if self.key else self.problem
 
     def under(self, prefix: str) -> PerfmodelError:
-        """The same error with its key path continued upwards: what stands at `prefix` holds the key."""
+        """This error with `prefix` put before its key path."""
         if not prefix:
             return self
         joint = "" if not self.key or self.key.startswith("[") else "."
@@ -55,6 +60,23 @@ class NotSupportedError(PerfmodelError):
     """A sound input that the model does not cover yet."""
 
     exit_code = 3
+
+
+class MachineError(PerfmodelError):
+    """A machine that failed while it did what was asked of it."""
+
+    exit_code = 4
+
+
+def write_failure(sentence: str, error: OSError | ValueError, *, otherwise: str = "unknown reason") -> PerfmodelError:
+    """A write that failed, as `sentence: reason`: the machine's fault where a disk is full or broken, else the place is wrong.
+
+    >>> write_failure("a.json cannot be written", OSError(errno.ENOSPC, "No space left on device"))
+    MachineError('a.json cannot be written: no space left on device')
+    """
+    reason = getattr(error, "strerror", None) or otherwise
+    kind = MachineError if getattr(error, "errno", None) in FAILURES else InputError
+    return kind(f"{sentence}: {reason.lower()}")
 
 
 def shown(value: object, *, width: int = 60) -> str:

@@ -65,7 +65,7 @@ class StagePrediction:
 
     @property
     def tokens_per_s_per_gpu(self) -> Numeric:
-        """The same for one GPU."""
+        """Tokens trained on per second by one GPU."""
         return self.tokens_per_s / self.layout.gpus
 
     def days(self, tokens: Numeric) -> Numeric:

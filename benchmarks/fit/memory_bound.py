@@ -15,7 +15,7 @@ FREE: Final = {
     "fixed_s": Free(start=3e-6, low=1e-7, high=6e-5),
     "efficiency": Free(start=0.6, low=0.03, high=1.2),
 }
-PASSES: Final = {"forward": 2, "backward": 3}  # over a stream of 2-byte numbers, as count/decoder.py has it
+PASSES: Final = {"forward": 2, "backward": 3}  # over a stream of 2-byte numbers, as count/layer.py has it
 CAST_SPREAD: Final = 0.3  # these are PyTorch's casts; Transformer Engine fuses its own with the norm or the transpose, or not
 NARROWEST: Final = 2048  # columns; narrower norms belong to attention heads
 CACHE_SHARE: Final = 0.3  # streams below this share of the cache are not timed by the memory

@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any, Final
 
-from perfmodel.errors import InputError, PerfmodelError
+from perfmodel.errors import InputError, MachineError, NotSupportedError, PerfmodelError
 
 MEASURING: Final = {
     "MALLOC_MMAP_THRESHOLD_": "8589934592",
@@ -76,7 +76,7 @@ def start(
     """Run the module command[0] with the arguments that follow, on `ranks` processes of this machine; what they printed.
 
     With 0 ranks it is one process that no launcher stands around. `meanwhile` is called now and then until all have ended.
-    Errors: InputError with what a rank said was wrong with its input; PerfmodelError when one died, or took too long.
+    Errors: InputError with what a rank said was wrong with its input; MachineError when one died, or took too long.
     """
     if importlib.util.find_spec("torch") is None:
         raise InputError("torch is not installed; pip install 'perfmodel[torch]'")
@@ -96,7 +96,7 @@ def start(
         finally:
             end(process, mark)
         if code is None:
-            raise PerfmodelError(f"{command[0]} took longer than {timeout_s:g} s and was stopped")
+            raise MachineError(f"{command[0]} took longer than {timeout_s:g} s and was stopped")
         if code:
             raise failure(command[0], _text(said), code)
         return _text(out)
@@ -121,16 +121,16 @@ def _text(file: IO[bytes]) -> str:
 
 def failure(module: str, said: str, code: int) -> PerfmodelError:
     """What went wrong, as one sentence, from what was printed on stderr."""
-    own = OWN_SENTENCE.search(said)
+    cause, own = ROOT_CAUSE.search(said), OWN_SENTENCE.search(said)
+    codes = {code, int(cause["code"]) if cause else code}
     if own:
-        return InputError(own[1])
-    cause = ROOT_CAUSE.search(said)
+        return next((kind(own[1]) for kind in (MachineError, NotSupportedError) if kind.exit_code in codes), InputError(own[1]))
     died = f"rank {cause['rank']} of {module} {_ended(int(cause['code']))}" if cause else f"{module} {_ended(code)}"
     for text, meaning in KNOWN.items():
         if text.lower() in said.lower():
-            return PerfmodelError(f"{died}: {meaning}")
+            return MachineError(f"{died}: {meaning}")
     errors = [found["error"] for found in LAST_LINE.finditer(said) if "ChildFailedError" not in found["error"]]
-    return PerfmodelError(f"{died}: {errors[0][:200]}" if errors else died)
+    return MachineError(f"{died}: {errors[0][:200]}" if errors else died)
 
 
 def _ended(code: int) -> str:

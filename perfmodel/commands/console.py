@@ -11,7 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from perfmodel.errors import InputError
+from perfmodel.errors import InputError, write_failure
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -110,7 +110,7 @@ def printed(text: str) -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
-        raise InputError(f"standard output cannot be written to: {(error.strerror or 'unknown reason').lower()}") from None
+        raise write_failure("standard output cannot be written to", error) from None
 
 
 def say(sentence: str, *, prefix: str = "perfmodel: ") -> None:

@@ -91,10 +91,10 @@ class LayerPart:
 
     @property
     def parameters(self) -> Numeric:
-        """All but those of its norms."""
+        """Parameters of its linears; its norms are counted apart."""
         return self.into.joined.parameters + self.out.parameters
 
     @property
     def model_flop_per_token(self) -> Numeric:
-        """Of its linears."""
+        """Model FLOPs of its linears for one token."""
         return self.into.joined.model_flop_per_token + self.out.model_flop_per_token

@@ -98,7 +98,7 @@ class Iteration:
 
     @property
     def operators(self) -> tuple[Operator, ...]:
-        """The same as operators whose `repeats` are those of the whole iteration."""
+        """Every operator of an iteration; its `repeats` count the whole iteration."""
         return tuple(replace(operator, repeats=repeats) for operator, repeats in self.executions())
 
     def fold(self, count: Callable[[tuple[Operator, ...]], Numeric]) -> Numeric:

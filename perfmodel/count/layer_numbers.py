@@ -38,7 +38,7 @@ class StageLayers:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NumbersOfStages:
-    """The same by kind of layer."""
+    """How many layers of each kind each pipeline stage holds."""
 
     first: LayerNumbers
     middle: LayerNumbers
@@ -47,7 +47,7 @@ class NumbersOfStages:
 
 
 def numbers_of_one_kind(setup: Setup, dealt: StageLayers) -> NumbersOfStages:
-    """Of a model whose layers are all alike: plain are those beyond the `recompute_layers` of each stage."""
+    """Layers of each stage for a model with one kind of layer; plain ones are those beyond `recompute_layers`."""
     (kind,) = setup.model.kinds
     again = setup.layout.recompute_layers
 
@@ -64,7 +64,7 @@ def numbers_of_one_kind(setup: Setup, dealt: StageLayers) -> NumbersOfStages:
 
 
 def numbers_by_kind(setup: Setup, dealt: StageLayers) -> NumbersOfStages:
-    """Of a model with several kinds: each distinct split is walked through once, and its numbers stand wherever it occurs.
+    """Layers of each stage for a model with several kinds; each distinct split is walked through once.
 
     The fullest stage between the ends is the one whose layers have most FLOPs.
     """
@@ -85,7 +85,7 @@ def numbers_by_kind(setup: Setup, dealt: StageLayers) -> NumbersOfStages:
 
 
 def _walked(setup: Setup, row: Sequence[float]) -> list[list[list[int]]]:
-    """Of one split: first, fullest between the ends, last and all between; every layer and those not run again; by kind.
+    """For one split: first, fullest middle, last and all middle stages; all layers and those not run again; by kind.
 
     A row holds the layers of the first stage, of those between and of the last; stages, pieces of each, how many layers of a
     stage run again, and what a layer of each kind costs.

@@ -162,7 +162,7 @@ def stage_activation_bytes(work: Iteration, stage: PipelineStage) -> Numeric:
 
 
 def _largest_rerun_bytes(work: Iteration, stage: PipelineStage) -> Numeric:
-    """Of the layers of a stage that run again, what the largest forms again."""
+    """Bytes that the largest layer which a stage runs again forms while it does."""
     most: Numeric = 0.0
     for kind, blocks in work.layers.items():
         reruns = np.asarray(stage.held.every[kind] - stage.held.plain[kind]) > 0

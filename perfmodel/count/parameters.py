@@ -56,7 +56,7 @@ class LayerParameters:
 
     @property
     def matrices(self) -> Numeric:
-        """Those of its linears: what is gathered at a time where parameters are sharded."""
+        """Parameters of a layer's linears, which are gathered together where parameters are sharded."""
         return self.attention + self.mlp
 
 
@@ -101,7 +101,7 @@ def held_parameters(
     head: Numeric = 1,
     tensor_parallel: Numeric,
 ) -> ParameterCount:
-    """The same of some layers of each kind, and the matrices of the vocabulary as often as they are held.
+    """Parameters of some layers of each kind, and of the vocabulary's matrices as often as they are held.
 
     Tied embeddings lie on the first pipeline stage and, where that is another one, on the last.
     """
@@ -141,7 +141,7 @@ def _counted(
 
 
 def low_precision_parameters(held: ParameterCount, products: str) -> Numeric:
-    """Those of the linears that take low-precision operands: of the MLP, of the layer, or of the head too."""
+    """Parameters of the linears that take low-precision operands: the MLP's, the layer's, or the head's too."""
     every = LOW_PRECISION_COMPONENTS["all"]
     first, *others = [getattr(held, each) for each in every if takes_low_precision(each, products)]
     total: Numeric = sum(others, first)

@@ -121,7 +121,7 @@ def _split_by_modules(model: TransformerModel, layout: Layout) -> tuple[Numeric,
 
 
 def _split_by_layers(model: TransformerModel, layout: Layout) -> tuple[Numeric, Numeric, Numeric]:
-    """The same, where stages with a layer more lie between the ends as long as there is room."""
+    """Layers of the first stage, of the fullest middle one and of the last; longer stages lie in the middle if they can."""
     pipeline, layers = np.asarray(layout.pipeline_parallel), np.asarray(model.layers)
     least = np.floor(layers / pipeline)
     longer = layers - least * pipeline

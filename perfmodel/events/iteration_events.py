@@ -1,6 +1,6 @@
 """When every pass of an iteration runs on every pipeline stage, so that all of it takes as long as was predicted.
 
-The order of the passes is that of timing/pipeline_order.py, their times are those of timing/pipeline_events.py. The iteration
+The order of the passes is that of events/pipeline_order.py, their times are those of events/pipeline_events.py. The iteration
 time is the closed form's (timing/pipeline.py), which differs a little where pieces or stages do; kernels never take up
 the difference:
 

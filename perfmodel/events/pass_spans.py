@@ -32,7 +32,7 @@ class OperatorSpan(NamedTuple):
     slowdown_s: float = 0.0
 
 
-class Exposed(NamedTuple):
+class ExposedInterval(NamedTuple):
     """From and until when all kernels wait for a collective."""
 
     call: Collective
@@ -45,7 +45,7 @@ class LaidOutPass:
     """The operators of a block in one pass; their sums are those of timing/passes.py."""
 
     operators: tuple[OperatorSpan, ...]
-    waits: tuple[Exposed, ...]
+    waits: tuple[ExposedInterval, ...]
     duration_s: float
 
     @property
@@ -77,7 +77,7 @@ def laid(timed: Sequence[TimedOperator], stretch: float = 1.0) -> LaidOutPass:
     >>> [(span.start_s, span.end_s) for span in found.operators], found.duration_s
     ([(0.0, 4.5), (3.5, 5.5)], 5.5)
     """
-    laying = _Laying(timed)
+    laying = _ComputeStream(timed)
     for place, each in enumerate(timed):
         if not isinstance(each.operator, Collective):
             laying.kernel(place, each, stretch)
@@ -86,11 +86,11 @@ def laid(timed: Sequence[TimedOperator], stretch: float = 1.0) -> LaidOutPass:
     return LaidOutPass(operators=tuple(laying.spans), waits=tuple(laying.waits), duration_s=laying.clock_s)
 
 
-class _Laying:
+class _ComputeStream:
     """The clock of the compute stream, and what has been laid."""
 
     def __init__(self, timed: Sequence[TimedOperator]) -> None:
-        self.clock_s, self.spans, self.waits = 0.0, list[OperatorSpan](), list[Exposed]()
+        self.clock_s, self.spans, self.waits = 0.0, list[OperatorSpan](), list[ExposedInterval]()
         self.partner = _partners(timed)
         self.calls = {kernel: [at for at, of in self.partner.items() if of == kernel] for kernel in self.partner.values()}
         self.timed, self.slowdown_s = timed, _slowdowns(timed, self.partner)
@@ -127,7 +127,7 @@ class _Laying:
         start_s = self.clock_s
         self.clock_s = start_s + float(call.exposed_s)
         if self.clock_s > start_s and isinstance(call.operator, Collective):
-            self.waits.append(Exposed(call.operator, start_s, self.clock_s))
+            self.waits.append(ExposedInterval(call.operator, start_s, self.clock_s))
         return self.clock_s
 
 

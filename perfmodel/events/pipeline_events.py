@@ -1,7 +1,7 @@
 """When each pass of a pipeline runs: an event simulation of the order in which each stage runs its tasks.
 
 It is the oracle of the closed form in timing/pipeline.py, and what a timeline draws. A stage runs its tasks in their order
-(timing/pipeline_order.py), each as soon as the one before it is done and its input is there. A message takes `message_s`:
+(events/pipeline_order.py), each as soon as the one before it is done and its input is there. A message takes `message_s`:
 
     overlapped   it leaves when its task is done and the stage's earlier messages have left; only who needs it waits for it
     waiting      between two steps a stage exchanges what it has made for what it needs next, and does nothing else meanwhile; a

@@ -93,7 +93,7 @@ class StagePasses:
 
     @cached_property
     def layers(self) -> tuple[int, ...]:
-        """Those of each stage; between the ends the first ones are the fullest."""
+        """Layers of each stage; among the middle stages the first ones are the fullest."""
         first, _, last = self.work.stages
         between = sum(whole(number) for number in self.work.split.between.every.values())
         return tuple(stage_layers(whole(first.layers), between, whole(last.layers), self.stages))

@@ -53,7 +53,7 @@ class Optimizer:
     seconds: float
 
 
-class Group(NamedTuple):
+class PassGroup(NamedTuple):
     """Passes that follow each other and are drawn as one span: one by itself, or many that are folded."""
 
     passes: Sequence[PlacedPass]
@@ -92,19 +92,19 @@ class StageSpans:
 
     @property
     def passes(self) -> Sequence[PlacedPass]:
-        """In their order."""
+        """Passes of the stage, in the order they run."""
         return self.events.passes[self.stage]
 
     def place(self, task: Task | None = None) -> SpanPlace:
-        """Of a pass, or of the stage."""
+        """Place of a pass, or of the whole stage."""
         if task is None:
             return SpanPlace(self.stage)
         return SpanPlace(self.stage, task.micro_batch, task.piece // self.stages if self.chunks > 1 else None)
 
-    def _groups(self) -> Iterator[Group]:
+    def _groups(self) -> Iterator[PassGroup]:
         for alone, group in groupby(self.passes, lambda placed: self.drawn.is_alone(placed.task.micro_batch)):
             passes = list(group)
-            yield from (Group([placed]) for placed in passes) if alone else [Group(passes)]
+            yield from (PassGroup([placed]) for placed in passes) if alone else [PassGroup(passes)]
 
     def _pass(self, placed: PlacedPass) -> Iterator[Span]:
         """One pass, what data parallelism leaves exposed before and after it, and what runs in it."""
@@ -119,7 +119,7 @@ class StageSpans:
             end_s=placed.end_s,
             parts=_seconds(placed.plan.parts),
         )
-        group, exposed = Group([placed]), "waiting for data parallelism"
+        group, exposed = PassGroup([placed]), "waiting for data parallelism"
         if placed.exposed_before_s:
             yield waiting(place, exposed, group.start_s, placed.start_s, EXPOSED)
         if placed.exposed_after_s:
@@ -127,7 +127,7 @@ class StageSpans:
         if self.drawn.is_full(task.micro_batch):
             yield from self.streams.of_pass(placed, place)
 
-    def _folded(self, group: Group) -> Iterator[Span]:
+    def _folded(self, group: PassGroup) -> Iterator[Span]:
         """Many passes as one span that has their sums, and what the stage waits between them."""
         kinds, batches = [each.task.kind for each in group.passes], [each.task.micro_batch + 1 for each in group.passes]
         exposed_s = sum(each.exposed_before_s + each.exposed_after_s for each in group.passes)
@@ -148,7 +148,7 @@ class StageSpans:
             details=details,
         )
 
-    def _waits(self, groups: Sequence[Group]) -> Iterator[Span]:
+    def _waits(self, groups: Sequence[PassGroup]) -> Iterator[Span]:
         """Before the first passes, between them, and after the last."""
         events, begin_s = self.events, self.events.start_s[self.stage]
         yield from self._gap(begin_s, groups[0].start_s, following=groups[0].passes)
@@ -179,7 +179,7 @@ class StageSpans:
             yield waiting(self.place(), ANOTHER, clock_s, end_s, BUBBLE)
 
     def _messages(self, before: Sequence[PlacedPass], following: Sequence[PlacedPass]) -> list[Message]:
-        """That of the pass which follows; where stages wait for all of an exchange, those of both sides of it too."""
+        """Messages that the next pass needs; where stages wait for a whole exchange, those of both sides."""
         waits = self.events.waits_for_messages
         needed = [source_of(each.task) for each in following[: EXCHANGED if waits else 1]]
         sent = [each.task for each in before[-EXCHANGED:]] if waits else []

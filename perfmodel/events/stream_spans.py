@@ -8,7 +8,7 @@ from typing import Final
 
 from perfmodel.count.operators import Collective, Operator
 from perfmodel.events.iteration_events import PlacedPass
-from perfmodel.events.pass_spans import Exposed, OperatorSpan
+from perfmodel.events.pass_spans import ExposedInterval, OperatorSpan
 from perfmodel.events.spans import COMPUTE, DATA_STREAM, WAITING, OperatorRun, Span, SpanPlace, kind_of, stream_of
 from perfmodel.events.stage_passes import PlacedBlock
 from perfmodel.spec.fields import whole
@@ -33,7 +33,7 @@ class Streams:
     known: dict[int, str]  # how sure operators are, by their identity: each serves many passes
 
     def of_pass(self, placed: PlacedPass, place: SpanPlace) -> Iterator[Span]:
-        """Its layers and what runs in them; then its wait for the CPU and the work that no operator stands for."""
+        """Spans of a pass: layers and their operators, then the wait for the CPU and unmodelled work."""
         plan = placed.plan
         for block in plan.blocks:
             yield from self._of_block(placed, block, place._replace(layer=block.layer))
@@ -123,7 +123,7 @@ def waiting(place: SpanPlace, name: str, start_s: float, end_s: float, part: str
     return Span(place=place, track=WAITING, name=name, kind="wait", start_s=start_s, end_s=end_s, parts=parts)
 
 
-def _exposed(place: SpanPlace, wait: Exposed, start_s: float, end_s: float) -> Span:
+def _exposed(place: SpanPlace, wait: ExposedInterval, start_s: float, end_s: float) -> Span:
     return waiting(place, f"waiting for {wait.call.name}", start_s, end_s, exposed_part(wait.call.group.axis))
 
 

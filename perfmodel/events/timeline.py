@@ -1,7 +1,7 @@
 """The predicted iteration in time: what every pipeline stage does when, from its passes down to their operators.
 
-All of it is a fold over the operator list: timing/stage_passes.py says where an operator lies in its pass,
-timing/iteration_events.py when each pass runs. Whatever is drawn, its times are exact: where there are many micro-batches,
+All of it is a fold over the operator list: events/stage_passes.py says where an operator lies in its pass,
+events/iteration_events.py when each pass runs. Whatever is drawn, its times are exact: where there are many micro-batches,
 passes between the first and the last of them are folded into spans that say how many they stand for.
 """
 
@@ -87,7 +87,7 @@ def timeline(
         raise InputError(f"{shown(detail)} is not one of them; {did_you_mean(detail, DETAILS)}", key="detail")
     if micro_batches is not None and micro_batches < 1:
         raise InputError(f"{micro_batches} micro-batches cannot be drawn; 1 or more can", key="micro_batches")
-    drawing = _Drawing(run, predicted, detail, micro_batches)
+    drawing = _LayoutEvents(run, predicted, detail, micro_batches)
     spans, arrows = list(drawing.spans()), list(drawing.arrows())
     events, passes = drawing.events, drawing.passes
     if events.staggered:
@@ -110,7 +110,7 @@ def timeline(
     )
 
 
-class _Drawing:
+class _LayoutEvents:
     """The events of one layout, and how much of them is drawn."""
 
     def __init__(self, run: Run, predicted: StagePrediction, detail: str | None, micro_batches: int | None) -> None:
@@ -137,7 +137,7 @@ class _Drawing:
         self.drawn = _drawn(self.passes, self.events, whole(layout.micro_batches), detail, micro_batches)
 
     def spans(self) -> Iterator[Span]:
-        """Those of each stage, then the messages between them."""
+        """Spans of each stage, then the messages between stages."""
         streams = Streams(cluster=self.cluster, stack=self.stack, with_operators=self.drawn.detail == "operators", known={})
         for stage in range(self.passes.stages):
             yield from StageSpans(

@@ -7,7 +7,7 @@ import stat
 import tempfile
 from pathlib import Path
 
-from perfmodel.errors import InputError
+from perfmodel.errors import InputError, write_failure
 
 
 def write_text(path: Path, text: str) -> None:
@@ -24,7 +24,7 @@ def write_bytes(path: Path, content: bytes) -> None:
     """Write `content` to a temporary file beside `path` and rename it.
 
     A pipe or a device is written into, a link is followed, and an existing file keeps its permissions.
-    Errors: InputError when the place cannot be written to.
+    Errors: InputError when the place cannot be written to, MachineError when the disk is full or fails.
     """
     try:
         target = path.resolve()
@@ -36,8 +36,7 @@ def write_bytes(path: Path, content: bytes) -> None:
         else:
             target.write_bytes(content)
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "not the name of a file"
-        raise InputError(f"{str(path)[:200]} cannot be written: {reason.lower()}") from None
+        raise write_failure(f"{str(path)[:200]} cannot be written", error, otherwise="not the name of a file") from None
 
 
 def is_folder(path: Path) -> bool:
@@ -53,8 +52,7 @@ def new_folder(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "not the name of a folder"
-        raise InputError(f"{str(path)[:200]} cannot be made: {reason.lower()}") from None
+        raise write_failure(f"{str(path)[:200]} cannot be made", error, otherwise="not the name of a folder") from None
 
 
 def _replace(target: Path, content: bytes, *, permissions: int) -> None:

@@ -54,7 +54,7 @@ class RooflinePoint:
 
     @property
     def total_s(self) -> float:
-        """Of all its executions in an iteration, hidden or not."""
+        """Time of all executions in an iteration, hidden or not [s]."""
         return self.repeats * self.seconds
 
     @property
@@ -157,7 +157,7 @@ def _placed(entry: Entry, cluster: Cluster) -> Iterator[RooflinePoint]:
 
 
 def _counts(operator: Operator) -> tuple[str, float, float]:
-    """Its kind, the arithmetic it executes, the bytes it moves."""
+    """An operator's kind, the FLOPs that it executes, the bytes that it moves."""
     match operator:
         case Matmul():
             return MATMUL, float(operator.flop), float(matmul_bytes(operator))

@@ -1,7 +1,7 @@
 """What stands behind one term of the iteration: its equations, the operators that make it up, and every number that moves it.
 
 The equations are the docstrings of the very functions that compute the term, so that there is no second copy. The numbers
-are not listed by hand either: those behind a term are those that change it when they are moved (planning/sensitivity.py).
+are not listed by hand either: those behind a term are those that change it when they are moved (explanation/sensitivity.py).
 """
 
 from __future__ import annotations
@@ -221,7 +221,7 @@ def _recompute_s(moved: Sensitivity) -> Numeric:
 
 
 def _numbers(moved: Sensitivity, seconds: Numeric) -> tuple[TermNumber, ...]:
-    """Those that move a time, each alone."""
+    """Coefficients that change a term's time, each moved alone."""
     whole = {effect.lever.name: effect for effect in moved.effects()}
     alone = [each for each in moved.effects(seconds) if each.matters and len(each.lever.coefficients) == 1]
     found = [_behind(effect, whole[effect.lever.name]) for effect in alone]
@@ -243,7 +243,7 @@ def _setting(path: str, predicted: StagePrediction, stack: SoftwareStack) -> Any
 
 
 def _equations(kind: TermKind, operators: Sequence[Operator], cluster: Cluster) -> tuple[Equation, ...]:
-    """Those of the term itself, those that time its operators, and what lies beside them; each once."""
+    """Equations of the term, of the operators in it, and what lies beside them; each once."""
     timed = [name for operator in operators for name in _of_operator(operator, cluster)]
     names = list(dict.fromkeys((*kind.equations, *timed, *kind.beside)))
     last = {name.partition(":")[0]: name for name in names}  # of each module, after which its symbols stand

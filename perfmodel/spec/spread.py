@@ -62,7 +62,7 @@ def moved(spec: S, factors: Mapping[str, Numeric], path: str = "") -> S:
 
 
 def _moved(spec: S, factors: Mapping[str, Numeric]) -> S:
-    """The same, with key paths as seen from `spec`."""
+    """A copy of `spec` with the numbers at these key paths, counted from `spec`, multiplied."""
     copy = object.__new__(type(spec))
     for entry in fields(spec):  # type: ignore[arg-type]
         value, name = getattr(spec, entry.name), entry.name
@@ -112,7 +112,7 @@ def most_dimensions(*specs: Spec) -> int:
 
 @lru_cache(maxsize=4)
 def _nested_dimensions(spec: Spec) -> int:
-    """Of a spec that holds others: the same cluster and stack serve prediction after prediction."""
+    """Most axes of any array in `spec` or in the specs that it holds."""
     members = [member for name in _parts_of(spec) for _, member in _members(getattr(spec, name))]
     return max(_own_dimensions(spec), most_dimensions(*members))
 

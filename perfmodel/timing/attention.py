@@ -53,7 +53,7 @@ def fused_attention_time_s(attention: FusedAttention, *, gpu: Gpu, compute_scale
 def plain_attention_time_s(
     attention: FusedAttention, known: AttentionCoefficients, *, gpu: Gpu, compute_scale: Numeric
 ) -> Numeric:
-    """The same with given coefficients."""
+    """Attention time [s] with given coefficients."""
     size, length = attention.head_size, attention.key_length
     queries, keys = _pairs(attention)
     extra = known.sequence_half if attention.causal else known.sequence_half_full
@@ -84,7 +84,7 @@ def _pairs(attention: FusedAttention) -> tuple[Numeric, Numeric]:
 
 
 def _pair_flop(attention: FusedAttention) -> Numeric:
-    """Of one query with one key."""
+    """FLOPs of one query with one key."""
     return 2.0 * PRODUCTS[attention.phase == DATA_GRADIENT] * attention.head_size
 
 

@@ -161,7 +161,7 @@ def _network_rate(where: Placement, cluster: Cluster, share: Numeric) -> Numeric
 
 
 def _group_rate(call: Collective, where: Placement, cluster: Cluster) -> Numeric:
-    """The same, but for a ring never faster than the links inside the node that it passes through."""
+    """Rate [bytes/s] of a group's network; a ring is never faster than the links inside a node that it passes through."""
     network = _network_rate(where, cluster, where.network_bytes_per_s)
     known = cluster.links.node.collectives
     fastest = known.switch_reduce if call.kind == "all_reduce" and known.switch_reduce else getattr(known, call.kind)

@@ -110,7 +110,7 @@ def matmul_time_s(product: Matmul, *, gpu: Gpu, compute_scale: Numeric) -> Numer
 
 
 def plain_matmul_time_s(product: Matmul, known: MatmulCoefficients, *, gpu: Gpu, compute_scale: Numeric) -> Numeric:
-    """The same with given coefficients, whatever the result is added to; among many layouts, each shape is timed once."""
+    """Matmul time [s] with given coefficients, whatever the result is added to; each distinct shape is timed once."""
     sizes = (product.rows, product.columns, product.inner, product.batch)
     if max(np.size(size) for size in sizes) < WORTH_SORTING or np.ndim(compute_scale) or np.ndim(product.weight_gradient_bytes):
         return _product_time_s(product, known, gpu=gpu, compute_scale=compute_scale)
@@ -207,7 +207,7 @@ def memory_bound_time_s(operator: MemoryBound, *, gpu: Gpu, stack: SoftwareStack
 
 
 def plain_memory_bound_time_s(operator: MemoryBound, known: MemoryBoundCoefficients, *, gpu: Gpu) -> Numeric:
-    """The same with given coefficients."""
+    """Memory-bound time [s] with given coefficients."""
     if operator.phase == DATA_GRADIENT:
         fixed_s, efficiency, speedup = known.backward_fixed_s, known.backward_efficiency, known.backward_cached_speedup
     else:

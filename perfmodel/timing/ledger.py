@@ -80,7 +80,7 @@ def _of_kernel(operator: Matmul | FusedAttention | MemoryBound, cluster: Cluster
 
 
 def _of_collective(call: Collective, cluster: Cluster) -> str:
-    """Of a group over several nodes: as sure as the number of nodes, and the links inside them, were measured."""
+    """Confidence of a collective: how near its number of nodes and its links inside a node are to measured ones."""
     links, where = cluster.links, placement(call.group, cluster)
     inside = confidence(links.node.collectives.evidence, {"ranks": where.ranks_per_node, "payload_bytes": call.payload_bytes})
     if not where.crosses_nodes:

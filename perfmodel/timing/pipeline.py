@@ -22,7 +22,7 @@ for its messages, f_i is longer by c on all stages but the last, b_i on all but 
 in step: T = S + 2*(m*v + p - 2)*c with S = m*max(t) + (sum(t) - max(t))/v. Few micro-batches overlap the waits of first_i and
 last_i: T <= S + 2*(p*v - 1)*c.
 
-timing/pipeline_events.py runs these schedules event by event: for p = 2..16, v = 1..8, m >= 2p, stages that differ by
+events/pipeline_events.py runs these schedules event by event: for p = 2..16, v = 1..8, m >= 2p, stages that differ by
 -15 to +30 % and messages of up to a tenth of a piece, T is within 6 % of it (2 % for 95 % of the cases).
 """
 
@@ -140,7 +140,7 @@ def _longest_path_s(times: StageTimes, layout: Layout, messages: Messages) -> Nu
         (last, whole - last, stages - 1),
     )
     paths = [
-        _path_s(_Place(stage=stage, before=before, position=at), times, layout, messages, fill_s)
+        _path_s(_StagePosition(stage=stage, before=before, position=at), times, layout, messages, fill_s)
         for stage, before, at in places
     ]
     longest: Numeric = reduce(np.maximum, paths)
@@ -158,13 +158,13 @@ def _through_s(times: StageTimes, part: str, layout: Layout, messages: Messages)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Place:
+class _StagePosition:
     stage: StageSeconds
     before: StageSeconds  # of all stages before it
     position: Numeric
 
 
-def _path_s(place: _Place, times: StageTimes, layout: Layout, messages: Messages, fill_s: Sequence[Numeric]) -> Numeric:
+def _path_s(place: _StagePosition, times: StageTimes, layout: Layout, messages: Messages, fill_s: Sequence[Numeric]) -> Numeric:
     """m*t_i + first_i + last_i + ends_i of one stage."""
     stage, before, batches = place.stage, place.before, layout.micro_batches
     virtual, message_s = np.asarray(layout.virtual_pipeline), messages.seconds

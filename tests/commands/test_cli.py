@@ -72,6 +72,7 @@ def test_a_run_that_does_not_fit_is_said_first_and_exits_with_1(run: Any) -> Non
         ([*RAMP, "--set", "cluster=dgx-a100", "--set", "precision=fp8"], 3, "perfmodel: precision: A100 SXM 80GB has no fp8"),
         ([*RAMP, "-o", "no/such/place.json"], 2, "perfmodel: no/such/place.json cannot be written: no such file or directory"),
         ([*RAMP, "-o", "."], 2, "perfmodel: . is a directory"),
+        ([*RAMP, "-o", "/dev/full"], 4, "perfmodel: /dev/full cannot be written: no space left on device"),
         (["show", "h100"], 2, "perfmodel: 'h100' is not a preset; did you mean dgx-h100?"),
         (["list", "gpu"], 2, "perfmodel: 'gpu' is not a kind of preset; did you mean gpus?"),
         (["validate", "none.csv"], 2, "perfmodel: none.csv cannot be read"),

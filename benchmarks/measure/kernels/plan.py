@@ -39,7 +39,7 @@ MIB: Final = 2**20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class KernelGrid:
     """The sizes that are combined; `most_flop` is that of the largest product of each precision."""
 
     rows: Sequence[int]
@@ -52,7 +52,7 @@ class Plan:
     payload_bytes: Sequence[float]
 
 
-CPU: Final = Plan(
+CPU: Final = KernelGrid(
     rows=(256, 512, 1024, 2048),
     weights=(
         *((256, 512), (512, 512), (2048, 512), (512, 2048), (1024, 1024), (4096, 1024), (1024, 4096), (4096, 4096)),
@@ -65,7 +65,7 @@ CPU: Final = Plan(
     moved_bytes=tuple(64.0 * KIB * 4**power for power in range(7)),
     payload_bytes=tuple(1.0 * KIB * 4**power for power in range(9)),
 )
-CUDA: Final = Plan(
+CUDA: Final = KernelGrid(
     rows=(512, 1024, 2048, 4096, 8192, 16384),
     weights=(
         *((1024, 1024), (2048, 2048), (4096, 4096), (8192, 8192), (16384, 16384), (1536, 6144), (6144, 1536), (3072, 8192)),
@@ -78,7 +78,7 @@ CUDA: Final = Plan(
     moved_bytes=(*(64.0 * KIB * 4**power for power in range(7)), 1024.0 * MIB),
     payload_bytes=tuple(1.0 * KIB * 4**power for power in range(11)),
 )
-SMALLEST: Final = Plan(
+SMALLEST: Final = KernelGrid(
     rows=(256,),
     weights=((64, 32), (32, 64), (64, 64), (64, 128)),
     most_flop=dict.fromkeys(PRECISIONS, 1e9),
@@ -91,19 +91,19 @@ SMALLEST: Final = Plan(
 PLANS: Final = {"cpu": CPU, "cuda": CUDA}
 
 
-def plan_of(device: str, *, smallest: bool = False) -> Plan:
+def plan_of(device: str, *, smallest: bool = False) -> KernelGrid:
     """The sizes for a device, or the few small ones that show that everything works."""
     if device not in PLANS:
         raise InputError(f"{device} is not a device; {did_you_mean(device, PLANS)}")
     return SMALLEST if smallest else PLANS[device]
 
 
-def kernel_points(plan: Plan) -> list[Point]:
+def kernel_points(plan: KernelGrid) -> list[Point]:
     """All points that one GPU, or one core, measures alone."""
     return [*_products(plan), *_attention(plan), *_memory_bound(plan)]
 
 
-def _products(plan: Plan) -> Iterator[Point]:
+def _products(plan: KernelGrid) -> Iterator[Point]:
     """Two of three combinations, in turn, of rows with weights; those of a plan of one size all."""
     shapes = [
         (rows, *weight)
@@ -118,7 +118,7 @@ def _products(plan: Plan) -> Iterator[Point]:
             yield Point(kind="matmul", sizes=sizes, labels={"precision": precision, "phase": phase})
 
 
-def _attention(plan: Plan) -> Iterator[Point]:
+def _attention(plan: KernelGrid) -> Iterator[Point]:
     for precision, size, kv_heads, (length, number), phase in product(
         PRECISIONS, plan.head_sizes, (plan.heads, plan.heads // 4), plan.sequences, BOTH
     ):
@@ -134,7 +134,7 @@ def _attention(plan: Plan) -> Iterator[Point]:
         yield Point(kind="attention", sizes=sizes, labels={"precision": precision, "phase": phase, "mask": "causal"})
 
 
-def _memory_bound(plan: Plan) -> Iterator[Point]:
+def _memory_bound(plan: KernelGrid) -> Iterator[Point]:
     for kernel, precision, target in product(PHASES, PRECISIONS, plan.moved_bytes):
         if (kernel in IN_FP32 and precision != "fp32") or (kernel in NOT_IN_FP32 and precision == "fp32"):
             continue
@@ -171,7 +171,7 @@ def _of_one_kernel(kernel: str, precision: str, target: float, fraction: float) 
         )
 
 
-def busy_points(plan: Plan) -> list[Point]:
+def busy_points(plan: KernelGrid) -> list[Point]:
     """Memory-bound points of two sizes, to be measured on all devices of a machine at once."""
     sizes = sorted(plan.moved_bytes)[-3:-1] or plan.moved_bytes
     chosen = replace(plan, moved_bytes=tuple(sizes))
@@ -182,7 +182,7 @@ def busy_points(plan: Plan) -> list[Point]:
     ]
 
 
-def collective_points(plan: Plan, groups: Sequence[tuple[int, int]], *, backend: str, precision: str) -> list[Point]:
+def collective_points(plan: KernelGrid, groups: Sequence[tuple[int, int]], *, backend: str, precision: str) -> list[Point]:
     """All collectives over groups of (ranks, nodes); single messages between two ranks alone."""
     return [
         Point(

@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 from perfmodel.benchmarks.measure.kernels.points import Point, key_of
 from perfmodel.benchmarks.measure.kernels.timing import Timing
-from perfmodel.errors import InputError, PerfmodelError
+from perfmodel.errors import InputError, MachineError, PerfmodelError, write_failure
 from perfmodel.evidence.records import Record, record
 
 Take: TypeAlias = Callable[[Point], Timing]
@@ -65,14 +65,14 @@ class RecordFile:
         try:
             handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
         except OSError as error:
-            raise InputError(f"{self.path} cannot be written: {error.strerror}") from None
+            raise write_failure(f"{self.path} cannot be written", error) from None
         try:
             written = os.write(handle, line)
             os.fsync(handle)
         finally:
             os.close(handle)
         if written < len(line):
-            raise InputError(f"{self.path} cannot be written: the disk is full")
+            raise MachineError(f"{self.path} cannot be written: the disk is full")
         self.keys.add(key_of(entry))
 
 

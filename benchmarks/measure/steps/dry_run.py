@@ -32,7 +32,7 @@ STACK = "reference"  # the counts of the model that is built are those of its ow
 
 
 @dataclass(frozen=True, slots=True)
-class Counted:
+class CountCheck:
     """One count of one rank: what torch saw, and what the forecast has.
 
     `padding` is what torch saw beyond it because buffers are padded until data-parallel ranks share them evenly.
@@ -49,7 +49,7 @@ class Counted:
         return abs(self.seen - self.padding - self.predicted) < 0.5
 
 
-def dry_run(run: Run, stage: RampStage) -> list[Counted]:
+def dry_run(run: Run, stage: RampStage) -> list[CountCheck]:
     """The counts of the first rank in one iteration of a stage."""
     layout = run.layout(stage)
     check_supported(run.model, layout)
@@ -68,9 +68,9 @@ def dry_run(run: Run, stage: RampStage) -> list[Counted]:
     parameters = float(shard_parameter_count(run.model, tensor_parallel=layout.tensor_parallel).total)
     named = zip(("parameter bytes", "gradient bytes", "optimizer bytes"), held, parts, padding.held_bytes, strict=True)
     return [
-        Counted("parameters", float(numbers), parameters),
-        *(Counted(what, float(ours), float(part), more) for what, ours, part, more in named),
-        Counted("hardware FLOPs", float(flop.get_total_flops()), float(hardware_flop(work.operators))),
+        CountCheck("parameters", float(numbers), parameters),
+        *(CountCheck(what, float(ours), float(part), more) for what, ours, part, more in named),
+        CountCheck("hardware FLOPs", float(flop.get_total_flops()), float(hardware_flop(work.operators))),
         *_communication(collectives, work, padding, int(layout.data_parallel)),
     ]
 
@@ -102,7 +102,7 @@ def _fake_ranks(layout: Layout) -> Iterator[Groups]:
         dist.destroy_process_group()
 
 
-def _communication(seen: CollectiveCounter, work: Iteration, padding: Padding, data_parallel: int) -> Iterator[Counted]:
+def _communication(seen: CollectiveCounter, work: Iteration, padding: Padding, data_parallel: int) -> Iterator[CountCheck]:
     """Calls and payload of every kind of collective and size of group."""
     calls: dict[tuple[str, int], float] = {}
     payload: dict[tuple[str, int], float] = {}
@@ -113,6 +113,6 @@ def _communication(seen: CollectiveCounter, work: Iteration, padding: Padding, d
             payload[key] = payload.get(key, 0.0) + float(repeats * operator.payload_bytes)
     for kind, ranks in sorted({*calls, *seen.calls}):
         what = f"{kind} of {ranks} ranks"
-        yield Counted(f"{what}, calls", float(seen.calls[kind, ranks]), calls.get((kind, ranks), 0.0))
+        yield CountCheck(f"{what}, calls", float(seen.calls[kind, ranks]), calls.get((kind, ranks), 0.0))
         more = padding.moved_bytes[kind] if ranks == data_parallel else 0.0
-        yield Counted(f"{what}, bytes", float(seen.payload_bytes[kind, ranks]), payload.get((kind, ranks), 0.0), more)
+        yield CountCheck(f"{what}, bytes", float(seen.payload_bytes[kind, ranks]), payload.get((kind, ranks), 0.0), more)

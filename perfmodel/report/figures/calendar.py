@@ -152,7 +152,7 @@ def calendar_figure(prediction: Prediction, outlook: Outlook) -> Drawing:
 
 
 def _rooms(room: float, number: int) -> list[float]:
-    """Of each panel: the calendar gets most."""
+    """Height of each panel; the calendar gets most."""
     parts = (3.0, 2.0, 2.0)[:number]
     return [(room - 14.0 * (number - 1)) * part / sum(parts) for part in parts]
 

@@ -37,7 +37,7 @@ PREDICTED, MEASURED = BLUE, VERMILION
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Timed:
+class MeasuredMarker:
     """One run that was measured and predicted."""
 
     name: str
@@ -51,10 +51,12 @@ def accuracy_figure(comparisons: Sequence[TimeComparison]) -> Drawing:
 
     Errors: InputError when no row is predicted.
     """
-    stacks: dict[str, list[Timed]] = {}
+    stacks: dict[str, list[MeasuredMarker]] = {}
     for each in comparisons:
         if each.predicted_s is not None:
-            run = Timed(name=each.measured.run_id, measured_s=each.measured.iteration_time_s, predicted_s=each.predicted_s)
+            run = MeasuredMarker(
+                name=each.measured.run_id, measured_s=each.measured.iteration_time_s, predicted_s=each.predicted_s
+            )
             stacks.setdefault(each.measured.labels.get("stack", "") or "(not stated)", []).append(run)
     if not stacks:
         raise InputError("no row is predicted: there is nothing to draw")
@@ -67,10 +69,10 @@ def accuracy_figure(comparisons: Sequence[TimeComparison]) -> Drawing:
 @styled
 def steps_figure(comparisons: Sequence[StepComparison]) -> Drawing:
     """Predicted against measured steps, log-log, a colour and marker for each model and number of bits."""
-    groups: dict[str, list[Timed]] = {}
+    groups: dict[str, list[MeasuredMarker]] = {}
     for each in comparisons:
         settings = each.record.settings
-        run = Timed(name=each.record.name, measured_s=each.step.measured, predicted_s=each.step.predicted)
+        run = MeasuredMarker(name=each.record.name, measured_s=each.step.measured, predicted_s=each.step.predicted)
         groups.setdefault(f"{settings['model']['name']}, {settings['layout']['precision']}", []).append(run)
     what = f"{len(comparisons)} runs by model and precision"
     drawing = _against(dict(sorted(groups.items())), title="Predicted against measured steps", what=what)
@@ -78,7 +80,7 @@ def steps_figure(comparisons: Sequence[StepComparison]) -> Drawing:
     return drawing
 
 
-def _against(groups: Mapping[str, Sequence[Timed]], *, title: str, what: str) -> Drawing:
+def _against(groups: Mapping[str, Sequence[MeasuredMarker]], *, title: str, what: str) -> Drawing:
     """A square of predicted over measured, the largest group below the others."""
     every = [run for runs in groups.values() for run in runs]
     inside = sum(abs(run.predicted_s / run.measured_s - 1.0) <= BAND for run in every)
@@ -108,7 +110,7 @@ def _draw_band(axes: Axes, values: Sequence[float]) -> None:
     axes.set_ylim(*ends)
 
 
-def _draw_runs(drawing: Drawing, axes: Axes, runs: Iterable[Timed], *, colour: str, marker: str) -> None:
+def _draw_runs(drawing: Drawing, axes: Axes, runs: Iterable[MeasuredMarker], *, colour: str, marker: str) -> None:
     for run in runs:
         at = [run.measured_s], [run.predicted_s]
         (point,) = axes.plot(*at, color=colour, marker=marker, linestyle="", markersize=4, markeredgewidth=0, alpha=0.8)

@@ -30,8 +30,8 @@ def memory_bar(label: str, predicted: StagePrediction) -> Bar:
 
 
 def _end(predicted: StagePrediction) -> str:
-    total, over = float(predicted.memory.total_bytes), -float(predicted.headroom_bytes)
-    return f"{total / GIBIBYTE:.1f}" if predicted.fits else f"{total / GIBIBYTE:.1f}: {over / GIBIBYTE:.1f} too much"
+    total = f"{float(predicted.memory.total_bytes) / GIBIBYTE:.1f}"
+    return total if predicted.fits else f"{total}: does not fit"
 
 
 @styled

@@ -229,6 +229,6 @@ def _entries(markers: Iterable[Marker]) -> list[tuple[Artist, str]]:
 
 
 def _points(markers: Iterable[Marker]) -> list[LabelledPoint]:
-    """Those that take longest first."""
+    """Labelled points, longest operator first."""
     longest = sorted(markers, key=lambda each: -each.operator.total_s)
     return [LabelledPoint(x=each.x, y=each.y, radius=each.radius, name=_name(each.operator)) for each in longest]

@@ -21,7 +21,7 @@ ENDS: Final = {"peak": "model FLOPs at the peak rate", "predicted": "predicted M
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Fall:
+class WaterfallBar:
     """One bar: from `start` to `end`, in percent of the peak; a step that saves time goes up."""
 
     name: str
@@ -35,15 +35,15 @@ class Fall:
         return ENDS.get(self.name) or STEP_LABELS[self.name]
 
 
-def falls(fall: Waterfall) -> list[Fall]:
+def falls(fall: Waterfall) -> list[WaterfallBar]:
     """The peak, every step that is to be seen, from what is left before it to what is left after it, and the MFU."""
-    bars, left = [Fall(name="peak", start=0.0, end=100.0, seconds=fall.ideal_s)], 1.0
+    bars, left = [WaterfallBar(name="peak", start=0.0, end=100.0, seconds=fall.ideal_s)], 1.0
     for step in fall.steps:
         after = left + step.mfu_change
         if abs(step.mfu_change) >= LEAST_SHOWN:
-            bars.append(Fall(name=step.name, start=100.0 * left, end=100.0 * after, seconds=step.seconds))
+            bars.append(WaterfallBar(name=step.name, start=100.0 * left, end=100.0 * after, seconds=step.seconds))
         left = after
-    return [*bars, Fall(name="predicted", start=0.0, end=100.0 * fall.mfu, seconds=fall.iteration_time_s)]
+    return [*bars, WaterfallBar(name="predicted", start=0.0, end=100.0 * fall.mfu, seconds=fall.iteration_time_s)]
 
 
 @styled
@@ -75,7 +75,7 @@ def waterfall_figure(explained: Explanation) -> Drawing:
     return drawing
 
 
-def _bar(drawing: Drawing, axes: Axes, bar: Fall, row: int) -> None:
+def _bar(drawing: Drawing, axes: Axes, bar: WaterfallBar, row: int) -> None:
     """The bar and its number: points of MFU for a step, MFU for both ends."""
     change, is_end = bar.end - bar.start, bar.name in ENDS
     colour = MUTED if is_end else STEPS[bar.name]

@@ -1,4 +1,4 @@
-"""The same reports as HTML: what a terminal shows as titles, sentences, lists and tables, and figures between them."""
+"""Reports as HTML: what a terminal shows as titles, sentences, lists and tables, and figures between them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
-from perfmodel.report.text.terminal import Titled
+from perfmodel.report.text.terminal import TitledBlock
 
 # what HTML forbids, what nobody sees, and what turns the text after it round; a tab and the end of a line are none of these
 HIDDEN: Final = (*range(9), *range(11, 32), *range(127, 160), 0x200B, *range(0x200E, 0x2010), *range(0x202A, 0x202F))
@@ -66,7 +66,7 @@ def _blocks(content: RenderableType, level: int) -> Iterator[str]:
         case Group():
             for part in content.renderables:
                 yield from _blocks(part, level)
-        case Titled():
+        case TitledBlock():
             yield f"<h{level}>{escaped(content.title)}</h{level}>"
             yield from _blocks(content.content, level + 1)
         case Padding():

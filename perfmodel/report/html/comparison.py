@@ -13,7 +13,7 @@ from perfmodel.exchange.questions.varied_runs import Settings, scenario_comparis
 from perfmodel.exchange.run_files import RunCandidate, RunSource
 from perfmodel.explanation.explanation import Explanation, explanation
 from perfmodel.report.html.blocks import as_html
-from perfmodel.report.html.document import Opening, PageChoice, Section, views
+from perfmodel.report.html.document import PageChoice, PageHeader, Section, views
 from perfmodel.report.html.parts import assumptions_html, cost_html, moves_html, operators_html, provenance_html
 from perfmodel.report.html.run import TITLES
 from perfmodel.report.html.statements import RunStatements, sources_of, told
@@ -29,7 +29,7 @@ MOST_EXPLAINED: Final = 6  # columns that are explained one by one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Compared:
+class ComparisonColumns:
     """Columns beside each other: what they are (scenario, run), the name and all that is told of each, and their numbers.
 
     Of the first columns one stage each is explained; `result` has the numbers of all, the first column being the one before.
@@ -67,13 +67,13 @@ def _short(name: str) -> str:
 
 def compared_scenarios(
     source: RunSource, scenarios: Mapping[str, Settings], *, base: Settings, stage: int | None, same_gpus: bool
-) -> Compared:
+) -> ComparisonColumns:
     """One run as it is and in each scenario, as `perfmodel whatif` compares them."""
     result = scenario_comparison(source, scenarios, base=base, stage=stage, same_gpus=same_gpus)
     run = result.before.prediction.run
     columns = (result.before, *result.scenarios)[:MOST_EXPLAINED]
     number = f"{len(result.scenarios)} scenarios" if len(result.scenarios) > 1 else "one scenario"
-    return Compared(
+    return ComparisonColumns(
         what="scenario",
         title=run.name,
         subtitle=f"{number} beside {description(run).plain}",
@@ -100,12 +100,12 @@ def _told(source: RunSource, base: Settings, scenario: Scenario, place: int) -> 
     )
 
 
-def compared_runs(sources: Sequence[RunSource], *, settings: Settings, stage: int | None) -> Compared:
+def compared_runs(sources: Sequence[RunSource], *, settings: Settings, stage: int | None) -> ComparisonColumns:
     """Several runs, each beside the first."""
     every = [told(each, setting_pairs(settings), stage=stage, most=1) for each in sources]
     first, *others = (_column(each) for each in every)
     lines = sorted(((each.prediction.fits, verdict(each.prediction)) for each in every), key=lambda line: line[0])
-    return Compared(
+    return ComparisonColumns(
         what="run",
         title=" / ".join(dict.fromkeys(each.run.name for each in every)),
         subtitle=f"{len(every)} runs beside each other",
@@ -125,9 +125,9 @@ def _column(subject: RunStatements) -> Scenario:
     )
 
 
-def comparison_opening(columns: Compared) -> Opening:
+def comparison_opening(columns: ComparisonColumns) -> PageHeader:
     """What each column comes to, those that do not fit first."""
-    return Opening(
+    return PageHeader(
         title=columns.title,
         subtitle=columns.subtitle,
         answer=columns.fits,
@@ -136,7 +136,7 @@ def comparison_opening(columns: Compared) -> Opening:
     )
 
 
-def comparison_sections(columns: Compared, figures: Mapping[str, str]) -> list[Section]:
+def comparison_sections(columns: ComparisonColumns, figures: Mapping[str, str]) -> list[Section]:
     """Numbers of all columns beside each other, then a view of each; `figures` as those of a run."""
     result = columns.result
     numbers = [result.quantities(each) for each in (result.before, *result.scenarios)]
@@ -163,7 +163,7 @@ def comparison_sections(columns: Compared, figures: Mapping[str, str]) -> list[S
     ]
 
 
-def _provenance(columns: Compared) -> str:
+def _provenance(columns: ComparisonColumns) -> str:
     contents = [
         f"{assumptions_html(each.candidates[0].assumptions)}\n{provenance_html(each.foremost, anchor=f'source-{place}')}"
         for place, each in enumerate(columns.subjects)
@@ -171,7 +171,7 @@ def _provenance(columns: Compared) -> str:
     return views([content.strip() for content in contents], columns.choice)
 
 
-def _beside(lines: Sequence[Line], columns: Compared, numbers: Sequence[Numbers]) -> str:
+def _beside(lines: Sequence[Line], columns: ComparisonColumns, numbers: Sequence[Numbers]) -> str:
     """Rows of numbers: the first column, then each other one with its difference from the first."""
     first, *others = numbers
     table = plain_table("result" if lines is RESULTS else "part")

@@ -48,7 +48,7 @@ class PageChoice:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Opening:
+class PageHeader:
     """What a page begins with; all but `title` and `subtitle` is HTML. `answer` is whether everything fits."""
 
     title: str
@@ -77,7 +77,7 @@ class Page:
 
 
 def page(
-    opening: Opening,
+    opening: PageHeader,
     sections: Sequence[Section],
     *,
     choice: PageChoice | None = None,
@@ -107,7 +107,7 @@ def page(
 
 
 def views(contents: Sequence[str], choice: PageChoice | None) -> str:
-    """The same part of a page for each of the choices, under its label; without a choice there is one."""
+    """One part of a page for each choice, under its label; without a choice there is one part."""
     if choice is None:
         return "\n".join(contents)
     labelled = zip(choice.labels, contents, strict=True)

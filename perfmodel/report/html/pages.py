@@ -26,7 +26,7 @@ from perfmodel.report.figures.figure_set import OF_A_STAGE, OF_MANY, run_drawing
 from perfmodel.report.figures.measured import operators_figure, steps_figure
 from perfmodel.report.html.blocks import as_html, figure_html
 from perfmodel.report.html.comparison import (
-    Compared,
+    ComparisonColumns,
     compared_runs,
     compared_scenarios,
     comparison_opening,
@@ -99,7 +99,7 @@ def runs_page(
     return _comparison_page(compared_runs(sources, settings=settings, stage=stage), command=command, on_progress=on_progress)
 
 
-def _comparison_page(columns: Compared, *, command: str, on_progress: Progress) -> Page:
+def _comparison_page(columns: ComparisonColumns, *, command: str, on_progress: Progress) -> Page:
     figures, shown = _drawn(_of_comparison(columns), on_progress)
     sections = comparison_sections(columns, shown)
     return page(comparison_opening(columns), sections, choice=columns.choice, command=command, figures=figures)
@@ -112,7 +112,7 @@ def _of_records(comparisons: Sequence[StepComparison]) -> dict[str, Draw]:
     return several | each
 
 
-def _of_comparison(columns: Compared) -> dict[str, Draw]:
+def _of_comparison(columns: ComparisonColumns) -> dict[str, Draw]:
     """Bars of all columns together, then the figures of each."""
     result, labels, title = columns.result, columns.labels, columns.title
     every = (result.before, *result.scenarios)

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from perfmodel.explanation.explanation import Explanation
 from perfmodel.report.html.blocks import as_html
-from perfmodel.report.html.document import Opening, PageChoice, Section, views
+from perfmodel.report.html.document import PageChoice, PageHeader, Section, views
 from perfmodel.report.html.parts import (
     assumptions_html,
     cost_html,
@@ -62,9 +62,9 @@ def stage_choice(subject: RunStatements) -> PageChoice | None:
     return PageChoice(what="stage", labels=tuple(labels), first=subject.chosen)
 
 
-def run_opening(subject: RunStatements) -> Opening:
+def run_opening(subject: RunStatements) -> PageHeader:
     """The answer in a sentence, and the numbers that people ask for first; where it is no, that and why come before all."""
-    return Opening(
+    return PageHeader(
         title=subject.run.name,
         subtitle=description(subject.run).plain,
         answer=subject.prediction.fits,

@@ -50,7 +50,7 @@ def term_document(explained: Explanation, term: Term) -> dict[str, Any]:
 
 
 def _head(explained: Explanation) -> dict[str, Any]:
-    """Of which stage of which run it is."""
+    """Which stage of which run is explained."""
     predicted = explained.predicted
     return {
         "schema_version": SCHEMA_VERSION,

@@ -95,7 +95,7 @@ def validation_rows(scoreboard: Scoreboard[TimeComparison, ErrorSummary]) -> lis
 
 
 def memory_rows(scoreboard: Scoreboard[FitComparison, FitSummary]) -> list[dict[str, Any]]:
-    """The same of what fits."""
+    """The rows of a table of what fits, with their predictions, for CSV."""
     return [_flat(_fit_document(comparison)) for comparison in scoreboard.comparisons]
 
 

@@ -55,7 +55,7 @@ class Line:
         return change if any(digit in "123456789" for digit in change) else "="
 
     def ratio(self, before: Numbers, after: Numbers) -> str:
-        """The same as a share of what there was."""
+        """The change as a share of the value before."""
         if self.is_share or not before.get(self.name) or self.difference(before, after) in ("", "="):
             return ""
         return percent_text(after[self.name] / before[self.name] - 1)

@@ -1,4 +1,4 @@
-"""The same reports as Markdown, for wikis and tickets: titles, sentences and tables as GitHub reads them."""
+"""Reports as Markdown, for wikis and tickets: titles, sentences and tables as GitHub reads them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from perfmodel.report.text.terminal import Titled
+from perfmodel.report.text.terminal import TitledBlock
 
 SPECIAL = str.maketrans({mark: f"\\{mark}" for mark in "\\`*_[]<>|"} | {"\n": " "})
 
@@ -36,7 +36,7 @@ def _blocks(content: RenderableType) -> Iterator[str]:
         case Group():
             for part in content.renderables:
                 yield from _blocks(part)
-        case Titled():
+        case TitledBlock():
             yield f"## {_escaped(content.title)}"
             yield from _blocks(content.content)
         case Table(show_header=True):

@@ -56,7 +56,7 @@ def _operator_table(prediction: Prediction) -> RenderableType:
 
 
 def operators_title(predicted: StagePrediction) -> str:
-    """Whose operators they are."""
+    """Title of the operator table: one GPU, or one GPU of every pipeline stage."""
     where = "one GPU" if predicted.layout.pipeline_parallel == 1 else "one GPU of every pipeline stage"
     return f"Operators of {where}, each alone"
 

@@ -182,7 +182,7 @@ def _reasons_table(stage: StagePlan) -> Iterator[tuple[str, RenderableType]]:
         changes = ", ".join(_change_text(each, stage.best.settings) for each in same)
         time = "does not fit" if same[0].candidate is None else percent_text(same[0].slower_by)
         table.add_row(changes, time, _because(same[0]))
-    yield "Why not otherwise: one setting changed, all others chosen anew", table
+    yield "Rejected alternatives: one setting changed, all others chosen anew", table
 
 
 def _change_text(each: Alternative, best: Mapping[str, Any]) -> str:

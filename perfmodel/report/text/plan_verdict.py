@@ -157,8 +157,8 @@ def _no_answer(plan: Plan) -> Iterator[Text]:
 def _obstacle(plan: Plan, found: Obstacle) -> Iterator[Text]:
     need, have = found.nearest.memory_bytes, float(found.workload.cluster.gpu.memory_bytes)
     name = f"{plan.question.model.name} does not fit on {gpus_text(found.workload.gpus)} of {plan.question.cluster.name}"
-    nearest = f"of {plan.layouts:,} layouts, the one that needs least needs {gibibytes_text(need)} of {gibibytes_text(have)}"
-    yield Text(f"{name}: {nearest}, {gibibytes_text(found.missing_bytes)} too much.", style="bold red")
+    nearest = f"of {plan.layouts:,} layouts, the one that needs least needs {gibibytes_text(need)}"
+    yield Text(f"{name}: {nearest}; the GPU has {gibibytes_text(have)}.", style="bold red")
     share = float(getattr(found.prediction.memory, found.part))
     yield Text(f"That one is {layout_text(found.nearest.layout)}.")
     yield Text(f"Its largest part: {LABELS[found.part]}, {gibibytes_text(share)}.")

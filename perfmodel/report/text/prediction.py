@@ -78,7 +78,7 @@ def need_text(used_bytes: float, cluster: Cluster) -> str:
 
 
 def most_memory_bytes(prediction: Prediction) -> float:
-    """That of the stage that needs most."""
+    """Memory of the ramp stage that needs most [bytes]."""
     return max(float(predicted.memory.total_bytes) for _, predicted in prediction.stages)
 
 
@@ -117,9 +117,9 @@ def stage_cells(stage: RampStage, predicted: StagePrediction) -> tuple[str, ...]
     layout = predicted.layout
     low, high = (float(end) for end in predicted.iteration_time_interval_s)
     return (
-        *(f"{layout.data_parallel}", f"{layout.gpus}", f"{layout.global_batch_size}"),
+        *(f"{layout.data_parallel:,}", f"{layout.gpus:,}", f"{layout.global_batch_size:,}"),
         *(_fixed(float(predicted.iteration_time_s), 3), f"{_fixed(low, 2)}-{_fixed(high, 2)}"),
-        *(f"{100 * float(predicted.mfu):.1f}", f"{float(predicted.tokens_per_s_per_gpu):.0f}"),
+        *(f"{100 * float(predicted.mfu):.1f}", f"{float(predicted.tokens_per_s_per_gpu):,.0f}"),
         "" if stage.tokens is None else _fixed(float(predicted.days(stage.tokens)), 2),
     )
 
@@ -130,7 +130,7 @@ def _fixed(value: float, decimals: int) -> str:
     >>> _fixed(0.62119, 3), _fixed(311409452.0, 2)
     ('0.621', '3.11e+08')
     """
-    return f"{value:.{decimals}f}" if value < 1e5 else f"{value:.3g}"
+    return f"{value:,.{decimals}f}" if value < 1e5 else f"{value:.3g}"
 
 
 def stage_labels(prediction: Prediction) -> list[str]:
@@ -145,20 +145,19 @@ def stage_labels(prediction: Prediction) -> list[str]:
 
 
 def _published_table(prediction: Prediction) -> RenderableType:
-    """Each published figure beside its prediction, and the difference."""
+    """Each figure predicted, then published, then how far the prediction is from what was published."""
     table = plain_table()
-    table.add_column(DATA.short, justify="right", no_wrap=True)
-    for figure in PUBLISHED_HEADINGS:
-        for heading in (figure, "publ.", "diff."):
-            table.add_column(heading, justify="right", no_wrap=True)
+    for heading in (DATA.short, *(cell for figure in PUBLISHED_HEADINGS for cell in (figure, "published"))):
+        table.add_column(heading, justify="right", no_wrap=True)
     for stage, predicted in prediction.stages:
-        cells = published_cells(stage, predicted)
-        table.add_row(f"{predicted.layout.data_parallel}", *(cell for figure in cells for cell in figure))
-    return titled("Beside the published figures", table)
+        figures = published_cells(stage, predicted)
+        beside = ((own, f"{published} ({change})" if published else "") for own, published, change in figures)
+        table.add_row(f"{predicted.layout.data_parallel:,}", *(cell for pair in beside for cell in pair))
+    return titled("Predicted beside published (in brackets: the difference, of the MFU in points)", table)
 
 
 def published_cells(stage: RampStage, predicted: StagePrediction) -> tuple[tuple[str, str, str], ...]:
-    """Of one stage, each of PUBLISHED_HEADINGS predicted, published, and the difference: relative, or in points of MFU."""
+    """For each of PUBLISHED_HEADINGS: predicted, published, and their difference (relative, or in points of MFU)."""
     days = None if stage.tokens is None else float(predicted.days(stage.tokens))
     mfu, published_mfu = 100 * float(predicted.mfu), stage.published.mfu
     return (

@@ -29,7 +29,7 @@ def measurement_report(record: StepRecord) -> Group:
     devices = f"{record.gpus} rank{'s' if record.gpus > 1 else ''} on {record.provenance.get('gpu', 'this machine')}"
     verdict = Text(
         f"{record.name}: {seconds_text(record.iteration_time_s)} an iteration (median of {record.repeats}, "
-        f"spread {100 * record.spread:.1f} %), {record.tokens_per_s:.0f} tokens/s, MFU {100 * record.mfu:.1f} %"
+        f"spread {100 * record.spread:.1f} %), {record.tokens_per_s:,.0f} tokens/s, MFU {100 * record.mfu:.1f} %"
         f"{_communication_words(record)}.\n{devices}."
     )
     top = sorted(record.operators, key=lambda each: -each.seconds)[:12]
@@ -68,7 +68,7 @@ def comparison_report(comparison: StepComparison, *, every: bool = False) -> Gro
 
 
 def comparison_tables(comparison: StepComparison, *, every: bool) -> Group:
-    """The same without its first sentences."""
+    """Tables of a comparison: operators, memory, communication."""
     parts = [operators_table(comparison, every=every), _memory(comparison)]
     if comparison.calls:
         parts.append(_communication(comparison))

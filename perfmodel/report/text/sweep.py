@@ -27,7 +27,7 @@ COLUMNS: Final[dict[str, Callable[[Mapping[str, Any]], str]]] = {
     "iter. s": lambda numbers: f"{numbers['iteration_time_s']:.3f}",
     "90 % interval": lambda numbers: f"{numbers['iteration_time_low_s']:.2f}-{numbers['iteration_time_high_s']:.2f}",
     "MFU %": lambda numbers: f"{100 * numbers['mfu']:.1f}",
-    "tok/s/GPU": lambda numbers: f"{numbers['tokens_per_s_per_gpu']:.0f}",
+    "tok/s/GPU": lambda numbers: f"{numbers['tokens_per_s_per_gpu']:,.0f}",
     "days": lambda numbers: "" if numbers["days"] is None else f"{numbers['days']:.2f}",
     "cost, $": lambda numbers: "" if numbers["dollars"] is None else dollars_text(numbers["dollars"]).removeprefix("$"),
     "GiB": lambda numbers: f"{numbers['memory_bytes'] / GIBIBYTE:.1f}",
@@ -49,7 +49,7 @@ def heading(key: str) -> str:
 
 
 def point_name(result: Sweep, point: SweptPoint) -> str:
-    """Its values, each after what is varied: TP 4, cluster dgx-h200."""
+    """What is varied and the values of a point: TP 4, cluster dgx-h200."""
     return ", ".join(f"{heading(axis.key)} {label}" for axis, label in zip(result.axes, point.labels, strict=True))
 
 

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from perfmodel.spec.fields import Numeric
-from perfmodel.units import large_text
+from perfmodel.units import typed_text
 
 BAR: Final = 20  # characters of a whole bar
 PIECES: Final = (r"\S*\s*", r"[^./]*[./]*", r"[^_-]*[_-]*")  # of a name: words, their parts if they are too long, and theirs
@@ -44,7 +44,7 @@ def plain_table(first: str = "") -> Table:
 
 
 @dataclass(frozen=True, slots=True)
-class Titled:
+class TitledBlock:
     """Something under a title."""
 
     title: str
@@ -55,9 +55,9 @@ class Titled:
         yield self.content
 
 
-def titled(title: str, content: RenderableType) -> Titled:
+def titled(title: str, content: RenderableType) -> TitledBlock:
     """`content` under a title."""
-    return Titled(title, content)
+    return TitledBlock(title, content)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,10 +123,8 @@ def section(title: str, lines: Sequence[tuple[str, str]]) -> RenderableType:
 
 
 def value_text(value: Any) -> str:
-    """A value as a run file would have it."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    return large_text(value) if isinstance(value, int) and value >= 1_000_000 else str(value)
+    """A value as a run file would have it: without separators, so that it can be copied into one."""
+    return typed_text(value)
 
 
 def setting_text(value: Any) -> str:

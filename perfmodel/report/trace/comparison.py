@@ -61,7 +61,7 @@ def profile_document(drawn: Timeline, profiled: ProfiledStep) -> dict[str, Any]:
 
 
 def profile_text(drawn: Timeline, profiled: ProfiledStep) -> str:
-    """The same as a sentence."""
+    """One sentence: the predicted step, the profiled one and the difference."""
     low_s, high_s = (float(end) for end in drawn.predicted.iteration_time_interval_s)
     predicted_s, profiled_s = float(drawn.predicted.iteration_time_s), profiled.duration_s
     return (

@@ -18,7 +18,7 @@ THREADS: Final = 1000  # numbers of threads that each process has for itself
 
 
 def nanoseconds(seconds: float) -> int:
-    """The same in whole nanoseconds."""
+    """Seconds as whole nanoseconds, the unit of a trace."""
     return round(seconds * 1e9)
 
 
@@ -48,7 +48,7 @@ def process(pid: int, name: str, *, label: str = "") -> list[Event]:
 
 
 def thread(pid: int, tid: int, name: str) -> list[Event]:
-    """The same of a thread."""
+    """Name and order of a thread."""
     facts = {"thread_name": {"name": name}, "thread_sort_index": {"sort_index": tid}}
     return [{"name": fact, "ph": "M", "pid": pid, "tid": tid, "args": args} for fact, args in facts.items()]
 

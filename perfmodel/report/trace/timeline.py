@@ -76,7 +76,7 @@ class _Threads:
         return lane
 
     def names(self) -> Iterator[Event]:
-        """Of every thread that has spans."""
+        """Name events of every thread that has spans."""
         for (stage, track), free in sorted(self.lanes.items()):
             for lane in range(len(free)):
                 pid, tid = self._numbers(stage, track, lane)

@@ -21,7 +21,7 @@ from perfmodel.benchmarks.measure.processes import (
     restarted_to_measure,
     start,
 )
-from perfmodel.errors import InputError, PerfmodelError
+from perfmodel.errors import InputError, MachineError, NotSupportedError, PerfmodelError
 
 RANKS = """
 import os, signal, sys, time
@@ -111,7 +111,7 @@ def test_every_rank_measures_in_the_environment(module: str, marks: list[str]) -
 @pytest.mark.parametrize(
     ("what", "kind", "sentence"),
     [
-        ("die", PerfmodelError, "^rank 1 of ranks_of_a_test was ended by SIGKILL, as the kernel does when memory runs out$"),
+        ("die", MachineError, "^rank 1 of ranks_of_a_test was ended by SIGKILL, as the kernel does when memory runs out$"),
         ("refuse", InputError, "^model.layers: 0 is not a number of layers$"),
     ],
 )
@@ -128,7 +128,7 @@ def test_a_rank_that_ends_is_one_sentence_and_leaves_nobody(
 @pytest.mark.processes
 def test_ranks_that_take_too_long_are_stopped(module: str, marks: list[str]) -> None:
     """Both, though each has a session of its own."""
-    with pytest.raises(PerfmodelError, match=r"^ranks_of_a_test took longer than 3 s and was stopped$"):
+    with pytest.raises(MachineError, match=r"^ranks_of_a_test took longer than 3 s and was stopped$"):
         start([module, "sleep"], 2, timeout_s=3)
     assert marked(marks[0]) == []
 
@@ -167,3 +167,10 @@ def test_without_torch_it_says_what_would_install_it(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with pytest.raises(InputError, match=r"^torch is not installed; pip install 'perfmodel\[torch\]'$"):
         start(["it"], 2)
+
+
+@pytest.mark.parametrize(("code", "kind"), [(2, InputError), (3, NotSupportedError), (4, MachineError)])
+def test_the_sentence_of_a_rank_keeps_whose_fault_it_is(code: int, kind: type[PerfmodelError]) -> None:
+    """A full disk of a rank is the machine's fault, as it would be without ranks."""
+    error = failure("it", f"perfmodel: x cannot be written: reason\nrootcause: exitcode: {code}\n", code)
+    assert type(error) is kind

@@ -85,5 +85,5 @@ def test_a_file_of_something_else_is_refused_and_left_alone(tmp_path: Path, text
 
 def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
     """A folder that is not there."""
-    with pytest.raises(InputError, match="cannot be written: No such file"):
+    with pytest.raises(InputError, match="cannot be written: no such file"):
         measure(POINTS, tmp_path / "none" / "records.jsonl", Clock(), provenance=PROVENANCE)

@@ -1,4 +1,4 @@
-"""Are the scores over the shipped runs as good as they were? tests/scores.yaml holds what they were (benchmarks/scores.py)."""
+"""Are the scores over the shipped runs as good as those in tests/scores.yaml (benchmarks/project/scores.py)?"""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from perfmodel.report.figures.drawing.palette import contrast
-from perfmodel.report.html.document import Opening, Page, PageChoice, Section, page, views
+from perfmodel.report.html.document import Page, PageChoice, PageHeader, Section, page, views
 from tests.report.html.parsed_pages import ParsedPage
 
 WEIRD = '<script>alert(1)</script> "it\'s" & $title ${x} 模型 ' + "x" * 200
@@ -22,7 +22,7 @@ BACKGROUNDS = ("paper", "raised")
 
 
 def _page(choice: PageChoice | None = CHOICE, *, answer: bool = True) -> Page:
-    opening = Opening(
+    opening = PageHeader(
         title=WEIRD,
         subtitle=WEIRD,
         answer=answer,

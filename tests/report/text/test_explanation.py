@@ -22,7 +22,7 @@ from perfmodel.report.text.explanation import (
     waterfall_table,
 )
 from perfmodel.report.text.term import shape_text, term_report
-from perfmodel.report.text.terminal import Titled, as_text
+from perfmodel.report.text.terminal import TitledBlock, as_text
 from perfmodel.spec.layout import ProcessGroup
 
 RUN = "nemotron-4-15b"
@@ -32,7 +32,7 @@ GROUP = ProcessGroup(name="tensor_parallel", ranks=8, stride=1)
 
 def rows(titled: RenderableType) -> list[list[str]]:
     """The cells of a table under a title, as plain text."""
-    assert isinstance(titled, Titled)
+    assert isinstance(titled, TitledBlock)
     assert isinstance(titled.content, Table)
     return [[str(cell) for cell in row] for row in zip(*(column.cells for column in titled.content.columns), strict=True)]
 

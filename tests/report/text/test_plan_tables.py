@@ -9,14 +9,14 @@ from rich.table import Table
 
 from perfmodel.report.text.plan import plan_report
 from perfmodel.report.text.plan_verdict import verdict
-from perfmodel.report.text.terminal import Titled
+from perfmodel.report.text.terminal import TitledBlock
 from perfmodel.search.plan import Plan
 from tests.search.small_plans import plain_plan, small_plan
 
 
 def tables(plan: Plan) -> dict[str, Table]:
     """Those of the report, by the first word of their titles."""
-    titled = [part for part in plan_report(plan).renderables if isinstance(part, Titled)]
+    titled = [part for part in plan_report(plan).renderables if isinstance(part, TitledBlock)]
     return {each.title.split()[0]: each.content for each in titled if isinstance(each.content, Table)}
 
 

@@ -22,7 +22,7 @@ from perfmodel.timing.breakdown import PARTS
 LIGHT_PAGE: Final = "#ffffff"
 DARK_PAGE: Final = "#14161a"
 
-# What a page in two themes replaces (report/svg.py); each is a colour that nothing else has
+# What a page in two themes replaces (svg.py); each is a colour that nothing else has
 INK: Final = "#1b1e23"  # text, axes
 MUTED: Final = "#575e68"  # text that is read last: sources, notes
 GRID: Final = "#d9dce1"

@@ -1,7 +1,7 @@
 """The one quiet style of all figures: a title and a key on top, axes with units, the source at the bottom.
 
 A Drawing is laid out from the top down in points: title, subtitle, key, plots, source. Text is drawn as it is written (report/
-lettering.py) in colours of report/palette.py. `picture` makes a file of it, `svg_text` a part of a page.
+lettering.py) in colours of palette.py. `picture` makes a file of it, `svg_text` a part of a page.
 """
 
 from __future__ import annotations

@@ -85,7 +85,7 @@ def _rename(element: ET.Element, prefix: str, known: AbstractSet[str]) -> None:
 
 
 def _recolour(element: ET.Element) -> None:
-    """Its colours, and of text the font, become those of the page."""
+    """Replace an element's colours, and the font of text, by those of the page."""
     for name in ("style", "fill", "stroke"):
         if value := element.get(name):
             for colour, other in OF_THE_PAGE.items():
