@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from typing import Any
 
 import pytest
 
 from perfmodel.commands import app
+
+gc.set_threshold(100_000, 20, 50)  # as the command line has it: most of what tests make is freed without a pass over it
 
 
 @pytest.hookimpl(tryfirst=True)
