@@ -25,10 +25,9 @@ demo: .venv/light
 check: lint
 	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile -m "not slow and not processes" $(CORE)
 
-# Everything: what starts processes that measure has the machine for itself.
+# Everything: a file stays on one worker, for what its tests share, and so does all that starts ranks.
 test: setup
-	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile -m "not processes"
-	$(BIN)/python -m pytest -m processes
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadgroup
 
 lint: setup
 	$(BIN)/ruff check .

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from perfmodel.commands import app
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # a worker of pytest-xdist has one core
 gc.set_threshold(100_000, 20, 50)  # as the command line has it: most of what tests make is freed without a pass over it
 
 

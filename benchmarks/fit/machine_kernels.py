@@ -81,7 +81,8 @@ def _entry(records: Sequence[Record], gpu: Gpu, busy: Mapping[str, float]) -> tu
     backward = [each for each in records if each.labels["phase"] == DATA_GRADIENT]
     forward = [each for each in records if each.labels["phase"] != DATA_GRADIENT]
     directions = {"": forward or backward, "backward_": backward or forward}
-    fits = {prefix: _fit(rows, gpu) for prefix, rows in directions.items()}
+    once = _fit(directions[""], gpu)
+    fits = {"": once, "backward_": _fit(backward, gpu) if forward and backward else once}
     values = {f"{prefix}{name}": value for prefix, found in fits.items() for name, value in found.found.items()}
     values |= {f"{prefix}busy_factor": _busy_factor(rows, busy) for prefix, rows in directions.items()}
     moved = [each.sizes["moved_bytes"] for each in records]

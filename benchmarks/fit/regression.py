@@ -103,12 +103,19 @@ def fit_of_few(
     measured_s: Floats,
     groups: NDArray[Any],
 ) -> Fit:
-    """The same for a small table: every group is held out once, and the coefficients are those of all rows."""
+    """A fit of all rows of a small table, whose errors are those with each group held out once.
+
+    Without a group the solver starts from the coefficients of all rows, which lie near.
+    """
     of_all = _fit_without(equation, free, measured_s, groups, np.zeros(len(measured_s), dtype=bool))
     predicted_s = np.zeros(len(measured_s))
+    found = of_all.found
+    near = {
+        name: replace(each, start=float(np.clip(found[name], each.low, each.high)) or each.start) for name, each in free.items()
+    }
     for group in np.unique(groups):
         out = groups == group
-        without, *_ = _least(equation, free, measured_s, out)
+        without, *_ = _least(equation, near, measured_s, out)
         predicted_s[out] = np.asarray(equation(without))[out]
     return replace(of_all, predicted_s=predicted_s, out=~of_all.out)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
+from functools import cache
 from types import MappingProxyType
 from typing import Any, ClassVar, TypeAlias
 
@@ -39,9 +40,13 @@ class Number:
         """What is wrong with `value`, or ""."""
         if (value is None and self.optional) or self._holds(value):
             return ""
-        array, text = np.asarray(value), shown(float(f"{value:.12g}") if isinstance(value, float) else value)
+        demand = self._broken_demand(np.asarray(value))
+        return demand and f"{shown(float(f'{value:.12g}') if isinstance(value, float) else value)} {demand}"
+
+    def _broken_demand(self, array: NDArray[Any]) -> str:
+        """The first demand that some element does not meet, or ""."""
         if array.dtype.kind not in "iuf" or array.size == 0:
-            return f"{text} is not a number"
+            return "is not a number"
         demands = (
             (np.isfinite(array), "is not finite"),
             (not self.integer or array == np.floor(array), "is not a whole number"),
@@ -49,7 +54,7 @@ class Number:
             (array >= self.minimum, f"must be at least {self.minimum:g}"),
             (array <= self.maximum, f"must be at most {self.maximum:g}"),
         )
-        return next((f"{text} {demand}" for met, demand in demands if not np.all(met)), "")
+        return next((demand for met, demand in demands if not np.all(met)), "")
 
     def _holds(self, value: Any) -> bool:
         """Whether `value` is one plain number and right: the common case, without the cost of an array."""
@@ -307,13 +312,20 @@ def plain(value: Numeric) -> str:
     return f"{float(value):.15g}" if np.ndim(value) == 0 else shown(value)
 
 
+@cache
+def _rules(kind: type) -> Mapping[str, Rule]:
+    """The rule of each field of a class: specs are made by the thousand, their classes once."""
+    return {entry.name: rule_of(entry) for entry in fields(kind)}
+
+
 def check_fields(spec: Any) -> None:
     """Raise InputError with the key of the first field of `spec` whose value breaks its declaration."""
-    for entry in fields(spec):
-        if wrong := rule_of(entry).problem(getattr(spec, entry.name)):
-            raise InputError(wrong, key=entry.name)
+    kind: type = type(spec)
+    rules = _rules(kind)
+    for name, rule in rules.items():
+        if wrong := rule.problem(getattr(spec, name)):
+            raise InputError(wrong, key=name)
     for name in getattr(spec, "spread", ()):
-        rules = {entry.name: rule_of(entry) for entry in fields(spec)}
         beside = [each for each, rule in rules.items() if isinstance(rule, Number) and not rule.integer]
         if name not in beside:
             raise InputError(f"no number beside it that can be uncertain; {did_you_mean(name, beside)}", key=f"spread.{name}")

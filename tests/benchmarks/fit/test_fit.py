@@ -20,7 +20,7 @@ from perfmodel.benchmarks.fit.profile import source_entry, write_profile
 from perfmodel.benchmarks.fit.regression import Fit, Floats, Free, fit, fit_of_few, held_out, spread_of_sums
 from perfmodel.benchmarks.fit.tables import AIC_SOURCE, RECORDS_SOURCE, Package
 from perfmodel.count.operators import Collective, FusedAttention, Matmul
-from perfmodel.errors import InputError
+from perfmodel.errors import MachineError
 from perfmodel.exchange.documents import read_mapping
 from perfmodel.exchange.presets import cluster_preset, gpu_preset, read_preset, settings
 from perfmodel.spec.layout import ProcessGroup
@@ -348,7 +348,7 @@ def test_a_profile_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: p
     if fails == "renaming":
         monkeypatch.setattr(Path, "replace", refuse)
     profile: dict[str, object] = {"a": 1.0, "b": object() if fails == "writing YAML" else 2.0}
-    with pytest.raises(InputError if fails == "renaming" else Exception, match=r"no space left|cannot represent"):
+    with pytest.raises(MachineError if fails == "renaming" else Exception, match=r"no space left|cannot represent"):
         write_profile(path, profile)
     assert [each.name for each in tmp_path.iterdir()] == ["profile.yaml"]
     assert path.read_text() == "old: 1\n"
