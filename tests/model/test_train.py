@@ -158,5 +158,5 @@ def test_a_port_in_use_is_one_sentence(
         monkeypatch.setattr(sys, "argv", ["train", *arguments, "--iterations", "1"])
         with pytest.raises(SystemExit) as stop:
             train.main()
-    assert stop.value.code == 1
+    assert stop.value.code == 4
     assert capsys.readouterr().err.startswith(f"perfmodel: the ranks cannot meet at 127.0.0.1:{port}: the port is in use")

@@ -149,7 +149,8 @@ def test_the_ramp_has_what_was_predicted_and_published(parsed: ParsedPage, predi
         low, high = predicted.iteration_time_interval_s
         time, share = float(predicted.iteration_time_s), stage.published.iteration_time_s
         assert share is not None
-        assert row[1:4] == [f"{stage.data_parallel}", f"{predicted.layout.gpus}", f"{stage.global_batch_size}"]
+        sizes = (stage.data_parallel, predicted.layout.gpus, stage.global_batch_size)
+        assert row[1:4] == [f"{size:,}" for size in sizes]
         assert row[4].split("\n") == [f"{time:.3f}", f"{share:g} ({100 * (time / share - 1):+.1f} %)"]
         assert row[5] == f"{float(low):.2f}-{float(high):.2f}"
         assert row[6].partition("\n")[0] == f"{100 * float(predicted.mfu):.1f}"

@@ -44,5 +44,5 @@ def test_every_number_of_a_report_is_there() -> None:
     candidate = read_candidates("nemotron-4-15b")[0]
     text = as_markdown(prediction_report(predict(candidate.run), assumptions=candidate.assumptions))
     titles = [line.removeprefix("## ") for line in lines_of(text) if line.startswith("## ")]
-    assert titles[:2] == ["Stages", "Beside the published figures"]
+    assert titles[:2] == ["Stages", "Predicted beside published (in brackets: the difference, of the MFU in points)"]
     assert sum(line.startswith("| 96 |") for line in lines_of(text)) == 2

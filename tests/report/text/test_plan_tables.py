@@ -41,7 +41,7 @@ def test_a_line_for_each_layout_that_is_another() -> None:
         for each in others
         if each.candidate is not None and (each.candidate.iteration_time_s, each.candidate.memory_bytes) != best
     }
-    changes = column(tables(plain_plan())["Why"], "change")
+    changes = column(tables(plain_plan())["Rejected"], "change")
     assert len(changes) == len(different) < len(others)
 
 
@@ -61,7 +61,7 @@ def test_what_failures_take_is_said_where_days_are_known() -> None:
 
 def test_what_does_not_fit_is_a_reason() -> None:
     """With what it would need."""
-    reasons = tables(small_plan(leave_free="92%"))["Why"]
+    reasons = tables(small_plan(leave_free="92%"))["Rejected"]
     needs = [
         because for time, because in zip(column(reasons, "time"), column(reasons, "because"), strict=True) if "not" in time
     ]
