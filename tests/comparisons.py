@@ -13,7 +13,7 @@ from perfmodel.exchange.tables.published_runs import read_measured_runs
 @cache
 def measured() -> tuple[MeasuredRun, ...]:
     """All rows of the table."""
-    return read_measured_runs(DATA / "published_runs.csv")
+    return read_measured_runs(DATA / "published_runs.csv").rows
 
 
 @cache

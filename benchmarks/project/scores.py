@@ -75,7 +75,7 @@ def _text(group: Mapping[str, float]) -> str:
 
 def main() -> None:
     """Predict all shipped runs, say what changed, and write the scores."""
-    now = scores([compare_time(each) for each in read_measured_runs(DATA / "published_runs.csv")])
+    now = scores([compare_time(each) for each in read_measured_runs(DATA / "published_runs.csv").rows])
     before: Scores = read_mapping(FILE) if FILE.exists() else {}
     lost = worse(before, now)
     print("\n".join(changes(before, now)) or "nothing changed")

@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from perfmodel.evidence.groups import Scoreboard
+    from perfmodel.evidence.measured_rows import UnreadRow
     from perfmodel.evidence.thresholds import Threshold
 
+MOST_NAMED = 10  # rows that cannot be read, one by one
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -55,7 +57,8 @@ def validate(
 ) -> None:
     """Compare predictions with the measured runs in FILE.csv. Default: the published runs that come with perfmodel.
 
-    Rows that are not supported are counted with the reason, never guessed.
+    Rows that are not supported are counted with the reason, never guessed; those whose `use` is context are predicted and
+    shown, but not scored.
 
     Examples:
     perfmodel validate --fail-above median=5%
@@ -85,11 +88,12 @@ def _validate_times(
     from perfmodel.exchange.tables.published_runs import read_measured_runs
 
     draw = _drawing(figure)
-    measured = read_measured_runs(file or DATA / "published_runs.csv")
+    table = read_measured_runs(file or DATA / "published_runs.csv")
+    measured = table.rows
     bars = [read_threshold(text, scores=SCORES, groups=known_groups(measured)) for text in fail_above]
-    _warn(measured)
+    _warn(measured, table.unread)
     comparisons = _one_by_one(compare_time, measured)
-    scores, complete = time_scoreboard(comparisons), len(comparisons) == len(measured)
+    scores, complete = time_scoreboard(comparisons, table.unread), len(comparisons) == len(measured)
     from perfmodel.report.json.scores import validation_document, validation_rows
 
     def report() -> RenderableType:
@@ -115,11 +119,12 @@ def _validate_memory(file: Path, *, fail_above: Sequence[str], form: str, output
     from perfmodel.evidence.thresholds import read_threshold
     from perfmodel.exchange.tables.memory_table import read_measured_fits
 
-    measured = read_measured_fits(file)
+    table = read_measured_fits(file)
+    measured = table.rows
     bars = [read_threshold(text, scores=SCORES, groups=known_groups(measured)) for text in fail_above]
-    _warn(measured)
+    _warn(measured, table.unread)
     comparisons = _one_by_one(compare_fit, measured)
-    scores, complete = fit_scoreboard(comparisons), len(comparisons) == len(measured)
+    scores, complete = fit_scoreboard(comparisons, table.unread), len(comparisons) == len(measured)
     from perfmodel.report.json.scores import memory_document, memory_rows
 
     def report() -> RenderableType:
@@ -137,7 +142,11 @@ def _validate_memory(file: Path, *, fail_above: Sequence[str], form: str, output
     _judge(scores, bars, complete=complete)
 
 
-def _warn(measured: Sequence[Any]) -> None:
+def _warn(measured: Sequence[Any], unread: Sequence[UnreadRow]) -> None:
+    for each in unread[:MOST_NAMED]:
+        say(f"warning: {each.reason}; the row is left out")
+    if len(unread) > MOST_NAMED:
+        say(f"warning: {len(unread) - MOST_NAMED} more rows are left out; --json names all of them")
     for warning, rows in Counter(each.warning for each in measured if each.warning).items():
         say(f"warning: {warning} ({rows} row{'s' if rows > 1 else ''})")
 

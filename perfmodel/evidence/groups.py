@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Generic, Protocol, TypeVar
 
+from perfmodel.evidence.measured_rows import UnreadRow
 from perfmodel.spec.axes import DATA, PIPELINE, REPORTED, TENSOR
 from perfmodel.spec.layout import GATHERED
 from perfmodel.spec.run import Run
@@ -54,6 +55,7 @@ class Scoreboard(Generic[C, S]):
     overall: S | None
     groups: Mapping[str, Mapping[str, S]]
     unsupported: Mapping[str, int]  # how many rows are not covered, by reason
+    unread: Sequence[UnreadRow] = ()
 
 
 def layout_kind(run: Run) -> str:
@@ -69,6 +71,15 @@ def layout_kind(run: Run) -> str:
     words = {PIPELINE: pipeline, DATA: "fsdp" if sharded else DATA.word}
     kinds = [words.get(axis, axis.word) for axis in IN_ORDER if layout.degree(axis) > 1 or (sharded and axis == DATA)]
     return " + ".join(kinds) or "single"
+
+
+def publication(source: str) -> str:
+    """Whose numbers they are: one paper, one repository, one round of results, whichever of its tables a row comes from.
+
+    >>> publication("arXiv:2401.10241 Table 4 (Zero Bubble PP) 1F1B"), publication("NVIDIA/NeMo docs, 24.03")
+    ('arXiv:2401.10241', 'NVIDIA/NeMo')
+    """
+    return source.split(" ", 1)[0].rstrip(",;:")
 
 
 def group_names(measured: MeasuredRow) -> dict[str, str]:

@@ -4,9 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final, Generic, TypeVar
 
 from perfmodel.spec.model import TransformerModel
 from perfmodel.spec.run import Run
+
+R = TypeVar("R")
+MEMORY_KINDS: Final = ("allocated", "reserved", "device")  # of tensors, of PyTorch's allocator, of the whole GPU
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnreadRow:
+    """A row of a table that describes no run: a cell that decides is blank or wrong, as `reason` says."""
+
+    line: int
+    run_id: str
+    source: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeasuredTable(Generic[R]):
+    """The rows of a table, and those that could not be read."""
+
+    rows: tuple[R, ...]
+    unread: tuple[UnreadRow, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -14,7 +36,8 @@ class MeasuredRun:
     """An iteration that somebody measured and published.
 
     `run` is None where the equations do not cover it, for the `reason`. `labels` sort rows into groups (gpu, stack, precision).
-    `peak_flop_per_s` is None for a GPU or a precision that is not known.
+    `peak_flop_per_s` is None for a GPU or a precision that is not known. A row that is not `scored` leaves something decisive
+    open: it is predicted and shown, and counts in no score. `memory_kind` (MEMORY_KINDS) is what `memory_bytes` means.
     """
 
     run_id: str
@@ -32,6 +55,9 @@ class MeasuredRun:
     reason: str
     assumptions: tuple[str, ...]
     warning: str = ""  # what a user should read before trusting the prediction
+    scored: bool = True
+    memory_bytes: float | None = None
+    memory_kind: str = MEMORY_KINDS[0]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from typing import Final
 
 from perfmodel.count.memory import MemoryBytes
 from perfmodel.evidence.groups import Scoreboard, by_group, unsupported_reasons
-from perfmodel.evidence.measured_rows import MeasuredFit
+from perfmodel.evidence.measured_rows import MeasuredFit, UnreadRow
 from perfmodel.prediction import predict
 
 SCORES: Final = ("disagreement", "fits_called_impossible", "impossible_called_fits")
@@ -78,13 +78,16 @@ def compare_fit(measured: MeasuredFit) -> FitComparison:
     )
 
 
-def fit_scoreboard(comparisons: Sequence[FitComparison]) -> Scoreboard[FitComparison, FitSummary]:
+def fit_scoreboard(
+    comparisons: Sequence[FitComparison], unread: Sequence[UnreadRow] = ()
+) -> Scoreboard[FitComparison, FitSummary]:
     """The comparisons with the summaries of all and of each group."""
     return Scoreboard(
         comparisons=comparisons,
         overall=summarise_fits(comparisons),
         groups=by_group(comparisons, summarise_fits),
         unsupported=unsupported_reasons(comparisons),
+        unread=unread,
     )
 
 

@@ -7,17 +7,20 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from perfmodel.count.flops import attention_flop_per_token, model_flop_per_token
+from perfmodel.count.memory import MemoryBytes
 from perfmodel.count.parameters import parameter_count
-from perfmodel.evidence.groups import Scoreboard, by_group, unsupported_reasons
-from perfmodel.evidence.measured_rows import MeasuredRun
+from perfmodel.evidence.groups import Scoreboard, by_group, publication, unsupported_reasons
+from perfmodel.evidence.measured_rows import MeasuredRun, UnreadRow
 from perfmodel.prediction import predict
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.model import TransformerModel
 from perfmodel.timing.breakdown import PARTS, Breakdown
 
 SCORES: Final = ("median", "p90", "bias")
+MISS: Final = 2.0 / 0.1  # what a measurement beyond a 90 % interval costs the Winkler score, for each unit that it lies beyond
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +31,19 @@ class TimeComparison:
     predicted_s: float | None = None
     interval_s: tuple[float, float] | None = None
     breakdown: Breakdown | None = None  # of single numbers: where the predicted time goes
-    memory_bytes: float | None = None
+    memory: MemoryBytes | None = None  # parts are single numbers
+
+    @property
+    def memory_error(self) -> float | None:
+        """Predicted memory of the measured kind over the measured memory, less 1; None where either is not known."""
+        if self.seen_bytes is None or self.measured.memory_bytes is None:
+            return None
+        return self.seen_bytes / self.measured.memory_bytes - 1.0
+
+    @property
+    def seen_bytes(self) -> float | None:
+        """Predicted memory, as far as a measurement of its kind sees it."""
+        return None if self.memory is None else float(seen_bytes(self.memory, self.measured.memory_kind))
 
     @property
     def relative_error(self) -> float | None:
@@ -37,14 +52,34 @@ class TimeComparison:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ErrorSummary:
-    """The errors of a group of measured runs, and the share of measurements that lie in their 90 % interval."""
+class Errors:
+    """Relative errors in three numbers; the bias is the median error with its sign."""
 
-    rows: int
     median_abs_error: float
     p90_abs_error: float
-    bias: float  # the median error with its sign
+    bias: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryErrors(Errors):
+    """The errors of predicted memory in the rows of a group that state a measured one."""
+
+    rows: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErrorSummary(Errors):
+    """The errors of a group of measured runs, the share of measurements in their 90 % interval, and how good that interval is.
+
+    The Winkler score of a 90 % interval is its width, and twenty times what a measurement lies beyond it, here as a share of
+    the measurement, on average (Gneiting and Raftery 2007, section 6.2): narrow and honest is small.
+    """
+
+    rows: int
     interval_coverage: float
+    winkler_score: float
+    by_source: Errors  # the same rows, each publication weighing one
+    memory: MemoryErrors | None
 
     @property
     def scores(self) -> Mapping[str, float | None]:
@@ -63,40 +98,78 @@ def compare_time(measured: MeasuredRun) -> TimeComparison:
         predicted_s=float(stage.iteration_time_s),
         interval_s=(float(low), float(high)),
         breakdown=Breakdown(**{part: float(getattr(stage.breakdown, part)) for part in PARTS}),
-        memory_bytes=float(stage.memory.total_bytes),
+        memory=MemoryBytes(**{part: float(size) for part, size in stage.memory.items()}),
     )
 
 
-def time_scoreboard(comparisons: Sequence[TimeComparison]) -> Scoreboard[TimeComparison, ErrorSummary]:
+def seen_bytes(memory: MemoryBytes, kind: str) -> Numeric:
+    """The part of predicted memory that a measurement of this kind sees.
+
+    allocated  what tensors hold
+    reserved   what PyTorch's allocator holds for them
+    device     everything on the GPU, as nvidia-smi shows it
+    """
+    outside = memory.framework_bytes + memory.communication_bytes
+    match kind:
+        case "allocated":
+            return memory.total_bytes - outside - memory.fragmentation_bytes
+        case "reserved":
+            return memory.total_bytes - outside
+    return memory.total_bytes
+
+
+def time_scoreboard(
+    comparisons: Sequence[TimeComparison], unread: Sequence[UnreadRow] = ()
+) -> Scoreboard[TimeComparison, ErrorSummary]:
     """The comparisons with the summaries of all and of each group."""
     return Scoreboard(
         comparisons=comparisons,
         overall=summarise_times(comparisons),
         groups=by_group(comparisons, summarise_times),
         unsupported=unsupported_reasons(comparisons),
+        unread=unread,
     )
 
 
 def summarise_times(comparisons: Sequence[TimeComparison]) -> ErrorSummary | None:
-    """The errors of the covered runs among `comparisons`; None where none is covered."""
-    errors = np.asarray([c.relative_error for c in comparisons if c.relative_error is not None])
-    if not errors.size:
+    """The errors of the covered and scored runs among `comparisons`; None where there is none."""
+    scored = [each for each in comparisons if each.measured.scored and each.relative_error is not None]
+    if not scored:
         return None
-    inside = [
-        c.interval_s[0] <= c.measured.iteration_time_s <= c.interval_s[1] for c in comparisons if c.interval_s is not None
-    ]
+    errors = np.asarray([each.relative_error for each in scored])
+    low, high = np.asarray([each.interval_s for each in scored]).T
+    measured = np.asarray([each.measured.iteration_time_s for each in scored])
+    beyond = np.maximum(low - measured, 0.0) + np.maximum(measured - high, 0.0)
     return ErrorSummary(
-        rows=errors.size,
-        median_abs_error=float(np.median(np.abs(errors))),
-        p90_abs_error=float(np.quantile(np.abs(errors), 0.9)),
-        bias=float(np.median(errors)),
-        interval_coverage=float(np.mean(inside)),
+        rows=len(scored),
+        **_three(errors),
+        interval_coverage=float(np.mean(beyond == 0.0)),
+        winkler_score=float(np.mean((high - low + MISS * beyond) / measured)),
+        by_source=Errors(**_three(errors, [publication(each.measured.source) for each in scored])),
+        memory=_memory_errors(scored),
     )
 
 
+def _three(errors: NDArray[np.float64], sources: Sequence[str] | None = None) -> dict[str, float]:
+    """Median and 90th percentile of the sizes of errors, and their median; each of `sources` weighs one where given."""
+    if sources is None:
+        weights, method = None, "linear"
+    else:
+        weights, method = np.asarray([1.0 / sources.count(each) for each in sources]), "inverted_cdf"
+    sizes = ((np.abs(errors), 0.5), (np.abs(errors), 0.9), (errors, 0.5))
+    names = ("median_abs_error", "p90_abs_error", "bias")
+    found = [float(np.quantile(values, share, weights=weights, method=method)) for values, share in sizes]  # type: ignore[call-overload]
+    return dict(zip(names, found, strict=True))
+
+
+def _memory_errors(scored: Sequence[TimeComparison]) -> MemoryErrors | None:
+    errors = [error for each in scored if (error := each.memory_error) is not None]
+    return MemoryErrors(rows=len(errors), **_three(np.asarray(errors))) if errors else None
+
+
 def worst_times(comparisons: Sequence[TimeComparison], number: int) -> list[TimeComparison]:
-    """The covered runs with the largest errors, at most `number`, the largest first."""
-    predicted = [c for c in comparisons if c.relative_error is not None]
+    """The covered and scored runs with the largest errors, at most `number`, the largest first."""
+    predicted = [c for c in comparisons if c.relative_error is not None and c.measured.scored]
     return sorted(predicted, key=lambda c: abs(c.relative_error or 0.0), reverse=True)[:number]
 
 

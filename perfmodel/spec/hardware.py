@@ -132,7 +132,7 @@ class Links(Spec):
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Cluster(Spec):
-    """Nodes of GPUs, and three scalars that multiply every rate of their kind.
+    """Nodes of GPUs, and four scalars that multiply every rate or time of their kind.
 
     A scalar is what differs between two clusters of the same parts (clocks, cooling, network health); one draw of it serves
     all operators of a run.
@@ -147,6 +147,7 @@ class Cluster(Spec):
     compute_scale: Numeric = number("ratio", above=0)
     gpu_speed_deviation: Numeric = number("ratio", maximum=0.1)  # standard deviation between GPUs of one cluster
     busy_share: Numeric = number("ratio", maximum=1, derived=True, default=1.0)  # of a node's other devices, how many run too
+    host_scale: Numeric = number("ratio", above=0, default=1.0)  # time of the CPU over that of a DGX H100's
     node_link_scale: Numeric = number("ratio", above=0)
     network_scale: Numeric = number("ratio", above=0)
     spread: Mapping[str, Numeric] = spreads()

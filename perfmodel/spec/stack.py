@@ -89,10 +89,16 @@ class StackOffers(Spec):
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class HostWork(Spec):
-    """What the CPU takes, what runs beside the operators, and what the settings of the software do to the GPU's clocks."""
+    """What the CPU takes, what runs beside the operators, and what the settings of the software do to the GPU's clocks.
+
+    Times are those of a DGX H100's CPU (Xeon Platinum 8480C); cluster.host_scale is that of another.
+    """
 
     unlisted_work: Numeric = number("ratio", above=0)  # time of a pass over that of its operators: 1 where they are all it runs
-    launch_s: Numeric = number("s")  # what the CPU needs to launch one kernel
+    operator_s: Numeric = number("s")  # CPU time of one operator: its modules, autograd nodes, views, casts and small kernels
+    launch_s: Numeric = number("s")  # CPU time to launch one of its kernels
+    pass_s: Numeric = number("s")  # of each pass over a pipeline chunk: the GPU is idle while the CPU calls the schedule again
+    cuda_graphs: bool = flag(default=False)  # layers are captured and replayed: the CPU runs no operator of them
     iteration_s: Numeric = number("s")  # data loading, logging, timers and synchronisation of an iteration
     clock_scale: Numeric = number("ratio", above=0, maximum=2)  # times cluster.compute_scale, for 16-bit kernels
     spread: Mapping[str, Numeric] = spreads()

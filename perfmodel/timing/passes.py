@@ -54,7 +54,7 @@ class Direction:
     """One direction of a micro-batch through the model: each block is timed once, every stage is a sum of them."""
 
     def __init__(self, work: Iteration, direction: str, cluster: Cluster, stack: SoftwareStack) -> None:
-        self.work, self.stack = work, stack
+        self.work, self.cluster, self.stack = work, cluster, stack
         ends = (work.embedding, work.head)
         self.embedding, self.head = (timed_pass(getattr(block, direction), cluster, stack) for block in ends)
         self.layers: dict[str, tuple[Pass, Pass | None]] = {}  # by kind: with what runs again, and without
@@ -79,14 +79,15 @@ class Direction:
 
     def whole(self) -> Pass:
         """Through all stages: both ends, and what lies between; each waits for its own CPU."""
-        return self.first + self.last * self.work.several + self.through(self.work.split.between)
+        between = self.through(self.work.split.between, stages=self.work.stages.middle.number)
+        return self.first + self.last * self.work.several + between
 
     def stage(self, stage: PipelineStage) -> Pass:
         """Through one of them."""
         return self.through(stage.held, stage.embedding, stage.head)
 
-    def through(self, held: LayerNumbers, embedding: Numeric = 0, head: Numeric = 0) -> Pass:
-        """Through some layers of each kind, and the embedding and the head as often as they are among them."""
+    def through(self, held: LayerNumbers, embedding: Numeric = 0, head: Numeric = 0, *, stages: Numeric = 1) -> Pass:
+        """Through some layers of each kind on some stages, and the embedding and the head as often as they are among them."""
         total = Pass()
         for kind, (again, without) in self.layers.items():
             every, plain = held.every[kind], held.plain[kind]
@@ -94,17 +95,22 @@ class Direction:
         for block, times in ((self.embedding, embedding), (self.head, head)):
             if np.any(times):
                 total = total + block * times
-        return self._with_waiting(total)
+        return self._with_waiting(total, stages)
 
-    def _with_waiting(self, alone: Pass) -> Pass:
-        """launch = max(host - t, 0), unlisted = (u - 1)*(t + launch), of t seconds of kernels that the CPU launches in `host`.
+    def _with_waiting(self, alone: Pass, stages: Numeric) -> Pass:
+        """launch = max(H*host - t, 0) + H*v*c, unlisted = (u - 1)*(t + max(H*host - t, 0)).
 
-        When the CPU launches slower than the GPU computes, the GPU waits for it. u is the stack's unlisted_work.
+        t seconds of kernels take the CPU `host` to launch: where it is slower than the GPU, the GPU waits for it. In a
+        pipeline each of v chunks ends with messages that both wait for, and the GPU is idle until the CPU has called the
+        schedule and launched again: c = pass_s. H is the cluster's host_scale, u the stack's unlisted_work.
         """
+        layout, host, scale = self.work.layout, self.stack.host, self.cluster.host_scale
         seconds = alone.parts.total_s
-        waiting_s = np.maximum(alone.host_s - seconds, 0.0)
-        unlisted_s = (self.stack.host.unlisted_work - 1.0) * (seconds + waiting_s)
-        return replace(alone, parts=alone.parts + Breakdown(launch_s=waiting_s, unlisted_s=unlisted_s))
+        waiting_s = np.maximum(scale * alone.host_s - seconds, 0.0)
+        unlisted_s = (host.unlisted_work - 1.0) * (seconds + waiting_s)
+        chunks = np.where(np.asarray(layout.pipeline_parallel) > 1, layout.virtual_pipeline * stages, 0)
+        idle_s = scale * host.pass_s * chunks
+        return replace(alone, parts=alone.parts + Breakdown(launch_s=waiting_s + idle_s, unlisted_s=unlisted_s))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,9 +133,11 @@ def added_up(operators: Iterable[TimedOperator], stack: SoftwareStack) -> Pass:
     sums: dict[str, Numeric] = {}
     weight_gradient_s: Numeric = 0.0
     kernels: Numeric = 0.0
+    called: Numeric = 0.0
     for timed in operators:
         operator = timed.operator
         kernels = kernels + operator.repeats * _kernels(operator)
+        called = called + operator.repeats * (0.0 if isinstance(operator, Collective) else 1.0)
         if isinstance(operator, Collective):
             part = exposed_part(operator.group.axis)
             sums[part] = sums.get(part, 0.0) + timed.exposed_s
@@ -139,7 +147,8 @@ def added_up(operators: Iterable[TimedOperator], stack: SoftwareStack) -> Pass:
         sums[part] = sums.get(part, 0.0) + timed.alone_s
         if operator.phase == WEIGHT_GRADIENT:
             weight_gradient_s = weight_gradient_s + timed.alone_s
-    return Pass(parts=Breakdown(**sums), weight_gradient_s=weight_gradient_s, host_s=kernels * stack.host.launch_s)
+    host_s = 0.0 * kernels if stack.host.cuda_graphs else called * stack.host.operator_s + kernels * stack.host.launch_s
+    return Pass(parts=Breakdown(**sums), weight_gradient_s=weight_gradient_s, host_s=host_s)
 
 
 def timed_operators(operators: Iterable[Operator], cluster: Cluster, stack: SoftwareStack) -> list[TimedOperator]:

@@ -104,7 +104,7 @@ def test_a_wrong_cell_is_named_by_line_and_column(run: Any, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("column", "value", "sentence"),
     [("iteration_time_s", "0", "'0' is not between 1e-06 and 1e+06"), ("iteration_time_s", "-1", "is not between"),
-     ("mfu_pct", "5000", "'5000' is not between 0.001 and 100"), ("layers", "", "column layers"), ("gpus", "0", "column gpus")],
+     ("layers", "", "column layers"), ("gpus", "0", "column gpus")],
 )  # fmt: skip
 def test_an_impossible_measurement_is_refused(run: Any, tmp_path: Path, column: str, value: str, sentence: str) -> None:
     """A table with one is wrong somewhere."""

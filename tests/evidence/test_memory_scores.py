@@ -65,7 +65,7 @@ def test_the_worst_are_the_wrong_ones_that_were_surest() -> None:
 
 def test_what_a_gpu_holds_is_said_to_fit_and_what_none_holds_is_not(tmp_path: Path) -> None:
     """The headroom is what is left of the GPU's memory."""
-    small, large = (compare_fit(each) for each in read_measured_fits(write_fits(tmp_path / "fits.csv", {}, TOO_LARGE)))
+    small, large = (compare_fit(each) for each in read_measured_fits(write_fits(tmp_path / "fits.csv", {}, TOO_LARGE)).rows)
     assert (small.predicted_fits, large.predicted_fits) == (True, False)
     for each in (small, large):
         assert each.memory is not None

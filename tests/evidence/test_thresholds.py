@@ -6,11 +6,20 @@ import pytest
 
 from perfmodel.errors import InputError
 from perfmodel.evidence.thresholds import Threshold, missed_thresholds, read_threshold
-from perfmodel.evidence.time_scores import SCORES, ErrorSummary
+from perfmodel.evidence.time_scores import SCORES, Errors, ErrorSummary
 
 SOURCE = "NVIDIA/dgxc v25: a=b"
 GROUPS = {"stack": {"megatron-core", "fsdp"}, "source": {SOURCE}}
-SUMMARY = ErrorSummary(rows=10, median_abs_error=0.03, p90_abs_error=0.1, bias=-0.02, interval_coverage=0.9)
+SUMMARY = ErrorSummary(
+    rows=10,
+    median_abs_error=0.03,
+    p90_abs_error=0.1,
+    bias=-0.02,
+    interval_coverage=0.9,
+    winkler_score=0.4,
+    by_source=Errors(median_abs_error=0.04, p90_abs_error=0.2, bias=-0.03),
+    memory=None,
+)
 
 
 @pytest.mark.parametrize(

@@ -4,14 +4,35 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
-from perfmodel.errors import InputError, did_you_mean
+from perfmodel.errors import InputError, PerfmodelError, did_you_mean
+from perfmodel.evidence.measured_rows import MeasuredTable, UnreadRow
 from perfmodel.exchange.documents import read_text
 
+R = TypeVar("R")
+
 LARGEST_BYTES: Final = 100_000_000
+
+
+def read_table(path: Path, columns: Sequence[str], read: Callable[[int, dict[str, str]], R]) -> MeasuredTable[R]:
+    """Every row of the table at `path` as `read` makes it of its line number and cells; what it refuses is kept as unread.
+
+    Errors: InputError for a file that is no such table, or in which no row can be read.
+    """
+    rows, unread = [], []
+    for line, cells in table_rows(path, columns):
+        named = {name: cells.get(name, "") for name in ("run_id", "source")}
+        try:
+            rows.append(read(line, cells))
+        except PerfmodelError as error:
+            unread.append(UnreadRow(line=line, reason=f"line {line}, column {error}", **named))
+    if unread and not rows:
+        more = f" (and {len(unread) - 1} other rows)" if len(unread) > 1 else ""
+        raise InputError(f"{path}, {unread[0].reason}{more}")
+    return MeasuredTable(rows=tuple(rows), unread=tuple(unread))
 
 
 def table_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:

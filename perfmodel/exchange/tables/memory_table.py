@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from perfmodel.errors import InputError, PerfmodelError, shown
-from perfmodel.evidence.measured_rows import MeasuredFit
+from perfmodel.errors import InputError, shown
+from perfmodel.evidence.measured_rows import MeasuredFit, MeasuredTable
 from perfmodel.exchange.documents import read_mapping
 from perfmodel.exchange.presets import DATA
-from perfmodel.exchange.tables.csv_tables import table_rows
+from perfmodel.exchange.tables.csv_tables import read_table
 from perfmodel.exchange.tables.published_runs import COLUMNS, described_run
 
 # columns that do not matter for memory, or that data/memory_columns.yaml stands for
@@ -23,17 +23,11 @@ FIT_COLUMNS: Final = (*(column for column in COLUMNS if column not in UNNEEDED),
 LABELS: Final = ("recompute", "attention_kernel_detail")  # columns that sort rows into groups, beside their stack
 
 
-def read_measured_fits(path: Path) -> tuple[MeasuredFit, ...]:
-    """The layouts of the table at `path`. Errors: InputError that names the line and the column."""
+def read_measured_fits(path: Path) -> MeasuredTable[MeasuredFit]:
+    """The layouts of the table at `path`. Errors: InputError for what is no such table."""
     words = read_mapping(DATA / "memory_columns.yaml")
     presets = read_mapping(DATA / "csv_columns.yaml") | {"kernels": words["kernels"]}
-    rows = []
-    for line, cells in table_rows(path, FIT_COLUMNS):
-        try:
-            rows.append(_measured_fit(cells, words, presets, line=line))
-        except PerfmodelError as error:
-            raise InputError(f"{path}, line {line}, column {error}") from None
-    return tuple(rows)
+    return read_table(path, FIT_COLUMNS, lambda line, cells: _measured_fit(cells, words, presets, line=line))
 
 
 def _measured_fit(cells: dict[str, str], words: Mapping[str, Any], presets: Mapping[str, Any], *, line: int) -> MeasuredFit:

@@ -9,18 +9,19 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import prod
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from perfmodel.errors import InputError, NotSupportedError, PerfmodelError, shown
-from perfmodel.evidence.measured_rows import MeasuredRun
+from perfmodel.errors import InputError, NotSupportedError, PerfmodelError, did_you_mean, shown
+from perfmodel.evidence.measured_rows import MeasuredRun, MeasuredTable
+from perfmodel.evidence.time_scores import recomputed_mfu
 from perfmodel.exchange.building import build
 from perfmodel.exchange.documents import read_mapping
 from perfmodel.exchange.presets import DATA, expand_part, preset_names, read_preset
-from perfmodel.exchange.tables.csv_tables import table_rows
+from perfmodel.exchange.tables.csv_tables import read_table
 from perfmodel.spec.axes import FILLING, PIPELINE, REPLICA_AXES, TENSOR
 from perfmodel.spec.fields import Spec
 from perfmodel.spec.hardware import Cluster, Gpu
@@ -37,6 +38,18 @@ COLUMNS: Final = (  # that every table has; a degree that has no column here may
     *("pipeline_parallel", "virtual_pipeline", "context_parallel", "data_parallel", "sequence_parallel", "sharding"),
     *("micro_batch_size", "global_batch_size", "recompute", "precision", "stack", "software", "iteration_time_s"),
 )
+DECISIVE: Final = ("layers", "hidden_size", "attention_heads", "sequence_length", "gpus", "iteration_time_s")
+CONTEXT: Final = "context"  # of `use`: something decisive is not stated or inferred; learned from, never scored
+USES: Final = ("", CONTEXT)
+MEMORY_CELL: Final = re.compile(r"(?P<number>\d+(\.\d+)?) *(/ *\d+(\.\d+)?)? *(\((?P<unit>GiB|GB)? *(?P<words>[^()]*)\))?")
+MEMORY_WORDS: Final = {
+    "nvidia-smi": "device",
+    "max_memory_usage": "allocated",
+    "reserved": "reserved",
+    "allocated": "allocated",
+}
+MFU_FACTOR: Final = 1.25  # conventions of counting FLOPs lie within it; a slip of a column, or another peak, does not
+LARGEST_MEMORY: Final = 1e5  # GiB of one GPU
 DEGREES: Final = (*(axis.name for axis in REPLICA_AXES), "virtual_pipeline")
 DEFAULTS: Final = {
     **dict.fromkeys(DEGREES, "1"),
@@ -64,21 +77,24 @@ class DescribedRun:
     warning: str
 
 
-def read_measured_runs(path: Path) -> tuple[MeasuredRun, ...]:
-    """The measured runs of the table at `path`. Errors: InputError that names the line and the column."""
+def read_measured_runs(path: Path) -> MeasuredTable[MeasuredRun]:
+    """The measured runs of the table at `path`. Errors: InputError for what is no such table."""
     presets = read_mapping(DATA / "csv_columns.yaml")
-    rows = []
-    for line, cells in table_rows(path, COLUMNS):
-        try:
-            rows.append(_published(cells, presets))
-        except PerfmodelError as error:
-            raise InputError(f"{path}, line {line}, column {error}") from None
-    return tuple(rows)
+    return read_table(path, COLUMNS, lambda _, cells: _published(cells, presets))
 
 
 def _published(cells: dict[str, str], presets: Mapping[str, Any]) -> MeasuredRun:
+    for column in DECISIVE:
+        if not cells[column]:
+            raise InputError("not stated", key=column)
+    iteration_time_s = _within(cells, "iteration_time_s", 1e-6, 1e6)
+    printed_mfu, mfu_problem = _printed_mfu(cells)
+    memory_bytes, memory_kind, memory_problem = _memory(cells, presets)
+    use = cells.get("use", "")
+    if use not in USES:
+        raise InputError(f"{shown(use)} is not one of them; {did_you_mean(use, USES[1:])}", key="use")
     described = described_run(cells, presets)
-    return MeasuredRun(
+    measured = MeasuredRun(
         run_id=cells["run_id"],
         source=cells["source"],
         labels=described.labels,
@@ -87,14 +103,56 @@ def _published(cells: dict[str, str], presets: Mapping[str, Any]) -> MeasuredRun
         global_batch_size=_integer(cells, "global_batch_size") if cells["global_batch_size"] else None,
         gpus=_integer(cells, "gpus"),
         peak_flop_per_s=_peak(cells),
-        iteration_time_s=_within(cells, "iteration_time_s", 1e-6, 1e6),
-        printed_mfu=_within(cells, "mfu_pct", 1e-3, 100) / 100 if cells.get("mfu_pct") else None,
+        iteration_time_s=iteration_time_s,
+        printed_mfu=printed_mfu,
         mfu_convention=_mfu_convention(cells, presets),
         run=described.run,
         reason=described.reason,
         assumptions=described.assumptions,
-        warning=described.warning,
+        scored=use != CONTEXT,
+        memory_bytes=memory_bytes,
+        memory_kind=memory_kind,
     )
+    warnings = (described.warning, mfu_problem, memory_problem, _contradiction(measured))
+    return replace(measured, warning="; ".join(each for each in warnings if each))
+
+
+def _contradiction(measured: MeasuredRun) -> str:
+    """A printed MFU that cannot belong to the time beside it: one of both is a slip."""
+    meant = recomputed_mfu(measured)
+    if measured.printed_mfu is None or meant is None or 1 / MFU_FACTOR < measured.printed_mfu / meant < MFU_FACTOR:
+        return ""
+    printed = f"{100 * measured.printed_mfu:.3g}"
+    return f"mfu_pct: {printed} stands beside a time of {measured.iteration_time_s:g} s, which means {100 * meant:.3g}"
+
+
+def _printed_mfu(cells: Mapping[str, str]) -> tuple[float | None, str]:
+    """The printed MFU as a ratio, or None and what is wrong with it: nothing is predicted from it, so the row stays."""
+    if not cells.get("mfu_pct"):
+        return None, ""
+    try:
+        return _within(cells, "mfu_pct", 1e-3, 100) / 100, ""
+    except InputError as error:
+        return None, f"{error}; the MFU of the row is left out"
+
+
+def _memory(cells: Mapping[str, str], presets: Mapping[str, Any]) -> tuple[float | None, str, str]:
+    """The measured memory [bytes] and its kind (measured_rows.MEMORY_KINDS); or None, and what is wrong with the cell.
+
+    A cell is a number of GiB; behind it may stand the capacity after a slash, and in brackets another unit and what it means.
+    """
+    cell = cells.get("memory_gib", "")
+    entry = next(each for each in presets["memory_kinds"] if _matches(each, cells, apart=("kind", "unit")))
+    if not cell:
+        return None, entry["kind"], ""
+    found = MEMORY_CELL.fullmatch(cell)
+    size = float(found["number"]) if found else 0.0
+    if not found or not 0.0 < size < LARGEST_MEMORY:
+        return None, entry["kind"], f"memory_gib: {shown(cell)} is not a number of GiB; the memory of the row is left out"
+    words = found["words"] or ""
+    kind = next((kind for word, kind in MEMORY_WORDS.items() if word in words), entry["kind"])
+    unit = found["unit"] or entry.get("unit", "GiB")
+    return size * {"GiB": 2.0**30, "GB": 1e9}[unit], kind, ""
 
 
 def described_run(cells: dict[str, str], presets: Mapping[str, Any]) -> DescribedRun:
@@ -272,6 +330,8 @@ def _stack(cells: Mapping[str, str], presets: Mapping[str, Any]) -> tuple[dict[s
     stack = {"extends": str(entry["preset"]), "fusion": fusion}
     if len(entry) > 1:
         return stack, ""
+    if cells["stack"] in preset_names("stacks"):
+        return stack | {"extends": cells["stack"]}, ""
     return stack, f"stack {cells['stack'] or 'not stated'} has no preset: {entry['preset']} stands for it"
 
 

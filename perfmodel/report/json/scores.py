@@ -7,9 +7,12 @@ from dataclasses import asdict
 from typing import Any
 
 from perfmodel.evidence.groups import Scoreboard, group_names
+from perfmodel.evidence.measured_rows import UnreadRow
 from perfmodel.evidence.memory_scores import FitComparison, FitSummary
 from perfmodel.evidence.time_scores import ErrorSummary, TimeComparison, recomputed_mfu
 from perfmodel.report.json.prediction import SCHEMA_VERSION
+from perfmodel.spec.fields import Numeric
+from perfmodel.units import GIBIBYTE
 
 
 def validation_document(scoreboard: Scoreboard[TimeComparison, ErrorSummary], *, complete: bool = True) -> dict[str, Any]:
@@ -21,8 +24,13 @@ def validation_document(scoreboard: Scoreboard[TimeComparison, ErrorSummary], *,
         "overall": None if overall is None else asdict(overall),
         "groups": {group: {name: asdict(each) for name, each in names.items()} for group, names in scoreboard.groups.items()},
         "unsupported": dict(scoreboard.unsupported),
-        "rows": [_comparison_document(comparison) for comparison in scoreboard.comparisons],
+        "rows": [*map(_comparison_document, scoreboard.comparisons), *map(_unread_document, scoreboard.unread)],
     }
+
+
+def _unread_document(row: UnreadRow) -> dict[str, Any]:
+    """A row that cannot be read, as one that is not predicted."""
+    return {"run_id": row.run_id, "source": row.source, "line": row.line, "predicted_s": None, "reason": row.reason}
 
 
 def _comparison_document(comparison: TimeComparison) -> dict[str, Any]:
@@ -36,12 +44,21 @@ def _comparison_document(comparison: TimeComparison) -> dict[str, Any]:
         "relative_error": comparison.relative_error,
         "interval_s": None if comparison.interval_s is None else list(comparison.interval_s),
         "breakdown_s": _parts(comparison.breakdown, "_s"),
-        "memory_bytes": comparison.memory_bytes,
+        "memory_bytes": None if comparison.memory is None else float(comparison.memory.total_bytes),
+        "predicted_memory_gib": _gib(comparison.seen_bytes),
+        "measured_memory_gib": _gib(measured.memory_bytes),
+        "memory_kind": measured.memory_kind,
+        "scored": measured.scored,
+        "stack": None if measured.run is None else measured.run.stack.name,
         "printed_mfu": measured.printed_mfu,
         "recomputed_mfu": recomputed_mfu(measured),
         "assumptions": list(measured.assumptions),
     }
     return document if comparison.predicted_s is not None else document | {"reason": measured.reason}
+
+
+def _gib(size: Numeric | None) -> float | None:
+    return None if size is None else float(size) / GIBIBYTE
 
 
 def memory_document(scoreboard: Scoreboard[FitComparison, FitSummary], *, complete: bool = True) -> dict[str, Any]:
@@ -55,8 +72,12 @@ def memory_document(scoreboard: Scoreboard[FitComparison, FitSummary], *, comple
             for group, names in scoreboard.groups.items()
         },
         "unsupported": dict(scoreboard.unsupported),
-        "rows": [_fit_document(comparison) for comparison in scoreboard.comparisons],
+        "rows": [*map(_fit_document, scoreboard.comparisons), *map(_unread_fit_document, scoreboard.unread)],
     }
+
+
+def _unread_fit_document(row: UnreadRow) -> dict[str, Any]:
+    return {"run_id": row.run_id, "source": row.source, "line": row.line, "predicted_fits": None, "reason": row.reason}
 
 
 def _shares(summary: FitSummary | None) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from perfmodel.evidence.groups import Scoreboard
 from perfmodel.evidence.memory_scores import FitComparison, FitSummary, worst_fits
-from perfmodel.report.text.scores import WORST_ROWS, group_table, nothing_covered, parts_words, unsupported_section, worst_entry
+from perfmodel.report.text.scores import WORST_ROWS, group_table, left_out_sections, nothing_covered, parts_words, worst_entry
 from perfmodel.report.text.terminal import titled
 from perfmodel.units import gibibytes_text
 
@@ -18,7 +18,7 @@ def memory_report(scoreboard: Scoreboard[FitComparison, FitSummary]) -> Group:
     """The shares of all rows and of groups, the wrong predictions that were surest, and what is not predicted."""
     overall, comparisons = scoreboard.overall, scoreboard.comparisons
     if overall is None:
-        return Group(nothing_covered(comparisons), *unsupported_section(scoreboard.unsupported))
+        return Group(nothing_covered(comparisons), *left_out_sections(scoreboard))
     verdict = Text(
         f"{overall.rows} of {len(comparisons)} rows predicted, {100 * overall.agreement:.1f} % of them right.\n"
         f"Of {overall.fitted} that fitted, {overall.fits_refused} called impossible"
@@ -27,7 +27,7 @@ def memory_report(scoreboard: Scoreboard[FitComparison, FitSummary]) -> Group:
     )
     tables = [_group_table(group, members) for group, members in scoreboard.groups.items()]
     wrong = _worst_section(comparisons)
-    return Group(verdict, *tables, *wrong, *unsupported_section(scoreboard.unsupported))
+    return Group(verdict, *tables, *wrong, *left_out_sections(scoreboard))
 
 
 def _share(share: float | None) -> str:

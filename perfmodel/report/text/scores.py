@@ -20,6 +20,7 @@ from perfmodel.timing.breakdown import Breakdown
 from perfmodel.units import seconds_text
 
 WORST_ROWS: Final = 5
+MOST_UNREAD: Final = 20
 LEAST_SHARE: Final = 0.005  # of a part that is shown
 
 
@@ -27,14 +28,51 @@ def validation_report(scoreboard: Scoreboard[TimeComparison, ErrorSummary]) -> G
     """The errors of all rows and of groups, the worst rows with their parts, and what is not predicted."""
     overall, comparisons = scoreboard.overall, scoreboard.comparisons
     if overall is None:
-        return Group(nothing_covered(comparisons), *unsupported_section(scoreboard.unsupported))
-    verdict = Text(
-        f"{overall.rows} of {len(comparisons)} rows predicted: median error {100 * overall.median_abs_error:.1f} %, "
+        return Group(nothing_covered(comparisons), *left_out_sections(scoreboard))
+    tables = [_group_table(group, members) for group, members in scoreboard.groups.items()]
+    parts = [*_memory_sentence(overall), *tables, _worst_section(comparisons), *_context_section(comparisons)]
+    return Group(_verdict(overall, comparisons), *parts, *left_out_sections(scoreboard))
+
+
+def _verdict(overall: ErrorSummary, comparisons: Sequence[TimeComparison]) -> Text:
+    weighed, context = overall.by_source, sum(not each.measured.scored for each in comparisons)
+    scored = f"{overall.rows} of {len(comparisons)} rows predicted and scored" + (
+        f" ({context} are context)" if context else ""
+    )
+    return Text(
+        f"{scored}: median error {100 * overall.median_abs_error:.1f} %, "
         f"90th percentile {100 * overall.p90_abs_error:.1f} %.\n"
+        f"Each source weighing one: {100 * weighed.median_abs_error:.1f} % and {100 * weighed.p90_abs_error:.1f} %. "
         f"Bias {percent_text(overall.bias)}; {100 * overall.interval_coverage:.0f} % lie in their 90 % interval (inside)."
     )
-    tables = [_group_table(group, members) for group, members in scoreboard.groups.items()]
-    return Group(verdict, *tables, _worst_section(comparisons), *unsupported_section(scoreboard.unsupported))
+
+
+def _memory_sentence(overall: ErrorSummary) -> list[RenderableType]:
+    """How far predicted memory is from what rows state."""
+    memory = overall.memory
+    if memory is None:
+        return []
+    return [
+        Text(
+            f"Memory of {memory.rows} rows that state it: median error {100 * memory.median_abs_error:.1f} %, "
+            f"90th percentile {100 * memory.p90_abs_error:.1f} %, bias {percent_text(memory.bias)}."
+        )
+    ]
+
+
+def _context_section(comparisons: Sequence[TimeComparison]) -> list[RenderableType]:
+    """Rows that are predicted but not scored, because something decisive is not stated."""
+    context = [each for each in comparisons if not each.measured.scored and each.predicted_s is not None]
+    if not context:
+        return []
+    table = plain_table()
+    table.add_column("source", overflow="fold")
+    for heading in ("measured", "predicted", "difference"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for each in context:
+        times = (seconds_text(each.measured.iteration_time_s), seconds_text(each.predicted_s or 0.0))
+        table.add_row(Name(each.measured.source), *times, percent_text(each.relative_error or 0.0))
+    return [titled("Context, predicted but not scored: something decisive is not stated", table)]
 
 
 def _group_table(group: str, members: Mapping[str, ErrorSummary]) -> RenderableType:
@@ -121,8 +159,12 @@ def parts_words(parts: Breakdown | MemoryBytes | None, total: float) -> list[str
     return [f"{label} {100 * share:.0f} %" for label, share in ranked if share >= LEAST_SHARE]
 
 
-def unsupported_section(unsupported: Mapping[str, int]) -> list[RenderableType]:
-    """How many rows are not covered, and why; nothing when all are."""
-    if not unsupported:
-        return []
-    return [section("Not predicted, and why", [(f"{rows:4d}", reason) for reason, rows in unsupported.items()])]
+def left_out_sections(scoreboard: Scoreboard[Any, Any]) -> list[RenderableType]:
+    """How many rows are not covered and why, and which cannot be read; nothing when all are predicted."""
+    reasons, unread = scoreboard.unsupported, scoreboard.unread
+    parts: list[RenderableType] = []
+    if reasons:
+        parts.append(section("Not predicted, and why", [(f"{rows:4d}", reason) for reason, rows in reasons.items()]))
+    if unread:
+        parts.append(section(f"Rows that cannot be read: {len(unread)}", [("-", each.reason) for each in unread[:MOST_UNREAD]]))
+    return parts

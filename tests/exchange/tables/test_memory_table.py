@@ -19,7 +19,7 @@ def read(tmp_path: Path) -> Any:
     """The rows of a table that differ from ROW in some cells."""
 
     def _read(*rows: dict[str, str]) -> tuple[MeasuredFit, ...]:
-        return read_measured_fits(write_fits(tmp_path / "fits.csv", *rows))
+        return read_measured_fits(write_fits(tmp_path / "fits.csv", *rows)).rows
 
     return _read
 

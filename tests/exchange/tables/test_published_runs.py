@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from perfmodel.errors import InputError
-from perfmodel.evidence.measured_rows import MeasuredRun
+from perfmodel.evidence.measured_rows import MeasuredRun, MeasuredTable
 from perfmodel.exchange.presets import DATA, cluster_preset, stack_preset
 from perfmodel.exchange.tables.published_runs import read_measured_runs
 
@@ -23,12 +23,12 @@ ROW = {
 
 
 @pytest.fixture
-def read(tmp_path: Path) -> Any:
+def read_all(tmp_path: Path) -> Any:
     """The measured runs of a table whose rows differ from ROW in some cells."""
     with (DATA / "published_runs.csv").open(newline="") as file:
         header = next(csv.reader(file))
 
-    def _read(*rows: dict[str, str]) -> tuple[MeasuredRun, ...]:
+    def _read(*rows: dict[str, str]) -> MeasuredTable[MeasuredRun]:
         path = tmp_path / "runs.csv"
         with path.open("w", newline="") as file:
             writer = csv.DictWriter(file, header, restval="")
@@ -37,6 +37,12 @@ def read(tmp_path: Path) -> Any:
         return read_measured_runs(path)
 
     return _read
+
+
+@pytest.fixture
+def read(read_all: Any) -> Any:
+    """Those of its rows that can be read."""
+    return lambda *rows: read_all(*rows).rows
 
 
 @pytest.mark.parametrize(
@@ -195,17 +201,74 @@ def test_a_row_that_cannot_be_predicted_has_its_reason(read: Any, cells: dict[st
 
 
 @pytest.mark.parametrize(
-    ("cells", "sentence"),
+    ("cells", "reason"),
     [
-        ({"layers": "3.5"}, "column layers: '3.5' is not a positive whole number"),
-        ({"mfu_pct": "200"}, "column mfu_pct: '200' is not between 0.001 and 100"),
-        ({"iteration_time_s": ""}, "column iteration_time_s: '' is not a count"),
+        ({"layers": "3.5"}, "line 3, column layers: '3.5' is not a positive whole number"),
+        ({"hidden_size": ""}, "line 3, column hidden_size: not stated"),
+        ({"iteration_time_s": ""}, "line 3, column iteration_time_s: not stated"),
+        ({"iteration_time_s": "fast"}, "line 3, column iteration_time_s: 'fast' is not a count"),
+        ({"use": "contxt"}, "line 3, column use: 'contxt' is not one of them; did you mean context?"),
     ],
 )
-def test_a_cell_of_the_measurement_that_cannot_be_read_is_refused(read: Any, cells: dict[str, str], sentence: str) -> None:
-    """By line and column."""
-    with pytest.raises(InputError, match=f"runs.csv, line 3, {sentence}"):
-        read({}, cells)
+def test_a_row_whose_decisive_cell_is_wrong_is_named_and_left_out(read_all: Any, cells: dict[str, str], reason: str) -> None:
+    """By line and column; the others stay."""
+    table = read_all({}, cells | {"run_id": "bad"}, {})
+    assert len(table.rows) == 2
+    (bad,) = table.unread
+    assert (bad.line, bad.run_id) == (3, "bad")
+    assert bad.reason.startswith(reason)
+
+
+def test_a_table_of_which_no_row_can_be_read_is_refused(read: Any) -> None:
+    """With the first of its rows."""
+    with pytest.raises(InputError, match=r"runs.csv, line 2, column layers: not stated \(and 1 other rows\)$"):
+        read({"layers": ""}, {"gpus": "0"})
+
+
+@pytest.mark.parametrize(
+    ("cells", "words"),
+    [
+        ({"mfu_pct": "105.7"}, "mfu_pct: '105.7' is not between 0.001 and 100; the MFU of the row is left out"),
+        ({"memory_gib": "much"}, "memory_gib: 'much' is not a number of GiB; the memory of the row is left out"),
+        ({"mfu_pct": "88"}, "mfu_pct: 88 stands beside a time of 4.2 s, which means"),
+    ],
+)
+def test_a_cell_that_predicts_nothing_is_named_and_the_row_stays(read: Any, cells: dict[str, str], words: str) -> None:
+    """As a warning."""
+    (row,) = read(cells)
+    assert row.run is not None
+    assert words in row.warning
+
+
+@pytest.mark.parametrize(
+    ("cell", "source", "size", "kind"),
+    [
+        ("70.5", "somebody", 70.5 * 2**30, "allocated"),
+        ("92.8 (GB max_memory_usage)", "somebody", 92.8e9, "allocated"),
+        ("49 (GB nvidia-smi-like)", "somebody", 49e9, "device"),
+        ("76/80", "FlagOpen/FlagPerf megatron-core", 76 * 2**30, "device"),
+        ("82.4", "pytorch/torchtitan 9dec370", 82.4 * 2**30, "reserved"),
+        ("", "somebody", None, "allocated"),
+    ],
+)
+def test_memory_is_what_its_source_measures(read: Any, cell: str, source: str, size: float | None, kind: str) -> None:
+    """A number of GiB, or of the unit behind it; of tensors unless the cell or the source says otherwise."""
+    (row,) = read({"memory_gib": cell, "source": source})
+    assert (row.memory_bytes, row.memory_kind) == (size, kind)
+
+
+def test_a_row_of_context_is_not_scored(read: Any) -> None:
+    """It has a run like any other."""
+    first, second = read({}, {"use": "context"})
+    assert (first.scored, second.scored) == (True, False)
+    assert second.run is not None
+
+
+def test_the_name_of_a_preset_is_that_stack(read: Any) -> None:
+    """No warning, no stand-in."""
+    (row,) = read({"stack": "megatron-lm-2025"})
+    assert row.run.stack == stack_preset("megatron-lm-2025")
+    assert row.warning == ""
 
 
 def test_a_setting_of_the_layout_that_cannot_be_read_is_the_reason(read: Any) -> None:
