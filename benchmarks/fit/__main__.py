@@ -49,7 +49,7 @@ def write_link(link: str, package: Package, records: Records | None, output: Pat
     if records and len(records.collectives()):
         tables[gpu], source = records.collectives(), RECORDS_SOURCE
     public = public_rows(folder, gpu) if source is AIC_SOURCE else None
-    profile = link_profile(link, gpu, tables, cluster_preset(cluster), source, public)
+    profile = link_profile(link, gpu, tables, cluster_preset(cluster), source, public=public)
     write_profile(output / "collectives" / f"{link}.yaml", profile)
 
 

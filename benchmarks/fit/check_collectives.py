@@ -2,8 +2,8 @@
 
     python -m perfmodel.benchmarks.fit.check_collectives TABLE.csv [--least-bytes 1e6]
 
-TABLE has columns source, gpu, nodes, gpus, op, algo, fabric, bytes, busbw_GBps (1e9 bytes/s, as nccl-tests define it). Rows of one
-source, GPU, number of nodes and fabric are one table; its scalar is the median of measured over predicted time.
+TABLE has columns source, gpu, nodes, gpus, op, algo, fabric, bytes, busbw_GBps (1e9 bytes/s, as nccl-tests define it). Rows of
+one source, GPU, number of nodes and fabric are one table; its scalar is the median of measured over predicted time.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ from numpy.typing import NDArray
 
 from perfmodel.count.operators import Collective
 from perfmodel.errors import InputError, PerfmodelError
-from perfmodel.exchange.presets import cluster_preset
+from perfmodel.exchange.building import build
+from perfmodel.exchange.presets import cluster_preset, expand_part, preset_names
+from perfmodel.spec.coefficients import NetworkCollectives
 from perfmodel.spec.hardware import Cluster
 from perfmodel.spec.layout import ProcessGroup
 from perfmodel.timing.collectives import collective_time_s
@@ -38,6 +40,7 @@ CLUSTERS: Final = {
 KINDS: Final = {"sendrecv": "point_to_point", "send_recv": "point_to_point", "alltoall": "all_to_all"}
 TABLE: Final = ["source", "gpu", "nodes", "fabric"]
 CLASSES: Final = (("below 1 MB", 0.0, 1e6), ("1 to 64 MB", 1e6, 6.5e7), ("above 64 MB", 6.5e7, np.inf))
+NETWORKS: Final = {"EFA": "efa", "a3-mega": "tcpx"}  # words of a fabric, and the collectives over it where they are shipped
 NICS: Final = re.compile(r"(\d+)x(\d+)Gb")  # of a node, in the words of a fabric
 
 
@@ -54,8 +57,14 @@ def read_bus_bandwidths(path: Path) -> pd.DataFrame:
         raise InputError(f"{path} has GPUs that no cluster preset has: {', '.join(strange)}; known: {', '.join(CLUSTERS)}")
     table = table[table["busbw_GBps"] > 0]
     table = table.assign(kind=table.op.replace(KINDS))
-    wire = [float(call_of(row.kind, row.bytes, row.gpus).wire_bytes) for row in table.itertuples()]
-    return table.assign(seconds=np.array(wire) / (table["busbw_GBps"] * 1e9)).reset_index(drop=True)
+    wire = np.array([float(call.wire_bytes) for call in calls_of(table)])
+    return table.assign(seconds=wire / (table["busbw_GBps"] * 1e9)).reset_index(drop=True)
+
+
+def calls_of(table: pd.DataFrame) -> list[Collective]:
+    """The call of every row."""
+    columns = (table[name].tolist() for name in ("kind", "bytes", "gpus"))
+    return [call_of(kind, size, ranks) for kind, size, ranks in zip(*columns, strict=True)]
 
 
 def call_of(kind: str, payload_bytes: float, ranks: int) -> Collective:
@@ -72,6 +81,10 @@ def cluster_of(gpu: str, fabric: str, algorithm: str) -> Cluster:
         nics, gbit = int(found[1]), float(found[2])
         cluster = replace(cluster, nics_per_node=nics)
         network = replace(network, bandwidth_bytes_per_s=gbit * 1e9 / 8)
+    for word, name in NETWORKS.items():
+        if word in fabric and name in preset_names("collectives"):
+            known = expand_part(NetworkCollectives, "collectives", name)
+            network = replace(network, collectives=build(NetworkCollectives, known))
     if algorithm == "Ring":
         node = replace(node, collectives=replace(node.collectives, switch_reduce=None))
     return replace(cluster, links=replace(cluster.links, node=node, network=network))
@@ -79,17 +92,14 @@ def cluster_of(gpu: str, fabric: str, algorithm: str) -> Cluster:
 
 def predicted_s(table: pd.DataFrame) -> NDArray[np.float64]:
     """Seconds of every row by the shipped laws."""
-    clusters = {key: cluster_of(*key) for key in set(zip(table.gpu, table.fabric, table.algo, strict=True))}
-    return np.array(
-        [
-            float(collective_time_s(call_of(row.kind, row.bytes, row.gpus), cluster=clusters[row.gpu, row.fabric, row.algo]))
-            for row in table.itertuples()
-        ]
-    )
+    keys = list(zip(*(table[name].tolist() for name in ("gpu", "fabric", "algo")), strict=True))
+    clusters = {key: cluster_of(*key) for key in set(keys)}
+    calls = zip(calls_of(table), keys, strict=True)
+    return np.array([float(collective_time_s(call, cluster=clusters[key])) for call, key in calls])
 
 
 def errors_of(table: pd.DataFrame, least_bytes: float) -> pd.DataFrame:
-    """The table with `plain` and `scaled` relative errors; the scalar of a table is fitted on rows of `least_bytes` and more."""
+    """The table with `plain` and `scaled` relative errors; a scalar is fitted on the rows of `least_bytes` and more."""
     table = table.assign(ratio=predicted_s(table) / table.seconds)
     scale = table[table.bytes >= least_bytes].groupby(TABLE).ratio.median().rename("scale")
     table = table.join(scale, on=TABLE)
@@ -102,8 +112,8 @@ def summaries(table: pd.DataFrame, least_bytes: float) -> Iterator[tuple[str, pd
     yield f"all of {least_bytes:g} bytes and more", large
     yield "half of it (even rows)", large.iloc[::2]
     yield "half of it (odd rows)", large.iloc[1::2]
-    for key, rows in table.groupby([*TABLE, "kind"]):
-        _, gpu, nodes, fabric, kind = key
+    for _, rows in table.groupby([*TABLE, "kind"]):
+        gpu, nodes, fabric, kind = (rows[name].iloc[0] for name in ("gpu", "nodes", "fabric", "kind"))
         for name, low, high in CLASSES:
             chosen = rows[(rows.bytes >= low) & (rows.bytes < high)]
             if len(chosen):
@@ -122,8 +132,8 @@ def main() -> None:
         sys.exit(f"check_collectives: {error}")
     for name, rows in summaries(table, chosen.least_bytes):
         texts = [
-            f"median {rows[column].abs().median():6.1%} p90 {rows[column].abs().quantile(0.9):6.1%} bias {rows[column].median():+6.1%}"
-            for column in ("plain", "scaled")
+            f"median {each.abs().median():6.1%} p90 {each.abs().quantile(0.9):6.1%} bias {each.median():+6.1%}"
+            for each in (rows.plain, rows.scaled)
         ]
         print(f"{name:58} {len(rows):4d} rows   as shipped: {texts[0]}   scaled: {texts[1]}")
 

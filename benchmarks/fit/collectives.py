@@ -108,6 +108,7 @@ def link_profile(
     tables: Mapping[str, pd.DataFrame],
     cluster: Cluster,
     source: Source = AIC_SOURCE,
+    *,
     public: pd.DataFrame | None = None,
 ) -> dict[str, Any]:
     """The mapping of perfmodel/data/collectives for one kind of link; `tables` maps a GPU to its measured collectives.
@@ -128,7 +129,7 @@ def link_profile(
         for kind, fit in fits.items()
     }
     if public is not None and len(public):
-        _pool(coefficients, sources, rows, public, gpu, cluster)
+        _pool(coefficients, sources, rows=rows, public=public, gpu=gpu, cluster=cluster)
     _add_point_to_point(coefficients, sources, fits["all_gather"], gpu)
     if "switch_reduce" in fits:
         sources["switch_reduce.ranks"] = (
@@ -146,6 +147,7 @@ def link_profile(
 def _pool(
     coefficients: dict[str, Any],
     sources: dict[str, Any],
+    *,
     rows: pd.DataFrame,
     public: pd.DataFrame,
     gpu: str,
@@ -189,9 +191,13 @@ def _add_point_to_point(coefficients: dict[str, Any], sources: dict[str, Any], g
     share, where = RING_SHARE[SAME_LINK[gpu]]
     start_s = rounded(gather.found["latency_s"] + gather.found["rank_latency_s"], 4)
     coefficients["point_to_point"] = {"latency_s": start_s, "efficiency": share, "spread": POINT_SPREAD}
-    sources["point_to_point.latency_s"] = "a message is a step of a ring: the start of an all-gather of two GPUs in these tables"
+    sources["point_to_point.latency_s"] = (
+        "a message is a step of a ring: the start of an all-gather of two GPUs in these tables"
+    )
     sources["point_to_point.efficiency"] = (
         f"a message is a step of a ring: {PUBLIC_SOURCE}, {where}; NVIDIA/nccl-tests#149: 128-byte payloads leave 0.8 of the "
         "line rate, NVIDIA/nccl#1264: copy engines reach 380 of 450 GB/s on H100"
     )
-    sources["point_to_point.spread"] = "by judgement: 0.73 (NVIDIA/nccl-tests#331, four links) to 0.84 (copy engines) are reported"
+    sources["point_to_point.spread"] = (
+        "by judgement: 0.73 (NVIDIA/nccl-tests#331, four links) to 0.84 (copy engines) are reported"
+    )

@@ -83,6 +83,7 @@ def _fit_without(
     measured_s: Floats,
     groups: NDArray[Any],
     out: NDArray[np.bool_],
+    *,
     weights: Floats | None = None,
 ) -> Fit:
     """The fit of the rows that are not `out`, and its predictions of all."""
@@ -109,7 +110,7 @@ def fit_of_few(
 
     `weights` multiply the squared errors of rows; without them all rows count alike.
     """
-    of_all = _fit_without(equation, free, measured_s, groups, np.zeros(len(measured_s), dtype=bool), weights)
+    of_all = _fit_without(equation, free, measured_s, groups, np.zeros(len(measured_s), dtype=bool), weights=weights)
     predicted_s = np.zeros(len(measured_s))
     for group in np.unique(groups):
         out = groups == group

@@ -54,18 +54,18 @@ def placement(group: ProcessGroup, cluster: Cluster) -> Placement:
     return Placement(ranks_per_node=per_node, nodes=nodes, crosses_nodes=np.asarray(nodes > 1), network_bytes_per_s=share)
 
 
-def _even_ranks(ranks: Numeric, most: Numeric) -> Numeric:
+def _even_ranks(ranks: Numeric, most: NDArray[np.float64]) -> NDArray[np.float64]:
     """The largest divisor of `ranks` between most/2 and `most`; `most` where there is none.
 
-    >>> [int(_even_ranks(ranks, 72)) for ranks in (512, 144, 2048, 79)]
+    >>> [int(_even_ranks(ranks, np.array(72.0))) for ranks in (512, 144, 2048, 79)]
     [64, 72, 64, 72]
     """
-    found, open_ = np.asarray(most), np.asarray(ranks % most != 0)
+    found, uneven = most, np.asarray(ranks % most != 0)
     for fewer in range(1, int(np.max(most)) // 2 + 1):
         candidate = np.maximum(most - fewer, 1)
-        fits = open_ & (2 * fewer <= most) & (ranks % candidate == 0)
-        found, open_ = np.where(fits, candidate, found), open_ & ~fits
-        if not open_.any():
+        fits = uneven & (2 * fewer <= most) & (ranks % candidate == 0)
+        found, uneven = np.where(fits, candidate, found), uneven & ~fits
+        if not uneven.any():
             break
     return found
 
