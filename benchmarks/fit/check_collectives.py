@@ -3,7 +3,8 @@
     python -m perfmodel.benchmarks.fit.check_collectives TABLE.csv [--least-bytes 1e6]
 
 TABLE has columns source, gpu, nodes, gpus, op, algo, fabric, bytes, busbw_GBps (1e9 bytes/s, as nccl-tests define it). Rows of
-one source, GPU, number of nodes and fabric are one table; its scalar is the median of measured over predicted time.
+one source, GPU, number of nodes and fabric are one table; its scalar is the median of measured over predicted time. Calls
+inside a node are taken as started one by one, as frameworks' benchmarks do (timing/collectives.py, lone_call_time_s).
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from perfmodel.exchange.presets import cluster_preset, expand_part, preset_names
 from perfmodel.spec.coefficients import NetworkCollectives
 from perfmodel.spec.hardware import Cluster
 from perfmodel.spec.layout import ProcessGroup
-from perfmodel.timing.collectives import collective_time_s
+from perfmodel.timing.collectives import lone_call_time_s
 
 COLUMNS: Final = ("source", "gpu", "nodes", "gpus", "op", "algo", "fabric", "bytes", "busbw_GBps")
 CLUSTERS: Final = {
@@ -95,7 +96,7 @@ def predicted_s(table: pd.DataFrame) -> NDArray[np.float64]:
     keys = list(zip(*(table[name].tolist() for name in ("gpu", "fabric", "algo")), strict=True))
     clusters = {key: cluster_of(*key) for key in set(keys)}
     calls = zip(calls_of(table), keys, strict=True)
-    return np.array([float(collective_time_s(call, cluster=clusters[key])) for call, key in calls])
+    return np.array([float(lone_call_time_s(call, cluster=clusters[key])) for call, key in calls])
 
 
 def errors_of(table: pd.DataFrame, least_bytes: float) -> pd.DataFrame:

@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from perfmodel.benchmarks.fit.laboratories import AGREEING, PUBLIC_SOURCE, SAME_LINK, Pooled, pooled_fit
+from perfmodel.benchmarks.fit.laboratories import AGREEING, PUBLIC_SOURCE, SAME_LINK, pooled_fit
 from perfmodel.benchmarks.fit.profile import source_entry
 from perfmodel.benchmarks.fit.regression import Fit, Floats, Free, fit_of_few, rounded
 from perfmodel.benchmarks.fit.tables import AIC_SOURCE, Source
@@ -153,7 +153,7 @@ def _pool(
     gpu: str,
     cluster: Cluster,
 ) -> None:
-    """Put the law of several laboratories in place of that of one, and their later start on every collective."""
+    """Put the law of several laboratories in place of that of one, and how much later a lone call begins."""
     switched = "switch_reduce" in coefficients
     kind = "switch_reduce" if switched else "all_reduce"
     own = rows[(rows.operator == "all_reduce") & ((rows.ranks == SWITCHED) | (not switched))]
@@ -169,19 +169,11 @@ def _pool(
         entry["what"] += f", of which {AGREEING[SAME_LINK[gpu]]:.0f} agree on the second table between 4 and 64 MB"
     entry["rows"] += len(public)
     entry["held_out"] |= {f"large, {name} laboratory, its scalar taken out": error for name, error in pooled.errors.items()}
-    for other in KINDS:
-        if other != kind:
-            _start_later(coefficients[other], pooled)
-            sources[f"{other}.latency_s"] = (
-                f"start of nccl-tests in NVIDIA AIConfigurator, and {1e6 * pooled.offset_s:.1f} us of every call: what the "
-                f"all-reduces of {PUBLIC_SOURCE} start later on {SAME_LINK[gpu]}, shared between laboratories"
-            )
-
-
-def _start_later(ring: dict[str, Any], pooled: Pooled) -> None:
-    """Add the pooled offset to a start; its spread still reaches the laboratory without."""
-    ring["latency_s"] = rounded(ring["latency_s"] + pooled.offset_s, 4)
-    ring["spread"] = ring["spread"] | {"latency_s": rounded(pooled.offset_s / ring["latency_s"], 2)}
+    coefficients["call_s"] = pooled.call_s
+    sources["call_s"] = (
+        f"fitted with the law of {kind} by benchmarks/fit/laboratories.py: how much later calls of {PUBLIC_SOURCE} begin on "
+        f"{SAME_LINK[gpu]}, each started alone by a framework, than those of nccl-tests in NVIDIA AIConfigurator"
+    )
 
 
 def _add_point_to_point(coefficients: dict[str, Any], sources: dict[str, Any], gather: Fit, gpu: str) -> None:

@@ -1,7 +1,7 @@
-"""Pools the all-reduces of several laboratories: one law, one weight a laboratory, and a start that says how they differ.
+"""Pools the all-reduces of several laboratories: one law, one weight a laboratory, and how much later the calls of one begin.
 
-nccl-tests enqueue calls back to back and hide the host; a benchmark that a framework starts call by call pays for it. So a call
-of another laboratory takes `offset_s` longer, whatever its size and kind; what is shipped lies between them.
+nccl-tests enqueue calls back to back and hide their launch; a benchmark that a framework starts call by call pays for it. So a
+call of the other laboratory takes `call_s` longer, whatever its size and kind.
 """
 
 from __future__ import annotations
@@ -31,18 +31,19 @@ SAME_LINK: Final = {  # whose all-reduces stand for those of a GPU: its own, or 
 AGREEING: Final = {"A100": 3.0}  # laboratories that one table stands for: three agree on 70, 110, 170 GB/s at 4, 16, 64 MB
 LARGE: Final = 1e6  # bytes: sizes whose errors are told
 BOUND_BY_RATE: Final = 16 * 2**20  # bytes: sizes whose errors are those of the bandwidth
-OFFSET: Final = Free(start=1e-5, low=1e-7, high=1e-4)
+LATER: Final = Free(start=1e-5, low=1e-7, high=1e-4)
+LATENCY_SPREAD: Final = 0.5  # by judgement: a training step waits for events of other streams, some of what a lone call waits
 RING_GPUS: Final = ("A100",)  # without sums in the switch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pooled:
-    """The law of all laboratories: coefficients, their spreads, what is added to every start, and the errors of each."""
+    """The law of all laboratories: coefficients, their spreads, how much later lone calls begin, and the errors of each."""
 
     fit: Fit
     found: dict[str, float]
     spread: dict[str, float]
-    offset_s: float
+    call_s: float
     errors: dict[str, dict[str, float]]
 
 
@@ -60,7 +61,7 @@ def public_rows(folder: Path, gpu: str) -> pd.DataFrame:
 
 
 def pooled_fit(own: pd.DataFrame, other: pd.DataFrame, gpu: str, equation: Any, free: Mapping[str, Free]) -> Pooled:
-    """`equation(call, values)` fitted to both tables, each size held out once; other laboratories start `offset_s` later."""
+    """`equation(call, values)` fitted to both tables, each size held out once; other laboratories begin `call_s` later."""
     rows = pd.concat([own.assign(other=False), other.assign(other=True)], ignore_index=True)
     is_other = rows.other.to_numpy(dtype=float)
     share = AGREEING.get(SAME_LINK[gpu], 1.0)
@@ -70,24 +71,21 @@ def pooled_fit(own: pd.DataFrame, other: pd.DataFrame, gpu: str, equation: Any, 
     payload = rows.payload_bytes.to_numpy(dtype=float)
     call = Collective(name="all_reduce", kind="all_reduce", payload_bytes=payload, group=group)
 
-    def with_offset(values: Mapping[str, Any]) -> Floats:
-        law = {name: value for name, value in values.items() if name != "offset_s"}
-        return np.asarray(equation(call, law) + values["offset_s"] * is_other)
+    def begun_later(values: Mapping[str, Any]) -> Floats:
+        law = {name: value for name, value in values.items() if name != "call_s"}
+        return np.asarray(equation(call, law) + values["call_s"] * is_other)
 
     sizes = rows.groupby("payload_bytes").ngroup().to_numpy()
-    fit = fit_of_few(with_offset, {**free, "offset_s": OFFSET}, rows.seconds.to_numpy(dtype=float), sizes, weights)
-    offset_s = fit.found["offset_s"]
-    found = {name: value for name, value in fit.found.items() if name != "offset_s"}
-    found["latency_s"] = rounded(found["latency_s"] + share * offset_s, 4)
-    shipped_s = fit.predicted_s + offset_s * (share - is_other)  # as shipped, sizes held out
+    fit = fit_of_few(begun_later, {**free, "call_s": LATER}, rows.seconds.to_numpy(dtype=float), sizes, weights)
     errors, of_rate = (
-        {name: _error(shipped_s, fit.measured_s, mask & (payload >= least)) for name, mask in _laboratories(rows)}
+        {name: _error(fit.predicted_s, fit.measured_s, mask & (payload >= least)) for name, mask in _laboratories(rows)}
         for least in (LARGE, BOUND_BY_RATE)
     )
-    spread = fit.spread | {"latency_s": rounded(max(share, 1.0 - share) * offset_s / found["latency_s"], 2)}
-    spread.pop("offset_s", None)
-    spread["bandwidth_bytes_per_s"] = max(error["p90"] for error in of_rate.values())
-    return Pooled(fit=fit, found=found, spread=spread, offset_s=rounded(share * offset_s, 4), errors=errors)
+    found, spread = (dict(each) for each in (fit.found, fit.spread))
+    call_s = found.pop("call_s")
+    spread.pop("call_s", None)
+    spread |= {"latency_s": LATENCY_SPREAD, "bandwidth_bytes_per_s": max(error["p90"] for error in of_rate.values())}
+    return Pooled(fit=fit, found=found, spread=spread, call_s=call_s, errors=errors)
 
 
 def _laboratories(rows: pd.DataFrame) -> list[tuple[str, Any]]:

@@ -208,6 +208,7 @@ class NodeCollectives(Spec):
     all_to_all: CollectiveCoefficients = part(CollectiveCoefficients)
     switch_reduce: SwitchCoefficients | None = part(SwitchCoefficients, optional=True, default=None)
     point_to_point: PointCoefficients | None = part(PointCoefficients, optional=True, default=None)  # else half an all_to_all
+    call_s: Numeric = number("s", default=0.0)  # how much later a lone call begins, whose launch no other call hides
     evidence: Evidence = part(Evidence, default=Evidence())
 
     @property

@@ -18,6 +18,7 @@ from perfmodel.spec.layout import ProcessGroup
 from perfmodel.timing.collectives import (
     collective_time_s,
     crossed_link,
+    lone_call_time_s,
     network_efficiency,
     node_collective_time_s,
     placement,
@@ -52,15 +53,6 @@ def with_node(kind: str, **changes: Any) -> Cluster:
     ring = replace(getattr(link.collectives, kind), **changes)
     link = replace(link, collectives=replace(link.collectives, **{kind: ring}))
     return replace(H100, links=replace(H100.links, node=link))
-
-
-def with_early_start(cluster: Cluster) -> Cluster:
-    """The cluster whose all-to-alls inside a node start as early as their spread allows."""
-    link = cluster.links.node
-    known = link.collectives.all_to_all
-    early = replace(known, latency_s=known.latency_s * (1 - known.spread["latency_s"]))
-    link = replace(link, collectives=replace(link.collectives, all_to_all=early))
-    return replace(cluster, links=replace(cluster.links, node=link))
 
 
 def with_network(**changes: Any) -> Cluster:
@@ -147,6 +139,21 @@ def test_groups_below_and_above_the_switch_are_timed_side_by_side() -> None:
     assert np.array_equal(np.asarray(together), np.asarray(alone))
 
 
+@pytest.mark.parametrize("kind", [*KINDS, "all_to_all"])
+def test_a_lone_call_inside_a_node_begins_later(kind: str) -> None:
+    """By the launch that no other call hides, whatever its size; a group of one launches nothing."""
+    later_s = H100.links.node.collectives.call_s
+    for one in (call(kind, 0.0, 8), call(kind, 1e8, 8)):
+        assert lone_call_time_s(one, cluster=H100) - alone_s(one, H100) == pytest.approx(later_s)
+    assert lone_call_time_s(call(kind, 1e8, 1), cluster=H100) == 0
+
+
+@pytest.mark.parametrize("one", [call("point_to_point", 1e6, 2), call("all_reduce", 1e6, 16)])
+def test_messages_and_groups_over_nodes_begin_as_they_were_measured(one: Collective) -> None:
+    """Their starts were fitted on such calls."""
+    assert lone_call_time_s(one, cluster=H100) == alone_s(one, H100)
+
+
 @pytest.mark.parametrize("ranks", [2, 8])
 def test_a_message_to_a_neighbour_takes_its_start_and_a_share_of_the_link(ranks: int) -> None:
     """a + n/(e*link); how many ranks the group has does not matter."""
@@ -159,9 +166,8 @@ def test_a_message_to_a_neighbour_takes_its_start_and_a_share_of_the_link(ranks:
 @pytest.mark.parametrize("cluster", [A100, H100])
 def test_a_message_of_a_megabyte_is_twice_as_fast_as_half_an_exchange(cluster: Cluster) -> None:
     """An all-to-all of two copies its own half and starts channels to each peer."""
-    message_s = alone_s(call("point_to_point", 2.0**20, 2), cluster)
-    nccl_tests = with_early_start(cluster)  # where an exchange starts as the benchmark has it, without a framework's delay
-    assert alone_s(call("all_to_all", 2.0**21, 2), nccl_tests) / message_s > 1.9
+    message, exchange = call("point_to_point", 2.0**20, 2), call("all_to_all", 2.0**21, 2)
+    assert alone_s(exchange, cluster) / alone_s(message, cluster) > 1.9
 
 
 def test_a_message_on_links_without_one_is_half_of_an_all_to_all_of_two() -> None:

@@ -280,7 +280,7 @@ def numbers_of(profile: Mapping[str, Any]) -> dict[str, float]:
 
 @pytest.mark.slow
 def test_the_shipped_collectives_are_what_the_installed_tables_give() -> None:
-    """One command writes them, and anyone can run it, but for what another laboratory's table adds: the switch, every start."""
+    """One command writes them, and anyone can run it; pooled with another laboratory are the switch and lone calls alone."""
     pytest.importorskip("pyarrow")
     pytest.importorskip("aiconfigurator_core")
     tables = {H100: Package().collectives(H100)}
@@ -289,14 +289,9 @@ def test_the_shipped_collectives_are_what_the_installed_tables_give() -> None:
     assert measured_here["sources"]["all_gather"]["table"] == RECORDS_SOURCE.table
     shipped, _ = read_preset("collectives", "nvlink-h100")
     found, known = numbers_of(again), numbers_of(shipped)
-    pooled = [key for key in known if key.startswith("switch_reduce") or key.endswith("latency_s") or "spread" in key]
-    alone = known.keys() - pooled
-    assert len(alone) > 12
+    alone = [key for key in known if key != "call_s" and not key.startswith("switch_reduce")]
+    assert len(alone) > 30
     assert {key: found[key] for key in alone} == pytest.approx({key: known[key] for key in alone}, rel=0.01)
-    rings = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all")
-    later_s = [known[f"{kind}.latency_s"] - found[f"{kind}.latency_s"] for kind in rings]
-    assert later_s == pytest.approx([later_s[0]] * 4, rel=0.02)
-    assert 5e-6 < later_s[0] < 2e-5
 
 
 def test_the_shipped_network_is_what_the_published_points_give() -> None:
