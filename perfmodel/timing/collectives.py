@@ -60,14 +60,15 @@ def _even_ranks(ranks: Numeric, most: NDArray[np.float64]) -> NDArray[np.float64
     >>> [int(_even_ranks(ranks, np.array(72.0))) for ranks in (512, 144, 2048, 79)]
     [64, 72, 64, 72]
     """
-    found, uneven = most, np.asarray(ranks % most != 0)
+    every, most = (np.array(each, dtype=np.float64) for each in np.broadcast_arrays(ranks, most))
+    found, left = most.reshape(-1).copy(), np.flatnonzero(every % most)
     for fewer in range(1, int(np.max(most)) // 2 + 1):
-        candidate = np.maximum(most - fewer, 1)
-        fits = uneven & (2 * fewer <= most) & (ranks % candidate == 0)
-        found, uneven = np.where(fits, candidate, found), uneven & ~fits
-        if not uneven.any():
-            break
-    return found
+        left = left[2 * fewer <= most.flat[left]]  # those that may still have a divisor: fewer with every pass
+        candidate = most.flat[left] - fewer
+        fits = every.flat[left] % candidate == 0
+        found[left[fits]] = candidate[fits]
+        left = left[~fits]
+    return found.reshape(most.shape)
 
 
 def collective_time_s(call: Collective, *, cluster: Cluster, where: Placement | None = None) -> Numeric:
