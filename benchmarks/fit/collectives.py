@@ -172,7 +172,7 @@ def _pool(
     coefficients["call_s"] = pooled.call_s
     sources["call_s"] = (
         f"fitted with the law of {kind} by benchmarks/fit/laboratories.py: how much later calls of {PUBLIC_SOURCE} begin on "
-        f"{SAME_LINK[gpu]}, each started alone by a framework, than those of nccl-tests in NVIDIA AIConfigurator"
+        f"{SAME_LINK[gpu]}, each started alone by a framework, than the queued calls of nccl-tests in NVIDIA AIConfigurator"
     )
 
 
@@ -184,7 +184,7 @@ def _add_point_to_point(coefficients: dict[str, Any], sources: dict[str, Any], g
     start_s = rounded(gather.found["latency_s"] + gather.found["rank_latency_s"], 4)
     coefficients["point_to_point"] = {"latency_s": start_s, "efficiency": share, "spread": POINT_SPREAD}
     sources["point_to_point.latency_s"] = (
-        "a message is a step of a ring: the start of an all-gather of two GPUs in these tables"
+        "a message is a step of a ring: the start of an all-gather of two GPUs in NVIDIA AIConfigurator"
     )
     sources["point_to_point.efficiency"] = (
         f"a message is a step of a ring: {PUBLIC_SOURCE}, {where}; NVIDIA/nccl-tests#149: 128-byte payloads leave 0.8 of the "
