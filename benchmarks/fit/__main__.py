@@ -4,7 +4,8 @@
     python -m perfmodel.benchmarks.fit h100-sxm-80gb nvlink-h100 --tables FOLDER --output /tmp/profiles
 
 Products, collectives, 8-bit casts and serving attention come from the package aiconfigurator-core; training attention and norms
-from FOLDER (cudnn_sdpa_fwd_bwd.csv.gz, cudnn_norms_fwd_bwd.csv.gz: NVIDIA cudnn-frontend's benchmark results).
+from FOLDER (cudnn_sdpa_fwd_bwd.csv.gz, cudnn_norms_fwd_bwd.csv.gz: NVIDIA cudnn-frontend's benchmark results). All-reduces of
+other laboratories are pooled with the package's where FOLDER has public_collectives.csv.gz (columns: check_collectives.py).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # small systems: threads onl
 from perfmodel.benchmarks.fit.collectives import link_profile
 from perfmodel.benchmarks.fit.figures import rate_figure
 from perfmodel.benchmarks.fit.gpus import GpuFits
+from perfmodel.benchmarks.fit.laboratories import public_rows
 from perfmodel.benchmarks.fit.network import network_profile
 from perfmodel.benchmarks.fit.profile import write_profile
 from perfmodel.benchmarks.fit.tables import AIC_SOURCE, NAMES, RECORDS_SOURCE, Folder, FolderFirst, Package, Records
@@ -39,14 +41,16 @@ NETWORK: Final = "infiniband"
 PICTURES: Final = Path(__file__).resolve().parents[2] / "docs" / "kernels"  # of a checkout
 
 
-def write_link(link: str, package: Package, records: Records | None, output: Path) -> None:
-    """Fit one link and write its collectives."""
+def write_link(link: str, package: Package, records: Records | None, output: Path, folder: Path) -> None:
+    """Fit one link and write its collectives; other laboratories' tables in `folder` are pooled with the package's."""
     gpu, cluster = LINKS[link]
     tables = {name: package.collectives(name) for name in NAMES}
     source = AIC_SOURCE
     if records and len(records.collectives()):
         tables[gpu], source = records.collectives(), RECORDS_SOURCE
-    write_profile(output / "collectives" / f"{link}.yaml", link_profile(link, gpu, tables, cluster_preset(cluster), source))
+    public = public_rows(folder, gpu) if source is AIC_SOURCE else None
+    profile = link_profile(link, gpu, tables, cluster_preset(cluster), source, public=public)
+    write_profile(output / "collectives" / f"{link}.yaml", profile)
 
 
 def write_gpu(fits: GpuFits, output: Path, pictures: Path) -> None:
@@ -82,7 +86,7 @@ def main() -> None:
             if name == NETWORK:
                 write_profile(chosen.output / "collectives" / f"{NETWORK}.yaml", network_profile())
             elif name in LINKS:
-                write_link(name, package, records, chosen.output)
+                write_link(name, package, records, chosen.output, chosen.tables)
             else:
                 fits = GpuFits(name=name, package=package, tables=tables, records=records)
                 write_gpu(fits, chosen.output, PICTURES if chosen.output == DATA and PICTURES.is_dir() else chosen.output)

@@ -9,8 +9,9 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
+from perfmodel.benchmarks.fit.laboratories import AGREEING, PUBLIC_SOURCE, SAME_LINK, pooled_fit
 from perfmodel.benchmarks.fit.profile import source_entry
-from perfmodel.benchmarks.fit.regression import Fit, Floats, Free, fit_of_few
+from perfmodel.benchmarks.fit.regression import Fit, Floats, Free, fit_of_few, rounded
 from perfmodel.benchmarks.fit.tables import AIC_SOURCE, Source
 from perfmodel.count.operators import Collective
 from perfmodel.spec.coefficients import CollectiveCoefficients, NodeCollectives, SwitchCoefficients
@@ -31,6 +32,12 @@ SWITCHED: Final = 8  # ranks at which the tables show NVLS; NVIDIA/nccl#1455 has
 SWITCH_FROM: Final = 5
 WITHOUT_SWITCH: Final = ("a100-sxm-80gb",)
 LATENCY_SPREAD: Final = 0.2  # between versions of NCCL and kinds of node, by judgement
+POINT_SPREAD: Final = {"latency_s": 0.5, "efficiency": 0.1}  # by judgement: rings and copies differ by as much
+RING_SHARE: Final = {  # of the link's rate, that rings of 8 to 16 GiB reach on the links of each GPU
+    "A100": (0.783, "A100, all-reduce of 16 GiB, 234.9 of 300 GB/s"),
+    "H200": (0.807, "H200, ring all-gather, reduce-scatter and all-reduce of 16 GiB, 361 to 367 of 450 GB/s"),
+    "B200": (0.757, "B200, ring all-reduce of 8 GiB over 4 to 8 GPUs, 674 to 682 of 900 GB/s"),
+}
 LARGE: Final = 16 * 2**20  # bytes: what training sends
 BORROWED: Final = {
     "gb200": "b200"
@@ -96,9 +103,18 @@ def _large_error(fit: Fit) -> dict[str, float]:
 
 
 def link_profile(
-    link: str, gpu: str, tables: Mapping[str, pd.DataFrame], cluster: Cluster, source: Source = AIC_SOURCE
+    link: str,
+    gpu: str,
+    tables: Mapping[str, pd.DataFrame],
+    cluster: Cluster,
+    source: Source = AIC_SOURCE,
+    *,
+    public: pd.DataFrame | None = None,
 ) -> dict[str, Any]:
-    """The mapping of perfmodel/data/collectives for one kind of link; `tables` maps a GPU to its measured collectives."""
+    """The mapping of perfmodel/data/collectives for one kind of link; `tables` maps a GPU to its measured collectives.
+
+    `public` are all-reduces of other laboratories on the same links (laboratories.py), pooled with the first.
+    """
     rows = node_rows(tables[gpu])
     lent = BORROWED.get(gpu)
     if lent:
@@ -112,6 +128,9 @@ def link_profile(
         kind: source_entry(source, fit, what=what, errors={"all": fit.held_out_error(), "large": _large_error(fit)})
         for kind, fit in fits.items()
     }
+    if public is not None and len(public):
+        _pool(coefficients, sources, rows=rows, public=public, gpu=gpu, cluster=cluster)
+    _add_point_to_point(coefficients, sources, fits["all_gather"], gpu)
     if "switch_reduce" in fits:
         sources["switch_reduce.ranks"] = (
             "NVIDIA/nccl#1455, in-switch reduction gains from 5 ranks; measured groups have it at 8"
@@ -123,3 +142,54 @@ def link_profile(
         "payload_bytes": f"{own.payload_bytes.min()} {own.payload_bytes.max()}",
     }
     return {"name": f"NCCL on {link}", **coefficients, "evidence": {"basis": "measured", "sizes": sizes}, "sources": sources}
+
+
+def _pool(
+    coefficients: dict[str, Any],
+    sources: dict[str, Any],
+    *,
+    rows: pd.DataFrame,
+    public: pd.DataFrame,
+    gpu: str,
+    cluster: Cluster,
+) -> None:
+    """Put the law of several laboratories in place of that of one, and how much later a lone call begins."""
+    switched = "switch_reduce" in coefficients
+    kind = "switch_reduce" if switched else "all_reduce"
+    own = rows[(rows.operator == "all_reduce") & ((rows.ranks == SWITCHED) | (not switched))]
+
+    def equation(call: Collective, values: Mapping[str, Any]) -> Floats:
+        return np.asarray(node_collective_time_s(call, cluster=_with(cluster, values, switched=switched)))
+
+    pooled = pooled_fit(own, public, gpu, equation, SWITCH if switched else RING)
+    coefficients[kind] |= pooled.found | {"spread": pooled.spread}
+    entry = sources[kind]
+    entry["what"] += f"; pooled with all-reduces of {PUBLIC_SOURCE} on {SAME_LINK[gpu]}, one weight a laboratory"
+    if SAME_LINK[gpu] in AGREEING:
+        entry["what"] += f", of which {AGREEING[SAME_LINK[gpu]]:.0f} agree on the second table between 4 and 64 MB"
+    entry["rows"] += len(public)
+    entry["held_out"] |= {f"large, {name} laboratory, its scalar taken out": error for name, error in pooled.errors.items()}
+    coefficients["call_s"] = pooled.call_s
+    sources["call_s"] = (
+        f"fitted with the law of {kind} by benchmarks/fit/laboratories.py: how much later calls of {PUBLIC_SOURCE} begin on "
+        f"{SAME_LINK[gpu]}, each started alone by a framework, than the queued calls of nccl-tests in NVIDIA AIConfigurator"
+    )
+
+
+def _add_point_to_point(coefficients: dict[str, Any], sources: dict[str, Any], gather: Fit, gpu: str) -> None:
+    """A message is a step of a ring: it starts as an all-gather of two, and goes at the rate of rings of large messages."""
+    if gpu not in SAME_LINK:
+        return
+    share, where = RING_SHARE[SAME_LINK[gpu]]
+    start_s = rounded(gather.found["latency_s"] + gather.found["rank_latency_s"], 4)
+    coefficients["point_to_point"] = {"latency_s": start_s, "efficiency": share, "spread": POINT_SPREAD}
+    sources["point_to_point.latency_s"] = (
+        "a message is a step of a ring: the start of an all-gather of two GPUs in NVIDIA AIConfigurator"
+    )
+    sources["point_to_point.efficiency"] = (
+        f"a message is a step of a ring: {PUBLIC_SOURCE}, {where}; NVIDIA/nccl-tests#149: 128-byte payloads leave 0.8 of the "
+        "line rate, NVIDIA/nccl#1264: copy engines reach 380 of 450 GB/s on H100"
+    )
+    sources["point_to_point.spread"] = (
+        "by judgement: 0.73 (NVIDIA/nccl-tests#331, four links) to 0.84 (copy engines) are reported"
+    )

@@ -83,9 +83,11 @@ def _fit_without(
     measured_s: Floats,
     groups: NDArray[Any],
     out: NDArray[np.bool_],
+    *,
+    weights: Floats | None = None,
 ) -> Fit:
     """The fit of the rows that are not `out`, and its predictions of all."""
-    values, found, residual = _least(equation, free, measured_s, out)
+    values, found, residual = _least(equation, free, measured_s, out, weights)
     return Fit(
         found=values,
         spread=_spread(list(free), found.x, found.jac, residual, groups[~out]),
@@ -102,12 +104,14 @@ def fit_of_few(
     free: Mapping[str, Free],
     measured_s: Floats,
     groups: NDArray[Any],
+    weights: Floats | None = None,
 ) -> Fit:
     """A fit of all rows of a small table, whose errors are those with each group held out once.
 
-    Without a group the solver starts from the coefficients of all rows, which lie near.
+    Without a group the solver starts from the coefficients of all rows, which lie near. `weights` multiply the squared errors
+    of rows; without them all rows count alike.
     """
-    of_all = _fit_without(equation, free, measured_s, groups, np.zeros(len(measured_s), dtype=bool))
+    of_all = _fit_without(equation, free, measured_s, groups, np.zeros(len(measured_s), dtype=bool), weights=weights)
     predicted_s = np.zeros(len(measured_s))
     found = of_all.found
     near = {
@@ -115,7 +119,7 @@ def fit_of_few(
     }
     for group in np.unique(groups):
         out = groups == group
-        without, *_ = _least(equation, near, measured_s, out)
+        without, *_ = _least(equation, near, measured_s, out, weights)
         predicted_s[out] = np.asarray(equation(without))[out]
     return replace(of_all, predicted_s=predicted_s, out=~of_all.out)
 
@@ -126,15 +130,20 @@ def _at_bound(free: Free, value: float) -> bool:
 
 
 def _least(
-    equation: Callable[[Mapping[str, Any]], Floats], free: Mapping[str, Free], measured_s: Floats, out: NDArray[np.bool_]
+    equation: Callable[[Mapping[str, Any]], Floats],
+    free: Mapping[str, Free],
+    measured_s: Floats,
+    out: NDArray[np.bool_],
+    weights: Floats | None,
 ) -> tuple[dict[str, float], Any, Floats]:
     """The best coefficients without the rows that are `out`, the solver's result, and its residuals."""
     names = list(free)
     start = np.array([free[name].start for name in names])
+    root = 1.0 if weights is None else np.sqrt(weights)
 
     def residual(scaled: Floats) -> Floats:
         values = dict(zip(names, scaled * start, strict=True))
-        return np.asarray(np.log(equation(values) / measured_s)[~out])
+        return np.asarray((root * np.log(equation(values) / measured_s))[~out])
 
     found = least_squares(
         residual,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import reduce
+from typing import Final
 
 import numpy as np
 
@@ -23,6 +24,8 @@ from perfmodel.spec.layout import (
 )
 from perfmodel.spec.phases import OPTIMIZER
 from perfmodel.spec.setup import Setup
+
+MASTER_BYTES: Final = 4  # of an fp32 master copy
 
 
 def synchronisation_operators(setup: Setup, stages: PipelineStages, bucket: Buckets) -> tuple[Operator, ...]:
@@ -63,15 +66,25 @@ def _steps(setup: Setup, shard: ParameterCount, layers: Numeric) -> tuple[Operat
 
 
 def _cast_of_weights(setup: Setup, shard: ParameterCount, layers: Numeric) -> MemoryBound:
-    """Reads a parameter and writes a low-precision copy and its transpose; what is gathered anew is cast anew."""
-    recipe = setup.layout.recipe
-    narrow = low_precision_parameters(shard, setup.stack.low_precision.products)
+    """Reads a parameter and writes a low-precision copy and its transpose; what is gathered anew is cast anew.
+
+    Where the low-precision copies are what is gathered (Megatron-Core's fp8_param_gather, quantize_param_shard), a rank casts
+    the fp32 master copies of its own shard alone, which scaling by the tensor itself reads once more for the largest; what is
+    left to do after the gather is to transpose.
+    """
+    recipe, low = setup.layout.recipe, setup.stack.low_precision
+    narrow, copy = low_precision_parameters(shard, low.products), recipe.operand_bytes
+    moved_bytes = narrow * (recipe.activation_bytes + 2 * copy)
+    if low.parameter_gather:
+        reads = 2 if low.scaling == "current" else 1
+        owned = narrow / shards(setup.layout, "optimizer")
+        moved_bytes = owned * (reads * MASTER_BYTES + copy) + narrow * 2 * copy
     return MemoryBound(
         name="optimizer.quantise_weights",
         phase=OPTIMIZER,
         role=Role.CAST,
         repeats=windows(Role.PARAMETER_GATHER, setup.layout),
-        moved_bytes=narrow * (recipe.activation_bytes + 2 * recipe.operand_bytes),
+        moved_bytes=moved_bytes,
         kernels=4 * layers,
         family="cast",
     )

@@ -179,12 +179,21 @@ class CollectiveCoefficients(Spec):
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class SwitchCoefficients(Spec):
-    """An all-reduce that the switch adds up (NVLS): its time does not depend on the number of ranks."""
+    """An all-reduce that the switch adds up (NVLS): each link carries the tensor once, and one rank's share of it."""
 
     ranks: int = count(minimum=2)  # the smallest group that uses it
     latency_s: Numeric = number("s")
     bandwidth_bytes_per_s: Numeric = number("bytes_per_s", above=0)
     s_per_root_byte: Numeric = number("ratio")
+    spread: Mapping[str, Numeric] = spreads()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class PointCoefficients(Spec):
+    """One message from GPU to GPU inside a node: a start, then a share of the link's rate."""
+
+    latency_s: Numeric = number("s")
+    efficiency: Numeric = number("ratio", above=0, maximum=1)  # of the bandwidth of the link, for one message
     spread: Mapping[str, Numeric] = spreads()
 
 
@@ -198,6 +207,8 @@ class NodeCollectives(Spec):
     reduce_scatter: CollectiveCoefficients = part(CollectiveCoefficients)
     all_to_all: CollectiveCoefficients = part(CollectiveCoefficients)
     switch_reduce: SwitchCoefficients | None = part(SwitchCoefficients, optional=True, default=None)
+    point_to_point: PointCoefficients | None = part(PointCoefficients, optional=True, default=None)  # else half an all_to_all
+    call_s: Numeric = number("s", default=0.0)  # how much later a lone call begins, whose launch no other call hides
     evidence: Evidence = part(Evidence, default=Evidence())
 
     @property
@@ -223,5 +234,7 @@ class NetworkCollectives(Spec):
     efficiency: Numeric = number("ratio", above=0, maximum=1)  # of the bandwidth, over reference_nodes and fewer
     reference_nodes: Numeric = number("count", above=0)
     scale_exponent: Numeric = number("ratio")  # the efficiency falls as (nodes / reference_nodes) ** -exponent
+    fill_s: Numeric = number("s", default=0.0)  # what filling the steps of a ring or tree takes with chunks of full size
+    fill_bytes: Numeric = number("bytes", above=0, default=16777216.0)  # payload from which chunks have their full size
     evidence: Evidence = part(Evidence, default=Evidence())
     spread: Mapping[str, Numeric] = spreads()

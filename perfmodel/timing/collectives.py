@@ -35,7 +35,9 @@ def placement(group: ProcessGroup, cluster: Cluster) -> Placement:
 
     A ring passes through every node: the one that holds fewest of its GPUs bounds it. A ring over whole nodes uses all NICs
     of each; a data-parallel group beside 8-way tensor parallelism has one GPU, and so the share of one GPU, in each node:
-    its seven siblings use the rest.
+    its seven siblings use the rest. Where p is no multiple of r, a job takes equally many GPUs of every node if it can
+    (launchers start as many ranks on each, Slurm's topology/block gives NVLink domains in equal segments): r is then the
+    largest divisor of p that leaves less than half of a node empty, 64 of 72 for 512 GPUs.
 
     >>> from perfmodel.exchange.presets import cluster_preset
     >>> from perfmodel.spec.layout import ProcessGroup
@@ -44,10 +46,29 @@ def placement(group: ProcessGroup, cluster: Cluster) -> Placement:
     (96.0, 50000000000.0)
     """
     per_node = np.minimum(group.ranks, np.maximum(np.floor(cluster.gpus_per_node / group.stride), 1))
+    if _any(np.asarray(group.ranks % per_node != 0)):
+        per_node = _even_ranks(group.ranks, per_node)
     nodes = np.ceil(group.ranks / per_node)
     fewest = np.minimum(per_node, group.ranks - per_node * (nodes - 1))  # of the last node, which may be part full
     share = fewest * cluster.network_bytes_per_s_per_gpu
     return Placement(ranks_per_node=per_node, nodes=nodes, crosses_nodes=np.asarray(nodes > 1), network_bytes_per_s=share)
+
+
+def _even_ranks(ranks: Numeric, most: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The largest divisor of `ranks` between most/2 and `most`; `most` where there is none.
+
+    >>> [int(_even_ranks(ranks, np.array(72.0))) for ranks in (512, 144, 2048, 79)]
+    [64, 72, 64, 72]
+    """
+    every, most = (np.array(each, dtype=np.float64) for each in np.broadcast_arrays(ranks, most))
+    found, left = most.reshape(-1).copy(), np.flatnonzero(every % most)
+    for fewer in range(1, int(np.max(most)) // 2 + 1):
+        left = left[2 * fewer <= most.flat[left]]  # those that may still have a divisor: fewer with every pass
+        candidate = most.flat[left] - fewer
+        fits = every.flat[left] % candidate == 0
+        found[left[fits]] = candidate[fits]
+        left = left[~fits]
+    return found.reshape(most.shape)
 
 
 def collective_time_s(call: Collective, *, cluster: Cluster, where: Placement | None = None) -> Numeric:
@@ -71,6 +92,18 @@ def collective_time_s(call: Collective, *, cluster: Cluster, where: Placement | 
     return np.where(alone, seconds, 0.0)
 
 
+def lone_call_time_s(call: Collective, *, cluster: Cluster) -> Numeric:
+    """Time [s] of a call on an idle GPU, as a benchmark that starts call by call sees it: collective_time_s + call_s.
+
+    Calls that are enqueued back to back (nccl-tests), and those of a training step whose host runs ahead, hide their launch;
+    where a host cannot, its launches are priced as such (stack.host). A group over nodes and a message start as fitted.
+    """
+    seconds = collective_time_s(call, cluster=cluster)
+    inside = ~placement(call.group, cluster).crosses_nodes & (np.asarray(call.group.ranks) > 1)
+    later_s = 0.0 if call.kind == "point_to_point" else cluster.links.node.collectives.call_s
+    return seconds + np.where(inside, later_s, 0.0)
+
+
 def _any(truths: NDArray[np.bool_]) -> bool:
     """np.any, without its cost for a single truth."""
     return bool(truths) if truths.ndim == 0 else bool(truths.any())
@@ -79,21 +112,38 @@ def _any(truths: NDArray[np.bool_]) -> bool:
 def node_collective_time_s(call: Collective, *, cluster: Cluster) -> Numeric:
     """a + b*(p - 1) + (w + k*n/p)/B + c*sqrt(w), w = the bytes each rank sends, k*n/p = its own share, copied beside them.
 
-    Where the switch adds up (NVLS), an all-reduce of enough ranks takes a + w/B + c*sqrt(w). One
-    message to a neighbour is half of an all-to-all of two. Fitted on NVIDIA AIConfigurator's nccl-tests tables, over
-    2 to 8 GPUs; the law in p holds beyond: perfmodel/data/collectives has the error.
+    Where the switch adds up (NVLS), an all-reduce of enough ranks takes a + v/B + c*sqrt(v), v = n*(1 + 1/p): each rank hands
+    the switch all of its tensor once and its own share of the sum once more, to be passed to all. One message takes
+    a + n/(e*link). Fitted on NVIDIA AIConfigurator's nccl-tests tables, over 2 to 8 GPUs, and on other laboratories' bus
+    bandwidths; the law in p holds beyond: perfmodel/data/collectives has the error.
     """
     known = cluster.links.node.collectives
     if call.kind == "point_to_point":
-        pair = replace(call, kind="all_to_all", payload_bytes=2.0 * call.payload_bytes, group=replace(call.group, ranks=2))
-        return node_collective_time_s(pair, cluster=cluster)
-    ranks, wire, scale = np.asarray(call.group.ranks), np.asarray(call.wire_bytes), node_link_scale(cluster)
+        return _node_message_s(call, cluster)
+    ranks, scale = np.asarray(call.group.ranks), node_link_scale(cluster)
     seconds = plain_collective_time_s(call, getattr(known, call.kind), scale=scale)
     switch = known.switch_reduce
     if call.kind != "all_reduce" or switch is None or not _any(ranks >= switch.ranks):
         return seconds
-    start = switch.latency_s + switch.s_per_root_byte * np.sqrt(wire)
-    return np.where(ranks >= switch.ranks, start + wire / (switch.bandwidth_bytes_per_s * scale), seconds)
+    moved = _switched_bytes(call.payload_bytes, ranks)
+    start = switch.latency_s + switch.s_per_root_byte * np.sqrt(moved)
+    return np.where(ranks >= switch.ranks, start + moved / (switch.bandwidth_bytes_per_s * scale), seconds)
+
+
+def _node_message_s(call: Collective, cluster: Cluster) -> Numeric:
+    """a + n/(e*link); half of an all-to-all of two on links whose messages were not measured."""
+    link = cluster.links.node
+    known = link.collectives.point_to_point
+    if known is None:
+        pair = replace(call, kind="all_to_all", payload_bytes=2.0 * call.payload_bytes, group=replace(call.group, ranks=2))
+        return node_collective_time_s(pair, cluster=cluster)
+    rate = known.efficiency * link.bandwidth_bytes_per_s * cluster.node_link_scale
+    return known.latency_s + call.payload_bytes / rate
+
+
+def _switched_bytes(payload_bytes: Numeric, ranks: Numeric) -> Numeric:
+    """n*(1 + 1/p): what each link carries of an all-reduce in the switch, in each direction."""
+    return payload_bytes * (1.0 + 1.0 / ranks)
 
 
 def plain_collective_time_s(call: Collective, ring: CollectiveCoefficients, *, scale: Numeric) -> Numeric:
@@ -111,12 +161,13 @@ def node_link_scale(cluster: Cluster) -> Numeric:
 
 
 def network_collective_time_s(call: Collective, where: Placement, *, cluster: Cluster) -> Numeric:
-    """Ring: a + b*(p - N) + d*N + w/B, with w the bytes each rank sends; an all-reduce starts twice, or uses a tree.
+    """Ring: a + b*(p - N) + d*N + fill + w/B, with w the bytes each rank sends; an all-reduce starts twice, or uses a tree.
 
     The ring passes through every node once, over all NICs that its ranks own: hierarchical in that only d*N of its steps
-    cross the network. Tree (where faster): c + f*log2(N) + 2*n/B, NCCL's double binary tree between nodes. B = NIC
-    share of the group * efficiency(N), but never faster than the links inside the node. An all-to-all sends straight
-    from each rank to every other, on its own NIC; the share of its own node goes beside, over the node's links.
+    cross the network. Tree (where faster): c + f*log2(N) + fill + u/B, u = n*min(N/2, 2), NCCL's double binary tree between
+    nodes. B = NIC share of the group * efficiency(N), but never faster than the links inside the node. fill = g*min(n/n0, 1):
+    chunks grow with the message up to their largest, and that long the first of them is alone on its way. An all-to-all
+    sends straight from each rank to every other, on its own NIC; the share of its own node goes beside, over the node's links.
     """
     known = cluster.links.network.collectives
     nodes, ranks = np.asarray(where.nodes, dtype=np.float64), call.group.ranks
@@ -125,13 +176,41 @@ def network_collective_time_s(call: Collective, where: Placement, *, cluster: Cl
         return known.point_latency_s + call.payload_bytes / rate
     if call.kind == "all_to_all":
         return _network_all_to_all_s(call, where, cluster)
-    rate = _group_rate(call, where, cluster)
+    rate = _ring_rate(call, where, cluster)
     start_s = known.latency_s + known.rank_latency_s * (ranks - nodes) + known.node_latency_s * nodes
+    fill_s = known.fill_s * np.minimum(call.payload_bytes / known.fill_bytes, 1.0)
     if call.kind != "all_reduce":
-        return start_s + call.wire_bytes / rate
+        return start_s + fill_s + call.wire_bytes / rate
     ring_s = 2.0 * start_s + call.wire_bytes / rate
-    tree_s = known.tree_start_s + known.tree_latency_s * np.log2(nodes) + 2.0 * call.payload_bytes / rate
-    return np.minimum(ring_s, tree_s)
+    tree_s = known.tree_start_s + known.tree_latency_s * np.log2(nodes) + _tree_transfer_s(call, where, cluster)
+    return np.minimum(ring_s, tree_s) + fill_s
+
+
+def _tree_transfer_s(call: Collective, where: Placement, cluster: Cluster) -> Numeric:
+    """max(n*min(N/2, 2)/B, inside), inside = 2*n/B_node of a chain or n*(1 + 1/r)/B_switch.
+
+    Each of two trees carries half of the tensor, n/2, up every edge and down again. A node is inside one tree, with a parent
+    and two children, and a leaf of the other: it sends n/2 up each and n/2 down to each child, 2*n. Of two nodes each has but
+    one edge in both trees and sends n (NVIDIA/nccl#946: half of what the links inside carry); of three the busiest sends
+    1.5*n.
+    """
+    network = _network_rate(where, cluster, where.network_bytes_per_s)
+    between_s = call.payload_bytes * tree_share(where.nodes) / network
+    known, inside = cluster.links.node.collectives, np.asarray(where.ranks_per_node, dtype=np.float64)
+    inside_s = 2.0 * call.payload_bytes / known.all_reduce.bandwidth_bytes_per_s
+    if known.switch_reduce is not None:
+        switched_s = _switched_bytes(call.payload_bytes, inside) / known.switch_reduce.bandwidth_bytes_per_s
+        inside_s = np.where(inside >= known.switch_reduce.ranks, switched_s, inside_s)
+    return np.maximum(between_s, np.where(inside > 1, inside_s / node_link_scale(cluster), 0.0))
+
+
+def tree_share(nodes: Numeric) -> Numeric:
+    """min(N/2, 2): what the busiest node sends into the network for each byte that a double binary tree over N nodes adds up.
+
+    >>> [float(tree_share(nodes)) for nodes in (2, 3, 4, 128)]
+    [1.0, 1.5, 2.0, 2.0]
+    """
+    return np.minimum(np.asarray(nodes, dtype=np.float64) / 2.0, 2.0)
 
 
 def _network_all_to_all_s(call: Collective, where: Placement, cluster: Cluster) -> Numeric:
@@ -160,12 +239,10 @@ def _network_rate(where: Placement, cluster: Cluster, share: Numeric) -> Numeric
     return share * network_efficiency(where.nodes, cluster) * cluster.network_scale
 
 
-def _group_rate(call: Collective, where: Placement, cluster: Cluster) -> Numeric:
-    """Rate [bytes/s] of a group's network; a ring is never faster than the links inside a node that it passes through."""
+def _ring_rate(call: Collective, where: Placement, cluster: Cluster) -> Numeric:
+    """Rate [bytes/s] of a group's ring, which is never faster than the links inside a node that it passes through."""
     network = _network_rate(where, cluster, where.network_bytes_per_s)
-    known = cluster.links.node.collectives
-    fastest = known.switch_reduce if call.kind == "all_reduce" and known.switch_reduce else getattr(known, call.kind)
-    inside = fastest.bandwidth_bytes_per_s * node_link_scale(cluster)
+    inside = getattr(cluster.links.node.collectives, call.kind).bandwidth_bytes_per_s * node_link_scale(cluster)
     return np.where(where.ranks_per_node > 1, np.minimum(network, inside), network)
 
 

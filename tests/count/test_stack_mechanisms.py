@@ -251,6 +251,27 @@ def test_weights_are_cast_where_products_take_8_bits(chosen: str) -> None:
     assert held == count.total * stack.states.parameter_bytes + 2 * weights
 
 
+@pytest.mark.parametrize(("scaling", "reads"), [("delayed", 1), ("current", 2)])
+def test_weights_that_are_gathered_in_8_bits_are_cast_by_their_owners(scaling: str, reads: int) -> None:
+    """4 bytes of each master copy of a shard read, 1 written; then all of them are transposed, 1 read and 1 written."""
+    changes = {"low_precision.scaling": scaling, "low_precision.parameter_gather": True}
+    layout = replace(LAYOUT, precision="fp8")
+    count = shard_parameter_count(MODEL, tensor_parallel=RANKS)
+    weights, ranks = count.mlp + count.attention, layout.data_parallel * layout.context_parallel
+    work = iteration(setup_of(MODEL, layout, stack_with(STACK, changes)))
+    expected = weights / ranks * (4 * reads + 1) + 2 * weights
+    assert moved_bytes(work.synchronisation, ".quantise_weights", OPTIMIZER) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("ranks", [8, 512])
+def test_buckets_of_the_containers_of_2025_have_one_size(ranks: int) -> None:
+    """128 * 1024 * 1024 parameters, however many replicas."""
+    layout = replace(LAYOUT, data_parallel=ranks, global_batch_size=2 * ranks)
+    held = iteration(setup_of(MODEL, layout, stack_preset("megatron-core-2025")))
+    total = shard_parameter_count(MODEL, tensor_parallel=RANKS).total
+    assert held.buckets.count == -(-total // 2**27)
+
+
 def test_the_reference_stack_is_what_the_torch_model_runs() -> None:
     """Nothing is fused but attention, every product leaves its addition to another kernel, one call reduces all gradients."""
     stack = stack_preset("reference")

@@ -18,13 +18,17 @@ from perfmodel.spec.layout import ProcessGroup
 from perfmodel.timing.collectives import (
     collective_time_s,
     crossed_link,
+    lone_call_time_s,
     network_efficiency,
     node_collective_time_s,
     placement,
+    tree_share,
 )
 
 H100 = cluster_preset("dgx-h100")
+H200 = cluster_preset("dgx-h200")
 A100 = cluster_preset("dgx-a100")
+GB200 = cluster_preset("gb200-nvl72")
 KINDS = ("all_reduce", "all_gather", "reduce_scatter")
 EVERY_KIND = (*KINDS, "all_to_all", "point_to_point")
 NETWORK = H100.links.network.collectives
@@ -96,12 +100,25 @@ def test_a_transfer_fills_its_pipeline_with_the_root_of_its_bytes() -> None:
     assert extra_s == pytest.approx([1e-8 * (1e6 * 7 / 8) ** 0.5, 2e-8 * (1e6 * 7 / 8) ** 0.5])
 
 
-def test_an_all_reduce_in_the_switch_does_not_depend_on_its_ranks() -> None:
-    """From five ranks on, for the same bytes sent by each; fewer go round a ring, which passes every one of them."""
-    sent_bytes = 1e7
-    five, six, eight = (alone_s(call("all_reduce", sent_bytes * p / (p - 1) / 2, p), H100) for p in (5, 6, 8))
-    assert five == pytest.approx(six, rel=1e-12)
-    assert six == pytest.approx(eight, rel=1e-12)
+@pytest.mark.parametrize("ranks", [5, 6, 8])
+def test_an_all_reduce_in_the_switch_carries_the_tensor_and_a_share(ranks: int) -> None:
+    """n * (1 + 1/p) over each link, in either direction, whatever a ring would send."""
+    switch = H100.links.node.collectives.switch_reduce
+    assert switch is not None
+    expected = HUGE * (1 + 1 / ranks) / switch.bandwidth_bytes_per_s
+    assert alone_s(call("all_reduce", HUGE, ranks), H100) == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize(("ranks", "rate"), [(5, 414.2e9), (6, 435.6e9), (7, 460.0e9)])
+def test_the_bus_bandwidth_of_the_switch_grows_with_its_ranks_as_published(ranks: int, rate: float) -> None:
+    """H200, 8 GiB: against the 473.1 GB/s of eight GPUs (stas00/ml-engineering)."""
+    few, eight = (call("all_reduce", 2.0**33, p) for p in (ranks, 8))
+    rates = [float(one.wire_bytes / alone_s(one, H200)) for one in (few, eight)]
+    assert rates[0] / rates[1] == pytest.approx(rate / 473.1e9, rel=0.03)
+
+
+def test_an_all_reduce_of_few_goes_round_a_ring_beside_the_switch() -> None:
+    """Fewer than five ranks pass every one of them."""
     two, three, four = (alone_s(call("all_reduce", 0.0, p), H100) for p in (2, 3, 4))
     assert two < three < four
     assert four - three == pytest.approx(three - two)
@@ -122,10 +139,43 @@ def test_groups_below_and_above_the_switch_are_timed_side_by_side() -> None:
     assert np.array_equal(np.asarray(together), np.asarray(alone))
 
 
+@pytest.mark.parametrize("kind", [*KINDS, "all_to_all"])
+def test_a_lone_call_inside_a_node_begins_later(kind: str) -> None:
+    """By the launch that no other call hides, whatever its size; a group of one launches nothing."""
+    later_s = H100.links.node.collectives.call_s
+    for one in (call(kind, 0.0, 8), call(kind, 1e8, 8)):
+        assert lone_call_time_s(one, cluster=H100) - alone_s(one, H100) == pytest.approx(later_s)
+    assert lone_call_time_s(call(kind, 1e8, 1), cluster=H100) == 0
+
+
+@pytest.mark.parametrize("one", [call("point_to_point", 1e6, 2), call("all_reduce", 1e6, 16)])
+def test_messages_and_groups_over_nodes_begin_as_they_were_measured(one: Collective) -> None:
+    """Their starts were fitted on such calls."""
+    assert lone_call_time_s(one, cluster=H100) == alone_s(one, H100)
+
+
 @pytest.mark.parametrize("ranks", [2, 8])
-def test_a_message_to_a_neighbour_is_half_of_an_all_to_all_of_two(ranks: int) -> None:
-    """Which sends half of its payload; how many ranks the group has does not matter."""
-    assert alone_s(call("point_to_point", 1e7, ranks), H100) == alone_s(call("all_to_all", 2e7, 2), H100)
+def test_a_message_to_a_neighbour_takes_its_start_and_a_share_of_the_link(ranks: int) -> None:
+    """a + n/(e*link); how many ranks the group has does not matter."""
+    known = H100.links.node.collectives.point_to_point
+    assert known is not None
+    expected = known.latency_s + 1e7 / (known.efficiency * 450e9)
+    assert alone_s(call("point_to_point", 1e7, ranks), H100) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("cluster", [A100, H100])
+def test_a_message_of_a_megabyte_is_twice_as_fast_as_half_an_exchange(cluster: Cluster) -> None:
+    """An all-to-all of two copies its own half and starts channels to each peer."""
+    message, exchange = call("point_to_point", 2.0**20, 2), call("all_to_all", 2.0**21, 2)
+    assert alone_s(exchange, cluster) / alone_s(message, cluster) > 1.9
+
+
+def test_a_message_on_links_without_one_is_half_of_an_all_to_all_of_two() -> None:
+    """Which sends half of its payload: what a machine's own records may leave unmeasured."""
+    link = H100.links.node
+    bare = replace(link, collectives=replace(link.collectives, point_to_point=None))
+    cluster = replace(H100, links=replace(H100.links, node=bare))
+    assert alone_s(call("point_to_point", 1e7, 8), cluster) == alone_s(call("all_to_all", 2e7, 2), cluster)
 
 
 def test_twice_the_node_link_halves_what_is_not_start() -> None:
@@ -144,6 +194,47 @@ def test_a_large_reduce_scatter_over_nodes_has_the_published_bus_bandwidth(nodes
     """NVIDIA/nccl#1229: H100, all eight NICs of each node; of 16 GiB, which it does not state."""
     one = call("reduce_scatter", 2.0**34, 8 * nodes)
     assert one.wire_bytes / alone_s(one, H100) == pytest.approx(rate, rel=0.03)
+
+
+@pytest.mark.parametrize(("nodes", "share"), [(2, 1.0), (3, 1.5), (4, 2.0), (1000, 2.0)])
+def test_a_tree_sends_what_its_busiest_node_does(nodes: int, share: float) -> None:
+    """Half of the tensor on every edge of both trees: one edge in each for two nodes, four for a parent of two and leaf."""
+    assert tree_share(nodes) == share
+
+
+def test_a_tree_over_two_nodes_moves_the_tensor_once() -> None:
+    """n/B, where a ring over two nodes of one GPU each moves as much, and one over two whole nodes nearly twice that."""
+    slow = replace(H100, network_scale=0.1)  # so that the links inside do not bound it
+    rate = 0.1 * 8 * NIC * NETWORK.efficiency
+    assert alone_s(call("all_reduce", HUGE, 16), slow) == pytest.approx(HUGE / rate, rel=1e-3)
+    assert alone_s(call("all_reduce", HUGE, 32), slow) == pytest.approx(2 * HUGE * 31 / 32 / rate, rel=1e-3)
+
+
+def test_a_tree_over_two_nodes_has_the_published_bus_bandwidth() -> None:
+    """H100, 8 NICs of 200 Gb/s a node, 8 GiB: 338.8 GB/s, more than a ring could send (lessizzmore/create-a3mega-ztan-fork)."""
+    network = replace(H100.links.network, bandwidth_bytes_per_s=25e9)
+    one = call("all_reduce", 2.0**33, 16)
+    seconds = alone_s(one, replace(H100, links=replace(H100.links, network=network)))
+    assert one.wire_bytes / seconds == pytest.approx(338.8e9, rel=0.03)
+
+
+def test_the_links_inside_bound_a_tree_over_a_fast_network() -> None:
+    """Up and down a chain, 2*n each, or once through a switch that adds up."""
+    fast_a100, fast_h100 = (replace(cluster, network_scale=100.0) for cluster in (A100, H100))
+    inside, switch = A100.links.node.collectives.all_reduce, H100.links.node.collectives.switch_reduce
+    assert switch is not None
+    ring_s = 2 * HUGE * 15 / 16 / inside.bandwidth_bytes_per_s
+    assert alone_s(call("all_reduce", HUGE, 16), fast_a100) == pytest.approx(ring_s, rel=1e-3)
+    switched_s = HUGE * (1 + 1 / 8) / switch.bandwidth_bytes_per_s
+    assert alone_s(call("all_reduce", HUGE, 16), fast_h100) == pytest.approx(switched_s, rel=1e-3)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_first_chunk_is_alone_on_its_way(kind: str) -> None:
+    """g*min(n/n0, 1): growing with the message up to the largest chunk, the same beyond."""
+    filled = with_network(fill_s=1e-3, fill_bytes=16e6)
+    extra_s = [alone_s(call(kind, n, 64), filled) - alone_s(call(kind, n, 64), H100) for n in (0.0, 8e6, 16e6, 64e6)]
+    assert extra_s == pytest.approx([0.0, 5e-4, 1e-3, 1e-3])
 
 
 @pytest.mark.parametrize(("gpus", "seconds"), [(16, 201e-6), (128, 345e-6)])
@@ -171,9 +262,10 @@ def test_a_group_knows_its_share_of_the_nics() -> None:
 @pytest.mark.parametrize("kind", ["all_gather", "reduce_scatter", "all_reduce"])
 def test_tensor_parallelism_over_two_nodes_uses_all_nics(kind: str) -> None:
     """16 neighbouring GPUs: two nodes, eight NICs each, so eight times as fast as with one NIC a node."""
-    one_nic = replace(H100, nics_per_node=1)
-    assert alone_s(call(kind, HUGE, 16), one_nic) == pytest.approx(8 * alone_s(call(kind, HUGE, 16), H100), rel=0.02)
-    assert alone_s(call(kind, HUGE, 8), H100) < alone_s(call(kind, HUGE, 16), H100)
+    slow = replace(H100, network_scale=0.5)  # so that the links inside bound nothing
+    one_nic = replace(slow, nics_per_node=1)
+    assert alone_s(call(kind, HUGE, 16), one_nic) == pytest.approx(8 * alone_s(call(kind, HUGE, 16), slow), rel=0.02)
+    assert alone_s(call(kind, HUGE, 8), slow) < alone_s(call(kind, HUGE, 16), slow)
 
 
 def test_a_ring_is_never_faster_than_the_links_inside_its_nodes() -> None:
@@ -290,6 +382,26 @@ def test_groups_inside_and_over_nodes_are_timed_side_by_side(kind: str) -> None:
     for (row, column), seconds in np.ndenumerate(together):
         one = call(kind, float(payload[column]), int(ranks[column]), int(stride[row, 0]))
         assert seconds == alone_s(one, H100)
+
+
+@pytest.mark.parametrize(
+    ("ranks", "stride", "inside", "nodes"), [(256, 2, 32, 8), (512, 1, 64, 8), (128, 4, 16, 8), (72, 1, 72, 1)]
+)
+def test_a_job_fills_its_nvlink_domains_evenly(ranks: int, stride: int, inside: int, nodes: int) -> None:
+    """512 GPUs of NVL72 take 64 of each of 8 domains, not all of 7 and 8 of the last."""
+    where = placement(ProcessGroup(name="data_parallel", ranks=ranks, stride=stride), GB200)
+    assert (where.ranks_per_node, where.nodes) == (inside, nodes)
+    assert where.network_bytes_per_s == inside * GB200.network_bytes_per_s_per_gpu
+
+
+def test_even_and_uneven_groups_are_placed_side_by_side() -> None:
+    """An array of ranks and strides gives what each gives alone."""
+    ranks, stride = np.array([8, 9, 12, 64, 256, 512]), np.array([[1], [2], [4]])
+    together = placement(ProcessGroup(name="group", ranks=ranks, stride=stride), GB200)
+    inside, nodes = np.asarray(together.ranks_per_node), np.asarray(together.nodes)
+    for row, column in np.ndindex(3, 6):
+        alone = placement(ProcessGroup(name="group", ranks=int(ranks[column]), stride=int(stride[row, 0])), GB200)
+        assert (inside[row, column], nodes[row, column]) == (alone.ranks_per_node, alone.nodes)
 
 
 def test_a_last_node_that_is_part_full_bounds_the_ring() -> None:

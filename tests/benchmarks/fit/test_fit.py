@@ -280,7 +280,7 @@ def numbers_of(profile: Mapping[str, Any]) -> dict[str, float]:
 
 @pytest.mark.slow
 def test_the_shipped_collectives_are_what_the_installed_tables_give() -> None:
-    """One command writes them, and anyone can run it."""
+    """One command writes them, and anyone can run it; pooled with another laboratory are the switch and lone calls alone."""
     pytest.importorskip("pyarrow")
     pytest.importorskip("aiconfigurator_core")
     tables = {H100: Package().collectives(H100)}
@@ -288,7 +288,10 @@ def test_the_shipped_collectives_are_what_the_installed_tables_give() -> None:
     measured_here = link_profile("nvlink-h100", H100, tables, cluster_preset("dgx-h100"), RECORDS_SOURCE)
     assert measured_here["sources"]["all_gather"]["table"] == RECORDS_SOURCE.table
     shipped, _ = read_preset("collectives", "nvlink-h100")
-    assert numbers_of(again) == pytest.approx(numbers_of(shipped), rel=0.01)
+    found, known = numbers_of(again), numbers_of(shipped)
+    alone = [key for key in known if key != "call_s" and not key.startswith("switch_reduce")]
+    assert len(alone) > 30
+    assert {key: found[key] for key in alone} == pytest.approx({key: known[key] for key in alone}, rel=0.01)
 
 
 def test_the_shipped_network_is_what_the_published_points_give() -> None:
