@@ -97,8 +97,8 @@ def shown(value: object, *, width: int = 60) -> str:
     return text[: width - 4] + "..." + text[-1]
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """A closing clause that names the nearest known word, or all of them.
+def did_you_mean(word: str, known: Iterable[str], *, offered: Iterable[str] | None = None) -> str:
+    """A closing clause that names the nearest known word, or all of them; only those in `offered` are taken for meant.
 
     >>> did_you_mean("tensor_paralel", ["tensor_parallel", "recompute"])
     'did you mean tensor_parallel?'
@@ -106,5 +106,5 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     from difflib import get_close_matches
 
     names = sorted(known)
-    close = get_close_matches(str(word)[:100].lower(), names, n=1, cutoff=0.6)
+    close = get_close_matches(str(word)[:100].lower(), names if offered is None else sorted(offered), n=1, cutoff=0.6)
     return f"did you mean {close[0]}?" if close else f"known: {', '.join(names)}"

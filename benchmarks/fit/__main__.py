@@ -25,7 +25,8 @@ from perfmodel.benchmarks.fit.laboratories import public_rows
 from perfmodel.benchmarks.fit.network import network_profile
 from perfmodel.benchmarks.fit.profile import write_profile
 from perfmodel.benchmarks.fit.tables import AIC_SOURCE, NAMES, RECORDS_SOURCE, Folder, FolderFirst, Package, Records
-from perfmodel.errors import InputError, PerfmodelError, did_you_mean
+from perfmodel.errors import InputError, PerfmodelError
+from perfmodel.exchange.chip_names import did_you_mean_hardware
 from perfmodel.exchange.output import write_bytes
 from perfmodel.exchange.presets import DATA, cluster_preset
 from perfmodel.report.figures.drawing.style import picture
@@ -36,6 +37,7 @@ LINKS: Final = {
     "nvlink-h200": ("h200-sxm-141gb", "dgx-h200"),
     "nvlink-b200": ("b200", "dgx-b200"),
     "nvlink-gb200": ("gb200", "gb200-nvl72"),
+    "pcie-5": ("rtx-pro-6000-server", "rtx-pro-6000"),
 }
 NETWORK: Final = "infiniband"
 PICTURES: Final = Path(__file__).resolve().parents[2] / "docs" / "kernels"  # of a checkout
@@ -75,7 +77,7 @@ def main() -> None:
     try:
         for name in chosen.names:
             if name not in known:
-                raise InputError(f"{name!r} is neither a GPU nor a link; {did_you_mean(name, known)}")
+                raise InputError(f"{name!r} is neither a GPU nor a link; {did_you_mean_hardware(name, known)}")
         tables = Folder(chosen.tables)
         package = FolderFirst(tables) if chosen.folder_first else Package()
         records = Records(chosen.records) if chosen.records else None

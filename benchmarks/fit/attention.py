@@ -20,10 +20,11 @@ from perfmodel.spec.hardware import Gpu
 from perfmodel.spec.phases import DATA_GRADIENT, FORWARD
 from perfmodel.timing.attention import plain_attention_time_s
 
-TWINS: Final = {"h100-sxm-80gb": "h200-sxm-141gb", "b200": "gb200"}
-LIBRARY: Final = {"b200": "vllm", "gb200": "vllm"}  # trtllm-gen kernels there, FlashAttention-2 and 3 of SGLang elsewhere
+TWINS: Final = {"h100-sxm-80gb": "h200-sxm-141gb", "b200": "gb200", "b300": "gb300"}
+BLACKWELL: Final = ("b200", "gb200", "b300", "gb300")  # whose tensor cores take tiles of 256 rows; RTX Blackwell has Ampere's
+LIBRARY: Final = dict.fromkeys(BLACKWELL, "vllm")  # trtllm-gen kernels there, FlashAttention-2 and 3 of SGLang elsewhere
 HEAD_SIZES: Final = (64, 128, 192, 256)
-TILE_ROWS: Final = {"b200": 256, "gb200": 256}
+TILE_ROWS: Final = dict.fromkeys(BLACKWELL, 256)
 SHARED: Final = {
     "fixed_s": Free(start=8e-6, low=1e-6, high=4e-5),
     "sequence_half": Free(start=100.0, low=1.0, high=1500.0),

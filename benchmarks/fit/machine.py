@@ -6,6 +6,7 @@ the preset of its kind; a core of a CPU has one "multiprocessor" and no tiles. E
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,9 +19,10 @@ from perfmodel.benchmarks.fit.machine_kernels import memory_bound_entries
 from perfmodel.benchmarks.fit.machine_links import node_link
 from perfmodel.benchmarks.fit.machine_products import product_entries
 from perfmodel.count.operators import Matmul
-from perfmodel.errors import InputError
+from perfmodel.errors import InputError, shown
 from perfmodel.evidence.records import Record
 from perfmodel.exchange.building import build
+from perfmodel.exchange.chip_names import chips_in, did_you_mean_hardware
 from perfmodel.exchange.presets import expand_part, preset_names
 from perfmodel.spec.hardware import Gpu
 
@@ -28,8 +30,7 @@ NETWORK: Final = "infiniband-400"  # of a machine alone: nothing of it is used
 PRECISIONS: Final = ("fp32", "bf16")
 DRIFT: Final = 0.04  # how far the speed of a machine is off from one hour to the next, by judgement
 LINK_DRIFT: Final = 0.15  # the same of collectives through the kernel of an operating system
-LIKE: Final = {"H100": "h100-sxm-80gb", "H200": "h200-sxm-141gb", "A100": "a100-sxm-80gb", "B200": "b200", "GB200": "gb200"}
-COMMON: Final = "h100-sxm-80gb"
+COMMON: Final = "h100-sxm-80gb"  # what stands for the kernels that were not measured of a CPU
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,8 +80,7 @@ def _datasheet(by_kind: Mapping[str, Sequence[Record]], machine: Machine) -> dic
     """What a datasheet would print; of a CPU, which has none, the best that was measured."""
     peaks = _peaks(by_kind["matmul"])
     bandwidth = max(each.sizes["moved_bytes"] / each.seconds for each in by_kind["memory_bound"] if _is_cold_copy(each))
-    like = next((preset for word, preset in LIKE.items() if word in machine.name and preset in preset_names("gpus")), COMMON)
-    known = expand_part(Gpu, "gpus", like)
+    known = expand_part(Gpu, "gpus", gpu_like(machine.name) if machine.device == "cuda" else COMMON)
     if machine.device == "cuda":
         peaks = {name: known["peak_flop_per_s"].get(name, rate) for name, rate in peaks.items()}
     return {
@@ -93,6 +93,22 @@ def _datasheet(by_kind: Mapping[str, Sequence[Record]], machine: Machine) -> dic
         "attention_libraries": {"fastest": {"by_head_size": {"128": 1.0}}},
         "kernels": known["kernels"],
     }
+
+
+def gpu_like(device: str) -> str:
+    """The preset of the GPU that a driver calls `device`: of those with its chip the one whose name says most of the same.
+
+    Errors: InputError for a chip without a datasheet; its rates are not guessed.
+
+    >>> gpu_like("NVIDIA H100 80GB HBM3"), gpu_like("NVIDIA H100 PCIe"), gpu_like("NVIDIA GH200 480GB")
+    ('h100-sxm-80gb', 'h100-pcie-80gb', 'gh200-96gb')
+    """
+    names = preset_names("gpus")
+    same = [name for name in names if chips_in(device) & chips_in(name)]
+    if not same:
+        raise InputError(f"{shown(device)} has no datasheet here; {did_you_mean_hardware(device, names)}", key="gpu")
+    words = set(re.split(r"[^a-z0-9]+", device.lower()))
+    return min(same, key=lambda name: (-len(words & set(name.split("-"))), len(name), name))
 
 
 def _peaks(products: Sequence[Record]) -> dict[str, float]:

@@ -21,7 +21,11 @@ NARROWEST: Final = 2048  # columns; narrower norms belong to attention heads
 CACHE_SHARE: Final = 0.3  # streams below this share of the cache are not timed by the memory
 # a cast with a scale of the moment, as the tables of 8-bit products have it, reads 2 bytes twice and writes 1
 CAST_BYTES: Final = 5
-TWINS: Final = {"h100-sxm-80gb": "h200-sxm-141gb", "b200": "gb200", "a100-sxm-80gb": "h200-sxm-141gb"}
+TWINS: Final = {
+    "b200": "gb200",
+    "b300": "gb300",
+    **dict.fromkeys(("h100-sxm-80gb", "a100-sxm-80gb", "l40s", "rtx-pro-6000-server"), "h200-sxm-141gb"),
+}
 
 
 def fit_norms(table: pd.DataFrame, gpu: Gpu) -> dict[str, dict[str, Fit]]:

@@ -10,6 +10,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from perfmodel.benchmarks.fit.memory_bound import CAST_BYTES
+from perfmodel.benchmarks.fit.memory_bound import FREE as MEMORY_BOUND
 from perfmodel.benchmarks.fit.regression import Fit, Floats, Free, fit, spread_of_sums
 from perfmodel.benchmarks.fit.tables import FP8_KERNEL, SHAPE
 from perfmodel.count.operators import Matmul
@@ -44,6 +46,7 @@ TILES: Final = ((128, 256), (128, 192), (128, 128), (64, 128), (64, 64))
 RATES: Final = (1.0, 0.93, 0.8, 0.57, 0.43)  # where the fit starts
 NEVER: Final = 1e-3  # the rate of a tile that no shape chooses
 MOST_SPLITS: Final = 8
+MOST_EFFICIENCY: Final = MEMORY_BOUND["efficiency"].high  # of the memory rate, that a memory-bound kernel can have
 FEWEST_SHAPES: Final = 10
 PRODUCTS_OF_A_LAYER: Final = 4
 KEPT: Final = {"weight_gradient_factor": 1.05}  # not in these tables
@@ -113,7 +116,7 @@ def fit_products(table: pd.DataFrame, gpu: Gpu, precision: str) -> ProductFit:
     m, n, k, seconds = (rows[column].to_numpy(dtype=float) for column in (*SHAPE, "seconds"))
     call = Matmul(name="gemm", rows=m, columns=n, inner=k, precision=precision)
     tiles = {f"rate_{index}": Free(start=RATES[index], low=0.1, high=1.05) for index in range(1, len(TILES))}
-    free = FREE | tiles | (CAST if precision == "fp8" else {})
+    free = FREE | tiles | (_cast_free(gpu) if precision == "fp8" else {})
 
     def equation(values: Mapping[str, Any]) -> Floats:
         known = MatmulCoefficients(
@@ -133,6 +136,12 @@ def fit_products(table: pd.DataFrame, gpu: Gpu, precision: str) -> ProductFit:
     best = min(fits, key=lambda each: each.cost)
     large, slices = large_and_slices(m, n, k)
     return ProductFit(fit=best, rows=rows, large=large, slices=slices, tiles=_chosen_tiles(equation, best))
+
+
+def _cast_free(gpu: Gpu) -> dict[str, Free]:
+    """The free numbers of a cast: no class of kernels is faster than the memory by more, whatever lies in the cache."""
+    least_s = CAST_BYTES / (MOST_EFFICIENCY * float(gpu.memory_bandwidth_bytes_per_s))
+    return CAST | {"cast_s_per_element": replace(CAST["cast_s_per_element"], low=least_s)}
 
 
 def _shipped(gpu: Gpu, precision: str) -> dict[str, float]:

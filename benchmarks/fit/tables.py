@@ -30,6 +30,10 @@ NAMES: Final = {  # preset of a GPU -> its name in the tables
     "a100-sxm-80gb": "a100_sxm",
     "b200": "b200_sxm",
     "gb200": "gb200",
+    "b300": "b300_sxm",
+    "gb300": "gb300",
+    "l40s": "l40s",
+    "rtx-pro-6000-server": "rtx_pro_6000_server",
 }
 CUDNN_NAMES: Final = {"h200-sxm-141gb": "NVIDIA H200", "gb200": "NVIDIA GB200", "gb300": "NVIDIA GB300"}
 SHAPE: Final = ["m", "n", "k"]

@@ -36,7 +36,7 @@ _SHORT: Final = {  # names that people type: the key that they mean
     ("schedule",): "pipeline_schedule",
     ("ib", "infiniband", "network", "nic", "roce", "ethernet", "bandwidth"): _NETWORK,
     ("nvlink", "nvswitch"): "cluster.links.node.bandwidth_bytes_per_s",
-    ("gpu", "gpu_type", "hardware", "node"): "cluster, as in cluster=dgx-h200",
+    ("gpu", "gpu_type", "hardware", "node"): "cluster (perfmodel list clusters)",
     ("hbm", "memory", "gpu_memory"): "cluster.gpu.memory_bytes",
     ("price", "cost", "dollars", "dollars_per_gpu_hour"): "economics.dollars_per_gpu_hour",
     ("overlap", "no_overlap"): "stack.overlap.tensor_parallel or stack.overlap.data_parallel",

@@ -16,6 +16,7 @@ from typing import Any, Final, TypeVar
 from perfmodel.errors import InputError, PerfmodelError, did_you_mean, shown
 from perfmodel.exchange.annotations import separated
 from perfmodel.exchange.building import build
+from perfmodel.exchange.chip_names import did_you_mean_hardware
 from perfmodel.exchange.documents import FILE_SUFFIXES, read_mapping
 from perfmodel.exchange.importers.registry import DESCRIBED, Document, imported, read_settings
 from perfmodel.spec.economics import Economics
@@ -26,6 +27,7 @@ from perfmodel.spec.stack import SoftwareStack
 
 DATA: Final = Path(__file__).parent.parent / "data"
 KINDS: Final = tuple(DESCRIBED)
+HARDWARE: Final = ("clusters", "gpus", "links", "kernels", "collectives")  # whose names speak of chips
 S = TypeVar("S", bound=Spec)
 PRIORS: Final = DATA / "cluster_priors.yaml"
 
@@ -39,7 +41,8 @@ def preset_path(kind: str, name: str) -> Path:
     """The file of a preset. Errors: InputError for an unknown name, with the nearest known one."""
     names = preset_names(kind)
     if name not in names:
-        raise InputError(f"{shown(name)} is not a preset of {kind}; {did_you_mean(name, names)}")
+        hint = did_you_mean_hardware(name, names) if kind in HARDWARE else did_you_mean(name, names)
+        raise InputError(f"{shown(name)} is not a preset of {kind}; {hint}")
     return DATA / kind / f"{name}.yaml"
 
 
@@ -78,8 +81,8 @@ def preset_settings(name: str) -> list[tuple[str, list[tuple[str, Any, str]]]]:
                 mapping, sources = merged(merged(mapping, priors), mapping), their_sources | sources
             found.append((f"{kind}/{bare}", [(key, value, source_of(key, sources)) for key, value in settings(mapping)]))
     if not found:
-        known = sorted({preset for kind in KINDS for preset in preset_names(kind)})
-        raise InputError(f"{shown(name)} is not a preset; {did_you_mean(name, known)}")
+        known = {preset for kind in KINDS for preset in preset_names(kind)}
+        raise InputError(f"{shown(name)} is not a preset; {did_you_mean_hardware(name, known)}")
     return found
 
 
@@ -106,11 +109,14 @@ def source_of(key: str, sources: Mapping[str, str]) -> str:
 
 
 def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with the keys of `over` in place of its own, mapping by mapping."""
+    """`base` with the keys of `over` in place of its own, mapping by mapping; one that extends another preset is a whole."""
     result = dict(base)
     for key, value in over.items():
         old = result.get(key)
-        result[key] = merged(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+        if isinstance(old, Mapping) and isinstance(value, Mapping) and "extends" not in value:
+            result[key] = merged(old, value)
+        else:
+            result[key] = value
     return result
 
 

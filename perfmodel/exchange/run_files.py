@@ -19,6 +19,7 @@ from perfmodel.exchange.documents import FILE_SUFFIXES, parse_text
 from perfmodel.exchange.importers.registry import read_settings
 from perfmodel.exchange.key_paths import with_value
 from perfmodel.exchange.presets import expand, preset_names, read_preset
+from perfmodel.exchange.slips import likely_slips
 from perfmodel.exchange.spec_mappings import mapping_of
 from perfmodel.spec.axes import FILLING, REPLICA_AXES
 from perfmodel.spec.draft import Draft
@@ -57,11 +58,13 @@ def read_candidates(
     stated = _assumptions(mapping.pop("assumptions", []))
     mapping, _ = separated(mapping)
     given = [*mapping]
+    in_parts = isinstance(mapping.get("cluster"), Mapping)
     mapping = expand(Run, mapping)
     for override in overrides:
         key, value = _parsed(override)
         if gpus and key.endswith(FILLING.name):
             raise InputError("this follows from the number of GPUs, which is kept; leave out one of the two", key=key)
+        in_parts = in_parts or key.startswith("cluster.") or (key == "cluster" and isinstance(value, Mapping))
         changed_mapping = with_value(_with_terms(mapping, key), key, value)
         mapping = expand(Run, separated(changed_mapping)[0] if isinstance(value, Mapping) else changed_mapping)
         given.append("published" if ".published" in key or ".spread" in key else re.split(r"[.\[]", key)[0])
@@ -72,9 +75,15 @@ def read_candidates(
     axes = [(key, values) for key, values in leaves(Run, mapping) if isinstance(values, list)]
     built = [(dict(chosen), _built(mapping, chosen, gpus, Draft if draft else Run)) for chosen in _combinations(axes)]
     return tuple(
-        RunCandidate(values=values, run=run, assumptions=(*assumptions, *_kept_in_a_pipeline(run), *_beyond_the_stack(run)))
+        RunCandidate(values=values, run=run, assumptions=(*assumptions, *_of_the_whole(run, in_parts=in_parts)))
         for values, run in built
     )
+
+
+def _of_the_whole(run: Run, *, in_parts: bool) -> tuple[str, ...]:
+    """What the settings of a run make together; `in_parts`: its cluster is given by numbers, not by a preset's name alone."""
+    slips = likely_slips(run.cluster) if in_parts else ()
+    return (*_kept_in_a_pipeline(run), *_beyond_the_stack(run), *slips)
 
 
 def _mapping(source: RunSource) -> dict[str, Any]:

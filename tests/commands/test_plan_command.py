@@ -258,7 +258,7 @@ def test_one_sentence(run: Any, arguments: list[str], sentence: str) -> None:
 def test_no_such_model_or_cluster(run: Any) -> None:
     """The nearest one is named."""
     assert "did you mean llama-3.1-8b?" in said(run, "plan", "lama-3.1-8b", "--cluster", "dgx-h100", "--gpus", 8)
-    assert "did you mean dgx-h100?" in said(run, "plan", "llama-3.1-8b", "--cluster", "dgx-h10", "--gpus", 8)
+    assert "did you mean dgx-h100?" in said(run, "plan", "llama-3.1-8b", "--cluster", "dgx_h100", "--gpus", 8)
     assert "give a cluster" in said(run, "plan", "llama-3.1-8b", "--gpus", 8)
 
 

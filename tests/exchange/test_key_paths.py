@@ -51,7 +51,7 @@ def test_a_factor_multiplies_each_candidate() -> None:
         ("IB=800Gb/s", "did you mean cluster.links.network.bandwidth_bytes_per_s?"),
         ("nvlink=900GB/s", "did you mean cluster.links.node.bandwidth_bytes_per_s?"),
         ("price=2.5", "did you mean economics.dollars_per_gpu_hour?"),
-        ("gpu=h200", "did you mean cluster, as in cluster=dgx-h200?"),
+        ("gpu=h200", r"did you mean cluster \(perfmodel list clusters\)\?"),
         ("gpu.memory_bytes=80GB", "gpu: unknown key; did you mean cluster.gpu.memory_bytes?"),
         (
             "data_parallel=384",

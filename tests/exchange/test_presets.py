@@ -16,6 +16,7 @@ from perfmodel.exchange.presets import (
     KINDS,
     cluster_preset,
     cluster_priors,
+    expand_part,
     gpu_preset,
     merged,
     preset_names,
@@ -25,6 +26,8 @@ from perfmodel.exchange.presets import (
     source_of,
     stack_preset,
 )
+from perfmodel.spec.hardware import NetworkLink
+from perfmodel.units import parse_quantity
 
 FITTED = {
     "what": "products",
@@ -71,7 +74,7 @@ def test_every_source_that_ships_is_one_line_of_words(kind: str) -> None:
 def test_fitted_numbers_carry_their_provenance(kind: str) -> None:
     """Table, version, licence, rows, date and held-out error of each family that was fitted."""
     for name in preset_names(kind):
-        entries = read_mapping(DATA / kind / f"{name}.yaml")["sources"].values()
+        entries = read_mapping(DATA / kind / f"{name}.yaml").get("sources", {}).values()
         for entry in (each for each in entries if isinstance(each, Mapping)):
             assert set(entry) - {"at_bounds"} == set(FITTED)
             assert entry["rows"] > 0
@@ -79,8 +82,10 @@ def test_fitted_numbers_carry_their_provenance(kind: str) -> None:
 
 
 def test_kernels_and_collectives_are_listed_by_title() -> None:
-    """One profile a GPU that was fitted; every link names its collectives."""
-    assert set(preset_titles("kernels")["kernels"]) <= set(preset_names("gpus"))
+    """One profile a GPU that was fitted, or carried over to others; every link names its collectives."""
+    carried = {name for name in preset_names("kernels") if name.endswith("carried-over")}
+    assert set(preset_titles("kernels")["kernels"]) - carried <= set(preset_names("gpus"))
+    assert carried <= {read_preset("gpus", gpu)[0]["kernels"] for gpu in preset_names("gpus")}
     named = {read_preset("links", link)[0]["collectives"] for link in preset_names("links")}
     assert named == set(preset_titles("collectives")["collectives"])
 
@@ -127,6 +132,71 @@ def test_a_gpu_times_products_in_every_precision_that_its_profile_has(name: str)
     gpu = gpu_preset(name)
     assert "bf16" in gpu.kernels.matmul
     assert set(gpu.kernels.matmul) <= set(gpu.peak_flop_per_s)
+
+
+@pytest.mark.parametrize("name", [name for name in preset_names("kernels") if name.endswith("carried-over")])
+def test_kernels_that_are_carried_over_say_so_and_are_less_sure(name: str) -> None:
+    """No law of theirs counts as measured, and none is surer than on the chip that it was measured on."""
+    gpu = next(gpu for gpu in preset_names("gpus") if read_preset("gpus", gpu)[0]["kernels"] == name)
+    own, origin = gpu_preset(gpu).kernels, gpu_preset(read_mapping(DATA / "kernels" / f"{name}.yaml")["extends"]).kernels
+    for table in ("matmul", "memory_bound"):
+        assert {each.evidence.basis for each in getattr(own, table).values()} == {"transferred"}
+    laws = [(own.matmul[each], origin.matmul[each]) for each in own.matmul]
+    laws += [(getattr(own, way), getattr(origin, way)) for way in ("attention_forward", "attention_backward")]
+    for law, measured in laws:
+        assert law.evidence.basis == "transferred"
+        assert law.spread["efficiency"] >= measured.spread["efficiency"]
+
+
+@pytest.mark.parametrize("name", preset_names("gpus"))
+def test_peak_rates_are_dense_and_in_the_ratios_of_their_formats(name: str) -> None:
+    """Half the bits, twice the rate; a sparse rate beside a dense one would be four times."""
+    peaks = gpu_preset(name).peak_flop_per_s
+    assert peaks["fp16"] == peaks["bf16"]
+    if "fp8" in peaks:
+        assert float(peaks["fp8"] / peaks["bf16"]) == pytest.approx(2.0, rel=0.03)
+
+
+@pytest.mark.parametrize(
+    ("gpu", "like", "share"),
+    [("h800-sxm-80gb", "h100-sxm-80gb", 1.0), ("a800-sxm-80gb", "a100-sxm-80gb", 1.0), ("gh200-96gb", "h100-sxm-80gb", 1.0)],
+)
+def test_the_same_chip_has_the_same_peak(gpu: str, like: str, share: float) -> None:
+    """What differs is the NVLink, or the memory."""
+    assert gpu_preset(gpu).peak("bf16") == share * gpu_preset(like).peak("bf16")
+    assert gpu_preset(gpu).streaming_multiprocessors == gpu_preset(like).streaming_multiprocessors
+
+
+@pytest.mark.parametrize(
+    ("cluster", "node_gbit", "link_gbyte"),
+    [
+        *(("hgx-a800", 1600, 200), ("hgx-h800", 3200, 200), ("hgx-h20", 3200, 450), ("dgx-b300", 6400, 900)),
+        *(("p4d", 400, 300), ("p5", 3200, 450), ("p5en", 3200, 450), ("a3-mega", 1600, 450), ("a100-omni-path", 400, 300)),
+        *(("gh200", 800, 450), ("gh200-slingshot", 800, 450), ("a100-slingshot", 800, 300)),
+    ],
+)
+def test_a_cluster_has_the_rates_of_its_datasheet(cluster: str, node_gbit: float, link_gbyte: float) -> None:
+    """Of a node's network in Gb/s, and of a GPU's NVLink in GB/s, one direction."""
+    found = cluster_preset(cluster)
+    assert float(found.network_bytes_per_s_per_gpu * found.gpus_per_node) == pytest.approx(node_gbit * 1e9 / 8)
+    assert float(found.links.node.bandwidth_bytes_per_s) == pytest.approx(link_gbyte * 1e9)
+
+
+@pytest.mark.parametrize("kind", [name for name in preset_names("collectives") if "nvlink" not in name and "pcie" not in name])
+def test_networks_other_than_infiniband_are_doubted_more(kind: str) -> None:
+    """None has its efficiency, or its certainty, by default."""
+    link = next(name for name in preset_names("links") if read_preset("links", name)[0]["collectives"] == kind)
+    known = expand_part(NetworkLink, "links", link)["collectives"]
+    base = read_preset("collectives", "infiniband")[0]
+    if kind != "infiniband":
+        assert known["efficiency"] != base["efficiency"]
+        assert parse_quantity(known["spread"]["efficiency"], "ratio") > base["spread"]["efficiency"]
+        assert known["evidence"]["basis"] == "transferred"
+
+
+def test_a_mapping_that_extends_a_preset_replaces_what_stood_there() -> None:
+    """Nothing of the other one is left in it."""
+    assert merged({"a": {"b": 1, "c": 2}}, {"a": {"extends": "x", "b": 3}}) == {"a": {"extends": "x", "b": 3}}
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from perfmodel.evidence.time_scores import recomputed_mfu
 from perfmodel.exchange.building import build
 from perfmodel.exchange.documents import read_mapping
 from perfmodel.exchange.presets import DATA, expand_part, preset_names, read_preset
+from perfmodel.exchange.slips import likely_slips
 from perfmodel.exchange.tables.csv_tables import read_table
 from perfmodel.spec.axes import FILLING, PIPELINE, REPLICA_AXES, TENSOR
 from perfmodel.spec.fields import Spec
@@ -178,6 +179,7 @@ def described_run(cells: dict[str, str], presets: Mapping[str, Any]) -> Describe
     run, reason = None, ""
     try:
         run = _run(cells, model, stack, presets)
+        assumptions.extend(likely_slips(run.cluster))
     except NotSupportedError as error:
         reason = error.topic
     except InputError as error:
@@ -309,14 +311,24 @@ def _cluster(cells: Mapping[str, str], presets: Mapping[str, Any]) -> dict[str, 
     name = presets["clusters"].get(cells["gpu"])
     if name is None:
         raise NotSupportedError(f"no cluster preset has {cells['gpu']}", key="gpu")
-    cluster: dict[str, Any] = {"extends": name}
-    if cells["gpus_per_node"] and cells["gpu"] not in presets["rack_scale"]:
-        cluster |= {"gpus_per_node": _integer(cells, "gpus_per_node"), "nics_per_node": _integer(cells, "gpus_per_node")}
-    if cells["internode_gbit_per_s_per_gpu"]:
-        rate = f"{cells['internode_gbit_per_s_per_gpu']}Gb/s"
-        network = read_preset("clusters", name)[0]["links"]["network"]
+    cluster: dict[str, Any] = {"extends": name} | _node(cells, name, presets)
+    own = read_preset("clusters", name)[0]["links"]["network"]
+    network = next(each for each in presets["networks"] if _matches(each, cells, apart=("network",))).get("network", own)
+    stated = cells["internode_gbit_per_s_per_gpu"]
+    if stated or network != own:
+        rate = f"{stated}Gb/s" if stated else read_preset("links", own)[0]["bandwidth_bytes_per_s"]
         cluster["links"] = {"network": {"extends": network, "bandwidth_bytes_per_s": rate}}
     return cluster
+
+
+def _node(cells: Mapping[str, str], name: str, presets: Mapping[str, Any]) -> dict[str, int]:
+    """GPUs and NICs of a row's nodes: a NIC a GPU where the row states its rate for each, else as many as the cluster has."""
+    preset, _ = read_preset("clusters", name)
+    known = int(preset["gpus_per_node"])
+    counted = cells["gpus_per_node"] and cells["gpu"] not in presets["rack_scale"]
+    gpus = _integer(cells, "gpus_per_node") if counted else known
+    nics = gpus if cells["internode_gbit_per_s_per_gpu"] else max(int(preset["nics_per_node"]) * gpus // known, 1)
+    return {"gpus_per_node": gpus, "nics_per_node": nics}
 
 
 def _stack(cells: Mapping[str, str], presets: Mapping[str, Any]) -> tuple[dict[str, Any], str]:

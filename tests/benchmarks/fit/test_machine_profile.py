@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from perfmodel.benchmarks.fit.machine import Machine, machine_profile
+from perfmodel.benchmarks.fit.machine import Machine, gpu_like, machine_profile
 from perfmodel.benchmarks.fit.profile import write_profile
 from perfmodel.benchmarks.fit.regression import MOST_SPREAD
 from perfmodel.benchmarks.measure.calibrate import pooled
@@ -204,3 +204,32 @@ def test_a_profile_of_a_machine_that_is_very_busy_can_still_be_read() -> None:
     noisy = [replace(each, seconds=each.seconds * 100.0 ** chance.uniform(0.0, 1.0)) for each in obeyed_records()]
     kernels = cluster(machine_profile(noisy, MACHINE)).gpu.kernels
     assert max(spread for each in kernels.memory_bound.values() for spread in each.spread.values()) == MOST_SPREAD
+
+
+@pytest.mark.parametrize(
+    ("device", "preset"),
+    [
+        *(
+            ("NVIDIA H100 80GB HBM3", "h100-sxm-80gb"),
+            ("NVIDIA H100 PCIe", "h100-pcie-80gb"),
+            ("NVIDIA H100 NVL", "h100-nvl-94gb"),
+        ),
+        *(
+            ("NVIDIA A100-SXM4-80GB", "a100-sxm-80gb"),
+            ("NVIDIA A100-SXM4-40GB", "a100-sxm-40gb"),
+            ("NVIDIA H200", "h200-sxm-141gb"),
+        ),
+        *(("NVIDIA GH200 480GB", "gh200-96gb"), ("NVIDIA GB200", "gb200"), ("NVIDIA B200", "b200"), ("NVIDIA H20", "h20")),
+        *(("NVIDIA L40S", "l40s"), ("NVIDIA GeForce RTX 4090", "rtx-4090"), ("NVIDIA GB300", "gb300")),
+    ],
+)
+def test_a_machine_has_the_datasheet_of_its_own_chip(device: str, preset: str) -> None:
+    """As drivers name it: GH200 is not H200, GB200 not B200."""
+    assert gpu_like(device) == preset
+
+
+@pytest.mark.parametrize("device", ["Tesla V100-SXM2-16GB", "NVIDIA L4", "NVIDIA GeForce RTX 3090", "a GPU"])
+def test_a_gpu_without_a_datasheet_is_refused(device: str) -> None:
+    """Its rates are not guessed."""
+    with pytest.raises(InputError, match="has no datasheet here; known: "):
+        gpu_like(device)

@@ -161,9 +161,9 @@ def test_no_such_model(model: Any, sentence: str) -> None:
 
 def test_no_such_cluster_or_stack() -> None:
     """Named, with what is near; without a cluster, how to name one."""
-    assert refusal(cluster="dgx-h10") == "cluster: 'dgx-h10' is not a preset of clusters; did you mean dgx-h100?"
+    assert refusal(cluster="dgx_h100") == "cluster: 'dgx_h100' is not a preset of clusters; did you mean dgx-h100?"
     assert refusal(stack="megatron").startswith("stack: 'megatron' is not a preset of stacks; did you mean")
-    assert refusal(cluster={"gpu": "h100"}).startswith("cluster.gpu: 'h100' is not a preset of gpus; known: ")
+    assert refusal(cluster={"gpu": "h100"}).endswith("did you mean h100-nvl-94gb or h100-sxm-80gb?")
     assert refusal(cluster=None) == "cluster: give a cluster, as in --cluster dgx-h100 (perfmodel list clusters)"
 
 
