@@ -137,8 +137,8 @@ def _scratch_bytes(work: Iteration, scratch: Mapping[str, Numeric]) -> Numeric:
 def _weights_bytes(setup: Setup, stage: PipelineStage) -> tuple[Numeric, Numeric]:
     """Parameters with their low-precision copies, and gradients; of what is sharded, also what is whole at a time.
 
-    Whole at a time are two layers, and the matrices of the vocabulary, which do not belong to a layer. Shards that are cast when
-    they are gathered are the optimizer's master copies: they are counted there.
+    Whole at a time are two layers, and the matrices of the vocabulary, which do not belong to a layer. Shards that are cast
+    when they are gathered are the optimizer's master copies: they are counted there.
     """
     layout, held = setup.layout, stage.parameters
     state = state_bytes(layout, setup.stack)

@@ -71,6 +71,8 @@ def _run_document(prediction: Prediction, assumptions: Sequence[str], *, verbose
         "total_days": _optional(prediction.total_days),
         "gpu_hours": _optional(prediction.gpu_hours),
         "fits": prediction.fits,
+        "verdict": prediction.verdict,
+        "fit_probability": prediction.fit_probability,
     } | _economics(prediction)
 
 
@@ -109,6 +111,8 @@ def _stage_document(
         "memory": {
             "total_bytes": float(predicted.memory.total_bytes),
             "fits": bool(predicted.fits),
+            "verdict": predicted.verdict,
+            "fit_probability": float(predicted.fit_probability),
             "headroom_bytes": float(predicted.headroom_bytes),
         }
         | {part: float(used) for part, used in predicted.memory.items()},
