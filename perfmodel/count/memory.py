@@ -56,6 +56,10 @@ class MemoryBytes:
             total = total + getattr(self, part.name)
         return total
 
+    def measured_as(self, kind: str) -> Numeric:
+        """The bytes that a tool reports which counts what is allocated, reserved, or in use on the device."""
+        return {"allocated": self.allocated_bytes, "reserved": self.reserved_bytes, "device": self.total_bytes}[kind]
+
     @property
     def reserved_bytes(self) -> Numeric:
         """What PyTorch's caching allocator reserves: all but what libraries allocate by themselves."""
@@ -86,8 +90,8 @@ def stage_memory_bytes(work: Iteration, stage: PipelineStage, *, scratch: Mappin
     ranks = layout.tensor_parallel if stack.fusion.gathered_logits else 1
     loss = stage.head * logit_bytes(stack.fusion.loss_peak_bytes, layout) * logits.rows * logits.columns * ranks
     head = stage.head * saved_bytes(work.head.forward)
-    # the loss is over when the first layer runs again: only what that needs beyond it adds to the peak
-    rerun = np.maximum(_largest_rerun_bytes(work, stage) - loss - head, 0)
+    # the loss is over when the first layer runs again: only what that and its gradients need beyond it adds to the peak
+    rerun = np.maximum(_largest_rerun_bytes(work, stage) + _unreduced_bytes(work.setup, stage) - loss - head, 0)
     activations = stage_activation_bytes(work, stage) + _sent_bytes(work, stage) + head + rerun
     parameters, gradients = _weights_bytes(work.setup, stage)
     states, owned, each = stack.states, held.total / shards(layout, "optimizer"), state_bytes(layout, stack)
@@ -135,25 +139,39 @@ def _scratch_bytes(work: Iteration, scratch: Mapping[str, Numeric]) -> Numeric:
 
 
 def _weights_bytes(setup: Setup, stage: PipelineStage) -> tuple[Numeric, Numeric]:
-    """Parameters with their low-precision copies, and gradients; of what is sharded, also what is whole at a time.
+    """Parameters with their low-precision copies, and gradients; of sharded parameters, also what is whole at a time.
 
-    Whole at a time are two layers, and the matrices of the vocabulary, which do not belong to a layer. Shards that are cast
-    when they are gathered are the optimizer's master copies: they are counted there.
+    Whole at a time are two layers, and the matrices of the vocabulary, which do not belong to a layer; or all of them. Shards
+    that are cast when they are gathered are the optimizer's master copies: they are counted there.
     """
     layout, held = setup.layout, stage.parameters
     state = state_bytes(layout, setup.stack)
-    is_gathered, is_unreduced = (np.asarray(shards(layout, part)) > 1 for part in ("parameters", "gradients"))
+    is_gathered = np.asarray(shards(layout, "parameters")) > 1
     shard = 0.0 if setup.stack.states.casts_shards and layout.recipe.has_master else state.parameter
     gradients: Numeric = held.total / shards(layout, "gradients") * state.all_gradients
     whole_bytes = _whole_parameter_bytes(setup, held, state.parameter)
-    if not is_gathered.any() and not is_unreduced.any():
+    if not is_gathered.any():
         return whole_bytes, gradients
-    layer = LAYERS_GATHERED * _largest_layer(setup, stage)
-    vocabulary = held.embedding + held.positions + held.head
-    each = held.total / shards(layout, "parameters") * shard
-    gathered = each + vocabulary * state.parameter + layer * _layer_parameter_bytes(setup, state.parameter)
-    parameters = np.where(is_gathered, gathered, whole_bytes)
-    return parameters, gradients + np.where(is_unreduced, layer + vocabulary, 0.0) * layout.recipe.activation_bytes
+    gathered = whole_bytes
+    if setup.stack.states.regathers_parameters:
+        layers = LAYERS_GATHERED * _largest_layer(setup, stage) * _layer_parameter_bytes(setup, state.parameter)
+        gathered = layers + _vocabulary(held) * state.parameter
+    shards_bytes = held.total / shards(layout, "parameters") * shard
+    return np.where(is_gathered, shards_bytes + gathered, whole_bytes), gradients
+
+
+def _unreduced_bytes(setup: Setup, stage: PipelineStage) -> Numeric:
+    """Gradients that are whole at a time before they are reduced to shards: of two layers, and of the vocabulary."""
+    unreduced = np.asarray(shards(setup.layout, "gradients")) > 1
+    if not unreduced.any():
+        return 0.0
+    numbers = LAYERS_GATHERED * _largest_layer(setup, stage) + _vocabulary(stage.parameters)
+    return np.where(unreduced, numbers, 0.0) * setup.layout.recipe.activation_bytes
+
+
+def _vocabulary(held: ParameterCount) -> Numeric:
+    """Parameters that do not belong to a layer."""
+    return held.embedding + held.positions + held.head
 
 
 def _whole_parameter_bytes(setup: Setup, held: ParameterCount, parameter_bytes: Numeric) -> Numeric:

@@ -43,7 +43,7 @@ def state_bytes(layout: Layout, stack: SoftwareStack) -> StateBytes:
     >>> from perfmodel.exchange.run_files import read_candidates
     >>> run = read_candidates("nemotron-4-15b")[0].run
     >>> layout = run.layout(run.stages[0])
-    >>> [state_bytes(replace(layout, precision=each), run.stack).adam for each in ("bf16", "fp32")]
+    >>> [float(state_bytes(replace(layout, precision=each), run.stack).adam) for each in ("bf16", "fp32")]
     [38.0, 28.0]
     """
     held = stack.states

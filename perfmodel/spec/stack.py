@@ -174,6 +174,7 @@ class TrainingStates(Spec):
     scatters_gradients: bool = flag()  # sharded optimizers get their share of the gradients, not all of them
     parameter_bytes: Numeric = number("bytes", above=0)
     casts_shards: bool = flag()  # a sharded parameter is its fp32 master; copies in 16 bits live only while they are gathered
+    regathers_parameters: bool = flag()  # what a forward pass gathered is given up, and gathered again for the backward pass
     optimizer_bytes: Numeric = number("bytes", above=0)  # master weight and moments of one parameter
     overwrites_gradients: bool = flag(default=False)  # the first micro-batch writes where others add; nothing is set to zero
     pipeline_split: str = choice("layers", "modules")  # layers are dealt out, or embedding, last norm and head among them
