@@ -19,8 +19,9 @@ from perfmodel.spec.spread import DEVIATIONS
 FITS: Final = "fits"
 TIGHT: Final = "tight"
 DOES_NOT_FIT: Final = "does not fit"
+LEAST: Final = 1e-12  # of an error of 0, so that the room is divided by something
 SURE: Final = 0.95  # at either end of a 90 % interval
-_ERF: Final = np.vectorize(math.erf, otypes=[float])
+_ERF: Final = np.frompyfunc(math.erf, 1, 1)
 
 
 def fit_probability(*, needed_bytes: Numeric, capacity_bytes: Numeric, error: Numeric) -> Numeric:
@@ -29,9 +30,9 @@ def fit_probability(*, needed_bytes: Numeric, capacity_bytes: Numeric, error: Nu
     >>> [round(float(fit_probability(needed_bytes=need, capacity_bytes=80.0, error=0.1)), 2) for need in (88.0, 80.0, 80 / 1.1)]
     [0.05, 0.5, 0.95]
     """
-    room = np.log(np.asarray(capacity_bytes, dtype=float) / needed_bytes)
-    deviation = np.log1p(np.maximum(error, np.finfo(float).tiny)) / DEVIATIONS
-    odds: Numeric = np.asarray(0.5 * (1.0 + _ERF(np.clip(room / deviation, -40.0, 40.0) / math.sqrt(2.0))))[()]
+    room = np.log(capacity_bytes / needed_bytes)
+    deviation = np.log1p(np.maximum(error, LEAST)) / DEVIATIONS
+    odds: Numeric = 0.5 * (1.0 + np.asarray(_ERF(room / (deviation * math.sqrt(2.0))), dtype=float))
     return odds
 
 

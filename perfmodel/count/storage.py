@@ -60,8 +60,8 @@ def state_bytes(layout: Layout, stack: SoftwareStack) -> StateBytes:
         )
     scaled, copy = layout.recipe.scales_loss, held.accumulated_gradient_bytes
     gradient = held.scaled_gradient_bytes if scaled else held.gradient_bytes
-    added_to = np.where(np.asarray(copy) > 0, copy, gradient)[()]
-    step = np.where(np.asarray(added_to) < FP32_BYTES, held.step_gradient_bytes, 0.0)[()]
+    added_to = np.where(np.asarray(copy) > 0, copy, gradient) if np.any(copy) else gradient
+    step = held.step_gradient_bytes * (added_to < FP32_BYTES)
     return StateBytes(
         parameter=held.parameter_bytes,
         gradient=added_to,

@@ -50,7 +50,7 @@ def kept_by_a_layer(stack: SoftwareStack | str, **changes: Any) -> float:
     software = stack_preset(stack) if isinstance(stack, str) else stack
     work = iteration(setup_of(LLAMA, replace(LAYOUT, **changes), software))
     kept = float(stage_activation_bytes(work, work.stages.first))
-    return kept / LLAMA.layers / float(work.layout.tokens_per_micro_batch)
+    return float(kept / LLAMA.layers / float(work.layout.tokens_per_micro_batch))
 
 
 @pytest.mark.parametrize(("layers", "measured_gb"), [(2, 11.33), (4, 18.35), (10, 39.43), (20, 74.56)])

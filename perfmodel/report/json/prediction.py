@@ -111,11 +111,11 @@ def _stage_document(
         "memory": {
             "total_bytes": float(predicted.memory.total_bytes),
             "fits": bool(predicted.fits),
-            "verdict": predicted.verdict,
-            "fit_probability": float(predicted.fit_probability),
             "headroom_bytes": float(predicted.headroom_bytes),
         }
         | {part: float(used) for part, used in predicted.memory.items()},
+        "verdict": predicted.verdict,
+        "fit_probability": float(predicted.fit_probability),
         "breakdown_s": {part.removesuffix("_s"): float(seconds) for part, seconds in predicted.breakdown.items()},
         "published": {name: value for name, value in _figures(stage.published) if value is not None},
         "communication": _communication(predicted, cluster),

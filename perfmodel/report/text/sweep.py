@@ -22,6 +22,7 @@ def _large(number: float) -> str:
     return large_text(float(f"{number:.4g}"))
 
 
+FIT_CELLS: Final = {FITS: "yes", TIGHT: "tight", DOES_NOT_FIT: "NO"}
 COLUMNS: Final[dict[str, Callable[[Mapping[str, Any]], str]]] = {
     "GPUs": lambda numbers: f"{numbers['gpus']}",
     "batch": lambda numbers: f"{numbers['global_batch_size']}",
@@ -34,7 +35,6 @@ COLUMNS: Final[dict[str, Callable[[Mapping[str, Any]], str]]] = {
     "GiB": lambda numbers: f"{numbers['memory_bytes'] / GIBIBYTE:.1f}",
     "fits": lambda numbers: FIT_CELLS[fit_verdict(numbers["fit_probability"])],
 }
-FIT_CELLS: Final = {FITS: "yes", TIGHT: "tight", DOES_NOT_FIT: "NO"}
 BESTS: Final = (("Fastest", "tokens_per_s", "tokens/s"), ("Most per GPU", "tokens_per_s_per_gpu", "tokens/s/GPU"))
 
 
