@@ -88,7 +88,7 @@ def stage_memory_bytes(work: Iteration, stage: PipelineStage, *, scratch: Mappin
     layout, stack, held = work.layout, work.setup.stack, stage.parameters
     logits = next(op for op in work.head.forward if isinstance(op, Matmul))
     ranks = layout.tensor_parallel if stack.fusion.gathered_logits else 1
-    loss = stage.head * logit_bytes(stack.fusion.loss_peak_bytes, layout) * logits.rows * logits.columns * ranks
+    loss = stage.head * _loss_bytes(work) * logits.rows * logits.columns * ranks / stack.fusion.loss_chunks
     head = stage.head * saved_bytes(work.head.forward)
     # the loss is over when the first layer runs again: only what that and its gradients need beyond it adds to the peak
     rerun = np.maximum(_largest_rerun_bytes(work, stage) + _unreduced_bytes(work.setup, stage) - loss - head, 0)
@@ -116,6 +116,13 @@ def _bucket_bytes(work: Iteration, held: ParameterCount, each: StateBytes) -> Nu
         return 0.0
     several = np.asarray(data_parallel_group(work.layout).ranks) > 1
     return np.where(several, buffers * each.reduced_gradient * np.minimum(work.buckets.share, 1.0) * held.total, 0.0)
+
+
+def _loss_bytes(work: Iteration) -> Numeric:
+    """Bytes of one logit at the peak of the loss, more where ranks share the vocabulary."""
+    fusion = work.setup.stack.fusion
+    shared = np.asarray(work.layout.tensor_parallel) > 1
+    return logit_bytes(fusion.loss_peak_bytes, work.layout) + fusion.parallel_loss_bytes * shared
 
 
 def _groups(setup: Setup) -> Numeric:

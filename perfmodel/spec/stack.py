@@ -118,6 +118,8 @@ class Fusion(Spec):
     loss_forward_bytes: Numeric = number("bytes")  # memory traffic per logit of the cross-entropy
     loss_backward_bytes: Numeric = number("bytes")  # memory traffic per logit of its backward pass
     loss_peak_bytes: Numeric = number("bytes")  # held per logit at the peak
+    parallel_loss_bytes: Numeric = number("bytes")  # held per logit beside, where tensor-parallel ranks share the vocabulary
+    loss_chunks: Numeric = number("count", minimum=1)  # pieces of a micro-batch whose logits and loss are taken one by one
     selective_recompute: str = choice("attention", "every_second_product")  # what its selective mode runs again
     spread: Mapping[str, Numeric] = spreads()
 

@@ -159,3 +159,15 @@ def test_allocated_and_reserved_leave_out_what_the_device_counts() -> None:
     assert [found.measured_as(kind) for kind in ("allocated", "reserved", "device")] == sorted(
         (found.allocated_bytes, found.reserved_bytes, found.total_bytes)
     )
+
+
+def test_chunks_of_the_loss_hold_their_share_of_the_logits() -> None:
+    """A loss in 8 chunks holds an eighth."""
+    whole, eighth = (needed(stack_with(stack_preset("generic"), {"fusion.loss_chunks": each})).loss_bytes for each in (1, 8))
+    assert eighth == pytest.approx(whole / 8)
+
+
+def test_a_loss_over_shared_logits_holds_more_of_each() -> None:
+    """torchtitan's takes 16 bytes a logit over several ranks, 12 on one."""
+    alone, shared = (needed("torchtitan", tensor_parallel=ranks).loss_bytes for ranks in (1, 2))
+    assert 2 * shared == pytest.approx(alone * 16 / 12)
