@@ -40,6 +40,7 @@ class MemoryBytes:
     activations_bytes: Numeric
     loss_bytes: Numeric
     scratch_bytes: Numeric  # what the optimizer's step allocates beyond what the passes had, which is free by then
+    workspaces_bytes: Numeric  # of libraries, from PyTorch's allocator
     communication_bytes: Numeric
     framework_bytes: Numeric
     fragmentation_bytes: Numeric
@@ -103,6 +104,7 @@ def stage_memory_bytes(work: Iteration, stage: PipelineStage, *, scratch: Mappin
         activations_bytes=activations,
         loss_bytes=loss,
         scratch_bytes=np.maximum(step - activations - loss, 0.0),
+        workspaces_bytes=states.workspace_bytes + 0.0 * held.total,
         communication_bytes=_groups(work.setup) * states.communication_buffer_bytes + _bucket_bytes(work, held, each),
         framework_bytes=states.framework_bytes + 0.0 * held.total,
         fragmentation_bytes=states.fragmentation * (activations + loss),

@@ -182,7 +182,8 @@ class TrainingStates(Spec):
     pipeline_split: str = choice("layers", "modules")  # layers are dealt out, or embedding, last norm and head among them
     bucket_buffers: Numeric = number("ratio")  # buckets of gradients, as they travel, that are allocated beside all of them
     keeps_stage_outputs: bool = flag()  # what a stage sends on stays until its backward pass, as what it received does
-    framework_bytes: Numeric = number("bytes")  # CUDA context and library workspaces
+    workspace_bytes: Numeric = number("bytes")  # of libraries that take theirs from PyTorch's allocator
+    framework_bytes: Numeric = number("bytes")  # CUDA context, kernels and what libraries allocate by themselves
     communication_buffer_bytes: Numeric = number("bytes")  # of each process group with more than one rank
     fragmentation: Numeric = number("ratio", maximum=1)  # allocator loss, as a share of the activations and the loss peak
     memory_error: Numeric = number("ratio", maximum=1)  # half width of the 90 % interval of all these bytes together
