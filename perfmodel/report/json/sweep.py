@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from perfmodel.count.fit import fit_verdict
 from perfmodel.report.json.prediction import SCHEMA_VERSION
 from perfmodel.variation.sweep import Sweep
 
@@ -18,13 +17,8 @@ def sweep_document(result: Sweep) -> dict[str, Any]:
         "stage": result.stage,
         "stages": result.stages,
         "axes": [{"key": axis.key, "labels": list(axis.labels)} for axis in result.axes],
-        "points": [row | {"verdict": _verdict(row.get("fit_probability"))} for row in result.rows()],
+        "points": result.rows(),
         "scaling": None if curve is None else {"kind": curve.kind, "axis": result.axes[curve.axis].key},
         "fits": result.fits,
         "taken": list(result.taken),
     }
-
-
-def _verdict(probability: float | None) -> str | None:
-    """Whether a point fits, is tight or does not fit; None where it is refused."""
-    return None if probability is None else fit_verdict(probability)
