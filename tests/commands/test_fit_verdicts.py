@@ -56,3 +56,12 @@ def test_a_borderline_run_is_tight(run: Any, tmp_path: Any, virtual_pipeline: in
         "recompute: none, micro_batch_size: 1, sequence_length: 4096, stages: [{data_parallel: 2, global_batch_size: 32}]}"
     )
     assert json.loads(run("predict", str(file), "--json").out)["verdict"] == verdict
+
+
+def test_a_plan_says_that_its_best_layout_is_tight(run: Any) -> None:
+    """It takes the fastest layout that fits, and says so with the odds where room is short."""
+    few = ("--choose", "context_parallel=1", "--choose", "tensor_parallel=2", "--choose", "micro_batch_size=2")
+    plan = ("plan", "llama-3.1-8b", "--cluster", "dgx-h100", "--gpus", "8", *few, "--global-batch-size", "64")
+    stage = json.loads(run(*plan, "--json").out)["stages"][-1]
+    assert ("That is tight, with odds of " in run(*plan).out) == (stage["verdict"] == "tight")
+    assert (stage["fit_probability"] >= 0.95) == (stage["verdict"] == "fits")
