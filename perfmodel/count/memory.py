@@ -57,10 +57,6 @@ class MemoryBytes:
             total = total + getattr(self, part.name)
         return total
 
-    def measured_as(self, kind: str) -> Numeric:
-        """The bytes that a tool reports which counts what is allocated, reserved, or in use on the device."""
-        return {"allocated": self.allocated_bytes, "reserved": self.reserved_bytes, "device": self.total_bytes}[kind]
-
     @property
     def reserved_bytes(self) -> Numeric:
         """What PyTorch's caching allocator reserves: all but what libraries allocate by themselves."""

@@ -156,9 +156,6 @@ def test_allocated_and_reserved_leave_out_what_the_device_counts() -> None:
     found = needed("generic")
     assert found.reserved_bytes - found.allocated_bytes == pytest.approx(found.fragmentation_bytes)
     assert found.total_bytes - found.reserved_bytes == pytest.approx(found.framework_bytes + found.communication_bytes)
-    assert [found.measured_as(kind) for kind in ("allocated", "reserved", "device")] == sorted(
-        (found.allocated_bytes, found.reserved_bytes, found.total_bytes)
-    )
 
 
 def test_chunks_of_the_loss_hold_their_share_of_the_logits() -> None:
