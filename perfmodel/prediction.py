@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from perfmodel.count.fit import DOES_NOT_FIT, fit_probability, fit_verdict
 from perfmodel.count.flops import model_flop_per_token
 from perfmodel.count.iteration import Iteration, iteration
 from perfmodel.count.memory import MemoryBytes, memory_bytes
@@ -52,6 +53,17 @@ class StagePrediction:
     memory: MemoryBytes
     fits: Truth
     headroom_bytes: Numeric  # of the GPU's memory; negative when the layout does not fit
+    fit_probability: Numeric  # that it fits, as far as memory is known
+
+    @property
+    def verdict(self) -> str:
+        """Whether one layout fits, is tight or does not fit (count/fit.py)."""
+        return fit_verdict(float(np.min(self.fit_probability)))
+
+    @property
+    def may_fit(self) -> bool:
+        """Whether one layout fits or is tight."""
+        return self.verdict != DOES_NOT_FIT
 
     @property
     def iteration_time_interval_s(self) -> tuple[Numeric, Numeric]:
@@ -83,7 +95,8 @@ class StagePrediction:
         values |= {"iteration_time_s": self.iteration_time_s, "iteration_time_low_s": low_s, "iteration_time_high_s": high_s}
         values |= {name: getattr(self, name) for name in ("mfu", "hfu", "tokens_per_s", "tokens_per_s_per_gpu")}
         values |= {part: getattr(self.breakdown, part) for part in PARTS}
-        values |= {"fits": self.fits, "memory_bytes": self.memory.total_bytes, "headroom_bytes": self.headroom_bytes}
+        values |= {"fits": self.fits, "fit_probability": self.fit_probability}
+        values |= {"memory_bytes": self.memory.total_bytes, "headroom_bytes": self.headroom_bytes}
         return values | {part.name: getattr(self.memory, part.name) for part in fields(self.memory)}
 
 
@@ -113,6 +126,21 @@ class Prediction(Tabular):
     def fits(self) -> bool:
         """Whether every stage fits."""
         return all(bool(np.all(predicted.fits)) for _, predicted in self.stages)
+
+    @property
+    def fit_probability(self) -> float:
+        """The odds of the stage that is least likely to fit: what is not known of memory is the same in all."""
+        return min(float(np.min(predicted.fit_probability)) for _, predicted in self.stages)
+
+    @property
+    def verdict(self) -> str:
+        """Whether the run fits, is tight or does not fit."""
+        return fit_verdict(self.fit_probability)
+
+    @property
+    def may_fit(self) -> bool:
+        """Whether the run fits or is tight."""
+        return self.verdict != DOES_NOT_FIT
 
     def rows(self) -> list[dict[str, Any]]:
         """A row a stage, counted from 1; tokens and days are None where the run does not state its tokens."""
@@ -175,6 +203,11 @@ def predict_stage(setup: Setup) -> StagePrediction:
         memory=memory,
         fits=headroom >= 0,
         headroom_bytes=headroom,
+        fit_probability=fit_probability(
+            needed_bytes=memory.total_bytes,
+            capacity_bytes=cluster.gpu.memory_bytes,
+            error=stack.states.memory_error,
+        ),
     )
 
 

@@ -70,5 +70,5 @@ def explain(
 
     form = form_of(output, as_json=as_json, as_csv=as_csv, as_markdown=as_markdown)
     emit(form, output, document=document, report=report, rows=explained.rows)
-    if not explained.predicted.fits:
+    if not explained.predicted.may_fit:
         raise typer.Exit(1)

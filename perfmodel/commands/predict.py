@@ -66,5 +66,5 @@ def predict(
         report=report,
         rows=lambda: [dict(values) | row for values, prediction in predictions for row in prediction.rows()],
     )
-    if not first.fits:
+    if not first.may_fit:
         raise typer.Exit(1)

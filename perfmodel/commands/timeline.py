@@ -70,5 +70,5 @@ def timeline(
         return timeline_report(found)
 
     emit(form, None, document=lambda: timeline_document(found), report=report, rows=found.rows)
-    if not found.predicted.fits:
+    if not found.predicted.may_fit:
         raise typer.Exit(1)

@@ -78,7 +78,7 @@ def whatif(
     form = form_of(output, as_json=as_json, as_csv=as_csv, as_markdown=as_markdown)
     result = api.whatif(run, wanted, base=base or (), stage=stage, same_gpus=same_gpus)
     emit(form, output, document=lambda: _document(result), report=lambda: _report(result), rows=result.rows)
-    if not result.fits:
+    if not result.may_fit:
         raise typer.Exit(1)
 
 

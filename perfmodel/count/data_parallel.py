@@ -122,12 +122,12 @@ def data_parallel_operators(setup: Setup, held: ParameterCount, bucket: Buckets)
         return (replace(reduction, group=data_parallel_group(layout)),)
     if layout.sharding not in GATHERED:
         return (reduction, gather)
-    return _gathered(layout, reduction, gather)
+    return _gathered(layout, reduction, gather, regathers=setup.stack.states.regathers_parameters)
 
 
-def _gathered(layout: Layout, reduction: Collective, gather: Collective) -> tuple[Collective, ...]:
-    """Parameters for both passes; in a pipeline they stay after the forward pass."""
-    repeats = np.where(np.asarray(layout.pipeline_parallel) > 1, 0, gather.repeats)
+def _gathered(layout: Layout, reduction: Collective, gather: Collective, *, regathers: bool) -> tuple[Collective, ...]:
+    """Parameters for both passes; in a pipeline, or where a stack does not gather them again, they stay after the forward."""
+    repeats = np.where((np.asarray(layout.pipeline_parallel) > 1) | (not regathers), 0, gather.repeats)
     again = replace(gather, name=NAMES[Role.BACKWARD_GATHER], role=Role.BACKWARD_GATHER, repeats=repeats)
     if layout.sharding != "hsdp":
         return (reduction, gather, again)

@@ -58,9 +58,9 @@ class LayerOperators(LinearOperators):
 
         PyTorch has one kernel for layer norm. Its RMS norm of eager operators also keeps what its weight scales.
         """
-        stream = self.hidden_bytes / self.token_shards
+        stream = self.stream_bytes
         if self.stack.fusion.norms == "eager_fp32" and self.model.norm == "rmsnorm":
-            return self._norm_in_fp32(name, stream / self.activation_bytes)
+            return self._norm_in_fp32(name, self.hidden_bytes / self.activation_bytes / self.token_shards)
         kept = 3 * stream if self.stack.fusion.norms == "eager" and self.model.norm == "rmsnorm" else stream
         return local(
             MemoryBound(
@@ -97,8 +97,9 @@ class LayerOperators(LinearOperators):
 
     def residual(self, name: str) -> Block:
         """Adds the branch to the stream (with dropout: writes and keeps a one-byte mask); backwards adds two gradients."""
-        stream = self.hidden_bytes / self.token_shards
-        mask = stream / self.activation_bytes if self.model.dropout else 0.0 * stream
+        stream = self.stream_bytes
+        numbers = self.tokens * self.model.hidden_size / self.token_shards
+        mask = numbers if self.model.dropout else 0.0 * numbers
         moved = 3 * stream + mask
         return local(
             MemoryBound(

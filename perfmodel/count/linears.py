@@ -15,10 +15,10 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from perfmodel.count.blocks import Block, local
-from perfmodel.count.declarations import Linear, Projections, takes_low_precision
+from perfmodel.count.declarations import Component, Linear, Projections, takes_low_precision
 from perfmodel.count.operators import Collective, Matmul, MemoryBound, Operator, gradients
 from perfmodel.count.roles import Role
-from perfmodel.count.storage import state_bytes
+from perfmodel.count.storage import state_bytes, stream_bytes
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.layout import tensor_parallel_group
 from perfmodel.spec.phases import DATA_GRADIENT, FORWARD, WEIGHT_GRADIENT
@@ -48,6 +48,7 @@ class LinearOperators:
         # a pass to find the largest number before each cast reads it once more
         self.search_bytes = self.activation_bytes if self.stack.low_precision.scaling == "current" else 0
         self.hidden_bytes = self.activation_bytes * self.tokens * self.model.hidden_size
+        self.stream_bytes = stream_bytes(setup)
 
     def projections(self, into: Projections) -> Block:
         """Column-parallel linears of one input: one product, or where the stack has them apart one each.
@@ -86,7 +87,7 @@ class LinearOperators:
         """
         name, hidden, narrow = linear.name, self.model.hidden_size, self._is_narrow(linear)
         size = self.operand_bytes if narrow else self.activation_bytes
-        product = replace(self._product(linear), saved_bytes=size * self.tokens * hidden / self.token_shards)
+        product = replace(self._product(linear), saved_bytes=self._kept_input_bytes(linear, size))
         gradient = self.collective(
             f"{name}.reduce_input_gradient",
             "reduce_scatter" if self.layout.sequence_parallel else "all_reduce",
@@ -102,14 +103,16 @@ class LinearOperators:
             again = replace(gather, phase=WEIGHT_GRADIENT, partner=(name, DATA_GRADIENT))
             if linear.role is not Role.LOGITS:
                 gather = replace(gather, partner=(name, FORWARD), pipelined=True)
-            block = Block(forward=(gather, product), backward=(again, data, gradient, *self._weight_gradient(weight)))
+            gathers = () if self.stack.fusion.gathered_inputs else (again,)
+            block = Block(forward=(gather, product), backward=(*gathers, data, gradient, *self._weight_gradient(weight)))
         return self._cast(name, self._column_cast_bytes(linear)) + block if narrow else block
 
     def row_linear(self, linear: Linear) -> Block:
         """Scatters (or all-reduces) the partial sums; backwards gathers the gradient that was scattered."""
         name, narrow = linear.name, self._is_narrow(linear)
         size = self.operand_bytes if narrow else self.activation_bytes
-        product = replace(self._product(linear), saved_bytes=size * self.tokens * linear.inner)
+        is_formed_again = self.stack.fusion.recomputed_inputs and linear.component is Component.FEED_FORWARD
+        product = replace(self._product(linear), saved_bytes=0.0 if is_formed_again else size * self.tokens * linear.inner)
         data, weight = gradients(product)
         if self.layout.sequence_parallel:
             scatter = self.collective(
@@ -128,6 +131,16 @@ class LinearOperators:
             reduce = self.collective(f"{name}.all_reduce", "all_reduce", payload=self.hidden_bytes)
             block = Block(forward=(product, reduce), backward=(data, *self._weight_gradient(weight)))
         return self._cast(name, self._row_cast_bytes(linear)) + block if narrow else block
+
+    def _kept_input_bytes(self, linear: Linear, size: float) -> Numeric:
+        """What a column-parallel linear keeps of its input: its share, all that was gathered, or nothing.
+
+        A compiler keeps nothing of what a norm handed over: it keeps what the norm read.
+        """
+        if self.stack.fusion.recomputed_inputs and linear.role is not Role.LOGITS:
+            return 0.0 * self.tokens
+        shards = 1 if self.stack.fusion.gathered_inputs else self.token_shards
+        return size * self.tokens * self.model.hidden_size / shards
 
     def _is_narrow(self, linear: Linear) -> bool:
         """Whether the products of a linear take low-precision operands."""

@@ -14,17 +14,16 @@ from typing import Final
 
 import numpy as np
 
-from perfmodel.count.blocks import Block, runs_again
 from perfmodel.count.data_parallel import shards
 from perfmodel.count.iteration import Iteration
 from perfmodel.count.operators import Collective, Matmul, saved_bytes
-from perfmodel.count.parameters import layer_parameters, low_precision_parameters
+from perfmodel.count.parameters import ParameterCount, layer_parameters, low_precision_parameters
 from perfmodel.count.pipeline import PipelineStage, in_flight
-from perfmodel.count.roles import Role
-from perfmodel.count.storage import logit_bytes, state_bytes
+from perfmodel.count.recompute import rerun_layer_bytes
+from perfmodel.count.storage import StateBytes, logit_bytes, state_bytes, stream_bytes
 from perfmodel.spec.axes import AXES
 from perfmodel.spec.fields import Numeric
-from perfmodel.spec.layout import axis_group
+from perfmodel.spec.layout import axis_group, data_parallel_group
 from perfmodel.spec.setup import Setup
 
 NONE: Final[Mapping[str, Numeric]] = MappingProxyType({})
@@ -40,7 +39,8 @@ class MemoryBytes:
     optimizer_bytes: Numeric
     activations_bytes: Numeric
     loss_bytes: Numeric
-    scratch_bytes: Numeric  # what the optimizer's collectives allocate beyond what the passes had, which is free by then
+    scratch_bytes: Numeric  # what the optimizer's step allocates beyond what the passes had, which is free by then
+    workspaces_bytes: Numeric  # of libraries, from PyTorch's allocator
     communication_bytes: Numeric
     framework_bytes: Numeric
     fragmentation_bytes: Numeric
@@ -51,11 +51,21 @@ class MemoryBytes:
 
     @property
     def total_bytes(self) -> Numeric:
-        """The sum of the parts."""
+        """The sum of the parts: what the device reports in use (nvidia-smi)."""
         total: Numeric = 0.0
         for part in fields(self):
             total = total + getattr(self, part.name)
         return total
+
+    @property
+    def reserved_bytes(self) -> Numeric:
+        """What PyTorch's caching allocator reserves: all but what libraries allocate by themselves."""
+        return self.total_bytes - self.framework_bytes - self.communication_bytes
+
+    @property
+    def allocated_bytes(self) -> Numeric:
+        """What tensors take at the peak (torch.cuda.max_memory_allocated): what is reserved less its fragmentation."""
+        return self.reserved_bytes - self.fragmentation_bytes
 
 
 def memory_bytes(work: Iteration, *, scratch: Mapping[str, Numeric] = NONE) -> MemoryBytes:
@@ -75,24 +85,42 @@ def stage_memory_bytes(work: Iteration, stage: PipelineStage, *, scratch: Mappin
     layout, stack, held = work.layout, work.setup.stack, stage.parameters
     logits = next(op for op in work.head.forward if isinstance(op, Matmul))
     ranks = layout.tensor_parallel if stack.fusion.gathered_logits else 1
-    loss = stage.head * logit_bytes(stack.fusion.loss_peak_bytes, layout) * logits.rows * logits.columns * ranks
+    loss = stage.head * _loss_bytes(work) * logits.rows * logits.columns * ranks / stack.fusion.loss_chunks
     head = stage.head * saved_bytes(work.head.forward)
-    # the loss is over when the first layer runs again: only what that needs beyond it adds to the peak
-    rerun = np.maximum(_largest_rerun_bytes(work, stage) - loss - head, 0)
-    activations = stage_activation_bytes(work, stage) + head + rerun
+    # the loss is over when the first layer runs again: only what that and its gradients need beyond it adds to the peak
+    rerun = np.maximum(_largest_rerun_bytes(work, stage) + _unreduced_bytes(work.setup, stage) - loss - head, 0)
+    activations = stage_activation_bytes(work, stage) + _sent_bytes(work, stage) + head + rerun
     parameters, gradients = _weights_bytes(work.setup, stage)
-    states = stack.states
+    states, owned, each = stack.states, held.total / shards(layout, "optimizer"), state_bytes(layout, stack)
+    step = np.maximum(_scratch_bytes(work, scratch), owned * each.step)
     return MemoryBytes(
         parameters_bytes=parameters,
         gradients_bytes=gradients,
-        optimizer_bytes=held.total / shards(layout, "optimizer") * state_bytes(layout, stack).optimizer,
+        optimizer_bytes=owned * each.optimizer,
         activations_bytes=activations,
         loss_bytes=loss,
-        scratch_bytes=np.maximum(_scratch_bytes(work, scratch) - activations - loss, 0.0),
-        communication_bytes=_groups(work.setup) * states.communication_buffer_bytes,
+        scratch_bytes=np.maximum(step - activations - loss, 0.0),
+        workspaces_bytes=states.workspace_bytes + 0.0 * held.total,
+        communication_bytes=_groups(work.setup) * states.communication_buffer_bytes + _bucket_bytes(work, held, each),
         framework_bytes=states.framework_bytes + 0.0 * held.total,
         fragmentation_bytes=states.fragmentation * (activations + loss),
     )
+
+
+def _bucket_bytes(work: Iteration, held: ParameterCount, each: StateBytes) -> Numeric:
+    """Buffers of as many numbers as a data-parallel bucket, where it is no view of the gradients."""
+    buffers = work.setup.stack.states.bucket_buffers
+    if not np.any(buffers):
+        return 0.0
+    several = np.asarray(data_parallel_group(work.layout).ranks) > 1
+    return np.where(several, buffers * each.reduced_gradient * np.minimum(work.buckets.share, 1.0) * held.total, 0.0)
+
+
+def _loss_bytes(work: Iteration) -> Numeric:
+    """Bytes of one logit at the peak of the loss, more where ranks share the vocabulary."""
+    fusion = work.setup.stack.fusion
+    shared = np.asarray(work.layout.tensor_parallel) > 1
+    return logit_bytes(fusion.loss_peak_bytes, work.layout) + fusion.parallel_loss_bytes * shared
 
 
 def _groups(setup: Setup) -> Numeric:
@@ -116,26 +144,57 @@ def _scratch_bytes(work: Iteration, scratch: Mapping[str, Numeric]) -> Numeric:
 
 
 def _weights_bytes(setup: Setup, stage: PipelineStage) -> tuple[Numeric, Numeric]:
-    """Parameters with their low-precision copies, and gradients; of what is sharded, also what is whole at a time.
+    """Parameters with their low-precision copies, and gradients; of sharded parameters, also what is whole at a time.
 
-    Whole at a time are two layers, and the matrices of the vocabulary, which do not belong to a layer.
+    Whole at a time are two layers, and the matrices of the vocabulary, which do not belong to a layer; or all of them. Shards
+    that are cast when they are gathered are the optimizer's master copies: they are counted there.
     """
-    layout, recipe, held = setup.layout, setup.layout.recipe, stage.parameters
+    layout, held = setup.layout, stage.parameters
     state = state_bytes(layout, setup.stack)
-    parameters: Numeric = held.total / shards(layout, "parameters") * state.parameter
-    gradients: Numeric = held.total / shards(layout, "gradients") * state.gradient
-    copies = 2 * recipe.operand_bytes  # a low-precision weight and its transpose
-    kept = copies * low_precision_parameters(held, setup.stack.low_precision.products) if recipe.casts else 0.0
-    is_gathered, is_unreduced = (np.asarray(shards(layout, part)) > 1 for part in ("parameters", "gradients"))
-    if not is_gathered.any() and not is_unreduced.any():
-        return parameters + kept, gradients
-    layer = _largest_layer(setup, stage)
-    whole = LAYERS_GATHERED * layer + held.embedding + held.positions + held.head
-    gathered = whole * state.parameter
-    if recipe.casts:
-        gathered = gathered + copies * LAYERS_GATHERED * layer
-    parameters = parameters + np.where(is_gathered, gathered, kept)
-    return parameters, gradients + np.where(is_unreduced, whole, 0.0) * recipe.activation_bytes
+    is_gathered = np.asarray(shards(layout, "parameters")) > 1
+    shard = 0.0 if setup.stack.states.casts_shards and layout.recipe.has_master else state.parameter
+    gradients: Numeric = held.total / shards(layout, "gradients") * state.all_gradients
+    whole_bytes = _whole_parameter_bytes(setup, held, state.parameter)
+    if not is_gathered.any():
+        return whole_bytes, gradients
+    gathered = whole_bytes
+    if setup.stack.states.regathers_parameters:
+        layers = LAYERS_GATHERED * _largest_layer(setup, stage) * _layer_parameter_bytes(setup, state.parameter)
+        gathered = layers + _vocabulary(held) * state.parameter
+    shards_bytes = held.total / shards(layout, "parameters") * shard
+    return np.where(is_gathered, shards_bytes + gathered, whole_bytes), gradients
+
+
+def _unreduced_bytes(setup: Setup, stage: PipelineStage) -> Numeric:
+    """Gradients that are whole at a time before they are reduced to shards: of two layers, and of the vocabulary."""
+    unreduced = np.asarray(shards(setup.layout, "gradients")) > 1
+    if not unreduced.any():
+        return 0.0
+    numbers = LAYERS_GATHERED * _largest_layer(setup, stage) + _vocabulary(stage.parameters)
+    return np.where(unreduced, numbers, 0.0) * setup.layout.recipe.activation_bytes
+
+
+def _vocabulary(held: ParameterCount) -> Numeric:
+    """Parameters that do not belong to a layer."""
+    return held.embedding + held.positions + held.head
+
+
+def _whole_parameter_bytes(setup: Setup, held: ParameterCount, parameter_bytes: Numeric) -> Numeric:
+    """All that a rank holds for its parameters where it holds all of each."""
+    narrow = low_precision_parameters(held, setup.stack.low_precision.products)
+    return (held.total - narrow) * parameter_bytes + narrow * _layer_parameter_bytes(setup, parameter_bytes)
+
+
+def _layer_parameter_bytes(setup: Setup, parameter_bytes: Numeric) -> Numeric:
+    """Bytes of one parameter of a linear: in 16 bits, the operands of its products, or those alone.
+
+    Products in 8 bits take a weight and, where the GPU wants it, its transpose.
+    """
+    recipe, low = setup.layout.recipe, setup.stack.low_precision
+    if not recipe.casts:
+        return parameter_bytes
+    copies = recipe.operand_bytes * (2 if setup.cluster.gpu.transposed_weights else 1)
+    return copies if low.parameter_gather else parameter_bytes + copies
 
 
 def _largest_layer(setup: Setup, stage: PipelineStage) -> Numeric:
@@ -155,10 +214,19 @@ def stage_activation_bytes(work: Iteration, stage: PipelineStage) -> Numeric:
     """
     kept: Numeric = 0.0
     for kind, blocks in work.layers.items():
-        again = rerun_layer_bytes(work, blocks.again)
+        again = rerun_layer_bytes(work, blocks.again, kind)
         layer = saved_bytes(blocks.again.forward)
         kept = kept + stage.held.every[kind] * (layer - again) + stage.held.plain[kind] * again
     return in_flight(work.layout, stage) * kept
+
+
+def _sent_bytes(work: Iteration, stage: PipelineStage) -> Numeric:
+    """What a stage keeps of what it sent on: one input of the next stage for each micro-batch in flight, or nothing."""
+    layout = work.layout
+    if not work.setup.stack.states.keeps_stage_outputs:
+        return 0.0
+    sends = np.asarray(stage.position) < np.asarray(layout.pipeline_parallel) - 1
+    return np.where(sends, in_flight(layout, stage) * stream_bytes(work.setup), 0.0)
 
 
 def _largest_rerun_bytes(work: Iteration, stage: PipelineStage) -> Numeric:
@@ -166,18 +234,5 @@ def _largest_rerun_bytes(work: Iteration, stage: PipelineStage) -> Numeric:
     most: Numeric = 0.0
     for kind, blocks in work.layers.items():
         reruns = np.asarray(stage.held.every[kind] - stage.held.plain[kind]) > 0
-        most = np.maximum(most, np.where(reruns, rerun_layer_bytes(work, blocks.again), 0.0))
+        most = np.maximum(most, np.where(reruns, rerun_layer_bytes(work, blocks.again, kind), 0.0))
     return most
-
-
-def rerun_layer_bytes(work: Iteration, layer: Block) -> Numeric:
-    """What one layer forms again before its backward pass, and holds while that runs."""
-    layout, selection = work.layout, work.setup.stack.fusion.selective_recompute
-    saved = saved_bytes(layer.forward)
-    if layout.recompute == "full":
-        stream = layout.recipe.activation_bytes * layout.tokens_per_micro_batch * work.setup.model.hidden_size
-        return np.maximum(saved - stream / layout.sequence_shards, 0)
-    if layout.recompute == "selective" and selection == "attention":
-        return saved_bytes(op for op in layer.forward if op.role is Role.SCORES) + 0.0 * saved
-    chosen = runs_again(layout.recompute, selection)
-    return saved_bytes(op for op in layer.forward if chosen(op)) + 0.0 * saved

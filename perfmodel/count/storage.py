@@ -9,8 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
+
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.layout import Layout
+from perfmodel.spec.setup import Setup
 from perfmodel.spec.stack import SoftwareStack
 
 FP32_BYTES: Final = 4
@@ -22,36 +25,52 @@ class StateBytes:
     """Bytes of one parameter and of all that is kept for it; `adam` is what a step of the optimizer moves."""
 
     parameter: Numeric
-    gradient: Numeric  # as it is held
-    reduced_gradient: Numeric  # the same on the wire
+    gradient: Numeric  # what micro-batches are added to
+    all_gradients: Numeric  # that, and what they are added from where a stack holds both
+    reduced_gradient: Numeric  # of a gradient on the wire
     optimizer: Numeric
+    step: Numeric  # of the copy of a gradient that lives while the optimizer steps
     adam: Numeric
 
 
 def state_bytes(layout: Layout, stack: SoftwareStack) -> StateBytes:
-    """adam = 4 + 2*optimizer + written: reads a gradient in fp32, reads and writes the states, writes the parameter.
+    """adam = 4 + 2*step + 2*optimizer + written: reads a gradient in fp32, reads and writes the states, writes the parameter.
 
-    In 16 bits the master copy is one of the states, so parameters are only written; fp32 parameters, which are their own master
-    copy, are read too.
+    A gradient in 16 bits becomes a copy in fp32 first, of `step` bytes, written and read. The master copy is one of the states,
+    so parameters in 16 bits are only written; fp32 parameters, which are their own master copy, are read too.
 
     >>> from dataclasses import replace
     >>> from perfmodel.exchange.run_files import read_candidates
     >>> run = read_candidates("nemotron-4-15b")[0].run
     >>> layout = run.layout(run.stages[0])
-    >>> [state_bytes(replace(layout, precision=each), run.stack).adam for each in ("bf16", "fp32")]
-    [30.0, 28.0]
+    >>> [float(state_bytes(replace(layout, precision=each), run.stack).adam) for each in ("bf16", "fp32")]
+    [38.0, 28.0]
     """
     held = stack.states
-    if layout.recipe.has_master:
+    if not layout.recipe.has_master:
+        own, states = layout.recipe.activation_bytes, held.optimizer_bytes - FP32_BYTES
         return StateBytes(
-            parameter=held.parameter_bytes,
-            gradient=held.gradient_bytes,
-            reduced_gradient=held.reduced_gradient_bytes,
-            optimizer=held.optimizer_bytes,
-            adam=FP32_BYTES + 2 * held.optimizer_bytes + held.parameter_bytes,
+            parameter=own,
+            gradient=own,
+            all_gradients=own,
+            reduced_gradient=own,
+            optimizer=states,
+            step=0,
+            adam=own + 2 * states + 2 * own,
         )
-    own, states = layout.recipe.activation_bytes, held.optimizer_bytes - FP32_BYTES
-    return StateBytes(parameter=own, gradient=own, reduced_gradient=own, optimizer=states, adam=own + 2 * states + 2 * own)
+    scaled, copy = layout.recipe.scales_loss, held.accumulated_gradient_bytes
+    gradient = held.scaled_gradient_bytes if scaled else held.gradient_bytes
+    added_to = np.where(np.asarray(copy) > 0, copy, gradient) if np.any(copy) else gradient
+    step = held.step_gradient_bytes * (added_to < FP32_BYTES)
+    return StateBytes(
+        parameter=held.parameter_bytes,
+        gradient=added_to,
+        all_gradients=gradient + copy,
+        reduced_gradient=held.scaled_gradient_bytes if scaled else held.reduced_gradient_bytes,
+        optimizer=held.optimizer_bytes,
+        step=step,
+        adam=FP32_BYTES + 2 * step + 2 * held.optimizer_bytes + held.parameter_bytes,
+    )
 
 
 def logit_bytes(stated: Numeric, layout: Layout) -> Numeric:
@@ -63,3 +82,10 @@ def logit_bytes(stated: Numeric, layout: Layout) -> Numeric:
     30.0
     """
     return stated + (layout.recipe.activation_bytes - LOGIT_BYTES)
+
+
+def stream_bytes(setup: Setup) -> Numeric:
+    """The residual stream of a micro-batch on one GPU: e*T*h/S, of 4 bytes a number under autocast with fp32 parameters."""
+    layout = setup.layout
+    each = max(layout.recipe.activation_bytes, FP32_BYTES) if setup.stack.fusion.fp32_stream else layout.recipe.activation_bytes
+    return each * layout.tokens_per_micro_batch * setup.model.hidden_size / layout.sequence_shards

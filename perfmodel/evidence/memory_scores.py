@@ -21,6 +21,7 @@ class FitComparison:
     measured: MeasuredFit
     predicted_fits: bool | None = None
     memory: MemoryBytes | None = None  # parts are single numbers
+    fit_probability: float | None = None
     headroom_bytes: float | None = None  # memory left on the GPU; negative where the layout is predicted not to fit
 
     @property
@@ -73,6 +74,7 @@ def compare_fit(measured: MeasuredFit) -> FitComparison:
     return FitComparison(
         measured=measured,
         predicted_fits=bool(stage.fits),
+        fit_probability=float(stage.fit_probability),
         memory=MemoryBytes(**{part.name: float(getattr(stage.memory, part.name)) for part in fields(MemoryBytes)}),
         headroom_bytes=float(stage.headroom_bytes),
     )

@@ -109,13 +109,7 @@ def seen_bytes(memory: MemoryBytes, kind: str) -> Numeric:
     reserved   what PyTorch's allocator holds for them
     device     everything on the GPU, as nvidia-smi shows it
     """
-    outside = memory.framework_bytes + memory.communication_bytes
-    match kind:
-        case "allocated":
-            return memory.total_bytes - outside - memory.fragmentation_bytes
-        case "reserved":
-            return memory.total_bytes - outside
-    return memory.total_bytes
+    return {"allocated": memory.allocated_bytes, "reserved": memory.reserved_bytes}.get(kind, memory.total_bytes)
 
 
 def time_scoreboard(

@@ -15,7 +15,7 @@ from perfmodel.spec.coefficients import (
     NetworkCollectives,
     NodeCollectives,
 )
-from perfmodel.spec.fields import Numeric, Spec, count, number, numbers, part, spreads, text
+from perfmodel.spec.fields import Numeric, Spec, count, flag, number, numbers, part, spreads, text
 from perfmodel.spec.precision import FORMATS, PrecisionRecipe, number_format
 
 
@@ -29,6 +29,7 @@ class Gpu(Spec):
     cache_bytes: Numeric = number("bytes", above=0)  # L2
     peak_flop_per_s: Mapping[str, Numeric] = numbers("flop_per_s")
     streaming_multiprocessors: int = count()
+    transposed_weights: bool = flag(default=True)  # 8-bit products want a weight and its transpose, each in memory
     kernels: KernelProfile = part(KernelProfile, preset="kernels")
     attention_libraries: Mapping[str, AttentionLibrary] = part(AttentionLibrary, shape="table")
 

@@ -53,6 +53,7 @@ class PrecisionRecipe:
     rest          everything else: activations between operators, other linears, norms, the loss
     has_master    whether the optimizer keeps fp32 master copies, so that the stack says what parameters, gradients, states and
                   messages are held in; otherwise all of them are held in `rest`, and parameters are their own master copies
+    scales_loss   whether the loss is multiplied so that gradients keep to the range of 16 bits, which they are then held in
     """
 
     name: str
@@ -60,6 +61,7 @@ class PrecisionRecipe:
     attention: str
     rest: str
     has_master: bool = True
+    scales_loss: bool = False
 
     @property
     def casts(self) -> bool:
@@ -92,7 +94,7 @@ RECIPES: Final[Mapping[str, PrecisionRecipe]] = MappingProxyType(
         each.name: each
         for each in (
             PrecisionRecipe(name="bf16", products="bf16", attention="bf16", rest="bf16"),
-            PrecisionRecipe(name="fp16", products="fp16", attention="fp16", rest="fp16"),
+            PrecisionRecipe(name="fp16", products="fp16", attention="fp16", rest="fp16", scales_loss=True),
             PrecisionRecipe(name="fp8", products="fp8", attention="bf16", rest="bf16"),
             PrecisionRecipe(name="fp32", products="fp32", attention="fp32", rest="fp32", has_master=False),
         )

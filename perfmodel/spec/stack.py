@@ -112,6 +112,9 @@ class Fusion(Spec):
     attention_library: str = choice(*ATTENTION_LIBRARIES)  # whose fused kernels
     softmax: bool = flag()  # scale, mask and softmax of unfused attention in one kernel
     norms: str = choice(*NORM_KERNELS)  # one kernel written for norms, what a compiler makes of them, or PyTorch's own
+    recomputed_inputs: bool = flag()  # a compiler forms what norms and activations hand to products again, and keeps none of it
+    gathered_inputs: bool = flag()  # what sequence parallelism gathers for a product is kept, not gathered again backwards
+    fp32_stream: bool = flag()  # autocast with fp32 parameters: products in 16 bits, the residual stream and norms in fp32
     separate_projections: bool = flag()  # queries, keys and values, gate and input of the MLP: a product each, reduced each
     rotary: bool = flag()  # one kernel for queries and keys each, against the chain of eager operators
     activation: bool = flag()  # GELU and the gated ones
@@ -121,6 +124,8 @@ class Fusion(Spec):
     loss_forward_bytes: Numeric = number("bytes")  # memory traffic per logit of the cross-entropy
     loss_backward_bytes: Numeric = number("bytes")  # memory traffic per logit of its backward pass
     loss_peak_bytes: Numeric = number("bytes")  # held per logit at the peak
+    parallel_loss_bytes: Numeric = number("bytes")  # held per logit beside, where tensor-parallel ranks share the vocabulary
+    loss_chunks: Numeric = number("count", minimum=1)  # pieces of a micro-batch whose logits and loss are taken one by one
     selective_recompute: str = choice("attention", "every_second_product")  # what its selective mode runs again
     spread: Mapping[str, Numeric] = spreads()
 
@@ -160,7 +165,7 @@ class LowPrecision(Spec):
 
     products: str = choice("mlp", "layer", "all")  # linears that take 8-bit operands: of the MLP, of the layer, the head too
     scaling: str = choice("delayed", "current")  # by the largest number of earlier iterations, or of the tensor itself
-    parameter_gather: bool = flag()  # parameters travel as 8-bit copies where products take them
+    parameter_gather: bool = flag()  # parameters are held and travel as 8-bit copies alone where products take them
     clock_scale: Numeric = number("ratio", above=0, maximum=2)  # times cluster.compute_scale, for 8-bit products
     spread: Mapping[str, Numeric] = spreads()
 
@@ -171,14 +176,23 @@ class TrainingStates(Spec):
 
     gradient_bytes: Numeric = number("bytes", above=0)  # of one gradient, as it is held
     reduced_gradient_bytes: Numeric = number("bytes", above=0)  # of one gradient, as it travels
+    scaled_gradient_bytes: Numeric = number("bytes", above=0)  # of one gradient, held and on the wire, where the loss is scaled
+    accumulated_gradient_bytes: Numeric = number("bytes")  # of a copy beside it that micro-batches are added to; 0: none
+    step_gradient_bytes: Numeric = number("bytes")  # of the copy that the optimizer's step makes of a gradient in 16 bits
     scatters_gradients: bool = flag()  # sharded optimizers get their share of the gradients, not all of them
     parameter_bytes: Numeric = number("bytes", above=0)
+    casts_shards: bool = flag()  # a sharded parameter is its fp32 master; copies in 16 bits live only while they are gathered
+    regathers_parameters: bool = flag()  # what a forward pass gathered is given up, and gathered again for the backward pass
     optimizer_bytes: Numeric = number("bytes", above=0)  # master weight and moments of one parameter
     overwrites_gradients: bool = flag(default=False)  # the first micro-batch writes where others add; nothing is set to zero
     pipeline_split: str = choice("layers", "modules")  # layers are dealt out, or embedding, last norm and head among them
-    framework_bytes: Numeric = number("bytes")  # CUDA context and library workspaces
+    bucket_buffers: Numeric = number("ratio")  # buckets of gradients, as they travel, that are allocated beside all of them
+    keeps_stage_outputs: bool = flag()  # what a stage sends on stays until its backward pass, as what it received does
+    workspace_bytes: Numeric = number("bytes")  # of libraries that take theirs from PyTorch's allocator
+    framework_bytes: Numeric = number("bytes")  # CUDA context, kernels and what libraries allocate by themselves
     communication_buffer_bytes: Numeric = number("bytes")  # of each process group with more than one rank
     fragmentation: Numeric = number("ratio", maximum=1)  # allocator loss, as a share of the activations and the loss peak
+    memory_error: Numeric = number("ratio", maximum=1)  # half width of the 90 % interval of all these bytes together
     spread: Mapping[str, Numeric] = spreads()
 
 

@@ -59,6 +59,11 @@ class WhatIf(Tabular):
         """Whether every stage of every scenario fits."""
         return all(each.prediction.fits for each in self.scenarios)
 
+    @property
+    def may_fit(self) -> bool:
+        """Whether every stage of every scenario fits or is tight."""
+        return all(each.prediction.may_fit for each in self.scenarios)
+
     def quantities(self, scenario: Scenario) -> dict[str, Any]:
         """The numbers of the ramp stage that is shown, then the totals of the run."""
         stage = {name: np.asarray(value).item() for name, value in scenario.stage(self.place).quantities().items()}

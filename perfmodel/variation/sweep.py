@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from perfmodel.count.fit import fit_verdict
 from perfmodel.frames import Tabular
 from perfmodel.variation.points import PointOutcome
 from perfmodel.variation.scaling_curve import ScalingCurve, scaling_curve
@@ -37,6 +38,11 @@ class SweptPoint:
     def fits(self) -> bool:
         """Whether the point is not refused and fits in memory."""
         return bool(self.numbers.get("fits"))
+
+    @property
+    def verdict(self) -> str | None:
+        """Whether the point fits, is tight or does not fit in memory; None where it is refused."""
+        return fit_verdict(self.numbers["fit_probability"]) if self.numbers else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,4 +87,9 @@ class Sweep(Tabular):
         point = self.points[place]
         values = dict(zip((axis.key for axis in self.axes), point.values, strict=True))
         scaled = {"speed_up": curve and curve.speed_up.get(place), "efficiency": curve and curve.efficiency.get(place)}
-        return values | {**unknown, **values, **point.numbers} | scaled | {"refusal": point.outcome.refusal}
+        return (
+            values
+            | {**unknown, **values, **point.numbers}
+            | scaled
+            | {"verdict": point.verdict, "refusal": point.outcome.refusal}
+        )

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from perfmodel.count.iteration import iteration
-from perfmodel.count.memory import MemoryBytes, memory_bytes, rerun_layer_bytes, stage_activation_bytes
+from perfmodel.count.memory import MemoryBytes, memory_bytes, stage_activation_bytes
 from perfmodel.count.parameters import shard_parameter_count
+from perfmodel.count.recompute import rerun_layer_bytes
 from perfmodel.exchange.presets import model_preset, stack_preset
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.layout import Layout
@@ -51,10 +52,8 @@ def kept(model: TransformerModel, *, stack: str = "megatron-lm", layout: Layout 
 
 def rerun(model: TransformerModel, layout: Layout) -> Numeric:
     """Count the bytes of the layer that runs again."""
-    software = stack_preset("megatron-lm")
-    return rerun_layer_bytes(
-        iteration(setup_of(model, layout, software)), layer_of(iteration(setup_of(model, layout, software))).again
-    )
+    work = iteration(setup_of(model, layout, stack_preset("megatron-lm")))
+    return rerun_layer_bytes(work, layer_of(work).again, next(iter(work.layers)))
 
 
 def states(layout: Layout, stack: str) -> MemoryBytes:
@@ -158,10 +157,10 @@ def test_training_states_take_4_bytes_a_parameter_and_12_of_optimizer(sharding: 
 
 @pytest.mark.parametrize("recompute", ["none", "selective", "full"])
 def test_parts_of_the_memory_add_up_to_its_total(recompute: str) -> None:
-    """The total is the sum of the parts, each of them positive but for the scratch of libraries that take none."""
+    """The total is the sum of the parts, each of them positive but for the scratch of steps that need less than the passes."""
     memory = states(replace(LAYOUT, recompute=recompute), "megatron-core")
     parts = [np.broadcast_to(getattr(memory, part.name), (3, 4)) for part in fields(memory)]
     positive = [bool(np.all(part > 0)) for part in parts]
     assert [part.name for part, found in zip(fields(memory), positive, strict=True) if not found] == ["scratch_bytes"]
-    assert np.all(memory.scratch_bytes == 0)
+    assert np.all(memory.scratch_bytes >= 0)
     assert memory.total_bytes == pytest.approx(np.sum(parts, axis=0), rel=1e-14)

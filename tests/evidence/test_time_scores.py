@@ -18,6 +18,7 @@ MEMORY = MemoryBytes(
     loss_bytes=10.0,
     scratch_bytes=0.0,
     communication_bytes=2.0,
+    workspaces_bytes=0.0,
     framework_bytes=5.0,
     fragmentation_bytes=3.0,
 )

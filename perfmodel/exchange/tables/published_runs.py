@@ -61,7 +61,10 @@ DEFAULTS: Final = {
 }
 ATTENTION_KERNELS: Final = {"flash": "fused", "fused": "fused", "unfused": "unfused"}
 STACK_DEFAULTS: Final = ("sequence_parallel", "sharding")  # what the training software does where its user sets nothing
-KERNEL_SETTINGS: Final = ("fusion.attention_library", "fusion.norms")  # of the stack
+KERNEL_SETTINGS: Final = (  # of the stack
+    *("fusion.attention_library", "fusion.norms", "fusion.loss_peak_bytes"),
+    "low_precision.parameter_gather",
+)
 SCHEDULE_SETTINGS: Final = ("pipeline_schedule", "virtual_pipeline", "micro_batches")
 SILENT_DEFAULTS: Final = tuple(name for name in DEGREES if name != TENSOR.name)
 
@@ -338,8 +341,10 @@ def _stack(cells: Mapping[str, str], presets: Mapping[str, Any]) -> tuple[dict[s
     if kernel := ATTENTION_KERNELS.get(cells.get("attention_kernel", "")):
         fusion["attention"] = kernel == "fused"
     kernels = next(each for each in presets["kernels"] if _matches(each, cells, apart=KERNEL_SETTINGS))
-    fusion |= {key.removeprefix("fusion."): value for key, value in kernels.items() if key in KERNEL_SETTINGS}
-    stack = {"extends": str(entry["preset"]), "fusion": fusion}
+    stack: dict[str, Any] = {"extends": str(entry["preset"]), "fusion": fusion}
+    for key in kernels.keys() & KERNEL_SETTINGS:
+        section, _, name = key.partition(".")
+        stack.setdefault(section, {})[name] = kernels[key]
     if len(entry) > 1:
         return stack, ""
     if cells["stack"] in preset_names("stacks"):

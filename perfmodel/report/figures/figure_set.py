@@ -61,7 +61,7 @@ def run_drawings(
         "cost": partial(calendar_figure, prediction, outlook),
         "provenance": partial(confidence_figure, one),
     }
-    order = [*whole] if prediction.fits else ["memory", *(name for name in whole if name != "memory")]
+    order = [*whole] if prediction.may_fit else ["memory", *(name for name in whole if name != "memory")]
     found: dict[str, Callable[[], Drawing]] = {}
     for name in order:
         draw = whole[name]

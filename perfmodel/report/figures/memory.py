@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
+from perfmodel.count.fit import DOES_NOT_FIT, FITS, TIGHT
 from perfmodel.prediction import Prediction, StagePrediction
 from perfmodel.report.figures.drawing.bar_charts import THICK, Bar, Segment, bars_height, patches, stacked_bars
 from perfmodel.report.figures.drawing.captions import run_caption, source_text, stage_labels
@@ -31,7 +32,7 @@ def memory_bar(label: str, predicted: StagePrediction) -> Bar:
 
 def _end(predicted: StagePrediction) -> str:
     total = f"{float(predicted.memory.total_bytes) / GIBIBYTE:.1f}"
-    return total if predicted.fits else f"{total}: does not fit"
+    return total if predicted.verdict == FITS else f"{total}: {predicted.verdict}"
 
 
 @styled
@@ -42,9 +43,9 @@ def memory_figure(prediction: Prediction) -> Drawing:
     bars = [memory_bar(label, predicted) for label, (_, predicted) in zip(stage_labels(run), stages, strict=True)]
     most = max(float(predicted.memory.total_bytes) for _, predicted in stages)
     need = f"{gibibytes_text(most)} of {gibibytes_text(capacity * GIBIBYTE)}"
-    fits = "It fits" if prediction.fits else "It does not fit"
+    fits = {FITS: "It fits", TIGHT: "It is tight", DOES_NOT_FIT: "It does not fit"}[prediction.verdict]
     drawing = Drawing(
-        title="Memory of one GPU" if prediction.fits else f"Memory of one GPU: does not fit, needs {need}",
+        title="Memory of one GPU" if prediction.may_fit else f"Memory of one GPU: does not fit, needs {need}",
         subtitle=run_caption(run),
         plot_height=bars_height(bars),
         description=f"{fits}: {need}",

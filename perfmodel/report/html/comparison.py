@@ -45,7 +45,7 @@ class ComparisonColumns:
     @property
     def fits(self) -> bool:
         """Whether every stage of every scenario fits, or of every run."""
-        return self.result.fits and (self.what == "scenario" or self.result.before.prediction.fits)
+        return self.result.may_fit and (self.what == "scenario" or self.result.before.prediction.may_fit)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -84,7 +84,7 @@ def compared_scenarios(
 
 
 def _misfit_before(result: WhatIf) -> Iterator[Text]:
-    if not result.before.prediction.fits:
+    if not result.before.prediction.may_fit:
         yield Text("As it is, the run does not fit in memory.", style="red")
 
 
@@ -104,7 +104,7 @@ def compared_runs(sources: Sequence[RunSource], *, settings: Settings, stage: in
     """Several runs, each beside the first."""
     every = [told(each, setting_pairs(settings), stage=stage, most=1) for each in sources]
     first, *others = (_column(each) for each in every)
-    lines = sorted(((each.prediction.fits, verdict(each.prediction)) for each in every), key=lambda line: line[0])
+    lines = sorted(((each.prediction.may_fit, verdict(each.prediction)) for each in every), key=lambda line: line[0])
     return ComparisonColumns(
         what="run",
         title=" / ".join(dict.fromkeys(each.run.name for each in every)),

@@ -67,7 +67,7 @@ def run_opening(subject: RunStatements) -> PageHeader:
     return PageHeader(
         title=subject.run.name,
         subtitle=description(subject.run).plain,
-        answer=subject.prediction.fits,
+        answer=subject.prediction.may_fit,
         verdict=as_html(Group(*_sentences(subject))),
         glance=glance(subject),
     )
@@ -75,7 +75,7 @@ def run_opening(subject: RunStatements) -> PageHeader:
 
 def _sentences(subject: RunStatements) -> Iterator[Text]:
     lines = [*verdict(subject.prediction).split()]
-    if subject.prediction.fits:
+    if subject.prediction.may_fit:
         yield from lines
     else:
         *others, missing = lines
@@ -105,7 +105,7 @@ def run_sections(subject: RunStatements, figures: Mapping[str, str]) -> list[Sec
         "cost": cost_html(subject),
         "provenance": _joined(assumptions_html(subject.candidates[0].assumptions), provenance_html(subject.foremost)),
     }
-    order = [*contents] if subject.prediction.fits else ["memory", *(name for name in contents if name != "memory")]
+    order = [*contents] if subject.prediction.may_fit else ["memory", *(name for name in contents if name != "memory")]
     whole = {name: _joined(figures.get(name), contents[name]) for name in order}
     return [Section(name=name, title=TITLES[name], content=content) for name, content in whole.items() if content]
 

@@ -63,6 +63,8 @@ def _head(explained: Explanation) -> dict[str, Any]:
         "iteration_time_s": explained.waterfall.iteration_time_s,
         "mfu": explained.waterfall.mfu,
         "fits": bool(predicted.fits),
+        "verdict": predicted.verdict,
+        "fit_probability": float(predicted.fit_probability),
     }
 
 

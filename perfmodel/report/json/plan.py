@@ -101,6 +101,8 @@ def _stage(stage: StagePlan) -> dict[str, Any]:
     return _candidate(stage.best) | {
         "iteration_time_interval_s": [low, high],
         "mfu": float(stage.prediction.mfu),
+        "verdict": stage.prediction.verdict,
+        "fit_probability": float(stage.prediction.fit_probability),
         "first_share": first,
         "behind": stage.robustness.mean_regret,
         "behind_most": stage.robustness.regret_p95,

@@ -71,6 +71,8 @@ def _run_document(prediction: Prediction, assumptions: Sequence[str], *, verbose
         "total_days": _optional(prediction.total_days),
         "gpu_hours": _optional(prediction.gpu_hours),
         "fits": prediction.fits,
+        "verdict": prediction.verdict,
+        "fit_probability": prediction.fit_probability,
     } | _economics(prediction)
 
 
@@ -112,6 +114,8 @@ def _stage_document(
             "headroom_bytes": float(predicted.headroom_bytes),
         }
         | {part: float(used) for part, used in predicted.memory.items()},
+        "verdict": predicted.verdict,
+        "fit_probability": float(predicted.fit_probability),
         "breakdown_s": {part.removesuffix("_s"): float(seconds) for part, seconds in predicted.breakdown.items()},
         "published": {name: value for name, value in _figures(stage.published) if value is not None},
         "communication": _communication(predicted, cluster),

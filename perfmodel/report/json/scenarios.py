@@ -17,8 +17,7 @@ def whatif_document(result: WhatIf) -> dict[str, Any]:
         "name": run.name,
         "stage": len(run.stages) if result.place < 0 else result.place + 1,
         "stages": len(run.stages),
-        "before": {"fits": result.before.prediction.fits, "assumptions": list(result.before.assumptions)}
-        | _without_fit(before),
+        "before": _fit(result.before) | {"assumptions": list(result.before.assumptions)} | _without_fit(before),
         "scenarios": [_scenario_document(result, each, before) for each in result.scenarios],
         "fits": result.fits,
         "taken": list(result.taken),
@@ -31,7 +30,7 @@ def _scenario_document(result: WhatIf, scenario: Scenario, before: dict[str, Any
     return {
         "name": scenario.name,
         "settings": list(scenario.settings),
-        "fits": scenario.prediction.fits,
+        **_fit(scenario),
         "assumptions": list(scenario.assumptions),
         **after,
         "difference": {name: after[name] - before[name] for name in known},
@@ -40,6 +39,12 @@ def _scenario_document(result: WhatIf, scenario: Scenario, before: dict[str, Any
     }
 
 
+def _fit(scenario: Scenario) -> dict[str, Any]:
+    """Whether all stages of a scenario fit."""
+    predicted = scenario.prediction
+    return {"fits": predicted.fits, "verdict": predicted.verdict, "fit_probability": predicted.fit_probability}
+
+
 def _without_fit(numbers: dict[str, Any]) -> dict[str, Any]:
-    """`fits` is said of all stages beside them."""
-    return {name: value for name, value in numbers.items() if name != "fits"}
+    """What is said of all stages beside them is left out."""
+    return {name: value for name, value in numbers.items() if name not in ("fits", "fit_probability")}

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from perfmodel.count.fit import fit_verdict
 from perfmodel.evidence.groups import Scoreboard, group_names
 from perfmodel.evidence.measured_rows import UnreadRow
 from perfmodel.evidence.memory_scores import FitComparison, FitSummary
@@ -97,6 +98,8 @@ def _fit_document(comparison: FitComparison) -> dict[str, Any]:
         "groups": group_names(measured),
         "fits": measured.fits,
         "predicted_fits": comparison.predicted_fits,
+        "verdict": None if comparison.fit_probability is None else fit_verdict(comparison.fit_probability),
+        "fit_probability": comparison.fit_probability,
         "total_bytes": None if memory is None else float(memory.total_bytes),
         "headroom_bytes": comparison.headroom_bytes,
         "memory": _parts(memory, ""),

@@ -8,12 +8,13 @@ from typing import Final
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from perfmodel.count.fit import FITS
 from perfmodel.explanation.explanation import Explanation
 from perfmodel.explanation.moves import DEGREES, Move
 from perfmodel.explanation.sensitivity import Effect
 from perfmodel.explanation.terms import TERMS
 from perfmodel.explanation.waterfall import STEPS, Step
-from perfmodel.report.text.prediction import need_text
+from perfmodel.report.text.prediction import fit_sentence, need_text
 from perfmodel.report.text.terminal import Name, percent_text, plain_table, section, setting_text, titled, value_text
 from perfmodel.report.words import LABELS, SHORT
 from perfmodel.spec.axes import DATA
@@ -46,9 +47,9 @@ def explanation_report(explained: Explanation, *, every: bool = False) -> Group:
 def verdict(explained: Explanation) -> Iterator[Text]:
     """Whether it fits, what the iteration takes, what costs most, and which move pays most."""
     predicted, fall = explained.predicted, explained.waterfall
-    if not predicted.fits:
+    if predicted.verdict != FITS:
         need = need_text(float(predicted.memory.total_bytes), explained.run.cluster)
-        yield Text(f"Does not fit in memory: needs {need}.", style="bold red")
+        yield fit_sentence(need, float(predicted.fit_probability))
     name = stage_name(explained)
     yield Text(f"{name}: {seconds_text(fall.iteration_time_s)} an iteration, MFU {100 * fall.mfu:.1f} %.")
     yield from findings(explained)

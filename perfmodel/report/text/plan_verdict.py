@@ -7,7 +7,8 @@ from typing import Any, Final
 
 from rich.text import Text
 
-from perfmodel.report.text.prediction import layout_words
+from perfmodel.count.fit import FITS
+from perfmodel.report.text.prediction import layout_words, odds_text
 from perfmodel.report.words import LABELS, SHORT_DEGREES
 from perfmodel.search.option import SizeOption
 from perfmodel.search.plan import Plan, StagePlan
@@ -15,7 +16,6 @@ from perfmodel.search.remedies import Obstacle
 from perfmodel.spec.layout import Layout
 from perfmodel.units import SECONDS_PER_DAY, dollars_text, gibibytes_text, gpus_text, seconds_text
 
-TIGHT: Final = 0.97  # of the memory: what is above may be too much (docs/validation.md, memory)
 ROBUST: Final = 0.9  # of the draws
 CHEAP_LOSS: Final = 0.02  # of the time, in one draw of twenty
 
@@ -38,8 +38,9 @@ def verdict(plan: Plan) -> Iterator[Text]:
     if len(plan.options) > 1 or len(plan.stages) > 1:
         searched = f"{plan.layouts:,} layouts were looked at, of which {plan.fitting:,} fit"
     yield Text(f"{searched}; it needs {gibibytes_text(used)} of {gibibytes_text(have)}.")
-    if used > TIGHT * have:
-        yield Text("That is tight: memory is predicted to a few percent; --leave-free 5% plans with room.", style="yellow")
+    if last.prediction.verdict != FITS:
+        odds = odds_text(float(last.prediction.fit_probability))
+        yield Text(f"That is tight, with {odds}; --leave-free 5% plans with room.", style="yellow")
     yield from _robust(last)
     if option.days:
         lost = 100 * (1 - option.days / option.calendar_days)

@@ -8,6 +8,7 @@ from typing import Any, Final, Literal
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from perfmodel.count.fit import DOES_NOT_FIT, FITS, TIGHT, fit_verdict
 from perfmodel.count.memory import MemoryBytes
 from perfmodel.prediction import Prediction, StagePrediction
 from perfmodel.report.json.prediction import envelope
@@ -24,6 +25,7 @@ MOST_COLUMNS: Final = 6  # stages side by side in 80 columns
 STAGE_HEADINGS: Final = (DATA.short, "GPUs", "batch", "iter. s", "90 % interval", "MFU %", "tokens/s/GPU", "days")
 PUBLISHED_HEADINGS: Final = ("iter. s", "MFU %", "days")
 MOST_BESIDE_BARS: Final = 3  # of them leave room for bars
+FIT_WORDS: Final = {FITS: "yes", TIGHT: "tight", DOES_NOT_FIT: "no"}  # in a column of a table
 
 
 def prediction_report(
@@ -68,8 +70,26 @@ def verdict(prediction: Prediction) -> Text:
     if days is not None and len(published) == len(prediction.stages):
         sentence += f", {sum(published):.1f} published ({percent_text(float(days) / sum(published) - 1)})"
     need = need_text(most_memory_bytes(prediction), run.cluster)
-    fit = (f"Fits in memory: {need}.", "green") if prediction.fits else (f"Does not fit in memory: needs {need}.", "bold red")
-    return Text.assemble(f"{sentence}.\n", fit)
+    return Text.assemble(f"{sentence}.\n", fit_sentence(need, prediction.fit_probability))
+
+
+def fit_sentence(need: str, probability: float) -> Text:
+    """Whether it fits in memory, with the odds where that is tight."""
+    verdict = fit_verdict(probability)
+    if verdict == TIGHT:
+        return Text(f"Tight in memory: {need}, {odds_text(probability)}.", style="yellow")
+    if verdict == DOES_NOT_FIT:
+        return Text(f"Does not fit in memory: needs {need}.", style="bold red")
+    return Text(f"Fits in memory: {need}.", style="green")
+
+
+def odds_text(probability: float) -> str:
+    """The odds that something fits, for people.
+
+    >>> odds_text(0.868)
+    'odds of 87 % that it fits'
+    """
+    return f"odds of {100 * probability:.0f} % that it fits"
 
 
 def need_text(used_bytes: float, cluster: Cluster) -> str:
@@ -189,7 +209,7 @@ def candidate_table(candidates: Sequence[tuple[Mapping[str, Any], Prediction]]) 
     for values, prediction in candidates:
         label = ", ".join(f"{key} {value_text(value)}" for key, value in values.items())
         table.add_row(
-            label, *_seconds(prediction), gibibytes_text(most_memory_bytes(prediction)), "yes" if prediction.fits else "no"
+            label, *_seconds(prediction), gibibytes_text(most_memory_bytes(prediction)), FIT_WORDS[prediction.verdict]
         )
     ends = envelope([prediction for _, prediction in candidates])[-MOST_COLUMNS:]
     table.add_section()

@@ -8,9 +8,10 @@ from typing import Final
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from perfmodel.count.fit import TIGHT
 from perfmodel.economics.energy import J_PER_MWH
 from perfmodel.report.text.before_after import MOST_COLUMNS, SIDE_BY_SIDE, IntervalLine, Line, table_of_changes
-from perfmodel.report.text.prediction import most_memory_bytes, need_text
+from perfmodel.report.text.prediction import most_memory_bytes, need_text, odds_text
 from perfmodel.report.text.terminal import percent_text, titled
 from perfmodel.report.words import LABELS, MEMORY
 from perfmodel.timing.breakdown import PARTS
@@ -63,11 +64,14 @@ def _called(result: WhatIf, place: int) -> str:
 
 
 def misfits(result: WhatIf) -> Iterator[Text]:
-    """A sentence for each scenario that does not fit."""
+    """A sentence for each scenario that does not fit, or is tight."""
     for place, scenario in enumerate(result.scenarios):
-        if not scenario.prediction.fits:
-            need = need_text(most_memory_bytes(scenario.prediction), scenario.prediction.run.cluster)
-            yield Text(f"{_called(result, place)} does not fit in memory: needs {need}.", style="bold red")
+        predicted, name = scenario.prediction, _called(result, place)
+        need = need_text(most_memory_bytes(predicted), predicted.run.cluster)
+        if not predicted.may_fit:
+            yield Text(f"{name} does not fit in memory: needs {need}.", style="bold red")
+        elif predicted.verdict == TIGHT:
+            yield Text(f"{name} is tight in memory: {need}, {odds_text(predicted.fit_probability)}.", style="yellow")
 
 
 def sentences(result: WhatIf) -> Iterator[Text]:

@@ -9,6 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from perfmodel.count.fit import DOES_NOT_FIT, FITS, TIGHT, fit_verdict
 from perfmodel.report.text.terminal import Name, bar_text, plain_table, section, titled
 from perfmodel.report.words import SHORT
 from perfmodel.units import GIBIBYTE, dollars_text, large_text, seconds_text
@@ -21,6 +22,7 @@ def _large(number: float) -> str:
     return large_text(float(f"{number:.4g}"))
 
 
+FIT_CELLS: Final = {FITS: "yes", TIGHT: "tight", DOES_NOT_FIT: "NO"}
 COLUMNS: Final[dict[str, Callable[[Mapping[str, Any]], str]]] = {
     "GPUs": lambda numbers: f"{numbers['gpus']}",
     "batch": lambda numbers: f"{numbers['global_batch_size']}",
@@ -31,7 +33,7 @@ COLUMNS: Final[dict[str, Callable[[Mapping[str, Any]], str]]] = {
     "days": lambda numbers: "" if numbers["days"] is None else f"{numbers['days']:.2f}",
     "cost, $": lambda numbers: "" if numbers["dollars"] is None else dollars_text(numbers["dollars"]).removeprefix("$"),
     "GiB": lambda numbers: f"{numbers['memory_bytes'] / GIBIBYTE:.1f}",
-    "fits": lambda numbers: "yes" if numbers["fits"] else "NO",
+    "fits": lambda numbers: FIT_CELLS[fit_verdict(numbers["fit_probability"])],
 }
 BESTS: Final = (("Fastest", "tokens_per_s", "tokens/s"), ("Most per GPU", "tokens_per_s_per_gpu", "tokens/s/GPU"))
 

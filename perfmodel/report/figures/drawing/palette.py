@@ -100,6 +100,7 @@ MEMORY: Final = _complete(  # by part of count/memory.py
         "activations_bytes": VERMILION,
         "loss_bytes": ORANGE,
         "scratch_bytes": PLUM,
+        "workspaces_bytes": OLIVE,
         "communication_bytes": PURPLE,
         "framework_bytes": SLATE,
         "fragmentation_bytes": PALE_GREY,
