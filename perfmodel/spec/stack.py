@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import ClassVar, Final
 
 from perfmodel.spec.axes import AXES
-from perfmodel.spec.coefficients import ATTENTION_LIBRARIES, NORM_KERNELS
+from perfmodel.spec.coefficients import ATTENTION_LIBRARIES, MATMUL_LIBRARIES, NORM_KERNELS
 from perfmodel.spec.fields import Numeric, Spec, choice, choices, flag, number, part, spreads, text
 from perfmodel.spec.layout import PIPELINE_SCHEDULES, SHARDINGS
 
@@ -104,6 +104,7 @@ class Fusion(Spec):
 
     attention: bool = flag()
     attention_library: str = choice(*ATTENTION_LIBRARIES)  # whose fused kernels
+    matmul_library: str = choice(*MATMUL_LIBRARIES, default="newest")  # which generation of the library of products
     softmax: bool = flag()  # scale, mask and softmax of unfused attention in one kernel
     norms: str = choice(*NORM_KERNELS)  # one kernel written for norms, what a compiler makes of them, or PyTorch's own
     separate_projections: bool = flag()  # queries, keys and values, gate and input of the MLP: a product each, reduced each
