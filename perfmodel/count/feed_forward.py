@@ -101,7 +101,7 @@ def activation(setup: Setup, name: str) -> Block:
     return local(
         MemoryBound(
             name=f"{name}.activation",
-            kernel=model.activation,
+            kernel=f"fused_{model.activation}" if fused and model.gated else model.activation,
             precision=layout.recipe.rest,
             moved_bytes=traffic.forward_passes * one,
             backward_bytes=traffic.backward_passes * one,

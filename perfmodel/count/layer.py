@@ -116,12 +116,13 @@ class LayerOperators(LinearOperators):
         """Rotates queries and keys: one pass fused; eager, 11 passes of slice, negate, join, two products and a sum."""
         if self.model.position != "rotary":
             return Block(forward=(), backward=())
-        passes, kernels = (2, 2) if self.stack.fusion.rotary else (11, 12)
+        fused = self.stack.fusion.rotary
+        passes, kernels = (2, 2) if fused else (11, 12)
         moved = passes * self.activation_bytes * self.tokens * width
         return local(
             MemoryBound(
                 name=f"{name}.rotary",
-                kernel="rotary",
+                kernel="fused_rotary" if fused else "rotary",
                 precision=self.recipe.rest,
                 moved_bytes=moved,
                 backward_bytes=moved,

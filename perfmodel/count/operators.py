@@ -123,7 +123,8 @@ class MemoryBound:
     """An operator whose time is the bytes it moves: `moved_bytes` forward, `backward_bytes` in its data gradient.
 
     `family` is norm, elementwise, optimizer or cast: what its kernels are like, and so which coefficients time them, unless
-    those of its very `kernel` (spec/coefficients.py, MEMORY_BOUND_KERNELS) are known, for numbers of its `precision` or of any.
+    those of its very `kernel` (spec/coefficients.py, MEMORY_BOUND_KERNELS and FUSED_KERNELS) are known, for numbers of its
+    `precision` or of any.
     """
 
     name: str

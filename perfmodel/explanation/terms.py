@@ -96,6 +96,7 @@ TERMS: Final = {
         settings=(
             "precision",
             "stack.low_precision.products",
+            "stack.fusion.matmul_library",
             "stack.fusion.gradient_accumulation",
             "stack.fusion.separate_projections",
         ),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 
@@ -17,11 +18,18 @@ from perfmodel.spec.precision import FORMATS
 
 NORM_CLASSES = ("fused", "compiled", "eager")
 NORM_KERNELS = (*NORM_CLASSES, "eager_fp32")  # the last: a chain of elementwise kernels on a copy in fp32
-ATTENTION_LIBRARIES = ("fastest", "flash2", "triton")  # the one of the kernel profile, FlashAttention-2, Triton's of 2023
+ATTENTION_LIBRARIES = ("fastest", "flash2", "flash1", "triton")  # the profile's, FlashAttention-2, v1.0, Triton's of 2023
+NEWEST = "newest"
+MATMUL_LIBRARIES = (NEWEST, "cublas_2023")  # the one of the kernel profile, and cuBLAS 11 and 12 as of 2023 and early 2024
 MEMORY_BOUND_CLASSES = (*NORM_CLASSES, "elementwise", "optimizer")
 MEMORY_BOUND_KERNELS = (  # what a memory-bound operator computes, where a profile knows it more closely than by its class
     *("gelu", "squared_relu", "swiglu", "geglu", "layernorm", "rmsnorm", "rotary", "residual", "lookup", "loss"),
     *("accumulate", "overwrite", "scale", "square_sum", "adam", "zero"),
+)
+FUSED_KERNELS = (
+    MappingProxyType(  # one kernel -> the eager chain that it stands for, whose rate serves where only that is known
+        {"fused_swiglu": "swiglu", "fused_geglu": "geglu", "fused_rotary": "rotary"}
+    )
 )
 
 
@@ -68,6 +76,7 @@ class MatmulCoefficients(Spec):
     weight_gradient_factor: Numeric = number("ratio", minimum=1)  # time factor of accumulating into fp32
     data_gradient_factor: Numeric = number("ratio", above=0, default=1.0)  # of dX = dY W, against the forward X W^T
     transposed_factor: Numeric = number("ratio", above=0, default=1.0)  # of dW = X^T dY, whatever it is added to
+    unaligned_flop_per_s: Numeric | None = number("flop_per_s", above=0, optional=True, default=None)  # off the tensor cores
     evidence: Evidence = part(Evidence, default=Evidence())
     spread: Mapping[str, Numeric] = spreads()
 
@@ -89,6 +98,7 @@ class AttentionCoefficients(Spec):
     wave_weight: Numeric = number("ratio", maximum=1)  # w: share of the idle SMs of the last wave that is lost; no mask
     tile_rows: int = count()  # rows of queries of a tile
     memory_efficiency: Numeric = number("ratio", above=0, maximum=1)  # of the memory rate, for queries, keys, values and output
+    exposed_load: Numeric = number("ratio", maximum=1, default=1.0)  # share of moving those that hides behind no product
     growth: Numeric = number("ratio", maximum=1)  # g: how the rate falls as a long kernel meets the power limit
     growth_s: Numeric = number("s", above=0)  # how long a kernel must be for that
     evidence: Evidence = part(Evidence, default=Evidence())
@@ -101,14 +111,38 @@ class AttentionCoefficients(Spec):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class MatmulLibrary(Spec):
+    """The products of another generation of the library than the profile's: a law for each number format that was measured."""
+
+    matmul: Mapping[str, MatmulCoefficients] = part(MatmulCoefficients, shape="table")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class AttentionLaws(Spec):
+    """The kernels of another library of fused attention than the profile's, measured on their own; 16-bit numbers."""
+
+    forward: AttentionCoefficients = part(AttentionCoefficients)
+    backward: AttentionCoefficients = part(AttentionCoefficients)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class AttentionLibrary(Spec):
-    """How fast the kernels of another library of fused attention are against those of the profile, by head size."""
+    """How fast the kernels of another library of fused attention are, by head size.
+
+    Against those of the profile, or against the library's own laws where the profile has them (KernelProfile.attention_laws).
+    """
 
     by_head_size: Mapping[str, Numeric] = numbers("ratio")
 
     def __post_init__(self) -> None:
         Spec.__post_init__(self)
         _check_sizes("by_head_size", self.by_head_size)
+
+
+def _check_names(key: str, table: Mapping[str, Spec], known: tuple[str, ...]) -> None:
+    for name in table:
+        if name not in known:
+            raise InputError(f"no library that is known here; {did_you_mean(name, known)}", key=f"{key}.{name}")
 
 
 def _check_sizes(key: str, table: Mapping[str, Numeric]) -> None:
@@ -141,7 +175,10 @@ class KernelProfile(Spec):
     """All that is known of a GPU's kernels; `matmul` maps a precision, `memory_bound` a class, to its coefficients.
 
     Classes: fused, compiled and eager norms; elementwise chains; the optimizer; casts to 8 bits, where the GPU has them. Beside
-    them a profile may know single kernels (MEMORY_BOUND_KERNELS), or those of one precision alone: gelu, gelu-fp32.
+    them a profile may know single kernels (MEMORY_BOUND_KERNELS, FUSED_KERNELS), or those of one precision alone: gelu,
+    gelu-fp32.
+
+    `matmul` and the attention are those of the newest, fastest library; `matmul_libraries` and `attention_laws` are of others.
     """
 
     name: str = text()
@@ -151,6 +188,8 @@ class KernelProfile(Spec):
     attention_forward_fp32: AttentionCoefficients | None = part(AttentionCoefficients, optional=True, default=None)
     attention_backward_fp32: AttentionCoefficients | None = part(AttentionCoefficients, optional=True, default=None)
     memory_bound: Mapping[str, MemoryBoundCoefficients] = part(MemoryBoundCoefficients, shape="table")
+    matmul_libraries: Mapping[str, MatmulLibrary] = part(MatmulLibrary, shape="table", optional=True)
+    attention_laws: Mapping[str, AttentionLaws] = part(AttentionLaws, shape="table", optional=True)
 
     def __post_init__(self) -> None:
         Spec.__post_init__(self)
@@ -158,7 +197,9 @@ class KernelProfile(Spec):
         for name in (*MEMORY_BOUND_CLASSES, *(("cast",) if casts else ())):
             if name not in self.memory_bound:
                 raise InputError("missing; every class of memory-bound kernels is needed", key=f"memory_bound.{name}")
-        known = (*MEMORY_BOUND_CLASSES, "cast", *MEMORY_BOUND_KERNELS)
+        known = (*MEMORY_BOUND_CLASSES, "cast", *MEMORY_BOUND_KERNELS, *FUSED_KERNELS)
+        _check_names("matmul_libraries", self.matmul_libraries, MATMUL_LIBRARIES)
+        _check_names("attention_laws", self.attention_laws, ATTENTION_LIBRARIES)
         for name in self.memory_bound:
             if name.partition("-")[0] not in known:
                 raise InputError(f"no class of kernels; {did_you_mean(name, known)}", key=f"memory_bound.{name}")

@@ -136,7 +136,7 @@ class Part:
         if value is None and self.optional:
             return ""
         members = [value] if self.shape == "one" else list(value.values()) if self.shape == "table" else list(value)
-        if self.shape != "one" and not members:
+        if self.shape != "one" and not members and not self.optional:
             return f"at least one {words_of(self.spec)} is needed"
         wrong = [member for member in members if not isinstance(member, self.spec)]
         return f"{shown(wrong[0])} is not a {words_of(self.spec)}" if wrong else ""
@@ -214,7 +214,9 @@ def text(*, default: Any = MISSING) -> Any:
 
 
 def part(spec: type, *, shape: str = "one", preset: str = "", optional: bool = False, default: Any = MISSING) -> Any:
-    """A field that holds another spec; `optional` admits None."""
+    """A field that holds another spec; `optional` admits None, or a table without entries, which is its default."""
+    if optional and shape == "table" and default is MISSING:
+        return field(default_factory=lambda: MappingProxyType({}), metadata={"rule": Part(spec, shape, preset, optional)})
     return _field(Part(spec, shape, preset, optional), default)
 
 

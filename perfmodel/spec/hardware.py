@@ -59,22 +59,32 @@ class Gpu(Spec):
             raise NotSupportedError(f"no {name} attention is known on {self.name}; {have} are", key="attention_library")
         return self.attention_libraries[name]
 
-    def matmul(self, precision: str) -> MatmulCoefficients:
+    def matmul(self, precision: str, library: str = "newest") -> MatmulCoefficients:
         """The coefficients of products of one number format, or of that on whose circuits it runs (fp16 on those of bf16).
 
+        A library that was not measured on this GPU, or not in this format, is taken for the newest: few are older than the GPU.
         Errors: NotSupportedError when no such products were measured.
         """
-        for known in (precision, number_format(precision).circuits):
+        formats = (precision, number_format(precision).circuits)
+        if library in self.kernels.matmul_libraries:
+            older = self.kernels.matmul_libraries[library].matmul
+            if found := next((older[known] for known in formats if known in older), None):
+                return found
+        for known in formats:
             if known in self.kernels.matmul:
                 return self.kernels.matmul[known]
         raise NotSupportedError(f"no {precision} kernels were measured on {self.name}", key="precision")
 
-    def attention(self, precision: str, *, backward: bool) -> AttentionCoefficients:
+    def attention(self, precision: str, *, backward: bool, library: str = "fastest") -> AttentionCoefficients:
         """The coefficients of fused attention on numbers of one format: those of 16 bits have one law, fp32 has its own.
 
+        The law is the library's own where that was measured, else the profile's.
         Errors: NotSupportedError when no attention of the format was measured.
         """
         profile = self.kernels
+        if library in profile.attention_laws and number_format(precision).attention == "16bit":
+            own = profile.attention_laws[library]
+            return own.backward if backward else own.forward
         laws = {
             "16bit": (profile.attention_forward, profile.attention_backward),
             "fp32": (profile.attention_forward_fp32, profile.attention_backward_fp32),

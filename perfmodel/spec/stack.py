@@ -11,8 +11,8 @@ from types import MappingProxyType
 from typing import ClassVar, Final
 
 from perfmodel.spec.axes import AXES
-from perfmodel.spec.coefficients import ATTENTION_LIBRARIES, NORM_KERNELS
-from perfmodel.spec.fields import Numeric, Spec, choice, choices, flag, number, part, spreads, text
+from perfmodel.spec.coefficients import ATTENTION_LIBRARIES, MATMUL_LIBRARIES, NORM_KERNELS
+from perfmodel.spec.fields import Numeric, Spec, choice, choices, count, flag, number, part, spreads, text
 from perfmodel.spec.layout import PIPELINE_SCHEDULES, SHARDINGS
 
 MOVED_KEYS: Final = MappingProxyType(  # before there were sections -> the key path of today
@@ -110,6 +110,7 @@ class Fusion(Spec):
 
     attention: bool = flag()
     attention_library: str = choice(*ATTENTION_LIBRARIES)  # whose fused kernels
+    matmul_library: str = choice(*MATMUL_LIBRARIES, default="newest")  # which generation of the library of products
     softmax: bool = flag()  # scale, mask and softmax of unfused attention in one kernel
     norms: str = choice(*NORM_KERNELS)  # one kernel written for norms, what a compiler makes of them, or PyTorch's own
     recomputed_inputs: bool = flag()  # a compiler forms what norms and activations hand to products again, and keeps none of it
@@ -142,6 +143,8 @@ class Overlap(Spec):
     """
 
     tensor_parallel: str = choice("none", "backward", "pipelined")
+    engines_copy: bool = flag(default=False)  # gathers beside the pieces of a product are made by copy engines: they take no SM
+    scattered_pieces: int = count(minimum=0, default=0)  # that a product is cut into whose result is scattered; 0: one a rank
     context_parallel_exchange: str = choice("ring", "all_gather")  # keys and values pass from rank to rank, or are gathered
     balanced_context_parallel: bool = flag()  # each rank takes a piece from either end of the sequence, or one from its place
     pipeline: bool = flag()  # messages between interleaved stages run beside the passes

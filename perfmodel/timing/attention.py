@@ -1,7 +1,7 @@
 """How long one kernel of fused attention takes on a GPU that does nothing else.
 
 Symbols: b sequences, a heads, g KV heads, d head size, q queries and s keys of a sequence, S multiprocessors, P dense peak
-rate, c = cluster.compute_scale, M memory rate, and the coefficients of spec/coefficients.py (e, t0, h, p, w, g).
+rate, c = cluster.compute_scale, M memory rate, and the coefficients of spec/coefficients.py (e, t0, h, p, w, g, y).
 
 Ignored: deterministic backward kernels (up to a fifth slower at head size 128), and that few KV heads let
 small forward kernels run up to a quarter faster than their bytes say.
@@ -31,7 +31,9 @@ def fused_attention_time_s(attention: FusedAttention, *, gpu: Gpu, compute_scale
     products forward, 5 backward; C0 is C without h.
     causal   fill = (1 + (R/C)^p)^(1/p): R is the longest tile, which one multiprocessor computes alone
     no mask  fill = 1 + w*(ceil(W)/W - 1): W waves of tiles
-    L = bytes of queries, keys, values and output / (M*e_m)
+    L = y * bytes of queries, keys, values and output / (M*e_m), y the share that hides behind no product
+
+    Libraries differ in their coefficients, or in one factor of P*e by head size where their length dependence was not measured.
 
     A window shorter than the sequence cuts the keys of a query at both ends: twice h, and R is a tile that meets the window. No
     kernel with a window was measured.
@@ -45,7 +47,7 @@ def fused_attention_time_s(attention: FusedAttention, *, gpu: Gpu, compute_scale
     1.68
     """
     backward = attention.phase == DATA_GRADIENT
-    known = gpu.attention(attention.precision, backward=backward)
+    known = gpu.attention(attention.precision, backward=backward, library=library)
     against = _factor(gpu.attention_library(library).by_head_size, attention.head_size)
     return plain_attention_time_s(attention, known, gpu=gpu, compute_scale=compute_scale * against)
 
@@ -73,7 +75,7 @@ def plain_attention_time_s(
     else:
         waves = attention.sequences * attention.heads * np.ceil(attention.query_length / known.tile_rows) / multiprocessors
         fill = 1.0 + known.wave_weight * (np.ceil(waves) / waves - 1.0)
-    load_s = attention_bytes(attention) / (gpu.memory_bandwidth_bytes_per_s * known.memory_efficiency)
+    load_s = known.exposed_load * attention_bytes(attention) / (gpu.memory_bandwidth_bytes_per_s * known.memory_efficiency)
     seconds: Numeric = known.fixed_s + compute_s * fill + load_s
     return seconds
 

@@ -4,7 +4,7 @@ Symbols: F = flop of the kernel, P = dense peak rate, c = cluster.compute_scale,
 spec/coefficients.py (e, t0, k0, w, v, z, x, g, t_g, e_m, h, p).
 
 Ignored: reuse of the cache between kernels but where a coefficient says so (cached_share of the left operand of a product,
-cached_speedup), and shapes that are no multiple of 8 (a slower kernel family).
+cached_speedup), and products of weights whose sides are no multiple of 8 (a slower kernel family).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.count.operators import FusedAttention, Matmul, MemoryBound
-from perfmodel.spec.coefficients import MatmulCoefficients, MemoryBoundCoefficients
+from perfmodel.spec.coefficients import FUSED_KERNELS, MatmulCoefficients, MemoryBoundCoefficients
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.hardware import Cluster, Gpu
 from perfmodel.spec.phases import DATA_GRADIENT, WEIGHT_GRADIENT
@@ -27,6 +27,7 @@ from perfmodel.spec.stack import SoftwareStack
 from perfmodel.timing.attention import fused_attention_time_s
 
 FP32_BYTES = 4
+ALIGNED_BYTES = 16  # what tensor cores want of every side: NVIDIA Matrix Multiplication Background guide, section 2.1
 WORTH_SORTING = 64  # shapes: with fewer, finding equal ones costs more than timing them
 SPLITS = (1, 2, 3, 4, 6, 8)
 SUDDENNESS = 4.0  # how suddenly the power limit and the end of the cache take hold: the shape of the law, not of a GPU
@@ -40,7 +41,8 @@ def kernel_time_s(operator: Matmul | FusedAttention | MemoryBound, *, cluster: C
         case Matmul():
             is_low = number_format(operator.precision).low
             raised = stack.low_precision.clock_scale if is_low else stack.host.clock_scale
-            return matmul_time_s(operator, gpu=cluster.gpu, compute_scale=cluster.compute_scale * raised)
+            scale, library = cluster.compute_scale * raised, stack.fusion.matmul_library
+            return matmul_time_s(operator, gpu=cluster.gpu, compute_scale=scale, library=library)
         case FusedAttention():
             scale = cluster.compute_scale * stack.host.clock_scale
             library = stack.fusion.attention_library
@@ -76,7 +78,7 @@ def at_cluster_load(cluster: Cluster, gpus: Numeric) -> Cluster:
     return replace(cluster, compute_scale=slowest_compute_scale(cluster, gpus), busy_share=busy)
 
 
-def matmul_time_s(product: Matmul, *, gpu: Gpu, compute_scale: Numeric) -> Numeric:
+def matmul_time_s(product: Matmul, *, gpu: Gpu, compute_scale: Numeric, library: str = "newest") -> Numeric:
     """t0 + (C^p + L^p)^(1/p): computing and loading, partly at the same time; times the factors of its pass.
 
     C = C1*(1 + g*u/(1 + u)), u = (C1/t_g)^4: a kernel that lasts meets the power limit
@@ -86,8 +88,10 @@ def matmul_time_s(product: Matmul, *, gpu: Gpu, compute_scale: Numeric) -> Numer
 
     padding = T*tile/(m*n) - 1 is what T output tiles cover beyond the matrix; idle = ceil(W)/W - 1, with W = T*s/S, the idle
     share of the last wave of them on S SMs. A library cuts the inner size into s partial sums (fp32, written and read) where
-    the tiles alone would leave SMs idle. Factors: of dX = dY W, of dW = X^T dY, and of adding dW to fp32. Fitted by
-    benchmarks/fit on NVIDIA AIConfigurator's measured tables; perfmodel/data/kernels has the error on held-out shapes.
+    the tiles alone would leave SMs idle. Batched products of activations whose sides are no multiples of 16 bytes leave the
+    tensor cores: at least F / (c * their rate outside of them), where that is known. Factors: of dX = dY W, of dW = X^T dY, and
+    of adding dW to fp32. The numbers are those of one `library` of products, fitted by benchmarks/fit on AIConfigurator's
+    tables (the newest) and on microsoft/vidur's (cublas_2023); perfmodel/data/kernels has the error on held-out shapes.
 
     >>> from perfmodel.exchange.presets import gpu_preset
     >>> product = Matmul(name="fc1", rows=8192, columns=8192, inner=8192, precision="bf16")
@@ -95,8 +99,10 @@ def matmul_time_s(product: Matmul, *, gpu: Gpu, compute_scale: Numeric) -> Numer
     >>> round(float(product.flop / seconds / 1e12))  # TFLOP/s; 798 were measured
     742
     """
-    known = gpu.matmul(product.precision)
+    known = gpu.matmul(product.precision, library)
     seconds = plain_matmul_time_s(product, known, gpu=gpu, compute_scale=compute_scale)
+    if not product.has_weight and known.unaligned_flop_per_s is not None:
+        seconds = np.maximum(seconds, _unaligned_s(product, known.unaligned_flop_per_s * compute_scale))
     if product.phase == DATA_GRADIENT and product.has_weight:
         return seconds * known.data_gradient_factor
     if product.phase != WEIGHT_GRADIENT:
@@ -107,6 +113,15 @@ def matmul_time_s(product: Matmul, *, gpu: Gpu, compute_scale: Numeric) -> Numer
     in_fp32 = np.asarray(product.weight_gradient_bytes) == FP32_BYTES
     factor: Numeric = np.where(in_fp32, known.weight_gradient_factor, 1.0)
     return seconds * factor
+
+
+def _unaligned_s(product: Matmul, flop_per_s: Numeric) -> Numeric:
+    """F / rate of products of which some side is no multiple of 16 bytes, 0 of all others."""
+    numbers = ALIGNED_BYTES // operand_bytes(product.precision)
+    sides = (product.rows, product.columns, product.inner)
+    unaligned = reduce(np.logical_or, (np.asarray(side) % numbers != 0 for side in sides))
+    seconds: Numeric = np.where(unaligned, product.flop, 0.0) / flop_per_s
+    return seconds
 
 
 def plain_matmul_time_s(product: Matmul, known: MatmulCoefficients, *, gpu: Gpu, compute_scale: Numeric) -> Numeric:
@@ -222,12 +237,13 @@ def plain_memory_bound_time_s(operator: MemoryBound, known: MemoryBoundCoefficie
 def memory_bound_class(operator: MemoryBound, *, gpu: Gpu, stack: SoftwareStack) -> str:
     """The class of kernels that run `operator`: a key of KernelProfile.memory_bound.
 
-    Its very kernel where the GPU's profile has it, best in its precision (gelu-fp32, then gelu); else what its family is like,
-    for norms the kernels that the stack runs.
+    Its very kernel where the GPU's profile has it, best in its precision (gelu-fp32, then gelu), a fused one before the chain
+    that it stands for; else what its family is like, for norms the kernels that the stack runs.
     """
-    for known in (f"{operator.kernel}-{operator.precision}", operator.kernel):
-        if known in gpu.kernels.memory_bound:
-            return known
+    for kernel in (operator.kernel, FUSED_KERNELS.get(operator.kernel, "")):
+        for known in (f"{kernel}-{operator.precision}", kernel):
+            if known in gpu.kernels.memory_bound:
+                return known
     if operator.family != "norm":
         return operator.family
     return "eager" if stack.fusion.norms == "eager_fp32" else stack.fusion.norms  # of layer norms, which have one kernel

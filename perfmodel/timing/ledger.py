@@ -65,11 +65,12 @@ def _of_kernel(operator: Matmul | FusedAttention | MemoryBound, cluster: Cluster
     match operator:
         case Matmul():
             sizes = {"rows": operator.rows, "columns": operator.columns, "inner": operator.inner}
-            known = confidence(cluster.gpu.matmul(operator.precision).evidence, sizes)
+            known = confidence(cluster.gpu.matmul(operator.precision, stack.fusion.matmul_library).evidence, sizes)
             in_table = operator.phase in (FORWARD, RECOMPUTE) and operator.batch == 1  # the tables hold single forward products
             return known if in_table else least_sure([known, "interpolated"])
         case FusedAttention():
-            attention = cluster.gpu.attention(operator.precision, backward=operator.phase == DATA_GRADIENT)
+            backward, library = operator.phase == DATA_GRADIENT, stack.fusion.attention_library
+            attention = cluster.gpu.attention(operator.precision, backward=backward, library=library)
             known = confidence(attention.evidence, {"head_size": operator.head_size, "sequence_length": operator.key_length})
             is_cut = operator.window is not None and operator.farthest_key < operator.key_length
             return least_sure([known, "extrapolated"]) if is_cut else known

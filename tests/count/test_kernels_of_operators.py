@@ -9,7 +9,7 @@ import pytest
 from perfmodel.count.iteration import iteration
 from perfmodel.count.operators import MemoryBound
 from perfmodel.exchange.presets import model_preset, stack_preset
-from perfmodel.spec.coefficients import MEMORY_BOUND_KERNELS
+from perfmodel.spec.coefficients import FUSED_KERNELS, MEMORY_BOUND_KERNELS
 from perfmodel.spec.stack import SoftwareStack
 from tests.layouts import RAMP_STAGE
 from tests.setups import setup_of
@@ -73,6 +73,15 @@ def test_norms_and_activations_are_kernels_of_their_kind(norm: str, activation: 
     assert found["layer.mlp.activation"][0] == activation
     assert {found[name][0] for name in ("layer.attention.norm", "layer.mlp.norm", "head.norm")} == {norm}
     assert {kernel for kernel, _ in found.values()} <= set(MEMORY_BOUND_KERNELS)
+
+
+def test_a_stack_that_fuses_a_chain_runs_another_kernel() -> None:
+    """Not those of the eager chain, whose rate is another; GELU is one kernel either way."""
+    fusing = stack_with(ADDING, {"fusion.rotary": True, "fusion.activation": True})
+    found = kernels(stack=fusing)
+    assert (found["layer.mlp.activation"][0], found["layer.attention.rotary"][0]) == ("fused_swiglu", "fused_rotary")
+    assert {kernel for kernel, _ in found.values()} <= {*MEMORY_BOUND_KERNELS, *FUSED_KERNELS}
+    assert kernels(activation="gelu", stack=fusing)["layer.mlp.activation"][0] == "gelu"
 
 
 def test_a_norm_that_is_a_chain_of_kernels_is_not_the_one_that_a_profile_knows() -> None:

@@ -90,7 +90,7 @@ def test_a_kernel_and_its_precisions_move_apart() -> None:
 
 def test_numbers_move_together() -> None:
     """All at once, each by its own factor."""
-    factors = {path: 1.0 - index / 1000 for index, path in enumerate(PATHS, start=1)}
+    factors = {path: 1.0 - index / 10_000 for index, path in enumerate(PATHS, start=1)}
     assert changed(CLUSTER, moved(CLUSTER, factors)) == pytest.approx(factors)
 
 

@@ -96,9 +96,9 @@ def test_queries_and_keys_need_not_be_of_the_same_tokens() -> None:
 @pytest.mark.parametrize(("size", "rate"), [(64, 0.5), (128, 0.25), (256, 0.25)])
 def test_another_library_is_slower_by_what_is_known_of_it(size: int, rate: float) -> None:
     """As on a cluster whose clocks are that much lower: head size by head size, the last one beyond."""
-    libraries = {**H100.attention_libraries, "flash2": AttentionLibrary(by_head_size={"64": 0.5, "128": 0.25})}
+    libraries = {**H100.attention_libraries, "triton": AttentionLibrary(by_head_size={"64": 0.5, "128": 0.25})}
     gpu, attention = replace(H100, attention_libraries=libraries), replace(ATTENTION, head_size=size)
-    slow = fused_attention_time_s(attention, gpu=gpu, compute_scale=1.0, library="flash2")
+    slow = fused_attention_time_s(attention, gpu=gpu, compute_scale=1.0, library="triton")
     assert slow == pytest.approx(fused_attention_time_s(attention, gpu=gpu, compute_scale=rate))
 
 

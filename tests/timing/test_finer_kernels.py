@@ -12,7 +12,7 @@ import pytest
 from perfmodel.count.operators import FusedAttention, Matmul, MemoryBound, gradients
 from perfmodel.exchange.presets import gpu_preset, model_preset, stack_preset
 from perfmodel.prediction import StagePrediction, predict_stage
-from perfmodel.spec.coefficients import MemoryBoundCoefficients
+from perfmodel.spec.coefficients import MEMORY_BOUND_CLASSES, MemoryBoundCoefficients
 from perfmodel.spec.hardware import Cluster, Gpu
 from perfmodel.spec.phases import DATA_GRADIENT, FORWARD, WEIGHT_GRADIENT
 from perfmodel.spec.spread import moved, uncertain_numbers
@@ -22,7 +22,10 @@ from tests.layouts import RAMP_STAGE
 from tests.setups import setup_of
 from tests.timing.fp32_hardware import FP32_CLUSTER, FP32_GPU, SLOW
 
-H100 = gpu_preset("h100-sxm-80gb")
+MEASURED = gpu_preset("h100-sxm-80gb")
+CLASSES = {name: known for name, known in MEASURED.kernels.memory_bound.items() if name in (*MEMORY_BOUND_CLASSES, "cast")}
+# a profile that knows classes alone, and no single kernel
+H100 = replace(MEASURED, kernels=replace(MEASURED.kernels, memory_bound=MappingProxyType(CLASSES)))
 STACK = stack_preset("reference")
 MODEL = model_preset("nemotron-4-15b")
 GELU = MemoryBound(name="any", kernel="gelu", precision="bf16", moved_bytes=3.35e9, backward_bytes=3.35e9)
@@ -61,6 +64,14 @@ def test_a_kernel_is_timed_by_the_closest_that_the_profile_knows() -> None:
     ]
     assert class_of(replace(GELU, precision=""), precise) == "gelu"
     assert class_of(replace(GELU, kernel="rotary"), precise) == "elementwise"
+
+
+def test_a_fused_kernel_goes_before_the_chain_that_it_stands_for() -> None:
+    """Its own numbers, else those of the chain, else its class."""
+    fused = replace(GELU, kernel="fused_swiglu")
+    both = (knowing(swiglu=SLOW, fused_swiglu=SLOW), knowing(swiglu=SLOW), H100)
+    assert [class_of(fused, gpu) for gpu in both] == ["fused_swiglu", "swiglu", "elementwise"]
+    assert class_of(replace(GELU, kernel="swiglu"), knowing(fused_swiglu=SLOW)) == "elementwise"
 
 
 def test_a_norm_that_the_profile_knows_is_not_that_of_the_stack() -> None:
