@@ -42,7 +42,7 @@ def kernel_time_s(operator: Matmul | FusedAttention | MemoryBound, *, cluster: C
             is_low = number_format(operator.precision).low
             raised = stack.low_precision.clock_scale if is_low else stack.host.clock_scale
             scale, library = cluster.compute_scale * raised, stack.fusion.matmul_library
-            return matmul_time_s(operator, gpu=cluster.gpu, compute_scale=scale, library=library)
+            return matmul_time_s(operator, gpu=cluster.gpu, compute_scale=scale, library=library, sustained=True)
         case FusedAttention():
             scale = cluster.compute_scale * stack.host.clock_scale
             library = stack.fusion.attention_library
@@ -78,10 +78,13 @@ def at_cluster_load(cluster: Cluster, gpus: Numeric) -> Cluster:
     return replace(cluster, compute_scale=slowest_compute_scale(cluster, gpus), busy_share=busy)
 
 
-def matmul_time_s(product: Matmul, *, gpu: Gpu, compute_scale: Numeric, library: str = "newest") -> Numeric:
+def matmul_time_s(
+    product: Matmul, *, gpu: Gpu, compute_scale: Numeric, library: str = "newest", sustained: bool = False
+) -> Numeric:
     """t0 + (C^p + L^p)^(1/p): computing and loading, partly at the same time; times the factors of its pass.
 
-    C = C1*(1 + g*u/(1 + u)), u = (C1/t_g)^4: a kernel that lasts meets the power limit
+    C = C1*(1 + g*u/(1 + u)), u = (C1/t_g)^4: a kernel that lasts meets the power limit; C1*(1 + g) of whatever length where
+        the load is sustained, as training is: the power controller sees seconds, a benchmark's short kernels end before it acts
     C1 = min over tiles and splits s of
         F/(P*e*c*rate) * (1 + k0*s/k)*(1 + z*padding)*(1 + w*idle) + x*(s - 1)*8*m*n/M,   v for w where one wave is not full
     L = (bytes - h*X/(1 + (X/(0.7*cache))^4)) / (M*e_m): the left operand, of X bytes, is found in the cache where it fits
@@ -99,8 +102,8 @@ def matmul_time_s(product: Matmul, *, gpu: Gpu, compute_scale: Numeric, library:
     >>> round(float(product.flop / seconds / 1e12))  # TFLOP/s; 798 were measured
     742
     """
-    known = gpu.matmul(product.precision, library)
-    seconds = plain_matmul_time_s(product, known, gpu=gpu, compute_scale=compute_scale)
+    known, product = gpu.matmul(product.precision, library), _in_pieces(product)
+    seconds = plain_matmul_time_s(product, known, gpu=gpu, compute_scale=compute_scale, sustained=sustained)
     if not product.has_weight and known.unaligned_flop_per_s is not None:
         seconds = np.maximum(seconds, _unaligned_s(product, known.unaligned_flop_per_s * compute_scale))
     if product.phase == DATA_GRADIENT and product.has_weight:
@@ -115,6 +118,13 @@ def matmul_time_s(product: Matmul, *, gpu: Gpu, compute_scale: Numeric, library:
     return seconds * factor
 
 
+def _in_pieces(product: Matmul) -> Matmul:
+    """n products of rows/n on streams beside each other: they share the waves, but each rounds its rows up to whole tiles."""
+    if not np.any(np.asarray(product.pieces) != 1):
+        return product
+    return replace(product, rows=product.rows / product.pieces, batch=product.batch * product.pieces, pieces=1)
+
+
 def _unaligned_s(product: Matmul, flop_per_s: Numeric) -> Numeric:
     """F / rate of products of which some side is no multiple of 16 bytes, 0 of all others."""
     numbers = ALIGNED_BYTES // operand_bytes(product.precision)
@@ -124,14 +134,16 @@ def _unaligned_s(product: Matmul, flop_per_s: Numeric) -> Numeric:
     return seconds
 
 
-def plain_matmul_time_s(product: Matmul, known: MatmulCoefficients, *, gpu: Gpu, compute_scale: Numeric) -> Numeric:
+def plain_matmul_time_s(
+    product: Matmul, known: MatmulCoefficients, *, gpu: Gpu, compute_scale: Numeric, sustained: bool = False
+) -> Numeric:
     """Matmul time [s] with given coefficients, whatever the result is added to; each distinct shape is timed once."""
     sizes = (product.rows, product.columns, product.inner, product.batch)
     if max(np.size(size) for size in sizes) < WORTH_SORTING or np.ndim(compute_scale) or np.ndim(product.weight_gradient_bytes):
-        return _product_time_s(product, known, gpu=gpu, compute_scale=compute_scale)
+        return _product_time_s(product, known, gpu=gpu, compute_scale=compute_scale, sustained=sustained)
     distinct, places = _distinct(sizes)
     shapes = replace(product, rows=distinct[0], columns=distinct[1], inner=distinct[2], batch=distinct[3])
-    return np.asarray(_product_time_s(shapes, known, gpu=gpu, compute_scale=compute_scale))[..., places]
+    return np.asarray(_product_time_s(shapes, known, gpu=gpu, compute_scale=compute_scale, sustained=sustained))[..., places]
 
 
 def _distinct(sizes: Sequence[Numeric]) -> tuple[list[NDArray[Any]], NDArray[np.int64]]:
@@ -146,9 +158,11 @@ def _distinct(sizes: Sequence[Numeric]) -> tuple[list[NDArray[Any]], NDArray[np.
     return [each[order][first] for each in flat], places.reshape(whole[0].shape)
 
 
-def _product_time_s(product: Matmul, known: MatmulCoefficients, *, gpu: Gpu, compute_scale: Numeric) -> Numeric:
+def _product_time_s(
+    product: Matmul, known: MatmulCoefficients, *, gpu: Gpu, compute_scale: Numeric, sustained: bool
+) -> Numeric:
     """The equation itself."""
-    compute_s = _compute_s(product, known, gpu=gpu, compute_scale=compute_scale)
+    compute_s = _compute_s(product, known, gpu=gpu, compute_scale=compute_scale, sustained=sustained)
     left = operand_bytes(product.precision) * product.rows * product.inner
     cached = known.cached_share * left / (1.0 + np.power(np.asarray(left / (CACHE_SHARE * gpu.cache_bytes)), SUDDENNESS))
     load_s = (matmul_bytes(product) - product.batch * cached) / (gpu.memory_bandwidth_bytes_per_s * known.memory_efficiency)
@@ -158,8 +172,13 @@ def _product_time_s(product: Matmul, known: MatmulCoefficients, *, gpu: Gpu, com
     return known.fixed_s + longer * together
 
 
-def _compute_s(product: Matmul, known: MatmulCoefficients, *, gpu: Gpu, compute_scale: Numeric) -> Numeric:
+def _compute_s(
+    product: Matmul, known: MatmulCoefficients, *, gpu: Gpu, compute_scale: Numeric, sustained: bool = False
+) -> Numeric:
+    """C: what the SMs take, at the clocks of a sustained load or at those that a single kernel of this length meets."""
     compute_s = _best_option_s(product, known, gpu=gpu, compute_scale=compute_scale)
+    if sustained:
+        return compute_s * (1.0 + known.slowdown)
     long = np.power(compute_s / known.slowdown_s, SUDDENNESS)
     return compute_s * (1.0 + known.slowdown * (1.0 - 1.0 / (1.0 + long)))
 
