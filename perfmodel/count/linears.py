@@ -14,6 +14,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import NamedTuple
 
+import numpy as np
+
 from perfmodel.count.blocks import Block, local
 from perfmodel.count.declarations import Component, Linear, Projections, takes_low_precision
 from perfmodel.count.operators import Collective, Matmul, MemoryBound, Operator, gradients
@@ -102,7 +104,8 @@ class LinearOperators:
             gather = self.collective(f"{name}.gather", "all_gather", payload=size * self.tokens * hidden)
             again = replace(gather, phase=WEIGHT_GRADIENT, partner=(name, DATA_GRADIENT))
             if linear.role is not Role.LOGITS:
-                gather = replace(gather, partner=(name, FORWARD), pipelined=True)
+                gather = replace(gather, partner=(name, FORWARD), pipelined=True, stepwise=self._engines_copy)
+                product = replace(product, pieces=self._pieces())
             gathers = () if self.stack.fusion.gathered_inputs else (again,)
             block = Block(forward=(gather, product), backward=(*gathers, data, gradient, *self._weight_gradient(weight)))
         return self._cast(name, self._column_cast_bytes(linear)) + block if narrow else block
@@ -126,11 +129,33 @@ class LinearOperators:
                 partner=(name, DATA_GRADIENT),
                 pipelined=True,
             )
+            gather = replace(gather, stepwise=self._engines_copy)
+            data, _ = gradients(replace(product, pieces=self._pieces()))
+            product = replace(product, pieces=self._pieces(self.stack.overlap.scattered_pieces))
             block = Block(forward=(product, scatter), backward=(gather, data, *self._weight_gradient(weight)))
         else:
             reduce = self.collective(f"{name}.all_reduce", "all_reduce", payload=self.hidden_bytes)
             block = Block(forward=(product, reduce), backward=(data, *self._weight_gradient(weight)))
         return self._cast(name, self._row_cast_bytes(linear)) + block if narrow else block
+
+    def _pieces(self, most: int = 0) -> Numeric:
+        """Into how many pieces a product is cut whose collective runs beside it: one a rank, or `most` of them where given.
+
+        What is gathered arrives rank by rank (ring exchange of userbuffers); what is scattered is cut by a number of its own.
+        """
+        if not self._cuts_products:
+            return 1
+        return np.minimum(self.tensor, most) if most else self.tensor
+
+    @property
+    def _cuts_products(self) -> bool:
+        overlap = self.stack.overlap
+        return overlap.tensor_parallel == "pipelined" and not overlap.hide_all
+
+    @property
+    def _engines_copy(self) -> bool:
+        """Whether copy engines make the gathers beside the pieces of a product."""
+        return self._cuts_products and self.stack.overlap.engines_copy
 
     def _kept_input_bytes(self, linear: Linear, size: float) -> Numeric:
         """What a column-parallel linear keeps of its input: its share, all that was gathered, or nothing.

@@ -26,7 +26,8 @@ class Matmul:
     A product without a weight multiplies two activations. `weight_gradient_bytes` is the size of one number of the gradient
     that the weight gradient is added to, by the product itself where it `accumulates`. `useful` is the share of the columns
     that the published convention counts (padding of the vocabulary and copies of KV heads are not). `saved_bytes` are what
-    the forward operator keeps of a micro-batch for its gradients.
+    the forward operator keeps of a micro-batch for its gradients. Its rows run in `pieces`, where a collective beside it
+    brings them, or takes them away, piece by piece.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Matmul:
     weight_gradient_bytes: Numeric = 0
     accumulates: bool = True
     saved_bytes: Numeric = 0.0
+    pieces: Numeric = 1
 
     @property
     def flop(self) -> Numeric:
@@ -146,7 +148,8 @@ class Collective:
     """One collective call of `kind` over `group`; `payload_bytes` is the full tensor, before it is split or after it is joined.
 
     `partner` is (name, phase) of the matrix product that can run at the same time, or ("", "") when nothing can.
-    `pipelined` marks those that only a stack which cuts products into chunks can hide.
+    `pipelined` marks those that only a stack which cuts products into chunks can hide, `stepwise` those that copy engines make,
+    a piece from neighbour to neighbour at a time.
     """
 
     name: str
@@ -158,6 +161,7 @@ class Collective:
     group: ProcessGroup
     partner: tuple[str, str] = ("", "")
     pipelined: bool = False
+    stepwise: bool = False
 
     @property
     def wire_bytes(self) -> Numeric:

@@ -82,6 +82,8 @@ def collective_time_s(call: Collective, *, cluster: Cluster, where: Placement | 
     166
     """
     where = placement(call.group, cluster) if where is None else where
+    if call.stepwise:
+        return _stepwise_s(call, where, cluster=cluster)
     alone = np.asarray(call.group.ranks) > 1
     if not _any(where.crosses_nodes):
         return np.where(alone, node_collective_time_s(call, cluster=cluster), 0.0)
@@ -102,6 +104,13 @@ def lone_call_time_s(call: Collective, *, cluster: Cluster) -> Numeric:
     inside = ~placement(call.group, cluster).crosses_nodes & (np.asarray(call.group.ranks) > 1)
     later_s = 0.0 if call.kind == "point_to_point" else cluster.links.node.collectives.call_s
     return seconds + np.where(inside, later_s, 0.0)
+
+
+def _stepwise_s(call: Collective, where: Placement, *, cluster: Cluster) -> Numeric:
+    """(p - 1) * message(n / p): a gather beside the pieces of a product passes one piece to a neighbour at a time."""
+    ranks = np.asarray(call.group.ranks)
+    message = replace(call, kind="point_to_point", payload_bytes=call.payload_bytes / ranks, stepwise=False)
+    return (ranks - 1) * collective_time_s(message, cluster=cluster, where=where)
 
 
 def _any(truths: NDArray[np.bool_]) -> bool:

@@ -194,7 +194,7 @@ def _beside(call: Collective, where: Placement, product_s: Numeric, cluster: Clu
     if not _may_hide(call, stack):
         return TimedOperator(operator=call, alone_s=alone_s, exposed_s=alone_s)
     chunks_hidden = 1.0 - 1.0 / call.group.ranks if call.pipelined else 1.0
-    fraction = sm_fraction(where, stack)
+    fraction = 0.0 if call.stepwise else sm_fraction(where, stack)
     hidden_s = np.minimum(alone_s, product_s / (1.0 - fraction)) * chunks_hidden
     return TimedOperator(operator=call, alone_s=alone_s, exposed_s=alone_s - hidden_s, slowdown_s=fraction * hidden_s)
 
