@@ -7,6 +7,11 @@ its first forward pass. With W that window, C the time of all N buckets and `las
 
 The first bucket is ready after W/N, so the last cannot end before W/N + C; it is ready at W, so nor before W + last. In the
 forward pass the same holds backwards in time. What is moved for every micro-batch is exposed as often.
+
+Where a stage holds v model chunks, interleaved, each chunk reduces and gathers for itself (Megatron-Core core_v0.9.0,
+schedules.py, grad_sync_func and param_sync_func). The last micro-batches pass a chunk in groups of g = min(p, m), one chunk
+after the other: all chunks but the last hide behind the groups of those that follow, the last behind its own pass. With t of
+one micro-batch through all chunks, W = (g*(v - 1) + 1) * t/v, and a bucket holds a chunk at most.
 """
 
 from __future__ import annotations
@@ -73,6 +78,7 @@ class DataParallel:
     def _window(self, calls: Sequence[Collective], window_s: Numeric, *, forward: bool) -> Window:
         """The collectives that share one window."""
         times = windows(calls[0].role, self.work.layout)
+        window_s = window_s if forward else window_s * self._passes_of_window(times)
         per_pass = tuple(replace(call, repeats=call.repeats / times) for call in calls)
         all_s: Numeric = 0.0
         for call in per_pass:
@@ -80,12 +86,21 @@ class DataParallel:
         parts = self._beside(per_pass, all_s, window_s)
         return Window(calls=per_pass, forward=forward, times=times, alone_s=all_s, parts=parts)
 
+    def _passes_of_window(self, times: Numeric) -> Numeric:
+        """(g*(v - 1) + 1) / v, where the collectives run once an iteration: 1 without interleaving."""
+        layout = self.work.layout
+        chunks = np.where(np.asarray(times) == 1, layout.virtual_pipeline, 1)
+        group = np.minimum(layout.pipeline_parallel, layout.micro_batches)
+        passes: Numeric = (group * (chunks - 1.0) + 1.0) / chunks
+        return passes
+
     def _beside(self, per_pass: Sequence[Collective], all_s: Numeric, window_s: Numeric) -> Breakdown:
         """What they leave exposed, every time that they run."""
         if not self.stack.overlap.data_parallel:
             return Breakdown(data_parallel_exposed_s=all_s)
         bucket = self.work.buckets
-        share = bucket.uncut_share if self._gathers else _last_share(bucket, all_s, window_s)
+        largest = np.minimum(bucket.share, 1.0 / np.asarray(self.work.layout.virtual_pipeline))
+        share = bucket.uncut_share if self._gathers else _last_share(replace(bucket, share=largest), all_s, window_s)
         last_s: Numeric = 0.0
         for call in per_pass:
             last_s = last_s + self._last_s(call, share)
