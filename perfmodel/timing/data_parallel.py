@@ -8,10 +8,11 @@ its first forward pass. With W that window, C the time of all N buckets and `las
 The first bucket is ready after W/N, so the last cannot end before W/N + C; it is ready at W, so nor before W + last. In the
 forward pass the same holds backwards in time. What is moved for every micro-batch is exposed as often.
 
-Where a stage holds v model chunks, interleaved, each chunk reduces and gathers for itself (Megatron-Core core_v0.9.0,
-schedules.py, grad_sync_func and param_sync_func). The last micro-batches pass a chunk in groups of g = min(p, m), one chunk
-after the other: all chunks but the last hide behind the groups of those that follow, the last behind its own pass. With t of
-one micro-batch through all chunks, W = (g*(v - 1) + 1) * t/v, and a bucket holds a chunk at most.
+Where a stage holds v model chunks, interleaved, each chunk reduces its gradients for itself (Megatron-Core core_v0.9.0,
+schedules.py, grad_sync_func). The last micro-batches pass a chunk in groups of g = min(p, m), one chunk after the other: all
+chunks but the last hide behind the groups of those that follow, the last behind its own pass. With t of one micro-batch
+backwards through all chunks, W = (g*(v - 1) + 1) * t/v, and a bucket holds a chunk at most. Gathers of parameters hide as
+they do without chunks: align_param_gather starts those of all chunks together, and runs show no wider window.
 """
 
 from __future__ import annotations
