@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from perfmodel.evidence.groups import Scoreboard
-    from perfmodel.evidence.measured_rows import UnreadRow
+    from perfmodel.evidence.measured_rows import MeasuredRun, MeasuredTable, UnreadRow
     from perfmodel.evidence.thresholds import Threshold
+    from perfmodel.evidence.time_scores import TimeComparison
 
 MOST_NAMED = 10  # rows that cannot be read, one by one
 T = TypeVar("T")
@@ -37,6 +38,12 @@ def validate(
         bool,
         typer.Option(
             "--memory", help="FILE.csv lists layouts that did or did not fit in memory, with the columns of memory_fit.csv."
+        ),
+    ] = False,
+    leave_source_out: Annotated[
+        bool,
+        typer.Option(
+            "--leave-source-out", help="Score each source with everything that was fitted on runs estimated anew without it."
         ),
     ] = False,
     fail_above: Annotated[
@@ -63,6 +70,8 @@ def validate(
     Examples:
     perfmodel validate --fail-above median=5%
 
+    perfmodel validate --leave-source-out
+
     perfmodel validate mine.csv --fail-above stack/fsdp:p90=15% --figure mine.png
 
     perfmodel validate --memory fits.csv
@@ -73,13 +82,17 @@ def validate(
             raise InputError(
                 "--memory needs a FILE.csv" if file is None else "--figure draws times; it cannot be combined with --memory"
             )
+        if leave_source_out:
+            raise InputError("--leave-source-out scores times; it cannot be combined with --memory")
         _validate_memory(file, fail_above=fail_above or (), form=form, output=output)
     else:
-        _validate_times(file, fail_above=fail_above or (), figure=figure, form=form, output=output)
+        _validate_times(
+            file, leave_source_out=leave_source_out, fail_above=fail_above or (), figure=figure, form=form, output=output
+        )
 
 
 def _validate_times(
-    file: Path | None, *, fail_above: Sequence[str], figure: Path | None, form: str, output: Path | None
+    file: Path | None, *, leave_source_out: bool, fail_above: Sequence[str], figure: Path | None, form: str, output: Path | None
 ) -> None:
     from perfmodel.evidence.groups import known_groups
     from perfmodel.evidence.thresholds import read_threshold
@@ -93,24 +106,40 @@ def _validate_times(
     bars = [read_threshold(text, scores=SCORES, groups=known_groups(measured)) for text in fail_above]
     _warn(measured, table.unread)
     comparisons = _one_by_one(compare_time, measured)
-    scores, complete = time_scoreboard(comparisons, table.unread), len(comparisons) == len(measured)
+    complete = len(comparisons) == len(measured)
+    if leave_source_out and complete:
+        comparisons = _without_own_source(comparisons, table)
+    scores = time_scoreboard(comparisons, table.unread)
     from perfmodel.report.json.scores import validation_document, validation_rows
 
     def report() -> RenderableType:
         from perfmodel.report.text.scores import validation_report
 
-        return validation_report(scores)
+        return validation_report(scores, leave_source_out=leave_source_out)
 
     emit(
         form,
         output,
-        document=lambda: validation_document(scores, complete=complete),
+        document=lambda: validation_document(scores, complete=complete, leave_source_out=leave_source_out),
         report=report,
         rows=lambda: validation_rows(scores),
     )
     if complete:
         draw(comparisons)
     _judge(scores, bars, complete=complete)
+
+
+def _without_own_source(comparisons: list[TimeComparison], table: MeasuredTable[MeasuredRun]) -> list[TimeComparison]:
+    """Each as it is without what was learned from its source; a user's table is scored beside the shipped one."""
+    from perfmodel.evidence.leave_out import left_out
+    from perfmodel.evidence.time_scores import compare_time
+    from perfmodel.exchange.presets import DATA
+    from perfmodel.exchange.tables.published_runs import fitted_priors, read_measured_runs
+
+    known = {each.run_id for each in table.rows}
+    shipped = [each for each in read_measured_runs(DATA / "published_runs.csv").rows if each.run_id not in known]
+    beside = _one_by_one(compare_time, shipped) if shipped else []
+    return left_out([*comparisons, *beside], fitted_priors())[: len(comparisons)]
 
 
 def _validate_memory(file: Path, *, fail_above: Sequence[str], form: str, output: Path | None) -> None:

@@ -257,3 +257,9 @@ def test_json_loads_nothing_heavy(table: Path) -> None:
     script += f"print([name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stderr.strip() == "[]"
+
+
+def test_leaving_sources_out_is_for_times(run: Any, tmp_path: Path) -> None:
+    """What fits in memory was fitted on no runs."""
+    done = run("validate", tmp_path / "fits.csv", "--memory", "--leave-source-out")
+    assert done.is_refused(2, "--leave-source-out scores times; it cannot be combined with --memory"), done

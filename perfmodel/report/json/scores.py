@@ -16,12 +16,15 @@ from perfmodel.spec.fields import Numeric
 from perfmodel.units import GIBIBYTE
 
 
-def validation_document(scoreboard: Scoreboard[TimeComparison, ErrorSummary], *, complete: bool = True) -> dict[str, Any]:
+def validation_document(
+    scoreboard: Scoreboard[TimeComparison, ErrorSummary], *, complete: bool = True, leave_source_out: bool = False
+) -> dict[str, Any]:
     """The scoreboard of iteration times; `complete` is false when not all rows of the table are in it."""
     overall = scoreboard.overall
     return {
         "schema_version": SCHEMA_VERSION,
         "complete": complete,
+        "leave_source_out": leave_source_out,
         "overall": None if overall is None else asdict(overall),
         "groups": {group: {name: asdict(each) for name, each in names.items()} for group, names in scoreboard.groups.items()},
         "unsupported": dict(scoreboard.unsupported),

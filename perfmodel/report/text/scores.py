@@ -20,17 +20,19 @@ from perfmodel.timing.breakdown import Breakdown
 from perfmodel.units import seconds_text
 
 WORST_ROWS: Final = 5
+HOW_TO_LEAVE_OUT: Final = "What was fitted on runs has seen them; --leave-source-out estimates it anew for each source."
 MOST_UNREAD: Final = 20
 LEAST_SHARE: Final = 0.005  # of a part that is shown
 
 
-def validation_report(scoreboard: Scoreboard[TimeComparison, ErrorSummary]) -> Group:
+def validation_report(scoreboard: Scoreboard[TimeComparison, ErrorSummary], *, leave_source_out: bool = False) -> Group:
     """The errors of all rows and of groups, the worst rows with their parts, and what is not predicted."""
     overall, comparisons = scoreboard.overall, scoreboard.comparisons
     if overall is None:
         return Group(nothing_covered(comparisons), *left_out_sections(scoreboard))
     tables = [_group_table(group, members) for group, members in scoreboard.groups.items()]
-    parts = [*_memory_sentence(overall), *tables, _worst_section(comparisons), *_context_section(comparisons)]
+    words = "Every source is scored without what was fitted on it." if leave_source_out else HOW_TO_LEAVE_OUT
+    parts = [Text(words), *_memory_sentence(overall), *tables, _worst_section(comparisons), *_context_section(comparisons)]
     return Group(_verdict(overall, comparisons), *parts, *left_out_sections(scoreboard))
 
 

@@ -1,0 +1,95 @@
+"""How wrong are predictions when what was fitted on runs is estimated anew without the source that is scored?
+
+A prior fitted on runs is one number x of many runs. To score a source without itself, every such x is estimated from the rows
+of all other sources,
+
+    x' = x * f,  f = the factor that makes the mean over sources of their median |T(f)/T_measured - 1| least,
+
+each source weighing one, and its own rows are predicted with x'. To keep one prediction a row and a prior,
+ln T(f) = ln T + s * ln f, with the slope s of a second prediction at f = 1.1: the priors act nearly as powers.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perfmodel.evidence.groups import publication
+from perfmodel.evidence.measured_rows import MeasuredRun
+from perfmodel.evidence.time_scores import TimeComparison
+from perfmodel.prediction import predict_stage
+from perfmodel.spec.spread import moved
+
+STEP: Final = 1.1  # of the second prediction
+FACTORS: Final = np.exp(np.linspace(-0.4, 0.4, 161))
+FEWEST_SOURCES: Final = 2  # that are left; with fewer a prior stays as it is
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FittedPrior:
+    """A number that was fitted on runs: its key path in a run, and the rows that share it, by patterns of their labels."""
+
+    key: str
+    rows: Mapping[str, str]
+
+    def serves(self, measured: MeasuredRun) -> bool:
+        """Whether the prediction of a row depends on it."""
+        return all(re.search(pattern, measured.labels.get(label, "")) for label, pattern in self.rows.items())
+
+
+def left_out(comparisons: Sequence[TimeComparison], priors: Sequence[FittedPrior]) -> list[TimeComparison]:
+    """Each comparison as it is with every fitted prior estimated without the publication that it comes from."""
+    covered = [each for each in comparisons if each.predicted_s is not None]
+    names = np.asarray([publication(each.measured.source) for each in covered])
+    slopes = [_slopes(covered, prior) for prior in priors]
+    factor = np.ones(len(covered))
+    for name in np.unique(names):
+        own = names == name
+        for slope in slopes:
+            factor[own] *= _estimate(covered, names, slope, without=name) ** slope[own]
+    changed = iter(_scaled(each, float(by)) for each, by in zip(covered, factor, strict=True))
+    return [each if each.predicted_s is None else next(changed) for each in comparisons]
+
+
+def _slopes(covered: Sequence[TimeComparison], prior: FittedPrior) -> NDArray[np.float64]:
+    """d ln T / d ln x of each row; 0 where it does not depend on the prior."""
+    return np.asarray([_slope(each, prior) if prior.serves(each.measured) else 0.0 for each in covered])
+
+
+def _slope(comparison: TimeComparison, prior: FittedPrior) -> float:
+    run = comparison.measured.run
+    if run is None or not comparison.predicted_s:
+        return 0.0
+    cluster, stack = (moved(part, {prior.key: STEP}, f"{name}.") for name, part in _parts(run))
+    changed = replace(run, cluster=cluster, stack=stack)
+    later_s = float(predict_stage(changed.setup(changed.stages[0])).iteration_time_s)
+    return float(np.log(later_s / comparison.predicted_s) / np.log(STEP))
+
+
+def _parts(run: Any) -> Iterator[tuple[str, Any]]:
+    return iter((("cluster", run.cluster), ("stack", run.stack)))
+
+
+def _estimate(covered: Sequence[TimeComparison], names: NDArray[np.str_], slope: NDArray[np.float64], *, without: str) -> float:
+    """f: the factor of a prior that suits all sources but one; 1 where hardly any other says something of it."""
+    scored = np.asarray([each.measured.scored for each in covered])
+    used = scored & (names != without) & (slope != 0.0)
+    others = np.unique(names[used])
+    if len(others) < FEWEST_SOURCES:
+        return 1.0
+    ratio = np.asarray([(each.predicted_s or 0.0) / each.measured.iteration_time_s for each in covered])
+    errors = np.abs(ratio[used] * FACTORS[:, None] ** slope[used] - 1.0)
+    cost = np.mean([np.median(errors[:, names[used] == name], axis=1) for name in others], axis=0)
+    return float(FACTORS[np.argmin(cost)])
+
+
+def _scaled(comparison: TimeComparison, factor: float) -> TimeComparison:
+    """A comparison whose predicted time, with its interval, is `factor` times as long."""
+    low, high = comparison.interval_s or (0.0, 0.0)
+    interval = None if comparison.interval_s is None else (low * factor, high * factor)
+    return replace(comparison, predicted_s=(comparison.predicted_s or 0.0) * factor, interval_s=interval)
