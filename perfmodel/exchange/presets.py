@@ -144,6 +144,7 @@ def _expand_part(rule: Part, value: Any, below: tuple[str, ...] = ()) -> Any:
         value = imported(Document(path=None, text="", mapping=value), rule.preset) or value
     if not isinstance(value, Mapping):
         return value
+    value = in_sections(value, getattr(rule.spec, "moved_keys", {}))
     if rule.preset and "extends" in value:
         parent, value = value["extends"], {key: entry for key, entry in value.items() if key != "extends"}
         base = _expand_part(rule, parent if isinstance(parent, str) else shown(parent), below)
@@ -151,6 +152,24 @@ def _expand_part(rule: Part, value: Any, below: tuple[str, ...] = ()) -> Any:
     if rule.spec is Cluster:
         value = merged(_shipped(PRIORS)[0], value)
     return expand(rule.spec, value)
+
+
+def in_sections(mapping: Mapping[str, Any], moved_keys: Mapping[str, str]) -> dict[str, Any]:
+    """`mapping` with the keys of earlier versions where they are now: launch_s of `host` for host_s, its spread beside it.
+
+    >>> in_sections({"name": "mine", "host_s": "6us", "spread": {"host_s": "9%"}}, {"host_s": "host.launch_s", "spread": "..."})
+    {'name': 'mine', 'host': {'spread': {'launch_s': '9%'}, 'launch_s': '6us'}}
+    """
+    result = {key: value for key, value in mapping.items() if key not in moved_keys}
+    spreads = mapping.get("spread") if "spread" in moved_keys else None
+    for key, value in mapping.items():
+        if key in moved_keys and key != "spread":
+            section, _, name = moved_keys[key].partition(".")
+            result[section] = merged({name: value}, result.get(section, {}))
+    for key, value in spreads.items() if isinstance(spreads, Mapping) else ():
+        section, _, name = moved_keys.get(key, f"spread.{key}").partition(".")
+        result[section] = merged({"spread": {name: value}} if section != "spread" else {name: value}, result.get(section, {}))
+    return result
 
 
 def _read_part(kind: str, name: str) -> dict[str, Any]:
