@@ -137,7 +137,7 @@ def added_up(operators: Iterable[TimedOperator], stack: SoftwareStack) -> Pass:
     for timed in operators:
         operator = timed.operator
         kernels = kernels + operator.repeats * _kernels(operator)
-        called = called + operator.repeats * (0.0 if isinstance(operator, Collective) else 1.0)
+        called = called + operator.repeats * _calls(operator)
         if isinstance(operator, Collective):
             part = exposed_part(operator.group.axis)
             sums[part] = sums.get(part, 0.0) + timed.exposed_s
@@ -177,6 +177,13 @@ def _kernels(operator: Operator) -> Numeric:
     if isinstance(operator, Collective):
         return np.where(np.asarray(operator.group.ranks) > 1, 1.0, 0.0)
     return operator.kernels if isinstance(operator, MemoryBound) else 1
+
+
+def _calls(operator: Operator) -> Numeric:
+    """How many times the CPU runs the code around one execution: not of what has no kernels, nor of messages."""
+    if isinstance(operator, Collective):
+        return 0.0
+    return np.minimum(operator.kernels, 1) if isinstance(operator, MemoryBound) else 1.0
 
 
 def compute_part(operator: Matmul | FusedAttention | MemoryBound) -> str:
