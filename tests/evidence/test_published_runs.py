@@ -73,15 +73,11 @@ def test_a_stack_that_is_known_is_surer_than_a_generic_one() -> None:
     assert half_width(compare_time(generic)) > half_width(compare_time(row))
 
 
-def test_only_stacks_without_a_preset_are_warned_of() -> None:
-    """Each warned row says so among its assumptions, and takes the generic stack where it is predicted."""
-    warned = [each for each in measured() if each.warning]
-    assert warned
-    for each in warned:
-        assert each.warning in each.assumptions
-        assert each.run is None or each.run.stack.name == stack_preset("generic").name
+def test_every_row_has_a_stack_of_its_own_and_no_slip() -> None:
+    """None falls to the generic stack, and no printed MFU or memory contradicts its row."""
     for each in measured():
-        assert each.warning or each.run is None or each.run.stack.name != stack_preset("generic").name
+        assert each.warning == ""
+        assert each.run is None or each.run.stack.name != stack_preset("generic").name
 
 
 def test_every_row_of_gb200_keeps_the_domain_of_72() -> None:
@@ -91,16 +87,19 @@ def test_every_row_of_gb200_keeps_the_domain_of_72() -> None:
     assert {run.cluster.gpus_per_node for run in rows} == {72}
 
 
+def on_nvidia_h100(each: MeasuredRun) -> bool:
+    """Of NVIDIA's own benchmarks; its 405B trained on another vocabulary than the one that its printed MFU counts."""
+    return each.source.startswith("NVIDIA/dgxc") and "h100" in each.labels["gpu"]
+
+
 @pytest.mark.parametrize(
     "named",
     [
         lambda each: each.source.startswith("arXiv:2402.16819"),
         lambda each: each.source.startswith("arXiv:2205.05198"),
         lambda each: each.source == "mosaicml/llm-foundry",
-        lambda each: each.source.startswith("NVIDIA/dgxc") and each.model.name.startswith("Nemotron"),
-        lambda each: (
-            each.source.startswith("NVIDIA/dgxc") and each.model.name.startswith("Llama") and "h100" in each.labels["gpu"]
-        ),
+        lambda each: on_nvidia_h100(each) and each.model.name.startswith("Nemotron"),
+        lambda each: on_nvidia_h100(each) and each.model.name.startswith("Llama") and "405B" not in each.model.name,
     ],
     ids=["Nemotron", "Megatron", "llm-foundry", "NVIDIA Nemotron", "NVIDIA Llama"],
 )
@@ -118,7 +117,7 @@ def test_a_row_that_is_not_covered_has_a_reason_and_no_number() -> None:
     assert all(c.measured.reason and c.relative_error is None and c.interval_s is None for c in left_out)
     unsupported = time_scoreboard(compared()).unsupported
     assert sum(unsupported.values()) == len(left_out)
-    assert unsupported["gpu: no cluster preset has gb300"] > 0
+    assert any("nvfp4" in reason for reason in unsupported)
 
 
 def test_rows_on_every_axis_are_covered() -> None:

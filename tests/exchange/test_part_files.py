@@ -40,7 +40,9 @@ def test_a_file_stands_for_a_cluster(mine: Path) -> None:
     """What it states goes before the priors, doubts too; what it does not state are the priors."""
     cluster = read(f"cluster={mine}").cluster
     assert (cluster.name, cluster.compute_scale, cluster.gpus_per_node) == ("Mine", 0.5, 4)
-    assert dict(cluster.spread) == pytest.approx({"compute_scale": 0.01, "node_link_scale": 0.02, "network_scale": 0.03})
+    assert dict(cluster.spread) == pytest.approx(
+        {"compute_scale": 0.01, "node_link_scale": 0.02, "network_scale": 0.03, "host_scale": 0.2}
+    )
     assert cluster.gpu_speed_deviation == cluster_preset("dgx-h100").gpu_speed_deviation
 
 

@@ -356,9 +356,9 @@ def test_stopped_while_looking_for_a_number() -> None:
 @pytest.mark.parametrize("calls", [5, 25, 50, 10_000])
 def test_stopped_anywhere_it_keeps_the_limits(calls: int) -> None:
     """Whatever had been found by then; who does not stop it has the fewest GPUs."""
-    found = small_plan(gpus=None, tokens="100B", deadline="1d", most_gpus=256, on_progress=stopping_after(calls))
+    found = small_plan(gpus=None, tokens="100B", deadline="30h", most_gpus=256, on_progress=stopping_after(calls))
     assert found.complete == (calls == 10_000)
-    assert found.best is None or found.best.calendar_days <= 1
+    assert found.best is None or found.best.calendar_days <= 1.25
     assert found.best is not None or not found.complete
 
 

@@ -53,7 +53,16 @@ def read(read_all: Any) -> Any:
         ({"software": "NVIDIA NeMo / Megatron-Core dgxc v24.11.1..v25.01.1"}, "megatron-core"),
         ({"software": "NVIDIA NeMo / Megatron-Core dgxc v25.04..v25.04.02"}, "megatron-core-2025"),
         ({"software": "Megatron-Bridge (Megatron-Core) 25.09 NeMo Container"}, "megatron-bridge"),
-        ({"stack": "megatron-lm"}, "megatron-lm"),
+        ({"stack": "megatron-lm", "gpu": "a100-sxm-80gb"}, "megatron-lm"),
+        ({"stack": "megatron-lm"}, "megatron-lm-2023"),
+        ({"stack": "megatron-lm", "gpu": "a100-sxm-80gb", "sharding": "zero1"}, "megatron-lm-2023"),
+        ({"stack": "megatron-lm", "gpu": "a100-sxm-80gb", "software": "Megatron-LM core_v0.6.0"}, "megatron-lm-2023"),
+        ({"stack": "megatron-core", "software": "NeMo 24.07"}, "nemo-2024"),
+        ({"stack": "nanotron"}, "nanotron"),
+        ({"stack": "maxtext"}, "maxtext"),
+        ({"stack": "paxml"}, "paxml"),
+        ({"stack": "megascale"}, "megascale"),
+        ({"stack": "deepspeed-zero3"}, "deepspeed-zero"),
         ({"stack": "megatron-lm", "source": "arXiv:2205.05198"}, "megatron-lm-2022"),
         ({"stack": "megatron-lm", "software": "Megatron-LM 23e00ed + TE 2.11"}, "megatron-lm-2025"),
         ({"stack": "megatron-deepspeed"}, "megatron-deepspeed"),
@@ -141,7 +150,7 @@ def test_a_switch_of_fsdp_that_is_off_is_the_distributed_optimizer(read: Any) ->
     assert (switch.run.sharding, word.run.sharding) == ("zero1", "none")
 
 
-@pytest.mark.parametrize("stack", ["megatron-core", "megatron-lm"])
+@pytest.mark.parametrize("stack", ["megatron-core", "megatron-deepspeed"])
 def test_a_row_that_does_not_name_its_attention_kernel_has_that_of_its_stack(read: Any, stack: str) -> None:
     """Nothing is overruled by a blank."""
     (row,) = read({"stack": stack})
@@ -149,7 +158,7 @@ def test_a_row_that_does_not_name_its_attention_kernel_has_that_of_its_stack(rea
 
 
 @pytest.mark.parametrize(
-    ("stack", "sequence_parallel", "sharding"), [("megatron-core", "yes", "zero1"), ("megatron-lm", "no", "none")]
+    ("stack", "sequence_parallel", "sharding"), [("megatron-core", "yes", "zero1"), ("megatron-deepspeed", "no", "none")]
 )
 def test_blank_settings_are_those_of_the_stack(read: Any, stack: str, sequence_parallel: str, sharding: str) -> None:
     """And are listed as assumptions; what a row states is not."""

@@ -127,7 +127,7 @@ def test_a_term_shows_sources_once() -> None:
     assert text.count(source) == 1
     (line,) = (line.split() for line in text.splitlines() if "cluster.links.node.bandwidth_bytes_per_s" in line)
     assert line[1] == "4.5e+11"
-    assert f"{line[-1]} {source}" in text
+    assert f"{line[-1]} {source}" in " ".join(text.split())
 
 
 def test_lines_of_a_docstring_are_joined_but_not_equations() -> None:
