@@ -353,7 +353,7 @@ def test_stopped_while_looking_for_a_number() -> None:
     assert (found.complete, found.best, found.obstacle) == (False, None, None)
 
 
-@pytest.mark.parametrize("calls", [5, 25, 50, 10_000])
+@pytest.mark.parametrize("calls", [5, 15, 25, 10_000])
 def test_stopped_anywhere_it_keeps_the_limits(calls: int) -> None:
     """Whatever had been found by then; who does not stop it has the fewest GPUs."""
     found = small_plan(gpus=None, tokens="100B", deadline="30h", most_gpus=256, on_progress=stopping_after(calls))
