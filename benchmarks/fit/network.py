@@ -31,6 +31,9 @@ SPREAD: Final = {
 }  # by judgement: few points
 
 
+UNFILLED: Final = {"fill_s": 0.0, "fill_bytes": 16.0 * 2**20}  # InfiniBand is as fast with small messages as with large ones
+
+
 def network_profile() -> dict[str, Any]:
     """The mapping of perfmodel/data/collectives/infiniband.yaml."""
     points = read_mapping(POINTS)
@@ -53,6 +56,8 @@ def network_profile() -> dict[str, Any]:
     )
     sources["evidence"] = "the points of NVIDIA/nccl#1229"
     sources |= {f"spread.{name}": "by judgement; the points are few" for name in (*SPREAD, *kept)}
+    sources["fill_s"] = "NVIDIA/nccl#1229 holds within 3 % without it"
+    sources["fill_bytes"] = "of no effect where fill_s is 0"
     sources["reference_nodes"] = "the fewest nodes of NVIDIA/nccl#1229; efficiency is not extrapolated to fewer"
     sources["tree_start_s"] = sources["tree_latency_s"] = (
         "fitted by benchmarks/fit/network.py on public nccl-tests logs, A100 8 MiB all-reduce, 201 us on 16 and 345 us on 128 "
@@ -62,6 +67,7 @@ def network_profile() -> dict[str, Any]:
         "name": "NCCL over InfiniBand",
         **known,
         **slow,
+        **UNFILLED,
         "evidence": {"basis": "measured", "sizes": {"nodes": nodes}},
         "spread": SPREAD | {name: entry["spread"] for name, entry in kept.items()},
         "sources": sources,
