@@ -19,12 +19,14 @@ gc.set_threshold(100_000, 20, 50)  # as the command line has it: most of what te
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """With pytest-xdist and --dist loadgroup a file stays together, for what its tests share, and all that start processes.
 
-    Two of those beside each other would take the cores that each measures with.
+    Two of those beside each other would take the cores that each measures with. Files that look at the predictions of the whole
+    published table (tests/comparisons.py) stay together too: they are made once.
     """
     if config.pluginmanager.hasplugin("xdist"):
         for item in items:
-            together = "processes" if item.get_closest_marker("processes") else str(item.path)
-            item.add_marker(pytest.mark.xdist_group(together))
+            module = getattr(item, "module", None)
+            alone = "published" if hasattr(module, "compared") or hasattr(module, "measured") else str(item.path)
+            item.add_marker(pytest.mark.xdist_group("processes" if item.get_closest_marker("processes") else alone))
 
 
 class Outcome:
