@@ -12,9 +12,9 @@ ln T(f) = ln T + s * ln f, with the slope s of a second prediction at f = 1.1: t
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,14 +65,10 @@ def _slope(comparison: TimeComparison, prior: FittedPrior) -> float:
     run = comparison.measured.run
     if run is None or not comparison.predicted_s:
         return 0.0
-    cluster, stack = (moved(part, {prior.key: STEP}, f"{name}.") for name, part in _parts(run))
-    changed = replace(run, cluster=cluster, stack=stack)
+    step = {prior.key: STEP}
+    changed = replace(run, cluster=moved(run.cluster, step, "cluster."), stack=moved(run.stack, step, "stack."))
     later_s = float(predict_stage(changed.setup(changed.stages[0])).iteration_time_s)
     return float(np.log(later_s / comparison.predicted_s) / np.log(STEP))
-
-
-def _parts(run: Any) -> Iterator[tuple[str, Any]]:
-    return iter((("cluster", run.cluster), ("stack", run.stack)))
 
 
 def _estimate(covered: Sequence[TimeComparison], names: NDArray[np.str_], slope: NDArray[np.float64], *, without: str) -> float:

@@ -55,6 +55,7 @@ class MeasuredRun:
     reason: str
     assumptions: tuple[str, ...]
     warning: str = ""  # what a user should read before trusting the prediction
+    line: int = 0  # of its table
     scored: bool = True
     memory_bytes: float | None = None
     memory_kind: str = MEMORY_KINDS[0]

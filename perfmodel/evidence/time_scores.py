@@ -109,7 +109,7 @@ def seen_bytes(memory: MemoryBytes, kind: str) -> Numeric:
     reserved   what PyTorch's allocator holds for them
     device     everything on the GPU, as nvidia-smi shows it
     """
-    return {"allocated": memory.allocated_bytes, "reserved": memory.reserved_bytes}.get(kind, memory.total_bytes)
+    return {"allocated": memory.allocated_bytes, "reserved": memory.reserved_bytes, "device": memory.total_bytes}[kind]
 
 
 def time_scoreboard(

@@ -56,7 +56,7 @@ def test_the_loop_closes_on_this_machine(run: Any, small: Path, tmp_path: Path) 
     assert found.repeats >= 7
     assert found.losses[-1] < found.losses[0]
     parts_s = sum(each.seconds for each in found.operators) + found.between_s
-    assert 0.4 < parts_s / found.profiled_iteration_time_s < 2.5  # medians of each do not add up on a busy machine
+    assert parts_s == pytest.approx(found.profiled_iteration_time_s, rel=0.5)  # medians of each do not add up on a busy machine
 
     beside = ("--figure", figure, "--timeline", both, "--profile", trace)
     compared = run("compare", small, record, "--set", f"cluster={profile}", "--json", *beside)

@@ -111,6 +111,17 @@ def test_recomputed_mfu_equals_the_printed_one_to_1_percent(named: Callable[[Mea
         assert recomputed_mfu(each) == pytest.approx(each.printed_mfu, rel=0.01)
 
 
+def test_405b_trained_on_fewer_words_than_its_printed_mfu_counts() -> None:
+    """Of the runs that trained on 51,200 words, the printed MFU is that of Llama 3's 128,256."""
+    rows = [each for each in measured() if on_nvidia_h100(each) and "405B" in each.model.name and each.printed_mfu]
+    corrected = [each for each in rows if each.model.vocab_size == 51200]
+    assert len(corrected) >= 20
+    for each in corrected:
+        assert recomputed_mfu(replace(each, model=replace(each.model, vocab_size=128256))) == pytest.approx(
+            each.printed_mfu, rel=0.01
+        )
+
+
 def test_a_row_that_is_not_covered_has_a_reason_and_no_number() -> None:
     """Counted and named, never guessed."""
     left_out = [c for c in compared() if c.predicted_s is None]

@@ -17,7 +17,7 @@ from typing import Any, Final, TypeVar
 
 from perfmodel.errors import InputError, NotSupportedError, PerfmodelError, did_you_mean, shown
 from perfmodel.evidence.leave_out import FittedPrior
-from perfmodel.evidence.measured_rows import MeasuredRun, MeasuredTable
+from perfmodel.evidence.measured_rows import MEMORY_KINDS, MeasuredRun, MeasuredTable
 from perfmodel.evidence.time_scores import recomputed_mfu
 from perfmodel.exchange.building import build
 from perfmodel.exchange.documents import read_mapping
@@ -44,12 +44,8 @@ DECISIVE: Final = ("layers", "hidden_size", "attention_heads", "sequence_length"
 CONTEXT: Final = "context"  # of `use`: something decisive is not stated or inferred; learned from, never scored
 USES: Final = ("", CONTEXT)
 MEMORY_CELL: Final = re.compile(r"(?P<number>\d+(\.\d+)?) *(/ *\d+(\.\d+)?)? *(\((?P<unit>GiB|GB)? *(?P<words>[^()]*)\))?")
-MEMORY_WORDS: Final = {
-    "nvidia-smi": "device",
-    "max_memory_usage": "allocated",
-    "reserved": "reserved",
-    "allocated": "allocated",
-}
+# what stands behind the number of a cell, and the kind that it means
+MEMORY_WORDS: Final = {"nvidia-smi": "device", "max_memory_usage": "allocated", **{kind: kind for kind in MEMORY_KINDS}}
 MFU_FACTOR: Final = 1.25  # conventions of counting FLOPs lie within it; a slip of a column, or another peak, does not
 LARGEST_MEMORY: Final = 1e5  # GiB of one GPU
 DEGREES: Final = (*(axis.name for axis in REPLICA_AXES), "virtual_pipeline")
@@ -85,7 +81,7 @@ class DescribedRun:
 def read_measured_runs(path: Path) -> MeasuredTable[MeasuredRun]:
     """The measured runs of the table at `path`. Errors: InputError for what is no such table."""
     presets = read_mapping(DATA / "csv_columns.yaml")
-    return read_table(path, COLUMNS, lambda _, cells: _published(cells, presets))
+    return read_table(path, COLUMNS, lambda line, cells: replace(_published(cells, presets), line=line))
 
 
 def fitted_priors() -> tuple[FittedPrior, ...]:
@@ -124,8 +120,9 @@ def _published(cells: dict[str, str], presets: Mapping[str, Any]) -> MeasuredRun
         memory_bytes=memory_bytes,
         memory_kind=memory_kind,
     )
-    warnings = (described.warning, mfu_problem, memory_problem, _contradiction(measured))
-    return replace(measured, warning="; ".join(each for each in warnings if each))
+    doubts = [each for each in (mfu_problem, memory_problem, _contradiction(measured)) if each]
+    warning = "; ".join([described.warning, *doubts] if described.warning else doubts)
+    return replace(measured, warning=warning, assumptions=(*measured.assumptions, *doubts))
 
 
 def _contradiction(measured: MeasuredRun) -> str:

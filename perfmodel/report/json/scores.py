@@ -28,8 +28,15 @@ def validation_document(
         "overall": None if overall is None else asdict(overall),
         "groups": {group: {name: asdict(each) for name, each in names.items()} for group, names in scoreboard.groups.items()},
         "unsupported": dict(scoreboard.unsupported),
-        "rows": [*map(_comparison_document, scoreboard.comparisons), *map(_unread_document, scoreboard.unread)],
+        "rows": _in_order(scoreboard),
     }
+
+
+def _in_order(scoreboard: Scoreboard[TimeComparison, ErrorSummary]) -> list[dict[str, Any]]:
+    """Rows that are predicted and rows that cannot be read, as their table has them."""
+    rows = [(each.measured.line, _comparison_document(each)) for each in scoreboard.comparisons]
+    rows += [(each.line, _unread_document(each)) for each in scoreboard.unread]
+    return [document for _, document in sorted(rows, key=lambda row: row[0])]
 
 
 def _unread_document(row: UnreadRow) -> dict[str, Any]:

@@ -22,9 +22,7 @@ def test_each_stack_has_its_colour_and_rows() -> None:
     assert set(key_texts(drawing)) == {*(f"{name} ({rows})" for name, rows in stacks.items()), "within 10 %"}
     points = drawing.axes[0].lines[1:]  # the first is the diagonal
     assert Counter(colour(point.get_color()) for point in points) == {
-        colour_of: sum(rows for place, (_, rows) in enumerate(_most_first(stacks)) if LINES[place % len(LINES)] == each)
-        for each in LINES
-        for colour_of in [each.lower()]
+        each.lower(): sum(rows for _, rows in _most_first(stacks)[place :: len(LINES)]) for place, each in enumerate(LINES)
     }
     drawn = {(float(x), float(y)) for point in points for x, y in [np.ravel(point.get_xydata())]}
     assert drawn == {(c.measured.iteration_time_s, c.predicted_s) for c in compared() if c.predicted_s is not None}
