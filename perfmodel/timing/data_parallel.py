@@ -99,9 +99,10 @@ class DataParallel:
         """What they leave exposed, every time that they run."""
         if not self.stack.overlap.data_parallel:
             return Breakdown(data_parallel_exposed_s=all_s)
-        bucket = self.work.buckets
-        largest = np.minimum(bucket.share, 1.0 / np.asarray(self.work.layout.virtual_pipeline))
-        share = bucket.uncut_share if self._gathers else _last_share(replace(bucket, share=largest), all_s, window_s)
+        chunks = np.asarray(self.work.layout.virtual_pipeline)
+        whole = self.work.buckets
+        bucket = replace(whole, count=np.maximum(whole.count, chunks), share=np.minimum(whole.share, 1.0 / chunks))
+        share = bucket.uncut_share if self._gathers else _last_share(bucket, all_s, window_s)
         last_s: Numeric = 0.0
         for call in per_pass:
             last_s = last_s + self._last_s(call, share)

@@ -62,3 +62,12 @@ def test_each_fitted_prior_serves_rows_of_the_shipped_table_and_moves_them() -> 
         one = compare_time(pipelined[0])
         others = [replace(one, measured=replace(one.measured, source=name, iteration_time_s=2.0)) for name in "abc"]
         assert left_out([one, *others], [prior])[0].predicted_s != one.predicted_s, prior
+
+
+def test_rows_of_context_teach_nothing() -> None:
+    """As if they did not stand there."""
+    rows = [compared("a", 0.0), *(compared(name, 0.05) for name in "bcd")]
+    context = [
+        replace(each, measured=replace(each.measured, scored=False)) for each in (compared(name, -0.2) for name in "efghi")
+    ]
+    assert left_out([*rows, *context], [PRIOR])[:4] == left_out(rows, [PRIOR])

@@ -15,6 +15,7 @@ from perfmodel.prediction import predict_stage
 from perfmodel.spec.axes import TENSOR
 from perfmodel.spec.layout import ProcessGroup
 from perfmodel.spec.run import Run
+from perfmodel.timing.data_parallel import DataParallel
 from perfmodel.timing.kernels import kernel_time_s, matmul_time_s
 from perfmodel.timing.passes import TimedOperator, timed_operators
 from tests.stacks import stack_with
@@ -109,3 +110,34 @@ def test_interleaving_hides_no_more_the_more_replicas_there_are() -> None:
     for virtual in (1, 12):
         found = [exposed_s(interleaved(virtual, ranks)) for ranks in (4, 32, 256)]
         assert np.all(np.diff(found) > 0)
+
+
+def window_parts(run: Run, *, forward_s: float, backward_s: float, **overlap: float) -> dict[bool, float]:
+    """What the window of a forward pass (True) and of a backward pass (False) of given length leave exposed."""
+    stack = stack_with(STACK, {f"overlap.{name}": value for name, value in overlap.items()})
+    work = iteration(replace(run, stack=stack).setup(run.stages[0]))
+    moved = DataParallel(work=work, cluster=CLUSTER, stack=stack)
+    found = moved.windows(forward_s=forward_s, backward_s=backward_s)
+    return {window.forward: float(window.parts.data_parallel_exposed_s) for window in found}
+
+
+def test_gradients_of_chunks_have_the_window_of_the_groups_that_follow() -> None:
+    """(g*(v - 1) + 1)/v backward passes, with g = 8 and v = 12; parameters have one forward pass, as without chunks."""
+    chunked = window_parts(interleaved(12, 64), forward_s=0.01, backward_s=0.01)
+    plain = window_parts(interleaved(1, 64), forward_s=0.01, backward_s=0.01 * (8 * 11 + 1) / 12)
+    assert chunked == pytest.approx(plain)
+    assert window_parts(interleaved(12, 64), forward_s=0.01, backward_s=0.005)[False] > chunked[False]
+
+
+def test_a_bucket_holds_a_chunk_at_most() -> None:
+    """Where one would hold all gradients, chunks still leave no more than their own to the end."""
+    everything = {"bucket_parameters": 1e12}
+    chunked = window_parts(interleaved(12, 64), forward_s=0.01, backward_s=10.0, **everything)
+    plain = window_parts(interleaved(1, 64), forward_s=0.01, backward_s=10.0 * (8 * 11 + 1) / 12, **everything)
+    assert chunked[False] < 0.5 * plain[False]
+
+
+def test_training_is_a_sustained_load() -> None:
+    """What a step's product takes is what it takes at sustained clocks."""
+    scale = CLUSTER.compute_scale
+    assert kernel_time_s(FC1, cluster=CLUSTER, stack=STACK) == matmul_time_s(FC1, gpu=H100, compute_scale=scale, sustained=True)
