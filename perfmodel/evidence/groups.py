@@ -110,6 +110,19 @@ def by_group(comparisons: Iterable[C], summarise: Callable[[Sequence[C]], S | No
     }
 
 
+def scoreboard(
+    comparisons: Sequence[C], summarise: Callable[[Sequence[C]], S | None], unread: Sequence[UnreadRow] = ()
+) -> Scoreboard[C, S]:
+    """The comparisons with the summary of all and of each group."""
+    return Scoreboard(
+        comparisons=comparisons,
+        overall=summarise(comparisons),
+        groups=by_group(comparisons, summarise),
+        unsupported=unsupported_reasons(comparisons),
+        unread=unread,
+    )
+
+
 def unsupported_reasons(comparisons: Iterable[ComparedRow]) -> dict[str, int]:
     """How many rows are not covered, by reason, most frequent first."""
     return dict(Counter(c.measured.reason for c in comparisons if c.measured.run is None).most_common())

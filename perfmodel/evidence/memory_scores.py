@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Final
 
 from perfmodel.count.memory import MemoryBytes
-from perfmodel.evidence.groups import Scoreboard, by_group, unsupported_reasons
+from perfmodel.evidence.groups import Scoreboard, scoreboard
 from perfmodel.evidence.measured_rows import MeasuredFit, UnreadRow
 from perfmodel.prediction import predict
 
@@ -84,13 +84,7 @@ def fit_scoreboard(
     comparisons: Sequence[FitComparison], unread: Sequence[UnreadRow] = ()
 ) -> Scoreboard[FitComparison, FitSummary]:
     """The comparisons with the summaries of all and of each group."""
-    return Scoreboard(
-        comparisons=comparisons,
-        overall=summarise_fits(comparisons),
-        groups=by_group(comparisons, summarise_fits),
-        unsupported=unsupported_reasons(comparisons),
-        unread=unread,
-    )
+    return scoreboard(comparisons, summarise_fits, unread)
 
 
 def summarise_fits(comparisons: Sequence[FitComparison]) -> FitSummary | None:

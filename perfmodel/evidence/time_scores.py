@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from perfmodel.count.flops import attention_flop_per_token, model_flop_per_token
 from perfmodel.count.memory import MemoryBytes
 from perfmodel.count.parameters import parameter_count
-from perfmodel.evidence.groups import Scoreboard, by_group, publication, unsupported_reasons
+from perfmodel.evidence.groups import Scoreboard, publication, scoreboard
 from perfmodel.evidence.measured_rows import MeasuredRun, UnreadRow
 from perfmodel.prediction import predict
 from perfmodel.spec.fields import Numeric
@@ -116,13 +116,7 @@ def time_scoreboard(
     comparisons: Sequence[TimeComparison], unread: Sequence[UnreadRow] = ()
 ) -> Scoreboard[TimeComparison, ErrorSummary]:
     """The comparisons with the summaries of all and of each group."""
-    return Scoreboard(
-        comparisons=comparisons,
-        overall=summarise_times(comparisons),
-        groups=by_group(comparisons, summarise_times),
-        unsupported=unsupported_reasons(comparisons),
-        unread=unread,
-    )
+    return scoreboard(comparisons, summarise_times, unread)
 
 
 def summarise_times(comparisons: Sequence[TimeComparison]) -> ErrorSummary | None:
