@@ -79,10 +79,10 @@ class Iteration:
         plain = first.plain[kind] + last.plain[kind] * ends + between.plain[kind]
         return self.setup.model.layers_of(kind, 0, self.setup.model.layers), plain
 
-    def executions(self) -> Iterator[tuple[Operator, Numeric]]:
-        """Every operator with how often it runs on all pipeline stages together, in the order of one micro-batch.
+    def block_passes(self) -> Iterator[tuple[tuple[Operator, ...], Numeric]]:
+        """Every pass of a block with how often it runs on all pipeline stages together, in the order of one micro-batch.
 
-        The optimizer step is that of one stage: all take theirs at the same time.
+        Last what an iteration does once. The optimizer step is that of one stage: all take theirs at the same time.
         """
         counts: list[tuple[Block, Numeric]] = [(self.embedding, 1)]
         for kind, of_kind in self.layers.items():
@@ -90,11 +90,14 @@ class Iteration:
             counts += [(of_kind.again, every - plain), (of_kind.plain, plain)]
         counts += [(self.boundary, self.boundaries), (self.head, 1)]
         blocks = [(block, times * self.layout.micro_batches) for block, times in counts if np.any(times)]
-        for block, times in blocks:
-            yield from ((operator, operator.repeats * times) for operator in block.forward)
-        for block, times in reversed(blocks):
-            yield from ((operator, operator.repeats * times) for operator in block.backward)
-        yield from ((operator, operator.repeats) for operator in self.synchronisation)
+        yield from ((block.forward, times) for block, times in blocks)
+        yield from ((block.backward, times) for block, times in reversed(blocks))
+        yield self.synchronisation, 1
+
+    def executions(self) -> Iterator[tuple[Operator, Numeric]]:
+        """Every operator with how often it runs on all pipeline stages together, in the order of `block_passes`."""
+        for operators, times in self.block_passes():
+            yield from ((operator, operator.repeats * times) for operator in operators)
 
     @property
     def operators(self) -> tuple[Operator, ...]:

@@ -36,8 +36,9 @@ from perfmodel.spec.stack import SoftwareStack
 from perfmodel.timing.breakdown import LAUNCH, SLOWDOWN, UNLISTED
 from perfmodel.timing.breakdown import OPTIMIZER as OPTIMIZER_PART
 from perfmodel.timing.collectives import placement
-from perfmodel.timing.kernels import at_cluster_load, kernel_time_s
+from perfmodel.timing.kernels import at_cluster_load
 from perfmodel.timing.ledger import Entry, ledger
+from perfmodel.timing.passes import timed_operators
 
 TIMING: Final = "perfmodel.timing"
 RECOMPUTED: Final = "recompute"
@@ -92,7 +93,7 @@ TERMS: Final = {
     "matmul": TermKind(
         part="matmul_s",
         selects=lambda op: isinstance(op, Matmul) and not is_attention_core(op),
-        beside=(f"{TIMING}.kernels:slowest_compute_scale",),
+        beside=(f"{TIMING}.kernels:slowest_compute_scale", f"{TIMING}.kernels:power_slowdown"),
         settings=(
             "precision",
             "stack.low_precision.products",
@@ -104,7 +105,7 @@ TERMS: Final = {
     "attention": TermKind(
         part="attention_s",
         selects=is_attention_core,
-        beside=(f"{TIMING}.kernels:slowest_compute_scale",),
+        beside=(f"{TIMING}.kernels:slowest_compute_scale", f"{TIMING}.kernels:power_slowdown"),
         settings=("precision", "stack.fusion.attention", "stack.fusion.attention_library"),
     ),
     "memory_bound": TermKind(
@@ -215,9 +216,10 @@ def _recompute_s(moved: Sensitivity) -> Numeric:
     """The kernels of an average GPU that run again."""
     setup = moved.work.setup
     cluster, total_s = at_cluster_load(setup.cluster, setup.layout.gpus), 0.0 * moved.breakdown.total_s
-    for operator, repeats in moved.work.executions():
-        if operator.phase == RECOMPUTE and not isinstance(operator, Collective):
-            total_s = total_s + repeats * kernel_time_s(operator, cluster=cluster, stack=setup.stack)
+    for operators, times in moved.work.block_passes():
+        for each in timed_operators(operators, cluster, setup.stack):
+            if each.operator.phase == RECOMPUTE and not isinstance(each.operator, Collective):
+                total_s = total_s + times * each.alone_s
     return total_s / setup.layout.pipeline_parallel
 
 

@@ -33,7 +33,7 @@ from perfmodel.spec.stack import SoftwareStack
 from perfmodel.timing.attention import plain_attention_time_s
 from perfmodel.timing.breakdown import Breakdown, slower
 from perfmodel.timing.kernels import at_cluster_load, kernel_time_s
-from perfmodel.timing.passes import Direction
+from perfmodel.timing.passes import Direction, timed_operators
 
 WITHIN: Final = axes_that_communicate(WITHIN_LAYERS)
 OUTSIDE: Final = tuple(axis for axis in REPORTED if axis not in WITHIN)
@@ -141,8 +141,7 @@ def _kernel_steps(predicted: StagePrediction, cluster: Cluster, stack: SoftwareS
     )
     names = ("wider_arithmetic", "uncounted_flop", "causal_mask", "matmul_kernels", "attention_kernels", "clocks")
     seconds = dict.fromkeys((*names, "memory_bound", "recompute"), 0.0)
-    for operator, repeats in _kernels(predicted):
-        in_layer_s = repeats * float(kernel_time_s(operator, cluster=slowest, stack=stack))
+    for operator, repeats, in_layer_s in _kernels(predicted, slowest, stack):
         kind = "attention_kernels" if is_attention_core(operator) else "matmul_kernels"
         if operator.phase == RECOMPUTE:
             seconds["recompute"] += in_layer_s
@@ -160,12 +159,16 @@ def _kernel_steps(predicted: StagePrediction, cluster: Cluster, stack: SoftwareS
     return seconds
 
 
-def _kernels(predicted: StagePrediction) -> Iterator[tuple[Matmul | FusedAttention | MemoryBound, float]]:
-    """The operators of the passes that are no collectives, with how often an average GPU runs each in an iteration."""
+def _kernels(
+    predicted: StagePrediction, cluster: Cluster, stack: SoftwareStack
+) -> Iterator[tuple[Matmul | FusedAttention | MemoryBound, float, float]]:
+    """The operators of the passes that are no collectives: how often, and for how long, an average GPU runs each."""
     stages = float(predicted.layout.pipeline_parallel)
-    for operator, repeats in predicted.work.executions():
-        if not isinstance(operator, Collective) and operator.phase != OPTIMIZER and np.any(repeats):
-            yield operator, float(repeats) / stages
+    for operators, times in predicted.work.block_passes():
+        for timed in timed_operators(operators, cluster, stack):
+            kernel, passes = timed.operator, float(times) / stages
+            if not isinstance(kernel, Collective) and kernel.phase != OPTIMIZER and np.any(kernel.repeats * times):
+                yield kernel, passes * float(kernel.repeats), passes * float(timed.alone_s)
 
 
 def _arithmetic_s(operator: Matmul | FusedAttention, gpu: Gpu) -> float:

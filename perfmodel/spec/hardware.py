@@ -29,9 +29,11 @@ class Gpu(Spec):
     cache_bytes: Numeric = number("bytes", above=0)  # L2
     peak_flop_per_s: Mapping[str, Numeric] = numbers("flop_per_s")
     streaming_multiprocessors: int = count()
+    full_load_slowdown: Numeric = number("ratio", maximum=2, default=0.0)  # where the power limit meets products alone
     transposed_weights: bool = flag(default=True)  # 8-bit products want a weight and its transpose, each in memory
     kernels: KernelProfile = part(KernelProfile, preset="kernels")
     attention_libraries: Mapping[str, AttentionLibrary] = part(AttentionLibrary, shape="table")
+    spread: Mapping[str, Numeric] = spreads()
 
     def __post_init__(self) -> None:
         Spec.__post_init__(self)

@@ -32,11 +32,12 @@ WORTH_SORTING = 64  # shapes: with fewer, finding equal ones costs more than tim
 SPLITS = (1, 2, 3, 4, 6, 8)
 SUDDENNESS = 4.0  # how suddenly the power limit and the end of the cache take hold: the shape of the law, not of a GPU
 CACHE_SHARE = 0.7  # of the cache, that one operand can keep for itself
+ATTENTION_POWER = 0.5  # of what products draw, tensor cores wait for the softmax: with 0.3 and 0.7, published runs fit worse
 NEAR = 0.6  # b of slowest_compute_scale: a property of the normal distribution, not of hardware
 
 
 def kernel_time_s(operator: Matmul | FusedAttention | MemoryBound, *, cluster: Cluster, stack: SoftwareStack) -> Numeric:
-    """Time [s] of one execution of `operator`."""
+    """Time [s] of one execution of `operator`, at clocks that no power limit of a whole pass holds down."""
     match operator:
         case Matmul():
             is_low = number_format(operator.precision).low
@@ -49,6 +50,39 @@ def kernel_time_s(operator: Matmul | FusedAttention | MemoryBound, *, cluster: C
             return fused_attention_time_s(operator, gpu=cluster.gpu, compute_scale=scale, library=library)
         case MemoryBound():
             return memory_bound_time_s(operator, gpu=cluster.gpu, stack=stack, busy_share=cluster.busy_share)
+        case _:  # pragma: no cover - mypy proves it unreachable
+            assert_never(operator)
+
+
+def power_slowdown(gpu: Gpu, duty: Numeric) -> Numeric:
+    """max(1, (1 + g) * d^(1/3)): how much longer tensor cores take where the power limit holds their clocks down.
+
+    Power grows with the cube of the clock, and the limiter averages it over many kernels: where products run for a share d of
+    a pass, it allows clocks d^(-1/3) times as high as where they run alone, which g = gpu.full_load_slowdown stands for.
+
+    >>> from perfmodel.exchange.presets import gpu_preset
+    >>> [round(float(power_slowdown(gpu_preset("h100-sxm-80gb"), duty)), 3) for duty in (1.0, 0.8, 0.4)]
+    [1.29, 1.198, 1.0]
+    """
+    slowdown: Numeric = np.maximum(1.0, (1.0 + gpu.full_load_slowdown) * np.cbrt(duty))
+    return slowdown
+
+
+def at_power_limit(
+    operator: Matmul | FusedAttention | MemoryBound, seconds: Numeric, slowdown: Numeric, *, gpu: Gpu, stack: SoftwareStack
+) -> Numeric:
+    """The time of a kernel under a power limit that slows tensor cores down: of products, the longer of this and their own.
+
+    Their own, which `seconds` has already, is the limit that one product meets within milliseconds (matmul_time_s, g).
+    """
+    match operator:
+        case Matmul():
+            own = 1.0 + gpu.matmul(operator.precision, stack.fusion.matmul_library).slowdown
+            return seconds * np.maximum(1.0, slowdown / own)
+        case FusedAttention():
+            return seconds * slowdown
+        case MemoryBound():
+            return seconds
         case _:  # pragma: no cover - mypy proves it unreachable
             assert_never(operator)
 

@@ -13,9 +13,10 @@ from perfmodel.spec.fields import Numeric
 from perfmodel.spec.hardware import Cluster
 from perfmodel.spec.phases import DATA_GRADIENT, FORWARD, RECOMPUTE
 from perfmodel.spec.stack import SoftwareStack
-from perfmodel.timing.collectives import collective_time_s, placement
+from perfmodel.timing.collectives import placement
 from perfmodel.timing.confidence import WORDS, confidence, least_sure
-from perfmodel.timing.kernels import at_cluster_load, kernel_time_s, memory_bound_class
+from perfmodel.timing.kernels import at_cluster_load, memory_bound_class
+from perfmodel.timing.passes import timed_operators
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,17 +32,14 @@ class Entry:
 def ledger(work: Iteration, *, gpus: Numeric, cluster: Cluster, stack: SoftwareStack) -> Iterator[Entry]:
     """The operators of one layout in the order of one micro-batch; a group of one does not run its collectives."""
     slow = at_cluster_load(cluster, gpus)
-    for operator, repeats in work.executions():
-        if not np.any(repeats):
-            continue
-        if isinstance(operator, Collective):
-            if operator.group.ranks <= 1:
+    for operators, times in work.block_passes():
+        for timed in timed_operators(operators, slow, stack):
+            operator = timed.operator
+            repeats = operator.repeats * times
+            if not np.any(repeats) or (isinstance(operator, Collective) and operator.group.ranks <= 1):
                 continue
-            seconds = collective_time_s(operator, cluster=slow)
-        else:
-            seconds = kernel_time_s(operator, cluster=slow, stack=stack)
-        sure = operator_confidence(operator, cluster=slow, stack=stack)
-        yield Entry(operator=operator, repeats=repeats, seconds=seconds, confidence=sure)
+            sure = operator_confidence(operator, cluster=slow, stack=stack)
+            yield Entry(operator=operator, repeats=repeats, seconds=timed.alone_s / operator.repeats, confidence=sure)
 
 
 def seconds_by_confidence(entries: Iterable[Entry]) -> dict[str, float]:

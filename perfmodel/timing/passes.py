@@ -7,11 +7,14 @@ a share f of the SMs, so the product slows down. With c the collective's time an
 
 where `chunks` is infinite for a product and a collective that do not depend on each other, and the number of ranks for a
 pair that is pipelined: its first chunk has nothing to hide behind.
+
+A block's pass repeats for as many layers and micro-batches as there are, longer than the limiter of a GPU's power averages
+over: the share of it in which products run decides the clocks of its products and attention (timing/kernels.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -28,7 +31,7 @@ from perfmodel.spec.phases import WEIGHT_GRADIENT
 from perfmodel.spec.stack import SoftwareStack
 from perfmodel.timing.breakdown import Breakdown, added, exposed_part
 from perfmodel.timing.collectives import Placement, collective_time_s, placement
-from perfmodel.timing.kernels import kernel_time_s
+from perfmodel.timing.kernels import ATTENTION_POWER, at_power_limit, kernel_time_s, power_slowdown
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,23 +155,58 @@ def added_up(operators: Iterable[TimedOperator], stack: SoftwareStack) -> Pass:
 
 
 def timed_operators(operators: Iterable[Operator], cluster: Cluster, stack: SoftwareStack) -> list[TimedOperator]:
-    """`operators` in their order, each with the time that it takes, or leaves exposed, in one pass."""
+    """`operators` in their order, each with the time that it takes, or leaves exposed, in one pass that repeats for long."""
     listed = list(operators)
-    product_s: dict[tuple[str, str], Numeric] = {}
-    alone: list[Numeric] = []
-    for operator in listed:
+    calls = {operator.group.name: operator.group for operator in listed if isinstance(operator, Collective)}
+    places = {name: placement(group, cluster) for name, group in calls.items()}
+    alone = [
+        operator.repeats * collective_time_s(operator, cluster=cluster, where=places[operator.group.name])
+        if isinstance(operator, Collective)
+        else operator.repeats * kernel_time_s(operator, cluster=cluster, stack=stack)
+        for operator in listed
+    ]
+    timed = _beside_products(listed, alone, places, stack)
+    if not np.any(cluster.gpu.full_load_slowdown):
+        return timed
+    slowdown = power_slowdown(cluster.gpu, duty(timed))
+    slowed = [
+        each.alone_s
+        if isinstance(each.operator, Collective)
+        else at_power_limit(each.operator, each.alone_s, slowdown, gpu=cluster.gpu, stack=stack)
+        for each in timed
+    ]
+    return _beside_products(listed, slowed, places, stack)
+
+
+def duty(timed: Iterable[TimedOperator]) -> Numeric:
+    """The share of a pass in which products run, attention counted by the power that it draws; 0 of a pass of no length."""
+    busy_s: Numeric = 0.0
+    total_s: Numeric = 0.0
+    for each in timed:
+        operator = each.operator
         if isinstance(operator, Collective):
-            alone.append(0.0)
+            total_s = total_s + each.exposed_s + each.slowdown_s
             continue
-        alone.append(operator.repeats * kernel_time_s(operator, cluster=cluster, stack=stack))
-        product_s[operator.name, operator.phase] = alone[-1]
-    calls = [operator for operator in listed if isinstance(operator, Collective)]
-    places = {group.name: placement(group, cluster) for group in {call.group.name: call.group for call in calls}.values()}
+        total_s = total_s + each.alone_s
+        if isinstance(operator, Matmul):
+            busy_s = busy_s + each.alone_s
+        elif isinstance(operator, FusedAttention):
+            busy_s = busy_s + ATTENTION_POWER * each.alone_s
+    share: Numeric = busy_s / np.where(np.asarray(total_s) > 0, total_s, 1.0)
+    return share
+
+
+def _beside_products(
+    operators: list[Operator], alone: list[Numeric], places: Mapping[str, Placement], stack: SoftwareStack
+) -> list[TimedOperator]:
+    """Each operator with its time alone, collectives with what of it the product beside them hides."""
+    pairs = list(zip(operators, alone, strict=True))
+    product_s = {(op.name, op.phase): seconds for op, seconds in pairs if not isinstance(op, Collective)}
     return [
-        _beside(operator, places[operator.group.name], product_s.get(operator.partner, 0.0), cluster, stack)
+        _beside(operator, seconds, places[operator.group.name], product_s.get(operator.partner, 0.0), stack)
         if isinstance(operator, Collective)
         else TimedOperator(operator=operator, alone_s=seconds)
-        for operator, seconds in zip(listed, alone, strict=True)
+        for operator, seconds in pairs
     ]
 
 
@@ -193,9 +231,8 @@ def compute_part(operator: Matmul | FusedAttention | MemoryBound) -> str:
     return "matmul_s" if isinstance(operator, Matmul) else "memory_bound_s"
 
 
-def _beside(call: Collective, where: Placement, product_s: Numeric, cluster: Cluster, stack: SoftwareStack) -> TimedOperator:
+def _beside(call: Collective, alone_s: Numeric, where: Placement, product_s: Numeric, stack: SoftwareStack) -> TimedOperator:
     """One collective: what of it is exposed, and what it takes from the product beside it."""
-    alone_s = call.repeats * collective_time_s(call, cluster=cluster, where=where)
     if stack.overlap.hide_all:
         return TimedOperator(operator=call, alone_s=alone_s)
     if not _may_hide(call, stack):

@@ -1,0 +1,108 @@
+"""Do products and attention slow down by the share of a pass in which they run, where a power limit meets them?"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from perfmodel.count.operators import Collective, FusedAttention, Matmul, MemoryBound, Operator
+from perfmodel.exchange.presets import cluster_preset, gpu_preset, model_preset, stack_preset
+from perfmodel.prediction import predict_stage
+from perfmodel.spec.axes import TENSOR
+from perfmodel.spec.layout import ProcessGroup
+from perfmodel.spec.phases import DATA_GRADIENT
+from perfmodel.timing.kernels import ATTENTION_POWER, at_power_limit, kernel_time_s, power_slowdown
+from perfmodel.timing.passes import TimedOperator, duty, timed_operators
+from tests.layouts import RAMP_STAGE
+from tests.setups import setup_of
+
+STACK = stack_preset("megatron-core")
+LIMITED = cluster_preset("dgx-h100")
+H100 = LIMITED.gpu
+FREE = replace(LIMITED, gpu=replace(H100, full_load_slowdown=0.0))
+PRODUCT = Matmul(name="fc1", rows=8192, columns=8192, inner=8192, precision="bf16")
+ATTENTION = FusedAttention(
+    name="core", sequences=8, heads=16, kv_heads=16, head_size=128, query_length=4096, key_length=4096, precision="bf16"
+)
+NORM = MemoryBound(name="norm", family="norm", moved_bytes=1e9)
+GROUP = ProcessGroup(name="tensor_parallel", ranks=8, stride=1, axis=TENSOR)
+REDUCED = Collective(name="reduce", kind="all_reduce", payload_bytes=1e9, group=GROUP)
+
+
+def test_the_clock_is_the_cube_root_of_the_power_that_is_left() -> None:
+    """Products alone meet all of it, an eighth of them clocks twice as high; nothing runs faster than without a limit."""
+    gpu = replace(H100, full_load_slowdown=1.5)
+    assert power_slowdown(gpu, 1.0) == pytest.approx(2.5)
+    assert power_slowdown(gpu, 1 / 8) == pytest.approx(1.25)
+    assert power_slowdown(gpu, 0.0) == 1.0
+    several = power_slowdown(gpu, np.linspace(0.0, 1.0, 21))
+    assert np.all(np.diff(several) >= 0)
+    assert np.all(power_slowdown(replace(H100, full_load_slowdown=0.0), np.linspace(0.0, 1.0, 21)) == 1.0)
+
+
+def test_the_duty_is_the_share_of_products_and_what_attention_draws() -> None:
+    """Of kernels and of what collectives leave exposed and slow down; hidden messages take no time of the pass."""
+    sent = TimedOperator(operator=REDUCED, alone_s=9.0, exposed_s=1.5, slowdown_s=0.5)
+    kernels = [TimedOperator(operator=op, alone_s=s) for op, s in ((PRODUCT, 3.0), (ATTENTION, 2.0), (NORM, 1.0))]
+    assert duty([*kernels, sent]) == pytest.approx((3.0 + 2.0 * ATTENTION_POWER) / 8.0)
+    assert duty(kernels[:1]) == 1.0
+    assert duty([]) == duty([TimedOperator(operator=NORM, alone_s=0.0)]) == 0.0
+
+
+def test_a_product_meets_the_tighter_of_both_limits() -> None:
+    """Its own within milliseconds is in its time already; attention meets that of the pass alone, memory neither."""
+    own = 1.0 + H100.matmul("bf16").slowdown
+    slowed = {op.name: at_power_limit(op, 1.0, 1.2, gpu=H100, stack=STACK) for op in (PRODUCT, ATTENTION, NORM)}
+    assert slowed == pytest.approx({"fc1": 1.2 / own, "core": 1.2, "norm": 1.0})
+    assert at_power_limit(PRODUCT, 1.0, 1.0 + H100.matmul("bf16").slowdown / 2, gpu=H100, stack=STACK) == 1.0
+
+
+def seconds(*operators: Operator) -> list[float]:
+    """Each of them in one pass, over what it takes where no power limit of a pass is met."""
+    timed = timed_operators(operators, LIMITED, STACK)
+    free = timed_operators(operators, FREE, STACK)
+    return [float(one.alone_s / other.alone_s) for one, other in zip(timed, free, strict=True)]
+
+
+def test_what_a_pass_waits_for_raises_its_clocks() -> None:
+    """A product beside nothing, beside a norm, and beside messages that are exposed."""
+    own = 1.0 + H100.matmul("bf16").slowdown
+    assert seconds(PRODUCT) == pytest.approx([(1.0 + H100.full_load_slowdown) / own])
+    (beside_norm, norm), (beside_message, message) = seconds(PRODUCT, NORM), seconds(PRODUCT, REDUCED)
+    assert norm == message == 1.0
+    assert 1.0 <= beside_message < seconds(PRODUCT)[0]
+    product_s, norm_s = (float(kernel_time_s(op, cluster=FREE, stack=STACK)) for op in (PRODUCT, NORM))
+    share = product_s / (product_s + norm_s)
+    assert beside_norm == pytest.approx(max(1.0, (1.0 + H100.full_load_slowdown) * share ** (1 / 3) / own))
+
+
+def test_slower_products_hide_more_of_what_runs_beside_them() -> None:
+    """What the partner hides grows as the partner does."""
+    product = replace(PRODUCT, phase=DATA_GRADIENT)
+    call = replace(REDUCED, payload_bytes=5e8, partner=("fc1", DATA_GRADIENT))
+    hidden = [
+        float(timed.alone_s - timed.exposed_s)
+        for cluster in (FREE, LIMITED)
+        for timed in timed_operators(
+            (product, call), cluster, replace(STACK, overlap=replace(STACK.overlap, tensor_parallel="backward"))
+        )
+        if timed.operator is call
+    ]
+    assert hidden[0] < hidden[1]
+
+
+def test_a_layout_that_waits_loses_less_to_the_limit() -> None:
+    """Eight-way tensor parallelism waits for messages, none does not; GPUs without the limit are as they were."""
+    model = model_preset("llama-3.1-8b")
+
+    def loss(tensor_parallel: int) -> float:
+        layout = replace(RAMP_STAGE, tensor_parallel=tensor_parallel, data_parallel=8, global_batch_size=64)
+        limited, free = (
+            predict_stage(setup_of(model, layout, STACK, cluster=cluster)).breakdown.matmul_s for cluster in (LIMITED, FREE)
+        )
+        return float(limited / free)
+
+    assert 1.0 < loss(8) < loss(1) < 1.0 + H100.full_load_slowdown
+    assert gpu_preset("a100-sxm-80gb").full_load_slowdown == 0.0
