@@ -203,12 +203,14 @@ def predict_stage(setup: Setup) -> StagePrediction:
         memory=memory,
         fits=headroom >= 0,
         headroom_bytes=headroom,
-        fit_probability=fit_probability(
-            needed_bytes=memory.total_bytes,
-            capacity_bytes=cluster.gpu.memory_bytes,
-            error=stack.states.memory_error,
-        ),
+        fit_probability=fit_odds(setup, memory),
     )
+
+
+def fit_odds(setup: Setup, memory: MemoryBytes) -> Numeric:
+    """The odds that predicted memory fits the GPU, as far as the memory of this software is known."""
+    capacity_bytes, error = setup.cluster.gpu.memory_bytes, setup.stack.states.memory_error
+    return fit_probability(needed_bytes=memory.total_bytes, capacity_bytes=capacity_bytes, error=error)
 
 
 def stage_memory(work: Iteration) -> MemoryBytes:

@@ -107,6 +107,8 @@ def _validate_times(
     _warn(measured, table.unread)
     comparisons = _one_by_one(compare_time, measured)
     complete = len(comparisons) == len(measured)
+    if file is not None:
+        _warn_of_memory(comparisons)
     if leave_source_out and complete:
         comparisons = _without_own_source(comparisons, table)
     scores = time_scoreboard(comparisons, table.unread)
@@ -178,6 +180,18 @@ def _warn(measured: Sequence[Any], unread: Sequence[UnreadRow]) -> None:
         say(f"warning: {len(unread) - MOST_NAMED} more rows are left out; --json names all of them")
     for warning, rows in Counter(each.warning for each in measured if each.warning).items():
         say(f"warning: {warning} ({rows} row{'s' if rows > 1 else ''})")
+
+
+def _warn_of_memory(comparisons: Sequence[TimeComparison]) -> None:
+    """Say which runs ran though they are predicted not to fit: something of them is other than the table states."""
+    from perfmodel.exchange.stack_fit import beyond_the_memory
+
+    beyond = [each.measured for each in comparisons if not each.may_fit]
+    for each in beyond[:MOST_NAMED]:
+        if each.run is not None:
+            say(f"warning: line {each.line}: {beyond_the_memory(each.run)}")
+    if len(beyond) > MOST_NAMED:
+        say(f"warning: {len(beyond) - MOST_NAMED} more runs ran that are predicted not to fit; --json has the odds of all")
 
 
 def _one_by_one(compare: Callable[[T], R], measured: Sequence[T]) -> list[R]:

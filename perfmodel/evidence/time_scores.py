@@ -9,6 +9,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from perfmodel.count.fit import DOES_NOT_FIT, fit_verdict
 from perfmodel.count.flops import attention_flop_per_token, model_flop_per_token
 from perfmodel.count.memory import MemoryBytes
 from perfmodel.count.parameters import parameter_count
@@ -32,6 +33,7 @@ class TimeComparison:
     interval_s: tuple[float, float] | None = None
     breakdown: Breakdown | None = None  # of single numbers: where the predicted time goes
     memory: MemoryBytes | None = None  # parts are single numbers
+    fit_probability: float | None = None
 
     @property
     def memory_error(self) -> float | None:
@@ -44,6 +46,11 @@ class TimeComparison:
     def seen_bytes(self) -> float | None:
         """Predicted memory, as far as a measurement of its kind sees it."""
         return None if self.memory is None else float(seen_bytes(self.memory, self.measured.memory_kind))
+
+    @property
+    def may_fit(self) -> bool:
+        """Whether it is predicted to fit, or tight; also where nothing is predicted: what is in a table ran."""
+        return self.fit_probability is None or fit_verdict(self.fit_probability) != DOES_NOT_FIT
 
     @property
     def relative_error(self) -> float | None:
@@ -99,6 +106,7 @@ def compare_time(measured: MeasuredRun) -> TimeComparison:
         interval_s=(float(low), float(high)),
         breakdown=Breakdown(**{part: float(getattr(stage.breakdown, part)) for part in PARTS}),
         memory=MemoryBytes(**{part: float(size) for part, size in stage.memory.items()}),
+        fit_probability=float(stage.fit_probability),
     )
 
 

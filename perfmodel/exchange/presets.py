@@ -139,7 +139,7 @@ def _expand_part(rule: Part, value: Any, below: tuple[str, ...] = ()) -> Any:
         if value in below:
             raise InputError(f"{shown(value)} extends itself")
         below = (*below, value)
-        value = _read_part(rule.preset, value)
+        value = _read_part(rule.spec, rule.preset, value)
     elif isinstance(value, Mapping) and rule.preset:
         value = imported(Document(path=None, text="", mapping=value), rule.preset) or value
     if not isinstance(value, Mapping):
@@ -172,11 +172,29 @@ def in_sections(mapping: Mapping[str, Any], moved_keys: Mapping[str, str]) -> di
     return result
 
 
-def _read_part(kind: str, name: str) -> dict[str, Any]:
+def _read_part(spec: type, kind: str, name: str) -> dict[str, Any]:
     """The mapping of a preset, or of the file at a path, which may be one of other software (exchange/importers)."""
     if Path(name).suffix.lower() in FILE_SUFFIXES:
-        return separated(read_settings(Path(name), kind))[0]
+        path = Path(name)
+        return beside(path, spec, separated(read_settings(path, kind))[0])
     return read_preset(kind, name)[0]
+
+
+def beside(path: Path, spec: type, mapping: Mapping[str, Any]) -> dict[str, Any]:
+    """The mapping of a file with the files that it names where they are: in its own folder first, then in the current one."""
+
+    def located(value: Any) -> Any:
+        is_file = isinstance(value, str) and Path(value).suffix.lower() in FILE_SUFFIXES
+        return str(path.parent / value) if is_file and (path.parent / value).is_file() else value
+
+    def of_part(rule: Part, value: Any) -> Any:
+        if isinstance(value, list):
+            return [of_part(rule, each) for each in value]
+        return beside(path, rule.spec, value) if isinstance(value, Mapping) else located(value)
+
+    parts = {entry.name: rule for entry in fields(spec) if isinstance(rule := rule_of(entry), Part) and rule.shape == "one"}
+    result = {key: of_part(parts[key], value) if key in parts else value for key, value in mapping.items()}
+    return {**result, "extends": located(result["extends"])} if "extends" in result else result
 
 
 def cluster_priors() -> tuple[dict[str, Any], dict[str, str]]:

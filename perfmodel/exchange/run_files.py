@@ -12,18 +12,20 @@ from typing import Any, Final, TypeAlias
 
 import numpy as np
 
+from perfmodel.count.pipeline import pipeline_split
 from perfmodel.errors import InputError, PerfmodelError, did_you_mean, shown
 from perfmodel.exchange.annotations import separated
 from perfmodel.exchange.building import build, leaves
 from perfmodel.exchange.documents import FILE_SUFFIXES, parse_text
 from perfmodel.exchange.importers.registry import read_settings
 from perfmodel.exchange.key_paths import with_value
-from perfmodel.exchange.presets import expand, preset_names, read_preset
+from perfmodel.exchange.presets import beside, expand, preset_names, read_preset
 from perfmodel.exchange.slips import likely_slips
 from perfmodel.exchange.spec_mappings import mapping_of
+from perfmodel.exchange.stack_fit import beyond_the_stack
 from perfmodel.spec.axes import FILLING, REPLICA_AXES
 from perfmodel.spec.draft import Draft
-from perfmodel.spec.refusals import unoffered_axes
+from perfmodel.spec.fields import plain
 from perfmodel.spec.run import Run
 from perfmodel.units import gpus_text, parse_quantity
 
@@ -83,7 +85,7 @@ def read_candidates(
 def _of_the_whole(run: Run, *, in_parts: bool) -> tuple[str, ...]:
     """What the settings of a run make together; `in_parts`: its cluster is given by numbers, not by a preset's name alone."""
     slips = likely_slips(run.cluster) if in_parts else ()
-    return (*_kept_in_a_pipeline(run), *_beyond_the_stack(run), *slips)
+    return (*_kept_in_a_pipeline(run), *_uneven_stages(run), *beyond_the_stack(run), *slips)
 
 
 def _mapping(source: RunSource) -> dict[str, Any]:
@@ -121,7 +123,7 @@ def _read(name_or_path: str) -> dict[str, Any]:
         mapping, _ = read_preset("runs", name_or_path)
         return mapping
     if name_or_path and (looks_like_file or exists):
-        return read_settings(path, "runs", needs="at least model, cluster, stack and stages")
+        return beside(path, Run, read_settings(path, "runs", needs="at least model, cluster, stack and stages"))
     raise InputError(
         f"{shown(name_or_path)} is neither a run file nor a preset run; {did_you_mean(name_or_path, preset_names('runs'))}"
     )
@@ -162,14 +164,15 @@ def _kept_in_a_pipeline(run: Run) -> tuple[str, ...]:
     return (f"with pipeline stages {what} whole over the micro-batches of {run.sharding}, as PyTorch's pipelining keeps them",)
 
 
-def _beyond_the_stack(run: Run) -> tuple[str, ...]:
-    """What the run asks of its software that it does not have."""
-    layouts = [run.layout(stage) for stage in run.stages]
-    lacking = {axis.label: None for layout in layouts for axis in unoffered_axes(run.stack, layout)}
-    if not lacking:
+def _uneven_stages(run: Run) -> tuple[str, ...]:
+    """A sentence where the layers do not divide over the stages of a pipeline, with what each end holds (count/pipeline.py)."""
+    pieces = np.asarray(run.pipeline_parallel) * np.asarray(run.virtual_pipeline)
+    if np.ndim(pieces) or np.ndim(run.model.layers) or not np.any(np.remainder(run.model.layers, pieces)):
         return ()
-    kinds = " and no ".join(f"{label}ism" for label in lacking)
-    return (f"{run.stack.name} offers no {kinds}; it is predicted as if it did",)
+    first, middle, last = (plain(stage.layers) for stage in pipeline_split(run.setup(run.stages[0])).stages)
+    between = f", at most {middle} on those between" if int(pieces) > 2 else ""
+    dealt = f"{first} on the first stage{between} and {last} on the last are assumed, as {run.stack.name} deals them out"
+    return (f"{plain(run.model.layers)} layers do not divide over {plain(pieces)} pieces of a pipeline: {dealt}",)
 
 
 def _parsed(override: Setting) -> tuple[str, Any]:

@@ -76,6 +76,30 @@ def test_an_unknown_stack_is_warned_of_once_with_its_rows(run: Any, tmp_path: Pa
     assert run("validate", write_rows(tmp_path / "known.csv", *known)).err == ""
 
 
+def test_a_run_that_cannot_have_fit_is_warned_of(run: Any, tmp_path: Path) -> None:
+    """With its line, and the odds in JSON; a table of runs that fit has no warning."""
+    fitting = published_rows("Nemotron-4 15B")[:3]
+    more = {name: str(16 * float(fitting[0][name])) for name in ("iteration_time_s", "global_batch_size")}
+    beyond = [fitting[0] | more | {"micro_batch_size": "16", "global_batch_size": more["global_batch_size"].partition(".")[0]}]
+    done = run("validate", write_rows(tmp_path / "some.csv", *fitting, *beyond), "--json")
+    assert done.code == 0
+    (warning,) = done.err.splitlines()
+    assert warning.startswith("perfmodel: warning: line 5: Nemotron-4 15B needs ")
+    assert [row["fit_probability"] < 0.05 for row in json.loads(done.out)["rows"]] == [False, False, False, True]
+    assert run("validate", write_rows(tmp_path / "some.csv", *fitting)).err == ""
+
+
+def test_a_row_whose_stack_lacks_what_it_asks_for_is_warned_of(run: Any, tmp_path: Path) -> None:
+    """The presets that have it come with the warning."""
+    rows = [
+        row | {"stack": "fsdp", "sharding": "zero3"}
+        for row in published_rows("Nemotron-4 15B")
+        if row["tensor_parallel"] == "4"
+    ]
+    done = run("validate", write_rows(tmp_path / "some.csv", rows[0]))
+    assert "PyTorch FSDP (llm-foundry) offers no tensor parallelism; it is predicted as if it did; " in done.err
+
+
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [

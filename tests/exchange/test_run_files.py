@@ -299,10 +299,48 @@ def test_any_override_gives_a_run_or_one_sentence(key: str, value: str) -> None:
 
 def test_a_run_that_asks_for_more_than_its_stack_offers_says_so() -> None:
     """It is predicted all the same."""
-    settings = ["stack=pytorch-fsdp", "sharding=zero3", "context_parallel=2"]
-    (candidate,) = read_candidates("nemotron-4-15b", settings)
-    assert candidate.assumptions[-1] == (
+    (candidate,) = read_candidates("nemotron-4-15b", ["stack=pytorch-fsdp", "sharding=zero3", "context_parallel=2"])
+    assert candidate.assumptions[-1].startswith(
         "PyTorch FSDP (llm-foundry) offers no tensor parallelism and no context parallelism; it is predicted as if it did"
     )
     (offered,) = read_candidates("nemotron-4-15b")
     assert not any("offers no" in sentence for sentence in offered.assumptions)
+
+
+def test_layers_that_do_not_divide_over_a_pipeline_are_said() -> None:
+    """With what each end holds; nothing where they divide, also over model chunks."""
+
+    def said(*settings: str) -> list[str]:
+        (candidate,) = read_candidates("nemotron-4-15b", ["stages.0.global_batch_size=768", *settings])
+        return [sentence for sentence in candidate.assumptions if "do not divide" in sentence]
+
+    (sentence,) = said("model.layers=30", "pipeline_parallel=4")
+    assert sentence == (
+        "30 layers do not divide over 4 pieces of a pipeline: 7 on the first stage, at most 8 on those between and 7 on "
+        "the last are assumed, as Megatron-Core (2024) deals them out"
+    )
+    (sentence,) = said("model.layers=31", "pipeline_parallel=2")
+    assert "at most" not in sentence
+    assert said("model.layers=30", "pipeline_parallel=2") == said("pipeline_parallel=4", "virtual_pipeline=4") == said() == []
+
+
+def test_a_file_names_others_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever the command runs; one in the current folder is found where there is none beside the file."""
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "parts" / "model.yaml").write_text("extends: base.yaml\nlayers: 12\n")
+    (tmp_path / "parts" / "base.yaml").write_text("extends: llama-3.1-8b\nname: mine\n")
+    (tmp_path / "parts" / "gpu.yaml").write_text("{extends: h100-sxm-80gb, name: my GPU}\n")
+    (tmp_path / "elsewhere" / "stack.yaml").write_text("{extends: megatron-core, name: my stack}\n")
+    (tmp_path / "runs" / "run.yaml").write_text(
+        "{model: ../parts/model.yaml, cluster: {extends: dgx-h100, gpu: ../parts/gpu.yaml}, stack: stack.yaml, "
+        "tensor_parallel: 1, stages: [{data_parallel: 8, global_batch_size: 8}], sequence_length: 4096}"
+    )
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    (candidate,) = read_candidates(str(tmp_path / "runs" / "run.yaml"))
+    run = candidate.run
+    assert (run.model.name, run.model.layers, run.cluster.gpu.name, run.stack.name) == ("mine", 12, "my GPU", "my stack")
+    (tmp_path / "runs" / "stack.yaml").write_text("{extends: megatron-core, name: beside it}\n")
+    (candidate,) = read_candidates("../runs/run.yaml")
+    assert candidate.run.stack.name == "beside it"

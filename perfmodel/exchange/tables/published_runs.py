@@ -23,6 +23,7 @@ from perfmodel.exchange.building import build
 from perfmodel.exchange.documents import read_mapping
 from perfmodel.exchange.presets import DATA, expand_part, preset_names, read_preset
 from perfmodel.exchange.slips import likely_slips
+from perfmodel.exchange.stack_fit import beyond_the_stack
 from perfmodel.exchange.tables.csv_tables import read_table
 from perfmodel.spec.axes import FILLING, PIPELINE, REPLICA_AXES, TENSOR
 from perfmodel.spec.fields import Spec
@@ -187,6 +188,7 @@ def described_run(cells: dict[str, str], presets: Mapping[str, Any]) -> Describe
     try:
         run = _run(cells, model, stack, presets)
         assumptions.extend(likely_slips(run.cluster))
+        warning = "; ".join([warning, *beyond_the_stack(run)] if warning else beyond_the_stack(run))
     except NotSupportedError as error:
         reason = error.topic
     except InputError as error:

@@ -56,6 +56,7 @@ def _comparison_document(comparison: TimeComparison) -> dict[str, Any]:
         "interval_s": None if comparison.interval_s is None else list(comparison.interval_s),
         "breakdown_s": _parts(comparison.breakdown, "_s"),
         "memory_bytes": None if comparison.memory is None else float(comparison.memory.total_bytes),
+        "fit_probability": comparison.fit_probability,
         "predicted_memory_gib": _gib(comparison.seen_bytes),
         "measured_memory_gib": _gib(measured.memory_bytes),
         "memory_kind": measured.memory_kind,
