@@ -59,9 +59,10 @@ DEFAULTS: Final = {
 }
 ATTENTION_KERNELS: Final = {"flash": "fused", "fused": "fused", "unfused": "unfused"}
 STACK_DEFAULTS: Final = ("sequence_parallel", "sharding")  # what the training software does where its user sets nothing
-KERNEL_SETTINGS: Final = (  # of the stack
+KERNEL_SETTINGS: Final = (  # of the stack, as far as the words of a row tell them
     *("fusion.attention_library", "fusion.norms", "fusion.loss_peak_bytes"),
     "low_precision.parameter_gather",
+    "host.cuda_graphs",
 )
 SCHEDULE_SETTINGS: Final = ("pipeline_schedule", "virtual_pipeline", "micro_batches")
 SILENT_DEFAULTS: Final = tuple(name for name in DEGREES if name != TENSOR.name)
