@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-import numpy as np
-
 from perfmodel.count.iteration import Iteration
 from perfmodel.count.operators import Collective, FusedAttention, Matmul, MemoryBound, Operator
-from perfmodel.spec.fields import Numeric
+from perfmodel.spec.fields import Numeric, anywhere
 from perfmodel.spec.hardware import Cluster
 from perfmodel.spec.phases import DATA_GRADIENT, FORWARD, RECOMPUTE
 from perfmodel.spec.stack import SoftwareStack
@@ -32,7 +30,7 @@ def ledger(work: Iteration, *, gpus: Numeric, cluster: Cluster, stack: SoftwareS
     """The operators of one layout in the order of one micro-batch; a group of one does not run its collectives."""
     slow = at_cluster_load(cluster, gpus)
     for operator, repeats in work.executions():
-        if not np.any(repeats):
+        if not anywhere(repeats):
             continue
         if isinstance(operator, Collective):
             if operator.group.ranks <= 1:
