@@ -20,7 +20,7 @@ from perfmodel.count.operators import hardware_flop, model_flop
 from perfmodel.errors import InputError
 from perfmodel.frames import Tabular
 from perfmodel.spec.axes import AXES, DATA, REPORTED, TENSOR
-from perfmodel.spec.fields import Numeric, Truth
+from perfmodel.spec.fields import Numeric, Truth, anywhere
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.run import RampStage, Run
 from perfmodel.spec.setup import Setup
@@ -182,7 +182,7 @@ def predict_stage(setup: Setup) -> StagePrediction:
     work = iteration(setup)
 
     dimensions = most_dimensions(model, cluster, stack, layout)
-    messages = bool(np.any(np.asarray(layout.ranks_of(SENDING)) > 1))
+    messages = anywhere(layout.ranks_of(SENDING) > 1)
     paths, moved_cluster, moved_stack = with_ends(cluster, stack, layout.recipe, dimensions, messages=messages)
     ends = breakdown(work, cluster=at_cluster_load(moved_cluster, layout.gpus), stack=moved_stack)
     times_s = _with_first_axis(ends.total_s, 1 + 2 * len(paths), dimensions)

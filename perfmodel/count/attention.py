@@ -25,7 +25,7 @@ from perfmodel.count.declarations import Component, LayerPart, Linear, Projectio
 from perfmodel.count.operators import Collective, FusedAttention, Matmul, MemoryBound
 from perfmodel.count.roles import Role
 from perfmodel.errors import NotSupportedError
-from perfmodel.spec.fields import Numeric
+from perfmodel.spec.fields import Numeric, chosen
 from perfmodel.spec.layer_kinds import LayerKind
 from perfmodel.spec.layout import Layout, context_parallel_group
 from perfmodel.spec.model import TransformerModel
@@ -79,11 +79,8 @@ def grouped_query_attention(model: TransformerModel, tensor_parallel: Numeric, n
         useful=without_copies / (query + 2 * kv),
         has_bias=model.biases,
     )
-    apart = (("query", query), ("key", kv), ("value", kv))
     return LayerPart(
-        into=Projections(
-            joined=joined, apart=tuple(replace(joined, name=f"{name}.{each}", columns=width) for each, width in apart)
-        ),
+        into=Projections(joined=joined, apart={"query": query, "key": kv, "value": kv}),
         out=Linear(
             name=f"{name}.projection",
             component=Component.ATTENTION,
@@ -170,7 +167,7 @@ def _join(layout: Layout, own: FusedAttention, heads: Heads) -> MemoryBound:
     backwards the gradient of the queries is added up (3*e bytes), and outputs and their gradients are cut out and copied (4*e).
     """
     ranks = np.asarray(layout.context_parallel)
-    kernels = np.where(ranks > 1, 1.0 + 0.75 * (ranks - 1), 0.0)
+    kernels = chosen(ranks > 1, 1.0 + 0.75 * (ranks - 1), 0.0)
     numbers = own.sequences * own.query_length * own.heads * own.head_size * kernels
     size = layout.recipe.activation_bytes
     return MemoryBound(
@@ -178,8 +175,8 @@ def _join(layout: Layout, own: FusedAttention, heads: Heads) -> MemoryBound:
         role=Role.CORE_EXCHANGE,
         moved_bytes=(8.0 + 3.0 * size) * numbers,
         backward_bytes=7.0 * size * numbers,
-        kernels=np.where(ranks > 1, 3 * ranks, 0),
-        backward_kernels=np.where(ranks > 1, 3 * ranks, 0),
+        kernels=chosen(ranks > 1, 3 * ranks, 0),
+        backward_kernels=chosen(ranks > 1, 3 * ranks, 0),
     )
 
 

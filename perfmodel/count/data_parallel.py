@@ -26,7 +26,7 @@ from perfmodel.count.operators import Collective
 from perfmodel.count.parameters import ParameterCount, low_precision_parameters, shard_parameter_count
 from perfmodel.count.roles import Role
 from perfmodel.count.storage import state_bytes
-from perfmodel.spec.fields import Numeric
+from perfmodel.spec.fields import Numeric, chosen
 from perfmodel.spec.layout import GATHERED, Layout, data_parallel_group, replica_group, shard_group
 from perfmodel.spec.phases import OPTIMIZER
 from perfmodel.spec.setup import Setup
@@ -84,7 +84,7 @@ def windows(role: Role, layout: Layout) -> Numeric:
     """
     if layout.sharding in ("none", "zero1") or (layout.sharding == "zero2" and role is Role.PARAMETER_GATHER):
         return 1
-    return np.where(np.asarray(layout.pipeline_parallel) > 1, 1, layout.micro_batches)
+    return chosen(layout.pipeline_parallel > 1, 1, layout.micro_batches)
 
 
 def gathered_bytes(held: ParameterCount, setup: Setup) -> Numeric:
@@ -127,7 +127,7 @@ def data_parallel_operators(setup: Setup, held: ParameterCount, bucket: Buckets)
 
 def _gathered(layout: Layout, reduction: Collective, gather: Collective, *, regathers: bool) -> tuple[Collective, ...]:
     """Parameters for both passes; in a pipeline, or where a stack does not gather them again, they stay after the forward."""
-    repeats = np.where((np.asarray(layout.pipeline_parallel) > 1) | (not regathers), 0, gather.repeats)
+    repeats = chosen((layout.pipeline_parallel > 1) | (not regathers), 0, gather.repeats)
     again = replace(gather, name=NAMES[Role.BACKWARD_GATHER], role=Role.BACKWARD_GATHER, repeats=repeats)
     if layout.sharding != "hsdp":
         return (reduction, gather, again)
@@ -162,4 +162,4 @@ def shards(layout: Layout, part: str) -> Numeric:
     ranks = shard_group(layout).ranks
     if part == "optimizer":
         return ranks
-    return np.where(np.asarray(layout.pipeline_parallel) > 1, 1, ranks)
+    return chosen(layout.pipeline_parallel > 1, 1, ranks)

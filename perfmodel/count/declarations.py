@@ -6,7 +6,8 @@ declared in count/attention.py and count/feed_forward.py, the matrices of the vo
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final
 
@@ -70,10 +71,17 @@ class Linear:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Projections:
-    """Column-parallel linears of one input: as one product, and as the products that some software has instead."""
+    """Column-parallel linears of one input: as one product, and the columns by name of those that some software has instead."""
 
     joined: Linear
-    apart: tuple[Linear, ...] = ()
+    apart: Mapping[str, Numeric] = field(default_factory=dict)
+
+    @property
+    def separate(self) -> tuple[Linear, ...]:
+        """The linears of that software, beside each other; the joined one where none has them apart."""
+        part, _, _ = self.joined.name.rpartition(".")
+        apart = (replace(self.joined, name=f"{part}.{name}", columns=columns) for name, columns in self.apart.items())
+        return tuple(apart) or (self.joined,)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ Symbols: h hidden_size, f ffn_hidden_size, t tensor_parallel.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from perfmodel.count.blocks import Block, local
@@ -49,7 +49,7 @@ def dense_mlp(model: TransformerModel, tensor_parallel: Numeric, name: str) -> L
         columns=(2 * model.ffn_hidden_size if model.gated else model.ffn_hidden_size) / tensor_parallel,
         has_bias=model.biases,
     )
-    apart = tuple(replace(joined, name=f"{name}.{each}", columns=ffn) for each in ("gate", "fc1")) if model.gated else ()
+    apart = {"gate": ffn, "fc1": ffn} if model.gated else {}
     return LayerPart(
         into=Projections(joined=joined, apart=apart),
         out=Linear(

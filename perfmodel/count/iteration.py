@@ -14,7 +14,7 @@ from perfmodel.count.operators import Operator
 from perfmodel.count.pipeline import PipelineSplit, PipelineStages, pipeline_split
 from perfmodel.count.synchronisation import synchronisation_operators
 from perfmodel.count.vocabulary import DecoderOperators
-from perfmodel.spec.fields import Numeric
+from perfmodel.spec.fields import Numeric, anywhere
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.setup import Setup
 
@@ -89,7 +89,7 @@ class Iteration:
             every, plain = self.whole(kind)
             counts += [(of_kind.again, every - plain), (of_kind.plain, plain)]
         counts += [(self.boundary, self.boundaries), (self.head, 1)]
-        blocks = [(block, times * self.layout.micro_batches) for block, times in counts if np.any(times)]
+        blocks = [(block, times * self.layout.micro_batches) for block, times in counts if anywhere(times)]
         yield from ((block.forward, times) for block, times in blocks)
         yield from ((block.backward, times) for block, times in reversed(blocks))
         yield self.synchronisation, 1

@@ -57,8 +57,8 @@ class LinearOperators:
 
         Each keeps no copy of the input of its own, and each reduces its own input gradient; a gathered input serves all.
         """
-        apart = self.stack.fusion.separate_projections and into.apart
-        first, *others = [self.column_linear(linear) for linear in (into.apart if apart else (into.joined,))]
+        linears = into.separate if self.stack.fusion.separate_projections else (into.joined,)
+        first, *others = [self.column_linear(linear) for linear in linears]
         for other in others:
             first = first + self._sharing_input(other)
         return first
@@ -89,7 +89,7 @@ class LinearOperators:
         """
         name, hidden, narrow = linear.name, self.model.hidden_size, self._is_narrow(linear)
         size = self.operand_bytes if narrow else self.activation_bytes
-        product = replace(self._product(linear), saved_bytes=self._kept_input_bytes(linear, size))
+        product = self._product(linear, saved_bytes=self._kept_input_bytes(linear, size))
         gradient = self.collective(
             f"{name}.reduce_input_gradient",
             "reduce_scatter" if self.layout.sequence_parallel else "all_reduce",
@@ -115,7 +115,7 @@ class LinearOperators:
         name, narrow = linear.name, self._is_narrow(linear)
         size = self.operand_bytes if narrow else self.activation_bytes
         is_formed_again = self.stack.fusion.recomputed_inputs and linear.component is Component.FEED_FORWARD
-        product = replace(self._product(linear), saved_bytes=0.0 if is_formed_again else size * self.tokens * linear.inner)
+        product = self._product(linear, saved_bytes=0.0 if is_formed_again else size * self.tokens * linear.inner)
         data, weight = gradients(product)
         if self.layout.sequence_parallel:
             scatter = self.collective(
@@ -128,8 +128,8 @@ class LinearOperators:
                 phase=DATA_GRADIENT,
                 partner=(name, DATA_GRADIENT),
                 pipelined=True,
+                stepwise=self._engines_copy,
             )
-            gather = replace(gather, stepwise=self._engines_copy)
             data, _ = gradients(replace(product, pieces=self._pieces()))
             product = replace(product, pieces=self._pieces(self.stack.overlap.scattered_pieces))
             block = Block(forward=(product, scatter), backward=(gather, data, *self._weight_gradient(weight)))
@@ -171,7 +171,7 @@ class LinearOperators:
         """Whether the products of a linear take low-precision operands."""
         return self.recipe.casts and takes_low_precision(linear.component, self.stack.low_precision.products)
 
-    def _product(self, linear: Linear) -> Matmul:
+    def _product(self, linear: Linear, *, saved_bytes: Numeric) -> Matmul:
         return Matmul(
             name=linear.name,
             role=linear.role,
@@ -182,6 +182,7 @@ class LinearOperators:
             precision=self.recipe.products if self._is_narrow(linear) else self.recipe.rest,
             weight_gradient_bytes=self.state.gradient,
             accumulates=self.stack.fusion.gradient_accumulation,
+            saved_bytes=saved_bytes,
         )
 
     def _weight_gradient(self, weight: Operator) -> tuple[Operator, ...]:
@@ -219,10 +220,18 @@ class LinearOperators:
         phase: str = FORWARD,
         partner: tuple[str, str] = ("", ""),
         pipelined: bool = False,
+        stepwise: bool = False,
     ) -> Collective:
         """One call over the tensor-parallel group."""
         return Collective(
-            name=name, kind=kind, payload_bytes=payload, group=self.group, phase=phase, partner=partner, pipelined=pipelined
+            name=name,
+            kind=kind,
+            payload_bytes=payload,
+            group=self.group,
+            phase=phase,
+            partner=partner,
+            pipelined=pipelined,
+            stepwise=stepwise,
         )
 
     def _column_cast_bytes(self, linear: Linear) -> CastBytes:

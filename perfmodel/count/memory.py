@@ -22,7 +22,7 @@ from perfmodel.count.pipeline import PipelineStage, in_flight
 from perfmodel.count.recompute import rerun_layer_bytes
 from perfmodel.count.storage import StateBytes, logit_bytes, state_bytes, stream_bytes
 from perfmodel.spec.axes import AXES
-from perfmodel.spec.fields import Numeric
+from perfmodel.spec.fields import Numeric, anywhere, chosen
 from perfmodel.spec.layout import axis_group, data_parallel_group
 from perfmodel.spec.setup import Setup
 
@@ -72,11 +72,11 @@ def memory_bytes(work: Iteration, *, scratch: Mapping[str, Numeric] = NONE) -> M
     """The peak of the worst pipeline stage; `scratch` is what a kind of collective allocates for each byte of its payload."""
     worst = stage_memory_bytes(work, work.stages.first, scratch=scratch)
     for stage in (work.stages.middle, work.stages.last):
-        if np.any(stage.number) and np.any(np.asarray(work.layout.pipeline_parallel) > 1):
+        if anywhere(stage.number) and anywhere(work.layout.pipeline_parallel > 1):
             other = stage_memory_bytes(work, stage, scratch=scratch)
             more = (other.total_bytes > worst.total_bytes) & (np.asarray(stage.number) > 0)
             parts = {part.name: (getattr(other, part.name), getattr(worst, part.name)) for part in fields(worst)}
-            worst = MemoryBytes(**{name: np.where(more, *both) for name, both in parts.items()})
+            worst = MemoryBytes(**{name: chosen(more, *both) for name, both in parts.items()})
     return worst
 
 
@@ -110,10 +110,10 @@ def stage_memory_bytes(work: Iteration, stage: PipelineStage, *, scratch: Mappin
 def _bucket_bytes(work: Iteration, held: ParameterCount, each: StateBytes) -> Numeric:
     """Buffers of as many numbers as a data-parallel bucket, where it is no view of the gradients."""
     buffers = work.setup.stack.states.bucket_buffers
-    if not np.any(buffers):
+    if not anywhere(buffers):
         return 0.0
     several = np.asarray(data_parallel_group(work.layout).ranks) > 1
-    return np.where(several, buffers * each.reduced_gradient * np.minimum(work.buckets.share, 1.0) * held.total, 0.0)
+    return chosen(several, buffers * each.reduced_gradient * np.minimum(work.buckets.share, 1.0) * held.total, 0.0)
 
 
 def _loss_bytes(work: Iteration) -> Numeric:
@@ -129,7 +129,7 @@ def _groups(setup: Setup) -> Numeric:
     groups: Numeric = 0.0
     for axis in AXES:
         if axis.name not in joined:
-            groups = groups + np.where(np.asarray(axis_group(setup.layout, axis).ranks) > 1, 1.0, 0.0)
+            groups = groups + chosen(axis_group(setup.layout, axis).ranks > 1, 1.0, 0.0)
     return groups
 
 
@@ -138,7 +138,7 @@ def _scratch_bytes(work: Iteration, scratch: Mapping[str, Numeric]) -> Numeric:
     most: Numeric = 0.0
     for call in work.synchronisation if scratch else ():
         if isinstance(call, Collective) and call.kind in scratch:
-            needs = np.where(np.asarray(call.group.ranks) > 1, scratch[call.kind] * call.payload_bytes, 0.0)
+            needs = chosen(call.group.ranks > 1, scratch[call.kind] * call.payload_bytes, 0.0)
             most = np.maximum(most, needs)
     return most
 
@@ -162,7 +162,7 @@ def _weights_bytes(setup: Setup, stage: PipelineStage) -> tuple[Numeric, Numeric
         layers = LAYERS_GATHERED * _largest_layer(setup, stage) * _layer_parameter_bytes(setup, state.parameter)
         gathered = layers + _vocabulary(held) * state.parameter
     shards_bytes = held.total / shards(layout, "parameters") * shard
-    return np.where(is_gathered, shards_bytes + gathered, whole_bytes), gradients
+    return chosen(is_gathered, shards_bytes + gathered, whole_bytes), gradients
 
 
 def _unreduced_bytes(setup: Setup, stage: PipelineStage) -> Numeric:
@@ -171,7 +171,7 @@ def _unreduced_bytes(setup: Setup, stage: PipelineStage) -> Numeric:
     if not unreduced.any():
         return 0.0
     numbers = LAYERS_GATHERED * _largest_layer(setup, stage) + _vocabulary(stage.parameters)
-    return np.where(unreduced, numbers, 0.0) * setup.layout.recipe.activation_bytes
+    return chosen(unreduced, numbers, 0.0) * setup.layout.recipe.activation_bytes
 
 
 def _vocabulary(held: ParameterCount) -> Numeric:
@@ -202,7 +202,7 @@ def _largest_layer(setup: Setup, stage: PipelineStage) -> Numeric:
     most: Numeric = 0.0
     for kind, number in stage.held.every.items():
         layer = layer_parameters(setup.model, kind, tensor_parallel=setup.layout.tensor_parallel)
-        most = np.maximum(most, np.where(np.asarray(number) > 0, layer.matrices, 0.0))
+        most = np.maximum(most, chosen(number > 0, layer.matrices, 0.0))
     return most
 
 
@@ -226,7 +226,7 @@ def _sent_bytes(work: Iteration, stage: PipelineStage) -> Numeric:
     if not work.setup.stack.states.keeps_stage_outputs:
         return 0.0
     sends = np.asarray(stage.position) < np.asarray(layout.pipeline_parallel) - 1
-    return np.where(sends, in_flight(layout, stage) * stream_bytes(work.setup), 0.0)
+    return chosen(sends, in_flight(layout, stage) * stream_bytes(work.setup), 0.0)
 
 
 def _largest_rerun_bytes(work: Iteration, stage: PipelineStage) -> Numeric:
@@ -234,5 +234,5 @@ def _largest_rerun_bytes(work: Iteration, stage: PipelineStage) -> Numeric:
     most: Numeric = 0.0
     for kind, blocks in work.layers.items():
         reruns = np.asarray(stage.held.every[kind] - stage.held.plain[kind]) > 0
-        most = np.maximum(most, np.where(reruns, rerun_layer_bytes(work, blocks.again, kind), 0.0))
+        most = np.maximum(most, chosen(reruns, rerun_layer_bytes(work, blocks.again, kind), 0.0))
     return most

@@ -16,7 +16,7 @@ import numpy as np
 from perfmodel.count.declarations import LOW_PRECISION_COMPONENTS, takes_low_precision
 from perfmodel.count.layer import layer_parts
 from perfmodel.count.vocabulary import embedding_matrix
-from perfmodel.spec.fields import Numeric
+from perfmodel.spec.fields import Numeric, chosen
 from perfmodel.spec.model import TransformerModel
 
 
@@ -154,6 +154,6 @@ def most_parameters(counts: Sequence[ParameterCount]) -> ParameterCount:
     for count in counts[1:]:
         larger = np.asarray(count.total > most.total)
         most = ParameterCount(
-            **{part.name: np.where(larger, getattr(count, part.name), getattr(most, part.name)) for part in fields(most)}
+            **{part.name: chosen(larger, getattr(count, part.name), getattr(most, part.name)) for part in fields(most)}
         )
     return most

@@ -17,7 +17,7 @@ import numpy as np
 
 from perfmodel.count.layer_numbers import LayerNumbers, StageLayers, numbers_by_kind, numbers_of_one_kind
 from perfmodel.count.parameters import ParameterCount, held_parameters
-from perfmodel.spec.fields import Numeric
+from perfmodel.spec.fields import Numeric, chosen
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.model import TransformerModel
 from perfmodel.spec.setup import Setup
@@ -68,8 +68,8 @@ def pipeline_split(setup: Setup) -> PipelineSplit:
     first, middle, last = split(model, layout)
     layers, pipeline = np.asarray(model.layers), np.asarray(layout.pipeline_parallel)
     several = pipeline > 1
-    alone, number = np.where(several, 0, 1), np.maximum(pipeline - 2, 0)
-    ends = np.where(several, first, layers), np.where(several, last, layers)
+    alone, number = chosen(several, 0, 1), np.maximum(pipeline - 2, 0)
+    ends = chosen(several, first, layers), chosen(several, last, layers)
     between = model.layers - ends[0] - ends[1] * np.minimum(pipeline - 1, 1)
     dealt = StageLayers(first=ends[0], middle=middle, last=ends[1], between=between, stages_between=number)
     held = (numbers_of_one_kind if len(model.kinds) == 1 else numbers_by_kind)(setup, dealt)
@@ -149,7 +149,7 @@ def in_flight(layout: Layout, stage: PipelineStage) -> Numeric:
     pipeline, virtual = np.asarray(layout.pipeline_parallel), np.asarray(layout.virtual_pipeline)
     after = pipeline - 1 - stage.position
     if layout.pipeline_schedule == "1f1b":
-        held = np.where(virtual > 1, ((virtual - 1) * pipeline + 2 * after + 1) / virtual, after + 1)
+        held = chosen(virtual > 1, ((virtual - 1) * pipeline + 2 * after + 1) / virtual, after + 1)
     else:
         held = (2 if layout.pipeline_schedule == "zb-2p" else 1) * pipeline
     return np.minimum(held, layout.micro_batches)

@@ -9,9 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-import numpy as np
-
-from perfmodel.spec.fields import Numeric
+from perfmodel.spec.fields import Numeric, anywhere, chosen
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.setup import Setup
 from perfmodel.spec.stack import SoftwareStack
@@ -60,7 +58,7 @@ def state_bytes(layout: Layout, stack: SoftwareStack) -> StateBytes:
         )
     scaled, copy = layout.recipe.scales_loss, held.accumulated_gradient_bytes
     gradient = held.scaled_gradient_bytes if scaled else held.gradient_bytes
-    added_to = np.where(np.asarray(copy) > 0, copy, gradient) if np.any(copy) else gradient
+    added_to = chosen(copy > 0, copy, gradient) if anywhere(copy) else gradient
     step = held.step_gradient_bytes * (added_to < FP32_BYTES)
     return StateBytes(
         parameter=held.parameter_bytes,

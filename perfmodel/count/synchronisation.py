@@ -15,7 +15,7 @@ from perfmodel.count.pipeline import PipelineStages
 from perfmodel.count.roles import Role
 from perfmodel.count.storage import state_bytes
 from perfmodel.count.vocabulary import embedding_matrix
-from perfmodel.spec.fields import Numeric
+from perfmodel.spec.fields import Numeric, chosen
 from perfmodel.spec.layout import (
     ProcessGroup,
     tensor_parallel_group,
@@ -30,7 +30,7 @@ MASTER_BYTES: Final = 4  # of an fp32 master copy
 
 def synchronisation_operators(setup: Setup, stages: PipelineStages, bucket: Buckets) -> tuple[Operator, ...]:
     """The operators of one optimizer step, on the pipeline stage with the most parameters; collectives cut into buckets."""
-    present = [np.where(np.asarray(stage.number) > 0, 1.0, 0.0) for stage in stages]
+    present = [chosen(stage.number > 0, 1.0, 0.0) for stage in stages]
     most = most_parameters([stage.parameters.times(there) for stage, there in zip(stages, present, strict=True)])
     layers = reduce(np.maximum, (stage.layers * there for stage, there in zip(stages, present, strict=True)))
     reduction, *rest = data_parallel_operators(setup, stages.first.parameters, bucket)

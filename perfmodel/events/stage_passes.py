@@ -20,7 +20,7 @@ from perfmodel.spec.fields import whole
 from perfmodel.spec.hardware import Cluster
 from perfmodel.spec.stack import SoftwareStack
 from perfmodel.timing.breakdown import Breakdown
-from perfmodel.timing.passes import Direction, added_up, timed_operators
+from perfmodel.timing.passes import added_up, both_directions, timed_operators
 
 
 class PipelinePiece(NamedTuple):
@@ -83,7 +83,7 @@ class StagePasses:
         layout = work.layout
         self.stages, self.virtual = whole(layout.pipeline_parallel), whole(layout.virtual_pipeline)
         self.weights_apart = layout.pipeline_schedule != "1f1b"
-        self.forward, self.backward = (Direction(work, direction, cluster, stack) for direction in ("forward", "backward"))
+        self.forward, self.backward = both_directions(work, cluster, stack)
         self._known: dict[tuple[BlockOfPass, str, float], tuple[LaidOutPass, Breakdown]] = {}
 
     @property

@@ -33,7 +33,7 @@ from perfmodel.spec.stack import SoftwareStack
 from perfmodel.timing.attention import plain_attention_time_s
 from perfmodel.timing.breakdown import Breakdown, slower
 from perfmodel.timing.kernels import at_cluster_load, kernel_time_s
-from perfmodel.timing.passes import Direction, timed_operators
+from perfmodel.timing.passes import both_directions, timed_operators
 
 WITHIN: Final = axes_that_communicate(WITHIN_LAYERS)
 OUTSIDE: Final = tuple(axis for axis in REPORTED if axis not in WITHIN)
@@ -201,7 +201,7 @@ def _passes(predicted: StagePrediction, cluster: Cluster, stack: SoftwareStack) 
     """All passes of the average and of the slowest pipeline stage, which are one where there is one."""
     work, micro_batches = predicted.work, predicted.layout.micro_batches
     used = at_cluster_load(cluster, predicted.layout.gpus)
-    forward, backward = (Direction(work, direction, used, stack) for direction in ("forward", "backward"))
+    forward, backward = both_directions(work, used, stack)
     held = [stage for stage in work.stages if np.all(np.asarray(stage.number) > 0)]
     slowest = reduce(slower, [forward.stage(stage).parts + backward.stage(stage).parts for stage in held]) * micro_batches
     if predicted.layout.pipeline_parallel == 1:

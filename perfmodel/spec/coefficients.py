@@ -10,10 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-import numpy as np
-
 from perfmodel.errors import InputError, did_you_mean
-from perfmodel.spec.fields import Numeric, Spec, choice, count, grid, number, numbers, part, spreads, text
+from perfmodel.spec.fields import Numeric, Spec, anywhere, choice, count, grid, number, numbers, part, spreads, text
 from perfmodel.spec.precision import FORMATS
 
 NORM_CLASSES = ("fused", "compiled", "eager")
@@ -256,7 +254,7 @@ class NodeCollectives(Spec):
     def scratch(self) -> dict[str, Numeric]:
         """What each kind allocates during a call, for each byte of its payload; kinds that allocate nothing are left out."""
         kinds = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all")
-        return {kind: share for kind in kinds if np.any(share := getattr(self, kind).scratch)}
+        return {kind: share for kind in kinds if anywhere(share := getattr(self, kind).scratch)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)

@@ -287,21 +287,41 @@ class Spec:
         if type(other) is not type(self):
             return NotImplemented
         names = [entry.name for entry in fields(self)]  # type: ignore[arg-type]
-        return all(_same(getattr(self, name), getattr(other, name)) for name in names)
+        return all(is_same(getattr(self, name), getattr(other, name)) for name in names)
 
     def __hash__(self) -> int:
         return hash((type(self), getattr(self, "name", "")))  # arrays have none; equal specs share their name
 
 
-def _same(one: Any, other: Any) -> bool:
+def is_same(one: Any, other: Any) -> bool:
     """Whether two values of a field are equal, arrays element by element."""
     if one is other:
         return True
     if isinstance(one, Mapping) and isinstance(other, Mapping):
-        return one.keys() == other.keys() and all(_same(value, other[key]) for key, value in one.items())
+        return one.keys() == other.keys() and all(is_same(value, other[key]) for key, value in one.items())
     if isinstance(one, np.ndarray) or isinstance(other, np.ndarray):
         return bool(np.array_equal(one, other))
     return bool(one == other)
+
+
+def anywhere(truth: Truth | Numeric) -> bool:
+    """np.any, without its cost for a single truth: of one layout there are a hundred.
+
+    >>> anywhere(True), anywhere(np.array([False, False]))
+    (True, False)
+    """
+    return bool(truth.any()) if isinstance(truth, np.ndarray) else bool(truth)
+
+
+def chosen(condition: Truth, yes: Numeric, no: Numeric) -> Numeric:
+    """np.where, without its cost for a single truth: then one of both as it stands.
+
+    >>> chosen(True, 1.0, 0.0), chosen(np.array([True, False]), 1.0, 0.0).tolist()
+    (1.0, [1.0, 0.0])
+    """
+    if isinstance(condition, np.ndarray) and condition.ndim:
+        return np.where(condition, yes, no)
+    return yes if condition else no
 
 
 def whole(value: Numeric) -> int:

@@ -8,14 +8,15 @@ what moves many operators together (clocks, the health of the network) is one nu
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from functools import cache, lru_cache
 from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
-from perfmodel.spec.fields import Number, Numeric, Part, Spec, rule_of
+from perfmodel.spec.fields import Number, Numeric, Part, Spec, anywhere, rule_of
 
 S = TypeVar("S", bound=Spec)
 
@@ -25,7 +26,7 @@ DEVIATIONS: Final = 1.6448536269514722  # from the middle of a normal distributi
 def uncertain_numbers(spec: Spec, path: str = "") -> Iterator[tuple[str, Numeric]]:
     """(key path, spread) of every number of `spec`, and of the specs in it, whose spread is not 0."""
     for name, spread in getattr(spec, "spread", {}).items():
-        if np.any(spread):
+        if anywhere(spread):
             yield f"{path}{name}", spread
     kind: type = type(spec)
     for name in _uncertain_parts(kind):
@@ -88,6 +89,14 @@ def _below(step: str, factors: Mapping[str, Numeric]) -> dict[str, Numeric]:
     return {key.removeprefix(step): factor for key, factor in factors.items() if key.startswith(step)}
 
 
+def with_numbers(spec: S, numbers: Mapping[str, Numeric]) -> S:
+    """A copy of `spec` with other numbers, worked out from its own: they are not validated again."""
+    copy = object.__new__(type(spec))
+    for name in spec.__dataclass_fields__:  # type: ignore[attr-defined]
+        object.__setattr__(copy, name, numbers[name] if name in numbers else getattr(spec, name))
+    return copy
+
+
 def both_ends(spreads: Mapping[str, Numeric], dimensions: int) -> dict[str, Numeric]:
     """A factor for each key path on a new first axis of length 1 + 2 * K, before `dimensions` other axes.
 
@@ -103,6 +112,50 @@ def both_ends(spreads: Mapping[str, Numeric], dimensions: int) -> dict[str, Nume
         factor[1 + 2 * index], factor[2 + 2 * index] = 1.0 + spread, 1.0 / (1.0 + spread)
         factors[path] = factor
     return factors
+
+
+def arrays_of(spec: Spec) -> dict[str, NDArray[Any]]:
+    """The numbers of `spec` itself that are arrays, by name."""
+    values = ((name, getattr(spec, name)) for name in spec.__dataclass_fields__)  # type: ignore[attr-defined]
+    return {name: value for name, value in values if isinstance(value, np.ndarray)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MovingPlaces:
+    """Numbers at place 0 of their first axis and wherever some of them differ from it; `axes` is how many axes they have."""
+
+    numbers: Mapping[str, Numeric]
+    found_at: NDArray[np.intp]  # for each place of the whole axis, its own place in these
+    axes: int
+
+    def at_every_place(self, value: Numeric) -> Numeric:
+        """What was worked out from these numbers, on the whole axis."""
+        whole: Numeric = np.take(value, self.found_at, axis=-self.axes)
+        return whole
+
+
+def moving_places(numbers: Mapping[str, Numeric]) -> MovingPlaces | None:
+    """The places of the first axis where some of `numbers` move; None where there is no axis, or where most places do.
+
+    Of the ends of an interval, which move one number at a time, a law that reads a few numbers has a few of its own.
+
+    >>> ends = both_ends({"a": 0.25, "b": 1.0, "c": 1.0, "d": 1.0}, 0)
+    >>> moving = moving_places({"a": 8.0 * ends["a"], "certain": 3.0})
+    >>> moving.numbers["a"].tolist(), moving.at_every_place(1.0 / moving.numbers["a"]).tolist()
+    ([8.0, 10.0, 6.4], [0.125, 0.1, 0.15625, 0.125, 0.125, 0.125, 0.125, 0.125, 0.125])
+    """
+    axes = max((np.ndim(number) for number in numbers.values()), default=0)
+    along = {name: value for name, value in numbers.items() if isinstance(value, np.ndarray) and value.ndim == axes > 0}
+    table = [value.reshape(len(value), -1) for value in along.values() if len(value) > 1]
+    if not table:
+        return None
+    columns = np.hstack(table)
+    differs = (columns != columns[0]).any(axis=1)
+    kept = np.concatenate([[0], np.flatnonzero(differs)])
+    if 2 * len(kept) > len(differs):
+        return None
+    fewer = {name: value[kept] if len(value) > 1 else value for name, value in along.items()}
+    return MovingPlaces(numbers={**numbers, **fewer}, found_at=np.where(differs, np.cumsum(differs), 0), axes=axes)
 
 
 def most_dimensions(*specs: Spec) -> int:
@@ -128,6 +181,7 @@ def _parts(kind: type) -> tuple[str, ...]:
 
 
 def _own_dimensions(spec: Spec) -> int:
+    """The largest number of axes of any number of `spec` itself, whatever the specs in it hold."""
     most, parts = 0, _parts_of(spec)
     for name in spec.__dataclass_fields__:  # type: ignore[attr-defined]
         value = getattr(spec, name)

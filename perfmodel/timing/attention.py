@@ -15,7 +15,7 @@ import numpy as np
 
 from perfmodel.count.operators import FusedAttention
 from perfmodel.spec.coefficients import AttentionCoefficients
-from perfmodel.spec.fields import Numeric
+from perfmodel.spec.fields import Numeric, chosen
 from perfmodel.spec.hardware import Gpu
 from perfmodel.spec.phases import DATA_GRADIENT
 from perfmodel.spec.precision import operand_bytes
@@ -60,7 +60,7 @@ def plain_attention_time_s(
     queries, keys = _pairs(attention)
     extra = known.sequence_half if attention.causal else known.sequence_half_full
     if attention.window is not None:
-        extra = extra * np.where(np.asarray(attention.window) < length, 2.0, 1.0)
+        extra = extra * chosen(attention.window < length, 2.0, 1.0)
     rate = gpu.peak(attention.precision) * known.efficiency * _factor(known.by_head_size, size) * compute_scale
     if known.by_sequence_length:
         rate = rate * _factor(known.by_sequence_length, length)

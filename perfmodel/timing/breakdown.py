@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from perfmodel.errors import did_you_mean
 from perfmodel.spec.axes import REPORTED, Axis
-from perfmodel.spec.fields import Numeric
+from perfmodel.spec.fields import Numeric, chosen
 
 KERNELS: Final = ("matmul_s", "attention_s", "memory_bound_s")
 COMMUNICATION: Final = tuple(part for axis in REPORTED for part in (axis.exposed_part, axis.bubble_part) if part)
@@ -31,20 +31,22 @@ class Breakdown:
     (5.0, 0.0, 6.0)
     """
 
-    __slots__ = ("_seconds",)
+    __slots__ = ("_seconds", "_total_s")
     _seconds: dict[str, Numeric]
+    _total_s: Numeric | None  # once it was asked for: one breakdown is compared with several others
 
     def __init__(self, **seconds: Numeric) -> None:
         for part in seconds:
             if part not in _KNOWN:
                 raise TypeError(f"{part} is no part of an iteration; {did_you_mean(part, PARTS)}")
         self._seconds = {part: value for part, value in seconds.items() if not _is_nothing(value)}
+        self._total_s = None
 
     @classmethod
     def _of(cls, seconds: dict[str, Numeric]) -> Breakdown:
         """A breakdown of parts that are known to be right."""
         self = cls.__new__(cls)
-        self._seconds = seconds
+        self._seconds, self._total_s = seconds, None
         return self
 
     def __getattr__(self, part: str) -> Numeric:
@@ -59,11 +61,13 @@ class Breakdown:
     @property
     def total_s(self) -> Numeric:
         """The sum of the parts, always in the same order, so that one layout and many give the same bits."""
-        total: Numeric = 0.0
-        for part in PARTS:
-            if part in self._seconds:
-                total = added(total, self._seconds[part])
-        return total
+        if self._total_s is None:
+            total: Numeric = 0.0
+            for part in PARTS:
+                if part in self._seconds:
+                    total = added(total, self._seconds[part])
+            self._total_s = total
+        return self._total_s
 
     def __add__(self, other: Breakdown) -> Breakdown:
         sums = dict(self._seconds)
@@ -116,4 +120,4 @@ def slower(one: Breakdown, other: Breakdown) -> Breakdown:
 
 
 def _chosen(condition: NDArray[np.bool_], yes: Numeric, no: Numeric) -> Numeric:
-    return no if isinstance(yes, float) and isinstance(no, float) and yes == no else np.where(condition, yes, no)
+    return no if isinstance(yes, float) and isinstance(no, float) and yes == no else chosen(condition, yes, no)

@@ -8,6 +8,7 @@ cluster.network_scale.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from perfmodel.count.operators import Collective
 from perfmodel.spec.coefficients import CollectiveCoefficients
-from perfmodel.spec.fields import Numeric
+from perfmodel.spec.fields import Numeric, anywhere, chosen, is_same
 from perfmodel.spec.hardware import Cluster, Link
 from perfmodel.spec.layout import ProcessGroup
 
@@ -46,7 +47,7 @@ def placement(group: ProcessGroup, cluster: Cluster) -> Placement:
     (96.0, 50000000000.0)
     """
     per_node = np.minimum(group.ranks, np.maximum(np.floor(cluster.gpus_per_node / group.stride), 1))
-    if _any(np.asarray(group.ranks % per_node != 0)):
+    if anywhere(group.ranks % per_node != 0):
         per_node = _even_ranks(group.ranks, per_node)
     nodes = np.ceil(group.ranks / per_node)
     fewest = np.minimum(per_node, group.ranks - per_node * (nodes - 1))  # of the last node, which may be part full
@@ -85,13 +86,27 @@ def collective_time_s(call: Collective, *, cluster: Cluster, where: Placement | 
     if call.stepwise:
         return _stepwise_s(call, where, cluster=cluster)
     alone = np.asarray(call.group.ranks) > 1
-    if not _any(where.crosses_nodes):
-        return np.where(alone, node_collective_time_s(call, cluster=cluster), 0.0)
+    if not anywhere(where.crosses_nodes):
+        return chosen(alone, node_collective_time_s(call, cluster=cluster), 0.0)
     across = network_collective_time_s(call, where, cluster=cluster)
-    if not _any(~where.crosses_nodes):
+    if not anywhere(~where.crosses_nodes):
         return across
-    seconds = np.where(where.crosses_nodes, across, node_collective_time_s(call, cluster=cluster))
-    return np.where(alone, seconds, 0.0)
+    seconds = chosen(where.crosses_nodes, across, node_collective_time_s(call, cluster=cluster))
+    return chosen(alone, seconds, 0.0)
+
+
+def collective_times_s(calls: Sequence[Collective], places: Mapping[str, Placement], *, cluster: Cluster) -> list[Numeric]:
+    """collective_time_s of each call, given where its group is; calls that differ in nothing but their names are timed once."""
+    times: list[Numeric] = []
+    known: dict[tuple[str, str, bool], list[tuple[Numeric, Numeric]]] = {}
+    for call in calls:
+        alike = known.setdefault((call.kind, call.group.name, call.stepwise), [])
+        seconds = next((once_s for payload, once_s in alike if is_same(payload, call.payload_bytes)), None)
+        if seconds is None:
+            seconds = collective_time_s(call, cluster=cluster, where=places[call.group.name])
+            alike.append((call.payload_bytes, seconds))
+        times.append(seconds)
+    return times
 
 
 def lone_call_time_s(call: Collective, *, cluster: Cluster) -> Numeric:
@@ -103,7 +118,7 @@ def lone_call_time_s(call: Collective, *, cluster: Cluster) -> Numeric:
     seconds = collective_time_s(call, cluster=cluster)
     inside = ~placement(call.group, cluster).crosses_nodes & (np.asarray(call.group.ranks) > 1)
     later_s = 0.0 if call.kind == "point_to_point" else cluster.links.node.collectives.call_s
-    return seconds + np.where(inside, later_s, 0.0)
+    return seconds + chosen(inside, later_s, 0.0)
 
 
 def _stepwise_s(call: Collective, where: Placement, *, cluster: Cluster) -> Numeric:
@@ -111,11 +126,6 @@ def _stepwise_s(call: Collective, where: Placement, *, cluster: Cluster) -> Nume
     ranks = np.asarray(call.group.ranks)
     message = replace(call, kind="point_to_point", payload_bytes=call.payload_bytes / ranks, stepwise=False)
     return (ranks - 1) * collective_time_s(message, cluster=cluster, where=where)
-
-
-def _any(truths: NDArray[np.bool_]) -> bool:
-    """np.any, without its cost for a single truth."""
-    return bool(truths) if truths.ndim == 0 else bool(truths.any())
 
 
 def node_collective_time_s(call: Collective, *, cluster: Cluster) -> Numeric:
@@ -132,11 +142,11 @@ def node_collective_time_s(call: Collective, *, cluster: Cluster) -> Numeric:
     ranks, scale = np.asarray(call.group.ranks), node_link_scale(cluster)
     seconds = plain_collective_time_s(call, getattr(known, call.kind), scale=scale)
     switch = known.switch_reduce
-    if call.kind != "all_reduce" or switch is None or not _any(ranks >= switch.ranks):
+    if call.kind != "all_reduce" or switch is None or not anywhere(ranks >= switch.ranks):
         return seconds
     moved = _switched_bytes(call.payload_bytes, ranks)
     start = switch.latency_s + switch.s_per_root_byte * np.sqrt(moved)
-    return np.where(ranks >= switch.ranks, start + moved / (switch.bandwidth_bytes_per_s * scale), seconds)
+    return chosen(ranks >= switch.ranks, start + moved / (switch.bandwidth_bytes_per_s * scale), seconds)
 
 
 def _node_message_s(call: Collective, cluster: Cluster) -> Numeric:
@@ -209,8 +219,8 @@ def _tree_transfer_s(call: Collective, where: Placement, cluster: Cluster) -> Nu
     inside_s = 2.0 * call.payload_bytes / known.all_reduce.bandwidth_bytes_per_s
     if known.switch_reduce is not None:
         switched_s = _switched_bytes(call.payload_bytes, inside) / known.switch_reduce.bandwidth_bytes_per_s
-        inside_s = np.where(inside >= known.switch_reduce.ranks, switched_s, inside_s)
-    return np.maximum(between_s, np.where(inside > 1, inside_s / node_link_scale(cluster), 0.0))
+        inside_s = chosen(inside >= known.switch_reduce.ranks, switched_s, inside_s)
+    return np.maximum(between_s, chosen(inside > 1, inside_s / node_link_scale(cluster), 0.0))
 
 
 def tree_share(nodes: Numeric) -> Numeric:
@@ -252,7 +262,7 @@ def _ring_rate(call: Collective, where: Placement, cluster: Cluster) -> Numeric:
     """Rate [bytes/s] of a group's ring, which is never faster than the links inside a node that it passes through."""
     network = _network_rate(where, cluster, where.network_bytes_per_s)
     inside = getattr(cluster.links.node.collectives, call.kind).bandwidth_bytes_per_s * node_link_scale(cluster)
-    return np.where(where.ranks_per_node > 1, np.minimum(network, inside), network)
+    return chosen(where.ranks_per_node > 1, np.minimum(network, inside), network)
 
 
 def crossed_link(call: Collective, *, cluster: Cluster) -> Link:

@@ -26,7 +26,7 @@ from perfmodel.count.data_parallel import Buckets, windows
 from perfmodel.count.iteration import Iteration
 from perfmodel.count.operators import Collective, moves_data_parallel
 from perfmodel.count.roles import Role
-from perfmodel.spec.fields import Numeric
+from perfmodel.spec.fields import Numeric, chosen
 from perfmodel.spec.hardware import Cluster
 from perfmodel.spec.layout import GATHERED
 from perfmodel.spec.stack import SoftwareStack
@@ -90,7 +90,7 @@ class DataParallel:
     def _passes_of_window(self, times: Numeric) -> Numeric:
         """(g*(v - 1) + 1) / v, where the collectives run once an iteration: 1 without interleaving."""
         layout = self.work.layout
-        chunks = np.where(np.asarray(times) == 1, layout.virtual_pipeline, 1)
+        chunks = chosen(times == 1, layout.virtual_pipeline, 1)
         group = np.minimum(layout.pipeline_parallel, layout.micro_batches)
         passes: Numeric = (group * (chunks - 1.0) + 1.0) / chunks
         return passes
@@ -111,11 +111,12 @@ class DataParallel:
 
     def _last_s(self, call: Collective, share: Numeric) -> Numeric:
         """What of one collective cannot hide: a share of all it moves, and the first layer of what is gathered for a pass."""
-        first_s = np.where(np.asarray(call.repeats) > 0, self._alone_s(call), 0.0)
-        if call.role is Role.BACKWARD_GATHER:
-            return first_s
-        last_s = self._alone_s(replace(call, payload_bytes=call.payload_bytes * call.repeats * share))
-        return last_s + first_s if call.role is Role.PARAMETER_GATHER and self._gathers else last_s
+        last_s: Numeric = 0.0
+        if call.role is not Role.BACKWARD_GATHER:
+            last_s = self._alone_s(replace(call, payload_bytes=call.payload_bytes * call.repeats * share))
+        if call.role is Role.BACKWARD_GATHER or (call.role is Role.PARAMETER_GATHER and self._gathers):
+            last_s = last_s + chosen(call.repeats > 0, self._alone_s(call), 0.0)
+        return last_s
 
     @property
     def _gathers(self) -> bool:

@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 
 from perfmodel.count.operators import FusedAttention, Matmul, MemoryBound
 from perfmodel.spec.coefficients import FUSED_KERNELS, MatmulCoefficients, MemoryBoundCoefficients
-from perfmodel.spec.fields import Numeric
+from perfmodel.spec.fields import Numeric, anywhere, chosen
 from perfmodel.spec.hardware import Cluster, Gpu
 from perfmodel.spec.phases import DATA_GRADIENT, WEIGHT_GRADIENT
 from perfmodel.spec.precision import number_format, operand_bytes, result_format
+from perfmodel.spec.spread import with_numbers
 from perfmodel.spec.stack import SoftwareStack
 from perfmodel.timing.attention import fused_attention_time_s
 
@@ -40,9 +41,7 @@ def kernel_time_s(operator: Matmul | FusedAttention | MemoryBound, *, cluster: C
     """Time [s] of one execution of `operator`, at clocks that no power limit of a whole pass holds down."""
     match operator:
         case Matmul():
-            is_low = number_format(operator.precision).low
-            raised = stack.low_precision.clock_scale if is_low else stack.host.clock_scale
-            scale, library = cluster.compute_scale * raised, stack.fusion.matmul_library
+            scale, library = product_clocks(operator.precision, cluster, stack), stack.fusion.matmul_library
             return matmul_time_s(operator, gpu=cluster.gpu, compute_scale=scale, library=library, sustained=True)
         case FusedAttention():
             scale = cluster.compute_scale * stack.host.clock_scale
@@ -52,6 +51,12 @@ def kernel_time_s(operator: Matmul | FusedAttention | MemoryBound, *, cluster: C
             return memory_bound_time_s(operator, gpu=cluster.gpu, stack=stack, busy_share=cluster.busy_share)
         case _:  # pragma: no cover - mypy proves it unreachable
             assert_never(operator)
+
+
+def product_clocks(precision: str, cluster: Cluster, stack: SoftwareStack) -> Numeric:
+    """compute_scale of products: what the software makes of the clocks of tensor cores differs between 8 and 16 bits."""
+    is_low = number_format(precision).low
+    return cluster.compute_scale * (stack.low_precision.clock_scale if is_low else stack.host.clock_scale)
 
 
 def power_slowdown(gpu: Gpu, duty: Numeric) -> Numeric:
@@ -109,7 +114,7 @@ def at_cluster_load(cluster: Cluster, gpus: Numeric) -> Cluster:
     """
     others = np.maximum(cluster.gpus_per_node - 1.0, 1.0)
     busy = (np.minimum(np.asarray(gpus, dtype=np.float64), cluster.gpus_per_node) - 1.0) / others
-    return replace(cluster, compute_scale=slowest_compute_scale(cluster, gpus), busy_share=busy)
+    return with_numbers(cluster, {"compute_scale": slowest_compute_scale(cluster, gpus), "busy_share": busy})
 
 
 def matmul_time_s(
@@ -136,8 +141,13 @@ def matmul_time_s(
     >>> round(float(product.flop / seconds / 1e12))  # TFLOP/s; 798 were measured
     742
     """
-    known, product = gpu.matmul(product.precision, library), _in_pieces(product)
+    known, product = gpu.matmul(product.precision, library), in_pieces(product)
     seconds = plain_matmul_time_s(product, known, gpu=gpu, compute_scale=compute_scale, sustained=sustained)
+    return in_its_pass(product, seconds, known, compute_scale)
+
+
+def in_its_pass(product: Matmul, seconds: Numeric, known: MatmulCoefficients, compute_scale: Numeric) -> Numeric:
+    """The time of a product times the factors of its pass; no less than off the tensor cores where its sides keep it there."""
     if not product.has_weight and known.unaligned_flop_per_s is not None:
         seconds = np.maximum(seconds, _unaligned_s(product, known.unaligned_flop_per_s * compute_scale))
     if product.phase == DATA_GRADIENT and product.has_weight:
@@ -148,13 +158,13 @@ def matmul_time_s(
     if not product.accumulates:
         return seconds
     in_fp32 = np.asarray(product.weight_gradient_bytes) == FP32_BYTES
-    factor: Numeric = np.where(in_fp32, known.weight_gradient_factor, 1.0)
+    factor: Numeric = chosen(in_fp32, known.weight_gradient_factor, 1.0)
     return seconds * factor
 
 
-def _in_pieces(product: Matmul) -> Matmul:
+def in_pieces(product: Matmul) -> Matmul:
     """n products of rows/n on streams beside each other: they share the waves, but each rounds its rows up to whole tiles."""
-    if not np.any(np.asarray(product.pieces) != 1):
+    if not anywhere(product.pieces != 1):
         return product
     return replace(product, rows=product.rows / product.pieces, batch=product.batch * product.pieces, pieces=1)
 
@@ -164,7 +174,7 @@ def _unaligned_s(product: Matmul, flop_per_s: Numeric) -> Numeric:
     numbers = ALIGNED_BYTES // operand_bytes(product.precision)
     sides = (product.rows, product.columns, product.inner)
     unaligned = reduce(np.logical_or, (np.asarray(side) % numbers != 0 for side in sides))
-    seconds: Numeric = np.where(unaligned, product.flop, 0.0) / flop_per_s
+    seconds: Numeric = chosen(unaligned, product.flop, 0.0) / flop_per_s
     return seconds
 
 
@@ -231,7 +241,7 @@ def _best_option_s(product: Matmul, known: MatmulCoefficients, *, gpu: Gpu, comp
     tiles = np.minimum(upright, lying)
     padding = tiles * (high * wide) / (rows * columns) - 1.0
     waves = batch * tiles * splits / gpu.streaming_multiprocessors
-    idle = (np.ceil(waves) / waves - 1.0) * np.where(waves < 1.0, known.fill_weight, known.wave_weight)
+    idle = (np.ceil(waves) / waves - 1.0) * chosen(waves < 1.0, known.fill_weight, known.wave_weight)
     work = (1.0 + known.k_half * splits / inner) * (1.0 + known.padding_weight * padding) * (1.0 + idle) / rate
     least: NDArray[Any] = (full_s * work + sums_s * (splits - 1.0)).min(axis=0)
     return least
@@ -247,10 +257,14 @@ def _options(sides: tuple[tuple[int, int, float], ...], most_splits: int) -> tup
 def matmul_bytes(product: Matmul) -> Numeric:
     """Both operands read and the result written once; a gradient that the product itself adds to is read and written."""
     operands = operand_bytes(product.precision) * product.inner * (product.rows + product.columns)
-    adds = product.phase == WEIGHT_GRADIENT and product.accumulates
-    each = 2 * product.weight_gradient_bytes if adds else operand_bytes(result_format(product.precision))
+    each = 2 * product.weight_gradient_bytes if adds_up(product) else operand_bytes(result_format(product.precision))
     result = product.rows * product.columns * each
     return product.batch * (operands + result)
+
+
+def adds_up(product: Matmul) -> bool:
+    """Whether the product adds its result to a gradient."""
+    return product.phase == WEIGHT_GRADIENT and product.accumulates
 
 
 def memory_bound_time_s(operator: MemoryBound, *, gpu: Gpu, stack: SoftwareStack, busy_share: Numeric = 0.0) -> Numeric:
@@ -271,7 +285,7 @@ def memory_bound_time_s(operator: MemoryBound, *, gpu: Gpu, stack: SoftwareStack
     known = gpu.kernels.memory_bound[memory_bound_class(operator, gpu=gpu, stack=stack)]
     seconds = plain_memory_bound_time_s(operator, known, gpu=gpu)
     factor = known.backward_busy_factor if operator.phase == DATA_GRADIENT else known.busy_factor
-    return seconds * (1.0 + (factor - 1.0) * busy_share) if np.any(factor != 1.0) else seconds
+    return seconds * (1.0 + (factor - 1.0) * busy_share) if anywhere(factor != 1.0) else seconds
 
 
 def plain_memory_bound_time_s(operator: MemoryBound, known: MemoryBoundCoefficients, *, gpu: Gpu) -> Numeric:
@@ -281,7 +295,7 @@ def plain_memory_bound_time_s(operator: MemoryBound, known: MemoryBoundCoefficie
     else:
         fixed_s, efficiency, speedup = known.fixed_s, known.efficiency, known.cached_speedup
     rate = gpu.memory_bandwidth_bytes_per_s * efficiency
-    if np.any(speedup):
+    if anywhere(speedup):
         against = operator.moved_bytes / np.maximum(operator.kernels, 1) / gpu.cache_bytes
         rate = rate * (1.0 + speedup / (1.0 + against * against))
     return operator.kernels * fixed_s + operator.moved_bytes / rate

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-import numpy as np
-
 from perfmodel.count.iteration import Iteration
 from perfmodel.count.operators import Collective, FusedAttention, Matmul, MemoryBound, Operator
-from perfmodel.spec.fields import Numeric
+from perfmodel.spec.fields import Numeric, anywhere
 from perfmodel.spec.hardware import Cluster
 from perfmodel.spec.phases import DATA_GRADIENT, FORWARD, RECOMPUTE
 from perfmodel.spec.stack import SoftwareStack
@@ -36,7 +34,7 @@ def ledger(work: Iteration, *, gpus: Numeric, cluster: Cluster, stack: SoftwareS
         for timed in timed_operators(operators, slow, stack):
             operator = timed.operator
             repeats = operator.repeats * times
-            if not np.any(repeats) or (isinstance(operator, Collective) and operator.group.ranks <= 1):
+            if not anywhere(repeats) or (isinstance(operator, Collective) and operator.group.ranks <= 1):
                 continue
             sure = operator_confidence(operator, cluster=slow, stack=stack)
             yield Entry(operator=operator, repeats=repeats, seconds=timed.alone_s / operator.repeats, confidence=sure)

@@ -14,9 +14,10 @@ over: the share of it in which products run decides the clocks of its products a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import islice
 
 import numpy as np
 
@@ -25,13 +26,14 @@ from perfmodel.count.layer_numbers import LayerNumbers
 from perfmodel.count.operators import Collective, FusedAttention, Matmul, MemoryBound, Operator, is_attention_core
 from perfmodel.count.pipeline import PipelineStage
 from perfmodel.spec.axes import TENSOR
-from perfmodel.spec.fields import Numeric
+from perfmodel.spec.fields import Numeric, anywhere, chosen
 from perfmodel.spec.hardware import Cluster
 from perfmodel.spec.phases import WEIGHT_GRADIENT
 from perfmodel.spec.stack import SoftwareStack
 from perfmodel.timing.breakdown import Breakdown, added, exposed_part
-from perfmodel.timing.collectives import Placement, collective_time_s, placement
-from perfmodel.timing.kernels import ATTENTION_POWER, at_power_limit, kernel_time_s, power_slowdown
+from perfmodel.timing.collectives import Placement, collective_time_s, collective_times_s, placement
+from perfmodel.timing.kernel_times import kernel_times_s
+from perfmodel.timing.kernels import ATTENTION_POWER, at_power_limit, power_slowdown
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,22 +55,17 @@ class Pass:
         return Pass(parts=self.parts * times, weight_gradient_s=self.weight_gradient_s * times, host_s=self.host_s * times)
 
 
+@dataclass(frozen=True, kw_only=True)
 class Direction:
-    """One direction of a micro-batch through the model: each block is timed once, every stage is a sum of them."""
+    """One direction of a micro-batch through the model: a pass through each block, of which every stage is a sum."""
 
-    def __init__(self, work: Iteration, direction: str, cluster: Cluster, stack: SoftwareStack) -> None:
-        self.work, self.cluster, self.stack = work, cluster, stack
-        ends = (work.embedding, work.head)
-        self.embedding, self.head = (timed_pass(getattr(block, direction), cluster, stack) for block in ends)
-        self.layers: dict[str, tuple[Pass, Pass | None]] = {}  # by kind: with what runs again, and without
-        for kind, blocks in work.layers.items():
-            again = timed_pass(getattr(blocks.again, direction), cluster, stack)
-            is_plain = np.any(work.whole(kind)[1])
-            self.layers[kind] = again, timed_pass(getattr(blocks.plain, direction), cluster, stack) if is_plain else None
-        messages = getattr(work.boundary, direction) if np.any(work.boundaries) else ()
-        self.message_s = sum(
-            (op.repeats * collective_time_s(op, cluster=cluster) for op in messages if isinstance(op, Collective)), 0.0
-        )
+    work: Iteration
+    cluster: Cluster
+    stack: SoftwareStack
+    embedding: Pass
+    head: Pass
+    layers: Mapping[str, tuple[Pass, Pass | None]]  # by kind: with what runs again, and without where any layer is so
+    message_s: Numeric  # what a message between stages takes
 
     @cached_property
     def first(self) -> Pass:
@@ -96,7 +93,7 @@ class Direction:
             every, plain = held.every[kind], held.plain[kind]
             total = total + (again * every if without is None else again * (every - plain) + without * plain)
         for block, times in ((self.embedding, embedding), (self.head, head)):
-            if np.any(times):
+            if anywhere(times):
                 total = total + block * times
         return self._with_waiting(total, stages)
 
@@ -111,9 +108,32 @@ class Direction:
         seconds = alone.parts.total_s
         waiting_s = np.maximum(scale * alone.host_s - seconds, 0.0)
         unlisted_s = (host.unlisted_work - 1.0) * (seconds + waiting_s)
-        chunks = np.where(np.asarray(layout.pipeline_parallel) > 1, layout.virtual_pipeline * stages, 0)
+        chunks = chosen(layout.pipeline_parallel > 1, layout.virtual_pipeline * stages, 0)
         idle_s = scale * host.pass_s * chunks
         return replace(alone, parts=alone.parts + Breakdown(launch_s=waiting_s + idle_s, unlisted_s=unlisted_s))
+
+
+def both_directions(work: Iteration, cluster: Cluster, stack: SoftwareStack) -> tuple[Direction, Direction]:
+    """Forward and backward; each block is timed once."""
+    plain = {kind: blocks.plain for kind, blocks in work.layers.items() if anywhere(work.whole(kind)[1])}
+    blocks = [work.embedding, work.head, *(each.again for each in work.layers.values()), *plain.values()]
+    passes = iter(timed_passes([*(block.forward for block in blocks), *(block.backward for block in blocks)], cluster, stack))
+
+    def direction(messages: Sequence[Operator]) -> Direction:
+        embedding, head, *again = islice(passes, 2 + len(work.layers))
+        without = dict(zip(plain, islice(passes, len(plain)), strict=True))
+        calls = [call for call in messages if isinstance(call, Collective)] if anywhere(work.boundaries) else []
+        return Direction(
+            work=work,
+            cluster=cluster,
+            stack=stack,
+            embedding=embedding,
+            head=head,
+            layers={kind: (each, without.get(kind)) for kind, each in zip(work.layers, again, strict=True)},
+            message_s=sum((call.repeats * collective_time_s(call, cluster=cluster) for call in calls), 0.0),
+        )
+
+    return direction(work.boundary.forward), direction(work.boundary.backward)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,9 +146,9 @@ class TimedOperator:
     slowdown_s: Numeric = 0.0  # of the product beside it
 
 
-def timed_pass(operators: Iterable[Operator], cluster: Cluster, stack: SoftwareStack) -> Pass:
-    """One execution of `operators`, each collective beside the product that it can hide behind."""
-    return added_up(timed_operators(operators, cluster, stack), stack)
+def timed_passes(blocks: Sequence[Sequence[Operator]], cluster: Cluster, stack: SoftwareStack) -> list[Pass]:
+    """One execution of the operators of each block, each collective beside the product that it can hide behind."""
+    return [added_up(timed, stack) for timed in _timed_blocks(blocks, cluster, stack)]
 
 
 def added_up(operators: Iterable[TimedOperator], stack: SoftwareStack) -> Pass:
@@ -156,18 +176,30 @@ def added_up(operators: Iterable[TimedOperator], stack: SoftwareStack) -> Pass:
 
 def timed_operators(operators: Iterable[Operator], cluster: Cluster, stack: SoftwareStack) -> list[TimedOperator]:
     """`operators` in their order, each with the time that it takes, or leaves exposed, in one pass that repeats for long."""
-    listed = list(operators)
-    calls = {operator.group.name: operator.group for operator in listed if isinstance(operator, Collective)}
-    places = {name: placement(group, cluster) for name, group in calls.items()}
-    alone = [
-        operator.repeats * collective_time_s(operator, cluster=cluster, where=places[operator.group.name])
-        if isinstance(operator, Collective)
-        else operator.repeats * kernel_time_s(operator, cluster=cluster, stack=stack)
-        for operator in listed
-    ]
-    timed = _beside_products(listed, alone, places, stack)
-    if not np.any(cluster.gpu.full_load_slowdown):
-        return timed
+    (timed,) = _timed_blocks([tuple(operators)], cluster, stack)
+    return timed
+
+
+def _timed_blocks(
+    blocks: Sequence[Sequence[Operator]], cluster: Cluster, stack: SoftwareStack
+) -> Iterator[list[TimedOperator]]:
+    """The operators of each block in their order: kernels and calls of all blocks are timed together, then laid out."""
+    every = [operator for block in blocks for operator in block]
+    calls = [operator for operator in every if isinstance(operator, Collective)]
+    places = {group.name: placement(group, cluster) for group in {call.group.name: call.group for call in calls}.values()}
+    call_s = iter(collective_times_s(calls, places, cluster=cluster))
+    kernels = [operator for operator in every if not isinstance(operator, Collective)]
+    kernel_s = iter(kernel_times_s(kernels, cluster=cluster, stack=stack))
+    for block in blocks:
+        alone = [operator.repeats * next(call_s if isinstance(operator, Collective) else kernel_s) for operator in block]
+        timed = _beside_products(block, alone, places, stack)
+        yield _at_power_limit(timed, places, cluster, stack) if anywhere(cluster.gpu.full_load_slowdown) else timed
+
+
+def _at_power_limit(
+    timed: Sequence[TimedOperator], places: Mapping[str, Placement], cluster: Cluster, stack: SoftwareStack
+) -> list[TimedOperator]:
+    """The same pass at the clocks that its duty leaves."""
     slowdown = power_slowdown(cluster.gpu, duty(timed))
     slowed = [
         each.alone_s
@@ -175,7 +207,7 @@ def timed_operators(operators: Iterable[Operator], cluster: Cluster, stack: Soft
         else at_power_limit(each.operator, each.alone_s, slowdown, gpu=cluster.gpu, stack=stack)
         for each in timed
     ]
-    return _beside_products(listed, slowed, places, stack)
+    return _beside_products([each.operator for each in timed], slowed, places, stack)
 
 
 def duty(timed: Iterable[TimedOperator]) -> Numeric:
@@ -197,23 +229,23 @@ def duty(timed: Iterable[TimedOperator]) -> Numeric:
 
 
 def _beside_products(
-    operators: list[Operator], alone: list[Numeric], places: Mapping[str, Placement], stack: SoftwareStack
+    operators: Sequence[Operator], alone: Sequence[Numeric], places: Mapping[str, Placement], stack: SoftwareStack
 ) -> list[TimedOperator]:
-    """Each operator with its time alone, collectives with what of it the product beside them hides."""
-    pairs = list(zip(operators, alone, strict=True))
-    product_s = {(op.name, op.phase): seconds for op, seconds in pairs if not isinstance(op, Collective)}
+    """Operators that take `alone` seconds each, where collectives hide behind the kernels beside them."""
+    timed = list(zip(operators, alone, strict=True))
+    beside_s = {(operator.name, operator.phase): alone_s for operator, alone_s in timed if not isinstance(operator, Collective)}
     return [
-        _beside(operator, seconds, places[operator.group.name], product_s.get(operator.partner, 0.0), stack)
+        _beside(operator, alone_s, places[operator.group.name], beside_s.get(operator.partner, 0.0), stack)
         if isinstance(operator, Collective)
-        else TimedOperator(operator=operator, alone_s=seconds)
-        for operator, seconds in pairs
+        else TimedOperator(operator=operator, alone_s=alone_s)
+        for operator, alone_s in timed
     ]
 
 
 def _kernels(operator: Operator) -> Numeric:
     """How many kernels the CPU launches for one execution; a group of one does not call its collective."""
     if isinstance(operator, Collective):
-        return np.where(np.asarray(operator.group.ranks) > 1, 1.0, 0.0)
+        return 1.0 * (operator.group.ranks > 1)
     return operator.kernels if isinstance(operator, MemoryBound) else 1
 
 
@@ -221,7 +253,7 @@ def _calls(operator: Operator) -> Numeric:
     """How many times the CPU runs the code around one execution: not of what has no kernels, nor of messages."""
     if isinstance(operator, Collective):
         return 0.0
-    return np.minimum(operator.kernels, 1) if isinstance(operator, MemoryBound) else 1.0
+    return 1.0 * (operator.kernels > 0) if isinstance(operator, MemoryBound) else 1.0
 
 
 def compute_part(operator: Matmul | FusedAttention | MemoryBound) -> str:
@@ -255,4 +287,4 @@ def _may_hide(call: Collective, stack: SoftwareStack) -> bool:
 def sm_fraction(where: Placement, stack: SoftwareStack) -> Numeric:
     """The share of the SMs that a collective takes while it runs: for the links of a node, where it crosses any of them."""
     alone_in_its_node = where.crosses_nodes & (np.asarray(where.ranks_per_node) == 1)
-    return np.where(alone_in_its_node, stack.overlap.network_sm_fraction, stack.overlap.node_link_sm_fraction)
+    return chosen(alone_in_its_node, stack.overlap.network_sm_fraction, stack.overlap.node_link_sm_fraction)

@@ -34,7 +34,7 @@ from functools import reduce
 
 import numpy as np
 
-from perfmodel.spec.fields import Numeric
+from perfmodel.spec.fields import Numeric, chosen
 from perfmodel.spec.layout import Layout
 from perfmodel.timing.breakdown import added, multiplied
 
@@ -105,21 +105,21 @@ def pipeline_time_s(times: StageTimes, layout: Layout, messages: Messages) -> Nu
     33.0
     """
     stages, virtual = np.asarray(layout.pipeline_parallel), np.asarray(layout.virtual_pipeline)
-    batches, message_s = layout.micro_batches, np.where(stages > 1, messages.seconds, 0.0)
+    batches, message_s = layout.micro_batches, chosen(stages > 1, messages.seconds, 0.0)
     slowest_s = reduce(np.maximum, (each.total_s for each in (times.first, times.middle, times.last)))
     in_step_s = batches * slowest_s + (times.whole.total_s - slowest_s) / virtual
     path_s = _longest_path_s(times, layout, messages)
     if messages.waits:
         interleaved_s = in_step_s + 2 * (batches * virtual + stages - 2) * message_s
         plain_s = np.minimum(path_s, in_step_s + 2 * (batches + stages - 1) * message_s)
-        waiting_s: Numeric = np.where(virtual > 1, interleaved_s, plain_s)
+        waiting_s: Numeric = chosen(virtual > 1, interleaved_s, plain_s)
         return waiting_s
     most_s = in_step_s + 2 * (stages * virtual - 1) * message_s
     if layout.pipeline_schedule != "1f1b":
         # with fewer micro-batches than stages, every weight gradient but the last finds its place
         share = (times.whole.forward_s + times.whole.backward_s) * (stages - 1) - (batches - 1) * times.whole.weight_s
-        most_s = np.where(batches < stages, batches * slowest_s + share / stages + 2 * (stages - 1) * message_s, most_s)
-    longer_s = np.where(virtual > 1, batches * np.maximum(2 * message_s * virtual - slowest_s, 0.0), 0.0)
+        most_s = chosen(batches < stages, batches * slowest_s + share / stages + 2 * (stages - 1) * message_s, most_s)
+    longer_s = chosen(virtual > 1, batches * np.maximum(2 * message_s * virtual - slowest_s, 0.0), 0.0)
     beside_s: Numeric = np.minimum(path_s, most_s) + longer_s
     return beside_s
 
@@ -127,7 +127,7 @@ def pipeline_time_s(times: StageTimes, layout: Layout, messages: Messages) -> Nu
 def _longest_path_s(times: StageTimes, layout: Layout, messages: Messages) -> Numeric:
     """The longest of the paths of the first stage, of the fullest and of an average one between the ends, and of the last."""
     stages = np.asarray(layout.pipeline_parallel)
-    several = np.where(stages > 2, 1, 0)
+    several = chosen(stages > 2, 1, 0)
     first, last, whole = times.first, times.last, times.whole
     middle = times.middle * several + first * (1 - several)
     between = (whole - first - last) * (several / np.maximum(stages - 2, 1)) + first * (1 - several)
@@ -171,8 +171,8 @@ def _path_s(place: _StagePosition, times: StageTimes, layout: Layout, messages: 
     after_it = np.asarray(layout.pipeline_parallel) - 1 - place.position
     after = times.whole - before - stage
     waiting_s = message_s if messages.waits else 0.0
-    forward_s = added(stage.forward_s, multiplied(waiting_s, np.where(after_it > 0, 1, 0)))
-    backward_s = added(stage.backward_s, multiplied(waiting_s, np.where(np.asarray(place.position) > 0, 1, 0)))
+    forward_s = added(stage.forward_s, multiplied(waiting_s, chosen(after_it > 0, 1, 0)))
+    backward_s = added(stage.backward_s, multiplied(waiting_s, chosen(place.position > 0, 1, 0)))
     ahead, kept = _ahead(layout, after_it), _kept(layout, place.position)
     before_f = before.forward_s / virtual + place.position * message_s
     before_b = before.backward_s / virtual + place.position * message_s
@@ -190,7 +190,7 @@ def _ahead(layout: Layout, after_it: Numeric) -> Numeric:
     stages, virtual = np.asarray(layout.pipeline_parallel), np.asarray(layout.virtual_pipeline)
     pieces: Numeric = after_it
     if layout.pipeline_schedule == "1f1b":
-        pieces = np.where(virtual > 1, 2 * after_it + (virtual - 1) * stages, after_it)
+        pieces = chosen(virtual > 1, 2 * after_it + (virtual - 1) * stages, after_it)
     elif layout.pipeline_schedule == "zb-2p":
         pieces = 2 * after_it
     return np.minimum(pieces, virtual * layout.micro_batches - 1) + 1

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from perfmodel.count.iteration import Iteration
 from perfmodel.count.operators import Collective, moves_data_parallel
-from perfmodel.spec.fields import Numeric
+from perfmodel.spec.fields import Numeric, anywhere, chosen
 from perfmodel.spec.hardware import Cluster
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.stack import SoftwareStack
@@ -26,7 +26,7 @@ from perfmodel.timing.breakdown import Breakdown, slower
 from perfmodel.timing.collectives import collective_time_s
 from perfmodel.timing.data_parallel import DataParallel
 from perfmodel.timing.kernels import kernel_time_s
-from perfmodel.timing.passes import Direction, Pass, TimedOperator
+from perfmodel.timing.passes import Pass, TimedOperator, both_directions
 from perfmodel.timing.pipeline import Messages, StageSeconds, StageTimes, pipeline_time_s
 
 
@@ -47,9 +47,9 @@ class AllPasses:
 def all_passes(work: Iteration, *, cluster: Cluster, stack: SoftwareStack) -> AllPasses:
     """The passes of all micro-batches, which do not depend on how states are sharded."""
     layout = work.layout
-    forward, backward = (Direction(work, direction, cluster, stack) for direction in ("forward", "backward"))
+    forward, backward = both_directions(work, cluster, stack)
     first = PassPair(forward=forward.first, backward=backward.first)
-    if np.any(np.asarray(layout.pipeline_parallel) > 1):
+    if anywhere(layout.pipeline_parallel > 1):
         middle = PassPair(forward=forward.stage(work.stages.middle), backward=backward.stage(work.stages.middle))
         last = PassPair(forward=forward.last, backward=backward.last)
         whole = PassPair(forward=forward.whole(), backward=backward.whole())
@@ -89,7 +89,7 @@ def pipelined(
 
     `stages` are the first, the fullest between the ends (anything where there is none) and the last.
     """
-    between = np.where(np.asarray(layout.pipeline_parallel) > 2, 1, 0)
+    between = chosen(layout.pipeline_parallel > 2, 1, 0)
     parts = [each.forward.parts + each.backward.parts for each in stages]
     slowest = reduce(slower, (parts[0], parts[1] * between, parts[2]))
     first, middle, last = (each.seconds(layout) for each in stages)
@@ -100,7 +100,7 @@ def pipelined(
     without_s, with_s = _all_passes_s(times, layout, both_s, stack)
     bubble_s = np.maximum(without_s - layout.micro_batches * slowest.total_s, 0.0)
     waiting = Breakdown(
-        pipeline_bubble_s=np.where(np.asarray(layout.pipeline_parallel) > 1, bubble_s, 0.0),
+        pipeline_bubble_s=chosen(layout.pipeline_parallel > 1, bubble_s, 0.0),
         pipeline_parallel_exposed_s=np.maximum(with_s - without_s, 0.0),
     )
     return slowest * layout.micro_batches + waiting

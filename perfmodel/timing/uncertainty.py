@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.spec.coefficients import NORM_CLASSES
-from perfmodel.spec.fields import Numeric
+from perfmodel.spec.fields import Numeric, anywhere
 from perfmodel.spec.hardware import Cluster
 from perfmodel.spec.precision import FORMATS, PrecisionRecipe
 from perfmodel.spec.spread import both_ends, moved, uncertain_numbers
@@ -43,7 +43,7 @@ class Uncertainty:
         squares = {path: half_s * half_s for path, half_s in self.half_widths_s.items()}
         total = sum(squares.values())
         ranked = sorted(squares, key=lambda path: -float(np.max(squares[path])))
-        return {path: squares[path] / total for path in ranked if np.any(squares[path] > 0)}
+        return {path: squares[path] / total for path in ranked if anywhere(squares[path] > 0)}
 
 
 def uncertainty(times_s: Numeric, paths: Sequence[str]) -> Uncertainty:
@@ -71,7 +71,7 @@ def with_ends(
     """
     numbers = [*uncertain_numbers(cluster, "cluster."), *uncertain_numbers(stack, "stack.")]
     unused = _unused(cluster, stack, recipe, messages=messages)
-    spreads = {path: spread for path, spread in numbers if np.any(spread >= LEAST_SPREAD) and not path.startswith(unused)}
+    spreads = {path: spread for path, spread in numbers if anywhere(spread >= LEAST_SPREAD) and not path.startswith(unused)}
     factors = both_ends(spreads, dimensions)
     return tuple(spreads), moved(cluster, factors, "cluster."), moved(stack, factors, "stack.")
 

@@ -11,7 +11,7 @@ from perfmodel.count.iteration import iteration
 from perfmodel.exchange.presets import cluster_preset, model_preset, stack_preset
 from perfmodel.spec.stack import SoftwareStack
 from perfmodel.timing.breakdown import PARTS, Breakdown, slower
-from perfmodel.timing.passes import Direction, Pass
+from perfmodel.timing.passes import Direction, Pass, both_directions
 from tests.layouts import RAMP_STAGE
 from tests.setups import setup_of
 from tests.stacks import stack_with
@@ -27,7 +27,8 @@ BOTH = pytest.mark.parametrize("direction", ["forward", "backward"])
 def direction_of(name: str, stack: SoftwareStack = STACK, *, vocab_size: int = 128256, **changes: Any) -> Direction:
     """One direction of a micro-batch through a pipeline of four stages."""
     layout = replace(RAMP_STAGE, pipeline_parallel=4, **changes)
-    return Direction(iteration(setup_of(replace(MODEL, vocab_size=vocab_size), layout, stack)), name, CLUSTER, stack)
+    work = iteration(setup_of(replace(MODEL, vocab_size=vocab_size), layout, stack))
+    return dict(zip(("forward", "backward"), both_directions(work, CLUSTER, stack), strict=True))[name]
 
 
 @BOTH
