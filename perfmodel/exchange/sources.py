@@ -13,7 +13,7 @@ from typing import Any, Final
 from perfmodel.exchange.annotations import separated
 from perfmodel.exchange.documents import FILE_SUFFIXES, parse_text
 from perfmodel.exchange.importers.registry import read_settings
-from perfmodel.exchange.presets import cluster_priors, inherited, merged, preset_names, read_preset
+from perfmodel.exchange.presets import beside, cluster_priors, inherited, merged, preset_names, read_preset
 from perfmodel.exchange.run_files import RunSource, Setting
 from perfmodel.spec.fields import Part, rule_of
 from perfmodel.spec.hardware import Cluster
@@ -49,7 +49,7 @@ def _run_mapping(source: str | Mapping[str, Any]) -> dict[str, Any]:
         return dict(source)
     if source in preset_names("runs") and not Path(source).is_file():
         return read_preset("runs", source)[0]
-    return read_settings(Path(source), "runs")
+    return beside(Path(source), Run, read_settings(Path(source), "runs"))
 
 
 def _parsed(override: Setting) -> tuple[str, Any]:
@@ -104,4 +104,4 @@ def _read(rule: Part, value: Any) -> tuple[Mapping[str, Any], dict[str, str]]:
     if Path(value).suffix.lower() not in FILE_SUFFIXES:
         return read_preset(rule.preset, value)
     mapping, sources = separated(read_settings(Path(value), rule.preset))
-    return mapping, {"": value} | sources
+    return beside(Path(value), rule.spec, mapping), {"": value} | sources

@@ -66,7 +66,12 @@ def coefficients(cluster: Cluster, stack: SoftwareStack) -> dict[str, Coefficien
     (450000000000.0, 6e-06)
     """
     found = [*_numbers(cluster, "cluster."), *_numbers(stack, "stack.")]
-    return {each.path: each for each in found if each.path not in HELD}
+    return {each.path: each for each in found if each.path not in HELD and not _is_idle(each)}
+
+
+def _is_idle(coefficient: Coefficient) -> bool:
+    """Whether a number is of hardware that shares one memory, as the cores of a CPU do, and this is not such hardware."""
+    return coefficient.path.endswith("busy_factor") and coefficient.value == 1.0
 
 
 def _numbers(spec: Spec, path: str) -> Iterator[Coefficient]:
