@@ -181,12 +181,11 @@ def predict_stage(setup: Setup) -> StagePrediction:
     model, cluster, stack, layout = setup.model, setup.cluster, setup.stack, setup.layout
     work = iteration(setup)
 
-    dimensions = most_dimensions(model, cluster, stack, layout)
     messages = anywhere(layout.ranks_of(SENDING) > 1)
-    paths, moved_cluster, moved_stack = with_ends(cluster, stack, layout.recipe, dimensions, messages=messages)
-    ends = breakdown(work, cluster=at_cluster_load(moved_cluster, layout.gpus), stack=moved_stack)
-    times_s = _with_first_axis(ends.total_s, 1 + 2 * len(paths), dimensions)
-    parts = Breakdown(**{part: _as_it_stands(getattr(ends, part), dimensions) for part in PARTS})
+    moved = with_ends(cluster, stack, layout.recipe, most_dimensions(model, layout), messages=messages)
+    ends = breakdown(work, cluster=at_cluster_load(moved.cluster, layout.gpus), stack=moved.stack)
+    times_s = _with_first_axis(ends.total_s, 1 + 2 * len(moved.paths), moved.dimensions)
+    parts = Breakdown(**{part: _as_it_stands(getattr(ends, part), moved.dimensions) for part in PARTS})
     memory = stage_memory(work)
     seconds = parts.total_s
     capacity_flop = seconds * cluster.gpu.peak(layout.recipe.products)
@@ -195,7 +194,7 @@ def predict_stage(setup: Setup) -> StagePrediction:
         layout=layout,
         work=work,
         iteration_time_s=seconds,
-        uncertainty=uncertainty(times_s, paths),
+        uncertainty=uncertainty(times_s, moved.paths),
         mfu=work.fold(model_flop) / capacity_flop,
         hfu=work.fold(hardware_flop) / capacity_flop,
         model_flop_per_token=model_flop_per_token(model, layout.sequence_length),

@@ -22,6 +22,8 @@ def rerun_layer_bytes(work: Iteration, layer: Block, kind: str) -> Numeric:
     """What one layer of a kind forms again before its backward pass, and holds while that runs."""
     layout, selection = work.layout, work.setup.stack.fusion.selective_recompute
     saved = saved_bytes(layer.forward)
+    if layout.recompute == "none":
+        return 0.0 * saved
     if layout.recompute == "full":
         return np.maximum(saved - stream_bytes(work.setup), 0)
     if layout.recompute == "selective" and selection == "attention":

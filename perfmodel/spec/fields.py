@@ -335,7 +335,7 @@ def plain(value: Numeric) -> str:
 
 
 @cache
-def _rules(kind: type) -> Mapping[str, Rule]:
+def rules_of(kind: type) -> Mapping[str, Rule]:
     """The rule of each field of a class: specs are made by the thousand, their classes once."""
     return {entry.name: rule_of(entry) for entry in fields(kind)}
 
@@ -343,7 +343,7 @@ def _rules(kind: type) -> Mapping[str, Rule]:
 def check_fields(spec: Any) -> None:
     """Raise InputError with the key of the first field of `spec` whose value breaks its declaration."""
     kind: type = type(spec)
-    rules = _rules(kind)
+    rules = rules_of(kind)
     for name, rule in rules.items():
         if wrong := rule.problem(getattr(spec, name)):
             raise InputError(wrong, key=name)

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
-from functools import cache, lru_cache
+from functools import cache
 from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.spec.fields import Number, Numeric, Part, Spec, anywhere, rule_of
+from perfmodel.spec.fields import Number, Numeric, Part, Spec, anywhere, rule_of, rules_of
 
 S = TypeVar("S", bound=Spec)
 
@@ -64,22 +64,22 @@ def moved(spec: S, factors: Mapping[str, Numeric], path: str = "") -> S:
 
 def _moved(spec: S, factors: Mapping[str, Numeric]) -> S:
     """A copy of `spec` with the numbers at these key paths, counted from `spec`, multiplied."""
-    copy = object.__new__(type(spec))
-    for entry in fields(spec):  # type: ignore[arg-type]
-        value, name = getattr(spec, entry.name), entry.name
-        rule = rule_of(entry)
-        if name in factors and isinstance(rule, Number):
-            value = np.clip(value * factors[name], rule.minimum, rule.maximum)
+    kind: type = type(spec)
+    rules, changes = rules_of(kind), dict[str, Any]()
+    for name in {key.partition(".")[0].partition("[")[0] for key in factors}:
+        value, rule = getattr(spec, name), rules[name]
+        if isinstance(rule, Number) and name in factors:
+            changes[name] = np.minimum(np.maximum(value * factors[name], rule.minimum), rule.maximum)
         elif isinstance(rule, Part):
             below = {key[len(name) :]: factor for key, factor in factors.items() if key.startswith((f"{name}.", f"{name}["))}
-            value = _with_members(value, below) if below else value
-        object.__setattr__(copy, name, value)
-    return copy
+            changes[name] = _with_members(value, below)
+    return with_numbers(spec, changes)
 
 
 def _with_members(value: Any, factors: Mapping[str, Numeric]) -> Any:
-    """The specs that a field holds, each with its numbers moved."""
-    changed = [_moved(member, _below(f"{step}.", factors)) for step, member in _members(value)]
+    """The specs that a field holds, with the numbers of each moved."""
+    of_members = ((member, _below(f"{step}.", factors)) for step, member in _members(value))
+    changed = [_moved(member, below) if below else member for member, below in of_members]
     if isinstance(value, Mapping):
         return MappingProxyType(dict(zip(value, changed, strict=True)))
     return tuple(changed) if isinstance(value, tuple) else changed[0]
@@ -89,10 +89,11 @@ def _below(step: str, factors: Mapping[str, Numeric]) -> dict[str, Numeric]:
     return {key.removeprefix(step): factor for key, factor in factors.items() if key.startswith(step)}
 
 
-def with_numbers(spec: S, numbers: Mapping[str, Numeric]) -> S:
-    """A copy of `spec` with other numbers, worked out from its own: they are not validated again."""
-    copy = object.__new__(type(spec))
-    for name in spec.__dataclass_fields__:  # type: ignore[attr-defined]
+def with_numbers(spec: S, numbers: Mapping[str, Any]) -> S:
+    """A copy of `spec` with other numbers, or parts with others, worked out from its own: they are not validated again."""
+    kind: type = type(spec)
+    copy: S = object.__new__(kind)
+    for name in rules_of(kind):
         object.__setattr__(copy, name, numbers[name] if name in numbers else getattr(spec, name))
     return copy
 
@@ -108,7 +109,8 @@ def both_ends(spreads: Mapping[str, Numeric], dimensions: int) -> dict[str, Nume
     """
     factors: dict[str, Numeric] = {}
     for index, (path, spread) in enumerate(spreads.items()):
-        factor = np.ones((1 + 2 * len(spreads), *np.broadcast_shapes(np.shape(spread), (1,) * dimensions)))
+        shape = np.shape(spread)
+        factor = np.ones((1 + 2 * len(spreads), *(1,) * (dimensions - len(shape)), *shape))
         factor[1 + 2 * index], factor[2 + 2 * index] = 1.0 + spread, 1.0 / (1.0 + spread)
         factors[path] = factor
     return factors
@@ -160,11 +162,10 @@ def moving_places(numbers: Mapping[str, Numeric]) -> MovingPlaces | None:
 
 def most_dimensions(*specs: Spec) -> int:
     """The largest number of axes of any number in `specs`: how many axes a result over all of them can have."""
-    return max((_nested_dimensions(spec) if _parts_of(spec) else _own_dimensions(spec) for spec in specs), default=0)
+    return max((_dimensions(spec) for spec in specs), default=0)
 
 
-@lru_cache(maxsize=4)
-def _nested_dimensions(spec: Spec) -> int:
+def _dimensions(spec: Spec) -> int:
     """Most axes of any array in `spec` or in the specs that it holds."""
     members = [member for name in _parts_of(spec) for _, member in _members(getattr(spec, name))]
     return max(_own_dimensions(spec), most_dimensions(*members))

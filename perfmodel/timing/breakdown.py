@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import reduce
 from typing import Final
 
 import numpy as np
@@ -62,11 +63,9 @@ class Breakdown:
     def total_s(self) -> Numeric:
         """The sum of the parts, always in the same order, so that one layout and many give the same bits."""
         if self._total_s is None:
-            total: Numeric = 0.0
-            for part in PARTS:
-                if part in self._seconds:
-                    total = added(total, self._seconds[part])
-            self._total_s = total
+            present = [self._seconds[part] for part in PARTS if part in self._seconds]
+            nothing: Numeric = 0.0
+            self._total_s = reduce(added, present, nothing)
         return self._total_s
 
     def __add__(self, other: Breakdown) -> Breakdown:
@@ -103,9 +102,9 @@ def _is_nothing(value: Numeric) -> bool:
 
 def added(one: Numeric, other: Numeric) -> Numeric:
     """one + other, at no cost where one of them is the number 0: of a million layouts, most parts are nothing."""
-    if _is_nothing(other):
+    if isinstance(other, float) and other == 0.0:
         return one
-    return other if _is_nothing(one) else one + other
+    return other if isinstance(one, float) and one == 0.0 else one + other
 
 
 def multiplied(one: Numeric, times: Numeric) -> Numeric:

@@ -15,7 +15,7 @@ over: the share of it in which products run decides the clocks of its products a
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 
@@ -110,7 +110,8 @@ class Direction:
         unlisted_s = (host.unlisted_work - 1.0) * (seconds + waiting_s)
         chunks = chosen(layout.pipeline_parallel > 1, layout.virtual_pipeline * stages, 0)
         idle_s = scale * host.pass_s * chunks
-        return replace(alone, parts=alone.parts + Breakdown(launch_s=waiting_s + idle_s, unlisted_s=unlisted_s))
+        parts = alone.parts + Breakdown(launch_s=waiting_s + idle_s, unlisted_s=unlisted_s)
+        return Pass(parts=parts, weight_gradient_s=alone.weight_gradient_s, host_s=alone.host_s)
 
 
 def both_directions(work: Iteration, cluster: Cluster, stack: SoftwareStack) -> tuple[Direction, Direction]:

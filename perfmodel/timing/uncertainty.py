@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,10 +22,11 @@ from perfmodel.spec.coefficients import NORM_CLASSES
 from perfmodel.spec.fields import Numeric, anywhere
 from perfmodel.spec.hardware import Cluster
 from perfmodel.spec.precision import FORMATS, PrecisionRecipe
-from perfmodel.spec.spread import both_ends, moved, uncertain_numbers
+from perfmodel.spec.spread import both_ends, most_dimensions, moved, uncertain_numbers
 from perfmodel.spec.stack import SoftwareStack
 
 LEAST_SPREAD: Final = 0.02
+CLUSTERS_AND_STACKS: Final = 8  # whose ends are remembered: moving them takes half as long as all the rest of a prediction
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,20 +61,31 @@ def uncertainty(times_s: Numeric, paths: Sequence[str]) -> Uncertainty:
     )
 
 
-@lru_cache(maxsize=2)
+class MovedSpecs(NamedTuple):
+    """The key paths of the numbers that move, and a cluster and a stack with them on a new first axis, before `dimensions`."""
+
+    paths: tuple[str, ...]
+    cluster: Cluster
+    stack: SoftwareStack
+    dimensions: int
+
+
+@lru_cache(maxsize=CLUSTERS_AND_STACKS)
 def with_ends(
     cluster: Cluster, stack: SoftwareStack, recipe: PrecisionRecipe, dimensions: int, *, messages: bool = True
-) -> tuple[tuple[str, ...], Cluster, SoftwareStack]:
-    """The key paths of the numbers that move, and the cluster and the stack with them on a new first axis.
+) -> MovedSpecs:
+    """A cluster and a stack with every uncertain number at both ends.
 
-    Place 0 of the axis is both as they stand, then come both ends of each number; `dimensions` other axes may follow.
-    `messages`: whether GPUs send to one another, as pipelines and rings do.
+    Place 0 of the axis is both as they stand, then come both ends of each number. As many axes follow as their numbers have,
+    or `dimensions`, those of a layout, if these are more. `messages`: whether GPUs send to one another, as pipelines and rings
+    do.
     """
+    dimensions = max(dimensions, most_dimensions(cluster, stack))
     numbers = [*uncertain_numbers(cluster, "cluster."), *uncertain_numbers(stack, "stack.")]
     unused = _unused(cluster, stack, recipe, messages=messages)
     spreads = {path: spread for path, spread in numbers if anywhere(spread >= LEAST_SPREAD) and not path.startswith(unused)}
     factors = both_ends(spreads, dimensions)
-    return tuple(spreads), moved(cluster, factors, "cluster."), moved(stack, factors, "stack.")
+    return MovedSpecs(tuple(spreads), moved(cluster, factors, "cluster."), moved(stack, factors, "stack."), dimensions)
 
 
 def _unused(cluster: Cluster, stack: SoftwareStack, recipe: PrecisionRecipe, *, messages: bool) -> tuple[str, ...]:

@@ -35,7 +35,7 @@ Time = Callable[[Cluster, SoftwareStack], Numeric]
 def interval(time_s: Time, spread: Mapping[str, Numeric], dimensions: int = 0, **scales: Any) -> Uncertainty:
     """The interval of a time that depends on scalars of a cluster which are known to within `spread`."""
     cluster = replace(CLUSTER, spread=spread, **scales)
-    paths, at_the_ends, stack = with_ends(cluster, STACK, RECIPES["bf16"], dimensions)
+    paths, at_the_ends, stack, _ = with_ends(cluster, STACK, RECIPES["bf16"], dimensions)
     times = np.asarray(time_s(at_the_ends, stack))
     shape = np.broadcast_shapes(times.shape, (1 + 2 * len(paths), *(1,) * dimensions))
     return uncertainty(np.broadcast_to(times, shape), paths)
