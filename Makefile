@@ -23,11 +23,11 @@ demo: .venv/light
 
 # While you work: under a minute.
 check: lint
-	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile -m "not slow and not processes" $(CORE)
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile -m "not slow and not processes and not ranks" $(CORE)
 
 # Everything: a file stays on one worker, for what its tests share, and so does all that starts ranks.
 test: setup
-	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadgroup
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile
 
 lint: setup
 	$(BIN)/ruff check .
