@@ -4,6 +4,8 @@ BIN := .venv/bin
 JOBS ?= 2
 CORE := tests/spec tests/count tests/timing tests/exchange
 
+unexport PYTHONDONTWRITEBYTECODE  # else each process that tests start compiles perfmodel again
+
 .PHONY: setup demo check test lint bench measured gallery clean
 
 setup: .venv/complete
