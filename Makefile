@@ -4,6 +4,8 @@ BIN := .venv/bin
 JOBS ?= 2
 CORE := tests/spec tests/count tests/timing tests/exchange
 
+unexport PYTHONDONTWRITEBYTECODE  # else each process that tests start compiles perfmodel again
+
 .PHONY: setup demo check test lint bench measured gallery clean
 
 setup: .venv/complete
@@ -23,11 +25,11 @@ demo: .venv/light
 
 # While you work: under a minute.
 check: lint
-	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile -m "not slow and not processes" $(CORE)
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile -m "not slow and not processes and not ranks" $(CORE)
 
 # Everything: a file stays on one worker, for what its tests share, and so does all that starts ranks.
 test: setup
-	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadgroup
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile
 
 lint: setup
 	$(BIN)/ruff check .

@@ -5,28 +5,57 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from typing import Any
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from perfmodel.commands import app
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # a worker of pytest-xdist has one core
+ROOT: Final = Path(__file__).parents[1]
+RANKS: Final = "pytest.mark.ranks"
 gc.set_threshold(100_000, 20, 50)  # as the command line has it: most of what tests make is freed without a pass over it
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With pytest-xdist and --dist loadgroup a file stays together, for what its tests share, and all that start processes.
+class FilesTogether(LoadScopeScheduling):
+    """Hands a worker whole files, for what their tests share, and all that must not be apart: see `together`."""
 
-    Two of those beside each other would take the cores that each measures with. Files that look at the predictions of the whole
-    published table (tests/comparisons.py) stay together too: they are made once.
+    def _split_scope(self, nodeid: str) -> str:
+        return together(nodeid.partition("::")[0])
+
+
+@cache
+def together(file: str) -> str:
+    """Files of one name go to one worker, one after the other.
+
+    Two starts of ranks beside each other would take the cores that each measures with. The predictions of the whole published
+    table (tests/comparisons.py) are made once for all who look at them.
     """
-    if config.pluginmanager.hasplugin("xdist"):
-        for item in items:
-            module = getattr(item, "module", None)
-            alone = "published" if hasattr(module, "compared") or hasattr(module, "measured") else str(item.path)
-            item.add_marker(pytest.mark.xdist_group("processes" if item.get_closest_marker("processes") else alone))
+    text = _text(file)
+    return "ranks" if RANKS in text else "published" if "from tests.comparisons import" in text else file
+
+
+@cache
+def _text(file: str) -> str:
+    return (ROOT / file).read_text(encoding="utf-8")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FilesTogether:
+    """Files in the order of their collection, which is that of the hook below."""
+    config.option.loadscopereorder = False
+    return FilesTogether(config, log)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With pytest-xdist what takes longest comes first, for all workers to end at the same time: ranks, then slow files."""
+    if hasattr(config, "workerinput"):
+        order = {"ranks": 0, "published": 1}
+        files = {item: item.nodeid.partition("::")[0] for item in items}
+        items.sort(key=lambda item: order.get(together(files[item]), 2 if "mark.slow" in _text(files[item]) else 3))
 
 
 class Outcome:

@@ -129,7 +129,7 @@ def test_python_m_perfmodel_is_the_command_line(python: Path, folder: Path) -> N
     assert done.stdout == outcome(python, folder, "predict", "laptop", path=None)
 
 
-@pytest.mark.processes
+@pytest.mark.ranks
 def test_real_steps_run_in_processes_that_import_the_wheel(python: Path, folder: Path) -> None:
     """Not the user's modules either, which `python -m` would import; the record says which perfmodel took it."""
     for name in SHADOWS:

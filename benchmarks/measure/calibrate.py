@@ -41,8 +41,7 @@ def calibrate(output: Path, *, device: str, smallest: bool = False, on_progress:
     small = ["--smallest"] if smallest else []
     _run([KERNELS, "--device", device, *small, "--output", str(records)], records, total, on_progress)
     if number > 1:
-        command = [COLLECTIVES, "--device", device, "--ranks", str(number), *small, "--output", str(records)]
-        _run(command, records, total, on_progress)
+        _run([COLLECTIVES, "--device", device, *small, "--output", str(records)], records, total, on_progress, ranks=number)
     return write_fitted(output, read_records(records))
 
 
@@ -97,9 +96,9 @@ def machine_of(records: Sequence[Record]) -> Machine:
     )
 
 
-def _run(command: Sequence[str], records: Path, total: int, on_progress: Progress | None) -> None:
-    """One measuring process; what it has written so far is the progress."""
-    start(command, meanwhile=lambda: _tell(records, total, on_progress), timeout_s=MOST_S)
+def _run(command: Sequence[str], records: Path, total: int, on_progress: Progress | None, *, ranks: int = 0) -> None:
+    """One measuring process, or ranks of one; what they have written so far is the progress."""
+    start(command, ranks, meanwhile=lambda: _tell(records, total, on_progress), timeout_s=MOST_S)
     _tell(records, total, on_progress)
 
 

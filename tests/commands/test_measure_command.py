@@ -37,7 +37,7 @@ def small(tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.processes
+@pytest.mark.ranks
 def test_the_loop_closes_on_this_machine(run: Any, small: Path, tmp_path: Path) -> None:
     """calibrate writes a cluster, measure a record of two ranks, compare both sides: counts and held bytes are exact."""
     profile, record, figure = tmp_path / "here.yaml", tmp_path / "record.json", tmp_path / "step.svg"
@@ -156,7 +156,7 @@ def test_the_dry_run_of_the_ramp_equals_the_forecast(run: Any) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.processes
+@pytest.mark.ranks
 def test_a_rank_that_dies_leaves_no_record_and_no_process(
     run: Any, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

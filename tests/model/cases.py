@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from perfmodel.spec.layout import Layout
 from perfmodel.spec.model import TransformerModel
 from tests.model.small_models import FAMILIES, GPT, LLAMA, NEMOTRON, ONE_RANK
 
-STEPS = 6
+STEPS, STOPPED_AFTER = 6, 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,32 +74,37 @@ def losses(trainer: Trainer, steps: int) -> list[float]:
     return [trainer.mean_loss(trainer.step(trainer.micro_batches())) for _ in range(steps)]
 
 
-def resumed(case: Case, groups: Groups, folder: Path) -> dict[str, list[float]]:
-    """Losses 4 to 6 of a trainer that went on after its checkpoint, and of another that began with it."""
-    trainer = Trainer(case.model, case.layout, groups)
-    losses(trainer, 3)
-    save(trainer, folder)
-    other = Trainer(case.model, case.layout, groups, seed=trainer.seed)
-    last = latest(folder)
-    assert last is not None
-    load(other, last)
-    return {"went on": losses(trainer, 3), "began with it": losses(other, 3)}
+def every_outcome(groups_of: Callable[[Case], Groups], ranks: int, folder: Path) -> dict[str, dict[str, Any]]:
+    """Of all cases of as many ranks, by name; checkpoints lie below `folder`."""
+    cases = {case.name: case for case in (*BY_RANKS[ranks], *STOPPED[ranks])}
+    stopped = {case.name for case in STOPPED[ranks]}
+    return {
+        name: outcome(case, groups_of(case), folder / f"checkpoints-{number}" if name in stopped else None)
+        for number, (name, case) in enumerate(cases.items())
+    }
 
 
-def outcome(case: Case, groups: Groups) -> dict[str, Any]:
-    """Losses and norms of all steps, what torch saw of the communication of one, and what this rank holds."""
+def outcome(case: Case, groups: Groups, stopped_in: Path | None) -> dict[str, Any]:
+    """Losses and norms of all steps, what torch saw of the communication of one, and what this rank holds.
+
+    With a folder the third step leaves a checkpoint there, and there are the losses of another trainer that began with it.
+    """
     trainer = Trainer(case.model, case.layout, groups)
-    losses, norms = [], []
-    for _ in range(STEPS):
-        losses.append(trainer.mean_loss(trainer.step(trainer.micro_batches())))
+    counter = CollectiveCounter()
+    found: list[float] = []
+    norms: list[float] = []
+    for step in range(STEPS):
+        if step == STOPPED_AFTER and stopped_in is not None:
+            save(trainer, stopped_in)
+        batches = trainer.micro_batches()
+        with counter if step == STEPS - 1 else nullcontext():
+            loss = trainer.step(batches)
+        found.append(trainer.mean_loss(loss))
         assert trainer.gradient_norm is not None
         norms.append(float(trainer.gradient_norm))
-    batches = trainer.micro_batches()
-    with CollectiveCounter() as counter:
-        trainer.step(batches)
     optimizer = trainer.optimizer
     return {
-        "losses": losses,
+        "losses": found,
         "norms": norms,
         "collectives": [[*key, calls, counter.payload_bytes[key]] for key, calls in sorted(counter.calls.items())],
         "held_whole": float(optimizer.parameters[optimizer.whole_from :].double().abs().sum()),
@@ -105,4 +112,15 @@ def outcome(case: Case, groups: Groups) -> dict[str, Any]:
         "parameter_bytes": optimizer.parameters.nbytes,
         "gradient_bytes": optimizer.gradients.nbytes,
         "state_bytes": optimizer.state_bytes,
+        "went_on": found[STOPPED_AFTER:],
+        "began_with_it": [] if stopped_in is None else _resumed(case, groups, trainer.seed, stopped_in),
     }
+
+
+def _resumed(case: Case, groups: Groups, seed: int, folder: Path) -> list[float]:
+    """The losses that follow a checkpoint."""
+    trainer = Trainer(case.model, case.layout, groups, seed=seed)
+    last = latest(folder)
+    assert last is not None
+    load(trainer, last)
+    return losses(trainer, STEPS - STOPPED_AFTER)

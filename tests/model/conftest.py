@@ -12,7 +12,8 @@ import torch
 
 from perfmodel.benchmarks.measure.processes import start
 from perfmodel.model.groups import one_rank
-from tests.model.cases import BY_RANKS, STOPPED, outcome, resumed
+from tests.model.cases import every_outcome
+from tests.model.ranks import SEVERAL
 
 ROOT = Path(__file__).parents[2]
 
@@ -27,23 +28,15 @@ class Outcomes:
     def of(self, ranks: int) -> list[dict[str, Any]]:
         """Rank by rank, by the names of the cases; the processes run when somebody first asks."""
         if ranks not in self._found:
-            self._found[ranks] = [_alone(self.folder)] if ranks == 1 else self._together(ranks)
+            self._found |= {1: [every_outcome(lambda _: one_rank(), 1, self.folder)]} if ranks == 1 else self._together()
         return self._found[ranks]
 
-    def _together(self, ranks: int) -> list[dict[str, Any]]:
-        folder = self.folder / str(ranks)
-        folder.mkdir()
+    def _together(self) -> dict[int, list[dict[str, Any]]]:
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(ROOT)
-            start(["tests.model.ranks", str(folder)], ranks, timeout_s=300)
-        return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(ranks)]
-
-
-def _alone(folder: Path) -> dict[str, Any]:
-    found = {case.name: outcome(case, one_rank()) for case in BY_RANKS[1]}
-    for number, case in enumerate(STOPPED[1]):
-        found[case.name].update(resumed(case, one_rank(), folder / f"checkpoints-{number}"))
-    return found
+            start(["tests.model.ranks", str(self.folder)], timeout_s=300)
+        files = {ranks: [self.folder / str(ranks) / f"{rank}.json" for rank in range(ranks)] for ranks in SEVERAL}
+        return {ranks: [json.loads(file.read_text()) for file in of_ranks] for ranks, of_ranks in files.items()}
 
 
 @pytest.fixture(autouse=True)

@@ -54,7 +54,7 @@ def messages(model: TransformerModel, layout: Layout) -> dict[tuple[str, int], t
 
 
 @pytest.mark.slow
-@pytest.mark.processes
+@pytest.mark.ranks
 @pytest.mark.parametrize(("ranks", "case"), EVERY_CASE)
 def test_messages_are_those_that_torch_sees(outcomes: Outcomes, ranks: int, case: Case) -> None:
     """On every rank, of every kind: as many calls, as many bytes."""
@@ -64,7 +64,7 @@ def test_messages_are_those_that_torch_sees(outcomes: Outcomes, ranks: int, case
 
 
 @pytest.mark.slow
-@pytest.mark.processes
+@pytest.mark.ranks
 @pytest.mark.parametrize(("ranks", "case"), EVERY_CASE)
 def test_parameters_and_states_take_what_the_forecast_says(outcomes: Outcomes, ranks: int, case: Case) -> None:
     """Byte for byte: these sizes are shared evenly, so that no buffer is padded."""

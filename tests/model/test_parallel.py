@@ -11,7 +11,7 @@ import pytest
 from tests.model.cases import BY_RANKS, ON_ONE_RANK, Case
 from tests.model.conftest import Outcomes
 
-pytestmark = [pytest.mark.slow, pytest.mark.processes]
+pytestmark = [pytest.mark.slow, pytest.mark.ranks]
 
 LOSS = {"fp32": 1e-4, "bf16": 2e-3}
 NORM = {"fp32": 1e-4, "bf16": 2e-2}

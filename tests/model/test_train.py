@@ -99,7 +99,7 @@ def killed(command: list[str]) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.processes
+@pytest.mark.ranks
 def test_a_run_that_was_killed_repeats_its_losses(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """A rank is killed in mid-step; started again, the run goes on from the last checkpoint and loses nothing before it."""
     monkeypatch.chdir(ROOT)

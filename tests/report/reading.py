@@ -7,6 +7,7 @@ from unittest.mock import patch
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
@@ -58,7 +59,10 @@ def row_labels(axes: Axes) -> list[str]:
 
 
 def drawn_texts(drawing: Drawing) -> list[tuple[str, Bbox]]:
-    """Every text that is really drawn, with the box that it covers, in shares of the width and height of the figure."""
+    """Every text that a file of it would show, with the box that it covers, in shares of the width and height of the figure.
+
+    All is drawn as `picture` does it, but for the dots.
+    """
     seen: dict[int, tuple[str, Bbox]] = {}
     draw = Text.draw
 
@@ -68,6 +72,12 @@ def drawn_texts(drawing: Drawing) -> list[tuple[str, Bbox]]:
             box = self.get_window_extent(renderer).transformed(drawing.transFigure.inverted())
             seen[id(self)] = (self.get_text(), box)
 
-    with patch.object(Text, "draw", noted):
+    with patch.object(Text, "draw", noted), patch.object(FigureCanvasAgg, "print_png", _without_dots):
         picture(drawing, "png")
     return list(seen.values())
+
+
+def _without_dots(canvas: FigureCanvasAgg, *_: object, **__: object) -> None:
+    renderer = canvas.get_renderer()
+    with renderer._draw_disabled():  # type: ignore[attr-defined]
+        canvas.figure.draw(renderer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from functools import cache
 from itertools import product
@@ -35,9 +36,14 @@ def small_question(**wanted: Any) -> PlanRequest:
 
 
 def small_plan(**wanted: Any) -> Plan:
-    """Its plan."""
+    """Its plan; the same question is planned once, unless somebody looks on."""
     how = {name: wanted.pop(name) for name in ("most_gpus", "on_progress") if name in wanted}
-    return api.plan(SMALL, **(WORK | {"gpus": 4} | wanted), **how)
+    return api.plan(SMALL, **(WORK | {"gpus": 4} | wanted), **how) if how else _planned(json.dumps(wanted, sort_keys=True))
+
+
+@cache
+def _planned(wanted: str) -> Plan:
+    return api.plan(SMALL, **(WORK | {"gpus": 4} | json.loads(wanted)))
 
 
 @cache

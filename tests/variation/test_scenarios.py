@@ -14,6 +14,7 @@ from perfmodel.spec.run import Run
 from perfmodel.spec.spread import moved, uncertain_numbers
 from perfmodel.timing.breakdown import PARTS
 from perfmodel.variation.scenarios import WhatIf
+from tests.search.single_layouts import alone
 
 PRESET = "nemotron-4-15b"
 
@@ -33,12 +34,12 @@ def test_before_and_after_are_the_predictions_of_both_runs() -> None:
     """To the last bit, for the stage that is shown and for the whole run."""
     result = asked("tensor_parallel=4")
     for scenario, settings in ((result.before, []), (result.scenarios[0], ["tensor_parallel=4"])):
-        alone = predict(load(PRESET, settings))
-        row = alone.rows()[-1]
+        single = predict(load(PRESET, settings))
+        row = single.rows()[-1]
         numbers = result.quantities(scenario)
         assert {name: numbers[name] for name in row if name in numbers} == {name: row[name] for name in row if name in numbers}
-        assert numbers["total_days"] == alone.total_days
-        assert numbers["gpu_hours"] == alone.gpu_hours
+        assert numbers["total_days"] == single.total_days
+        assert numbers["gpu_hours"] == single.gpu_hours
 
 
 def test_a_scenario_that_changes_nothing_differs_in_nothing() -> None:
@@ -84,7 +85,7 @@ def ratio_with(runs: list[Run], path: str, factor: float) -> float:
     times = []
     for run in runs:
         cluster, stack = moved(run.cluster, {path: factor}, "cluster."), moved(run.stack, {path: factor}, "stack.")
-        times.append(float(predict(replace(run, cluster=cluster, stack=stack)).stages[-1][1].iteration_time_s))
+        times.append(alone(replace(run, cluster=cluster, stack=stack).setup(run.stages[-1])).iteration_time_s)
     return times[1] / times[0]
 
 

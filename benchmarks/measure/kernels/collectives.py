@@ -107,16 +107,17 @@ def _there_and_back(message: torch.Tensor, group: Group) -> None:
     second(message, peer, group=group.process_group)
 
 
-def repeats_for(payload_bytes: float, device: str) -> int:
-    """How often a message of this size is sent."""
-    return NOISY_REPEATS if device == "cpu" and payload_bytes < SHORT else REPEATS
+def repeats_for(payload_bytes: float, device: str, *, smallest: bool = False) -> int:
+    """How often a message of this size is sent; to see that it works, no more often for being short."""
+    return NOISY_REPEATS if device == "cpu" and payload_bytes < SHORT and not smallest else REPEATS
 
 
-def take(point: Point, group: Group, device: str) -> Timing:
+def take(point: Point, group: Group, device: str, *, smallest: bool = False) -> Timing:
     """The time of one point, the same on all ranks of the group."""
     operator, payload = point.labels["operator"], point.sizes["payload_bytes"]
     call = call_of(operator, group, payload_bytes=int(payload), precision=point.labels["precision"], device=device)
-    own = [_one_s(call, group, device) for _ in range(WARM_UP + repeats_for(payload, device))][WARM_UP:]
+    repeats = repeats_for(payload, device, smallest=smallest)
+    own = [_one_s(call, group, device) for _ in range(WARM_UP + repeats)][WARM_UP:]
     everywhere: list[Any] = [None] * group.ranks
     dist.all_gather_object(everywhere, own, group=group.process_group)
     if operator == "point_to_point":
@@ -158,18 +159,18 @@ def measured(device: str, path: Path, *, smallest: bool) -> int:
     )
     if device == "cpu":  # cores share a memory, GPUs do not
         points += busy_points(plan_of(device, smallest=smallest))
-    return _together(points, by_size, device, path)
+    return _together(points, by_size, device, path, smallest=smallest)
 
 
-def _together(points: Sequence[Point], groups: dict[tuple[int, int], Group], device: str, path: Path) -> int:
+def _together(points: Sequence[Point], groups: dict[tuple[int, int], Group], device: str, path: Path, *, smallest: bool) -> int:
     """Rank 0 keeps the file and says which point is next; the others follow."""
 
     def taken(point: Point) -> Timing | None:
         if point.kind == "memory_bound":
             dist.barrier()
-            return take_kernel(point, device)
+            return take_kernel(point, device, smallest=smallest)
         group = groups[int(point.sizes["ranks"]), int(point.sizes["nodes"])]
-        timing = take(point, group, device) if group.rank >= 0 else None
+        timing = take(point, group, device, smallest=smallest) if group.rank >= 0 else None
         dist.barrier()
         return timing
 

@@ -77,7 +77,8 @@ def measure_run(
         command = [MODULE, name, "--stage", str(stage), "--device", device, "--output", str(output)]
         command += [] if seconds is None else ["--seconds", str(seconds)]
         command += [] if profile is None else ["--profile", str(profile)]
-        start([*command, *(part for each in overrides for part in ("--set", each))], ranks=int(layout.gpus))
+        ranks = int(layout.gpus) if layout.gpus > 1 else 0  # one needs no launcher
+        start([*command, *(part for each in overrides for part in ("--set", each))], ranks=ranks)
         return step_record(json.loads(output.read_text(encoding="utf-8")))
 
 

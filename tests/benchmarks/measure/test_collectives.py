@@ -15,7 +15,7 @@ from perfmodel.benchmarks.measure.processes import start
 
 
 @pytest.mark.slow
-@pytest.mark.processes
+@pytest.mark.ranks
 def test_two_processes_measure_every_collective_and_go_on_where_they_were_left(tmp_path: Path) -> None:
     """Each at every size, with its backend; what is there is not measured again."""
     path = tmp_path / "records.jsonl"
@@ -46,6 +46,7 @@ def test_groups_double_and_cross_nodes() -> None:
 def test_short_messages_between_cpus_are_sent_more_often() -> None:
     """Their times spread."""
     assert repeats_for(1024, "cpu") >= 31 > repeats_for(2**26, "cpu") >= 15
+    assert repeats_for(1024, "cpu", smallest=True) >= 15
 
 
 @pytest.mark.parametrize("module", [kernels, collectives])

@@ -99,7 +99,7 @@ def test_a_process_with_the_environment_is_not_started_anew(monkeypatch: pytest.
 
 
 @pytest.mark.slow
-@pytest.mark.processes
+@pytest.mark.ranks
 def test_every_rank_measures_in_the_environment(module: str, marks: list[str]) -> None:
     """What they print comes back."""
     assert start([module, "print"], 2).split() == [MEASURING["MALLOC_TOP_PAD_"], "2"] * 2
@@ -107,7 +107,7 @@ def test_every_rank_measures_in_the_environment(module: str, marks: list[str]) -
 
 
 @pytest.mark.slow
-@pytest.mark.processes
+@pytest.mark.ranks
 @pytest.mark.parametrize(
     ("what", "kind", "sentence"),
     [
@@ -125,7 +125,7 @@ def test_a_rank_that_ends_is_one_sentence_and_leaves_nobody(
     assert marked(marks[0]) == []
 
 
-@pytest.mark.processes
+@pytest.mark.ranks
 def test_ranks_that_take_too_long_are_stopped(module: str, marks: list[str]) -> None:
     """Both, though each has a session of its own."""
     with pytest.raises(MachineError, match=r"^ranks_of_a_test took longer than 3 s and was stopped$"):
@@ -133,7 +133,7 @@ def test_ranks_that_take_too_long_are_stopped(module: str, marks: list[str]) -> 
     assert marked(marks[0]) == []
 
 
-@pytest.mark.processes
+@pytest.mark.ranks
 def test_an_interrupt_stops_all_ranks(module: str, marks: list[str]) -> None:
     """Ctrl-C goes to the starter alone."""
     threading.Timer(2.5, lambda: os.kill(os.getpid(), signal.SIGINT)).start()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 
 import pytest
 from rich.console import RenderableType
@@ -10,6 +11,7 @@ from rich.table import Table
 
 from perfmodel import api
 from perfmodel.count.operators import Collective, FusedAttention, Matmul, MemoryBound, Operator
+from perfmodel.explanation.explanation import Explanation
 from perfmodel.explanation.terms import TERMS
 from perfmodel.explanation.waterfall import STEPS
 from perfmodel.report.text.explanation import (
@@ -28,6 +30,20 @@ from perfmodel.spec.layout import ProcessGroup
 RUN = "nemotron-4-15b"
 ONE_STAGE = "stages=[{data_parallel: 96, global_batch_size: 384}]"
 GROUP = ProcessGroup(name="tensor_parallel", ranks=8, stride=1)
+
+
+@cache
+def explained_of(*settings: str) -> Explanation:
+    """The explanation of the run under some settings."""
+    return api.explain(RUN, settings)
+
+
+@cache
+def every_report(*settings: str, every: bool) -> tuple[RenderableType, ...]:
+    """Of the explanation and of each of its terms."""
+    explained = explained_of(*settings)
+    terms = [term_report(explained, explained.term(name), every=every) for name in TERMS]
+    return (explanation_report(explained, every=every), *terms)
 
 
 def rows(titled: RenderableType) -> list[list[str]]:
@@ -52,10 +68,7 @@ def test_every_step_and_term_has_a_label() -> None:
 @pytest.mark.parametrize("width", [80, 120])
 def test_it_fits_the_width(settings: list[str], every: bool, width: int) -> None:
     """Plain ASCII, nothing cut and nothing beyond the last column."""
-    explained = api.explain(RUN, settings)
-    reports = [explanation_report(explained, every=every)]
-    reports += [term_report(explained, explained.term(name), every=every) for name in TERMS]
-    for report in reports:
+    for report in every_report(*settings, every=every):
         text = as_text(report, width=width)
         assert text.isascii()
         assert max(map(len, text.splitlines())) <= width
@@ -63,7 +76,7 @@ def test_it_fits_the_width(settings: list[str], every: bool, width: int) -> None
 
 def test_the_waterfall_shows_every_step_that_costs_anything() -> None:
     """In order, with milliseconds and points."""
-    explained = api.explain(RUN, ["pipeline_parallel=4"])
+    explained = explained_of("pipeline_parallel=4")
     shown = {label: cells for label, *cells in rows(waterfall_table(explained))}
     for step in explained.waterfall.steps:
         if abs(step.mfu_change) < 5e-5:
@@ -74,7 +87,7 @@ def test_the_waterfall_shows_every_step_that_costs_anything() -> None:
 
 def test_bars_shrink_from_the_peak_to_the_prediction() -> None:
     """A full one first, as much of it as the MFU last."""
-    explained = api.explain(RUN)
+    explained = explained_of()
     bars = [cells[-1] for cells in rows(waterfall_table(explained))]
     assert bars[0] == "#" * 16
     assert bars[-1] == "#" * round(16 * explained.waterfall.mfu)
@@ -84,7 +97,7 @@ def test_bars_shrink_from_the_peak_to_the_prediction() -> None:
 
 def test_what_does_not_fit_is_said_first() -> None:
     """And which moves would fit."""
-    explained = api.explain(RUN, ["tensor_parallel=1", ONE_STAGE])
+    explained = explained_of("tensor_parallel=1", ONE_STAGE)
     text = as_text(explanation_report(explained), width=80)
     assert text.startswith("Does not fit in memory: needs 97.0 GiB of the GPU's 79.1 GiB.")
     assert "The fastest move that fits: TP 1 -> 2 (DP 48)" in text
@@ -104,7 +117,7 @@ def test_only_a_ramp_has_stages() -> None:
 
 def test_what_is_left_out_is_counted_and_all_lists_it() -> None:
     """Numbers without effect, and moves with the reason against them."""
-    explained = api.explain(RUN)
+    explained = explained_of()
     short, whole = (as_text(explanation_report(explained, every=every), width=80) for every in (False, True))
     assert "without any; --all lists them." in short
     assert "1 more cannot be made; --all says why." in short
@@ -115,13 +128,13 @@ def test_what_is_left_out_is_counted_and_all_lists_it() -> None:
 
 def test_of_candidates_it_says_which() -> None:
     """The first."""
-    text = as_text(explanation_report(api.explain(RUN, ["micro_batch_size=[1,2]"])), width=80)
+    text = as_text(explanation_report(explained_of("micro_batch_size=[1,2]")), width=80)
     assert "Of the candidates this is the first: micro_batch_size 1." in text
 
 
 def test_a_term_shows_sources_once() -> None:
     """Numbers point to them."""
-    explained = api.explain(RUN)
+    explained = explained_of()
     text = as_text(term_report(explained, explained.term("tensor_parallel")), width=120)
     source = "NVIDIA H100 datasheet, half of the bidirectional rate"
     assert text.count(source) == 1
@@ -132,7 +145,7 @@ def test_a_term_shows_sources_once() -> None:
 
 def test_lines_of_a_docstring_are_joined_but_not_equations() -> None:
     """Prose wraps at the page; what is indented, or begins with x =, keeps its line."""
-    explained = api.explain(RUN)
+    explained = explained_of()
     lines = as_text(term_report(explained, explained.term("matmul")), width=160).splitlines()
     assert any(line.startswith("  C1 = min over tiles and splits s of") for line in lines)
     assert any(line.startswith("      F/(P*e*c*rate)") for line in lines)
