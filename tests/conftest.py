@@ -12,6 +12,7 @@ from typing import Any, Final
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
+from perfmodel.benchmarks.measure.processes import start
 from perfmodel.commands import app
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # a worker of pytest-xdist has one core
@@ -20,8 +21,11 @@ RANKS: Final = "pytest.mark.ranks"
 gc.set_threshold(100_000, 20, 50)  # as the command line has it: most of what tests make is freed without a pass over it
 
 
-class FilesTogether(LoadScopeScheduling):
-    """Hands a worker whole files, for what their tests share, and all that must not be apart: see `together`."""
+class FilesTogether(LoadScopeScheduling):  # type: ignore[misc]
+    """Hands a worker whole files, for what their tests share, and all that must not be apart: see `together`.
+
+    Groups of pytest-xdist itself (--dist loadgroup, 3.8) do nothing under pytest 9.2: a test no longer has the id they write.
+    """
 
     def _split_scope(self, nodeid: str) -> str:
         return together(nodeid.partition("::")[0])
@@ -56,6 +60,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         order = {"ranks": 0, "published": 1}
         files = {item: item.nodeid.partition("::")[0] for item in items}
         items.sort(key=lambda item: order.get(together(files[item]), 2 if "mark.slow" in _text(files[item]) else 3))
+
+
+@pytest.fixture(scope="session")
+def collective_records(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The file of collectives, and of memory-bound operators on both cores, that two ranks measured."""
+    from perfmodel.benchmarks.measure.kernels.collectives import MODULE
+
+    path = tmp_path_factory.mktemp("collectives") / "records.jsonl"
+    start([MODULE, "--device", "cpu", "--smallest", "--output", str(path)], 2, timeout_s=120)
+    return path.read_text()
 
 
 class Outcome:

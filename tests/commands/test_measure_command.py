@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 from pathlib import Path
@@ -9,6 +10,9 @@ from typing import Any
 
 import pytest
 
+import perfmodel
+from perfmodel.benchmarks.measure.kernels.plan import SMALLEST, kernel_points
+from perfmodel.benchmarks.measure.kernels.record_file import read_records
 from perfmodel.benchmarks.measure.processes import marked
 from perfmodel.evidence.step_records import step_record
 from tests.evidence.step_examples import SETTINGS, as_predicted, small_prediction
@@ -38,13 +42,21 @@ def small(tmp_path: Path) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.ranks
-def test_the_loop_closes_on_this_machine(run: Any, small: Path, tmp_path: Path) -> None:
-    """calibrate writes a cluster, measure a record of two ranks, compare both sides: counts and held bytes are exact."""
+def test_the_loop_closes_on_this_machine(run: Any, small: Path, tmp_path: Path, collective_records: str) -> None:
+    """calibrate writes a cluster, measure a record of two ranks, compare both sides: counts and held bytes are exact.
+
+    calibrate goes on with the collectives that were measured before, all but one.
+    """
     profile, record, figure = tmp_path / "here.yaml", tmp_path / "record.json", tmp_path / "step.svg"
+    records = profile.with_suffix(".records.jsonl")
+    before = collective_records.splitlines(keepends=True)
+    records.write_text("".join(before[:-1]))
     made = run("calibrate", "--device", "cpu", "--smallest", "-o", profile)
     assert made.code == 0, made.err
+    kinds = [each.kind for each in read_records(records)]
+    assert len(kinds) >= len(before) + len(kernel_points(SMALLEST))
+    assert {"matmul", "attention", "memory_bound", "collective"} == set(kinds)
     assert "matmul.bf16" in made.out
-    records = profile.with_suffix(".records.jsonl")
     again = run("calibrate", "--records", records, "-o", tmp_path / "again.yaml")
     assert again.out == made.out
 
@@ -134,6 +146,8 @@ def test_more_memory_than_there_is_is_refused_before_the_start(run: Any) -> None
 def test_without_torch_the_sentence_says_what_to_install(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """For every command that runs something real; predictions and comparisons need none."""
     monkeypatch.setitem(sys.modules, "torch", None)
+    for name in ("benchmarks", "model"):  # a second import would leave other modules there
+        monkeypatch.setattr(perfmodel, name, importlib.import_module(f"perfmodel.{name}"))
     for name in [name for name in sys.modules if name.startswith(("perfmodel.benchmarks", "perfmodel.model"))]:
         monkeypatch.delitem(sys.modules, name)
     for command in (("calibrate",), ("measure", "nemotron-4-15b"), ("measure", "nemotron-4-15b", "--dry-run")):

@@ -78,6 +78,6 @@ def drawn_texts(drawing: Drawing) -> list[tuple[str, Bbox]]:
 
 
 def _without_dots(canvas: FigureCanvasAgg, *_: object, **__: object) -> None:
-    renderer = canvas.get_renderer()
-    with renderer._draw_disabled():  # type: ignore[attr-defined]
+    renderer: Any = canvas.get_renderer()  # type: ignore[no-untyped-call]
+    with renderer._draw_disabled():
         canvas.figure.draw(renderer)
