@@ -65,8 +65,10 @@ def power_slowdown(gpu: Gpu, duty: Numeric) -> Numeric:
     Power grows with the cube of the clock, and the limiter averages it over many kernels: where products run for a share d of
     a pass, it allows clocks d^(-1/3) times as high as where they run alone, which g = gpu.full_load_slowdown stands for.
 
+    >>> from dataclasses import replace
     >>> from perfmodel.exchange.presets import gpu_preset
-    >>> [round(float(power_slowdown(gpu_preset("h100-sxm-80gb"), duty)), 3) for duty in (1.0, 0.8, 0.4)]
+    >>> limited = replace(gpu_preset("h100-sxm-80gb"), full_load_slowdown=0.29)
+    >>> [round(float(power_slowdown(limited, duty)), 3) for duty in (1.0, 0.8, 0.4)]
     [1.29, 1.198, 1.0]
     """
     slowdown: Numeric = np.maximum(1.0, (1.0 + gpu.full_load_slowdown) * np.cbrt(duty))
