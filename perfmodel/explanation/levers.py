@@ -27,7 +27,8 @@ HELD: Final = (
     f"{NODE}.measured_bandwidth_bytes_per_s",
     *(f"stack.states.{name}_bytes" for name in ("gradient", "reduced_gradient", "parameter", "optimizer")),
 )
-FROM_ONE: Final = ("unlisted_work", "busy_factor", "backward_busy_factor")  # times at least 1: below it means nothing
+OF_SHARED_MEMORY: Final = ("busy_factor", "backward_busy_factor")  # 1 where devices have a memory each: no lever then
+FROM_ONE: Final = ("unlisted_work", *OF_SHARED_MEMORY)  # times at least 1: below it means nothing
 HARDWARE, STACK = "hardware", "stack"
 
 
@@ -70,8 +71,8 @@ def coefficients(cluster: Cluster, stack: SoftwareStack) -> dict[str, Coefficien
 
 
 def _is_idle(coefficient: Coefficient) -> bool:
-    """Whether a number is of hardware that shares one memory, as the cores of a CPU do, and this is not such hardware."""
-    return coefficient.path.endswith("busy_factor") and coefficient.value == 1.0
+    """Whether a number is about devices that share one memory, as the cores of a CPU do, and these do not."""
+    return coefficient.path.rpartition(".")[2] in OF_SHARED_MEMORY and coefficient.value == 1.0
 
 
 def _numbers(spec: Spec, path: str) -> Iterator[Coefficient]:

@@ -9,7 +9,7 @@ from functools import cache
 import numpy as np
 import pytest
 
-from perfmodel.exchange.presets import preset_names, stack_preset
+from perfmodel.exchange.presets import cluster_preset, preset_names, stack_preset
 from perfmodel.exchange.run_files import read_candidates
 from perfmodel.explanation.levers import coefficients, levers
 from perfmodel.explanation.sensitivity import Effect, Sensitivity, sensitivity
@@ -149,6 +149,16 @@ def test_whole_numbers_and_sizes_of_one_number_are_not_moved() -> None:
     }
     held |= {"cluster.links.node.measured_bandwidth_bytes_per_s", "cluster.busy_share"}
     assert not held & known
+
+
+def test_a_factor_of_shared_memory_is_a_lever_where_memory_is_shared() -> None:
+    """Of the cores of a CPU; GPUs have a memory each."""
+
+    def factors(cluster: str) -> list[str]:
+        return [path for path in coefficients(cluster_preset(cluster), CORE) if path.endswith("busy_factor")]
+
+    assert factors("dgx-h100") == []
+    assert factors("amd-epyc-2-cores")
 
 
 def test_a_number_goes_no_further_than_it_may() -> None:

@@ -47,6 +47,21 @@ def read(read_all: Any) -> Any:
 
 
 @pytest.mark.parametrize(
+    ("cells", "captured"),
+    [
+        ({"source": "mlcommons/training_results_v5.1 NVIDIA/tyche_ngpu512_ngc25.09_nemo", "gpu": "gb200"}, True),
+        ({"source": "mlcommons/training_results_v5.1 Cisco/hpf_n16", "gpu": "h100-sxm-80gb"}, False),
+        ({}, False),
+    ],
+)
+def test_launches_are_captured_where_a_submission_says_so(read: Any, cells: dict[str, str], *, captured: bool) -> None:
+    """MLPerf's on Grace; their 8-bit parameters are gathered whoever submits."""
+    (row,) = read(cells)
+    assert row.run.stack.host.cuda_graphs is captured
+    assert row.run.stack.low_precision.parameter_gather is ("source" in cells)
+
+
+@pytest.mark.parametrize(
     ("cells", "preset"),
     [
         ({}, "megatron-core"),
@@ -70,6 +85,7 @@ def read(read_all: Any) -> Any:
         ({"stack": "torchtitan", "sharding": "none"}, "torchtitan"),
         ({"stack": "torchtitan", "sharding": "none", "overlap": "eager"}, "torchtitan-eager"),
         ({"stack": "torchtitan", "sharding": "none", "overlap": "torch.compile + AsyncTP"}, "torchtitan-async-tp"),
+        ({"stack": "fsdp", "sharding": "none", "software": "llm-foundry/Composer (PyTorch FSDP)"}, "llm-foundry"),
         ({"stack": "fsdp", "sharding": "none"}, "pytorch-fsdp"),
     ],
 )
