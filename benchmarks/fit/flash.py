@@ -29,22 +29,28 @@ FREE: Final = {
         "sequence_half": Free(start=80.0, low=1.0, high=500.0),
         "sequence_half_full": Free(start=40.0, low=0.5, high=500.0),
         "exposed_load": Free(start=0.2, low=1e-3, high=1.0),
-        "longest_rows": Free(start=150.0, low=5.0, high=1000.0),
     },
     "backward": {"sequence_half_full": Free(start=80.0, low=0.5, high=1500.0)},
 }
+TILE: Final = 128  # rows of queries of one block
+IN_ORDER: Final = {
+    "forward": 1.0,
+    "backward": 2.717,
+}  # fill_power: forward the longest tiles of a head come last, and are waited for
 KEPT: Final = {  # what the points do not tell
     "fixed_s": 5e-6,
     "exposed_load": 1.0,
-    "longest_rows": 128.0,
-    "fill_power": 2.717,
+    "longest_rows": float(TILE),
     "growth": 0.0,
     "growth_s": 3e-3,
     "wave_weight": 0.0,
     "memory_efficiency": 0.9,
-    "tile_rows": 128,
+    "tile_rows": TILE,
 }
 KEPT_SOURCE: Final = "kept: kernels of a batch of 16,384 tokens are too long and too many to tell it"
+IN_ORDER_SOURCE: Final = (
+    "FlashAttention 2, flash_fwd_kernel.h, blocks of queries start in order; where it is free, longest_rows is 105"
+)
 DIAGONAL: Final = 64.0  # keys: half a block of 128, which the causal mask hides and the kernel computes
 LEAST_SPREAD: Final = 0.05
 
@@ -72,7 +78,7 @@ def fit_flash(rows: pd.DataFrame, gpu: Gpu, direction: str) -> tuple[dict[str, A
     parts = [((chosen["mask"] == mask).to_numpy(), mask == "causal") for mask in sorted(set(chosen["mask"]))]
 
     def equation(values: Mapping[str, Any]) -> Floats:
-        known = AttentionCoefficients(**_mapping(values, sizes))
+        known = AttentionCoefficients(**_mapping(values, sizes, direction))
         seconds = np.zeros(len(chosen))
         for where, causal in parts:
             call = _call(chosen[where], causal=causal, backward=direction == "backward")
@@ -86,14 +92,14 @@ def fit_flash(rows: pd.DataFrame, gpu: Gpu, direction: str) -> tuple[dict[str, A
         "head_size": " ".join(map(str, sizes)),
         "sequence_length": " ".join(f"{length:g}" for length in sorted(set(chosen.sequence_length))),
     }
-    known = _mapping(found.found, sizes) | {
+    known = _mapping(found.found, sizes, direction) | {
         "evidence": {"basis": "measured", "sizes": evidence},
         "spread": {"efficiency": spread},
     }
     return known, found
 
 
-def _mapping(values: Mapping[str, Any], sizes: list[int]) -> dict[str, Any]:
+def _mapping(values: Mapping[str, Any], sizes: list[int], direction: str) -> dict[str, Any]:
     reference = float(values["efficiency_128"])
     own = {name: float(value) for name, value in values.items() if not name.startswith("efficiency_")}
     full = own["sequence_half_full"]
@@ -101,6 +107,7 @@ def _mapping(values: Mapping[str, Any], sizes: list[int]) -> dict[str, Any]:
         "efficiency": reference,
         "by_head_size": {str(size): float(values[f"efficiency_{size}"]) / reference for size in sizes},
         **KEPT,
+        "fill_power": IN_ORDER[direction],
         "sequence_half": full + DIAGONAL,
         **own,
     }
