@@ -81,8 +81,10 @@ def datasheet(by_kind: Mapping[str, Sequence[Record]], machine: Machine) -> dict
     peaks = _peaks(by_kind["matmul"])
     bandwidth = max(each.sizes["moved_bytes"] / each.seconds for each in by_kind["memory_bound"] if _is_cold_copy(each))
     known = expand_part(Gpu, "gpus", gpu_like(machine.name) if machine.device == "cuda" else COMMON)
+    limited = {}
     if machine.device == "cuda":
         peaks = {name: known["peak_flop_per_s"].get(name, rate) for name, rate in peaks.items()}
+        limited = {key: known[key] for key in ("full_load_slowdown", "spread") if key in known}  # single kernels do not meet it
     return {
         "name": machine.name,
         "memory_bytes": float(machine.memory_bytes),
@@ -90,6 +92,7 @@ def datasheet(by_kind: Mapping[str, Sequence[Record]], machine: Machine) -> dict
         "cache_bytes": float(machine.cache_bytes),
         "peak_flop_per_s": peaks,
         "streaming_multiprocessors": machine.multiprocessors,
+        **limited,
         "attention_libraries": {"fastest": {"by_head_size": {"128": 1.0}}},
         "kernels": known["kernels"],
     }
@@ -136,6 +139,7 @@ def _sources(records: Sequence[Record], machine: Machine) -> dict[str, str]:
         "gpu.memory_bytes": "what the machine reports, shared by its devices",
         "gpu.peak_flop_per_s": sheet,
         "gpu.memory_bandwidth_bytes_per_s": sheet,
+        "gpu.full_load_slowdown": "the preset of its kind, fitted on published runs",
         "spread.compute_scale": "by judgement, how far a machine's speed drifts between a calibration and a run",
         "spread.node_link_scale": "by judgement, how far collectives inside a machine drift between a calibration and a run",
         "gpu_speed_deviation": "its devices were measured as one",

@@ -20,7 +20,7 @@ from perfmodel.spec.fields import whole
 from perfmodel.spec.hardware import Cluster
 from perfmodel.spec.stack import SoftwareStack
 from perfmodel.timing.breakdown import Breakdown
-from perfmodel.timing.passes import added_up, both_directions, timed_operators
+from perfmodel.timing.passes import added_up, both_directions, running_share, timed_operators
 
 
 class PipelinePiece(NamedTuple):
@@ -84,6 +84,7 @@ class StagePasses:
         self.stages, self.virtual = whole(layout.pipeline_parallel), whole(layout.virtual_pipeline)
         self.weights_apart = layout.pipeline_schedule != "1f1b"
         self.forward, self.backward = both_directions(work, cluster, stack)
+        self.running_share = running_share(work, cluster, stack)
         self._known: dict[tuple[BlockOfPass, str, float], tuple[LaidOutPass, Breakdown]] = {}
 
     @property
@@ -147,7 +148,8 @@ class StagePasses:
         key = (block, kind, stretch)
         if key not in self._known:
             operators = self._block(block)
-            timed = timed_operators(operators.forward if kind == FORWARD else operators.backward, self.cluster, self.stack)
+            in_order = operators.forward if kind == FORWARD else operators.backward
+            timed = timed_operators(in_order, self.running_share, self.cluster, self.stack)
             if kind != FORWARD and self.weights_apart:
                 timed = weight_gradients(timed, wanted=kind == WEIGHTS)
             found = laid(timed, stretch)

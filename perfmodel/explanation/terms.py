@@ -38,7 +38,7 @@ from perfmodel.timing.breakdown import OPTIMIZER as OPTIMIZER_PART
 from perfmodel.timing.collectives import placement
 from perfmodel.timing.kernels import at_cluster_load
 from perfmodel.timing.ledger import Entry, ledger
-from perfmodel.timing.passes import timed_operators
+from perfmodel.timing.passes import running_share, timed_operators
 
 TIMING: Final = "perfmodel.timing"
 RECOMPUTED: Final = "recompute"
@@ -216,8 +216,9 @@ def _recompute_s(moved: Sensitivity) -> Numeric:
     """The kernels of an average GPU that run again."""
     setup = moved.work.setup
     cluster, total_s = at_cluster_load(setup.cluster, setup.layout.gpus), 0.0 * moved.breakdown.total_s
+    share = running_share(moved.work, cluster, setup.stack)
     for operators, times in moved.work.block_passes():
-        for each in timed_operators(operators, cluster, setup.stack):
+        for each in timed_operators(operators, share, cluster, setup.stack):
             if each.operator.phase == RECOMPUTE and not isinstance(each.operator, Collective):
                 total_s = total_s + times * each.alone_s
     return total_s / setup.layout.pipeline_parallel

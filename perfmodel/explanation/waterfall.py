@@ -33,7 +33,7 @@ from perfmodel.spec.stack import SoftwareStack
 from perfmodel.timing.attention import plain_attention_time_s
 from perfmodel.timing.breakdown import Breakdown, slower
 from perfmodel.timing.kernels import at_cluster_load, kernel_time_s
-from perfmodel.timing.passes import both_directions, timed_operators
+from perfmodel.timing.passes import both_directions, running_share, timed_operators
 
 WITHIN: Final = axes_that_communicate(WITHIN_LAYERS)
 OUTSIDE: Final = tuple(axis for axis in REPORTED if axis not in WITHIN)
@@ -164,8 +164,9 @@ def _kernels(
 ) -> Iterator[tuple[Matmul | FusedAttention | MemoryBound, float, float]]:
     """The operators of the passes that are no collectives: how often, and for how long, an average GPU runs each."""
     stages = float(predicted.layout.pipeline_parallel)
+    share = running_share(predicted.work, cluster, stack)
     for operators, times in predicted.work.block_passes():
-        for timed in timed_operators(operators, cluster, stack):
+        for timed in timed_operators(operators, share, cluster, stack):
             kernel, passes = timed.operator, float(times) / stages
             if not isinstance(kernel, Collective) and kernel.phase != OPTIMIZER and np.any(kernel.repeats * times):
                 yield kernel, passes * float(kernel.repeats), passes * float(timed.alone_s)

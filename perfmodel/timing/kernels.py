@@ -59,37 +59,37 @@ def product_clocks(precision: str, cluster: Cluster, stack: SoftwareStack) -> Nu
     return cluster.compute_scale * (stack.low_precision.clock_scale if is_low else stack.host.clock_scale)
 
 
-def power_slowdown(gpu: Gpu, duty: Numeric) -> Numeric:
-    """max(1, (1 + g) * d^(1/3)): how much longer tensor cores take where the power limit holds their clocks down.
+def power_slowdown(gpu: Gpu, duty: Numeric, share: Numeric = 1.0) -> Numeric:
+    """max(1, (1 + g) * (d*r)^(1/3)): how much longer tensor cores take where the power limit holds their clocks down.
 
     Power grows with the cube of the clock, and the limiter averages it over many kernels: where products run for a share d of
-    a pass, it allows clocks d^(-1/3) times as high as where they run alone, which g = gpu.full_load_slowdown stands for.
+    a pass, it allows clocks d^(-1/3) times as high as where they run alone, which g = gpu.full_load_slowdown stands for. A GPU
+    runs passes for a `share` r of the time.
 
-    >>> from dataclasses import replace
     >>> from perfmodel.exchange.presets import gpu_preset
-    >>> limited = replace(gpu_preset("h100-sxm-80gb"), full_load_slowdown=0.29)
-    >>> [round(float(power_slowdown(limited, duty)), 3) for duty in (1.0, 0.8, 0.4)]
+    >>> [round(float(power_slowdown(gpu_preset("h100-sxm-80gb"), duty)), 3) for duty in (1.0, 0.8, 0.4)]
     [1.29, 1.198, 1.0]
     """
-    slowdown: Numeric = np.maximum(1.0, (1.0 + gpu.full_load_slowdown) * np.cbrt(duty))
+    slowdown: Numeric = np.maximum(1.0, (1.0 + gpu.full_load_slowdown) * np.cbrt(duty) * np.cbrt(share))
     return slowdown
 
 
 def at_power_limit(
-    operator: Matmul | FusedAttention | MemoryBound, seconds: Numeric, slowdown: Numeric, *, gpu: Gpu, stack: SoftwareStack
+    operator: Matmul | FusedAttention | MemoryBound, slowdown: Numeric, *, gpu: Gpu, stack: SoftwareStack
 ) -> Numeric:
-    """The time of a kernel under a power limit that slows tensor cores down: of products, the longer of this and their own.
+    """How much longer a kernel takes under a power limit that slows tensor cores down.
 
-    Their own, which `seconds` has already, is the limit that one product meets within milliseconds (matmul_time_s, g).
+    Products meet the tighter of this and their own, which is in their time already: the limit that one of them meets within
+    milliseconds (matmul_time_s, g).
     """
     match operator:
         case Matmul():
-            own = 1.0 + gpu.matmul(operator.precision, stack.fusion.matmul_library).slowdown
-            return seconds * np.maximum(1.0, slowdown / own)
+            beyond = slowdown / (1.0 + gpu.matmul(operator.precision, stack.fusion.matmul_library).slowdown)
+            return chosen(beyond > 1.0, beyond, 1.0)
         case FusedAttention():
-            return seconds * slowdown
+            return slowdown
         case MemoryBound():
-            return seconds
+            return 1.0
         case _:  # pragma: no cover - mypy proves it unreachable
             assert_never(operator)
 

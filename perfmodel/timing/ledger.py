@@ -14,7 +14,7 @@ from perfmodel.spec.stack import SoftwareStack
 from perfmodel.timing.collectives import placement
 from perfmodel.timing.confidence import WORDS, confidence, least_sure
 from perfmodel.timing.kernels import at_cluster_load, memory_bound_class
-from perfmodel.timing.passes import timed_operators
+from perfmodel.timing.passes import running_share, timed_operators
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,8 +30,9 @@ class Entry:
 def ledger(work: Iteration, *, gpus: Numeric, cluster: Cluster, stack: SoftwareStack) -> Iterator[Entry]:
     """The operators of one layout in the order of one micro-batch; a group of one does not run its collectives."""
     slow = at_cluster_load(cluster, gpus)
+    share = running_share(work, slow, stack)
     for operators, times in work.block_passes():
-        for timed in timed_operators(operators, slow, stack):
+        for timed in timed_operators(operators, share, slow, stack):
             operator = timed.operator
             repeats = operator.repeats * times
             if not anywhere(repeats) or (isinstance(operator, Collective) and operator.group.ranks <= 1):

@@ -9,13 +9,14 @@ where `chunks` is infinite for a product and a collective that do not depend on 
 pair that is pipelined: its first chunk has nothing to hide behind.
 
 A block's pass repeats for as many layers and micro-batches as there are, longer than the limiter of a GPU's power averages
-over: the share of it in which products run decides the clocks of its products and attention (timing/kernels.py).
+over: the share of it in which products run decides the clocks of its products and attention (timing/kernels.py). A GPU that
+waits for its pipeline or its CPU draws little meanwhile: that share is the one of a block times `running_share`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
 
@@ -34,6 +35,7 @@ from perfmodel.timing.breakdown import Breakdown, added, exposed_part
 from perfmodel.timing.collectives import Placement, collective_time_s, collective_times_s, placement
 from perfmodel.timing.kernel_times import kernel_times_s
 from perfmodel.timing.kernels import ATTENTION_POWER, at_power_limit, power_slowdown
+from perfmodel.timing.pipeline import even_share
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +81,8 @@ class Direction:
 
     def whole(self) -> Pass:
         """Through all stages: both ends, and what lies between; each waits for its own CPU."""
+        if not anywhere(self.work.several):
+            return self.first
         between = self.through(self.work.split.between, stages=self.work.stages.middle.number)
         return self.first + self.last * self.work.several + between
 
@@ -118,7 +122,36 @@ def both_directions(work: Iteration, cluster: Cluster, stack: SoftwareStack) -> 
     """Forward and backward; each block is timed once."""
     plain = {kind: blocks.plain for kind, blocks in work.layers.items() if anywhere(work.whole(kind)[1])}
     blocks = [work.embedding, work.head, *(each.again for each in work.layers.values()), *plain.values()]
-    passes = iter(timed_passes([*(block.forward for block in blocks), *(block.backward for block in blocks)], cluster, stack))
+    operators = [*(block.forward for block in blocks), *(block.backward for block in blocks)]
+    timed, places = _timed_blocks(operators, cluster, stack)
+    free = _directions(work, list(plain), timed, cluster, stack)
+    if not anywhere(cluster.gpu.full_load_slowdown):
+        return free
+    share = _share(work, free)
+    slowed = [_at_power_limit(each, share, places, cluster, stack) for each in timed]
+    return _directions(work, list(plain), slowed, cluster, stack)
+
+
+def running_share(work: Iteration, cluster: Cluster, stack: SoftwareStack) -> Numeric:
+    """The share of its passes in which a GPU waits for neither its pipeline nor its CPU, at clocks that nothing holds down.
+
+    1 of a GPU whose power limit is not known.
+    """
+    if not anywhere(cluster.gpu.full_load_slowdown):
+        return 1.0
+    return _share(work, both_directions(work, replace(cluster, gpu=replace(cluster.gpu, full_load_slowdown=0.0)), stack))
+
+
+def _share(work: Iteration, free: tuple[Direction, Direction]) -> Numeric:
+    parts = free[0].whole().parts + free[1].whole().parts
+    return even_share(work.layout) * (1.0 - parts.launch_s / parts.total_s)
+
+
+def _directions(
+    work: Iteration, plain: Sequence[str], timed: Sequence[Sequence[TimedOperator]], cluster: Cluster, stack: SoftwareStack
+) -> tuple[Direction, Direction]:
+    """Both of them from their blocks: embedding, head, layers that run again, and the kinds of layers that are also `plain`."""
+    passes = iter([added_up(block, stack) for block in timed])
 
     def direction(messages: Sequence[Operator]) -> Direction:
         embedding, head, *again = islice(passes, 2 + len(work.layers))
@@ -147,11 +180,6 @@ class TimedOperator:
     slowdown_s: Numeric = 0.0  # of the product beside it
 
 
-def timed_passes(blocks: Sequence[Sequence[Operator]], cluster: Cluster, stack: SoftwareStack) -> list[Pass]:
-    """One execution of the operators of each block, each collective beside the product that it can hide behind."""
-    return [added_up(timed, stack) for timed in _timed_blocks(blocks, cluster, stack)]
-
-
 def added_up(operators: Iterable[TimedOperator], stack: SoftwareStack) -> Pass:
     """The parts of a pass, each the sum over its operators."""
     sums: dict[str, Numeric] = {}
@@ -175,39 +203,57 @@ def added_up(operators: Iterable[TimedOperator], stack: SoftwareStack) -> Pass:
     return Pass(parts=Breakdown(**sums), weight_gradient_s=weight_gradient_s, host_s=host_s)
 
 
-def timed_operators(operators: Iterable[Operator], cluster: Cluster, stack: SoftwareStack) -> list[TimedOperator]:
-    """`operators` in their order, each with the time that it takes, or leaves exposed, in one pass that repeats for long."""
-    (timed,) = _timed_blocks([tuple(operators)], cluster, stack)
-    return timed
+def timed_operators(
+    operators: Iterable[Operator], share: Numeric, cluster: Cluster, stack: SoftwareStack
+) -> list[TimedOperator]:
+    """The operators of one block in their order, each with the time that it takes, or leaves exposed, in a pass of it.
+
+    `share` is what `running_share` says of their iteration.
+    """
+    (timed,), places = _timed_blocks([tuple(operators)], cluster, stack)
+    limited = anywhere(cluster.gpu.full_load_slowdown)
+    return _at_power_limit(timed, share, places, cluster, stack) if limited else timed
 
 
 def _timed_blocks(
     blocks: Sequence[Sequence[Operator]], cluster: Cluster, stack: SoftwareStack
-) -> Iterator[list[TimedOperator]]:
-    """The operators of each block in their order: kernels and calls of all blocks are timed together, then laid out."""
+) -> tuple[list[list[TimedOperator]], Mapping[str, Placement]]:
+    """The operators of each block in their order, at clocks that nothing holds down, and where the groups of their calls are.
+
+    Kernels and calls of all blocks are timed together, then laid out, each collective beside the product it can hide behind.
+    """
     every = [operator for block in blocks for operator in block]
     calls = [operator for operator in every if isinstance(operator, Collective)]
     places = {group.name: placement(group, cluster) for group in {call.group.name: call.group for call in calls}.values()}
     call_s = iter(collective_times_s(calls, places, cluster=cluster))
     kernels = [operator for operator in every if not isinstance(operator, Collective)]
     kernel_s = iter(kernel_times_s(kernels, cluster=cluster, stack=stack))
+    timed = []
     for block in blocks:
         alone = [operator.repeats * next(call_s if isinstance(operator, Collective) else kernel_s) for operator in block]
-        timed = _beside_products(block, alone, places, stack)
-        yield _at_power_limit(timed, places, cluster, stack) if anywhere(cluster.gpu.full_load_slowdown) else timed
+        timed.append(_beside_products(block, alone, places, stack))
+    return timed, places
 
 
 def _at_power_limit(
-    timed: Sequence[TimedOperator], places: Mapping[str, Placement], cluster: Cluster, stack: SoftwareStack
+    timed: Sequence[TimedOperator], share: Numeric, places: Mapping[str, Placement], cluster: Cluster, stack: SoftwareStack
 ) -> list[TimedOperator]:
     """The same pass at the clocks that its duty leaves."""
-    slowdown = power_slowdown(cluster.gpu, duty(timed))
-    slowed = [
-        each.alone_s
-        if isinstance(each.operator, Collective)
-        else at_power_limit(each.operator, each.alone_s, slowdown, gpu=cluster.gpu, stack=stack)
-        for each in timed
-    ]
+    busy = duty(timed)
+    if not anywhere(busy):
+        return list(timed)
+    slowdown = power_slowdown(cluster.gpu, busy, share)
+    longer: dict[str, Numeric] = {}  # the factor, by what it depends on: once for many operators of many layouts
+    slowed = []
+    for each in timed:
+        operator = each.operator
+        if isinstance(operator, Matmul | FusedAttention):
+            kind = operator.precision if isinstance(operator, Matmul) else "attention"
+            if kind not in longer:
+                longer[kind] = at_power_limit(operator, slowdown, gpu=cluster.gpu, stack=stack)
+            slowed.append(each.alone_s * longer[kind])
+        else:
+            slowed.append(each.alone_s)
     return _beside_products([each.operator for each in timed], slowed, places, stack)
 
 
@@ -225,8 +271,7 @@ def duty(timed: Iterable[TimedOperator]) -> Numeric:
             busy_s = busy_s + each.alone_s
         elif isinstance(operator, FusedAttention):
             busy_s = busy_s + ATTENTION_POWER * each.alone_s
-    share: Numeric = busy_s / np.where(np.asarray(total_s) > 0, total_s, 1.0)
-    return share
+    return busy_s / chosen(total_s > 0, total_s, 1.0)
 
 
 def _beside_products(

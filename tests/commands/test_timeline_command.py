@@ -131,7 +131,7 @@ def test_a_profile_needs_no_record(run: Any, tmp_path: Path, profile: Path) -> N
     assert (document["stage"], document["profiled_step_s"]) == (1, 9e-6)
     assert list(read(both.read_text()).processes.values())[-1] == "profiled: 1"
     words = " ".join(run("compare", PRESET, "--timeline", both, "--profile", profile).out.split())
-    assert words.startswith("Nemotron-4 15B, stage 3: predicted 0.62")
+    assert words.startswith("Nemotron-4 15B, stage 3: predicted 0.619 s")
 
 
 @pytest.mark.parametrize(

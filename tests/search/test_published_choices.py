@@ -1,8 +1,8 @@
 """Does a plan agree with the layouts that NVIDIA chose for Megatron-Core, or say what it would do otherwise and why?
 
-Of each model, GPU and precision in NVIDIA's own benchmarks (dgxc-benchmarking, Megatron-Bridge, NeMo's user guide) the first
-row of data/published_runs.csv that has all layers of its model (some rows have fewer, for small clusters) and fits in the
-predicted memory.
+Every layout of a model on a GPU in a precision in NVIDIA's own benchmarks (dgxc-benchmarking, Megatron-Bridge, NeMo's user
+guide), on the fewest GPUs that a row of data/published_runs.csv has it on, where the row has all layers of its model (some have
+fewer, for small clusters) and fits in the predicted memory.
 """
 
 from __future__ import annotations
@@ -26,6 +26,15 @@ from tests.comparisons import measured
 pytestmark = pytest.mark.slow
 
 SOURCES = ("NVIDIA/dgxc", "NVIDIA-NeMo/Megatron-Bridge", "docs.nvidia.com")
+SETTINGS = (
+    "precision",
+    "tensor_parallel",
+    "pipeline_parallel",
+    "virtual_pipeline",
+    "context_parallel",
+    "micro_batch_size",
+    "sharding",
+)
 CLOSE = 0.05
 SHARE = 0.8
 
@@ -46,16 +55,17 @@ class Choice:
 
 
 def rows() -> Iterator[Run]:
-    """The first that counts, of each model, GPU and precision."""
+    """The run on the fewest GPUs of each layout of a model on a GPU in a precision."""
     runs = [row.run for row in measured() if row.run is not None and row.source.startswith(SOURCES)]
     layers: dict[int, int] = {}
     for run in runs:
         model = int(run.model.hidden_size)
         layers[model] = max(layers.get(model, 0), int(run.model.layers))
     seen = set()
-    for run in runs:
+    for run in sorted(runs, key=lambda run: int(run.layout(run.stages[0]).gpus)):
         model = int(run.model.hidden_size)  # sources name a model in several ways; its width is its own
-        key = model, run.cluster.gpu.name, run.precision
+        layout = run.layout(run.stages[0])
+        key = model, run.cluster.gpu.name, *(getattr(layout, name) for name in SETTINGS)
         if key not in seen and run.model.layers == layers[model] and predict(run).fits:
             seen.add(key)
             yield run

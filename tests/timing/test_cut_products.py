@@ -34,7 +34,7 @@ def gather(ranks: int) -> Collective:
 
 def timed(ranks: int) -> list[TimedOperator]:
     """Both, under a stack that overlaps them piece by piece."""
-    return timed_operators((gather(ranks), replace(FC1, pieces=ranks)), CLUSTER, STACK)
+    return timed_operators((gather(ranks), replace(FC1, pieces=ranks)), 1.0, CLUSTER, STACK)
 
 
 def products(mode: str, ranks: int = 8) -> dict[tuple[str, str], float]:
@@ -73,7 +73,7 @@ def test_copy_engines_take_no_multiprocessor_and_pass_a_piece_at_a_time() -> Non
     assert float(call.alone_s) == pytest.approx(7 * float(step_s))
     assert float(call.slowdown_s) == 0.0
     by_kernels = replace(gather(8), stepwise=False)
-    assert float(timed_operators((by_kernels, FC1), CLUSTER, STACK)[0].slowdown_s) > 0
+    assert float(timed_operators((by_kernels, FC1), 1.0, CLUSTER, STACK)[0].slowdown_s) > 0
 
 
 def test_a_sustained_load_slows_short_products_as_it_slows_long_ones() -> None:

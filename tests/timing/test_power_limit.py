@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from perfmodel.count.iteration import iteration
 from perfmodel.count.operators import Collective, FusedAttention, Matmul, MemoryBound, Operator
 from perfmodel.exchange.presets import cluster_preset, gpu_preset, model_preset, stack_preset
 from perfmodel.prediction import predict_stage
@@ -14,19 +15,30 @@ from perfmodel.spec.axes import TENSOR
 from perfmodel.spec.layout import ProcessGroup
 from perfmodel.spec.phases import DATA_GRADIENT
 from perfmodel.timing.kernels import ATTENTION_POWER, at_power_limit, kernel_time_s, power_slowdown
-from perfmodel.timing.passes import TimedOperator, duty, timed_operators
+from perfmodel.timing.passes import TimedOperator, duty, running_share, timed_operators
+from perfmodel.timing.pipeline import even_share
+from perfmodel.timing.schedule import breakdown
 from tests.layouts import RAMP_STAGE
 from tests.setups import setup_of
 
 STACK = stack_preset("megatron-core")
-H100 = replace(gpu_preset("h100-sxm-80gb"), full_load_slowdown=0.29)  # what published runs on it come out best with
-LIMITED = replace(cluster_preset("dgx-h100"), gpu=H100)
+LIMITED = cluster_preset("dgx-h100")
+H100 = LIMITED.gpu
 FREE = replace(LIMITED, gpu=replace(H100, full_load_slowdown=0.0))
 PRODUCT = Matmul(name="fc1", rows=8192, columns=8192, inner=8192, precision="bf16")
 ATTENTION = FusedAttention(
     name="core", sequences=8, heads=16, kv_heads=16, head_size=128, query_length=4096, key_length=4096, precision="bf16"
 )
 NORM = MemoryBound(name="norm", family="norm", moved_bytes=1e9)
+PIPELINE = replace(
+    RAMP_STAGE,
+    tensor_parallel=1,
+    pipeline_parallel=4,
+    data_parallel=2,
+    virtual_pipeline=1,
+    micro_batch_size=1,
+    global_batch_size=16,
+)
 GROUP = ProcessGroup(name="tensor_parallel", ranks=8, stride=1, axis=TENSOR)
 REDUCED = Collective(name="reduce", kind="all_reduce", payload_bytes=1e9, group=GROUP)
 
@@ -54,15 +66,15 @@ def test_the_duty_is_the_share_of_products_and_what_attention_draws() -> None:
 def test_a_product_meets_the_tighter_of_both_limits() -> None:
     """Its own within milliseconds is in its time already; attention meets that of the pass alone, memory neither."""
     own = 1.0 + H100.matmul("bf16").slowdown
-    slowed = {op.name: at_power_limit(op, 1.0, 1.2, gpu=H100, stack=STACK) for op in (PRODUCT, ATTENTION, NORM)}
+    slowed = {op.name: at_power_limit(op, 1.2, gpu=H100, stack=STACK) for op in (PRODUCT, ATTENTION, NORM)}
     assert slowed == pytest.approx({"fc1": 1.2 / own, "core": 1.2, "norm": 1.0})
-    assert at_power_limit(PRODUCT, 1.0, 1.0 + H100.matmul("bf16").slowdown / 2, gpu=H100, stack=STACK) == 1.0
+    assert at_power_limit(PRODUCT, 1.0 + H100.matmul("bf16").slowdown / 2, gpu=H100, stack=STACK) == 1.0
 
 
 def seconds(*operators: Operator) -> list[float]:
     """Each of them in one pass, over what it takes where no power limit of a pass is met."""
-    timed = timed_operators(operators, LIMITED, STACK)
-    free = timed_operators(operators, FREE, STACK)
+    timed = timed_operators(operators, 1.0, LIMITED, STACK)
+    free = timed_operators(operators, 1.0, FREE, STACK)
     return [float(one.alone_s / other.alone_s) for one, other in zip(timed, free, strict=True)]
 
 
@@ -86,7 +98,7 @@ def test_slower_products_hide_more_of_what_runs_beside_them() -> None:
         float(timed.alone_s - timed.exposed_s)
         for cluster in (FREE, LIMITED)
         for timed in timed_operators(
-            (product, call), cluster, replace(STACK, overlap=replace(STACK.overlap, tensor_parallel="backward"))
+            (product, call), 1.0, cluster, replace(STACK, overlap=replace(STACK.overlap, tensor_parallel="backward"))
         )
         if timed.operator is call
     ]
@@ -105,3 +117,40 @@ def test_a_layout_that_waits_loses_less_to_the_limit() -> None:
         return float(limited / free)
 
     assert 1.0 < loss(8) < loss(1) < 1.0 + H100.full_load_slowdown
+    assert gpu_preset("a100-sxm-80gb").full_load_slowdown == 0.0
+
+
+@pytest.mark.parametrize(
+    ("schedule", "chunks", "share"), [("1f1b", 1, 8 / 11), ("1f1b", 3, 8 / 9), ("zb-1p", 1, 8 / 9), ("zb-2p", 1, 1.0)]
+)
+def test_a_stage_runs_but_in_its_bubble(schedule: str, chunks: int, share: float) -> None:
+    """8 micro-batches on 4 even stages: (p - 1)/v passes of waiting, a third with weight gradients in between, or none."""
+    layout = replace(PIPELINE, pipeline_schedule=schedule, virtual_pipeline=chunks)
+    assert even_share(layout) == pytest.approx(share)
+    assert even_share(replace(layout, pipeline_parallel=1)) == 1.0
+
+
+def test_what_waits_for_its_cpu_and_its_pipeline_runs_for_less_of_the_time() -> None:
+    """The CPU's share is that of the kernels of a GPU without a limit; where none is known there is nothing to share."""
+    slow = replace(STACK, host=replace(STACK.host, pass_s=STACK.host.pass_s * 10))
+    model = model_preset("llama-3.1-8b")
+    work, waiting = (iteration(setup_of(model, PIPELINE, stack, cluster=LIMITED)) for stack in (STACK, slow))
+    idle = breakdown(waiting, cluster=FREE, stack=slow)
+    passes_s = idle.total_s - idle.pipeline_bubble_s - idle.pipeline_parallel_exposed_s
+    assert running_share(work, FREE, STACK) == 1.0
+    assert running_share(waiting, LIMITED, slow) < running_share(work, LIMITED, STACK) < even_share(PIPELINE)
+    waits = idle.launch_s / passes_s
+    assert running_share(waiting, LIMITED, slow) == pytest.approx(even_share(PIPELINE) * (1.0 - waits), rel=0.02)
+
+
+def test_a_bubble_raises_the_clocks() -> None:
+    """The same products on the same stages, of fewer micro-batches."""
+    model = model_preset("llama-3.1-8b")
+
+    def product_s(micro_batches: int) -> float:
+        layout = replace(PIPELINE, global_batch_size=micro_batches * PIPELINE.micro_batch_size * PIPELINE.data_parallel)
+        return float(predict_stage(setup_of(model, layout, STACK, cluster=LIMITED)).breakdown.matmul_s) / micro_batches
+
+    several = [product_s(number) for number in (4, 8, 32, 256)]
+    assert several == sorted(several)
+    assert several[0] < 0.95 * several[-1]

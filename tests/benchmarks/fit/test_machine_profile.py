@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from perfmodel.benchmarks.fit.machine import Machine, gpu_like, machine_profile
+from perfmodel.benchmarks.fit.machine import Machine, datasheet, gpu_like, machine_profile
 from perfmodel.benchmarks.fit.profile import write_profile
 from perfmodel.benchmarks.fit.regression import MOST_SPREAD
 from perfmodel.benchmarks.measure.calibrate import pooled
@@ -22,10 +22,10 @@ from perfmodel.count.operators import Collective, FusedAttention, Matmul, gradie
 from perfmodel.errors import InputError
 from perfmodel.evidence.records import Record
 from perfmodel.exchange.building import build
-from perfmodel.exchange.presets import expand_part, stack_preset
+from perfmodel.exchange.presets import expand_part, gpu_preset, stack_preset
 from perfmodel.exchange.run_files import read_candidates
 from perfmodel.prediction import predict
-from perfmodel.spec.hardware import Cluster
+from perfmodel.spec.hardware import Cluster, Gpu
 from perfmodel.spec.layout import ProcessGroup
 from perfmodel.spec.phases import DATA_GRADIENT, FORWARD
 from perfmodel.timing.collectives import collective_time_s
@@ -234,3 +234,14 @@ def test_a_gpu_without_a_datasheet_is_refused(device: str) -> None:
     """Its rates are not guessed."""
     with pytest.raises(InputError, match="has no datasheet here; known: "):
         gpu_like(device)
+
+
+@pytest.mark.parametrize(("device", "preset"), [("cpu", ""), ("cuda", "h100-sxm-80gb"), ("cuda", "a100-sxm-80gb")])
+def test_a_gpu_keeps_the_power_limit_of_its_kind(device: str, preset: str) -> None:
+    """Single kernels do not meet it: they end before the limiter acts. A CPU has none."""
+    every = obeyed_records()
+    by_kind = {kind: [each for each in every if each.kind == kind] for kind in ("matmul", "memory_bound")}
+    found = datasheet(by_kind, replace(MACHINE, device=device, name=preset or "a CPU"))
+    known = gpu_preset(preset).full_load_slowdown if preset else 0.0
+    assert found.get("full_load_slowdown", 0.0) == known
+    assert build(Gpu, expand_part(Gpu, "gpus", found)).spread.keys() == (gpu_preset(preset).spread.keys() if preset else set())
