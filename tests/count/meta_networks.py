@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import transformers  # its classes are imported where they are first asked for: seconds that no other test waits for
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, NemotronConfig, NemotronForCausalLM
 
 from perfmodel.spec.model import TransformerModel
 
@@ -15,12 +15,14 @@ def meta_network(model: TransformerModel) -> Any:
     """Build the network that `model` describes; its activation says which family of transformers has it."""
     with torch.device("meta"):
         if model.activation == "gelu":
-            return GPT2LMHeadModel(_gpt2_config(model))
+            return transformers.GPT2LMHeadModel(_gpt2_config(model))
         if model.activation == "squared_relu":
             rotary = {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": model.rotary_fraction}
-            return NemotronForCausalLM(NemotronConfig(**_shared_fields(model), rope_parameters=rotary))
+            return transformers.NemotronForCausalLM(
+                transformers.NemotronConfig(**_shared_fields(model), rope_parameters=rotary)
+            )
         gate = {"swiglu": "silu", "geglu": "gelu"}[model.activation]
-        return LlamaForCausalLM(LlamaConfig(**_shared_fields(model), hidden_act=gate))
+        return transformers.LlamaForCausalLM(transformers.LlamaConfig(**_shared_fields(model), hidden_act=gate))
 
 
 def _shared_fields(model: TransformerModel) -> dict[str, Any]:
@@ -40,8 +42,8 @@ def _shared_fields(model: TransformerModel) -> dict[str, Any]:
     }
 
 
-def _gpt2_config(model: TransformerModel) -> GPT2Config:
-    return GPT2Config(
+def _gpt2_config(model: TransformerModel) -> transformers.GPT2Config:
+    return transformers.GPT2Config(
         n_layer=model.layers,
         n_embd=model.hidden_size,
         n_head=model.attention_heads,

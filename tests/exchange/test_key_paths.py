@@ -33,7 +33,7 @@ def test_a_star_is_every_stage() -> None:
 def test_a_factor_multiplies_what_stands_there() -> None:
     """Numbers, quantities with their unit, what an earlier override put there, and defaults."""
     assert read("cluster.links.network.bandwidth_bytes_per_s=x2").cluster.links.network.bandwidth_bytes_per_s == 100e9
-    assert read("cluster.compute_scale=x0.5").cluster.compute_scale == 0.46
+    assert read("cluster.compute_scale=x0.5").cluster.compute_scale == 0.5
     assert read("micro_batch_size=2", "micro_batch_size=x2").micro_batch_size == 4
     assert read("sharding=hsdp", "data_parallel_replicas=x2").data_parallel_replicas == 2
 

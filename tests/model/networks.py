@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, NemotronConfig, NemotronForCausalLM
+import transformers  # its classes are imported where they are first asked for: seconds that no other test waits for
 
 from perfmodel.spec.model import TransformerModel
 
@@ -28,7 +28,7 @@ def network_of(model: TransformerModel, *, attention: str = "eager") -> Any:
 
 def _built(model: TransformerModel, attention: str) -> Any:
     if model.position == "learned":
-        return GPT2LMHeadModel(_gpt2_config(model, attention))
+        return transformers.GPT2LMHeadModel(_gpt2_config(model, attention))
     rotary = {"rope_type": "default", "rope_theta": ROTARY_BASE, "partial_rotary_factor": model.rotary_fraction}
     shared: dict[str, Any] = {
         "num_hidden_layers": model.layers,
@@ -45,12 +45,12 @@ def _built(model: TransformerModel, attention: str) -> Any:
         "pad_token_id": None,
     }
     if model.activation == "squared_relu":
-        return NemotronForCausalLM(NemotronConfig(**shared, norm_eps=EPSILON))
-    return LlamaForCausalLM(LlamaConfig(**shared, rms_norm_eps=EPSILON, hidden_act="silu"))
+        return transformers.NemotronForCausalLM(transformers.NemotronConfig(**shared, norm_eps=EPSILON))
+    return transformers.LlamaForCausalLM(transformers.LlamaConfig(**shared, rms_norm_eps=EPSILON, hidden_act="silu"))
 
 
-def _gpt2_config(model: TransformerModel, attention: str) -> GPT2Config:
-    return GPT2Config(
+def _gpt2_config(model: TransformerModel, attention: str) -> transformers.GPT2Config:
+    return transformers.GPT2Config(
         n_layer=model.layers,
         n_embd=model.hidden_size,
         n_head=model.attention_heads,
