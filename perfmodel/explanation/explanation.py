@@ -77,7 +77,7 @@ def explanation(
     >>> from perfmodel.exchange.run_files import read_candidates
     >>> whole = explanation(read_candidates("nemotron-4-15b")[0].run)
     >>> whole.place, whole.moves.possible[0].key
-    (2, 'tensor_parallel')
+    (2, 'micro_batch_size')
     """
     _, predicted = predict(run).stages[place]
     if np.ndim(predicted.iteration_time_s):

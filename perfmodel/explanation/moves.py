@@ -78,7 +78,7 @@ def moves(predicted: StagePrediction) -> Moves:
     >>> every = moves(predict(run).stages[-1][1])
     >>> best = every.possible[0]
     >>> best.key, best.before, best.after, bool(best.predicted.fits)
-    ('tensor_parallel', 8, 4, True)
+    ('micro_batch_size', 1, 2, True)
     """
     made = [_made(predicted, key, after) for key, after in _candidates(predicted.work.setup)]
     possible = sorted((move for move in made if move.predicted is not None), key=lambda move: move.time_change)

@@ -68,7 +68,7 @@ def power_slowdown(gpu: Gpu, duty: Numeric, share: Numeric = 1.0) -> Numeric:
 
     >>> from perfmodel.exchange.presets import gpu_preset
     >>> [round(float(power_slowdown(gpu_preset("h100-sxm-80gb"), duty)), 3) for duty in (1.0, 0.8, 0.4)]
-    [1.29, 1.198, 1.0]
+    [1.3, 1.207, 1.0]
     """
     slowdown: Numeric = np.maximum(1.0, (1.0 + gpu.full_load_slowdown) * np.cbrt(duty) * np.cbrt(share))
     return slowdown

@@ -145,8 +145,8 @@ def test_nothing_runs_again_without_recompute() -> None:
 
 def test_without_losses_of_clocks_they_are_no_step() -> None:
     """A cluster at the clocks of the datasheet, of GPUs that are all alike and that no power limit holds down."""
-    steady = replace(CLUSTER, compute_scale=1.0, gpu_speed_deviation=0.0)
-    limited = replace(steady, gpu=replace(CLUSTER.gpu, full_load_slowdown=0.29))
+    limited = replace(CLUSTER, compute_scale=1.0, gpu_speed_deviation=0.0)
+    steady = replace(limited, gpu=replace(CLUSTER.gpu, full_load_slowdown=0.0))
     assert seconds_of(fall_of("dense", cluster=steady))["clocks"] == pytest.approx(0.0, abs=1e-15)
     assert seconds_of(fall_of("dense", cluster=limited))["clocks"] > 0
     assert seconds_of(fall_of("dense"))["clocks"] > 0

@@ -128,13 +128,16 @@ def test_the_interval_of_flash_attention_2_is_that_of_its_own_law() -> None:
 
 @pytest.mark.parametrize("gpu", ["h100-sxm-80gb", "h200-sxm-141gb"])
 def test_flash_attention_2_falls_behind_on_hopper_as_sequences_grow(gpu: str) -> None:
-    """Near the kernels of the profile at 512 tokens, half as fast at 16,384."""
-    known = gpu_preset(gpu)
-    against = [
-        attention_s("fastest", length, gpu=known) / attention_s("flash2", length, gpu=known) for length in (512, 2048, 16384)
-    ]
-    assert against[0] == pytest.approx(1.0, abs=0.1)
+    """As measured, near the kernels of the profile at 512 tokens (on H100, where it was measured), half as fast at 16,384."""
+    points, _ = read_points()
+    chosen = points[(points.direction == "forward") & (points["mask"] == "causal") & (points.head_size == 128)]
+    measured_s = dict(zip(chosen.sequence_length, chosen.seconds, strict=True))
+    known, lengths = gpu_preset(gpu), (512, 2048, 16384)
+    against = [attention_s("fastest", length, gpu=known) / attention_s("flash2", length, gpu=known) for length in lengths]
+    as_measured = [attention_s("fastest", length) / measured_s[length] for length in lengths]
+    assert as_measured[0] == pytest.approx(1.0, abs=0.1)
     assert against[2] == pytest.approx(0.5, abs=0.05)
+    assert as_measured[2] == pytest.approx(0.5, abs=0.05)
     assert against[0] > against[1] > against[2]
 
 

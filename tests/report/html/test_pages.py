@@ -134,9 +134,9 @@ def test_the_verdict_comes_first(parsed: ParsedPage) -> None:
     """Days, what was published, whether it fits, what costs most and what would help."""
     first = parsed.said("header")
     for words in (
-        "13.0 days predicted, 13.1 published (-1.1 %). Fits in memory: 14.4 GiB of the GPU's 79.1 GiB.",
+        "12.9 days predicted, 13.1 published (-1.6 %). Fits in memory: 14.4 GiB of the GPU's 79.1 GiB.",
         "Most points of MFU go to exposed data parallel",
-        "The fastest move that fits: TP 8 -> 4 (DP 576)",
+        "The fastest move that fits: micro-batch 1 -> 2",
     ):
         assert words in first
 
