@@ -33,10 +33,7 @@ FREE: Final = {
     "backward": {"sequence_half_full": Free(start=80.0, low=0.5, high=1500.0)},
 }
 TILE: Final = 128  # rows of queries of one block
-IN_ORDER: Final = {
-    "forward": 1.0,
-    "backward": 2.717,
-}  # fill_power: forward the longest tiles of a head come last, and are waited for
+FILL_POWER: Final = {"forward": 1.0, "backward": 2.717}  # forward the longest tiles of a head come last, and are waited for
 KEPT: Final = {  # what the points do not tell
     "fixed_s": 5e-6,
     "exposed_load": 1.0,
@@ -48,9 +45,10 @@ KEPT: Final = {  # what the points do not tell
     "tile_rows": TILE,
 }
 KEPT_SOURCE: Final = "kept: kernels of a batch of 16,384 tokens are too long and too many to tell it"
-IN_ORDER_SOURCE: Final = (
-    "FlashAttention 2, flash_fwd_kernel.h, blocks of queries start in order; where it is free, longest_rows is 105"
-)
+FILL_POWER_SOURCES: Final = {
+    "forward": "FlashAttention 2, flash_fwd_kernel.h, blocks of queries start in order; where it is free, longest_rows is 105",
+    "backward": KEPT_SOURCE,
+}
 DIAGONAL: Final = 64.0  # keys: half a block of 128, which the causal mask hides and the kernel computes
 LEAST_SPREAD: Final = 0.05
 
@@ -107,7 +105,7 @@ def _mapping(values: Mapping[str, Any], sizes: list[int], direction: str) -> dic
         "efficiency": reference,
         "by_head_size": {str(size): float(values[f"efficiency_{size}"]) / reference for size in sizes},
         **KEPT,
-        "fill_power": IN_ORDER[direction],
+        "fill_power": FILL_POWER[direction],
         "sequence_half": full + DIAGONAL,
         **own,
     }

@@ -98,7 +98,7 @@ def _flash(sources: dict[str, Any]) -> dict[str, Any]:
         key = f"attention_laws.{flash.NAME}.{direction}"
         sources[key] = source_entry(source, found, what=what)
         sources |= {f"{key}.{kept}": flash.KEPT_SOURCE for kept in flash.KEPT if kept not in found.found}
-    sources[f"attention_laws.{flash.NAME}.forward.fill_power"] = flash.IN_ORDER_SOURCE
+        sources[f"{key}.fill_power"] = flash.FILL_POWER_SOURCES[direction]
     sources[f"attention_laws.{flash.NAME}.backward.sequence_half"] = (
         "that without a mask and half a block of 128 keys, which the causal mask hides and the kernel computes; not measured"
     )

@@ -12,11 +12,11 @@ from perfmodel.count.operators import Collective, FusedAttention, Matmul, Memory
 from perfmodel.exchange.presets import cluster_preset, gpu_preset, model_preset, stack_preset
 from perfmodel.prediction import predict_stage
 from perfmodel.spec.axes import TENSOR
-from perfmodel.spec.layout import ProcessGroup
+from perfmodel.spec.layout import PIPELINE_SCHEDULES, ProcessGroup
 from perfmodel.spec.phases import DATA_GRADIENT
 from perfmodel.timing.kernels import ATTENTION_POWER, at_power_limit, kernel_time_s, power_slowdown
 from perfmodel.timing.passes import TimedOperator, duty, running_share, timed_operators
-from perfmodel.timing.pipeline import even_share
+from perfmodel.timing.pipeline import IDLE_SHARE, even_share
 from perfmodel.timing.schedule import breakdown
 from tests.layouts import RAMP_STAGE
 from tests.setups import setup_of
@@ -128,6 +128,7 @@ def test_a_stage_runs_but_in_its_bubble(schedule: str, chunks: int, share: float
     layout = replace(PIPELINE, pipeline_schedule=schedule, virtual_pipeline=chunks)
     assert even_share(layout) == pytest.approx(share)
     assert even_share(replace(layout, pipeline_parallel=1)) == 1.0
+    assert set(IDLE_SHARE) == set(PIPELINE_SCHEDULES)
 
 
 def test_what_waits_for_its_cpu_and_its_pipeline_runs_for_less_of_the_time() -> None:
