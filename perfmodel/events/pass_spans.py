@@ -72,8 +72,8 @@ def laid(timed: Sequence[TimedOperator], stretch: float = 1.0) -> LaidOutPass:
     >>> scatter = Collective(
     ...     name="scatter", kind="reduce_scatter", payload_bytes=1e6, group=group, partner=("fc2", "forward"), pipelined=True
     ... )
-    >>> fc2 = TimedOperator(operator=Matmul(name="fc2", rows=1, columns=1, inner=1, precision="bf16"), alone_s=4.0)
-    >>> found = laid([fc2, TimedOperator(operator=scatter, alone_s=2.0, exposed_s=1.0, slowdown_s=0.5)])
+    >>> fc2 = TimedOperator(operator=Matmul(name="fc2", rows=1, columns=1, inner=1, precision="bf16"), free_s=4.0)
+    >>> found = laid([fc2, TimedOperator(operator=scatter, free_s=2.0, hidden_s=1.0, sm_fraction=0.5)])
     >>> [(span.start_s, span.end_s) for span in found.operators], found.duration_s
     ([(0.0, 4.5), (3.5, 5.5)], 5.5)
     """

@@ -26,6 +26,7 @@ from perfmodel.spec.layout import Layout
 GridIndex: TypeAlias = tuple[int, ...]  # of a layout in its grid: row, sharding, column, layers
 LARGEST_FLOAT: Final = np.finfo(np.float64).max
 KEPT_LAYOUTS: Final = 100  # how many of the fastest layouts a search keeps
+FREED_AT_ONCE: Final = 4 * 10**6  # floats, just under the 32 MiB at which glibc stops to learn
 GRIDS_PER_THREAD: Final = 4  # enough that no thread waits, few enough that memory stays small
 
 
@@ -106,6 +107,7 @@ def search(
 
     `on_progress` is called with the number of layouts that were looked at so far.
     """
+    _keep_freed_memory()
     found, waiting = SearchResult(), deque[Future[EvaluatedGrid]]()
     threads = workers or os.cpu_count() or 1
     source = iter(grids)
@@ -121,6 +123,15 @@ def search(
     finally:
         pool.shutdown(cancel_futures=True)
     return found
+
+
+def _keep_freed_memory() -> None:
+    """Have arrays of a megabyte reuse the memory of those before them.
+
+    glibc gives back to the system what is freed beyond twice the largest block that was ever freed, and a page that comes from
+    there again is cleared first: a quarter of the time of a search. Nothing is written to this block, so it costs nothing.
+    """
+    np.empty(FREED_AT_ONCE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -108,8 +108,8 @@ def added(one: Numeric, other: Numeric) -> Numeric:
 
 
 def multiplied(one: Numeric, times: Numeric) -> Numeric:
-    """one * times, at no cost where `one` is the number 0."""
-    return one if _is_nothing(one) else one * times
+    """one * times, at no cost where `one` is the number 0, or `times` the number 1."""
+    return one if _is_nothing(one) or (isinstance(times, float) and times == 1.0) else one * times
 
 
 def slower(one: Breakdown, other: Breakdown) -> Breakdown:

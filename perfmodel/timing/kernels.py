@@ -59,39 +59,38 @@ def product_clocks(precision: str, cluster: Cluster, stack: SoftwareStack) -> Nu
     return cluster.compute_scale * (stack.low_precision.clock_scale if is_low else stack.host.clock_scale)
 
 
-def power_slowdown(gpu: Gpu, duty: Numeric, share: Numeric = 1.0) -> Numeric:
+def clock_share(power: Numeric) -> Numeric:
+    """x^(1/3): the clocks at a share x of the power, which grows with their cube."""
+    share: Numeric = np.cbrt(power)
+    return share
+
+
+def power_slowdown(gpu: Gpu, clocks: Numeric) -> Numeric:
     """max(1, (1 + g) * (d*r)^(1/3)): how much longer tensor cores take where the power limit holds their clocks down.
 
-    Power grows with the cube of the clock, and the limiter averages it over many kernels: where products run for a share d of
-    a pass, it allows clocks d^(-1/3) times as high as where they run alone, which g = gpu.full_load_slowdown stands for. A GPU
-    runs passes for a `share` r of the time.
+    The limiter averages the power over many kernels: where products run for a share d of a pass, and passes for a share r of
+    the time, it allows clocks (d*r)^(-1/3) times as high as where they run alone, which g = gpu.full_load_slowdown stands for.
+    `clocks` is the `clock_share` of d*r.
 
     >>> from perfmodel.exchange.presets import gpu_preset
-    >>> [round(float(power_slowdown(gpu_preset("h100-sxm-80gb"), duty)), 3) for duty in (1.0, 0.8, 0.4)]
+    >>> [round(float(power_slowdown(gpu_preset("h100-sxm-80gb"), clock_share(duty))), 3) for duty in (1.0, 0.8, 0.4)]
     [1.3, 1.207, 1.0]
     """
-    slowdown: Numeric = np.maximum(1.0, (1.0 + gpu.full_load_slowdown) * np.cbrt(duty) * np.cbrt(share))
+    slowdown: Numeric = np.maximum(1.0, (1.0 + gpu.full_load_slowdown) * clocks)
     return slowdown
 
 
-def at_power_limit(
-    operator: Matmul | FusedAttention | MemoryBound, slowdown: Numeric, *, gpu: Gpu, stack: SoftwareStack
-) -> Numeric:
-    """How much longer a kernel takes under a power limit that slows tensor cores down.
+def at_power_limit(operator: Matmul | FusedAttention, slowdown: Numeric, *, gpu: Gpu, stack: SoftwareStack) -> Numeric:
+    """How much longer a kernel takes under a power limit that slows tensor cores down; others are not slowed down by it.
 
     Products meet the tighter of this and their own, which is in their time already: the limit that one of them meets within
     milliseconds (matmul_time_s, g).
     """
-    match operator:
-        case Matmul():
-            beyond = slowdown / (1.0 + gpu.matmul(operator.precision, stack.fusion.matmul_library).slowdown)
-            return chosen(beyond > 1.0, beyond, 1.0)
-        case FusedAttention():
-            return slowdown
-        case MemoryBound():
-            return 1.0
-        case _:  # pragma: no cover - mypy proves it unreachable
-            assert_never(operator)
+    if isinstance(operator, FusedAttention):
+        return slowdown
+    own: Numeric = 1.0 + gpu.matmul(operator.precision, stack.fusion.matmul_library).slowdown
+    beyond: Numeric = np.maximum(slowdown / own, 1.0)
+    return beyond
 
 
 def slowest_compute_scale(cluster: Cluster, gpus: Numeric) -> Numeric:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, reduce
 from itertools import islice
 
 import numpy as np
@@ -31,10 +31,10 @@ from perfmodel.spec.fields import Numeric, anywhere, chosen
 from perfmodel.spec.hardware import Cluster
 from perfmodel.spec.phases import WEIGHT_GRADIENT
 from perfmodel.spec.stack import SoftwareStack
-from perfmodel.timing.breakdown import Breakdown, added, exposed_part
+from perfmodel.timing.breakdown import Breakdown, added, exposed_part, multiplied
 from perfmodel.timing.collectives import Placement, collective_time_s, collective_times_s, placement
 from perfmodel.timing.kernel_times import kernel_times_s
-from perfmodel.timing.kernels import ATTENTION_POWER, at_power_limit, power_slowdown
+from perfmodel.timing.kernels import ATTENTION_POWER, at_power_limit, clock_share, power_slowdown
 from perfmodel.timing.pipeline import even_share
 
 
@@ -67,7 +67,13 @@ class Direction:
     embedding: Pass
     head: Pass
     layers: Mapping[str, tuple[Pass, Pass | None]]  # by kind: with what runs again, and without where any layer is so
-    message_s: Numeric  # what a message between stages takes
+    messages: Sequence[Operator]  # between stages
+
+    @cached_property
+    def message_s(self) -> Numeric:
+        """What the messages of a micro-batch take between two stages."""
+        calls = [call for call in self.messages if isinstance(call, Collective)] if anywhere(self.work.boundaries) else []
+        return sum((call.repeats * collective_time_s(call, cluster=self.cluster) for call in calls), 0.0)
 
     @cached_property
     def first(self) -> Pass:
@@ -120,16 +126,15 @@ class Direction:
 
 def both_directions(work: Iteration, cluster: Cluster, stack: SoftwareStack) -> tuple[Direction, Direction]:
     """Forward and backward; each block is timed once."""
-    plain = {kind: blocks.plain for kind, blocks in work.layers.items() if anywhere(work.whole(kind)[1])}
-    blocks = [work.embedding, work.head, *(each.again for each in work.layers.values()), *plain.values()]
-    operators = [*(block.forward for block in blocks), *(block.backward for block in blocks)]
-    timed, places = _timed_blocks(operators, cluster, stack)
-    free = _directions(work, list(plain), timed, cluster, stack)
-    if not anywhere(cluster.gpu.full_load_slowdown):
-        return free
-    share = _share(work, free)
-    slowed = [_at_power_limit(each, share, places, cluster, stack) for each in timed]
-    return _directions(work, list(plain), slowed, cluster, stack)
+    blocks = _blocks(work)
+    timed, places = _timed_blocks(blocks, cluster, stack)
+    host_s = [launching_s(each, stack) for each in blocks]
+    if anywhere(cluster.gpu.full_load_slowdown):
+        loads = [load(each) for each in timed]
+        running = clock_share(_share(work, loads, host_s, cluster, stack))
+        clocks = [clock_share(each.duty) * running for each in loads]
+        timed = [_at_power_limit(each, at, places, cluster, stack) for each, at in zip(timed, clocks, strict=True)]
+    return _directions(work, [added_up(each, launch_s) for each, launch_s in zip(timed, host_s, strict=True)], cluster, stack)
 
 
 def running_share(work: Iteration, cluster: Cluster, stack: SoftwareStack) -> Numeric:
@@ -139,24 +144,38 @@ def running_share(work: Iteration, cluster: Cluster, stack: SoftwareStack) -> Nu
     """
     if not anywhere(cluster.gpu.full_load_slowdown):
         return 1.0
-    return _share(work, both_directions(work, replace(cluster, gpu=replace(cluster.gpu, full_load_slowdown=0.0)), stack))
+    blocks = _blocks(work)
+    loads = [load(each) for each in _timed_blocks(blocks, cluster, stack)[0]]
+    return _share(work, loads, [launching_s(each, stack) for each in blocks], cluster, stack)
 
 
-def _share(work: Iteration, free: tuple[Direction, Direction]) -> Numeric:
-    parts = free[0].whole().parts + free[1].whole().parts
+def _share(
+    work: Iteration, loads: Sequence[Load], host_s: Sequence[Numeric], cluster: Cluster, stack: SoftwareStack
+) -> Numeric:
+    kernels = [Pass(parts=Breakdown(matmul_s=each.total_s), host_s=by) for each, by in zip(loads, host_s, strict=True)]
+    forward, backward = _directions(work, kernels, cluster, stack)
+    parts = forward.whole().parts + backward.whole().parts
     return even_share(work.layout) * (1.0 - parts.launch_s / parts.total_s)
 
 
-def _directions(
-    work: Iteration, plain: Sequence[str], timed: Sequence[Sequence[TimedOperator]], cluster: Cluster, stack: SoftwareStack
-) -> tuple[Direction, Direction]:
-    """Both of them from their blocks: embedding, head, layers that run again, and the kinds of layers that are also `plain`."""
-    passes = iter([added_up(block, stack) for block in timed])
+def _blocks(work: Iteration) -> list[Sequence[Operator]]:
+    """Embedding, head, layers that run again, and the kinds of layers that are also plain: forward, then backward."""
+    plain = [blocks.plain for kind, blocks in work.layers.items() if kind in _plain_kinds(work)]
+    blocks = [work.embedding, work.head, *(each.again for each in work.layers.values()), *plain]
+    return [*(block.forward for block in blocks), *(block.backward for block in blocks)]
+
+
+def _plain_kinds(work: Iteration) -> list[str]:
+    return [kind for kind in work.layers if anywhere(work.whole(kind)[1])]
+
+
+def _directions(work: Iteration, blocks: Iterable[Pass], cluster: Cluster, stack: SoftwareStack) -> tuple[Direction, Direction]:
+    """Both of them from the passes of their `_blocks`."""
+    passes, plain = iter(blocks), _plain_kinds(work)
 
     def direction(messages: Sequence[Operator]) -> Direction:
         embedding, head, *again = islice(passes, 2 + len(work.layers))
         without = dict(zip(plain, islice(passes, len(plain)), strict=True))
-        calls = [call for call in messages if isinstance(call, Collective)] if anywhere(work.boundaries) else []
         return Direction(
             work=work,
             cluster=cluster,
@@ -164,7 +183,7 @@ def _directions(
             embedding=embedding,
             head=head,
             layers={kind: (each, without.get(kind)) for kind, each in zip(work.layers, again, strict=True)},
-            message_s=sum((call.repeats * collective_time_s(call, cluster=cluster) for call in calls), 0.0),
+            messages=messages,
         )
 
     return direction(work.boundary.forward), direction(work.boundary.backward)
@@ -172,35 +191,70 @@ def _directions(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimedOperator:
-    """One operator of a pass: seconds of all its executions alone; what of a collective is exposed, and what it slows down."""
+    """One operator of a pass: seconds of all its executions, and what of a collective hides behind a product."""
 
     operator: Operator
-    alone_s: Numeric
-    exposed_s: Numeric = 0.0
-    slowdown_s: Numeric = 0.0  # of the product beside it
+    free_s: Numeric  # at clocks that nothing holds down
+    longer: Numeric = 1.0  # times as much, at those that the power limit leaves
+    hidden_s: Numeric = 0.0  # of a collective, behind the product beside it
+    sm_fraction: Numeric = 0.0  # what it takes from that product meanwhile
+
+    @property
+    def exposed_s(self) -> Numeric:
+        """What no product hides of a collective; 0 of a kernel."""
+        return self.free_s - self.hidden_s if isinstance(self.operator, Collective) else 0.0
+
+    @property
+    def slowdown_s(self) -> Numeric:
+        """How much longer the product beside a collective takes."""
+        return self.sm_fraction * self.hidden_s
+
+    @property
+    def alone_s(self) -> Numeric:
+        """Of all its executions, at the clocks that they have."""
+        return multiplied(self.free_s, self.longer)
 
 
-def added_up(operators: Iterable[TimedOperator], stack: SoftwareStack) -> Pass:
-    """The parts of a pass, each the sum over its operators."""
+def added_up(operators: Iterable[TimedOperator], host_s: Numeric) -> Pass:
+    """The parts of a pass that takes the CPU `host_s` to launch, each the sum over its operators."""
+    alike: dict[tuple[str, ...], list[TimedOperator]] = {}  # their sum is multiplied once: of many layouts, that is what costs
+    for each in operators:
+        alike.setdefault(_added_with(each.operator), []).append(each)
     sums: dict[str, Numeric] = {}
     weight_gradient_s: Numeric = 0.0
+    for (part, *_), group in alike.items():
+        alone_s, hidden_s = _sum(each.free_s for each in group), _sum(each.hidden_s for each in group)
+        if isinstance(group[0].operator, Collective):
+            sums[part] = added(sums.get(part, 0.0), alone_s - hidden_s)
+            slowdown_s = multiplied(hidden_s, group[0].sm_fraction)
+            sums["communication_slowdown_s"] = added(sums.get("communication_slowdown_s", 0.0), slowdown_s)
+            continue
+        of_weights_s = _sum(each.free_s for each in group if each.operator.phase == WEIGHT_GRADIENT)
+        sums[part] = added(sums.get(part, 0.0), multiplied(alone_s, group[0].longer))
+        weight_gradient_s = added(weight_gradient_s, multiplied(of_weights_s, group[0].longer))
+    return Pass(parts=Breakdown(**sums), weight_gradient_s=weight_gradient_s, host_s=host_s)
+
+
+def _added_with(operator: Operator) -> tuple[str, ...]:
+    """The part of a breakdown that it counts to, and what else those share whose factors are the same."""
+    if isinstance(operator, Collective):
+        return exposed_part(operator.group.axis), operator.group.name, "stepwise" if operator.stepwise else ""
+    return compute_part(operator), limited_as(operator)
+
+
+def _sum(seconds: Iterable[Numeric]) -> Numeric:
+    nothing: Numeric = 0.0
+    return reduce(added, seconds, nothing)
+
+
+def launching_s(operators: Iterable[Operator], stack: SoftwareStack) -> Numeric:
+    """What the CPU takes to run the code of a pass and to launch its kernels; nothing where a CUDA graph does."""
     kernels: Numeric = 0.0
     called: Numeric = 0.0
-    for timed in operators:
-        operator = timed.operator
+    for operator in operators:
         kernels = kernels + operator.repeats * _kernels(operator)
         called = called + operator.repeats * _calls(operator)
-        if isinstance(operator, Collective):
-            part = exposed_part(operator.group.axis)
-            sums[part] = sums.get(part, 0.0) + timed.exposed_s
-            sums["communication_slowdown_s"] = sums.get("communication_slowdown_s", 0.0) + timed.slowdown_s
-            continue
-        part = compute_part(operator)
-        sums[part] = sums.get(part, 0.0) + timed.alone_s
-        if operator.phase == WEIGHT_GRADIENT:
-            weight_gradient_s = weight_gradient_s + timed.alone_s
-    host_s = 0.0 * kernels if stack.host.cuda_graphs else called * stack.host.operator_s + kernels * stack.host.launch_s
-    return Pass(parts=Breakdown(**sums), weight_gradient_s=weight_gradient_s, host_s=host_s)
+    return 0.0 * kernels if stack.host.cuda_graphs else called * stack.host.operator_s + kernels * stack.host.launch_s
 
 
 def timed_operators(
@@ -211,8 +265,9 @@ def timed_operators(
     `share` is what `running_share` says of their iteration.
     """
     (timed,), places = _timed_blocks([tuple(operators)], cluster, stack)
-    limited = anywhere(cluster.gpu.full_load_slowdown)
-    return _at_power_limit(timed, share, places, cluster, stack) if limited else timed
+    if not anywhere(cluster.gpu.full_load_slowdown):
+        return timed
+    return _at_power_limit(timed, clock_share(load(timed).duty) * clock_share(share), places, cluster, stack)
 
 
 def _timed_blocks(
@@ -230,61 +285,79 @@ def _timed_blocks(
     kernel_s = iter(kernel_times_s(kernels, cluster=cluster, stack=stack))
     timed = []
     for block in blocks:
-        alone = [operator.repeats * next(call_s if isinstance(operator, Collective) else kernel_s) for operator in block]
-        timed.append(_beside_products(block, alone, places, stack))
+        alone = [
+            TimedOperator(
+                operator=operator, free_s=operator.repeats * next(call_s if isinstance(operator, Collective) else kernel_s)
+            )
+            for operator in block
+        ]
+        timed.append(_beside_products(alone, places, stack))
     return timed, places
 
 
 def _at_power_limit(
-    timed: Sequence[TimedOperator], share: Numeric, places: Mapping[str, Placement], cluster: Cluster, stack: SoftwareStack
+    timed: Sequence[TimedOperator], clocks: Numeric, places: Mapping[str, Placement], cluster: Cluster, stack: SoftwareStack
 ) -> list[TimedOperator]:
-    """The same pass at the clocks that its duty leaves."""
-    busy = duty(timed)
-    if not anywhere(busy):
+    """The same pass at the clocks that its duty, and its GPU's idle time, leave; 0 of a pass without products."""
+    if not anywhere(clocks):
         return list(timed)
-    slowdown = power_slowdown(cluster.gpu, busy, share)
-    longer: dict[str, Numeric] = {}  # the factor, by what it depends on: once for many operators of many layouts
-    slowed = []
-    for each in timed:
-        operator = each.operator
-        if isinstance(operator, Matmul | FusedAttention):
-            kind = operator.precision if isinstance(operator, Matmul) else "attention"
-            if kind not in longer:
-                longer[kind] = at_power_limit(operator, slowdown, gpu=cluster.gpu, stack=stack)
-            slowed.append(each.alone_s * longer[kind])
-        else:
-            slowed.append(each.alone_s)
-    return _beside_products([each.operator for each in timed], slowed, places, stack)
+    slowdown = power_slowdown(cluster.gpu, clocks)
+    longer: dict[str, Numeric] = {"": 1.0}
+    for operator in (each.operator for each in timed):
+        if isinstance(operator, Matmul | FusedAttention) and limited_as(operator) not in longer:
+            longer[limited_as(operator)] = at_power_limit(operator, slowdown, gpu=cluster.gpu, stack=stack)
+    slowed = [replace(each, longer=longer[limited_as(each.operator)]) for each in timed]
+    return _beside_products(slowed, places, stack)
 
 
-def duty(timed: Iterable[TimedOperator]) -> Numeric:
-    """The share of a pass in which products run, attention counted by the power that it draws; 0 of a pass of no length."""
+def limited_as(operator: Operator) -> str:
+    """Which operators share what a power limit costs them: products of a precision, attention; "" where it costs nothing."""
+    if isinstance(operator, Matmul):
+        return operator.precision
+    return "attention" if isinstance(operator, FusedAttention) else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What of a pass its GPU's tensor cores draw their power in, and all of it."""
+
+    busy_s: Numeric  # products, and attention counted by the power that it draws
+    total_s: Numeric
+
+    @property
+    def duty(self) -> Numeric:
+        """The first as a share of the second; 0 of a pass of no length."""
+        return self.busy_s / chosen(self.total_s > 0, self.total_s, 1.0)
+
+
+def load(timed: Iterable[TimedOperator]) -> Load:
+    """Of the operators of a pass."""
     busy_s: Numeric = 0.0
     total_s: Numeric = 0.0
     for each in timed:
         operator = each.operator
         if isinstance(operator, Collective):
-            total_s = total_s + each.exposed_s + each.slowdown_s
+            total_s = added(added(total_s, each.exposed_s), each.slowdown_s)
             continue
-        total_s = total_s + each.alone_s
+        total_s = added(total_s, each.alone_s)
         if isinstance(operator, Matmul):
-            busy_s = busy_s + each.alone_s
+            busy_s = added(busy_s, each.alone_s)
         elif isinstance(operator, FusedAttention):
-            busy_s = busy_s + ATTENTION_POWER * each.alone_s
-    return busy_s / chosen(total_s > 0, total_s, 1.0)
+            busy_s = added(busy_s, ATTENTION_POWER * each.alone_s)
+    return Load(busy_s, total_s)
 
 
 def _beside_products(
-    operators: Sequence[Operator], alone: Sequence[Numeric], places: Mapping[str, Placement], stack: SoftwareStack
+    timed: Sequence[TimedOperator], places: Mapping[str, Placement], stack: SoftwareStack
 ) -> list[TimedOperator]:
-    """Operators that take `alone` seconds each, where collectives hide behind the kernels beside them."""
-    timed = list(zip(operators, alone, strict=True))
-    beside_s = {(operator.name, operator.phase): alone_s for operator, alone_s in timed if not isinstance(operator, Collective)}
+    """The same operators, whose collectives hide behind the kernels beside them."""
+    partners = {each.operator.partner for each in timed if isinstance(each.operator, Collective)}
+    beside = {named: each for each in timed if (named := (each.operator.name, each.operator.phase)) in partners}
     return [
-        _beside(operator, alone_s, places[operator.group.name], beside_s.get(operator.partner, 0.0), stack)
-        if isinstance(operator, Collective)
-        else TimedOperator(operator=operator, alone_s=alone_s)
-        for operator, alone_s in timed
+        _beside(each.operator, each.free_s, places[each.operator.group.name], beside.get(each.operator.partner), stack)
+        if isinstance(each.operator, Collective)
+        else each
+        for each in timed
     ]
 
 
@@ -309,16 +382,19 @@ def compute_part(operator: Matmul | FusedAttention | MemoryBound) -> str:
     return "matmul_s" if isinstance(operator, Matmul) else "memory_bound_s"
 
 
-def _beside(call: Collective, alone_s: Numeric, where: Placement, product_s: Numeric, stack: SoftwareStack) -> TimedOperator:
-    """One collective: what of it is exposed, and what it takes from the product beside it."""
+def _beside(
+    call: Collective, alone_s: Numeric, where: Placement, product: TimedOperator | None, stack: SoftwareStack
+) -> TimedOperator:
+    """One collective: what of it hides behind the product beside it, and what it takes from that."""
     if stack.overlap.hide_all:
-        return TimedOperator(operator=call, alone_s=alone_s)
-    if not _may_hide(call, stack):
-        return TimedOperator(operator=call, alone_s=alone_s, exposed_s=alone_s)
-    chunks_hidden = 1.0 - 1.0 / call.group.ranks if call.pipelined else 1.0
+        return TimedOperator(operator=call, free_s=alone_s, hidden_s=alone_s)
     fraction = 0.0 if call.stepwise else sm_fraction(where, stack)
-    hidden_s = np.minimum(alone_s, product_s / (1.0 - fraction)) * chunks_hidden
-    return TimedOperator(operator=call, alone_s=alone_s, exposed_s=alone_s - hidden_s, slowdown_s=fraction * hidden_s)
+    if not _may_hide(call, stack):
+        return TimedOperator(operator=call, free_s=alone_s, sm_fraction=fraction)
+    chunks_hidden = 1.0 - 1.0 / call.group.ranks if call.pipelined else 1.0
+    most_s = multiplied(chunks_hidden / (1.0 - fraction) * product.free_s, product.longer) if product else 0.0
+    hidden_s = np.minimum(chunks_hidden * alone_s, most_s)
+    return TimedOperator(operator=call, free_s=alone_s, hidden_s=hidden_s, sm_fraction=fraction)
 
 
 def _may_hide(call: Collective, stack: SoftwareStack) -> bool:

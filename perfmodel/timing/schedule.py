@@ -143,4 +143,4 @@ def optimizer_steps(work: Iteration, cluster: Cluster, stack: SoftwareStack) -> 
             alone_s = collective_time_s(operator, cluster=cluster)
         else:
             alone_s = operator.repeats * kernel_time_s(operator, cluster=cluster, stack=stack)
-        yield TimedOperator(operator=operator, alone_s=alone_s)
+        yield TimedOperator(operator=operator, free_s=alone_s)

@@ -20,7 +20,7 @@ GROUP = ProcessGroup(name="tensor_parallel", ranks=4, stride=1)
 
 def kernel(name: str, seconds: float, phase: str = "forward") -> TimedOperator:
     """A product that takes so long."""
-    return TimedOperator(operator=Matmul(name=name, phase=phase, rows=1, columns=1, inner=1, precision="bf16"), alone_s=seconds)
+    return TimedOperator(operator=Matmul(name=name, phase=phase, rows=1, columns=1, inner=1, precision="bf16"), free_s=seconds)
 
 
 def call(
@@ -30,7 +30,8 @@ def call(
     operator = Collective(
         name=name, kind="all_gather", payload_bytes=1.0, group=GROUP, partner=(beside, "forward"), pipelined=chunks
     )
-    return TimedOperator(operator=operator, alone_s=seconds, exposed_s=exposed, slowdown_s=slowdown)
+    hidden = seconds - exposed
+    return TimedOperator(operator=operator, free_s=seconds, hidden_s=hidden, sm_fraction=slowdown / hidden if hidden else 0.0)
 
 
 def times(found: LaidOutPass) -> dict[str, tuple[float, float]]:
