@@ -32,6 +32,7 @@ MEASURING: Final = {
 }
 PACKAGES: Final = Path(__file__).absolute().parents[3]  # the folder of perfmodel, in a checkout too: not resolved
 MARK: Final = "PERFMODEL_STARTED"  # in the environment of all that one call starts: its mark, after those of calls around it
+LAUNCHER: Final = "perfmodel.benchmarks.measure.forked_ranks"
 EVERY_S: Final = 0.5
 PROC: Final = Path("/proc")
 ROOT_CAUSE: Final = re.compile(
@@ -75,16 +76,17 @@ def start(
 ) -> str:
     """Run the module command[0] with the arguments that follow, on `ranks` processes of this machine; what they printed.
 
-    With 0 ranks it is one process that no launcher stands around. `meanwhile` is called now and then until all have ended.
+    Ranks call the module's `main`. With 0 ranks it is one process that no launcher stands around. `meanwhile` is called now and
+    then until all have ended.
     Errors: InputError with what a rank said was wrong with its input; MachineError when one died, or took too long.
     """
     if importlib.util.find_spec("torch") is None:
         raise InputError("torch is not installed; pip install 'perfmodel[torch]'")
-    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"] if ranks else []
+    launcher = ["-m", LAUNCHER, str(ranks)] if ranks else ["-m"]
     mark = uuid.uuid4().hex
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as said:
         process = subprocess.Popen(
-            [sys.executable, *launcher, "-m", *command],
+            [sys.executable, *launcher, *command],
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=said,

@@ -7,7 +7,7 @@ anywhere else may stand in its place, by its path. A mapping may say `extends: N
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from functools import cache
 from pathlib import Path
@@ -32,9 +32,10 @@ S = TypeVar("S", bound=Spec)
 PRIORS: Final = DATA / "cluster_priors.yaml"
 
 
-def preset_names(kind: str) -> list[str]:
+@cache
+def preset_names(kind: str) -> Sequence[str]:
     """The names of the presets of one kind, in alphabetical order."""
-    return sorted(path.stem for path in (DATA / kind).glob("*.yaml"))
+    return tuple(sorted(path.stem for path in (DATA / kind).glob("*.yaml")))
 
 
 def preset_path(kind: str, name: str) -> Path:

@@ -89,14 +89,14 @@ class SearchResult:
         slowest_s = self.fastest[-1].iteration_time_s if len(self.fastest) == KEPT_LAYOUTS else np.inf
         self.fastest = sorted([*self.fastest, *map(grid.candidate, grid.fastest_places(slowest_s))], key=_speed)[:KEPT_LAYOUTS]
         self.front = pareto_front([*self.front, *map(grid.candidate, grid.front_places(self.front))])
-        for key, place in grid.best_places(grid.memory_bytes, grid.iteration_time_s):
+        for key, needed_bytes, place in grid.best_places(grid.memory_bytes, grid.iteration_time_s):
             known = self.by_setting.get(key, NO_EXTREMES)
-            if known.smallest is None or grid.memory_bytes[place] <= known.smallest.memory_bytes:
+            if known.smallest is None or needed_bytes <= known.smallest.memory_bytes:
                 smallest = _least([known.smallest, grid.candidate(place)], _size)
                 self.by_setting[key] = replace(known, smallest=smallest)
-        for key, place in grid.best_places(grid.iteration_time_s, grid.memory_bytes) if fitting else ():
-            known, seconds = self.by_setting[key], grid.iteration_time_s[place]
-            if np.isfinite(seconds) and (known.fastest is None or seconds <= known.fastest.iteration_time_s):
+        for key, seconds, place in grid.best_places(grid.iteration_time_s, grid.memory_bytes) if fitting else ():
+            known = self.by_setting[key]
+            if seconds < np.inf and (known.fastest is None or seconds <= known.fastest.iteration_time_s):
                 self.by_setting[key] = replace(known, fastest=_least([known.fastest, grid.candidate(place)], _speed))
 
 
@@ -136,30 +136,33 @@ def _keep_freed_memory() -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluatedGrid:
-    """A grid of layouts with the memory of all that may exist and the time of those that fit; infinity for all others."""
+    """A grid of layouts with the memory of all that may exist and the time of those that fit; infinity for all others.
+
+    A place is an index into the flat arrays.
+    """
 
     layouts: LayoutGrid
     memory_bytes: NDArray[np.float64]  # of the shape of layouts.allowed
     iteration_time_s: NDArray[np.float64]
 
-    def candidate(self, place: GridIndex) -> LayoutCandidate:
+    def candidate(self, place: int) -> LayoutCandidate:
         """The layout at one place of the grid."""
         return LayoutCandidate(
-            settings=self.layouts.values(*place),
-            iteration_time_s=float(self.iteration_time_s[place]),
-            memory_bytes=float(self.memory_bytes[place]),
+            settings=self.layouts.values(*_coordinates(place, self.memory_bytes.shape)),
+            iteration_time_s=float(self.iteration_time_s.flat[place]),
+            memory_bytes=float(self.memory_bytes.flat[place]),
         )
 
-    def fastest_places(self, slowest_s: float) -> Iterator[GridIndex]:
+    def fastest_places(self, slowest_s: float) -> Iterator[int]:
         """Where the fastest layouts are, none slower than `slowest_s`; of equally fast ones the smaller, then the first."""
         seconds, needed = self.iteration_time_s.ravel(), self.memory_bytes.ravel()
         if seconds.size > KEPT_LAYOUTS:
             slowest_s = min(slowest_s, np.partition(seconds, KEPT_LAYOUTS - 1)[KEPT_LAYOUTS - 1])
         some = np.flatnonzero((seconds <= slowest_s) & np.isfinite(seconds))
         order = np.lexsort((needed[some], seconds[some]))[:KEPT_LAYOUTS]
-        yield from map(self._place, some[order])
+        yield from some[order].tolist()
 
-    def front_places(self, known: Sequence[LayoutCandidate]) -> Iterator[GridIndex]:
+    def front_places(self, known: Sequence[LayoutCandidate]) -> Iterator[int]:
         """Where layouts are that need less memory than every faster one, here and among the `known` (the fastest first)."""
         seconds, needed = self.iteration_time_s.ravel(), self.memory_bytes.ravel()
         some = np.flatnonzero(np.isfinite(seconds))
@@ -168,31 +171,33 @@ class EvaluatedGrid:
         some = some[needed[some] < sizes[np.searchsorted(times, seconds[some], side="right") - 1]]
         some = some[np.lexsort((needed[some], seconds[some]))]
         least = np.concatenate([[np.inf], np.minimum.accumulate(needed[some])])[:-1]
-        yield from map(self._place, some[needed[some] < least])
+        yield from some[needed[some] < least].tolist()
 
     def best_places(
         self, score: NDArray[np.float64], other: NDArray[np.float64]
-    ) -> Iterator[tuple[tuple[str, Any], GridIndex]]:
-        """For each value of each setting, where the least `score` is; of equal ones that with the least `other`."""
+    ) -> Iterator[tuple[tuple[str, Any], float, int]]:
+        """For each value of each setting, the least `score` and where it is; of equal ones that with the least `other`."""
         other = np.minimum(other, LARGEST_FLOAT)
-        (least,) = _first_least(score.reshape(1, -1), other.reshape(1, -1))
-        yield from (((name, value), self._place(least)) for name, value in self.layouts.categories.items())
+        (least,) = _first_least(score.reshape(1, -1), other.reshape(1, -1)).tolist()
+        yield from (((name, value), float(score.flat[least]), least) for name, value in self.layouts.categories.items())
         for at, axis in enumerate(self.layouts.axes):
             lines = [np.moveaxis(each, at, 0).reshape(score.shape[at], -1) for each in (score, other)]
-            places = _first_least(*lines)
-            best = [np.take_along_axis(each, places[:, None], axis=1)[:, 0] for each in lines]
+            in_line = _first_least(*lines)
+            coordinates = list(np.unravel_index(in_line, score.shape[:at] + score.shape[at + 1 :]))
+            places = np.ravel_multi_index([*coordinates[:at], np.arange(score.shape[at]), *coordinates[at:]], score.shape)
+            scores, others = score.flat[places], other.flat[places]
             for name, values in axis.items():
-                for value, index in _first_of_each(values, *best):
-                    yield (name, value), self._place_on(at, index, places[index])
+                for value, index in _first_of_each(values, scores, others):
+                    yield (name, value), float(scores[index]), int(places[index])
 
-    def _place_on(self, at: int, index: int, place: Any) -> GridIndex:
-        """The place whose coordinate on axis `at` is `index`, and whose others are at `place` of the grid without that axis."""
-        shape = self.memory_bytes.shape
-        others = [int(each) for each in np.unravel_index(place, (*shape[:at], *shape[at + 1 :]))]
-        return (*others[:at], index, *others[at:])
 
-    def _place(self, index: Any) -> GridIndex:
-        return tuple(int(each) for each in np.unravel_index(index, self.memory_bytes.shape))
+def _coordinates(place: int, shape: Sequence[int]) -> GridIndex:
+    """np.unravel_index of one place, without its cost: a search asks for thousands."""
+    found = []
+    for length in reversed(shape):
+        place, at = divmod(place, length)
+        found.append(at)
+    return tuple(reversed(found))
 
 
 def evaluated_grid(grid: LayoutGrid) -> EvaluatedGrid:

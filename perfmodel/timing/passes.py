@@ -16,7 +16,7 @@ waits for its pipeline or its CPU draws little meanwhile: that share is the one 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, reduce
 from itertools import islice
 
@@ -302,11 +302,15 @@ def _at_power_limit(
     if not anywhere(clocks):
         return list(timed)
     slowdown = power_slowdown(cluster.gpu, clocks)
-    longer: dict[str, Numeric] = {"": 1.0}
-    for operator in (each.operator for each in timed):
-        if isinstance(operator, Matmul | FusedAttention) and limited_as(operator) not in longer:
-            longer[limited_as(operator)] = at_power_limit(operator, slowdown, gpu=cluster.gpu, stack=stack)
-    slowed = [replace(each, longer=longer[limited_as(each.operator)]) for each in timed]
+    longer: dict[str, Numeric] = {}
+    slowed = list(timed)
+    for place, each in enumerate(timed):
+        operator = each.operator
+        if isinstance(operator, Matmul | FusedAttention):
+            limited = limited_as(operator)
+            if limited not in longer:
+                longer[limited] = at_power_limit(operator, slowdown, gpu=cluster.gpu, stack=stack)
+            slowed[place] = TimedOperator(operator=operator, free_s=each.free_s, longer=longer[limited])
     return _beside_products(slowed, places, stack)
 
 

@@ -182,10 +182,10 @@ def test_a_rank_that_dies_leaves_no_record_and_no_process(
     (site / "sitecustomize.py").write_text(
         "import os, sys, threading, time\n"
         "def die():\n"
-        "    while 'perfmodel.model.trainer' not in sys.modules: time.sleep(0.05)\n"
-        "    time.sleep(1.0); os.kill(os.getpid(), 9)\n"
-        "if os.environ.get('RANK') == os.environ.get('PERFMODEL_TEST_KILL_RANK'):\n"
-        "    threading.Thread(target=die, daemon=True).start()\n"
+        "    while 'RANK' not in os.environ: time.sleep(0.05)\n"
+        "    time.sleep(1.0)\n"
+        "    if os.environ['RANK'] == os.environ['PERFMODEL_TEST_KILL_RANK']: os.kill(os.getpid(), 9)\n"
+        "os.register_at_fork(after_in_child=lambda: threading.Thread(target=die, daemon=True).start())\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(site))
     record = tmp_path / "record.json"

@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 import torch
+import torch._dynamo  # as AdamW would at its first step, in each rank: ranks of a CPU are forked after this
 
 from perfmodel.benchmarks.measure.steps.ranks import stage_of
 from perfmodel.errors import InputError, PerfmodelError

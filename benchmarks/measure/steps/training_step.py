@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import torch
+import torch._dynamo  # as AdamW would at its first step, in each rank: ranks of a CPU are forked after this
 import torch.distributed as dist
 
 from perfmodel.benchmarks.measure.machine import Nvml, provenance, warnings
