@@ -12,12 +12,16 @@ import importlib
 import logging
 import signal
 import sys
+import time
 import traceback
 import uuid
 from collections.abc import Sequence
+from typing import Final
 
 import torch
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+SEEN_S: Final = 1.0  # until the launcher has seen whose end ended the others: it looks ten times a second
 
 
 def main() -> None:
@@ -55,6 +59,7 @@ def run(module: str, arguments: Sequence[str]) -> None:
         loaded.main()
     except Exception:  # noqa: BLE001 - any of them ends a rank as it would end a program
         traceback.print_exc()
+        time.sleep(SEEN_S)
         sys.exit(1)
 
 

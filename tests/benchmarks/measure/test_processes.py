@@ -29,12 +29,12 @@ def main():
     what, rank = sys.argv[1], os.environ["RANK"]
     if what == "print":
         os.write(1, f"{os.environ['MALLOC_TOP_PAD_']} {os.environ['WORLD_SIZE']}\\n".encode())  # in one piece
-    elif rank == "1" and what == "die":
+    elif rank == "1" and what in ("die", "end both"):
         os.kill(os.getpid(), signal.SIGKILL)
     elif rank == "1" and what == "refuse":
         print("perfmodel: model.layers: 0 is not a number of layers", file=sys.stderr)
         sys.exit(2)
-    elif rank == "1" and what == "raise":
+    elif rank == "1" and what == "raise" or what == "end both":
         raise ValueError("no such thing")
     else:
         time.sleep(60)
@@ -117,6 +117,7 @@ def test_every_rank_measures_in_the_environment(module: str, marks: list[str]) -
         ("die", MachineError, "^rank 1 of ranks_of_a_test was ended by SIGKILL, as the kernel does when memory runs out$"),
         ("refuse", InputError, "^model.layers: 0 is not a number of layers$"),
         ("raise", MachineError, "^rank 1 of ranks_of_a_test ended with exit code 1: ValueError: no such thing$"),
+        ("end both", MachineError, "^rank 1 of ranks_of_a_test was ended by SIGKILL"),
     ],
 )
 def test_a_rank_that_ends_is_one_sentence_and_leaves_nobody(
