@@ -16,7 +16,7 @@ from perfmodel.spec.layout import Layout
 from perfmodel.spec.model import TransformerModel
 from tests.model.small_models import FAMILIES, GPT, LLAMA, NEMOTRON, ONE_RANK
 
-STEPS, STOPPED_AFTER = 6, 3
+STEPS, STOPPED_AFTER = 4, 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ def every_outcome(groups_of: Callable[[Case], Groups], ranks: int, folder: Path)
 def outcome(case: Case, groups: Groups, stopped_in: Path | None) -> dict[str, Any]:
     """Losses and norms of all steps, what torch saw of the communication of one, and what this rank holds.
 
-    With a folder the third step leaves a checkpoint there, and there are the losses of another trainer that began with it.
+    With a folder the second step leaves a checkpoint there, and there are the losses of another trainer that began with it.
     """
     trainer = Trainer(case.model, case.layout, groups)
     counter = CollectiveCounter()
