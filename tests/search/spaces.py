@@ -84,6 +84,8 @@ def _numbers(work: Workload, some: SearchSpace) -> Iterator[dict[str, Any]]:
             continue
         for pieces in _tried(some, "virtual_pipeline", int(work.model.layers) + 3):
             for micro in _tried(some, "micro_batch_size", work.global_batch_size):
+                if work.global_batch_size % (micro * (work.gpus // (tensor * context * stages))):
+                    continue
                 yield {
                     "tensor_parallel": tensor,
                     "context_parallel": context,

@@ -18,7 +18,7 @@ from tests.search.small_plans import SMALL
 
 pytestmark = pytest.mark.slow
 
-NODE, MOST = 8, 192
+NODE, MOST = 8, 128
 PRICE = 2.0
 FEW = {"recompute": "none,full", "context_parallel": 1, "sequence_parallel": True}
 BATCHES = (96, None)  # one that few numbers of nodes divide, and one that may be rounded
