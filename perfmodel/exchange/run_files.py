@@ -20,7 +20,7 @@ from perfmodel.exchange.documents import FILE_SUFFIXES, parse_text
 from perfmodel.exchange.importers.registry import read_settings
 from perfmodel.exchange.key_paths import with_value
 from perfmodel.exchange.presets import beside, expand, preset_names, read_preset
-from perfmodel.exchange.slips import likely_slips
+from perfmodel.exchange.slips import likely_slips, slips_of_a_run
 from perfmodel.exchange.spec_mappings import mapping_of
 from perfmodel.exchange.stack_fit import beyond_the_stack
 from perfmodel.spec.axes import FILLING, REPLICA_AXES
@@ -85,7 +85,7 @@ def read_candidates(
 def _of_the_whole(run: Run, *, in_parts: bool) -> tuple[str, ...]:
     """What the settings of a run make together; `in_parts`: its cluster is given by numbers, not by a preset's name alone."""
     slips = likely_slips(run.cluster) if in_parts else ()
-    return (*_kept_in_a_pipeline(run), *_uneven_stages(run), *beyond_the_stack(run), *slips)
+    return (*_kept_in_a_pipeline(run), *_uneven_stages(run), *beyond_the_stack(run), *slips_of_a_run(run), *slips)
 
 
 def _mapping(source: RunSource) -> dict[str, Any]:

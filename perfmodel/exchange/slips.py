@@ -1,7 +1,7 @@
-"""Which numbers of a cluster are likely slips: right in form, and what nobody means.
+"""Which numbers of a cluster or a run are likely slips: right in form, and what nobody means.
 
-A number is held against the shipped hardware of the same name. A likely slip is never an error: it is said in one sentence that
-names the key, the value and what was likely meant.
+A number of a cluster is held against the shipped hardware of the same name. A likely slip is never an error: it is said in one
+sentence that names the key, the value and what was likely meant.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 from perfmodel.exchange.presets import preset_names, read_preset
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.hardware import Cluster, Gpu, Links
+from perfmodel.spec.run import Run
 from perfmodel.units import GIBIBYTE, gibibytes_text, parse_quantity
 
 FASTEST_NIC_BYTES_PER_S: Final = 100e9  # 800 Gb/s: no network of today gives one GPU more
@@ -34,6 +35,33 @@ def likely_slips(cluster: Cluster) -> tuple[str, ...]:
         *_of_the_peaks(cluster.gpu),
         *_of_the_memory(cluster.gpu),
     )
+
+
+def slips_of_a_run(run: Run) -> tuple[str, ...]:
+    """A sentence where tensor parallelism leaves its node, and for a sequence of 4,000 tokens where people mean 4,096.
+
+    Ignored: arrays.
+    """
+    return (*_of_the_tensor_ranks(run), *_of_the_sequence(run))
+
+
+def _of_the_tensor_ranks(run: Run) -> Iterator[str]:
+    ranks, node = _single(run.tensor_parallel), _single(run.cluster.gpus_per_node)
+    if ranks is not None and node is not None and ranks > node:
+        gpus = "GPU" if node == 1 else "GPUs"
+        yield (
+            f"tensor_parallel: {ranks:.0f} ranks reach beyond a node of {node:.0f} {gpus}, so that every layer waits for the "
+            f"network; at most {node:.0f} was likely meant"
+        )
+
+
+def _of_the_sequence(run: Run) -> Iterator[str]:
+    tokens = _single(run.sequence_length)
+    if tokens is None or tokens % 1000:
+        return
+    thousands = int(tokens) // 1000
+    if thousands > 1 and thousands & (thousands - 1) == 0:  # a power of two
+        yield f"sequence_length: {tokens:,.0f} tokens are {thousands}k of a thousand; {thousands * 1024:,} were likely meant"
 
 
 def _of_the_network(links: Links, nics_per_node: int) -> Iterator[str]:

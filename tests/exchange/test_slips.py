@@ -19,9 +19,9 @@ PEAK = "cluster.gpu.peak_flop_per_s"
 MEMORY = "cluster.gpu.memory_bytes"
 
 
-def slips(*settings: Any, run: Any = RUN) -> list[str]:
+def slips(*settings: Any, run: Any = RUN, of: str = "cluster.") -> list[str]:
     """Those that a run with these settings lists among its assumptions."""
-    return [each for each in read_candidates(run, settings)[0].assumptions if each.startswith("cluster.")]
+    return [each for each in read_candidates(run, settings)[0].assumptions if each.startswith(of)]
 
 
 @pytest.mark.parametrize("name", preset_names("clusters"))
@@ -110,3 +110,24 @@ def test_a_part_that_extends_another_preset_is_not_mixed_with_what_it_replaces()
     network = mapping["cluster"]["links"]["network"]
     assert network["collectives"]["name"] == "NCCL over RoCE"
     assert network["bandwidth_bytes_per_s"] == "200Gb/s"
+
+
+def test_tensor_parallelism_that_leaves_its_node_is_told() -> None:
+    """With how many ranks stay in it; a larger node has room for more."""
+    (sentence,) = slips("tensor_parallel=16", of="tensor_parallel:")
+    assert sentence.startswith("tensor_parallel: 16 ranks reach beyond a node of 8 GPUs")
+    assert slips("tensor_parallel=8", of="tensor_parallel:") == []
+    assert slips("cluster.gpus_per_node=16", "tensor_parallel=16", of="tensor_parallel:") == []
+
+
+@pytest.mark.parametrize(("length", "meant"), [("4k", "4,096"), ("8000", "8,192"), ("128k", "131,072")])
+def test_thousands_of_tokens_are_told(length: str, meant: str) -> None:
+    """Where people mean a power of two."""
+    (sentence,) = slips(f"sequence_length={length}", of="sequence_length:")
+    assert sentence.endswith(f"; {meant} were likely meant")
+
+
+@pytest.mark.parametrize("length", ["4096", "1000", "3000", "131072"])
+def test_other_lengths_are_left_alone(length: str) -> None:
+    """Powers of two, toys, and what is no power of two in thousands."""
+    assert slips(f"sequence_length={length}", of="sequence_length:") == []
