@@ -62,6 +62,7 @@ def read_candidates(
     given = [*mapping]
     in_parts = isinstance(mapping.get("cluster"), Mapping)
     mapping = expand(Run, mapping)
+    degrees = {axis.name: mapping.get(axis.name, 1) for axis in REPLICA_AXES}
     for override in overrides:
         key, value = _parsed(override)
         if gpus and key.endswith(FILLING.name):
@@ -76,8 +77,17 @@ def read_candidates(
     assumptions = (*(sentence for key, sentence in stated.items() if key not in changed), *_defaults_taken(given))
     axes = [(key, values) for key, values in leaves(Run, mapping) if isinstance(values, list)]
     built = [(dict(chosen), _built(mapping, chosen, gpus, Draft if draft else Run)) for chosen in _combinations(axes)]
+    kept = bool(gpus) or "stages" in changed
     return tuple(
-        RunCandidate(values=values, run=run, assumptions=(*assumptions, *_of_the_whole(run, in_parts=in_parts)))
+        RunCandidate(
+            values=values,
+            run=run,
+            assumptions=(
+                *assumptions,
+                *(() if kept else _other_gpus(run, degrees)),
+                *_of_the_whole(run, in_parts=in_parts),
+            ),
+        )
         for values, run in built
     )
 
@@ -86,6 +96,19 @@ def _of_the_whole(run: Run, *, in_parts: bool) -> tuple[str, ...]:
     """What the settings of a run make together; `in_parts`: its cluster is given by numbers, not by a preset's name alone."""
     slips = likely_slips(run.cluster) if in_parts else ()
     return (*_kept_in_a_pipeline(run), *_uneven_stages(run), *beyond_the_stack(run), *slips_of_a_run(run), *slips)
+
+
+def _other_gpus(run: Run, degrees: Mapping[str, Any]) -> tuple[str, ...]:
+    """A sentence where an override of other degrees than the run has makes more GPUs, or fewer, of the same replicas."""
+    single = [name for name, before in degrees.items() if not isinstance(before, list) and np.ndim(getattr(run, name)) == 0]
+    changed = [name for name in single if getattr(run, name) != degrees[name]]
+    ranks = [[_degree(degrees, name), _degree({name: getattr(run, name)}, name)] for name in changed]
+    before, now = (prod(each) for each in zip(*ranks, strict=True)) if ranks else (1, 1)
+    if before == now:
+        return ()
+    gpus = int(run.layout(run.stages[0]).gpus)
+    made = f"{' and '.join(changed)} made {gpus_text(gpus)} of {gpus * before // now:,} in stage 1"
+    return (f"{made}: each stage keeps its {FILLING.name}; whatif --same-gpus keeps the GPUs",)
 
 
 def _mapping(source: RunSource) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
 from perfmodel.errors import InputError
@@ -63,3 +65,39 @@ def test_candidates_may_be_degrees_of_any_axis() -> None:
     assert [(each.run.pipeline_parallel, each.run.context_parallel) for each in found] == [
         (stages, ranks) for stages in (1, 2, 4, 8) for ranks in (1, 2)
     ]
+
+
+def multiplied(*overrides: str, gpus: Sequence[int] = ()) -> list[str]:
+    """What is said of numbers of GPUs that an override changed."""
+    candidates = read_candidates("nemotron-4-15b", overrides, gpus=gpus)
+    return [each for candidate in candidates for each in candidate.assumptions if "keeps its data_parallel" in each]
+
+
+def test_gpus_that_a_degree_multiplied_are_told() -> None:
+    """Each candidate with its own; two degrees together."""
+    (sentence,) = multiplied("pipeline_parallel=4")
+    assert sentence.startswith("pipeline_parallel made 3,072 GPUs of 768 in stage 1: ")
+    (fewer,) = multiplied("tensor_parallel=4")
+    assert fewer.startswith("tensor_parallel made 384 GPUs of 768 in stage 1: ")
+    assert len(multiplied("pipeline_parallel=[1, 2, 4]")) == 2
+    (both,) = multiplied("pipeline_parallel=4", "tensor_parallel=4")
+    assert "tensor_parallel" in both
+    assert "pipeline_parallel" in both
+    assert "made 1,536 GPUs of 768" in both
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [],
+        ["tensor_parallel=8"],
+        ["precision=fp8"],
+        ["pipeline_parallel=2", "tensor_parallel=4"],
+        ["pipeline_parallel=4", "stages=[{data_parallel: 24, global_batch_size: 384}]"],
+    ],
+    ids=" ".join,
+)
+def test_gpus_that_stay_or_were_stated_are_not(overrides: list[str]) -> None:
+    """Nor where the caller keeps them."""
+    assert multiplied(*overrides) == []
+    assert multiplied("pipeline_parallel=2", gpus=(768, 1536, 2304)) == []
