@@ -25,7 +25,7 @@ from perfmodel.exchange.spec_mappings import mapping_of
 from perfmodel.exchange.stack_fit import beyond_the_stack
 from perfmodel.spec.axes import FILLING, REPLICA_AXES
 from perfmodel.spec.draft import Draft
-from perfmodel.spec.fields import plain
+from perfmodel.spec.fields import plain, whole
 from perfmodel.spec.run import Run
 from perfmodel.units import gpus_text, parse_quantity
 
@@ -100,13 +100,13 @@ def _of_the_whole(run: Run, *, in_parts: bool) -> tuple[str, ...]:
 
 def _other_gpus(run: Run, degrees: Mapping[str, Any]) -> tuple[str, ...]:
     """A sentence where an override of other degrees than the run has makes more GPUs, or fewer, of the same replicas."""
-    single = [name for name, before in degrees.items() if not isinstance(before, list) and np.ndim(getattr(run, name)) == 0]
-    changed = [name for name in single if getattr(run, name) != degrees[name]]
-    ranks = [[_degree(degrees, name), _degree({name: getattr(run, name)}, name)] for name in changed]
+    single = {name: before for name, before in degrees.items() if isinstance(before, int) and before > 0}
+    ranks = [(before, whole(getattr(run, name))) for name, before in single.items() if np.ndim(getattr(run, name)) == 0]
     before, now = (prod(each) for each in zip(*ranks, strict=True)) if ranks else (1, 1)
     if before == now:
         return ()
     gpus = int(run.layout(run.stages[0]).gpus)
+    changed = [name for name, before in single.items() if np.any(getattr(run, name) != before)]
     made = f"{' and '.join(changed)} made {gpus_text(gpus)} of {gpus * before // now:,} in stage 1"
     return (f"{made}: each stage keeps its {FILLING.name}; whatif --same-gpus keeps the GPUs",)
 

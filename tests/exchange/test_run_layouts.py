@@ -101,3 +101,13 @@ def test_gpus_that_stay_or_were_stated_are_not(overrides: list[str]) -> None:
     """Nor where the caller keeps them."""
     assert multiplied(*overrides) == []
     assert multiplied("pipeline_parallel=2", gpus=(768, 1536, 2304)) == []
+
+
+def test_a_degree_that_was_no_number_is_replaced_without_a_word() -> None:
+    """What an override replaces need not be right."""
+    mapping = {"model": "llama-3.1-8b", "cluster": "dgx-h100", "stack": "megatron-core", "sequence_length": 8192}
+    stages = [{"data_parallel": 8, "global_batch_size": 128}]
+    for odd in ("two", 0, None):
+        (candidate,) = read_candidates(mapping | {"stages": stages, "tensor_parallel": odd}, ["tensor_parallel=2"])
+        assert candidate.run.tensor_parallel == 2
+        assert not any("keeps its data_parallel" in each for each in candidate.assumptions)
