@@ -26,7 +26,7 @@ from perfmodel.spec.layout import Layout
 GridIndex: TypeAlias = tuple[int, ...]  # of a layout in its grid: row, sharding, column, layers
 LARGEST_FLOAT: Final = np.finfo(np.float64).max
 KEPT_LAYOUTS: Final = 100  # how many of the fastest layouts a search keeps
-FREED_AT_ONCE: Final = 4 * 10**6  # floats, just under the 32 MiB at which glibc stops to learn
+FREED_AT_ONCE: Final = 4 * 10**6  # floats, just under the 32 MiB at which glibc stops learning
 GRIDS_PER_THREAD: Final = 4  # enough that no thread waits, few enough that memory stays small
 
 

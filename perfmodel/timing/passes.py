@@ -298,7 +298,7 @@ def _timed_blocks(
 def _at_power_limit(
     timed: Sequence[TimedOperator], clocks: Numeric, places: Mapping[str, Placement], cluster: Cluster, stack: SoftwareStack
 ) -> list[TimedOperator]:
-    """The same pass at the clocks that its duty, and its GPU's idle time, leave; 0 of a pass without products."""
+    """The same pass at the `clocks` that its duty and its GPU's idle time leave, 0 where no products run."""
     if not anywhere(clocks):
         return list(timed)
     slowdown = power_slowdown(cluster.gpu, clocks)
