@@ -15,7 +15,7 @@ from perfmodel.spec.axes import TENSOR
 from perfmodel.spec.layout import PIPELINE_SCHEDULES, ProcessGroup
 from perfmodel.spec.phases import DATA_GRADIENT
 from perfmodel.timing.kernels import ATTENTION_POWER, at_power_limit, clock_share, kernel_time_s, power_slowdown
-from perfmodel.timing.passes import TimedOperator, load, running_share, timed_operators
+from perfmodel.timing.passes import TimedOperator, added_up, load, running_share, timed_operators
 from perfmodel.timing.pipeline import IDLE_SHARE, even_share
 from perfmodel.timing.schedule import breakdown
 from tests.layouts import RAMP_STAGE
@@ -155,3 +155,19 @@ def test_a_bubble_raises_the_clocks() -> None:
     several = [product_s(number) for number in (4, 8, 32, 256)]
     assert several == sorted(several)
     assert several[0] < 0.95 * several[-1]
+
+
+def test_the_parts_of_a_pass_are_the_sums_over_its_operators() -> None:
+    """Of calls of one group, only some of which may hide; of products at the clocks that are left."""
+    beside = ("fc1", DATA_GRADIENT)
+    exposed = replace(REDUCED, name="gather", payload_bytes=1e6, partner=beside, pipelined=True)
+    operators = (exposed, replace(PRODUCT, phase=DATA_GRADIENT), replace(REDUCED, payload_bytes=1e8, partner=beside))
+    stack = replace(STACK, overlap=replace(STACK.overlap, tensor_parallel="backward"))
+    timed = timed_operators(operators, 1.0, LIMITED, stack)
+    parts = added_up(timed, host_s=0.0).parts
+    assert float(timed[0].slowdown_s) == 0.0
+    assert float(timed[2].slowdown_s) > 0.0
+    assert parts.communication_slowdown_s == pytest.approx(sum(float(each.slowdown_s) for each in timed))
+    assert parts.tensor_parallel_exposed_s == pytest.approx(sum(float(each.exposed_s) for each in timed))
+    assert parts.matmul_s == pytest.approx(float(timed[1].alone_s))
+    assert timed[1].alone_s > timed[1].free_s
