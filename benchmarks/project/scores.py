@@ -1,21 +1,27 @@
-"""Keeps the scores over the shipped runs from getting worse: tests/scores.yaml holds what they were.
+"""Keeps the scores over the shipped runs from getting worse, and learns from them how wrong predictions are.
 
 python -m perfmodel.benchmarks.project.scores
 
-writes it anew, and prints every group that changed, whether it got better or worse. A test fails when one got worse.
+writes tests/scores.yaml anew, and prints every group that changed, whether it got better or worse: a test fails when one got
+worse. It also writes perfmodel/data/evidence/published.yaml: the discrepancy of intervals, estimated with every fitted prior
+left out of the source that it is scored on.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, TypeAlias
 
+from perfmodel.evidence.discrepancy import estimated_discrepancies
+from perfmodel.evidence.leave_out import left_out
 from perfmodel.evidence.time_scores import TimeComparison, compare_time, summarise_times
 from perfmodel.exchange.documents import read_mapping
 from perfmodel.exchange.output import write_text
 from perfmodel.exchange.presets import DATA
-from perfmodel.exchange.tables.published_runs import read_measured_runs
+from perfmodel.exchange.tables.published_runs import fitted_priors, read_measured_runs
+from perfmodel.spec.run_evidence import FIGURES, Discrepancy
 
 Scores: TypeAlias = Mapping[str, Mapping[str, float]]
 
@@ -24,6 +30,13 @@ HEADER: Final = (
     "# By stack, GPU and precision of perfmodel/data/published_runs.csv: how many rows are predicted, the median and the 90th\n"
     "# percentile of their relative errors. Written by python -m perfmodel.benchmarks.project.scores; a test\n"
     "# fails when one of them gets worse.\n"
+)
+EVIDENCE: Final = DATA / "evidence" / "published.yaml"
+EVIDENCE_HEADER: Final = (
+    "# What predictions lack beyond uncertain coefficients and machines, by family of software and generation of GPUs\n"
+    "# (perfmodel/evidence/discrepancy.py): of ln(T_measured / T_predicted) the half width of a 90 % interval, the standard\n"
+    "# deviations of configurations, of layouts of one model and of rows; then the rows and sources behind them. Written by\n"
+    "# python -m perfmodel.benchmarks.project.scores\n"
 )
 TOLERANCES: Final = {"median": 0.003, "p90": 0.01}  # how much worse is still the same
 
@@ -73,9 +86,20 @@ def _text(group: Mapping[str, float]) -> str:
     return f"median {100 * group['median']:.2f} % and p90 {100 * group['p90']:.2f} % of {group['rows']}"
 
 
+def evidence_text(estimated: Mapping[str, Discrepancy], *, day: str) -> str:
+    """The estimates as a file of perfmodel/data/evidence."""
+    cells = (
+        f"  {cell}: {' '.join(f'{round(float(getattr(each, figure)), 4):g}' for figure in FIGURES)}\n"
+        for cell, each in estimated.items()
+    )
+    source = f"estimated on {day} on the scored rows of published_runs.csv, each without what was fitted on its own source"
+    return f"{EVIDENCE_HEADER}name: Published runs\nsource: {source}\ncells:\n{''.join(cells)}"
+
+
 def main() -> None:
-    """Predict all shipped runs, say what changed, and write the scores."""
-    now = scores([compare_time(each) for each in read_measured_runs(DATA / "published_runs.csv").rows])
+    """Predict all shipped runs, say what changed, and write the scores and the discrepancies."""
+    comparisons = [compare_time(each) for each in read_measured_runs(DATA / "published_runs.csv").rows]
+    now = scores(comparisons)
     before: Scores = read_mapping(FILE) if FILE.exists() else {}
     lost = worse(before, now)
     print("\n".join(changes(before, now)) or "nothing changed")
@@ -85,7 +109,9 @@ def main() -> None:
         for name, each in now.items()
     )
     write_text(FILE, HEADER + "".join(rows))
-    print(f"wrote {FILE}")
+    estimated = estimated_discrepancies(left_out(comparisons, fitted_priors()))
+    write_text(EVIDENCE, evidence_text(estimated, day=datetime.now(UTC).date().isoformat()))
+    print(f"wrote {FILE} and {EVIDENCE}")
 
 
 if __name__ == "__main__":

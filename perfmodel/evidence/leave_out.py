@@ -6,7 +6,8 @@ of all other sources,
     x' = x * f,  f = the factor that makes the mean over sources of their median |T(f)/T_measured - 1| least,
 
 each source weighing one, and its own rows are predicted with x'. To keep one prediction a row and a prior,
-ln T(f) = ln T + s * ln f, with the slope s of a second prediction at f = 1.1: the priors act nearly as powers.
+ln T(f) = ln T + s * ln f, with the slope s of a second prediction at f = 1.1: the priors act nearly as powers. The discrepancy
+of its interval is then estimated on all other sources (evidence/discrepancy.py).
 """
 
 from __future__ import annotations
@@ -19,10 +20,12 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from perfmodel.evidence.discrepancy import estimated_discrepancies
 from perfmodel.evidence.groups import publication
 from perfmodel.evidence.measured_rows import MeasuredRun
 from perfmodel.evidence.time_scores import TimeComparison
 from perfmodel.prediction import predict_stage
+from perfmodel.spec.run_evidence import POOLED, Discrepancy
 from perfmodel.spec.spread import moved
 
 STEP: Final = 1.1  # of the second prediction
@@ -52,8 +55,23 @@ def left_out(comparisons: Sequence[TimeComparison], priors: Sequence[FittedPrior
         own = names == name
         for slope in slopes:
             factor[own] *= _estimate(covered, names, slope, without=name) ** slope[own]
-    changed = iter(_scaled(each, float(by)) for each, by in zip(covered, factor, strict=True))
+    changed = iter(_with_others_discrepancy([_scaled(each, float(by)) for each, by in zip(covered, factor, strict=True)]))
     return [each if each.predicted_s is None else next(changed) for each in comparisons]
+
+
+def _with_others_discrepancy(covered: Sequence[TimeComparison]) -> list[TimeComparison]:
+    """Each in an interval whose discrepancy is estimated without its publication; as it is where no other is scored."""
+    names = [publication(each.measured.source) for each in covered]
+    estimated = {name: estimated_discrepancies(covered, without=name) for name in set(names)}
+    return [_in_its_cell(each, estimated[name]) for each, name in zip(covered, names, strict=True)]
+
+
+def _in_its_cell(comparison: TimeComparison, estimated: Mapping[str, Discrepancy]) -> TimeComparison:
+    run = comparison.measured.run
+    if run is None or POOLED not in estimated:
+        return comparison
+    cell = run.setup(run.stages[0]).discrepancy.cell
+    return comparison.with_discrepancy(float(estimated.get(cell, estimated[POOLED]).half_width))
 
 
 def _slopes(covered: Sequence[TimeComparison], prior: FittedPrior) -> NDArray[np.float64]:

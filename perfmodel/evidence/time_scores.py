@@ -14,6 +14,7 @@ from perfmodel.count.flops import attention_flop_per_token, model_flop_per_token
 from perfmodel.count.memory import MemoryBytes
 from perfmodel.count.parameters import parameter_count
 from perfmodel.evidence.groups import Scoreboard, publication, scoreboard
+from perfmodel.evidence.interval_scores import LEVEL, Intervals, Reliability, reliability
 from perfmodel.evidence.measured_rows import MeasuredRun, UnreadRow
 from perfmodel.prediction import predict
 from perfmodel.spec.fields import Numeric
@@ -21,7 +22,6 @@ from perfmodel.spec.model import TransformerModel
 from perfmodel.timing.breakdown import PARTS, Breakdown
 
 SCORES: Final = ("median", "p90", "bias")
-MISS: Final = 2.0 / 0.1  # what a measurement beyond a 90 % interval costs the Winkler score, for each unit that it lies beyond
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,9 +31,27 @@ class TimeComparison:
     measured: MeasuredRun
     predicted_s: float | None = None
     interval_s: tuple[float, float] | None = None
+    discrepancy: float = 0.0  # half width of the part of the interval that only runs tell, of the logarithm of the time
     breakdown: Breakdown | None = None  # of single numbers: where the predicted time goes
     memory: MemoryBytes | None = None  # parts are single numbers
     fit_probability: float | None = None
+
+    @property
+    def known_widths(self) -> tuple[float, float]:
+        """ln(T / low) and ln(high / T) of the interval without its discrepancy; zeros where the run is not covered."""
+        if self.interval_s is None or self.predicted_s is None:
+            return 0.0, 0.0
+        low, high = (abs(float(np.log(end / self.predicted_s))) for end in self.interval_s)
+        square = self.discrepancy**2
+        return float(np.sqrt(max(low**2 - square, 0.0))), float(np.sqrt(max(high**2 - square, 0.0)))
+
+    def with_discrepancy(self, half_width: float) -> TimeComparison:
+        """The same prediction in an interval with another discrepancy."""
+        if self.predicted_s is None:
+            return self
+        low, high = (float(np.hypot(each, half_width)) for each in self.known_widths)
+        ends = (self.predicted_s * float(np.exp(-low)), self.predicted_s * float(np.exp(high)))
+        return replace(self, interval_s=ends, discrepancy=half_width)
 
     @property
     def memory_error(self) -> float | None:
@@ -75,17 +93,20 @@ class MemoryErrors(Errors):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ErrorSummary(Errors):
-    """The errors of a group of measured runs, the share of measurements in their 90 % interval, and how good that interval is.
+class TimeErrors(Errors):
+    """Errors of times, the share of measurements in their 90 % interval, and the mean Winkler score of those intervals."""
 
-    The Winkler score of a 90 % interval is its width, and twenty times what a measurement lies beyond it, here as a share of
-    the measurement, on average (Gneiting and Raftery 2007, section 6.2): narrow and honest is small.
-    """
-
-    rows: int
     interval_coverage: float
     winkler_score: float
-    by_source: Errors  # the same rows, each publication weighing one
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErrorSummary(TimeErrors):
+    """The errors of a group of measured runs; `half_width` is that of the median interval, as a share of its time."""
+
+    rows: int
+    half_width: float
+    by_source: TimeErrors  # the same rows, each publication weighing one
     memory: MemoryErrors | None
 
     @property
@@ -104,6 +125,7 @@ def compare_time(measured: MeasuredRun) -> TimeComparison:
         measured=measured,
         predicted_s=float(stage.iteration_time_s),
         interval_s=(float(low), float(high)),
+        discrepancy=float(stage.uncertainty.discrepancy.half_width),
         breakdown=Breakdown(**{part: float(getattr(stage.breakdown, part)) for part in PARTS}),
         memory=MemoryBytes(**{part: float(size) for part, size in stage.memory.items()}),
         fit_probability=float(stage.fit_probability),
@@ -129,20 +151,45 @@ def time_scoreboard(
 
 def summarise_times(comparisons: Sequence[TimeComparison]) -> ErrorSummary | None:
     """The errors of the covered and scored runs among `comparisons`; None where there is none."""
-    scored = [each for each in comparisons if each.measured.scored and each.relative_error is not None]
+    scored = _scored(comparisons)
     if not scored:
         return None
     errors = np.asarray([each.relative_error for each in scored])
-    low, high = np.asarray([each.interval_s for each in scored]).T
-    measured = np.asarray([each.measured.iteration_time_s for each in scored])
-    beyond = np.maximum(low - measured, 0.0) + np.maximum(measured - high, 0.0)
+    intervals = _intervals(scored)
+    inside, winkler = intervals.inside(LEVEL), intervals.winkler_scores
     return ErrorSummary(
         rows=len(scored),
         **_three(errors),
-        interval_coverage=float(np.mean(beyond == 0.0)),
-        winkler_score=float(np.mean((high - low + MISS * beyond) / measured)),
-        by_source=Errors(**_three(errors, [publication(each.measured.source) for each in scored])),
+        interval_coverage=float(np.mean(inside)),
+        winkler_score=float(np.mean(winkler)),
+        half_width=float(np.median((intervals.high_s - intervals.low_s) / (2.0 * intervals.predicted_s))),
+        by_source=TimeErrors(
+            **_three(errors, intervals.sources),
+            interval_coverage=float(intervals.weights @ inside),
+            winkler_score=float(intervals.weights @ winkler),
+        ),
         memory=_memory_errors(scored),
+    )
+
+
+def time_reliability(comparisons: Sequence[TimeComparison]) -> Reliability | None:
+    """Stated against observed coverage over the covered and scored runs among `comparisons`; None where there is none."""
+    scored = _scored(comparisons)
+    return reliability(_intervals(scored)) if scored else None
+
+
+def _scored(comparisons: Sequence[TimeComparison]) -> list[TimeComparison]:
+    return [each for each in comparisons if each.measured.scored and each.relative_error is not None]
+
+
+def _intervals(scored: Sequence[TimeComparison]) -> Intervals:
+    low, high = np.asarray([each.interval_s for each in scored]).T
+    return Intervals(
+        predicted_s=np.asarray([each.predicted_s for each in scored]),
+        low_s=low,
+        high_s=high,
+        measured_s=np.asarray([each.measured.iteration_time_s for each in scored]),
+        sources=[publication(each.measured.source) for each in scored],
     )
 
 

@@ -3,9 +3,10 @@
 All layouts share one cluster and one stack: a number that is off is off for all of them, so most of an interval cancels between
 two layouts. Each number moves on its own, as in timing/uncertainty.py:
 
-    ln T_k(z) = ln T_k + sum over i of |z_i| * r_ki,    r_ki = ln(T_ki / T_k) with number i at the end that z_i points to
+    ln T_k(z) = ln T_k + sum over i of |z_i| * r_ki + u_k,    r_ki = ln(T_ki / T_k) with number i at the end that z_i points to
 
-z_i is normal, with 90 % of it between -1 and 1. Ignored: that two numbers moved together may do more than both alone.
+z_i is normal, with 90 % of it between -1 and 1; u_k is what the equations lack of this layout alone, and the rest of the
+discrepancy is the same for all (spec/run_evidence.py). Ignored: that two numbers moved together may do more than both alone.
 """
 
 from __future__ import annotations
@@ -47,8 +48,11 @@ def robustness(times_s: Sequence[float], intervals: Sequence[Uncertainty]) -> Ro
     logs = np.log(np.asarray(times_s, dtype=np.float64))
     paths = list(dict.fromkeys(path for each in intervals for path in each.ends_s))
     up, down = (_responses(logs, intervals, paths, end) for end in (0, 1))
-    draws = np.random.default_rng(SEED).standard_normal((DRAWS, len(paths))) / DEVIATIONS
-    drawn = logs + np.maximum(draws, 0.0) @ up.T + np.maximum(-draws, 0.0) @ down.T
+    generator = np.random.default_rng(SEED)
+    draws = generator.standard_normal((DRAWS, len(paths))) / DEVIATIONS
+    apart = np.asarray([float(each.discrepancy.apart(each.discrepancy.layout_deviation)) for each in intervals])
+    own = generator.standard_normal((DRAWS, len(logs))) * apart / DEVIATIONS
+    drawn = logs + np.maximum(draws, 0.0) @ up.T + np.maximum(-draws, 0.0) @ down.T + own
     first = np.bincount(drawn.argmin(axis=1), minlength=len(logs)) / DRAWS
     regret = np.exp(drawn[:, 0] - drawn.min(axis=1)) - 1.0
     return Robustness(

@@ -155,12 +155,16 @@ class NumberTable:
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """Names to the values at which something was measured: a list of numbers each, in rising order."""
+    """Names to a list of numbers each: the values at which something was measured in rising order, or `columns` of a table."""
+
+    columns: tuple[str, ...] = ()
 
     def problem(self, value: Any) -> str:
         """What is wrong with `value`, or ""."""
         for name, values in value.items():
-            if not values or list(values) != sorted(set(values)):
+            if self.columns and (len(values) != len(self.columns) or min(values) < 0):
+                return f"{name}: {shown(values)} are not {len(self.columns)} numbers of at least 0: {', '.join(self.columns)}"
+            if not self.columns and (not values or list(values) != sorted(set(values))):
                 return f"{name}: {shown(values)} are not numbers in rising order"
         return ""
 
@@ -234,9 +238,9 @@ def spreads() -> Any:
     return field(default_factory=lambda: MappingProxyType({}), metadata={"rule": rule})
 
 
-def grid() -> Any:
-    """A field that maps sizes to the values at which they were measured."""
-    return field(default_factory=lambda: MappingProxyType({}), metadata={"rule": Grid()})
+def grid(*columns: str) -> Any:
+    """A field that maps sizes to the values at which they were measured, or the rows of a table to their `columns`."""
+    return field(default_factory=lambda: MappingProxyType({}), metadata={"rule": Grid(columns)})
 
 
 def _field(rule: Rule, default: Any) -> Any:

@@ -17,6 +17,7 @@ from perfmodel.spec.coefficients import (
 )
 from perfmodel.spec.fields import Numeric, Spec, count, flag, number, numbers, part, spreads, text
 from perfmodel.spec.precision import FORMATS, PrecisionRecipe, number_format
+from perfmodel.spec.run_evidence import NO_EVIDENCE, RunEvidence
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
@@ -24,6 +25,7 @@ class Gpu(Spec):
     """One GPU: its datasheet (peak rates are dense) and what was measured of its kernels."""
 
     name: str = text()
+    generation: str = text(default="unknown")  # ampere, hopper, blackwell ..: whose runs tell how wrong predictions on it are
     memory_bytes: Numeric = number("bytes", above=0)  # what an allocator can really have
     memory_bandwidth_bytes_per_s: Numeric = number("bytes_per_s", above=0)
     cache_bytes: Numeric = number("bytes", above=0)  # L2
@@ -163,6 +165,7 @@ class Cluster(Spec):
     host_scale: Numeric = number("ratio", above=0, default=1.0)  # time of the CPU over that of a DGX H100's
     node_link_scale: Numeric = number("ratio", above=0)
     network_scale: Numeric = number("ratio", above=0)
+    evidence: RunEvidence = part(RunEvidence, preset="evidence", default=NO_EVIDENCE)  # of measured runs
     spread: Mapping[str, Numeric] = spreads()
 
     @property

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Hashable
+from dataclasses import dataclass, fields
+from typing import Final
 
+import numpy as np
+
+from perfmodel.spec.fields import Numeric
 from perfmodel.spec.hardware import Cluster
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.model import TransformerModel
+from perfmodel.spec.run_evidence import Discrepancy
 from perfmodel.spec.stack import SoftwareStack
+
+WIDTHS: Final = ("hidden_size", "attention_heads", "kv_heads", "ffn_hidden_size", "vocab_size")
+NOT_OF_A_CONFIGURATION: Final = ("data_parallel", "data_parallel_replicas", "global_batch_size")  # its runs differ in these
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -18,3 +27,30 @@ class Setup:
     cluster: Cluster
     stack: SoftwareStack
     layout: Layout
+
+    @property
+    def discrepancy(self) -> Discrepancy:
+        """What predictions of such software on such GPUs lack, as measured runs tell."""
+        return self.cluster.evidence.discrepancy(family=self.stack.family, generation=self.cluster.gpu.generation)
+
+    @property
+    def subject(self) -> Hashable:
+        """What runs of one model share, in one precision, on one kind of GPU, in one software, however they are laid out."""
+        widths = tuple(str(getattr(self.model, name)) for name in WIDTHS)
+        return (*widths, self.layout.precision, self.cluster.gpu.name, self.stack.name)
+
+    @property
+    def configuration(self) -> Hashable:
+        """What runs of one subject share that differ in replicas and batch alone, or in numbers of the cluster or the stack."""
+        settings = (entry.name for entry in fields(Layout) if entry.name not in NOT_OF_A_CONFIGURATION)
+        return (self.subject, str(self.model.layers), *(str(getattr(self.layout, name)) for name in settings))
+
+    def discrepancy_against(self, other: Setup) -> Numeric:
+        """The half width that discrepancies leave to the logarithm of the ratio of two times; what both share cancels."""
+        mine, theirs = self.discrepancy, other.discrepancy
+        if mine.cell != theirs.cell:
+            return np.hypot(mine.half_width, theirs.half_width)
+        if self.configuration == other.configuration:
+            return 0.0
+        deviation = mine.layout_deviation if self.subject == other.subject else mine.configuration_deviation
+        return np.sqrt(2.0) * mine.apart(deviation)

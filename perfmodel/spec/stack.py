@@ -206,6 +206,7 @@ class SoftwareStack(Spec):
     moved_keys: ClassVar[Mapping[str, str]] = MOVED_KEYS
 
     name: str = text()
+    family: str = text(default="unknown")  # of software whose runs tell how wrong predictions of it are
     defaults: StackDefaults = part(StackDefaults)
     offers: StackOffers = part(StackOffers)
     host: HostWork = part(HostWork)

@@ -1,8 +1,10 @@
-"""How sure a time is: the same equations on a cluster and a stack whose uncertain numbers move one at a time.
+"""How sure a time is: what coefficients, the machine, and the equations themselves leave open.
 
-T * exp(-sqrt(sum_i ln(T / fast_i)^2)) .. T * exp(sqrt(sum_i ln(slow_i / T)^2)), with fast_i and slow_i the least and the
-greatest time with number i at either end of its own 90 % interval. Numbers are independent of each other; one that serves many
-operators (clocks, the efficiency of products) moves all of them at once, so their errors stay correlated.
+T * exp(-sqrt(D^2 + sum_i ln(T / fast_i)^2)) .. T * exp(sqrt(D^2 + sum_i ln(slow_i / T)^2)), with fast_i and slow_i the least
+and the greatest time with number i at either end of its own 90 % interval: the same equations on a cluster and a stack whose
+uncertain numbers move one at a time. Numbers are independent of each other; one that serves many operators (clocks, the
+efficiency of products) moves all of them at once, so their errors stay correlated. D is the discrepancy: how far predictions of
+such a stack on such GPUs were off beyond that, on runs of sources that they had not seen (spec/run_evidence.py).
 
 Ignored: how numbers of one fit are correlated (each spread is what the fit leaves open with the others held), and numbers
 that are known to within 2 %.
@@ -10,7 +12,7 @@ that are known to within 2 %.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, NamedTuple
@@ -22,42 +24,63 @@ from perfmodel.spec.coefficients import NORM_CLASSES
 from perfmodel.spec.fields import Numeric, anywhere
 from perfmodel.spec.hardware import Cluster
 from perfmodel.spec.precision import FORMATS, PrecisionRecipe
+from perfmodel.spec.run_evidence import Discrepancy
 from perfmodel.spec.spread import both_ends, most_dimensions, moved, uncertain_numbers
 from perfmodel.spec.stack import SoftwareStack
 
 LEAST_SPREAD: Final = 0.02
+PARTS: Final = ("coefficients", "machine", "discrepancy")  # of an interval
+OF_CLUSTER: Final = "cluster."  # how key paths of its numbers start
+NONE: Final = Discrepancy()
 CLUSTERS_AND_STACKS: Final = 8  # whose ends are remembered: moving them takes half as long as all the rest of a prediction
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Uncertainty:
-    """The 90 % interval [s] of a time, and what each uncertain number alone contributes to it."""
+    """The 90 % interval [s] of a time, what each uncertain number alone contributes to it, and what none of them explains."""
 
     low_s: Numeric
     high_s: Numeric
     half_widths_s: Mapping[str, Numeric]  # by key path: (slow - fast) / 2
     ends_s: Mapping[str, tuple[Numeric, Numeric]]  # by key path: the time with c * (1 + s), and with c / (1 + s)
+    discrepancy: Discrepancy = NONE
+    discrepancy_s: Numeric = 0.0  # half width of the discrepancy alone
 
     @property
     def shares(self) -> dict[str, Numeric]:
         """The share of the interval's variance that each number brings, greatest first (for a single layout)."""
         squares = {path: half_s * half_s for path, half_s in self.half_widths_s.items()}
-        total = sum(squares.values())
+        total = self._square_s2(squares.values())
         ranked = sorted(squares, key=lambda path: -float(np.max(squares[path])))
         return {path: squares[path] / total for path in ranked if anywhere(squares[path] > 0)}
 
+    @property
+    def parts_s(self) -> dict[str, Numeric]:
+        """The half width that each of PARTS alone would have: numbers of the cluster itself are those of the machine."""
+        squares = {path: half_s * half_s for path, half_s in self.half_widths_s.items()}
+        machine = {path: square for path, square in squares.items() if path.startswith(OF_CLUSTER) and path.count(".") == 1}
+        others = (square for path, square in squares.items() if path not in machine)
+        return dict(zip(PARTS, (np.sqrt(sum(others)), np.sqrt(sum(machine.values())), self.discrepancy_s), strict=True))
 
-def uncertainty(times_s: Numeric, paths: Sequence[str]) -> Uncertainty:
+    def _square_s2(self, squares: Iterable[Numeric]) -> Numeric:
+        """The square of the half width of the whole interval."""
+        total: Numeric = sum(squares) + self.discrepancy_s * self.discrepancy_s
+        return total
+
+
+def uncertainty(times_s: Numeric, paths: Sequence[str], discrepancy: Discrepancy = NONE) -> Uncertainty:
     """The interval of a time, from `times_s` on the cluster and the stack of `with_ends`: its first axis holds every end."""
     times = np.asarray(times_s)
     seconds, fast_or_slow = times[0], times[1:]
     fast = np.minimum(np.minimum(fast_or_slow[0::2], fast_or_slow[1::2]), seconds)
     slow = np.maximum(np.maximum(fast_or_slow[0::2], fast_or_slow[1::2]), seconds)
     return Uncertainty(
-        low_s=seconds * np.exp(-_root_sum_square(np.log(seconds / fast))),
-        high_s=seconds * np.exp(_root_sum_square(np.log(slow / seconds))),
+        low_s=seconds * np.exp(-np.hypot(_root_sum_square(np.log(seconds / fast)), discrepancy.half_width)),
+        high_s=seconds * np.exp(np.hypot(_root_sum_square(np.log(slow / seconds)), discrepancy.half_width)),
         half_widths_s=dict(zip(paths, (slow - fast) / 2.0, strict=True)),
         ends_s=dict(zip(paths, zip(fast_or_slow[0::2], fast_or_slow[1::2], strict=True), strict=True)),
+        discrepancy=discrepancy,
+        discrepancy_s=seconds * np.sinh(discrepancy.half_width),
     )
 
 

@@ -1,9 +1,10 @@
 """A run beside the same run with settings changed, and how sure the difference is.
 
-    ln(T' / T) +- sqrt(sum_i (d'_i - d_i)^2 + sum_j d_j^2)
+    ln(T' / T) +- sqrt(sum_i (d'_i - d_i)^2 + sum_j d_j^2 + D^2)
 
 T and T' are iteration times before and after, d_i = half width that number i alone gives a time / that time. Numbers i are the
-same in both runs, so most of their error cancels; numbers j are of one run alone, or differ between the two.
+same in both runs, so most of their error cancels; numbers j are of one run alone, or differ between the two. D is what the
+discrepancies of both leave to their ratio: nothing where only numbers, replicas or the batch change (spec/run_evidence.py).
 """
 
 from __future__ import annotations
@@ -80,6 +81,7 @@ class WhatIf(Tabular):
         shared = {path for path in before.keys() & after.keys() if _same_number(*runs, path)}
         squares = [(after[path] - before[path]) ** 2 for path in sorted(shared)]
         squares += [width**2 for widths in (before, after) for path, width in sorted(widths.items()) if path not in shared]
+        squares.append(_discrepancy_apart(self.before.stage(self.place), scenario.stage(self.place)) ** 2)
         ratio, apart = self.time_ratio(scenario), float(np.sqrt(sum(squares)))
         return ratio * float(np.exp(-apart)), ratio * float(np.exp(apart))
 
@@ -97,6 +99,11 @@ def _relative_half_widths(predicted: StagePrediction) -> dict[str, float]:
     """By key path, how much each uncertain number alone changes the iteration time, as a share of it."""
     seconds = float(predicted.iteration_time_s)
     return {path: float(half_s) / seconds for path, half_s in predicted.uncertainty.half_widths_s.items()}
+
+
+def _discrepancy_apart(before: StagePrediction, after: StagePrediction) -> float:
+    """The half width of the logarithm of the time ratio that the discrepancies of both runs leave."""
+    return float(before.work.setup.discrepancy_against(after.work.setup))
 
 
 def _same_number(one: Any, other: Any, path: str) -> bool:

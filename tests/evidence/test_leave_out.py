@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from perfmodel.evidence.leave_out import FittedPrior, left_out
@@ -33,17 +34,26 @@ def test_a_source_takes_what_the_others_say() -> None:
 
 
 def test_an_interval_moves_with_its_prediction() -> None:
-    """It stays as wide, in proportion."""
-    first = left_out([compared("a", 0.0), *(compared(name, 0.05) for name in "bcd")], [PRIOR])[0]
-    assert first.interval_s is not None
-    assert first.predicted_s is not None
-    assert first.interval_s == pytest.approx((0.9 * first.predicted_s, 1.1 * first.predicted_s))
+    """What its coefficients leave open stays as wide, in proportion."""
+    before = compared("a", 0.0)
+    first = left_out([before, *(compared(name, 0.05) for name in "bcd")], [PRIOR])[0]
+    assert first.predicted_s != before.predicted_s
+    assert first.known_widths == pytest.approx(before.known_widths)
+
+
+def test_a_source_lies_in_the_interval_that_the_others_ask_for() -> None:
+    """Those that were right make it narrow; those that were off by a third make it wide enough for one that is."""
+    for error, widest in ((0.0, 0.03), (0.35, 0.6)):
+        others = [compared(name, error * (-1) ** place) for place, name in enumerate("bcdefg")]
+        first = left_out([compared("a", 0.0), *others], [])[0]
+        assert first.discrepancy <= widest
+        assert first.discrepancy >= 0.8 * np.log1p(error)
 
 
 def test_a_row_of_another_stack_is_as_it_was() -> None:
     """It neither teaches nor learns."""
     rows = [compared("a", 0.2, "fsdp"), *(compared(name, 0.05) for name in "bcd")]
-    assert left_out(rows, [PRIOR])[0] == rows[0]
+    assert left_out(rows, [PRIOR])[0].predicted_s == rows[0].predicted_s
 
 
 def test_with_hardly_another_source_nothing_is_estimated() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from perfmodel.errors import InputError
 from perfmodel.evidence.thresholds import Threshold, missed_thresholds, read_threshold
-from perfmodel.evidence.time_scores import SCORES, Errors, ErrorSummary
+from perfmodel.evidence.time_scores import SCORES, ErrorSummary, TimeErrors
 
 SOURCE = "NVIDIA/dgxc v25: a=b"
 GROUPS = {"stack": {"megatron-core", "fsdp"}, "source": {SOURCE}}
@@ -17,7 +17,8 @@ SUMMARY = ErrorSummary(
     bias=-0.02,
     interval_coverage=0.9,
     winkler_score=0.4,
-    by_source=Errors(median_abs_error=0.04, p90_abs_error=0.2, bias=-0.03),
+    half_width=0.1,
+    by_source=TimeErrors(median_abs_error=0.04, p90_abs_error=0.2, bias=-0.03, interval_coverage=0.8, winkler_score=0.5),
     memory=None,
 )
 

@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from perfmodel.count.memory import MemoryBytes
-from perfmodel.evidence.time_scores import MISS, TimeComparison, seen_bytes, summarise_times
+from perfmodel.evidence.interval_scores import MISS
+from perfmodel.evidence.time_scores import TimeComparison, seen_bytes, summarise_times
 from tests.evidence.test_groups import RAMP, row
 
 MEMORY = MemoryBytes(

@@ -16,6 +16,7 @@ from perfmodel.prediction import StagePrediction, predict_stage
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.hardware import Cluster
 from perfmodel.spec.precision import RECIPES
+from perfmodel.spec.run_evidence import NO_EVIDENCE, RunEvidence
 from perfmodel.spec.spread import moved, uncertain_numbers
 from perfmodel.spec.stack import SoftwareStack
 from perfmodel.timing.uncertainty import LEAST_SPREAD, Uncertainty, uncertainty, with_ends
@@ -116,9 +117,42 @@ def test_shares_are_those_of_the_variance_and_sum_to_one() -> None:
     assert list(found.shares.values()) == pytest.approx([16 / 25, 9 / 25])
 
 
+def without_runs(cluster: Cluster) -> Cluster:
+    """The cluster as if nobody had measured runs on such GPUs."""
+    return replace(cluster, evidence=NO_EVIDENCE)
+
+
+def test_the_discrepancy_widens_what_numbers_leave_open() -> None:
+    """As one more independent part, with its share; a half width of ln 2 alone reaches from half of the time to twice."""
+    cluster = without_runs(cluster_preset("dgx-h100"))
+    evidence = RunEvidence(name="runs", cells={"any": (float(np.log(2.0)), 0.1, 0.1, 0.1, 9, 3)})
+    bare, widened = predicted(cluster), predicted(replace(cluster, evidence=evidence))
+    assert widened.iteration_time_s == bare.iteration_time_s
+    for end, known in zip(widened.iteration_time_interval_s, bare.iteration_time_interval_s, strict=True):
+        squares = [np.log(float(each / bare.iteration_time_s)) ** 2 for each in (end, known)]
+        assert squares[0] - squares[1] == pytest.approx(np.log(2.0) ** 2)
+    parts = widened.uncertainty.parts_s
+    assert parts["discrepancy"] == pytest.approx(0.75 * float(bare.iteration_time_s))
+    known_s2 = sum(float(half_s) ** 2 for half_s in widened.uncertainty.half_widths_s.values())
+    assert float(parts["coefficients"]) ** 2 + float(parts["machine"]) ** 2 == pytest.approx(known_s2)
+    assert sum(widened.uncertainty.shares.values()) == pytest.approx(known_s2 / (known_s2 + float(parts["discrepancy"]) ** 2))
+
+
+def test_the_clocks_of_a_cluster_are_part_of_the_machine() -> None:
+    """Its own numbers are; those of its GPU, of its links and of the stack are coefficients."""
+    half_widths_s = {
+        "cluster.compute_scale": 3.0,
+        "cluster.network_scale": 4.0,
+        "cluster.gpu.kernels.x": 1.0,
+        "stack.host.y": 1.0,
+    }
+    found = Uncertainty(low_s=0.0, high_s=0.0, half_widths_s=half_widths_s, ends_s={}, discrepancy_s=2.0)
+    assert found.parts_s == pytest.approx({"coefficients": np.sqrt(2.0), "machine": 5.0, "discrepancy": 2.0})
+
+
 def test_a_prediction_names_what_makes_it_unsure() -> None:
     """All of its variance, by key paths of numbers that the cluster and the stack call uncertain."""
-    cluster = cluster_preset("dgx-h100")
+    cluster = without_runs(cluster_preset("dgx-h100"))
     shares = predicted(cluster).uncertainty.shares
     stated = dict([*uncertain_numbers(cluster, "cluster."), *uncertain_numbers(STACK, "stack.")])
     assert set(shares) <= set(stated)
@@ -128,7 +162,7 @@ def test_a_prediction_names_what_makes_it_unsure() -> None:
 
 def test_the_interval_of_a_prediction_is_that_of_predictions_at_the_ends() -> None:
     """Each uncertain number moved by hand, one prediction after the other, and their squares of their logarithms added up."""
-    cluster = cluster_preset("dgx-h100")
+    cluster = without_runs(cluster_preset("dgx-h100"))
     found = predicted(cluster)
     gained: Numeric = 0.0
     lost: Numeric = 0.0

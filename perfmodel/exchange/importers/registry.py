@@ -35,6 +35,7 @@ DESCRIBED: Final[Mapping[str, str]] = {  # kind of preset: what a file of it des
     "collectives": "collectives",
     "stacks": "a software stack",
     "economics": "economic terms",
+    "evidence": "what measured runs say",
 }
 
 

@@ -1,0 +1,67 @@
+"""What measured runs say of the errors of predictions, beyond what uncertain coefficients and machines explain.
+
+ln T_measured = ln T_predicted + a(source) + b(configuration) + e(row): what the equations lack is the same in all runs of one
+source, or of one configuration in it, and the rest is noise of single rows. Layouts of one model in one precision differ less
+than any two configurations do. Runs are alike by cells: a family of software on a generation of GPUs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from perfmodel.spec.fields import Numeric, Spec, grid, text
+from perfmodel.spec.spread import DEVIATIONS
+
+POOLED: Final = "any"  # the cell of runs whose own cell no source is scored in
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Discrepancy:
+    """The third part of an interval: what predictions of one cell lack, in logarithms of the iteration time."""
+
+    cell: str = ""
+    half_width: Numeric = 0.0  # of the 90 % interval of a + b + e together
+    configuration_deviation: Numeric = 0.0  # standard deviation of b
+    layout_deviation: Numeric = 0.0  # of b among the layouts of one model in one precision
+    row_deviation: Numeric = 0.0  # standard deviation of e
+    rows: Numeric = 0  # that it is estimated on
+    sources: Numeric = 0  # of those rows
+    pooled: bool = False  # over all cells, because no source is scored in this one
+
+    def apart(self, deviation: Numeric) -> Numeric:
+        """The half width that one of the standard deviations leaves to the logarithm of a time; at most all of it."""
+        return np.minimum(DEVIATIONS * deviation, self.half_width)
+
+
+FIGURES: Final = (  # of a cell, in this order
+    *("half_width", "configuration_deviation", "layout_deviation", "row_deviation"),
+    *("rows", "sources"),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class RunEvidence(Spec):
+    """Discrepancies by cell, family/generation: FIGURES of each; `any` is that of every cell that is not listed."""
+
+    name: str = text()
+    cells: Mapping[str, tuple[float, ...]] = grid(*FIGURES)
+
+    def discrepancy(self, *, family: str, generation: str) -> Discrepancy:
+        """The discrepancy of a stack's family on a generation of GPUs; the pooled one where their cell is not known.
+
+        >>> cells = {"any": (0.2, 0.1, 0.05, 0.1, 9, 3), "fsdp/hopper": (0.1, 0.05, 0.03, 0.05, 4, 1)}
+        >>> runs = RunEvidence(name="runs", cells=cells)
+        >>> [runs.discrepancy(family=each, generation="hopper").half_width for each in ("fsdp", "paxml")]
+        [0.1, 0.2]
+        """
+        cell = f"{family}/{generation}"
+        known = cell in self.cells
+        figures = self.cells.get(cell if known else POOLED, ())
+        return Discrepancy(cell=cell, pooled=not known, **dict(zip(FIGURES, figures, strict=False)))
+
+
+NO_EVIDENCE: Final = RunEvidence(name="none")
