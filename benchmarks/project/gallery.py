@@ -109,6 +109,14 @@ SHOTS: Final = (
         pictures={"accuracy.png": ("accuracy", "384 of them, by the software that they ran.")},
     ),
     Shot(
+        title="Whether intervals keep what they say",
+        words="Each source is scored without what was learned from it.",
+        arguments=["validate", "--leave-source-out", "--reliability", "reliability.png"],
+        pictures={
+            "reliability.png": ("reliability", "Measurements inside intervals, over the share that the intervals state.")
+        },
+    ),
+    Shot(
         title="A measured step, operator by operator",
         words="A record of `perfmodel measure`, beside the prediction on the profile that `perfmodel calibrate` fitted before.",
         arguments=[

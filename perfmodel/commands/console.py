@@ -163,17 +163,17 @@ def warn_of(sentences: Sequence[str]) -> None:
         say(f"warning: {sentence}")
 
 
-def drawing_module(figure: Path | None, name: str = "perfmodel.report.figures.measured") -> Any:
+def drawing_module(figure: Path | None, name: str = "perfmodel.report.figures.measured", *, option: str = "--figure") -> Any:
     """The module that draws a figure; None without one. Errors: InputError for another file type, or without matplotlib."""
     if figure is None:
         return None
     if kind_of(figure) not in ("png", "svg"):
-        raise InputError(f"--figure {figure} must be a .png or .svg file")
+        raise InputError(f"{option} {figure} must be a .png or .svg file")
     try:
         import_module("matplotlib")
         return import_module(name)
     except ImportError:
-        raise InputError("--figure needs matplotlib; pip install 'perfmodel[report]' brings it") from None
+        raise InputError(f"{option} needs matplotlib; pip install 'perfmodel[report]' brings it") from None
 
 
 def kind_of(figure: Path) -> str:

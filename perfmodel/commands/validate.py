@@ -57,6 +57,10 @@ def validate(
     figure: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Draw predicted against measured times to FILE (.png or .svg).")
     ] = None,
+    reliability: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Draw how many measurements lie in intervals of 50 to 95 % to FILE (.png or .svg)."),
+    ] = None,
     as_json: AsJson = False,
     as_csv: AsCsv = False,
     as_markdown: AsMarkdown = False,
@@ -78,21 +82,29 @@ def validate(
     """
     form = form_of(output, as_json=as_json, as_csv=as_csv, as_markdown=as_markdown)
     if memory:
-        if file is None or figure is not None:
-            raise InputError(
-                "--memory needs a FILE.csv" if file is None else "--figure draws times; it cannot be combined with --memory"
-            )
+        if file is None:
+            raise InputError("--memory needs a FILE.csv")
+        for option, drawn in (("--figure", figure), ("--reliability", reliability)):
+            if drawn is not None:
+                raise InputError(f"{option} draws times; it cannot be combined with --memory")
         if leave_source_out:
             raise InputError("--leave-source-out scores times; it cannot be combined with --memory")
         _validate_memory(file, fail_above=fail_above or (), form=form, output=output)
     else:
+        pictures = [_accuracy(figure), _reliability(reliability, leave_source_out=leave_source_out)]
         _validate_times(
-            file, leave_source_out=leave_source_out, fail_above=fail_above or (), figure=figure, form=form, output=output
+            file, leave_source_out=leave_source_out, fail_above=fail_above or (), pictures=pictures, form=form, output=output
         )
 
 
 def _validate_times(
-    file: Path | None, *, leave_source_out: bool, fail_above: Sequence[str], figure: Path | None, form: str, output: Path | None
+    file: Path | None,
+    *,
+    leave_source_out: bool,
+    fail_above: Sequence[str],
+    pictures: Sequence[Callable[[Sequence[TimeComparison]], None]],
+    form: str,
+    output: Path | None,
 ) -> None:
     from perfmodel.evidence.groups import known_groups
     from perfmodel.evidence.thresholds import read_threshold
@@ -100,7 +112,6 @@ def _validate_times(
     from perfmodel.exchange.presets import DATA
     from perfmodel.exchange.tables.published_runs import read_measured_runs
 
-    draw = _drawing(figure)
     table = read_measured_runs(file or DATA / "published_runs.csv")
     measured = table.rows
     bars = [read_threshold(text, scores=SCORES, groups=known_groups(measured)) for text in fail_above]
@@ -126,7 +137,7 @@ def _validate_times(
         report=report,
         rows=lambda: validation_rows(scores),
     )
-    if complete:
+    for draw in pictures if complete else ():
         draw(comparisons)
     _judge(scores, bars, complete=complete)
 
@@ -208,12 +219,29 @@ def _one_by_one(compare: Callable[[T], R], measured: Sequence[T]) -> list[R]:
     return done
 
 
-def _drawing(figure: Path | None) -> Callable[[Sequence[Any]], None]:
+def _accuracy(figure: Path | None) -> Callable[[Sequence[Any]], None]:
     """A function that draws comparisons to `figure`; does nothing without one. Errors: InputError before any work."""
     figures = drawing_module(figure)
     if figure is None:
         return lambda _: None
     return lambda comparisons: write_file(figures.picture(figures.accuracy_figure(comparisons), kind_of(figure)), figure)
+
+
+def _reliability(figure: Path | None, *, leave_source_out: bool) -> Callable[[Sequence[Any]], None]:
+    """The same with the reliability of their intervals."""
+    figures = drawing_module(figure, "perfmodel.report.figures.reliability", option="--reliability")
+    if figure is None:
+        return lambda _: None
+
+    def draw(comparisons: Sequence[TimeComparison]) -> None:
+        from perfmodel.evidence.time_scores import time_reliability
+
+        scored = sum(each.measured.scored and each.predicted_s is not None for each in comparisons)
+        how = ", each source scored without what was learned from it" if leave_source_out else ""
+        drawing = figures.reliability_figure(time_reliability(comparisons), what=f"{scored} measured runs{how}")
+        write_file(figures.picture(drawing, kind_of(figure)), figure)
+
+    return draw
 
 
 def _judge(scores: Scoreboard[Any, Any], bars: Sequence[Threshold], *, complete: bool) -> None:

@@ -60,7 +60,7 @@ def test_errors_that_both_runs_share_cancel() -> None:
 
 
 def test_what_the_equations_lack_of_a_configuration_cancels() -> None:
-    """A faster network leaves the configuration as it is; another layout of the model may be further off, another stack more."""
+    """A faster network leaves the configuration as it is; another layout may be further off, another stack more."""
     before = asked("tensor_parallel=4").before.stage(-1).work.setup
     assert before.discrepancy.half_width > 0
     apart = [

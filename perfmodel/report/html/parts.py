@@ -16,6 +16,7 @@ from perfmodel.report.html.provenance import confidence_table, provenance
 from perfmodel.report.html.statements import RunStatements
 from perfmodel.report.text.economics import economics_section
 from perfmodel.report.text.explanation import TERM_LABELS, moves_table, notes, refusals
+from perfmodel.report.text.interval import interval_table
 from perfmodel.report.text.prediction import most_memory_bytes
 from perfmodel.report.text.term import operator_table, term_report
 from perfmodel.report.text.terminal import section
@@ -101,6 +102,7 @@ def provenance_html(explained: Explanation, *, anchor: str = "source") -> str:
     terms = [explained.term(name) for name in TERMS]
     return "\n".join(
         [
+            as_html(interval_table(explained.predicted)),
             as_html(confidence_table(explained)),
             folded("Numbers that move the iteration, each with its source", as_html(known.used, level=4)),
             folded("Every other setting", as_html(known.others, level=4)),

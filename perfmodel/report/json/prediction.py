@@ -14,6 +14,7 @@ from perfmodel.spec.hardware import Cluster
 from perfmodel.spec.run import PublishedFigures, RampStage, Run
 from perfmodel.timing.collectives import crossed_link
 from perfmodel.timing.ledger import ledger
+from perfmodel.timing.uncertainty import Uncertainty
 
 SCHEMA_VERSION: Final = 1
 
@@ -101,6 +102,7 @@ def _stage_document(
             {"number": path, "half_width_s": float(predicted.uncertainty.half_widths_s[path]), "share": float(share)}
             for path, share in predicted.uncertainty.shares.items()
         ],
+        "uncertainty_parts": uncertainty_parts(predicted.uncertainty),
         "mfu": float(predicted.mfu),
         "hfu": float(predicted.hfu),
         "model_flop_per_token": float(predicted.model_flop_per_token),
@@ -121,6 +123,18 @@ def _stage_document(
         "communication": _communication(predicted, cluster),
         "assumptions": list(assumptions),
     }
+
+
+def uncertainty_parts(uncertainty: Uncertainty) -> dict[str, Any]:
+    """Each part of an interval: the half width that it alone would have, its share of the variance, and what it rests on."""
+    parts = {part: float(half_s) for part, half_s in uncertainty.parts_s.items()}
+    total = sum(half_s * half_s for half_s in parts.values())
+    document: dict[str, Any] = {
+        part: {"half_width_s": half_s, "share": half_s * half_s / total if total else 0.0} for part, half_s in parts.items()
+    }
+    known = uncertainty.discrepancy
+    rests_on = {"cell": known.cell, "pooled": known.pooled, "rows": int(known.rows), "sources": int(known.sources)}
+    return document | {"discrepancy": document["discrepancy"] | rests_on}
 
 
 def _operators(predicted: StagePrediction, run: Run) -> list[dict[str, Any]]:

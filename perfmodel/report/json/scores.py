@@ -8,9 +8,10 @@ from typing import Any
 
 from perfmodel.count.fit import fit_verdict
 from perfmodel.evidence.groups import Scoreboard, group_names
+from perfmodel.evidence.interval_scores import Reliability
 from perfmodel.evidence.measured_rows import UnreadRow
 from perfmodel.evidence.memory_scores import FitComparison, FitSummary
-from perfmodel.evidence.time_scores import ErrorSummary, TimeComparison, recomputed_mfu
+from perfmodel.evidence.time_scores import ErrorSummary, TimeComparison, recomputed_mfu, time_reliability
 from perfmodel.report.json.prediction import SCHEMA_VERSION
 from perfmodel.spec.fields import Numeric
 from perfmodel.units import GIBIBYTE
@@ -26,10 +27,21 @@ def validation_document(
         "complete": complete,
         "leave_source_out": leave_source_out,
         "overall": None if overall is None else asdict(overall),
+        "reliability": _reliability(time_reliability(scoreboard.comparisons)),
         "groups": {group: {name: asdict(each) for name, each in names.items()} for group, names in scoreboard.groups.items()},
         "unsupported": dict(scoreboard.unsupported),
         "rows": _in_order(scoreboard),
     }
+
+
+def _reliability(found: Reliability | None) -> list[dict[str, float]]:
+    """Observed shares of measurements by the share that their intervals state."""
+    levels = () if found is None else found.rows
+    return [
+        {"stated": level, "rows": found.rows[level], "by_source": found.by_source[level]}
+        for level in levels
+        if found is not None
+    ]
 
 
 def _in_order(scoreboard: Scoreboard[TimeComparison, ErrorSummary]) -> list[dict[str, Any]]:

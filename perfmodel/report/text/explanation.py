@@ -14,6 +14,7 @@ from perfmodel.explanation.moves import DEGREES, Move
 from perfmodel.explanation.sensitivity import Effect
 from perfmodel.explanation.terms import TERMS
 from perfmodel.explanation.waterfall import STEPS, Step
+from perfmodel.report.text.interval import interval_table
 from perfmodel.report.text.prediction import fit_sentence, need_text
 from perfmodel.report.text.terminal import Name, percent_text, plain_table, section, setting_text, titled, value_text
 from perfmodel.report.words import LABELS, SHORT
@@ -40,7 +41,7 @@ def explanation_report(explained: Explanation, *, every: bool = False) -> Group:
     """Verdict, waterfall, moves and levers; with `every`, those without effect and moves that cannot be made too."""
     parts: list[RenderableType] = [*verdict(explained), waterfall_table(explained), moves_table(explained)]
     parts += [*notes(explained), *refusals(explained, every=every)]
-    parts += lever_tables(explained, every=every)
+    parts += [interval_table(explained.predicted), *lever_tables(explained, every=every)]
     return Group(*parts)
 
 

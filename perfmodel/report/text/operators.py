@@ -1,4 +1,4 @@
-"""What `predict --verbose` adds: every operator of a stage with how sure its time is, and where the uncertainty comes from."""
+"""What `predict --verbose` adds: where the uncertainty comes from, and every operator of a stage with how sure its time is."""
 
 from __future__ import annotations
 
@@ -10,36 +10,18 @@ from rich.table import Table
 
 from perfmodel.count.operators import Operator
 from perfmodel.prediction import Prediction, StagePrediction
+from perfmodel.report.text.interval import interval_table, uncertain_numbers_table
 from perfmodel.report.text.terminal import Name, plain_table, titled
 from perfmodel.spec.axes import DATA
 from perfmodel.spec.phases import DATA_GRADIENT, WEIGHT_GRADIENT
 from perfmodel.timing.ledger import Entry, ledger, seconds_by_confidence
 
-MOST_SOURCES: Final = 10
 PHASES: Final = {DATA_GRADIENT: "dgrad", WEIGHT_GRADIENT: "wgrad"}
 
 
 def prediction_details(prediction: Prediction) -> Group:
-    """Both tables, for the last stage: the one that most of a ramp is spent in."""
-    return Group(_uncertainty_table(prediction), _operator_table(prediction))
-
-
-def _uncertainty_table(prediction: Prediction) -> RenderableType:
-    """The numbers that bring most of the interval's variance."""
-    stage, predicted = prediction.stages[-1]
-    table = plain_table()
-    table.add_column("number", overflow="fold", ratio=1)
-    for heading in ("alone, ms", "share"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    shares = predicted.uncertainty.shares
-    for path, share in list(shares.items())[:MOST_SOURCES]:
-        half_s = float(predicted.uncertainty.half_widths_s[path])
-        table.add_row(Name(path), f"+-{1e3 * half_s:.1f}", f"{100 * float(share):.0f} %")
-    rest = sum(float(share) for share in list(shares.values())[MOST_SOURCES:])
-    if len(shares) > MOST_SOURCES:
-        table.add_section()
-        table.add_row(f"{len(shares) - MOST_SOURCES} others", "", f"{100 * rest:.0f} %")
-    return titled(f"Where the uncertainty comes from, {DATA.short} {stage.data_parallel} (90 %)", table)
+    """The tables of the last stage: the one that most of a ramp is spent in."""
+    return Group(interval_table(prediction.stages[-1][1]), uncertain_numbers_table(prediction), _operator_table(prediction))
 
 
 def _operator_table(prediction: Prediction) -> RenderableType:

@@ -45,7 +45,10 @@ def _verdict(overall: ErrorSummary, comparisons: Sequence[TimeComparison]) -> Te
         f"{scored}: median error {100 * overall.median_abs_error:.1f} %, "
         f"90th percentile {100 * overall.p90_abs_error:.1f} %.\n"
         f"Each source weighing one: {100 * weighed.median_abs_error:.1f} % and {100 * weighed.p90_abs_error:.1f} %. "
-        f"Bias {percent_text(overall.bias)}; {100 * overall.interval_coverage:.0f} % lie in their 90 % interval (inside)."
+        f"Bias {percent_text(overall.bias)}; {100 * overall.interval_coverage:.0f} % lie in their 90 % interval (inside), "
+        f"{100 * weighed.interval_coverage:.0f} % with each source weighing one; half of the intervals are narrower than "
+        f"+-{100 * overall.half_width:.0f} %. Winkler score (width and misses; small is good) {overall.winkler_score:.2f}, "
+        f"by source {weighed.winkler_score:.2f}."
     )
 
 
@@ -85,10 +88,11 @@ def _group_table(group: str, members: Mapping[str, ErrorSummary]) -> RenderableT
             f"{100 * summary.p90_abs_error:.1f} %",
             percent_text(summary.bias),
             f"{100 * summary.interval_coverage:.0f} %",
+            f"{summary.winkler_score:.2f}",
         )
         for name, summary in members.items()
     }
-    return group_table(group, ("rows", "median", "p90", "bias", "inside"), rows)
+    return group_table(group, ("rows", "median", "p90", "bias", "inside", "Winkler"), rows)
 
 
 def _worst_section(comparisons: Sequence[TimeComparison]) -> RenderableType:
