@@ -188,15 +188,15 @@ def test_a_name_is_printed_as_it_is(run: Any) -> None:
 
 
 def test_json_says_where_the_uncertainty_comes_from(run: Any) -> None:
-    """Every uncertain number by its key path: half the width that it brings alone, and its share of the variance."""
+    """Every uncertain number by its key path, then the discrepancy: half the width of each alone, its share of the variance."""
     for stage in json.loads(run(*RAMP, "--json").out)["stages"]:
         found = stage["uncertainty"]
         assert all(set(each) == {"number", "half_width_s", "share"} for each in found)
         shares = [each["share"] for each in found]
         assert shares == sorted(shares, reverse=True)
-        assert sum(shares) == pytest.approx(1.0, rel=1e-9)
-        squares = [each["half_width_s"] ** 2 for each in found]
-        assert shares == pytest.approx([square / sum(squares) for square in squares], rel=1e-9)
+        discrepancy = stage["uncertainty_parts"]["discrepancy"]
+        squares = [each["half_width_s"] ** 2 for each in (*found, discrepancy)]
+        assert [*shares, discrepancy["share"]] == pytest.approx([square / sum(squares) for square in squares], rel=1e-9)
         low, high = stage["iteration_time_interval_s"]
         assert (high - low) / 2 == pytest.approx(sum(squares) ** 0.5, rel=0.1)  # but for how lopsided numbers are
 

@@ -46,8 +46,10 @@ def test_validate_json_has_the_keys_of_the_design(run: Any, tmp_path: Path) -> N
     table = write_rows(tmp_path / "some.csv", *rows)
     document = json.loads(run("validate", table, "--json").out)
     errors = {"median_abs_error", "p90_abs_error", "bias"}
-    assert set(document["overall"]) == errors | {"rows", "interval_coverage", "winkler_score", "by_source", "memory"}
-    assert set(document["overall"]["by_source"]) == errors
+    assert set(document["overall"]) == errors | {
+        *("rows", "interval_coverage", "winkler_score", "half_width", "by_source", "memory")
+    }
+    assert set(document["overall"]["by_source"]) == errors | {"interval_coverage", "winkler_score"}
     predicted = [row for row in document["rows"] if row["predicted_s"] is not None]
     assert document["overall"]["rows"] == len(predicted) == len(known)
     for row in predicted:
@@ -213,6 +215,8 @@ def test_a_bar_that_is_missed_is_a_no(run: Any, table: Path) -> None:
         (["--fail-above", "median=5"], "'5' is not between 0 and 1 (0 and 100%); did you mean 5%?"),
         (["--figure", "scores.pdf"], "--figure scores.pdf must be a .png or .svg file"),
         (["--memory", "--figure", "scores.png"], "--figure draws times; it cannot be combined with --memory"),
+        (["--memory", "--reliability", "scores.png"], "--reliability draws times; it cannot be combined with --memory"),
+        (["--reliability", "scores.pdf"], "--reliability scores.pdf must be a .png or .svg file"),
     ],
 )
 def test_what_cannot_be_asked_is_refused_before_the_work(
@@ -224,10 +228,11 @@ def test_what_cannot_be_asked_is_refused_before_the_work(
     assert done.is_refused(2, sentence), done
 
 
+@pytest.mark.parametrize("option", ["--figure", "--reliability"])
 @pytest.mark.parametrize(("name", "start"), [("scores.png", b"\x89PNG"), ("scores.svg", b"<?xml")])
-def test_a_picture_is_written_whole(run: Any, table: Path, tmp_path: Path, name: str, start: bytes) -> None:
+def test_a_picture_is_written_whole(run: Any, table: Path, tmp_path: Path, option: str, name: str, start: bytes) -> None:
     """Beside the scoreboard, by extension; nothing else is left."""
-    done = run("validate", table, "--figure", tmp_path / name)
+    done = run("validate", table, option, tmp_path / name)
     assert done.code == 0
     assert done.err.endswith(f"{name}\n")
     assert (tmp_path / name).read_bytes().startswith(start)

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from perfmodel.errors import InputError
-from perfmodel.evidence.time_scores import TimeComparison
+from perfmodel.evidence.interval_scores import Reliability
+from perfmodel.evidence.time_scores import TimeComparison, time_reliability
 from perfmodel.report.figures.drawing.palette import LINES
 from perfmodel.report.figures.measured import BAND, accuracy_figure, picture
+from perfmodel.report.figures.reliability import reliability_figure
 from tests.comparisons import compared
 from tests.report.reading import colour, key_texts
 
@@ -48,8 +50,23 @@ def test_the_same_rows_give_the_same_picture(kind: str) -> None:
     assert picture(accuracy_figure(compared()), kind) == picture(accuracy_figure(compared()), kind)
 
 
+def test_reliability_is_drawn_over_what_is_stated() -> None:
+    """A point for each level, by rows and by sources, with its number beside it, and the diagonal."""
+    found = Reliability(rows={0.5: 0.62, 0.9: 0.97}, by_source={0.5: 0.41, 0.9: 0.83})
+    drawing = reliability_figure(found, what="9 measured runs")
+    (axes,) = drawing.axes
+    diagonal, *curves = axes.lines
+    assert np.array_equal(*np.asarray(diagonal.get_xydata()).T)
+    drawn = [np.asarray(each.get_xydata()).tolist() for each in curves]
+    assert drawn == [[[50.0, 62.0], [90.0, 97.0]], [[50.0, 41.0], [90.0, 83.0]]]
+    assert [text.get_text() for text in axes.texts] == ["62", "97", "41", "83"]
+    assert set(key_texts(drawing)) == {"each row weighing one", "each source weighing one"}
+
+
 def test_there_is_no_picture_of_nothing() -> None:
     """A row that is not covered is no point."""
     uncovered = [TimeComparison(measured=c.measured) for c in compared()[:3]]
     with pytest.raises(InputError, match="nothing to draw"):
         accuracy_figure(uncovered)
+    with pytest.raises(InputError, match="nothing to draw"):
+        reliability_figure(time_reliability(uncovered), what="no run")
