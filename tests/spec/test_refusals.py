@@ -19,7 +19,7 @@ from perfmodel.spec.stack import SoftwareStack
 from tests.layouts import RAMP_STAGE
 from tests.setups import setup_of
 from tests.stacks import stack_with
-from tests.timing.fp32_hardware import FP32_CLUSTER
+from tests.timing.fp32_hardware import FP32_CLUSTER, NO_FP32_CLUSTER
 
 MODEL = model_preset("nemotron-4-15b")  # 48 heads, 8 KV heads, 32 layers
 CLUSTER = cluster_preset("dgx-h100")
@@ -292,7 +292,7 @@ def test_fp32_needs_a_peak_products_and_attention_of_its_own() -> None:
     plain = {name: known for name, known in kernels.matmul.items() if name != "fp32"}
     check_setup(setup_of(MODEL, layout, cluster=FP32_CLUSTER))
     for gpu, sentence in (
-        (CLUSTER.gpu, "H100 SXM 80GB has no fp32 rate; it has bf16, fp16, fp8"),
+        (NO_FP32_CLUSTER.gpu, "H100 SXM 80GB has no fp32 rate; it has bf16, fp16, fp8"),
         (replace(FP32_CLUSTER.gpu, kernels=replace(kernels, matmul=plain)), "no fp32 kernels were measured on H100 SXM 80GB"),
         (
             replace(FP32_CLUSTER.gpu, kernels=replace(kernels, attention_forward_fp32=None)),
