@@ -17,6 +17,7 @@ from perfmodel.errors import InputError, PerfmodelError
 from perfmodel.frames import Tabular
 from perfmodel.prediction import StagePrediction, predict_stage
 from perfmodel.spec.axes import FILLING, REPLICA_AXES
+from perfmodel.spec.fields import anywhere
 from perfmodel.spec.hardware import Cluster, Gpu
 from perfmodel.spec.layout import RECOMPUTES, Layout
 from perfmodel.spec.model import TransformerModel
@@ -25,7 +26,7 @@ from perfmodel.spec.refusals import check_setup
 from perfmodel.spec.setup import Setup
 
 DEGREES: Final = tuple(axis.name for axis in REPLICA_AXES)  # that share GPUs with data parallelism
-PLAIN_BYTES: Final = 2  # of one number in 16 bits, which nobody trades for more
+PLAIN_BYTES: Final = 2  # of one number in 16 bits, which nobody trades for more that are slower
 SIZES: Final = ("virtual_pipeline", "micro_batch_size")
 
 
@@ -123,12 +124,11 @@ def _candidates(setup: Setup) -> Iterator[tuple[str, Any]]:
 
 
 def _other_precisions(gpu: Gpu, recipe: PrecisionRecipe) -> Iterator[str]:
-    """One recipe for each kind of arithmetic that a GPU has, but none that is wider than both 16 bits and what runs."""
-    own = number_format(recipe.products)
-    seen = {own.circuits}
-    for name in gpu.peak_flop_per_s:
+    """One recipe for each kind of arithmetic of a GPU: in 16 bits or fewer, or in more where it is faster than what runs."""
+    seen, least = {number_format(recipe.products).circuits}, gpu.peak(recipe.products)
+    for name, peak in gpu.peak_flop_per_s.items():
         other = number_format(name)
-        if name in RECIPES and other.circuits not in seen and other.bytes <= max(own.bytes, PLAIN_BYTES):
+        if name in RECIPES and other.circuits not in seen and (other.bytes <= PLAIN_BYTES or anywhere(peak >= least)):
             seen.add(other.circuits)
             yield name
 

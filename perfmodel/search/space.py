@@ -160,8 +160,9 @@ def places_with(truths: NDArray[np.bool_]) -> list[NDArray[np.intp]]:
 
 
 def _grid(work: Workload, categories: Mapping[str, Any], rows: GridAxis, shardings: GridAxis, columns: GridAxis) -> LayoutGrid:
-    """The grid of all combinations, with those that may exist; no rule depends on full recompute, nor on one precision or another
-    of those that are under the same rules.
+    """The grid of all combinations, with those that may exist.
+
+    No rule depends on full recompute; one precision of the space stands for the others, which are under the same rules.
     """
     allowed = np.empty((_length(rows), _length(shardings), _length(columns), 1), dtype=bool)
     grid = LayoutGrid(workload=work, categories=dict(categories), axes=(rows, shardings, columns, {}), allowed=allowed)

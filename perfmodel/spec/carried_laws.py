@@ -22,7 +22,7 @@ MOST_OF_A_PEAK: Final = 1.2  # what MatmulCoefficients.efficiency admits
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class CarriedProducts(Spec):
-    """Products of a format like those of another: at its own peak rate, of which they reach `efficiency` times as large a share."""
+    """Products of a format like those of another, at its own peak rate: `efficiency` is their share of it against the other."""
 
     like: str = choice(*FORMATS)
     efficiency: Numeric = number("ratio", above=0, maximum=1.5)

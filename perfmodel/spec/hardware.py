@@ -80,7 +80,7 @@ class Gpu(Spec):
         raise NotSupportedError(f"no {precision} kernels were measured on {self.name}", key="precision")
 
     def _measured_matmul(self, precision: str, library: str) -> MatmulCoefficients | None:
-        """The law of a library where it has one of this format, else that of the newest library; None where none was measured."""
+        """The law of a library where it has one of this format, else that of the newest; None where none was measured."""
         formats = (precision, number_format(precision).circuits)
         older = self.kernels.matmul_libraries.get(library)
         tables = (older.matmul, self.kernels.matmul) if older else (self.kernels.matmul,)
@@ -102,7 +102,7 @@ class Gpu(Spec):
         return None if self._measured_matmul(precision, "newest") else self.carried_products.get(precision)
 
     def attention(self, precision: str, *, backward: bool, library: str = "fastest") -> AttentionCoefficients:
-        """The coefficients of fused attention on numbers of one format: those of 16 bits have one law, those of 4 bytes another.
+        """The coefficients of fused attention on numbers of one format: 16 bits have one law, 4 bytes another.
 
         The law is the library's own where that was measured, else the profile's; or that of 2 bytes, carried over to 4.
         Errors: NotSupportedError when no attention of the format was measured.
@@ -123,7 +123,7 @@ class Gpu(Spec):
         raise NotSupportedError(f"no {precision} attention ({way}) was measured on {self.name}", key="precision")
 
     def attention_circuits(self, precision: str) -> str:
-        """The format in whose arithmetic fused attention on numbers of one format computes: its own, unless it is carried over."""
+        """In which format fused attention on numbers of one format computes: its own, unless the law is carried over."""
         is_own = has_libraries(precision) or self.kernels.attention_forward_fp32 is not None
         return precision if is_own or self.carried_attention is None else self.carried_attention.circuits
 

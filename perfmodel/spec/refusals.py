@@ -42,7 +42,7 @@ def check_setup(setup: Setup) -> None:
 
 
 def check_precision(recipe: PrecisionRecipe, gpu: Gpu, stack: SoftwareStack) -> None:
-    """Raise NotSupportedError for a recipe that the GPU, or its attention kernels as far as the software has any, cannot run."""
+    """Raise NotSupportedError for a recipe that the GPU has no kernels for, or the software no attention."""
     gpu.check_recipe(recipe)
     if not stack.fusion.has_attention(recipe):
         sentence = f"{stack.name} has no attention in {recipe.name}: its kernels take numbers of 2 bytes"
@@ -104,7 +104,9 @@ def stack_rules(stack: SoftwareStack, layout: Layout) -> Iterator[Rule]:
     yield Rule(
         key="context_parallel",
         allows=fusion.fuses_attention(recipe) or np.asarray(layout.context_parallel) == 1,
-        sentence=lambda: f"attention over several ranks needs fused kernels, which {stack.name} does not run{on_wide}; 1 would do",
+        sentence=lambda: (
+            f"attention over several ranks needs fused kernels, which {stack.name} does not run{on_wide}; 1 would do"
+        ),
     )
 
 

@@ -110,9 +110,9 @@ class HostWork(Spec):
 class Fusion(Spec):
     """Which kernels run: what is one kernel, whose it is, and what it moves and keeps.
 
-    Flash attention and cuDNN take numbers of 2 bytes. `wide_attention` is what runs on those of 4 (fp32, TF32) where `attention`
-    is fused: "fused" another kernel (PyTorch's memory-efficient one; on a CPU its own), "fused_softmax" and "unfused" products
-    whose scores go through memory, "none" nothing at all: such a run is refused.
+    Flash attention and cuDNN take numbers of 2 bytes. `wide_attention` is what runs on those of 4 (fp32, TF32): "fused" another
+    kernel (PyTorch's memory-efficient one; on a CPU its own), "fused_softmax" and "unfused" products whose scores go through
+    memory, "none" nothing at all: such a run is refused. Without `attention` scores go through memory in any format.
     """
 
     attention: bool = flag()

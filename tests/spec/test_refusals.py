@@ -392,3 +392,24 @@ def test_what_may_exist_has_the_shape_of_its_layouts() -> None:
         may_exist(setup_of(MODEL, grid, software, cluster=CLUSTER)), [[True, False], [True, True], [True, False]]
     )
     assert np.ndim(may_exist(setup_of(MODEL, BATCHES, software, cluster=CLUSTER))) == 0
+
+
+@pytest.mark.parametrize("precision", ["tf32", "fp32"])
+def test_software_whose_attention_takes_2_bytes_alone_is_refused_on_4(precision: str) -> None:
+    """With its name and that of the precision; in 16 bits it runs."""
+    nanotron = stack_preset("nanotron")
+    check_setup(setup_of(MODEL, RAMP_STAGE, nanotron))
+    sentence = f"^precision: nanotron has no attention in {precision}: its kernels take numbers of 2 bytes$"
+    with pytest.raises(NotSupportedError, match=sentence):
+        check_setup(setup_of(MODEL, replace(RAMP_STAGE, precision=precision), nanotron))
+
+
+@pytest.mark.parametrize("precision", ["tf32", "fp32"])
+def test_scores_in_memory_belong_to_one_rank(precision: str) -> None:
+    """Transformer Engine forms them on 4 bytes, and then no ring of ranks can share a sequence."""
+    layout = replace(RAMP_STAGE, context_parallel=2, data_parallel=48, precision=precision)
+    sentence = f"which Megatron-Core .2024. does not run in {precision}; 1 would do"
+    with pytest.raises(InputError, match=sentence):
+        check_setup(setup_of(MODEL, layout))
+    check_setup(setup_of(MODEL, layout, stack_preset("generic")))
+    assert [bool(may_exist(setup_of(MODEL, replace(layout, precision=each)))) for each in ("bf16", precision)] == [True, False]
