@@ -108,7 +108,7 @@ def grouped_query_core(setup: Setup, heads: Heads) -> Block:
     """Scores, softmax and weighted sum of the heads of one rank."""
     layout, stack = setup.layout, setup.stack
     kept = layout.recipe.activation_bytes * layout.tokens_per_micro_batch * (heads.query + 2 * heads.kv)
-    if not stack.fusion.attention:
+    if not stack.fusion.fuses_attention(layout.recipe):
         return _unfused(setup, heads, kept=kept)
     core = _fused(setup, heads, kept=kept)
     return core if _is_one(layout.context_parallel) else _exchange(layout, stack, heads) + core
@@ -228,7 +228,7 @@ def _unfused(setup: Setup, heads: Heads, *, kept: Numeric) -> Block:
         precision=layout.recipe.attention,
         saved_bytes=kept,
     )
-    if setup.stack.fusion.softmax:
+    if setup.stack.fusion.fuses_softmax(layout.recipe):
         moved, back, kernels, saved = 2 * size, 3 * size, 1, size
     else:
         moved, back, kernels, saved = (24, 28, 3, 4) if size == FP32_BYTES else (20, 24, 4, 6)

@@ -179,7 +179,7 @@ class LinearOperators:
             columns=linear.columns,
             inner=linear.inner,
             useful=linear.useful,
-            precision=self.recipe.products if self._is_narrow(linear) else self.recipe.rest,
+            precision=self.recipe.linear_formats[0 if self._is_narrow(linear) else -1],
             weight_gradient_bytes=self.state.gradient,
             accumulates=self.stack.fusion.gradient_accumulation,
             saved_bytes=saved_bytes,

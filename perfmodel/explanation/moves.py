@@ -17,14 +17,16 @@ from perfmodel.errors import InputError, PerfmodelError
 from perfmodel.frames import Tabular
 from perfmodel.prediction import StagePrediction, predict_stage
 from perfmodel.spec.axes import FILLING, REPLICA_AXES
-from perfmodel.spec.hardware import Cluster
+from perfmodel.spec.fields import anywhere
+from perfmodel.spec.hardware import Cluster, Gpu
 from perfmodel.spec.layout import RECOMPUTES, Layout
 from perfmodel.spec.model import TransformerModel
-from perfmodel.spec.precision import RECIPES, operand_bytes
+from perfmodel.spec.precision import RECIPES, PrecisionRecipe, number_format
 from perfmodel.spec.refusals import check_setup
 from perfmodel.spec.setup import Setup
 
 DEGREES: Final = tuple(axis.name for axis in REPLICA_AXES)  # that share GPUs with data parallelism
+PLAIN_BYTES: Final = 2  # of one number in 16 bits, which nobody trades for more that are slower
 SIZES: Final = ("virtual_pipeline", "micro_batch_size")
 
 
@@ -118,11 +120,17 @@ def _candidates(setup: Setup) -> Iterator[tuple[str, Any]]:
     }
     for key, values in others.items():
         yield from ((key, value) for value in values if value != getattr(layout, key))
-    widths = {operand_bytes(layout.recipe.products)}
-    for name in cluster.gpu.peak_flop_per_s:
-        if name in RECIPES and operand_bytes(name) not in widths:
-            widths.add(operand_bytes(name))
-            yield "precision", name
+    yield from (("precision", name) for name in _other_precisions(cluster.gpu, layout.recipe))
+
+
+def _other_precisions(gpu: Gpu, recipe: PrecisionRecipe) -> Iterator[str]:
+    """One recipe for each kind of arithmetic of a GPU: in 16 bits or fewer, or in more where it is faster than what runs."""
+    seen, least = {number_format(recipe.products).circuits}, gpu.peak(recipe.products)
+    for name, peak in gpu.peak_flop_per_s.items():
+        other = number_format(name)
+        if name in RECIPES and other.circuits not in seen and (other.bytes <= PLAIN_BYTES or anywhere(peak >= least)):
+            seen.add(other.circuits)
+            yield name
 
 
 def _half_and_double(value: Any) -> Iterator[int]:

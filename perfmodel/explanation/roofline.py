@@ -2,8 +2,8 @@
 
     attainable = min(P, I * M),    I = F / Q
 
-P dense peak rate of the operator's precision, M memory rate, F the arithmetic that its kernel executes, Q the bytes that it
-moves at least, I their ratio (S. Williams, A. Waterman and D. Patterson, Roofline, CACM 52 (2009),
+P dense peak rate of the arithmetic of the operator, M memory rate, F the arithmetic that its kernel executes, Q the bytes that
+it moves at least, I their ratio (S. Williams, A. Waterman and D. Patterson, Roofline, CACM 52 (2009),
 doi 10.1145/1498765.1498785).
 Memory-bound operators and collectives have no F: they are held against the rate at which bytes could move.
 """
@@ -19,7 +19,7 @@ from perfmodel.frames import Tabular
 from perfmodel.prediction import StagePrediction
 from perfmodel.spec.hardware import Cluster
 from perfmodel.spec.stack import SoftwareStack
-from perfmodel.timing.attention import attention_bytes, executed_flop
+from perfmodel.timing.attention import arithmetic_of, attention_bytes, executed_flop
 from perfmodel.timing.collectives import placement
 from perfmodel.timing.kernels import matmul_bytes
 from perfmodel.timing.ledger import Entry, ledger
@@ -42,7 +42,7 @@ class RooflinePoint:
     kind: str
     group: str  # of the ranks of a collective
     axis: str  # of parallelism, along which they lie; empty for all GPUs, and for what is no collective
-    precision: str
+    precision: str  # of the arithmetic: fused attention of fp32 computes on tensor cores
     confidence: str
     repeats: float
     seconds: float
@@ -137,7 +137,7 @@ def _placed(entry: Entry, cluster: Cluster) -> Iterator[RooflinePoint]:
         link, limit, group, precision = *_link(operator, cluster), operator.group.name, ""
         axis = operator.group.axis.name if operator.group.axis else ""
     else:
-        link, limit, group, axis, precision = MEMORY, memory, "", "", operator.precision
+        link, limit, group, axis, precision = MEMORY, memory, "", "", arithmetic_of(operator, cluster.gpu)
     yield RooflinePoint(
         name=operator.name,
         phase=operator.phase,

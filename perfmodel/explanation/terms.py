@@ -106,7 +106,12 @@ TERMS: Final = {
         part="attention_s",
         selects=is_attention_core,
         beside=(f"{TIMING}.kernels:slowest_compute_scale", f"{TIMING}.kernels:power_slowdown"),
-        settings=("precision", "stack.fusion.attention", "stack.fusion.attention_library"),
+        settings=(
+            "precision",
+            "stack.fusion.attention",
+            "stack.fusion.attention_library",
+            "stack.fusion.wide_attention",
+        ),
     ),
     "memory_bound": TermKind(
         part="memory_bound_s",

@@ -30,7 +30,7 @@ from perfmodel.spec.fields import Numeric
 from perfmodel.spec.hardware import Cluster, Gpu
 from perfmodel.spec.phases import OPTIMIZER, RECOMPUTE
 from perfmodel.spec.stack import SoftwareStack
-from perfmodel.timing.attention import plain_attention_time_s
+from perfmodel.timing.attention import arithmetic_of, plain_attention_time_s
 from perfmodel.timing.breakdown import Breakdown, slower
 from perfmodel.timing.kernels import at_cluster_load, kernel_time_s
 from perfmodel.timing.passes import both_directions, running_share, timed_operators
@@ -38,7 +38,7 @@ from perfmodel.timing.passes import both_directions, running_share, timed_operat
 WITHIN: Final = axes_that_communicate(WITHIN_LAYERS)
 OUTSIDE: Final = tuple(axis for axis in REPORTED if axis not in WITHIN)
 STEPS: Final = (
-    "wider_arithmetic",  # 16-bit products and attention of an 8-bit run, whose MFU is against the 8-bit peak
+    "wider_arithmetic",  # 16-bit parts of an 8-bit run, whose MFU is against the 8-bit peak; attention of fp32, at that of TF32
     "uncounted_flop",  # padding of the vocabulary, copies of KV heads
     "causal_mask",  # what kernels skip of the square that the convention counts in full, less the scores they form again
     "matmul_kernels",
@@ -148,7 +148,7 @@ def _kernel_steps(predicted: StagePrediction, cluster: Cluster, stack: SoftwareS
         elif isinstance(operator, MemoryBound):
             seconds["attention_kernels" if is_attention_core(operator) else "memory_bound"] += in_layer_s
         else:
-            counted_s = repeats * float(operator.model_flop / cluster.gpu.peak(operator.precision))
+            counted_s = repeats * float(operator.model_flop / cluster.gpu.peak(arithmetic_of(operator, cluster.gpu)))
             arithmetic_s = repeats * _arithmetic_s(operator, cluster.gpu)
             nominal_s = repeats * float(kernel_time_s(operator, cluster=nominal, stack=plain))
             skipped = "causal_mask" if isinstance(operator, FusedAttention) else "uncounted_flop"

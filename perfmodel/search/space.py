@@ -35,6 +35,7 @@ from perfmodel.spec.axes import Axis as ParallelAxis
 from perfmodel.spec.hardware import Cluster
 from perfmodel.spec.layout import RECOMPUTES, Layout
 from perfmodel.spec.model import TransformerModel, divisors
+from perfmodel.spec.precision import RECIPES
 from perfmodel.spec.refusals import may_exist
 from perfmodel.spec.setup import Setup
 from perfmodel.spec.stack import SoftwareStack
@@ -122,6 +123,19 @@ class LayoutGrid:
 
 def layout_grids(work: Workload, space: SearchSpace, *, cells: int = CELLS_OF_A_GRID) -> Iterator[LayoutGrid]:
     """Every layout of `work.gpus` GPUs that may exist, once, in grids of about `cells` layouts."""
+    for alike in _under_the_same_rules(work, space):
+        yield from _grids(work, alike, cells)
+
+
+def _under_the_same_rules(work: Workload, space: SearchSpace) -> list[SearchSpace]:
+    """The space cut into precisions of which the same layouts may exist: those whose attention is fused, and the others."""
+    fuses = {each: work.stack.fusion.fuses_attention(RECIPES[each]) for each in space.precision}
+    kinds = [tuple(each for each in space.precision if fuses[each] is kind) for kind in dict.fromkeys(fuses.values())]
+    return [replace(space, precision=kind) for kind in kinds]
+
+
+def _grids(work: Workload, space: SearchSpace, cells: int) -> Iterator[LayoutGrid]:
+    """The grids of precisions that are all under the same rules."""
     shardings = _shardings(work, space)
     for schedule, sequence in product(space.pipeline_schedule, space.sequence_parallel):
         categories = {"pipeline_schedule": schedule, "sequence_parallel": sequence}
@@ -129,7 +143,8 @@ def layout_grids(work: Workload, space: SearchSpace, *, cells: int = CELLS_OF_A_
         if not (_length(rows) and _length(shardings)):
             continue
         for columns in _columns(work, space, schedule=schedule):
-            grid = _sorted(_dense(_grid(work, categories, rows, shardings, columns)))
+            any_of = categories | {"recompute": "none", "precision": space.precision[0]}
+            grid = _sorted(_dense(_grid(work, any_of, rows, shardings, columns)))
             if not grid.allowed.size:
                 continue
             for recompute, precision in product(space.recompute, space.precision):
@@ -145,10 +160,12 @@ def places_with(truths: NDArray[np.bool_]) -> list[NDArray[np.intp]]:
 
 
 def _grid(work: Workload, categories: Mapping[str, Any], rows: GridAxis, shardings: GridAxis, columns: GridAxis) -> LayoutGrid:
-    """The grid of all combinations, with those that may exist; no rule depends on the precision or on full recompute."""
+    """The grid of all combinations, with those that may exist.
+
+    No rule depends on full recompute; one precision of the space stands for the others, which are under the same rules.
+    """
     allowed = np.empty((_length(rows), _length(shardings), _length(columns), 1), dtype=bool)
-    any_of = {"recompute": "none", "precision": "bf16"}
-    grid = LayoutGrid(workload=work, categories=dict(categories) | any_of, axes=(rows, shardings, columns, {}), allowed=allowed)
+    grid = LayoutGrid(workload=work, categories=dict(categories), axes=(rows, shardings, columns, {}), allowed=allowed)
     for place, layout in enumerate(grid.layouts):
         shared = np.asarray(layout.ranks_of(REPLICA_AXES))
         with np.errstate(all="ignore"):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from perfmodel.errors import InputError, NotSupportedError, did_you_mean
+from perfmodel.spec.carried_laws import CarriedAttention, CarriedProducts
 from perfmodel.spec.coefficients import (
     AttentionCoefficients,
     AttentionLibrary,
@@ -16,7 +17,7 @@ from perfmodel.spec.coefficients import (
     NodeCollectives,
 )
 from perfmodel.spec.fields import Numeric, Spec, count, flag, number, numbers, part, spreads, text
-from perfmodel.spec.precision import FORMATS, PrecisionRecipe, number_format
+from perfmodel.spec.precision import FORMATS, PrecisionRecipe, has_libraries, number_format
 from perfmodel.spec.run_evidence import NO_EVIDENCE, RunEvidence
 
 
@@ -35,11 +36,14 @@ class Gpu(Spec):
     transposed_weights: bool = flag(default=True)  # 8-bit products want a weight and its transpose, each in memory
     kernels: KernelProfile = part(KernelProfile, preset="kernels")
     attention_libraries: Mapping[str, AttentionLibrary] = part(AttentionLibrary, shape="table")
+    carried_products: Mapping[str, CarriedProducts] = part(CarriedProducts, shape="table", optional=True)  # by number format
+    carried_attention: CarriedAttention | None = part(CarriedAttention, optional=True, default=None)  # on numbers of 4 bytes
     spread: Mapping[str, Numeric] = spreads()
 
     def __post_init__(self) -> None:
         Spec.__post_init__(self)
-        for key, table in (("peak_flop_per_s", self.peak_flop_per_s), ("kernels.matmul", self.kernels.matmul)):
+        tables = {"peak_flop_per_s": self.peak_flop_per_s, "kernels.matmul": self.kernels.matmul}
+        for key, table in {**tables, "carried_products": self.carried_products}.items():
             for precision in table:
                 if precision not in FORMATS:
                     raise InputError(f"unknown number format; {did_you_mean(precision, FORMATS)}", key=f"{key}.{precision}")
@@ -66,42 +70,68 @@ class Gpu(Spec):
     def matmul(self, precision: str, library: str = "newest") -> MatmulCoefficients:
         """The coefficients of products of one number format, or of that on whose circuits it runs (fp16 on those of bf16).
 
-        A library that was not measured on this GPU, or not in this format, is taken for the newest: few are older than the GPU.
+        Those that were not measured are carried over from another format, where the GPU says so. A library that was not
+        measured on this GPU, or not in this format, is taken for the newest: few are older than the GPU.
         Errors: NotSupportedError when no such products were measured.
         """
-        formats = (precision, number_format(precision).circuits)
-        if library in self.kernels.matmul_libraries:
-            older = self.kernels.matmul_libraries[library].matmul
-            if found := next((older[known] for known in formats if known in older), None):
-                return found
-        for known in formats:
-            if known in self.kernels.matmul:
-                return self.kernels.matmul[known]
+        if found := self._measured_matmul(precision, library):
+            return found
+        carried = self.carried_products.get(precision)
+        if carried and (found := self._measured_matmul(carried.like, library)):
+            return carried.law(found)
         raise NotSupportedError(f"no {precision} kernels were measured on {self.name}", key="precision")
 
-    def attention(self, precision: str, *, backward: bool, library: str = "fastest") -> AttentionCoefficients:
-        """The coefficients of fused attention on numbers of one format: those of 16 bits have one law, fp32 has its own.
+    def _measured_matmul(self, precision: str, library: str) -> MatmulCoefficients | None:
+        """The law of a library where it has one of this format, else that of the newest; None where none was measured."""
+        formats = (precision, number_format(precision).circuits)
+        older = self.kernels.matmul_libraries.get(library)
+        tables = (older.matmul, self.kernels.matmul) if older else (self.kernels.matmul,)
+        return next((table[known] for table in tables for known in formats if known in table), None)
 
-        The law is the library's own where that was measured, else the profile's.
+    def product_formats(self, recipe: PrecisionRecipe) -> frozenset[str]:
+        """The formats whose products decide how long those of a recipe take: its own, and what they are carried over from."""
+        used = (*recipe.linear_formats, recipe.attention)
+        own = {name for each in used for name in (each, number_format(each).circuits)}
+        return frozenset(own | {carried.like for each in own if (carried := self._carried(each))})
+
+    def power_limited(self, precision: str) -> bool:
+        """Whether the power limit holds the clocks of products of one format down."""
+        carried = self._carried(precision)
+        return carried is None or carried.power_limited
+
+    def _carried(self, precision: str) -> CarriedProducts | None:
+        """What products of a format are carried over from; None where they were measured."""
+        return None if self._measured_matmul(precision, "newest") else self.carried_products.get(precision)
+
+    def attention(self, precision: str, *, backward: bool, library: str = "fastest") -> AttentionCoefficients:
+        """The coefficients of fused attention on numbers of one format: 16 bits have one law, 4 bytes another.
+
+        The law is the library's own where that was measured, else the profile's; or that of 2 bytes, carried over to 4.
         Errors: NotSupportedError when no attention of the format was measured.
         """
         profile = self.kernels
-        if library in profile.attention_laws and number_format(precision).attention == "16bit":
+        if library in profile.attention_laws and has_libraries(precision):
             own = profile.attention_laws[library]
             return own.backward if backward else own.forward
-        laws = {
-            "16bit": (profile.attention_forward, profile.attention_backward),
-            "fp32": (profile.attention_forward_fp32, profile.attention_backward_fp32),
-        }
-        known = laws.get(number_format(precision).attention, (None, None))[backward]
-        if known is None:
-            way = "backward" if backward else "forward"
-            raise NotSupportedError(f"no {precision} attention ({way}) was measured on {self.name}", key="precision")
-        return known
+        on_2_bytes = profile.attention_backward if backward else profile.attention_forward
+        if has_libraries(precision):
+            return on_2_bytes
+        on_4_bytes = profile.attention_backward_fp32 if backward else profile.attention_forward_fp32
+        if number_format(precision).attention and on_4_bytes:
+            return on_4_bytes
+        if number_format(precision).attention and self.carried_attention:
+            return self.carried_attention.law(on_2_bytes, backward=backward)
+        way = "backward" if backward else "forward"
+        raise NotSupportedError(f"no {precision} attention ({way}) was measured on {self.name}", key="precision")
+
+    def attention_circuits(self, precision: str) -> str:
+        """In which format fused attention on numbers of one format computes: its own, unless the law is carried over."""
+        is_own = has_libraries(precision) or self.kernels.attention_forward_fp32 is not None
+        return precision if is_own or self.carried_attention is None else self.carried_attention.circuits
 
     def check_recipe(self, recipe: PrecisionRecipe) -> None:
         """Raise NotSupportedError for a recipe of which some kernel has no peak rate, or was not measured, on this GPU."""
-        for each in dict.fromkeys((recipe.products, recipe.rest)):
+        for each in dict.fromkeys(recipe.linear_formats):
             self.peak(each)
             self.matmul(each)
         for backward in (False, True):

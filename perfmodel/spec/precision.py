@@ -20,7 +20,8 @@ class NumberFormat:
     """One number: its bytes, the scales that it shares with others among them.
 
     `circuits` is the format on whose arithmetic it runs: where kernels of its own were not measured, those of that format are
-    the same. `attention` names the law of fused attention in a kernel profile, "" where none is known.
+    the same. `attention` names the law of fused attention in a kernel profile, "" where none is known: no kernel of flash
+    attention or cuDNN takes numbers of 4 bytes, which other kernels serve ("fp32").
     """
 
     name: str
@@ -37,6 +38,7 @@ FORMATS: Final[Mapping[str, NumberFormat]] = MappingProxyType(
             NumberFormat(name="bf16", bytes=2, circuits="bf16", attention="16bit"),
             NumberFormat(name="fp16", bytes=2, circuits="bf16", attention="16bit"),
             NumberFormat(name="fp8", bytes=1, circuits="fp8", low=True),
+            NumberFormat(name="tf32", bytes=4, circuits="tf32", attention="fp32"),  # fp32 in memory, 19 bits in tensor cores
             NumberFormat(name="fp32", bytes=4, circuits="fp32", attention="fp32"),
         )
     }
@@ -50,7 +52,7 @@ class PrecisionRecipe:
     products      operands of the linears that the stack runs in low precision (low_precision.products); of all linears where
                   this is no low format. MFU is counted against its peak rate
     attention     queries, keys and values of the attention kernels
-    rest          everything else: activations between operators, other linears, norms, the loss
+    rest          everything else: activations between operators, linears beside low-precision ones, norms, the loss
     has_master    whether the optimizer keeps fp32 master copies, so that the stack says what parameters, gradients, states and
                   messages are held in; otherwise all of them are held in `rest`, and parameters are their own master copies
     scales_loss   whether the loss is multiplied so that gradients keep to the range of 16 bits, which they are then held in
@@ -79,6 +81,20 @@ class PrecisionRecipe:
         return FORMATS[self.products].bytes
 
     @property
+    def linear_formats(self) -> tuple[str, ...]:
+        """The formats of the operands of its linears: of those in low precision and of the others, or of all.
+
+        >>> RECIPES["fp8"].linear_formats, RECIPES["tf32"].linear_formats
+        (('fp8', 'bf16'), ('tf32',))
+        """
+        return (self.products, self.rest) if self.casts else (self.products,)
+
+    @property
+    def has_wide_attention(self) -> bool:
+        """Whether queries, keys and values have 4 bytes a number, which kernels of flash attention do not take."""
+        return FORMATS[self.attention].attention == "fp32"
+
+    @property
     def formats(self) -> tuple[str, ...]:
         """Every format that some kernel of it takes, each once, and those whose kernels stand for them.
 
@@ -96,6 +112,7 @@ RECIPES: Final[Mapping[str, PrecisionRecipe]] = MappingProxyType(
             PrecisionRecipe(name="bf16", products="bf16", attention="bf16", rest="bf16"),
             PrecisionRecipe(name="fp16", products="fp16", attention="fp16", rest="fp16", scales_loss=True),
             PrecisionRecipe(name="fp8", products="fp8", attention="bf16", rest="bf16"),
+            PrecisionRecipe(name="tf32", products="tf32", attention="tf32", rest="fp32", has_master=False),
             PrecisionRecipe(name="fp32", products="fp32", attention="fp32", rest="fp32", has_master=False),
         )
     }
@@ -119,10 +136,19 @@ def operand_bytes(name: str) -> float:
     return number_format(name).bytes
 
 
+def has_libraries(name: str) -> bool:
+    """Whether several libraries of fused attention take numbers of the format called so: those of 16 bits.
+
+    >>> has_libraries("bf16"), has_libraries("tf32")
+    (True, False)
+    """
+    return number_format(name).attention == "16bit"
+
+
 def result_format(name: str) -> str:
     """What a product with operands of the format called so gives, and other kernels work on: 16 bits where those have fewer.
 
-    >>> result_format("fp8"), result_format("fp32")
-    ('bf16', 'fp32')
+    >>> result_format("fp8"), result_format("tf32")
+    ('bf16', 'tf32')
     """
     return "bf16" if number_format(name).low else name

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from perfmodel.errors import InputError, NotSupportedError, PerfmodelError
 from perfmodel.spec.axes import AXES, Axis
 from perfmodel.spec.fields import Numeric, Truth, plain
-from perfmodel.spec.hardware import Cluster
+from perfmodel.spec.hardware import Cluster, Gpu
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.model import TransformerModel, divisors
+from perfmodel.spec.precision import PrecisionRecipe
 from perfmodel.spec.setup import Setup
 from perfmodel.spec.stack import SoftwareStack
 
@@ -34,10 +35,18 @@ class Rule:
 
 def check_setup(setup: Setup) -> None:
     """Raise InputError for a layout that cannot exist or run under the stack, NotSupportedError for one that is not covered."""
-    setup.cluster.gpu.check_recipe(setup.layout.recipe)
+    check_precision(setup.layout.recipe, setup.cluster.gpu, setup.stack)
     for rule in every_rule(setup):
         if not np.all(rule.allows):
             raise rule.error(rule.sentence(), key=rule.key)
+
+
+def check_precision(recipe: PrecisionRecipe, gpu: Gpu, stack: SoftwareStack) -> None:
+    """Raise NotSupportedError for a recipe that the GPU has no kernels for, or the software no attention."""
+    gpu.check_recipe(recipe)
+    if not stack.fusion.has_attention(recipe):
+        sentence = f"{stack.name} has no attention in {recipe.name}: its kernels take numbers of 2 bytes"
+        raise NotSupportedError(sentence, key="precision")
 
 
 def may_exist(setup: Setup) -> Truth:
@@ -90,10 +99,14 @@ def layout_rules(model: TransformerModel, cluster: Cluster, layout: Layout) -> I
 
 def stack_rules(stack: SoftwareStack, layout: Layout) -> Iterator[Rule]:
     """What the software itself cannot do."""
+    fusion, recipe = stack.fusion, layout.recipe
+    on_wide = f" in {recipe.name}" if fusion.attention and recipe.has_wide_attention else ""
     yield Rule(
         key="context_parallel",
-        allows=stack.fusion.attention or np.asarray(layout.context_parallel) == 1,
-        sentence=lambda: f"attention over several ranks needs fused kernels, which {stack.name} does not run; 1 would do",
+        allows=fusion.fuses_attention(recipe) or np.asarray(layout.context_parallel) == 1,
+        sentence=lambda: (
+            f"attention over several ranks needs fused kernels, which {stack.name} does not run{on_wide}; 1 would do"
+        ),
     )
 
 

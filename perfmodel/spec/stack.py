@@ -14,7 +14,9 @@ from perfmodel.spec.axes import AXES
 from perfmodel.spec.coefficients import ATTENTION_LIBRARIES, MATMUL_LIBRARIES, NORM_KERNELS
 from perfmodel.spec.fields import Numeric, Spec, choice, choices, count, flag, number, part, spreads, text
 from perfmodel.spec.layout import PIPELINE_SCHEDULES, SHARDINGS
+from perfmodel.spec.precision import PrecisionRecipe
 
+WIDE_ATTENTION: Final = ("fused", "fused_softmax", "unfused", "none")
 MOVED_KEYS: Final = MappingProxyType(  # before there were sections -> the key path of today
     {
         "sequence_parallel": "defaults.sequence_parallel",
@@ -106,12 +108,18 @@ class HostWork(Spec):
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Fusion(Spec):
-    """Which kernels run: what is one kernel, whose it is, and what it moves and keeps."""
+    """Which kernels run: what is one kernel, whose it is, and what it moves and keeps.
+
+    Flash attention and cuDNN take numbers of 2 bytes. `wide_attention` is what runs on those of 4 (fp32, TF32): "fused" another
+    kernel (PyTorch's memory-efficient one; on a CPU its own), "fused_softmax" and "unfused" products whose scores go through
+    memory, "none" nothing at all: such a run is refused. Without `attention` scores go through memory in any format.
+    """
 
     attention: bool = flag()
     attention_library: str = choice(*ATTENTION_LIBRARIES)  # whose fused kernels
     matmul_library: str = choice(*MATMUL_LIBRARIES, default="newest")  # which generation of the library of products
     softmax: bool = flag()  # scale, mask and softmax of unfused attention in one kernel
+    wide_attention: str = choice(*WIDE_ATTENTION, default="fused")  # what runs on numbers of 4 bytes
     norms: str = choice(*NORM_KERNELS)  # one kernel written for norms, what a compiler makes of them, or PyTorch's own
     recomputed_inputs: bool = flag()  # a compiler forms what norms and activations hand to products again, and keeps none of it
     gathered_inputs: bool = flag()  # what sequence parallelism gathers for a product is kept, not gathered again backwards
@@ -129,6 +137,18 @@ class Fusion(Spec):
     loss_chunks: Numeric = number("count", minimum=1)  # pieces of a micro-batch whose logits and loss are taken one by one
     selective_recompute: str = choice("attention", "every_second_product")  # what its selective mode runs again
     spread: Mapping[str, Numeric] = spreads()
+
+    def fuses_attention(self, recipe: PrecisionRecipe) -> bool:
+        """Whether scores stay inside one kernel: of fused attention, on numbers as wide as a recipe's."""
+        return self.attention and (self.wide_attention == "fused" or not recipe.has_wide_attention)
+
+    def fuses_softmax(self, recipe: PrecisionRecipe) -> bool:
+        """Whether scale, mask and softmax of scores in memory are one kernel: Megatron-LM's takes 16-bit numbers alone."""
+        return self.wide_attention == "fused_softmax" if recipe.has_wide_attention else self.softmax
+
+    def has_attention(self, recipe: PrecisionRecipe) -> bool:
+        """Whether anything that the software runs takes queries and keys as wide as a recipe's."""
+        return self.wide_attention != "none" or not recipe.has_wide_attention
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)

@@ -13,12 +13,12 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from perfmodel.count.operators import FusedAttention
+from perfmodel.count.operators import FusedAttention, Matmul, MemoryBound
 from perfmodel.spec.coefficients import AttentionCoefficients
 from perfmodel.spec.fields import Numeric, chosen
 from perfmodel.spec.hardware import Gpu
 from perfmodel.spec.phases import DATA_GRADIENT
-from perfmodel.spec.precision import operand_bytes
+from perfmodel.spec.precision import has_libraries, operand_bytes
 
 PRODUCTS = {False: 2, True: 5}  # forward: scores, weighted sum; backward: the scores again, and four gradients
 PASSES = {False: 1, True: 2}  # how often queries, keys, values and output are moved
@@ -34,6 +34,7 @@ def fused_attention_time_s(attention: FusedAttention, *, gpu: Gpu, compute_scale
     L = y * bytes of queries, keys, values and output / (M*e_m), y the share that hides behind no product
 
     Libraries differ in their coefficients, or in one factor of P*e by head size where their length dependence was not measured.
+    Numbers of 4 bytes have one kernel in all of them, and P is the peak rate of the arithmetic that it computes in.
 
     A window shorter than the sequence cuts the keys of a query at both ends: twice h, and R is a tile that meets the window. No
     kernel with a window was measured.
@@ -48,8 +49,9 @@ def fused_attention_time_s(attention: FusedAttention, *, gpu: Gpu, compute_scale
     """
     backward = attention.phase == DATA_GRADIENT
     known = gpu.attention(attention.precision, backward=backward, library=library)
-    against = _factor(gpu.attention_library(library).by_head_size, attention.head_size)
-    return plain_attention_time_s(attention, known, gpu=gpu, compute_scale=compute_scale * against)
+    if has_libraries(attention.precision):
+        compute_scale = compute_scale * _factor(gpu.attention_library(library).by_head_size, attention.head_size)
+    return plain_attention_time_s(attention, known, gpu=gpu, compute_scale=compute_scale)
 
 
 def plain_attention_time_s(
@@ -61,7 +63,8 @@ def plain_attention_time_s(
     extra = known.sequence_half if attention.causal else known.sequence_half_full
     if attention.window is not None:
         extra = extra * chosen(attention.window < length, 2.0, 1.0)
-    rate = gpu.peak(attention.precision) * known.efficiency * _factor(known.by_head_size, size) * compute_scale
+    peak = gpu.peak(gpu.attention_circuits(attention.precision))
+    rate = peak * known.efficiency * _factor(known.by_head_size, size) * compute_scale
     if known.by_sequence_length:
         rate = rate * _factor(known.by_sequence_length, length)
     pair_s = _pair_flop(attention) / rate
@@ -78,6 +81,11 @@ def plain_attention_time_s(
     load_s = known.exposed_load * attention_bytes(attention) / (gpu.memory_bandwidth_bytes_per_s * known.memory_efficiency)
     seconds: Numeric = known.fixed_s + compute_s * fill + load_s
     return seconds
+
+
+def arithmetic_of(operator: Matmul | FusedAttention | MemoryBound, gpu: Gpu) -> str:
+    """The format whose peak rate bounds a kernel: of its operands, or of what fused attention makes of them."""
+    return gpu.attention_circuits(operator.precision) if isinstance(operator, FusedAttention) else operator.precision
 
 
 def _pairs(attention: FusedAttention) -> tuple[Numeric, Numeric]:

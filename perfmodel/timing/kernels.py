@@ -84,10 +84,12 @@ def at_power_limit(operator: Matmul | FusedAttention, slowdown: Numeric, *, gpu:
     """How much longer a kernel takes under a power limit that slows tensor cores down; others are not slowed down by it.
 
     Products meet the tighter of this and their own, which is in their time already: the limit that one of them meets within
-    milliseconds (matmul_time_s, g).
+    milliseconds (matmul_time_s, g). Those outside of tensor cores (fp32) draw less than it allows.
     """
     if isinstance(operator, FusedAttention):
         return slowdown
+    if not gpu.power_limited(operator.precision):
+        return 1.0
     own: Numeric = 1.0 + gpu.matmul(operator.precision, stack.fusion.matmul_library).slowdown
     beyond: Numeric = np.maximum(slowdown / own, 1.0)
     return beyond

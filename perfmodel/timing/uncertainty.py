@@ -121,8 +121,9 @@ def _unused(cluster: Cluster, stack: SoftwareStack, recipe: PrecisionRecipe, *, 
     unused = [f"{kernels}.memory_bound.{name}." for name in classes]
     if not messages:
         unused.append(f"{collectives}.all_to_all.")
-    others = [each for each in FORMATS if each not in recipe.formats]
-    unused += [f"{kernels}.matmul.{other}." for other in others]
+    products, is_fused = cluster.gpu.product_formats(recipe), stack.fusion.fuses_attention(recipe)
+    unused += [f"{kernels}.matmul.{other}." for other in FORMATS if other not in products]
+    unused += [f"cluster.gpu.carried_products.{other}." for other in FORMATS if other not in products]
     unused += _other_libraries(cluster, stack, recipe)
     fused = {
         "fused_rotary": stack.fusion.rotary,
@@ -130,12 +131,15 @@ def _unused(cluster: Cluster, stack: SoftwareStack, recipe: PrecisionRecipe, *, 
         "fused_geglu": stack.fusion.activation,
     }
     unused += [f"{kernels}.memory_bound.{name}." for name, runs in fused.items() if not runs]
-    if stack.fusion.attention:  # no product of activations is batched
+    if is_fused:  # no product of activations is batched
         unused += [f"{kernels}.matmul.{each}.unaligned_flop_per_s" for each in cluster.gpu.kernels.matmul]
+    others = [each for each in FORMATS if each not in recipe.formats]
     finer = [name for name in cluster.gpu.kernels.memory_bound if name.partition("-")[2] in others]
     unused += [f"{kernels}.memory_bound.{name}." for name in finer]
-    other_law = "" if FORMATS[recipe.attention].attention == "fp32" else "_fp32"
+    other_law = "" if recipe.has_wide_attention else "_fp32"
     unused += [f"{kernels}.attention_{way}{other_law}." for way in ("forward", "backward")]
+    if not (is_fused and recipe.has_wide_attention):
+        unused.append("cluster.gpu.carried_attention.")
     if not recipe.casts:
         unused.append(f"{kernels}.memory_bound.cast.")
     return tuple(unused)
@@ -143,15 +147,16 @@ def _unused(cluster: Cluster, stack: SoftwareStack, recipe: PrecisionRecipe, *, 
 
 def _other_libraries(cluster: Cluster, stack: SoftwareStack, recipe: PrecisionRecipe) -> list[str]:
     """The starts of key paths of numbers of libraries that this stack does not call."""
-    known, kernels = cluster.gpu.kernels, "cluster.gpu.kernels"
+    known, kernels, products = cluster.gpu.kernels, "cluster.gpu.kernels", cluster.gpu.product_formats(recipe)
     unused = [f"{kernels}.matmul_libraries.{name}." for name in known.matmul_libraries if name != stack.fusion.matmul_library]
-    unused += [f"{kernels}.attention_laws.{name}." for name in known.attention_laws if name != stack.fusion.attention_library]
-    if stack.fusion.attention_library in known.attention_laws:
+    called = "" if recipe.has_wide_attention else stack.fusion.attention_library
+    unused += [f"{kernels}.attention_laws.{name}." for name in known.attention_laws if name != called]
+    if called in known.attention_laws:
         unused += [f"{kernels}.attention_{way}." for way in ("forward", "backward")]
     if stack.fusion.matmul_library in known.matmul_libraries:
         replaced = known.matmul_libraries[stack.fusion.matmul_library].matmul
         unused += [f"{kernels}.matmul.{each}." for each in known.matmul if each in replaced]
-        others = [each for each in replaced if each not in recipe.formats]
+        others = [each for each in replaced if each not in products]
         unused += [f"{kernels}.matmul_libraries.{stack.fusion.matmul_library}.matmul.{other}." for other in others]
     return unused
 

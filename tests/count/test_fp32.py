@@ -143,7 +143,8 @@ def test_an_eager_chain_of_a_norm_casts_nothing_in_fp32() -> None:
 @pytest.mark.parametrize(("fused", "moved", "saved"), [(True, (8, 12), 4), (False, (24, 28), 4)])
 def test_unfused_attention_in_fp32(moved: tuple[int, int], saved: int, *, fused: bool) -> None:
     """A fused softmax moves twice the bytes; an eager one has no casts and keeps one copy: 3 passes of 8, backwards 28."""
-    stack = stack_with(stack_preset("megatron-lm"), {"fusion.softmax": fused})
+    kernels = {"fusion.wide_attention": "fused_softmax" if fused else "unfused", "fusion.softmax": not fused}
+    stack = stack_with(stack_preset("megatron-lm"), kernels)
     _, full = both(GPT3, stack)
     scores = GPT3.attention_heads / 8 * TOKENS * TOKENS
     operators = bound(full)

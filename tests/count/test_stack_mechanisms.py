@@ -231,7 +231,8 @@ def test_a_softmax_beside_unfused_attention_moves_every_score(
     fused: bool, precision: str, moved: tuple[int, int], kernels: int, kept: int
 ) -> None:
     """Bytes a score forwards and backwards, in how many kernels, and bytes kept; eager chains scale, mask and cast as well."""
-    stack = stack_with(STACK, {"fusion.attention": False, "fusion.softmax": fused})
+    wide = "fused_softmax" if fused else "unfused"
+    stack = stack_with(STACK, {"fusion.attention": False, "fusion.softmax": fused, "fusion.wide_attention": wide})
     softmax = named(work_of(stack, precision=precision), "layer.attention.softmax", MemoryBound)
     scores = 2 * 32 / RANKS * 4096**2
     assert (softmax.moved_bytes, softmax.backward_bytes) == (moved[0] * scores, moved[1] * scores)

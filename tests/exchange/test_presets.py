@@ -28,6 +28,7 @@ from perfmodel.exchange.presets import (
     stack_preset,
 )
 from perfmodel.spec.hardware import NetworkLink
+from perfmodel.spec.precision import RECIPES
 from perfmodel.spec.stack import SoftwareStack
 from perfmodel.units import parse_quantity
 
@@ -155,6 +156,8 @@ def test_peak_rates_are_dense_and_in_the_ratios_of_their_formats(name: str) -> N
     """Half the bits, twice the rate; a sparse rate beside a dense one would be four times."""
     peaks = gpu_preset(name).peak_flop_per_s
     assert peaks["fp16"] == peaks["bf16"]
+    assert float(peaks["bf16"] / peaks["tf32"]) == pytest.approx(2.0, rel=0.015)
+    assert peaks["fp32"] <= peaks["tf32"]
     if "fp8" in peaks:
         assert float(peaks["fp8"] / peaks["bf16"]) == pytest.approx(2.0, rel=0.03)
 
@@ -240,3 +243,27 @@ def test_an_unknown_key_of_a_stack_is_still_refused() -> None:
         build(
             SoftwareStack, expand_part(SoftwareStack, "stacks", {"extends": "torchtitan", "gradient_byte": 2, "host_s": "9us"})
         )
+
+
+@pytest.mark.parametrize("name", preset_names("gpus"))
+def test_every_gpu_runs_every_recipe_but_those_of_8_bits(name: str) -> None:
+    """Products on 4 bytes are carried over, with a doubt of their own; nothing is priced as another."""
+    gpu = gpu_preset(name)
+    for each in ("bf16", "fp16", "tf32", "fp32"):
+        gpu.check_recipe(RECIPES[each])
+    assert gpu.carried_products.keys() == {"tf32", "fp32"}
+    assert gpu.carried_attention is not None
+    spreads = [law.spread for law in gpu.carried_products.values()]
+    for spread in (*spreads, gpu.carried_attention.spread):
+        assert spread
+        assert all(0.05 <= float(each) <= 0.5 for each in spread.values())
+
+
+def test_the_rates_on_4_bytes_are_those_of_the_datasheets() -> None:
+    """TF32 dense, then fp32 outside of the tensor cores [TFLOP/s]."""
+    printed = {"a100-sxm-80gb": (156, 19.5), "a800-sxm-80gb": (156, 19.5), "h100-sxm-80gb": (494.7, 67), "h20": (74, 44)}
+    printed |= {"h200-sxm-141gb": (494.7, 67), "gh200-96gb": (494.7, 67), "h100-pcie-80gb": (378, 51), "l40s": (183, 91.6)}
+    printed |= {"rtx-4090": (82.6, 82.6), "b200": (1125, 75), "gb200": (1250, 80)}
+    for name, rates in printed.items():
+        found = [float(gpu_preset(name).peak(each)) / 1e12 for each in ("tf32", "fp32")]
+        assert found == pytest.approx(rates, rel=1e-6)

@@ -156,3 +156,16 @@ def test_moves_from_an_impossible_number_of_gpus_do_not_break() -> None:
     layout: Layout = replace(LAYOUTS["dense"], tensor_parallel=6, data_parallel=3, global_batch_size=12)
     found = moves(predict_stage(setup_of(MODEL, layout, CORE, cluster=CLUSTER)))
     assert found.refused
+
+
+@pytest.mark.parametrize(
+    ("precision", "others"),
+    [("bf16", {"fp8"}), ("fp8", {"bf16"}), ("tf32", {"bf16", "fp8"}), ("fp32", {"bf16", "fp8", "tf32"})],
+)
+def test_nobody_trades_16_bits_for_more(precision: str, others: set[str]) -> None:
+    """From fp32 all are offered that the GPU has, TF32 first of all: nothing but a switch of PyTorch's."""
+    found = moves(predict_stage(setup_of(MODEL, replace(LAYOUTS["dense"], precision=precision), CORE, cluster=CLUSTER)))
+    tried = {move.after: move.time_change for move in found.possible if move.key == "precision"}
+    assert tried.keys() == others
+    if precision in ("tf32", "fp32"):
+        assert max(tried.values()) < 0

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from perfmodel.exchange.presets import stack_preset
-from perfmodel.explanation.roofline import COLLECTIVE, MATMUL, MEMORY, MEMORY_BOUND, RooflinePoint, roofline
+from perfmodel.explanation.roofline import ATTENTION, COLLECTIVE, MATMUL, MEMORY, MEMORY_BOUND, RooflinePoint, roofline
+from perfmodel.prediction import predict_stage
 from perfmodel.timing.ledger import ledger
-from tests.search.layouts import CLUSTER, LAYOUTS, predicted
+from tests.search.layouts import CLUSTER, LAYOUTS, MODEL, predicted
+from tests.setups import setup_of
 
 STACK = stack_preset("megatron-core")
 
@@ -60,3 +64,15 @@ def test_what_only_moves_bytes_is_held_against_what_brings_them() -> None:
 def test_a_group_of_one_is_no_collective() -> None:
     """One GPU sends nothing."""
     assert not [each for each in placed("one GPU") if each.kind == COLLECTIVE]
+
+
+@pytest.mark.parametrize("precision", ["tf32", "fp32"])
+def test_attention_of_fp32_is_held_against_tensor_cores(precision: str) -> None:
+    """Products against the peak of their own format; nothing computes faster than it could."""
+    stack = stack_preset("generic")
+    there = predict_stage(setup_of(MODEL, replace(LAYOUTS["dense"], precision=precision), stack, cluster=CLUSTER))
+    points = roofline(there, cluster=CLUSTER, stack=stack)
+    assert {each.precision for each in points.operators if each.kind == ATTENTION} == {"tf32"}
+    assert {each.precision for each in points.operators if each.kind == MATMUL} == {precision}
+    assert points.peak_flop_per_s == {each: float(CLUSTER.gpu.peak(each)) for each in {precision, "tf32"}}
+    assert all(0.0 < each.efficiency <= 1.0 for each in points.operators if each.kind in (ATTENTION, MATMUL))

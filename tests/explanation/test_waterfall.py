@@ -212,3 +212,20 @@ def test_rows_count_down_from_the_peak() -> None:
     assert rows[-2]["mfu"] == pytest.approx(rows[-1]["mfu"], rel=1e-12)
     for before, after in pairwise(rows[:-1]):
         assert after["mfu"] == pytest.approx(before["mfu"] + after["mfu_change"])
+
+
+@pytest.mark.parametrize("stack", ["megatron-core", "generic"])
+@pytest.mark.parametrize("precision", ["tf32", "fp32"])
+def test_steps_add_up_where_attention_computes_faster_than_the_products(precision: str, stack: str) -> None:
+    """Fused attention of fp32 runs on tensor cores: what its FLOPs take there is less than at the peak of the products."""
+    software = stack_preset(stack)
+    there = predict_stage(setup_of(MODEL, replace(RAMP_STAGE, precision=precision), software, cluster=CLUSTER))
+    fall = waterfall(there, cluster=CLUSTER, stack=software)
+    assert_sums(fall, float(there.iteration_time_s), float(there.mfu))
+    gained = seconds_of(fall)["wider_arithmetic"]
+    tokens = RAMP_STAGE.tokens_per_iteration / RAMP_STAGE.gpus
+    attention = tokens * 12 * MODEL.layers * MODEL.query_size * RAMP_STAGE.sequence_length
+    fused_in_fp32 = precision == "fp32" and stack == "generic"
+    expected_s = attention * (1 / CLUSTER.gpu.peak("tf32") - 1 / CLUSTER.gpu.peak("fp32")) if fused_in_fp32 else 0.0
+    assert gained == pytest.approx(expected_s, rel=1e-9, abs=1e-12)
+    assert all(step.seconds >= 0 for step in fall.steps if step.name in ("matmul_kernels", "attention_kernels", "clocks"))

@@ -209,3 +209,14 @@ def test_software_without_data_parallelism_is_filled_by_its_other_degrees() -> N
     found = [layout for block in layout_grids(alone, space_of()) for layout in layouts(block)]
     assert found
     assert {int(layout.data_parallel) for layout in found} == {1}
+
+
+def test_precisions_have_rules_of_their_own() -> None:
+    """Megatron-Core shares sequences between ranks in 16 bits, and not where its attention forms scores; all else is alike."""
+    some = space_of(precision=("bf16", "tf32", "fp32"), fixed={"micro_batch_size": (1,), "pipeline_parallel": (1,)})
+    found = seen(TOY_16, some)
+    assert found == expected(TOY_16, some)
+    layouts_seen = [layout for grid in layout_grids(TOY_16, some) for layout in layouts(grid)]
+    ranks = {each: {layout.context_parallel for layout in layouts_seen if layout.precision == each} for each in some.precision}
+    assert ranks["tf32"] == ranks["fp32"] == {1}
+    assert ranks["bf16"] > {1}

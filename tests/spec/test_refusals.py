@@ -19,7 +19,7 @@ from perfmodel.spec.stack import SoftwareStack
 from tests.layouts import RAMP_STAGE
 from tests.setups import setup_of
 from tests.stacks import stack_with
-from tests.timing.fp32_hardware import FP32_CLUSTER
+from tests.timing.fp32_hardware import FP32_CLUSTER, NO_FP32_CLUSTER
 
 MODEL = model_preset("nemotron-4-15b")  # 48 heads, 8 KV heads, 32 layers
 CLUSTER = cluster_preset("dgx-h100")
@@ -292,7 +292,7 @@ def test_fp32_needs_a_peak_products_and_attention_of_its_own() -> None:
     plain = {name: known for name, known in kernels.matmul.items() if name != "fp32"}
     check_setup(setup_of(MODEL, layout, cluster=FP32_CLUSTER))
     for gpu, sentence in (
-        (CLUSTER.gpu, "H100 SXM 80GB has no fp32 rate; it has bf16, fp16, fp8"),
+        (NO_FP32_CLUSTER.gpu, "H100 SXM 80GB has no fp32 rate; it has bf16, fp16, fp8"),
         (replace(FP32_CLUSTER.gpu, kernels=replace(kernels, matmul=plain)), "no fp32 kernels were measured on H100 SXM 80GB"),
         (
             replace(FP32_CLUSTER.gpu, kernels=replace(kernels, attention_forward_fp32=None)),
@@ -392,3 +392,24 @@ def test_what_may_exist_has_the_shape_of_its_layouts() -> None:
         may_exist(setup_of(MODEL, grid, software, cluster=CLUSTER)), [[True, False], [True, True], [True, False]]
     )
     assert np.ndim(may_exist(setup_of(MODEL, BATCHES, software, cluster=CLUSTER))) == 0
+
+
+@pytest.mark.parametrize("precision", ["tf32", "fp32"])
+def test_software_whose_attention_takes_2_bytes_alone_is_refused_on_4(precision: str) -> None:
+    """With its name and that of the precision; in 16 bits it runs."""
+    nanotron = stack_preset("nanotron")
+    check_setup(setup_of(MODEL, RAMP_STAGE, nanotron))
+    sentence = f"^precision: nanotron has no attention in {precision}: its kernels take numbers of 2 bytes$"
+    with pytest.raises(NotSupportedError, match=sentence):
+        check_setup(setup_of(MODEL, replace(RAMP_STAGE, precision=precision), nanotron))
+
+
+@pytest.mark.parametrize("precision", ["tf32", "fp32"])
+def test_scores_in_memory_belong_to_one_rank(precision: str) -> None:
+    """Transformer Engine forms them on 4 bytes, and then no ring of ranks can share a sequence."""
+    layout = replace(RAMP_STAGE, context_parallel=2, data_parallel=48, precision=precision)
+    sentence = f"which Megatron-Core .2024. does not run in {precision}; 1 would do"
+    with pytest.raises(InputError, match=sentence):
+        check_setup(setup_of(MODEL, layout))
+    check_setup(setup_of(MODEL, layout, stack_preset("generic")))
+    assert [bool(may_exist(setup_of(MODEL, replace(layout, precision=each)))) for each in ("bf16", precision)] == [True, False]

@@ -31,7 +31,8 @@ from perfmodel.spec.fields import Choice, Spec
 from perfmodel.spec.hardware import Cluster, Gpu
 from perfmodel.spec.layout import PIPELINE_SCHEDULES, RECOMPUTES, SHARDING_NAMES, SHARDINGS
 from perfmodel.spec.model import TransformerModel
-from perfmodel.spec.precision import PRECISIONS, RECIPES
+from perfmodel.spec.precision import PRECISIONS, RECIPES, PrecisionRecipe
+from perfmodel.spec.refusals import check_precision
 from perfmodel.spec.run import Run
 from perfmodel.spec.stack import SoftwareStack
 from perfmodel.units import share_text
@@ -146,8 +147,7 @@ def _check(question: PlanQuestion, gpus: Sequence[int]) -> None:
     if question.budget_dollars is not None and question.terms.dollars_per_gpu_hour is None:
         raise InputError("a budget needs the price of one GPU-hour in dollars, as in --price 2.5", key="price")
     for precision in question.space.precision:
-        question.cluster.gpu.peak(precision)
-        question.cluster.gpu.matmul(precision)
+        check_precision(RECIPES[precision], question.cluster.gpu, question.stack)
 
 
 def _run(model: str | Mapping[str, Any] | TransformerModel | Run) -> tuple[Run | None, dict[str, Any]]:
@@ -253,7 +253,7 @@ def _choices(run: Run | None, stack: SoftwareStack, gpu: Gpu, choose: Any) -> Se
             raise InputError(
                 f"not a setting that a plan chooses; {did_you_mean(key, [*CATEGORY_VALUES, *NUMERIC_SETTINGS])}", key=str(key)
             )
-    every = CATEGORY_VALUES | {"precision": tuple(each for each in PRECISIONS if _computes_in(gpu, each))}
+    every = CATEGORY_VALUES | {"precision": tuple(each for each in PRECISIONS if _runs(RECIPES[each], gpu, stack))}
     precision = choose.get("precision", run.precision if run else "bf16")
     words = {
         name: _words(name, value, every[name])
@@ -274,9 +274,9 @@ def _choices(run: Run | None, stack: SoftwareStack, gpu: Gpu, choose: Any) -> Se
     )
 
 
-def _computes_in(gpu: Gpu, precision: str) -> bool:
+def _runs(recipe: PrecisionRecipe, gpu: Gpu, stack: SoftwareStack) -> bool:
     try:
-        gpu.check_recipe(RECIPES[precision])
+        check_precision(recipe, gpu, stack)
     except NotSupportedError:
         return False
     return True

@@ -23,7 +23,7 @@ from perfmodel.units import gibibytes_text, seconds_text
 
 TERM_LABELS: Final = {name: LABELS[kind.part] if kind.part else SHORT[name] for name, kind in TERMS.items()}
 STEP_LABELS: Final = {
-    "wider_arithmetic": "16-bit parts of an 8-bit run",
+    "wider_arithmetic": "parts in other arithmetic",
     "uncounted_flop": "padding, copies of KV heads",
     "causal_mask": "causal mask, counted in full",
     "matmul_kernels": "matrix products below peak",

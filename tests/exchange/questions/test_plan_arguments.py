@@ -183,7 +183,7 @@ def test_everything_that_the_stack_offers() -> None:
     ("choose", "name", "values"),
     [
         ({"precision": "fp8, BF16"}, "precision", ("fp8", "bf16")),
-        ({"precision": "all"}, "precision", ("bf16", "fp16", "fp8")),
+        ({"precision": "all"}, "precision", ("bf16", "fp16", "fp8", "tf32", "fp32")),
         ({"sharding": "all"}, "sharding", ("none", "zero1", "zero2", "zero3", "hsdp")),
         ({"sharding": ["zero3", "zero3"]}, "sharding", ("zero3",)),
         ({"recompute": None}, "recompute", ("none",)),
@@ -226,7 +226,7 @@ def test_a_precision_that_the_gpu_lacks() -> None:
     """Right, but not supported; `all` leaves it out."""
     with pytest.raises(NotSupportedError, match="precision: A100 SXM 80GB has no fp8 rate; it has bf16, fp16"):
         ask(cluster="dgx-a100", choose={"precision": "fp8"})
-    assert ask(cluster="dgx-a100", choose={"precision": "all"}).question.space.precision == ("bf16", "fp16")
+    assert ask(cluster="dgx-a100", choose={"precision": "all"}).question.space.precision == ("bf16", "fp16", "tf32", "fp32")
 
 
 def test_memory_that_is_left_free() -> None:

@@ -365,3 +365,11 @@ def test_a_setting_of_the_layout_that_cannot_be_read_is_the_reason(read: Any) ->
     assert good.run is not None
     assert bad.run is None
     assert bad.reason == "this layout is refused: sequence_parallel: 'perhaps' is not yes or no"
+
+
+@pytest.mark.parametrize(("precision", "peak"), [("tf32", 494.7e12), ("fp32", 67e12)])
+def test_rows_of_4_bytes_are_read(read: Any, precision: str, peak: float) -> None:
+    """Under their own recipe, against their own peak rate; nothing about them is assumed."""
+    (row,) = read({"precision": precision})
+    assert (row.run.precision, row.labels["precision"], row.peak_flop_per_s) == (precision, precision, peak)
+    assert not any("precision" in sentence for sentence in row.assumptions)
