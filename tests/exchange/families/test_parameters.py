@@ -1,0 +1,50 @@
+"""Does every family have the parameters, and the layers, that transformers gives it?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from perfmodel.count.parameters import parameter_count
+from perfmodel.exchange.families.table import family_table
+from tests.exchange.families.small_configs import SMALL_CONFIGS, SmallConfig
+from tests.exchange.families.transformers_networks import meta_network, network_config, read_config, read_small
+
+WITHOUT_TRANSFORMERS = {"internlm", "internlm2", "baichuan", "chatglm"}  # whose code is beside their weights
+
+
+@pytest.mark.parametrize("config", SMALL_CONFIGS, ids=str)
+def test_parameters_are_those_of_transformers(config: SmallConfig) -> None:
+    """From the keys as people write them, and from those that transformers of today writes down."""
+    expected = sum(parameter.numel() for parameter in meta_network(config).parameters())
+    assert parameter_count(read_small(config)).total == expected
+    assert parameter_count(read_config(network_config(config).to_dict())).total == expected
+
+
+@pytest.mark.parametrize("config", SMALL_CONFIGS, ids=str)
+def test_layers_slide_where_those_of_transformers_do(config: SmallConfig) -> None:
+    """Each layer, with or without layer_types in the config; where there is no list of them, all have the one window."""
+    theirs = network_config(config)
+    window = getattr(theirs, "sliding_window", None)
+    types = getattr(theirs, "layer_types", None) or ["full_attention" if window is None else "sliding_attention"] * 99
+    if config.family == "gpt_neo":
+        window, types = 96, [{"local": "sliding_attention"}.get(each, "full_attention") for each in theirs.attention_layers]
+    for model in (read_small(config), read_config(theirs.to_dict())):
+        kinds = [model.kinds[model.kind_at(layer)] for layer in range(int(model.layers))]
+        expected = [window if types[layer] == "sliding_attention" else None for layer in range(len(kinds))]
+        assert [kind.window for kind in kinds] == expected
+
+
+def test_every_family_of_the_table_is_held_against_transformers() -> None:
+    """But those whose code transformers does not have."""
+    rows = {id(family_table().rows[config.family]) for config in SMALL_CONFIGS}
+    untested = {family for family, row in family_table().rows.items() if id(row) not in rows}
+    assert untested == WITHOUT_TRANSFORMERS
+
+
+PUBLISHED: list[tuple[str, int, dict[str, Any]]] = [
+    ("InternLM 7B", 7_321_194_496, {
+        "model_type": "internlm", "bias": True, "hidden_act": "silu", "hidden_size": 4096, "intermediate_size": 11008,
+        "num_attention_heads": 32, "num_hidden_layers": 32, "vocab_size": 103168, "tie_word_embeddings": False}),
+]  # fmt: skip
