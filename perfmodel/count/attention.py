@@ -131,7 +131,7 @@ ATTENTION: Final = {
 
 
 def _softcap(name: str, size: float, scores: Numeric) -> MemoryBound:
-    """Divided, tanh, multiplied: 2 passes each; backwards 2, 3 and 2. Keeps the result of the tanh. Fused kernels do it inside."""
+    """Divided, tanh, multiplied: 2 passes each; backwards 2, 3 and 2. Keeps what the tanh gave. Fused kernels do so inside."""
     return MemoryBound(
         name=name,
         role=Role.SCORES,

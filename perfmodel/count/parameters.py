@@ -128,7 +128,7 @@ def _counted(
     for kind, number in layers.items():
         layer = layer_parameters(model, kind, tensor_parallel=tensor_parallel)
         attention, mlp, norms = attention + number * layer.attention, mlp + number * layer.mlp, norms + number * layer.norms
-    positions = (model.max_positions or 0) * model.hidden_size if model.position == "learned" else 0
+    positions = _learned_positions(model) * model.hidden_size
     copies = head * (1 - embedding) if model.tied_embeddings else head
     head_bias = head * matrix / model.hidden_size if model.has_bias("head") else 0
     return ParameterCount(
@@ -139,6 +139,11 @@ def _counted(
         norms=norms,
         head=copies * matrix + head_bias,
     )
+
+
+def _learned_positions(model: TransformerModel) -> Numeric:
+    """Rows of the table of positions, spare ones too; 0 where positions are not learned."""
+    return (model.max_positions or 0) + model.spare_positions if model.position == "learned" else 0
 
 
 def low_precision_parameters(held: ParameterCount, products: str) -> Numeric:

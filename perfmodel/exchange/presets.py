@@ -18,6 +18,7 @@ from perfmodel.exchange.annotations import separated
 from perfmodel.exchange.building import build
 from perfmodel.exchange.chip_names import did_you_mean_hardware
 from perfmodel.exchange.documents import FILE_SUFFIXES, read_mapping
+from perfmodel.exchange.families.table import family_table
 from perfmodel.exchange.importers.registry import DESCRIBED, Document, imported, read_settings
 from perfmodel.spec.economics import Economics
 from perfmodel.spec.fields import Part, Spec, rule_of
@@ -27,6 +28,7 @@ from perfmodel.spec.stack import SoftwareStack
 
 DATA: Final = Path(__file__).parent.parent / "data"
 KINDS: Final = tuple(DESCRIBED)
+FAMILIES: Final = "families"  # of models that a config.json describes: no presets, but listed beside them
 HARDWARE: Final = ("clusters", "gpus", "links", "kernels", "collectives")  # whose names speak of chips
 S = TypeVar("S", bound=Spec)
 PRIORS: Final = DATA / "cluster_priors.yaml"
@@ -63,11 +65,17 @@ def inherited(base: Mapping[str, str], own: Mapping[str, Any], sources: Mapping[
 
 
 def preset_titles(kind: str = "") -> dict[str, dict[str, str]]:
-    """By kind, the names of presets with their titles; all kinds where none is given. Errors: InputError."""
-    if kind and kind not in KINDS:
-        raise InputError(f"{shown(kind)} is not a kind of preset; {did_you_mean(kind, KINDS)}")
-    kinds = (kind,) if kind else KINDS
-    return {each: {name: str(read_preset(each, name)[0]["name"]) for name in preset_names(each)} for each in kinds}
+    """By kind, the names of presets with their titles, and families of models; all without a kind. Errors: InputError."""
+    if kind and kind not in (*KINDS, FAMILIES):
+        raise InputError(f"{shown(kind)} is not a kind of preset; {did_you_mean(kind, (*KINDS, FAMILIES))}")
+    kinds = (kind,) if kind else (*KINDS, FAMILIES)
+    return {each: _titles(each) for each in kinds}
+
+
+def _titles(kind: str) -> dict[str, str]:
+    if kind == FAMILIES:
+        return dict(family_table().titles)
+    return {name: str(read_preset(kind, name)[0]["name"]) for name in preset_names(kind)}
 
 
 def preset_settings(name: str) -> list[tuple[str, list[tuple[str, Any, str]]]]:

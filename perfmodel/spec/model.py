@@ -68,6 +68,7 @@ class TransformerModel(Spec):
     position: str = choice("rotary", "learned", "alibi", "none", default="rotary")
     rotary_fraction: float = number("ratio", above=0.0, maximum=1.0, default=1.0)
     max_positions: Numeric | None = number("count", minimum=1, integer=True, optional=True, default=None)  # when learned
+    spare_positions: Numeric = count(minimum=0, default=0)  # learned beside those, and never used, as OPT has two
     biases: bool = flag(default=False)
     biases_of: tuple[str, ...] = choices(*BIASES, default=())
     dropout: bool = flag(default=False)

@@ -59,9 +59,9 @@ class FamilyConfig:
         name, value = self.found(cell["key"])
         if value is None:
             return self.decided(cell.get("or"))
-        if "times" not in cell and "plus" not in cell:
-            return value
-        return checked(name, value, int) * cell.get("times", 1) + cell.get("plus", 0)
+        if "times" in cell or "over" in cell:
+            return checked(name, value, int) * cell.get("times", 1) // cell.get("over", 1)
+        return value
 
     def _is_so(self, cell: Mapping[str, Any]) -> bool:
         name, value = self.found(cell["if"])

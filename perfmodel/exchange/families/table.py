@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -11,6 +11,16 @@ from typing import Any, Final
 from perfmodel.errors import NotSupportedError, shown
 from perfmodel.exchange.documents import read_mapping
 
+NOTHING: Final = frozenset({"none", False, None})
+PARTS_IN_WORDS: Final = {  # parts that not every family has
+    "slides": "windows",
+    "qk_norm": "QK norm",
+    "parallel_residual": "parallel parts",
+    "post_norms": "norms behind parts",
+    "embedding_norm": "norm of embeddings",
+    "softcaps": "soft caps",
+    "scales": "constant factors",
+}
 TABLE: Final = Path(__file__).parents[2] / "data" / "model_families.yaml"
 
 
@@ -22,7 +32,7 @@ class FamilyTable:
     aliases: Mapping[str, tuple[str, ...]]
     refused: Mapping[str, str]  # family -> what it is
     experts: tuple[str, ...]  # keys that say how many experts there are
-    sentence: str  # the names of the families that are read, one of each
+    titles: Mapping[str, str]  # the parts of each family in words, once under its first name
 
 
 @cache
@@ -39,7 +49,7 @@ def family_table() -> FamilyTable:
         aliases={key: (key, *others) for key, others in table["aliases"].items()},
         refused={family: what for what, several in table["refused"].items() for family in several},
         experts=tuple(table["experts"]),
-        sentence=", ".join(sorted(families)),
+        titles={family: _in_words(rows[family], families[family].get("also", ())) for family in sorted(families)},
     )
 
 
@@ -61,7 +71,24 @@ def family_row(family: str) -> Mapping[str, Any]:
     table = family_table()
     if family in table.rows:
         return table.rows[family]
-    if family in table.refused:
-        problem = f"{shown(family)} is known but not supported yet: it is {table.refused[family]}"
-        raise NotSupportedError(problem, key="model_type")
-    raise NotSupportedError(f"{shown(family)} is not covered; {table.sentence} are", key="model_type")
+    known = f"known but not supported yet: it is {table.refused[family]}" if family in table.refused else "not covered"
+    raise NotSupportedError(f"{shown(family)} is {known}; perfmodel list families has those that are read", key="model_type")
+
+
+def _in_words(row: Mapping[str, Any], also: Sequence[str]) -> str:
+    """What a family is made of, and what it is also called."""
+    parts = [" or ".join(sorted(_outcomes(row["norm"]))), "gated" if row["gated"] else "not gated"]
+    parts += [" or ".join(sorted(_outcomes(row["position"])))]
+    parts += [words for key, words in PARTS_IN_WORDS.items() if _outcomes(row.get(key, "none")) - NOTHING]
+    biased = [product for product, cell in row["biases"].items() if _outcomes(cell) - NOTHING]
+    parts += [f"biases ({', '.join(biased)})"] if biased else []
+    return ", ".join(parts) + (f" (also {', '.join(also)})" if also else "")
+
+
+def _outcomes(cell: Any) -> set[Any]:
+    """Everything that a cell, or one of a table of cells, may decide."""
+    if not isinstance(cell, Mapping):
+        return {cell}
+    if "if" in cell:
+        return _outcomes(cell["then"]) | _outcomes(cell["else"]) if "then" in cell else {True, False}
+    return set().union(*map(_outcomes, cell.values()))

@@ -1,4 +1,4 @@
-"""How the config.json of a Hugging Face model is recognised, and read as a model by the row of its family (exchange/families)."""
+"""How the config.json of a Hugging Face model is recognised, and read by the row of its family (exchange/families)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ PLAIN: Final = {"relu": "relu", "relu2": "squared_relu"} | dict.fromkeys(
     ("gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh", "gelu_python"), "gelu"
 )
 SIZES: Final = ("layers", "hidden_size", "attention_heads", "kv_heads", "ffn_hidden_size", "vocab_size")
-PARTS: Final = ("norm", "pre_norms", "post_norms", "parallel_residual", "qk_norm", "embedding_norm")  # a cell each, if any
+PARTS: Final = (  # a cell each, where a family has it
+    *("norm", "pre_norms", "post_norms", "parallel_residual", "qk_norm", "embedding_norm", "spare_positions"),
+)
 
 
 def _is_config(document: Document) -> bool:
@@ -101,7 +103,8 @@ def _row(mapping: Mapping[str, Any]) -> Mapping[str, Any]:
     try:
         return family_row(family)
     except NotSupportedError as error:
-        raise type(error)(f"{error.problem}; {_way_on(config)}", key=error.key) from None
+        inline = "" if family in family_table().refused else f"; {_way_on(config)}"
+        raise NotSupportedError(f"{error.problem}{inline}", key=error.key) from None
 
 
 def _way_on(config: FamilyConfig) -> str:

@@ -10,7 +10,7 @@ SIZES: Final = {
 }  # fmt: skip
 OLD: Final = {"vocab_size": 1024, "bos_token_id": 1, "eos_token_id": 2}  # of families with words of their own
 GPT: Final = OLD | {"n_embd": 192, "n_layer": 3, "n_head": 12, "n_positions": 640}
-NEO: Final = OLD | {"hidden_size": 192, "max_position_embeddings": 640}
+NEO: Final = OLD | {"num_layers": 4, "num_heads": 12, "hidden_size": 192, "max_position_embeddings": 640}
 FALCON: Final = OLD | {"hidden_size": 192, "num_hidden_layers": 3, "num_attention_heads": 12}
 ALL_HEADS: Final = SIZES | {"num_key_value_heads": 12}
 WITHOUT_KV: Final = {key: value for key, value in SIZES.items() if key != "num_key_value_heads"}
@@ -80,7 +80,7 @@ SMALL_CONFIGS: Final = [
     *_of("gpt2", GPT, {}, {"n_inner": 520}),
     *_of("gpt_bigcode", GPT, {}, {"multi_query": False}),
 
-            *_of("gpt_neo", NEO | {"num_layers": 4, "num_heads": 12, "attention_types": [[["global", "local"], 2]], "window_size": 96}),
+            *_of("gpt_neo", NEO | {"attention_types": [[["global", "local"], 2]], "window_size": 96}),
     *_of("opt", WITHOUT_KV | {"ffn_dim": 520, "word_embed_proj_dim": 192}, {}, {"enable_bias": False},
          {"layer_norm_elementwise_affine": False}),
     *_of("bloom", OLD | {"n_embed": 192, "n_layer": 3, "n_head": 12}),
