@@ -33,6 +33,7 @@ PARTS: Final[Mapping[str, tuple[tuple[object, ...], str]]] = {  # field of a mod
     "softcaps": (((),), "no soft caps"),
     "scales": (((),), "no constant factors"),
     "dropout": ((False,), "no dropout"),
+    "spare_positions": ((0,), "no learned positions that are never used"),
 }
 VOCABULARY: Final = ("embedding.weight", "head.weight")  # with a row for every token, and some of padding
 
