@@ -79,9 +79,12 @@ def _titles(kind: str) -> dict[str, str]:
 
 
 def preset_settings(name: str) -> list[tuple[str, list[tuple[str, Any, str]]]]:
-    """Every preset called `name` (or `kind/name`): its title, and key path, value and source of each setting."""
-    kinds, bare = ((name.split("/", 1)[0],), name.split("/", 1)[1]) if "/" in name else (KINDS, name)
+    """Every preset or family called `name` (or `kind/name`): its title, and key path, value and source of each setting."""
+    kinds, bare = ((name.split("/", 1)[0],), name.split("/", 1)[1]) if "/" in name else ((*KINDS, FAMILIES), name)
     found = []
+    if FAMILIES in kinds and bare in family_table().titles:
+        row = settings(family_table().rows[bare])
+        found.append((f"{FAMILIES}/{bare}", [(key, value, family_table().source) for key, value in row]))
     for kind in kinds:
         if kind in KINDS and bare in preset_names(kind):
             mapping, sources = read_preset(kind, bare)
@@ -91,6 +94,7 @@ def preset_settings(name: str) -> list[tuple[str, list[tuple[str, Any, str]]]]:
             found.append((f"{kind}/{bare}", [(key, value, source_of(key, sources)) for key, value in settings(mapping)]))
     if not found:
         known = {preset for kind in KINDS for preset in preset_names(kind)}
+        known = {*family_table().titles} if FAMILIES in name.split("/")[:-1] else known
         raise InputError(f"{shown(name)} is not a preset; {did_you_mean_hardware(name, known)}")
     return found
 

@@ -33,6 +33,7 @@ class FamilyTable:
     refused: Mapping[str, str]  # family -> what it is
     experts: tuple[str, ...]  # keys that say how many experts there are
     titles: Mapping[str, str]  # the parts of each family in words, once under its first name
+    source: str  # what the rows were read from
 
 
 @cache
@@ -49,6 +50,7 @@ def family_table() -> FamilyTable:
         aliases={key: (key, *others) for key, others in table["aliases"].items()},
         refused={family: what for what, several in table["refused"].items() for family in several},
         experts=tuple(table["experts"]),
+        source=table["source"],
         titles={family: _in_words(rows[family], families[family].get("also", ())) for family in sorted(families)},
     )
 
@@ -63,7 +65,8 @@ def _over(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
     """Parts of one's own in place of those of another row; tables of parts and of defaults are laid over, entry by entry."""
     tables = ("biases", "softcaps", "scales", "only", "defaults", "nested")
     joined = {key: {**base.get(key, {}), **own[key]} for key in tables if key in own}
-    return {**base, **own, **joined}
+    named = ("extends", "also")
+    return {key: value for key, value in {**base, **own, **joined}.items() if key not in named}
 
 
 def family_row(family: str) -> Mapping[str, Any]:

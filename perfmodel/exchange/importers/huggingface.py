@@ -108,12 +108,15 @@ def _row(mapping: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _way_on(config: FamilyConfig) -> str:
-    """What to write where a family is not read: the inline model, with the sizes that the config says by a known name."""
+    """What to write where a family is not read: another family, or the model inline, with the sizes of the config."""
     common = family_table().rows["llama"]
     names = (*SIZES[:4], "head_size", *SIZES[4:])
     known = {name: value for name in names if isinstance(value := config.decided(common[name]), int)}
     sizes = "".join(f"{name}: {value}, " for name, value in known.items())
-    return f"a dense model may be written inline, model: {{{sizes}..}}; perfmodel show llama-3.1-8b has the keys"
+    return (
+        "if its layers are those of one of them, give that as model_type; else write the model inline, "
+        f"model: {{{sizes}..}}, with the keys of perfmodel show llama-3.1-8b"
+    )
 
 
 def _activation(config: FamilyConfig, row: Mapping[str, Any]) -> str:

@@ -63,7 +63,7 @@ SMALL_CONFIGS: Final = [
     *_of("gemma", SIZES | {"head_dim": 40, "hidden_act": "gelu"}, {}, {"attention_bias": True}),
     *_of("gemma2", GEMMA, {}, {"sliding_window": 96, "final_logit_softcapping": None}),
     *_of("vaultgemma", GEMMA, {"sliding_window": 96}),
-    *_of("gemma3_text", GEMMA, {"sliding_window": 96, "sliding_window_pattern": 3}, {"attention_bias": True}),
+    *_of("gemma3_text", GEMMA, {"sliding_window": 96, "sliding_window_pattern": 3}, {"attention_bias": True, "final_logit_softcapping": 30.0}),
     *_of("olmo", SILU, {}, {"attention_bias": True}),
     *_of("olmo2", SILU, {}, {"attention_bias": True, "tie_word_embeddings": True}),
     *_of("olmo3", SILU, {"sliding_window": 96}),

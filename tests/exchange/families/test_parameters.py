@@ -34,6 +34,24 @@ def test_layers_slide_where_those_of_transformers_do(config: SmallConfig) -> Non
         assert [kind.window for kind in kinds] == expected
 
 
+def test_titles_say_what_some_model_of_a_family_has() -> None:
+    """As perfmodel list shows them: windows, norms of queries and keys, parallel parts, caps, factors."""
+    for family, title in family_table().titles.items():
+        row = family_table().rows[family]
+        models = [read_small(each) for each in SMALL_CONFIGS if family_table().rows[each.family] is row]
+        has = {
+            "windows": any(kind.window is not None for model in models for kind in model.kinds.values()),
+            "QK norm": any(model.qk_norm != "none" for model in models),
+            "parallel parts": any(model.parallel_residual != "none" for model in models),
+            "soft caps": any(model.softcaps for model in models),
+            "constant factors": any(model.scales for model in models),
+            "not gated": any(not model.gated for model in models),
+        }
+        if models and family != "mpt":  # whose factor of logits is text in none of the small configs
+            assert {words: words in title for words in has} == has, family
+    assert "(also gemma3_text)" in family_table().titles["gemma3"]
+
+
 def test_every_family_of_the_table_is_held_against_transformers() -> None:
     """But those whose code transformers does not have."""
     rows = {id(family_table().rows[config.family]) for config in SMALL_CONFIGS}

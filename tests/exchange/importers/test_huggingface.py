@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -87,7 +88,7 @@ LLAMA = {
 }  # fmt: skip
 
 
-def read_config(tmp_path: Path, config: dict[str, object]) -> TransformerModel:
+def read_config(tmp_path: Path, config: Mapping[str, object]) -> TransformerModel:
     """The model of a config.json in a folder called mine."""
     path = tmp_path / "mine" / "config.json"
     path.parent.mkdir(exist_ok=True)
@@ -98,7 +99,7 @@ def read_config(tmp_path: Path, config: dict[str, object]) -> TransformerModel:
 def test_a_family_that_is_not_read_may_be_written_inline(tmp_path: Path) -> None:
     """The sizes that its config names by any known name are in the sentence."""
     config = {"model_type": "foo", "n_layer": 2, "n_embd": 64, "num_attention_heads": 8, "kv_channels": 16, "vocab_size": 1024}
-    inline = r"model: {layers: 2, hidden_size: 64, attention_heads: 8, kv_heads: 8, head_size: 16, vocab_size: 1024, \.\.}"
+    inline = r"give that as model_type; else write the model inline, model: {layers: 2, hidden_size: 64, attention_heads: 8, kv_heads: 8, head_size: 16, vocab_size: 1024, \.\.}"
     with pytest.raises(NotSupportedError, match=inline):
         read_config(tmp_path, config)
 
