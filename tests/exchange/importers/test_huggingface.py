@@ -99,7 +99,8 @@ def read_config(tmp_path: Path, config: Mapping[str, object]) -> TransformerMode
 def test_a_family_that_is_not_read_may_be_written_inline(tmp_path: Path) -> None:
     """The sizes that its config names by any known name are in the sentence."""
     config = {"model_type": "foo", "n_layer": 2, "n_embd": 64, "num_attention_heads": 8, "kv_channels": 16, "vocab_size": 1024}
-    inline = r"give that as model_type; else write the model inline, model: {layers: 2, hidden_size: 64, attention_heads: 8, kv_heads: 8, head_size: 16, vocab_size: 1024, \.\.}"
+    sizes = r"layers: 2, hidden_size: 64, attention_heads: 8, kv_heads: 8, head_size: 16, vocab_size: 1024"
+    inline = f"give that as model_type; else write the model inline, model: {{{sizes}, "
     with pytest.raises(NotSupportedError, match=inline):
         read_config(tmp_path, config)
 
