@@ -21,8 +21,8 @@ ROTARY_BASE: Final = 10_000.0
 
 def activated(kind: str, x: torch.Tensor) -> torch.Tensor:
     """The activation of an MLP; gated ones take both halves of x: gate first, then what it multiplies."""
-    if kind == "gelu":
-        return functional.gelu(x)
+    if kind in ("gelu", "relu"):
+        return functional.gelu(x) if kind == "gelu" else functional.relu(x)
     result: torch.Tensor = _SquaredRelu.apply(x) if kind == "squared_relu" else _Gated.apply(x, kind)
     return result
 

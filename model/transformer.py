@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Final
@@ -22,11 +22,25 @@ from perfmodel.spec.model import TransformerModel
 
 DTYPES: Final = {"bf16": torch.bfloat16, "fp32": torch.float32}
 SPREAD_OVER: Final = (TENSOR, DATA)  # axes of parallelism that the model has
+PARTS: Final[Mapping[str, tuple[tuple[object, ...], str]]] = {  # field of a model -> what runs here of it, and a sentence
+    "norm": (("rmsnorm", "layernorm"), "RMS norms, and layer norms with weight and bias"),
+    "position": (("rotary", "learned", "none"), "rotary and learned positions, and no biases of scores (ALiBi)"),
+    "pre_norms": ((True,), "a norm before each part of a layer"),
+    "post_norms": ((False,), "no norms behind the parts of a layer"),
+    "parallel_residual": (("none",), "attention and MLP one after the other, not beside each other"),
+    "qk_norm": (("none",), "no norms of queries and keys"),
+    "embedding_norm": ((False,), "no norm behind the embedding"),
+    "softcaps": (((),), "no soft caps"),
+    "scales": (((),), "no constant factors"),
+    "dropout": ((False,), "no dropout"),
+    "spare_positions": ((0,), "no learned positions that are never used"),
+}
 VOCABULARY: Final = ("embedding.weight", "head.weight")  # with a row for every token, and some of padding
 
 
 def check_supported(model: TransformerModel, layout: Layout) -> None:
     """Raise NotSupportedError for what the reference model does not run."""
+    _check_parts(model)
     for axis in AXES:
         if axis not in SPREAD_OVER and layout.degree(axis) > 1:
             raise NotSupportedError(f"the reference model runs {axis.name} 1, not {layout.degree(axis)}", key=axis.name)
@@ -39,12 +53,17 @@ def check_supported(model: TransformerModel, layout: Layout) -> None:
             f"{layout.tensor_parallel} ranks would hold copies of {model.kv_heads} KV heads; the reference model has none",
             key="tensor_parallel",
         )
-    if model.dropout:
-        raise NotSupportedError("the reference model has no dropout", key="model.dropout")
+
+
+def _check_parts(model: TransformerModel) -> None:
+    """Raise NotSupportedError for a part of a model that the reference model does not have."""
     if model.layer_kinds is not None:
         raise NotSupportedError("the reference model has layers of one kind, with full attention", key="model.layer_kinds")
-    if model.post_norms:
-        raise NotSupportedError("the reference model has no norms behind the parts of a layer", key="model.post_norms")
+    for field, (run, sentence) in PARTS.items():
+        if getattr(model, field) not in run:
+            raise NotSupportedError(f"the reference model has {sentence}", key=f"model.{field}")
+    if model.has_bias("head"):
+        raise NotSupportedError("the reference model has no bias in its head", key="model.biases_of")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,17 +91,17 @@ class Layer(torch.nn.Module):
 
     def __init__(self, model: TransformerModel, split: Split, *, recompute_core: bool) -> None:
         super().__init__()
-        ranks, bias = split.group.ranks, model.biases
+        ranks, qkv_bias, bias, mlp_bias = split.group.ranks, *map(model.has_bias, ("qkv", "projection", "mlp"))
         query, kv, ffn = int(model.query_size), int(model.kv_size), int(model.ffn_hidden_size)
         hidden, into = int(model.hidden_size), ffn * (2 if model.gated else 1)
         self.activation, self.recompute_core = model.activation, recompute_core
         self.heads, self.kv_heads = int(model.attention_heads) // ranks, int(model.kv_heads) // ranks
         self.attention_norm = Norm("layer.attention.norm", model.norm, hidden)
-        self.qkv = ColumnParallelLinear("layer.attention.qkv", (query + 2 * kv) // ranks, hidden, split, bias=bias)
+        self.qkv = ColumnParallelLinear("layer.attention.qkv", (query + 2 * kv) // ranks, hidden, split, bias=qkv_bias)
         self.projection = RowParallelLinear("layer.attention.projection", hidden, query // ranks, split, bias=bias)
         self.mlp_norm = Norm("layer.mlp.norm", model.norm, hidden)
-        self.fc1 = ColumnParallelLinear("layer.mlp.fc1", into // ranks, hidden, split, bias=bias)
-        self.fc2 = RowParallelLinear("layer.mlp.fc2", hidden, ffn // ranks, split, bias=bias)
+        self.fc1 = ColumnParallelLinear("layer.mlp.fc1", into // ranks, hidden, split, bias=mlp_bias)
+        self.fc2 = RowParallelLinear("layer.mlp.fc2", hidden, ffn // ranks, split, bias=mlp_bias)
         self.cuts = {
             "qkv": Cut(0, (query, kv, kv)),
             "projection": Cut(1, (query,)),

@@ -18,7 +18,8 @@ def list_presets(
         str,
         typer.Argument(
             metavar="[KIND]",
-            help="runs, models, clusters, gpus, kernels, links, collectives, stacks or economics. Default: all.",
+            help="runs, models, clusters, gpus, kernels, links, collectives, stacks, economics, or families: those of models "
+            "whose Hugging Face config.json is read. Default: all.",
         ),
     ] = "",
     *,
@@ -33,6 +34,8 @@ def list_presets(
     perfmodel list
 
     perfmodel list models --csv
+
+    perfmodel list families
     """
     from perfmodel.exchange.presets import preset_titles
 

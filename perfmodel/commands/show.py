@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 
 def show(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A preset, or KIND/NAME if two kinds share the name.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="A preset or a family of models, or KIND/NAME if two kinds share the name.")
+    ],
     *,
     as_json: AsJson = False,
     as_csv: AsCsv = False,
@@ -29,6 +31,8 @@ def show(
     perfmodel show economics/typical
 
     perfmodel show kernels/h100-sxm-80gb --csv
+
+    perfmodel show families/gemma3
     """
     from perfmodel.exchange.presets import preset_settings
 

@@ -28,7 +28,7 @@ from perfmodel.errors import NotSupportedError
 from perfmodel.spec.fields import Numeric, chosen
 from perfmodel.spec.layer_kinds import LayerKind
 from perfmodel.spec.layout import Layout, context_parallel_group
-from perfmodel.spec.model import TransformerModel
+from perfmodel.spec.model import QK_NORMS, TransformerModel
 from perfmodel.spec.phases import DATA_GRADIENT, FORWARD
 from perfmodel.spec.setup import Setup
 from perfmodel.spec.stack import SoftwareStack
@@ -77,7 +77,7 @@ def grouped_query_attention(model: TransformerModel, tensor_parallel: Numeric, n
         inner=hidden,
         columns=query + 2 * kv,
         useful=without_copies / (query + 2 * kv),
-        has_bias=model.biases,
+        has_bias=model.has_bias("qkv"),
     )
     return LayerPart(
         into=Projections(joined=joined, apart={"query": query, "key": kv, "value": kv}),
@@ -87,10 +87,21 @@ def grouped_query_attention(model: TransformerModel, tensor_parallel: Numeric, n
             role=Role.OUTPUT_PRODUCT,
             inner=query,
             columns=hidden,
-            has_bias=model.biases,
+            has_bias=model.has_bias("projection"),
         ),
-        norms=2 if model.post_norms else 1,
+        norm_before=model.pre_norms,
+        norm_behind=model.post_norms,
+        inner_norms=qk_norm_parameters(model, query, kv),
     )
+
+
+def qk_norm_parameters(model: TransformerModel, query: Numeric, kv: Numeric) -> Numeric:
+    """2*d or 4*d where all heads of size d share one weight (and bias) for queries and one for keys, else q + v.
+
+    Ignored: ranks that share heads average over all of them where the norm is of the whole width, 8 bytes a token.
+    """
+    vectors, of_width = QK_NORMS[model.qk_norm]
+    return vectors * ((query + kv) if of_width else 2 * model.head_size)
 
 
 def kv_size_per_shard(model: TransformerModel, tensor_parallel: Numeric) -> Numeric:
@@ -117,6 +128,19 @@ def grouped_query_core(setup: Setup, heads: Heads) -> Block:
 ATTENTION: Final = {
     kind: AttentionKind(declaration=grouped_query_attention, core=grouped_query_core) for kind in ("full", "sliding")
 }
+
+
+def _softcap(name: str, size: float, scores: Numeric) -> MemoryBound:
+    """Divided, tanh, multiplied: 2 passes each; backwards 2, 3 and 2. Keeps what the tanh gave. Fused kernels do so inside."""
+    return MemoryBound(
+        name=name,
+        role=Role.SCORES,
+        moved_bytes=6 * size * scores,
+        backward_bytes=7 * size * scores,
+        kernels=3,
+        backward_kernels=3,
+        saved_bytes=size * scores,
+    )
 
 
 def _is_one(degree: Numeric) -> bool:
@@ -250,5 +274,6 @@ def _unfused(setup: Setup, heads: Heads, *, kept: Numeric) -> Block:
         saved_bytes=(1 + size) * scores,
     )
     context = replace(product, name=f"{heads.name}.context", columns=model.head_size, inner=sequence, saved_bytes=0.0)
-    block = local(product) + local(softmax)
+    capped = local(_softcap(f"{heads.name}.softcap", size, scores)) if "attention" in model.softcaps else Block()
+    block = local(product) + capped + local(softmax)
     return (block + local(dropout) if model.dropout else block) + local(context)

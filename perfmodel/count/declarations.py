@@ -90,7 +90,14 @@ class LayerPart:
 
     into: Projections
     out: Linear
-    norms: int  # of the stream's width: before the part, and behind it
+    norm_before: bool  # of the stream's width, and so is the one behind
+    norm_behind: bool
+    inner_norms: Numeric = 0  # parameters of norms that lie between its linears
+
+    @property
+    def norms(self) -> int:
+        """How many norms of the stream's width it has."""
+        return self.norm_before + self.norm_behind
 
     @property
     def linears(self) -> tuple[Linear, ...]:

@@ -47,7 +47,7 @@ def dense_mlp(model: TransformerModel, tensor_parallel: Numeric, name: str) -> L
         role=Role.PRODUCT,
         inner=model.hidden_size,
         columns=(2 * model.ffn_hidden_size if model.gated else model.ffn_hidden_size) / tensor_parallel,
-        has_bias=model.biases,
+        has_bias=model.has_bias("mlp"),
     )
     apart = {"gate": ffn, "fc1": ffn} if model.gated else {}
     return LayerPart(
@@ -58,9 +58,10 @@ def dense_mlp(model: TransformerModel, tensor_parallel: Numeric, name: str) -> L
             role=Role.OUTPUT_PRODUCT,
             inner=ffn,
             columns=model.hidden_size,
-            has_bias=model.biases,
+            has_bias=model.has_bias("mlp"),
         ),
-        norms=2 if model.post_norms else 1,
+        norm_before=model.pre_norms and model.parallel_residual != "one_norm",
+        norm_behind=model.post_norms,
     )
 
 
@@ -75,14 +76,16 @@ class Traffic(NamedTuple):
 
 FUSED_ACTIVATION: Final = {
     "gelu": Traffic(2, 3),
+    "relu": Traffic(2, 3),
     "squared_relu": Traffic(2, 3),
     "swiglu": Traffic(3, 5),
     "geglu": Traffic(3, 5),
 }
-# PyTorch's own kernels. GELU is one. relu(x) ** 2: relu 2, pow 2; backwards x ** 1, * 2, * gradient 7, relu 3. A gated one:
-# its function 2, product 3; backwards two products 6, the function 3, joining both halves 4.
+# PyTorch's own kernels. GELU and ReLU are one. relu(x) ** 2: relu 2, pow 2; backwards x ** 1, * 2, * gradient 7, relu 3. A
+# gated one: its function 2, product 3; backwards two products 6, the function 3, joining both halves 4.
 EAGER_ACTIVATION: Final = {
     "gelu": Traffic(2, 3),
+    "relu": Traffic(2, 3),
     "squared_relu": Traffic(4, 10, 2, 4),
     "swiglu": Traffic(5, 13, 2, 4),
     "geglu": Traffic(5, 13, 2, 4),
@@ -92,12 +95,14 @@ EAGER_ACTIVATION: Final = {
 def activation(setup: Setup, name: str) -> Block:
     """The activation function: one kernel where the stack fuses it, else PyTorch's chain.
 
-    Keeps its input (both halves when gated); a gated chain keeps its gate too.
+    Keeps its input (both halves when gated); a gated chain keeps its gate too. ReLU needs its result alone, which the product
+    behind it keeps, unless that keeps a narrower copy or none.
     """
     model, layout, fusion = setup.model, setup.layout, setup.stack.fusion
     fused = fusion.squared_relu if model.activation == "squared_relu" else fusion.activation
     traffic = (FUSED_ACTIVATION if fused else EAGER_ACTIVATION)[model.activation]
     one = layout.recipe.activation_bytes * layout.tokens_per_micro_batch * (model.ffn_hidden_size / layout.tensor_parallel)
+    is_kept_behind = model.activation == "relu" and not layout.recipe.casts and not fusion.recomputed_inputs
     return local(
         MemoryBound(
             name=f"{name}.activation",
@@ -107,7 +112,7 @@ def activation(setup: Setup, name: str) -> Block:
             backward_bytes=traffic.backward_passes * one,
             kernels=traffic.forward_kernels,
             backward_kernels=traffic.backward_kernels,
-            saved_bytes=((2 if fused else 3) if model.gated else 1) * one,
+            saved_bytes=((2 if fused else 3) if model.gated else 0 if is_kept_behind else 1) * one,
         )
     )
 

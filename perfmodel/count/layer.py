@@ -1,12 +1,13 @@
-"""One layer of a decoder on one GPU: attention and feed-forward part, each after a norm and inside a residual connection.
+"""One layer of a decoder on one GPU: attention and feed-forward part, with norms around them, inside residual connections.
 
 The parts and their linears are declared in count/attention.py and count/feed_forward.py; here is the layer that they make, with
-all that lies around them.
+all that lies around them. Parts that are parallel read the same stream, which is kept once; each still adds its result to the
+stream on its own, and each communicates on its own (software that adds both up first, as GPT-NeoX does, has one message fewer).
 """
 
 from __future__ import annotations
 
-from perfmodel.count.attention import attention_kind, rank_heads
+from perfmodel.count.attention import Heads, attention_kind, rank_heads
 from perfmodel.count.blocks import Block, local
 from perfmodel.count.declarations import LayerPart
 from perfmodel.count.feed_forward import feed_forward_kind
@@ -42,40 +43,72 @@ class LayerOperators(LinearOperators):
         name, chosen = layer_name(self.model, kind), self.model.kinds[kind]
         attention, feed_forward = layer_parts(self.model, chosen, self.tensor, name)
         heads = rank_heads(self.model, chosen, self.tensor, f"{name}.attention")
-        core = self.rotary(heads.name, heads.query + heads.kv) + attention_kind(chosen).core(self.setup, heads)
+        core = self.around_heads(heads, chosen) + attention_kind(chosen).core(self.setup, heads)
         between = feed_forward_kind(chosen).between(self.setup, f"{name}.mlp")
-        return self.part(heads.name, attention, core) + self.part(f"{name}.mlp", feed_forward, between)
+        is_parallel = self.model.parallel_residual != "none"
+        return self.part(heads.name, attention, core) + self.part(
+            f"{name}.mlp", feed_forward, between, shares_stream=is_parallel
+        )
 
-    def part(self, name: str, declared: LayerPart, between: Block) -> Block:
-        """Norm, projections, what works on their result, the linear back into the stream, and the residual connection."""
-        inside = self.projections(declared.into) + between + self.row_linear(declared.out)
-        if declared.norms > 1:
+    def part(self, name: str, declared: LayerPart, between: Block, *, shares_stream: bool = False) -> Block:
+        """Norm, projections, what works on their result, the linear back into the stream, and the residual connection.
+
+        A part that shares its stream with the part before it keeps no second copy: of what its norm reads, or without a norm of
+        its own, of what its projections read.
+        """
+        before = self.norm(f"{name}.norm", is_kept=not shares_stream) if declared.norm_before else Block()
+        into = self.projections(declared.into, shares_input=shares_stream and not declared.norm_before)
+        inside = before + into + between + self.row_linear(declared.out)
+        if declared.norm_behind:
             inside = inside + self.norm(f"{name}.post_norm")
-        return self.norm(f"{name}.norm") + inside + self.residual(f"{name}.residual")
+        if "branches" in self.model.scales:
+            inside = inside + self.scale(f"{name}.scale", self.stream_bytes)
+        return inside + self.residual(f"{name}.residual")
 
-    def norm(self, name: str) -> Block:
-        """Reads and writes the stream; backwards reads it and its gradient and writes one. Keeps its input.
+    def around_heads(self, heads: Heads, kind: LayerKind) -> Block:
+        """What queries and keys go through before they meet: norms, rotation."""
+        width = heads.query + heads.kv
+        rotary = self.rotary(heads.name, width) if kind.rotary else Block()
+        if self.model.qk_norm == "none":
+            return rotary
+        numbers = self.tokens * width
+        return self.norm_of(f"{heads.name}.qk_norm", numbers, self.activation_bytes * numbers, kernels=2) + rotary
+
+    def scale(self, name: str, moved_bytes: Numeric) -> Block:
+        """A product with a constant, which reads and writes `moved_bytes` each; a compiler makes it part of its neighbours."""
+        if self.stack.fusion.recomputed_inputs:
+            return Block()
+        return local(MemoryBound(name=name, moved_bytes=2 * moved_bytes, backward_bytes=2 * moved_bytes))
+
+    def norm(self, name: str, *, is_kept: bool = True) -> Block:
+        """A norm of the stream; what it reads is not kept where another norm keeps the same."""
+        numbers = self.hidden_bytes / self.activation_bytes / self.token_shards
+        return self.norm_of(name, numbers, self.stream_bytes, is_kept=is_kept)
+
+    def norm_of(self, name: str, numbers: Numeric, size: Numeric, *, kernels: int = 1, is_kept: bool = True) -> Block:
+        """Reads and writes numbers of so many bytes; backwards reads them and their gradient and writes one. Keeps its input.
 
         PyTorch has one kernel for layer norm. Its RMS norm of eager operators also keeps what its weight scales.
         """
-        stream = self.stream_bytes
-        if self.stack.fusion.norms == "eager_fp32" and self.model.norm == "rmsnorm":
-            return self._norm_in_fp32(name, self.hidden_bytes / self.activation_bytes / self.token_shards)
-        kept = 3 * stream if self.stack.fusion.norms == "eager" and self.model.norm == "rmsnorm" else stream
+        is_eager = self.model.norm_kind.kernel == "rmsnorm" and self.stack.fusion.norms in ("eager", "eager_fp32")
+        if is_eager and self.stack.fusion.norms == "eager_fp32":
+            return self._norm_in_fp32(name, numbers, kernels)
         return local(
             MemoryBound(
                 name=name,
                 role=Role.NORM,
                 family="norm",
-                kernel=self.model.norm,
+                kernel=self.model.norm_kind.kernel,
                 precision=self.recipe.rest,
-                moved_bytes=2 * stream,
-                backward_bytes=3 * stream,
-                saved_bytes=kept,
+                moved_bytes=2 * size,
+                backward_bytes=3 * size,
+                kernels=kernels,
+                backward_kernels=kernels,
+                saved_bytes=((2 if is_eager else 0) + is_kept) * size,
             )
         )
 
-    def _norm_in_fp32(self, name: str, numbers: Numeric) -> Block:
+    def _norm_in_fp32(self, name: str, numbers: Numeric, times: int) -> Block:
         """A chain of elementwise kernels on a copy in fp32: 36 bytes a number forwards, 84 backwards, 10 kept.
 
         To fp32 6, square 8, mean 4, scale 8, cast 6, weight 4; backwards the weight's gradient 8, weight 4, to fp32 6, scale 8,
@@ -89,8 +122,8 @@ class LayerOperators(LinearOperators):
                 role=Role.NORM,
                 moved_bytes=(36 if casts else 28) * numbers,
                 backward_bytes=84 * numbers,
-                kernels=6 if casts else 4,
-                backward_kernels=12 if casts else 10,
+                kernels=times * (6 if casts else 4),
+                backward_kernels=times * (12 if casts else 10),
                 saved_bytes=(10 if casts else 8) * numbers,
             )
         )

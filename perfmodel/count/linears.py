@@ -52,13 +52,16 @@ class LinearOperators:
         self.hidden_bytes = self.activation_bytes * self.tokens * self.model.hidden_size
         self.stream_bytes = stream_bytes(setup)
 
-    def projections(self, into: Projections) -> Block:
+    def projections(self, into: Projections, *, shares_input: bool = False) -> Block:
         """Column-parallel linears of one input: one product, or where the stack has them apart one each.
 
-        Each keeps no copy of the input of its own, and each reduces its own input gradient; a gathered input serves all.
+        Each keeps no copy of the input of its own, and each reduces its own input gradient; a gathered input serves all, those
+        before them too where these share their input.
         """
         linears = into.separate if self.stack.fusion.separate_projections else (into.joined,)
         first, *others = [self.column_linear(linear) for linear in linears]
+        if shares_input:
+            first = self._sharing_input(first)
         for other in others:
             first = first + self._sharing_input(other)
         return first
@@ -162,7 +165,7 @@ class LinearOperators:
 
         A compiler keeps nothing of what a norm handed over: it keeps what the norm read.
         """
-        if self.stack.fusion.recomputed_inputs and linear.role is not Role.LOGITS:
+        if self.stack.fusion.recomputed_inputs and self.model.pre_norms and linear.role is not Role.LOGITS:
             return 0.0 * self.tokens
         shards = 1 if self.stack.fusion.gathered_inputs else self.token_shards
         return size * self.tokens * self.model.hidden_size / shards

@@ -89,7 +89,8 @@ def stage_memory_bytes(work: Iteration, stage: PipelineStage, *, scratch: Mappin
     head = stage.head * saved_bytes(work.head.forward)
     # the loss is over when the first layer runs again: only what that and its gradients need beyond it adds to the peak
     rerun = np.maximum(_largest_rerun_bytes(work, stage) + _unreduced_bytes(work.setup, stage) - loss - head, 0)
-    activations = stage_activation_bytes(work, stage) + _sent_bytes(work, stage) + head + rerun
+    embedding = stage.embedding * saved_bytes(work.embedding.forward) * in_flight(layout, stage)
+    activations = stage_activation_bytes(work, stage) + embedding + _sent_bytes(work, stage) + head + rerun
     parameters, gradients = _weights_bytes(work.setup, stage)
     states, owned, each = stack.states, held.total / shards(layout, "optimizer"), state_bytes(layout, stack)
     step = np.maximum(_scratch_bytes(work, scratch), owned * each.step)

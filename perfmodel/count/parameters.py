@@ -66,13 +66,13 @@ def layer_parameters(model: TransformerModel, kind: str, *, tensor_parallel: Num
     return LayerParameters(
         attention=attention.parameters,
         mlp=feed_forward.parameters,
-        norms=(attention.norms + feed_forward.norms) * norm_size(model),
+        norms=(attention.norms + feed_forward.norms) * norm_size(model) + attention.inner_norms + feed_forward.inner_norms,
     )
 
 
 def norm_size(model: TransformerModel) -> Numeric:
-    """Parameters of one norm: a weight for each number of the stream, and a bias in a layer norm."""
-    return 2 * model.hidden_size if model.norm == "layernorm" else model.hidden_size
+    """Parameters of one norm of the stream: a weight for each of its numbers, and a bias in a layer norm."""
+    return model.norm_kind.vectors * model.hidden_size
 
 
 def parameter_count(model: TransformerModel) -> ParameterCount:
@@ -124,20 +124,26 @@ def _counted(
 ) -> ParameterCount:
     attention: Numeric = 0
     mlp: Numeric = 0
-    norms: Numeric = head * norm_size(model)
+    norms: Numeric = (head + embedding if model.embedding_norm else head) * norm_size(model)
     for kind, number in layers.items():
         layer = layer_parameters(model, kind, tensor_parallel=tensor_parallel)
         attention, mlp, norms = attention + number * layer.attention, mlp + number * layer.mlp, norms + number * layer.norms
-    positions = (model.max_positions or 0) * model.hidden_size if model.position == "learned" else 0
+    positions = _learned_positions(model) * model.hidden_size
     copies = head * (1 - embedding) if model.tied_embeddings else head
+    head_bias = head * matrix / model.hidden_size if model.has_bias("head") else 0
     return ParameterCount(
         embedding=embedding * matrix,
         positions=embedding * positions,
         attention=attention,
         mlp=mlp,
         norms=norms,
-        head=copies * matrix,
+        head=copies * matrix + head_bias,
     )
+
+
+def _learned_positions(model: TransformerModel) -> Numeric:
+    """Rows of the table of positions, spare ones too; 0 where positions are not learned."""
+    return (model.max_positions or 0) + model.spare_positions if model.position == "learned" else 0
 
 
 def low_precision_parameters(held: ParameterCount, products: str) -> Numeric:

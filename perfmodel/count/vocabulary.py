@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from perfmodel.count.blocks import Block
+from perfmodel.count.blocks import Block, local
 from perfmodel.count.declarations import Component, Linear
 from perfmodel.count.layer import LayerOperators
 from perfmodel.count.operators import Collective, MemoryBound, gradients
@@ -29,6 +29,7 @@ def head_linear(model: TransformerModel, tensor_parallel: Numeric) -> Linear:
         inner=model.hidden_size,
         columns=padded / tensor_parallel,
         useful=model.vocab_size / padded,
+        has_bias=model.has_bias("head"),
     )
 
 
@@ -49,6 +50,7 @@ class DecoderOperators(LayerOperators):
         read = 1.0 - 1.0 / self.layout.micro_batches if self.stack.states.overwrites_gradients else 1.0
         dense = table * (2 * self.activation_bytes + (1.0 + read) * self.state.gradient)
         learned = 1 if self.model.position == "learned" else 0
+        after = self._after_lookup()
         lookup = MemoryBound(
             name="embedding.lookup",
             role=Role.LOOKUP,
@@ -61,10 +63,15 @@ class DecoderOperators(LayerOperators):
         )
         if not self.layout.sequence_parallel:
             reduce = self.collective("embedding.all_reduce", "all_reduce", payload=self.hidden_bytes)
-            return Block(forward=(lookup, reduce), backward=gradients(lookup))
+            return Block(forward=(lookup, reduce), backward=gradients(lookup)) + after
         scatter = self.collective("embedding.scatter", "reduce_scatter", payload=self.hidden_bytes)
         gather = self.collective("embedding.gather_gradient", "all_gather", payload=self.hidden_bytes, phase=DATA_GRADIENT)
-        return Block(forward=(lookup, scatter), backward=(gather, *gradients(lookup)))
+        return Block(forward=(lookup, scatter), backward=(gather, *gradients(lookup))) + after
+
+    def _after_lookup(self) -> Block:
+        """What embeddings go through before the first layer: a constant factor, a norm."""
+        scale = self.scale("embedding.scale", self.stream_bytes) if "embedding" in self.model.scales else Block()
+        return scale + self.norm("embedding.norm") if self.model.embedding_norm else scale
 
     def head(self) -> Block:
         """Final norm, logits over the padded vocabulary, and vocabulary-parallel cross-entropy.
@@ -91,7 +98,28 @@ class DecoderOperators(LayerOperators):
         return (
             self.norm("head.norm")
             + self.column_linear(head_linear(self.model, self.tensor))
+            + self._after_logits()
             + Block(forward=(exchange, loss), backward=gradients(loss))
+        )
+
+    def _after_logits(self) -> Block:
+        """What logits go through before the loss: a constant factor, a tanh between two of them (count/attention.py, _softcap).
+
+        A compiler makes both part of the loss, and keeps nothing for them.
+        """
+        size = self.activation_bytes * self.tokens * head_linear(self.model, self.tensor).columns
+        block = self.scale("head.scale", size) if "logits" in self.model.scales else Block()
+        if "logits" not in self.model.softcaps or self.stack.fusion.recomputed_inputs:
+            return block
+        return block + local(
+            MemoryBound(
+                name="head.softcap",
+                moved_bytes=6 * size,
+                backward_bytes=7 * size,
+                kernels=3,
+                backward_kernels=3,
+                saved_bytes=size / self.stack.fusion.loss_chunks,
+            )
         )
 
     def boundary(self) -> Block:

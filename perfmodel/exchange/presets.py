@@ -18,6 +18,7 @@ from perfmodel.exchange.annotations import separated
 from perfmodel.exchange.building import build
 from perfmodel.exchange.chip_names import did_you_mean_hardware
 from perfmodel.exchange.documents import FILE_SUFFIXES, read_mapping
+from perfmodel.exchange.families.table import family_table
 from perfmodel.exchange.importers.registry import DESCRIBED, Document, imported, read_settings
 from perfmodel.spec.economics import Economics
 from perfmodel.spec.fields import Part, Spec, rule_of
@@ -27,6 +28,7 @@ from perfmodel.spec.stack import SoftwareStack
 
 DATA: Final = Path(__file__).parent.parent / "data"
 KINDS: Final = tuple(DESCRIBED)
+FAMILIES: Final = "families"  # of models that a config.json describes: no presets, but listed beside them
 HARDWARE: Final = ("clusters", "gpus", "links", "kernels", "collectives")  # whose names speak of chips
 S = TypeVar("S", bound=Spec)
 PRIORS: Final = DATA / "cluster_priors.yaml"
@@ -63,17 +65,26 @@ def inherited(base: Mapping[str, str], own: Mapping[str, Any], sources: Mapping[
 
 
 def preset_titles(kind: str = "") -> dict[str, dict[str, str]]:
-    """By kind, the names of presets with their titles; all kinds where none is given. Errors: InputError."""
-    if kind and kind not in KINDS:
-        raise InputError(f"{shown(kind)} is not a kind of preset; {did_you_mean(kind, KINDS)}")
-    kinds = (kind,) if kind else KINDS
-    return {each: {name: str(read_preset(each, name)[0]["name"]) for name in preset_names(each)} for each in kinds}
+    """By kind, the names of presets with their titles, and families of models; all without a kind. Errors: InputError."""
+    if kind and kind not in (*KINDS, FAMILIES):
+        raise InputError(f"{shown(kind)} is not a kind of preset; {did_you_mean(kind, (*KINDS, FAMILIES))}")
+    kinds = (kind,) if kind else (*KINDS, FAMILIES)
+    return {each: _titles(each) for each in kinds}
+
+
+def _titles(kind: str) -> dict[str, str]:
+    if kind == FAMILIES:
+        return dict(family_table().titles)
+    return {name: str(read_preset(kind, name)[0]["name"]) for name in preset_names(kind)}
 
 
 def preset_settings(name: str) -> list[tuple[str, list[tuple[str, Any, str]]]]:
-    """Every preset called `name` (or `kind/name`): its title, and key path, value and source of each setting."""
-    kinds, bare = ((name.split("/", 1)[0],), name.split("/", 1)[1]) if "/" in name else (KINDS, name)
+    """Every preset or family called `name` (or `kind/name`): its title, and key path, value and source of each setting."""
+    kinds, bare = ((name.split("/", 1)[0],), name.split("/", 1)[1]) if "/" in name else ((*KINDS, FAMILIES), name)
     found = []
+    if FAMILIES in kinds and bare in family_table().titles:
+        row = settings(family_table().rows[bare])
+        found.append((f"{FAMILIES}/{bare}", [(key, value, family_table().source) for key, value in row]))
     for kind in kinds:
         if kind in KINDS and bare in preset_names(kind):
             mapping, sources = read_preset(kind, bare)
@@ -83,6 +94,7 @@ def preset_settings(name: str) -> list[tuple[str, list[tuple[str, Any, str]]]]:
             found.append((f"{kind}/{bare}", [(key, value, source_of(key, sources)) for key, value in settings(mapping)]))
     if not found:
         known = {preset for kind in KINDS for preset in preset_names(kind)}
+        known = {*family_table().titles} if FAMILIES in name.split("/")[:-1] else known
         raise InputError(f"{shown(name)} is not a preset; {did_you_mean_hardware(name, known)}")
     return found
 

@@ -82,12 +82,15 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Choices:
-    """Some of a few words, each once."""
+    """Some of a few words, each once; none only where that is the default."""
 
     options: tuple[str, ...]
+    optional: bool = False
 
     def problem(self, value: Any) -> str:
         """What is wrong with `value`, or ""."""
+        if value == () and self.optional:
+            return ""
         if not isinstance(value, tuple) or not value or len(set(map(str, value))) != len(value):
             return f"{shown(value)} is not a list of different words, as in {' '.join(self.options[:2])}"
         return next((wrong for word in value if (wrong := Choice(self.options).problem(word))), "")
@@ -199,7 +202,7 @@ def choice(*options: str, default: Any = MISSING, other_names: Mapping[str, str]
 
 def choices(*options: str, default: Any = MISSING) -> Any:
     """A field that holds some of `options`; a file gives them as one text, `none zero1`, or as a list."""
-    return _field(Choices(options), default)
+    return _field(Choices(options, optional=default == ()), default)
 
 
 def words(*, default: Any = MISSING) -> Any:

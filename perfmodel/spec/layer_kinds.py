@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 
 from perfmodel.errors import InputError, did_you_mean
-from perfmodel.spec.fields import Numeric, Spec, check_fields, choice, number
+from perfmodel.spec.fields import Numeric, Spec, check_fields, choice, flag, number
 
 ATTENTION_KINDS: Final = ("full", "sliding")
 FEED_FORWARD_KINDS: Final = ("dense",)
@@ -25,6 +25,7 @@ class LayerKind(Spec):
 
     attention      full: a token sees all tokens before it; sliding: the nearest `window` of them, itself among these
     feed_forward   dense: one MLP that all tokens pass
+    rotary         its queries and keys are rotated, where the model has rotary positions
 
     Errors: InputError.
     """
@@ -32,6 +33,7 @@ class LayerKind(Spec):
     attention: str = choice(*ATTENTION_KINDS, default="full")
     window: Numeric | None = number("count", minimum=1, integer=True, optional=True, default=None)
     feed_forward: str = choice(*FEED_FORWARD_KINDS, default="dense")
+    rotary: bool = flag(default=True)
 
     def __post_init__(self) -> None:
         check_fields(self)

@@ -5,14 +5,37 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import isqrt
+from typing import Final, NamedTuple
 
 import numpy as np
 
 from perfmodel.errors import InputError
-from perfmodel.spec.fields import Numeric, Spec, check_fields, choice, count, flag, number, part, plain, text, words
+from perfmodel.spec.fields import Numeric, Spec, check_fields, choice, choices, count, flag, number, part, plain, text, words
 from perfmodel.spec.layer_kinds import EVERYWHERE, LayerKind, check_pattern, layers_before
 
 GATED_ACTIVATIONS = ("swiglu", "geglu")
+BIASES: Final = ("qkv", "projection", "mlp", "head")  # products that may have a bias
+
+
+class NormKind(NamedTuple):
+    """What a norm runs, and how many numbers it learns for each number that it normalises: weights, and biases."""
+
+    kernel: str
+    vectors: int
+
+
+NORMS: Final = {
+    "rmsnorm": NormKind("rmsnorm", 1),
+    "layernorm": NormKind("layernorm", 2),
+    "layernorm_no_bias": NormKind("layernorm", 1),
+    "layernorm_no_parameters": NormKind("layernorm", 0),
+}
+QK_NORMS: Final = {  # of queries and keys: numbers learned for each of a head, and whether every head has its own
+    "none": (0, False),
+    "head": (1, False),
+    "head_with_bias": (2, False),
+    "width": (1, True),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
@@ -20,9 +43,17 @@ class TransformerModel(Spec):
     """A decoder: `layers` of attention and MLP between an embedding and a vocabulary head.
 
     Layers are all alike, or of several `layer_kinds` that follow each other as `layer_pattern` says, which is repeated from the
-    first layer on. `post_norms` says that each part of a layer has a norm behind it, too, as Gemma 2 has.
-    `vocab_padding_multiple` is Megatron's make-vocab-size-divisible-by: the vocabulary is padded to a multiple of it times
-    the tensor-parallel degree. `dropout` says that the training keeps dropout masks. Errors: InputError.
+    first layer on. `vocab_padding_multiple` is Megatron's make-vocab-size-divisible-by: the vocabulary is padded to a multiple
+    of it times the tensor-parallel degree. `dropout` says that the training keeps dropout masks.
+
+    biases              every product of a layer has a bias; `biases_of`: these have one where not all have, or the head too
+    pre_norms           each part of a layer has a norm before it; `post_norms`: one behind it, inside the residual connection
+    parallel_residual   attention and MLP read the same stream, after one_norm for both or two_norms
+    qk_norm             queries and keys are normalised: by head, with one weight for all heads, or with a weight of their width
+    softcaps            what is kept within bounds by a tanh: scores of attention, logits
+    scales              what is multiplied by a constant: embeddings, the branches of a layer, logits
+
+    Errors: InputError.
     """
 
     name: str = text()
@@ -32,17 +63,25 @@ class TransformerModel(Spec):
     kv_heads: Numeric = count()
     head_size: Numeric = count()
     ffn_hidden_size: Numeric = count()
-    activation: str = choice("gelu", "swiglu", "geglu", "squared_relu")
-    norm: str = choice("layernorm", "rmsnorm")
-    position: str = choice("rotary", "learned", default="rotary")
+    activation: str = choice("gelu", "swiglu", "geglu", "squared_relu", "relu")
+    norm: str = choice(*NORMS)
+    position: str = choice("rotary", "learned", "alibi", "none", default="rotary")
     rotary_fraction: float = number("ratio", above=0.0, maximum=1.0, default=1.0)
     max_positions: Numeric | None = number("count", minimum=1, integer=True, optional=True, default=None)  # when learned
+    spare_positions: Numeric = count(minimum=0, default=0)  # learned beside those, and never used, as OPT has two
     biases: bool = flag(default=False)
+    biases_of: tuple[str, ...] = choices(*BIASES, default=())
     dropout: bool = flag(default=False)
     tied_embeddings: bool = flag(default=False)
     vocab_size: Numeric = count()
     vocab_padding_multiple: int = count(default=128)
+    pre_norms: bool = flag(default=True)
     post_norms: bool = flag(default=False)
+    parallel_residual: str = choice("none", "one_norm", "two_norms", default="none")
+    qk_norm: str = choice(*QK_NORMS, default="none")
+    embedding_norm: bool = flag(default=False)
+    softcaps: tuple[str, ...] = choices("attention", "logits", default=())
+    scales: tuple[str, ...] = choices("embedding", "branches", "logits", default=())
     layer_kinds: Mapping[str, LayerKind] | None = part(LayerKind, shape="table", optional=True, default=None)
     layer_pattern: tuple[str, ...] = words(default=())
 
@@ -76,6 +115,15 @@ class TransformerModel(Spec):
     def kind_at(self, layer: int) -> str:
         """The kind of one layer, counted from 0."""
         return self.layer_pattern[layer % len(self.layer_pattern)] if self.layer_pattern else next(iter(self.kinds))
+
+    def has_bias(self, product: str) -> bool:
+        """Whether a product (one of BIASES) has a bias; the head has one only where it is named."""
+        return product in self.biases_of or (self.biases and product != "head")
+
+    @property
+    def norm_kind(self) -> NormKind:
+        """What its norms run and learn."""
+        return NORMS[self.norm]
 
     @property
     def gated(self) -> bool:

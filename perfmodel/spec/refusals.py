@@ -83,11 +83,14 @@ def layout_rules(model: TransformerModel, cluster: Cluster, layout: Layout) -> I
         allows=model.position != "learned" or layout.sequence_length <= np.asarray(model.max_positions or 0),
         sentence=lambda: f"{layout.sequence_length} exceeds the {model.max_positions} learned positions of {model.name}",
     )
-    has_window = any(kind.window is not None for kind in model.kinds.values())
+    nearest = _shortest_window(model)
     yield Rule(
         key="context_parallel",
-        allows=(not has_window) | (np.asarray(layout.context_parallel) == 1),
-        sentence=lambda: f"sliding attention over {plain(layout.context_parallel)} ranks is not covered; 1 would do",
+        allows=(nearest >= layout.sequence_length) | (np.asarray(layout.context_parallel) == 1),
+        sentence=lambda: (
+            f"sliding attention over {plain(layout.context_parallel)} ranks is not covered; 1 would do, or sequences of at "
+            f"most {plain(nearest)} tokens"
+        ),
         error=NotSupportedError,
     )
     yield from _batch_rules(layout)
@@ -95,6 +98,14 @@ def layout_rules(model: TransformerModel, cluster: Cluster, layout: Layout) -> I
     yield from _sharding_rules(layout)
     yield from _recompute_rules(model, layout)
     yield _node_rule(cluster, layout)
+
+
+def _shortest_window(model: TransformerModel) -> NDArray[Any]:
+    """Tokens that a query sees in the layers that see fewest; infinity where all see all."""
+    shortest = np.asarray(np.inf)
+    for kind in model.kinds.values():
+        shortest = np.asarray(np.minimum(shortest, np.inf if kind.window is None else kind.window))
+    return shortest
 
 
 def stack_rules(stack: SoftwareStack, layout: Layout) -> Iterator[Rule]:

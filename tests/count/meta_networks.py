@@ -60,15 +60,17 @@ def network_parameters(network: Any) -> int:
     return sum(int(parameter.numel()) for parameter in network.parameters())
 
 
-def network_flop(network: Any, *, sequences: int, sequence_length: int) -> int:
+def network_flop(network: Any, *, sequences: int, sequence_length: int, masks_tokens: bool = False) -> int:
     """Count with torch one forward and backward pass, without what forms the rotary tables.
 
     Those are constants of the sequence length that no training step forms again: transformers 5.8 multiplies positions by
     frequencies as matrices, s * d FLOPs for d rotated columns, and 5.23 element by element, none. The mask is given because
-    transformers would look at the values of a mask of its own making, and meta tensors have none.
+    transformers would look at the values of a mask of its own making, and meta tensors have none; networks that bias their
+    scores by position want one of tokens.
     """
     tokens = torch.zeros(sequences, sequence_length, dtype=torch.long, device="meta")
-    mask = torch.zeros(sequences, 1, sequence_length, sequence_length, device="meta")
+    shape = (sequences, sequence_length) if masks_tokens else (sequences, 1, sequence_length, sequence_length)
+    mask = torch.zeros(shape, device="meta")
     with FlopCounterMode(display=False) as counter:
         network(input_ids=tokens, attention_mask=mask, use_cache=False).logits.sum().backward()
     by_module = counter.get_flop_counts()

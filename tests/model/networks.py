@@ -46,6 +46,9 @@ def _built(model: TransformerModel, attention: str) -> Any:
     }
     if model.activation == "squared_relu":
         return transformers.NemotronForCausalLM(transformers.NemotronConfig(**shared, norm_eps=EPSILON))
+    if model.biases_of == ("qkv",):
+        del shared["head_dim"]  # of Qwen2 it is always the share of a head
+        return transformers.Qwen2ForCausalLM(transformers.Qwen2Config(**shared, rms_norm_eps=EPSILON, hidden_act="silu"))
     return transformers.LlamaForCausalLM(transformers.LlamaConfig(**shared, rms_norm_eps=EPSILON, hidden_act="silu"))
 
 

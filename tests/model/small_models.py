@@ -44,6 +44,7 @@ GPT = replace(
     tied_embeddings=True,
 )
 FAMILIES = (NEMOTRON, LLAMA, TIED_LLAMA, GPT)
+QWEN = replace(LLAMA, name="qwen", kv_heads=2, biases_of=("qkv",))
 
 ONE_RANK = Layout(
     precision="fp32",

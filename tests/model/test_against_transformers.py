@@ -11,7 +11,7 @@ from perfmodel.model.groups import one_rank
 from perfmodel.model.trainer import Trainer
 from perfmodel.spec.model import TransformerModel
 from tests.model.networks import network_of
-from tests.model.small_models import FAMILIES, ONE_RANK
+from tests.model.small_models import FAMILIES, ONE_RANK, QWEN
 from tests.model.weights import gradients, gradients_of, load, weights_of
 
 RELATIVE = 1e-5  # of the largest number of a tensor
@@ -25,7 +25,7 @@ def assert_close(ours: torch.Tensor, theirs: torch.Tensor, name: str) -> None:
     assert difference <= RELATIVE * float(theirs.abs().max()), f"{name}: {difference}"
 
 
-@pytest.fixture(params=FAMILIES, ids=lambda model: model.name)
+@pytest.fixture(params=(*FAMILIES, QWEN), ids=lambda model: model.name)
 def model(request: pytest.FixtureRequest) -> TransformerModel:
     """One of each family."""
     spec: TransformerModel = request.param

@@ -25,7 +25,7 @@ from perfmodel.spec.model import TransformerModel
 from perfmodel.spec.stack import SoftwareStack
 from tests.model.cases import Case
 from tests.model.conftest import Outcomes
-from tests.model.small_models import FAMILIES, GPT, NEMOTRON, ONE_RANK
+from tests.model.small_models import FAMILIES, GPT, NEMOTRON, ONE_RANK, QWEN
 from tests.model.test_parallel import EVERY_CASE
 from tests.setups import setup_of
 
@@ -90,7 +90,7 @@ def counted_flop(trainer: Trainer) -> int:
 
 
 @pytest.mark.parametrize(("recompute", "layers"), WAYS)
-@pytest.mark.parametrize("model", FAMILIES, ids=lambda model: model.name)
+@pytest.mark.parametrize("model", [*FAMILIES, QWEN], ids=lambda model: model.name)
 def test_products_of_a_real_step_are_those_that_torch_counts(
     model: TransformerModel, recompute: str, layers: int | None
 ) -> None:
@@ -101,7 +101,7 @@ def test_products_of_a_real_step_are_those_that_torch_counts(
 
 
 @pytest.mark.parametrize(("recompute", "layers"), WAYS)
-@pytest.mark.parametrize("model", FAMILIES, ids=lambda model: model.name)
+@pytest.mark.parametrize("model", [*FAMILIES, QWEN], ids=lambda model: model.name)
 def test_all_flop_are_those_that_torch_counts_without_numbers(
     model: TransformerModel, recompute: str, layers: int | None
 ) -> None:

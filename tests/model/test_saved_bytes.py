@@ -26,6 +26,8 @@ MODELS = [
     replace(NEMOTRON, name="nemotron without groups", kv_heads=8, ffn_hidden_size=1024, **WIDTHS),
     replace(LLAMA, kv_heads=2, ffn_hidden_size=512, **WIDTHS),
     replace(GPT, kv_heads=8, ffn_hidden_size=1024, **(WIDTHS | {"max_positions": 128})),
+    replace(LLAMA, name="biases of queries, keys, values", kv_heads=2, ffn_hidden_size=512, biases_of=("qkv",), **WIDTHS),
+    replace(GPT, name="relu", activation="relu", kv_heads=8, ffn_hidden_size=1024, **(WIDTHS | {"max_positions": 128})),
 ]
 STACK = stack_preset("reference")
 

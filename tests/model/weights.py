@@ -56,8 +56,10 @@ def _rotary(network: Any, model: TransformerModel, value: Callable[[Any], Any]) 
         attention, place = layer.self_attn, f"layers.{index}"
         found |= _norm(f"{place}.attention_norm", layer.input_layernorm, value)
         found |= _norm(f"{place}.mlp_norm", layer.post_attention_layernorm, value)
-        projections = [value(each.weight) for each in (attention.q_proj, attention.k_proj, attention.v_proj)]
-        found[f"{place}.qkv.weight"] = torch.cat(projections)
+        projections = (attention.q_proj, attention.k_proj, attention.v_proj)
+        found[f"{place}.qkv.weight"] = torch.cat([value(each.weight) for each in projections])
+        if model.has_bias("qkv"):
+            found[f"{place}.qkv.bias"] = torch.cat([value(each.bias) for each in projections])
         found[f"{place}.projection.weight"] = value(attention.o_proj.weight)
         found[f"{place}.fc1.weight"] = torch.cat([value(getattr(layer.mlp, name).weight) for name in into])
         found[f"{place}.fc2.weight"] = value(layer.mlp.down_proj.weight)

@@ -39,7 +39,7 @@ def test_specs_are_frozen() -> None:
         ({"kv_heads": np.array([8, 5])}, "kv_heads"),
         ({"rotary_fraction": 0.0}, "rotary_fraction"),
         ({"rotary_fraction": 1.5}, "rotary_fraction"),
-        ({"activation": "relu"}, "activation"),
+        ({"activation": "tanh"}, "activation"),
         ({"biases": 1}, "biases"),
         ({"name": "two\nlines"}, "name"),
     ],

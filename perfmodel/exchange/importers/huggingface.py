@@ -1,28 +1,31 @@
-"""How the config.json of a Hugging Face model is recognised and read as a model."""
+"""How the config.json of a Hugging Face model is recognised, and read by the row of its family (exchange/families)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Final
 
 from perfmodel.errors import InputError, NotSupportedError, shown
+from perfmodel.exchange.families.cells import FamilyConfig, checked
+from perfmodel.exchange.families.layers import layer_settings
+from perfmodel.exchange.families.table import family_row, family_table
 from perfmodel.exchange.importers.registry import Document, Importer
+from perfmodel.spec.model import BIASES
 
-_GATED: Final = {"silu": "swiglu", "gelu": "geglu"}
-_ACTIVATIONS: Final = {
-    "llama": _GATED,
-    "mistral": _GATED,
-    "gemma2": {"gelu_pytorch_tanh": "geglu"},
-    "nemotron": {"relu2": "squared_relu", "gelu": "gelu"},
-}
-_ACTIVATION_KEYS: Final = {"gemma2": "hidden_activation"}  # hidden_act of the others
-_NORMS: Final = {"llama": "rmsnorm", "mistral": "rmsnorm", "gemma2": "rmsnorm", "nemotron": "layernorm"}
-_POST_NORMS: Final = ("gemma2",)  # families with a norm behind each part of a layer, too
-_TIED: Final = ("gemma2",)  # families whose embeddings transformers ties when the key is missing
-_LAYER_TYPES: Final = {"sliding_attention": "sliding", "full_attention": "full"}
-_PATTERNS: Final = {"mistral": ("sliding",), "gemma2": ("sliding", "full")}  # where a config has a window, but no layer_types
 MARKS: Final = ("model_type", "architectures", "num_hidden_layers")  # keys that only a config.json has
-_ROTARY_FRACTIONS: Final = {"nemotron": 0.5}  # what transformers assumes when the key is missing; 1 for the others
+TEXT_MODELS: Final = (
+    "text_config",
+    "llm_config",
+    "language_config",
+)  # of a model that also sees or hears
+GATED: Final = {"silu": "swiglu", "swish": "swiglu"} | dict.fromkeys(("gelu", "gelu_new", "gelu_pytorch_tanh"), "geglu")
+PLAIN: Final = {"relu": "relu", "relu2": "squared_relu"} | dict.fromkeys(
+    ("gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh", "gelu_python"), "gelu"
+)
+SIZES: Final = ("layers", "hidden_size", "attention_heads", "kv_heads", "ffn_hidden_size", "vocab_size")
+PARTS: Final = (  # a cell each, where a family has it
+    *("norm", "pre_norms", "post_norms", "parallel_residual", "qk_norm", "embedding_norm", "spare_positions"),
+)
 
 
 def _is_config(document: Document) -> bool:
@@ -31,12 +34,20 @@ def _is_config(document: Document) -> bool:
 
 
 def _read(document: Document) -> dict[str, Any]:
-    """The model that a config.json describes.
+    """The model that a config.json describes; of one that also sees or hears, its text model.
 
     Errors: InputError for a key that is missing or of a wrong type; NotSupportedError for what a dense decoder does not
     have.
     """
-    return _translated(document.mapping, name=_name(document))
+    config, name = document.mapping, _name(document)
+    for key in TEXT_MODELS:
+        if isinstance(config.get(key), Mapping):
+            outer = {each: config[each] for each in ("model_type", "tie_word_embeddings") if each in config}
+            try:
+                return _translated({**outer, **config[key]}, name=f"{name} (text)", is_nested=True)
+            except (InputError, NotSupportedError) as error:
+                raise error.under(key) from None
+    return _translated(config, name=name)
 
 
 def _name(document: Document) -> str:
@@ -46,77 +57,95 @@ def _name(document: Document) -> str:
     return str(document.mapping.get("_name_or_path") or "model").rpartition("/")[2] or "model"
 
 
-def _translated(config: Mapping[str, Any], *, name: str) -> dict[str, Any]:
-    family = _entry(config, "model_type", str)
-    if family not in _NORMS:
-        raise NotSupportedError(f"{shown(family)} is not covered; {', '.join(_NORMS)} are", key="model_type")
-    key = _ACTIVATION_KEYS.get(family, "hidden_act")
-    activation = _entry(config, key, str)
-    if activation not in _ACTIVATIONS[family]:
-        raise NotSupportedError(f"{shown(activation)} is not covered; {', '.join(_ACTIVATIONS[family])} are", key=key)
-    if config.get("num_local_experts") is not None:
-        raise NotSupportedError(f"{shown(config['num_local_experts'])} is not covered; only null is", key="num_local_experts")
-    biases = _entry(config, "attention_bias", bool, default=False)
-    if biases != _entry(config, "mlp_bias", bool, default=False):
-        raise NotSupportedError("attention_bias and mlp_bias differ; only both or neither is covered")
-    hidden, heads = _entry(config, "hidden_size", int), _entry(config, "num_attention_heads", int)
-    if heads < 1:
-        raise InputError(f"{heads} must be at least 1", key="num_attention_heads")
+def _translated(mapping: Mapping[str, Any], *, name: str, is_nested: bool = False) -> dict[str, Any]:
+    row = _row(mapping)
+    nested = row.get("nested", {}) if is_nested else {}
+    config = FamilyConfig(mapping=mapping, defaults={**nested, **row["defaults"]})
+    config.check_only(row["only"])
+    activation = _activation(config, row)
+    sizes = {size: config.needed(row[size]) for size in SIZES}
+    head_size = config.number(row["head_size"]) or sizes["hidden_size"] // sizes["attention_heads"]
+    row = {**row, "position": config.decided(row["position"])}
+    positions = {"max_positions": config.needed(row["max_positions"])} if row["position"] == "learned" else {}
     return {
         "name": name,
-        "layers": _entry(config, "num_hidden_layers", int),
-        "hidden_size": hidden,
-        "attention_heads": heads,
-        "kv_heads": _entry(config, "num_key_value_heads", int, default=heads),
-        "head_size": _entry(config, "head_dim", int, default=hidden // heads),
-        "ffn_hidden_size": _entry(config, "intermediate_size", int),
-        "activation": _ACTIVATIONS[family][activation],
-        "norm": _NORMS[family],
-        "rotary_fraction": _entry(config, "partial_rotary_factor", float, default=_ROTARY_FRACTIONS.get(family, 1.0)),
-        "biases": biases,
-        "tied_embeddings": _entry(config, "tie_word_embeddings", bool, default=family in _TIED),
-        "vocab_size": _entry(config, "vocab_size", int),
-        "post_norms": family in _POST_NORMS,
-    } | _layers(config, family)
+        **sizes,
+        "head_size": head_size,
+        "activation": activation,
+        "position": row["position"],
+        "rotary_fraction": _rotary_fraction(config, row, head_size),
+        "tied_embeddings": config.decided(row["tied_embeddings"]),
+        **{part: config.decided(row[part]) for part in PARTS if part in row},
+        **_biases(config, row["biases"]),
+        **{part: names for part in ("softcaps", "scales") if (names := _chosen(config, row[part]))},
+        **positions,
+        **layer_settings(config, row, sizes["layers"]),
+    }
 
 
-def _layers(config: Mapping[str, Any], family: str) -> dict[str, Any]:
-    """The kinds of layers of a config with a sliding window, and their pattern; nothing for one without."""
-    if config.get("sliding_window") is None:
-        return {}
-    window, types = _entry(config, "sliding_window", int), config.get("layer_types")
-    if types is None and family not in _PATTERNS:
-        raise NotSupportedError(f"{window} is not covered without layer_types; only null is", key="sliding_window")
-    if types is not None and not (isinstance(types, list) and types and set(map(str, types)) <= set(_LAYER_TYPES)):
-        raise NotSupportedError(f"{shown(types)} is not covered; {' and '.join(_LAYER_TYPES)} are", key="layer_types")
-    pattern = _PATTERNS[family] if types is None else _shortest_period([_LAYER_TYPES[each] for each in types])
-    kinds = {"sliding": {"attention": "sliding", "window": window}, "full": {"attention": "full"}}
-    used = {name: kind for name, kind in kinds.items() if name in pattern}
-    return {"layer_kinds": used, "layer_pattern": " ".join(pattern)}
+def _row(mapping: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The row of the family of a config.
 
-
-def _shortest_period(words: Sequence[str]) -> Sequence[str]:
-    """The shortest start of a sequence that gives all of it when it is repeated.
-
-    >>> _shortest_period(["sliding", "full", "sliding", "full", "sliding"])
-    ['sliding', 'full']
+    Errors: InputError without a family; NotSupportedError for experts, latent attention, and families that are not covered.
     """
-    sizes = range(1, len(words) + 1)
-    return next(words[:size] for size in sizes if words[size:] == words[: len(words) - size])
+    family = mapping.get("model_type")
+    if family is None:
+        raise InputError("missing; the model needs it", key="model_type")
+    checked("model_type", family, str)
+    config = FamilyConfig(mapping=mapping, defaults={})
+    for key in family_table().experts:
+        _, experts = config.found(key)
+        if isinstance(experts, int) and experts > 1:
+            raise NotSupportedError(f"a mixture of {experts} experts is known but not supported yet", key=key)
+    if mapping.get("kv_lora_rank") is not None:
+        rank = shown(mapping["kv_lora_rank"])
+        raise NotSupportedError(f"latent attention of rank {rank} is known but not supported yet", key="kv_lora_rank")
+    try:
+        return family_row(family)
+    except NotSupportedError as error:
+        inline = "" if family in family_table().refused else f"; {_way_on(config)}"
+        raise NotSupportedError(f"{error.problem}{inline}", key=error.key) from None
 
 
-def _entry(config: Mapping[str, Any], key: str, kind: type, *, default: Any = None) -> Any:
-    """The value of `key`, `default` where it is missing or null. Errors: InputError."""
-    value = config.get(key)
-    if value is None and default is not None:
-        return default
-    if value is None:
-        raise InputError("missing; the model needs it", key=key)
-    kinds = (float, int) if kind is float else (kind,)
-    if not isinstance(value, kinds) or (isinstance(value, bool) and kind is not bool):
-        raise InputError(f"{shown(value)} is not {_KINDS[kind]}", key=key)
-    return value
+def _way_on(config: FamilyConfig) -> str:
+    """What to write where a family is not read: another family, or the model inline, with the sizes of the config."""
+    common = family_table().rows["llama"]
+    names = (*SIZES[:4], "head_size", *SIZES[4:])
+    known = {name: value for name in names if isinstance(value := config.decided(common[name]), int)}
+    sizes = "".join(f"{name}: {value}, " for name, value in known.items())
+    return (
+        "if its layers are those of one of them, give that as model_type; else write the model inline, "
+        f"model: {{{sizes}..}}, with the keys of perfmodel show llama-3.1-8b"
+    )
 
 
-_KINDS: Final = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
+def _activation(config: FamilyConfig, row: Mapping[str, Any]) -> str:
+    key, known = config.key_of(row["activation"]), GATED if row["gated"] else PLAIN
+    activation = config.needed(row["activation"], str)
+    if activation not in known:
+        raise NotSupportedError(f"{shown(activation)} is not covered; {', '.join(known)} are", key=key)
+    return known[activation]
+
+
+def _rotary_fraction(config: FamilyConfig, row: Mapping[str, Any], head_size: int) -> float:
+    if "rotary_columns" in row:
+        columns = config.number(row["rotary_columns"])
+        return 1.0 if columns is None else columns / head_size
+    fraction = config.number(row["rotary_fraction"], float)
+    return 1.0 if fraction is None else float(fraction)
+
+
+def _biases(config: FamilyConfig, cells: Mapping[str, Any]) -> dict[str, Any]:
+    """`biases` where every product of a layer has one, the names of those that have one where only some do."""
+    there = [product for product in BIASES if config.decided(cells.get(product, False))]
+    in_layers = [product for product in BIASES if product != "head"]
+    is_everywhere = set(in_layers) <= set(there)
+    others = [product for product in there if product == "head" or not is_everywhere]
+    return {"biases": is_everywhere} | ({"biases_of": " ".join(others)} if others else {})
+
+
+def _chosen(config: FamilyConfig, cells: Mapping[str, Any]) -> str:
+    return " ".join(part for part, cell in cells.items() if config.decided(cell))
+
+
 IMPORTER: Final = Importer(name="Hugging Face config.json", gives="models", recognises=_is_config, read=_read)

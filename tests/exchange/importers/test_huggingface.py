@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import transformers
 
 from perfmodel.errors import InputError, NotSupportedError
 from perfmodel.exchange.run_files import read_candidates
+from perfmodel.spec.model import TransformerModel
 from perfmodel.spec.run import Run
 
 
@@ -35,10 +37,16 @@ def test_a_hugging_face_config_is_a_model(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("change", "sentence"),
-    [({"model_type": "mamba"}, "'mamba' is not covered"), ({"hidden_act": "tanh"}, "'tanh' is not covered"),
+    [({"model_type": "mamba"}, "model_type: 'mamba' is known but not supported yet: it is a model with state-space"),
+     ({"model_type": "mixtral"}, "model_type: 'mixtral' is known but not supported yet: it is a mixture of experts"),
+     ({"model_type": "foo"}, "model_type: 'foo' is not covered; perfmodel list families"),
+     ({"hidden_act": "tanh"}, "'tanh' is not covered"),
      ({"sliding_window": 4096}, "sliding_window: 4096 is not covered without layer_types"),
-     ({"num_local_experts": 8}, "num_local_experts"),
-     ({"mlp_bias": True}, "only both or neither")],
+     ({"layer_types": ["full_attention", "linear_attention"]}, "layer_types: .* is not covered"),
+     ({"num_local_experts": 8}, "num_local_experts: a mixture of 8 experts is known but not supported yet"),
+     ({"n_routed_experts": 64}, "n_routed_experts: a mixture of 64 experts"),
+     ({"ffn_config": {"moe_num_experts": 16}}, "ffn_config.moe_num_experts: a mixture of 16 experts"),
+     ({"kv_lora_rank": 512}, "kv_lora_rank: latent attention of rank 512 is known but not supported yet")],
 )  # fmt: skip
 def test_a_config_of_another_kind_is_not_supported(tmp_path: Path, change: dict[str, object], sentence: str) -> None:
     """Its layers are not those that are counted."""
@@ -72,6 +80,73 @@ def test_a_config_with_a_wrong_type_is_refused(tmp_path: Path, change: dict[str,
     path.write_text(json.dumps(config | change))
     with pytest.raises(InputError, match=next(iter(change))):
         read(f"model={path}")
+
+
+LLAMA = {
+    "model_type": "llama", "hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 8, "num_hidden_layers": 2,
+    "vocab_size": 1024, "hidden_act": "silu",
+}  # fmt: skip
+
+
+def read_config(tmp_path: Path, config: Mapping[str, object]) -> TransformerModel:
+    """The model of a config.json in a folder called mine."""
+    path = tmp_path / "mine" / "config.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(config))
+    return read(f"model={path}", "tensor_parallel=1").model
+
+
+def test_a_family_that_is_not_read_may_be_written_inline(tmp_path: Path) -> None:
+    """The sizes that its config names by any known name are in the sentence."""
+    config = {"model_type": "foo", "n_layer": 2, "n_embd": 64, "num_attention_heads": 8, "kv_channels": 16, "vocab_size": 1024}
+    sizes = r"layers: 2, hidden_size: 64, attention_heads: 8, kv_heads: 8, head_size: 16, vocab_size: 1024"
+    inline = f"give that as model_type; else write the model inline, model: {{{sizes}, "
+    with pytest.raises(NotSupportedError, match=inline):
+        read_config(tmp_path, config)
+
+
+def test_one_expert_is_an_mlp(tmp_path: Path) -> None:
+    """And so is a number of experts that is null, or none."""
+    for experts in (1, 0, None):
+        assert read_config(tmp_path, LLAMA | {"num_local_experts": experts}).ffn_hidden_size == 128
+
+
+def test_of_a_model_that_sees_the_text_model_is_read(tmp_path: Path) -> None:
+    """It is named so. What its text_config leaves out is what its class has; embeddings are tied as the whole model says."""
+    model = read_config(
+        tmp_path, {"model_type": "llava", "text_config": LLAMA, "tie_word_embeddings": True, "vision_config": {}}
+    )
+    assert (model.name, model.tied_embeddings, model.layers) == ("mine (text)", True, 2)
+    sparse = {
+        "model_type": "gemma3",
+        "text_config": {"model_type": "gemma3_text", "num_hidden_layers": 7, "sliding_window": 1024},
+    }
+    gemma = read_config(tmp_path, sparse)
+    theirs = transformers.Gemma3TextConfig()
+    assert (gemma.hidden_size, gemma.vocab_size, gemma.head_size) == (theirs.hidden_size, theirs.vocab_size, theirs.head_dim)
+    assert [gemma.kinds[gemma.kind_at(layer)].window for layer in range(7)] == [1024] * 5 + [None, 1024]
+    with pytest.raises(NotSupportedError, match=r"text_config\.num_experts: a mixture of 8"):
+        read_config(tmp_path, {"model_type": "llava", "text_config": LLAMA | {"num_experts": 8}})
+
+
+def test_sizes_of_two_names_that_differ_are_refused(tmp_path: Path) -> None:
+    """Only a person knows which is right; two equal ones are one."""
+    assert read_config(tmp_path, LLAMA | {"n_embd": 64}).hidden_size == 64
+    with pytest.raises(InputError, match="n_embd: 32, but hidden_size is 64; keep the right one"):
+        read_config(tmp_path, LLAMA | {"n_embd": 32})
+
+
+@pytest.mark.parametrize(
+    ("config", "sentence"),
+    [({"model_type": "opt", "do_layer_norm_before": False}, "do_layer_norm_before: false is not covered; only true is"),
+     ({"model_type": "opt", "word_embed_proj_dim": 32}, "word_embed_proj_dim: 32 is not covered; only 64 is"),
+     ({"model_type": "mpt", "attn_config": {"alibi": False}}, "attn_config.alibi: false is not covered"),
+     ({"model_type": "gpt2", "add_cross_attention": True}, "add_cross_attention: true is not covered")],
+)  # fmt: skip
+def test_what_a_family_has_beyond_its_row_is_not_supported(tmp_path: Path, config: dict[str, object], sentence: str) -> None:
+    """The key says what."""
+    with pytest.raises(NotSupportedError, match=sentence):
+        read_config(tmp_path, LLAMA | {"hidden_act": "relu"} | config)
 
 
 def test_windows_of_a_config_are_kinds_of_layers(tmp_path: Path) -> None:

@@ -1,0 +1,106 @@
+"""What a config.json says of one part of a model: the cells of data/model_families.yaml, which say what decides a part."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from perfmodel.errors import InputError, NotSupportedError, shown
+from perfmodel.exchange.families.table import family_table
+
+_KINDS: Final = {str: "text", int: "a whole number", float: "a number"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FamilyConfig:
+    """The keys of a config.json as a family understands them: other names of a key, and what a missing one stands for."""
+
+    mapping: Mapping[str, Any]
+    defaults: Mapping[str, Any]
+
+    def found(self, key: str) -> tuple[str, Any]:
+        """What the config calls `key`, and its value: of several names the first that has one; the default where none is there.
+
+        Errors: InputError where two names have different numbers.
+        """
+        names = family_table().aliases.get(key, (key,))
+        there = {name: value for name in names if (value := self._at(name)) is not None}
+        numbers = {name: value for name, value in there.items() if isinstance(value, int | float)}
+        if len(set(numbers.values())) > 1:
+            (first, one), (second, other) = list(numbers.items())[:2]
+            raise InputError(f"{shown(other)}, but {first} is {shown(one)}; keep the right one", key=second)
+        if there:
+            return next(iter(there.items()))
+        is_null = any(self._has(name) for name in names)
+        return key, None if is_null else self.defaults.get(key)
+
+    def _at(self, path: str) -> Any:
+        value: Any = self.mapping
+        for step in path.split("."):
+            value = value.get(step) if isinstance(value, Mapping) else None
+        return value
+
+    def _has(self, path: str) -> bool:
+        *above, last = path.split(".")
+        place = self._at(".".join(above)) if above else self.mapping
+        return isinstance(place, Mapping) and last in place
+
+    def decided(self, cell: Any) -> Any:
+        """The value of a cell. Errors: InputError for a key whose value is of another type than the cell needs."""
+        if isinstance(cell, Mapping) and "key" in cell:
+            return self._of_key(cell)
+        if isinstance(cell, Mapping) and "if" in cell:
+            holds = self._is_so(cell)
+            return self.decided(cell["then"] if holds else cell["else"]) if "then" in cell else holds
+        return cell
+
+    def _of_key(self, cell: Mapping[str, Any]) -> Any:
+        name, value = self.found(cell["key"])
+        if value is None:
+            return self.decided(cell.get("or"))
+        if "times" in cell or "over" in cell:
+            return checked(name, value, int) * cell.get("times", 1) // cell.get("over", 1)
+        return value
+
+    def _is_so(self, cell: Mapping[str, Any]) -> bool:
+        name, value = self.found(cell["if"])
+        if "is" in cell:
+            return bool(value == cell["is"])
+        if value is not None and not isinstance(value, bool | int | float):
+            raise InputError(f"{shown(value)} is not true or false", key=name)
+        return bool(value)
+
+    def number(self, cell: Any, kind: type = int) -> Any:
+        """The number that a cell decides, None where the config has none. Errors: InputError, with the config's own key."""
+        value = self.decided(cell)
+        return None if value is None else checked(self.key_of(cell), value, kind)
+
+    def needed(self, cell: Any, kind: type = int) -> Any:
+        """The value of a cell that a model cannot be without. Errors: InputError."""
+        value = self.decided(cell)
+        if value is None:
+            raise InputError("missing; the model needs it", key=self.key_of(cell))
+        return checked(self.key_of(cell), value, kind)
+
+    def key_of(self, cell: Any) -> str:
+        """What the config calls the key that a cell asks for first."""
+        return self.found(cell["key"])[0] if isinstance(cell, Mapping) and "key" in cell else ""
+
+    def check_only(self, allowed: Mapping[str, Any]) -> None:
+        """Raise NotSupportedError for a key that has another value than the one that is covered."""
+        for key, cell in allowed.items():
+            name, value = self.found(key)
+            covered = self.decided(cell)
+            if value is not None and value != covered:
+                raise NotSupportedError(f"{shown(value)} is not covered; only {shown(covered)} is", key=name)
+
+
+def checked(key: str, value: Any, kind: type) -> Any:
+    """The value itself. Errors: InputError where it is not of its kind, or a size that is no size."""
+    kinds = (float, int) if kind is float else (kind,)
+    if not isinstance(value, kinds) or isinstance(value, bool):
+        raise InputError(f"{shown(value)} is not {_KINDS[kind]}", key=key)
+    if isinstance(value, int) and kind is int and value < 1:
+        raise InputError(f"{value} must be at least 1", key=key)
+    return value

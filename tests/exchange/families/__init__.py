@@ -1,0 +1,1 @@
+"""The families of models that a config.json may describe."""

@@ -1,0 +1,59 @@
+"""Does every family have the parameters, and the layers, that transformers gives it?"""
+
+from __future__ import annotations
+
+import pytest
+
+from perfmodel.count.parameters import parameter_count
+from perfmodel.exchange.families.table import family_table
+from tests.exchange.families.small_configs import SMALL_CONFIGS, SmallConfig
+from tests.exchange.families.transformers_networks import meta_network, network_config, read_config, read_small
+
+WITHOUT_TRANSFORMERS = {"internlm", "internlm2", "baichuan", "chatglm", "minicpm", "qwen"}  # whose code is beside their weights
+
+
+@pytest.mark.parametrize("config", SMALL_CONFIGS, ids=str)
+def test_parameters_are_those_of_transformers(config: SmallConfig) -> None:
+    """From the keys as people write them, and from those that transformers of today writes down."""
+    expected = sum(parameter.numel() for parameter in meta_network(config).parameters())
+    assert parameter_count(read_small(config)).total == expected
+    assert parameter_count(read_config(network_config(config).to_dict())).total == expected
+
+
+@pytest.mark.parametrize("config", SMALL_CONFIGS, ids=str)
+def test_layers_slide_where_those_of_transformers_do(config: SmallConfig) -> None:
+    """Each layer, with or without layer_types in the config; where there is no list of them, all have the one window."""
+    theirs = network_config(config)
+    window = getattr(theirs, "sliding_window", None)
+    types = getattr(theirs, "layer_types", None) or ["full_attention" if window is None else "sliding_attention"] * 99
+    if config.family == "gpt_neo":
+        window, types = 96, [{"local": "sliding_attention"}.get(each, "full_attention") for each in theirs.attention_layers]
+    for model in (read_small(config), read_config(theirs.to_dict())):
+        kinds = [model.kinds[model.kind_at(layer)] for layer in range(int(model.layers))]
+        expected = [window if types[layer] == "sliding_attention" else None for layer in range(len(kinds))]
+        assert [kind.window for kind in kinds] == expected
+
+
+def test_titles_say_what_some_model_of_a_family_has() -> None:
+    """As perfmodel list shows them: windows, norms of queries and keys, parallel parts, caps, factors."""
+    for family, title in family_table().titles.items():
+        row = family_table().rows[family]
+        models = [read_small(each) for each in SMALL_CONFIGS if family_table().rows[each.family] is row]
+        has = {
+            "windows": any(kind.window is not None for model in models for kind in model.kinds.values()),
+            "QK norm": any(model.qk_norm != "none" for model in models),
+            "parallel parts": any(model.parallel_residual != "none" for model in models),
+            "soft caps": any(model.softcaps for model in models),
+            "constant factors": any(model.scales for model in models),
+            "not gated": any(not model.gated for model in models),
+        }
+        if models and family != "mpt":  # whose factor of logits is text in none of the small configs
+            assert {words: words in title for words in has} == has, family
+    assert "(also gemma3_text)" in family_table().titles["gemma3"]
+
+
+def test_every_family_of_the_table_is_held_against_transformers() -> None:
+    """But those whose code transformers does not have."""
+    rows = {id(family_table().rows[config.family]) for config in SMALL_CONFIGS}
+    untested = {family for family, row in family_table().rows.items() if id(row) not in rows}
+    assert untested == WITHOUT_TRANSFORMERS

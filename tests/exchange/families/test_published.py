@@ -1,0 +1,115 @@
+"""Do models of families that transformers has no code for have the parameters that their authors print?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from perfmodel.count.parameters import parameter_count
+from tests.exchange.families.small_configs import SmallConfig
+from tests.exchange.families.transformers_networks import meta_network, read_config
+
+BAICHUAN_13B = {
+    "model_type": "baichuan", "hidden_act": "silu", "hidden_size": 5120, "intermediate_size": 13696, "model_max_length": 4096,
+    "num_attention_heads": 40, "num_hidden_layers": 40, "tie_word_embeddings": False,
+}  # fmt: skip
+MINICPM_2B = {
+    "model_type": "minicpm", "hidden_act": "silu", "hidden_size": 2304, "intermediate_size": 5760, "num_attention_heads": 36,
+    "num_key_value_heads": 36, "num_hidden_layers": 40, "vocab_size": 122753, "scale_emb": 12, "scale_depth": 1.4,
+}  # fmt: skip
+PRINTED: list[tuple[int, dict[str, Any]]] = [  # in the cards of the models
+    (7_000_559_616, {
+        "model_type": "baichuan", "hidden_act": "silu", "hidden_size": 4096, "intermediate_size": 11008,
+        "max_position_embeddings": 4096, "num_attention_heads": 32, "num_hidden_layers": 32, "vocab_size": 64000}),
+    (13_264_901_120, BAICHUAN_13B | {"vocab_size": 64000}),
+    (6_921_720_704, {
+        "model_type": "RefinedWebModel", "alibi": False, "bias": False, "hidden_size": 4544, "multi_query": True, "n_head": 71,
+        "n_layer": 32, "parallel_attn": True, "vocab_size": 65024}),
+]  # fmt: skip
+SMALL = {
+    "hidden_act": "silu", "hidden_size": 192, "intermediate_size": 520, "num_attention_heads": 12, "num_hidden_layers": 3,
+    "vocab_size": 1024, "tie_word_embeddings": False,
+}  # fmt: skip
+IDS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+SAME_PARTS: list[tuple[dict[str, Any], SmallConfig]] = [  # as a family that transformers has
+    ({"model_type": "internlm", "bias": True} | SMALL, SmallConfig("granite", SMALL | IDS | {"attention_bias": True}, {})),
+    ({"model_type": "internlm2", "bias": False, "num_key_value_heads": 4} | SMALL,
+     SmallConfig("llama", SMALL | IDS | {"num_key_value_heads": 4}, {})),
+    ({"model_type": "qwen", "kv_channels": 16, "no_bias": True} | SMALL | {"intermediate_size": 1040},
+     SmallConfig("qwen2", SMALL | IDS | {"num_key_value_heads": 12}, {})),
+    ({"model_type": "chatglm", "add_bias_linear": False, "add_qkv_bias": True, "ffn_hidden_size": 520, "hidden_size": 192,
+      "kv_channels": 40, "multi_query_attention": True, "multi_query_group_num": 2, "num_attention_heads": 12, "num_layers": 3,
+      "padded_vocab_size": 1024, "rmsnorm": True},
+     SmallConfig("glm", SMALL | IDS | {"head_dim": 40, "num_key_value_heads": 2}, {})),
+]  # fmt: skip
+
+
+def family_of(value: object) -> str:
+    """Name a config in a test id."""
+    return str(value.get("model_type")) if isinstance(value, dict) else ""
+
+
+@pytest.mark.parametrize(("printed", "config"), PRINTED, ids=family_of)
+def test_parameters_are_those_that_are_printed(printed: int, config: dict[str, Any]) -> None:
+    """All digits of them."""
+    assert parameter_count(read_config(config)).total == printed
+
+
+@pytest.mark.parametrize(("config", "same"), SAME_PARTS, ids=family_of)
+def test_parameters_are_those_of_a_family_with_the_same_parts(config: dict[str, Any], same: SmallConfig) -> None:
+    """InternLM has Llama's, with biases; Qwen has Qwen2's, and writes down twice the width of its MLP; ChatGLM has GLM's."""
+    assert parameter_count(read_config(config)).total == sum(each.numel() for each in meta_network(same).parameters())
+
+
+def test_minicpm_has_the_parameters_of_its_paper() -> None:
+    """arXiv:2404.06395 prints 2,442,057,984 beside the embedding; everything that it scales is scaled."""
+    model = read_config(MINICPM_2B)
+    assert parameter_count(model).non_embedding == 2_442_057_984
+    assert model.scales == ("embedding", "branches", "logits")
+
+
+def test_positions_of_baichuan_follow_from_its_keys() -> None:
+    """The 13B models have biases of scores, and only their config names no number of rotary positions."""
+    assert read_config(BAICHUAN_13B | {"vocab_size": 64000}).position == "alibi"
+    assert read_config(BAICHUAN_13B | {"vocab_size": 64000, "max_position_embeddings": 4096}).position == "rotary"
+
+
+FROM_HUGGING_FACE: list[tuple[int, dict[str, Any]]] = [  # numbers of model cards on the hub, keys of their config.json
+    (1_235_814_400, {
+        "model_type": "llama", "attention_bias": False, "head_dim": 64, "hidden_act": "silu", "hidden_size": 2048,
+        "intermediate_size": 8192, "max_position_embeddings": 131072, "mlp_bias": False, "num_attention_heads": 32,
+        "num_hidden_layers": 16, "num_key_value_heads": 8, "rope_scaling": {"factor": 32.0, "rope_type": "llama3"},
+        "tie_word_embeddings": True, "vocab_size": 128256}),
+    (7_615_616_512, {
+        "model_type": "qwen2", "hidden_act": "silu", "hidden_size": 3584, "intermediate_size": 18944, "max_window_layers": 28,
+        "num_attention_heads": 28, "num_hidden_layers": 28, "num_key_value_heads": 4, "sliding_window": 131072,
+        "tie_word_embeddings": False, "use_sliding_window": False, "vocab_size": 152064}),
+    (4_022_468_096, {
+        "model_type": "qwen3", "attention_bias": False, "head_dim": 128, "hidden_act": "silu", "hidden_size": 2560,
+        "intermediate_size": 9728, "max_window_layers": 36, "num_attention_heads": 32, "num_hidden_layers": 36,
+        "num_key_value_heads": 8, "sliding_window": None, "tie_word_embeddings": True, "use_sliding_window": False,
+        "vocab_size": 151936}),
+    (8_537_680_896, {
+        "model_type": "gemma", "head_dim": 256, "hidden_act": "gelu", "hidden_size": 3072, "intermediate_size": 24576,
+        "num_attention_heads": 16, "num_hidden_layers": 28, "num_key_value_heads": 16, "vocab_size": 256000}),
+    (124_439_808, {
+        "model_type": "gpt2", "activation_function": "gelu_new", "n_ctx": 1024, "n_embd": 768, "n_head": 12, "n_layer": 12,
+        "n_positions": 1024, "vocab_size": 50257}),
+    (11_846_072_320, {
+        "model_type": "gpt_neox", "hidden_act": "gelu", "hidden_size": 5120, "intermediate_size": 20480, "rotary_pct": 0.25,
+        "max_position_embeddings": 2048, "num_attention_heads": 40, "num_hidden_layers": 36, "tie_word_embeddings": False,
+        "use_parallel_residual": True, "vocab_size": 50688}),
+    (176_247_271_424, {
+        "model_type": "bloom", "n_embed": 14336, "n_layer": 70, "num_attention_heads": 112, "vocab_size": 250880}),
+    (8_028_033_024, {
+        "model_type": "cohere2", "hidden_act": "silu", "hidden_size": 4096, "intermediate_size": 14336, "logit_scale": 0.25,
+        "num_attention_heads": 32, "num_hidden_layers": 32, "num_key_value_heads": 8, "sliding_window": 4096,
+        "sliding_window_pattern": 4, "vocab_size": 256000}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("total", "config"), FROM_HUGGING_FACE, ids=family_of)
+def test_parameters_are_those_of_real_files(total: int, config: dict[str, Any]) -> None:
+    """With the keys that real files have, and without those that they leave out."""
+    assert parameter_count(read_config(config)).total == total

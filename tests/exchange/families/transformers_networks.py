@@ -1,0 +1,36 @@
+"""The models of small configs: as transformers builds them on the meta device, and as they are read here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import transformers
+
+from perfmodel.exchange.building import build
+from perfmodel.exchange.importers.registry import Document, imported
+from perfmodel.spec.model import TransformerModel
+from tests.exchange.families.small_configs import SmallConfig
+
+
+def network_config(config: SmallConfig) -> Any:
+    """The configuration that transformers makes of the keys."""
+    return transformers.CONFIG_MAPPING[config.family](**config.keys)
+
+
+def meta_network(config: SmallConfig) -> Any:
+    """The network, whose tensors have shapes alone, and whose attention is written out as products."""
+    with torch.device("meta"):
+        return transformers.AutoModelForCausalLM.from_config(network_config(config), attn_implementation="eager")
+
+
+def read_config(mapping: dict[str, Any]) -> TransformerModel:
+    """The model that a config.json with this content describes."""
+    found = imported(Document(path=None, text="", mapping=mapping), "models")
+    assert found is not None
+    return build(TransformerModel, found)
+
+
+def read_small(config: SmallConfig) -> TransformerModel:
+    """The model that the keys of a small config describe, as a person may have written them."""
+    return read_config({"model_type": config.family} | config.keys)
