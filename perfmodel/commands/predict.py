@@ -38,12 +38,13 @@ def predict(
     perfmodel predict run.yaml --set tensor_parallel=4 --json
     """
     from perfmodel.exchange.run_files import read_candidates
+    from perfmodel.exchange.slips import slips_of_a_prediction
     from perfmodel.prediction import predict as predict_run
 
     candidates = read_candidates(run, overrides or ())
     predictions = [(candidate.values, predict_run(candidate.run)) for candidate in candidates]
     _, first = predictions[0]
-    assumptions = candidates[0].assumptions
+    assumptions = (*candidates[0].assumptions, *slips_of_a_prediction(first))
 
     def document() -> Any:
         from perfmodel.report.json.prediction import prediction_document

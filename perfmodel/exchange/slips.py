@@ -8,15 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import cache
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from perfmodel.exchange.presets import preset_names, read_preset
+from perfmodel.exchange.annotations import separated
+from perfmodel.exchange.documents import read_mapping
+from perfmodel.exchange.presets import DATA, preset_names, read_preset
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.hardware import Cluster, Gpu, Links
+from perfmodel.spec.precision import RECIPES, number_format
 from perfmodel.spec.run import Run
 from perfmodel.units import GIBIBYTE, gibibytes_text, parse_quantity
+
+if TYPE_CHECKING:
+    from perfmodel.prediction import Prediction
 
 FASTEST_NIC_BYTES_PER_S: Final = 100e9  # 800 Gb/s: no network of today gives one GPU more
 BITS: Final = 8e-9  # from bytes to gigabits
@@ -43,6 +49,32 @@ def slips_of_a_run(run: Run) -> tuple[str, ...]:
     Ignored: arrays.
     """
     return (*_of_the_tensor_ranks(run), *_of_the_sequence(run))
+
+
+def slips_of_a_prediction(prediction: Prediction) -> tuple[str, ...]:
+    """A sentence where a predicted MFU is above that of every published run, of the ramp stage with the highest.
+
+    Ignored: arrays, and stacks that hide every collective, which are bounds.
+    """
+    rates = {place: _single(stage.mfu) for place, (_, stage) in enumerate(prediction.stages, start=1)}
+    place, mfu = max(((place, rate or 0.0) for place, rate in rates.items()), key=lambda entry: entry[1])
+    known = highest_mfu(RECIPES[prediction.run.precision].products)
+    if prediction.run.stack.overlap.hide_all or known is None or mfu <= known:
+        return ()
+    stage = f" of stage {place}" if len(rates) > 1 else ""
+    return (
+        f"the MFU{stage}, {100 * mfu:.3g} %, is above the {100 * known:.3g} % of the fastest published run in its precision "
+        "(attention counts in full, of which causal kernels compute half)",
+    )
+
+
+def highest_mfu(precision: str) -> float | None:
+    """The highest MFU of any published run on the arithmetic of a number format; None where there is no run of it.
+
+    >>> highest_mfu("fp16") == highest_mfu("bf16"), highest_mfu("tf32")
+    (True, None)
+    """
+    return _highest_mfu().get(number_format(precision).circuits)
 
 
 def _of_the_tensor_ranks(run: Run) -> Iterator[str]:
@@ -111,6 +143,12 @@ def _near(value: float, other: float) -> bool:
 def _single(value: Numeric) -> float | None:
     """The number itself; None for an array of several."""
     return float(value) if np.ndim(value) == 0 else None
+
+
+@cache
+def _highest_mfu() -> Mapping[str, float]:
+    known, _ = separated(read_mapping(DATA / "highest_mfu.yaml"))
+    return {circuits: parse_quantity(share, "ratio") for circuits, share in known.items()}
 
 
 @cache

@@ -265,7 +265,9 @@ def test_no_such_model_or_cluster(run: Any) -> None:
 def test_a_precision_that_the_gpu_lacks(run: Any) -> None:
     """Right, but not supported: exit code 3."""
     arguments = ["plan", "llama-3.1-8b", "--cluster", "dgx-a100", "--gpus", 8, "--choose", "precision=fp8"]
-    assert said(run, *arguments, code=3) == "perfmodel: precision: A100 SXM 80GB has no fp8 rate; it has bf16, fp16\n"
+    assert (
+        said(run, *arguments, code=3) == "perfmodel: precision: A100 SXM 80GB has no fp8 rate; it has bf16, fp16, tf32, fp32\n"
+    )
 
 
 def test_nothing_keeps_the_limits(run: Any) -> None:

@@ -8,9 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from perfmodel.exchange.presets import cluster_preset, expand, preset_names
+from perfmodel.evidence.time_scores import recomputed_mfu
+from perfmodel.exchange.presets import DATA, cluster_preset, expand, preset_names
 from perfmodel.exchange.run_files import read_candidates
-from perfmodel.exchange.slips import likely_slips
+from perfmodel.exchange.slips import highest_mfu, likely_slips, slips_of_a_prediction
+from perfmodel.exchange.tables.published_runs import read_measured_runs
+from perfmodel.prediction import predict
+from perfmodel.spec.precision import number_format
 from perfmodel.spec.run import Run
 
 RUN = "nemotron-4-15b"
@@ -131,3 +135,35 @@ def test_thousands_of_tokens_are_told(length: str, meant: str) -> None:
 def test_other_lengths_are_left_alone(length: str) -> None:
     """Powers of two, toys, and what is no power of two in thousands."""
     assert slips(f"sequence_length={length}", of="sequence_length:") == []
+
+
+def test_the_highest_mfu_is_that_of_the_shipped_table() -> None:
+    """Of the times of all rows, recomputed, by the arithmetic of their products; rounded up, so that none of them is above."""
+    found: dict[str, float] = {}
+    for row in read_measured_runs(DATA / "published_runs.csv").rows:
+        mfu = recomputed_mfu(row)
+        if mfu is not None and row.run is not None:
+            circuits = number_format(row.run.precision).circuits
+            found[circuits] = max(found.get(circuits, 0.0), mfu)
+    for circuits, mfu in found.items():
+        known = highest_mfu(circuits)
+        assert known is not None
+        assert mfu <= known < mfu + 0.001
+
+
+@pytest.mark.parametrize(("stack", "said"), [("megatron-core", 1), ("ideal", 0)])
+def test_more_of_the_peak_than_any_run_reached_is_said(stack: str, said: int) -> None:
+    """131,072 tokens, whose attention counts in full and is computed by half; a bound is beyond all runs by intent."""
+    settings = [f"stack={stack}", "sequence_length=131072", "stages=[{data_parallel: 1, global_batch_size: 16}]"]
+    prediction = predict(read_candidates(RUN, settings)[0].run)
+    assert float(prediction.stages[0][1].mfu) > 0.69
+    sentences = slips_of_a_prediction(prediction)
+    assert len(sentences) == said
+    assert all("is above the 68.7 % of the fastest published run in its precision" in each for each in sentences)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp8", "fp32"])
+def test_an_mfu_that_runs_reach_is_no_slip(precision: str) -> None:
+    """Nor one in a precision of which no run is published."""
+    prediction = predict(read_candidates(RUN, [f"precision={precision}"])[0].run)
+    assert slips_of_a_prediction(prediction) == ()

@@ -180,3 +180,12 @@ def test_what_a_kernel_computes_in_bounds_it() -> None:
     assert found == {"bf16": "bf16", "tf32": "tf32", "fp32": "tf32"}
     assert arithmetic_of(square(8, "fp32"), CLUSTER.gpu) == "fp32"
     assert float(kernel_time_s(square(8192, "tf32"), cluster=CLUSTER, stack=STACK)) > 2 * 8192**3 / CLUSTER.gpu.peak("tf32")
+
+
+@pytest.mark.parametrize("precision", WIDE)
+def test_laws_of_flash_attention_are_not_moved_on_4_bytes(precision: str) -> None:
+    """Of the library that the stack calls in 16 bits; they could only have moved nothing."""
+    laws = "cluster.gpu.kernels.attention_"
+    found = {each: predicted(each, "torchtitan").uncertainty.half_widths_s for each in ("bf16", precision)}
+    assert any(path.startswith(laws) for path in found["bf16"])
+    assert not any(path.startswith(laws) for path in found[precision])

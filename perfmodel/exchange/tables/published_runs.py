@@ -22,7 +22,7 @@ from perfmodel.evidence.time_scores import recomputed_mfu
 from perfmodel.exchange.building import build
 from perfmodel.exchange.documents import read_mapping
 from perfmodel.exchange.presets import DATA, expand_part, preset_names, read_preset
-from perfmodel.exchange.slips import likely_slips
+from perfmodel.exchange.slips import highest_mfu, likely_slips
 from perfmodel.exchange.stack_fit import beyond_the_stack
 from perfmodel.exchange.tables.csv_tables import read_table
 from perfmodel.spec.axes import FILLING, PIPELINE, REPLICA_AXES, TENSOR
@@ -131,9 +131,18 @@ def _contradiction(measured: MeasuredRun) -> str:
     """A printed MFU that cannot belong to the time beside it: one of both is a slip."""
     meant = recomputed_mfu(measured)
     if measured.printed_mfu is None or meant is None or 1 / MFU_FACTOR < measured.printed_mfu / meant < MFU_FACTOR:
-        return ""
+        return _unheard_of(measured, meant)
     printed = f"{100 * measured.printed_mfu:.3g}"
     return f"mfu_pct: {printed} stands beside a time of {measured.iteration_time_s:g} s, which means {100 * meant:.3g}"
+
+
+def _unheard_of(measured: MeasuredRun, meant: float | None) -> str:
+    """A time that means more MFU than any published run reached: that, the GPUs or the batch is a slip."""
+    known = highest_mfu(measured.run.precision) if measured.run else None
+    if meant is None or known is None or meant <= known:
+        return ""
+    time = f"{measured.iteration_time_s:g} s means an MFU of {100 * meant:.3g}"
+    return f"iteration_time_s: {time}, above the {100 * known:.3g} of the fastest published run in its precision"
 
 
 def _printed_mfu(cells: Mapping[str, str]) -> tuple[float | None, str]:

@@ -146,9 +146,10 @@ def _move_text(move: Move) -> str:
 
 def notes(explained: Explanation) -> Iterator[Text]:
     """What a reader of the moves should know."""
-    others = [str(move.after) for move in explained.moves.possible if move.key == "precision"]
-    if others:
-        yield Text(f"The MFU of {' and '.join(others)} is of the peak rate of that precision.", style="dim")
+    *others, last = ["", *(str(move.after) for move in explained.moves.possible if move.key == "precision")]
+    if last:
+        before = f"{', '.join(others[1:])} and " if others[1:] else ""
+        yield Text(f"The MFU of {before}{last} is of the peak rate of that precision.", style="dim")
 
 
 def refusals(explained: Explanation, *, every: bool) -> Iterator[RenderableType]:
