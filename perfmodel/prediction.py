@@ -28,7 +28,7 @@ from perfmodel.spec.spread import most_dimensions
 from perfmodel.timing.breakdown import PARTS, Breakdown
 from perfmodel.timing.kernels import at_cluster_load
 from perfmodel.timing.schedule import all_passes, breakdown, synchronised
-from perfmodel.timing.uncertainty import Uncertainty, uncertainty, with_ends
+from perfmodel.timing.uncertainty import Estimate, Uncertainty, uncertainty, with_ends
 from perfmodel.units import HOURS_PER_DAY, SECONDS_PER_DAY
 
 SENDING: Final = tuple(axis for axis in AXES if axis not in (TENSOR, DATA))  # whose ranks send to one another
@@ -84,6 +84,17 @@ class StagePrediction:
         """Days to train on `tokens`."""
         return tokens / self.tokens_per_s / SECONDS_PER_DAY
 
+    @property
+    def estimate_s(self) -> Estimate:
+        """The iteration time with its 90 % interval, as an estimate that odds follow from."""
+        low_s, high_s = self.iteration_time_interval_s
+        return Estimate(median=self.iteration_time_s, low=low_s, high=high_s)
+
+    def training_days(self, tokens: Numeric) -> Estimate:
+        """Days to train on `tokens` with their 90 % interval: as many iterations, each as long as either end of its own."""
+        days, (low_s, high_s) = self.days(tokens), self.iteration_time_interval_s
+        return Estimate(median=days, low=days * (low_s / self.iteration_time_s), high=days * (high_s / self.iteration_time_s))
+
     def gpu_hours(self, tokens: Numeric) -> Numeric:
         """GPU-hours to train on `tokens`."""
         return self.days(tokens) * HOURS_PER_DAY * self.layout.gpus
@@ -118,6 +129,17 @@ class Prediction(Tabular):
         return self._sum(lambda predicted, tokens: predicted.days(tokens))
 
     @property
+    def total_training_days(self) -> Estimate | None:
+        """Days of all stages with their 90 % interval: its ends are the sums of those of the stages; None without tokens.
+
+        Ends add up because what is uncertain is common to all stages: clocks that are lower than thought slow each of them.
+        """
+        known = [predicted.training_days(stage.tokens) for stage, predicted in self.stages if stage.tokens is not None]
+        if len(known) < len(self.stages):
+            return None
+        return Estimate(**{end: sum(getattr(each, end) for each in known) for end in ("median", "low", "high")})
+
+    @property
     def gpu_hours(self) -> Numeric | None:
         """GPU-hours of all stages."""
         return self._sum(lambda predicted, tokens: predicted.gpu_hours(tokens))
@@ -143,11 +165,12 @@ class Prediction(Tabular):
         return self.verdict != DOES_NOT_FIT
 
     def rows(self) -> list[dict[str, Any]]:
-        """A row a stage, counted from 1; tokens and days are None where the run does not state its tokens."""
+        """A row a stage, counted from 1; tokens, days and both ends of their interval are None where no tokens are stated."""
         return [
             {"run": self.run.name, "stage": place + 1}
             | {name: np.asarray(value).item() for name, value in predicted.quantities().items()}
-            | {"tokens": stage.tokens, "days": None if stage.tokens is None else float(predicted.days(stage.tokens))}
+            | {"tokens": stage.tokens}
+            | _days(predicted, stage.tokens)
             for place, (stage, predicted) in enumerate(self.stages)
         ]
 
@@ -158,6 +181,14 @@ class Prediction(Tabular):
                 return None
             total = total + term(predicted, stage.tokens)
         return total
+
+
+def _days(predicted: StagePrediction, tokens: Numeric | None) -> dict[str, float | None]:
+    """The days of a ramp stage with both ends of their interval, as columns of a table; None without its tokens."""
+    if tokens is None:
+        return dict.fromkeys(("days", "days_low", "days_high"))
+    days = predicted.training_days(tokens)
+    return {"days": float(days.median), "days_low": float(days.low), "days_high": float(days.high)}
 
 
 def predict(run: Run) -> Prediction:

@@ -8,20 +8,18 @@ Symbols: M predicted memory, C what the GPU has, w states.memory_error of the so
 
 from __future__ import annotations
 
-import math
 from typing import Final
 
 import numpy as np
 
 from perfmodel.spec.fields import Numeric
-from perfmodel.spec.spread import DEVIATIONS
+from perfmodel.spec.spread import DEVIATIONS, share_below
 
 FITS: Final = "fits"
 TIGHT: Final = "tight"
 DOES_NOT_FIT: Final = "does not fit"
 LEAST: Final = 1e-12  # of an error of 0, so that the room is divided by something
 SURE: Final = 0.95  # at either end of a 90 % interval
-_ERF: Final = np.frompyfunc(math.erf, 1, 1)
 
 
 def fit_probability(*, needed_bytes: Numeric, capacity_bytes: Numeric, error: Numeric) -> Numeric:
@@ -32,8 +30,7 @@ def fit_probability(*, needed_bytes: Numeric, capacity_bytes: Numeric, error: Nu
     """
     room = np.log(capacity_bytes / needed_bytes)
     deviation = np.log1p(np.maximum(error, LEAST)) / DEVIATIONS
-    odds: Numeric = 0.5 * (1.0 + np.asarray(_ERF(room / (deviation * math.sqrt(2.0))), dtype=float))
-    return odds
+    return share_below(room / deviation)
 
 
 def fit_verdict(probability: float) -> str:

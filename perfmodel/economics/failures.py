@@ -104,18 +104,6 @@ def drawn_terms(terms: Economics, generator: np.random.Generator, *, trials: int
     return moved(terms, factors) if factors else terms
 
 
-def drawn_time_s(seconds: Numeric, interval_s: tuple[Numeric, Numeric], deviations: Array) -> Array:
-    """A time T with a 90 % interval, z standard deviations off: T * (high / T)**(z / 1.645), with T / low where z < 0.
-
-    >>> drawn_time_s(1.0, (0.9, 1.2), np.array([-1.6448536, 0.0, 1.6448536])).round(3).tolist()
-    [0.9, 1.0, 1.2]
-    """
-    low, high = (np.asarray(end, dtype=float) for end in interval_s)
-    slower, faster = np.log(high / seconds), np.log(seconds / low)
-    z = deviations / DEVIATIONS
-    return np.asarray(seconds * np.exp(np.where(z > 0, z * slower, z * faster)), dtype=float)
-
-
 def interval_of(draws: Any) -> tuple[float, float]:
     """The 90 % interval of numbers that were drawn."""
     low, high = np.quantile(np.asarray(draws, dtype=float), (0.05, 0.95))

@@ -14,7 +14,7 @@ less than one interval.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -83,6 +83,13 @@ def cadence(*, gpus: Numeric, parameters: Numeric, terms: Economics) -> Cadence:
         hidden_s=hidden_s,
         restart_s=restart_s(gpus=gpus, parameters=parameters, terms=terms),
     )
+
+
+def kept_cadence(*, gpus: Numeric, parameters: Numeric, terms: Economics, actual: Economics) -> Cadence:
+    """How a job fails under `actual` terms that checkpoints as often as is best under the `terms` that are known."""
+    pace = cadence(gpus=gpus, parameters=parameters, terms=actual)
+    planned = cadence(gpus=gpus, parameters=parameters, terms=terms)
+    return replace(pace, interval_s=np.maximum(planned.interval_s, pace.hidden_s))
 
 
 def checkpoint_s(*, gpus: Numeric, parameters: Numeric, terms: Economics) -> Numeric:
@@ -176,3 +183,25 @@ def time_shares(job: Cadence) -> TimeShares:
         stalled=running * stalled,
         restarting=1.0 - running,
     )
+
+
+def calendar_variance_s2(*, work_s: Numeric, job: Cadence) -> Numeric:
+    """W / t * M^2 * (exp(2r) * (exp(2x) - 1) - 2 * exp(r) * ((r + x) * (exp(x) - 1) + x)): the variance that failures bring.
+
+    It is that of the calendar of a run with W of training in all; x = l * (t + d), r = l * (R + a). Each interval between two
+    checkpoints takes a time of its own: t + d where no failure comes (odds of exp(-x)), else the time until one comes, and
+    after that as many tries of R + a + t + d as it takes for one without another failure. The mean of that time is Daly's.
+    To first order in l the variance is l * W * (R + a)^2 + ..: expected failures times the square of what one of them takes.
+    That a checkpoint is written beside training adds a to R exactly in the mean, and nearly so here.
+
+    >>> job = Cadence(failures_per_s=1e-6, interval_s=400.0, stall_s=0.0, hidden_s=0.0, restart_s=6000.0)
+    >>> round(float(calendar_variance_s2(work_s=1e7, job=job)) ** 0.5)  # ten failures, each of 6,000 s and half of 400 s
+    19691
+    """
+    failures = np.asarray(job.failures_per_s)
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        x = np.where(failures == 0, 0.0, failures * (job.interval_s + job.stall_s))
+        r = failures * (job.restart_s + job.hidden_s)
+        squared = np.exp(2 * r) * np.expm1(2 * x) - 2 * np.exp(r) * ((r + x) * np.expm1(x) + x)
+        variance = np.true_divide(work_s, job.interval_s) * np.maximum(squared, 0.0) / failures**2
+    return np.where(failures == 0, 0.0, variance)

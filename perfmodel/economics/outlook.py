@@ -3,7 +3,8 @@
 Days of training are the prediction's. The calendar adds what failures, checkpoints and the switches between stages of other
 sizes take on average (economics/goodput.py). Its 90 % interval is that of many trials (economics/failures.py), in which
 failures come at random, and the iteration time, for all stages alike, and each uncertain number of the terms lie anywhere
-in intervals of their own.
+in intervals of their own. What it takes at most with odds of a half and of nine in ten is that of the closed form
+(economics/calendar.py), as in plans.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any, Final, TypeAlias
 
 import numpy as np
 
+from perfmodel.economics.calendar import CalendarOdds, calendar_odds
 from perfmodel.economics.cost import dollars
 from perfmodel.economics.energy import carbon_kg
 from perfmodel.economics.failures import TRIALS, drawn_terms, interval_of
@@ -23,8 +25,10 @@ from perfmodel.frames import Tabular
 from perfmodel.prediction import Prediction
 from perfmodel.spec.economics import Economics
 from perfmodel.spec.fields import Numeric
+from perfmodel.timing.uncertainty import Estimate
 from perfmodel.units import SECONDS_PER_DAY
 
+PERCENTILES: Final = (50, 90)
 SEED: Final = 0  # so that a run has the same interval each time
 IntervalEnds: TypeAlias = tuple[float, float]
 
@@ -66,9 +70,11 @@ class Outlook(Tabular):
     days: float | None
     calendar_days: float | None
     calendar_interval_days: IntervalEnds | None
+    calendar_odds: Estimate | None  # days, in closed form
     gpu_hours: float | None
     dollars: float | None
     dollars_interval: IntervalEnds | None
+    dollars_odds: Estimate | None
     energy_j: float | None
     energy_interval_j: IntervalEnds | None
     carbon_kg: float | None
@@ -80,13 +86,28 @@ class Outlook(Tabular):
         return [{"stage": place + 1} | _columns(stage) for place, stage in enumerate(self.stages)]
 
     def totals(self) -> dict[str, float | None]:
-        """The totals by name, both ends of each interval apart; `calendar_gpu_hours` include what failures take."""
+        """The totals by name, both ends of each interval apart; `calendar_gpu_hours` include what failures take.
+
+        p50 and p90: what the calendar and the dollars are at most with odds of a half and of nine in ten.
+        """
         ends: dict[str, float | None] = {}
         for name in ("calendar_interval_days", "dollars_interval", "energy_interval_j"):
             low, high = getattr(self, name) or (None, None)
             ends |= {name.replace("interval", "low"): low, name.replace("interval", "high"): high}
         plain = ("calendar_days", "effective_share", "failures", "dollars", "energy_j", "carbon_kg")
-        return {name: getattr(self, name) for name in plain} | {"calendar_gpu_hours": self.gpu_hours} | ends
+        return {name: getattr(self, name) for name in plain} | {
+            "calendar_gpu_hours": self.gpu_hours,
+            **ends,
+            **self.percentiles(),
+        }
+
+    def percentiles(self) -> dict[str, float | None]:
+        """Calendar days and dollars that are not exceeded with odds of 50 and of 90 %, by name; None if not known."""
+        return {
+            name.format(percent): None if odds is None else float(odds.quantile(percent / 100))
+            for name, odds in (("calendar_p{}_days", self.calendar_odds), ("dollars_p{}", self.dollars_odds))
+            for percent in PERCENTILES
+        }
 
 
 def outlook(prediction: Prediction, terms: Economics) -> Outlook:
@@ -111,7 +132,13 @@ def outlook(prediction: Prediction, terms: Economics) -> Outlook:
         _stage_outlook(job, terms, average, trial, most) for job, average, trial in zip(jobs, averages, trials, strict=True)
     )
     bill, bills = (_bill(total_use(parts), most, each) for parts, each in ((averages, terms), (trials, other_terms)))
-    return _outlook(terms, stages, (total_use(averages), total_use(trials)), (bill, bills))
+    return _outlook(terms, stages, (total_use(averages), total_use(trials)), (bill, bills), _odds(jobs, terms))
+
+
+def _odds(jobs: Sequence[StageJob], terms: Economics) -> CalendarOdds | None:
+    """The odds of the calendar and of the bill; None where the tokens of a stage are not known."""
+    known = [job.work for job in jobs if job.work is not None]
+    return calendar_odds(known, terms) if len(known) == len(jobs) else None
 
 
 def _stage_outlook(
@@ -154,6 +181,7 @@ def _outlook(
     stages: tuple[StageOutlook, ...],
     used: tuple[ResourceUse | None, ResourceUse | None],
     bills: tuple[Numeric | None, Numeric | None],
+    odds: CalendarOdds | None,
 ) -> Outlook:
     """The outlook with its totals; in each pair the first is the average, the second has a number for each trial."""
     average, trials = used
@@ -165,9 +193,11 @@ def _outlook(
         days=days,
         calendar_days=calendar,
         calendar_interval_days=None if trials is None else interval_of(trials.calendar_days),
+        calendar_odds=None if odds is None else odds.days,
         gpu_hours=None if average is None else float(average.gpu_hours),
         dollars=_number(bills[0]),
         dollars_interval=None if bills[1] is None else interval_of(bills[1]),
+        dollars_odds=None if odds is None else odds.dollars,
         energy_j=None if average is None else _number(average.energy_j),
         energy_interval_j=None if trials is None or trials.energy_j is None else interval_of(trials.energy_j),
         carbon_kg=_sum([stage.carbon_kg for stage in stages]),

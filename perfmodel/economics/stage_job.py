@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
 from perfmodel.count.parameters import parameter_count
+from perfmodel.economics.calendar import StageWork
 from perfmodel.economics.energy import busy_share, power_w
-from perfmodel.economics.failures import Array, calendar_s, drawn_time_s
-from perfmodel.economics.goodput import Cadence, cadence, calendar_days, switch_s, time_shares
+from perfmodel.economics.failures import Array, calendar_s
+from perfmodel.economics.goodput import Cadence, cadence, calendar_days, kept_cadence, switch_s, time_shares
 from perfmodel.errors import InputError
 from perfmodel.prediction import Prediction
 from perfmodel.spec.economics import Economics
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.hardware import Cluster
 from perfmodel.timing.breakdown import Breakdown
+from perfmodel.timing.uncertainty import Estimate
 from perfmodel.units import HOURS_PER_DAY, SECONDS_PER_DAY, gpus_text, seconds_text
 
 LEAST_SHARE: Final = 0.01  # of the calendar: a run that trains less never ends
@@ -25,15 +27,26 @@ LEAST_SHARE: Final = 0.01  # of the calendar: a run that trains less never ends
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageJob:
-    """A ramp stage as a job on a cluster, as its prediction has it; days are None where its tokens are not known."""
+    """A ramp stage as a job on a cluster, as its prediction has it; `training` is in days, None where no tokens are known."""
 
     gpus: int
     parameters: float
-    days: float | None
-    interval_days: tuple[float, float] | None
+    training: Estimate | None
     switches: bool  # whether the stage before has another number of GPUs
     breakdown: Breakdown
     cluster: Cluster
+
+    @property
+    def days(self) -> float | None:
+        """Days of training at the median iteration time; None where the tokens are not known."""
+        return None if self.training is None else float(self.training.median)
+
+    @property
+    def work(self) -> StageWork | None:
+        """What the stage trains, for the odds of the calendar; None where its tokens are not known."""
+        if self.training is None:
+            return None
+        return StageWork(gpus=self.gpus, parameters=self.parameters, days=self.training, switches=int(self.switches))
 
     def cadence(self, terms: Economics) -> Cadence:
         """How often the job fails and writes checkpoints. Errors: InputError where it hardly ever trains."""
@@ -71,13 +84,10 @@ def stage_job(prediction: Prediction, place: int) -> StageJob:
     """The job of the ramp stage at `place`."""
     stage, predicted = prediction.stages[place]
     gpus = int(predicted.layout.gpus)
-    days = None if stage.tokens is None else float(predicted.days(stage.tokens))
-    low, high = (float(end / predicted.iteration_time_s) for end in predicted.iteration_time_interval_s)
     return StageJob(
         gpus=gpus,
         parameters=float(parameter_count(prediction.run.model).total),
-        days=days,
-        interval_days=None if days is None else (days * low, days * high),
+        training=None if stage.tokens is None else predicted.training_days(stage.tokens),
         switches=place > 0 and gpus != int(prediction.stages[place - 1][1].layout.gpus),
         breakdown=predicted.breakdown,
         cluster=prediction.run.cluster,
@@ -86,10 +96,10 @@ def stage_job(prediction: Prediction, place: int) -> StageJob:
 
 def expected_use(job: StageJob, terms: Economics) -> ResourceUse | None:
     """What a job uses on average; None where its tokens are not known."""
-    if job.days is None:
+    if job.training is None:
         return None
     pace = job.cadence(terms)
-    days = calendar_days(days=job.days, effective_share=time_shares(pace).training)
+    days = calendar_days(days=job.training.median, effective_share=time_shares(pace).training)
     return _resource_use(job, pace, terms, days + job.switch_s(terms) / SECONDS_PER_DAY)
 
 
@@ -100,11 +110,10 @@ def drawn_use(
 
     Checkpoints are written as often as is best under the `terms` that are known, not under those of a trial.
     """
-    if job.days is None or job.interval_days is None:
+    if job.training is None:
         return None
-    pace = cadence(gpus=job.gpus, parameters=job.parameters, terms=drawn_terms)
-    pace = replace(pace, interval_s=np.maximum(job.cadence(terms).interval_s, pace.hidden_s))
-    work_s = SECONDS_PER_DAY * drawn_time_s(job.days, job.interval_days, deviations)
+    pace = kept_cadence(gpus=job.gpus, parameters=job.parameters, terms=terms, actual=drawn_terms)
+    work_s = SECONDS_PER_DAY * job.training.at(deviations)
     seconds = calendar_s(work_s, pace, generator, trials=len(deviations)) + job.switch_s(drawn_terms)
     return _resource_use(job, pace, drawn_terms, seconds / SECONDS_PER_DAY)
 

@@ -7,6 +7,7 @@ what moves many operators together (clocks, the health of the network) is one nu
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from functools import cache
@@ -21,6 +22,30 @@ from perfmodel.spec.fields import Number, Numeric, Part, Spec, anywhere, rule_of
 S = TypeVar("S", bound=Spec)
 
 DEVIATIONS: Final = 1.6448536269514722  # from the middle of a normal distribution to either end of its 90 % interval
+_ERF: Final = np.frompyfunc(math.erf, 1, 1)
+
+
+def share_below(deviations: Numeric) -> Numeric:
+    """Phi(z) = (1 + erf(z / sqrt(2))) / 2: the share of a normal distribution below z standard deviations from its middle.
+
+    >>> [round(float(share_below(z)), 3) for z in (-DEVIATIONS, 0.0, DEVIATIONS)]
+    [0.05, 0.5, 0.95]
+    """
+    share: Numeric = 0.5 * (1.0 + np.asarray(_ERF(np.asarray(deviations) / math.sqrt(2.0)), dtype=float))
+    return share
+
+
+def deviations_at(share: Numeric) -> Numeric:
+    """Phi^-1(p): how many standard deviations from the middle of a normal distribution the share p lies below; 0 < p < 1.
+
+    >>> [round(float(deviations_at(share)), 3) for share in (0.05, 0.5, 0.95)]
+    [-1.645, 0.0, 1.645]
+    """
+    from statistics import NormalDist  # takes 8 ms to load, and no prediction asks for it
+
+    quantile = np.frompyfunc(NormalDist().inv_cdf, 1, 1)
+    deviations: Numeric = np.asarray(quantile(share), dtype=float)
+    return deviations
 
 
 def uncertain_numbers(spec: Spec, path: str = "") -> Iterator[tuple[str, Numeric]]:

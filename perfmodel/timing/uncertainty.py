@@ -21,11 +21,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.spec.coefficients import NORM_CLASSES
-from perfmodel.spec.fields import Numeric, anywhere
+from perfmodel.spec.fields import Numeric, Truth, anywhere
 from perfmodel.spec.hardware import Cluster
 from perfmodel.spec.precision import FORMATS, PrecisionRecipe
 from perfmodel.spec.run_evidence import Discrepancy
-from perfmodel.spec.spread import both_ends, most_dimensions, moved, uncertain_numbers
+from perfmodel.spec.spread import (
+    DEVIATIONS,
+    both_ends,
+    deviations_at,
+    most_dimensions,
+    moved,
+    share_below,
+    uncertain_numbers,
+)
 from perfmodel.spec.stack import SoftwareStack
 
 LEAST_SPREAD: Final = 0.02
@@ -66,6 +74,57 @@ class Uncertainty:
         """The square of the half width of the whole interval."""
         total: Numeric = sum(squares) + self.discrepancy_s * self.discrepancy_s
         return total
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """A positive number by its median and its 90 % interval, and the odds that follow; of any shapes that broadcast.
+
+    Its logarithm is half a normal distribution on either side of the median, each as wide as the end of the interval asks for:
+
+        x(z) = median * (high / median)**(z / 1.645) for z > 0,  median * (median / low)**(z / 1.645) for z < 0,  z normal
+
+    `least` is what it cannot be less than, whatever x is: the bill of a cluster that is reserved for a time.
+    """
+
+    median: Numeric
+    low: Numeric
+    high: Numeric
+    least: Numeric = 0.0
+
+    def at(self, deviations: Numeric) -> Numeric:
+        """The number at z standard deviations from its median: max(least, x(z)).
+
+        >>> Estimate(median=1.0, low=0.9, high=1.2).at(np.array([-DEVIATIONS, 0.0, DEVIATIONS])).round(3).tolist()
+        [0.9, 1.0, 1.2]
+        """
+        return np.maximum(self.least, self.median * np.exp(deviations / DEVIATIONS * self._width(np.asarray(deviations) > 0)))
+
+    def quantile(self, probability: Numeric) -> Numeric:
+        """What the number is at most with this probability (0 < p < 1): at(Phi^-1(p)).
+
+        >>> [round(float(Estimate(median=10.0, low=9.5, high=12.0).quantile(p)), 2) for p in (0.05, 0.5, 0.9)]
+        [9.5, 10.0, 11.53]
+        """
+        return self.at(deviations_at(probability))
+
+    def probability_at_most(self, limit: Numeric) -> Numeric:
+        """Phi(z) with x(z) = limit, or 0 where the limit is below `least`; of a number without any width 0 or 1.
+
+        >>> [round(float(Estimate(median=10.0, low=9.5, high=12.0).probability_at_most(x)), 2) for x in (9.5, 10, 11.53)]
+        [0.05, 0.5, 0.9]
+        """
+        with np.errstate(divide="ignore", invalid="ignore"):
+            room = np.log(np.true_divide(limit, self.median))
+            width = self._width(room > 0)
+            deviations = np.where(width > 0, DEVIATIONS * room / width, np.where(room < 0, -np.inf, np.inf))
+        return np.where(np.less(limit, self.least), 0.0, share_below(deviations))
+
+    def _width(self, above: Truth) -> Numeric:
+        """From the median to the upper end of the interval, or from the lower end to it, in the logarithm."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            width = np.log(np.where(above, np.true_divide(self.high, self.median), np.true_divide(self.median, self.low)))
+        return np.nan_to_num(width, nan=0.0)  # of what never ends both ends are infinite
 
 
 def uncertainty(times_s: Numeric, paths: Sequence[str], discrepancy: Discrepancy = NONE) -> Uncertainty:

@@ -28,6 +28,11 @@ def test_predict_json_has_the_keys_of_the_design(run: Any) -> None:
     assert sum(stage["breakdown_s"].values()) == pytest.approx(stage["iteration_time_s"], rel=1e-12)
     parts = [value for name, value in stage["memory"].items() if name not in {"total_bytes", "fits", "headroom_bytes"}]
     assert sum(parts) == pytest.approx(stage["memory"]["total_bytes"], rel=1e-12)
+    low, high = stage["iteration_time_interval_s"]
+    ratios = [low / stage["iteration_time_s"], high / stage["iteration_time_s"]]
+    assert [end / stage["days"] for end in stage["days_interval"]] == pytest.approx(ratios, rel=1e-12)
+    totals = [sum(each["days_interval"][end] for each in document["stages"]) for end in (0, 1)]
+    assert document["total_days_interval"] == pytest.approx(totals, rel=1e-12)
     assert stage["published"] == {"iteration_time_s": 0.57, "mfu": pytest.approx(0.343), "days": 0.8}
 
 

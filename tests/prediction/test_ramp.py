@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from perfmodel.exchange.run_files import read_candidates
@@ -79,12 +80,32 @@ def test_totals_sum_the_stages(ramp: Prediction) -> None:
     assert ramp.gpu_hours == pytest.approx(hours, rel=1e-12)
 
 
+def test_days_carry_their_interval(ramp: Prediction) -> None:
+    """As many iterations at either end of theirs; what is uncertain is common to all stages, so that ends add up."""
+    ends = []
+    for stage, predicted in ramp.stages:
+        days = predicted.training_days(stage.tokens or 0)
+        iterations = (stage.tokens or 0) / predicted.layout.tokens_per_iteration
+        low, high = (float(iterations * end) / 86400 for end in predicted.iteration_time_interval_s)
+        assert (days.low, days.median, days.high) == pytest.approx((low, predicted.days(stage.tokens or 0), high), rel=1e-12)
+        ends.append((low, high))
+    total = ramp.total_training_days
+    assert total is not None
+    assert (total.low, total.high) == pytest.approx(tuple(map(sum, zip(*ends, strict=True))), rel=1e-12)
+    assert total.median == ramp.total_days
+    rows = ramp.rows()
+    found = [[row["days_low"], row["days_high"]] for row in rows]
+    assert np.asarray(found) == pytest.approx(np.asarray(ends), rel=1e-12)
+
+
 def test_a_stage_without_tokens_leaves_the_totals_unknown(ramp: Prediction) -> None:
     """Nothing is made up for what the run does not say."""
     stages = (replace(ramp.run.stages[0], tokens=None), *ramp.run.stages[1:])
     prediction = predict(replace(ramp.run, stages=stages))
     assert prediction.total_tokens is None
     assert prediction.total_days is None
+    assert prediction.total_training_days is None
+    assert prediction.rows()[0]["days_low"] is None
     assert prediction.gpu_hours is None
 
 

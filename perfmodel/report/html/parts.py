@@ -39,9 +39,10 @@ def glance(subject: RunStatements) -> dict[str, tuple[str, str]]:
 
 
 def _of_the_run(subject: RunStatements) -> Iterator[tuple[str, tuple[str, str]]]:
-    days, future = subject.prediction.total_days, subject.outlook
+    days, future = subject.prediction.total_training_days, subject.outlook
     if days is not None and future.calendar_days is not None:
-        yield "Days", (f"{float(days):.1f}", f"training; {future.calendar_days:.1f} calendar")
+        of_training = f"training, 90 %: {float(days.low):.1f} to {float(days.high):.1f}"
+        yield "Days", (f"{float(days.median):.1f}", f"{of_training}; {future.calendar_days:.1f} calendar")
 
 
 def _of_a_stage(subject: RunStatements) -> Iterator[tuple[str, tuple[str, str]]]:

@@ -27,6 +27,7 @@ from perfmodel.report.text.prediction import (
     STAGE_HEADINGS,
     breakdown_table,
     candidate_table,
+    days_cell,
     description,
     memory_table,
     published_cells,
@@ -125,12 +126,13 @@ def _ramp(subject: RunStatements) -> str:
     """Each stage with its interval, what was published beside it, and the candidates where there are several."""
     stages = subject.prediction.stages
     table = plain_table()
-    for heading in ("stage", *STAGE_HEADINGS):
+    for heading in ("stage", *STAGE_HEADINGS, "90 % interval of days"):
         table.add_column(heading, justify="right", no_wrap=True)
     for place, (stage, predicted) in enumerate(stages, start=1):
         beside = dict(zip(PUBLISHED_HEADINGS, published_cells(stage, predicted), strict=True))
         cells = zip(STAGE_HEADINGS, stage_cells(stage, predicted), strict=True)
-        table.add_row(f"{place}", *(f"{cell}{_published(*beside.get(heading, ('', '', '')))}" for heading, cell in cells))
+        figures = (f"{cell}{_published(*beside.get(heading, ('', '', '')))}" for heading, cell in cells)
+        table.add_row(f"{place}", *figures, days_cell(stage, predicted))
     parts: list[RenderableType] = [table]
     if any(stage.published for stage, _ in stages):
         words = "In small letters: what was published, and how far the prediction is from it (the MFU in points)."

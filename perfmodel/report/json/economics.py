@@ -25,7 +25,7 @@ def economics_document(outlook: Outlook) -> dict[str, Any]:
         "carbon_kg": outlook.carbon_kg,
         "failures": outlook.failures,
         "effective_share": outlook.effective_share,
-    }
+    } | outlook.percentiles()
 
 
 def _stage(stage: StageOutlook) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from perfmodel.spec.hardware import Cluster
 from perfmodel.spec.run import PublishedFigures, RampStage, Run
 from perfmodel.timing.collectives import crossed_link
 from perfmodel.timing.ledger import ledger
-from perfmodel.timing.uncertainty import Uncertainty
+from perfmodel.timing.uncertainty import Estimate, Uncertainty
 
 SCHEMA_VERSION: Final = 1
 
@@ -70,6 +70,7 @@ def _run_document(prediction: Prediction, assumptions: Sequence[str], *, verbose
         ],
         "total_tokens": _optional(prediction.total_tokens),
         "total_days": _optional(prediction.total_days),
+        "total_days_interval": _ends(prediction.total_training_days),
         "gpu_hours": _optional(prediction.gpu_hours),
         "fits": prediction.fits,
         "verdict": prediction.verdict,
@@ -110,6 +111,7 @@ def _stage_document(
         "tokens_per_s_per_gpu": float(predicted.tokens_per_s_per_gpu),
         "tokens": _optional(stage.tokens),
         "days": None if stage.tokens is None else float(predicted.days(stage.tokens)),
+        "days_interval": _ends(None if stage.tokens is None else predicted.training_days(stage.tokens)),
         "memory": {
             "total_bytes": float(predicted.memory.total_bytes),
             "fits": bool(predicted.fits),
@@ -176,6 +178,11 @@ def _communication(predicted: StagePrediction, cluster: Cluster) -> list[dict[st
         for call, repeats in calls
         if call.group.ranks > 1
     ]
+
+
+def _ends(estimate: Estimate | None) -> list[float] | None:
+    """Both ends of a 90 % interval."""
+    return None if estimate is None else [float(estimate.low), float(estimate.high)]
 
 
 def _optional(value: Numeric | None) -> float | None:

@@ -9,8 +9,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 
 from perfmodel.economics.energy import J_PER_MWH
-from perfmodel.economics.outlook import IntervalEnds, Outlook, StageOutlook
+from perfmodel.economics.outlook import PERCENTILES, IntervalEnds, Outlook, StageOutlook
 from perfmodel.report.text.terminal import plain_table, section, titled
+from perfmodel.timing.uncertainty import Estimate
 from perfmodel.units import dollars_text, seconds_text
 
 EXAMPLE: Final = "--set economics.dollars_per_gpu_hour=2.5"
@@ -95,6 +96,19 @@ def _intervals(outlook: Outlook) -> Iterator[str]:
         words.append("{:,.0f} to {:,.0f} MWh".format(*(end / J_PER_MWH for end in outlook.energy_interval_j)))
     if words:
         yield f"90 % intervals of the totals: {', '.join(words)}"
+    yield from _percentiles(outlook)
+
+
+def _percentiles(outlook: Outlook) -> Iterator[str]:
+    """What the calendar and the bill come to at most, with even odds and with nine in ten."""
+    days, paid = outlook.calendar_odds, outlook.dollars_odds
+    if days is not None:
+        calendar = "calendar p50 {:,.2f} days, p90 {:,.2f} days".format(*_at(days))
+        yield calendar + ("" if paid is None else "; cost p50 ${:,.0f}, p90 ${:,.0f}".format(*_at(paid)))
+
+
+def _at(odds: Estimate) -> list[float]:
+    return [float(odds.quantile(percent / 100)) for percent in PERCENTILES]
 
 
 def _failures(stage: StageOutlook) -> Iterator[str]:

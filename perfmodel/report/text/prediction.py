@@ -19,6 +19,7 @@ from perfmodel.spec.hardware import Cluster
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.run import RampStage, Run
 from perfmodel.timing.breakdown import Breakdown
+from perfmodel.timing.uncertainty import Estimate
 from perfmodel.units import GIBIBYTE, gibibytes_text, seconds_text
 
 MOST_COLUMNS: Final = 6  # stages side by side in 80 columns
@@ -59,18 +60,22 @@ def _economics(prediction: Prediction) -> list[RenderableType]:
 
 def verdict(prediction: Prediction) -> Text:
     """What the run takes, beside what was published of it, and whether it fits: two sentences, a line each."""
-    run, days = prediction.run, prediction.total_days
+    run, days = prediction.run, prediction.total_training_days
     published = [stage.published.days for stage, _ in prediction.stages if stage.published.days is not None]
     if days is None:
         times = [float(predicted.iteration_time_s) for _, predicted in prediction.stages]
         ends = [seconds_text(min(times)), *([seconds_text(max(times))] if len(times) > 1 else [])]
         sentence = f"{run.name}: {' to '.join(ends)} an iteration"
     else:
-        sentence = f"{run.name}: {float(days):,.1f} days predicted"
+        sentence = f"{run.name}: {float(days.median):,.1f} days predicted (90 %: {_days_ends(days)})"
     if days is not None and len(published) == len(prediction.stages):
-        sentence += f", {sum(published):.1f} published ({percent_text(float(days) / sum(published) - 1)})"
+        sentence += f", {sum(published):.1f} published ({percent_text(float(days.median) / sum(published) - 1)})"
     need = need_text(most_memory_bytes(prediction), run.cluster)
     return Text.assemble(f"{sentence}.\n", fit_sentence(need, prediction.fit_probability))
+
+
+def _days_ends(days: Estimate) -> str:
+    return f"{_fixed(float(days.low), 1)}-{_fixed(float(days.high), 1)}"
 
 
 def fit_sentence(need: str, probability: float) -> Text:
@@ -142,6 +147,11 @@ def stage_cells(stage: RampStage, predicted: StagePrediction) -> tuple[str, ...]
         *(f"{100 * float(predicted.mfu):.1f}", f"{float(predicted.tokens_per_s_per_gpu):,.0f}"),
         "" if stage.tokens is None else _fixed(float(predicted.days(stage.tokens)), 2),
     )
+
+
+def days_cell(stage: RampStage, predicted: StagePrediction) -> str:
+    """The 90 % interval of the days of one stage; empty where its tokens are not stated."""
+    return "" if stage.tokens is None else _days_ends(predicted.training_days(stage.tokens))
 
 
 def _fixed(value: float, decimals: int) -> str:

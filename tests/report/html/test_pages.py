@@ -134,7 +134,8 @@ def test_the_verdict_comes_first(parsed: ParsedPage) -> None:
     """Days, what was published, whether it fits, what costs most and what would help."""
     first = parsed.said("header")
     for words in (
-        "12.9 days predicted, 13.1 published (-1.6 %). Fits in memory: 14.4 GiB of the GPU's 79.1 GiB.",
+        "12.9 days predicted (90 %: ",
+        ", 13.1 published (-1.6 %). Fits in memory: 14.4 GiB of the GPU's 79.1 GiB.",
         "Most points of MFU go to exposed data parallel",
         "The fastest move that fits: micro-batch 1 -> 2",
     ):
@@ -144,7 +145,8 @@ def test_the_verdict_comes_first(parsed: ParsedPage) -> None:
 def test_the_ramp_has_what_was_predicted_and_published(parsed: ParsedPage, prediction: Prediction) -> None:
     """A row a stage, published figures below with the difference."""
     head, *rows = parsed.tables["ramp"][0]
-    assert head == ["stage", "DP", "GPUs", "batch", "iter. s", "90 % interval", "MFU %", "tokens/s/GPU", "days"]
+    columns = ["stage", "DP", "GPUs", "batch", "iter. s", "90 % interval", "MFU %", "tokens/s/GPU", "days"]
+    assert head == [*columns, "90 % interval of days"]
     for row, (stage, predicted) in zip(rows, prediction.stages, strict=True):
         low, high = predicted.iteration_time_interval_s
         time, share = float(predicted.iteration_time_s), stage.published.iteration_time_s
@@ -154,6 +156,8 @@ def test_the_ramp_has_what_was_predicted_and_published(parsed: ParsedPage, predi
         assert row[4].split("\n") == [f"{time:.3f}", f"{share:g} ({100 * (time / share - 1):+.1f} %)"]
         assert row[5] == f"{float(low):.2f}-{float(high):.2f}"
         assert row[6].partition("\n")[0] == f"{100 * float(predicted.mfu):.1f}"
+        days = predicted.training_days(stage.tokens or 0)
+        assert row[9] == f"{float(days.low):.1f}-{float(days.high):.1f}"
 
 
 @pytest.mark.parametrize(

@@ -66,6 +66,15 @@ def test_reserved_days_have_a_total_of_their_own() -> None:
     assert "at least 90 days" in economics_lines(result(one_stage, **reserved, reserved_days=90.0))[0]
 
 
+def test_even_odds_and_nine_in_ten_have_a_line() -> None:
+    """Of the calendar, with a price of dollars as well; none without tokens."""
+    found = result().percentiles()
+    line = f"calendar p50 {found['calendar_p50_days']:.2f} days, p90 {found['calendar_p90_days']:.2f} days"
+    assert line in economics_lines(result())
+    assert [each for each in economics_lines(result(dollars_per_gpu_hour=2.5)) if each.startswith(f"{line}; cost p50 $")]
+    assert not [each for each in economics_lines(result("stages[0].tokens=null")) if " p50 " in each]
+
+
 def test_the_document_is_json_with_the_numbers_of_the_outlook() -> None:
     """Nothing is infinite, and units are in the names."""
     never = economics_document(result(failures_per_gpu_hour=0.0))
@@ -74,6 +83,9 @@ def test_the_document_is_json_with_the_numbers_of_the_outlook() -> None:
     document = economics_document(priced)
     assert document["dollars"] == priced.dollars
     assert document["calendar_interval_days"] == list(priced.calendar_interval_days or ())
+    assert {name: document[name] for name in priced.percentiles()} == priced.percentiles()
+    assert list(priced.percentiles()) == ["calendar_p50_days", "calendar_p90_days", "dollars_p50", "dollars_p90"]
+    assert economics_document(result("stages[0].tokens=null"))["calendar_p90_days"] is None
     assert [stage["gpus"] for stage in document["stages"]] == [768, 1536, 2304]
     assert sum(document["stages"][0]["shares"].values()) == pytest.approx(1, rel=1e-12)
 

@@ -9,7 +9,7 @@ import pytest
 
 from perfmodel.exchange.run_files import read_candidates
 from perfmodel.prediction import predict
-from perfmodel.report.text.prediction import layout_words, stage_labels
+from perfmodel.report.text.prediction import layout_words, stage_labels, verdict
 from tests.layouts import RAMP_STAGE
 
 PLAIN = replace(RAMP_STAGE, tensor_parallel=1, sequence_parallel=False, sharding="none")
@@ -45,3 +45,13 @@ def test_stages_are_told_apart(stages: list[tuple[int, int]], expected: list[str
     ramp = [{"data_parallel": replicas, "global_batch_size": batch} for replicas, batch in stages]
     run = read_candidates("nemotron-4-15b", [("stages", ramp)])[0].run
     assert stage_labels(predict(run)) == expected
+
+
+def test_days_are_said_with_their_interval() -> None:
+    """Both ends of the total; without tokens there is neither."""
+    known = predict(read_candidates("nemotron-4-15b")[0].run)
+    days = known.total_training_days
+    assert days is not None
+    assert f" days predicted (90 %: {float(days.low):.1f}-{float(days.high):.1f}), 13.1 published" in verdict(known).plain
+    unknown = predict(read_candidates("nemotron-4-15b", ["stages[0].tokens=null"])[0].run)
+    assert "90 %" not in verdict(unknown).plain
