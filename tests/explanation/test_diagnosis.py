@@ -1,0 +1,200 @@
+"""Does a diagnosis find the number or the setting that made a run slow or fast, and say how plausible each is?"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from perfmodel.exchange.questions.diagnosed_runs import diagnosis_priors
+from perfmodel.exchange.run_files import read_candidates
+from perfmodel.explanation.diagnosis import Cause, Diagnosis, diagnosis
+from perfmodel.explanation.hypotheses import OffNumber, off_numbers, other_settings
+from perfmodel.explanation.readings import collective_reading
+from perfmodel.prediction import predict
+from perfmodel.spec.run import Run
+from perfmodel.spec.spread import DEVIATIONS
+
+PRIORS = diagnosis_priors()
+RUN: dict[str, Any] = {
+    "model": "llama-3.1-70b",
+    "cluster": "dgx-h100",
+    "stack": "megatron-core",
+    "precision": "bf16",
+    "tensor_parallel": 4,
+    "pipeline_parallel": 4,
+    "virtual_pipeline": 5,
+    "sequence_parallel": True,
+    "sharding": "zero1",
+    "recompute": "none",
+    "micro_batch_size": 1,
+    "sequence_length": 8192,
+    "stages": [{"data_parallel": 8, "global_batch_size": 128}],
+}
+
+
+def run_of(*settings: str) -> Run:
+    """The run with settings changed."""
+    return read_candidates(RUN, settings)[0].run
+
+
+def seconds_of(*settings: str) -> float:
+    """Its iteration."""
+    return float(predict(run_of(*settings)).stages[0][1].iteration_time_s)
+
+
+def diagnosed(measured_s: float, **options: Any) -> Diagnosis:
+    """The plain run beside a measured time."""
+    return diagnosis(run_of(), place=0, measured_s=measured_s, priors=PRIORS, **options)
+
+
+def cause_of(found: Diagnosis, name: str) -> Cause:
+    """The cause called so."""
+    return next(each for each in found.causes if each.name == name)
+
+
+@pytest.mark.parametrize(
+    ("setting", "name", "value"),
+    [
+        ("cluster.network_scale=0.1", "network", 0.1),
+        ("cluster.network_scale=0.02", "network", 0.02),
+        ("cluster.compute_scale=0.7", "clocks", 0.7),
+        ("cluster.node_link_scale=0.2", "links inside the node", 0.2),
+        ("cluster.host_scale=3", "host", 3.0),
+        ("stack.host.iteration_s=1.5", "data loading, logging", 1.5),
+    ],
+)
+def test_the_value_that_a_number_needs_is_the_one_that_it_had(setting: str, name: str, value: float) -> None:
+    """To a thousandth; the equations with it give the measured time."""
+    best = cause_of(diagnosed(seconds_of(setting)), name).best
+    assert best.after == pytest.approx(value, rel=1e-3)
+    assert best.time_s == pytest.approx(seconds_of(setting), rel=1e-4)
+    assert best.explains
+
+
+@pytest.mark.parametrize(
+    ("setting", "name"),
+    [
+        ("recompute=full", "recompute"),
+        ("precision=fp8", "precision"),
+        ("stack.overlap.tensor_parallel=none", "tensor-parallel overlap"),
+        ("cluster.network_scale=0.02", "network"),
+    ],
+)
+def test_what_made_the_run_otherwise_comes_first(setting: str, name: str) -> None:
+    """Slower or faster than predicted."""
+    found = diagnosed(seconds_of(setting))
+    assert found.causes[0].name == name
+    assert found.is_explained
+
+
+def test_a_setting_is_predicted_as_if_it_were_set() -> None:
+    """With its own time and its own memory."""
+    best = cause_of(diagnosed(seconds_of("recompute=full")), "recompute").best
+    (_, there), *_ = predict(run_of("recompute=full")).stages
+    assert best.after == "full"
+    assert best.time_s == pytest.approx(float(there.iteration_time_s), rel=1e-12)
+    assert best.fit_probability == float(there.fit_probability)
+
+
+def test_plausibilities_add_up_to_one() -> None:
+    """With nothing and elsewhere."""
+    for factor in (0.8, 5.0):
+        found = diagnosed(factor * seconds_of())
+        assert sum(cause.plausibility for cause in found.causes) + found.nothing + found.elsewhere == pytest.approx(1.0)
+
+
+def test_a_measurement_inside_the_interval_needs_no_explanation() -> None:
+    """The run as it is is more plausible than any other cause there, and negligible far away."""
+    found = diagnosed(seconds_of() * 1.001)
+    assert found.is_expected
+    assert found.nothing > max(cause.plausibility for cause in found.causes)
+    far = diagnosed(2.0 * seconds_of())
+    assert not far.is_expected
+    assert far.nothing < 1e-6
+
+
+def test_the_interval_decides_what_is_expected() -> None:
+    """To either side of its ends."""
+    low_s, high_s = (float(each) for each in predict(run_of()).stages[0][1].iteration_time_interval_s)
+    whole = diagnosed(low_s * 0.999)
+    at_ends = {each: replace(whole, readings=(replace(whole.readings[0], measured=each),)) for each in (low_s, high_s)}
+    assert not whole.is_expected
+    assert all(found.is_expected for found in at_ends.values())
+    assert not replace(whole, readings=(replace(whole.readings[0], measured=high_s * 1.001),)).is_expected
+
+
+def test_what_nothing_reaches_is_said_with_what_comes_closest() -> None:
+    """A thousand times as slow."""
+    found = diagnosed(1000.0 * seconds_of())
+    assert not found.is_explained
+    assert found.explaining == ()
+    assert abs(found.closest.gap) == min(abs(each.gap) for cause in found.causes for each in cause.findings)
+    assert found.closest.time_s < found.measured_s
+
+
+def test_deviations_are_those_of_the_numbers_own_prior() -> None:
+    """ln of the factor over ln(1 + spread) / 1.64."""
+    best = cause_of(diagnosed(seconds_of("cluster.network_scale=0.1")), "network").best
+    spread = run_of().cluster.spread["network_scale"]
+    assert best.deviations == pytest.approx(np.log(0.1) / (np.log1p(spread) / DEVIATIONS), rel=1e-3)
+
+
+@pytest.mark.parametrize(("measured", "rises"), [(1.0, False), (0.1, True)])
+def test_nccl_tests_count_for_or_against_the_network(measured: float, *, rises: bool) -> None:
+    """At the predicted bandwidth between nodes the network is cleared; at a tenth of it nothing else is left."""
+    run, slow_s = run_of(), seconds_of("cluster.network_scale=0.1")
+    call = next(op for op in predict(run).stages[0][1].work.operators if op.name == "optimizer.reduce_gradients")
+    plain = collective_reading(call, 1.0, error=0.1)
+    predicted = float(plain.predicted(run.setup(run.stages[0])))
+    before = cause_of(diagnosed(slow_s), "network").plausibility
+    after = cause_of(diagnosed(slow_s, beside=[replace(plain, measured=measured * predicted)]), "network").plausibility
+    assert after > 0.99 if rises else after < before / 100
+
+
+def test_what_could_not_have_run_is_less_plausible() -> None:
+    """A layout that does not fit weighs a fifth of one that does, as memory is predicted."""
+    doubt = float(PRIORS.memory_doubt.value)
+    slow_s = seconds_of("micro_batch_size=4")
+    big = cause_of(diagnosed(slow_s), "micro-batch")
+    misses = [each for each in big.findings if each.fit_probability < 0.01]
+    assert misses
+    sure = replace(PRIORS, memory_doubt=replace(PRIORS.memory_doubt, value=1.0))
+    found = diagnosis(run_of(), place=0, measured_s=slow_s, priors=sure)
+    trusted = next(each for each in cause_of(found, "micro-batch").findings if each.after == misses[0].after)
+    odds = (misses[0].plausibility / (1 - big.plausibility)) / (
+        trusted.plausibility / (1 - cause_of(found, "micro-batch").plausibility)
+    )
+    assert doubt * 0.9 < odds < 1.0
+
+
+def test_settings_that_a_run_does_not_state_are_more_likely_otherwise() -> None:
+    """By the factor of the priors."""
+    setup = run_of().setup(run_of().stages[0])
+    chances = [
+        sum(each.chance for each in other_settings(setup, PRIORS, stacks=(), unstated=unstated) if each.key == "recompute")
+        for unstated in ((), ("recompute",))
+    ]
+    assert chances[1] == pytest.approx(chances[0] * float(PRIORS.unstated.value))
+
+
+def test_no_setting_is_proposed_that_cannot_be() -> None:
+    """Interleaving without a pipeline, shardings that the software lacks, kernels that nobody measured."""
+    one_stage = run_of("pipeline_parallel=1", "virtual_pipeline=1")
+    setup = one_stage.setup(one_stage.stages[0])
+    every = list(other_settings(setup, PRIORS, stacks=(), unstated=()))
+    assert not [each for each in every if each.key == "virtual_pipeline"]
+    assert {each.after for each in every if each.key == "sharding"} <= {"none", *setup.stack.offers.shardings}
+    known = setup.cluster.gpu.attention_libraries
+    assert {each.after for each in every if each.key == "stack.fusion.attention_library"} <= set(known)
+
+
+def test_every_number_of_the_priors_is_one_of_the_run() -> None:
+    """With the value that it has there."""
+    setup = run_of().setup(run_of().stages[0])
+    numbers: dict[str, OffNumber] = {each.key: each for each in off_numbers(setup, PRIORS)}
+    assert numbers.keys() == {each.path for each in PRIORS.numbers}
+    assert numbers["cluster.compute_scale"].value == setup.cluster.compute_scale
+    assert numbers["stack.host.iteration_s"].value == setup.stack.host.iteration_s
