@@ -23,10 +23,12 @@ from perfmodel.explanation.hypotheses import OffNumber, OtherSetting
 from perfmodel.explanation.readings import Reading, Spread, iteration_interval
 from perfmodel.prediction import StagePrediction, predict_stage
 from perfmodel.spec.causes import DiagnosisPriors
+from perfmodel.spec.fields import Numeric
 from perfmodel.spec.setup import Setup
 from perfmodel.spec.spread import DEVIATIONS
 
 FINE: Final = 4001  # points of ln f over which the likelihood is added up
+LEAST_VALUE: Final = 1e-9  # of a predicted reading, in seconds or bytes/s
 NO_EFFECT: Final = 1e-3  # of ln T: a hypothesis that changes nothing explains nothing
 
 
@@ -85,7 +87,7 @@ class Evidence:
 
 def weighed_number(number: OffNumber, evidence: Evidence) -> WeighedFinding | None:
     """A number over all its factors; None where the iteration does not depend on it."""
-    curves = [np.log(_over(number, each, number.factors, evidence.setup)) for each in evidence.readings]
+    curves = [_log(_over(number, each, number.factors, evidence.setup)) for each in evidence.readings]
     if np.ptp(curves[0]) < NO_EFFECT:
         return None
     places = np.log(number.factors)
@@ -143,7 +145,7 @@ def weighed_setting(setting: OtherSetting, evidence: Evidence) -> WeighedFinding
             beside = [float(each.predicted(setup)) for each in evidence.readings[1:]]
     except PerfmodelError:
         return None
-    logs = [float(np.log(each)) for each in (float(there.iteration_time_s), *beside)]
+    logs = [float(_log(each)) for each in (float(there.iteration_time_s), *beside)]
     if abs(logs[0] - np.log(float(evidence.predicted.iteration_time_s))) < NO_EFFECT:
         return None
     spreads, fits = (iteration_interval(there).widened(setting.error), *evidence.spreads[1:]), float(there.fit_probability)
@@ -166,7 +168,7 @@ def weighed_setting(setting: OtherSetting, evidence: Evidence) -> WeighedFinding
 
 def rival_log_weights(evidence: Evidence, priors: DiagnosisPriors) -> list[float]:
     """ln of the weights of nothing being otherwise, and of a cause elsewhere that may change a reading by any factor."""
-    logs = [np.log(float(each.predicted(evidence.setup))) for each in evidence.readings]
+    logs = [_log(float(each.predicted(evidence.setup))) for each in evidence.readings]
     fits = evidence.log_fits(float(evidence.predicted.fit_probability))
     chances = [float(each.chance) for each in priors.numbers] + [float(each.chance) for each in priors.settings]
     chances.append(float(priors.elsewhere.value))
@@ -175,6 +177,11 @@ def rival_log_weights(evidence: Evidence, priors: DiagnosisPriors) -> list[float
     anywhere = [Spread(below=wide, above=wide, of_number={}) for _ in logs]
     elsewhere = float(np.log(priors.elsewhere.value)) + float(evidence.log_likelihood(logs, anywhere))
     return [nothing + fits, elsewhere + fits]
+
+
+def _log(values: Numeric) -> NDArray[np.float64]:
+    """ln of what is predicted for a reading; kernels that do not run take next to nothing, so that it is finite."""
+    return np.asarray(np.log(np.maximum(values, LEAST_VALUE)))
 
 
 def _log_mean(logs: NDArray[np.float64], log_density: NDArray[np.float64]) -> float:

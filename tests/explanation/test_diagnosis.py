@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from perfmodel.count.operators import Collective
 from perfmodel.exchange.questions.diagnosed_runs import diagnosis_priors
 from perfmodel.exchange.run_files import read_candidates
 from perfmodel.explanation.diagnosis import Cause, Diagnosis, diagnosis
@@ -146,7 +147,8 @@ def test_deviations_are_those_of_the_numbers_own_prior() -> None:
 def test_nccl_tests_count_for_or_against_the_network(measured: float, *, rises: bool) -> None:
     """At the predicted bandwidth between nodes the network is cleared; at a tenth of it nothing else is left."""
     run, slow_s = run_of(), seconds_of("cluster.network_scale=0.1")
-    call = next(op for op in predict(run).stages[0][1].work.operators if op.name == "optimizer.reduce_gradients")
+    calls = [op for op in predict(run).stages[0][1].work.operators if isinstance(op, Collective)]
+    call = next(each for each in calls if each.name == "optimizer.reduce_gradients")
     plain = collective_reading(call, 1.0, error=0.1)
     predicted = float(plain.predicted(run.setup(run.stages[0])))
     before = cause_of(diagnosed(slow_s), "network").plausibility
