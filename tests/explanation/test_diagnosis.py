@@ -13,8 +13,8 @@ from perfmodel.exchange.questions.diagnosed_runs import diagnosis_priors
 from perfmodel.exchange.run_files import read_candidates
 from perfmodel.explanation.diagnosis import Cause, Diagnosis, diagnosis
 from perfmodel.explanation.hypotheses import OffNumber, off_numbers, other_settings
-from perfmodel.explanation.readings import collective_reading
-from perfmodel.prediction import predict
+from perfmodel.explanation.readings import Spread, collective_reading
+from perfmodel.prediction import predict, stage_breakdown
 from perfmodel.spec.run import Run
 from perfmodel.spec.spread import DEVIATIONS
 
@@ -154,6 +154,57 @@ def test_nccl_tests_count_for_or_against_the_network(measured: float, *, rises: 
     before = cause_of(diagnosed(slow_s), "network").plausibility
     after = cause_of(diagnosed(slow_s, beside=[replace(plain, measured=measured * predicted)]), "network").plausibility
     assert after > 0.99 if rises else after < before / 100
+
+
+@pytest.mark.parametrize(("scale", "beyond"), [(0.3, 1.0), (0.005, 1.1)])
+def test_a_number_weighs_what_its_prior_and_the_measurement_say_together(scale: float, beyond: float) -> None:
+    """The integral over its factors, beside a cause elsewhere, whose weight is one normal density; also beyond its least."""
+    run, slow = (read_candidates("nemotron-4-15b", settings)[0].run for settings in ((), [f"cluster.network_scale={scale}"]))
+    slow_s = beyond * float(predict(slow).stages[0][1].iteration_time_s)
+    found = diagnosis(run, place=0, measured_s=slow_s, priors=PRIORS)
+    setup, predicted = run.setup(run.stages[0]), predict(run).stages[0][1]
+    prior = next(each for each in PRIORS.numbers if each.path == "cluster.network_scale")
+    known = predicted.uncertainty
+    sigma = np.log(known.high_s / predicted.iteration_time_s) / DEVIATIONS
+    own = known.half_widths_s["cluster.network_scale"] / predicted.iteration_time_s / DEVIATIONS
+    logs = np.linspace(np.log(prior.least), np.log(prior.most), 3001)
+    times = stage_breakdown(replace(setup, cluster=replace(setup.cluster, network_scale=np.exp(logs)))).total_s
+    rest = np.sqrt(sigma**2 - own**2)
+    density = np.exp(-np.abs(logs / np.log(prior.typical)))
+    likelihood = np.exp(-0.5 * (np.log(slow_s / times) / rest) ** 2) / rest
+    weight = prior.chance * np.sum(density * likelihood) / np.sum(density)
+    wide = np.log1p(PRIORS.elsewhere_spread.value) / DEVIATIONS
+    elsewhere = PRIORS.elsewhere.value * np.exp(-0.5 * (found.gap / wide) ** 2) / wide
+    assert cause_of(found, "network").plausibility / found.elsewhere == pytest.approx(weight / elsewhere, rel=0.02)
+
+
+def test_a_number_held_leaves_a_narrower_interval() -> None:
+    """In squares; an error of its own makes it wider, and a side has its own width."""
+    spread = Spread(below=0.03, above=0.05, of_number={"a": 0.04})
+    assert spread.towards(1.0) == 0.05
+    assert spread.towards(-1.0) == 0.03
+    assert spread.towards(1.0, without="a") == pytest.approx(0.03)
+    assert spread.widened(1.0).above == pytest.approx(np.hypot(0.05, np.log(2) / DEVIATIONS))
+
+
+def test_a_cause_that_is_hardly_plausible_is_no_explanation() -> None:
+    """Though it would reach the measured time."""
+    found = diagnosed(seconds_of("recompute=full"))
+    likely, unlikely = (
+        replace(found, causes=(Cause(name="clocks", findings=(replace(found.causes[0].best, plausibility=share),)),))
+        for share in (0.11, 0.09)
+    )
+    assert likely.is_explained
+    assert not unlikely.is_explained
+    assert unlikely.explaining
+
+
+def test_no_value_of_a_setting_is_counted_twice() -> None:
+    """Where two entries of the priors share a setting, each has values of its own."""
+    setup = run_of().setup(run_of().stages[0])
+    every = [(each.key, each.after) for each in other_settings(setup, PRIORS, stacks=(), unstated=())]
+    assert ("precision", "fp8") in every
+    assert len(every) == len(set(every))
 
 
 def test_what_could_not_have_run_is_less_plausible() -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from perfmodel.exchange.questions.diagnosed_runs import run_diagnosis
+from perfmodel.exchange.run_files import read_candidates
 from perfmodel.explanation.diagnosis import Diagnosis
 from perfmodel.explanation.next_measurements import (
     CLOCK_QUERY,
@@ -84,6 +85,33 @@ def test_a_run_on_one_node_holds_one_pipeline_stage(found: Diagnosis) -> None:
     assert small is not None
     assert int(small.model.layers) == int(setup.model.layers) // 2
     assert one_node_setup(small) is None
+
+
+def test_a_run_on_one_node_has_as_many_layers_as_fit() -> None:
+    """70B on one node: half of its layers, and not all of them."""
+    run = {
+        "model": "llama-3.1-70b",
+        "cluster": "dgx-h200",
+        "stack": "torchtitan-eager",
+        "tensor_parallel": 8,
+        "sharding": "zero3",
+    }
+    run |= {"recompute": "full", "micro_batch_size": 8, "sequence_length": 8192}
+    whole = read_candidates(run | {"stages": [{"data_parallel": 4, "global_batch_size": 32}]})[0].run
+    small = one_node_setup(whole.setup(whole.stages[0]))
+    assert small is not None
+    assert int(small.model.layers) == 40
+    assert predict_stage(small).fits
+    assert not predict_stage(replace(small, model=whole.model)).fits
+
+
+def test_stages_of_a_pipeline_share_the_kernels(found: Diagnosis) -> None:
+    """Two stages of half of the layers, on the same GPUs, compute as long as one of all, and step half as many parameters."""
+    setup = found.predicted.work.setup
+    piped = replace(setup, layout=replace(setup.layout, pipeline_parallel=2, data_parallel=144))
+    one, two = kernel_seconds(setup), kernel_seconds(piped)
+    assert float(two["matmul"]) == pytest.approx(float(one["matmul"]), rel=0.05)  # clocks fall less
+    assert float(two["collectives between nodes"]) == pytest.approx(0.5 * float(one["collectives between nodes"]), rel=0.25)
 
 
 def test_a_profile_shows_what_each_cause_does_to_kernels(found: Diagnosis, measurements: dict[str, Measurement]) -> None:

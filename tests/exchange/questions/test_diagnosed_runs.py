@@ -90,7 +90,7 @@ def trace(seconds: dict[str, float]) -> dict[str, Any]:
 
 NAMES = {
     "matmul": "nvjet_hsh_256x128_64x4_1x2_h_bz_coopA_NNT",
-    "attention": "cudnn_generated_fort_native_sdpa_sm90_flash_fprop_wgmma_f16_knob",
+    "attention": "void cutlass::device_kernel<flash::enable_sm90<flash::FlashAttnFwdSm90<flash::CollectiveMainloop> > >",
     "collective": "ncclDevKernel_ReduceScatter_Sum_bf16_RING_LL(ncclDevKernelArgsStorage<4096ul>)",
     "": "void at::native::vectorized_elementwise_kernel<4, at::native::FillFunctor<float> >",
 }
@@ -135,6 +135,17 @@ def test_nccl_tests_at_their_published_rate_clear_the_links(tmp_path: Path) -> N
         found = run_diagnosis("nemotron-4-15b", 2.0, nccl_tests=texts)
         shares.append(next(cause.plausibility for cause in found.causes if cause.name == "links inside the node"))
     assert shares[1] < shares[0] / 1000
+
+
+def test_a_run_says_what_it_leaves_to_defaults() -> None:
+    """A setting in the file, or on the command line, is stated."""
+    stages = [{"data_parallel": 8, "global_batch_size": 8}]
+    run = {"model": "llama-3.1-8b", "cluster": "dgx-h100", "stack": "megatron-core", "sequence_length": 4096, "stages": stages}
+    assert read_candidates(run | {"recompute": "full"}, ["micro_batch_size=1"])[0].unstated == (
+        "precision",
+        "sequence_parallel",
+        "sharding",
+    )
 
 
 def test_every_prior_has_a_source() -> None:
