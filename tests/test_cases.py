@@ -99,9 +99,10 @@ def test_the_network_explains_a_tenth_of_the_speed() -> None:
     run: dict[str, Any] = {"model": "llama-3.1-70b", "cluster": "dgx-h200", "stack": "torchtitan-eager", "tensor_parallel": 8}
     run |= {"sharding": "zero3", "recompute": "full", "micro_batch_size": 8, "data_parallel": 4, "global_batch_size": 32}
     found = diagnosed("200tokens/s/gpu", **run)
-    assert found.causes[0].name == "network"
-    assert found.causes[0].plausibility > 2 * found.causes[1].plausibility
-    assert found.causes[0].best.after < 0.05
+    network, slower = found.causes[:2]
+    assert network.name == "network"
+    assert network.best.after < 0.05
+    assert slower.name in ("links inside the node", "precision")  # TF32 is nearly as slow; nccl-tests tell
     assert found.is_explained
     assert not found.is_expected
 

@@ -67,14 +67,14 @@ def test_what_tells_nothing_is_left_out(measured_s: float) -> None:
 
 
 def test_a_run_on_one_node_fits_and_sends_nothing_out_of_it(found: Diagnosis, measurements: dict[str, Measurement]) -> None:
-    """So that the network does not change it, and the host does."""
+    """So that the network does not change it, and what is in the node does."""
     setup, times = measurements[ONE_NODE].setup, measurements[ONE_NODE].quantities["iteration"]
     assert setup is not None
     assert int(setup.layout.gpus) == 8
     assert predict_stage(setup).fits
     assert times[0] == pytest.approx(float(predict_stage(setup).iteration_time_s))
     assert times[place_of(found, "network")] == pytest.approx(times[0])
-    assert times[place_of(found, "host")] > 1.2 * times[0]
+    assert max(times) > 1.2 * times[0]
 
 
 def test_a_run_on_one_node_holds_one_pipeline_stage(found: Diagnosis) -> None:

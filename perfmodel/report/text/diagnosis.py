@@ -46,6 +46,7 @@ SOFTWARE: Final[Mapping[str, str]] = {  # settings of the stack as people say th
     "stack.fusion.attention_library": "attention kernels of",
     "stack.fusion.matmul_library": "products of",
 }
+CLOSEST: Final = 3  # causes that are shown where none explains the measurement
 LEAST_SHOWN: Final = 0.005  # of the plausibility
 PROGRAMS: Final = {"all_to_all": "alltoall", "point_to_point": "sendrecv"}  # in nccl-tests, where they are called otherwise
 KERNEL_LABELS: Final = {
@@ -112,13 +113,10 @@ def causes_table(found: Diagnosis, *, every: bool) -> RenderableType:
     table.add_column("what it takes", overflow="fold", ratio=1)
     for heading in ("iteration", "plausible"):
         table.add_column(heading, justify="right", no_wrap=True)
-    for cause in found.causes:
-        for finding in cause.findings if every else cause.findings[:1]:
-            if every or (finding.explains and cause.plausibility >= LEAST_SHOWN):
-                share = finding.plausibility if every else cause.plausibility
-                table.add_row(
-                    cause.name, _need_cell(cause, finding, found, every=every), seconds_text(finding.time_s), _percent(share)
-                )
+    for cause, finding in _shown(found, every=every):
+        share = finding.plausibility if every else cause.plausibility
+        need = Text(need_text(finding, found) + ("" if every else _others(cause)))
+        table.add_row(cause.name, need, seconds_text(finding.time_s), _percent(share))
     table.add_section()
     table.add_row(
         "nothing",
@@ -127,14 +125,22 @@ def causes_table(found: Diagnosis, *, every: bool) -> RenderableType:
         _percent(found.nothing),
     )
     table.add_row("elsewhere", "something that the model has no number for", "", _percent(found.elsewhere))
-    return titled("What would explain it alone", table)
+    return titled("What would explain it alone" if every or found.explaining else "What comes closest", table)
 
 
-def _need_cell(cause: Cause, finding: Finding, found: Diagnosis, *, every: bool) -> Text:
-    """What a finding takes, and how many others of its cause explain it too."""
-    others = 0 if every else sum(each.explains for each in cause.findings[1:])
-    more = f" (or {others} other{'s' if others > 1 else ''})" if others else ""
-    return Text(need_text(finding, found) + more)
+def _shown(found: Diagnosis, *, every: bool) -> list[tuple[Cause, Finding]]:
+    """All findings; or the best of each cause that explains the measurement; or those that come closest where none does."""
+    if every:
+        return [(cause, finding) for cause in found.causes for finding in cause.findings]
+    shown = [(cause, cause.best) for cause in found.explaining if cause.plausibility >= LEAST_SHOWN]
+    nearest = [(cause, min(cause.findings, key=lambda each: abs(each.gap))) for cause in found.causes]
+    return shown or sorted(nearest, key=lambda each: abs(each[1].gap))[:CLOSEST]
+
+
+def _others(cause: Cause) -> str:
+    """How many other findings of a cause explain the measurement too."""
+    others = sum(each.explains for each in cause.findings[1:])
+    return f" (or {others} other{'s' if others > 1 else ''})" if others else ""
 
 
 def need_text(finding: Finding, found: Diagnosis) -> str:

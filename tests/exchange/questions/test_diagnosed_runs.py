@@ -123,7 +123,7 @@ def test_a_profile_counts_for_the_cause_whose_kernels_it_shows(tmp_path: Path) -
         path = written(tmp_path, json.dumps(trace(kernels)), "trace.json")
         found = run_diagnosis("nemotron-4-15b", 0.85, profile=path)
         shares.append(sum(cause.plausibility for cause in found.causes if cause.name == "clocks"))
-    assert shares[0] < 0.001
+    assert shares[0] < 0.01
     assert shares[1] > 0.9
 
 
@@ -134,7 +134,7 @@ def test_nccl_tests_at_their_published_rate_clear_the_links(tmp_path: Path) -> N
     for texts in ((), [path]):
         found = run_diagnosis("nemotron-4-15b", 2.0, nccl_tests=texts)
         shares.append(next(cause.plausibility for cause in found.causes if cause.name == "links inside the node"))
-    assert shares[1] < shares[0] / 1000
+    assert shares[1] < shares[0] / 100
 
 
 def test_a_run_says_what_it_leaves_to_defaults() -> None:
