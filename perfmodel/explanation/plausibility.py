@@ -87,7 +87,8 @@ class Evidence:
 
 def weighed_number(number: OffNumber, evidence: Evidence) -> WeighedFinding | None:
     """A number over all its factors; None where the iteration does not depend on it."""
-    curves = [_log(_over(number, each, number.factors, evidence.setup)) for each in evidence.readings]
+    everywhere = number.at(evidence.setup, number.factors)
+    curves = [_log(_over(each, everywhere, len(number.factors))) for each in evidence.readings]
     if np.ptp(curves[0]) < NO_EFFECT:
         return None
     places = np.log(number.factors)
@@ -99,10 +100,10 @@ def weighed_number(number: OffNumber, evidence: Evidence) -> WeighedFinding | No
     return WeighedFinding(finding=_number_finding(number, curves[0], evidence, fits), log_weight=log_weight)
 
 
-def _over(number: OffNumber, reading: Reading, factors: NDArray[np.float64], setup: Setup) -> NDArray[np.float64]:
-    """What the equations give for a reading at every factor of a number."""
+def _over(reading: Reading, setup: Setup, places: int) -> NDArray[np.float64]:
+    """What the equations give for a reading at every place of a setup's numbers."""
     with np.errstate(all="ignore"):
-        return np.broadcast_to(np.asarray(reading.predicted(number.at(setup, factors)), dtype=np.float64), factors.shape)
+        return np.broadcast_to(np.asarray(reading.predicted(setup), dtype=np.float64), (places,))
 
 
 def _number_finding(number: OffNumber, curve: NDArray[np.float64], evidence: Evidence, fits: float) -> Finding:
@@ -114,7 +115,7 @@ def _number_finding(number: OffNumber, curve: NDArray[np.float64], evidence: Evi
     if len(crossings):
         at = min(crossings, key=lambda each: abs(places[each] + places[each + 1]))
         factors = np.exp(np.linspace(places[at], places[at + 1], len(places)))
-        times = np.log(_over(number, iteration, factors, evidence.setup))
+        times = _log(_over(iteration, number.at(evidence.setup, factors), len(factors)))
         rising = np.argsort(times)
         factor = float(np.exp(np.interp(target, times[rising], np.log(factors)[rising])))
     else:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
+from types import MappingProxyType
 from typing import Final
 
 import numpy as np
@@ -21,9 +23,10 @@ from perfmodel.spec.spread import DEVIATIONS, most_dimensions
 from perfmodel.timing.collectives import collective_time_s, placement
 from perfmodel.timing.kernels import at_cluster_load
 from perfmodel.timing.passes import running_share, timed_operators
-from perfmodel.timing.uncertainty import Uncertainty, uncertainty, with_ends
+from perfmodel.timing.uncertainty import MovedSpecs, Uncertainty, uncertainty, with_ends
 
 ITERATION: Final = "iteration"
+SETUPS: Final = 2  # whose kernels are remembered: a profile has a reading of each kind
 LEAST_DEVIATION: Final = 0.005  # of ln(measured / predicted): nobody repeats a measurement better
 NODE_CALLS, NETWORK_CALLS, OTHER_KERNELS = "collectives inside the node", "collectives between nodes", "other kernels"
 
@@ -87,7 +90,8 @@ def bus_bandwidth(call: Collective, setup: Setup) -> Numeric:
     return call.wire_bytes / collective_time_s(call, cluster=setup.cluster)
 
 
-def kernel_seconds(setup: Setup) -> dict[str, Numeric]:
+@lru_cache(maxsize=SETUPS)
+def kernel_seconds(setup: Setup) -> Mapping[str, Numeric]:
     """Seconds of an iteration in which an average GPU runs each kind of kernel, each alone, hidden or not."""
     work, cluster = iteration(setup), at_cluster_load(setup.cluster, setup.layout.gpus)
     share, stages = running_share(work, cluster, setup.stack), setup.layout.pipeline_parallel
@@ -98,7 +102,7 @@ def kernel_seconds(setup: Setup) -> dict[str, Numeric]:
             if not (isinstance(timed.operator, Collective) and timed.operator.group.ranks <= 1):
                 kind = _kind(timed.operator, setup)
                 seconds[kind] = seconds[kind] + timed.alone_s * (1.0 if each_stage else times / stages)
-    return seconds
+    return MappingProxyType(seconds)
 
 
 def _kind(operator: Operator, setup: Setup) -> str:
@@ -115,9 +119,14 @@ def _kind(operator: Operator, setup: Setup) -> str:
 def interval_of(reading: Reading, setup: Setup) -> Spread:
     """How sure a reading is, from the cluster and the stack with every uncertain number at both ends."""
     ends = with_ends(setup.cluster, setup.stack, setup.layout.recipe, most_dimensions(setup.model, setup.layout))
-    values = np.asarray(reading.predicted(replace(setup, cluster=ends.cluster, stack=ends.stack)))
+    values = np.asarray(reading.predicted(_with(setup, ends)))
     every = np.broadcast_to(values, (1 + 2 * len(ends.paths), *values.shape[1:]))
     return _spread(uncertainty(every, ends.paths), float(every[0])).widened(reading.error)
+
+
+@lru_cache(maxsize=SETUPS)
+def _with(setup: Setup, ends: MovedSpecs) -> Setup:
+    return replace(setup, cluster=ends.cluster, stack=ends.stack)
 
 
 def iteration_interval(predicted: StagePrediction) -> Spread:
