@@ -12,8 +12,11 @@ from perfmodel.prediction import StagePrediction
 from perfmodel.units import parse_quantity, seconds_text, share_text
 
 EXAMPLES: Final = "200tokens/s/gpu, 6400tokens/s, 3.4s, mfu=31% or 420TFLOP/s/gpu"
-TOKENS: Final = re.compile(r"(.+?)\s*tok(?:en)?s?/s(?P<each>(?:ec)?/(?:gpu|device))?", re.IGNORECASE)
-RATE: Final = re.compile(r"(.*?[kMGTP]?FLOP)s?/s(?:/(?:gpu|device))?", re.IGNORECASE)
+GPU: Final = "/(?:gpu|device)"
+TOKENS: Final = re.compile(rf"(.+?)\s*tok(?:en)?s?(?:/s(?:ec)?(?P<each>{GPU})?|(?P<first>{GPU})/s(?:ec)?)", re.IGNORECASE)
+RATE: Final = re.compile(rf"(.*?)([MGTP])FLOP(?:s|s?/s(?:ec)?)(?:{GPU})?", re.IGNORECASE)
+TIME: Final = re.compile(r"(.+?[a-z])(?:/(?:it|iter|iteration|step))?", re.IGNORECASE)
+THOUSANDS: Final = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")  # 42,000 tokens/s
 SHARE: Final = re.compile(r"(?:(?P<kind>mfu|hfu)\s*=?\s*)?(?P<value>[\d.]+\s*%)", re.IGNORECASE)
 
 
@@ -61,7 +64,7 @@ def measured_value(measured: str | float, predicted: StagePrediction) -> Measure
     """
     if not isinstance(measured, str):
         return MeasuredValue(text=seconds_text(float(measured)), iteration_time_s=_checked(float(measured), measured))
-    value, seconds_of = _read(measured.strip())
+    value, seconds_of = _read(THOUSANDS.sub("", measured.strip()))
     time_s = seconds_of(_checked(value, measured), predicted)
     _check_utilisation(measured, time_s, predicted)
     return MeasuredValue(text=measured.strip(), iteration_time_s=time_s)
@@ -71,13 +74,14 @@ def _read(text: str) -> tuple[float, Callable[[float, StagePrediction], float]]:
     """The number in SI units, and what makes an iteration time of it."""
     try:
         if found := TOKENS.fullmatch(text):
-            return parse_quantity(found[1], "count"), _by_tokens_of_a_gpu if found["each"] else _by_tokens
+            is_each = found["each"] or found["first"]
+            return parse_quantity(found[1], "count"), _by_tokens_of_a_gpu if is_each else _by_tokens
         if found := SHARE.fullmatch(text):
             return parse_quantity(found["value"], "ratio"), SHARES[(found["kind"] or "mfu").lower()]
         if found := RATE.fullmatch(text):
-            return parse_quantity(f"{found[1][:-4]}FLOP/s", "flop_per_s"), _by_flop
-        if text[-1:].isalpha():
-            return parse_quantity(text, "s"), _as_it_is
+            return parse_quantity(f"{found[1]}{found[2].upper()}FLOP/s", "flop_per_s"), _by_flop
+        if found := TIME.fullmatch(text):
+            return parse_quantity(found[1], "s"), _as_it_is
     except UnitError:
         pass
     raise InputError(f"{shown(text)} is not a measured speed; write it like {EXAMPLES}", key="measured")

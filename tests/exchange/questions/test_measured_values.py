@@ -24,15 +24,22 @@ def test_the_predicted_speed_is_the_predicted_time(predicted: StagePrediction) -
     for text in (
         f"{float(predicted.tokens_per_s_per_gpu)}tokens/s/gpu",
         f"{float(predicted.tokens_per_s_per_gpu) / 1e3} k tok/s/GPU",
+        f"{float(predicted.tokens_per_s_per_gpu)} tokens/sec/device",
+        f"{float(predicted.tokens_per_s_per_gpu)} tokens/GPU/s",
         f"{float(predicted.tokens_per_s)} tokens/s",
+        f"{float(predicted.tokens_per_s):,}tokens/sec",
         f"{time_s}s",
         f"{time_s * 1e3} ms",
+        f"{time_s} s/it",
+        f"{time_s * 1e3}ms/step",
         f"mfu={100 * float(predicted.mfu)}%",
         f"{100 * float(predicted.mfu)} %",
         f"hfu = {100 * float(predicted.hfu)}%",
         f"{flop * peak / 989.4e12}TFLOP/s/gpu",
         f"{flop * peak / 989.4e12} TFLOPs/s/GPU",
         f"{flop * peak / 989.4e15} PFLOP/s",
+        f"{flop * peak / 989.4e12} tflops",
+        f"{flop * peak / 989.4e12} TFLOPS/GPU",
     ):
         assert measured_value(text, predicted).iteration_time_s == pytest.approx(time_s, rel=1e-9), text
 
@@ -49,7 +56,8 @@ def test_a_text_is_kept_as_it_was_written(predicted: StagePrediction) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "fast", "20", "0.31", "5GB", "200tokens/s/gpuu", "tokens/s", "mfu=0.31", "12 km/s", "nans"]
+    "text",
+    ["", "fast", "20", "0.31", "5GB", "200tokens/s/gpuu", "tokens/s", "mfu=0.31", "12 km/s", "nans", "420TFLOP", "1,2 s"],
 )
 def test_what_is_no_speed_is_refused_with_what_would_be_one(predicted: StagePrediction, text: str) -> None:
     """A number without a unit may be anything."""
