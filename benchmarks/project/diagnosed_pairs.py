@@ -33,7 +33,8 @@ IGNORED: Final = ("name", "economics", "stack.name")
 
 def settings(run: Run) -> dict[str, Any]:
     """Every value of a run by its key path, but for words about it."""
-    return {key: value for key, value in leaves(Run, mapping_of(run)) if not key.startswith(IGNORED)}
+    every = leaves(Run, mapping_of(run))
+    return {key: value for key, value in every if not key.startswith(IGNORED) and ".published" not in key}
 
 
 def cause_between(one: dict[str, Any], other: dict[str, Any]) -> str:
