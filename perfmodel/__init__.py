@@ -11,9 +11,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from perfmodel.api import explain, load, plan, predict, sweep, timeline, whatif
+    from perfmodel.api import diagnose, explain, load, plan, predict, sweep, timeline, whatif
     from perfmodel.errors import InputError, NotSupportedError, PerfmodelError
     from perfmodel.events.timeline import Timeline
+    from perfmodel.explanation.diagnosis import Diagnosis
     from perfmodel.explanation.explanation import Explanation
     from perfmodel.prediction import Prediction
     from perfmodel.search.plan import Plan
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
+    "Diagnosis",
     "Explanation",
     "InputError",
     "NotSupportedError",
@@ -33,6 +35,7 @@ __all__ = [
     "Sweep",
     "Timeline",
     "WhatIf",
+    "diagnose",
     "explain",
     "load",
     "plan",

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Unpack
 
 from perfmodel.events.timeline import Timeline
 from perfmodel.events.timeline import timeline as timeline_of
 from perfmodel.exchange.presets import source_of
+from perfmodel.exchange.questions.diagnosed_runs import run_diagnosis
 from perfmodel.exchange.questions.plan_arguments import PlanArguments, read_plan_request
 from perfmodel.exchange.questions.varied_runs import Settings, run_sweep, scenario_comparison, setting_pairs, stage_index
 from perfmodel.exchange.run_files import RunSource, read_candidates
 from perfmodel.exchange.sources import run_sources
+from perfmodel.explanation.diagnosis import Diagnosis
 from perfmodel.explanation.explanation import Explanation, explanation
 from perfmodel.prediction import Prediction
 from perfmodel.prediction import predict as predict_run
@@ -99,6 +102,36 @@ def explain(run: RunSource, settings: Settings = (), *, stage: int | None = None
     first = read_candidates(run, setting_pairs(settings))[0]
     source = partial(source_of, sources=run_sources(run, setting_pairs(settings)))
     return explanation(first.run, place=stage_index(first.run, stage), source=source, chosen=first.values)
+
+
+def diagnose(
+    run: RunSource,
+    measured: str | float,
+    settings: Settings = (),
+    *,
+    stage: int | None = None,
+    nccl_tests: str | Path | Sequence[str | Path] = (),
+    profile: str | Path | None = None,
+) -> Diagnosis:
+    """Which single number or setting explains a measured speed of one stage of the run, ranked by plausibility.
+
+    `measured` is a text as in `--measured`, "200tokens/s/gpu" or "mfu=31%", or an iteration time in seconds; `stage` is the
+    ramp stage, counted from 1, the last by default. `nccl_tests` are texts that nccl-tests printed, `profile` a trace of
+    torch.profiler: what they say counts for or against each cause.
+
+    >>> found = diagnose("nemotron-4-15b", 1.5)
+    >>> found.is_expected, found.causes[0].name
+    (False, 'network')
+    """
+    texts = [nccl_tests] if isinstance(nccl_tests, str | Path) else nccl_tests
+    return run_diagnosis(
+        run,
+        measured,
+        settings=settings,
+        stage=stage,
+        nccl_tests=[Path(each) for each in texts],
+        profile=None if profile is None else Path(profile),
+    )
 
 
 def timeline(

@@ -96,6 +96,7 @@ def test_results_are_tables() -> None:
         pm.whatif(PRESET, {"TP 4": {"tensor_parallel": 4}}),
         pm.sweep(PRESET, {"tensor_parallel": [3, 4]}),
         pm.explain(PRESET),
+        pm.diagnose(PRESET, 0.9),
     ]
     for result in results:
         rows = result.rows()
@@ -120,6 +121,7 @@ def test_a_prediction_has_a_row_a_stage() -> None:
         (lambda: pm.whatif(PRESET, {}), "no scenario is given"),
         (lambda: pm.whatif(PRESET, {"A": {"tp": 4}}), "tp: unknown key; did you mean tensor_parallel?"),
         (lambda: pm.sweep(PRESET), "nothing is varied"),
+        (lambda: pm.diagnose(PRESET, "fast"), "measured: 'fast' is not a measured speed; write it like 200tokens/s/gpu"),
         (lambda: pm.sweep(PRESET, {"tensor_parallel": []}), "tensor_parallel: no values to sweep"),
         (
             lambda: pm.sweep([PRESET, PRESET], {"tensor_parallel": [1], "precision": ["fp8"]}),

@@ -11,8 +11,11 @@ from typing import Any
 import pytest
 
 from perfmodel.count.fit import FITS, TIGHT
+from perfmodel.exchange.questions.diagnosed_runs import run_diagnosis
 from perfmodel.exchange.run_files import RunCandidate, read_candidates
+from perfmodel.explanation.diagnosis import Diagnosis
 from perfmodel.prediction import Prediction, predict
+from perfmodel.spec.precision import RECIPES
 
 LLAMA_13B = {"extends": "llama-3.1-8b", "name": "13B", "layers": 40, "hidden_size": 5120, "attention_heads": 40, "kv_heads": 40}
 LLAMA_13B |= {"head_size": 128, "ffn_hidden_size": 13824, "vocab_size": 32000}
@@ -82,6 +85,51 @@ def test_a_70b_model_whose_software_is_not_stated() -> None:
     mfu = [float(stage.mfu) for each in predictions for _, stage in each.stages]
     assert min(mfu) < 0.30 < max(mfu)
     assert min(abs(each / 0.30 - 1.0) for each in mfu) < 0.05
+
+
+def diagnosed(measured: str, **run: Any) -> Diagnosis:
+    """A measured speed of a run, diagnosed."""
+    data_parallel, global_batch_size = run.pop("data_parallel"), run.pop("global_batch_size")
+    stages = [{"data_parallel": data_parallel, "global_batch_size": global_batch_size}]
+    return run_diagnosis({"micro_batch_size": 1, "sequence_length": 8192, "stages": stages, **run}, measured)
+
+
+def test_the_network_explains_a_tenth_of_the_speed() -> None:
+    """70B on 32 H200 at 200 tokens/s/GPU: the cause was between the nodes, which give a few percent of their rate."""
+    run: dict[str, Any] = {"model": "llama-3.1-70b", "cluster": "dgx-h200", "stack": "torchtitan-eager", "tensor_parallel": 8}
+    run |= {"sharding": "zero3", "recompute": "full", "micro_batch_size": 8, "data_parallel": 4, "global_batch_size": 32}
+    found = diagnosed("200tokens/s/gpu", **run)
+    network, slower = found.causes[:2]
+    assert network.name == "network"
+    assert network.best.after < 0.05
+    assert slower.name in ("links inside the node", "precision")  # TF32 is nearly as slow; nccl-tests tell
+    assert found.is_explained
+    assert not found.is_expected
+
+
+def test_software_without_overlap_explains_a_low_mfu() -> None:
+    """70B on 128 H100 at 30.0 %: userbuffers were not in use (Megatron-LM#1031), and software without them has that MFU too."""
+    run: dict[str, Any] = {"model": SWIGLU_70B, "cluster": "dgx-h100", "stack": "megatron-core", "sequence_length": 4096}
+    run |= {"tensor_parallel": 8, "pipeline_parallel": 8, "sequence_parallel": True, "sharding": "zero1", "recompute": "full"}
+    found = diagnosed("mfu=30.0%", **run, data_parallel=2, global_batch_size=256)
+    places = {cause.name: place for place, cause in enumerate(found.causes)}
+    assert found.causes[0].name == "tensor-parallel overlap"
+    assert places["other software"] < places["network"]
+    assert any("Megatron-LM" in str(each.after) and each.explains for each in found.causes[places["other software"]].findings)
+
+
+def test_a_fifth_of_the_speed_is_a_slower_format_where_the_gpu_has_one() -> None:
+    """70B at 20 TFLOP/s on 16 A100: parameters and products were fp32; every recipe that the GPU can run is held against it."""
+    run: dict[str, Any] = {"model": "llama-3.1-70b", "cluster": "dgx-a100", "stack": "megatron-core", "tensor_parallel": 8}
+    run |= {"pipeline_parallel": 2, "sequence_parallel": True, "sharding": "zero1", "data_parallel": 1, "global_batch_size": 1}
+    found = diagnosed("20TFLOP/s/gpu", **run)
+    rates = found.run.cluster.gpu.peak_flop_per_s
+    slower = {name for name, recipe in RECIPES.items() if recipe.products in rates and rates[recipe.products] < rates["bf16"]}
+    held = {each.after for cause in found.causes if cause.name == "precision" for each in cause.findings}
+    assert held == slower
+    if slower:
+        assert found.causes[0].name == "precision"
+    assert found.causes[bool(slower)].name == "links inside the node"  # tensor parallelism without NVLink is as slow
 
 
 def test_what_ran_out_of_memory_now_and_then_is_tight() -> None:

@@ -18,6 +18,7 @@ assert_type(pm.predict("laptop"), pm.Prediction)
 assert_type(pm.whatif("laptop", {"FP8": {"precision": "fp8"}}), pm.WhatIf)
 assert_type(pm.sweep("laptop", {"precision": "bf16,fp8"}), pm.Sweep)
 assert_type(pm.explain("laptop"), pm.Explanation)
+assert_type(pm.diagnose("laptop", "2s", profile="trace.json"), pm.Diagnosis)
 assert_type(pm.timeline("laptop"), pm.Timeline)
 assert_type(pm.plan("llama-3.1-8b", gpus=8), pm.Plan)
 """

@@ -18,6 +18,7 @@ from perfmodel import __version__
 from perfmodel.commands.calibrate import calibrate
 from perfmodel.commands.compare import compare
 from perfmodel.commands.console import say
+from perfmodel.commands.diagnose import diagnose
 from perfmodel.commands.explain import explain
 from perfmodel.commands.list import list_presets
 from perfmodel.commands.measure import measure
@@ -34,7 +35,13 @@ from perfmodel.errors import PerfmodelError
 PANELS: Final[Mapping[str, Mapping[str, Callable[..., None]]]] = {
     "Predict": {"predict": predict, "explain": explain},
     "Choose": {"whatif": whatif, "sweep": sweep, "plan": plan},
-    "Measure and validate": {"validate": validate, "calibrate": calibrate, "measure": measure, "compare": compare},
+    "Measure and validate": {
+        "validate": validate,
+        "calibrate": calibrate,
+        "measure": measure,
+        "compare": compare,
+        "diagnose": diagnose,
+    },
     "Report and look up": {"report": report, "timeline": timeline, "show": show, "list": list_presets},
 }
 COMMANDS: Final = {name: panel for panel, commands in PANELS.items() for name in commands}

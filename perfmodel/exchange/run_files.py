@@ -40,11 +40,15 @@ MOST_CANDIDATES: Final = 64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunCandidate:
-    """One of the runs that a source describes, and the values in which it differs from the others."""
+    """One of the runs that a source describes, and the values in which it differs from the others.
+
+    `unstated` are the settings of the layout that the source leaves to their defaults.
+    """
 
     values: Mapping[str, Any]
     run: Run
     assumptions: tuple[str, ...]
+    unstated: tuple[str, ...] = ()
 
 
 def read_candidates(
@@ -87,6 +91,7 @@ def read_candidates(
                 *(() if kept else _other_gpus(run, degrees)),
                 *_of_the_whole(run, in_parts=in_parts),
             ),
+            unstated=tuple(name for name in STATED_SETTINGS if name not in given),
         )
         for values, run in built
     )

@@ -54,6 +54,12 @@ def beyond_the_memory(run: Run) -> str:
     )
 
 
+def software_offering(run: Run, layout: Layout) -> tuple[SoftwareStack, ...]:
+    """Every preset of software, but for the run's own, that has what a layout asks."""
+    presets = [stack_preset(name) for name in preset_names("stacks") if name not in NOT_SOFTWARE]
+    return tuple(each for each in presets if each.name != run.stack.name and not any(_lacking(each, layout)))
+
+
 def _lacking(stack: SoftwareStack, layout: Layout) -> Iterator[str]:
     """What of a layout the software does not offer."""
     yield from (f"{axis.label}ism" for axis in unoffered_axes(stack, layout))

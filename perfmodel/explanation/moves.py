@@ -91,7 +91,7 @@ def _made(predicted: StagePrediction, key: str, after: Any) -> Move:
     setup = predicted.work.setup
     before, layout = _held(setup.model, predicted.layout, key), None
     try:
-        layout = _with(predicted.layout, key, after, setup.cluster)
+        layout = with_setting(predicted.layout, key, after, setup.cluster)
         setup = replace(setup, layout=layout)
         check_setup(setup)
     except PerfmodelError as error:
@@ -107,11 +107,11 @@ def _candidates(setup: Setup) -> Iterator[tuple[str, Any]]:
     model, cluster, stack, layout = setup.model, setup.cluster, setup.stack, setup.layout
     for key in (*DEGREES, *SIZES):
         offered = key in SIZES or key in stack.offers.degrees
-        yield from ((key, value) for value in _half_and_double(getattr(layout, key)) if offered or value == 1)
+        yield from ((key, value) for value in half_and_double(getattr(layout, key)) if offered or value == 1)
     if layout.recompute == "full":
         layers = _held(model, layout, "recompute_layers")
         most = layers if layout.recompute_layers is None else model.layers
-        yield from (("recompute_layers", value) for value in _half_and_double(layers) if value <= most)
+        yield from (("recompute_layers", value) for value in half_and_double(layers) if value <= most)
     others = {
         "recompute": RECOMPUTES,
         "sharding": stack.offers.shardings,
@@ -133,7 +133,8 @@ def _other_precisions(gpu: Gpu, recipe: PrecisionRecipe) -> Iterator[str]:
             yield name
 
 
-def _half_and_double(value: Any) -> Iterator[int]:
+def half_and_double(value: Any) -> Iterator[int]:
+    """Half of a number of things, where it is whole, and its double."""
     whole = int(value)
     if whole % 2 == 0:
         yield whole // 2
@@ -146,7 +147,7 @@ def _held(model: TransformerModel, layout: Layout, key: str) -> Any:
     return int(np.ceil(model.layers / layout.pipeline_parallel)) if key == "recompute_layers" and value is None else value
 
 
-def _with(layout: Layout, key: str, value: Any, cluster: Cluster) -> Layout:
+def with_setting(layout: Layout, key: str, value: Any, cluster: Cluster) -> Layout:
     """The layout with one setting changed, on as many GPUs. Errors: InputError when they do not divide so."""
     changes: dict[str, Any] = {key: value}
     if key in DEGREES:

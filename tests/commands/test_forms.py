@@ -21,6 +21,7 @@ COMMANDS = (
     ["predict", RUN],
     ["predict", RUN, "--set", "micro_batch_size=[1,2]"],
     ["explain", RUN],
+    ["diagnose", RUN, "--measured", "0.9s"],
     ["list"],
     ["list", "models"],
     ["show", "dgx-h100"],

@@ -10,7 +10,7 @@ import pytest
 from perfmodel.count.fit import DOES_NOT_FIT
 from perfmodel.exchange.presets import preset_names, stack_preset
 from perfmodel.exchange.run_files import read_candidates
-from perfmodel.exchange.stack_fit import NOT_SOFTWARE, beyond_the_memory, beyond_the_stack
+from perfmodel.exchange.stack_fit import NOT_SOFTWARE, beyond_the_memory, beyond_the_stack, software_offering
 from perfmodel.prediction import predict
 from perfmodel.spec.run import Run
 
@@ -88,3 +88,16 @@ def test_a_smaller_need_finds_software_that_holds_less() -> None:
         == DOES_NOT_FIT
     )
     assert predict(replace(run, stack=stack_preset("llm-foundry"))).fit_probability > predict(run).fit_probability
+
+
+def test_software_that_offers_a_layout_has_all_that_it_asks() -> None:
+    """FSDP alone splits no layer; the run's own software is not another one."""
+    run = read_candidates("nemotron-4-15b")[0].run
+    layout = replace(run.layout(run.stages[0]), sharding="none")
+    whole = replace(layout, tensor_parallel=1, sequence_parallel=False)
+    cut, uncut = ({each.name for each in software_offering(run, each)} for each in (layout, whole))
+    fsdp = stack_preset("pytorch-fsdp").name
+    assert fsdp in uncut - cut
+    assert cut < uncut
+    assert run.stack.name not in uncut
+    assert stack_preset("ideal").name not in uncut

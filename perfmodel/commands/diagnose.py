@@ -1,0 +1,73 @@
+"""`perfmodel diagnose`: which number or setting explains what was measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from perfmodel.commands.console import emit, form_of
+from perfmodel.commands.options import AsCsv, AsJson, AsMarkdown, Output, Overrides, RunName, ShownStage
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+
+def diagnose(
+    run: RunName,
+    overrides: Overrides = None,
+    *,
+    measured: Annotated[
+        str,
+        typer.Option(
+            "--measured",
+            metavar="VALUE",
+            help="What was measured: 200tokens/s/gpu, 6400tokens/s, an iteration of 3.4s, mfu=31% or 420TFLOP/s/gpu.",
+        ),
+    ],
+    stage: ShownStage = None,
+    nccl_tests: Annotated[
+        list[Path] | None,
+        typer.Option("--nccl-tests", metavar="FILE", help="What a program of nccl-tests printed on this cluster. Repeatable."),
+    ] = None,
+    profile: Annotated[
+        Path | None, typer.Option("--profile", metavar="FILE", help="A torch.profiler trace of a step on a GPU (Kineto).")
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="List every alternative, also those that do not explain it.")] = False,
+    as_json: AsJson = False,
+    as_csv: AsCsv = False,
+    as_markdown: AsMarkdown = False,
+    output: Output = None,
+) -> None:
+    """Diagnose a measured speed of RUN: which number or setting explains it, how plausibly, and what to measure next.
+
+    A measured MFU is taken in the convention of `predict`: attention counted in full, of the peak rate of the run's precision.
+    Exit code 1 if nothing alone explains it.
+
+    Examples:
+    perfmodel diagnose nemotron-4-15b --measured 0.9s
+
+    perfmodel diagnose run.yaml --measured 200tokens/s/gpu --nccl-tests all_gather.txt
+
+    perfmodel diagnose run.yaml --measured mfu=31% --set recompute=full --profile kineto.json.gz --json
+    """
+    from perfmodel import api
+    from perfmodel.explanation.next_measurements import next_measurements
+
+    found = api.diagnose(run, measured, overrides or (), stage=stage, nccl_tests=nccl_tests or (), profile=profile)
+
+    def document() -> Any:
+        from perfmodel.report.json.diagnosis import diagnosis_document
+
+        return diagnosis_document(found, next_measurements(found))
+
+    def report() -> RenderableType:
+        from perfmodel.report.text.diagnosis import diagnosis_report
+
+        return diagnosis_report(found, next_measurements(found), every=every)
+
+    form = form_of(output, as_json=as_json, as_csv=as_csv, as_markdown=as_markdown)
+    emit(form, output, document=document, report=report, rows=found.rows)
+    if not found.is_explained:
+        raise typer.Exit(1)

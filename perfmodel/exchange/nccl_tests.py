@@ -1,0 +1,146 @@
+"""How the text of nccl-tests is read (all_reduce_perf, all_gather_perf, ...): a row for each size, and its ranks.
+
+A text may hold several tests. Times are those out of place. The printed size is the full tensor of an all-gather and of a
+reduce-scatter too; the printed count is not: it is that of one rank's share.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from perfmodel.errors import InputError
+
+PROGRAMS: Final = {  # what nccl-tests call it -> what an operator does
+    "all_reduce": "all_reduce",
+    "all_gather": "all_gather",
+    "reduce_scatter": "reduce_scatter",
+    "alltoall": "all_to_all",
+    "sendrecv": "point_to_point",
+}
+PROGRAM: Final = re.compile(rf"\b({'|'.join(PROGRAMS)})(?:_perf)?(?![A-Za-z])")
+RANK: Final = re.compile(
+    r"#\s+Rank\s+(?P<rank>\d+)\s+(?:Group\s+(?P<group>\d+)\s+)?Pid\s+\d+\s+on\s+(?P<host>\S+)\s+device\s+\d+\s+"
+    r"(?:\[[^\]]*\]\s*)?(?P<gpu>.*)"
+)
+VERSION: Final = re.compile(r"# nccl-tests version (?P<tests>\S+).*?nccl-library=(?P<library>\d+)")
+BEGINS: Final = re.compile(r"# (?:nccl-tests version|Collective test starting|nThread)")
+ITERATIONS: Final = re.compile(r"\biters: (\d+) agg|\biters: (\d+) validation")
+ONE_WAY: Final = 4  # columns of either way: time, algbw, busbw, #wrong
+BEFORE: Final = 3  # columns at least before those: size, count, type; as its version has it, redop and root
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NcclRow:
+    """One size of one test; `hosts` has the host of every rank, and is empty where the text does not say."""
+
+    operator: str  # of PROGRAMS; empty where nothing says
+    payload_bytes: float
+    number_type: str
+    seconds: float
+    bus_ratio: float  # bus bandwidth / algorithm bandwidth: 2(p-1)/p of an all-reduce
+    bus_bytes_per_s: float
+    hosts: tuple[str, ...]
+    gpu: str
+    library: str
+    repeats: int
+
+
+class Reader:
+    """One text, line by line; `operator` is the test where nothing in it says."""
+
+    def __init__(self, place: str, *, operator: str = "") -> None:
+        self.place, self.default = place, operator
+        self.found: list[NcclRow] = []
+        self.gpu, self.library, self.repeats = "unknown", "NCCL", 1
+        self._begin()
+
+    def _begin(self) -> None:
+        self.operator = ""
+        self.hosts: dict[int, str] = {}
+        self.rows: list[tuple[float, str, float, float, float]] = []  # bytes, type, seconds, algorithm and bus bandwidth
+
+    def read(self, text: str) -> list[NcclRow]:
+        """Its rows. Errors: InputError with the number of the line."""
+        for number, line in enumerate(text.splitlines(), start=1):
+            try:
+                self._line(line.strip())
+            except InputError as error:
+                raise InputError(f"{self.place}, line {number}: {error}") from None
+        self._end()
+        if not self.found:
+            raise InputError(f"{self.place}: no row of nccl-tests is in it")
+        return self.found
+
+    def _line(self, line: str) -> None:
+        if BEGINS.match(line) and self.rows:
+            self._end()
+        if line[:1].isdigit():
+            self._row(line.split())
+        elif found := RANK.match(line):
+            self._rank(found)
+        elif found := VERSION.match(line):
+            self.library = f"NCCL {_version(int(found['library']))}, nccl-tests {found['tests']}"
+        elif found := ITERATIONS.search(line):
+            self.repeats = int(found[1] or found[2])
+        elif not self.operator and (found := PROGRAM.search(line)):  # "Collective test starting", or the command itself
+            self.operator = PROGRAMS[found[1]]
+
+    def _rank(self, found: re.Match[str]) -> None:
+        if int(found["group"] or 0):
+            return  # another group that runs the same test at the same time
+        rank = int(found["rank"])
+        if rank in self.hosts:
+            raise InputError(f"rank {rank} a second time: each process ran alone; nccl-tests must be compiled with MPI=1")
+        self.hosts[rank], self.gpu = found["host"], found["gpu"].strip()
+
+    def _row(self, words: list[str]) -> None:
+        try:
+            first = -2 * ONE_WAY
+            size, (microseconds, algorithm, bus) = float(words[0]), map(float, words[first : first + 3])
+        except ValueError:
+            size = microseconds = algorithm = bus = math.nan
+        if len(words) < BEFORE + 2 * ONE_WAY or not microseconds >= 0:
+            raise InputError("not a row of nccl-tests: size count type redop root, and twice time algbw busbw #wrong")
+        if size > 0 and microseconds > 0:  # the smallest sizes of a reduce-scatter are nothing
+            self.rows.append((size, words[2], microseconds / 1e6, algorithm * 1e9, bus * 1e9))
+
+    def _end(self) -> None:
+        """The rows so far are one test."""
+        for size, kind, seconds, algorithm, bus in self.rows:
+            self.found.append(
+                NcclRow(
+                    operator=self.operator or self.default,
+                    payload_bytes=size,
+                    number_type=kind,
+                    seconds=seconds,
+                    bus_ratio=bus / algorithm if algorithm else 0.0,
+                    bus_bytes_per_s=bus,
+                    hosts=tuple(self.hosts.values()),
+                    gpu=self.gpu,
+                    library=self.library,
+                    repeats=self.repeats,
+                )
+            )
+        self._begin()
+
+
+def _version(number: int) -> str:
+    """NCCL's own number as people write it.
+
+    >>> _version(22304)
+    '2.23.4'
+    """
+    return f"{number // 10000}.{number // 100 % 100}.{number % 100}"
+
+
+def program_named(name: str) -> str:
+    """The operator that the name of a file or a program speaks of; empty where it speaks of none.
+
+    >>> program_named("all_reduce-17.txt"), program_named("log.txt")
+    ('all_reduce', '')
+    """
+    named = PROGRAM.search(name)
+    return PROGRAMS[named[1]] if named else ""
