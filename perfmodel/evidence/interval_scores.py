@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 from types import MappingProxyType
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.spec.spread import DEVIATIONS
+from perfmodel.spec.spread import DEVIATIONS, deviations_at
 
 LEVELS: Final = (0.5, 0.8, 0.9, 0.95)
 LEVEL: Final = 0.9  # of the intervals that are printed
@@ -40,7 +39,7 @@ class Intervals:
 
     def inside(self, level: float) -> NDArray[np.bool_]:
         """Which measurements lie in their interval of this level."""
-        scale = NormalDist().inv_cdf((1.0 + level) / 2.0) / DEVIATIONS if level != LEVEL else 1.0
+        scale = float(deviations_at((1.0 + level) / 2.0)) / DEVIATIONS if level != LEVEL else 1.0
         low = self.predicted_s * (self.low_s / self.predicted_s) ** scale
         high = self.predicted_s * (self.high_s / self.predicted_s) ** scale
         return np.asarray((low <= self.measured_s) & (self.measured_s <= high))
