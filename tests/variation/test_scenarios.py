@@ -91,7 +91,7 @@ def test_the_interval_is_that_of_moving_each_number_in_both_runs() -> None:
         if path in paths:
             ends = [ratio_with(runs, path, factor) for factor in (1.0 + float(spread), 1.0 / (1.0 + float(spread)))]
             squares += (np.log(ends[0] / ends[1]) / 2) ** 2
-    squares += result.before.stage(-1).work.setup.discrepancy_against(result.scenarios[0].stage(-1).work.setup) ** 2
+    squares += float(result.before.stage(-1).work.setup.discrepancy_against(result.scenarios[0].stage(-1).work.setup)) ** 2
     low, high = interval(result)
     assert np.log(high / low) / 2 == pytest.approx(np.sqrt(squares), rel=0.02)
 
