@@ -21,6 +21,7 @@ from typing import Any, Final
 from perfmodel.errors import InputError, NotSupportedError, shown
 from perfmodel.exchange.families.cells import FamilyConfig, checked
 
+MOST_LAYERS: Final = 10_000  # each is looked at on its own
 LAYER_TYPES: Final = {"sliding_attention": True, "full_attention": False}
 
 
@@ -29,6 +30,9 @@ def layer_settings(config: FamilyConfig, row: Mapping[str, Any], layers: int) ->
 
     Errors: InputError, NotSupportedError.
     """
+    if layers > MOST_LAYERS:
+        key, _ = config.found("num_hidden_layers")
+        raise InputError(f"{layers} layers are more than any model has; at most {MOST_LAYERS:,} are read", key=key)
     window = config.number(row["window"])
     listed = _listed_rotation(config, layers) if row["rotates"] == "listed" else [True] * layers
     slides = _sliding_layers(config, row["slides"], window, listed)

@@ -65,6 +65,9 @@ def _translated(mapping: Mapping[str, Any], *, name: str, is_nested: bool = Fals
     activation = _activation(config, row)
     sizes = {size: config.needed(row[size]) for size in SIZES}
     head_size = config.number(row["head_size"]) or sizes["hidden_size"] // sizes["attention_heads"]
+    if head_size < 1:
+        problem = f"{sizes['hidden_size']} columns are too few for {sizes['attention_heads']} heads"
+        raise InputError(problem, key=config.key_of(row["hidden_size"]))
     row = {**row, "position": config.decided(row["position"])}
     positions = {"max_positions": config.needed(row["max_positions"])} if row["position"] == "learned" else {}
     return {

@@ -47,6 +47,12 @@ def test_without_a_window_all_layers_are_full(rule: Any) -> None:
     assert pattern(rule, {"sliding_window": None}) == [F] * 6
 
 
+def test_more_layers_than_any_model_has_are_refused() -> None:
+    """They are listed one by one: a slip must not fill the memory."""
+    with pytest.raises(InputError, match="num_hidden_layers: 1000000000000 layers are more than any model has"):
+        read_small(SmallConfig("llama", WIDE | {"num_hidden_layers": 10**12}, {}))
+
+
 def test_types_of_layers_win_over_the_rule() -> None:
     """They are what transformers reads first."""
     assert pattern("all", {"sliding_window": 64, "layer_types": ["full_attention", "sliding_attention"]}) == [F, S] * 3

@@ -105,6 +105,13 @@ def test_a_family_that_is_not_read_may_be_written_inline(tmp_path: Path) -> None
         read_config(tmp_path, config)
 
 
+def test_a_stream_narrower_than_its_heads_is_refused(tmp_path: Path) -> None:
+    """Where heads share it, each needs a column."""
+    with pytest.raises(InputError, match="hidden_size: 4 columns are too few for 8 heads"):
+        read_config(tmp_path, LLAMA | {"hidden_size": 4})
+    assert read_config(tmp_path, LLAMA | {"hidden_size": 4, "head_dim": 2}).head_size == 2
+
+
 def test_one_expert_is_an_mlp(tmp_path: Path) -> None:
     """And so is a number of experts that is null, or none."""
     for experts in (1, 0, None):
