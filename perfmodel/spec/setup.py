@@ -53,4 +53,5 @@ class Setup:
         if self.configuration == other.configuration:
             return 0.0
         deviation = mine.layout_deviation if self.subject == other.subject else mine.configuration_deviation
-        return mine.apart(deviation) * 2.0**0.5
+        both: Numeric = mine.apart(deviation) * 2.0**0.5
+        return both
