@@ -30,7 +30,7 @@ _SHORT: Final = {  # names that people type: the key that they mean
     ("gbs", "batch", "batch_size", "global_batch"): _BATCH,
     ("mbs", "micro_batch", "micro_batches"): "micro_batch_size",
     ("seq", "seq_len", "seq_length", "context_length"): "sequence_length",
-    ("dtype", "fp8", "bf16"): "precision",
+    ("dtype", "fp8", "bf16", "tf32", "fp32"): "precision",
     ("zero", "fsdp", "distributed_optimizer"): "sharding",
     ("checkpointing", "activation_checkpointing"): "recompute",
     ("schedule",): "pipeline_schedule",
