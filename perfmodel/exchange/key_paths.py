@@ -14,6 +14,7 @@ from typing import Any, Final
 from perfmodel.errors import InputError, did_you_mean, shown
 from perfmodel.exchange.presets import settings
 from perfmodel.spec.axes import AXES
+from perfmodel.spec.precision import RECIPES
 from perfmodel.spec.run import RampStage, Run
 from perfmodel.spec.stack import SoftwareStack
 
@@ -30,7 +31,7 @@ _SHORT: Final = {  # names that people type: the key that they mean
     ("gbs", "batch", "batch_size", "global_batch"): _BATCH,
     ("mbs", "micro_batch", "micro_batches"): "micro_batch_size",
     ("seq", "seq_len", "seq_length", "context_length"): "sequence_length",
-    ("dtype", "fp8", "bf16"): "precision",
+    ("dtype", *RECIPES): "precision",
     ("zero", "fsdp", "distributed_optimizer"): "sharding",
     ("checkpointing", "activation_checkpointing"): "recompute",
     ("schedule",): "pipeline_schedule",
@@ -137,7 +138,7 @@ def _meant(key: str, word: str, mapping: Mapping[str, Any]) -> str:
 
     deep = [path for path, _ in settings(mapping) if "spread." not in path and not path.startswith("stages")]
     further = next((path for path in deep if path.endswith(f".{key}")), "")
-    if further and key not in _names(RampStage):
+    if further and key not in (*_names(RampStage), *RECIPES):
         return f"did you mean {further}?"
     paths = {path.rpartition(".")[2]: path for path in reversed(deep)}  # of several the first
     paths |= {name: f"stages[-1].{name} (the last stage) or stages[*].{name} (all)" for name in _names(RampStage)}

@@ -62,9 +62,8 @@ def slips_of_a_prediction(prediction: Prediction) -> tuple[str, ...]:
     if prediction.run.stack.overlap.hide_all or known is None or mfu <= known:
         return ()
     stage = f" of stage {place}" if len(rates) > 1 else ""
-    fastest = f"the {100 * known:.3g} % of the fastest published run in its precision"
-    counted = "attention counts in full, of which causal kernels compute half"
-    return (f"the MFU{stage}, {100 * mfu:.3g} %, is above {fastest} ({counted})",)
+    above = f"is above the {100 * known:.3g} % of the fastest published run in its precision"
+    return (f"the MFU{stage}, {100 * mfu:.3g} %, {above} (attention counts in full, of which causal kernels compute half)",)
 
 
 def highest_mfu(precision: str) -> float | None:

@@ -81,6 +81,8 @@ def read(*overrides: str) -> Run:
         ("sequence_length=4097", "tensor_parallel: 8 does not divide 4097 tokens"),
         ("sequence_parallel=perhaps", "sequence_parallel: 'perhaps' is not true or false"),
         ("precision=fp7", "precision: 'fp7' is not one of them; did you mean fp8?"),
+        ("fp32=true", r"fp32: unknown key; did you mean precision\?"),
+        ("tf32=true", r"tf32: unknown key; did you mean precision\?"),
         ("stages=[]", "stages: at least one ramp stage is needed"),
         ("stages=4", "stages: 4 where a list is needed"),
         ("stages.9.tokens=4", "stages.9: '9' is not a place in a list of 3"),
