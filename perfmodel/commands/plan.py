@@ -65,7 +65,7 @@ def plan(
         typer.Option(
             "--deadline",
             metavar="TIME",
-            help="Find the fewest GPUs that finish in TIME (14d) or by a date (2027-06-30).",
+            help="Find the fewest GPUs that finish in TIME (14d) or by a date (2027-06-30), with the odds of --confidence.",
             rich_help_panel=LIMIT_PANEL,
         ),
     ] = None,
@@ -74,13 +74,22 @@ def plan(
         typer.Option(
             "--budget",
             metavar="DOLLARS",
-            help="Find the fastest plan that costs at most DOLLARS (5M); needs --price.",
+            help="Find the fastest plan that costs at most DOLLARS (5M), with the odds of --confidence; needs --price.",
             rich_help_panel=LIMIT_PANEL,
         ),
     ] = None,
     price: Annotated[
         str | None,
         typer.Option("--price", metavar="DOLLARS", help="Price of one GPU-hour.", rich_help_panel=LIMIT_PANEL),
+    ] = None,
+    confidence: Annotated[
+        str | None,
+        typer.Option(
+            "--confidence",
+            metavar="P",
+            help="Meet the deadline and the budget with at least this probability. Default: 90%; 50% judges by medians.",
+            rich_help_panel=LIMIT_PANEL,
+        ),
     ] = None,
     most_gpus: Annotated[
         int,
@@ -153,12 +162,14 @@ def plan(
 ) -> None:
     """Find the best layout of MODEL, why it is best, the runners-up, and how many GPUs a deadline or budget needs.
 
-    Every valid layout is evaluated. Exit code 1 if nothing fits or nothing meets the limits.
+    Every valid layout is evaluated. Exit code 1 if nothing fits or nothing meets the limits with the odds of --confidence.
+
+    Odds follow from the 90 % interval of the iteration time, chance failures and uncertain terms: they hold as far as these do.
 
     Examples:
     perfmodel plan nemotron-4-15b --cluster dgx-h100 --gpus 2304 --tokens 8T
 
-    perfmodel plan llama-3.1-70b --cluster dgx-h200 --deadline 14d --tokens 2T --price 2.5
+    perfmodel plan llama-3.1-70b --cluster dgx-h200 --deadline 14d --confidence 95% --tokens 2T --price 2.5
 
     perfmodel plan llama-3.1-8b --cluster dgx-h100 --budget 500k --price 2.5 --tokens 1T --choose precision=bf16,fp8
 
@@ -181,6 +192,7 @@ def plan(
             gpus=gpus,
             deadline=deadline,
             budget=budget,
+            confidence=confidence,
             tokens=tokens,
             global_batch_size=global_batch_size,
             sequence_length=sequence_length,

@@ -1,7 +1,7 @@
 """How many GPUs: the fewest that meet a deadline, the fastest that a budget pays for.
 
-Symbols: n GPUs, T(n) the time of the best layout on n, F(n) <= T(n) a lower bound that is found faster (the time if memory had
-no limit), W(n) = n * F(n) the GPU-seconds of the lower bound.
+Symbols: n GPUs, T(n) the time of the best layout on n at the confidence that is asked for, F(n) <= T(n) a lower bound that is
+found faster (the time if memory had no limit), W(n) = n * F(n) the GPU-seconds of the lower bound.
 
 How well a number of GPUs divides decides much: with a batch of 1,152, nothing is fast on 147 nodes and much is on 144. So every
 number of nodes is considered (up to 256; then every second, from 512 on every fourth ..), and is ruled out by its own lower
@@ -49,18 +49,20 @@ def fewest_gpus(
     most: int,
     step: int,
     lower_bound: Callable[[int], Sized | None] | None = None,
+    least_time_s: Callable[[Sized], float] | None = None,
     is_even: Callable[[int], bool] = lambda _: True,
 ) -> Sized | None:
     """The option on the fewest GPUs, in multiples of `step`, whose time is at most the deadline; None where there is none.
 
     An even number that keeps the deadline is found first, then smaller ones: a search that is stopped early has that one. Each
-    number is asked for more than once, so `option` and `lower_bound` should remember what they found.
+    number is asked for more than once, so `option` and `lower_bound` should remember what they found. `least_time_s` is the
+    time of a lower bound, where that is not worked out as the time of an option is.
 
     >>> found = fewest_gpus(lambda n: n, time_s=lambda n: 1000 / n, deadline_s=10.0, least=8, most=800, step=4)
     >>> found
     100
     """
-    seconds = _LowerBound(lower_bound or option, time_s)
+    seconds = _LowerBound(lower_bound or option, least_time_s or time_s)
     anchors = _anchors(node_counts(least=step, most=most, step=step), is_even)
     work = _least_work_of_smaller(seconds, anchors, least=least, deadline_s=deadline_s)
 
@@ -89,17 +91,20 @@ def fastest_within(
     most: int,
     step: int,
     lower_bound: Callable[[int], Sized | None] | None = None,
+    least_cost: Callable[[Sized], float] | None = None,
     is_even: Callable[[int], bool] = lambda _: True,
 ) -> Sized | None:
     """The fastest option that costs at most the budget, in multiples of `step`; None where there is none.
 
     The largest even number whose lower bound costs no more is looked at first, then all others from the largest down.
+    `least_cost` is the cost of a lower bound, where that is not worked out as the cost of an option is.
 
     >>> prices = {"time_s": lambda n: 1 + 1000 / n, "cost": lambda n: n + 100}
     >>> fastest_within(lambda n: n, **prices, budget=300, least=8, most=800, step=4)
     200
     """
-    seconds, dollars = _LowerBound(lower_bound or option, time_s), _LowerBound(lower_bound or option, cost)
+    bound = lower_bound or option
+    seconds, dollars = _LowerBound(bound, time_s), _LowerBound(bound, least_cost or cost)
     anchors = _anchors(node_counts(least=least, most=most, step=step), is_even)
     dear = bisect_right(anchors, budget, key=lambda gpus: (1.0 - SLACK) * dollars(gpus))
     most = anchors[dear] if dear < len(anchors) else most

@@ -20,7 +20,6 @@ from perfmodel.search.search import LayoutCandidate
 from perfmodel.search.sizing import Sizing, least_gpus
 from perfmodel.search.space import layout_grids
 from perfmodel.spec.axes import REPLICA_AXES
-from perfmodel.units import SECONDS_PER_DAY
 
 MOST_RIVALS: Final = 12  # the nearest layouts that the best is held against
 RIVAL_SETTINGS: Final = (
@@ -45,7 +44,7 @@ class StagePlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan(Tabular):
-    """The answer to a plan question. `best` is None where nothing fits, or nothing meets the deadline or the budget."""
+    """The answer to a plan question. `best` is None where nothing fits, or nothing meets the limits at the confidence."""
 
     question: PlanQuestion
     searches: tuple[SizedSearch, ...]  # one for each number of GPUs that was searched, the fewest first
@@ -63,8 +62,8 @@ class Plan(Tabular):
 
     @property
     def allowed(self) -> tuple[SizeOption, ...]:
-        """The options that meet the deadline and the budget."""
-        return tuple(option for option in self.options if meets(option, self.question))
+        """The options that meet the deadline and the budget at the confidence that is asked for."""
+        return tuple(option for option in self.options if option.meets_limits)
 
     @property
     def by_time(self) -> SizeOption | None:
@@ -80,6 +79,12 @@ class Plan(Tabular):
     def by_gpus(self) -> SizeOption | None:
         """The option on the fewest GPUs, of those that meet the limits."""
         return min(self.allowed, key=lambda option: option.gpus, default=None)
+
+    @property
+    def likeliest(self) -> SizeOption | None:
+        """The option with the best odds of meeting the limits; of equal ones the one that ends first, or that costs least."""
+        second = _cost if self.question.deadline_s is None else _time
+        return min(self.options, key=lambda option: (-option.limits_probability, second(option)), default=None)
 
     @property
     def front(self) -> tuple[SizeOption, ...]:
@@ -130,16 +135,9 @@ def plan(
     return replace(answer, obstacle=in_the_way)
 
 
-def meets(option: SizeOption, question: PlanQuestion) -> bool:
-    """Whether an option meets the deadline and the budget, where the question has them."""
-    late = question.deadline_s is not None and option.calendar_days * SECONDS_PER_DAY > question.deadline_s
-    dear = question.budget_dollars is not None and (option.dollars or 0.0) > question.budget_dollars
-    return not late and not dear
-
-
 def _answer(question: PlanQuestion, searches: Sequence[SizedSearch], *, is_sized: bool, complete: bool) -> Plan:
     """The plan whose best option has the fewest GPUs where there is a deadline, else the least time."""
-    allowed = [each.option for each in searches if each.option is not None and meets(each.option, question)]
+    allowed = [each.option for each in searches if each.option is not None and each.option.meets_limits]
     wanted = _time if question.deadline_s is None else _gpus
     best = min(allowed, key=lambda option: (wanted(option), option.gpus), default=None)
     stages = () if best is None else tuple(_stage_plans(best))
@@ -156,9 +154,10 @@ def _answer(question: PlanQuestion, searches: Sequence[SizedSearch], *, is_sized
 
 
 def _stage_plans(option: SizeOption) -> Iterable[StagePlan]:
-    for work, result, best in zip(option.workloads, option.results, option.chain.layouts, strict=True):
+    stages = zip(option.workloads, option.results, option.chain.layouts, option.predictions, strict=True)
+    for work, result, best, predicted in stages:
         rivals = tuple(_rivals(result.fastest, best))[:MOST_RIVALS]
-        predictions = [candidate_prediction(each, work) for each in (best, *rivals)]
+        predictions = [predicted, *(candidate_prediction(each, work) for each in rivals)]
         times = [each.iteration_time_s for each in (best, *rivals)]
         yield StagePlan(
             prediction=predictions[0],
@@ -219,5 +218,6 @@ def _row(option: SizeOption, is_best: bool) -> dict[str, Any]:
         "calendar_days": option.calendar_days or np.nan,
         "gpu_hours": option.gpu_hours or np.nan,
         "dollars": np.nan if option.dollars is None else option.dollars,
+        **{name: np.nan if value is None else value for name, value in option.odds_figures().items()},
         "memory_bytes": option.memory_bytes,
     } | dict(last.settings)

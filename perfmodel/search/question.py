@@ -12,6 +12,7 @@ from perfmodel.spec.hardware import Cluster
 from perfmodel.spec.model import TransformerModel, divisors
 from perfmodel.spec.stack import SoftwareStack
 
+USUAL_CONFIDENCE: Final = 0.9  # with which a deadline and a budget are met where nobody says
 ROUNDED_BY: Final = 0.15  # the largest relative change of a batch that is rounded
 GROUP: Final = 8  # GPUs: a node, or as many of a larger one as tensor parallelism often takes
 USUAL_TOKENS: Final = 4 * 2**20  # of an iteration where nobody says: Llama 2 (arXiv:2307.09288) and Llama 3 began with 4M
@@ -45,7 +46,10 @@ class StageRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanQuestion:
-    """What a plan is asked; `deadline_s` and `budget_dollars` are None where there is no such limit."""
+    """What a plan is asked; `deadline_s` and `budget_dollars` are None where there is no such limit.
+
+    `confidence` is the probability with which a plan has to meet each of them.
+    """
 
     model: TransformerModel
     cluster: Cluster
@@ -56,6 +60,7 @@ class PlanQuestion:
     terms: Economics
     deadline_s: float | None = None
     budget_dollars: float | None = None
+    confidence: float = USUAL_CONFIDENCE
     assumptions: tuple[str, ...] = ()
     names: Mapping[str, Any] = field(default_factory=dict)  # model, cluster and stack as a run file has them
 

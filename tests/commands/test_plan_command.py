@@ -54,18 +54,26 @@ def test_how_many_gpus_for_a_deadline(run: Any) -> None:
     found = document(run, *QUICK, "--tokens", "1T", "--deadline", "14d")
     best = found["best"]
     assert found["best_by"]["gpus"] == best["gpus"]
-    assert 0 < best["calendar_days"] <= 14
+    assert 0 < best["calendar_days"] == best["calendar_p50_days"] < best["calendar_p90_days"] <= 14
+    assert best["deadline_probability"] >= found["confidence"] == 0.9
+    assert best["budget_probability"] is None
     assert found["deadline_s"] == 14 * 86400
     assert found["least_gpus"] <= best["gpus"] < max(option["gpus"] for option in found["options"])
     one_node_fewer = document(run, *QUICK, "--tokens", "1T", "--deadline", "14d", "--gpus", best["gpus"] - 8, code=1)
     assert one_node_fewer["best"] is None
     assert not one_node_fewer["options"][0]["within_limits"]
+    assert one_node_fewer["options"][0]["deadline_probability"] < 0.9
+    even = document(run, *QUICK, "--tokens", "1T", "--deadline", "14d", "--confidence", "50%")
+    assert even["best"]["gpus"] < best["gpus"]
+    assert 0.5 <= even["best"]["deadline_probability"] < 0.9
 
 
 def test_the_fastest_within_a_budget(run: Any) -> None:
     """It costs no more; fewer GPUs cost less and take longer."""
     found = document(run, *QUICK, "--tokens", "100B", "--budget", "$10k", "--price", "2.5", "--most-gpus", 2048)
-    assert found["best"]["dollars"] <= found["budget_dollars"] == 10_000
+    assert found["best"]["dollars_p50"] == found["best"]["dollars"] < found["best"]["dollars_p90"] <= 10_000
+    assert found["budget_dollars"] == 10_000
+    assert found["best"]["budget_probability"] >= 0.9
     assert found["best_by"]["time"] == found["best"]["gpus"] > found["best_by"]["cost"]
     inside = [option for option in found["options"] if option["within_limits"]]
     assert [option["calendar_days"] for option in inside] == sorted((o["calendar_days"] for o in inside), reverse=True)
@@ -173,9 +181,11 @@ def test_json(run: Any) -> None:
 def test_without_tokens_nothing_is_made_up(run: Any) -> None:
     """Neither days nor sums; the table has no columns for them."""
     (option,) = document(run, *QUICK, "--gpus", 64)["options"]
-    assert [option[name] for name in ("days", "calendar_days", "gpu_hours", "dollars")] == [None] * 4
+    names = ("days", "calendar_days", "gpu_hours", "dollars", "calendar_p50_days", "calendar_p90_days", "dollars_p90")
+    assert {option[name] for name in (*names, "deadline_probability", "budget_probability")} == {None}
     bare = run(*QUICK, "--gpus", "32,64").out
     assert not {"days", "GPU-hours", "cost $"} & {word for word in ("days", "GPU-hours", "cost $") if word in bare}
+    assert "p90" not in bare
     known = run(*QUICK, "--gpus", 64, "--tokens", "1T").out
     assert "days" in known
     assert "GPU-hours" in known
@@ -237,6 +247,10 @@ def test_run_files_a_stage(run: Any, tmp_path: Path) -> None:
         (["--tokens", "1T", "--budget", "5M"], "price: a budget needs the price of one GPU-hour"),
         (["--tokens", "1T", "--budget", "0", "--price", "2"], "budget: '0' must be greater than 0"),
         (["--deadline", "14d"], "tokens: a deadline or a budget needs the number of tokens"),
+        (
+            ["--gpus", "64", "--confidence", "90"],
+            "confidence: '90' is not a probability between 0 and 100 %; write it like 90%",
+        ),
         (["--gpus", "64", "--price", "free"], "economics.dollars_per_gpu_hour: 'free' is not a price"),
         (["--gpus", "64", "--set", "failures_per_gpu_hours=1"], "economics.failures_per_gpu_hours: unknown key; did you mean"),
         (["--gpus", "64", "--set", "failures"], "--set failures is not KEY=VALUE"),
@@ -272,10 +286,11 @@ def test_nothing_keeps_the_limits(run: Any) -> None:
     """Exit code 1, with how near the nearest comes."""
     late = run(*QUICK, "--tokens", "10T", "--deadline", "2d", "--gpus", 64)
     assert (late.code, late.err) == (1, "")
-    assert late.out.startswith("Nothing keeps 2.0 days: the fastest looked at, on 64 GPUs, takes ")
+    assert late.out.startswith("Nothing meets 2.0 days with 90 % odds: the best odds are under 1 %, on 64 GPUs")
     dear = run(*QUICK, "--tokens", "1T", "--budget", "500", "--price", 2)
     assert dear.code == 1
-    assert dear.out.startswith("Nothing costs at most $500: the cheapest looked at, on 8 GPUs, costs $")
+    assert dear.out.startswith("Nothing meets $500 with 90 % odds: the best odds are under 1 %, on 8 GPUs")
+    assert "8 GPUs would meet $" in dear.out
     never = run(*QUICK, "--tokens", "100T", "--deadline", "1h")
     assert never.code == 1
     assert "even at the peak rate it takes" in " ".join(never.out.split())

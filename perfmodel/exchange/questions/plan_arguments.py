@@ -15,6 +15,7 @@ from perfmodel.exchange.documents import FILE_SUFFIXES, read_mapping
 from perfmodel.exchange.presets import economics_preset, expand_part, read_preset
 from perfmodel.exchange.questions.plan_quantities import (
     budget_dollars,
+    confidence,
     deadline_s,
     positive_number,
     ramp_stages,
@@ -24,7 +25,7 @@ from perfmodel.exchange.questions.plan_quantities import (
 )
 from perfmodel.exchange.run_files import TYPICAL, read_candidates
 from perfmodel.exchange.spec_mappings import mapping_of
-from perfmodel.search.question import PlanQuestion, StageRequest, usual_batch_size
+from perfmodel.search.question import USUAL_CONFIDENCE, PlanQuestion, StageRequest, usual_batch_size
 from perfmodel.search.space import NUMERIC_SETTINGS, SearchSpace
 from perfmodel.spec.economics import Economics
 from perfmodel.spec.fields import Choice, Spec
@@ -63,9 +64,10 @@ class PlanRequest:
 class PlanArguments(TypedDict, total=False):
     """The arguments of a plan beside its model; all may be left out but the cluster, and one of gpus, deadline and budget.
 
-    Quantities are numbers in SI units or texts (plan_quantities.py). `leave_free` is a share of the GPU's memory that no
-    layout may use; `choose` limits settings to some values (precision, sharding, tensor_parallel ..); `economics` are changes
-    of the typical terms, or the name of others.
+    Quantities are numbers in SI units or texts (plan_quantities.py). `confidence` is the probability with which a plan has to
+    meet the deadline and the budget, 90 % where it is left out; 50 % judges by medians. `leave_free` is a share of the GPU's
+    memory that no layout may use; `choose` limits settings to some values (precision, sharding, tensor_parallel ..);
+    `economics` are changes of the typical terms, or the name of others.
     """
 
     cluster: str | Mapping[str, Any] | Cluster | None
@@ -73,6 +75,7 @@ class PlanArguments(TypedDict, total=False):
     gpus: str | int | Sequence[int] | None
     deadline: Quantity | date | None
     budget: Quantity | None
+    confidence: Quantity | None
     tokens: Quantity | None
     global_batch_size: Quantity | None
     sequence_length: Quantity | None
@@ -115,6 +118,7 @@ def read_plan_request(model: str | Mapping[str, Any] | TransformerModel | Run, *
         terms=_terms(run, given.get("economics")),
         deadline_s=deadline_s(given["deadline"]) if "deadline" in given else None,
         budget_dollars=budget_dollars(given["budget"]) if "budget" in given else None,
+        confidence=confidence(given.get("confidence", USUAL_CONFIDENCE)),
         assumptions=tuple(_assumptions(run, given, stack, length, stages)),
         names={name: mapping_of(part) for name, part in named.items()},
     )

@@ -4,6 +4,7 @@ tokens           8T                          and other counts: 1024, 4M
 gpus             3072 | 1024,2048 | 512..4096 (doubling)
 deadline         14d | 36h | 2027-03-01      a time from now on, or the day by which it has to be over
 budget           5M | $5M                    dollars
+confidence       90% | 0.9                   the probability with which a plan meets its limits
 ramp             384:200B:768, 768:200B      batch:tokens[:gpus] of each stage
 """
 
@@ -99,6 +100,21 @@ def budget_dollars(value: Any) -> float:
         return positive_number("budget", value.strip().removeprefix("$") if isinstance(value, str) else value)
     except UnitError:
         raise InputError(f"{shown(value)} is not a sum of dollars; write it like 5M or 500k", key="budget") from None
+
+
+def confidence(value: Any) -> float:
+    """The probability with which limits are met. Errors: InputError for what is not between 0 and 1.
+
+    >>> confidence("90%")
+    0.9
+    """
+    try:
+        probability = parse_quantity(value, "ratio")
+    except PerfmodelError:
+        probability = 1.0
+    if not 0 < probability < 1:
+        raise InputError(f"{shown(value)} is not a probability between 0 and 100 %; write it like 90%", key="confidence")
+    return probability
 
 
 def share_of_memory(value: Any) -> float:

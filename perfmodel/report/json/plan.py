@@ -34,6 +34,7 @@ def plan_document(plan: Plan) -> dict[str, Any]:
         "deadline_s": plan.question.deadline_s,
         "least_gpus": plan.least_gpus,
         "budget_dollars": plan.question.budget_dollars,
+        "confidence": plan.question.confidence,
         "best": None if plan.best is None else _option(plan.best, plan),
         "best_by": {
             name: None if option is None else option.gpus
@@ -85,6 +86,7 @@ def _option(option: SizeOption, plan: Plan) -> dict[str, Any]:
         "calendar_days": option.calendar_days if known else None,
         "gpu_hours": option.gpu_hours if known else None,
         "dollars": option.dollars if known else None,
+        **option.odds_figures(),
         "switches": option.chain.switches,
         "stages": [_candidate(layout) for layout in option.chain.layouts],
     }

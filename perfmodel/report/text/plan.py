@@ -8,6 +8,7 @@ from typing import Any, Final
 import numpy as np
 from rich.console import Group, RenderableType
 
+from perfmodel.report.text.plan_odds import SURE, short_odds
 from perfmodel.report.text.plan_verdict import layout_text, recompute_text, verdict
 from perfmodel.report.text.terminal import percent_text, plain_table, section, setting_text, titled
 from perfmodel.report.words import LABELS, SHORT
@@ -42,7 +43,7 @@ def plan_report(plan: Plan) -> Group:
 
 def _options_table(plan: Plan) -> RenderableType:
     """One number of GPUs a line, with the columns that are known; those that were asked for and cannot be, too."""
-    marks = [(plan.by_time, "fastest"), (plan.by_gpus, "fewest GPUs")]
+    marks = [(plan.by_time, "fastest"), (plan.by_gpus, "fewest")]
     if plan.question.has_tokens:
         marks.insert(1, (plan.by_cost, "cheapest"))
     shown = _spread(plan.options, [option for option, _ in marks if option is not None])
@@ -63,15 +64,18 @@ def _options_table(plan: Plan) -> RenderableType:
 
 
 def _cells(option: SizeOption) -> dict[str, str]:
-    """What is known of an option, by its heading."""
+    """What is known of an option, by its heading; GPU-hours where no price makes dollars of them."""
     cells = {
         "GPUs": f"{option.gpus:,}",
         "batch": f"{option.workloads[-1].global_batch_size:,}",
         "iter. s": f"{option.iteration_time_s:.3f}",
     }
     if option.days:
-        cells |= {"days": f"{option.calendar_days:,.2f}", "GPU-hours": f"{option.gpu_hours:,.0f}"}
-        cells |= {} if option.dollars is None else {"cost $": dollars_text(option.dollars).removeprefix("$")}
+        cells |= {"days": f"{option.calendar_days:,.2f}", "p90": f"{option.calendar_days_at(SURE):,.2f}"}
+        limited = option.deadline_probability is not None or option.budget_probability is not None
+        cells |= {"odds": short_odds(option.limits_probability)} if limited else {}
+        paid = {} if option.dollars is None else {"cost $": dollars_text(option.dollars).removeprefix("$")}
+        cells |= paid or {"GPU-hours": f"{option.gpu_hours:,.0f}"}
     return cells | {"GiB": f"{option.memory_bytes / GIBIBYTE:.1f}"}
 
 
@@ -86,7 +90,7 @@ def _columns(lines: Collection[Mapping[str, str]]) -> list[str]:
 def _mark(option: SizeOption, plan: Plan, marks: Sequence[tuple[SizeOption | None, str]]) -> str:
     """What speaks for it or against it."""
     if all(option is not each for each in plan.allowed):
-        return "outside the limits"
+        return "odds too low"
     words = [word for marked, word in marks if marked is option]
     if not words and all(option is not each for each in plan.front):
         words = ["slower and dearer" if plan.question.has_tokens else "fewer are faster"]

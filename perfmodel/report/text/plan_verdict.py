@@ -8,13 +8,14 @@ from typing import Any, Final
 from rich.text import Text
 
 from perfmodel.count.fit import FITS
+from perfmodel.report.text.plan_odds import days_text, limits, limits_missed, percentiles
 from perfmodel.report.text.prediction import layout_words, odds_text
 from perfmodel.report.words import LABELS, SHORT_DEGREES
 from perfmodel.search.option import SizeOption
 from perfmodel.search.plan import Plan, StagePlan
 from perfmodel.search.remedies import Obstacle
 from perfmodel.spec.layout import Layout
-from perfmodel.units import SECONDS_PER_DAY, dollars_text, gibibytes_text, gpus_text, seconds_text
+from perfmodel.units import dollars_text, gibibytes_text, gpus_text, seconds_text
 
 ROBUST: Final = 0.9  # of the draws
 CHEAP_LOSS: Final = 0.02  # of the time, in one draw of twenty
@@ -45,7 +46,8 @@ def verdict(plan: Plan) -> Iterator[Text]:
     if option.days:
         lost = 100 * (1 - option.days / option.calendar_days)
         yield Text(f"Failures, restarts and checkpoints take {lost:.1f} % of the calendar.")
-    yield from _limits(plan, option)
+    yield from percentiles(option, question.confidence)
+    yield from limits(plan, option)
 
 
 def layout_text(layout: Layout) -> str:
@@ -62,18 +64,6 @@ def recompute_text(settings: Mapping[str, Any]) -> str:
     number = settings.get("recompute_layers")
     layers = "" if number is None else f" ({number} a stage)"
     return f"{settings.get('recompute', 'none')}{layers}"
-
-
-def days_text(days: float) -> str:
-    """A duration for people.
-
-    >>> days_text(13.94), days_text(0.12), days_text(0.001)
-    ('13.9 days', '2.9 hours', '1.4 minutes')
-    """
-    for least, parts, unit in ((1.0, 1, "days"), (1 / 24, 24, "hours")):
-        if days >= least:
-            return f"{parts * days:,.1f} {unit}"
-    return f"{1440 * days:.1f} minutes"
 
 
 def _outcome(option: SizeOption, last: StagePlan, of_last: str) -> str:
@@ -104,34 +94,8 @@ def _robust(stage: StagePlan) -> Iterator[Text]:
     yield Text(f"{first}{loses if max(mean, most) >= 0.05 else ''}.")  # 0.0 % says nothing
 
 
-def _limits(plan: Plan, option: SizeOption) -> Iterator[Text]:
-    question = plan.question
-    if question.deadline_s is not None:
-        days = question.deadline_s / SECONDS_PER_DAY
-        which = "The fewest GPUs that keep" if plan.is_sized and plan.complete else "It keeps"
-        yield Text(f"{which} the deadline of {days_text(days)}, with {days_text(days - option.calendar_days)} to spare.")
-        yield from _cheaper(plan, option)
-    if question.budget_dollars is not None and option.dollars is not None:
-        is_fastest = plan.is_sized and plan.complete and question.deadline_s is None
-        which = "The fastest that costs at most" if is_fastest else "It costs at most"
-        left = dollars_text(question.budget_dollars - option.dollars)
-        yield Text(f"{which} {dollars_text(question.budget_dollars)}, with {left} to spare.")
-
-
-def _cheaper(plan: Plan, option: SizeOption) -> Iterator[Text]:
-    """More GPUs may divide better, and cost less."""
-    other = plan.by_cost
-    if other is None or other is option:
-        return
-    less = f"{option.gpu_hours - other.gpu_hours:,.0f} GPU-hours"
-    if option.dollars is not None and other.dollars is not None:
-        less = dollars_text(option.dollars - other.dollars)
-    yield Text(f"More would cost less: {gpus_text(other.gpus)} are done in {days_text(other.calendar_days)}, for {less} less.")
-
-
 def _no_answer(plan: Plan) -> Iterator[Text]:
     """Nothing fits, or what fits takes too long or costs too much."""
-    question = plan.question
     if plan.obstacle is not None:
         yield from _obstacle(plan, plan.obstacle)
     elif not plan.complete:
@@ -141,18 +105,8 @@ def _no_answer(plan: Plan) -> Iterator[Text]:
         yield Text(f"Nothing keeps the deadline: {least}, more than --most-gpus allows.", style="bold red")
     elif not plan.options:
         yield Text("Nothing that fits was found.", style="bold red")
-    elif question.deadline_s is not None:
-        fastest = min(plan.options, key=lambda option: option.calendar_days)
-        most = f"the fastest looked at, on {gpus_text(fastest.gpus)}, takes {days_text(fastest.calendar_days)}"
-        cost = "" if fastest.dollars is None else f" and costs {dollars_text(fastest.dollars)}"
-        limit = "" if question.budget_dollars is None else f" and {dollars_text(question.budget_dollars)}"
-        yield Text(f"Nothing keeps {days_text(question.deadline_s / SECONDS_PER_DAY)}{limit}: {most}{cost}.", style="bold red")
-        if not plan.is_sized:
-            yield Text("Without --gpus, the deadline decides how many.")
-    elif question.budget_dollars is not None:
-        cheapest = min(plan.options, key=lambda option: option.dollars or 0.0)
-        least = f"the cheapest looked at, on {gpus_text(cheapest.gpus)}, costs {dollars_text(cheapest.dollars or 0.0)}"
-        yield Text(f"Nothing costs at most {dollars_text(question.budget_dollars)}: {least}.", style="bold red")
+    elif plan.likeliest is not None:
+        yield from limits_missed(plan, plan.likeliest)
 
 
 def _obstacle(plan: Plan, found: Obstacle) -> Iterator[Text]:

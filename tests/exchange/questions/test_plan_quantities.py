@@ -183,3 +183,17 @@ def test_a_ramp_contradicts() -> None:
     assert refusal(ramp="384:1T:8", gpus=16) == twice
     some = "gpus: some stages of the ramp state no number of GPUs; give it with --gpus, as in --gpus 1024"
     assert refusal(ramp="384:1T:8,768:1T", gpus=None, deadline="9d") == some
+
+
+@pytest.mark.parametrize(("confidence", "probability"), [(None, 0.9), ("90%", 0.9), ("50 %", 0.5), (0.95, 0.95)])
+def test_a_confidence_is_a_probability(confidence: Any, probability: float) -> None:
+    """Nine in ten where nobody says."""
+    assert ask(confidence=confidence).question.confidence == pytest.approx(probability, rel=1e-12)
+
+
+@pytest.mark.parametrize("confidence", ["90", "0%", "100%", 1, 0, -0.5, "sure", True])
+def test_no_confidence(confidence: Any) -> None:
+    """Nobody is sure of anything, nor is 90 nine in ten."""
+    said = refusal(confidence=confidence)
+    assert said.endswith("is not a probability between 0 and 100 %; write it like 90%")
+    assert said.startswith("confidence: ")

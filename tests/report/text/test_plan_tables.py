@@ -73,15 +73,16 @@ def test_what_does_not_fit_is_a_reason() -> None:
     ("wanted", "headings"),
     [
         ({}, ["GPUs", "iter. s", "GiB", ""]),
-        ({"tokens": "1B"}, ["GPUs", "iter. s", "days", "GPU-hours", "GiB", ""]),
+        ({"tokens": "1B"}, ["GPUs", "iter. s", "days", "p90", "GPU-hours", "GiB", ""]),
+        ({"tokens": "1B", "deadline": "14d"}, ["GPUs", "iter. s", "days", "p90", "odds", "GPU-hours", "GiB", ""]),
         (
             {"tokens": "1B", "economics": {"dollars_per_gpu_hour": 2}},
-            ["GPUs", "iter. s", "days", "GPU-hours", "cost $", "GiB", ""],
+            ["GPUs", "iter. s", "days", "p90", "cost $", "GiB", ""],
         ),
     ],
 )
 def test_columns_of_what_is_known(wanted: dict[str, Any], headings: list[str]) -> None:
-    """No days without tokens, no dollars without a price, no batch where it is the same."""
+    """No days without tokens, no odds without a limit, dollars for GPU-hours with a price, no batch where it is the same."""
     options = tables(small_plan(gpus="2,4,8", **wanted))["Options"]
     assert [each.header for each in options.columns] == headings
 
@@ -108,10 +109,39 @@ def test_how_sure_it_is_in_words() -> None:
     assert ("A close call" in sentences(plain_plan())) != sure
 
 
-def test_limits_are_said() -> None:
-    """What is left of a deadline and of a budget."""
+def test_limits_are_said_with_their_odds() -> None:
+    """Of the deadline and of the budget, beside what is asked for; that no fewer GPUs do only where that was looked for."""
     both = {"deadline": "2d", "budget": 1e6, "economics": {"dollars_per_gpu_hour": 2}, "tokens": "1B"}
-    given = sentences(small_plan(gpus=8, **both))
-    assert "It keeps the deadline of 2.0 days, with " in given
-    assert "It costs at most $1M, with " in given
-    assert "The fewest GPUs that keep the deadline of 2.0 days" in sentences(small_plan(gpus=None, most_gpus=64, **both))
+    given = sentences(small_plan(gpus=8, **both, confidence="80%"))
+    assert "Meets 2.0 days with over 99 % odds (80 % asked for). Costs at most $1M with over 99 % odds (80 % asked" in given
+    sized = sentences(small_plan(gpus=None, most_gpus=64, **both))
+    assert "Meets 2.0 days with over 99 % odds (90 % asked for), on the fewest GPUs that do." in sized
+
+
+def test_even_odds_and_nine_in_ten_are_said_wherever_days_are_known() -> None:
+    """Of the calendar, and of dollars with a price; those that are asked for as well."""
+    assert "p90" not in sentences(plain_plan())
+    best = small_plan(tokens="100B").best
+    assert best is not None
+    days = [f"{best.calendar_days_at(share):.1f} days" for share in (0.5, 0.9)]
+    assert f"Calendar p50 {days[0]}, p90 {days[1]}." in sentences(small_plan(tokens="100B"))
+    priced = small_plan(tokens="100B", deadline="90d", confidence=0.95, economics={"dollars_per_gpu_hour": 2})
+    assert priced.best is not None
+    asked = f"p95 {priced.best.calendar_days_at(0.95):.1f} days; cost p50 ${priced.best.dollars_at(0.5):,.0f}, p90 $"
+    assert asked in sentences(priced)
+
+
+def test_where_nothing_meets_the_limits_the_best_odds_are_said() -> None:
+    """With what it takes, and what would be met: a later end with the same odds, the same end with lower ones."""
+    days = small_plan(tokens="100B").options[0].calendar_days
+    late = small_plan(tokens="100B", deadline=f"{1.02 * days!r}d")
+    (option,) = late.options
+    odds = option.deadline_probability
+    assert late.best is None
+    assert odds is not None
+    assert 0.5 < odds < 0.9
+    said = sentences(late)
+    assert f"days with 90 % odds: the best odds are {int(100 * odds)} %, on 4 GPUs (calendar p50 " in said
+    assert f"4 GPUs would meet {option.calendar_days_at(0.9):.1f} days with 90 % odds, or " in said
+    assert said.endswith(f"days at --confidence {int(100 * odds)}%. Without --gpus, the deadline decides how many.")
+    assert small_plan(tokens="100B", deadline=f"{1.02 * days!r}d", confidence=f"{int(100 * odds)}%").best is not None
