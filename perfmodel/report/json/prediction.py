@@ -101,6 +101,7 @@ def _stage_document(
             {"number": path, "half_width_s": float(predicted.uncertainty.half_widths_s[path]), "share": float(share)}
             for path, share in predicted.uncertainty.shares.items()
         ],
+        "own_runs": _own_runs(predicted),
         "mfu": float(predicted.mfu),
         "hfu": float(predicted.hfu),
         "model_flop_per_token": float(predicted.model_flop_per_token),
@@ -120,6 +121,22 @@ def _stage_document(
         "published": {name: value for name, value in _figures(stage.published) if value is not None},
         "communication": _communication(predicted, cluster),
         "assumptions": list(assumptions),
+    }
+
+
+def _own_runs(predicted: StagePrediction) -> dict[str, Any] | None:
+    """What own runs did to a time and its interval; None without any."""
+    group = predicted.work.setup.own_shift.group
+    if group is None:
+        return None
+    evidence = predicted.work.setup.cluster.evidence
+    return {
+        "evidence": evidence.name,
+        "version": evidence.version,
+        "runs": group.runs,
+        "group": group.kin,
+        "time_factor": group.factor,
+        "interval_factor": group.remaining,
     }
 
 

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from perfmodel.count.operators import Operator
 from perfmodel.prediction import Prediction, StagePrediction
+from perfmodel.report.text.own_runs import own_runs_table
 from perfmodel.report.text.terminal import Name, plain_table, titled
 from perfmodel.spec.axes import DATA
 from perfmodel.spec.phases import DATA_GRADIENT, WEIGHT_GRADIENT
@@ -20,8 +21,9 @@ PHASES: Final = {DATA_GRADIENT: "dgrad", WEIGHT_GRADIENT: "wgrad"}
 
 
 def prediction_details(prediction: Prediction) -> Group:
-    """Both tables, for the last stage: the one that most of a ramp is spent in."""
-    return Group(_uncertainty_table(prediction), _operator_table(prediction))
+    """All tables, for the last stage: the one that most of a ramp is spent in."""
+    rests_on = own_runs_table(prediction.stages[-1][1])
+    return Group(*rests_on, _uncertainty_table(prediction), _operator_table(prediction))
 
 
 def _uncertainty_table(prediction: Prediction) -> RenderableType:
