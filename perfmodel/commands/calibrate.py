@@ -53,8 +53,10 @@ def calibrate(
 
     After Ctrl-C, the same command continues where it stopped.
 
-    With --from-runs, compare runs that you made with their predictions, and write evidence that shifts and narrows later
-    ones: most for the same configuration, less for the same software on the same GPUs.
+    With --from-runs, learn from runs that you made: compare them with predictions,
+    and write evidence that shifts and narrows later ones. The same configuration
+    gains most, then other layouts of the model, then other models in the same
+    software on the same GPUs.
 
     Examples:
     perfmodel calibrate -o here.yaml

@@ -12,11 +12,8 @@ from perfmodel.spec.fields import Part, Rule, Spec, is_derived, rule_of
 def mapping_of(value: Any) -> Any:
     """A spec as a mapping: tables as dictionaries, several words as one text, other sequences as lists, all else as it is."""
     if isinstance(value, Spec):
-        return {
-            entry.name: _of_field(rule_of(entry), getattr(value, entry.name))
-            for entry in fields(value)
-            if not is_derived(entry)
-        }  # type: ignore[arg-type]
+        entries = [entry for entry in fields(value) if not is_derived(entry)]  # type: ignore[arg-type]
+        return {entry.name: _of_field(rule_of(entry), getattr(value, entry.name)) for entry in entries}
     if isinstance(value, Mapping):
         return {key: mapping_of(entry) for key, entry in value.items()}
     if isinstance(value, tuple) and all(isinstance(word, str) for word in value):

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from perfmodel.evidence.own_runs import (
     FILE_SHARE,
@@ -63,7 +64,7 @@ def test_nested_groups_are_conditioned_as_normals_are() -> None:
         own(-0.02, "f", ("hidden_size=2",), ("T", "G")),
     ]
     asked = own(0.0, "new")
-    parts, loads = dict[tuple[object, ...], int](), []
+    parts, loads = dict[tuple[object, ...], int](), list[NDArray[np.float64]]()
     for each in [*runs, asked]:
         known = [runs[0], runs[1], runs[2]] if each is asked else [each]
         typical = np.mean([each.variances for each in known], axis=0)

@@ -133,6 +133,16 @@ def test_a_table_is_no_evidence(name: str, sentence: str) -> None:
         with_evidence((), name)
 
 
+def test_of_several_clusters_one_has_to_be_chosen(mine: Path) -> None:
+    """Whose evidence it would be, nobody knows; a cluster that is set before it decides."""
+    run = yaml.safe_load(Path(__file__).parents[2].joinpath("perfmodel/data/runs/nemotron-4-15b.yaml").read_text())
+    several = {**run, "cluster": ["dgx-h100", "dgx-h200"]}
+    with pytest.raises(InputError, match="choose one, as in --set cluster=dgx-h100"):
+        read_candidates(several, with_evidence((), str(mine)))
+    (chosen,) = read_candidates(several, with_evidence(["cluster=dgx-h200"], str(mine)))
+    assert chosen.run.cluster.evidence.own_shifts
+
+
 def test_settings_of_a_group_are_one_text() -> None:
     """A list in a run file would be candidates."""
     shift = OwnShift(settings=("layers=2", "precision=bf16"), runs=1, kin="mine", shift=0.0, remaining=1.0)

@@ -77,7 +77,7 @@ def test_without_own_runs_nothing_is_multiplied() -> None:
 def test_a_search_times_every_layout_with_its_own_shift() -> None:
     """To the bit what a single prediction of it says: that of the configuration for one, that of the file for the others."""
     plain = workload("nemotron-4-15b", gpus=16, batch=16, length=4096)
-    fixed = {name: (1,) for name in ("context_parallel", "virtual_pipeline")} | {name: (1, 2) for name in SEARCHED}
+    fixed = dict.fromkeys(("context_parallel", "virtual_pipeline"), (1,)) | dict.fromkeys(SEARCHED, (1, 2))
     space = space_of(sharding=("none", "zero1"), recompute=("none", "full"), fixed={**fixed, "recompute_layers": (1, 32)})
     layouts = [each for each in every_layout(plain, space) if each.recompute == "full" and each.tensor_parallel == 1]
     known = [setting_word(name, value) for name, value in plain.setup(layouts[0]).settings.items()]

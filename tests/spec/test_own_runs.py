@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,7 +27,7 @@ def group_of(setup: Setup, *, number: int | None = None, shift: float) -> OwnShi
     return replace(SOFTWARE, settings=words[:number], shift=shift, remaining=0.5)
 
 
-def setup(*shifts: OwnShift, preset: str = "dgx-h100", **changes: object) -> Setup:
+def setup(*shifts: OwnShift, preset: str = "dgx-h100", **changes: Any) -> Setup:
     """A ramp stage of Nemotron-4 15B, changed, on a cluster with own runs."""
     cluster = replace(cluster_preset(preset), evidence=RunEvidence(name="mine", own_shifts=shifts))
     return setup_of(MODEL, replace(RAMP_STAGE, **changes), cluster=cluster)
@@ -75,7 +76,7 @@ def test_the_same_layout_is_known_however_it_is_given() -> None:
     """All layers of a stage run again, counted or not; sequence parallelism of one rank is none."""
     whole = setup(recompute="full", tensor_parallel=1)
     shift = group_of(whole, shift=0.07)
-    given = {"recompute": "full", "tensor_parallel": 1, "sequence_parallel": False}
+    given: dict[str, Any] = {"recompute": "full", "tensor_parallel": 1, "sequence_parallel": False}
     assert setup(shift, **given, recompute_layers=int(MODEL.layers)).own_shift.group == shift
     found = setup(shift, **given, recompute_layers=np.array([1, MODEL.layers, 100])).own_shift.shift
     assert found.tolist() == [0.0, 0.07, 0.07]  # type: ignore[union-attr]

@@ -101,7 +101,6 @@ def _stage_document(
             {"number": path, "half_width_s": float(predicted.uncertainty.half_widths_s[path]), "share": float(share)}
             for path, share in predicted.uncertainty.shares.items()
         ],
-        "own_runs": _own_runs(predicted),
         "mfu": float(predicted.mfu),
         "hfu": float(predicted.hfu),
         "model_flop_per_token": float(predicted.model_flop_per_token),
@@ -119,9 +118,24 @@ def _stage_document(
         "fit_probability": float(predicted.fit_probability),
         "breakdown_s": {part.removesuffix("_s"): float(seconds) for part, seconds in predicted.breakdown.items()},
         "published": {name: value for name, value in _figures(stage.published) if value is not None},
+        "own_runs": _own_runs(predicted),
         "communication": _communication(predicted, cluster),
         "assumptions": list(assumptions),
     }
+
+
+def _operators(predicted: StagePrediction, run: Run) -> list[dict[str, Any]]:
+    entries = ledger(predicted.work, gpus=predicted.layout.gpus, cluster=run.cluster, stack=run.stack)
+    return [
+        {
+            "name": entry.operator.name,
+            "phase": entry.operator.phase,
+            "repeats": float(entry.repeats),
+            "seconds": float(entry.seconds),
+            "confidence": entry.confidence,
+        }
+        for entry in entries
+    ]
 
 
 def _own_runs(predicted: StagePrediction) -> dict[str, Any] | None:
@@ -138,20 +152,6 @@ def _own_runs(predicted: StagePrediction) -> dict[str, Any] | None:
         "time_factor": group.factor,
         "interval_factor": group.remaining,
     }
-
-
-def _operators(predicted: StagePrediction, run: Run) -> list[dict[str, Any]]:
-    entries = ledger(predicted.work, gpus=predicted.layout.gpus, cluster=run.cluster, stack=run.stack)
-    return [
-        {
-            "name": entry.operator.name,
-            "phase": entry.operator.phase,
-            "repeats": float(entry.repeats),
-            "seconds": float(entry.seconds),
-            "confidence": entry.confidence,
-        }
-        for entry in entries
-    ]
 
 
 def _figures(published: PublishedFigures) -> list[tuple[str, float | None]]:

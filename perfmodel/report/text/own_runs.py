@@ -34,7 +34,7 @@ def own_runs_line(predicted: StagePrediction) -> Text | None:
     half = 100 * (high - low) / 2 / float(predicted.iteration_time_s)
     way = "narrowed" if own.group.remaining <= 1 else "widened"
     mine = f"{own.group.runs} of your runs {own.group.kin}" if own.group.runs > 1 else f"one of your runs {own.group.kin}"
-    sentence = f"Shifted by {percent_text(own.group.factor - 1)} and {way} to +-{half:.1f} % by {mine}."
+    sentence = f"Shifted by {_change(own.group)} and {way} to +-{half:.1f} % by {mine}."
     return Text(sentence + _of_another_version(setup.cluster.evidence))
 
 
@@ -107,11 +107,16 @@ def _shifts_table(shifts: Sequence[OwnShift]) -> RenderableType:
     for heading in ("runs", "shift", "interval"):
         table.add_column(heading, justify="right", no_wrap=True)
     for each in shifts[:MOST_ROWS]:
-        table.add_row(Name(_called(each)), f"{each.runs}", percent_text(each.factor - 1), f"x {each.remaining:.2f}")
+        table.add_row(Name(_called(each)), f"{each.runs}", _change(each), f"x {each.remaining:.2f}")
     if len(shifts) > MOST_ROWS:
         table.add_section()
         table.add_row(f"{len(shifts) - MOST_ROWS} others", "", "", "")
     return table
+
+
+def _change(shift: OwnShift) -> str:
+    """How much longer times become; nothing has no sign of its own."""
+    return percent_text(round(shift.factor - 1, 3) + 0.0)
 
 
 def _called(shift: OwnShift) -> str:
