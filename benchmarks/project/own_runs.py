@@ -40,7 +40,7 @@ def main() -> None:
     if not parser.parse_args().as_shipped:
         comparisons = without_own_source(left_out(comparisons, fitted_priors()))
     print(
-        f"{'':58}{'rows':>6}{'median':>9}{'p90':>9}{'inside':>9}{'Winkler':>9}{'+-':>9}   (sources weigh one: inside, Winkler)"
+        f"{'':64}{'rows':>6}{'median':>9}{'p90':>9}{'inside':>9}{'Winkler':>9}{'+-':>9}   (sources weigh one: inside, Winkler)"
     )
     for question, scores_of in QUESTIONS.items():
         for group, start in GROUPS.items():
@@ -75,7 +75,7 @@ def _cell(comparison: TimeComparison) -> str:
 def _print(name: str, scores: OwnRunScores) -> None:
     for when, each in (("without", scores.before), ("with", scores.after)):
         if each is not None:
-            print(f"{name if when == 'without' else '':50}{when:8}{_figures(each)}")
+            print(f"{name if when == 'without' else '':56}{when:8}{_figures(each)}")
 
 
 def _figures(summary: ErrorSummary) -> str:
