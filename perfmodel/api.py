@@ -17,8 +17,8 @@ from perfmodel.events.timeline import timeline as timeline_of
 from perfmodel.exchange.presets import source_of
 from perfmodel.exchange.questions.diagnosed_runs import run_diagnosis
 from perfmodel.exchange.questions.plan_arguments import PlanArguments, read_plan_request
-from perfmodel.exchange.questions.varied_runs import Settings, run_sweep, scenario_comparison, setting_pairs, stage_index
-from perfmodel.exchange.run_files import RunSource, read_candidates
+from perfmodel.exchange.questions.varied_runs import run_sweep, scenario_comparison, stage_index
+from perfmodel.exchange.run_files import RunSource, Settings, read_candidates, setting_pairs
 from perfmodel.exchange.sources import run_sources
 from perfmodel.explanation.diagnosis import Diagnosis
 from perfmodel.explanation.explanation import Explanation, explanation
@@ -57,16 +57,18 @@ def whatif(
     base: Settings = (),
     stage: int | None = None,
     same_gpus: bool = False,
+    evidence: str | None = None,
 ) -> WhatIf:
     """The run beside itself with the settings of each scenario changed.
 
     `base` are settings of both sides. `stage` is the ramp stage to compare, counted from 1; the last by default. With
-    `same_gpus`, data parallelism changes so that every ramp stage keeps its number of GPUs.
+    `same_gpus`, data parallelism changes so that every ramp stage keeps its number of GPUs. `evidence` is what
+    `perfmodel calibrate --from-runs` wrote, for all of them, whatever their clusters.
 
     >>> whatif("nemotron-4-15b", {"H200": {"cluster": "dgx-h200"}}).to_pandas()["scenario"].tolist()
     ['before', 'H200']
     """
-    return scenario_comparison(run, scenarios, base=base, stage=stage, same_gpus=same_gpus)
+    return scenario_comparison(run, scenarios, base=base, stage=stage, same_gpus=same_gpus, evidence=evidence)
 
 
 def sweep(
@@ -76,18 +78,20 @@ def sweep(
     settings: Settings = (),
     stage: int | None = None,
     weak: bool = False,
+    evidence: str | None = None,
 ) -> Sweep:
     """One stage of a run, or of several, at every combination of the values of one or two axes.
 
     Values are a sequence, or a text as in `--vary`: "1,2,4", "1..8", "96..3072x6". The axis `gpus` sets data_parallel; with
-    `weak` the global batch grows with it. A layout that may not exist is a point with a `refusal`.
+    `weak` the global batch grows with it. A layout that may not exist is a point with a `refusal`. `evidence` is what
+    `perfmodel calibrate --from-runs` wrote, for every point.
 
     >>> swept = sweep("nemotron-4-15b", {"tensor_parallel": [4, 8], "cluster": ["dgx-h100", "dgx-h200"]})
     >>> [point.labels for point in swept.points if point.fits][:2]
     [('4', 'dgx-h100'), ('4', 'dgx-h200')]
     """
     sources = [runs] if isinstance(runs, str | Mapping | Run) else list(runs)
-    return run_sweep(sources, list(vary.items()), settings=settings, stage=stage, is_weak=weak)
+    return run_sweep(sources, list(vary.items()), settings=settings, stage=stage, is_weak=weak, evidence=evidence)
 
 
 def explain(run: RunSource, settings: Settings = (), *, stage: int | None = None) -> Explanation:
@@ -145,13 +149,14 @@ def timeline(
     """One iteration of one stage of the run in time: a row for every pass, operator, message and wait of each pipeline stage.
 
     `stage` is the ramp stage, counted from 1; the last by default. `detail` is operators, layers or passes; `micro_batches` is
-    how many at each end are drawn one by one. By default there is as much as a viewer opens quickly.
+    how many at each end are drawn one by one. By default there is as much as a viewer opens quickly. It draws what the
+    equations say: which operator own runs make longer, nobody knows.
 
     >>> drawn = timeline("nemotron-4-15b", {"pipeline_parallel": 4, "stages[*].data_parallel": 24})
     >>> len(drawn.layers), round(drawn.span_s / float(drawn.predicted.iteration_time_s), 9)
     (4, 1.0)
     """
-    chosen = load(run, settings)
+    chosen = load(run, settings).without_own_runs
     place = stage_index(chosen, stage)
     predicted = predict_run(chosen).stages[place][1]
     return timeline_of(chosen, predicted, stage=place, detail=detail, micro_batches=micro_batches)

@@ -225,7 +225,7 @@ def predict_stage(setup: Setup) -> StagePrediction:
         layout=layout,
         work=work,
         iteration_time_s=seconds,
-        uncertainty=uncertainty(times_s, moved.paths, setup.discrepancy),
+        uncertainty=uncertainty(times_s, moved.paths, setup.discrepancy, setup.own_shift.remaining),
         mfu=work.fold(model_flop) / capacity_flop,
         hfu=work.fold(hardware_flop) / capacity_flop,
         model_flop_per_token=model_flop_per_token(model, layout.sequence_length),

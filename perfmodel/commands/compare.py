@@ -61,8 +61,9 @@ def compare(
     _check(timeline, profile, stage)
     from perfmodel import api
     from perfmodel.evidence.step_comparison import compare_step
+    from perfmodel.prediction import predict
 
-    prediction = api.predict(run, overrides or ())
+    prediction = predict(api.load(run, overrides or ()).without_own_runs)
     profiled = None if profile is None else _profiled(profile)
     figures = drawing_module(figure)
     comparison = compare_step(prediction, read_record(record))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from perfmodel.commands.console import emit, form_of
-from perfmodel.commands.options import AsCsv, AsJson, AsMarkdown, Output, Overrides, RunName, ShownStage
+from perfmodel.commands.options import AsCsv, AsJson, AsMarkdown, Evidence, Output, Overrides, RunName, ShownStage
 from perfmodel.spec.axes import REPORTED
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ def explain(
     run: RunName,
     overrides: Overrides = None,
     *,
+    evidence: Evidence = None,
     stage: ShownStage = None,
     term: Annotated[
         str | None,
@@ -53,8 +54,9 @@ def explain(
     perfmodel explain run.yaml --set tensor_parallel=4 --stage 1 --all --json
     """
     from perfmodel import api
+    from perfmodel.exchange.own_evidence import with_evidence
 
-    explained = api.explain(run, overrides or (), stage=stage)
+    explained = api.explain(run, with_evidence(overrides or (), evidence), stage=stage)
     one = None if term is None else explained.term(term)
 
     def document() -> Any:

@@ -32,6 +32,12 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the run, as in tensor_parallel=4. Repeatable."),
 ]
+Evidence = Annotated[
+    str | None,
+    typer.Option(
+        "--evidence", metavar="FILE", help="What your own runs say, as `perfmodel calibrate --from-runs` wrote it to FILE."
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.", rich_help_panel=FORM)]
 AsCsv = Annotated[bool, typer.Option("--csv", help="Print CSV instead of tables.", rich_help_panel=FORM)]
 AsMarkdown = Annotated[bool, typer.Option("--markdown", help="Print Markdown instead of tables.", rich_help_panel=FORM)]

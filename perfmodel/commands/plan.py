@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from perfmodel.commands.console import STOPPED, emit, form_of, say, write_file
-from perfmodel.commands.options import AsCsv, AsJson, AsMarkdown, Output, completed
+from perfmodel.commands.options import AsCsv, AsJson, AsMarkdown, Evidence, Output, completed
 from perfmodel.errors import InputError
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ def plan(
             "--cluster", metavar="C", help="A preset cluster or a cluster file.", autocompletion=completed("clusters")
         ),
     ] = None,
+    evidence: Evidence = None,
     stack: Annotated[
         str | None,
         typer.Option(
@@ -188,6 +189,7 @@ def plan(
         found = api.plan(
             model,
             cluster=cluster,
+            evidence=evidence,
             stack=stack,
             gpus=gpus,
             deadline=deadline,

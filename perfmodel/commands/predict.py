@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from perfmodel.commands.console import emit, form_of
-from perfmodel.commands.options import AsCsv, AsJson, AsMarkdown, Output, Overrides, RunName
+from perfmodel.commands.options import AsCsv, AsJson, AsMarkdown, Evidence, Output, Overrides, RunName
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -17,6 +17,7 @@ def predict(
     run: RunName,
     overrides: Overrides = None,
     *,
+    evidence: Evidence = None,
     verbose: Annotated[
         bool,
         typer.Option(
@@ -36,12 +37,15 @@ def predict(
     perfmodel predict nemotron-4-15b --set economics.dollars_per_gpu_hour=2.5
 
     perfmodel predict run.yaml --set tensor_parallel=4 --json
+
+    perfmodel predict run.yaml --evidence mine.yaml
     """
+    from perfmodel.exchange.own_evidence import with_evidence
     from perfmodel.exchange.run_files import read_candidates
     from perfmodel.exchange.slips import slips_of_a_prediction
     from perfmodel.prediction import predict as predict_run
 
-    candidates = read_candidates(run, overrides or ())
+    candidates = read_candidates(run, with_evidence(overrides or (), evidence))
     predictions = [(candidate.values, predict_run(candidate.run)) for candidate in candidates]
     _, first = predictions[0]
     assumptions = (*candidates[0].assumptions, *slips_of_a_prediction(first))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from perfmodel.commands.console import emit, form_of
-from perfmodel.commands.options import AsCsv, AsJson, AsMarkdown, Output, RunName, ShownStage
+from perfmodel.commands.options import AsCsv, AsJson, AsMarkdown, Evidence, Output, RunName, ShownStage
 from perfmodel.errors import InputError
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ def whatif(
     scenarios: Scenarios = None,
     *,
     base: Base = None,
+    evidence: Evidence = None,
     stage: ShownStage = None,
     same_gpus: Annotated[
         bool, typer.Option("--same-gpus", help="Keep the GPUs of each stage; data parallelism adapts.")
@@ -76,7 +77,7 @@ def whatif(
     if not wanted:
         raise InputError("nothing is changed; say what, as in --set tensor_parallel=4")
     form = form_of(output, as_json=as_json, as_csv=as_csv, as_markdown=as_markdown)
-    result = api.whatif(run, wanted, base=base or (), stage=stage, same_gpus=same_gpus)
+    result = api.whatif(run, wanted, base=base or (), stage=stage, same_gpus=same_gpus, evidence=evidence)
     emit(form, output, document=lambda: _document(result), report=lambda: _report(result), rows=result.rows)
     if not result.may_fit:
         raise typer.Exit(1)

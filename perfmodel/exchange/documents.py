@@ -59,6 +59,15 @@ _Loader.add_implicit_resolver("tag:yaml.org,2002:merge", re.compile("^<<$"), ["<
 _Loader.add_constructor("tag:yaml.org,2002:int", _construct_integer)
 
 
+class _Dumper(yaml.SafeDumper):
+    """The safe dumper, which puts a text in quotes wherever the loader would take it for something else."""
+
+    yaml_implicit_resolvers: ClassVar[dict[str, list[Any]]] = {
+        first: [*yaml.SafeDumper.yaml_implicit_resolvers.get(first, []), *_Loader.yaml_implicit_resolvers.get(first, [])]
+        for first in {*yaml.SafeDumper.yaml_implicit_resolvers, *_Loader.yaml_implicit_resolvers}
+    }
+
+
 def read_mapping(path: Path, *, needs: str = "settings (key: value)") -> dict[str, Any]:
     """The mapping in the file at `path`; `needs` says what such a file holds. Errors: InputError that names the file."""
     return mapping_in(read_text(path), path, needs=needs)
@@ -136,8 +145,10 @@ def yaml_text(mapping: Mapping[str, Any]) -> str:
 
     >>> yaml_text({"tensor_parallel": 8, "stages": [{"data_parallel": 96}]}).splitlines()
     ['tensor_parallel: 8', 'stages:', '- data_parallel: 96']
+    >>> yaml_text({"name": "62e12"}).strip()  # no number
+    "name: '62e12'"
     """
-    text: str = yaml.safe_dump(dict(mapping), sort_keys=False, allow_unicode=True, width=120)
+    text: str = yaml.dump(dict(mapping), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
     return text
 
 

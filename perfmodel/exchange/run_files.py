@@ -31,10 +31,13 @@ from perfmodel.units import gpus_text, parse_quantity
 
 RunSource: TypeAlias = str | Mapping[str, Any] | Run  # name of a preset or a file, the mapping that one holds, or a run
 Setting: TypeAlias = str | tuple[str, Any]  # "key.path=value", or key path and value
+Settings: TypeAlias = Mapping[str, Any] | Sequence[Setting]
 STATED_SETTINGS: Final = ("precision", "sequence_parallel", "sharding", "recompute", "micro_batch_size")
 STACK_SETTINGS: Final = ("sequence_parallel", "sharding")  # a run that does not give them takes those of its stack
 TYPICAL: Final = "typical"  # the terms that stand for those which a run does not give
+BESIDE: Final = (".published", ".spread", ".evidence")  # in a key: what is known of a run, not what it is
 HARMLESS: Final = ("name", "published", "economics")  # changes after which a run is still the one that was published
+EVIDENCE: Final = "cluster.evidence"
 MOST_CANDIDATES: Final = 64
 
 
@@ -49,6 +52,11 @@ class RunCandidate:
     run: Run
     assumptions: tuple[str, ...]
     unstated: tuple[str, ...] = ()
+
+
+def setting_pairs(settings: Settings) -> list[Setting]:
+    """Settings as a list of key paths with values, or of texts as in --set."""
+    return list(settings.items()) if isinstance(settings, Mapping) else list(settings)
 
 
 def read_candidates(
@@ -71,10 +79,13 @@ def read_candidates(
         key, value = _parsed(override)
         if gpus and key.endswith(FILLING.name):
             raise InputError("this follows from the number of GPUs, which is kept; leave out one of the two", key=key)
-        in_parts = in_parts or key.startswith("cluster.") or (key == "cluster" and isinstance(value, Mapping))
+        if key == EVIDENCE and isinstance(mapping.get("cluster"), list):
+            raise InputError("the run lists several clusters; choose one, as in --set cluster=dgx-h100", key=EVIDENCE)
+        of_numbers = isinstance(value, Mapping) if key == "cluster" else key.startswith("cluster.") and key != EVIDENCE
+        in_parts = in_parts or of_numbers
         changed_mapping = with_value(_with_terms(mapping, key), key, value)
         mapping = expand(Run, separated(changed_mapping)[0] if isinstance(value, Mapping) else changed_mapping)
-        given.append("published" if ".published" in key or ".spread" in key else re.split(r"[.\[]", key)[0])
+        given.append("published" if any(word in key for word in BESIDE) else re.split(r"[.\[]", key)[0])
     changed = given[len(given) - len(overrides) :]
     if any(key not in stated and key not in HARMLESS for key in changed):
         mapping = _without_published_figures(mapping)

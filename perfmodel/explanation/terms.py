@@ -226,7 +226,7 @@ def _recompute_s(moved: Sensitivity) -> Numeric:
         for each in timed_operators(operators, share, cluster, setup.stack):
             if each.operator.phase == RECOMPUTE and not isinstance(each.operator, Collective):
                 total_s = total_s + times * each.alone_s
-    return total_s / setup.layout.pipeline_parallel
+    return total_s / setup.layout.pipeline_parallel * setup.own_shift.factor
 
 
 def _numbers(moved: Sensitivity, seconds: Numeric) -> tuple[TermNumber, ...]:

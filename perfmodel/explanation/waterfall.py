@@ -8,7 +8,7 @@ the clocks of the datasheet, kernels at the clocks that the slowest of all GPUs 
 
 A GPU here is the average over the pipeline stages, as in the MFU. All wait for the slowest of them: what that one takes
 longer is the step of uneven stages. Kernels that run again are one step; collectives that run again are exposed
-communication.
+communication. By how much own runs shift a time (spec/own_runs.py) no kernel tells: it is among what no operator stands for.
 """
 
 from __future__ import annotations
@@ -115,7 +115,11 @@ def waterfall(predicted: StagePrediction, *, cluster: Cluster, stack: SoftwareSt
     True
     """
     total_s, mfu = float(predicted.iteration_time_s), float(predicted.mfu)
-    seconds = _kernel_steps(predicted, cluster, stack) | _other_steps(predicted, cluster, stack)
+    factor = float(predicted.work.setup.own_shift.factor)
+    seconds = _kernel_steps(predicted, cluster, stack) | _other_steps(
+        predicted, cluster, stack, predicted.breakdown * (1 / factor)
+    )
+    seconds["unlisted"] += total_s * (1.0 - 1.0 / factor)
     ideal_s = mfu * total_s
     steps = tuple(
         Step(
@@ -180,9 +184,8 @@ def _arithmetic_s(operator: Matmul | FusedAttention, gpu: Gpu) -> float:
     return float(plain_attention_time_s(operator, ALL_ARITHMETIC, gpu=unlimited, compute_scale=1.0))
 
 
-def _other_steps(predicted: StagePrediction, cluster: Cluster, stack: SoftwareStack) -> dict[str, float]:
+def _other_steps(predicted: StagePrediction, cluster: Cluster, stack: SoftwareStack, parts: Breakdown) -> dict[str, float]:
     """What is not kernels: waiting, communication, and what the slowest pipeline stage takes longer than the average one."""
-    parts = predicted.breakdown
     average, slowest = _passes(predicted, cluster, stack)
     beside_passes = parts.communication_slowdown_s - slowest.communication_slowdown_s  # taken by data parallelism
     steps: dict[str, Numeric] = {

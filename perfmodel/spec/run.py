@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Final
 
 from perfmodel.errors import PerfmodelError
@@ -75,6 +75,12 @@ class Run(Spec):
             except PerfmodelError as error:
                 in_stage = error.key in OF_A_STAGE
                 raise (error.under(f"stages[{index}]") if in_stage else error) from None
+
+    @property
+    def without_own_runs(self) -> Run:
+        """The same run where nobody's own runs say more than the equations and published runs do."""
+        evidence = replace(self.cluster.evidence, own_shifts=(), own_runs=())
+        return replace(self, cluster=replace(self.cluster, evidence=evidence))
 
     def setup(self, stage: RampStage) -> Setup:
         """What one ramp stage is counted and timed for."""

@@ -13,9 +13,11 @@ from typing import Final
 
 import numpy as np
 
-from perfmodel.spec.fields import Numeric, Spec, grid, text
+from perfmodel.spec.fields import Numeric, Spec, grid, part, text
+from perfmodel.spec.own_runs import OwnRun, OwnShift
 from perfmodel.spec.spread import DEVIATIONS
 
+NO_VERSION: Final = "none"  # of evidence without own runs
 POOLED: Final = "any"  # the cell of runs whose own cell no source is scored in
 
 
@@ -45,10 +47,17 @@ FIGURES: Final = (  # of a cell, in this order
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class RunEvidence(Spec):
-    """Discrepancies by cell, family/generation: FIGURES of each; `any` is that of every cell that is not listed."""
+    """Discrepancies by cell, family/generation: FIGURES of each; `any` is that of every cell that is not listed.
+
+    `own_shifts` are what somebody's own runs say beyond them, of wide groups before narrow ones, and `own_runs` those runs, as
+    the predictions of perfmodel `version` had them.
+    """
 
     name: str = text()
     cells: Mapping[str, tuple[float, ...]] = grid(*FIGURES)
+    version: str = text(default=NO_VERSION)
+    own_shifts: tuple[OwnShift, ...] = part(OwnShift, shape="sequence", optional=True, default=())
+    own_runs: tuple[OwnRun, ...] = part(OwnRun, shape="sequence", optional=True, default=())
 
     def discrepancy(self, *, family: str, generation: str) -> Discrepancy:
         """The discrepancy of a stack's family on a generation of GPUs; the pooled one where their cell is not known.

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, fields
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -12,10 +12,12 @@ from perfmodel.spec.fields import Numeric
 from perfmodel.spec.hardware import Cluster
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.model import TransformerModel
+from perfmodel.spec.own_runs import NOTHING, AppliedShift, applied_shift
 from perfmodel.spec.run_evidence import Discrepancy
 from perfmodel.spec.stack import SoftwareStack
 
 WIDTHS: Final = ("hidden_size", "attention_heads", "kv_heads", "ffn_hidden_size", "vocab_size")
+SUBJECT: Final = (*WIDTHS, "precision")  # of the settings of a configuration, those that its layouts share
 NOT_OF_A_CONFIGURATION: Final = ("data_parallel", "data_parallel_replicas", "global_batch_size")  # its runs differ in these
 
 
@@ -44,6 +46,33 @@ class Setup:
         """What runs of one subject share that differ in replicas and batch alone, or in numbers of the cluster or the stack."""
         settings = (entry.name for entry in fields(Layout) if entry.name not in NOT_OF_A_CONFIGURATION)
         return (self.subject, str(self.model.layers), *(str(getattr(self.layout, name)) for name in settings))
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """What tells configurations of one software on one kind of GPU apart: SUBJECT first, then the rest of the layout.
+
+        What is the same layout has the same settings: `recompute_layers` counts those of a stage however they are given, and
+        sequence parallelism of one rank is none.
+        """
+        model, layout = self.model, self.layout
+        held = np.ceil(model.layers / layout.pipeline_parallel)
+        again = held if layout.recompute_layers is None else np.minimum(layout.recompute_layers, held)
+        of_subject = {name: getattr(model, name) for name in WIDTHS} | {"precision": layout.precision, "layers": model.layers}
+        kept = (entry.name for entry in fields(Layout) if entry.name not in NOT_OF_A_CONFIGURATION)
+        return {
+            **of_subject,
+            **{name: getattr(layout, name) for name in kept},
+            "recompute_layers": again if layout.recompute == "full" else 0,
+            "sequence_parallel": layout.sequence_parallel * (np.asarray(layout.tensor_parallel) > 1),
+        }
+
+    @property
+    def own_shift(self) -> AppliedShift:
+        """What somebody's own runs say of predictions of this, where the cluster's evidence holds some."""
+        shifts = self.cluster.evidence.own_shifts
+        if not shifts:
+            return NOTHING
+        return applied_shift(shifts, software=self.stack.name, gpu=self.cluster.gpu.name, settings=self.settings)
 
     def discrepancy_against(self, other: Setup) -> Numeric:
         """The half width that discrepancies leave to the logarithm of the ratio of two times; what both share cancels."""

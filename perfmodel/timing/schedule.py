@@ -1,9 +1,10 @@
 """From the passes of one micro-batch to the time of an iteration: all passes of the pipeline, the optimizer, data parallelism.
 
-    iteration = m * max(t) + bubble + messages + optimizer + what data parallelism leaves exposed
+    iteration = (m * max(t) + bubble + messages + optimizer + what data parallelism leaves exposed) * exp(shift)
 
 m micro-batches, max(t) what one takes on the slowest pipeline stage. With T of timing/pipeline.py, bubble is T without messages
-less the passes of the slowest stage, messages what T grows by when they take their time.
+less the passes of the slowest stage, messages what T grows by when they take their time. shift is what somebody's own runs say
+(spec/own_runs.py), 0 without any.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from perfmodel.count.operators import Collective, moves_data_parallel
 from perfmodel.spec.fields import Numeric, anywhere, chosen
 from perfmodel.spec.hardware import Cluster
 from perfmodel.spec.layout import Layout
+from perfmodel.spec.own_runs import NOTHING
 from perfmodel.spec.stack import SoftwareStack
 from perfmodel.timing.breakdown import Breakdown, slower
 from perfmodel.timing.collectives import collective_time_s
@@ -62,10 +64,11 @@ def all_passes(work: Iteration, *, cluster: Cluster, stack: SoftwareStack) -> Al
 
 
 def synchronised(passes: AllPasses, work: Iteration, *, cluster: Cluster, stack: SoftwareStack) -> Breakdown:
-    """All passes, the optimizer, and what data parallelism leaves exposed."""
+    """All passes, the optimizer, and what data parallelism leaves exposed; every part as much longer as own runs were."""
     moved = DataParallel(work=work, cluster=cluster, stack=stack)
     exposed = moved.breakdown(forward_s=passes.forward_s, backward_s=passes.backward_s)
-    return passes.parts + _optimizer(work, cluster, stack) + exposed
+    parts, own = passes.parts + _optimizer(work, cluster, stack) + exposed, work.setup.own_shift
+    return parts if own is NOTHING else parts * own.factor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

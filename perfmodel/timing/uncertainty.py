@@ -4,7 +4,8 @@ T * exp(-sqrt(D^2 + sum_i ln(T / fast_i)^2)) .. T * exp(sqrt(D^2 + sum_i ln(slow
 and the greatest time with number i at either end of its own 90 % interval: the same equations on a cluster and a stack whose
 uncertain numbers move one at a time. Numbers are independent of each other; one that serves many operators (clocks, the
 efficiency of products) moves all of them at once, so their errors stay correlated. D is the discrepancy: how far predictions of
-such a stack on such GPUs were off beyond that, on runs of sources that they had not seen (spec/run_evidence.py).
+such a stack on such GPUs were off beyond that, on runs of sources that they had not seen (spec/run_evidence.py). Somebody's own
+runs leave a share of both exponents (spec/own_runs.py).
 
 Ignored: how numbers of one fit are correlated (each spread is what the fit leaves open with the others held), and numbers
 that are known to within 2 %.
@@ -53,6 +54,7 @@ class Uncertainty:
     ends_s: Mapping[str, tuple[Numeric, Numeric]]  # by key path: the time with c * (1 + s), and with c / (1 + s)
     discrepancy: Discrepancy = NONE
     discrepancy_s: Numeric = 0.0  # half width of the discrepancy alone
+    remaining: Numeric = 1.0  # how much of the half width that all of these make own runs leave
 
     @property
     def shares(self) -> dict[str, Numeric]:
@@ -64,11 +66,12 @@ class Uncertainty:
 
     @property
     def parts_s(self) -> dict[str, Numeric]:
-        """The half width that each of PARTS alone would have: numbers of the cluster itself are those of the machine."""
+        """The half width that each of PARTS alone would leave: numbers of the cluster itself are those of the machine."""
         squares = {path: half_s * half_s for path, half_s in self.half_widths_s.items()}
         machine = {path: square for path, square in squares.items() if path.startswith(OF_CLUSTER) and path.count(".") == 1}
         others = (square for path, square in squares.items() if path not in machine)
-        return dict(zip(PARTS, (np.sqrt(sum(others)), np.sqrt(sum(machine.values())), self.discrepancy_s), strict=True))
+        half_widths_s = (np.sqrt(sum(others)), np.sqrt(sum(machine.values())), self.discrepancy_s)
+        return {part: half_s * self.remaining for part, half_s in zip(PARTS, half_widths_s, strict=True)}
 
     def _square_s2(self, squares: Iterable[Numeric]) -> Numeric:
         """The square of the half width of the whole interval."""
@@ -127,19 +130,28 @@ class Estimate:
         return np.nan_to_num(width, nan=0.0)  # of what never ends both ends are infinite
 
 
-def uncertainty(times_s: Numeric, paths: Sequence[str], discrepancy: Discrepancy = NONE) -> Uncertainty:
-    """The interval of a time, from `times_s` on the cluster and the stack of `with_ends`: its first axis holds every end."""
+def uncertainty(
+    times_s: Numeric, paths: Sequence[str], discrepancy: Discrepancy = NONE, remaining: Numeric = 1.0
+) -> Uncertainty:
+    """The interval of a time, from `times_s` on the cluster and the stack of `with_ends`: its first axis holds every end.
+
+    Own runs leave it `remaining` times as wide.
+    """
     times = np.asarray(times_s)
     seconds, fast_or_slow = times[0], times[1:]
     fast = np.minimum(np.minimum(fast_or_slow[0::2], fast_or_slow[1::2]), seconds)
     slow = np.maximum(np.maximum(fast_or_slow[0::2], fast_or_slow[1::2]), seconds)
+    below, above = (
+        np.hypot(_root_sum_square(np.log(each)), discrepancy.half_width) for each in (seconds / fast, slow / seconds)
+    )
     return Uncertainty(
-        low_s=seconds * np.exp(-np.hypot(_root_sum_square(np.log(seconds / fast)), discrepancy.half_width)),
-        high_s=seconds * np.exp(np.hypot(_root_sum_square(np.log(slow / seconds)), discrepancy.half_width)),
+        low_s=seconds * np.exp(-below * remaining),
+        high_s=seconds * np.exp(above * remaining),
         half_widths_s=dict(zip(paths, (slow - fast) / 2.0, strict=True)),
         ends_s=dict(zip(paths, zip(fast_or_slow[0::2], fast_or_slow[1::2], strict=True), strict=True)),
         discrepancy=discrepancy,
         discrepancy_s=seconds * np.sinh(discrepancy.half_width),
+        remaining=remaining,
     )
 
 

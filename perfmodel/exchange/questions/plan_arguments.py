@@ -12,6 +12,7 @@ from perfmodel.errors import InputError, NotSupportedError, PerfmodelError, did_
 from perfmodel.exchange.annotations import separated
 from perfmodel.exchange.building import build
 from perfmodel.exchange.documents import FILE_SUFFIXES, read_mapping
+from perfmodel.exchange.own_evidence import evidence_setting, own_runs_sentences
 from perfmodel.exchange.presets import economics_preset, expand_part, read_preset
 from perfmodel.exchange.questions.plan_quantities import (
     budget_dollars,
@@ -35,6 +36,7 @@ from perfmodel.spec.model import TransformerModel
 from perfmodel.spec.precision import PRECISIONS, RECIPES, PrecisionRecipe
 from perfmodel.spec.refusals import check_precision
 from perfmodel.spec.run import Run
+from perfmodel.spec.run_evidence import RunEvidence
 from perfmodel.spec.stack import SoftwareStack
 from perfmodel.units import share_text
 
@@ -68,10 +70,12 @@ class PlanArguments(TypedDict, total=False):
     Quantities are numbers in SI units or texts (plan_quantities.py). `confidence` is the probability with which a plan has to
     meet the deadline and the budget, 90 % where it is left out; 50 % judges by medians. `leave_free` is a share of the GPU's
     memory that no layout may use; `choose` limits settings to some values (precision, sharding, tensor_parallel ..);
-    `economics` are changes of the typical terms, or the name of others.
+    `economics` are changes of the typical terms, or the name of others; `evidence` is what `perfmodel calibrate --from-runs`
+    wrote, in place of the cluster's own.
     """
 
     cluster: str | Mapping[str, Any] | Cluster | None
+    evidence: str | None
     stack: str | Mapping[str, Any] | SoftwareStack | None
     gpus: str | int | Sequence[int] | None
     deadline: Quantity | date | None
@@ -101,6 +105,8 @@ def read_plan_request(model: str | Mapping[str, Any] | TransformerModel | Run, *
     named = named | {part: given[part] for part in RUN_PARTS if part in given}
     if "cluster" not in named:
         raise InputError("give a cluster, as in --cluster dgx-h100 (perfmodel list clusters)", key="cluster")
+    if "evidence" in given:
+        named["cluster"] = _with_evidence(named["cluster"], given["evidence"])
     named.setdefault("stack", USUAL_STACK)
     cluster = _part(Cluster, "clusters", named["cluster"], "cluster")
     stack = _part(SoftwareStack, "stacks", named["stack"], "stack")
@@ -120,7 +126,7 @@ def read_plan_request(model: str | Mapping[str, Any] | TransformerModel | Run, *
         deadline_s=deadline_s(given["deadline"]) if "deadline" in given else None,
         budget_dollars=budget_dollars(given["budget"]) if "budget" in given else None,
         confidence=confidence(given.get("confidence", USUAL_CONFIDENCE)),
-        assumptions=tuple(_assumptions(run, given, stack, length, stages)),
+        assumptions=(*_assumptions(run, given, stack, length, stages), *own_runs_sentences(cluster, stack)),
         names={name: mapping_of(part) for name, part in named.items()},
     )
     numbers = sorted(whole_numbers("gpus", given["gpus"], multiple=int(cluster.gpus_per_node))) if "gpus" in given else []
@@ -183,6 +189,15 @@ def _part(spec: type[S], kind: str, value: Any, key: str) -> S:
         return build(spec, expand_part(spec, kind, value))
     except PerfmodelError as error:
         raise error.under(key) from None
+
+
+def _with_evidence(cluster: Any, name: str) -> Any:
+    """A cluster as it is named, with the evidence in a file, or of that name, in place of its own."""
+    key, value = evidence_setting(name)
+    key = key.rpartition(".")[2]
+    if isinstance(cluster, Cluster):
+        return replace(cluster, evidence=_part(RunEvidence, key, value, key))
+    return {**({"extends": cluster} if isinstance(cluster, str) else cluster), key: value}
 
 
 def _with_room(cluster: Cluster, free: float) -> Cluster:

@@ -10,9 +10,10 @@ from typing import Any, Final, TypeAlias
 
 from perfmodel.economics.outlook import outlook
 from perfmodel.errors import InputError, PerfmodelError
+from perfmodel.exchange.own_evidence import own_runs_sentences, with_evidence
 from perfmodel.exchange.presets import economics_preset
 from perfmodel.exchange.questions.swept_axes import ParsedAxis, read_axis
-from perfmodel.exchange.run_files import TYPICAL, RunCandidate, RunSource, Setting, read_candidates
+from perfmodel.exchange.run_files import TYPICAL, RunCandidate, RunSource, Setting, Settings, read_candidates, setting_pairs
 from perfmodel.prediction import predict
 from perfmodel.spec.axes import FILLING
 from perfmodel.spec.run import Run
@@ -21,18 +22,12 @@ from perfmodel.variation.points import GPUS, PointOutcome, outcomes
 from perfmodel.variation.scenarios import Scenario, WhatIf
 from perfmodel.variation.sweep import Sweep, SweptAxis, SweptPoint
 
-Settings: TypeAlias = Mapping[str, Any] | Sequence[str]
 Varied: TypeAlias = Sequence[tuple[str, str | Iterable[Any]]]  # key paths and their values
 PointIndex: TypeAlias = tuple[int, ...]  # which value of each axis a point has
 
 RUN_AXIS: Final = "run"  # the axis of several runs
 MOST_AXES: Final = 2
 MOST_POINTS: Final = 10_000
-
-
-def setting_pairs(settings: Settings) -> list[Setting]:
-    """Settings as a list of key paths with values, or of texts as in --set."""
-    return list(settings.items()) if isinstance(settings, Mapping) else list(settings)
 
 
 def stage_index(run: Run, stage: int | None) -> int:
@@ -44,16 +39,23 @@ def stage_index(run: Run, stage: int | None) -> int:
 
 
 def scenario_comparison(
-    source: RunSource, scenarios: Mapping[str, Settings], *, base: Settings, stage: int | None, same_gpus: bool
+    source: RunSource,
+    scenarios: Mapping[str, Settings],
+    *,
+    base: Settings,
+    stage: int | None,
+    same_gpus: bool,
+    evidence: str | None = None,
 ) -> WhatIf:
     """A run beside itself with the settings of each scenario changed."""
-    first = read_candidates(source, setting_pairs(base))[0]
+    first = read_candidates(source, with_evidence(base, evidence))[0]
     before = _scenario("before", (), first)
     gpus = [int(predicted.layout.gpus) for _, predicted in before.prediction.stages] if same_gpus else []
     after = []
     for name, settings in scenarios.items():
         try:
-            candidates = read_candidates(source, [*setting_pairs(base), *setting_pairs(settings)], gpus=gpus)
+            changed = with_evidence([*setting_pairs(base), *setting_pairs(settings)], evidence)
+            candidates = read_candidates(source, changed, gpus=gpus)
             after += [_scenario(each, settings, candidate) for each, candidate in _columns(name, settings, candidates, first)]
         except PerfmodelError as error:
             raise (type(error)(f"{name}: {error}") if len(scenarios) > 1 else error) from None
@@ -61,7 +63,9 @@ def scenario_comparison(
         raise InputError("no scenario is given; give at least one, with the settings that it changes")
     for each in (before, *after):
         stage_index(each.prediction.run, stage)
-    return WhatIf(before=before, scenarios=tuple(after), place=-1 if stage is None else stage - 1, taken=_taken(first.values))
+    told = own_runs_sentences(first.run.cluster, first.run.stack)
+    place = -1 if stage is None else stage - 1
+    return WhatIf(before=before, scenarios=tuple(after), place=place, taken=(*_taken(first.values), *told))
 
 
 def _taken(values: Mapping[str, Any]) -> tuple[str, ...]:
@@ -96,12 +100,20 @@ def _texts(settings: Settings) -> list[str]:
     return [each if isinstance(each, str) else f"{each[0]}={typed_text(each[1])}" for each in setting_pairs(settings)]
 
 
-def run_sweep(sources: Sequence[RunSource], vary: Varied, *, settings: Settings, stage: int | None, is_weak: bool) -> Sweep:
+def run_sweep(
+    sources: Sequence[RunSource],
+    vary: Varied,
+    *,
+    settings: Settings,
+    stage: int | None,
+    is_weak: bool,
+    evidence: str | None = None,
+) -> Sweep:
     """One ramp stage of each run at every combination of the values of the axes; numbers are arrays of one prediction.
 
     Errors: InputError for axes that make no sweep; a layout that may not exist is a point with a refusal.
     """
-    drafts, chosen = zip(*(_draft(source, setting_pairs(settings)) for source in sources), strict=True)
+    drafts, chosen = zip(*(_draft(source, with_evidence(settings, evidence)) for source in sources), strict=True)
     places = [stage_index(draft, stage) for draft in drafts]
     axes = [[read_axis(*each, draft, place) for each in vary] for draft, place in zip(drafts, places, strict=True)]
     _check(axes[0], runs=len(sources), is_weak=is_weak)
@@ -109,7 +121,7 @@ def run_sweep(sources: Sequence[RunSource], vary: Varied, *, settings: Settings,
     names = [source if isinstance(source, str) else draft.name for source, draft in zip(sources, drafts, strict=True)]
     points = []
     for source, name, place, own_axes in zip(sources, names, places, axes, strict=True):
-        found = _outcomes(source, setting_pairs(settings), own_axes, place, is_weak=is_weak)
+        found = _outcomes(source, settings, own_axes, place, is_weak=is_weak, evidence=evidence)
         points += [_point(found[at], own_axes, at, [name] if len(sources) > 1 else []) for at in sorted(found)]
     several = [SweptAxis(key=RUN_AXIS, labels=tuple(names))] if len(sources) > 1 else []
     varied = {axis.key for axis in axes[0]}
@@ -120,7 +132,10 @@ def run_sweep(sources: Sequence[RunSource], vary: Varied, *, settings: Settings,
         stages=len(drafts[0].stages),
         axes=(*several, *shown),
         points=tuple(points),
-        taken=_taken(listed),
+        taken=(
+            *_taken(listed),
+            *dict.fromkeys(each for draft in drafts for each in own_runs_sentences(draft.cluster, draft.stack)),
+        ),
     )
 
 
@@ -151,7 +166,7 @@ def _check(axes: Sequence[ParsedAxis], *, runs: int, is_weak: bool) -> None:
 
 
 def _outcomes(
-    source: RunSource, settings: Sequence[Setting], axes: Sequence[ParsedAxis], place: int, *, is_weak: bool
+    source: RunSource, settings: Settings, axes: Sequence[ParsedAxis], place: int, *, is_weak: bool, evidence: str | None
 ) -> dict[PointIndex, tuple[str, PointOutcome]]:
     """The model and the outcome of every point of one run: numbers are arrays, all else takes a run for each combination."""
     found = {}
@@ -161,7 +176,7 @@ def _outcomes(
         changed = [(axis.key, axis.values[at]) for axis, at in zip(axes, chosen, strict=True) if not axis.is_array]
         model = ""
         try:
-            run, _ = _draft(source, [*settings, *changed])
+            run, _ = _draft(source, with_evidence([*setting_pairs(settings), *changed], evidence))
             model, several = run.model.name, outcomes(run, place, numbers, number=len(grid), is_weak=is_weak)
         except PerfmodelError as error:
             several = [PointOutcome(refusal=str(error))] * len(grid)

@@ -9,8 +9,8 @@ from typing import Final
 from rich.console import Group
 from rich.text import Text
 
-from perfmodel.exchange.questions.varied_runs import Settings, scenario_comparison, setting_pairs
-from perfmodel.exchange.run_files import RunCandidate, RunSource
+from perfmodel.exchange.questions.varied_runs import scenario_comparison
+from perfmodel.exchange.run_files import RunCandidate, RunSource, Settings, setting_pairs
 from perfmodel.explanation.explanation import Explanation, explanation
 from perfmodel.report.html.blocks import as_html
 from perfmodel.report.html.document import PageChoice, PageHeader, Section, views

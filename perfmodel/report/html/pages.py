@@ -18,8 +18,7 @@ from rich.console import Group
 from perfmodel.errors import InputError
 from perfmodel.evidence.step_comparison import StepComparison, compare_step
 from perfmodel.evidence.step_records import StepRecord
-from perfmodel.exchange.questions.varied_runs import Settings, setting_pairs
-from perfmodel.exchange.run_files import RunSource
+from perfmodel.exchange.run_files import RunSource, Settings, setting_pairs
 from perfmodel.report.figures.comparison import iterations_figure, memories_figure
 from perfmodel.report.figures.drawing.style import Drawing, svg_text
 from perfmodel.report.figures.figure_set import OF_A_STAGE, OF_MANY, run_drawings

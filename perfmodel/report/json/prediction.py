@@ -122,6 +122,7 @@ def _stage_document(
         "fit_probability": float(predicted.fit_probability),
         "breakdown_s": {part.removesuffix("_s"): float(seconds) for part, seconds in predicted.breakdown.items()},
         "published": {name: value for name, value in _figures(stage.published) if value is not None},
+        "own_runs": _own_runs(predicted),
         "communication": _communication(predicted, cluster),
         "assumptions": list(assumptions),
     }
@@ -151,6 +152,22 @@ def _operators(predicted: StagePrediction, run: Run) -> list[dict[str, Any]]:
         }
         for entry in entries
     ]
+
+
+def _own_runs(predicted: StagePrediction) -> dict[str, Any] | None:
+    """What own runs did to a time and its interval; None without any."""
+    group = predicted.work.setup.own_shift.group
+    if group is None:
+        return None
+    evidence = predicted.work.setup.cluster.evidence
+    return {
+        "evidence": evidence.name,
+        "version": evidence.version,
+        "runs": group.runs,
+        "group": group.kin,
+        "time_factor": group.factor,
+        "interval_factor": group.remaining,
+    }
 
 
 def _figures(published: PublishedFigures) -> list[tuple[str, float | None]]:

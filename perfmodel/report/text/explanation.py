@@ -15,6 +15,7 @@ from perfmodel.explanation.sensitivity import Effect
 from perfmodel.explanation.terms import TERMS
 from perfmodel.explanation.waterfall import STEPS, Step
 from perfmodel.report.text.interval import interval_table
+from perfmodel.report.text.own_runs import own_runs_line
 from perfmodel.report.text.prediction import fit_sentence, need_text
 from perfmodel.report.text.terminal import Name, percent_text, plain_table, section, setting_text, titled, value_text
 from perfmodel.report.words import LABELS, SHORT
@@ -53,6 +54,8 @@ def verdict(explained: Explanation) -> Iterator[Text]:
         yield fit_sentence(need, float(predicted.fit_probability))
     name = stage_name(explained)
     yield Text(f"{name}: {seconds_text(fall.iteration_time_s)} an iteration, MFU {100 * fall.mfu:.1f} %.")
+    if (own := own_runs_line(predicted)) is not None:
+        yield own
     yield from findings(explained)
     another = "--stage N explains another stage, " if len(explained.run.stages) > 1 else ""
     yield Text(f"{another}--term TERM what stands behind one term.", style="dim")

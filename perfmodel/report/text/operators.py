@@ -11,6 +11,7 @@ from rich.table import Table
 from perfmodel.count.operators import Operator
 from perfmodel.prediction import Prediction, StagePrediction
 from perfmodel.report.text.interval import interval_table, uncertain_numbers_table
+from perfmodel.report.text.own_runs import own_runs_table
 from perfmodel.report.text.terminal import Name, plain_table, titled
 from perfmodel.spec.axes import DATA
 from perfmodel.spec.phases import DATA_GRADIENT, WEIGHT_GRADIENT
@@ -21,7 +22,9 @@ PHASES: Final = {DATA_GRADIENT: "dgrad", WEIGHT_GRADIENT: "wgrad"}
 
 def prediction_details(prediction: Prediction) -> Group:
     """The tables of the last stage: the one that most of a ramp is spent in."""
-    return Group(interval_table(prediction.stages[-1][1]), uncertain_numbers_table(prediction), _operator_table(prediction))
+    last = prediction.stages[-1][1]
+    rests_on = own_runs_table(last)
+    return Group(interval_table(last), *rests_on, uncertain_numbers_table(prediction), _operator_table(prediction))
 
 
 def _operator_table(prediction: Prediction) -> RenderableType:

@@ -12,6 +12,7 @@ from perfmodel.count.fit import DOES_NOT_FIT, FITS, TIGHT, fit_verdict
 from perfmodel.count.memory import MemoryBytes
 from perfmodel.prediction import Prediction, StagePrediction
 from perfmodel.report.json.prediction import envelope
+from perfmodel.report.text.own_runs import own_runs_line
 from perfmodel.report.text.terminal import bar_text, percent_text, plain_table, section, titled, value_text
 from perfmodel.report.words import DEGREES, LABELS, SETTINGS
 from perfmodel.spec.axes import DATA
@@ -36,7 +37,9 @@ def prediction_report(
     candidates: Sequence[tuple[Mapping[str, Any], Prediction]] = (),
 ) -> Group:
     """Verdict, stages, candidates and economics where there are some, breakdown, memory and assumptions of one run."""
-    parts: list[RenderableType] = [verdict(prediction), description(prediction.run), _stage_table(prediction)]
+    own = own_runs_line(prediction.stages[-1][1])
+    parts: list[RenderableType] = [verdict(prediction), *([] if own is None else [own])]
+    parts += [description(prediction.run), _stage_table(prediction)]
     if any(stage.published for stage, _ in prediction.stages):
         parts.append(_published_table(prediction))
     if len(candidates) > 1:
