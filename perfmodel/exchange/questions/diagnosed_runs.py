@@ -18,8 +18,8 @@ from perfmodel.exchange.documents import read_mapping, read_text
 from perfmodel.exchange.nccl_tests import NcclRow, Reader, program_named
 from perfmodel.exchange.presets import DATA
 from perfmodel.exchange.questions.measured_values import measured_value
-from perfmodel.exchange.questions.varied_runs import Settings, setting_pairs, stage_index
-from perfmodel.exchange.run_files import RunSource, read_candidates
+from perfmodel.exchange.questions.varied_runs import stage_index
+from perfmodel.exchange.run_files import RunSource, Settings, read_candidates, setting_pairs
 from perfmodel.exchange.stack_fit import software_offering
 from perfmodel.exchange.trace_files import read_trace
 from perfmodel.explanation.diagnosis import Diagnosis, diagnosis
