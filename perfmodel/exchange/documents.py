@@ -62,10 +62,10 @@ _Loader.add_constructor("tag:yaml.org,2002:int", _construct_integer)
 class _Dumper(yaml.SafeDumper):
     """The safe dumper, which puts a text in quotes wherever the loader would take it for something else."""
 
-    yaml_implicit_resolvers: ClassVar[dict[str, list[Any]]] = {
-        first: [*yaml.SafeDumper.yaml_implicit_resolvers.get(first, []), *_Loader.yaml_implicit_resolvers.get(first, [])]
-        for first in {*yaml.SafeDumper.yaml_implicit_resolvers, *_Loader.yaml_implicit_resolvers}
-    }
+
+for _first, _resolvers in _Loader.yaml_implicit_resolvers.items():
+    for _tag, _pattern in _resolvers:
+        _Dumper.add_implicit_resolver(_tag, _pattern, [_first])
 
 
 def read_mapping(path: Path, *, needs: str = "settings (key: value)") -> dict[str, Any]:
