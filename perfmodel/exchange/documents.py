@@ -63,9 +63,10 @@ class _Dumper(yaml.SafeDumper):
     """The safe dumper, which puts a text in quotes wherever the loader would take it for something else."""
 
 
-for _first, _resolvers in _Loader.yaml_implicit_resolvers.items():
-    for _tag, _pattern in _resolvers:
-        _Dumper.add_implicit_resolver(_tag, _pattern, [_first])
+_Dumper.yaml_implicit_resolvers = {
+    first: [*yaml.SafeDumper.yaml_implicit_resolvers.get(first, []), *_Loader.yaml_implicit_resolvers.get(first, [])]
+    for first in {*yaml.SafeDumper.yaml_implicit_resolvers, *_Loader.yaml_implicit_resolvers}
+}
 
 
 def read_mapping(path: Path, *, needs: str = "settings (key: value)") -> dict[str, Any]:
