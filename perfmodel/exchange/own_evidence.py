@@ -1,6 +1,7 @@
 """The file that `perfmodel calibrate --from-runs` writes: evidence that extends the published one by what own runs say.
 
 It stands where evidence does: `--evidence mine.yaml`, or `cluster: {extends: dgx-h100, evidence: mine.yaml}` in a run file.
+Runs were held against shipped clusters: what a cluster of one's own states otherwise (its clocks, say) is not known to it.
 """
 
 from __future__ import annotations
@@ -34,10 +35,11 @@ HEADER: Final = (
 def evidence_text(found: OwnCalibration, *, table: str, day: str, version: str) -> str:
     """The file's text; `table` is the name of the table of runs, `day` and `version` those of the predictions."""
     without = f", {len(found.left_out)} left out" if found.left_out else ""
+    rows = f"{len(found.runs)} row{'s' * (len(found.runs) > 1)}"
     document = {
         "extends": BASE,
         "name": f"Runs of {table}",
-        "source": f"{len(found.runs)} rows of {table}{without}, against predictions of perfmodel {version} on {day}",
+        "source": f"{rows} of {table}{without}, against predictions of perfmodel {version} on {day}",
         "version": version,
         "own_shifts": [_without_defaults(_rounded(mapping_of(each))) for each in found.shifts],
         "own_runs": [_rounded(mapping_of(each)) for each in found.runs],
@@ -67,7 +69,7 @@ def own_runs_sentences(cluster: Cluster, stack: SoftwareStack) -> tuple[str, ...
         return ()
     last = of_software[-1]
     shift = f"{evidence.name} shift times by {100 * (last.factor - 1.0):+.1f} % ({last.runs} {last.kin})"
-    return (f"{shift}, those of models and layouts among them by what they took",)
+    return (f"{shift}; those of models and layouts that were run, by what they took",)
 
 
 def _rounded(mapping: Mapping[str, Any]) -> dict[str, Any]:

@@ -81,8 +81,7 @@ def read_candidates(
             raise InputError("this follows from the number of GPUs, which is kept; leave out one of the two", key=key)
         if key == EVIDENCE and isinstance(mapping.get("cluster"), list):
             raise InputError("the run lists several clusters; choose one, as in --set cluster=dgx-h100", key=EVIDENCE)
-        of_numbers = isinstance(value, Mapping) if key == "cluster" else key.startswith("cluster.") and key != EVIDENCE
-        in_parts = in_parts or of_numbers
+        in_parts = in_parts or key.startswith("cluster.") or (key == "cluster" and isinstance(value, Mapping))
         changed_mapping = with_value(_with_terms(mapping, key), key, value)
         mapping = expand(Run, separated(changed_mapping)[0] if isinstance(value, Mapping) else changed_mapping)
         given.append("published" if any(word in key for word in BESIDE) else re.split(r"[.\[]", key)[0])

@@ -57,7 +57,7 @@ def test_what_is_written_is_read_back(mine: Path) -> None:
     assert [each.shift for each in evidence.own_shifts] == pytest.approx([each.shift for each in found.shifts], abs=1e-6)
     assert [each.weight for each in evidence.own_runs] == pytest.approx([each.weight for each in found.runs], abs=1e-6)
     source = yaml.safe_load(mine.read_text())["source"]
-    assert source == "1 rows of runs.csv, against predictions of perfmodel 1.2 on 2026-11-29"
+    assert source == "1 row of runs.csv, against predictions of perfmodel 1.2 on 2026-11-29"
 
 
 def test_a_cluster_may_name_it_in_its_own_folder(mine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
