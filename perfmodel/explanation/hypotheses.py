@@ -30,7 +30,10 @@ STACK: Final = "stack"  # the key of the software as a whole
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OffNumber:
-    """A number times a factor between two bounds; `deviation` is ln(1 + spread) / 1.64 of its prior, 0 where it has none."""
+    """A number times a factor between two bounds; `deviation` is ln(1 + spread) / 1.64 of its prior, 0 where it has none.
+
+    `follow_error` is how far the change of an iteration's ln T may be off from the one predicted, as a relative half width.
+    """
 
     cause: str
     key: str
@@ -40,6 +43,7 @@ class OffNumber:
     most: float
     chance: float
     deviation: float
+    follow_error: float
 
     @property
     def factors(self) -> NDArray[np.float64]:
@@ -95,6 +99,7 @@ def _off_number(cause: NumberCause, value: float, deviation: float) -> OffNumber
         most=float(cause.most),
         chance=float(cause.chance),
         deviation=deviation,
+        follow_error=float(cause.follow_error),
     )
 
 

@@ -4,9 +4,10 @@
 
 m_r are measured readings (the iteration, and what was given beside it), p_r(f) what the equations give for them with the number
 times f, s_r their standard deviations without that number's own share. A setting is one point instead of an integral. P(it
-runs) comes from predicted memory: the run was measured, so it fitted.
+runs) comes from predicted memory: the run was measured, so it fitted. How far an iteration follows a link that is off is itself
+not known well, as overlap hides more or less of it: s_T(f)^2 = s_T^2 + (follow_error / 1.64 * ln(T(f) / T(1)))^2.
 
-Ignored: how the deviations of readings are correlated; how s_r changes along f.
+Ignored: how the deviations of readings are correlated; how s_r changes along f otherwise.
 """
 
 from __future__ import annotations
@@ -71,12 +72,17 @@ class Evidence:
     spreads: tuple[Spread, ...]
     memory_doubt: float
 
-    def log_likelihood(self, logs: Sequence[Any], spreads: Sequence[Spread], *, without: str = "") -> NDArray[np.float64]:
-        """sum_r ln N(ln m_r; ln p_r, s_r) for ln p_r in `logs`, which may be arrays."""
+    def log_likelihood(
+        self, logs: Sequence[Any], spreads: Sequence[Spread], *, without: str = "", follow_error: float = 0.0
+    ) -> NDArray[np.float64]:
+        """sum_r ln N(ln m_r; ln p_r, s_r) for ln p_r in `logs`, which may be arrays; the iteration is the first."""
         total = np.asarray(0.0)
-        for reading, log, spread in zip(self.readings, logs, spreads, strict=True):
+        change = logs[0] - np.log(float(self.predicted.iteration_time_s))
+        following = [follow_error / DEVIATIONS * change, *[0.0] * (len(logs) - 1)]
+        for reading, log, spread, own in zip(self.readings, logs, spreads, following, strict=True):
             gap = np.log(reading.measured) - log
-            sigma = np.where(gap > 0, spread.towards(1.0, without=without), spread.towards(-1.0, without=without))
+            sides = (spread.towards(side, without=without) for side in (1.0, -1.0))
+            sigma = np.hypot(np.where(gap > 0, *sides), own)
             total = total - 0.5 * (gap / sigma) ** 2 - np.log(sigma)
         return total
 
@@ -94,7 +100,7 @@ def weighed_number(number: OffNumber, evidence: Evidence) -> WeighedFinding | No
     places = np.log(number.factors)
     fine = np.linspace(places[0], places[-1], FINE)
     logs = [np.interp(fine, places, curve) for curve in curves]
-    likelihood = evidence.log_likelihood(logs, evidence.spreads, without=number.key)
+    likelihood = evidence.log_likelihood(logs, evidence.spreads, without=number.key, follow_error=number.follow_error)
     fits = float(evidence.predicted.fit_probability)
     log_weight = float(np.log(number.chance)) + _log_mean(likelihood, number.log_density(fine)) + evidence.log_fits(fits)
     return WeighedFinding(finding=_number_finding(number, curves[0], evidence, fits), log_weight=log_weight)
@@ -175,7 +181,10 @@ def rival_log_weights(evidence: Evidence, priors: DiagnosisPriors) -> list[float
     chances.append(float(priors.elsewhere.value))
     nothing = float(np.sum(np.log1p(-np.asarray(chances)))) + float(evidence.log_likelihood(logs, evidence.spreads))
     wide = float(np.log1p(priors.elsewhere_spread.value)) / DEVIATIONS
-    anywhere = [Spread(below=wide, above=wide, of_number={}) for _ in logs]
+    anywhere = [
+        Spread(below=float(np.hypot(wide, each.below)), above=float(np.hypot(wide, each.above)), of_number={})
+        for each in evidence.spreads
+    ]
     elsewhere = float(np.log(priors.elsewhere.value)) + float(evidence.log_likelihood(logs, anywhere))
     return [nothing + fits, elsewhere + fits]
 

@@ -172,13 +172,24 @@ def test_a_number_weighs_what_its_prior_and_the_measurement_say_together(scale: 
     own = known.half_widths_s["cluster.network_scale"] / predicted.iteration_time_s / DEVIATIONS
     logs = np.linspace(np.log(prior.least), np.log(prior.most), 3001)
     times = stage_breakdown(replace(setup, cluster=replace(setup.cluster, network_scale=np.exp(logs)))).total_s
-    rest = np.sqrt(sigma**2 - own**2)
+    following = prior.follow_error / DEVIATIONS * np.log(times / predicted.iteration_time_s)
+    rest = np.hypot(np.sqrt(sigma**2 - own**2), following)
     density = np.exp(-np.abs(logs / np.log(prior.typical)))
     likelihood = np.exp(-0.5 * (np.log(slow_s / times) / rest) ** 2) / rest
     weight = prior.chance * np.sum(density * likelihood) / np.sum(density)
     wide = np.log1p(PRIORS.elsewhere_spread.value) / DEVIATIONS
     elsewhere = PRIORS.elsewhere.value * np.exp(-0.5 * (found.gap / wide) ** 2) / wide
     assert cause_of(found, "network").plausibility / found.elsewhere == pytest.approx(weight / elsewhere, rel=0.02)
+
+
+def test_a_reading_that_tells_nothing_moves_no_cause() -> None:
+    """Not even towards a cause elsewhere, however far off it is."""
+    run = run_of()
+    call = next(op for op in predict(run).stages[0][1].work.operators if isinstance(op, Collective))
+    plain = collective_reading(call, 1.0, error=1e6)
+    beside = [replace(plain, measured=0.3 * float(plain.predicted(run.setup(run.stages[0]))))]
+    before, after = (diagnosed(2 * seconds_of(), priors=NUMBERS, beside=each) for each in ((), beside))
+    assert after.elsewhere == pytest.approx(before.elsewhere, rel=0.05)
 
 
 def test_a_number_held_leaves_a_narrower_interval() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Final
@@ -28,8 +29,12 @@ from perfmodel.prediction import predict
 from perfmodel.spec.causes import DiagnosisPriors
 from perfmodel.spec.hardware import Cluster
 from perfmodel.spec.layout import ProcessGroup
+from perfmodel.timing.collectives import collective_time_s, placement
 
 KERNEL: Final = "kernel"  # what a profile calls what ran on a GPU
+MOST_RATE: Final = 4.0  # bus bandwidth / published rate of a link: rings side by side and in-network sums reach 1 to 2
+MOST_ERROR: Final = 1e6  # of a reading, relative: it tells nothing
+ONE_BYTE: Final = 1.0  # the size of a message that takes the latency alone
 NEAR_ONE: Final = 0.005  # as two decimals of a bandwidth round
 
 
@@ -77,11 +82,22 @@ def nccl_readings(path: Path, cluster: Cluster, priors: DiagnosisPriors) -> list
     for row in sorted(rows, key=lambda each: each.payload_bytes):
         largest[row.operator, row.hosts] = row
     error = float(priors.collective_error.value)
-    return [
-        collective_reading(_call(row, path, cluster), row.bus_bytes_per_s, error=error)
-        for row in largest.values()
-        if row.bus_ratio
-    ]
+    return [_reading(_call(row, path, cluster), row, path, cluster, error) for row in largest.values() if row.bus_ratio]
+
+
+def _reading(call: Collective, row: NcclRow, path: Path, cluster: Cluster, error: float) -> Reading:
+    """One row as a reading; the less of its time is the bandwidth's, the greater its error: error / (1 - t(1 byte) / t(n))."""
+    where, rate = placement(call.group, cluster), float(cluster.links.node.bandwidth_bytes_per_s)
+    if where.crosses_nodes:
+        rate = float(where.network_bytes_per_s)
+    if row.bus_bytes_per_s > MOST_RATE * rate:
+        measured = f"a bus bandwidth of {row.bus_bytes_per_s / 1e9:.4g} GB/s"
+        raise InputError(f"{path}: {measured} cannot be: the link between these ranks has a rate of {rate / 1e9:.4g} GB/s")
+    seconds, least_s = (
+        float(collective_time_s(replace(call, payload_bytes=size), cluster=cluster)) for size in (call.payload_bytes, ONE_BYTE)
+    )
+    share = max(1.0 - least_s / seconds, error / MOST_ERROR)
+    return collective_reading(call, row.bus_bytes_per_s, error=error / share)
 
 
 def _call(row: NcclRow, path: Path, cluster: Cluster) -> Collective:

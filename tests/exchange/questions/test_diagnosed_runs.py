@@ -136,6 +136,40 @@ def test_nccl_tests_at_their_published_rate_clear_the_links(tmp_path: Path) -> N
     assert shares[1] < shares[0] / 100
 
 
+def between_nodes(size: int, bandwidth: float, microseconds: float) -> str:
+    """An all-gather of 32 ranks, one on each node."""
+    ranks = "".join(f"#  Rank {rank:2} Group  0 Pid 1 on  node-{rank} device  0 [0x1b] NVIDIA H100\n" for rank in range(32))
+    way = f"{microseconds} {bandwidth * 32 / 31} {bandwidth} 0"
+    return f"{ranks}  {size}  {size // 2}  bfloat16  none  -1  {way}  {way}\n"
+
+
+def test_a_link_that_nccl_tests_show_slow_leads(tmp_path: Path) -> None:
+    """4.84 GB/s where 38 are predicted, though the iteration would take a network at half of its rate."""
+    path = written(tmp_path, between_nodes(536870912, 4.84, 107374.0), "all_gather.txt")
+    found = run_diagnosis("nemotron-4-15b", 0.9, nccl_tests=[path])
+    assert found.causes[0].name == "network"
+    assert found.is_explained
+
+
+def test_a_row_of_a_tiny_size_hardly_counts(tmp_path: Path) -> None:
+    """1 KiB takes its latency; it says nothing about bandwidths."""
+    path = written(tmp_path, between_nodes(1024, 0.0004, 2500.0), "all_gather.txt")
+    plain, tiny = (run_diagnosis("nemotron-4-15b", 0.9, nccl_tests=each) for each in ((), [path]))
+    shares = {cause.name: cause.plausibility for cause in plain.causes}
+    for cause in tiny.causes:
+        assert cause.plausibility == pytest.approx(shares[cause.name], abs=0.03)
+
+
+def test_a_bandwidth_that_no_link_has_is_refused(tmp_path: Path) -> None:
+    """With the rate of the link; twice that rate is still read."""
+    path = written(tmp_path, between_nodes(536870912, 520093695999999.0, 1e-9), "all_gather.txt")
+    with pytest.raises(
+        InputError, match=r"all_gather.txt: a bus bandwidth of 5.201e\+14 GB/s cannot be: .* a rate of 50 GB/s$"
+    ):
+        nccl_readings(path, CLUSTER, PRIORS)
+    assert nccl_readings(written(tmp_path, between_nodes(536870912, 100.0, 5200.0), "all_gather.txt"), CLUSTER, PRIORS)
+
+
 def test_a_run_says_what_it_leaves_to_defaults() -> None:
     """A setting in the file, or on the command line, is stated."""
     stages = [{"data_parallel": 8, "global_batch_size": 8}]
