@@ -31,6 +31,7 @@ from perfmodel.spec.run import Run
 from perfmodel.spec.stack import SoftwareStack
 
 PLAUSIBLE: Final = 0.1  # of a cause that is called an explanation
+OUTWEIGHS: Final = 0.5  # of one that explains more than all else together, though its time lies beyond its interval
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +50,11 @@ class Cause:
     def best(self) -> Finding:
         """The most plausible of its findings."""
         return self.findings[0]
+
+    @property
+    def explains(self) -> bool:
+        """Whether its best finding gives the measured time within its interval, or it is more plausible than all else."""
+        return self.best.explains or self.plausibility >= OUTWEIGHS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +92,7 @@ class Diagnosis(Tabular):
     @property
     def explaining(self) -> tuple[Cause, ...]:
         """Causes whose best finding brings the prediction to the measurement."""
-        return tuple(each for each in self.causes if each.best.explains)
+        return tuple(each for each in self.causes if each.explains)
 
     @property
     def is_explained(self) -> bool:

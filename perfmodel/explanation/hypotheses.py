@@ -2,7 +2,7 @@
 
 A hypothesis changes one thing. That of a number stands for all its factors at once, on a first axis of the equations; that of a
 setting for one other value. The values of a setting follow from the declaration of its field: the other words of a choice, the
-other of a flag, half and double of a count.
+other of a flag, half and double of a count; micro-batches are all those that the batch of a replica admits.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from perfmodel.errors import PerfmodelError
 from perfmodel.explanation.moves import half_and_double, with_setting
 from perfmodel.spec.causes import DiagnosisPriors, NumberCause, SettingCause
 from perfmodel.spec.fields import Choice, Flag, Numeric, rules_of
+from perfmodel.spec.layout import Layout
 from perfmodel.spec.refusals import check_setup
 from perfmodel.spec.setup import Setup
 from perfmodel.spec.spread import DEVIATIONS, moved, uncertain_numbers, with_numbers
@@ -32,7 +33,7 @@ STACK: Final = "stack"  # the key of the software as a whole
 class OffNumber:
     """A number times a factor between two bounds; `deviation` is ln(1 + spread) / 1.64 of its prior, 0 where it has none.
 
-    `follow_error` is how far the change of an iteration's ln T may be off from the one predicted, as a relative half width.
+    `follow_error` is how much smaller the change of an iteration's ln T may be than the one predicted, relative to it.
     """
 
     cause: str
@@ -154,7 +155,13 @@ def _alternatives(owner: Any, name: str) -> Sequence[Any]:
             return (not value,)
         case Choice(options=options):
             return [word for word in options if word != value]
-    return list(half_and_double(value))
+    return admitted_micro_batches(owner) if name == "micro_batch_size" else list(half_and_double(value))
+
+
+def admitted_micro_batches(layout: Layout) -> list[int]:
+    """The other divisors of global batch / data parallelism: sequences of one micro-batch."""
+    replica = int(layout.global_batch_size // layout.data_parallel)
+    return [size for size in range(1, replica + 1) if replica % size == 0 and size != layout.micro_batch_size]
 
 
 def _with_stack(setup: Setup, *, stack: SoftwareStack) -> Setup:

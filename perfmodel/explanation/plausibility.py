@@ -4,8 +4,10 @@
 
 m_r are measured readings (the iteration, and what was given beside it), p_r(f) what the equations give for them with the number
 times f, s_r their standard deviations without that number's own share. A setting is one point instead of an integral. P(it
-runs) comes from predicted memory: the run was measured, so it fitted. How far an iteration follows a link that is off is itself
-not known well, as overlap hides more or less of it: s_T(f)^2 = s_T^2 + (follow_error / 1.64 * ln(T(f) / T(1)))^2.
+runs) comes from predicted memory: the run was measured, so it fitted. An iteration may follow a link that is off less than
+predicted, as overlap may hide more of it: where it takes less than T(f),
+
+    s_T(f)^2 = s_T^2 + (follow_error / 1.64 * ln(T(f) / T(1)))^2.
 
 Ignored: how the deviations of readings are correlated; how s_r changes along f otherwise.
 """
@@ -81,8 +83,8 @@ class Evidence:
         following = [follow_error / DEVIATIONS * change, *[0.0] * (len(logs) - 1)]
         for reading, log, spread, own in zip(self.readings, logs, spreads, following, strict=True):
             gap = np.log(reading.measured) - log
-            sides = (spread.towards(side, without=without) for side in (1.0, -1.0))
-            sigma = np.hypot(np.where(gap > 0, *sides), own)
+            above, below = (spread.towards(side, without=without) for side in (1.0, -1.0))
+            sigma = np.where(gap > 0, above, np.hypot(below, own))
             total = total - 0.5 * (gap / sigma) ** 2 - np.log(sigma)
         return total
 

@@ -12,8 +12,8 @@ from perfmodel.spec.fields import Numeric, Spec, number, part, text, words
 class NumberCause(Spec):
     """A number of the cluster or the stack that may be far off, by a factor f from `least` to `most`.
 
-    The density of ln f falls off as exp(-|ln f| / |ln typical|): `typical` is how far a number is off that is off. What the
-    iteration makes of it is T(1) * (T(f) / T(1))^x, with x within 1 - follow_error and 1 + follow_error in 90 % of runs.
+    The density of ln f falls off as exp(-|ln f| / |ln typical|): `typical` is how far a number is off that is off. An
+    iteration may follow it less than predicted: T(1) * (T(f) / T(1))^x, with x between 1 - follow_error and 1.
     """
 
     path: str = text()

@@ -34,7 +34,7 @@ def diagnosis_document(found: Diagnosis, following: NextMeasurements) -> dict[st
             {
                 "name": cause.name,
                 "plausibility": cause.plausibility,
-                "explains": cause.best.explains,
+                "explains": cause.explains,
                 "alternatives": [row(cause, finding) for finding in cause.findings],
             }
             for cause in found.causes

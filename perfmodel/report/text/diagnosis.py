@@ -80,8 +80,7 @@ def verdict(found: Diagnosis) -> Iterator[Text]:
         return
     yield Text(_difference(found))
     if found.is_explained:
-        first = found.explaining[0]
-        yield Text(f"Most plausible, {_percent(first.plausibility)}: {need_text(first.best, found)}.")
+        yield Text(f"Most plausible, {_most_plausible(found.explaining[0], found)}.")
         return
     closest = found.closest
     yield Text(
@@ -97,6 +96,20 @@ def _difference(found: Diagnosis) -> str:
     mfu = f"MFU {100 * float(predicted.mfu) / ratio:.3g} % instead of {100 * float(predicted.mfu):.3g} %"
     rate = float(predicted.tokens_per_s_per_gpu)
     return f"It takes {times}: {mfu}, {rate / ratio:,.4g} tokens/s/GPU instead of {rate:,.4g}."
+
+
+def _most_plausible(cause: Cause, found: Diagnosis) -> str:
+    """A cause with its odds; of several alternatives, the likeliest with its own."""
+    best = cause.best
+    need, left = need_text(best, found), "" if best.explains else f"; {_missing(best, found)}"
+    if _is_shared(cause):
+        need = f"{cause.name}, of which the likeliest, {_percent(best.plausibility)}, is {need}"
+    return f"{_percent(cause.plausibility)}: {need}{left}"
+
+
+def _is_shared(cause: Cause) -> bool:
+    """Whether a cause owes its odds to several alternatives, as they are shown in whole percents."""
+    return _percent(cause.best.plausibility) != _percent(cause.plausibility)
 
 
 def _missing(finding: Finding, found: Diagnosis) -> str:
@@ -138,9 +151,11 @@ def _shown(found: Diagnosis, *, every: bool) -> list[tuple[Cause, Finding]]:
 
 
 def _others(cause: Cause) -> str:
-    """How many other findings of a cause explain the measurement too."""
+    """The odds of a cause's best finding, where it has others, and how many of those explain the measurement too."""
     others = sum(each.explains for each in cause.findings[1:])
-    return f" (or {others} other{'s' if others > 1 else ''})" if others else ""
+    words = [_percent(cause.best.plausibility)] if _is_shared(cause) else []
+    words += [f"or {others} other{'s' if others > 1 else ''}"] if others else []
+    return f" ({', '.join(words)})" if words else ""
 
 
 def need_text(finding: Finding, found: Diagnosis) -> str:
