@@ -9,7 +9,7 @@ import subprocess
 import sys
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -121,6 +121,11 @@ def test_a_prediction_has_a_row_a_stage() -> None:
         (lambda: pm.whatif(PRESET, {}), "no scenario is given"),
         (lambda: pm.whatif(PRESET, {"A": {"tp": 4}}), "tp: unknown key; did you mean tensor_parallel?"),
         (lambda: pm.sweep(PRESET), "nothing is varied"),
+        (
+            lambda: pm.diagnose(PRESET, 0.9, stage=cast("int", "1")),
+            "stage: '1' is not the number of a stage: those of Nemotron-4 15B are 1 to 3",
+        ),
+        (lambda: pm.diagnose(PRESET, 0.9, stage=True), "stage: true is not the number of a stage"),
         (lambda: pm.diagnose(PRESET, "fast"), "measured: 'fast' is not a measured speed; write it like 200tokens/s/gpu"),
         (lambda: pm.sweep(PRESET, {"tensor_parallel": []}), "tensor_parallel: no values to sweep"),
         (

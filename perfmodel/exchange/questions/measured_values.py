@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from numbers import Real
 from typing import Final
 
 from perfmodel.errors import InputError, UnitError, shown
 from perfmodel.prediction import StagePrediction
-from perfmodel.units import parse_quantity, seconds_text, share_text
+from perfmodel.units import SECONDS_PER_DAY, parse_quantity, seconds_text, share_text
 
 EXAMPLES: Final = "200tokens/s/gpu, 6400tokens/s, 3.4s, mfu=31% or 420TFLOP/s/gpu"
 GPU: Final = "/(?:gpu|device)"
@@ -18,6 +20,19 @@ RATE: Final = re.compile(rf"(.*?)([MGTP])FLOP(?:s|s?/s(?:ec)?)(?:{GPU})?", re.IG
 TIME: Final = re.compile(r"(.+?[a-z])(?:/(?:it|iter|iteration|step))?", re.IGNORECASE)
 THOUSANDS: Final = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")  # 42,000 tokens/s
 SHARE: Final = re.compile(r"(?:(?P<kind>mfu|hfu)\s*=?\s*)?(?P<value>[\d.]+\s*%)", re.IGNORECASE)
+LONGEST_S: Final = 366 * SECONDS_PER_DAY  # of one iteration
+BARE_SHARE: Final = re.compile(r"(mfu|hfu)\s*=?\s*(\d+\.?\d*|\.\d+)", re.IGNORECASE)  # without its %
+SPELT_TIME: Final = re.compile(r"(\d+\.?\d*|\.\d+)\s*(sec|second|minute|min|hour|hr|day|week)s?", re.IGNORECASE)
+SPELT_UNITS: Final[Mapping[str, tuple[int, str]]] = {  # how a time is written with a unit that people spell
+    "sec": (1, "s"),
+    "second": (1, "s"),
+    "min": (1, "min"),
+    "minute": (1, "min"),
+    "hour": (1, "h"),
+    "hr": (1, "h"),
+    "day": (1, "d"),
+    "week": (7, "d"),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,18 +71,31 @@ def _as_it_is(seconds: float, _: StagePrediction) -> float:
 SHARES: Final[Mapping[str, Callable[[float, StagePrediction], float]]] = {"mfu": _by_mfu, "hfu": _by_hfu}
 
 
-def measured_value(measured: str | float, predicted: StagePrediction) -> MeasuredValue:
+def measured_value(measured: object, predicted: StagePrediction) -> MeasuredValue:
     """The iteration time that a measured speed is; a plain number from Python is seconds.
 
     MFU, HFU and FLOP/s count model FLOPs as predictions do: attention in full, against the peak of the products' format.
     Errors: InputError for what is no speed, or none that a GPU can have.
     """
-    if not isinstance(measured, str):
-        return MeasuredValue(text=seconds_text(float(measured)), iteration_time_s=_checked(float(measured), measured))
-    value, seconds_of = _read(THOUSANDS.sub("", measured.strip()))
-    time_s = seconds_of(_checked(value, measured), predicted)
+    is_text = isinstance(measured, str)
+    value, seconds_of = _read(THOUSANDS.sub("", str(measured).strip())) if is_text else (_number(measured), _as_it_is)
+    if not value > 0.0:
+        raise InputError(f"{shown(measured)} must be greater than 0; write it like {EXAMPLES}", key="measured")
+    time_s = seconds_of(value, predicted)
+    if time_s > LONGEST_S:
+        raise InputError(f"{shown(measured)} is too slow: an iteration would take more than a year", key="measured")
     _check_utilisation(measured, time_s, predicted)
-    return MeasuredValue(text=measured.strip(), iteration_time_s=time_s)
+    return MeasuredValue(text=str(measured).strip() if is_text else seconds_text(value), iteration_time_s=time_s)
+
+
+def _number(measured: object) -> float:
+    """A plain number of seconds. Errors: InputError for what is no number; true and false are none."""
+    if isinstance(measured, bool) or not isinstance(measured, Real):
+        raise InputError(f"{shown(measured)} is not a measured speed; write it like {EXAMPLES}", key="measured")
+    try:
+        return float(measured)
+    except OverflowError:
+        return float("-inf") if measured < 0 else float("inf")
 
 
 def _read(text: str) -> tuple[float, Callable[[float, StagePrediction], float]]:
@@ -84,18 +112,29 @@ def _read(text: str) -> tuple[float, Callable[[float, StagePrediction], float]]:
             return parse_quantity(found[1], "s"), _as_it_is
     except UnitError:
         pass
-    raise InputError(f"{shown(text)} is not a measured speed; write it like {EXAMPLES}", key="measured")
+    near = _nearest_form(text)
+    instead = f"did you mean {near}?" if near else f"write it like {EXAMPLES}"
+    raise InputError(f"{shown(text)} is not a measured speed; {instead}", key="measured")
 
 
-def _checked(value: float, measured: object) -> float:
-    if not 0.0 < value < 1e30:
-        raise InputError(f"{shown(measured)} must be greater than 0; write it like {EXAMPLES}", key="measured")
-    return value
+def _nearest_form(text: str) -> str:
+    """What somebody meant who spelt a unit or left out a %; empty where that is not known.
+
+    >>> _nearest_form("2 weeks"), _nearest_form("mfu=17"), _nearest_form("MFU 0.31"), _nearest_form("fast")
+    ('14d', 'mfu=17%', 'mfu=31%', '')
+    """
+    if found := SPELT_TIME.fullmatch(text):
+        times, unit = SPELT_UNITS[found[2].lower()]
+        return f"{times * float(found[1]):g}{unit}"
+    if found := BARE_SHARE.fullmatch(text):
+        share = float(found[2])
+        return f"{found[1].lower()}={100 * share if share < 1 else share:g}%"
+    return ""
 
 
-def _check_utilisation(measured: str, time_s: float, predicted: StagePrediction) -> None:
+def _check_utilisation(measured: object, time_s: float, predicted: StagePrediction) -> None:
     """Raise InputError for a speed at which a GPU would do more than its peak."""
-    hfu = float(predicted.hfu * predicted.iteration_time_s) / time_s
+    hfu = float(predicted.hfu * predicted.iteration_time_s) / max(time_s, sys.float_info.min)
     if hfu > 1.0:
         does = f"a GPU of this run would do {share_text(hfu)} of its peak rate"
         raise InputError(

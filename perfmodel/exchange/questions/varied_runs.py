@@ -9,7 +9,7 @@ from math import prod
 from typing import Any, Final, TypeAlias
 
 from perfmodel.economics.outlook import outlook
-from perfmodel.errors import InputError, PerfmodelError
+from perfmodel.errors import InputError, PerfmodelError, shown
 from perfmodel.exchange.own_evidence import own_runs_sentences, with_evidence
 from perfmodel.exchange.presets import economics_preset
 from perfmodel.exchange.questions.swept_axes import ParsedAxis, read_axis
@@ -33,6 +33,8 @@ MOST_POINTS: Final = 10_000
 def stage_index(run: Run, stage: int | None) -> int:
     """The index of a ramp stage that is counted from 1; of the last for None. Errors: InputError for one that the run lacks."""
     number = len(run.stages)
+    if stage is not None and (isinstance(stage, bool) or not isinstance(stage, int)):
+        raise InputError(f"{shown(stage)} is not the number of a stage: those of {run.name} are 1 to {number}", key="stage")
     if stage is not None and not 1 <= stage <= number:
         raise InputError(f"{run.name} has no stage {stage}: its stages are 1 to {number}", key="stage")
     return number - 1 if stage is None else stage - 1

@@ -57,7 +57,7 @@ def test_a_text_is_kept_as_it_was_written(predicted: StagePrediction) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "fast", "20", "0.31", "5GB", "200tokens/s/gpuu", "tokens/s", "mfu=0.31", "12 km/s", "nans", "420TFLOP", "1,2 s"],
+    ["", "fast", "20", "0.31", "5GB", "200tokens/s/gpuu", "tokens/s", "12 km/s", "nans", "420TFLOP", "1,2 s"],
 )
 def test_what_is_no_speed_is_refused_with_what_would_be_one(predicted: StagePrediction, text: str) -> None:
     """A number without a unit may be anything."""
@@ -65,7 +65,7 @@ def test_what_is_no_speed_is_refused_with_what_would_be_one(predicted: StagePred
         measured_value(text, predicted)
 
 
-@pytest.mark.parametrize("measured", ["0s", "-3s", "0tokens/s", "mfu=0%", 0.0, -1.0, float("nan")])
+@pytest.mark.parametrize("measured", ["0s", "-3s", "0tokens/s", "mfu=0%", 0.0, -1.0, -(10**400), float("nan")])
 def test_a_speed_is_greater_than_nothing(predicted: StagePrediction, measured: str | float) -> None:
     """Whatever its unit."""
     with pytest.raises(InputError, match="must be greater than 0"):
@@ -77,3 +77,44 @@ def test_a_speed_beyond_the_peak_rate_is_refused(predicted: StagePrediction, tex
     """It is of another unit, or of another stage."""
     with pytest.raises(InputError, match=r"is too fast: a GPU of this run would do .* of its peak rate"):
         measured_value(text, predicted)
+
+
+@pytest.mark.parametrize("measured", ["1e300s", "2000d", "1e-300tokens/s", 1e300, 10**400, float("inf")])
+def test_an_iteration_of_more_than_a_year_is_refused(predicted: StagePrediction, measured: object) -> None:
+    """As too slow, which is true of it; one of a day is read."""
+    with pytest.raises(InputError, match=r"^measured: .* is too slow: an iteration would take more than a year$"):
+        measured_value(measured, predicted)
+    assert measured_value("1d", predicted).iteration_time_s == 86400.0
+
+
+@pytest.mark.parametrize("measured", [1e-300, 5e-324, 1e-6, "1e300tokens/s", "1e308tokens/s/gpu", "1e-300s"])
+def test_a_number_beyond_the_peak_rate_is_refused_as_a_text_is(predicted: StagePrediction, measured: object) -> None:
+    """However small the time."""
+    with pytest.raises(InputError, match=r"is too fast: a GPU of this run would do .* of its peak rate"):
+        measured_value(measured, predicted)
+
+
+@pytest.mark.parametrize("measured", [None, [1], {}, b"0.9", True, False, 1j])
+def test_what_is_neither_text_nor_number_is_refused(predicted: StagePrediction, measured: object) -> None:
+    """In the same sentence; true is no time."""
+    with pytest.raises(InputError, match=r"^measured: .* is not a measured speed; write it like 200tokens/s/gpu, "):
+        measured_value(measured, predicted)
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("2 weeks", "14d"),
+        ("5 minutes", "5min"),
+        ("3.4 sec", "3.4s"),
+        ("1 Hour", "1h"),
+        ("mfu=17", "mfu=17%"),
+        ("MFU 0.31", "mfu=31%"),
+        ("hfu=0.3", "hfu=30%"),
+    ],
+)
+def test_a_speed_that_is_nearly_written_right_names_the_right_form(predicted: StagePrediction, text: str, meant: str) -> None:
+    """Which then is read."""
+    with pytest.raises(InputError, match=f"'{text}' is not a measured speed; did you mean {meant}\\?$"):
+        measured_value(text, predicted)
+    assert measured_value(meant, predicted).iteration_time_s > 0
