@@ -60,7 +60,7 @@ KERNEL_LABELS: Final = {
 
 def diagnosis_report(found: Diagnosis, following: NextMeasurements, *, every: bool = False) -> Group:
     """The verdict, the causes, and what tells them apart; with `every`, all alternatives of all causes."""
-    parts: list[RenderableType] = [*verdict(found), causes_table(found, every=every), *_notes(found)]
+    parts: list[RenderableType] = [*verdict(found), causes_table(found, every=every), *notes(found)]
     labels = ["as predicted", *(each.hypothesis.cause for each in following.contenders)]
     parts += [_measurement_block(each, labels, found) for each in following.measurements]
     return Group(*parts)
@@ -205,15 +205,16 @@ NUMBERS: Final[Mapping[str, Callable[[Setup, Finding], str]]] = {
 }
 
 
-def _notes(found: Diagnosis) -> Iterator[RenderableType]:
+def notes(found: Diagnosis) -> Iterator[RenderableType]:
     """What was measured besides, and what a reader of the table should know."""
+    first = found.explaining[0] if found.is_explained and not found.is_expected else None
+    setups = [found.predicted.work.setup, *([first.best.setup] if first else [])]
     for reading in found.readings[1:]:
-        predicted = float(reading.predicted(found.predicted.work.setup))
+        values = [reading.measured, *(float(reading.predicted(each)) for each in setups)]
         bandwidth = reading.measured > 1e6
-        measured, expected = (
-            f"{each / 1e9:.3g} GB/s" if bandwidth else seconds_text(each) for each in (reading.measured, predicted)
-        )
-        yield Text(f"Also measured: {reading.name}, {measured}; predicted {expected}.")
+        measured, *expected = (f"{each / 1e9:.3g} GB/s" if bandwidth else seconds_text(each) for each in values)
+        beside = f", with the first cause {expected[1]}" if expected[1:] and expected[1] != expected[0] else ""
+        yield Text(f"Also measured: {reading.name}, {measured}; predicted {expected[0]}{beside}.")
     fits = found.predicted.fit_probability
     if fits < 0.5:
         yield Text("The run as it is described is predicted not to fit, and it ran: something in it is otherwise.", style="dim")

@@ -6,9 +6,11 @@ from dataclasses import replace
 
 import pytest
 
+from perfmodel.count.operators import Collective
 from perfmodel.exchange.questions.diagnosed_runs import run_diagnosis
 from perfmodel.explanation.diagnosis import Cause, Diagnosis
-from perfmodel.report.text.diagnosis import verdict
+from perfmodel.explanation.readings import collective_reading
+from perfmodel.report.text.diagnosis import notes, verdict
 
 
 def headline(found: Diagnosis) -> str:
@@ -47,3 +49,16 @@ def test_what_is_more_plausible_than_all_else_explains(slow: Diagnosis, share: f
     assert found.is_explained is is_explained
     assert headline(found).startswith("Most plausible, " if is_explained else "Nothing alone explains it plausibly.")
     assert "which is a factor of 1.01 away." in headline(found)
+
+
+def test_what_was_measured_besides_stands_beside_what_the_first_cause_makes_of_it(slow: Diagnosis) -> None:
+    """A network at the rate that the iteration asks for may be another than nccl-tests show."""
+    network = next(each for each in slow.causes if each.name == "network")
+    calls = (each for each, _ in slow.predicted.work.executions() if isinstance(each, Collective))
+    call = next(each for each in calls if each.name == "optimizer.reduce_gradients")
+    reading = collective_reading(call, 5e9, error=0.4)
+    found = replace(slow, causes=(network,), readings=(slow.readings[0], reading))
+    before, after = (float(reading.predicted(setup)) / 1e9 for setup in (slow.predicted.work.setup, network.best.setup))
+    assert after < 0.6 * before
+    (note,) = notes(found)
+    assert f"5 GB/s; predicted {before:.3g} GB/s, with the first cause {after:.3g} GB/s." in str(note)
