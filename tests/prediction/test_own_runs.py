@@ -66,6 +66,22 @@ def test_the_interval_is_narrower_in_the_logarithm() -> None:
     assert after.uncertainty.shares == pytest.approx(before.uncertainty.shares)
 
 
+def test_numbers_alone_are_as_wide_as_the_parts_that_they_make() -> None:
+    """Their squares add up to those of the coefficients and the machine; with the discrepancy, all shares to 1."""
+    known = of_last_stage(SHIFTED).uncertainty
+    parts_s = {part: float(half_s) for part, half_s in known.parts_s.items()}
+    of_numbers = sum(float(half_s) ** 2 for half_s in known.numbers_s.values())
+    assert of_numbers == pytest.approx(parts_s["coefficients"] ** 2 + parts_s["machine"] ** 2)
+    of_discrepancy = parts_s["discrepancy"] ** 2 / sum(half_s**2 for half_s in parts_s.values())
+    assert sum(float(share) for share in known.shares.values()) + of_discrepancy == pytest.approx(1.0)
+
+
+def test_own_runs_leave_the_ratio_of_two_times_as_sure_as_it_was() -> None:
+    """They tell how far both are off, not which number is: what two scenarios share has cancelled before."""
+    one, other = (api.whatif(each, {"more": {"micro_batch_size": 2}}) for each in (RUN, SHIFTED))
+    assert other.time_ratio_interval(other.scenarios[0]) == pytest.approx(one.time_ratio_interval(one.scenarios[0]))
+
+
 def test_without_own_runs_nothing_is_multiplied() -> None:
     """Bit for bit: neither by shifts of other software, nor where a run is taken without them."""
     before, elsewhere = of_last_stage(RUN), of_last_stage(with_shifts(RUN, replace(FILE, software="else", gpu="else")))
