@@ -13,7 +13,7 @@ from perfmodel.exchange.annotations import separated
 from perfmodel.exchange.building import build
 from perfmodel.exchange.documents import FILE_SUFFIXES, read_mapping
 from perfmodel.exchange.own_evidence import evidence_setting, own_runs_sentences
-from perfmodel.exchange.presets import economics_preset, expand_part, read_preset
+from perfmodel.exchange.presets import beside, economics_preset, expand_part, read_preset
 from perfmodel.exchange.questions.plan_quantities import (
     budget_dollars,
     confidence,
@@ -168,7 +168,7 @@ def _run(model: str | Mapping[str, Any] | TransformerModel | Run) -> tuple[Run |
         return _read_run(model, separated(model)[0])
     if isinstance(model, str) and Path(model).suffix.lower() in FILE_SUFFIXES:
         mapping, _ = separated(read_mapping(Path(model)))
-        return _read_run(model, mapping) if "stages" in mapping else (None, {"model": model})
+        return _read_run(model, beside(Path(model), Run, mapping)) if "stages" in mapping else (None, {"model": model})
     if isinstance(model, str) and model.startswith(RUN_PREFIX):
         name = model.removeprefix(RUN_PREFIX)
         return _read_run(name, read_preset("runs", name)[0])
