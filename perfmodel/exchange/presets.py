@@ -196,7 +196,6 @@ def _read_part(spec: type, kind: str, name: str) -> dict[str, Any]:
 
 def beside(path: Path, spec: type, mapping: Mapping[str, Any]) -> dict[str, Any]:
     """The mapping of a file with the files that it names where they are: in its own folder first, then in the current one."""
-
     return _with_files(spec, mapping, lambda name: str(path.parent / name) if (path.parent / name).is_file() else name)
 
 
