@@ -208,8 +208,8 @@ def _with_evidence(cluster: Any, name: str) -> Any:
 
 def _replaced(before: Any, now: Any, name: str) -> tuple[str, ...]:
     """A sentence where evidence that the cluster names gives way to that of this name."""
-    clusters = [_part(Cluster, "clusters", each, "cluster") for each in (before, now)]
-    return replaced_evidence(*(mapping_of(each.evidence) for each in clusters), name)
+    first, then = (mapping_of(_part(Cluster, "clusters", each, "cluster").evidence) for each in (before, now))
+    return replaced_evidence(first, then, name)
 
 
 def _with_room(cluster: Cluster, free: float) -> Cluster:
