@@ -84,13 +84,18 @@ def without_doubles(table: MeasuredTable[MeasuredRun]) -> MeasuredTable[Measured
     """The table with each run once: a later row of the same name, settings and time is left out as a copy of the first."""
     first: dict[Hashable, int] = {}
     copies = [each for each in table.rows if first.setdefault(_identity(each), each.line) != each.line]
-    repeats = {each.line: f"line {each.line} repeats line {first[_identity(each)]}" for each in copies}
+    of = {each.line: first[_identity(each)] for each in copies}
     unread = [
-        UnreadRow(line=each.line, run_id=each.run_id, source=each.source, reason=f"{repeats[each.line]}, run_id {each.run_id}")
+        UnreadRow(
+            line=each.line,
+            run_id=each.run_id,
+            source=each.source,
+            reason=f"line {each.line}, run_id {each.run_id}: the same run as line {of[each.line]}",
+        )
         for each in copies
     ]
     return MeasuredTable(
-        rows=tuple(each for each in table.rows if each.line not in repeats),
+        rows=tuple(each for each in table.rows if each.line not in of),
         unread=tuple(sorted([*table.unread, *unread], key=lambda row: row.line)),
     )
 

@@ -68,7 +68,7 @@ def own_runs_sentences(evidence: RunEvidence, each: str, before: Setup | None = 
     if before is None:
         return (f"{evidence.name} shift times, each {each} by what they say of it",)
     change = 100 * (float(before.own_shift.factor) - 1.0)
-    return (f"{evidence.name} shift the time before by {change:+.1f} %, and each {each} by what they say of it",)
+    return (f"{evidence.name} shift the time of the run before by {change:+.1f} %, and each {each} by what they say of it",)
 
 
 def _rounded(mapping: Mapping[str, Any]) -> dict[str, Any]:

@@ -73,7 +73,7 @@ def test_a_doubled_row_counts_once(run: Any, tmp_path: Path) -> None:
     made = run("calibrate", "--from-runs", write_rows(tmp_path / "runs.csv", row, again, row), "-o", mine, "--json")
     document = json.loads(made.out)
     assert len(document["runs"]) == document["shifts"][-1]["runs"] == 2
-    assert f"warning: line 4 repeats line 2, run_id {row['run_id']}; the row is left out" in made.err
+    assert f"warning: line 4, run_id {row['run_id']}: the same run as line 2; the row is left out" in made.err
     assert [each["line"] for each in document["left_out"]] == [4]
 
 
