@@ -54,14 +54,15 @@ def test_runs_become_evidence_that_a_prediction_shows(run: Any, table: Path, tmp
 def test_warnings_are_those_of_validate(run: Any, table: Path, tmp_path: Path) -> None:
     """Word by word: rows that are left out, a stack that is not known, runs that are predicted not to fit."""
     rows = [row | {"stack": "mystack"} for row in published_rows("Nemotron-4 15B")[:2]]
-    rows.append(
-        rows[0] | {"run_id": "large", "micro_batch_size": "16", "tensor_parallel": "1", "data_parallel": rows[0]["gpus"]}
-    )
+    known = published_rows("Nemotron-4 15B")[0]
+    large = {name: f"{16 * float(known[name]):g}" for name in ("iteration_time_s", "global_batch_size")}
+    rows.append(known | large | {"run_id": "large", "micro_batch_size": "16"})
     rows.append(rows[0] | {"iteration_time_s": "nan"})
     table = write_rows(tmp_path / "mine.csv", *rows)
     said = run("validate", table).err
     assert "stack mystack has no preset: generic stands for it" in said
     assert "'nan' is not a time" in said
+    assert "line 4: Nemotron-4 15B needs " in said
     assert run("calibrate", "--from-runs", table, "-o", tmp_path / "mine.yaml").err.startswith(said)
 
 

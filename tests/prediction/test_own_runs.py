@@ -10,6 +10,7 @@ import pytest
 
 from perfmodel import api
 from perfmodel.exchange.run_files import read_candidates
+from perfmodel.explanation.readings import iteration_interval
 from perfmodel.explanation.sensitivity import sensitivity
 from perfmodel.explanation.terms import term
 from perfmodel.explanation.waterfall import waterfall
@@ -74,6 +75,14 @@ def test_numbers_alone_are_as_wide_as_the_parts_that_they_make() -> None:
     assert of_numbers == pytest.approx(parts_s["coefficients"] ** 2 + parts_s["machine"] ** 2)
     of_discrepancy = parts_s["discrepancy"] ** 2 / sum(half_s**2 for half_s in parts_s.values())
     assert sum(float(share) for share in known.shares.values()) + of_discrepancy == pytest.approx(1.0)
+
+
+def test_what_numbers_may_explain_of_a_speed_is_as_narrow_as_its_interval() -> None:
+    """So that an interval without one of them is never of less than nothing."""
+    one, other = (iteration_interval(of_last_stage(each)) for each in (RUN, SHIFTED))
+    assert other.above == pytest.approx(REMAINING * one.above)
+    for path, deviation in one.of_number.items():
+        assert other.of_number[path] == pytest.approx(REMAINING * deviation)
 
 
 def test_own_runs_leave_the_ratio_of_two_times_as_sure_as_it_was() -> None:
