@@ -11,6 +11,7 @@ import typer
 from perfmodel import __version__
 from perfmodel.commands.console import STOPPED, emit_json, emit_table, progress, progress_bar, say, write_file
 from perfmodel.commands.options import AsJson, Device
+from perfmodel.commands.row_warnings import warn_of_memory, warn_of_rows
 from perfmodel.errors import InputError
 
 if TYPE_CHECKING:
@@ -122,16 +123,19 @@ def _learn_from(table: Path, output: Path, *, as_json: bool) -> None:
 
 def _calibration(path: Path) -> OwnCalibration:
     """What the runs of a table say. Errors: InputError where none of them is predicted."""
+    from perfmodel.evidence.measured_rows import without_doubles
     from perfmodel.evidence.own_calibration import own_calibration
     from perfmodel.evidence.time_scores import compare_time
     from perfmodel.exchange.tables.published_runs import read_measured_runs
 
-    table = read_measured_runs(path)
+    table = without_doubles(read_measured_runs(path))
+    warn_of_rows(table.rows, table.unread)
     try:
         compared: list[Any] = [compare_time(each) for each in progress(table.rows, "predicting")]
     except KeyboardInterrupt:
         say("stopped; nothing was written")
         raise typer.Exit(STOPPED) from None
+    warn_of_memory(compared)
     found = own_calibration(compared, table.unread)
     if not found.runs:
         why = [f"line {each.line}: {each.reason.removeprefix(f'line {each.line}, ')}" for each in found.left_out[:1]]

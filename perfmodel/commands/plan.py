@@ -240,14 +240,16 @@ def _pairs(texts: list[str] | None, option: str) -> dict[str, str]:
 def _write_runs(found: Plan, path: Path) -> None:
     """Write the best plan as a run file; where stages differ in layout, one numbered file per stage."""
     from perfmodel.exchange.documents import yaml_text
+    from perfmodel.exchange.presets import seen_from
     from perfmodel.report.json.plan import run_documents
+    from perfmodel.spec.run import Run
 
     documents = run_documents(found)
     if not documents:
         say(f"{path} was not written: no plan was found")
     for number, document in enumerate(documents, start=1):
         one = path if len(documents) == 1 else path.with_name(f"{path.stem}-{number}{path.suffix}")
-        write_file(yaml_text(document), one)
+        write_file(yaml_text(seen_from(one.parent, Run, document)), one)
 
 
 def _keep_freed_memory() -> None:

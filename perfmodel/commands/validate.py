@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -11,17 +10,17 @@ import typer
 
 from perfmodel.commands.console import STOPPED, drawing_module, emit, form_of, kind_of, progress, say, write_file
 from perfmodel.commands.options import AsCsv, AsJson, AsMarkdown, Output
+from perfmodel.commands.row_warnings import warn_of_memory, warn_of_rows
 from perfmodel.errors import InputError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from perfmodel.evidence.groups import Scoreboard
-    from perfmodel.evidence.measured_rows import MeasuredRun, MeasuredTable, UnreadRow
+    from perfmodel.evidence.measured_rows import MeasuredRun, MeasuredTable
     from perfmodel.evidence.thresholds import Threshold
     from perfmodel.evidence.time_scores import TimeComparison
 
-MOST_NAMED = 10  # rows that cannot be read, one by one
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -115,11 +114,11 @@ def _validate_times(
     table = read_measured_runs(file or DATA / "published_runs.csv")
     measured = table.rows
     bars = [read_threshold(text, scores=SCORES, groups=known_groups(measured)) for text in fail_above]
-    _warn(measured, table.unread)
+    warn_of_rows(measured, table.unread)
     comparisons = _one_by_one(compare_time, measured)
     complete = len(comparisons) == len(measured)
     if file is not None:
-        _warn_of_memory(comparisons)
+        warn_of_memory(comparisons)
     if leave_source_out and complete:
         comparisons = _without_own_source(comparisons, table)
     scores = time_scoreboard(comparisons, table.unread)
@@ -164,7 +163,7 @@ def _validate_memory(file: Path, *, fail_above: Sequence[str], form: str, output
     table = read_measured_fits(file)
     measured = table.rows
     bars = [read_threshold(text, scores=SCORES, groups=known_groups(measured)) for text in fail_above]
-    _warn(measured, table.unread)
+    warn_of_rows(measured, table.unread)
     comparisons = _one_by_one(compare_fit, measured)
     scores, complete = fit_scoreboard(comparisons, table.unread), len(comparisons) == len(measured)
     from perfmodel.report.json.scores import memory_document, memory_rows
@@ -182,27 +181,6 @@ def _validate_memory(file: Path, *, fail_above: Sequence[str], form: str, output
         rows=lambda: memory_rows(scores),
     )
     _judge(scores, bars, complete=complete)
-
-
-def _warn(measured: Sequence[Any], unread: Sequence[UnreadRow]) -> None:
-    for each in unread[:MOST_NAMED]:
-        say(f"warning: {each.reason}; the row is left out")
-    if len(unread) > MOST_NAMED:
-        say(f"warning: {len(unread) - MOST_NAMED} more rows are left out; --json names all of them")
-    for warning, rows in Counter(each.warning for each in measured if each.warning).items():
-        say(f"warning: {warning} ({rows} row{'s' if rows > 1 else ''})")
-
-
-def _warn_of_memory(comparisons: Sequence[TimeComparison]) -> None:
-    """Say which runs ran though they are predicted not to fit: something of them is other than the table states."""
-    from perfmodel.exchange.stack_fit import beyond_the_memory
-
-    beyond = [each.measured for each in comparisons if not each.may_fit]
-    for each in beyond[:MOST_NAMED]:
-        if each.run is not None:
-            say(f"warning: line {each.line}: {beyond_the_memory(each.run)}")
-    if len(beyond) > MOST_NAMED:
-        say(f"warning: {len(beyond) - MOST_NAMED} more runs ran that are predicted not to fit; --json has the odds of all")
 
 
 def _one_by_one(compare: Callable[[T], R], measured: Sequence[T]) -> list[R]:

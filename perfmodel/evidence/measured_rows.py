@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
@@ -78,3 +78,31 @@ class MeasuredFit:
     reason: str
     assumptions: tuple[str, ...]
     warning: str = ""  # what a user should read before trusting the prediction
+
+
+def without_doubles(table: MeasuredTable[MeasuredRun]) -> MeasuredTable[MeasuredRun]:
+    """The table with each run once: a later row of the same name, settings and time is left out as a copy of the first."""
+    first: dict[Hashable, int] = {}
+    copies = [each for each in table.rows if first.setdefault(_identity(each), each.line) != each.line]
+    of = {each.line: first[_identity(each)] for each in copies}
+    unread = [
+        UnreadRow(
+            line=each.line,
+            run_id=each.run_id,
+            source=each.source,
+            reason=f"line {each.line}, run_id {each.run_id}: the same run as line {of[each.line]}",
+        )
+        for each in copies
+    ]
+    return MeasuredTable(
+        rows=tuple(each for each in table.rows if each.line not in of),
+        unread=tuple(sorted([*table.unread, *unread], key=lambda row: row.line)),
+    )
+
+
+def _identity(measured: MeasuredRun) -> Hashable:
+    """What two copies of one row have in common."""
+    run = measured.run
+    configuration = None if run is None else run.setup(run.stages[0]).configuration
+    sizes = (measured.gpus, measured.global_batch_size, measured.sequence_length)
+    return (measured.run_id, measured.iteration_time_s, *sizes, *measured.labels.values(), configuration)

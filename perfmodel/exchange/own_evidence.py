@@ -15,9 +15,9 @@ from perfmodel.exchange.documents import FILE_SUFFIXES, yaml_text
 from perfmodel.exchange.presets import preset_names
 from perfmodel.exchange.run_files import EVIDENCE, Setting, Settings, setting_pairs
 from perfmodel.exchange.spec_mappings import mapping_of
-from perfmodel.spec.hardware import Cluster
 from perfmodel.spec.own_runs import ANY
-from perfmodel.spec.stack import SoftwareStack
+from perfmodel.spec.run_evidence import RunEvidence
+from perfmodel.spec.setup import Setup
 
 if TYPE_CHECKING:  # a prediction does not wait for what calibrates
     from perfmodel.evidence.own_calibration import OwnCalibration
@@ -61,15 +61,14 @@ def evidence_setting(name: str) -> tuple[str, str]:
     raise InputError(f"{shown(name)} is no file of evidence; {made}", key="--evidence")
 
 
-def own_runs_sentences(cluster: Cluster, stack: SoftwareStack) -> tuple[str, ...]:
-    """What own runs do to predictions of this software on this kind of GPU, where there are any."""
-    evidence = cluster.evidence
-    of_software = [each for each in evidence.own_shifts if not each.settings and each.is_of(stack.name, cluster.gpu.name)]
-    if not of_software:
+def own_runs_sentences(evidence: RunEvidence, each: str, before: Setup | None = None) -> tuple[str, ...]:
+    """Whose own runs shift times, if any; `each` of several predictions has its own shift, that of `before` is named."""
+    if not evidence.own_shifts:
         return ()
-    last = of_software[-1]
-    shift = f"{evidence.name} shift times by {100 * (last.factor - 1.0):+.1f} % ({last.runs} {last.kin})"
-    return (f"{shift}; those of models and layouts that were run, by what they took",)
+    if before is None:
+        return (f"{evidence.name} shift times, each {each} by what they say of it",)
+    change = 100 * (float(before.own_shift.factor) - 1.0)
+    return (f"{evidence.name} shift the time of the run before by {change:+.1f} %, and each {each} by what they say of it",)
 
 
 def _rounded(mapping: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,9 +7,10 @@ anywhere else may stand in its place, by its path. A mapping may say `extends: N
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from functools import cache
+from os.path import relpath
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -195,19 +196,29 @@ def _read_part(spec: type, kind: str, name: str) -> dict[str, Any]:
 
 def beside(path: Path, spec: type, mapping: Mapping[str, Any]) -> dict[str, Any]:
     """The mapping of a file with the files that it names where they are: in its own folder first, then in the current one."""
+    return _with_files(spec, mapping, lambda name: str(path.parent / name) if (path.parent / name).is_file() else name)
 
-    def located(value: Any) -> Any:
-        is_file = isinstance(value, str) and Path(value).suffix.lower() in FILE_SUFFIXES
-        return str(path.parent / value) if is_file and (path.parent / value).is_file() else value
+
+def seen_from(folder: Path, spec: type, mapping: Mapping[str, Any]) -> dict[str, Any]:
+    """The mapping for a file in `folder`: files that it names from the current folder as they are called from there."""
+    here = folder.resolve()
+    return _with_files(spec, mapping, lambda name: relpath(Path(name).resolve(), here) if Path(name).is_file() else name)
+
+
+def _with_files(spec: type, mapping: Mapping[str, Any], located: Callable[[str], str]) -> dict[str, Any]:
+    """The mapping with every file that it names in place of a part, or extends, called as `located` says."""
+
+    def named(value: Any) -> Any:
+        return located(value) if isinstance(value, str) and Path(value).suffix.lower() in FILE_SUFFIXES else value
 
     def of_part(rule: Part, value: Any) -> Any:
         if isinstance(value, list):
             return [of_part(rule, each) for each in value]
-        return beside(path, rule.spec, value) if isinstance(value, Mapping) else located(value)
+        return _with_files(rule.spec, value, located) if isinstance(value, Mapping) else named(value)
 
     parts = {entry.name: rule for entry in fields(spec) if isinstance(rule := rule_of(entry), Part) and rule.shape == "one"}
     result = {key: of_part(parts[key], value) if key in parts else value for key, value in mapping.items()}
-    return {**result, "extends": located(result["extends"])} if "extends" in result else result
+    return {**result, "extends": named(result["extends"])} if "extends" in result else result
 
 
 def cluster_priors() -> tuple[dict[str, Any], dict[str, str]]:

@@ -52,6 +52,7 @@ class RunCandidate:
     run: Run
     assumptions: tuple[str, ...]
     unstated: tuple[str, ...] = ()
+    replaced: tuple[str, ...] = ()  # of the assumptions, what other evidence stood in the place of
 
 
 def setting_pairs(settings: Settings) -> list[Setting]:
@@ -72,6 +73,7 @@ def read_candidates(
     stated = _assumptions(mapping.pop("assumptions", []))
     mapping, _ = separated(mapping)
     given = [*mapping]
+    replaced: tuple[str, ...] = ()
     in_parts = isinstance(mapping.get("cluster"), Mapping)
     mapping = expand(Run, mapping)
     degrees = {axis.name: mapping.get(axis.name, 1) for axis in REPLICA_AXES}
@@ -82,13 +84,15 @@ def read_candidates(
         if key == EVIDENCE and isinstance(mapping.get("cluster"), list):
             raise InputError("the run lists several clusters; choose one, as in --set cluster=dgx-h100", key=EVIDENCE)
         in_parts = in_parts or key.startswith("cluster.") or (key == "cluster" and isinstance(value, Mapping))
-        changed_mapping = with_value(_with_terms(mapping, key), key, value)
+        before, changed_mapping = mapping, with_value(_with_terms(mapping, key), key, value)
         mapping = expand(Run, separated(changed_mapping)[0] if isinstance(value, Mapping) else changed_mapping)
+        if key == EVIDENCE:
+            replaced = replaced_evidence(_evidence_in(before), _evidence_in(mapping), value)
         given.append("published" if any(word in key for word in BESIDE) else re.split(r"[.\[]", key)[0])
     changed = given[len(given) - len(overrides) :]
     if any(key not in stated and key not in HARMLESS for key in changed):
         mapping = _without_published_figures(mapping)
-    assumptions = (*(sentence for key, sentence in stated.items() if key not in changed), *_defaults_taken(given))
+    assumptions = (*replaced, *(sentence for key, sentence in stated.items() if key not in changed), *_defaults_taken(given))
     axes = [(key, values) for key, values in leaves(Run, mapping) if isinstance(values, list)]
     built = [(dict(chosen), _built(mapping, chosen, gpus, Draft if draft else Run)) for chosen in _combinations(axes)]
     kept = bool(gpus) or "stages" in changed
@@ -102,9 +106,23 @@ def read_candidates(
                 *_of_the_whole(run, in_parts=in_parts),
             ),
             unstated=tuple(name for name in STATED_SETTINGS if name not in given),
+            replaced=replaced,
         )
         for values, run in built
     )
+
+
+def _evidence_in(mapping: Mapping[str, Any]) -> Any:
+    cluster = mapping.get("cluster")
+    return cluster.get("evidence") if isinstance(cluster, Mapping) else None
+
+
+def replaced_evidence(before: Any, now: Any, name: Any) -> tuple[str, ...]:
+    """A sentence where evidence with own runs gives way to other evidence, which was typed as `name`."""
+    if not isinstance(before, Mapping) or not before.get("own_shifts") or before == now:
+        return ()
+    other = name if isinstance(name, str) else "other evidence"
+    return (f"{other} is taken in place of {before.get('name')}, the evidence that the cluster of the run names",)
 
 
 def _of_the_whole(run: Run, *, in_parts: bool) -> tuple[str, ...]:

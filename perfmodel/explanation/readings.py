@@ -136,5 +136,5 @@ def iteration_interval(predicted: StagePrediction) -> Spread:
 
 def _spread(known: Uncertainty, value: float) -> Spread:
     below, above = (abs(float(np.log(end / value))) / DEVIATIONS for end in (known.low_s, known.high_s))
-    alone = {path: float(half) / value / DEVIATIONS for path, half in known.half_widths_s.items()}
+    alone = {path: float(half) / value / DEVIATIONS for path, half in known.numbers_s.items()}
     return Spread(below=below, above=above, of_number=alone)

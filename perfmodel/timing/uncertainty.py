@@ -46,7 +46,12 @@ CLUSTERS_AND_STACKS: Final = 8  # whose ends are remembered: moving them takes h
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Uncertainty:
-    """The 90 % interval [s] of a time, what each uncertain number alone contributes to it, and what none of them explains."""
+    """The 90 % interval [s] of a time, what each uncertain number alone contributes to it, and what none of them explains.
+
+    `half_widths_s`, `ends_s` and `discrepancy_s` are what the equations say, before own runs: these tell how far a time is off,
+    not which number is, so that ratios of times are as uncertain as without them. `low_s`, `high_s`, `numbers_s` and `parts_s`
+    are what own runs leave.
+    """
 
     low_s: Numeric
     high_s: Numeric
@@ -65,13 +70,18 @@ class Uncertainty:
         return {path: squares[path] / total for path in ranked if anywhere(squares[path] > 0)}
 
     @property
+    def numbers_s(self) -> dict[str, Numeric]:
+        """The half width that each uncertain number alone would leave, by key path."""
+        return {path: half_s * self.remaining for path, half_s in self.half_widths_s.items()}
+
+    @property
     def parts_s(self) -> dict[str, Numeric]:
         """The half width that each of PARTS alone would leave: numbers of the cluster itself are those of the machine."""
-        squares = {path: half_s * half_s for path, half_s in self.half_widths_s.items()}
+        squares = {path: half_s * half_s for path, half_s in self.numbers_s.items()}
         machine = {path: square for path, square in squares.items() if path.startswith(OF_CLUSTER) and path.count(".") == 1}
         others = (square for path, square in squares.items() if path not in machine)
-        half_widths_s = (np.sqrt(sum(others)), np.sqrt(sum(machine.values())), self.discrepancy_s)
-        return {part: half_s * self.remaining for part, half_s in zip(PARTS, half_widths_s, strict=True)}
+        halves_s = (np.sqrt(sum(others)), np.sqrt(sum(machine.values())), self.discrepancy_s * self.remaining)
+        return dict(zip(PARTS, halves_s, strict=True))
 
     def _square_s2(self, squares: Iterable[Numeric]) -> Numeric:
         """The square of the half width of the whole interval."""

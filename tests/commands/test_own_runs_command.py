@@ -36,7 +36,7 @@ def test_runs_become_evidence_that_a_prediction_shows(run: Any, table: Path, tmp
     assert made.out.startswith("3 of 5 rows of runs.csv are used: the median run took ")
     assert "line 5" in made.out
     assert "line 6" in made.out
-    assert made.err == f"wrote {mine}\n"
+    assert made.err.endswith(f"wrote {mine}\n")
     command = ("predict", "nemotron-4-15b", *SETTINGS, "--evidence", mine)
     text = " ".join(run(*command).out.split())
     assert "by 3 of your runs of this configuration." in text
@@ -49,6 +49,33 @@ def test_runs_become_evidence_that_a_prediction_shows(run: Any, table: Path, tmp
     assert f"Shifted by {100 * (ratio - 1):+.1f} % and narrowed to" in text
     verbose = run(*command, "-v").out
     assert "Runs of runs.csv; without them " in verbose
+
+
+def test_warnings_are_those_of_validate(run: Any, table: Path, tmp_path: Path) -> None:
+    """Word by word: rows that are left out, a stack that is not known, runs that are predicted not to fit."""
+    rows = [row | {"stack": "mystack"} for row in published_rows("Nemotron-4 15B")[:2]]
+    known = published_rows("Nemotron-4 15B")[0]
+    large = {name: f"{16 * float(known[name]):g}" for name in ("iteration_time_s", "global_batch_size")}
+    rows.append(known | large | {"run_id": "large", "micro_batch_size": "16"})
+    rows.append(rows[0] | {"iteration_time_s": "nan"})
+    table = write_rows(tmp_path / "mine.csv", *rows)
+    said = run("validate", table).err
+    assert "stack mystack has no preset: generic stands for it" in said
+    assert "'nan' is not a time" in said
+    assert "line 4: Nemotron-4 15B needs " in said
+    assert run("calibrate", "--from-runs", table, "-o", tmp_path / "mine.yaml").err.startswith(said)
+
+
+def test_a_doubled_row_counts_once(run: Any, tmp_path: Path) -> None:
+    """The same name and numbers are one run; the same run measured again is another."""
+    row = published_rows("Nemotron-4 15B")[0]
+    again = row | {"iteration_time_s": str(1.01 * float(row["iteration_time_s"]))}
+    mine = tmp_path / "mine.yaml"
+    made = run("calibrate", "--from-runs", write_rows(tmp_path / "runs.csv", row, again, row), "-o", mine, "--json")
+    document = json.loads(made.out)
+    assert len(document["runs"]) == document["shifts"][-1]["runs"] == 2
+    assert f"warning: line 4, run_id {row['run_id']}: the same run as line 2; the row is left out" in made.err
+    assert [each["line"] for each in document["left_out"]] == [4]
 
 
 def test_json_has_the_runs_the_shifts_and_what_was_left_out(run: Any, table: Path, tmp_path: Path) -> None:

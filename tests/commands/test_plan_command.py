@@ -149,6 +149,25 @@ def test_a_config_of_ones_own(run: Any, tmp_path: Path) -> None:
     assert predicted["iteration_time_s"] == found["best"]["stages"][0]["iteration_time_s"]
 
 
+def test_a_run_file_names_files_from_its_own_folder(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A config, a cluster that extends a file and evidence, named from the folder of the plan, and used from another."""
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "config.json").write_text(json.dumps(CONFIG))
+    (tmp_path / "ours.yaml").write_text("extends: dgx-h100\ncompute_scale: 0.5\n")
+    (tmp_path / "evidence.yaml").write_text(
+        "extends: published\nname: Runs of mine\nversion: '1'\nown_shifts: [{runs: 1, kin: mine, shift: 0.5, remaining: 1}]\n"
+    )
+    (tmp_path / "out").mkdir()
+    monkeypatch.chdir(tmp_path)
+    named = ("--cluster", "ours.yaml", "--evidence", "evidence.yaml", *FEW)
+    found = document(run, "plan", "mine/config.json", *named, "--gpus", 16, "--run-file", "out/best.yaml")
+    monkeypatch.chdir("/")
+    predicted = json.loads(run("predict", tmp_path / "out" / "best.yaml", "--json").out)["stages"][0]
+    assert predicted["iteration_time_s"] == found["best"]["stages"][0]["iteration_time_s"]
+    again = document(run, "plan", tmp_path / "out" / "best.yaml", "--gpus", 16, *FEW)
+    assert again["best"]["stages"][0]["iteration_time_s"] == found["best"]["stages"][0]["iteration_time_s"]
+
+
 def test_a_run_stands_for_a_model(run: Any) -> None:
     """Its model, cluster, lengths, batches and GPUs."""
     found = document(run, "plan", "runs/laptop")

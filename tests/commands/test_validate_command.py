@@ -126,7 +126,7 @@ def test_a_wrong_cell_is_named_by_line_and_column(run: Any, tmp_path: Path) -> N
     table.write_text(f"{header}\n{first.replace(',8.85,', ',fast,')}\n")
     done = run("validate", table)
     assert done.code == 2
-    assert "bad.csv, line 2, column iteration_time_s: 'fast' is not a count" in done.err
+    assert "bad.csv, line 2, column iteration_time_s: 'fast' is not a time" in done.err
 
 
 @pytest.mark.parametrize(

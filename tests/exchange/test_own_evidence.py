@@ -15,6 +15,7 @@ from perfmodel.evidence.own_calibration import OwnCalibration, own_calibration
 from perfmodel.evidence.time_scores import compare_time
 from perfmodel.exchange.own_evidence import evidence_text, with_evidence
 from perfmodel.exchange.presets import cluster_preset
+from perfmodel.exchange.questions.plan_arguments import read_plan_request
 from perfmodel.exchange.run_files import read_candidates
 from perfmodel.spec.own_runs import OwnShift
 from tests.evidence.test_groups import RAMP, row
@@ -91,19 +92,31 @@ def test_a_scenario_on_another_cluster_keeps_the_evidence(mine: Path) -> None:
     assert any("Runs of runs.csv" in sentence for sentence in compared.taken)
 
 
-def test_a_sweep_shifts_each_point_by_its_group(mine: Path) -> None:
-    """The configuration that was run more than another micro-batch, on an axis of numbers."""
-    ratios = []
-    axes = {"micro_batch_size": [1, 2]}
-    before, after = (api.sweep("nemotron-4-15b", axes, stage=1, evidence=each) for each in (None, str(mine)))
-    for one, other in zip(before.points, after.points, strict=True):
-        assert one.outcome.numbers is not None
-        assert other.outcome.numbers is not None
-        ratios.append(np.log(other.outcome.numbers["iteration_time_s"] / one.outcome.numbers["iteration_time_s"]))
-    shifts = calibration().shifts
-    assert ratios == pytest.approx([shifts[-1].shift, shifts[-2].shift], abs=1e-5)
-    assert not before.taken
-    assert len(after.taken) == 1
+def test_a_what_if_names_the_shift_of_the_run_before(mine: Path) -> None:
+    """That of the ramp stage that is shown, which is the one between times with and without the evidence."""
+    scenario = {"more": {"micro_batch_size": 2}}
+    without, compared = (api.whatif("nemotron-4-15b", scenario, stage=1, evidence=each) for each in (None, str(mine)))
+    ratio = compared.before.stage(0).iteration_time_s / without.before.stage(0).iteration_time_s
+    change = f"{100 * (ratio - 1):+.1f} %"
+    said = f"Runs of runs.csv shift the time of the run before by {change}, and each scenario by what they say of it"
+    assert compared.taken == (said,)
+
+
+def test_evidence_that_gives_way_is_named(mine: Path, tmp_path: Path) -> None:
+    """By a prediction, a what-if, a sweep and a plan; not where a cluster has that of published runs, or the same."""
+    other = tmp_path / "other.yaml"
+    other.write_text(mine.read_text().replace("Runs of runs.csv", "Runs of old.csv"))
+    cluster = {"extends": "dgx-h100", "evidence": str(other)}
+    text = Path(__file__).parents[2].joinpath("perfmodel/data/runs/nemotron-4-15b.yaml").read_text()
+    run = {**yaml.safe_load(text), "cluster": cluster}
+    said = f"{mine} is taken in place of Runs of old.csv, the evidence that the cluster of the run names"
+    assert said in read_candidates(run, with_evidence((), str(mine)))[0].assumptions
+    assert said in api.whatif(run, {"more": {"micro_batch_size": 2}}, evidence=str(mine)).taken
+    assert said in api.sweep(run, {"micro_batch_size": [1]}, evidence=str(mine)).taken
+    request = read_plan_request("nemotron-4-15b", cluster=cluster, gpus=8, evidence=str(mine))
+    assert said in request.question.assumptions
+    assert not read_candidates(run, with_evidence((), str(other)))[0].replaced
+    assert not read_candidates("nemotron-4-15b", with_evidence((), str(mine)))[0].replaced
 
 
 @pytest.mark.parametrize("cluster", ["dgx-h100", {"extends": "dgx-h100"}, cluster_preset("dgx-h100")])

@@ -10,6 +10,7 @@ import pytest
 
 from perfmodel import api
 from perfmodel.exchange.run_files import read_candidates
+from perfmodel.explanation.readings import iteration_interval
 from perfmodel.explanation.sensitivity import sensitivity
 from perfmodel.explanation.terms import term
 from perfmodel.explanation.waterfall import waterfall
@@ -64,6 +65,30 @@ def test_the_interval_is_narrower_in_the_logarithm() -> None:
     for part, half_s in before.uncertainty.parts_s.items():
         assert after.uncertainty.parts_s[part] == pytest.approx(half_s * REMAINING * np.exp(SHIFT))
     assert after.uncertainty.shares == pytest.approx(before.uncertainty.shares)
+
+
+def test_numbers_alone_are_as_wide_as_the_parts_that_they_make() -> None:
+    """Their squares add up to those of the coefficients and the machine; with the discrepancy, all shares to 1."""
+    known = of_last_stage(SHIFTED).uncertainty
+    parts_s = {part: float(half_s) for part, half_s in known.parts_s.items()}
+    of_numbers = sum(float(half_s) ** 2 for half_s in known.numbers_s.values())
+    assert of_numbers == pytest.approx(parts_s["coefficients"] ** 2 + parts_s["machine"] ** 2)
+    of_discrepancy = parts_s["discrepancy"] ** 2 / sum(half_s**2 for half_s in parts_s.values())
+    assert sum(float(share) for share in known.shares.values()) + of_discrepancy == pytest.approx(1.0)
+
+
+def test_what_numbers_may_explain_of_a_speed_is_as_narrow_as_its_interval() -> None:
+    """So that an interval without one of them is never of less than nothing."""
+    one, other = (iteration_interval(of_last_stage(each)) for each in (RUN, SHIFTED))
+    assert other.above == pytest.approx(REMAINING * one.above)
+    for path, deviation in one.of_number.items():
+        assert other.of_number[path] == pytest.approx(REMAINING * deviation)
+
+
+def test_own_runs_leave_the_ratio_of_two_times_as_sure_as_it_was() -> None:
+    """They tell how far both are off, not which number is: what two scenarios share has cancelled before."""
+    one, other = (api.whatif(each, {"more": {"micro_batch_size": 2}}) for each in (RUN, SHIFTED))
+    assert other.time_ratio_interval(other.scenarios[0]) == pytest.approx(one.time_ratio_interval(one.scenarios[0]))
 
 
 def test_without_own_runs_nothing_is_multiplied() -> None:

@@ -22,6 +22,7 @@ GATED: Final = {"silu": "swiglu", "swish": "swiglu"} | dict.fromkeys(("gelu", "g
 PLAIN: Final = {"relu": "relu", "relu2": "squared_relu"} | dict.fromkeys(
     ("gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh", "gelu_python"), "gelu"
 )
+EXPERTS: Final = "a mixture of experts"  # what the table says of families of such models
 SIZES: Final = ("layers", "hidden_size", "attention_heads", "kv_heads", "ffn_hidden_size", "vocab_size")
 PARTS: Final = (  # a cell each, where a family has it
     *("norm", "pre_norms", "post_norms", "parallel_residual", "qk_norm", "embedding_norm", "spare_positions"),
@@ -99,27 +100,37 @@ def _row(mapping: Mapping[str, Any]) -> Mapping[str, Any]:
     for key in family_table().experts:
         _, experts = config.found(key)
         if isinstance(experts, int) and experts > 1:
-            raise NotSupportedError(f"a mixture of {experts} experts is known but not supported yet", key=key)
+            problem = f"a mixture of {experts} experts is known but not supported yet"
+            raise NotSupportedError(f"{problem}; {_dense(config)}", key=key)
     if mapping.get("kv_lora_rank") is not None:
         rank = shown(mapping["kv_lora_rank"])
         raise NotSupportedError(f"latent attention of rank {rank} is known but not supported yet", key="kv_lora_rank")
     try:
         return family_row(family)
     except NotSupportedError as error:
-        inline = "" if family in family_table().refused else f"; {_way_on(config)}"
-        raise NotSupportedError(f"{error.problem}{inline}", key=error.key) from None
+        refused = family_table().refused.get(family)
+        way_on = _dense(config) if refused == EXPERTS else "" if refused else _other_family(config)
+        raise NotSupportedError("; ".join(filter(None, (error.problem, way_on))), key=error.key) from None
 
 
-def _way_on(config: FamilyConfig) -> str:
-    """What to write where a family is not read: another family, or the model inline, with the sizes of the config."""
+def _other_family(config: FamilyConfig) -> str:
+    """What to write where a family is not known: another one, or the model inline."""
+    return f"if its layers are those of one of them, give that as model_type; else write the model inline, {_inline(config)}"
+
+
+def _dense(config: FamilyConfig) -> str:
+    """What to write in place of a mixture of experts: the dense model whose MLP is what a token runs through."""
+    sizes = _inline(config, without="ffn_hidden_size")
+    return f"a dense model, with the experts of a token as one MLP, can be written inline, {sizes}"
+
+
+def _inline(config: FamilyConfig, without: str = "") -> str:
+    """A model as a run file has it, with the sizes of the config but one."""
     common = family_table().rows["llama"]
-    names = (*SIZES[:4], "head_size", *SIZES[4:])
+    names = [name for name in (*SIZES[:4], "head_size", *SIZES[4:]) if name != without]
     known = {name: value for name in names if isinstance(value := config.decided(common[name]), int)}
     sizes = "".join(f"{name}: {value}, " for name, value in known.items())
-    return (
-        "if its layers are those of one of them, give that as model_type; else write the model inline, "
-        f"model: {{{sizes}..}}, with the keys of perfmodel show llama-3.1-8b"
-    )
+    return f"model: {{{sizes}..}}, with the keys of perfmodel show llama-3.1-8b"
 
 
 def _activation(config: FamilyConfig, row: Mapping[str, Any]) -> str:

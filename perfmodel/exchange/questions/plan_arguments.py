@@ -13,7 +13,7 @@ from perfmodel.exchange.annotations import separated
 from perfmodel.exchange.building import build
 from perfmodel.exchange.documents import FILE_SUFFIXES, read_mapping
 from perfmodel.exchange.own_evidence import evidence_setting, own_runs_sentences
-from perfmodel.exchange.presets import economics_preset, expand_part, read_preset
+from perfmodel.exchange.presets import beside, economics_preset, expand_part, read_preset
 from perfmodel.exchange.questions.plan_quantities import (
     budget_dollars,
     confidence,
@@ -24,7 +24,7 @@ from perfmodel.exchange.questions.plan_quantities import (
     whole_number,
     whole_numbers,
 )
-from perfmodel.exchange.run_files import TYPICAL, read_candidates
+from perfmodel.exchange.run_files import TYPICAL, read_candidates, replaced_evidence
 from perfmodel.exchange.spec_mappings import mapping_of
 from perfmodel.search.question import USUAL_CONFIDENCE, PlanQuestion, StageRequest, usual_batch_size
 from perfmodel.search.space import NUMERIC_SETTINGS, SearchSpace
@@ -105,8 +105,10 @@ def read_plan_request(model: str | Mapping[str, Any] | TransformerModel | Run, *
     named = named | {part: given[part] for part in RUN_PARTS if part in given}
     if "cluster" not in named:
         raise InputError("give a cluster, as in --cluster dgx-h100 (perfmodel list clusters)", key="cluster")
+    replaced: tuple[str, ...] = ()
     if "evidence" in given:
-        named["cluster"] = _with_evidence(named["cluster"], given["evidence"])
+        before, named["cluster"] = named["cluster"], _with_evidence(named["cluster"], given["evidence"])
+        replaced = _replaced(before, named["cluster"], given["evidence"])
     named.setdefault("stack", USUAL_STACK)
     cluster = _part(Cluster, "clusters", named["cluster"], "cluster")
     stack = _part(SoftwareStack, "stacks", named["stack"], "stack")
@@ -126,7 +128,11 @@ def read_plan_request(model: str | Mapping[str, Any] | TransformerModel | Run, *
         deadline_s=deadline_s(given["deadline"]) if "deadline" in given else None,
         budget_dollars=budget_dollars(given["budget"]) if "budget" in given else None,
         confidence=confidence(given.get("confidence", USUAL_CONFIDENCE)),
-        assumptions=(*_assumptions(run, given, stack, length, stages), *own_runs_sentences(cluster, stack)),
+        assumptions=(
+            *_assumptions(run, given, stack, length, stages),
+            *replaced,
+            *own_runs_sentences(cluster.evidence, "layout"),
+        ),
         names={name: mapping_of(part) for name, part in named.items()},
     )
     numbers = sorted(whole_numbers("gpus", given["gpus"], multiple=int(cluster.gpus_per_node))) if "gpus" in given else []
@@ -168,7 +174,7 @@ def _run(model: str | Mapping[str, Any] | TransformerModel | Run) -> tuple[Run |
         return _read_run(model, separated(model)[0])
     if isinstance(model, str) and Path(model).suffix.lower() in FILE_SUFFIXES:
         mapping, _ = separated(read_mapping(Path(model)))
-        return _read_run(model, mapping) if "stages" in mapping else (None, {"model": model})
+        return _read_run(model, beside(Path(model), Run, mapping)) if "stages" in mapping else (None, {"model": model})
     if isinstance(model, str) and model.startswith(RUN_PREFIX):
         name = model.removeprefix(RUN_PREFIX)
         return _read_run(name, read_preset("runs", name)[0])
@@ -198,6 +204,12 @@ def _with_evidence(cluster: Any, name: str) -> Any:
     if isinstance(cluster, Cluster):
         return replace(cluster, evidence=_part(RunEvidence, key, value, key))
     return {**({"extends": cluster} if isinstance(cluster, str) else cluster), key: value}
+
+
+def _replaced(before: Any, now: Any, name: str) -> tuple[str, ...]:
+    """A sentence where evidence that the cluster names gives way to that of this name."""
+    first, then = (mapping_of(_part(Cluster, "clusters", each, "cluster").evidence) for each in (before, now))
+    return replaced_evidence(first, then, name)
 
 
 def _with_room(cluster: Cluster, free: float) -> Cluster:

@@ -23,6 +23,7 @@ from perfmodel.units import SECONDS_PER_DAY, parse_quantity
 DAY: Final = re.compile(r"\d{4}-\d{2}-\d{2}")
 LARGEST_COUNT: Final = 10_000_000  # of GPUs, ranks or sequences: more is taken for a typing error
 COUNT: Final = Number("count", 1, None, LARGEST_COUNT, integer=True, optional=False)
+MOST_DOLLARS: Final = 1e15  # of a budget: more than the world earns in a year
 A_TIME: Final = "write a time from now on such as 14d or 36h, or a day such as 2027-03-01"
 
 
@@ -97,9 +98,12 @@ def budget_dollars(value: Any) -> float:
     5000000.0
     """
     try:
-        return positive_number("budget", value.strip().removeprefix("$") if isinstance(value, str) else value)
+        dollars = positive_number("budget", value.strip().removeprefix("$") if isinstance(value, str) else value)
     except UnitError:
         raise InputError(f"{shown(value)} is not a sum of dollars; write it like 5M or 500k", key="budget") from None
+    if dollars > MOST_DOLLARS:
+        raise InputError(f"{shown(value)} must be at most {MOST_DOLLARS:g} dollars", key="budget")
+    return dollars
 
 
 def confidence(value: Any) -> float:

@@ -65,9 +65,10 @@ def scenario_comparison(
         raise InputError("no scenario is given; give at least one, with the settings that it changes")
     for each in (before, *after):
         stage_index(each.prediction.run, stage)
-    told = own_runs_sentences(first.run.cluster, first.run.stack)
     place = -1 if stage is None else stage - 1
-    return WhatIf(before=before, scenarios=tuple(after), place=place, taken=(*_taken(first.values), *told))
+    told = own_runs_sentences(first.run.cluster.evidence, "scenario", before.stage(place).work.setup)
+    taken = (*_taken(first.values), *first.replaced, *told)
+    return WhatIf(before=before, scenarios=tuple(after), place=place, taken=taken)
 
 
 def _taken(values: Mapping[str, Any]) -> tuple[str, ...]:
@@ -115,7 +116,8 @@ def run_sweep(
 
     Errors: InputError for axes that make no sweep; a layout that may not exist is a point with a refusal.
     """
-    drafts, chosen = zip(*(_draft(source, with_evidence(settings, evidence)) for source in sources), strict=True)
+    candidates = [_draft(source, with_evidence(settings, evidence)) for source in sources]
+    drafts = [each.run for each in candidates]
     places = [stage_index(draft, stage) for draft in drafts]
     axes = [[read_axis(*each, draft, place) for each in vary] for draft, place in zip(drafts, places, strict=True)]
     _check(axes[0], runs=len(sources), is_weak=is_weak)
@@ -127,7 +129,7 @@ def run_sweep(
         points += [_point(found[at], own_axes, at, [name] if len(sources) > 1 else []) for at in sorted(found)]
     several = [SweptAxis(key=RUN_AXIS, labels=tuple(names))] if len(sources) > 1 else []
     varied = {axis.key for axis in axes[0]}
-    listed = {key: value for values in chosen for key, value in values.items() if key not in varied}
+    listed = {key: value for each in candidates for key, value in each.values.items() if key not in varied}
     return Sweep(
         name=drafts[0].name if len(sources) == 1 else f"{len(sources)} runs",
         stage=places[0] + 1,
@@ -136,16 +138,17 @@ def run_sweep(
         points=tuple(points),
         taken=(
             *_taken(listed),
-            *dict.fromkeys(each for draft in drafts for each in own_runs_sentences(draft.cluster, draft.stack)),
+            *dict.fromkeys(sentence for each in candidates for sentence in each.replaced),
+            *dict.fromkeys(each for draft in drafts for each in own_runs_sentences(draft.cluster.evidence, "point")),
         ),
     )
 
 
-def _draft(source: RunSource, settings: Sequence[Setting]) -> tuple[Run, Mapping[str, Any]]:
-    """The run, whose layouts may not exist, with typical terms where it gives none; and the first of values that it lists."""
+def _draft(source: RunSource, settings: Sequence[Setting]) -> RunCandidate:
+    """The run, whose layouts may not exist, with typical terms where it gives none; the first of values that it lists."""
     candidate = read_candidates(source, settings, draft=True)[0]
     terms = candidate.run.economics or economics_preset(TYPICAL)
-    return replace(candidate.run, economics=terms), candidate.values
+    return replace(candidate, run=replace(candidate.run, economics=terms))
 
 
 def _check(axes: Sequence[ParsedAxis], *, runs: int, is_weak: bool) -> None:
@@ -178,7 +181,7 @@ def _outcomes(
         changed = [(axis.key, axis.values[at]) for axis, at in zip(axes, chosen, strict=True) if not axis.is_array]
         model = ""
         try:
-            run, _ = _draft(source, with_evidence([*setting_pairs(settings), *changed], evidence))
+            run = _draft(source, with_evidence([*setting_pairs(settings), *changed], evidence)).run
             model, several = run.model.name, outcomes(run, place, numbers, number=len(grid), is_weak=is_weak)
         except PerfmodelError as error:
             several = [PointOutcome(refusal=str(error))] * len(grid)

@@ -41,7 +41,7 @@ COLUMNS: Final = (  # that every table has; a degree that has no column here may
     *("pipeline_parallel", "virtual_pipeline", "context_parallel", "data_parallel", "sequence_parallel", "sharding"),
     *("micro_batch_size", "global_batch_size", "recompute", "precision", "stack", "software", "iteration_time_s"),
 )
-DECISIVE: Final = ("layers", "hidden_size", "attention_heads", "sequence_length", "gpus", "iteration_time_s")
+DECISIVE: Final = ("run_id", "layers", "hidden_size", "attention_heads", "sequence_length", "gpus", "iteration_time_s")
 CONTEXT: Final = "context"  # of `use`: something decisive is not stated or inferred; learned from, never scored
 USES: Final = ("", CONTEXT)
 MEMORY_CELL: Final = re.compile(r"(?P<number>\d+(\.\d+)?) *(/ *\d+(\.\d+)?)? *(\((?P<unit>GiB|GB)? *(?P<words>[^()]*)\))?")
@@ -96,6 +96,8 @@ def _published(cells: dict[str, str], presets: Mapping[str, Any]) -> MeasuredRun
     for column in DECISIVE:
         if not cells[column]:
             raise InputError("not stated", key=column)
+    if not cells["run_id"].isprintable():
+        raise InputError(f"{shown(cells['run_id'])} is not one line of text", key="run_id")
     iteration_time_s = _within(cells, "iteration_time_s", 1e-6, 1e6)
     printed_mfu, mfu_problem = _printed_mfu(cells)
     memory_bytes, memory_kind, memory_problem = _memory(cells, presets)
@@ -399,6 +401,6 @@ def _number(cells: Mapping[str, str], column: str) -> float:
 
 def _parsed(text: str, column: str) -> float:
     try:
-        return parse_quantity(text, "count")
+        return parse_quantity(text, "s" if column.endswith("_s") else "count")
     except PerfmodelError as error:
         raise error.under(column) from None

@@ -92,6 +92,7 @@ def _stage_document(
     stage: RampStage, predicted: StagePrediction, cluster: Cluster, assumptions: Sequence[str]
 ) -> dict[str, Any]:
     low, high = predicted.iteration_time_interval_s
+    numbers_s = predicted.uncertainty.numbers_s
     return {
         "gpus": int(predicted.layout.gpus),
         **{axis.name: int(predicted.layout.degree(axis)) for axis in REPORTED},
@@ -100,7 +101,7 @@ def _stage_document(
         "iteration_time_s": float(predicted.iteration_time_s),
         "iteration_time_interval_s": [float(low), float(high)],
         "uncertainty": [
-            {"number": path, "half_width_s": float(predicted.uncertainty.half_widths_s[path]), "share": float(share)}
+            {"number": path, "half_width_s": float(numbers_s[path]), "share": float(share)}
             for path, share in predicted.uncertainty.shares.items()
         ],
         "uncertainty_parts": uncertainty_parts(predicted.uncertainty),

@@ -12,6 +12,7 @@ from perfmodel.prediction import Prediction, StagePrediction
 from perfmodel.report.text.terminal import Name, plain_table, titled
 from perfmodel.spec.axes import DATA
 from perfmodel.spec.run_evidence import Discrepancy
+from perfmodel.spec.setup import SUBJECT
 
 MOST_SOURCES: Final = 10
 NARROWED_BY: Final = {
@@ -19,6 +20,8 @@ NARROWED_BY: Final = {
     "machine": "calibrate and nccl-tests on the cluster itself: its clocks, links and hosts",
     "discrepancy": "one measured run of one's own: calibrate --from-runs",
 }
+OWN_RUNS_OF_OTHERS: Final = "a run of this very configuration among one's own: calibrate --from-runs"
+OWN_RUNS_OF_IT: Final = "more runs of this configuration: calibrate --from-runs"
 
 
 def interval_table(predicted: StagePrediction) -> RenderableType:
@@ -32,8 +35,16 @@ def interval_table(predicted: StagePrediction) -> RenderableType:
     table.add_column("what would narrow it", overflow="fold", ratio=1)
     for part, half_s in parts.items():
         share = half_s * half_s / total if total else 0.0
-        table.add_row(part, f"+-{1e3 * half_s:.1f}", f"{100 * share:.0f} %", NARROWED_BY[part])
+        table.add_row(part, f"+-{1e3 * half_s:.1f}", f"{100 * share:.0f} %", _narrowed_by(part, predicted))
     return titled("Parts of the 90 % interval", Group(table, Text(discrepancy_sentence(predicted.uncertainty.discrepancy))))
+
+
+def _narrowed_by(part: str, predicted: StagePrediction) -> str:
+    """What would make a part of the interval smaller; where own runs did already, what they lack."""
+    group = predicted.work.setup.own_shift.group
+    if part != "discrepancy" or group is None:
+        return NARROWED_BY[part]
+    return OWN_RUNS_OF_IT if len(group.settings) > len(SUBJECT) else OWN_RUNS_OF_OTHERS
 
 
 def discrepancy_sentence(discrepancy: Discrepancy) -> str:
@@ -55,9 +66,9 @@ def uncertain_numbers_table(prediction: Prediction) -> RenderableType:
     table.add_column("number", overflow="fold", ratio=1)
     for heading in ("alone, ms", "share"):
         table.add_column(heading, justify="right", no_wrap=True)
-    shares = predicted.uncertainty.shares
+    shares, numbers_s = predicted.uncertainty.shares, predicted.uncertainty.numbers_s
     for path, share in list(shares.items())[:MOST_SOURCES]:
-        half_s = float(predicted.uncertainty.half_widths_s[path])
+        half_s = float(numbers_s[path])
         table.add_row(Name(path), f"+-{1e3 * half_s:.1f}", f"{100 * float(share):.0f} %")
     rest = sum(float(share) for share in list(shares.values())[MOST_SOURCES:])
     if len(shares) > MOST_SOURCES:

@@ -20,6 +20,7 @@ from perfmodel.units import seconds_text
 
 UNSAID: Final = ("=1", "=0", "=none", "=1f1b")  # ends of settings that every layout has that does not say
 MOST_ROWS: Final = 30
+LEAST_CHANGE: Final = 0.01  # of a width: less is not worth a word
 ODD: Final = 0.5  # a run of less weight is named
 A_SLIP: Final = 2.0  # times as long as predicted, or as short: a unit or a column that is another one
 
@@ -32,9 +33,10 @@ def own_runs_line(predicted: StagePrediction) -> Text | None:
         return None
     low, high = (float(end) for end in predicted.iteration_time_interval_s)
     half = 100 * (high - low) / 2 / float(predicted.iteration_time_s)
-    way = "narrowed" if own.group.remaining <= 1 else "widened"
+    changed = own.group.remaining - 1
+    way = ", interval still" if abs(changed) < LEAST_CHANGE else " and narrowed to" if changed < 0 else " and widened to"
     mine = f"{own.group.runs} of your runs {own.group.kin}" if own.group.runs > 1 else f"one of your runs {own.group.kin}"
-    sentence = f"Shifted by {_change(own.group)} and {way} to +-{half:.1f} % by {mine}."
+    sentence = f"Shifted by {_change(own.group)}{way} +-{half:.1f} % by {mine}."
     return Text(sentence + _of_another_version(setup.cluster.evidence))
 
 

@@ -11,7 +11,7 @@ from rich.text import Text
 from perfmodel.search.option import SizeOption
 from perfmodel.search.plan import Plan
 from perfmodel.search.question import PlanQuestion
-from perfmodel.units import SECONDS_PER_DAY, dollars_text, gpus_text, share_text
+from perfmodel.units import SECONDS_PER_DAY, dollars_text, gpus_text
 
 MEDIAN, SURE = 0.5, 0.9  # the probabilities whose days and dollars are always said
 LEAST_ODDS: Final = 0.01  # lower ones are no plan
@@ -20,7 +20,7 @@ LEAST_ODDS: Final = 0.01  # lower ones are no plan
 def limits(plan: Plan, option: SizeOption) -> Iterator[Text]:
     """The odds of the best option for each limit that there is."""
     question, alone = plan.question, plan.is_sized and plan.complete
-    asked = f"({share_text(question.confidence)} asked for)"
+    asked = f"({confidence_text(question.confidence)} asked for)"
     if option.deadline_probability is not None:
         which = ", on the fewest GPUs that do" if alone else ""
         yield Text(f"Meets {deadline_text(question)} with {odds_text(option.deadline_probability)} odds {asked}{which}.")
@@ -40,16 +40,16 @@ def percentiles(option: SizeOption, confidence: float) -> Iterator[Text]:
 def percentile_words(option: SizeOption, confidence: float) -> str:
     """calendar p50 12.9 days, p90 13.7 days; cost p50 $1.100M, p90 $1.170M."""
     levels = sorted({MEDIAN, SURE, confidence})
-    days = ", ".join(f"p{100 * level:g} {days_text(option.calendar_days_at(level))}" for level in levels)
+    days = ", ".join(f"p{_percent(level)} {days_text(option.calendar_days_at(level))}" for level in levels)
     paid = [(level, option.dollars_at(level)) for level in levels]
-    cost = ", ".join(f"p{100 * level:g} {dollars_text(amount)}" for level, amount in paid if amount is not None)
+    cost = ", ".join(f"p{_percent(level)} {dollars_text(amount)}" for level, amount in paid if amount is not None)
     return f"calendar {days}" + (f"; cost {cost}" if cost else "")
 
 
 def limits_missed(plan: Plan, nearest: SizeOption) -> Iterator[Text]:
     """No option meets the limits: the best odds that were reached, and what would be met."""
     question = plan.question
-    asked = f"{limits_text(question)} with {share_text(question.confidence)} odds"
+    asked = f"{limits_text(question)} with {confidence_text(question.confidence)} odds"
     reached = f"the best odds are {odds_text(nearest.limits_probability)}, on {gpus_text(nearest.gpus)}"
     words = percentile_words(nearest, question.confidence)
     yield Text(f"Nothing meets {asked}: {reached} ({words}).", style="bold red")
@@ -67,7 +67,7 @@ def _what_is_met(option: SizeOption) -> Iterator[str]:
         figures.append(days_text(option.calendar_days_at(confidence)))
     if question.budget_dollars is not None:
         figures.append(dollars_text(option.dollars_at(confidence) or 0.0))
-    yield f"{' and '.join(figures)} with {share_text(confidence)} odds"
+    yield f"{' and '.join(figures)} with {confidence_text(confidence)} odds"
     if option.limits_probability >= LEAST_ODDS:
         yield f"{limits_text(question)} at --confidence {floor(100 * option.limits_probability)}%"
 
@@ -90,6 +90,19 @@ def deadline_text(question: PlanQuestion) -> str:
 def budget_text(question: PlanQuestion) -> str:
     """The dollars of the budget."""
     return dollars_text(question.budget_dollars or 0.0)
+
+
+def confidence_text(confidence: float) -> str:
+    """The probability that is asked for, with every digit that was typed: 99.999 % is not 100 %.
+
+    >>> confidence_text(0.9), confidence_text(0.99999), confidence_text(0.07)
+    ('90 %', '99.999 %', '7 %')
+    """
+    return f"{_percent(confidence)} %"
+
+
+def _percent(probability: float) -> str:
+    return f"{100 * probability:.14g}"  # the digits that are more come from binary numbers
 
 
 def odds_text(probability: float) -> str:

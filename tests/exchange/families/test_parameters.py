@@ -20,6 +20,16 @@ def test_parameters_are_those_of_transformers(config: SmallConfig) -> None:
     assert parameter_count(read_config(network_config(config).to_dict())).total == expected
 
 
+@pytest.mark.parametrize("config", {each.family: each for each in SMALL_CONFIGS}.values(), ids=str)
+def test_an_activation_that_is_left_out_is_that_of_transformers(config: SmallConfig) -> None:
+    """As its class of configs has it, where the config.json has no key of any name for it."""
+    names = family_table().aliases["hidden_act"]
+    bare = {"model_type": config.family} | {key: value for key, value in config.keys.items() if key not in names}
+    theirs = network_config(config._replace(keys={key: value for key, value in bare.items() if key != "model_type"}))
+    stated = next((value for name in names if (value := getattr(theirs, name, None))), None)
+    assert read_config(bare).activation == read_config(bare | ({"hidden_act": stated} if stated else {})).activation
+
+
 @pytest.mark.parametrize("config", SMALL_CONFIGS, ids=str)
 def test_layers_slide_where_those_of_transformers_do(config: SmallConfig) -> None:
     """Each layer, with or without layer_types in the config; where there is no list of them, all have the one window."""

@@ -59,7 +59,7 @@ def test_a_config_of_another_kind_is_not_supported(tmp_path: Path, change: dict[
     with pytest.raises(NotSupportedError, match=sentence):
         read(f"model={path}")
     path.write_text(json.dumps({"model_type": "llama"}))
-    with pytest.raises(InputError, match="hidden_act: missing"):
+    with pytest.raises(InputError, match="num_hidden_layers: missing"):
         read(f"model={path}")
 
 
@@ -103,6 +103,17 @@ def test_a_family_that_is_not_read_may_be_written_inline(tmp_path: Path) -> None
     inline = f"give that as model_type; else write the model inline, model: {{{sizes}, "
     with pytest.raises(NotSupportedError, match=inline):
         read_config(tmp_path, config)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"model_type": "mixtral"}, {"num_local_experts": 8}, {"model_type": "qwen3_moe", "num_experts": 128}],
+)  # fmt: skip
+def test_a_mixture_of_experts_may_be_written_as_a_dense_model(tmp_path: Path, change: dict[str, object]) -> None:
+    """With all sizes but the width of its MLP, which is that of the experts that a token runs through."""
+    sizes = r"layers: 2, hidden_size: 64, attention_heads: 8, kv_heads: 8, vocab_size: 1024, \.\."
+    with pytest.raises(NotSupportedError, match=f"experts.* as one MLP, can be written inline, model: {{{sizes}}}"):
+        read_config(tmp_path, LLAMA | change)
 
 
 def test_a_stream_narrower_than_its_heads_is_refused(tmp_path: Path) -> None:

@@ -138,6 +138,8 @@ def test_no_budget() -> None:
     """Nothing, words, and one without a price or without tokens."""
     terms = {"dollars_per_gpu_hour": 2.5}
     assert refusal(budget="0", tokens="1T", economics=terms) == "budget: '0' must be greater than 0"
+    assert refusal(budget="1e300", tokens="1T", economics=terms) == "budget: '1e300' must be at most 1e+15 dollars"
+    assert ask(gpus=None, budget="1e15", tokens="1T", economics=terms).question.budget_dollars == 1e15
     assert refusal(budget="5 million", tokens="1T", economics=terms).startswith("budget: '5 million' is not a sum of dollars; ")
     assert refusal(budget="5M", tokens="1T") == "price: a budget needs the price of one GPU-hour in dollars, as in --price 2.5"
     for limit in ({"budget": "5M", "economics": terms}, {"deadline": "14d"}):

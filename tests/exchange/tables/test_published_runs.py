@@ -294,7 +294,8 @@ def test_a_row_that_cannot_be_predicted_has_its_reason(read: Any, cells: dict[st
         ({"layers": "3.5"}, "line 3, column layers: '3.5' is not a positive whole number"),
         ({"hidden_size": ""}, "line 3, column hidden_size: not stated"),
         ({"iteration_time_s": ""}, "line 3, column iteration_time_s: not stated"),
-        ({"iteration_time_s": "fast"}, "line 3, column iteration_time_s: 'fast' is not a count"),
+        ({"iteration_time_s": "fast"}, "line 3, column iteration_time_s: 'fast' is not a time; write it like 0.57s"),
+        ({"iteration_time_s": "nan"}, "line 3, column iteration_time_s: 'nan' is not a time"),
         ({"use": "contxt"}, "line 3, column use: 'contxt' is not one of them; did you mean context?"),
     ],
 )
@@ -305,6 +306,18 @@ def test_a_row_whose_decisive_cell_is_wrong_is_named_and_left_out(read_all: Any,
     (bad,) = table.unread
     assert (bad.line, bad.run_id) == (3, "bad")
     assert bad.reason.startswith(reason)
+
+
+@pytest.mark.parametrize(("name", "problem"), [("", "not stated"), ("two\nlines", "'two\\nlines' is not one line of text")])
+def test_a_row_needs_a_name_on_one_line(read_all: Any, name: str, problem: str) -> None:
+    """The column is named, not what becomes of it."""
+    (bad,) = read_all({}, {"run_id": name}).unread
+    assert bad.reason.endswith(f"column run_id: {problem}")
+
+
+def test_a_time_may_have_a_unit(read: Any) -> None:
+    """As everywhere else."""
+    assert read({"iteration_time_s": "590ms"})[0].iteration_time_s == 0.59
 
 
 def test_a_table_of_which_no_row_can_be_read_is_refused(read: Any) -> None:

@@ -53,6 +53,9 @@ def test_the_line_says_how_far_how_wide_and_by_whose_runs() -> None:
     low, high = (np.log(end / plain.iteration_time_s) / 2 for end in plain.iteration_time_interval_s)
     half = 100 * (np.exp(high) - np.exp(low)) / 2
     assert line(SHIFT) == f"Shifted by -5.0 % and narrowed to +-{half:.1f} % by 2 of your runs of this configuration."
+    for kept in (0.995, 1.0, 1.005):
+        assert ", interval still +-" in line(replace(SHIFT, remaining=kept))
+    assert "and narrowed to" in line(replace(SHIFT, remaining=0.99))
     wider = line(replace(SHIFT, runs=1, remaining=1.5))
     assert "and widened to" in wider
     assert wider.endswith("by one of your runs of this configuration.")
