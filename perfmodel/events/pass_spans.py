@@ -1,6 +1,6 @@
 """Where the operators of one pass lie in time: kernels one after the other, collectives on streams of their own beside them.
 
-It lays out what timing/passes.py adds up. With c a collective's time, e what of it is exposed and K the product beside it,
+It lays out what timing/timed_operators.py adds up. With c a collective's time, e what of it is exposed and K the product beside it,
 which lasts longer by what the collective takes from it:
 
     in chunks, before K    c begins e before K
@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from perfmodel.count.operators import Collective
 from perfmodel.spec.phases import WEIGHT_GRADIENT
-from perfmodel.timing.passes import TimedOperator
+from perfmodel.timing.timed_operators import TimedOperator
 
 
 class OperatorSpan(NamedTuple):
@@ -42,7 +42,7 @@ class ExposedInterval(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LaidOutPass:
-    """The operators of a block in one pass; their sums are those of timing/passes.py."""
+    """The operators of a block in one pass; their sums are those of timing/timed_operators.py."""
 
     operators: tuple[OperatorSpan, ...]
     waits: tuple[ExposedInterval, ...]

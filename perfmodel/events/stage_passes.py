@@ -20,7 +20,8 @@ from perfmodel.spec.fields import whole
 from perfmodel.spec.hardware import Cluster
 from perfmodel.spec.stack import SoftwareStack
 from perfmodel.timing.breakdown import Breakdown
-from perfmodel.timing.passes import added_up, both_directions, running_share, timed_operators
+from perfmodel.timing.passes import both_directions, running_share
+from perfmodel.timing.timed_operators import added_up, timed_operators
 
 
 class PipelinePiece(NamedTuple):

@@ -17,7 +17,7 @@ from perfmodel.spec.axes import DATA, PIPELINE
 from perfmodel.spec.fields import whole
 from perfmodel.timing.breakdown import OPTIMIZER, Breakdown
 from perfmodel.timing.data_parallel import Window
-from perfmodel.timing.passes import TimedOperator
+from perfmodel.timing.timed_operators import TimedOperator
 
 PASS_KINDS: Final = {FORWARD: "forward", BACKWARD: "backward", WEIGHTS: "weight_gradients"}
 BUBBLE, MESSAGES, EXPOSED = PIPELINE.bubble_part, PIPELINE.exposed_part, DATA.exposed_part

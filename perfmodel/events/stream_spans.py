@@ -18,7 +18,7 @@ from perfmodel.timing.breakdown import LAUNCH, OPTIMIZER, exposed_part
 from perfmodel.timing.collectives import collective_time_s
 from perfmodel.timing.data_parallel import Window
 from perfmodel.timing.ledger import operator_confidence
-from perfmodel.timing.passes import TimedOperator
+from perfmodel.timing.timed_operators import TimedOperator
 
 CPU: Final = "waiting for the CPU"
 

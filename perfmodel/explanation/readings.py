@@ -22,7 +22,8 @@ from perfmodel.spec.setup import Setup
 from perfmodel.spec.spread import DEVIATIONS, most_dimensions
 from perfmodel.timing.collectives import collective_time_s, placement
 from perfmodel.timing.kernels import at_cluster_load
-from perfmodel.timing.passes import running_share, timed_operators
+from perfmodel.timing.passes import running_share
+from perfmodel.timing.timed_operators import timed_operators
 from perfmodel.timing.uncertainty import MovedSpecs, Uncertainty, uncertainty, with_ends
 
 ITERATION: Final = "iteration"

@@ -38,7 +38,8 @@ from perfmodel.timing.breakdown import OPTIMIZER as OPTIMIZER_PART
 from perfmodel.timing.collectives import placement
 from perfmodel.timing.kernels import at_cluster_load
 from perfmodel.timing.ledger import Entry, ledger
-from perfmodel.timing.passes import running_share, timed_operators
+from perfmodel.timing.passes import running_share
+from perfmodel.timing.timed_operators import timed_operators
 
 TIMING: Final = "perfmodel.timing"
 RECOMPUTED: Final = "recompute"
@@ -74,7 +75,7 @@ def _nothing(_: Operator) -> bool:
 
 
 EQUATIONS: Final = {  # of the messages of an axis, by where they are
-    WITHIN_LAYERS: (f"{TIMING}.passes",),
+    WITHIN_LAYERS: (f"{TIMING}.timed_operators",),
     BETWEEN_STAGES: (f"{TIMING}.schedule", f"{TIMING}.pipeline"),
     BETWEEN_REPLICAS: (f"{TIMING}.data_parallel", "perfmodel.count.data_parallel:buckets"),
 }
@@ -122,7 +123,7 @@ TERMS: Final = {
     "communication_slowdown": TermKind(
         part=SLOWDOWN,
         selects=lambda op: isinstance(op, Collective) and (bool(op.partner[0]) or moves_data_parallel(op)),
-        equations=(f"{TIMING}.passes", f"{TIMING}.passes:sm_fraction"),
+        equations=(f"{TIMING}.timed_operators", f"{TIMING}.timed_operators:sm_fraction"),
         settings=("stack.overlap.tensor_parallel", "stack.overlap.data_parallel"),
     ),
     RECOMPUTED: TermKind(

@@ -33,7 +33,8 @@ from perfmodel.spec.stack import SoftwareStack
 from perfmodel.timing.attention import arithmetic_of, plain_attention_time_s
 from perfmodel.timing.breakdown import Breakdown, slower
 from perfmodel.timing.kernels import at_cluster_load, kernel_time_s
-from perfmodel.timing.passes import both_directions, running_share, timed_operators
+from perfmodel.timing.passes import both_directions, running_share
+from perfmodel.timing.timed_operators import timed_operators
 
 WITHIN: Final = axes_that_communicate(WITHIN_LAYERS)
 OUTSIDE: Final = tuple(axis for axis in REPORTED if axis not in WITHIN)

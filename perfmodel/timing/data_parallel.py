@@ -32,7 +32,7 @@ from perfmodel.spec.layout import GATHERED
 from perfmodel.spec.stack import SoftwareStack
 from perfmodel.timing.breakdown import Breakdown
 from perfmodel.timing.collectives import collective_time_s, placement
-from perfmodel.timing.passes import sm_fraction
+from perfmodel.timing.timed_operators import sm_fraction
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,8 @@ from perfmodel.spec.stack import SoftwareStack
 from perfmodel.timing.collectives import placement
 from perfmodel.timing.confidence import WORDS, confidence, least_sure
 from perfmodel.timing.kernels import at_cluster_load, memory_bound_class
-from perfmodel.timing.passes import running_share, timed_operators
+from perfmodel.timing.passes import running_share
+from perfmodel.timing.timed_operators import timed_operators
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

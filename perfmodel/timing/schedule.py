@@ -28,8 +28,9 @@ from perfmodel.timing.breakdown import Breakdown, slower
 from perfmodel.timing.collectives import collective_time_s
 from perfmodel.timing.data_parallel import DataParallel
 from perfmodel.timing.kernels import kernel_time_s
-from perfmodel.timing.passes import Pass, TimedOperator, both_directions
+from perfmodel.timing.passes import both_directions
 from perfmodel.timing.pipeline import Messages, StageSeconds, StageTimes, pipeline_time_s
+from perfmodel.timing.timed_operators import Pass, TimedOperator
 
 
 def breakdown(work: Iteration, *, cluster: Cluster, stack: SoftwareStack) -> Breakdown:

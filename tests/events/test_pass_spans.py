@@ -13,7 +13,7 @@ from perfmodel.count.operators import Collective, Matmul
 from perfmodel.events.pass_spans import LaidOutPass, laid, weight_gradients
 from perfmodel.spec.layout import ProcessGroup
 from perfmodel.spec.phases import DATA_GRADIENT, WEIGHT_GRADIENT
-from perfmodel.timing.passes import TimedOperator
+from perfmodel.timing.timed_operators import TimedOperator
 
 GROUP = ProcessGroup(name="tensor_parallel", ranks=4, stride=1)
 

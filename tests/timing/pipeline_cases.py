@@ -10,8 +10,8 @@ from perfmodel.events.pipeline_order import Order, pipeline_order
 from perfmodel.exchange.presets import stack_preset
 from perfmodel.spec.layout import Layout
 from perfmodel.timing.breakdown import Breakdown
-from perfmodel.timing.passes import Pass
 from perfmodel.timing.schedule import PassPair, pipelined
+from perfmodel.timing.timed_operators import Pass
 from tests.layouts import RAMP_STAGE
 from tests.stacks import stack_with
 

@@ -17,7 +17,7 @@ from perfmodel.spec.layout import ProcessGroup
 from perfmodel.spec.run import Run
 from perfmodel.timing.data_parallel import DataParallel
 from perfmodel.timing.kernels import kernel_time_s, matmul_time_s
-from perfmodel.timing.passes import TimedOperator, timed_operators
+from perfmodel.timing.timed_operators import TimedOperator, timed_operators
 from tests.stacks import stack_with
 
 H100 = replace(gpu_preset("h100-sxm-80gb"), full_load_slowdown=0.0)  # what is hidden raises no duty

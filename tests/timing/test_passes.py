@@ -11,7 +11,8 @@ from perfmodel.count.iteration import iteration
 from perfmodel.exchange.presets import cluster_preset, model_preset, stack_preset
 from perfmodel.spec.stack import SoftwareStack
 from perfmodel.timing.breakdown import PARTS, Breakdown, slower
-from perfmodel.timing.passes import Direction, Pass, both_directions
+from perfmodel.timing.passes import Direction, both_directions
+from perfmodel.timing.timed_operators import Pass
 from tests.layouts import RAMP_STAGE
 from tests.setups import setup_of
 from tests.stacks import stack_with

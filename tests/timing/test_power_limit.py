@@ -15,9 +15,10 @@ from perfmodel.spec.axes import TENSOR
 from perfmodel.spec.layout import PIPELINE_SCHEDULES, ProcessGroup
 from perfmodel.spec.phases import DATA_GRADIENT
 from perfmodel.timing.kernels import ATTENTION_POWER, at_power_limit, clock_share, kernel_time_s, power_slowdown
-from perfmodel.timing.passes import TimedOperator, added_up, load, running_share, timed_operators
+from perfmodel.timing.passes import running_share
 from perfmodel.timing.pipeline import IDLE_SHARE, even_share
 from perfmodel.timing.schedule import breakdown
+from perfmodel.timing.timed_operators import TimedOperator, added_up, load, timed_operators
 from tests.layouts import RAMP_STAGE
 from tests.setups import setup_of
 
