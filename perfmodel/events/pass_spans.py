@@ -1,6 +1,6 @@
 """Where the operators of one pass lie in time: kernels one after the other, collectives on streams of their own beside them.
 
-It lays out what timing/timed_operators.py adds up. With c a collective's time, e what of it is exposed and K the product beside it,
+It lays out what timing/timed_operators.py adds up. With c the time of a collective, e what of it is exposed, K its product,
 which lasts longer by what the collective takes from it:
 
     in chunks, before K    c begins e before K
