@@ -11,8 +11,10 @@ import pytest
 from perfmodel.evidence.discrepancy import START, estimated_discrepancies
 from perfmodel.evidence.interval_scores import winkler_scores
 from perfmodel.evidence.time_scores import TimeComparison
+from perfmodel.exchange.presets import cluster_preset, gpu_preset, preset_names, stack_preset
 from perfmodel.spec.run import Run
 from perfmodel.spec.run_evidence import POOLED
+from tests.comparisons import compared as published
 from tests.evidence.test_groups import RAMP, row
 
 CELL = "megatron-core/hopper"
@@ -112,3 +114,18 @@ def test_runs_that_grow_are_one_configuration() -> None:
     assert first == second
     assert with_batch_of(2).setup(RAMP.stages[0]).configuration != first
     assert with_batch_of(2).setup(RAMP.stages[0]).subject == RAMP.setup(RAMP.stages[0]).subject
+
+
+def test_the_shipped_discrepancies_are_of_the_shipped_table() -> None:
+    """Its cells with their rows and sources: after a change of the table the scores have to be written anew."""
+    cells = cluster_preset("dgx-h100").evidence.cells
+    estimated = estimated_discrepancies(published())
+    counted = {cell: (each.rows, each.sources) for cell, each in estimated.items()}
+    assert {cell: tuple(map(int, figures[-2:])) for cell, figures in cells.items()} == counted
+
+
+def test_every_shipped_gpu_and_stack_names_its_cell() -> None:
+    """One that names none would get the discrepancy of all others without a word."""
+    unnamed = [name for name in preset_names("gpus") if gpu_preset(name).generation == "unknown"]
+    unnamed += [name for name in preset_names("stacks") if stack_preset(name).family == "unknown"]
+    assert unnamed == []

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from perfmodel.exchange.presets import cluster_preset, model_preset, stack_preset
 from perfmodel.prediction import predict_stage
 from perfmodel.search.robustness import robustness
+from perfmodel.spec.run_evidence import Discrepancy
 from perfmodel.spec.spread import DEVIATIONS
 from perfmodel.timing.uncertainty import Uncertainty
 from tests.layouts import RAMP_STAGE
@@ -125,3 +126,13 @@ def test_real_layouts_are_surer_than_their_intervals() -> None:
     widths = [np.log(float(each.uncertainty.high_s) / float(each.iteration_time_s)) / DEVIATIONS for each in predicted]
     independent = below(float(np.log(times[1] / times[0]) / np.hypot(*widths)))
     assert found.first_share[0] > independent
+
+
+def test_what_the_equations_lack_of_each_layout_may_change_the_order() -> None:
+    """Each layout has an error of its own; the rest of the discrepancy, however wide, is the same for all."""
+    times, own = [1.0, 1.02], 0.03
+    unsure = [replace(uncertain({}), discrepancy=Discrepancy(half_width=0.5, layout_deviation=own))] * 2
+    found = robustness(times, unsure)
+    assert found.first_share[0] == pytest.approx(below(log(1.02) / (sqrt(2.0) * own)), abs=SAMPLING)
+    alike = [replace(uncertain({}), discrepancy=Discrepancy(half_width=0.5, configuration_deviation=0.2))] * 2
+    assert robustness(times, alike).first_share == (1.0, 0.0)
