@@ -18,6 +18,8 @@ WITHIN_LAYERS: Final = "within layers"
 BETWEEN_STAGES: Final = "between stages"
 BETWEEN_REPLICAS: Final = "between replicas"
 PLACES: Final = (WITHIN_LAYERS, BETWEEN_STAGES, BETWEEN_REPLICAS)
+ATTENTION_MESH: Final = "attention"
+EXPERT_MESH: Final = "experts"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +31,7 @@ class Axis:
     axes whose ranks communicate in its group too: ranks that share a sequence hold the same parameters, so their gradients are
     reduced with those of the replicas. `fills` marks the axis that takes the GPUs which the others leave. `settings` are those
     of the layout, and of the stack (stack.name), that decide what its messages cost. `also_called` is what people type for it.
+    `mesh` is which of two meshes it spans: the GPUs of a pipeline stage share tokens on the one and experts on the other.
     """
 
     name: str
@@ -40,6 +43,7 @@ class Axis:
     joins: tuple[str, ...] = ()
     fills: bool = False
     also_called: tuple[str, ...] = ()
+    mesh: str = ATTENTION_MESH
 
     def __post_init__(self) -> None:
         if self.communicates not in PLACES:
@@ -124,6 +128,23 @@ PIPELINE: Final = Axis(
     communicates=BETWEEN_STAGES,
     settings=("pipeline_schedule", "stack.overlap.pipeline", "stack.overlap.scatter_gather_pipeline"),
 )
+EXPERT_TENSOR: Final = Axis(
+    name="expert_tensor_parallel",
+    word="expert tensor",
+    short="ETP",
+    members="ranks",
+    communicates=WITHIN_LAYERS,
+    mesh=EXPERT_MESH,
+)
+EXPERT: Final = Axis(
+    name="expert_parallel",
+    word="expert",
+    short="EP",
+    members="ranks",
+    communicates=WITHIN_LAYERS,
+    settings=("expert_load", "stack.experts.dispatcher", "stack.experts.overlap"),
+    mesh=EXPERT_MESH,
+)
 
 
 def in_groups(*axes: Axis) -> tuple[Axis, ...]:
@@ -139,18 +160,22 @@ def in_groups(*axes: Axis) -> tuple[Axis, ...]:
     return axes
 
 
-AXES: Final = in_groups(TENSOR, CONTEXT, DATA, PIPELINE)  # from the innermost, whose ranks are neighbours, to the outermost
+MESH: Final = in_groups(TENSOR, CONTEXT, DATA, PIPELINE)  # from the innermost, whose ranks are neighbours, to the outermost
+OF_EXPERTS: Final = in_groups(EXPERT_TENSOR, EXPERT)  # the same, on the GPUs of a pipeline stage
+AXES: Final = (*MESH, *OF_EXPERTS)
 BY_NAME: Final[Mapping[str, Axis]] = MappingProxyType({axis.name: axis for axis in AXES})
 REPORTED: Final = tuple(sorted(AXES, key=lambda axis: PLACES.index(axis.communicates)))  # as an iteration is made of them
 (FILLING,) = (axis for axis in AXES if axis.fills)
-REPLICA_AXES: Final = tuple(axis for axis in REPORTED if not axis.fills)  # the product of their degrees: GPUs of one replica
+REPLICA_AXES: Final = tuple(  # the product of their degrees: GPUs of one replica
+    axis for axis in REPORTED if axis.mesh == ATTENTION_MESH and not axis.fills
+)
 
 
 def axes_that_communicate(place: str) -> tuple[Axis, ...]:
     """The axes whose messages are at one of PLACES.
 
     >>> [axis.short for axis in axes_that_communicate(WITHIN_LAYERS)]
-    ['TP', 'CP']
+    ['TP', 'CP', 'ETP', 'EP']
     """
     return tuple(axis for axis in AXES if axis.communicates == place)
 

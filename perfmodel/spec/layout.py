@@ -12,14 +12,15 @@ from functools import cached_property
 
 import numpy as np
 
-from perfmodel.spec.axes import AXES, CONTEXT, DATA, PIPELINE, TENSOR, Axis
-from perfmodel.spec.fields import Numeric, Spec, choice, count, flag, number
+from perfmodel.spec.axes import AXES, CONTEXT, DATA, EXPERT, EXPERT_TENSOR, MESH, OF_EXPERTS, PIPELINE, TENSOR, Axis
+from perfmodel.spec.fields import Numeric, Spec, choice, count, flag, number, text
 from perfmodel.spec.precision import PRECISIONS, RECIPES, PrecisionRecipe
 
 SHARDINGS = ("none", "zero1", "zero2", "zero3", "hsdp")
 SHARDING_NAMES = {"fsdp": "zero3", "fsdp2": "zero3", "full_shard": "zero3", "hybrid_shard": "hsdp", "ddp": "none"}
 RECOMPUTES = ("none", "selective", "full")
 PIPELINE_SCHEDULES = ("1f1b", "zb-h1", "zb-1p", "zb-2p")  # 1f1b is interleaved where virtual_pipeline is more than 1
+EVEN = "even"
 GATHERED = ("zero3", "hsdp")  # shardings that hold only a shard of the parameters, and gather them when they are needed
 
 
@@ -28,7 +29,9 @@ class Layout(Spec):
     """One layout, or many of them broadcast.
 
     `data_parallel_replicas` is how many copies of the shards hsdp keeps: each is spread over data_parallel / replicas ranks.
-    `recompute_layers` is how many layers of each pipeline stage are run again, where not all of them are.
+    `recompute_layers` is how many layers of each pipeline stage are run again, where not all of them are. `expert_load` is how
+    many tokens the busiest expert-parallel rank has, over their mean: 1 where routing is balanced. `pipeline_layout` places
+    every layer on a piece of the pipeline, as Megatron-Core writes it: `Et*4|(tttt|)*14tmL`; `even` deals them out.
     """
 
     precision: str = choice(*PRECISIONS)
@@ -38,6 +41,10 @@ class Layout(Spec):
     context_parallel: Numeric = count(default=1)
     data_parallel: Numeric = count()
     data_parallel_replicas: Numeric = count(default=1)
+    expert_parallel: Numeric = count(default=1)
+    expert_tensor_parallel: Numeric = count(default=1)
+    expert_load: Numeric = number("ratio", minimum=1, maximum=100, default=1.0)
+    pipeline_layout: str = text(default=EVEN)
     pipeline_schedule: str = choice(*PIPELINE_SCHEDULES, default="1f1b")
     sequence_parallel: bool = flag()
     sharding: str = choice(*SHARDINGS)
@@ -54,8 +61,13 @@ class Layout(Spec):
 
     @property
     def gpus(self) -> Numeric:
-        """All GPUs of the run: the product of the degrees."""
-        return self.ranks_of(AXES)
+        """All GPUs of the run: the product of the degrees of one mesh."""
+        return self.ranks_of(MESH)
+
+    @property
+    def expert_data_parallel(self) -> Numeric:
+        """GPUs that hold the same experts: those of a pipeline stage over expert_parallel * expert_tensor_parallel."""
+        return self.gpus / (self.pipeline_parallel * self.ranks_of(OF_EXPERTS))
 
     def degree(self, axis: Axis) -> Numeric:
         """How many ranks it has along `axis`."""
@@ -105,8 +117,9 @@ class ProcessGroup:
 
 def axis_group(layout: Layout, axis: Axis) -> ProcessGroup:
     """The ranks of one axis and of those that it joins; the degrees of the axes inside these lie between two of them."""
-    joined = [each for each in AXES if each is axis or each.name in axis.joins]
-    inside = AXES[: AXES.index(joined[0])]
+    mesh = [each for each in AXES if each.mesh == axis.mesh]
+    joined = [each for each in mesh if each is axis or each.name in axis.joins]
+    inside = mesh[: mesh.index(joined[0])]
     return ProcessGroup(name=axis.name, ranks=layout.ranks_of(joined), stride=layout.ranks_of(inside), axis=axis)
 
 
@@ -123,6 +136,23 @@ def context_parallel_group(layout: Layout) -> ProcessGroup:
 def data_parallel_group(layout: Layout) -> ProcessGroup:
     """The GPUs that hold the same parameters: all replicas, and the context-parallel ranks of each."""
     return axis_group(layout, DATA)
+
+
+def expert_parallel_group(layout: Layout) -> ProcessGroup:
+    """The GPUs that share the experts of a layer, whichever replicas they belong to."""
+    return axis_group(layout, EXPERT)
+
+
+def expert_tensor_parallel_group(layout: Layout) -> ProcessGroup:
+    """The GPUs that share each expert."""
+    return axis_group(layout, EXPERT_TENSOR)
+
+
+def expert_data_parallel_group(layout: Layout) -> ProcessGroup:
+    """The GPUs that hold the same experts; their messages count to data parallelism."""
+    return ProcessGroup(
+        name="expert_data_parallel", ranks=layout.expert_data_parallel, stride=layout.ranks_of(OF_EXPERTS), axis=DATA
+    )
 
 
 def pipeline_parallel_group(layout: Layout) -> ProcessGroup:

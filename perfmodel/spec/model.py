@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from math import isqrt
 from typing import Final, NamedTuple
 
@@ -11,7 +12,8 @@ import numpy as np
 
 from perfmodel.errors import InputError
 from perfmodel.spec.fields import Numeric, Spec, check_fields, choice, choices, count, flag, number, part, plain, text, words
-from perfmodel.spec.layer_kinds import EVERYWHERE, LayerKind, check_pattern, layers_before
+from perfmodel.spec.layer_kinds import LayerKind, check_pattern, layers_before
+from perfmodel.spec.layer_parts import GatedDelta, LatentAttention, Mixture, StateSpace
 
 GATED_ACTIVATIONS = ("swiglu", "geglu")
 BIASES: Final = ("qkv", "projection", "mlp", "head")  # products that may have a bias
@@ -37,14 +39,21 @@ QK_NORMS: Final = {  # of queries and keys: numbers learned for each of a head, 
     "width": (1, True),
 }
 
+SECTIONS: Final = {  # of a model, by the part of a layer that each describes
+    "experts": "mixture",
+    "latent": "latent",
+    "mamba2": "state_space",
+    "gated_delta": "delta",
+}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class TransformerModel(Spec):
     """A decoder: `layers` of attention and MLP between an embedding and a vocabulary head.
 
     Layers are all alike, or of several `layer_kinds` that follow each other as `layer_pattern` says, which is repeated from the
-    first layer on. `vocab_padding_multiple` is Megatron's make-vocab-size-divisible-by: the vocabulary is padded to a multiple
-    of it times the tensor-parallel degree. `dropout` says that the training keeps dropout masks.
+    first layer on, or behind `first_layers`. `vocab_padding_multiple` is Megatron's make-vocab-size-divisible-by: the vocabulary
+    is padded to a multiple of it times the tensor-parallel degree. `dropout` says that the training keeps dropout masks.
 
     biases              every product of a layer has a bias; `biases_of`: these have one where not all have, or the head too
     pre_norms           each part of a layer has a norm before it; `post_norms`: one behind it, inside the residual connection
@@ -52,6 +61,11 @@ class TransformerModel(Spec):
     qk_norm             queries and keys are normalised: by head, with one weight for all heads, or with a weight of their width
     softcaps            what is kept within bounds by a tanh: scores of attention, logits
     scales              what is multiplied by a constant: embeddings, the branches of a layer, logits
+    sinks               every head has a number that takes part in its softmax for no token
+    attention_gate      what heads give is multiplied with a gate, which queries come with
+    mixture, latent     experts and latent attention, which all layers have where no kinds are described
+    state_space, delta  other mixers, which some kind of layer has
+    multi_token_layers  layers behind the last that predict a token farther each, and share embedding and head (arXiv:2412.19437)
 
     Errors: InputError.
     """
@@ -84,20 +98,50 @@ class TransformerModel(Spec):
     scales: tuple[str, ...] = choices("embedding", "branches", "logits", default=())
     layer_kinds: Mapping[str, LayerKind] | None = part(LayerKind, shape="table", optional=True, default=None)
     layer_pattern: tuple[str, ...] = words(default=())
+    first_layers: tuple[str, ...] = words(default=())
+    sinks: bool = flag(default=False)
+    attention_gate: bool = flag(default=False)
+    mixture: Mixture | None = part(Mixture, optional=True, default=None)
+    latent: LatentAttention | None = part(LatentAttention, optional=True, default=None)
+    state_space: StateSpace | None = part(StateSpace, optional=True, default=None)
+    delta: GatedDelta | None = part(GatedDelta, optional=True, default=None)
+    multi_token_layers: Numeric = count(minimum=0, default=0)
 
     def __post_init__(self) -> None:
         check_fields(self)
-        check_pattern(self.layer_kinds, self.layer_pattern)
+        check_pattern(self.layer_kinds, self.layer_pattern, self.first_layers)
+        self._check_parts()
         if self.position == "learned" and self.max_positions is None:
             raise InputError("missing; learned positions need their number", key="max_positions")
         if not np.all(np.remainder(self.attention_heads, self.kv_heads) == 0):
             heads = f"{plain(self.attention_heads)} attention heads{_divisors_text(self.attention_heads)}"
             raise InputError(f"{plain(self.kv_heads)} does not divide {heads}", key="kv_heads")
 
+    def _check_parts(self) -> None:
+        """Raise for a kind of layer whose part no section describes, and for a section that no kind of layer has."""
+        used = {part for kind in self.kinds.values() for part in (kind.attention, kind.feed_forward)}
+        for part_name, section in SECTIONS.items():
+            described = getattr(self, section) is not None
+            if part_name in used and not described:
+                raise InputError(f"missing; some layers have {part_name}", key=section)
+            if described and part_name not in used:
+                raise InputError(f"no layer has {part_name}: layer_kinds describes none", key=section)
+        if self.latent is not None and np.any(np.asarray(self.head_size != self.latent.head_size)):
+            wants = f"{plain(self.latent.head_size)}, the sum of latent.nope_head_size and latent.rotary_head_size"
+            raise InputError(f"{plain(self.head_size)} is not {wants}", key="head_size")
+
     @property
     def kinds(self) -> Mapping[str, LayerKind]:
         """The kinds of layers by name; one, without a name, where all layers are alike and no kind is described."""
-        return {"": EVERYWHERE} if self.layer_kinds is None else self.layer_kinds
+        if self.layer_kinds is not None:
+            return self.layer_kinds
+        attention, feed_forward = "latent" if self.latent else "full", "experts" if self.mixture else "dense"
+        return {"": LayerKind(attention=attention, feed_forward=feed_forward)}
+
+    @property
+    def last_kind(self) -> str:
+        """The kind of layer that the pattern ends with, which layers that predict further tokens are of."""
+        return self.layer_pattern[-1] if self.layer_pattern else next(iter(self.kinds))
 
     def layers_of(self, kind: str, first: Numeric, number: Numeric) -> Numeric:
         """How many of `number` layers from `first` on (counted from 0) are of `kind`.
@@ -110,11 +154,15 @@ class TransformerModel(Spec):
         if len(self.kinds) == 1:
             return number
         first, end = np.asarray(first), np.asarray(first) + number
-        return layers_before(self.layer_pattern, kind, end) - layers_before(self.layer_pattern, kind, first)
+        before = partial(layers_before, self.layer_pattern, kind, first=self.first_layers)
+        return before(end) - before(first)
 
     def kind_at(self, layer: int) -> str:
         """The kind of one layer, counted from 0."""
-        return self.layer_pattern[layer % len(self.layer_pattern)] if self.layer_pattern else next(iter(self.kinds))
+        if layer < len(self.first_layers):
+            return self.first_layers[layer]
+        behind = layer - len(self.first_layers)
+        return self.layer_pattern[behind % len(self.layer_pattern)] if self.layer_pattern else next(iter(self.kinds))
 
     def has_bias(self, product: str) -> bool:
         """Whether a product (one of BIASES) has a bias; the head has one only where it is named."""
@@ -134,6 +182,11 @@ class TransformerModel(Spec):
     def query_size(self) -> Numeric:
         """Width of all query heads together."""
         return self.attention_heads * self.head_size
+
+    @property
+    def value_head_size(self) -> Numeric:
+        """Of the values of one head: as many as queries have, but in latent attention."""
+        return self.latent.value_head_size if self.latent else self.head_size
 
     @property
     def kv_size(self) -> Numeric:

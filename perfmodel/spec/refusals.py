@@ -96,6 +96,7 @@ def layout_rules(model: TransformerModel, cluster: Cluster, layout: Layout) -> I
     yield from _batch_rules(layout)
     yield from _pipeline_rules(model, layout)
     yield from _sharding_rules(layout)
+    yield from _expert_rules(model, layout)
     yield from _recompute_rules(model, layout)
     yield _node_rule(cluster, layout)
 
@@ -261,6 +262,35 @@ def _sharding_rules(layout: Layout) -> Iterator[Rule]:
         sentence=lambda: "hsdp with a copy for every rank shards nothing; that is none, or zero1",
     )
     yield _divides(replicas, layout.data_parallel, "data-parallel replicas", key=key)
+
+
+def _expert_rules(model: TransformerModel, layout: Layout) -> Iterator[Rule]:
+    """The expert mesh shares the GPUs of a pipeline stage with the other one: its degrees may exceed data_parallel."""
+    expert, tensor, mixture = layout.expert_parallel, layout.expert_tensor_parallel, model.mixture
+    if mixture is None:
+        for key, degree in (("expert_parallel", expert), ("expert_tensor_parallel", tensor)):
+            yield Rule(
+                key=key,
+                allows=np.asarray(degree) == 1,
+                sentence=lambda degree=degree: f"{plain(degree)} ranks would share experts, and {model.name} has none; 1 would do",
+            )
+        return
+    yield _divides(expert, mixture.experts, "experts", key="expert_parallel")
+    yield _divides(tensor, mixture.ffn_hidden_size, "columns of an expert (mixture.ffn_hidden_size)", key="expert_tensor_parallel")
+    stage = layout.tensor_parallel * layout.context_parallel * layout.data_parallel
+    yield Rule(
+        key="expert_parallel",
+        allows=np.remainder(stage, expert * tensor) == 0,
+        sentence=lambda: (
+            f"{plain(expert * tensor)} ranks that share experts (expert_parallel * expert_tensor_parallel) do not divide the "
+            f"{plain(stage)} GPUs of a pipeline stage"
+        ),
+    )
+    yield Rule(
+        key="sequence_parallel",
+        allows=layout.sequence_parallel | (np.asarray(layout.tensor_parallel) == 1),
+        sentence=lambda: "tensor-parallel ranks share the tokens that they send to experts: true is needed",
+    )
 
 
 def _recompute_rules(model: TransformerModel, layout: Layout) -> Iterator[Rule]:

@@ -9,7 +9,7 @@ from perfmodel.errors import PerfmodelError
 from perfmodel.spec.economics import Economics
 from perfmodel.spec.fields import Numeric, Spec, choice, count, flag, number, part, text
 from perfmodel.spec.hardware import Cluster
-from perfmodel.spec.layout import PIPELINE_SCHEDULES, RECOMPUTES, SHARDING_NAMES, SHARDINGS, Layout
+from perfmodel.spec.layout import EVEN, PIPELINE_SCHEDULES, RECOMPUTES, SHARDING_NAMES, SHARDINGS, Layout
 from perfmodel.spec.model import TransformerModel
 from perfmodel.spec.precision import PRECISIONS
 from perfmodel.spec.refusals import check_setup
@@ -58,6 +58,10 @@ class Run(Spec):
     pipeline_schedule: str = choice(*PIPELINE_SCHEDULES, default="1f1b")
     context_parallel: Numeric = count(default=1)
     data_parallel_replicas: Numeric = count(default=1)
+    expert_parallel: Numeric = count(default=1)
+    expert_tensor_parallel: Numeric = count(default=1)
+    expert_load: Numeric = number("ratio", minimum=1, maximum=100, default=1.0)
+    pipeline_layout: str = text(default=EVEN)
     sequence_parallel: bool = flag()
     sharding: str = choice(*SHARDINGS, other_names=SHARDING_NAMES)
     recompute: str = choice(*RECOMPUTES, default="none")

@@ -16,6 +16,8 @@ from perfmodel.spec.fields import Numeric, Spec, choice, choices, count, flag, n
 from perfmodel.spec.layout import PIPELINE_SCHEDULES, SHARDINGS
 from perfmodel.spec.precision import PrecisionRecipe
 
+DISPATCHERS: Final = ("alltoall", "deepep", "hybridep", "allgather")
+GRAPHED: Final = ("attention", "mixer", "router", "dense", "experts")  # parts of a layer that CUDA graphs may replay
 WIDE_ATTENTION: Final = ("fused", "fused_softmax", "unfused", "none")
 MOVED_KEYS: Final = MappingProxyType(  # before there were sections -> the key path of today
     {
@@ -100,7 +102,8 @@ class HostWork(Spec):
     operator_s: Numeric = number("s")  # CPU time of one operator: its modules, autograd nodes, views, casts and small kernels
     launch_s: Numeric = number("s")  # CPU time to launch one of its kernels
     pass_s: Numeric = number("s")  # of each pass over a pipeline chunk: the GPU is idle while the CPU calls the schedule again
-    cuda_graphs: bool = flag(default=False)  # layers are captured and replayed: the CPU runs no operator of them
+    cuda_graphs: bool = flag(default=False)  # all is captured and replayed: the CPU runs no operator of a pass
+    graphed: tuple[str, ...] = choices(*GRAPHED, default=())  # parts of layers that are, where not all is
     iteration_s: Numeric = number("s")  # data loading, logging, timers and synchronisation of an iteration
     clock_scale: Numeric = number("ratio", above=0, maximum=2)  # times cluster.compute_scale, for 16-bit kernels
     spread: Mapping[str, Numeric] = spreads()
@@ -180,6 +183,32 @@ class Overlap(Spec):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class ExpertWork(Spec):
+    """How tokens travel to their experts and back, and what runs around the products of experts.
+
+    dispatcher      alltoall: a copy of a token for each of its experts; deepep, hybridep: one for each rank of its own links'
+                    domain, and one for each node beyond, where links pass it on; allgather: all tokens to all ranks
+    overlap         passes: dispatch and combine run beside the passes of another micro-batch (1F1B); none
+    products        streams: a kernel for each expert, on several streams; grouped: one for all
+    """
+
+    dispatcher: str = choice(*DISPATCHERS)
+    dispatch_s: Numeric = number("s")  # of a dispatch or a combine, beside what links take
+    dispatch_sm_fraction: Numeric = number("ratio", maximum=0.9)  # of the SMs, while tokens travel
+    link_share: Numeric = number("ratio", above=0, maximum=2)  # rate of a dispatch over that of an all-to-all on the same links
+    overlap: str = choice("none", "passes")
+    hidden_share: Numeric = number("ratio", maximum=1)  # of messages that another micro-batch has computation for
+    products: str = choice("streams", "grouped")
+    product_work: Numeric = number("ratio", above=0, maximum=5)  # time of products of experts over that of the same tiles at once
+    router_kernels: Numeric = count()  # of the router's scores, choice, losses and bookkeeping, forwards
+    router_backward_kernels: Numeric = count()
+    expert_wait_s: Numeric = number("s")  # that the GPU waits for the CPU, which waits for the numbers of tokens of each expert
+    keeps_outputs: bool = flag()  # what experts give is kept until the backward pass, for the gradient of the router
+    padded_rows: Numeric = count()  # rows of an expert are padded to a multiple of so many, where products have few bits
+    spread: Mapping[str, Numeric] = spreads()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class LowPrecision(Spec):
     """What runs and travels in 8 bits where the layout's precision has any.
 
@@ -233,4 +262,5 @@ class SoftwareStack(Spec):
     fusion: Fusion = part(Fusion)
     overlap: Overlap = part(Overlap)
     low_precision: LowPrecision = part(LowPrecision)
+    experts: ExpertWork = part(ExpertWork)
     states: TrainingStates = part(TrainingStates)
