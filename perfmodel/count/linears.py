@@ -148,7 +148,7 @@ class LinearOperators:
         *,
         kept_rows: Numeric | None = None,
         useful: Numeric = 1.0,
-        kernels: Numeric = 1,
+        calls: Numeric = 1,
     ) -> Block:
         """Linears of rows that a rank has for itself: `rows` for each matrix, of which it keeps the input of `kept_rows` of all.
 
@@ -162,7 +162,8 @@ class LinearOperators:
             rows=rows,
             batch=linear.number,
             useful=linear.useful * useful,
-            kernels=kernels,
+            kernels=calls,
+            calls=calls,
         )
         data, weight = gradients(product)
         block = Block(forward=(product,), backward=(data, *self._weight_gradient(weight)))
@@ -170,7 +171,7 @@ class LinearOperators:
             return block
         _, both = self._pass_bytes()
         moved = CastBytes(forward=both * every * linear.inner, backward=both * every * linear.columns)
-        return self._cast(linear.name, moved) + block
+        return self._cast(linear.name, moved, calls=calls) + block
 
     def gathered_tokens(self, name: str, columns: Numeric) -> Block:
         """Narrow vectors of the tokens of a tensor-parallel group, which sequence parallelism shares, brought to every rank."""
@@ -306,15 +307,21 @@ class LinearOperators:
         once = self.activation_bytes + self.operand_bytes + self.search_bytes
         return once, once + self.operand_bytes
 
-    def _cast(self, name: str, moved: CastBytes) -> Block:
-        """The cast of a linear's operands: the input forwards, the gradient and the transposes backwards."""
+    def _cast(self, name: str, moved: CastBytes, *, calls: Numeric = 1) -> Block:
+        """The cast of a linear's operands: the input forwards, the gradient and the transposes backwards.
+
+        Several matrices that are cast one by one take as many `calls`, and another each to find the largest number.
+        """
+        searches = 2 if self.search_bytes and np.any(np.asarray(calls) > 1) else 1
         return local(
             MemoryBound(
                 name=f"{name}.quantise",
                 role=Role.CAST,
                 moved_bytes=moved.forward,
                 backward_bytes=moved.backward,
-                backward_kernels=2,
+                kernels=calls,
+                backward_kernels=2 if searches == 1 and not np.any(np.asarray(calls) > 1) else calls * searches,
+                calls=calls * searches,
                 family="cast",
             )
         )
