@@ -13,6 +13,7 @@ from typing import Final
 from perfmodel.count.operators import Collective, FusedAttention, Matmul, MemoryBound, Operator, gradients, is_attention_core
 from perfmodel.count.roles import Role
 from perfmodel.errors import NotSupportedError
+from perfmodel.spec.fields import Numeric
 from perfmodel.spec.phases import RECOMPUTE
 
 Selection = Callable[[Operator], bool]
@@ -28,10 +29,23 @@ class Block:
     def __add__(self, later: Block) -> Block:
         return Block(forward=self.forward + later.forward, backward=later.backward + self.backward)
 
+    def of_layers(self, share: Numeric) -> Block:
+        """What a `share` of the layers runs and keeps, in the mean layer."""
+        return Block(
+            forward=tuple(_of_layers(operator, share) for operator in self.forward),
+            backward=tuple(_of_layers(operator, share) for operator in self.backward),
+        )
+
     @property
     def operators(self) -> tuple[Operator, ...]:
         """Forward, then backward."""
         return self.forward + self.backward
+
+
+def _of_layers(operator: Operator, share: Numeric) -> Operator:
+    if isinstance(operator, Collective):
+        return replace(operator, repeats=operator.repeats * share)
+    return replace(operator, repeats=operator.repeats * share, saved_bytes=operator.saved_bytes * share)
 
 
 def local(operator: Matmul | FusedAttention | MemoryBound) -> Block:

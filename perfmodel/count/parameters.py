@@ -18,6 +18,7 @@ from perfmodel.count.layer import layer_parts
 from perfmodel.count.vocabulary import embedding_matrix
 from perfmodel.spec.fields import Numeric, chosen
 from perfmodel.spec.model import TransformerModel
+from perfmodel.spec.setup import Setup
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,12 +147,13 @@ def _learned_positions(model: TransformerModel) -> Numeric:
     return (model.max_positions or 0) + model.spare_positions if model.position == "learned" else 0
 
 
-def low_precision_parameters(held: ParameterCount, products: str) -> Numeric:
-    """Parameters of the linears that take low-precision operands: the MLP's, the layer's, or the head's too."""
+def low_precision_parameters(held: ParameterCount, setup: Setup) -> Numeric:
+    """Parameters of the linears that take low-precision operands: the MLP's, the layer's, or the head's too, of some layers."""
+    low = setup.stack.low_precision
     every = LOW_PRECISION_COMPONENTS["all"]
-    first, *others = [getattr(held, each) for each in every if takes_low_precision(each, products)]
+    first, *others = [getattr(held, each) for each in every if takes_low_precision(each, low.products)]
     total: Numeric = sum(others, first)
-    return total
+    return total * low.narrow_layers(setup.layout.recipe)
 
 
 def most_parameters(counts: Sequence[ParameterCount]) -> ParameterCount:
