@@ -309,7 +309,7 @@ def _calls(operator: Operator) -> Numeric:
         return 0.0
     if isinstance(operator, MemoryBound):
         return operator.calls * (operator.kernels > 0)
-    return operator.calls if isinstance(operator, Matmul) else 1.0
+    return 1.0
 
 
 def compute_part(operator: Matmul | FusedAttention | MemoryBound) -> str:
