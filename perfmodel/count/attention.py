@@ -1,7 +1,6 @@
 """The attention part of a layer: its linears, and what lies between them, on one rank or over a context-parallel group.
 
-Each kind of attention is a row of ATTENTION: what it declares, and how its core is written. Full and sliding attention have
-the same linears; under a window of w a query meets w keys at most.
+Full and sliding attention have the same linears; under a window of w a query meets w keys at most.
 
 Symbols: s sequence_length, c context_parallel, T = b*s/c tokens on a rank, e bytes of an activation (2, in fp32 4).
 
@@ -14,7 +13,6 @@ are gathered before them (two kernels).
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -24,7 +22,7 @@ from perfmodel.count.blocks import Block, local
 from perfmodel.count.declarations import Component, LayerPart, Linear, Projections
 from perfmodel.count.operators import Collective, FusedAttention, Matmul, MemoryBound
 from perfmodel.count.roles import Role
-from perfmodel.errors import NotSupportedError
+from perfmodel.count.stream import StreamOperators
 from perfmodel.spec.fields import Numeric, chosen
 from perfmodel.spec.layer_kinds import LayerKind
 from perfmodel.spec.layout import Layout, context_parallel_group
@@ -45,21 +43,11 @@ class Heads:
     query: Numeric
     kv: Numeric
     window: Numeric | None
+    value_size: Numeric | None = None  # of one head, where values are narrower than keys
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AttentionKind:
-    """How one kind of attention is counted: its linears, and the operators between them."""
-
-    declaration: Callable[[TransformerModel, Numeric, str], LayerPart]
-    core: Callable[[Setup, Heads], Block]
-
-
-def attention_kind(kind: LayerKind) -> AttentionKind:
-    """How the attention of a kind of layer is counted. Errors: NotSupportedError for one that nothing here counts."""
-    if kind.attention not in ATTENTION:
-        raise NotSupportedError(f"{kind.attention} attention is not counted; {', '.join(ATTENTION)} is", key="attention")
-    return ATTENTION[kind.attention]
+    def values(self, head_size: Numeric, width: Numeric) -> Numeric:
+        """What heads whose queries or keys are of `width` have of values, or give."""
+        return width if self.value_size is None else width / head_size * self.value_size
 
 
 def grouped_query_attention(model: TransformerModel, tensor_parallel: Numeric, name: str) -> LayerPart:
@@ -68,19 +56,20 @@ def grouped_query_attention(model: TransformerModel, tensor_parallel: Numeric, n
     KV heads are copied where there are fewer of them than ranks; the published convention counts no copies.
     """
     query, kv = model.query_size / tensor_parallel, kv_size_per_shard(model, tensor_parallel)
-    without_copies = (model.query_size + 2 * model.kv_size) / tensor_parallel
+    gate = query if model.attention_gate else 0
+    without_copies = (model.query_size + 2 * model.kv_size) / tensor_parallel + gate
     hidden = model.hidden_size
     joined = Linear(
         name=f"{name}.qkv",
         component=Component.ATTENTION,
         role=Role.PRODUCT,
         inner=hidden,
-        columns=query + 2 * kv,
-        useful=without_copies / (query + 2 * kv),
+        columns=query + gate + 2 * kv,
+        useful=without_copies / (query + gate + 2 * kv),
         has_bias=model.has_bias("qkv"),
     )
     return LayerPart(
-        into=Projections(joined=joined, apart={"query": query, "key": kv, "value": kv}),
+        into=Projections(joined=joined, apart={"query": query + gate, "key": kv, "value": kv}),
         out=Linear(
             name=f"{name}.projection",
             component=Component.ATTENTION,
@@ -92,6 +81,7 @@ def grouped_query_attention(model: TransformerModel, tensor_parallel: Numeric, n
         norm_before=model.pre_norms,
         norm_behind=model.post_norms,
         inner_norms=qk_norm_parameters(model, query, kv),
+        inner_vectors=model.attention_heads / tensor_parallel if model.sinks else 0,
     )
 
 
@@ -115,19 +105,43 @@ def rank_heads(model: TransformerModel, kind: LayerKind, tensor_parallel: Numeri
     return Heads(name=name, query=query, kv=kv, window=kind.window)
 
 
-def grouped_query_core(setup: Setup, heads: Heads) -> Block:
+def grouped_query_inside(write: StreamOperators, declared: LayerPart, kind: LayerKind, name: str) -> Block:
+    """Projections, what heads go through, their core, the projection back into the stream."""
+    assert declared.into is not None and declared.out is not None
+    heads = rank_heads(write.model, kind, write.tensor, name)
+    core = _around_heads(write, heads, kind) + attention_core(write.setup, heads)
+    if write.model.attention_gate:
+        core = core + _gate(write, heads)
+    return write.projections(declared.into) + core + write.row_linear(declared.out)
+
+
+def _around_heads(write: StreamOperators, heads: Heads, kind: LayerKind) -> Block:
+    """What queries and keys go through before they meet: norms, rotation."""
+    width = heads.query + heads.kv
+    rotary = write.rotary(heads.name, width) if kind.rotary else Block()
+    if write.model.qk_norm == "none":
+        return rotary
+    numbers = write.tokens * width
+    return write.norm_of(f"{heads.name}.qk_norm", numbers, write.activation_bytes * numbers, kernels=2) + rotary
+
+
+def _gate(write: StreamOperators, heads: Heads) -> Block:
+    """The output of heads times the sigmoid of a gate: reads both and writes one; backwards reads three and writes two."""
+    size = write.activation_bytes * write.tokens * heads.query
+    return local(
+        MemoryBound(name=f"{heads.name}.gate", moved_bytes=3 * size, backward_bytes=5 * size, kernels=2, saved_bytes=2 * size)
+    )
+
+
+def attention_core(setup: Setup, heads: Heads) -> Block:
     """Scores, softmax and weighted sum of the heads of one rank."""
     layout, stack = setup.layout, setup.stack
-    kept = layout.recipe.activation_bytes * layout.tokens_per_micro_batch * (heads.query + 2 * heads.kv)
+    width = heads.query + heads.kv + heads.values(setup.model.head_size, heads.kv)
+    kept = layout.recipe.activation_bytes * layout.tokens_per_micro_batch * width
     if not stack.fusion.fuses_attention(layout.recipe):
         return _unfused(setup, heads, kept=kept)
     core = _fused(setup, heads, kept=kept)
-    return core if _is_one(layout.context_parallel) else _exchange(layout, stack, heads) + core
-
-
-ATTENTION: Final = {
-    kind: AttentionKind(declaration=grouped_query_attention, core=grouped_query_core) for kind in ("full", "sliding")
-}
+    return core if _is_one(layout.context_parallel) else _exchange(layout, stack, heads, setup.model.head_size) + core
 
 
 def _softcap(name: str, size: float, scores: Numeric) -> MemoryBound:
@@ -151,7 +165,8 @@ def _fused(setup: Setup, heads: Heads, *, kept: Numeric) -> Block:
     model, layout, stack = setup.model, setup.layout, setup.stack
     recipe, tokens = layout.recipe, layout.tokens_per_micro_batch
     number = heads.query / model.head_size
-    output = recipe.activation_bytes * tokens * heads.query if recipe.casts else 0  # else it is the projection's input
+    given = recipe.activation_bytes * tokens * heads.values(model.head_size, heads.query)
+    output = given if recipe.casts else 0  # else it is the projection's input
     piece = layout.sequence_length / layout.context_parallel
     own = FusedAttention(
         name=f"{heads.name}.core",
@@ -159,6 +174,7 @@ def _fused(setup: Setup, heads: Heads, *, kept: Numeric) -> Block:
         heads=number,
         kv_heads=heads.kv / model.head_size,
         head_size=model.head_size,
+        value_size=heads.value_size,
         query_length=piece,
         key_length=piece,
         window=heads.window,
@@ -192,7 +208,8 @@ def _join(layout: Layout, own: FusedAttention, heads: Heads) -> MemoryBound:
     """
     ranks = np.asarray(layout.context_parallel)
     kernels = chosen(ranks > 1, 1.0 + 0.75 * (ranks - 1), 0.0)
-    numbers = own.sequences * own.query_length * own.heads * own.head_size * kernels
+    width = own.head_size if own.value_size is None else own.value_size
+    numbers = own.sequences * own.query_length * own.heads * width * kernels
     size = layout.recipe.activation_bytes
     return MemoryBound(
         name=f"{heads.name}.join",
@@ -204,9 +221,9 @@ def _join(layout: Layout, own: FusedAttention, heads: Heads) -> MemoryBound:
     )
 
 
-def _exchange(layout: Layout, stack: SoftwareStack, heads: Heads) -> Block:
+def _exchange(layout: Layout, stack: SoftwareStack, heads: Heads, head_size: Numeric) -> Block:
     """Keys and values forwards; backwards both again, and their gradients the other way."""
-    both = 2 * layout.recipe.activation_bytes * layout.tokens_per_micro_batch * heads.kv
+    both = layout.recipe.activation_bytes * layout.tokens_per_micro_batch * (heads.kv + heads.values(head_size, heads.kv))
     ring = stack.overlap.context_parallel_exchange == "ring"
     group = context_parallel_group(layout)
     forward = Collective(
@@ -273,7 +290,8 @@ def _unfused(setup: Setup, heads: Heads, *, kept: Numeric) -> Block:
         backward_bytes=drops,
         saved_bytes=(1 + size) * scores,
     )
-    context = replace(product, name=f"{heads.name}.context", columns=model.head_size, inner=sequence, saved_bytes=0.0)
+    columns = heads.values(model.head_size, model.head_size)
+    context = replace(product, name=f"{heads.name}.context", columns=columns, inner=sequence, saved_bytes=0.0)
     capped = local(_softcap(f"{heads.name}.softcap", size, scores)) if "attention" in model.softcaps else Block()
     block = local(product) + capped + local(softmax)
     return (block + local(dropout) if model.dropout else block) + local(context)

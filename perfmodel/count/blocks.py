@@ -6,13 +6,15 @@ arXiv:2205.05198), every second product and all that is not a product (selective
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Final
+from types import MappingProxyType
+from typing import Final, NamedTuple
 
 from perfmodel.count.operators import Collective, FusedAttention, Matmul, MemoryBound, Operator, gradients, is_attention_core
 from perfmodel.count.roles import Role
 from perfmodel.errors import NotSupportedError
+from perfmodel.spec.fields import Numeric
 from perfmodel.spec.phases import RECOMPUTE
 
 Selection = Callable[[Operator], bool]
@@ -28,10 +30,26 @@ class Block:
     def __add__(self, later: Block) -> Block:
         return Block(forward=self.forward + later.forward, backward=later.backward + self.backward)
 
+    def times(self, number: Numeric) -> Block:
+        """The same operators, so many times each."""
+        forward, backward = (tuple(_times(op, number) for op in way) for way in (self.forward, self.backward))
+        return Block(forward=forward, backward=backward)
+
+    def replayed(self) -> Block:
+        """The same operators, launched by a CUDA graph."""
+        forward, backward = (tuple(replace(op, replayed=True) for op in way) for way in (self.forward, self.backward))
+        return Block(forward=forward, backward=backward)
+
     @property
     def operators(self) -> tuple[Operator, ...]:
         """Forward, then backward."""
         return self.forward + self.backward
+
+
+def _times(operator: Operator, number: Numeric) -> Operator:
+    if isinstance(operator, Collective):
+        return replace(operator, repeats=operator.repeats * number)
+    return replace(operator, repeats=operator.repeats * number, saved_bytes=operator.saved_bytes * number)
 
 
 def local(operator: Matmul | FusedAttention | MemoryBound) -> Block:
@@ -47,6 +65,60 @@ def _of_the_core(operator: Operator) -> bool:
 def _but_first_products(operator: Operator) -> bool:
     """Every second product, and all memory-bound operators."""
     return isinstance(operator, MemoryBound) or operator.role is Role.OUTPUT_PRODUCT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecomputedModule:
+    """A module that software runs again for itself: what runs, and whose inputs are not kept, being its results.
+
+    One that `is_whole` is a feed-forward part of a layer behind its norm, of the kind called so: all of it runs again, and what
+    its first product reads is kept.
+    """
+
+    reruns: frozenset[Role] = frozenset()
+    frees: frozenset[Role] = frozenset()
+    whole: str = ""
+
+
+MODULES: Final[Mapping[str, RecomputedModule]] = MappingProxyType(  # Megatron-Core, recompute_modules
+    {
+        "core_attn": RecomputedModule(
+            reruns=frozenset({Role.CORE, Role.SCORES, Role.CORE_EXCHANGE}), frees=frozenset({Role.SCORES})
+        ),
+        "layernorm": RecomputedModule(reruns=frozenset({Role.NORM}), frees=frozenset({Role.PRODUCT})),
+        "mla_up_proj": RecomputedModule(reruns=frozenset({Role.UP_PROJECTION}), frees=frozenset({Role.CORE})),
+        "moe_act": RecomputedModule(reruns=frozenset({Role.EXPERT_ACTIVATION}), frees=frozenset({Role.EXPERT_OUTPUT})),
+        "shared_experts": RecomputedModule(
+            reruns=frozenset({Role.SHARED_EXPERT}), frees=frozenset({Role.SHARED_EXPERT})
+        ),
+        "mlp": RecomputedModule(whole="dense"),
+        "moe": RecomputedModule(whole="experts"),
+    }
+)
+
+
+class Rerun(NamedTuple):
+    """Operators that run again, and the bytes that are formed then instead of being kept."""
+
+    operators: tuple[Operator, ...]
+    freed_bytes: Numeric
+
+
+def rerun_of_modules(attention: Block, feed_forward: Block, kind: str, modules: Iterable[str]) -> Rerun:
+    """What the modules called so run again of a layer whose feed-forward part is of `kind`."""
+    chosen = [MODULES[name] for name in modules]
+    reruns, frees = (frozenset().union(*(getattr(each, what) for each in chosen)) for what in ("reruns", "frees"))
+    inside = [op for op in feed_forward.forward if op.role is not Role.NORM]
+    whole = inside if any(each.whole == kind for each in chosen) else []
+    first = next((op for op in whole if isinstance(op, Matmul)), None)
+    again, freed = [], 0.0
+    for operator in (*attention.forward, *feed_forward.forward):
+        is_whole = any(operator is each for each in whole)
+        if is_whole or operator.role in reruns:
+            again.append(operator)
+        if not isinstance(operator, Collective) and (operator.role in frees or is_whole) and operator is not first:
+            freed = freed + operator.saved_bytes
+    return Rerun(tuple(again), freed)
 
 
 SELECTIONS: Final[dict[str, Selection]] = {"attention": _of_the_core, "every_second_product": _but_first_products}
@@ -67,11 +139,16 @@ def runs_again(mode: str, selection: str) -> Selection:
 def with_recompute(layer: Block, mode: str, selection: str = "attention") -> Block:
     """The layer when `mode` of it is run again: selected operators right before the gradient that needs them first."""
     chosen = runs_again(mode, selection)
-    repeated = tuple(_again(op) for op in layer.forward if chosen(op))
+    return with_operators_again(layer, [op for op in layer.forward if chosen(op)], is_all=mode == "full")
+
+
+def with_operators_again(layer: Block, operators: Iterable[Operator], *, is_all: bool = False) -> Block:
+    """The layer with some of its forward operators once more in its backward pass, before it needs the first of them."""
+    repeated = tuple(_again(op) for op in operators)
     if not repeated:
         return layer
     names = {op.name for op in repeated}
-    first = 0 if mode == "full" else next(place for place, op in enumerate(layer.backward) if op.name in names)
+    first = 0 if is_all else next((place for place, op in enumerate(layer.backward) if op.name in names), 0)
     return Block(forward=layer.forward, backward=layer.backward[:first] + repeated + layer.backward[first:])
 
 

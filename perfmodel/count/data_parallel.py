@@ -26,8 +26,15 @@ from perfmodel.count.operators import Collective
 from perfmodel.count.parameters import ParameterCount, low_precision_parameters, shard_parameter_count
 from perfmodel.count.roles import Role
 from perfmodel.count.storage import state_bytes
-from perfmodel.spec.fields import Numeric, chosen
-from perfmodel.spec.layout import GATHERED, Layout, data_parallel_group, replica_group, shard_group
+from perfmodel.spec.fields import Numeric, anywhere, chosen
+from perfmodel.spec.layout import (
+    GATHERED,
+    Layout,
+    data_parallel_group,
+    expert_data_parallel_group,
+    replica_group,
+    shard_group,
+)
 from perfmodel.spec.phases import OPTIMIZER
 from perfmodel.spec.setup import Setup
 
@@ -62,13 +69,14 @@ def buckets(setup: Setup, held: ParameterCount) -> Buckets:
     """
     model, layout, overlap = setup.model, setup.layout, setup.stack.overlap
     if overlap.bucket_rule == "layer" or layout.sharding in GATHERED:
-        size = shard_parameter_count(model, tensor_parallel=layout.tensor_parallel).non_embedding / model.layers
+        every = shard_parameter_count(model, tensor_parallel=layout.tensor_parallel)
+        size = (every.non_embedding - every.experts) / model.layers
     else:
         size = np.maximum(overlap.bucket_parameters, overlap.bucket_parameters_per_rank * data_parallel_group(layout).ranks)
     return Buckets(
-        count=np.ceil(held.total / size),
-        share=np.minimum(size / held.total, 1.0),
-        uncut_share=(held.embedding + held.positions) / held.total,
+        count=np.ceil(held.shared / size),
+        share=np.minimum(size / held.shared, 1.0),
+        uncut_share=(held.embedding + held.positions) / held.shared,
     )
 
 
@@ -98,8 +106,34 @@ def gathered_bytes(held: ParameterCount, setup: Setup) -> Numeric:
 
 
 def data_parallel_operators(setup: Setup, held: ParameterCount, bucket: Buckets) -> tuple[Collective, ...]:
-    """The collectives of the first pipeline stage, which holds `held`, in one iteration."""
-    layout, number = setup.layout, bucket.count
+    """The collectives of the first pipeline stage, which holds `held`, in one iteration; those of experts follow the others.
+
+    Experts lie in buckets of the same size, and are reduced and gathered over the ranks that hold the same ones.
+    """
+    calls = _moved(setup, replace(held, experts=0), bucket.count)
+    if not anywhere(np.asarray(held.experts) > 0):
+        return calls
+    number = np.maximum(np.ceil(bucket.count * held.experts / held.shared), 1)
+    return (*calls, *(_of_experts(call, setup.layout) for call in _moved(setup, held.only_experts, number)))
+
+
+def _of_experts(call: Collective, layout: Layout) -> Collective:
+    """The same call over the ranks that hold the same experts."""
+    group = expert_data_parallel_group(layout)
+    if layout.sharding == "hsdp":
+        copies = np.minimum(layout.data_parallel_replicas, group.ranks)
+        replicated = call.role is Role.REPLICA_REDUCTION
+        group = replace(
+            group,
+            name=f"{group.name}_{'replicas' if replicated else 'shards'}",
+            ranks=copies if replicated else group.ranks / copies,
+        )
+    return replace(call, name=f"{call.name}_of_experts", group=group)
+
+
+def _moved(setup: Setup, held: ParameterCount, number: Numeric) -> tuple[Collective, ...]:
+    """The collectives of some parameters in `number` buckets, over the data-parallel ranks."""
+    layout = setup.layout
     whole = layout.sharding == "zero1" and not setup.stack.states.scatters_gradients
     gather = Collective(
         name=NAMES[Role.PARAMETER_GATHER],
@@ -143,7 +177,7 @@ def _gathered(layout: Layout, reduction: Collective, gather: Collective, *, rega
 
 
 def shards(layout: Layout, part: str) -> Numeric:
-    """Over how many GPUs one part of the state of a model is spread: optimizer, gradients or parameters.
+    """Over how many GPUs one part of the state of a model is spread: optimizer, gradients or parameters; its experts apart.
 
     >>> from dataclasses import replace
     >>> from perfmodel.exchange.run_files import read_candidates
@@ -152,6 +186,21 @@ def shards(layout: Layout, part: str) -> Numeric:
     >>> [int(shards(layout, part)) for part in ("optimizer", "gradients", "parameters")]
     [96, 96, 1]
     """
+    return _spread(layout, part, shard_group(layout).ranks)
+
+
+def expert_state_shards(layout: Layout, part: str) -> Numeric:
+    """The same of experts: over the ranks that hold the same ones, of which there may be a single one."""
+    ranks = layout.expert_data_parallel
+    return _spread(layout, part, np.maximum(ranks / layout.data_parallel_replicas, 1))
+
+
+def owned_parameters(held: ParameterCount, layout: Layout, part: str) -> Numeric:
+    """Parameters of which a GPU keeps one part of their state."""
+    return held.shared / shards(layout, part) + held.experts / expert_state_shards(layout, part)
+
+
+def _spread(layout: Layout, part: str, ranks: Numeric) -> Numeric:
     sharded = {
         "none": (),
         "zero1": ("optimizer",),
@@ -159,7 +208,6 @@ def shards(layout: Layout, part: str) -> Numeric:
     }.get(layout.sharding, ("optimizer", "gradients", "parameters"))
     if part not in sharded:
         return 1
-    ranks = shard_group(layout).ranks
     if part == "optimizer":
         return ranks
     return chosen(layout.pipeline_parallel > 1, 1, ranks)

@@ -14,6 +14,7 @@ from typing import Final
 from perfmodel.count.roles import Role
 from perfmodel.errors import NotSupportedError
 from perfmodel.spec.fields import Numeric
+from perfmodel.spec.layout import Layout
 
 
 class Component(StrEnum):
@@ -21,13 +22,14 @@ class Component(StrEnum):
 
     ATTENTION = "attention"
     FEED_FORWARD = "mlp"
+    EXPERTS = "experts"
     HEAD = "head"
 
 
 LOW_PRECISION_COMPONENTS: Final = {  # by what a stack says of its low-precision products
-    "mlp": (Component.FEED_FORWARD,),
-    "layer": (Component.ATTENTION, Component.FEED_FORWARD),
-    "all": (Component.ATTENTION, Component.FEED_FORWARD, Component.HEAD),
+    "mlp": (Component.FEED_FORWARD, Component.EXPERTS),
+    "layer": (Component.ATTENTION, Component.FEED_FORWARD, Component.EXPERTS),
+    "all": (Component.ATTENTION, Component.FEED_FORWARD, Component.EXPERTS, Component.HEAD),
 }
 
 
@@ -42,11 +44,27 @@ def takes_low_precision(component: Component, products: str) -> bool:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ExpertShards:
+    """Over how many ranks the experts of a layer are spread, and over how many each of them."""
+
+    ranks: Numeric = 1
+    tensor: Numeric = 1
+
+
+UNSHARDED: Final = ExpertShards()
+
+
+def expert_shards(layout: Layout) -> ExpertShards:
+    """How a layout spreads experts."""
+    return ExpertShards(ranks=layout.expert_parallel, tensor=layout.expert_tensor_parallel)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Linear:
-    """One matrix of `inner` x `columns` numbers on a rank, and the bias of its columns.
+    """One matrix of `inner` x `columns` numbers on a rank, and the bias of its columns; or several alike.
 
     A bias of split columns is split with them; one of whole columns is whole on every rank. `useful` is the share of the
-    columns that the published convention counts.
+    columns that the published convention counts. Of `number` matrices on a rank a token passes `per_token`, over all ranks.
     """
 
     name: str
@@ -56,17 +74,19 @@ class Linear:
     columns: Numeric
     useful: Numeric = 1.0
     has_bias: bool = False
+    number: Numeric = 1
+    per_token: Numeric = 1
 
     @property
     def parameters(self) -> Numeric:
-        """inner * columns, and a bias for each column."""
-        weights = self.inner * self.columns
-        return weights + self.columns if self.has_bias else weights
+        """number * inner * columns, and a bias for each column."""
+        weights = self.number * self.inner * self.columns
+        return weights + self.number * self.columns if self.has_bias else weights
 
     @property
     def model_flop_per_token(self) -> Numeric:
-        """6 * inner * columns * useful: a multiplication and an addition, forward and twice backward."""
-        return 6.0 * self.inner * self.columns * self.useful
+        """6 * inner * columns * useful * per_token: a multiplication and an addition, forward and twice backward."""
+        return 6.0 * self.inner * self.columns * self.useful * self.per_token
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,13 +106,19 @@ class Projections:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerPart:
-    """One half of a layer: projections out of the stream, what works on their result, and the linear back into the stream."""
+    """One half of a layer: projections out of the stream, what works on their result, and the linear back into the stream.
 
-    into: Projections
-    out: Linear
+    `others` are matrices of it beside these, by what they are for; `inner_norms` counts the parameters of norms that lie between
+    its linears, `inner_vectors` all that is neither a matrix nor a norm.
+    """
+
+    into: Projections | None = None
+    out: Linear | None = None
+    others: Mapping[str, Linear] = field(default_factory=dict)
     norm_before: bool  # of the stream's width, and so is the one behind
     norm_behind: bool
-    inner_norms: Numeric = 0  # parameters of norms that lie between its linears
+    inner_norms: Numeric = 0
+    inner_vectors: Numeric = 0
 
     @property
     def norms(self) -> int:
@@ -102,14 +128,20 @@ class LayerPart:
     @property
     def linears(self) -> tuple[Linear, ...]:
         """Every matrix of it, once."""
-        return self.into.joined, self.out
+        ends = (self.into.joined if self.into else None, *self.others.values(), self.out)
+        return tuple(linear for linear in ends if linear is not None)
 
-    @property
-    def parameters(self) -> Numeric:
-        """Parameters of its linears; its norms are counted apart."""
-        return self.into.joined.parameters + self.out.parameters
+    def parameters_of(self, component: Component) -> Numeric:
+        """Parameters of its linears that belong to a component; its norms are counted apart."""
+        total: Numeric = 0
+        for linear in self.linears:
+            if linear.component is component:
+                total = total + linear.parameters
+        return total
 
     @property
     def model_flop_per_token(self) -> Numeric:
         """Model FLOPs of its linears for one token."""
-        return self.into.joined.model_flop_per_token + self.out.model_flop_per_token
+        first, *others = (linear.model_flop_per_token for linear in self.linears)
+        total: Numeric = sum(others, first)
+        return total

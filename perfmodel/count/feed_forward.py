@@ -1,45 +1,27 @@
-"""The feed-forward part of a layer: its linears, and what lies between them.
-
-Each kind is a row of FEED_FORWARD: what it declares, and the memory-bound operators between its linears.
+"""The MLP of a layer, which all tokens pass: its linears, and what lies between them.
 
 Symbols: h hidden_size, f ffn_hidden_size, t tensor_parallel.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from perfmodel.count.blocks import Block, local
-from perfmodel.count.declarations import Component, LayerPart, Linear, Projections
+from perfmodel.count.declarations import UNSHARDED, Component, ExpertShards, LayerPart, Linear, Projections
 from perfmodel.count.operators import MemoryBound
 from perfmodel.count.roles import Role
-from perfmodel.errors import NotSupportedError
+from perfmodel.count.stream import StreamOperators
 from perfmodel.spec.fields import Numeric
-from perfmodel.spec.layer_kinds import LayerKind
 from perfmodel.spec.model import TransformerModel
 from perfmodel.spec.setup import Setup
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FeedForwardKind:
-    """How one kind of feed-forward part is counted: its linears, and the operators between them."""
-
-    declaration: Callable[[TransformerModel, Numeric, str], LayerPart]
-    between: Callable[[Setup, str], Block]
-
-
-def feed_forward_kind(kind: LayerKind) -> FeedForwardKind:
-    """How the feed-forward part of a kind of layer is counted. Errors: NotSupportedError for one that nothing here counts."""
-    if kind.feed_forward not in FEED_FORWARD:
-        problem = f"{kind.feed_forward} feed-forward parts are not counted; {', '.join(FEED_FORWARD)} are"
-        raise NotSupportedError(problem, key="feed_forward")
-    return FEED_FORWARD[kind.feed_forward]
-
-
-def dense_mlp(model: TransformerModel, tensor_parallel: Numeric, name: str) -> LayerPart:
+def dense_mlp(
+    model: TransformerModel, tensor_parallel: Numeric, name: str, experts: ExpertShards = UNSHARDED
+) -> LayerPart:
     """h x f out of the stream, twice when a gate is multiplied with it, and f x h back into it."""
+    del experts
     ffn = model.ffn_hidden_size / tensor_parallel
     joined = Linear(
         name=f"{name}.fc1",
@@ -63,6 +45,14 @@ def dense_mlp(model: TransformerModel, tensor_parallel: Numeric, name: str) -> L
         norm_before=model.pre_norms and model.parallel_residual != "one_norm",
         norm_behind=model.post_norms,
     )
+
+
+def dense_inside(write: StreamOperators, declared: LayerPart, name: str, shares_input: bool) -> Block:
+    """Projections, the activation function, the linear back into the stream."""
+    assert declared.into is not None and declared.out is not None
+    numbers = write.layout.tokens_per_micro_batch * (write.model.ffn_hidden_size / write.layout.tensor_parallel)
+    between = activation(write.setup, name, numbers)
+    return write.projections(declared.into, shares_input=shares_input) + between + write.row_linear(declared.out)
 
 
 class Traffic(NamedTuple):
@@ -92,8 +82,8 @@ EAGER_ACTIVATION: Final = {
 }
 
 
-def activation(setup: Setup, name: str) -> Block:
-    """The activation function: one kernel where the stack fuses it, else PyTorch's chain.
+def activation(setup: Setup, name: str, numbers: Numeric, role: Role = Role.ELEMENTWISE) -> Block:
+    """The activation function on so many numbers of each half: one kernel where the stack fuses it, else PyTorch's chain.
 
     Keeps its input (both halves when gated); a gated chain keeps its gate too. ReLU needs its result alone, which the product
     behind it keeps, unless that keeps a narrower copy or none.
@@ -101,11 +91,12 @@ def activation(setup: Setup, name: str) -> Block:
     model, layout, fusion = setup.model, setup.layout, setup.stack.fusion
     fused = fusion.squared_relu if model.activation == "squared_relu" else fusion.activation
     traffic = (FUSED_ACTIVATION if fused else EAGER_ACTIVATION)[model.activation]
-    one = layout.recipe.activation_bytes * layout.tokens_per_micro_batch * (model.ffn_hidden_size / layout.tensor_parallel)
+    one = layout.recipe.activation_bytes * numbers
     is_kept_behind = model.activation == "relu" and not layout.recipe.casts and not fusion.recomputed_inputs
     return local(
         MemoryBound(
             name=f"{name}.activation",
+            role=role,
             kernel=f"fused_{model.activation}" if fused and model.gated else model.activation,
             precision=layout.recipe.rest,
             moved_bytes=traffic.forward_passes * one,
@@ -115,6 +106,3 @@ def activation(setup: Setup, name: str) -> Block:
             saved_bytes=((2 if fused else 3) if model.gated else 0 if is_kept_behind else 1) * one,
         )
     )
-
-
-FEED_FORWARD: Final = {"dense": FeedForwardKind(declaration=dense_mlp, between=activation)}

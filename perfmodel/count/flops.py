@@ -8,7 +8,8 @@ from __future__ import annotations
 import numpy as np
 
 from perfmodel.count.layer import layer_parts
-from perfmodel.spec.fields import Numeric
+from perfmodel.count.vocabulary import multi_token_linear
+from perfmodel.spec.fields import Numeric, anywhere
 from perfmodel.spec.model import TransformerModel
 
 
@@ -22,11 +23,13 @@ def model_flop_per_token(model: TransformerModel, sequence_length: Numeric) -> N
     >>> float(model_flop_per_token(model_preset("nemotron-4-15b"), 4096)) / 1e9
     93.99435264
     """
-    linear: Numeric = 6.0 * model.vocab_size * model.hidden_size
-    for kind, chosen in model.kinds.items():
-        attention, feed_forward = layer_parts(model, chosen, 1)
-        layer = attention.model_flop_per_token + feed_forward.model_flop_per_token
-        linear = linear + model.layers_of(kind, 0, model.layers) * layer
+    logits = 6.0 * model.vocab_size * model.hidden_size
+    linear: Numeric = logits
+    for kind in model.kinds:
+        linear = linear + model.layers_of(kind, 0, model.layers) * _linear_flop(model, kind)
+    if anywhere(np.asarray(model.multi_token_layers) > 0):
+        further = _linear_flop(model, model.last_kind) + multi_token_linear(model).model_flop_per_token + logits
+        linear = linear + model.multi_token_layers * further
     return linear + attention_flop_per_token(model, sequence_length)
 
 
@@ -38,16 +41,29 @@ def attention_flop_per_token(model: TransformerModel, sequence_length: Numeric) 
     total: Numeric = 0.0
     for kind in model.kinds:
         total = total + model.layers_of(kind, 0, model.layers) * _attention_flop(model, kind, sequence_length)
+    if anywhere(np.asarray(model.multi_token_layers) > 0):
+        total = total + model.multi_token_layers * _attention_flop(model, model.last_kind, sequence_length)
+    return total
+
+
+def _linear_flop(model: TransformerModel, kind: str) -> Numeric:
+    """Of all matrices of a layer of a kind, for one token."""
+    total: Numeric = 0.0
+    for part in layer_parts(model, model.kinds[kind], 1):
+        total = total + part.model_flop_per_token
     return total
 
 
 def _attention_flop(model: TransformerModel, kind: str, sequence_length: Numeric) -> Numeric:
-    window = model.kinds[kind].window
-    seen = sequence_length if window is None else np.minimum(window, sequence_length)
-    return 12.0 * model.query_size * seen
+    """6 * a * (d + v) * s: queries meet keys of d numbers, and weigh values of v; 0 of layers without attention."""
+    chosen = model.kinds[kind]
+    if chosen.attention == "none":
+        return 0.0
+    seen = sequence_length if chosen.window is None else np.minimum(chosen.window, sequence_length)
+    value_size = model.value_head_size if chosen.attention == "latent" else model.head_size
+    return 6.0 * model.attention_heads * (model.head_size + value_size) * seen
 
 
 def layer_flop_per_token(model: TransformerModel, kind: str, sequence_length: Numeric) -> Numeric:
     """Model FLOPs of one layer of a kind."""
-    attention, feed_forward = layer_parts(model, model.kinds[kind], 1)
-    return attention.model_flop_per_token + feed_forward.model_flop_per_token + _attention_flop(model, kind, sequence_length)
+    return _linear_flop(model, kind) + _attention_flop(model, kind, sequence_length)

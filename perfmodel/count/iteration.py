@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
-from perfmodel.count.blocks import Block, with_recompute
+from perfmodel.count.blocks import Block, rerun_of_modules, with_operators_again, with_recompute
 from perfmodel.count.data_parallel import Buckets, buckets
 from perfmodel.count.operators import Operator
 from perfmodel.count.pipeline import PipelineSplit, PipelineStages, pipeline_split
@@ -21,10 +21,14 @@ from perfmodel.spec.setup import Setup
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerBlocks:
-    """One execution of a layer of one kind: with what the layout runs again, and without."""
+    """One execution of a layer of one kind: with what the layout runs again, and without.
+
+    `freed_bytes` is what modules that run again for themselves form then, instead of keeping it.
+    """
 
     again: Block
     plain: Block
+    freed_bytes: Numeric = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +124,13 @@ def iteration(setup: Setup) -> Iteration:
     write, layout, stack = DecoderOperators(setup), setup.layout, setup.stack
     layers = {}
     for kind in setup.model.kinds:
-        plain = write.layer(kind)
+        halves = write.halves(kind)
+        plain = halves.attention + halves.feed_forward
+        if layout.recompute == "selective" and layout.recompute_modules:
+            rerun = rerun_of_modules(*halves, setup.model.kinds[kind].feed_forward, layout.recompute_modules)
+            again = with_operators_again(plain, rerun.operators)
+            layers[kind] = LayerBlocks(again=again, plain=plain, freed_bytes=rerun.freed_bytes)
+            continue
         again = with_recompute(plain, layout.recompute, stack.fusion.selective_recompute)
         layers[kind] = LayerBlocks(again=again, plain=plain)
     return Iteration(

@@ -14,6 +14,7 @@ import numpy as np
 
 from perfmodel.count.flops import layer_flop_per_token
 from perfmodel.spec.fields import Numeric, whole
+from perfmodel.spec.pipeline_layout import PipelinePieces
 from perfmodel.spec.setup import Setup
 
 
@@ -84,19 +85,40 @@ def numbers_by_kind(setup: Setup, dealt: StageLayers) -> NumbersOfStages:
     return NumbersOfStages(first=of(0), middle=of(1), last=of(2), between=of(3))
 
 
+def numbers_as_written(setup: Setup, pieces: PipelinePieces) -> NumbersOfStages:
+    """Layers of each stage of a single layout whose pieces are written down."""
+    layout, kinds = setup.layout, tuple(setup.model.kinds)
+    again = np.inf if layout.recompute_layers is None else float(layout.recompute_layers)
+    costs = [float(layer_flop_per_token(setup.model, kind, layout.sequence_length)) for kind in kinds]
+    found = _dealt(setup, pieces.layers, whole(np.max(layout.pipeline_parallel)), again, costs)
+
+    def of(stage: int) -> LayerNumbers:
+        every, plain = (dict(zip(kinds, numbers, strict=True)) for numbers in found[stage])
+        return LayerNumbers(every=every, plain=plain)
+
+    return NumbersOfStages(first=of(0), middle=of(1), last=of(2), between=of(3))
+
+
 def _walked(setup: Setup, row: Sequence[float]) -> list[list[list[int]]]:
-    """For one split: first, fullest middle, last and all middle stages; all layers and those not run again; by kind.
+    """`_dealt` of one split.
 
     A row holds the layers of the first stage, of those between and of the last; stages, pieces of each, how many layers of a
     stage run again, and what a layer of each kind costs.
     """
-    model, kinds = setup.model, tuple(setup.model.kinds)
     first, between, last, stages, virtual = (whole(each) for each in row[:5])
-    layers = stage_layers(first, between, last, stages)
-    left = [min(row[5], each) for each in layers]  # still to run again
+    pieces = piece_layers(stage_layers(first, between, last, stages), virtual)
+    return _dealt(setup, pieces, stages, row[5], row[6:])
+
+
+def _dealt(
+    setup: Setup, pieces: Sequence[int], stages: int, again: float, costs: Sequence[float]
+) -> list[list[list[int]]]:
+    """First, fullest middle, last and all middle stages; all layers and those not run again; by kind."""
+    model, kinds = setup.model, tuple(setup.model.kinds)
+    left = [min(again, sum(pieces[stage::stages])) for stage in range(stages)]  # still to run again
     every, plain = np.zeros((2, stages, len(kinds)), dtype=np.int64)
     begin = 0
-    for place, number in enumerate(piece_layers(layers, virtual)):
+    for place, number in enumerate(pieces):
         stage = place % stages
         rerun = whole(min(left[stage], number))
         left[stage] -= rerun
@@ -105,7 +127,7 @@ def _walked(setup: Setup, row: Sequence[float]) -> list[list[list[int]]]:
             plain[stage, at] += whole(model.layers_of(kind, begin + rerun, number - rerun))
         begin += number
     inner = range(1, max(stages - 1, 1))
-    fullest = max(inner, key=lambda stage: float(every[stage] @ np.asarray(row[6:])), default=0)
+    fullest = max(inner, key=lambda stage: float(every[stage] @ np.asarray(costs)), default=0)
     inside = slice(1, max(stages - 1, 1))
     chosen = [
         *([every[stage], plain[stage]] for stage in (0, fullest, stages - 1)),

@@ -83,7 +83,7 @@ class LinearOperators:
             return operator
         return replace(operator, moved_bytes=operator.moved_bytes - self._transpose_bytes())
 
-    def column_linear(self, linear: Linear) -> Block:
+    def column_linear(self, linear: Linear, *, is_kept: bool = True) -> Block:
         """Gathers the input under sequence parallelism; backwards gathers it again for dW and reduces dX.
 
         Both backward collectives can run beside the other product of the pair: the gather beside dX, the reduction beside
@@ -92,7 +92,7 @@ class LinearOperators:
         """
         name, hidden, narrow = linear.name, self.model.hidden_size, self._is_narrow(linear)
         size = self.operand_bytes if narrow else self.activation_bytes
-        product = self._product(linear, saved_bytes=self._kept_input_bytes(linear, size))
+        product = self._product(linear, saved_bytes=self._kept_input_bytes(linear, size) if is_kept else 0.0)
         gradient = self.collective(
             f"{name}.reduce_input_gradient",
             "reduce_scatter" if self.layout.sequence_parallel else "all_reduce",
@@ -140,6 +140,46 @@ class LinearOperators:
             reduce = self.collective(f"{name}.all_reduce", "all_reduce", payload=self.hidden_bytes)
             block = Block(forward=(product, reduce), backward=(data, *self._weight_gradient(weight)))
         return self._cast(name, self._row_cast_bytes(linear)) + block if narrow else block
+
+    def own_linear(
+        self,
+        linear: Linear,
+        rows: Numeric,
+        *,
+        kept_rows: Numeric | None = None,
+        useful: Numeric = 1.0,
+        kernels: Numeric = 1,
+    ) -> Block:
+        """Linears of rows that a rank has for itself: `rows` for each matrix, of which it keeps the input of `kept_rows` of all.
+
+        Casts read and write every row; none is gathered, so that transposes come out of the same pass.
+        """
+        narrow, every = self._is_narrow(linear), rows * linear.number
+        size = self.operand_bytes if narrow else self.activation_bytes
+        kept = every if kept_rows is None else kept_rows
+        product = replace(
+            self._product(linear, saved_bytes=size * kept * linear.inner),
+            rows=rows,
+            batch=linear.number,
+            useful=linear.useful * useful,
+            kernels=kernels,
+        )
+        data, weight = gradients(product)
+        block = Block(forward=(product,), backward=(data, *self._weight_gradient(weight)))
+        if not narrow:
+            return block
+        _, both = self._pass_bytes()
+        moved = CastBytes(forward=both * every * linear.inner, backward=both * every * linear.columns)
+        return self._cast(linear.name, moved) + block
+
+    def gathered_tokens(self, name: str, columns: Numeric) -> Block:
+        """Narrow vectors of the tokens of a tensor-parallel group, which sequence parallelism shares, brought to every rank."""
+        if not self.layout.sequence_parallel:
+            return Block()
+        payload = self.activation_bytes * self.tokens * columns
+        gather = self.collective(f"{name}.gather", "all_gather", payload=payload)
+        back = self.collective(f"{name}.scatter_gradient", "reduce_scatter", payload=payload, phase=DATA_GRADIENT)
+        return Block(forward=(gather,), backward=(back,))
 
     def _pieces(self, most: int = 0) -> Numeric:
         """Into how many pieces a product is cut whose collective runs beside it: one a rank, or `most` of them where given.
@@ -195,7 +235,7 @@ class LinearOperators:
         """
         if not isinstance(weight, Matmul) or weight.accumulates:
             return (weight,)
-        numbers = weight.rows * weight.columns
+        numbers = weight.batch * weight.rows * weight.columns
         add = MemoryBound(
             name=f"{weight.name}.accumulate",
             phase=WEIGHT_GRADIENT,

@@ -14,7 +14,8 @@ from typing import Final
 
 import numpy as np
 
-from perfmodel.count.data_parallel import shards
+from perfmodel.count.data_parallel import owned_parameters, shards
+from perfmodel.count.declarations import expert_shards
 from perfmodel.count.iteration import Iteration
 from perfmodel.count.operators import Collective, Matmul, saved_bytes
 from perfmodel.count.parameters import ParameterCount, layer_parameters, low_precision_parameters
@@ -92,7 +93,7 @@ def stage_memory_bytes(work: Iteration, stage: PipelineStage, *, scratch: Mappin
     embedding = stage.embedding * saved_bytes(work.embedding.forward) * in_flight(layout, stage)
     activations = stage_activation_bytes(work, stage) + embedding + _sent_bytes(work, stage) + head + rerun
     parameters, gradients = _weights_bytes(work.setup, stage)
-    states, owned, each = stack.states, held.total / shards(layout, "optimizer"), state_bytes(layout, stack)
+    states, owned, each = stack.states, owned_parameters(held, layout, "optimizer"), state_bytes(layout, stack)
     step = np.maximum(_scratch_bytes(work, scratch), owned * each.step)
     return MemoryBytes(
         parameters_bytes=parameters,
@@ -154,7 +155,7 @@ def _weights_bytes(setup: Setup, stage: PipelineStage) -> tuple[Numeric, Numeric
     state = state_bytes(layout, setup.stack)
     is_gathered = np.asarray(shards(layout, "parameters")) > 1
     shard = 0.0 if setup.stack.states.casts_shards and layout.recipe.has_master else state.parameter
-    gradients: Numeric = held.total / shards(layout, "gradients") * state.all_gradients
+    gradients: Numeric = owned_parameters(held, layout, "gradients") * state.all_gradients
     whole_bytes = _whole_parameter_bytes(setup, held, state.parameter)
     if not is_gathered.any():
         return whole_bytes, gradients
@@ -162,7 +163,7 @@ def _weights_bytes(setup: Setup, stage: PipelineStage) -> tuple[Numeric, Numeric
     if setup.stack.states.regathers_parameters:
         layers = LAYERS_GATHERED * _largest_layer(setup, stage) * _layer_parameter_bytes(setup, state.parameter)
         gathered = layers + _vocabulary(held) * state.parameter
-    shards_bytes = held.total / shards(layout, "parameters") * shard
+    shards_bytes = owned_parameters(held, layout, "parameters") * shard
     return chosen(is_gathered, shards_bytes + gathered, whole_bytes), gradients
 
 
@@ -202,7 +203,8 @@ def _largest_layer(setup: Setup, stage: PipelineStage) -> Numeric:
     """Parameters of the linears of the largest layer that a stage holds, on one GPU: what is gathered at a time."""
     most: Numeric = 0.0
     for kind, number in stage.held.every.items():
-        layer = layer_parameters(setup.model, kind, tensor_parallel=setup.layout.tensor_parallel)
+        experts = expert_shards(setup.layout)
+        layer = layer_parameters(setup.model, kind, tensor_parallel=setup.layout.tensor_parallel, experts=experts)
         most = np.maximum(most, chosen(number > 0, layer.matrices, 0.0))
     return most
 
@@ -215,7 +217,7 @@ def stage_activation_bytes(work: Iteration, stage: PipelineStage) -> Numeric:
     """
     kept: Numeric = 0.0
     for kind, blocks in work.layers.items():
-        again = rerun_layer_bytes(work, blocks.again, kind)
+        again = rerun_layer_bytes(work, blocks, kind)
         layer = saved_bytes(blocks.again.forward)
         kept = kept + stage.held.every[kind] * (layer - again) + stage.held.plain[kind] * again
     return in_flight(work.layout, stage) * kept
@@ -235,5 +237,5 @@ def _largest_rerun_bytes(work: Iteration, stage: PipelineStage) -> Numeric:
     most: Numeric = 0.0
     for kind, blocks in work.layers.items():
         reruns = np.asarray(stage.held.every[kind] - stage.held.plain[kind]) > 0
-        most = np.maximum(most, chosen(reruns, rerun_layer_bytes(work, blocks.again, kind), 0.0))
+        most = np.maximum(most, chosen(reruns, rerun_layer_bytes(work, blocks, kind), 0.0))
     return most

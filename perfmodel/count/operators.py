@@ -27,7 +27,8 @@ class Matmul:
     that the weight gradient is added to, by the product itself where it `accumulates`. `useful` is the share of the columns
     that the published convention counts (padding of the vocabulary and copies of KV heads are not). `saved_bytes` are what
     the forward operator keeps of a micro-batch for its gradients. Its rows run in `pieces`, where a collective beside it
-    brings them, or takes them away, piece by piece.
+    brings them, or takes them away, piece by piece. It takes the CPU `kernels` to launch, or none where a CUDA graph `replayed`
+    launches it.
     """
 
     name: str
@@ -45,6 +46,8 @@ class Matmul:
     accumulates: bool = True
     saved_bytes: Numeric = 0.0
     pieces: Numeric = 1
+    kernels: Numeric = 1
+    replayed: bool = False
 
     @property
     def flop(self) -> Numeric:
@@ -63,7 +66,7 @@ class FusedAttention:
 
     `counted` is how often the published convention, which takes the full square, counts each pair of this kernel: twice where
     the kernel leaves out the half of the square that the mask hides. With a `window` a query meets no more than so many keys,
-    and the convention counts no others.
+    and the convention counts no others. Values may be narrower than queries and keys: `value_size` numbers a head.
     """
 
     name: str
@@ -74,6 +77,7 @@ class FusedAttention:
     heads: Numeric
     kv_heads: Numeric
     head_size: Numeric
+    value_size: Numeric | None = None
     query_length: Numeric
     key_length: Numeric
     causal: bool = True
@@ -81,6 +85,12 @@ class FusedAttention:
     counted: Numeric = 1.0
     precision: str
     saved_bytes: Numeric = 0.0
+    replayed: bool = False
+
+    @property
+    def widths(self) -> Numeric:
+        """Numbers of a query and a value of one head together: 2 * head_size, unless values are narrower."""
+        return 2.0 * self.head_size if self.value_size is None else self.head_size + 1.0 * self.value_size
 
     @property
     def farthest_key(self) -> Numeric:
@@ -104,14 +114,14 @@ class FusedAttention:
 
     @property
     def flop(self) -> Numeric:
-        """Both products of the forward pass over the full square, 4 * b * queries * keys * width; twice that backwards.
+        """Both products of the forward pass over the full square, 2 * b * queries * keys * widths; twice that backwards.
 
         With a window, keys are at most as many as it holds.
 
         The published convention does not halve it for causality, nor count the scores that the backward kernel forms again.
         """
         pairs = self.sequences * self.heads * self.query_length * self.farthest_key * self.counted
-        forward = 4.0 * pairs * self.head_size
+        forward = 2.0 * pairs * self.widths
         return 2.0 * forward if self.phase == DATA_GRADIENT else forward
 
     @property
@@ -141,6 +151,7 @@ class MemoryBound:
     kernel: str = ""
     precision: str = ""
     saved_bytes: Numeric = 0.0
+    replayed: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,19 +160,28 @@ class Collective:
 
     `partner` is (name, phase) of the matrix product that can run at the same time, or ("", "") when nothing can.
     `pipelined` marks those that only a stack which cuts products into chunks can hide, `stepwise` those that copy engines make,
-    a piece from neighbour to neighbour at a time.
+    a piece from neighbour to neighbour at a time. `beside_passes` is the share of its executions beside which another micro-batch
+    computes.
+
+    A token_exchange sends `payload_bytes` of tokens in `copies` each, chosen at random among the ranks, or those of
+    `groups_met` out of `groups` of experts: once to each rank of its links' domain and once to each domain beyond.
     """
 
     name: str
     phase: str = FORWARD
     role: Role = Role.COLLECTIVE
     repeats: Numeric = 1
-    kind: str  # all_reduce | all_gather | reduce_scatter | all_to_all | point_to_point
+    kind: str  # all_reduce | all_gather | reduce_scatter | all_to_all | token_exchange | point_to_point
     payload_bytes: Numeric
     group: ProcessGroup
     partner: tuple[str, str] = ("", "")
     pipelined: bool = False
     stepwise: bool = False
+    beside_passes: Numeric = 0.0
+    copies: Numeric = 1
+    groups: Numeric = 1
+    groups_met: Numeric = 1
+    replayed: bool = False
 
     @property
     def wire_bytes(self) -> Numeric:

@@ -7,22 +7,30 @@ Symbols: L layers, h hidden_size, q query_size, v kv_size, f ffn_hidden_size, V 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from typing import Final
 
 import numpy as np
 
-from perfmodel.count.declarations import LOW_PRECISION_COMPONENTS, takes_low_precision
+from perfmodel.count.declarations import LOW_PRECISION_COMPONENTS, UNSHARDED, Component, ExpertShards, takes_low_precision
 from perfmodel.count.layer import layer_parts
-from perfmodel.count.vocabulary import embedding_matrix
+from perfmodel.count.vocabulary import embedding_matrix, multi_token_linear
 from perfmodel.spec.fields import Numeric, chosen
 from perfmodel.spec.model import TransformerModel
 
 
+OF_LAYERS: Final = (Component.ATTENTION, Component.FEED_FORWARD, Component.EXPERTS)
+
+
 @dataclass(frozen=True, kw_only=True)
 class ParameterCount:
-    """Parameters by component; `attention`, `mlp` and `norms` are sums over all layers (and the final norm)."""
+    """Parameters by component; `attention`, `mlp`, `experts` and `norms` are sums over all layers (and the final norm).
+
+    `mlp` holds what all tokens pass: MLPs, routers and shared experts; `experts` the routed ones, those of multi-token layers
+    too, whose other parameters are `multi_token`.
+    """
 
     embedding: Numeric
     positions: Numeric
@@ -30,11 +38,24 @@ class ParameterCount:
     mlp: Numeric
     norms: Numeric
     head: Numeric
+    experts: Numeric = 0
+    multi_token: Numeric = 0
 
     @cached_property
     def total(self) -> Numeric:
         """All of them, tied weights once."""
-        return self.embedding + self.positions + self.attention + self.mlp + self.norms + self.head
+        return self.shared + self.experts
+
+    @property
+    def shared(self) -> Numeric:
+        """All but the routed experts: what data-parallel replicas hold alike."""
+        dense = self.embedding + self.positions + self.attention + self.mlp + self.norms + self.head
+        return dense + self.multi_token
+
+    @property
+    def only_experts(self) -> ParameterCount:
+        """The routed experts alone."""
+        return replace(self.times(0), experts=self.experts)
 
     def times(self, factor: Numeric) -> ParameterCount:
         """Every component times a factor."""
@@ -43,7 +64,7 @@ class ParameterCount:
     @property
     def non_embedding(self) -> Numeric:
         """What papers call non-embedding parameters: without either vocabulary matrix and learned positions."""
-        return self.attention + self.mlp + self.norms
+        return self.attention + self.mlp + self.norms + self.experts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,21 +74,47 @@ class LayerParameters:
     attention: Numeric
     mlp: Numeric
     norms: Numeric
+    experts: Numeric = 0
 
     @property
     def matrices(self) -> Numeric:
         """Parameters of a layer's linears, which are gathered together where parameters are sharded."""
-        return self.attention + self.mlp
+        return self.attention + self.mlp + self.experts
+
+    @property
+    def total(self) -> Numeric:
+        """All of them."""
+        return self.matrices + self.norms
 
 
-def layer_parameters(model: TransformerModel, kind: str, *, tensor_parallel: Numeric) -> LayerParameters:
-    """h*(q + 2*v) + q*h of attention, (1 or 2)*h*f + f*h of the MLP, with t-th parts on each GPU; norms are whole."""
-    attention, feed_forward = layer_parts(model, model.kinds[kind], tensor_parallel)
+def layer_parameters(
+    model: TransformerModel, kind: str, *, tensor_parallel: Numeric, experts: ExpertShards = UNSHARDED
+) -> LayerParameters:
+    """h*(q + 2*v) + q*h of attention, (1 or 2)*h*f + f*h of the MLP, with t-th parts on each GPU; norms are whole.
+
+    Of experts a GPU holds a t-th part of each of its own.
+    """
+    parts = layer_parts(model, model.kinds[kind], tensor_parallel, experts=experts)
+    counted = {each: _sum(part.parameters_of(each) for part in parts) for each in OF_LAYERS}
+    norms = _sum(part.norms * norm_size(model) + part.inner_norms for part in parts)
     return LayerParameters(
-        attention=attention.parameters,
-        mlp=feed_forward.parameters,
-        norms=(attention.norms + feed_forward.norms) * norm_size(model) + attention.inner_norms + feed_forward.inner_norms,
+        attention=counted[Component.ATTENTION] + _sum(part.inner_vectors for part in parts),
+        mlp=counted[Component.FEED_FORWARD],
+        norms=norms,
+        experts=counted[Component.EXPERTS],
     )
+
+
+def _sum(terms: Iterable[Numeric]) -> Numeric:
+    total: Numeric = 0
+    for term in terms:
+        total = total + term
+    return total
+
+
+def multi_token_projection(model: TransformerModel) -> Numeric:
+    """2*h*h, and three norms: of the stream, of the next token's embedding, and behind the layer."""
+    return multi_token_linear(model).parameters + 3 * norm_size(model)
 
 
 def norm_size(model: TransformerModel) -> Numeric:
@@ -85,12 +132,26 @@ def parameter_count(model: TransformerModel) -> ParameterCount:
     return _counted(model, _all_layers(model), tensor_parallel=1, matrix=model.vocab_size * model.hidden_size)
 
 
-def shard_parameter_count(model: TransformerModel, *, tensor_parallel: Numeric) -> ParameterCount:
+def active_parameter_count(model: TransformerModel) -> Numeric:
+    """Parameters that a token passes: all but the experts that it is not sent to, without multi-token layers.
+
+    >>> from perfmodel.exchange.presets import model_preset
+    >>> int(active_parameter_count(model_preset("llama-3.1-8b")))
+    8030261248
+    """
+    every = parameter_count(replace(model, multi_token_layers=0))
+    share = 1 if model.mixture is None else model.mixture.experts_per_token / model.mixture.experts
+    return every.shared + every.experts * share
+
+
+def shard_parameter_count(
+    model: TransformerModel, *, tensor_parallel: Numeric, experts: ExpertShards = UNSHARDED
+) -> ParameterCount:
     """What each GPU of a tensor-parallel group holds: matrices split, norms and row-parallel biases whole.
 
     The vocabulary is padded; KV heads are replicated when there are fewer of them than ranks.
     """
-    return held_parameters(model, _all_layers(model), tensor_parallel=tensor_parallel)
+    return held_parameters(model, _all_layers(model), tensor_parallel=tensor_parallel, experts=experts)
 
 
 def held_parameters(
@@ -100,13 +161,17 @@ def held_parameters(
     embedding: Numeric = 1,
     head: Numeric = 1,
     tensor_parallel: Numeric,
+    experts: ExpertShards = UNSHARDED,
 ) -> ParameterCount:
     """Parameters of some layers of each kind, and of the vocabulary's matrices as often as they are held.
 
-    Tied embeddings lie on the first pipeline stage and, where that is another one, on the last.
+    Tied embeddings lie on the first pipeline stage and, where that is another one, on the last; so do multi-token layers, whose
+    embedding is one more copy there.
     """
     matrix = embedding_matrix(model, tensor_parallel)
-    return _counted(model, layers, embedding=embedding, head=head, tensor_parallel=tensor_parallel, matrix=matrix)
+    return _counted(
+        model, layers, embedding=embedding, head=head, tensor_parallel=tensor_parallel, matrix=matrix, shards=experts
+    )
 
 
 def _all_layers(model: TransformerModel) -> dict[str, Numeric]:
@@ -121,13 +186,18 @@ def _counted(
     head: Numeric = 1,
     tensor_parallel: Numeric,
     matrix: Numeric,
+    shards: ExpertShards = UNSHARDED,
 ) -> ParameterCount:
     attention: Numeric = 0
     mlp: Numeric = 0
+    experts: Numeric = 0
     norms: Numeric = (head + embedding if model.embedding_norm else head) * norm_size(model)
     for kind, number in layers.items():
-        layer = layer_parameters(model, kind, tensor_parallel=tensor_parallel)
+        layer = layer_parameters(model, kind, tensor_parallel=tensor_parallel, experts=shards)
         attention, mlp, norms = attention + number * layer.attention, mlp + number * layer.mlp, norms + number * layer.norms
+        experts = experts + number * layer.experts
+    further = head * model.multi_token_layers
+    deeper = layer_parameters(model, model.last_kind, tensor_parallel=tensor_parallel, experts=shards)
     positions = _learned_positions(model) * model.hidden_size
     copies = head * (1 - embedding) if model.tied_embeddings else head
     head_bias = head * matrix / model.hidden_size if model.has_bias("head") else 0
@@ -138,6 +208,9 @@ def _counted(
         mlp=mlp,
         norms=norms,
         head=copies * matrix + head_bias,
+        experts=experts + further * deeper.experts,
+        multi_token=further * (deeper.attention + deeper.mlp + deeper.norms + multi_token_projection(model))
+        + np.minimum(further, 1) * (1 - embedding) * (1 - int(model.tied_embeddings)) * matrix,
     )
 
 

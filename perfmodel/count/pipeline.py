@@ -15,11 +15,19 @@ from typing import NamedTuple
 
 import numpy as np
 
-from perfmodel.count.layer_numbers import LayerNumbers, StageLayers, numbers_by_kind, numbers_of_one_kind
+from perfmodel.count.declarations import expert_shards
+from perfmodel.count.layer_numbers import (
+    LayerNumbers,
+    StageLayers,
+    numbers_as_written,
+    numbers_by_kind,
+    numbers_of_one_kind,
+)
 from perfmodel.count.parameters import ParameterCount, held_parameters
-from perfmodel.spec.fields import Numeric, chosen
-from perfmodel.spec.layout import Layout
+from perfmodel.spec.fields import Numeric, chosen, whole
+from perfmodel.spec.layout import EVEN, Layout
 from perfmodel.spec.model import TransformerModel
+from perfmodel.spec.pipeline_layout import PipelinePieces, pipeline_pieces
 from perfmodel.spec.setup import Setup
 
 
@@ -64,6 +72,8 @@ def pipeline_split(setup: Setup) -> PipelineSplit:
     [3.0, 4.0, 3.0]
     """
     model, layout = setup.model, setup.layout
+    if layout.pipeline_layout != EVEN:
+        return _split_as_written(setup, pipeline_pieces(layout.pipeline_layout))
     split = _split_by_layers if setup.stack.states.pipeline_split == "layers" else _split_by_modules
     first, middle, last = split(model, layout)
     layers, pipeline = np.asarray(model.layers), np.asarray(layout.pipeline_parallel)
@@ -84,6 +94,22 @@ def pipeline_split(setup: Setup) -> PipelineSplit:
     )
 
 
+def _split_as_written(setup: Setup, pieces: PipelinePieces) -> PipelineSplit:
+    """The stages of a single layout whose pieces are written down."""
+    stages = whole(np.max(setup.layout.pipeline_parallel))
+    held = numbers_as_written(setup, pieces)
+    alone = 1 if stages == 1 else 0
+    first, middle, last, _ = (sum(numbers.every.values()) for numbers in (held.first, held.middle, held.last, held.between))
+    return PipelineSplit(
+        stages=PipelineStages(
+            first=_stage(setup, held.first, layers=first, embedding=1, head=alone, position=0),
+            middle=_stage(setup, held.middle, layers=middle, embedding=0, head=0, position=1, number=max(stages - 2, 0)),
+            last=_stage(setup, held.last, layers=last, embedding=alone, head=1, position=stages - 1),
+        ),
+        between=held.between,
+    )
+
+
 def _stage(
     setup: Setup,
     held: LayerNumbers,
@@ -96,7 +122,12 @@ def _stage(
 ) -> PipelineStage:
     """One stage with the parameters of what it holds."""
     parameters = held_parameters(
-        setup.model, held.every, embedding=embedding, head=head, tensor_parallel=setup.layout.tensor_parallel
+        setup.model,
+        held.every,
+        embedding=embedding,
+        head=head,
+        tensor_parallel=setup.layout.tensor_parallel,
+        experts=expert_shards(setup.layout),
     )
     return PipelineStage(
         layers=layers,

@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 
 from perfmodel.count.attention import STATISTICS_BYTES, rank_heads
-from perfmodel.count.blocks import Block, runs_again
-from perfmodel.count.iteration import Iteration
+from perfmodel.count.blocks import runs_again
+from perfmodel.count.iteration import Iteration, LayerBlocks
 from perfmodel.count.operators import saved_bytes
 from perfmodel.count.roles import Role
 from perfmodel.count.storage import stream_bytes
@@ -18,10 +18,12 @@ from perfmodel.spec.fields import Numeric
 from perfmodel.spec.setup import Setup
 
 
-def rerun_layer_bytes(work: Iteration, layer: Block, kind: str) -> Numeric:
+def rerun_layer_bytes(work: Iteration, blocks: LayerBlocks, kind: str) -> Numeric:
     """What one layer of a kind forms again before its backward pass, and holds while that runs."""
-    layout, selection = work.layout, work.setup.stack.fusion.selective_recompute
+    layout, selection, layer = work.layout, work.setup.stack.fusion.selective_recompute, blocks.again
     saved = saved_bytes(layer.forward)
+    if layout.recompute == "selective" and layout.recompute_modules:
+        return blocks.freed_bytes + 0.0 * saved
     if layout.recompute == "none":
         return 0.0 * saved
     if layout.recompute == "full":

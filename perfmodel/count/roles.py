@@ -14,6 +14,15 @@ class Role(StrEnum):
     """What an operator is for; each kind of operator has a role that it takes unless it is given another."""
 
     PRODUCT = "product"  # a linear of a layer: the first of its part
+    UP_PROJECTION = "up_projection"  # queries, keys and values out of the narrow vectors of latent attention
+    ROUTER = "router"  # scores of experts, the choice among them, and the bookkeeping of it
+    EXPERT = "expert"  # the first product of routed experts
+    EXPERT_ACTIVATION = "expert_activation"
+    EXPERT_OUTPUT = "expert_output"  # their last product
+    PERMUTE = "permute"  # tokens in the order of their experts, and back
+    DISPATCH = "dispatch"  # tokens to the ranks of their experts
+    COMBINE = "combine"  # and back
+    SHARED_EXPERT = "shared_expert"  # all of the MLP that every token passes beside its experts
     OUTPUT_PRODUCT = "output_product"  # the linear that ends a part of a layer
     LOGITS = "logits"  # the linear of the vocabulary
     CORE = "core"  # attention between queries, keys and values
@@ -34,6 +43,8 @@ class Role(StrEnum):
     STEP = "step"  # of the optimizer
 
 
+EXPERT_PRODUCTS: Final = frozenset({Role.EXPERT, Role.EXPERT_OUTPUT})
+TOKEN_EXCHANGE: Final = frozenset({Role.DISPATCH, Role.COMBINE})
 ATTENTION_CORE: Final = frozenset({Role.CORE, Role.SCORES})
 DATA_PARALLEL: Final = frozenset(
     {Role.GRADIENT_REDUCTION, Role.REPLICA_REDUCTION, Role.PARAMETER_GATHER, Role.BACKWARD_GATHER}

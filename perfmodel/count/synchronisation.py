@@ -8,7 +8,14 @@ from typing import Final
 
 import numpy as np
 
-from perfmodel.count.data_parallel import Buckets, data_parallel_operators, shards, windows
+from perfmodel.count.data_parallel import (
+    Buckets,
+    data_parallel_operators,
+    expert_state_shards,
+    owned_parameters,
+    shards,
+    windows,
+)
 from perfmodel.count.operators import Collective, MemoryBound, Operator
 from perfmodel.count.parameters import ParameterCount, low_precision_parameters, most_parameters
 from perfmodel.count.pipeline import PipelineStages
@@ -44,9 +51,9 @@ def _steps(setup: Setup, shard: ParameterCount, layers: Numeric) -> tuple[Operat
     norms. Copies of tied embeddings on both ends of a pipeline add up theirs.
     """
     model, layout, stack = setup.model, setup.layout, setup.stack
-    owned = shard.total / shards(layout, "optimizer")
+    owned = owned_parameters(shard, layout, "optimizer")
     state = state_bytes(layout, stack)
-    gradient_bytes = shard.total / shards(layout, "gradients") * state.gradient
+    gradient_bytes = owned_parameters(shard, layout, "gradients") * state.gradient
     vocabulary = embedding_matrix(model, layout.tensor_parallel)
     adam = replace(_step("adam", "adam", owned * state.adam, kernels=4), family="optimizer", precision=layout.recipe.rest)
     steps: list[Operator] = [
@@ -78,7 +85,9 @@ def _cast_of_weights(setup: Setup, shard: ParameterCount, layers: Numeric) -> Me
     moved_bytes = narrow * (recipe.activation_bytes + 2 * copy)
     if low.parameter_gather:
         reads = 2 if low.scaling == "current" else 1
-        owned = narrow / shards(setup.layout, "optimizer")
+        experts = low_precision_parameters(shard.only_experts, low.products)
+        ranks = shards(setup.layout, "optimizer"), expert_state_shards(setup.layout, "optimizer")
+        owned = (narrow - experts) / ranks[0] + experts / ranks[1]
         moved_bytes = owned * (reads * MASTER_BYTES + copy) + narrow * 2 * copy
     return MemoryBound(
         name="optimizer.quantise_weights",

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+
 from perfmodel.count.blocks import Block, local
 from perfmodel.count.declarations import Component, Linear
 from perfmodel.count.layer import LayerOperators
 from perfmodel.count.operators import Collective, MemoryBound, gradients
 from perfmodel.count.roles import Role
 from perfmodel.count.storage import logit_bytes
-from perfmodel.spec.fields import Numeric
+from perfmodel.spec.fields import Numeric, anywhere
 from perfmodel.spec.layout import pipeline_parallel_group
 from perfmodel.spec.model import TransformerModel
 from perfmodel.spec.phases import DATA_GRADIENT
@@ -36,6 +38,17 @@ def head_linear(model: TransformerModel, tensor_parallel: Numeric) -> Linear:
 def embedding_matrix(model: TransformerModel, tensor_parallel: Numeric) -> Numeric:
     """Numbers of the embedding on one rank: V/t x h, over the padded vocabulary."""
     return model.padded_vocab_size(tensor_parallel) * model.hidden_size / tensor_parallel
+
+
+def multi_token_linear(model: TransformerModel) -> Linear:
+    """2h x h: the stream and the next token's embedding, side by side, into the stream of a layer that predicts one farther."""
+    return Linear(
+        name="multi_token.projection",
+        component=Component.ATTENTION,
+        role=Role.PRODUCT,
+        inner=2 * model.hidden_size,
+        columns=model.hidden_size,
+    )
 
 
 class DecoderOperators(LayerOperators):
@@ -74,7 +87,7 @@ class DecoderOperators(LayerOperators):
         return scale + self.norm("embedding.norm") if self.model.embedding_norm else scale
 
     def head(self) -> Block:
-        """Final norm, logits over the padded vocabulary, and vocabulary-parallel cross-entropy.
+        """Final norm, logits over the padded vocabulary, and vocabulary-parallel cross-entropy; and layers that predict further.
 
         The loss exchanges three fp32 numbers a token: the largest logit, the logit of the target, the sum of exponentials; or
         every rank gathers all logits.
@@ -95,12 +108,25 @@ class DecoderOperators(LayerOperators):
         exchange = replace(self.collective("head.loss.all_reduce", "all_reduce", payload=4 * self.tokens), repeats=3)
         if self.stack.fusion.gathered_logits:
             exchange = self.collective("head.loss.gather", "all_gather", payload=self.activation_bytes * logits)
-        return (
+        predicted = (
             self.norm("head.norm")
             + self.column_linear(head_linear(self.model, self.tensor))
             + self._after_logits()
             + Block(forward=(exchange, loss), backward=gradients(loss))
         )
+        if not anywhere(np.asarray(self.model.multi_token_layers) > 0):
+            return predicted
+        return predicted + self._further(predicted).times(self.model.multi_token_layers)
+
+    def _further(self, predicted: Block) -> Block:
+        """One layer that predicts a token farther: embeddings looked up, both inputs normed and joined, a layer, the head.
+
+        Every rank projects its own tokens (Megatron-Core, MultiTokenPredictionLayer: eh_proj).
+        """
+        halves = self.halves(self.model.last_kind, "multi_token")
+        inputs = self.norm("multi_token.norm") + self.norm("multi_token.embedding_norm")
+        joined = self.own_linear(multi_token_linear(self.model), self.tokens / self.token_shards)
+        return self.embedding() + inputs + joined + halves.attention + halves.feed_forward + predicted
 
     def _after_logits(self) -> Block:
         """What logits go through before the loss: a constant factor, a tanh between two of them (count/attention.py, _softcap).

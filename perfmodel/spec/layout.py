@@ -13,12 +13,13 @@ from functools import cached_property
 import numpy as np
 
 from perfmodel.spec.axes import AXES, CONTEXT, DATA, EXPERT, EXPERT_TENSOR, MESH, OF_EXPERTS, PIPELINE, TENSOR, Axis
-from perfmodel.spec.fields import Numeric, Spec, choice, count, flag, number, text
+from perfmodel.spec.fields import Numeric, Spec, choice, choices, count, flag, number, text
 from perfmodel.spec.precision import PRECISIONS, RECIPES, PrecisionRecipe
 
 SHARDINGS = ("none", "zero1", "zero2", "zero3", "hsdp")
 SHARDING_NAMES = {"fsdp": "zero3", "fsdp2": "zero3", "full_shard": "zero3", "hybrid_shard": "hsdp", "ddp": "none"}
 RECOMPUTES = ("none", "selective", "full")
+RECOMPUTE_MODULES = ("core_attn", "layernorm", "mla_up_proj", "mlp", "moe", "moe_act", "shared_experts")
 PIPELINE_SCHEDULES = ("1f1b", "zb-h1", "zb-1p", "zb-2p")  # 1f1b is interleaved where virtual_pipeline is more than 1
 EVEN = "even"
 GATHERED = ("zero3", "hsdp")  # shardings that hold only a shard of the parameters, and gather them when they are needed
@@ -29,6 +30,7 @@ class Layout(Spec):
     """One layout, or many of them broadcast.
 
     `data_parallel_replicas` is how many copies of the shards hsdp keeps: each is spread over data_parallel / replicas ranks.
+    `recompute_modules` are those that a selective recompute runs again, where not what the software selects by itself;
     `recompute_layers` is how many layers of each pipeline stage are run again, where not all of them are. `expert_load` is how
     many tokens the busiest expert-parallel rank has, over their mean: 1 where routing is balanced. `pipeline_layout` places
     every layer on a piece of the pipeline, as Megatron-Core writes it: `Et*4|(tttt|)*14tmL`; `even` deals them out.
@@ -49,6 +51,7 @@ class Layout(Spec):
     sequence_parallel: bool = flag()
     sharding: str = choice(*SHARDINGS)
     recompute: str = choice(*RECOMPUTES)
+    recompute_modules: tuple[str, ...] = choices(*RECOMPUTE_MODULES, default=())
     recompute_layers: Numeric | None = number("count", integer=True, optional=True, default=None)
     micro_batch_size: Numeric = count()
     global_batch_size: Numeric = count()

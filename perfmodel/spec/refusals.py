@@ -13,8 +13,9 @@ from perfmodel.errors import InputError, NotSupportedError, PerfmodelError
 from perfmodel.spec.axes import AXES, Axis
 from perfmodel.spec.fields import Numeric, Truth, plain
 from perfmodel.spec.hardware import Cluster, Gpu
-from perfmodel.spec.layout import Layout
+from perfmodel.spec.layout import EVEN, Layout
 from perfmodel.spec.model import TransformerModel, divisors
+from perfmodel.spec.pipeline_layout import pipeline_pieces
 from perfmodel.spec.precision import PrecisionRecipe
 from perfmodel.spec.setup import Setup
 from perfmodel.spec.stack import SoftwareStack
@@ -204,9 +205,14 @@ def _pipeline_rules(model: TransformerModel, layout: Layout) -> Iterator[Rule]:
     )
     over = np.remainder(model.layers, chunks)
     even = (over == 0) | (over == chunks - 1) | (over == chunks - 2)  # or with head, or embedding and head, as a layer each
+    further = model.multi_token_layers
+    even = even | ((np.asarray(further) > 0) & (over >= chunks - 2 - further))  # and those that predict further
+    is_written = layout.pipeline_layout != EVEN
+    if is_written:
+        yield from _written_rules(model, layout, chunks)
     yield Rule(
         key="virtual_pipeline",
-        allows=whole | even,
+        allows=whole | even | is_written,
         sentence=lambda: (
             f"{plain(model.layers)} layers do not divide into {plain(chunks)} pieces, nor with the head, or the embedding and "
             "the head, counted as layers"
@@ -218,6 +224,32 @@ def _pipeline_rules(model: TransformerModel, layout: Layout) -> Iterator[Rule]:
         sentence=lambda: f"{plain(virtual)} pieces a stage need more than one pipeline stage",
     )
     yield from _schedule_rules(layout, pipeline, virtual)
+
+
+def _written_rules(model: TransformerModel, layout: Layout, chunks: NDArray[Any]) -> Iterator[Rule]:
+    """What pieces that are written down must agree with."""
+    pieces = pipeline_pieces(layout.pipeline_layout)
+    yield Rule(
+        key="pipeline_layout",
+        allows=np.asarray(chunks) == len(pieces.layers),
+        sentence=lambda: (
+            f"it has {len(pieces.layers)} pieces, and {plain(layout.pipeline_parallel)} stages of "
+            f"{plain(layout.virtual_pipeline)} have {plain(chunks)}"
+        ),
+    )
+    yield Rule(
+        key="pipeline_layout",
+        allows=np.asarray(model.layers) == pieces.total,
+        sentence=lambda: f"it places {pieces.total} layers, and {model.name} has {plain(model.layers)}",
+    )
+    yield Rule(
+        key="pipeline_layout",
+        allows=np.asarray(model.multi_token_layers) == pieces.multi_token,
+        sentence=lambda: (
+            f"it places {pieces.multi_token} layers that predict further tokens (m), and {model.name} has "
+            f"{plain(model.multi_token_layers)} (model.multi_token_layers)"
+        ),
+    )
 
 
 def _schedule_rules(layout: Layout, pipeline: NDArray[Any], virtual: NDArray[Any]) -> Iterator[Rule]:
@@ -294,6 +326,11 @@ def _expert_rules(model: TransformerModel, layout: Layout) -> Iterator[Rule]:
 
 
 def _recompute_rules(model: TransformerModel, layout: Layout) -> Iterator[Rule]:
+    yield Rule(
+        key="recompute_modules",
+        allows=not layout.recompute_modules or layout.recompute == "selective",
+        sentence=lambda: f"it is for recompute selective; this run has {layout.recompute}",
+    )
     again = layout.recompute_layers
     if again is None:
         return

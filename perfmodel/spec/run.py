@@ -7,9 +7,9 @@ from typing import Final
 
 from perfmodel.errors import PerfmodelError
 from perfmodel.spec.economics import Economics
-from perfmodel.spec.fields import Numeric, Spec, choice, count, flag, number, part, text
+from perfmodel.spec.fields import Numeric, Spec, choice, choices, count, flag, number, part, text
 from perfmodel.spec.hardware import Cluster
-from perfmodel.spec.layout import EVEN, PIPELINE_SCHEDULES, RECOMPUTES, SHARDING_NAMES, SHARDINGS, Layout
+from perfmodel.spec.layout import EVEN, PIPELINE_SCHEDULES, RECOMPUTE_MODULES, RECOMPUTES, SHARDING_NAMES, SHARDINGS, Layout
 from perfmodel.spec.model import TransformerModel
 from perfmodel.spec.precision import PRECISIONS
 from perfmodel.spec.refusals import check_setup
@@ -65,6 +65,7 @@ class Run(Spec):
     sequence_parallel: bool = flag()
     sharding: str = choice(*SHARDINGS, other_names=SHARDING_NAMES)
     recompute: str = choice(*RECOMPUTES, default="none")
+    recompute_modules: tuple[str, ...] = choices(*RECOMPUTE_MODULES, default=())
     recompute_layers: Numeric | None = number("count", integer=True, optional=True, default=None)
     micro_batch_size: Numeric = count(default=1)
     sequence_length: Numeric = count()

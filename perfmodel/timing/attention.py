@@ -20,13 +20,16 @@ from perfmodel.spec.hardware import Gpu
 from perfmodel.spec.phases import DATA_GRADIENT
 from perfmodel.spec.precision import has_libraries, operand_bytes
 
-PRODUCTS = {False: 2, True: 5}  # forward: scores, weighted sum; backward: the scores again, and four gradients
+# over the width of queries, and over that of values. Forward: scores; weighted sum. Backward: the scores again, gradients of
+# queries and keys; gradients of values and of what they are weighed with
+PRODUCTS = {False: (1, 1), True: (3, 2)}
 PASSES = {False: 1, True: 2}  # how often queries, keys, values and output are moved
 
 
 def fused_attention_time_s(attention: FusedAttention, *, gpu: Gpu, compute_scale: Numeric, library: str = "fastest") -> Numeric:
     """t0 + C*fill + L, with C = b*a*q*(k + h) * 2*n*d/(P*e(d, s)*c) * (1 + C0/t_g)^g.
 
+    Values may be narrower than queries and keys (FusedAttention.widths): d is the mean of both, and each product has its own.
     A query meets k = s/2 keys on average under the causal mask, fewer in a window (FusedAttention.mean_keys), else s; n = 2
     products forward, 5 backward; C0 is C without h.
     causal   fill = (1 + (R/C)^p)^(1/p): R is the longest tile, which one multiprocessor computes alone
@@ -50,7 +53,7 @@ def fused_attention_time_s(attention: FusedAttention, *, gpu: Gpu, compute_scale
     backward = attention.phase == DATA_GRADIENT
     known = gpu.attention(attention.precision, backward=backward, library=library)
     if has_libraries(attention.precision):
-        compute_scale = compute_scale * _factor(gpu.attention_library(library).by_head_size, attention.head_size)
+        compute_scale = compute_scale * _factor(gpu.attention_library(library).by_head_size, attention.widths / 2.0)
     return plain_attention_time_s(attention, known, gpu=gpu, compute_scale=compute_scale)
 
 
@@ -58,7 +61,7 @@ def plain_attention_time_s(
     attention: FusedAttention, known: AttentionCoefficients, *, gpu: Gpu, compute_scale: Numeric
 ) -> Numeric:
     """Attention time [s] with given coefficients."""
-    size, length = attention.head_size, attention.key_length
+    size, length = attention.widths / 2.0, attention.key_length
     queries, keys = _pairs(attention)
     extra = known.sequence_half if attention.causal else known.sequence_half_full
     if attention.window is not None:
@@ -94,8 +97,10 @@ def _pairs(attention: FusedAttention) -> tuple[Numeric, Numeric]:
 
 
 def _pair_flop(attention: FusedAttention) -> Numeric:
-    """FLOPs of one query with one key."""
-    return 2.0 * PRODUCTS[attention.phase == DATA_GRADIENT] * attention.head_size
+    """FLOPs of one query with one key: products over the width of a query, and over that of a value."""
+    of_queries, of_values = PRODUCTS[attention.phase == DATA_GRADIENT]
+    values = attention.head_size if attention.value_size is None else attention.value_size
+    return 2.0 * (of_queries * attention.head_size + of_values * values)
 
 
 def executed_flop(attention: FusedAttention) -> Numeric:
@@ -115,7 +120,7 @@ def attention_bytes(attention: FusedAttention) -> Numeric:
     """Queries, keys, values and output moved once, with their gradients twice."""
     rows = attention.heads * attention.query_length + attention.kv_heads * attention.key_length
     passes = PASSES[attention.phase == DATA_GRADIENT]
-    return 2.0 * operand_bytes(attention.precision) * passes * attention.sequences * rows * attention.head_size
+    return operand_bytes(attention.precision) * passes * attention.sequences * rows * attention.widths
 
 
 def _factor(by_size: Mapping[str, Numeric], size: Numeric) -> Numeric:

@@ -139,6 +139,8 @@ def node_collective_time_s(call: Collective, *, cluster: Cluster) -> Numeric:
     known = cluster.links.node.collectives
     if call.kind == "point_to_point":
         return _node_message_s(call, cluster)
+    if call.kind == "token_exchange":
+        call = replace(call, kind="all_to_all", payload_bytes=_once_bytes(call) * ranks_met(call, call.group.ranks))
     ranks, scale = np.asarray(call.group.ranks), node_link_scale(cluster)
     seconds = plain_collective_time_s(call, getattr(known, call.kind), scale=scale)
     switch = known.switch_reduce
@@ -195,6 +197,8 @@ def network_collective_time_s(call: Collective, where: Placement, *, cluster: Cl
         return known.point_latency_s + call.payload_bytes / rate
     if call.kind == "all_to_all":
         return _network_all_to_all_s(call, where, cluster)
+    if call.kind == "token_exchange":
+        return _network_exchange_s(call, where, cluster)
     rate = _ring_rate(call, where, cluster)
     start_s = known.latency_s + known.rank_latency_s * (ranks - nodes) + known.node_latency_s * nodes
     fill_s = known.fill_s * np.minimum(call.payload_bytes / known.fill_bytes, 1.0)
@@ -239,6 +243,58 @@ def _network_all_to_all_s(call: Collective, where: Placement, cluster: Cluster) 
     near_s = call.payload_bytes * (inside - 1) / ranks / node_rate
     far_s = call.payload_bytes * (ranks - inside) / ranks / _network_rate(where, cluster, cluster.network_bytes_per_s_per_gpu)
     return known.latency_s + known.peer_latency_s * (ranks - inside) + np.maximum(near_s, far_s)
+
+
+def _network_exchange_s(call: Collective, where: Placement, cluster: Cluster) -> Numeric:
+    """a + g*(p - r) + max(near/B_node, far/B_nic): a token crosses the network once for each node that it goes to.
+
+    With u bytes of all tokens, once: far = u * (nodes met) * (N - 1)/N, near = u * (ranks met) * (r - 1)/r, which links of a node
+    pass on. Source: deepseek-ai/DeepEP; arXiv:2603.07685, table 7.
+    """
+    known, ranks, inside = cluster.links.network.collectives, call.group.ranks, where.ranks_per_node
+    once = _once_bytes(call)
+    node_rate = cluster.links.node.collectives.all_to_all.bandwidth_bytes_per_s * node_link_scale(cluster)
+    near_s = once * ranks_met(call, ranks) * (inside - 1) / inside / node_rate
+    far = once * places_met(call, where.nodes) * (where.nodes - 1) / where.nodes
+    far_s = far / _network_rate(where, cluster, cluster.network_bytes_per_s_per_gpu)
+    return known.latency_s + known.peer_latency_s * (ranks - inside) + np.maximum(near_s, far_s)
+
+
+def _once_bytes(call: Collective) -> Numeric:
+    """All tokens of a token exchange, a single copy of each."""
+    return call.payload_bytes / call.copies
+
+
+def places_met(call: Collective, places: Numeric) -> Numeric:
+    """Of n places that share the experts evenly, how many the copies of a token go to on average.
+
+    n*(1 - (1 - 1/n)^k) for k copies at random; where they keep to g of G groups, G a multiple of n, at most
+    n*(1 - C(G - G/n, g)/C(G, g)).
+
+    >>> from perfmodel.spec.layout import ProcessGroup
+    >>> group = ProcessGroup(name="expert_parallel", ranks=64, stride=1)
+    >>> call = Collective(
+    ...     name="dispatch", kind="token_exchange", payload_bytes=1, group=group, copies=8, groups=8, groups_met=4
+    ... )
+    >>> [round(float(places_met(call, nodes)), 2) for nodes in (2, 4, 8)]  # arXiv:2412.19437: at most 4 nodes
+    [1.97, 3.14, 4.0]
+    """
+    n = np.asarray(places, dtype=np.float64)
+    at_random: Numeric = n * (1.0 - np.power(1.0 - 1.0 / n, np.asarray(call.copies, dtype=np.float64)))
+    groups, met = np.asarray(call.groups, dtype=np.float64), np.asarray(call.groups_met, dtype=np.float64)
+    if not anywhere(met < groups):
+        return at_random
+    missed = np.ones(np.broadcast_shapes(n.shape, groups.shape, met.shape))
+    for place in range(int(np.max(met))):
+        share = np.maximum(groups - groups / n - place, 0.0) / np.maximum(groups - place, 1.0)
+        missed = np.where(place < met, missed * share, missed)
+    return np.where((met < groups) & (n <= groups), np.minimum(n * (1.0 - missed), call.copies), at_random)
+
+
+def ranks_met(call: Collective, ranks: Numeric) -> Numeric:
+    """Of the ranks that share the experts, how many the copies of a token go to on average, those of its groups at most."""
+    within = np.maximum(np.asarray(ranks) * call.groups_met / call.groups, 1.0)
+    return places_met(replace(call, groups=1, groups_met=1), within)
 
 
 def network_efficiency(nodes: Numeric, cluster: Cluster) -> Numeric:

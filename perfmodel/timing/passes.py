@@ -21,11 +21,20 @@ from perfmodel.count.pipeline import PipelineStage
 from perfmodel.spec.fields import Numeric, anywhere, chosen
 from perfmodel.spec.hardware import Cluster
 from perfmodel.spec.stack import SoftwareStack
-from perfmodel.timing.breakdown import Breakdown
+from perfmodel.timing.breakdown import Breakdown, added, multiplied
 from perfmodel.timing.collectives import collective_time_s
 from perfmodel.timing.kernels import clock_share
 from perfmodel.timing.pipeline import even_share
-from perfmodel.timing.timed_operators import Load, Pass, added_up, at_clocks, launching_s, load, timed_blocks
+from perfmodel.timing.timed_operators import (
+    HostSeconds,
+    Load,
+    Pass,
+    added_up,
+    at_clocks,
+    host_seconds,
+    load,
+    timed_blocks,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,26 +95,27 @@ class Direction:
         schedule and launched again: c = pass_s. H is the cluster's host_scale, u the stack's unlisted_work.
         """
         layout, host, scale = self.work.layout, self.stack.host, self.cluster.host_scale
-        seconds = alone.parts.total_s
-        waiting_s = np.maximum(scale * alone.host_s - seconds, 0.0)
-        unlisted_s = (host.unlisted_work - 1.0) * (seconds + waiting_s)
+        asked_s = multiplied(alone.wait_s, scale)
+        seconds = added(alone.parts.total_s, asked_s)
+        waiting_s = added(np.maximum(scale * alone.host_s - seconds, 0.0), asked_s)
+        unlisted_s = (host.unlisted_work - 1.0) * (alone.parts.total_s + waiting_s)
         chunks = chosen(layout.pipeline_parallel > 1, layout.virtual_pipeline * stages, 0)
         idle_s = scale * host.pass_s * chunks
         parts = alone.parts + Breakdown(launch_s=waiting_s + idle_s, unlisted_s=unlisted_s)
-        return Pass(parts=parts, weight_gradient_s=alone.weight_gradient_s, host_s=alone.host_s)
+        return Pass(parts=parts, weight_gradient_s=alone.weight_gradient_s, host_s=alone.host_s, wait_s=alone.wait_s)
 
 
 def both_directions(work: Iteration, cluster: Cluster, stack: SoftwareStack) -> tuple[Direction, Direction]:
     """Forward and backward; each block is timed once."""
     blocks = _blocks(work)
     timed, places = timed_blocks(blocks, cluster, stack)
-    host_s = [launching_s(each, stack) for each in blocks]
+    hosts = [host_seconds(each, stack) for each in blocks]
     if anywhere(cluster.gpu.full_load_slowdown):
         loads = [load(each) for each in timed]
-        running = clock_share(_share(work, loads, host_s, cluster, stack))
+        running = clock_share(_share(work, loads, hosts, cluster, stack))
         clocks = [clock_share(each.duty) * running for each in loads]
         timed = [at_clocks(each, at, places, cluster, stack) for each, at in zip(timed, clocks, strict=True)]
-    return _directions(work, [added_up(each, launch_s) for each, launch_s in zip(timed, host_s, strict=True)], cluster, stack)
+    return _directions(work, [added_up(each, host) for each, host in zip(timed, hosts, strict=True)], cluster, stack)
 
 
 def running_share(work: Iteration, cluster: Cluster, stack: SoftwareStack) -> Numeric:
@@ -117,13 +127,16 @@ def running_share(work: Iteration, cluster: Cluster, stack: SoftwareStack) -> Nu
         return 1.0
     blocks = _blocks(work)
     loads = [load(each) for each in timed_blocks(blocks, cluster, stack)[0]]
-    return _share(work, loads, [launching_s(each, stack) for each in blocks], cluster, stack)
+    return _share(work, loads, [host_seconds(each, stack) for each in blocks], cluster, stack)
 
 
 def _share(
-    work: Iteration, loads: Sequence[Load], host_s: Sequence[Numeric], cluster: Cluster, stack: SoftwareStack
+    work: Iteration, loads: Sequence[Load], hosts: Sequence[HostSeconds], cluster: Cluster, stack: SoftwareStack
 ) -> Numeric:
-    kernels = [Pass(parts=Breakdown(matmul_s=each.total_s), host_s=by) for each, by in zip(loads, host_s, strict=True)]
+    kernels = [
+        Pass(parts=Breakdown(matmul_s=each.total_s), host_s=host.launch_s, wait_s=host.wait_s)
+        for each, host in zip(loads, hosts, strict=True)
+    ]
     forward, backward = _directions(work, kernels, cluster, stack)
     parts = forward.whole().parts + backward.whole().parts
     return even_share(work.layout) * (1.0 - parts.launch_s / parts.total_s)

@@ -12,16 +12,18 @@ pair that is pipelined: its first chunk has nothing to hide behind.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
+from typing import Final
 
 import numpy as np
 
 from perfmodel.count.operators import Collective, FusedAttention, Matmul, MemoryBound, Operator, is_attention_core
+from perfmodel.count.roles import EXPERT_PRODUCTS, TOKEN_EXCHANGE, Role
 from perfmodel.spec.axes import TENSOR
 from perfmodel.spec.fields import Numeric, anywhere, chosen
 from perfmodel.spec.hardware import Cluster
-from perfmodel.spec.phases import WEIGHT_GRADIENT
+from perfmodel.spec.phases import DATA_GRADIENT, WEIGHT_GRADIENT
 from perfmodel.spec.stack import SoftwareStack
 from perfmodel.timing.breakdown import Breakdown, added, exposed_part, multiplied
 from perfmodel.timing.collectives import Placement, collective_times_s, placement
@@ -31,21 +33,31 @@ from perfmodel.timing.kernels import ATTENTION_POWER, at_power_limit, clock_shar
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pass:
-    """One execution of some operators: seconds by part, of weight gradients among them, and of the CPU launching all."""
+    """One execution of some operators: seconds by part, of weight gradients among them, and of the CPU launching all.
+
+    `wait_s` is what the GPU waits for a CPU that itself waited for it, however far that runs ahead otherwise.
+    """
 
     parts: Breakdown = Breakdown()
     weight_gradient_s: Numeric = 0.0
     host_s: Numeric = 0.0
+    wait_s: Numeric = 0.0
 
     def __add__(self, other: Pass) -> Pass:
         return Pass(
             parts=self.parts + other.parts,
             weight_gradient_s=added(self.weight_gradient_s, other.weight_gradient_s),
             host_s=added(self.host_s, other.host_s),
+            wait_s=added(self.wait_s, other.wait_s),
         )
 
     def __mul__(self, times: Numeric) -> Pass:
-        return Pass(parts=self.parts * times, weight_gradient_s=self.weight_gradient_s * times, host_s=self.host_s * times)
+        return Pass(
+            parts=self.parts * times,
+            weight_gradient_s=self.weight_gradient_s * times,
+            host_s=self.host_s * times,
+            wait_s=multiplied(self.wait_s, times),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,8 +86,19 @@ class TimedOperator:
         return multiplied(self.free_s, self.longer)
 
 
-def added_up(operators: Iterable[TimedOperator], host_s: Numeric) -> Pass:
-    """The parts of a pass that takes the CPU `host_s` to launch, each the sum over its operators."""
+@dataclass(frozen=True, slots=True)
+class HostSeconds:
+    """What a pass takes the CPU: to launch all of it, and while the GPU waits for it whatever else it does."""
+
+    launch_s: Numeric = 0.0
+    wait_s: Numeric = 0.0
+
+
+NO_HOST: Final = HostSeconds()
+
+
+def added_up(operators: Iterable[TimedOperator], host: HostSeconds = NO_HOST) -> Pass:
+    """The parts of a pass that takes the CPU so long, each the sum over its operators."""
     alike: dict[tuple[str, ...], list[TimedOperator]] = {}  # their sum is multiplied once: of many layouts, that is what costs
     for each in operators:
         alike.setdefault(_added_with(each.operator), []).append(each)
@@ -91,13 +114,16 @@ def added_up(operators: Iterable[TimedOperator], host_s: Numeric) -> Pass:
         of_weights_s = _sum(each.free_s for each in group if each.operator.phase == WEIGHT_GRADIENT)
         sums[part] = added(sums.get(part, 0.0), multiplied(alone_s, group[0].longer))
         weight_gradient_s = added(weight_gradient_s, multiplied(of_weights_s, group[0].longer))
-    return Pass(parts=Breakdown(**sums), weight_gradient_s=weight_gradient_s, host_s=host_s)
+    return Pass(
+        parts=Breakdown(**sums), weight_gradient_s=weight_gradient_s, host_s=host.launch_s, wait_s=host.wait_s
+    )
 
 
 def _added_with(operator: Operator) -> tuple[str, ...]:
     """The part of a breakdown that it counts to, and what else those share whose factors are the same."""
     if isinstance(operator, Collective):
-        return exposed_part(operator.group.axis), operator.group.name, "stepwise" if operator.stepwise else ""
+        how = "stepwise" if operator.stepwise else "beside" if anywhere(operator.beside_passes) else ""
+        return exposed_part(operator.group.axis), operator.group.name, how
     return compute_part(operator), limited_as(operator)
 
 
@@ -106,14 +132,25 @@ def _sum(seconds: Iterable[Numeric]) -> Numeric:
     return reduce(added, seconds, nothing)
 
 
-def launching_s(operators: Iterable[Operator], stack: SoftwareStack) -> Numeric:
-    """What the CPU takes to run the code of a pass and to launch its kernels; nothing where a CUDA graph does."""
+def host_seconds(operators: Iterable[Operator], stack: SoftwareStack) -> HostSeconds:
+    """What the CPU takes to run the code of a pass and to launch its kernels; nothing where a CUDA graph does.
+
+    Before it launches experts it waits for the GPU to say how many tokens each of them has.
+    """
     kernels: Numeric = 0.0
     called: Numeric = 0.0
+    waits: Numeric = 0.0
     for operator in operators:
+        if operator.replayed:
+            continue
         kernels = kernels + operator.repeats * _kernels(operator)
         called = called + operator.repeats * _calls(operator)
-    return 0.0 * kernels if stack.host.cuda_graphs else called * stack.host.operator_s + kernels * stack.host.launch_s
+        if operator.role is Role.DISPATCH and operator.phase != DATA_GRADIENT:
+            waits = waits + operator.repeats
+    if stack.host.cuda_graphs:
+        return HostSeconds(0.0 * kernels)
+    launch_s = called * stack.host.operator_s + kernels * stack.host.launch_s
+    return HostSeconds(launch_s, multiplied(waits, stack.experts.expert_wait_s))
 
 
 def timed_operators(
@@ -146,12 +183,22 @@ def timed_blocks(
     for block in blocks:
         alone = [
             TimedOperator(
-                operator=operator, free_s=operator.repeats * next(call_s if isinstance(operator, Collective) else kernel_s)
+                operator=operator,
+                free_s=operator.repeats
+                * _of_experts(operator, next(call_s if isinstance(operator, Collective) else kernel_s), stack),
             )
             for operator in block
         ]
         timed.append(_beside_products(alone, places, stack))
     return timed, places
+
+
+def _of_experts(operator: Operator, seconds: Numeric, stack: SoftwareStack) -> Numeric:
+    """What the software makes of the time of a kernel or a call that serves experts; all others take what they take."""
+    work = stack.experts
+    if isinstance(operator, Collective) and operator.role in TOKEN_EXCHANGE:
+        return chosen(np.asarray(operator.group.ranks) > 1, work.dispatch_s + seconds / work.link_share, 0.0)
+    return seconds * work.product_work if operator.role in EXPERT_PRODUCTS else seconds
 
 
 def at_clocks(
@@ -216,19 +263,44 @@ def _beside_products(
     """The same operators, whose collectives hide behind the kernels beside them."""
     partners = {each.operator.partner for each in timed if isinstance(each.operator, Collective)}
     beside = {named: each for each in timed if (named := (each.operator.name, each.operator.phase)) in partners}
+    timed = _beside_passes(timed, stack)
     return [
         _beside(each.operator, each.free_s, places[each.operator.group.name], beside.get(each.operator.partner), stack)
-        if isinstance(each.operator, Collective)
+        if isinstance(each.operator, Collective) and not anywhere(each.operator.beside_passes)
         else each
         for each in timed
     ]
+
+
+def _beside_passes(timed: Sequence[TimedOperator], stack: SoftwareStack) -> Sequence[TimedOperator]:
+    """The same operators, where those that may run beside another micro-batch's kernels do.
+
+    The kernels of a block stand for those of the block that the other micro-batch is in: C seconds of messages hide behind G of
+    kernels, of which they take a share f of the SMs: hidden = b*e*min(C, G/(1 - f)), b the share of passes that have a partner,
+    e what software reaches of it.
+    """
+    calls = [each for each in timed if isinstance(each.operator, Collective) and anywhere(each.operator.beside_passes)]
+    if not calls:
+        return timed
+    work = stack.experts
+    kernels_s = _sum(each.alone_s for each in timed if not isinstance(each.operator, Collective))
+    calls_s = _sum(each.free_s for each in calls)
+    fits = np.minimum(kernels_s / (1.0 - work.dispatch_sm_fraction) / chosen(calls_s > 0, calls_s, 1.0), 1.0)
+
+    def hidden(each: TimedOperator) -> TimedOperator:
+        share = getattr(each.operator, "beside_passes", 0.0) * work.hidden_share * fits
+        if stack.overlap.hide_all:
+            share = 1.0
+        return replace(each, hidden_s=each.free_s * share, sm_fraction=work.dispatch_sm_fraction)
+
+    return [hidden(each) if any(each is call for call in calls) else each for each in timed]
 
 
 def _kernels(operator: Operator) -> Numeric:
     """How many kernels the CPU launches for one execution; a group of one does not call its collective."""
     if isinstance(operator, Collective):
         return 1.0 * (operator.group.ranks > 1)
-    return operator.kernels if isinstance(operator, MemoryBound) else 1
+    return operator.kernels if isinstance(operator, MemoryBound | Matmul) else 1
 
 
 def _calls(operator: Operator) -> Numeric:
