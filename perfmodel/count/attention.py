@@ -107,12 +107,11 @@ def rank_heads(model: TransformerModel, kind: LayerKind, tensor_parallel: Numeri
 
 def grouped_query_inside(write: StreamOperators, declared: LayerPart, kind: LayerKind, name: str) -> Block:
     """Projections, what heads go through, their core, the projection back into the stream."""
-    assert declared.into is not None and declared.out is not None
     heads = rank_heads(write.model, kind, write.tensor, name)
     core = _around_heads(write, heads, kind) + attention_core(write.setup, heads)
     if write.model.attention_gate:
         core = core + _gate(write, heads)
-    return write.projections(declared.into) + core + write.row_linear(declared.out)
+    return write.projections(declared.projections) + core + write.row_linear(declared.output)
 
 
 def _around_heads(write: StreamOperators, heads: Heads, kind: LayerKind) -> Block:
@@ -166,7 +165,9 @@ def _fused(setup: Setup, heads: Heads, *, kept: Numeric) -> Block:
     recipe, tokens = layout.recipe, layout.tokens_per_micro_batch
     number = heads.query / model.head_size
     apart = stack.low_precision.narrow_layers(recipe) if recipe.casts else 0
-    output = apart * recipe.activation_bytes * tokens * heads.values(model.head_size, heads.query)  # else the projection's input
+    output = (
+        apart * recipe.activation_bytes * tokens * heads.values(model.head_size, heads.query)
+    )  # else the projection's input
     piece = layout.sequence_length / layout.context_parallel
     own = FusedAttention(
         name=f"{heads.name}.core",

@@ -21,7 +21,6 @@ from perfmodel.spec.fields import Numeric, chosen
 from perfmodel.spec.model import TransformerModel
 from perfmodel.spec.setup import Setup
 
-
 OF_LAYERS: Final = (Component.ATTENTION, Component.FEED_FORWARD, Component.EXPERTS)
 
 

@@ -34,7 +34,7 @@ class AttentionKind:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeedForwardKind:
-    """How one kind of feed-forward part is counted: its linears, all operators inside it, and what CUDA graphs of it are called."""
+    """How one kind of feed-forward part is counted: its linears, its operators, and what CUDA graphs of it are called."""
 
     declaration: Callable[[TransformerModel, Numeric, str, ExpertShards], LayerPart]
     inside: Callable[[StreamOperators, LayerPart, str, bool], Block]

@@ -87,7 +87,7 @@ class DecoderOperators(LayerOperators):
         return scale + self.norm("embedding.norm") if self.model.embedding_norm else scale
 
     def head(self) -> Block:
-        """Final norm, logits over the padded vocabulary, and vocabulary-parallel cross-entropy; and layers that predict further.
+        """Final norm, logits over the padded vocabulary, vocabulary-parallel cross-entropy; and layers that predict further.
 
         The loss exchanges three fp32 numbers a token: the largest logit, the logit of the target, the sum of exponentials; or
         every rank gathers all logits.

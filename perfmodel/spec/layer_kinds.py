@@ -23,8 +23,8 @@ FEED_FORWARD_KINDS: Final = ("dense", "experts", "none")
 class LayerKind(Spec):
     """One kind of layer.
 
-    attention      full: a token sees all tokens before it; sliding: the nearest `window` of them, itself among these; latent: all,
-                   through keys and values of low rank; mamba2, gated_delta: a state that the tokens before it left; none
+    attention      full: a token sees all tokens before it; sliding: the nearest `window` of them, itself among these; latent:
+                   all, through keys and values of low rank; mamba2, gated_delta: a state that the tokens before it left; none
     feed_forward   dense: one MLP that all tokens pass; experts: a router sends each token to some of many; none
     rotary         its queries and keys are rotated, where the model has rotary positions
 

@@ -52,8 +52,9 @@ class TransformerModel(Spec):
     """A decoder: `layers` of attention and MLP between an embedding and a vocabulary head.
 
     Layers are all alike, or of several `layer_kinds` that follow each other as `layer_pattern` says, which is repeated from the
-    first layer on, or behind `first_layers`. `vocab_padding_multiple` is Megatron's make-vocab-size-divisible-by: the vocabulary
-    is padded to a multiple of it times the tensor-parallel degree. `dropout` says that the training keeps dropout masks.
+    first layer on, or behind `first_layers`. `vocab_padding_multiple` is Megatron's make-vocab-size-divisible-by: the
+    vocabulary is padded to a multiple of it times the tensor-parallel degree. `dropout` says that the training keeps dropout
+    masks.
 
     biases              every product of a layer has a bias; `biases_of`: these have one where not all have, or the head too
     pre_norms           each part of a layer has a norm before it; `post_norms`: one behind it, inside the residual connection
@@ -65,7 +66,8 @@ class TransformerModel(Spec):
     attention_gate      what heads give is multiplied with a gate, which queries come with
     mixture, latent     experts and latent attention, which all layers have where no kinds are described
     state_space, delta  other mixers, which some kind of layer has
-    multi_token_layers  layers behind the last that predict a token farther each, and share embedding and head (arXiv:2412.19437)
+    multi_token_layers  layers behind the last that predict a token farther each, and share embedding and head
+                        (arXiv:2412.19437)
 
     Errors: InputError.
     """

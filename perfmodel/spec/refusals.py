@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.errors import InputError, NotSupportedError, PerfmodelError
-from perfmodel.spec.axes import AXES, EXPERT, EXPERT_TENSOR, Axis
+from perfmodel.spec.axes import AXES, EXPERT, EXPERT_TENSOR, OF_EXPERTS, Axis
 from perfmodel.spec.fields import Numeric, Truth, plain
 from perfmodel.spec.hardware import Cluster, Gpu
 from perfmodel.spec.layout import EVEN, Layout
@@ -296,16 +296,21 @@ def _sharding_rules(layout: Layout) -> Iterator[Rule]:
     yield _divides(replicas, layout.data_parallel, "data-parallel replicas", key=key)
 
 
+def _no_experts(model: TransformerModel, layout: Layout, axis: Axis) -> Rule:
+    degree = layout.degree(axis)
+    return Rule(
+        key=axis.name,
+        allows=np.asarray(degree) == 1,
+        sentence=lambda: f"{plain(degree)} ranks would share experts, and {model.name} has none; 1 would do",
+    )
+
+
 def _expert_rules(model: TransformerModel, layout: Layout) -> Iterator[Rule]:
     """The expert mesh shares the GPUs of a pipeline stage with the other one: its degrees may exceed data_parallel."""
     expert, tensor, mixture = layout.expert_parallel, layout.expert_tensor_parallel, model.mixture
     if mixture is None:
-        for axis, degree in ((EXPERT, expert), (EXPERT_TENSOR, tensor)):
-            yield Rule(
-                key=axis.name,
-                allows=np.asarray(degree) == 1,
-                sentence=lambda degree=degree: f"{plain(degree)} ranks would share experts, and {model.name} has none; 1 would do",
-            )
+        for axis in OF_EXPERTS:
+            yield _no_experts(model, layout, axis)
         return
     yield _divides(expert, mixture.experts, "experts", key=EXPERT.name)
     yield _divides(tensor, mixture.ffn_hidden_size, "columns of an expert (mixture.ffn_hidden_size)", key=EXPERT_TENSOR.name)

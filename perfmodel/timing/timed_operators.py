@@ -114,9 +114,7 @@ def added_up(operators: Iterable[TimedOperator], host: HostSeconds = NO_HOST) ->
         of_weights_s = _sum(each.free_s for each in group if each.operator.phase == WEIGHT_GRADIENT)
         sums[part] = added(sums.get(part, 0.0), multiplied(alone_s, group[0].longer))
         weight_gradient_s = added(weight_gradient_s, multiplied(of_weights_s, group[0].longer))
-    return Pass(
-        parts=Breakdown(**sums), weight_gradient_s=weight_gradient_s, host_s=host.launch_s, wait_s=host.wait_s
-    )
+    return Pass(parts=Breakdown(**sums), weight_gradient_s=weight_gradient_s, host_s=host.launch_s, wait_s=host.wait_s)
 
 
 def _added_with(operator: Operator) -> tuple[str, ...]:

@@ -12,14 +12,13 @@ import pytest
 import transformers
 from torch import nn
 
-from perfmodel.count.part_kinds import ATTENTION
 from perfmodel.count.declarations import Component
-from perfmodel.count.part_kinds import FEED_FORWARD
 from perfmodel.count.flops import attention_flop_per_token, model_flop_per_token
 from perfmodel.count.iteration import iteration
 from perfmodel.count.layer import layer_parts
 from perfmodel.count.operators import FusedAttention, Matmul, model_flop, saved_bytes
 from perfmodel.count.parameters import parameter_count
+from perfmodel.count.part_kinds import ATTENTION, FEED_FORWARD
 from perfmodel.errors import NotSupportedError
 from perfmodel.exchange.presets import model_preset, stack_preset
 from perfmodel.prediction import StagePrediction, predict_stage

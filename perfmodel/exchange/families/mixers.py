@@ -1,7 +1,7 @@
 """What mixes the tokens of each layer, and whether it is rotated: from the types of layers, or from the rule of a family.
 
-`types` of a row says what each word of layer_types stands for: the attention of a layer, and its feed-forward part where that is
-not what the experts of the row say. Where the config has no layer_types, `mixers` says which layers have the type
+`types` of a row says what each word of layer_types stands for: the attention of a layer, and its feed-forward part where that
+is not what the experts of the row say. Where the config has no layer_types, `mixers` says which layers have the type
 linear_attention, or `slides` which have a window:
     none                    none of them may have a window
     all                     all of them

@@ -83,7 +83,7 @@ def _layers(cells: Mapping[str, str], attention: str) -> dict[str, Any]:
 
 
 def mixture_settings(cells: Mapping[str, str], presets: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a layout that its row states for experts: their mesh, their load, what runs again, how pieces are dealt."""
+    """The settings of a layout that its row states for experts: mesh, load, what runs again, how pieces are dealt."""
     tensor = cells.get(EXPERT_TENSOR.name) or next(
         str(each[EXPERT_TENSOR.name])
         for each in presets["expert_tensors"]
@@ -93,7 +93,9 @@ def mixture_settings(cells: Mapping[str, str], presets: Mapping[str, Any]) -> di
         EXPERT.name: max(_number(cells, EXPERT.name), 1),
         EXPERT_TENSOR.name: _number(cells, TENSOR.name) if tensor == TENSOR.name else int(tensor),
         "expert_load": next(
-            float(each["load"]) for each in presets["loads"] if re.search(each.get("router_load", ""), cells.get("router_load", ""))
+            float(each["load"])
+            for each in presets["loads"]
+            if re.search(each.get("router_load", ""), cells.get("router_load", ""))
         ),
     }
     named = [presets["modules"].get(name.strip(), name.strip()) for name in cells.get("recompute_modules", "").split(",")]
