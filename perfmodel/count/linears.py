@@ -336,7 +336,7 @@ class LinearOperators:
         return self.has_transposes * 2 * self.operand_bytes * self.tokens * self.model.hidden_size
 
     def _pass_bytes(self) -> tuple[float, float]:
-        """Bytes that a cast moves of a number, without its transpose and with it; a scale of the moment reads it once more."""
+        """Bytes that a cast moves of one number, without its transpose and with it; scales of the moment read it once more."""
         if self.recipe.has_blocks:
             both = self.recipe.cast_reads[0] * self.activation_bytes + 2 * self.operand_bytes
             return both, both

@@ -62,8 +62,7 @@ class PrecisionRecipe:
                   messages are held in; otherwise all of them are held in `rest`, and parameters are their own master copies
     scales_loss   whether the loss is multiplied so that gradients keep to the range of 16 bits, which they are then held in
     cast_reads    how often the cast of an activation or a gradient reads it, each time in a kernel of its own, and how often
-                  the cast of a weight does, where blocks of numbers share a scale; where a tensor has one, a stack says how
-                  often
+                  the cast of a weight does, where blocks of numbers share a scale; where a tensor has one, a stack says so
     spares_layers whether some layers keep 16-bit products (low_precision.spared_layers of the stack)
     holds_wide    whether parameters are held in 16 bits whatever else a stack holds of them
     """
@@ -144,9 +143,8 @@ RECIPES: Final[Mapping[str, PrecisionRecipe]] = MappingProxyType(
             PrecisionRecipe(name="fp8", products="fp8", attention="bf16", rest="bf16"),
             # a cast in blocks of 32 is one pass that writes both copies (Transformer Engine, MXFP8BlockScaling)
             PrecisionRecipe(name="mxfp8", products="mxfp8", attention="bf16", rest="bf16"),
-            # the largest number of the tensor, the copy along rows, and that along columns behind a Hadamard transform of
-            # blocks of 16; weights, in squares of 16 x 16, need no transform (arXiv:2509.25149; Transformer Engine,
-            # NVFP4BlockScaling)
+            # the largest number of the tensor, the copy along rows, and that along columns behind a Hadamard transform of 16
+            # numbers; weights, in squares of 16 x 16, need none (arXiv:2509.25149; Transformer Engine, NVFP4BlockScaling)
             PrecisionRecipe(
                 name="nvfp4",
                 products="nvfp4",

@@ -64,8 +64,9 @@ def test_a_cast_writes_two_copies_of_the_share_of_a_rank(precision: str, q: floa
 @BLOCKS
 def test_every_pass_of_a_cast_is_a_kernel(precision: str, q: float, reads: int) -> None:
     """NVFP4 looks for the largest number, casts along rows, and casts behind a Hadamard transform along columns."""
-    casts = [op for op in work_of(precision).operators if op.name == "layer.mlp.fc1.quantise" and isinstance(op, MemoryBound)]
-    assert [op.kernels for op in casts] == [reads, reads]
+    work = work_of(precision)
+    for phase in (FORWARD, DATA_GRADIENT):
+        assert named(work, "layer.mlp.fc1.quantise", MemoryBound, phase).kernels == reads
 
 
 @BLOCKS
