@@ -133,6 +133,13 @@ def _gate(write: StreamOperators, heads: Heads) -> Block:
     )
 
 
+def attention_core_flop(model: TransformerModel, kind: LayerKind, sequence_length: Numeric) -> Numeric:
+    """6 * a * (d + v) * s: queries meet keys of d numbers, and weigh values of v, which are narrower in latent attention."""
+    value_size = model.value_head_size if kind.attention == "latent" else model.head_size
+    seen = sequence_length if kind.window is None else np.minimum(kind.window, sequence_length)
+    return 6.0 * model.attention_heads * (model.head_size + value_size) * seen
+
+
 def attention_core(setup: Setup, heads: Heads) -> Block:
     """Scores, softmax and weighted sum of the heads of one rank."""
     layout, stack = setup.layout, setup.stack

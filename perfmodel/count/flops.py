@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from perfmodel.count.layer import layer_parts
+from perfmodel.count.part_kinds import attention_kind
 from perfmodel.count.vocabulary import multi_token_linear
 from perfmodel.spec.fields import Numeric, anywhere
 from perfmodel.spec.model import TransformerModel
@@ -28,7 +29,9 @@ def model_flop_per_token(model: TransformerModel, sequence_length: Numeric) -> N
     for kind in model.kinds:
         linear = linear + model.layers_of(kind, 0, model.layers) * _linear_flop(model, kind)
     if anywhere(np.asarray(model.multi_token_layers) > 0):
-        further = _linear_flop(model, model.last_kind) + multi_token_linear(model).model_flop_per_token + logits
+        further = multi_token_linear(model).model_flop_per_token + logits
+        for kind in model.multi_token_parts:
+            further = further + _linear_flop(model, kind)
         linear = linear + model.multi_token_layers * further
     return linear + attention_flop_per_token(model, sequence_length)
 
@@ -36,13 +39,15 @@ def model_flop_per_token(model: TransformerModel, sequence_length: Numeric) -> N
 def attention_flop_per_token(model: TransformerModel, sequence_length: Numeric) -> Numeric:
     """12 * L * q * s: scores and weighted sum, 2 FLOPs a product, forward and twice backward, over the full square.
 
-    Layers whose attention has a window count min(w, s) for s (Megatron-LM and torchtitan, 2026).
+    Layers whose attention has a window count min(w, s) for s (Megatron-LM and torchtitan, 2026), those that keep a state what
+    count/mixers.py says, whatever s.
     """
     total: Numeric = 0.0
     for kind in model.kinds:
         total = total + model.layers_of(kind, 0, model.layers) * _attention_flop(model, kind, sequence_length)
     if anywhere(np.asarray(model.multi_token_layers) > 0):
-        total = total + model.multi_token_layers * _attention_flop(model, model.last_kind, sequence_length)
+        for kind in model.multi_token_parts:
+            total = total + model.multi_token_layers * _attention_flop(model, kind, sequence_length)
     return total
 
 
@@ -55,13 +60,9 @@ def _linear_flop(model: TransformerModel, kind: str) -> Numeric:
 
 
 def _attention_flop(model: TransformerModel, kind: str, sequence_length: Numeric) -> Numeric:
-    """6 * a * (d + v) * s: queries meet keys of d numbers, and weigh values of v; 0 of layers without attention."""
+    """What mixes tokens in a layer of a kind, beside its linears; 0 of layers without attention."""
     chosen = model.kinds[kind]
-    if chosen.attention == "none":
-        return 0.0
-    seen = sequence_length if chosen.window is None else np.minimum(chosen.window, sequence_length)
-    value_size = model.value_head_size if chosen.attention == "latent" else model.head_size
-    return 6.0 * model.attention_heads * (model.head_size + value_size) * seen
+    return 0.0 if chosen.attention == "none" else attention_kind(chosen).core_flop(model, chosen, sequence_length)
 
 
 def layer_flop_per_token(model: TransformerModel, kind: str, sequence_length: Numeric) -> Numeric:
