@@ -57,7 +57,7 @@ def state_space_groups(model: TransformerModel, tensor_parallel: Numeric) -> Num
     return np.maximum(_state_space(model).groups / tensor_parallel, 1)
 
 
-def state_space_mixer(model: TransformerModel, tensor_parallel: Numeric, name: str) -> LayerPart:
+def mamba2_mixer(model: TransformerModel, tensor_parallel: Numeric, name: str) -> LayerPart:
     """h x (2*d + 2*G*N + H) into the mixer, d x h out of it; k + 1 numbers a channel of the convolution, 3 a head, a norm of d.
 
     Its products have no biases, its convolution has one.
@@ -96,23 +96,23 @@ def gated_delta_mixer(model: TransformerModel, tensor_parallel: Numeric, name: s
     )
 
 
-def state_space_core_flop(model: TransformerModel, kind: LayerKind, sequence_length: Numeric) -> Numeric:
+def mamba2_core_flop(model: TransformerModel, kind: LayerKind, seen: Numeric) -> Numeric:
     """3 * 7*d*N: what the published convention counts for the scan of one token, forward and twice backward."""
-    del kind, sequence_length
+    del kind, seen
     space = _state_space(model)
     return 3.0 * SCAN_FLOP * space.heads * space.head_size * space.state_size
 
 
-def gated_delta_core_flop(model: TransformerModel, kind: LayerKind, sequence_length: Numeric) -> Numeric:
+def gated_delta_core_flop(model: TransformerModel, kind: LayerKind, seen: Numeric) -> Numeric:
     """3 * 2*(k*(2*K + V) + 4*H*v*v): convolution and delta rule of one token, forward and twice backward."""
-    del kind, sequence_length
+    del kind, seen
     delta = _delta(model)
     channels = 2 * delta.key_heads * delta.key_head_size + delta.value_heads * delta.value_head_size
     rule = STATE_PRODUCTS * delta.value_heads * delta.value_head_size * delta.value_head_size
     return 3.0 * 2.0 * (delta.convolution * channels + rule)
 
 
-def state_space_inside(write: StreamOperators, declared: LayerPart, kind: LayerKind, name: str) -> Block:
+def mamba2_inside(write: StreamOperators, declared: LayerPart, kind: LayerKind, name: str) -> Block:
     """Projection, convolution, scan, gated norm, projection back into the stream."""
     del kind
     return _between_projections(write, declared, _StateSpaceScan(write, name).block())

@@ -19,9 +19,9 @@ from perfmodel.count.mixers import (
     gated_delta_core_flop,
     gated_delta_inside,
     gated_delta_mixer,
-    state_space_core_flop,
-    state_space_inside,
-    state_space_mixer,
+    mamba2_core_flop,
+    mamba2_inside,
+    mamba2_mixer,
 )
 from perfmodel.count.stream import StreamOperators
 from perfmodel.errors import NotSupportedError
@@ -34,7 +34,7 @@ from perfmodel.spec.model import TransformerModel
 class AttentionKind:
     """How one kind of attention is counted: its linears, all operators inside it, and what CUDA graphs of it are called.
 
-    `core_flop` is what the published convention counts of one token beside its linears, for a sequence length.
+    `core_flop` is what the published convention counts of a token that sees so many keys, beside its linears.
     """
 
     declaration: Callable[[TransformerModel, Numeric, str], LayerPart]
@@ -56,9 +56,7 @@ ATTENTION: Final = {
     "full": AttentionKind(declaration=grouped_query_attention, inside=grouped_query_inside),
     "sliding": AttentionKind(declaration=grouped_query_attention, inside=grouped_query_inside),
     "latent": AttentionKind(declaration=latent_attention, inside=latent_inside),
-    "mamba2": AttentionKind(
-        declaration=state_space_mixer, inside=state_space_inside, core_flop=state_space_core_flop, graphed="mixer"
-    ),
+    "mamba2": AttentionKind(declaration=mamba2_mixer, inside=mamba2_inside, core_flop=mamba2_core_flop, graphed="mixer"),
     "gated_delta": AttentionKind(
         declaration=gated_delta_mixer, inside=gated_delta_inside, core_flop=gated_delta_core_flop, graphed="mixer"
     ),
