@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from perfmodel.errors import InputError, NotSupportedError, shown
+from perfmodel.exchange.building import build
 from perfmodel.exchange.presets import read_preset
 from perfmodel.spec.axes import EXPERT, EXPERT_TENSOR, TENSOR
 from perfmodel.spec.layout import RECOMPUTE_MODULES
+from perfmodel.spec.model import TransformerModel
 
 WINDOW: Final = re.compile(r"(\d+) on every other layer")
 WRITTEN_LAYOUT: Final = re.compile(r"pp layout (E[^\s,;]*L)")
@@ -73,8 +75,18 @@ def _hybrid(cells: Mapping[str, str], presets: Mapping[str, Any]) -> dict[str, A
         there = (model[section] if section else model).get(name)
         if _number(cells, column) and _number(cells, column) != there:
             raise InputError(f"{cells[column]} is not the {there} of {known['preset']} ({key})", key=column)
+    sparse = _sparse_layers(model)
+    if _number(cells, "moe_layers") not in (0, sparse):
+        raise InputError(f"{cells['moe_layers']} is not the {sparse} of {known['preset']}", key="moe_layers")
     further = _number(cells, "mtp_layers")
     return model | ({"multi_token_layers": further} if cells.get("mtp_layers") else {})
+
+
+def _sparse_layers(model: Mapping[str, Any]) -> int:
+    """Layers with experts of a model whose pattern and kinds of layers are written down."""
+    described = build(TransformerModel, dict(model))
+    kinds = [name for name, kind in described.kinds.items() if kind.feed_forward == "experts"]
+    return sum(int(described.layers_of(name, 0, described.layers)) for name in kinds)
 
 
 def _mixture(cells: Mapping[str, str], known: Mapping[str, Any]) -> dict[str, Any]:
