@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 import pytest
 
-from perfmodel.count.flops import model_flop_per_token
+from perfmodel.count.flops import layer_flop_per_token, model_flop_per_token
 from perfmodel.count.iteration import iteration
 from perfmodel.count.layer import layer_parts
 from perfmodel.count.operators import Collective, Matmul, MemoryBound, hardware_flop, model_flop, saved_bytes
@@ -289,3 +289,16 @@ def test_further_layers_of_an_unknown_kind_are_refused() -> None:
     """With the kinds that there are."""
     with pytest.raises(InputError, match="multi_token_kinds: fulll is no kind of layer"):
         replace(SUPER, multi_token_layers=1, multi_token_kinds=("fulll",))
+
+
+def test_scans_count_what_megatron_counts() -> None:
+    """7*d*N of Mamba-2, 2*(k*(2*K + V) + 4*H*v*v) of the delta rule, forward, and twice backward; whatever the length."""
+    without = {
+        kind: sum(part.model_flop_per_token for part in layer_parts(SMALL[kind], SMALL[kind].kinds[kind], 1)) for kind in SMALL
+    }
+    for length in (256, 65536):
+        counted = {kind: float(layer_flop_per_token(SMALL[kind], kind, length) - without[kind]) for kind in SMALL}
+        assert counted == {
+            "mamba2": pytest.approx(3 * 7 * 128 * 32),
+            "gated_delta": pytest.approx(3 * 2 * (4 * (2 * 64 + 192) + 4 * 8 * 24 * 24)),
+        }
