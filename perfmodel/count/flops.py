@@ -2,8 +2,8 @@
 
 Symbols: L layers, h hidden_size, q query_size, v kv_size, f ffn_hidden_size, V vocab_size, s sequence_length, w window.
 
-Conventions differ in what they count of attention: `full` all pairs of tokens (Megatron-LM until 2025, PaLM), `causal` those that
-the mask leaves, half of them (NVIDIA's tables of 2026, MaxText since 2025-07). None counts the router.
+Conventions differ in what they count of attention: `full` all pairs of tokens (Megatron-LM until 2025, PaLM), `causal` those
+that the mask leaves, half of them (NVIDIA's tables of 2026, MaxText since 2025-07). None counts the router.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from perfmodel.errors import InputError, did_you_mean
 from perfmodel.spec.fields import Numeric, anywhere
 from perfmodel.spec.model import TransformerModel
 
-
 CONVENTIONS: Final = ("full", "causal")
 SCANS: Final[Mapping[str, Callable[[TransformerModel], Numeric]]] = {  # mixers that meet a state, and no pairs of tokens
     "mamba2": mamba2_scan_flop_per_token,
@@ -31,15 +30,15 @@ SCANS: Final[Mapping[str, Callable[[TransformerModel], Numeric]]] = {  # mixers 
 def model_flop_per_token(model: TransformerModel, sequence_length: Numeric, *, convention: str = "full") -> Numeric:
     """6 * (L * (h*(q + 2*v) + q*h + n*h*f) + V*h) + 12 * L * q * s, with n = 3 products of a gated MLP, else 2.
 
-    The published conventions (FLOPs forward and backward): attention counted in full, or its causal half; logits once, the lookup
-    nothing.
+    The published conventions (FLOPs forward and backward): attention counted in full, or its causal half; logits once, the
+    lookup nothing.
     Source: arXiv:2205.05198, appendix A, extended to grouped KV heads and gated MLPs.
 
     >>> from perfmodel.exchange.presets import model_preset
     >>> float(model_flop_per_token(model_preset("nemotron-4-15b"), 4096)) / 1e9
     93.99435264
     >>> float(model_flop_per_token(model_preset("qwen3-30b-a3b"), 4096, convention="causal")) / 1e9  # NVIDIA prints 23.0
-    23.009427456
+    23.006281728
     """
     logits = 6.0 * model.vocab_size * model.hidden_size
     linear: Numeric = logits
@@ -54,8 +53,8 @@ def model_flop_per_token(model: TransformerModel, sequence_length: Numeric, *, c
 def attention_flop_per_token(model: TransformerModel, sequence_length: Numeric, *, convention: str = "full") -> Numeric:
     """12 * L * q * s: scores and weighted sum, 2 FLOPs a product, forward and twice backward, over the full square.
 
-    Layers whose attention has a window count min(w, s) for s (Megatron-LM and torchtitan, 2026). The causal convention counts s/2,
-    and w * (1 - w/(2*s)) in a window, which is what the mask leaves. Errors: InputError for a convention that is none.
+    Layers whose attention has a window count min(w, s) for s (Megatron-LM and torchtitan, 2026). The causal convention counts
+    s/2, and w * (1 - w/(2*s)) in a window, which is what the mask leaves. Errors: InputError for a convention that is none.
     """
     if convention not in CONVENTIONS:
         raise InputError(f"{convention} is no convention of FLOPs; {did_you_mean(convention, CONVENTIONS)}")
@@ -89,6 +88,6 @@ def _attention_flop(model: TransformerModel, kind: str, sequence_length: Numeric
     return 6.0 * model.attention_heads * (model.head_size + value_size) * seen
 
 
-def layer_flop_per_token(model: TransformerModel, kind: str, sequence_length: Numeric) -> Numeric:
+def layer_flop_per_token(model: TransformerModel, kind: str, sequence_length: Numeric, *, convention: str = "full") -> Numeric:
     """Model FLOPs of one layer of a kind."""
-    return _linear_flop(model, kind) + _attention_flop(model, kind, sequence_length)
+    return _linear_flop(model, kind) + _attention_flop(model, kind, sequence_length, convention)

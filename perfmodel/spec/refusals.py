@@ -304,11 +304,15 @@ def _expert_rules(model: TransformerModel, layout: Layout) -> Iterator[Rule]:
             yield Rule(
                 key=key,
                 allows=np.asarray(degree) == 1,
-                sentence=lambda degree=degree: f"{plain(degree)} ranks would share experts, and {model.name} has none; 1 would do",
+                sentence=lambda degree=degree: (
+                    f"{plain(degree)} ranks would share experts, and {model.name} has none; 1 would do"
+                ),
             )
         return
     yield _divides(expert, mixture.experts, "experts", key="expert_parallel")
-    yield _divides(tensor, mixture.ffn_hidden_size, "columns of an expert (mixture.ffn_hidden_size)", key="expert_tensor_parallel")
+    yield _divides(
+        tensor, mixture.ffn_hidden_size, "columns of an expert (mixture.ffn_hidden_size)", key="expert_tensor_parallel"
+    )
     stage = layout.tensor_parallel * layout.context_parallel * layout.data_parallel
     yield Rule(
         key="expert_parallel",

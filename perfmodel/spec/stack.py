@@ -199,7 +199,9 @@ class ExpertWork(Spec):
     overlap: str = choice("none", "passes")
     hidden_share: Numeric = number("ratio", maximum=1)  # of messages that another micro-batch has computation for
     products: str = choice("streams", "grouped")
-    product_work: Numeric = number("ratio", above=0, maximum=5)  # time of products of experts over that of the same tiles at once
+    product_work: Numeric = number(
+        "ratio", above=0, maximum=5
+    )  # time of products of experts over that of the same tiles at once
     router_kernels: Numeric = count()  # of the router's scores, choice, losses and bookkeeping, forwards
     router_backward_kernels: Numeric = count()
     expert_wait_s: Numeric = number("s")  # that the GPU waits for the CPU, which waits for the numbers of tokens of each expert

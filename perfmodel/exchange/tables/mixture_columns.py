@@ -92,7 +92,9 @@ def mixture_settings(cells: Mapping[str, str], presets: Mapping[str, Any]) -> di
         "expert_parallel": max(_number(cells, "expert_parallel"), 1),
         "expert_tensor_parallel": _number(cells, "tensor_parallel") if tensor == "tensor_parallel" else int(tensor),
         "expert_load": next(
-            float(each["load"]) for each in presets["loads"] if re.search(each.get("router_load", ""), cells.get("router_load", ""))
+            float(each["load"])
+            for each in presets["loads"]
+            if re.search(each.get("router_load", ""), cells.get("router_load", ""))
         ),
     }
     named = [presets["modules"].get(name.strip(), name.strip()) for name in cells.get("recompute_modules", "").split(",")]

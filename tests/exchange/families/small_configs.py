@@ -149,7 +149,7 @@ SMALL_CONFIGS += [
     *_of("cohere2_moe", EXPERTS | {"head_dim": 40, "sliding_window": 96, "num_shared_experts": 2}, {},
          {"mlp_layer_types": ["dense"] * 2 + ["sparse"] * 3, "prefix_dense_intermediate_size": 600}),
     *_of("granitemoe", LOCAL, {}, {"attention_bias": True, "embedding_multiplier": 12.0}),
-    *_of("granitemoeshared", LOCAL, {}, {"shared_intermediate_size": 104}),
+    *_of("granitemoeshared", LOCAL, {}, {"shared_intermediate_size": 104, "residual_multiplier": 0.2}),
     *_of("granitemoehybrid", LOCAL | MAMBA | {"shared_intermediate_size": 104, "layer_types": ["mamba"] * 4 + ["attention"]}, {},
          {"num_local_experts": 0, "position_embedding_type": "rope", "logits_scaling": 8.0}),
     *_of("bamba", SILU | MAMBA | {"attn_layer_indices": [1, 3]}, {}, BOTH_BIASES),
