@@ -5,9 +5,9 @@ Mamba-2: H heads of P numbers, d = H*P, G groups, N state_size; gated delta: K_h
 numbers, k = K_h*d_k, v = V_h*d_v.
 
 A scan is written as the products of its chunks, each a batch over chunks and heads; what software fuses of them is not told
-apart. Kept are what the first linear gave and what the scan gave: the rest is formed again inside the backward kernels
-(mamba_ssm, mamba_split_conv1d_scan_combined; flash-linear-attention, chunk_gated_delta_rule). The published conventions count a
-scan by its recurrence, token by token, whatever the size of a chunk.
+apart. Kept are what the first linear gave and what the scan gave: the rest is formed again inside the backward kernels (mamba_ssm,
+mamba_split_conv1d_scan_combined; flash-linear-attention, chunk_gated_delta_rule). The published conventions count a scan by
+its recurrence, token by token, whatever the size of a chunk.
 """
 
 from __future__ import annotations
@@ -44,19 +44,17 @@ class ChunkProduct(NamedTuple):
 
 
 def _state_space(model: TransformerModel) -> StateSpace:
-    if model.state_space is None:
-        raise TypeError("a model with Mamba-2 layers describes none")  # spec/model.py refuses it
+    assert model.state_space is not None  # spec/model.py
     return model.state_space
 
 
 def _delta(model: TransformerModel) -> GatedDelta:
-    if model.delta is None:
-        raise TypeError("a model with gated delta layers describes none")  # spec/model.py refuses it
+    assert model.delta is not None  # spec/model.py
     return model.delta
 
 
 def mamba2_mixer(model: TransformerModel, tensor_parallel: Numeric, name: str) -> LayerPart:
-    """h*(2*d + 2*G*N + H) into the mixer, d*h out of it; K + 1 of a convolution for each of d + 2*G*N, 3 a head, a norm of d.
+    """h*(2*d + 2*G*N + H) into the mixer, d*h out of it; a convolution of K + 1 for each of d + 2*G*N, 3 numbers a head, a norm.
 
     Groups are copied where there are fewer of them than ranks; the published convention counts no copies.
     """
@@ -77,13 +75,15 @@ def mamba2_mixer(model: TransformerModel, tensor_parallel: Numeric, name: str) -
 
 
 def gated_delta_mixer(model: TransformerModel, tensor_parallel: Numeric, name: str) -> LayerPart:
-    """h*(2*k + 2*v + 2*V_h) into the mixer, v*h out of it; K of a convolution for each of 2*k + v, 2 a head, a norm of d_v."""
+    """h*(2*k + 2*v + 2*V_h) into the mixer, v*h out of it; a convolution of K for each of 2*k + v, 2 numbers a head, a norm of d_v."""
     mixer = _delta(model)
     keys, values = _delta_widths(model, tensor_parallel)
     heads = mixer.value_heads / tensor_parallel
     vectors = (2 * keys + values) * mixer.convolution + 2 * heads
     columns = 2 * keys + 2 * values + 2 * heads
-    return _around_scan(model, name, columns=columns, useful=1.0, width=values, vectors=vectors, norm=mixer.value_head_size)
+    return _around_scan(
+        model, name, columns=columns, useful=1.0, width=values, vectors=vectors, norm=mixer.value_head_size
+    )
 
 
 def _delta_widths(model: TransformerModel, tensor_parallel: Numeric) -> tuple[Numeric, Numeric]:
@@ -98,7 +98,9 @@ def _around_scan(
 ) -> LayerPart:
     """The linear into a mixer and the one out of it, of `width` columns."""
     component, hidden = Component.ATTENTION, model.hidden_size
-    into = Linear(name=f"{name}.into", component=component, role=Role.PRODUCT, inner=hidden, columns=columns, useful=useful)
+    into = Linear(
+        name=f"{name}.into", component=component, role=Role.PRODUCT, inner=hidden, columns=columns, useful=useful
+    )
     out = Linear(name=f"{name}.projection", component=component, role=Role.OUTPUT_PRODUCT, inner=width, columns=hidden)
     return LayerPart(
         into=Projections(joined=into),
@@ -117,7 +119,7 @@ def mamba2_scan_flop_per_token(model: TransformerModel) -> Numeric:
 
 
 def gated_delta_scan_flop_per_token(model: TransformerModel) -> Numeric:
-    """6 * (4 * V_h*d_k*d_v + K * (2*k + v)), forward and backward: as Megatron-LM counts the rule and its convolution."""
+    """6 * (4 * V_h*d_k*d_v + K * (2*k + v)), forward and backward, as Megatron-LM counts the gated delta rule and its convolution."""
     mixer = _delta(model)
     keys, values = _delta_widths(model, 1)
     rule = 4.0 * mixer.value_heads * mixer.key_head_size * mixer.value_head_size
@@ -138,9 +140,7 @@ def mamba2_inside(write: StreamOperators, declared: LayerPart, kind: LayerKind, 
     )
     convolved = heads * size + 2 * groups * state
     counted = mamba2_scan_flop_per_token(write.model)
-    return _inside(
-        write, declared, name, products, chunk=length, convolved=convolved, states=heads * size * state, counted=counted
-    )
+    return _inside(write, declared, name, products, chunk=length, convolved=convolved, states=heads * size * state, counted=counted)
 
 
 def gated_delta_inside(write: StreamOperators, declared: LayerPart, kind: LayerKind, name: str) -> Block:
@@ -175,8 +175,7 @@ def _inside(
     counted: Numeric,
 ) -> Block:
     """A mixer whose scan has these products, and states of so many numbers on a rank; `counted` FLOPs a token of all ranks."""
-    if declared.into is None or declared.out is None:
-        raise TypeError(f"{name} has no linear into it, or none out of it")
+    assert declared.into is not None and declared.out is not None
     width, chunks = declared.out.inner, write.tokens / chunk
     scan = _products(write, name, products, chunks, counted) + _states(name, states * chunks)
     norm = write.norm_of(f"{name}.gated_norm", write.tokens * width, write.activation_bytes * write.tokens * width)
@@ -208,7 +207,9 @@ def _convolution(write: StreamOperators, name: str, columns: Numeric, *, kept: N
     )
 
 
-def _products(write: StreamOperators, name: str, products: Sequence[ChunkProduct], chunks: Numeric, counted: Numeric) -> Block:
+def _products(
+    write: StreamOperators, name: str, products: Sequence[ChunkProduct], chunks: Numeric, counted: Numeric
+) -> Block:
     """The products of a scan; of their FLOPs as many are useful as the convention counts, of all ranks forward and backward."""
     every: Numeric = sum((product.flop for product in products), start=0.0)
     useful = counted * write.tokens / write.tensor / (3.0 * every * chunks)
@@ -231,16 +232,13 @@ def _products(write: StreamOperators, name: str, products: Sequence[ChunkProduct
 
 
 def _states(name: str, numbers: Numeric) -> Block:
-    """The states of all chunks, one after the other, in fp32: written, read, scaled into the next; backwards the same."""
+    """The states of all chunks, one after the other, in fp32: written, read, multiplied, added to the next; backwards the same."""
     moved = 3.0 * FP32_BYTES * numbers
     return local(MemoryBound(name=f"{name}.states", moved_bytes=moved, backward_bytes=moved))
 
 
 def _gate(write: StreamOperators, name: str, width: Numeric) -> Block:
-    """What the scan gave times the activated gate: reads both and writes one; backwards reads three and writes two.
-
-    Keeps what the scan gave.
-    """
+    """What the scan gave times the activated gate: reads both and writes one; backwards reads three and writes two. Keeps the first."""
     size = write.activation_bytes * write.tokens * width
     return local(
         MemoryBound(

@@ -91,7 +91,7 @@ def _kind(layer: Layer, window: int | None) -> dict[str, Any]:
 
 
 def repeated(words: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
-    """The first words, and those that are repeated behind them, so that both are fewest; none come first where that is as short.
+    """The first words, and those that are repeated behind them, both as few as can be; no first ones where that is as short.
 
     The m words behind the first k repeat themselves after m less the length of the longest end of them that is also their start
     (the failure function of Knuth, Morris and Pratt, read from the end).

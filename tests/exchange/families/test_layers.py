@@ -181,7 +181,8 @@ def test_kinds_are_called_by_the_parts_in_which_they_differ() -> None:
     model = read_small(SmallConfig("llama4_text", keys, {}))
     assert model.layer_pattern == ("sliding_dense", "sliding_experts", "sliding_dense", "full_unrotated_experts")
     hybrid = read_config(
-        {"model_type": "nemotron_h", "hybrid_override_pattern": "MEM*-", "hidden_size": 64, "num_attention_heads": 4, "num_key_value_heads": 4,
+        {"model_type": "nemotron_h", "hybrid_override_pattern": "MEM*-", "hidden_size": 64, "num_attention_heads": 4,
+         "num_key_value_heads": 4,
          "intermediate_size": 128, "vocab_size": 512}
     )  # fmt: skip
     assert hybrid.layers == 5
