@@ -55,7 +55,7 @@ def _layer_types(config: FamilyConfig, row: Mapping[str, Any], window: int | Non
     if given is not None:
         types = list(given) if isinstance(given, str | list) else []
         if not types or not {str(each) for each in types} <= set(row["types"]):
-            raise NotSupportedError(f"{shown(given)} is not covered; {' and '.join(row['types'])} are", key=key)
+            raise NotSupportedError(f"{shown(given)} is not covered; {', '.join(row['types'])} are", key=key)
         if window is None and any(row["types"][each]["attention"] == "sliding" for each in types):
             problem = f"missing; {key} has sliding layers, which need the number of tokens that they see"
             raise InputError(problem, key="sliding_window")

@@ -7,8 +7,7 @@ An importer is a module of this package with one declaration, and nothing else h
         gives="models",                   # the kind of preset that it may stand for
         recognises=_is_config,            # whether a Document has this format: cheap, and true for no other format
         read=_model,                      # the Document as the mapping that a preset of that kind holds
-        assumes=_assumptions,             # what the reader took that the Document says otherwise, a sentence by key; may be
-                                          left out
+        assumes=_assumptions,             # sentences on what is read otherwise than the Document has it; may be left out
     )
 
 A content that two importers recognise is refused, and so is an importer that gives no kind of preset or has no reader.
