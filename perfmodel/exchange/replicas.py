@@ -12,6 +12,7 @@ from perfmodel.units import gpus_text, parse_quantity
 
 GPUS: Final = "gpus"  # of the whole run, or of one of its ramp stages
 BATCH: Final = "global_batch_size"
+PASSES: Final = "micro_batches"  # of each replica in an iteration, from which the batch follows
 
 
 def with_replicas(mapping: Mapping[str, Any]) -> dict[str, Any]:
@@ -36,9 +37,10 @@ def _filled(mapping: Mapping[str, Any], stage: Any, place: str) -> Any:
         result = {FILLING.name: _replicas(mapping, gpus, f"{place}.{GPUS}" if GPUS in stage else GPUS), **result}
     elif gpus is not None and isinstance(stage[FILLING.name], int):
         _check(mapping, gpus, stage[FILLING.name], f"{place}.{FILLING.name}")
+    passes = result.pop(PASSES, 1)
     if BATCH not in result and isinstance(result.get(FILLING.name), int):
-        passes = _degree(mapping, "micro_batch_size")
-        result = {FILLING.name: result[FILLING.name], BATCH: passes * result[FILLING.name], **result}
+        each = _degree(mapping, "micro_batch_size") * _whole(passes, f"{place}.{PASSES}")
+        result = {FILLING.name: result[FILLING.name], BATCH: each * result[FILLING.name], **result}
     return result
 
 

@@ -6,8 +6,8 @@ overlaps that is not asked to.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final, TypeAlias
 
 from perfmodel.errors import InputError, shown
 
@@ -28,31 +28,33 @@ FUSED_LOSS: Final = {"stack.fusion.loss_forward_bytes": 22, "stack.fusion.loss_p
 NATIVE_LOSS: Final = {"stack.fusion.loss_forward_bytes": 30, "stack.fusion.loss_peak_bytes": 6}
 
 
-def software(facts: Mapping[str, Any], settings: Mapping[str, Any], assumed: list[str]) -> dict[str, Any]:
-    """Settings of the stack and the precision; sentences about what they take for granted are added to `assumed`."""
+Silent: TypeAlias = Callable[[str, str], None]
+
+
+def software(facts: Mapping[str, Any], settings: Mapping[str, Any], silent: Silent) -> dict[str, Any]:
+    """Settings of the stack and the precision; `silent` hears of each fact that is not given, and what is taken."""
     preset = DEEPSPEED if facts.get("deepspeed") else DETERMINISTIC if facts.get("deterministic") else PRESET
     is_pipelined = "stack.overlap.tensor_parallel" in settings
-    result = {"stack.extends": preset, **dict(_precision(facts, assumed)), **dict(_states(facts))}
+    result = {"stack.extends": preset, **dict(_precision(facts, silent)), **dict(_states(facts))}
     result |= {} if is_pipelined else {"stack.overlap.tensor_parallel": "backward"}
-    result |= dict(_overlap(facts, settings, assumed))
+    result |= dict(_overlap(facts, settings, silent))
     result |= dict(_kernels(facts, settings))
-    assumed.append(f"kernels, their host times and their efficiency are those of stack {preset}")
     return result
 
 
-def _precision(facts: Mapping[str, Any], assumed: list[str]) -> Iterator[tuple[str, Any]]:
-    wide = "bf16" if facts.get("bf16") else "fp16" if facts.get("fp16") else "fp32"
+def _precision(facts: Mapping[str, Any], silent: Silent) -> Iterator[tuple[str, Any]]:
+    wide = str(facts.get("precision") or ("bf16" if facts.get("bf16") else "fp16" if facts.get("fp16") else "fp32"))
     if facts.get("fp4_format"):
         yield "precision", str(facts.get("fp4_recipe", "nvfp4"))
         return
-    if not facts.get("fp8_format"):
-        if wide == "fp32":
-            assumed.append("neither --bf16 nor --fp16 is given: Megatron-LM trains in fp32")
+    if not facts.get("fp8_format") and not facts.get("has_fp8"):
+        if wide == "fp32" and "precision" not in facts:
+            silent("bf16", "it trains in fp32, as no other format is given")
         yield "precision", wide
         return
     recipe = str(facts.get("fp8_recipe", "delayed"))
     if "fp8_recipe" not in facts:
-        assumed.append("--fp8-recipe is not given: delayed scaling is Megatron-LM's default")
+        silent("fp8_recipe", "delayed scaling is the default")
     yield "precision", RECIPES.get(recipe, "fp8")
     if recipe in SCALINGS:
         yield "stack.low_precision.scaling", SCALINGS[recipe]
@@ -87,15 +89,15 @@ def _size(name: Any, flag: str) -> int:
     return SIZES[str(name)]
 
 
-def _overlap(facts: Mapping[str, Any], settings: Mapping[str, Any], assumed: list[str]) -> Iterator[tuple[str, Any]]:
+def _overlap(facts: Mapping[str, Any], settings: Mapping[str, Any], silent: Silent) -> Iterator[tuple[str, Any]]:
     gradients, parameters = bool(facts.get("overlaps_gradients")), bool(facts.get("overlaps_parameters"))
     is_fsdp = bool(facts.get("torch_fsdp") or facts.get("megatron_fsdp"))
     hides = gradients or bool(facts.get("torch_fsdp"))
     yield "stack.overlap.data_parallel", hides
     if not hides:
-        assumed.append("--overlap-grad-reduce is not given: nothing of data parallelism overlaps")
+        silent("overlaps_gradients", "nothing of data parallelism overlaps")
     elif not parameters and not is_fsdp and settings.get("sharding") != "none":
-        assumed.append("--overlap-param-gather is not given: the gathering of parameters is predicted as if it overlapped too")
+        silent("overlaps_parameters", "the gathering of parameters is predicted as if it overlapped too")
     if is_fsdp:
         yield "stack.overlap.bucket_rule", "layer"
     if size := facts.get("bucket_parameters"):
@@ -110,7 +112,8 @@ def _kernels(facts: Mapping[str, Any], settings: Mapping[str, Any]) -> Iterator[
     is_local = facts.get("implementation") == "local"
     if is_local and backend == "auto":
         yield from (ATTENTION["flash"] if facts.get("flash_attention") else ATTENTION["unfused"]).items()
-    yield from (FUSED_LOSS if facts.get("fused_loss") else NATIVE_LOSS).items()
+    if "fused_loss" in facts:
+        yield from (FUSED_LOSS if facts["fused_loss"] else NATIVE_LOSS).items()
     unfused = "no_swiglu_fusion" if settings.get("model.activation") == "swiglu" else "no_gelu_fusion"
     if facts.get(unfused) and settings.get("model.activation") in ("swiglu", "gelu"):
         yield "stack.fusion.activation", False

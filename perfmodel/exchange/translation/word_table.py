@@ -40,9 +40,9 @@ class Word:
                 raise InputError(f"{shown(given)} where one value is needed")
             return number_or_text(given)
         word = str(given).lower() if isinstance(given, bool) else str(given)
-        folded = {name.lower(): meaning for name, meaning in self.values.items()}
+        folded = {str(name).lower(): meaning for name, meaning in self.values.items()}
         if word.lower() not in folded:
-            raise InputError(f"{shown(given)} is not covered; {', '.join(self.values)} are")
+            raise InputError(f"{shown(given)} is not covered; {', '.join(map(str, self.values))} are")
         return folded[word.lower()]
 
 
@@ -76,6 +76,10 @@ class WordTable:
     ignored: Sequence[Ignored]
     refused: Mapping[str, str]
     not_yet: Sequence[NotYet]
+
+    def is_off(self, name: str) -> bool:
+        """Whether a word that asks for nothing is one of what is not covered yet."""
+        return name in self.refused or any(fnmatchcase(name, pattern) for each in self.not_yet for pattern in each.words)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,7 +140,7 @@ def reading(given: Mapping[str, Any], table: WordTable) -> Reading:
                 continue
             (settings if word.key else facts)[word.key or word.fact] = meaning
             names[word.key or word.fact] = name
-        elif word is None and not says_nothing(value):
+        elif word is None and not says_nothing(value) and not table.is_off(name):
             ignored.append(_ignored(name, table))
     return Reading(settings=settings, facts=facts, ignored=tuple(ignored), refused=tuple(refused), names=names)
 
@@ -199,6 +203,22 @@ def number_or_text(value: Any) -> Any:
             continue
         return number if abs(number) < float("inf") else value
     return value
+
+
+def interpolated(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Key paths whose values may be `${other.key}`, with what stands there.
+
+    >>> interpolated({"a.b": 2, "c": "${a.b}", "d": "${sum:1,2}"})
+    {'a.b': 2, 'c': 2, 'd': '${sum:1,2}'}
+    """
+    return {key: _at(value, given) for key, value in given.items()}
+
+
+def _at(value: Any, given: Mapping[str, Any], depth: int = 5) -> Any:
+    if not depth or not isinstance(value, str) or not (value.startswith("${") and value.endswith("}")):
+        return value
+    key = value[2:-1].strip()
+    return _at(given[key], given, depth - 1) if key in given else value
 
 
 def flattened(mapping: Mapping[str, Any], path: str = "") -> dict[str, Any]:
