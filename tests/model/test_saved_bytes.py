@@ -44,7 +44,7 @@ def kept_tensors(model: TransformerModel, layout: Layout) -> list[torch.Tensor]:
 
     with saved_tensors_hooks(keep, lambda tensor: tensor):
         trainer.model.logits(tokens)
-    kept.pop(trainer.optimizer.parameters.untyped_storage().data_ptr(), None)
+    kept.pop(trainer.optimizer.dense.parameters.untyped_storage().data_ptr(), None)
     return list(kept.values())
 
 

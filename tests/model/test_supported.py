@@ -9,7 +9,7 @@ import pytest
 
 from perfmodel.errors import NotSupportedError
 from perfmodel.exchange.presets import model_preset
-from perfmodel.model.transformer import check_supported
+from perfmodel.model.supported import check_supported
 from tests.layouts import RAMP_STAGE
 
 
