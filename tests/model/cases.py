@@ -47,7 +47,8 @@ class Case:
         tensor = f"tp{layout.tensor_parallel}{' sp' if layout.sequence_parallel else ''}"
         again = layout.recompute if layout.recompute_layers is None else f"{layout.recompute} {layout.recompute_layers}"
         data = f"dp{layout.data_parallel} {layout.sharding}"
-        return f"{self.model.name}, {layout.precision}, {tensor}, {data}{experts}, recompute {again}, micro {layout.micro_batch_size}"
+        start = f"{self.model.name}, {layout.precision}, {tensor}, {data}{experts}"
+        return f"{start}, recompute {again}, micro {layout.micro_batch_size}"
 
 
 def _cases(model: TransformerModel, *changes: dict[str, Any], balanced: bool = False) -> list[Case]:

@@ -24,12 +24,18 @@ from perfmodel.model.trainer import Trainer
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.model import TransformerModel
 from perfmodel.spec.stack import SoftwareStack
-from tests.model.cases import Case
+from tests.model.cases import BY_RANKS, Case
 from tests.model.conftest import Outcomes
 from tests.model.small_models import FAMILIES, GPT, NEMOTRON, ONE_RANK, QWEN
 from tests.model.test_parallel import EVERY_CASE
 from tests.setups import setup_of
 
+EVEN_CASES = [
+    pytest.param(ranks, case, id=f"{ranks} ranks: {case.name}")
+    for ranks, cases in BY_RANKS.items()
+    for case in cases
+    if case.is_even
+]
 WAYS = [("none", None), ("selective", None), ("full", None), ("full", 1)]
 
 
@@ -56,7 +62,7 @@ def messages(model: TransformerModel, layout: Layout) -> dict[tuple[str, int], t
 
 @pytest.mark.slow
 @pytest.mark.ranks
-@pytest.mark.parametrize(("ranks", "case"), [each for each in EVERY_CASE if each.values[1].is_even])
+@pytest.mark.parametrize(("ranks", "case"), EVEN_CASES)
 def test_messages_are_those_that_torch_sees(outcomes: Outcomes, ranks: int, case: Case) -> None:
     """On every rank, of every kind: as many calls, as many bytes."""
     for found in outcomes.of(ranks):
@@ -75,9 +81,10 @@ def test_parameters_and_states_take_what_the_forecast_says(outcomes: Outcomes, r
     memory = stage_memory_bytes(work, stage)
     for rank in outcomes.of(ranks):
         found = rank[case.name]
-        assert found["parameters"] == shard_parameter_count(
-            model, tensor_parallel=layout.tensor_parallel, experts=expert_shards(layout)
-        ).total
+        assert (
+            found["parameters"]
+            == shard_parameter_count(model, tensor_parallel=layout.tensor_parallel, experts=expert_shards(layout)).total
+        )
         assert found["parameters"] == stage.parameters.total
         assert found["parameter_bytes"] == memory.parameters_bytes
         assert found["gradient_bytes"] == memory.gradients_bytes

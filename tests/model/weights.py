@@ -91,7 +91,10 @@ def _experts(place: str, mlp: Any, value: Callable[[Any], Any]) -> dict[str, tor
 
 def _mlp(prefix: str, mlp: Any, value: Callable[[Any], Any]) -> dict[str, torch.Tensor]:
     into = [getattr(mlp, name).weight for name in ("gate_proj", "up_proj") if hasattr(mlp, name)]
-    return {f"{prefix}fc1.weight": torch.cat([value(each) for each in into]), f"{prefix}fc2.weight": value(mlp.down_proj.weight)}
+    return {
+        f"{prefix}fc1.weight": torch.cat([value(each) for each in into]),
+        f"{prefix}fc2.weight": value(mlp.down_proj.weight),
+    }
 
 
 def _norm(name: str, norm: Any, value: Callable[[Any], Any]) -> dict[str, torch.Tensor]:
@@ -107,7 +110,12 @@ def _gpt2(network: Any, value: Callable[[Any], Any]) -> dict[str, torch.Tensor]:
     for index, block in enumerate(body.h):
         place = f"layers.{index}"
         found |= _norm(f"{place}.attention.norm", block.ln_1, value) | _norm(f"{place}.mlp.norm", block.ln_2, value)
-        linears = {"attention.qkv": block.attn.c_attn, "attention.projection": block.attn.c_proj, "mlp.fc1": block.mlp.c_fc, "mlp.fc2": block.mlp.c_proj}
+        linears = {
+            "attention.qkv": block.attn.c_attn,
+            "attention.projection": block.attn.c_proj,
+            "mlp.fc1": block.mlp.c_fc,
+            "mlp.fc2": block.mlp.c_proj,
+        }
         for name, linear in linears.items():
             found[f"{place}.{name}.weight"], found[f"{place}.{name}.bias"] = value(linear.weight).T, value(linear.bias)
     return found
