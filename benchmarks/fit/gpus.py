@@ -22,6 +22,16 @@ CARRIED_SPREAD: Final = 0.10
 LEAST_ATTENTION_SPREAD: Final = 0.04  # tables of a few shapes of one model understate the error on other shapes
 ELEMENTWISE_SPREAD: Final = 0.08
 OPTIMIZER_SPREAD: Final = 0.20
+FORMATS_FITTED: Final = ("bf16", "fp8", "nvfp4")
+OF_A_LIBRARY: Final = {
+    "bf16": "median of the serving libraries",
+    "fp8": "median of the serving libraries, cuBLASLt kernels (torch._scaled_mm) with their cast charged apart",
+    "nvfp4": "the FP4 products of TensorRT-LLM with their cast charged apart",
+}
+CASTS: Final = {  # class of kernels by the format of the products that they come with
+    "fp8": ("cast", "the cast with a scale of the moment that comes with these products"),
+    "nvfp4": ("cast-nvfp4", "the cast with scales of blocks, and that of the tensor known, that comes with these products"),
+}
 
 
 @dataclass(frozen=True)
@@ -45,7 +55,7 @@ class GpuFits:
         table = own if len(own) else self.package.products(self.name)
         return {
             precision: products.fit_products(table, self.gpu, precision)
-            for precision in ("bf16", "fp8")
+            for precision in FORMATS_FITTED
             if precision in self.gpu.peak_flop_per_s and (table.precision == precision).any()
         }
 
@@ -99,8 +109,7 @@ class GpuFits:
 
     def _matmul(self, precision: str, sources: dict[str, Any]) -> dict[str, Any]:
         found = self.matmul[precision]
-        library = "" if precision == "bf16" else ", cuBLASLt kernels (torch._scaled_mm) with their cast charged apart"
-        what = f"x @ W^T, median of the serving libraries{library}; short bursts near boost clock"
+        what = f"x @ W^T, {OF_A_LIBRARY[precision]}; short bursts near boost clock"
         source = AIC_SOURCE
         if self.records and len(self.records.products()):
             source, what = RECORDS_SOURCE, "forward products that this project measured"
@@ -150,10 +159,8 @@ class GpuFits:
         sources["memory_bound.elementwise"] = sources["memory_bound.optimizer"] = like
         result["elementwise"] = memory_bound.alike(result, ELEMENTWISE_SPREAD)
         result["optimizer"] = memory_bound.alike(result, OPTIMIZER_SPREAD)
-        if "fp8" in self.matmul:
-            product = self.matmul["fp8"].fit
-            result["cast"] = memory_bound.cast_coefficients(product, self.gpu)
-            sources["memory_bound.cast"] = sources["matmul.fp8"] | {
-                "what": "the cast with a scale of the moment that comes with these products"
-            }
+        for precision, (kernel, what) in CASTS.items():
+            if precision in self.matmul:
+                result[kernel] = memory_bound.cast_coefficients(self.matmul[precision].fit, self.gpu, precision)
+                sources[f"memory_bound.{kernel}"] = sources[f"matmul.{precision}"] | {"what": what}
         return result

@@ -10,6 +10,7 @@ import pandas as pd
 
 from perfmodel.benchmarks.fit.regression import Fit, Floats, Free, fit_of_few, rounded
 from perfmodel.spec.hardware import Gpu
+from perfmodel.spec.precision import operand_bytes
 
 FREE: Final = {
     "fixed_s": Free(start=3e-6, low=1e-7, high=6e-5),
@@ -19,8 +20,9 @@ PASSES: Final = {"forward": 2, "backward": 3}  # over a stream of 2-byte numbers
 CAST_SPREAD: Final = 0.3  # these are PyTorch's casts; Transformer Engine fuses its own with the norm or the transpose, or not
 NARROWEST: Final = 2048  # columns; narrower norms belong to attention heads
 CACHE_SHARE: Final = 0.3  # streams below this share of the cache are not timed by the memory
-# a cast with a scale of the moment, as the tables of 8-bit products have it, reads 2 bytes twice and writes 1
-CAST_BYTES: Final = 5
+# what a cast moves of one number: with the scale of a tensor of the moment, as the tables of 8-bit products have it, 2 bytes are
+# read twice and 1 written; with scales of blocks they are read once
+CAST_BYTES: Final = {"fp8": 5.0, "nvfp4": 2 + operand_bytes("nvfp4")}
 TWINS: Final = {
     "b200": "gb200",
     "b300": "gb300",
@@ -90,9 +92,9 @@ def alike(norms: Mapping[str, Any], spread: float) -> dict[str, Any]:
     }
 
 
-def cast_coefficients(product: Fit, gpu: Gpu) -> dict[str, Any]:
-    """A cast to 8 bits: the start and the time an element that were fitted with the products."""
-    rate = CAST_BYTES / product.found["cast_s_per_element"]
+def cast_coefficients(product: Fit, gpu: Gpu, precision: str) -> dict[str, Any]:
+    """A cast to fewer than 16 bits: the start and the time an element that were fitted with the products."""
+    rate = CAST_BYTES[precision] / product.found["cast_s_per_element"]
     fixed_s, efficiency = product.found["cast_fixed_s"], rounded(rate / float(gpu.memory_bandwidth_bytes_per_s), 4)
     spread = max(product.spread["cast_s_per_element"], CAST_SPREAD)
     return {

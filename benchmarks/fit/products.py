@@ -1,4 +1,4 @@
-"""Fits matrix products: one law a GPU and precision (timing/kernels.py, matmul_time_s), and for 8 bits the cast with it."""
+"""Fits matrix products: one law a GPU and precision (timing/kernels.py, matmul_time_s), and for 4 and 8 bits the cast with it."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from perfmodel.benchmarks.fit.memory_bound import CAST_BYTES
 from perfmodel.benchmarks.fit.memory_bound import FREE as MEMORY_BOUND
 from perfmodel.benchmarks.fit.regression import Fit, Floats, Free, fit, spread_of_sums
-from perfmodel.benchmarks.fit.tables import FP8_KERNEL, SHAPE
+from perfmodel.benchmarks.fit.tables import LOW_KERNELS, SHAPE
 from perfmodel.count.operators import Matmul
 from perfmodel.errors import InputError
 from perfmodel.spec.coefficients import MatmulCoefficients, Tile
 from perfmodel.spec.hardware import Gpu
+from perfmodel.spec.precision import number_format
 from perfmodel.timing.kernels import plain_matmul_time_s
 
 FREE: Final = {
@@ -100,12 +101,13 @@ def large_and_slices(m: Floats, n: Floats, k: Floats) -> tuple[NDArray[np.bool_]
 def fit_products(table: pd.DataFrame, gpu: Gpu, precision: str) -> ProductFit:
     """The law of one precision. The target is the median over libraries: they call the same kernels, on other days.
 
-    The split is by shape: one in five pairs (n, k) is held out with all its m. For 8 bits the time of casting the (m x k)
+    The split is by shape: one in five pairs (n, k) is held out with all its m. For 4 and 8 bits the time of casting the (m x k)
     operand, a start and a time an element, is fitted with the product and left to the cast.
     """
     chosen = table[table.precision == precision]
-    if precision == "fp8":
-        chosen = chosen[chosen.kernel == FP8_KERNEL]
+    is_cast = number_format(precision).low
+    if is_cast:
+        chosen = chosen[chosen.kernel == LOW_KERNELS[precision]]
     chosen = chosen[(chosen.m >= 512) & (chosen.m <= 32768) & (chosen.n >= 256) & (chosen.k >= 256)]
     rows = chosen.groupby(SHAPE).seconds.median().reset_index()
     shapes = rows.groupby(["n", "k"]).ngroups if len(rows) else 0
@@ -116,7 +118,7 @@ def fit_products(table: pd.DataFrame, gpu: Gpu, precision: str) -> ProductFit:
     m, n, k, seconds = (rows[column].to_numpy(dtype=float) for column in (*SHAPE, "seconds"))
     call = Matmul(name="gemm", rows=m, columns=n, inner=k, precision=precision)
     tiles = {f"rate_{index}": Free(start=RATES[index], low=0.1, high=1.05) for index in range(1, len(TILES))}
-    free = FREE | tiles | (_cast_free(gpu) if precision == "fp8" else {})
+    free = FREE | tiles | (_cast_free(gpu, precision) if is_cast else {})
 
     def equation(values: Mapping[str, Any]) -> Floats:
         known = MatmulCoefficients(
@@ -138,15 +140,15 @@ def fit_products(table: pd.DataFrame, gpu: Gpu, precision: str) -> ProductFit:
     return ProductFit(fit=best, rows=rows, large=large, slices=slices, tiles=_chosen_tiles(equation, best))
 
 
-def _cast_free(gpu: Gpu) -> dict[str, Free]:
+def _cast_free(gpu: Gpu, precision: str) -> dict[str, Free]:
     """The free numbers of a cast: no class of kernels is faster than the memory by more, whatever lies in the cache."""
-    least_s = CAST_BYTES / (MOST_EFFICIENCY * float(gpu.memory_bandwidth_bytes_per_s))
+    least_s = CAST_BYTES[precision] / (MOST_EFFICIENCY * float(gpu.memory_bandwidth_bytes_per_s))
     return CAST | {"cast_s_per_element": replace(CAST["cast_s_per_element"], low=least_s)}
 
 
 def _shipped(gpu: Gpu, precision: str) -> dict[str, float]:
     """The coefficients that the GPU's profile has now: the least over tiles has many valleys, and this is in a deep one."""
-    known = gpu.kernels.matmul[precision]
+    known = gpu.kernels.matmul.get(precision) or gpu.matmul("fp8")
     rates = {(tile.rows, tile.columns): float(tile.rate) for tile in known.tiles}
     tiles = {f"rate_{index}": rates.get(TILES[index], RATES[index]) for index in range(1, len(TILES))}
     return {name: float(getattr(known, name)) for name in FREE} | tiles

@@ -41,7 +41,8 @@ LABELS: Final = {  # what a record must say of itself to be fitted
     "matmul": ("precision", "phase", "rows", "columns", "inner"),
     "collective": ("operator", "ranks", "payload_bytes"),
 }
-FP8_KERNEL: Final = "torch_flow"  # TensorRT-LLM's torch._scaled_mm, that is cuBLASLt: what Transformer Engine calls
+# by format: TensorRT-LLM's torch._scaled_mm and its FP4 product, that is cuBLASLt: what Transformer Engine calls
+LOW_KERNELS: Final = {"fp8": "torch_flow", "nvfp4": "torch_flow"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,8 +76,8 @@ class Package:
             yield pd.read_parquet(path).assign(library=path.parts[-3], version=path.parts[-2])
 
     def products(self, gpu: str) -> pd.DataFrame:
-        """m, n, k, library, kernel, precision (bf16, fp8), seconds of x @ W^T."""
-        precisions = {"bfloat16": "bf16", "fp8": "fp8"}
+        """m, n, k, library, kernel, precision (bf16, fp8, nvfp4), seconds of x @ W^T."""
+        precisions = {"bfloat16": "bf16", "fp8": "fp8", "nvfp4": "nvfp4"}
         tables = pd.concat(self._tables(gpu, "gemm", "gemm"))
         tables = tables[tables.gemm_dtype.isin(list(precisions))]
         tables = tables.assign(precision=tables.gemm_dtype.map(precisions), seconds=tables.latency / 1e3)
@@ -137,11 +138,11 @@ class Folder:
         """As Package.products."""
         wide = self._read(f"gemm_bf16_{NAMES[gpu]}").melt(id_vars=SHAPE, var_name="library", value_name="us").dropna()
         sixteen = wide.assign(precision="bf16", kernel="", seconds=wide.us / 1e6)
-        eight = self._read("gemm_fp8_fp4_*")
-        eight = eight[(eight.gpu == NAMES[gpu]) & (eight.gemm_dtype == "fp8")]
-        eight = eight.assign(precision="fp8", seconds=eight.us / 1e6, library=eight.src_backend + "-" + eight.src_version)
-        eight = eight.rename(columns={"kernel_source": "kernel"})
-        return pd.concat([sixteen, eight])[[*SHAPE, "library", "kernel", "precision", "seconds"]]
+        low = self._read("gemm_fp8_fp4_*")
+        low = low[(low.gpu == NAMES[gpu]) & low.gemm_dtype.isin(list(LOW_KERNELS))]
+        low = low.assign(precision=low.gemm_dtype, seconds=low.us / 1e6, library=low.src_backend + "-" + low.src_version)
+        low = low.rename(columns={"kernel_source": "kernel"})
+        return pd.concat([sixteen, low])[[*SHAPE, "library", "kernel", "precision", "seconds"]]
 
     def collectives(self, gpu: str) -> pd.DataFrame:
         """As Package.collectives."""
@@ -230,7 +231,7 @@ class Records:
                 "n": each.sizes["columns"],
                 "k": each.sizes["inner"],
                 "library": "records",
-                "kernel": FP8_KERNEL,
+                "kernel": LOW_KERNELS["fp8"],
                 "precision": each.labels["precision"],
                 "seconds": each.seconds,
             }

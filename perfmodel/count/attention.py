@@ -165,8 +165,8 @@ def _fused(setup: Setup, heads: Heads, *, kept: Numeric) -> Block:
     model, layout, stack = setup.model, setup.layout, setup.stack
     recipe, tokens = layout.recipe, layout.tokens_per_micro_batch
     number = heads.query / model.head_size
-    given = recipe.activation_bytes * tokens * heads.values(model.head_size, heads.query)
-    output = given if recipe.casts else 0  # else it is the projection's input
+    apart = stack.low_precision.narrow_layers(recipe) if recipe.casts else 0
+    output = apart * recipe.activation_bytes * tokens * heads.values(model.head_size, heads.query)  # else the projection's input
     piece = layout.sequence_length / layout.context_parallel
     own = FusedAttention(
         name=f"{heads.name}.core",

@@ -96,12 +96,15 @@ def windows(role: Role, layout: Layout) -> Numeric:
 
 
 def gathered_bytes(held: ParameterCount, setup: Setup) -> Numeric:
-    """Size of parameters on the wire: those that travel as low-precision copies take the bytes of an operand each."""
+    """Size of parameters on the wire: those that travel as low-precision copies take the bytes of an operand each.
+
+    Copies with scales of blocks do not travel: there would be two of each (Megatron-Core, reuse_grad_buf_for_mxfp8_param_ag).
+    """
     recipe, low = setup.layout.recipe, setup.stack.low_precision
     each = state_bytes(setup.layout, setup.stack).parameter
-    if not recipe.casts or not low.parameter_gather:
+    if not recipe.casts or not low.parameter_gather or recipe.has_blocks:
         return held.total * each
-    narrow = low_precision_parameters(held, low.products)
+    narrow = low_precision_parameters(held, setup)
     return (held.total - narrow) * each + narrow * recipe.operand_bytes
 
 

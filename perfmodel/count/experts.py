@@ -214,12 +214,12 @@ class Routed:
         What the router gave weighs the input of the second; or its output, which is then kept.
         """
         write, first, last = self.write, self.linears["fc1"], self.linears["fc2"]
-        kernels = first.number if self.work.products == "streams" else 1
+        calls = first.number if self.work.products == "streams" else 1
         useful = self.copies * self.tensor / self.received
         numbers = self.received * last.inner
-        block = write.own_linear(first, self.rows, useful=useful, kernels=kernels)
+        block = write.own_linear(first, self.rows, useful=useful, calls=calls)
         block = block + activation(write.setup, self.name, numbers, Role.EXPERT_ACTIVATION)
-        block = block + write.own_linear(last, self.rows, useful=useful, kernels=kernels)
+        block = block + write.own_linear(last, self.rows, useful=useful, calls=calls)
         if not self.work.keeps_outputs:
             return block
         kept = write.activation_bytes * self.received * self.width

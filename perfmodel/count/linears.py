@@ -11,7 +11,9 @@ the second all-reduces (Megatron-LM, arXiv:1909.08053; sequence parallelism, arX
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -21,7 +23,7 @@ from perfmodel.count.declarations import Component, Linear, Projections, takes_l
 from perfmodel.count.operators import Collective, Matmul, MemoryBound, Operator, gradients
 from perfmodel.count.roles import Role
 from perfmodel.count.storage import state_bytes, stream_bytes
-from perfmodel.spec.fields import Numeric
+from perfmodel.spec.fields import Numeric, anywhere
 from perfmodel.spec.layout import tensor_parallel_group
 from perfmodel.spec.phases import DATA_GRADIENT, FORWARD, WEIGHT_GRADIENT
 from perfmodel.spec.setup import Setup
@@ -47,8 +49,8 @@ class LinearOperators:
         self.state = state_bytes(self.layout, self.stack)
         self.activation_bytes = self.recipe.activation_bytes
         self.operand_bytes = self.recipe.operand_bytes
-        # a pass to find the largest number before each cast reads it once more
-        self.search_bytes = self.activation_bytes if self.stack.low_precision.scaling == "current" else 0
+        self.has_transposes = self.setup.cluster.gpu.transposed_weights and not self.recipe.has_blocks
+        self.narrow_layers = self.stack.low_precision.narrow_layers(self.recipe)
         self.hidden_bytes = self.activation_bytes * self.tokens * self.model.hidden_size
         self.stream_bytes = stream_bytes(setup)
 
@@ -84,15 +86,38 @@ class LinearOperators:
         return replace(operator, moved_bytes=operator.moved_bytes - self._transpose_bytes())
 
     def column_linear(self, linear: Linear, *, is_kept: bool = True) -> Block:
+        """A column-parallel linear, in low precision or not, or in some layers one and in the others the other.
+
+        Its input is kept, unless another operator keeps the same.
+        """
+        return self._in_its_layers(linear, partial(self._column_linear, is_kept=is_kept))
+
+    def row_linear(self, linear: Linear) -> Block:
+        """A row-parallel linear, in low precision or not, or in some layers one and in the others the other."""
+        return self._in_its_layers(linear, self._row_linear)
+
+    def _in_its_layers(self, linear: Linear, operators: Callable[[Linear, bool], Block]) -> Block:
+        """The operators of a linear of the mean layer: where a recipe spares layers, `.wide` ones stand for those.
+
+        Ignored: that spared layers lie at the end of a network, so that the last stages of a pipeline take longer.
+        """
+        narrow = self._is_narrow(linear)
+        if not narrow or not anywhere(self.narrow_layers < 1.0):
+            return operators(linear, narrow)
+        spared = operators(replace(linear, name=f"{linear.name}.wide"), False)
+        return operators(linear, True).times(self.narrow_layers) + spared.times(1.0 - self.narrow_layers)
+
+    def _column_linear(self, linear: Linear, narrow: bool, *, is_kept: bool = True) -> Block:
         """Gathers the input under sequence parallelism; backwards gathers it again for dW and reduces dX.
 
         Both backward collectives can run beside the other product of the pair: the gather beside dX, the reduction beside
         dW (Megatron-LM, LinearWithGradAccumulationAndAsyncCommunication). Only linears of layers, which are Transformer
         Engine's, can be cut into chunks beside their gathers; the logits are not one of them.
         """
-        name, hidden, narrow = linear.name, self.model.hidden_size, self._is_narrow(linear)
+        name, hidden = linear.name, self.model.hidden_size
         size = self.operand_bytes if narrow else self.activation_bytes
-        product = self._product(linear, saved_bytes=self._kept_input_bytes(linear, size) if is_kept else 0.0)
+        kept = self._kept_input_bytes(linear, size) if is_kept else 0.0
+        product = self._product(linear, narrow, saved_bytes=kept)
         gradient = self.collective(
             f"{name}.reduce_input_gradient",
             "reduce_scatter" if self.layout.sequence_parallel else "all_reduce",
@@ -113,12 +138,12 @@ class LinearOperators:
             block = Block(forward=(gather, product), backward=(*gathers, data, gradient, *self._weight_gradient(weight)))
         return self._cast(name, self._column_cast_bytes(linear)) + block if narrow else block
 
-    def row_linear(self, linear: Linear) -> Block:
+    def _row_linear(self, linear: Linear, narrow: bool) -> Block:
         """Scatters (or all-reduces) the partial sums; backwards gathers the gradient that was scattered."""
-        name, narrow = linear.name, self._is_narrow(linear)
+        name = linear.name
         size = self.operand_bytes if narrow else self.activation_bytes
         is_formed_again = self.stack.fusion.recomputed_inputs and linear.component is Component.FEED_FORWARD
-        product = self._product(linear, saved_bytes=0.0 if is_formed_again else size * self.tokens * linear.inner)
+        product = self._product(linear, narrow, saved_bytes=0.0 if is_formed_again else size * self.tokens * linear.inner)
         data, weight = gradients(product)
         if self.layout.sequence_parallel:
             scatter = self.collective(
@@ -127,7 +152,7 @@ class LinearOperators:
             gather = self.collective(
                 f"{name}.gather_gradient",
                 "all_gather",
-                payload=size * self.tokens * self.model.hidden_size,
+                payload=size * self.tokens * self.model.hidden_size * (2 if narrow and self.recipe.has_blocks else 1),
                 phase=DATA_GRADIENT,
                 partner=(name, DATA_GRADIENT),
                 pipelined=True,
@@ -148,21 +173,28 @@ class LinearOperators:
         *,
         kept_rows: Numeric | None = None,
         useful: Numeric = 1.0,
-        kernels: Numeric = 1,
+        calls: Numeric = 1,
     ) -> Block:
         """Linears of rows that a rank has for itself: `rows` for each matrix, of which it keeps the input of `kept_rows` of all.
 
-        Casts read and write every row; none is gathered, so that transposes come out of the same pass.
+        Casts read and write every row; none is gathered, so that transposes come out of the same pass. Where each matrix has
+        `calls` of its own, products are launched and operands are cast one by one.
         """
-        narrow, every = self._is_narrow(linear), rows * linear.number
+        write = partial(self._own_linear, rows=rows, kept_rows=kept_rows, useful=useful, calls=calls)
+        return self._in_its_layers(linear, write)
+
+    def _own_linear(
+        self, linear: Linear, narrow: bool, *, rows: Numeric, kept_rows: Numeric | None, useful: Numeric, calls: Numeric
+    ) -> Block:
+        every = rows * linear.number
         size = self.operand_bytes if narrow else self.activation_bytes
         kept = every if kept_rows is None else kept_rows
         product = replace(
-            self._product(linear, saved_bytes=size * kept * linear.inner),
+            self._product(linear, narrow, saved_bytes=size * kept * linear.inner),
             rows=rows,
             batch=linear.number,
             useful=linear.useful * useful,
-            kernels=kernels,
+            kernels=calls,
         )
         data, weight = gradients(product)
         block = Block(forward=(product,), backward=(data, *self._weight_gradient(weight)))
@@ -170,7 +202,7 @@ class LinearOperators:
             return block
         _, both = self._pass_bytes()
         moved = CastBytes(forward=both * every * linear.inner, backward=both * every * linear.columns)
-        return self._cast(linear.name, moved) + block
+        return self._cast(linear.name, moved, matrices=calls) + block
 
     def gathered_tokens(self, name: str, columns: Numeric) -> Block:
         """Narrow vectors of the tokens of a tensor-parallel group, which sequence parallelism shares, brought to every rank."""
@@ -214,7 +246,7 @@ class LinearOperators:
         """Whether the products of a linear take low-precision operands."""
         return self.recipe.casts and takes_low_precision(linear.component, self.stack.low_precision.products)
 
-    def _product(self, linear: Linear, *, saved_bytes: Numeric) -> Matmul:
+    def _product(self, linear: Linear, narrow: bool, *, saved_bytes: Numeric) -> Matmul:
         return Matmul(
             name=linear.name,
             role=linear.role,
@@ -222,7 +254,7 @@ class LinearOperators:
             columns=linear.columns,
             inner=linear.inner,
             useful=linear.useful,
-            precision=self.recipe.linear_formats[0 if self._is_narrow(linear) else -1],
+            precision=self.recipe.linear_formats[0 if narrow else -1],
             weight_gradient_bytes=self.state.gradient,
             accumulates=self.stack.fusion.gradient_accumulation,
             saved_bytes=saved_bytes,
@@ -282,6 +314,8 @@ class LinearOperators:
 
         With Transformer Engine's delayed scaling a cast is one pass: it reads e bytes, writes q, and where the tensor is
         whole on the rank q more for the transpose that dW needs; a gathered tensor is transposed apart (q read, q written).
+        A GPU whose products take either order wants no transposes. With scales of blocks a cast writes two copies, each time
+        along one side of the tensor, and reads e as often as the recipe says.
         """
         once, both = self._pass_bytes()
         return CastBytes(
@@ -298,23 +332,44 @@ class LinearOperators:
         )
 
     def _transpose_bytes(self) -> Numeric:
-        """What transposing a gathered tensor of the stream moves: q read and q written of each number."""
-        return 2 * self.operand_bytes * self.tokens * self.model.hidden_size
+        """What transposing a gathered tensor of the stream moves: q read and q written of each number, or nothing."""
+        return self.has_transposes * 2 * self.operand_bytes * self.tokens * self.model.hidden_size
 
     def _pass_bytes(self) -> tuple[float, float]:
-        """Bytes that a cast moves of one number, without its transpose and with it."""
-        once = self.activation_bytes + self.operand_bytes + self.search_bytes
-        return once, once + self.operand_bytes
+        """Bytes that a cast moves of one number, without its transpose and with it; a scale of the moment reads it once more."""
+        if self.recipe.has_blocks:
+            both = self.recipe.cast_reads[0] * self.activation_bytes + 2 * self.operand_bytes
+            return both, both
+        reads = 2 if self.stack.low_precision.scaling == "current" else 1
+        once = reads * self.activation_bytes + self.operand_bytes
+        return once, once + self.has_transposes * self.operand_bytes
 
-    def _cast(self, name: str, moved: CastBytes) -> Block:
-        """The cast of a linear's operands: the input forwards, the gradient and the transposes backwards."""
+    def _kernels_of_a_cast(self) -> int:
+        """Kernels of the cast of one operand: with blocks its reads, and one that rearranges scales; else what finds a scale too.
+
+        The largest number and the scale, where that is of the moment; the cast; the transpose, where products want one.
+        """
+        if self.recipe.has_blocks:
+            return self.recipe.cast_reads[0] + 1
+        return (3 if self.stack.low_precision.scaling == "current" else 1) + self.has_transposes
+
+    def _cast(self, name: str, moved: CastBytes, *, matrices: Numeric = 1) -> Block:
+        """The cast of a linear's operands: the input forwards, the gradient and the transposes backwards.
+
+        Operands of several `matrices` are cast one by one, each in all kernels that a cast takes.
+        """
+        one_by_one = anywhere(np.asarray(matrices) > 1)
+        kernels = matrices * self._kernels_of_a_cast() if one_by_one else self.recipe.cast_reads[0]
         return local(
             MemoryBound(
                 name=f"{name}.quantise",
                 role=Role.CAST,
                 moved_bytes=moved.forward,
                 backward_bytes=moved.backward,
-                backward_kernels=2,
+                kernels=kernels,
+                backward_kernels=kernels if one_by_one or self.recipe.has_blocks else 2,
+                calls=kernels if one_by_one else 1,
                 family="cast",
+                precision=self.recipe.products,
             )
         )

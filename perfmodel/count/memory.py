@@ -183,20 +183,17 @@ def _vocabulary(held: ParameterCount) -> Numeric:
 
 def _whole_parameter_bytes(setup: Setup, held: ParameterCount, parameter_bytes: Numeric) -> Numeric:
     """All that a rank holds for its parameters where it holds all of each."""
-    narrow = low_precision_parameters(held, setup.stack.low_precision.products)
+    narrow = low_precision_parameters(held, setup)
     return (held.total - narrow) * parameter_bytes + narrow * _layer_parameter_bytes(setup, parameter_bytes)
 
 
 def _layer_parameter_bytes(setup: Setup, parameter_bytes: Numeric) -> Numeric:
-    """Bytes of one parameter of a linear: in 16 bits, the operands of its products, or those alone.
-
-    Products in 8 bits take a weight and, where the GPU wants it, its transpose.
-    """
+    """Bytes of one parameter of a linear: in 16 bits, the operands of its products, or those alone."""
     recipe, low = setup.layout.recipe, setup.stack.low_precision
     if not recipe.casts:
         return parameter_bytes
-    copies = recipe.operand_bytes * (2 if setup.cluster.gpu.transposed_weights else 1)
-    return copies if low.parameter_gather else parameter_bytes + copies
+    copies = recipe.operand_bytes * recipe.weight_copies(transposed=setup.cluster.gpu.transposed_weights)
+    return copies if low.parameter_gather and not recipe.holds_wide else parameter_bytes + copies
 
 
 def _largest_layer(setup: Setup, stage: PipelineStage) -> Numeric:

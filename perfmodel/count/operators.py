@@ -27,8 +27,8 @@ class Matmul:
     that the weight gradient is added to, by the product itself where it `accumulates`. `useful` is the share of the columns
     that the published convention counts (padding of the vocabulary and copies of KV heads are not). `saved_bytes` are what
     the forward operator keeps of a micro-batch for its gradients. Its rows run in `pieces`, where a collective beside it
-    brings them, or takes them away, piece by piece. It takes the CPU `kernels` to launch, or none where a CUDA graph `replayed`
-    launches it.
+    brings them, or takes them away, piece by piece. The CPU launches `kernels` for it, or none where a CUDA graph has it
+    `replayed`.
     """
 
     name: str
@@ -151,6 +151,7 @@ class MemoryBound:
     kernel: str = ""
     precision: str = ""
     saved_bytes: Numeric = 0.0
+    calls: Numeric = 1
     replayed: bool = False
 
 

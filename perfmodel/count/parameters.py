@@ -19,6 +19,7 @@ from perfmodel.count.layer import layer_parts
 from perfmodel.count.vocabulary import embedding_matrix, multi_token_linear
 from perfmodel.spec.fields import Numeric, chosen
 from perfmodel.spec.model import TransformerModel
+from perfmodel.spec.setup import Setup
 
 
 OF_LAYERS: Final = (Component.ATTENTION, Component.FEED_FORWARD, Component.EXPERTS)
@@ -219,12 +220,13 @@ def _learned_positions(model: TransformerModel) -> Numeric:
     return (model.max_positions or 0) + model.spare_positions if model.position == "learned" else 0
 
 
-def low_precision_parameters(held: ParameterCount, products: str) -> Numeric:
-    """Parameters of the linears that take low-precision operands: the MLP's, the layer's, or the head's too."""
+def low_precision_parameters(held: ParameterCount, setup: Setup) -> Numeric:
+    """Parameters of the linears that take low-precision operands: the MLP's, the layer's, or the head's too, of some layers."""
+    low = setup.stack.low_precision
     every = LOW_PRECISION_COMPONENTS["all"]
-    first, *others = [getattr(held, each) for each in every if takes_low_precision(each, products)]
+    first, *others = [getattr(held, each) for each in every if takes_low_precision(each, low.products)]
     total: Numeric = sum(others, first)
-    return total
+    return total * low.narrow_layers(setup.layout.recipe)
 
 
 def most_parameters(counts: Sequence[ParameterCount]) -> ParameterCount:

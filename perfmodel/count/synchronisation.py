@@ -74,21 +74,23 @@ def _steps(setup: Setup, shard: ParameterCount, layers: Numeric) -> tuple[Operat
 
 
 def _cast_of_weights(setup: Setup, shard: ParameterCount, layers: Numeric) -> MemoryBound:
-    """Reads a parameter and writes a low-precision copy and its transpose; what is gathered anew is cast anew.
+    """Reads a parameter and writes its low-precision copies, one or two; what is gathered anew is cast anew.
 
-    Where the low-precision copies are what is gathered (Megatron-Core's fp8_param_gather, quantize_param_shard), a rank casts
+    Scales of blocks are found while it is read, a scale of a tensor beside them in a pass before. Where the low-precision copies are what is gathered (Megatron-Core's fp8_param_gather, quantize_param_shard), a rank casts
     the fp32 master copies of its own shard alone, which scaling by the tensor itself reads once more for the largest; what is
-    left to do after the gather is to transpose.
+    left to do after the gather is to transpose, where products want that.
     """
     recipe, low = setup.layout.recipe, setup.stack.low_precision
-    narrow, copy = low_precision_parameters(shard, low.products), recipe.operand_bytes
-    moved_bytes = narrow * (recipe.activation_bytes + 2 * copy)
-    if low.parameter_gather:
+    narrow, copy = low_precision_parameters(shard, setup), recipe.operand_bytes
+    copies = recipe.weight_copies(transposed=setup.cluster.gpu.transposed_weights)
+    _, reads = recipe.cast_reads
+    moved_bytes = narrow * (reads * recipe.activation_bytes + copies * copy)
+    if low.parameter_gather and not recipe.has_blocks:
         reads = 2 if low.scaling == "current" else 1
-        experts = low_precision_parameters(shard.only_experts, low.products)
+        experts = low_precision_parameters(shard.only_experts, setup)
         ranks = shards(setup.layout, "optimizer"), expert_state_shards(setup.layout, "optimizer")
         owned = (narrow - experts) / ranks[0] + experts / ranks[1]
-        moved_bytes = owned * (reads * MASTER_BYTES + copy) + narrow * 2 * copy
+        moved_bytes = owned * (reads * MASTER_BYTES + copy) + narrow * 2 * copy * (copies - 1)
     return MemoryBound(
         name="optimizer.quantise_weights",
         phase=OPTIMIZER,

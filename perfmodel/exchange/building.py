@@ -129,12 +129,19 @@ def _expected(rule: Rule) -> str:
     return {Flag: "true or false", Text: "text", Words: "a list of words"}.get(type(rule), "a mapping")
 
 
+def _is_one_list(value: Any) -> bool:
+    """Whether a list is the words of one field, and not several alternatives, each a list or a text of several words."""
+    return isinstance(value, list) and all(isinstance(word, str) and " " not in word for word in value)
+
+
 def leaves(spec: type, mapping: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
     """The path and the value of every field in `mapping` that takes one value, or one preset."""
     for entry in fields(spec):
         if entry.name not in mapping:
             continue
         value, rule, key = mapping[entry.name], rule_of(entry), f"{path}{entry.name}"
+        if isinstance(rule, Words | Choices) and _is_one_list(value):
+            continue
         if not isinstance(rule, Part):
             yield key, value
         elif rule.shape == "one" and isinstance(value, Mapping):

@@ -28,6 +28,7 @@ class NumberFormat:
     bytes: float
     circuits: str
     attention: str = ""
+    block: int = 0  # how many numbers share a scale that lies beside them; 0 where a tensor has one
     low: bool = False  # fewer than 16 bits: operands are cast to it, and the clocks of its products have a scale of their own
 
 
@@ -38,6 +39,8 @@ FORMATS: Final[Mapping[str, NumberFormat]] = MappingProxyType(
             NumberFormat(name="bf16", bytes=2, circuits="bf16", attention="16bit"),
             NumberFormat(name="fp16", bytes=2, circuits="bf16", attention="16bit"),
             NumberFormat(name="fp8", bytes=1, circuits="fp8", low=True),
+            NumberFormat(name="mxfp8", bytes=1 + 1 / 32, circuits="fp8", low=True, block=32),  # E4M3, an E8M0 scale for 32
+            NumberFormat(name="nvfp4", bytes=1 / 2 + 1 / 16, circuits="nvfp4", low=True, block=16),  # E2M1, an E4M3 scale for 16
             NumberFormat(name="tf32", bytes=4, circuits="tf32", attention="fp32"),  # fp32 in memory, 19 bits in tensor cores
             NumberFormat(name="fp32", bytes=4, circuits="fp32", attention="fp32"),
         )
@@ -56,6 +59,10 @@ class PrecisionRecipe:
     has_master    whether the optimizer keeps fp32 master copies, so that the stack says what parameters, gradients, states and
                   messages are held in; otherwise all of them are held in `rest`, and parameters are their own master copies
     scales_loss   whether the loss is multiplied so that gradients keep to the range of 16 bits, which they are then held in
+    cast_reads    how often the cast of an activation or a gradient reads it, each time in a kernel of its own, and how often the
+                  cast of a weight does, where blocks of numbers share a scale; where a tensor has one, a stack says how often
+    spares_layers whether some layers keep 16-bit products (low_precision.spared_layers of the stack)
+    holds_wide    whether parameters are held in 16 bits whatever else a stack holds of them
     """
 
     name: str
@@ -64,6 +71,9 @@ class PrecisionRecipe:
     rest: str
     has_master: bool = True
     scales_loss: bool = False
+    cast_reads: tuple[int, int] = (1, 1)
+    spares_layers: bool = False
+    holds_wide: bool = False
 
     @property
     def casts(self) -> bool:
@@ -79,6 +89,23 @@ class PrecisionRecipe:
     def operand_bytes(self) -> float:
         """Bytes of one operand of a low-precision product."""
         return FORMATS[self.products].bytes
+
+    @property
+    def has_blocks(self) -> bool:
+        """Whether scales belong to blocks of numbers along a row or a column, not to tensors.
+
+        A product along the other side then wants a copy with scales of its own: a cast writes both, no copy is a transpose of
+        another, and what travels as copies travels twice.
+        """
+        return FORMATS[self.products].block > 0
+
+    def weight_copies(self, *, transposed: bool) -> int:
+        """Low-precision copies of a weight: for the forward pass and for its gradient, two of them where products want them.
+
+        >>> RECIPES["fp8"].weight_copies(transposed=False), RECIPES["mxfp8"].weight_copies(transposed=False)
+        (1, 2)
+        """
+        return 2 if transposed or self.has_blocks else 1
 
     @property
     def linear_formats(self) -> tuple[str, ...]:
@@ -112,6 +139,19 @@ RECIPES: Final[Mapping[str, PrecisionRecipe]] = MappingProxyType(
             PrecisionRecipe(name="bf16", products="bf16", attention="bf16", rest="bf16"),
             PrecisionRecipe(name="fp16", products="fp16", attention="fp16", rest="fp16", scales_loss=True),
             PrecisionRecipe(name="fp8", products="fp8", attention="bf16", rest="bf16"),
+            # a cast in blocks of 32 is one pass that writes both copies (Transformer Engine, MXFP8BlockScaling)
+            PrecisionRecipe(name="mxfp8", products="mxfp8", attention="bf16", rest="bf16"),
+            # the largest number of the tensor, the copy along rows, and that along columns behind a Hadamard transform of blocks of
+            # 16; weights, in squares of 16 x 16, need no transform (arXiv:2509.25149; Transformer Engine, NVFP4BlockScaling)
+            PrecisionRecipe(
+                name="nvfp4",
+                products="nvfp4",
+                attention="bf16",
+                rest="bf16",
+                cast_reads=(3, 2),
+                spares_layers=True,
+                holds_wide=True,
+            ),
             PrecisionRecipe(name="tf32", products="tf32", attention="tf32", rest="fp32", has_master=False),
             PrecisionRecipe(name="fp32", products="fp32", attention="fp32", rest="fp32", has_master=False),
         )

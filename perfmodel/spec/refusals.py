@@ -205,8 +205,8 @@ def _pipeline_rules(model: TransformerModel, layout: Layout) -> Iterator[Rule]:
     )
     over = np.remainder(model.layers, chunks)
     even = (over == 0) | (over == chunks - 1) | (over == chunks - 2)  # or with head, or embedding and head, as a layer each
-    further = model.multi_token_layers
-    even = even | ((np.asarray(further) > 0) & (over >= chunks - 2 - further))  # and those that predict further
+    if model.mixture is not None:  # whose layouts are often written down piece by piece: both ends hold up to three layers less
+        even = even | (over >= chunks - 3)
     is_written = layout.pipeline_layout != EVEN
     if is_written:
         yield from _written_rules(model, layout, chunks)

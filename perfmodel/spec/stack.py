@@ -210,16 +210,21 @@ class ExpertWork(Spec):
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class LowPrecision(Spec):
-    """What runs and travels in 8 bits where the layout's precision has any.
+    """What runs and travels in 4 or 8 bits where the layout's precision has any.
 
-    `clock_scale` is what the settings of the software do to the clocks of tensor cores in 8-bit products.
+    `clock_scale` is what the settings of the software do to the clocks of tensor cores in these products.
     """
 
-    products: str = choice("mlp", "layer", "all")  # linears that take 8-bit operands: of the MLP, of the layer, the head too
+    products: str = choice("mlp", "layer", "all")  # linears that take such operands: of the MLP, of the layer, the head too
+    spared_layers: Numeric = number("ratio", maximum=1)  # share of the layers that keep 16 bits, in recipes that spare any
     scaling: str = choice("delayed", "current")  # by the largest number of earlier iterations, or of the tensor itself
-    parameter_gather: bool = flag()  # parameters are held and travel as 8-bit copies alone where products take them
-    clock_scale: Numeric = number("ratio", above=0, maximum=2)  # times cluster.compute_scale, for 8-bit products
+    parameter_gather: bool = flag()  # parameters are held (and travel, by scales of tensors) as low-precision copies alone
+    clock_scale: Numeric = number("ratio", above=0, maximum=2)  # times cluster.compute_scale, for these products
     spread: Mapping[str, Numeric] = spreads()
+
+    def narrow_layers(self, recipe: PrecisionRecipe) -> Numeric:
+        """Share of the layers whose linears a recipe runs in low precision, where it casts any."""
+        return 1.0 - self.spared_layers if recipe.spares_layers else 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)

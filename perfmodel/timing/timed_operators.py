@@ -307,7 +307,9 @@ def _calls(operator: Operator) -> Numeric:
     """How many times the CPU runs the code around one execution: not of what has no kernels, nor of messages."""
     if isinstance(operator, Collective):
         return 0.0
-    return 1.0 * (operator.kernels > 0) if isinstance(operator, MemoryBound) else 1.0
+    if isinstance(operator, MemoryBound):
+        return operator.calls * (operator.kernels > 0)
+    return 1.0
 
 
 def compute_part(operator: Matmul | FusedAttention | MemoryBound) -> str:

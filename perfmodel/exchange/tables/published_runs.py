@@ -25,6 +25,7 @@ from perfmodel.exchange.presets import DATA, expand_part, preset_names, read_pre
 from perfmodel.exchange.slips import highest_mfu, likely_slips
 from perfmodel.exchange.stack_fit import beyond_the_stack
 from perfmodel.exchange.tables.csv_tables import read_table
+from perfmodel.exchange.tables.mixture_columns import has_experts, mixture_model, mixture_settings, mixture_stack
 from perfmodel.spec.axes import FILLING, PIPELINE, REPLICA_AXES, TENSOR
 from perfmodel.spec.fields import Spec
 from perfmodel.spec.hardware import Cluster, Gpu
@@ -195,16 +196,21 @@ def described_run(cells: dict[str, str], presets: Mapping[str, Any]) -> Describe
             f"sharding {cells['sharding']} is read as {meant['meant']}: {meant['meant']} is what its recipes use"
         )
         cells["sharding"] = meant["meant"]
-    model = build(TransformerModel, model_mapping)
     run, reason = None, ""
     try:
+        if has_experts(cells):
+            model_mapping = mixture_model(cells, model_mapping, presets)
+            stack = with_sections(stack, mixture_stack(cells, presets))
+        model = build(TransformerModel, model_mapping)
         run = _run(cells, model, stack, presets)
         assumptions.extend(likely_slips(run.cluster))
         warning = "; ".join([warning, *beyond_the_stack(run)] if warning else beyond_the_stack(run))
     except NotSupportedError as error:
         reason = error.topic
+        model = build(TransformerModel, model_mapping)
     except InputError as error:
         reason = f"this layout is refused: {error}"
+        model = build(TransformerModel, model_mapping)
     return DescribedRun(
         labels=labels,
         model=model,
@@ -252,7 +258,7 @@ def _model(cells: Mapping[str, str], presets: Mapping[str, Any]) -> tuple[dict[s
         "kv_heads": _integer(cells, "kv_heads") if cells["kv_heads"] else heads,
         "head_size": max(hidden // heads, 1),
         "ffn_hidden_size": _integer(cells, "ffn_hidden_size") if cells["ffn_hidden_size"] else 4 * hidden,
-        "activation": cells["activation"] or "gelu",
+        "activation": cells["activation"].replace("-", "_") or "gelu",
         "norm": "rmsnorm" if cells["activation"] in ("swiglu", "geglu") else "layernorm",
         "position": "learned" if gpt else "rotary",
         "biases": gpt,
@@ -276,6 +282,7 @@ def _run(cells: Mapping[str, str], model: TransformerModel, stack: Mapping[str, 
     replicas = _integer(cells, FILLING.name) if cells[FILLING.name] else _replicas(cells)
     settings: dict[str, Any] = {name: _integer(cells, name) for name in (*DEGREES, "micro_batch_size", "sequence_length")}
     settings |= {name: cells[name] for name in ("precision", "sharding", "recompute")} | _schedule(cells, presets)
+    settings |= mixture_settings(cells, presets) if has_experts(cells) else {}
     if cells["sharding"] == "hsdp":
         nodes = _integer(cells, "gpus") // int(cells["gpus_per_node"] or GPUS_PER_NODE)
         settings["data_parallel_replicas"] = max(nodes, 1)
@@ -368,6 +375,11 @@ def _stack(cells: Mapping[str, str], presets: Mapping[str, Any]) -> tuple[dict[s
     if cells["stack"] in preset_names("stacks"):
         return stack | {"extends": cells["stack"]}, ""
     return stack, f"stack {cells['stack'] or 'not stated'} has no preset: {entry['preset']} stands for it"
+
+
+def with_sections(stack: Mapping[str, Any], sections: Mapping[str, Any]) -> dict[str, Any]:
+    """A stack with some keys of its sections set."""
+    return {**stack, **{name: {**stack.get(name, {}), **keys} for name, keys in sections.items()}}
 
 
 def _matches(entry: Mapping[str, Any], cells: Mapping[str, str], *, apart: Sequence[str] = ("preset",)) -> bool:

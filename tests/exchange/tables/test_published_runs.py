@@ -152,12 +152,19 @@ def test_notes_that_name_an_attention_library_choose_it(read: Any) -> None:
     assert (named.run.stack.fusion.attention_library, silent.run.stack.fusion.attention_library) == ("flash2", "fastest")
 
 
-def test_mxfp8_is_timed_as_fp8_and_says_so(read: Any) -> None:
-    """It keeps its own group."""
-    (row,) = read({"precision": "mxfp8"})
-    assert row.run.precision == "fp8"
-    assert row.labels["precision"] == "mxfp8"
-    assert "precision mxfp8 is timed as fp8" in row.assumptions
+@pytest.mark.parametrize("precision", ["mxfp8", "nvfp4"])
+def test_formats_with_scales_of_blocks_are_timed_as_themselves(read: Any, precision: str) -> None:
+    """And no other format stands for them."""
+    (row,) = read({"precision": precision, "gpu": "gb300"})
+    assert (row.run.precision, row.labels["precision"]) == (precision, precision)
+    assert not any("is timed as" in assumption for assumption in row.assumptions)
+
+
+@pytest.mark.parametrize("precision", ["mxfp8", "nvfp4"])
+def test_a_row_in_a_format_that_its_gpu_lacks_is_left_out_with_the_reason(read: Any, precision: str) -> None:
+    """Hopper has neither; nothing else is priced in its place."""
+    (row,) = read({"precision": precision, "gpu": "h100-sxm-80gb"})
+    assert row.run is None or f"no {precision} rate" in row.reason
 
 
 def test_a_switch_of_fsdp_that_is_off_is_the_distributed_optimizer(read: Any) -> None:

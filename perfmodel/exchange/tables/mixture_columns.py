@@ -1,0 +1,136 @@
+"""What a table of measured runs says of experts, latent attention, and what runs around them; columns that most tables lack."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+from perfmodel.errors import InputError, NotSupportedError, shown
+from perfmodel.spec.layout import RECOMPUTE_MODULES
+
+WINDOW: Final = re.compile(r"(\d+) on every other layer")
+WRITTEN_LAYOUT: Final = re.compile(r"pp layout (E[^\s,;]*L)")
+LATENT: Final = {  # column -> key of the section
+    "q_lora_rank": "query_rank",
+    "kv_lora_rank": "kv_rank",
+    "qk_nope_head_dim": "nope_head_size",
+    "qk_rope_head_dim": "rotary_head_size",
+    "v_head_dim": "value_head_size",
+}
+GRAPHED: Final = {"attn": "attention", "mamba": "mixer", "moe_router": "router", "moe_preprocess": "router", "moe": "experts"}
+
+
+def has_experts(cells: Mapping[str, str]) -> bool:
+    """Whether a row is of a mixture of experts."""
+    return bool(cells.get("experts")) and _number(cells, "experts") > 1
+
+
+def mixture_model(cells: Mapping[str, str], model: Mapping[str, Any], presets: Mapping[str, Any]) -> dict[str, Any]:
+    """The mapping of a model with the experts, attention and pattern of layers that its row states.
+
+    Errors: NotSupportedError for mixers that are not counted.
+    """
+    attention = cells.get("attention_type", "gqa")
+    if attention not in ("gqa", "mha", "mla", ""):
+        raise NotSupportedError(f"{attention} is not counted from a table", key="attention_type")
+    known = next(each for each in presets["mixtures"] if re.search(each["model"], cells["model"]))
+    result = {**model, "mixture": _mixture(cells, known.get("mixture", {})), **known.get("parts", {})}
+    result["multi_token_layers"] = _number(cells, "mtp_layers")
+    if cells.get("head_size"):
+        result["head_size"] = _number(cells, "head_size")
+    if attention == "mla":
+        result["latent"] = {key: _number(cells, column) for column, key in LATENT.items()}
+        result["head_size"] = result["latent"]["nope_head_size"] + result["latent"]["rotary_head_size"]
+        result["kv_heads"] = result["attention_heads"]
+    if not cells.get("ffn_hidden_size"):
+        result["ffn_hidden_size"] = result["mixture"]["ffn_hidden_size"]
+    return result | _layers(cells, "latent" if attention == "mla" else "full")
+
+
+def _mixture(cells: Mapping[str, str], known: Mapping[str, Any]) -> dict[str, Any]:
+    shared = _number(cells, "shared_ffn_hidden_size")
+    mixture = {
+        "experts": _number(cells, "experts"),
+        "experts_per_token": _number(cells, "experts_per_token"),
+        "ffn_hidden_size": _number(cells, "moe_ffn_hidden_size"),
+        "shared_experts": max(_number(cells, "shared_experts"), 1) if shared else 0,
+        "shared_ffn_hidden_size": shared,
+        **known,
+    }
+    capacity = re.match(r"\d+(\.\d+)?", cells.get("capacity_factor", ""))
+    return mixture | ({"capacity_factor": float(capacity[0])} if capacity else {})
+
+
+def _layers(cells: Mapping[str, str], attention: str) -> dict[str, Any]:
+    """The kinds of layers and their pattern: dense ones first, every n-th one sparse, or every other one with a window."""
+    layers, sparse, first = (_number(cells, name) for name in ("layers", "moe_layers", "first_k_dense"))
+    sparse = sparse or layers
+    window = WINDOW.search(cells.get("sliding_window", ""))
+    kinds: dict[str, Any] = {"sparse": {"attention": attention, "feed_forward": "experts"}}
+    if window:
+        kinds["local"] = {"attention": "sliding", "window": int(window[1]), "feed_forward": "experts"}
+        return {"layer_kinds": kinds, "layer_pattern": ["local", "sparse"]}
+    if sparse == layers:
+        return {"layer_kinds": kinds, "layer_pattern": ["sparse"]}
+    kinds["dense"] = {"attention": attention, "feed_forward": "dense"}
+    if sparse + first == layers:
+        return {"layer_kinds": kinds, "layer_pattern": ["sparse"], "first_layers": ["dense"] * first}
+    if layers % sparse:
+        raise InputError(f"{sparse} of {layers} layers have experts, in an order that is not stated", key="moe_layers")
+    return {"layer_kinds": kinds, "layer_pattern": ["dense"] * (layers // sparse - 1) + ["sparse"]}
+
+
+def mixture_settings(cells: Mapping[str, str], presets: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a layout that its row states for experts: their mesh, their load, what runs again, how pieces are dealt."""
+    tensor = cells.get("expert_tensor_parallel") or next(
+        str(each["expert_tensor_parallel"])
+        for each in presets["expert_tensors"]
+        if re.search(each.get("source", ""), cells["source"])
+    )
+    settings: dict[str, Any] = {
+        "expert_parallel": max(_number(cells, "expert_parallel"), 1),
+        "expert_tensor_parallel": _number(cells, "tensor_parallel") if tensor == "tensor_parallel" else int(tensor),
+        "expert_load": next(
+            float(each["load"]) for each in presets["loads"] if re.search(each.get("router_load", ""), cells.get("router_load", ""))
+        ),
+    }
+    named = [presets["modules"].get(name.strip(), name.strip()) for name in cells.get("recompute_modules", "").split(",")]
+    if cells["recompute"] == "selective" and any(named):
+        unknown = [name for name in named if name not in RECOMPUTE_MODULES]
+        if unknown:
+            raise InputError(f"{shown(unknown[0])} is no module that runs again", key="recompute_modules")
+        settings["recompute_modules"] = tuple(dict.fromkeys(named))
+    written = WRITTEN_LAYOUT.search(cells.get("notes", ""))
+    return settings | ({"pipeline_layout": written[1]} if written and _number(cells, "pipeline_parallel") > 1 else {})
+
+
+def mixture_stack(cells: Mapping[str, str], presets: Mapping[str, Any]) -> dict[str, Any]:
+    """Sections of a stack as far as the row tells what ran: the dispatcher, its overlap, CUDA graphs, moments in 16 bits."""
+    experts: dict[str, Any] = {}
+    dispatcher = next(
+        (each["dispatcher"] for each in presets["dispatchers"] if re.search(each["words"], cells.get("dispatcher", ""))), None
+    )
+    if dispatcher:
+        experts["dispatcher"] = dispatcher
+    if cells.get("ep_overlap"):
+        experts["overlap"] = "passes" if cells["ep_overlap"].startswith("yes") else "none"
+    stack: dict[str, Any] = {"experts": experts} if experts else {}
+    scope, _, parts = cells.get("cuda_graphs", "").partition(":")
+    if scope.startswith("full"):
+        stack["host"] = {"cuda_graphs": True}
+    elif parts and scope != "none":
+        stack["host"] = {"graphed": sorted({GRAPHED[part] for part in parts.split(",") if part in GRAPHED})}
+    elif scope == "none":
+        stack["host"] = {"cuda_graphs": False}
+    if "bf16" in cells.get("optimizer_state", ""):
+        stack["states"] = {"optimizer_bytes": 8}
+    return stack
+
+
+def _number(cells: Mapping[str, str], column: str) -> int:
+    text = cells.get(column, "") or "0"
+    try:
+        return int(float(text))
+    except ValueError:
+        raise InputError(f"{shown(text)} is not a number", key=column) from None
