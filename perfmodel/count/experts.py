@@ -55,10 +55,10 @@ def routed_experts(
 
     dense, routed = Component.FEED_FORWARD, Component.EXPERTS
     router = linear("router", Role.ROUTER, hidden, mixture.experts, dense)
-    others = {"router": replace(router, useful=0.0, has_bias=mixture.router_bias)}
+    others = {"router": replace(router, useful=0.0, has_bias=mixture.router_bias, is_replicated=True)}
     if mixture.latent_size is not None:
-        others["latent_down"] = linear("latent_down", Role.PRODUCT, hidden, width, dense)
-        others["latent_up"] = linear("latent_up", Role.PRODUCT, width, hidden, dense)
+        others["latent_down"] = replace(linear("latent_down", Role.PRODUCT, hidden, width, dense), is_replicated=True)
+        others["latent_up"] = replace(linear("latent_up", Role.PRODUCT, width, hidden, dense), is_replicated=True)
     ffn = mixture.ffn_hidden_size / experts.tensor
     several = {"number": mixture.experts / experts.ranks, "per_token": mixture.experts_per_token}
     others["fc1"] = replace(linear("fc1", Role.EXPERT, width, halves * ffn, routed, "mlp"), **several)
@@ -68,7 +68,8 @@ def routed_experts(
         others["shared_fc1"] = linear("shared.fc1", Role.SHARED_EXPERT, hidden, halves * shared, dense, "mlp")
         others["shared_fc2"] = linear("shared.fc2", Role.SHARED_EXPERT, shared, hidden, dense, "mlp")
         if mixture.shared_gate:
-            others["shared_gate"] = replace(linear("shared.gate", Role.SHARED_EXPERT, hidden, 1, dense), useful=0.0)
+            gate = linear("shared.gate", Role.SHARED_EXPERT, hidden, 1, dense)
+            others["shared_gate"] = replace(gate, useful=0.0, is_replicated=True)
     return LayerPart(others=others, norm_before=model.pre_norms, norm_behind=model.post_norms)
 
 
