@@ -14,7 +14,7 @@ from perfmodel.model.cuts import Cut
 from perfmodel.model.dispatch import combined, dispatched, route
 from perfmodel.model.feed_forward import Mlp
 from perfmodel.model.groups import Group
-from perfmodel.model.layers import Norm, activated
+from perfmodel.model.layers import Norm, activated, added
 from perfmodel.model.linears import Split, add_to_main
 from perfmodel.model.operators import named, operator
 from perfmodel.model.router import Router, Routing
@@ -94,7 +94,7 @@ class ExpertFeedForward(torch.nn.Module):
         hidden, ffn, experts = int(model.hidden_size), int(mixture.ffn_hidden_size), int(mixture.experts)
         self.experts, self.each = experts, int(mixture.experts_per_token)
         self.norm = Norm(f"{name}.norm", model.norm, hidden)
-        self.router = Router(name, mixture, hidden, routing)
+        self.router = Router(name, mixture, hidden, split, routing=routing)
         self.fc1 = GroupedLinear(f"{name}.fc1", experts, ffn * (1 + model.gated), hidden, group)
         self.fc2 = GroupedLinear(f"{name}.fc2", experts, hidden, ffn, group)
         shared = int(mixture.shared_ffn_hidden_size)
@@ -103,12 +103,11 @@ class ExpertFeedForward(torch.nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(tokens of this rank, width) to the same."""
         x = self.norm(x)
-        weights, chosen = self.router(x)
+        weights, chosen = self.router.choice(x)
         routed = self._routed(x, weights, chosen)
         if self.shared is None:
             return routed
-        result: torch.Tensor = named(f"{self.name}.shared.add", torch.add, routed, self.shared(x))
-        return result
+        return added(routed, self.shared(x), f"{self.name}.shared.add")
 
     def _routed(self, x: torch.Tensor, weights: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
         """What experts, wherever they are, give this rank's tokens."""

@@ -174,8 +174,13 @@ def normalised_heads(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     return rmsnorm(x.reshape(-1, x.shape[-1]), collected(weight)).view(x.shape)
 
 
+def added(stream: torch.Tensor, branch: torch.Tensor, name: str) -> torch.Tensor:
+    """stream + branch; backwards both have the same gradient, which nothing is done to."""
+    result: torch.Tensor = _Join.apply(stream, branch, name)
+    return result
+
+
 def residual(x: torch.Tensor, branch: torch.nn.Module | Any, name: str) -> torch.Tensor:
     """x + branch(x)."""
     stream, into = _Fork.apply(x, name)
-    result: torch.Tensor = _Join.apply(stream, branch(into), name)
-    return result
+    return added(stream, branch(into), name)

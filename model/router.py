@@ -1,21 +1,18 @@
 """The router of a mixture of experts: what each token gives every expert, and the few that it meets.
 
-Scores are formed in fp32. No forecast depends on how they are formed; a trained model does.
+Its product runs in the precision of all others, its scores in fp32. No forecast depends on how they are formed.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
 from perfmodel.errors import InputError, did_you_mean
-from perfmodel.model.cuts import WHOLE, Cut
-from perfmodel.model.linears import add_to_main, collected
-from perfmodel.model.operators import named, operator
+from perfmodel.model.linears import Split, WholeLinear
+from perfmodel.model.operators import named
 from perfmodel.spec.layer_parts import Mixture
-from perfmodel.spec.phases import DATA_GRADIENT, WEIGHT_GRADIENT
 
 SCORES = ("softmax", "sigmoid")
 
@@ -41,53 +38,25 @@ class Routing:
             raise InputError(f"{self.scores} is not one of them; {did_you_mean(self.scores, SCORES)}", key="scores")
 
 
-class _Logits(torch.autograd.Function):
-    """x W^T in fp32, of numbers in any precision."""
-
-    @staticmethod
-    def forward(context: Any, x: torch.Tensor, weight: torch.Tensor, name: str) -> torch.Tensor:
-        context.save_for_backward(x)
-        context.weight, context.name = weight, name
-        with operator(name):
-            return torch.nn.functional.linear(x.to(torch.float32), weight.to(torch.float32))
-
-    @staticmethod
-    def backward(context: Any, *gradients: torch.Tensor) -> Any:
-        (x,), weight = context.saved_tensors, context.weight
-        with operator(context.name, DATA_GRADIENT):
-            dx = (gradients[0] @ weight.to(torch.float32)).to(x.dtype)
-        with operator(context.name, WEIGHT_GRADIENT):
-            add_to_main(weight, gradients[0].T @ x.to(torch.float32))
-        return dx, None, None
-
-
-class Router(torch.nn.Module):
+class Router(WholeLinear):
     """A score for every expert of each of this rank's own tokens; the weight is whole on every rank.
 
     `part` is the name of the feed-forward part that it belongs to.
     """
 
-    def __init__(self, part: str, mixture: Mixture, hidden: int, routing: Routing) -> None:
-        super().__init__()
-        self.part, self.routing = part, routing
-        self.experts, self.chosen = int(mixture.experts), int(mixture.experts_per_token)
+    def __init__(self, part: str, mixture: Mixture, hidden: int, split: Split, *, routing: Routing) -> None:
+        experts = int(mixture.experts)
+        super().__init__(f"{part}.router", experts, hidden, split, bias=mixture.router_bias)
+        self.part, self.routing, self.experts, self.chosen = part, routing, experts, int(mixture.experts_per_token)
         self.groups, self.groups_met = int(mixture.groups), int(mixture.groups_per_token)
-        self.weight = torch.nn.Parameter(torch.empty(self.experts, hidden))
-        self.bias = torch.nn.Parameter(torch.empty(self.experts)) if mixture.router_bias else None
 
-    def cut_of(self, _: str) -> Cut:
-        """All ranks hold it whole."""
-        return WHOLE
-
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def choice(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Of (tokens, width): weights and numbers of the experts that each meets, (tokens, experts a token)."""
-        logits = _Logits.apply(x, self.weight, f"{self.part}.router")
-        weights, experts = named(f"{self.part}.route", self._choice, logits)
+        weights, experts = named(f"{self.part}.route", self._choice, self(x))
         return weights, experts
 
     def _choice(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        routing = self.routing
-        logits = logits if self.bias is None else logits + collected(self.bias)
+        routing, logits = self.routing, logits.to(torch.float32)
         scores = logits.softmax(dim=-1) if routing.scores == "softmax" else logits.sigmoid()
         experts = self._best(scores.detach())
         if routing.balanced:

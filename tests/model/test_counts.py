@@ -26,6 +26,7 @@ from perfmodel.spec.model import TransformerModel
 from perfmodel.spec.stack import SoftwareStack
 from tests.model.cases import BY_RANKS, Case
 from tests.model.conftest import Outcomes
+from tests.model.small_mixtures import DEEPSEEK, MIXTRAL, MIXTURES, QWEN3_MOE
 from tests.model.small_models import FAMILIES, GPT, NEMOTRON, ONE_RANK, QWEN
 from tests.model.test_parallel import EVERY_CASE
 from tests.setups import setup_of
@@ -100,7 +101,7 @@ def counted_flop(trainer: Trainer) -> int:
 
 
 @pytest.mark.parametrize(("recompute", "layers"), WAYS)
-@pytest.mark.parametrize("model", [*FAMILIES, QWEN], ids=lambda model: model.name)
+@pytest.mark.parametrize("model", [*FAMILIES, QWEN, *MIXTURES], ids=lambda model: model.name)
 def test_products_of_a_real_step_are_those_that_torch_counts(
     model: TransformerModel, recompute: str, layers: int | None
 ) -> None:
@@ -111,7 +112,7 @@ def test_products_of_a_real_step_are_those_that_torch_counts(
 
 
 @pytest.mark.parametrize(("recompute", "layers"), WAYS)
-@pytest.mark.parametrize("model", [*FAMILIES, QWEN], ids=lambda model: model.name)
+@pytest.mark.parametrize("model", [*FAMILIES, QWEN, MIXTRAL, QWEN3_MOE, DEEPSEEK], ids=lambda model: model.name)
 def test_all_flop_are_those_that_torch_counts_without_numbers(
     model: TransformerModel, recompute: str, layers: int | None
 ) -> None:
@@ -128,16 +129,27 @@ def fake_ranks() -> Any:
     dist.destroy_process_group()
 
 
-@pytest.mark.parametrize("sequence_parallel", [False, True])
-@pytest.mark.parametrize("model", [NEMOTRON, GPT], ids=lambda model: model.name)
+@pytest.mark.parametrize(
+    ("model", "sequence_parallel", "expert_parallel"),
+    [
+        (NEMOTRON, False, 1),
+        (NEMOTRON, True, 1),
+        (GPT, False, 1),
+        (GPT, True, 1),
+        (DEEPSEEK, True, 8),  # more than there are tensor-parallel ranks, fewer than there are of both kinds
+        (QWEN3_MOE, True, 4),
+    ],
+    ids=str,
+)
 def test_messages_are_seen_where_nobody_is_to_receive_them(
-    fake_ranks: Any, model: TransformerModel, *, sequence_parallel: bool
+    fake_ranks: Any, model: TransformerModel, *, sequence_parallel: bool, expert_parallel: int
 ) -> None:
     """PyTorch's process group that sends nothing, and tensors without numbers: the counts of a cluster, on no cluster."""
     layout = replace(
         ONE_RANK,
         tensor_parallel=2,
         data_parallel=8,
+        expert_parallel=expert_parallel,
         sequence_parallel=sequence_parallel,
         sharding="zero1",
         global_batch_size=32,
