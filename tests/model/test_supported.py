@@ -34,13 +34,15 @@ def test_layers_with_windows_are_run() -> None:
 )
 def test_layers_of_other_kinds_are_refused_by_their_name(kind: LayerKind, key: str) -> None:
     """The forecast has them; a comparison would hold two models against each other."""
-    sections = {
-        "state_space": StateSpace(heads=4, head_size=16, groups=1, state_size=16) if kind.attention == "mamba2" else None,
-        "delta": GatedDelta(key_heads=4, value_heads=4, key_head_size=16, value_head_size=16)
-        if kind.attention == "gated_delta"
-        else None,
-    }
-    model = replace(LLAMA, layer_kinds={"plain": LayerKind(), "other": kind}, layer_pattern=("plain", "other"), **sections)
+    state_space = StateSpace(heads=4, head_size=16, groups=1, state_size=16) if kind.attention == "mamba2" else None
+    heads = {"key_heads": 4, "value_heads": 4, "key_head_size": 16, "value_head_size": 16}
+    model = replace(
+        LLAMA,
+        layer_kinds={"plain": LayerKind(), "other": kind},
+        layer_pattern=("plain", "other"),
+        state_space=state_space,
+        delta=GatedDelta(**heads) if kind.attention == "gated_delta" else None,
+    )
     with pytest.raises(NotSupportedError, match=rf"^model\.layer_kinds\.other\.{key}: the reference model runs"):
         check_supported(model, ONE_RANK)
 
