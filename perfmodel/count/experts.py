@@ -63,10 +63,10 @@ def routed_experts(
         )
 
     router = linear("router", Role.ROUTER, hidden, mixture.experts)
-    others = {"router": replace(router, useful=0.0, has_bias=mixture.router_bias)}
+    others = {"router": replace(router, useful=0.0, has_bias=mixture.router_bias, is_replicated=True)}
     if mixture.latent_size is not None:
-        others["latent_down"] = linear("latent_down", Role.PRODUCT, hidden, width)
-        others["latent_up"] = linear("latent_up", Role.PRODUCT, width, hidden)
+        others["latent_down"] = replace(linear("latent_down", Role.PRODUCT, hidden, width), is_replicated=True)
+        others["latent_up"] = replace(linear("latent_up", Role.PRODUCT, width, hidden), is_replicated=True)
     ffn = mixture.ffn_hidden_size / experts.tensor
     others["fc1"] = routed("fc1", Role.EXPERT, width, halves * ffn)
     others["fc2"] = routed("fc2", Role.EXPERT_OUTPUT, ffn, width)
@@ -75,7 +75,8 @@ def routed_experts(
         others["shared_fc1"] = replace(linear("shared.fc1", Role.SHARED_EXPERT, hidden, halves * shared), has_bias=has_bias)
         others["shared_fc2"] = replace(linear("shared.fc2", Role.SHARED_EXPERT, shared, hidden), has_bias=has_bias)
         if mixture.shared_gate:
-            others["shared_gate"] = replace(linear("shared.gate", Role.SHARED_EXPERT, hidden, 1), useful=0.0)
+            gate = linear("shared.gate", Role.SHARED_EXPERT, hidden, 1)
+            others["shared_gate"] = replace(gate, useful=0.0, is_replicated=True)
     has_norm = model.pre_norms and model.parallel_residual != "one_norm"
     return LayerPart(others=others, norm_before=has_norm, norm_behind=model.post_norms)
 

@@ -345,12 +345,13 @@ class LinearOperators:
         return once, once + self.has_transposes * self.operand_bytes
 
     def _kernels_of_a_cast(self) -> int:
-        """Kernels of the cast of one operand: with blocks its reads, and one that rearranges scales.
+        """Kernels of the cast of one operand, where several matrices are cast one by one.
 
+        With blocks: the cast, whose passes before it are made for all matrices at once, and one that rearranges scales.
         Without: the largest number and the scale, where that is of the moment; the cast; a transpose, where products want it.
         """
         if self.recipe.has_blocks:
-            return self.recipe.cast_reads[0] + 1
+            return 2
         return (3 if self.stack.low_precision.scaling == "current" else 1) + self.has_transposes
 
     def _cast(self, name: str, moved: CastBytes, *, matrices: Numeric = 1) -> Block:
