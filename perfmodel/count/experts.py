@@ -69,7 +69,8 @@ def routed_experts(
         others["shared_fc2"] = linear("shared.fc2", Role.SHARED_EXPERT, shared, hidden, dense, "mlp")
         if mixture.shared_gate:
             others["shared_gate"] = replace(linear("shared.gate", Role.SHARED_EXPERT, hidden, 1, dense), useful=0.0)
-    return LayerPart(others=others, norm_before=model.pre_norms, norm_behind=model.post_norms)
+    has_norm = model.pre_norms and model.parallel_residual != "one_norm"
+    return LayerPart(others=others, norm_before=has_norm, norm_behind=model.post_norms)
 
 
 def paired_share(layout: Layout) -> Numeric:

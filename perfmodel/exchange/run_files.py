@@ -17,7 +17,7 @@ from perfmodel.errors import InputError, PerfmodelError, did_you_mean, shown
 from perfmodel.exchange.annotations import separated
 from perfmodel.exchange.building import build, leaves
 from perfmodel.exchange.documents import FILE_SUFFIXES, parse_text
-from perfmodel.exchange.importers.registry import read_settings
+from perfmodel.exchange.importers.registry import assumed, read_settings
 from perfmodel.exchange.key_paths import with_value
 from perfmodel.exchange.presets import beside, expand, preset_names, read_preset
 from perfmodel.exchange.slips import likely_slips, slips_of_a_run
@@ -72,7 +72,7 @@ def read_candidates(
     mapping = _mapping(source)
     stated = _assumptions(mapping.pop("assumptions", []))
     mapping, _ = separated(mapping)
-    given = [*mapping]
+    given, model = [*mapping], mapping.get("model")
     replaced: tuple[str, ...] = ()
     in_parts = isinstance(mapping.get("cluster"), Mapping)
     mapping = expand(Run, mapping)
@@ -84,6 +84,7 @@ def read_candidates(
         if key == EVIDENCE and isinstance(mapping.get("cluster"), list):
             raise InputError("the run lists several clusters; choose one, as in --set cluster=dgx-h100", key=EVIDENCE)
         in_parts = in_parts or key.startswith("cluster.") or (key == "cluster" and isinstance(value, Mapping))
+        model = value if key == "model" else model
         before, changed_mapping = mapping, with_value(_with_terms(mapping, key), key, value)
         mapping = expand(Run, separated(changed_mapping)[0] if isinstance(value, Mapping) else changed_mapping)
         if key == EVIDENCE:
@@ -104,6 +105,7 @@ def read_candidates(
                 *assumptions,
                 *(() if kept else _other_gpus(run, degrees)),
                 *_of_the_whole(run, in_parts=in_parts),
+                *_of_the_model(model, overrides),
             ),
             unstated=tuple(name for name in STATED_SETTINGS if name not in given),
             replaced=replaced,
@@ -129,6 +131,12 @@ def _of_the_whole(run: Run, *, in_parts: bool) -> tuple[str, ...]:
     """What the settings of a run make together; `in_parts`: its cluster is given by numbers, not by a preset's name alone."""
     slips = likely_slips(run.cluster) if in_parts else ()
     return (*_kept_in_a_pipeline(run), *_uneven_stages(run), *beyond_the_stack(run), *slips_of_a_run(run), *slips)
+
+
+def _of_the_model(model: Any, overrides: Sequence[Setting]) -> tuple[str, ...]:
+    """What the reader of a model from other software assumed, as far as no override says it."""
+    said = {_parsed(override)[0] for override in overrides}
+    return tuple(sentence for key, sentence in assumed(model).items() if f"model.{key}" not in said)
 
 
 def _other_gpus(run: Run, degrees: Mapping[str, Any]) -> tuple[str, ...]:

@@ -50,6 +50,8 @@ class FamilyConfig:
         """The value of a cell. Errors: InputError for a key whose value is of another type than the cell needs."""
         if isinstance(cell, Mapping) and "key" in cell:
             return self._of_key(cell)
+        if isinstance(cell, Mapping) and "length" in cell:
+            return self._length(cell)
         if isinstance(cell, Mapping) and "if" in cell:
             holds = self._is_so(cell)
             return self.decided(cell["then"] if holds else cell["else"]) if "then" in cell else holds
@@ -59,12 +61,19 @@ class FamilyConfig:
         name, value = self.found(cell["key"])
         if value is None:
             return self.decided(cell.get("or"))
-        if "times" in cell or "over" in cell:
-            return checked(name, value, int) * cell.get("times", 1) // cell.get("over", 1)
-        return value
+        if not cell.keys() & {"times", "over", "plus"}:
+            return value
+        times, over, plus = (self.needed(cell.get(name, other)) for name, other in (("times", 1), ("over", 1), ("plus", 0)))
+        return checked(name, one_of(value), int) * times // over + plus
+
+    def _length(self, cell: Mapping[str, Any]) -> Any:
+        """How many entries a list has, or letters a pattern."""
+        _, value = self.found(cell["length"])
+        return len(value) if isinstance(value, list | str) and value else self.decided(cell.get("or"))
 
     def _is_so(self, cell: Mapping[str, Any]) -> bool:
         name, value = self.found(cell["if"])
+        value = one_of(value)
         if "is" in cell:
             return bool(value == cell["is"])
         if value is not None and not isinstance(value, bool | int | float):
@@ -73,19 +82,41 @@ class FamilyConfig:
 
     def number(self, cell: Any, kind: type = int) -> Any:
         """The number that a cell decides, None where the config has none. Errors: InputError, with the config's own key."""
-        value = self.decided(cell)
+        value = one_of(self.decided(cell))
         return None if value is None else checked(self.key_of(cell), value, kind)
 
     def needed(self, cell: Any, kind: type = int) -> Any:
         """The value of a cell that a model cannot be without. Errors: InputError."""
-        value = self.decided(cell)
+        value = one_of(self.decided(cell))
         if value is None:
             raise InputError("missing; the model needs it", key=self.key_of(cell))
-        return checked(self.key_of(cell), value, kind)
+        key = self.key_of(cell)
+        return checked(key, value, kind) if key else value  # what the table says itself may be none of a thing
+
+    def section(self, cells: Mapping[str, Any]) -> dict[str, Any]:
+        """The value of each cell of a part of layers: true or false, none, or a number that the config needs to have."""
+        return {name: self._of_section(cell) for name, cell in cells.items()}
+
+    def _of_section(self, cell: Any) -> Any:
+        value = self.decided(cell)
+        is_none = value is None and not self.key_of(cell)  # as the table says
+        return value if isinstance(value, bool) or is_none else self.needed(cell)
+
+    def places(self, cell: Any) -> list[int]:
+        """The layers that a cell lists, counted from 0; none where the config lists none. Errors: InputError."""
+        listed = self.decided(cell)
+        if listed is None:
+            return []
+        if not isinstance(listed, list) or not all(isinstance(each, int) and not isinstance(each, bool) for each in listed):
+            raise InputError(f"{shown(listed)} is no list of layers, counted from 0", key=self.key_of(cell))
+        return listed
 
     def key_of(self, cell: Any) -> str:
-        """What the config calls the key that a cell asks for first."""
-        return self.found(cell["key"])[0] if isinstance(cell, Mapping) and "key" in cell else ""
+        """What the config calls the key that a cell asks for first, or whose answer it takes."""
+        while isinstance(cell, Mapping) and "then" in cell:
+            cell = cell["then"] if self._is_so(cell) else cell["else"]
+        asked = cell.get("key", cell.get("length")) if isinstance(cell, Mapping) else None
+        return "" if asked is None else self.found(asked)[0]
 
     def check_only(self, allowed: Mapping[str, Any]) -> None:
         """Raise NotSupportedError for a key that has another value than the one that is covered."""
@@ -96,11 +127,20 @@ class FamilyConfig:
                 raise NotSupportedError(f"{shown(value)} is not covered; only {shown(covered)} is", key=name)
 
 
-def checked(key: str, value: Any, kind: type) -> Any:
-    """The value itself. Errors: InputError where it is not of its kind, or a size that is no size."""
+def one_of(value: Any) -> Any:
+    """The entry of a list whose entries are all the same, one for each layer; any other value itself.
+
+    >>> one_of([8, 8, 8]), one_of([8, 4])
+    (8, [8, 4])
+    """
+    return value[0] if isinstance(value, list) and value and all(each == value[0] for each in value) else value
+
+
+def checked(key: str, value: Any, kind: type, *, least: int = 1) -> Any:
+    """The value itself. Errors: InputError where it is not of its kind, or a size below the least that it may be."""
     kinds = (float, int) if kind is float else (kind,)
     if not isinstance(value, kinds) or isinstance(value, bool):
         raise InputError(f"{shown(value)} is not {_KINDS[kind]}", key=key)
-    if isinstance(value, int) and kind is int and value < 1:
-        raise InputError(f"{value} must be at least 1", key=key)
+    if isinstance(value, int) and kind is int and value < least:
+        raise InputError(f"{value} must be at least {least}", key=key)
     return value

@@ -1,32 +1,31 @@
-"""Which layers of a model slide, and which are rotated: from the types of its layers, or from the rule of its family.
-
-`slides` of a row, where the config has no layer_types:
-    none                    none of them may have a window
-    all                     all of them
-    {all_but_every: n}      all but the n-th, the 2n-th ..
-    {all_but_first_of: n}   all but the first of each n
-    {from: n}               those behind the first n
-    unrotated               those whose queries and keys are not rotated
-    listed                  those that attention_types calls local
-
-`rotates`: all; sliding: those that slide; sliding_or_all: those, or all where none has a window; listed: as no_rope_layers says
-"""
+"""Which kinds of layers a model has and how they follow each other: the mixer and the feed-forward part of each layer together."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import chain
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
-from perfmodel.errors import InputError, NotSupportedError, shown
-from perfmodel.exchange.families.cells import FamilyConfig, checked
+from perfmodel.errors import InputError
+from perfmodel.exchange.families.cells import FamilyConfig
+from perfmodel.exchange.families.experts import feed_forward_parts
+from perfmodel.exchange.families.mixers import Mixer, layer_mixers
 
 MOST_LAYERS: Final = 10_000  # each is looked at on its own
-LAYER_TYPES: Final = {"sliding_attention": True, "full_attention": False}
+SECTIONS: Final = {"experts": "mixture", "latent": "latent", "mamba2": "state_space", "gated_delta": "delta"}  # by the part of a layer
+
+
+class Layer(NamedTuple):
+    """The parts of one layer."""
+
+    attention: str
+    is_rotated: bool
+    feed_forward: str
 
 
 def layer_settings(config: FamilyConfig, row: Mapping[str, Any], layers: int) -> dict[str, Any]:
-    """`layer_kinds` and `layer_pattern` of a model of so many layers; nothing where all layers are alike and see all tokens.
+    """What a model of so many layers says of them: the sections of their parts, their kinds and in which order they come.
+
+    No kinds where all layers are alike and rotated, and see all tokens.
 
     Errors: InputError, NotSupportedError.
     """
@@ -34,82 +33,80 @@ def layer_settings(config: FamilyConfig, row: Mapping[str, Any], layers: int) ->
         key, _ = config.found("num_hidden_layers")
         raise InputError(f"{layers} layers are more than any model has; at most {MOST_LAYERS:,} are read", key=key)
     window = config.number(row["window"])
-    listed = _listed_rotation(config, layers) if row["rotates"] == "listed" else [True] * layers
-    slides = _sliding_layers(config, row["slides"], window, listed)
-    rotates = {"sliding": slides, "sliding_or_all": listed if window is None else slides}.get(row["rotates"], listed)
-    names = [
-        ("sliding" if slide else "full") + ("" if rotate or row["position"] != "rotary" else "_unrotated")
-        for slide, rotate in zip(slides, rotates, strict=True)
-    ]
-    if set(names) <= {"full"}:
+    mixers = layer_mixers(config, row, layers, window)
+    others = feed_forward_parts(config, row, layers)
+    every = [_layer(row, mixer, other) for mixer, other in zip(mixers, others, strict=True)]
+    return _sections(config, row, every) | _kinds(every, window)
+
+
+def _layer(row: Mapping[str, Any], mixer: Mixer, other: str) -> Layer:
+    """One layer; where positions are not rotary, there is nothing to be rotated or not."""
+    is_rotated = mixer.is_rotated or row["position"] != "rotary"
+    return Layer(mixer.attention, is_rotated, mixer.feed_forward or other)
+
+
+def _sections(config: FamilyConfig, row: Mapping[str, Any], layers: Sequence[Layer]) -> dict[str, Any]:
+    """The mixture, latent attention and other mixers that some layer has, with the numbers of the config."""
+    used = {part for layer in layers for part in (layer.attention, layer.feed_forward)}
+    found = {section: row[section] for part, section in SECTIONS.items() if part in used}
+    return {section: config.section(cells) for section, cells in found.items()}
+
+
+def _kinds(layers: Sequence[Layer], window: int | None) -> dict[str, Any]:
+    """The kinds of layers by name, and their order."""
+    distinct = sorted(set(layers), reverse=True)
+    if len(distinct) == 1 and distinct[0] in {
+        Layer(attention, True, other) for attention in ("full", "latent") for other in ("dense", "experts")
+    }:
         return {}
-    kinds = {name: _kind(name, window) for name in sorted(set(names), reverse=True)}
-    return {"layer_kinds": kinds, "layer_pattern": " ".join(shortest_period(names))}
+    names = {layer: _name(layer, distinct) for layer in distinct}
+    first, pattern = repeated([names[layer] for layer in layers])
+    kinds = {names[layer]: _kind(layer, window) for layer in distinct}
+    return {"layer_kinds": kinds, "layer_pattern": " ".join(pattern)} | ({"first_layers": " ".join(first)} if first else {})
 
 
-def _kind(name: str, window: int | None) -> dict[str, Any]:
-    kind: dict[str, Any] = {"attention": "sliding", "window": window} if name.startswith("sliding") else {"attention": "full"}
-    return kind | ({"rotary": False} if name.endswith("_unrotated") else {})
+def _name(layer: Layer, kinds: Sequence[Layer]) -> str:
+    """What a kind is called among others: by the parts in which they differ."""
+    mixers = {(each.attention, each.is_rotated) for each in kinds}
+    others = {each.feed_forward for each in kinds}
+    mixer = "" if layer.attention == "none" else layer.attention + ("" if layer.is_rotated else "_unrotated")
+    other = "" if layer.feed_forward == "none" else layer.feed_forward
+    if mixer and (len(others) == 1 or not other):
+        return mixer
+    return other if len(mixers) == 1 or not mixer else f"{mixer}_{other}"
 
 
-def _sliding_layers(config: FamilyConfig, rule: Any, window: int | None, rotated: Sequence[bool]) -> list[bool]:
-    """Whether each layer has a window."""
-    types = config.mapping.get("layer_types")
-    if types is not None:
-        if not (isinstance(types, list) and types and set(map(str, types)) <= set(LAYER_TYPES)):
-            raise NotSupportedError(f"{shown(types)} is not covered; {' and '.join(LAYER_TYPES)} are", key="layer_types")
-        return _of_types([LAYER_TYPES[each] for each in types], window, len(rotated), key="layer_types")
-    if window is None or rule == "all":
-        return [window is not None] * len(rotated)
-    if rule == "none":
-        raise NotSupportedError(f"{window} is not covered without layer_types; only null is", key="sliding_window")
-    if rule == "listed":
-        return _of_types(_local_layers(config), window, len(rotated), key="attention_types")
-    if rule == "unrotated":
-        return [not rotates for rotates in rotated]
-    ((name, cell),) = rule.items()
-    size = config.decided(cell)
-    checked(config.key_of(cell), size, int if name != "from" else float)
-    tests = {"all_but_every": lambda n: (n + 1) % size, "all_but_first_of": lambda n: n % size, "from": lambda n: n >= size}
-    return [bool(tests[name](layer)) for layer in range(len(rotated))]
+def _kind(layer: Layer, window: int | None) -> dict[str, Any]:
+    kind: dict[str, Any] = {"attention": layer.attention}
+    if layer.attention == "sliding":
+        kind["window"] = window
+    if layer.feed_forward != "dense":
+        kind["feed_forward"] = layer.feed_forward
+    return kind if layer.is_rotated else kind | {"rotary": False}
 
 
-def _of_types(slides: list[bool], window: int | None, layers: int, *, key: str) -> list[bool]:
-    """What is said of each layer, as often as there are layers; types that are said of fewer layers are repeated."""
-    if any(slides) and window is None:
-        problem = f"missing; {key} has sliding layers, which need the number of tokens that they see"
-        raise InputError(problem, key="sliding_window")
-    return [slides[layer % len(slides)] for layer in range(layers)]
+def repeated(words: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
+    """The first words, and those that are repeated behind them, so that both are fewest; none come first where that is as short.
 
+    The words behind the first k repeat themselves after p words, where p is the number of words of m = n - k less the length of
+    the longest end of them that is also their start (the failure function of Knuth, Morris and Pratt, read from the end).
 
-def _local_layers(config: FamilyConfig) -> list[bool]:
-    """GPT-Neo: [[["global", "local"], 12]] stands for twelve times both."""
-    types = config.mapping.get("attention_types", [[["global", "local"], 1]])
-    try:
-        words = list(chain.from_iterable(list(names) * int(times) for names, times in types))
-    except (TypeError, ValueError):
-        words = []
-    if not words or not set(map(str, words)) <= {"global", "local"}:
-        raise InputError(f"{shown(types)} is no list of [[global, local], times]", key="attention_types")
-    return [word == "local" for word in words]
-
-
-def _listed_rotation(config: FamilyConfig, layers: int) -> list[bool]:
-    """SmolLM3: no_rope_layers has a 1 for each layer that is rotated (sic); without it every n-th layer is not."""
-    given = config.mapping.get("no_rope_layers")
-    if given is None:
-        every = config.needed({"key": "no_rope_layer_interval"})
-        return [bool((layer + 1) % every) for layer in range(layers)]
-    if not isinstance(given, list) or len(given) != layers or not set(map(str, given)) <= {"0", "1"}:
-        raise InputError(f"{shown(given)} is no list of a 0 or a 1 for each of {layers} layers", key="no_rope_layers")
-    return [bool(each) for each in given]
-
-
-def shortest_period(words: Sequence[str]) -> Sequence[str]:
-    """The shortest start of a sequence that gives all of it when it is repeated.
-
-    >>> shortest_period(["sliding", "full", "sliding", "full", "sliding"])
-    ['sliding', 'full']
+    >>> repeated(["sliding", "full", "sliding", "full", "sliding"])
+    ([], ['sliding', 'full'])
+    >>> repeated(["dense", "experts", "experts", "experts"])
+    (['dense'], ['experts'])
     """
-    sizes = range(1, len(words) + 1)
-    return next(words[:size] for size in sizes if words[size:] == words[: len(words) - size])
+    number, periods = len(words), _periods([*reversed(words)])
+    first = min(range(number), key=lambda leading: leading + periods[number - leading])
+    return words[:first], words[first : first + periods[number - first]]
+
+
+def _periods(words: Sequence[str]) -> list[int]:
+    """After how many words each start of a sequence repeats itself, by its length."""
+    borders = [-1]
+    for end, word in enumerate(words):
+        border = borders[end]
+        while border >= 0 and words[border] != word:
+            border = borders[border]
+        borders.append(border + 1)
+    return [length - border for length, border in enumerate(borders)]

@@ -21,6 +21,12 @@ PARTS_IN_WORDS: Final = {  # parts that not every family has
     "softcaps": "soft caps",
     "scales": "constant factors",
 }
+SECTIONS: Final = {  # parts of layers that a family may have, as `parts` of the table has them where a row says nothing else
+    "mixture": "experts",
+    "latent": "latent attention",
+    "state_space": "Mamba-2",
+    "delta": "gated delta",
+}
 TABLE: Final = Path(__file__).parents[2] / "data" / "model_families.yaml"
 
 
@@ -31,7 +37,8 @@ class FamilyTable:
     rows: Mapping[str, Mapping[str, Any]]  # by every name of a family
     aliases: Mapping[str, tuple[str, ...]]
     refused: Mapping[str, str]  # family -> what it is
-    experts: tuple[str, ...]  # keys that say how many experts there are
+    ways_on: Mapping[str, str]  # by what a family is: what to do about it, where no model that comes near can be written
+    parts: Mapping[str, Mapping[str, Any]]  # of layers: their cells where a row says nothing else
     titles: Mapping[str, str]  # the parts of each family in words, once under its first name
     source: str  # what the rows were read from
 
@@ -44,12 +51,14 @@ def family_table() -> FamilyTable:
     rows: dict[str, Mapping[str, Any]] = {}
     for family, own in families.items():
         row = _whole_row(own, families, table["common"])
+        row = row | {part: table["parts"][part] | row[part] for part in SECTIONS if row.get(part) is not None}
         rows |= dict.fromkeys((family, *own.get("also", ())), row)
     return FamilyTable(
         rows=rows,
         aliases={key: (key, *others) for key, others in table["aliases"].items()},
         refused={family: what for what, several in table["refused"].items() for family in several},
-        experts=tuple(table["experts"]),
+        ways_on=table["ways_on"],
+        parts=table["parts"],
         source=table["source"],
         titles={family: _in_words(rows[family], families[family].get("also", ())) for family in sorted(families)},
     )
@@ -63,8 +72,8 @@ def _whole_row(own: Mapping[str, Any], families: Mapping[str, Mapping[str, Any]]
 
 def _over(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
     """Parts of one's own in place of those of another row; tables of parts and of defaults are laid over, entry by entry."""
-    tables = ("biases", "softcaps", "scales", "only", "defaults", "nested")
-    joined = {key: {**base.get(key, {}), **own[key]} for key in tables if key in own}
+    tables = ("biases", "softcaps", "scales", "only", "defaults", "nested", "types", *SECTIONS)
+    joined = {key: {**(base.get(key) or {}), **own[key]} for key in tables if own.get(key) is not None}
     named = ("extends", "also")
     return {key: value for key, value in {**base, **own, **joined}.items() if key not in named}
 
@@ -85,6 +94,7 @@ def _in_words(row: Mapping[str, Any], also: Sequence[str]) -> str:
     parts += [words for key, words in PARTS_IN_WORDS.items() if _outcomes(row.get(key, "none")) - NOTHING]
     biased = [product for product, cell in row["biases"].items() if _outcomes(cell) - NOTHING]
     parts += [f"biases ({', '.join(biased)})"] if biased else []
+    parts += [words for part, words in SECTIONS.items() if row.get(part) is not None]
     return ", ".join(parts) + (f" (also {', '.join(also)})" if also else "")
 
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from perfmodel.errors import InputError, NotSupportedError, shown
-from perfmodel.exchange.families.cells import FamilyConfig, checked
+from perfmodel.exchange.families.cells import FamilyConfig
 from perfmodel.exchange.families.layers import layer_settings
-from perfmodel.exchange.families.table import family_row, family_table
+from perfmodel.exchange.families.refusals import row_of
 from perfmodel.exchange.importers.registry import Document, Importer
 from perfmodel.spec.model import BIASES
 
@@ -22,10 +22,10 @@ GATED: Final = {"silu": "swiglu", "swish": "swiglu"} | dict.fromkeys(("gelu", "g
 PLAIN: Final = {"relu": "relu", "relu2": "squared_relu"} | dict.fromkeys(
     ("gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh", "gelu_python"), "gelu"
 )
-EXPERTS: Final = "a mixture of experts"  # what the table says of families of such models
 SIZES: Final = ("layers", "hidden_size", "attention_heads", "kv_heads", "ffn_hidden_size", "vocab_size")
 PARTS: Final = (  # a cell each, where a family has it
     *("norm", "pre_norms", "post_norms", "parallel_residual", "qk_norm", "embedding_norm", "spare_positions"),
+    *("sinks", "attention_gate"),
 )
 
 
@@ -40,15 +40,38 @@ def _read(document: Document) -> dict[str, Any]:
     Errors: InputError for a key that is missing or of a wrong type; NotSupportedError for what a dense decoder does not
     have.
     """
-    config, name = document.mapping, _name(document)
+    key, config, name = *_language_model(document), _name(document)
+    if not key:
+        return _translated(config, name=name)
+    try:
+        return _translated(config, name=f"{name} (text)", is_nested=True)
+    except (InputError, NotSupportedError) as error:
+        raise error.under(key) from None
+
+
+def _language_model(document: Document) -> tuple[str, Mapping[str, Any]]:
+    """The config of the language model, and the key that it stands under in that of a model which also sees or hears."""
+    config = document.mapping
     for key in TEXT_MODELS:
         if isinstance(config.get(key), Mapping):
             outer = {each: config[each] for each in ("model_type", "tie_word_embeddings") if each in config}
-            try:
-                return _translated({**outer, **config[key]}, name=f"{name} (text)", is_nested=True)
-            except (InputError, NotSupportedError) as error:
-                raise error.under(key) from None
-    return _translated(config, name=name)
+            return key, {**outer, **config[key]}
+    return "", config
+
+
+def _assumptions(document: Document) -> dict[str, str]:
+    """What a config has that is left out, or read as something that comes near."""
+    _, mapping = _language_model(document)
+    config, sentences = FamilyConfig(mapping=mapping, defaults={}), {}
+    key, layers = config.found("num_nextn_predict_layers")
+    if isinstance(layers, int) and layers > 0:
+        left_out = f"{key} is {layers}: layers that predict further tokens are left out, as transformers leaves them out"
+        sentences["multi_token_layers"] = f"{left_out}; model.multi_token_layers={layers} counts them"
+    chunk = mapping.get("attention_chunk_size")
+    if isinstance(chunk, int):
+        exact = f"exact up to {chunk} tokens, at most twice the scores beyond"
+        sentences["layer_kinds"] = f"attention in chunks of {chunk} tokens is counted as a window of as many: {exact}"
+    return sentences
 
 
 def _name(document: Document) -> str:
@@ -59,7 +82,7 @@ def _name(document: Document) -> str:
 
 
 def _translated(mapping: Mapping[str, Any], *, name: str, is_nested: bool = False) -> dict[str, Any]:
-    row = _row(mapping)
+    row = row_of(mapping)
     nested = row.get("nested", {}) if is_nested else {}
     config = FamilyConfig(mapping=mapping, defaults={**nested, **row["defaults"]})
     config.check_only(row["only"])
@@ -85,52 +108,6 @@ def _translated(mapping: Mapping[str, Any], *, name: str, is_nested: bool = Fals
         **positions,
         **layer_settings(config, row, sizes["layers"]),
     }
-
-
-def _row(mapping: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The row of the family of a config.
-
-    Errors: InputError without a family; NotSupportedError for experts, latent attention, and families that are not covered.
-    """
-    family = mapping.get("model_type")
-    if family is None:
-        raise InputError("missing; the model needs it", key="model_type")
-    checked("model_type", family, str)
-    config = FamilyConfig(mapping=mapping, defaults={})
-    for key in family_table().experts:
-        _, experts = config.found(key)
-        if isinstance(experts, int) and experts > 1:
-            problem = f"a mixture of {experts} experts is known but not supported yet"
-            raise NotSupportedError(f"{problem}; {_dense(config)}", key=key)
-    if mapping.get("kv_lora_rank") is not None:
-        rank = shown(mapping["kv_lora_rank"])
-        raise NotSupportedError(f"latent attention of rank {rank} is known but not supported yet", key="kv_lora_rank")
-    try:
-        return family_row(family)
-    except NotSupportedError as error:
-        refused = family_table().refused.get(family)
-        way_on = _dense(config) if refused == EXPERTS else "" if refused else _other_family(config)
-        raise NotSupportedError("; ".join(filter(None, (error.problem, way_on))), key=error.key) from None
-
-
-def _other_family(config: FamilyConfig) -> str:
-    """What to write where a family is not known: another one, or the model inline."""
-    return f"if its layers are those of one of them, give that as model_type; else write the model inline, {_inline(config)}"
-
-
-def _dense(config: FamilyConfig) -> str:
-    """What to write in place of a mixture of experts: the dense model whose MLP is what a token runs through."""
-    sizes = _inline(config, without="ffn_hidden_size")
-    return f"a dense model, with the experts of a token as one MLP, can be written inline, {sizes}"
-
-
-def _inline(config: FamilyConfig, without: str = "") -> str:
-    """A model as a run file has it, with the sizes of the config but one."""
-    common = family_table().rows["llama"]
-    names = [name for name in (*SIZES[:4], "head_size", *SIZES[4:]) if name != without]
-    known = {name: value for name in names if isinstance(value := config.decided(common[name]), int)}
-    sizes = "".join(f"{name}: {value}, " for name, value in known.items())
-    return f"model: {{{sizes}..}}, with the keys of perfmodel show llama-3.1-8b"
 
 
 def _activation(config: FamilyConfig, row: Mapping[str, Any]) -> str:
@@ -162,4 +139,4 @@ def _chosen(config: FamilyConfig, cells: Mapping[str, Any]) -> str:
     return " ".join(part for part, cell in cells.items() if config.decided(cell))
 
 
-IMPORTER: Final = Importer(name="Hugging Face config.json", gives="models", recognises=_is_config, read=_read)
+IMPORTER: Final = Importer(name="Hugging Face config.json", gives="models", recognises=_is_config, read=_read, assumes=_assumptions)

@@ -7,6 +7,7 @@ An importer is a module of this package with one declaration, and nothing else h
         gives="models",                   # the kind of preset that it may stand for
         recognises=_is_config,            # whether a Document has this format: cheap, and true for no other format
         read=_model,                      # the Document as the mapping that a preset of that kind holds
+        assumes=_assumptions,             # what the reader took that the Document says otherwise, a sentence by key; may be left out
     )
 
 A content that two importers recognise is refused, and so is an importer that gives no kind of preset or has no reader.
@@ -23,7 +24,7 @@ from pkgutil import iter_modules
 from typing import Any, Final
 
 from perfmodel.errors import InputError, PerfmodelError
-from perfmodel.exchange.documents import mapping_in, parse_text, read_text
+from perfmodel.exchange.documents import FILE_SUFFIXES, mapping_in, parse_text, read_text
 
 DESCRIBED: Final[Mapping[str, str]] = {  # kind of preset: what a file of it describes
     "runs": "a run",
@@ -54,12 +55,16 @@ class Document:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Importer:
-    """A format of other software: what it is called, what it gives, how it is recognised and how it is read."""
+    """A format of other software: what it is called, what it gives, how it is recognised and how it is read.
+
+    `assumes` gives sentences on what is read otherwise than a document has it, by the key of the preset that would change that.
+    """
 
     name: str
     gives: str  # a key of DESCRIBED
     recognises: Callable[[Document], bool]
     read: Callable[[Document], dict[str, Any]]
+    assumes: Callable[[Document], Mapping[str, str]] = lambda _: {}
 
     def __post_init__(self) -> None:
         if self.gives not in DESCRIBED:
@@ -125,6 +130,20 @@ def imported(document: Document, kind: str) -> dict[str, Any] | None:
         return importer.read(document)
     except PerfmodelError as error:
         raise error.under(str(document.path or "")) from None
+
+
+def assumed(value: Any) -> Mapping[str, str]:
+    """What was assumed where a file of other software, or its content, stands for a part of a run: a sentence by key."""
+    if isinstance(value, Mapping) and "extends" in value:
+        return assumed(value["extends"])
+    if isinstance(value, str) and Path(value).suffix.lower() in FILE_SUFFIXES:
+        document = document_at(Path(value))
+    elif isinstance(value, Mapping):
+        document = Document(path=None, text="", mapping=value)
+    else:
+        return {}
+    importer = importer_of(document)
+    return {} if importer is None else importer.assumes(document)
 
 
 def read_settings(path: Path, kind: str, *, needs: str = "settings (key: value)") -> dict[str, Any]:

@@ -95,3 +95,70 @@ SMALL_CONFIGS: Final = [
     *_of("codegen", GPT | {"rotary_dim": 8}),
     *_of("phi", SIZES | {"hidden_act": "gelu_new"}, {}, {"qk_layernorm": True, "partial_rotary_factor": 0.25}),
 ]  # fmt: skip
+
+# Mixtures of experts, latent attention and other mixers.
+EXPERTS: Final = SILU | {"num_experts": 6, "num_experts_per_tok": 2}
+LOCAL: Final = SILU | {"num_local_experts": 6, "num_experts_per_tok": 2}
+NARROW: Final = EXPERTS | {"moe_intermediate_size": 72}
+ROUTED: Final = {key: value for key, value in NARROW.items() if key != "num_experts"} | {"n_routed_experts": 6}
+LATENT: Final = ALL_HEADS | {
+    "hidden_act": "silu", "q_lora_rank": 48, "kv_lora_rank": 32, "qk_nope_head_dim": 24, "qk_rope_head_dim": 8, "v_head_dim": 20,
+}  # fmt: skip
+LATENT_EXPERTS: Final = LATENT | {
+    "n_routed_experts": 8, "num_experts_per_tok": 2, "n_shared_experts": 2, "moe_intermediate_size": 72, "first_k_dense_replace": 2,
+    "n_group": 4, "topk_group": 2,
+}  # fmt: skip
+LINEAR: Final = {
+    "linear_conv_kernel_dim": 3, "linear_key_head_dim": 16, "linear_value_head_dim": 24, "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+}  # fmt: skip
+MAMBA: Final = {"mamba_n_heads": 8, "mamba_d_state": 16, "mamba_n_groups": 2, "mamba_d_conv": 3}
+DBRX: Final = OLD | {
+    "d_model": 192, "n_heads": 12, "n_layers": 2, "max_seq_len": 640, "attn_config": {"kv_n_heads": 4, "rope_theta": 10000.0},
+    "ffn_config": {"ffn_hidden_size": 520, "moe_num_experts": 4, "moe_top_k": 2, "hidden_size": 192},
+}  # fmt: skip
+NEMOTRON_H: Final = {key: value for key, value in SIZES.items() if key != "num_hidden_layers"} | {
+    "hybrid_override_pattern": "ME-*EM", "mamba_num_heads": 6, "mamba_head_dim": 16, "n_groups": 2, "ssm_state_size": 16,
+    "n_routed_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 72, "moe_shared_expert_intermediate_size": 104,
+}  # fmt: skip
+SMALL_CONFIGS += [
+    *_of("mixtral", EXPERTS, {}, {"sliding_window": 96}),
+    *_of("phimoe", LOCAL, {}, {"attention_bias": True, "lm_head_bias": True}),
+    *_of("minimax_m2", EXPERTS | {"head_dim": 40}),
+    *_of("dbrx", DBRX),
+    *_of("olmoe", EXPERTS, {}, {"attention_bias": True}),
+    *_of("flex_olmo", EXPERTS),
+    *_of("gpt_oss", EXPERTS | {"head_dim": 40, "sliding_window": 96}, {}, {"attention_bias": False}),
+    *_of("qwen2_moe", NARROW | {"shared_expert_intermediate_size": 104}, {},
+         {"decoder_sparse_step": 2, "mlp_only_layers": [1]}, {"qkv_bias": False}),
+    *_of("qwen3_moe", NARROW | {"head_dim": 40}, {}, {"mlp_only_layers": [0, 2], "attention_bias": True},
+         {"use_sliding_window": True, "sliding_window": 96}),
+    *_of("qwen3_next", NARROW | LINEAR | {"head_dim": 40, "shared_expert_intermediate_size": 104}, {},
+         {"layer_types": ["full_attention", "linear_attention"] * 2 + ["linear_attention"], "decoder_sparse_step": 2}),
+    *_of("qwen3_5_text", SILU | LINEAR | {"head_dim": 40}),
+    *_of("qwen3_5_moe_text", NARROW | LINEAR | {"head_dim": 40, "shared_expert_intermediate_size": 104}),
+    *_of("glm4_moe", ROUTED | {"head_dim": 40, "first_k_dense_replace": 2}, {}, {"use_qk_norm": True, "attention_bias": True}),
+    *_of("dots1", ROUTED | {"n_shared_experts": 2, "first_k_dense_replace": 1}, {}, {"sliding_window": 96, "max_window_layers": 3}),
+    *_of("solar_open", {key: value for key, value in ROUTED.items() if key != "intermediate_size"} | {"head_dim": 40}),
+    *_of("hy_v3", NARROW | {"head_dim": 40}),
+    *_of("exaone_moe", NARROW | {"sliding_window": 96, "first_k_dense_replace": 2}),
+    *_of("afmoe", NARROW | {"head_dim": 40, "sliding_window": 96, "num_dense_layers": 2}, {}, {"mup_enabled": True}),
+    *_of("ernie4_5_moe", SILU | {"moe_num_experts": 6, "moe_k": 2, "moe_intermediate_size": 72}, {},
+         {"moe_layer_start_index": 0, "moe_layer_end_index": 3, "moe_layer_interval": 2, "moe_num_shared_experts": 0}),
+    *_of("hunyuan_v1_moe", SILU | {"num_experts": 6, "moe_topk": 2, "head_dim": 40}, {}, {"attention_bias": True}),
+    *_of("cohere2_moe", EXPERTS | {"head_dim": 40, "sliding_window": 96, "num_shared_experts": 2}, {},
+         {"mlp_layer_types": ["dense"] * 2 + ["sparse"] * 3, "prefix_dense_intermediate_size": 600}),
+    *_of("granitemoe", LOCAL, {}, {"attention_bias": True, "embedding_multiplier": 12.0}),
+    *_of("granitemoeshared", LOCAL, {}, {"shared_intermediate_size": 104}),
+    *_of("granitemoehybrid", LOCAL | MAMBA | {"shared_intermediate_size": 104, "layer_types": ["mamba"] * 4 + ["attention"]}, {},
+         {"num_local_experts": 0, "position_embedding_type": "rope"}),
+    *_of("bamba", SILU | MAMBA | {"attn_layer_indices": [1, 3]}, {}, BOTH_BIASES),
+    *_of("nemotron_h", NEMOTRON_H, {}, {"mlp_bias": True, "attention_bias": True}, {"moe_latent_size": 64}),
+    *_of("llama4_text", LOCAL | {"head_dim": 40, "intermediate_size_mlp": 600, "attention_chunk_size": 96}, {},
+         {"interleave_moe_layer_step": 2, "attention_bias": True}, {"moe_layers": [1, 2]}),
+    *_of("deepseek_v2", LATENT_EXPERTS, {}, {"q_lora_rank": None}, {"first_k_dense_replace": 0}),
+    *_of("deepseek_v3", LATENT_EXPERTS, {}, {"tie_word_embeddings": True}),
+    *_of("glm4_moe_lite", {key: value for key, value in LATENT_EXPERTS.items() if key != "first_k_dense_replace"}),
+    *_of("youtu", LATENT),
+    *_of("minicpm3", LATENT, {}, {"v_head_dim": None}),
+]  # fmt: skip

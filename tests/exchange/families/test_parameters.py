@@ -9,7 +9,10 @@ from perfmodel.exchange.families.table import family_table
 from tests.exchange.families.small_configs import SMALL_CONFIGS, SmallConfig
 from tests.exchange.families.transformers_networks import meta_network, network_config, read_config, read_small
 
-WITHOUT_TRANSFORMERS = {"internlm", "internlm2", "baichuan", "chatglm", "minicpm", "qwen"}  # whose code is beside their weights
+WITHOUT_TRANSFORMERS = {  # whose code is beside their weights
+    *("internlm", "internlm2", "baichuan", "chatglm", "minicpm", "qwen", "deepseek", "grok-1", "grok"),
+}
+WINDOWED = ("sliding_attention", "chunked_attention")  # Llama 4's chunks are read as windows
 
 
 @pytest.mark.parametrize("config", SMALL_CONFIGS, ids=str)
@@ -35,12 +38,13 @@ def test_layers_slide_where_those_of_transformers_do(config: SmallConfig) -> Non
     """Each layer, with or without layer_types in the config; where there is no list of them, all have the one window."""
     theirs = network_config(config)
     window = getattr(theirs, "sliding_window", None)
+    window = getattr(theirs, "attention_chunk_size", window)
     types = getattr(theirs, "layer_types", None) or ["full_attention" if window is None else "sliding_attention"] * 99
     if config.family == "gpt_neo":
         window, types = 96, [{"local": "sliding_attention"}.get(each, "full_attention") for each in theirs.attention_layers]
     for model in (read_small(config), read_config(theirs.to_dict())):
         kinds = [model.kinds[model.kind_at(layer)] for layer in range(int(model.layers))]
-        expected = [window if types[layer] == "sliding_attention" else None for layer in range(len(kinds))]
+        expected = [window if types[layer] in WINDOWED else None for layer in range(len(kinds))]
         assert [kind.window for kind in kinds] == expected
 
 

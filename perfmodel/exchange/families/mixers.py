@@ -1,0 +1,116 @@
+"""What mixes the tokens of each layer, and whether it is rotated: from the types of layers, or from the rule of a family.
+
+`types` of a row says what each word of layer_types stands for: the attention of a layer, and its feed-forward part where that is
+not what the experts of the row say. Where the config has no layer_types, `mixers` says which layers have the type
+linear_attention, or `slides` which have a window:
+    none                    none of them may have a window
+    all                     all of them
+    {all_but_every: n}      all but the n-th, the 2n-th ..
+    {all_but_first_of: n}   all but the first of each n
+    {all_but: list}         all but those that are listed, counted from 0
+    {from: n}               those behind the first n
+    unrotated, rotated      those whose queries and keys are not rotated, or are
+    listed                  those that attention_types calls local
+
+`rotates`: all; sliding: those that slide; sliding_or_all: those, or all where none has a window; listed: as no_rope_layers says
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from typing import Any, Final, NamedTuple
+
+from perfmodel.errors import InputError, NotSupportedError, shown
+from perfmodel.exchange.families.cells import FamilyConfig, checked
+
+ROTATED: Final = ("full", "sliding", "latent")  # attention whose queries and keys may be rotated
+SLIDING, FULL, LINEAR = "sliding_attention", "full_attention", "linear_attention"
+
+
+class Mixer(NamedTuple):
+    """What mixes the tokens of one layer."""
+
+    attention: str
+    is_rotated: bool
+    feed_forward: str | None  # where the type of the layer says it
+
+
+def layer_mixers(config: FamilyConfig, row: Mapping[str, Any], layers: int, window: int | None) -> list[Mixer]:
+    """The mixer of each layer. Errors: InputError, NotSupportedError."""
+    listed = _listed_rotation(config, layers) if row["rotates"] == "listed" else [True] * layers
+    words = _layer_types(config, row, window, listed)
+    parts = [row["types"][word] for word in words]
+    slides = [part["attention"] == "sliding" for part in parts]
+    rotates = {"sliding": slides, "sliding_or_all": listed if window is None else slides}.get(row["rotates"], listed)
+    return [
+        Mixer(part["attention"], rotate or part["attention"] not in ROTATED, part.get("feed_forward"))
+        for part, rotate in zip(parts, rotates, strict=True)
+    ]
+
+
+def _layer_types(config: FamilyConfig, row: Mapping[str, Any], window: int | None, rotated: Sequence[bool]) -> list[str]:
+    """The type of each layer, as layer_types has it; types that are said of fewer layers are repeated."""
+    key, given = config.found("layer_types")
+    if given is not None:
+        types = list(given) if isinstance(given, str | list) else []
+        if not types or not {str(each) for each in types} <= set(row["types"]):
+            raise NotSupportedError(f"{shown(given)} is not covered; {' and '.join(row['types'])} are", key=key)
+        if window is None and any(row["types"][each]["attention"] == "sliding" for each in types):
+            problem = f"missing; {key} has sliding layers, which need the number of tokens that they see"
+            raise InputError(problem, key="sliding_window")
+        return [types[layer % len(types)] for layer in range(len(rotated))]
+    if "mixers" in row:
+        return [LINEAR if chosen else FULL for chosen in _chosen_layers(config, row["mixers"], rotated)]
+    return [SLIDING if slide else FULL for slide in _sliding_layers(config, row["slides"], window, rotated)]
+
+
+def _sliding_layers(config: FamilyConfig, rule: Any, window: int | None, rotated: Sequence[bool]) -> list[bool]:
+    """Whether each layer has a window."""
+    if window is None:
+        return [False] * len(rotated)
+    if rule == "none":
+        raise NotSupportedError(f"{window} is not covered without layer_types; only null is", key="sliding_window")
+    if rule == "listed":
+        local = _local_layers(config)
+        return [local[layer % len(local)] for layer in range(len(rotated))]
+    return _chosen_layers(config, rule, rotated)
+
+
+def _chosen_layers(config: FamilyConfig, rule: Any, rotated: Sequence[bool]) -> list[bool]:
+    """Whether a rule chooses each layer."""
+    if rule in ("unrotated", "rotated"):
+        return [rotates == (rule == "rotated") for rotates in rotated]
+    if rule == "all":
+        return [True] * len(rotated)
+    ((name, cell),) = rule.items()
+    if name == "all_but":
+        listed = config.places(cell)
+        return [layer not in listed for layer in range(len(rotated))]
+    size = config.decided(cell)
+    checked(config.key_of(cell), size, int if name != "from" else float)
+    tests = {"all_but_every": lambda n: (n + 1) % size, "all_but_first_of": lambda n: n % size, "from": lambda n: n >= size}
+    return [bool(tests[name](layer)) for layer in range(len(rotated))]
+
+
+def _local_layers(config: FamilyConfig) -> list[bool]:
+    """GPT-Neo: [[["global", "local"], 12]] stands for twelve times both."""
+    types = config.mapping.get("attention_types", [[["global", "local"], 1]])
+    try:
+        words = list(chain.from_iterable(list(names) * int(times) for names, times in types))
+    except (TypeError, ValueError):
+        words = []
+    if not words or not set(map(str, words)) <= {"global", "local"}:
+        raise InputError(f"{shown(types)} is no list of [[global, local], times]", key="attention_types")
+    return [word == "local" for word in words]
+
+
+def _listed_rotation(config: FamilyConfig, layers: int) -> list[bool]:
+    """SmolLM3 and Llama 4: no_rope_layers has a 1 for each layer that is rotated (sic); without it every n-th layer is not."""
+    given = config.mapping.get("no_rope_layers")
+    if given is None or given == []:
+        every = config.needed({"key": "no_rope_layer_interval"})
+        return [bool((layer + 1) % every) for layer in range(layers)]
+    if not isinstance(given, list) or len(given) != layers or not set(map(str, given)) <= {"0", "1"}:
+        raise InputError(f"{shown(given)} is no list of a 0 or a 1 for each of {layers} layers", key="no_rope_layers")
+    return [bool(each) for each in given]
