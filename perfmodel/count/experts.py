@@ -28,6 +28,7 @@ from perfmodel.spec.model import TransformerModel
 from perfmodel.spec.phases import DATA_GRADIENT
 
 SCORE_BYTES: Final = 4  # routers score in fp32
+EAGER_PASSES: Final = (17, 34)  # of a function with clamps, forwards and backwards
 SCORE_PASSES: Final = 10  # scores, function, choice and its mask, probabilities, counts for the loss: read and written
 
 
@@ -95,6 +96,13 @@ def routed_inside(write: StreamOperators, declared: LayerPart, name: str, shares
     if "latent_up" in declared.others:
         block = block + write.own_linear(declared.others["latent_up"], own.tokens)
     return block + write.replayed(own.shared(), "dense")
+
+
+def _inside_products(operators: tuple[Operator, ...]) -> tuple[Operator, ...]:
+    """The operators, whose memory-bound ones are part of the products beside them: they keep what they keep, and move nothing."""
+    return tuple(
+        replace(op, moved_bytes=0.0, kernels=0) if isinstance(op, MemoryBound) else op for op in operators
+    )
 
 
 class Routed:
@@ -218,9 +226,16 @@ class Routed:
         calls = first.number if self.work.products == "streams" else 1
         useful = self.copies * self.tensor / self.received
         numbers = self.received * last.inner
-        block = write.own_linear(first, self.rows, useful=useful, calls=calls)
-        block = block + activation(write.setup, self.name, numbers, Role.EXPERT_ACTIVATION)
-        block = block + write.own_linear(last, self.rows, useful=useful, calls=calls)
+        up = write.own_linear(first, self.rows, useful=useful, calls=calls)
+        is_eager = write.model.has_bias("mlp") and not self.work.fused_biases
+        between = self._biased(numbers) if is_eager else activation(write.setup, self.name, numbers, Role.EXPERT_ACTIVATION)
+        down = write.own_linear(last, self.rows, useful=useful, calls=calls)
+        if self.work.products == "fused" and not is_eager:
+            # products end with the function and the cast of its result, and backwards with those of its gradient
+            up = Block(forward=up.forward, backward=_inside_products(up.backward))
+            between = Block(forward=_inside_products(between.forward), backward=_inside_products(between.backward))
+            down = Block(forward=_inside_products(down.forward), backward=down.backward)
+        block = up + between + down + (self._output_bias() if is_eager else Block())
         if not self.work.keeps_outputs:
             return block
         kept = write.activation_bytes * self.received * self.width
@@ -228,6 +243,44 @@ class Routed:
             name=f"{self.name}.weigh", role=Role.EXPERT_OUTPUT, moved_bytes=2 * kept, backward_bytes=3 * kept, saved_bytes=kept
         )
         return block + local(weigh)
+
+    def _biased(self, numbers: Numeric) -> Block:
+        """A gated function with clamps behind biases, in eager kernels on so many numbers of each half.
+
+        Biases are added expert by expert and the results joined, 8 bytes a number of both halves, and backwards summed, 2. Two
+        clamps, the function, an offset, the product of the halves, and the weights of the router in fp32: 17 passes of one half
+        forwards, 34 backwards. Kept are both halves, and what function and products read.
+        """
+        size, halves = self.write.activation_bytes, 2 if self.write.model.gated else 1
+        biases = 4 * size * halves * numbers
+        return local(
+            MemoryBound(
+                name=f"{self.name}.activation",
+                role=Role.EXPERT_ACTIVATION,
+                moved_bytes=biases + EAGER_PASSES[0] * size * numbers,
+                backward_bytes=biases / 4 + EAGER_PASSES[1] * size * numbers,
+                kernels=8 + self.linears["fc1"].number,
+                backward_kernels=16 + self.linears["fc1"].number,
+                saved_bytes=(halves + 4) * size * numbers,
+            )
+        )
+
+    def _output_bias(self) -> Block:
+        """The bias of what experts give, weighed as that is: its product with the weights, in fp32, is added, cast and joined.
+
+        24 bytes a number forwards; backwards its own gradient and that of the weights, 30.
+        """
+        numbers = self.received * self.width
+        return local(
+            MemoryBound(
+                name=f"{self.name}.output_bias",
+                role=Role.ELEMENTWISE,
+                moved_bytes=24 * numbers,
+                backward_bytes=30 * numbers,
+                kernels=4 * self.linears["fc1"].number,
+                backward_kernels=6 * self.linears["fc1"].number,
+            )
+        )
 
     def shared(self) -> Block:
         """The MLP that all tokens pass: its input is that of the router, kept once unless its products take another format."""

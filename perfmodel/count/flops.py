@@ -1,27 +1,45 @@
 """Model FLOPs per token, in closed form: what the published conventions count, whatever a step really runs.
 
 Symbols: L layers, h hidden_size, q query_size, v kv_size, f ffn_hidden_size, V vocab_size, s sequence_length, w window.
+
+Conventions differ in what they count of attention: `full` all pairs of tokens (Megatron-LM until 2025, PaLM), `causal` those that
+the mask leaves, half of them (NVIDIA's tables of 2026, MaxText since 2025-07). None counts the router.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from typing import Final
+
 import numpy as np
 
 from perfmodel.count.layer import layer_parts
+from perfmodel.count.mixers import gated_delta_scan_flop_per_token, mamba2_scan_flop_per_token
 from perfmodel.count.vocabulary import multi_token_linear
+from perfmodel.errors import InputError, did_you_mean
 from perfmodel.spec.fields import Numeric, anywhere
 from perfmodel.spec.model import TransformerModel
 
 
-def model_flop_per_token(model: TransformerModel, sequence_length: Numeric) -> Numeric:
+CONVENTIONS: Final = ("full", "causal")
+SCANS: Final[Mapping[str, Callable[[TransformerModel], Numeric]]] = {  # mixers that meet a state, and no pairs of tokens
+    "mamba2": mamba2_scan_flop_per_token,
+    "gated_delta": gated_delta_scan_flop_per_token,
+}
+
+
+def model_flop_per_token(model: TransformerModel, sequence_length: Numeric, *, convention: str = "full") -> Numeric:
     """6 * (L * (h*(q + 2*v) + q*h + n*h*f) + V*h) + 12 * L * q * s, with n = 3 products of a gated MLP, else 2.
 
-    The published convention (FLOPs forward and backward): attention counted in full, logits once, the lookup nothing.
+    The published conventions (FLOPs forward and backward): attention counted in full, or its causal half; logits once, the lookup
+    nothing.
     Source: arXiv:2205.05198, appendix A, extended to grouped KV heads and gated MLPs.
 
     >>> from perfmodel.exchange.presets import model_preset
     >>> float(model_flop_per_token(model_preset("nemotron-4-15b"), 4096)) / 1e9
     93.99435264
+    >>> float(model_flop_per_token(model_preset("qwen3-30b-a3b"), 4096, convention="causal")) / 1e9  # NVIDIA prints 23.0
+    23.009427456
     """
     logits = 6.0 * model.vocab_size * model.hidden_size
     linear: Numeric = logits
@@ -30,19 +48,22 @@ def model_flop_per_token(model: TransformerModel, sequence_length: Numeric) -> N
     if anywhere(np.asarray(model.multi_token_layers) > 0):
         further = _linear_flop(model, model.last_kind) + multi_token_linear(model).model_flop_per_token + logits
         linear = linear + model.multi_token_layers * further
-    return linear + attention_flop_per_token(model, sequence_length)
+    return linear + attention_flop_per_token(model, sequence_length, convention=convention)
 
 
-def attention_flop_per_token(model: TransformerModel, sequence_length: Numeric) -> Numeric:
+def attention_flop_per_token(model: TransformerModel, sequence_length: Numeric, *, convention: str = "full") -> Numeric:
     """12 * L * q * s: scores and weighted sum, 2 FLOPs a product, forward and twice backward, over the full square.
 
-    Layers whose attention has a window count min(w, s) for s (Megatron-LM and torchtitan, 2026).
+    Layers whose attention has a window count min(w, s) for s (Megatron-LM and torchtitan, 2026). The causal convention counts s/2,
+    and w * (1 - w/(2*s)) in a window, which is what the mask leaves. Errors: InputError for a convention that is none.
     """
+    if convention not in CONVENTIONS:
+        raise InputError(f"{convention} is no convention of FLOPs; {did_you_mean(convention, CONVENTIONS)}")
     total: Numeric = 0.0
     for kind in model.kinds:
-        total = total + model.layers_of(kind, 0, model.layers) * _attention_flop(model, kind, sequence_length)
+        total = total + model.layers_of(kind, 0, model.layers) * _attention_flop(model, kind, sequence_length, convention)
     if anywhere(np.asarray(model.multi_token_layers) > 0):
-        total = total + model.multi_token_layers * _attention_flop(model, model.last_kind, sequence_length)
+        total = total + model.multi_token_layers * _attention_flop(model, model.last_kind, sequence_length, convention)
     return total
 
 
@@ -54,12 +75,16 @@ def _linear_flop(model: TransformerModel, kind: str) -> Numeric:
     return total
 
 
-def _attention_flop(model: TransformerModel, kind: str, sequence_length: Numeric) -> Numeric:
-    """6 * a * (d + v) * s: queries meet keys of d numbers, and weigh values of v; 0 of layers without attention."""
+def _attention_flop(model: TransformerModel, kind: str, sequence_length: Numeric, convention: str = "full") -> Numeric:
+    """6 * a * (d + v) * s: queries meet keys of d numbers, and weigh values of v; of other mixers what their scan takes."""
     chosen = model.kinds[kind]
     if chosen.attention == "none":
         return 0.0
+    if chosen.attention in SCANS:
+        return SCANS[chosen.attention](model)
     seen = sequence_length if chosen.window is None else np.minimum(chosen.window, sequence_length)
+    if convention == "causal":
+        seen = seen * (1.0 - seen / (2.0 * sequence_length))
     value_size = model.value_head_size if chosen.attention == "latent" else model.head_size
     return 6.0 * model.attention_heads * (model.head_size + value_size) * seen
 

@@ -15,6 +15,7 @@ from perfmodel.count.declarations import ExpertShards, LayerPart
 from perfmodel.count.experts import routed_experts, routed_inside
 from perfmodel.count.feed_forward import dense_inside, dense_mlp
 from perfmodel.count.latent_attention import latent_attention, latent_inside
+from perfmodel.count.mixers import gated_delta_inside, gated_delta_mixer, mamba2_inside, mamba2_mixer
 from perfmodel.count.stream import StreamOperators
 from perfmodel.errors import NotSupportedError
 from perfmodel.spec.fields import Numeric
@@ -44,6 +45,8 @@ ATTENTION: Final = {
     "full": AttentionKind(declaration=grouped_query_attention, inside=grouped_query_inside),
     "sliding": AttentionKind(declaration=grouped_query_attention, inside=grouped_query_inside),
     "latent": AttentionKind(declaration=latent_attention, inside=latent_inside),
+    "mamba2": AttentionKind(declaration=mamba2_mixer, inside=mamba2_inside, graphed="mixer"),
+    "gated_delta": AttentionKind(declaration=gated_delta_mixer, inside=gated_delta_inside, graphed="mixer"),
 }
 FEED_FORWARD: Final = {
     "dense": FeedForwardKind(declaration=dense_mlp, inside=dense_inside, graphed="dense"),

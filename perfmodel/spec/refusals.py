@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.errors import InputError, NotSupportedError, PerfmodelError
-from perfmodel.spec.axes import AXES, Axis
+from perfmodel.spec.axes import AXES, EXPERT, EXPERT_TENSOR, Axis
 from perfmodel.spec.fields import Numeric, Truth, plain
 from perfmodel.spec.hardware import Cluster, Gpu
 from perfmodel.spec.layout import EVEN, Layout
@@ -300,18 +300,18 @@ def _expert_rules(model: TransformerModel, layout: Layout) -> Iterator[Rule]:
     """The expert mesh shares the GPUs of a pipeline stage with the other one: its degrees may exceed data_parallel."""
     expert, tensor, mixture = layout.expert_parallel, layout.expert_tensor_parallel, model.mixture
     if mixture is None:
-        for key, degree in (("expert_parallel", expert), ("expert_tensor_parallel", tensor)):
+        for axis, degree in ((EXPERT, expert), (EXPERT_TENSOR, tensor)):
             yield Rule(
-                key=key,
+                key=axis.name,
                 allows=np.asarray(degree) == 1,
                 sentence=lambda degree=degree: f"{plain(degree)} ranks would share experts, and {model.name} has none; 1 would do",
             )
         return
-    yield _divides(expert, mixture.experts, "experts", key="expert_parallel")
-    yield _divides(tensor, mixture.ffn_hidden_size, "columns of an expert (mixture.ffn_hidden_size)", key="expert_tensor_parallel")
+    yield _divides(expert, mixture.experts, "experts", key=EXPERT.name)
+    yield _divides(tensor, mixture.ffn_hidden_size, "columns of an expert (mixture.ffn_hidden_size)", key=EXPERT_TENSOR.name)
     stage = layout.tensor_parallel * layout.context_parallel * layout.data_parallel
     yield Rule(
-        key="expert_parallel",
+        key=EXPERT.name,
         allows=np.remainder(stage, expert * tensor) == 0,
         sentence=lambda: (
             f"{plain(expert * tensor)} ranks that share experts (expert_parallel * expert_tensor_parallel) do not divide the "

@@ -62,6 +62,7 @@ class Setup:
         return {
             **of_subject,
             **{name: getattr(layout, name) for name in kept},
+            "recompute_modules": " ".join(layout.recompute_modules) or "none",
             "recompute_layers": again if layout.recompute == "full" else 0,
             "sequence_parallel": layout.sequence_parallel * (np.asarray(layout.tensor_parallel) > 1),
         }

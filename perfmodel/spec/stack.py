@@ -190,7 +190,8 @@ class ExpertWork(Spec):
     dispatcher      alltoall: a copy of a token for each of its experts; deepep, hybridep: one for each rank of its own links'
                     domain, and one for each node beyond, where links pass it on; allgather: all tokens to all ranks
     overlap         passes: dispatch and combine run beside the passes of another micro-batch (1F1B); none
-    products        streams: a kernel for each expert, on several streams; grouped: one for all
+    products        streams: a kernel for each expert, on several streams; grouped: one for all; fused: one for all, which takes the
+                    activation function and the casts between both products into itself
     """
 
     dispatcher: str = choice(*DISPATCHERS)
@@ -199,11 +200,12 @@ class ExpertWork(Spec):
     link_share: Numeric = number("ratio", above=0, maximum=2)  # rate of a dispatch over that of an all-to-all on the same links
     overlap: str = choice("none", "passes")
     hidden_share: Numeric = number("ratio", maximum=1)  # of messages that another micro-batch has computation for
-    products: str = choice("streams", "grouped")
+    products: str = choice("streams", "grouped", "fused")
     product_work: Numeric = number("ratio", above=0, maximum=5)  # time of products of experts over that of the same tiles at once
     router_kernels: Numeric = count()  # of the router's scores, choice, losses and bookkeeping, forwards
     router_backward_kernels: Numeric = count()
     expert_wait_s: Numeric = number("s")  # that the GPU waits for the CPU, which waits for the numbers of tokens of each expert
+    fused_biases: bool = flag()  # biases of experts, and functions with clamps, are part of kernels, not a chain of eager ones
     keeps_outputs: bool = flag()  # what experts give is kept until the backward pass, for the gradient of the router
     padded_rows: Numeric = count()  # rows of an expert are padded to a multiple of so many, where products have few bits
     spread: Mapping[str, Numeric] = spreads()

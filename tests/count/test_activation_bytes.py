@@ -53,7 +53,7 @@ def kept(model: TransformerModel, *, stack: str = "megatron-lm", layout: Layout 
 def rerun(model: TransformerModel, layout: Layout) -> Numeric:
     """Count the bytes of the layer that runs again."""
     work = iteration(setup_of(model, layout, stack_preset("megatron-lm")))
-    return rerun_layer_bytes(work, layer_of(work).again, next(iter(work.layers)))
+    return rerun_layer_bytes(work, layer_of(work), next(iter(work.layers)))
 
 
 def states(layout: Layout, stack: str) -> MemoryBytes:

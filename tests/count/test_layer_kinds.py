@@ -12,9 +12,9 @@ import pytest
 import transformers
 from torch import nn
 
-from perfmodel.count.attention import ATTENTION
+from perfmodel.count.part_kinds import ATTENTION
 from perfmodel.count.declarations import Component
-from perfmodel.count.feed_forward import FEED_FORWARD
+from perfmodel.count.part_kinds import FEED_FORWARD
 from perfmodel.count.flops import attention_flop_per_token, model_flop_per_token
 from perfmodel.count.iteration import iteration
 from perfmodel.count.layer import layer_parts

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from perfmodel.errors import InputError, NotSupportedError, shown
+from perfmodel.spec.axes import EXPERT, EXPERT_TENSOR, TENSOR
 from perfmodel.spec.layout import RECOMPUTE_MODULES
 
 WINDOW: Final = re.compile(r"(\d+) on every other layer")
@@ -83,14 +84,14 @@ def _layers(cells: Mapping[str, str], attention: str) -> dict[str, Any]:
 
 def mixture_settings(cells: Mapping[str, str], presets: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a layout that its row states for experts: their mesh, their load, what runs again, how pieces are dealt."""
-    tensor = cells.get("expert_tensor_parallel") or next(
-        str(each["expert_tensor_parallel"])
+    tensor = cells.get(EXPERT_TENSOR.name) or next(
+        str(each[EXPERT_TENSOR.name])
         for each in presets["expert_tensors"]
         if re.search(each.get("source", ""), cells["source"])
     )
     settings: dict[str, Any] = {
-        "expert_parallel": max(_number(cells, "expert_parallel"), 1),
-        "expert_tensor_parallel": _number(cells, "tensor_parallel") if tensor == "tensor_parallel" else int(tensor),
+        EXPERT.name: max(_number(cells, EXPERT.name), 1),
+        EXPERT_TENSOR.name: _number(cells, TENSOR.name) if tensor == TENSOR.name else int(tensor),
         "expert_load": next(
             float(each["load"]) for each in presets["loads"] if re.search(each.get("router_load", ""), cells.get("router_load", ""))
         ),

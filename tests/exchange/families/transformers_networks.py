@@ -20,8 +20,14 @@ def network_config(config: SmallConfig) -> Any:
 
 def meta_network(config: SmallConfig) -> Any:
     """The network, whose tensors have shapes alone, and whose attention is written out as products."""
+    theirs = network_config(config)
     with torch.device("meta"):
-        return transformers.AutoModelForCausalLM.from_config(network_config(config), attn_implementation="eager")
+        if type(theirs) in transformers.AutoModelForCausalLM._model_mapping:
+            return transformers.AutoModelForCausalLM.from_config(theirs, attn_implementation="eager")
+        network = transformers.AutoModel.from_config(theirs, attn_implementation="eager")  # the text model of one that sees
+        if not getattr(theirs, "tie_word_embeddings", False):
+            network.lm_head = torch.nn.Linear(theirs.hidden_size, theirs.vocab_size, bias=False)
+        return network
 
 
 def read_config(mapping: dict[str, Any]) -> TransformerModel:
