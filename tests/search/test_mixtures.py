@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from dataclasses import replace
 from itertools import product
 from typing import Any
 
+import numpy as np
 import pytest
 
 from perfmodel.exchange.presets import cluster_preset, model_preset, stack_preset
 from perfmodel.prediction import stage_breakdown
-from perfmodel.search.search import LayoutCandidate, SearchResult, search
+from perfmodel.search.search import LayoutCandidate, SearchResult, evaluated_grid, search
 from perfmodel.search.space import Workload, layout_grids, module_choices, offered_space
 from perfmodel.spec.layer_parts import LatentAttention, Mixture
 from perfmodel.spec.layout import Layout
@@ -159,3 +161,34 @@ def test_deepseek_v3_is_planned_at_least_as_fast_as_its_published_layouts() -> N
             **degrees,
         )
         assert best.iteration_time_s <= 1.1 * float(stage_breakdown(work.setup(layout)).total_s)
+
+
+KINDS_OF_MIXTURES = (  # experts behind dense layers, groups and latent attention; one expert a rank in 8 bits; mixers beside them
+    ("deepseek-v3", "gb200-nvl72", "megatron-bridge", "fp8"),
+    ("mixtral-8x7b", "dgx-h100", "megatron-core", "fp8"),
+    ("nemotron-3-nano", "dgx-h100", "megatron-core-2025", "bf16"),
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("model", "cluster", "stack", "precision"), KINDS_OF_MIXTURES)
+def test_layouts_of_a_grid_are_as_alone(model: str, cluster: str, stack: str, precision: str) -> None:
+    """A grid has layouts with one expert a rank and with several, with experts in all stages or some: to the bit as alone."""
+    room = cluster_preset(cluster)
+    work = Workload(
+        model=model_preset(model),
+        cluster=replace(room, gpu=replace(room.gpu, memory_bytes=1e15)),
+        stack=stack_preset(stack),
+        gpus=64,
+        global_batch_size=128,
+        sequence_length=4096,
+    )
+    fixed = {"micro_batch_size": (1,), "context_parallel": (1, 2), "recompute_layers": (2,), "virtual_pipeline": (1,)}
+    space = replace(offered_space(work.stack, precision=(precision,)), fixed=fixed)
+    chosen = random.Random(7)
+    for grid in layout_grids(work, space):
+        found = evaluated_grid(grid)
+        for place in chosen.sample(np.flatnonzero(grid.allowed).tolist(), 3):
+            candidate = found.candidate(place)
+            single = alone(work.setup(candidate.layout))
+            assert candidate.figures == (single.iteration_time_s, float(single.memory.total_bytes)), candidate.settings
