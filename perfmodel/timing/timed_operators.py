@@ -20,7 +20,7 @@ import numpy as np
 
 from perfmodel.count.operators import Collective, FusedAttention, Matmul, MemoryBound, Operator, is_attention_core
 from perfmodel.count.roles import EXPERT_PRODUCTS, TOKEN_EXCHANGE, Role
-from perfmodel.spec.axes import TENSOR
+from perfmodel.spec.axes import EXPERT, TENSOR
 from perfmodel.spec.fields import Numeric, anywhere, chosen
 from perfmodel.spec.hardware import Cluster
 from perfmodel.spec.phases import DATA_GRADIENT, WEIGHT_GRADIENT
@@ -143,12 +143,18 @@ def host_seconds(operators: Iterable[Operator], stack: SoftwareStack) -> HostSec
             continue
         kernels = kernels + operator.repeats * _kernels(operator)
         called = called + operator.repeats * _calls(operator)
-        if operator.role is Role.DISPATCH and operator.phase != DATA_GRADIENT:
+        if _asks_for_tokens(operator):
             waits = waits + operator.repeats
     if stack.host.cuda_graphs:
         return HostSeconds(0.0 * kernels)
     launch_s = called * stack.host.operator_s + kernels * stack.host.launch_s
     return HostSeconds(launch_s, multiplied(waits, stack.experts.expert_wait_s))
+
+
+def _asks_for_tokens(operator: Operator) -> bool:
+    """Whether it is the dispatch of a forward pass to the ranks of its experts, not what ranks that share one gather behind it."""
+    is_dispatch = isinstance(operator, Collective) and operator.role is Role.DISPATCH and operator.group.axis == EXPERT
+    return is_dispatch and operator.phase != DATA_GRADIENT
 
 
 def timed_operators(
