@@ -152,7 +152,7 @@ def host_seconds(operators: Iterable[Operator], stack: SoftwareStack) -> HostSec
 
 
 def _asks_for_tokens(operator: Operator) -> bool:
-    """Whether it is the dispatch of a forward pass to the ranks of its experts, not what ranks that share one gather behind it."""
+    """Whether it is the dispatch of a forward pass to the ranks of its experts, not what those that share one gather."""
     is_dispatch = isinstance(operator, Collective) and operator.role is Role.DISPATCH and operator.group.axis == EXPERT
     return is_dispatch and operator.phase != DATA_GRADIENT
 
@@ -198,7 +198,7 @@ def timed_blocks(
 
 
 def _of_experts(operator: Operator, seconds: Numeric, stack: SoftwareStack) -> Numeric:
-    """What the software makes of the time of a kernel or a call that serves experts, or scans; all others take what they take."""
+    """What the software makes of the time of a kernel or a call that serves experts, or scans; others take what they take."""
     work = stack.experts
     if isinstance(operator, Collective) and operator.role in TOKEN_EXCHANGE:
         return chosen(np.asarray(operator.group.ranks) > 1, work.dispatch_s + seconds / work.link_share, 0.0)
