@@ -76,9 +76,10 @@ def _steps(setup: Setup, shard: ParameterCount, layers: Numeric) -> tuple[Operat
 def _cast_of_weights(setup: Setup, shard: ParameterCount, layers: Numeric) -> MemoryBound:
     """Reads a parameter and writes its low-precision copies, one or two; what is gathered anew is cast anew.
 
-    Scales of blocks are found while it is read, a scale of a tensor beside them in a pass before. Where the low-precision copies are what is gathered (Megatron-Core's fp8_param_gather, quantize_param_shard), a rank casts
-    the fp32 master copies of its own shard alone, which scaling by the tensor itself reads once more for the largest; what is
-    left to do after the gather is to transpose, where products want that.
+    Scales of blocks are found while it is read, that of a tensor beside them in a pass before. Where low-precision copies are
+    what is gathered (Megatron-Core's fp8_param_gather, quantize_param_shard), a rank casts the fp32 master copies of its shard
+    alone, which scaling by the tensor itself reads once more for the largest; what is left to do after the gather is to
+    transpose, where products want that.
     """
     recipe, low = setup.layout.recipe, setup.stack.low_precision
     narrow, copy = low_precision_parameters(shard, setup), recipe.operand_bytes
