@@ -1,4 +1,4 @@
-"""Fits matrix products: one law a GPU and precision (timing/kernels.py, matmul_time_s), and for 4 and 8 bits the cast with it."""
+"""Fits matrix products: one law a GPU and precision (timing/kernels.py, matmul_time_s), for 4 and 8 bits with the cast."""
 
 from __future__ import annotations
 

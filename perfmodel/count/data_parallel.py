@@ -53,6 +53,7 @@ class Buckets:
     count: Numeric
     share: Numeric  # of one full bucket
     uncut_share: Numeric  # of the embeddings, which end the last bucket: tensors are never cut
+    of_experts: Numeric = 1  # how many of the same size hold the experts
 
 
 def buckets(setup: Setup, held: ParameterCount) -> Buckets:
@@ -77,6 +78,7 @@ def buckets(setup: Setup, held: ParameterCount) -> Buckets:
         count=np.ceil(held.shared / size),
         share=np.minimum(size / held.shared, 1.0),
         uncut_share=(held.embedding + held.positions) / held.shared,
+        of_experts=np.maximum(np.ceil(held.experts / size), 1),
     )
 
 
@@ -116,12 +118,13 @@ def data_parallel_operators(setup: Setup, held: ParameterCount, bucket: Buckets)
     calls = _moved(setup, replace(held, experts=0), bucket.count)
     if not anywhere(np.asarray(held.experts) > 0):
         return calls
-    number = np.maximum(np.ceil(bucket.count * held.experts / held.shared), 1)
-    return (*calls, *(_of_experts(call, setup.layout) for call in _moved(setup, held.only_experts, number)))
+    has_experts = 1 * (np.asarray(held.experts) > 0)
+    of_experts = _moved(setup, held.only_experts, bucket.of_experts)
+    return (*calls, *(_of_experts(call, setup.layout, has_experts) for call in of_experts))
 
 
-def _of_experts(call: Collective, layout: Layout) -> Collective:
-    """The same call over the ranks that hold the same experts."""
+def _of_experts(call: Collective, layout: Layout, has_experts: Numeric) -> Collective:
+    """The same call over the ranks that hold the same experts; never made where a stage has none."""
     group = expert_data_parallel_group(layout)
     if layout.sharding == "hsdp":
         copies = np.minimum(layout.data_parallel_replicas, group.ranks)
@@ -131,7 +134,7 @@ def _of_experts(call: Collective, layout: Layout) -> Collective:
             name=f"{group.name}_{'replicas' if replicated else 'shards'}",
             ranks=copies if replicated else group.ranks / copies,
         )
-    return replace(call, name=f"{call.name}_of_experts", group=group)
+    return replace(call, name=f"{call.name}_of_experts", group=group, repeats=call.repeats * has_experts)
 
 
 def _moved(setup: Setup, held: ParameterCount, number: Numeric) -> tuple[Collective, ...]:

@@ -65,6 +65,7 @@ class Linear:
 
     A bias of split columns is split with them; one of whole columns is whole on every rank. `useful` is the share of the
     columns that the published convention counts. Of `number` matrices on a rank a token passes `per_token`, over all ranks.
+    One that `is_replicated` is whole on every tensor-parallel rank, which multiplies its own tokens with it.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Linear:
     has_bias: bool = False
     number: Numeric = 1
     per_token: Numeric = 1
+    is_replicated: bool = False
 
     @property
     def parameters(self) -> Numeric:
@@ -150,6 +152,15 @@ class LayerPart:
         total: Numeric = 0
         for linear in self.linears:
             if linear.component is component:
+                total = total + linear.parameters
+        return total
+
+    @property
+    def replicated_parameters(self) -> Numeric:
+        """Parameters of the matrices that every tensor-parallel rank has whole."""
+        total: Numeric = 0
+        for linear in self.linears:
+            if linear.is_replicated:
                 total = total + linear.parameters
         return total
 

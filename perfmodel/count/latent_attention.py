@@ -9,6 +9,8 @@ them (Megatron-Core, MLASelfAttention). Training attends over whole keys and val
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from perfmodel.count.attention import STATISTICS_BYTES, Heads, attention_core
 from perfmodel.count.blocks import Block, local
 from perfmodel.count.declarations import Component, LayerPart, Linear
@@ -38,12 +40,13 @@ def latent_attention(model: TransformerModel, tensor_parallel: Numeric, name: st
         return Linear(name=f"{name}.{what}", component=Component.ATTENTION, role=role, inner=inner, columns=columns)
 
     query = heads * latent.head_size
+    kv_down = linear("kv_down", hidden, latent.kv_rank + latent.rotary_head_size, Role.PRODUCT)
     others = {
-        "kv_down": linear("kv_down", hidden, latent.kv_rank + latent.rotary_head_size, Role.PRODUCT),
+        "kv_down": replace(kv_down, is_replicated=True),
         "kv_up": linear("kv_up", latent.kv_rank, heads * (latent.nope_head_size + latent.value_head_size), Role.UP_PROJECTION),
     }
     if latent.query_rank:
-        others["query_down"] = linear("query_down", hidden, latent.query_rank, Role.PRODUCT)
+        others["query_down"] = replace(linear("query_down", hidden, latent.query_rank, Role.PRODUCT), is_replicated=True)
         others["query_up"] = linear("query_up", latent.query_rank, query, Role.UP_PROJECTION)
     else:
         others["query"] = linear("query", hidden, query, Role.PRODUCT)

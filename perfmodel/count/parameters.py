@@ -29,7 +29,8 @@ class ParameterCount:
     """Parameters by component; `attention`, `mlp`, `experts` and `norms` are sums over all layers (and the final norm).
 
     `mlp` holds what all tokens pass: MLPs, routers and shared experts; `experts` the routed ones, those of multi-token layers
-    too, whose other parameters are `multi_token`.
+    too, whose other parameters are `multi_token`. Of all these the `replicated` ones are matrices that every tensor-parallel
+    rank holds whole.
     """
 
     embedding: Numeric
@@ -40,6 +41,7 @@ class ParameterCount:
     head: Numeric
     experts: Numeric = 0
     multi_token: Numeric = 0
+    replicated: Numeric = 0
 
     @cached_property
     def total(self) -> Numeric:
@@ -75,6 +77,7 @@ class LayerParameters:
     mlp: Numeric
     norms: Numeric
     experts: Numeric = 0
+    replicated: Numeric = 0  # of the matrices, those that every tensor-parallel rank holds whole
 
     @property
     def matrices(self) -> Numeric:
@@ -102,6 +105,7 @@ def layer_parameters(
         mlp=counted[Component.FEED_FORWARD],
         norms=norms,
         experts=counted[Component.EXPERTS],
+        replicated=_sum(part.replicated_parameters for part in parts),
     )
 
 
@@ -191,11 +195,12 @@ def _counted(
     attention: Numeric = 0
     mlp: Numeric = 0
     experts: Numeric = 0
+    replicated: Numeric = 0
     norms: Numeric = (head + embedding if model.embedding_norm else head) * norm_size(model)
     for kind, number in layers.items():
         layer = layer_parameters(model, kind, tensor_parallel=tensor_parallel, experts=shards)
         attention, mlp, norms = attention + number * layer.attention, mlp + number * layer.mlp, norms + number * layer.norms
-        experts = experts + number * layer.experts
+        experts, replicated = experts + number * layer.experts, replicated + number * layer.replicated
     further = head * model.multi_token_layers
     parts = [layer_parameters(model, kind, tensor_parallel=tensor_parallel, experts=shards) for kind in model.multi_token_parts]
     deeper = _sum(part.total - part.experts for part in parts)
@@ -210,6 +215,7 @@ def _counted(
         norms=norms,
         head=copies * matrix + head_bias,
         experts=experts + further * _sum(part.experts for part in parts),
+        replicated=replicated + further * _sum(part.replicated for part in parts),
         multi_token=further * (deeper + multi_token_projection(model))
         + np.minimum(further, 1) * (1 - embedding) * (1 - int(model.tied_embeddings)) * matrix,
     )

@@ -13,7 +13,7 @@ from typing import ClassVar, Final
 from perfmodel.spec.axes import AXES
 from perfmodel.spec.coefficients import ATTENTION_LIBRARIES, MATMUL_LIBRARIES, NORM_KERNELS
 from perfmodel.spec.fields import Numeric, Spec, choice, choices, count, flag, number, part, spreads, text
-from perfmodel.spec.layout import PIPELINE_SCHEDULES, SHARDINGS
+from perfmodel.spec.layout import PIPELINE_SCHEDULES, RECOMPUTE_MODULES, SHARDINGS
 from perfmodel.spec.precision import PrecisionRecipe
 
 DISPATCHERS: Final = ("alltoall", "deepep", "hybridep", "allgather")
@@ -89,6 +89,7 @@ class StackOffers(Spec):
     shardings: tuple[str, ...] = choices(*SHARDINGS)
     schedules: tuple[str, ...] = choices(*PIPELINE_SCHEDULES)
     degrees: tuple[str, ...] = choices(*(axis.name for axis in AXES))  # axes of parallelism
+    recompute_modules: tuple[str, ...] = choices(*RECOMPUTE_MODULES, default=())  # that it can run again for themselves
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)

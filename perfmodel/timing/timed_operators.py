@@ -20,7 +20,7 @@ import numpy as np
 
 from perfmodel.count.operators import Collective, FusedAttention, Matmul, MemoryBound, Operator, is_attention_core
 from perfmodel.count.roles import EXPERT_PRODUCTS, TOKEN_EXCHANGE, Role
-from perfmodel.spec.axes import TENSOR
+from perfmodel.spec.axes import EXPERT, TENSOR
 from perfmodel.spec.fields import Numeric, anywhere, chosen
 from perfmodel.spec.hardware import Cluster
 from perfmodel.spec.phases import DATA_GRADIENT, WEIGHT_GRADIENT
@@ -143,12 +143,18 @@ def host_seconds(operators: Iterable[Operator], stack: SoftwareStack) -> HostSec
             continue
         kernels = kernels + operator.repeats * _kernels(operator)
         called = called + operator.repeats * _calls(operator)
-        if operator.role is Role.DISPATCH and operator.phase != DATA_GRADIENT:
+        if _asks_for_tokens(operator):
             waits = waits + operator.repeats
     if stack.host.cuda_graphs:
         return HostSeconds(0.0 * kernels)
     launch_s = called * stack.host.operator_s + kernels * stack.host.launch_s
     return HostSeconds(launch_s, multiplied(waits, stack.experts.expert_wait_s))
+
+
+def _asks_for_tokens(operator: Operator) -> bool:
+    """Whether it is the dispatch of a forward pass to the ranks of its experts, not what those that share one gather."""
+    is_dispatch = isinstance(operator, Collective) and operator.role is Role.DISPATCH and operator.group.axis == EXPERT
+    return is_dispatch and operator.phase != DATA_GRADIENT
 
 
 def timed_operators(
@@ -192,7 +198,7 @@ def timed_blocks(
 
 
 def _of_experts(operator: Operator, seconds: Numeric, stack: SoftwareStack) -> Numeric:
-    """What the software makes of the time of a kernel or a call that serves experts, or scans; all others take what they take."""
+    """What the software makes of the time of a kernel or a call that serves experts, or scans; others take what they take."""
     work = stack.experts
     if isinstance(operator, Collective) and operator.role in TOKEN_EXCHANGE:
         return chosen(np.asarray(operator.group.ranks) > 1, work.dispatch_s + seconds / work.link_share, 0.0)

@@ -38,7 +38,7 @@ from perfmodel.errors import InputError, PerfmodelError
 from perfmodel.model.cores import on_all_cores
 from perfmodel.model.groups import Group
 from perfmodel.model.launch import BACKENDS, started
-from perfmodel.model.transformer import DTYPES
+from perfmodel.model.supported import DTYPES
 from perfmodel.spec.phases import FORWARD
 
 MODULE: Final = "perfmodel.benchmarks.measure.kernels.collectives"

@@ -9,7 +9,7 @@ from typing import Final
 
 import torch
 
-from perfmodel.model.transformer import DTYPES
+from perfmodel.model.supported import DTYPES
 
 CPU_CACHES: Final = Path("/sys/devices/system/cpu/cpu0/cache")
 USUAL_CACHE: Final = 64 * 2**20  # where the machine does not say
