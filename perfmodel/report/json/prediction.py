@@ -7,10 +7,12 @@ from dataclasses import fields
 from typing import Any, Final
 
 from perfmodel.count.operators import Collective
+from perfmodel.count.parameters import active_parameter_count, parameter_count
 from perfmodel.prediction import Prediction, StagePrediction
 from perfmodel.spec.axes import REPORTED
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.hardware import Cluster
+from perfmodel.spec.model import TransformerModel
 from perfmodel.spec.run import PublishedFigures, RampStage, Run
 from perfmodel.timing.collectives import crossed_link
 from perfmodel.timing.ledger import ledger
@@ -62,7 +64,7 @@ def _range(values: Iterable[Numeric]) -> list[float]:
 
 def _run_document(prediction: Prediction, assumptions: Sequence[str], *, verbose: bool) -> dict[str, Any]:
     run = prediction.run
-    return {
+    return model_size(run.model) | {
         "stages": [
             _stage_document(stage, predicted, run.cluster, assumptions)
             | ({"operators": _operators(predicted, run)} if verbose else {})
@@ -76,6 +78,13 @@ def _run_document(prediction: Prediction, assumptions: Sequence[str], *, verbose
         "verdict": prediction.verdict,
         "fit_probability": prediction.fit_probability,
     } | _economics(prediction)
+
+
+def model_size(model: TransformerModel) -> dict[str, float]:
+    """Parameters of a mixture of experts, and those that a token passes; nothing of other models."""
+    if model.mixture is None:
+        return {}
+    return {"parameters": float(parameter_count(model).total), "active_parameters": float(active_parameter_count(model))}
 
 
 def _economics(prediction: Prediction) -> dict[str, Any]:
