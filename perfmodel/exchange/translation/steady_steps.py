@@ -91,6 +91,7 @@ class SteadySteps:
         self._last: Step | None = None
         self._interruption = ""
         self._stated_batch: int | None = None
+        self._iterations, self._times = Numbers(), Numbers()  # of all lines, steady or not
 
     @property
     def memory_kind(self) -> str:
@@ -143,6 +144,9 @@ class SteadySteps:
             self.left_out[BATCHES] += self._kept.steps
             self._kept, self._is_warm = _Kept(), True
         self._last = step
+        if step.iteration is not None and step.time_s is not None:
+            self._iterations.add(step.iteration)
+            self._times.add(step.time_s)
         reason, self._interruption = self._interruption, ""
         if self._is_warm:
             self._take(step, reason)
@@ -199,6 +203,7 @@ class SteadySteps:
             gpus=gpus,
             left_out=dict(self.left_out),
             restarts=self.restarts,
+            series=tuple(zip(self._iterations.kept, self._times.kept, strict=True)),
             notes=notes,
         )
 
