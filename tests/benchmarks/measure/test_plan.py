@@ -67,7 +67,7 @@ def test_traffic_lies_near_the_sizes_of_the_plan() -> None:
 def test_every_point_of_the_smallest_plan_gives_a_record(point: Point, monkeypatch: pytest.MonkeyPatch) -> None:
     """Measured on this CPU, it survives being written and read."""
     monkeypatch.setattr("perfmodel.benchmarks.measure.kernels.kernels.CPU_SECONDS", 0.0)
-    monkeypatch.setattr("perfmodel.benchmarks.measure.kernels.timing.cache_bytes", lambda _: 2**16)
+    monkeypatch.setattr("perfmodel.benchmarks.measure.kernels.timing.cache_bytes", lambda _, **__: 2**16)
     made = point.record(take(point, "cpu"), PROVENANCE)
     assert made.seconds < 1.0
     assert record(made.document()) == made
