@@ -192,7 +192,7 @@ def timed_blocks(
 
 
 def _of_experts(operator: Operator, seconds: Numeric, stack: SoftwareStack) -> Numeric:
-    """What the software makes of the time of a kernel or a call that serves experts, or scans; all others take what they take."""
+    """What the software makes of the time of a kernel or a call that serves experts, or scans; of others that time itself."""
     work = stack.experts
     if isinstance(operator, Collective) and operator.role in TOKEN_EXCHANGE:
         return chosen(np.asarray(operator.group.ranks) > 1, work.dispatch_s + seconds / work.link_share, 0.0)
