@@ -64,20 +64,24 @@ def _range(values: Iterable[Numeric]) -> list[float]:
 
 def _run_document(prediction: Prediction, assumptions: Sequence[str], *, verbose: bool) -> dict[str, Any]:
     run = prediction.run
-    return model_size(run.model) | {
-        "stages": [
-            _stage_document(stage, predicted, run.cluster, assumptions)
-            | ({"operators": _operators(predicted, run)} if verbose else {})
-            for stage, predicted in prediction.stages
-        ],
-        "total_tokens": _optional(prediction.total_tokens),
-        "total_days": _optional(prediction.total_days),
-        "total_days_interval": _ends(prediction.total_training_days),
-        "gpu_hours": _optional(prediction.gpu_hours),
-        "fits": prediction.fits,
-        "verdict": prediction.verdict,
-        "fit_probability": prediction.fit_probability,
-    } | _economics(prediction)
+    return (
+        model_size(run.model)
+        | {
+            "stages": [
+                _stage_document(stage, predicted, run.cluster, assumptions)
+                | ({"operators": _operators(predicted, run)} if verbose else {})
+                for stage, predicted in prediction.stages
+            ],
+            "total_tokens": _optional(prediction.total_tokens),
+            "total_days": _optional(prediction.total_days),
+            "total_days_interval": _ends(prediction.total_training_days),
+            "gpu_hours": _optional(prediction.gpu_hours),
+            "fits": prediction.fits,
+            "verdict": prediction.verdict,
+            "fit_probability": prediction.fit_probability,
+        }
+        | _economics(prediction)
+    )
 
 
 def model_size(model: TransformerModel) -> dict[str, float]:
