@@ -143,6 +143,7 @@ EXPERT: Final = Axis(
     members="ranks",
     communicates=WITHIN_LAYERS,
     settings=("expert_load", "stack.experts.dispatcher", "stack.experts.overlap"),
+    also_called=("expert_model_parallel_size",),
     mesh=EXPERT_MESH,
 )
 

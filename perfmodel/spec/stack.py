@@ -17,6 +17,7 @@ from perfmodel.spec.layout import PIPELINE_SCHEDULES, RECOMPUTE_MODULES, SHARDIN
 from perfmodel.spec.precision import PrecisionRecipe
 
 DISPATCHERS: Final = ("alltoall", "deepep", "hybridep", "allgather")
+OVERLAPS_OF_EXPERTS: Final = ("none", "passes")
 GRAPHED: Final = ("attention", "mixer", "router", "dense", "experts")  # parts of a layer that CUDA graphs may replay
 WIDE_ATTENTION: Final = ("fused", "fused_softmax", "unfused", "none")
 MOVED_KEYS: Final = MappingProxyType(  # before there were sections -> the key path of today
@@ -199,7 +200,7 @@ class ExpertWork(Spec):
     dispatch_s: Numeric = number("s")  # of a dispatch or a combine, beside what links take
     dispatch_sm_fraction: Numeric = number("ratio", maximum=0.9)  # of the SMs, while tokens travel
     link_share: Numeric = number("ratio", above=0, maximum=2)  # rate of a dispatch over that of an all-to-all on the same links
-    overlap: str = choice("none", "passes")
+    overlap: str = choice(*OVERLAPS_OF_EXPERTS)
     hidden_share: Numeric = number("ratio", maximum=1)  # of messages that another micro-batch has computation for
     products: str = choice("streams", "grouped", "fused")
     product_work: Numeric = number(

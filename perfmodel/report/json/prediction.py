@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, Final
 
+from perfmodel.count.expert_figures import expert_figures
 from perfmodel.count.operators import Collective
 from perfmodel.count.parameters import active_parameter_count, parameter_count
 from perfmodel.prediction import Prediction, StagePrediction
@@ -140,7 +141,19 @@ def _stage_document(
         "own_runs": _own_runs(predicted),
         "communication": _communication(predicted, cluster),
         "assumptions": list(assumptions),
-    }
+    } | _experts(predicted)
+
+
+def _experts(predicted: StagePrediction) -> dict[str, Any]:
+    """What a mixture of experts makes of a stage; no key where the model is dense."""
+    setup = predicted.work.setup
+    figures, work = expert_figures(setup), setup.stack.experts
+    if figures is None:
+        return {}
+    numbers = {entry.name: float(getattr(figures, entry.name)) for entry in fields(figures)}
+    data_parallel = float(setup.layout.expert_data_parallel)
+    how = {"load": float(setup.layout.expert_load), "dispatcher": work.dispatcher, "overlap": work.overlap}
+    return {"mixture": numbers | {"expert_data_parallel": data_parallel} | how}
 
 
 def uncertainty_parts(uncertainty: Uncertainty) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Final
+from typing import Any, Final
 
 from rich.console import Group, RenderableType
 from rich.text import Text
@@ -146,7 +146,13 @@ def moves_table(explained: Explanation) -> RenderableType:
 def _move_text(move: Move) -> str:
     """TP 8 -> 4 (DP 576)."""
     replicas = f" ({DATA.short} {int(move.layout.data_parallel)})" if move.layout is not None and move.key in DEGREES else ""
-    return f"{SHORT[move.key]} {setting_text(move.before)} -> {setting_text(move.after)}{replicas}"
+    before, after = (_value_text(value) for value in (move.before, move.after))
+    return f"{SHORT[move.key]} {before} -> {after}{replicas}"
+
+
+def _value_text(value: Any) -> str:
+    """A value of a setting; of several words, all with nothing between them but commas."""
+    return setting_text((",".join(value) or None) if isinstance(value, tuple) else value)
 
 
 def notes(explained: Explanation) -> Iterator[Text]:

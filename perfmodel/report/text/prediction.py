@@ -13,6 +13,7 @@ from perfmodel.count.memory import MemoryBytes
 from perfmodel.count.parameters import active_parameter_count, parameter_count
 from perfmodel.prediction import Prediction, StagePrediction
 from perfmodel.report.json.prediction import envelope
+from perfmodel.report.text.experts import experts_section
 from perfmodel.report.text.own_runs import own_runs_line
 from perfmodel.report.text.terminal import bar_text, percent_text, plain_table, section, titled, value_text
 from perfmodel.report.words import DEGREES, LABELS, SETTINGS
@@ -46,7 +47,7 @@ def prediction_report(
         parts.append(_published_table(prediction))
     if len(candidates) > 1:
         parts.append(candidate_table(candidates))
-    parts += [breakdown_table(prediction), memory_table(prediction)]
+    parts += [breakdown_table(prediction), memory_table(prediction), *experts_section(prediction)]
     parts += _economics(prediction)
     if assumptions:
         parts.append(section("Assumptions", [("-", sentence) for sentence in assumptions]))
@@ -143,7 +144,8 @@ def layout_words(layout: Layout, degrees: Mapping[str, str]) -> list[str]:
     if layout.recompute != "none":
         number = layout.recompute_layers
         layers = "" if number is None else f" of {int(number)} layer{'' if number == 1 else 's'} a stage"
-        words.append(f"{layout.recompute} recompute{layers}")
+        modules = f" of {', '.join(layout.recompute_modules)}" if layout.recompute_modules else ""
+        words.append(f"{layout.recompute} recompute{layers}{modules}")
     return words
 
 
