@@ -8,16 +8,33 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from perfmodel.commands.console import emit, form_of
-from perfmodel.commands.options import AsCsv, AsJson, AsMarkdown, Output, Overrides, RunName, ShownStage
+from perfmodel.commands.options import (
+    AsCsv,
+    AsJson,
+    AsMarkdown,
+    Gpus,
+    Model,
+    OnCluster,
+    Output,
+    Overrides,
+    RunName,
+    ShownStage,
+    Tokens,
+    asked,
+)
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
 
 def diagnose(
-    run: RunName,
+    run: RunName = "",
     overrides: Overrides = None,
     *,
+    model: Model = None,
+    cluster: OnCluster = None,
+    gpus: Gpus = None,
+    tokens: Tokens = None,
     measured: Annotated[
         str,
         typer.Option(
@@ -55,7 +72,8 @@ def diagnose(
     from perfmodel import api
     from perfmodel.explanation.next_measurements import next_measurements
 
-    found = api.diagnose(run, measured, overrides or (), stage=stage, nccl_tests=nccl_tests or (), profile=profile)
+    source = asked(run, model, cluster, gpus, tokens)
+    found = api.diagnose(source, measured, overrides or (), stage=stage, nccl_tests=nccl_tests or (), profile=profile)
 
     def document() -> Any:
         from perfmodel.report.json.diagnosis import diagnosis_document

@@ -110,8 +110,8 @@ class Projections:
 class LayerPart:
     """One half of a layer: projections out of the stream, what works on their result, and the linear back into the stream.
 
-    `others` are matrices of it beside these, by what they are for; `inner_norms` counts the parameters of norms that lie between
-    its linears, `inner_vectors` all that is neither a matrix nor a norm.
+    `others` are matrices of it beside these, by what they are for; `inner_norms` counts the parameters of norms that lie
+    between its linears, `inner_vectors` all that is neither a matrix nor a norm.
     """
 
     into: Projections | None = None
@@ -121,6 +121,20 @@ class LayerPart:
     norm_behind: bool
     inner_norms: Numeric = 0
     inner_vectors: Numeric = 0
+
+    @property
+    def projections(self) -> Projections:
+        """Those of a part that begins with such."""
+        if self.into is None:
+            raise TypeError("this part of a layer declares no projections")
+        return self.into
+
+    @property
+    def output(self) -> Linear:
+        """The linear back into the stream of a part that ends with one."""
+        if self.out is None:
+            raise TypeError("this part of a layer declares no linear back into the stream")
+        return self.out
 
     @property
     def norms(self) -> int:

@@ -19,15 +19,14 @@ from perfmodel.count.roles import Role
 from perfmodel.count.stream import StreamOperators
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.layer_kinds import LayerKind
-from perfmodel.spec.layer_parts import LatentAttention
+from perfmodel.spec.layer_parts import LatentAttention, described
 from perfmodel.spec.model import TransformerModel
 
 __all__ = ["STATISTICS_BYTES", "latent_attention", "latent_inside"]
 
 
 def _latent(model: TransformerModel) -> LatentAttention:
-    assert model.latent is not None  # spec/model.py
-    return model.latent
+    return described(model.latent, "latent")
 
 
 def latent_attention(model: TransformerModel, tensor_parallel: Numeric, name: str) -> LayerPart:
@@ -63,18 +62,21 @@ def latent_attention(model: TransformerModel, tensor_parallel: Numeric, name: st
 def latent_inside(write: StreamOperators, declared: LayerPart, kind: LayerKind, name: str) -> Block:
     """Narrow vectors with their norms, what heads make of them, the core, the projection back into the stream."""
     latent, others, own = _latent(write.model), declared.others, write.tokens / write.token_shards
-    assert declared.out is not None
     block = write.own_linear(others["kv_down"], own) + _norm(write, f"{name}.kv_norm", latent.kv_rank)
     gathered = latent.kv_rank + latent.rotary_head_size
     if "query" in others:
         query = write.column_linear(others["query"])
     else:
-        block = block + write.own_linear(others["query_down"], own, kept_rows=0) + _norm(write, f"{name}.query_norm", latent.query_rank)
+        block = (
+            block
+            + write.own_linear(others["query_down"], own, kept_rows=0)
+            + _norm(write, f"{name}.query_norm", latent.query_rank)
+        )
         gathered = gathered + latent.query_rank
         query = write.own_linear(others["query_up"], write.tokens, kept_rows=own)
     up = query + write.own_linear(others["kv_up"], write.tokens, kept_rows=own)
     heads = up + _rotary(write, name) + _core(write, kind, name)
-    return block + write.gathered_tokens(f"{name}.latent", gathered) + heads + write.row_linear(declared.out)
+    return block + write.gathered_tokens(f"{name}.latent", gathered) + heads + write.row_linear(declared.output)
 
 
 def _norm(write: StreamOperators, name: str, width: Numeric) -> Block:

@@ -110,9 +110,7 @@ def _walked(setup: Setup, row: Sequence[float]) -> list[list[list[int]]]:
     return _dealt(setup, pieces, stages, row[5], row[6:])
 
 
-def _dealt(
-    setup: Setup, pieces: Sequence[int], stages: int, again: float, costs: Sequence[float]
-) -> list[list[list[int]]]:
+def _dealt(setup: Setup, pieces: Sequence[int], stages: int, again: float, costs: Sequence[float]) -> list[list[list[int]]]:
     """First, fullest middle, last and all middle stages; all layers and those not run again; by kind."""
     model, kinds = setup.model, tuple(setup.model.kinds)
     left = [min(again, sum(pieces[stage::stages])) for stage in range(stages)]  # still to run again

@@ -21,7 +21,6 @@ from perfmodel.spec.fields import Numeric, chosen
 from perfmodel.spec.model import TransformerModel
 from perfmodel.spec.setup import Setup
 
-
 OF_LAYERS: Final = (Component.ATTENTION, Component.FEED_FORWARD, Component.EXPERTS)
 
 
@@ -203,7 +202,8 @@ def _counted(
         attention, mlp, norms = attention + number * layer.attention, mlp + number * layer.mlp, norms + number * layer.norms
         experts, replicated = experts + number * layer.experts, replicated + number * layer.replicated
     further = head * model.multi_token_layers
-    deeper = layer_parameters(model, model.last_kind, tensor_parallel=tensor_parallel, experts=shards)
+    parts = [layer_parameters(model, kind, tensor_parallel=tensor_parallel, experts=shards) for kind in model.multi_token_parts]
+    deeper = _sum(part.total - part.experts for part in parts)
     positions = _learned_positions(model) * model.hidden_size
     copies = head * (1 - embedding) if model.tied_embeddings else head
     head_bias = head * matrix / model.hidden_size if model.has_bias("head") else 0
@@ -214,9 +214,9 @@ def _counted(
         mlp=mlp,
         norms=norms,
         head=copies * matrix + head_bias,
-        experts=experts + further * deeper.experts,
-        replicated=replicated + further * deeper.replicated,
-        multi_token=further * (deeper.attention + deeper.mlp + deeper.norms + multi_token_projection(model))
+        experts=experts + further * _sum(part.experts for part in parts),
+        replicated=replicated + further * _sum(part.replicated for part in parts),
+        multi_token=further * (deeper + multi_token_projection(model))
         + np.minimum(further, 1) * (1 - embedding) * (1 - int(model.tied_embeddings)) * matrix,
     )
 

@@ -112,6 +112,17 @@ def read_text(path: Path, *, largest_bytes: int = LARGEST_BYTES) -> str:
     return text
 
 
+def head_of(path: Path, *, size: int = LARGEST_BYTES) -> str | None:
+    """The first bytes of a file as text, with a mark for each byte that is none; None where there is no such file."""
+    try:
+        if not path.is_file():
+            return None
+        with path.open("rb") as file:
+            return file.read(size).decode("utf-8", errors="replace")
+    except (OSError, ValueError):
+        return None
+
+
 def parse_text(text: str, *, suffix: str = ".yaml") -> Any:
     """What `text` says, read as JSON, TOML or (any other suffix) YAML."""
     try:

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.errors import InputError, NotSupportedError, PerfmodelError
-from perfmodel.spec.axes import AXES, EXPERT, EXPERT_TENSOR, Axis
+from perfmodel.spec.axes import AXES, EXPERT, EXPERT_TENSOR, OF_EXPERTS, Axis
 from perfmodel.spec.fields import Numeric, Truth, plain
 from perfmodel.spec.hardware import Cluster, Gpu
 from perfmodel.spec.layout import EVEN, Layout
-from perfmodel.spec.model import TransformerModel, divisors
+from perfmodel.spec.model import SECTIONS, TransformerModel, divisors
 from perfmodel.spec.pipeline_layout import pipeline_pieces
 from perfmodel.spec.precision import PrecisionRecipe
 from perfmodel.spec.setup import Setup
@@ -61,6 +61,7 @@ def may_exist(setup: Setup) -> Truth:
 def every_rule(setup: Setup) -> Iterator[Rule]:
     """The rules of layouts, then those of the software."""
     yield from layout_rules(setup.model, setup.cluster, setup.layout)
+    yield from selection_rules(setup.model, setup.stack, setup.layout)
     yield from stack_rules(setup.stack, setup.layout)
 
 
@@ -94,6 +95,7 @@ def layout_rules(model: TransformerModel, cluster: Cluster, layout: Layout) -> I
         ),
         error=NotSupportedError,
     )
+    yield from _state_rules(model, layout)
     yield from _batch_rules(layout)
     yield from _pipeline_rules(model, layout)
     yield from _sharding_rules(layout)
@@ -102,12 +104,52 @@ def layout_rules(model: TransformerModel, cluster: Cluster, layout: Layout) -> I
     yield _node_rule(cluster, layout)
 
 
+def _state_rules(model: TransformerModel, layout: Layout) -> Iterator[Rule]:
+    """Mixers that keep a state: ranks share their heads, but no sequence."""
+    tensor, space, delta = layout.tensor_parallel, model.state_space, model.delta
+    heads = [] if space is None else [(space.heads, "heads of Mamba-2 (state_space.heads)")]
+    if delta is not None:
+        heads += [(delta.key_heads, "key heads (delta.key_heads)"), (delta.value_heads, "value heads (delta.value_heads)")]
+    for size, what in heads:
+        yield _divides(tensor, size, what, key="tensor_parallel")
+    if space is not None:
+        yield Rule(
+            key="tensor_parallel",
+            allows=(np.remainder(space.groups, tensor) == 0) | (np.remainder(tensor, space.groups) == 0),
+            sentence=lambda: f"{plain(tensor)} neither divides {plain(space.groups)} groups nor is a multiple of them",
+        )
+    names = _state_mixers(model)
+    yield Rule(
+        key="context_parallel",
+        allows=not names or np.asarray(layout.context_parallel) == 1,
+        sentence=lambda: f"{names} over {plain(layout.context_parallel)} ranks of a sequence is not covered; 1 would do",
+        error=NotSupportedError,
+    )
+
+
+def _state_mixers(model: TransformerModel) -> str:
+    """The mixers of a model that keep a state, or ""."""
+    return " and ".join(name for name in ("mamba2", "gated_delta") if getattr(model, SECTIONS[name]) is not None)
+
+
 def _shortest_window(model: TransformerModel) -> NDArray[Any]:
     """Tokens that a query sees in the layers that see fewest; infinity where all see all."""
     shortest = np.asarray(np.inf)
     for kind in model.kinds.values():
         shortest = np.asarray(np.minimum(shortest, np.inf if kind.window is None else kind.window))
     return shortest
+
+
+def selection_rules(model: TransformerModel, stack: SoftwareStack, layout: Layout) -> Iterator[Rule]:
+    """What runs again product by product is known of attention and an MLP alone."""
+    by_product = stack.fusion.selective_recompute == "every_second_product" and layout.recompute == "selective"
+    names = _state_mixers(model)
+    yield Rule(
+        key="recompute",
+        allows=not (names and by_product) or bool(layout.recompute_modules),
+        sentence=lambda: f"selective, as {stack.name} runs it, is not covered for {names}; none or full would do",
+        error=NotSupportedError,
+    )
 
 
 def stack_rules(stack: SoftwareStack, layout: Layout) -> Iterator[Rule]:
@@ -296,16 +338,21 @@ def _sharding_rules(layout: Layout) -> Iterator[Rule]:
     yield _divides(replicas, layout.data_parallel, "data-parallel replicas", key=key)
 
 
+def _no_experts(model: TransformerModel, layout: Layout, axis: Axis) -> Rule:
+    degree = layout.degree(axis)
+    return Rule(
+        key=axis.name,
+        allows=np.asarray(degree) == 1,
+        sentence=lambda: f"{plain(degree)} ranks would share experts, and {model.name} has none; 1 would do",
+    )
+
+
 def _expert_rules(model: TransformerModel, layout: Layout) -> Iterator[Rule]:
     """The expert mesh shares the GPUs of a pipeline stage with the other one: its degrees may exceed data_parallel."""
     expert, tensor, mixture = layout.expert_parallel, layout.expert_tensor_parallel, model.mixture
     if mixture is None:
-        for axis, degree in ((EXPERT, expert), (EXPERT_TENSOR, tensor)):
-            yield Rule(
-                key=axis.name,
-                allows=np.asarray(degree) == 1,
-                sentence=lambda degree=degree: f"{plain(degree)} ranks would share experts, and {model.name} has none; 1 would do",
-            )
+        for axis in OF_EXPERTS:
+            yield _no_experts(model, layout, axis)
         return
     yield _divides(expert, mixture.experts, "experts", key=EXPERT.name)
     yield _divides(tensor, mixture.ffn_hidden_size, "columns of an expert (mixture.ffn_hidden_size)", key=EXPERT_TENSOR.name)

@@ -1,4 +1,4 @@
-"""Which kinds of layers a model has and how they follow each other: the mixer and the feed-forward part of each layer together."""
+"""Which kinds of layers a model has, and how they follow each other: mixer and feed-forward part of each layer together."""
 
 from __future__ import annotations
 
@@ -11,7 +11,12 @@ from perfmodel.exchange.families.experts import feed_forward_parts
 from perfmodel.exchange.families.mixers import Mixer, layer_mixers
 
 MOST_LAYERS: Final = 10_000  # each is looked at on its own
-SECTIONS: Final = {"experts": "mixture", "latent": "latent", "mamba2": "state_space", "gated_delta": "delta"}  # by the part of a layer
+SECTIONS: Final = {
+    "experts": "mixture",
+    "latent": "latent",
+    "mamba2": "state_space",
+    "gated_delta": "delta",
+}  # by the part of a layer
 
 
 class Layer(NamedTuple):
@@ -86,10 +91,10 @@ def _kind(layer: Layer, window: int | None) -> dict[str, Any]:
 
 
 def repeated(words: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
-    """The first words, and those that are repeated behind them, so that both are fewest; none come first where that is as short.
+    """The first words, and those that are repeated behind them, both as few as can be; no first ones where that is as short.
 
-    The words behind the first k repeat themselves after p words, where p is the number of words of m = n - k less the length of
-    the longest end of them that is also their start (the failure function of Knuth, Morris and Pratt, read from the end).
+    The m words behind the first k repeat themselves after m less the length of the longest end of them that is also their start
+    (the failure function of Knuth, Morris and Pratt, read from the end).
 
     >>> repeated(["sliding", "full", "sliding", "full", "sliding"])
     ([], ['sliding', 'full'])

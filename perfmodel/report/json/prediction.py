@@ -107,6 +107,7 @@ def _stage_document(
         "uncertainty_parts": uncertainty_parts(predicted.uncertainty),
         "mfu": float(predicted.mfu),
         "hfu": float(predicted.hfu),
+        "mfu_peak_flop_per_s": float(predicted.peak_flop_per_s),
         "model_flop_per_token": float(predicted.model_flop_per_token),
         "tokens_per_s": float(predicted.tokens_per_s),
         "tokens_per_s_per_gpu": float(predicted.tokens_per_s_per_gpu),

@@ -137,7 +137,14 @@ def _stage_table(prediction: Prediction) -> RenderableType:
         table.add_column(heading, justify="right", no_wrap=True)
     for stage, predicted in prediction.stages:
         table.add_row(*stage_cells(stage, predicted))
-    return titled("Stages", table)
+    return titled(f"Stages{mfu_peak_words(prediction)}", table)
+
+
+def mfu_peak_words(prediction: Prediction) -> str:
+    """Which peak rate the MFU of a low-precision recipe is of; nothing of others, whose GPU has but one that could be meant."""
+    _, predicted = prediction.stages[-1]
+    recipe = predicted.layout.recipe
+    return f" (MFU of {float(predicted.peak_flop_per_s) / 1e12:,.0f} TFLOP/s, dense {recipe.products})" if recipe.casts else ""
 
 
 def stage_cells(stage: RampStage, predicted: StagePrediction) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from perfmodel.count.parameters import parameter_count
+from perfmodel.count.parameters import active_parameter_count, parameter_count
 from tests.exchange.families.small_configs import SmallConfig
 from tests.exchange.families.transformers_networks import meta_network, read_config
 
@@ -73,6 +73,17 @@ def test_positions_of_baichuan_follow_from_its_keys() -> None:
     """The 13B models have biases of scores, and only their config names no number of rotary positions."""
     assert read_config(BAICHUAN_13B | {"vocab_size": 64000}).position == "alibi"
     assert read_config(BAICHUAN_13B | {"vocab_size": 64000, "max_position_embeddings": 4096}).position == "rotary"
+
+
+def test_the_first_deepseek_has_the_parameters_of_its_paper() -> None:
+    """arXiv:2401.06066, section 5.1: 16.4 billion in all, 2.8 billion for each token."""
+    model = read_config({
+        "model_type": "deepseek", "first_k_dense_replace": 1, "hidden_act": "silu", "hidden_size": 2048, "moe_layer_freq": 1,
+        "intermediate_size": 10944, "moe_intermediate_size": 1408, "n_routed_experts": 64, "n_shared_experts": 2,
+        "num_attention_heads": 16, "num_experts_per_tok": 6, "num_hidden_layers": 28, "num_key_value_heads": 16,
+        "tie_word_embeddings": False, "vocab_size": 102400})  # fmt: skip
+    assert parameter_count(model).total == pytest.approx(16.4e9, rel=0.003)
+    assert active_parameter_count(model) == pytest.approx(2.8e9, rel=0.02)  # two digits
 
 
 FROM_HUGGING_FACE: list[tuple[int, dict[str, Any]]] = [  # numbers of model cards on the hub, keys of their config.json
