@@ -118,11 +118,13 @@ def data_parallel_operators(setup: Setup, held: ParameterCount, bucket: Buckets)
     calls = _moved(setup, replace(held, experts=0), bucket.count)
     if not anywhere(np.asarray(held.experts) > 0):
         return calls
-    return (*calls, *(_of_experts(call, setup.layout) for call in _moved(setup, held.only_experts, bucket.of_experts)))
+    has_experts = 1 * (np.asarray(held.experts) > 0)
+    of_experts = _moved(setup, held.only_experts, bucket.of_experts)
+    return (*calls, *(_of_experts(call, setup.layout, has_experts) for call in of_experts))
 
 
-def _of_experts(call: Collective, layout: Layout) -> Collective:
-    """The same call over the ranks that hold the same experts."""
+def _of_experts(call: Collective, layout: Layout, has_experts: Numeric) -> Collective:
+    """The same call over the ranks that hold the same experts; never made where a stage has none."""
     group = expert_data_parallel_group(layout)
     if layout.sharding == "hsdp":
         copies = np.minimum(layout.data_parallel_replicas, group.ranks)
@@ -132,7 +134,7 @@ def _of_experts(call: Collective, layout: Layout) -> Collective:
             name=f"{group.name}_{'replicas' if replicated else 'shards'}",
             ranks=copies if replicated else group.ranks / copies,
         )
-    return replace(call, name=f"{call.name}_of_experts", group=group)
+    return replace(call, name=f"{call.name}_of_experts", group=group, repeats=call.repeats * has_experts)
 
 
 def _moved(setup: Setup, held: ParameterCount, number: Numeric) -> tuple[Collective, ...]:

@@ -27,7 +27,6 @@ from perfmodel.spec.layout import Layout, expert_parallel_group, expert_tensor_p
 from perfmodel.spec.model import TransformerModel
 from perfmodel.spec.phases import DATA_GRADIENT
 
-REPLICATED: Final = ("router", "latent_down", "latent_up", "shared_gate")  # whole on every tensor-parallel rank
 SCORE_BYTES: Final = 4  # routers score in fp32
 EAGER_PASSES: Final = (17, 34)  # of a function with clamps, forwards and backwards
 SCORE_PASSES: Final = 10  # scores, function, choice and its mask, probabilities, counts for the loss: read and written
@@ -64,10 +63,10 @@ def routed_experts(
         )
 
     router = linear("router", Role.ROUTER, hidden, mixture.experts)
-    others = {"router": replace(router, useful=0.0, has_bias=mixture.router_bias)}
+    others = {"router": replace(router, useful=0.0, has_bias=mixture.router_bias, is_replicated=True)}
     if mixture.latent_size is not None:
-        others["latent_down"] = linear("latent_down", Role.PRODUCT, hidden, width)
-        others["latent_up"] = linear("latent_up", Role.PRODUCT, width, hidden)
+        others["latent_down"] = replace(linear("latent_down", Role.PRODUCT, hidden, width), is_replicated=True)
+        others["latent_up"] = replace(linear("latent_up", Role.PRODUCT, width, hidden), is_replicated=True)
     ffn = mixture.ffn_hidden_size / experts.tensor
     others["fc1"] = routed("fc1", Role.EXPERT, width, halves * ffn)
     others["fc2"] = routed("fc2", Role.EXPERT_OUTPUT, ffn, width)
@@ -76,8 +75,8 @@ def routed_experts(
         others["shared_fc1"] = replace(linear("shared.fc1", Role.SHARED_EXPERT, hidden, halves * shared), has_bias=has_bias)
         others["shared_fc2"] = replace(linear("shared.fc2", Role.SHARED_EXPERT, shared, hidden), has_bias=has_bias)
         if mixture.shared_gate:
-            others["shared_gate"] = replace(linear("shared.gate", Role.SHARED_EXPERT, hidden, 1), useful=0.0)
-    others = {what: replace(each, is_replicated=what in REPLICATED) for what, each in others.items()}
+            gate = linear("shared.gate", Role.SHARED_EXPERT, hidden, 1)
+            others["shared_gate"] = replace(gate, useful=0.0, is_replicated=True)
     has_norm = model.pre_norms and model.parallel_residual != "one_norm"
     return LayerPart(others=others, norm_before=has_norm, norm_behind=model.post_norms)
 
@@ -124,7 +123,8 @@ class Routed:
         padding: Numeric = 1.0 if self.mixture.capacity_factor is None else self.mixture.capacity_factor
         self.load = layout.expert_load * padding
         self.rows = self._rows_of_an_expert()
-        self.has_several = anywhere(np.asarray(self.linears["fc1"].number) > 1)
+        self.has_several = 1 * (np.asarray(self.linears["fc1"].number) > 1)
+        self.any_has_several = anywhere(self.has_several)
 
     def _rows_of_an_expert(self) -> Numeric:
         """T*k*e*t*load / E on average, up to whole multiples of padded_rows where products have few bits."""
@@ -163,7 +163,7 @@ class Routed:
         outward = self._travel(Role.DISPATCH)
         if self.work.dispatcher != "alltoall":
             return outward + self._moved("permute", 2 * self.received)
-        sort = self._moved("sort", 2 * self.received) if self.has_several else Block()
+        sort = self._moved("sort", 2 * self.received, self.has_several) if self.any_has_several else Block()
         return self._moved("permute", self.tokens + self.copies) + outward + sort
 
     def combine(self) -> Block:
@@ -171,13 +171,21 @@ class Routed:
         homeward = self._travel(Role.COMBINE)
         if self.work.dispatcher != "alltoall":
             return self._moved("unpermute", 2 * self.received) + homeward
-        sort = self._moved("unsort", 2 * self.received) if self.has_several else Block()
+        sort = self._moved("unsort", 2 * self.received, self.has_several) if self.any_has_several else Block()
         return sort + homeward + self._moved("unpermute", self.tokens + self.copies)
 
-    def _moved(self, what: str, rows: Numeric) -> Block:
-        """Rows of tokens that are read or written, forwards and backwards."""
-        size = self.write.activation_bytes * rows * self.width
-        return local(MemoryBound(name=f"{self.name}.{what}", role=Role.PERMUTE, moved_bytes=size, backward_bytes=size))
+    def _moved(self, what: str, rows: Numeric, kernels: Numeric = 1) -> Block:
+        """Rows of tokens that are read or written, forwards and backwards, where a kernel does so."""
+        size = self.write.activation_bytes * rows * self.width * kernels
+        moves = MemoryBound(
+            name=f"{self.name}.{what}",
+            role=Role.PERMUTE,
+            moved_bytes=size,
+            backward_bytes=size,
+            kernels=kernels,
+            backward_kernels=kernels,
+        )
+        return local(moves)
 
     def _travel(self, role: Role) -> Block:
         """Dispatch or combine; ranks that share each expert gather all that any of them got, and add up what they gave."""

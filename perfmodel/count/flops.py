@@ -50,9 +50,9 @@ def model_flop_per_token(model: TransformerModel, sequence_length: Numeric, *, c
 def attention_flop_per_token(model: TransformerModel, sequence_length: Numeric, *, convention: str = "full") -> Numeric:
     """12 * L * q * s: scores and weighted sum, 2 FLOPs a product, forward and twice backward, over the full square.
 
-    Layers whose attention has a window count min(w, s) for s (Megatron-LM and torchtitan, 2026). The causal convention counts s/2,
-    and w * (1 - w/(2*s)) in a window, which is what the mask leaves. Layers that keep a state count what count/mixers.py says,
-    whatever s. Errors: InputError for a convention that is none.
+    Layers whose attention has a window count min(w, s) for s (Megatron-LM and torchtitan, 2026). The causal convention counts
+    s/2, and w * (1 - w/(2*s)) in a window, which is what the mask leaves. Layers that keep a state count what count/mixers.py
+    says, whatever s. Errors: InputError for a convention that is none.
     """
     if convention not in CONVENTIONS:
         raise InputError(f"{convention} is no convention of FLOPs; {did_you_mean(convention, CONVENTIONS)}")

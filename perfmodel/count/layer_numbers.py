@@ -7,10 +7,11 @@ first of a stage on.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from perfmodel.count.flops import layer_flop_per_token
 from perfmodel.spec.fields import Numeric, whole
@@ -67,71 +68,86 @@ def numbers_of_one_kind(setup: Setup, dealt: StageLayers) -> NumbersOfStages:
 def numbers_by_kind(setup: Setup, dealt: StageLayers) -> NumbersOfStages:
     """Layers of each stage for a model with several kinds; each distinct split is walked through once.
 
-    The fullest stage between the ends is the one whose layers have most FLOPs.
+    The fullest stage between the ends is the one whose layers have most FLOPs. How many layers there are does not depend on
+    how many of them run again, so of many layouts these numbers have no axis for that.
     """
-    layout, kinds = setup.layout, tuple(setup.model.kinds)
-    again = np.inf if layout.recompute_layers is None else layout.recompute_layers
-    costs = [layer_flop_per_token(setup.model, kind, layout.sequence_length) for kind in kinds]
-    numbers = (dealt.first, dealt.between, dealt.last, layout.pipeline_parallel, layout.virtual_pipeline, again, *costs)
-    rows = np.broadcast_arrays(*map(np.asarray, numbers))
-    distinct, places = np.unique(np.stack([each.ravel() for each in rows]), axis=1, return_inverse=True)
-    walked = np.asarray([_walked(setup, row) for row in distinct.T])  # (splits, stages, every or plain, kinds)
-    found = walked[places.reshape(rows[0].shape)]
+    layout, again = setup.layout, setup.layout.recompute_layers
+    sizes = (dealt.first, dealt.between, dealt.last, layout.pipeline_parallel, layout.virtual_pipeline, *_costs(setup))
+    walks: dict[tuple[float, ...], _Walk] = {}
 
-    def of(stage: int) -> LayerNumbers:
-        every, plain = ({kind: found[..., stage, which, at] for at, kind in enumerate(kinds)} for which in (0, 1))
-        return LayerNumbers(every=every, plain=plain)
+    def walk(row: tuple[float, ...]) -> _Walk:
+        if row not in walks:
+            first, between, last, stages, virtual = (whole(each) for each in row[:5])
+            pieces = piece_layers(stage_layers(first, between, last, stages), virtual)
+            walks[row] = _Walk(setup, pieces, stages, row[5:])
+        return walks[row]
 
-    return NumbersOfStages(first=of(0), middle=of(1), last=of(2), between=of(3))
+    every = _of_distinct(sizes, lambda row: walk(row).every)
+    plain = 0 * every if again is None else _of_distinct((*sizes, again), lambda row: walk(row[:-1]).plain(row[-1]))
+    return _by_stage(setup, every, plain)
 
 
 def numbers_as_written(setup: Setup, pieces: PipelinePieces) -> NumbersOfStages:
     """Layers of each stage of a single layout whose pieces are written down."""
-    layout, kinds = setup.layout, tuple(setup.model.kinds)
-    again = np.inf if layout.recompute_layers is None else float(layout.recompute_layers)
-    costs = [float(layer_flop_per_token(setup.model, kind, layout.sequence_length)) for kind in kinds]
-    found = _dealt(setup, pieces.layers, whole(np.max(layout.pipeline_parallel)), again, costs)
+    again = setup.layout.recompute_layers
+    walk = _Walk(setup, pieces.layers, whole(np.max(setup.layout.pipeline_parallel)), tuple(map(float, _costs(setup))))
+    return _by_stage(setup, walk.every, walk.plain(np.inf if again is None else float(again)))
+
+
+def _costs(setup: Setup) -> list[Numeric]:
+    """FLOPs a token of a layer of each kind."""
+    return [layer_flop_per_token(setup.model, kind, setup.layout.sequence_length) for kind in setup.model.kinds]
+
+
+def _of_distinct(numbers: Sequence[Numeric], found: Callable[[tuple[float, ...]], NDArray[np.int64]]) -> NDArray[np.int64]:
+    """What `found` gives for the numbers at each place of their broadcast shape, asked once for equal ones; its axes last."""
+    rows = np.broadcast_arrays(*map(np.asarray, numbers))
+    distinct, places = np.unique(np.stack([each.ravel() for each in rows]), axis=1, return_inverse=True)
+    return np.asarray([found(tuple(row)) for row in distinct.T.tolist()])[places.reshape(rows[0].shape)]
+
+
+def _by_stage(setup: Setup, every: NDArray[np.int64], plain: NDArray[np.int64]) -> NumbersOfStages:
+    """The numbers of arrays whose last axes are those of `_Walk`."""
 
     def of(stage: int) -> LayerNumbers:
-        every, plain = (dict(zip(kinds, numbers, strict=True)) for numbers in found[stage])
-        return LayerNumbers(every=every, plain=plain)
+        both = ({kind: each[..., stage, at] for at, kind in enumerate(setup.model.kinds)} for each in (every, plain))
+        return LayerNumbers(every=next(both), plain=next(both))
 
     return NumbersOfStages(first=of(0), middle=of(1), last=of(2), between=of(3))
 
 
-def _walked(setup: Setup, row: Sequence[float]) -> list[list[list[int]]]:
-    """`_dealt` of one split.
+class _Walk:
+    """The way through all pieces of a pipeline in the order of the model: which layers each stage meets.
 
-    A row holds the layers of the first stage, of those between and of the last; stages, pieces of each, how many layers of a
-    stage run again, and what a layer of each kind costs.
+    Arrays have an axis for the first stage, the fullest between the ends, the last, and all between the ends together; then
+    one for the kinds of layers.
     """
-    first, between, last, stages, virtual = (whole(each) for each in row[:5])
-    pieces = piece_layers(stage_layers(first, between, last, stages), virtual)
-    return _dealt(setup, pieces, stages, row[5], row[6:])
 
+    def __init__(self, setup: Setup, pieces: Sequence[int], stages: int, costs: Sequence[float]) -> None:
+        self.pieces = np.asarray(pieces, dtype=np.int64).reshape(-1, stages)  # of each stage one below the other
+        self.ends = np.cumsum(self.pieces.ravel()).reshape(self.pieces.shape)
+        layers = np.arange(self.ends[-1, -1] + 1)
+        self.before = np.stack(
+            [np.broadcast_to(setup.model.layers_of(kind, 0, layers), layers.shape) for kind in setup.model.kinds]
+        )
+        by_stage = self._counted(self.ends - self.pieces)
+        inner = range(1, max(stages - 1, 1))
+        self.fullest = max(inner, key=lambda stage: float(by_stage[stage] @ np.asarray(costs)), default=0)
+        self.every = self._chosen(by_stage)
 
-def _dealt(setup: Setup, pieces: Sequence[int], stages: int, again: float, costs: Sequence[float]) -> list[list[list[int]]]:
-    """First, fullest middle, last and all middle stages; all layers and those not run again; by kind."""
-    model, kinds = setup.model, tuple(setup.model.kinds)
-    left = [min(again, sum(pieces[stage::stages])) for stage in range(stages)]  # still to run again
-    every, plain = np.zeros((2, stages, len(kinds)), dtype=np.int64)
-    begin = 0
-    for place, number in enumerate(pieces):
-        stage = place % stages
-        rerun = whole(min(left[stage], number))
-        left[stage] -= rerun
-        for at, kind in enumerate(kinds):
-            every[stage, at] += whole(model.layers_of(kind, begin, number))
-            plain[stage, at] += whole(model.layers_of(kind, begin + rerun, number - rerun))
-        begin += number
-    inner = range(1, max(stages - 1, 1))
-    fullest = max(inner, key=lambda stage: float(every[stage] @ np.asarray(costs)), default=0)
-    inside = slice(1, max(stages - 1, 1))
-    chosen = [
-        *([every[stage], plain[stage]] for stage in (0, fullest, stages - 1)),
-        [every[inside].sum(axis=0), plain[inside].sum(axis=0)],
-    ]
-    return [[each.tolist() for each in pair] for pair in chosen]
+    def plain(self, again: float) -> NDArray[np.int64]:
+        """Layers that do not run again where the first `again` of every stage do."""
+        met = np.cumsum(self.pieces, axis=0) - self.pieces  # by the stage, before each piece
+        rerun = np.clip(np.minimum(again, self.ends[-1, -1]) - met, 0, self.pieces).astype(np.int64)
+        return self._chosen(self._counted(self.ends - self.pieces + rerun))
+
+    def _counted(self, begin: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Layers of each stage (rows) and kind that lie from `begin` to the end of each piece."""
+        return np.asarray((self.before[:, self.ends] - self.before[:, begin]).sum(axis=1).T)
+
+    def _chosen(self, by_stage: NDArray[np.int64]) -> NDArray[np.int64]:
+        between = by_stage[1 : max(len(by_stage) - 1, 1)].sum(axis=0)
+        return np.stack([by_stage[0], by_stage[self.fullest], by_stage[-1], between])
 
 
 def stage_layers(first: int, between: int, last: int, stages: int) -> list[int]:

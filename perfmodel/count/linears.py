@@ -23,7 +23,7 @@ from perfmodel.count.declarations import Component, Linear, Projections, takes_l
 from perfmodel.count.operators import Collective, Matmul, MemoryBound, Operator, gradients
 from perfmodel.count.roles import Role
 from perfmodel.count.storage import state_bytes, stream_bytes
-from perfmodel.spec.fields import Numeric, anywhere
+from perfmodel.spec.fields import Numeric, anywhere, chosen
 from perfmodel.spec.layout import tensor_parallel_group
 from perfmodel.spec.phases import DATA_GRADIENT, FORWARD, WEIGHT_GRADIENT
 from perfmodel.spec.setup import Setup
@@ -345,12 +345,13 @@ class LinearOperators:
         return once, once + self.has_transposes * self.operand_bytes
 
     def _kernels_of_a_cast(self) -> int:
-        """Kernels of the cast of one operand: with blocks its reads, and one that rearranges scales.
+        """Kernels of the cast of one operand, where several matrices are cast one by one.
 
+        With blocks: the cast, whose passes before it are made for all matrices at once, and one that rearranges scales.
         Without: the largest number and the scale, where that is of the moment; the cast; a transpose, where products want it.
         """
         if self.recipe.has_blocks:
-            return self.recipe.cast_reads[0] + 1
+            return 2
         return (3 if self.stack.low_precision.scaling == "current" else 1) + self.has_transposes
 
     def _cast(self, name: str, moved: CastBytes, *, matrices: Numeric = 1) -> Block:
@@ -358,8 +359,13 @@ class LinearOperators:
 
         Operands of several `matrices` are cast one by one, each in all kernels that a cast takes.
         """
-        one_by_one = anywhere(np.asarray(matrices) > 1)
-        kernels = matrices * self._kernels_of_a_cast() if one_by_one else self.recipe.cast_reads[0]
+        kernels: Numeric = self.recipe.cast_reads[0]
+        backward: Numeric = kernels if self.recipe.has_blocks else 2
+        calls: Numeric = 1
+        one_by_one = np.asarray(matrices) > 1
+        if anywhere(one_by_one):
+            each = matrices * self._kernels_of_a_cast()
+            kernels, backward, calls = (chosen(one_by_one, each, alone) for alone in (kernels, backward, calls))
         return local(
             MemoryBound(
                 name=f"{name}.quantise",
@@ -367,8 +373,8 @@ class LinearOperators:
                 moved_bytes=moved.forward,
                 backward_bytes=moved.backward,
                 kernels=kernels,
-                backward_kernels=kernels if one_by_one or self.recipe.has_blocks else 2,
-                calls=kernels if one_by_one else 1,
+                backward_kernels=backward,
+                calls=calls,
                 family="cast",
                 precision=self.recipe.products,
             )

@@ -230,9 +230,9 @@ class _StateSpaceScan(_ChunkedScan):
 class _DeltaRule(_ChunkedScan):
     """The gated delta rule as flash-linear-attention trains it (chunk_gated_delta_rule).
 
-    Queries and keys are copied to value heads where those are more. Within a chunk, keys meet keys, and the triangle of what each
-    corrects is inverted; w and u are keys and values by it. Kept are queries, keys, values, decays and that inverse; w, u and
-    the states are formed again before the gradients.
+    Queries and keys are copied to value heads where those are more. Within a chunk, keys meet keys, and the triangle of what
+    each corrects is inverted; w and u are keys and values by it. Kept are queries, keys, values, decays and that inverse; w, u
+    and the states are formed again before the gradients.
     """
 
     def __init__(self, write: StreamOperators, name: str) -> None:

@@ -113,12 +113,14 @@ def read_text(path: Path, *, largest_bytes: int = LARGEST_BYTES) -> str:
 
 
 def head_of(path: Path, *, size: int = LARGEST_BYTES) -> str | None:
-    """The first bytes of a file as text, with a mark for each byte that is none; None where there is no such file."""
+    """Where a file begins and ends, as text with a mark for each byte that is none; None where there is no such file."""
     try:
         if not path.is_file():
             return None
         with path.open("rb") as file:
-            return file.read(size).decode("utf-8", errors="replace")
+            head, rest = file.read(size), max(path.stat().st_size - size, 0)
+            file.seek(-min(rest, size // 10), 2)
+            return (head + b"\n" + file.read(size // 10)).decode("utf-8", errors="replace")
     except (OSError, ValueError):
         return None
 

@@ -17,6 +17,8 @@ from perfmodel.errors import InputError, PerfmodelError, did_you_mean, shown
 from perfmodel.exchange.annotations import separated
 from perfmodel.exchange.building import build, leaves
 from perfmodel.exchange.documents import FILE_SUFFIXES, parse_text
+from perfmodel.exchange.expert_loads import KEY as EXPERT_LOAD
+from perfmodel.exchange.expert_loads import load_text, with_load_in_numbers
 from perfmodel.exchange.importers.registry import assumed, read_settings
 from perfmodel.exchange.key_paths import with_value
 from perfmodel.exchange.presets import beside, expand, preset_names, read_preset
@@ -107,6 +109,7 @@ def read_candidates(
                 *(() if kept else _other_gpus(run, degrees)),
                 *_of_the_whole(run, in_parts=in_parts),
                 *_of_the_model(model, overrides),
+                *_load_taken(run, given),
             ),
             unstated=tuple(name for name in STATED_SETTINGS if name not in given),
             replaced=replaced,
@@ -220,6 +223,14 @@ def _defaults_taken(given: Sequence[str]) -> tuple[str, ...]:
     return tuple(f"{name} is not given: {value} is assumed" for name, value in taken.items() if name not in given)
 
 
+def _load_taken(run: Run, given: Sequence[str]) -> tuple[str, ...]:
+    """A sentence where a mixture of experts does not say how evenly its router spreads tokens."""
+    if run.model.mixture is None or EXPERT_LOAD in given:
+        return ()
+    load = load_text(float(np.max(run.expert_load)))
+    return (f"{EXPERT_LOAD} is not given: {load} is assumed, as in benchmarks; natural routing takes longer",)
+
+
 def _kept_in_a_pipeline(run: Run) -> tuple[str, ...]:
     """A sentence where a pipeline keeps whole what the sharding would cut (count/data_parallel.py)."""
     if run.sharding in ("none", "zero1") or np.all(np.asarray(run.pipeline_parallel) == 1):
@@ -267,7 +278,7 @@ def _combinations(axes: Sequence[tuple[str, list[Any]]]) -> list[tuple[tuple[str
 def _built(mapping: Mapping[str, Any], chosen: Sequence[tuple[str, Any]], gpus: Sequence[int], kind: type[Run]) -> Run:
     for key, value in chosen:
         mapping = with_value(mapping, key, value)
-    mapping = expand(Run, _on_gpus(mapping, gpus) if gpus else mapping)
+    mapping = with_load_in_numbers(expand(Run, _on_gpus(mapping, gpus) if gpus else mapping))
     stack = mapping.get("stack")
     defaults = stack.get("defaults") if isinstance(stack, Mapping) else None
     if isinstance(defaults, Mapping):

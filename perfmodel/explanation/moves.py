@@ -1,8 +1,9 @@
 """What one step of the layout does: a degree or a size halved or doubled, another recompute mode, sharding or precision.
 
-The number of GPUs and the global batch stay: data parallelism gives or takes what other degrees need. Moves that cannot be made
-carry the reason. Not moved: the copies of hsdp's shards on their own, schedules, shardings and degrees that the stack does not
-offer, and 16-bit formats against each other, which run alike.
+The number of GPUs and the global batch stay: data parallelism gives or takes what other degrees need. Experts are spread over
+the GPUs of a pipeline stage once more: their moves leave data parallelism as it is, and those of how tokens travel are of the
+software. Moves that cannot be made carry the reason. Not moved: the copies of hsdp's shards on their own, schedules, shardings
+and degrees that the stack does not offer, and 16-bit formats against each other, which run alike.
 """
 
 from __future__ import annotations
@@ -14,16 +15,17 @@ from typing import Any, Final
 import numpy as np
 
 from perfmodel.errors import InputError, PerfmodelError
+from perfmodel.explanation.expert_moves import OF_SOFTWARE, expert_candidates, half_and_double, with_software
 from perfmodel.frames import Tabular
 from perfmodel.prediction import StagePrediction, predict_stage
 from perfmodel.spec.axes import FILLING, REPLICA_AXES
 from perfmodel.spec.fields import anywhere
 from perfmodel.spec.hardware import Cluster, Gpu
 from perfmodel.spec.layout import RECOMPUTES, Layout
-from perfmodel.spec.model import TransformerModel
 from perfmodel.spec.precision import RECIPES, PrecisionRecipe, number_format
 from perfmodel.spec.refusals import check_setup
 from perfmodel.spec.setup import Setup
+from perfmodel.spec.stack import SoftwareStack
 
 DEGREES: Final = tuple(axis.name for axis in REPLICA_AXES)  # that share GPUs with data parallelism
 PLAIN_BYTES: Final = 2  # of one number in 16 bits, which nobody trades for more that are slower
@@ -89,10 +91,10 @@ def moves(predicted: StagePrediction) -> Moves:
 
 def _made(predicted: StagePrediction, key: str, after: Any) -> Move:
     setup = predicted.work.setup
-    before, layout = _held(setup.model, predicted.layout, key), None
+    before, layout = _held(setup, key), None
     try:
         layout = with_setting(predicted.layout, key, after, setup.cluster)
-        setup = replace(setup, layout=layout)
+        setup = replace(setup, layout=layout, stack=_software(setup.stack, key, after))
         check_setup(setup)
     except PerfmodelError as error:
         return Move(key=key, before=before, after=after, layout=layout, predicted=None, time_change=0.0, refusal=str(error))
@@ -104,13 +106,13 @@ def _made(predicted: StagePrediction, key: str, after: Any) -> Move:
 
 def _candidates(setup: Setup) -> Iterator[tuple[str, Any]]:
     """Every setting with every value that is one step away."""
-    model, cluster, stack, layout = setup.model, setup.cluster, setup.stack, setup.layout
+    cluster, stack, layout = setup.cluster, setup.stack, setup.layout
     for key in (*DEGREES, *SIZES):
         offered = key in SIZES or key in stack.offers.degrees
         yield from ((key, value) for value in half_and_double(getattr(layout, key)) if offered or value == 1)
     if layout.recompute == "full":
-        layers = _held(model, layout, "recompute_layers")
-        most = layers if layout.recompute_layers is None else model.layers
+        layers = _held(setup, "recompute_layers")
+        most = layers if layout.recompute_layers is None else setup.model.layers
         yield from (("recompute_layers", value) for value in half_and_double(layers) if value <= most)
     others = {
         "recompute": RECOMPUTES,
@@ -121,6 +123,7 @@ def _candidates(setup: Setup) -> Iterator[tuple[str, Any]]:
     for key, values in others.items():
         yield from ((key, value) for value in values if value != getattr(layout, key))
     yield from (("precision", name) for name in _other_precisions(cluster.gpu, layout.recipe))
+    yield from expert_candidates(setup)
 
 
 def _other_precisions(gpu: Gpu, recipe: PrecisionRecipe) -> Iterator[str]:
@@ -133,22 +136,22 @@ def _other_precisions(gpu: Gpu, recipe: PrecisionRecipe) -> Iterator[str]:
             yield name
 
 
-def half_and_double(value: Any) -> Iterator[int]:
-    """Half of a number of things, where it is whole, and its double."""
-    whole = int(value)
-    if whole % 2 == 0:
-        yield whole // 2
-    yield whole * 2
+def _held(setup: Setup, key: str) -> Any:
+    """What a layout or its software holds; where it does not say how many layers run again, it is all of a stage."""
+    if key.startswith(OF_SOFTWARE):
+        return getattr(setup.stack.experts, key.removeprefix(OF_SOFTWARE))
+    value, stages = getattr(setup.layout, key), setup.layout.pipeline_parallel
+    return int(np.ceil(setup.model.layers / stages)) if key == "recompute_layers" and value is None else value
 
 
-def _held(model: TransformerModel, layout: Layout, key: str) -> Any:
-    """What a layout holds; where it does not say how many layers run again, it is all of a stage."""
-    value = getattr(layout, key)
-    return int(np.ceil(model.layers / layout.pipeline_parallel)) if key == "recompute_layers" and value is None else value
+def _software(stack: SoftwareStack, key: str, value: Any) -> SoftwareStack:
+    return with_software(stack, key, value) if key.startswith(OF_SOFTWARE) else stack
 
 
 def with_setting(layout: Layout, key: str, value: Any, cluster: Cluster) -> Layout:
     """The layout with one setting changed, on as many GPUs. Errors: InputError when they do not divide so."""
+    if key.startswith(OF_SOFTWARE):
+        return layout
     changes: dict[str, Any] = {key: value}
     if key in DEGREES:
         gpus, shared = int(layout.gpus), value
@@ -159,6 +162,10 @@ def with_setting(layout: Layout, key: str, value: Any, cluster: Cluster) -> Layo
         changes[FILLING.name] = gpus // shared
     if key == "recompute" and value != "full":
         changes["recompute_layers"] = None
+    if key == "recompute" and value != "selective":
+        changes["recompute_modules"] = ()
+    if key == "recompute_modules":
+        changes |= {"recompute": "selective", "recompute_layers": None}
     if key == "sharding":
         changes["data_parallel_replicas"] = _copies(layout, cluster) if value == "hsdp" else 1
     return replace(layout, **changes)

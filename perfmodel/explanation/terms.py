@@ -24,12 +24,13 @@ from perfmodel.count.operators import (
     is_attention_core,
     moves_data_parallel,
 )
+from perfmodel.count.roles import TOKEN_EXCHANGE
 from perfmodel.errors import InputError, did_you_mean, shown
 from perfmodel.explanation.sensitivity import Effect, Sensitivity
 from perfmodel.frames import Tabular
 from perfmodel.prediction import StagePrediction
 from perfmodel.spec.axes import BETWEEN_REPLICAS, BETWEEN_STAGES, PIPELINE, REPORTED, WITHIN_LAYERS, Axis
-from perfmodel.spec.fields import Numeric
+from perfmodel.spec.fields import Numeric, anywhere
 from perfmodel.spec.hardware import Cluster
 from perfmodel.spec.phases import OPTIMIZER, RECOMPUTE
 from perfmodel.spec.stack import SoftwareStack
@@ -269,6 +270,15 @@ def _of_operator(operator: Operator, cluster: Cluster) -> Iterator[str]:
         case MemoryBound():
             yield f"{TIMING}.kernels:memory_bound_time_s"
         case Collective():
+            if operator.role in TOKEN_EXCHANGE:
+                yield f"{TIMING}.timed_operators:expert_time_s"
+            if anywhere(operator.beside_passes):
+                yield f"{TIMING}.timed_operators:hidden_beside_passes"
+                yield "perfmodel.count.experts:paired_share"
+            if operator.kind == "token_exchange":
+                yield f"{TIMING}.collectives:network_exchange_time_s"
+                yield f"{TIMING}.collectives:ranks_met"
+                yield f"{TIMING}.collectives:places_met"
             if placement(operator.group, cluster).crosses_nodes:
                 yield f"{TIMING}.collectives:network_collective_time_s"
                 yield f"{TIMING}.collectives:network_efficiency"

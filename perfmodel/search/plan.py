@@ -19,11 +19,11 @@ from perfmodel.search.robustness import Robustness, robustness
 from perfmodel.search.search import LayoutCandidate
 from perfmodel.search.sizing import Sizing, least_gpus
 from perfmodel.search.space import layout_grids
-from perfmodel.spec.axes import REPLICA_AXES
+from perfmodel.spec.axes import CHOSEN
 
 MOST_RIVALS: Final = 12  # the nearest layouts that the best is held against
 RIVAL_SETTINGS: Final = (
-    *(axis.name for axis in REPLICA_AXES),
+    *(axis.name for axis in CHOSEN),
     "micro_batch_size",
     "sharding",
     "precision",

@@ -1,9 +1,10 @@
 """Which layouts a search looks at: every combination of degrees and sizes that may exist, as grids that broadcast.
 
-A grid has four axes. Rows are what shapes the kernels of a GPU: tensor and context parallel, and the micro-batch. Then come the
-ways to shard what is kept; columns, which deal the layers out: pipeline and virtual pipeline; and how many layers run again.
-Data parallel is what the GPUs leave: gpus / (tensor * context * pipeline). A setting that does not change along its axis takes
-no room on it, so a kernel is timed once for each row, a stage is a sum, and only what a schedule adds is worked out for every
+A grid has four axes. Rows are what shapes the kernels of a GPU: tensor and context parallel, the degrees of experts, and the
+micro-batch. Then come the ways to shard what is kept; columns, which deal the layers out: pipeline and virtual pipeline; and
+how many layers run again. Data parallel is what the GPUs leave: gpus / (tensor * context * pipeline); experts take none of
+them, as they are spread over the GPUs of a pipeline stage once more. A setting that does not change along its axis takes no
+room on it, so a kernel is timed once for each row, a stage is a sum, and only what a schedule adds is worked out for every
 layout. Rows and columns in which no layout may exist are left out, and large grids are cut into grids that fit a cache.
 """
 
@@ -24,7 +25,10 @@ from numpy.typing import NDArray
 from perfmodel.spec.axes import (
     AXES,
     CONTEXT,
+    EXPERT,
+    EXPERT_TENSOR,
     FILLING,
+    OF_EXPERTS,
     PIPELINE,
     REPLICA_AXES,
     TENSOR,
@@ -46,6 +50,7 @@ COLUMN_AXES: Final = (PIPELINE.name, "virtual_pipeline")
 DEGREES: Final = tuple(axis.name for axis in REPLICA_AXES)
 NUMERIC_SETTINGS: Final = (*ROW_AXES, "data_parallel_replicas", *COLUMN_AXES, "recompute_layers")
 CATEGORIES: Final = ("precision", "sharding", "pipeline_schedule", "recompute", "sequence_parallel")
+CHEAP_TO_RERUN: Final = ("layernorm", "mla_up_proj", "moe_act")  # modules of mixtures that give much memory for little time
 CELLS_OF_A_GRID: Final = 1 << 18
 LONG_AXIS: Final = 1 << 14  # layouts; from so many on, an axis of their own costs less than columns
 
@@ -137,9 +142,10 @@ def _under_the_same_rules(work: Workload, space: SearchSpace) -> list[SearchSpac
 def _grids(work: Workload, space: SearchSpace, cells: int) -> Iterator[LayoutGrid]:
     """The grids of precisions that are all under the same rules."""
     shardings = _shardings(work, space)
-    for schedule, sequence in product(space.pipeline_schedule, space.sequence_parallel):
+    sequences = _sequence_parallel(work, space)
+    for schedule, sequence in product(space.pipeline_schedule, sequences):
         categories = {"pipeline_schedule": schedule, "sequence_parallel": sequence}
-        rows = _rows(work, space, sequence_parallel=sequence)
+        rows = _rows(work, space, shares_sequences=sequence and False in sequences)
         if not (_length(rows) and _length(shardings)):
             continue
         for columns in _columns(work, space, schedule=schedule):
@@ -147,10 +153,36 @@ def _grids(work: Workload, space: SearchSpace, cells: int) -> Iterator[LayoutGri
             grid = _sorted(_dense(_grid(work, any_of, rows, shardings, columns)))
             if not grid.allowed.size:
                 continue
-            for recompute, precision in product(space.recompute, space.precision):
-                changed = categories | {"recompute": recompute, "precision": precision}
-                for whole in _running_again(grid, space) if recompute == "full" else (grid,):
+            for rerun, precision in product(_reruns(work, space), space.precision):
+                changed = categories | rerun | {"precision": precision}
+                for whole in _running_again(grid, space) if rerun["recompute"] == "full" else (grid,):
                     yield from (replace(part, categories=changed) for part in _cut(whole, cells))
+
+
+def _sequence_parallel(work: Workload, space: SearchSpace) -> tuple[bool, ...]:
+    """With sequence parallelism, and without. Mixtures of experts need it wherever it changes anything."""
+    return (True,) if work.model.mixture is not None and True in space.sequence_parallel else space.sequence_parallel
+
+
+def _reruns(work: Workload, space: SearchSpace) -> Iterator[dict[str, Any]]:
+    """Each way to run passes again; of mixtures the selective one also by modules, where the software names them."""
+    for recompute in space.recompute:
+        yield {"recompute": recompute}
+        if recompute == "selective":
+            yield from ({"recompute": recompute, "recompute_modules": names} for names in module_choices(work))
+
+
+def module_choices(work: Workload) -> list[tuple[str, ...]]:
+    """The lists of modules that a search has run again, beside what the software selects by itself.
+
+    Those that cost little: all of them, and in latent attention what makes queries, keys and values of narrow vectors alone.
+    """
+    model, offered = work.model, work.stack.offers.recompute_modules
+    if model.mixture is None:
+        return []
+    cheap = tuple(name for name in CHEAP_TO_RERUN if name in offered and (name != "mla_up_proj" or model.latent is not None))
+    alone = [("mla_up_proj",)] if "mla_up_proj" in cheap else []
+    return [*alone, cheap] if cheap else []
 
 
 def places_with(truths: NDArray[np.bool_]) -> list[NDArray[np.intp]]:
@@ -255,17 +287,37 @@ def _shardings(work: Workload, space: SearchSpace) -> GridAxis:
     return {"sharding": np.asarray(names), "data_parallel_replicas": np.asarray(numbers, dtype=np.int64)}
 
 
-def _rows(work: Workload, space: SearchSpace, *, sequence_parallel: bool) -> GridAxis:
+def _rows(work: Workload, space: SearchSpace, *, shares_sequences: bool) -> GridAxis:
     """Combinations of the degrees that shape kernels and the micro-batch, before the rules say which may exist.
 
-    With one tensor-parallel rank sequence parallelism changes nothing: those layouts are counted without it.
+    With one tensor-parallel rank sequence parallelism changes nothing: where it `shares_sequences`, those are left out, as they
+    are counted without it.
     """
-    degrees = {axis: _degrees(work, space, axis) for axis in IN_ROWS}
-    if sequence_parallel and False in space.sequence_parallel:
-        degrees[TENSOR] = [ranks for ranks in degrees[TENSOR] if ranks > 1]
+    of_tokens = [axis for axis in IN_ROWS if axis not in OF_EXPERTS]
     micro = _values(space.fixed, "micro_batch_size", divisors(work.global_batch_size))
-    chosen = [(*ranks, size) for ranks, size in product(product(*degrees.values()), micro) if work.gpus % prod(ranks) == 0]
+    chosen = []
+    for ranks in product(*(_degrees(work, space, axis) for axis in of_tokens)):
+        degrees = dict(zip(of_tokens, ranks, strict=True))
+        if work.gpus % prod(ranks) or (shares_sequences and degrees[TENSOR] == 1):
+            continue
+        for meshed in _expert_degrees(work, space, degrees[TENSOR]):
+            every = degrees | meshed
+            chosen += [(*(every[axis] for axis in IN_ROWS), size) for size in micro]
     return _named(ROW_AXES, chosen)
+
+
+def _expert_degrees(work: Workload, space: SearchSpace, tensor: int) -> Iterator[dict[ParallelAxis, int]]:
+    """The ways to spread experts over the GPUs of a pipeline stage: whole ones, and over ranks that share each of them.
+
+    No more ranks share an expert than share a head (unless a person says how many do): experts are narrower than what heads are
+    cut from, and none of 223 measured runs does so.
+    """
+    shared = [
+        ranks for ranks in _degrees(work, space, EXPERT_TENSOR) if EXPERT_TENSOR.name in space.fixed or tensor % ranks == 0
+    ]
+    for ranks, whole in product(shared, _degrees(work, space, EXPERT)):
+        if work.gpus % (ranks * whole) == 0:
+            yield {EXPERT_TENSOR: ranks, EXPERT: whole}
 
 
 def _degrees(work: Workload, space: SearchSpace, axis: ParallelAxis) -> list[int]:
@@ -275,13 +327,16 @@ def _degrees(work: Workload, space: SearchSpace, axis: ParallelAxis) -> list[int
 
 
 def _possible_degrees(work: Workload, axis: ParallelAxis) -> list[int]:
-    """Divisors of what an axis divides: heads, half of a sequence, layers with embedding and head, or only the GPUs."""
+    """Divisors of what an axis divides: heads, half of a sequence, experts or their columns, layers with embedding and head."""
+    mixture = work.model.mixture
     if axis == TENSOR:
         return _divisors_up_to(work.model.attention_heads, work.gpus)
     if axis == CONTEXT:
         return [1, *(ranks for ranks in _divisors_up_to(work.sequence_length / 2, work.gpus) if ranks > 1)]
-    every = divisors(work.gpus)
-    return [ranks for ranks in every if ranks <= work.model.layers + 2] if axis == PIPELINE else every
+    if axis in OF_EXPERTS:
+        divided = 1 if mixture is None else mixture.experts if axis == EXPERT else mixture.ffn_hidden_size
+        return _divisors_up_to(divided, work.gpus)
+    return [ranks for ranks in divisors(work.gpus) if ranks <= work.model.layers + 2]
 
 
 def _columns(work: Workload, space: SearchSpace, *, schedule: str) -> Iterator[GridAxis]:
@@ -305,6 +360,7 @@ def _columns(work: Workload, space: SearchSpace, *, schedule: str) -> Iterator[G
 
 def _possible(work: Workload, columns: GridAxis, schedule: str) -> NDArray[np.bool_]:
     """Which columns some row could have: those that may exist alone, with one micro-batch for each pipeline stage."""
+    single: dict[str, Any] = dict.fromkeys((axis.name for axis in AXES), 1)
     alone = Layout(
         precision="bf16",
         pipeline_schedule=schedule,
@@ -314,7 +370,7 @@ def _possible(work: Workload, columns: GridAxis, schedule: str) -> NDArray[np.bo
         micro_batch_size=1,
         global_batch_size=columns[PIPELINE.name],
         sequence_length=work.sequence_length,
-        **(dict.fromkeys((axis.name for axis in AXES), 1) | dict(columns)),
+        **(single | dict(columns)),
     )
     return np.broadcast_to(may_exist(work.setup(alone)), _length(columns))
 

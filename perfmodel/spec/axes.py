@@ -143,6 +143,7 @@ EXPERT: Final = Axis(
     members="ranks",
     communicates=WITHIN_LAYERS,
     settings=("expert_load", "stack.experts.dispatcher", "stack.experts.overlap"),
+    also_called=("expert_model_parallel_size",),
     mesh=EXPERT_MESH,
 )
 
@@ -166,6 +167,7 @@ AXES: Final = (*MESH, *OF_EXPERTS)
 BY_NAME: Final[Mapping[str, Axis]] = MappingProxyType({axis.name: axis for axis in AXES})
 REPORTED: Final = tuple(sorted(AXES, key=lambda axis: PLACES.index(axis.communicates)))  # as an iteration is made of them
 (FILLING,) = (axis for axis in AXES if axis.fills)
+CHOSEN: Final = tuple(axis for axis in REPORTED if not axis.fills)  # whose degrees a layout chooses; the filling one follows
 REPLICA_AXES: Final = tuple(  # the product of their degrees: GPUs of one replica
     axis for axis in REPORTED if axis.mesh == ATTENTION_MESH and not axis.fills
 )

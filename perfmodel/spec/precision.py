@@ -39,7 +39,7 @@ FORMATS: Final[Mapping[str, NumberFormat]] = MappingProxyType(
             NumberFormat(name="bf16", bytes=2, circuits="bf16", attention="16bit"),
             NumberFormat(name="fp16", bytes=2, circuits="bf16", attention="16bit"),
             NumberFormat(name="fp8", bytes=1, circuits="fp8", low=True),
-            NumberFormat(name="mxfp8", bytes=1 + 1 / 32, circuits="fp8", low=True, block=32),  # E4M3, an E8M0 scale for 32
+            NumberFormat(name="mxfp8", bytes=1 + 1 / 32, circuits="mxfp8", low=True, block=32),  # E4M3, an E8M0 scale for 32
             NumberFormat(
                 name="nvfp4", bytes=1 / 2 + 1 / 16, circuits="nvfp4", low=True, block=16
             ),  # E2M1, an E4M3 scale for 16

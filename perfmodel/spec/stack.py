@@ -13,10 +13,11 @@ from typing import ClassVar, Final
 from perfmodel.spec.axes import AXES
 from perfmodel.spec.coefficients import ATTENTION_LIBRARIES, MATMUL_LIBRARIES, NORM_KERNELS
 from perfmodel.spec.fields import Numeric, Spec, choice, choices, count, flag, number, part, spreads, text
-from perfmodel.spec.layout import PIPELINE_SCHEDULES, SHARDINGS
+from perfmodel.spec.layout import PIPELINE_SCHEDULES, RECOMPUTE_MODULES, SHARDINGS
 from perfmodel.spec.precision import PrecisionRecipe
 
 DISPATCHERS: Final = ("alltoall", "deepep", "hybridep", "allgather")
+OVERLAPS_OF_EXPERTS: Final = ("none", "passes")
 GRAPHED: Final = ("attention", "mixer", "router", "dense", "experts")  # parts of a layer that CUDA graphs may replay
 WIDE_ATTENTION: Final = ("fused", "fused_softmax", "unfused", "none")
 MOVED_KEYS: Final = MappingProxyType(  # before there were sections -> the key path of today
@@ -89,6 +90,7 @@ class StackOffers(Spec):
     shardings: tuple[str, ...] = choices(*SHARDINGS)
     schedules: tuple[str, ...] = choices(*PIPELINE_SCHEDULES)
     degrees: tuple[str, ...] = choices(*(axis.name for axis in AXES))  # axes of parallelism
+    recompute_modules: tuple[str, ...] = choices(*RECOMPUTE_MODULES, default=())  # that it can run again for themselves
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
@@ -198,7 +200,7 @@ class ExpertWork(Spec):
     dispatch_s: Numeric = number("s")  # of a dispatch or a combine, beside what links take
     dispatch_sm_fraction: Numeric = number("ratio", maximum=0.9)  # of the SMs, while tokens travel
     link_share: Numeric = number("ratio", above=0, maximum=2)  # rate of a dispatch over that of an all-to-all on the same links
-    overlap: str = choice("none", "passes")
+    overlap: str = choice(*OVERLAPS_OF_EXPERTS)
     hidden_share: Numeric = number("ratio", maximum=1)  # of messages that another micro-batch has computation for
     products: str = choice("streams", "grouped", "fused")
     product_work: Numeric = number(

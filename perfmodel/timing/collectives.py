@@ -198,7 +198,7 @@ def network_collective_time_s(call: Collective, where: Placement, *, cluster: Cl
     if call.kind == "all_to_all":
         return _network_all_to_all_s(call, where, cluster)
     if call.kind == "token_exchange":
-        return _network_exchange_s(call, where, cluster)
+        return network_exchange_time_s(call, where, cluster)
     rate = _ring_rate(call, where, cluster)
     start_s = known.latency_s + known.rank_latency_s * (ranks - nodes) + known.node_latency_s * nodes
     fill_s = known.fill_s * np.minimum(call.payload_bytes / known.fill_bytes, 1.0)
@@ -245,7 +245,7 @@ def _network_all_to_all_s(call: Collective, where: Placement, cluster: Cluster) 
     return known.latency_s + known.peer_latency_s * (ranks - inside) + np.maximum(near_s, far_s)
 
 
-def _network_exchange_s(call: Collective, where: Placement, cluster: Cluster) -> Numeric:
+def network_exchange_time_s(call: Collective, where: Placement, cluster: Cluster) -> Numeric:
     """a + g*(p - r) + max(near/B_node, far/B_nic): a token crosses the network once for each node that it goes to.
 
     With u bytes of all tokens, once: far = u * (nodes met) * (N - 1)/N, near = u * (ranks met) * (r - 1)/r, which links of a

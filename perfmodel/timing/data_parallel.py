@@ -26,7 +26,7 @@ from perfmodel.count.data_parallel import Buckets, windows
 from perfmodel.count.iteration import Iteration
 from perfmodel.count.operators import Collective, moves_data_parallel
 from perfmodel.count.roles import Role
-from perfmodel.spec.fields import Numeric, chosen
+from perfmodel.spec.fields import Numeric, anywhere, chosen
 from perfmodel.spec.hardware import Cluster
 from perfmodel.spec.layout import GATHERED
 from perfmodel.spec.stack import SoftwareStack
@@ -114,6 +114,8 @@ class DataParallel:
         last_s: Numeric = 0.0
         if call.role is not Role.BACKWARD_GATHER:
             last_s = self._alone_s(replace(call, payload_bytes=call.payload_bytes * call.repeats * share))
+            if anywhere(np.asarray(call.repeats) == 0):
+                last_s = chosen(call.repeats > 0, last_s, 0.0)
         if call.role is Role.BACKWARD_GATHER or (call.role is Role.PARAMETER_GATHER and self._gathers):
             last_s = last_s + chosen(call.repeats > 0, self._alone_s(call), 0.0)
         return last_s

@@ -20,7 +20,7 @@ import numpy as np
 
 from perfmodel.count.operators import Collective, FusedAttention, Matmul, MemoryBound, Operator, is_attention_core
 from perfmodel.count.roles import EXPERT_PRODUCTS, TOKEN_EXCHANGE, Role
-from perfmodel.spec.axes import TENSOR
+from perfmodel.spec.axes import EXPERT, TENSOR
 from perfmodel.spec.fields import Numeric, anywhere, chosen
 from perfmodel.spec.hardware import Cluster
 from perfmodel.spec.phases import DATA_GRADIENT, WEIGHT_GRADIENT
@@ -143,12 +143,18 @@ def host_seconds(operators: Iterable[Operator], stack: SoftwareStack) -> HostSec
             continue
         kernels = kernels + operator.repeats * _kernels(operator)
         called = called + operator.repeats * _calls(operator)
-        if operator.role is Role.DISPATCH and operator.phase != DATA_GRADIENT:
+        if _asks_for_tokens(operator):
             waits = waits + operator.repeats
     if stack.host.cuda_graphs:
         return HostSeconds(0.0 * kernels)
     launch_s = called * stack.host.operator_s + kernels * stack.host.launch_s
     return HostSeconds(launch_s, multiplied(waits, stack.experts.expert_wait_s))
+
+
+def _asks_for_tokens(operator: Operator) -> bool:
+    """Whether it is the dispatch of a forward pass to the ranks of its experts, not what ranks that share one then gather."""
+    is_dispatch = isinstance(operator, Collective) and operator.role is Role.DISPATCH and operator.group.axis == EXPERT
+    return is_dispatch and operator.phase != DATA_GRADIENT
 
 
 def timed_operators(
@@ -183,7 +189,7 @@ def timed_blocks(
             TimedOperator(
                 operator=operator,
                 free_s=operator.repeats
-                * _of_experts(operator, next(call_s if isinstance(operator, Collective) else kernel_s), stack),
+                * expert_time_s(operator, next(call_s if isinstance(operator, Collective) else kernel_s), stack),
             )
             for operator in block
         ]
@@ -191,8 +197,11 @@ def timed_blocks(
     return timed, places
 
 
-def _of_experts(operator: Operator, seconds: Numeric, stack: SoftwareStack) -> Numeric:
-    """What the software makes of the time of a kernel or a call that serves experts, or scans; all others take what they take."""
+def expert_time_s(operator: Operator, seconds: Numeric, stack: SoftwareStack) -> Numeric:
+    """a + c/s of a dispatch or combine whose links take c, w*g of a product of experts or a scan that takes g; others g.
+
+    a = dispatch_s of the software, s = its link_share, w = its product_work, or scan_work of scans.
+    """
     work = stack.experts
     if isinstance(operator, Collective) and operator.role in TOKEN_EXCHANGE:
         return chosen(np.asarray(operator.group.ranks) > 1, work.dispatch_s + seconds / work.link_share, 0.0)
@@ -263,7 +272,7 @@ def _beside_products(
     """The same operators, whose collectives hide behind the kernels beside them."""
     partners = {each.operator.partner for each in timed if isinstance(each.operator, Collective)}
     beside = {named: each for each in timed if (named := (each.operator.name, each.operator.phase)) in partners}
-    timed = _beside_passes(timed, stack)
+    timed = hidden_beside_passes(timed, stack)
     return [
         _beside(each.operator, each.free_s, places[each.operator.group.name], beside.get(each.operator.partner), stack)
         if isinstance(each.operator, Collective) and not anywhere(each.operator.beside_passes)
@@ -272,7 +281,7 @@ def _beside_products(
     ]
 
 
-def _beside_passes(timed: Sequence[TimedOperator], stack: SoftwareStack) -> Sequence[TimedOperator]:
+def hidden_beside_passes(timed: Sequence[TimedOperator], stack: SoftwareStack) -> Sequence[TimedOperator]:
     """The same operators, where those that may run beside another micro-batch's kernels do.
 
     The kernels of a block stand for those of the block that the other micro-batch is in: C seconds of messages hide behind G of

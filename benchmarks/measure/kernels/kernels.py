@@ -43,6 +43,7 @@ def take(point: Point, device: str, *, smallest: bool = False) -> Timing:
         warm=point.labels.get("cache") == "warm",
         fresh=point.labels.get("operator") == "loss" and point.labels["phase"] == DATA_GRADIENT,
         seconds=SMALLEST_SECONDS if smallest else CPU_SECONDS if device == "cpu" else SECONDS,
+        smallest=smallest,
     )
 
 

@@ -16,7 +16,8 @@ class LogRecord:
     """The steady steps of a log. What it does not print is None.
 
     `steps` are those behind the median; `interval_s` are the ends between which nine of ten of them lie. `left_out` counts, by
-    reason, the steps that are no part of it; `restarts` how often the run began again.
+    reason, the steps that are no part of it; `restarts` how often the run began again. `series` are iterations with their
+    times, steady or not, evenly over the log.
     """
 
     iteration_time_s: float | None
@@ -31,6 +32,7 @@ class LogRecord:
     gpus: int | None = None
     left_out: Mapping[str, int] = field(default_factory=dict)
     restarts: int = 0
+    series: tuple[tuple[float, float], ...] = field(default=(), repr=False)
     notes: tuple[str, ...] = ()
 
 

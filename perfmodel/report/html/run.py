@@ -21,6 +21,7 @@ from perfmodel.report.html.parts import (
     provenance_html,
 )
 from perfmodel.report.html.statements import RunStatements
+from perfmodel.report.text.experts import experts_section
 from perfmodel.report.text.explanation import findings, headline_table, waterfall_table
 from perfmodel.report.text.prediction import (
     PUBLISHED_HEADINGS,
@@ -44,6 +45,7 @@ TITLES: Final = {
     "peak": "Where the peak goes",
     "iteration": "Where an iteration goes",
     "memory": "Memory of one GPU",
+    "experts": "Mixture of experts",
     "operators": "Operators",
     "scaling": "Scaling",
     "layouts": "Other layouts",
@@ -99,6 +101,7 @@ def run_sections(subject: RunStatements, figures: Mapping[str, str]) -> list[Sec
         "peak": of_stages("peak", lambda each: as_html(waterfall_table(each))),
         "iteration": as_html(breakdown_table(subject.prediction, most=stages)),
         "memory": as_html(memory_table(subject.prediction, most=stages)),
+        "experts": as_html(Group(*experts_section(subject.prediction))),
         "operators": of_stages("operators", operators_html),
         "scaling": _scaling(subject),
         "layouts": of_stages("layouts", moves_html),

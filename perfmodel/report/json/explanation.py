@@ -8,7 +8,8 @@ from typing import Any
 from perfmodel.count.operators import Collective, FusedAttention, Matmul, MemoryBound, Operator
 from perfmodel.explanation.explanation import Explanation
 from perfmodel.explanation.terms import Term
-from perfmodel.report.json.prediction import SCHEMA_VERSION
+from perfmodel.explanation.token_volumes import token_volume
+from perfmodel.report.json.prediction import SCHEMA_VERSION, model_size
 from perfmodel.spec.axes import DATA
 from perfmodel.timing.ledger import Entry
 
@@ -44,9 +45,16 @@ def term_document(explained: Explanation, term: Term) -> dict[str, Any]:
             "settings": dict(term.settings),
             "equations": [asdict(each) for each in term.equations],
             "operators": [_operator(entry) for entry in term.entries],
+            **_volume(explained, term),
             "numbers": [row | {"source": explained.source(row["path"])} for row in term.rows()],
         }
     }
+
+
+def _volume(explained: Explanation, term: Term) -> dict[str, Any]:
+    """Where the tokens of one rank go in a dispatch, of a term that has some."""
+    volume = token_volume(term.entries, explained.run.cluster)
+    return {} if volume is None else {"token_volume": asdict(volume)}
 
 
 def _head(explained: Explanation) -> dict[str, Any]:
@@ -65,7 +73,7 @@ def _head(explained: Explanation) -> dict[str, Any]:
         "fits": bool(predicted.fits),
         "verdict": predicted.verdict,
         "fit_probability": float(predicted.fit_probability),
-    }
+    } | model_size(explained.run.model)
 
 
 def _operator(entry: Entry) -> dict[str, Any]:

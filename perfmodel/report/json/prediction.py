@@ -6,11 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, Final
 
+from perfmodel.count.expert_figures import expert_figures
 from perfmodel.count.operators import Collective
+from perfmodel.count.parameters import active_parameter_count, parameter_count
 from perfmodel.prediction import Prediction, StagePrediction
 from perfmodel.spec.axes import REPORTED
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.hardware import Cluster
+from perfmodel.spec.model import TransformerModel
 from perfmodel.spec.run import PublishedFigures, RampStage, Run
 from perfmodel.timing.collectives import crossed_link
 from perfmodel.timing.ledger import ledger
@@ -62,20 +65,31 @@ def _range(values: Iterable[Numeric]) -> list[float]:
 
 def _run_document(prediction: Prediction, assumptions: Sequence[str], *, verbose: bool) -> dict[str, Any]:
     run = prediction.run
-    return {
-        "stages": [
-            _stage_document(stage, predicted, run.cluster, assumptions)
-            | ({"operators": _operators(predicted, run)} if verbose else {})
-            for stage, predicted in prediction.stages
-        ],
-        "total_tokens": _optional(prediction.total_tokens),
-        "total_days": _optional(prediction.total_days),
-        "total_days_interval": _ends(prediction.total_training_days),
-        "gpu_hours": _optional(prediction.gpu_hours),
-        "fits": prediction.fits,
-        "verdict": prediction.verdict,
-        "fit_probability": prediction.fit_probability,
-    } | _economics(prediction)
+    return (
+        model_size(run.model)
+        | {
+            "stages": [
+                _stage_document(stage, predicted, run.cluster, assumptions)
+                | ({"operators": _operators(predicted, run)} if verbose else {})
+                for stage, predicted in prediction.stages
+            ],
+            "total_tokens": _optional(prediction.total_tokens),
+            "total_days": _optional(prediction.total_days),
+            "total_days_interval": _ends(prediction.total_training_days),
+            "gpu_hours": _optional(prediction.gpu_hours),
+            "fits": prediction.fits,
+            "verdict": prediction.verdict,
+            "fit_probability": prediction.fit_probability,
+        }
+        | _economics(prediction)
+    )
+
+
+def model_size(model: TransformerModel) -> dict[str, float]:
+    """Parameters of a mixture of experts, and those that a token passes; nothing of other models."""
+    if model.mixture is None:
+        return {}
+    return {"parameters": float(parameter_count(model).total), "active_parameters": float(active_parameter_count(model))}
 
 
 def _economics(prediction: Prediction) -> dict[str, Any]:
@@ -127,7 +141,19 @@ def _stage_document(
         "own_runs": _own_runs(predicted),
         "communication": _communication(predicted, cluster),
         "assumptions": list(assumptions),
-    }
+    } | _experts(predicted)
+
+
+def _experts(predicted: StagePrediction) -> dict[str, Any]:
+    """What a mixture of experts makes of a stage; no key where the model is dense."""
+    setup = predicted.work.setup
+    figures, work = expert_figures(setup), setup.stack.experts
+    if figures is None:
+        return {}
+    numbers = {entry.name: float(getattr(figures, entry.name)) for entry in fields(figures)}
+    data_parallel = float(setup.layout.expert_data_parallel)
+    how = {"load": float(setup.layout.expert_load), "dispatcher": work.dispatcher, "overlap": work.overlap}
+    return {"mixture": numbers | {"expert_data_parallel": data_parallel} | how}
 
 
 def uncertainty_parts(uncertainty: Uncertainty) -> dict[str, Any]:

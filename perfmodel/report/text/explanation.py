@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Final
+from typing import Any, Final
 
 from rich.console import Group, RenderableType
 from rich.text import Text
@@ -16,7 +16,7 @@ from perfmodel.explanation.terms import TERMS
 from perfmodel.explanation.waterfall import STEPS, Step
 from perfmodel.report.text.interval import interval_table
 from perfmodel.report.text.own_runs import own_runs_line
-from perfmodel.report.text.prediction import fit_sentence, need_text
+from perfmodel.report.text.prediction import fit_sentence, need_text, size_text
 from perfmodel.report.text.terminal import Name, percent_text, plain_table, section, setting_text, titled, value_text
 from perfmodel.report.words import LABELS, SHORT
 from perfmodel.spec.axes import DATA
@@ -54,6 +54,8 @@ def verdict(explained: Explanation) -> Iterator[Text]:
         yield fit_sentence(need, float(predicted.fit_probability))
     name = stage_name(explained)
     yield Text(f"{name}: {seconds_text(fall.iteration_time_s)} an iteration, MFU {100 * fall.mfu:.1f} %.")
+    if size := size_text(explained.run.model):
+        yield Text(f"The model has {size}.")
     if (own := own_runs_line(predicted)) is not None:
         yield own
     yield from findings(explained)
@@ -144,7 +146,13 @@ def moves_table(explained: Explanation) -> RenderableType:
 def _move_text(move: Move) -> str:
     """TP 8 -> 4 (DP 576)."""
     replicas = f" ({DATA.short} {int(move.layout.data_parallel)})" if move.layout is not None and move.key in DEGREES else ""
-    return f"{SHORT[move.key]} {setting_text(move.before)} -> {setting_text(move.after)}{replicas}"
+    before, after = (_value_text(value) for value in (move.before, move.after))
+    return f"{SHORT[move.key]} {before} -> {after}{replicas}"
+
+
+def _value_text(value: Any) -> str:
+    """A value of a setting; of several words, all with nothing between them but commas."""
+    return setting_text((",".join(value) or None) if isinstance(value, tuple) else value)
 
 
 def notes(explained: Explanation) -> Iterator[Text]:

@@ -20,6 +20,16 @@ CONVENTIONS = {
 }
 
 
+LEFT_OUT = {  # why steps are left out, in words
+    "warm_up": "of a start",
+    "evaluations": "after an evaluation",
+    "checkpoints": "after a checkpoint",
+    "other_ranks": "that other ranks print too",
+    "other_batches": "of other batch sizes",
+    "broken_lines": "cut or broken",
+}
+
+
 def log_report(found: Conversion, name: str) -> RenderableType:
     """What a log says, in a few lines."""
     lines = [f"{name} is a {found.format}.", *(record_lines(found.record) if found.record else ["It has no steps."])]
@@ -37,7 +47,7 @@ def record_lines(record: LogRecord) -> list[str]:
     if record.printed_tflop_per_s_per_gpu is not None:
         convention = CONVENTIONS[record.tflop_convention]
         lines.append(f"It prints {record.printed_tflop_per_s_per_gpu:.4g} TFLOP/s/GPU ({convention}).")
-    left_out = [f"{number:,} {reason}" for reason, number in record.left_out.items() if number]
+    left_out = [f"{number:,} {LEFT_OUT[reason]}" for reason, number in record.left_out.items() if number]
     if left_out:
         lines.append(f"Left out: {', '.join(left_out)}.")
     if record.restarts:

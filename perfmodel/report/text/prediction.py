@@ -10,18 +10,21 @@ from rich.text import Text
 
 from perfmodel.count.fit import DOES_NOT_FIT, FITS, TIGHT, fit_verdict
 from perfmodel.count.memory import MemoryBytes
+from perfmodel.count.parameters import active_parameter_count, parameter_count
 from perfmodel.prediction import Prediction, StagePrediction
 from perfmodel.report.json.prediction import envelope
+from perfmodel.report.text.experts import experts_section
 from perfmodel.report.text.own_runs import own_runs_line
 from perfmodel.report.text.terminal import bar_text, percent_text, plain_table, section, titled, value_text
 from perfmodel.report.words import DEGREES, LABELS, SETTINGS
 from perfmodel.spec.axes import DATA
 from perfmodel.spec.hardware import Cluster
 from perfmodel.spec.layout import Layout
+from perfmodel.spec.model import TransformerModel
 from perfmodel.spec.run import RampStage, Run
 from perfmodel.timing.breakdown import Breakdown
 from perfmodel.timing.uncertainty import Estimate
-from perfmodel.units import GIBIBYTE, gibibytes_text, seconds_text
+from perfmodel.units import GIBIBYTE, gibibytes_text, large_text, seconds_text
 
 MOST_COLUMNS: Final = 6  # stages side by side in 80 columns
 STAGE_HEADINGS: Final = (DATA.short, "GPUs", "batch", "iter. s", "90 % interval", "MFU %", "tokens/s/GPU", "days")
@@ -44,7 +47,7 @@ def prediction_report(
         parts.append(_published_table(prediction))
     if len(candidates) > 1:
         parts.append(candidate_table(candidates))
-    parts += [breakdown_table(prediction), memory_table(prediction)]
+    parts += [breakdown_table(prediction), memory_table(prediction), *experts_section(prediction)]
     parts += _economics(prediction)
     if assumptions:
         parts.append(section("Assumptions", [("-", sentence) for sentence in assumptions]))
@@ -111,9 +114,23 @@ def most_memory_bytes(prediction: Prediction) -> float:
 
 
 def description(run: Run) -> Text:
-    """What runs on what, and how."""
-    words = [run.cluster.name, run.stack.name, *layout_words(run.layout(run.stages[0]), DEGREES)]
+    """What runs on what, and how; of a mixture of experts how large it is."""
+    size = size_text(run.model)
+    words = [run.cluster.name, run.stack.name, *([size] if size else []), *layout_words(run.layout(run.stages[0]), DEGREES)]
     return Text(", ".join(words), style="dim")
+
+
+def size_text(model: TransformerModel) -> str:
+    """Parameters of a mixture of experts, and those that a token passes; nothing of other models, where both are one.
+
+    >>> from perfmodel.exchange.presets import model_preset
+    >>> size_text(model_preset("mixtral-8x7b"))
+    '46.70B parameters (12.88B active)'
+    """
+    if model.mixture is None:
+        return ""
+    every, active = float(parameter_count(model).total), float(active_parameter_count(model))
+    return f"{large_text(every)} parameters ({large_text(active)} active)"
 
 
 def layout_words(layout: Layout, degrees: Mapping[str, str]) -> list[str]:
@@ -127,7 +144,8 @@ def layout_words(layout: Layout, degrees: Mapping[str, str]) -> list[str]:
     if layout.recompute != "none":
         number = layout.recompute_layers
         layers = "" if number is None else f" of {int(number)} layer{'' if number == 1 else 's'} a stage"
-        words.append(f"{layout.recompute} recompute{layers}")
+        modules = f" of {', '.join(layout.recompute_modules)}" if layout.recompute_modules else ""
+        words.append(f"{layout.recompute} recompute{layers}{modules}")
     return words
 
 

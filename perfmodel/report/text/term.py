@@ -13,6 +13,7 @@ from rich.text import Text
 from perfmodel.count.operators import Collective, FusedAttention, Matmul, MemoryBound, Operator
 from perfmodel.explanation.explanation import Explanation
 from perfmodel.explanation.terms import Equation, Term, TermNumber
+from perfmodel.explanation.token_volumes import TokenVolume, token_volume
 from perfmodel.report.text.explanation import TERM_LABELS, change_text, stage_name, step_text
 from perfmodel.report.text.operators import operators_title, timed_operators
 from perfmodel.report.text.terminal import Name, plain_table, section, titled, value_text
@@ -47,8 +48,24 @@ def _notes(explained: Explanation, term: Term) -> Iterator[Text]:
         alone_s = sum(float(entry.repeats * entry.seconds) for entry in term.entries)
         where = "" if explained.predicted.layout.pipeline_parallel == 1 else " on all pipeline stages together"
         yield Text(f"Its collectives take {seconds_text(alone_s)} alone{where}; what other work does not hide is exposed.")
+    volume = token_volume(term.entries, explained.run.cluster)
+    if volume is not None:
+        yield Text(_volume_text(volume))
     if explained.predicted.layout.pipeline_parallel > 1 and term.name not in ("recompute", "pipeline_bubble", "optimizer"):
         yield Text("It is that of the slowest pipeline stage; the waterfall has the average.", style="dim")
+
+
+def _volume_text(volume: TokenVolume) -> str:
+    """Where the tokens of one rank go in one dispatch."""
+    once, sent, far = (f"{each / 1e6:.4g} MB" for each in (volume.once_bytes, volume.sent_bytes, volume.network_bytes))
+    met = f"{volume.ranks_met:.3g} of {volume.ranks:g} ranks" + (
+        f" on {volume.nodes_met:.3g} of {volume.nodes:g} nodes" if volume.nodes > 1 else ""
+    )
+    network = f", {far} of it between nodes" if volume.nodes > 1 else ""
+    return (
+        f"In a dispatch the tokens of a rank are {once}; each meets {met} on average. In {volume.copies:.3g} copies of each a "
+        f"rank sends {sent}{network}."
+    )
 
 
 def _text(equation: Equation) -> Text:

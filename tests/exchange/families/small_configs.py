@@ -124,7 +124,7 @@ NEMOTRON_H: Final = {key: value for key, value in SIZES.items() if key != "num_h
 }  # fmt: skip
 PARTS: Final = [
     *_of("mixtral", EXPERTS, {}, {"sliding_window": 96}),
-    *_of("phimoe", LOCAL, {}, {"attention_bias": True, "lm_head_bias": True}),
+    *_of("phimoe", LOCAL, {"sliding_window": 96}, {"attention_bias": True, "lm_head_bias": True}),
     *_of("minimax_m2", EXPERTS | {"head_dim": 40}),
     *_of("dbrx", DBRX),
     *_of("olmoe", EXPERTS, {}, {"attention_bias": True}),

@@ -1,0 +1,51 @@
+"""What people call the load of experts: `balanced` and `natural` for numbers that perfmodel/data/expert_loads.yaml holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Any, Final
+
+from perfmodel.errors import InputError, did_you_mean, shown
+from perfmodel.exchange.annotations import separated
+from perfmodel.exchange.documents import read_mapping
+from perfmodel.exchange.presets import DATA
+from perfmodel.units import parse_quantity
+
+KEY: Final = "expert_load"
+
+
+@cache
+def load_words() -> Mapping[str, float]:
+    """The load that each word stands for.
+
+    >>> load_words()["balanced"]
+    1.0
+    """
+    known, _ = separated(read_mapping(DATA / "expert_loads.yaml"))
+    return {word: parse_quantity(value, "ratio") for word, value in known.items()}
+
+
+def with_load_in_numbers(mapping: Mapping[str, Any]) -> dict[str, Any]:
+    """The mapping of a run whose load of experts is a number. Errors: InputError for a word that stands for none.
+
+    >>> with_load_in_numbers({"expert_load": "balanced"})
+    {'expert_load': 1.0}
+    """
+    load = mapping.get(KEY)
+    if not isinstance(load, str) or load[:1].isdigit():
+        return dict(mapping)
+    word = load.strip().lower()
+    if word not in load_words():
+        raise InputError(f"{shown(load)} is no number of times the mean; {did_you_mean(word, load_words())}", key=KEY)
+    return {**mapping, KEY: load_words()[word]}
+
+
+def load_text(load: float) -> str:
+    """A load of experts in words, where it has some.
+
+    >>> load_text(1.0), load_text(1.4)
+    ('balanced (1)', '1.4')
+    """
+    word = next((word for word, value in load_words().items() if value == load), None)
+    return f"{load:g}" if word is None else f"{word} ({load:g})"

@@ -1,0 +1,42 @@
+"""How much of a mixture of experts a token meets, and what of it a GPU holds."""
+
+from __future__ import annotations
+
+import pytest
+
+from perfmodel.count.expert_figures import ExpertFigures, expert_figures
+from perfmodel.prediction import StagePrediction
+from tests.mixtures import predicted
+from tests.search.layouts import predicted as dense
+
+
+def figures(found: StagePrediction) -> ExpertFigures:
+    """Of a prediction of a mixture."""
+    known = expert_figures(found.work.setup)
+    assert known is not None
+    return known
+
+
+def test_deepseek_v3_has_the_parameters_that_are_published() -> None:
+    """671 billion, 37 of them active (arXiv:2412.19437)."""
+    found = figures(predicted())
+    assert float(found.active_parameters) == pytest.approx(37.55e9, rel=0.003)
+    assert float(found.parameters) == pytest.approx(671e9, rel=0.003)
+
+
+def test_rows_of_an_expert_are_those_of_all_ranks_that_share_experts() -> None:
+    """4096 tokens of 64 ranks, 8 copies of each, on 256 experts; half as many on half the ranks."""
+    assert float(figures(predicted()).rows_of_an_expert) == 4096 * 64 * 8 / 256
+    assert float(figures(predicted("expert_parallel=32")).rows_of_an_expert) == 4096 * 32 * 8 / 256
+
+
+def test_a_gpu_holds_what_the_mesh_of_experts_leaves_it() -> None:
+    """4 of 256 experts on each of 64 ranks, and the busiest of them has its load times the mean."""
+    found = figures(predicted("expert_load=1.5"))
+    assert float(found.experts_of_a_gpu) == 4
+    assert float(found.busiest_rows) == 1.5 * float(found.rows_of_an_expert)
+
+
+def test_a_dense_model_has_none() -> None:
+    """No figures, and no section of them."""
+    assert expert_figures(dense("dense").work.setup) is None

@@ -1,0 +1,77 @@
+"""How many layers of each kind a stage holds and runs again, against a walk through the model layer by layer."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import MappingProxyType
+
+import numpy as np
+import pytest
+
+from perfmodel.count.layer_numbers import piece_layers, stage_layers
+from perfmodel.count.pipeline import pipeline_split
+from perfmodel.exchange.presets import model_preset, stack_preset
+from perfmodel.spec.layer_kinds import LayerKind
+from perfmodel.spec.model import TransformerModel
+from tests.layouts import RAMP_STAGE
+from tests.setups import setup_of
+
+STACK = stack_preset("megatron-core")
+KINDS = MappingProxyType({"local": LayerKind(attention="sliding", window=4096), "global": LayerKind()})
+PIPELINES = [(1, 1), (2, 1), (4, 1), (4, 2), (8, 4), (3, 1), (6, 2)]
+
+
+def mixed(layers: int) -> TransformerModel:
+    """A model that begins with three layers of one kind, of which every third one is behind them."""
+    llama = model_preset("llama-3.1-8b")
+    pattern = {"layer_pattern": ("local", "local", "global"), "first_layers": ("global",) * 3}
+    return replace(llama, layers=layers, layer_kinds=KINDS, **pattern)
+
+
+def met(model: TransformerModel, layers: list[int], virtual: int, again: int) -> dict[str, list[tuple[int, int]]]:
+    """For each kind: layers of every stage, and those of them that do not run again."""
+    stages, begin = len(layers), 0
+    found = {kind: [(0, 0)] * stages for kind in model.kinds}
+    passed = [0] * stages
+    for place, number in enumerate(piece_layers(layers, virtual)):
+        stage = place % stages
+        for layer in range(begin, begin + number):
+            every, plain = found[model.kind_at(layer)][stage]
+            found[model.kind_at(layer)][stage] = (every + 1, plain + (passed[stage] >= again))
+            passed[stage] += 1
+        begin += number
+    return found
+
+
+@pytest.mark.parametrize(("stages", "virtual"), PIPELINES)
+@pytest.mark.parametrize("again", [1, 2, 5, 100])
+def test_ends_and_middle_hold_the_layers_that_a_walk_meets(stages: int, virtual: int, again: int) -> None:
+    """Of every kind, with those that do not run again; stages between the ends together."""
+    model = mixed(24 if 24 % (stages * virtual) == 0 else 32)
+    layout = replace(RAMP_STAGE, pipeline_parallel=stages, virtual_pipeline=virtual)
+    layout = replace(layout, recompute="full", recompute_layers=again)
+    split = pipeline_split(setup_of(model, layout, STACK))
+    first, _, last = (stage.held for stage in split.stages)
+    alone = stages == 1
+    ends = [int(np.asarray(split.stages.first.layers)), int(np.asarray(split.stages.last.layers))]
+    layers = stage_layers(ends[0], 0 if alone else int(model.layers) - sum(ends), ends[1], stages)
+    for kind, walked in met(model, layers, virtual, again).items():
+        assert (first.every[kind], first.plain[kind]) == walked[0]
+        assert (last.every[kind], last.plain[kind]) == walked[-1]
+        between = [sum(column) for column in zip(*walked[1:-1], strict=True)] or [0, 0]
+        assert [split.between.every[kind], split.between.plain[kind]] == between
+
+
+def test_many_layouts_at_once_hold_what_each_of_them_does() -> None:
+    """Arrays of stages and of layers that run again; how many layers there are has no axis for the latter."""
+    layout = replace(RAMP_STAGE, recompute="full")
+    stages, again = np.array([[1], [2], [4]]), np.arange(1, 9)
+    model = mixed(24)
+    many = pipeline_split(setup_of(model, replace(layout, pipeline_parallel=stages, recompute_layers=again), STACK))
+    assert many.stages.first.held.every["local"].shape == (3, 1)  # type: ignore[union-attr]
+    for row, column in np.ndindex(3, 8):
+        one = replace(layout, pipeline_parallel=int(stages[row, 0]), recompute_layers=int(again[column]))
+        alone = pipeline_split(setup_of(model, one, STACK))
+        for kind in model.kinds:
+            plain = np.broadcast_to(many.stages.last.held.plain[kind], (3, 8))
+            assert plain[row, column] == alone.stages.last.held.plain[kind]

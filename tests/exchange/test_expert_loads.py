@@ -1,0 +1,52 @@
+"""What people call the load of experts, in run files and in settings."""
+
+from __future__ import annotations
+
+import pytest
+
+from perfmodel.errors import InputError
+from perfmodel.exchange.expert_loads import load_text, load_words
+from perfmodel.exchange.run_files import read_candidates
+from tests.mixtures import DEEPSEEK, candidate
+
+
+@pytest.mark.parametrize("word", ["balanced", "natural"])
+def test_a_word_is_its_number(word: str) -> None:
+    """The one that the shipped file has."""
+    assert candidate(f"expert_load={word}").run.expert_load == load_words()[word]
+
+
+def test_natural_routing_is_uneven() -> None:
+    """Its busiest rank has more tokens than the mean, and balanced routing's has not."""
+    assert load_words()["natural"] > load_words()["balanced"] == 1.0
+
+
+def test_a_factor_is_a_factor() -> None:
+    """Numbers are read as they are."""
+    assert candidate("expert_load=1.37").run.expert_load == 1.37
+
+
+def test_several_loads_are_several_candidates() -> None:
+    """Each by its word or its number."""
+    found = read_candidates(DEEPSEEK, ["expert_load=[balanced, natural, 2]"])
+    assert [each.run.expert_load for each in found] == [1.0, load_words()["natural"], 2.0]
+
+
+def test_an_unknown_word_gets_a_hint() -> None:
+    """With the key it stands at."""
+    with pytest.raises(InputError, match="did you mean natural") as caught:
+        candidate("expert_load=naturel")
+    assert caught.value.key == "expert_load"
+
+
+def test_a_load_that_is_not_given_is_said() -> None:
+    """Of mixtures alone, and not where it is given."""
+    said = [sentence for sentence in candidate().assumptions if sentence.startswith("expert_load")]
+    assert said == ["expert_load is not given: balanced (1) is assumed, as in benchmarks; natural routing takes longer"]
+    assert not any("expert_load" in sentence for sentence in candidate("expert_load=1.2").assumptions)
+    assert not any("expert_load" in each for each in read_candidates("nemotron-4-15b")[0].assumptions)
+
+
+def test_a_load_is_written_with_its_word() -> None:
+    """Where it has one."""
+    assert (load_text(1.0), load_text(1.31)) == ("balanced (1)", "1.31")
