@@ -12,6 +12,7 @@ from perfmodel.count.operators import Collective
 from perfmodel.count.roles import Role
 from perfmodel.exchange.presets import cluster_preset, model_preset, stack_preset
 from perfmodel.spec.stack import SoftwareStack
+from perfmodel.timing.ledger import operator_confidence
 from perfmodel.timing.timed_operators import timed_operators
 from tests.layouts import RAMP_STAGE
 from tests.setups import setup_of
@@ -82,3 +83,11 @@ def test_chunks_of_a_sequence_wait_for_each_other() -> None:
     once, more = rule_s("dgx-h100", 32, 4096), rule_s("dgx-h100", 32, 4096, slower)
     assert more[0] - once[0] == pytest.approx(64e-6)
     assert more[1] - once[1] == pytest.approx(192e-6)
+
+
+@pytest.mark.parametrize("kind", ["gated_delta", "full"])
+def test_every_operator_of_a_hybrid_has_a_confidence(kind: str) -> None:
+    """The chain of chunks too, which is no kernel of its own: timelines show all of them."""
+    setup = setup_of(QWEN, replace(RAMP_STAGE, tensor_parallel=1, sequence_parallel=False))
+    operators = iteration(setup).layers[kind].plain.operators
+    assert all(operator_confidence(op, cluster=setup.cluster, stack=setup.stack) for op in operators)
