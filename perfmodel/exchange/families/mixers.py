@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import chain
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 from perfmodel.errors import InputError, NotSupportedError, shown
 from perfmodel.exchange.families.cells import FamilyConfig, checked
