@@ -51,12 +51,11 @@ def compare(
 
     perfmodel compare run.yaml --timeline both.json.gz --profile kineto.json.gz
     """
+    is_json = wants_json(as_json, output)
     if record is None:
         if timeline is None or profile is None:
             raise InputError("there is no RECORD to compare with; without one, --timeline and --profile are both needed")
-        _compare_profile(
-            run, overrides or (), profile, timeline, stage=stage, output=output, as_json=wants_json(as_json, output)
-        )
+        _compare_profile(run, overrides or (), profile, timeline, stage=stage, output=output, as_json=is_json)
         return
     _check(timeline, profile, stage)
     from perfmodel import api
@@ -67,7 +66,7 @@ def compare(
     profiled = None if profile is None else _profiled(profile)
     figures = drawing_module(figure)
     comparison = compare_step(prediction, read_record(record))
-    if wants_json(as_json, output):
+    if is_json:
         from perfmodel.report.json.step import comparison_document
 
         emit_json(comparison_document(comparison), output)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from perfmodel.commands.console import emit, form_of
-from perfmodel.commands.options import AsCsv, AsJson, AsMarkdown, Output, Overrides, RunName, ShownStage
+from perfmodel.commands.options import AsCsv, AsJson, AsMarkdown, Evidence, Output, Overrides, RunName, ShownStage
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -26,6 +26,7 @@ def diagnose(
             help="What was measured: 200tokens/s/gpu, 6400tokens/s, an iteration of 3.4s, mfu=31% or 420TFLOP/s/gpu.",
         ),
     ],
+    evidence: Evidence = None,
     stage: ShownStage = None,
     nccl_tests: Annotated[
         list[Path] | None,
@@ -53,9 +54,11 @@ def diagnose(
     perfmodel diagnose run.yaml --measured mfu=31% --set recompute=full --profile kineto.json.gz --json
     """
     from perfmodel import api
+    from perfmodel.exchange.own_evidence import with_evidence
     from perfmodel.explanation.next_measurements import next_measurements
 
-    found = api.diagnose(run, measured, overrides or (), stage=stage, nccl_tests=nccl_tests or (), profile=profile)
+    settings = with_evidence(overrides or (), evidence)
+    found = api.diagnose(run, measured, settings, stage=stage, nccl_tests=nccl_tests or (), profile=profile)
 
     def document() -> Any:
         from perfmodel.report.json.diagnosis import diagnosis_document

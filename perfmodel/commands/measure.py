@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
-from perfmodel.commands.console import emit_json, emit_table, progress, warn_of, write_file
+from perfmodel.commands.console import check_ending, emit_json, emit_table, progress, warn_of, write_file
 from perfmodel.commands.options import AsJson, Device, Overrides, RunName
+
+RECORDS: Final = {".json": "json"}
 
 
 def measure(
@@ -42,6 +44,7 @@ def measure(
 
     perfmodel measure nemotron-4-15b --dry-run
     """
+    check_ending(output, RECORDS)
     from perfmodel.benchmarks.measure.steps.ranks import chosen_device, measure_run
 
     chosen_device()  # refuses a Python without torch
