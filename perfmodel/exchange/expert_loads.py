@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any, Final
 
-from perfmodel.errors import InputError, did_you_mean, shown
+from perfmodel.errors import InputError, PerfmodelError, did_you_mean, shown
 from perfmodel.exchange.annotations import separated
 from perfmodel.exchange.documents import read_mapping
+from perfmodel.exchange.key_paths import is_factor
 from perfmodel.exchange.presets import DATA
 from perfmodel.units import parse_quantity
 
@@ -32,13 +33,26 @@ def with_load_in_numbers(mapping: Mapping[str, Any]) -> dict[str, Any]:
     >>> with_load_in_numbers({"expert_load": "balanced"})
     {'expert_load': 1.0}
     """
-    load = mapping.get(KEY)
-    if not isinstance(load, str) or load[:1].isdigit():
+    if KEY not in mapping:
         return dict(mapping)
-    word = load.strip().lower()
+    try:
+        return {**mapping, KEY: load_in_numbers(mapping[KEY])}
+    except PerfmodelError as error:
+        raise error.under(KEY) from None
+
+
+def load_in_numbers(load: Any) -> Any:
+    """The number that a word stands for; whatever else it is, as it is. Errors: InputError for a word that stands for none.
+
+    >>> load_in_numbers("balanced"), load_in_numbers(1.2)
+    (1.0, 1.2)
+    """
+    word = load.strip().lower() if isinstance(load, str) else ""
+    if not word[:1].isalpha() or is_factor(word):
+        return load
     if word not in load_words():
-        raise InputError(f"{shown(load)} is no number of times the mean; {did_you_mean(word, load_words())}", key=KEY)
-    return {**mapping, KEY: load_words()[word]}
+        raise InputError(f"{shown(load)} is no number of times the mean; {did_you_mean(word, load_words())}")
+    return load_words()[word]
 
 
 def load_text(load: float) -> str:

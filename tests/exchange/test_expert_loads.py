@@ -6,6 +6,7 @@ import pytest
 
 from perfmodel.errors import InputError
 from perfmodel.exchange.expert_loads import load_text, load_words
+from perfmodel.exchange.questions.swept_axes import read_axis
 from perfmodel.exchange.run_files import read_candidates
 from tests.mixtures import DEEPSEEK, candidate
 
@@ -30,6 +31,13 @@ def test_several_loads_are_several_candidates() -> None:
     """Each by its word or its number."""
     found = read_candidates(DEEPSEEK, ["expert_load=[balanced, natural, 2]"])
     assert [each.run.expert_load for each in found] == [1.0, load_words()["natural"], 2.0]
+
+
+def test_words_are_swept_as_their_numbers() -> None:
+    """Beside numbers, under the words that were given."""
+    axis = read_axis("expert_load", "balanced,natural,1.5", candidate().run, 0)
+    assert axis.values == (1.0, load_words()["natural"], 1.5)
+    assert axis.labels == ("balanced", "natural", "1.5")
 
 
 def test_an_unknown_word_gets_a_hint() -> None:
