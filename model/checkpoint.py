@@ -1,9 +1,9 @@
 """Where a run that was stopped goes on: the state of all ranks in a folder, whole or not there at all.
 
 A checkpoint is a folder named by its iteration. PyTorch writes what it holds (torch.distributed.checkpoint): the master weights
-and moments of every tensor-parallel rank, each a flat tensor that its data-parallel ranks share or hold alike. Parameters are
-rounded from the master weights again. All ranks write into a folder of another name, which is renamed when the last one is
-done.
+and moments of every tensor-parallel rank, and of every expert-parallel rank, each a flat tensor that its data-parallel ranks
+share or hold alike. Parameters are rounded from the master weights again. All ranks write into a folder of another name, which
+is renamed when the last one is done.
 """
 
 from __future__ import annotations
@@ -11,13 +11,15 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from dataclasses import fields
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import torch
 import torch.distributed as dist
 from torch.distributed import checkpoint as storage
+from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Shard
 
 from perfmodel.errors import InputError, MachineError, PerfmodelError, write_failure
@@ -70,19 +72,28 @@ def _reason(error: Any) -> str:
 
 
 def _state(trainer: Trainer) -> dict[str, Any]:
-    """Its tensors under names that no other tensor-parallel rank uses; reading fills the same tensors."""
+    """Its tensors under names that no rank with other parameters uses; reading fills the same tensors."""
     optimizer, groups = trainer.optimizer, trainer.groups
-    shared = optimizer.owners.ranks > 1
-    mesh = groups.mesh["data_parallel"] if shared and groups.mesh is not None else None
+    found: dict[str, Any] = {}
+    for name, buffer in optimizer.buffers.items():
+        of_experts = name == "experts"
+        shards, mesh, axis = (
+            (groups.expert_parallel, groups.expert_mesh, "expert_data_parallel")
+            if of_experts
+            else (groups.tensor_parallel, groups.mesh, "data_parallel")
+        )
+        owned = mesh[axis] if buffer.owners.ranks > 1 and mesh is not None else None
+        prefix = f"{'expert' if of_experts else 'tensor'}_parallel_{shards.rank}"
+        found |= {f"{prefix}.{key}": _entry(tensor, owned) for key, tensor in optimizer.state(name).items()}
+    return found
 
-    def entry(tensor: torch.Tensor) -> torch.Tensor:
-        if mesh is None or tensor.dim() == 0:
-            return tensor
-        whole: torch.Tensor = DTensor.from_local(tensor, mesh, [Shard(0)], run_check=False)
-        return whole
 
-    prefix = f"tensor_parallel_{groups.tensor_parallel.rank}"
-    return {f"{prefix}.{name}": entry(tensor) for name, tensor in optimizer.state().items()}
+def _entry(tensor: torch.Tensor, owners: DeviceMesh | None) -> torch.Tensor:
+    """A share of a flat tensor as part of the whole that its owners hold together."""
+    if owners is None or tensor.dim() == 0:
+        return tensor
+    whole: torch.Tensor = DTensor.from_local(tensor, owners, [Shard(0)], run_check=False)
+    return whole
 
 
 def _begin(folder: Path, unfinished: Path, trainer: Trainer) -> None:
@@ -122,7 +133,7 @@ def _first_alone(groups: Groups, action: Any) -> None:
 
 def _settings(trainer: Trainer) -> dict[str, Any]:
     """What must be the same for losses to go on as they would have."""
-    specs: dict[str, Any] = {"model": trainer.model.spec, "layout": trainer.layout}
+    specs: dict[str, Any] = {"model": trainer.model.spec, "layout": trainer.layout, "routing": trainer.routing}
     found = {
         f"{part}.{entry.name}": _plain(getattr(spec, entry.name))
         for part, spec in specs.items()
@@ -136,6 +147,10 @@ def _plain(value: Any) -> Any:
     """A value as JSON gives it back."""
     if isinstance(value, tuple):
         return [_plain(each) for each in value]
+    if isinstance(value, Mapping):
+        return {name: _plain(each) for name, each in value.items()}
+    if is_dataclass(value):
+        return {entry.name: _plain(getattr(value, entry.name)) for entry in fields(value)}
     return value.item() if hasattr(value, "item") else value
 
 

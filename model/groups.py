@@ -1,11 +1,12 @@
-"""Which ranks work together: a mesh of data-parallel replicas of tensor-parallel groups, and their collectives.
+"""Which ranks work together: a mesh of data-parallel replicas of tensor-parallel groups, one of experts, and their collectives.
 
-Ranks of a tensor-parallel group are neighbours, as the forecast has it. Every call runs under the name of its operator; a group
-of one calls nothing.
+Ranks of a tensor-parallel group are neighbours, and so are those of an expert-parallel group, whichever replicas they belong
+to, as the forecast has it. Every call runs under the name of its operator; a group of one calls nothing.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,8 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from perfmodel.errors import InputError
 from perfmodel.model.cores import on_all_cores
 from perfmodel.model.operators import communication
+from perfmodel.spec.layout import Layout
+from perfmodel.spec.model import TransformerModel
 
 # torch 2.13 renamed both and warns of the old names; the GPU machines' 2.11 has the old ones alone
 _gather_into: Any = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
@@ -66,6 +69,17 @@ class Group:
             with communication(name, phase):
                 _scatter_from(self.share(full), full, group=self.process_group)
 
+    def all_to_all(
+        self, rows: torch.Tensor, send: Sequence[int], receive: Sequence[int], name: str, phase: str
+    ) -> torch.Tensor:
+        """Rows for each rank, `send` of them, changed for those that each has for this one, `receive` of them."""
+        if self.ranks == 1:
+            return rows
+        with communication(name, phase):
+            received = rows.new_empty(sum(receive), *rows.shape[1:])
+            dist.all_to_all_single(received, rows.contiguous(), list(receive), list(send), group=self.process_group)
+            return received
+
     def share(self, full: torch.Tensor) -> torch.Tensor:
         """This rank's part of a tensor that is cut along its first axis."""
         length = full.shape[0] // self.ranks
@@ -74,41 +88,63 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Groups:
-    """The groups of this rank, and where its tensors lie."""
+    """The groups of this rank, and where its tensors lie: those that share tokens, and those that share experts."""
 
     device: torch.device
     tensor_parallel: Group
     data_parallel: Group
+    expert_parallel: Group
+    expert_data_parallel: Group
     world: Group
     mesh: DeviceMesh | None = None
+    expert_mesh: DeviceMesh | None = None
 
 
 def one_rank(device: str = "cpu") -> Groups:
     """A single process, which communicates with nobody."""
     alone = Group(1, 0)
-    return Groups(torch.device(device), alone, alone, alone)
+    return Groups(torch.device(device), alone, alone, alone, alone, alone)
 
 
-def make_groups(device: torch.device, *, tensor_parallel: int, data_parallel: int) -> Groups:
+def make_groups(device: torch.device, model: TransformerModel, layout: Layout) -> Groups:
     """The groups of a process that torch.distributed has started.
 
     Errors: InputError when the number of processes is not that of the layout.
     """
-    if dist.get_world_size() != tensor_parallel * data_parallel:
-        raise InputError(
-            f"the layout has {tensor_parallel * data_parallel} ranks (tensor_parallel {tensor_parallel} x data_parallel "
-            f"{data_parallel}), not the {dist.get_world_size()} that were started; torchrun --nproc-per-node starts as many"
-        )
-    kind = device.type if device.type != "meta" else "cpu"
-    with on_all_cores():
-        mesh = init_device_mesh(kind, (data_parallel, tensor_parallel), mesh_dim_names=("data_parallel", "tensor_parallel"))
+    tensor, data = int(layout.tensor_parallel), int(layout.data_parallel)
+    _check_number(layout)
+    mesh = _mesh(device, data_parallel=data, tensor_parallel=tensor)
+    experts = None
+    if model.mixture is not None:
+        sharing = int(layout.expert_parallel)
+        experts = _mesh(device, expert_data_parallel=tensor * data // sharing, expert_parallel=sharing)
+    alone = Group(1, 0)
     return Groups(
         device=device,
         tensor_parallel=_group(mesh, "tensor_parallel"),
         data_parallel=_group(mesh, "data_parallel"),
+        expert_parallel=_group(experts, "expert_parallel") if experts else alone,
+        expert_data_parallel=_group(experts, "expert_data_parallel") if experts else alone,
         world=Group(dist.get_world_size(), dist.get_rank()),
         mesh=mesh,
+        expert_mesh=experts,
     )
+
+
+def _check_number(layout: Layout) -> None:
+    if dist.get_world_size() != layout.gpus:
+        raise InputError(
+            f"the layout has {layout.gpus:g} ranks (tensor_parallel {layout.tensor_parallel:g} x data_parallel "
+            f"{layout.data_parallel:g}), not the {dist.get_world_size()} that were started; torchrun --nproc-per-node starts "
+            "as many"
+        )
+
+
+def _mesh(device: torch.device, **degrees: int) -> DeviceMesh:
+    """From the outermost axis to the innermost."""
+    kind = device.type if device.type != "meta" else "cpu"
+    with on_all_cores():
+        return init_device_mesh(kind, tuple(degrees.values()), mesh_dim_names=tuple(degrees))
 
 
 def _group(mesh: DeviceMesh, name: str) -> Group:

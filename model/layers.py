@@ -6,6 +6,7 @@ functions at module level are what `benchmarks/` times one by one.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, Final
 
 import torch
@@ -97,12 +98,28 @@ def taken_apart(
     return rotated(q, *rotate), rotated(k, *rotate), v.contiguous()
 
 
-def attended(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    """Causal attention of (sequence, sequences, heads, head size) to (tokens, width)."""
+def attended(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, window: int | None = None) -> torch.Tensor:
+    """Causal attention of (sequence, sequences, heads, head size) to (tokens, width); a query meets `window` keys at most.
+
+    A window that hides nothing is none; another is a mask over all scores. The fused kernel of a CPU takes values of the size
+    of keys alone: narrower ones are filled up with zeros.
+    """
+    length, size = q.shape[0], v.shape[-1]
+    if q.device.type == "cpu" and size < k.shape[-1]:
+        v = functional.pad(v, (0, k.shape[-1] - size))
     q, k, v = (each.permute(1, 2, 0, 3) for each in (q, k, v))
+    mask = within(length, window, q.device) if window is not None and window < length else None
     grouped = q.shape[1] != k.shape[1]
-    out = functional.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=grouped)
-    return out.permute(2, 0, 1, 3).reshape(q.shape[2] * q.shape[0], -1)
+    out = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=grouped)
+    return out[..., :size].permute(2, 0, 1, 3).reshape(length * q.shape[0], -1)
+
+
+@lru_cache(maxsize=8)
+def within(length: int, window: int, device: torch.device) -> torch.Tensor:
+    """Which of `length` keys each query meets: the `window` nearest before it, itself among them."""
+    places = torch.arange(length, device=device)
+    distance = places[:, None] - places[None, :]
+    return (distance >= 0) & (distance < window)
 
 
 class Norm(torch.nn.Module):
@@ -152,8 +169,18 @@ class _Join(torch.autograd.Function):
         return gradients[0], gradients[0], None
 
 
+def normalised_heads(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """RMS norm of every head on its own, (..., head size), all with one weight."""
+    return rmsnorm(x.reshape(-1, x.shape[-1]), collected(weight)).view(x.shape)
+
+
+def added(stream: torch.Tensor, branch: torch.Tensor, name: str) -> torch.Tensor:
+    """stream + branch; backwards both have the same gradient, which nothing is done to."""
+    result: torch.Tensor = _Join.apply(stream, branch, name)
+    return result
+
+
 def residual(x: torch.Tensor, branch: torch.nn.Module | Any, name: str) -> torch.Tensor:
     """x + branch(x)."""
     stream, into = _Fork.apply(x, name)
-    result: torch.Tensor = _Join.apply(stream, branch(into), name)
-    return result
+    return added(stream, branch(into), name)

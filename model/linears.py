@@ -19,6 +19,7 @@ from typing import Any, Final
 
 import torch
 
+from perfmodel.model.cuts import WHOLE, Cut
 from perfmodel.model.groups import Group
 from perfmodel.model.operators import operator
 from perfmodel.spec.phases import DATA_GRADIENT, FORWARD, WEIGHT_GRADIENT
@@ -89,6 +90,42 @@ class _RowParallel(torch.autograd.Function):
         return dx, None, None
 
 
+class _Gathered(torch.autograd.Function):
+    """The tokens of all ranks that share them; backwards this rank's own get the sum of the gradients that ranks found."""
+
+    @staticmethod
+    def forward(context: Any, x: torch.Tensor, name: str, group: Group) -> torch.Tensor:
+        context.name, context.group = name, group
+        return group.all_gather(x, f"{name}.gather", FORWARD)
+
+    @staticmethod
+    def backward(context: Any, *gradients: torch.Tensor) -> Any:
+        name = f"{context.name}.scatter_gradient"
+        return context.group.reduce_scatter(gradients[0], name, DATA_GRADIENT), None, None
+
+
+def gathered_tokens(x: torch.Tensor, name: str, split: Split) -> torch.Tensor:
+    """(tokens of this rank, width) to (all tokens, width), where the ranks share them."""
+    return _Gathered.apply(x, name, split.group) if split.shares_tokens else x
+
+
+class _Whole(torch.autograd.Function):
+    @staticmethod
+    def forward(context: Any, x: torch.Tensor, weight: torch.Tensor, linear: Linear) -> torch.Tensor:
+        context.save_for_backward(x)
+        context.linear = linear
+        with operator(linear.name, FORWARD):
+            return torch.nn.functional.linear(x, weight, linear.bias)
+
+    @staticmethod
+    def backward(context: Any, *gradients: torch.Tensor) -> Any:
+        (gradient,), (x,), linear = gradients, context.saved_tensors, context.linear
+        with operator(linear.name, DATA_GRADIENT):
+            dx = gradient @ linear.weight
+        _add_gradients(linear.name, gradient, x, linear.weight, linear.bias)
+        return dx, None, None
+
+
 def _add_gradients(name: str, gradient: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
     """dW = dY^T X as one product; another operator adds it to what earlier micro-batches left, or overwrites what is old."""
     if weight.main_grad_is_old and weight.main_grad.dtype == gradient.dtype:
@@ -145,17 +182,24 @@ def collected(parameter: torch.Tensor) -> torch.Tensor:
 
 
 class Linear(torch.nn.Module):
-    """What this rank holds of a linear that the ranks of a tensor-parallel group share."""
+    """What this rank holds of a linear: `columns` x `inner` weights, and how the whole of them is cut."""
 
-    def __init__(self, name: str, columns: int, inner: int, split: Split, *, bias: bool) -> None:
+    def __init__(self, name: str, columns: int, inner: int, split: Split, *, bias: bool, cut: Cut) -> None:
         super().__init__()
-        self.name, self.split = name, split
+        self.name, self.split, self.cut = name, split, cut
         self.weight = torch.nn.Parameter(torch.empty(columns, inner))
         self.bias = torch.nn.Parameter(torch.empty(columns)) if bias else None
 
+    def cut_of(self, parameter: str) -> Cut:
+        """How the ranks share its weight or its bias: one of columns that are cut is cut with them."""
+        return self.cut if parameter == "weight" or self.cut.axis == 0 else WHOLE
+
 
 class ColumnParallelLinear(Linear):
-    """Y = X W^T of this rank's columns."""
+    """Y = X W^T of this rank's columns: its share of each of the `pieces` that the columns of all ranks are made of."""
+
+    def __init__(self, name: str, pieces: tuple[int, ...], inner: int, split: Split, *, bias: bool) -> None:
+        super().__init__(name, sum(pieces) // split.group.ranks, inner, split, bias=bias, cut=Cut(0, pieces))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(tokens of this rank, inner) to (all tokens, columns)."""
@@ -164,9 +208,36 @@ class ColumnParallelLinear(Linear):
 
 
 class RowParallelLinear(Linear):
-    """The sum over the ranks of X W^T, each with its part of the inner size."""
+    """The sum over the ranks of X W^T, each with its part of the inner size of all of them."""
+
+    def __init__(self, name: str, columns: int, inner: int, split: Split, *, bias: bool) -> None:
+        super().__init__(name, columns, inner // split.group.ranks, split, bias=bias, cut=Cut(1, (inner,)))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(all tokens, inner of this rank) to (tokens of this rank, columns)."""
         result: torch.Tensor = _RowParallel.apply(x, self.weight, self)
+        return result
+
+
+class CutLinear(Linear):
+    """Y = X W^T of this rank's columns, of an input that every rank has all tokens of, and a gradient that others add to."""
+
+    def __init__(self, name: str, columns: int, inner: int, split: Split, *, bias: bool) -> None:
+        super().__init__(name, columns // split.group.ranks, inner, split, bias=bias, cut=Cut(0, (columns,)))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(all tokens, inner) to (all tokens, columns of this rank)."""
+        result: torch.Tensor = _Whole.apply(x, self.weight, self)
+        return result
+
+
+class WholeLinear(Linear):
+    """Y = X W^T of this rank's own tokens, with the whole weight on every rank."""
+
+    def __init__(self, name: str, columns: int, inner: int, split: Split, *, bias: bool) -> None:
+        super().__init__(name, columns, inner, split, bias=bias, cut=WHOLE)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(tokens of this rank, inner) to (the same tokens, columns)."""
+        result: torch.Tensor = _Whole.apply(x, self.weight, self)
         return result

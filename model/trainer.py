@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 import torch
@@ -10,6 +11,7 @@ import torch.distributed as dist
 from perfmodel.model.data import batch
 from perfmodel.model.groups import Groups
 from perfmodel.model.optimizer import DistributedAdamW, Recipe
+from perfmodel.model.router import Routing
 from perfmodel.model.transformer import Transformer, initialise
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.model import TransformerModel
@@ -21,10 +23,21 @@ class Trainer:
     """A model, its optimizer and its data on one rank."""
 
     def __init__(
-        self, model: TransformerModel, layout: Layout, groups: Groups, *, seed: int = SEED, recipe: Recipe | None = None
+        self,
+        model: TransformerModel,
+        layout: Layout,
+        groups: Groups,
+        *,
+        seed: int = SEED,
+        recipe: Recipe | None = None,
+        routing: Routing | None = None,
     ) -> None:
         self.layout, self.groups, self.seed = layout, groups, seed
-        self.model = Transformer(model, layout, groups)
+        routing = routing or Routing()
+        if groups.device.type == "meta":  # where tokens have no numbers to choose by
+            routing = replace(routing, balanced=True)
+        self.routing = routing
+        self.model = Transformer(model, layout, groups, routing)
         self.optimizer = DistributedAdamW(self.model, recipe or Recipe())
         if groups.device.type != "meta":
             initialise(self.model, seed)

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import torch
 
+from perfmodel.model.cuts import WHOLE, Cut
 from perfmodel.model.groups import Group
 from perfmodel.model.linears import Split, add_to_main
 from perfmodel.model.operators import operator
@@ -89,13 +90,17 @@ class _SumOverRanks(torch.autograd.Function):
 
 
 class VocabularyParallelEmbedding(torch.nn.Module):
-    """The rows of this rank of the padded vocabulary; `positions` are learned, and whole on every rank."""
+    """The rows of this rank of all `rows` of the padded vocabulary; `positions` are learned, and whole on every rank."""
 
     def __init__(self, rows: int, width: int, split: Split, *, positions: int) -> None:
         super().__init__()
-        self.split = split
-        self.weight = torch.nn.Parameter(torch.empty(rows, width))
+        self.split, self.cut = split, Cut(0, (rows,))
+        self.weight = torch.nn.Parameter(torch.empty(rows // split.group.ranks, width))
         self.positions = torch.nn.Parameter(torch.empty(positions, width)) if positions else None
+
+    def cut_of(self, parameter: str) -> Cut:
+        """How the ranks share its rows; learned positions are whole."""
+        return self.cut if parameter == "weight" else WHOLE
 
     def forward(self, tokens: torch.Tensor, sequences: int) -> torch.Tensor:
         """Token numbers, (all tokens), to (tokens of this rank, width)."""

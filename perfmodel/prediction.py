@@ -76,6 +76,11 @@ class StagePrediction:
         return self.layout.tokens_per_iteration / self.iteration_time_s
 
     @property
+    def peak_flop_per_s(self) -> Numeric:
+        """The dense peak rate that MFU and HFU are of: a GPU's, in the format of the products of the recipe."""
+        return self.work.setup.cluster.gpu.peak(self.layout.recipe.products)
+
+    @property
     def tokens_per_s_per_gpu(self) -> Numeric:
         """Tokens trained on per second by one GPU."""
         return self.tokens_per_s / self.layout.gpus

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -70,6 +71,15 @@ def collective_records(tmp_path_factory: pytest.TempPathFactory) -> str:
     path = tmp_path_factory.mktemp("collectives") / "records.jsonl"
     start([MODULE, "--device", "cpu", "--smallest", "--output", str(path)], 2, timeout_s=120)
     return path.read_text()
+
+
+@pytest.fixture
+def known_searches() -> Iterator[None]:
+    """Plans of the test share the searches of other tests (tests/searches.py)."""
+    from tests.searches import searched_once
+
+    with searched_once():
+        yield
 
 
 class Outcome:

@@ -20,8 +20,8 @@ PASSES: Final = {"forward": 2, "backward": 3}  # over a stream of 2-byte numbers
 CAST_SPREAD: Final = 0.3  # these are PyTorch's casts; Transformer Engine fuses its own with the norm or the transpose, or not
 NARROWEST: Final = 2048  # columns; narrower norms belong to attention heads
 CACHE_SHARE: Final = 0.3  # streams below this share of the cache are not timed by the memory
-# what a cast moves of one number: with the scale of a tensor of the moment, as the tables of 8-bit products have it, 2 bytes are
-# read twice and 1 written; with scales of blocks they are read once
+# bytes that a cast moves of one number: with the scale of a tensor of the moment, as the tables of 8-bit products have it, it
+# reads 2 twice and writes 1; with scales of blocks it reads once
 CAST_BYTES: Final = {"fp8": 5.0, "nvfp4": 2 + operand_bytes("nvfp4")}
 TWINS: Final = {
     "b200": "gb200",

@@ -1,4 +1,4 @@
-"""Fits matrix products: one law a GPU and precision (timing/kernels.py, matmul_time_s), and for 4 and 8 bits the cast with it."""
+"""Fits matrix products: one law a GPU and precision (timing/kernels.py, matmul_time_s), with the cast to 4 or 8 bits beside."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from perfmodel.timing.kernels import plain_matmul_time_s
 FREE: Final = {
     "efficiency": Free(start=0.83, low=0.3, high=1.0),
     "fixed_s": Free(start=2.7e-6, low=1e-7, high=2e-5),
-    "k_half": Free(start=150.0, low=1.0, high=1000.0),
+    "k_half": Free(start=150.0, low=1.0, high=4000.0),
     "wave_weight": Free(start=0.1, low=1e-3, high=1.0),
     "fill_weight": Free(start=0.5, low=0.1, high=1.0),
     "padding_weight": Free(start=0.3, low=1e-3, high=1.0),
     "split_traffic": Free(start=3.0, low=1.0, high=60.0),
     "slowdown": Free(start=0.1, low=1e-3, high=1.0),
     "slowdown_s": Free(start=1e-3, low=5e-5, high=5e-3),
-    "memory_efficiency": Free(start=0.85, low=0.6, high=1.0),
+    "memory_efficiency": Free(start=0.85, low=0.4, high=1.0),
     "cached_share": Free(start=0.6, low=1e-3, high=1.0),
     "overlap_power": Free(start=3.5, low=1.0, high=20.0),
 }
@@ -50,6 +50,9 @@ MOST_SPLITS: Final = 8
 MOST_EFFICIENCY: Final = MEMORY_BOUND["efficiency"].high  # of the memory rate, that a memory-bound kernel can have
 FEWEST_SHAPES: Final = 10
 PRODUCTS_OF_A_LAYER: Final = 4
+# the largest products fitted, by format: numbers of the result, FLOPs. 4-bit ones with larger results, or that last more than
+# 8 ms, take up to 1.7 times in every library and on every GPU, where 8-bit ones lose nothing: it is not the power limit
+LARGEST: Final = {"nvfp4": (1e9, 3e13)}
 KEPT: Final = {"weight_gradient_factor": 1.05}  # not in these tables
 KEPT_SPREAD: Final = 0.04  # by judgement: between nothing and twice that factor
 KEPT_SOURCE: Final = "fp32 accumulation of weight gradients measured about 5 % slower than the forward product"
@@ -109,6 +112,8 @@ def fit_products(table: pd.DataFrame, gpu: Gpu, precision: str) -> ProductFit:
     if is_cast:
         chosen = chosen[chosen.kernel == LOW_KERNELS[precision]]
     chosen = chosen[(chosen.m >= 512) & (chosen.m <= 32768) & (chosen.n >= 256) & (chosen.k >= 256)]
+    result, flop = LARGEST.get(precision, (np.inf, np.inf))
+    chosen = chosen[(1.0 * chosen.m * chosen.n <= result) & (2.0 * chosen.m * chosen.n * chosen.k <= flop)]
     rows = chosen.groupby(SHAPE).seconds.median().reset_index()
     shapes = rows.groupby(["n", "k"]).ngroups if len(rows) else 0
     if shapes < FEWEST_SHAPES:

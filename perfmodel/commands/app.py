@@ -18,6 +18,7 @@ from perfmodel import __version__
 from perfmodel.commands.calibrate import calibrate
 from perfmodel.commands.compare import compare
 from perfmodel.commands.console import say
+from perfmodel.commands.convert import convert
 from perfmodel.commands.diagnose import diagnose
 from perfmodel.commands.explain import explain
 from perfmodel.commands.list import list_presets
@@ -42,7 +43,7 @@ PANELS: Final[Mapping[str, Mapping[str, Callable[..., None]]]] = {
         "compare": compare,
         "diagnose": diagnose,
     },
-    "Report and look up": {"report": report, "timeline": timeline, "show": show, "list": list_presets},
+    "Report and look up": {"convert": convert, "report": report, "timeline": timeline, "show": show, "list": list_presets},
 }
 COMMANDS: Final = {name: panel for panel, commands in PANELS.items() for name in commands}
 

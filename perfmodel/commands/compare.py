@@ -9,18 +9,25 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from perfmodel.commands.console import drawing_module, emit_json, emit_table, kind_of, wants_json, write_file
-from perfmodel.commands.options import AsJson, Output, Overrides, RunName, read_record
+from perfmodel.commands.options import AsJson, Gpus, Model, OnCluster, Output, Overrides, RunName, Tokens, asked, read_record
 from perfmodel.errors import InputError
 
 if TYPE_CHECKING:
     from perfmodel.evidence.profiled_step import ProfiledStep
+    from perfmodel.exchange.run_files import RunSource
 
 
 def compare(
     run: RunName,
-    record: Annotated[Path | None, typer.Argument(metavar="RECORD", help="The record that `perfmodel measure` wrote.")] = None,
+    record: Annotated[
+        Path | None, typer.Argument(metavar="RECORD", help="The record that `perfmodel measure` wrote, or a log.")
+    ] = None,
     overrides: Overrides = None,
     *,
+    model: Model = None,
+    cluster: OnCluster = None,
+    gpus: Gpus = None,
+    tokens: Tokens = None,
     every: Annotated[
         bool, typer.Option("--all", help="List every operator, not only those that make up 90 % of the step.")
     ] = False,
@@ -34,7 +41,9 @@ def compare(
     stage: Annotated[
         int | None,
         typer.Option(
-            "--stage", metavar="N", help="Without RECORD: stage of the batch ramp, counted from 1. Default: the last stage."
+            "--stage",
+            metavar="N",
+            help="Without RECORD, or with a log: stage of the batch ramp. Default: that with the log's batch, or the last.",
         ),
     ] = None,
     as_json: AsJson = False,
@@ -44,18 +53,28 @@ def compare(
 
     Without RECORD, compare a profile of any training software (a Kineto trace) with the predicted timeline.
 
+    RECORD may be a log of other training software: its steady steps are compared with the predicted iteration.
+
     Examples:
     perfmodel compare laptop record.json --all --figure step.png
 
     perfmodel compare laptop record.json --timeline both.json --profile profile.json
 
     perfmodel compare run.yaml --timeline both.json.gz --profile kineto.json.gz
+
+    perfmodel compare train.sh train.log --cluster dgx-h100 --figure steps.png
     """
+    source = asked(run, model, cluster, gpus, tokens)
+    if record is not None and timeline is None and profile is None and _is_log(record):
+        _compare_log(
+            source, overrides or (), record, stage=stage, figure=figure, output=output, as_json=wants_json(as_json, output)
+        )
+        return
     if record is None:
         if timeline is None or profile is None:
             raise InputError("there is no RECORD to compare with; without one, --timeline and --profile are both needed")
         _compare_profile(
-            run, overrides or (), profile, timeline, stage=stage, output=output, as_json=wants_json(as_json, output)
+            source, overrides or (), profile, timeline, stage=stage, output=output, as_json=wants_json(as_json, output)
         )
         return
     _check(timeline, profile, stage)
@@ -63,7 +82,7 @@ def compare(
     from perfmodel.evidence.step_comparison import compare_step
     from perfmodel.prediction import predict
 
-    prediction = predict(api.load(run, overrides or ()).without_own_runs)
+    prediction = predict(api.load(source, overrides or ()).without_own_runs)
     profiled = None if profile is None else _profiled(profile)
     figures = drawing_module(figure)
     comparison = compare_step(prediction, read_record(record))
@@ -103,8 +122,49 @@ def _profiled(path: Path) -> ProfiledStep:
         raise InputError(f"{path}: {error}") from None
 
 
+def _is_log(path: Path) -> bool:
+    from perfmodel.exchange.questions.measured_logs import is_log
+
+    return is_log(path)
+
+
+def _compare_log(
+    run: RunSource,
+    overrides: Sequence[str],
+    log: Path,
+    *,
+    stage: int | None,
+    figure: Path | None,
+    output: Path | None,
+    as_json: bool,
+) -> None:
+    """Print the steady steps of a log beside the prediction, and draw all of them where a figure is asked for."""
+    from perfmodel import api
+    from perfmodel.exchange.questions.measured_logs import log_comparison
+
+    figures = drawing_module(figure, "perfmodel.report.figures.log_steps")
+    found = log_comparison(api.predict(run, overrides), log, stage=stage)
+    if as_json:
+        from perfmodel.report.json.log_comparison import log_comparison_document
+
+        emit_json(log_comparison_document(found), output)
+    else:
+        from perfmodel.report.text.log_comparison import log_comparison_report
+
+        emit_table(log_comparison_report(found), output)
+    if figure is not None:
+        write_file(figures.picture(figures.log_steps_figure(found), kind_of(figure)), figure)
+
+
 def _compare_profile(
-    run: str, overrides: Sequence[str], profile: Path, timeline: Path, *, stage: int | None, output: Path | None, as_json: bool
+    run: RunSource,
+    overrides: Sequence[str],
+    profile: Path,
+    timeline: Path,
+    *,
+    stage: int | None,
+    output: Path | None,
+    as_json: bool,
 ) -> None:
     """Write a trace of the predicted and the profiled step, and print the time of both."""
     from perfmodel import api

@@ -8,24 +8,45 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from perfmodel.commands.console import emit, form_of
-from perfmodel.commands.options import AsCsv, AsJson, AsMarkdown, Output, Overrides, RunName, ShownStage
+from perfmodel.commands.options import (
+    AsCsv,
+    AsJson,
+    AsMarkdown,
+    Gpus,
+    Model,
+    OnCluster,
+    Output,
+    Overrides,
+    RunName,
+    ShownStage,
+    Tokens,
+    asked,
+)
+from perfmodel.errors import InputError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
 
 def diagnose(
-    run: RunName,
+    run: RunName = "",
     overrides: Overrides = None,
     *,
+    model: Model = None,
+    cluster: OnCluster = None,
+    gpus: Gpus = None,
+    tokens: Tokens = None,
     measured: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--measured",
             metavar="VALUE",
             help="What was measured: 200tokens/s/gpu, 6400tokens/s, an iteration of 3.4s, mfu=31% or 420TFLOP/s/gpu.",
         ),
-    ],
+    ] = None,
+    measured_from: Annotated[
+        Path | None, typer.Option("--measured-from", metavar="LOG", help="Take the steady steps of a log of training software.")
+    ] = None,
     stage: ShownStage = None,
     nccl_tests: Annotated[
         list[Path] | None,
@@ -51,11 +72,16 @@ def diagnose(
     perfmodel diagnose run.yaml --measured 200tokens/s/gpu --nccl-tests all_gather.txt
 
     perfmodel diagnose run.yaml --measured mfu=31% --set recompute=full --profile kineto.json.gz --json
+
+    perfmodel diagnose train.sh --cluster dgx-h100 --measured-from train.log
     """
     from perfmodel import api
     from perfmodel.explanation.next_measurements import next_measurements
 
-    found = api.diagnose(run, measured, overrides or (), stage=stage, nccl_tests=nccl_tests or (), profile=profile)
+    source = asked(run, model, cluster, gpus, tokens)
+    found = api.diagnose(
+        source, _measured(measured, measured_from), overrides or (), stage=stage, nccl_tests=nccl_tests or (), profile=profile
+    )
 
     def document() -> Any:
         from perfmodel.report.json.diagnosis import diagnosis_document
@@ -71,3 +97,14 @@ def diagnose(
     emit(form, output, document=document, report=report, rows=found.rows)
     if not found.is_explained:
         raise typer.Exit(1)
+
+
+def _measured(value: str | None, log: Path | None) -> str:
+    """What was measured, as it is typed. Errors: InputError for none, or for both."""
+    if (value is None) is (log is None):
+        raise InputError("say what was measured: --measured 0.9s, or --measured-from train.log")
+    if log is None:
+        return value or ""
+    from perfmodel.exchange.questions.measured_logs import measured_text
+
+    return measured_text(log)

@@ -7,7 +7,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from perfmodel.commands.console import emit, form_of
-from perfmodel.commands.options import AsCsv, AsJson, AsMarkdown, Evidence, Output, Overrides, RunName, ShownStage
+from perfmodel.commands.options import (
+    AsCsv,
+    AsJson,
+    AsMarkdown,
+    Evidence,
+    Gpus,
+    Model,
+    OnCluster,
+    Output,
+    Overrides,
+    RunName,
+    ShownStage,
+    Tokens,
+    asked,
+)
 from perfmodel.spec.axes import REPORTED
 
 if TYPE_CHECKING:
@@ -17,9 +31,13 @@ OF_AXES = ", ".join(name for axis in REPORTED for name in (axis.name, axis.bubbl
 
 
 def explain(
-    run: RunName,
+    run: RunName = "",
     overrides: Overrides = None,
     *,
+    model: Model = None,
+    cluster: OnCluster = None,
+    gpus: Gpus = None,
+    tokens: Tokens = None,
     evidence: Evidence = None,
     stage: ShownStage = None,
     term: Annotated[
@@ -56,7 +74,7 @@ def explain(
     from perfmodel import api
     from perfmodel.exchange.own_evidence import with_evidence
 
-    explained = api.explain(run, with_evidence(overrides or (), evidence), stage=stage)
+    explained = api.explain(asked(run, model, cluster, gpus, tokens), with_evidence(overrides or (), evidence), stage=stage)
     one = None if term is None else explained.term(term)
 
     def document() -> Any:

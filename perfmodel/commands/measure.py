@@ -5,18 +5,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from perfmodel.commands.console import emit_json, emit_table, progress, warn_of, write_file
-from perfmodel.commands.options import AsJson, Device, Overrides, RunName
+from perfmodel.commands.options import AsJson, Device, Gpus, Model, OnCluster, Overrides, RunName, Tokens, asked
+
+if TYPE_CHECKING:
+    from perfmodel.exchange.run_files import RunSource
 
 
 def measure(
-    run: RunName,
+    run: RunName = "",
     overrides: Overrides = None,
     *,
+    model: Model = None,
+    cluster: OnCluster = None,
+    gpus: Gpus = None,
+    tokens: Tokens = None,
     stage: Annotated[int, typer.Option("--stage", metavar="N", help="Stage of the batch ramp, counted from 1.")] = 1,
     device: Device = "",
     seconds: Annotated[float, typer.Option("--seconds", min=0.1, help="Time steps for about this many seconds.")] = 10.0,
@@ -45,12 +52,14 @@ def measure(
     from perfmodel.benchmarks.measure.steps.ranks import chosen_device, measure_run
 
     chosen_device()  # refuses a Python without torch
+    source = asked(run, model, cluster, gpus, tokens)
     if dry_run:
-        _dry_run(run, overrides or (), as_json=as_json)
+        _dry_run(source, overrides or (), as_json=as_json)
         return
     with TemporaryDirectory() as folder:
+        name = _named(source, Path(folder))
         trace = None if profile is None else Path(folder) / "profile.json"
-        record = measure_run(run, overrides or (), stage=stage, device=device, seconds=seconds, profile=trace)
+        record = measure_run(name, overrides or (), stage=stage, device=device, seconds=seconds, profile=trace)
         emit_json(record.document(), output)
         if profile is not None and trace is not None:
             write_file(trace.read_bytes(), profile)
@@ -63,7 +72,19 @@ def measure(
     warn_of(record.warnings)
 
 
-def _dry_run(name: str, overrides: Sequence[str], *, as_json: bool) -> None:
+def _named(source: RunSource, folder: Path) -> str:
+    """A name by which ranks read the run: its own, or that of a run file in `folder`."""
+    if isinstance(source, str):
+        return source
+    from perfmodel.exchange.documents import yaml_text
+    from perfmodel.exchange.spec_mappings import mapping_of
+
+    path = folder / "run.yaml"
+    path.write_text(yaml_text(mapping_of(source)), encoding="utf-8")
+    return str(path)
+
+
+def _dry_run(name: RunSource, overrides: Sequence[str], *, as_json: bool) -> None:
     """Count one rank of every stage of the run; exit code 1 where a count differs from the prediction."""
     from perfmodel.benchmarks.measure.steps.dry_run import dry_run
     from perfmodel.exchange.run_files import read_candidates

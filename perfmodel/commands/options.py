@@ -10,8 +10,10 @@ import typer
 
 if TYPE_CHECKING:
     from perfmodel.evidence.step_records import StepRecord
+    from perfmodel.exchange.run_files import RunSource
 
 FORM: Final = "Output format"  # the panel of options that choose how a result looks
+HARDWARE: Final = "What the run does not say"  # of options that stand beside a model, a launch script or a configuration
 PRESETS: Final = Path(__file__).parent.parent / "data"
 
 
@@ -26,6 +28,15 @@ def read_record(path: Path) -> StepRecord:
     from perfmodel.exchange.documents import read_mapping
 
     return step_record(read_mapping(path, needs="what `perfmodel measure` writes"))
+
+
+def asked(run: str, model: str | None, cluster: str | None, gpus: str | None, tokens: str | None) -> RunSource:
+    """The run that is asked about: a run, a file of other software or a model, with what is given beside it."""
+    if run and model is cluster is gpus is tokens is None and (PRESETS / "runs" / f"{run}.yaml").is_file():
+        return run  # the usual case, which waits for nothing
+    from perfmodel.exchange.questions.asked_runs import asked_run
+
+    return asked_run(run, model=model, cluster=cluster, gpus=gpus, tokens=tokens)
 
 
 Overrides = Annotated[
@@ -58,8 +69,35 @@ RunName = Annotated[
     str,
     typer.Argument(
         metavar="RUN",
-        help="A preset run (perfmodel list runs) or a YAML, TOML or JSON run file.",
+        help="A preset run (perfmodel list runs), a run file, a script or configuration of other software, or a model.",
         autocompletion=completed("runs"),
     ),
+]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        metavar="M",
+        help="A preset model or a config.json.",
+        autocompletion=completed("models"),
+        rich_help_panel=HARDWARE,
+    ),
+]
+OnCluster = Annotated[
+    str | None,
+    typer.Option(
+        "--cluster",
+        metavar="C",
+        help="A preset cluster or a cluster file.",
+        autocompletion=completed("clusters"),
+        rich_help_panel=HARDWARE,
+    ),
+]
+Gpus = Annotated[
+    str | None,
+    typer.Option("--gpus", metavar="N", help="Number of GPUs; data parallelism follows from it.", rich_help_panel=HARDWARE),
+]
+Tokens = Annotated[
+    str | None, typer.Option("--tokens", metavar="N", help="Number of training tokens, as in 8T.", rich_help_panel=HARDWARE)
 ]
 Device = Annotated[str, typer.Option("--device", metavar="cpu|cuda", help="Default: cuda where there is a GPU, else cpu.")]

@@ -7,16 +7,33 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from perfmodel.commands.console import emit, form_of
-from perfmodel.commands.options import AsCsv, AsJson, AsMarkdown, Evidence, Output, Overrides, RunName
+from perfmodel.commands.options import (
+    AsCsv,
+    AsJson,
+    AsMarkdown,
+    Evidence,
+    Gpus,
+    Model,
+    OnCluster,
+    Output,
+    Overrides,
+    RunName,
+    Tokens,
+    asked,
+)
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
 
 def predict(
-    run: RunName,
+    run: RunName = "",
     overrides: Overrides = None,
     *,
+    model: Model = None,
+    cluster: OnCluster = None,
+    gpus: Gpus = None,
+    tokens: Tokens = None,
     evidence: Evidence = None,
     verbose: Annotated[
         bool,
@@ -39,13 +56,17 @@ def predict(
     perfmodel predict run.yaml --set tensor_parallel=4 --json
 
     perfmodel predict run.yaml --evidence mine.yaml
+
+    perfmodel predict llama-3.1-8b --cluster dgx-h100 --gpus 64 --tokens 1T
+
+    perfmodel predict train.sh --cluster dgx-h100 --gpus 512
     """
     from perfmodel.exchange.own_evidence import with_evidence
     from perfmodel.exchange.run_files import read_candidates
     from perfmodel.exchange.slips import slips_of_a_prediction
     from perfmodel.prediction import predict as predict_run
 
-    candidates = read_candidates(run, with_evidence(overrides or (), evidence))
+    candidates = read_candidates(asked(run, model, cluster, gpus, tokens), with_evidence(overrides or (), evidence))
     predictions = [(candidate.values, predict_run(candidate.run)) for candidate in candidates]
     _, first = predictions[0]
     assumptions = (*candidates[0].assumptions, *slips_of_a_prediction(first))

@@ -8,7 +8,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from perfmodel.commands.console import drawing_module, emit, form_of, kind_of, write_file
-from perfmodel.commands.options import AsCsv, AsJson, AsMarkdown, Evidence, Output, Overrides, ShownStage
+from perfmodel.commands.options import (
+    AsCsv,
+    AsJson,
+    AsMarkdown,
+    Evidence,
+    Gpus,
+    Model,
+    OnCluster,
+    Output,
+    Overrides,
+    ShownStage,
+    Tokens,
+    asked,
+)
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -24,6 +37,10 @@ def sweep(
         typer.Option("--vary", metavar="KEY=VALUES", help="An axis: a,b,c or lo..hi or lo..hixN. Repeatable, up to two axes."),
     ] = None,
     *,
+    model: Model = None,
+    cluster: OnCluster = None,
+    gpus: Gpus = None,
+    tokens: Tokens = None,
     evidence: Evidence = None,
     weak: Annotated[bool, typer.Option("--weak", help="Weak scaling: grow the global batch with data parallelism.")] = False,
     stage: ShownStage = None,
@@ -60,7 +77,8 @@ def sweep(
 
     form = form_of(output, as_json=as_json, as_csv=as_csv, as_markdown=as_markdown)
     figures = drawing_module(figure, "perfmodel.report.figures.sweep")
-    result = api.sweep(runs, read_varied(vary or ()), settings=overrides or (), stage=stage, weak=weak, evidence=evidence)
+    sources = [asked(run, model, cluster, gpus, tokens) for run in runs]
+    result = api.sweep(sources, read_varied(vary or ()), settings=overrides or (), stage=stage, weak=weak, evidence=evidence)
     emit(form, output, document=lambda: _document(result), report=lambda: _report(result), rows=result.rows)
     if figure is not None:
         write_file(figures.picture(figures.sweep_figure(result), kind_of(figure)), figure)

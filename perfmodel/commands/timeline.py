@@ -8,16 +8,32 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from perfmodel.commands.console import emit, form_of, write_file
-from perfmodel.commands.options import AsCsv, AsJson, AsMarkdown, Overrides, RunName, ShownStage
+from perfmodel.commands.options import (
+    AsCsv,
+    AsJson,
+    AsMarkdown,
+    Gpus,
+    Model,
+    OnCluster,
+    Overrides,
+    RunName,
+    ShownStage,
+    Tokens,
+    asked,
+)
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
 
 def timeline(
-    run: RunName,
+    run: RunName = "",
     overrides: Overrides = None,
     *,
+    model: Model = None,
+    cluster: OnCluster = None,
+    gpus: Gpus = None,
+    tokens: Tokens = None,
     stage: ShownStage = None,
     detail: Annotated[
         str | None,
@@ -61,7 +77,8 @@ def timeline(
     from perfmodel.report.trace.timeline import timeline_events
 
     form = form_of(None, as_json=as_json, as_csv=as_csv, as_markdown=as_markdown)
-    found = api.timeline(run, overrides or (), stage=stage, detail=detail, micro_batches=micro_batches)
+    source = asked(run, model, cluster, gpus, tokens)
+    found = api.timeline(source, overrides or (), stage=stage, detail=detail, micro_batches=micro_batches)
     write_file(trace_text(timeline_events(found), timeline_facts(found)), output)
 
     def report() -> RenderableType:

@@ -7,7 +7,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from perfmodel.commands.console import emit, form_of
-from perfmodel.commands.options import AsCsv, AsJson, AsMarkdown, Evidence, Output, RunName, ShownStage
+from perfmodel.commands.options import (
+    AsCsv,
+    AsJson,
+    AsMarkdown,
+    Evidence,
+    Gpus,
+    Model,
+    OnCluster,
+    Output,
+    RunName,
+    ShownStage,
+    Tokens,
+    asked,
+)
 from perfmodel.errors import InputError
 
 if TYPE_CHECKING:
@@ -32,10 +45,14 @@ Base = Annotated[
 
 
 def whatif(
-    run: RunName,
+    run: RunName = "",
     changes: Changes = None,
     scenarios: Scenarios = None,
     *,
+    model: Model = None,
+    cluster: OnCluster = None,
+    gpus: Gpus = None,
+    tokens: Tokens = None,
     base: Base = None,
     evidence: Evidence = None,
     stage: ShownStage = None,
@@ -77,7 +94,8 @@ def whatif(
     if not wanted:
         raise InputError("nothing is changed; say what, as in --set tensor_parallel=4")
     form = form_of(output, as_json=as_json, as_csv=as_csv, as_markdown=as_markdown)
-    result = api.whatif(run, wanted, base=base or (), stage=stage, same_gpus=same_gpus, evidence=evidence)
+    source = asked(run, model, cluster, gpus, tokens)
+    result = api.whatif(source, wanted, base=base or (), stage=stage, same_gpus=same_gpus, evidence=evidence)
     emit(form, output, document=lambda: _document(result), report=lambda: _report(result), rows=result.rows)
     if not result.may_fit:
         raise typer.Exit(1)

@@ -107,12 +107,11 @@ def rank_heads(model: TransformerModel, kind: LayerKind, tensor_parallel: Numeri
 
 def grouped_query_inside(write: StreamOperators, declared: LayerPart, kind: LayerKind, name: str) -> Block:
     """Projections, what heads go through, their core, the projection back into the stream."""
-    assert declared.into is not None and declared.out is not None
     heads = rank_heads(write.model, kind, write.tensor, name)
     core = _around_heads(write, heads, kind) + attention_core(write.setup, heads)
     if write.model.attention_gate:
         core = core + _gate(write, heads)
-    return write.projections(declared.into) + core + write.row_linear(declared.out)
+    return write.projections(declared.projections) + core + write.row_linear(declared.output)
 
 
 def _around_heads(write: StreamOperators, heads: Heads, kind: LayerKind) -> Block:
@@ -131,6 +130,12 @@ def _gate(write: StreamOperators, heads: Heads) -> Block:
     return local(
         MemoryBound(name=f"{heads.name}.gate", moved_bytes=3 * size, backward_bytes=5 * size, kernels=2, saved_bytes=2 * size)
     )
+
+
+def attention_core_flop(model: TransformerModel, kind: LayerKind, seen: Numeric) -> Numeric:
+    """6 * a * (d + v) * k for k keys seen: queries and keys of d numbers, values of v, narrower in latent attention."""
+    value_size = model.value_head_size if kind.attention == "latent" else model.head_size
+    return 6.0 * model.attention_heads * (model.head_size + value_size) * seen
 
 
 def attention_core(setup: Setup, heads: Heads) -> Block:
@@ -166,7 +171,9 @@ def _fused(setup: Setup, heads: Heads, *, kept: Numeric) -> Block:
     recipe, tokens = layout.recipe, layout.tokens_per_micro_batch
     number = heads.query / model.head_size
     apart = stack.low_precision.narrow_layers(recipe) if recipe.casts else 0
-    output = apart * recipe.activation_bytes * tokens * heads.values(model.head_size, heads.query)  # else the projection's input
+    output = (
+        apart * recipe.activation_bytes * tokens * heads.values(model.head_size, heads.query)
+    )  # else the projection's input
     piece = layout.sequence_length / layout.context_parallel
     own = FusedAttention(
         name=f"{heads.name}.core",

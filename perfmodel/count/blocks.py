@@ -88,9 +88,7 @@ MODULES: Final[Mapping[str, RecomputedModule]] = MappingProxyType(  # Megatron-C
         "layernorm": RecomputedModule(reruns=frozenset({Role.NORM}), frees=frozenset({Role.PRODUCT})),
         "mla_up_proj": RecomputedModule(reruns=frozenset({Role.UP_PROJECTION}), frees=frozenset({Role.CORE})),
         "moe_act": RecomputedModule(reruns=frozenset({Role.EXPERT_ACTIVATION}), frees=frozenset({Role.EXPERT_OUTPUT})),
-        "shared_experts": RecomputedModule(
-            reruns=frozenset({Role.SHARED_EXPERT}), frees=frozenset({Role.SHARED_EXPERT})
-        ),
+        "shared_experts": RecomputedModule(reruns=frozenset({Role.SHARED_EXPERT}), frees=frozenset({Role.SHARED_EXPERT})),
         "mlp": RecomputedModule(whole="dense"),
         "moe": RecomputedModule(whole="experts"),
     }
@@ -111,7 +109,8 @@ def rerun_of_modules(attention: Block, feed_forward: Block, kind: str, modules: 
     inside = [op for op in feed_forward.forward if op.role is not Role.NORM]
     whole = inside if any(each.whole == kind for each in chosen) else []
     first = next((op for op in whole if isinstance(op, Matmul)), None)
-    again, freed = [], 0.0
+    again: list[Operator] = []
+    freed: Numeric = 0.0
     for operator in (*attention.forward, *feed_forward.forward):
         is_whole = any(operator is each for each in whole)
         if is_whole or operator.role in reruns:

@@ -53,6 +53,7 @@ class Buckets:
     count: Numeric
     share: Numeric  # of one full bucket
     uncut_share: Numeric  # of the embeddings, which end the last bucket: tensors are never cut
+    of_experts: Numeric = 1  # how many of the same size hold the experts
 
 
 def buckets(setup: Setup, held: ParameterCount) -> Buckets:
@@ -77,6 +78,7 @@ def buckets(setup: Setup, held: ParameterCount) -> Buckets:
         count=np.ceil(held.shared / size),
         share=np.minimum(size / held.shared, 1.0),
         uncut_share=(held.embedding + held.positions) / held.shared,
+        of_experts=np.maximum(np.ceil(held.experts / size), 1),
     )
 
 
@@ -116,9 +118,9 @@ def data_parallel_operators(setup: Setup, held: ParameterCount, bucket: Buckets)
     calls = _moved(setup, replace(held, experts=0), bucket.count)
     if not anywhere(np.asarray(held.experts) > 0):
         return calls
-    number = np.maximum(np.ceil(bucket.count * held.experts / held.shared), 1)
     has_experts = 1 * (np.asarray(held.experts) > 0)
-    return (*calls, *(_of_experts(call, setup.layout, has_experts) for call in _moved(setup, held.only_experts, number)))
+    of_experts = _moved(setup, held.only_experts, bucket.of_experts)
+    return (*calls, *(_of_experts(call, setup.layout, has_experts) for call in of_experts))
 
 
 def _of_experts(call: Collective, layout: Layout, has_experts: Numeric) -> Collective:

@@ -65,6 +65,7 @@ class Linear:
 
     A bias of split columns is split with them; one of whole columns is whole on every rank. `useful` is the share of the
     columns that the published convention counts. Of `number` matrices on a rank a token passes `per_token`, over all ranks.
+    One that `is_replicated` is whole on every tensor-parallel rank, which multiplies its own tokens with it.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Linear:
     has_bias: bool = False
     number: Numeric = 1
     per_token: Numeric = 1
+    is_replicated: bool = False
 
     @property
     def parameters(self) -> Numeric:
@@ -108,8 +110,8 @@ class Projections:
 class LayerPart:
     """One half of a layer: projections out of the stream, what works on their result, and the linear back into the stream.
 
-    `others` are matrices of it beside these, by what they are for; `inner_norms` counts the parameters of norms that lie between
-    its linears, `inner_vectors` all that is neither a matrix nor a norm.
+    `others` are matrices of it beside these, by what they are for; `inner_norms` counts the parameters of norms that lie
+    between its linears, `inner_vectors` all that is neither a matrix nor a norm.
     """
 
     into: Projections | None = None
@@ -119,6 +121,20 @@ class LayerPart:
     norm_behind: bool
     inner_norms: Numeric = 0
     inner_vectors: Numeric = 0
+
+    @property
+    def projections(self) -> Projections:
+        """Those of a part that begins with such."""
+        if self.into is None:
+            raise TypeError("this part of a layer declares no projections")
+        return self.into
+
+    @property
+    def output(self) -> Linear:
+        """The linear back into the stream of a part that ends with one."""
+        if self.out is None:
+            raise TypeError("this part of a layer declares no linear back into the stream")
+        return self.out
 
     @property
     def norms(self) -> int:
@@ -136,6 +152,15 @@ class LayerPart:
         total: Numeric = 0
         for linear in self.linears:
             if linear.component is component:
+                total = total + linear.parameters
+        return total
+
+    @property
+    def replicated_parameters(self) -> Numeric:
+        """Parameters of the matrices that every tensor-parallel rank has whole."""
+        total: Numeric = 0
+        for linear in self.linears:
+            if linear.is_replicated:
                 total = total + linear.parameters
         return total
 

@@ -22,7 +22,7 @@ from perfmodel.count.operators import Collective, MemoryBound, Operator
 from perfmodel.count.roles import Role
 from perfmodel.count.stream import StreamOperators
 from perfmodel.spec.fields import Numeric, anywhere, chosen
-from perfmodel.spec.layer_parts import Mixture
+from perfmodel.spec.layer_parts import Mixture, described
 from perfmodel.spec.layout import Layout, expert_parallel_group, expert_tensor_parallel_group
 from perfmodel.spec.model import TransformerModel
 from perfmodel.spec.phases import DATA_GRADIENT
@@ -33,8 +33,7 @@ SCORE_PASSES: Final = 10  # scores, function, choice and its mask, probabilities
 
 
 def _mixture(model: TransformerModel) -> Mixture:
-    assert model.mixture is not None  # spec/model.py
-    return model.mixture
+    return described(model.mixture, "mixture")
 
 
 def expert_width(model: TransformerModel) -> Numeric:
@@ -46,30 +45,38 @@ def expert_width(model: TransformerModel) -> Numeric:
 def routed_experts(
     model: TransformerModel, tensor_parallel: Numeric, name: str, experts: ExpertShards = UNSHARDED
 ) -> LayerPart:
-    """h*E of the router, E/e times (w*f, twice when gated, and f*w)/t, the shared experts' (2 or 3)*h*f_s, 2*h*w where w < h."""
+    """h*E of the router, E/e times (w*f, twice when gated, and f*w)/t, shared experts' (2 or 3)*h*f_s, 2*h*w where w < h."""
     mixture, hidden, width = _mixture(model), model.hidden_size, expert_width(model)
     halves = 2 if model.gated else 1
 
-    def linear(what: str, role: Role, inner: Numeric, columns: Numeric, component: Component, bias: str = "") -> Linear:
-        has_bias = bool(bias) and model.has_bias(bias)
-        return Linear(name=f"{name}.{what}", component=component, role=role, inner=inner, columns=columns, has_bias=has_bias)
+    def linear(what: str, role: Role, inner: Numeric, columns: Numeric) -> Linear:
+        dense = Component.FEED_FORWARD
+        return Linear(name=f"{name}.{what}", component=dense, role=role, inner=inner, columns=columns)
 
-    dense, routed = Component.FEED_FORWARD, Component.EXPERTS
-    router = linear("router", Role.ROUTER, hidden, mixture.experts, dense)
-    others = {"router": replace(router, useful=0.0, has_bias=mixture.router_bias)}
+    def routed(what: str, role: Role, inner: Numeric, columns: Numeric) -> Linear:
+        return replace(
+            linear(what, role, inner, columns),
+            component=Component.EXPERTS,
+            has_bias=model.has_bias("mlp"),
+            number=mixture.experts / experts.ranks,
+            per_token=mixture.experts_per_token,
+        )
+
+    router = linear("router", Role.ROUTER, hidden, mixture.experts)
+    others = {"router": replace(router, useful=0.0, has_bias=mixture.router_bias, is_replicated=True)}
     if mixture.latent_size is not None:
-        others["latent_down"] = linear("latent_down", Role.PRODUCT, hidden, width, dense)
-        others["latent_up"] = linear("latent_up", Role.PRODUCT, width, hidden, dense)
+        others["latent_down"] = replace(linear("latent_down", Role.PRODUCT, hidden, width), is_replicated=True)
+        others["latent_up"] = replace(linear("latent_up", Role.PRODUCT, width, hidden), is_replicated=True)
     ffn = mixture.ffn_hidden_size / experts.tensor
-    several = {"number": mixture.experts / experts.ranks, "per_token": mixture.experts_per_token}
-    others["fc1"] = replace(linear("fc1", Role.EXPERT, width, halves * ffn, routed, "mlp"), **several)
-    others["fc2"] = replace(linear("fc2", Role.EXPERT_OUTPUT, ffn, width, routed, "mlp"), **several)
+    others["fc1"] = routed("fc1", Role.EXPERT, width, halves * ffn)
+    others["fc2"] = routed("fc2", Role.EXPERT_OUTPUT, ffn, width)
     if anywhere(np.asarray(mixture.shared_ffn_hidden_size) > 0):
-        shared = mixture.shared_ffn_hidden_size / tensor_parallel
-        others["shared_fc1"] = linear("shared.fc1", Role.SHARED_EXPERT, hidden, halves * shared, dense, "mlp")
-        others["shared_fc2"] = linear("shared.fc2", Role.SHARED_EXPERT, shared, hidden, dense, "mlp")
+        shared, has_bias = mixture.shared_ffn_hidden_size / tensor_parallel, model.has_bias("mlp")
+        others["shared_fc1"] = replace(linear("shared.fc1", Role.SHARED_EXPERT, hidden, halves * shared), has_bias=has_bias)
+        others["shared_fc2"] = replace(linear("shared.fc2", Role.SHARED_EXPERT, shared, hidden), has_bias=has_bias)
         if mixture.shared_gate:
-            others["shared_gate"] = replace(linear("shared.gate", Role.SHARED_EXPERT, hidden, 1, dense), useful=0.0)
+            gate = linear("shared.gate", Role.SHARED_EXPERT, hidden, 1)
+            others["shared_gate"] = replace(gate, useful=0.0, is_replicated=True)
     has_norm = model.pre_norms and model.parallel_residual != "one_norm"
     return LayerPart(others=others, norm_before=has_norm, norm_behind=model.post_norms)
 
@@ -99,10 +106,8 @@ def routed_inside(write: StreamOperators, declared: LayerPart, name: str, shares
 
 
 def _inside_products(operators: tuple[Operator, ...]) -> tuple[Operator, ...]:
-    """The operators, whose memory-bound ones are part of the products beside them: they keep what they keep, and move nothing."""
-    return tuple(
-        replace(op, moved_bytes=0.0, kernels=0) if isinstance(op, MemoryBound) else op for op in operators
-    )
+    """The operators, whose memory-bound ones are part of products: they keep what they keep, and move nothing."""
+    return tuple(replace(op, moved_bytes=0.0, kernels=0) if isinstance(op, MemoryBound) else op for op in operators)
 
 
 class Routed:

@@ -17,9 +17,7 @@ from perfmodel.spec.model import TransformerModel
 from perfmodel.spec.setup import Setup
 
 
-def dense_mlp(
-    model: TransformerModel, tensor_parallel: Numeric, name: str, experts: ExpertShards = UNSHARDED
-) -> LayerPart:
+def dense_mlp(model: TransformerModel, tensor_parallel: Numeric, name: str, experts: ExpertShards = UNSHARDED) -> LayerPart:
     """h x f out of the stream, twice when a gate is multiplied with it, and f x h back into it."""
     del experts
     ffn = model.ffn_hidden_size / tensor_parallel
@@ -49,10 +47,9 @@ def dense_mlp(
 
 def dense_inside(write: StreamOperators, declared: LayerPart, name: str, shares_input: bool) -> Block:
     """Projections, the activation function, the linear back into the stream."""
-    assert declared.into is not None and declared.out is not None
     numbers = write.layout.tokens_per_micro_batch * (write.model.ffn_hidden_size / write.layout.tensor_parallel)
     between = activation(write.setup, name, numbers)
-    return write.projections(declared.into, shares_input=shares_input) + between + write.row_linear(declared.out)
+    return write.projections(declared.projections, shares_input=shares_input) + between + write.row_linear(declared.output)
 
 
 class Traffic(NamedTuple):

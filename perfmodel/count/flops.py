@@ -2,51 +2,47 @@
 
 Symbols: L layers, h hidden_size, q query_size, v kv_size, f ffn_hidden_size, V vocab_size, s sequence_length, w window.
 
-Conventions differ in what they count of attention: `full` all pairs of tokens (Megatron-LM until 2025, PaLM), `causal` those that
-the mask leaves, half of them (NVIDIA's tables of 2026, MaxText since 2025-07). None counts the router.
+Conventions differ in what they count of attention: `full` all pairs of tokens (Megatron-LM until 2025, PaLM), `causal` those
+that the mask leaves, half of them (NVIDIA's tables of 2026, MaxText since 2025-07). None counts the router.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from typing import Final
 
 import numpy as np
 
 from perfmodel.count.layer import layer_parts
-from perfmodel.count.mixers import gated_delta_scan_flop_per_token, mamba2_scan_flop_per_token
+from perfmodel.count.part_kinds import attention_kind
 from perfmodel.count.vocabulary import multi_token_linear
 from perfmodel.errors import InputError, did_you_mean
 from perfmodel.spec.fields import Numeric, anywhere
 from perfmodel.spec.model import TransformerModel
 
-
 CONVENTIONS: Final = ("full", "causal")
-SCANS: Final[Mapping[str, Callable[[TransformerModel], Numeric]]] = {  # mixers that meet a state, and no pairs of tokens
-    "mamba2": mamba2_scan_flop_per_token,
-    "gated_delta": gated_delta_scan_flop_per_token,
-}
 
 
 def model_flop_per_token(model: TransformerModel, sequence_length: Numeric, *, convention: str = "full") -> Numeric:
     """6 * (L * (h*(q + 2*v) + q*h + n*h*f) + V*h) + 12 * L * q * s, with n = 3 products of a gated MLP, else 2.
 
-    The published conventions (FLOPs forward and backward): attention counted in full, or its causal half; logits once, the lookup
-    nothing.
+    The published conventions (FLOPs forward and backward): attention counted in full, or its causal half; logits once, the
+    lookup nothing.
     Source: arXiv:2205.05198, appendix A, extended to grouped KV heads and gated MLPs.
 
     >>> from perfmodel.exchange.presets import model_preset
     >>> float(model_flop_per_token(model_preset("nemotron-4-15b"), 4096)) / 1e9
     93.99435264
     >>> float(model_flop_per_token(model_preset("qwen3-30b-a3b"), 4096, convention="causal")) / 1e9  # NVIDIA prints 23.0
-    23.009427456
+    23.006281728
     """
     logits = 6.0 * model.vocab_size * model.hidden_size
     linear: Numeric = logits
     for kind in model.kinds:
         linear = linear + model.layers_of(kind, 0, model.layers) * _linear_flop(model, kind)
     if anywhere(np.asarray(model.multi_token_layers) > 0):
-        further = _linear_flop(model, model.last_kind) + multi_token_linear(model).model_flop_per_token + logits
+        further = multi_token_linear(model).model_flop_per_token + logits
+        for kind in model.multi_token_parts:
+            further = further + _linear_flop(model, kind)
         linear = linear + model.multi_token_layers * further
     return linear + attention_flop_per_token(model, sequence_length, convention=convention)
 
@@ -54,8 +50,9 @@ def model_flop_per_token(model: TransformerModel, sequence_length: Numeric, *, c
 def attention_flop_per_token(model: TransformerModel, sequence_length: Numeric, *, convention: str = "full") -> Numeric:
     """12 * L * q * s: scores and weighted sum, 2 FLOPs a product, forward and twice backward, over the full square.
 
-    Layers whose attention has a window count min(w, s) for s (Megatron-LM and torchtitan, 2026). The causal convention counts s/2,
-    and w * (1 - w/(2*s)) in a window, which is what the mask leaves. Errors: InputError for a convention that is none.
+    Layers whose attention has a window count min(w, s) for s (Megatron-LM and torchtitan, 2026). The causal convention counts
+    s/2, and w * (1 - w/(2*s)) in a window, which is what the mask leaves. Layers that keep a state count what count/mixers.py
+    says, whatever s. Errors: InputError for a convention that is none.
     """
     if convention not in CONVENTIONS:
         raise InputError(f"{convention} is no convention of FLOPs; {did_you_mean(convention, CONVENTIONS)}")
@@ -63,7 +60,8 @@ def attention_flop_per_token(model: TransformerModel, sequence_length: Numeric, 
     for kind in model.kinds:
         total = total + model.layers_of(kind, 0, model.layers) * _attention_flop(model, kind, sequence_length, convention)
     if anywhere(np.asarray(model.multi_token_layers) > 0):
-        total = total + model.multi_token_layers * _attention_flop(model, model.last_kind, sequence_length, convention)
+        for kind in model.multi_token_parts:
+            total = total + model.multi_token_layers * _attention_flop(model, kind, sequence_length, convention)
     return total
 
 
@@ -76,19 +74,16 @@ def _linear_flop(model: TransformerModel, kind: str) -> Numeric:
 
 
 def _attention_flop(model: TransformerModel, kind: str, sequence_length: Numeric, convention: str = "full") -> Numeric:
-    """6 * a * (d + v) * s: queries meet keys of d numbers, and weigh values of v; of other mixers what their scan takes."""
+    """What mixes tokens in a layer of a kind, beside its linears; 0 of layers without attention."""
     chosen = model.kinds[kind]
     if chosen.attention == "none":
         return 0.0
-    if chosen.attention in SCANS:
-        return SCANS[chosen.attention](model)
     seen = sequence_length if chosen.window is None else np.minimum(chosen.window, sequence_length)
     if convention == "causal":
         seen = seen * (1.0 - seen / (2.0 * sequence_length))
-    value_size = model.value_head_size if chosen.attention == "latent" else model.head_size
-    return 6.0 * model.attention_heads * (model.head_size + value_size) * seen
+    return attention_kind(chosen).core_flop(model, chosen, seen)
 
 
-def layer_flop_per_token(model: TransformerModel, kind: str, sequence_length: Numeric) -> Numeric:
+def layer_flop_per_token(model: TransformerModel, kind: str, sequence_length: Numeric, *, convention: str = "full") -> Numeric:
     """Model FLOPs of one layer of a kind."""
-    return _linear_flop(model, kind) + _attention_flop(model, kind, sequence_length)
+    return _linear_flop(model, kind) + _attention_flop(model, kind, sequence_length, convention)

@@ -9,6 +9,8 @@ them (Megatron-Core, MLASelfAttention). Training attends over whole keys and val
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from perfmodel.count.attention import STATISTICS_BYTES, Heads, attention_core
 from perfmodel.count.blocks import Block, local
 from perfmodel.count.declarations import Component, LayerPart, Linear
@@ -17,15 +19,14 @@ from perfmodel.count.roles import Role
 from perfmodel.count.stream import StreamOperators
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.layer_kinds import LayerKind
-from perfmodel.spec.layer_parts import LatentAttention
+from perfmodel.spec.layer_parts import LatentAttention, described
 from perfmodel.spec.model import TransformerModel
 
 __all__ = ["STATISTICS_BYTES", "latent_attention", "latent_inside"]
 
 
 def _latent(model: TransformerModel) -> LatentAttention:
-    assert model.latent is not None  # spec/model.py
-    return model.latent
+    return described(model.latent, "latent")
 
 
 def latent_attention(model: TransformerModel, tensor_parallel: Numeric, name: str) -> LayerPart:
@@ -39,12 +40,13 @@ def latent_attention(model: TransformerModel, tensor_parallel: Numeric, name: st
         return Linear(name=f"{name}.{what}", component=Component.ATTENTION, role=role, inner=inner, columns=columns)
 
     query = heads * latent.head_size
+    kv_down = linear("kv_down", hidden, latent.kv_rank + latent.rotary_head_size, Role.PRODUCT)
     others = {
-        "kv_down": linear("kv_down", hidden, latent.kv_rank + latent.rotary_head_size, Role.PRODUCT),
+        "kv_down": replace(kv_down, is_replicated=True),
         "kv_up": linear("kv_up", latent.kv_rank, heads * (latent.nope_head_size + latent.value_head_size), Role.UP_PROJECTION),
     }
     if latent.query_rank:
-        others["query_down"] = linear("query_down", hidden, latent.query_rank, Role.PRODUCT)
+        others["query_down"] = replace(linear("query_down", hidden, latent.query_rank, Role.PRODUCT), is_replicated=True)
         others["query_up"] = linear("query_up", latent.query_rank, query, Role.UP_PROJECTION)
     else:
         others["query"] = linear("query", hidden, query, Role.PRODUCT)
@@ -60,18 +62,21 @@ def latent_attention(model: TransformerModel, tensor_parallel: Numeric, name: st
 def latent_inside(write: StreamOperators, declared: LayerPart, kind: LayerKind, name: str) -> Block:
     """Narrow vectors with their norms, what heads make of them, the core, the projection back into the stream."""
     latent, others, own = _latent(write.model), declared.others, write.tokens / write.token_shards
-    assert declared.out is not None
     block = write.own_linear(others["kv_down"], own) + _norm(write, f"{name}.kv_norm", latent.kv_rank)
     gathered = latent.kv_rank + latent.rotary_head_size
     if "query" in others:
         query = write.column_linear(others["query"])
     else:
-        block = block + write.own_linear(others["query_down"], own, kept_rows=0) + _norm(write, f"{name}.query_norm", latent.query_rank)
+        block = (
+            block
+            + write.own_linear(others["query_down"], own, kept_rows=0)
+            + _norm(write, f"{name}.query_norm", latent.query_rank)
+        )
         gathered = gathered + latent.query_rank
         query = write.own_linear(others["query_up"], write.tokens, kept_rows=own)
     up = query + write.own_linear(others["kv_up"], write.tokens, kept_rows=own)
     heads = up + _rotary(write, name) + _core(write, kind, name)
-    return block + write.gathered_tokens(f"{name}.latent", gathered) + heads + write.row_linear(declared.out)
+    return block + write.gathered_tokens(f"{name}.latent", gathered) + heads + write.row_linear(declared.output)
 
 
 def _norm(write: StreamOperators, name: str, width: Numeric) -> Block:

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from perfmodel.count.part_kinds import attention_kind, feed_forward_kind
 from perfmodel.count.blocks import Block
 from perfmodel.count.declarations import UNSHARDED, ExpertShards, LayerPart, expert_shards
+from perfmodel.count.part_kinds import attention_kind, feed_forward_kind
 from perfmodel.count.stream import StreamOperators
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.layer_kinds import LayerKind
@@ -72,9 +72,7 @@ class LayerOperators(StreamOperators):
             feed_forward = self.part(f"{name}.mlp", declared, inside, shares_stream=is_parallel, graphed=of_mlp.graphed)
         return Halves(attention, feed_forward)
 
-    def part(
-        self, name: str, declared: LayerPart, inside: Block, *, shares_stream: bool = False, graphed: str = ""
-    ) -> Block:
+    def part(self, name: str, declared: LayerPart, inside: Block, *, shares_stream: bool = False, graphed: str = "") -> Block:
         """Norm, what is inside (projections, what works on their result, the linear back into the stream), residual connection.
 
         A part that shares its stream with the part before it keeps no second copy: of what its norm reads, or without a norm of

@@ -175,7 +175,7 @@ class LinearOperators:
         useful: Numeric = 1.0,
         calls: Numeric = 1,
     ) -> Block:
-        """Linears of rows that a rank has for itself: `rows` for each matrix, of which it keeps the input of `kept_rows` of all.
+        """Linears of rows that a rank has for itself: `rows` for each matrix; the input of `kept_rows` of all is kept.
 
         Casts read and write every row; none is gathered, so that transposes come out of the same pass. Where each matrix has
         `calls` of its own, products are launched and operands are cast one by one.
@@ -336,7 +336,7 @@ class LinearOperators:
         return self.has_transposes * 2 * self.operand_bytes * self.tokens * self.model.hidden_size
 
     def _pass_bytes(self) -> tuple[float, float]:
-        """Bytes that a cast moves of one number, without its transpose and with it; a scale of the moment reads it once more."""
+        """Bytes that a cast moves of one number, without its transpose and with it; scales of the moment read it once more."""
         if self.recipe.has_blocks:
             both = self.recipe.cast_reads[0] * self.activation_bytes + 2 * self.operand_bytes
             return both, both
@@ -345,12 +345,13 @@ class LinearOperators:
         return once, once + self.has_transposes * self.operand_bytes
 
     def _kernels_of_a_cast(self) -> int:
-        """Kernels of the cast of one operand: with blocks its reads, and one that rearranges scales; else what finds a scale too.
+        """Kernels of the cast of one operand, where several matrices are cast one by one.
 
-        The largest number and the scale, where that is of the moment; the cast; the transpose, where products want one.
+        With blocks: the cast, whose passes before it are made for all matrices at once, and one that rearranges scales.
+        Without: the largest number and the scale, where that is of the moment; the cast; a transpose, where products want it.
         """
         if self.recipe.has_blocks:
-            return self.recipe.cast_reads[0] + 1
+            return 2
         return (3 if self.stack.low_precision.scaling == "current" else 1) + self.has_transposes
 
     def _cast(self, name: str, moved: CastBytes, *, matrices: Numeric = 1) -> Block:

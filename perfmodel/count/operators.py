@@ -161,8 +161,8 @@ class Collective:
 
     `partner` is (name, phase) of the matrix product that can run at the same time, or ("", "") when nothing can.
     `pipelined` marks those that only a stack which cuts products into chunks can hide, `stepwise` those that copy engines make,
-    a piece from neighbour to neighbour at a time. `beside_passes` is the share of its executions beside which another micro-batch
-    computes.
+    a piece from neighbour to neighbour at a time. `beside_passes` is the share of its executions beside which another
+    micro-batch computes.
 
     A token_exchange sends `payload_bytes` of tokens in `copies` each, chosen at random among the ranks, or those of
     `groups_met` out of `groups` of experts: once to each rank of its links' domain and once to each domain beyond.

@@ -21,7 +21,6 @@ from perfmodel.spec.fields import Numeric, chosen
 from perfmodel.spec.model import TransformerModel
 from perfmodel.spec.setup import Setup
 
-
 OF_LAYERS: Final = (Component.ATTENTION, Component.FEED_FORWARD, Component.EXPERTS)
 
 
@@ -30,7 +29,8 @@ class ParameterCount:
     """Parameters by component; `attention`, `mlp`, `experts` and `norms` are sums over all layers (and the final norm).
 
     `mlp` holds what all tokens pass: MLPs, routers and shared experts; `experts` the routed ones, those of multi-token layers
-    too, whose other parameters are `multi_token`.
+    too, whose other parameters are `multi_token`. Of all these the `replicated` ones are matrices that every tensor-parallel
+    rank holds whole.
     """
 
     embedding: Numeric
@@ -41,6 +41,7 @@ class ParameterCount:
     head: Numeric
     experts: Numeric = 0
     multi_token: Numeric = 0
+    replicated: Numeric = 0
 
     @cached_property
     def total(self) -> Numeric:
@@ -76,6 +77,7 @@ class LayerParameters:
     mlp: Numeric
     norms: Numeric
     experts: Numeric = 0
+    replicated: Numeric = 0  # of the matrices, those that every tensor-parallel rank holds whole
 
     @property
     def matrices(self) -> Numeric:
@@ -103,6 +105,7 @@ def layer_parameters(
         mlp=counted[Component.FEED_FORWARD],
         norms=norms,
         experts=counted[Component.EXPERTS],
+        replicated=_sum(part.replicated_parameters for part in parts),
     )
 
 
@@ -192,13 +195,15 @@ def _counted(
     attention: Numeric = 0
     mlp: Numeric = 0
     experts: Numeric = 0
+    replicated: Numeric = 0
     norms: Numeric = (head + embedding if model.embedding_norm else head) * norm_size(model)
     for kind, number in layers.items():
         layer = layer_parameters(model, kind, tensor_parallel=tensor_parallel, experts=shards)
         attention, mlp, norms = attention + number * layer.attention, mlp + number * layer.mlp, norms + number * layer.norms
-        experts = experts + number * layer.experts
+        experts, replicated = experts + number * layer.experts, replicated + number * layer.replicated
     further = head * model.multi_token_layers
-    deeper = layer_parameters(model, model.last_kind, tensor_parallel=tensor_parallel, experts=shards)
+    parts = [layer_parameters(model, kind, tensor_parallel=tensor_parallel, experts=shards) for kind in model.multi_token_parts]
+    deeper = _sum(part.total - part.experts for part in parts)
     positions = _learned_positions(model) * model.hidden_size
     copies = head * (1 - embedding) if model.tied_embeddings else head
     head_bias = head * matrix / model.hidden_size if model.has_bias("head") else 0
@@ -209,8 +214,9 @@ def _counted(
         mlp=mlp,
         norms=norms,
         head=copies * matrix + head_bias,
-        experts=experts + further * deeper.experts,
-        multi_token=further * (deeper.attention + deeper.mlp + deeper.norms + multi_token_projection(model))
+        experts=experts + further * _sum(part.experts for part in parts),
+        replicated=replicated + further * _sum(part.replicated for part in parts),
+        multi_token=further * (deeper + multi_token_projection(model))
         + np.minimum(further, 1) * (1 - embedding) * (1 - int(model.tied_embeddings)) * matrix,
     )
 

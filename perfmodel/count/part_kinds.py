@@ -9,13 +9,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from perfmodel.count.attention import grouped_query_attention, grouped_query_inside
+from perfmodel.count.attention import attention_core_flop, grouped_query_attention, grouped_query_inside
 from perfmodel.count.blocks import Block
 from perfmodel.count.declarations import ExpertShards, LayerPart
 from perfmodel.count.experts import routed_experts, routed_inside
 from perfmodel.count.feed_forward import dense_inside, dense_mlp
 from perfmodel.count.latent_attention import latent_attention, latent_inside
-from perfmodel.count.mixers import gated_delta_inside, gated_delta_mixer, mamba2_inside, mamba2_mixer
+from perfmodel.count.mixers import (
+    gated_delta_core_flop,
+    gated_delta_inside,
+    gated_delta_mixer,
+    mamba2_core_flop,
+    mamba2_inside,
+    mamba2_mixer,
+)
 from perfmodel.count.stream import StreamOperators
 from perfmodel.errors import NotSupportedError
 from perfmodel.spec.fields import Numeric
@@ -25,16 +32,20 @@ from perfmodel.spec.model import TransformerModel
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttentionKind:
-    """How one kind of attention is counted: its linears, all operators inside it, and what CUDA graphs of it are called."""
+    """How one kind of attention is counted: its linears, all operators inside it, and what CUDA graphs of it are called.
+
+    `core_flop` is what the published convention counts of a token that sees so many keys, beside its linears.
+    """
 
     declaration: Callable[[TransformerModel, Numeric, str], LayerPart]
     inside: Callable[[StreamOperators, LayerPart, LayerKind, str], Block]
+    core_flop: Callable[[TransformerModel, LayerKind, Numeric], Numeric] = attention_core_flop
     graphed: str = "attention"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeedForwardKind:
-    """How one kind of feed-forward part is counted: its linears, all operators inside it, and what CUDA graphs of it are called."""
+    """How one kind of feed-forward part is counted: its linears, its operators, and what CUDA graphs of it are called."""
 
     declaration: Callable[[TransformerModel, Numeric, str, ExpertShards], LayerPart]
     inside: Callable[[StreamOperators, LayerPart, str, bool], Block]
@@ -45,8 +56,10 @@ ATTENTION: Final = {
     "full": AttentionKind(declaration=grouped_query_attention, inside=grouped_query_inside),
     "sliding": AttentionKind(declaration=grouped_query_attention, inside=grouped_query_inside),
     "latent": AttentionKind(declaration=latent_attention, inside=latent_inside),
-    "mamba2": AttentionKind(declaration=mamba2_mixer, inside=mamba2_inside, graphed="mixer"),
-    "gated_delta": AttentionKind(declaration=gated_delta_mixer, inside=gated_delta_inside, graphed="mixer"),
+    "mamba2": AttentionKind(declaration=mamba2_mixer, inside=mamba2_inside, core_flop=mamba2_core_flop, graphed="mixer"),
+    "gated_delta": AttentionKind(
+        declaration=gated_delta_mixer, inside=gated_delta_inside, core_flop=gated_delta_core_flop, graphed="mixer"
+    ),
 }
 FEED_FORWARD: Final = {
     "dense": FeedForwardKind(declaration=dense_mlp, inside=dense_inside, graphed="dense"),

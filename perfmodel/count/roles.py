@@ -28,6 +28,7 @@ class Role(StrEnum):
     CORE = "core"  # attention between queries, keys and values
     SCORES = "scores"  # what unfused attention does to its scores
     CORE_EXCHANGE = "core_exchange"  # what ranks that share a sequence exchange and join for the core
+    SCAN = "scan"  # what heads that keep a state do with a sequence, chunk by chunk
     NORM = "norm"
     ELEMENTWISE = "elementwise"  # activation, rotary, residual
     CAST = "cast"  # operands to a narrower format

@@ -47,8 +47,9 @@ def synchronisation_operators(setup: Setup, stages: PipelineStages, bucket: Buck
 def _steps(setup: Setup, shard: ParameterCount, layers: Numeric) -> tuple[Operator, ...]:
     """Scale, norm, Adam, zero; the norm is one number over all GPUs, and sequence-parallel norms add up their gradients.
 
-    Row-parallel biases, at most two a layer, were added to those tokens alone too: their gradients travel with those of the
-    norms. Copies of tied embeddings on both ends of a pipeline add up theirs.
+    Row-parallel biases, at most two a layer, were added to those tokens alone too, and so were routers and other matrices that
+    ranks hold whole: their gradients travel with those of the norms. Copies of tied embeddings on both ends of a pipeline add
+    up theirs.
     """
     model, layout, stack = setup.model, setup.layout, setup.stack
     owned = owned_parameters(shard, layout, "optimizer")
@@ -66,7 +67,7 @@ def _steps(setup: Setup, shard: ParameterCount, layers: Numeric) -> tuple[Operat
     ]
     if layout.sequence_parallel:
         row_biases = model.has_bias("projection") + model.has_bias("mlp")
-        numbers = shard.norms + row_biases * model.hidden_size * layers
+        numbers = shard.norms + shard.replicated + row_biases * model.hidden_size * layers
         steps.append(_all_reduce("norm_gradients", numbers * state.gradient, tensor_parallel_group(layout)))
     if layout.recipe.casts:
         steps.append(_cast_of_weights(setup, shard, layers))
@@ -76,9 +77,10 @@ def _steps(setup: Setup, shard: ParameterCount, layers: Numeric) -> tuple[Operat
 def _cast_of_weights(setup: Setup, shard: ParameterCount, layers: Numeric) -> MemoryBound:
     """Reads a parameter and writes its low-precision copies, one or two; what is gathered anew is cast anew.
 
-    Scales of blocks are found while it is read, a scale of a tensor beside them in a pass before. Where the low-precision copies are what is gathered (Megatron-Core's fp8_param_gather, quantize_param_shard), a rank casts
-    the fp32 master copies of its own shard alone, which scaling by the tensor itself reads once more for the largest; what is
-    left to do after the gather is to transpose, where products want that.
+    Scales of blocks are found while it is read, that of a tensor beside them in a pass before. Where low-precision copies are
+    what is gathered (Megatron-Core's fp8_param_gather, quantize_param_shard), a rank casts the fp32 master copies of its shard
+    alone, which scaling by the tensor itself reads once more for the largest; what is left to do after the gather is to
+    transpose, where products want that.
     """
     recipe, low = setup.layout.recipe, setup.stack.low_precision
     narrow, copy = low_precision_parameters(shard, setup), recipe.operand_bytes

@@ -87,7 +87,7 @@ class DecoderOperators(LayerOperators):
         return scale + self.norm("embedding.norm") if self.model.embedding_norm else scale
 
     def head(self) -> Block:
-        """Final norm, logits over the padded vocabulary, and vocabulary-parallel cross-entropy; and layers that predict further.
+        """Final norm, logits over the padded vocabulary, vocabulary-parallel cross-entropy; and layers that predict further.
 
         The loss exchanges three fp32 numbers a token: the largest logit, the logit of the target, the sum of exponentials; or
         every rank gathers all logits.
@@ -123,10 +123,13 @@ class DecoderOperators(LayerOperators):
 
         Every rank projects its own tokens (Megatron-Core, MultiTokenPredictionLayer: eh_proj).
         """
-        halves = self.halves(self.model.last_kind, "multi_token")
+        parts, layer = self.model.multi_token_parts, Block()
+        for kind in parts:
+            halves = self.halves(kind, "multi_token" if len(parts) == 1 else f"multi_token.{kind}")
+            layer = layer + halves.attention + halves.feed_forward
         inputs = self.norm("multi_token.norm") + self.norm("multi_token.embedding_norm")
         joined = self.own_linear(multi_token_linear(self.model), self.tokens / self.token_shards)
-        return self.embedding() + inputs + joined + halves.attention + halves.feed_forward + predicted
+        return self.embedding() + inputs + joined + layer + predicted
 
     def _after_logits(self) -> Block:
         """What logits go through before the loss: a constant factor, a tanh between two of them (count/attention.py, _softcap).

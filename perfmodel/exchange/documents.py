@@ -112,6 +112,19 @@ def read_text(path: Path, *, largest_bytes: int = LARGEST_BYTES) -> str:
     return text
 
 
+def head_of(path: Path, *, size: int = LARGEST_BYTES) -> str | None:
+    """Where a file begins and ends, as text with a mark for each byte that is none; None where there is no such file."""
+    try:
+        if not path.is_file():
+            return None
+        with path.open("rb") as file:
+            head, rest = file.read(size), max(path.stat().st_size - size, 0)
+            file.seek(-min(rest, size // 10), 2)
+            return (head + b"\n" + file.read(size // 10)).decode("utf-8", errors="replace")
+    except (OSError, ValueError):
+        return None
+
+
 def parse_text(text: str, *, suffix: str = ".yaml") -> Any:
     """What `text` says, read as JSON, TOML or (any other suffix) YAML."""
     try:

@@ -22,6 +22,7 @@ from perfmodel.exchange.expert_loads import load_text, with_load_in_numbers
 from perfmodel.exchange.importers.registry import assumed, read_settings
 from perfmodel.exchange.key_paths import with_value
 from perfmodel.exchange.presets import beside, expand, preset_names, read_preset
+from perfmodel.exchange.replicas import with_replicas
 from perfmodel.exchange.slips import likely_slips, slips_of_a_run
 from perfmodel.exchange.spec_mappings import mapping_of
 from perfmodel.exchange.stack_fit import beyond_the_stack
@@ -160,9 +161,8 @@ def _mapping(source: RunSource) -> dict[str, Any]:
     if isinstance(source, Run):
         mapping: dict[str, Any] = mapping_of(source)
         return mapping
-    if isinstance(source, Mapping):
-        return _with_typical_terms({"name": "run", **source})
-    return _with_typical_terms({"name": Path(source).stem} | _read(source))
+    given = {"name": "run", **source} if isinstance(source, Mapping) else {"name": Path(source).stem} | _read(source)
+    return with_replicas(_with_typical_terms(given))
 
 
 def _with_typical_terms(mapping: dict[str, Any]) -> dict[str, Any]:

@@ -23,8 +23,8 @@ FEED_FORWARD_KINDS: Final = ("dense", "experts", "none")
 class LayerKind(Spec):
     """One kind of layer.
 
-    attention      full: a token sees all tokens before it; sliding: the nearest `window` of them, itself among these; latent: all,
-                   through keys and values of low rank; mamba2, gated_delta: a state that the tokens before it left; none
+    attention      full: a token sees all tokens before it; sliding: the nearest `window` of them, itself among these; latent:
+                   all, through keys and values of low rank; mamba2, gated_delta: a state that the tokens before it left; none
     feed_forward   dense: one MLP that all tokens pass; experts: a router sends each token to some of many; none
     rotary         its queries and keys are rotated, where the model has rotary positions
 
@@ -49,9 +49,14 @@ class LayerKind(Spec):
 EVERYWHERE: Final = LayerKind()  # of a model whose layers are all alike
 
 
-def check_pattern(kinds: Mapping[str, LayerKind] | None, pattern: Sequence[str], first: Sequence[str] = ()) -> None:
-    """Raise for a pattern that names no kind, or kinds that no layer has. Errors: InputError."""
-    named = {"first_layers": first, "layer_pattern": pattern}
+def check_pattern(
+    kinds: Mapping[str, LayerKind] | None, pattern: Sequence[str], first: Sequence[str] = (), further: Sequence[str] = ()
+) -> None:
+    """Raise for a pattern that names no kind, or kinds that no layer has, those that predict `further` tokens too.
+
+    Errors: InputError.
+    """
+    named = {"first_layers": first, "layer_pattern": pattern, "multi_token_kinds": further}
     if kinds is None:
         for key, names in named.items():
             if names:
@@ -64,7 +69,7 @@ def check_pattern(kinds: Mapping[str, LayerKind] | None, pattern: Sequence[str],
             if name not in kinds:
                 raise InputError(f"{name} is no kind of layer of this model; {did_you_mean(name, kinds)}", key=key)
     for name in kinds:
-        if pattern and name not in (*first, *pattern):
+        if pattern and name not in (*first, *pattern, *further):
             raise InputError("no layer is of this kind: layer_pattern does not name it", key=f"layer_kinds.{name}")
 
 

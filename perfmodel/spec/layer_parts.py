@@ -6,11 +6,21 @@ A kind of layer (spec/layer_kinds.py) says which of them it has; a model describ
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
 from perfmodel.errors import InputError
 from perfmodel.spec.fields import Numeric, Spec, check_fields, count, flag, number
+
+S = TypeVar("S", bound=Spec)
+
+
+def described(section: S | None, key: str) -> S:
+    """A section of a model that some kind of layer has. Errors: InputError where the model has none."""
+    if section is None:
+        raise InputError("missing; some layers have what it describes", key=key)
+    return section
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
@@ -22,7 +32,8 @@ class Mixture(Spec):
     router_bias              the router's product has a bias
     groups                   of experts, of which a token meets `groups_per_token` at most: node-limited routing
     latent_size              routed experts act on tokens projected to this width, where they are narrower than the stream
-    capacity_factor          an expert takes this many times the mean number of tokens, padded to it, and drops others; none: all
+    capacity_factor          an expert takes this many times the mean number of tokens, padded to it, and drops others; none:
+                             all
 
     Errors: InputError.
     """

@@ -52,8 +52,9 @@ class TransformerModel(Spec):
     """A decoder: `layers` of attention and MLP between an embedding and a vocabulary head.
 
     Layers are all alike, or of several `layer_kinds` that follow each other as `layer_pattern` says, which is repeated from the
-    first layer on, or behind `first_layers`. `vocab_padding_multiple` is Megatron's make-vocab-size-divisible-by: the vocabulary
-    is padded to a multiple of it times the tensor-parallel degree. `dropout` says that the training keeps dropout masks.
+    first layer on, or behind `first_layers`. `vocab_padding_multiple` is Megatron's make-vocab-size-divisible-by: the
+    vocabulary is padded to a multiple of it times the tensor-parallel degree. `dropout` says that the training keeps dropout
+    masks.
 
     biases              every product of a layer has a bias; `biases_of`: these have one where not all have, or the head too
     pre_norms           each part of a layer has a norm before it; `post_norms`: one behind it, inside the residual connection
@@ -65,7 +66,9 @@ class TransformerModel(Spec):
     attention_gate      what heads give is multiplied with a gate, which queries come with
     mixture, latent     experts and latent attention, which all layers have where no kinds are described
     state_space, delta  other mixers, which some kind of layer has
-    multi_token_layers  layers behind the last that predict a token farther each, and share embedding and head (arXiv:2412.19437)
+    multi_token_layers  layers behind the last that predict a token farther each, and share embedding and head
+                        (arXiv:2412.19437)
+    multi_token_kinds   the kinds of layers that each of those is made of: one of the last kind unless this names others
 
     Errors: InputError.
     """
@@ -106,10 +109,11 @@ class TransformerModel(Spec):
     state_space: StateSpace | None = part(StateSpace, optional=True, default=None)
     delta: GatedDelta | None = part(GatedDelta, optional=True, default=None)
     multi_token_layers: Numeric = count(minimum=0, default=0)
+    multi_token_kinds: tuple[str, ...] = words(default=())
 
     def __post_init__(self) -> None:
         check_fields(self)
-        check_pattern(self.layer_kinds, self.layer_pattern, self.first_layers)
+        check_pattern(self.layer_kinds, self.layer_pattern, self.first_layers, self.multi_token_kinds)
         self._check_parts()
         if self.position == "learned" and self.max_positions is None:
             raise InputError("missing; learned positions need their number", key="max_positions")
@@ -140,8 +144,13 @@ class TransformerModel(Spec):
 
     @property
     def last_kind(self) -> str:
-        """The kind of layer that the pattern ends with, which layers that predict further tokens are of."""
+        """The kind of layer that the pattern ends with."""
         return self.layer_pattern[-1] if self.layer_pattern else next(iter(self.kinds))
+
+    @property
+    def multi_token_parts(self) -> tuple[str, ...]:
+        """The kinds of layers that one layer that predicts a further token is made of."""
+        return self.multi_token_kinds or (self.last_kind,)
 
     def layers_of(self, kind: str, first: Numeric, number: Numeric) -> Numeric:
         """How many of `number` layers from `first` on (counted from 0) are of `kind`.

@@ -1,7 +1,7 @@
 """Pipelines whose pieces are written down layer by layer, as Megatron-Core takes them: `Et*4|(tttt|)*14tmL`.
 
-E is the embedding, t a layer, m a layer that predicts further tokens, L the loss; a bar ends a piece, `x*n` and `(..)*n` repeat.
-Pieces are dealt to the stages in turn. Source: Megatron-Core, pipeline_model_parallel_layout.
+E is the embedding, t a layer, m a layer that predicts further tokens, L the loss; a bar ends a piece, `x*n` and `(..)*n`
+repeat. Pieces are dealt to the stages in turn. Source: Megatron-Core, pipeline_model_parallel_layout.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def pipeline_pieces(text: str) -> PipelinePieces:
     """
     spelled = _repeated(text.replace(" ", "").replace(",", ""))
     if set(spelled) - set("EtmL|"):
-        wrong = sorted(set(spelled) - set("EtmL|"))[0]
+        wrong = min(set(spelled) - set("EtmL|"))
         raise InputError(f"{shown(text)} has {shown(wrong)}; E, t, m, L and | make a layout", key="pipeline_layout")
     pieces = spelled.split("|")
     if spelled.count("E") != 1 or spelled.count("L") != 1 or not spelled.startswith("E") or "L" not in pieces[-1]:

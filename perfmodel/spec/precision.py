@@ -39,8 +39,10 @@ FORMATS: Final[Mapping[str, NumberFormat]] = MappingProxyType(
             NumberFormat(name="bf16", bytes=2, circuits="bf16", attention="16bit"),
             NumberFormat(name="fp16", bytes=2, circuits="bf16", attention="16bit"),
             NumberFormat(name="fp8", bytes=1, circuits="fp8", low=True),
-            NumberFormat(name="mxfp8", bytes=1 + 1 / 32, circuits="fp8", low=True, block=32),  # E4M3, an E8M0 scale for 32
-            NumberFormat(name="nvfp4", bytes=1 / 2 + 1 / 16, circuits="nvfp4", low=True, block=16),  # E2M1, an E4M3 scale for 16
+            NumberFormat(name="mxfp8", bytes=1 + 1 / 32, circuits="mxfp8", low=True, block=32),  # E4M3, an E8M0 scale for 32
+            NumberFormat(
+                name="nvfp4", bytes=1 / 2 + 1 / 16, circuits="nvfp4", low=True, block=16
+            ),  # E2M1, an E4M3 scale for 16
             NumberFormat(name="tf32", bytes=4, circuits="tf32", attention="fp32"),  # fp32 in memory, 19 bits in tensor cores
             NumberFormat(name="fp32", bytes=4, circuits="fp32", attention="fp32"),
         )
@@ -59,8 +61,8 @@ class PrecisionRecipe:
     has_master    whether the optimizer keeps fp32 master copies, so that the stack says what parameters, gradients, states and
                   messages are held in; otherwise all of them are held in `rest`, and parameters are their own master copies
     scales_loss   whether the loss is multiplied so that gradients keep to the range of 16 bits, which they are then held in
-    cast_reads    how often the cast of an activation or a gradient reads it, each time in a kernel of its own, and how often the
-                  cast of a weight does, where blocks of numbers share a scale; where a tensor has one, a stack says how often
+    cast_reads    how often the cast of an activation or a gradient reads it, each time in a kernel of its own, and how often
+                  the cast of a weight does, where blocks of numbers share a scale; where a tensor has one, a stack says so
     spares_layers whether some layers keep 16-bit products (low_precision.spared_layers of the stack)
     holds_wide    whether parameters are held in 16 bits whatever else a stack holds of them
     """
@@ -141,8 +143,8 @@ RECIPES: Final[Mapping[str, PrecisionRecipe]] = MappingProxyType(
             PrecisionRecipe(name="fp8", products="fp8", attention="bf16", rest="bf16"),
             # a cast in blocks of 32 is one pass that writes both copies (Transformer Engine, MXFP8BlockScaling)
             PrecisionRecipe(name="mxfp8", products="mxfp8", attention="bf16", rest="bf16"),
-            # the largest number of the tensor, the copy along rows, and that along columns behind a Hadamard transform of blocks of
-            # 16; weights, in squares of 16 x 16, need no transform (arXiv:2509.25149; Transformer Engine, NVFP4BlockScaling)
+            # the largest number of the tensor, the copy along rows, and that along columns behind a Hadamard transform of 16
+            # numbers; weights, in squares of 16 x 16, need none (arXiv:2509.25149; Transformer Engine, NVFP4BlockScaling)
             PrecisionRecipe(
                 name="nvfp4",
                 products="nvfp4",

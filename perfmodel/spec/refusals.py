@@ -2,36 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.errors import InputError, NotSupportedError, PerfmodelError
-from perfmodel.spec.axes import AXES, EXPERT, EXPERT_TENSOR, Axis
+from perfmodel.errors import NotSupportedError
+from perfmodel.spec.axes import AXES, Axis
 from perfmodel.spec.fields import Numeric, Truth, plain
 from perfmodel.spec.hardware import Cluster, Gpu
 from perfmodel.spec.layout import EVEN, Layout
-from perfmodel.spec.model import TransformerModel, divisors
+from perfmodel.spec.model import TransformerModel
+from perfmodel.spec.part_rules import expert_rules, selection_rules, state_rules
 from perfmodel.spec.pipeline_layout import pipeline_pieces
 from perfmodel.spec.precision import PrecisionRecipe
+from perfmodel.spec.rules import Rule, divides, would
 from perfmodel.spec.setup import Setup
 from perfmodel.spec.stack import SoftwareStack
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rule:
-    """What one rule says of one layout, or of each of many: whether it may be, and a sentence about those that may not.
-
-    `error` tells what cannot exist from what could, but is not covered yet.
-    """
-
-    key: str
-    allows: Truth
-    sentence: Callable[[], str]
-    error: type[PerfmodelError] = InputError
 
 
 def check_setup(setup: Setup) -> None:
@@ -61,6 +49,7 @@ def may_exist(setup: Setup) -> Truth:
 def every_rule(setup: Setup) -> Iterator[Rule]:
     """The rules of layouts, then those of the software."""
     yield from layout_rules(setup.model, setup.cluster, setup.layout)
+    yield from selection_rules(setup.model, setup.stack, setup.layout)
     yield from stack_rules(setup.stack, setup.layout)
 
 
@@ -72,7 +61,7 @@ def layout_rules(model: TransformerModel, cluster: Cluster, layout: Layout) -> I
         (model.ffn_hidden_size, "columns of the MLP (ffn_hidden_size)"),
         (model.hidden_size, "columns (hidden_size)"),
     ):
-        yield _divides(tensor, size, what, key="tensor_parallel")
+        yield divides(tensor, size, what, key="tensor_parallel")
     yield Rule(
         key="tensor_parallel",
         allows=(np.remainder(model.kv_heads, tensor) == 0) | (np.remainder(tensor, model.kv_heads) == 0),
@@ -94,10 +83,11 @@ def layout_rules(model: TransformerModel, cluster: Cluster, layout: Layout) -> I
         ),
         error=NotSupportedError,
     )
+    yield from state_rules(model, layout)
     yield from _batch_rules(layout)
     yield from _pipeline_rules(model, layout)
     yield from _sharding_rules(layout)
-    yield from _expert_rules(model, layout)
+    yield from expert_rules(model, layout)
     yield from _recompute_rules(model, layout)
     yield _node_rule(cluster, layout)
 
@@ -135,24 +125,11 @@ def _spreads(layout: Layout, axis: Axis) -> bool:
     return bool(np.any(np.asarray(layout.degree(axis)) > 1))
 
 
-def _divides(degree: Numeric, size: Numeric, what: str, *, key: str) -> Rule:
-    return Rule(
-        key=key,
-        allows=np.remainder(size, degree) == 0,
-        sentence=lambda: f"{plain(degree)} does not divide {plain(size)} {what}{_would(size, size)}",
-    )
-
-
 def _context_degrees(layout: Layout) -> Numeric:
     """What context_parallel may divide: half of an even sequence, and what sequence parallelism leaves of it."""
     length = np.asarray(layout.sequence_length, dtype=np.int64)
     share = length // np.asarray(layout.tensor_parallel if layout.sequence_parallel else 1, dtype=np.int64)
     return np.where(length % 2 == 0, np.gcd(length // 2, share), 1)
-
-
-def _would(size: Numeric, shown: Numeric) -> str:
-    """What divides a single size, or nothing to say of several."""
-    return f"; {', '.join(map(str, divisors(float(size))[:24]))} would" if np.ndim(size) == np.ndim(shown) == 0 else ""
 
 
 def _batch_rules(layout: Layout) -> Iterator[Rule]:
@@ -172,7 +149,7 @@ def _batch_rules(layout: Layout) -> Iterator[Rule]:
         allows=np.remainder(per_replica, layout.micro_batch_size) == 0,
         sentence=lambda: (
             f"{plain(layout.micro_batch_size)} does not divide the {plain(per_replica)} sequences of a replica"
-            f"{_would(per_replica, layout.micro_batch_size)}"
+            f"{would(per_replica, layout.micro_batch_size)}"
         ),
     )
 
@@ -186,11 +163,11 @@ def _sequence_rules(layout: Layout) -> Iterator[Rule]:
         allows=np.remainder(layout.sequence_length, pieces) == 0,
         sentence=lambda: (
             f"{plain(layout.sequence_length)} tokens of a sequence do not divide into two pieces for each of "
-            f"{plain(context)} ranks{_would(_context_degrees(layout), context)}"
+            f"{plain(context)} ranks{would(_context_degrees(layout), context)}"
         ),
     )
     if layout.sequence_parallel:
-        yield _divides(tensor, layout.sequence_length / context, "tokens of a sequence on one rank", key="tensor_parallel")
+        yield divides(tensor, layout.sequence_length / context, "tokens of a sequence on one rank", key="tensor_parallel")
 
 
 def _pipeline_rules(model: TransformerModel, layout: Layout) -> Iterator[Rule]:
@@ -293,36 +270,7 @@ def _sharding_rules(layout: Layout) -> Iterator[Rule]:
         allows=(not is_hsdp) | (replicas != np.asarray(layout.data_parallel * layout.context_parallel)),
         sentence=lambda: "hsdp with a copy for every rank shards nothing; that is none, or zero1",
     )
-    yield _divides(replicas, layout.data_parallel, "data-parallel replicas", key=key)
-
-
-def _expert_rules(model: TransformerModel, layout: Layout) -> Iterator[Rule]:
-    """The expert mesh shares the GPUs of a pipeline stage with the other one: its degrees may exceed data_parallel."""
-    expert, tensor, mixture = layout.expert_parallel, layout.expert_tensor_parallel, model.mixture
-    if mixture is None:
-        for axis, degree in ((EXPERT, expert), (EXPERT_TENSOR, tensor)):
-            yield Rule(
-                key=axis.name,
-                allows=np.asarray(degree) == 1,
-                sentence=lambda degree=degree: f"{plain(degree)} ranks would share experts, and {model.name} has none; 1 would do",
-            )
-        return
-    yield _divides(expert, mixture.experts, "experts", key=EXPERT.name)
-    yield _divides(tensor, mixture.ffn_hidden_size, "columns of an expert (mixture.ffn_hidden_size)", key=EXPERT_TENSOR.name)
-    stage = layout.tensor_parallel * layout.context_parallel * layout.data_parallel
-    yield Rule(
-        key=EXPERT.name,
-        allows=np.remainder(stage, expert * tensor) == 0,
-        sentence=lambda: (
-            f"{plain(expert * tensor)} ranks that share experts (expert_parallel * expert_tensor_parallel) do not divide the "
-            f"{plain(stage)} GPUs of a pipeline stage"
-        ),
-    )
-    yield Rule(
-        key="sequence_parallel",
-        allows=layout.sequence_parallel | (np.asarray(layout.tensor_parallel) == 1),
-        sentence=lambda: "tensor-parallel ranks share the tokens that they send to experts: true is needed",
-    )
+    yield divides(replicas, layout.data_parallel, "data-parallel replicas", key=key)
 
 
 def _recompute_rules(model: TransformerModel, layout: Layout) -> Iterator[Rule]:

@@ -141,6 +141,7 @@ class Fusion(Spec):
     parallel_loss_bytes: Numeric = number("bytes")  # held per logit beside, where tensor-parallel ranks share the vocabulary
     loss_chunks: Numeric = number("count", minimum=1)  # pieces of a micro-batch whose logits and loss are taken one by one
     selective_recompute: str = choice("attention", "every_second_product")  # what its selective mode runs again
+    scan_work: Numeric = number("ratio", above=0, maximum=10)  # time of scans of states over that of such products and traffic
     spread: Mapping[str, Numeric] = spreads()
 
     def fuses_attention(self, recipe: PrecisionRecipe) -> bool:
@@ -191,8 +192,8 @@ class ExpertWork(Spec):
     dispatcher      alltoall: a copy of a token for each of its experts; deepep, hybridep: one for each rank of its own links'
                     domain, and one for each node beyond, where links pass it on; allgather: all tokens to all ranks
     overlap         passes: dispatch and combine run beside the passes of another micro-batch (1F1B); none
-    products        streams: a kernel for each expert, on several streams; grouped: one for all; fused: one for all, which takes the
-                    activation function and the casts between both products into itself
+    products        streams: a kernel for each expert, on several streams; grouped: one for all; fused: one for all, which takes
+                    the activation function and the casts between both products into itself
     """
 
     dispatcher: str = choice(*DISPATCHERS)
@@ -202,7 +203,9 @@ class ExpertWork(Spec):
     overlap: str = choice(*OVERLAPS_OF_EXPERTS)
     hidden_share: Numeric = number("ratio", maximum=1)  # of messages that another micro-batch has computation for
     products: str = choice("streams", "grouped", "fused")
-    product_work: Numeric = number("ratio", above=0, maximum=5)  # time of products of experts over that of the same tiles at once
+    product_work: Numeric = number(
+        "ratio", above=0, maximum=5
+    )  # time of products of experts over that of the same tiles at once
     router_kernels: Numeric = count()  # of the router's scores, choice, losses and bookkeeping, forwards
     router_backward_kernels: Numeric = count()
     expert_wait_s: Numeric = number("s")  # that the GPU waits for the CPU, which waits for the numbers of tokens of each expert

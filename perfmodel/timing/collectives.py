@@ -248,8 +248,8 @@ def _network_all_to_all_s(call: Collective, where: Placement, cluster: Cluster) 
 def network_exchange_time_s(call: Collective, where: Placement, cluster: Cluster) -> Numeric:
     """a + g*(p - r) + max(near/B_node, far/B_nic): a token crosses the network once for each node that it goes to.
 
-    With u bytes of all tokens, once: far = u * (nodes met) * (N - 1)/N, near = u * (ranks met) * (r - 1)/r, which links of a node
-    pass on. Source: deepseek-ai/DeepEP; arXiv:2603.07685, table 7.
+    With u bytes of all tokens, once: far = u * (nodes met) * (N - 1)/N, near = u * (ranks met) * (r - 1)/r, which links of a
+    node pass on. Source: deepseek-ai/DeepEP; arXiv:2603.07685, table 7.
     """
     known, ranks, inside = cluster.links.network.collectives, call.group.ranks, where.ranks_per_node
     once = _once_bytes(call)

@@ -308,7 +308,7 @@ def memory_bound_class(operator: MemoryBound, *, gpu: Gpu, stack: SoftwareStack)
     """The class of kernels that run `operator`: a key of KernelProfile.memory_bound.
 
     Its very kernel where the GPU's profile has it, best in its precision (gelu-fp32, then gelu), a fused one before the chain
-    that it stands for; else what its family is like, best in its precision (cast-nvfp4), for norms the kernels that the stack runs.
+    that it stands for; else what its family is like, best in its precision (cast-nvfp4), for norms the kernels of the stack.
     """
     for kernel in (operator.kernel, FUSED_KERNELS.get(operator.kernel, "")):
         for known in (f"{kernel}-{operator.precision}", kernel):

@@ -114,9 +114,7 @@ def added_up(operators: Iterable[TimedOperator], host: HostSeconds = NO_HOST) ->
         of_weights_s = _sum(each.free_s for each in group if each.operator.phase == WEIGHT_GRADIENT)
         sums[part] = added(sums.get(part, 0.0), multiplied(alone_s, group[0].longer))
         weight_gradient_s = added(weight_gradient_s, multiplied(of_weights_s, group[0].longer))
-    return Pass(
-        parts=Breakdown(**sums), weight_gradient_s=weight_gradient_s, host_s=host.launch_s, wait_s=host.wait_s
-    )
+    return Pass(parts=Breakdown(**sums), weight_gradient_s=weight_gradient_s, host_s=host.launch_s, wait_s=host.wait_s)
 
 
 def _added_with(operator: Operator) -> tuple[str, ...]:
@@ -200,13 +198,15 @@ def timed_blocks(
 
 
 def expert_time_s(operator: Operator, seconds: Numeric, stack: SoftwareStack) -> Numeric:
-    """a + c/s of a dispatch or a combine whose links take c, w*g of a product of experts that takes g; all others as they are.
+    """a + c/s of a dispatch or combine whose links take c, w*g of a product of experts or a scan that takes g; others g.
 
-    a = dispatch_s of the software, s = its link_share, w = its product_work.
+    a = dispatch_s of the software, s = its link_share, w = its product_work, or scan_work of scans.
     """
     work = stack.experts
     if isinstance(operator, Collective) and operator.role in TOKEN_EXCHANGE:
         return chosen(np.asarray(operator.group.ranks) > 1, work.dispatch_s + seconds / work.link_share, 0.0)
+    if operator.role is Role.SCAN:
+        return seconds * stack.fusion.scan_work
     return seconds * work.product_work if operator.role in EXPERT_PRODUCTS else seconds
 
 

@@ -22,6 +22,7 @@ def test_predict_json_has_the_keys_of_the_design(run: Any) -> None:
     assert set(document) >= {"name", "stages", "total_tokens", "total_days", "gpu_hours"}
     stage = document["stages"][0]
     names = "data_parallel gpus global_batch_size iteration_time_s iteration_time_interval_s uncertainty mfu hfu"
+    names += " mfu_peak_flop_per_s"
     names += " model_flop_per_token"
     names += " tokens_per_s tokens_per_s_per_gpu tokens days memory breakdown_s assumptions"
     assert set(stage) >= set(names.split())
@@ -215,6 +216,26 @@ def test_a_number_that_json_names_can_be_set(run: Any) -> None:
     assert largest not in {each["number"] for each in surer["uncertainty"]}
     assert surer["iteration_time_s"] == first["iteration_time_s"]
     assert first["iteration_time_interval_s"][1] > surer["iteration_time_interval_s"][1]
+
+
+@pytest.mark.parametrize("precision", ["mxfp8", "nvfp4"])
+def test_a_format_that_a_gpu_lacks_is_refused_with_those_that_it_has(run: Any, precision: str) -> None:
+    """Exit code 3: nothing is priced as another."""
+    result = run(*RAMP, "--set", f"precision={precision}")
+    assert (result.code, result.out) == (3, "")
+    assert f"no {precision} rate; it has bf16, fp16, fp8, tf32, fp32" in result.err
+
+
+def test_the_peak_that_mfu_is_of_is_that_of_the_products(run: Any) -> None:
+    """Printed where products have fewer than 16 bits, and in JSON always."""
+    settings = ["--set", "cluster=gb300-nvl72", "--set"]
+    for precision, rate in (("bf16", 2.5e15), ("fp8", 5e15), ("mxfp8", 5e15), ("nvfp4", 15e15)):
+        stage = json.loads(run(*RAMP, *settings, f"precision={precision}", "--json").out)["stages"][0]
+        tokens_per_s_per_gpu = stage["tokens_per_s"] / stage["gpus"]
+        assert stage["mfu_peak_flop_per_s"] == rate
+        assert stage["mfu"] == pytest.approx(tokens_per_s_per_gpu * stage["model_flop_per_token"] / rate)
+    assert "Stages (MFU of 15,000 TFLOP/s, dense nvfp4)" in run(*RAMP, *settings, "precision=nvfp4").out
+    assert "TFLOP/s" not in run(*RAMP).out
 
 
 def test_operators_are_listed_on_demand(run: Any) -> None:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import importlib
 import json
 import sys
+from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import perfmodel
+from perfmodel.benchmarks.fit.machine import machine_profile
+from perfmodel.benchmarks.measure import calibrate
 from perfmodel.benchmarks.measure.kernels.plan import SMALLEST, kernel_points
 from perfmodel.benchmarks.measure.kernels.record_file import read_records
 from perfmodel.benchmarks.measure.processes import marked
@@ -32,6 +36,19 @@ stages: [{data_parallel: 1, global_batch_size: 2}]
 """
 
 
+def fitted_once() -> Callable[..., dict[str, Any]]:
+    """The fit of a machine's profile, which takes seconds: that of the same records is not made again."""
+    known: dict[str, dict[str, Any]] = {}
+
+    def fitted(*records: Any) -> dict[str, Any]:
+        key = repr(records)
+        if key not in known:
+            known[key] = machine_profile(*records)
+        return deepcopy(known[key])
+
+    return fitted
+
+
 @pytest.fixture
 def small(tmp_path: Path) -> Path:
     """A run file of two ranks."""
@@ -42,11 +59,14 @@ def small(tmp_path: Path) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.ranks
-def test_the_loop_closes_on_this_machine(run: Any, small: Path, tmp_path: Path, collective_records: str) -> None:
+def test_the_loop_closes_on_this_machine(
+    run: Any, small: Path, tmp_path: Path, collective_records: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """calibrate writes a cluster, measure a record of two ranks, compare both sides: counts and held bytes are exact.
 
     calibrate goes on with the collectives that were measured before, all but one.
     """
+    monkeypatch.setattr(calibrate, "machine_profile", fitted_once())
     profile, record, figure = tmp_path / "here.yaml", tmp_path / "record.json", tmp_path / "step.svg"
     records = profile.with_suffix(".records.jsonl")
     before = collective_records.splitlines(keepends=True)
@@ -158,8 +178,9 @@ def test_without_torch_the_sentence_says_what_to_install(run: Any, monkeypatch: 
 
 @pytest.mark.slow
 def test_the_dry_run_of_the_ramp_equals_the_forecast(run: Any) -> None:
-    """Exit code 0, a table a stage; as JSON too. Of one layer: tests of the dry run itself count all of them."""
-    arguments = ("measure", "nemotron-4-15b", "--dry-run", "--set", "model.layers=1")
+    """Exit code 0, a table a stage; as JSON too. Of one layer and micro-batch: tests of the dry run itself count all."""
+    sizes = ", ".join(f"{{data_parallel: {number}, global_batch_size: {number}}}" for number in (96, 192, 288))
+    arguments = ("measure", "nemotron-4-15b", "--dry-run", "--set", "model.layers=1", "--set", f"stages=[{sizes}]")
     done = run(*arguments)
     assert done.code == 0
     assert done.out.startswith("Nemotron-4 15B: every count of one rank equals the forecast's.")

@@ -61,9 +61,10 @@ def test_about_nine_measurements_of_ten_lie_in_their_90_percent_interval() -> No
 
 
 def test_intervals_are_narrow_enough_to_be_of_use() -> None:
-    """Half of them are narrower than 20 % to either side, and they are as wide as coverage of unseen sources asks for."""
+    """Half of them are narrower than 21 % to either side, 20 % without NVFP4; unseen sources ask for as much."""
     covered = [c for c in compared() if c.predicted_s is not None]
-    assert np.median([half_width(c) for c in covered]) <= 0.2
+    assert np.median([half_width(c) for c in covered]) <= 0.21
+    assert np.median([half_width(c) for c in covered if c.measured.labels["precision"] != "nvfp4"]) <= 0.2
 
 
 def test_a_stack_that_is_known_is_surer_than_a_generic_one() -> None:
@@ -124,12 +125,13 @@ def test_405b_trained_on_fewer_words_than_its_printed_mfu_counts() -> None:
 
 
 def test_a_row_that_is_not_covered_has_a_reason_and_no_number() -> None:
-    """Counted and named, never guessed."""
-    left_out = [c for c in compared() if c.predicted_s is None]
-    assert all(c.measured.reason and c.relative_error is None and c.interval_s is None for c in left_out)
-    unsupported = time_scoreboard(compared()).unsupported
-    assert sum(unsupported.values()) == len(left_out)
-    assert any("nvfp4" in reason for reason in unsupported)
+    """Counted and named, never guessed: here by taking the run of some away, as no row of the table is left out."""
+    reason = "no nvfp4 rate"
+    some = [replace(each, run=None, reason=reason) for each in measured() if each.labels["precision"] == "nvfp4"]
+    left_out = [compare_time(each) for each in some]
+    assert all(c.relative_error is None and c.interval_s is None and c.predicted_s is None for c in left_out)
+    assert time_scoreboard([*left_out, *compared()]).unsupported == {reason: len(some)}
+    assert len(some) > 0
 
 
 def test_rows_on_every_axis_are_covered() -> None:

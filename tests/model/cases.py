@@ -11,9 +11,11 @@ from typing import Any
 from perfmodel.model.checkpoint import latest, load, save
 from perfmodel.model.counting import CollectiveCounter
 from perfmodel.model.groups import Groups
+from perfmodel.model.router import Routing
 from perfmodel.model.trainer import Trainer
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.model import TransformerModel
+from tests.model.small_mixtures import DEEPSEEK, MIXTRAL, MIXTURES, QWEN3_MOE, routing_of
 from tests.model.small_models import FAMILIES, GPT, LLAMA, NEMOTRON, ONE_RANK
 
 STEPS, STOPPED_AFTER = 4, 2
@@ -25,19 +27,32 @@ class Case:
 
     model: TransformerModel
     layout: Layout
+    balanced: bool = False  # whether tokens are dealt out to experts evenly
+
+    @property
+    def routing(self) -> Routing:
+        """How its router weighs experts."""
+        return replace(routing_of(self.model), balanced=self.balanced)
+
+    @property
+    def is_even(self) -> bool:
+        """Whether all that ranks send each other is known beforehand."""
+        return self.balanced or self.layout.expert_parallel == 1
 
     @property
     def name(self) -> str:
         """Everything in which cases differ."""
         layout = self.layout
+        experts = f", ep{layout.expert_parallel}{' balanced' if self.balanced else ''}" if self.model.mixture else ""
         tensor = f"tp{layout.tensor_parallel}{' sp' if layout.sequence_parallel else ''}"
         again = layout.recompute if layout.recompute_layers is None else f"{layout.recompute} {layout.recompute_layers}"
         data = f"dp{layout.data_parallel} {layout.sharding}"
-        return f"{self.model.name}, {layout.precision}, {tensor}, {data}, recompute {again}, micro {layout.micro_batch_size}"
+        start = f"{self.model.name}, {layout.precision}, {tensor}, {data}{experts}"
+        return f"{start}, recompute {again}, micro {layout.micro_batch_size}"
 
 
-def _cases(model: TransformerModel, *changes: dict[str, Any]) -> list[Case]:
-    return [Case(model, replace(ONE_RANK, **change)) for change in changes]
+def _cases(model: TransformerModel, *changes: dict[str, Any], balanced: bool = False) -> list[Case]:
+    return [Case(model, replace(ONE_RANK, **change), balanced) for change in changes]
 
 
 TENSOR = {"tensor_parallel": 2}
@@ -49,22 +64,43 @@ FULL = {"recompute": "full"}
 SOME = {"recompute": "full", "recompute_layers": 1}
 SELECTIVE = {"recompute": "selective"}
 
-ON_ONE_RANK = [case for model in FAMILIES for case in _cases(model, {}, BF16)]
+SPREAD = {"data_parallel": 2, "expert_parallel": 2}
+
+ON_ONE_RANK = [
+    *(case for model in FAMILIES for case in _cases(model, {}, BF16)),
+    *(case for model in MIXTURES for case in _cases(model, {})),
+    *(case for model in (MIXTRAL, DEEPSEEK) for case in _cases(model, {}, BF16, balanced=True)),
+]
 OTHER_WAYS_ON_ONE_RANK = _cases(NEMOTRON, {"micro_batch_size": 1}, {"micro_batch_size": 4}, FULL, SOME, SELECTIVE)
 ON_TWO_RANKS = [
     *(case for model in FAMILIES for case in _cases(model, TENSOR, SHARED, REPLICAS, SHARDED)),
     *(case for model in FAMILIES for case in _cases(model, SHARED | BF16, SHARDED | BF16)),
     *_cases(NEMOTRON, SHARED | FULL, TENSOR | FULL, SHARED | SOME, SHARED | SELECTIVE),
     *_cases(GPT, SHARED | FULL, SHARDED | SELECTIVE),
+    *(case for model in MIXTURES for case in _cases(model, SPREAD)),
+    *_cases(MIXTRAL, SHARED, SHARDED, SPREAD | SHARDED),
+    *_cases(MIXTRAL, SHARED, SPREAD | SHARDED | BF16, balanced=True),
+    *_cases(DEEPSEEK, SPREAD | FULL, SPREAD | SHARDED, SHARED | {"expert_parallel": 2}, SPREAD | BF16, balanced=True),
 ]
 ON_FOUR_RANKS = [
     *(case for model in (NEMOTRON, GPT) for case in _cases(model, SHARED | SHARDED, TENSOR | REPLICAS)),
     *_cases(LLAMA, SHARED | SHARDED | BF16 | FULL),
+    *(case for model in (QWEN3_MOE, DEEPSEEK) for case in _cases(model, SHARED | SHARDED | {"expert_parallel": 4})),
+    *_cases(DEEPSEEK, {"data_parallel": 4, "expert_parallel": 4, "micro_batch_size": 1}),
+    *_cases(MIXTRAL, SHARED | SPREAD | SHARDED, SHARED | SHARDED | {"expert_parallel": 4}, balanced=True),
+    *_cases(DEEPSEEK, SHARED | SPREAD | SHARDED, SHARED | SPREAD, balanced=True),
 ]
 STOPPED = {
     1: [case for model in (NEMOTRON, GPT) for case in _cases(model, {}, BF16)],
-    2: [*_cases(LLAMA, SHARDED | BF16, SHARDED, REPLICAS | BF16), *_cases(GPT, SHARED | BF16)],
-    4: _cases(NEMOTRON, SHARED | SHARDED | BF16),
+    2: [
+        *_cases(LLAMA, SHARDED | BF16, SHARDED, REPLICAS | BF16),
+        *_cases(GPT, SHARED | BF16),
+        *_cases(MIXTRAL, SPREAD | SHARDED | BF16, balanced=True),
+    ],
+    4: [
+        *_cases(NEMOTRON, SHARED | SHARDED | BF16),
+        *_cases(DEEPSEEK, SHARED | SPREAD | SHARDED, balanced=True),
+    ],
 }
 BY_RANKS = {1: ON_ONE_RANK + OTHER_WAYS_ON_ONE_RANK, 2: ON_TWO_RANKS, 4: ON_FOUR_RANKS}
 
@@ -89,7 +125,7 @@ def outcome(case: Case, groups: Groups, stopped_in: Path | None) -> dict[str, An
 
     With a folder the second step leaves a checkpoint there, and there are the losses of another trainer that began with it.
     """
-    trainer = Trainer(case.model, case.layout, groups)
+    trainer = Trainer(case.model, case.layout, groups, routing=case.routing)
     counter = CollectiveCounter()
     found: list[float] = []
     norms: list[float] = []
@@ -107,10 +143,10 @@ def outcome(case: Case, groups: Groups, stopped_in: Path | None) -> dict[str, An
         "losses": found,
         "norms": norms,
         "collectives": [[*key, calls, counter.payload_bytes[key]] for key, calls in sorted(counter.calls.items())],
-        "held_whole": float(optimizer.parameters[optimizer.whole_from :].double().abs().sum()),
+        "held_whole": float(optimizer.dense.parameters[optimizer.dense.whole_from :].double().abs().sum()),
         "parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),
-        "parameter_bytes": optimizer.parameters.nbytes,
-        "gradient_bytes": optimizer.gradients.nbytes,
+        "parameter_bytes": optimizer.parameter_bytes,
+        "gradient_bytes": optimizer.gradient_bytes,
         "state_bytes": optimizer.state_bytes,
         "went_on": found[STOPPED_AFTER:],
         "began_with_it": [] if stopped_in is None else _resumed(case, groups, trainer.seed, stopped_in),
@@ -119,7 +155,7 @@ def outcome(case: Case, groups: Groups, stopped_in: Path | None) -> dict[str, An
 
 def _resumed(case: Case, groups: Groups, seed: int, folder: Path) -> list[float]:
     """The losses that follow a checkpoint."""
-    trainer = Trainer(case.model, case.layout, groups, seed=seed)
+    trainer = Trainer(case.model, case.layout, groups, seed=seed, routing=case.routing)
     last = latest(folder)
     assert last is not None
     load(trainer, last)

@@ -26,8 +26,7 @@ SEVERAL = [ranks for ranks in BY_RANKS if ranks > 1]
 
 
 def _groups(case: Case, device: torch.device) -> Groups:
-    layout = case.layout
-    return make_groups(device, tensor_parallel=int(layout.tensor_parallel), data_parallel=int(layout.data_parallel))
+    return make_groups(device, case.model, case.layout)
 
 
 def every_case(folder: Path) -> None:

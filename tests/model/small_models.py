@@ -1,4 +1,7 @@
-"""Models and layouts of the tests: three families, small, with heads in groups and vocabularies that need padding."""
+"""Models and layouts of the tests: three families, small, with heads in groups and vocabularies that need padding.
+
+Nemotron's three layers tell those that run again from those that do not; the others have two, for the first and the last.
+"""
 
 from __future__ import annotations
 
@@ -24,6 +27,7 @@ NEMOTRON = TransformerModel(
 LLAMA = replace(
     NEMOTRON,
     name="llama",
+    layers=2,
     kv_heads=4,
     ffn_hidden_size=96,
     activation="swiglu",
@@ -34,6 +38,7 @@ TIED_LLAMA = replace(LLAMA, name="tied llama", kv_heads=2, tied_embeddings=True)
 GPT = replace(
     NEMOTRON,
     name="gpt",
+    layers=2,
     kv_heads=4,
     ffn_hidden_size=128,
     activation="gelu",

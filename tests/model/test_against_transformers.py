@@ -11,6 +11,7 @@ from perfmodel.model.groups import one_rank
 from perfmodel.model.trainer import Trainer
 from perfmodel.spec.model import TransformerModel
 from tests.model.networks import network_of
+from tests.model.small_mixtures import MIXTURES, routing_of
 from tests.model.small_models import FAMILIES, ONE_RANK, QWEN
 from tests.model.weights import gradients, gradients_of, load, weights_of
 
@@ -25,7 +26,7 @@ def assert_close(ours: torch.Tensor, theirs: torch.Tensor, name: str) -> None:
     assert difference <= RELATIVE * float(theirs.abs().max()), f"{name}: {difference}"
 
 
-@pytest.fixture(params=(*FAMILIES, QWEN), ids=lambda model: model.name)
+@pytest.fixture(params=(*FAMILIES, QWEN, *MIXTURES), ids=lambda model: model.name)
 def model(request: pytest.FixtureRequest) -> TransformerModel:
     """One of each family."""
     spec: TransformerModel = request.param
@@ -34,7 +35,7 @@ def model(request: pytest.FixtureRequest) -> TransformerModel:
 
 def test_logits_and_gradients_are_those_of_transformers(model: TransformerModel) -> None:
     """In fp32 to within 1e-5 of the largest number of each tensor; attention there is written out, here it is fused."""
-    network, trainer = network_of(model), Trainer(model, ONE_RANK, one_rank())
+    network, trainer = network_of(model), Trainer(model, ONE_RANK, one_rank(), routing=routing_of(model))
     load(trainer.model, weights_of(network, model))
     tokens, targets = batch(seed=3, iteration=0, sequences=SEQUENCES, length=LENGTH, vocabulary=int(model.vocab_size))
 

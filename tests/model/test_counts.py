@@ -12,6 +12,7 @@ import torch.distributed as dist
 from torch.testing._internal.distributed.fake_pg import FakeStore
 from torch.utils.flop_counter import FlopCounterMode
 
+from perfmodel.count.declarations import expert_shards
 from perfmodel.count.iteration import Iteration, iteration
 from perfmodel.count.memory import stage_memory_bytes
 from perfmodel.count.operators import Collective, FusedAttention, hardware_flop
@@ -23,12 +24,19 @@ from perfmodel.model.trainer import Trainer
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.model import TransformerModel
 from perfmodel.spec.stack import SoftwareStack
-from tests.model.cases import Case
+from tests.model.cases import BY_RANKS, Case
 from tests.model.conftest import Outcomes
+from tests.model.small_mixtures import DEEPSEEK, MIXTRAL, MIXTURES, QWEN3_MOE
 from tests.model.small_models import FAMILIES, GPT, NEMOTRON, ONE_RANK, QWEN
 from tests.model.test_parallel import EVERY_CASE
 from tests.setups import setup_of
 
+EVEN_CASES = [
+    pytest.param(ranks, case, id=f"{ranks} ranks: {case.name}")
+    for ranks, cases in BY_RANKS.items()
+    for case in cases
+    if case.is_even
+]
 WAYS = [("none", None), ("selective", None), ("full", None), ("full", 1)]
 
 
@@ -55,7 +63,7 @@ def messages(model: TransformerModel, layout: Layout) -> dict[tuple[str, int], t
 
 @pytest.mark.slow
 @pytest.mark.ranks
-@pytest.mark.parametrize(("ranks", "case"), EVERY_CASE)
+@pytest.mark.parametrize(("ranks", "case"), EVEN_CASES)
 def test_messages_are_those_that_torch_sees(outcomes: Outcomes, ranks: int, case: Case) -> None:
     """On every rank, of every kind: as many calls, as many bytes."""
     for found in outcomes.of(ranks):
@@ -74,7 +82,10 @@ def test_parameters_and_states_take_what_the_forecast_says(outcomes: Outcomes, r
     memory = stage_memory_bytes(work, stage)
     for rank in outcomes.of(ranks):
         found = rank[case.name]
-        assert found["parameters"] == shard_parameter_count(model, tensor_parallel=layout.tensor_parallel).total
+        assert (
+            found["parameters"]
+            == shard_parameter_count(model, tensor_parallel=layout.tensor_parallel, experts=expert_shards(layout)).total
+        )
         assert found["parameters"] == stage.parameters.total
         assert found["parameter_bytes"] == memory.parameters_bytes
         assert found["gradient_bytes"] == memory.gradients_bytes
@@ -90,7 +101,7 @@ def counted_flop(trainer: Trainer) -> int:
 
 
 @pytest.mark.parametrize(("recompute", "layers"), WAYS)
-@pytest.mark.parametrize("model", [*FAMILIES, QWEN], ids=lambda model: model.name)
+@pytest.mark.parametrize("model", [*FAMILIES, QWEN, *MIXTURES], ids=lambda model: model.name)
 def test_products_of_a_real_step_are_those_that_torch_counts(
     model: TransformerModel, recompute: str, layers: int | None
 ) -> None:
@@ -101,7 +112,7 @@ def test_products_of_a_real_step_are_those_that_torch_counts(
 
 
 @pytest.mark.parametrize(("recompute", "layers"), WAYS)
-@pytest.mark.parametrize("model", [*FAMILIES, QWEN], ids=lambda model: model.name)
+@pytest.mark.parametrize("model", [*FAMILIES, QWEN, MIXTRAL, QWEN3_MOE, DEEPSEEK], ids=lambda model: model.name)
 def test_all_flop_are_those_that_torch_counts_without_numbers(
     model: TransformerModel, recompute: str, layers: int | None
 ) -> None:
@@ -118,16 +129,27 @@ def fake_ranks() -> Any:
     dist.destroy_process_group()
 
 
-@pytest.mark.parametrize("sequence_parallel", [False, True])
-@pytest.mark.parametrize("model", [NEMOTRON, GPT], ids=lambda model: model.name)
+@pytest.mark.parametrize(
+    ("model", "sequence_parallel", "expert_parallel"),
+    [
+        (NEMOTRON, False, 1),
+        (NEMOTRON, True, 1),
+        (GPT, False, 1),
+        (GPT, True, 1),
+        (DEEPSEEK, True, 8),  # more than there are tensor-parallel ranks, fewer than there are of both kinds
+        (QWEN3_MOE, True, 4),
+    ],
+    ids=str,
+)
 def test_messages_are_seen_where_nobody_is_to_receive_them(
-    fake_ranks: Any, model: TransformerModel, *, sequence_parallel: bool
+    fake_ranks: Any, model: TransformerModel, *, sequence_parallel: bool, expert_parallel: int
 ) -> None:
     """PyTorch's process group that sends nothing, and tensors without numbers: the counts of a cluster, on no cluster."""
     layout = replace(
         ONE_RANK,
         tensor_parallel=2,
         data_parallel=8,
+        expert_parallel=expert_parallel,
         sequence_parallel=sequence_parallel,
         sharding="zero1",
         global_batch_size=32,
@@ -135,7 +157,7 @@ def test_messages_are_seen_where_nobody_is_to_receive_them(
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of a mesh whose device is none of this machine's
-        trainer = Trainer(model, layout, make_groups(torch.device("meta"), tensor_parallel=2, data_parallel=8))
+        trainer = Trainer(model, layout, make_groups(torch.device("meta"), model, layout))
     batches = trainer.micro_batches()
     with CollectiveCounter() as counter:
         trainer.step(batches)

@@ -21,14 +21,14 @@ EVERY_CASE = [
     pytest.param(ranks, case, id=f"{ranks} ranks: {case.name}") for ranks, cases in BY_RANKS.items() for case in cases
 ]
 ON_SEVERAL_RANKS = [each for each in EVERY_CASE if each.values[0] != 1]
-REFERENCES = {(case.model.name, case.layout.precision): case.name for case in ON_ONE_RANK}
+REFERENCES = {(case.model.name, case.layout.precision, case.balanced): case.name for case in ON_ONE_RANK}
 
 
 @pytest.mark.parametrize(("ranks", "case"), EVERY_CASE)
 def test_losses_are_those_of_one_rank(outcomes: Outcomes, ranks: int, case: Case) -> None:
     """And of one way to run it there: no recompute, micro-batches of two."""
     (alone,), precision = outcomes.of(1), case.layout.precision
-    expected, found = alone[REFERENCES[case.model.name, precision]], outcomes.of(ranks)[0][case.name]
+    expected, found = alone[REFERENCES[case.model.name, precision, case.balanced]], outcomes.of(ranks)[0][case.name]
     assert found["losses"] == pytest.approx(expected["losses"], rel=LOSS[precision])
     assert found["norms"] == pytest.approx(expected["norms"], rel=NORM[precision])
     assert found["losses"][-1] < found["losses"][0] - FALLS_BY

@@ -14,8 +14,10 @@ from perfmodel.count.operators import saved_bytes
 from perfmodel.exchange.presets import stack_preset
 from perfmodel.model.groups import one_rank
 from perfmodel.model.trainer import Trainer
+from perfmodel.spec.layer_parts import LatentAttention, Mixture
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.model import TransformerModel
+from tests.model.small_mixtures import DEEPSEEK, QWEN3_MOE
 from tests.model.small_models import GPT, LLAMA, NEMOTRON, ONE_RANK
 from tests.setups import layer_of, setup_of
 
@@ -28,6 +30,28 @@ MODELS = [
     replace(GPT, kv_heads=8, ffn_hidden_size=1024, **(WIDTHS | {"max_positions": 128})),
     replace(LLAMA, name="biases of queries, keys, values", kv_heads=2, ffn_hidden_size=512, biases_of=("qkv",), **WIDTHS),
     replace(GPT, name="relu", activation="relu", kv_heads=8, ffn_hidden_size=1024, **(WIDTHS | {"max_positions": 128})),
+]
+MIXTURES_OF_WIDTH: dict[str, Any] = {"hidden_size": 256, "attention_heads": 8, "vocab_size": 1000}
+WIDE_MIXTURES = [
+    replace(
+        QWEN3_MOE,
+        kv_heads=2,
+        head_size=32,
+        mixture=Mixture(experts=8, experts_per_token=3, ffn_hidden_size=128),
+        **MIXTURES_OF_WIDTH,
+    ),
+    replace(
+        DEEPSEEK,
+        name="latent",
+        kv_heads=8,
+        head_size=48,
+        layer_kinds=None,
+        first_layers=(),
+        layer_pattern=(),
+        latent=LatentAttention(query_rank=96, kv_rank=64, nope_head_size=32, rotary_head_size=16, value_head_size=48),
+        mixture=Mixture(experts=8, experts_per_token=2, ffn_hidden_size=128, shared_experts=1, shared_ffn_hidden_size=128),
+        **MIXTURES_OF_WIDTH,
+    ),
 ]
 STACK = stack_preset("reference")
 
@@ -44,13 +68,13 @@ def kept_tensors(model: TransformerModel, layout: Layout) -> list[torch.Tensor]:
 
     with saved_tensors_hooks(keep, lambda tensor: tensor):
         trainer.model.logits(tokens)
-    kept.pop(trainer.optimizer.parameters.untyped_storage().data_ptr(), None)
+    kept.pop(trainer.optimizer.dense.parameters.untyped_storage().data_ptr(), None)
     return list(kept.values())
 
 
 @pytest.mark.parametrize("sequences", [1, 2])
 @pytest.mark.parametrize("precision", ["bf16", "fp32"])
-@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.name)
+@pytest.mark.parametrize("model", [*MODELS, *WIDE_MIXTURES], ids=lambda model: model.name)
 def test_activations_take_what_the_forecast_says(model: TransformerModel, precision: str, sequences: int) -> None:
     """To within 2 %: the forecast leaves out two numbers a token of every norm, and the tables of the rotation."""
     layout = replace(

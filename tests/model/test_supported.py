@@ -9,15 +9,75 @@ import pytest
 
 from perfmodel.errors import NotSupportedError
 from perfmodel.exchange.presets import model_preset
-from perfmodel.model.transformer import check_supported
+from perfmodel.model.supported import check_supported
+from perfmodel.spec.layer_kinds import LayerKind
+from perfmodel.spec.layer_parts import GatedDelta, StateSpace
 from tests.layouts import RAMP_STAGE
+from tests.model.small_mixtures import MIXTRAL
+from tests.model.small_models import LLAMA, ONE_RANK
 
 
-@pytest.mark.parametrize("name", ["gemma-2-9b", "mistral-7b-v0.1"])
-def test_layers_with_windows_are_not_run(name: str) -> None:
+def test_layers_with_windows_are_run() -> None:
+    """Mistral's, each of which meets 4,096 tokens."""
+    check_supported(model_preset("mistral-7b-v0.1"), RAMP_STAGE)
+
+
+@pytest.mark.parametrize(
+    ("kind", "key"),
+    [
+        (LayerKind(attention="mamba2"), "attention"),
+        (LayerKind(attention="gated_delta"), "attention"),
+        (LayerKind(attention="none"), "attention"),
+        (LayerKind(feed_forward="none"), "feed_forward"),
+    ],
+    ids=str,
+)
+def test_layers_of_other_kinds_are_refused_by_their_name(kind: LayerKind, key: str) -> None:
     """The forecast has them; a comparison would hold two models against each other."""
-    with pytest.raises(NotSupportedError, match="layers of one kind, with full attention"):
-        check_supported(model_preset(name), RAMP_STAGE)
+    state_space = StateSpace(heads=4, head_size=16, groups=1, state_size=16) if kind.attention == "mamba2" else None
+    heads = {"key_heads": 4, "value_heads": 4, "key_head_size": 16, "value_head_size": 16}
+    model = replace(
+        LLAMA,
+        layer_kinds={"plain": LayerKind(), "other": kind},
+        layer_pattern=("plain", "other"),
+        state_space=state_space,
+        delta=GatedDelta(**heads) if kind.attention == "gated_delta" else None,
+    )
+    with pytest.raises(NotSupportedError, match=rf"^model\.layer_kinds\.other\.{key}: the reference model runs"):
+        check_supported(model, ONE_RANK)
+
+
+@pytest.mark.parametrize(
+    ("part", "key"),
+    [
+        ({"capacity_factor": 1.25}, "capacity_factor"),
+        ({"latent_size": 16}, "latent_size"),
+        ({"shared_gate": True, "shared_experts": 1, "shared_ffn_hidden_size": 32}, "shared_gate"),
+    ],
+    ids=str,
+)
+def test_experts_that_the_reference_model_lacks_are_refused_by_their_key(part: dict[str, Any], key: str) -> None:
+    """Those that drop tokens, and those narrower than the stream."""
+    assert MIXTRAL.mixture is not None
+    with pytest.raises(NotSupportedError, match=rf"^model\.mixture\.{key}: the reference model has"):
+        check_supported(replace(MIXTRAL, mixture=replace(MIXTRAL.mixture, **part)), ONE_RANK)
+
+
+@pytest.mark.parametrize(
+    ("layout", "key"),
+    [
+        ({"data_parallel": 2, "expert_tensor_parallel": 2}, "expert_tensor_parallel"),
+        ({"pipeline_parallel": 2}, "pipeline_parallel"),
+        ({"data_parallel": 2, "expert_parallel": 2, "expert_load": 1.2}, "expert_load"),
+        ({"tensor_parallel": 2}, "tensor_parallel"),
+        ({"recompute": "selective", "recompute_modules": ("moe_act",)}, "recompute_modules"),
+    ],
+    ids=str,
+)
+def test_layouts_of_experts_that_are_not_run_are_refused_by_their_key(layout: dict[str, Any], key: str) -> None:
+    """Experts that are cut, loads that are none of a router, tokens that every rank would send."""
+    with pytest.raises(NotSupportedError, match=f"^{key}: "):
+        check_supported(MIXTRAL, replace(ONE_RANK, **layout))
 
 
 @pytest.mark.parametrize(
@@ -29,6 +89,10 @@ def test_layers_with_windows_are_not_run(name: str) -> None:
         ({"post_norms": True}, "post_norms"),
         ({"parallel_residual": "two_norms"}, "parallel_residual"),
         ({"qk_norm": "head"}, "qk_norm"),
+        ({"norm": "rmsnorm", "qk_norm": "width"}, "qk_norm"),
+        ({"sinks": True}, "sinks"),
+        ({"attention_gate": True}, "attention_gate"),
+        ({"multi_token_layers": 1}, "multi_token_layers"),
         ({"embedding_norm": True}, "embedding_norm"),
         ({"softcaps": ("logits",)}, "softcaps"),
         ({"scales": ("branches",)}, "scales"),

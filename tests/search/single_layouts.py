@@ -8,8 +8,10 @@ import numpy as np
 
 from perfmodel.count.iteration import iteration
 from perfmodel.count.memory import MemoryBytes
-from perfmodel.prediction import stage_breakdown, stage_memory
+from perfmodel.prediction import stage_memory
 from perfmodel.spec.setup import Setup
+from perfmodel.timing.kernels import at_cluster_load
+from perfmodel.timing.schedule import breakdown
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,5 +25,6 @@ class Alone:
 def alone(setup: Setup) -> Alone:
     """Bit for bit what `predict_stage` gives (test_a_layout_alone_is_what_is_predicted)."""
     with np.errstate(all="ignore"):
-        seconds = float(stage_breakdown(setup).total_s)
-        return Alone(iteration_time_s=seconds, memory=stage_memory(iteration(setup)))
+        work = iteration(setup)
+        parts = breakdown(work, cluster=at_cluster_load(setup.cluster, setup.layout.gpus), stack=setup.stack)
+        return Alone(iteration_time_s=float(parts.total_s), memory=stage_memory(work))

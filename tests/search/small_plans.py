@@ -16,6 +16,7 @@ from perfmodel.search.question import PlanQuestion
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.refusals import check_setup
 from tests.search.single_layouts import Alone, alone
+from tests.searches import searched_once
 from tests.setups import setup_of
 
 SMALL: dict[str, Any] = {
@@ -43,7 +44,8 @@ def small_plan(**wanted: Any) -> Plan:
 
 @cache
 def _planned(wanted: str) -> Plan:
-    return api.plan(SMALL, **(WORK | {"gpus": 4} | json.loads(wanted)))
+    with searched_once():
+        return api.plan(SMALL, **(WORK | {"gpus": 4} | json.loads(wanted)))
 
 
 @cache

@@ -47,7 +47,7 @@ SPACES: dict[str, tuple[Workload, SearchSpace]] = {
         ),
     ),
     "copies of shards in 8 bits": (
-        workload("llama-3.1-8b", gpus=16, batch=16, stack="torchtitan", length=8192),
+        workload("llama-3.1-8b", gpus=8, batch=8, stack="torchtitan", length=8192),
         space_of(
             precision=("bf16", "fp8"),
             sharding=("zero3", "hsdp"),
@@ -230,7 +230,7 @@ def test_layouts_of_any_stack_are_as_alone(work: Workload, precision: str) -> No
 def test_neither_threads_nor_the_size_of_grids_decide_what_is_found(stack: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of equally fast layouts too: without communication there are many."""
     monkeypatch.setattr(searching, "KEPT_LAYOUTS", 9)
-    work = workload(gpus=8, batch=8, stack=stack)
+    work = workload(gpus=4, batch=8, stack=stack)
     few = {"micro_batch_size": (1, 2), "recompute_layers": (1, 8), "context_parallel": (1, 2)}
     some = replace(offered_space(work.stack), fixed=few)
     whole = search(layout_grids(work, some), workers=1)

@@ -17,7 +17,7 @@ from perfmodel.search.question import PlanQuestion
 from perfmodel.search.sizing import CLOSER, Sizing, least_gpus, least_left
 from tests.search.small_plans import SMALL
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("known_searches")]
 
 NODE, MOST = 8, 128
 MET_BY_MEDIAN = 24  # GPUs that keep a deadline by their median; neither they nor others that a plan shows anyway do at 90 %

@@ -105,3 +105,23 @@ def test_the_numbers_of_both_laws_move_what_is_carried_over() -> None:
         there = moved(cluster, {path: 0.9}).gpu.matmul("tf32").efficiency
         assert there == pytest.approx(0.9 * H100.matmul("tf32").efficiency)
     assert H100.product_formats(RECIPES["tf32"]) == {"tf32", "bf16"}
+
+
+@pytest.mark.parametrize("name", ["b200", "gb200", "b300", "gb300"])
+def test_mxfp8_products_are_those_of_fp8_at_a_share_of_their_rate(name: str) -> None:
+    """Of which one shape was published; its terms of shape, and what the power limit does to it, are those of FP8."""
+    gpu = gpu_preset(name)
+    block, tensor = gpu.matmul("mxfp8"), gpu.matmul("fp8")
+    assert block.efficiency == pytest.approx(0.93 * tensor.efficiency)
+    assert (block.k_half, block.slowdown, block.tiles) == (tensor.k_half, tensor.slowdown, tensor.tiles)
+    assert block.evidence.basis == "transferred"
+    assert gpu.power_limited("mxfp8")
+
+
+@pytest.mark.parametrize(
+    ("name", "precision"), [("h100-sxm-80gb", "mxfp8"), ("h200-sxm-141gb", "nvfp4"), ("rtx-5090", "nvfp4")]
+)
+def test_a_gpu_without_a_rate_refuses_a_recipe(name: str, precision: str) -> None:
+    """Whatever it has of other formats."""
+    with pytest.raises(NotSupportedError, match=f"no {precision} rate"):
+        gpu_preset(name).check_recipe(RECIPES[precision])

@@ -215,3 +215,13 @@ def test_coefficients_of_other_precisions_are_not_moved(precision: str) -> None:
     assert len(stated) == 2
     again = predicted(moved(cluster, stated, "cluster."), precision=precision)
     assert again.iteration_time_s == found.iteration_time_s
+
+
+def test_only_the_cast_to_4_bits_has_kernels_of_its_own() -> None:
+    """Those of 8 bits share one class, whatever their scales belong to."""
+    gpu, stack = gpu_preset("b200"), stack_preset("megatron-core")
+    cast = {
+        each: MemoryBound(name="cast", moved_bytes=1e8, family="cast", precision=each) for each in ("fp8", "mxfp8", "nvfp4")
+    }
+    found = {each: memory_bound_class(operator, gpu=gpu, stack=stack) for each, operator in cast.items()}
+    assert found == {"fp8": "cast", "mxfp8": "cast", "nvfp4": "cast-nvfp4"}

@@ -38,7 +38,7 @@ from perfmodel.errors import InputError, PerfmodelError
 from perfmodel.model.cores import on_all_cores
 from perfmodel.model.groups import Group
 from perfmodel.model.launch import BACKENDS, started
-from perfmodel.model.transformer import DTYPES
+from perfmodel.model.supported import DTYPES
 from perfmodel.spec.phases import FORWARD
 
 MODULE: Final = "perfmodel.benchmarks.measure.kernels.collectives"
@@ -117,7 +117,7 @@ def take(point: Point, group: Group, device: str, *, smallest: bool = False) -> 
     operator, payload = point.labels["operator"], point.sizes["payload_bytes"]
     call = call_of(operator, group, payload_bytes=int(payload), precision=point.labels["precision"], device=device)
     repeats = repeats_for(payload, device, smallest=smallest)
-    own = [_one_s(call, group, device) for _ in range(WARM_UP + repeats)][WARM_UP:]
+    own = [_one_s(call, group, device, smallest=smallest) for _ in range(WARM_UP + repeats)][WARM_UP:]
     everywhere: list[Any] = [None] * group.ranks
     dist.all_gather_object(everywhere, own, group=group.process_group)
     if operator == "point_to_point":
@@ -129,10 +129,10 @@ def take(point: Point, group: Group, device: str, *, smallest: bool = False) -> 
     return replace(summary([min(times) for times in zip(*everywhere, strict=True)]), found=found)
 
 
-def _one_s(call: Callable[[], object], group: Group, device: str) -> float:
+def _one_s(call: Callable[[], object], group: Group, device: str, *, smallest: bool) -> float:
     """On CPUs after some work, as in a step: the library's threads are asleep, and its buffers no longer in the cache."""
     if device == "cpu":
-        _work().add_(1)
+        _work(smallest=smallest).add_(1)
         return on_cpu(call)[0]
     dist.barrier(group=group.process_group)
     torch.cuda.synchronize()
@@ -140,9 +140,9 @@ def _one_s(call: Callable[[], object], group: Group, device: str) -> float:
 
 
 @cache
-def _work() -> torch.Tensor:
+def _work(*, smallest: bool) -> torch.Tensor:
     """What is worked on between two calls: more than the caches hold."""
-    return torch.zeros(cache_bytes("cpu") // 4)
+    return torch.zeros(cache_bytes("cpu", smallest=smallest) // 4)
 
 
 def measured(device: str, path: Path, *, smallest: bool) -> int:

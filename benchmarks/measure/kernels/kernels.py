@@ -25,7 +25,7 @@ from perfmodel.benchmarks.measure.machine import Nvml, provenance, state_text, w
 from perfmodel.benchmarks.measure.processes import restarted_to_measure
 from perfmodel.errors import InputError, PerfmodelError
 from perfmodel.model.cores import on_one_core
-from perfmodel.model.transformer import DTYPES
+from perfmodel.model.supported import DTYPES
 from perfmodel.spec.phases import DATA_GRADIENT
 
 MODULE: Final = "perfmodel.benchmarks.measure.kernels.kernels"
@@ -43,6 +43,7 @@ def take(point: Point, device: str, *, smallest: bool = False) -> Timing:
         warm=point.labels.get("cache") == "warm",
         fresh=point.labels.get("operator") == "loss" and point.labels["phase"] == DATA_GRADIENT,
         seconds=SMALLEST_SECONDS if smallest else CPU_SECONDS if device == "cpu" else SECONDS,
+        smallest=smallest,
     )
 
 

@@ -17,7 +17,7 @@ from perfmodel.benchmarks.measure.kernels.traffic import HEAD_SIZE
 from perfmodel.model.groups import Group
 from perfmodel.model.layers import Norm, activated, rotation, taken_apart
 from perfmodel.model.linears import accumulate, add_to_main, lay_gradient
-from perfmodel.model.transformer import DTYPES
+from perfmodel.model.supported import DTYPES
 from perfmodel.model.vocabulary import cross_entropy, looked_up, table_gradient
 from perfmodel.spec.phases import FORWARD
 

@@ -9,10 +9,11 @@ from typing import Final
 
 import torch
 
-from perfmodel.model.transformer import DTYPES
+from perfmodel.model.supported import DTYPES
 
 CPU_CACHES: Final = Path("/sys/devices/system/cpu/cpu0/cache")
 USUAL_CACHE: Final = 64 * 2**20  # where the machine does not say
+SMALLEST_CACHE: Final = 2**20
 POOL: Final = 2**20 - 3  # random numbers that are repeated: an odd number, so that rows of a tensor differ
 
 
@@ -34,8 +35,10 @@ def _pool(dtype: torch.dtype) -> torch.Tensor:
 
 
 @cache
-def cache_bytes(device: str) -> int:
-    """The largest cache between the cores and the memory."""
+def cache_bytes(device: str, *, smallest: bool = False) -> int:
+    """The largest cache between the cores and the memory; to see that measuring works, a small one is written over as well."""
+    if smallest:
+        return SMALLEST_CACHE
     if device == "cuda":
         return int(torch.cuda.get_device_properties().L2_cache_size)
     sizes = [_kibibytes(path.read_text()) for path in CPU_CACHES.glob("index*/size")] if CPU_CACHES.is_dir() else []

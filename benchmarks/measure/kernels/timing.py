@@ -53,13 +53,20 @@ def summary(times: list[float]) -> Timing:
 
 
 def timed(
-    prepare: Prepare, *, buffer_bytes: float, device: str, warm: bool = False, fresh: bool = False, seconds: float = SECONDS
+    prepare: Prepare,
+    *,
+    buffer_bytes: float,
+    device: str,
+    warm: bool = False,
+    fresh: bool = False,
+    seconds: float = SECONDS,
+    smallest: bool = False,
 ) -> Timing:
     """Times what `prepare` returns. `buffer_bytes` is what one buffer and its result take.
 
     `fresh` work spends its buffer: it is prepared anew before each time that it runs.
     """
-    cache = cache_bytes(device)
+    cache = cache_bytes(device, smallest=smallest)
     number = 1 if warm else buffers_for(buffer_bytes, cache)
     scratch = None if warm or (number - 1) * buffer_bytes >= 2 * cache else _bytes(2 * cache, device)
     return summary(_times(_one_by_one(prepare, number, scratch, fresh=fresh, device=device), seconds))

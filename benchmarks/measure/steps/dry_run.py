@@ -7,6 +7,7 @@ PyTorch's meta device. What torch counts on the way (FLOPs, collectives, bytes h
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ import torch
 import torch.distributed as dist
 from torch.utils.flop_counter import FlopCounterMode
 
+from perfmodel.count.declarations import expert_shards
 from perfmodel.count.iteration import Iteration, iteration
 from perfmodel.count.memory import stage_memory_bytes
 from perfmodel.count.operators import Collective, hardware_flop
@@ -23,9 +25,10 @@ from perfmodel.exchange.presets import stack_preset
 from perfmodel.model.counting import CollectiveCounter
 from perfmodel.model.groups import Groups, make_groups
 from perfmodel.model.optimizer import DistributedAdamW
+from perfmodel.model.supported import check_supported
 from perfmodel.model.trainer import Trainer
-from perfmodel.model.transformer import check_supported
 from perfmodel.spec.layout import Layout
+from perfmodel.spec.model import TransformerModel
 from perfmodel.spec.run import RampStage, Run
 
 STACK = "reference"  # the counts of the model that is built are those of its own software
@@ -53,41 +56,47 @@ def dry_run(run: Run, stage: RampStage) -> list[CountCheck]:
     """The counts of the first rank in one iteration of a stage."""
     layout = run.layout(stage)
     check_supported(run.model, layout)
-    with _fake_ranks(layout) as groups:
+    with _fake_ranks(run.model, layout) as groups:
         trainer = Trainer(run.model, layout, groups)
         batches = trainer.micro_batches()
         with CollectiveCounter() as collectives, FlopCounterMode(display=False) as flop:
             trainer.step(batches)
         optimizer = trainer.optimizer
         numbers = sum(parameter.numel() for _, parameter, _ in trainer.model.cuts())
-        padding = Padding(optimizer, numbers)
-        held = (optimizer.parameters.nbytes, optimizer.gradients.nbytes, optimizer.state_bytes)
+        padding = Padding(optimizer)
+        held = (optimizer.parameter_bytes, optimizer.gradient_bytes, optimizer.state_bytes)
     work = iteration(replace(run.setup(stage), stack=stack_preset(STACK)))
     memory = stage_memory_bytes(work, work.stages.first)
     parts = (memory.parameters_bytes, memory.gradients_bytes, memory.optimizer_bytes)
-    parameters = float(shard_parameter_count(run.model, tensor_parallel=layout.tensor_parallel).total)
+    experts = expert_shards(layout)
+    parameters = float(shard_parameter_count(run.model, tensor_parallel=layout.tensor_parallel, experts=experts).total)
     named = zip(("parameter bytes", "gradient bytes", "optimizer bytes"), held, parts, padding.held_bytes, strict=True)
     return [
         CountCheck("parameters", float(numbers), parameters),
         *(CountCheck(what, float(ours), float(part), more) for what, ours, part, more in named),
         CountCheck("hardware FLOPs", float(flop.get_total_flops()), float(hardware_flop(work.operators))),
-        *_communication(collectives, work, padding, int(layout.data_parallel)),
+        *_communication(collectives, work, padding),
     ]
 
 
 class Padding:
     """The numbers at the end of the buffers that are no parameters, in bytes of each."""
 
-    def __init__(self, optimizer: DistributedAdamW, numbers: int) -> None:
-        padded = optimizer.parameters.numel() - numbers
-        parameters, gradients = (padded * each.itemsize for each in (optimizer.parameters, optimizer.gradients))
-        states = optimizer.state_bytes * padded / optimizer.parameters.numel()
-        self.held_bytes = (float(parameters), float(gradients), states)
-        self.moved_bytes = {"all_gather": float(parameters), "reduce_scatter": float(gradients), "all_reduce": float(gradients)}
+    def __init__(self, optimizer: DistributedAdamW) -> None:
+        self.held_bytes = [0.0, 0.0, 0.0]  # of parameters, gradients and states
+        self.moved_bytes: Counter[tuple[str, int]] = Counter()  # by kind of collective and ranks
+        for buffer in optimizer.buffers.values():
+            padded = buffer.parameters.numel() - buffer.numbers
+            parameters, gradients = (padded * each.itemsize for each in (buffer.parameters, buffer.gradients))
+            states = buffer.state_bytes * padded / buffer.parameters.numel()
+            more = (parameters, gradients, states)
+            self.held_bytes = [held + each for held, each in zip(self.held_bytes, more, strict=True)]
+            for kind, size in (("all_gather", parameters), ("reduce_scatter", gradients), ("all_reduce", gradients)):
+                self.moved_bytes[kind, buffer.replicas.ranks] += size
 
 
 @contextmanager
-def _fake_ranks(layout: Layout) -> Iterator[Groups]:
+def _fake_ranks(model: TransformerModel, layout: Layout) -> Iterator[Groups]:
     """The groups of rank 0 of a whole cluster that does not exist."""
     from torch.testing._internal.distributed.fake_pg import FakeStore  # PyTorch's own, with no public name
 
@@ -95,14 +104,12 @@ def _fake_ranks(layout: Layout) -> Iterator[Groups]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a mesh whose device is none of this machine's
-            yield make_groups(
-                torch.device("meta"), tensor_parallel=int(layout.tensor_parallel), data_parallel=int(layout.data_parallel)
-            )
+            yield make_groups(torch.device("meta"), model, layout)
     finally:
         dist.destroy_process_group()
 
 
-def _communication(seen: CollectiveCounter, work: Iteration, padding: Padding, data_parallel: int) -> Iterator[CountCheck]:
+def _communication(seen: CollectiveCounter, work: Iteration, padding: Padding) -> Iterator[CountCheck]:
     """Calls and payload of every kind of collective and size of group."""
     calls: dict[tuple[str, int], float] = {}
     payload: dict[tuple[str, int], float] = {}
@@ -114,5 +121,5 @@ def _communication(seen: CollectiveCounter, work: Iteration, padding: Padding, d
     for kind, ranks in sorted({*calls, *seen.calls}):
         what = f"{kind} of {ranks} ranks"
         yield CountCheck(f"{what}, calls", float(seen.calls[kind, ranks]), calls.get((kind, ranks), 0.0))
-        more = padding.moved_bytes[kind] if ranks == data_parallel else 0.0
+        more = float(padding.moved_bytes[kind, ranks])
         yield CountCheck(f"{what}, bytes", float(seen.payload_bytes[kind, ranks]), payload.get((kind, ranks), 0.0), more)

@@ -84,7 +84,7 @@ def measure_run(
 
 def _check_supported(run: Run, layout: Layout) -> None:
     """Raise NotSupportedError for what the reference model does not run, before processes are started."""
-    from perfmodel.model.transformer import check_supported
+    from perfmodel.model.supported import check_supported
 
     check_supported(run.model, layout)
 

@@ -30,7 +30,7 @@ from perfmodel.spec.run import Run
 
 def train(run: Run, layout: Layout, device: torch.device, chosen: argparse.Namespace) -> None:
     """All iterations that the last checkpoint does not hold."""
-    groups = make_groups(device, tensor_parallel=int(layout.tensor_parallel), data_parallel=int(layout.data_parallel))
+    groups = make_groups(device, run.model, layout)
     trainer = Trainer(run.model, layout, groups, seed=chosen.seed)
     last = latest(chosen.checkpoint)
     if last:

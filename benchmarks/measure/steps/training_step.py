@@ -37,6 +37,7 @@ from perfmodel.model.counting import CollectiveCounter
 from perfmodel.model.groups import Groups, make_groups
 from perfmodel.model.launch import started
 from perfmodel.model.operators import BETWEEN, Label, Recorder, recording
+from perfmodel.model.router import Routing
 from perfmodel.model.trainer import Trainer
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.run import Run
@@ -80,7 +81,7 @@ class Measurement:
 
     def __init__(self, run: Run, layout: Layout, groups: Groups) -> None:
         self.run, self.layout, self.groups = run, layout, groups
-        self.trainer = Trainer(run.model, layout, groups)
+        self.trainer = Trainer(run.model, layout, groups, routing=Routing(balanced=True))
         self.batch = self.trainer.micro_batches()
         self.losses: list[float] = []
         self.taken_away_per_s = 0.0  # how often the core of a rank went to somebody else
@@ -154,7 +155,7 @@ class Measurement:
         """Of the rank that needs most."""
         begun, peak = step_memory_bytes(self.trainer, self.step)
         optimizer = self.trainer.optimizer
-        held = (optimizer.parameters.nbytes, optimizer.gradients.nbytes, optimizer.state_bytes)
+        held = (optimizer.parameter_bytes, optimizer.gradient_bytes, optimizer.state_bytes)
         most = max(self.of_all_ranks((sum(held) + peak, *held, begun, peak - begun)))
         names = [entry.name for entry in fields(MeasuredMemory) if entry.name != "peak_bytes"]
         return MeasuredMemory(peak_bytes=most[0], **dict(zip(names, most[1:], strict=True)))
@@ -267,8 +268,7 @@ def _code(chosen: argparse.Namespace) -> int:
         layout = stage_of(run, chosen.stage)
         command = f"perfmodel measure {chosen.run} {' '.join(f'--set {each}' for each in chosen.overrides)}".strip()
         with started(chosen.device) as device:
-            tensor, data = int(layout.tensor_parallel), int(layout.data_parallel)
-            groups = make_groups(device, tensor_parallel=tensor, data_parallel=data)
+            groups = make_groups(device, run.model, layout)
             found = measured(run, layout, groups, seconds=chosen.seconds, command=command, profile=chosen.profile)
         if groups.world.rank == 0:
             write_text(chosen.output, json.dumps(found.document(), indent=1) + "\n")

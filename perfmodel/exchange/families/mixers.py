@@ -1,7 +1,7 @@
 """What mixes the tokens of each layer, and whether it is rotated: from the types of layers, or from the rule of a family.
 
-`types` of a row says what each word of layer_types stands for: the attention of a layer, and its feed-forward part where that is
-not what the experts of the row say. Where the config has no layer_types, `mixers` says which layers have the type
+`types` of a row says what each word of layer_types stands for: the attention of a layer, and its feed-forward part where that
+is not what the experts of the row say. Where the config has no layer_types, `mixers` says which layers have the type
 linear_attention, or `slides` which have a window:
     none                    none of them may have a window
     all                     all of them
@@ -55,7 +55,7 @@ def _layer_types(config: FamilyConfig, row: Mapping[str, Any], window: int | Non
     if given is not None:
         types = list(given) if isinstance(given, str | list) else []
         if not types or not {str(each) for each in types} <= set(row["types"]):
-            raise NotSupportedError(f"{shown(given)} is not covered; {' and '.join(row['types'])} are", key=key)
+            raise NotSupportedError(f"{shown(given)} is not covered; {', '.join(row['types'])} are", key=key)
         if window is None and any(row["types"][each]["attention"] == "sliding" for each in types):
             problem = f"missing; {key} has sliding layers, which need the number of tokens that they see"
             raise InputError(problem, key="sliding_window")

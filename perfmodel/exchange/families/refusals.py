@@ -47,7 +47,9 @@ def _check_parts(config: FamilyConfig, row: Mapping[str, Any], family: str) -> N
         raise NotSupportedError(f"{shown(family)} has no mixture of {experts} experts; {_other_family(config)}", key=key)
     key, rank = config.found("kv_lora_rank")
     if rank is not None and row.get("latent") is None:
-        raise NotSupportedError(f"{shown(family)} has no latent attention of rank {shown(rank)}; {_other_family(config)}", key=key)
+        raise NotSupportedError(
+            f"{shown(family)} has no latent attention of rank {shown(rank)}; {_other_family(config)}", key=key
+        )
 
 
 def _other_family(config: FamilyConfig) -> str:
@@ -57,15 +59,20 @@ def _other_family(config: FamilyConfig) -> str:
 def _inline(config: FamilyConfig) -> str:
     """A model as a run file has it, with the sizes of the config, and those of its experts and its latent attention."""
     common, parts = family_table().rows["llama"], family_table().parts
-    sections = {part: _known(config, parts[part]) for part, key in (("mixture", "num_experts"), ("latent", "kv_lora_rank"))
-                if config.found(key)[1]}
-    known = _known(config, {size: common[size] for size in SIZES}) | {part: f"{{{_listed(each)}}}" for part, each in sections.items()}
+    sections = {
+        part: _known(config, parts[part])
+        for part, key in (("mixture", "num_experts"), ("latent", "kv_lora_rank"))
+        if config.found(key)[1]
+    }
+    known = _known(config, {size: common[size] for size in SIZES}) | {
+        part: f"{{{_listed(each)}}}" for part, each in sections.items()
+    }
     example = next(model for part, model in SHOWN_MODELS.items() if not part or part in sections)
-    return f"model: {{{_listed(known)}..}}, with the keys of perfmodel show {example}"
+    return f"model: {{{_listed(known | {'..': ''})}}}, with the keys of perfmodel show {example}"
 
 
 def _listed(known: Mapping[str, Any]) -> str:
-    return "".join(f"{name}: {value}, " for name, value in known.items())
+    return ", ".join(f"{name}: {value}" if value else name for name, value in known.items())
 
 
 def _known(config: FamilyConfig, cells: Mapping[str, Any]) -> dict[str, Any]:
@@ -76,6 +83,7 @@ def _known(config: FamilyConfig, cells: Mapping[str, Any]) -> dict[str, Any]:
             value = config.decided(cell)
         except InputError:
             continue
-        if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+        is_default = name in ("groups", "groups_per_token") and value == 1
+        if isinstance(value, int) and not isinstance(value, bool) and value > 0 and not is_default:
             known[name] = value
     return known

@@ -20,6 +20,8 @@ PARTS_IN_WORDS: Final = {  # parts that not every family has
     "embedding_norm": "norm of embeddings",
     "softcaps": "soft caps",
     "scales": "constant factors",
+    "sinks": "sinks",
+    "attention_gate": "a gate behind attention",
 }
 SECTIONS: Final = {  # parts of layers that a family may have, as `parts` of the table has them where a row says nothing else
     "mixture": "experts",

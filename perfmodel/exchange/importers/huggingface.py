@@ -139,4 +139,6 @@ def _chosen(config: FamilyConfig, cells: Mapping[str, Any]) -> str:
     return " ".join(part for part, cell in cells.items() if config.decided(cell))
 
 
-IMPORTER: Final = Importer(name="Hugging Face config.json", gives="models", recognises=_is_config, read=_read, assumes=_assumptions)
+IMPORTER: Final = Importer(
+    name="Hugging Face config.json", gives="models", recognises=_is_config, read=_read, assumes=_assumptions
+)

@@ -1,21 +1,22 @@
 """Which importer reads this file: each format of other software is recognised by what the file says, not by its name.
 
-An importer is a module of this package with one declaration, and nothing else has to name it:
+An importer is a module of this package, or of a room in it, with one declaration, and nothing else has to name it:
 
     IMPORTER: Final = Importer(
         name="Hugging Face config.json",  # what the format is called in sentences
         gives="models",                   # the kind of preset that it may stand for
         recognises=_is_config,            # whether a Document has this format: cheap, and true for no other format
         read=_model,                      # the Document as the mapping that a preset of that kind holds
-        assumes=_assumptions,             # what the reader took that the Document says otherwise, a sentence by key; may be left out
+        assumes=_assumptions,             # sentences on what is read otherwise than the Document has it; may be left out
     )
 
-A content that two importers recognise is refused, and so is an importer that gives no kind of preset or has no reader.
+One of runs, or of logs of runs, is `run_importer(name=.., recognises=.., convert=..)`, which keeps what is assumed, ignored and
+refused. A content that two importers recognise is refused, and so is an importer that gives no kind of preset or has no reader.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -24,7 +25,8 @@ from pkgutil import iter_modules
 from typing import Any, Final
 
 from perfmodel.errors import InputError, PerfmodelError
-from perfmodel.exchange.documents import FILE_SUFFIXES, mapping_in, parse_text, read_text
+from perfmodel.exchange.documents import FILE_SUFFIXES, head_of, mapping_in, parse_text, read_text
+from perfmodel.exchange.translation.conversion import Conversion, run_mapping
 
 DESCRIBED: Final[Mapping[str, str]] = {  # kind of preset: what a file of it describes
     "runs": "a run",
@@ -45,12 +47,14 @@ class Document:
     """A file as an importer sees it, or a mapping that stands in its place in a run file.
 
     `mapping` is what the text says as YAML, TOML or JSON, empty where it says no mapping. For a mapping that is in no file of
-    its own, `path` is None and `text` is empty.
+    its own, `path` is None and `text` is empty. Of a file that is no text, or too large for one, as logs may be, `text` is the
+    head, and `problem` says what it cannot be.
     """
 
     path: Path | None
     text: str
     mapping: Mapping[str, Any]
+    problem: InputError | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +69,7 @@ class Importer:
     recognises: Callable[[Document], bool]
     read: Callable[[Document], dict[str, Any]]
     assumes: Callable[[Document], Mapping[str, str]] = lambda _: {}
+    convert: Callable[[Document], Conversion] | None = None  # of runs and logs: with what is assumed, ignored and refused
 
     def __post_init__(self) -> None:
         if self.gives not in DESCRIBED:
@@ -73,17 +78,31 @@ class Importer:
             raise TypeError(f"the importer of {self.name} needs functions that recognise and read its format")
 
 
+def run_importer(*, name: str, recognises: Callable[[Document], bool], convert: Callable[[Document], Conversion]) -> Importer:
+    """The importer of a format of runs, or of logs of them."""
+    return Importer(
+        name=name, gives="runs", recognises=recognises, read=lambda document: run_mapping(convert(document)), convert=convert
+    )
+
+
+def _modules(package: str) -> Iterator[str]:
+    """The names of all modules of a package and of the rooms in it, but for this one."""
+    for entry in iter_modules(import_module(package).__path__, f"{package}."):
+        if entry.ispkg:
+            yield from _modules(entry.name)
+        elif entry.name != __name__:
+            yield entry.name
+
+
 def importers_in(package: str) -> tuple[Importer, ...]:
     """The importers of all modules of a package but this one. Errors: TypeError for a module that declares none."""
     found: dict[str, Importer] = {}
-    for entry in iter_modules(import_module(package).__path__, f"{package}."):
-        if entry.name == __name__:
-            continue
-        importer = getattr(import_module(entry.name), "IMPORTER", None)
+    for module in _modules(package):
+        importer = getattr(import_module(module), "IMPORTER", None)
         if not isinstance(importer, Importer):
-            raise TypeError(f"{entry.name} declares no IMPORTER; write IMPORTER = Importer(..)")
+            raise TypeError(f"{module} declares no IMPORTER; write IMPORTER = Importer(..)")
         if importer.name in found:
-            raise TypeError(f"{entry.name} declares a second importer of {importer.name}")
+            raise TypeError(f"{module} declares a second importer of {importer.name}")
         found[importer.name] = importer
     return tuple(found.values())
 
@@ -107,7 +126,13 @@ def importer_of(document: Document, importers: Sequence[Importer] | None = None)
 
 def document_at(path: Path) -> Document:
     """The file at `path` for importers to recognise. Errors: InputError for a file that cannot be read."""
-    text = read_text(path)
+    try:
+        text = read_text(path)
+    except InputError as problem:
+        head = head_of(path)
+        if head is None:
+            raise
+        return Document(path=path, text=head, mapping={}, problem=problem)
     try:
         value = parse_text(text, suffix=path.suffix.lower())
     except InputError:
@@ -153,7 +178,26 @@ def read_settings(path: Path, kind: str, *, needs: str = "settings (key: value)"
     """
     document = document_at(path)
     found = imported(document, kind)
+    if found is None and document.problem is not None:
+        raise document.problem
     return mapping_in(document.text, path, needs=needs) if found is None else found
+
+
+def conversion_at(path: Path) -> Conversion | None:
+    """What becomes of the file at `path`, a run or a log of other software; None for any other file.
+
+    Errors: InputError for a file that cannot be read; what the importer raises, under the file's path.
+    """
+    document = document_at(path)
+    importer = importer_of(document)
+    if importer is None and document.problem is not None:
+        raise document.problem
+    if importer is None or importer.convert is None:
+        return None
+    try:
+        return importer.convert(document)
+    except PerfmodelError as error:
+        raise error.under(str(path)) from None
 
 
 def _called(document: Document) -> str:

@@ -14,6 +14,7 @@ from perfmodel.exchange.building import build
 from perfmodel.exchange.documents import FILE_SUFFIXES, read_mapping
 from perfmodel.exchange.own_evidence import evidence_setting, own_runs_sentences
 from perfmodel.exchange.presets import beside, economics_preset, expand_part, read_preset
+from perfmodel.exchange.questions.asked_runs import has_gpus, is_foreign_run, run_beside
 from perfmodel.exchange.questions.plan_quantities import (
     budget_dollars,
     confidence,
@@ -101,7 +102,7 @@ def read_plan_request(model: str | Mapping[str, Any] | TransformerModel | Run, *
     for key in given:
         if key not in PlanArguments.__annotations__:
             raise InputError(f"not an argument of a plan; {did_you_mean(key, PlanArguments.__annotations__)}", key=key)
-    run, named = _run(model)
+    run, named = _run(model, given)
     named = named | {part: given[part] for part in RUN_PARTS if part in given}
     if "cluster" not in named:
         raise InputError("give a cluster, as in --cluster dgx-h100 (perfmodel list clusters)", key="cluster")
@@ -166,12 +167,18 @@ def _check(question: PlanQuestion, gpus: Sequence[int]) -> None:
         check_precision(RECIPES[precision], question.cluster.gpu, question.stack)
 
 
-def _run(model: str | Mapping[str, Any] | TransformerModel | Run) -> tuple[Run | None, dict[str, Any]]:
+def _run(
+    model: str | Mapping[str, Any] | TransformerModel | Run, given: Mapping[str, Any]
+) -> tuple[Run | None, dict[str, Any]]:
     """The run that stands in the place of a model (None where a model does), and its parts, or the model, as they are named."""
     if isinstance(model, Run):
         return model, {part: getattr(model, part) for part in RUN_PARTS}
     if isinstance(model, Mapping) and "stages" in model:
         return _read_run(model, separated(model)[0])
+    if isinstance(model, str) and is_foreign_run(model):
+        gpus = None if has_gpus(model) else _first(given.get("gpus"))
+        cluster = given.get("cluster")
+        return _read_run(asked := run_beside(model, cluster=cluster if isinstance(cluster, str) else None, gpus=gpus), asked)
     if isinstance(model, str) and Path(model).suffix.lower() in FILE_SUFFIXES:
         mapping, _ = separated(read_mapping(Path(model)))
         return _read_run(model, beside(Path(model), Run, mapping)) if "stages" in mapping else (None, {"model": model})
@@ -179,6 +186,11 @@ def _run(model: str | Mapping[str, Any] | TransformerModel | Run) -> tuple[Run |
         name = model.removeprefix(RUN_PREFIX)
         return _read_run(name, read_preset("runs", name)[0])
     return None, {"model": model}
+
+
+def _first(gpus: Any) -> int | None:
+    """The first of the numbers of GPUs that are searched."""
+    return None if gpus is None else whole_numbers("gpus", gpus)[0]
 
 
 def _read_run(source: str | Mapping[str, Any], mapping: Mapping[str, Any]) -> tuple[Run, dict[str, Any]]:

@@ -7,8 +7,11 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from perfmodel.errors import InputError, NotSupportedError, shown
+from perfmodel.exchange.building import build
+from perfmodel.exchange.presets import read_preset
 from perfmodel.spec.axes import EXPERT, EXPERT_TENSOR, TENSOR
 from perfmodel.spec.layout import RECOMPUTE_MODULES
+from perfmodel.spec.model import TransformerModel
 
 WINDOW: Final = re.compile(r"(\d+) on every other layer")
 WRITTEN_LAYOUT: Final = re.compile(r"pp layout (E[^\s,;]*L)")
@@ -18,6 +21,13 @@ LATENT: Final = {  # column -> key of the section
     "qk_nope_head_dim": "nope_head_size",
     "qk_rope_head_dim": "rotary_head_size",
     "v_head_dim": "value_head_size",
+}
+SAME_IN_PRESET: Final = {  # column -> key of a model that a row must agree with
+    **{name: name for name in ("layers", "hidden_size", "attention_heads", "kv_heads", "head_size", "vocab_size")},
+    "experts": "mixture.experts",
+    "experts_per_token": "mixture.experts_per_token",
+    "moe_ffn_hidden_size": "mixture.ffn_hidden_size",
+    "shared_ffn_hidden_size": "mixture.shared_ffn_hidden_size",
 }
 GRAPHED: Final = {"attn": "attention", "mamba": "mixer", "moe_router": "router", "moe_preprocess": "router", "moe": "experts"}
 
@@ -33,6 +43,8 @@ def mixture_model(cells: Mapping[str, str], model: Mapping[str, Any], presets: M
     Errors: NotSupportedError for mixers that are not counted.
     """
     attention = cells.get("attention_type", "gqa")
+    if attention.startswith("hybrid"):
+        return _hybrid(cells, presets)
     if attention not in ("gqa", "mha", "mla", ""):
         raise NotSupportedError(f"{attention} is not counted from a table", key="attention_type")
     known = next(each for each in presets["mixtures"] if re.search(each["model"], cells["model"]))
@@ -47,6 +59,34 @@ def mixture_model(cells: Mapping[str, str], model: Mapping[str, Any], presets: M
     if not cells.get("ffn_hidden_size"):
         result["ffn_hidden_size"] = result["mixture"]["ffn_hidden_size"]
     return result | _layers(cells, "latent" if attention == "mla" else "full")
+
+
+def _hybrid(cells: Mapping[str, str], presets: Mapping[str, Any]) -> dict[str, Any]:
+    """The preset that has the mixers of a row's model, with which the row must agree where it states a number.
+
+    Errors: NotSupportedError for a model whose mixers are not known, InputError for a number that is not that of its preset.
+    """
+    known = next((each for each in presets["hybrids"] if re.search(each["model"], cells["model"])), None)
+    if known is None:
+        raise NotSupportedError(f"the mixers of {cells['model']} are not known; no column states them", key="attention_type")
+    model = {**read_preset("models", known["preset"])[0], **known.get("parts", {})}
+    for column, key in SAME_IN_PRESET.items():
+        section, _, name = key.rpartition(".")
+        there = (model[section] if section else model).get(name)
+        if _number(cells, column) and _number(cells, column) != there:
+            raise InputError(f"{cells[column]} is not the {there} of {known['preset']} ({key})", key=column)
+    sparse = _sparse_layers(model)
+    if _number(cells, "moe_layers") not in (0, sparse):
+        raise InputError(f"{cells['moe_layers']} is not the {sparse} of {known['preset']}", key="moe_layers")
+    further = _number(cells, "mtp_layers")
+    return model | ({"multi_token_layers": further} if cells.get("mtp_layers") else {})
+
+
+def _sparse_layers(model: Mapping[str, Any]) -> int:
+    """Layers with experts of a model whose pattern and kinds of layers are written down."""
+    described = build(TransformerModel, dict(model))
+    kinds = [name for name, kind in described.kinds.items() if kind.feed_forward == "experts"]
+    return sum(int(described.layers_of(name, 0, described.layers)) for name in kinds)
 
 
 def _mixture(cells: Mapping[str, str], known: Mapping[str, Any]) -> dict[str, Any]:
@@ -83,7 +123,7 @@ def _layers(cells: Mapping[str, str], attention: str) -> dict[str, Any]:
 
 
 def mixture_settings(cells: Mapping[str, str], presets: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a layout that its row states for experts: their mesh, their load, what runs again, how pieces are dealt."""
+    """The settings of a layout that its row states for experts: mesh, load, what runs again, how pieces are dealt."""
     tensor = cells.get(EXPERT_TENSOR.name) or next(
         str(each[EXPERT_TENSOR.name])
         for each in presets["expert_tensors"]
@@ -93,7 +133,9 @@ def mixture_settings(cells: Mapping[str, str], presets: Mapping[str, Any]) -> di
         EXPERT.name: max(_number(cells, EXPERT.name), 1),
         EXPERT_TENSOR.name: _number(cells, TENSOR.name) if tensor == TENSOR.name else int(tensor),
         "expert_load": next(
-            float(each["load"]) for each in presets["loads"] if re.search(each.get("router_load", ""), cells.get("router_load", ""))
+            float(each["load"])
+            for each in presets["loads"]
+            if re.search(each.get("router_load", ""), cells.get("router_load", ""))
         ),
     }
     named = [presets["modules"].get(name.strip(), name.strip()) for name in cells.get("recompute_modules", "").split(",")]

@@ -18,14 +18,14 @@ from typing import Any, Final, TypeVar
 from perfmodel.errors import InputError, NotSupportedError, PerfmodelError, did_you_mean, shown
 from perfmodel.evidence.leave_out import FittedPrior
 from perfmodel.evidence.measured_rows import MEMORY_KINDS, MeasuredRun, MeasuredTable
-from perfmodel.evidence.time_scores import recomputed_mfu
 from perfmodel.exchange.building import build
 from perfmodel.exchange.documents import read_mapping
 from perfmodel.exchange.presets import DATA, expand_part, preset_names, read_preset
-from perfmodel.exchange.slips import highest_mfu, likely_slips
+from perfmodel.exchange.slips import likely_slips
 from perfmodel.exchange.stack_fit import beyond_the_stack
 from perfmodel.exchange.tables.csv_tables import read_table
 from perfmodel.exchange.tables.mixture_columns import has_experts, mixture_model, mixture_settings, mixture_stack
+from perfmodel.exchange.tables.printed_mfu import contradiction, other_denominator
 from perfmodel.spec.axes import FILLING, PIPELINE, REPLICA_AXES, TENSOR
 from perfmodel.spec.fields import Spec
 from perfmodel.spec.hardware import Cluster, Gpu
@@ -48,7 +48,6 @@ USES: Final = ("", CONTEXT)
 MEMORY_CELL: Final = re.compile(r"(?P<number>\d+(\.\d+)?) *(/ *\d+(\.\d+)?)? *(\((?P<unit>GiB|GB)? *(?P<words>[^()]*)\))?")
 # what stands behind the number of a cell, and the kind that it means
 MEMORY_WORDS: Final = {"nvidia-smi": "device", "max_memory_usage": "allocated", **{kind: kind for kind in MEMORY_KINDS}}
-MFU_FACTOR: Final = 1.25  # conventions of counting FLOPs lie within it; a slip of a column, or another peak, does not
 LARGEST_MEMORY: Final = 1e5  # GiB of one GPU
 DEGREES: Final = (*(axis.name for axis in REPLICA_AXES), "virtual_pipeline")
 DEFAULTS: Final = {
@@ -62,7 +61,7 @@ ATTENTION_KERNELS: Final = {"flash": "fused", "fused": "fused", "unfused": "unfu
 STACK_DEFAULTS: Final = ("sequence_parallel", "sharding")  # what the training software does where its user sets nothing
 KERNEL_SETTINGS: Final = (  # of the stack, as far as the words of a row tell them
     *("fusion.attention_library", "fusion.norms", "fusion.loss_peak_bytes"),
-    "low_precision.parameter_gather",
+    *("low_precision.parameter_gather", "low_precision.products", "low_precision.spared_layers"),
     "host.cuda_graphs",
 )
 SCHEDULE_SETTINGS: Final = ("pipeline_schedule", "virtual_pipeline", "micro_batches")
@@ -125,27 +124,11 @@ def _published(cells: dict[str, str], presets: Mapping[str, Any]) -> MeasuredRun
         memory_bytes=memory_bytes,
         memory_kind=memory_kind,
     )
-    doubts = [each for each in (mfu_problem, memory_problem, _contradiction(measured)) if each]
+    denominator = other_denominator(measured)
+    doubts = [each for each in (mfu_problem, memory_problem, "" if denominator else contradiction(measured)) if each]
     warning = "; ".join([described.warning, *doubts] if described.warning else doubts)
-    return replace(measured, warning=warning, assumptions=(*measured.assumptions, *doubts))
-
-
-def _contradiction(measured: MeasuredRun) -> str:
-    """A printed MFU that cannot belong to the time beside it: one of both is a slip."""
-    meant = recomputed_mfu(measured)
-    if measured.printed_mfu is None or meant is None or 1 / MFU_FACTOR < measured.printed_mfu / meant < MFU_FACTOR:
-        return _unheard_of(measured, meant)
-    printed = f"{100 * measured.printed_mfu:.3g}"
-    return f"mfu_pct: {printed} stands beside a time of {measured.iteration_time_s:g} s, which means {100 * meant:.3g}"
-
-
-def _unheard_of(measured: MeasuredRun, meant: float | None) -> str:
-    """A time that means more MFU than any published run reached: that, the GPUs or the batch is a slip."""
-    known = highest_mfu(measured.run.precision) if measured.run else None
-    if meant is None or known is None or meant <= known:
-        return ""
-    time = f"{measured.iteration_time_s:g} s means an MFU of {100 * meant:.3g}"
-    return f"iteration_time_s: {time}, above the {100 * known:.3g} of the fastest published run in its precision"
+    assumed = (*measured.assumptions, *([denominator] if denominator else []), *doubts)
+    return replace(measured, warning=warning, assumptions=assumed)
 
 
 def _printed_mfu(cells: Mapping[str, str]) -> tuple[float | None, str]:

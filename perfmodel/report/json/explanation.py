@@ -9,7 +9,7 @@ from perfmodel.count.operators import Collective, FusedAttention, Matmul, Memory
 from perfmodel.explanation.explanation import Explanation
 from perfmodel.explanation.terms import Term
 from perfmodel.explanation.token_volumes import token_volume
-from perfmodel.report.json.prediction import SCHEMA_VERSION
+from perfmodel.report.json.prediction import SCHEMA_VERSION, model_size
 from perfmodel.spec.axes import DATA
 from perfmodel.timing.ledger import Entry
 
@@ -73,7 +73,7 @@ def _head(explained: Explanation) -> dict[str, Any]:
         "fits": bool(predicted.fits),
         "verdict": predicted.verdict,
         "fit_probability": float(predicted.fit_probability),
-    }
+    } | model_size(explained.run.model)
 
 
 def _operator(entry: Entry) -> dict[str, Any]:

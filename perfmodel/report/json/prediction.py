@@ -8,10 +8,12 @@ from typing import Any, Final
 
 from perfmodel.count.expert_figures import expert_figures
 from perfmodel.count.operators import Collective
+from perfmodel.count.parameters import active_parameter_count, parameter_count
 from perfmodel.prediction import Prediction, StagePrediction
 from perfmodel.spec.axes import REPORTED
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.hardware import Cluster
+from perfmodel.spec.model import TransformerModel
 from perfmodel.spec.run import PublishedFigures, RampStage, Run
 from perfmodel.timing.collectives import crossed_link
 from perfmodel.timing.ledger import ledger
@@ -63,20 +65,31 @@ def _range(values: Iterable[Numeric]) -> list[float]:
 
 def _run_document(prediction: Prediction, assumptions: Sequence[str], *, verbose: bool) -> dict[str, Any]:
     run = prediction.run
-    return {
-        "stages": [
-            _stage_document(stage, predicted, run.cluster, assumptions)
-            | ({"operators": _operators(predicted, run)} if verbose else {})
-            for stage, predicted in prediction.stages
-        ],
-        "total_tokens": _optional(prediction.total_tokens),
-        "total_days": _optional(prediction.total_days),
-        "total_days_interval": _ends(prediction.total_training_days),
-        "gpu_hours": _optional(prediction.gpu_hours),
-        "fits": prediction.fits,
-        "verdict": prediction.verdict,
-        "fit_probability": prediction.fit_probability,
-    } | _economics(prediction)
+    return (
+        model_size(run.model)
+        | {
+            "stages": [
+                _stage_document(stage, predicted, run.cluster, assumptions)
+                | ({"operators": _operators(predicted, run)} if verbose else {})
+                for stage, predicted in prediction.stages
+            ],
+            "total_tokens": _optional(prediction.total_tokens),
+            "total_days": _optional(prediction.total_days),
+            "total_days_interval": _ends(prediction.total_training_days),
+            "gpu_hours": _optional(prediction.gpu_hours),
+            "fits": prediction.fits,
+            "verdict": prediction.verdict,
+            "fit_probability": prediction.fit_probability,
+        }
+        | _economics(prediction)
+    )
+
+
+def model_size(model: TransformerModel) -> dict[str, float]:
+    """Parameters of a mixture of experts, and those that a token passes; nothing of other models."""
+    if model.mixture is None:
+        return {}
+    return {"parameters": float(parameter_count(model).total), "active_parameters": float(active_parameter_count(model))}
 
 
 def _economics(prediction: Prediction) -> dict[str, Any]:
@@ -108,6 +121,7 @@ def _stage_document(
         "uncertainty_parts": uncertainty_parts(predicted.uncertainty),
         "mfu": float(predicted.mfu),
         "hfu": float(predicted.hfu),
+        "mfu_peak_flop_per_s": float(predicted.peak_flop_per_s),
         "model_flop_per_token": float(predicted.model_flop_per_token),
         "tokens_per_s": float(predicted.tokens_per_s),
         "tokens_per_s_per_gpu": float(predicted.tokens_per_s_per_gpu),

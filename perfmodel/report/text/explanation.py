@@ -16,7 +16,7 @@ from perfmodel.explanation.terms import TERMS
 from perfmodel.explanation.waterfall import STEPS, Step
 from perfmodel.report.text.interval import interval_table
 from perfmodel.report.text.own_runs import own_runs_line
-from perfmodel.report.text.prediction import fit_sentence, need_text
+from perfmodel.report.text.prediction import fit_sentence, need_text, size_text
 from perfmodel.report.text.terminal import Name, percent_text, plain_table, section, setting_text, titled, value_text
 from perfmodel.report.words import LABELS, SHORT
 from perfmodel.spec.axes import DATA
@@ -54,6 +54,8 @@ def verdict(explained: Explanation) -> Iterator[Text]:
         yield fit_sentence(need, float(predicted.fit_probability))
     name = stage_name(explained)
     yield Text(f"{name}: {seconds_text(fall.iteration_time_s)} an iteration, MFU {100 * fall.mfu:.1f} %.")
+    if size := size_text(explained.run.model):
+        yield Text(f"The model has {size}.")
     if (own := own_runs_line(predicted)) is not None:
         yield own
     yield from findings(explained)

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from perfmodel.count.fit import DOES_NOT_FIT, FITS, TIGHT, fit_verdict
 from perfmodel.count.memory import MemoryBytes
+from perfmodel.count.parameters import active_parameter_count, parameter_count
 from perfmodel.prediction import Prediction, StagePrediction
 from perfmodel.report.json.prediction import envelope
 from perfmodel.report.text.experts import experts_section
@@ -19,10 +20,11 @@ from perfmodel.report.words import DEGREES, LABELS, SETTINGS
 from perfmodel.spec.axes import DATA
 from perfmodel.spec.hardware import Cluster
 from perfmodel.spec.layout import Layout
+from perfmodel.spec.model import TransformerModel
 from perfmodel.spec.run import RampStage, Run
 from perfmodel.timing.breakdown import Breakdown
 from perfmodel.timing.uncertainty import Estimate
-from perfmodel.units import GIBIBYTE, gibibytes_text, seconds_text
+from perfmodel.units import GIBIBYTE, gibibytes_text, large_text, seconds_text
 
 MOST_COLUMNS: Final = 6  # stages side by side in 80 columns
 STAGE_HEADINGS: Final = (DATA.short, "GPUs", "batch", "iter. s", "90 % interval", "MFU %", "tokens/s/GPU", "days")
@@ -112,9 +114,23 @@ def most_memory_bytes(prediction: Prediction) -> float:
 
 
 def description(run: Run) -> Text:
-    """What runs on what, and how."""
-    words = [run.cluster.name, run.stack.name, *layout_words(run.layout(run.stages[0]), DEGREES)]
+    """What runs on what, and how; of a mixture of experts how large it is."""
+    size = size_text(run.model)
+    words = [run.cluster.name, run.stack.name, *([size] if size else []), *layout_words(run.layout(run.stages[0]), DEGREES)]
     return Text(", ".join(words), style="dim")
+
+
+def size_text(model: TransformerModel) -> str:
+    """Parameters of a mixture of experts, and those that a token passes; nothing of other models, where both are one.
+
+    >>> from perfmodel.exchange.presets import model_preset
+    >>> size_text(model_preset("mixtral-8x7b"))
+    '46.70B parameters (12.88B active)'
+    """
+    if model.mixture is None:
+        return ""
+    every, active = float(parameter_count(model).total), float(active_parameter_count(model))
+    return f"{large_text(every)} parameters ({large_text(active)} active)"
 
 
 def layout_words(layout: Layout, degrees: Mapping[str, str]) -> list[str]:
@@ -139,7 +155,14 @@ def _stage_table(prediction: Prediction) -> RenderableType:
         table.add_column(heading, justify="right", no_wrap=True)
     for stage, predicted in prediction.stages:
         table.add_row(*stage_cells(stage, predicted))
-    return titled("Stages", table)
+    return titled(f"Stages{mfu_peak_words(prediction)}", table)
+
+
+def mfu_peak_words(prediction: Prediction) -> str:
+    """Which peak rate the MFU of a low-precision recipe is of; nothing of others, whose GPU has but one that could be meant."""
+    _, predicted = prediction.stages[-1]
+    recipe = predicted.layout.recipe
+    return f" (MFU of {float(predicted.peak_flop_per_s) / 1e12:,.0f} TFLOP/s, dense {recipe.products})" if recipe.casts else ""
 
 
 def stage_cells(stage: RampStage, predicted: StagePrediction) -> tuple[str, ...]:

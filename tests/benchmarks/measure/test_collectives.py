@@ -11,6 +11,7 @@ from perfmodel.benchmarks.measure.kernels import collectives, kernels
 from perfmodel.benchmarks.measure.kernels.collectives import groups_of, repeats_for
 from perfmodel.benchmarks.measure.kernels.plan import COLLECTIVES, SMALLEST
 from perfmodel.benchmarks.measure.kernels.record_file import read_records
+from perfmodel.benchmarks.measure.kernels.tensors import SMALLEST_CACHE, cache_bytes
 from perfmodel.benchmarks.measure.processes import start
 
 
@@ -47,6 +48,11 @@ def test_short_messages_between_cpus_are_sent_more_often() -> None:
     """Their times spread."""
     assert repeats_for(1024, "cpu") >= 31 > repeats_for(2**26, "cpu") >= 15
     assert repeats_for(1024, "cpu", smallest=True) >= 15
+
+
+def test_as_much_is_worked_on_between_two_calls_as_the_cache_holds() -> None:
+    """To see that it works, as much as a small one would hold."""
+    assert [collectives._work(smallest=smallest).nbytes for smallest in (True, False)] == [SMALLEST_CACHE, cache_bytes("cpu")]
 
 
 @pytest.mark.parametrize("module", [kernels, collectives])

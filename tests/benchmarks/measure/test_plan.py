@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from functools import cache
+from typing import Any
+
 import pytest
 
-from perfmodel.benchmarks.measure.kernels.kernels import take
+from perfmodel.benchmarks.measure.kernels import kernels
+from perfmodel.benchmarks.measure.kernels.kernels import CPU_SECONDS, SMALLEST_SECONDS, take
 from perfmodel.benchmarks.measure.kernels.plan import (
     COLLECTIVES,
     CPU,
-    CUDA,
     PHASES,
     PLANS,
     PRECISIONS,
@@ -25,17 +28,23 @@ SMALLEST = kernel_points(plan_of("cpu", smallest=True))
 PROVENANCE = dict.fromkeys(("gpu", "software", "date", "command"), "x")
 
 
+@cache
+def points_of(device: str) -> tuple[Point, ...]:
+    """All points of its plan."""
+    return tuple(kernel_points(plan_of(device)))
+
+
 @pytest.mark.parametrize("device", PLANS)
 def test_no_point_stands_twice_in_a_plan(device: str) -> None:
     """Whatever was measured once is there."""
-    keys = [point.key for point in kernel_points(plan_of(device))]
+    keys = [point.key for point in points_of(device)]
     assert len(keys) == len(set(keys))
 
 
 @pytest.mark.parametrize("device", PLANS)
 def test_every_operator_is_measured_in_both_precisions_cold_and_warm(device: str) -> None:
     """Products and attention in both directions too."""
-    points = kernel_points(plan_of(device))
+    points = points_of(device)
     found = {(p.labels["operator"], p.labels["phase"], p.labels["cache"]) for p in points if p.kind == "memory_bound"}
     assert found == {(kernel, phase, cache) for kernel in PHASES for phase in PHASES[kernel] for cache in ("cold", "warm")}
     for kind, phases in (("matmul", (FORWARD, DATA_GRADIENT, WEIGHT_GRADIENT)), ("attention", (FORWARD, DATA_GRADIENT))):
@@ -45,10 +54,8 @@ def test_every_operator_is_measured_in_both_precisions_cold_and_warm(device: str
 
 def test_products_are_as_large_as_they_may_be_and_no_larger() -> None:
     """At least eight pairs of columns and inner size, thin ones among them, with several numbers of rows."""
-    for plan in (CPU, CUDA):
-        shapes = {
-            tuple(p.sizes.values()) for p in kernel_points(plan) if p.kind == "matmul" and p.labels["precision"] == "fp32"
-        }
+    for device, plan in PLANS.items():
+        shapes = {tuple(p.sizes.values()) for p in points_of(device) if p.kind == "matmul" and p.labels["precision"] == "fp32"}
         weights = {(columns, inner) for _, columns, inner in shapes}
         assert len(weights) >= 8
         assert min(min(weight) for weight in weights) <= 256
@@ -58,7 +65,7 @@ def test_products_are_as_large_as_they_may_be_and_no_larger() -> None:
 
 def test_traffic_lies_near_the_sizes_of_the_plan() -> None:
     """The forward pass of every operator moves within a factor of two of what was asked for."""
-    for point in kernel_points(CPU):
+    for point in points_of("cpu"):
         if point.kind == "memory_bound" and point.labels["phase"] != DATA_GRADIENT:
             assert any(0.5 < point.sizes["moved_bytes"] / size < 2 for size in CPU.moved_bytes), point
 
@@ -67,11 +74,20 @@ def test_traffic_lies_near_the_sizes_of_the_plan() -> None:
 def test_every_point_of_the_smallest_plan_gives_a_record(point: Point, monkeypatch: pytest.MonkeyPatch) -> None:
     """Measured on this CPU, it survives being written and read."""
     monkeypatch.setattr("perfmodel.benchmarks.measure.kernels.kernels.CPU_SECONDS", 0.0)
-    monkeypatch.setattr("perfmodel.benchmarks.measure.kernels.timing.cache_bytes", lambda _: 2**16)
+    monkeypatch.setattr("perfmodel.benchmarks.measure.kernels.timing.cache_bytes", lambda _, **__: 2**16)
     made = point.record(take(point, "cpu"), PROVENANCE)
     assert made.seconds < 1.0
     assert record(made.document()) == made
     assert key_of(made) == point.key
+
+
+def test_to_see_that_it_works_few_repeats_and_a_small_cache_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are asked for together."""
+    asked: list[Any] = []
+    monkeypatch.setattr(kernels, "timed", lambda _, **how: asked.append((how["seconds"], how["smallest"])))
+    for smallest in (True, False):
+        take(SMALLEST[0], "cpu", smallest=smallest)
+    assert asked == [(SMALLEST_SECONDS, True), (CPU_SECONDS, False)]
 
 
 def test_the_key_of_a_point_does_not_depend_on_the_order_of_its_sizes() -> None:

@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from perfmodel.benchmarks.measure.kernels import timing
-from perfmodel.benchmarks.measure.kernels.tensors import cache_bytes, random
+from perfmodel.benchmarks.measure.kernels.tensors import SMALLEST_CACHE, cache_bytes, random
 
 
 @pytest.fixture
 def small_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     """A cache of 1 MiB, so that what lies beyond it is quickly filled."""
-    monkeypatch.setattr(timing, "cache_bytes", lambda _: 2**20)
+    monkeypatch.setattr(timing, "cache_bytes", lambda _, **__: 2**20)
 
 
 def counted(made: list[int]) -> timing.Prepare:
@@ -48,6 +48,20 @@ def test_cold_buffers_take_turns(small_cache: None) -> None:
     timing.timed(counted(made), buffer_bytes=2**18, device="cpu")
     assert len(made) == timing.MOST_BUFFERS + 1  # the first of each round is dropped
     assert max(made) - min(made) <= 1
+
+
+def test_to_see_that_it_works_a_small_cache_is_written_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twice the size of the cache, which otherwise is that of this machine."""
+    written: list[int] = []
+
+    def scratch(number: int, _: str) -> torch.Tensor:
+        written.append(number)
+        return torch.zeros(1)
+
+    monkeypatch.setattr(timing, "_bytes", scratch)
+    for smallest in (True, False):
+        timing.timed(counted([]), buffer_bytes=1.0, device="cpu", seconds=0.0, smallest=smallest)
+    assert written == [2 * SMALLEST_CACHE, 2 * cache_bytes("cpu")]
 
 
 def test_a_warm_buffer_is_the_only_one(small_cache: None) -> None:

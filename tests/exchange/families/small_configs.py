@@ -37,7 +37,7 @@ WIDE: Final = SILU | {"head_dim": 40}
 WINDOWS: Final = WIDE | {"sliding_window": 96}
 GEMMA: Final = SIZES | {"head_dim": 40, "hidden_activation": "gelu_pytorch_tanh"}
 BOTH_BIASES: Final = {"attention_bias": True, "mlp_bias": True}
-SMALL_CONFIGS: Final = [
+DENSE: Final = [
     *_of("llama", WIDE, {}, BOTH_BIASES, {"mlp_bias": True, "tie_word_embeddings": True},
          {"num_key_value_heads": None}),
     *_of("exaone", WITHOUT_LAYERS | {"num_layers": 2, "activation_function": "silu"}),
@@ -102,11 +102,12 @@ LOCAL: Final = SILU | {"num_local_experts": 6, "num_experts_per_tok": 2}
 NARROW: Final = EXPERTS | {"moe_intermediate_size": 72}
 ROUTED: Final = {key: value for key, value in NARROW.items() if key != "num_experts"} | {"n_routed_experts": 6}
 LATENT: Final = ALL_HEADS | {
-    "hidden_act": "silu", "q_lora_rank": 48, "kv_lora_rank": 32, "qk_nope_head_dim": 24, "qk_rope_head_dim": 8, "v_head_dim": 20,
+    "hidden_act": "silu", "q_lora_rank": 48, "kv_lora_rank": 32, "qk_nope_head_dim": 24, "qk_rope_head_dim": 8,
+    "v_head_dim": 20,
 }  # fmt: skip
 LATENT_EXPERTS: Final = LATENT | {
-    "n_routed_experts": 8, "num_experts_per_tok": 2, "n_shared_experts": 2, "moe_intermediate_size": 72, "first_k_dense_replace": 2,
-    "n_group": 4, "topk_group": 2,
+    "n_routed_experts": 8, "num_experts_per_tok": 2, "n_shared_experts": 2, "moe_intermediate_size": 72,
+    "first_k_dense_replace": 2, "n_group": 4, "topk_group": 2,
 }  # fmt: skip
 LINEAR: Final = {
     "linear_conv_kernel_dim": 3, "linear_key_head_dim": 16, "linear_value_head_dim": 24, "linear_num_key_heads": 2,
@@ -121,9 +122,9 @@ NEMOTRON_H: Final = {key: value for key, value in SIZES.items() if key != "num_h
     "hybrid_override_pattern": "ME-*EM", "mamba_num_heads": 6, "mamba_head_dim": 16, "n_groups": 2, "ssm_state_size": 16,
     "n_routed_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 72, "moe_shared_expert_intermediate_size": 104,
 }  # fmt: skip
-SMALL_CONFIGS += [
+PARTS: Final = [
     *_of("mixtral", EXPERTS, {}, {"sliding_window": 96}),
-    *_of("phimoe", LOCAL, {}, {"attention_bias": True, "lm_head_bias": True}),
+    *_of("phimoe", LOCAL, {"sliding_window": 96}, {"attention_bias": True, "lm_head_bias": True}),
     *_of("minimax_m2", EXPERTS | {"head_dim": 40}),
     *_of("dbrx", DBRX),
     *_of("olmoe", EXPERTS, {}, {"attention_bias": True}),
@@ -138,7 +139,8 @@ SMALL_CONFIGS += [
     *_of("qwen3_5_text", SILU | LINEAR | {"head_dim": 40}),
     *_of("qwen3_5_moe_text", NARROW | LINEAR | {"head_dim": 40, "shared_expert_intermediate_size": 104}),
     *_of("glm4_moe", ROUTED | {"head_dim": 40, "first_k_dense_replace": 2}, {}, {"use_qk_norm": True, "attention_bias": True}),
-    *_of("dots1", ROUTED | {"n_shared_experts": 2, "first_k_dense_replace": 1}, {}, {"sliding_window": 96, "max_window_layers": 3}),
+    *_of("dots1", ROUTED | {"n_shared_experts": 2, "first_k_dense_replace": 1}, {},
+         {"sliding_window": 96, "max_window_layers": 3}),
     *_of("solar_open", {key: value for key, value in ROUTED.items() if key != "intermediate_size"} | {"head_dim": 40}),
     *_of("hy_v3", NARROW | {"head_dim": 40}),
     *_of("exaone_moe", NARROW | {"sliding_window": 96, "first_k_dense_replace": 2}),
@@ -149,8 +151,9 @@ SMALL_CONFIGS += [
     *_of("cohere2_moe", EXPERTS | {"head_dim": 40, "sliding_window": 96, "num_shared_experts": 2}, {},
          {"mlp_layer_types": ["dense"] * 2 + ["sparse"] * 3, "prefix_dense_intermediate_size": 600}),
     *_of("granitemoe", LOCAL, {}, {"attention_bias": True, "embedding_multiplier": 12.0}),
-    *_of("granitemoeshared", LOCAL, {}, {"shared_intermediate_size": 104}),
-    *_of("granitemoehybrid", LOCAL | MAMBA | {"shared_intermediate_size": 104, "layer_types": ["mamba"] * 4 + ["attention"]}, {},
+    *_of("granitemoeshared", LOCAL, {}, {"shared_intermediate_size": 104, "residual_multiplier": 0.2}),
+    *_of("granitemoehybrid",
+         LOCAL | MAMBA | {"shared_intermediate_size": 104, "layer_types": ["mamba"] * 4 + ["attention"]}, {},
          {"num_local_experts": 0, "position_embedding_type": "rope", "logits_scaling": 8.0}),
     *_of("bamba", SILU | MAMBA | {"attn_layer_indices": [1, 3]}, {}, BOTH_BIASES),
     *_of("nemotron_h", NEMOTRON_H, {}, {"moe_latent_size": 64}),
@@ -165,3 +168,4 @@ SMALL_CONFIGS += [
     *_of("glm4v_moe_text", ROUTED | {"head_dim": 40, "first_k_dense_replace": 2}, {}, {"attention_bias": False}),
     *_of("qwen3_vl_moe_text", NARROW | {"tie_word_embeddings": False, "head_dim": 40, "mlp_only_layers": [1]}),
 ]  # fmt: skip
+SMALL_CONFIGS: Final = [*DENSE, *PARTS]

@@ -16,13 +16,22 @@ from perfmodel.exchange.presets import stack_preset
 from tests.count.meta_networks import network_flop
 from tests.count.test_flop_oracle import ONE_GPU, SEQUENCE_LENGTH
 from tests.exchange.families.small_configs import SMALL_CONFIGS, SmallConfig
-from tests.exchange.families.transformers_networks import meta_network, read_small
+from tests.exchange.families.transformers_networks import meta_network, read_small, routed_flop
 from tests.setups import setup_of
 
 pytestmark = pytest.mark.slow
+ROUTED = ("mixtral", "qwen2_moe", "gpt_oss", "deepseek_v3")  # experts of all kinds
+TOKENS = 48
 
 
-FIRST = {config.family: config for config in reversed(SMALL_CONFIGS)}
+def has_counterpart(config: SmallConfig) -> bool:
+    """Whether the network of a config has a head, and runs without numbers, which the choice of experts and scans need."""
+    model = read_small(config)
+    needs_numbers = any(part is not None for part in (model.mixture, model.state_space, model.delta))
+    return not needs_numbers and config.family not in ("glm4v_text", "qwen3_vl_moe_text")
+
+
+FIRST = {config.family: config for config in reversed(SMALL_CONFIGS) if has_counterpart(config)}
 OTHERS = [
     config for config in SMALL_CONFIGS if config.family in ("falcon", "gpt_bigcode") and FIRST[config.family] is not config
 ]
@@ -30,7 +39,8 @@ OTHERS = [
 
 def shallow(config: SmallConfig) -> SmallConfig:
     """The same model with two layers, which tell the layers from the head."""
-    layers = {key: 2 for key in ("num_hidden_layers", "n_layer", "n_layers") if key in config.keys}
+    layers: dict[str, int] = {key: 2 for key in ("num_hidden_layers", "n_layer", "n_layers") if key in config.keys}
+    layers |= {"first_k_dense_replace": 1} if "first_k_dense_replace" in config.keys else {}
     return config._replace(keys=config.keys | layers)
 
 
@@ -45,3 +55,12 @@ def test_flop_are_those_that_torch_counts(config: SmallConfig) -> None:
     assert hardware_flop(work.operators) == counted
     full = replace(model, layer_kinds=None, layer_pattern=())
     assert model_flop_per_token(full, SEQUENCE_LENGTH) * SEQUENCE_LENGTH == pytest.approx(counted, rel=1e-12)
+
+
+@pytest.mark.parametrize("family", ROUTED)
+def test_flop_of_experts_are_those_that_torch_counts(family: str) -> None:
+    """While real tokens run through them, forward and backward: with those of the router, which no convention counts."""
+    config = shallow(next(each for each in SMALL_CONFIGS if each.family == family))
+    model = read_small(config)
+    setup = setup_of(model, replace(ONE_GPU, sequence_length=TOKENS), stack_preset("megatron-lm"))
+    assert hardware_flop(iteration(setup).operators) == routed_flop(config, tokens=TOKENS)

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
-from perfmodel.errors import InputError
+from perfmodel.errors import InputError, NotSupportedError
 from perfmodel.exchange.families.cells import FamilyConfig
-from perfmodel.exchange.families.layers import layer_settings
+from perfmodel.exchange.families.layers import layer_settings, repeated
+from perfmodel.exchange.families.table import family_table
 from tests.exchange.families.small_configs import WIDE, WINDOWS, SmallConfig
 from tests.exchange.families.transformers_networks import read_config, read_small
 
 
 def pattern(slides: Any, keys: dict[str, Any], *, rotates: str = "all", layers: int = 6) -> list[str]:
     """The kind of each layer under a rule."""
-    row = {"slides": slides, "rotates": rotates, "window": {"key": "sliding_window"}, "position": "rotary"}
+    row = {**family_table().rows["llama"], "slides": slides, "rotates": rotates}
+    return kinds_of(row, keys, layers=layers)
+
+
+def kinds_of(row: Mapping[str, Any], keys: dict[str, Any], *, layers: int = 6) -> list[str]:
+    """The kind of each layer, by a row of the table of families."""
     settings = layer_settings(FamilyConfig(mapping=keys, defaults={"no_rope_layer_interval": 4}), row, layers)
-    words = settings["layer_pattern"].split() if settings else ["full"]
-    return [words[layer % len(words)] for layer in range(layers)]
+    first, words = settings.get("first_layers", "").split(), settings.get("layer_pattern", "full").split()
+    return [*first, *(words[layer % len(words)] for layer in range(layers - len(first)))]
 
 
 S, F = "sliding", "full"
@@ -33,6 +40,7 @@ S, F = "sliding", "full"
         ({"all_but_first_of": 4}, [F, S, S, S, F, S]),
         ({"from": 4}, [F, F, F, F, S, S]),
         ({"from": 0}, [S] * 6),
+        ("rotated", [S] * 6),
         ("listed", [F, S, F, S, F, S]),
     ],
 )
@@ -104,3 +112,101 @@ def test_rotation_of_layers_is_that_of_transformers() -> None:
     model = read_small(SmallConfig("smollm3", WIDE | {"no_rope_layer_interval": 3}, {}))
     assert [model.kinds[model.kind_at(layer)].rotary for layer in range(5)] == [True, True, False, True, True]
     assert read_small(SmallConfig("llama", WIDE, {})).layer_kinds is None
+
+
+D, E = "dense", "experts"
+EXPERTS: Mapping[str, Any] = {"num_experts": 8, "num_experts_per_tok": 2, "intermediate_size": 64}
+
+
+def sparse(rule: dict[str, Any], keys: Mapping[str, Any] = EXPERTS) -> list[str]:
+    """Which layers have experts under a rule."""
+    row = {**family_table().rows["mixtral"], "experts_in": rule}
+    return kinds_of(row, {**keys})
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [
+        ({"behind": 2}, [D, D, E, E, E, E]),
+        ({"behind": 0, "until": 4}, [E, E, E, E, E, D]),
+        ({"until": -1, "every": 2}, [D, E, D, E, D, E]),
+        ({"multiples_of": 3}, [E, D, D, E, D, D]),
+        ({"behind": {"key": "first"}, "every": 2, "but": {"key": "without"}}, [D, D, D, D, D, E]),
+        ({"among": {"key": "listed"}, "every": 2}, [E, D, D, D, D, E]),
+        ({"among": {"key": "unsaid"}, "every": 2}, [D, E, D, E, D, E]),
+    ],
+)
+def test_a_rule_says_which_layers_have_experts(rule: dict[str, Any], expected: list[str]) -> None:
+    """All conditions hold together; a list of layers with experts decides alone, where the config has one."""
+    assert sparse(rule, {**EXPERTS, "first": 2, "without": [3], "listed": [0, 5]}) == expected
+
+
+def test_types_of_feed_forward_parts_win_over_the_rule() -> None:
+    """One for each layer; other words, and another number of them, are not covered."""
+    types = ["dense", "sparse", "sparse"] * 2
+    assert sparse({"behind": 2}, {**EXPERTS, "mlp_layer_types": types}) == [D, E, E] * 2
+    for wrong in (types[:5], ["sparse", "hash"] * 3, "sparse"):
+        with pytest.raises(NotSupportedError, match="mlp_layer_types"):
+            sparse({"behind": 2}, {**EXPERTS, "mlp_layer_types": wrong})
+
+
+@pytest.mark.parametrize("listed", ["1", [True], [1.5], {"1": 2}])
+def test_a_list_of_layers_has_their_places(listed: Any) -> None:
+    """Whole numbers."""
+    with pytest.raises(InputError, match=r"mlp_only_layers: .* is no list of layers"):
+        sparse({"but": {"key": "mlp_only_layers"}}, {**EXPERTS, "mlp_only_layers": listed})
+
+
+def test_a_model_whose_layers_are_all_alike_has_no_kinds() -> None:
+    """Experts in all layers need no name; a mixture that no layer has is no part of the model."""
+    mixtral = read_small(SmallConfig("mixtral", {**WIDE, **EXPERTS}, {}))
+    assert (mixtral.layer_kinds, mixtral.kinds[""].feed_forward) == (None, "experts")
+    dense = read_small(SmallConfig("deepseek_v3", WIDE | {"first_k_dense_replace": 5}, {}))
+    assert (dense.layer_kinds, dense.mixture, dense.kinds[""].attention) == (None, None, "latent")
+
+
+def test_first_layers_come_before_those_that_are_repeated() -> None:
+    """As few words as say it; a pattern that begins with the model has none before it."""
+    assert repeated([D, D, D, *[E] * 58]) == ([D, D, D], [E])
+    assert repeated([S, S, F] * 4 + [S]) == ([], [S, S, F])
+    assert repeated([D, *[S, F] * 3]) == ([D], [S, F])
+    words = [D, E, S, F, F]
+    assert repeated(words) == ([D, E, S], [F])
+    assert repeated([S]) == ([], [S])
+
+
+def test_kinds_are_called_by_the_parts_in_which_they_differ() -> None:
+    """Llama 4 has windows in the layers that are rotated, and experts in every second one."""
+    keys = WIDE | {"num_hidden_layers": 4, "interleave_moe_layer_step": 2, "attention_chunk_size": 96, "num_local_experts": 4}
+    model = read_small(SmallConfig("llama4_text", keys, {}))
+    assert model.layer_pattern == ("sliding_dense", "sliding_experts", "sliding_dense", "full_unrotated_experts")
+    hybrid = read_config(
+        {"model_type": "nemotron_h", "hybrid_override_pattern": "MEM*-", "hidden_size": 64, "num_attention_heads": 4,
+         "num_key_value_heads": 4,
+         "intermediate_size": 128, "vocab_size": 512}
+    )  # fmt: skip
+    assert hybrid.layers == 5
+    assert [hybrid.kind_at(layer) for layer in range(5)] == ["mamba2", "experts", "mamba2", "full", "dense"]
+
+
+def test_what_predicts_further_tokens_is_of_kinds_that_the_model_has() -> None:
+    """Nemotron 3: attention and experts, unless the config says so otherwise; of a model without experts nothing is said."""
+    keys = WIDE | {"hybrid_override_pattern": "ME*-", "hidden_act": "relu2"}
+    for more, kinds in (
+        ({}, ("full", "experts")),
+        ({"mtp_hybrid_override_pattern": "*-"}, ("full", "dense")),
+        ({"mtp_layers_block_type": ["attention", "moe"]}, ("full", "experts")),
+        ({"mtp_layers_block_type": ["attention", "hash"]}, ()),
+        ({"hybrid_override_pattern": "M*-"}, ()),
+    ):
+        assert read_small(SmallConfig("nemotron_h", keys | more, {})).multi_token_kinds == kinds
+
+
+def test_numbers_that_are_listed_for_each_layer_are_one_where_all_are_equal() -> None:
+    """Hunyuan writes them so; different ones are no number."""
+    keys = WIDE | {"num_experts": 8, "moe_topk": [2] * 5}
+    mixture = read_small(SmallConfig("hunyuan_v1_moe", keys, {})).mixture
+    assert mixture is not None
+    assert mixture.experts_per_token == 2
+    with pytest.raises(InputError, match=r"moe_topk: .* is not a whole number"):
+        read_small(SmallConfig("hunyuan_v1_moe", keys | {"moe_topk": [2, 4, 2, 2, 2]}, {}))

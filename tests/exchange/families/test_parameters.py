@@ -11,6 +11,7 @@ from tests.exchange.families.transformers_networks import meta_network, network_
 
 WITHOUT_TRANSFORMERS = {  # whose code is beside their weights
     *("internlm", "internlm2", "baichuan", "chatglm", "minicpm", "qwen", "deepseek", "grok-1", "grok"),
+    *("bailing_moe", "bailing_moe_v2"),
 }
 WINDOWED = ("sliding_attention", "chunked_attention")  # Llama 4's chunks are read as windows
 
@@ -60,6 +61,12 @@ def test_titles_say_what_some_model_of_a_family_has() -> None:
             "soft caps": any(model.softcaps for model in models),
             "constant factors": any(model.scales for model in models),
             "not gated": any(not model.gated for model in models),
+            "sinks": any(model.sinks for model in models),
+            "a gate behind attention": any(model.attention_gate for model in models),
+            "experts": any(model.mixture for model in models),
+            "latent attention": any(model.latent for model in models),
+            "Mamba-2": any(model.state_space for model in models),
+            "gated delta": any(model.delta for model in models),
         }
         if models and family != "mpt":  # whose factor of logits is text in none of the small configs
             assert {words: words in title for words in has} == has, family

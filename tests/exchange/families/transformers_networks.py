@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 import transformers
+from torch.utils.flop_counter import FlopCounterMode
 
 from perfmodel.exchange.building import build
 from perfmodel.exchange.importers.registry import Document, imported
@@ -28,6 +29,17 @@ def meta_network(config: SmallConfig) -> Any:
         if not getattr(theirs, "tie_word_embeddings", False):
             network.lm_head = torch.nn.Linear(theirs.hidden_size, theirs.vocab_size, bias=False)
         return network
+
+
+def routed_flop(config: SmallConfig, *, tokens: int) -> int:
+    """What torch counts of one sequence forward and backward, expert by expert, without what forms the rotary tables."""
+    network = transformers.AutoModelForCausalLM.from_config(
+        network_config(config), attn_implementation="eager", experts_implementation="eager"
+    )
+    with FlopCounterMode(display=False) as counter:
+        network(input_ids=torch.arange(tokens)[None], use_cache=False).logits.sum().backward()
+    tables = (sum(flop.values()) for name, flop in counter.get_flop_counts().items() if name.endswith(".rotary_emb"))
+    return int(counter.get_total_flops()) - int(sum(tables))
 
 
 def read_config(mapping: dict[str, Any]) -> TransformerModel:

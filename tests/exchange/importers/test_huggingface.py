@@ -37,16 +37,20 @@ def test_a_hugging_face_config_is_a_model(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("change", "sentence"),
-    [({"model_type": "mamba"}, "model_type: 'mamba' is known but not supported yet: it is a model with state-space"),
-     ({"model_type": "mixtral"}, "model_type: 'mixtral' is known but not supported yet: it is a mixture of experts"),
+    [({"model_type": "mamba"}, "model_type: 'mamba' is known but not supported yet: it is a model with Mamba-1 layers"),
+     ({"model_type": "minimax"}, "model_type: 'minimax' is known .* lightning attention; .* inline, model: {layers: 2"),
+     ({"model_type": "bert"}, "model_type: 'bert' is known but not supported yet: it is an encoder; .*; only decoders"),
      ({"model_type": "foo"}, "model_type: 'foo' is not covered; perfmodel list families"),
      ({"hidden_act": "tanh"}, "'tanh' is not covered"),
      ({"sliding_window": 4096}, "sliding_window: 4096 is not covered without layer_types"),
      ({"layer_types": ["full_attention", "linear_attention"]}, "layer_types: .* is not covered"),
-     ({"num_local_experts": 8}, "num_local_experts: a mixture of 8 experts is known but not supported yet"),
-     ({"n_routed_experts": 64}, "n_routed_experts: a mixture of 64 experts"),
-     ({"ffn_config": {"moe_num_experts": 16}}, "ffn_config.moe_num_experts: a mixture of 16 experts"),
-     ({"kv_lora_rank": 512}, "kv_lora_rank: latent attention of rank 512 is known but not supported yet")],
+     ({"num_local_experts": 8}, "num_local_experts: 'llama' has no mixture of 8 experts; if its layers are those of another"),
+     ({"n_routed_experts": 64}, "n_routed_experts: 'llama' has no mixture of 64 experts"),
+     ({"ffn_config": {"moe_num_experts": 16}}, "ffn_config.moe_num_experts: 'llama' has no mixture of 16 experts"),
+     ({"kv_lora_rank": 512}, "kv_lora_rank: 'llama' has no latent attention of rank 512; .* latent: {kv_rank: 512}"),
+     ({"model_type": "deepseek_v3", "attention_bias": True}, "attention_bias: true is not covered; only false is"),
+     ({"model_type": "nemotron_h", "hidden_act": "relu2", "hybrid_override_pattern": "MX"},
+      "hybrid_override_pattern: 'MX' is not covered; .* M, mamba, ")],
 )  # fmt: skip
 def test_a_config_of_another_kind_is_not_supported(tmp_path: Path, change: dict[str, object], sentence: str) -> None:
     """Its layers are not those that are counted."""
@@ -105,15 +109,39 @@ def test_a_family_that_is_not_read_may_be_written_inline(tmp_path: Path) -> None
         read_config(tmp_path, config)
 
 
-@pytest.mark.parametrize(
-    "change",
-    [{"model_type": "mixtral"}, {"num_local_experts": 8}, {"model_type": "qwen3_moe", "num_experts": 128}],
-)  # fmt: skip
-def test_a_mixture_of_experts_may_be_written_as_a_dense_model(tmp_path: Path, change: dict[str, object]) -> None:
-    """With all sizes but the width of its MLP, which is that of the experts that a token runs through."""
-    sizes = r"layers: 2, hidden_size: 64, attention_heads: 8, kv_heads: 8, vocab_size: 1024, \.\."
-    with pytest.raises(NotSupportedError, match=f"experts.* as one MLP, can be written inline, model: {{{sizes}}}"):
-        read_config(tmp_path, LLAMA | change)
+def test_experts_of_a_family_that_is_not_read_may_be_written_inline(tmp_path: Path) -> None:
+    """With all numbers of the mixture and of latent attention that the config has."""
+    experts = {"model_type": "foo", "n_routed_experts": 16, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
+    mixture = r"mixture: {experts: 16, experts_per_token: 2, ffn_hidden_size: 32}"
+    with pytest.raises(NotSupportedError, match=f"write the model inline, model: {{layers: 2, .*{mixture}, .*mixtral-8x7b"):
+        read_config(tmp_path, LLAMA | experts)
+    with pytest.raises(NotSupportedError, match=r"latent: {kv_rank: 16}, \.\.}, with the keys of perfmodel show deepseek-v3"):
+        read_config(tmp_path, LLAMA | experts | {"kv_lora_rank": 16})
+
+
+def test_layers_that_predict_further_tokens_are_left_out_and_said(tmp_path: Path) -> None:
+    """As transformers does; the sentence says how to count them, and is gone where that is said."""
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(LLAMA | {"num_nextn_predict_layers": 1}))
+
+    def sentences(*overrides: str) -> list[str]:
+        found = read_candidates("nemotron-4-15b", [f"model={path}", "tensor_parallel=1", *overrides])[0].assumptions
+        return [sentence for sentence in found if "further tokens" in sentence]
+
+    left_out = "num_nextn_predict_layers is 1: layers that predict further tokens are left out, as transformers leaves them out"
+    assert sentences() == [f"{left_out}; model.multi_token_layers=1 counts them"]
+    assert sentences("model.multi_token_layers=1") == []
+    path.write_text(json.dumps(LLAMA | {"num_nextn_predict_layers": 0}))
+    assert sentences() == []
+
+
+def test_chunks_of_attention_are_read_as_windows_and_said(tmp_path: Path) -> None:
+    """Exact up to the length of one; in a run file the model may stand inline."""
+    llama = {"model_type": "llama4", "text_config": LLAMA | {"model_type": "llama4_text", "attention_chunk_size": 512}}
+    mapping = json.loads(json.dumps(llama))
+    run = read_candidates("nemotron-4-15b", [("model", mapping), ("tensor_parallel", 1)])[0]
+    assert run.run.model.kinds["sliding"].window == 512
+    assert any("chunks of 512 tokens is counted as a window of as many" in sentence for sentence in run.assumptions)
 
 
 def test_a_stream_narrower_than_its_heads_is_refused(tmp_path: Path) -> None:
@@ -143,7 +171,7 @@ def test_of_a_model_that_sees_the_text_model_is_read(tmp_path: Path) -> None:
     theirs = transformers.Gemma3TextConfig()
     assert (gemma.hidden_size, gemma.vocab_size, gemma.head_size) == (theirs.hidden_size, theirs.vocab_size, theirs.head_dim)
     assert [gemma.kinds[gemma.kind_at(layer)].window for layer in range(7)] == [1024] * 5 + [None, 1024]
-    with pytest.raises(NotSupportedError, match=r"text_config\.num_experts: a mixture of 8"):
+    with pytest.raises(NotSupportedError, match=r"text_config\.num_experts: 'llama' has no mixture of 8"):
         read_config(tmp_path, {"model_type": "llava", "text_config": LLAMA | {"num_experts": 8}})
 
 

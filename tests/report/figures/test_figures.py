@@ -47,7 +47,8 @@ def test_the_band_is_10_percent_to_either_side() -> None:
 @pytest.mark.parametrize("kind", ["png", "svg"])
 def test_the_same_rows_give_the_same_picture(kind: str) -> None:
     """Byte for byte: no date, no random names."""
-    assert picture(accuracy_figure(compared()), kind) == picture(accuracy_figure(compared()), kind)
+    some = compared()[::20]
+    assert picture(accuracy_figure(some), kind) == picture(accuracy_figure(some), kind)
 
 
 def test_reliability_is_drawn_over_what_is_stated() -> None:

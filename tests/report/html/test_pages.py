@@ -68,7 +68,7 @@ def weird() -> Page:
 @pytest.fixture(scope="module")
 def misfit() -> Page:
     """A run that needs more memory than there is."""
-    return run_page(RUN, {"tensor_parallel": 1})
+    return run_page(RUN, {"tensor_parallel": 1, "stages": [{"data_parallel": 96, "global_batch_size": 384, "tokens": 200e9}]})
 
 
 @pytest.fixture(scope="module")

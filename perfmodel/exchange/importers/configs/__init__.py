@@ -1,0 +1,1 @@
+"""Launch scripts and configurations of training software: a module for each format."""

@@ -1,0 +1,1 @@
+"""Logs of training software: a module for each format."""

@@ -1,0 +1,40 @@
+"""Logs of the Hugging Face Trainer: the rates of the whole run, which it prints at its end."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from perfmodel.exchange.importers.registry import Document, run_importer
+from perfmodel.exchange.translation.conversion import Conversion
+from perfmodel.exchange.translation.log_formats import recogniser
+from perfmodel.exchange.translation.log_lines import lines_of
+from perfmodel.exchange.translation.log_records import LogRecord
+
+NAME: Final = "Hugging Face Trainer log"
+MARKS: Final = (b"train_runtime",)
+VALUE: Final = r"['\"]: ['\"]?([\d.]+(?:e[-+]?\d+)?)['\"]?[,}\s]"
+STEPS: Final = re.compile(r"['\"]train_steps_per_second" + VALUE)
+SAMPLES: Final = re.compile(r"['\"]train_samples_per_second" + VALUE)
+RUNTIME: Final = re.compile(r"['\"]train_runtime" + VALUE)
+WHOLE: Final = "These are means of the whole run: its start, evaluations and checkpoints are in them."
+
+
+def _convert(document: Document) -> Conversion:
+    record = None
+    for line in lines_of(document.path, MARKS) if document.path else ():
+        text = line.text + line.end
+        steps, samples, runtime = (pattern.search(text) for pattern in (STEPS, SAMPLES, RUNTIME))
+        if steps and float(steps[1]) > 0:
+            rate = float(steps[1])
+            record = LogRecord(
+                iteration_time_s=1.0 / rate,
+                interval_s=None,
+                steps=round(rate * float(runtime[1])) if runtime else 0,
+                global_batch_size=round(float(samples[1]) / rate) if samples else None,
+                notes=(WHOLE,),
+            )
+    return Conversion(format=NAME, record=record)
+
+
+IMPORTER: Final = run_importer(name=NAME, recognises=recogniser(NAME), convert=_convert)

@@ -1,0 +1,23 @@
+"""What environment variables of a launch change that is not read, with how it matters (data/formats/environment.yaml)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+
+from perfmodel.exchange.documents import read_mapping
+from perfmodel.exchange.translation.word_table import TABLES
+
+
+@cache
+def _variables() -> tuple[Mapping[str, str], ...]:
+    return tuple(read_mapping(TABLES / "environment.yaml")["variables"])
+
+
+def environment_sentences(environment: Mapping[str, object]) -> list[str]:
+    """A sentence for each variable that is set to what could matter."""
+    return [
+        f"{row['name']}={environment[row['name']]}: {row['matters']}"
+        for row in _variables()
+        if row["name"] in environment and str(environment[row["name"]]) == row["value"]
+    ]

@@ -1,0 +1,325 @@
+"""Experts are counted once: parameters, FLOPs, rows, messages and kept bytes of a mixture, on one rank of any expert mesh.
+
+Symbols: T tokens of a rank between linears, k experts a token meets, E experts, e expert_parallel, t expert_tensor_parallel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from perfmodel.count.data_parallel import expert_state_shards, owned_parameters, shards
+from perfmodel.count.declarations import ExpertShards
+from perfmodel.count.experts import paired_share
+from perfmodel.count.flops import model_flop_per_token
+from perfmodel.count.iteration import Iteration, iteration
+from perfmodel.count.memory import stage_memory_bytes
+from perfmodel.count.operators import Collective, Matmul, MemoryBound, Operator, model_flop
+from perfmodel.count.parameters import active_parameter_count, parameter_count, shard_parameter_count
+from perfmodel.count.pipeline import in_flight
+from perfmodel.count.roles import Role
+from perfmodel.errors import InputError
+from perfmodel.spec.layout import expert_data_parallel_group, expert_parallel_group
+from perfmodel.spec.refusals import check_setup
+from tests.count.mixtures import DEEPSEEK, SMALL, STACK, layout_of, mixture_setup
+from tests.stacks import stack_with
+
+WIDTH, EXPERTS, CHOSEN, FFN = 64, 8, 2, 32
+
+
+def work_of(**settings: object) -> Iteration:
+    """Count an iteration of the small mixture."""
+    return iteration(mixture_setup(SMALL, layout_of(**settings)))
+
+
+def of_role(operators: Iterable[Operator], *roles: Role) -> list[Operator]:
+    """Keep the operators of some roles."""
+    return [op for op in operators if op.role in roles]
+
+
+def forward(work: Iteration) -> tuple[Operator, ...]:
+    """Take the forward operators of the only kind of layer."""
+    (blocks,) = work.layers.values()
+    return blocks.plain.forward
+
+
+def expert_products(work: Iteration) -> list[Matmul]:
+    """Take both forward products of routed experts."""
+    return [op for op in of_role(forward(work), Role.EXPERT, Role.EXPERT_OUTPUT) if isinstance(op, Matmul)]
+
+
+def test_parameters_of_a_layer_are_router_experts_and_shared_expert() -> None:
+    """h*E of the router, 3*h*f of every expert and 3*h*f_s of the shared one."""
+    count = parameter_count(SMALL)
+    assert count.experts == SMALL.layers * EXPERTS * 3 * WIDTH * FFN
+    assert count.mlp == SMALL.layers * (WIDTH * EXPERTS + 3 * WIDTH * 48)
+
+
+def test_a_token_passes_as_many_experts_as_it_meets() -> None:
+    """Active parameters leave out E - k experts of every layer."""
+    idle = SMALL.layers * (EXPERTS - CHOSEN) * 3 * WIDTH * FFN
+    assert active_parameter_count(SMALL) == parameter_count(SMALL).total - idle
+
+
+def test_ranks_of_the_expert_mesh_hold_their_experts_and_columns() -> None:
+    """E/e experts with a t-th of their columns; all else does not depend on it."""
+    whole, part = (
+        shard_parameter_count(SMALL, tensor_parallel=1, experts=each)
+        for each in (ExpertShards(), ExpertShards(ranks=4, tensor=2))
+    )
+    assert part.experts * 8 == whole.experts
+    assert part.shared == whole.shared
+
+
+@pytest.mark.parametrize(("expert", "tensor"), [(1, 1), (8, 1), (4, 2), (2, 4)])
+def test_model_flops_are_those_of_the_model_on_any_expert_mesh(expert: int, tensor: int) -> None:
+    """What operators count adds up to the closed form, whoever holds the experts."""
+    layout = layout_of(expert_parallel=expert, expert_tensor_parallel=tensor)
+    work = iteration(mixture_setup(SMALL, layout))
+    total = work.fold(model_flop) * layout.gpus
+    assert total == pytest.approx(model_flop_per_token(SMALL, 128) * layout.tokens_per_iteration, rel=1e-12)
+
+
+def test_padding_and_load_are_no_model_flops() -> None:
+    """A busy rank computes more, and the model counts no more of it."""
+    even, busy = (work_of(expert_parallel=8, expert_load=load) for load in (1.0, 1.5))
+    assert busy.fold(model_flop) == pytest.approx(even.fold(model_flop), rel=1e-12)
+    assert expert_products(busy)[0].rows == 1.5 * expert_products(even)[0].rows
+
+
+@pytest.mark.parametrize(("expert", "tensor"), [(1, 1), (8, 1), (4, 2)])
+def test_rows_of_an_expert_come_from_all_ranks_that_share_experts(expert: int, tensor: int) -> None:
+    """T*k*e*t/E rows meet each of E/e experts on f/t of its columns."""
+    first, last = expert_products(work_of(expert_parallel=expert, expert_tensor_parallel=tensor))
+    assert first.rows == 128 * CHOSEN * expert * tensor / EXPERTS
+    assert (first.batch, first.inner, first.columns) == (EXPERTS / expert, WIDTH, 2 * FFN / tensor)
+    assert (last.batch, last.inner, last.columns) == (EXPERTS / expert, FFN / tensor, WIDTH)
+
+
+def test_capacity_pads_every_expert() -> None:
+    """A capacity factor is rows that are computed, dropped or padded."""
+    padded = replace(SMALL, mixture=replace(SMALL.mixture, capacity_factor=1.25))  # type: ignore[type-var]
+    first, _ = expert_products(iteration(mixture_setup(padded, layout_of(expert_parallel=8))))
+    assert first.rows == 1.25 * 128 * CHOSEN * 8 / EXPERTS
+
+
+def test_narrow_products_pad_rows_to_whole_blocks() -> None:
+    """30 rows become 32 where products have 8 bits; in 16 bits they stay."""
+    few = {"expert_parallel": 8, "sequence_length": 120, "micro_batch_size": 1}
+    first, _ = expert_products(work_of(precision="mxfp8", **few))
+    assert first.rows == 240
+    first, _ = expert_products(work_of(precision="mxfp8", expert_parallel=1, sequence_length=120))
+    assert first.rows == 32
+
+
+def exchanges(work: Iteration, dispatcher: str) -> list[Collective]:
+    """Take dispatch and combine, forwards."""
+    del dispatcher
+    return [op for op in of_role(forward(work), Role.DISPATCH, Role.COMBINE) if isinstance(op, Collective)]
+
+
+@pytest.mark.parametrize(
+    ("dispatcher", "kind"), [("alltoall", "all_to_all"), ("deepep", "token_exchange"), ("hybridep", "token_exchange")]
+)
+def test_copies_of_tokens_travel_to_their_experts_and_back(dispatcher: str, kind: str) -> None:
+    """T*k*h*2 bytes each way over the ranks that share experts, forwards and backwards."""
+    stack = stack_with(STACK, {"experts.dispatcher": dispatcher})
+    work = iteration(mixture_setup(SMALL, layout_of(expert_parallel=8), stack))
+    (blocks,) = work.layers.values()
+    calls = [op for op in of_role(blocks.plain.operators, Role.DISPATCH, Role.COMBINE) if isinstance(op, Collective)]
+    assert [call.kind for call in calls] == [kind] * 4
+    assert {float(call.payload_bytes) for call in calls} == {128 * CHOSEN * WIDTH * 2.0}
+
+
+def test_gathering_all_tokens_costs_what_all_ranks_have() -> None:
+    """T*e*h*2 bytes gathered, and added up again."""
+    stack = stack_with(STACK, {"experts.dispatcher": "allgather"})
+    calls = exchanges(iteration(mixture_setup(SMALL, layout_of(expert_parallel=8), stack)), "allgather")
+    assert [(call.kind, float(call.payload_bytes)) for call in calls] == [
+        ("all_gather", 128 * 8 * WIDTH * 2.0),
+        ("reduce_scatter", 128 * 8 * WIDTH * 2.0),
+    ]
+
+
+def test_ranks_that_share_each_expert_gather_what_any_of_them_got() -> None:
+    """With t ranks, t times as many copies are gathered, and added up behind the experts."""
+    calls = exchanges(work_of(expert_parallel=2, expert_tensor_parallel=4), "alltoall")
+    kinds = [call.kind for call in calls if call.group.name == "expert_tensor_parallel"]
+    assert kinds == ["all_gather", "reduce_scatter"]
+    assert float(calls[1].payload_bytes) == 128 * CHOSEN * WIDTH * 2.0 * 4
+
+
+def test_a_latent_mixture_sends_narrow_tokens() -> None:
+    """Routed experts act on latent_size numbers: products, messages and parameters shrink with them."""
+    latent = replace(SMALL, mixture=replace(SMALL.mixture, latent_size=16))  # type: ignore[type-var]
+    work = iteration(mixture_setup(latent, layout_of(expert_parallel=8)))
+    assert float(exchanges(work, "alltoall")[0].payload_bytes) == 128 * CHOSEN * 16 * 2.0
+    assert parameter_count(latent).experts * 4 == parameter_count(SMALL).experts
+
+
+def test_expert_ranks_are_neighbours_whatever_replica_they_belong_to() -> None:
+    """The expert mesh lies on the GPUs of a pipeline stage, expert tensor parallelism inside."""
+    layout = layout_of(data_parallel=8, tensor_parallel=4, expert_parallel=8, expert_tensor_parallel=2)
+    assert (expert_parallel_group(layout).ranks, expert_parallel_group(layout).stride) == (8, 2)
+    assert (expert_data_parallel_group(layout).ranks, expert_data_parallel_group(layout).stride) == (2, 16)
+    assert layout.gpus == 32
+
+
+def test_states_of_experts_are_spread_over_the_ranks_that_hold_the_same() -> None:
+    """Where one rank holds each expert, nothing of its state is sharded."""
+    layout = layout_of(expert_parallel=8)
+    held = shard_parameter_count(SMALL, tensor_parallel=1, experts=ExpertShards(ranks=8))
+    assert (shards(layout, "optimizer"), expert_state_shards(layout, "optimizer")) == (8, 1)
+    assert owned_parameters(held, layout, "optimizer") == held.shared / 8 + held.experts
+
+
+def test_gradients_of_experts_are_reduced_over_their_own_group() -> None:
+    """A collective of their own for experts, over e times fewer ranks; all gradients travel once."""
+    calls = [op for op in work_of(expert_parallel=4).synchronisation if isinstance(op, Collective)]
+    reductions = [call for call in calls if call.role is Role.GRADIENT_REDUCTION]
+    assert [(call.group.name, float(call.group.ranks)) for call in reductions] == [
+        ("data_parallel_shards", 8.0),
+        ("expert_data_parallel", 2.0),
+    ]
+    held = shard_parameter_count(SMALL, tensor_parallel=1, experts=ExpertShards(ranks=4))
+    sent = [float(call.payload_bytes * call.repeats) for call in reductions]
+    assert sent == pytest.approx([2 * held.shared, 2 * held.experts])
+
+
+def test_experts_are_launched_one_by_one_on_streams() -> None:
+    """A kernel for each expert, and all of an expert's casts; one for all where products are grouped."""
+    grouped = stack_with(STACK, {"experts.products": "grouped"})
+    for stack, kernels in ((STACK, EXPERTS / 2), (grouped, 1)):
+        work = iteration(mixture_setup(SMALL, layout_of(expert_parallel=2, precision="mxfp8"), stack))
+        assert {float(op.kernels) for op in expert_products(work)} == {kernels}
+        casts = [
+            op
+            for op in of_role(forward(work), Role.CAST)
+            if isinstance(op, MemoryBound) and "fc" in op.name and "shared" not in op.name
+        ]
+        assert {float(op.calls) for op in casts} == ({2 * kernels} if kernels > 1 else {1.0})
+
+
+def test_fused_products_take_in_what_lies_between_them() -> None:
+    """The activation function moves nothing of its own, and keeps what it kept."""
+    fused = stack_with(STACK, {"experts.products": "fused"})
+    apart, inside = (iteration(mixture_setup(SMALL, layout_of(expert_parallel=2), stack)) for stack in (STACK, fused))
+    for work, moved in ((apart, 3.0), (inside, 0.0)):
+        (function,) = of_role(forward(work), Role.EXPERT_ACTIVATION)
+        assert isinstance(function, MemoryBound)
+        assert float(function.moved_bytes) == moved * 2 * 128 * CHOSEN * FFN
+        assert float(function.saved_bytes) == 4.0 * 128 * CHOSEN * FFN
+
+
+def test_biases_of_experts_take_a_chain_of_eager_kernels() -> None:
+    """Unless the software fuses them, as a compiler does."""
+    biased = replace(SMALL, biases=True)
+    traffic = {}
+    for fuses in (False, True):
+        stack = stack_with(STACK, {"experts.fused_biases": fuses})
+        work = iteration(mixture_setup(biased, layout_of(expert_parallel=2), stack))
+        moved = [
+            op.moved_bytes
+            for op in forward(work)
+            if isinstance(op, MemoryBound) and op.role in (Role.EXPERT_ACTIVATION, Role.ELEMENTWISE)
+        ]
+        traffic[fuses] = sum(float(each) for each in moved)
+    numbers = 128 * CHOSEN * FFN
+    assert traffic[False] - traffic[True] == (8 * 2 + 17 * 2 - 3 * 2) * numbers + 24 * 128 * CHOSEN * WIDTH
+
+
+def test_layers_that_predict_further_come_with_a_head_of_their_own() -> None:
+    """DeepSeek-V3's multi-token layer: 11.61e9 parameters beside its embedding, and the FLOPs that NVIDIA prints."""
+    alone = replace(DEEPSEEK, multi_token_layers=0)
+    more = float(parameter_count(DEEPSEEK).total - parameter_count(alone).total)
+    assert more == pytest.approx(11.61e9, rel=0.003)
+    with_it, without = (model_flop_per_token(model, 4096, convention="causal") / 1e9 for model in (DEEPSEEK, alone))
+    assert (float(with_it), float(without)) == pytest.approx((260.0, 249.7), rel=0.001)
+
+
+NVIDIA = {"tensor_parallel": 1, "pipeline_parallel": 4, "virtual_pipeline": 4, "expert_parallel": 64, "data_parallel": 64}
+PUBLISHED = layout_of(**NVIDIA, global_batch_size=4096, sequence_length=4096, pipeline_layout="Et*4|(tttt|)*14tmL")
+
+
+def test_memory_of_deepseek_is_what_nvidia_prints() -> None:
+    """arXiv:2603.07685, table 3: 32.1 GB of optimizer states over the stages' mean, 131.0 GB of activations on the first.
+
+    Its weights and gradients (36.4 GB) lie between 4 and 6 bytes a parameter, which the source does not resolve.
+    """
+    work = iteration(mixture_setup(DEEPSEEK, PUBLISHED))
+    stages = [stage_memory_bytes(work, stage) for stage in work.stages]
+    counts = np.array([1, 2, 1])
+    optimizer = float(np.dot(counts, [float(stage.optimizer_bytes) for stage in stages]) / 4)
+    assert optimizer == pytest.approx(32.1e9, rel=0.02)
+    assert float(stages[0].activations_bytes) == pytest.approx(131.0e9, rel=0.05)
+
+
+def test_layers_in_flight_on_the_first_stage_are_those_of_the_published_account() -> None:
+    """arXiv:2603.07685, table 4: 26.3 GB of experts' outputs are 56 of 0.47 GB; counted are 4.75 micro-batches of 13."""
+    keeping = stack_with(STACK, {"experts.keeps_outputs": True})
+    work = iteration(mixture_setup(DEEPSEEK, PUBLISHED, keeping))
+    first = work.stages.first
+    (outputs,) = [op for op in of_role(work.layers["experts"].plain.forward, Role.EXPERT_OUTPUT) if isinstance(op, MemoryBound)]
+    held = in_flight(work.layout, first) * first.held.every["experts"] * outputs.saved_bytes
+    assert float(held) == pytest.approx(26.3e9, rel=0.12)
+
+
+@pytest.mark.parametrize(
+    ("module", "role"), [("moe_act", Role.EXPERT_OUTPUT), ("mla_up_proj", Role.CORE), ("shared_experts", Role.SHARED_EXPERT)]
+)
+def test_a_module_that_runs_again_keeps_not_what_it_gives(module: str, role: Role) -> None:
+    """Its results are formed again: activations shrink by what the operators behind it kept."""
+    plain = iteration(mixture_setup(DEEPSEEK, PUBLISHED))
+    again = iteration(mixture_setup(DEEPSEEK, replace(PUBLISHED, recompute="selective", recompute_modules=(module,))))
+    freed = again.layers["experts"].freed_bytes
+    kept = [
+        op.saved_bytes for op in plain.layers["experts"].plain.forward if op.role is role and not isinstance(op, Collective)
+    ]
+    assert float(freed) == sum(float(each) for each in kept) > 0
+
+
+def test_running_a_whole_mixture_again_sends_its_tokens_again() -> None:
+    """`moe` repeats dispatch and combine, and keeps the router's input."""
+    layout = layout_of(expert_parallel=8, recompute="selective", recompute_modules=("moe",))
+    (blocks,) = iteration(mixture_setup(SMALL, layout)).layers.values()
+    assert len(of_role(blocks.again.operators, Role.DISPATCH, Role.COMBINE)) == 6
+    (router,) = [op for op in of_role(blocks.plain.forward, Role.ROUTER) if isinstance(op, Matmul)]
+    kept = sum(
+        float(op.saved_bytes)
+        for op in blocks.plain.forward[blocks.plain.forward.index(router) :]
+        if not isinstance(op, Collective)
+    )
+    assert float(blocks.freed_bytes) == kept - float(router.saved_bytes)
+
+
+@pytest.mark.parametrize(("stages", "virtual", "share"), [(1, 1, 1 - 1 / 32), (4, 1, 1 - 2.5 / 32), (4, 2, 1 - 8 / 64)])
+def test_passes_without_a_partner_hide_nothing(stages: int, virtual: int, share: float) -> None:
+    """The first forward and the last backward passes run alone."""
+    layout = layout_of(pipeline_parallel=stages, virtual_pipeline=virtual, data_parallel=1)
+    assert float(paired_share(layout)) == pytest.approx(share)
+
+
+@pytest.mark.parametrize(
+    ("settings", "key"),
+    [
+        ({"expert_parallel": 3}, "expert_parallel"),
+        ({"expert_parallel": 8, "expert_tensor_parallel": 2}, "expert_parallel"),
+        ({"expert_tensor_parallel": 64}, "expert_tensor_parallel"),
+        ({"tensor_parallel": 2, "sequence_parallel": False}, "sequence_parallel"),
+        ({"recompute_modules": ("moe",)}, "recompute_modules"),
+    ],
+)
+def test_an_expert_mesh_that_cannot_be_is_refused(settings: dict[str, object], key: str) -> None:
+    """Degrees that do not divide, tokens that no rank owns, modules of no recompute."""
+    with pytest.raises(InputError) as caught:
+        check_setup(mixture_setup(SMALL, layout_of(**settings)))
+    assert caught.value.key == key
+
+
+def test_a_dense_model_has_no_experts_to_share() -> None:
+    """Its expert_parallel is 1."""
+    with pytest.raises(InputError, match="has none"):
+        check_setup(mixture_setup(replace(SMALL, mixture=None), layout_of(expert_parallel=2)))

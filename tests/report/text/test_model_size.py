@@ -1,0 +1,36 @@
+"""Are all parameters of a mixture of experts shown, and those that a token passes, and nothing of that for other models?"""
+
+from __future__ import annotations
+
+import pytest
+
+from perfmodel.exchange.run_files import read_candidates
+from perfmodel.explanation.explanation import explanation
+from perfmodel.prediction import predict
+from perfmodel.report.json.explanation import explanation_document
+from perfmodel.report.json.prediction import prediction_document
+from perfmodel.report.text.explanation import verdict
+from perfmodel.report.text.prediction import description
+from perfmodel.spec.run import Run
+
+SIZE = "46.70B parameters (12.88B active)"
+
+
+def run_of(model: str) -> Run:
+    """The central preset with another model."""
+    return read_candidates("nemotron-4-15b", [f"model={model}", "stages=[{data_parallel: 96, global_batch_size: 384}]"])[0].run
+
+
+@pytest.mark.parametrize("model", ["mixtral-8x7b", "llama-3.1-8b"])
+def test_parameters_of_a_mixture_are_shown(model: str) -> None:
+    """In the line under the verdict, which pages have too, and in JSON; by explain likewise."""
+    run, is_mixture = run_of(model), model == "mixtral-8x7b"
+    explained = explanation(run)
+    assert (SIZE in description(run).plain) == is_mixture
+    assert any(SIZE in line.plain for line in verdict(explained)) == is_mixture
+    for document in (prediction_document(predict(run), assumptions=()), explanation_document(explained)):
+        sizes = {key: document.get(key) for key in ("parameters", "active_parameters")}
+        assert sizes == {
+            "parameters": 46_702_792_704 if is_mixture else None,
+            "active_parameters": 12_879_925_248 if is_mixture else None,
+        }

@@ -1,0 +1,65 @@
+"""How long do scans of states take, against those of flash-linear-attention that were measured?"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+import pytest
+
+from perfmodel.count.iteration import iteration
+from perfmodel.count.operators import Collective
+from perfmodel.count.roles import Role
+from perfmodel.exchange.presets import cluster_preset, model_preset, stack_preset
+from perfmodel.spec.stack import SoftwareStack
+from perfmodel.timing.timed_operators import timed_operators
+from tests.layouts import RAMP_STAGE
+from tests.setups import setup_of
+from tests.stacks import stack_with
+
+QWEN: Final = model_preset("qwen3-next-80b-a3b")
+STACK: Final = stack_preset("megatron-core")
+OF_THE_RULE: Final = {  # what chunk_gated_delta_rule runs itself
+    *("key_scores", "inverse", "inverse_copy", "key_correction", "value_correction", "predicted_values", "states", "scores"),
+    *("chunk_output", "state_output"),
+}
+MEASURED: Final = [  # QwenLM/FlashQLA, benchmark_results_H200.txt and _GB200.txt: FLA 0.5.1, 32 value heads, ms both ways
+    ("dgx-h200", 8192, 0.472, 1.444),
+    ("dgx-h200", 32768, 1.890, 5.697),
+    ("gb200-nvl72", 8192, 0.468, 1.446),
+    ("gb200-nvl72", 32768, 1.770, 5.714),
+]
+
+
+def rule_s(cluster: str, tokens: int, stack: SoftwareStack = STACK) -> tuple[float, float]:
+    """Seconds of the gated delta rule of one layer, forwards and backwards, at free clocks."""
+    layout = replace(
+        RAMP_STAGE, tensor_parallel=1, data_parallel=8, global_batch_size=8, sequence_length=tokens, sequence_parallel=False
+    )
+    setup = setup_of(QWEN, layout, stack, cluster=cluster_preset(cluster))
+    block = iteration(setup).layers["gated_delta"].plain
+    ways = []
+    for operators in (block.forward, block.backward):
+        of_rule = [op for op in operators if op.role is Role.SCAN and op.name.rpartition(".")[2] in OF_THE_RULE]
+        assert not any(isinstance(op, Collective) for op in of_rule)
+        ways.append(sum(float(each.free_s) for each in timed_operators(of_rule, 0.0, setup.cluster, stack)))
+    return ways[0], ways[1]
+
+
+@pytest.mark.parametrize(("cluster", "tokens", "forward_ms", "backward_ms"), MEASURED)
+def test_the_delta_rule_takes_what_was_measured(cluster: str, tokens: int, forward_ms: float, backward_ms: float) -> None:
+    """Within the 30 % that the stack's number is uncertain by: H200 takes less, GB200 more."""
+    measured = (forward_ms + backward_ms) * 1e-3
+    assert sum(rule_s(cluster, tokens)) == pytest.approx(measured, rel=0.30)
+
+
+def test_software_whose_scans_take_twice_as_long_needs_twice_the_time() -> None:
+    """For all that scans run, and for nothing else."""
+    work = float(STACK.fusion.scan_work)
+    slower = stack_with(STACK, {"fusion.scan_work": 2 * work})
+    once, twice = rule_s("dgx-h100", 4096), rule_s("dgx-h100", 4096, slower)
+    assert twice == pytest.approx((2 * once[0], 2 * once[1]))
+    setup = setup_of(QWEN, replace(RAMP_STAGE, tensor_parallel=1, sequence_parallel=False))
+    others = [op for op in iteration(setup).layers["gated_delta"].plain.forward if op.role is not Role.SCAN]
+    times = [[float(each.free_s) for each in timed_operators(others, 0.0, setup.cluster, stack)] for stack in (STACK, slower)]
+    assert times[0] == times[1]
