@@ -1,4 +1,4 @@
-"""What a person asks of a mixture of experts in a layout: how many of them a GPU holds, and how many tokens each of them has."""
+"""What a person asks of a mixture of experts in a layout: how many of them a GPU holds, and how many tokens each has."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ def every_layout(work: Workload) -> Counter[tuple[Any, ...]]:
     found = []
     degrees = ("tensor_parallel", "context_parallel", "pipeline_parallel", "expert_parallel", "expert_tensor_parallel")
     for ranks in product(*[divisors(work.gpus)] * 4, divisors(work.gpus)):
-        chosen = dict(zip(degrees, ranks, strict=True))
+        chosen: dict[str, Any] = dict(zip(degrees, ranks, strict=True))
         tensor, context, pipeline, _, shared = ranks
         if work.gpus % (tensor * context * pipeline) or tensor % shared:
             continue
@@ -123,7 +123,9 @@ def test_modules_are_those_that_the_model_and_the_software_have() -> None:
     assert module_choices(TOY, bridge) == module_choices(ROUTED, core) == []
 
 
-PUBLISHED = (  # NVIDIA-NeMo/Megatron-Bridge, performance summary: DeepSeek-V3 on 256 GPUs of GB200 NVL72
+PUBLISHED: tuple[
+    dict[str, Any], ...
+] = (  # NVIDIA-NeMo/Megatron-Bridge, performance summary: DeepSeek-V3 on 256 GPUs of GB200 NVL72
     {"pipeline_parallel": 4, "virtual_pipeline": 4, "expert_parallel": 64},
     {"pipeline_parallel": 8, "virtual_pipeline": 4, "expert_parallel": 32},
 )
