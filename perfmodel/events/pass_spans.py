@@ -8,8 +8,8 @@ which lasts longer by what the collective takes from it:
     not in chunks          c begins with K, and ends e after it where it is longer
     no K                   nothing runs beside c
 
-Where K runs in another pass (weight gradients of zero-bubble schedules), the kernels after the collective run beside it; the
-next of them lasts longer.
+Where K runs in another pass (weight gradients of zero-bubble schedules; another micro-batch beside dispatch and combine), the
+kernels after the collective run beside it; the next of them lasts longer.
 """
 
 from __future__ import annotations

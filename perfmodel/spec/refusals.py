@@ -2,36 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.errors import InputError, NotSupportedError, PerfmodelError
-from perfmodel.spec.axes import AXES, EXPERT, EXPERT_TENSOR, OF_EXPERTS, Axis
+from perfmodel.errors import NotSupportedError
+from perfmodel.spec.axes import AXES, Axis
 from perfmodel.spec.fields import Numeric, Truth, plain
 from perfmodel.spec.hardware import Cluster, Gpu
 from perfmodel.spec.layout import EVEN, Layout
-from perfmodel.spec.model import SECTIONS, TransformerModel, divisors
+from perfmodel.spec.model import TransformerModel
+from perfmodel.spec.part_rules import expert_rules, selection_rules, state_rules
 from perfmodel.spec.pipeline_layout import pipeline_pieces
 from perfmodel.spec.precision import PrecisionRecipe
+from perfmodel.spec.rules import Rule, divides, would
 from perfmodel.spec.setup import Setup
 from perfmodel.spec.stack import SoftwareStack
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rule:
-    """What one rule says of one layout, or of each of many: whether it may be, and a sentence about those that may not.
-
-    `error` tells what cannot exist from what could, but is not covered yet.
-    """
-
-    key: str
-    allows: Truth
-    sentence: Callable[[], str]
-    error: type[PerfmodelError] = InputError
 
 
 def check_setup(setup: Setup) -> None:
@@ -73,7 +61,7 @@ def layout_rules(model: TransformerModel, cluster: Cluster, layout: Layout) -> I
         (model.ffn_hidden_size, "columns of the MLP (ffn_hidden_size)"),
         (model.hidden_size, "columns (hidden_size)"),
     ):
-        yield _divides(tensor, size, what, key="tensor_parallel")
+        yield divides(tensor, size, what, key="tensor_parallel")
     yield Rule(
         key="tensor_parallel",
         allows=(np.remainder(model.kv_heads, tensor) == 0) | (np.remainder(tensor, model.kv_heads) == 0),
@@ -95,41 +83,13 @@ def layout_rules(model: TransformerModel, cluster: Cluster, layout: Layout) -> I
         ),
         error=NotSupportedError,
     )
-    yield from _state_rules(model, layout)
+    yield from state_rules(model, layout)
     yield from _batch_rules(layout)
     yield from _pipeline_rules(model, layout)
     yield from _sharding_rules(layout)
-    yield from _expert_rules(model, layout)
+    yield from expert_rules(model, layout)
     yield from _recompute_rules(model, layout)
     yield _node_rule(cluster, layout)
-
-
-def _state_rules(model: TransformerModel, layout: Layout) -> Iterator[Rule]:
-    """Mixers that keep a state: ranks share their heads, but no sequence."""
-    tensor, space, delta = layout.tensor_parallel, model.state_space, model.delta
-    heads = [] if space is None else [(space.heads, "heads of Mamba-2 (state_space.heads)")]
-    if delta is not None:
-        heads += [(delta.key_heads, "key heads (delta.key_heads)"), (delta.value_heads, "value heads (delta.value_heads)")]
-    for size, what in heads:
-        yield _divides(tensor, size, what, key="tensor_parallel")
-    if space is not None:
-        yield Rule(
-            key="tensor_parallel",
-            allows=(np.remainder(space.groups, tensor) == 0) | (np.remainder(tensor, space.groups) == 0),
-            sentence=lambda: f"{plain(tensor)} neither divides {plain(space.groups)} groups nor is a multiple of them",
-        )
-    names = _state_mixers(model)
-    yield Rule(
-        key="context_parallel",
-        allows=not names or np.asarray(layout.context_parallel) == 1,
-        sentence=lambda: f"{names} over {plain(layout.context_parallel)} ranks of a sequence is not covered; 1 would do",
-        error=NotSupportedError,
-    )
-
-
-def _state_mixers(model: TransformerModel) -> str:
-    """The mixers of a model that keep a state, or ""."""
-    return " and ".join(name for name in ("mamba2", "gated_delta") if getattr(model, SECTIONS[name]) is not None)
 
 
 def _shortest_window(model: TransformerModel) -> NDArray[Any]:
@@ -138,18 +98,6 @@ def _shortest_window(model: TransformerModel) -> NDArray[Any]:
     for kind in model.kinds.values():
         shortest = np.asarray(np.minimum(shortest, np.inf if kind.window is None else kind.window))
     return shortest
-
-
-def selection_rules(model: TransformerModel, stack: SoftwareStack, layout: Layout) -> Iterator[Rule]:
-    """What runs again product by product is known of attention and an MLP alone."""
-    by_product = stack.fusion.selective_recompute == "every_second_product" and layout.recompute == "selective"
-    names = _state_mixers(model)
-    yield Rule(
-        key="recompute",
-        allows=not (names and by_product) or bool(layout.recompute_modules),
-        sentence=lambda: f"selective, as {stack.name} runs it, is not covered for {names}; none or full would do",
-        error=NotSupportedError,
-    )
 
 
 def stack_rules(stack: SoftwareStack, layout: Layout) -> Iterator[Rule]:
@@ -177,24 +125,11 @@ def _spreads(layout: Layout, axis: Axis) -> bool:
     return bool(np.any(np.asarray(layout.degree(axis)) > 1))
 
 
-def _divides(degree: Numeric, size: Numeric, what: str, *, key: str) -> Rule:
-    return Rule(
-        key=key,
-        allows=np.remainder(size, degree) == 0,
-        sentence=lambda: f"{plain(degree)} does not divide {plain(size)} {what}{_would(size, size)}",
-    )
-
-
 def _context_degrees(layout: Layout) -> Numeric:
     """What context_parallel may divide: half of an even sequence, and what sequence parallelism leaves of it."""
     length = np.asarray(layout.sequence_length, dtype=np.int64)
     share = length // np.asarray(layout.tensor_parallel if layout.sequence_parallel else 1, dtype=np.int64)
     return np.where(length % 2 == 0, np.gcd(length // 2, share), 1)
-
-
-def _would(size: Numeric, shown: Numeric) -> str:
-    """What divides a single size, or nothing to say of several."""
-    return f"; {', '.join(map(str, divisors(float(size))[:24]))} would" if np.ndim(size) == np.ndim(shown) == 0 else ""
 
 
 def _batch_rules(layout: Layout) -> Iterator[Rule]:
@@ -214,7 +149,7 @@ def _batch_rules(layout: Layout) -> Iterator[Rule]:
         allows=np.remainder(per_replica, layout.micro_batch_size) == 0,
         sentence=lambda: (
             f"{plain(layout.micro_batch_size)} does not divide the {plain(per_replica)} sequences of a replica"
-            f"{_would(per_replica, layout.micro_batch_size)}"
+            f"{would(per_replica, layout.micro_batch_size)}"
         ),
     )
 
@@ -228,11 +163,11 @@ def _sequence_rules(layout: Layout) -> Iterator[Rule]:
         allows=np.remainder(layout.sequence_length, pieces) == 0,
         sentence=lambda: (
             f"{plain(layout.sequence_length)} tokens of a sequence do not divide into two pieces for each of "
-            f"{plain(context)} ranks{_would(_context_degrees(layout), context)}"
+            f"{plain(context)} ranks{would(_context_degrees(layout), context)}"
         ),
     )
     if layout.sequence_parallel:
-        yield _divides(tensor, layout.sequence_length / context, "tokens of a sequence on one rank", key="tensor_parallel")
+        yield divides(tensor, layout.sequence_length / context, "tokens of a sequence on one rank", key="tensor_parallel")
 
 
 def _pipeline_rules(model: TransformerModel, layout: Layout) -> Iterator[Rule]:
@@ -335,41 +270,7 @@ def _sharding_rules(layout: Layout) -> Iterator[Rule]:
         allows=(not is_hsdp) | (replicas != np.asarray(layout.data_parallel * layout.context_parallel)),
         sentence=lambda: "hsdp with a copy for every rank shards nothing; that is none, or zero1",
     )
-    yield _divides(replicas, layout.data_parallel, "data-parallel replicas", key=key)
-
-
-def _no_experts(model: TransformerModel, layout: Layout, axis: Axis) -> Rule:
-    degree = layout.degree(axis)
-    return Rule(
-        key=axis.name,
-        allows=np.asarray(degree) == 1,
-        sentence=lambda: f"{plain(degree)} ranks would share experts, and {model.name} has none; 1 would do",
-    )
-
-
-def _expert_rules(model: TransformerModel, layout: Layout) -> Iterator[Rule]:
-    """The expert mesh shares the GPUs of a pipeline stage with the other one: its degrees may exceed data_parallel."""
-    expert, tensor, mixture = layout.expert_parallel, layout.expert_tensor_parallel, model.mixture
-    if mixture is None:
-        for axis in OF_EXPERTS:
-            yield _no_experts(model, layout, axis)
-        return
-    yield _divides(expert, mixture.experts, "experts", key=EXPERT.name)
-    yield _divides(tensor, mixture.ffn_hidden_size, "columns of an expert (mixture.ffn_hidden_size)", key=EXPERT_TENSOR.name)
-    stage = layout.tensor_parallel * layout.context_parallel * layout.data_parallel
-    yield Rule(
-        key=EXPERT.name,
-        allows=np.remainder(stage, expert * tensor) == 0,
-        sentence=lambda: (
-            f"{plain(expert * tensor)} ranks that share experts (expert_parallel * expert_tensor_parallel) do not divide the "
-            f"{plain(stage)} GPUs of a pipeline stage"
-        ),
-    )
-    yield Rule(
-        key="sequence_parallel",
-        allows=layout.sequence_parallel | (np.asarray(layout.tensor_parallel) == 1),
-        sentence=lambda: "tensor-parallel ranks share the tokens that they send to experts: true is needed",
-    )
+    yield divides(replicas, layout.data_parallel, "data-parallel replicas", key=key)
 
 
 def _recompute_rules(model: TransformerModel, layout: Layout) -> Iterator[Rule]:

@@ -123,7 +123,7 @@ class FamilyConfig:
         for key, cell in allowed.items():
             name, value = self.found(key)
             covered = self.decided(cell)
-            if value is not None and value != covered:
+            if value is not None and one_of(value) != covered:
                 raise NotSupportedError(f"{shown(value)} is not covered; only {shown(covered)} is", key=name)
 
 

@@ -41,7 +41,14 @@ def layer_settings(config: FamilyConfig, row: Mapping[str, Any], layers: int) ->
     mixers = layer_mixers(config, row, layers, window)
     others = feed_forward_parts(config, row, layers)
     every = [_layer(row, mixer, other) for mixer, other in zip(mixers, others, strict=True)]
-    return _sections(config, row, every) | _kinds(every, window)
+    return _sections(config, row, every) | _kinds(every, window, _further(config, row))
+
+
+def _further(config: FamilyConfig, row: Mapping[str, Any]) -> list[Layer]:
+    """The layers that one which predicts a further token is made of, where the row says so, and the config in known words."""
+    words = config.decided(row["further"]) if "further" in row else None
+    types = [row["types"].get(str(word)) for word in words] if isinstance(words, str | list) else []
+    return [Layer(each["attention"], True, each["feed_forward"]) for each in types if each] if all(types) else []
 
 
 def _layer(row: Mapping[str, Any], mixer: Mixer, other: str) -> Layer:
@@ -57,8 +64,8 @@ def _sections(config: FamilyConfig, row: Mapping[str, Any], layers: Sequence[Lay
     return {section: config.section(cells) for section, cells in found.items()}
 
 
-def _kinds(layers: Sequence[Layer], window: int | None) -> dict[str, Any]:
-    """The kinds of layers by name, and their order."""
+def _kinds(layers: Sequence[Layer], window: int | None, further: Sequence[Layer]) -> dict[str, Any]:
+    """The kinds of layers by name, their order, and those that predict further tokens where the others have them too."""
     distinct = sorted(set(layers), reverse=True)
     if len(distinct) == 1 and distinct[0] in {
         Layer(attention, True, other) for attention in ("full", "latent") for other in ("dense", "experts")
@@ -67,7 +74,9 @@ def _kinds(layers: Sequence[Layer], window: int | None) -> dict[str, Any]:
     names = {layer: _name(layer, distinct) for layer in distinct}
     first, pattern = repeated([names[layer] for layer in layers])
     kinds = {names[layer]: _kind(layer, window) for layer in distinct}
-    return {"layer_kinds": kinds, "layer_pattern": " ".join(pattern)} | ({"first_layers": " ".join(first)} if first else {})
+    behind = [names[layer] for layer in further] if set(further) <= set(names) else []
+    orders = {"layer_pattern": pattern, "first_layers": first, "multi_token_kinds": behind}
+    return {"layer_kinds": kinds} | {order: " ".join(words) for order, words in orders.items() if words}
 
 
 def _name(layer: Layer, kinds: Sequence[Layer]) -> str:

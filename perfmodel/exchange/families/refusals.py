@@ -68,11 +68,11 @@ def _inline(config: FamilyConfig) -> str:
         part: f"{{{_listed(each)}}}" for part, each in sections.items()
     }
     example = next(model for part, model in SHOWN_MODELS.items() if not part or part in sections)
-    return f"model: {{{_listed(known)}..}}, with the keys of perfmodel show {example}"
+    return f"model: {{{_listed(known | {'..': ''})}}}, with the keys of perfmodel show {example}"
 
 
 def _listed(known: Mapping[str, Any]) -> str:
-    return "".join(f"{name}: {value}, " for name, value in known.items())
+    return ", ".join(f"{name}: {value}" if value else name for name, value in known.items())
 
 
 def _known(config: FamilyConfig, cells: Mapping[str, Any]) -> dict[str, Any]:
@@ -83,6 +83,7 @@ def _known(config: FamilyConfig, cells: Mapping[str, Any]) -> dict[str, Any]:
             value = config.decided(cell)
         except InputError:
             continue
-        if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+        is_default = name in ("groups", "groups_per_token") and value == 1
+        if isinstance(value, int) and not isinstance(value, bool) and value > 0 and not is_default:
             known[name] = value
     return known

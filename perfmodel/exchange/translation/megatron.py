@@ -51,8 +51,8 @@ def from_words(
 
 def _nodes(draft: RunDraft) -> int | None:
     """GPUs as nodes and GPUs a node."""
-    nodes, each = (whole(draft.facts.get(fact)) for fact in ("nodes", "gpus_per_node"))
-    return nodes * each if nodes and each else None
+    nodes, each = whole(draft.facts.get("nodes")), draft.facts.get("gpus_per_node")
+    return nodes * each if nodes and isinstance(each, int) and each > 0 else None  # it may be "auto", or -1
 
 
 def _sizes(draft: RunDraft) -> None:

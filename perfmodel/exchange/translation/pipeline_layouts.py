@@ -52,6 +52,8 @@ def written_chunks(layout: str, *, layers: int, pipeline: int) -> int:
 
 def dealt_out(layers: int, pieces: int) -> list[int]:
     """The layers of each piece as they are predicted: even, or with one fewer at the ends (count/pipeline.py)."""
+    if pieces > LONGEST or pieces > layers + 2:
+        return []
     over = layers % pieces
     most = ceil(layers / pieces)
     if pieces > 1 and over == pieces - 1:

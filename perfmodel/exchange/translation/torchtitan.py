@@ -98,7 +98,7 @@ def _schedule(draft: RunDraft) -> None:
 
 def _software(draft: RunDraft) -> None:
     settings, facts = draft.settings, draft.facts
-    parts = facts.get("compiled", ["model", "loss"])
+    parts = str(facts.get("compiled", "model loss"))
     compiles_loss = facts.get("compiles_loss") and "loss" in parts
     compiles = facts.get("compiles") or (facts.get("compiles_loss") and "model" in parts)
     preset = "torchtitan-2025" if compiles_loss and compiles else "torchtitan" if compiles else "torchtitan-eager"

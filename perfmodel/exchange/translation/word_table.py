@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from perfmodel.errors import InputError, shown
 from perfmodel.exchange.documents import read_mapping
+from perfmodel.exchange.translation.word_values import check_fact, check_key
 
 TABLES: Final = Path(__file__).parent.parent.parent / "data" / "formats"
 NOTHING: Final = ("", "none", "null")  # values with which a word says nothing
@@ -133,6 +134,8 @@ def reading(given: Mapping[str, Any], table: WordTable) -> Reading:
                 continue
             try:
                 meaning = word.value if word.value is not None else word.meaning(_resolved(value))
+                if word.values is None:
+                    _check(word, meaning)
             except InputError as error:
                 if word.values is None:
                     raise error.under(name) from None
@@ -143,6 +146,14 @@ def reading(given: Mapping[str, Any], table: WordTable) -> Reading:
         elif word is None and not says_nothing(value) and not table.is_off(name):
             ignored.append(_ignored(name, table))
     return Reading(settings=settings, facts=facts, ignored=tuple(ignored), refused=tuple(refused), names=names)
+
+
+def _check(word: Word, meaning: Any) -> None:
+    """Refuse a value that the key or the fact of a word cannot have. Errors: InputError."""
+    if word.key:
+        check_key(word.key, meaning)
+    else:
+        check_fact(word.fact, meaning, table=str(TABLES / "facts.yaml"))
 
 
 def _refusals(name: str, value: Any, table: WordTable) -> Iterator[str]:

@@ -66,6 +66,11 @@ def notes(timeline: Timeline) -> Iterator[str]:
             "collectives that the forecast hides behind weight gradients lie beside what follows them, on a second track where "
             "that has collectives of its own: this schedule forms weight gradients later"
         )
+    if timeline.run.stack.experts.overlap == "passes" and timeline.predicted.layout.expert_parallel > 1:
+        yield (
+            "what hides of dispatch and combine behind another micro-batch lies beside the kernels that follow in its own "
+            "pass, which stand for those of the other"
+        )
     if timeline.run.stack.overlap.hide_all:
         yield f"{timeline.run.stack.name} hides all communication: its collectives are not drawn"
 

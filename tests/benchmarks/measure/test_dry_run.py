@@ -17,7 +17,7 @@ SMALL = (
 )
 GPT = SMALL % ("gelu", "layernorm", "learned", "true", "true")
 LLAMA = SMALL % ("swiglu", "rmsnorm", "rotary", "false", "false")
-STAGE = "stages=[{data_parallel: 4, global_batch_size: 16}]"
+STAGE = "stages=[{data_parallel: 4, global_batch_size: 8}]"
 
 
 @pytest.mark.slow

@@ -189,6 +189,19 @@ def test_kinds_are_called_by_the_parts_in_which_they_differ() -> None:
     assert [hybrid.kind_at(layer) for layer in range(5)] == ["mamba2", "experts", "mamba2", "full", "dense"]
 
 
+def test_what_predicts_further_tokens_is_of_kinds_that_the_model_has() -> None:
+    """Nemotron 3: attention and experts, unless the config says so otherwise; of a model without experts nothing is said."""
+    keys = WIDE | {"hybrid_override_pattern": "ME*-", "hidden_act": "relu2"}
+    for more, kinds in (
+        ({}, ("full", "experts")),
+        ({"mtp_hybrid_override_pattern": "*-"}, ("full", "dense")),
+        ({"mtp_layers_block_type": ["attention", "moe"]}, ("full", "experts")),
+        ({"mtp_layers_block_type": ["attention", "hash"]}, ()),
+        ({"hybrid_override_pattern": "M*-"}, ()),
+    ):
+        assert read_small(SmallConfig("nemotron_h", keys | more, {})).multi_token_kinds == kinds
+
+
 def test_numbers_that_are_listed_for_each_layer_are_one_where_all_are_equal() -> None:
     """Hunyuan writes them so; different ones are no number."""
     keys = WIDE | {"num_experts": 8, "moe_topk": [2] * 5}

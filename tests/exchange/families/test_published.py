@@ -124,3 +124,49 @@ FROM_HUGGING_FACE: list[tuple[int, dict[str, Any]]] = [  # numbers of model card
 def test_parameters_are_those_of_real_files(total: int, config: dict[str, Any]) -> None:
     """With the keys that real files have, and without those that they leave out."""
     assert parameter_count(read_config(config)).total == total
+
+
+MIXTURES: list[tuple[str, str, dict[str, Any]]] = [  # digits of model cards, in all and active, and keys of config.json
+    ("14.3", "2.7", {  # Qwen1.5-MoE-A2.7B
+        "model_type": "qwen2_moe", "decoder_sparse_step": 1, "hidden_act": "silu", "hidden_size": 2048,
+        "intermediate_size": 5632, "max_window_layers": 21, "moe_intermediate_size": 1408, "num_attention_heads": 16, "num_experts": 60,
+        "num_experts_per_tok": 4, "num_hidden_layers": 24, "num_key_value_heads": 16, "shared_expert_intermediate_size": 5632,
+        "sliding_window": 32768, "tie_word_embeddings": False, "use_sliding_window": False, "vocab_size": 151936}),
+    ("41.9", "6.6", {  # Phi-3.5-MoE
+        "model_type": "phimoe", "attention_bias": True, "hidden_act": "silu", "hidden_size": 4096, "intermediate_size": 6400,
+        "lm_head_bias": True, "num_attention_heads": 32, "num_experts_per_tok": 2, "num_hidden_layers": 32,
+        "num_key_value_heads": 8, "num_local_experts": 16, "sliding_window": 131072, "vocab_size": 32064}),
+    ("80", "13", {  # Hunyuan-A13B
+        "model_type": "hunyuan_v1_moe", "head_dim": 128, "hidden_act": "silu", "hidden_size": 4096, "intermediate_size": 3072,
+        "moe_intermediate_size": [3072] * 32, "moe_topk": [8] * 32, "num_attention_heads": 32, "num_experts": 64,
+        "num_hidden_layers": 32, "num_key_value_heads": 8, "num_shared_expert": [1] * 32, "tie_word_embeddings": True,
+        "use_qk_norm": True, "vocab_size": 128167}),
+    ("16.8", "2.75", {  # Ling-lite
+        "model_type": "bailing_moe", "head_dim": 128, "hidden_act": "silu", "hidden_size": 2048, "intermediate_size": 5632,
+        "moe_intermediate_size": 1408, "num_attention_heads": 16, "num_experts": 64, "num_experts_per_tok": 6,
+        "num_hidden_layers": 28, "num_key_value_heads": 4, "num_shared_experts": 2, "vocab_size": 126464}),
+    ("16.26", "1.43", {  # Ling-mini-2.0
+        "model_type": "bailing_moe_v2", "first_k_dense_replace": 1, "head_dim": 128, "hidden_act": "silu", "hidden_size": 2048,
+        "intermediate_size": 5120, "moe_intermediate_size": 512, "num_attention_heads": 16, "num_experts": 256,
+        "num_experts_per_tok": 8, "num_hidden_layers": 20, "num_key_value_heads": 4, "num_shared_experts": 1,
+        "use_qk_norm": True, "vocab_size": 157184}),
+    ("9.78", "9.78", {  # Bamba 9B
+        "model_type": "bamba", "attention_bias": False, "attn_layer_indices": [9, 18, 27], "hidden_act": "silu",
+        "hidden_size": 4096, "intermediate_size": 14336, "mamba_d_conv": 4, "mamba_d_head": 64, "mamba_d_state": 128,
+        "mamba_expand": 2, "mamba_n_groups": 1, "mamba_n_heads": 128, "num_attention_heads": 32, "num_hidden_layers": 32,
+        "num_key_value_heads": 8, "vocab_size": 128256}),
+    ("32", "9", {  # Granite 4.0 H Small
+        "model_type": "granitemoehybrid", "hidden_act": "silu", "hidden_size": 4096, "intermediate_size": 768,
+        "layer_types": (["mamba"] * 5 + ["attention"] + ["mamba"] * 4) * 4, "mamba_d_head": 64, "mamba_d_state": 128,
+        "mamba_n_groups": 1, "mamba_n_heads": 128, "num_attention_heads": 32, "num_experts_per_tok": 10,
+        "num_hidden_layers": 40, "num_key_value_heads": 8, "num_local_experts": 72, "position_embedding_type": "nope",
+        "shared_intermediate_size": 1536, "tie_word_embeddings": True, "vocab_size": 100352}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("total", "active", "config"), MIXTURES, ids=family_of)
+def test_parameters_of_mixtures_are_those_of_their_cards(total: str, active: str, config: dict[str, Any]) -> None:
+    """All and active ones, to the digits that are printed."""
+    model = read_config(config)
+    for digits, parameters in ((total, parameter_count(model).total), (active, active_parameter_count(model))):
+        assert f"{parameters / 1e9:.{len(digits.partition('.')[2])}f}" == digits

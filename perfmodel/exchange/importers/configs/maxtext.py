@@ -122,10 +122,10 @@ def _stage(draft: RunDraft) -> dict[str, Any]:
     """Batches are given a device: those of a replica are spread over its tensor, context and pipeline ranks."""
     facts, settings = draft.facts, draft.settings
     ranks = prod(settings[f"{axis}_parallel"] for axis in ("tensor", "context", "pipeline"))
-    each = float(facts["each"]) * ranks
+    each = float(facts["device_batch"]) * ranks
     if each != int(each) or each < 1:
         raise InputError(
-            f"{shown(facts['each'])} is no whole number of sequences for {ranks} GPUs", key="per_device_batch_size"
+            f"{shown(facts['device_batch'])} is no whole number of sequences for {ranks} GPUs", key="per_device_batch_size"
         )
     stages = settings["pipeline_parallel"]
     passes = whole(facts.get("pipeline_passes")) or stages

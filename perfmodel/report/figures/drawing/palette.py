@@ -16,7 +16,7 @@ from typing import Final
 from perfmodel.explanation import waterfall
 from perfmodel.explanation.terms import NAMES, TERMS
 from perfmodel.report import words
-from perfmodel.spec.axes import CONTEXT, DATA, PIPELINE, REPORTED, TENSOR
+from perfmodel.spec.axes import CONTEXT, DATA, EXPERT, EXPERT_TENSOR, PIPELINE, REPORTED, TENSOR
 from perfmodel.timing.breakdown import PARTS
 
 LIGHT_PAGE: Final = "#ffffff"
@@ -54,17 +54,22 @@ FILLS: Final = (
 LINES: Final = (BLUE, VERMILION, GREEN, PURPLE, "#767C84", "#987500", "#3C93C8")  # with a marker each: told apart by both
 MARKERS: Final = ("o", "s", "^", "D", "v", "P", "X")
 
-_OF_AXES: Final = {TENSOR: VERMILION, CONTEXT: ORANGE, PIPELINE: YELLOW, DATA: PURPLE}
-_SPARE: Final = (VIOLET, INDIGO)  # of axes that have no colour of their own yet, in their order
+_OF_AXES: Final = {
+    TENSOR: VERMILION,
+    CONTEXT: ORANGE,
+    PIPELINE: YELLOW,
+    DATA: PURPLE,
+    EXPERT: VIOLET,
+    EXPERT_TENSOR: INDIGO,
+}
 
 
 def _colours_of_axes() -> dict[str, str]:
-    """A colour for each axis of parallelism, by its name; more axes than colours are refused, not drawn alike."""
-    others = [axis for axis in REPORTED if axis not in _OF_AXES]
-    if len(others) > len(_SPARE):
-        raise LookupError(f"{others[-1].label} has no colour of its own in {__name__}")
-    chosen = _OF_AXES | dict(zip(others, _SPARE, strict=False))
-    return {axis.name: chosen[axis] for axis in REPORTED}
+    """A colour for each axis of parallelism, by its name; an axis without one is refused, not drawn like another."""
+    for axis in REPORTED:
+        if axis not in _OF_AXES:
+            raise LookupError(f"{axis.label} has no colour of its own in {__name__}")
+    return {axis.name: _OF_AXES[axis] for axis in REPORTED}
 
 
 def _complete(colours: Mapping[str, str], wanted: Iterable[str]) -> Mapping[str, str]:

@@ -1,0 +1,39 @@
+"""What a rule of layouts is, and the commonest one: a degree divides a size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from perfmodel.errors import InputError, PerfmodelError
+from perfmodel.spec.fields import Numeric, Truth, plain
+from perfmodel.spec.model import divisors
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """What one rule says of one layout, or of each of many: whether it may be, and a sentence about those that may not.
+
+    `error` tells what cannot exist from what could, but is not covered yet.
+    """
+
+    key: str
+    allows: Truth
+    sentence: Callable[[], str]
+    error: type[PerfmodelError] = InputError
+
+
+def divides(degree: Numeric, size: Numeric, what: str, *, key: str) -> Rule:
+    """A degree must divide a size, `what` of it; the sentence says which degrees would."""
+    return Rule(
+        key=key,
+        allows=np.remainder(size, degree) == 0,
+        sentence=lambda: f"{plain(degree)} does not divide {plain(size)} {what}{would(size, size)}",
+    )
+
+
+def would(size: Numeric, shown: Numeric) -> str:
+    """What divides a single size, or nothing to say of several."""
+    return f"; {', '.join(map(str, divisors(float(size))[:24]))} would" if np.ndim(size) == np.ndim(shown) == 0 else ""

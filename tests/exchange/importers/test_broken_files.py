@@ -1,0 +1,94 @@
+"""Does a broken file of other software get one sentence, never a traceback?"""
+
+from __future__ import annotations
+
+import copy
+import json
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from perfmodel.errors import PerfmodelError
+from perfmodel.exchange.converted_files import conversion_document, converted
+from tests.exchange.importers.configs.test_megatron_arguments import ARGUMENTS, CASE
+from tests.exchange.importers.configs.test_nemo import NEMO
+from tests.exchange.importers.configs.test_other_configs import ACCELERATE, DEEPSPEED, MAXTEXT, NANOTRON
+from tests.exchange.importers.configs.test_torchtitan import COMMAND, TOML
+from tests.exchange.importers.logs.test_megatron_log import BLOCK, line
+from tests.exchange.importers.scripts import LLAMA
+
+TEXTS = {
+    "train.sh": LLAMA, "nemo.yaml": NEMO, "case.yaml": CASE, "arguments.yaml": ARGUMENTS, "titan.toml": TOML,
+    "titan.sh": COMMAND,
+    "nanotron.yaml": NANOTRON, "ds.json": json.dumps(DEEPSPEED), "accelerate.yaml": ACCELERATE, "maxtext.yaml": MAXTEXT,
+    "train.log": BLOCK + "\n".join(line(number) for number in range(1, 9)),
+}  # fmt: skip
+BYTES = b"0123456789-.[]{}:\"'$\n axe|\xff\x00"
+WRONG: tuple[Any, ...] = (None, [], {}, "x", -1, 0, 1.5, [1, 2], "${a}", "1e999", {"value": 3}, 10**30, float("inf"), "8 8")
+
+
+def one_sentence(path: Path) -> None:
+    """Read the file; what cannot be read is told in one line."""
+    said = ""
+    try:
+        json.dumps(conversion_document(converted(path, cluster="dgx-h100")))
+    except PerfmodelError as error:
+        said = str(error).strip()
+    assert "\n" not in said
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_wrong_bytes_are_no_traceback(tmp_path: Path, name: str) -> None:
+    """Wherever they hit."""
+    chance = random.Random(name)  # noqa: S311 - no secret
+    for _ in range(12):
+        broken = bytearray(TEXTS[name].encode())
+        for _ in range(chance.randrange(1, 8)):
+            broken[chance.randrange(len(broken))] = chance.choice(BYTES)
+        (tmp_path / name).write_bytes(bytes(broken))
+        one_sentence(tmp_path / name)
+
+
+def keys(mapping: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """The path of every value of nested mappings."""
+    for key, value in mapping.items():
+        yield (*path, key)
+        if isinstance(value, dict):
+            yield from keys(value, (*path, key))
+
+
+@pytest.mark.parametrize("name", ["nemo.yaml", "case.yaml", "nanotron.yaml", "ds.json", "accelerate.yaml", "maxtext.yaml"])
+def test_wrong_values_are_no_traceback(tmp_path: Path, name: str) -> None:
+    """Texts for numbers, lists for texts, nothing, and numbers that nobody means."""
+    chance = random.Random(name)  # noqa: S311 - no secret
+    mapping = yaml.safe_load(TEXTS[name])
+    for path in keys(mapping):
+        changed = copy.deepcopy(mapping)
+        place = changed
+        for step in path[:-1]:
+            place = place[step]
+        place[path[-1]] = chance.choice(WRONG)
+        (tmp_path / "a.yaml").write_text(yaml.safe_dump(changed))
+        one_sentence(tmp_path / "a.yaml")
+
+
+@pytest.mark.parametrize(
+    ("name", "word", "instead", "sentence"),
+    [
+        ("nemo.yaml", "num_layers: 80", "num_layers: many", "model.num_layers: 'many' is not a number"),
+        ("nemo.yaml", "tensor_model_parallel_size: 4", "tensor_model_parallel_size: 0", "must be at least 1"),
+        ("nanotron.yaml", "dp: 4", "dp: four", "parallelism.dp: 'four' is not a number"),
+        ("nanotron.yaml", "accumulation_per_replica: 8", "accumulation_per_replica: 2.5", "2.5 is not a whole number"),
+    ],
+)
+def test_a_wrong_value_is_named(tmp_path: Path, name: str, word: str, instead: str, sentence: str) -> None:
+    """With its key, as the file has it."""
+    assert word in TEXTS[name]
+    (tmp_path / name).write_text(TEXTS[name].replace(word, instead))
+    with pytest.raises(PerfmodelError) as caught:
+        converted(tmp_path / name)
+    assert sentence in str(caught.value)
