@@ -253,7 +253,23 @@ def test_gpus_are_those_of_the_launcher(tmp_path: Path, script_text: str, gpus: 
     assert run_of(converted(tmp_path, script_text.replace("FLAGS", flags))).get("gpus") == gpus
 
 
+def test_environment_chooses_the_attention(tmp_path: Path) -> None:
+    """As Transformer Engine does by it."""
+    found = script(tmp_path, text="export NVTE_FUSED_ATTN=0\n" + SMALL)
+    assert run_of(found)["stack"]["fusion"]["attention_library"] == "flash2"
+
+
 def test_environment_that_matters_is_told(tmp_path: Path) -> None:
     """Deterministic kernels, one ring."""
     ignored = script(tmp_path, text="export NCCL_ALGO=Ring\n" + SMALL).ignored
     assert any(each.startswith("NCCL_ALGO=Ring: rings are predicted") for each in ignored)
+
+
+def test_with_all_overlaps_it_is_the_preset_of_its_time(tmp_path: Path) -> None:
+    """Predictions of rows of published runs take that preset as it is."""
+    path = tmp_path / "train.sh"
+    flags = "--overlap-grad-reduce --overlap-param-gather --tp-comm-overlap --grad-reduce-in-bf16 --cross-entropy-loss-fusion"
+    path.write_text(LLAMA.replace("EXTRA", flags))
+    mapping = read_settings(path, "runs") | {"cluster": "dgx-h100"}
+    one, other = api.predict(mapping), api.predict(mapping | {"stack": "megatron-core"})
+    assert float(one.stages[0][1].iteration_time_s) == pytest.approx(float(other.stages[0][1].iteration_time_s), rel=1e-12)
