@@ -14,6 +14,7 @@ FLAG: Final = re.compile(r"--?[A-Za-z][\w.-]*")
 UNSET: Final = re.compile(r"\$\{\w+\}")
 SAID: Final = ("echo", "printf", "cat")  # commands that print flags and start nothing
 LAUNCHERS: Final = ("torchrun", "torch.distributed.run", "torch.distributed.launch")
+MPI: Final = ("mpirun", "mpiexec")
 PROGRAM: Final = re.compile(r"(?:.*/)?[\w.-]+\.py|-m")
 NODES: Final = ("--nnodes", "--num_nodes", "--num-nodes")
 PER_NODE: Final = ("--nproc-per-node", "--nproc_per_node", "--num_gpus", "--num-gpus")
@@ -105,6 +106,8 @@ def _world(words: Sequence[str], options: Mapping[str, str]) -> int | None:
     if per_node is not None or any(each in word for word in before for each in LAUNCHERS):
         nodes = next((given[name] for name in NODES if name in given), options.get("--nodes", "1"))
         return _product(nodes, per_node if per_node not in (None, "gpu", "auto") else options.get("--gpus-per-node"))
+    if words[0] in MPI:
+        return _product(next((given[name] for name in ("-np", "-n", "--np") if name in given), None))
     own = {**options, **_slurm(before)} if words[0] == "srun" else options
     if "--ntasks" in own:
         return _product(own["--ntasks"])
