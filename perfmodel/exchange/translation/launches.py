@@ -6,6 +6,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
+from pathlib import Path
 from typing import Any, Final
 
 from perfmodel.exchange.translation.shell_script import batch_options, read_script
@@ -38,13 +39,13 @@ class Launch:
     sourced: tuple[str, ...] = ()
 
 
-def launch_in(text: str, known: Collection[str]) -> Launch | None:
-    """The command of a script with most of the `known` flags; None where no command has any."""
+def launch_in(text: str, known: Collection[str], folder: Path | None = None) -> Launch | None:
+    """The command of a script in a folder with most of the `known` flags; None where no command has any."""
     options = _slurm(batch_options(text))
     variables: dict[str, Any] = {
         name: options[option] for option, names in SLURM_VARIABLES.items() if option in options for name in names
     }
-    script = read_script(text, variables)
+    script = read_script(text, variables, folder=folder)
     commands = [each for each in script.commands if each[0] not in SAID]
     best = max(commands, key=lambda words: len(known & flags_of(_program(words)).keys()), default=None)
     if best is None or not known & flags_of(_program(best)).keys():

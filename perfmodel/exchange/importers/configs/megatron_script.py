@@ -31,7 +31,8 @@ def _is_script(document: Document) -> bool:
 
 def _convert(document: Document) -> Conversion:
     name = document.path.stem if document.path else "run"
-    launch = launch_in(document.text, word_table("megatron").read.keys())
+    folder = document.path.parent if document.path else None
+    launch = launch_in(document.text, word_table("megatron").read.keys(), folder)
     if launch is None:
         raise InputError("no command of this script has the flags of Megatron-LM")
     given = words_of(launch.environment) | dict(launch.flags)
