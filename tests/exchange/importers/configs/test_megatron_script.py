@@ -250,6 +250,13 @@ def test_a_variable_that_nothing_sets_is_named(tmp_path: Path) -> None:
         script(tmp_path, "--tensor-model-parallel-size $TP")
 
 
+def test_a_part_of_a_tokenizers_name_is_enough(tmp_path: Path) -> None:
+    """Its folder may be anywhere."""
+    found = script(tmp_path, "--tokenizer-model $DATA/nemotron_2_256k.model")
+    assert run_of(found)["model"]["vocab_size"] == 256000
+    assert any("Nemotron-4's, are assumed" in each for each in found.assumed)
+
+
 def test_a_needed_flag_is_named(tmp_path: Path) -> None:
     """Without it there is no run."""
     with pytest.raises(InputError, match="--hidden-size: missing"):
