@@ -119,9 +119,10 @@ def _profiled(path: Path) -> ProfiledStep:
 
 
 def _is_log(path: Path) -> bool:
+    """Whether there is a log of training software at `path`."""
     from perfmodel.exchange.questions.measured_logs import is_log
 
-    return is_log(path)
+    return path.exists() and is_log(path)
 
 
 def _compare_log(
