@@ -1,4 +1,4 @@
-"""What a person asks of a mixture of experts before all else: how much of it a token meets, and what of it one GPU holds."""
+"""What a person asks of a mixture of experts in a layout: how many of them a GPU holds, and how many tokens each has."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from perfmodel.count.parameters import active_parameter_count, parameter_count
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.setup import Setup
 
@@ -15,13 +14,10 @@ from perfmodel.spec.setup import Setup
 class ExpertFigures:
     """A mixture of experts in one layout.
 
-    `parameters` are those of the whole model, `active_parameters` those that a token meets. Of the routed experts of a layer
-    one GPU holds `experts_of_a_gpu`; each of them takes `rows_of_an_expert` tokens of every micro-batch on average, and as many
-    on the busiest expert-parallel rank as `busiest_rows`.
+    Of the routed experts of a layer, of which a token meets `experts_per_token`, one GPU holds `experts_of_a_gpu`; each of them
+    takes `rows_of_an_expert` tokens of every micro-batch on average, and `busiest_rows` on the busiest expert-parallel rank.
     """
 
-    parameters: Numeric
-    active_parameters: Numeric
     experts: Numeric
     experts_per_token: Numeric
     experts_of_a_gpu: Numeric
@@ -40,14 +36,12 @@ def expert_figures(setup: Setup) -> ExpertFigures | None:
     >>> expert_figures(run.setup(run.stages[0])) is None
     True
     """
-    model, layout, mixture = setup.model, setup.layout, setup.model.mixture
+    layout, mixture = setup.layout, setup.model.mixture
     if mixture is None:
         return None
     copies = layout.tokens_per_micro_batch / layout.sequence_shards * mixture.experts_per_token
     rows = copies * layout.expert_parallel * layout.expert_tensor_parallel / mixture.experts
     return ExpertFigures(
-        parameters=parameter_count(model).total,
-        active_parameters=active_parameter_count(model),
         experts=mixture.experts,
         experts_per_token=mixture.experts_per_token,
         experts_of_a_gpu=np.asarray(mixture.experts) / layout.expert_parallel,

@@ -7,7 +7,8 @@ of all other sources,
 
 each source weighing one, and its own rows are predicted with x'. To keep one prediction a row and a prior,
 ln T(f) = ln T + s * ln f, with the slope s of a second prediction at f = 1.1: the priors act nearly as powers. The discrepancy
-of its interval is then estimated on all other sources (evidence/discrepancy.py).
+of its interval is then estimated on all other sources (evidence/discrepancy.py), and the law of errors in intervals on what all
+others turn out to lie in theirs (evidence/tails.py).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 from perfmodel.evidence.discrepancy import estimated_discrepancies
 from perfmodel.evidence.groups import publication
 from perfmodel.evidence.measured_rows import MeasuredRun
+from perfmodel.evidence.tails import laws_without_each
 from perfmodel.evidence.time_scores import TimeComparison
 from perfmodel.prediction import predict_stage
 from perfmodel.spec.run_evidence import POOLED, Discrepancy
@@ -55,8 +57,16 @@ def left_out(comparisons: Sequence[TimeComparison], priors: Sequence[FittedPrior
         own = names == name
         for slope in slopes:
             factor[own] *= _estimate(covered, names, slope, without=name) ** slope[own]
-    changed = iter(_with_others_discrepancy([_scaled(each, float(by)) for each, by in zip(covered, factor, strict=True)]))
+    scaled = [_scaled(each, float(by)) for each, by in zip(covered, factor, strict=True)]
+    changed = iter(_with_others_law(_with_others_discrepancy(scaled)))
     return [each if each.predicted_s is None else next(changed) for each in comparisons]
+
+
+def _with_others_law(covered: Sequence[TimeComparison]) -> list[TimeComparison]:
+    """Each in an interval whose law of errors is that of all publications but its own."""
+    names = [publication(each.measured.source) for each in covered]
+    laws = laws_without_each(covered)
+    return [replace(each, law=laws.get(name, each.law)) for each, name in zip(covered, names, strict=True)]
 
 
 def _with_others_discrepancy(covered: Sequence[TimeComparison]) -> list[TimeComparison]:

@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.errors import PerfmodelError
-from perfmodel.explanation.moves import half_and_double, with_setting
+from perfmodel.explanation.expert_moves import half_and_double
+from perfmodel.explanation.moves import with_setting
 from perfmodel.spec.causes import DiagnosisPriors, NumberCause, SettingCause
 from perfmodel.spec.fields import Choice, Flag, Numeric, rules_of
 from perfmodel.spec.layout import Layout

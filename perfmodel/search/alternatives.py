@@ -60,7 +60,7 @@ def _parts(candidate: LayoutCandidate, work: Workload) -> Breakdown:
 
 def setting_differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """The settings in which two layouts differ, with both values; what follows from others (data parallel) is left out."""
-    names = (*NUMERIC_SETTINGS, *CATEGORIES)
+    names = (*NUMERIC_SETTINGS, *CATEGORIES, "recompute_modules")
     return {name: (one.get(name), other.get(name)) for name in names if one.get(name) != other.get(name)}
 
 

@@ -61,6 +61,7 @@ class PlanQuestion:
     deadline_s: float | None = None
     budget_dollars: float | None = None
     confidence: float = USUAL_CONFIDENCE
+    expert_load: float = 1.0  # tokens of the busiest rank over their mean
     assumptions: tuple[str, ...] = ()
     names: Mapping[str, Any] = field(default_factory=dict)  # model, cluster and stack as a run file has them
 
@@ -88,6 +89,7 @@ class PlanQuestion:
             gpus=gpus,
             global_batch_size=stage.batch(max(gpus // min(int(self.cluster.gpus_per_node), GROUP), 1)),
             sequence_length=self.sequence_length,
+            expert_load=self.expert_load,
         )
 
 

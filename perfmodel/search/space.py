@@ -22,6 +22,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from perfmodel.search.module_choices import module_choices
 from perfmodel.spec.axes import (
     AXES,
     CONTEXT,
@@ -50,7 +51,6 @@ COLUMN_AXES: Final = (PIPELINE.name, "virtual_pipeline")
 DEGREES: Final = tuple(axis.name for axis in REPLICA_AXES)
 NUMERIC_SETTINGS: Final = (*ROW_AXES, "data_parallel_replicas", *COLUMN_AXES, "recompute_layers")
 CATEGORIES: Final = ("precision", "sharding", "pipeline_schedule", "recompute", "sequence_parallel")
-CHEAP_TO_RERUN: Final = ("layernorm", "mla_up_proj", "moe_act")  # modules of mixtures that give much memory for little time
 CELLS_OF_A_GRID: Final = 1 << 18
 LONG_AXIS: Final = 1 << 14  # layouts; from so many on, an axis of their own costs less than columns
 
@@ -84,6 +84,7 @@ class Workload:
     gpus: int
     global_batch_size: int
     sequence_length: int
+    expert_load: float = 1.0
 
     def setup(self, layout: Layout) -> Setup:
         """What one layout, or arrays of them, are counted and timed for."""
@@ -169,20 +170,9 @@ def _reruns(work: Workload, space: SearchSpace) -> Iterator[dict[str, Any]]:
     for recompute in space.recompute:
         yield {"recompute": recompute}
         if recompute == "selective":
-            yield from ({"recompute": recompute, "recompute_modules": names} for names in module_choices(work))
-
-
-def module_choices(work: Workload) -> list[tuple[str, ...]]:
-    """The lists of modules that a search has run again, beside what the software selects by itself.
-
-    Those that cost little: all of them, and in latent attention what makes queries, keys and values of narrow vectors alone.
-    """
-    model, offered = work.model, work.stack.offers.recompute_modules
-    if model.mixture is None:
-        return []
-    cheap = tuple(name for name in CHEAP_TO_RERUN if name in offered and (name != "mla_up_proj" or model.latent is not None))
-    alone = [("mla_up_proj",)] if "mla_up_proj" in cheap else []
-    return [*alone, cheap] if cheap else []
+            yield from (
+                {"recompute": recompute, "recompute_modules": names} for names in module_choices(work.model, work.stack)
+            )
 
 
 def places_with(truths: NDArray[np.bool_]) -> list[NDArray[np.intp]]:
@@ -276,7 +266,8 @@ def _length(axis: GridAxis) -> int:
 
 
 def _sizes(work: Workload) -> dict[str, Any]:
-    return {"global_batch_size": work.global_batch_size, "sequence_length": work.sequence_length}
+    sizes = {"global_batch_size": work.global_batch_size, "sequence_length": work.sequence_length}
+    return sizes if work.expert_load == 1.0 else sizes | {"expert_load": work.expert_load}
 
 
 def _shardings(work: Workload, space: SearchSpace) -> GridAxis:

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from perfmodel.spec.error_law import ErrorLaw
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.hardware import Cluster
 from perfmodel.spec.layout import Layout
@@ -74,6 +75,12 @@ class Setup:
         if not shifts:
             return NOTHING
         return applied_shift(shifts, software=self.stack.name, gpu=self.cluster.gpu.name, settings=self.settings)
+
+    @property
+    def error_law(self) -> ErrorLaw:
+        """How errors of this are distributed in their intervals; those of arrays of layouts as if no own runs were known."""
+        group = self.own_shift.group
+        return self.discrepancy.law if group is None or group.degrees is None else ErrorLaw(degrees=group.degrees)
 
     def discrepancy_against(self, other: Setup) -> Numeric:
         """The half width that discrepancies leave to the logarithm of the ratio of two times; what both share cancels."""

@@ -3,8 +3,8 @@
     pipeline = gpus / (tensor * data * what all other axes have)
 
 Where that leaves too few layouts to choose from (one GPU, a handful), the number of GPUs grows with both degrees instead: the
-pipeline and the sequences of each replica stay. All other settings stay as they are. One call of `points.outcomes` predicts
-all of them.
+pipeline and the sequences of each replica stay. All other settings stay as they are; so do the degrees of experts, which share
+the GPUs of a pipeline stage. One call of `points.outcomes` predicts all of them.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from itertools import product
 from typing import Any, Final
 
 from perfmodel.frames import Tabular
-from perfmodel.spec.axes import AXES, DATA, PIPELINE, TENSOR
+from perfmodel.spec.axes import DATA, MESH, PIPELINE, TENSOR
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.model import divisors
 from perfmodel.spec.run import Run
 from perfmodel.variation.points import PointOutcome, outcomes
 
-KEPT: Final = tuple(axis for axis in AXES if axis not in (TENSOR, DATA, PIPELINE))
+KEPT: Final = tuple(axis for axis in MESH if axis not in (TENSOR, DATA, PIPELINE))
 MOST_COLUMNS: Final = 12
 FEWEST: Final = 4  # layouts that are enough for a map
 MOST_STAGES: Final = 64

@@ -24,8 +24,8 @@ PIPELINES = [(1, 1), (2, 1), (4, 1), (4, 2), (8, 4), (3, 1), (6, 2)]
 def mixed(layers: int) -> TransformerModel:
     """A model that begins with three layers of one kind, of which every third one is behind them."""
     llama = model_preset("llama-3.1-8b")
-    pattern = {"layer_pattern": ("local", "local", "global"), "first_layers": ("global",) * 3}
-    return replace(llama, layers=layers, layer_kinds=KINDS, **pattern)
+    pattern, first = ("local", "local", "global"), ("global",) * 3
+    return replace(llama, layers=layers, layer_kinds=KINDS, layer_pattern=pattern, first_layers=first)
 
 
 def met(model: TransformerModel, layers: list[int], virtual: int, again: int) -> dict[str, list[tuple[int, int]]]:

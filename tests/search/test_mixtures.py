@@ -13,8 +13,9 @@ import pytest
 
 from perfmodel.exchange.presets import cluster_preset, model_preset, stack_preset
 from perfmodel.prediction import stage_breakdown
+from perfmodel.search.module_choices import module_choices
 from perfmodel.search.search import LayoutCandidate, SearchResult, evaluated_grid, search
-from perfmodel.search.space import Workload, layout_grids, module_choices, offered_space
+from perfmodel.search.space import Workload, layout_grids, offered_space
 from perfmodel.spec.layer_parts import LatentAttention, Mixture
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.model import divisors
@@ -33,7 +34,7 @@ def every_layout(work: Workload) -> Counter[tuple[Any, ...]]:
     found = []
     degrees = ("tensor_parallel", "context_parallel", "pipeline_parallel", "expert_parallel", "expert_tensor_parallel")
     for ranks in product(*[divisors(work.gpus)] * 4, divisors(work.gpus)):
-        chosen = dict(zip(degrees, ranks, strict=True))
+        chosen: dict[str, Any] = dict(zip(degrees, ranks, strict=True))
         tensor, context, pipeline, _, shared = ranks
         if work.gpus % (tensor * context * pipeline) or tensor % shared:
             continue
@@ -115,14 +116,16 @@ def test_modules_are_among_the_ways_to_run_again(searched: SearchResult) -> None
 
 def test_modules_are_those_that_the_model_and_the_software_have() -> None:
     """Up-projections of latent attention only where there is some; nothing for dense models, or where no software has any."""
-    bridge = replace(WORK, stack=stack_preset("megatron-bridge"))
+    bridge, core = stack_preset("megatron-bridge"), stack_preset("megatron-core")
     latent = replace(ROUTED, latent=LATENT, kv_heads=12)
-    assert module_choices(replace(bridge, model=latent)) == [("mla_up_proj",), ("layernorm", "mla_up_proj", "moe_act")]
-    assert module_choices(bridge) == [("layernorm", "moe_act")]
-    assert module_choices(replace(bridge, model=TOY)) == module_choices(WORK) == []
+    assert module_choices(latent, bridge) == [("mla_up_proj",), ("layernorm", "mla_up_proj", "moe_act")]
+    assert module_choices(ROUTED, bridge) == [("layernorm", "moe_act")]
+    assert module_choices(TOY, bridge) == module_choices(ROUTED, core) == []
 
 
-PUBLISHED = (  # NVIDIA-NeMo/Megatron-Bridge, performance summary: DeepSeek-V3 on 256 GPUs of GB200 NVL72
+PUBLISHED: tuple[
+    dict[str, Any], ...
+] = (  # NVIDIA-NeMo/Megatron-Bridge, performance summary: DeepSeek-V3 on 256 GPUs of GB200 NVL72
     {"pipeline_parallel": 4, "virtual_pipeline": 4, "expert_parallel": 64},
     {"pipeline_parallel": 8, "virtual_pipeline": 4, "expert_parallel": 32},
 )

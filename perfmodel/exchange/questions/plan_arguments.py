@@ -12,6 +12,8 @@ from perfmodel.errors import InputError, NotSupportedError, PerfmodelError, did_
 from perfmodel.exchange.annotations import separated
 from perfmodel.exchange.building import build
 from perfmodel.exchange.documents import FILE_SUFFIXES, read_mapping
+from perfmodel.exchange.expert_loads import KEY as EXPERT_LOAD
+from perfmodel.exchange.expert_loads import load_sentences, planned_load
 from perfmodel.exchange.own_evidence import evidence_setting, own_runs_sentences
 from perfmodel.exchange.presets import beside, economics_preset, expand_part, read_preset
 from perfmodel.exchange.questions.asked_runs import has_gpus, is_foreign_run, run_beside
@@ -55,6 +57,9 @@ CATEGORY_VALUES: Final = {
     "pipeline_schedule": PIPELINE_SCHEDULES,
     "sequence_parallel": ("true", "false"),
 }
+
+
+CHOSEN: Final = (*CATEGORY_VALUES, *NUMERIC_SETTINGS, EXPERT_LOAD)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,8 +134,10 @@ def read_plan_request(model: str | Mapping[str, Any] | TransformerModel | Run, *
         deadline_s=deadline_s(given["deadline"]) if "deadline" in given else None,
         budget_dollars=budget_dollars(given["budget"]) if "budget" in given else None,
         confidence=confidence(given.get("confidence", USUAL_CONFIDENCE)),
+        expert_load=planned_load(run, given.get("choose", {})),
         assumptions=(
             *_assumptions(run, given, stack, length, stages),
+            *load_sentences(transformer, planned_load(run, given.get("choose", {}))),
             *replaced,
             *own_runs_sentences(cluster.evidence, "layout"),
         ),
@@ -292,10 +299,8 @@ def _choices(run: Run | None, stack: SoftwareStack, gpu: Gpu, choose: Any) -> Se
     if not isinstance(choose, Mapping):
         raise InputError(f"{shown(choose)} is not a mapping of settings to values, as in precision=bf16,fp8", key="choose")
     for key in choose:
-        if key not in (*CATEGORY_VALUES, *NUMERIC_SETTINGS):
-            raise InputError(
-                f"not a setting that a plan chooses; {did_you_mean(key, [*CATEGORY_VALUES, *NUMERIC_SETTINGS])}", key=str(key)
-            )
+        if key not in CHOSEN:
+            raise InputError(f"not a setting that a plan chooses; {did_you_mean(key, CHOSEN)}", key=str(key))
     every = CATEGORY_VALUES | {"precision": tuple(each for each in PRECISIONS if _runs(RECIPES[each], gpu, stack))}
     precision = choose.get("precision", run.precision if run else "bf16")
     words = {

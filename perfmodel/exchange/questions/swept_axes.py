@@ -15,6 +15,8 @@ from typing import Any, Final
 from perfmodel.errors import InputError, PerfmodelError, did_you_mean, shown
 from perfmodel.exchange.building import build
 from perfmodel.exchange.documents import parse_text
+from perfmodel.exchange.expert_loads import KEY as EXPERT_LOAD
+from perfmodel.exchange.expert_loads import load_in_numbers
 from perfmodel.exchange.key_paths import is_factor, steps_of, with_value
 from perfmodel.exchange.presets import expand_part
 from perfmodel.exchange.questions.scenario_texts import split_outside_brackets
@@ -55,7 +57,7 @@ def read_axis(key: str, values: str | Iterable[Any], run: Run, place: int) -> Pa
         given = [parse_text(label) for label in labels] if isinstance(values, str) else list(values)
         if not 1 <= len(given) <= MOST_VALUES:
             raise InputError(f"{len(given):,} values; at most {MOST_VALUES:,} can be swept" if given else "no values to sweep")
-        checked = tuple(_checked(rule, value) for value in given)
+        checked = tuple(_checked(rule, load_in_numbers(value) if name == EXPERT_LOAD else value) for value in given)
     except PerfmodelError as error:
         raise error.under(name) from None
     is_array = is_numeric and all(isinstance(value, int | float) for value in checked)

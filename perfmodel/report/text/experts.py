@@ -1,4 +1,4 @@
-"""What a report says of a mixture of experts: how much of it a token meets, what of it a GPU holds, how tokens travel."""
+"""What a report says of a mixture of experts: how many of them a token meets and a GPU holds, and how tokens travel."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from perfmodel.report.text.terminal import section
 from perfmodel.spec.axes import EXPERT, EXPERT_TENSOR
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.stack import ExpertWork
-from perfmodel.units import large_text
 
 OVERLAP: Final = {"passes": "beside the passes of another micro-batch", "none": "with nothing beside it"}
 
@@ -27,8 +26,6 @@ def experts_section(prediction: Prediction) -> list[RenderableType]:
 
 def _lines(figures: ExpertFigures, predicted: StagePrediction) -> Iterator[tuple[str, str]]:
     layout, work = predicted.layout, predicted.work.setup.stack.experts
-    total, active = (large_text(float(each)) for each in (figures.parameters, figures.active_parameters))
-    yield "parameters", f"{total}, of which a token meets {active}"
     yield "a token meets", f"{float(figures.experts_per_token):g} of {float(figures.experts):g} experts of a layer"
     yield "a GPU holds", _held(figures, layout)
     yield "rows", f"{float(figures.rows_of_an_expert):,.0f} tokens of a micro-batch an expert, on average"

@@ -24,6 +24,7 @@ MOST_OF_FRONT: Final = 6
 MOST_OPTIONS: Final = 16
 SLOWEST: Final = 1.5  # times the best: who would give more for memory?
 THE_BEST: Final = "(the best)"
+HOW_MUCH_AGAIN: Final = frozenset({"recompute_layers", "recompute_modules"})  # what `recompute_text` says with the mode
 
 
 def plan_report(plan: Plan) -> Group:
@@ -155,12 +156,12 @@ def _differing(best: LayoutCandidate, other: LayoutCandidate) -> str:
     changes = setting_differences(best.settings, other.settings)
     if 1 in changes.get(TENSOR.name, ()):
         changes.pop("sequence_parallel", None)
-    if "recompute_layers" in changes:
+    if changes.keys() & HOW_MUCH_AGAIN:
         changes["recompute"] = (None, None)
     words = [
         f"recompute {recompute_text(other.settings)}" if name == "recompute" else f"{SHORT[name]} {setting_text(value)}"
         for name, (_, value) in changes.items()
-        if name != "recompute_layers"
+        if name not in HOW_MUCH_AGAIN
     ]
     return ", ".join(words) or THE_BEST
 

@@ -60,10 +60,12 @@ def recompute_text(settings: Mapping[str, Any]) -> str:
 
     >>> recompute_text({"recompute": "full", "recompute_layers": 3})
     'full (3 a stage)'
+    >>> recompute_text({"recompute": "selective", "recompute_modules": ("layernorm", "moe_act")})
+    'selective (layernorm, moe_act)'
     """
-    number = settings.get("recompute_layers")
+    number, modules = settings.get("recompute_layers"), settings.get("recompute_modules", ())
     layers = "" if number is None else f" ({number} a stage)"
-    return f"{settings.get('recompute', 'none')}{layers}"
+    return f"{settings.get('recompute', 'none')}{layers}" + (f" ({', '.join(modules)})" if modules else "")
 
 
 def _outcome(option: SizeOption, last: StagePlan, of_last: str) -> str:
