@@ -25,15 +25,15 @@ from perfmodel.exchange.documents import read_mapping
 from perfmodel.exchange.output import write_text
 from perfmodel.exchange.presets import DATA
 from perfmodel.exchange.tables.published_runs import fitted_priors, read_measured_runs
-from perfmodel.spec.run_evidence import FIGURES, POOLED, Discrepancy, RunEvidence, Sharing
+from perfmodel.spec.run_evidence import FIGURES, MIXTURES, POOLED, Discrepancy, RunEvidence, Sharing
 
 Scores: TypeAlias = Mapping[str, Mapping[str, float]]
 
 FILE: Final = Path(__file__).resolve().parents[2] / "tests" / "scores.yaml"
 HEADER: Final = (
-    "# By stack, GPU and precision of perfmodel/data/published_runs.csv: how many rows are predicted, the median and the 90th\n"
-    "# percentile of their relative errors. Written by python -m perfmodel.benchmarks.project.scores; a test\n"
-    "# fails when one of them gets worse.\n"
+    "# By stack, GPU and precision of perfmodel/data/published_runs.csv, and of mixture_runs.csv: how many rows are\n"
+    "# predicted, the median and the 90th percentile of their relative errors. Written by\n"
+    "# python -m perfmodel.benchmarks.project.scores; a test fails when one of them gets worse.\n"
 )
 EVIDENCE: Final = DATA / "evidence" / "published.yaml"
 EVIDENCE_HEADER: Final = (
@@ -50,7 +50,9 @@ def scores(comparisons: Sequence[TimeComparison]) -> Scores:
     members: dict[str, list[TimeComparison]] = {}
     for comparison in comparisons:
         labels = comparison.measured.labels
-        members.setdefault(f"{labels['stack']}/{labels['gpu']}/{labels['precision']}", []).append(comparison)
+        has_experts = comparison.measured.model.mixture is not None
+        group = f"{labels['stack']}/{labels['gpu']}/{labels['precision']}"
+        members.setdefault(f"{MIXTURES}/{group}" if has_experts else group, []).append(comparison)
     summaries = {name: summarise_times(rows) for name, rows in sorted(members.items())}
     return {
         name: {"rows": each.rows, "median": round(each.median_abs_error, 4), "p90": round(each.p90_abs_error, 4)}
@@ -104,9 +106,10 @@ class Estimates:
         return evidence_of(self.cells, self.sharing)
 
 
-def estimates(comparisons: Sequence[TimeComparison]) -> Estimates:
-    """What comparisons say in which nothing is fitted on the source of a row."""
-    cells = estimated_discrepancies(comparisons, law=laws_without_each(comparisons)[ALL])
+def estimates(comparisons: Sequence[TimeComparison], mixtures: Sequence[TimeComparison] = ()) -> Estimates:
+    """What comparisons say in which nothing is fitted on the source of a row; of mixtures their discrepancies alone."""
+    law = laws_without_each(comparisons)[ALL]
+    cells = estimated_discrepancies([*comparisons, *mixtures], law=law)
     first = Estimates(cells=cells, likely_degrees=likely_degrees(comparisons), sharing=Sharing())
     shared = sharing_without_each([with_evidence(each, first.evidence) for each in comparisons])[ALL]
     return replace(first, sharing=shared)
@@ -119,7 +122,8 @@ def evidence_text(found: Estimates, *, day: str) -> str:
         for cell, each in found.cells.items()
     )
     laws = "".join(f'{name}: {{value: {value:.4g}, source: "{why}"}}\n' for name, value, why in _laws(found, day))
-    source = f"estimated on {day} on the scored rows of published_runs.csv, each without what was fitted on its own source"
+    without = "each without what was fitted on its own source, and of mixture_runs.csv"
+    source = f"estimated on {day} on the scored rows of published_runs.csv, {without}"
     return f"{EVIDENCE_HEADER}name: Published runs\nsource: {source}\n{laws}cells:\n{''.join(cells)}"
 
 
@@ -140,8 +144,11 @@ def _laws(found: Estimates, day: str) -> list[tuple[str, float, str]]:
 
 def main() -> None:
     """Predict all shipped runs, say what changed, and write the scores and the discrepancies."""
-    comparisons = [compare_time(each) for each in read_measured_runs(DATA / "published_runs.csv").rows]
-    now = scores(comparisons)
+    comparisons, mixtures = (
+        [compare_time(each) for each in read_measured_runs(DATA / name).rows]
+        for name in ("published_runs.csv", "mixture_runs.csv")
+    )
+    now = scores([*comparisons, *mixtures])
     before: Scores = read_mapping(FILE) if FILE.exists() else {}
     lost = worse(before, now)
     print("\n".join(changes(before, now)) or "nothing changed")
@@ -151,7 +158,7 @@ def main() -> None:
         for name, each in now.items()
     )
     write_text(FILE, HEADER + "".join(rows))
-    found = estimates(left_out(comparisons, fitted_priors()))
+    found = estimates(left_out(comparisons, fitted_priors()), mixtures)
     write_text(EVIDENCE, evidence_text(found, day=datetime.now(UTC).date().isoformat()))
     print(f"wrote {FILE} and {EVIDENCE}")
 

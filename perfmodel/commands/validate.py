@@ -172,7 +172,9 @@ def _without_own_source(comparisons: list[TimeComparison], table: MeasuredTable[
     from perfmodel.exchange.tables.published_runs import fitted_priors, read_measured_runs
 
     known = {each.run_id for each in table.rows}
-    shipped = [each for each in read_measured_runs(DATA / "published_runs.csv").rows if each.run_id not in known]
+    has_experts = any(each.model.mixture is not None for each in table.rows)
+    names = ("published_runs.csv", "mixture_runs.csv") if has_experts else ("published_runs.csv",)
+    shipped = [each for name in names for each in read_measured_runs(DATA / name).rows if each.run_id not in known]
     beside = _one_by_one(compare_time, shipped) if shipped else []
     return left_out([*comparisons, *beside], fitted_priors())[: len(comparisons)]
 

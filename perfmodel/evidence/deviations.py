@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.spec.error_law import ErrorLaw
-from perfmodel.spec.run_evidence import POOLED, Discrepancy
+from perfmodel.spec.run_evidence import Discrepancy
 
 # Sources of all cells that weigh on each cell: of 1, 2, 4, 12 and 40 those whose intervals of differences have the best Winkler
 # score, with the source left out
@@ -38,6 +38,7 @@ class Residual:
 
     source: str  # its publication
     cell: str
+    pool: str  # the cell that stands for all of its kind
     subject: Hashable
     configuration: Hashable
     residual: float
@@ -74,7 +75,7 @@ def deviations(residuals: Sequence[Residual], law: ErrorLaw) -> dict[str, Discre
         "layout_deviation": _grouped(means, "subject"),
         "row_deviation": _grouped(residuals, "configuration"),
     }
-    cells = (POOLED, *dict.fromkeys(each.cell for each in residuals))
+    cells = (residuals[0].pool, *dict.fromkeys(each.cell for each in residuals))
     configurations, layouts, rows = (_likeliest(name, _scatters(found), cells, law) for name, found in groups.items())
     return {
         cell: Discrepancy(
@@ -102,6 +103,7 @@ def _means(residuals: Sequence[Residual]) -> Iterable[Residual]:
         yield Residual(
             source=first.source,
             cell=first.cell,
+            pool=first.pool,
             subject=first.subject,
             configuration=first.configuration,
             residual=float(np.mean([each.residual for each in members])),

@@ -25,7 +25,7 @@ from perfmodel.evidence.groups import publication
 from perfmodel.evidence.interval_scores import winkler_scores
 from perfmodel.evidence.time_scores import TimeComparison
 from perfmodel.spec.error_law import NORMAL, ErrorLaw
-from perfmodel.spec.run_evidence import POOLED, Discrepancy
+from perfmodel.spec.run_evidence import Discrepancy
 
 POOLED_SOURCES: Final = 12.0  # sources of all cells that weigh on each cell; of 2, 4, 8, 12 and 20 the best score left out
 FEWEST_SOURCES: Final = 2
@@ -37,14 +37,26 @@ def estimated_discrepancies(
 ) -> dict[str, Discrepancy]:
     """The discrepancy of each cell that has a scored row, and the pooled one; of all sources but `without`.
 
-    Errors are distributed by `law`. Of hardly any source nothing is estimated: the table is empty.
+    Mixtures of experts have a pooled one of their own. Errors are distributed by `law`. Of hardly any source nothing is
+    estimated: the table is empty.
     """
     residuals = [each for each in _residuals(comparisons) if each.source != without]
+    kinds: dict[str, list[Residual]] = {}
+    for each in residuals:
+        kinds.setdefault(each.pool, []).append(each)
+    found: dict[str, Discrepancy] = {}
+    for pool, members in kinds.items():
+        found |= _of_one_kind(members, pool, law)
+    return found
+
+
+def _of_one_kind(residuals: Sequence[Residual], pool: str, law: ErrorLaw) -> dict[str, Discrepancy]:
+    """The discrepancies of cells that one pooled cell stands for."""
     if len({each.source for each in residuals}) < FEWEST_SOURCES:
         return {}
     pooled_scores, apart = _mean_scores(residuals).mean(axis=0), deviations(residuals, law)
     cells = sorted({each.cell for each in residuals})
-    members = {POOLED: residuals} | {cell: [each for each in residuals if each.cell == cell] for cell in cells}
+    members = {pool: residuals} | {cell: [each for each in residuals if each.cell == cell] for cell in cells}
     return {
         cell: replace(
             apart[cell],
@@ -69,6 +81,7 @@ def _residuals(comparisons: Sequence[TimeComparison]) -> list[Residual]:
                 Residual(
                     source=source,
                     cell=setup.discrepancy.cell,
+                    pool=setup.discrepancy.pool,
                     subject=(source, setup.subject, each.stated_precision),
                     configuration=(source, setup.configuration, each.stated_precision),
                     residual=float(np.log(each.measured.iteration_time_s / each.predicted_s)),

@@ -27,7 +27,7 @@ from perfmodel.evidence.measured_rows import MeasuredRun
 from perfmodel.evidence.tails import laws_without_each
 from perfmodel.evidence.time_scores import TimeComparison
 from perfmodel.prediction import predict_stage
-from perfmodel.spec.run_evidence import POOLED, Discrepancy
+from perfmodel.spec.run_evidence import Discrepancy
 from perfmodel.spec.spread import moved
 
 STEP: Final = 1.1  # of the second prediction
@@ -78,15 +78,20 @@ def _with_others_discrepancy(covered: Sequence[TimeComparison]) -> list[TimeComp
 
 def _in_its_cell(comparison: TimeComparison, estimated: Mapping[str, Discrepancy]) -> TimeComparison:
     run = comparison.measured.run
-    if run is None or POOLED not in estimated:
+    if run is None:
         return comparison
-    cell = run.setup(run.stages[0]).discrepancy.cell
-    return comparison.with_discrepancy(float(estimated.get(cell, estimated[POOLED]).half_width))
+    own = run.setup(run.stages[0]).discrepancy
+    found = estimated.get(own.cell) or estimated.get(own.pool)
+    return comparison if found is None else comparison.with_discrepancy(float(found.half_width))
 
 
 def _slopes(covered: Sequence[TimeComparison], prior: FittedPrior) -> NDArray[np.float64]:
-    """d ln T / d ln x of each row; 0 where it does not depend on the prior."""
-    return np.asarray([_slope(each, prior) if prior.serves(each.measured) else 0.0 for each in covered])
+    """d ln T / d ln x of each row; 0 where it does not depend on the prior, and of mixtures, on which none was fitted."""
+    return np.asarray([_slope(each, prior) if _is_served(each.measured, prior) else 0.0 for each in covered])
+
+
+def _is_served(measured: MeasuredRun, prior: FittedPrior) -> bool:
+    return measured.model.mixture is None and prior.serves(measured)
 
 
 def _slope(comparison: TimeComparison, prior: FittedPrior) -> float:

@@ -23,6 +23,7 @@ from perfmodel.spec.spread import DEVIATIONS
 
 NO_VERSION: Final = "none"  # of evidence without own runs
 POOLED: Final = "any"  # the cell of runs whose own cell no source is scored in
+MIXTURES: Final = "experts"  # the family of runs of mixtures of experts, in any software
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +43,7 @@ class Discrepancy:
     """The third part of an interval: what predictions of one cell lack, in logarithms of the iteration time."""
 
     cell: str = ""
+    pool: str = POOLED  # the cell that stands for it where it is not known
     half_width: Numeric = 0.0  # of the 90 % interval of a + b + e together
     configuration_deviation: Numeric = 0.0  # deviation of b
     layout_deviation: Numeric = 0.0  # of b among the layouts of one model in one precision
@@ -67,6 +69,8 @@ FIGURES: Final = (  # of a cell, in this order
 class RunEvidence(Spec):
     """Discrepancies by cell, family/generation: FIGURES of each; `any` is that of every cell that is not listed.
 
+    Mixtures of experts are a family of their own, whatever the software, with an `experts/any` of their own.
+
     `degrees` are those of Student's t in whose law errors lie; without them errors are normal. `file_share` and `models_share`
     say how widely errors are shared (Sharing).
 
@@ -91,11 +95,12 @@ class RunEvidence(Spec):
         >>> [runs.discrepancy(family=each, generation="hopper").half_width for each in ("fsdp", "paxml")]
         [0.1, 0.2]
         """
-        cell = f"{family}/{generation}"
+        cell, pool = f"{family}/{generation}", f"{MIXTURES}/{POOLED}" if family == MIXTURES else POOLED
         known = cell in self.cells
-        figures = self.cells.get(cell if known else POOLED, ())
+        figures = self.cells.get(cell if known else pool, self.cells.get(POOLED, ()))
         return Discrepancy(
             cell=cell,
+            pool=pool,
             pooled=not known,
             law=NORMAL if self.degrees is None else ErrorLaw(degrees=self.degrees),
             sharing=Sharing(file=self.file_share, models=self.models_share),

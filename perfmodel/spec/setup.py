@@ -14,7 +14,7 @@ from perfmodel.spec.hardware import Cluster
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.model import TransformerModel
 from perfmodel.spec.own_runs import NOTHING, AppliedShift, applied_shift
-from perfmodel.spec.run_evidence import Discrepancy
+from perfmodel.spec.run_evidence import MIXTURES, Discrepancy
 from perfmodel.spec.stack import SoftwareStack
 
 WIDTHS: Final = ("hidden_size", "attention_heads", "kv_heads", "ffn_hidden_size", "vocab_size")
@@ -34,7 +34,8 @@ class Setup:
     @property
     def discrepancy(self) -> Discrepancy:
         """What predictions of such software on such GPUs lack, as measured runs tell."""
-        return self.cluster.evidence.discrepancy(family=self.stack.family, generation=self.cluster.gpu.generation)
+        family = self.stack.family if self.model.mixture is None else MIXTURES
+        return self.cluster.evidence.discrepancy(family=family, generation=self.cluster.gpu.generation)
 
     @property
     def subject(self) -> Hashable:
