@@ -16,18 +16,27 @@ from perfmodel.model.operators import named, operator
 from perfmodel.spec.phases import DATA_GRADIENT, FORWARD
 
 
+@dataclass(frozen=True, slots=True)
+class Order:
+    """Another order of rows: `places` of those that stand in it, one after the other, and `back` of those that stood before."""
+
+    places: torch.Tensor
+    back: torch.Tensor
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
     """Which rows go where in one layer and micro-batch.
 
-    `order` holds the copies of this rank's tokens by their experts, `send` and `receive` how many of them each rank is sent and
-    sends, `regrouped` what arrives by this rank's experts, and `rows` how many each of those takes.
+    `order` puts the copies of this rank's tokens, `each` of a token, by their experts; `send` and `receive` are how many of
+    them each rank is sent and sends. `regrouped` puts what arrives by this rank's experts, of which each takes `rows`.
     """
 
-    order: torch.Tensor
+    each: int
+    order: Order
     send: list[int]
     receive: list[int]
-    regrouped: torch.Tensor | None
+    regrouped: Order | None
     rows: list[int]
 
 
@@ -36,69 +45,84 @@ def route(chosen: torch.Tensor, experts: int, group: Group, name: str, *, balanc
 
     Where experts are dealt out evenly every rank knows what all send; else ranks tell each other.
     """
-    flat = chosen.reshape(-1)
+    flat, own = chosen.reshape(-1), experts // group.ranks
     with operator(f"{name}.route"):
-        order = flat.argsort(stable=True)
-    own = experts // group.ranks
+        order = _order(flat.argsort(stable=True))
+        counts = _even_counts(len(flat), experts) if balanced else flat.bincount(minlength=experts)
+    places = [own] * group.ranks
     if balanced:
-        copies, most = len(flat), len(flat) % experts
-        sent = torch.tensor([copies // experts + (expert < most) for expert in range(experts)]).view(group.ranks, own)
-        received = sent[group.rank].expand(group.ranks, own)
+        received = counts.view(group.ranks, own)[group.rank].expand(group.ranks, own)
     else:
-        with operator(f"{name}.route"):
-            counts = flat.bincount(minlength=experts)
-        places = [own] * group.ranks
         received = group.all_to_all(counts, places, places, f"{name}.counts", FORWARD).view(group.ranks, own).cpu()
-        sent = counts.view(group.ranks, own).cpu()
     return Route(
+        each=chosen.shape[1],
         order=order,
-        send=sent.sum(dim=1).tolist(),
+        send=counts.view(group.ranks, own).sum(dim=1).tolist(),
         receive=received.sum(dim=1).tolist(),
-        regrouped=_by_expert(received).to(chosen.device) if own > 1 else None,
+        regrouped=_order(_by_expert(received).to(chosen.device)) if own > 1 else None,
         rows=received.sum(dim=0).tolist(),
     )
 
 
+def _order(places: torch.Tensor) -> Order:
+    return Order(places, torch.empty_like(places).index_copy_(0, places, torch.arange(len(places), device=places.device)))
+
+
+def _even_counts(copies: int, experts: int) -> torch.Tensor:
+    """Copies of tokens for each expert where they are dealt out in turn (router.py)."""
+    return torch.tensor([copies // experts + (expert < copies % experts) for expert in range(experts)])
+
+
 def _by_expert(received: torch.Tensor) -> torch.Tensor:
-    """Rows that lie by rank and then by expert (how many of each) in the order of the experts."""
+    """Places of rows that lie by rank and then by expert (how many of each), in the order of the experts."""
     numbers = received.flatten()
     begins = (numbers.cumsum(0) - numbers).view(received.shape).T.flatten().tolist()
     pieces = [torch.arange(begin, begin + size) for begin, size in zip(begins, received.T.flatten().tolist(), strict=True)]
     return torch.cat(pieces)
 
 
+def _copies(x: torch.Tensor, way: Route) -> torch.Tensor:
+    """A copy of each token for each of its experts, in their order."""
+    return x.index_select(0, way.order.places // way.each)
+
+
+def _sums(rows: torch.Tensor, way: Route) -> torch.Tensor:
+    """The sum of the copies of each token, in one pass over them."""
+    return torch.nn.functional.embedding_bag(way.order.back.view(-1, way.each), rows, mode="sum")
+
+
 class _Copies(torch.autograd.Function):
-    """A copy of a token for each of its experts, in their order; backwards the gradients of its copies are added up."""
+    """Copies of tokens; backwards their gradients are added up."""
 
     @staticmethod
-    def forward(context: Any, x: torch.Tensor, order: torch.Tensor, each: int) -> torch.Tensor:
-        context.order, context.each = order, each
-        return x.index_select(0, order // each)
+    def forward(context: Any, x: torch.Tensor, way: Route) -> torch.Tensor:
+        context.way = way
+        return _copies(x, way)
 
     @staticmethod
     def backward(context: Any, *gradients: torch.Tensor) -> Any:
-        return _back(gradients[0], context.order).view(-1, context.each, gradients[0].shape[1]).sum(dim=1), None, None
+        return _sums(gradients[0], context.way), None
 
 
 class _Sums(torch.autograd.Function):
-    """The sum of the copies of each token; backwards each of them has the gradient of the sum."""
+    """Sums of copies; backwards each of them has the gradient of the sum."""
 
     @staticmethod
-    def forward(context: Any, rows: torch.Tensor, order: torch.Tensor, each: int) -> torch.Tensor:
-        context.order, context.each = order, each
-        return _back(rows, order).view(-1, each, rows.shape[1]).sum(dim=1)
+    def forward(context: Any, rows: torch.Tensor, way: Route) -> torch.Tensor:
+        context.way = way
+        return _sums(rows, way)
 
     @staticmethod
     def backward(context: Any, *gradients: torch.Tensor) -> Any:
-        return gradients[0].index_select(0, context.order // context.each), None, None
+        return _copies(gradients[0], context.way), None
 
 
 class _Weighed(torch.autograd.Function):
-    """Every row times its weight; rows are in `order`, weights are not."""
+    """Every row times its weight; rows are in an order, weights are not."""
 
     @staticmethod
-    def forward(context: Any, rows: torch.Tensor, weights: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
-        each = weights.flatten().index_select(0, order)[:, None]
+    def forward(context: Any, rows: torch.Tensor, weights: torch.Tensor, order: Order) -> torch.Tensor:
+        each = weights.flatten().index_select(0, order.places)[:, None]
         context.save_for_backward(rows, each)
         context.order, context.shape = order, weights.shape
         return rows * each.to(rows.dtype)
@@ -106,27 +130,21 @@ class _Weighed(torch.autograd.Function):
     @staticmethod
     def backward(context: Any, *gradients: torch.Tensor) -> Any:
         (rows, each), (gradient,) = context.saved_tensors, gradients
-        of_weights = _back(torch.linalg.vecdot(rows, gradient).to(each.dtype), context.order)
+        of_weights = torch.linalg.vecdot(rows, gradient).to(each.dtype).index_select(0, context.order.back)
         return gradient * each.to(gradient.dtype), of_weights.view(context.shape), None
 
 
 class _InOrder(torch.autograd.Function):
-    """Rows in another order, or what was in it back in its own."""
+    """Rows at other places, and their gradients back where the rows were."""
 
     @staticmethod
-    def forward(context: Any, rows: torch.Tensor, order: torch.Tensor, back: bool) -> torch.Tensor:
-        context.order, context.back = order, back
-        return _back(rows, order) if back else rows.index_select(0, order)
+    def forward(context: Any, rows: torch.Tensor, places: torch.Tensor, back: torch.Tensor) -> torch.Tensor:
+        context.back = back
+        return rows.index_select(0, places)
 
     @staticmethod
     def backward(context: Any, *gradients: torch.Tensor) -> Any:
-        order, (gradient,) = context.order, gradients
-        return gradient.index_select(0, order) if context.back else _back(gradient, order), None, None
-
-
-def _back(rows: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
-    """What index_select(0, order) made these rows of."""
-    return torch.empty_like(rows).index_copy_(0, order, rows)
+        return gradients[0].index_select(0, context.back), None, None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,24 +172,25 @@ class _Exchange(torch.autograd.Function):
         return told.group.all_to_all(gradients[0], told.receive, told.send, told.name, DATA_GRADIENT), None
 
 
-def dispatched(x: torch.Tensor, way: Route, each: int, group: Group, name: str) -> torch.Tensor:
-    """Of this rank's tokens, each of which meets `each` experts, and those of its group: the rows of this rank's experts."""
-    copies = named(f"{name}.permute", lambda x: _Copies.apply(x, way.order, each), x)
-    rows: torch.Tensor = _Exchange.apply(
-        copies, _Message(name=f"{name}.dispatch", group=group, send=way.send, receive=way.receive)
-    )
-    return rows if way.regrouped is None else _sorted(rows, way.regrouped, name, back=False)
+def dispatched(x: torch.Tensor, way: Route, group: Group, name: str) -> torch.Tensor:
+    """Of this rank's tokens and those of its group: the rows of this rank's experts."""
+    copies = named(f"{name}.permute", lambda x: _Copies.apply(x, way), x)
+    told = _Message(name=f"{name}.dispatch", group=group, send=way.send, receive=way.receive)
+    rows: torch.Tensor = _Exchange.apply(copies, told)
+    if way.regrouped is None:
+        return rows
+    places, back = way.regrouped.places, way.regrouped.back
+    result: torch.Tensor = named(f"{name}.sort", lambda rows: _InOrder.apply(rows, places, back), rows)
+    return result
 
 
 def combined(rows: torch.Tensor, weights: torch.Tensor, way: Route, group: Group, name: str) -> torch.Tensor:
     """Of the rows of this rank's experts and those of its group: what all experts give this rank's tokens."""
-    rows = rows if way.regrouped is None else _sorted(rows, way.regrouped, name, back=True)
-    own = _Exchange.apply(rows, _Message(name=f"{name}.combine", group=group, send=way.receive, receive=way.send))
+    if way.regrouped is not None:
+        places, back = way.regrouped.places, way.regrouped.back
+        rows = named(f"{name}.unsort", lambda rows: _InOrder.apply(rows, back, places), rows)
+    told = _Message(name=f"{name}.combine", group=group, send=way.receive, receive=way.send)
+    own = _Exchange.apply(rows, told)
     weighed = named(f"{name}.weigh", lambda own, weights: _Weighed.apply(own, weights, way.order), own, weights)
-    result: torch.Tensor = named(f"{name}.unpermute", lambda rows: _Sums.apply(rows, way.order, weights.shape[1]), weighed)
-    return result
-
-
-def _sorted(rows: torch.Tensor, order: torch.Tensor, name: str, *, back: bool) -> torch.Tensor:
-    result: torch.Tensor = named(f"{name}.{'un' * back}sort", lambda rows: _InOrder.apply(rows, order, back), rows)
+    result: torch.Tensor = named(f"{name}.unpermute", lambda rows: _Sums.apply(rows, way), weighed)
     return result

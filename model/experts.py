@@ -92,7 +92,7 @@ class ExpertFeedForward(torch.nn.Module):
         super().__init__()
         self.name, self.kind, self.group, self.balanced = name, model.activation, group, routing.balanced
         hidden, ffn, experts = int(model.hidden_size), int(mixture.ffn_hidden_size), int(mixture.experts)
-        self.experts, self.each = experts, int(mixture.experts_per_token)
+        self.experts = experts
         self.norm = Norm(f"{name}.norm", model.norm, hidden)
         self.router = Router(name, mixture, hidden, split, routing=routing)
         self.fc1 = GroupedLinear(f"{name}.fc1", experts, ffn * (1 + model.gated), hidden, group)
@@ -112,7 +112,7 @@ class ExpertFeedForward(torch.nn.Module):
     def _routed(self, x: torch.Tensor, weights: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
         """What experts, wherever they are, give this rank's tokens."""
         way = route(chosen, self.experts, self.group, self.name, balanced=self.balanced)
-        rows = dispatched(x, way, self.each, self.group, self.name)
+        rows = dispatched(x, way, self.group, self.name)
         wide = self.fc1(rows, way.rows)
         wide = named(f"{self.name}.activation", lambda wide: activated(self.kind, wide), wide)
         return combined(self.fc2(wide, way.rows), weights, way, self.group, self.name)

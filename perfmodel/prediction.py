@@ -20,6 +20,7 @@ from perfmodel.count.operators import hardware_flop, model_flop
 from perfmodel.errors import InputError
 from perfmodel.frames import Tabular
 from perfmodel.spec.axes import AXES, DATA, REPORTED, TENSOR
+from perfmodel.spec.error_law import heaviest_tails
 from perfmodel.spec.fields import Numeric, Truth, anywhere
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.run import RampStage, Run
@@ -93,12 +94,13 @@ class StagePrediction:
     def estimate_s(self) -> Estimate:
         """The iteration time with its 90 % interval, as an estimate that odds follow from."""
         low_s, high_s = self.iteration_time_interval_s
-        return Estimate(median=self.iteration_time_s, low=low_s, high=high_s)
+        return Estimate(median=self.iteration_time_s, low=low_s, high=high_s, laws=(self.uncertainty.law,) * 2)
 
     def training_days(self, tokens: Numeric) -> Estimate:
         """Days to train on `tokens` with their 90 % interval: as many iterations, each as long as either end of its own."""
         days, (low_s, high_s) = self.days(tokens), self.iteration_time_interval_s
-        return Estimate(median=days, low=days * (low_s / self.iteration_time_s), high=days * (high_s / self.iteration_time_s))
+        low, high = (days * (end_s / self.iteration_time_s) for end_s in (low_s, high_s))
+        return Estimate(median=days, low=low, high=high, laws=(self.uncertainty.law,) * 2)
 
     def gpu_hours(self, tokens: Numeric) -> Numeric:
         """GPU-hours to train on `tokens`."""
@@ -142,7 +144,8 @@ class Prediction(Tabular):
         known = [predicted.training_days(stage.tokens) for stage, predicted in self.stages if stage.tokens is not None]
         if len(known) < len(self.stages):
             return None
-        return Estimate(**{end: sum(getattr(each, end) for each in known) for end in ("median", "low", "high")})
+        ends = {end: sum(getattr(each, end) for each in known) for end in ("median", "low", "high")}
+        return Estimate(**ends, laws=(heaviest_tails(each.laws[0] for each in known),) * 2)
 
     @property
     def gpu_hours(self) -> Numeric | None:
@@ -230,7 +233,7 @@ def predict_stage(setup: Setup) -> StagePrediction:
         layout=layout,
         work=work,
         iteration_time_s=seconds,
-        uncertainty=uncertainty(times_s, moved.paths, setup.discrepancy, setup.own_shift.remaining),
+        uncertainty=uncertainty(times_s, moved.paths, setup.discrepancy, setup.own_shift.remaining, setup.error_law),
         mfu=work.fold(model_flop) / capacity_flop,
         hfu=work.fold(hardware_flop) / capacity_flop,
         model_flop_per_token=model_flop_per_token(model, layout.sequence_length),

@@ -17,6 +17,12 @@ def measured() -> tuple[MeasuredRun, ...]:
 
 
 @cache
+def compared_mixtures() -> tuple[TimeComparison, ...]:
+    """The shipped runs of mixtures of experts beside their predictions."""
+    return tuple(compare_time(each) for each in read_measured_runs(DATA / "mixture_runs.csv").rows)
+
+
+@cache
 def compared() -> tuple[TimeComparison, ...]:
     """All of them beside their predictions."""
     return tuple(compare_time(each) for each in measured())

@@ -16,11 +16,19 @@ from typing import Final
 from perfmodel.evidence.discrepancy import estimated_discrepancies
 from perfmodel.evidence.groups import publication
 from perfmodel.evidence.leave_out import left_out
-from perfmodel.evidence.own_run_scores import OwnRunScores, scores_from_one_run, scores_from_other_models
+from perfmodel.evidence.measured_rows import with_evidence as of_measured
+from perfmodel.evidence.own_run_scores import (
+    OwnRunScores,
+    scores_from_one_run,
+    scores_from_other_models,
+    scores_from_other_software,
+)
+from perfmodel.evidence.sharing import sharing_without_each
+from perfmodel.evidence.tails import ALL, laws_without_each
 from perfmodel.evidence.time_scores import ErrorSummary, TimeComparison, compare_time
 from perfmodel.exchange.presets import DATA
 from perfmodel.exchange.tables.published_runs import fitted_priors, read_measured_runs
-from perfmodel.spec.run_evidence import FIGURES, Discrepancy, RunEvidence
+from perfmodel.spec.run_evidence import FIGURES, POOLED, Discrepancy, RunEvidence, Sharing
 
 GROUPS: Final = {  # starts of cells
     "all": "",
@@ -29,7 +37,11 @@ GROUPS: Final = {  # starts of cells
     "Megatron-LM on A100": "megatron-lm/ampere",
     "FSDP": "fsdp/",
 }
-QUESTIONS: Final = {"one run of the configuration": scores_from_one_run, "runs of other models": scores_from_other_models}
+QUESTIONS: Final = {
+    "one run of the configuration": scores_from_one_run,
+    "runs of other models": scores_from_other_models,
+    "runs of other software or GPUs": scores_from_other_software,
+}
 
 
 def main() -> None:
@@ -48,23 +60,33 @@ def main() -> None:
 
 
 def without_own_source(comparisons: Sequence[TimeComparison]) -> list[TimeComparison]:
-    """Each with cells that are estimated on all sources but its own."""
+    """Each with evidence of all sources but its own."""
+    laws, sharing = laws_without_each(comparisons), sharing_without_each(comparisons)
     sources = {publication(each.measured.source) for each in comparisons}
-    evidence = {name: _evidence(estimated_discrepancies(comparisons, without=name)) for name in sources}
-    return [_with_evidence(each, evidence[publication(each.measured.source)]) for each in comparisons]
+    evidence = {
+        name: evidence_of(
+            estimated_discrepancies(comparisons, without=name, law=laws.get(name, laws[ALL])), sharing.get(name, sharing[ALL])
+        )
+        for name in sources
+    }
+    return [with_evidence(each, evidence[publication(each.measured.source)]) for each in comparisons]
 
 
-def _evidence(estimated: Mapping[str, Discrepancy]) -> RunEvidence:
+def evidence_of(estimated: Mapping[str, Discrepancy], sharing: Sharing) -> RunEvidence:
+    """What was estimated, as predictions take it."""
     cells = {cell: tuple(float(getattr(each, figure)) for figure in FIGURES) for cell, each in estimated.items()}
-    return RunEvidence(name="all sources but one", cells=cells)
+    return RunEvidence(
+        name="measured runs",
+        cells=cells,
+        degrees=estimated[POOLED].law.degrees,
+        file_share=sharing.file,
+        models_share=sharing.models,
+    )
 
 
-def _with_evidence(comparison: TimeComparison, evidence: RunEvidence) -> TimeComparison:
-    run = comparison.measured.run
-    if run is None:
-        return comparison
-    changed = replace(run, cluster=replace(run.cluster, evidence=evidence))
-    return replace(comparison, measured=replace(comparison.measured, run=changed))
+def with_evidence(comparison: TimeComparison, evidence: RunEvidence) -> TimeComparison:
+    """The same comparison of a run whose cluster has other evidence."""
+    return replace(comparison, measured=of_measured(comparison.measured, evidence))
 
 
 def _cell(comparison: TimeComparison) -> str:

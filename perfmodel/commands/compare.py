@@ -64,18 +64,14 @@ def compare(
 
     perfmodel compare train.sh train.log --cluster dgx-h100 --figure steps.png
     """
-    source = asked(run, model, cluster, gpus, tokens)
+    source, is_json = asked(run, model, cluster, gpus, tokens), wants_json(as_json, output)
     if record is not None and timeline is None and profile is None and _is_log(record):
-        _compare_log(
-            source, overrides or (), record, stage=stage, figure=figure, output=output, as_json=wants_json(as_json, output)
-        )
+        _compare_log(source, overrides or (), record, stage=stage, figure=figure, output=output, as_json=is_json)
         return
     if record is None:
         if timeline is None or profile is None:
             raise InputError("there is no RECORD to compare with; without one, --timeline and --profile are both needed")
-        _compare_profile(
-            source, overrides or (), profile, timeline, stage=stage, output=output, as_json=wants_json(as_json, output)
-        )
+        _compare_profile(source, overrides or (), profile, timeline, stage=stage, output=output, as_json=is_json)
         return
     _check(timeline, profile, stage)
     from perfmodel import api
@@ -86,7 +82,7 @@ def compare(
     profiled = None if profile is None else _profiled(profile)
     figures = drawing_module(figure)
     comparison = compare_step(prediction, read_record(record))
-    if wants_json(as_json, output):
+    if is_json:
         from perfmodel.report.json.step import comparison_document
 
         emit_json(comparison_document(comparison), output)
@@ -123,9 +119,10 @@ def _profiled(path: Path) -> ProfiledStep:
 
 
 def _is_log(path: Path) -> bool:
+    """Whether there is a log of training software at `path`."""
     from perfmodel.exchange.questions.measured_logs import is_log
 
-    return is_log(path)
+    return path.exists() and is_log(path)
 
 
 def _compare_log(

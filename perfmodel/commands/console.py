@@ -18,20 +18,38 @@ if TYPE_CHECKING:
 
 NARROWEST: Final = 80  # columns: no table is laid out for fewer, so that no number is cut
 STOPPED: Final = 130  # exit code after Ctrl-C
+ENDINGS: Final = {".json": "json", ".csv": "csv", ".md": "markdown", ".txt": "table"}  # of files, and their formats
+TABLES_OR_JSON: Final = {".json": "json", ".txt": "table"}
+COMPRESSED: Final = ".gz"
 
 
 def wants_json(as_json: bool, output: Path | None) -> bool:
-    """Whether to write JSON: --json was given, or the output file ends in .json."""
-    return as_json or (output is not None and output.suffix.lower() == ".json")
+    """Whether to write JSON: --json was given, or the output file ends in .json. Errors: InputError for another ending."""
+    return as_json or check_ending(output, TABLES_OR_JSON) == "json"
 
 
 def form_of(output: Path | None, *, as_json: bool = False, as_csv: bool = False, as_markdown: bool = False) -> str:
-    """The output format: json, csv, markdown or table, by option or file suffix. Errors: InputError for two options."""
+    """The output format: json, csv, markdown or table, by option or else by the ending of the file.
+
+    Errors: InputError for two options, and for an ending that is none of ENDINGS.
+    """
     asked = [name for name, wanted in (("json", as_json), ("csv", as_csv), ("markdown", as_markdown)) if wanted]
     if len(asked) > 1:
         raise InputError(f"--{asked[0]} and --{asked[1]} cannot be combined")
-    named = {".json": "json", ".csv": "csv", ".md": "markdown"}.get("" if output is None else output.suffix.lower(), "table")
-    return asked[0] if asked else named
+    return asked[0] if asked else check_ending(output, ENDINGS)
+
+
+def check_ending(output: Path | None, endings: Mapping[str, str]) -> str:
+    """The format that the name of a file asks for, with or without .gz behind it; "table" where it has no ending.
+
+    Errors: InputError for another ending, with those that would do.
+    """
+    name = "" if output is None else output.name
+    ending = Path(name[: -len(COMPRESSED)] if name.lower().endswith(COMPRESSED) else name).suffix.lower()
+    if ending and ending not in endings:
+        *others, last = (*endings, f"{next(iter(endings))}{COMPRESSED}")
+        raise InputError(f"--output {output} ends in {ending}, which is no format here; {', '.join(others)} or {last} would do")
+    return endings.get(ending, "table")
 
 
 def emit(
@@ -122,7 +140,7 @@ def write_file(content: str | bytes, output: Path) -> None:
     """Write a file, whole or not at all, and report it; compressed if its name ends in .gz."""
     from perfmodel.exchange.output import as_bytes, write_bytes, write_text
 
-    if output.suffix.lower() == ".gz":
+    if output.suffix.lower() == COMPRESSED:
         from gzip import compress
 
         write_bytes(output, compress(as_bytes(content), mtime=0))

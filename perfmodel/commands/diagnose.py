@@ -12,6 +12,7 @@ from perfmodel.commands.options import (
     AsCsv,
     AsJson,
     AsMarkdown,
+    Evidence,
     Gpus,
     Model,
     OnCluster,
@@ -47,6 +48,7 @@ def diagnose(
     measured_from: Annotated[
         Path | None, typer.Option("--measured-from", metavar="LOG", help="Take the steady steps of a log of training software.")
     ] = None,
+    evidence: Evidence = None,
     stage: ShownStage = None,
     nccl_tests: Annotated[
         list[Path] | None,
@@ -76,11 +78,12 @@ def diagnose(
     perfmodel diagnose train.sh --cluster dgx-h100 --measured-from train.log
     """
     from perfmodel import api
+    from perfmodel.exchange.own_evidence import with_evidence
     from perfmodel.explanation.next_measurements import next_measurements
 
-    source = asked(run, model, cluster, gpus, tokens)
+    source, settings = asked(run, model, cluster, gpus, tokens), with_evidence(overrides or (), evidence)
     found = api.diagnose(
-        source, _measured(measured, measured_from), overrides or (), stage=stage, nccl_tests=nccl_tests or (), profile=profile
+        source, _measured(measured, measured_from), settings, stage=stage, nccl_tests=nccl_tests or (), profile=profile
     )
 
     def document() -> Any:

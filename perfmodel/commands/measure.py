@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from perfmodel.commands.console import emit_json, emit_table, progress, warn_of, write_file
+from perfmodel.commands.console import check_ending, emit_json, emit_table, progress, warn_of, write_file
 from perfmodel.commands.options import AsJson, Device, Gpus, Model, OnCluster, Overrides, RunName, Tokens, asked
 
 if TYPE_CHECKING:
     from perfmodel.exchange.run_files import RunSource
+
+RECORDS: Final = {".json": "json"}
 
 
 def measure(
@@ -49,6 +51,7 @@ def measure(
 
     perfmodel measure nemotron-4-15b --dry-run
     """
+    check_ending(output, RECORDS)
     from perfmodel.benchmarks.measure.steps.ranks import chosen_device, measure_run
 
     chosen_device()  # refuses a Python without torch

@@ -58,7 +58,7 @@ Output = Annotated[
         "--output",
         "-o",
         metavar="FILE",
-        help="Write to FILE instead of standard output; .json, .csv and .md choose the format.",
+        help="Write to FILE instead of standard output; .json, .csv, .md or .txt chooses the format.",
         rich_help_panel=FORM,
     ),
 ]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from perfmodel.commands.console import progress_bar, write_file
-from perfmodel.commands.options import Gpus, Model, OnCluster, Overrides, Tokens, asked, completed, read_record
+from perfmodel.commands.options import Evidence, Gpus, Model, OnCluster, Overrides, Tokens, asked, completed, read_record
 from perfmodel.errors import InputError, shown
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ def report(
     cluster: OnCluster = None,
     gpus: Gpus = None,
     tokens: Tokens = None,
+    evidence: Evidence = None,
     stage: Annotated[
         int | None,
         typer.Option(
@@ -78,26 +79,37 @@ def report(
 
     perfmodel report laptop --record record.json
     """
-    beside = {"--model": model, "--cluster": cluster, "--gpus": gpus, "--tokens": tokens, "--stage": stage}
+    beside = {
+        "--model": model,
+        "--cluster": cluster,
+        "--gpus": gpus,
+        "--tokens": tokens,
+        "--evidence": evidence,
+        "--stage": stage,
+    }
     options = {"--set": overrides, "--scenario": scenarios, "--record": records}
     options |= {option: [str(value)] for option, value in beside.items() if value is not None}
     words = [word for option, values in options.items() for value in values or () for word in (option, str(value))]
     command = join(["perfmodel", "report", *runs, *words, *(["--same-gpus"] if same_gpus else [])])
     _check(runs, scenarios or (), records or (), same_gpus=same_gpus)
     path, folder = _places(output)
-    pages = _pages()
+    from perfmodel.exchange.own_evidence import with_evidence
+
+    pages, settings = _pages(), with_evidence(overrides or (), evidence)
     sources = [asked(run, model, cluster, gpus, tokens) for run in runs]
     with progress_bar("drawing") as advance:
         common: dict[str, Any] = {"stage": stage, "command": command, "on_progress": advance}
         if len(runs) > 1:
-            page = pages.runs_page(sources, overrides or (), **common)
+            page = pages.runs_page(sources, settings, **common)
         elif scenarios:
             from perfmodel.exchange.questions.scenario_texts import read_scenarios
 
             wanted = read_scenarios((), scenarios)
-            page = pages.scenario_page(sources[0], wanted, base=overrides or (), same_gpus=same_gpus, **common)
+            page = pages.scenario_page(
+                sources[0], wanted, base=overrides or (), same_gpus=same_gpus, evidence=evidence, **common
+            )
         else:
-            page = pages.run_page(sources[0], overrides or (), records=[read_record(each) for each in records or ()], **common)
+            page = pages.run_page(sources[0], settings, records=[read_record(each) for each in records or ()], **common)
     _write(page, path, folder)
     if not page.fits:
         raise typer.Exit(1)

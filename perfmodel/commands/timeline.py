@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from perfmodel.commands.console import emit, form_of, write_file
+from perfmodel.commands.console import check_ending, emit, form_of, write_file
 from perfmodel.commands.options import (
     AsCsv,
     AsJson,
     AsMarkdown,
+    Evidence,
     Gpus,
     Model,
     OnCluster,
@@ -25,6 +26,8 @@ from perfmodel.commands.options import (
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+TRACES: Final = {".json": "trace"}
+
 
 def timeline(
     run: RunName = "",
@@ -34,6 +37,7 @@ def timeline(
     cluster: OnCluster = None,
     gpus: Gpus = None,
     tokens: Tokens = None,
+    evidence: Evidence = None,
     stage: ShownStage = None,
     detail: Annotated[
         str | None,
@@ -72,13 +76,15 @@ def timeline(
     perfmodel timeline run.yaml --detail layers --micro-batches 4
     """
     from perfmodel import api
+    from perfmodel.exchange.own_evidence import with_evidence
     from perfmodel.report.trace.facts import timeline_document, timeline_facts
     from perfmodel.report.trace.format import trace_text
     from perfmodel.report.trace.timeline import timeline_events
 
+    check_ending(output, TRACES)
     form = form_of(None, as_json=as_json, as_csv=as_csv, as_markdown=as_markdown)
-    source = asked(run, model, cluster, gpus, tokens)
-    found = api.timeline(source, overrides or (), stage=stage, detail=detail, micro_batches=micro_batches)
+    source, settings = asked(run, model, cluster, gpus, tokens), with_evidence(overrides or (), evidence)
+    found = api.timeline(source, settings, stage=stage, detail=detail, micro_batches=micro_batches)
     write_file(trace_text(timeline_events(found), timeline_facts(found)), output)
 
     def report() -> RenderableType:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from perfmodel.commands.console import STOPPED, drawing_module, emit, form_of, kind_of, progress, say, write_file
-from perfmodel.commands.options import AsCsv, AsJson, AsMarkdown, Output
+from perfmodel.commands.console import STOPPED, drawing_module, emit, form_of, kind_of, progress, say, warn_of, write_file
+from perfmodel.commands.options import AsCsv, AsJson, AsMarkdown, Evidence, Output
 from perfmodel.commands.row_warnings import warn_of_memory, warn_of_rows
 from perfmodel.errors import InputError
 
@@ -45,6 +45,7 @@ def validate(
             "--leave-source-out", help="Score each source with everything that was fitted on runs estimated anew without it."
         ),
     ] = False,
+    evidence: Evidence = None,
     fail_above: Annotated[
         list[str] | None,
         typer.Option(
@@ -86,13 +87,22 @@ def validate(
         for option, drawn in (("--figure", figure), ("--reliability", reliability)):
             if drawn is not None:
                 raise InputError(f"{option} draws times; it cannot be combined with --memory")
-        if leave_source_out:
-            raise InputError("--leave-source-out scores times; it cannot be combined with --memory")
+        for option, given in (("--leave-source-out", leave_source_out), ("--evidence", evidence is not None)):
+            if given:
+                raise InputError(f"{option} is about times; it cannot be combined with --memory")
         _validate_memory(file, fail_above=fail_above or (), form=form, output=output)
     else:
+        if leave_source_out and evidence is not None:
+            raise InputError("--leave-source-out scores what published runs alone say; it cannot be combined with --evidence")
         pictures = [_accuracy(figure), _reliability(reliability, leave_source_out=leave_source_out)]
         _validate_times(
-            file, leave_source_out=leave_source_out, fail_above=fail_above or (), pictures=pictures, form=form, output=output
+            file,
+            leave_source_out=leave_source_out,
+            evidence=evidence,
+            fail_above=fail_above or (),
+            pictures=pictures,
+            form=form,
+            output=output,
         )
 
 
@@ -100,6 +110,7 @@ def _validate_times(
     file: Path | None,
     *,
     leave_source_out: bool,
+    evidence: str | None,
     fail_above: Sequence[str],
     pictures: Sequence[Callable[[Sequence[TimeComparison]], None]],
     form: str,
@@ -112,7 +123,7 @@ def _validate_times(
     from perfmodel.exchange.tables.published_runs import read_measured_runs
 
     table = read_measured_runs(file or DATA / "published_runs.csv")
-    measured = table.rows
+    measured = table.rows if evidence is None else _with_own_runs(table.rows, evidence)
     bars = [read_threshold(text, scores=SCORES, groups=known_groups(measured)) for text in fail_above]
     warn_of_rows(measured, table.unread)
     comparisons = _one_by_one(compare_time, measured)
@@ -141,6 +152,18 @@ def _validate_times(
     _judge(scores, bars, complete=complete)
 
 
+def _with_own_runs(measured: Sequence[MeasuredRun], name: str) -> tuple[MeasuredRun, ...]:
+    """The rows on clusters that somebody's own runs are known of; a warning where some of them are among these runs."""
+    from perfmodel.evidence.measured_rows import with_evidence
+    from perfmodel.exchange.own_evidence import read_evidence
+
+    evidence = read_evidence(name)
+    learned = len({each.run_id for each in measured} & {run.name for run in evidence.own_runs})
+    if learned:
+        warn_of([f"{learned} of the rows are runs that {name} was learned from: they score better than new ones would"])
+    return tuple(with_evidence(each, evidence) for each in measured)
+
+
 def _without_own_source(comparisons: list[TimeComparison], table: MeasuredTable[MeasuredRun]) -> list[TimeComparison]:
     """Each as it is without what was learned from its source; a user's table is scored beside the shipped one."""
     from perfmodel.evidence.leave_out import left_out
@@ -149,7 +172,9 @@ def _without_own_source(comparisons: list[TimeComparison], table: MeasuredTable[
     from perfmodel.exchange.tables.published_runs import fitted_priors, read_measured_runs
 
     known = {each.run_id for each in table.rows}
-    shipped = [each for each in read_measured_runs(DATA / "published_runs.csv").rows if each.run_id not in known]
+    has_experts = any(each.model.mixture is not None for each in table.rows)
+    names = ("published_runs.csv", "mixture_runs.csv") if has_experts else ("published_runs.csv",)
+    shipped = [each for name in names for each in read_measured_runs(DATA / name).rows if each.run_id not in known]
     beside = _one_by_one(compare_time, shipped) if shipped else []
     return left_out([*comparisons, *beside], fitted_priors())[: len(comparisons)]
 

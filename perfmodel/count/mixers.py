@@ -20,7 +20,7 @@ import numpy as np
 
 from perfmodel.count.blocks import Block, local
 from perfmodel.count.declarations import Component, LayerPart, Linear, Projections
-from perfmodel.count.operators import Matmul, MemoryBound
+from perfmodel.count.operators import Matmul, MemoryBound, Operator
 from perfmodel.count.roles import Role
 from perfmodel.count.storage import FP32_BYTES
 from perfmodel.count.stream import StreamOperators
@@ -29,7 +29,7 @@ from perfmodel.spec.fields import Numeric
 from perfmodel.spec.layer_kinds import LayerKind
 from perfmodel.spec.layer_parts import GatedDelta, StateSpace
 from perfmodel.spec.model import TransformerModel
-from perfmodel.spec.phases import RECOMPUTE
+from perfmodel.spec.phases import DATA_GRADIENT, RECOMPUTE
 
 SCAN_FLOP: Final = 7  # of the convention, for each number of a Mamba-2 state and token: Megatron-LM, mamba_layer_flops
 STATE_PRODUCTS: Final = 4  # of the convention, each of v x v multiplications a head and token: Megatron-LM, gdn_layer_flops
@@ -176,9 +176,9 @@ class _ChunkedScan:
         return tuple(replace(product, useful=useful) for product in products)
 
 
-def _again(*operators: Matmul | MemoryBound) -> Block:
+def _again(*operators: Operator) -> Block:
     """Operators that the backward function of a fused kernel runs once more, instead of keeping what they give."""
-    return Block(backward=tuple(replace(operator, phase=RECOMPUTE, saved_bytes=0.0) for operator in operators))
+    return Block(backward=tuple(replace(operator, phase=RECOMPUTE) for operator in operators))
 
 
 def _joined(products: tuple[Matmul, ...]) -> Block:
@@ -261,6 +261,12 @@ class _DeltaRule(_ChunkedScan):
         rule = STATE_PRODUCTS * self.values * self.delta.value_head_size
         return self.counted(products, 2 * self.tokens * (self.delta.convolution * self.channels + rule))
 
+    def chain(self) -> Block:
+        """The chunks of a sequence, each of which begins with the state of the one before; backwards two such ways."""
+        steps = self.write.layout.sequence_length / self.chunk
+        one = MemoryBound(name=f"{self.name}.chain", role=Role.SCAN, moved_bytes=0.0, kernels=0, calls=0, chained=steps)
+        return Block(forward=(one,), backward=(replace(one, phase=DATA_GRADIENT, chained=2 * steps),))
+
     def block(self) -> Block:
         """Convolution, copies for value heads, gates, norms of queries and keys, the rule, gated norm."""
         size, channels, copies = self.size, self.channels, self.copied + self.values
@@ -280,7 +286,13 @@ class _DeltaRule(_ChunkedScan):
         products = self.products()
         by_name = {product.name.rpartition(".")[2]: product for product in products}
         again = [by_name[each] for each in ("key_correction", "value_correction", "predicted_values", "states", "scores")]
-        rule = _joined(products[:2]) + local(inverse) + _joined(products[2:]) + _again(*again)
+        rule = (
+            _joined(products[:2])
+            + local(inverse)
+            + self.chain()
+            + _joined(products[2:])
+            + _again(*again, *self.chain().forward)
+        )
         return (
             local(convolution)
             + local(copied)

@@ -136,7 +136,7 @@ class MemoryBound:
 
     `family` is norm, elementwise, optimizer or cast: what its kernels are like, and so which coefficients time them, unless
     those of its very `kernel` (spec/coefficients.py, MEMORY_BOUND_KERNELS and FUSED_KERNELS) are known, for numbers of its
-    `precision` or of any.
+    `precision` or of any. Of a scan, `chained` steps wait for each other, however few of them there are beside each other.
     """
 
     name: str
@@ -152,6 +152,7 @@ class MemoryBound:
     precision: str = ""
     saved_bytes: Numeric = 0.0
     calls: Numeric = 1
+    chained: Numeric = 0
     replayed: bool = False
 
 

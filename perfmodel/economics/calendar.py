@@ -8,8 +8,9 @@ Symbols: C calendar days, B the bill, T_i days of training of ramp stage i, w_i 
 Three kinds of things move them, independently of each other: the iteration time (all stages alike: what is uncertain of it is
 common to them), every uncertain number of the terms (alike, too), and how many failures come, and when (each stage on its own:
 their variances add). Each goes to both ends of its 90 % interval alone, and the logarithms of what that does add up as the root
-of their squares (timing/uncertainty.py). The median is that of average failures at the median iteration time. The closed form
-has to agree with the trials of failures.py.
+of their squares (timing/uncertainty.py). The iteration time has the tails of measured runs, all else is normal: both add up as
+spec/error_law.py says. The median is that of average failures at the median iteration time. The closed form has to agree with
+the trials of failures.py.
 
 Ignored: that the median of the time which failures take lies below its average (by less than half of what one takes), and that
 the sum of several numbers which lengthen a run more than they shorten it has a median above the sum of theirs: under typical
@@ -28,6 +29,7 @@ from numpy.typing import NDArray
 from perfmodel.economics.cost import dollars
 from perfmodel.economics.goodput import cadence, calendar_days, calendar_variance_s2, kept_cadence, switch_s, time_shares
 from perfmodel.spec.economics import Economics
+from perfmodel.spec.error_law import ErrorLaw, heaviest_tails
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.spread import DEVIATIONS, both_ends, moved, uncertain_numbers, with_numbers
 from perfmodel.timing.uncertainty import Estimate, uncertainty
@@ -75,9 +77,10 @@ def calendar_odds(stages: Sequence[StageWork], terms: Economics) -> CalendarOdds
     most, used = max(stage.gpus for stage in stages), with_numbers(moving, {"reserved_days": None})
     bill = dollars(gpu_hours=gpu_hours, gpus=most, calendar_days=calendar, terms=used)
     least = dollars(gpu_hours=0.0, gpus=most, calendar_days=0.0, terms=terms)  # of the days that are reserved, if any are
+    of_time = heaviest_tails(stage.days.laws[0] for stage in stages)
     return CalendarOdds(
-        days=_estimate(calendar, spreads),
-        dollars=None if bill is None or least is None else _estimate(np.asarray(bill), spreads, least=float(least)),
+        days=_estimate(calendar, spreads, of_time),
+        dollars=None if bill is None or least is None else _estimate(np.asarray(bill), spreads, of_time, least=float(least)),
     )
 
 
@@ -112,8 +115,14 @@ def _total(stages: Sequence[_StageEnds], weights: Sequence[float]) -> Array:
     return np.asarray(total)
 
 
-def _estimate(ends: Array, paths: Iterable[str], *, least: Numeric = 0.0) -> Estimate:
-    """The estimate of a number that is known with each uncertain number at its ends."""
-    with np.errstate(invalid="ignore"):  # a run that never ends is infinite at every end
+def _estimate(ends: Array, paths: Iterable[str], of_time: ErrorLaw, *, least: float = 0.0) -> Estimate:
+    """The estimate of a number that is known with each uncertain number at its ends, of which the time has a law of errors."""
+    median = float(ends[0])
+    with np.errstate(invalid="ignore", divide="ignore"):  # a run that never ends is infinite at every end
         found = uncertainty(ends, tuple(paths))
-    return Estimate(median=float(ends[0]), low=float(found.low_s), high=float(found.high_s), least=float(least))
+        widths = np.abs(np.log([float(found.low_s) / median, float(found.high_s) / median]))
+        alone = np.abs(np.log([min(ends[FAST], median) / median, max(ends[SLOW], median) / median]))
+        shares = np.nan_to_num((alone / widths) ** 2, nan=1.0)
+    below, above = (ErrorLaw(degrees=of_time.degrees, tail_share=min(float(share), 1.0)) for share in shares)
+    low, high = (np.exp(width * law.stretch) for width, law in zip(widths, (below, above), strict=True))
+    return Estimate(median=median, low=median / float(low), high=median * float(high), least=least, laws=(below, above))

@@ -24,6 +24,7 @@ from perfmodel.economics.stage_job import ResourceUse, StageJob, drawn_use, expe
 from perfmodel.frames import Tabular
 from perfmodel.prediction import Prediction
 from perfmodel.spec.economics import Economics
+from perfmodel.spec.error_law import NORMAL, heaviest_tails
 from perfmodel.spec.fields import Numeric
 from perfmodel.timing.uncertainty import Estimate
 from perfmodel.units import SECONDS_PER_DAY
@@ -124,7 +125,8 @@ def outlook(prediction: Prediction, terms: Economics) -> Outlook:
     """
     jobs = [stage_job(prediction, place) for place in range(len(prediction.stages))]
     generator = np.random.default_rng(SEED)
-    other_terms, deviations = drawn_terms(terms, generator), generator.standard_normal(TRIALS)
+    law = heaviest_tails(NORMAL if job.training is None else job.training.laws[0] for job in jobs)
+    other_terms, deviations = drawn_terms(terms, generator), law.draws(generator, TRIALS)
     averages = [expected_use(job, terms) for job in jobs]
     trials = [drawn_use(job, terms, other_terms, deviations, generator) for job in jobs]
     most = max(job.gpus for job in jobs)

@@ -1,7 +1,7 @@
 """How honest are intervals: how many measurements they cover at each stated level, and what their width is worth.
 
-An interval is that of a time whose logarithm is normal on either side of the prediction T: at another level than 90 % each
-side is ln(T / low) or ln(high / T) times z / 1.645, z = that many deviations to either end of the level.
+An interval is that of a time whose logarithm has a law on either side of the prediction T (spec/error_law.py): at another level
+than 90 % each side is ln(T / low) or ln(high / T) times z / 1.645, z = that many deviations to either end of the level.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.spec.spread import DEVIATIONS, deviations_at
+from perfmodel.spec.error_law import ErrorLaw
+from perfmodel.spec.spread import DEVIATIONS
 
 LEVELS: Final = (0.5, 0.8, 0.9, 0.95)
 LEVEL: Final = 0.9  # of the intervals that are printed
@@ -30,6 +31,7 @@ class Intervals:
     high_s: NDArray[np.float64]
     measured_s: NDArray[np.float64]
     sources: Sequence[str]
+    laws: Sequence[ErrorLaw]
 
     @property
     def weights(self) -> NDArray[np.float64]:
@@ -39,7 +41,10 @@ class Intervals:
 
     def inside(self, level: float) -> NDArray[np.bool_]:
         """Which measurements lie in their interval of this level."""
-        scale = float(deviations_at((1.0 + level) / 2.0)) / DEVIATIONS if level != LEVEL else 1.0
+        scale = np.ones(len(self.laws))
+        if level != LEVEL:
+            reach = {law: float(law.deviations_at((1.0 + level) / 2.0)) / DEVIATIONS for law in set(self.laws)}
+            scale = np.asarray([reach[law] for law in self.laws])
         low = self.predicted_s * (self.low_s / self.predicted_s) ** scale
         high = self.predicted_s * (self.high_s / self.predicted_s) ** scale
         return np.asarray((low <= self.measured_s) & (self.measured_s <= high))

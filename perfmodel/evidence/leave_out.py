@@ -7,7 +7,8 @@ of all other sources,
 
 each source weighing one, and its own rows are predicted with x'. To keep one prediction a row and a prior,
 ln T(f) = ln T + s * ln f, with the slope s of a second prediction at f = 1.1: the priors act nearly as powers. The discrepancy
-of its interval is then estimated on all other sources (evidence/discrepancy.py).
+of its interval is then estimated on all other sources (evidence/discrepancy.py), and the law of errors in intervals on what all
+others turn out to lie in theirs (evidence/tails.py).
 """
 
 from __future__ import annotations
@@ -23,9 +24,10 @@ from numpy.typing import NDArray
 from perfmodel.evidence.discrepancy import estimated_discrepancies
 from perfmodel.evidence.groups import publication
 from perfmodel.evidence.measured_rows import MeasuredRun
+from perfmodel.evidence.tails import laws_without_each
 from perfmodel.evidence.time_scores import TimeComparison
 from perfmodel.prediction import predict_stage
-from perfmodel.spec.run_evidence import POOLED, Discrepancy
+from perfmodel.spec.run_evidence import Discrepancy
 from perfmodel.spec.spread import moved
 
 STEP: Final = 1.1  # of the second prediction
@@ -55,8 +57,16 @@ def left_out(comparisons: Sequence[TimeComparison], priors: Sequence[FittedPrior
         own = names == name
         for slope in slopes:
             factor[own] *= _estimate(covered, names, slope, without=name) ** slope[own]
-    changed = iter(_with_others_discrepancy([_scaled(each, float(by)) for each, by in zip(covered, factor, strict=True)]))
+    scaled = [_scaled(each, float(by)) for each, by in zip(covered, factor, strict=True)]
+    changed = iter(_with_others_law(_with_others_discrepancy(scaled)))
     return [each if each.predicted_s is None else next(changed) for each in comparisons]
+
+
+def _with_others_law(covered: Sequence[TimeComparison]) -> list[TimeComparison]:
+    """Each in an interval whose law of errors is that of all publications but its own."""
+    names = [publication(each.measured.source) for each in covered]
+    laws = laws_without_each(covered)
+    return [replace(each, law=laws.get(name, each.law)) for each, name in zip(covered, names, strict=True)]
 
 
 def _with_others_discrepancy(covered: Sequence[TimeComparison]) -> list[TimeComparison]:
@@ -68,15 +78,20 @@ def _with_others_discrepancy(covered: Sequence[TimeComparison]) -> list[TimeComp
 
 def _in_its_cell(comparison: TimeComparison, estimated: Mapping[str, Discrepancy]) -> TimeComparison:
     run = comparison.measured.run
-    if run is None or POOLED not in estimated:
+    if run is None:
         return comparison
-    cell = run.setup(run.stages[0]).discrepancy.cell
-    return comparison.with_discrepancy(float(estimated.get(cell, estimated[POOLED]).half_width))
+    own = run.setup(run.stages[0]).discrepancy
+    found = estimated.get(own.cell) or estimated.get(own.pool)
+    return comparison if found is None else comparison.with_discrepancy(float(found.half_width))
 
 
 def _slopes(covered: Sequence[TimeComparison], prior: FittedPrior) -> NDArray[np.float64]:
-    """d ln T / d ln x of each row; 0 where it does not depend on the prior."""
-    return np.asarray([_slope(each, prior) if prior.serves(each.measured) else 0.0 for each in covered])
+    """d ln T / d ln x of each row; 0 where it does not depend on the prior, and of mixtures, on which none was fitted."""
+    return np.asarray([_slope(each, prior) if _is_served(each.measured, prior) else 0.0 for each in covered])
+
+
+def _is_served(measured: MeasuredRun, prior: FittedPrior) -> bool:
+    return measured.model.mixture is None and prior.serves(measured)
 
 
 def _slope(comparison: TimeComparison, prior: FittedPrior) -> float:

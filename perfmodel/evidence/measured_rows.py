@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Generic, TypeVar
 
 from perfmodel.spec.model import TransformerModel
 from perfmodel.spec.run import Run
+from perfmodel.spec.run_evidence import RunEvidence
 
 R = TypeVar("R")
 MEMORY_KINDS: Final = ("allocated", "reserved", "device")  # of tensors, of PyTorch's allocator, of the whole GPU
@@ -106,3 +107,10 @@ def _identity(measured: MeasuredRun) -> Hashable:
     configuration = None if run is None else run.setup(run.stages[0]).configuration
     sizes = (measured.gpus, measured.global_batch_size, measured.sequence_length)
     return (measured.run_id, measured.iteration_time_s, *sizes, *measured.labels.values(), configuration)
+
+
+def with_evidence(measured: MeasuredRun, evidence: RunEvidence) -> MeasuredRun:
+    """The same row on a cluster of which other runs are known."""
+    if measured.run is None:
+        return measured
+    return replace(measured, run=replace(measured.run, cluster=replace(measured.run.cluster, evidence=evidence)))

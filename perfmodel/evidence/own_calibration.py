@@ -68,6 +68,7 @@ def own_shifts(posterior: OwnPosterior) -> Iterator[OwnShift]:
                 kin=kin or f"of {software} on {gpu}",
                 shift=found.shift,
                 remaining=found.remaining,
+                degrees=None if found.law.is_normal else found.law.degrees,
             )
 
 

@@ -3,13 +3,14 @@
     r = ln(T_measured / T_predicted) = file + software + model + configuration + row
 
 All runs of a file share the first part, those of one software on one kind of GPU the second, those of one model in one
-precision the third, those of one configuration (spec/setup.py) the fourth; the last is noise. Each is normal around nothing.
-Of the variance V of an unseen run, (half width of its 90 % interval / 1.645)^2, row and configuration have what published runs
-of its cell show (spec/run_evidence.py), layouts of one model differ less than models do, and the rest is shared more widely:
+precision the third, those of one configuration (spec/setup.py) the fourth; the last is noise. Given how wide errors are at
+once, each is normal around nothing. Of the variance V of an unseen run, (half width of its 90 % interval / 1.645)^2, row and
+configuration have what published runs of its cell show (spec/run_evidence.py), layouts of one model differ less than models do,
+and the rest is shared more widely:
 
     row = min(row_deviation^2, V)
-    configuration + model = min(configuration_deviation^2, MODELS_SHARE * (V - row))
-    configuration = min(layout_deviation^2, configuration + model)    file = FILE_SHARE * the rest    software = the rest of it
+    configuration + model = min(configuration_deviation^2, models_share * (V - row))
+    configuration = min(layout_deviation^2, configuration + model)    file = file_share * the rest    software = the rest of it
 
 Coefficients and the machine are among what is shared: all runs have the same. With K the covariances of the runs, k those of a
 prediction with them, R their rows, and V for both the mean over the runs of the prediction's narrowest group,
@@ -19,8 +20,17 @@ prediction with them, R their rows, and V for both the mean over the runs of the
 For N runs of one configuration, with t^2 = V - s^2 and row s^2: shift = N t^2 / (N t^2 + s^2) * mean of r, and remaining
 variance = s^2 (1 + t^2 / (N t^2 + s^2)).
 
+How wide errors are at once is learned as well: all errors of one software on one kind of GPU are a multivariate t of nu degrees
+(spec/error_law.py), so that its runs, with Q = r (K + R)^-1 r / u(nu)^2, leave one of nu' = nu + N degrees that is
+
+    sqrt((nu + Q) / nu') * u(nu) / u(nu')
+
+times as wide at 90 %: runs that lie where they were predicted narrow an interval by more than their shift does, runs far off
+widen it.
+
 One odd run does not lead: a run whose r is z standard deviations from what all others foretell of it weighs
-w = min(1, (nu + 1) / (nu + z^2)), which is Student's t as a mixture of normals, and its variance is what was foretold over w.
+w = min(1, (f + 1) / (f + z^2)), which is Student's t of f degrees as a mixture of normals, and its variance is what was
+foretold over w; it counts as w of a run.
 Runs that agree do lead, however far they are: of several runs, most lie in their intervals, or all intervals are stretched
 until they do.
 
@@ -37,16 +47,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.evidence.time_scores import TimeComparison
+from perfmodel.spec.error_law import NORMAL, ErrorLaw, heaviest_tails
 from perfmodel.spec.own_runs import setting_word
 from perfmodel.spec.run_evidence import Discrepancy
 from perfmodel.spec.setup import SUBJECT, Setup
 from perfmodel.spec.spread import DEVIATIONS
 
-# Of 0, 1/4, 1/2 and 1, and of 1/2, 3/4 and 1, those whose intervals have the best Winkler score where other software, or other
-# models, of a published source are predicted from the rest of it
-FILE_SHARE: Final = 0.25
-MODELS_SHARE: Final = 0.75
-FREEDOM: Final = 4.0  # nu: odd runs are so frequent that few degrees of freedom describe them
+FREEDOM: Final = 4.0  # f: odd runs are so frequent that few degrees of freedom describe them
 LEAST_ROW_DEVIATION: Final = 0.01  # runs repeat within 1 to 2 % in one place
 LEAST_HALF_WIDTH: Final = 1e-6  # of an interval: less is rounding
 MOST_TURNS: Final = 200  # of weights and what follows from them
@@ -70,10 +77,11 @@ class OwnResidual:
         """Of what the file, the software, the model, the configuration and the row bring to the residual, in this order."""
         total = (self.half_width / DEVIATIONS) ** 2
         row = min(max(float(self.discrepancy.row_deviation), LEAST_ROW_DEVIATION) ** 2, total)
-        configuration = min(float(self.discrepancy.configuration_deviation) ** 2, MODELS_SHARE * (total - row))
+        sharing = self.discrepancy.sharing
+        configuration = min(float(self.discrepancy.configuration_deviation) ** 2, sharing.models * (total - row))
         layout = min(float(self.discrepancy.layout_deviation) ** 2, configuration)
         shared = total - row - configuration
-        file = FILE_SHARE * shared
+        file = sharing.file * shared
         return np.asarray([file, shared - file, configuration - layout, layout, row])
 
 
@@ -84,6 +92,7 @@ class Offset:
     shift: float
     remaining: float
     runs: int  # of its narrowest group that has any
+    law: ErrorLaw = NORMAL  # how errors are distributed in that interval
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +102,7 @@ class OwnPosterior:
     runs: Sequence[OwnResidual]  # in intervals as wide as they turned out to need
     stretch: float  # how many times as wide as predicted that is
     weights: Floats  # 1 for a run that is as foretold, less for an odd one
-    precision: NDArray[np.floating]  # (K + R)^-1
+    covariances: NDArray[np.floating]  # K + R
 
     def offset(self, groups: Sequence[Group]) -> Offset:
         """What the runs say of a prediction in these groups, the widest first; what no run is in says nothing."""
@@ -104,12 +113,28 @@ class OwnPosterior:
         inside = np.asarray([[path in _paths(each.groups) for path in known] for each in self.runs])
         typical = variances[inside[:, -1]].mean(axis=0)
         covariances = (inside * np.sqrt(variances[:, : depth + 1])) @ np.sqrt(typical[: depth + 1])
-        told = float(covariances @ self.precision @ covariances)
+        leads = np.linalg.solve(self.covariances, covariances)
+        law, scale = self._law(inside[:, 1] if depth else np.zeros(len(self.runs), dtype=bool))
         return Offset(
-            shift=float(covariances @ self.precision @ np.asarray([each.residual for each in self.runs])),
-            remaining=self.stretch * float(np.sqrt(max(1.0 - told / typical.sum(), 0.0))),
+            shift=float(leads @ self._residuals),
+            remaining=scale * self.stretch * float(np.sqrt(max(1.0 - float(leads @ covariances) / typical.sum(), 0.0))),
             runs=int(inside[:, -1].sum()),
+            law=law,
         )
+
+    @property
+    def _residuals(self) -> Floats:
+        return np.asarray([each.residual for each in self.runs])
+
+    def _law(self, known: NDArray[np.bool_]) -> tuple[ErrorLaw, float]:
+        """The law of errors after the runs at these places, and how many times as wide it is at 90 %."""
+        before = heaviest_tails(each.discrepancy.law for each in self.runs)
+        if before.is_normal or not known.any():
+            return before, 1.0
+        residuals = self._residuals[known]
+        square = float(residuals @ np.linalg.solve(self.covariances[np.ix_(known, known)], residuals)) / before.unit**2
+        after = ErrorLaw(degrees=before.degrees + float(self.weights[known].sum()))
+        return after, float(np.sqrt((before.degrees + square) / after.degrees)) * before.unit / after.unit
 
 
 def own_posterior(runs: Sequence[OwnResidual]) -> OwnPosterior:
@@ -129,7 +154,7 @@ def own_posterior(runs: Sequence[OwnResidual]) -> OwnPosterior:
         noise = rows + foretold * (1.0 / weights - 1.0)
         if np.all(np.abs(weights - before) < SETTLED):
             break
-    return OwnPosterior(runs=runs, stretch=stretch, weights=weights, precision=np.linalg.inv(shared + np.diag(noise)))
+    return OwnPosterior(runs=runs, stretch=stretch, weights=weights, covariances=shared + np.diag(noise))
 
 
 def _stretch(runs: Sequence[OwnResidual]) -> float:

@@ -17,6 +17,7 @@ from perfmodel.evidence.groups import Scoreboard, publication, scoreboard
 from perfmodel.evidence.interval_scores import LEVEL, Intervals, Reliability, reliability
 from perfmodel.evidence.measured_rows import MeasuredRun, UnreadRow
 from perfmodel.prediction import predict
+from perfmodel.spec.error_law import NORMAL, ErrorLaw
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.model import TransformerModel
 from perfmodel.timing.breakdown import PARTS, Breakdown
@@ -32,9 +33,15 @@ class TimeComparison:
     predicted_s: float | None = None
     interval_s: tuple[float, float] | None = None
     discrepancy: float = 0.0  # half width of the part of the interval that only runs tell, of the logarithm of the time
+    law: ErrorLaw = NORMAL  # how errors of the logarithm are distributed in the interval
     breakdown: Breakdown | None = None  # of single numbers: where the predicted time goes
     memory: MemoryBytes | None = None  # parts are single numbers
     fit_probability: float | None = None
+
+    @property
+    def stated_precision(self) -> str:
+        """The number format as the row states it, whatever recipe it is predicted in."""
+        return self.measured.labels.get("precision", "")
 
     @property
     def known_widths(self) -> tuple[float, float]:
@@ -126,6 +133,7 @@ def compare_time(measured: MeasuredRun) -> TimeComparison:
         predicted_s=float(stage.iteration_time_s),
         interval_s=(float(low), float(high)),
         discrepancy=float(stage.uncertainty.discrepancy.half_width),
+        law=stage.uncertainty.law,
         breakdown=Breakdown(**{part: float(getattr(stage.breakdown, part)) for part in PARTS}),
         memory=MemoryBytes(**{part: float(size) for part, size in stage.memory.items()}),
         fit_probability=float(stage.fit_probability),
@@ -190,6 +198,7 @@ def _intervals(scored: Sequence[TimeComparison]) -> Intervals:
         high_s=high,
         measured_s=np.asarray([each.measured.iteration_time_s for each in scored]),
         sources=[publication(each.measured.source) for each in scored],
+        laws=[each.law for each in scored],
     )
 
 

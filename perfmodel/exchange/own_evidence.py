@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from perfmodel.errors import InputError, shown
+from perfmodel.errors import InputError, PerfmodelError, shown
+from perfmodel.exchange.building import build
 from perfmodel.exchange.documents import FILE_SUFFIXES, yaml_text
-from perfmodel.exchange.presets import preset_names
+from perfmodel.exchange.presets import expand_part, preset_names
 from perfmodel.exchange.run_files import EVIDENCE, Setting, Settings, setting_pairs
 from perfmodel.exchange.spec_mappings import mapping_of
 from perfmodel.spec.own_runs import ANY
@@ -26,8 +27,8 @@ BASE: Final = "published"
 DIGITS: Final = 6
 HEADER: Final = (
     "# What own runs say of predictions, beyond what published runs do (perfmodel/evidence/own_runs.py): the logarithm of\n"
-    "# the time of a group moves by shift, its interval is remaining times as wide. For --evidence of predict, explain,\n"
-    "# whatif, sweep and plan, and for run files: cluster: {extends: dgx-h100, evidence: THIS FILE}. Written by\n"
+    "# the time of a group moves by shift, its interval is remaining times as wide. For --evidence of all commands that\n"
+    "# predict, and for run files: cluster: {extends: dgx-h100, evidence: THIS FILE}. Written by\n"
     "# perfmodel calibrate --from-runs\n"
 )
 
@@ -61,6 +62,15 @@ def evidence_setting(name: str) -> tuple[str, str]:
     raise InputError(f"{shown(name)} is no file of evidence; {made}", key="--evidence")
 
 
+def read_evidence(name: str) -> RunEvidence:
+    """The evidence typed as `name`, a file or a preset, by itself. Errors: InputError for what is no evidence."""
+    key, value = evidence_setting(name)
+    try:
+        return build(RunEvidence, expand_part(RunEvidence, "evidence", value))
+    except PerfmodelError as error:
+        raise error.under(key) from None
+
+
 def own_runs_sentences(evidence: RunEvidence, each: str, before: Setup | None = None) -> tuple[str, ...]:
     """Whose own runs shift times, if any; `each` of several predictions has its own shift, that of `before` is named."""
     if not evidence.own_shifts:
@@ -77,4 +87,4 @@ def _rounded(mapping: Mapping[str, Any]) -> dict[str, Any]:
 
 def _without_defaults(mapping: Mapping[str, Any]) -> dict[str, Any]:
     """A group without what it leaves open."""
-    return {key: value for key, value in mapping.items() if value not in (ANY, "")}
+    return {key: value for key, value in mapping.items() if value not in (ANY, "", None)}

@@ -5,8 +5,9 @@ two layouts. Each number moves on its own, as in timing/uncertainty.py:
 
     ln T_k(z) = ln T_k + sum over i of |z_i| * r_ki + u_k,    r_ki = ln(T_ki / T_k) with number i at the end that z_i points to
 
-z_i is normal, with 90 % of it between -1 and 1; u_k is what the equations lack of this layout alone, and the rest of the
-discrepancy is the same for all (spec/run_evidence.py). Ignored: that two numbers moved together may do more than both alone.
+90 % of z_i lie between -1 and 1; u_k is what the equations lack of this layout alone, and the rest of the discrepancy is the
+same for all (spec/run_evidence.py). All z_i and u_k of a draw are wide or narrow together (spec/error_law.py). Ignored: that
+two numbers moved together may do more than both alone.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from perfmodel.spec.error_law import heaviest_tails
 from perfmodel.spec.spread import DEVIATIONS
 from perfmodel.timing.uncertainty import Uncertainty
 
@@ -30,7 +32,7 @@ class Robustness:
     """How sure it is that the first of several layouts is the fastest, over draws of the uncertain numbers.
 
     `first_share` is the share of draws in which each layout is the fastest; regret is the ratio by which the first layout is
-    slower than the fastest of a draw.
+    slower than the fastest of a draw, none of which is farther out than spec/error_law.py draws.
     """
 
     first_share: tuple[float, ...]
@@ -49,9 +51,11 @@ def robustness(times_s: Sequence[float], intervals: Sequence[Uncertainty]) -> Ro
     paths = list(dict.fromkeys(path for each in intervals for path in each.ends_s))
     up, down = (_responses(logs, intervals, paths, end) for end in (0, 1))
     generator = np.random.default_rng(SEED)
-    draws = generator.standard_normal((DRAWS, len(paths))) / DEVIATIONS
+    law = heaviest_tails(each.law for each in intervals)
+    widths, reach = law.draws_of_scale(generator, DRAWS)[:, None] / DEVIATIONS, law.farthest / DEVIATIONS
+    draws = np.clip(generator.standard_normal((DRAWS, len(paths))) * widths, -reach, reach)
     apart = np.asarray([float(each.discrepancy.apart(each.discrepancy.layout_deviation)) for each in intervals])
-    own = generator.standard_normal((DRAWS, len(logs))) * apart / DEVIATIONS
+    own = np.clip(generator.standard_normal((DRAWS, len(logs))) * widths, -reach, reach) * apart
     drawn = logs + np.maximum(draws, 0.0) @ up.T + np.maximum(-draws, 0.0) @ down.T + own
     first = np.bincount(drawn.argmin(axis=1), minlength=len(logs)) / DRAWS
     regret = np.exp(drawn[:, 0] - drawn.min(axis=1)) - 1.0

@@ -33,7 +33,10 @@ class OwnRun(Spec):
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class OwnShift(Spec):
-    """What own runs say of a group: the logarithm of a time moves by `shift`, its interval is `remaining` times as wide."""
+    """What own runs say of a group: the logarithm of a time moves by `shift`, its interval is `remaining` times as wide.
+
+    Errors lie in it as in Student's t with so many `degrees`; where none are stated, in the law of the published runs.
+    """
 
     software: str = text(default=ANY)
     gpu: str = text(default=ANY)
@@ -42,6 +45,7 @@ class OwnShift(Spec):
     kin: str = text()  # whose runs they are, as a sentence says it
     shift: float = number("ratio", minimum=-FARTHEST, maximum=FARTHEST)
     remaining: float = number("ratio")
+    degrees: float | None = number("count", above=0.5, optional=True, default=None)
 
     def is_of(self, software: str, gpu: str) -> bool:
         """Whether software on a kind of GPU, by their names, is of this group as far as these tell."""

@@ -8,12 +8,13 @@ from typing import Any, Final
 
 import numpy as np
 
+from perfmodel.spec.error_law import ErrorLaw
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.hardware import Cluster
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.model import TransformerModel
 from perfmodel.spec.own_runs import NOTHING, AppliedShift, applied_shift
-from perfmodel.spec.run_evidence import Discrepancy
+from perfmodel.spec.run_evidence import MIXTURES, Discrepancy
 from perfmodel.spec.stack import SoftwareStack
 
 WIDTHS: Final = ("hidden_size", "attention_heads", "kv_heads", "ffn_hidden_size", "vocab_size")
@@ -33,7 +34,8 @@ class Setup:
     @property
     def discrepancy(self) -> Discrepancy:
         """What predictions of such software on such GPUs lack, as measured runs tell."""
-        return self.cluster.evidence.discrepancy(family=self.stack.family, generation=self.cluster.gpu.generation)
+        family = self.stack.family if self.model.mixture is None else MIXTURES
+        return self.cluster.evidence.discrepancy(family=family, generation=self.cluster.gpu.generation)
 
     @property
     def subject(self) -> Hashable:
@@ -74,6 +76,12 @@ class Setup:
         if not shifts:
             return NOTHING
         return applied_shift(shifts, software=self.stack.name, gpu=self.cluster.gpu.name, settings=self.settings)
+
+    @property
+    def error_law(self) -> ErrorLaw:
+        """How errors of this are distributed in their intervals; those of arrays of layouts as if no own runs were known."""
+        group = self.own_shift.group
+        return self.discrepancy.law if group is None or group.degrees is None else ErrorLaw(degrees=group.degrees)
 
     def discrepancy_against(self, other: Setup) -> Numeric:
         """The half width that discrepancies leave to the logarithm of the ratio of two times; what both share cancels."""

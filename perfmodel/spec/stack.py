@@ -142,6 +142,7 @@ class Fusion(Spec):
     loss_chunks: Numeric = number("count", minimum=1)  # pieces of a micro-batch whose logits and loss are taken one by one
     selective_recompute: str = choice("attention", "every_second_product")  # what its selective mode runs again
     scan_work: Numeric = number("ratio", above=0, maximum=10)  # time of scans of states over that of such products and traffic
+    scan_step_s: Numeric = number("s")  # of one chunk of a scan whose next chunk waits for it, beside that
     spread: Mapping[str, Numeric] = spreads()
 
     def fuses_attention(self, recipe: PrecisionRecipe) -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+import numpy as np
+
 from perfmodel.count.iteration import Iteration
 from perfmodel.count.operators import Collective, FusedAttention, Matmul, MemoryBound, Operator
 from perfmodel.spec.fields import Numeric, anywhere
@@ -73,7 +75,7 @@ def _of_kernel(operator: Matmul | FusedAttention | MemoryBound, cluster: Cluster
             is_cut = operator.window is not None and operator.farthest_key < operator.key_length
             return least_sure([known, "extrapolated"]) if is_cut else known
         case MemoryBound():
-            moved = {"moved_bytes": operator.moved_bytes / operator.kernels}
+            moved = {"moved_bytes": operator.moved_bytes / np.maximum(operator.kernels, 1)}
             name = memory_bound_class(operator, gpu=cluster.gpu, stack=stack)
             return confidence(cluster.gpu.kernels.memory_bound[name].evidence, moved)
 

@@ -206,7 +206,8 @@ def expert_time_s(operator: Operator, seconds: Numeric, stack: SoftwareStack) ->
     if isinstance(operator, Collective) and operator.role in TOKEN_EXCHANGE:
         return chosen(np.asarray(operator.group.ranks) > 1, work.dispatch_s + seconds / work.link_share, 0.0)
     if operator.role is Role.SCAN:
-        return seconds * stack.fusion.scan_work
+        chain_s = operator.chained * stack.fusion.scan_step_s if isinstance(operator, MemoryBound) else 0.0
+        return seconds * stack.fusion.scan_work + chain_s
     return seconds * work.product_work if operator.role in EXPERT_PRODUCTS else seconds
 
 

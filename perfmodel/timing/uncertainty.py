@@ -5,7 +5,8 @@ and the greatest time with number i at either end of its own 90 % interval: the 
 uncertain numbers move one at a time. Numbers are independent of each other; one that serves many operators (clocks, the
 efficiency of products) moves all of them at once, so their errors stay correlated. D is the discrepancy: how far predictions of
 such a stack on such GPUs were off beyond that, on runs of sources that they had not seen (spec/run_evidence.py). Somebody's own
-runs leave a share of both exponents (spec/own_runs.py).
+runs leave a share of both exponents (spec/own_runs.py). All three parts are wide or narrow together: the tails that measured
+runs show are those of the whole error, not of the discrepancy alone, and so the root of squares is exact (spec/error_law.py).
 
 Ignored: how numbers of one fit are correlated (each spread is what the fit leaves open with the others held), and numbers
 that are known to within 2 %.
@@ -22,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.spec.coefficients import NORM_CLASSES
+from perfmodel.spec.error_law import NORMAL, ErrorLaw
 from perfmodel.spec.fields import Numeric, Truth, anywhere
 from perfmodel.spec.hardware import Cluster
 from perfmodel.spec.precision import FORMATS, PrecisionRecipe
@@ -29,10 +31,8 @@ from perfmodel.spec.run_evidence import Discrepancy
 from perfmodel.spec.spread import (
     DEVIATIONS,
     both_ends,
-    deviations_at,
     most_dimensions,
     moved,
-    share_below,
     uncertain_numbers,
 )
 from perfmodel.spec.stack import SoftwareStack
@@ -60,6 +60,7 @@ class Uncertainty:
     discrepancy: Discrepancy = NONE
     discrepancy_s: Numeric = 0.0  # half width of the discrepancy alone
     remaining: Numeric = 1.0  # how much of the half width that all of these make own runs leave
+    law: ErrorLaw = NORMAL  # how errors of the logarithm are distributed in the interval
 
     @property
     def shares(self) -> dict[str, Numeric]:
@@ -93,20 +94,22 @@ class Uncertainty:
 class Estimate:
     """A positive number by its median and its 90 % interval, and the odds that follow; of any shapes that broadcast.
 
-    Its logarithm is half a normal distribution on either side of the median, each as wide as the end of the interval asks for:
+    Its logarithm is half a distribution on either side of the median, each as wide as the end of the interval asks for:
 
-        x(z) = median * (high / median)**(z / 1.645) for z > 0,  median * (median / low)**(z / 1.645) for z < 0,  z normal
+        x(z) = median * (high / median)**(z / 1.645) for z > 0,  median * (median / low)**(z / 1.645) for z < 0
 
-    `least` is what it cannot be less than, whatever x is: the bill of a cluster that is reserved for a time.
+    with z distributed as `laws` say of errors below and above the median. `least` is what it cannot be less than, whatever x
+    is: the bill of a cluster that is reserved for a time.
     """
 
     median: Numeric
     low: Numeric
     high: Numeric
     least: Numeric = 0.0
+    laws: tuple[ErrorLaw, ErrorLaw] = (NORMAL, NORMAL)
 
     def at(self, deviations: Numeric) -> Numeric:
-        """The number at z standard deviations from its median: max(least, x(z)).
+        """The number at z deviations from its median: max(least, x(z)).
 
         >>> Estimate(median=1.0, low=0.9, high=1.2).at(np.array([-DEVIATIONS, 0.0, DEVIATIONS])).round(3).tolist()
         [0.9, 1.0, 1.2]
@@ -114,15 +117,16 @@ class Estimate:
         return np.maximum(self.least, self.median * np.exp(deviations / DEVIATIONS * self._width(np.asarray(deviations) > 0)))
 
     def quantile(self, probability: Numeric) -> Numeric:
-        """What the number is at most with this probability (0 < p < 1): at(Phi^-1(p)).
+        """What the number is at most with this probability (0 < p < 1): at(z) with p of the errors below z.
 
         >>> [round(float(Estimate(median=10.0, low=9.5, high=12.0).quantile(p)), 2) for p in (0.05, 0.5, 0.9)]
         [9.5, 10.0, 11.53]
         """
-        return self.at(deviations_at(probability))
+        below, above = (law.deviations_at(probability) for law in self.laws)
+        return self.at(np.where(np.greater(probability, 0.5), above, below))
 
     def probability_at_most(self, limit: Numeric) -> Numeric:
-        """Phi(z) with x(z) = limit, or 0 where the limit is below `least`; of a number without any width 0 or 1.
+        """The share of errors below z with x(z) = limit, or 0 where the limit is below `least`; without any width 0 or 1.
 
         >>> [round(float(Estimate(median=10.0, low=9.5, high=12.0).probability_at_most(x)), 2) for x in (9.5, 10, 11.53)]
         [0.05, 0.5, 0.9]
@@ -131,7 +135,8 @@ class Estimate:
             room = np.log(np.true_divide(limit, self.median))
             width = self._width(room > 0)
             deviations = np.where(width > 0, DEVIATIONS * room / width, np.where(room < 0, -np.inf, np.inf))
-        return np.where(np.less(limit, self.least), 0.0, share_below(deviations))
+        below, above = (law.share_below(deviations) for law in self.laws)
+        return np.where(np.less(limit, self.least), 0.0, np.where(room > 0, above, below))
 
     def _width(self, above: Truth) -> Numeric:
         """From the median to the upper end of the interval, or from the lower end to it, in the logarithm."""
@@ -141,11 +146,11 @@ class Estimate:
 
 
 def uncertainty(
-    times_s: Numeric, paths: Sequence[str], discrepancy: Discrepancy = NONE, remaining: Numeric = 1.0
+    times_s: Numeric, paths: Sequence[str], discrepancy: Discrepancy = NONE, remaining: Numeric = 1.0, law: ErrorLaw = NORMAL
 ) -> Uncertainty:
     """The interval of a time, from `times_s` on the cluster and the stack of `with_ends`: its first axis holds every end.
 
-    Own runs leave it `remaining` times as wide.
+    Own runs leave it `remaining` times as wide; errors are distributed in it by `law`.
     """
     times = np.asarray(times_s)
     seconds, fast_or_slow = times[0], times[1:]
@@ -162,6 +167,7 @@ def uncertainty(
         discrepancy=discrepancy,
         discrepancy_s=seconds * np.sinh(discrepancy.half_width),
         remaining=remaining,
+        law=law,
     )
 
 

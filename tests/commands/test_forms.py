@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import json
 import os
@@ -85,6 +86,34 @@ def test_the_name_of_the_file_chooses_the_form(run: Any, tmp_path: Path, name: s
     """As it does for JSON."""
     run("predict", RUN, "-o", tmp_path / name)
     assert (tmp_path / name).read_text().startswith(start)
+
+
+@pytest.mark.parametrize(
+    ("command", "would_do"),
+    [
+        (["predict", RUN], ".json, .csv, .md, .txt or .json.gz would do"),
+        (["validate"], ".json, .csv, .md, .txt or .json.gz would do"),
+        (["timeline", RUN], ".json or .json.gz would do"),
+        (["measure", RUN], ".json or .json.gz would do"),
+        (["compare", RUN, "record.json"], ".json, .txt or .json.gz would do"),
+    ],
+    ids=lambda each: each[0],
+)
+def test_an_ending_that_nobody_knows_is_refused(run: Any, tmp_path: Path, command: list[str], would_do: str) -> None:
+    """With those that would do, before any work; nothing is written."""
+    file = tmp_path / "out.foo"
+    done = run(*command, "-o", file)
+    assert (done.code, done.out) == (2, "")
+    assert done.err == f"perfmodel: --output {file} ends in .foo, which is no format here; {would_do}\n"
+    assert not file.exists()
+
+
+def test_a_compressed_file_has_the_form_of_its_name(run: Any, tmp_path: Path) -> None:
+    """The ending before .gz; an option wins over any name."""
+    run("predict", RUN, "-o", tmp_path / "out.csv.gz")
+    assert gzip.decompress((tmp_path / "out.csv.gz").read_bytes()).startswith(b"run,stage,")
+    run("predict", RUN, "--json", "-o", tmp_path / "out.foo")
+    assert (tmp_path / "out.foo").read_text().startswith("{")
 
 
 def test_two_forms_at_a_time_are_refused(run: Any) -> None:

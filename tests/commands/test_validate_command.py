@@ -296,4 +296,4 @@ def test_json_loads_nothing_heavy(table: Path) -> None:
 def test_leaving_sources_out_is_for_times(run: Any, tmp_path: Path) -> None:
     """What fits in memory was fitted on no runs."""
     done = run("validate", tmp_path / "fits.csv", "--memory", "--leave-source-out")
-    assert done.is_refused(2, "--leave-source-out scores times; it cannot be combined with --memory"), done
+    assert done.is_refused(2, "--leave-source-out is about times; it cannot be combined with --memory"), done

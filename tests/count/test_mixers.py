@@ -165,6 +165,7 @@ BYTES: Final[dict[str, dict[str, tuple[float, float, float]]]] = {  # of a token
     "gated_delta": {
         "convolution": (2 * 2 * 320, 3 * 2 * 320, 2 * 320),
         "copies": (2 * (320 + 256 + 192), 2 * (320 + 256 + 192), 2 * 192),
+        "chain": (0, 0, 0),
         "gates": (18 * 8, 18 * 8, 16 * 8),
         "unit_keys": (2 * 2 * 256, 3 * 2 * 256, 2 * 256 + 8 * 8),
         "inverse_copy": (6 * 64 * 8, 0, 2 * 64 * 8),

@@ -17,6 +17,7 @@ from perfmodel.exchange.presets import economics_preset
 from perfmodel.exchange.run_files import read_candidates
 from perfmodel.prediction import predict
 from perfmodel.spec.economics import Economics
+from perfmodel.spec.error_law import ErrorLaw
 from perfmodel.timing.uncertainty import Estimate
 from tests.economics.test_failures import CASES
 
@@ -28,17 +29,18 @@ SURE = Estimate(median=12.0, low=12.0, high=12.0)
 WORK = StageWork(gpus=2304, parameters=15.6e9, days=Estimate(median=12.0, low=11.0, high=14.0))
 RAMP = (replace(WORK, gpus=768, days=Estimate(median=3.0, low=2.7, high=3.4)), replace(WORK, switches=1))
 PROBABILITIES = (0.05, 0.5, 0.9, 0.95)
+T2 = ErrorLaw(degrees=2.0)
 
 
-def drawn(stages: tuple[StageWork, ...], terms: Economics) -> tuple[Array, Array]:
+def drawn(stages: tuple[StageWork, ...], terms: Economics, *, trials: int = TRIALS) -> tuple[Array, Array]:
     """Calendar days and dollars of many trials: one deviation of the time and one draw of the terms for all stages."""
     generator = np.random.default_rng(7)
-    actual, deviations = drawn_terms(terms, generator, trials=TRIALS), generator.standard_normal(TRIALS)
-    calendar, hours = np.zeros(TRIALS), np.zeros(TRIALS)
+    actual, deviations = drawn_terms(terms, generator, trials=trials), stages[0].days.laws[0].draws(generator, trials)
+    calendar, hours = np.zeros(trials), np.zeros(trials)
     for stage in stages:
         size: dict[str, Any] = {"gpus": stage.gpus, "parameters": stage.parameters}
         pace = kept_cadence(**size, terms=terms, actual=actual)
-        seconds = calendar_s(86400 * np.asarray(stage.days.at(deviations)), pace, generator, trials=TRIALS)
+        seconds = calendar_s(86400 * np.asarray(stage.days.at(deviations)), pace, generator, trials=trials)
         days = (seconds + stage.switches * np.asarray(switch_s(**size, terms=actual))) / 86400
         calendar, hours = calendar + days, hours + 24 * stage.gpus * days
     most = max(stage.gpus for stage in stages)
@@ -81,6 +83,29 @@ def test_the_odds_are_those_of_trials(stages: tuple[StageWork, ...], terms: Econ
     for probability in PROBABILITIES:
         assert float(found.days.quantile(probability)) == pytest.approx(np.quantile(days, probability), rel=bound)
         assert float(found.dollars.quantile(probability)) == pytest.approx(np.quantile(bill, probability), rel=bound)
+
+
+def test_tails_of_the_time_are_those_of_the_calendar() -> None:
+    """As in trials whose times are drawn from Student's t with 2 degrees; normal ones would lie 2 % apart at p90."""
+    stage = replace(WORK, days=replace(WORK.days, laws=(T2, T2)))
+    found = calendar_odds([stage], PRICED)
+    days, bill = drawn((stage,), PRICED, trials=20_000)
+    assert found.dollars is not None
+    for probability in (0.05, 0.25, 0.5, 0.75, 0.9, 0.95):
+        assert float(found.days.quantile(probability)) == pytest.approx(np.quantile(days, probability), rel=0.009)
+        assert float(found.dollars.quantile(probability)) == pytest.approx(np.quantile(bill, probability), rel=0.009)
+    for probability, end in ((0.05, found.days.low), (0.95, found.days.high)):
+        assert float(found.days.quantile(probability)) == pytest.approx(end, rel=1e-9)
+        assert float(found.days.probability_at_most(end)) == pytest.approx(probability, abs=1e-9)
+
+
+def test_the_time_alone_keeps_its_law() -> None:
+    """Where nothing else is uncertain; of stages with several laws that of the heaviest tails."""
+    terms = replace(CERTAIN, failures_per_gpu_hour=0.0)
+    tailed = replace(WORK, days=replace(WORK.days, laws=(T2, T2)))
+    found = calendar_odds([WORK, tailed], terms).days
+    assert float(found.quantile(0.9)) == pytest.approx(2 * float(tailed.days.quantile(0.9)), rel=1e-9)
+    assert float(found.quantile(0.9)) < 2 * 0.99 * float(WORK.days.quantile(0.9))
 
 
 def test_the_ends_of_stages_add_up() -> None:

@@ -1,13 +1,15 @@
-"""Are coverage and reliability the shares that were counted by hand, and is every interval that of a normal logarithm?"""
+"""Are coverage and reliability the shares that were counted by hand, and has every interval its law of errors?"""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from statistics import NormalDist
 
 import numpy as np
 import pytest
 
 from perfmodel.evidence.interval_scores import LEVEL, LEVELS, MISS, Intervals, reliability, winkler_scores
+from perfmodel.spec.error_law import NORMAL, ErrorLaw
 from perfmodel.spec.spread import DEVIATIONS
 
 
@@ -20,6 +22,7 @@ def intervals(residuals: list[float], *, below: float = 0.1, above: float = 0.1,
         high_s=predicted * np.exp(above),
         measured_s=np.ones(len(residuals)),
         sources=sources or ["one"] * len(residuals),
+        laws=[NORMAL] * len(residuals),
     )
 
 
@@ -29,6 +32,15 @@ def test_an_interval_of_another_level_reaches_as_far_as_a_normal_distribution(le
     reach = NormalDist().inv_cdf((1.0 + level) / 2.0) / DEVIATIONS
     found = intervals([0.999 * 0.1 * reach, 1.001 * 0.1 * reach, -0.999 * 0.3 * reach, -1.001 * 0.3 * reach], below=0.3)
     assert found.inside(level).tolist() == [True, False, True, False]
+
+
+def test_every_row_has_a_law_of_its_own() -> None:
+    """Half of Student's t with 2 degrees lies within 0.28 of where nine in ten do: sqrt(2 / 3) over 2.92; normally 0.41."""
+    found = intervals([0.0275, 0.0285, 0.0275])
+    laws = replace(found, laws=[ErrorLaw(degrees=2.0), ErrorLaw(degrees=2.0), NORMAL])
+    assert found.inside(0.5).tolist() == [True, True, True]
+    assert laws.inside(0.5).tolist() == [True, False, True]
+    assert laws.inside(LEVEL).tolist() == [True, True, True]
 
 
 def test_each_source_weighs_one() -> None:

@@ -8,22 +8,16 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from perfmodel.evidence.own_runs import (
-    FILE_SHARE,
-    FREEDOM,
-    LEAST_ROW_DEVIATION,
-    MODELS_SHARE,
-    OwnResidual,
-    groups_of,
-    own_posterior,
-    own_residual,
-)
-from perfmodel.spec.run_evidence import Discrepancy
-from perfmodel.spec.spread import DEVIATIONS
+from perfmodel.evidence.own_runs import FREEDOM, LEAST_ROW_DEVIATION, OwnResidual, groups_of, own_posterior, own_residual
+from perfmodel.spec.error_law import ErrorLaw
+from perfmodel.spec.run_evidence import Discrepancy, Sharing
+from perfmodel.spec.spread import DEVIATIONS, share_below
 from tests.evidence.test_discrepancy import compared, with_batch_of
 from tests.evidence.test_groups import RAMP
 
-CELL = Discrepancy(half_width=0.12, configuration_deviation=0.04, layout_deviation=0.025, row_deviation=0.02)
+SHARING = Sharing(file=0.25, models=0.75)
+CELL = Discrepancy(half_width=0.12, configuration_deviation=0.04, layout_deviation=0.025, row_deviation=0.02, sharing=SHARING)
+T3 = ErrorLaw(degrees=3.0)
 SOFTWARE, MODEL = ("S", "G"), ("hidden_size=1",)
 HALF_WIDTH = 0.15
 
@@ -34,10 +28,11 @@ def own(
     model: tuple[str, ...] = MODEL,
     software: tuple[str, str] = SOFTWARE,
     half_width: float = HALF_WIDTH,
+    law: ErrorLaw = CELL.law,
 ) -> OwnResidual:
     """A run of one configuration of one model."""
     groups = (software, model, (*model, configuration))
-    return OwnResidual(residual=residual, half_width=half_width, discrepancy=CELL, groups=groups)
+    return OwnResidual(residual=residual, half_width=half_width, discrepancy=replace(CELL, law=law), groups=groups)
 
 
 def test_runs_of_one_configuration_shrink_as_the_closed_form_says() -> None:
@@ -84,6 +79,33 @@ def test_nested_groups_are_conditioned_as_normals_are() -> None:
     assert found.runs == 3
 
 
+@pytest.mark.parametrize("residuals", [[0.0], [0.05], [0.01, 0.015, 0.02], [0.06, 0.06]])
+def test_errors_that_are_wide_together_tell_how_wide_they_are(residuals: list[float]) -> None:
+    """By brute force over the common width of a multivariate t: the 90 % interval of a further run of the configuration."""
+    s2 = CELL.row_deviation**2
+    total, number = (HALF_WIDTH / DEVIATIONS) ** 2, len(residuals)
+    shared = np.full((number + 1, number + 1), total - s2) + np.diag(np.full(number + 1, s2))
+    g = np.exp(np.linspace(-14, 4, 4001))
+    known, cross = T3.unit**2 * shared[:-1, :-1], shared[-1, :-1]
+    fit = np.asarray(residuals) @ np.linalg.solve(known, np.asarray(residuals))
+    log_weight = 1.5 * np.log(g) - 1.5 * g + 0.5 * number * np.log(g) - 0.5 * g * fit
+    weight = np.exp(log_weight - log_weight.max())
+    left = T3.unit * np.sqrt(total - cross @ np.linalg.solve(shared[:-1, :-1], cross))
+    found = own_posterior([own(each, law=T3) for each in residuals]).offset(own(0.0).groups)
+    inside = 2.0 * share_below(found.remaining * HALF_WIDTH / (left / np.sqrt(g))) - 1.0
+    assert weight @ inside / weight.sum() == pytest.approx(0.9, abs=1e-6)
+    assert found.law.degrees == pytest.approx(3.0 + number)
+
+
+def test_runs_near_their_predictions_narrow_and_runs_beyond_do_not() -> None:
+    """As errors are wide together; what is known of other software says nothing of this."""
+    near, normal, beyond = (own_posterior([each]) for each in (own(0.0, law=T3), own(0.0), own(0.16, law=T3)))
+    widths = [each.offset(own(0.0).groups).remaining for each in (near, normal, beyond)]
+    assert widths == sorted(widths)
+    elsewhere = own(0.0, software=("T", "G")).groups
+    assert near.offset(elsewhere) == replace(normal.offset(elsewhere), law=T3)
+
+
 def test_what_is_nearer_learns_more() -> None:
     """The configuration more than other layouts, these more than other models, these more than other software."""
     posterior = own_posterior([own(0.05), own(0.06)])
@@ -108,9 +130,9 @@ def test_the_parts_of_a_run_are_all_of_its_variance() -> None:
     assert row == pytest.approx(0.02**2)
     assert configuration == pytest.approx(0.025**2)
     assert model + configuration == pytest.approx(0.04**2)
-    assert file == pytest.approx(FILE_SHARE * (file + software))
+    assert file == pytest.approx(SHARING.file * (file + software))
     file, software, model, configuration, row = own(0.0, half_width=0.08).variances
-    assert model + configuration == pytest.approx(MODELS_SHARE * (file + software + model + configuration))
+    assert model + configuration == pytest.approx(SHARING.models * (file + software + model + configuration))
     assert replace(own(0.0), discrepancy=Discrepancy()).variances[-1] == pytest.approx(LEAST_ROW_DEVIATION**2)
 
 

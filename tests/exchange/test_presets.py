@@ -246,12 +246,12 @@ def test_an_unknown_key_of_a_stack_is_still_refused() -> None:
 
 
 @pytest.mark.parametrize("name", preset_names("gpus"))
-def test_every_gpu_runs_every_recipe_but_those_of_8_bits(name: str) -> None:
-    """Products on 4 bytes are carried over, with a doubt of their own; nothing is priced as another."""
+def test_every_gpu_runs_every_recipe_but_those_of_4_and_8_bits(name: str) -> None:
+    """Products on 4 bytes, and MXFP8 where a GPU has a rate for it, are carried over with a doubt of their own."""
     gpu = gpu_preset(name)
     for each in ("bf16", "fp16", "tf32", "fp32"):
         gpu.check_recipe(RECIPES[each])
-    assert gpu.carried_products.keys() == {"tf32", "fp32"}
+    assert gpu.carried_products.keys() == {"tf32", "fp32"} | ({"mxfp8"} & gpu.peak_flop_per_s.keys())
     assert gpu.carried_attention is not None
     spreads = [law.spread for law in gpu.carried_products.values()]
     for spread in (*spreads, gpu.carried_attention.spread):

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from perfmodel.exchange.presets import cluster_preset, model_preset, stack_preset
 from perfmodel.prediction import predict_stage
 from perfmodel.search.robustness import robustness
+from perfmodel.spec.error_law import ErrorLaw
 from perfmodel.spec.run_evidence import Discrepancy
 from perfmodel.spec.spread import DEVIATIONS
 from perfmodel.timing.uncertainty import Uncertainty
@@ -136,3 +137,13 @@ def test_what_the_equations_lack_of_each_layout_may_change_the_order() -> None:
     assert found.first_share[0] == pytest.approx(below(log(1.02) / (sqrt(2.0) * own)), abs=SAMPLING)
     alike = [replace(uncertain({}), discrepancy=Discrepancy(half_width=0.5, configuration_deviation=0.2))] * 2
     assert robustness(times, alike).first_share == (1.0, 0.0)
+
+
+def test_errors_that_are_wide_together_have_the_tails_of_their_law() -> None:
+    """The difference of two layouts' own errors is Student's t as each of them is: more draws near nothing, some far away."""
+    law, times, own = ErrorLaw(degrees=2.0), [1.0, 1.02], 0.03
+    unsure = [replace(uncertain({}), discrepancy=Discrepancy(half_width=0.5, layout_deviation=own), law=law)] * 2
+    lead = log(1.02) / (sqrt(2.0) * own)
+    found = robustness(times, unsure).first_share[0]
+    assert found == pytest.approx(float(law.share_below(lead)), abs=SAMPLING)
+    assert found > below(lead) + SAMPLING

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import inf
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from perfmodel.spec.error_law import NORMAL, ErrorLaw
 from perfmodel.timing.uncertainty import Estimate
 
 TIME = Estimate(median=10.0, low=9.5, high=12.0)
@@ -34,11 +36,23 @@ def test_odds_and_quantiles_are_each_others_inverse(probability: float, below: f
     assert float(known.probability_at_most(known.quantile(probability))) == pytest.approx(probability, abs=1e-9)
 
 
-def test_draws_have_its_odds() -> None:
-    """Of normal deviations, as many lie at most at a limit as its probability says."""
-    draws = TIME.at(np.random.default_rng(1).standard_normal(20_000))
+@pytest.mark.parametrize("law", [NORMAL, ErrorLaw(degrees=2.0)])
+def test_draws_have_its_odds(law: ErrorLaw) -> None:
+    """Of deviations of its law, as many lie at most at a limit as its probability says."""
+    time = replace(TIME, laws=(law, law))
+    draws = time.at(law.draws(np.random.default_rng(1), 20_000))
     for limit in (9.7, 10.0, 11.0, 12.5):
-        assert np.mean(draws <= limit) == pytest.approx(float(TIME.probability_at_most(limit)), abs=0.012)
+        assert np.mean(draws <= limit) == pytest.approx(float(time.probability_at_most(limit)), abs=0.012)
+
+
+def test_each_side_has_a_law_of_its_own() -> None:
+    """Heavier tails above the median alone: what is below is as likely as before, both ends are what they were."""
+    time = replace(TIME, laws=(NORMAL, ErrorLaw(degrees=2.0)))
+    for probability in (0.05, 0.2, 0.5, 0.95):
+        assert float(time.quantile(probability)) == pytest.approx(float(TIME.quantile(probability)), rel=1e-9)
+    assert float(time.quantile(0.8)) < float(TIME.quantile(0.8))
+    assert float(time.quantile(0.99)) > float(TIME.quantile(0.99))
+    assert float(time.probability_at_most(float(time.quantile(0.99)))) == pytest.approx(0.99)
 
 
 def test_what_is_certain_is_met_or_not() -> None:

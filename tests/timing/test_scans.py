@@ -12,6 +12,7 @@ from perfmodel.count.operators import Collective
 from perfmodel.count.roles import Role
 from perfmodel.exchange.presets import cluster_preset, model_preset, stack_preset
 from perfmodel.spec.stack import SoftwareStack
+from perfmodel.timing.ledger import operator_confidence
 from perfmodel.timing.timed_operators import timed_operators
 from tests.layouts import RAMP_STAGE
 from tests.setups import setup_of
@@ -21,22 +22,29 @@ QWEN: Final = model_preset("qwen3-next-80b-a3b")
 STACK: Final = stack_preset("megatron-core")
 OF_THE_RULE: Final = {  # what chunk_gated_delta_rule runs itself
     *("key_scores", "inverse", "inverse_copy", "key_correction", "value_correction", "predicted_values", "states", "scores"),
-    *("chunk_output", "state_output"),
+    *("chunk_output", "state_output", "chain"),
 }
-MEASURED: Final = [  # QwenLM/FlashQLA, benchmark_results_H200.txt and _GB200.txt: FLA 0.5.1, 32 value heads, ms both ways
-    ("dgx-h200", 8192, 0.472, 1.444),
-    ("dgx-h200", 32768, 1.890, 5.697),
-    ("gb200-nvl72", 8192, 0.468, 1.446),
-    ("gb200-nvl72", 32768, 1.770, 5.714),
+MEASURED: Final = [  # QwenLM/FlashQLA, benchmark_results_H200.txt and _GB200.txt: FLA 0.5.1, ms forwards and backwards
+    ("dgx-h200", 32, 8192, 0.472, 1.444),
+    ("dgx-h200", 32, 32768, 1.890, 5.697),
+    ("dgx-h200", 16, 8192, 0.316, 0.957),
+    ("dgx-h200", 8, 8192, 0.234, 0.722),
+    ("dgx-h200", 8, 32768, 0.902, 2.743),
+    ("gb200-nvl72", 32, 8192, 0.468, 1.446),
+    ("gb200-nvl72", 32, 32768, 1.770, 5.714),
+    ("gb200-nvl72", 16, 8192, 0.333, 1.013),
+    ("gb200-nvl72", 8, 32768, 1.016, 3.068),
 ]
 
 
-def rule_s(cluster: str, tokens: int, stack: SoftwareStack = STACK) -> tuple[float, float]:
-    """Seconds of the gated delta rule of one layer, forwards and backwards, at free clocks."""
+def rule_s(cluster: str, heads: int, tokens: int, stack: SoftwareStack = STACK) -> tuple[float, float]:
+    """Seconds of the gated delta rule of so many value heads in one layer, forwards and backwards, at free clocks."""
+    assert QWEN.delta is not None
+    model = replace(QWEN, delta=replace(QWEN.delta, key_heads=heads // 2, value_heads=heads))
     layout = replace(
         RAMP_STAGE, tensor_parallel=1, data_parallel=8, global_batch_size=8, sequence_length=tokens, sequence_parallel=False
     )
-    setup = setup_of(QWEN, layout, stack, cluster=cluster_preset(cluster))
+    setup = setup_of(model, layout, stack, cluster=cluster_preset(cluster))
     block = iteration(setup).layers["gated_delta"].plain
     ways = []
     for operators in (block.forward, block.backward):
@@ -46,20 +54,40 @@ def rule_s(cluster: str, tokens: int, stack: SoftwareStack = STACK) -> tuple[flo
     return ways[0], ways[1]
 
 
-@pytest.mark.parametrize(("cluster", "tokens", "forward_ms", "backward_ms"), MEASURED)
-def test_the_delta_rule_takes_what_was_measured(cluster: str, tokens: int, forward_ms: float, backward_ms: float) -> None:
-    """Within the 30 % that the stack's number is uncertain by: H200 takes less, GB200 more."""
+@pytest.mark.parametrize(("cluster", "heads", "tokens", "forward_ms", "backward_ms"), MEASURED)
+def test_the_delta_rule_takes_what_was_measured(
+    cluster: str, heads: int, tokens: int, forward_ms: float, backward_ms: float
+) -> None:
+    """Within 15 % both ways together, however few heads share the multiprocessors."""
     measured = (forward_ms + backward_ms) * 1e-3
-    assert sum(rule_s(cluster, tokens)) == pytest.approx(measured, rel=0.30)
+    assert sum(rule_s(cluster, heads, tokens)) == pytest.approx(measured, rel=0.15)
 
 
 def test_software_whose_scans_take_twice_as_long_needs_twice_the_time() -> None:
     """For all that scans run, and for nothing else."""
     work = float(STACK.fusion.scan_work)
-    slower = stack_with(STACK, {"fusion.scan_work": 2 * work})
-    once, twice = rule_s("dgx-h100", 4096), rule_s("dgx-h100", 4096, slower)
+    unchained = stack_with(STACK, {"fusion.scan_step_s": 0.0})
+    slower = stack_with(unchained, {"fusion.scan_work": 2 * work})
+    once, twice = rule_s("dgx-h100", 32, 4096, unchained), rule_s("dgx-h100", 32, 4096, slower)
     assert twice == pytest.approx((2 * once[0], 2 * once[1]))
     setup = setup_of(QWEN, replace(RAMP_STAGE, tensor_parallel=1, sequence_parallel=False))
     others = [op for op in iteration(setup).layers["gated_delta"].plain.forward if op.role is not Role.SCAN]
     times = [[float(each.free_s) for each in timed_operators(others, 0.0, setup.cluster, stack)] for stack in (STACK, slower)]
     assert times[0] == times[1]
+
+
+def test_chunks_of_a_sequence_wait_for_each_other() -> None:
+    """64 chunks of 64 tokens: one way forwards, three backwards, and as many more microseconds for each that a step takes."""
+    step_s = float(STACK.fusion.scan_step_s)
+    slower = stack_with(STACK, {"fusion.scan_step_s": step_s + 1e-6})
+    once, more = rule_s("dgx-h100", 32, 4096), rule_s("dgx-h100", 32, 4096, slower)
+    assert more[0] - once[0] == pytest.approx(64e-6)
+    assert more[1] - once[1] == pytest.approx(192e-6)
+
+
+@pytest.mark.parametrize("kind", ["gated_delta", "full"])
+def test_every_operator_of_a_hybrid_has_a_confidence(kind: str) -> None:
+    """The chain of chunks too, which is no kernel of its own: timelines show all of them."""
+    setup = setup_of(QWEN, replace(RAMP_STAGE, tensor_parallel=1, sequence_parallel=False))
+    operators = iteration(setup).layers[kind].plain.operators
+    assert all(operator_confidence(op, cluster=setup.cluster, stack=setup.stack) for op in operators)

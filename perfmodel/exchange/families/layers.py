@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 from perfmodel.errors import InputError
 from perfmodel.exchange.families.cells import FamilyConfig
 from perfmodel.exchange.families.experts import feed_forward_parts
-from perfmodel.exchange.families.mixers import Mixer, layer_mixers
+from perfmodel.exchange.families.mixers import layer_mixers
 
 MOST_LAYERS: Final = 10_000  # each is looked at on its own
 SECTIONS: Final = {
@@ -40,7 +40,8 @@ def layer_settings(config: FamilyConfig, row: Mapping[str, Any], layers: int) ->
     window = config.number(row["window"])
     mixers = layer_mixers(config, row, layers, window)
     others = feed_forward_parts(config, row, layers)
-    every = [_layer(row, mixer, other) for mixer, other in zip(mixers, others, strict=True)]
+    pairs = zip(mixers, others, strict=True)
+    every = [Layer(mixer.attention, mixer.is_rotated, mixer.feed_forward or other) for mixer, other in pairs]
     return _sections(config, row, every) | _kinds(every, window, _further(config, row))
 
 
@@ -49,12 +50,6 @@ def _further(config: FamilyConfig, row: Mapping[str, Any]) -> list[Layer]:
     words = config.decided(row["further"]) if "further" in row else None
     types = [row["types"].get(str(word)) for word in words] if isinstance(words, str | list) else []
     return [Layer(each["attention"], True, each["feed_forward"]) for each in types if each] if all(types) else []
-
-
-def _layer(row: Mapping[str, Any], mixer: Mixer, other: str) -> Layer:
-    """One layer; where positions are not rotary, there is nothing to be rotated or not."""
-    is_rotated = mixer.is_rotated or row["position"] != "rotary"
-    return Layer(mixer.attention, is_rotated, mixer.feed_forward or other)
 
 
 def _sections(config: FamilyConfig, row: Mapping[str, Any], layers: Sequence[Layer]) -> dict[str, Any]:

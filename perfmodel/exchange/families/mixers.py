@@ -19,12 +19,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import chain
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 from perfmodel.errors import InputError, NotSupportedError, shown
 from perfmodel.exchange.families.cells import FamilyConfig, checked
 
-ROTATED: Final = ("full", "sliding", "latent")  # attention whose queries and keys may be rotated
 SLIDING, FULL, LINEAR = "sliding_attention", "full_attention", "linear_attention"
 
 
@@ -43,10 +42,7 @@ def layer_mixers(config: FamilyConfig, row: Mapping[str, Any], layers: int, wind
     parts = [row["types"][word] for word in words]
     slides = [part["attention"] == "sliding" for part in parts]
     rotates = {"sliding": slides, "sliding_or_all": listed if window is None else slides}.get(row["rotates"], listed)
-    return [
-        Mixer(part["attention"], rotate or part["attention"] not in ROTATED, part.get("feed_forward"))
-        for part, rotate in zip(parts, rotates, strict=True)
-    ]
+    return [Mixer(part["attention"], rotate, part.get("feed_forward")) for part, rotate in zip(parts, rotates, strict=True)]
 
 
 def _layer_types(config: FamilyConfig, row: Mapping[str, Any], window: int | None, rotated: Sequence[bool]) -> list[str]:

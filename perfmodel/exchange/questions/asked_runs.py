@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from perfmodel.errors import InputError, shown
+from perfmodel.errors import InputError, did_you_mean, shown
 from perfmodel.exchange.annotations import separated
 from perfmodel.exchange.documents import FILE_SUFFIXES
 from perfmodel.exchange.importers.registry import Importer, document_at, importer_of, read_settings
@@ -102,9 +102,8 @@ def _mapping(source: str) -> dict[str, Any]:
         return read_preset("runs", source)[0]
     path = Path(source)
     if path.suffix.lower() not in FILE_SUFFIXES and not path.exists():
-        from perfmodel.exchange.run_files import read_candidates
-
-        read_candidates(source)  # says what is wrong with the name
+        names = {*preset_names("runs"), *preset_names("models")}
+        raise InputError(f"{shown(source)} is neither a run file nor a preset run or model; {did_you_mean(source, names)}")
     mapping = beside(path, Run, separated(read_settings(path, "runs"))[0])
     return {"name": path.stem, **mapping}
 

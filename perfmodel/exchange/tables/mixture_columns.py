@@ -166,9 +166,12 @@ def mixture_stack(cells: Mapping[str, str], presets: Mapping[str, Any]) -> dict[
         stack["host"] = {"graphed": sorted({GRAPHED[part] for part in parts.split(",") if part in GRAPHED})}
     elif scope == "none":
         stack["host"] = {"cuda_graphs": False}
-    if "bf16" in cells.get("optimizer_state", ""):
-        stack["states"] = {"optimizer_bytes": 8}
-    return stack
+    held = next(each for each in presets["moments"] if _fits(each, cells))
+    return stack | ({"states": {"optimizer_bytes": held["optimizer_bytes"]}} if "optimizer_bytes" in held else {})
+
+
+def _fits(entry: Mapping[str, Any], cells: Mapping[str, str]) -> bool:
+    return all(re.search(str(pattern), cells.get(column, "")) for column, pattern in entry.items() if column in cells)
 
 
 def _number(cells: Mapping[str, str], column: str) -> int:

@@ -85,4 +85,5 @@ def _whole_numbers(value: Any) -> list[int]:
         except (ValueError, SyntaxError):
             return []
     words = [str(each).strip("'\"") for each in value] if isinstance(value, list | tuple) else []
-    return [int(each) for each in words if each.isdecimal()] if all(each.isdecimal() for each in words) else []
+    words = [each.replace("_", "") for each in words]
+    return [int(each) for each in words] if all(each.isdecimal() for each in words) else []

@@ -6,6 +6,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
+from pathlib import Path
 from typing import Any, Final
 
 from perfmodel.exchange.translation.shell_script import batch_options, read_script
@@ -14,6 +15,7 @@ FLAG: Final = re.compile(r"--?[A-Za-z][\w.-]*")
 UNSET: Final = re.compile(r"\$\{\w+\}")
 SAID: Final = ("echo", "printf", "cat")  # commands that print flags and start nothing
 LAUNCHERS: Final = ("torchrun", "torch.distributed.run", "torch.distributed.launch")
+MPI: Final = ("mpirun", "mpiexec")
 PROGRAM: Final = re.compile(r"(?:.*/)?[\w.-]+\.py|-m")
 NODES: Final = ("--nnodes", "--num_nodes", "--num-nodes")
 PER_NODE: Final = ("--nproc-per-node", "--nproc_per_node", "--num_gpus", "--num-gpus")
@@ -37,13 +39,13 @@ class Launch:
     sourced: tuple[str, ...] = ()
 
 
-def launch_in(text: str, known: Collection[str]) -> Launch | None:
-    """The command of a script with most of the `known` flags; None where no command has any."""
+def launch_in(text: str, known: Collection[str], folder: Path | None = None) -> Launch | None:
+    """The command of a script in a folder with most of the `known` flags; None where no command has any."""
     options = _slurm(batch_options(text))
     variables: dict[str, Any] = {
         name: options[option] for option, names in SLURM_VARIABLES.items() if option in options for name in names
     }
-    script = read_script(text, variables)
+    script = read_script(text, variables, folder=folder)
     commands = [each for each in script.commands if each[0] not in SAID]
     best = max(commands, key=lambda words: len(known & flags_of(_program(words)).keys()), default=None)
     if best is None or not known & flags_of(_program(best)).keys():
@@ -105,6 +107,8 @@ def _world(words: Sequence[str], options: Mapping[str, str]) -> int | None:
     if per_node is not None or any(each in word for word in before for each in LAUNCHERS):
         nodes = next((given[name] for name in NODES if name in given), options.get("--nodes", "1"))
         return _product(nodes, per_node if per_node not in (None, "gpu", "auto") else options.get("--gpus-per-node"))
+    if words[0] in MPI:
+        return _product(next((given[name] for name in ("-np", "-n", "--np") if name in given), None))
     own = {**options, **_slurm(before)} if words[0] == "srun" else options
     if "--ntasks" in own:
         return _product(own["--ntasks"])

@@ -82,6 +82,8 @@ def _sizes(draft: RunDraft) -> None:
 
 
 def _kv_heads(draft: RunDraft, heads: int) -> int:
+    if given := whole(draft.facts.get("kv_heads")):
+        return given
     groups = whole(draft.facts.get("query_groups"))
     if not draft.dialect.switches_groups:
         return groups or heads

@@ -6,12 +6,18 @@ from collections.abc import Mapping
 from functools import cache
 
 from perfmodel.exchange.documents import read_mapping
-from perfmodel.exchange.translation.word_table import TABLES
+from perfmodel.exchange.translation.word_table import TABLES, word_table
 
 
 @cache
 def _variables() -> tuple[Mapping[str, str], ...]:
     return tuple(read_mapping(TABLES / "environment.yaml")["variables"])
+
+
+def words_of(environment: Mapping[str, object]) -> dict[str, object]:
+    """The variables that change the run as flags do."""
+    known = word_table("megatron").read
+    return {name: value for name, value in environment.items() if name in known}
 
 
 def environment_sentences(environment: Mapping[str, object]) -> list[str]:

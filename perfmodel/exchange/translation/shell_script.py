@@ -10,8 +10,11 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Final
 
+from perfmodel.errors import PerfmodelError
+from perfmodel.exchange.documents import read_text
 from perfmodel.exchange.translation.shell_expansion import Value, Variables, all_fields, text_of
 from perfmodel.exchange.translation.shell_words import BARE, Piece, Token, tokens
 
@@ -30,12 +33,13 @@ class Script:
 
     variables: Variables = field(default_factory=dict)
     commands: list[list[str]] = field(default_factory=list)
-    sourced: list[str] = field(default_factory=list)  # other files that it reads, which are not read here
+    sourced: list[str] = field(default_factory=list)  # other files that it reads, and that were not found
+    folder: Path | None = None  # where files that it reads may be
 
 
-def read_script(text: str, variables: Variables | None = None, *, depth: int = 0) -> Script:
-    """The commands of a script as text."""
-    script = Script(variables={} if variables is None else variables)
+def read_script(text: str, variables: Variables | None = None, *, depth: int = 0, folder: Path | None = None) -> Script:
+    """The commands of a script as text; files that it sources are read, as text too, where they lie in `folder`."""
+    script = Script(variables={} if variables is None else variables, folder=folder)
     _Reader(script, tokens(text)[:MOST_TOKENS], depth).read()
     return script
 
@@ -198,15 +202,28 @@ class _Reader:
         if not fields:
             return
         if fields[0] in ("source", ".") and len(fields) > 1:
-            script.sourced.append(fields[1])
+            self._source(fields[1])
             return
         script.commands.append(fields)
         for inner in fields[1:] if self.depth < DEEPEST else ():
             if re.search(r"\s-", inner):
                 self._nested(inner)
 
+    def _source(self, name: str) -> None:
+        """Read a file that the script reads, or keep its name."""
+        folder = self.script.folder
+        try:
+            path = None if folder is None else folder / name
+            text = read_text(path) if path is not None and path.is_file() and self.depth < DEEPEST else None
+        except (PerfmodelError, OSError, ValueError):
+            text = None
+        if text is None:
+            self.script.sourced.append(name)
+        else:
+            self._nested(text)
+
     def _nested(self, text: str) -> None:
-        script = read_script(text, self.script.variables, depth=self.depth + 1)
+        script = read_script(text, self.script.variables, depth=self.depth + 1, folder=self.script.folder)
         self.script.commands += script.commands
         self.script.sourced += script.sourced
 

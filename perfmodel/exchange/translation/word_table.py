@@ -33,6 +33,7 @@ class Word:
     values: Mapping[str, Any] | None = None  # what stands for the values that are covered
     argument: str = ""  # its name where all arguments are printed
     when: bool = True  # the truth of that argument that is the word
+    free: bool = False  # a name of which a part is enough: variables in it need not be set
 
     def meaning(self, given: Any) -> Any:
         """What a given value means. Errors: InputError for a value that is not covered."""
@@ -133,7 +134,7 @@ def reading(given: Mapping[str, Any], table: WordTable) -> Reading:
             if word.value is not None and not is_true(value):
                 continue
             try:
-                meaning = word.value if word.value is not None else word.meaning(_resolved(value))
+                meaning = word.value if word.value is not None else word.meaning(value if word.free else _resolved(value))
                 if word.values is None:
                     _check(word, meaning)
             except InputError as error:

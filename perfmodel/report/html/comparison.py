@@ -66,10 +66,16 @@ def _short(name: str) -> str:
 
 
 def compared_scenarios(
-    source: RunSource, scenarios: Mapping[str, Settings], *, base: Settings, stage: int | None, same_gpus: bool
+    source: RunSource,
+    scenarios: Mapping[str, Settings],
+    *,
+    base: Settings,
+    stage: int | None,
+    same_gpus: bool,
+    evidence: str | None = None,
 ) -> ComparisonColumns:
     """One run as it is and in each scenario, as `perfmodel whatif` compares them."""
-    result = scenario_comparison(source, scenarios, base=base, stage=stage, same_gpus=same_gpus)
+    result = scenario_comparison(source, scenarios, base=base, stage=stage, same_gpus=same_gpus, evidence=evidence)
     run = result.before.prediction.run
     columns = (result.before, *result.scenarios)[:MOST_EXPLAINED]
     number = f"{len(result.scenarios)} scenarios" if len(result.scenarios) > 1 else "one scenario"

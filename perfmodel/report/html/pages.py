@@ -78,11 +78,12 @@ def scenario_page(
     base: Settings = (),
     stage: int | None = None,
     same_gpus: bool = False,
+    evidence: str | None = None,
     command: str = "",
     on_progress: Progress = _quiet,
 ) -> Page:
-    """One run beside itself with the settings of each scenario changed, as api.whatif compares them."""
-    columns = compared_scenarios(source, scenarios, base=base, stage=stage, same_gpus=same_gpus)
+    """One run beside itself with the settings of each scenario changed, as api.whatif compares them, `evidence` too."""
+    columns = compared_scenarios(source, scenarios, base=base, stage=stage, same_gpus=same_gpus, evidence=evidence)
     return _comparison_page(columns, command=command, on_progress=on_progress)
 
 

@@ -23,6 +23,7 @@ from perfmodel.report.html.parts import (
 from perfmodel.report.html.statements import RunStatements
 from perfmodel.report.text.experts import experts_section
 from perfmodel.report.text.explanation import findings, headline_table, waterfall_table
+from perfmodel.report.text.own_runs import own_runs_line
 from perfmodel.report.text.prediction import (
     PUBLISHED_HEADINGS,
     STAGE_HEADINGS,
@@ -83,6 +84,9 @@ def _sentences(subject: RunStatements) -> Iterator[Text]:
     else:
         *others, missing = lines
         yield from (missing, most_of_memory(subject.prediction), *others)
+    own = own_runs_line(subject.prediction.stages[-1][1])
+    if own is not None:
+        yield own
     yield from findings(subject.foremost)
 
 

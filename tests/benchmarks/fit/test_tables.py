@@ -60,14 +60,15 @@ def test_products_are_the_same_from_both_formats(package: Package, folder: Folde
         {"gemm_dtype": "bfloat16", "kernel_source": "", "m": m, "n": n, "k": k, "latency": us / 1e3} for m, n, k, us in shapes
     ]
     fp8 = [{"gemm_dtype": "fp8", "kernel_source": "torch_flow", "m": 512, "n": 1024, "k": 256, "latency": 0.006}]
-    other = [{"gemm_dtype": "nvfp4", "kernel_source": "torch_flow", "m": 512, "n": 1024, "k": 256, "latency": 0.003}]
-    in_package(package, "gemm/trtllm/1.3.0rc20/gemm", bf16 + fp8 + other)
+    four = [{"gemm_dtype": "nvfp4", "kernel_source": "torch_flow", "m": 512, "n": 1024, "k": 256, "latency": 0.003}]
+    other = [{"gemm_dtype": "fp8_block", "kernel_source": "deepgemm", "m": 512, "n": 1024, "k": 256, "latency": 0.005}]
+    in_package(package, "gemm/trtllm/1.3.0rc20/gemm", bf16 + fp8 + four + other)
     in_folder(folder, "gemm_bf16_h100_sxm", [{"m": m, "n": n, "k": k, "trtllm-1.3.0rc20": us} for m, n, k, us in shapes])
     eight = {"src_backend": "trtllm", "src_version": "1.3.0rc20", "kernel_source": "torch_flow", "m": 512, "n": 1024, "k": 256}
-    rows = [("h100_sxm", "fp8", 6.0), ("h100_sxm", "nvfp4", 3.0), ("b200_sxm", "fp8", 2.0)]
+    rows = [("h100_sxm", "fp8", 6.0), ("h100_sxm", "nvfp4", 3.0), ("h100_sxm", "fp8_block", 5.0), ("b200_sxm", "fp8", 2.0)]
     in_folder(folder, "gemm_fp8_fp4_h100_b200", [eight | {"gpu": g, "gemm_dtype": d, "us": us} for g, d, us in rows])
     same(package.products(H100), folder.products(H100))
-    assert sorted(package.products(H100).seconds) == pytest.approx([6e-6, 1e-5, 2e-5])
+    assert sorted(package.products(H100).seconds) == pytest.approx([3e-6, 6e-6, 1e-5, 2e-5])
 
 
 def test_a_library_that_did_not_time_a_shape_has_no_row(folder: Folder) -> None:

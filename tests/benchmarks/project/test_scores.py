@@ -6,7 +6,7 @@ import pytest
 
 from perfmodel.benchmarks.project.scores import FILE, Scores, changes, scores, worse
 from perfmodel.exchange.documents import read_mapping
-from tests.comparisons import compared
+from tests.comparisons import compared, compared_mixtures
 
 BEFORE: Scores = {"fsdp/h100/bf16": {"rows": 35, "median": 0.030, "p90": 0.100}}
 
@@ -14,13 +14,13 @@ BEFORE: Scores = {"fsdp/h100/bf16": {"rows": 35, "median": 0.030, "p90": 0.100}}
 @pytest.mark.slow
 def test_no_group_got_worse() -> None:
     """No fewer rows, and no larger errors; `perfmodel.benchmarks.project.scores` writes the file anew."""
-    assert worse(read_mapping(FILE), scores(compared())) == []
+    assert worse(read_mapping(FILE), scores([*compared(), *compared_mixtures()])) == []
 
 
 @pytest.mark.slow
 def test_every_group_is_guarded() -> None:
     """One that is not in the file could get worse unseen."""
-    assert set(scores(compared())) <= set(read_mapping(FILE))
+    assert set(scores([*compared(), *compared_mixtures()])) <= set(read_mapping(FILE))
 
 
 @pytest.mark.parametrize(

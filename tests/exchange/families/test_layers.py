@@ -165,6 +165,15 @@ def test_a_model_whose_layers_are_all_alike_has_no_kinds() -> None:
     assert (dense.layer_kinds, dense.mixture, dense.kinds[""].attention) == (None, None, "latent")
 
 
+def test_a_family_with_experts_may_have_none() -> None:
+    """Where no key says how many, or says 0; where there are some, a number that is missing is refused by the config's key."""
+    dense = WIDE | {"intermediate_size": 64}
+    assert read_small(SmallConfig("deepseek", dense, {})).mixture is None
+    assert read_small(SmallConfig("deepseek", dense | {"n_routed_experts": 0}, {})).mixture is None
+    with pytest.raises(InputError, match="num_experts_per_tok: missing; the model needs it"):
+        read_small(SmallConfig("deepseek", dense | {"n_routed_experts": 8}, {}))
+
+
 def test_first_layers_come_before_those_that_are_repeated() -> None:
     """As few words as say it; a pattern that begins with the model has none before it."""
     assert repeated([D, D, D, *[E] * 58]) == ([D, D, D], [E])

@@ -130,9 +130,9 @@ MIXTURES: list[tuple[str, str, dict[str, Any]]] = [  # digits of model cards, in
     ("14.3", "2.7", {  # Qwen1.5-MoE-A2.7B
         "model_type": "qwen2_moe", "decoder_sparse_step": 1, "hidden_act": "silu", "hidden_size": 2048,
         "intermediate_size": 5632, "max_window_layers": 21, "moe_intermediate_size": 1408, "num_attention_heads": 16,
-        "num_experts": 60, "num_experts_per_tok": 4,
-        "num_hidden_layers": 24, "num_key_value_heads": 16, "shared_expert_intermediate_size": 5632,
-        "sliding_window": 32768, "tie_word_embeddings": False, "use_sliding_window": False, "vocab_size": 151936}),
+        "num_experts": 60, "num_experts_per_tok": 4, "num_hidden_layers": 24, "num_key_value_heads": 16,
+        "shared_expert_intermediate_size": 5632, "sliding_window": 32768, "tie_word_embeddings": False,
+        "use_sliding_window": False, "vocab_size": 151936}),
     ("41.9", "6.6", {  # Phi-3.5-MoE
         "model_type": "phimoe", "attention_bias": True, "hidden_act": "silu", "hidden_size": 4096, "intermediate_size": 6400,
         "lm_head_bias": True, "num_attention_heads": 32, "num_experts_per_tok": 2, "num_hidden_layers": 32,

@@ -79,6 +79,12 @@ def test_too_few_tokens_for_a_ramp_are_refused() -> None:
         asked_run("nemotron-4-15b", tokens="1B")
 
 
+def test_a_misspelt_model_is_told_its_name() -> None:
+    """As a misspelt run is."""
+    with pytest.raises(InputError, match=r"neither a run file nor a preset run or model; did you mean llama-3\.1-8b"):
+        asked_run("llama-3.1-8x", gpus="8")
+
+
 def test_nothing_at_all_is_refused() -> None:
     """With what would be something."""
     with pytest.raises(InputError, match="neither a run file, a preset run nor a model"):

@@ -63,6 +63,13 @@ def test_scripts_inside_words_are_read() -> None:
     assert ["go", "--y", "1"] in commands
 
 
+def test_a_sourced_file_is_read_where_it_is(tmp_path: Path) -> None:
+    """As text too; one that is not there is kept by its name."""
+    (tmp_path / "config.sh").write_text("A=1\nsource ./config.sh\n")
+    script = read_script("source ./config.sh\n. other.sh\ngo $A", folder=tmp_path)
+    assert (script.commands, script.sourced[-1]) == ([["go", "1"]], "other.sh")
+
+
 def test_nothing_is_run(tmp_path: Path) -> None:
     """Neither commands nor what stands in their place in a word."""
     mark = tmp_path / "mark"

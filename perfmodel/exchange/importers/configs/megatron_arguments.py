@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from perfmodel.exchange.importers.registry import Document, run_importer
 from perfmodel.exchange.translation.conversion import Conversion
 from perfmodel.exchange.translation.megatron import from_arguments, from_flags
+from perfmodel.exchange.translation.megatron_environment import environment_sentences, words_of
 from perfmodel.exchange.translation.word_table import flattened
 
 NAME: Final = "Megatron-LM YAML of arguments"
 TEST_CASE: Final = "MODEL_ARGS"
+ENVIRONMENT: Final = "ENV_VARS"
 SECTIONS: Final = ("language_model", "model_parallel")
 
 
@@ -25,7 +28,10 @@ def _convert(document: Document) -> Conversion:
     if isinstance(mapping.get(TEST_CASE), Mapping):
         name = path.resolve().parent.name if path and path.stem == "model_config" else path.stem if path else "run"
         given: dict[str, Any] = {str(flag): value for flag, value in mapping[TEST_CASE].items() if value is not False}
-        return from_flags(given, format_name=NAME, name=name)
+        environment = mapping.get(ENVIRONMENT)
+        variables = environment if isinstance(environment, Mapping) else {}
+        found = from_flags(words_of(variables) | given, format_name=NAME, name=name)
+        return replace(found, ignored=(*found.ignored, *environment_sentences(variables)))
     arguments = {key.rpartition(".")[2]: value for key, value in flattened(mapping).items()}
     activation = str(arguments.pop("activation_func", "") or "")
     if activation in ("swiglu", "squared_relu"):

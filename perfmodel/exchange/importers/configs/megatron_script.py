@@ -11,7 +11,7 @@ from perfmodel.exchange.importers.registry import Document, run_importer
 from perfmodel.exchange.translation.conversion import Conversion
 from perfmodel.exchange.translation.launches import Launch, launch_in
 from perfmodel.exchange.translation.megatron import from_flags
-from perfmodel.exchange.translation.megatron_environment import environment_sentences
+from perfmodel.exchange.translation.megatron_environment import environment_sentences, words_of
 from perfmodel.exchange.translation.word_table import word_table
 
 NAME: Final = "Megatron-LM launch script"
@@ -31,10 +31,12 @@ def _is_script(document: Document) -> bool:
 
 def _convert(document: Document) -> Conversion:
     name = document.path.stem if document.path else "run"
-    launch = launch_in(document.text, word_table("megatron").read.keys())
+    folder = document.path.parent if document.path else None
+    launch = launch_in(document.text, word_table("megatron").read.keys(), folder)
     if launch is None:
         raise InputError("no command of this script has the flags of Megatron-LM")
-    converted = from_flags(launch.flags, format_name=NAME, name=name, gpus=launch.gpus)
+    given = words_of(launch.environment) | dict(launch.flags)
+    converted = from_flags(given, format_name=NAME, name=name, gpus=launch.gpus)
     return replace(converted, ignored=(*converted.ignored, *environment_sentences(launch.environment), *_sourced(launch)))
 
 

@@ -27,7 +27,7 @@ def _is_command(document: Document) -> bool:
 
 def _convert(document: Document) -> Conversion:
     known = {f"--{name}" for name in word_table(TORCHTITAN.table).read}
-    launch = launch_in(document.text, known)
+    launch = launch_in(document.text, known, document.path.parent if document.path else None)
     if launch is None:
         raise InputError("no command of this script has the flags of torchtitan")
     given: dict[str, Any] = {name.removeprefix("--"): value for name, value in launch.flags.items()}

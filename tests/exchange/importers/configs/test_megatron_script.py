@@ -171,6 +171,27 @@ def test_flags_change_the_layout(tmp_path: Path, flags: str, settings: dict[str,
     assert {key: run[key] for key in settings} == settings
 
 
+@pytest.mark.parametrize(
+    ("flags", "place", "value"),
+    [
+        ("--num-key-value-heads 4", "kv_heads", 4),
+        ("--pad-vocab-size-to 250880 --tokenizer-type PretrainedFromHF", "vocab_size", 250880),
+        ("--embed-layernorm --position-embedding-type alibi", "position", "alibi"),
+        ("--normalization rmsnorm", "norm", "rmsnorm"),
+        ("--tokenizer-type Llama3Tokenizer", "vocab_size", 128256),
+    ],
+)
+def test_forks_have_words_of_their_own(tmp_path: Path, flags: str, place: str, value: Any) -> None:
+    """Megatron-DeepSpeed's and BigScience's."""
+    assert run_of(script(tmp_path, flags))["model"][place] == value
+
+
+def test_numbers_may_have_underscores(tmp_path: Path) -> None:
+    """As Python reads them."""
+    flags = "--global-batch-size 32 --rampup-batch-size 16 16 6_000 --train-samples 10_000"
+    assert [each["tokens"] for each in run_of(script(tmp_path, flags))["stages"]] == [6000 * 2048, 4000 * 2048]
+
+
 def test_a_ramp_becomes_stages(tmp_path: Path) -> None:
     """Every batch of it for its share of the samples, and the rest of the run on the last."""
     flags = "--global-batch-size 64 --rampup-batch-size 16 16 3000 --train-samples 10000"
@@ -229,10 +250,24 @@ def test_a_variable_that_nothing_sets_is_named(tmp_path: Path) -> None:
         script(tmp_path, "--tensor-model-parallel-size $TP")
 
 
+def test_a_part_of_a_tokenizers_name_is_enough(tmp_path: Path) -> None:
+    """Its folder may be anywhere."""
+    found = script(tmp_path, "--tokenizer-model $DATA/nemotron_2_256k.model")
+    assert run_of(found)["model"]["vocab_size"] == 256000
+    assert any("Nemotron-4's, are assumed" in each for each in found.assumed)
+
+
 def test_a_needed_flag_is_named(tmp_path: Path) -> None:
     """Without it there is no run."""
     with pytest.raises(InputError, match="--hidden-size: missing"):
         script(tmp_path, text=SMALL.replace("--hidden-size 1024", "--tensor-model-parallel-size 1"))
+
+
+BIG_SCIENCE = (
+    '#SBATCH --nodes=4\nG=8\nNNODES=$SLURM_NNODES\nexport LAUNCHER="python -u -m torch.distributed.launch \\\n'
+    '  --nproc_per_node $G --nnodes $NNODES"\nexport CMD=" \\\n `pwd`/pretrain_gpt.py \\\n FLAGS "\n'
+    "srun --jobid $SLURM_JOBID bash -c '$LAUNCHER --node_rank $SLURM_PROCID $CMD'"
+)
 
 
 @pytest.mark.parametrize(
@@ -243,6 +278,8 @@ def test_a_needed_flag_is_named(tmp_path: Path) -> None:
         ("#SBATCH -N 2\nsrun torchrun --nnodes $SLURM_NNODES --nproc-per-node 8 pretrain_gpt.py FLAGS", 16),
         ("W=2\npython -m torch.distributed.run --nproc_per_node=4 --nnodes=$((W*2)) pretrain_gpt.py FLAGS", 16),
         ("python pretrain_gpt.py FLAGS", None),
+        ("mpirun -np 64 --hostfile hosts python pretrain_gpt.py FLAGS", 64),
+        (BIG_SCIENCE, 32),
         ("torchrun --nnodes $1 --nproc-per-node 8 pretrain_gpt.py FLAGS", None),
         ("CMD='pretrain_gpt.py FLAGS'\necho $CMD\neval torchrun --nproc_per_node 8 $CMD", 8),
     ],
@@ -253,7 +290,23 @@ def test_gpus_are_those_of_the_launcher(tmp_path: Path, script_text: str, gpus: 
     assert run_of(converted(tmp_path, script_text.replace("FLAGS", flags))).get("gpus") == gpus
 
 
+def test_environment_chooses_the_attention(tmp_path: Path) -> None:
+    """As Transformer Engine does by it."""
+    found = script(tmp_path, text="export NVTE_FUSED_ATTN=0\n" + SMALL)
+    assert run_of(found)["stack"]["fusion"]["attention_library"] == "flash2"
+
+
 def test_environment_that_matters_is_told(tmp_path: Path) -> None:
     """Deterministic kernels, one ring."""
     ignored = script(tmp_path, text="export NCCL_ALGO=Ring\n" + SMALL).ignored
     assert any(each.startswith("NCCL_ALGO=Ring: rings are predicted") for each in ignored)
+
+
+def test_with_all_overlaps_it_is_the_preset_of_its_time(tmp_path: Path) -> None:
+    """Predictions of rows of published runs take that preset as it is."""
+    path = tmp_path / "train.sh"
+    flags = "--overlap-grad-reduce --overlap-param-gather --tp-comm-overlap --grad-reduce-in-bf16 --cross-entropy-loss-fusion"
+    path.write_text(LLAMA.replace("EXTRA", flags))
+    mapping = read_settings(path, "runs") | {"cluster": "dgx-h100"}
+    one, other = api.predict(mapping), api.predict(mapping | {"stack": "megatron-core"})
+    assert float(one.stages[0][1].iteration_time_s) == pytest.approx(float(other.stages[0][1].iteration_time_s), rel=1e-12)

@@ -151,3 +151,14 @@ def test_mlperf_tracks_the_time_of_steps(tmp_path: Path) -> None:
     record = record_of(tmp_path, [*lines, event("tracked_stats", {"max_memory_usage": 60.0})], "MLPerf log")
     assert (record.iteration_time_s, record.global_batch_size, record.memory_bytes) == (3.5, 128, 60 * GIB)
     assert (record.left_out["evaluations"], record.left_out["broken_lines"], record.interval_s) == (1, 1, (3.5, 3.5))
+
+
+@pytest.mark.parametrize("values", [{str(step): 1.5 for step in range(1, 31)} | {"5": "nan", "1": 9.0}, [9.0, *[1.5] * 29]])
+def test_golden_values_of_tests_are_a_record(tmp_path: Path, values: object) -> None:
+    """In seconds and bytes, by iteration or in a list."""
+    memory = {"start_step": 1, "end_step": 30, "step_interval": 1, "values": {"1": 1000, "2": 2000}}
+    text = json.dumps(
+        {"iteration-time": {"start_step": 1, "step_interval": 1, "values": values}, "mem-max-allocated-bytes": memory}
+    )
+    record = record_of(tmp_path, [text], "Megatron-LM golden values")
+    assert (record.iteration_time_s, record.memory_bytes) == (1.5, 2000)
