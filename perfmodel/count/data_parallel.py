@@ -203,7 +203,9 @@ def expert_state_shards(layout: Layout, part: str) -> Numeric:
 
 def owned_parameters(held: ParameterCount, layout: Layout, part: str) -> Numeric:
     """Parameters of which a GPU keeps one part of their state."""
-    return held.shared / shards(layout, part) + held.experts / expert_state_shards(layout, part)
+    alike = held.shared / shards(layout, part)
+    has_experts = anywhere(np.asarray(held.experts) > 0)
+    return alike + held.experts / expert_state_shards(layout, part) if has_experts else alike
 
 
 def _spread(layout: Layout, part: str, ranks: Numeric) -> Numeric:

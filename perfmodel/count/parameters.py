@@ -17,7 +17,7 @@ import numpy as np
 from perfmodel.count.declarations import LOW_PRECISION_COMPONENTS, UNSHARDED, Component, ExpertShards, takes_low_precision
 from perfmodel.count.layer import layer_parts
 from perfmodel.count.vocabulary import embedding_matrix, multi_token_linear
-from perfmodel.spec.fields import Numeric, chosen
+from perfmodel.spec.fields import Numeric, anywhere, chosen
 from perfmodel.spec.model import TransformerModel
 from perfmodel.spec.setup import Setup
 
@@ -201,23 +201,30 @@ def _counted(
         layer = layer_parameters(model, kind, tensor_parallel=tensor_parallel, experts=shards)
         attention, mlp, norms = attention + number * layer.attention, mlp + number * layer.mlp, norms + number * layer.norms
         experts, replicated = experts + number * layer.experts, replicated + number * layer.replicated
-    further = head * model.multi_token_layers
-    parts = [layer_parameters(model, kind, tensor_parallel=tensor_parallel, experts=shards) for kind in model.multi_token_parts]
-    deeper = _sum(part.total - part.experts for part in parts)
     positions = _learned_positions(model) * model.hidden_size
     copies = head * (1 - embedding) if model.tied_embeddings else head
     head_bias = head * matrix / model.hidden_size if model.has_bias("head") else 0
-    return ParameterCount(
+    count = ParameterCount(
         embedding=embedding * matrix,
         positions=embedding * positions,
         attention=attention,
         mlp=mlp,
         norms=norms,
         head=copies * matrix + head_bias,
+        experts=experts,
+        replicated=replicated,
+    )
+    if not anywhere(np.asarray(model.multi_token_layers) > 0):
+        return count
+    parts = [layer_parameters(model, kind, tensor_parallel=tensor_parallel, experts=shards) for kind in model.multi_token_parts]
+    further = head * model.multi_token_layers
+    own_embedding = np.minimum(further, 1) * (1 - embedding) * (1 - int(model.tied_embeddings)) * matrix
+    deeper = _sum(part.total - part.experts for part in parts) + multi_token_projection(model)
+    return replace(
+        count,
         experts=experts + further * _sum(part.experts for part in parts),
         replicated=replicated + further * _sum(part.replicated for part in parts),
-        multi_token=further * (deeper + multi_token_projection(model))
-        + np.minimum(further, 1) * (1 - embedding) * (1 - int(model.tied_embeddings)) * matrix,
+        multi_token=further * deeper + own_embedding,
     )
 
 

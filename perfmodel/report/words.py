@@ -39,6 +39,7 @@ SETTINGS: Final = _DEGREES | {
     "recompute_layers": Setting("layers run again", "layers run again"),
     "recompute": Setting("recompute", "recompute"),
     "sharding": Setting("sharding", "sharding"),
+    "pipeline_layout": Setting("pipeline layout", "pieces"),
     "recompute_modules": Setting("modules run again", "modules run again"),
     "expert_load": Setting("expert load", "expert load", "tokens of the busiest rank over their mean"),
     "stack.experts.dispatcher": Setting("dispatcher", "dispatcher"),

@@ -288,27 +288,27 @@ def _rows(work: Workload, space: SearchSpace, *, shares_sequences: bool) -> Grid
     micro = _values(space.fixed, "micro_batch_size", divisors(work.global_batch_size))
     chosen = []
     for ranks in product(*(_degrees(work, space, axis) for axis in of_tokens)):
-        degrees = dict(zip(of_tokens, ranks, strict=True))
-        if work.gpus % prod(ranks) or (shares_sequences and degrees[TENSOR] == 1):
+        degrees = dict(zip((axis.name for axis in of_tokens), ranks, strict=True))
+        if work.gpus % prod(ranks) or (shares_sequences and degrees[TENSOR.name] == 1):
             continue
-        for meshed in _expert_degrees(work, space, degrees[TENSOR]):
+        for meshed in _expert_degrees(work, space, degrees[TENSOR.name]):
             every = degrees | meshed
-            chosen += [(*(every[axis] for axis in IN_ROWS), size) for size in micro]
+            row = [every[axis.name] for axis in IN_ROWS]
+            chosen += [(*row, size) for size in micro]
     return _named(ROW_AXES, chosen)
 
 
-def _expert_degrees(work: Workload, space: SearchSpace, tensor: int) -> Iterator[dict[ParallelAxis, int]]:
+def _expert_degrees(work: Workload, space: SearchSpace, tensor: int) -> Iterator[dict[str, int]]:
     """The ways to spread experts over the GPUs of a pipeline stage: whole ones, and over ranks that share each of them.
 
     No more ranks share an expert than share a head (unless a person says how many do): experts are narrower than what heads are
     cut from, and none of 223 measured runs does so.
     """
-    shared = [
-        ranks for ranks in _degrees(work, space, EXPERT_TENSOR) if EXPERT_TENSOR.name in space.fixed or tensor % ranks == 0
-    ]
-    for ranks, whole in product(shared, _degrees(work, space, EXPERT)):
+    shared = _degrees(work, space, EXPERT_TENSOR)
+    few = shared if EXPERT_TENSOR.name in space.fixed else [ranks for ranks in shared if tensor % ranks == 0]
+    for ranks, whole in product(few, _degrees(work, space, EXPERT)):
         if work.gpus % (ranks * whole) == 0:
-            yield {EXPERT_TENSOR: ranks, EXPERT: whole}
+            yield {EXPERT_TENSOR.name: ranks, EXPERT.name: whole}
 
 
 def _degrees(work: Workload, space: SearchSpace, axis: ParallelAxis) -> list[int]:

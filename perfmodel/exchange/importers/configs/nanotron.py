@@ -13,6 +13,7 @@ from perfmodel.exchange.translation.conversion import Conversion, stage
 from perfmodel.exchange.translation.defaults import defaults_of
 from perfmodel.exchange.translation.run_drafts import Dialect, RunDraft, number
 from perfmodel.exchange.translation.word_table import flattened
+from perfmodel.spec.axes import REPLICA_AXES
 
 NAME: Final = "nanotron YAML"
 NANOTRON: Final = Dialect(table="nanotron", software="nanotron")
@@ -47,7 +48,7 @@ def _convert(document: Document) -> Conversion:
     tokens = None if steps is None else float(number(steps, "tokens.train_steps")) * batch * settings["sequence_length"]
     general = mapping.get("general")
     name = str(general.get("run") if isinstance(general, Mapping) and general.get("run") else "nanotron run")
-    gpus = replicas * prod(settings[each] for each in ("tensor_parallel", "pipeline_parallel", "context_parallel"))
+    gpus = replicas * prod(settings.get(axis.name, 1) for axis in REPLICA_AXES)
     return draft.conversion(format_name=NAME, name=name, gpus=gpus, stages=[stage(batch, tokens)])
 
 
