@@ -15,7 +15,7 @@ from perfmodel.model.router import Routing
 from perfmodel.model.trainer import Trainer
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.model import TransformerModel
-from tests.model.small_mixtures import DEEPSEEK, MIXTRAL, MIXTURES, QWEN3_MOE, routing_of
+from tests.model.small_mixtures import DEEPSEEK, MIXTRAL, MIXTURES, QWEN3_MOE, SLIDING_MIXTRAL, routing_of
 from tests.model.small_models import FAMILIES, GPT, LLAMA, NEMOTRON, ONE_RANK
 
 STEPS, STOPPED_AFTER = 4, 2
@@ -77,7 +77,7 @@ ON_TWO_RANKS = [
     *(case for model in FAMILIES for case in _cases(model, SHARED | BF16, SHARDED | BF16)),
     *_cases(NEMOTRON, SHARED | FULL, TENSOR | FULL, SHARED | SOME, SHARED | SELECTIVE),
     *_cases(GPT, SHARED | FULL, SHARDED | SELECTIVE),
-    *(case for model in MIXTURES for case in _cases(model, SPREAD)),
+    *(case for model in (QWEN3_MOE, SLIDING_MIXTRAL) for case in _cases(model, SPREAD)),
     *_cases(MIXTRAL, SHARED, SHARDED, SPREAD | SHARDED),
     *_cases(MIXTRAL, SHARED, SPREAD | SHARDED | BF16, balanced=True),
     *_cases(DEEPSEEK, SPREAD | FULL, SPREAD | SHARDED, SHARED | {"expert_parallel": 2}, SPREAD | BF16, balanced=True),
