@@ -283,7 +283,19 @@ def _built(mapping: Mapping[str, Any], chosen: Sequence[tuple[str, Any]], gpus: 
     defaults = stack.get("defaults") if isinstance(stack, Mapping) else None
     if isinstance(defaults, Mapping):
         mapping = {key: defaults[key] for key in STACK_SETTINGS if key in defaults} | mapping
-    return build(kind, mapping)
+    try:
+        return build(kind, mapping)
+    except InputError as error:
+        raise _told_how(error) from None
+
+
+def _told_how(error: InputError) -> InputError:
+    """The error, with the option that gives what is missing: what files of other software do not say."""
+    if error.problem.startswith("missing") and error.key == "cluster":
+        return InputError("missing; give one, as in --cluster dgx-h100 (perfmodel list clusters)", key=error.key)
+    if error.problem.startswith("missing") and error.key.endswith(f".{FILLING.name}"):
+        return InputError("missing; give it, or the GPUs of the run, as in --gpus 64", key=error.key)
+    return error
 
 
 def _on_gpus(mapping: Mapping[str, Any], gpus: Sequence[int]) -> dict[str, Any]:

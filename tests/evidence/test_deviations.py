@@ -18,6 +18,7 @@ def row(source: str, residual: float, configuration: str = "c", *, subject: str 
     return Residual(
         source=source,
         cell=cell,
+        pool="any",
         subject=(source, subject),
         configuration=(source, subject, configuration),
         residual=residual,

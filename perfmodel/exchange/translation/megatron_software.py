@@ -33,7 +33,8 @@ Silent: TypeAlias = Callable[[str, str], None]
 
 def software(facts: Mapping[str, Any], settings: Mapping[str, Any], silent: Silent) -> dict[str, Any]:
     """Settings of the stack and the precision; `silent` hears of each fact that is not given, and what is taken."""
-    preset = DEEPSPEED if facts.get("deepspeed") else DETERMINISTIC if facts.get("deterministic") else PRESET
+    usual = str(facts.get("preset", PRESET))
+    preset = DEEPSPEED if facts.get("deepspeed") else DETERMINISTIC if facts.get("deterministic") else usual
     is_pipelined = "stack.overlap.tensor_parallel" in settings
     result = {"stack.extends": preset, **dict(_precision(facts, silent)), **dict(_states(facts))}
     result |= {} if is_pipelined else {"stack.overlap.tensor_parallel": "backward"}

@@ -79,6 +79,19 @@ def test_too_few_tokens_for_a_ramp_are_refused() -> None:
         asked_run("nemotron-4-15b", tokens="1B")
 
 
+def test_what_a_script_does_not_say_is_asked_for(tmp_path: Path) -> None:
+    """With the option that gives it."""
+    path = tmp_path / "train.sh"
+    path.write_text(LLAMA.replace("EXTRA", "").replace("torchrun ${DISTRIBUTED_ARGS[@]}", "python"))
+    with pytest.raises(InputError, match=r"cluster: missing; give one, as in --cluster dgx-h100"):
+        api.load(asked_run(str(path), gpus=64))
+    path.write_text(path.read_text().replace("#SBATCH", "#"))
+    with pytest.raises(
+        InputError, match=r"stages\[0\]\.data_parallel: missing; give it, or the GPUs of the run, as in --gpus 64"
+    ):
+        api.load(asked_run(str(path), cluster="dgx-h100"))
+
+
 def test_a_misspelt_model_is_told_its_name() -> None:
     """As a misspelt run is."""
     with pytest.raises(InputError, match=r"neither a run file nor a preset run or model; did you mean llama-3\.1-8b"):

@@ -103,6 +103,30 @@ def test_interleaving_is_given_in_three_ways(tmp_path: Path, flags: str, chunks:
 
 
 @pytest.mark.parametrize(
+    ("layers", "flags", "is_covered"),
+    [
+        (30, "", True),
+        (30, "--account-for-embedding-in-pipeline-split --account-for-loss-in-pipeline-split", True),
+        (32, "--account-for-loss-in-pipeline-split", False),
+        (30, "--decoder-first-pipeline-num-layers 7 --decoder-last-pipeline-num-layers 7", True),
+        (30, "--decoder-first-pipeline-num-layers 6 --decoder-last-pipeline-num-layers 8", False),
+    ],
+)
+def test_uneven_stages_are_those_that_are_predicted(tmp_path: Path, layers: int, flags: str, is_covered: bool) -> None:
+    """Where embedding and head count as layers; any others are refused."""
+    found = script(tmp_path, f"--num-layers {layers} --pipeline-model-parallel-size 4 {flags}")
+    assert (not found.refused) is is_covered
+
+
+def test_layers_run_again_are_counted_in_every_piece(tmp_path: Path) -> None:
+    """As many of each piece of an interleaved pipeline, and at most all."""
+    flags = "--num-layers 32 --pipeline-model-parallel-size 4 --num-virtual-stages-per-pipeline-rank 4"
+    block = "--recompute-granularity full --recompute-method block --recompute-num-layers"
+    assert run_of(script(tmp_path, f"{flags} {block} 1"))["recompute_layers"] == 4
+    assert run_of(script(tmp_path, f"{flags} {block} 5"))["recompute_layers"] == 8
+
+
+@pytest.mark.parametrize(
     ("flags", "sharding", "replicas"),
     [
         ("--use-distributed-optimizer", "zero1", None),

@@ -61,6 +61,7 @@ def test_a_toml_is_a_run(tmp_path: Path) -> None:
         ("shard_degree = 8", "shard_degree = 8\ndata_parallel_replicate_degree = 2", "sharding", "hsdp"),
         ("shard_degree = 8", "shard_degree = 1\ndata_parallel_replicate_degree = 8", "sharding", "none"),
         ("shard_degree = 8", "shard_degree = -1", "gpus", None),
+        ("shard_degree = 8", "shard_degree = 8\ndata_parallel_replicate_degree = 2", "gpus", 32),
         ("enable = true", "enable = false", "stack.extends", "torchtitan-eager"),
         ("enable = true", 'enable = true\ncomponents = ["model"]', "stack.extends", "torchtitan"),
         ('"op"', '"2"', "recompute_layers", 16),
