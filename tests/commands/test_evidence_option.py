@@ -50,7 +50,7 @@ def test_scores_are_those_of_shifted_predictions(run: Any, mine: Path, tmp_path:
 
 def test_a_page_shows_own_runs(run: Any, mine: Path, tmp_path: Path) -> None:
     """Of a run and of scenarios, with the option in the command that it states."""
-    for more in ((), ("--scenario", "two: micro_batch_size=2")):
+    for more in ((), ("--scenario", "again: recompute=full")):
         page = tmp_path / "page.html"
         assert run("report", "laptop", "--evidence", mine, *more, "-o", page).code == 0
         text = page.read_text()

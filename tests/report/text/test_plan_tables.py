@@ -114,9 +114,9 @@ def test_limits_are_said_with_their_odds() -> None:
     both = {"deadline": "2d", "budget": 1e6, "economics": {"dollars_per_gpu_hour": 2}, "tokens": "1B"}
     given = sentences(small_plan(gpus=8, **both, confidence="80%"))
     assert "Meets 2.0 days with over 99 % odds (80 % asked for). Costs at most $1M with over 99 % odds (80 % asked" in given
-    exact = sentences(small_plan(gpus=8, **both, confidence="99.999%"))
-    assert "(99.999 % asked for)" in exact
-    assert "p99.999 " in exact
+    exact = sentences(small_plan(gpus=8, **both, confidence="99.99%"))
+    assert "(99.99 % asked for)" in exact
+    assert "p99.99 " in exact
     sized = sentences(small_plan(gpus=None, most_gpus=64, **both))
     assert "Meets 2.0 days with over 99 % odds (90 % asked for), on the fewest GPUs that do." in sized
 
