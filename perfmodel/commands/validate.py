@@ -33,6 +33,9 @@ def validate(
         ),
     ] = None,
     *,
+    mixtures: Annotated[
+        bool, typer.Option("--mixtures", help="The shipped runs of mixtures of experts, in the place of FILE.csv.")
+    ] = False,
     memory: Annotated[
         bool,
         typer.Option(
@@ -66,7 +69,7 @@ def validate(
     as_markdown: AsMarkdown = False,
     output: Output = None,
 ) -> None:
-    """Compare predictions with the measured runs in FILE.csv. Default: the published runs that come with perfmodel.
+    """Compare predictions with the measured runs in FILE.csv. Default: the published runs of dense models that are shipped.
 
     Rows that are not supported are counted with the reason, never guessed; those whose `use` is context are predicted and
     shown, but not scored.
@@ -74,13 +77,15 @@ def validate(
     Examples:
     perfmodel validate --fail-above median=5%
 
-    perfmodel validate --leave-source-out
+    perfmodel validate --mixtures --leave-source-out
 
     perfmodel validate mine.csv --fail-above stack/fsdp:p90=15% --figure mine.png
 
     perfmodel validate --memory fits.csv
     """
     form = form_of(output, as_json=as_json, as_csv=as_csv, as_markdown=as_markdown)
+    if mixtures and (file is not None or memory):
+        raise InputError(f"--mixtures is a table of its own; it cannot be combined with {'--memory' if memory else 'FILE.csv'}")
     if memory:
         if file is None:
             raise InputError("--memory needs a FILE.csv")
@@ -97,6 +102,7 @@ def validate(
         pictures = [_accuracy(figure), _reliability(reliability, leave_source_out=leave_source_out)]
         _validate_times(
             file,
+            shipped="mixture_runs.csv" if mixtures else "published_runs.csv",
             leave_source_out=leave_source_out,
             evidence=evidence,
             fail_above=fail_above or (),
@@ -109,6 +115,7 @@ def validate(
 def _validate_times(
     file: Path | None,
     *,
+    shipped: str,
     leave_source_out: bool,
     evidence: str | None,
     fail_above: Sequence[str],
@@ -122,7 +129,7 @@ def _validate_times(
     from perfmodel.exchange.presets import DATA
     from perfmodel.exchange.tables.published_runs import read_measured_runs
 
-    table = read_measured_runs(file or DATA / "published_runs.csv")
+    table = read_measured_runs(file or DATA / shipped)
     measured = table.rows if evidence is None else _with_own_runs(table.rows, evidence)
     bars = [read_threshold(text, scores=SCORES, groups=known_groups(measured)) for text in fail_above]
     warn_of_rows(measured, table.unread)

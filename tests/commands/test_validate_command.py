@@ -297,3 +297,10 @@ def test_leaving_sources_out_is_for_times(run: Any, tmp_path: Path) -> None:
     """What fits in memory was fitted on no runs."""
     done = run("validate", tmp_path / "fits.csv", "--memory", "--leave-source-out")
     assert done.is_refused(2, "--leave-source-out is about times; it cannot be combined with --memory"), done
+
+
+def test_mixtures_are_a_table_of_their_own(run: Any, table: Path) -> None:
+    """Their runs are shipped too; a file beside them is one table too many."""
+    result = run("validate", table, "--mixtures")
+    assert result.code == 2
+    assert "cannot be combined with FILE.csv" in result.err
