@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from math import ceil
 from typing import Any, Final
 
@@ -55,8 +56,20 @@ def _written(pieces: Sequence[int], *, chunks: int, further: int) -> dict[str, A
     """The settings of pieces with so many layers each."""
     if list(pieces) == dealt_out(sum(pieces), len(pieces)):
         return {"virtual_pipeline": chunks}
-    layout = "|".join(f"t*{each}" if each else "" for each in pieces)
-    return {"virtual_pipeline": chunks, "pipeline_layout": f"E{layout}{'m' * further}L"}
+    return {"virtual_pipeline": chunks, "pipeline_layout": layout_text(pieces, further=further)}
+
+
+def layout_text(pieces: Sequence[int], *, further: int = 0) -> str:
+    """Pieces with so many layers each, as Megatron-LM writes them down; `further` layers before the loss predict more tokens.
+
+    >>> layout_text([3, 4, 4, 4, 1], further=1), layout_text([2, 2])
+    ('Ettt|(tttt|)*3tmL', 'Ett|ttL')
+    """
+    if len(pieces) == 1:
+        return f"E{'t' * pieces[0]}{'m' * further}L"
+    middle = [(each, len(list(group))) for each, group in groupby(pieces[1:-1])]
+    between = "".join(f"({'t' * each}|)*{number}" for each, number in middle)
+    return f"E{'t' * pieces[0]}|{between}{'t' * pieces[-1]}{'m' * further}L"
 
 
 def dealt_out(layers: int, pieces: int) -> list[int]:

@@ -122,11 +122,11 @@ def test_the_scope_of_graphs_says_nothing_without_graphs(tmp_path: Path) -> None
             "Et|(ttt|)*2tL",
         ),
         ("--num-layers 8 --pipeline-model-parallel-size 4 --decoder-first-pipeline-num-layers 2", 1, None),
-        ("--num-layers 8 --pipeline-model-parallel-size 2 --decoder-last-pipeline-num-layers 2", 1, "Et*6|t*2L"),
+        ("--num-layers 8 --pipeline-model-parallel-size 2 --decoder-last-pipeline-num-layers 2", 1, "Etttttt|ttL"),
         (
             "--num-layers 9 --pipeline-model-parallel-size 2 --decoder-last-pipeline-num-layers 3 --mtp-num-layers 1",
             1,
-            "Et*6|t*3mL",
+            "Etttttt|tttmL",
         ),
     ],
 )
