@@ -18,6 +18,7 @@ MIXTURE: Final = {  # fact -> key of the mixture, where it is given
     "expert_latent": "latent_size",
     "shared_gate": "shared_gate",
 }
+USUAL: Final = "megatron"  # the format whose defaults dialects of it have, where they have no other
 DISPATCHER: Final = "allgather"  # of Megatron-LM, unless another is given
 
 
@@ -29,6 +30,7 @@ def has_experts(facts: Mapping[str, Any]) -> bool:
 def add_parts(draft: RunDraft) -> None:
     """Put experts, latent attention and kinds of layers into a draft whose sizes and degrees are known. Errors: InputError."""
     settings, facts = draft.settings, draft.facts
+    settings.setdefault("expert_parallel", 1)
     settings["expert_tensor_parallel"] = 1
     if has_experts(facts):
         _add_mixture(draft)
@@ -65,7 +67,7 @@ def _add_software(draft: RunDraft) -> None:
     """Who sends tokens to experts, and whether that hides behind another micro-batch."""
     settings, facts = draft.settings, draft.facts
     name = str(facts.get("dispatcher", DISPATCHER))
-    if "dispatcher" not in facts and settings["expert_parallel"] > 1:
+    if "dispatcher" not in facts and number(settings["expert_parallel"], "expert_parallel") > 1:
         draft.silent("dispatcher", f"{DISPATCHER} is {draft.dialect.software}'s default")
     settings["stack.experts.dispatcher"] = facts.get("flexible_dispatcher", "deepep") if name == "flex" else name
     settings["stack.experts.overlap"] = "passes" if facts.get("overlaps_experts") else "none"
@@ -84,7 +86,9 @@ def _add_latent(draft: RunDraft) -> None:
 
 def _take(draft: RunDraft, section: str, facts: Mapping[str, str]) -> None:
     """Keys of a section of the model from facts, or from defaults, which are said."""
-    defaults = {each.key.removeprefix(f"{section}."): each for each in defaults_of(draft.dialect.table, f"{section}.")}
+    tables = (USUAL, draft.dialect.table)
+    known = [each for table in tables for each in defaults_of(table, f"{section}.")]
+    defaults = {each.key.removeprefix(f"{section}."): each for each in known}
     for fact, key in facts.items():
         value = draft.facts.get(fact)
         if value is None:
