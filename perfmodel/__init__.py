@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from perfmodel.api import diagnose, explain, load, plan, predict, sweep, timeline, whatif
+    from perfmodel.api import MFUMeter, diagnose, explain, load, plan, predict, sweep, timeline, whatif
     from perfmodel.errors import InputError, NotSupportedError, PerfmodelError
     from perfmodel.events.timeline import Timeline
     from perfmodel.explanation.diagnosis import Diagnosis
@@ -27,6 +27,7 @@ __all__ = [
     "Diagnosis",
     "Explanation",
     "InputError",
+    "MFUMeter",
     "NotSupportedError",
     "PerfmodelError",
     "Plan",

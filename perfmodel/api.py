@@ -14,6 +14,7 @@ from typing import Any, Unpack
 
 from perfmodel.events.timeline import Timeline
 from perfmodel.events.timeline import timeline as timeline_of
+from perfmodel.evidence.speed_meter import WINDOW, SpeedMeter
 from perfmodel.exchange.presets import source_of
 from perfmodel.exchange.questions.diagnosed_runs import run_diagnosis
 from perfmodel.exchange.questions.plan_arguments import PlanArguments, read_plan_request
@@ -160,6 +161,24 @@ def timeline(
     place = stage_index(chosen, stage)
     predicted = predict_run(chosen).stages[place][1]
     return timeline_of(chosen, predicted, stage=place, detail=detail, micro_batches=micro_batches)
+
+
+class MFUMeter(SpeedMeter):
+    """A meter that a training loop feeds with the seconds of its steps: MFU, TFLOP/s and tokens/s a GPU, and the prediction.
+
+    `stage` is the ramp stage, counted from 1; the last by default. `.update(seconds)` gives the speed of a step, `.recent`
+    that of the median of the last `window` steps.
+
+    >>> meter = MFUMeter("nemotron-4-15b")
+    >>> speed = meter.update(0.62)
+    >>> round(speed.mfu_full, 2), round(speed.tokens_per_s_per_gpu), speed.is_expected
+    (0.31, 3303, True)
+    """
+
+    def __init__(self, run: RunSource, settings: Settings = (), *, stage: int | None = None, window: int = WINDOW) -> None:
+        """A meter for one stage of a run."""
+        chosen = load(run, settings)
+        super().__init__(predict_run(chosen).stages[stage_index(chosen, stage)][1], window=window)
 
 
 def plan(

@@ -21,6 +21,7 @@ from perfmodel.commands.console import say
 from perfmodel.commands.convert import convert
 from perfmodel.commands.diagnose import diagnose
 from perfmodel.commands.explain import explain
+from perfmodel.commands.launch import launch
 from perfmodel.commands.list import list_presets
 from perfmodel.commands.measure import measure
 from perfmodel.commands.plan import plan
@@ -43,7 +44,14 @@ PANELS: Final[Mapping[str, Mapping[str, Callable[..., None]]]] = {
         "compare": compare,
         "diagnose": diagnose,
     },
-    "Report and look up": {"convert": convert, "report": report, "timeline": timeline, "show": show, "list": list_presets},
+    "Report and look up": {
+        "convert": convert,
+        "launch": launch,
+        "report": report,
+        "timeline": timeline,
+        "show": show,
+        "list": list_presets,
+    },
 }
 COMMANDS: Final = {name: panel for panel, commands in PANELS.items() for name in commands}
 

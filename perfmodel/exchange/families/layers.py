@@ -42,7 +42,7 @@ def layer_settings(config: FamilyConfig, row: Mapping[str, Any], layers: int) ->
     others = feed_forward_parts(config, row, layers)
     pairs = zip(mixers, others, strict=True)
     every = [Layer(mixer.attention, mixer.is_rotated, mixer.feed_forward or other) for mixer, other in pairs]
-    return _sections(config, row, every) | _kinds(every, window, _further(config, row))
+    return _sections(config, row, every) | kinds_in_order(every, window, _further(config, row))
 
 
 def _further(config: FamilyConfig, row: Mapping[str, Any]) -> list[Layer]:
@@ -59,7 +59,7 @@ def _sections(config: FamilyConfig, row: Mapping[str, Any], layers: Sequence[Lay
     return {section: config.section(cells) for section, cells in found.items()}
 
 
-def _kinds(layers: Sequence[Layer], window: int | None, further: Sequence[Layer]) -> dict[str, Any]:
+def kinds_in_order(layers: Sequence[Layer], window: int | None, further: Sequence[Layer]) -> dict[str, Any]:
     """The kinds of layers by name, their order, and those that predict further tokens where the others have them too."""
     distinct = sorted(set(layers), reverse=True)
     if len(distinct) == 1 and distinct[0] in {

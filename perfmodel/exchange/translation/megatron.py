@@ -8,14 +8,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from perfmodel.errors import InputError, shown
+from perfmodel.errors import InputError, NotSupportedError, shown
 from perfmodel.exchange.translation.batch_ramps import linear_ramp, named_steps, rounded_down
 from perfmodel.exchange.translation.conversion import Conversion, stage
 from perfmodel.exchange.translation.defaults import Default, defaults_of, vocabulary_of
+from perfmodel.exchange.translation.megatron_parts import add_parts
 from perfmodel.exchange.translation.megatron_software import software
-from perfmodel.exchange.translation.pipeline_layouts import chunks_of
+from perfmodel.exchange.translation.pipeline_layouts import pieces_given
 from perfmodel.exchange.translation.run_drafts import Dialect, RunDraft, number, whole
 from perfmodel.exchange.translation.word_table import is_true, says_nothing, word_table
+from perfmodel.spec.layout import RECOMPUTE_MODULES
 
 NEEDED: Final = (  # without which there is no run
     *("model.layers", "model.hidden_size", "model.attention_heads", "sequence_length", "micro_batch_size"),
@@ -43,7 +45,7 @@ def from_words(
     draft = RunDraft(given, dialect)
     for key in NEEDED:
         draft.need(key)
-    for part in (_sizes, _layout, _software, _recompute, _states_of_pipeline):
+    for part in (_sizes, _layout, add_parts, _software, _recompute, _states_of_pipeline):
         part(draft)
     world = gpus or whole(draft.facts.get("world_size")) or _nodes(draft)
     return draft.conversion(format_name=format_name, name=name, gpus=world, stages=_stages(draft, world))
@@ -72,7 +74,7 @@ def _sizes(draft: RunDraft) -> None:
     settings["model.dropout"] = _dropout(draft)
     if settings["model.position"] == "learned":
         settings["model.max_positions"] = facts.get("max_positions") or settings["sequence_length"]
-    if facts.get("qk_norm"):
+    if facts.get("qk_norm") and not facts.get("latent"):  # whose narrow vectors are normalised in any case
         settings["model.qk_norm"] = "head" if settings["model.norm"] == "rmsnorm" else "head_with_bias"
     if facts.get("qkv_bias") and not settings["model.biases"]:
         settings["model.biases_of"] = "qkv"
@@ -114,7 +116,10 @@ def _layout(draft: RunDraft) -> None:
     settings, facts = draft.settings, draft.facts
     layers, pipeline = number(settings["model.layers"], "--num-layers"), number(settings["pipeline_parallel"], "pipeline")
     settings["virtual_pipeline"] = 1
-    draft.attempt("virtual_pipeline", lambda: chunks_of(facts, layers=layers, pipeline=pipeline))
+    try:
+        settings |= pieces_given(facts, layers=layers, pipeline=pipeline, further=settings.get("model.multi_token_layers", 0))
+    except NotSupportedError as error:
+        draft.refused.append(str(error))
     if settings["sequence_parallel"] and settings["tensor_parallel"] == 1:
         settings["sequence_parallel"] = False
     settings["sharding"] = _sharding(draft)
@@ -164,10 +169,18 @@ def _recompute(draft: RunDraft) -> None:
         settings |= {"recompute_layers": again} if again else {"recompute": "none"}
     elif granularity == "full" and (number or 1) > 1:
         draft.assumed.append(f"units of {number} layers are run again together: each layer's input is taken to be kept")
-    modules = _words(facts.get("recompute_modules"))
-    if granularity == "selective" and modules not in ([], ["core_attn"]):
-        again = "only core_attn can be run again by itself yet"
-        draft.refused.append(f"{draft.words['recompute_modules']} {' '.join(modules)}: {again}")
+    if granularity == "selective":
+        _again(draft, _words(facts.get("recompute_modules")))
+
+
+def _again(draft: RunDraft, modules: list[str]) -> None:
+    """Which modules run again, where not the attention core alone."""
+    if unknown := [each for each in modules if each not in RECOMPUTE_MODULES]:
+        known = f"known are {', '.join(RECOMPUTE_MODULES)}"
+        draft.refused.append(f"{draft.words['recompute_modules']} {' '.join(modules)}: {unknown[0]} is not covered; {known}")
+    elif modules not in ([], ["core_attn"]):
+        names = " ".join(dict.fromkeys(modules))
+        draft.settings |= {"recompute_modules": names, "stack.offers.recompute_modules": names}
 
 
 def _states_of_pipeline(draft: RunDraft) -> None:

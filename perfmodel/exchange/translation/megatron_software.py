@@ -6,6 +6,7 @@ overlaps that is not asked to.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, TypeAlias
 
@@ -24,6 +25,14 @@ ATTENTION: Final[Mapping[str, Mapping[str, Any]]] = {
     "unfused": {"stack.fusion.attention": False},
     "local": {"stack.fusion.attention": False},
 }
+GRAPHED: Final = {  # what CUDA graphs of layers capture -> part of a layer
+    "attn": "attention",
+    "mlp": "dense",
+    "moe": "experts",
+    "moe_router": "router",
+    "moe_preprocess": "router",
+    "mamba": "mixer",
+}
 FUSED_LOSS: Final = {"stack.fusion.loss_forward_bytes": 22, "stack.fusion.loss_peak_bytes": 12}
 NATIVE_LOSS: Final = {"stack.fusion.loss_forward_bytes": 30, "stack.fusion.loss_peak_bytes": 6}
 
@@ -39,8 +48,22 @@ def software(facts: Mapping[str, Any], settings: Mapping[str, Any], silent: Sile
     result = {"stack.extends": preset, **dict(_precision(facts, silent)), **dict(_states(facts))}
     result |= {} if is_pipelined else {"stack.overlap.tensor_parallel": "backward"}
     result |= dict(_overlap(facts, settings, silent))
-    result |= dict(_kernels(facts, settings))
+    result |= dict(_kernels(facts, settings)) | dict(_graphs(facts))
     return result
+
+
+def _graphs(facts: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """What CUDA graphs replay: all, or the parts of layers that a scope names, where it names some."""
+    if "graphs" not in facts:
+        return
+    scope = re.findall(r"[a-z_]+", str(facts.get("graphed", "")).lower().replace("cudagraphscope", ""))
+    parts = sorted({GRAPHED[each] for each in scope if each in GRAPHED})
+    if facts["graphs"] == "none":
+        yield "stack.host.cuda_graphs", False
+    elif facts["graphs"] == "all" or not parts or "full_iteration" in scope:
+        yield "stack.host.cuda_graphs", True
+    else:
+        yield "stack.host.graphed", " ".join(parts)
 
 
 def _precision(facts: Mapping[str, Any], silent: Silent) -> Iterator[tuple[str, Any]]:

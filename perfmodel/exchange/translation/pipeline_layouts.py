@@ -1,53 +1,75 @@
 """How many pieces of a pipeline each GPU holds, from the ways in which training software says where layers go.
 
-Megatron-LM counts layers a piece, or pieces a rank, or writes all pieces down: `Et*3|(tt|)*29,m|L` (E the embedding, t a layer,
-m a head of multi-token prediction, L the loss; `|` ends a piece). NeMo counts pieces.
+Megatron-LM counts layers a piece, or pieces a rank, or writes all pieces down (spec/pipeline_layout.py), or gives the first and
+the last stage other numbers of layers. NeMo counts pieces.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import groupby
 from math import ceil
 from typing import Any, Final
 
-from perfmodel.errors import NotSupportedError, shown
+from perfmodel.errors import InputError, NotSupportedError, shown
+from perfmodel.spec.pipeline_layout import pipeline_pieces
 
-REPEATED: Final = re.compile(r"\(([^()]*)\)(?:\*(\d+))?|([EtmL])\*(\d+)")
 LONGEST: Final = 10_000
+ENDS: Final = {"first_layers": "--decoder-first-pipeline-num-layers", "last_layers": "--decoder-last-pipeline-num-layers"}
 
 
-def pieces_of(layout: str) -> list[str]:
-    """The pieces of a written layout, a letter for each module.
+def pieces_given(facts: Mapping[str, Any], *, layers: int, pipeline: int, further: int = 0) -> dict[str, Any]:
+    """virtual_pipeline, and pipeline_layout where the pieces are not those that would be dealt out.
 
-    >>> pieces_of("Et|(tt|)*2,L")
-    ['Et', 'tt', 'tt', 'L']
+    `further` is how many layers predict further tokens. Errors: NotSupportedError for pieces that no run can have.
+
+    >>> pieces_given({"pipeline_layout": "Et*2|(tt|)*2tmL"}, layers=7, pipeline=2)
+    {'virtual_pipeline': 2, 'pipeline_layout': 'Et*2|(tt|)*2tmL'}
     """
-    text = re.sub(r"[\s,'\"\[\]]", "", layout)
-    while found := REPEATED.search(text):
-        times = int(found[2] or found[4] or 1)
-        if len(text) + times * len(found[0]) > LONGEST:
-            raise NotSupportedError(f"{shown(layout)} has more pieces than any pipeline")
-        text = text[: found.start()] + (found[1] if found[3] is None else found[3]) * times + text[found.end() :]
-    if not text or re.search(r"[^EtmL|]", text):
-        raise NotSupportedError(f"{shown(layout)} is not a layout of E, t, m, L and |")
-    return text.split("|")
+    if layout := facts.get("pipeline_layout"):
+        return _as_written(str(layout), layers=layers, pipeline=pipeline)
+    chunks = _chunks(facts, layers=layers, pipeline=pipeline)
+    if any(facts.get(name) is not None for name in ENDS):
+        stages = _uneven_stages(facts, layers=layers, pipeline=pipeline, chunks=chunks)
+        return _written(stages * chunks, chunks=chunks, further=further)
+    return {"virtual_pipeline": chunks}
 
 
-def written_chunks(layout: str, *, layers: int, pipeline: int) -> int:
-    """Pieces a GPU of a written layout. Errors: NotSupportedError for one that no other rule would make."""
-    pieces = pieces_of(layout)
-    if len(pieces) % pipeline:
-        raise NotSupportedError(
-            f"{shown(layout)} has {len(pieces)} pieces, which {pipeline} pipeline stages do not share evenly"
-        )
-    chunks = len(pieces) // pipeline
-    if any("m" in each for each in pieces):
-        raise NotSupportedError(f"{shown(layout)}: multi-token prediction is known but not supported yet")
-    dealt = [each.count("t") for each in pieces]
-    if sum(dealt) != layers or dealt != dealt_out(layers, len(pieces)):
-        raise NotSupportedError(f"{shown(layout)}: layers dealt out like this cannot be expressed yet")
-    return chunks
+def _as_written(text: str, *, layers: int, pipeline: int) -> dict[str, Any]:
+    """The pieces of a written layout."""
+    layout = re.sub(r"[\s,'\"\[\]]", "", text)
+    try:
+        pieces = pipeline_pieces(layout)
+    except InputError as error:
+        raise NotSupportedError(error.problem) from None
+    number = len(pieces.layers)
+    if number % pipeline:
+        raise NotSupportedError(f"{shown(text)} has {number} pieces, which {pipeline} pipeline stages do not share evenly")
+    if pieces.total != layers:
+        raise NotSupportedError(f"{shown(text)} places {pieces.total} layers, and there are {layers}")
+    is_usual = not pieces.multi_token and list(pieces.layers) == dealt_out(layers, number)
+    return {"virtual_pipeline": number // pipeline} | ({} if is_usual else {"pipeline_layout": layout})
+
+
+def _written(pieces: Sequence[int], *, chunks: int, further: int) -> dict[str, Any]:
+    """The settings of pieces with so many layers each."""
+    if list(pieces) == dealt_out(sum(pieces), len(pieces)):
+        return {"virtual_pipeline": chunks}
+    return {"virtual_pipeline": chunks, "pipeline_layout": layout_text(pieces, further=further)}
+
+
+def layout_text(pieces: Sequence[int], *, further: int = 0) -> str:
+    """Pieces with so many layers each, as Megatron-LM writes them down; `further` layers before the loss predict more tokens.
+
+    >>> layout_text([3, 4, 4, 4, 1], further=1), layout_text([2, 2])
+    ('Ettt|(tttt|)*3tmL', 'Ett|ttL')
+    """
+    if len(pieces) == 1:
+        return f"E{'t' * pieces[0]}{'m' * further}L"
+    middle = [(each, len(list(group))) for each, group in groupby(pieces[1:-1])]
+    between = "".join(f"({'t' * each}|)*{number}" for each, number in middle)
+    return f"E{'t' * pieces[0]}|{between}{'t' * pieces[-1]}{'m' * further}L"
 
 
 def dealt_out(layers: int, pieces: int) -> list[int]:
@@ -63,31 +85,30 @@ def dealt_out(layers: int, pieces: int) -> list[int]:
     return [most] * pieces if not over else []
 
 
-def chunks_of(facts: Mapping[str, Any], *, layers: int, pipeline: int) -> int:
-    """Pieces a GPU (virtual_pipeline), whichever way it is given. Errors: NotSupportedError for uneven stages."""
-    if layout := facts.get("pipeline_layout"):
-        return written_chunks(str(layout), layers=layers, pipeline=pipeline)
-    _check_ends(facts, layers=layers, pipeline=pipeline)
-    if facts.get("chunks"):
-        return int(facts["chunks"])
-    counted = layers + bool(facts.get("counts_embedding")) + bool(facts.get("counts_loss"))
-    each = int(facts.get("layers_per_chunk") or 0)
-    return max(counted // pipeline // each, 1) if each else 1
-
-
-def _check_ends(facts: Mapping[str, Any], *, layers: int, pipeline: int) -> None:
-    """Refuse first and last stages with other numbers of layers than are predicted."""
-    given = {name: int(facts[name]) for name in ("first_layers", "last_layers") if facts.get(name) is not None}
-    chunks = int(facts.get("chunks") or 1)
-    dealt = dealt_out(layers, pipeline * chunks)
-    place = {"first_layers": 0, "last_layers": -1}
-    flags = {"first_layers": "--decoder-first-pipeline-num-layers", "last_layers": "--decoder-last-pipeline-num-layers"}
-    for name, number in given.items():
-        if not dealt or chunks > 1 or dealt[place[name]] != number:
-            raise NotSupportedError(f"{flags[name]} {number}: uneven pipeline stages cannot be expressed yet")
+def _chunks(facts: Mapping[str, Any], *, layers: int, pipeline: int) -> int:
+    """Pieces a GPU, given as their number or as layers of each. Errors: NotSupportedError for what does not divide."""
     counted = bool(facts.get("counts_embedding")) + bool(facts.get("counts_loss"))
     if counted and pipeline > 1 and (layers + counted) % pipeline:
         raise NotSupportedError(
             f"--account-for-embedding-in-pipeline-split, --account-for-loss-in-pipeline-split: {layers} layers and "
             f"{counted} more do not divide over {pipeline} stages"
         )
+    if facts.get("chunks"):
+        return int(facts["chunks"])
+    each = int(facts.get("layers_per_chunk") or 0)
+    return max((layers + counted) // pipeline // each, 1) if each else 1
+
+
+def _uneven_stages(facts: Mapping[str, Any], *, layers: int, pipeline: int, chunks: int) -> list[int]:
+    """Layers of each piece of the stages whose ends hold other numbers. Errors: NotSupportedError for what does not divide."""
+    given = {name: int(facts[name]) for name in ENDS if facts.get(name) is not None}
+    said = ", ".join(f"{ENDS[name]} {number}" for name, number in given.items())
+    between, left = pipeline - len(given), layers - sum(given.values())
+    if pipeline < 2 or pipeline > LONGEST or left < 0 or (left % between if between else left):
+        raise NotSupportedError(f"{said}: the other {left} layers do not divide over {between} pipeline stages")
+    stages = [left // between if between else 0] * pipeline
+    stages[0] = given.get("first_layers", stages[0])
+    stages[-1] = given.get("last_layers", stages[-1])
+    if any(each % chunks for each in stages):
+        raise NotSupportedError(f"{said}: {', '.join(map(str, sorted(set(stages))))} layers do not divide into {chunks} pieces")
+    return [each // chunks for each in stages]

@@ -34,13 +34,14 @@ class Word:
     argument: str = ""  # its name where all arguments are printed
     when: bool = True  # the truth of that argument that is the word
     free: bool = False  # a name of which a part is enough: variables in it need not be set
+    text: bool = False  # its value is no number where it looks like one: commas in it part two
 
     def meaning(self, given: Any) -> Any:
         """What a given value means. Errors: InputError for a value that is not covered."""
         if self.values is None:
             if self.key and isinstance(given, list | dict):
                 raise InputError(f"{shown(given)} where one value is needed")
-            return number_or_text(given)
+            return given if self.text else number_or_text(given)
         word = str(given).lower() if isinstance(given, bool) else str(given)
         folded = {str(name).lower(): meaning for name, meaning in self.values.items()}
         if word.lower() not in folded:

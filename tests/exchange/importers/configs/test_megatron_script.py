@@ -236,13 +236,10 @@ def test_a_schedule_of_batches_becomes_stages(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        ("--num-experts 8", "--num-experts 8: a mixture of experts is known but not supported yet"),
-        ("--expert-model-parallel-size 4", "--expert-model-parallel-size 4"),
-        ("--multi-latent-attention", "latent attention"),
         ("--optimizer-cpu-offload", "offload to the CPU"),
         ("--cp-comm-type a2a", "--cp-comm-type 'a2a' is not covered"),
-        ("--recompute-granularity selective --recompute-modules core_attn mlp", "--recompute-modules core_attn mlp"),
-        ("--pipeline-model-parallel-size 2 --decoder-first-pipeline-num-layers 1", "--decoder-first-pipeline-num-layers 1"),
+        ("--recompute-granularity selective --recompute-modules core_attn mlpp", "--recompute-modules core_attn mlpp"),
+        ("--pipeline-model-parallel-size 4 --decoder-first-pipeline-num-layers 2", "--decoder-first-pipeline-num-layers 2"),
         ("--use-distributed-optimizer --num-distributed-optimizer-instances 2", "--num-distributed-optimizer-instances 2"),
         ("--normalization L2Norm", "--normalization 'L2Norm' is not covered"),
     ],

@@ -87,7 +87,7 @@ def test_what_is_switched_off_is_off(tmp_path: Path, word: str, instead: str, ke
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("num_moe_experts: 8", "model.num_moe_experts 8: a mixture of experts"),
+        ("moe: {size: 8}", "model.moe.size 8: a mixture of experts"),
         ("cpu_offloading: true", "model.cpu_offloading: offload"),
     ],
 )

@@ -197,11 +197,12 @@ def test_the_arguments_at_the_head_are_the_run(tmp_path: Path) -> None:
     assert float(api.predict(str(tmp_path / "train.log"), ["cluster=dgx-h100"]).stages[0][1].iteration_time_s) > 0
 
 
-def test_a_log_of_experts_still_has_its_times(tmp_path: Path) -> None:
-    """Its run is refused by name."""
+def test_a_log_of_experts_has_its_run_and_its_times(tmp_path: Path) -> None:
+    """From the arguments at its head."""
     block = BLOCK.replace("  swiglu ..", "  num_experts ..................................... 8\n  swiglu ..")
     found = log(tmp_path, block, *(line(number) for number in range(1, 11)))
-    assert any("--num-experts 8" in each for each in found.refused)
+    assert run_of(found)["model"]["mixture"]["experts"] == 8
+    assert not found.refused
     assert record_of(found).iteration_time_s == 1.0
 
 

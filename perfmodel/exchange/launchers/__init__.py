@@ -1,0 +1,1 @@
+"""Launch files of training software, written from runs: one module a format."""

@@ -1,0 +1,1 @@
+"""Tests of launch files that are written."""

@@ -1,0 +1,176 @@
+"""Is a run that is written as a launch script of Megatron-LM, and read again, the same run?"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from perfmodel import api
+from perfmodel.errors import InputError, NotSupportedError
+from perfmodel.exchange.launchers.registry import launch_file, launched_stages
+from perfmodel.spec.run import Run
+from tests.exchange.launchers.megatron_arguments import parsed
+
+BASE: Final[Mapping[str, Any]] = {
+    "name": "Some run",
+    "cluster": "dgx-h100",
+    "stack": "megatron-core",
+    "sequence_length": 4096,
+    "sharding": "zero1",
+    "stages": [{"data_parallel": 8, "global_batch_size": 64, "tokens": "1T"}],
+}
+DEEPSEEK: Final = {
+    "model": {"extends": "deepseek-v3", "multi_token_layers": 1},
+    "pipeline_parallel": 4,
+    "virtual_pipeline": 4,
+    "pipeline_layout": "Et*4|(tttt|)*14tmL",
+    "expert_parallel": 64,
+    "recompute": "selective",
+    "recompute_modules": "mla_up_proj moe_act",
+    "stages": [{"data_parallel": 64, "global_batch_size": 2048, "tokens": "1T"}],
+    "stack": {
+        "extends": "megatron-core",
+        "offers": {"recompute_modules": "mla_up_proj moe_act"},
+        "experts": {"dispatcher": "hybridep", "overlap": "passes"},
+        "host": {"graphed": "attention router"},
+    },
+}
+RUNS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "Llama 8B": {"model": "llama-3.1-8b", "context_parallel": 2},
+    "Llama 8B, recomputed blocks": {
+        "model": "llama-3.1-8b",
+        "pipeline_parallel": 2,
+        "virtual_pipeline": 4,
+        "recompute": "full",
+        "recompute_layers": 8,
+    },
+    "Llama 70B": {"model": "llama-3.1-70b", "tensor_parallel": 4, "pipeline_parallel": 4, "virtual_pipeline": 5},
+    "Llama 405B": {"model": "llama-3.1-405b", "tensor_parallel": 8, "pipeline_parallel": 8, "virtual_pipeline": 8},
+    "Llama 405B in 16 stages": {"model": "llama-3.1-405b", "tensor_parallel": 8, "pipeline_parallel": 16, "precision": "fp8"},
+    "Mixtral": {
+        "model": "mixtral-8x7b",
+        "tensor_parallel": 2,
+        "expert_parallel": 8,
+        "expert_tensor_parallel": 1,
+        "recompute": "selective",
+    },
+    "DeepSeek-V3": DEEPSEEK,
+    "GPT-3": {
+        "model": "gpt-3-175b",
+        "sequence_length": 2048,
+        "tensor_parallel": 8,
+        "pipeline_parallel": 8,
+        "recompute": "full",
+    },
+    "a ramp": {
+        "model": "llama-3.1-8b",
+        "stages": [
+            {"data_parallel": 8, "global_batch_size": 32, "tokens": "100G"},
+            {"data_parallel": 8, "global_batch_size": 64, "tokens": "1T"},
+        ],
+    },
+}
+
+
+def run_named(name: str, settings: Mapping[str, Any] | None = None) -> Run:
+    """One of the runs above, with settings."""
+    return api.load({**BASE, **RUNS[name]}, dict(settings or {}))
+
+
+def read_again(run: Run, folder: Path, *, software: str = "megatron-core", stage: int | None = None) -> Run:
+    """The run that the launch file of a run describes."""
+    path = folder / "train.sh"
+    path.write_text(launch_file(run, software, stage=stage))
+    return api.load(str(path), {"cluster": "dgx-h100"})
+
+
+def assert_same(run: Run, again: Run, stages: slice = slice(None)) -> None:
+    """The same layouts, and the same predictions to rounding."""
+    one = api.predict(run).stages[stages]
+    other = api.predict(again).stages
+    assert len(one) == len(other)
+    for (stage, predicted), (stage_again, predicted_again) in zip(one, other, strict=True):
+        assert (stage.data_parallel, stage.global_batch_size) == (stage_again.data_parallel, stage_again.global_batch_size)
+        assert float(stage_again.tokens or 0) == pytest.approx(float(stage.tokens or 0), abs=float(run.sequence_length))
+        for name in ("iteration_time_s", "mfu"):
+            assert float(getattr(predicted_again, name)) == pytest.approx(float(getattr(predicted, name)), rel=1e-12)
+        assert float(predicted_again.memory.total_bytes) == pytest.approx(float(predicted.memory.total_bytes), rel=1e-12)
+
+
+@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("software", ["megatron-core", "slurm"])
+def test_a_run_that_is_written_and_read_again_is_the_same(tmp_path: Path, name: str, software: str) -> None:
+    """Time, MFU and memory of it too."""
+    run = run_named(name)
+    assert_same(run, read_again(run, tmp_path, software=software))
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2])
+def test_each_stage_of_a_ramp_over_other_gpus_is_a_script(tmp_path: Path, stage: int) -> None:
+    """As of Nemotron-4 15B; without a stage it is the last."""
+    run = api.load("nemotron-4-15b")
+    assert_same(run, read_again(run, tmp_path, stage=stage), slice(stage, stage + 1))
+    assert launched_stages(run) == run.stages[-1:]
+    assert "stage 3 of 3" in launch_file(run, "megatron-core")
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_the_script_is_what_a_shell_and_megatron_take(tmp_path: Path, name: str) -> None:
+    """A shell that only prints what torchrun gets, and a parser of the documented flags with their types."""
+    text = launch_file(run_named(name), "megatron-core")
+    path = tmp_path / "train.sh"
+    path.write_text(text.replace("#!/bin/bash", '#!/bin/bash\ntorchrun() { printf "%s\\n" "$@"; }'))
+    done = subprocess.run(["bash", str(path)], capture_output=True, text=True, check=True)  # noqa: S607 - any bash
+    words = done.stdout.splitlines()
+    found = parsed(words[words.index("pretrain_gpt.py") + 1 :])
+    assert found["num_layers"]
+    assert found["global_batch_size"]
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "words"),
+    [
+        ("Llama 8B", {"stack": "torchtitan"}, "stack: torchtitan"),
+        ("Llama 8B", {"model": "gemma-2-9b", "context_parallel": 1}, "cannot be said in flags of Megatron-LM"),
+        ("Llama 8B", {"precision": "tf32", "context_parallel": 1}, "precision: tf32 cannot be said"),
+        ("Llama 70B", {"stack.overlap.tensor_parallel": "none"}, "stack.overlap.tensor_parallel: none cannot be said"),
+        ("Llama 70B", {"virtual_pipeline": 1, "pipeline_schedule": "zb-h1"}, "pipeline_schedule: zb-h1 cannot be said"),
+        ("Llama 8B", {"stack.states.optimizer_bytes": 7}, "stack.states.optimizer_bytes: 7 cannot be said"),
+        ("Llama 8B", {"model.embedding_norm": True}, "model.embedding_norm: true cannot be said"),
+        ("Llama 8B, recomputed blocks", {"recompute_layers": 6}, "recompute_layers: 6 cannot be said"),
+        ("DeepSeek-V3", {"model.mixture.router_bias": True}, "model.mixture.router_bias: true cannot be said"),
+    ],
+)
+def test_what_no_flag_says_is_refused_by_name(name: str, settings: Mapping[str, Any], words: str) -> None:
+    """With the key of the run."""
+    with pytest.raises(NotSupportedError) as caught:
+        launch_file(run_named(name, settings), "megatron-core")
+    assert words.lower() in str(caught.value).lower()
+
+
+@pytest.mark.parametrize(
+    ("settings", "flags"),
+    [
+        ({"sharding": "zero3"}, "--use-megatron-fsdp --data-parallel-sharding-strategy optim_grads_params"),
+        ({"precision": "mxfp8", "cluster": "dgx-b200"}, "--fp8-format e4m3 --fp8-recipe mxfp8"),
+        ({"stack.fusion.rotary": False}, "--no-rope-fusion"),
+        ({"stack.states.optimizer_bytes": 8}, "--use-precision-aware-optimizer --exp-avg-dtype bf16 --exp-avg-sq-dtype bf16"),
+        ({"stack.host.cuda_graphs": True}, "--cuda-graph-impl full_iteration"),
+        ({"stack": "megatron-core-2025"}, "--ddp-bucket-size 134217728"),
+        ({"cluster": "dgx-b200"}, "CUDA_DEVICE_MAX_CONNECTIONS=32"),
+    ],
+)
+def test_settings_of_a_run_have_their_flags(settings: Mapping[str, Any], flags: str) -> None:
+    """Those of sharding, formats, software and hardware."""
+    text = " ".join(launch_file(run_named("Llama 8B", settings), "megatron-core").split())
+    assert flags in text
+
+
+def test_another_format_gets_a_suggestion() -> None:
+    """In one sentence."""
+    with pytest.raises(InputError, match="--for: 'megatron_core' is no format of launch files; did you mean megatron-core"):
+        launch_file(run_named("Llama 8B"), "megatron_core")
