@@ -22,6 +22,7 @@ from perfmodel.spec.own_runs import OwnRun, OwnShift
 from perfmodel.spec.spread import DEVIATIONS
 
 NO_VERSION: Final = "none"  # of evidence without own runs
+LEAST: Final = 1e-12  # of a deviation that something is divided by
 POOLED: Final = "any"  # the cell of runs whose own cell no source is scored in
 MIXTURES: Final = "experts"  # the family of runs of mixtures of experts, in any software
 
@@ -55,8 +56,13 @@ class Discrepancy:
     sharing: Sharing = Sharing()
 
     def apart(self, deviation: Numeric) -> Numeric:
-        """The half width that one of the deviations leaves to the logarithm of a time; at most all of it."""
-        return np.minimum(DEVIATIONS * deviation, self.half_width)
+        """The half width that one of the deviations leaves to the logarithm of a time; at most all of it.
+
+        Where b and e together are more than all of it, as the scatter of few sources may be, each has its share of it.
+        """
+        together = DEVIATIONS * np.hypot(self.configuration_deviation, self.row_deviation)
+        share = np.minimum(self.half_width / np.maximum(together, LEAST), 1.0)
+        return np.minimum(DEVIATIONS * deviation * share, self.half_width)
 
 
 FIGURES: Final = (  # of a cell, in this order

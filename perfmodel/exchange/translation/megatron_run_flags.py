@@ -9,15 +9,16 @@ from perfmodel.exchange.translation.megatron_model_flags import Flags
 from perfmodel.exchange.translation.megatron_software import ATTENTION, FUSED_LOSS
 from perfmodel.exchange.translation.megatron_software import GRAPHED as GRAPHED_PARTS
 from perfmodel.exchange.translation.pipeline_layouts import dealt_out, layout_text
+from perfmodel.spec.axes import CONTEXT, PIPELINE, TENSOR
 from perfmodel.spec.fields import whole
 from perfmodel.spec.layout import EVEN, Layout
 from perfmodel.spec.run import RampStage, Run
 from perfmodel.spec.stack import SoftwareStack
 
 DEGREES: Final = {
-    "tensor_parallel": "--tensor-model-parallel-size",
-    "pipeline_parallel": "--pipeline-model-parallel-size",
-    "context_parallel": "--context-parallel-size",
+    TENSOR.name: "--tensor-model-parallel-size",
+    PIPELINE.name: "--pipeline-model-parallel-size",
+    CONTEXT.name: "--context-parallel-size",
 }
 FSDP: Final = {"zero2": "optim_grads", "zero3": "optim_grads_params", "hsdp": "optim_grads_params"}
 LOW_PRECISION: Final[dict[str, tuple[tuple[str, Any], ...]]] = {
