@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from perfmodel.commands.console import emit_json, emit_table, printed, say, wants_json, write_file
+from perfmodel.commands.console import emit_json, emit_table, printed, say, write_file
 from perfmodel.commands.options import AsJson, Gpus, Model, OnCluster, Tokens
 from perfmodel.errors import NotSupportedError
 
@@ -47,7 +47,7 @@ def convert(
     from perfmodel.exchange.converted_files import conversion_document, converted, run_file_text
 
     found = converted(source, model=model, cluster=cluster, gpus=gpus, tokens=tokens)
-    if wants_json(as_json, output):
+    if as_json or (output is not None and output.suffix.lower() == ".json"):  # other endings are those of run files
         emit_json(conversion_document(found), output)
     elif found.run is None or (found.record is not None and output is None):
         _report(found, source)

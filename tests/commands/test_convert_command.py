@@ -51,11 +51,11 @@ def test_what_is_missing_is_said(run: Any, script: Path, tmp_path: Path) -> None
 
 def test_what_is_refused_stands_in_the_file_and_exits_with_3(run: Any, script: Path) -> None:
     """The rest is still written."""
-    script.write_text(SCRIPT.replace("--frobnicate 3", "--num-experts 8"))
+    script.write_text(SCRIPT.replace("--frobnicate 3", "--optimizer-cpu-offload"))
     done = run("convert", script)
     assert done.code == 3
-    assert "# - --num-experts 8: a mixture of experts" in done.out
-    assert run("predict", script, "--cluster", "dgx-h100").is_refused(3, "--num-experts 8: a mixture of experts")
+    assert "# - --optimizer-cpu-offload: offload to the CPU" in done.out
+    assert run("predict", script, "--cluster", "dgx-h100").is_refused(3, "--optimizer-cpu-offload: offload to the CPU")
 
 
 def test_a_file_in_no_format_is_refused(run: Any, tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ def layout_text(pieces: Sequence[int], *, further: int = 0) -> str:
     if len(pieces) == 1:
         return f"E{'t' * pieces[0]}{'m' * further}L"
     middle = [(each, len(list(group))) for each, group in groupby(pieces[1:-1])]
-    between = "".join(f"({'t' * each}|)*{number}" for each, number in middle)
+    between = "".join(f"({'t' * each}|)*{number}" if number > 1 else f"{'t' * each}|" for each, number in middle)
     return f"E{'t' * pieces[0]}|{between}{'t' * pieces[-1]}{'m' * further}L"
 
 

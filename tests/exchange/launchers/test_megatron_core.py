@@ -109,6 +109,16 @@ def test_a_run_that_is_written_and_read_again_is_the_same(tmp_path: Path, name: 
     assert_same(run, read_again(run, tmp_path, software=software))
 
 
+def test_pieces_that_are_three_layers_short_are_written_down(tmp_path: Path) -> None:
+    """61 layers on 32 pieces: as many of each stage, and the same time."""
+    settings = {"pipeline_layout": "even", "pipeline_parallel": 16, "virtual_pipeline": 2}
+    run = run_named("DeepSeek-V3", settings)
+    again = read_again(run, tmp_path)
+    assert again.pipeline_layout == "Et|(tt|)*29t|tmL"
+    one, other = (float(api.predict(each).stages[0][1].iteration_time_s) for each in (run, again))
+    assert other == pytest.approx(one, rel=1e-9)
+
+
 @pytest.mark.parametrize("stage", [0, 1, 2])
 def test_each_stage_of_a_ramp_over_other_gpus_is_a_script(tmp_path: Path, stage: int) -> None:
     """As of Nemotron-4 15B; without a stage it is the last."""

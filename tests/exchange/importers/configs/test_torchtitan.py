@@ -122,5 +122,16 @@ def test_unknown_flavors_and_mixtures_are_told_apart(tmp_path: Path) -> None:
     """One is a typing error, the other is not covered."""
     with pytest.raises(InputError, match="'9B' is no flavor of llama3; known: 405b, 70b, 8b"):
         toml(tmp_path, ('"8B"', '"9B"'))
-    found = toml(tmp_path, ('"llama3"', '"deepseek_v3"'))
-    assert found.refused == ("model deepseek_v3: a mixture of experts is known but not supported yet",)
+    found = toml(tmp_path, ('"llama3"', '"glm5"'))
+    assert found.refused == ("model glm5: a mixture of experts is known but not supported yet",)
+
+
+def test_experts_and_their_degrees_are_read(tmp_path: Path) -> None:
+    """Of a mixture that is shipped as a model."""
+    text = "NGPU=64 torchrun --nnodes 8 --nproc-per-node 8 -m torchtitan.train --model.name deepseek_v3 --model.flavor 671B "
+    text += "--parallelism.expert_parallel_degree 16 --parallelism.expert_tensor_parallel_degree 1 --training.seq_len 4096\n"
+    found = converted(tmp_path, text, "run.sh")
+    run = run_of(found)
+    assert not found.refused
+    assert (run["expert_parallel"], run["expert_tensor_parallel"], run["gpus"]) == (16, 1, 64)
+    assert run["model"]["mixture"]["experts"] == 256
