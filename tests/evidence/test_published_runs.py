@@ -66,7 +66,9 @@ def test_intervals_are_narrow_enough_to_be_of_use() -> None:
     NVFP4, whose kernels and casts are less sure, is wider.
     """
     covered = [each for each in compared() if each.predicted_s is not None]
-    long_known, new = ([each for each in covered if (each.measured.labels["precision"] == "nvfp4") is is_new] for is_new in (False, True))
+    long_known, new = (
+        [each for each in covered if (each.measured.labels["precision"] == "nvfp4") is is_new] for is_new in (False, True)
+    )
     assert np.median([half_width(each) for each in long_known]) <= 0.2
     assert np.median([half_width(each) for each in new]) <= 0.35
 

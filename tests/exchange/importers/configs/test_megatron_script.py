@@ -109,7 +109,7 @@ def test_interleaving_is_given_in_three_ways(tmp_path: Path, flags: str, chunks:
         (30, "--account-for-embedding-in-pipeline-split --account-for-loss-in-pipeline-split", True),
         (32, "--account-for-loss-in-pipeline-split", False),
         (30, "--decoder-first-pipeline-num-layers 7 --decoder-last-pipeline-num-layers 7", True),
-        (30, "--decoder-first-pipeline-num-layers 6 --decoder-last-pipeline-num-layers 8", False),
+        (30, "--decoder-first-pipeline-num-layers 6 --decoder-last-pipeline-num-layers 8", True),
     ],
 )
 def test_uneven_stages_are_those_that_are_predicted(tmp_path: Path, layers: int, flags: str, is_covered: bool) -> None:
