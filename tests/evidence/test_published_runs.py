@@ -61,7 +61,7 @@ def test_about_nine_measurements_of_ten_lie_in_their_90_percent_interval() -> No
 
 
 def test_intervals_are_narrow_enough_to_be_of_use() -> None:
-    """Half of those in formats that have long been predicted are narrower than 20 % to either side: unseen sources ask for as much.
+    """Half of those in formats long predicted are narrower than 20 % to either side: unseen sources ask for as much.
 
     NVFP4, whose kernels and casts are less sure, is wider.
     """
