@@ -104,7 +104,8 @@ class Rerun(NamedTuple):
 
 def rerun_of_modules(attention: Block, feed_forward: Block, kind: str, modules: Iterable[str]) -> Rerun:
     """What the modules called so run again of a layer whose feed-forward part is of `kind`."""
-    chosen = [MODULES[name] for name in modules]
+    roles = {op.role for op in (*attention.forward, *feed_forward.forward)}
+    chosen = [each for name in modules if (each := MODULES[name]).whole or each.reruns & roles]  # what this layer has of them
     reruns, frees = (frozenset().union(*(getattr(each, what) for each in chosen)) for what in ("reruns", "frees"))
     inside = [op for op in feed_forward.forward if op.role is not Role.NORM]
     whole = inside if any(each.whole == kind for each in chosen) else []

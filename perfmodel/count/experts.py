@@ -4,8 +4,9 @@ Symbols: T tokens of a rank between linears, h hidden_size, w what experts read 
 expert, E experts, k experts_per_token, e expert_parallel, t expert_tensor_parallel, c bytes of an activation.
 
 A rank has E/e experts, and of each of them f/t columns. It sends its T*k copies of tokens to the ranks of their experts, and
-gets as many: those of e*t ranks, divided over e. `expert_load` is how many more the busiest rank has, for which all others
-wait; a capacity_factor pads every expert to so many times the mean. The published convention counts neither.
+gets as many: those of e*t ranks, divided over e. `expert_load` is how many more the busiest rank has, e times the mean at most,
+for which all others wait; a capacity_factor instead pads every expert to so many times the mean, and drops what is beyond. The
+published convention counts neither.
 """
 
 from __future__ import annotations
@@ -120,8 +121,8 @@ class Routed:
         self.tokens = write.tokens / write.token_shards
         self.copies = self.tokens * self.mixture.experts_per_token
         self.ranks, self.tensor = layout.expert_parallel, layout.expert_tensor_parallel
-        padding: Numeric = 1.0 if self.mixture.capacity_factor is None else self.mixture.capacity_factor
-        self.load = layout.expert_load * padding
+        capacity = self.mixture.capacity_factor
+        self.load: Numeric = np.minimum(layout.expert_load, self.ranks) if capacity is None else capacity
         self.rows = self._rows_of_an_expert()
         self.has_several = 1 * (np.asarray(self.linears["fc1"].number) > 1)
         self.any_has_several = anywhere(self.has_several)
@@ -244,7 +245,8 @@ class Routed:
         is_eager = write.model.has_bias("mlp") and not self.work.fused_biases
         between = self._biased(numbers) if is_eager else activation(write.setup, self.name, numbers, Role.EXPERT_ACTIVATION)
         down = write.own_linear(last, self.rows, useful=useful, calls=calls)
-        if self.work.products == "fused" and not is_eager:
+        is_apart = is_eager or "moe_act" in write.layout.recompute_modules  # what runs again is a kernel of its own
+        if self.work.products == "fused" and not is_apart:
             # products end with the function and the cast of its result, and backwards with those of its gradient
             up = Block(forward=up.forward, backward=_inside_products(up.backward))
             between = Block(forward=_inside_products(between.forward), backward=_inside_products(between.backward))

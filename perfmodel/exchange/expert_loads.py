@@ -89,4 +89,7 @@ def planned_load(run: Run | None, choose: Any) -> float:
 
 def load_sentences(model: TransformerModel, load: float) -> list[str]:
     """What a plan of a mixture of experts takes for granted of its router; nothing of a dense model."""
-    return [] if model.mixture is None else [f"{KEY} {load_text(load)} is assumed; --choose {KEY}=natural takes another"]
+    if model.mixture is None:
+        return []
+    other = "balanced" if load > 1 else "natural"
+    return [f"{KEY} is {load_text(load)} in every layout; --choose {KEY}={other} takes another"]

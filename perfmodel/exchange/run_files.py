@@ -284,9 +284,24 @@ def _built(mapping: Mapping[str, Any], chosen: Sequence[tuple[str, Any]], gpus: 
     if isinstance(defaults, Mapping):
         mapping = {key: defaults[key] for key in STACK_SETTINGS if key in defaults} | mapping
     try:
-        return build(kind, mapping)
+        return build(kind, _with_head_size(mapping))
     except InputError as error:
         raise _told_how(error) from None
+
+
+def _with_head_size(mapping: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The mapping of a run whose inline model has the head size that follows from its width, where it gives none."""
+    model = mapping.get("model")
+    if not isinstance(model, Mapping) or "head_size" in model:
+        return mapping
+    latent = model.get("latent")
+    parts = ("nope_head_size", "rotary_head_size")
+    if isinstance(latent, Mapping) and all(isinstance(latent.get(part), int) for part in parts):
+        return {**mapping, "model": {**model, "head_size": sum(latent[part] for part in parts)}}
+    hidden, heads = model.get("hidden_size"), model.get("attention_heads")
+    if not isinstance(hidden, int) or not isinstance(heads, int) or heads < 1 or hidden % heads:
+        return mapping
+    return {**mapping, "model": {**model, "head_size": hidden // heads}}
 
 
 def _told_how(error: InputError) -> InputError:

@@ -54,6 +54,8 @@ class Mixture(Spec):
         check_fields(self)
         if np.any(np.asarray(self.experts_per_token) > self.experts):
             raise InputError(f"a token cannot meet more than {self.experts:g} experts", key="experts_per_token")
+        if np.any(np.remainder(self.experts, self.groups)):
+            raise InputError(f"{self.groups:g} groups do not divide {self.experts:g} experts", key="groups")
         if np.any(np.asarray(self.groups_per_token) > self.groups):
             raise InputError(f"a token cannot meet more than {self.groups:g} groups", key="groups_per_token")
         if np.any(np.asarray(self.shared_experts) > 0) and np.any(np.asarray(self.shared_ffn_hidden_size) == 0):

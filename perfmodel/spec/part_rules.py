@@ -11,7 +11,7 @@ from perfmodel.spec.axes import EXPERT, EXPERT_TENSOR, OF_EXPERTS, Axis
 from perfmodel.spec.fields import plain
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.model import SECTIONS, TransformerModel
-from perfmodel.spec.rules import Rule, divides
+from perfmodel.spec.rules import Rule, divides, would
 from perfmodel.spec.stack import SoftwareStack
 
 
@@ -70,7 +70,7 @@ def expert_rules(model: TransformerModel, layout: Layout) -> Iterator[Rule]:
         allows=np.remainder(stage, expert * tensor) == 0,
         sentence=lambda: (
             f"{plain(expert * tensor)} ranks that share experts (expert_parallel * expert_tensor_parallel) do not divide the "
-            f"{plain(stage)} GPUs of a pipeline stage"
+            f"{plain(stage)} GPUs of a pipeline stage{would(stage, expert * tensor)}"
         ),
     )
     yield Rule(

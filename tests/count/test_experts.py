@@ -323,3 +323,44 @@ def test_a_dense_model_has_no_experts_to_share() -> None:
     """Its expert_parallel is 1."""
     with pytest.raises(InputError, match="has none"):
         check_setup(mixture_setup(replace(SMALL, mixture=None), layout_of(expert_parallel=2)))
+
+
+def test_no_rank_is_busier_than_all_of_them_together() -> None:
+    """The busiest of e ranks has e times the mean at most: one rank that holds all experts has the mean."""
+    alone, two = (work_of(expert_parallel=ranks, expert_load=4.0) for ranks in (1, 2))
+    assert expert_products(alone)[0].rows == 128 * CHOSEN / EXPERTS
+    assert expert_products(two)[0].rows == 2 * (2 * 128 * CHOSEN / EXPERTS)
+
+
+def test_a_capacity_holds_whatever_the_load() -> None:
+    """Experts take what they are padded to, and drop what is beyond."""
+    padded = replace(SMALL, mixture=replace(SMALL.mixture, capacity_factor=1.25))  # type: ignore[type-var]
+    rows = {
+        float(expert_products(iteration(mixture_setup(padded, layout_of(expert_parallel=8, expert_load=load))))[0].rows)
+        for load in (1.0, 3.0)
+    }
+    assert rows == {1.25 * 128 * CHOSEN * 8 / EXPERTS}
+
+
+def test_a_function_that_runs_again_is_a_kernel_of_its_own() -> None:
+    """Where fused products would take it in, running it again costs its traffic."""
+    fused = stack_with(STACK, {"experts.products": "fused"})
+    layout = layout_of(expert_parallel=2, recompute="selective", recompute_modules=("moe_act",))
+    (blocks,) = iteration(mixture_setup(SMALL, layout, fused)).layers.values()
+    functions = [op for op in of_role(blocks.again.operators, Role.EXPERT_ACTIVATION) if isinstance(op, MemoryBound)]
+    assert all(float(op.moved_bytes) > 0 for op in functions)
+
+
+@pytest.mark.parametrize("module", ["mla_up_proj", "mlp"])
+def test_a_module_that_no_layer_has_frees_nothing(module: str) -> None:
+    """Up-projections of latent attention, dense MLPs: a mixture without them keeps what it keeps."""
+    layout = layout_of(recompute="selective", recompute_modules=(module,))
+    (blocks,) = iteration(mixture_setup(SMALL, layout)).layers.values()
+    assert float(blocks.freed_bytes) == 0.0
+    assert blocks.again.operators == blocks.plain.operators
+
+
+def test_groups_share_the_experts_evenly() -> None:
+    """Seven groups of eight experts are refused."""
+    with pytest.raises(InputError, match="do not divide"):
+        replace(SMALL.mixture, groups=7)  # type: ignore[type-var]

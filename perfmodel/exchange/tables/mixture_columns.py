@@ -29,6 +29,7 @@ SAME_IN_PRESET: Final = {  # column -> key of a model that a row must agree with
     "moe_ffn_hidden_size": "mixture.ffn_hidden_size",
     "shared_ffn_hidden_size": "mixture.shared_ffn_hidden_size",
 }
+GRAPH_SCOPES: Final = ("", "none", "full_iteration", "transformer_engine", "local", "yes")
 GRAPHED: Final = {"attn": "attention", "mamba": "mixer", "moe_router": "router", "moe_preprocess": "router", "moe": "experts"}
 
 
@@ -156,10 +157,16 @@ def mixture_stack(cells: Mapping[str, str], presets: Mapping[str, Any]) -> dict[
     )
     if dispatcher:
         experts["dispatcher"] = dispatcher
+    elif cells.get("dispatcher"):
+        raise InputError(f"{shown(cells['dispatcher'])} is none of alltoall, allgather, deepep and hybridep", key="dispatcher")
     if cells.get("ep_overlap"):
+        if not cells["ep_overlap"].startswith(("yes", "no")):
+            raise InputError(f"{shown(cells['ep_overlap'])} is not yes or no", key="ep_overlap")
         experts["overlap"] = "passes" if cells["ep_overlap"].startswith("yes") else "none"
     stack: dict[str, Any] = {"experts": experts} if experts else {}
     scope, _, parts = cells.get("cuda_graphs", "").partition(":")
+    if scope not in GRAPH_SCOPES:
+        raise InputError(f"{shown(scope)} is none of {', '.join(GRAPH_SCOPES[1:])}", key="cuda_graphs")
     if scope.startswith("full"):
         stack["host"] = {"cuda_graphs": True}
     elif parts and scope != "none":

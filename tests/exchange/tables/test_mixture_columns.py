@@ -107,3 +107,11 @@ def test_natural_routing_is_uneven() -> None:
         for word in ("natural (dropless)", "force-balanced", "")
     }
     assert loads["natural (dropless)"] > loads["force-balanced"] == loads[""] == 1.0
+
+
+@pytest.mark.parametrize(("column", "word"), [("dispatcher", "foo"), ("ep_overlap", "maybe"), ("cuda_graphs", "sometimes")])
+def test_a_word_that_means_nothing_is_named(column: str, word: str) -> None:
+    """It is a slip, not what ran by default."""
+    with pytest.raises(InputError) as caught:
+        mixture_stack(row("DeepSeek-V3") | {column: word}, presets())
+    assert caught.value.key == column
