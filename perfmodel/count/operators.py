@@ -14,7 +14,7 @@ from typing import TypeAlias
 import numpy as np
 
 from perfmodel.count.roles import ATTENTION_CORE, DATA_PARALLEL, Role
-from perfmodel.spec.fields import Numeric
+from perfmodel.spec.fields import Numeric, anywhere
 from perfmodel.spec.layout import ProcessGroup
 from perfmodel.spec.phases import DATA_GRADIENT, FORWARD, RECOMPUTE, WEIGHT_GRADIENT
 
@@ -189,14 +189,55 @@ class Collective:
     def wire_bytes(self) -> Numeric:
         """What each rank sends: payload * (p - 1) / p, twice that for an all-reduce; all of a single message.
 
+        Of tokens one copy for each rank that they meet.
+
         >>> group = ProcessGroup(name="tensor_parallel", ranks=8, stride=1)
         >>> Collective(name="gather", kind="all_gather", payload_bytes=800, group=group).wire_bytes
         700.0
         """
         if self.kind == "point_to_point":
             return self.payload_bytes
+        if self.kind == "token_exchange":
+            return self.once_bytes * ranks_met(self, self.group.ranks) * (self.group.ranks - 1) / self.group.ranks
         share = self.payload_bytes * (self.group.ranks - 1) / self.group.ranks
         return 2 * share if self.kind == "all_reduce" else share
+
+    @property
+    def once_bytes(self) -> Numeric:
+        """All tokens of a token exchange, a single copy of each."""
+        return self.payload_bytes / self.copies
+
+
+def places_met(call: Collective, places: Numeric) -> Numeric:
+    """Of n places that share the experts evenly, how many the copies of a token go to on average.
+
+    n*(1 - (1 - 1/n)^k) for k copies at random; where they keep to g of G groups, G a multiple of n, at most
+    n*(1 - C(G - G/n, g)/C(G, g)).
+
+    >>> from perfmodel.spec.layout import ProcessGroup
+    >>> group = ProcessGroup(name="expert_parallel", ranks=64, stride=1)
+    >>> call = Collective(
+    ...     name="dispatch", kind="token_exchange", payload_bytes=1, group=group, copies=8, groups=8, groups_met=4
+    ... )
+    >>> [round(float(places_met(call, nodes)), 2) for nodes in (2, 4, 8)]  # arXiv:2412.19437: at most 4 nodes
+    [1.97, 3.14, 4.0]
+    """
+    n = np.asarray(places, dtype=np.float64)
+    at_random: Numeric = n * (1.0 - np.power(1.0 - 1.0 / n, np.asarray(call.copies, dtype=np.float64)))
+    groups, met = np.asarray(call.groups, dtype=np.float64), np.asarray(call.groups_met, dtype=np.float64)
+    if not anywhere(met < groups):
+        return at_random
+    missed = np.ones(np.broadcast_shapes(n.shape, groups.shape, met.shape))
+    for place in range(int(np.max(met))):
+        share = np.maximum(groups - groups / n - place, 0.0) / np.maximum(groups - place, 1.0)
+        missed = np.where(place < met, missed * share, missed)
+    return np.where((met < groups) & (n <= groups), np.minimum(n * (1.0 - missed), call.copies), at_random)
+
+
+def ranks_met(call: Collective, ranks: Numeric) -> Numeric:
+    """Of the ranks that share the experts, how many the copies of a token go to on average, those of its groups at most."""
+    within = np.maximum(np.asarray(ranks) * call.groups_met / call.groups, 1.0)
+    return places_met(replace(call, groups=1, groups_met=1), within)
 
 
 Operator: TypeAlias = Matmul | FusedAttention | MemoryBound | Collective

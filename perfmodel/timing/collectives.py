@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.count.operators import Collective
+from perfmodel.count.operators import Collective, places_met, ranks_met
 from perfmodel.spec.coefficients import CollectiveCoefficients
 from perfmodel.spec.fields import Numeric, anywhere, chosen, is_same
 from perfmodel.spec.hardware import Cluster, Link
@@ -140,7 +140,7 @@ def node_collective_time_s(call: Collective, *, cluster: Cluster) -> Numeric:
     if call.kind == "point_to_point":
         return _node_message_s(call, cluster)
     if call.kind == "token_exchange":
-        call = replace(call, kind="all_to_all", payload_bytes=_once_bytes(call) * ranks_met(call, call.group.ranks))
+        call = replace(call, kind="all_to_all", payload_bytes=call.once_bytes * ranks_met(call, call.group.ranks))
     ranks, scale = np.asarray(call.group.ranks), node_link_scale(cluster)
     seconds = plain_collective_time_s(call, getattr(known, call.kind), scale=scale)
     switch = known.switch_reduce
@@ -252,49 +252,12 @@ def network_exchange_time_s(call: Collective, where: Placement, cluster: Cluster
     node pass on. Source: deepseek-ai/DeepEP; arXiv:2603.07685, table 7.
     """
     known, ranks, inside = cluster.links.network.collectives, call.group.ranks, where.ranks_per_node
-    once = _once_bytes(call)
+    once = call.once_bytes
     node_rate = cluster.links.node.collectives.all_to_all.bandwidth_bytes_per_s * node_link_scale(cluster)
     near_s = once * ranks_met(call, ranks) * (inside - 1) / inside / node_rate
     far = once * places_met(call, where.nodes) * (where.nodes - 1) / where.nodes
     far_s = far / _network_rate(where, cluster, cluster.network_bytes_per_s_per_gpu)
     return known.latency_s + known.peer_latency_s * (ranks - inside) + np.maximum(near_s, far_s)
-
-
-def _once_bytes(call: Collective) -> Numeric:
-    """All tokens of a token exchange, a single copy of each."""
-    return call.payload_bytes / call.copies
-
-
-def places_met(call: Collective, places: Numeric) -> Numeric:
-    """Of n places that share the experts evenly, how many the copies of a token go to on average.
-
-    n*(1 - (1 - 1/n)^k) for k copies at random; where they keep to g of G groups, G a multiple of n, at most
-    n*(1 - C(G - G/n, g)/C(G, g)).
-
-    >>> from perfmodel.spec.layout import ProcessGroup
-    >>> group = ProcessGroup(name="expert_parallel", ranks=64, stride=1)
-    >>> call = Collective(
-    ...     name="dispatch", kind="token_exchange", payload_bytes=1, group=group, copies=8, groups=8, groups_met=4
-    ... )
-    >>> [round(float(places_met(call, nodes)), 2) for nodes in (2, 4, 8)]  # arXiv:2412.19437: at most 4 nodes
-    [1.97, 3.14, 4.0]
-    """
-    n = np.asarray(places, dtype=np.float64)
-    at_random: Numeric = n * (1.0 - np.power(1.0 - 1.0 / n, np.asarray(call.copies, dtype=np.float64)))
-    groups, met = np.asarray(call.groups, dtype=np.float64), np.asarray(call.groups_met, dtype=np.float64)
-    if not anywhere(met < groups):
-        return at_random
-    missed = np.ones(np.broadcast_shapes(n.shape, groups.shape, met.shape))
-    for place in range(int(np.max(met))):
-        share = np.maximum(groups - groups / n - place, 0.0) / np.maximum(groups - place, 1.0)
-        missed = np.where(place < met, missed * share, missed)
-    return np.where((met < groups) & (n <= groups), np.minimum(n * (1.0 - missed), call.copies), at_random)
-
-
-def ranks_met(call: Collective, ranks: Numeric) -> Numeric:
-    """Of the ranks that share the experts, how many the copies of a token go to on average, those of its groups at most."""
-    within = np.maximum(np.asarray(ranks) * call.groups_met / call.groups, 1.0)
-    return places_met(replace(call, groups=1, groups_met=1), within)
 
 
 def network_efficiency(nodes: Numeric, cluster: Cluster) -> Numeric:

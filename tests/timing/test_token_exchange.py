@@ -154,3 +154,9 @@ def test_products_of_experts_take_their_share_longer() -> None:
     for one, other in zip(plain, long, strict=True):
         factor = 1.5 / STACK.experts.product_work if one.operator.role in (Role.EXPERT, Role.EXPERT_OUTPUT) else 1.0
         assert float(other.free_s) == pytest.approx(factor * float(one.free_s))
+
+
+def test_what_a_rank_sends_is_a_copy_for_each_rank_that_a_token_meets() -> None:
+    """8 copies at random over 8 ranks meet 5.25 of them, one of which is its own for an eighth of the tokens."""
+    call = exchange(8)
+    assert float(call.wire_bytes) == pytest.approx(4096 * 7168 * 2 * 8 * (1 - (7 / 8) ** 8) * 7 / 8)
