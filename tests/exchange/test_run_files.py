@@ -259,6 +259,20 @@ def test_inline_mappings_stand_for_presets(tmp_path: Path) -> None:
     assert candidate.run.stack.states.gradient_bytes == 4
 
 
+@pytest.mark.parametrize(("heads", "head_size"), [(8, 128), (16, 64)])
+def test_the_head_size_of_an_inline_model_follows_from_its_width(tmp_path: Path, heads: int, head_size: int) -> None:
+    """As every software has it; one that is given stands, and a width that the heads do not divide has none."""
+    sizes = f"hidden_size: 1024, attention_heads: {heads}, kv_heads: 8, layers: 4, ffn_hidden_size: 4096, vocab_size: 32000, "
+    sizes += "activation: swiglu, norm: rmsnorm, position: rotary"
+    path = tmp_path / "mine.yaml"
+    for given, expected in (("", head_size), (", head_size: 96", 96)):
+        path.write_text(RUN.replace("llama-3.1-8b", f"{{name: Mine, {sizes}{given}}}"))
+        assert read_candidates(str(path))[0].run.model.head_size == expected
+    path.write_text(RUN.replace("llama-3.1-8b", f"{{name: Mine, {sizes.replace('1024', '1001')}}}"))
+    with pytest.raises(InputError, match=r"model\.head_size"):
+        read_candidates(str(path))
+
+
 def test_listed_values_become_candidates() -> None:
     """One run for each combination, the first first."""
     found = read_candidates("nemotron-4-15b", ["micro_batch_size=[1,2,4]", "sequence_parallel=[true,false]"])

@@ -27,6 +27,7 @@ SLOW_RESTART = {"start_up_s": "1e7"}
 FEW: dict[str, Any] = {"choose": {"recompute": "none", "context_parallel": 1, "sharding": "zero1"}}
 PRICE = {"dollars_per_gpu_hour": 2}
 GIBIBYTE = 2.0**30
+HOPELESS = 1e-3
 
 
 @cache
@@ -186,7 +187,8 @@ def test_the_likeliest_is_named_where_nothing_meets_the_limits() -> None:
     assert near.likeliest.calendar_days == min(days)
     hopeless = small_plan(**FEW, gpus="2,4,8", tokens="100B", deadline=f"{0.01 * min(days)!r}d")
     assert hopeless.likeliest is not None
-    assert (hopeless.likeliest.limits_probability, hopeless.likeliest.calendar_days) == (0.0, min(days))
+    assert hopeless.likeliest.calendar_days == min(days)
+    assert 0 <= hopeless.likeliest.limits_probability < HOPELESS
 
 
 # Why

@@ -93,11 +93,11 @@ def _choice(run: Run) -> Choice:
 
 
 def test_there_are_enough() -> None:
-    """Several models, GPUs and both precisions."""
+    """Several models, GPUs and precisions."""
     assert len(choices()) >= 10
     assert len({choice.work.model.name for choice in choices()}) >= 4
     assert len({choice.work.cluster.gpu.name for choice in choices()}) >= 3
-    assert {choice.settings["precision"] for choice in choices()} == {"bf16", "fp8"}
+    assert {choice.settings["precision"] for choice in choices()} == {"bf16", "fp8", "mxfp8"}
 
 
 def test_published_layouts_are_among_the_best() -> None:
