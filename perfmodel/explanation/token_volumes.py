@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-
+from perfmodel.count.operators import Collective, places_met, ranks_met
 from perfmodel.count.operators import Collective
 from perfmodel.count.roles import Role
 from perfmodel.spec.axes import EXPERT
 from perfmodel.spec.hardware import Cluster
-from perfmodel.timing.collectives import placement, places_met, ranks_met
+from perfmodel.timing.collectives import placement
 from perfmodel.timing.ledger import Entry
 
 

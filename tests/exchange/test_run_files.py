@@ -265,8 +265,8 @@ def test_the_head_size_of_an_inline_model_follows_from_its_width(tmp_path: Path,
     sizes = f"hidden_size: 1024, attention_heads: {heads}, kv_heads: 8, layers: 4, ffn_hidden_size: 4096, vocab_size: 32000, "
     sizes += "activation: swiglu, norm: rmsnorm, position: rotary"
     path = tmp_path / "mine.yaml"
-    for given, expected in (("", head_size), (", head_size: 96", 96)):
-        path.write_text(RUN.replace("llama-3.1-8b", f"{{name: Mine, {sizes}{given}}}"))
+    for stated, expected in (("", head_size), (", head_size: 96", 96)):
+        path.write_text(RUN.replace("llama-3.1-8b", f"{{name: Mine, {sizes}{stated}}}"))
         assert read_candidates(str(path))[0].run.model.head_size == expected
     path.write_text(RUN.replace("llama-3.1-8b", f"{{name: Mine, {sizes.replace('1024', '1001')}}}"))
     with pytest.raises(InputError, match=r"model\.head_size"):

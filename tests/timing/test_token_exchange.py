@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from perfmodel.count.iteration import iteration
-from perfmodel.count.operators import Collective
+from perfmodel.count.operators import Collective, places_met, ranks_met
 from perfmodel.count.roles import Role
 from perfmodel.exchange.presets import cluster_preset
 from perfmodel.spec.layout import ProcessGroup
-from perfmodel.timing.collectives import collective_time_s, places_met, ranks_met
+from perfmodel.timing.collectives import collective_time_s
 from perfmodel.timing.timed_operators import host_seconds, timed_operators
 from tests.count.mixtures import SMALL, STACK, layout_of, mixture_setup
 from tests.stacks import stack_with
