@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+
 from perfmodel.count.operators import Collective, places_met, ranks_met
-from perfmodel.count.operators import Collective
 from perfmodel.count.roles import Role
 from perfmodel.spec.axes import EXPERT
 from perfmodel.spec.hardware import Cluster
