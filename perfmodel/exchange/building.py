@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 from perfmodel.errors import InputError, PerfmodelError, did_you_mean, shown
+from perfmodel.exchange.annotations import SPREAD
 from perfmodel.spec.fields import (
     Choice,
     Choices,
@@ -37,6 +38,8 @@ def build(spec: type[S], mapping: Any) -> S:
     for key in mapping:
         if key in spec.moved_keys:
             raise InputError(f"unknown key; it is called {spec.moved_keys[key]} now", key=key)
+        if key == SPREAD and key not in entries and isinstance(mapping[key], Mapping) and set(mapping[key]) <= set(entries):
+            raise InputError(f"a {words_of(spec)} has no spreads; give the value alone", key=", ".join(mapping[key]))
         if key not in entries:
             raise InputError(f"unknown key; {did_you_mean(str(key), entries)}", key=shown(key).strip("'"))
     values = {}

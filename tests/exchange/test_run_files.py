@@ -259,6 +259,12 @@ def test_inline_mappings_stand_for_presets(tmp_path: Path) -> None:
     assert candidate.run.stack.states.gradient_bytes == 4
 
 
+def test_a_spread_where_no_value_has_one_is_refused() -> None:
+    """By the key that was given one."""
+    with pytest.raises(InputError, match=r"^expert_load: a run has no spreads; give the value alone$"):
+        read("expert_load={value: 1.2, spread: 0.1}")
+
+
 @pytest.mark.parametrize(("heads", "head_size"), [(8, 128), (16, 64)])
 def test_the_head_size_of_an_inline_model_follows_from_its_width(tmp_path: Path, heads: int, head_size: int) -> None:
     """As every software has it; one that is given stands, and a width that the heads do not divide has none."""
