@@ -84,7 +84,7 @@ def test_a_plan_takes_the_load_that_is_chosen_or_that_of_its_run() -> None:
 
 def test_a_plan_says_which_load_it_takes() -> None:
     """Of mixtures alone."""
-    assert any("expert_load balanced (1) is assumed" in each for each in plan_question("deepseek-v3").assumptions)
+    assert any("expert_load is balanced (1) in every layout" in each for each in plan_question("deepseek-v3").assumptions)
     assert not any("expert_load" in each for each in plan_question("llama-3.1-8b").assumptions)
 
 
