@@ -284,8 +284,7 @@ class _DeltaRule(_ChunkedScan):
             "inverse_copy", (FP32_BYTES + size) * self.chunk * self.heads, 0.0, saved=size * self.chunk * self.heads
         )
         products = self.products()
-        by_name = {product.name.rpartition(".")[2]: product for product in products}
-        again = [by_name[each] for each in ("key_correction", "value_correction", "predicted_values", "states", "scores")]
+        again = products[2:7]  # all between the inverse, which is kept, and the outputs
         rule = (
             _joined(products[:2])
             + local(inverse)

@@ -11,6 +11,7 @@ from perfmodel.exchange.translation.defaults import defaults_of
 from perfmodel.exchange.translation.run_drafts import Dialect, RunDraft, whole
 from perfmodel.exchange.translation.trainer_configs import add_what_the_program_knows
 from perfmodel.exchange.translation.word_table import flattened
+from perfmodel.spec.layout import GATHERED
 
 NAME: Final = "DeepSpeed JSON"
 DEEPSPEED: Final = Dialect(table="deepspeed", software="DeepSpeed")
@@ -58,7 +59,7 @@ def _sharding(draft: RunDraft) -> None:
     if "sharding" not in settings:
         settings["sharding"] = "none"
         draft.silent("sharding", "every GPU holds all states")
-    is_whole = settings["sharding"] in ("none", "zero1", "zero2")
+    is_whole = settings["sharding"] not in GATHERED
     settings |= {"stack.extends": "deepspeed-zero", "stack.overlap.bucket_rule": "size" if is_whole else "layer"}
     if "stack.overlap.data_parallel" not in settings:
         settings["stack.overlap.data_parallel"] = not is_whole
