@@ -65,6 +65,19 @@ def test_tokens_sent_once_travel_faster_than_copies(ranks: int) -> None:
     assert float(once) < float(copies)
 
 
+def test_links_of_a_node_pass_on_what_arrives_but_what_stays_on_its_rank() -> None:
+    """Behind a network that takes no time: 4096 tokens once for each rank met, 7 of 8 of them over links."""
+    network = replace(H100.links.network, bandwidth_bytes_per_s=1e15)
+    fast = replace(H100, links=replace(H100.links, network=network))
+    call = exchange(16)
+    seconds = collective_time_s(replace(call, payload_bytes=2 * call.payload_bytes), cluster=fast) - collective_time_s(
+        call, cluster=fast
+    )
+    known = fast.links.node.collectives.all_to_all
+    passed_on = 4096 * 7168 * 2 * float(ranks_met(call, 16)) * 7 / 8
+    assert float(seconds) == pytest.approx(passed_on / float(known.bandwidth_bytes_per_s), rel=1e-6)
+
+
 def test_routing_to_few_nodes_takes_less_of_the_network() -> None:
     """DeepSeek's node-limited routing over 8 nodes: at most four of them."""
     limited, free = (exchange(64, groups=groups, groups_met=met) for groups, met in ((8, 4), (1, 1)))
