@@ -163,15 +163,21 @@ def stage_layers(first: int, between: int, last: int, stages: int) -> list[int]:
 
 
 def piece_layers(layers: Sequence[int], virtual: int) -> list[int]:
-    """Layers of each piece in the order of the model; what does not divide leaves the ends of the model a layer fewer.
+    """Layers of each piece in the order of the model; what does not divide leaves the ends of the model fewer.
 
-    >>> piece_layers([3, 4], 2)
-    [1, 2, 2, 2]
+    >>> piece_layers([3, 4], 2), piece_layers([3, 4, 2], 2)
+    ([1, 2, 2, 2], [1, 2, 2, 2, 2, 0])
     """
-    stages = len(layers)
-    pieces = []
-    for place in range(stages * virtual):
-        stage, chunk = place % stages, place // stages
-        least, more = divmod(layers[stage], virtual)
-        pieces.append(least + (chunk >= virtual - more if stage == 0 else chunk < more))
-    return pieces
+    full, uneven = divmod(max(layers), virtual)
+    of_stages = [_cut_even(each, virtual) if uneven else _cut_full(each, virtual, full) for each in layers]
+    of_stages[0].reverse()
+    return [of_stage[chunk] for chunk in range(virtual) for of_stage in of_stages]
+
+
+def _cut_even(layers: int, pieces: int) -> list[int]:
+    least, more = divmod(layers, pieces)
+    return [least + (piece < more) for piece in range(pieces)]
+
+
+def _cut_full(layers: int, pieces: int, full: int) -> list[int]:
+    return [min(max(layers - full * piece, 0), full) for piece in range(pieces)]

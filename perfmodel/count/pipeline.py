@@ -2,10 +2,12 @@
 
 Symbols: L layers, p pipeline_parallel, v virtual_pipeline, i = 0 .. p - 1 a stage.
 
-Layers that do not divide over the stages leave the ends one layer fewer than those between, as long as there is room there:
-what Megatron-Core does where the head, or the embedding and the head, count as layers (account_for_embedding_in_pipeline_split
-and account_for_loss_in_pipeline_split). Other software counts the embedding, the last norm and the head as modules like any
-layer, and gives the first stages what is left over.
+Layers that do not divide over the stages leave the ends one layer fewer than those between where that is enough: what
+Megatron-Core does where the head, or the embedding and the head, count as layers (account_for_embedding_in_pipeline_split and
+account_for_loss_in_pipeline_split). Where more are missing, they are missing in the last piece, and in the first what is more
+than it has: the layouts that NVIDIA writes down for the 61 layers of DeepSeek-V3, whose last piece has the loss and the layer
+that predicts a further token (Megatron-Bridge, recipes/deepseek: Et*4|(tttt|)*14tmL of 16 pieces, Et|(tt|)*30mL of 32). Other
+software counts the embedding, the last norm and the head as modules like any layer, and gives the first stages what is left.
 """
 
 from __future__ import annotations
@@ -152,13 +154,30 @@ def _split_by_modules(model: TransformerModel, layout: Layout) -> tuple[Numeric,
 
 
 def _split_by_layers(model: TransformerModel, layout: Layout) -> tuple[Numeric, Numeric, Numeric]:
-    """Layers of the first stage, of the fullest middle one and of the last; longer stages lie in the middle if they can."""
-    pipeline, layers = np.asarray(layout.pipeline_parallel), np.asarray(model.layers)
+    """Layers of the first stage, of the fullest middle one and of the last, as `stages_by_layers` deals them out."""
+    return stages_by_layers(model.layers, layout.pipeline_parallel, layout.virtual_pipeline)
+
+
+def stages_by_layers(layers: Numeric, stages: Numeric, virtual: Numeric) -> tuple[Numeric, Numeric, Numeric]:
+    """Layers of the first stage, of the fullest between the ends, and of the last.
+
+    Longer stages lie in the middle if they can. Where all would be as full as the fullest but for three layers or more, the
+    last piece lacks them, and the first what the last has not got.
+
+    >>> [[int(layers) for layers in stages_by_layers(*numbers)] for numbers in ((62, 8, 1), (61, 16, 1), (61, 8, 4))]
+    [[7, 8, 7], [4, 4, 1], [7, 8, 6]]
+    """
+    pipeline = np.asarray(stages)
     least = np.floor(layers / pipeline)
     longer = layers - least * pipeline
     between = np.maximum(pipeline - 2, 0)
+    fullest = least + (longer > 0)
     first = least + (longer > between)
-    return first, least + (longer > 0), layers - first - between * least - np.minimum(longer, between)
+    last = layers - first - between * least - np.minimum(longer, between)
+    missing, piece = fullest * pipeline - layers, fullest / virtual
+    spared = np.minimum(missing, piece)
+    is_filled = (missing > 2) & (piece == np.floor(piece)) & (missing - spared < piece) & (pipeline > 1)
+    return chosen(is_filled, fullest - missing + spared, first), fullest, chosen(is_filled, fullest - spared, last)
 
 
 def in_flight(layout: Layout, stage: PipelineStage) -> Numeric:

@@ -53,7 +53,7 @@ def degree_flags(run: Run, layout: Layout) -> Flags:
 def _pieces(run: Run, layout: Layout) -> Flags:
     """Which layers lie on which stage of a pipeline."""
     stages, chunks, layers = (whole(number) for number in (layout.pipeline_parallel, layout.virtual_pipeline, run.model.layers))
-    pieces = dealt_out(layers, stages * chunks) or _three_shorter(layers, stages * chunks)
+    pieces = dealt_out(layers, stages, chunks)
     if layout.pipeline_layout != EVEN:
         yield "--pipeline-model-parallel-layout", layout.pipeline_layout
     elif pieces and len(set(pieces)) > 1:
@@ -62,14 +62,6 @@ def _pieces(run: Run, layout: Layout) -> Flags:
         yield "--num-layers-per-virtual-pipeline-stage", pieces[0]
     if chunks > 1 and not run.stack.overlap.pipeline:
         yield "--no-overlap-p2p-communication", True
-
-
-def _three_shorter(layers: int, pieces: int) -> list[int]:
-    """Pieces of which the first and the last two hold a layer less, as mixtures are predicted where three are missing."""
-    most = -(-layers // pieces)
-    if pieces <= 3 or layers % pieces != pieces - 3:
-        return []
-    return [most - 1, *[most] * (pieces - 3), most - 1, most - 1]
 
 
 def batch_flags(run: Run, stages: tuple[RampStage, ...]) -> Flags:

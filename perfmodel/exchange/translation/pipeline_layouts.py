@@ -9,9 +9,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from itertools import groupby
-from math import ceil
 from typing import Any, Final
 
+from perfmodel.count.layer_numbers import piece_layers, stage_layers
+from perfmodel.count.pipeline import stages_by_layers
 from perfmodel.errors import InputError, NotSupportedError, shown
 from perfmodel.spec.pipeline_layout import pipeline_pieces
 
@@ -48,13 +49,13 @@ def _as_written(text: str, *, layers: int, pipeline: int) -> dict[str, Any]:
         raise NotSupportedError(f"{shown(text)} has {number} pieces, which {pipeline} pipeline stages do not share evenly")
     if pieces.total != layers:
         raise NotSupportedError(f"{shown(text)} places {pieces.total} layers, and there are {layers}")
-    is_usual = not pieces.multi_token and list(pieces.layers) == dealt_out(layers, number)
+    is_usual = not pieces.multi_token and list(pieces.layers) == dealt_out(layers, pipeline, number // pipeline)
     return {"virtual_pipeline": number // pipeline} | ({} if is_usual else {"pipeline_layout": layout})
 
 
 def _written(pieces: Sequence[int], *, chunks: int, further: int) -> dict[str, Any]:
     """The settings of pieces with so many layers each."""
-    if list(pieces) == dealt_out(sum(pieces), len(pieces)):
+    if list(pieces) == dealt_out(sum(pieces), len(pieces) // chunks, chunks):
         return {"virtual_pipeline": chunks}
     return {"virtual_pipeline": chunks, "pipeline_layout": layout_text(pieces, further=further)}
 
@@ -72,17 +73,18 @@ def layout_text(pieces: Sequence[int], *, further: int = 0) -> str:
     return f"E{'t' * pieces[0]}|{between}{'t' * pieces[-1]}{'m' * further}L"
 
 
-def dealt_out(layers: int, pieces: int) -> list[int]:
-    """The layers of each piece as they are predicted: even, or with one fewer at the ends (count/pipeline.py)."""
-    if pieces > LONGEST or pieces > layers + 2:
+def dealt_out(layers: int, stages: int, chunks: int) -> list[int]:
+    """The layers of each of so many pieces of each stage as they are predicted where nothing is written down.
+
+    >>> dealt_out(61, 4, 2), dealt_out(30, 4, 2)
+    ([8, 8, 8, 8, 8, 8, 8, 5], [3, 4, 4, 4, 4, 4, 4, 3])
+    """
+    if not 0 < stages * chunks <= min(LONGEST, layers + 2):
         return []
-    over = layers % pieces
-    most = ceil(layers / pieces)
-    if pieces > 1 and over == pieces - 1:
-        return [*[most] * (pieces - 1), most - 1]
-    if pieces > 2 and over == pieces - 2:
-        return [most - 1, *[most] * (pieces - 2), most - 1]
-    return [most] * pieces if not over else []
+    first, _, last = (int(number) for number in stages_by_layers(layers, stages, chunks))
+    if stages == 1:
+        return piece_layers([layers], chunks)
+    return piece_layers(stage_layers(first, layers - first - last, last, stages), chunks)
 
 
 def _chunks(facts: Mapping[str, Any], *, layers: int, pipeline: int) -> int:
