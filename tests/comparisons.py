@@ -17,9 +17,15 @@ def measured() -> tuple[MeasuredRun, ...]:
 
 
 @cache
+def measured_mixtures() -> tuple[MeasuredRun, ...]:
+    """All rows of the table of mixtures of experts."""
+    return read_measured_runs(DATA / "mixture_runs.csv").rows
+
+
+@cache
 def compared_mixtures() -> tuple[TimeComparison, ...]:
     """The shipped runs of mixtures of experts beside their predictions."""
-    return tuple(compare_time(each) for each in read_measured_runs(DATA / "mixture_runs.csv").rows)
+    return tuple(compare_time(each) for each in measured_mixtures())
 
 
 @cache

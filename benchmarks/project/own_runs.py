@@ -27,7 +27,8 @@ from perfmodel.evidence.sharing import sharing_without_each
 from perfmodel.evidence.tails import ALL, laws_without_each
 from perfmodel.evidence.time_scores import ErrorSummary, TimeComparison, compare_time
 from perfmodel.exchange.presets import DATA
-from perfmodel.exchange.tables.published_runs import fitted_priors, read_measured_runs
+from perfmodel.exchange.tables.fitted_priors import fitted_priors
+from perfmodel.exchange.tables.published_runs import read_measured_runs
 from perfmodel.spec.run_evidence import FIGURES, POOLED, Discrepancy, RunEvidence, Sharing
 
 GROUPS: Final = {  # starts of cells

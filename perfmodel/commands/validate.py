@@ -176,7 +176,8 @@ def _without_own_source(comparisons: list[TimeComparison], table: MeasuredTable[
     from perfmodel.evidence.leave_out import left_out
     from perfmodel.evidence.time_scores import compare_time
     from perfmodel.exchange.presets import DATA
-    from perfmodel.exchange.tables.published_runs import fitted_priors, read_measured_runs
+    from perfmodel.exchange.tables.fitted_priors import fitted_priors
+    from perfmodel.exchange.tables.published_runs import read_measured_runs
 
     known = {each.run_id for each in table.rows}
     has_experts = any(each.model.mixture is not None for each in table.rows)

@@ -11,8 +11,10 @@ published convention counts neither.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Final
+from types import MappingProxyType
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -31,6 +33,29 @@ from perfmodel.spec.phases import DATA_GRADIENT
 SCORE_BYTES: Final = 4  # routers score in fp32
 EAGER_PASSES: Final = (17, 34)  # of a function with clamps, forwards and backwards
 SCORE_PASSES: Final = 10  # scores, function, choice and its mask, probabilities, counts for the loss: read and written
+
+
+class Way(NamedTuple):
+    """How tokens travel to experts and back: two kinds of collectives, and what ranks do before them.
+
+    With `orders_copies` they send a copy of a token for each of its experts, in the order of these; with `sends_all` every
+    token to every rank. Otherwise software sends a token once to a rank, which makes the copies.
+    """
+
+    dispatch: str
+    combine: str
+    orders_copies: bool = False
+    sends_all: bool = False
+
+
+WAYS: Final[Mapping[str, Way]] = MappingProxyType(  # by ExpertWork.dispatcher
+    {
+        "alltoall": Way("all_to_all", "all_to_all", orders_copies=True),
+        "allgather": Way("all_gather", "reduce_scatter", sends_all=True),
+        "deepep": Way("token_exchange", "token_exchange"),
+        "hybridep": Way("token_exchange", "token_exchange"),
+    }
+)
 
 
 def _mixture(model: TransformerModel) -> Mixture:
@@ -117,7 +142,7 @@ class Routed:
     def __init__(self, write: StreamOperators, declared: LayerPart, name: str) -> None:
         self.write, self.linears, self.name = write, declared.others, name
         self.mixture, self.work, layout = _mixture(write.model), write.stack.experts, write.layout
-        self.width = expert_width(write.model)
+        self.width, self.way = expert_width(write.model), WAYS[write.stack.experts.dispatcher]
         self.tokens = write.tokens / write.token_shards
         self.copies = self.tokens * self.mixture.experts_per_token
         self.ranks, self.tensor = layout.expert_parallel, layout.expert_tensor_parallel
@@ -162,7 +187,7 @@ class Routed:
         more for several experts. Others copy tokens where they arrive.
         """
         outward = self._travel(Role.DISPATCH)
-        if self.work.dispatcher != "alltoall":
+        if not self.way.orders_copies:
             return outward + self._moved("permute", 2 * self.received)
         sort = self._moved("sort", 2 * self.received, self.has_several) if self.any_has_several else Block()
         return self._moved("permute", self.tokens + self.copies) + outward + sort
@@ -170,7 +195,7 @@ class Routed:
     def combine(self) -> Block:
         """The other way round: what experts gave is added up where tokens came from."""
         homeward = self._travel(Role.COMBINE)
-        if self.work.dispatcher != "alltoall":
+        if not self.way.orders_copies:
             return self._moved("unpermute", 2 * self.received) + homeward
         sort = self._moved("unsort", 2 * self.received, self.has_several) if self.any_has_several else Block()
         return sort + homeward + self._moved("unpermute", self.tokens + self.copies)
@@ -201,17 +226,11 @@ class Routed:
     def _call(self, role: Role) -> Collective:
         """What one rank sends to the ranks of its tokens' experts."""
         size, mixture = self.write.activation_bytes * self.width, self.mixture
-        if self.work.dispatcher == "allgather":
-            kind = "all_gather" if role is Role.DISPATCH else "reduce_scatter"
-            payload: Numeric = size * self.tokens * self.ranks
-        else:
-            kind = "all_to_all" if self.work.dispatcher == "alltoall" else "token_exchange"
-            payload = size * self.copies * self.load
         return Collective(
             name=f"{self.name}.{role}",
             role=role,
-            kind=kind,
-            payload_bytes=payload,
+            kind=self.way.dispatch if role is Role.DISPATCH else self.way.combine,
+            payload_bytes=size * (self.tokens * self.ranks if self.way.sends_all else self.copies * self.load),
             group=expert_parallel_group(self.write.layout),
             beside_passes=paired_share(self.write.layout) if self.work.overlap == "passes" else 0.0,
             copies=mixture.experts_per_token,
@@ -243,7 +262,7 @@ class Routed:
         numbers = self.received * last.inner
         up = write.own_linear(first, self.rows, useful=useful, calls=calls)
         is_eager = write.model.has_bias("mlp") and not self.work.fused_biases
-        between = self._biased(numbers) if is_eager else activation(write.setup, self.name, numbers, Role.EXPERT_ACTIVATION)
+        between = self._biased(numbers) if is_eager else self._function(numbers)
         down = write.own_linear(last, self.rows, useful=useful, calls=calls)
         is_apart = is_eager or "moe_act" in write.layout.recompute_modules  # what runs again is a kernel of its own
         if self.work.products == "fused" and not is_apart:
@@ -259,6 +278,11 @@ class Routed:
             name=f"{self.name}.weigh", role=Role.EXPERT_OUTPUT, moved_bytes=2 * kept, backward_bytes=3 * kept, saved_bytes=kept
         )
         return block + local(weigh)
+
+    def _function(self, numbers: Numeric) -> Block:
+        """The activation function on so many numbers of each half, times what the router gave where that weighs its result."""
+        is_weighed = not self.work.keeps_outputs
+        return activation(self.write.setup, self.name, numbers, Role.EXPERT_ACTIVATION, weighed=is_weighed)
 
     def _biased(self, numbers: Numeric) -> Block:
         """A gated function with clamps behind biases, in eager kernels on so many numbers of each half.
@@ -290,7 +314,7 @@ class Routed:
         return local(
             MemoryBound(
                 name=f"{self.name}.output_bias",
-                role=Role.ELEMENTWISE,
+                role=Role.EXPERT_OUTPUT,
                 moved_bytes=24 * numbers,
                 backward_bytes=30 * numbers,
                 kernels=4 * self.linears["fc1"].number,

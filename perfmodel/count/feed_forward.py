@@ -79,15 +79,18 @@ EAGER_ACTIVATION: Final = {
 }
 
 
-def activation(setup: Setup, name: str, numbers: Numeric, role: Role = Role.ELEMENTWISE) -> Block:
+def activation(setup: Setup, name: str, numbers: Numeric, role: Role = Role.ELEMENTWISE, *, weighed: bool = False) -> Block:
     """The activation function on so many numbers of each half: one kernel where the stack fuses it, else PyTorch's chain.
 
     Keeps its input (both halves when gated); a gated chain keeps its gate too. ReLU needs its result alone, which the product
-    behind it keeps, unless that keeps a narrower copy or none.
+    behind it keeps, unless that keeps a narrower copy or none. Where a router's weights multiply the result, software has one
+    kernel for both; backwards another reads input and gradient again, for the gradient of the weights.
     """
     model, layout, fusion = setup.model, setup.layout, setup.stack.fusion
     fused = fusion.squared_relu if model.activation == "squared_relu" else fusion.activation
+    fused = weighed or fused
     traffic = (FUSED_ACTIVATION if fused else EAGER_ACTIVATION)[model.activation]
+    again = (3 if model.gated else 2) if weighed else 0
     one = layout.recipe.activation_bytes * numbers
     is_kept_behind = model.activation == "relu" and not layout.recipe.casts and not fusion.recomputed_inputs
     return local(
@@ -97,9 +100,9 @@ def activation(setup: Setup, name: str, numbers: Numeric, role: Role = Role.ELEM
             kernel=f"fused_{model.activation}" if fused and model.gated else model.activation,
             precision=layout.recipe.rest,
             moved_bytes=traffic.forward_passes * one,
-            backward_bytes=traffic.backward_passes * one,
+            backward_bytes=(traffic.backward_passes + again) * one,
             kernels=traffic.forward_kernels,
-            backward_kernels=traffic.backward_kernels,
+            backward_kernels=traffic.backward_kernels + weighed,
             saved_bytes=((2 if fused else 3) if model.gated else 0 if is_kept_behind else 1) * one,
         )
     )

@@ -46,6 +46,7 @@ class Role(StrEnum):
 
 EXPERT_PRODUCTS: Final = frozenset({Role.EXPERT, Role.EXPERT_OUTPUT})
 TOKEN_EXCHANGE: Final = frozenset({Role.DISPATCH, Role.COMBINE})
+TOKEN_MOVEMENT: Final = frozenset({Role.PERMUTE, Role.EXPERT_ACTIVATION, Role.EXPERT_OUTPUT})  # of memory-bound operators
 ATTENTION_CORE: Final = frozenset({Role.CORE, Role.SCORES})
 DATA_PARALLEL: Final = frozenset(
     {Role.GRADIENT_REDUCTION, Role.REPLICA_REDUCTION, Role.PARAMETER_GATHER, Role.BACKWARD_GATHER}

@@ -37,14 +37,21 @@ FEWEST_SOURCES: Final = 2  # that are left; with fewer a prior stays as it is
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FittedPrior:
-    """A number that was fitted on runs: its key path in a run, and the rows that share it, by patterns of their labels."""
+    """A number that was fitted on runs: its key path in a run, and the rows that share it, by patterns of their labels.
+
+    Those rows are of mixtures of experts alone, or of all others: what was fitted on the ones is known without the others.
+    """
 
     key: str
     rows: Mapping[str, str]
+    of_mixtures: bool = False
 
     def serves(self, measured: MeasuredRun) -> bool:
         """Whether the prediction of a row depends on it."""
-        return all(re.search(pattern, measured.labels.get(label, "")) for label, pattern in self.rows.items())
+        is_mixture = measured.model.mixture is not None
+        return is_mixture == self.of_mixtures and all(
+            re.search(pattern, measured.labels.get(label, "")) for label, pattern in self.rows.items()
+        )
 
 
 def left_out(comparisons: Sequence[TimeComparison], priors: Sequence[FittedPrior]) -> list[TimeComparison]:
@@ -86,12 +93,8 @@ def _in_its_cell(comparison: TimeComparison, estimated: Mapping[str, Discrepancy
 
 
 def _slopes(covered: Sequence[TimeComparison], prior: FittedPrior) -> NDArray[np.float64]:
-    """d ln T / d ln x of each row; 0 where it does not depend on the prior, and of mixtures, on which none was fitted."""
-    return np.asarray([_slope(each, prior) if _is_served(each.measured, prior) else 0.0 for each in covered])
-
-
-def _is_served(measured: MeasuredRun, prior: FittedPrior) -> bool:
-    return measured.model.mixture is None and prior.serves(measured)
+    """d ln T / d ln x of each row; 0 where it does not depend on the prior."""
+    return np.asarray([_slope(each, prior) if prior.serves(each.measured) else 0.0 for each in covered])
 
 
 def _slope(comparison: TimeComparison, prior: FittedPrior) -> float:

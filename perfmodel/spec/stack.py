@@ -207,6 +207,9 @@ class ExpertWork(Spec):
     product_work: Numeric = number(
         "ratio", above=0, maximum=5
     )  # time of products of experts over that of the same tiles at once
+    movement_work: Numeric = number(
+        "ratio", above=0, maximum=10
+    )  # time of kernels that order, weigh and activate copies of tokens over that of as many bytes in elementwise ones
     router_kernels: Numeric = count()  # of the router's scores, choice, losses and bookkeeping, forwards
     router_backward_kernels: Numeric = count()
     expert_wait_s: Numeric = number("s")  # that the GPU waits for the CPU, which waits for the numbers of tokens of each expert

@@ -19,7 +19,7 @@ from typing import Final
 import numpy as np
 
 from perfmodel.count.operators import Collective, FusedAttention, Matmul, MemoryBound, Operator, is_attention_core
-from perfmodel.count.roles import EXPERT_PRODUCTS, TOKEN_EXCHANGE, Role
+from perfmodel.count.roles import EXPERT_PRODUCTS, TOKEN_EXCHANGE, TOKEN_MOVEMENT, Role
 from perfmodel.spec.axes import EXPERT, TENSOR
 from perfmodel.spec.fields import Numeric, anywhere, chosen
 from perfmodel.spec.hardware import Cluster
@@ -198,9 +198,10 @@ def timed_blocks(
 
 
 def expert_time_s(operator: Operator, seconds: Numeric, stack: SoftwareStack) -> Numeric:
-    """a + c/s of a dispatch or combine whose links take c, w*g of a product of experts or a scan that takes g; others g.
+    """a + c/s of a dispatch or combine whose links take c, w*g of what runs on copies of tokens or scans and takes g; others g.
 
-    a = dispatch_s of the software, s = its link_share, w = its product_work, or scan_work of scans.
+    a = dispatch_s of the software, s = its link_share, w = its product_work for products of experts, its movement_work for the
+    memory-bound kernels around them, or scan_work for scans.
     """
     work = stack.experts
     if isinstance(operator, Collective) and operator.role in TOKEN_EXCHANGE:
@@ -208,6 +209,8 @@ def expert_time_s(operator: Operator, seconds: Numeric, stack: SoftwareStack) ->
     if operator.role is Role.SCAN:
         chain_s = operator.chained * stack.fusion.scan_step_s if isinstance(operator, MemoryBound) else 0.0
         return seconds * stack.fusion.scan_work + chain_s
+    if isinstance(operator, MemoryBound):
+        return seconds * work.movement_work if operator.role in TOKEN_MOVEMENT else seconds
     return seconds * work.product_work if operator.role in EXPERT_PRODUCTS else seconds
 
 

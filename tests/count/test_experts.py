@@ -224,11 +224,25 @@ def test_biases_of_experts_take_a_chain_of_eager_kernels() -> None:
         moved = [
             op.moved_bytes
             for op in forward(work)
-            if isinstance(op, MemoryBound) and op.role in (Role.EXPERT_ACTIVATION, Role.ELEMENTWISE)
+            if isinstance(op, MemoryBound) and op.role in (Role.EXPERT_ACTIVATION, Role.EXPERT_OUTPUT)
         ]
         traffic[fuses] = sum(float(each) for each in moved)
     numbers = 128 * CHOSEN * FFN
     assert traffic[False] - traffic[True] == (8 * 2 + 17 * 2 - 3 * 2) * numbers + 24 * 128 * CHOSEN * WIDTH
+
+
+@pytest.mark.parametrize(("activation", "forwards", "backwards"), [("swiglu", 3, 5 + 3), ("squared_relu", 2, 3 + 2)])
+def test_weighing_an_activation_reads_it_again_backwards(activation: str, forwards: int, backwards: int) -> None:
+    """One kernel makes function and weights; the gradient of the weights reads input and gradient once more, in another."""
+    model = replace(SMALL, activation=activation)
+    (blocks,) = iteration(mixture_setup(model, layout_of(expert_parallel=8))).layers.values()
+    (one,) = of_role(blocks.plain.forward, Role.EXPERT_ACTIVATION)
+    (other,) = of_role(blocks.plain.backward, Role.EXPERT_ACTIVATION)
+    assert isinstance(one, MemoryBound)
+    assert isinstance(other, MemoryBound)
+    numbers = 128 * CHOSEN * FFN
+    assert (float(one.moved_bytes), float(other.moved_bytes)) == (2 * forwards * numbers, 2 * backwards * numbers)
+    assert (one.kernels, other.kernels) == (1, 2)
 
 
 def test_layers_that_predict_further_come_with_a_head_of_their_own() -> None:

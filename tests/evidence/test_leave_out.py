@@ -9,9 +9,9 @@ import pytest
 
 from perfmodel.evidence.leave_out import FittedPrior, left_out
 from perfmodel.evidence.time_scores import TimeComparison, compare_time
-from perfmodel.exchange.tables.published_runs import fitted_priors
+from perfmodel.exchange.tables.fitted_priors import fitted_priors
 from perfmodel.prediction import predict_stage
-from tests.comparisons import measured
+from tests.comparisons import measured, measured_mixtures
 from tests.evidence.test_groups import RAMP, row
 
 PRIOR = FittedPrior(key="cluster.compute_scale", rows={"stack": "^megatron-core$"})
@@ -62,12 +62,13 @@ def test_with_hardly_another_source_nothing_is_estimated() -> None:
     assert left_out(rows, [PRIOR]) == rows
 
 
-def test_each_fitted_prior_serves_rows_of_the_shipped_table_and_moves_them() -> None:
+def test_each_fitted_prior_serves_rows_of_a_shipped_table_and_moves_them() -> None:
     """A key that no prediction depends on would be left out in vain."""
-    shipped = [each for each in measured() if each.run is not None]
+    shipped = [each for each in (*measured(), *measured_mixtures()) if each.run is not None]
     for prior in fitted_priors():
         served = [each for each in shipped if prior.serves(each)]
         assert served, prior
+        assert {each.model.mixture is not None for each in served} == {prior.of_mixtures}
         pipelined = [each for each in served if each.run is not None and each.run.pipeline_parallel > 1] or served
         one = compare_time(pipelined[0])
         others = [replace(one, measured=replace(one.measured, source=name, iteration_time_s=2.0)) for name in "abc"]

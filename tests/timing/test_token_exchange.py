@@ -169,6 +169,19 @@ def test_products_of_experts_take_their_share_longer() -> None:
         assert float(other.free_s) == pytest.approx(factor * float(one.free_s))
 
 
+def test_kernels_around_products_of_experts_take_their_share_longer() -> None:
+    """movement_work multiplies what orders copies of tokens and what makes activations of them."""
+    slower = replace(STACK, experts=replace(STACK.experts, movement_work=3.0))
+    setup = mixture_setup(SMALL, layout_of(expert_parallel=8))
+    (blocks,) = iteration(setup).layers.values()
+    plain, long = (timed_operators(blocks.plain.operators, 1.0, setup.cluster, stack) for stack in (STACK, slower))
+    around = (Role.PERMUTE, Role.EXPERT_ACTIVATION)
+    assert {one.operator.role for one in plain}.issuperset(around)
+    for one, other in zip(plain, long, strict=True):
+        factor = 3.0 / STACK.experts.movement_work if one.operator.role in around else 1.0
+        assert float(other.free_s) == pytest.approx(factor * float(one.free_s))
+
+
 def test_what_a_rank_sends_is_a_copy_for_each_rank_that_a_token_meets() -> None:
     """8 copies at random over 8 ranks meet 5.25 of them, one of which is its own for an eighth of the tokens."""
     call = exchange(8)

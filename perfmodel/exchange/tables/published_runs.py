@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from perfmodel.errors import InputError, NotSupportedError, PerfmodelError, did_you_mean, shown
-from perfmodel.evidence.leave_out import FittedPrior
 from perfmodel.evidence.measured_rows import MEMORY_KINDS, MeasuredRun, MeasuredTable
 from perfmodel.exchange.building import build
 from perfmodel.exchange.documents import read_mapping
@@ -84,12 +83,6 @@ def read_measured_runs(path: Path) -> MeasuredTable[MeasuredRun]:
     """The measured runs of the table at `path`. Errors: InputError for what is no such table."""
     presets = read_mapping(DATA / "csv_columns.yaml")
     return read_table(path, COLUMNS, lambda line, cells: replace(_published(cells, presets), line=line))
-
-
-def fitted_priors() -> tuple[FittedPrior, ...]:
-    """What was fitted on published runs themselves (data/fitted_priors.yaml)."""
-    entries = read_mapping(DATA / "fitted_priors.yaml")["priors"]
-    return tuple(FittedPrior(key=str(each["key"]), rows=each["rows"]) for each in entries)
 
 
 def _published(cells: dict[str, str], presets: Mapping[str, Any]) -> MeasuredRun:
