@@ -1,0 +1,71 @@
+"""What neighbouring pipeline stages send each other: activations one way, their gradients the other.
+
+Each way has a process group of its own, in which the messages between two stages keep their order. What a step of the schedule
+has made is posted together with what the next one needs; a stage waits for what it needs, and for its own messages to be gone
+before it posts the next. (Megatron-Core does the same without overlap: pipeline_parallel/p2p_communication.py.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import torch
+import torch.distributed as dist
+
+from perfmodel.model.groups import Group
+from perfmodel.model.operators import Label, communication
+from perfmodel.spec.phases import DATA_GRADIENT, FORWARD
+
+ACTIVATIONS: Final[Label] = ("pipeline.send_activations", FORWARD)
+GRADIENTS: Final[Label] = ("pipeline.send_gradients", DATA_GRADIENT)
+RECEIPTS: Final[Mapping[Label, Label]] = {  # of each message, the label of what its receiver waits
+    ACTIVATIONS: ("pipeline.receive_activations", FORWARD),
+    GRADIENTS: ("pipeline.receive_gradients", DATA_GRADIENT),
+}
+
+Message = tuple[torch.Tensor, int]  # what is sent or filled, and the stage at the other end
+
+
+class OneWay:
+    """The messages of one kind that a stage sends and receives."""
+
+    def __init__(self, group: Group, label: Label) -> None:
+        self.group, self.label = group, label
+        self.leaving: list[Any] = []  # handles of what was sent
+        self.arriving: list[Any] = []
+        self.kept: list[torch.Tensor] = []  # what leaves, until it is gone
+
+    def post(self, sent: Sequence[Message], expected: Sequence[Message]) -> None:
+        """Begin to send, and to receive into tensors that are there."""
+        if sent:
+            with communication(*self.label, self.group.ranks):
+                self.finish()
+                self._post(sent, expected)
+        elif expected:
+            self._post(sent, expected)
+
+    def _post(self, sent: Sequence[Message], expected: Sequence[Message]) -> None:
+        group = self.group.process_group
+        calls = [dist.P2POp(dist.irecv, tensor, group=group, group_peer=stage) for tensor, stage in expected]
+        calls += [dist.P2POp(dist.isend, tensor.contiguous(), group=group, group_peer=stage) for tensor, stage in sent]
+        handles = dist.batch_isend_irecv(calls)
+        if len(handles) < len(calls):  # NCCL has one for all
+            self.arriving, self.leaving = handles if expected else [], handles
+        else:
+            self.arriving, self.leaving = handles[: len(expected)], self.leaving + handles[len(expected) :]
+        self.kept += [tensor for tensor, _ in sent]
+
+    def arrive(self) -> None:
+        """Wait for what was expected."""
+        if self.arriving:
+            with communication(*RECEIPTS[self.label], self.group.ranks):
+                for handle in self.arriving:
+                    handle.wait()
+            self.arriving = []
+
+    def finish(self) -> None:
+        """Wait until all that was sent is gone."""
+        for handle in self.leaving:
+            handle.wait()
+        self.leaving, self.kept = [], []
