@@ -46,15 +46,16 @@ class OneWay:
             self._post(sent, expected)
 
     def _post(self, sent: Sequence[Message], expected: Sequence[Message]) -> None:
-        group = self.group.process_group
-        calls = [dist.P2POp(dist.irecv, tensor, group=group, group_peer=stage) for tensor, stage in expected]
-        calls += [dist.P2POp(dist.isend, tensor.contiguous(), group=group, group_peer=stage) for tensor, stage in sent]
-        handles = dist.batch_isend_irecv(calls)
-        if len(handles) < len(calls):  # NCCL has one for all
-            self.arriving, self.leaving = handles if expected else [], handles
-        else:
-            self.arriving, self.leaving = handles[: len(expected)], self.leaving + handles[len(expected) :]
-        self.kept += [tensor for tensor, _ in sent]
+        group, own = self.group.process_group, [(tensor.contiguous(), stage) for tensor, stage in sent]
+        self.kept += [tensor for tensor, _ in own]
+        if any(tensor.device.type == "cuda" for tensor, _ in (*own, *expected)):  # NCCL needs both at once, and has one handle
+            calls = [dist.P2POp(dist.irecv, tensor, group=group, group_peer=stage) for tensor, stage in expected]
+            calls += [dist.P2POp(dist.isend, tensor, group=group, group_peer=stage) for tensor, stage in own]
+            handles = dist.batch_isend_irecv(calls)
+            self.arriving, self.leaving = handles if expected else [], handles if own else self.leaving
+            return
+        self.arriving = [dist.irecv(tensor, group=group, group_src=stage) for tensor, stage in expected]
+        self.leaving += [dist.isend(tensor, group=group, group_dst=stage) for tensor, stage in own]
 
     def arrive(self) -> None:
         """Wait for what was expected."""

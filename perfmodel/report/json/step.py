@@ -40,7 +40,7 @@ def _pair(pair: ComparedValue) -> Mapping[str, float | None]:
 
 
 def counts_document(counted: Sequence[tuple[RampStage, Sequence[Any]]]) -> dict[str, Any]:
-    """What torch counted on one rank of each stage, and what the forecast has."""
+    """What torch counted on one rank of each pipeline stage of each ramp stage, and what the forecast has."""
     return {
         "schema_version": SCHEMA_VERSION,
         "stages": [
@@ -49,6 +49,7 @@ def counts_document(counted: Sequence[tuple[RampStage, Sequence[Any]]]) -> dict[
                 "global_batch_size": stage.global_batch_size,
                 "counts": [
                     {
+                        "pipeline_stage": each.pipeline_stage,
                         "what": each.what,
                         "seen": each.seen,
                         "predicted": each.predicted,

@@ -166,18 +166,21 @@ def calibration_report(profile: Mapping[str, Any]) -> Group:
 
 
 def counts_report(name: str, counted: Sequence[tuple[RampStage, Sequence[Any]]]) -> Group:
-    """What torch counted on one rank of each stage, beside the forecast."""
+    """What torch counted on one rank of each pipeline stage of each ramp stage, beside the forecast."""
     equal = all(each.equal for _, counts in counted for each in counts)
     verdict = "every count of one rank equals the forecast's" if equal else "some counts of one rank differ from the forecast's"
     return Group(Text(f"{name}: {verdict}."), *(_counts(stage, counts) for stage, counts in counted))
 
 
 def _counts(stage: RampStage, counts: Sequence[Any]) -> RenderableType:
-    table = plain_table("in one iteration")
+    several = len({each.pipeline_stage for each in counts}) > 1
+    table = plain_table("pipeline stage" if several else "")
+    table.add_column("in one iteration", no_wrap=True)
     for heading in ("torch", "forecast", "padding"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
     for each in counts:
         padding = f"{each.padding:.0f}" if each.padding else ""
-        table.add_row(each.what, f"{each.seen:.0f}", f"{each.predicted:.0f}", padding, "" if each.equal else "differs")
+        place = (f"{each.pipeline_stage}",) if several else ()
+        table.add_row(*place, each.what, f"{each.seen:.0f}", f"{each.predicted:.0f}", padding, "" if each.equal else "differs")
     return titled(f"One rank, {DATA.label} {stage.data_parallel}, batch {stage.global_batch_size}", table)
