@@ -29,23 +29,24 @@ _scatter_from: Any = getattr(dist, "reduce_scatter_single", None) or dist.reduce
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """The ranks of one axis of the mesh, as one of them sees it."""
+    """The ranks of one axis of the mesh, as one of them sees it; those of several pipeline stages are `across_stages`."""
 
     ranks: int
     rank: int
     process_group: Any = None
+    across_stages: bool = False
 
     def all_reduce(self, tensor: torch.Tensor, name: str, phase: str, *, largest: bool = False) -> None:
         """Sum (or the largest) of `tensor` over the ranks, in place."""
         if self.ranks > 1:
-            with communication(name, phase, self.ranks):
+            with communication(name, phase, across_stages=self.across_stages):
                 dist.all_reduce(tensor, dist.ReduceOp.MAX if largest else dist.ReduceOp.SUM, group=self.process_group)
 
     def all_gather(self, shard: torch.Tensor, name: str, phase: str) -> torch.Tensor:
         """The shards of all ranks, one after the other along the first axis."""
         if self.ranks == 1:
             return shard
-        with communication(name, phase, self.ranks):
+        with communication(name, phase, across_stages=self.across_stages):
             full = shard.new_empty(shard.shape[0] * self.ranks, *shard.shape[1:])
             _gather_into(full, shard.contiguous(), group=self.process_group)
             return full
@@ -54,7 +55,7 @@ class Group:
         """This rank's share, along the first axis, of the sum over the ranks."""
         if self.ranks == 1:
             return full
-        with communication(name, phase, self.ranks):
+        with communication(name, phase, across_stages=self.across_stages):
             shard = full.new_empty(full.shape[0] // self.ranks, *full.shape[1:])
             _scatter_from(shard, full.contiguous(), group=self.process_group)
             return shard
@@ -62,13 +63,13 @@ class Group:
     def all_gather_in_place(self, full: torch.Tensor, name: str, phase: str) -> None:
         """Every rank's share of `full`, from the rank that has it."""
         if self.ranks > 1:
-            with communication(name, phase, self.ranks):
+            with communication(name, phase, across_stages=self.across_stages):
                 _gather_into(full, self.share(full), group=self.process_group)
 
     def reduce_scatter_in_place(self, full: torch.Tensor, name: str, phase: str) -> None:
         """This rank's share of `full` becomes the sum over the ranks; the rest of it is spent."""
         if self.ranks > 1:
-            with communication(name, phase, self.ranks):
+            with communication(name, phase, across_stages=self.across_stages):
                 _scatter_from(self.share(full), full, group=self.process_group)
 
     def all_to_all(
@@ -77,7 +78,7 @@ class Group:
         """Rows for each rank, `send` of them, changed for those that each has for this one, `receive` of them."""
         if self.ranks == 1:
             return rows
-        with communication(name, phase, self.ranks):
+        with communication(name, phase, across_stages=self.across_stages):
             received = rows.new_empty(sum(receive), *rows.shape[1:])
             dist.all_to_all_single(received, rows.contiguous(), list(receive), list(send), group=self.process_group)
             return received
@@ -130,7 +131,7 @@ def make_groups(device: torch.device, model: TransformerModel, layout: Layout) -
         device=device,
         tensor_parallel=_group(mesh, TENSOR.name),
         data_parallel=_group(mesh, DATA.name),
-        world=Group(dist.get_world_size(), dist.get_rank()),
+        world=Group(dist.get_world_size(), dist.get_rank(), across_stages=stages > 1),
         mesh=mesh,
     )
     if model.mixture is not None:
@@ -161,7 +162,7 @@ def _of_ranks(every: list[list[int]], groups: Groups) -> Group:
             return ALONE
         if groups.device.type != "meta":
             dist.all_reduce(torch.ones(1, device=groups.device), group=found)
-    return Group(ranks=found.size(), rank=found.rank(), process_group=found)
+    return Group(ranks=found.size(), rank=found.rank(), process_group=found, across_stages=True)
 
 
 def _check_number(layout: Layout) -> None:

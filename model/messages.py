@@ -8,7 +8,7 @@ before it posts the next. (Megatron-Core does the same without overlap: pipeline
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -19,9 +19,18 @@ from perfmodel.spec.phases import DATA_GRADIENT, FORWARD
 
 ACTIVATIONS: Final[Label] = ("pipeline.send_activations", FORWARD)
 GRADIENTS: Final[Label] = ("pipeline.send_gradients", DATA_GRADIENT)
-RECEIPTS: Final[Mapping[Label, Label]] = {  # of each message, the label of what its receiver waits
-    ACTIVATIONS: ("pipeline.receive_activations", FORWARD),
-    GRADIENTS: ("pipeline.receive_gradients", DATA_GRADIENT),
+
+
+class Waits(NamedTuple):
+    """Labels of what stages wait in the messages of one kind: for each that comes, and for those sent before to be taken."""
+
+    arrival: Label
+    departure: Label
+
+
+WAITS: Final[Mapping[Label, Waits]] = {
+    ACTIVATIONS: Waits(("pipeline.receive_activations", FORWARD), ("pipeline.activations_taken", FORWARD)),
+    GRADIENTS: Waits(("pipeline.receive_gradients", DATA_GRADIENT), ("pipeline.gradients_taken", DATA_GRADIENT)),
 }
 
 Message = tuple[torch.Tensor, int]  # what is sent or filled, and the stage at the other end
@@ -39,8 +48,8 @@ class OneWay:
     def post(self, sent: Sequence[Message], expected: Sequence[Message]) -> None:
         """Begin to send, and to receive into tensors that are there."""
         if sent:
-            with communication(*self.label, self.group.ranks):
-                self.finish()
+            self.finish()
+            with communication(*self.label, across_stages=True):
                 self._post(sent, expected)
         elif expected:
             self._post(sent, expected)
@@ -60,13 +69,15 @@ class OneWay:
     def arrive(self) -> None:
         """Wait for what was expected."""
         if self.arriving:
-            with communication(*RECEIPTS[self.label], self.group.ranks):
+            with communication(*WAITS[self.label].arrival, across_stages=True):
                 for handle in self.arriving:
                     handle.wait()
             self.arriving = []
 
     def finish(self) -> None:
         """Wait until all that was sent is gone."""
-        for handle in self.leaving:
-            handle.wait()
+        if self.leaving:
+            with communication(*WAITS[self.label].departure, across_stages=True):
+                for handle in self.leaving:
+                    handle.wait()
         self.leaving, self.kept = [], []
