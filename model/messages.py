@@ -21,22 +21,22 @@ ACTIVATIONS: Final[Label] = ("pipeline.send_activations", FORWARD)
 GRADIENTS: Final[Label] = ("pipeline.send_gradients", DATA_GRADIENT)
 
 
-class Waits(NamedTuple):
+class WaitLabels(NamedTuple):
     """Labels of what stages wait in the messages of one kind: for each that comes, and for those sent before to be taken."""
 
     arrival: Label
     departure: Label
 
 
-WAITS: Final[Mapping[Label, Waits]] = {
-    ACTIVATIONS: Waits(("pipeline.receive_activations", FORWARD), ("pipeline.activations_taken", FORWARD)),
-    GRADIENTS: Waits(("pipeline.receive_gradients", DATA_GRADIENT), ("pipeline.gradients_taken", DATA_GRADIENT)),
+WAITS: Final[Mapping[Label, WaitLabels]] = {
+    ACTIVATIONS: WaitLabels(("pipeline.receive_activations", FORWARD), ("pipeline.activations_taken", FORWARD)),
+    GRADIENTS: WaitLabels(("pipeline.receive_gradients", DATA_GRADIENT), ("pipeline.gradients_taken", DATA_GRADIENT)),
 }
 
 Message = tuple[torch.Tensor, int]  # what is sent or filled, and the stage at the other end
 
 
-class OneWay:
+class MessageChannel:
     """The messages of one kind that a stage sends and receives."""
 
     def __init__(self, group: Group, label: Label) -> None:

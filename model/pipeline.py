@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
-from perfmodel.model.messages import ACTIVATIONS, GRADIENTS, Message, OneWay
+from perfmodel.model.messages import ACTIVATIONS, GRADIENTS, Message, MessageChannel
 from perfmodel.model.schedule import Step, Task, schedule_of_stage
 from perfmodel.model.supported import DTYPES
 from perfmodel.model.transformer import Transformer
@@ -19,7 +19,7 @@ from perfmodel.model.transformer import Transformer
 MicroBatch = tuple[torch.Tensor, torch.Tensor]  # tokens and targets, (sequences, length) each
 
 
-class _Passed(NamedTuple):
+class _ForwardPass(NamedTuple):
     """What stays of a forward pass until its backward pass: what came in, and where gradients of what went out begin."""
 
     received: torch.Tensor
@@ -36,12 +36,15 @@ class Pipeline:
         tokens = int(layout.micro_batch_size * layout.sequence_length)
         self.shape = (tokens // int(layout.sequence_shards), int(model.spec.hidden_size))
         self.dtype = DTYPES[layout.precision]
-        self.ways = {False: OneWay(groups.pipeline_parallel, ACTIVATIONS), True: OneWay(groups.pipeline_gradients, GRADIENTS)}
+        self.channels = {
+            False: MessageChannel(groups.pipeline_parallel, ACTIVATIONS),
+            True: MessageChannel(groups.pipeline_gradients, GRADIENTS),
+        }
 
     def run(self, micro_batches: list[MicroBatch]) -> list[torch.Tensor]:
         """Gradients of all micro-batches; the loss of each, of the stage that holds the head."""
         losses: list[torch.Tensor] = []
-        passed: dict[tuple[int, int], _Passed] = {}
+        passed: dict[tuple[int, int], _ForwardPass] = {}
         made: dict[Task, torch.Tensor] = {}
         for step in self.steps:
             arrived = self._exchange(made, step)
@@ -58,16 +61,16 @@ class Pipeline:
                 else:
                     made[task] = result
         self._exchange(made, ())
-        for way in self.ways.values():
-            way.finish()
+        for channel in self.channels.values():
+            channel.finish()
         return losses
 
-    def _forward(self, chunk: int, batch: MicroBatch, arrived: torch.Tensor | None) -> tuple[torch.Tensor, _Passed]:
+    def _forward(self, chunk: int, batch: MicroBatch, arrived: torch.Tensor | None) -> tuple[torch.Tensor, _ForwardPass]:
         """What a piece hands on, or the loss; and apart from it, what its backward pass needs."""
         tokens, targets = batch
         received = tokens if arrived is None else arrived.requires_grad_()
         result = self.model.through(self.model.pieces[chunk], received, targets)
-        return result.detach(), _Passed(received, get_gradient_edge(result))
+        return result.detach(), _ForwardPass(received, get_gradient_edge(result))
 
     def _next(self, task: Task) -> int | None:
         """The stage that needs what a task makes; None after the last piece, and for gradients of the first."""
@@ -95,14 +98,14 @@ class Pipeline:
             if (stage := self._previous(task)) is not None:
                 arrived[task] = torch.empty(self.shape, dtype=self.dtype, device=self.model.groups.device)
                 expected[task.backward].append((arrived[task], stage))
-        for backward, way in self.ways.items():
-            way.post(sent[backward], expected[backward])
-        for way in self.ways.values():
-            way.arrive()
+        for backward, channel in self.channels.items():
+            channel.post(sent[backward], expected[backward])
+        for channel in self.channels.values():
+            channel.arrive()
         return arrived
 
 
-def _backward(passed: _Passed, arrived: torch.Tensor | None) -> torch.Tensor | None:
+def _backward(passed: _ForwardPass, arrived: torch.Tensor | None) -> torch.Tensor | None:
     """The gradient of what came in, from that of what went out, or from a loss; of tokens there is none."""
     torch.autograd.backward((passed.handed_on,), None if arrived is None else (arrived,))
     return passed.received.grad

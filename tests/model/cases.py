@@ -111,6 +111,7 @@ ON_FOUR_STAGES = [
     *_cases(DEEP_LLAMA, FOUR_STAGES | INTERLEAVED),
     *_cases(GPT, PIPELINE | SHARED | BF16),
     *_cases(MIXTRAL, PIPELINE | SHARED | {"expert_parallel": 2, "micro_batch_size": 2}, balanced=True),
+    *_cases(GPT, PIPELINE | SHARDED),
     *_cases(DEEPSEEK, PIPELINE | SPREAD | SHARDED),
 ]
 ON_FOUR_RANKS = [

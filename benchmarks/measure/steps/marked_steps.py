@@ -16,7 +16,7 @@ from perfmodel.evidence.step_records import OperatorTime, StageTime
 from perfmodel.model.messages import WAITS
 from perfmodel.model.operators import BETWEEN, Label
 
-Seconds = Mapping[Label, Sequence[float]]  # of every execution of every operator of one rank
+RankSeconds = Mapping[Label, Sequence[float]]  # of every execution of every operator of one rank
 
 
 class LabelTime(NamedTuple):
@@ -33,7 +33,7 @@ class MarkedStep:
     `messages` are the labels of communication, and whether each is between pipeline stages.
     """
 
-    ranks: Sequence[Seconds]
+    ranks: Sequence[RankSeconds]
     messages: Mapping[Label, bool]
     stages: int
 
