@@ -21,14 +21,23 @@ Entry = tuple[str, torch.nn.Parameter, Cut]
 class SharedBuffer:
     """Parameters and gradients of some of a model's parameters, which `replicas` hold alike and `owners` share the states of.
 
-    Those that are cut lie first, then learned positions, then what sequence parallelism leaves to be added up.
+    Those that are cut lie first, then learned positions, then what sequence parallelism leaves to be added up. Before all of
+    them lies the one, if any, that is a `copy` of another pipeline stage's: it counts there to the norm of the gradients.
     """
 
     def __init__(
-        self, entries: Sequence[Entry], *, replicas: Group, owners: Group, dtype: torch.dtype, device: torch.device
+        self,
+        entries: Sequence[Entry],
+        *,
+        replicas: Group,
+        owners: Group,
+        dtype: torch.dtype,
+        device: torch.device,
+        copy: torch.nn.Parameter | None = None,
     ) -> None:
         self.replicas, self.owners = replicas, owners
-        ordered = sorted(entries, key=_place)
+        ordered = sorted(entries, key=lambda entry: -1 if entry[1] is copy else _place(entry))
+        self.copied = 0 if copy is None else copy.numel()
         self.numbers = numbers = sum(parameter.numel() for _, parameter, _ in ordered)
         padded = -(-numbers // owners.ranks) * owners.ranks
         self.parameters = torch.empty(padded, dtype=dtype, device=device)
@@ -86,10 +95,14 @@ class SharedBuffer:
             self.replicas.all_reduce(self.gradients, name, OPTIMIZER)
 
     def square(self, tensor_parallel: int) -> torch.Tensor:
-        """The square of its gradients' norm, this rank's part of the sum over all; what several ranks hold is counted once."""
+        """The square of its gradients' norm, this rank's part of the sum over all; what several ranks hold is counted once.
+
+        `tensor_parallel` is how many ranks hold what is not cut.
+        """
         owned = self.owners.share(self.gradients)
         start = self.owners.rank * len(owned)
-        cut, whole = owned.tensor_split([min(max(self.whole_from - start, 0), len(owned))])
+        ends = [min(max(end - start, 0), len(owned)) for end in (self.copied, self.whole_from)]
+        _, cut, whole = owned.tensor_split(ends)
         squares = _square(cut) + _square(whole) / tensor_parallel
         return squares / (self.replicas.ranks / self.owners.ranks)
 

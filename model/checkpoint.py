@@ -1,9 +1,9 @@
 """Where a run that was stopped goes on: the state of all ranks in a folder, whole or not there at all.
 
 A checkpoint is a folder named by its iteration. PyTorch writes what it holds (torch.distributed.checkpoint): the master weights
-and moments of every tensor-parallel rank, and of every expert-parallel rank, each a flat tensor that its data-parallel ranks
-share or hold alike. Parameters are rounded from the master weights again. All ranks write into a folder of another name, which
-is renamed when the last one is done.
+and moments of every tensor-parallel rank of a pipeline stage, and of every expert-parallel rank, each a flat tensor that its
+data-parallel ranks share or hold alike. Parameters are rounded from the master weights again. All ranks write into a folder of
+another name, which is renamed when the last one is done.
 """
 
 from __future__ import annotations
@@ -83,7 +83,8 @@ def _state(trainer: Trainer) -> dict[str, Any]:
             else (groups.tensor_parallel, groups.mesh, "data_parallel")
         )
         owned = mesh[axis] if buffer.owners.ranks > 1 and mesh is not None else None
-        prefix = f"{'expert' if of_experts else 'tensor'}_parallel_{shards.rank}"
+        stage = f"pipeline_parallel_{groups.pipeline_parallel.rank}"
+        prefix = f"{stage}.{'expert' if of_experts else 'tensor'}_parallel_{shards.rank}"
         found |= {f"{prefix}.{key}": _entry(tensor, owned) for key, tensor in optimizer.state(name).items()}
     return found
 

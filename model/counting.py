@@ -13,6 +13,7 @@ KINDS: Final = {
     "_allgather_base_": "all_gather",
     "_reduce_scatter_base_": "reduce_scatter",
     "alltoall_base_": "all_to_all",
+    "send": "point_to_point",  # counted where it is sent
 }
 
 

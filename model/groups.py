@@ -1,14 +1,15 @@
-"""Which ranks work together: a mesh of data-parallel replicas of tensor-parallel groups, one of experts, and their collectives.
+"""Which ranks work together: a mesh of pipeline stages of data-parallel replicas of tensor-parallel groups, one of experts.
 
-Ranks of a tensor-parallel group are neighbours, and so are those of an expert-parallel group, whichever replicas they belong
-to, as the forecast has it. Every call runs under the name of its operator; a group of one calls nothing.
+Ranks of a tensor-parallel group are neighbours, and so are those of an expert-parallel group, whichever replicas of a pipeline
+stage they belong to; stages are the outermost, as the forecast has it. Every collective runs under the name of its operator; a
+group of one calls nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
 import torch
 import torch.distributed as dist
@@ -17,6 +18,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from perfmodel.errors import InputError
 from perfmodel.model.cores import on_all_cores
 from perfmodel.model.operators import communication
+from perfmodel.spec.axes import DATA, MESH, PIPELINE, TENSOR
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.model import TransformerModel
 
@@ -27,23 +29,24 @@ _scatter_from: Any = getattr(dist, "reduce_scatter_single", None) or dist.reduce
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """The ranks of one axis of the mesh, as one of them sees it."""
+    """The ranks of one axis of the mesh, as one of them sees it; those of several pipeline stages are `across_stages`."""
 
     ranks: int
     rank: int
     process_group: Any = None
+    across_stages: bool = False
 
     def all_reduce(self, tensor: torch.Tensor, name: str, phase: str, *, largest: bool = False) -> None:
         """Sum (or the largest) of `tensor` over the ranks, in place."""
         if self.ranks > 1:
-            with communication(name, phase):
+            with communication(name, phase, across_stages=self.across_stages):
                 dist.all_reduce(tensor, dist.ReduceOp.MAX if largest else dist.ReduceOp.SUM, group=self.process_group)
 
     def all_gather(self, shard: torch.Tensor, name: str, phase: str) -> torch.Tensor:
         """The shards of all ranks, one after the other along the first axis."""
         if self.ranks == 1:
             return shard
-        with communication(name, phase):
+        with communication(name, phase, across_stages=self.across_stages):
             full = shard.new_empty(shard.shape[0] * self.ranks, *shard.shape[1:])
             _gather_into(full, shard.contiguous(), group=self.process_group)
             return full
@@ -52,7 +55,7 @@ class Group:
         """This rank's share, along the first axis, of the sum over the ranks."""
         if self.ranks == 1:
             return full
-        with communication(name, phase):
+        with communication(name, phase, across_stages=self.across_stages):
             shard = full.new_empty(full.shape[0] // self.ranks, *full.shape[1:])
             _scatter_from(shard, full.contiguous(), group=self.process_group)
             return shard
@@ -60,13 +63,13 @@ class Group:
     def all_gather_in_place(self, full: torch.Tensor, name: str, phase: str) -> None:
         """Every rank's share of `full`, from the rank that has it."""
         if self.ranks > 1:
-            with communication(name, phase):
+            with communication(name, phase, across_stages=self.across_stages):
                 _gather_into(full, self.share(full), group=self.process_group)
 
     def reduce_scatter_in_place(self, full: torch.Tensor, name: str, phase: str) -> None:
         """This rank's share of `full` becomes the sum over the ranks; the rest of it is spent."""
         if self.ranks > 1:
-            with communication(name, phase):
+            with communication(name, phase, across_stages=self.across_stages):
                 _scatter_from(self.share(full), full, group=self.process_group)
 
     def all_to_all(
@@ -75,7 +78,7 @@ class Group:
         """Rows for each rank, `send` of them, changed for those that each has for this one, `receive` of them."""
         if self.ranks == 1:
             return rows
-        with communication(name, phase):
+        with communication(name, phase, across_stages=self.across_stages):
             received = rows.new_empty(sum(receive), *rows.shape[1:])
             dist.all_to_all_single(received, rows.contiguous(), list(receive), list(send), group=self.process_group)
             return received
@@ -86,24 +89,33 @@ class Group:
         return full[self.rank * length : (self.rank + 1) * length]
 
 
-@dataclass(frozen=True, slots=True)
+ALONE: Final = Group(1, 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Groups:
-    """The groups of this rank, and where its tensors lie: those that share tokens, and those that share experts."""
+    """The groups of this rank, and where its tensors lie: those that share tokens, and those that share experts.
+
+    Activations and their gradients go through groups of their own, both of the stages of one pipeline. `vocabulary` are its
+    ends, which hold copies of tied embeddings; one rank elsewhere.
+    """
 
     device: torch.device
-    tensor_parallel: Group
-    data_parallel: Group
-    expert_parallel: Group
-    expert_data_parallel: Group
-    world: Group
+    tensor_parallel: Group = ALONE
+    data_parallel: Group = ALONE
+    expert_parallel: Group = ALONE
+    expert_data_parallel: Group = ALONE
+    pipeline_parallel: Group = ALONE
+    pipeline_gradients: Group = ALONE
+    vocabulary: Group = ALONE
+    world: Group = ALONE
     mesh: DeviceMesh | None = None
     expert_mesh: DeviceMesh | None = None
 
 
 def one_rank(device: str = "cpu") -> Groups:
     """A single process, which communicates with nobody."""
-    alone = Group(1, 0)
-    return Groups(torch.device(device), alone, alone, alone, alone, alone)
+    return Groups(device=torch.device(device))
 
 
 def make_groups(device: torch.device, model: TransformerModel, layout: Layout) -> Groups:
@@ -111,32 +123,54 @@ def make_groups(device: torch.device, model: TransformerModel, layout: Layout) -
 
     Errors: InputError when the number of processes is not that of the layout.
     """
-    tensor, data = int(layout.tensor_parallel), int(layout.data_parallel)
+    tensor, data, stages = (int(each) for each in (layout.tensor_parallel, layout.data_parallel, layout.pipeline_parallel))
     _check_number(layout)
-    mesh = _mesh(device, data_parallel=data, tensor_parallel=tensor)
-    experts = None
+    outer = {PIPELINE.name: stages} if stages > 1 else {}
+    mesh = _mesh(device, **outer, data_parallel=data, tensor_parallel=tensor)
+    groups = Groups(
+        device=device,
+        tensor_parallel=_group(mesh, TENSOR.name),
+        data_parallel=_group(mesh, DATA.name),
+        world=Group(dist.get_world_size(), dist.get_rank(), across_stages=stages > 1),
+        mesh=mesh,
+    )
     if model.mixture is not None:
         sharing = int(layout.expert_parallel)
-        experts = _mesh(device, expert_data_parallel=tensor * data // sharing, expert_parallel=sharing)
-    alone = Group(1, 0)
-    return Groups(
-        device=device,
-        tensor_parallel=_group(mesh, "tensor_parallel"),
-        data_parallel=_group(mesh, "data_parallel"),
-        expert_parallel=_group(experts, "expert_parallel") if experts else alone,
-        expert_data_parallel=_group(experts, "expert_data_parallel") if experts else alone,
-        world=Group(dist.get_world_size(), dist.get_rank()),
-        mesh=mesh,
-        expert_mesh=experts,
-    )
+        experts = _mesh(device, **outer, expert_data_parallel=tensor * data // sharing, expert_parallel=sharing)
+        of_experts = {name: _group(experts, name) for name in ("expert_parallel", "expert_data_parallel")}
+        groups = replace(groups, **of_experts, expert_mesh=experts)
+    return _in_pipelines(groups, model, stages) if stages > 1 else groups
+
+
+def _in_pipelines(groups: Groups, model: TransformerModel, stages: int) -> Groups:
+    """With the groups of pipelines: ranks of one are as many apart as a stage has."""
+    stride = groups.world.ranks // stages
+    pipelines = [list(range(first, groups.world.ranks, stride)) for first in range(stride)]
+    activations, gradients = (_of_ranks(pipelines, groups) for _ in range(2))
+    vocabulary = _of_ranks([[each[0], each[-1]] for each in pipelines], groups) if model.tied_embeddings else ALONE
+    return replace(groups, pipeline_parallel=activations, pipeline_gradients=gradients, vocabulary=vocabulary)
+
+
+def _of_ranks(every: list[list[int]], groups: Groups) -> Group:
+    """The one among groups of ranks that this rank is in; it is made by all ranks, and all of its ranks join it here.
+
+    NCCL wants that before two of them exchange messages, and gloo starts its threads then.
+    """
+    with on_all_cores():
+        found, _ = dist.new_subgroups_by_enumeration(every)
+        if found is None:
+            return ALONE
+        if groups.device.type != "meta":
+            dist.all_reduce(torch.ones(1, device=groups.device), group=found)
+    return Group(ranks=found.size(), rank=found.rank(), process_group=found, across_stages=True)
 
 
 def _check_number(layout: Layout) -> None:
     if dist.get_world_size() != layout.gpus:
+        degrees = [f"{axis.name} {layout.degree(axis):g}" for axis in MESH if axis in (TENSOR, DATA) or layout.degree(axis) > 1]
         raise InputError(
-            f"the layout has {layout.gpus:g} ranks (tensor_parallel {layout.tensor_parallel:g} x data_parallel "
-            f"{layout.data_parallel:g}), not the {dist.get_world_size()} that were started; torchrun --nproc-per-node starts "
-            "as many"
+            f"the layout has {layout.gpus:g} ranks ({' x '.join(degrees)}), not the {dist.get_world_size()} that were started; "
+            "torchrun --nproc-per-node starts as many"
         )
 
 

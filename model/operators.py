@@ -29,7 +29,7 @@ class Recorder:
         self.labels: list[Label] = [BETWEEN]  # of every execution of an operator, in the order in which they began
         self.marks: list[tuple[Any, int]] = []  # a time, and which execution goes on from there
         self.opened = [0]
-        self.messages: set[Label] = set()  # labels of communication
+        self.messages: dict[Label, bool] = {}  # labels of communication, and whether it is between pipeline stages
         self.recomputing = False
 
     def open(self, label: Label) -> None:
@@ -95,11 +95,11 @@ def operator(name: str, phase: str = FORWARD) -> Iterator[None]:
 
 
 @contextmanager
-def communication(name: str, phase: str) -> Iterator[None]:
-    """The same of what the ranks of a group tell each other."""
+def communication(name: str, phase: str, *, across_stages: bool = False) -> Iterator[None]:
+    """The same of what the ranks of a group tell each other, of one pipeline stage or across several."""
     with operator(name, phase):
         if _recorder:
-            _recorder.messages.add((name, _phase(phase)))
+            _recorder.messages[name, _phase(phase)] = across_stages
         yield
 
 

@@ -9,7 +9,7 @@ FSDP2 is not used here: it gathers fp32 shards layer by layer, which is another 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import torch
 
@@ -42,6 +42,7 @@ class DistributedAdamW:
         self.averaged_over = float(layout.micro_batches * self.groups.data_parallel.ranks)
         self.buffers = _buffers(model)
         self.of_model = _lay_under(model, list(self.buffers.values()))
+        self.vocabulary_copy = model.vocabulary_copy
         self.adam = torch.optim.AdamW(
             [each.master for each in self.buffers.values()],
             lr=recipe.learning_rate,
@@ -96,6 +97,9 @@ class DistributedAdamW:
     @torch.no_grad()
     def step(self) -> torch.Tensor:
         """One AdamW step on the sum of the gradients; the norm of the gradients, which is clipped at 1."""
+        if self.vocabulary_copy is not None:
+            copy: Any = self.vocabulary_copy
+            self.groups.vocabulary.all_reduce(copy.main_grad, "optimizer.embedding_gradients.all_reduce", OPTIMIZER)
         if self.sums_norms:
             norms = self.dense.gradients[self.dense.norms_from : self.dense.norms_to]
             self.groups.tensor_parallel.all_reduce(norms, "optimizer.norm_gradients.all_reduce", OPTIMIZER)
@@ -144,13 +148,15 @@ def _buffers(model: Transformer) -> dict[str, SharedBuffer]:
     """One for the experts where there are some, and one for all else."""
     groups, layout, alone = model.groups, model.layout, Group(1, 0)
     entries = list(model.cuts())
+    copy = None if model.embedding is not None else model.vocabulary_copy  # the first stage's counts
     found = {}
     for name, replicas in (("dense", groups.data_parallel), ("experts", groups.expert_data_parallel)):
         own = [entry for entry in entries if entry[2].of_experts == (name == "experts")]
         owners = replicas if layout.sharding == "zero1" else alone
         if own:
             dtype = DTYPES[layout.precision]
-            found[name] = SharedBuffer(own, replicas=replicas, owners=owners, dtype=dtype, device=groups.device)
+            sizes = {"replicas": replicas, "owners": owners, "dtype": dtype, "device": groups.device}
+            found[name] = SharedBuffer(own, **sizes, copy=copy if name == "dense" else None)
     return found
 
 

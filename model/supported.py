@@ -8,13 +8,13 @@ from typing import Final
 import torch
 
 from perfmodel.errors import NotSupportedError
-from perfmodel.spec.axes import AXES, DATA, EXPERT, TENSOR
+from perfmodel.spec.axes import AXES, DATA, EXPERT, PIPELINE, TENSOR
 from perfmodel.spec.layer_parts import Mixture
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.model import TransformerModel
 
 DTYPES: Final = {"bf16": torch.bfloat16, "fp32": torch.float32}
-SPREAD_OVER: Final = (TENSOR, DATA, EXPERT)  # axes of parallelism that the model has
+SPREAD_OVER: Final = (TENSOR, DATA, PIPELINE, EXPERT)  # axes of parallelism that the model has
 PARTS: Final[Mapping[str, tuple[tuple[object, ...], str]]] = {  # field of a model -> what runs here of it, and a sentence
     "norm": (("rmsnorm", "layernorm"), "RMS norms, and layer norms with weight and bias"),
     "position": (("rotary", "learned", "none"), "rotary and learned positions, and no biases of scores (ALiBi)"),
@@ -48,6 +48,9 @@ def check_supported(model: TransformerModel, layout: Layout) -> None:
     for axis in AXES:
         if axis not in SPREAD_OVER and layout.degree(axis) > 1:
             raise NotSupportedError(f"the reference model runs {axis.name} 1, not {layout.degree(axis)}", key=axis.name)
+    if layout.pipeline_schedule != "1f1b":
+        sentence = f"the reference model runs 1f1b, plain or interleaved (virtual_pipeline), not {layout.pipeline_schedule}"
+        raise NotSupportedError(sentence, key="pipeline_schedule")
     if layout.precision not in DTYPES:
         raise NotSupportedError(f"the reference model runs {' and '.join(DTYPES)}, not {layout.precision}", key="precision")
     if layout.sharding not in ("none", "zero1"):

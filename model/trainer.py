@@ -11,6 +11,7 @@ import torch.distributed as dist
 from perfmodel.model.data import batch
 from perfmodel.model.groups import Groups
 from perfmodel.model.optimizer import DistributedAdamW, Recipe
+from perfmodel.model.pipeline import MicroBatch, Pipeline
 from perfmodel.model.router import Routing
 from perfmodel.model.transformer import Transformer, initialise
 from perfmodel.spec.layout import Layout
@@ -42,10 +43,11 @@ class Trainer:
         if groups.device.type != "meta":
             initialise(self.model, seed)
             self.optimizer.take_over()
+        self.pipeline = Pipeline(self.model)
         self.iteration = 0
         self.gradient_norm: torch.Tensor | None = None  # of the last step, before it was clipped
 
-    def micro_batches(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    def micro_batches(self) -> list[MicroBatch]:
         """Tokens and targets of this rank's replica in the iteration that comes next."""
         layout, replica = self.layout, self.groups.data_parallel
         tokens, targets = batch(
@@ -59,21 +61,17 @@ class Trainer:
         parts = [each.to(self.groups.device).split(size) for each in own]
         return list(zip(*parts, strict=True))
 
-    def step(self, micro_batches: list[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
-        """One iteration on data that is there; the mean loss of this rank's replica."""
-        losses = []
-        for tokens, targets in micro_batches:
-            loss = self.model(tokens, targets)
-            loss.backward()
-            losses.append(loss.detach())
+    def step(self, micro_batches: list[MicroBatch]) -> torch.Tensor:
+        """One iteration on data that is there; the mean loss of this rank's replica, 0 on stages that do not hold the head."""
+        losses = self.pipeline.run(micro_batches)
         self.gradient_norm = self.optimizer.step()
         self.iteration += 1
-        return torch.stack(losses).mean()
+        return torch.stack(losses).mean() if losses else torch.zeros((), device=self.groups.device)
 
     def mean_loss(self, loss: torch.Tensor) -> float:
         """The loss over all replicas."""
         if self.groups.world.ranks > 1:
             loss = loss.clone()
             dist.all_reduce(loss)
-            loss = loss / self.groups.world.ranks
+            loss = loss * (self.groups.pipeline_parallel.ranks / self.groups.world.ranks)
         return float(loss)

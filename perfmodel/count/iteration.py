@@ -11,8 +11,8 @@ import numpy as np
 from perfmodel.count.blocks import Block, rerun_of_modules, with_operators_again, with_recompute
 from perfmodel.count.data_parallel import Buckets, buckets
 from perfmodel.count.operators import Operator
-from perfmodel.count.pipeline import PipelineSplit, PipelineStages, pipeline_split
-from perfmodel.count.synchronisation import synchronisation_operators
+from perfmodel.count.pipeline import PipelineSplit, PipelineStage, PipelineStages, every_stage, pipeline_split
+from perfmodel.count.synchronisation import synchronisation_of_stage, synchronisation_operators
 from perfmodel.count.vocabulary import DecoderOperators
 from perfmodel.spec.fields import Numeric, anywhere
 from perfmodel.spec.layout import Layout
@@ -93,10 +93,34 @@ class Iteration:
             every, plain = self.whole(kind)
             counts += [(of_kind.again, every - plain), (of_kind.plain, plain)]
         counts += [(self.boundary, self.boundaries), (self.head, 1)]
-        blocks = [(block, times * self.layout.micro_batches) for block, times in counts if anywhere(times)]
-        yield from ((block.forward, times) for block, times in blocks)
-        yield from ((block.backward, times) for block, times in reversed(blocks))
+        yield from self._passes([(block, times, times) for block, times in counts])
         yield self.synchronisation, 1
+
+    def _passes(self, counts: list[tuple[Block, Numeric, Numeric]]) -> Iterator[tuple[tuple[Operator, ...], Numeric]]:
+        """Both passes of blocks that a micro-batch runs so often forward and backward."""
+        batches = self.layout.micro_batches
+        yield from ((block.forward, times * batches) for block, times, _ in counts if anywhere(times))
+        yield from ((block.backward, times * batches) for block, _, times in reversed(counts) if anywhere(times))
+
+    @cached_property
+    def every_stage(self) -> tuple[PipelineStage, ...]:
+        """All pipeline stages of a single layout, in their order."""
+        return every_stage(self.setup)
+
+    def stage_executions(self, stage: PipelineStage) -> Iterator[tuple[Operator, Numeric]]:
+        """Every operator with how often one GPU of a pipeline stage runs it, in the order of `block_passes`.
+
+        A message between stages counts where it is sent. The optimizer step is that of this very stage.
+        """
+        counts: list[tuple[Block, Numeric, Numeric]] = [(self.embedding, stage.embedding, stage.embedding)]
+        for kind, of_kind in self.layers.items():
+            every, plain = stage.held.every[kind], stage.held.plain[kind]
+            counts += [(of_kind.again, every - plain, every - plain), (of_kind.plain, plain, plain)]
+        pieces = self.layout.virtual_pipeline
+        counts += [(self.boundary, pieces - stage.head, pieces - stage.embedding), (self.head, stage.head, stage.head)]
+        for operators, times in self._passes(counts):
+            yield from ((operator, operator.repeats * times) for operator in operators)
+        yield from ((each, each.repeats) for each in synchronisation_of_stage(self.setup, stage))
 
     def executions(self) -> Iterator[tuple[Operator, Numeric]]:
         """Every operator with how often it runs on all pipeline stages together, in the order of `block_passes`."""

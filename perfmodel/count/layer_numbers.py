@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from perfmodel.count.flops import layer_flop_per_token
 from perfmodel.spec.fields import Numeric, whole
-from perfmodel.spec.pipeline_layout import PipelinePieces
+from perfmodel.spec.pipeline_layout import PipelinePieces, piece_layers, stage_layers
 from perfmodel.spec.setup import Setup
 
 
@@ -94,6 +94,18 @@ def numbers_as_written(setup: Setup, pieces: PipelinePieces) -> NumbersOfStages:
     return _by_stage(setup, walk.every, walk.plain(np.inf if again is None else float(again)))
 
 
+def numbers_of_every_stage(setup: Setup, pieces: Sequence[int]) -> tuple[LayerNumbers, ...]:
+    """Layers of each stage of a single layout, whose pieces hold so many layers, in the order of the stages."""
+    again = setup.layout.recompute_layers
+    walk = _Walk(setup, pieces, whole(setup.layout.pipeline_parallel), tuple(map(float, _costs(setup))))
+    every, plain = walk.every_by_stage, walk.plain_by_stage(np.inf if again is None else float(again))
+    kinds = tuple(setup.model.kinds)
+    return tuple(
+        LayerNumbers(every=dict(zip(kinds, of_every, strict=True)), plain=dict(zip(kinds, of_plain, strict=True)))
+        for of_every, of_plain in zip(every.tolist(), plain.tolist(), strict=True)
+    )
+
+
 def _costs(setup: Setup) -> list[Numeric]:
     """FLOPs a token of a layer of each kind."""
     return [layer_flop_per_token(setup.model, kind, setup.layout.sequence_length) for kind in setup.model.kinds]
@@ -130,16 +142,20 @@ class _Walk:
         self.before = np.stack(
             [np.broadcast_to(setup.model.layers_of(kind, 0, layers), layers.shape) for kind in setup.model.kinds]
         )
-        by_stage = self._counted(self.ends - self.pieces)
+        self.every_by_stage = by_stage = self._counted(self.ends - self.pieces)
         inner = range(1, max(stages - 1, 1))
         self.fullest = max(inner, key=lambda stage: float(by_stage[stage] @ np.asarray(costs)), default=0)
         self.every = self._chosen(by_stage)
 
     def plain(self, again: float) -> NDArray[np.int64]:
         """Layers that do not run again where the first `again` of every stage do."""
+        return self._chosen(self.plain_by_stage(again))
+
+    def plain_by_stage(self, again: float) -> NDArray[np.int64]:
+        """The same of every stage (rows) and kind."""
         met = np.cumsum(self.pieces, axis=0) - self.pieces  # by the stage, before each piece
         rerun = np.clip(np.minimum(again, self.ends[-1, -1]) - met, 0, self.pieces).astype(np.int64)
-        return self._chosen(self._counted(self.ends - self.pieces + rerun))
+        return self._counted(self.ends - self.pieces + rerun)
 
     def _counted(self, begin: NDArray[np.int64]) -> NDArray[np.int64]:
         """Layers of each stage (rows) and kind that lie from `begin` to the end of each piece."""
@@ -148,36 +164,3 @@ class _Walk:
     def _chosen(self, by_stage: NDArray[np.int64]) -> NDArray[np.int64]:
         between = by_stage[1 : max(len(by_stage) - 1, 1)].sum(axis=0)
         return np.stack([by_stage[0], by_stage[self.fullest], by_stage[-1], between])
-
-
-def stage_layers(first: int, between: int, last: int, stages: int) -> list[int]:
-    """Layers of each stage; between the ends the first ones are the fullest.
-
-    >>> stage_layers(3, 7, 2, 4)
-    [3, 4, 3, 2]
-    """
-    if stages == 1:
-        return [first]
-    inner = stages - 2
-    return [first, *(between // inner + (place < between % inner) for place in range(inner)), last]
-
-
-def piece_layers(layers: Sequence[int], virtual: int) -> list[int]:
-    """Layers of each piece in the order of the model; what does not divide leaves the ends of the model fewer.
-
-    >>> piece_layers([3, 4], 2), piece_layers([3, 4, 2], 2)
-    ([1, 2, 2, 2], [1, 2, 2, 2, 2, 0])
-    """
-    full, uneven = divmod(max(layers), virtual)
-    of_stages = [_cut_even(each, virtual) if uneven else _cut_full(each, virtual, full) for each in layers]
-    of_stages[0].reverse()
-    return [of_stage[chunk] for chunk in range(virtual) for of_stage in of_stages]
-
-
-def _cut_even(layers: int, pieces: int) -> list[int]:
-    least, more = divmod(layers, pieces)
-    return [least + (piece < more) for piece in range(pieces)]
-
-
-def _cut_full(layers: int, pieces: int, full: int) -> list[int]:
-    return [min(max(layers - full * piece, 0), full) for piece in range(pieces)]

@@ -2,12 +2,8 @@
 
 Symbols: L layers, p pipeline_parallel, v virtual_pipeline, i = 0 .. p - 1 a stage.
 
-Layers that do not divide over the stages leave the ends one layer fewer than those between where that is enough: what
-Megatron-Core does where the head, or the embedding and the head, count as layers (account_for_embedding_in_pipeline_split and
-account_for_loss_in_pipeline_split). Where more are missing, they are missing in the last piece, and in the first what is more
-than it has: the layouts that NVIDIA writes down for the 61 layers of DeepSeek-V3, whose last piece has the loss and the layer
-that predicts a further token (Megatron-Bridge, recipes/deepseek: Et*4|(tttt|)*14tmL of 16 pieces, Et|(tt|)*30mL of 32). Other
-software counts the embedding, the last norm and the head as modules like any layer, and gives the first stages what is left.
+Layers are dealt out as spec/pipeline_layout.py says. Other software counts the embedding, the last norm and the head as
+modules like any layer, and gives the first stages what is left over.
 """
 
 from __future__ import annotations
@@ -23,13 +19,20 @@ from perfmodel.count.layer_numbers import (
     StageLayers,
     numbers_as_written,
     numbers_by_kind,
+    numbers_of_every_stage,
     numbers_of_one_kind,
 )
 from perfmodel.count.parameters import ParameterCount, held_parameters
 from perfmodel.spec.fields import Numeric, chosen, whole
 from perfmodel.spec.layout import EVEN, Layout
 from perfmodel.spec.model import TransformerModel
-from perfmodel.spec.pipeline_layout import PipelinePieces, pipeline_pieces
+from perfmodel.spec.pipeline_layout import (
+    PipelinePieces,
+    layers_of_ends,
+    piece_layers,
+    pipeline_pieces,
+    stage_layers,
+)
 from perfmodel.spec.setup import Setup
 
 
@@ -76,8 +79,10 @@ def pipeline_split(setup: Setup) -> PipelineSplit:
     model, layout = setup.model, setup.layout
     if layout.pipeline_layout != EVEN:
         return _split_as_written(setup, pipeline_pieces(layout.pipeline_layout))
-    split = _split_by_layers if setup.stack.states.pipeline_split == "layers" else _split_by_modules
-    first, middle, last = split(model, layout)
+    if setup.stack.states.pipeline_split == "layers":
+        first, middle, last = layers_of_ends(model.layers, layout.pipeline_parallel, layout.virtual_pipeline)
+    else:
+        first, middle, last = _split_by_modules(model, layout)
     layers, pipeline = np.asarray(model.layers), np.asarray(layout.pipeline_parallel)
     several = pipeline > 1
     alone, number = chosen(several, 0, 1), np.maximum(pipeline - 2, 0)
@@ -109,6 +114,38 @@ def _split_as_written(setup: Setup, pieces: PipelinePieces) -> PipelineSplit:
             last=_stage(setup, held.last, layers=last, embedding=alone, head=1, position=stages - 1),
         ),
         between=held.between,
+    )
+
+
+def every_stage(setup: Setup) -> tuple[PipelineStage, ...]:
+    """All pipeline stages of a single layout, in their order.
+
+    >>> from dataclasses import replace
+    >>> from perfmodel.exchange.run_files import read_candidates
+    >>> run = read_candidates("nemotron-4-15b")[0].run
+    >>> setup = run.setup(run.stages[0])
+    >>> uneven = replace(setup, model=replace(run.model, layers=30), layout=replace(setup.layout, pipeline_parallel=4))
+    >>> [stage.layers for stage in every_stage(uneven)]
+    [7, 8, 8, 7]
+    """
+    layout, split = setup.layout, pipeline_split(setup)
+    number = whole(layout.pipeline_parallel)
+    if layout.pipeline_layout != EVEN:
+        pieces = pipeline_pieces(layout.pipeline_layout).layers
+    else:
+        between = sum(whole(each) for each in split.between.every.values())
+        dealt = stage_layers(whole(split.stages.first.layers), between, whole(split.stages.last.layers), number)
+        pieces = tuple(piece_layers(dealt, whole(layout.virtual_pipeline)))
+    return tuple(
+        _stage(
+            setup,
+            held,
+            layers=sum(held.every.values()),
+            embedding=int(position == 0),
+            head=int(position == number - 1),
+            position=position,
+        )
+        for position, held in enumerate(numbers_of_every_stage(setup, pieces))
     )
 
 
@@ -151,33 +188,6 @@ def _split_by_modules(model: TransformerModel, layout: Layout) -> tuple[Numeric,
     first = np.maximum(least + (longer > 0) - 1, 0)
     middle = np.minimum(least + (longer > 1), np.maximum(np.asarray(model.layers) - first, 0))
     return first, middle, np.maximum(least - 2, 0)
-
-
-def _split_by_layers(model: TransformerModel, layout: Layout) -> tuple[Numeric, Numeric, Numeric]:
-    """Layers of the first stage, of the fullest middle one and of the last, as `stages_by_layers` deals them out."""
-    return stages_by_layers(model.layers, layout.pipeline_parallel, layout.virtual_pipeline)
-
-
-def stages_by_layers(layers: Numeric, stages: Numeric, virtual: Numeric) -> tuple[Numeric, Numeric, Numeric]:
-    """Layers of the first stage, of the fullest between the ends, and of the last.
-
-    Longer stages lie in the middle if they can. Where all would be as full as the fullest but for three layers or more, the
-    last piece lacks them, and the first what the last has not got.
-
-    >>> [[int(layers) for layers in stages_by_layers(*numbers)] for numbers in ((62, 8, 1), (61, 16, 1), (61, 8, 4))]
-    [[7, 8, 7], [4, 4, 1], [7, 8, 6]]
-    """
-    pipeline = np.asarray(stages)
-    least = np.floor(layers / pipeline)
-    longer = layers - least * pipeline
-    between = np.maximum(pipeline - 2, 0)
-    fullest = least + (longer > 0)
-    first = least + (longer > between)
-    last = layers - first - between * least - np.minimum(longer, between)
-    missing, piece = fullest * pipeline - layers, fullest / virtual
-    spared = np.minimum(missing, piece)
-    is_filled = (missing > 2) & (piece == np.floor(piece)) & (missing - spared < piece) & (pipeline > 1)
-    return chosen(is_filled, fullest - missing + spared, first), fullest, chosen(is_filled, fullest - spared, last)
 
 
 def in_flight(layout: Layout, stage: PipelineStage) -> Numeric:

@@ -10,6 +10,7 @@ import numpy as np
 
 from perfmodel.count.data_parallel import (
     Buckets,
+    buckets,
     data_parallel_operators,
     expert_state_shards,
     owned_parameters,
@@ -18,7 +19,7 @@ from perfmodel.count.data_parallel import (
 )
 from perfmodel.count.operators import Collective, MemoryBound, Operator
 from perfmodel.count.parameters import ParameterCount, low_precision_parameters, most_parameters
-from perfmodel.count.pipeline import PipelineStages
+from perfmodel.count.pipeline import PipelineStage, PipelineStages
 from perfmodel.count.roles import Role
 from perfmodel.count.storage import state_bytes
 from perfmodel.count.vocabulary import embedding_matrix
@@ -44,21 +45,32 @@ def synchronisation_operators(setup: Setup, stages: PipelineStages, bucket: Buck
     return (reduction, *_steps(setup, most, layers), *rest)
 
 
-def _steps(setup: Setup, shard: ParameterCount, layers: Numeric) -> tuple[Operator, ...]:
+def synchronisation_of_stage(setup: Setup, stage: PipelineStage) -> tuple[Operator, ...]:
+    """The operators of one optimizer step on one pipeline stage of a single layout: what differs from stage to stage, as it is.
+
+    Copies of tied embeddings add up their gradients on the first and the last stage alone.
+    """
+    held = stage.parameters
+    reduction, *rest = data_parallel_operators(setup, held, buckets(setup, held))
+    return (reduction, *_steps(setup, held, stage.layers, vocabulary=stage.embedding + stage.head), *rest)
+
+
+def _steps(setup: Setup, shard: ParameterCount, layers: Numeric, vocabulary: Numeric = 1) -> tuple[Operator, ...]:
     """Scale, norm, Adam, zero; the norm is one number over all GPUs, and sequence-parallel norms add up their gradients.
 
     Row-parallel biases, at most two a layer, were added to those tokens alone too, and so were routers and other matrices that
     ranks hold whole: their gradients travel with those of the norms. Copies of tied embeddings on both ends of a pipeline add
-    up theirs.
+    up theirs, on stages that hold `vocabulary`.
     """
     model, layout, stack = setup.model, setup.layout, setup.stack
     owned = owned_parameters(shard, layout, "optimizer")
     state = state_bytes(layout, stack)
     gradient_bytes = owned_parameters(shard, layout, "gradients") * state.gradient
-    vocabulary = embedding_matrix(model, layout.tensor_parallel)
+    copies = vocabulary_group(layout, tied=model.tied_embeddings)
+    matrix_bytes = embedding_matrix(model, layout.tensor_parallel) * state.gradient
     adam = replace(_step("adam", "adam", owned * state.adam, kernels=4), family="optimizer", precision=layout.recipe.rest)
     steps: list[Operator] = [
-        _all_reduce("embedding_gradients", vocabulary * state.gradient, vocabulary_group(layout, tied=model.tied_embeddings)),
+        *((_all_reduce("embedding_gradients", matrix_bytes, copies),) if vocabulary else ()),
         _step("scale_gradients", "scale", 2 * gradient_bytes),
         _step("gradient_norm", "square_sum", owned * state.gradient, kernels=2),
         _all_reduce("gradient_norm", 4.0, world_group(layout)),

@@ -12,12 +12,13 @@ from typing import Final, NamedTuple
 
 from perfmodel.count.blocks import Block
 from perfmodel.count.iteration import Iteration
-from perfmodel.count.layer_numbers import LayerNumbers, piece_layers, stage_layers
+from perfmodel.count.layer_numbers import LayerNumbers
 from perfmodel.count.operators import Collective
 from perfmodel.events.pass_spans import LaidOutPass, laid, weight_gradients
 from perfmodel.events.pipeline_order import BACKWARD, FORWARD, WEIGHTS
 from perfmodel.spec.fields import whole
 from perfmodel.spec.hardware import Cluster
+from perfmodel.spec.pipeline_layout import piece_layers, stage_layers
 from perfmodel.spec.stack import SoftwareStack
 from perfmodel.timing.breakdown import Breakdown
 from perfmodel.timing.passes import both_directions, running_share

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, Final, Union, get_args, get_origin, get_type_hints
 
 from perfmodel.errors import InputError, did_you_mean, shown
@@ -21,8 +21,9 @@ KIND: Final = "training_step"
 class OperatorTime:
     """The time that all executions of one operator take in an iteration.
 
-    `seconds` is the mean over ranks, `fastest_s` the sum over executions of the fastest rank: in a collective, the rank that
-    comes last does not wait. Both are medians over the profiled steps.
+    `seconds` is the mean over ranks, 0 on those of pipeline stages that do not run it; `fastest_s` the sum over executions of
+    the fastest rank: in a collective, the rank that comes last does not wait. A message between pipeline stages is as fast as
+    the fastest of its kind, as all have one size. Both are medians over the profiled steps.
     """
 
     name: str
@@ -33,24 +34,46 @@ class OperatorTime:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CollectiveCount:
-    """Calls of one kind of collective in an iteration of one rank, as torch counts them; the payload is the full tensor."""
+    """Calls of one kind of collective in an iteration of one rank, as torch counts them; the payload is the full tensor.
+
+    The rank is the first of a pipeline stage, counted from 1. A message between stages counts where it is sent.
+    """
 
     kind: str
     ranks: int
     calls: int
     payload_bytes: int
+    pipeline_stage: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageTime:
+    """Where the profiled steps of a pipeline stage went, the mean over them and its ranks: the four parts sum to a step.
+
+    `messages_s` is what its messages to and from other stages take, and its share of collectives of all ranks; `waiting_s` what
+    it waits in them for other stages; `between_s` what it spends in no operator.
+    """
+
+    operators_s: float
+    messages_s: float
+    waiting_s: float
+    between_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MeasuredMemory:
-    """Memory of the rank that needs most: what it holds between steps, and what the allocator holds at the peak."""
+    """Memory of the rank that needs most: what it holds between steps, and what the allocator holds at the peak.
+
+    The rank is of a pipeline stage, counted from 1.
+    """
 
     parameters_bytes: int
     gradients_bytes: int
     optimizer_bytes: int
-    activations_bytes: int  # held when the logits begin
+    activations_bytes: int  # held when the logits begin; at the peak of a pipeline stage that forms none
     loss_bytes: int  # what the peak adds to all parts above
     peak_bytes: int
+    pipeline_stage: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,8 +81,9 @@ class StepRecord:
     """Measured steps of one layout; `spread` is the distance between the quartiles of their time over the median.
 
     `settings` is the layout and the model that ran, as a run file has them; `between_s` what the profiled step spent in no
-    operator; `exposed_communication_s` what it spent in collectives with nothing beside them (the reference model runs none);
-    `losses` those of all iterations in their order. `power_w` is the mean of the GPUs, None where nothing measures it.
+    operator; `exposed_communication_s` what it spent in collectives and messages with nothing beside them (the reference model
+    runs none), without what pipeline stages wait for each other; `losses` those of all iterations in their order. `power_w` is
+    the mean of the GPUs, None where nothing measures it. `pipeline_stages` are those of a pipeline, none of a single stage.
     """
 
     name: str
@@ -82,6 +106,7 @@ class StepRecord:
     power_w: float | None
     warnings: Sequence[str]
     provenance: Mapping[str, str]
+    pipeline_stages: Sequence[StageTime] = ()
 
     def __post_init__(self) -> None:
         for name in ("iteration_time_s", "profiled_iteration_time_s", "tokens_per_s"):
@@ -112,17 +137,18 @@ def _built(kind: type, document: Any, path: str) -> Any:
     """The dataclass `kind` that a JSON object describes; every value must have the declared type."""
     if not isinstance(document, Mapping):
         raise InputError(f"{shown(document)} where an object is needed", key=path)
-    names = {entry.name for entry in fields(kind)}
+    names = {entry.name: entry.default is MISSING for entry in fields(kind)}  # and whether it must be there
     prefix = f"{path}." if path else ""
     for key in document:
         if key not in names:
             raise InputError(f"unknown key; {did_you_mean(str(key), names)}", key=f"{prefix}{key}")
     hints = get_type_hints(kind)
     values = {}
-    for name in names:
-        if name not in document:
+    for name, is_needed in names.items():
+        if name in document:
+            values[name] = _value(hints[name], document[name], f"{prefix}{name}")
+        elif is_needed:
             raise InputError("missing", key=f"{prefix}{name}")
-        values[name] = _value(hints[name], document[name], f"{prefix}{name}")
     return kind(**values)
 
 

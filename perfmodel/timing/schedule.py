@@ -72,6 +72,17 @@ def synchronised(passes: AllPasses, work: Iteration, *, cluster: Cluster, stack:
     return parts if own is NOTHING else parts * own.factor
 
 
+def mean_waiting_s(work: Iteration, *, cluster: Cluster, stack: SoftwareStack) -> Numeric:
+    """T without messages, less m*mean(t): what a GPU waits for other pipeline stages, on average over the stages.
+
+    The bubble of a breakdown is that of the slowest stage; the others wait for it too.
+    """
+    forward, backward = both_directions(work, cluster, stack)
+    parts, layout = all_passes(work, cluster=cluster, stack=stack).parts, work.layout
+    mean_s = (forward.whole().parts.total_s + backward.whole().parts.total_s) / layout.pipeline_parallel
+    return parts.total_s - parts.pipeline_parallel_exposed_s - layout.micro_batches * mean_s
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PassPair:
     """Both passes of one micro-batch over a stage, or over all."""

@@ -110,6 +110,29 @@ def test_the_loop_closes_on_this_machine(
     assert "Collectives of an iteration" in run("compare", small, record, "--set", f"cluster={profile}").out
 
 
+@pytest.mark.slow
+@pytest.mark.ranks
+def test_a_measured_pipeline_is_compared_stage_by_stage(run: Any, small: Path, tmp_path: Path) -> None:
+    """Every operator of either stage is in the forecast, messages and memory are exact, and waiting is a row of its own."""
+    record = tmp_path / "record.json"
+    settings = ("tensor_parallel=1", "pipeline_parallel=2", "stages=[{data_parallel: 1, global_batch_size: 4}]")
+    changed = [part for setting in settings for part in ("--set", setting)]
+    done = run("measure", small, *changed, "--device", "cpu", "--seconds", "0.1", "-o", record)
+    assert done.code == 0, done.err
+    assert "Pipeline stages in the profiled steps" in done.out
+    document = json.loads(run("compare", small, record, *changed, "--json").out)
+    seen = {(each["pipeline_stage"], each["kind"]): each for each in document["collectives"]}
+    assert seen.keys() == {(stage, kind) for stage in (1, 2) for kind in ("point_to_point", "all_reduce")}
+    assert all(each["calls"]["error"] == each["payload_bytes"]["error"] == 0.0 for each in seen.values())
+    assert all(document["memory_bytes"][part]["error"] == 0.0 for part in ("parameters", "gradients", "optimizer"))
+    operators = {each["name"]: each for each in document["operators"]}
+    assert all(each["predicted_s"] > 0 and each["measured_s"] > 0 for each in operators.values() if each["kind"])
+    assert operators["pipeline bubble"]["measured_s"] > operators["pipeline.send_activations"]["measured_s"]
+    waited_s = [stage["waiting_s"] for stage in document["pipeline_stages"]]
+    assert len(waited_s) == 2
+    assert min(waited_s) > 0
+
+
 def test_compare_shows_what_is_off(run: Any, tmp_path: Path) -> None:
     """A step that took half again as long as predicted, with the operators that make up most of it."""
     record = tmp_path / "record.json"
@@ -150,9 +173,9 @@ def test_what_cannot_be_done_is_said_in_one_sentence(run: Any, arguments: tuple[
 def test_a_layout_that_the_model_does_not_run_is_not_supported(run: Any) -> None:
     """Exit code 3, for steps and for the dry run."""
     for more in ((), ("--dry-run",)):
-        done = run("measure", "nemotron-4-15b", "--set", "pipeline_parallel=2", *more)
+        done = run("measure", "nemotron-4-15b", "--set", "context_parallel=2", *more)
         assert done.code == 3
-        assert "the reference model runs pipeline_parallel 1, not 2" in done.err
+        assert "the reference model runs context_parallel 1, not 2" in done.err
 
 
 def test_more_memory_than_there_is_is_refused_before_the_start(run: Any) -> None:

@@ -8,11 +8,11 @@ from types import MappingProxyType
 import numpy as np
 import pytest
 
-from perfmodel.count.layer_numbers import piece_layers, stage_layers
 from perfmodel.count.pipeline import pipeline_split
 from perfmodel.exchange.presets import model_preset, stack_preset
 from perfmodel.spec.layer_kinds import LayerKind
 from perfmodel.spec.model import TransformerModel
+from perfmodel.spec.pipeline_layout import piece_layers, stage_layers
 from tests.layouts import RAMP_STAGE
 from tests.setups import setup_of
 

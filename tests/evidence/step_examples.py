@@ -10,6 +10,7 @@ from perfmodel.exchange.run_files import read_candidates
 from perfmodel.prediction import Prediction, predict
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.model import TransformerModel
+from perfmodel.spec.phases import OPTIMIZER
 from perfmodel.timing.ledger import ledger
 
 SETTINGS = ("stack=reference", "stages=[{data_parallel: 2, global_batch_size: 4}]", "micro_batch_size=1", "tensor_parallel=2")
@@ -27,18 +28,21 @@ def plain(spec: TransformerModel | Layout) -> dict[str, Any]:
 
 
 def as_predicted(prediction: Prediction, *, slower: float = 1.0) -> StepRecord:
-    """A record whose every operator takes `slower` times what is predicted."""
+    """A record whose every operator takes `slower` times what is predicted, on average over pipeline stages."""
     run, stage = prediction.run, prediction.stages[0][1]
     entries = list(ledger(stage.work, gpus=stage.layout.gpus, cluster=run.cluster, stack=run.stack))
     times: dict[tuple[str, str], float] = {}
-    counts: dict[tuple[str, int], list[int]] = {}
+    counts: dict[tuple[str, int, int], list[int]] = {}
     for entry in entries:
         key = (entry.operator.name, entry.operator.phase)
-        times[key] = times.get(key, 0.0) + float(entry.repeats * entry.seconds) * slower
-        if isinstance(entry.operator, Collective):
-            of_kind = counts.setdefault((entry.operator.kind, int(entry.operator.group.ranks)), [0, 0])
-            of_kind[0] += int(entry.repeats)
-            of_kind[1] += round(float(entry.repeats * entry.operator.payload_bytes))
+        stages = 1 if entry.operator.phase == OPTIMIZER else stage.layout.pipeline_parallel
+        times[key] = times.get(key, 0.0) + float(entry.repeats * entry.seconds / stages) * slower
+    for place, held in enumerate(stage.work.every_stage, start=1):
+        for operator, repeats in stage.work.stage_executions(held):
+            if isinstance(operator, Collective) and operator.group.ranks > 1 and repeats:
+                of_kind = counts.setdefault((operator.kind, int(operator.group.ranks), place), [0, 0])
+                of_kind[0] += int(repeats)
+                of_kind[1] += round(float(repeats * operator.payload_bytes))
     total = float(stage.iteration_time_s) * slower
     parts = [
         round(float(getattr(stage.memory, f"{name}_bytes")))
@@ -62,8 +66,8 @@ def as_predicted(prediction: Prediction, *, slower: float = 1.0) -> StepRecord:
         ),
         operators=[OperatorTime(name=n, phase=p, seconds=s, fastest_s=s) for (n, p), s in times.items()],
         collectives=[
-            CollectiveCount(kind=kind, ranks=ranks, calls=calls, payload_bytes=size)
-            for (kind, ranks), (calls, size) in counts.items()
+            CollectiveCount(kind=kind, ranks=ranks, calls=calls, payload_bytes=size, pipeline_stage=place)
+            for (kind, ranks, place), (calls, size) in counts.items()
         ],
         memory=MeasuredMemory(
             parameters_bytes=parts[0],

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from perfmodel.errors import InputError
-from perfmodel.evidence.step_comparison import BETWEEN, OVERHEAD, compare_step
+from perfmodel.evidence.step_comparison import BETWEEN, BUBBLE, OVERHEAD, GroupOfRanks, compare_step
 from perfmodel.evidence.step_records import CollectiveCount, OperatorTime, StepRecord
 from perfmodel.prediction import Prediction
 from tests.evidence.step_examples import as_predicted, small_prediction
@@ -51,6 +51,26 @@ def test_both_sides_add_up_to_their_steps(prediction: Prediction) -> None:
     assert comparison.step.error == pytest.approx(1 / 1.5 - 1)
 
 
+def test_what_stages_of_a_pipeline_wait_for_each_other_is_a_row_of_its_own() -> None:
+    """In messages between stages and in collectives of all ranks; times are those of a stage on average, and add up."""
+    prediction = small_prediction("pipeline_parallel=4", "stages=[{data_parallel: 1, global_batch_size: 8}]")
+    stage, slow = prediction.stages[0][1], as_predicted(prediction, slower=1.5)
+    waits = {"pipeline.send_gradients": 0.25, "optimizer.gradient_norm.all_reduce": 0.5, "embedding.scatter": 0.125}
+    waited = replace(
+        slow,
+        operators=[replace(each, seconds=each.seconds + waits.get(each.name, 0.0)) for each in slow.operators],
+        profiled_iteration_time_s=slow.iteration_time_s + sum(waits.values()),
+    )
+    comparison = compare_step(prediction, waited)
+    bubble = next(pair for pair in comparison.operators if pair.name == BUBBLE)
+    assert [bubble.measured, comparison.waiting_s] == pytest.approx([0.75, 0.125])
+    assert bubble.predicted > float(stage.breakdown.pipeline_bubble_s)  # of the last stage, which has the head
+    assert sum(pair.measured for pair in comparison.operators) == pytest.approx(waited.iteration_time_s)
+    assert sum(pair.predicted for pair in comparison.operators) == pytest.approx(comparison.step.predicted)
+    messages = {group.pipeline_stage: pair for group, pair in comparison.calls.items() if group.kind == "point_to_point"}
+    assert [(pair.predicted, pair.error) for pair in messages.values()] == [(8, 0.0), (16, 0.0), (16, 0.0), (8, 0.0)]
+
+
 def test_the_largest_operators_make_up_their_share(prediction: Prediction, record: StepRecord) -> None:
     """The longest first, no more than are needed."""
     comparison = compare_step(prediction, record)
@@ -72,8 +92,8 @@ def test_calls_that_only_torch_saw_are_shown(prediction: Prediction, record: Ste
     """A group that the forecast does not know."""
     more = CollectiveCount(kind="all_to_all", ranks=3, calls=2, payload_bytes=64)
     comparison = compare_step(prediction, replace(record, collectives=[*record.collectives, more]))
-    assert comparison.calls["all_to_all", 3].predicted == 0
-    assert comparison.calls["all_to_all", 3].measured == 2
+    assert comparison.calls[GroupOfRanks("all_to_all", 3)].predicted == 0
+    assert comparison.calls[GroupOfRanks("all_to_all", 3)].measured == 2
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,17 @@ def test_it_is_as_long_as_the_profiled_step() -> None:
     assert [name for name, _, _ in found.others] == ["between operators"]
 
 
+def test_a_pipeline_is_as_long_as_its_stages_are_on_average() -> None:
+    """All layers of the model share the mean over the stages; messages between these come last."""
+    prediction = small_prediction("pipeline_parallel=2", "stages=[{data_parallel: 1, global_batch_size: 4}]")
+    record = as_predicted(prediction)
+    found = measured_step(compare_step(prediction, record))
+    assert found.duration_s == pytest.approx(record.profiled_iteration_time_s, rel=1e-9)
+    assert {each.layer for each in found.executions} == {None, *range(32)}
+    others = [name for name, _, _ in found.others]
+    assert others == ["pipeline.send_activations (forward)", "pipeline.send_gradients (data_gradient)", "between operators"]
+
+
 def test_operators_run_in_the_order_of_the_forecast() -> None:
     """Forwards through the layers, backwards through them, then the optimizer; micro-batch after micro-batch."""
     found = measured()

@@ -8,15 +8,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from perfmodel.model.checkpoint import latest, load, save
 from perfmodel.model.counting import CollectiveCounter
 from perfmodel.model.groups import Groups
+from perfmodel.model.optimizer import LARGEST_NORM
 from perfmodel.model.router import Routing
 from perfmodel.model.trainer import Trainer
-from perfmodel.spec.layout import Layout
+from perfmodel.spec.layout import EVEN, Layout
 from perfmodel.spec.model import TransformerModel
 from tests.model.small_mixtures import DEEPSEEK, MIXTRAL, MIXTURES, QWEN3_MOE, SLIDING_MIXTRAL, routing_of
-from tests.model.small_models import FAMILIES, GPT, LLAMA, NEMOTRON, ONE_RANK
+from tests.model.small_models import DEEP_LLAMA, FAMILIES, GPT, LLAMA, NEMOTRON, ONE_RANK
 
 STEPS, STOPPED_AFTER = 4, 2
 
@@ -46,9 +49,21 @@ class Case:
         experts = f", ep{layout.expert_parallel}{' balanced' if self.balanced else ''}" if self.model.mixture else ""
         tensor = f"tp{layout.tensor_parallel}{' sp' if layout.sequence_parallel else ''}"
         again = layout.recompute if layout.recompute_layers is None else f"{layout.recompute} {layout.recompute_layers}"
-        data = f"dp{layout.data_parallel} {layout.sharding}"
+        data = f"{self._pipeline}dp{layout.data_parallel} {layout.sharding}"
         start = f"{self.model.name}, {layout.precision}, {tensor}, {data}{experts}"
         return f"{start}, recompute {again}, micro {layout.micro_batch_size}"
+
+    @property
+    def _pipeline(self) -> str:
+        """Its stages, in words of a name."""
+        layout = self.layout
+        pieces = f"v{layout.virtual_pipeline} " if layout.virtual_pipeline > 1 else ""
+        written = "" if layout.pipeline_layout == EVEN else f"{layout.pipeline_layout} "
+        return f"pp{layout.pipeline_parallel} {pieces}{written}" if layout.pipeline_parallel > 1 else ""
+
+    def stage_of(self, rank: int) -> int:
+        """The pipeline stage of a rank: stages are the outermost."""
+        return int(rank * self.layout.pipeline_parallel // self.layout.gpus)
 
 
 def _cases(model: TransformerModel, *changes: dict[str, Any], balanced: bool = False) -> list[Case]:
@@ -65,11 +80,15 @@ SOME = {"recompute": "full", "recompute_layers": 1}
 SELECTIVE = {"recompute": "selective"}
 
 SPREAD = {"data_parallel": 2, "expert_parallel": 2}
+PIPELINE = {"pipeline_parallel": 2, "micro_batch_size": 1}
+FOUR_STAGES = {"pipeline_parallel": 4, "micro_batch_size": 1}
+INTERLEAVED = {"virtual_pipeline": 2}
 
 ON_ONE_RANK = [
     *(case for model in FAMILIES for case in _cases(model, {}, BF16)),
     *(case for model in MIXTURES for case in _cases(model, {})),
     *(case for model in (MIXTRAL, DEEPSEEK) for case in _cases(model, {}, BF16, balanced=True)),
+    *_cases(DEEP_LLAMA, {"micro_batch_size": 1}),
 ]
 OTHER_WAYS_ON_ONE_RANK = _cases(NEMOTRON, {"micro_batch_size": 1}, {"micro_batch_size": 4}, FULL, SOME, SELECTIVE)
 ON_TWO_RANKS = [
@@ -81,6 +100,19 @@ ON_TWO_RANKS = [
     *_cases(MIXTRAL, SHARED, SHARDED, SPREAD | SHARDED),
     *_cases(MIXTRAL, SHARED, SPREAD | SHARDED | BF16, balanced=True),
     *_cases(DEEPSEEK, SPREAD | FULL, SPREAD | SHARDED, SHARED | {"expert_parallel": 2}, SPREAD | BF16, balanced=True),
+]
+ON_TWO_STAGES = [
+    *_cases(NEMOTRON, PIPELINE | SOME, PIPELINE | INTERLEAVED, PIPELINE | {"pipeline_layout": "Et|ttL"}),
+    *_cases(GPT, PIPELINE),
+    *_cases(MIXTRAL, PIPELINE | INTERLEAVED),
+]
+ON_FOUR_STAGES = [
+    *_cases(NEMOTRON, FOUR_STAGES),
+    *_cases(DEEP_LLAMA, FOUR_STAGES | INTERLEAVED),
+    *_cases(GPT, PIPELINE | SHARED | BF16),
+    *_cases(MIXTRAL, PIPELINE | SHARED | {"expert_parallel": 2, "micro_batch_size": 2}, balanced=True),
+    *_cases(GPT, PIPELINE | SHARDED),
+    *_cases(DEEPSEEK, PIPELINE | SPREAD | SHARDED),
 ]
 ON_FOUR_RANKS = [
     *(case for model in (NEMOTRON, GPT) for case in _cases(model, SHARED | SHARDED, TENSOR | REPLICAS)),
@@ -98,11 +130,11 @@ STOPPED = {
         *_cases(MIXTRAL, SPREAD | SHARDED | BF16, balanced=True),
     ],
     4: [
-        *_cases(NEMOTRON, SHARED | SHARDED | BF16),
+        *_cases(NEMOTRON, SHARED | SHARDED | BF16, PIPELINE | INTERLEAVED | SHARDED | BF16),
         *_cases(DEEPSEEK, SHARED | SPREAD | SHARDED, balanced=True),
     ],
 }
-BY_RANKS = {1: ON_ONE_RANK + OTHER_WAYS_ON_ONE_RANK, 2: ON_TWO_RANKS, 4: ON_FOUR_RANKS}
+BY_RANKS = {1: ON_ONE_RANK + OTHER_WAYS_ON_ONE_RANK, 2: ON_TWO_RANKS + ON_TWO_STAGES, 4: ON_FOUR_RANKS + ON_FOUR_STAGES}
 
 
 def losses(trainer: Trainer, steps: int) -> list[float]:
@@ -138,10 +170,13 @@ def outcome(case: Case, groups: Groups, stopped_in: Path | None) -> dict[str, An
         found.append(trainer.mean_loss(loss))
         assert trainer.gradient_norm is not None
         norms.append(float(trainer.gradient_norm))
+        if step == 0:
+            gradients = _gradients(trainer)
     optimizer = trainer.optimizer
     return {
         "losses": found,
         "norms": norms,
+        "gradients": gradients,
         "collectives": [[*key, calls, counter.payload_bytes[key]] for key, calls in sorted(counter.calls.items())],
         "held_whole": float(optimizer.dense.parameters[optimizer.dense.whole_from :].double().abs().sum()),
         "parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),
@@ -151,6 +186,20 @@ def outcome(case: Case, groups: Groups, stopped_in: Path | None) -> dict[str, An
         "went_on": found[STOPPED_AFTER:],
         "began_with_it": [] if stopped_in is None else _resumed(case, groups, trainer.seed, stopped_in),
     }
+
+
+def _gradients(trainer: Trainer) -> dict[str, tuple[float, float]]:
+    """Of each parameter of this rank, two numbers that tell its gradient from others: the norm, and a weighed sum.
+
+    They are those before clipping: the norm of all gradients, which is summed up in fp32, differs by 1e-5 with the stages.
+    """
+    assert trainer.gradient_norm is not None
+    found, clipped_by = {}, max(float(trainer.gradient_norm) / LARGEST_NORM, 1.0)
+    for name, parameter, _ in trainer.model.cuts():
+        gradient: torch.Tensor = clipped_by * parameter.main_grad.double().flatten()
+        weights = torch.linspace(-1.0, 1.0, len(gradient), dtype=torch.float64)
+        found[name] = (float(gradient.norm()), float(gradient @ weights))
+    return found
 
 
 def _resumed(case: Case, groups: Groups, seed: int, folder: Path) -> list[float]:

@@ -35,6 +35,7 @@ LLAMA = replace(
     rotary_fraction=1.0,
 )
 TIED_LLAMA = replace(LLAMA, name="tied llama", kv_heads=2, tied_embeddings=True)
+DEEP_LLAMA = replace(TIED_LLAMA, name="deep llama", layers=6)  # for a pipeline of eight pieces
 GPT = replace(
     NEMOTRON,
     name="gpt",

@@ -50,11 +50,12 @@ def work_of(model: TransformerModel, layout: Layout) -> Iteration:
     return iteration(setup_of(model, layout, software()))
 
 
-def messages(model: TransformerModel, layout: Layout) -> dict[tuple[str, int], tuple[float, float]]:
-    """Calls and payload bytes of an iteration, by kind and ranks; groups of one call nothing."""
+def messages(model: TransformerModel, layout: Layout, stage: int = 0) -> dict[tuple[str, int], tuple[float, float]]:
+    """Calls and payload bytes of an iteration of a pipeline stage, by kind and ranks; groups of one call nothing."""
     found: dict[tuple[str, int], tuple[float, float]] = {}
-    for operator, repeats in work_of(model, layout).executions():
-        if isinstance(operator, Collective) and operator.group.ranks > 1:
+    work = work_of(model, layout)
+    for operator, repeats in work.stage_executions(work.every_stage[stage]):
+        if isinstance(operator, Collective) and operator.group.ranks > 1 and repeats:
             key = (operator.kind, int(operator.group.ranks))
             calls, payload = found.get(key, (0.0, 0.0))
             found[key] = (calls + float(repeats), payload + float(repeats * operator.payload_bytes))
@@ -66,9 +67,9 @@ def messages(model: TransformerModel, layout: Layout) -> dict[tuple[str, int], t
 @pytest.mark.parametrize(("ranks", "case"), EVEN_CASES)
 def test_messages_are_those_that_torch_sees(outcomes: Outcomes, ranks: int, case: Case) -> None:
     """On every rank, of every kind: as many calls, as many bytes."""
-    for found in outcomes.of(ranks):
+    for rank, found in enumerate(outcomes.of(ranks)):
         seen = {(kind, size): (calls, payload) for kind, size, calls, payload in found[case.name]["collectives"]}
-        assert seen == messages(case.model, case.layout)
+        assert seen == messages(case.model, case.layout, case.stage_of(rank))
 
 
 @pytest.mark.slow
@@ -78,14 +79,12 @@ def test_parameters_and_states_take_what_the_forecast_says(outcomes: Outcomes, r
     """Byte for byte: these sizes are shared evenly, so that no buffer is padded."""
     model, layout = case.model, case.layout
     work = work_of(model, layout)
-    stage = work.stages.first
-    memory = stage_memory_bytes(work, stage)
-    for rank in outcomes.of(ranks):
-        found = rank[case.name]
-        assert (
-            found["parameters"]
-            == shard_parameter_count(model, tensor_parallel=layout.tensor_parallel, experts=expert_shards(layout)).total
-        )
+    if layout.pipeline_parallel == 1:
+        every = shard_parameter_count(model, tensor_parallel=layout.tensor_parallel, experts=expert_shards(layout))
+        assert work.stages.first.parameters.total == every.total
+    for rank, of_rank in enumerate(outcomes.of(ranks)):
+        found, stage = of_rank[case.name], work.every_stage[case.stage_of(rank)]
+        memory = stage_memory_bytes(work, stage)
         assert found["parameters"] == stage.parameters.total
         assert found["parameter_bytes"] == memory.parameters_bytes
         assert found["gradient_bytes"] == memory.gradients_bytes

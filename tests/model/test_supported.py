@@ -67,7 +67,8 @@ def test_experts_that_the_reference_model_lacks_are_refused_by_their_key(part: d
     ("layout", "key"),
     [
         ({"data_parallel": 2, "expert_tensor_parallel": 2}, "expert_tensor_parallel"),
-        ({"pipeline_parallel": 2}, "pipeline_parallel"),
+        ({"pipeline_parallel": 2, "pipeline_schedule": "zb-h1"}, "pipeline_schedule"),
+        ({"context_parallel": 2}, "context_parallel"),
         ({"data_parallel": 2, "expert_parallel": 2, "expert_load": 1.2}, "expert_load"),
         ({"tensor_parallel": 2}, "tensor_parallel"),
         ({"recompute": "selective", "recompute_modules": ("moe_act",)}, "recompute_modules"),

@@ -192,7 +192,9 @@ def test_what_a_stack_offers_may_be_chosen(stack: str) -> None:
     assert not offered.fixed
 
 
-@pytest.mark.parametrize(("stack", "spread"), [("pytorch-fsdp", set()), ("reference", {"tensor_parallel"})])
+@pytest.mark.parametrize(
+    ("stack", "spread"), [("pytorch-fsdp", set()), ("reference", {"tensor_parallel", "pipeline_parallel"})]
+)
 def test_a_search_takes_no_degrees_that_the_stack_does_not_offer(stack: str, spread: set[str]) -> None:
     """FSDP alone has neither tensor nor pipeline nor context parallelism; whoever fixes a degree gets it all the same."""
     work = workload(gpus=16, batch=16, stack=stack)

@@ -1,6 +1,6 @@
 """One iteration of the reference model with no device: shapes without numbers, a process group that sends nothing.
 
-The first rank of the whole layout builds its model, runs its micro-batches forward and backward and steps its optimizer on
+The first rank of each pipeline stage builds its model, runs its micro-batches forward and backward and steps its optimizer on
 PyTorch's meta device. What torch counts on the way (FLOPs, collectives, bytes held) stands beside what the forecast counts.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -16,17 +16,16 @@ import torch
 import torch.distributed as dist
 from torch.utils.flop_counter import FlopCounterMode
 
-from perfmodel.count.declarations import expert_shards
 from perfmodel.count.iteration import Iteration, iteration
 from perfmodel.count.memory import stage_memory_bytes
-from perfmodel.count.operators import Collective, hardware_flop
-from perfmodel.count.parameters import shard_parameter_count
+from perfmodel.count.operators import Collective, Operator, hardware_flop
 from perfmodel.exchange.presets import stack_preset
 from perfmodel.model.counting import CollectiveCounter
 from perfmodel.model.groups import Groups, make_groups
 from perfmodel.model.optimizer import DistributedAdamW
 from perfmodel.model.supported import check_supported
 from perfmodel.model.trainer import Trainer
+from perfmodel.spec.fields import Numeric
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.model import TransformerModel
 from perfmodel.spec.run import RampStage, Run
@@ -36,7 +35,7 @@ STACK = "reference"  # the counts of the model that is built are those of its ow
 
 @dataclass(frozen=True, slots=True)
 class CountCheck:
-    """One count of one rank: what torch saw, and what the forecast has.
+    """One count of one rank of a pipeline stage, counted from 1: what torch saw, and what the forecast has.
 
     `padding` is what torch saw beyond it because buffers are padded until data-parallel ranks share them evenly.
     """
@@ -45,6 +44,7 @@ class CountCheck:
     seen: float
     predicted: float
     padding: float = 0.0
+    pipeline_stage: int = 1
 
     @property
     def equal(self) -> bool:
@@ -53,11 +53,18 @@ class CountCheck:
 
 
 def dry_run(run: Run, stage: RampStage) -> list[CountCheck]:
-    """The counts of the first rank in one iteration of a stage."""
+    """The counts of one iteration of a stage of the ramp: of the first rank of every pipeline stage."""
     layout = run.layout(stage)
     check_supported(run.model, layout)
-    with _fake_ranks(run.model, layout) as groups:
-        trainer = Trainer(run.model, layout, groups)
+    work = iteration(replace(run.setup(stage), stack=stack_preset(STACK)))
+    return [check for place in range(int(layout.pipeline_parallel)) for check in _counts(run.model, work, place)]
+
+
+def _counts(model: TransformerModel, work: Iteration, place: int) -> Iterator[CountCheck]:
+    """Those of the pipeline stage at `place`."""
+    layout, stage = work.layout, work.every_stage[place]
+    with _fake_ranks(model, layout, place) as groups:
+        trainer = Trainer(model, layout, groups)
         batches = trainer.micro_batches()
         with CollectiveCounter() as collectives, FlopCounterMode(display=False) as flop:
             trainer.step(batches)
@@ -65,18 +72,18 @@ def dry_run(run: Run, stage: RampStage) -> list[CountCheck]:
         numbers = sum(parameter.numel() for _, parameter, _ in trainer.model.cuts())
         padding = Padding(optimizer)
         held = (optimizer.parameter_bytes, optimizer.gradient_bytes, optimizer.state_bytes)
-    work = iteration(replace(run.setup(stage), stack=stack_preset(STACK)))
-    memory = stage_memory_bytes(work, work.stages.first)
+    memory = stage_memory_bytes(work, stage)
     parts = (memory.parameters_bytes, memory.gradients_bytes, memory.optimizer_bytes)
-    experts = expert_shards(layout)
-    parameters = float(shard_parameter_count(run.model, tensor_parallel=layout.tensor_parallel, experts=experts).total)
+    executions = [(operator, times) for operator, times in work.stage_executions(stage) if times]
+    predicted_flop = hardware_flop(replace(operator, repeats=times) for operator, times in executions)
     named = zip(("parameter bytes", "gradient bytes", "optimizer bytes"), held, parts, padding.held_bytes, strict=True)
-    return [
-        CountCheck("parameters", float(numbers), parameters),
+    checks = [
+        CountCheck("parameters", float(numbers), float(stage.parameters.total)),
         *(CountCheck(what, float(ours), float(part), more) for what, ours, part, more in named),
-        CountCheck("hardware FLOPs", float(flop.get_total_flops()), float(hardware_flop(work.operators))),
-        *_communication(collectives, work, padding),
+        CountCheck("hardware FLOPs", float(flop.get_total_flops()), float(predicted_flop)),
+        *_communication(collectives, executions, padding),
     ]
+    yield from (replace(check, pipeline_stage=place + 1) for check in checks)
 
 
 class Padding:
@@ -91,16 +98,18 @@ class Padding:
             states = buffer.state_bytes * padded / buffer.parameters.numel()
             more = (parameters, gradients, states)
             self.held_bytes = [held + each for held, each in zip(self.held_bytes, more, strict=True)]
-            for kind, size in (("all_gather", parameters), ("reduce_scatter", gradients), ("all_reduce", gradients)):
+            for kind, size in (("all_gather", parameters), ("reduce_scatter", gradients)):  # alone, none are padded
                 self.moved_bytes[kind, buffer.replicas.ranks] += size
 
 
 @contextmanager
-def _fake_ranks(model: TransformerModel, layout: Layout) -> Iterator[Groups]:
-    """The groups of rank 0 of a whole cluster that does not exist."""
+def _fake_ranks(model: TransformerModel, layout: Layout, stage: int) -> Iterator[Groups]:
+    """The groups of the first rank of a pipeline stage in a whole cluster that does not exist."""
     from torch.testing._internal.distributed.fake_pg import FakeStore  # PyTorch's own, with no public name
 
-    dist.init_process_group("fake", rank=0, world_size=int(layout.gpus), store=FakeStore())
+    ranks = int(layout.gpus)
+    first = stage * ranks // int(layout.pipeline_parallel)
+    dist.init_process_group("fake", rank=first, world_size=ranks, store=FakeStore())
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a mesh whose device is none of this machine's
@@ -109,11 +118,13 @@ def _fake_ranks(model: TransformerModel, layout: Layout) -> Iterator[Groups]:
         dist.destroy_process_group()
 
 
-def _communication(seen: CollectiveCounter, work: Iteration, padding: Padding) -> Iterator[CountCheck]:
+def _communication(
+    seen: CollectiveCounter, executions: Sequence[tuple[Operator, Numeric]], padding: Padding
+) -> Iterator[CountCheck]:
     """Calls and payload of every kind of collective and size of group."""
     calls: dict[tuple[str, int], float] = {}
     payload: dict[tuple[str, int], float] = {}
-    for operator, repeats in work.executions():
+    for operator, repeats in executions:
         if isinstance(operator, Collective) and operator.group.ranks > 1:
             key = (operator.kind, int(operator.group.ranks))
             calls[key] = calls.get(key, 0.0) + float(repeats)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import torch
@@ -14,7 +15,10 @@ LOGITS: Final = "perfmodel.logits_begin"
 
 
 def step_memory_bytes(trainer: Trainer, step: Callable[[], object]) -> tuple[int, int]:
-    """Bytes beyond those held between steps: when the logits begin, and at the peak of `step`."""
+    """Bytes beyond those held between steps: when the logits begin, and at the peak of `step`.
+
+    Of a pipeline stage that forms no logits both are the peak.
+    """
     if trainer.groups.device.type == "cuda":
         return _on_gpu(trainer, step)
     return _on_cpu(trainer, step)
@@ -36,31 +40,38 @@ def allocated_bytes(work: Callable[[], object], device: str) -> int:
 def _on_gpu(trainer: Trainer, step: Callable[[], object]) -> tuple[int, int]:
     held = torch.cuda.memory_allocated()
     begun: list[int] = []
-    handle = trainer.model.head.register_forward_pre_hook(lambda *_: begun.append(torch.cuda.memory_allocated()))
     torch.cuda.reset_peak_memory_stats()
-    try:
+    with _before_logits(trainer, lambda: begun.append(torch.cuda.memory_allocated())):
         step()
+    peak = torch.cuda.max_memory_allocated()
+    return max(begun, default=peak) - held, peak - held
+
+
+@contextmanager
+def _before_logits(trainer: Trainer, action: Callable[[], object]) -> Iterator[None]:
+    """Inside, `action` runs before each logits; a pipeline stage without the head has none."""
+    head = trainer.model.head
+    handle = None if head is None else head.register_forward_pre_hook(lambda *_: action() and None)
+    try:
+        yield
     finally:
-        handle.remove()
-    return max(begun) - held, torch.cuda.max_memory_allocated() - held
+        if handle is not None:
+            handle.remove()
 
 
 def _on_cpu(trainer: Trainer, step: Callable[[], object]) -> tuple[int, int]:
     """The profiler reports every block that is taken or given back, with its size and its time."""
 
-    def mark(*_: object) -> None:
+    def mark() -> None:
         with record_function(LOGITS):
             pass
 
-    handle = trainer.model.head.register_forward_pre_hook(mark)
-    try:
-        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
-            step()
-    finally:
-        handle.remove()
+    with _before_logits(trainer, mark), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+        step()
     events = profiled.profiler.kineto_results.events()
     marks = sorted(event.start_ns() for event in events if event.name() == LOGITS)
-    return _highest(_changes(profiled), marks)
+    at_mark, peak = _highest(_changes(profiled), marks)
+    return at_mark if marks else peak, peak
 
 
 def _changes(profiled: profile) -> list[tuple[int, int]]:

@@ -95,9 +95,9 @@ def _check_room(run: Run, layout: Layout, device: str) -> None:
     what = "GPUs" if device == "cuda" else "cores"
     if ranks > here:
         raise InputError(
-            f"the layout has {ranks} ranks and this machine {here} {what}, one for each; a smaller --set tensor_parallel or "
-            "data_parallel runs here, torchrun -m perfmodel.benchmarks.measure.steps.training_step on a cluster, "
-            "--dry-run anywhere"
+            f"the layout has {ranks} ranks and this machine {here} {what}, one for each; a smaller --set tensor_parallel, "
+            "pipeline_parallel or data_parallel runs here, "
+            "torchrun -m perfmodel.benchmarks.measure.steps.training_step on a cluster, --dry-run anywhere"
         )
     if device == "cpu":
         memory = predict_stage(replace(run.setup(run.stages[0]), layout=layout)).memory

@@ -15,28 +15,29 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import torch
 import torch._dynamo  # as AdamW would at its first step, in each rank: ranks of a CPU are forked after this
 import torch.distributed as dist
 
 from perfmodel.benchmarks.measure.machine import Nvml, provenance, warnings
+from perfmodel.benchmarks.measure.steps.marked_steps import MarkedStep, StepProfile, step_profile
 from perfmodel.benchmarks.measure.steps.memory_peak import step_memory_bytes
 from perfmodel.benchmarks.measure.steps.profiled_step import write_profile
 from perfmodel.benchmarks.measure.steps.ranks import KINDS, stage_of
 from perfmodel.count.flops import model_flop_per_token
 from perfmodel.errors import PerfmodelError
-from perfmodel.evidence.step_records import CollectiveCount, MeasuredMemory, OperatorTime, StepRecord
+from perfmodel.evidence.step_records import CollectiveCount, MeasuredMemory, StepRecord
 from perfmodel.exchange.output import write_text
 from perfmodel.exchange.run_files import read_candidates
 from perfmodel.model.counting import CollectiveCounter
 from perfmodel.model.groups import Groups, make_groups
 from perfmodel.model.launch import started
-from perfmodel.model.operators import BETWEEN, Label, Recorder, recording
+from perfmodel.model.operators import Recorder, recording
 from perfmodel.model.router import Routing
 from perfmodel.model.trainer import Trainer
 from perfmodel.spec.layout import Layout
@@ -65,15 +66,6 @@ def seconds_of(step: Callable[[], object], groups: Groups) -> float:
 def _finish(groups: Groups) -> None:
     if groups.device.type == "cuda":
         torch.cuda.synchronize()
-
-
-class Profile(NamedTuple):
-    """What marks showed of a step: medians over several."""
-
-    iteration_time_s: float
-    between_s: float  # in no operator
-    exposed_communication_s: float
-    operators: list[OperatorTime]
 
 
 class Measurement:
@@ -110,9 +102,9 @@ class Measurement:
         dist.all_gather_object(everywhere, value)
         return everywhere
 
-    def profiled(self) -> Profile:
+    def profiled(self) -> StepProfile:
         """Steps with marks around their operators."""
-        steps, messages = [], set()
+        steps = []
         for _ in range(PROFILED):
             recorder = Recorder(self.groups.device)
 
@@ -121,53 +113,41 @@ class Measurement:
                     self.step()
 
             seconds_of(marked, self.groups)
-            steps.append(self.of_all_ranks(recorder.executions_s()))
-            messages |= recorder.messages
-        between = [_mean(sum(rank.pop(BETWEEN)) for rank in step) for step in steps]
-        operators = [
-            OperatorTime(
-                name=name,
-                phase=phase,
-                seconds=statistics.median(_over_ranks(step, (name, phase), _mean) for step in steps),
-                fastest_s=statistics.median(_over_ranks(step, (name, phase), min) for step in steps),
-            )
-            for name, phase in steps[0][0]
-        ]
-        parts = [sum(_over_ranks(step, label, _mean) for label in step[0]) for step in steps]
-        whole = [part + gap for part, gap in zip(parts, between, strict=True)]
-        return Profile(
-            iteration_time_s=statistics.median(whole),
-            between_s=statistics.median(between),
-            exposed_communication_s=sum(each.seconds for each in operators if (each.name, each.phase) in messages),
-            operators=operators,
-        )
+            every = self.of_all_ranks((recorder.executions_s(), recorder.messages))
+            messages = {label: across for _, of_rank in every for label, across in of_rank.items()}
+            stages = self.groups.pipeline_parallel.ranks
+            steps.append(MarkedStep(ranks=[seconds for seconds, _ in every], messages=messages, stages=stages))
+        return step_profile(steps)
+
+    def of_all_stages(self, value: Any) -> list[Any]:
+        """What the first rank of each pipeline stage has to say."""
+        everywhere = self.of_all_ranks(value)
+        return everywhere[:: len(everywhere) // self.groups.pipeline_parallel.ranks]
 
     def collectives(self) -> list[CollectiveCount]:
         """What torch sees of one step."""
         with CollectiveCounter() as counter:
             self.step()
         return [
-            CollectiveCount(kind=kind, ranks=ranks, calls=calls, payload_bytes=counter.payload_bytes[kind, ranks])
-            for (kind, ranks), calls in sorted(counter.calls.items())
+            CollectiveCount(kind=kind, ranks=ranks, calls=calls, payload_bytes=payload, pipeline_stage=stage)
+            for stage, (seen, payloads) in enumerate(self.of_all_stages((counter.calls, counter.payload_bytes)), start=1)
+            for (kind, ranks), calls, payload in ((key, calls, payloads[key]) for key, calls in sorted(seen.items()))
         ]
+
+    def all_losses(self) -> list[float]:
+        """Those of all iterations, which the last pipeline stage has."""
+        losses: list[float] = self.of_all_stages(self.losses)[-1]
+        return losses
 
     def memory(self) -> MeasuredMemory:
         """Of the rank that needs most."""
         begun, peak = step_memory_bytes(self.trainer, self.step)
         optimizer = self.trainer.optimizer
         held = (optimizer.parameter_bytes, optimizer.gradient_bytes, optimizer.state_bytes)
-        most = max(self.of_all_ranks((sum(held) + peak, *held, begun, peak - begun)))
+        stage = self.groups.pipeline_parallel.rank + 1
+        most = max(self.of_all_ranks((sum(held) + peak, *held, begun, peak - begun, stage)))
         names = [entry.name for entry in fields(MeasuredMemory) if entry.name != "peak_bytes"]
         return MeasuredMemory(peak_bytes=most[0], **dict(zip(names, most[1:], strict=True)))
-
-
-def _mean(values: Any) -> float:
-    return statistics.fmean(values)
-
-
-def _over_ranks(step: Sequence[Mapping[Label, Sequence[float]]], label: Label, of: Callable[..., float]) -> float:
-    """All executions of one operator, each the mean or the least over the ranks."""
-    return sum(of(each) for each in zip(*(rank[label] for rank in step), strict=True))
 
 
 def measured(
@@ -203,10 +183,11 @@ def measured(
         operators=marked.operators,
         collectives=work.collectives(),
         memory=work.memory(),
-        losses=work.losses,
+        losses=work.all_losses(),
         power_w=_power_w(after),
         warnings=[*warnings(before, after), *_doubts(spread, work.taken_away_per_s if _alone(groups) else 0.0)],
         provenance=provenance(groups.device.type, command),
+        pipeline_stages=marked.pipeline_stages,
     )
 
 

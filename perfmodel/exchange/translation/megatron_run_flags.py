@@ -8,7 +8,7 @@ from typing import Any, Final
 from perfmodel.exchange.translation.megatron_model_flags import Flags
 from perfmodel.exchange.translation.megatron_software import ATTENTION, FUSED_LOSS
 from perfmodel.exchange.translation.megatron_software import GRAPHED as GRAPHED_PARTS
-from perfmodel.exchange.translation.pipeline_layouts import dealt_out, layout_text
+from perfmodel.exchange.translation.pipeline_layouts import layout_text, usual_pieces
 from perfmodel.spec.axes import CONTEXT, PIPELINE, TENSOR
 from perfmodel.spec.fields import whole
 from perfmodel.spec.layout import EVEN, Layout
@@ -53,7 +53,7 @@ def degree_flags(run: Run, layout: Layout) -> Flags:
 def _pieces(run: Run, layout: Layout) -> Flags:
     """Which layers lie on which stage of a pipeline."""
     stages, chunks, layers = (whole(number) for number in (layout.pipeline_parallel, layout.virtual_pipeline, run.model.layers))
-    pieces = dealt_out(layers, stages, chunks)
+    pieces = usual_pieces(layers, stages, chunks)
     if layout.pipeline_layout != EVEN:
         yield "--pipeline-model-parallel-layout", layout.pipeline_layout
     elif pieces and len(set(pieces)) > 1:

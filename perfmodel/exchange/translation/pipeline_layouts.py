@@ -11,10 +11,8 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any, Final
 
-from perfmodel.count.layer_numbers import piece_layers, stage_layers
-from perfmodel.count.pipeline import stages_by_layers
 from perfmodel.errors import InputError, NotSupportedError, shown
-from perfmodel.spec.pipeline_layout import pipeline_pieces
+from perfmodel.spec.pipeline_layout import dealt_out, pipeline_pieces
 
 LONGEST: Final = 10_000
 ENDS: Final = {"first_layers": "--decoder-first-pipeline-num-layers", "last_layers": "--decoder-last-pipeline-num-layers"}
@@ -49,13 +47,13 @@ def _as_written(text: str, *, layers: int, pipeline: int) -> dict[str, Any]:
         raise NotSupportedError(f"{shown(text)} has {number} pieces, which {pipeline} pipeline stages do not share evenly")
     if pieces.total != layers:
         raise NotSupportedError(f"{shown(text)} places {pieces.total} layers, and there are {layers}")
-    is_usual = not pieces.multi_token and list(pieces.layers) == dealt_out(layers, pipeline, number // pipeline)
+    is_usual = not pieces.multi_token and list(pieces.layers) == usual_pieces(layers, pipeline, number // pipeline)
     return {"virtual_pipeline": number // pipeline} | ({} if is_usual else {"pipeline_layout": layout})
 
 
 def _written(pieces: Sequence[int], *, chunks: int, further: int) -> dict[str, Any]:
     """The settings of pieces with so many layers each."""
-    if list(pieces) == dealt_out(sum(pieces), len(pieces) // chunks, chunks):
+    if list(pieces) == usual_pieces(sum(pieces), len(pieces) // chunks, chunks):
         return {"virtual_pipeline": chunks}
     return {"virtual_pipeline": chunks, "pipeline_layout": layout_text(pieces, further=further)}
 
@@ -73,18 +71,9 @@ def layout_text(pieces: Sequence[int], *, further: int = 0) -> str:
     return f"E{'t' * pieces[0]}|{between}{'t' * pieces[-1]}{'m' * further}L"
 
 
-def dealt_out(layers: int, stages: int, chunks: int) -> list[int]:
-    """The layers of each of so many pieces of each stage as they are predicted where nothing is written down.
-
-    >>> dealt_out(61, 4, 2), dealt_out(30, 4, 2)
-    ([8, 8, 8, 8, 8, 8, 8, 5], [3, 4, 4, 4, 4, 4, 4, 3])
-    """
-    if not 0 < stages * chunks <= min(LONGEST, layers + 2):
-        return []
-    first, _, last = (int(number) for number in stages_by_layers(layers, stages, chunks))
-    if stages == 1:
-        return piece_layers([layers], chunks)
-    return piece_layers(stage_layers(first, layers - first - last, last, stages), chunks)
+def usual_pieces(layers: int, stages: int, chunks: int) -> list[int]:
+    """The layers of each of so many pieces of each stage where nothing is written down; none where layers do not suffice."""
+    return dealt_out(layers, stages, chunks) if 0 < stages * chunks <= min(LONGEST, layers + 2) else []
 
 
 def _chunks(facts: Mapping[str, Any], *, layers: int, pipeline: int) -> int:

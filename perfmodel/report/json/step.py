@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from perfmodel.evidence.step_comparison import ComparedValue, StepComparison
@@ -27,9 +28,10 @@ def comparison_document(comparison: StepComparison) -> dict[str, Any]:
         ],
         "memory_bytes": {name.removesuffix("_bytes"): _pair(pair) for name, pair in comparison.memory.items()},
         "collectives": [
-            {"kind": kind, "ranks": ranks, "calls": _pair(calls), "payload_bytes": _pair(comparison.payload_bytes[kind, ranks])}
-            for (kind, ranks), calls in comparison.calls.items()
+            group._asdict() | {"calls": _pair(calls), "payload_bytes": _pair(comparison.payload_bytes[group])}
+            for group, calls in comparison.calls.items()
         ],
+        "pipeline_stages": [asdict(stage) for stage in comparison.record.pipeline_stages],
         "warnings": list(comparison.record.warnings),
         "provenance": dict(comparison.record.provenance),
     }
@@ -40,7 +42,7 @@ def _pair(pair: ComparedValue) -> Mapping[str, float | None]:
 
 
 def counts_document(counted: Sequence[tuple[RampStage, Sequence[Any]]]) -> dict[str, Any]:
-    """What torch counted on one rank of each stage, and what the forecast has."""
+    """What torch counted on one rank of each pipeline stage of each ramp stage, and what the forecast has."""
     return {
         "schema_version": SCHEMA_VERSION,
         "stages": [
@@ -49,6 +51,7 @@ def counts_document(counted: Sequence[tuple[RampStage, Sequence[Any]]]) -> dict[
                 "global_batch_size": stage.global_batch_size,
                 "counts": [
                     {
+                        "pipeline_stage": each.pipeline_stage,
                         "what": each.what,
                         "seen": each.seen,
                         "predicted": each.predicted,

@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from perfmodel.evidence.step_comparison import ComparedOperator, ComparedValue, StepComparison
+from perfmodel.evidence.step_comparison import MEMORY_PARTS, ComparedOperator, ComparedValue, StepComparison
 from perfmodel.evidence.step_records import StepRecord
 from perfmodel.report.text.operators import phase_text
 from perfmodel.report.text.terminal import Name, percent_text, plain_table, section, titled
@@ -39,10 +39,34 @@ def measurement_report(record: StepRecord) -> Group:
     for each in top:
         share = each.seconds / record.profiled_iteration_time_s
         table.add_row(Name(each.name), phase_text(each.phase), f"{1e3 * each.seconds:.2f}", f"{100 * share:.0f} %")
-    parts = [(MEMORY_LABELS[name], f"{value / MEGABYTE:.1f}") for name, value in asdict(record.memory).items()]
+    sizes = [(name, value) for name, value in asdict(record.memory).items() if name in MEMORY_PARTS]
+    parts = [(MEMORY_LABELS[name], f"{value / MEGABYTE:.1f}") for name, value in sizes]
     return Group(
-        verdict, titled("Longest operators of an iteration", table), section("Memory of one rank, MB", parts), *_doubts(record)
+        verdict,
+        titled("Longest operators of an iteration", table),
+        *_pipeline_stages(record),
+        section(f"Memory of one rank{_stage_words(record)}, MB", parts),
+        *_doubts(record),
     )
+
+
+def _stage_words(record: StepRecord) -> str:
+    """Of which stage of a pipeline the rank is that needs most memory."""
+    return f" of pipeline stage {record.memory.pipeline_stage}" if record.pipeline_stages else ""
+
+
+def _pipeline_stages(record: StepRecord) -> list[RenderableType]:
+    """Where the step of each stage of a pipeline went; nothing of a single stage."""
+    if not record.pipeline_stages:
+        return []
+    table = plain_table("pipeline stage")
+    for heading in ("operators ms", "messages ms", "waiting ms", "between ms", "waiting"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for place, stage in enumerate(record.pipeline_stages, start=1):
+        parts = (stage.operators_s, stage.messages_s, stage.waiting_s, stage.between_s)
+        share = f"{100 * stage.waiting_s / sum(parts):.0f} %"
+        table.add_row(f"{place}", *(f"{1e3 * seconds:.2f}" for seconds in parts), share)
+    return [titled("Pipeline stages in the profiled steps", table)]
 
 
 def _communication_words(record: StepRecord) -> str:
@@ -69,7 +93,7 @@ def comparison_report(comparison: StepComparison, *, every: bool = False) -> Gro
 
 def comparison_tables(comparison: StepComparison, *, every: bool) -> Group:
     """Tables of a comparison: operators, memory, communication."""
-    parts = [operators_table(comparison, every=every), _memory(comparison)]
+    parts = [operators_table(comparison, every=every), *_pipeline_stages(comparison.record), _memory(comparison)]
     if comparison.calls:
         parts.append(_communication(comparison))
     return Group(*parts, *_doubts(comparison.record))
@@ -136,17 +160,20 @@ def _memory(comparison: StepComparison) -> RenderableType:
             table.add_section()
         cells = (f"{pair.predicted / MEGABYTE:.1f}", f"{pair.measured / MEGABYTE:.1f}", _percent(pair))
         table.add_row(MEMORY_LABELS[name], *cells)
-    return titled("Memory of one rank that torch's allocator sees", table)
+    return titled(f"Memory of one rank{_stage_words(comparison.record)} that torch's allocator sees", table)
 
 
 def _communication(comparison: StepComparison) -> RenderableType:
+    several = len({group.pipeline_stage for group in comparison.calls}) > 1
     table = plain_table("collective")
-    for heading in ("ranks", "pred. calls", "seen", "pred. MB", "seen"):
+    for heading in (*(("pipeline stage",) if several else ()), "ranks", "pred. calls", "seen", "pred. MB", "seen"):
         table.add_column(heading, justify="right", no_wrap=True)
-    for (kind, ranks), calls in comparison.calls.items():
-        payload = comparison.payload_bytes[kind, ranks]
+    for group, calls in comparison.calls.items():
+        payload = comparison.payload_bytes[group]
         megabytes = (f"{each / MEGABYTE:.3f}" for each in (payload.predicted, payload.measured))
-        table.add_row(kind, f"{ranks}", f"{calls.predicted:.0f}", f"{calls.measured:.0f}", *megabytes)
+        place = (f"{group.pipeline_stage}",) if several else ()
+        cells = (*place, f"{group.ranks}", f"{calls.predicted:.0f}", f"{calls.measured:.0f}", *megabytes)
+        table.add_row(group.kind, *cells)
     return titled("Collectives of an iteration, predicted and seen by torch", table)
 
 
@@ -166,18 +193,21 @@ def calibration_report(profile: Mapping[str, Any]) -> Group:
 
 
 def counts_report(name: str, counted: Sequence[tuple[RampStage, Sequence[Any]]]) -> Group:
-    """What torch counted on one rank of each stage, beside the forecast."""
+    """What torch counted on one rank of each pipeline stage of each ramp stage, beside the forecast."""
     equal = all(each.equal for _, counts in counted for each in counts)
     verdict = "every count of one rank equals the forecast's" if equal else "some counts of one rank differ from the forecast's"
     return Group(Text(f"{name}: {verdict}."), *(_counts(stage, counts) for stage, counts in counted))
 
 
 def _counts(stage: RampStage, counts: Sequence[Any]) -> RenderableType:
-    table = plain_table("in one iteration")
+    several = len({each.pipeline_stage for each in counts}) > 1
+    table = plain_table("pipeline stage" if several else "")
+    table.add_column("in one iteration", no_wrap=True)
     for heading in ("torch", "forecast", "padding"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
     for each in counts:
         padding = f"{each.padding:.0f}" if each.padding else ""
-        table.add_row(each.what, f"{each.seen:.0f}", f"{each.predicted:.0f}", padding, "" if each.equal else "differs")
+        place = (f"{each.pipeline_stage}",) if several else ()
+        table.add_row(*place, each.what, f"{each.seen:.0f}", f"{each.predicted:.0f}", padding, "" if each.equal else "differs")
     return titled(f"One rank, {DATA.label} {stage.data_parallel}, batch {stage.global_batch_size}", table)

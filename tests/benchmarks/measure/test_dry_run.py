@@ -54,10 +54,29 @@ def test_other_layouts_and_models_are_too(model: str, settings: tuple[str, ...])
     assert [each for each in dry_run(run, run.stages[0]) if not each.equal] == []
 
 
+@pytest.mark.parametrize(
+    ("model", "settings"),
+    [
+        (GPT, ("tensor_parallel=2", "pipeline_parallel=2")),
+        (LLAMA, ("tensor_parallel=1", "pipeline_parallel=2", "virtual_pipeline=2", "recompute=full")),
+        (GPT, ("tensor_parallel=1", "pipeline_parallel=4", "recompute=full", "recompute_layers=1")),
+    ],
+    ids=str,
+)
+def test_every_stage_of_a_pipeline_is_counted(model: str, settings: tuple[str, ...]) -> None:
+    """Tied embeddings on both ends among them, stages of unequal length, and the messages that each stage sends."""
+    six = model.replace("layers: 2", "layers: 6")
+    run = read_candidates("nemotron-4-15b", (six, "sequence_length=256", STAGE, "micro_batch_size=1", *settings))[0].run
+    counts = dry_run(run, run.stages[0])
+    assert [each for each in counts if not each.equal] == []
+    messages = {each.pipeline_stage for each in counts if each.what.startswith("point_to_point")}
+    assert messages == set(range(1, 1 + int(run.layout(run.stages[0]).pipeline_parallel)))
+
+
 def test_what_the_model_does_not_run_is_refused() -> None:
     """And nothing is left behind: the next dry run works."""
-    run = read_candidates("nemotron-4-15b", ("pipeline_parallel=2",))[0].run
-    with pytest.raises(NotSupportedError, match="the reference model runs pipeline_parallel 1, not 2"):
+    run = read_candidates("nemotron-4-15b", ("context_parallel=2",))[0].run
+    with pytest.raises(NotSupportedError, match="the reference model runs context_parallel 1, not 2"):
         dry_run(run, run.stages[0])
     plain = read_candidates("nemotron-4-15b", (LLAMA, "sequence_length=256", STAGE, "tensor_parallel=2"))[0].run
     assert all(each.equal for each in dry_run(plain, plain.stages[0]))
