@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from perfmodel.errors import InputError, NotSupportedError, shown
 from perfmodel.exchange.building import build
+from perfmodel.exchange.expert_loads import load_words
 from perfmodel.exchange.presets import read_preset
 from perfmodel.spec.axes import EXPERT, EXPERT_TENSOR, TENSOR
 from perfmodel.spec.layout import RECOMPUTE_MODULES
@@ -134,7 +135,7 @@ def mixture_settings(cells: Mapping[str, str], presets: Mapping[str, Any]) -> di
         EXPERT.name: max(_number(cells, EXPERT.name), 1),
         EXPERT_TENSOR.name: _number(cells, TENSOR.name) if tensor == TENSOR.name else int(tensor),
         "expert_load": next(
-            float(each["load"])
+            load_words()[str(each["load"])]
             for each in presets["loads"]
             if re.search(each.get("router_load", ""), cells.get("router_load", ""))
         ),
