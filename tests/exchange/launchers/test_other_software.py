@@ -98,6 +98,20 @@ def test_what_no_word_says_is_refused_by_its_key(software: str, settings: Mappin
     assert words in str(caught.value)
 
 
+@pytest.mark.parametrize("stage", [0, 1, 2])
+def test_each_stage_of_nemotron_is_a_script_of_bridge(tmp_path: Path, stage: int) -> None:
+    """The central run, whose stages have other numbers of GPUs."""
+    run = api.load("nemotron-4-15b", {"stack": "megatron-bridge"})
+    assert_same(run, read_again(run, tmp_path, software="megatron-bridge", stage=stage), slice(stage, stage + 1))
+
+
+def test_another_stack_of_the_same_software_is_said_in_the_head() -> None:
+    """Its switches are keys, its kernels are not; buckets that grow with the replicas are those of this run."""
+    text = launch_file(run_for("megatron-bridge", {"stack": "megatron-core"}), "megatron-bridge")
+    assert "Predicted with stack Megatron-Core (2024); read again, kernels are those of megatron-bridge." in text
+    assert "bucket_size: 40000000" in text
+
+
 @pytest.mark.parametrize("software", SOFTWARE)
 def test_stages_of_a_ramp_are_a_file_each(software: str) -> None:
     """Where the format has one batch; without a stage it is the last."""
