@@ -17,7 +17,12 @@ def launch(
     *,
     software: Annotated[
         str,
-        typer.Option("--for", metavar="FORMAT", help="megatron-core: a script with torchrun. slurm: the same as a batch job."),
+        typer.Option(
+            "--for",
+            metavar="FORMAT",
+            help="Scripts with torchrun: megatron-core, megatron-bridge, deepspeed. slurm: Megatron-Core as a batch job. "
+            "YAML: nanotron, maxtext. Python: torchtitan.",
+        ),
     ] = "megatron-core",
     stage: Annotated[
         int | None,
@@ -34,10 +39,13 @@ def launch(
         typer.Option("--output", "-o", metavar="FILE", help="Write to FILE instead of standard output."),
     ] = None,
 ) -> None:
-    """Write RUN as a launch file, with the flags of its layout and the version that they are for.
+    """Write RUN as a launch file: the flags or keys of its layout, the version they are for, and how to start it.
 
-    The file is read again before it is written: what its flags cannot say is refused by name, with exit code 3. Stages of the
-    batch ramp with as many GPUs are one file; otherwise each is one, by default the last.
+    The stack of RUN has to be that of the software, as in --set stack=torchtitan; a model alone gets its fastest layout there.
+
+    The file is read again before it is written: what it cannot say is refused by its key, with exit code 3.
+
+    Stages of a batch ramp with as many GPUs are one file of megatron-core or slurm; else each is one, by default the last.
 
     Examples:
     perfmodel launch run.yaml -o train.sh
@@ -45,18 +53,22 @@ def launch(
     perfmodel launch llama-3.1-8b --cluster dgx-h100 --gpus 64 --tokens 1T --for slurm -o train.sbatch
 
     perfmodel launch nemotron-4-15b --stage 1
+
+    perfmodel launch llama-3.1-8b --cluster dgx-h100 --gpus 64 --for torchtitan -o train.py
     """
-    from perfmodel.exchange.launchers.registry import launch_file, launched_stages
+    from perfmodel.exchange.launchers.registry import launch_file, launched_stages, launcher_named, search_limits
     from perfmodel.exchange.questions.varied_runs import stage_index
     from perfmodel.exchange.run_files import read_candidates
 
-    chosen = read_candidates(asked(run, model, cluster, gpus, tokens), overrides or ())[0].run
+    launcher = launcher_named(software)
+    source = asked(run, model, cluster, gpus, tokens, search=search_limits(launcher))
+    chosen = read_candidates(source, overrides or ())[0].run
     index = None if stage is None else stage_index(chosen, stage)
     text = launch_file(chosen, software, stage=index)
     if output is None:
         printed(text)
     else:
         write_file(text, output)
-    if index is None and len(launched_stages(chosen)) < len(chosen.stages):
+    if index is None and len(launched_stages(chosen, launcher)) < len(chosen.stages):
         last = len(chosen.stages)
-        say(f"this is stage {last} of {last}: stages of other numbers of GPUs are files of their own (--stage)")
+        say(f"this is stage {last} of {last}: each stage is a file of its own (--stage)")

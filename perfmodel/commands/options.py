@@ -10,6 +10,7 @@ import typer
 
 if TYPE_CHECKING:
     from perfmodel.evidence.step_records import StepRecord
+    from perfmodel.exchange.questions.plan_arguments import SearchLimits
     from perfmodel.exchange.run_files import RunSource
 
 FORM: Final = "Output format"  # the panel of options that choose how a result looks
@@ -30,13 +31,24 @@ def read_record(path: Path) -> StepRecord:
     return step_record(read_mapping(path, needs="what `perfmodel measure` writes"))
 
 
-def asked(run: str, model: str | None, cluster: str | None, gpus: str | None, tokens: str | None) -> RunSource:
-    """The run that is asked about: a run, a file of other software or a model, with what is given beside it."""
+def asked(
+    run: str,
+    model: str | None,
+    cluster: str | None,
+    gpus: str | None,
+    tokens: str | None,
+    *,
+    search: SearchLimits | None = None,
+) -> RunSource:
+    """The run that is asked about: a run, a file of other software or a model, with what is given beside it.
+
+    `search` limits the layouts that a model alone may get.
+    """
     if run and model is cluster is gpus is tokens is None and (PRESETS / "runs" / f"{run}.yaml").is_file():
         return run  # the usual case, which waits for nothing
     from perfmodel.exchange.questions.asked_runs import asked_run
 
-    return asked_run(run, model=model, cluster=cluster, gpus=gpus, tokens=tokens)
+    return asked_run(run, model=model, cluster=cluster, gpus=gpus, tokens=tokens, search=search)
 
 
 Overrides = Annotated[

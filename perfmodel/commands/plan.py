@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from perfmodel.commands.console import STOPPED, emit, form_of, say, write_file
+from perfmodel.commands.console import ENDINGS, STOPPED, emit, form_of, say, write_file
 from perfmodel.commands.options import AsCsv, AsJson, AsMarkdown, Evidence, Output, completed
-from perfmodel.errors import InputError
+from perfmodel.errors import InputError, NotSupportedError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from perfmodel.exchange.launchers.registry import Launcher
+    from perfmodel.exchange.questions.plan_arguments import PlanArguments
     from perfmodel.search.plan import Plan
 
+T = TypeVar("T")
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 KEPT_BYTES = 1 << 30
 CHOICE_PANEL = "Search space"
@@ -156,6 +159,15 @@ def plan(
         Path | None,
         typer.Option("--run-file", metavar="FILE", help="Write the best plan as a run file for the other commands."),
     ] = None,
+    launch: Annotated[
+        str | None,
+        typer.Option(
+            "--launch",
+            metavar="FORMAT",
+            help="Write the launch file of the best plan: megatron-core, slurm, megatron-bridge, torchtitan, nanotron, "
+            "deepspeed or maxtext. --output names it; the stack is that of the format unless one is given.",
+        ),
+    ] = None,
     as_json: AsJson = False,
     as_csv: AsCsv = False,
     as_markdown: AsMarkdown = False,
@@ -179,39 +191,72 @@ def plan(
     perfmodel plan my-model/config.json --cluster dgx-h100 --gpus 512 --ramp 512:100B,1024:900B
 
     perfmodel plan runs/nemotron-4-15b --run-file best.yaml
+
+    perfmodel plan llama-3.1-8b --cluster dgx-h100 --gpus 64 --tokens 1T --launch torchtitan -o launch.py
     """
     from perfmodel import api
 
-    form = form_of(output, as_json=as_json, as_csv=as_csv, as_markdown=as_markdown)
+    launcher = None if launch is None else _launcher(launch, output)
+    report_file = output if launcher is None else None
+    form = form_of(report_file, as_json=as_json, as_csv=as_csv, as_markdown=as_markdown)
     terms = _pairs(settings, "--set") | ({} if price is None else {"dollars_per_gpu_hour": price})
+    arguments: PlanArguments = {
+        "cluster": cluster,
+        "evidence": evidence,
+        "stack": stack,
+        "gpus": gpus,
+        "deadline": deadline,
+        "budget": budget,
+        "confidence": confidence,
+        "tokens": tokens,
+        "global_batch_size": global_batch_size,
+        "sequence_length": sequence_length,
+        "ramp": ramp,
+        "leave_free": leave_free,
+        "choose": _pairs(choose, "--choose"),
+        "economics": terms,
+    }
+    if launcher is not None:
+        arguments |= _for_launcher(launcher, model, arguments)
     _keep_freed_memory()
     with _counting() as advance:
-        found = api.plan(
-            model,
-            cluster=cluster,
-            evidence=evidence,
-            stack=stack,
-            gpus=gpus,
-            deadline=deadline,
-            budget=budget,
-            confidence=confidence,
-            tokens=tokens,
-            global_batch_size=global_batch_size,
-            sequence_length=sequence_length,
-            ramp=ramp,
-            leave_free=leave_free,
-            choose=_pairs(choose, "--choose"),
-            economics=terms,
-            most_gpus=most_gpus,
-            on_progress=advance,
-        )
-    emit(form, output, document=lambda: _document(found), report=lambda: _report(found), rows=found.rows)
+        found = api.plan(model, most_gpus=most_gpus, on_progress=advance, **arguments)
+    emit(form, report_file, document=lambda: _document(found), report=lambda: _report(found), rows=found.rows)
     if run_file is not None:
         _write_runs(found, run_file)
+    if launcher is not None:
+        _write_launch_files(found, launcher, output or Path(launcher.file))
     if not found.complete:
         raise typer.Exit(STOPPED)
     if found.best is None:
         raise typer.Exit(1)
+
+
+def _launcher(name: str, output: Path | None) -> Launcher:
+    """The launcher of a format. Errors: InputError for one that is not known, and for a file that is a report's."""
+    from perfmodel.exchange.launchers.registry import launcher_named
+
+    launcher = launcher_named(name, option="--launch")
+    if output is not None and output.suffix.lower() in ENDINGS:
+        named = f"with --launch it names the launch file, as in {launcher.file}"
+        raise InputError(f"--output {output} is the name of a report; {named}; --json > {output.name} keeps the plan")
+    return launcher
+
+
+def _for_launcher(launcher: Launcher, model: str, arguments: PlanArguments) -> PlanArguments:
+    """The arguments with which a search finds what a launch file can say. Errors: NotSupportedError for other software."""
+    from perfmodel.exchange.launchers.registry import check_stack, search_limits
+    from perfmodel.exchange.questions.plan_arguments import read_plan_request
+
+    limits, chosen = search_limits(launcher), arguments["choose"]
+    more: PlanArguments = {
+        "usual_stack": limits["usual_stack"],
+        "choose": {**limits["choose"], **chosen},
+        "all_layers_again": limits["all_layers_again"] and "recompute_layers" not in chosen,
+    }
+    question = read_plan_request(model, **(arguments | more)).question
+    check_stack(question.stack, launcher, hint=f"--stack {launcher.stack}")
+    return more
 
 
 def _document(found: Plan) -> dict[str, Any]:
@@ -244,12 +289,36 @@ def _write_runs(found: Plan, path: Path) -> None:
     from perfmodel.report.json.plan import run_documents
     from perfmodel.spec.run import Run
 
-    documents = run_documents(found)
-    if not documents:
-        say(f"{path} was not written: no plan was found")
-    for number, document in enumerate(documents, start=1):
-        one = path if len(documents) == 1 else path.with_name(f"{path.stem}-{number}{path.suffix}")
+    for one, document in _numbered(path, run_documents(found)):
         write_file(yaml_text(seen_from(one.parent, Run, document)), one)
+
+
+def _write_launch_files(found: Plan, launcher: Launcher, path: Path) -> None:
+    """Write the launch file of the best plan; one numbered file for each stage where one cannot hold all."""
+    from perfmodel.exchange.launchers.registry import launch_files
+    from perfmodel.exchange.questions.plan_arguments import CHOSEN
+    from perfmodel.exchange.run_files import read_candidates
+    from perfmodel.report.json.plan import run_documents
+
+    runs = [read_candidates(document)[0].run for document in run_documents(found)]
+    try:
+        texts = [text for run in runs for text in launch_files(run, launcher.name)]
+    except NotSupportedError as error:
+        way_on = f"; --choose {error.key}=.. finds a plan without it" if error.key in CHOSEN else ""
+        raise NotSupportedError(f"{error.problem}{way_on}", key=error.key) from None
+    for one, text in _numbered(path, texts):
+        write_file(text, one)
+    if texts:
+        say(f"the launch file of the best plan, for {launcher.version}", prefix="")
+
+
+def _numbered(path: Path, contents: Sequence[T]) -> list[tuple[Path, T]]:
+    """Contents of files with their paths: several are numbered. That there are none is said."""
+    if not contents:
+        say(f"{path} was not written: no plan was found")
+    numbers = ["", *(f"-{number}" for number in range(1, len(contents) + 1))]
+    used = numbers[:1] if len(contents) == 1 else numbers[1:]
+    return [(path.with_name(f"{path.stem}{number}{path.suffix}"), each) for number, each in zip(used, contents, strict=True)]
 
 
 def _keep_freed_memory() -> None:

@@ -59,7 +59,10 @@ GridAxis = Mapping[str, NDArray[Any]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchSpace:
-    """The values that a search may choose; `fixed` holds those of numeric settings that do not take every value."""
+    """The values that a search may choose; `fixed` holds those of numeric settings that do not take every value.
+
+    With `all_layers_again` a full recompute is one of all layers of a pipeline stage.
+    """
 
     precision: tuple[str, ...]
     sharding: tuple[str, ...]
@@ -67,6 +70,7 @@ class SearchSpace:
     recompute: tuple[str, ...] = RECOMPUTES
     sequence_parallel: tuple[bool, ...] = (True, False)
     fixed: Mapping[str, tuple[int, ...]] = field(default_factory=lambda: MappingProxyType({}))
+    all_layers_again: bool = False
 
 
 def offered_space(stack: SoftwareStack, *, precision: tuple[str, ...] = ("bf16",)) -> SearchSpace:
@@ -218,7 +222,10 @@ def _running_again(grid: LayoutGrid, space: SearchSpace) -> Iterator[LayoutGrid]
     layers = int(grid.workload.model.layers)
     wanted = space.fixed.get("recompute_layers", tuple(range(1, layers + 1)))
     stages = grid.axes[2][PIPELINE.name]
-    again = {int(number): [each for each in wanted if each <= -(-layers // int(number))] for number in np.unique(stages)}
+    held = {int(number): -(-layers // int(number)) for number in np.unique(stages)}
+    again = {number: [each for each in wanted if each <= all_of_it] for number, all_of_it in held.items()}
+    if space.all_layers_again:
+        again = {number: [all_of_it] for number, all_of_it in held.items()}
     every = [np.arange(size) for size in grid.allowed.shape]
     short = []
     for number, layers_again in again.items():

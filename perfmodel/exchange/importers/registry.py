@@ -133,8 +133,13 @@ def document_at(path: Path) -> Document:
         if head is None:
             raise
         return Document(path=path, text=head, mapping={}, problem=problem)
+    return document_of(text, path=path)
+
+
+def document_of(text: str, *, path: Path | None = None) -> Document:
+    """A text for importers to recognise, as that of the file at `path` where there is one."""
     try:
-        value = parse_text(text, suffix=path.suffix.lower())
+        value = parse_text(text, suffix=path.suffix.lower() if path else ".yaml")
     except InputError:
         value = None
     return Document(path=path, text=text, mapping=value if isinstance(value, dict) else {})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from perfmodel.errors import InputError, did_you_mean, shown
 from perfmodel.exchange.annotations import separated
@@ -17,6 +17,9 @@ from perfmodel.exchange.run_files import RunSource
 from perfmodel.spec.axes import FILLING
 from perfmodel.spec.run import Run
 
+if TYPE_CHECKING:
+    from perfmodel.exchange.questions.plan_arguments import SearchLimits
+
 OF_A_MODEL: Final = ("layers", "hidden_size")  # keys of a file that describes a model
 
 
@@ -27,11 +30,12 @@ def asked_run(
     cluster: str | None = None,
     gpus: str | int | None = None,
     tokens: str | float | None = None,
+    search: SearchLimits | None = None,
 ) -> RunSource:
     """The run that `source` names, with the model, cluster, GPUs and tokens that are given beside it.
 
-    A model, preset or file, becomes a run in its fastest layout (quick_runs.py). Without anything beside it, a run stays as it
-    is named. Errors: InputError.
+    A model, preset or file, becomes a run in its fastest layout (quick_runs.py), of those that `search` allows. Without
+    anything beside it, a run stays as it is named. Errors: InputError.
     """
     if not source and model is None:
         raise InputError(
@@ -42,7 +46,7 @@ def asked_run(
             raise InputError(f"{shown(source)} is a model itself; leave out --model")
         from perfmodel.exchange.questions.quick_runs import quick_run
 
-        return quick_run(source or str(model), cluster=cluster, gpus=gpus, tokens=tokens)
+        return quick_run(source or str(model), cluster=cluster, gpus=gpus, tokens=tokens, search=search)
     if model is cluster is gpus is tokens is None:
         return source
     return run_beside(source, model=model, cluster=cluster, gpus=gpus, tokens=tokens)

@@ -70,6 +70,14 @@ class PlanRequest:
     gpus: tuple[int, ...]
 
 
+class SearchLimits(TypedDict, total=False):
+    """What the layouts that are searched have in common: the stack where none is named, and what may be chosen."""
+
+    usual_stack: str
+    choose: Mapping[str, Any]
+    all_layers_again: bool
+
+
 class PlanArguments(TypedDict, total=False):
     """The arguments of a plan beside its model; all may be left out but the cluster, and one of gpus, deadline and budget.
 
@@ -77,12 +85,14 @@ class PlanArguments(TypedDict, total=False):
     meet the deadline and the budget, 90 % where it is left out; 50 % judges by medians. `leave_free` is a share of the GPU's
     memory that no layout may use; `choose` limits settings to some values (precision, sharding, tensor_parallel ..);
     `economics` are changes of the typical terms, or the name of others; `evidence` is what `perfmodel calibrate --from-runs`
-    wrote, in place of the cluster's own.
+    wrote, in place of the cluster's own; `usual_stack` is the stack where neither `stack` nor the run names one; with
+    `all_layers_again` a full recompute is one of all layers, as software has it that cannot choose some of them.
     """
 
     cluster: str | Mapping[str, Any] | Cluster | None
     evidence: str | None
     stack: str | Mapping[str, Any] | SoftwareStack | None
+    usual_stack: str | None
     gpus: str | int | Sequence[int] | None
     deadline: Quantity | date | None
     budget: Quantity | None
@@ -93,6 +103,7 @@ class PlanArguments(TypedDict, total=False):
     ramp: str | Sequence[str] | None
     leave_free: Quantity | None
     choose: Mapping[str, Any]
+    all_layers_again: bool | None
     economics: str | Mapping[str, Any] | Economics | None
 
 
@@ -115,7 +126,7 @@ def read_plan_request(model: str | Mapping[str, Any] | TransformerModel | Run, *
     if "evidence" in given:
         before, named["cluster"] = named["cluster"], _with_evidence(named["cluster"], given["evidence"])
         replaced = _replaced(before, named["cluster"], given["evidence"])
-    named.setdefault("stack", USUAL_STACK)
+    named.setdefault("stack", given.get("usual_stack", USUAL_STACK))
     cluster = _part(Cluster, "clusters", named["cluster"], "cluster")
     stack = _part(SoftwareStack, "stacks", named["stack"], "stack")
     transformer = _part(TransformerModel, "models", named["model"], "model")
@@ -129,7 +140,9 @@ def read_plan_request(model: str | Mapping[str, Any] | TransformerModel | Run, *
         stack=stack,
         sequence_length=length,
         stages=stages,
-        space=_choices(run, stack, cluster.gpu, given.get("choose", {})),
+        space=replace(
+            _choices(run, stack, cluster.gpu, given.get("choose", {})), all_layers_again=given.get("all_layers_again", False)
+        ),
         terms=_terms(run, given.get("economics")),
         deadline_s=deadline_s(given["deadline"]) if "deadline" in given else None,
         budget_dollars=budget_dollars(given["budget"]) if "budget" in given else None,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from perfmodel.exchange.presets import cluster_preset
-from perfmodel.exchange.questions.plan_arguments import Quantity, read_plan_request
+from perfmodel.exchange.questions.plan_arguments import USUAL_STACK, Quantity, SearchLimits, read_plan_request
 from perfmodel.exchange.questions.plan_quantities import whole_number
 from perfmodel.search.option import sized_search
 from perfmodel.search.question import PlanQuestion
@@ -19,9 +19,18 @@ LAYOUT: Final = tuple(name for name in SETTINGS if name not in OF_A_STAGE)
 
 
 def quick_run(
-    model: str | Mapping[str, Any], *, cluster: str | None = None, gpus: Quantity | None = None, tokens: Quantity | None = None
+    model: str | Mapping[str, Any],
+    *,
+    cluster: str | None = None,
+    gpus: Quantity | None = None,
+    tokens: Quantity | None = None,
+    search: SearchLimits | None = None,
 ) -> dict[str, Any]:
-    """The mapping of a run of a model. What is not asked for is chosen, and said in its assumptions. Errors: InputError."""
+    """The mapping of a run of a model. What is not asked for is chosen, and said in its assumptions.
+
+    `search` limits what may be chosen. Errors: InputError.
+    """
+    limits = search or SearchLimits()
     assumptions = []
     if cluster is None:
         assumptions.append(f"no cluster is given: {USUAL_CLUSTER} is assumed")
@@ -30,14 +39,14 @@ def quick_run(
         gpus = int(cluster_preset(hardware).gpus_per_node) if hardware == USUAL_CLUSTER else None
         assumptions += [f"no number of GPUs is given: one node of {gpus} is assumed"] if gpus else []
     number = None if gpus is None else whole_number("gpus", gpus)
-    question = read_plan_request(model, cluster=hardware, gpus=number, tokens=tokens).question
+    question = read_plan_request(model, cluster=hardware, gpus=number, tokens=tokens, **limits).question
     layout, sentence = _layout(question, number or 1)
     stage = {name: layout[name] for name in OF_A_STAGE} | ({} if tokens is None else {"tokens": tokens})
     return {
         "name": f"{question.model.name} on {gpus_text(number or 1)}",
         "model": model,
         "cluster": hardware,
-        "stack": "megatron-core",
+        "stack": limits.get("usual_stack", USUAL_STACK),
         **{name: layout[name] for name in LAYOUT if name in layout},
         "stages": [stage],
         "assumptions": [*assumptions, *question.assumptions, sentence],

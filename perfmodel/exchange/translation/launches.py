@@ -58,6 +58,14 @@ def launch_in(text: str, known: Collection[str], folder: Path | None = None) -> 
     )
 
 
+def launched_gpus(text: str, folder: Path | None = None) -> int | None:
+    """The GPUs of the first command of a script that starts a rank on each; None where there is none, or it is silent."""
+    options = _slurm(batch_options(text))
+    commands = read_script(text, {}, folder=folder).commands
+    started = (each for each in commands if any(name in word for word in each[:4] for name in LAUNCHERS))
+    return next((_world(each, options) for each in started), None)
+
+
 def flags_of(words: Sequence[str]) -> dict[str, Any]:
     """The flags among the words of a command with their values: True for a bare flag, a list for several; the last one counts.
 

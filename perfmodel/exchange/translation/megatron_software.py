@@ -139,5 +139,5 @@ def _kernels(facts: Mapping[str, Any], settings: Mapping[str, Any]) -> Iterator[
     if "fused_loss" in facts:
         yield from (FUSED_LOSS if facts["fused_loss"] else NATIVE_LOSS).items()
     unfused = "no_swiglu_fusion" if settings.get("model.activation") == "swiglu" else "no_gelu_fusion"
-    if facts.get(unfused) and settings.get("model.activation") in ("swiglu", "gelu"):
+    if (facts.get(unfused) or facts.get("unfused_activation")) and settings.get("model.activation") in ("swiglu", "gelu"):
         yield "stack.fusion.activation", False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any, Final
 
@@ -49,24 +49,48 @@ def from_keys(given: Mapping[str, Any], *, format_name: str, name: str, gpus: in
 def _model(draft: RunDraft, given: Mapping[str, Any]) -> dict[str, Any]:
     """The model of a family and a flavor, or of the name of a Python configuration. Errors: InputError, NotSupportedError."""
     family, flavor = draft.facts.get("family"), draft.facts.get("flavor")
+    if flavor is None and (named := _named_flavor(given)):
+        family, flavor = named
     if flavor is None and (found := MODEL_NAME.search(str(given.get("config") or ""))):
         family, flavor = family or given.get("module") or found["family"], found["flavor"].replace("_", ".")
-    family, models = str(family or "llama3"), _models()
+    family, models = str(family or given.get("module") or "llama3"), _models()
     if family in models["mixtures"]:
         raise NotSupportedError(f"model {family}: a mixture of experts is known but not supported yet")
     if family not in models["models"]:
         raise NotSupportedError(f"model {family} is not covered; {', '.join(models['models'])} are, or --model config.json")
-    flavors = {name.lower(): entry for name, entry in models["models"][family].items()}
+    flavors = {name.lower(): name for name in models["models"][family]}
     if str(flavor).lower() not in flavors:
         raise InputError(f"{shown(flavor)} is no flavor of {family}; {did_you_mean(str(flavor), flavors)}", key="model.flavor")
-    entry = flavors[str(flavor).lower()]
+    return model_of(family, flavors[str(flavor).lower()])
+
+
+def known_flavors() -> Iterator[tuple[str, str]]:
+    """The families and flavors whose models are covered."""
+    return ((family, flavor) for family, flavors in _models()["models"].items() for flavor in flavors)
+
+
+def model_of(family: str, flavor: str) -> dict[str, Any]:
+    """The model of a flavor."""
+    entry = _models()["models"][family][flavor]
     return read_preset("models", entry["preset"])[0] if "preset" in entry else {"name": entry["name"], **entry, **LLAMA}
+
+
+def _named_flavor(given: Mapping[str, Any]) -> tuple[str, str] | None:
+    """The family and the flavor that the name of a Python configuration is made of, where a module says the family."""
+    module, name = str(given.get("module") or ""), _letters(given.get("config") or "")
+    return next(
+        ((family, flavor) for family, flavor in known_flavors() if family == module and name == _letters(family + flavor)), None
+    )
+
+
+def _letters(name: Any) -> str:
+    return "".join(each for each in str(name).lower() if each.isalnum())
 
 
 def _layout(draft: RunDraft) -> int | None:
     """Degrees, the sharding and the schedule; the GPUs where all degrees are given."""
     settings, facts = draft.settings, draft.facts
-    settings["sequence_parallel"] = settings["tensor_parallel"] > 1
+    settings["sequence_parallel"] = settings["tensor_parallel"] > 1 and facts.get("cuts_sequence", True)
     replicas, shards = whole(facts.get("replicas")) or 1, whole(facts.get("shards"))
     settings["sharding"] = "zero3" if replicas == 1 else "hsdp" if shards != 1 else "none"
     if settings["sharding"] == "hsdp":
@@ -117,7 +141,9 @@ def _software(draft: RunDraft) -> None:
     )
     if facts.get("float8") or "float8" in converters:
         settings |= {"precision": "fp8", "stack.low_precision.scaling": "current"}
-    elif "mx" in converters.split() or "linear.mx" in converters:
+    elif "nvfp4" in converters:
+        settings["precision"] = "nvfp4"
+    elif "mx" in converters.split() or "linear.mx" in converters or "mxfp8" in converters:
         settings["precision"] = str(facts.get("mx_recipe", "mxfp8")).split("_")[0]
 
 
@@ -170,20 +196,29 @@ def _per_replica(draft: RunDraft, gpus: int | None, each: int) -> int | None:
 
 
 def _in_tokens(draft: RunDraft, gpus: int | None) -> dict[str, Any]:
+    """Tokens are those of one forward pass of a data-parallel rank; a pipeline makes several of them, one a micro-batch."""
     facts, settings = draft.facts, draft.settings
     length = settings["sequence_length"]
     tokens = whole(facts.get("microbatch_tokens"))
     if tokens is None:
         tokens = TOKENS
         draft.silent("microbatch_tokens", f"{TOKENS:,} tokens are torchtitan's default")
-    local = max(tokens // length, 1)
-    passes = whole(facts.get("pipeline_passes")) if settings["pipeline_parallel"] > 1 else 1
-    settings["micro_batch_size"] = max(local // (passes or settings["pipeline_parallel"]), 1)
-    settings |= {"stack.host.cuda_graphs": not facts.get("no_graphs"), "stack.fusion.loss_chunks": LOSS_CHUNKS}
-    draft.assumed.append(f"the loss is taken in {LOSS_CHUNKS} pieces, as the Python configurations of torchtitan do")
+    settings["micro_batch_size"] = max(tokens // length, 1)
+    passes = (whole(facts.get("pipeline_passes")) or 1) if settings["pipeline_parallel"] > 1 else 1
+    local = settings["micro_batch_size"] * passes
+    settings |= {"stack.host.cuda_graphs": not facts.get("no_graphs"), "stack.fusion.loss_chunks": _loss_chunks(draft)}
     step = whole(facts.get("step_tokens"))
     batch = max(step // length, 1) if step else _per_replica(draft, gpus, local)
     steps = whole(facts.get("steps"))
     if batch is None:
-        return {"micro_batches": max(local // settings["micro_batch_size"], 1)}
+        return {"micro_batches": passes}
     return stage(batch, None if steps is None else float(steps) * batch * length)
+
+
+def _loss_chunks(draft: RunDraft) -> int:
+    if draft.facts.get("loss") == "whole":
+        return 1
+    if (given := whole(draft.facts.get("loss_chunks"))) is not None:
+        return given
+    draft.assumed.append(f"the loss is taken in {LOSS_CHUNKS} pieces, as the Python configurations of torchtitan do")
+    return LOSS_CHUNKS

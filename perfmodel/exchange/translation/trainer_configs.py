@@ -14,18 +14,22 @@ USUAL_LENGTH: Final = 4096
 
 
 def add_what_the_program_knows(draft: RunDraft, path: Path | None, *, each: int | None = None) -> None:
-    """The model in the config.json beside the file, the length of sequences, and the sequences that a GPU runs at once."""
+    """The model in the config.json beside the file, the length of sequences, and the sequences that a GPU runs at once.
+
+    What a draft has already stays as it is.
+    """
     settings = draft.settings
-    model = _model_beside(path)
-    if model is not None:
+    model = settings.get("model") or _model_beside(path)
+    if model is not None and "model" not in settings:
         settings["model"] = model
         draft.assumed.append(f"the model is that of {CONFIG} beside it")
-    longest = (model or {}).get("max_positions") or USUAL_LENGTH
-    settings["sequence_length"] = min(USUAL_LENGTH, longest)
-    draft.assumed.append(
-        f"the training program knows the length of sequences: {settings['sequence_length']:,} tokens are assumed; "
-        "--set sequence_length=.. gives another"
-    )
+    if "sequence_length" not in settings:
+        longest = (model or {}).get("max_positions") or USUAL_LENGTH
+        settings["sequence_length"] = min(USUAL_LENGTH, longest)
+        draft.assumed.append(
+            f"the training program knows the length of sequences: {settings['sequence_length']:,} tokens are assumed; "
+            "--set sequence_length=.. gives another"
+        )
     if each is None:
         draft.assumed.append(
             "the training program knows the micro-batch: 1 is assumed; --set micro_batch_size=.. gives another"

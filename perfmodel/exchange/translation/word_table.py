@@ -42,11 +42,15 @@ class Word:
             if self.key and isinstance(given, list | dict):
                 raise InputError(f"{shown(given)} where one value is needed")
             return given if self.text else number_or_text(given)
-        word = str(given).lower() if isinstance(given, bool) else str(given)
-        folded = {str(name).lower(): meaning for name, meaning in self.values.items()}
-        if word.lower() not in folded:
+        folded = {_folded(name): meaning for name, meaning in self.values.items()}
+        if _folded(given) not in folded:
             raise InputError(f"{shown(given)} is not covered; {', '.join(map(str, self.values))} are")
-        return folded[word.lower()]
+        return folded[_folded(given)]
+
+    def is_silent(self, given: Any) -> bool:
+        """Whether a value stands for no value: none does, unless it is one of the values that are covered."""
+        is_named = isinstance(given, str) and _folded(given) in map(_folded, self.values or ())
+        return says_nothing(given) and not is_named
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,7 +135,7 @@ def reading(given: Mapping[str, Any], table: WordTable) -> Reading:
         word = table.read.get(name)
         if reason := next(_refusals(name, value, table), ""):
             refused.append(reason)
-        elif word is not None and not says_nothing(value):
+        elif word is not None and not word.is_silent(value):
             if word.value is not None and not is_true(value):
                 continue
             try:

@@ -11,34 +11,11 @@ import pytest
 
 from perfmodel import api
 from perfmodel.errors import InputError, NotSupportedError
-from perfmodel.exchange.launchers.registry import launch_file, launched_stages
+from perfmodel.exchange.launchers.registry import launch_file, launched_stages, launcher_named
 from perfmodel.spec.run import Run
 from tests.exchange.launchers.megatron_arguments import parsed
+from tests.exchange.launchers.round_trips import BASE, DEEPSEEK, assert_same, read_again
 
-BASE: Final[Mapping[str, Any]] = {
-    "name": "Some run",
-    "cluster": "dgx-h100",
-    "stack": "megatron-core",
-    "sequence_length": 4096,
-    "sharding": "zero1",
-    "stages": [{"data_parallel": 8, "global_batch_size": 64, "tokens": "1T"}],
-}
-DEEPSEEK: Final = {
-    "model": {"extends": "deepseek-v3", "multi_token_layers": 1},
-    "pipeline_parallel": 4,
-    "virtual_pipeline": 4,
-    "pipeline_layout": "Et*4|(tttt|)*14tmL",
-    "expert_parallel": 64,
-    "recompute": "selective",
-    "recompute_modules": "mla_up_proj moe_act",
-    "stages": [{"data_parallel": 64, "global_batch_size": 2048, "tokens": "1T"}],
-    "stack": {
-        "extends": "megatron-core",
-        "offers": {"recompute_modules": "mla_up_proj moe_act"},
-        "experts": {"dispatcher": "hybridep", "overlap": "passes"},
-        "host": {"graphed": "attention router"},
-    },
-}
 RUNS: Final[Mapping[str, Mapping[str, Any]]] = {
     "Llama 8B": {"model": "llama-3.1-8b", "context_parallel": 2},
     "Llama 8B, recomputed blocks": {
@@ -81,26 +58,6 @@ def run_named(name: str, settings: Mapping[str, Any] | None = None) -> Run:
     return api.load({**BASE, **RUNS[name]}, dict(settings or {}))
 
 
-def read_again(run: Run, folder: Path, *, software: str = "megatron-core", stage: int | None = None) -> Run:
-    """The run that the launch file of a run describes."""
-    path = folder / "train.sh"
-    path.write_text(launch_file(run, software, stage=stage))
-    return api.load(str(path), {"cluster": "dgx-h100"})
-
-
-def assert_same(run: Run, again: Run, stages: slice = slice(None)) -> None:
-    """The same layouts, and the same predictions to rounding."""
-    one = api.predict(run).stages[stages]
-    other = api.predict(again).stages
-    assert len(one) == len(other)
-    for (stage, predicted), (stage_again, predicted_again) in zip(one, other, strict=True):
-        assert (stage.data_parallel, stage.global_batch_size) == (stage_again.data_parallel, stage_again.global_batch_size)
-        assert float(stage_again.tokens or 0) == pytest.approx(float(stage.tokens or 0), abs=float(run.sequence_length))
-        for name in ("iteration_time_s", "mfu"):
-            assert float(getattr(predicted_again, name)) == pytest.approx(float(getattr(predicted, name)), rel=1e-12)
-        assert float(predicted_again.memory.total_bytes) == pytest.approx(float(predicted.memory.total_bytes), rel=1e-12)
-
-
 @pytest.mark.parametrize("name", RUNS)
 @pytest.mark.parametrize("software", ["megatron-core", "slurm"])
 def test_a_run_that_is_written_and_read_again_is_the_same(tmp_path: Path, name: str, software: str) -> None:
@@ -124,7 +81,7 @@ def test_each_stage_of_a_ramp_over_other_gpus_is_a_script(tmp_path: Path, stage:
     """As of Nemotron-4 15B; without a stage it is the last."""
     run = api.load("nemotron-4-15b")
     assert_same(run, read_again(run, tmp_path, stage=stage), slice(stage, stage + 1))
-    assert launched_stages(run) == run.stages[-1:]
+    assert launched_stages(run, launcher_named("megatron-core")) == run.stages[-1:]
     assert "stage 3 of 3" in launch_file(run, "megatron-core")
 
 

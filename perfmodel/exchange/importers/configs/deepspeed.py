@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Final
 
 from perfmodel.errors import InputError, shown
 from perfmodel.exchange.importers.registry import Document, run_importer
-from perfmodel.exchange.translation.conversion import Conversion
+from perfmodel.exchange.translation.conversion import Conversion, stage
 from perfmodel.exchange.translation.defaults import defaults_of
 from perfmodel.exchange.translation.run_drafts import Dialect, RunDraft, whole
 from perfmodel.exchange.translation.trainer_configs import add_what_the_program_knows
-from perfmodel.exchange.translation.word_table import flattened
+from perfmodel.exchange.translation.word_table import Reading, flattened
 from perfmodel.spec.layout import GATHERED
 
 NAME: Final = "DeepSpeed JSON"
@@ -24,25 +26,48 @@ def _is_deepspeed(document: Document) -> bool:
 
 
 def _convert(document: Document) -> Conversion:
-    given = flattened(document.mapping)
-    filled = [name for name, value in given.items() if value == AUTO]
-    draft = RunDraft({name: value for name, value in given.items() if value != AUTO}, DEEPSPEED)
-    draft.ignored += [f"{name}: filled in by the training program (auto)" for name in filled]
+    name = document.path.stem if document.path else "run"
+    return from_config(document.mapping, format_name=NAME, name=name, path=document.path)
+
+
+def from_config(
+    mapping: Mapping[str, Any],
+    *,
+    format_name: str,
+    name: str,
+    path: Path | None = None,
+    program: Reading | None = None,
+    gpus: int | None = None,
+) -> Conversion:
+    """The run of a DeepSpeed configuration, with what the training `program` says, on so many GPUs. Errors: InputError."""
+    given = flattened(mapping)
+    filled = [each for each, value in given.items() if value == AUTO]
+    draft = RunDraft({each: value for each, value in given.items() if value != AUTO}, DEEPSPEED)
     for default in defaults_of(DEEPSPEED.table):
         draft.take(default)
     settings, facts = draft.settings, draft.facts
+    if program is not None:
+        settings |= program.settings
+        facts |= {fact: value for fact, value in program.facts.items() if facts.get(fact) is None}
+        draft.ignored += program.ignored
+        draft.refused += program.refused
+    else:
+        draft.ignored += [f"{each}: filled in by the training program (auto)" for each in filled]
     _sharding(draft)
     settings["precision"] = "bf16" if facts.get("bf16") else "fp16" if facts.get("fp16") else "fp32"
     if settings["precision"] == "fp32":
-        wide = "bf16" if any(name.startswith(("bf16", "fp16")) for name in filled) else "fp32"
+        wide = "bf16" if program is None and any(each.startswith(("bf16", "fp16")) for each in filled) else "fp32"
         settings["precision"] = wide
         draft.assumed.append(f"neither bf16 nor fp16 is switched on: {wide} is assumed")
     each, passes, batch = (whole(facts.get(fact)) for fact in ("each", "passes", "batch"))
-    add_what_the_program_knows(draft, document.path, each=each)
-    name = document.path.stem if document.path else "run"
-    replicas = _replicas(each, passes, batch)
-    stage = {"global_batch_size": batch} if batch else {"micro_batches": passes or 1}
-    return draft.conversion(format_name=NAME, name=name, gpus=replicas, stages=[stage])
+    add_what_the_program_knows(draft, path, each=each)
+    replicas = gpus or _replicas(each, passes, batch)
+    if batch is None and replicas and each:
+        batch = each * (passes or 1) * replicas
+    steps = whole(facts.get("steps"))
+    tokens = None if not steps or steps < 0 or batch is None else float(steps) * batch * settings["sequence_length"]
+    known = stage(batch, tokens) if batch else {"micro_batches": passes or 1}
+    return draft.conversion(format_name=format_name, name=name, gpus=replicas, stages=[known])
 
 
 def _replicas(each: int | None, passes: int | None, batch: int | None) -> int | None:
@@ -60,7 +85,7 @@ def _sharding(draft: RunDraft) -> None:
         settings["sharding"] = "none"
         draft.silent("sharding", "every GPU holds all states")
     is_whole = settings["sharding"] not in GATHERED
-    settings |= {"stack.extends": "deepspeed-zero", "stack.overlap.bucket_rule": "size" if is_whole else "layer"}
+    settings["stack.extends"] = "deepspeed-zero"
     if "stack.overlap.data_parallel" not in settings:
         settings["stack.overlap.data_parallel"] = not is_whole
         draft.silent("stack.overlap.data_parallel", f"{str(not is_whole).lower()} is DeepSpeed's default at this stage")

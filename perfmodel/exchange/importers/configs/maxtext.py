@@ -11,7 +11,7 @@ from perfmodel.errors import InputError, NotSupportedError, did_you_mean, shown
 from perfmodel.exchange.documents import read_mapping
 from perfmodel.exchange.importers.registry import Document, run_importer
 from perfmodel.exchange.presets import read_preset
-from perfmodel.exchange.translation.conversion import Conversion
+from perfmodel.exchange.translation.conversion import Conversion, stage
 from perfmodel.exchange.translation.defaults import defaults_of
 from perfmodel.exchange.translation.run_drafts import Dialect, RunDraft, number, whole
 from perfmodel.exchange.translation.word_table import TABLES
@@ -25,8 +25,8 @@ LLAMA: Final = {"activation": "swiglu", "norm": "rmsnorm", "position": "rotary",
 REMAT: Final = {  # what each policy runs again, as it is predicted
     "full": "full",
     "minimal": "selective",
-    "minimal_flash": "none",
     "minimal_with_context": "none",
+    "minimal_flash": "none",
     "minimal_with_quantization": "selective",
     "none": "none",
 }
@@ -61,7 +61,7 @@ def _convert(document: Document) -> Conversion:
         draft.assumed.append(f"remat_policy {facts['remat']} is predicted as recompute {settings['recompute']}")
     gpus = _mesh(draft)
     name = document.path.stem if document.path else "run"
-    return draft.conversion(format_name=NAME, name=name, gpus=gpus, stages=[_stage(draft)])
+    return draft.conversion(format_name=NAME, name=name, gpus=gpus, stages=[_stage(draft, gpus)])
 
 
 @cache
@@ -69,16 +69,29 @@ def _models() -> Mapping[str, Any]:
     return read_mapping(TABLES / "maxtext_models.yaml")
 
 
+def known_models() -> tuple[str, ...]:
+    """The names of the models that are covered."""
+    return tuple(_models()["models"])
+
+
 def _model(facts: Mapping[str, Any]) -> dict[str, Any]:
     name = str(facts.get("model", ""))
+    return model_called(name) if name else model_of_sizes(facts)
+
+
+def model_called(name: str) -> dict[str, Any]:
+    """The model of a name. Errors: InputError, NotSupportedError."""
     if name in _models()["mixtures"]:
         raise NotSupportedError(f"model_name {name}: a mixture of experts is known but not supported yet")
-    if name:
-        known = _models()["models"]
-        if name not in known:
-            raise InputError(f"{shown(name)} is not covered; {did_you_mean(name, known)}", key="model_name")
-        entry = known[name]
-        return read_preset("models", entry["preset"])[0] if "preset" in entry else {**entry, **LLAMA}
+    known = _models()["models"]
+    if name not in known:
+        raise InputError(f"{shown(name)} is not covered; {did_you_mean(name, known)}", key="model_name")
+    entry = known[name]
+    return read_preset("models", entry["preset"])[0] if "preset" in entry else {**entry, **LLAMA}
+
+
+def model_of_sizes(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The model of some sizes over base.yml. Errors: InputError."""
     sizes = {size: number(facts[size], size) for size in SIZES if size in facts}
     if missing := [size for size in SIZES if size not in sizes]:
         raise InputError("missing; the run needs it, or model_name", key=f"base.yml's {missing[0]}")
@@ -118,7 +131,7 @@ def _is_alone(name: str, slices: int) -> bool:
     return name.startswith("dcn_") and slices == 1
 
 
-def _stage(draft: RunDraft) -> dict[str, Any]:
+def _stage(draft: RunDraft, gpus: int | None) -> dict[str, Any]:
     """Batches are given a device: those of a replica are spread over its tensor, context and pipeline ranks."""
     facts, settings = draft.facts, draft.settings
     ranks = prod(settings[f"{axis}_parallel"] for axis in ("tensor", "context", "pipeline"))
@@ -130,7 +143,12 @@ def _stage(draft: RunDraft) -> dict[str, Any]:
     stages = settings["pipeline_parallel"]
     passes = whole(facts.get("pipeline_passes")) or stages
     settings["micro_batch_size"] = max(int(each) // (passes if stages > 1 else 1), 1)
-    return {"micro_batches": (passes if stages > 1 else 1) * (whole(facts.get("passes")) or 1)}
+    repeated = (passes if stages > 1 else 1) * (whole(facts.get("passes")) or 1)
+    steps = whole(facts.get("steps"))
+    if gpus is None or steps is None:
+        return {"micro_batches": repeated}
+    batch = settings["micro_batch_size"] * repeated * (gpus // ranks)
+    return stage(batch, float(steps) * batch * settings["sequence_length"])
 
 
 IMPORTER: Final = run_importer(name=NAME, recognises=_is_maxtext, convert=_convert)

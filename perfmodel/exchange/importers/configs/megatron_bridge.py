@@ -26,14 +26,19 @@ def _is_bridge(document: Document) -> bool:
 
 
 def _convert(document: Document) -> Conversion:
-    given: dict[str, Any] = flattened(document.mapping)
+    return from_dump(document.mapping, format_name=NAME, name=document.path.stem if document.path else "run")
+
+
+def from_dump(mapping: Mapping[str, Any], *, format_name: str, name: str, gpus: int | None = None) -> Conversion:
+    """The run of a dumped configuration, on so many GPUs where a launcher says it. Errors: InputError."""
+    given: dict[str, Any] = flattened(mapping)
     if activation := _activation(given):
         given["model.activation"] = activation
     if isinstance(
         recipe := given.pop(PRECISION, None), str
     ):  # the name of a recipe, such as bf16_with_fp8_current_scaling_mixed
         given |= _named_precision(recipe)
-    return from_words(given, dialect=BRIDGE, format_name=NAME, name=document.path.stem if document.path else "run")
+    return from_words(given, dialect=BRIDGE, format_name=format_name, name=name, gpus=gpus)
 
 
 def _activation(given: Mapping[str, Any]) -> str:

@@ -19,6 +19,7 @@ NAME: Final = "nanotron YAML"
 NANOTRON: Final = Dialect(table="nanotron", software="nanotron")
 CONFIG: Final = "model.model_config."  # keys of a config.json
 FAMILIES: Final = {"is_qwen2_config": "qwen2", "is_starcoder2_config": "starcoder2"}
+WRITTEN_FAMILIES: Final = {"llama": "is_llama_config", "qwen2": "is_qwen2_config"}  # whose keys are those of a config.json
 USUAL_BUCKET_MB: Final = 25
 BUCKET_NUMBER_BYTES: Final = 4
 

@@ -70,3 +70,31 @@ def test_keys_change_the_run(tmp_path: Path, word: str, instead: str, key: str, 
     for step in key.split("."):
         place = place[step]
     assert place == value
+
+
+EXPERTS = """
+  num_moe_experts: 64
+  moe_router_topk: 6
+  moe_ffn_hidden_size: 1408
+  moe_layer_freq: [0, 1, 1, 1]
+  moe_grouped_gemm: true
+  moe_token_dispatcher_type: alltoall
+  expert_model_parallel_size: 8
+  expert_tensor_parallel_size: 1
+  multi_latent_attention: true
+  kv_lora_rank: 512
+  qk_head_dim: 128
+  qk_pos_emb_head_dim: 64
+  v_head_dim: 128
+  seq_length"""
+
+
+def test_experts_and_latent_attention_are_read(tmp_path: Path) -> None:
+    """They have the facts of Megatron-LM's flags."""
+    text = BRIDGE.replace("num_layers: 32", "num_layers: 4").replace("  virtual_pipeline_model_parallel_size: 4\n", "")
+    found = converted(tmp_path, text.replace("\n  seq_length", EXPERTS), "bridge.yaml")
+    run = run_of(found)
+    assert not found.refused
+    assert (run["expert_parallel"], run["expert_tensor_parallel"]) == (8, 1)
+    assert (run["model"]["mixture"]["experts"], run["model"]["latent"]["kv_rank"]) == (64, 512)
+    assert run["model"]["first_layers"] == "dense"

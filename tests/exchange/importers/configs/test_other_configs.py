@@ -157,6 +157,35 @@ def test_keys_of_accelerate_change_the_run(tmp_path: Path, word: str, instead: s
     assert place_of(run_of(found), key) == value
 
 
+SCRIPT = (
+    "torchrun --nnodes 2 --nproc-per-node 8 run_clm.py --deepspeed ds.json --config_name config.json --block_size 2048 "
+    "--per_device_train_batch_size 2 --gradient_accumulation_steps 4 --gradient_checkpointing --max_steps 100 --do_train\n"
+)
+
+
+def test_a_script_says_what_the_json_leaves_to_the_program(tmp_path: Path) -> None:
+    """The length, the GPUs, what runs again and for how long; files lie beside it."""
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    (tmp_path / "ds.json").write_text(json.dumps(DEEPSPEED | {"train_micro_batch_size_per_gpu": "auto"}))
+    found = converted(tmp_path, SCRIPT, "train.sh")
+    run = run_of(found)
+    assert (found.format, run["gpus"], run["recompute"], run["micro_batch_size"]) == ("DeepSpeed script", 16, "full", 2)
+    assert run["stages"] == [{"global_batch_size": 128, "tokens": 100 * 128 * 2048}]
+    assert (run["model"]["hidden_size"], run["sequence_length"]) == (1024, 2048)
+
+
+def test_a_script_without_its_json_is_refused(tmp_path: Path) -> None:
+    """In one sentence."""
+    with pytest.raises(InputError, match=r"--deepspeed: 'ds\.json' is neither written by this script nor beside it"):
+        converted(tmp_path, SCRIPT, "train.sh")
+
+
+def test_steps_of_maxtext_are_tokens(tmp_path: Path) -> None:
+    """Where the mesh says how many GPUs there are."""
+    stage = run_of(converted(tmp_path, f"{MAXTEXT}steps: 10\n", "m.yaml"))["stages"][0]
+    assert stage == {"global_batch_size": 512, "tokens": 10 * 512 * 8192}
+
+
 def test_the_mesh_of_maxtext_is_copies_of_shards(tmp_path: Path) -> None:
     """Batches are those of a device."""
     found = converted(tmp_path, MAXTEXT, "m.yaml")

@@ -135,3 +135,85 @@ def test_experts_and_their_degrees_are_read(tmp_path: Path) -> None:
     assert not found.refused
     assert (run["expert_parallel"], run["expert_tensor_parallel"], run["gpus"]) == (16, 1, 64)
     assert run["model"]["mixture"]["experts"] == 256
+
+
+PYTHON = """
+from torchtitan.components.quantization import Float8LinearConverter
+from torchtitan.config import CompileConfig, ParallelismConfig, TrainingConfig
+from torchtitan.distributed.activation_checkpoint import FullAC
+from torchtitan.models.llama3 import model_registry
+from torchtitan.trainer import Trainer
+
+def mine() -> Trainer.Config:
+    model_spec = model_registry("70B")
+    return Trainer.Config(
+        loss=ChunkedLossWrapper.Config(loss_fn=CrossEntropyLoss.Config(global_vocab_size=decoder_vocab_size(model_spec))),
+        model_spec=model_spec,
+        optimizer=default_adamw(lr=1.5e-4),
+        training=TrainingConfig(num_tokens_per_microbatch_per_dp_rank=2 * 8192, max_context_length=8192, steps=1000),
+        parallelism=ParallelismConfig(data_parallel_shard_degree=8, tensor_parallel_degree=8),
+        activation_checkpoint=FullAC.Config(),
+        compile=CompileConfig(enable=True),
+    )
+"""
+DERIVED = """
+from torchtitan.models.llama3.config_registry import llama3_8b
+from torchtitan.trainer import Trainer
+
+def mine() -> Trainer.Config:
+    config = llama3_8b()
+    config.parallelism.context_parallel_degree = 4
+    config.training.num_tokens_per_train_step = 64 * 8192
+    config.activation_checkpoint = None
+    return config
+"""
+
+
+def test_a_python_configuration_is_a_run(tmp_path: Path) -> None:
+    """Its syntax is read: sections, classes, and products of numbers."""
+    found = converted(tmp_path, PYTHON, "mine.py")
+    run = run_of(found)
+    assert (found.format, found.refused, run["gpus"]) == ("torchtitan Python configuration", (), 64)
+    assert (run["model"]["name"], run["micro_batch_size"], run["recompute"]) == ("Llama 3.1 70B", 2, "full")
+    assert run["stages"] == [{"global_batch_size": 16, "tokens": 1000 * 16 * 8192}]
+    assert (run["stack"]["extends"], run["stack"]["fusion"]["loss_chunks"]) == ("torchtitan-2025", 8)
+    assert not [each for each in found.ignored if "nobody here knows it" in each]
+
+
+@pytest.mark.parametrize(
+    ("word", "instead", "key", "value"),
+    [
+        ('registry("70B")', 'registry("70B", converters=[Float8LinearConverter.Config()])', "precision", "fp8"),
+        ("FullAC.Config()", "SelectiveAC.Config()", "recompute", "selective"),
+        ("FullAC.Config()", "None", "recompute", "none"),
+        ("CompileConfig(enable=True)", "CompileConfig(enable=True, components=['model'])", "stack.extends", "torchtitan"),
+        ("tensor_parallel_degree=8", "tensor_parallel_degree=8, enable_sequence_parallel=False", "sequence_parallel", False),
+        ("tensor_parallel_degree=8", "pipeline_parallel_degree=8, num_pp_microbatches=16", "micro_batch_size", 2),
+        ("tensor_parallel_degree=8", "pipeline_parallel_degree=8, num_pp_microbatches=16", "stages.0.global_batch_size", 256),
+    ],
+)  # fmt: skip
+def test_arguments_change_the_run(tmp_path: Path, word: str, instead: str, key: str, value: Any) -> None:
+    """One setting each; tokens are those of one forward pass, of which a pipeline makes several."""
+    assert word in PYTHON
+    place: Any = run_of(converted(tmp_path, PYTHON.replace(word, instead), "mine.py"))
+    for step in key.split("."):
+        place = place[int(step)] if isinstance(place, list) else place[step]
+    assert place == value
+
+
+def test_a_configuration_over_another_is_read(tmp_path: Path) -> None:
+    """By its name, and what is assigned to it."""
+    run = run_of(converted(tmp_path, DERIVED, "mine.py"))
+    assert (run["model"]["name"], run["context_parallel"], run["recompute"]) == ("Llama 3.1 8B", 4, "none")
+    assert run["stages"][0]["global_batch_size"] == 64 * 8192 // run["sequence_length"]
+
+
+def test_one_configuration_a_file_is_read(tmp_path: Path) -> None:
+    """Which of two is meant nobody can tell."""
+    with pytest.raises(InputError, match="this file has mine, other: keep the one that is meant"):
+        converted(tmp_path, PYTHON + PYTHON.replace("mine", "other"), "mine.py")
+
+
+def test_no_checkpointing_is_not_the_default(tmp_path: Path) -> None:
+    """The word none is a mode here, where it stands for no value elsewhere."""
+    assert run_of(toml(tmp_path, ('mode = "selective"', 'mode = "none"')))["recompute"] == "none"
