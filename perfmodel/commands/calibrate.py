@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -10,7 +11,7 @@ import typer
 
 from perfmodel import __version__
 from perfmodel.commands.console import STOPPED, emit_json, emit_table, progress, progress_bar, say, write_file
-from perfmodel.commands.options import AsJson, Device
+from perfmodel.commands.options import AsJson, Device, Gpus, Model, OnCluster
 from perfmodel.commands.row_warnings import warn_of_memory, warn_of_rows
 from perfmodel.errors import InputError
 
@@ -20,11 +21,15 @@ if TYPE_CHECKING:
 PROFILE: Final = Path("profile.yaml")
 YAML: Final = (".yaml", ".yml")
 EVIDENCE: Final = Path("evidence.yaml")
+MOST_NAMED: Final = 3  # files, in one sentence
 
 
 def calibrate(
-    device: Device = "",
+    more: Annotated[
+        list[Path] | None, typer.Argument(metavar="[FILE...]", help="More files for --from-runs, as in --from-runs logs/*.log.")
+    ] = None,
     *,
+    device: Device = "",
     output: Annotated[
         Path | None,
         typer.Option(
@@ -41,13 +46,17 @@ def calibrate(
         bool, typer.Option("--smallest", help="Measure only a few tiny sizes, to check that calibration works.")
     ] = False,
     from_runs: Annotated[
-        Path | None,
+        list[Path] | None,
         typer.Option(
             "--from-runs",
-            metavar="FILE.csv",
-            help="Measure nothing; learn from your own runs, in a table with the columns of published_runs.csv.",
+            metavar="FILE",
+            help="Measure nothing; learn from your own runs: tables with the columns of published_runs.csv, logs of training "
+            "software, and folders of these. Repeatable.",
         ),
     ] = None,
+    model: Model = None,
+    cluster: OnCluster = None,
+    gpus: Gpus = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure this machine (some minutes) and fit a profile that a run file can name as its cluster.
@@ -57,7 +66,8 @@ def calibrate(
     With --from-runs, learn from runs that you made: compare them with predictions,
     and write evidence that shifts and narrows later ones. The same configuration
     gains most, then other layouts of the model, then other models in the same
-    software on the same GPUs.
+    software on the same GPUs. The run of a log is in it or beside it, as for
+    `perfmodel validate`; --model, --cluster and --gpus are for logs that do not say it.
 
     Examples:
     perfmodel calibrate -o here.yaml
@@ -66,13 +76,20 @@ def calibrate(
 
     perfmodel calibrate --from-runs runs.csv -o mine.yaml
 
+    perfmodel calibrate --from-runs logs/ --cluster dgx-h100 -o mine.yaml
+
     perfmodel predict run.yaml --evidence mine.yaml
     """
-    if from_runs is not None:
+    given = {"model": model, "cluster": cluster, "gpus": gpus}
+    if from_runs:
         if device or records is not None or smallest:
             raise InputError("--from-runs measures nothing; it cannot be combined with --device, --records or --smallest")
-        _learn_from(from_runs, output or EVIDENCE, as_json=as_json)
+        _learn_from([*from_runs, *(more or ())], given, output or EVIDENCE, as_json=as_json)
         return
+    if more:
+        raise InputError(f"{more[0]} goes with --from-runs; without it this machine is measured")
+    for option in (name for name, value in given.items() if value is not None):
+        raise InputError(f"--{option} goes with --from-runs, for logs that do not say it")
     if as_json:
         raise InputError("--json goes with --from-runs; a profile is a file of settings itself")
     _measure(device, output or PROFILE, records, smallest=smallest)
@@ -102,33 +119,40 @@ def _measure(device: str, output: Path, records: Path | None, *, smallest: bool)
     say(f"wrote {output}", prefix="")
 
 
-def _learn_from(table: Path, output: Path, *, as_json: bool) -> None:
-    """Hold a table of runs against their predictions, and write what follows for later ones."""
+def _learn_from(files: Sequence[Path], given: Mapping[str, str | None], output: Path, *, as_json: bool) -> None:
+    """Hold measured runs against their predictions, and write what follows for later ones."""
     from perfmodel.exchange.own_evidence import evidence_text
 
     if output.suffix.lower() not in YAML:
         raise InputError(f"--output {output} must be a .yaml file: evidence is named by it")
-    found = _calibration(table)
-    text = evidence_text(found, table=table.name, day=datetime.now(UTC).date().isoformat(), version=__version__)
+    found, name = _calibration(files, given), _called(files)
+    text = evidence_text(found, table=name, day=datetime.now(UTC).date().isoformat(), version=__version__)
     write_file(text, output)
     if as_json:
         from perfmodel.report.json.own_runs import own_calibration_document
 
-        emit_json(own_calibration_document(found, table=table.name), None)
+        emit_json(own_calibration_document(found, table=name), None)
     else:
         from perfmodel.report.text.own_runs import own_calibration_report
 
-        emit_table(own_calibration_report(found, table=table.name), None)
+        emit_table(own_calibration_report(found, table=name), None)
 
 
-def _calibration(path: Path) -> OwnCalibration:
-    """What the runs of a table say. Errors: InputError where none of them is predicted."""
+def _called(files: Sequence[Path]) -> str:
+    """Some files in words."""
+    names = [each.resolve().name for each in files]
+    return ", ".join(names[:MOST_NAMED]) + (f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else "")
+
+
+def _calibration(files: Sequence[Path], given: Mapping[str, str | None]) -> OwnCalibration:
+    """What measured runs say. Errors: InputError where none of them is predicted."""
     from perfmodel.evidence.measured_rows import without_doubles
     from perfmodel.evidence.own_calibration import own_calibration
     from perfmodel.evidence.time_scores import compare_time
-    from perfmodel.exchange.tables.published_runs import read_measured_runs
+    from perfmodel.exchange.tables.logged_runs import GivenBeside
+    from perfmodel.exchange.tables.measured_files import read_measured_files
 
-    table = without_doubles(read_measured_runs(path))
+    table = without_doubles(read_measured_files(files, GivenBeside(**given)))
     warn_of_rows(table.rows, table.unread)
     try:
         compared: list[Any] = [compare_time(each) for each in progress(table.rows, "predicting")]
@@ -138,6 +162,7 @@ def _calibration(path: Path) -> OwnCalibration:
     warn_of_memory(compared)
     found = own_calibration(compared, table.unread)
     if not found.runs:
-        why = [f"line {each.line}: {each.reason.removeprefix(f'line {each.line}, ')}" for each in found.left_out[:1]]
-        raise InputError("; ".join([f"no row of {path} can be predicted, so nothing was written", *why]))
+        why = [f"{each.place}: {each.reason.removeprefix(each.place).lstrip(',: ')}" for each in found.left_out[:1]]
+        where = files[0] if len(files) == 1 else _called(files)
+        raise InputError("; ".join([f"no row of {where} can be predicted, so nothing was written", *why]))
     return found
