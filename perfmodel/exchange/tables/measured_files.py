@@ -43,10 +43,10 @@ def _is_table(path: Path) -> bool:
     """Whether a path that was typed is to be read as a table. Errors: InputError where it is neither that nor a log."""
     if path.suffix.lower() == TABLE:
         return True
-    kind, reason = kind_of(path)
-    if kind not in (LOG, TABLE_OF_RUNS):
-        raise InputError(f"{path} {reason}")
-    return kind == TABLE_OF_RUNS
+    found = kind_of(path)
+    if found.kind not in (LOG, TABLE_OF_RUNS):
+        raise InputError(f"{path} {found.reason}")
+    return found.kind == TABLE_OF_RUNS
 
 
 def _nothing(paths: Sequence[Path], unread: Sequence[UnreadRow]) -> str:
@@ -85,9 +85,9 @@ def _of_folder(folder: Folder, root: Path, given: GivenBeside, seen: set[Path]) 
         yield table
         if described_in is not None:
             used.update([described_in, *folder.parts_of(described_in)])
-    for path, kind in folder.kinds.items():
-        if path not in used and kind not in (LOG, TABLE_OF_RUNS) and not (used and kind == PART):
-            yield _unread(str(path.relative_to(root)), folder.reasons[path], source=folder.path.name)
+    for path, found in folder.kinds.items():
+        if path not in used and found.kind not in (LOG, TABLE_OF_RUNS) and not (used and found.kind == PART):
+            yield _unread(str(path.relative_to(root)), found.reason, source=folder.path.name)
 
 
 def _of_log(

@@ -1,7 +1,7 @@
 """Which files of a folder are logs of runs, which say what a run was, and which run a log is of.
 
 A log is recognised by its content, whatever its name. Its run lies in the log itself, or beside it: in a file of the same stem
-(train.sh for train.log), or in the only one of the folder that describes a run. A file that another one names, as a script does
+(train.sh for train.log), or in the only one of the folder that describes a run, of the same software where there are others. A file that another one names, as a script does
 its DeepSpeed JSON, is part of that one.
 """
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from perfmodel.errors import InputError, PerfmodelError
-from perfmodel.exchange.documents import FILE_SUFFIXES, head_of
+from perfmodel.exchange.documents import head_of
 from perfmodel.exchange.importers.registry import DESCRIBED, document_at, importer_of
 from perfmodel.exchange.tables.published_runs import DECISIVE
 
@@ -25,24 +25,33 @@ NAMED_AT_MOST: Final = 3  # files that may be the run of a log, by name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FileKind:
+    """What a file is: of which kind, in the format of which software, and in words why it is of no use by itself."""
+
+    kind: str
+    software: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Folder:
-    """The files of one folder by what they are, and of those that are of no use here what they are instead."""
+    """The files of one folder by what they are."""
 
     path: Path
-    kinds: Mapping[Path, str]
-    reasons: Mapping[Path, str]
+    kinds: Mapping[Path, FileKind]
 
     def files(self, kind: str) -> list[Path]:
         """The files of one kind, in the order of their names."""
-        return [path for path, each in self.kinds.items() if each == kind]
+        return [path for path, each in self.kinds.items() if each.kind == kind]
 
     def run_of(self, log: Path) -> Path:
         """The file beside a log that says which run it is of. Errors: InputError where none does, or several may."""
         mates = _mates(log, self.files(RUN))
-        own = [each for each in mates if each.suffix in FILE_SUFFIXES and not _is_foreign(each)]
+        own = [each for each in mates if not self.kinds[each].software]
         taken = {mate for other in self.files(LOG) for mate in _mates(other, self.files(RUN))}
         found = own or mates or [each for each in self.files(RUN) if each not in taken]
-        whole = [each for each in found if not any(_names(other, each) for other in found if other != each)]
+        alike = [each for each in found if self.kinds[each].software == self.kinds[log].software] or found
+        whole = [each for each in alike if not any(_names(other, each) for other in alike if other != each)]
         if not whole:
             like = f"a run file, script or configuration called {log.stem}.yaml, {log.stem}.sh or the like"
             raise InputError(f"nothing in it or beside it says which run it is of; {like} would")
@@ -53,15 +62,16 @@ class Folder:
 
     def parts_of(self, run: Path) -> list[Path]:
         """The files that the run of a log may have been read from, beside its own."""
-        return [each for each in self.kinds if self.kinds[each] == PART or (self.kinds[each] == RUN and _names(run, each))]
+        return [each for each in self.kinds if self._is_part(each, run)]
+
+    def _is_part(self, path: Path, run: Path) -> bool:
+        kind = self.kinds[path].kind
+        return kind == PART or (kind == RUN and path != run and _names(run, path))
 
 
 def folder_at(path: Path) -> Folder:
     """The folder at `path`, without those in it. Errors: InputError where it cannot be read."""
-    kinds, reasons = {}, {}
-    for each in _files(path, deep=False):
-        kinds[each], reasons[each] = kind_of(each)
-    return Folder(path=path, kinds=kinds, reasons=reasons)
+    return Folder(path=path, kinds={each: kind_of(each) for each in _files(path, deep=False)})
 
 
 def folders_in(path: Path) -> list[Folder]:
@@ -70,24 +80,25 @@ def folders_in(path: Path) -> list[Folder]:
     return [folder_at(each) for each in places]
 
 
-def kind_of(path: Path) -> tuple[str, str]:
-    """What a file is, by its content, and in words why it is of no use by itself."""
+def kind_of(path: Path) -> FileKind:
+    """What a file is, by its content."""
     header = (head_of(path, size=LONGEST_HEADER) or "").partition("\n")[0]
     if all(column in header for column in DECISIVE):
-        return TABLE_OF_RUNS, ""
+        return FileKind(kind=TABLE_OF_RUNS)
     if path.suffix.lower() == TABLE:
-        return OTHER, "has not the columns of a table of measured runs"
+        return FileKind(kind=OTHER, reason="has not the columns of a table of measured runs")
     try:
         document = document_at(path)
         importer = importer_of(document)
     except PerfmodelError as error:
-        return OTHER, str(error).removeprefix(f"{path} ").removeprefix(f"{path}: ")
+        return FileKind(kind=OTHER, reason=str(error).removeprefix(f"{path} ").removeprefix(f"{path}: "))
     if importer is not None:
         kind = LOG if importer.measures else RUN if importer.gives == "runs" else PART
-        return kind, f"is a {importer.name}, which describes {DESCRIBED[importer.gives]}; no log here is of it"
+        describes = f"is a {importer.name}, which describes {DESCRIBED[importer.gives]}; no log here is of it"
+        return FileKind(kind=kind, software=importer.name.split()[0], reason=describes)
     if "stages" in document.mapping:
-        return RUN, "is a run file; no log here is of it"
-    return OTHER, "is neither a log nor a table of runs"
+        return FileKind(kind=RUN, reason="is a run file; no log here is of it")
+    return FileKind(kind=OTHER, reason="is neither a log nor a table of runs")
 
 
 def _files(path: Path, *, deep: bool) -> Iterator[Path]:
@@ -116,7 +127,3 @@ def _mates(log: Path, runs: Sequence[Path]) -> list[Path]:
 def _names(run: Path, other: Path) -> bool:
     """Whether the text of one file names another."""
     return other.name in (head_of(run) or "")
-
-
-def _is_foreign(path: Path) -> bool:
-    return importer_of(document_at(path)) is not None

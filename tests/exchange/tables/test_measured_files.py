@@ -70,6 +70,14 @@ def test_of_several_scripts_the_one_that_is_called_like_the_log_counts(tmp_path:
     assert reasons(table)["b.log"].startswith("several files beside it may be its run (small.sh, third.sh)")
 
 
+def test_of_several_configurations_the_one_of_the_same_software_counts(tmp_path: Path) -> None:
+    """A log of Megatron-LM is of no TOML of torchtitan; which is then left out."""
+    titan_toml = '[model]\nname = "llama3"\nflavor = "8B"\n[training]\nbatch_size = 1\nseq_len = 8192\n'
+    folder = written(tmp_path, out_log=STEPS, a_toml=titan_toml, run_sh=LLAMA.replace("EXTRA", ""))
+    table = read_measured_files([folder], ON_H100)
+    assert (only(table).gpus, list(reasons(table))) == (32, ["a.toml"])
+
+
 def test_a_file_that_a_script_names_is_part_of_it(tmp_path: Path) -> None:
     """As its DeepSpeed configuration."""
     folder = written(tmp_path, out_log=STEPS, run_sh=LLAMA.replace("EXTRA", "# ds.json"), ds_json='{"train_batch_size": 128}')
