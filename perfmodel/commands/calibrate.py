@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from perfmodel import __version__
-from perfmodel.commands.console import STOPPED, emit_json, emit_table, progress, progress_bar, say, write_file
-from perfmodel.commands.options import AsJson, Device, Gpus, Model, OnCluster
+from perfmodel.commands.console import STOPPED, emit_json, emit_table, progress, progress_bar, say, warn_of, write_file
+from perfmodel.commands.options import HARDWARE, AsJson, Device, Gpus, Model, OnCluster
 from perfmodel.commands.row_warnings import warn_of_memory, warn_of_rows
 from perfmodel.errors import InputError
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 PROFILE: Final = Path("profile.yaml")
 YAML: Final = (".yaml", ".yml")
 EVIDENCE: Final = Path("evidence.yaml")
+CLUSTER: Final = Path("cluster.yaml")
 MOST_NAMED: Final = 3  # files, in one sentence
 
 
@@ -36,7 +37,8 @@ def calibrate(
             "--output",
             "-o",
             metavar="FILE",
-            help="Write the profile to FILE, and its records beside it. Default: profile.yaml, with --from-runs evidence.yaml.",
+            help="Write the profile to FILE, and its records beside it. Default: profile.yaml, with --from-runs evidence.yaml, "
+            "with --from-nccl-tests cluster.yaml.",
         ),
     ] = None,
     records: Annotated[
@@ -54,9 +56,27 @@ def calibrate(
             "software, and folders of these. Repeatable.",
         ),
     ] = None,
+    from_nccl_tests: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--from-nccl-tests",
+            metavar="FILE",
+            help="Measure nothing; fit the links of --cluster to what nccl-tests printed on it, or wrote with -J. Repeatable.",
+        ),
+    ] = None,
     model: Model = None,
     cluster: OnCluster = None,
     gpus: Gpus = None,
+    nodes: Annotated[
+        int | None,
+        typer.Option(
+            "--nodes",
+            min=1,
+            metavar="N",
+            help="Number of nodes, where what nccl-tests printed does not list them.",
+            rich_help_panel=HARDWARE,
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure this machine (some minutes) and fit a profile that a run file can name as its cluster.
@@ -69,6 +89,10 @@ def calibrate(
     software on the same GPUs. The run of a log is in it or beside it, as for
     `perfmodel validate`; --model, --cluster and --gpus are for logs that do not say it.
 
+    With --from-nccl-tests, hold what nccl-tests measured against what is expected of
+    the cluster, size by size, name the fault that would explain what is slower, and
+    write a cluster whose links start and run as measured.
+
     Examples:
     perfmodel calibrate -o here.yaml
 
@@ -79,20 +103,36 @@ def calibrate(
     perfmodel calibrate --from-runs logs/ --cluster dgx-h100 -o mine.yaml
 
     perfmodel predict run.yaml --evidence mine.yaml
+
+    perfmodel calibrate --from-nccl-tests all_reduce.txt --cluster dgx-h100 -o ours.yaml
+
+    perfmodel predict run.yaml --cluster ours.yaml
     """
     given = {"model": model, "cluster": cluster, "gpus": gpus}
+    if from_nccl_tests:
+        sources = {"--from-runs": from_runs, "--device": device, "--records": records, "--smallest": smallest, "--model": model}
+        _check_alone("--from-nccl-tests", sources)
+        _learn_links([*from_nccl_tests, *(more or ())], cluster, gpus, nodes, output or CLUSTER, as_json=as_json)
+        return
+    if nodes is not None:
+        raise InputError("--nodes goes with --from-nccl-tests; the run of a log says its nodes")
     if from_runs:
-        if device or records is not None or smallest:
-            raise InputError("--from-runs measures nothing; it cannot be combined with --device, --records or --smallest")
+        _check_alone("--from-runs", {"--device": device, "--records": records, "--smallest": smallest})
         _learn_from([*from_runs, *(more or ())], given, output or EVIDENCE, as_json=as_json)
         return
     if more:
         raise InputError(f"{more[0]} goes with --from-runs; without it this machine is measured")
     for option in (name for name, value in given.items() if value is not None):
-        raise InputError(f"--{option} goes with --from-runs, for logs that do not say it")
+        raise InputError(f"--{option} goes with --from-runs or --from-nccl-tests, which may not say it")
     if as_json:
-        raise InputError("--json goes with --from-runs; a profile is a file of settings itself")
+        raise InputError("--json goes with --from-runs or --from-nccl-tests; a profile is a file of settings itself")
     _measure(device, output or PROFILE, records, smallest=smallest)
+
+
+def _check_alone(option: str, others: Mapping[str, object]) -> None:
+    """Raise InputError where an option that measures nothing stands beside another one."""
+    for other in (name for name, value in others.items() if value):
+        raise InputError(f"{option} measures nothing; it cannot be combined with {other}")
 
 
 def _measure(device: str, output: Path, records: Path | None, *, smallest: bool) -> None:
@@ -136,6 +176,33 @@ def _learn_from(files: Sequence[Path], given: Mapping[str, str | None], output: 
         from perfmodel.report.text.own_runs import own_calibration_report
 
         emit_table(own_calibration_report(found, table=name), None)
+
+
+def _learn_links(
+    files: Sequence[Path], cluster: str | None, gpus: str | None, nodes: int | None, output: Path, *, as_json: bool
+) -> None:
+    """Hold nccl-tests against what is expected of a cluster, and write the cluster with the links that they measured."""
+    from perfmodel.exchange.link_profiles import cluster_file_text, link_calibration
+    from perfmodel.exchange.nccl_calls import RanksBeside
+    from perfmodel.exchange.questions.plan_quantities import whole_number
+
+    if cluster is None:
+        raise InputError("--from-nccl-tests needs the cluster that they ran on, as in --cluster dgx-h100")
+    if output.suffix.lower() not in YAML:
+        raise InputError(f"--output {output} must be a .yaml file: a cluster is named by it")
+    ranks = None if gpus is None else int(whole_number("gpus", gpus))
+    found = link_calibration(files, cluster, RanksBeside(gpus=ranks, nodes=nodes))
+    warn_of(found.warnings)
+    day, names = datetime.now(UTC).date().isoformat(), [each.name for each in files]
+    write_file(cluster_file_text(found, files=names, folder=output.parent, day=day, version=__version__), output)
+    if as_json:
+        from perfmodel.report.json.links import link_document
+
+        emit_json(link_document(found), None)
+    else:
+        from perfmodel.report.text.links import link_report
+
+        emit_table(link_report(found), None)
 
 
 def _called(files: Sequence[Path]) -> str:

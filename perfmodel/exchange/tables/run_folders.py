@@ -1,8 +1,8 @@
 """Which files of a folder are logs of runs, which say what a run was, and which run a log is of.
 
 A log is recognised by its content, whatever its name. Its run lies in the log itself, or beside it: in a file of the same stem
-(train.sh for train.log), or in the only one of the folder that describes a run, of the same software where there are others. A file that another one names, as a script does
-its DeepSpeed JSON, is part of that one.
+(train.sh for train.log), or in the only one of the folder that describes a run; where several do, of the software that wrote
+the log. A file that another one names, as a script does its DeepSpeed JSON, is part of that one.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from typing import Final
 
 from perfmodel.errors import InputError, PerfmodelError
 from perfmodel.exchange.documents import head_of
-from perfmodel.exchange.importers.registry import DESCRIBED, document_at, importer_of
+from perfmodel.exchange.importers.registry import DESCRIBED, Document, document_at, importer_of
+from perfmodel.exchange.nccl_tests import is_nccl_tests
 from perfmodel.exchange.tables.published_runs import DECISIVE
 
 MOST_FILES: Final = 10_000
@@ -88,16 +89,21 @@ def kind_of(path: Path) -> FileKind:
     if path.suffix.lower() == TABLE:
         return FileKind(kind=OTHER, reason="has not the columns of a table of measured runs")
     try:
-        document = document_at(path)
-        importer = importer_of(document)
+        return _kind_of_document(document_at(path))
     except PerfmodelError as error:
         return FileKind(kind=OTHER, reason=str(error).removeprefix(f"{path} ").removeprefix(f"{path}: "))
+
+
+def _kind_of_document(document: Document) -> FileKind:
+    importer = importer_of(document)
     if importer is not None:
         kind = LOG if importer.measures else RUN if importer.gives == "runs" else PART
         describes = f"is a {importer.name}, which describes {DESCRIBED[importer.gives]}; no log here is of it"
         return FileKind(kind=kind, software=importer.name.split()[0], reason=describes)
     if "stages" in document.mapping:
         return FileKind(kind=RUN, reason="is a run file; no log here is of it")
+    if is_nccl_tests(document.text):
+        return FileKind(kind=OTHER, reason="is the output of nccl-tests; calibrate --from-nccl-tests reads it")
     return FileKind(kind=OTHER, reason="is neither a log nor a table of runs")
 
 
