@@ -33,6 +33,7 @@ VERSION: Final = re.compile(r"# nccl-tests version (?P<tests>\S+).*?nccl-library
 BEGINS: Final = re.compile(r"# (?:nccl-tests version|Collective test starting|nThread)")
 ITERATIONS: Final = re.compile(r"\biters: (\d+) agg|\biters: (\d+) validation")
 HEADER: Final = re.compile(r"#\s+size\s+count\s+(?:\(elements\)\s+)?type\b.*\balgbw\b")
+LAUNCHER: Final = re.compile(r"^\s*(?:\[\d+,\d+\]<std(?:out|err)>:|\d+:)\s?")  # of mpirun --tag-output, of srun -l
 ONE_WAY: Final = 4  # columns of either way: time, algbw, busbw, #wrong
 BEFORE: Final = 3  # columns at least before those: size, count, type; as its version has it, redop and root
 
@@ -64,6 +65,7 @@ class Reader:
 
     def _begin(self) -> None:
         self.operator = ""
+        self.columns: list[str] = []  # as the head of the table has them; versions and options add some
         self.hosts: dict[int, str] = {}
         self.rows: list[tuple[float, str, float, float, float]] = []  # bytes, type, seconds, algorithm and bus bandwidth
 
@@ -71,7 +73,7 @@ class Reader:
         """Its rows. Errors: InputError with the number of the line."""
         for number, line in enumerate(text.splitlines(), start=1):
             try:
-                self._line(line.strip())
+                self._line(LAUNCHER.sub("", line).strip())
             except InputError as error:
                 raise InputError(f"{self.place}, line {number}: {error}") from None
         self._end()
@@ -82,8 +84,11 @@ class Reader:
     def _line(self, line: str) -> None:
         if BEGINS.match(line) and self.rows:
             self._end()
-        if line[:1].isdigit():
-            self._row(line.split())
+        words = line.split()
+        if len(words) > 1 and words[0].isdigit() and words[1].isdigit():
+            self._row(words)
+        elif HEADER.match(line):
+            self.columns = words[1:]
         elif found := RANK.match(line):
             self._rank(found)
         elif found := VERSION.match(line):
@@ -103,7 +108,7 @@ class Reader:
 
     def _row(self, words: list[str]) -> None:
         try:
-            first = -2 * ONE_WAY
+            first = self.columns.index("algbw") - 1 if len(words) >= len(self.columns) > 0 else -2 * ONE_WAY
             size, (microseconds, algorithm, bus) = float(words[0]), map(float, words[first : first + 3])
         except ValueError:
             size = microseconds = algorithm = bus = math.nan

@@ -61,7 +61,9 @@ def logged_run(log: Path, folder: Callable[[], Folder], *, name: str, given: Giv
     candidate = _candidate(_filled(mapping, found.record, given), where)
     stage = _stage(candidate.run, found.record, where)
     run = replace(candidate.run, stages=(stage,))
-    measured = _measured(replace(candidate, run=run), found.record, name=name, source=log.resolve().parent.name)
+    beside = () if described_in is None else (f"its run is that of {described_in.name}, which lies beside it",)
+    candidate = replace(candidate, run=run, assumptions=(*beside, *candidate.assumptions))
+    measured = _measured(candidate, found.record, name=name, source=log.resolve().parent.name)
     doubt = contradiction(measured)
     if doubt:
         measured = replace(measured, warning=f"{name}: {doubt}", assumptions=(*measured.assumptions, doubt))

@@ -101,6 +101,26 @@ def test_an_old_text_says_which_test_it_is_by_its_name_or_its_command(tmp_path: 
     assert named.repeats == 100
 
 
+@pytest.mark.parametrize("prefix", ["[1,0]<stdout>:", " 0: ", "0: "])
+def test_what_a_launcher_puts_before_lines_is_taken_off(tmp_path: Path, prefix: str) -> None:
+    """And lines of debugging between them are no rows."""
+    noise = "10.0.0.1:11 NCCL INFO comm\n2024-01-01 00:00:00 12 steps\n"
+    text = "".join(f"{prefix}{line}\n{noise}" for line in ALL_REDUCE.splitlines())
+    records = read_nccl_tests(written(tmp_path, text))
+    assert [each.seconds for each in records] == [each.seconds for each in read_nccl_tests(written(tmp_path, ALL_REDUCE))]
+
+
+def test_options_that_add_columns_change_nothing(tmp_path: Path) -> None:
+    """A time stamp behind a row, how far repeats differ between its two halves."""
+    more = ALL_REDUCE.replace("#wrong     time", "#wrong i_min i_max time").replace("#wrong\n", "#wrong timestamp\n")
+    more = more.replace("      0    2", "      0 1.0 2.0    2").replace("      0    66", "      0 1.0 2.0    66")
+    more = more.replace("0.07      0\n", "0.07      0  2026-01-01 00:00:00\n").replace(
+        "23.68      0\n", "23.68      0  2026-01-01 00:00:00\n"
+    )
+    records = read_nccl_tests(written(tmp_path, more))
+    assert [each.seconds for each in records] == pytest.approx([21.37e-6, 67.02e-6])
+
+
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [

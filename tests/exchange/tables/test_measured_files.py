@@ -57,6 +57,7 @@ def test_the_run_of_a_log_lies_beside_it(tmp_path: Path, name: str) -> None:
     folder = written(tmp_path, train_log=STEPS, notes_md="nothing", **{name: LLAMA.replace("EXTRA", "")})
     table = read_measured_files([folder], ON_H100)
     assert (only(table).gpus, only(table).global_batch_size) == (32, 128)
+    assert only(table).assumptions[0] == f"its run is that of {name.replace('_', '.')}, which lies beside it"
     assert reasons(table) == {"notes.md": "is neither a log nor a table of runs"}
 
 
