@@ -27,7 +27,10 @@ MOST_NAMED: Final = 3  # files, in one sentence
 
 def calibrate(
     more: Annotated[
-        list[Path] | None, typer.Argument(metavar="[FILE...]", help="More files for --from-runs, as in --from-runs logs/*.log.")
+        list[Path] | None,
+        typer.Argument(
+            metavar="[FILE...]", help="More files for --from-runs or --from-nccl-tests, as in --from-runs logs/*.log."
+        ),
     ] = None,
     *,
     device: Device = "",
@@ -87,11 +90,12 @@ def calibrate(
     and write evidence that shifts and narrows later ones. The same configuration
     gains most, then other layouts of the model, then other models in the same
     software on the same GPUs. The run of a log is in it or beside it, as for
-    `perfmodel validate`; --model, --cluster and --gpus are for logs that do not say it.
+    `perfmodel validate`; --model, --cluster and --gpus are for logs that do
+    not say it.
 
-    With --from-nccl-tests, hold what nccl-tests measured against what is expected of
-    the cluster, size by size, name the fault that would explain what is slower, and
-    write a cluster whose links start and run as measured.
+    With --from-nccl-tests, hold what nccl-tests measured against what is
+    expected of the cluster, size by size, name the fault that would explain
+    what is slower, and write a cluster whose links start and run as measured.
 
     Examples:
     perfmodel calibrate -o here.yaml
@@ -104,7 +108,7 @@ def calibrate(
 
     perfmodel predict run.yaml --evidence mine.yaml
 
-    perfmodel calibrate --from-nccl-tests all_reduce.txt --cluster dgx-h100 -o ours.yaml
+    perfmodel calibrate --from-nccl-tests sum.txt --cluster p5 -o ours.yaml
 
     perfmodel predict run.yaml --cluster ours.yaml
     """

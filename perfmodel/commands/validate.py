@@ -79,9 +79,10 @@ def validate(
     Rows that are not supported are counted with the reason, never guessed; those whose `use` is context are predicted and
     shown, but not scored.
 
-    A log is recognised by its content. Its run is in it (the arguments of Megatron-LM) or beside it: train.sh or train.yaml
-    beside train.log, or the only script or configuration of its folder. --model, --cluster and --gpus are for logs that do
-    not say it. Every file that is left out is named, with the reason.
+    A log is recognised by its content. Its run is in it (the arguments of
+    Megatron-LM) or beside it: train.sh or train.yaml beside train.log, or the
+    only script or configuration of its folder. --model, --cluster and --gpus
+    are for logs that do not say it. Every file that is left out is named.
 
     Examples:
     perfmodel validate --fail-above median=5%

@@ -55,7 +55,7 @@ def link_calibration(paths: Sequence[Path], name: str, beside: RanksBeside) -> L
     return LinkCalibration(
         name=name,
         cluster=cluster,
-        verdicts=tuple(link_verdict(test, cluster, priors.links) for test in tests),
+        verdicts=tuple(link_verdict(test, cluster, priors.links, law_error=float(priors.link_error.value)) for test in tests),
         fit=link_fit(tests, cluster, least_spread=float(priors.link_repeat.value)),
         warnings=tuple(_other_gpus(paths, cluster)),
     )

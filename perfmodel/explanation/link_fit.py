@@ -4,20 +4,22 @@ For each set of collectives that share their coefficients,
 
     t = T(n; starts * x, rate * y)
 
-with T of timing/collectives.py. x and y minimise the sum of (w * ln(T / t))^2 over the sizes by Gauss-Newton steps in ln x and
-ln y; w is the larger of the shares that start and transfer have of the time: sizes that are half of both tell neither well. x
-is left at 1 where no size spends half of its time in the start, and y where none does in the transfer or other links bound it.
+with T of timing/collectives.py. x and y minimise the sum of |ln(T / t)| over the sizes that tell them: x over those that spend
+nearly all of their time in the start, y over those that spend it in the transfer, or most of it where none spends nearly all.
+How much that is follows from the rate that the largest sizes ask for. x or y is left at 1 where no size tells it, and y where
+other links bound all sizes.
 
-Ignored: that NCCL changes its protocol with the size, which the residuals show.
+Ignored: that NCCL changes its protocol with the size, so that those between start and rate are off; the error shows them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from perfmodel.explanation.link_tests import SCALES, Floats, LinkTest
 from perfmodel.spec.hardware import Cluster
@@ -27,8 +29,9 @@ NODE, NETWORK = "links.node.collectives", "links.network.collectives"
 POINT: Final = "point_to_point"
 RING_STARTS: Final = ("latency_s", "rank_latency_s", "node_latency_s")
 TREE_STARTS: Final = ("tree_start_s", "tree_latency_s")
-HALF: Final = 0.5  # of the time of a size, for it to tell a start or a rate
-STEPS: Final = 60
+HALF, NEARLY_ALL = 0.5, 0.9  # of the time of a size: what it must spend in the start, or in the transfer, to tell it
+STEPS: Final = 100
+SMALLEST_RESIDUAL: Final = 1e-3  # by which a size is weighed at most, for the sum of absolute values
 WIDEST: Final = float(np.log(1e4))  # how far a number may move, as a logarithm
 LONGEST_STEP: Final = 1.0
 TINY: Final = 1e-4
@@ -126,37 +129,56 @@ def _law(test: LinkTest, cluster: Cluster) -> str:
 def _fitted(share: _Share, cluster: Cluster, scale: str) -> tuple[tuple[float, float], tuple[bool, bool]]:
     """x and y of one set of tests, and which of them its sizes tell."""
     seconds = np.concatenate([each.seconds for each in share.tests])
-    in_start = np.clip(
-        np.concatenate([np.full(len(each.seconds), each.start_s(cluster)) for each in share.tests]) / seconds, 0, 1
-    )
-    told = (bool(np.any(in_start >= HALF)), bool(np.any(in_start <= HALF)))
-    weights = np.maximum(in_start, 1.0 - in_start)
-    free = np.flatnonzero(told)
+    largest = np.concatenate([np.arange(len(each.seconds)) == len(each.seconds) - 1 for each in share.tests])
 
     def residuals(logs: Floats) -> Floats:
-        factors = {scale: np.exp(logs[1]), **dict.fromkeys(share.starts, np.exp(logs[0]))}
-        there = moved(cluster, factors)
-        return np.asarray(weights * (np.log(np.concatenate([each.times_s(there) for each in share.tests])) - np.log(seconds)))
+        there = moved(cluster, {scale: np.exp(logs[1]), **dict.fromkeys(share.starts, np.exp(logs[0]))})
+        return np.asarray(np.log(np.concatenate([each.times_s(there) for each in share.tests]) / seconds))
 
-    logs = np.zeros(2)
+    logs = _nearest(residuals, largest, np.array([False, True]))
+    first = moved(cluster, {scale: np.exp(logs[1])})
+    in_start = np.concatenate([each.start_s(first) / each.times_s(first) for each in share.tests])
+    moves = [np.max(np.abs(residuals(logs + TINY * unit) - residuals(logs))) / TINY for unit in np.eye(2)]
+    tell = (_telling(in_start), _telling(1.0 - in_start))
+    told = tuple(bool(np.any(sizes)) and move >= LEAST_MOVE for sizes, move in zip(tell, moves, strict=True))
+    logs = _nearest(residuals, (tell[0] & told[0]) | (tell[1] & told[1]), np.array(told), logs * told)
+    start, rate = (float(np.exp(log)) for log in logs)
+    return (start, rate), (told[0], told[1])
+
+
+def _telling(share: Floats) -> NDArray[np.bool_]:
+    """The sizes that spend nearly all of their time in something, or where there are none the most of it."""
+    found = share >= NEARLY_ALL
+    return found if np.any(found) else np.asarray(share >= HALF)
+
+
+def _nearest(
+    residuals: Callable[[Floats], Floats], sizes: NDArray[np.bool_], free: NDArray[np.bool_], start: Floats | None = None
+) -> Floats:
+    """The logarithms of x and y at which the absolute residuals of some sizes are least; those that are not free stay.
+
+    Gauss-Newton steps, with weights that make squares absolute values.
+    """
+    logs, places = np.zeros(2) if start is None else np.array(start), np.flatnonzero(free)
+    if not len(places) or not np.any(sizes):
+        return logs
     for _ in range(STEPS):
-        now = residuals(logs)
-        slopes = np.stack([(residuals(logs + TINY * np.eye(2)[place]) - now) / TINY for place in free], axis=1)
-        step, *_ = np.linalg.lstsq(slopes, -now, rcond=None)
-        logs[free] = np.clip(logs[free] + np.clip(step, -LONGEST_STEP, LONGEST_STEP), -WIDEST, WIDEST)
+        now = residuals(logs)[sizes]
+        slopes = np.stack([(residuals(logs + TINY * np.eye(2)[place])[sizes] - now) / TINY for place in places], axis=1)
+        weights = 1.0 / np.sqrt(np.maximum(np.abs(now), SMALLEST_RESIDUAL))
+        step, *_ = np.linalg.lstsq(weights[:, None] * slopes, -weights * now, rcond=None)
+        step = np.clip(step, -LONGEST_STEP, LONGEST_STEP)
+        logs[places] = np.clip(logs[places] + step, -WIDEST, WIDEST)
         if np.max(np.abs(step)) < TINY:
             break
-    moves = [np.max(np.abs(residuals(logs + TINY * unit) - residuals(logs))) / TINY for unit in np.eye(2)]
-    told = (told[0] and moves[0] >= LEAST_MOVE, told[1] and moves[1] >= LEAST_MOVE)
-    start, rate = (float(np.exp(log)) if is_told else 1.0 for log, is_told in zip(logs, told, strict=True))
-    return (start, rate), told
+    return logs
 
 
 def _spreads(share: _Share, fitted: Cluster, least: float) -> tuple[float, float]:
     """Of starts and rates: nine of ten of the sizes that tell each are that near to their fit, relatively."""
     found = [least, least]
     for test in share.tests:
-        in_start = test.start_s(fitted) / test.seconds
+        in_start = test.start_s(fitted) / test.times_s(fitted)
         errors = np.expm1(np.abs(np.log(test.times_s(fitted) / test.seconds)))
         for place, tells in enumerate((in_start >= HALF, in_start <= HALF)):
             if np.any(tells):

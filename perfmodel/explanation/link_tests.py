@@ -2,7 +2,8 @@
 
 Each size is held against the 90 % interval of its time by the same equations as a run's (timing/collectives.py), with the
 coefficients of the links at both ends of their spreads. network_scale and node_link_scale, which say how healthy the links of a
-cluster are, are what is tested: they are held. A fault fits where the largest size lies in the interval of a cluster with it.
+cluster are, are what is tested: they are held. A fault fits where the largest size lies in the interval of a cluster with it;
+none is looked for where it lies nearer to its own interval than the equations miss healthy links by.
 """
 
 from __future__ import annotations
@@ -65,6 +66,7 @@ class LinkVerdict:
 
     test: LinkTest
     expected: Uncertainty
+    is_slight: bool  # the largest size is outside of its interval by less than the equations miss healthy links by
     causes: tuple[LinkCause, ...]
 
     @property
@@ -93,10 +95,13 @@ def expectation(test: LinkTest, cluster: Cluster) -> Uncertainty:
     return uncertainty(np.broadcast_to(times, (1 + 2 * len(spreads), len(test.seconds))), tuple(spreads))
 
 
-def link_verdict(test: LinkTest, cluster: Cluster, causes: Sequence[LinkCause]) -> LinkVerdict:
-    """A test beside what is expected of it on a cluster."""
-    found = LinkVerdict(test=test, expected=expectation(test, cluster), causes=())
-    if found.sign == 0:
+def link_verdict(test: LinkTest, cluster: Cluster, causes: Sequence[LinkCause], *, law_error: float) -> LinkVerdict:
+    """A test beside what is expected of it on a cluster; equations miss healthy links by `law_error`, relatively."""
+    expected, time_s = expectation(test, cluster), float(test.seconds[-1])
+    low_s, high_s = (float(np.ravel(end)[-1]) for end in (expected.low_s, expected.high_s))
+    beyond = max(np.log(time_s / high_s), np.log(low_s / time_s))
+    found = LinkVerdict(test=test, expected=expected, is_slight=bool(0.0 < beyond <= np.log1p(law_error)), causes=())
+    if found.sign == 0 or found.is_slight:
         return found
     fitting = [(rank, cause) for cause in causes if (rank := _rank(cause, test, cluster)) is not None]
     return replace(found, causes=tuple(cause for _, cause in sorted(fitting, key=lambda each: each[0])))

@@ -102,5 +102,6 @@ class DiagnosisPriors(Spec):
         SourcedNumber
     )  # relative half width, of a bandwidth of nccl-tests, beside its interval
     links: tuple[LinkCause, ...] = part(LinkCause, shape="sequence")
+    link_error: SourcedNumber = part(SourcedNumber)  # by which equations miss bandwidths of large messages on healthy links
     link_repeat: SourcedNumber = part(SourcedNumber)  # least relative half width of a rate or a start that nccl-tests tell
     kernels: dict[str, KernelWords] = part(KernelWords, shape="table")  # by kind of kernel

@@ -35,6 +35,7 @@ def _test(each: LinkVerdict) -> dict[str, Any]:
         "gpus": int(each.test.call.group.ranks),
         "nodes": each.test.nodes,
         "verdict": VERDICTS[each.sign],
+        "is_slight": each.is_slight,
         "causes": [{"name": cause.name, "check": cause.check, "source": cause.source} for cause in each.causes],
         "sizes": [
             {

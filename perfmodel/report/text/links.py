@@ -36,6 +36,9 @@ def verdict_sentence(each: LinkVerdict) -> str:
     start = f"{name_in_words(each.test)}: {measured:.3g} GB/s at {size}, expected {low:.3g} to {high:.3g}"
     if each.sign == 0:
         return f"{start}: as expected."
+    if each.is_slight:
+        than = "slower" if each.sign < 0 else "faster"
+        return f"{start}: slightly {than} than expected, by no more than the equations miss healthy links."
     if not each.causes:
         if each.sign > 0:
             return f"{start}: faster than expected; is it this cluster that they ran on?"

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from perfmodel.benchmarks.measure.calibrate import machine_of
 from perfmodel.benchmarks.measure.kernels.nccl_tests import main, read_nccl_tests
 from perfmodel.benchmarks.measure.kernels.record_file import read_records
 from perfmodel.errors import InputError
@@ -81,6 +82,12 @@ def test_every_program_has_its_operator(tmp_path: Path, program: str, operator: 
     """The names of records."""
     records = read_nccl_tests(written(tmp_path, ALL_REDUCE.replace("all_reduce_perf", program)))
     assert {each.labels["operator"] for each in records} == {operator}
+
+
+def test_no_machine_is_fitted_to_records_of_messages_alone(tmp_path: Path) -> None:
+    """The sentence says what is."""
+    with pytest.raises(InputError, match=r"these are records of nccl-tests.*perfmodel calibrate --from-nccl-tests FILE"):
+        machine_of(read_nccl_tests(written(tmp_path, ALL_REDUCE)))
 
 
 def test_a_log_may_hold_several_tests(tmp_path: Path) -> None:
