@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from perfmodel.errors import InputError, PerfmodelError
 from perfmodel.evidence.measured_rows import MEMORY_KINDS, MeasuredRun
 from perfmodel.exchange.importers.registry import conversion_at
+from perfmodel.exchange.presets import preset_titles
 from perfmodel.exchange.questions.asked_runs import run_beside
 from perfmodel.exchange.questions.plan_quantities import whole_number
 from perfmodel.exchange.replicas import BATCH, GPUS
@@ -138,7 +140,11 @@ def _measured(candidate: RunCandidate, record: LogRecord, *, name: str, source: 
     return MeasuredRun(
         run_id=name,
         source=source,
-        labels={"gpu": run.cluster.gpu.name, "stack": run.stack.name, "precision": run.precision},
+        labels={
+            "gpu": _preset_called("gpus", run.cluster.gpu.name),
+            "stack": _preset_called("stacks", run.stack.name),
+            "precision": run.precision,
+        },
         model=run.model,
         sequence_length=int(layout.sequence_length),
         global_batch_size=batch,
@@ -154,3 +160,9 @@ def _measured(candidate: RunCandidate, record: LogRecord, *, name: str, source: 
         memory_bytes=record.memory_bytes,
         memory_kind=record.memory_kind or MEMORY_KINDS[0],
     )
+
+
+@cache
+def _preset_called(kind: str, title: str) -> str:
+    """The preset of this title, as tables name it; the title where none has it."""
+    return next((name for name, each in preset_titles(kind)[kind].items() if each == title), title)

@@ -48,6 +48,7 @@ def test_a_log_with_its_arguments_is_a_run_by_itself(tmp_path: Path) -> None:
     folder = written(tmp_path, train_log=BLOCK + STEPS.replace("128 |", "64 |"), train_sh=LLAMA, notes_md="#")
     found = only(read_measured_files([folder / "train.log"], ON_H100))
     assert (found.run_id, found.place, found.source) == ("train.log", "train.log", folder.name)
+    assert found.labels == {"gpu": "h100-sxm-80gb", "stack": "megatron-core", "precision": "bf16"}
     assert (found.iteration_time_s, found.gpus, found.global_batch_size, found.sequence_length) == (3.0, 16, 64, 2048)
 
 
