@@ -17,6 +17,7 @@ from perfmodel.errors import InputError, shown
 
 STEP: Final = "ProfilerStep#"
 ON_GPU: Final = ("kernel", "gpu_memcpy", "gpu_memset", "gpu_user_annotation")
+OLDER_KINDS: Final = {"Kernel": "kernel", "Memcpy": "gpu_memcpy", "Memset": "gpu_memset"}  # of PyTorch before 1.12
 OF_THE_PROFILER: Final = "Trace"  # the category of events about the profiler itself
 SPAN, FLOWS, FACT = "X", ("s", "t", "f"), "M"
 LONGEST_US: Final = 1e12  # a fortnight
@@ -52,6 +53,8 @@ class ProfiledStep:
     processes: Mapping[str, str]
     threads: Mapping[Thread, str]
     is_marked: bool = True  # whether the profiler marked where steps begin
+    ranks: int | None = None  # of the run that was profiled, where the trace says so
+    gpu: str = ""  # what the driver calls it, where the trace says so
 
     @property
     def duration_s(self) -> float:
@@ -82,7 +85,23 @@ def profiled_step(document: Any) -> ProfiledStep:
         processes={name: processes.get(name, name) for name in dict.fromkeys(each.process for each in used)},
         threads={each: threads.get(each, each.thread) for each in sorted(used)},
         is_marked=any(span.name.startswith(STEP) for span in spans),
+        ranks=_ranks(document),
+        gpu=_gpu(document),
     )
+
+
+def _ranks(document: Any) -> int | None:
+    """How many ranks a trace says the run had."""
+    found = document.get("distributedInfo") if isinstance(document, Mapping) else None
+    ranks = found.get("world_size") if isinstance(found, Mapping) else None
+    return ranks if isinstance(ranks, int) and not isinstance(ranks, bool) and ranks > 0 else None
+
+
+def _gpu(document: Any) -> str:
+    """What the GPUs of a trace are called; empty where it does not say."""
+    found = document.get("deviceProperties") if isinstance(document, Mapping) else None
+    first = found[0] if isinstance(found, list) and found else None
+    return str(first.get("name", "")) if isinstance(first, Mapping) else ""
 
 
 def _timed(events: Iterable[Mapping[str, Any]]) -> Iterator[_TraceEvent]:
@@ -115,7 +134,7 @@ class _TraceEvent(NamedTuple):
             phase=event["ph"],
             thread=_thread(event),
             name=str(event.get("name", "")),
-            kind=str(event.get("cat", "")),
+            kind=OLDER_KINDS.get(kind := str(event.get("cat", "")), kind),
             start_us=start_us,
             end_us=start_us + long_us,
             number=number if isinstance(number, int) else None,

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from perfmodel.errors import InputError, PerfmodelError
 from perfmodel.exchange.building import build
+from perfmodel.exchange.chip_names import may_mean
 from perfmodel.exchange.documents import yaml_text
 from perfmodel.exchange.nccl_calls import RanksBeside, link_tests, rows_at
 from perfmodel.exchange.presets import expand_part, seen_from
@@ -64,8 +65,8 @@ def link_calibration(paths: Sequence[Path], name: str, beside: RanksBeside) -> L
 def _other_gpus(paths: Sequence[Path], cluster: Cluster) -> list[str]:
     """A sentence where tests ran on other GPUs than the cluster has."""
     gpus = dict.fromkeys(row.gpu for path in paths for row in rows_at(path) if row.gpu != "unknown")
-    word = cluster.gpu.name.split()[0]
-    return [f"the tests ran on {gpu}, {cluster.name} has {cluster.gpu.name}" for gpu in gpus if word not in gpu]
+    others = [gpu for gpu in gpus if not may_mean(gpu, cluster.gpu.name)]
+    return [f"the tests ran on {gpu}, {cluster.name} has {cluster.gpu.name}" for gpu in others]
 
 
 def cluster_file_text(found: LinkCalibration, *, files: Sequence[str], folder: Path, day: str, version: str) -> str:

@@ -9,7 +9,7 @@ import pytest
 from perfmodel.count.operators import Collective, Matmul, MemoryBound, Operator
 from perfmodel.evidence.kernel_comparison import KernelComparison, has_kernels, kernel_comparison
 from perfmodel.evidence.profiled_step import profiled_step
-from perfmodel.exchange.questions.profiled_runs import trace_kinds
+from perfmodel.exchange.questions.profiled_runs import profile_comparison, trace_kinds
 from perfmodel.spec.layout import ProcessGroup
 from perfmodel.timing.ledger import ledger, seconds_of_a_gpu
 from tests.evidence.step_examples import small_prediction
@@ -132,6 +132,27 @@ def test_events_without_a_time_are_left_out() -> None:
     ]
     found = compared(*broken, *trace((next(iter(KERNELS)), 0.0, 10.0)))
     assert (len(found.kinds), found.is_marked) == (1, False)
+
+
+def test_older_traces_write_their_kinds_large() -> None:
+    """Of PyTorch before 1.12."""
+    found = compared(*trace((next(iter(KERNELS)), 0.0, 10.0), kind="Kernel"), *trace(("Memset", 20.0, 5.0), kind="Memset"))
+    assert (len(found.kinds), round(found.copies_s * 1e6)) == (1, 5)
+
+
+def test_a_profile_of_another_run_is_doubted() -> None:
+    """By its ranks and its GPU, where the trace says them."""
+    prediction = small_prediction()
+    spans = trace((ODD, 0.0, 1.0))
+    devices = [{"id": 0, "name": "NVIDIA A100-SXM4-80GB"}]
+    other = {"traceEvents": spans, "distributedInfo": {"world_size": 16}, "deviceProperties": devices}
+    assert profile_comparison(prediction, profiled_step(other)).doubts == (
+        "the profile is of 16 GPUs, the prediction of 4 GPUs",
+        "the profile is of NVIDIA A100-SXM4-80GB, the prediction of H100 SXM 80GB",
+    )
+    same = other | {"distributedInfo": {"world_size": 4}, "deviceProperties": [{"name": "NVIDIA H100 80GB HBM3"}]}
+    for document in (same, {"traceEvents": spans}, {"traceEvents": spans, "distributedInfo": [], "deviceProperties": [3]}):
+        assert profile_comparison(prediction, profiled_step(document)).doubts == ()
 
 
 def test_a_trace_of_cpus_alone_has_no_kernels() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -10,6 +11,7 @@ from perfmodel.errors import InputError
 from perfmodel.evidence.kernel_comparison import KernelComparison, has_kernels, kernel_comparison
 from perfmodel.evidence.profiled_step import ProfiledStep, profiled_step
 from perfmodel.exchange.building import build
+from perfmodel.exchange.chip_names import may_mean
 from perfmodel.exchange.documents import read_mapping
 from perfmodel.exchange.presets import DATA
 from perfmodel.exchange.questions.diagnosed_runs import diagnosis_priors
@@ -19,6 +21,7 @@ from perfmodel.prediction import Prediction, StagePrediction
 from perfmodel.spec.run import Run
 from perfmodel.spec.trace_kinds import TraceKind, TraceKinds
 from perfmodel.timing.ledger import seconds_of_a_gpu
+from perfmodel.units import gpus_text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +33,7 @@ class ProfileComparison:
     predicted: StagePrediction
     step: ProfiledStep
     kernels: KernelComparison | None
+    doubts: tuple[str, ...] = ()
 
 
 @cache
@@ -60,4 +64,14 @@ def profile_comparison(prediction: Prediction, step: ProfiledStep, *, stage: int
     predicted = prediction.stages[place][1]
     operators = seconds_of_a_gpu(predicted.work, gpus=predicted.layout.gpus, cluster=run.cluster, stack=run.stack)
     kernels = kernel_comparison(step, operators, trace_kinds()) if has_kernels(step) else None
-    return ProfileComparison(name=run.name, stage=place + 1, predicted=predicted, step=step, kernels=kernels)
+    doubts = tuple(_doubts(step, predicted, run))
+    return ProfileComparison(name=run.name, stage=place + 1, predicted=predicted, step=step, kernels=kernels, doubts=doubts)
+
+
+def _doubts(step: ProfiledStep, predicted: StagePrediction, run: Run) -> Iterator[str]:
+    """What of a profile is another run than the predicted one."""
+    gpus = int(predicted.layout.gpus)
+    if step.ranks is not None and step.ranks != gpus:
+        yield f"the profile is of {gpus_text(step.ranks)}, the prediction of {gpus_text(gpus)}"
+    if step.gpu and not may_mean(step.gpu, run.cluster.gpu.name):
+        yield f"the profile is of {step.gpu}, the prediction of {run.cluster.gpu.name}"

@@ -21,6 +21,7 @@ def profile_document(found: ProfileComparison) -> dict[str, Any]:
         "iteration_time_interval_s": [low_s, high_s],
         "profiled_step_s": found.step.duration_s,
         "error": predicted_s / found.step.duration_s - 1.0,
+        "doubts": list(found.doubts),
         "kernels": None if found.kernels is None else _kernels(found.kernels),
     }
 

@@ -30,7 +30,7 @@ def profile_report(found: ProfileComparison) -> Group:
         f"({seconds_text(low_s)} to {seconds_text(high_s)}), profiled {seconds_text(profiled_s)}: "
         f"{100.0 * (predicted_s / profiled_s - 1.0):+.1f} %."
     )
-    parts: list[RenderableType] = [Text(verdict)]
+    parts: list[RenderableType] = [Text(verdict), *(Text(f"Careful: {each}.", style="yellow") for each in found.doubts)]
     if not found.step.is_marked:
         parts.append(Text(UNMARKED, style="yellow"))
     if found.kernels is None:
