@@ -19,6 +19,7 @@ from perfmodel.commands import app
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # a worker of pytest-xdist has one core
 ROOT: Final = Path(__file__).parents[1]
 RANKS: Final = "pytest.mark.ranks"
+SHARED: Final = ("tests.comparisons", "tests.report.runs", "tests.search.small_plans")
 gc.set_threshold(100_000, 20, 50)  # as the command line has it: most of what tests make is freed without a pass over it
 
 
@@ -36,11 +37,11 @@ class FilesTogether(LoadScopeScheduling):  # type: ignore[misc]
 def together(file: str) -> str:
     """Files of one name go to one worker, one after the other.
 
-    Two starts of ranks beside each other would take the cores that each measures with. The predictions of the whole published
-    table (tests/comparisons.py) are made once for all who look at them.
+    Two starts of ranks beside each other would take the cores that each measures with. What a module of SHARED works out, such
+    as the predictions of the whole published table, is worked out once for all who look at it.
     """
     text = _text(file)
-    return "ranks" if RANKS in text else "published" if "from tests.comparisons import" in text else file
+    return "ranks" if RANKS in text else next((each for each in SHARED if f"from {each} import" in text), file)
 
 
 @cache
@@ -58,7 +59,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FilesTogethe
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """With pytest-xdist what takes longest comes first, for all workers to end at the same time: ranks, then slow files."""
     if hasattr(config, "workerinput"):
-        order = {"ranks": 0, "published": 1}
+        order = {"ranks": 0, **dict.fromkeys(SHARED, 1)}
         files = {item: item.nodeid.partition("::")[0] for item in items}
         items.sort(key=lambda item: order.get(together(files[item]), 2 if "mark.slow" in _text(files[item]) else 3))
 
@@ -71,6 +72,15 @@ def collective_records(tmp_path_factory: pytest.TempPathFactory) -> str:
     path = tmp_path_factory.mktemp("collectives") / "records.jsonl"
     start([MODULE, "--device", "cpu", "--smallest", "--output", str(path)], 2, timeout_s=120)
     return path.read_text()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def known_predictions() -> Iterator[None]:
+    """Commands and explanations share the predictions of other tests (tests/predictions.py)."""
+    from tests.predictions import predicted_once
+
+    with predicted_once():
+        yield
 
 
 @pytest.fixture

@@ -39,7 +39,8 @@ def _found(
     if key in RESULTS:
         on_progress(RESULTS[key].layouts)
         return RESULTS[key]
-    result = search(layout_grids(work, space), workers=workers, on_progress=on_progress)
+    one_core = 1  # is what a worker of pytest-xdist has
+    result = search(layout_grids(work, space), workers=workers or one_core, on_progress=on_progress)
     if result.complete:
         RESULTS[key] = result
     return result

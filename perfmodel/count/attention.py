@@ -24,7 +24,7 @@ from perfmodel.count.operators import Collective, FusedAttention, Matmul, Memory
 from perfmodel.count.roles import Role
 from perfmodel.count.stream import StreamOperators
 from perfmodel.spec.coefficients import FASTEST
-from perfmodel.spec.fields import Numeric, anywhere, chosen
+from perfmodel.spec.fields import Numeric, anywhere, chosen, everywhere
 from perfmodel.spec.layer_kinds import LayerKind
 from perfmodel.spec.layout import Layout, context_parallel_group
 from perfmodel.spec.model import QK_NORMS, TransformerModel
@@ -224,7 +224,7 @@ def _softcap(name: str, size: float, scores: Numeric) -> MemoryBound:
 
 
 def _is_one(degree: Numeric) -> bool:
-    return bool(np.all(np.asarray(degree) == 1))
+    return everywhere(degree == 1)
 
 
 def _fused(setup: Setup, heads: Heads, precision: str, *, kept: Numeric, apart: Numeric) -> Block:

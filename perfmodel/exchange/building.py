@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, fields
+from functools import cache
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -34,7 +35,8 @@ def build(spec: type[S], mapping: Any) -> S:
     """The `spec` that `mapping` describes. Errors: InputError for an unknown, missing or wrong key."""
     if not isinstance(mapping, Mapping):
         raise InputError(f"{shown(mapping)} where the settings of a {words_of(spec)} are needed")
-    entries = {entry.name: entry for entry in fields(spec) if not is_derived(entry)}  # type: ignore[arg-type]
+    kind: type = spec
+    entries = _entries(kind)
     for key in mapping:
         if key in spec.moved_keys:
             raise InputError(f"unknown key; it is called {spec.moved_keys[key]} now", key=key)
@@ -43,12 +45,20 @@ def build(spec: type[S], mapping: Any) -> S:
         if key not in entries:
             raise InputError(f"unknown key; {did_you_mean(str(key), entries)}", key=shown(key).strip("'"))
     values = {}
-    for name, entry in entries.items():
+    for name, (rule, is_needed) in entries.items():
         if name in mapping:
-            values[name] = _at(name, rule_of(entry), mapping[name])
-        elif entry.default is MISSING and entry.default_factory is MISSING:
-            raise InputError(f"missing; {_expected(rule_of(entry))} is needed", key=name)
+            values[name] = _at(name, rule, mapping[name])
+        elif is_needed:
+            raise InputError(f"missing; {_expected(rule)} is needed", key=name)
     return spec(**values)
+
+
+@cache
+def _entries(spec: type) -> Mapping[str, tuple[Rule, bool]]:
+    """The keys that a mapping of a `spec` may have: the rule of each, and whether it must be there."""
+    given = [entry for entry in fields(spec) if not is_derived(entry)]
+    needed = [entry.default is MISSING and entry.default_factory is MISSING for entry in given]
+    return {entry.name: (rule_of(entry), is_needed) for entry, is_needed in zip(given, needed, strict=True)}
 
 
 def _at(key: str, rule: Rule, value: Any) -> Any:

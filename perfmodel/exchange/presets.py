@@ -238,7 +238,22 @@ def expand_part(spec: type, kind: str, value: Any) -> Any:
 
 
 def _preset(spec: type[S], kind: str, name: str) -> S:
+    """The spec of a shipped file, made once because nothing can change it; of any other file as it is now."""
+    if name not in preset_names(kind):
+        return _read_spec(spec, kind, name)
+    plain: type = spec
+    shipped: S = _shipped_spec(plain, kind, name)
+    return shipped
+
+
+def _read_spec(spec: type[S], kind: str, name: str) -> S:
     return build(spec, expand_part(spec, kind, name))
+
+
+@cache
+def _shipped_spec(spec: type, kind: str, name: str) -> Any:
+    made: Any = _read_spec(spec, kind, name)
+    return made
 
 
 def model_preset(name: str) -> TransformerModel:

@@ -37,6 +37,7 @@ DEPTH: Final = 24.0  # -ln of the weight at which nodes end
 HALVINGS: Final = 64
 MOST_DEVIATIONS: Final = 1e9
 LAWS: Final = 256  # whose numbers are remembered
+QUANTILES: Final = 4096  # of laws that are remembered
 Array = NDArray[np.float64]
 
 
@@ -85,7 +86,9 @@ class ErrorLaw:
         >>> [round(float(ErrorLaw(degrees=2.0).deviations_at(each)), 3) for each in (0.05, 0.5, 0.75, 0.95, 0.975)]
         [-1.645, 0.0, 0.46, 1.645, 2.424]
         """
-        return deviations_at(share) if self.is_normal else _inverse(lambda each: _of_sum(each, self), share) / self.stretch
+        if self.is_normal:
+            return deviations_at(share)
+        return _deviations_at(self, float(share)) if np.ndim(share) == 0 else _at_shares(self, share)
 
     def draws(self, generator: np.random.Generator, number: int) -> Array:
         """So many errors at random, in deviations; none is farther from the middle than `farthest`."""
@@ -117,6 +120,16 @@ def _upper_t(degrees: float) -> float:
 def _stretch(degrees: float, tail_share: float) -> float:
     law = ErrorLaw(degrees=degrees, tail_share=tail_share)
     return float(_inverse(lambda each: _of_sum(each, law), UPPER)) / DEVIATIONS
+
+
+@lru_cache(maxsize=QUANTILES)
+def _deviations_at(law: ErrorLaw, share: float) -> np.float64:
+    """Of one share: a plan asks for the same of one law again and again, and halving takes a millisecond."""
+    return np.float64(_at_shares(law, share))
+
+
+def _at_shares(law: ErrorLaw, share: Numeric) -> Array:
+    return np.asarray(_inverse(lambda each: _of_sum(each, law), share) / law.stretch)
 
 
 def _of_sum(deviations: Numeric, law: ErrorLaw) -> Array:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from perfmodel.errors import NotSupportedError
 from perfmodel.spec.axes import AXES, Axis
-from perfmodel.spec.fields import Numeric, Truth, plain
+from perfmodel.spec.fields import Numeric, Truth, everywhere, plain
 from perfmodel.spec.hardware import Cluster, Gpu
 from perfmodel.spec.layout import EVEN, Layout
 from perfmodel.spec.model import TransformerModel
@@ -26,7 +26,7 @@ def check_setup(setup: Setup) -> None:
     """Raise InputError for a layout that cannot exist or run under the stack, NotSupportedError for one that is not covered."""
     check_precision(setup.layout.recipe, setup.cluster.gpu, setup.stack)
     for rule in every_rule(setup):
-        if not np.all(rule.allows):
+        if not everywhere(rule.allows):
             raise rule.error(rule.sentence(), key=rule.key)
 
 

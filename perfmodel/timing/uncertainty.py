@@ -122,8 +122,12 @@ class Estimate:
         >>> [round(float(Estimate(median=10.0, low=9.5, high=12.0).quantile(p)), 2) for p in (0.05, 0.5, 0.9)]
         [9.5, 10.0, 11.53]
         """
-        below, above = (law.deviations_at(probability) for law in self.laws)
-        return self.at(np.where(np.greater(probability, 0.5), above, below))
+        below, above = self.laws
+        if np.ndim(probability) == 0:
+            return self.at((above if probability > 0.5 else below).deviations_at(probability))
+        return self.at(
+            np.where(np.greater(probability, 0.5), above.deviations_at(probability), below.deviations_at(probability))
+        )
 
     def probability_at_most(self, limit: Numeric) -> Numeric:
         """The share of errors below z with x(z) = limit, or 0 where the limit is below `least`; without any width 0 or 1.

@@ -290,7 +290,7 @@ def test_list_and_show_know_every_preset(run: Any) -> None:
     assert listed.pop("schema_version") == 1
     for kind, names in listed.items():
         for name in names:
-            shown = run("show", f"{kind}/{name}")
+            shown = run("show", f"{kind}/{name}", columns=300)
             assert shown.code == 0
             assert "[1]" in shown.out
     assert set(listed) >= {"kernels", "collectives"}

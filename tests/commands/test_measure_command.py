@@ -16,6 +16,7 @@ import perfmodel
 from perfmodel.benchmarks.fit.machine import machine_profile
 from perfmodel.benchmarks.measure import calibrate
 from perfmodel.benchmarks.measure.kernels.plan import SMALLEST, kernel_points
+from perfmodel.benchmarks.measure.kernels.points import key_of
 from perfmodel.benchmarks.measure.kernels.record_file import read_records
 from perfmodel.benchmarks.measure.processes import marked
 from perfmodel.evidence.step_records import step_record
@@ -64,7 +65,7 @@ def test_the_loop_closes_on_this_machine(
 ) -> None:
     """calibrate writes a cluster, measure a record of two ranks, compare both sides: counts and held bytes are exact.
 
-    calibrate goes on with the collectives that were measured before, all but one.
+    calibrate goes on with the collectives that were measured before, all but one: those are kept, none is measured twice.
     """
     monkeypatch.setattr(calibrate, "machine_profile", fitted_once())
     profile, record, figure = tmp_path / "here.yaml", tmp_path / "record.json", tmp_path / "step.svg"
@@ -73,9 +74,11 @@ def test_the_loop_closes_on_this_machine(
     records.write_text("".join(before[:-1]))
     made = run("calibrate", "--device", "cpu", "--smallest", "-o", profile)
     assert made.code == 0, made.err
-    kinds = [each.kind for each in read_records(records)]
-    assert len(kinds) >= len(before) + len(kernel_points(SMALLEST))
-    assert {"matmul", "attention", "memory_bound", "collective"} == set(kinds)
+    assert records.read_text().startswith("".join(before[:-1]))
+    every = read_records(records)
+    assert len({key_of(each) for each in every}) == len(every) >= len(before) + len(kernel_points(SMALLEST))
+    assert {"matmul", "attention", "memory_bound", "collective"} == {each.kind for each in every}
+    assert before[-1].split('"seconds"')[0] in records.read_text()
     assert "matmul.bf16" in made.out
     again = run("calibrate", "--records", records, "-o", tmp_path / "again.yaml")
     assert again.out == made.out

@@ -87,7 +87,7 @@ def _choice(run: Run) -> Choice:
         global_batch_size=int(stage.global_batch_size),
         sequence_length=int(run.sequence_length),
     )
-    found = search(layout_grids(work, offered_space(run.stack, precision=(run.precision,))))
+    found = search(layout_grids(work, offered_space(run.stack, precision=(run.precision,))), workers=1)
     settings = {name: getattr(layout, name) for name in found.fastest[0].settings}
     return Choice(published=predict(run).stages[0][1], settings=settings, best=found.fastest[0], work=work)
 

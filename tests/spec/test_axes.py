@@ -72,10 +72,11 @@ def test_ranks_of_one_group_are_neighbours() -> None:
 def literals() -> Iterator[tuple[str, int, set[str]]]:
     """File, line and names of axes, of every tuple, list, set and mapping that is written out."""
     for path in (path for room in ROOMS for path in room.rglob("*.py") if path.name not in FILE_FORMATS):
+        file = str(path.relative_to(PACKAGE))
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            entries = node.keys if isinstance(node, ast.Dict) else getattr(node, "elts", [])
-            values = {str(entry.value) for entry in entries if isinstance(entry, ast.Constant)}
-            yield str(path.relative_to(PACKAGE)), getattr(node, "lineno", 0), values & NAMES
+            if entries := node.keys if isinstance(node, ast.Dict) else getattr(node, "elts", []):
+                values = {str(entry.value) for entry in entries if isinstance(entry, ast.Constant)}
+                yield file, getattr(node, "lineno", 0), values & NAMES
 
 
 def test_no_other_list_names_the_axes() -> None:

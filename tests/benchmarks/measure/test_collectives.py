@@ -12,15 +12,13 @@ from perfmodel.benchmarks.measure.kernels.collectives import groups_of, repeats_
 from perfmodel.benchmarks.measure.kernels.plan import COLLECTIVES, SMALLEST
 from perfmodel.benchmarks.measure.kernels.record_file import read_records
 from perfmodel.benchmarks.measure.kernels.tensors import SMALLEST_CACHE, cache_bytes
-from perfmodel.benchmarks.measure.processes import start
 
 
 @pytest.mark.slow
 @pytest.mark.ranks
-def test_two_processes_measure_every_collective_and_go_on_where_they_were_left(collective_records: str, tmp_path: Path) -> None:
-    """Each at every size, with its backend; what is there is not measured again."""
+def test_two_processes_measure_every_collective(collective_records: str, tmp_path: Path) -> None:
+    """Each at every size, with its backend. How they go on where they were left: tests/commands/test_measure_command.py."""
     path = tmp_path / "records.jsonl"
-    command = [collectives.MODULE, "--device", "cpu", "--smallest", "--output", str(path)]
     path.write_text(collective_records)
     every = read_records(path)
     records = [each for each in every if each.kind == "collective"]
@@ -29,11 +27,6 @@ def test_two_processes_measure_every_collective_and_go_on_where_they_were_left(c
     assert found == {(operator, size) for operator in COLLECTIVES for size in SMALLEST.payload_bytes}
     assert {(each.labels["backend"], each.sizes["ranks"], each.sizes["nodes"]) for each in records} == {("gloo", 2, 1)}
     assert all(each.repeats >= 15 for each in records)
-    kept = "".join(f"{line}\n" for line in collective_records.splitlines()[:-1])
-    path.write_text(kept)
-    start(command, 2, timeout_s=120)
-    assert path.read_text().startswith(kept)
-    assert len(read_records(path)) == len(every)
 
 
 def test_groups_double_and_cross_nodes() -> None:

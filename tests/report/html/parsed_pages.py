@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import cache
 from html.parser import HTMLParser
 
 VOID = frozenset({"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"})
@@ -92,3 +93,9 @@ class ParsedPage(HTMLParser):
         hidden = {"script", "style", "title", "desc"}
         pieces = [words for around, words in self.words if inside in around and not hidden & set(around)]
         return " ".join(" ".join(pieces).split())
+
+
+@cache
+def parsed_page(text: str) -> ParsedPage:
+    """A page that several tests look at, taken apart once."""
+    return ParsedPage(text)

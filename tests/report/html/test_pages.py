@@ -21,7 +21,7 @@ from perfmodel.report.text.explanation import STEP_LABELS
 from perfmodel.report.words import LABELS
 from perfmodel.timing.breakdown import PARTS
 from tests.evidence.step_examples import SETTINGS, as_predicted, small_prediction
-from tests.report.html.parsed_pages import ParsedPage
+from tests.report.html.parsed_pages import ParsedPage, parsed_page
 
 pytestmark = pytest.mark.slow
 
@@ -50,7 +50,7 @@ def whole() -> Page:
 @pytest.fixture(scope="module")
 def parsed(whole: Page) -> ParsedPage:
     """The same, taken apart."""
-    return ParsedPage(whole.html)
+    return parsed_page(whole.html)
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +101,7 @@ def any_page(request: pytest.FixtureRequest) -> Page:
 
 def test_a_page_is_whole(any_page: Page) -> None:
     """Every tag closed, every id its own, every link to a place on it, of less than 3 MB."""
-    parsed = ParsedPage(any_page.html)
+    parsed = parsed_page(any_page.html)
     assert parsed.faults == []
     assert len(set(parsed.ids)) == len(parsed.ids)
     assert all(target.startswith("#") and target[1:] in parsed.ids for target in parsed.targets)
@@ -110,7 +110,7 @@ def test_a_page_is_whole(any_page: Page) -> None:
 
 def test_a_page_fetches_nothing(any_page: Page) -> None:
     """Nor does any name become a script, a style or a title."""
-    parsed = ParsedPage(any_page.html)
+    parsed = parsed_page(any_page.html)
     assert (parsed.tags["script"], parsed.tags["style"]) == (1, 1)
     assert sum("title" in around and "svg" not in around for around, _ in parsed.words) == 1
     assert not {"link", "iframe", "object", "embed", "img", "base", "form"} & set(parsed.tags)
@@ -120,7 +120,7 @@ def test_a_page_fetches_nothing(any_page: Page) -> None:
 
 def test_every_figure_is_in_its_section(any_page: Page) -> None:
     """Named for readers who do not see it, with values under the pointer."""
-    parsed = ParsedPage(any_page.html)
+    parsed = parsed_page(any_page.html)
     assert parsed.tags["svg"] == parsed.tags["figure"] == len(any_page.figures)
     assert any_page.html.count('role="img"') == len(any_page.figures)
     assert {f"figure-{name}" for name in any_page.figures} <= set(parsed.ids)
@@ -219,7 +219,7 @@ def test_assumptions_and_terms_are_said(parsed: ParsedPage) -> None:
 
 def test_a_run_that_does_not_fit_says_so_before_all_else(misfit: Page) -> None:
     """With what needs most and what would help; memory is the first section; the rest is there all the same."""
-    parsed = ParsedPage(misfit.html)
+    parsed = parsed_page(misfit.html)
     header = parsed.said("header")
     assert misfit.fits is False
     assert next(text for around, text in parsed.words if "div" in around).startswith("Does not fit in memory: needs")
@@ -232,7 +232,7 @@ def test_a_run_that_does_not_fit_says_so_before_all_else(misfit: Page) -> None:
 
 def test_weird_names_stay_names(weird: Page) -> None:
     """Wherever they stand: title, heading, sentences, settings, assumptions, command."""
-    parsed, words = ParsedPage(weird.html), " ".join(WEIRD.split())
+    parsed, words = parsed_page(weird.html), " ".join(WEIRD.split())
     assert WEIRD not in weird.html
     for place in ("title", "h1", "header", "footer", "provenance"):
         assert words in " ".join(" ".join(text.split()) for around, text in parsed.words if place in around)
@@ -248,7 +248,7 @@ def test_a_run_of_many_stages_explains_some(tmp_path: Any) -> None:
 
 def test_scenarios_stand_beside_the_run(scenarios: Page) -> None:
     """What does not fit is said first; every number has its difference, every column its view."""
-    parsed = ParsedPage(scenarios.html)
+    parsed = parsed_page(scenarios.html)
     assert scenarios.fits is False
     assert parsed.said("header").partition("B does not fit in memory: needs")[1]
     head, *rows = parsed.tables["results"][0]
@@ -261,7 +261,7 @@ def test_scenarios_stand_beside_the_run(scenarios: Page) -> None:
 
 def test_runs_stand_beside_each_other(several: Page) -> None:
     """Two of one name are told apart."""
-    parsed = ParsedPage(several.html)
+    parsed = parsed_page(several.html)
     head, *rows = parsed.tables["results"][0]
     assert head == ["result", "Small", "A  Small", "diff.", "B  A 21M-parameter Ne...", "diff."]
     assert "3 runs beside each other" in parsed.said("header")
@@ -270,7 +270,7 @@ def test_runs_stand_beside_each_other(several: Page) -> None:
 
 def test_measured_steps_stand_beside_their_prediction(measured: Page) -> None:
     """In the first sentence and in the first section, operator by operator."""
-    parsed = ParsedPage(measured.html)
+    parsed = parsed_page(measured.html)
     assert "predicted" in parsed.said("header")
     assert "measured (-9.1 %)" in parsed.said("header")
     assert next(each for each in parsed.ids if each in (*TITLES, "measured")) == "measured"
