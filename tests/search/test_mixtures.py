@@ -18,8 +18,10 @@ from perfmodel.search.search import LayoutCandidate, SearchResult, evaluated_gri
 from perfmodel.search.space import Workload, layout_grids, offered_space
 from perfmodel.spec.layer_parts import LatentAttention, Mixture
 from perfmodel.spec.layout import Layout
-from perfmodel.spec.model import divisors
+from perfmodel.spec.model import TransformerModel, divisors
 from perfmodel.spec.refusals import may_exist
+from perfmodel.spec.stack import SoftwareStack
+from tests.layouts import RAMP_STAGE
 from tests.search.single_layouts import alone
 from tests.search.spaces import TOY, identity, layouts, space_of, workload
 
@@ -118,9 +120,13 @@ def test_modules_are_those_that_the_model_and_the_software_have() -> None:
     """Up-projections of latent attention only where there is some; nothing for dense models, or where no software has any."""
     bridge, core = stack_preset("megatron-bridge"), stack_preset("megatron-core")
     latent = replace(ROUTED, latent=LATENT, kv_heads=12)
-    assert module_choices(latent, bridge) == [("mla_up_proj",), ("layernorm", "mla_up_proj", "moe_act")]
-    assert module_choices(ROUTED, bridge) == [("layernorm", "moe_act")]
-    assert module_choices(TOY, bridge) == module_choices(ROUTED, core) == []
+
+    def chosen(model: TransformerModel, stack: SoftwareStack) -> list[tuple[str, ...]]:
+        return module_choices(replace(WORK, model=model, stack=stack).setup(RAMP_STAGE))
+
+    assert chosen(latent, bridge) == [("mla_up_proj",), ("layernorm", "mla_up_proj", "moe_act")]
+    assert chosen(ROUTED, bridge) == [("layernorm", "moe_act")]
+    assert chosen(TOY, bridge) == chosen(ROUTED, core) == []
 
 
 PUBLISHED: tuple[
