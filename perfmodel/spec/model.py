@@ -193,11 +193,6 @@ class TransformerModel(Spec):
         return self.attention_heads * self.head_size
 
     @property
-    def value_head_size(self) -> Numeric:
-        """Of the values of one head: as many as queries have, but in latent attention."""
-        return self.latent.value_head_size if self.latent else self.head_size
-
-    @property
     def kv_size(self) -> Numeric:
         """Width of all key heads together (and of all value heads)."""
         return self.kv_heads * self.head_size
