@@ -75,7 +75,7 @@ class Group:
     def all_to_all(
         self, rows: torch.Tensor, send: Sequence[int], receive: Sequence[int], name: str, phase: str
     ) -> torch.Tensor:
-        """Rows for each rank, `send` of them, changed for those that each has for this one, `receive` of them."""
+        """Exchange rows: send[i] of them go to rank i, and receive[i] come from it."""
         if self.ranks == 1:
             return rows
         with communication(name, phase, across_stages=self.across_stages):

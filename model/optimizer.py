@@ -63,17 +63,17 @@ class DistributedAdamW:
 
     @property
     def parameter_bytes(self) -> int:
-        """Of all parameters of this rank."""
+        """Bytes of all parameters of this rank."""
         return sum(each.parameters.nbytes for each in self.buffers.values())
 
     @property
     def gradient_bytes(self) -> int:
-        """Of their gradients."""
+        """Bytes of the gradients of this rank."""
         return sum(each.gradients.nbytes for each in self.buffers.values())
 
     @property
     def state_bytes(self) -> int:
-        """Of what the optimizer holds beside parameters and gradients: moments, and master weights where there are some."""
+        """Bytes of what the optimizer holds beside parameters and gradients: moments, and master weights if there are any."""
         return sum(each.state_bytes for each in self.buffers.values())
 
     @torch.no_grad()

@@ -86,11 +86,11 @@ class Nvml:
         return cls(module)
 
     def readings(self) -> tuple[Reading, ...]:
-        """One of each GPU."""
+        """What each GPU shows at this moment."""
         return tuple(self._reading(handle) for handle in self._handles())
 
     def driver(self) -> str:
-        """Its version, or nothing."""
+        """Version of the driver; empty where it is not known."""
         return _words(self._ask("nvmlSystemGetDriverVersion"))
 
     def _handles(self) -> list[Any]:

@@ -179,7 +179,7 @@ class TransformerModel(Spec):
 
     @property
     def norm_kind(self) -> NormKind:
-        """What its norms run and learn."""
+        """The kind of its norms: the kernel that runs them, and the vectors that they learn."""
         return NORMS[self.norm]
 
     @property

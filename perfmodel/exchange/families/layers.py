@@ -41,7 +41,7 @@ def layer_settings(config: FamilyConfig, row: Mapping[str, Any], layers: int) ->
 
 
 def _further(config: FamilyConfig, row: Mapping[str, Any]) -> list[Layer]:
-    """The layers that one which predicts a further token is made of, where the row says so, and the config in known words."""
+    """The layers of one multi-token-prediction module, where the row of the family says how the config names them."""
     words = config.decided(row["further"]) if "further" in row else None
     types = [row["types"].get(str(word)) for word in words] if isinstance(words, str | list) else []
     return [Layer(each["attention"], True, each["feed_forward"]) for each in types if each] if all(types) else []
