@@ -114,7 +114,7 @@ class Groups:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sharing:
+class ParameterSharing:
     """How ranks share some of the parameters of a pipeline stage: the axis that cuts them, and the one that holds them alike.
 
     `mark` ends the names of what the optimizer does with them.
@@ -141,8 +141,10 @@ class Sharing:
         return None if mesh is None else mesh[self.held_alike_by]
 
 
-DENSE: Final = Sharing(cut_by=TENSOR.name, held_alike_by=DATA.name)
-OF_EXPERTS: Final = Sharing(cut_by=EXPERT.name, held_alike_by=f"expert_{DATA.name}", of_experts=True, mark="_of_experts")
+DENSE: Final = ParameterSharing(cut_by=TENSOR.name, held_alike_by=DATA.name)
+OF_EXPERTS: Final = ParameterSharing(
+    cut_by=EXPERT.name, held_alike_by=f"expert_{DATA.name}", of_experts=True, mark="_of_experts"
+)
 
 
 def one_rank(device: str = "cpu") -> Groups:

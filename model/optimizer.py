@@ -14,7 +14,7 @@ from typing import Any, Final
 import torch
 
 from perfmodel.model.buffers import SharedBuffer
-from perfmodel.model.groups import ALONE, DENSE, OF_EXPERTS, Sharing
+from perfmodel.model.groups import ALONE, DENSE, OF_EXPERTS, ParameterSharing
 from perfmodel.model.operators import operator
 from perfmodel.model.supported import DTYPES
 from perfmodel.model.transformer import Transformer
@@ -136,14 +136,14 @@ class DistributedAdamW:
         self.groups.world.all_reduce(squares, "optimizer.gradient_norm.all_reduce", OPTIMIZER)
         return squares.sqrt().squeeze()
 
-    def state(self, sharing: Sharing) -> dict[str, torch.Tensor]:
+    def state(self, sharing: ParameterSharing) -> dict[str, torch.Tensor]:
         """What a checkpoint holds of this rank's share of the buffer of parameters that are shared so."""
         each = self.buffers[sharing]
         steps: torch.Tensor = self.adam.state[each.master]["step"]
         return {"master": each.master.detach(), "first": each.first, "second": each.second, "steps": steps}
 
 
-def _buffers(model: Transformer) -> dict[Sharing, SharedBuffer]:
+def _buffers(model: Transformer) -> dict[ParameterSharing, SharedBuffer]:
     """One for the experts where there are some, and one for all else."""
     groups, layout = model.groups, model.layout
     entries = list(model.cuts())

@@ -68,7 +68,7 @@ def _finish(groups: Groups) -> None:
         torch.cuda.synchronize()
 
 
-class Measurement:
+class StepMeasurement:
     """The steps of one rank, and what they showed."""
 
     def __init__(self, run: Run, layout: Layout, groups: Groups) -> None:
@@ -156,7 +156,7 @@ def measured(
     """The record of one stage; every rank takes part. `profile` is where a trace of one more step of rank 0 goes."""
     sensor = Nvml.open()
     before = sensor.readings()
-    work = Measurement(run, layout, groups)
+    work = StepMeasurement(run, layout, groups)
     times = work.timed_s(seconds)
     after = sensor.readings()
     low, middle, high = statistics.quantiles(times, n=4)
