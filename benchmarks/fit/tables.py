@@ -18,6 +18,7 @@ import pandas as pd
 
 from perfmodel.errors import InputError, PerfmodelError
 from perfmodel.evidence.records import Record, record
+from perfmodel.spec.precision import LOW_ATTENTION
 
 AICONFIGURATOR: Final = "aiconfigurator-core"
 LICENCES: Final = {
@@ -171,6 +172,34 @@ class Folder:
                 "seconds": table.time_ms / 1e3,
             }
         )
+
+    def low_attention(self, gpu: str) -> pd.DataFrame:
+        """cuDNN's attention in fewer than 16 bits, each kernel beside that of the same shape in bf16 (`wide_seconds`).
+
+        `head_size` is the mean of a key and a value, whose own sizes are `key_size` and `value_size`.
+        """
+        table = self._read("cudnn_sdpa_fwd_bwd")
+        table = table[(table.gpu_name == CUDNN_NAMES.get(gpu, "")) & (table.q_seqlen == table.kv_seqlen)]
+        table = table[table.sliding_window_size.isna() & ~table.deterministic_bwd]
+        rows = pd.DataFrame(
+            {
+                "precision": table.data_type,
+                "direction": table.profile_pass.map({"fwd": "forward", "bwd": "backward"}),
+                "mask": table.attn_mask.map({"top_left": "causal", "no_mask": "none"}),
+                "sequences": table.batch_size,
+                "heads": table.num_q_heads,
+                "kv_heads": table.num_kv_heads,
+                "key_size": table.head_dim_qk,
+                "value_size": table.head_dim_vo,
+                "head_size": (table.head_dim_qk + table.head_dim_vo) / 2,
+                "sequence_length": table.q_seqlen,
+                "seconds": table.time_ms / 1e3,
+            }
+        )
+        wide = rows[rows.precision == "bfloat16"].drop(columns="precision").rename(columns={"seconds": "wide_seconds"})
+        shape = [column for column in wide.columns if column != "wide_seconds"]
+        wide = wide.groupby(shape).wide_seconds.median().reset_index()
+        return rows[rows.precision.isin(LOW_ATTENTION)].merge(wide, on=shape)
 
     def norms(self, gpu: str) -> pd.DataFrame:
         """rows, columns, kernel_class (fused, compiled, eager), direction, seconds of a norm of 2-byte numbers."""

@@ -79,6 +79,9 @@ def _collectives(device: str, smallest: bool) -> int:
 def machine_of(records: Sequence[Record]) -> Machine:
     """The machine that records were taken on, as they say themselves. Errors: InputError when they do not."""
     born = records[0].provenance
+    if "nccl_tests" in str(born.get("command", "")) and "device" not in born:
+        fits = "perfmodel calibrate --from-nccl-tests FILE --cluster NAME fits the links of a cluster to what they printed"
+        raise InputError(f"these are records of nccl-tests, which say nothing of a machine's kernels; {fits}")
     for name in ("device", "memory_bytes", "cache_bytes", "multiprocessors"):
         if name not in born:
             raise InputError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -9,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from perfmodel import __version__
-from perfmodel.commands.console import STOPPED, emit_json, emit_table, progress, progress_bar, say, write_file
-from perfmodel.commands.options import AsJson, Device
+from perfmodel.commands.console import STOPPED, emit_json, emit_table, progress, progress_bar, say, warn_of, write_file
+from perfmodel.commands.options import HARDWARE, AsJson, Device, Gpus, Model, OnCluster
 from perfmodel.commands.row_warnings import warn_of_memory, warn_of_rows
 from perfmodel.errors import InputError
 
@@ -20,18 +21,27 @@ if TYPE_CHECKING:
 PROFILE: Final = Path("profile.yaml")
 YAML: Final = (".yaml", ".yml")
 EVIDENCE: Final = Path("evidence.yaml")
+CLUSTER: Final = Path("cluster.yaml")
+MOST_NAMED: Final = 3  # files, in one sentence
 
 
 def calibrate(
-    device: Device = "",
+    more: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="[FILE...]", help="More files for --from-runs or --from-nccl-tests, as in --from-runs logs/*.log."
+        ),
+    ] = None,
     *,
+    device: Device = "",
     output: Annotated[
         Path | None,
         typer.Option(
             "--output",
             "-o",
             metavar="FILE",
-            help="Write the profile to FILE, and its records beside it. Default: profile.yaml, with --from-runs evidence.yaml.",
+            help="Write the profile to FILE, and its records beside it. Default: profile.yaml, with --from-runs evidence.yaml, "
+            "with --from-nccl-tests cluster.yaml.",
         ),
     ] = None,
     records: Annotated[
@@ -41,11 +51,33 @@ def calibrate(
         bool, typer.Option("--smallest", help="Measure only a few tiny sizes, to check that calibration works.")
     ] = False,
     from_runs: Annotated[
-        Path | None,
+        list[Path] | None,
         typer.Option(
             "--from-runs",
-            metavar="FILE.csv",
-            help="Measure nothing; learn from your own runs, in a table with the columns of published_runs.csv.",
+            metavar="FILE",
+            help="Measure nothing; learn from your own runs: tables with the columns of published_runs.csv, logs of training "
+            "software, and folders of these. Repeatable.",
+        ),
+    ] = None,
+    from_nccl_tests: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--from-nccl-tests",
+            metavar="FILE",
+            help="Measure nothing; fit the links of --cluster to what nccl-tests printed on it, or wrote with -J. Repeatable.",
+        ),
+    ] = None,
+    model: Model = None,
+    cluster: OnCluster = None,
+    gpus: Gpus = None,
+    nodes: Annotated[
+        int | None,
+        typer.Option(
+            "--nodes",
+            min=1,
+            metavar="N",
+            help="Number of nodes, where what nccl-tests printed does not list them.",
+            rich_help_panel=HARDWARE,
         ),
     ] = None,
     as_json: AsJson = False,
@@ -57,7 +89,13 @@ def calibrate(
     With --from-runs, learn from runs that you made: compare them with predictions,
     and write evidence that shifts and narrows later ones. The same configuration
     gains most, then other layouts of the model, then other models in the same
-    software on the same GPUs.
+    software on the same GPUs. The run of a log is in it or beside it, as for
+    `perfmodel validate`; --model, --cluster and --gpus are for logs that do
+    not say it.
+
+    With --from-nccl-tests, hold what nccl-tests measured against what is
+    expected of the cluster, size by size, name the fault that would explain
+    what is slower, and write a cluster whose links start and run as measured.
 
     Examples:
     perfmodel calibrate -o here.yaml
@@ -66,16 +104,39 @@ def calibrate(
 
     perfmodel calibrate --from-runs runs.csv -o mine.yaml
 
+    perfmodel calibrate --from-runs logs/ --cluster dgx-h100 -o mine.yaml
+
     perfmodel predict run.yaml --evidence mine.yaml
+
+    perfmodel calibrate --from-nccl-tests sum.txt --cluster p5 -o ours.yaml
+
+    perfmodel predict run.yaml --cluster ours.yaml
     """
-    if from_runs is not None:
-        if device or records is not None or smallest:
-            raise InputError("--from-runs measures nothing; it cannot be combined with --device, --records or --smallest")
-        _learn_from(from_runs, output or EVIDENCE, as_json=as_json)
+    given = {"model": model, "cluster": cluster, "gpus": gpus}
+    if from_nccl_tests:
+        sources = {"--from-runs": from_runs, "--device": device, "--records": records, "--smallest": smallest, "--model": model}
+        _check_alone("--from-nccl-tests", sources)
+        _learn_links([*from_nccl_tests, *(more or ())], cluster, gpus, nodes, output or CLUSTER, as_json=as_json)
         return
+    if nodes is not None:
+        raise InputError("--nodes goes with --from-nccl-tests; the run of a log says its nodes")
+    if from_runs:
+        _check_alone("--from-runs", {"--device": device, "--records": records, "--smallest": smallest})
+        _learn_from([*from_runs, *(more or ())], given, output or EVIDENCE, as_json=as_json)
+        return
+    if more:
+        raise InputError(f"{more[0]} goes with --from-runs; without it this machine is measured")
+    for option in (name for name, value in given.items() if value is not None):
+        raise InputError(f"--{option} goes with --from-runs or --from-nccl-tests, which may not say it")
     if as_json:
-        raise InputError("--json goes with --from-runs; a profile is a file of settings itself")
+        raise InputError("--json goes with --from-runs or --from-nccl-tests; a profile is a file of settings itself")
     _measure(device, output or PROFILE, records, smallest=smallest)
+
+
+def _check_alone(option: str, others: Mapping[str, object]) -> None:
+    """Raise InputError where an option that measures nothing stands beside another one."""
+    for other in (name for name, value in others.items() if value):
+        raise InputError(f"{option} measures nothing; it cannot be combined with {other}")
 
 
 def _measure(device: str, output: Path, records: Path | None, *, smallest: bool) -> None:
@@ -102,33 +163,67 @@ def _measure(device: str, output: Path, records: Path | None, *, smallest: bool)
     say(f"wrote {output}", prefix="")
 
 
-def _learn_from(table: Path, output: Path, *, as_json: bool) -> None:
-    """Hold a table of runs against their predictions, and write what follows for later ones."""
+def _learn_from(files: Sequence[Path], given: Mapping[str, str | None], output: Path, *, as_json: bool) -> None:
+    """Hold measured runs against their predictions, and write what follows for later ones."""
     from perfmodel.exchange.own_evidence import evidence_text
 
     if output.suffix.lower() not in YAML:
         raise InputError(f"--output {output} must be a .yaml file: evidence is named by it")
-    found = _calibration(table)
-    text = evidence_text(found, table=table.name, day=datetime.now(UTC).date().isoformat(), version=__version__)
+    found, name = _calibration(files, given), _called(files)
+    text = evidence_text(found, table=name, day=datetime.now(UTC).date().isoformat(), version=__version__)
     write_file(text, output)
     if as_json:
         from perfmodel.report.json.own_runs import own_calibration_document
 
-        emit_json(own_calibration_document(found, table=table.name), None)
+        emit_json(own_calibration_document(found, table=name), None)
     else:
         from perfmodel.report.text.own_runs import own_calibration_report
 
-        emit_table(own_calibration_report(found, table=table.name), None)
+        emit_table(own_calibration_report(found, table=name), None)
 
 
-def _calibration(path: Path) -> OwnCalibration:
-    """What the runs of a table say. Errors: InputError where none of them is predicted."""
+def _learn_links(
+    files: Sequence[Path], cluster: str | None, gpus: str | None, nodes: int | None, output: Path, *, as_json: bool
+) -> None:
+    """Hold nccl-tests against what is expected of a cluster, and write the cluster with the links that they measured."""
+    from perfmodel.exchange.link_profiles import cluster_file_text, link_calibration
+    from perfmodel.exchange.nccl_calls import RanksBeside
+    from perfmodel.exchange.questions.plan_quantities import whole_number
+
+    if cluster is None:
+        raise InputError("--from-nccl-tests needs the cluster that they ran on, as in --cluster dgx-h100")
+    if output.suffix.lower() not in YAML:
+        raise InputError(f"--output {output} must be a .yaml file: a cluster is named by it")
+    ranks = None if gpus is None else int(whole_number("gpus", gpus))
+    found = link_calibration(files, cluster, RanksBeside(gpus=ranks, nodes=nodes))
+    warn_of(found.warnings)
+    day, names = datetime.now(UTC).date().isoformat(), [each.name for each in files]
+    write_file(cluster_file_text(found, files=names, folder=output.parent, day=day, version=__version__), output)
+    if as_json:
+        from perfmodel.report.json.links import link_document
+
+        emit_json(link_document(found), None)
+    else:
+        from perfmodel.report.text.links import link_report
+
+        emit_table(link_report(found), None)
+
+
+def _called(files: Sequence[Path]) -> str:
+    """Some files in words."""
+    names = [each.resolve().name for each in files]
+    return ", ".join(names[:MOST_NAMED]) + (f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else "")
+
+
+def _calibration(files: Sequence[Path], given: Mapping[str, str | None]) -> OwnCalibration:
+    """What measured runs say. Errors: InputError where none of them is predicted."""
     from perfmodel.evidence.measured_rows import without_doubles
     from perfmodel.evidence.own_calibration import own_calibration
     from perfmodel.evidence.time_scores import compare_time
-    from perfmodel.exchange.tables.published_runs import read_measured_runs
+    from perfmodel.exchange.tables.logged_runs import GivenBeside
+    from perfmodel.exchange.tables.measured_files import read_measured_files
 
-    table = without_doubles(read_measured_runs(path))
+    table = without_doubles(read_measured_files(files, GivenBeside(**given)))
     warn_of_rows(table.rows, table.unread)
     try:
         compared: list[Any] = [compare_time(each) for each in progress(table.rows, "predicting")]
@@ -138,6 +233,7 @@ def _calibration(path: Path) -> OwnCalibration:
     warn_of_memory(compared)
     found = own_calibration(compared, table.unread)
     if not found.runs:
-        why = [f"line {each.line}: {each.reason.removeprefix(f'line {each.line}, ')}" for each in found.left_out[:1]]
-        raise InputError("; ".join([f"no row of {path} can be predicted, so nothing was written", *why]))
+        why = [f"{each.place}: {each.reason.removeprefix(each.place).lstrip(',: ')}" for each in found.left_out[:1]]
+        where = files[0] if len(files) == 1 else _called(files)
+        raise InputError("; ".join([f"no row of {where} can be predicted, so nothing was written", *why]))
     return found

@@ -13,14 +13,13 @@ from perfmodel.commands.options import AsJson, Gpus, Model, OnCluster, Output, O
 from perfmodel.errors import InputError
 
 if TYPE_CHECKING:
-    from perfmodel.evidence.profiled_step import ProfiledStep
     from perfmodel.exchange.run_files import RunSource
 
 
 def compare(
     run: RunName,
     record: Annotated[
-        Path | None, typer.Argument(metavar="RECORD", help="The record that `perfmodel measure` wrote, or a log.")
+        Path | None, typer.Argument(metavar="RECORD", help="The record that `perfmodel measure` wrote, a log, or a profile.")
     ] = None,
     overrides: Overrides = None,
     *,
@@ -36,14 +35,14 @@ def compare(
         Path | None, typer.Option(metavar="FILE", help="Write both as a trace for ui.perfetto.dev and chrome://tracing.")
     ] = None,
     profile: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Add a torch.profiler trace of a step to the timeline.")
+        Path | None, typer.Option(metavar="FILE", help="A torch.profiler trace of a step; with RECORD for the timeline.")
     ] = None,
     stage: Annotated[
         int | None,
         typer.Option(
             "--stage",
             metavar="N",
-            help="Without RECORD, or with a log: stage of the batch ramp. Default: that with the log's batch, or the last.",
+            help="Of a log or a profile: stage of the batch ramp. Default: that with the log's batch, or the last.",
         ),
     ] = None,
     as_json: AsJson = False,
@@ -51,7 +50,8 @@ def compare(
 ) -> None:
     """Compare the prediction of RUN with measured steps: each operator, part of memory and collective.
 
-    Without RECORD, compare a profile of any training software (a Kineto trace) with the predicted timeline.
+    A profile of any training software (a Kineto trace) stands in the place of RECORD, or follows --profile: its kernels are
+    matched to operators by their names, and what no name tells is listed.
 
     RECORD may be a log of other training software: its steady steps are compared with the predicted iteration.
 
@@ -60,7 +60,7 @@ def compare(
 
     perfmodel compare laptop record.json --timeline both.json --profile profile.json
 
-    perfmodel compare run.yaml --timeline both.json.gz --profile kineto.json.gz
+    perfmodel compare run.yaml kineto.json.gz --timeline both.json.gz
 
     perfmodel compare train.sh train.log --cluster dgx-h100 --figure steps.png
     """
@@ -68,9 +68,13 @@ def compare(
     if record is not None and timeline is None and profile is None and _is_log(record):
         _compare_log(source, overrides or (), record, stage=stage, figure=figure, output=output, as_json=is_json)
         return
+    if record is not None and profile is None and _is_trace(record):
+        record, profile = None, record
     if record is None:
-        if timeline is None or profile is None:
-            raise InputError("there is no RECORD to compare with; without one, --timeline and --profile are both needed")
+        if profile is None:
+            raise InputError("there is no RECORD to compare with; name one, a log, or a profile (torch.profiler)")
+        if figure is not None:
+            raise InputError("--figure draws records and logs; --timeline draws a profile")
         _compare_profile(source, overrides or (), profile, timeline, stage=stage, output=output, as_json=is_json)
         return
     _check(timeline, profile, stage)
@@ -79,7 +83,9 @@ def compare(
     from perfmodel.prediction import predict
 
     prediction = predict(api.load(source, overrides or ()).without_own_runs)
-    profiled = None if profile is None else _profiled(profile)
+    from perfmodel.exchange.questions.profiled_runs import profile_step
+
+    profiled = None if profile is None else profile_step(profile)
     figures = drawing_module(figure)
     comparison = compare_step(prediction, read_record(record))
     if is_json:
@@ -106,23 +112,18 @@ def _check(timeline: Path | None, profile: Path | None, stage: int | None) -> No
         raise InputError("--stage does not go with RECORD, which names its stage")
 
 
-def _profiled(path: Path) -> ProfiledStep:
-    """The step of a torch.profiler trace. Errors: InputError, naming the file."""
-    from perfmodel.evidence.profiled_step import profiled_step
-    from perfmodel.exchange.trace_files import read_trace
-
-    document = read_trace(path)
-    try:
-        return profiled_step(document)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
-
-
 def _is_log(path: Path) -> bool:
     """Whether there is a log of training software at `path`."""
     from perfmodel.exchange.questions.measured_logs import is_log
 
     return path.exists() and is_log(path)
+
+
+def _is_trace(path: Path) -> bool:
+    """Whether there is a profile at `path`."""
+    from perfmodel.exchange.trace_files import is_trace
+
+    return is_trace(path)
 
 
 def _compare_log(
@@ -157,21 +158,28 @@ def _compare_profile(
     run: RunSource,
     overrides: Sequence[str],
     profile: Path,
-    timeline: Path,
+    timeline: Path | None,
     *,
     stage: int | None,
     output: Path | None,
     as_json: bool,
 ) -> None:
-    """Write a trace of the predicted and the profiled step, and print the time of both."""
+    """Print the kernels of a profiled step beside the prediction, and write a trace of both where one is asked for."""
     from perfmodel import api
-    from perfmodel.report.trace.comparison import compared_trace, profile_document, profile_text
+    from perfmodel.exchange.questions.profiled_runs import profile_comparison, profile_step
+    from perfmodel.prediction import predict
 
-    drawn, profiled = api.timeline(run, overrides, stage=stage), _profiled(profile)
-    write_file(compared_trace(drawn, profiled=profiled), timeline)
+    step = profile_step(profile)
+    found = profile_comparison(predict(api.load(run, overrides).without_own_runs), step, stage=stage)
+    if timeline is not None:
+        from perfmodel.report.trace.comparison import compared_trace
+
+        write_file(compared_trace(api.timeline(run, overrides, stage=stage), profiled=step), timeline)
     if as_json:
-        emit_json(profile_document(drawn, profiled), output)
-    else:
-        from rich.text import Text
+        from perfmodel.report.json.kernels import profile_document
 
-        emit_table(Text(profile_text(drawn, profiled)), output)
+        emit_json(profile_document(found), output)
+    else:
+        from perfmodel.report.text.kernels import profile_report
+
+        emit_table(profile_report(found), output)

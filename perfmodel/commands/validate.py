@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 from perfmodel.commands.console import STOPPED, drawing_module, emit, form_of, kind_of, progress, say, warn_of, write_file
-from perfmodel.commands.options import AsCsv, AsJson, AsMarkdown, Evidence, Output
+from perfmodel.commands.options import AsCsv, AsJson, AsMarkdown, Evidence, Gpus, Model, OnCluster, Output
 from perfmodel.commands.row_warnings import warn_of_memory, warn_of_rows
 from perfmodel.errors import InputError
 
@@ -26,20 +26,25 @@ R = TypeVar("R")
 
 
 def validate(
-    file: Annotated[
-        Path | None,
+    files: Annotated[
+        list[Path] | None,
         typer.Argument(
-            metavar="[FILE.csv]", help="Measured runs, with the columns of published_runs.csv. Default: that table."
+            metavar="[FILE...]",
+            help="Measured runs: tables with the columns of published_runs.csv, logs of training software with their scripts "
+            "or configurations beside them, and folders of these. Default: published_runs.csv.",
         ),
     ] = None,
     *,
+    model: Model = None,
+    cluster: OnCluster = None,
+    gpus: Gpus = None,
     mixtures: Annotated[
-        bool, typer.Option("--mixtures", help="The shipped runs of mixtures of experts, in the place of FILE.csv.")
+        bool, typer.Option("--mixtures", help="The shipped runs of mixtures of experts, in the place of FILE.")
     ] = False,
     memory: Annotated[
         bool,
         typer.Option(
-            "--memory", help="FILE.csv lists layouts that did or did not fit in memory, with the columns of memory_fit.csv."
+            "--memory", help="FILE lists layouts that did or did not fit in memory, with the columns of memory_fit.csv."
         ),
     ] = False,
     leave_source_out: Annotated[
@@ -69,10 +74,15 @@ def validate(
     as_markdown: AsMarkdown = False,
     output: Output = None,
 ) -> None:
-    """Compare predictions with the measured runs in FILE.csv. Default: the published runs of dense models that are shipped.
+    """Compare predictions with the measured runs in FILE. Default: the published runs of dense models that are shipped.
 
     Rows that are not supported are counted with the reason, never guessed; those whose `use` is context are predicted and
     shown, but not scored.
+
+    A log is recognised by its content. Its run is in it (the arguments of
+    Megatron-LM) or beside it: train.sh or train.yaml beside train.log, or the
+    only script or configuration of its folder. --model, --cluster and --gpus
+    are for logs that do not say it. Every file that is left out is named.
 
     Examples:
     perfmodel validate --fail-above median=5%
@@ -81,28 +91,27 @@ def validate(
 
     perfmodel validate mine.csv --fail-above stack/fsdp:p90=15% --figure mine.png
 
+    perfmodel validate logs/ --cluster dgx-h100
+
     perfmodel validate --memory fits.csv
     """
     form = form_of(output, as_json=as_json, as_csv=as_csv, as_markdown=as_markdown)
-    if mixtures and (file is not None or memory):
-        raise InputError(f"--mixtures is a table of its own; it cannot be combined with {'--memory' if memory else 'FILE.csv'}")
+    of_logs = {"model": model, "cluster": cluster, "gpus": gpus}
+    if mixtures and (files or memory):
+        raise InputError(f"--mixtures is a table of its own; it cannot be combined with {'--memory' if memory else 'FILE'}")
+    for option in (name for name, value in of_logs.items() if value is not None and (memory or not files)):
+        raise InputError(f"--{option} goes with logs that do not say it; name them, as in validate logs/ --{option} ..")
     if memory:
-        if file is None:
-            raise InputError("--memory needs a FILE.csv")
-        for option, drawn in (("--figure", figure), ("--reliability", reliability)):
-            if drawn is not None:
-                raise InputError(f"{option} draws times; it cannot be combined with --memory")
-        for option, given in (("--leave-source-out", leave_source_out), ("--evidence", evidence is not None)):
-            if given:
-                raise InputError(f"{option} is about times; it cannot be combined with --memory")
-        _validate_memory(file, fail_above=fail_above or (), form=form, output=output)
+        beside = {"--figure": figure, "--reliability": reliability, "--evidence": evidence}
+        table = _table_of_fits(files or (), {**beside, "--leave-source-out": leave_source_out or None})
+        _validate_memory(table, fail_above=fail_above or (), form=form, output=output)
     else:
         if leave_source_out and evidence is not None:
             raise InputError("--leave-source-out scores what published runs alone say; it cannot be combined with --evidence")
         pictures = [_accuracy(figure), _reliability(reliability, leave_source_out=leave_source_out)]
         _validate_times(
-            file,
-            shipped="mixture_runs.csv" if mixtures else "published_runs.csv",
+            lambda: _measured(files or (), of_logs, shipped="mixture_runs.csv" if mixtures else "published_runs.csv"),
+            of_user=bool(files),
             leave_source_out=leave_source_out,
             evidence=evidence,
             fail_above=fail_above or (),
@@ -112,10 +121,31 @@ def validate(
         )
 
 
+def _table_of_fits(files: Sequence[Path], beside: Mapping[str, object]) -> Path:
+    """The table of --memory. Errors: InputError for none or several, and for what does not go with it."""
+    if not files:
+        raise InputError("--memory needs a FILE.csv")
+    if len(files) > 1:
+        raise InputError(f"--memory takes one FILE.csv; {files[1]} is a second one")
+    for option in (name for name, value in beside.items() if value is not None):
+        does = "draws" if option in ("--figure", "--reliability") else "is about"
+        raise InputError(f"{option} {does} times; it cannot be combined with --memory")
+    return files[0]
+
+
+def _measured(files: Sequence[Path], given: Mapping[str, str | None], *, shipped: str) -> MeasuredTable[MeasuredRun]:
+    """The measured runs of some files, or of a shipped table where none is named."""
+    from perfmodel.exchange.presets import DATA
+    from perfmodel.exchange.tables.logged_runs import GivenBeside
+    from perfmodel.exchange.tables.measured_files import read_measured_files
+
+    return read_measured_files(files or [DATA / shipped], GivenBeside(**given))
+
+
 def _validate_times(
-    file: Path | None,
+    read: Callable[[], MeasuredTable[MeasuredRun]],
     *,
-    shipped: str,
+    of_user: bool,
     leave_source_out: bool,
     evidence: str | None,
     fail_above: Sequence[str],
@@ -126,16 +156,14 @@ def _validate_times(
     from perfmodel.evidence.groups import known_groups
     from perfmodel.evidence.thresholds import read_threshold
     from perfmodel.evidence.time_scores import SCORES, compare_time, time_scoreboard
-    from perfmodel.exchange.presets import DATA
-    from perfmodel.exchange.tables.published_runs import read_measured_runs
 
-    table = read_measured_runs(file or DATA / shipped)
+    table = read()
     measured = table.rows if evidence is None else _with_own_runs(table.rows, evidence)
     bars = [read_threshold(text, scores=SCORES, groups=known_groups(measured)) for text in fail_above]
     warn_of_rows(measured, table.unread)
     comparisons = _one_by_one(compare_time, measured)
     complete = len(comparisons) == len(measured)
-    if file is not None:
+    if of_user:
         warn_of_memory(comparisons)
     if leave_source_out and complete:
         comparisons = _without_own_source(comparisons, table)

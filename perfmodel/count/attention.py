@@ -23,11 +23,13 @@ from perfmodel.count.declarations import Component, LayerPart, Linear, Projectio
 from perfmodel.count.operators import Collective, FusedAttention, Matmul, MemoryBound
 from perfmodel.count.roles import Role
 from perfmodel.count.stream import StreamOperators
-from perfmodel.spec.fields import Numeric, chosen
+from perfmodel.spec.coefficients import FASTEST
+from perfmodel.spec.fields import Numeric, anywhere, chosen
 from perfmodel.spec.layer_kinds import LayerKind
 from perfmodel.spec.layout import Layout, context_parallel_group
 from perfmodel.spec.model import QK_NORMS, TransformerModel
 from perfmodel.spec.phases import DATA_GRADIENT, FORWARD
+from perfmodel.spec.precision import RECIPES
 from perfmodel.spec.setup import Setup
 from perfmodel.spec.stack import SoftwareStack
 
@@ -108,7 +110,7 @@ def rank_heads(model: TransformerModel, kind: LayerKind, tensor_parallel: Numeri
 def grouped_query_inside(write: StreamOperators, declared: LayerPart, kind: LayerKind, name: str) -> Block:
     """Projections, what heads go through, their core, the projection back into the stream."""
     heads = rank_heads(write.model, kind, write.tensor, name)
-    core = _around_heads(write, heads, kind) + attention_core(write.setup, heads)
+    core = _around_heads(write, heads, kind) + attention_core(write, heads)
     if write.model.attention_gate:
         core = core + _gate(write, heads)
     return write.projections(declared.projections) + core + write.row_linear(declared.output)
@@ -138,15 +140,74 @@ def attention_core_flop(model: TransformerModel, kind: LayerKind, seen: Numeric)
     return 6.0 * model.attention_heads * (model.head_size + model.head_size) * seen
 
 
-def attention_core(setup: Setup, heads: Heads) -> Block:
-    """Scores, softmax and weighted sum of the heads of one rank."""
-    layout, stack = setup.layout, setup.stack
-    width = heads.query + heads.kv + heads.values(setup.model.head_size, heads.kv)
-    kept = layout.recipe.activation_bytes * layout.tokens_per_micro_batch * width
-    if not stack.fusion.fuses_attention(layout.recipe):
+def attention_core(write: StreamOperators, heads: Heads) -> Block:
+    """Scores, softmax and weighted sum of the heads of one rank.
+
+    In low precision where the software casts queries, keys and values, but for the layers that a recipe spares: `.wide` ones.
+    """
+    setup, recipe = write.setup, write.recipe
+    kept = write.activation_bytes * write.tokens * _width(setup.model, heads)
+    if not setup.stack.fusion.fuses_attention(recipe):
         return _unfused(setup, heads, kept=kept)
-    core = _fused(setup, heads, kept=kept)
-    return core if _is_one(layout.context_parallel) else _exchange(layout, stack, heads, setup.model.head_size) + core
+    low = low_attention_format(setup, heads)
+    apart = write.narrow_layers if recipe.casts else 0
+    if not low:
+        return _with_exchange(setup, heads, _fused(setup, heads, recipe.attention, kept=kept, apart=apart))
+    core = _cast(write, heads, low) + _with_exchange(setup, heads, _fused(setup, heads, low, kept=0.0 * kept, apart=1))
+    if not anywhere(apart < 1.0):
+        return core
+    spared = replace(heads, name=f"{heads.name}.wide")
+    wide = _with_exchange(setup, spared, _fused(setup, spared, recipe.attention, kept=kept, apart=0))
+    return core.times(apart) + wide.times(1.0 - apart)
+
+
+def low_attention_format(setup: Setup, heads: Heads) -> str:
+    """The format of fewer than 16 bits that queries, keys and values are cast to, "" where they are not.
+
+    Kernels of such formats have neither windows nor sinks, capped scores or dropout, belong to one library, and are left off
+    where the GPU gains nothing from them.
+    """
+    model, stack = setup.model, setup.stack
+    low = stack.low_precision.attention_format(setup.layout.recipe)
+    is_plain = heads.window is None and not (model.sinks or model.dropout or "attention" in model.softcaps)
+    if not (low and is_plain and stack.fusion.attention_library == FASTEST):
+        return ""
+    mean_size = (model.head_size + heads.values(model.head_size, model.head_size)) / 2.0
+    return low if setup.cluster.gpu.takes_low_attention(low, mean_size) else ""
+
+
+def _width(model: TransformerModel, heads: Heads) -> Numeric:
+    """Columns of queries, keys and values."""
+    return heads.query + heads.kv + heads.values(model.head_size, heads.kv)
+
+
+def _cast(write: StreamOperators, heads: Heads, low: str) -> Block:
+    """Queries, keys and values to a narrower format, and the gradient of the output; as a recipe of that format casts a tensor.
+
+    What it writes of the former is kept for the backward kernel, in place of what it reads: that a core is run again, or what
+    forms its input, changes nothing of it. With scales of blocks, copies along the other side are written but counted once.
+    """
+    recipe, size = RECIPES[low], write.model.head_size
+    width, (once, _) = _width(write.model, heads), write.pass_bytes(RECIPES[low])
+    return local(
+        MemoryBound(
+            name=f"{heads.name}.core.quantise",
+            role=Role.CAST,
+            moved_bytes=once * write.tokens * width,
+            backward_bytes=once * write.tokens * heads.values(size, heads.query),
+            family="cast",
+            precision=recipe.products,
+            saved_bytes=recipe.operand_bytes * write.tokens * width,
+        )
+    )
+
+
+def _with_exchange(setup: Setup, heads: Heads, core: Block) -> Block:
+    """The core behind what ranks that share a sequence exchange for it, in 16 bits."""
+    layout = setup.layout
+    if _is_one(layout.context_parallel):
+        return core
+    return _exchange(layout, setup.stack, heads, setup.model.head_size) + core
 
 
 def _softcap(name: str, size: float, scores: Numeric) -> MemoryBound:
@@ -166,14 +227,12 @@ def _is_one(degree: Numeric) -> bool:
     return bool(np.all(np.asarray(degree) == 1))
 
 
-def _fused(setup: Setup, heads: Heads, *, kept: Numeric) -> Block:
+def _fused(setup: Setup, heads: Heads, precision: str, *, kept: Numeric, apart: Numeric) -> Block:
+    """Kernels that keep `kept` bytes, and the output in the share `apart` of the layers, else it is the projection's input."""
     model, layout, stack = setup.model, setup.layout, setup.stack
     recipe, tokens = layout.recipe, layout.tokens_per_micro_batch
     number = heads.query / model.head_size
-    apart = stack.low_precision.narrow_layers(recipe) if recipe.casts else 0
-    output = (
-        apart * recipe.activation_bytes * tokens * heads.values(model.head_size, heads.query)
-    )  # else the projection's input
+    output = apart * recipe.activation_bytes * tokens * heads.values(model.head_size, heads.query)
     piece = layout.sequence_length / layout.context_parallel
     own = FusedAttention(
         name=f"{heads.name}.core",
@@ -185,7 +244,7 @@ def _fused(setup: Setup, heads: Heads, *, kept: Numeric) -> Block:
         query_length=piece,
         key_length=piece,
         window=heads.window,
-        precision=recipe.attention,
+        precision=precision,
         saved_bytes=kept + STATISTICS_BYTES * tokens * number + output,
     )
     if _is_one(layout.context_parallel):

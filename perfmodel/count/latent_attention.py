@@ -111,7 +111,7 @@ def _rotary(write: StreamOperators, name: str) -> Block:
 def _core(write: StreamOperators, kind: LayerKind, name: str) -> Block:
     latent, heads = _latent(write.model), write.model.attention_heads / write.tensor
     return attention_core(
-        write.setup,
+        write,
         Heads(
             name=name,
             query=heads * latent.head_size,

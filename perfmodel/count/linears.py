@@ -26,6 +26,7 @@ from perfmodel.count.storage import state_bytes, stream_bytes
 from perfmodel.spec.fields import Numeric, anywhere, chosen
 from perfmodel.spec.layout import tensor_parallel_group
 from perfmodel.spec.phases import DATA_GRADIENT, FORWARD, WEIGHT_GRADIENT
+from perfmodel.spec.precision import PrecisionRecipe
 from perfmodel.spec.setup import Setup
 
 
@@ -200,7 +201,7 @@ class LinearOperators:
         block = Block(forward=(product,), backward=(data, *self._weight_gradient(weight)))
         if not narrow:
             return block
-        _, both = self._pass_bytes()
+        _, both = self.pass_bytes(self.recipe)
         moved = CastBytes(forward=both * every * linear.inner, backward=both * every * linear.columns)
         return self._cast(linear.name, moved, matrices=calls) + block
 
@@ -317,7 +318,7 @@ class LinearOperators:
         A GPU whose products take either order wants no transposes. With scales of blocks a cast writes two copies, each time
         along one side of the tensor, and reads e as often as the recipe says.
         """
-        once, both = self._pass_bytes()
+        once, both = self.pass_bytes(self.recipe)
         return CastBytes(
             forward=once * self.tokens * self.model.hidden_size / self.token_shards,
             backward=both * self.tokens * linear.columns + self._transpose_bytes(),
@@ -325,7 +326,7 @@ class LinearOperators:
 
     def _row_cast_bytes(self, linear: Linear) -> CastBytes:
         """Forwards the input with its transpose, e + 2*q; backwards the rank's share of the gradient, and a transpose, 2*q."""
-        once, both = self._pass_bytes()
+        once, both = self.pass_bytes(self.recipe)
         return CastBytes(
             forward=both * self.tokens * linear.inner,
             backward=once * self.tokens * self.model.hidden_size / self.token_shards + self._transpose_bytes(),
@@ -335,14 +336,17 @@ class LinearOperators:
         """What transposing a gathered tensor of the stream moves: q read and q written of each number, or nothing."""
         return self.has_transposes * 2 * self.operand_bytes * self.tokens * self.model.hidden_size
 
-    def _pass_bytes(self) -> tuple[float, float]:
-        """Bytes that a cast moves of one number, without its transpose and with it; scales of the moment read it once more."""
-        if self.recipe.has_blocks:
-            both = self.recipe.cast_reads[0] * self.activation_bytes + 2 * self.operand_bytes
+    def pass_bytes(self, recipe: PrecisionRecipe) -> tuple[float, float]:
+        """Bytes that a cast as in `recipe` moves of one number, without its transpose and with it.
+
+        Scales of the moment read it once more.
+        """
+        if recipe.has_blocks:
+            both = recipe.cast_reads[0] * self.activation_bytes + 2 * recipe.operand_bytes
             return both, both
         reads = 2 if self.stack.low_precision.scaling == "current" else 1
-        once = reads * self.activation_bytes + self.operand_bytes
-        return once, once + self.has_transposes * self.operand_bytes
+        once = reads * self.activation_bytes + recipe.operand_bytes
+        return once, once + self.has_transposes * recipe.operand_bytes
 
     def _kernels_of_a_cast(self) -> int:
         """Kernels of the cast of one operand, where several matrices are cast one by one.

@@ -16,12 +16,18 @@ MEMORY_KINDS: Final = ("allocated", "reserved", "device")  # of tensors, of PyTo
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnreadRow:
-    """A row of a table that describes no run: a cell that decides is blank or wrong, as `reason` says."""
+    """A row of a table, or a log, that describes no run: what decides is missing or wrong, as `reason` says."""
 
     line: int
     run_id: str
     source: str
     reason: str
+    file: str = ""  # a log, or of several tables the one that has the row
+
+    @property
+    def place(self) -> str:
+        """Where it is, in words."""
+        return place_of(self.file, self.line)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,10 +62,16 @@ class MeasuredRun:
     reason: str
     assumptions: tuple[str, ...]
     warning: str = ""  # what a user should read before trusting the prediction
-    line: int = 0  # of its table
+    line: int = 0  # of its table; a log has none
+    file: str = ""  # the log that it was read from, or of several tables the one that has the row
     scored: bool = True
     memory_bytes: float | None = None
     memory_kind: str = MEMORY_KINDS[0]
+
+    @property
+    def place(self) -> str:
+        """Where it is, in words."""
+        return place_of(self.file, self.line)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,23 +93,33 @@ class MeasuredFit:
     warning: str = ""  # what a user should read before trusting the prediction
 
 
+def place_of(file: str, line: int) -> str:
+    """Where a measurement is, in words.
+
+    >>> place_of("", 4), place_of("runs.csv", 4), place_of("train.log", 0)
+    ('line 4', 'runs.csv, line 4', 'train.log')
+    """
+    return ", ".join([*([file] if file else []), *([f"line {line}"] if line or not file else [])])
+
+
 def without_doubles(table: MeasuredTable[MeasuredRun]) -> MeasuredTable[MeasuredRun]:
     """The table with each run once: a later row of the same name, settings and time is left out as a copy of the first."""
-    first: dict[Hashable, int] = {}
-    copies = [each for each in table.rows if first.setdefault(_identity(each), each.line) != each.line]
-    of = {each.line: first[_identity(each)] for each in copies}
+    first: dict[Hashable, str] = {}
+    copies = [each for each in table.rows if first.setdefault(_identity(each), each.place) != each.place]
+    of = {each.place: first[_identity(each)] for each in copies}
     unread = [
         UnreadRow(
             line=each.line,
             run_id=each.run_id,
             source=each.source,
-            reason=f"line {each.line}, run_id {each.run_id}: the same run as line {of[each.line]}",
+            reason=f"{each.place}, run_id {each.run_id}: the same run as {of[each.place]}",
+            file=each.file,
         )
         for each in copies
     ]
     return MeasuredTable(
-        rows=tuple(each for each in table.rows if each.line not in of),
-        unread=tuple(sorted([*table.unread, *unread], key=lambda row: row.line)),
+        rows=tuple(each for each in table.rows if each.place not in of),
+        unread=tuple(sorted([*table.unread, *unread], key=lambda row: (row.file, row.line))),
     )
 
 

@@ -43,7 +43,7 @@ def own_calibration(comparisons: Sequence[TimeComparison], unread: Sequence[Unre
     residuals = [own_residual(each) for each in comparisons]
     pairs = [(each, residual) for each, residual in zip(comparisons, residuals, strict=True) if residual is not None]
     without = [_left_out(each) for each, residual in zip(comparisons, residuals, strict=True) if residual is None]
-    left_out = tuple(sorted([*unread, *without], key=lambda row: row.line))
+    left_out = tuple(sorted([*unread, *without], key=lambda row: (row.file, row.line)))
     if not pairs:
         return OwnCalibration(runs=(), shifts=(), stretch=1.0, left_out=left_out)
     posterior = own_posterior([residual for _, residual in pairs])
@@ -75,13 +75,19 @@ def own_shifts(posterior: OwnPosterior) -> Iterator[OwnShift]:
 def _left_out(comparison: TimeComparison) -> UnreadRow:
     """A row that says nothing of predictions, with the reason."""
     measured = comparison.measured
-    return UnreadRow(line=measured.line, run_id=measured.run_id, source=measured.source, reason=measured.reason or OPEN)
+    return UnreadRow(
+        line=measured.line,
+        run_id=measured.run_id,
+        source=measured.source,
+        reason=measured.reason or OPEN,
+        file=measured.file,
+    )
 
 
 def _own_run(comparison: TimeComparison, weight: float) -> OwnRun:
     """A run as a file of evidence keeps it."""
     return OwnRun(
-        name=" ".join(comparison.measured.run_id.split()) or f"line {comparison.measured.line}",
+        name=" ".join(comparison.measured.run_id.split()) or comparison.measured.place,
         measured_s=comparison.measured.iteration_time_s,
         predicted_s=comparison.predicted_s or 0.0,
         weight=weight,

@@ -1,13 +1,15 @@
 """The last step in a trace of torch.profiler (Kineto): its events, from the moment at which the step begins.
 
 A trace with several steps (ProfilerStep#1, ..) gives the last of them; what a GPU still does of it after the CPU went on
-counts to it, where the profiler marked the step on the GPU too. A trace without such marks is one step.
+counts to it, where the profiler marked the step on the GPU too. A trace without such marks is one step. Events without a time
+are left out, as long as others have one.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -15,8 +17,10 @@ from perfmodel.errors import InputError, shown
 
 STEP: Final = "ProfilerStep#"
 ON_GPU: Final = ("kernel", "gpu_memcpy", "gpu_memset", "gpu_user_annotation")
+OLDER_KINDS: Final = {"Kernel": "kernel", "Memcpy": "gpu_memcpy", "Memset": "gpu_memset"}  # of PyTorch before 1.12
 OF_THE_PROFILER: Final = "Trace"  # the category of events about the profiler itself
 SPAN, FLOWS, FACT = "X", ("s", "t", "f"), "M"
+LONGEST_US: Final = 1e12  # a fortnight
 NANOSECONDS: Final = 1000.0  # in a microsecond, the unit of the format
 
 
@@ -48,6 +52,9 @@ class ProfiledStep:
     events: Sequence[ProfiledEvent]
     processes: Mapping[str, str]
     threads: Mapping[Thread, str]
+    is_marked: bool = True  # whether the profiler marked where steps begin
+    ranks: int | None = None  # of the run that was profiled, where the trace says so
+    gpu: str = ""  # what the driver calls it, where the trace says so
 
     @property
     def duration_s(self) -> float:
@@ -60,12 +67,15 @@ def profiled_step(document: Any) -> ProfiledStep:
     listed = document.get("traceEvents") if isinstance(document, Mapping) else document
     if not isinstance(listed, list) or not all(isinstance(event, Mapping) for event in listed):
         raise InputError("this is not a trace of torch.profiler: it has no list of traceEvents")
-    spans = [_TraceEvent.of(event) for event in listed if event.get("ph") == SPAN and event.get("cat") != OF_THE_PROFILER]
+    listed_spans = [event for event in listed if event.get("ph") == SPAN and event.get("cat") != OF_THE_PROFILER]
+    spans = list(_timed(listed_spans)) or [_TraceEvent.of(event) for event in listed_spans]
     if not spans:
         raise InputError("this trace has no spans; write one with torch.profiler.profile(..).export_chrome_trace(..)")
     window = _window(spans)
+    if window.end_us <= window.start_us:
+        raise InputError("the last step of this trace takes no time")
     inside = [event for event in spans if window.holds(event)]
-    arrows = [event for event in (_TraceEvent.of(each) for each in listed if each.get("ph") in FLOWS) if window.holds(event)]
+    arrows = [event for event in _timed(each for each in listed if each.get("ph") in FLOWS) if window.holds(event)]
     both = {each.number for each in arrows if each.phase == "s"} & {each.number for each in arrows if each.phase == "f"}
     kept = [*inside, *(each for each in arrows if each.number in both)]
     used = {each.thread for each in inside}
@@ -74,7 +84,31 @@ def profiled_step(document: Any) -> ProfiledStep:
         events=[each.event(window.start_us) for each in kept if each.thread in used],
         processes={name: processes.get(name, name) for name in dict.fromkeys(each.process for each in used)},
         threads={each: threads.get(each, each.thread) for each in sorted(used)},
+        is_marked=any(span.name.startswith(STEP) for span in spans),
+        ranks=_ranks(document),
+        gpu=_gpu(document),
     )
+
+
+def _ranks(document: Any) -> int | None:
+    """How many ranks a trace says the run had."""
+    found = document.get("distributedInfo") if isinstance(document, Mapping) else None
+    ranks = found.get("world_size") if isinstance(found, Mapping) else None
+    return ranks if isinstance(ranks, int) and not isinstance(ranks, bool) and ranks > 0 else None
+
+
+def _gpu(document: Any) -> str:
+    """What the GPUs of a trace are called; empty where it does not say."""
+    found = document.get("deviceProperties") if isinstance(document, Mapping) else None
+    first = found[0] if isinstance(found, list) and found else None
+    return str(first.get("name", "")) if isinstance(first, Mapping) else ""
+
+
+def _timed(events: Iterable[Mapping[str, Any]]) -> Iterator[_TraceEvent]:
+    """The events that have a time."""
+    for event in events:
+        with suppress(InputError):
+            yield _TraceEvent.of(event)
 
 
 class _TraceEvent(NamedTuple):
@@ -93,12 +127,14 @@ class _TraceEvent(NamedTuple):
     def of(event: Mapping[str, Any]) -> _TraceEvent:
         start_us = _number(event, "ts")
         long_us = _number(event, "dur") if event["ph"] == SPAN else 0.0
+        if not 0.0 <= long_us <= LONGEST_US:
+            raise InputError(f"{long_us:g} us cannot be how long {shown(str(event.get('name', 'an event')))} takes", key="dur")
         number, args = event.get("id"), event.get("args")
         return _TraceEvent(
             phase=event["ph"],
             thread=_thread(event),
             name=str(event.get("name", "")),
-            kind=str(event.get("cat", "")),
+            kind=OLDER_KINDS.get(kind := str(event.get("cat", "")), kind),
             start_us=start_us,
             end_us=start_us + long_us,
             number=number if isinstance(number, int) else None,

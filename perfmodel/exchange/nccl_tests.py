@@ -1,15 +1,19 @@
-"""How the text of nccl-tests is read (all_reduce_perf, all_gather_perf, ...): a row for each size, and its ranks.
+"""How the output of nccl-tests is read (all_reduce_perf, all_gather_perf, ...): a row for each size, and its ranks.
 
-A text may hold several tests. Times are those out of place. The printed size is the full tensor of an all-gather and of a
-reduce-scatter too; the printed count is not: it is that of one rank's share.
+Either the text that it prints, or the JSON that `-J` writes. A text may hold several tests. Times are those out of place. The
+printed size is the full tensor of an all-gather and of a reduce-scatter too; the printed count is not: it is that of one rank's
+share.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final
+from pathlib import PurePath
+from typing import Any, Final
 
 from perfmodel.errors import InputError
 
@@ -28,6 +32,8 @@ RANK: Final = re.compile(
 VERSION: Final = re.compile(r"# nccl-tests version (?P<tests>\S+).*?nccl-library=(?P<library>\d+)")
 BEGINS: Final = re.compile(r"# (?:nccl-tests version|Collective test starting|nThread)")
 ITERATIONS: Final = re.compile(r"\biters: (\d+) agg|\biters: (\d+) validation")
+HEADER: Final = re.compile(r"#\s+size\s+count\s+(?:\(elements\)\s+)?type\b.*\balgbw\b")
+LAUNCHER: Final = re.compile(r"^\s*(?:\[\d+,\d+\]<std(?:out|err)>:|\d+:)\s?")  # of mpirun --tag-output, of srun -l
 ONE_WAY: Final = 4  # columns of either way: time, algbw, busbw, #wrong
 BEFORE: Final = 3  # columns at least before those: size, count, type; as its version has it, redop and root
 
@@ -59,6 +65,7 @@ class Reader:
 
     def _begin(self) -> None:
         self.operator = ""
+        self.columns: list[str] = []  # as the head of the table has them; versions and options add some
         self.hosts: dict[int, str] = {}
         self.rows: list[tuple[float, str, float, float, float]] = []  # bytes, type, seconds, algorithm and bus bandwidth
 
@@ -66,7 +73,7 @@ class Reader:
         """Its rows. Errors: InputError with the number of the line."""
         for number, line in enumerate(text.splitlines(), start=1):
             try:
-                self._line(line.strip())
+                self._line(LAUNCHER.sub("", line).strip())
             except InputError as error:
                 raise InputError(f"{self.place}, line {number}: {error}") from None
         self._end()
@@ -77,8 +84,11 @@ class Reader:
     def _line(self, line: str) -> None:
         if BEGINS.match(line) and self.rows:
             self._end()
-        if line[:1].isdigit():
-            self._row(line.split())
+        words = line.split()
+        if len(words) > 1 and words[0].isdigit() and words[1].isdigit():
+            self._row(words)
+        elif HEADER.match(line):
+            self.columns = words[1:]
         elif found := RANK.match(line):
             self._rank(found)
         elif found := VERSION.match(line):
@@ -98,7 +108,7 @@ class Reader:
 
     def _row(self, words: list[str]) -> None:
         try:
-            first = -2 * ONE_WAY
+            first = self.columns.index("algbw") - 1 if len(words) >= len(self.columns) > 0 else -2 * ONE_WAY
             size, (microseconds, algorithm, bus) = float(words[0]), map(float, words[first : first + 3])
         except ValueError:
             size = microseconds = algorithm = bus = math.nan
@@ -125,6 +135,48 @@ class Reader:
                 )
             )
         self._begin()
+
+
+def rows_in(text: str, place: str, *, operator: str = "") -> list[NcclRow]:
+    """The rows of a text, or of the JSON of -J; `operator` is the test where nothing in it says. Errors: InputError."""
+    if not text.lstrip().startswith("{"):
+        return Reader(place, operator=operator).read(text)
+    try:
+        rows = list(_json_rows(json.loads(text), operator))
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise InputError(f"{place} is not the JSON of nccl-tests -J: {' '.join(str(error).split())[:80]}") from None
+    if not rows:
+        raise InputError(f"{place}: no row of nccl-tests is in it")
+    return rows
+
+
+def is_nccl_tests(text: str) -> bool:
+    """Whether a text is the output of nccl-tests."""
+    return bool(HEADER.search(text)) or (text.lstrip().startswith("{") and '"out_of_place"' in text and '"bus_bw"' in text)
+
+
+def _json_rows(document: Mapping[str, Any], operator: str) -> Iterator[NcclRow]:
+    """A row for each size. Of a process with several GPUs its first one alone is listed (JSON_FILE_VERSION 3)."""
+    config = document["config"]
+    each = int(config["nthreads"]) * int(config["ngpus"])
+    devices = [device for device in config["devices"] if not int(device["group"])]
+    for result in document["results"]:
+        body = result.get("out_of_place") or result.get("in_place")
+        microseconds = float(body["time"]) if body and "time" in body else 0.0
+        if float(result["size"]) > 0 and microseconds > 0:
+            algorithm, bus = float(body["alg_bw"]), float(body["bus_bw"])
+            yield NcclRow(
+                operator=program_named(PurePath(str(document["args"][0])).name) or operator,
+                payload_bytes=float(result["size"]),
+                number_type=str(result["type"]),
+                seconds=microseconds / 1e6,
+                bus_ratio=bus / algorithm if algorithm else 0.0,
+                bus_bytes_per_s=bus * 1e9,
+                hosts=tuple(str(device["hostname"]) for device in devices for _ in range(each)),
+                gpu=str(devices[0]["device_info"]) if devices else "unknown",
+                library=f"NCCL {_version(int(document['nccl_version']))}" if "nccl_version" in document else "NCCL",
+                repeats=int(result.get("actual_iterations") or config["iterations"]),
+            )
 
 
 def _version(number: int) -> str:

@@ -21,9 +21,7 @@ from perfmodel.spec.fields import Numeric
 from perfmodel.spec.setup import Setup
 from perfmodel.spec.spread import DEVIATIONS, most_dimensions
 from perfmodel.timing.collectives import collective_time_s, placement
-from perfmodel.timing.kernels import at_cluster_load
-from perfmodel.timing.passes import running_share
-from perfmodel.timing.timed_operators import timed_operators
+from perfmodel.timing.ledger import seconds_of_a_gpu
 from perfmodel.timing.uncertainty import Uncertainty, uncertainty, with_ends
 
 ITERATION: Final = "iteration"
@@ -94,15 +92,11 @@ def bus_bandwidth(call: Collective, setup: Setup) -> Numeric:
 @lru_cache(maxsize=SETUPS)
 def kernel_seconds(setup: Setup) -> Mapping[str, Numeric]:
     """Seconds of an iteration in which an average GPU runs each kind of kernel, each alone, hidden or not."""
-    work, cluster = iteration(setup), at_cluster_load(setup.cluster, setup.layout.gpus)
-    share, stages = running_share(work, cluster, setup.stack), setup.layout.pipeline_parallel
     seconds: dict[str, Numeric] = dict.fromkeys(("matmul", "attention", OTHER_KERNELS, NODE_CALLS, NETWORK_CALLS), 0.0)
-    for operators, times in work.block_passes():
-        each_stage = operators is work.synchronisation  # all take theirs at the same time
-        for timed in timed_operators(operators, share, cluster, setup.stack):
-            if not (isinstance(timed.operator, Collective) and timed.operator.group.ranks <= 1):
-                kind = _kind(timed.operator, setup)
-                seconds[kind] = seconds[kind] + timed.alone_s * (1.0 if each_stage else times / stages)
+    work = iteration(setup)
+    for operator, taken_s in seconds_of_a_gpu(work, gpus=setup.layout.gpus, cluster=setup.cluster, stack=setup.stack):
+        kind = _kind(operator, setup)
+        seconds[kind] = seconds[kind] + taken_s
     return MappingProxyType(seconds)
 
 

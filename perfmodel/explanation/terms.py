@@ -113,6 +113,8 @@ TERMS: Final = {
             "stack.fusion.attention",
             "stack.fusion.attention_library",
             "stack.fusion.wide_attention",
+            "stack.low_precision.attention",
+            "stack.low_precision.attention_recipes",
         ),
     ),
     "memory_bound": TermKind(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from perfmodel.errors import InputError
-from perfmodel.spec.fields import Numeric, Spec, number, part, text, words
+from perfmodel.spec.fields import Numeric, Spec, choice, count, flag, number, part, text, words
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
@@ -65,6 +65,30 @@ class KernelWords(Spec):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class LinkCause(Spec):
+    """Why collectives of one tier of links are slower (or faster) than expected: their rates times `least` to `most`.
+
+    `lost_nics` are NICs of a node that carry nothing; `unswitched`: switches add nothing up. `kinds` are the collectives that
+    it is about, where it is not about all.
+    """
+
+    name: str = text()  # in words, behind "looks like"
+    tier: str = choice("node", "network")
+    kinds: tuple[str, ...] = words(default=())
+    least: Numeric = number("ratio", above=0, default=1.0)
+    most: Numeric = number("ratio", above=0, default=1.0)
+    lost_nics: int = count(minimum=0, default=0)
+    unswitched: bool = flag(default=False)
+    check: str = text()  # what tells
+    source: str = text()
+
+    def __post_init__(self) -> None:
+        Spec.__post_init__(self)
+        if self.least > self.most:
+            raise InputError(f"{self.least:g} is more than the most, {self.most:g}", key="least")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class DiagnosisPriors(Spec):
     """All that a diagnosis takes for granted before it looks at a measurement."""
 
@@ -77,4 +101,7 @@ class DiagnosisPriors(Spec):
     collective_error: SourcedNumber = part(
         SourcedNumber
     )  # relative half width, of a bandwidth of nccl-tests, beside its interval
+    links: tuple[LinkCause, ...] = part(LinkCause, shape="sequence")
+    link_error: SourcedNumber = part(SourcedNumber)  # by which equations miss bandwidths of large messages on healthy links
+    link_repeat: SourcedNumber = part(SourcedNumber)  # least relative half width of a rate or a start that nccl-tests tell
     kernels: dict[str, KernelWords] = part(KernelWords, shape="table")  # by kind of kernel

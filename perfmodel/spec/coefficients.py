@@ -12,11 +12,13 @@ from types import MappingProxyType
 
 from perfmodel.errors import InputError, did_you_mean
 from perfmodel.spec.fields import Numeric, Spec, anywhere, choice, count, grid, number, numbers, part, spreads, text
-from perfmodel.spec.precision import FORMATS
+from perfmodel.spec.precision import FORMATS, LOW_ATTENTION
+from perfmodel.spec.spread import with_numbers
 
 NORM_CLASSES = ("fused", "compiled", "eager")
 NORM_KERNELS = (*NORM_CLASSES, "eager_fp32")  # the last: a chain of elementwise kernels on a copy in fp32
-ATTENTION_LIBRARIES = ("fastest", "flash2", "flash1", "triton")  # the profile's, FlashAttention-2, v1.0, Triton's of 2023
+FASTEST = "fastest"
+ATTENTION_LIBRARIES = (FASTEST, "flash2", "flash1", "triton")  # the profile's, FlashAttention-2, v1.0, Triton's of 2023
 NEWEST = "newest"
 MATMUL_LIBRARIES = (NEWEST, "cublas_2023")  # the one of the kernel profile, and cuBLAS 11 and 12 as of 2023 and early 2024
 MEMORY_BOUND_CLASSES = (*NORM_CLASSES, "elementwise", "optimizer")
@@ -109,6 +111,48 @@ class AttentionCoefficients(Spec):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class LowAttentionCoefficients(Spec):
+    """One direction of fused attention on numbers of fewer than 16 bits, against that on 16 bits (timing/attention.py)."""
+
+    speedup: Numeric = number("ratio", above=0, maximum=4)  # r: of the rate of the 16-bit kernel, at head size 128
+    by_head_size: Mapping[str, Numeric] = numbers("ratio")  # the same at other head sizes against that; mean of key and value
+    sequence_half: Mapping[str, Numeric] = numbers("count")  # keys that each query costs beyond those in 16 bits, by head size
+    evidence: Evidence = part(Evidence, default=Evidence())
+    spread: Mapping[str, Numeric] = spreads()
+
+    def __post_init__(self) -> None:
+        Spec.__post_init__(self)
+        _check_sizes("by_head_size", self.by_head_size)
+        if set(self.sequence_half) != set(self.by_head_size):
+            raise InputError("has the head sizes of by_head_size", key="sequence_half")
+
+    def law(self, measured: AttentionCoefficients, *, peaks: Numeric) -> AttentionCoefficients:
+        """The law of long sequences at head size 128, from that of 16 bits, with `peaks` times the peak rate of the format."""
+        return with_numbers(measured, {"efficiency": measured.efficiency * self.speedup * peaks, "evidence": self.evidence})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class LowAttention(Spec):
+    """Both directions of fused attention on numbers of one format of fewer than 16 bits, for the head sizes worth it.
+
+    Where forward and backward together take longer than in 16 bits, software leaves it off: a profile lists no such head size.
+    """
+
+    forward: LowAttentionCoefficients = part(LowAttentionCoefficients)
+    backward: LowAttentionCoefficients = part(LowAttentionCoefficients)
+
+    def __post_init__(self) -> None:
+        Spec.__post_init__(self)
+        if set(self.forward.by_head_size) != set(self.backward.by_head_size) or not self.forward.by_head_size:
+            raise InputError("both directions have the same head sizes, one at least", key="backward.by_head_size")
+
+    def takes(self, head_size: Numeric) -> bool:
+        """Whether heads, of so many numbers in the mean of a key and a value, lie between the sizes that it is worth for."""
+        sizes = [int(size) for size in self.forward.by_head_size]
+        return not anywhere((head_size < min(sizes)) | (head_size > max(sizes)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class MatmulLibrary(Spec):
     """The products of another generation of the library than the profile's: a law for each number format that was measured."""
 
@@ -177,6 +221,7 @@ class KernelProfile(Spec):
     gelu-fp32.
 
     `matmul` and the attention are those of the newest, fastest library; `matmul_libraries` and `attention_laws` are of others.
+    `low_attention` maps formats of fewer than 16 bits to what its attention gains from them.
     """
 
     name: str = text()
@@ -188,6 +233,7 @@ class KernelProfile(Spec):
     memory_bound: Mapping[str, MemoryBoundCoefficients] = part(MemoryBoundCoefficients, shape="table")
     matmul_libraries: Mapping[str, MatmulLibrary] = part(MatmulLibrary, shape="table", optional=True)
     attention_laws: Mapping[str, AttentionLaws] = part(AttentionLaws, shape="table", optional=True)
+    low_attention: Mapping[str, LowAttention] = part(LowAttention, shape="table", optional=True)
 
     def __post_init__(self) -> None:
         Spec.__post_init__(self)
@@ -198,6 +244,10 @@ class KernelProfile(Spec):
         known = (*MEMORY_BOUND_CLASSES, "cast", *MEMORY_BOUND_KERNELS, *FUSED_KERNELS)
         _check_names("matmul_libraries", self.matmul_libraries, MATMUL_LIBRARIES)
         _check_names("attention_laws", self.attention_laws, ATTENTION_LIBRARIES)
+        for name in self.low_attention:
+            if name not in LOW_ATTENTION:
+                wrong = f"no format of fewer than 16 bits that attention takes; {did_you_mean(name, LOW_ATTENTION)}"
+                raise InputError(wrong, key=f"low_attention.{name}")
         for name in self.memory_bound:
             if name.partition("-")[0] not in known:
                 raise InputError(f"no class of kernels; {did_you_mean(name, known)}", key=f"memory_bound.{name}")

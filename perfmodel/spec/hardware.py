@@ -12,12 +12,13 @@ from perfmodel.spec.coefficients import (
     AttentionCoefficients,
     AttentionLibrary,
     KernelProfile,
+    LowAttentionCoefficients,
     MatmulCoefficients,
     NetworkCollectives,
     NodeCollectives,
 )
 from perfmodel.spec.fields import Numeric, Spec, count, flag, number, numbers, part, spreads, text
-from perfmodel.spec.precision import FORMATS, PrecisionRecipe, has_libraries, number_format
+from perfmodel.spec.precision import FORMATS, PrecisionRecipe, has_libraries, number_format, result_format
 from perfmodel.spec.run_evidence import NO_EVIDENCE, RunEvidence
 
 
@@ -106,7 +107,8 @@ class Gpu(Spec):
     def attention(self, precision: str, *, backward: bool, library: str = "fastest") -> AttentionCoefficients:
         """The coefficients of fused attention on numbers of one format: 16 bits have one law, 4 bytes another.
 
-        The law is the library's own where that was measured, else the profile's; or that of 2 bytes, carried over to 4.
+        The law is the library's own where that was measured, else the profile's; or that of 2 bytes, carried over to 4, or to
+        formats of fewer than 16 bits, which the profile's library alone takes.
         Errors: NotSupportedError when no attention of the format was measured.
         """
         profile = self.kernels
@@ -116,6 +118,8 @@ class Gpu(Spec):
         on_2_bytes = profile.attention_backward if backward else profile.attention_forward
         if has_libraries(precision):
             return on_2_bytes
+        if low := self.low_attention(precision, backward=backward):
+            return low.law(on_2_bytes, peaks=self.peak(result_format(precision)) / self.peak(precision))
         on_4_bytes = profile.attention_backward_fp32 if backward else profile.attention_forward_fp32
         if number_format(precision).attention and on_4_bytes:
             return on_4_bytes
@@ -124,9 +128,21 @@ class Gpu(Spec):
         way = "backward" if backward else "forward"
         raise NotSupportedError(f"no {precision} attention ({way}) was measured on {self.name}", key="precision")
 
+    def low_attention(self, precision: str, *, backward: bool) -> LowAttentionCoefficients | None:
+        """What one direction of fused attention gains from a format of fewer than 16 bits; None where none was measured."""
+        known = self.kernels.low_attention.get(precision)
+        if known is None:
+            return None
+        return known.backward if backward else known.forward
+
+    def takes_low_attention(self, precision: str, head_size: Numeric) -> bool:
+        """Whether attention of heads, of so many numbers in the mean of a key and a value, gains from a format."""
+        known = self.kernels.low_attention.get(precision)
+        return known is not None and known.takes(head_size)
+
     def attention_circuits(self, precision: str) -> str:
         """In which format fused attention on numbers of one format computes: its own, unless the law is carried over."""
-        is_own = has_libraries(precision) or self.kernels.attention_forward_fp32 is not None
+        is_own = has_libraries(precision) or number_format(precision).low or self.kernels.attention_forward_fp32 is not None
         return precision if is_own or self.carried_attention is None else self.carried_attention.circuits
 
     def check_recipe(self, recipe: PrecisionRecipe) -> None:

@@ -21,7 +21,8 @@ class NumberFormat:
 
     `circuits` is the format on whose arithmetic it runs: where kernels of its own were not measured, those of that format are
     the same. `attention` names the law of fused attention in a kernel profile, "" where none is known: no kernel of flash
-    attention or cuDNN takes numbers of 4 bytes, which other kernels serve ("fp32").
+    attention or cuDNN takes numbers of 4 bytes, which other kernels serve ("fp32"). Formats of fewer than 16 bits have none:
+    what attention gains from them stands in the profile under their own names (low_attention).
     """
 
     name: str
@@ -49,6 +50,8 @@ FORMATS: Final[Mapping[str, NumberFormat]] = MappingProxyType(
     }
 )
 
+LOW_ATTENTION: Final = ("fp8", "mxfp8")  # those that kernels of attention take beside numbers of 16 bits: cuDNN's
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrecisionRecipe:
@@ -56,7 +59,7 @@ class PrecisionRecipe:
 
     products      operands of the linears that the stack runs in low precision (low_precision.products); of all linears where
                   this is no low format. MFU is counted against its peak rate
-    attention     queries, keys and values of the attention kernels
+    attention     queries, keys and values of the attention kernels, unless a stack casts them (low_precision.attention)
     rest          everything else: activations between operators, linears beside low-precision ones, norms, the loss
     has_master    whether the optimizer keeps fp32 master copies, so that the stack says what parameters, gradients, states and
                   messages are held in; otherwise all of them are held in `rest`, and parameters are their own master copies

@@ -14,11 +14,13 @@ from perfmodel.spec.axes import AXES
 from perfmodel.spec.coefficients import ATTENTION_LIBRARIES, MATMUL_LIBRARIES, NORM_KERNELS
 from perfmodel.spec.fields import Numeric, Spec, choice, choices, count, flag, number, part, spreads, text
 from perfmodel.spec.layout import PIPELINE_SCHEDULES, RECOMPUTE_MODULES, SHARDINGS
-from perfmodel.spec.precision import PrecisionRecipe
+from perfmodel.spec.precision import LOW_ATTENTION, RECIPES, PrecisionRecipe
 
 DISPATCHERS: Final = ("alltoall", "deepep", "hybridep", "allgather")
 OVERLAPS_OF_EXPERTS: Final = ("none", "passes")
 GRAPHED: Final = ("attention", "mixer", "router", "dense", "experts")  # parts of a layer that CUDA graphs may replay
+NO_LOW_ATTENTION: Final = "none"
+LOW_RECIPES: Final = tuple(name for name, recipe in RECIPES.items() if recipe.casts)
 WIDE_ATTENTION: Final = ("fused", "fused_softmax", "unfused", "none")
 MOVED_KEYS: Final = MappingProxyType(  # before there were sections -> the key path of today
     {
@@ -224,18 +226,28 @@ class LowPrecision(Spec):
     """What runs and travels in 4 or 8 bits where the layout's precision has any.
 
     `clock_scale` is what the settings of the software do to the clocks of tensor cores in these products.
+
+    In `attention_recipes` queries, keys and values are cast to the format `attention`, where the GPU's kernels gain from it and
+    layers have neither a window nor sinks; none keeps them in 16 bits in every recipe.
     """
 
     products: str = choice("mlp", "layer", "all")  # linears that take such operands: of the MLP, of the layer, the head too
     spared_layers: Numeric = number("ratio", maximum=1)  # share of the layers that keep 16 bits, in recipes that spare any
     scaling: str = choice("delayed", "current")  # by the largest number of earlier iterations, or of the tensor itself
     parameter_gather: bool = flag()  # parameters are held (and travel, by scales of tensors) as low-precision copies alone
+    attention: str = choice(NO_LOW_ATTENTION, *LOW_ATTENTION)  # what queries, keys and values are cast to
+    attention_recipes: tuple[str, ...] = choices(*LOW_RECIPES, default=())  # in which
     clock_scale: Numeric = number("ratio", above=0, maximum=2)  # times cluster.compute_scale, for these products
     spread: Mapping[str, Numeric] = spreads()
 
     def narrow_layers(self, recipe: PrecisionRecipe) -> Numeric:
         """Share of the layers whose linears a recipe runs in low precision, where it casts any."""
         return 1.0 - self.spared_layers if recipe.spares_layers else 1.0
+
+    def attention_format(self, recipe: PrecisionRecipe) -> str:
+        """The format that queries, keys and values are cast to in the layers of a recipe; "" where they are not."""
+        casts = self.attention != NO_LOW_ATTENTION and recipe.name in self.attention_recipes
+        return self.attention if casts else ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)

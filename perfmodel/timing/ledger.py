@@ -44,6 +44,22 @@ def ledger(work: Iteration, *, gpus: Numeric, cluster: Cluster, stack: SoftwareS
             yield Entry(operator=operator, repeats=repeats, seconds=timed.alone_s / operator.repeats, confidence=sure)
 
 
+def seconds_of_a_gpu(
+    work: Iteration, *, gpus: Numeric, cluster: Cluster, stack: SoftwareStack
+) -> Iterator[tuple[Operator, Numeric]]:
+    """Each operator with the seconds that an average GPU runs it in an iteration, alone, hidden or not.
+
+    The passes of a pipeline are shared by its stages, which all take the optimizer step.
+    """
+    slow = at_cluster_load(cluster, gpus)
+    share, stages = running_share(work, slow, stack), work.layout.pipeline_parallel
+    for operators, times in work.block_passes():
+        each_stage = operators is work.synchronisation
+        for timed in timed_operators(operators, share, slow, stack):
+            if not (isinstance(timed.operator, Collective) and timed.operator.group.ranks <= 1):
+                yield timed.operator, timed.alone_s * (1.0 if each_stage else times / stages)
+
+
 def seconds_by_confidence(entries: Iterable[Entry]) -> dict[str, float]:
     """The seconds of operators of one layout, each alone, added up by how sure they are; the surest first.
 

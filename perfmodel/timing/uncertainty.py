@@ -220,7 +220,9 @@ def _unused(cluster: Cluster, stack: SoftwareStack, recipe: PrecisionRecipe, *, 
     unused += [f"{kernels}.memory_bound.{name}." for name, runs in fused.items() if not runs]
     if is_fused:  # no product of activations is batched
         unused += [f"{kernels}.matmul.{each}.unaligned_flop_per_s" for each in cluster.gpu.kernels.matmul]
-    others = [each for each in FORMATS if each not in recipe.formats]
+    low = stack.low_precision.attention_format(recipe) if is_fused else ""
+    unused += [f"{kernels}.low_attention.{each}." for each in cluster.gpu.kernels.low_attention if each != low]
+    others = [each for each in FORMATS if each not in (*recipe.formats, low)]
     finer = [name for name in cluster.gpu.kernels.memory_bound if name.partition("-")[2] in others]
     unused += [f"{kernels}.memory_bound.{name}." for name in finer]
     other_law = "" if recipe.has_wide_attention else "_fp32"

@@ -98,3 +98,41 @@ def test_a_log_without_arguments_is_no_run(run: Any, log: Path) -> None:
     """It is compared with one."""
     log.write_text("\n".join(line(number) for number in range(1, 41)) + "\n")
     assert run("predict", log, *ON).is_refused(2, "does not say which run it is of; compare RUN with it")
+
+
+def test_logs_are_validated_and_learned_from(run: Any, log: Path, tmp_path: Path) -> None:
+    """As tables are: the same rows of JSON, and evidence in which a run is called like its file."""
+    predicted = float(api.predict(str(log), ["cluster=dgx-h100"]).stages[0][1].iteration_time_s)
+    (row,) = json.loads(run("validate", tmp_path, *ON, "--json").out)["rows"]
+    assert (row["run_id"], row["measured_s"], row["predicted_s"]) == ("train.log", 2.0, predicted)
+    assert row["relative_error"] == pytest.approx(predicted / 2.0 - 1.0)
+    assert row["interval_s"][0] < predicted < row["interval_s"][1]
+    (tmp_path / "notes.md").write_text("nothing")
+    done = run("calibrate", "--from-runs", log, tmp_path, *ON, "-o", tmp_path / "mine.yaml", "--json")
+    document = json.loads(done.out)
+    assert [each["name"] for each in document["runs"]] == ["train.log"]
+    assert "warning: notes.md: is neither a log nor a table of runs; the file is left out" in done.err
+
+
+def test_the_table_says_of_each_log_whether_it_lies_in_its_interval(run: Any, log: Path) -> None:
+    """Within 80 columns."""
+    out = run("validate", log, *ON).out
+    assert "train.log" in out
+    assert "outside" in out
+    assert max(map(len, out.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("validate", "--gpus", 8), "--gpus goes with logs that do not say it"),
+        (("validate", "LOG"), "train.log: cluster: nothing says it; --cluster dgx-h100 would"),
+        (("calibrate", "--from-runs", "LOG", "-o", "OUT"), "train.log: cluster: nothing says it; --cluster dgx-h100 would"),
+        (("calibrate", "LOG"), "goes with --from-runs; without it this machine is measured"),
+    ],
+)
+def test_what_logs_need_is_said(run: Any, log: Path, tmp_path: Path, arguments: Any, sentence: str) -> None:
+    """In one sentence; nothing is written."""
+    words = {"LOG": log, "OUT": tmp_path / "mine.yaml"}
+    assert run(*(words.get(each, each) for each in arguments)).is_refused(2, sentence)
+    assert not (tmp_path / "mine.yaml").exists()

@@ -132,12 +132,36 @@ def test_a_profile_needs_no_record(run: Any, tmp_path: Path, profile: Path) -> N
     assert list(read(both.read_text()).processes.values())[-1] == "profiled: 1"
     words = " ".join(run("compare", PRESET, "--timeline", both, "--profile", profile).out.split())
     assert words.startswith("Nemotron-4 15B, stage 3: predicted 0.621 s")
+    assert "No kernel of a GPU is in it" in words
+
+
+def test_a_profile_stands_in_the_place_of_a_record(run: Any, tmp_path: Path) -> None:
+    """Compressed or not: its kernels by kind, those that no name tells, and all in 80 columns."""
+    names = ("nvjet_hsh_256x128_64x4_1x2_h_bz_coopA_NNT", "my_own_kernel<int>(int)")
+    spans = [
+        {"ph": "X", "cat": "kernel", "name": name, "pid": 0, "tid": 7, "ts": 1e5 * place, "dur": 5e4}
+        for place, name in enumerate(names)
+    ]
+    packed = tmp_path / "kineto.json.gz"
+    packed.write_bytes(gzip.compress(json.dumps({"schemaVersion": 1, "traceEvents": spans}).encode()))
+    done = run("compare", PRESET, packed)
+    assert done.code == 0
+    assert "my_own_kernel" in done.out
+    assert "all of the trace is taken for one" in " ".join(done.out.split())
+    assert max(map(len, done.out.splitlines())) <= 80
+    kernels = json.loads(run("compare", PRESET, packed, "--json").out)["kernels"]
+    products = next(each for each in kernels["kinds"] if each["name"] == "products")
+    assert (products["launches"], products["measured_s"]) == (1, pytest.approx(0.05))
+    assert products["predicted_s"] > 0
+    assert [each["name"] for each in kernels["unmatched"]] == ["my_own_kernel"]
+    assert kernels["unmatched_s"] + products["measured_s"] + kernels["idle_s"] == pytest.approx(0.15)
 
 
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ((), "there is no RECORD to compare with; without one, --timeline and --profile are both needed"),
+        ((), "there is no RECORD to compare with; name one, a log, or a profile (torch.profiler)"),
+        (("PROFILE", "--figure", "steps.png"), "--figure draws records and logs; --timeline draws a profile"),
         (("--timeline", "both.json"), "there is no RECORD to compare with"),
         (("record.json", "--profile", "PROFILE"), "--profile is shown in the timeline; add --timeline FILE"),
         (("record.json", "--stage", "1"), "--stage does not go with RECORD"),
@@ -147,6 +171,7 @@ def test_a_profile_needs_no_record(run: Any, tmp_path: Path, profile: Path) -> N
         ),
         (("--timeline", "both.json", "--profile", "BROKEN"), "is not a trace: not valid JSON"),
         (("--timeline", "both.json", "--profile", "EMPTY"), "this trace has no spans"),
+        (("EMPTY",), "this trace has no spans"),
         (("--timeline", "both.json", "--profile", "CUT"), "cannot be read: not a whole file"),
     ],
 )

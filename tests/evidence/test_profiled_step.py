@@ -87,6 +87,8 @@ def test_processes_and_threads_have_their_names() -> None:
         ([span("a", "soon", 1.0)], "ts: 'soon' where 'a' needs a time"),  # type: ignore[arg-type]
         ([span("a", float("nan"), 1.0)], "ts: nan where 'a' needs a time"),
         ([{"ph": "X", "name": "a", "ts": 1.0, **CPU}], "dur: nothing where 'a' needs a time"),
+        ([span("a", 1.0, -1.0)], "dur: -1 us cannot be how long 'a' takes"),
+        ([span("a", 1.0, 0.0)], "the last step of this trace takes no time"),
     ],
 )
 def test_what_is_no_trace_is_one_sentence(document: Any, sentence: str) -> None:

@@ -10,14 +10,15 @@ An importer is a module of this package, or of a room in it, with one declaratio
         assumes=_assumptions,             # sentences on what is read otherwise than the Document has it; may be left out
     )
 
-One of runs, or of logs of runs, is `run_importer(name=.., recognises=.., convert=..)`, which keeps what is assumed, ignored and
-refused. A content that two importers recognise is refused, and so is an importer that gives no kind of preset or has no reader.
+One of runs is `run_importer(name=.., recognises=.., convert=..)`, which keeps what is assumed, ignored and refused; one of logs
+of runs is `log_importer`, with the same. A content that two importers recognise is refused, and so is an importer that gives no
+kind of preset or has no reader.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -70,6 +71,7 @@ class Importer:
     read: Callable[[Document], dict[str, Any]]
     assumes: Callable[[Document], Mapping[str, str]] = lambda _: {}
     convert: Callable[[Document], Conversion] | None = None  # of runs and logs: with what is assumed, ignored and refused
+    measures: bool = False  # whether it is of logs: of what runs did, whether or not they say what runs they are
 
     def __post_init__(self) -> None:
         if self.gives not in DESCRIBED:
@@ -79,10 +81,15 @@ class Importer:
 
 
 def run_importer(*, name: str, recognises: Callable[[Document], bool], convert: Callable[[Document], Conversion]) -> Importer:
-    """The importer of a format of runs, or of logs of them."""
+    """The importer of a format that describes runs."""
     return Importer(
         name=name, gives="runs", recognises=recognises, read=lambda document: run_mapping(convert(document)), convert=convert
     )
+
+
+def log_importer(*, name: str, recognises: Callable[[Document], bool], convert: Callable[[Document], Conversion]) -> Importer:
+    """The importer of a format of logs of runs."""
+    return replace(run_importer(name=name, recognises=recognises, convert=convert), measures=True)
 
 
 def _modules(package: str) -> Iterator[str]:

@@ -9,14 +9,13 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
-import numpy as np
-
 from perfmodel.count.operators import Collective
 from perfmodel.errors import InputError
 from perfmodel.evidence.profiled_step import SPAN, ProfiledStep, profiled_step
 from perfmodel.exchange.building import build
-from perfmodel.exchange.documents import read_mapping, read_text
-from perfmodel.exchange.nccl_tests import NcclRow, Reader, program_named
+from perfmodel.exchange.documents import read_mapping
+from perfmodel.exchange.nccl_calls import call_of, rows_at
+from perfmodel.exchange.nccl_tests import NcclRow
 from perfmodel.exchange.presets import DATA
 from perfmodel.exchange.questions.measured_values import measured_value
 from perfmodel.exchange.questions.varied_runs import stage_index
@@ -28,14 +27,11 @@ from perfmodel.explanation.readings import Reading, collective_reading, kernel_r
 from perfmodel.prediction import predict
 from perfmodel.spec.causes import DiagnosisPriors
 from perfmodel.spec.hardware import Cluster
-from perfmodel.spec.layout import ProcessGroup
-from perfmodel.timing.collectives import collective_time_s, placement
+from perfmodel.timing.collectives import collective_time_s
 
 KERNEL: Final = "kernel"  # what a profile calls what ran on a GPU
-MOST_RATE: Final = 4.0  # bus bandwidth / published rate of a link: rings side by side and in-network sums reach 1 to 2
 MOST_ERROR: Final = 1e6  # of a reading, relative: it tells nothing
 ONE_BYTE: Final = 1.0  # the size of a message that takes the latency alone
-NEAR_ONE: Final = 0.005  # as two decimals of a bandwidth round
 
 
 @cache
@@ -73,51 +69,24 @@ def run_diagnosis(
 
 
 def nccl_readings(path: Path, cluster: Cluster, priors: DiagnosisPriors) -> list[Reading]:
-    """The bus bandwidth of the largest size of each test in a text of nccl-tests.
+    """The bus bandwidth of the largest size of each test in an output of nccl-tests.
 
     Errors: InputError for a text that is none, or does not say which test it was.
     """
-    rows = Reader(str(path), operator=program_named(path.name)).read(read_text(path))
     largest: dict[tuple[str, tuple[str, ...]], NcclRow] = {}
-    for row in sorted(rows, key=lambda each: each.payload_bytes):
+    for row in sorted(rows_at(path), key=lambda each: each.payload_bytes):
         largest[row.operator, row.hosts] = row
     error = float(priors.collective_error.value)
-    return [_reading(_call(row, path, cluster), row, path, cluster, error) for row in largest.values() if row.bus_ratio]
+    return [_reading(call_of(row, path, cluster), row, cluster, error) for row in largest.values() if row.bus_ratio]
 
 
-def _reading(call: Collective, row: NcclRow, path: Path, cluster: Cluster, error: float) -> Reading:
+def _reading(call: Collective, row: NcclRow, cluster: Cluster, error: float) -> Reading:
     """One row as a reading; the less of its time is the bandwidth's, the greater its error: error / (1 - t(1 byte) / t(n))."""
-    where, rate = placement(call.group, cluster), float(cluster.links.node.bandwidth_bytes_per_s)
-    if where.crosses_nodes:
-        rate = float(where.network_bytes_per_s)
-    if row.bus_bytes_per_s > MOST_RATE * rate:
-        measured = f"a bus bandwidth of {row.bus_bytes_per_s / 1e9:.4g} GB/s"
-        raise InputError(f"{path}: {measured} cannot be: the link between these ranks has a rate of {rate / 1e9:.4g} GB/s")
     seconds, least_s = (
         float(collective_time_s(replace(call, payload_bytes=size), cluster=cluster)) for size in (call.payload_bytes, ONE_BYTE)
     )
     share = max(1.0 - least_s / seconds, error / MOST_ERROR)
     return collective_reading(call, row.bus_bytes_per_s, error=error / share)
-
-
-def _call(row: NcclRow, path: Path, cluster: Cluster) -> Collective:
-    """The collective of a row, between as many ranks as the text says, or as its ratio of bandwidths means."""
-    operator = row.operator or ("all_reduce" if row.bus_ratio > 1.0 + NEAR_ONE else "")
-    if not operator:
-        raise InputError(f"{path}: nothing says which test it was; name the file after it, as in all_gather.txt")
-    ranks = len(row.hosts) or _ranks(row, operator, path)
-    nodes = len(set(row.hosts)) or int(np.ceil(ranks / cluster.gpus_per_node))
-    stride = max(int(cluster.gpus_per_node) // max(ranks // nodes, 1), 1) if nodes > 1 else 1
-    group = ProcessGroup(name="nccl-tests", ranks=ranks, stride=stride)
-    return Collective(name="nccl-tests", kind=operator, payload_bytes=row.payload_bytes, group=group)
-
-
-def _ranks(row: NcclRow, operator: str, path: Path) -> int:
-    """p of bus / algorithm bandwidth = 2(p-1)/p of an all-reduce, (p-1)/p of others."""
-    missing = 1.0 - row.bus_ratio / (2.0 if operator == "all_reduce" else 1.0)
-    if operator == "point_to_point" or missing < NEAR_ONE:
-        raise InputError(f"{path}: no '# Rank' line says how many ranks there were")
-    return round(1.0 / missing)
 
 
 def profile_readings(path: Path, priors: DiagnosisPriors) -> list[Reading]:

@@ -76,10 +76,10 @@ def log_record(path: Path) -> LogRecord:
 
 def is_log(path: Path) -> bool:
     """Whether the file at `path` is a log of training software."""
-    from perfmodel.exchange.importers.registry import document_at
-    from perfmodel.exchange.translation.log_formats import log_format
+    from perfmodel.exchange.importers.registry import document_at, importer_of
 
-    return bool(log_format(document_at(path).text))
+    importer = importer_of(document_at(path))
+    return importer is not None and importer.measures
 
 
 def log_comparison(prediction: Prediction, path: Path, *, stage: int | None = None) -> LogComparison:
@@ -90,9 +90,8 @@ def log_comparison(prediction: Prediction, path: Path, *, stage: int | None = No
     record, run = log_record(path), prediction.run
     place = stage_index(run, stage) if stage is not None else _stage_of(prediction, record)
     predicted = prediction.stages[place][1]
-    measured_s = record.iteration_time_s
-    if measured_s is None and record.tokens_per_s_per_gpu:
-        measured_s = tokens_of_a_gpu(predicted) / record.tokens_per_s_per_gpu
+    batch = float(predicted.layout.global_batch_size)
+    measured_s = record.time_s(tokens_of_a_gpu=tokens_of_a_gpu(predicted), batch=batch)
     if not measured_s:
         raise InputError(f"{path} does not say how long an iteration takes")
     return LogComparison(

@@ -24,6 +24,7 @@ class LogRecord:
     interval_s: tuple[float, float] | None
     steps: int
     tokens_per_s_per_gpu: float | None = None
+    samples_per_s: float | None = None  # of all GPUs
     memory_bytes: float | None = None
     memory_kind: str = ""  # allocated | reserved
     printed_tflop_per_s_per_gpu: float | None = None
@@ -34,6 +35,14 @@ class LogRecord:
     restarts: int = 0
     series: tuple[tuple[float, float], ...] = field(default=(), repr=False)
     notes: tuple[str, ...] = ()
+
+    def time_s(self, *, tokens_of_a_gpu: float, batch: float) -> float | None:
+        """The time of an iteration of so much work: as it is printed, or as a rate has it; None where it says neither."""
+        if self.iteration_time_s is not None:
+            return self.iteration_time_s
+        if self.tokens_per_s_per_gpu:
+            return tokens_of_a_gpu / self.tokens_per_s_per_gpu
+        return batch / self.samples_per_s if self.samples_per_s else None
 
 
 def record_document(record: LogRecord) -> dict[str, Any]:

@@ -28,6 +28,7 @@ class Step:
     iteration: int | None = None
     time_s: float | None = None
     tokens_per_s_per_gpu: float | None = None
+    samples_per_s: float | None = None
     tflop_per_s_per_gpu: float | None = None
     batch: int | None = None
     rank: str = ""
@@ -64,6 +65,7 @@ class _Kept:
 
     times: Numbers = field(default_factory=Numbers)
     tokens: Numbers = field(default_factory=Numbers)
+    samples: Numbers = field(default_factory=Numbers)
     flops: Numbers = field(default_factory=Numbers)
     steps: int = 0
 
@@ -72,6 +74,7 @@ class _Kept:
         for numbers, value in (
             (self.times, step.time_s),
             (self.tokens, step.tokens_per_s_per_gpu),
+            (self.samples, step.samples_per_s),
             (self.flops, step.tflop_per_s_per_gpu),
         ):
             if value is not None:
@@ -195,6 +198,7 @@ class SteadySteps:
             interval_s=None if time_s is None or None in ends else (float(ends[0] or 0), float(ends[1] or 0)),
             steps=kept.steps,
             tokens_per_s_per_gpu=tokens,
+            samples_per_s=kept.samples.at(0.5),
             memory_bytes=self.most_memory,
             memory_kind=self.memory_kind,
             printed_tflop_per_s_per_gpu=kept.flops.at(0.5),

@@ -46,8 +46,8 @@ def _reliability(found: Reliability | None) -> list[dict[str, float]]:
 
 def _in_order(scoreboard: Scoreboard[TimeComparison, ErrorSummary]) -> list[dict[str, Any]]:
     """Rows that are predicted and rows that cannot be read, as their table has them."""
-    rows = [(each.measured.line, _comparison_document(each)) for each in scoreboard.comparisons]
-    rows += [(each.line, _unread_document(each)) for each in scoreboard.unread]
+    rows = [((each.measured.file, each.measured.line), _comparison_document(each)) for each in scoreboard.comparisons]
+    rows += [((each.file, each.line), _unread_document(each)) for each in scoreboard.unread]
     return [document for _, document in sorted(rows, key=lambda row: row[0])]
 
 

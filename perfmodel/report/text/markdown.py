@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from rich.console import Group, RenderableType
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from perfmodel.report.text.terminal import TitledBlock
+from perfmodel.report.text.terminal import TitledBlock, as_text
 
+WIDTH = 1000  # of a line of words, which is not broken
 SPECIAL = str.maketrans({mark: f"\\{mark}" for mark in "\\`*_[]<>|"} | {"\n": " "})
 
 
@@ -41,10 +43,14 @@ def _blocks(content: RenderableType) -> Iterator[str]:
             yield from _blocks(content.content)
         case Table(show_header=True):
             yield _table(content)
+        case Padding():
+            yield from _blocks(content.renderable)
         case Table():
             yield "\n".join(_item(row) for row in _rows(content))
-        case _:
+        case Text() | str():
             yield from (_escaped(line) for line in _plain(content).splitlines() if line.strip())
+        case _:
+            yield from (_escaped(line) for line in as_text(content, width=WIDTH).splitlines() if line.strip())
 
 
 def _table(table: Table) -> str:

@@ -66,7 +66,7 @@ def own_calibration_report(found: OwnCalibration, *, table: str) -> Group:
     parts.append(titled("Runs", _runs_table(found.runs)))
     parts.append(titled("What they say of predictions", _shifts_table(found.shifts)))
     if found.left_out:
-        lines = [(f"line {each.line}", each.reason.removeprefix(f"line {each.line}, ")) for each in found.left_out[:MOST_ROWS]]
+        lines = [(each.place, each.reason.removeprefix(each.place).lstrip(",: ")) for each in found.left_out[:MOST_ROWS]]
         more = len(found.left_out) - len(lines)
         parts.append(section("Left out", [*lines, *([("..", f"{more} more")] if more else [])]))
     return Group(*parts)

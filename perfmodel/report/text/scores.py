@@ -22,6 +22,7 @@ from perfmodel.units import seconds_text
 WORST_ROWS: Final = 5
 HOW_TO_LEAVE_OUT: Final = "What was fitted on runs has seen them; --leave-source-out estimates it anew for each source."
 MOST_UNREAD: Final = 20
+MOST_LOGS: Final = 40
 LEAST_SHARE: Final = 0.005  # of a part that is shown
 
 
@@ -32,7 +33,14 @@ def validation_report(scoreboard: Scoreboard[TimeComparison, ErrorSummary], *, l
         return Group(nothing_covered(comparisons), *left_out_sections(scoreboard))
     tables = [_group_table(group, members) for group, members in scoreboard.groups.items()]
     words = "Every source is scored without what was fitted on it." if leave_source_out else HOW_TO_LEAVE_OUT
-    parts = [Text(words), *_memory_sentence(overall), *tables, _worst_section(comparisons), *_context_section(comparisons)]
+    parts = [
+        Text(words),
+        *_memory_sentence(overall),
+        *_runs_section(comparisons),
+        *tables,
+        _worst_section(comparisons),
+        *_context_section(comparisons),
+    ]
     return Group(_verdict(overall, comparisons), *parts, *left_out_sections(scoreboard))
 
 
@@ -63,6 +71,29 @@ def _memory_sentence(overall: ErrorSummary) -> list[RenderableType]:
             f"90th percentile {100 * memory.p90_abs_error:.1f} %, bias {percent_text(memory.bias)}."
         )
     ]
+
+
+def _runs_section(comparisons: Sequence[TimeComparison]) -> list[RenderableType]:
+    """Every run that was read from a log, beside its prediction."""
+    logged = [each for each in comparisons if not each.measured.line and each.predicted_s is not None]
+    if not logged:
+        return []
+    table = plain_table()
+    table.add_column("log", overflow="fold")
+    for heading in ("measured", "predicted", "error", "90 % interval", ""):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for each in logged[:MOST_LOGS]:
+        low, high = each.interval_s or (0.0, 0.0)
+        is_inside = low <= each.measured.iteration_time_s <= high
+        times = (seconds_text(each.measured.iteration_time_s), seconds_text(each.predicted_s or 0.0))
+        ends = f"{seconds_text(low)} to {seconds_text(high)}"
+        table.add_row(
+            Name(each.measured.run_id), *times, percent_text(each.relative_error or 0.0), ends, "" if is_inside else "outside"
+        )
+    if len(logged) > MOST_LOGS:
+        table.add_section()
+        table.add_row(f"{len(logged) - MOST_LOGS} others", "", "", "", "", "")
+    return [titled("Logs", table)]
 
 
 def _context_section(comparisons: Sequence[TimeComparison]) -> list[RenderableType]:
@@ -172,5 +203,6 @@ def left_out_sections(scoreboard: Scoreboard[Any, Any]) -> list[RenderableType]:
     if reasons:
         parts.append(section("Not predicted, and why", [(f"{rows:4d}", reason) for reason, rows in reasons.items()]))
     if unread:
-        parts.append(section(f"Rows that cannot be read: {len(unread)}", [("-", each.reason) for each in unread[:MOST_UNREAD]]))
+        title = "Rows that cannot be read" if all(each.line for each in unread) else "Left out"
+        parts.append(section(f"{title}: {len(unread)}", [("-", each.reason) for each in unread[:MOST_UNREAD]]))
     return parts

@@ -27,7 +27,6 @@ from perfmodel.report.trace.format import (
 )
 from perfmodel.report.trace.profile import profiled_events
 from perfmodel.report.trace.timeline import COLOURS, PLACES, shape_text, timeline_events
-from perfmodel.units import seconds_text
 
 
 def comparison_trace(prediction: Prediction, comparison: StepComparison, profiled: ProfiledStep | None) -> str:
@@ -50,25 +49,6 @@ def compared_trace(drawn: Timeline, comparison: StepComparison | None = None, pr
         events += profiled_events(profiled, pid)
         facts["profiled_step_s"] = profiled.duration_s
     return trace_text(in_order(events), facts)
-
-
-def profile_document(drawn: Timeline, profiled: ProfiledStep) -> dict[str, Any]:
-    """The times of both, as JSON."""
-    facts, predicted_s = timeline_facts(drawn), float(drawn.predicted.iteration_time_s)
-    names = ("schema_version", "name", "stage", "iteration_time_s", "iteration_time_interval_s")
-    error = predicted_s / profiled.duration_s - 1.0
-    return {name: facts[name] for name in names} | {"profiled_step_s": profiled.duration_s, "error": error}
-
-
-def profile_text(drawn: Timeline, profiled: ProfiledStep) -> str:
-    """One sentence: the predicted step, the profiled one and the difference."""
-    low_s, high_s = (float(end) for end in drawn.predicted.iteration_time_interval_s)
-    predicted_s, profiled_s = float(drawn.predicted.iteration_time_s), profiled.duration_s
-    return (
-        f"{drawn.run.name}, stage {drawn.stage + 1}: predicted {seconds_text(predicted_s)} an iteration "
-        f"({seconds_text(low_s)} to {seconds_text(high_s)}), profiled {seconds_text(profiled_s)}: "
-        f"{100.0 * (predicted_s / profiled_s - 1.0):+.1f} %."
-    )
 
 
 def measured_events(measured: MeasuredStep, pid: int) -> list[Event]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from perfmodel.benchmarks.measure.calibrate import machine_of
 from perfmodel.benchmarks.measure.kernels.nccl_tests import main, read_nccl_tests
 from perfmodel.benchmarks.measure.kernels.record_file import read_records
 from perfmodel.errors import InputError
@@ -83,6 +84,12 @@ def test_every_program_has_its_operator(tmp_path: Path, program: str, operator: 
     assert {each.labels["operator"] for each in records} == {operator}
 
 
+def test_no_machine_is_fitted_to_records_of_messages_alone(tmp_path: Path) -> None:
+    """The sentence says what is."""
+    with pytest.raises(InputError, match=r"these are records of nccl-tests.*perfmodel calibrate --from-nccl-tests FILE"):
+        machine_of(read_nccl_tests(written(tmp_path, ALL_REDUCE)))
+
+
 def test_a_log_may_hold_several_tests(tmp_path: Path) -> None:
     """Each with its own ranks and its own name."""
     records = read_nccl_tests(written(tmp_path, ALL_REDUCE + "job log in between\n" + ALL_GATHER))
@@ -99,6 +106,26 @@ def test_an_old_text_says_which_test_it_is_by_its_name_or_its_command(tmp_path: 
     assert named.seconds == pytest.approx(12.5e-6)
     assert (named.sizes["ranks"], named.sizes["nodes"]) == (2, 1)
     assert named.repeats == 100
+
+
+@pytest.mark.parametrize("prefix", ["[1,0]<stdout>:", " 0: ", "0: "])
+def test_what_a_launcher_puts_before_lines_is_taken_off(tmp_path: Path, prefix: str) -> None:
+    """And lines of debugging between them are no rows."""
+    noise = "10.0.0.1:11 NCCL INFO comm\n2024-01-01 00:00:00 12 steps\n"
+    text = "".join(f"{prefix}{line}\n{noise}" for line in ALL_REDUCE.splitlines())
+    records = read_nccl_tests(written(tmp_path, text))
+    assert [each.seconds for each in records] == [each.seconds for each in read_nccl_tests(written(tmp_path, ALL_REDUCE))]
+
+
+def test_options_that_add_columns_change_nothing(tmp_path: Path) -> None:
+    """A time stamp behind a row, how far repeats differ between its two halves."""
+    more = ALL_REDUCE.replace("#wrong     time", "#wrong i_min i_max time").replace("#wrong\n", "#wrong timestamp\n")
+    more = more.replace("      0    2", "      0 1.0 2.0    2").replace("      0    66", "      0 1.0 2.0    66")
+    more = more.replace("0.07      0\n", "0.07      0  2026-01-01 00:00:00\n").replace(
+        "23.68      0\n", "23.68      0  2026-01-01 00:00:00\n"
+    )
+    records = read_nccl_tests(written(tmp_path, more))
+    assert [each.seconds for each in records] == pytest.approx([21.37e-6, 67.02e-6])
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pytest
 from perfmodel.errors import InputError
 from perfmodel.exchange.documents import read_mapping
 from perfmodel.exchange.presets import DATA, cluster_preset, preset_names, stack_preset
+from perfmodel.spec.precision import RECIPES
 
 
 @pytest.mark.parametrize(
@@ -383,3 +384,14 @@ def test_software_that_runs_the_mlp_alone_in_4_bits_is_read_so(read: Any) -> Non
     found = [row.run.stack.low_precision for row in (of_maxtext, of_mlperf, plain)]
     assert [each.products for each in found] == ["mlp", "layer", "layer"]
     assert [float(each.spared_layers) for each in found] == [0.0, 0.0, 0.15]
+
+
+@pytest.mark.parametrize(
+    "source", ["mlcommons/training_results_v5.1 NVIDIA", "mlcommons/training_results_v5.1 Nebius/nebius_b200_n1"]
+)
+def test_mlperf_casts_for_attention_beside_products_in_4_bits_unless_ranks_share_a_sequence(read: Any, source: str) -> None:
+    """Its configurations with context parallelism set attention back to 16 bits; those of FP8 never cast for it."""
+    cells = {"source": source, "gpu": "gb200", "precision": "nvfp4"}
+    apart, shared, eight = read(cells, cells | {"context_parallel": "2", "data_parallel": "4"}, cells | {"precision": "fp8"})
+    found = [row.run.stack.low_precision.attention_format(RECIPES[row.run.precision]) for row in (apart, shared, eight)]
+    assert found == ["fp8", "", ""]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from rich.columns import Columns
 from rich.console import Group
+from rich.padding import Padding
 from rich.text import Text
 
 from perfmodel.exchange.run_files import read_candidates
@@ -46,3 +48,11 @@ def test_every_number_of_a_report_is_there() -> None:
     titles = [line.removeprefix("## ") for line in lines_of(text) if line.startswith("## ")]
     assert titles[:2] == ["Stages", "Predicted beside published (in brackets: the difference, of the MFU in points)"]
     assert sum(line.startswith("| 96 |") for line in lines_of(text)) == 2
+
+
+def test_a_table_with_room_around_it_is_a_table() -> None:
+    """And what lays itself out is written as it would be on a terminal of any width."""
+    table = plain_table("part")
+    table.add_row("attention")
+    content = Group(Padding(table, (1, 0, 0, 0)), Padding(Columns(["one", "two"]), (0, 0, 0, 2)))
+    assert lines_of(as_markdown(content)) == ["| part |", "| :--- |", "| attention |", "one two"]

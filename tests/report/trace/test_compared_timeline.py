@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -15,7 +14,7 @@ from perfmodel.events.timeline import Timeline, timeline
 from perfmodel.evidence.profiled_step import ProfiledStep, profiled_step
 from perfmodel.evidence.step_comparison import compare_step
 from perfmodel.exchange.trace_files import read_trace
-from perfmodel.report.trace.comparison import compared_trace, comparison_trace, profile_document, profile_text
+from perfmodel.report.trace.comparison import compared_trace, comparison_trace
 from tests.evidence.step_examples import as_predicted, small_prediction
 from tests.report.trace.trace_reading import read
 
@@ -110,14 +109,3 @@ def test_numbers_that_json_has_not_become_words(profiled: ProfiledStep, kineto: 
     trace = read(compared_trace(drawn(), profiled=profiled_step(document)))
     args = next(each.args for each in trace.slices if each.pid == 2)
     assert args == {"odd": "inf", "shape": "[[4, 8], [8, 8]]", "none": "None"}
-
-
-def test_a_profile_alone_is_compared_by_its_time(profiled: ProfiledStep) -> None:
-    """In numbers and in words."""
-    found = drawn()
-    document = profile_document(found, profiled)
-    total_s = float(found.predicted.iteration_time_s)
-    assert document["error"] == pytest.approx(total_s / profiled.duration_s - 1.0)
-    assert document["iteration_time_s"] == total_s
-    words: Any = profile_text(found, profiled)
-    assert words.startswith("Nemotron-4 15B, stage 1: predicted ")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from perfmodel.exchange.importers.registry import Document, run_importer
+from perfmodel.exchange.importers.registry import Document, log_importer
 from perfmodel.exchange.translation.conversion import Conversion
 from perfmodel.exchange.translation.log_formats import recogniser, steps_of
 from perfmodel.exchange.translation.log_lines import LogLine, line_of
@@ -41,6 +41,7 @@ def _take(line: LogLine, steps: SteadySteps, batch: int | None) -> bool:
         Step(
             iteration=int(iteration[1]) if iteration else None,
             time_s=batch / float(rate[1]) if batch else None,
+            samples_per_s=float(rate[1]),
             batch=batch,
             rank=line.rank,
         )
@@ -50,4 +51,4 @@ def _take(line: LogLine, steps: SteadySteps, batch: int | None) -> bool:
     return True
 
 
-IMPORTER: Final = run_importer(name=NAME, recognises=recogniser(NAME), convert=_convert)
+IMPORTER: Final = log_importer(name=NAME, recognises=recogniser(NAME), convert=_convert)

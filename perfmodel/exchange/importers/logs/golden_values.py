@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from perfmodel.exchange.importers.registry import Document, run_importer
+from perfmodel.exchange.importers.registry import Document, log_importer
 from perfmodel.exchange.translation.conversion import Conversion
 from perfmodel.exchange.translation.steady_steps import SteadySteps, Step
 
@@ -41,4 +41,4 @@ def _numbers(series: Any) -> Iterator[tuple[int, float]]:
             yield int(iteration), float(value)
 
 
-IMPORTER: Final = run_importer(name=NAME, recognises=_is_golden, convert=_convert)
+IMPORTER: Final = log_importer(name=NAME, recognises=_is_golden, convert=_convert)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from perfmodel.exchange.importers.registry import Document, run_importer
+from perfmodel.exchange.importers.registry import Document, log_importer
 from perfmodel.exchange.translation.conversion import Conversion
 from perfmodel.exchange.translation.log_formats import recogniser, steps_of
 from perfmodel.exchange.translation.log_lines import LogLine
@@ -56,4 +56,4 @@ def _devices(weights: dict[str, float]) -> int | None:
     return round(ratio) if ratio >= 1 and abs(ratio - round(ratio)) <= NEAR * ratio else None
 
 
-IMPORTER: Final = run_importer(name=NAME, recognises=recogniser(NAME), convert=_convert)
+IMPORTER: Final = log_importer(name=NAME, recognises=recogniser(NAME), convert=_convert)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from perfmodel.errors import NotSupportedError, PerfmodelError
-from perfmodel.exchange.importers.registry import Document, run_importer
+from perfmodel.exchange.importers.registry import Document, log_importer
 from perfmodel.exchange.translation.conversion import Conversion
 from perfmodel.exchange.translation.log_formats import recogniser, steps_of
 from perfmodel.exchange.translation.log_lines import LogLine, field_of, line_of, number_in, pairs_of
@@ -136,4 +136,4 @@ def _value(text: str) -> Any:
     return text.removeprefix("torch.")
 
 
-IMPORTER: Final = run_importer(name=NAME, recognises=recogniser(NAME), convert=_convert)
+IMPORTER: Final = log_importer(name=NAME, recognises=recogniser(NAME), convert=_convert)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from perfmodel.exchange.importers.registry import Document, run_importer
+from perfmodel.exchange.importers.registry import Document, log_importer
 from perfmodel.exchange.translation.conversion import Conversion
 from perfmodel.exchange.translation.log_formats import recogniser, steps_of
 from perfmodel.exchange.translation.log_lines import LogLine, field_of
@@ -47,4 +47,4 @@ def _take(line: LogLine, steps: SteadySteps) -> bool:
     return True
 
 
-IMPORTER: Final = run_importer(name=NAME, recognises=recogniser(NAME), convert=_convert)
+IMPORTER: Final = log_importer(name=NAME, recognises=recogniser(NAME), convert=_convert)

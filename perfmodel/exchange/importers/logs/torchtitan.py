@@ -7,7 +7,7 @@ from datetime import datetime
 from math import prod
 from typing import Final
 
-from perfmodel.exchange.importers.registry import Document, run_importer
+from perfmodel.exchange.importers.registry import Document, log_importer
 from perfmodel.exchange.translation.conversion import Conversion
 from perfmodel.exchange.translation.log_formats import recogniser, steps_of
 from perfmodel.exchange.translation.log_lines import LogLine, plain
@@ -79,4 +79,4 @@ def _take(line: LogLine, steps: SteadySteps, timed: _Times) -> bool:
     return True
 
 
-IMPORTER: Final = run_importer(name=NAME, recognises=recogniser(NAME), convert=_convert)
+IMPORTER: Final = log_importer(name=NAME, recognises=recogniser(NAME), convert=_convert)
