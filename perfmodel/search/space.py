@@ -22,7 +22,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.search.module_choices import module_choices
+from perfmodel.search.recompute_choices import rerun_choices
 from perfmodel.spec.axes import (
     AXES,
     CONTEXT,
@@ -147,7 +147,7 @@ def _under_the_same_rules(work: Workload, space: SearchSpace) -> list[SearchSpac
 def _grids(work: Workload, space: SearchSpace, cells: int) -> Iterator[LayoutGrid]:
     """The grids of precisions that are all under the same rules."""
     shardings = _shardings(work, space)
-    sequences, reruns = _sequence_parallel(work, space), list(_reruns(work, space))
+    sequences, reruns = _sequence_parallel(work, space), _reruns(work, space)
     for schedule, sequence in product(space.pipeline_schedule, sequences):
         categories = {"pipeline_schedule": schedule, "sequence_parallel": sequence}
         rows = _rows(work, space, shares_sequences=sequence and False in sequences)
@@ -169,13 +169,9 @@ def _sequence_parallel(work: Workload, space: SearchSpace) -> tuple[bool, ...]:
     return (True,) if work.model.mixture is not None and True in space.sequence_parallel else space.sequence_parallel
 
 
-def _reruns(work: Workload, space: SearchSpace) -> Iterator[dict[str, Any]]:
-    """Each way to run passes again; of mixtures the selective one also by modules, where the software names them."""
+def _reruns(work: Workload, space: SearchSpace) -> list[dict[str, Any]]:
     one_gpu = work.setup(_unshared(work, space.pipeline_schedule[0], {}))
-    for recompute in space.recompute:
-        yield {"recompute": recompute}
-        if recompute == "selective":
-            yield from ({"recompute": recompute, "recompute_modules": names} for names in module_choices(one_gpu))
+    return rerun_choices(one_gpu, space.recompute)
 
 
 def places_with(truths: NDArray[np.bool_]) -> list[NDArray[np.intp]]:
