@@ -6,7 +6,7 @@ CORE := tests/spec tests/count tests/timing tests/exchange
 
 unexport PYTHONDONTWRITEBYTECODE  # else each process that tests start compiles perfmodel again
 
-.PHONY: setup demo check test lint bench measured gallery clean
+.PHONY: setup demo check core test lint bench measured gallery clean
 
 setup: .venv/complete
 
@@ -23,8 +23,11 @@ setup: .venv/complete
 demo: .venv/light
 	$(BIN)/perfmodel predict nemotron-4-15b
 
-# While you work: under a minute.
-check: lint
+# While you work: under a minute on two cores, for types are checked beside the tests.
+check: setup
+	$(MAKE) --no-print-directory --jobs 2 lint core
+
+core: setup
 	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile -m "not slow and not processes and not ranks" $(CORE)
 
 # Everything: a file stays on one worker, for what its tests share, and so does all that starts ranks.

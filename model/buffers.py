@@ -64,7 +64,7 @@ class SharedBuffer:
 
     @property
     def state_bytes(self) -> int:
-        """Of what the optimizer holds beside parameters and gradients: moments, and master weights where there are some."""
+        """Bytes of what the optimizer holds beside parameters and gradients: moments, and master weights if there are any."""
         moments: int = self.first.nbytes + self.second.nbytes
         return moments + (self.master.nbytes if self.has_master else 0)
 

@@ -75,17 +75,11 @@ def _state(trainer: Trainer) -> dict[str, Any]:
     """Its tensors under names that no rank with other parameters uses; reading fills the same tensors."""
     optimizer, groups = trainer.optimizer, trainer.groups
     found: dict[str, Any] = {}
-    for name, buffer in optimizer.buffers.items():
-        of_experts = name == "experts"
-        shards, mesh, axis = (
-            (groups.expert_parallel, groups.expert_mesh, "expert_data_parallel")
-            if of_experts
-            else (groups.tensor_parallel, groups.mesh, "data_parallel")
-        )
-        owned = mesh[axis] if buffer.owners.ranks > 1 and mesh is not None else None
+    for sharing, buffer in optimizer.buffers.items():
+        owners = sharing.owners(groups) if buffer.owners.ranks > 1 else None
         stage = f"pipeline_parallel_{groups.pipeline_parallel.rank}"
-        prefix = f"{stage}.{'expert' if of_experts else 'tensor'}_parallel_{shards.rank}"
-        found |= {f"{prefix}.{key}": _entry(tensor, owned) for key, tensor in optimizer.state(name).items()}
+        prefix = f"{stage}.{sharing.cut_by}_{sharing.shards(groups).rank}"
+        found |= {f"{prefix}.{key}": _entry(tensor, owners) for key, tensor in optimizer.state(sharing).items()}
     return found
 
 

@@ -41,7 +41,7 @@ def on_all_cores() -> Iterator[None]:
 
 
 def release() -> None:
-    """This thread may run on every core again."""
+    """Let this thread run on every core again."""
     if _all_cores:
         os.sched_setaffinity(0, _all_cores)
         _all_cores.clear()

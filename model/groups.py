@@ -18,7 +18,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from perfmodel.errors import InputError
 from perfmodel.model.cores import on_all_cores
 from perfmodel.model.operators import communication
-from perfmodel.spec.axes import DATA, MESH, PIPELINE, TENSOR
+from perfmodel.spec.axes import DATA, EXPERT, MESH, PIPELINE, TENSOR
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.model import TransformerModel
 
@@ -75,7 +75,7 @@ class Group:
     def all_to_all(
         self, rows: torch.Tensor, send: Sequence[int], receive: Sequence[int], name: str, phase: str
     ) -> torch.Tensor:
-        """Rows for each rank, `send` of them, changed for those that each has for this one, `receive` of them."""
+        """Exchange rows: send[i] of them go to rank i, and receive[i] come from it."""
         if self.ranks == 1:
             return rows
         with communication(name, phase, across_stages=self.across_stages):
@@ -111,6 +111,40 @@ class Groups:
     world: Group = ALONE
     mesh: DeviceMesh | None = None
     expert_mesh: DeviceMesh | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParameterSharing:
+    """How ranks share some of the parameters of a pipeline stage: the axis that cuts them, and the one that holds them alike.
+
+    `mark` ends the names of what the optimizer does with them.
+    """
+
+    cut_by: str
+    held_alike_by: str
+    of_experts: bool = False
+    mark: str = ""
+
+    def shards(self, groups: Groups) -> Group:
+        """The ranks among which they are cut."""
+        group: Group = getattr(groups, self.cut_by)
+        return group
+
+    def replicas(self, groups: Groups) -> Group:
+        """The ranks that hold them alike."""
+        group: Group = getattr(groups, self.held_alike_by)
+        return group
+
+    def owners(self, groups: Groups) -> DeviceMesh | None:
+        """Those ranks as an axis of their mesh; None in a single process."""
+        mesh = groups.expert_mesh if self.of_experts else groups.mesh
+        return None if mesh is None else mesh[self.held_alike_by]
+
+
+DENSE: Final = ParameterSharing(cut_by=TENSOR.name, held_alike_by=DATA.name)
+OF_EXPERTS: Final = ParameterSharing(
+    cut_by=EXPERT.name, held_alike_by=f"expert_{DATA.name}", of_experts=True, mark="_of_experts"
+)
 
 
 def one_rank(device: str = "cpu") -> Groups:

@@ -14,14 +14,13 @@ from typing import Any, Final
 import torch
 
 from perfmodel.model.buffers import SharedBuffer
-from perfmodel.model.groups import Group
+from perfmodel.model.groups import ALONE, DENSE, OF_EXPERTS, ParameterSharing
 from perfmodel.model.operators import operator
 from perfmodel.model.supported import DTYPES
 from perfmodel.model.transformer import Transformer
 from perfmodel.spec.phases import OPTIMIZER
 
 LARGEST_NORM: Final = 1.0
-BUFFERS: Final = {"dense": "", "experts": "_of_experts"}  # name of a buffer -> what the names of its messages end with
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,21 +59,21 @@ class DistributedAdamW:
     @property
     def dense(self) -> SharedBuffer:
         """The parameters that are no experts."""
-        return self.buffers["dense"]
+        return self.buffers[DENSE]
 
     @property
     def parameter_bytes(self) -> int:
-        """Of all parameters of this rank."""
+        """Bytes of all parameters of this rank."""
         return sum(each.parameters.nbytes for each in self.buffers.values())
 
     @property
     def gradient_bytes(self) -> int:
-        """Of their gradients."""
+        """Bytes of the gradients of this rank."""
         return sum(each.gradients.nbytes for each in self.buffers.values())
 
     @property
     def state_bytes(self) -> int:
-        """Of what the optimizer holds beside parameters and gradients: moments, and master weights where there are some."""
+        """Bytes of what the optimizer holds beside parameters and gradients: moments, and master weights if there are any."""
         return sum(each.state_bytes for each in self.buffers.values())
 
     @torch.no_grad()
@@ -91,8 +90,8 @@ class DistributedAdamW:
         self._gather()
 
     def _gather(self) -> None:
-        for name, each in self.buffers.items():
-            each.gather(f"optimizer.gather_parameters{BUFFERS[name]}")
+        for sharing, each in self.buffers.items():
+            each.gather(f"optimizer.gather_parameters{sharing.mark}")
 
     @torch.no_grad()
     def step(self) -> torch.Tensor:
@@ -106,8 +105,8 @@ class DistributedAdamW:
         with operator("optimizer.scale_gradients", OPTIMIZER):
             for each in self.buffers.values():
                 each.gradients.mul_(1.0 / self.averaged_over)
-        for name, each in self.buffers.items():
-            each.reduce(f"optimizer.reduce_gradients{BUFFERS[name]}")
+        for sharing, each in self.buffers.items():
+            each.reduce(f"optimizer.reduce_gradients{sharing.mark}")
         norm = self._norm()
         with operator("optimizer.adam", OPTIMIZER):
             self._adam(norm)
@@ -131,32 +130,33 @@ class DistributedAdamW:
         """The norm over all ranks; what several of them hold is counted once."""
         with operator("optimizer.gradient_norm", OPTIMIZER):
             squares = self.dense.square(self.groups.tensor_parallel.ranks)
-            if "experts" in self.buffers:
-                squares = squares + self.buffers["experts"].square(1)
+            if OF_EXPERTS in self.buffers:
+                squares = squares + self.buffers[OF_EXPERTS].square(1)
         squares = squares.reshape(1)
         self.groups.world.all_reduce(squares, "optimizer.gradient_norm.all_reduce", OPTIMIZER)
         return squares.sqrt().squeeze()
 
-    def state(self, name: str) -> dict[str, torch.Tensor]:
-        """What a checkpoint holds of this rank's share of a buffer."""
-        each = self.buffers[name]
+    def state(self, sharing: ParameterSharing) -> dict[str, torch.Tensor]:
+        """What a checkpoint holds of this rank's share of the buffer of parameters that are shared so."""
+        each = self.buffers[sharing]
         steps: torch.Tensor = self.adam.state[each.master]["step"]
         return {"master": each.master.detach(), "first": each.first, "second": each.second, "steps": steps}
 
 
-def _buffers(model: Transformer) -> dict[str, SharedBuffer]:
+def _buffers(model: Transformer) -> dict[ParameterSharing, SharedBuffer]:
     """One for the experts where there are some, and one for all else."""
-    groups, layout, alone = model.groups, model.layout, Group(1, 0)
+    groups, layout = model.groups, model.layout
     entries = list(model.cuts())
     copy = None if model.embedding is not None else model.vocabulary_copy  # the first stage's counts
     found = {}
-    for name, replicas in (("dense", groups.data_parallel), ("experts", groups.expert_data_parallel)):
-        own = [entry for entry in entries if entry[2].of_experts == (name == "experts")]
-        owners = replicas if layout.sharding == "zero1" else alone
+    for sharing in (DENSE, OF_EXPERTS):
+        own = [entry for entry in entries if entry[2].of_experts == sharing.of_experts]
+        replicas = sharing.replicas(groups)
+        owners = replicas if layout.sharding == "zero1" else ALONE
         if own:
             dtype = DTYPES[layout.precision]
             sizes = {"replicas": replicas, "owners": owners, "dtype": dtype, "device": groups.device}
-            found[name] = SharedBuffer(own, **sizes, copy=copy if name == "dense" else None)
+            found[sharing] = SharedBuffer(own, **sizes, copy=copy if sharing is DENSE else None)
     return found
 
 

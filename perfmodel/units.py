@@ -19,7 +19,8 @@ SECONDS_PER_DAY: Final = 86400.0
 HOURS_PER_DAY: Final = 24.0
 GIBIBYTE: Final = 2.0**30
 
-_DECIMAL: Final = {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "B": 1e9, "T": 1e12, "P": 1e15, "E": 1e18}
+DECIMAL_PREFIXES: Final = {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "B": 1e9, "T": 1e12, "P": 1e15, "E": 1e18}
+SHOWN_PREFIXES: Final = ("T", "B", "M")  # of counts, as they are written
 _BINARY: Final = {"Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40, "Pi": 2.0**50}
 _TIME: Final = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": SECONDS_PER_HOUR, "d": SECONDS_PER_DAY}
 _UNITS: Final = {  # dimension -> all of its units
@@ -93,7 +94,7 @@ def _scale(unit: str, dimension: str) -> float | None:
     if dimension in _UNITS:
         return _UNITS[dimension].get(unit)
     if dimension == "count":
-        return _DECIMAL.get(unit)
+        return DECIMAL_PREFIXES.get(unit)
     suffixes = {
         "bytes": {"B": 1.0},
         "bytes_per_s": {"B/s": 1.0, "b/s": 0.125, "bit/s": 0.125},
@@ -101,7 +102,7 @@ def _scale(unit: str, dimension: str) -> float | None:
         "flop_per_s": {"FLOP/s": 1.0},
         "W": {"W": 1.0},
     }[dimension]
-    prefixes = _DECIMAL | _BINARY if dimension.startswith("bytes") else _DECIMAL
+    prefixes = DECIMAL_PREFIXES | _BINARY if dimension.startswith("bytes") else DECIMAL_PREFIXES
     for suffix, factor in suffixes.items():
         prefix = unit.removesuffix(suffix).strip() if unit.endswith(suffix) else None
         if prefix in prefixes and prefix != "B":
@@ -111,7 +112,7 @@ def _scale(unit: str, dimension: str) -> float | None:
 
 def _bits_hint(number: float, unit: str, dimension: str) -> str:
     prefix = unit.removesuffix("bit").removesuffix("b")
-    if dimension == "bytes" and prefix != unit and prefix in _DECIMAL | _BINARY:
+    if dimension == "bytes" and prefix != unit and prefix in DECIMAL_PREFIXES | _BINARY:
         return f" (a small b means bits: {number:g}{unit} would be {number / 8:g}{prefix}B)"
     return ""
 
@@ -147,7 +148,8 @@ def large_text(value: float) -> str:
     >>> large_text(8e12), large_text(15.6e9), large_text(1.16e6), large_text(2304)
     ('8T', '15.60B', '1.160M', '2,304')
     """
-    for scale, suffix in ((1e12, "T"), (1e9, "B"), (1e6, "M")):
+    for suffix in SHOWN_PREFIXES:
+        scale = DECIMAL_PREFIXES[suffix]
         if abs(value) >= scale:
             number = value / scale
             digits = f"{number:,.0f}" if number == round(number) or abs(number) >= 1000 else f"{number:#.4g}".rstrip(".")
@@ -192,7 +194,8 @@ def typed_text(value: object) -> str:
         return str(value).lower()
     if not isinstance(value, int | float):
         return str(value)
-    for scale, suffix in ((1e12, "T"), (1e9, "B"), (1e6, "M")):
+    for suffix in SHOWN_PREFIXES:
+        scale = DECIMAL_PREFIXES[suffix]
         if abs(value) >= scale and value % (scale / 100) == 0:
             return f"{value / scale:.15g}{suffix}"
     return str(value) if isinstance(value, int) else f"{value:.15g}"

@@ -50,7 +50,7 @@ class GpuFits:
 
     @cached_property
     def matmul(self) -> dict[str, products.ProductFit]:
-        """By precision."""
+        """The fits of matrix products, by precision."""
         own = self.records.products() if self.records else pd.DataFrame()
         table = own if len(own) else self.package.products(self.name)
         return {
@@ -66,7 +66,7 @@ class GpuFits:
 
     @cached_property
     def attention(self) -> dict[str, AttentionFit]:
-        """By direction."""
+        """The fits of attention in training, by direction."""
         if self.name in CUDNN_NAMES:
             table = self.tables.training_attention(self.name)
             return {

@@ -66,7 +66,7 @@ def memory_bound_entries(records: Sequence[Record], gpu: Gpu, sources: dict[str,
 
 
 def _alone(each: Record) -> Record:
-    """The same point, measured on one device alone."""
+    """The point of a record as it is called when one device alone is measured."""
     return replace(each, labels={name: word for name, word in each.labels.items() if name != "busy"})
 
 

@@ -62,7 +62,7 @@ def node_link(records: Sequence[Record], sources: dict[str, Any]) -> dict[str, A
 
 
 def _fit(kind: str, records: Sequence[Record]) -> Fit:
-    """One kind, each size held out once."""
+    """Fit one kind of collective; its errors are on sizes that were each held out once."""
     payload, ranks = (np.array([each.sizes[name] for each in records], dtype=float) for name in ("payload_bytes", "ranks"))
     group = ProcessGroup(name="node", ranks=ranks, stride=1)
     call = Collective(name=kind, kind=kind, payload_bytes=payload, group=group)

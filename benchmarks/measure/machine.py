@@ -35,7 +35,7 @@ MOST_LINKS: Final = 18  # NVLinks of a GPU
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
+class GpuState:
     """The state of one GPU; None where it does not say."""
 
     name: str
@@ -51,7 +51,7 @@ class Reading:
     def text(self) -> str:
         """Everything that is known, on one line.
 
-        >>> Reading(name="H100", sm_clock_mhz=1980, power_w=412.0, power_limit_w=700.0, links_up=17, links=18).text()
+        >>> GpuState(name="H100", sm_clock_mhz=1980, power_w=412.0, power_limit_w=700.0, links_up=17, links=18).text()
         'SM 1980 MHz, 412 of 700 W, NVLink 17 of 18'
         """
         parts = {
@@ -85,12 +85,12 @@ class Nvml:
             raise
         return cls(module)
 
-    def readings(self) -> tuple[Reading, ...]:
-        """One of each GPU."""
+    def readings(self) -> tuple[GpuState, ...]:
+        """What each GPU shows at this moment."""
         return tuple(self._reading(handle) for handle in self._handles())
 
     def driver(self) -> str:
-        """Its version, or nothing."""
+        """Version of the driver; empty where it is not known."""
         return _words(self._ask("nvmlSystemGetDriverVersion"))
 
     def _handles(self) -> list[Any]:
@@ -107,11 +107,11 @@ class Nvml:
             return self._ask("nvmlDeviceGetHandleByIndex", int(name))
         return self._ask("nvmlDeviceGetHandleByUUID", name)
 
-    def _reading(self, handle: Any) -> Reading:
+    def _reading(self, handle: Any) -> GpuState:
         power, limit = self._ask("nvmlDeviceGetPowerUsage", handle), self._ask("nvmlDeviceGetEnforcedPowerLimit", handle)
         states = [self._ask("nvmlDeviceGetNvLinkState", handle, link) for link in range(MOST_LINKS)]
         known = [state for state in states if state is not None]
-        return Reading(
+        return GpuState(
             name=_words(self._ask("nvmlDeviceGetName", handle)),
             sm_clock_mhz=self._ask("nvmlDeviceGetClockInfo", handle, self.module.NVML_CLOCK_SM),
             memory_clock_mhz=self._ask("nvmlDeviceGetClockInfo", handle, self.module.NVML_CLOCK_MEM),
@@ -142,7 +142,7 @@ def reasons(bits: int) -> tuple[str, ...]:
     return tuple(word for bit, word in REASONS.items() if bits & bit)
 
 
-def warnings(before: Sequence[Reading], after: Sequence[Reading]) -> list[str]:
+def warnings(before: Sequence[GpuState], after: Sequence[GpuState]) -> list[str]:
     """A sentence for each GPU whose clocks were held back when the measurement began or ended."""
     sentences = []
     for number, (first, last) in enumerate(zip(before, after, strict=True)):
@@ -204,7 +204,7 @@ def cpu_model() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def state_text(readings: Sequence[Reading]) -> dict[str, str]:
+def state_text(readings: Sequence[GpuState]) -> dict[str, str]:
     """What a record says of the state of the GPU that this process computes on; nothing where nobody knows."""
     device = torch.cuda.current_device() if torch.cuda.is_available() else 0
     return {"state": readings[device].text()} if device < len(readings) else {}

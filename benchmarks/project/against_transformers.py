@@ -71,7 +71,7 @@ def reference(model: TransformerModel, precision: str, tokens: torch.Tensor, tar
 
 
 def independent(model: TransformerModel, precision: str, tokens: torch.Tensor, targets: torch.Tensor) -> Callable[[], None]:
-    """The same of transformers."""
+    """A training step of the same model as transformers has it."""
     network = _network(model).to(DTYPES[precision])
 
     def step() -> None:

@@ -162,7 +162,7 @@ def grid(models: str, cluster: str) -> list[dict[str, Any]]:
 
 
 def measure_all(folder: Path, models: str) -> Iterator[str]:
-    """Calibrate and measure what `folder` does not hold yet; what is being done, step by step."""
+    """Calibrate and measure what `folder` does not hold yet; says before each step what it does."""
     (folder / "records").mkdir(parents=True, exist_ok=True)
     profiles = [folder / f"calibration-{number}.yaml" for number in range(1, ROUNDS + 1)]
     runs = grid(models, str(profiles[0]))

@@ -103,7 +103,7 @@ class Estimates:
 
     @property
     def evidence(self) -> RunEvidence:
-        """As predictions take them."""
+        """The estimates in the form that predictions take."""
         return evidence_of(self.cells, self.sharing)
 
 

@@ -135,9 +135,9 @@ def _gate(write: StreamOperators, heads: Heads) -> Block:
 
 
 def attention_core_flop(model: TransformerModel, kind: LayerKind, seen: Numeric) -> Numeric:
-    """6 * a * (d + v) * k for k keys seen: queries and keys of d numbers, values of v, narrower in latent attention."""
-    value_size = model.value_head_size if kind.attention == "latent" else model.head_size
-    return 6.0 * model.attention_heads * (model.head_size + value_size) * seen
+    """6 * a * 2 * d * k for k keys seen: queries, keys and values have d numbers each."""
+    del kind  # of which the window is in `seen`
+    return 6.0 * model.attention_heads * (model.head_size + model.head_size) * seen
 
 
 def attention_core(write: StreamOperators, heads: Heads) -> Block:

@@ -95,6 +95,15 @@ MODULES: Final[Mapping[str, RecomputedModule]] = MappingProxyType(  # Megatron-C
 )
 
 
+def roles_run_again(modules: Iterable[str]) -> frozenset[Role]:
+    """The roles whose operators the modules called so run again.
+
+    >>> [str(role) for role in roles_run_again(["moe_act"])]
+    ['expert_activation']
+    """
+    return frozenset().union(*(MODULES[name].reruns for name in modules))
+
+
 class Rerun(NamedTuple):
     """Operators that run again, and the bytes that are formed then instead of being kept."""
 

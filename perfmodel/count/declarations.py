@@ -124,7 +124,7 @@ class LayerPart:
 
     @property
     def projections(self) -> Projections:
-        """Those of a part that begins with such."""
+        """The linears that the part begins with. Errors: TypeError for a part without any."""
         if self.into is None:
             raise TypeError("this part of a layer declares no projections")
         return self.into

@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from perfmodel.count.blocks import Block, local
+from perfmodel.count.blocks import Block, local, roles_run_again
 from perfmodel.count.declarations import UNSHARDED, Component, ExpertShards, LayerPart, Linear
 from perfmodel.count.feed_forward import activation
 from perfmodel.count.operators import Collective, MemoryBound, Operator
@@ -264,7 +264,8 @@ class Routed:
         is_eager = write.model.has_bias("mlp") and not self.work.fused_biases
         between = self._biased(numbers) if is_eager else self._function(numbers)
         down = write.own_linear(last, self.rows, useful=useful, calls=calls)
-        is_apart = is_eager or "moe_act" in write.layout.recompute_modules  # what runs again is a kernel of its own
+        again = roles_run_again(write.layout.recompute_modules)
+        is_apart = is_eager or Role.EXPERT_ACTIVATION in again  # what runs again is a kernel of its own
         if self.work.products == "fused" and not is_apart:
             # products end with the function and the cast of its result, and backwards with those of its gradient
             up = Block(forward=up.forward, backward=_inside_products(up.backward))

@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
-from perfmodel.count.blocks import Block, rerun_of_modules, with_operators_again, with_recompute
+from perfmodel.count.blocks import MODULES, Block, Rerun, rerun_of_modules, with_operators_again, with_recompute
 from perfmodel.count.data_parallel import Buckets, buckets
 from perfmodel.count.operators import Operator
 from perfmodel.count.pipeline import PipelineSplit, PipelineStage, PipelineStages, every_stage, pipeline_split
@@ -165,6 +165,19 @@ def iteration(setup: Setup) -> Iteration:
         boundary=write.boundary(),
         split=pipeline_split(setup),
     )
+
+
+def modules_that_run(setup: Setup) -> tuple[str, ...]:
+    """The modules that a selective recompute may run again, of which the layers of the model have something."""
+    return tuple(name for name in MODULES if any(rerun.operators for rerun in _reruns(setup, name)))
+
+
+def _reruns(setup: Setup, module: str) -> Iterator[Rerun]:
+    """What a module alone runs again of a layer of each kind."""
+    layout = replace(setup.layout, recompute="selective", recompute_layers=None, recompute_modules=(module,))
+    write = DecoderOperators(replace(setup, layout=layout))
+    for name, kind in setup.model.kinds.items():
+        yield rerun_of_modules(*write.halves(name), kind.feed_forward, (module,))
 
 
 def sharded_otherwise(work: Iteration, layout: Layout) -> Iteration:

@@ -22,7 +22,7 @@ from perfmodel.spec.layer_kinds import LayerKind
 from perfmodel.spec.layer_parts import LatentAttention, described
 from perfmodel.spec.model import TransformerModel
 
-__all__ = ["STATISTICS_BYTES", "latent_attention", "latent_inside"]
+__all__ = ["STATISTICS_BYTES", "latent_attention", "latent_core_flop", "latent_inside"]
 
 
 def _latent(model: TransformerModel) -> LatentAttention:
@@ -57,6 +57,12 @@ def latent_attention(model: TransformerModel, tensor_parallel: Numeric, name: st
         norm_behind=model.post_norms,
         inner_norms=model.norm_kind.vectors * (latent.query_rank + latent.kv_rank),
     )
+
+
+def latent_core_flop(model: TransformerModel, kind: LayerKind, seen: Numeric) -> Numeric:
+    """6 * a * (d + v) * k for k keys seen: queries and keys of d numbers, values of v."""
+    del kind  # its whole sequence is seen
+    return 6.0 * model.attention_heads * (model.head_size + _latent(model).value_head_size) * seen
 
 
 def latent_inside(write: StreamOperators, declared: LayerPart, kind: LayerKind, name: str) -> Block:

@@ -152,7 +152,7 @@ class _Walk:
         return self._chosen(self.plain_by_stage(again))
 
     def plain_by_stage(self, again: float) -> NDArray[np.int64]:
-        """The same of every stage (rows) and kind."""
+        """Layers of each stage (rows) and kind that do not run again where the first `again` of every stage do."""
         met = np.cumsum(self.pieces, axis=0) - self.pieces  # by the stage, before each piece
         rerun = np.clip(np.minimum(again, self.ends[-1, -1]) - met, 0, self.pieces).astype(np.int64)
         return self._counted(self.ends - self.pieces + rerun)

@@ -45,7 +45,7 @@ class ParameterCount:
 
     @cached_property
     def total(self) -> Numeric:
-        """All of them, tied weights once."""
+        """Parameters of the whole model; tied weights count once."""
         return self.shared + self.experts
 
     @property
@@ -86,7 +86,7 @@ class LayerParameters:
 
     @property
     def total(self) -> Numeric:
-        """All of them."""
+        """Parameters of the linears and the norms of a layer."""
         return self.matrices + self.norms
 
 

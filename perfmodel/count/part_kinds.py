@@ -14,7 +14,7 @@ from perfmodel.count.blocks import Block
 from perfmodel.count.declarations import ExpertShards, LayerPart
 from perfmodel.count.experts import routed_experts, routed_inside
 from perfmodel.count.feed_forward import dense_inside, dense_mlp
-from perfmodel.count.latent_attention import latent_attention, latent_inside
+from perfmodel.count.latent_attention import latent_attention, latent_core_flop, latent_inside
 from perfmodel.count.mixers import (
     gated_delta_core_flop,
     gated_delta_inside,
@@ -55,7 +55,7 @@ class FeedForwardKind:
 ATTENTION: Final = {
     "full": AttentionKind(declaration=grouped_query_attention, inside=grouped_query_inside),
     "sliding": AttentionKind(declaration=grouped_query_attention, inside=grouped_query_inside),
-    "latent": AttentionKind(declaration=latent_attention, inside=latent_inside),
+    "latent": AttentionKind(declaration=latent_attention, inside=latent_inside, core_flop=latent_core_flop),
     "mamba2": AttentionKind(declaration=mamba2_mixer, inside=mamba2_inside, core_flop=mamba2_core_flop, graphed="mixer"),
     "gated_delta": AttentionKind(
         declaration=gated_delta_mixer, inside=gated_delta_inside, core_flop=gated_delta_core_flop, graphed="mixer"

@@ -149,7 +149,7 @@ class _FittedEvents:
         )
 
     def plan(self, task: Task) -> PassPlan:
-        """What one task runs."""
+        """The pass that a task of the schedule runs."""
         return self.longer.get(task, self.plans[task.piece, task.kind])
 
     def _longer_s(self, task: Task) -> float:

@@ -112,7 +112,7 @@ class _Run:
         return self.stages > 1 and task.kind != WEIGHTS and task.piece != self.pieces.end(task.kind)
 
     def overlapped(self, stage: int, steps: Sequence[Step]) -> Iterator[None]:
-        """Tasks whose messages leave by themselves."""
+        """Run tasks while their messages are on the way: the stage does not wait for what it sends."""
         for task in (task for step in steps for task in step):
             yield from self.compute(stage, task)
             if self.is_sent(task):
@@ -121,7 +121,7 @@ class _Run:
                 self.link_free_s[stage] = leaves_s + self.message_s
 
     def waiting(self, stage: int, steps: Sequence[Step]) -> Iterator[None]:
-        """Tasks, and an exchange between each step and the next."""
+        """Run tasks, and wait for an exchange of messages between each step and the next."""
         nothing: Step = ()
         for step, following in pairwise([nothing, *steps, nothing]):
             for task in step:
@@ -131,7 +131,7 @@ class _Run:
             yield from self.exchange(stage, sends, receives)
 
     def compute(self, stage: int, task: Task) -> Iterator[None]:
-        """One task, when its input is there."""
+        """Run one task as soon as its input is there."""
         source = self.source(task)
         while source and source not in self.sent:
             yield

@@ -59,7 +59,7 @@ class Span:
 
     @property
     def duration_s(self) -> float:
-        """How long it lasts."""
+        """Length of the span [s]."""
         return self.end_s - self.start_s
 
     def row(self) -> dict[str, Any]:

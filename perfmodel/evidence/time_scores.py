@@ -167,12 +167,12 @@ def summarise_times(comparisons: Sequence[TimeComparison]) -> ErrorSummary | Non
     inside, winkler = intervals.inside(LEVEL), intervals.winkler_scores
     return ErrorSummary(
         rows=len(scored),
-        **_three(errors),
+        **_median_p90_bias(errors),
         interval_coverage=float(np.mean(inside)),
         winkler_score=float(np.mean(winkler)),
         half_width=float(np.median((intervals.high_s - intervals.low_s) / (2.0 * intervals.predicted_s))),
         by_source=TimeErrors(
-            **_three(errors, intervals.sources),
+            **_median_p90_bias(errors, intervals.sources),
             interval_coverage=float(intervals.weights @ inside),
             winkler_score=float(intervals.weights @ winkler),
         ),
@@ -202,8 +202,8 @@ def _intervals(scored: Sequence[TimeComparison]) -> Intervals:
     )
 
 
-def _three(errors: NDArray[np.float64], sources: Sequence[str] | None = None) -> dict[str, float]:
-    """Median and 90th percentile of the sizes of errors, and their median; each of `sources` weighs one where given."""
+def _median_p90_bias(errors: NDArray[np.float64], sources: Sequence[str] | None = None) -> dict[str, float]:
+    """Median and 90th percentile of absolute errors, and the bias: the median error. Sources, if given, weigh one each."""
     if sources is None:
         weights, method = None, "linear"
     else:
@@ -216,7 +216,7 @@ def _three(errors: NDArray[np.float64], sources: Sequence[str] | None = None) ->
 
 def _memory_errors(scored: Sequence[TimeComparison]) -> MemoryErrors | None:
     errors = [error for each in scored if (error := each.memory_error) is not None]
-    return MemoryErrors(rows=len(errors), **_three(np.asarray(errors))) if errors else None
+    return MemoryErrors(rows=len(errors), **_median_p90_bias(np.asarray(errors))) if errors else None
 
 
 def worst_times(comparisons: Sequence[TimeComparison], number: int) -> list[TimeComparison]:

@@ -17,8 +17,8 @@ import numpy as np
 from perfmodel.errors import InputError
 from perfmodel.explanation.hypotheses import OffNumber, off_numbers, other_settings
 from perfmodel.explanation.plausibility import (
-    Evidence,
     Finding,
+    RunReadings,
     rival_log_weights,
     weighed_number,
     weighed_setting,
@@ -149,7 +149,7 @@ def diagnosis(
     readings, setup = (iteration_reading(measured_s), *beside), predicted.work.setup
     spreads = (iteration_interval(predicted), *(interval_of(each, setup) for each in beside))
     doubt = float(priors.memory_doubt.value)
-    evidence = Evidence(setup=setup, predicted=predicted, readings=readings, spreads=spreads, memory_doubt=doubt)
+    evidence = RunReadings(setup=setup, predicted=predicted, readings=readings, spreads=spreads, memory_doubt=doubt)
     numbers = [found for each in off_numbers(setup, priors) if (found := weighed_number(each, evidence))]
     alternatives = other_settings(setup, priors, stacks=stacks, unstated=unstated)
     settings = [found for each in alternatives if (found := weighed_setting(each, evidence))]

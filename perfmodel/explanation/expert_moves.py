@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, Final
 
+from perfmodel.count.iteration import modules_that_run
 from perfmodel.spec.axes import OF_EXPERTS
 from perfmodel.spec.fields import anywhere
 from perfmodel.spec.layout import RECOMPUTE_MODULES
-from perfmodel.spec.model import TransformerModel
 from perfmodel.spec.setup import Setup
 from perfmodel.spec.stack import DISPATCHERS, OVERLAPS_OF_EXPERTS, SoftwareStack
 
@@ -28,16 +28,17 @@ def expert_candidates(setup: Setup) -> Iterator[tuple[str, Any]]:
     yield "expert_load", 1.0 if anywhere(layout.expert_load > 1.0) else UNEVEN
     for name, values in (("dispatcher", DISPATCHERS), ("overlap", OVERLAPS_OF_EXPERTS)):
         yield from ((f"{OF_SOFTWARE}{name}", value) for value in values if value != getattr(stack.experts, name))
-    yield from (("recompute_modules", names) for names in _other_modules(setup.model, setup))
+    yield from (("recompute_modules", names) for names in _other_modules(setup))
 
 
-def _other_modules(model: TransformerModel, setup: Setup) -> Iterator[tuple[str, ...]]:
+def _other_modules(setup: Setup) -> Iterator[tuple[str, ...]]:
     """The modules that run again with one more or one less, of those that the software names and the model has."""
-    now = setup.layout.recompute_modules
+    now, offered = setup.layout.recompute_modules, setup.stack.offers.recompute_modules
+    possible = modules_that_run(setup) if offered else ()
     for name in RECOMPUTE_MODULES:
         if name in now and len(now) > 1:
             yield tuple(each for each in now if each != name)
-        elif name not in now and name in setup.stack.offers.recompute_modules and (name != "mla_up_proj" or model.latent):
+        elif name not in now and name in offered and name in possible:
             yield tuple(sorted((*now, name)))
 
 

@@ -81,7 +81,7 @@ def _tests(predicted: StagePrediction, setups: Sequence[Setup]) -> Iterator[Meas
 
 
 def _over(setups: Sequence[Setup], quantity: Callable[[Setup], object]) -> tuple[float, ...]:
-    """A number of each setup; not a number where its layout cannot be."""
+    """The quantity for each setup; NaN where its layout cannot exist."""
     values = []
     for setup in setups:
         try:

@@ -65,7 +65,7 @@ class WeighedFinding:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Evidence:
+class RunReadings:
     """What was measured, and what the run as it is predicts for it."""
 
     setup: Setup
@@ -93,7 +93,7 @@ class Evidence:
         return float(np.log(self.memory_doubt + (1.0 - self.memory_doubt) * probability))
 
 
-def weighed_number(number: OffNumber, evidence: Evidence) -> WeighedFinding | None:
+def weighed_number(number: OffNumber, evidence: RunReadings) -> WeighedFinding | None:
     """A number over all its factors; None where the iteration does not depend on it."""
     everywhere = number.at(evidence.setup, number.factors)
     curves = [_log(_over(each, everywhere, len(number.factors))) for each in evidence.readings]
@@ -114,7 +114,7 @@ def _over(reading: Reading, setup: Setup, places: int) -> NDArray[np.float64]:
         return np.broadcast_to(np.asarray(reading.predicted(setup), dtype=np.float64), (places,))
 
 
-def _number_finding(number: OffNumber, curve: NDArray[np.float64], evidence: Evidence, fits: float) -> Finding:
+def _number_finding(number: OffNumber, curve: NDArray[np.float64], evidence: RunReadings, fits: float) -> Finding:
     """The factor nearest to 1 at which the iteration takes what was measured, or else that which comes nearest to it."""
     iteration, places = evidence.readings[0], np.log(number.factors)
     target = float(np.log(iteration.measured))
@@ -145,7 +145,7 @@ def _number_finding(number: OffNumber, curve: NDArray[np.float64], evidence: Evi
     )
 
 
-def weighed_setting(setting: OtherSetting, evidence: Evidence) -> WeighedFinding | None:
+def weighed_setting(setting: OtherSetting, evidence: RunReadings) -> WeighedFinding | None:
     """A setting with its other value; None where it changes nothing, or the equations do not cover it."""
     try:
         setup = setting.change(evidence.setup)
@@ -175,7 +175,7 @@ def weighed_setting(setting: OtherSetting, evidence: Evidence) -> WeighedFinding
     return WeighedFinding(finding=finding, log_weight=log_weight)
 
 
-def rival_log_weights(evidence: Evidence, priors: DiagnosisPriors) -> list[float]:
+def rival_log_weights(evidence: RunReadings, priors: DiagnosisPriors) -> list[float]:
     """ln of the weights of nothing being otherwise, and of a cause elsewhere that may change a reading by any factor."""
     logs = [_log(float(each.predicted(evidence.setup))) for each in evidence.readings]
     fits = evidence.log_fits(float(evidence.predicted.fit_probability))

@@ -59,22 +59,22 @@ class RooflinePoint:
 
     @property
     def intensity(self) -> float:
-        """FLOPs a byte."""
+        """Arithmetic intensity [FLOP/byte]."""
         return self.flop / self.bytes
 
     @property
     def flop_per_s(self) -> float:
-        """Achieved."""
+        """Compute rate that it reaches [FLOP/s]."""
         return self.flop / self.seconds
 
     @property
     def bytes_per_s(self) -> float:
-        """Achieved."""
+        """Bandwidth that it reaches [bytes/s]."""
         return self.bytes / self.seconds
 
     @property
     def efficiency(self) -> float:
-        """What it achieves of what it could."""
+        """Share that it reaches of its roof: of the compute rate, or of the bandwidth where it has no FLOPs."""
         limit = self.attainable_flop_per_s
         return self.bytes_per_s / self.bytes_per_s_limit if limit is None else self.flop_per_s / limit
 
@@ -89,7 +89,7 @@ class Roofline(Tabular):
     links_bytes_per_s: Mapping[str, float]  # of each link that a collective crosses, for one GPU, one direction
 
     def rows(self) -> list[dict[str, Any]]:
-        """A row an operator."""
+        """One row for each operator."""
         return [
             {
                 name: getattr(each, name)

@@ -54,7 +54,7 @@ class Effect:
 
     @property
     def hurting(self) -> Shift:
-        """The other one."""
+        """The direction that lengthens the time, or shortens it less."""
         return self.down if self.up.change <= self.down.change else self.up
 
     @property

@@ -73,7 +73,7 @@ NO_WAIT_BYTES_PER_S: Final = 1e30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
+class WaterfallStep:
     """One reason why an iteration takes longer than its model FLOPs at the peak rate; negative where it saves time."""
 
     name: str
@@ -87,7 +87,7 @@ class Waterfall(Tabular):
     """From the ideal to the prediction; the steps add up to the difference, in seconds and in MFU."""
 
     ideal_s: float
-    steps: tuple[Step, ...]
+    steps: tuple[WaterfallStep, ...]
     iteration_time_s: float
     mfu: float
 
@@ -123,7 +123,7 @@ def waterfall(predicted: StagePrediction, *, cluster: Cluster, stack: SoftwareSt
     seconds["unlisted"] += total_s * (1.0 - 1.0 / factor)
     ideal_s = mfu * total_s
     steps = tuple(
-        Step(
+        WaterfallStep(
             name=name,
             seconds=seconds[name],
             mfu_change=0.0 - seconds[name] / total_s,

@@ -22,7 +22,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.search.module_choices import module_choices
+from perfmodel.search.recompute_choices import rerun_choices
 from perfmodel.spec.axes import (
     AXES,
     CONTEXT,
@@ -147,7 +147,7 @@ def _under_the_same_rules(work: Workload, space: SearchSpace) -> list[SearchSpac
 def _grids(work: Workload, space: SearchSpace, cells: int) -> Iterator[LayoutGrid]:
     """The grids of precisions that are all under the same rules."""
     shardings = _shardings(work, space)
-    sequences = _sequence_parallel(work, space)
+    sequences, reruns = _sequence_parallel(work, space), _reruns(work, space)
     for schedule, sequence in product(space.pipeline_schedule, sequences):
         categories = {"pipeline_schedule": schedule, "sequence_parallel": sequence}
         rows = _rows(work, space, shares_sequences=sequence and False in sequences)
@@ -158,7 +158,7 @@ def _grids(work: Workload, space: SearchSpace, cells: int) -> Iterator[LayoutGri
             grid = _sorted(_dense(_grid(work, any_of, rows, shardings, columns)))
             if not grid.allowed.size:
                 continue
-            for rerun, precision in product(_reruns(work, space), space.precision):
+            for rerun, precision in product(reruns, space.precision):
                 changed = categories | rerun | {"precision": precision}
                 for whole in _running_again(grid, space) if rerun["recompute"] == "full" else (grid,):
                     yield from (replace(part, categories=changed) for part in _cut(whole, cells))
@@ -169,14 +169,9 @@ def _sequence_parallel(work: Workload, space: SearchSpace) -> tuple[bool, ...]:
     return (True,) if work.model.mixture is not None and True in space.sequence_parallel else space.sequence_parallel
 
 
-def _reruns(work: Workload, space: SearchSpace) -> Iterator[dict[str, Any]]:
-    """Each way to run passes again; of mixtures the selective one also by modules, where the software names them."""
-    for recompute in space.recompute:
-        yield {"recompute": recompute}
-        if recompute == "selective":
-            yield from (
-                {"recompute": recompute, "recompute_modules": names} for names in module_choices(work.model, work.stack)
-            )
+def _reruns(work: Workload, space: SearchSpace) -> list[dict[str, Any]]:
+    one_gpu = work.setup(_unshared(work, space.pipeline_schedule[0], {}))
+    return rerun_choices(one_gpu, space.recompute)
 
 
 def places_with(truths: NDArray[np.bool_]) -> list[NDArray[np.intp]]:
@@ -358,19 +353,24 @@ def _columns(work: Workload, space: SearchSpace, *, schedule: str) -> Iterator[G
 
 def _possible(work: Workload, columns: GridAxis, schedule: str) -> NDArray[np.bool_]:
     """Which columns some row could have: those that may exist alone, with one micro-batch for each pipeline stage."""
+    alone = replace(_unshared(work, schedule, columns), global_batch_size=columns[PIPELINE.name])
+    return np.broadcast_to(may_exist(work.setup(alone)), _length(columns))
+
+
+def _unshared(work: Workload, schedule: str, columns: GridAxis) -> Layout:
+    """One micro-batch on one GPU, or on what `columns` say instead."""
     single: dict[str, Any] = dict.fromkeys((axis.name for axis in AXES), 1)
-    alone = Layout(
+    return Layout(
         precision="bf16",
         pipeline_schedule=schedule,
         sequence_parallel=False,
         sharding="none",
         recompute="none",
         micro_batch_size=1,
-        global_batch_size=columns[PIPELINE.name],
+        global_batch_size=1,
         sequence_length=work.sequence_length,
         **(single | dict(columns)),
     )
-    return np.broadcast_to(may_exist(work.setup(alone)), _length(columns))
 
 
 def _values(fixed: Mapping[str, tuple[int, ...]], name: str, every: list[int]) -> list[int]:

@@ -22,7 +22,10 @@ MOST_OF_A_PEAK: Final = 1.2  # what MatmulCoefficients.efficiency admits
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class CarriedProducts(Spec):
-    """Products of a format like those of another, at its own peak rate: `efficiency` is their share of it against the other."""
+    """Products in one format, timed by the law of another (`like`) at their own peak rate.
+
+    `efficiency` is the share of its peak that the format reaches over the share that `like` reaches of its own.
+    """
 
     like: str = choice(*FORMATS)
     efficiency: Numeric = number("ratio", above=0, maximum=1.5)

@@ -147,7 +147,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class NumberTable:
-    """Names to numbers."""
+    """A mapping from names to numbers, each under one rule."""
 
     number: Number
 
@@ -329,7 +329,7 @@ def everywhere(truth: Truth | Numeric) -> bool:
 
 
 def chosen(condition: Truth, yes: Numeric, no: Numeric) -> Numeric:
-    """np.where, without its cost for a single truth: then one of both as it stands.
+    """np.where(condition, yes, no); of a single condition simply the one or the other, which is faster.
 
     >>> chosen(True, 1.0, 0.0), chosen(np.array([True, False]), 1.0, 0.0).tolist()
     (1.0, [1.0, 0.0])

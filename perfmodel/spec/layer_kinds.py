@@ -15,7 +15,8 @@ import numpy as np
 from perfmodel.errors import InputError, did_you_mean
 from perfmodel.spec.fields import Numeric, Spec, check_fields, choice, flag, number
 
-ATTENTION_KINDS: Final = ("full", "sliding", "latent", "mamba2", "gated_delta", "none")
+STATE_MIXERS: Final = ("mamba2", "gated_delta")  # which go through a sequence by a state that they keep
+ATTENTION_KINDS: Final = ("full", "sliding", "latent", *STATE_MIXERS, "none")
 FEED_FORWARD_KINDS: Final = ("dense", "experts", "none")
 
 

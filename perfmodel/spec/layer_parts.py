@@ -81,7 +81,7 @@ class LatentAttention(Spec):
 
     @property
     def head_size(self) -> Numeric:
-        """Of queries and keys, both parts."""
+        """Head size of queries and keys: the part with positions and the part without."""
         return self.nope_head_size + self.rotary_head_size
 
 

@@ -127,7 +127,7 @@ def axis_group(layout: Layout, axis: Axis) -> ProcessGroup:
 
 
 def tensor_parallel_group(layout: Layout) -> ProcessGroup:
-    """Neighbouring GPUs."""
+    """The group of tensor-parallel ranks: neighbouring GPUs."""
     return axis_group(layout, TENSOR)
 
 
@@ -186,5 +186,5 @@ def vocabulary_group(layout: Layout, *, tied: bool) -> ProcessGroup:
 
 
 def world_group(layout: Layout) -> ProcessGroup:
-    """All GPUs."""
+    """The group of all GPUs of a run."""
     return ProcessGroup(name="world", ranks=layout.gpus, stride=1)

@@ -179,7 +179,7 @@ class TransformerModel(Spec):
 
     @property
     def norm_kind(self) -> NormKind:
-        """What its norms run and learn."""
+        """The kind of its norms: the kernel that runs them, and the vectors that they learn."""
         return NORMS[self.norm]
 
     @property
@@ -191,11 +191,6 @@ class TransformerModel(Spec):
     def query_size(self) -> Numeric:
         """Width of all query heads together."""
         return self.attention_heads * self.head_size
-
-    @property
-    def value_head_size(self) -> Numeric:
-        """Of the values of one head: as many as queries have, but in latent attention."""
-        return self.latent.value_head_size if self.latent else self.head_size
 
     @property
     def kv_size(self) -> Numeric:

@@ -9,8 +9,9 @@ import numpy as np
 from perfmodel.errors import NotSupportedError
 from perfmodel.spec.axes import EXPERT, EXPERT_TENSOR, OF_EXPERTS, Axis
 from perfmodel.spec.fields import plain
+from perfmodel.spec.layer_kinds import STATE_MIXERS
 from perfmodel.spec.layout import Layout
-from perfmodel.spec.model import SECTIONS, TransformerModel
+from perfmodel.spec.model import TransformerModel
 from perfmodel.spec.rules import Rule, divides, would
 from perfmodel.spec.stack import SoftwareStack
 
@@ -40,7 +41,8 @@ def state_rules(model: TransformerModel, layout: Layout) -> Iterator[Rule]:
 
 def _state_mixers(model: TransformerModel) -> str:
     """The mixers of a model that keep a state, or ""."""
-    return " and ".join(name for name in ("mamba2", "gated_delta") if getattr(model, SECTIONS[name]) is not None)
+    found = {kind.attention for kind in model.kinds.values()}
+    return " and ".join(name for name in STATE_MIXERS if name in found)
 
 
 def selection_rules(model: TransformerModel, stack: SoftwareStack, layout: Layout) -> Iterator[Rule]:

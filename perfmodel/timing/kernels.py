@@ -208,7 +208,7 @@ def _distinct(sizes: Sequence[Numeric]) -> tuple[list[NDArray[Any]], NDArray[np.
 def _product_time_s(
     product: Matmul, known: MatmulCoefficients, *, gpu: Gpu, compute_scale: Numeric, sustained: bool
 ) -> Numeric:
-    """The equation itself."""
+    """The equation of matmul_time_s for all shapes as they are given, and nothing that a result is added to."""
     compute_s = _compute_s(product, known, gpu=gpu, compute_scale=compute_scale, sustained=sustained)
     left = operand_bytes(product.precision) * product.rows * product.inner
     cached = known.cached_share * left / (1.0 + np.power(np.asarray(left / (CACHE_SHARE * gpu.cache_bytes)), SUDDENNESS))

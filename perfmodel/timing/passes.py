@@ -57,27 +57,27 @@ class Direction:
 
     @cached_property
     def first(self) -> Pass:
-        """Through the first stage: all of the model where there is one."""
+        """The pass through the first pipeline stage, which is the whole model where there is one stage."""
         return self.stage(self.work.stages.first)
 
     @cached_property
     def last(self) -> Pass:
-        """Through the last one."""
+        """The pass through the last pipeline stage."""
         return self.stage(self.work.stages.last)
 
     def whole(self) -> Pass:
-        """Through all stages: both ends, and what lies between; each waits for its own CPU."""
+        """The passes through all pipeline stages one after the other; each waits for its own CPU."""
         if not anywhere(self.work.several):
             return self.first
         between = self.through(self.work.split.between, stages=self.work.stages.middle.number)
         return self.first + self.last * self.work.several + between
 
     def stage(self, stage: PipelineStage) -> Pass:
-        """Through one of them."""
+        """The pass through one pipeline stage."""
         return self.through(stage.held, stage.embedding, stage.head)
 
     def through(self, held: LayerNumbers, embedding: Numeric = 0, head: Numeric = 0, *, stages: Numeric = 1) -> Pass:
-        """Through some layers of each kind on some stages, and the embedding and the head as often as they are among them."""
+        """The pass through some layers of each kind on so many `stages`, with the embedding and the head as often as given."""
         total = Pass()
         for kind, (again, without) in self.layers.items():
             every, plain = held.every[kind], held.plain[kind]

@@ -60,7 +60,7 @@ class StageSeconds:
 
     @property
     def total_s(self) -> Numeric:
-        """All of it."""
+        """Both passes and weight gradients."""
         return added(self.forward_s + self.backward_s, self.weight_s)
 
     def __add__(self, other: StageSeconds) -> StageSeconds:

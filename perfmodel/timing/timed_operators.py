@@ -254,7 +254,7 @@ class Load:
 
 
 def load(timed: Iterable[TimedOperator]) -> Load:
-    """Of the operators of a pass."""
+    """How long the operators of a pass keep tensor cores busy, and how long they take in all."""
     busy_s: Numeric = 0.0
     total_s: Numeric = 0.0
     for each in timed:

@@ -114,7 +114,7 @@ def _same_number(one: Any, other: Any, path: str) -> bool:
 
 
 def _at(run: Any, steps: list[str]) -> Numeric:
-    """The number that the steps lead to, from a run on."""
+    """The number of a run at a key path, given as the names and places on the way."""
 
     def step_into(place: Any, step: str) -> Any:
         if isinstance(place, Mapping):

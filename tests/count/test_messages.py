@@ -16,9 +16,11 @@ from perfmodel.count.iteration import Iteration, iteration
 from perfmodel.count.operators import Collective, Operator
 from perfmodel.count.parameters import shard_parameter_count
 from perfmodel.exchange.presets import model_preset, stack_preset
+from perfmodel.spec.axes import AXES, Axis
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.layout import Layout, ProcessGroup
 from perfmodel.spec.phases import DATA_GRADIENT, FORWARD, RECOMPUTE, WEIGHT_GRADIENT
+from tests.count.mixtures import SMALL, layout_of, mixture_setup
 from tests.layouts import RAMP_STAGE
 from tests.setups import GRADIENT_REDUCTION, PARAMETER_GATHER, layer_of, setup_of
 from tests.stacks import stack_with
@@ -253,3 +255,11 @@ def test_backward_messages_are_of_backward_phases() -> None:
     layer = layer_of(work_of(LAYOUT)).again
     assert {op.phase for op in layer.forward} == {FORWARD}
     assert {op.phase for op in layer.backward} <= {RECOMPUTE, DATA_GRADIENT, WEIGHT_GRADIENT}
+
+
+@pytest.mark.parametrize("axis", AXES, ids=[axis.name for axis in AXES])
+def test_ranks_of_every_axis_exchange_messages(axis: Axis) -> None:
+    """Two ranks along an axis that no operator answers for would be priced as free."""
+    work = iteration(mixture_setup(SMALL, layout_of(**{axis.name: 2})))
+    groups = [op.group for op in collectives(work.operators) if op.repeats > 0]
+    assert any(group.axis is axis and group.ranks >= 2 for group in groups)

@@ -267,3 +267,10 @@ def test_the_rates_on_4_bytes_are_those_of_the_datasheets() -> None:
     for name, rates in printed.items():
         found = [float(gpu_preset(name).peak(each)) / 1e12 for each in ("tf32", "fp32")]
         assert found == pytest.approx(rates, rel=1e-6)
+
+
+@pytest.mark.parametrize("name", preset_names("gpus"))
+def test_a_gpu_is_in_a_cluster_that_tables_of_runs_can_name(name: str) -> None:
+    """A chip without one could neither be rented nor scored."""
+    clusters = read_mapping(DATA / "csv_columns.yaml")["clusters"].values()
+    assert name in {read_preset("clusters", cluster)[0]["gpu"] for cluster in clusters}

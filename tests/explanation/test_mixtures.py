@@ -135,3 +135,10 @@ def test_a_load_that_is_uneven_is_tried_even() -> None:
 def test_a_dense_model_has_no_moves_of_experts() -> None:
     """Nothing is tried that it has not."""
     assert not list(expert_candidates(dense("dense").work.setup))
+
+
+def test_modules_are_tried_where_they_run_something() -> None:
+    """Mixtral has neither latent attention, shared experts nor dense layers."""
+    mixtral = setup("model=mixtral-8x7b", "recompute=none", "recompute_modules=[]", "expert_parallel=8")
+    tried = {name for key, names in expert_candidates(mixtral) if key == "recompute_modules" for name in names}
+    assert tried == {"core_attn", "layernorm", "moe", "moe_act"}

@@ -11,15 +11,18 @@ from typing import Any
 import numpy as np
 import pytest
 
+from perfmodel.errors import NotSupportedError
 from perfmodel.exchange.presets import cluster_preset, model_preset, stack_preset
 from perfmodel.prediction import stage_breakdown
-from perfmodel.search.module_choices import module_choices
+from perfmodel.search.recompute_choices import module_choices, rerun_choices
 from perfmodel.search.search import LayoutCandidate, SearchResult, evaluated_grid, search
 from perfmodel.search.space import Workload, layout_grids, offered_space
 from perfmodel.spec.layer_parts import LatentAttention, Mixture
 from perfmodel.spec.layout import Layout
-from perfmodel.spec.model import divisors
+from perfmodel.spec.model import TransformerModel, divisors
 from perfmodel.spec.refusals import may_exist
+from perfmodel.spec.stack import SoftwareStack
+from tests.layouts import RAMP_STAGE
 from tests.search.single_layouts import alone
 from tests.search.spaces import TOY, identity, layouts, space_of, workload
 
@@ -118,9 +121,28 @@ def test_modules_are_those_that_the_model_and_the_software_have() -> None:
     """Up-projections of latent attention only where there is some; nothing for dense models, or where no software has any."""
     bridge, core = stack_preset("megatron-bridge"), stack_preset("megatron-core")
     latent = replace(ROUTED, latent=LATENT, kv_heads=12)
-    assert module_choices(latent, bridge) == [("mla_up_proj",), ("layernorm", "mla_up_proj", "moe_act")]
-    assert module_choices(ROUTED, bridge) == [("layernorm", "moe_act")]
-    assert module_choices(TOY, bridge) == module_choices(ROUTED, core) == []
+
+    def chosen(model: TransformerModel, stack: SoftwareStack) -> list[tuple[str, ...]]:
+        return module_choices(replace(WORK, model=model, stack=stack).setup(RAMP_STAGE))
+
+    assert chosen(latent, bridge) == [("mla_up_proj",), ("layernorm", "mla_up_proj", "moe_act")]
+    assert chosen(ROUTED, bridge) == [("layernorm", "moe_act")]
+    assert chosen(TOY, bridge) == chosen(ROUTED, core) == []
+
+
+def test_no_way_to_run_again_is_tried_that_a_prediction_refuses() -> None:
+    """What torchtitan selects, product by product, is not covered for mixers that keep a state."""
+    hybrid = Workload(
+        model=model_preset("nemotron-3-nano"),
+        cluster=WORK.cluster,
+        stack=stack_preset("torchtitan"),
+        gpus=16,
+        global_batch_size=16,
+        sequence_length=4096,
+    ).setup(RAMP_STAGE)
+    assert rerun_choices(hybrid, ("none", "selective", "full")) == [{"recompute": "none"}, {"recompute": "full"}]
+    with pytest.raises(NotSupportedError, match="is not covered for mamba2"):
+        rerun_choices(hybrid, ("selective",))
 
 
 PUBLISHED: tuple[

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-import numpy as np
 import pytest
 
 from perfmodel import api
@@ -34,18 +32,6 @@ HOPELESS = 1e-3
 def one_by_one() -> tuple[tuple[Layout, Alone], ...]:
     """Every layout of the small model on four GPUs."""
     return tuple(every_layout(small_question(choose=SOME).question, 4))
-
-
-def stopping_after(calls: int) -> Callable[[int], None]:
-    """Progress that is interrupted, as Ctrl-C does it."""
-    left = [calls]
-
-    def advance(_: int) -> None:
-        left[0] -= 1
-        if left[0] < 0:
-            raise KeyboardInterrupt
-
-    return advance
 
 
 # The best
@@ -381,47 +367,3 @@ def test_no_layout_can_exist() -> None:
         small_plan(choose={"tensor_parallel": 3})
     with pytest.raises(InputError, match="no layout of 7 GPUs trains small with a global batch of 3"):
         small_plan(gpus=7, global_batch_size=None, ramp="7:1B, 3:1B")
-
-
-# Ctrl-C
-
-
-def test_stopped_with_the_best_so_far() -> None:
-    """A search that is interrupted says so, and keeps what it has."""
-    found = small_plan(gpus=8, on_progress=stopping_after(1))
-    assert not found.complete
-    assert 0 < found.layouts < small_plan(gpus=8).layouts
-    assert found.best is not None
-    assert found.obstacle is None
-
-
-def test_stopped_between_numbers_of_gpus() -> None:
-    """Those that were searched are options; nothing more is searched."""
-    found = small_plan(gpus="4..64", on_progress=stopping_after(20))
-    assert not found.complete
-    assert found.best is not None
-    assert 1 <= len(found.options) < 5
-
-
-def test_stopped_while_looking_for_a_number() -> None:
-    """Without an option there is no plan, and no obstacle either."""
-    found = small_plan(gpus=None, tokens="100B", deadline="2d", on_progress=stopping_after(0))
-    assert (found.complete, found.best, found.obstacle) == (False, None, None)
-
-
-@pytest.mark.parametrize("calls", [5, 15, 25, 10_000])
-def test_stopped_anywhere_it_keeps_the_limits(calls: int) -> None:
-    """Whatever had been found by then; who does not stop it has the fewest GPUs."""
-    found = small_plan(gpus=None, tokens="100B", deadline="34h", most_gpus=256, on_progress=stopping_after(calls))
-    assert found.complete == (calls == 10_000)
-    assert found.best is None or found.best.calendar_days_at(0.9) <= 34 / 24
-    assert found.best is not None or not found.complete
-
-
-def test_progress_rises() -> None:
-    """It tells how many layouts were looked at, over all numbers of GPUs."""
-    told: list[int] = []
-    found = small_plan(gpus="4,8", on_progress=told.append)
-    assert told == sorted(told)
-    assert told[-1] == found.layouts
-    assert np.all(np.diff(told) > 0)

@@ -21,14 +21,12 @@ from perfmodel.timing.collectives import (
     lone_call_time_s,
     network_efficiency,
     node_collective_time_s,
-    placement,
     tree_share,
 )
 
 H100 = cluster_preset("dgx-h100")
 H200 = cluster_preset("dgx-h200")
 A100 = cluster_preset("dgx-a100")
-GB200 = cluster_preset("gb200-nvl72")
 KINDS = ("all_reduce", "all_gather", "reduce_scatter")
 EVERY_KIND = (*KINDS, "all_to_all", "point_to_point")
 NETWORK = H100.links.network.collectives
@@ -250,15 +248,6 @@ def test_efficiency_is_flat_up_to_four_nodes_and_falls_beyond() -> None:
     assert many[1:] / many[:-1] == pytest.approx(np.full(3, 2.0**-NETWORK.scale_exponent))
 
 
-def test_a_group_knows_its_share_of_the_nics() -> None:
-    """Whole nodes use all eight; a group with one GPU in each node uses one."""
-    whole = placement(ProcessGroup(name="data_parallel", ranks=64, stride=1), H100)
-    sparse = placement(ProcessGroup(name="data_parallel", ranks=64, stride=8), H100)
-    half = placement(ProcessGroup(name="data_parallel", ranks=64, stride=2), H100)
-    assert (whole.network_bytes_per_s, sparse.network_bytes_per_s, half.network_bytes_per_s) == (400e9, 50e9, 200e9)
-    assert (whole.nodes, sparse.nodes, half.nodes) == (8, 64, 16)
-
-
 @pytest.mark.parametrize("kind", ["all_gather", "reduce_scatter", "all_reduce"])
 def test_tensor_parallelism_over_two_nodes_uses_all_nics(kind: str) -> None:
     """16 neighbouring GPUs: two nodes, eight NICs each, so eight times as fast as with one NIC a node."""
@@ -382,30 +371,3 @@ def test_groups_inside_and_over_nodes_are_timed_side_by_side(kind: str) -> None:
     for (row, column), seconds in np.ndenumerate(together):
         one = call(kind, float(payload[column]), int(ranks[column]), int(stride[row, 0]))
         assert seconds == alone_s(one, H100)
-
-
-@pytest.mark.parametrize(
-    ("ranks", "stride", "inside", "nodes"), [(256, 2, 32, 8), (512, 1, 64, 8), (128, 4, 16, 8), (72, 1, 72, 1)]
-)
-def test_a_job_fills_its_nvlink_domains_evenly(ranks: int, stride: int, inside: int, nodes: int) -> None:
-    """512 GPUs of NVL72 take 64 of each of 8 domains, not all of 7 and 8 of the last."""
-    where = placement(ProcessGroup(name="data_parallel", ranks=ranks, stride=stride), GB200)
-    assert (where.ranks_per_node, where.nodes) == (inside, nodes)
-    assert where.network_bytes_per_s == inside * GB200.network_bytes_per_s_per_gpu
-
-
-def test_even_and_uneven_groups_are_placed_side_by_side() -> None:
-    """An array of ranks and strides gives what each gives alone."""
-    ranks, stride = np.array([8, 9, 12, 64, 256, 512]), np.array([[1], [2], [4]])
-    together = placement(ProcessGroup(name="group", ranks=ranks, stride=stride), GB200)
-    inside, nodes = np.asarray(together.ranks_per_node), np.asarray(together.nodes)
-    for row, column in np.ndindex(3, 6):
-        alone = placement(ProcessGroup(name="group", ranks=int(ranks[column]), stride=int(stride[row, 0])), GB200)
-        assert (inside[row, column], nodes[row, column]) == (alone.ranks_per_node, alone.nodes)
-
-
-def test_a_last_node_that_is_part_full_bounds_the_ring() -> None:
-    """Nine GPUs: the ninth is alone in its node, and so is its NIC."""
-    nine, sixteen = (placement(ProcessGroup(name="ring", ranks=ranks, stride=1), H100) for ranks in (9, 16))
-    assert sixteen.network_bytes_per_s == 8 * nine.network_bytes_per_s == 8 * H100.network_bytes_per_s_per_gpu
-    assert alone_s(call("reduce_scatter", 16e9, 9), H100) > 4 * alone_s(call("reduce_scatter", 16e9, 16), H100)

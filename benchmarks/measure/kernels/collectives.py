@@ -60,7 +60,7 @@ class Ranks:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Ranks and nodes."""
+        """How many ranks, and on how many nodes."""
         return len(self.members), self.nodes
 
 
@@ -231,7 +231,7 @@ def main() -> None:
 
 
 def _start(chosen: argparse.Namespace) -> None:
-    """The same command on ranks of this machine."""
+    """Start this command again as one process for each rank of this machine."""
     ranks = chosen.ranks or (torch.cuda.device_count() if chosen.device == "cuda" else os.cpu_count() or 1)
     if ranks < 2:
         raise InputError("collectives need two ranks at least; --ranks 2 starts so many", key="--ranks")

@@ -104,7 +104,7 @@ def kernel_points(plan: KernelGrid) -> list[Point]:
 
 
 def _products(plan: KernelGrid) -> Iterator[Point]:
-    """Two of three combinations, in turn, of rows with weights; those of a plan of one size all."""
+    """Products of every number of rows with every weight, of which each third combination is left out."""
     shapes = [
         (rows, *weight)
         for (i, weight), (j, rows) in product(enumerate(plan.weights), enumerate(plan.rows))

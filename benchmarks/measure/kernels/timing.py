@@ -43,7 +43,7 @@ class Timing:
 
 
 def summary(times: list[float]) -> Timing:
-    """Of at least two times.
+    """Median, spread and number of at least two times.
 
     >>> summary([1.0, 2.0, 3.0])
     Timing(seconds=2.0, spread=1.0, repeats=3, found={})

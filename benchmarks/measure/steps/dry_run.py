@@ -61,7 +61,7 @@ def dry_run(run: Run, stage: RampStage) -> list[CountCheck]:
 
 
 def _counts(model: TransformerModel, work: Iteration, place: int) -> Iterator[CountCheck]:
-    """Those of the pipeline stage at `place`."""
+    """Counts of the pipeline stage at `place`, by torch and by the forecast."""
     layout, stage = work.layout, work.every_stage[place]
     with _fake_ranks(model, layout, place) as groups:
         trainer = Trainer(model, layout, groups)

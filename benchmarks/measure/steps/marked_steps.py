@@ -99,7 +99,7 @@ def _more(time: LabelTime) -> list[float]:
 
 
 def _sums(by_rank: Iterable[Iterable[float]]) -> list[float]:
-    """Rank by rank."""
+    """Sums over the first axis, one for each rank."""
     return [sum(each) for each in zip(*by_rank, strict=True)]
 
 
@@ -147,7 +147,7 @@ def _mean_total(times: Mapping[Label, LabelTime]) -> float:
 
 
 def _stage_means(steps: Sequence[Sequence[StageTime]]) -> list[StageTime]:
-    """Of each stage, part by part."""
+    """Means over steps of every part of the time of each pipeline stage."""
     return [
         StageTime(**{part.name: statistics.fmean(getattr(each, part.name) for each in of_stage) for part in fields(StageTime)})
         for of_stage in zip(*steps, strict=True)

@@ -68,7 +68,7 @@ def _finish(groups: Groups) -> None:
         torch.cuda.synchronize()
 
 
-class Measurement:
+class StepMeasurement:
     """The steps of one rank, and what they showed."""
 
     def __init__(self, run: Run, layout: Layout, groups: Groups) -> None:
@@ -135,12 +135,12 @@ class Measurement:
         ]
 
     def all_losses(self) -> list[float]:
-        """Those of all iterations, which the last pipeline stage has."""
+        """Losses of all iterations, which the last pipeline stage has."""
         losses: list[float] = self.of_all_stages(self.losses)[-1]
         return losses
 
     def memory(self) -> MeasuredMemory:
-        """Of the rank that needs most."""
+        """Memory of the rank that needs most."""
         begun, peak = step_memory_bytes(self.trainer, self.step)
         optimizer = self.trainer.optimizer
         held = (optimizer.parameter_bytes, optimizer.gradient_bytes, optimizer.state_bytes)
@@ -156,7 +156,7 @@ def measured(
     """The record of one stage; every rank takes part. `profile` is where a trace of one more step of rank 0 goes."""
     sensor = Nvml.open()
     before = sensor.readings()
-    work = Measurement(run, layout, groups)
+    work = StepMeasurement(run, layout, groups)
     times = work.timed_s(seconds)
     after = sensor.readings()
     low, middle, high = statistics.quantiles(times, n=4)
@@ -260,7 +260,7 @@ def _code(chosen: argparse.Namespace) -> int:
 
 
 def main() -> None:
-    """One sentence when it cannot."""
+    """Measure as the arguments say; exit with one sentence where that is not possible."""
     sys.exit(_code(_arguments()))
 
 

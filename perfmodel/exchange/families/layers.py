@@ -14,7 +14,7 @@ from perfmodel.spec.model import SECTIONS
 MOST_LAYERS: Final = 10_000  # each is looked at on its own
 
 
-class Layer(NamedTuple):
+class ConfigLayer(NamedTuple):
     """The parts of one layer."""
 
     attention: str
@@ -36,29 +36,29 @@ def layer_settings(config: FamilyConfig, row: Mapping[str, Any], layers: int) ->
     mixers = layer_mixers(config, row, layers, window)
     others = feed_forward_parts(config, row, layers)
     pairs = zip(mixers, others, strict=True)
-    every = [Layer(mixer.attention, mixer.is_rotated, mixer.feed_forward or other) for mixer, other in pairs]
+    every = [ConfigLayer(mixer.attention, mixer.is_rotated, mixer.feed_forward or other) for mixer, other in pairs]
     return _sections(config, row, every) | kinds_in_order(every, window, _further(config, row))
 
 
-def _further(config: FamilyConfig, row: Mapping[str, Any]) -> list[Layer]:
-    """The layers that one which predicts a further token is made of, where the row says so, and the config in known words."""
+def _further(config: FamilyConfig, row: Mapping[str, Any]) -> list[ConfigLayer]:
+    """The layers of one multi-token-prediction module, where the row of the family says how the config names them."""
     words = config.decided(row["further"]) if "further" in row else None
     types = [row["types"].get(str(word)) for word in words] if isinstance(words, str | list) else []
-    return [Layer(each["attention"], True, each["feed_forward"]) for each in types if each] if all(types) else []
+    return [ConfigLayer(each["attention"], True, each["feed_forward"]) for each in types if each] if all(types) else []
 
 
-def _sections(config: FamilyConfig, row: Mapping[str, Any], layers: Sequence[Layer]) -> dict[str, Any]:
+def _sections(config: FamilyConfig, row: Mapping[str, Any], layers: Sequence[ConfigLayer]) -> dict[str, Any]:
     """The mixture, latent attention and other mixers that some layer has, with the numbers of the config."""
     used = {part for layer in layers for part in (layer.attention, layer.feed_forward)}
     found = {section: row[section] for part, section in SECTIONS.items() if part in used}
     return {section: config.section(cells) for section, cells in found.items()}
 
 
-def kinds_in_order(layers: Sequence[Layer], window: int | None, further: Sequence[Layer]) -> dict[str, Any]:
+def kinds_in_order(layers: Sequence[ConfigLayer], window: int | None, further: Sequence[ConfigLayer]) -> dict[str, Any]:
     """The kinds of layers by name, their order, and those that predict further tokens where the others have them too."""
     distinct = sorted(set(layers), reverse=True)
     if len(distinct) == 1 and distinct[0] in {
-        Layer(attention, True, other) for attention in ("full", "latent") for other in ("dense", "experts")
+        ConfigLayer(attention, True, other) for attention in ("full", "latent") for other in ("dense", "experts")
     }:
         return {}
     names = {layer: _name(layer, distinct) for layer in distinct}
@@ -69,7 +69,7 @@ def kinds_in_order(layers: Sequence[Layer], window: int | None, further: Sequenc
     return {"layer_kinds": kinds} | {order: " ".join(words) for order, words in orders.items() if words}
 
 
-def _name(layer: Layer, kinds: Sequence[Layer]) -> str:
+def _name(layer: ConfigLayer, kinds: Sequence[ConfigLayer]) -> str:
     """What a kind is called among others: by the parts in which they differ."""
     mixers = {(each.attention, each.is_rotated) for each in kinds}
     others = {each.feed_forward for each in kinds}
@@ -80,7 +80,7 @@ def _name(layer: Layer, kinds: Sequence[Layer]) -> str:
     return other if len(mixers) == 1 or not mixer else f"{mixer}_{other}"
 
 
-def _kind(layer: Layer, window: int | None) -> dict[str, Any]:
+def _kind(layer: ConfigLayer, window: int | None) -> dict[str, Any]:
     kind: dict[str, Any] = {"attention": layer.attention}
     if layer.attention == "sliding":
         kind["window"] = window

@@ -11,6 +11,7 @@ from perfmodel.exchange.launchers.registry import Launcher
 from perfmodel.exchange.translation.launch_texts import heading, steps_of, torchrun, world_of
 from perfmodel.exchange.translation.table_words import as_sections, spelled
 from perfmodel.exchange.translation.written_configs import written_config
+from perfmodel.spec.axes import CONTEXT, PIPELINE, TENSOR
 from perfmodel.spec.fields import whole
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.model import TransformerModel
@@ -71,9 +72,7 @@ def _values(run: Run, layout: Layout, steps: int) -> dict[str, Any]:
     stack = run.stack
     values: dict[str, Any] = {
         "replicas": whole(layout.data_parallel),
-        "tensor_parallel": whole(layout.tensor_parallel),
-        "pipeline_parallel": whole(layout.pipeline_parallel),
-        "context_parallel": whole(layout.context_parallel),
+        **{axis.name: whole(layout.degree(axis)) for axis in (TENSOR, PIPELINE, CONTEXT)},
         "pipeline_schedule": layout.pipeline_schedule,
         "sequence_parallel": layout.sequence_parallel,
         "recompute": layout.recompute,
@@ -88,7 +87,7 @@ def _values(run: Run, layout: Layout, steps: int) -> dict[str, Any]:
         "stack.states.gradient_bytes": float(stack.states.gradient_bytes),
     }
     if whole(layout.context_parallel) == 1:
-        values.pop("context_parallel")
+        values.pop(CONTEXT.name)
     if whole(layout.tensor_parallel) > 1:
         values["stack.overlap.tensor_parallel"] = stack.overlap.tensor_parallel
     return values

@@ -17,6 +17,7 @@ from perfmodel.exchange.translation.launch_texts import heading, steps_of, torch
 from perfmodel.exchange.translation.named_models import named_model
 from perfmodel.exchange.translation.table_words import as_sections, spelled
 from perfmodel.exchange.translation.torchtitan import SCHEDULES, TORCHTITAN, known_flavors, model_of
+from perfmodel.spec.axes import CONTEXT, EXPERT, PIPELINE, TENSOR
 from perfmodel.spec.fields import whole
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.model import TransformerModel
@@ -121,7 +122,7 @@ def _training(run: Run, layout: Layout, steps: int) -> dict[str, Any]:
 
 def _degrees(run: Run, layout: Layout) -> dict[str, Any]:
     """How GPUs share the model, and the schedule of a pipeline."""
-    every, pipeline, tensor = (whole(each) for each in (layout.data_parallel, layout.pipeline_parallel, layout.tensor_parallel))
+    every, pipeline = whole(layout.data_parallel), whole(layout.pipeline_parallel)
     replicas = {"none": every, "zero3": 1, "hsdp": whole(layout.data_parallel_replicas)}.get(layout.sharding)
     if replicas is None:
         raise NotSupportedError(f"{layout.sharding} cannot be said in {SOFTWARE}; none, zero3 and hsdp can", key="sharding")
@@ -129,13 +130,11 @@ def _degrees(run: Run, layout: Layout) -> dict[str, Any]:
         "replicas": replicas,
         "shards": every // replicas,
         "reshards": "always" if run.stack.states.regathers_parameters else "never",
-        "tensor_parallel": tensor,
+        **{axis.name: whole(layout.degree(axis)) for axis in (TENSOR, PIPELINE, CONTEXT)},
         "cuts_sequence": layout.sequence_parallel,
-        "pipeline_parallel": pipeline,
-        "context_parallel": whole(layout.context_parallel),
     }
     if run.model.mixture is not None:
-        values["expert_parallel"] = whole(layout.expert_parallel)
+        values[EXPERT.name] = whole(layout.expert_parallel)
     if pipeline > 1:
         values |= {"schedule": _schedule(layout), "pipeline_passes": whole(layout.micro_batches)}
     if whole(layout.virtual_pipeline) > 1:

@@ -13,9 +13,9 @@ from typing import Any, Final
 
 from perfmodel.errors import InputError, shown
 from perfmodel.exchange.translation.conversion import stage
+from perfmodel.units import DECIMAL_PREFIXES
 
 MOST_STAGES: Final = 1000
-SUFFIXES: Final = {"K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}
 STEP: Final = re.compile(r"(\d+(?:\.\d+)?(?:[eE]\d+)?)([KMBT]?):(\d+)")
 
 
@@ -50,7 +50,7 @@ def named_steps(value: Any, *, length: int, tokens: float | None) -> list[dict[s
     found = [STEP.fullmatch(word) for word in re.split(r"[\s,]+", words.strip("[]'\" "))]
     if not found or not all(found) or len(found) > MOST_STAGES:
         raise InputError(f"{shown(value)} is no schedule of batches; write it like 0:384 200B:768")
-    starts = [float(each[1]) * (SUFFIXES[each[2]] if each[2] else length) for each in found if each]
+    starts = [float(each[1]) * (DECIMAL_PREFIXES[each[2]] if each[2] else length) for each in found if each]
     if starts != sorted(set(starts)) or starts[0]:
         raise InputError(f"{shown(value)} is no schedule of batches: thresholds begin with 0 and rise")
     ends = [*starts[1:], tokens]

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from perfmodel.errors import InputError
+from perfmodel.units import DECIMAL_PREFIXES
 
 LONGEST_LINE: Final = 1 << 16  # bytes; what follows counts as another line
 COLOURS: Final = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07]*\x07")
@@ -96,7 +97,6 @@ def field_of(text: str, *keys: str) -> float | None:
     return None
 
 
-SCALES: Final = {"K": 1e3, "M": 1e6, "G": 1e9, "B": 1e9, "T": 1e12}
 NUMBER: Final = re.compile(r"([-+]?\d[\d,]*\.?\d*(?:[eE][-+]?\d+)?)\s*([KMGBT])?(?:iB|B)?\b")
 
 
@@ -107,4 +107,4 @@ def number_in(text: str | None) -> float | None:
     (6150.0, 61400.0, 120.1, None)
     """
     found = NUMBER.match(text.strip()) if text else None
-    return float(found[1].replace(",", "")) * SCALES.get(found[2] or "", 1.0) if found else None
+    return float(found[1].replace(",", "")) * DECIMAL_PREFIXES[found[2] or ""] if found else None

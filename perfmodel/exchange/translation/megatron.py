@@ -58,7 +58,7 @@ def _nodes(draft: RunDraft) -> int | None:
 
 
 def _sizes(draft: RunDraft) -> None:
-    """The model."""
+    """Take the sizes and parts of the model."""
     settings, facts = draft.settings, draft.facts
     for default in defaults_of(draft.dialect.table, "model."):
         draft.take(default)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from perfmodel.errors import InputError, shown
-from perfmodel.exchange.families.layers import MOST_LAYERS, Layer, kinds_in_order
+from perfmodel.exchange.families.layers import MOST_LAYERS, ConfigLayer, kinds_in_order
 from perfmodel.exchange.translation.defaults import defaults_of
 from perfmodel.exchange.translation.layer_flags import flags_of_layers
 from perfmodel.exchange.translation.run_drafts import RunDraft, number, whole
@@ -110,7 +110,7 @@ def _orders(draft: RunDraft) -> dict[str, Any]:
         draft.refused.append(f"{draft.words['window']}: windows of latent attention cannot be expressed yet")
         return {}
     every = [
-        Layer("sliding" if near else whole_kind, True, "experts" if sparse else "dense")
+        ConfigLayer("sliding" if near else whole_kind, True, "experts" if sparse else "dense")
         for near, sparse in zip(windowed, experts, strict=True)
     ]
     return {f"model.{key}": value for key, value in kinds_in_order(every, window, ()).items()}

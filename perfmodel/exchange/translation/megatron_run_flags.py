@@ -84,7 +84,7 @@ def batch_flags(run: Run, stages: tuple[RampStage, ...]) -> Flags:
 
 
 def precision_flags(run: Run, layout: Layout) -> Flags:
-    """Number formats."""
+    """The flags that say in which number formats a run trains."""
     low = run.stack.low_precision
     if layout.precision == "fp8":
         yield from (("--bf16", True), ("--fp8-format", "hybrid"), ("--fp8-recipe", SCALINGS[low.scaling]))

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Final, TypeAlias
 
-from perfmodel.exchange.translation.shell_words import BARE, DOUBLE, SINGLE, Piece, Token
+from perfmodel.exchange.translation.shell_words import BARE, DOUBLE, SINGLE, ShellPiece, Token
 
 Value: TypeAlias = str | list[str]
 Variables: TypeAlias = MutableMapping[str, Value]
@@ -48,11 +48,11 @@ def text_of(word: Token, variables: Variables, *, unset: str | None = None) -> s
 
 
 def _joined(word: Token) -> Token:
-    pieces = tuple(Piece(text=each.text, quoting=DOUBLE if each.quoting == BARE else each.quoting) for each in word.pieces)
+    pieces = tuple(ShellPiece(text=each.text, quoting=DOUBLE if each.quoting == BARE else each.quoting) for each in word.pieces)
     return Token(kind="word", pieces=pieces)
 
 
-def _expanded(piece: Piece, variables: Variables, unset: str | None) -> list[str]:
+def _expanded(piece: ShellPiece, variables: Variables, unset: str | None) -> list[str]:
     """The parts of a piece: several where an array, or blanks in an unquoted value, part it."""
     parts, at, text = [""], 0, piece.text
     while at < len(text) and len(parts) < MOST_PIECES:
@@ -113,12 +113,12 @@ def _parameter(inside: str, variables: Variables, unset: str | None) -> list[str
     name, index, operator, word = found[1], found[2] or "", found[3] or "", found[4] or ""
     is_set = name in variables and (":" not in operator or variables[name] not in ("", []))
     if operator[-1:] in ("-", "=") and operator and not is_set:
-        default = " ".join(_expanded(Piece(text=_unquoted(word), quoting=DOUBLE), variables, unset))
+        default = " ".join(_expanded(ShellPiece(text=_unquoted(word), quoting=DOUBLE), variables, unset))
         if operator.endswith("="):
             variables[name] = default
         return [default]
     if operator[-1:] == "+":
-        return _expanded(Piece(text=_unquoted(word), quoting=DOUBLE), variables, unset) if is_set else [""]
+        return _expanded(ShellPiece(text=_unquoted(word), quoting=DOUBLE), variables, unset) if is_set else [""]
     return _values(name, index, variables, unset)
 
 

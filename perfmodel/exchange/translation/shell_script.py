@@ -16,7 +16,7 @@ from typing import Final
 from perfmodel.errors import PerfmodelError
 from perfmodel.exchange.documents import read_text
 from perfmodel.exchange.translation.shell_expansion import Value, Variables, all_fields, text_of
-from perfmodel.exchange.translation.shell_words import BARE, Piece, Token, tokens
+from perfmodel.exchange.translation.shell_words import BARE, ShellPiece, Token, tokens
 
 ASSIGNMENT: Final = re.compile(r"([A-Za-z_]\w*)(\+?)=")
 DECLARATIONS: Final = ("export", "declare", "local", "readonly", "typeset", "env")
@@ -87,7 +87,7 @@ class _Reader:
             token = self.tokens[self.at]
             is_inside = bool(found) and _keyword(found[0]) == "[[" and _keyword(found[-1]) != "]]"
             if is_inside and token.text in JOINTS:
-                token = Token(kind="word", pieces=(Piece(text=JOINTS[token.text], quoting=BARE),))
+                token = Token(kind="word", pieces=(ShellPiece(text=JOINTS[token.text], quoting=BARE),))
             if token.kind not in ("word", "array"):
                 break
             found.append(token)
@@ -236,7 +236,7 @@ class _Reader:
             return True
         if not token.pieces or token.pieces[0].quoting != BARE or not (found := ASSIGNMENT.match(token.pieces[0].text)):
             return False
-        first = Piece(text=token.pieces[0].text[found.end() :], quoting=BARE)
+        first = ShellPiece(text=token.pieces[0].text[found.end() :], quoting=BARE)
         value = text_of(Token(kind="word", pieces=(first, *token.pieces[1:])), variables)
         variables[found[1]] = _appended(variables.get(found[1], ""), value) if found[2] else value
         return True

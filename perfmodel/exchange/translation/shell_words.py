@@ -19,7 +19,7 @@ CLOSING: Final = {"(": ")", "{": "}"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Piece:
+class ShellPiece:
     """Part of a word, and how it was quoted."""
 
     text: str
@@ -32,7 +32,7 @@ class Token:
 
     kind: str  # word | operator | array | here
     text: str = ""
-    pieces: tuple[Piece, ...] = ()
+    pieces: tuple[ShellPiece, ...] = ()
     words: tuple[Token, ...] = ()
     appends: bool = False
 
@@ -120,33 +120,33 @@ class _Scanner:
                 pieces.append(self._bare())
         return Token(kind="word", pieces=tuple(pieces))
 
-    def _single(self) -> Piece:
+    def _single(self) -> ShellPiece:
         end = self.text.find("'", self.at + 1)
         end = len(self.text) if end < 0 else end
         text, self.at = self.text[self.at + 1 : end], end + 1
-        return Piece(text=text, quoting=SINGLE)
+        return ShellPiece(text=text, quoting=SINGLE)
 
-    def _double(self) -> Piece:
+    def _double(self) -> ShellPiece:
         self.at += 1
         start = self.at
         while self.at < len(self.text) and self.text[self.at] != '"':
             self.at = self._past_expansion() if self.text[self.at] == "$" else self.at + 1 + (self.text[self.at] == "\\")
         text = re.sub(r"\\\r?\n", " ", self.text[start : self.at])
         self.at += 1
-        return Piece(text=re.sub(r'\\(["\\])', r"\1", text), quoting=DOUBLE)
+        return ShellPiece(text=re.sub(r'\\(["\\])', r"\1", text), quoting=DOUBLE)
 
-    def _bare(self) -> Piece:
+    def _bare(self) -> ShellPiece:
         start = self.at
         if self.text[self.at] == "\\":
             self.at += 2
-            return Piece(text=self.text[start + 1 : self.at], quoting=SINGLE)
+            return ShellPiece(text=self.text[start + 1 : self.at], quoting=SINGLE)
         if self.text[self.at] in "$`":
             self.at = self._past_expansion()
-            return Piece(text=self.text[start : self.at], quoting=BARE)
+            return ShellPiece(text=self.text[start : self.at], quoting=BARE)
         self.at += 1
         while self.at < len(self.text) and self.text[self.at] not in " \t\r\n;|&()<>'\"\\$`":
             self.at += 1
-        return Piece(text=self.text[start : self.at], quoting=BARE)
+        return ShellPiece(text=self.text[start : self.at], quoting=BARE)
 
     def _past_expansion(self) -> int:
         """Where an expansion that begins here ends: `$NAME`, `${..}`, `$(..)`, or text between backquotes."""

@@ -41,7 +41,7 @@ class Numbers:
         self.kept, self.stride, self.seen = array("d"), 1, 0
 
     def add(self, value: float) -> None:
-        """Take one more."""
+        """Take one more number."""
         if self.seen % self.stride == 0:
             self.kept.append(value)
             if len(self.kept) > KEPT:

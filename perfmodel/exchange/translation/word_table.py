@@ -90,7 +90,7 @@ class WordTable:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
+class FileReading:
     """What a file says: keys of a run, facts, and a sentence for every word that is neither."""
 
     settings: Mapping[str, Any]
@@ -124,7 +124,7 @@ def _word(name: str, row: Any) -> Word:
     return Word(name=name, key=row) if isinstance(row, str) else Word(name=name, **row)
 
 
-def reading(given: Mapping[str, Any], table: WordTable) -> Reading:
+def reading(given: Mapping[str, Any], table: WordTable) -> FileReading:
     """What words with their values say of a run. Errors: InputError, under the word, for a value that cannot be read."""
     settings: dict[str, Any] = {}
     facts: dict[str, Any] = {}
@@ -151,7 +151,7 @@ def reading(given: Mapping[str, Any], table: WordTable) -> Reading:
             names[word.key or word.fact] = name
         elif word is None and not says_nothing(value) and not table.is_off(name):
             ignored.append(_ignored(name, table))
-    return Reading(settings=settings, facts=facts, ignored=tuple(ignored), refused=tuple(refused), names=names)
+    return FileReading(settings=settings, facts=facts, ignored=tuple(ignored), refused=tuple(refused), names=names)
 
 
 def _check(word: Word, meaning: Any) -> None:

@@ -33,7 +33,7 @@ class Swing:
 
     @property
     def width(self) -> float:
-        """How much it matters."""
+        """The larger of both changes of the iteration, without its sign."""
         return max(abs(self.helping.change), abs(self.hurting.change))
 
 

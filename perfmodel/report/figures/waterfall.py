@@ -31,7 +31,7 @@ class WaterfallBar:
 
     @property
     def label(self) -> str:
-        """What it is called."""
+        """Label of the step beside its bar."""
         return ENDS.get(self.name) or STEP_LABELS[self.name]
 
 

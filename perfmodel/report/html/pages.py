@@ -41,7 +41,7 @@ Draw: TypeAlias = Callable[[], Drawing]
 
 
 def _quiet(_done: int, _of: int) -> None:
-    """Nobody is told."""
+    """Report no progress."""
 
 
 def run_page(

@@ -119,7 +119,7 @@ def run_sections(subject: RunStatements, figures: Mapping[str, str]) -> list[Sec
 
 
 def _scaling(subject: RunStatements) -> str:
-    """The curve in numbers."""
+    """The table behind the curve of strong scaling; empty where there is no curve."""
     swept = strong_scaling(subject.run, subject.foremost.place)
     curve = swept.scaling
     return "" if curve is None else as_html(titled(scaling_title(swept, curve), scaling_table(swept, curve)))

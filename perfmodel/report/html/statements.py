@@ -31,7 +31,7 @@ class RunStatements:
 
     @property
     def run(self) -> Run:
-        """The run itself."""
+        """The run that the page is about: the first of its candidates."""
         return self.candidates[0].run
 
     @property
@@ -41,7 +41,7 @@ class RunStatements:
 
     @property
     def prediction(self) -> Prediction:
-        """What it will do."""
+        """The prediction of that run."""
         return self.predictions[0]
 
 

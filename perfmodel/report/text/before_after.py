@@ -68,12 +68,12 @@ class IntervalLine(Line):
     high: str
 
     def value(self, numbers: Numbers) -> str:
-        """Both ends."""
+        """Both ends of the interval, as in 0.55-0.73."""
         ends = [numbers.get(end) for end in (self.name, self.high)]
         return "-".join("" if end is None else f"{end * self.scale:.{self.decimals}f}" for end in ends).strip("-")
 
     def difference(self, before: Numbers, after: Numbers) -> str:  # noqa: ARG002 - it has none
-        """None."""
+        """Always empty: two intervals have no difference."""
         return ""
 
 

@@ -13,7 +13,7 @@ from perfmodel.explanation.explanation import Explanation
 from perfmodel.explanation.moves import DEGREES, Move
 from perfmodel.explanation.sensitivity import Effect
 from perfmodel.explanation.terms import TERMS
-from perfmodel.explanation.waterfall import STEPS, Step
+from perfmodel.explanation.waterfall import STEPS, WaterfallStep
 from perfmodel.report.text.interval import interval_table
 from perfmodel.report.text.own_runs import own_runs_line
 from perfmodel.report.text.prediction import fit_sentence, need_text, size_text
@@ -110,7 +110,7 @@ def waterfall_table(explained: Explanation) -> RenderableType:
     return titled("Where the peak goes (without: the MFU if that step alone were gone)", table)
 
 
-def _step_cells(step: Step, left: float) -> tuple[str, ...]:
+def _step_cells(step: WaterfallStep, left: float) -> tuple[str, ...]:
     return (
         STEP_LABELS[step.name],
         f"{1e3 * step.seconds:.1f}",

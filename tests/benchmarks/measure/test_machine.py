@@ -13,11 +13,11 @@ import pytest
 import torch
 
 from perfmodel import __version__
-from perfmodel.benchmarks.measure.machine import Nvml, Reading, commit_of, provenance, reasons, state_text, warnings
+from perfmodel.benchmarks.measure.machine import GpuState, Nvml, commit_of, provenance, reasons, state_text, warnings
 from perfmodel.evidence.records import PROVENANCE
 from perfmodel.model.cores import on_one_core
 
-GOOD = Reading(name="NVIDIA H100", sm_clock_mhz=1980, throttle_reasons=("idle",))
+GOOD = GpuState(name="NVIDIA H100", sm_clock_mhz=1980, throttle_reasons=("idle",))
 
 
 class FakeError(Exception):
@@ -91,7 +91,7 @@ def test_without_nvml_nothing_is_read() -> None:
 
 def test_clocks_that_are_held_back_are_one_sentence() -> None:
     """Those of the GPU that was, with its clocks before and after."""
-    slow = Reading(name="NVIDIA H100", sm_clock_mhz=1200, throttle_reasons=reasons(0x44))
+    slow = GpuState(name="NVIDIA H100", sm_clock_mhz=1200, throttle_reasons=reasons(0x44))
     (sentence,) = warnings((GOOD, GOOD), (GOOD, slow))
     assert sentence.startswith("the clocks of GPU 1 (NVIDIA H100) were held back by power cap and hardware thermal slowdown: ")
     assert "SM 1980 MHz before, 1200 MHz after" in sentence
@@ -100,7 +100,7 @@ def test_clocks_that_are_held_back_are_one_sentence() -> None:
 @pytest.mark.parametrize("bits", [0x0, 0x1, 0x2, 0x3])
 def test_a_gpu_that_is_idle_or_does_as_it_was_told_is_no_warning(bits: int) -> None:
     """Nor one that runs free."""
-    calm = Reading(name="NVIDIA H100", sm_clock_mhz=1980, throttle_reasons=reasons(bits))
+    calm = GpuState(name="NVIDIA H100", sm_clock_mhz=1980, throttle_reasons=reasons(bits))
     assert warnings((calm,), (calm,)) == []
 
 

@@ -12,7 +12,7 @@ from perfmodel.exchange.translation.conversion import Conversion, stage
 from perfmodel.exchange.translation.defaults import defaults_of
 from perfmodel.exchange.translation.run_drafts import Dialect, RunDraft, whole
 from perfmodel.exchange.translation.trainer_configs import add_what_the_program_knows
-from perfmodel.exchange.translation.word_table import Reading, flattened
+from perfmodel.exchange.translation.word_table import FileReading, flattened
 from perfmodel.spec.layout import GATHERED
 
 NAME: Final = "DeepSpeed JSON"
@@ -36,7 +36,7 @@ def from_config(
     format_name: str,
     name: str,
     path: Path | None = None,
-    program: Reading | None = None,
+    program: FileReading | None = None,
     gpus: int | None = None,
 ) -> Conversion:
     """The run of a DeepSpeed configuration, with what the training `program` says, on so many GPUs. Errors: InputError."""

@@ -63,7 +63,7 @@ class CellGrid:
 
     @property
     def plot_height(self) -> float:
-        """Points of the plot."""
+        """Height of the plot [points]."""
         return self.cell_size(0.0)[1] * len(self.rows) + 44.0
 
 

@@ -65,7 +65,7 @@ class Spot(NamedTuple):
     up: float
 
     def box(self, place: LabelPlace) -> Box:
-        """What it covers."""
+        """The rectangle that the name covers at a place."""
         width, height = text_width(place.point.name, SMALL), HIGH * SMALL
         left = place.x + self.right - {"left": 0.0, "center": 0.5, "right": 1.0}[self.side] * width
         bottom = place.y + self.up - {"bottom": 0.0, "center": 0.5, "top": 1.0}[self.level] * height

@@ -74,7 +74,7 @@ def _tell(element: ET.Element, text: str) -> None:
 
 
 def _rename(element: ET.Element, prefix: str, known: AbstractSet[str]) -> None:
-    """What it refers to, and its id where anything refers to it."""
+    """Put `prefix` before the ids that an element refers to, and before its own where another element refers to it."""
     if (name := element.attrib.pop("id", "")) in known:
         element.set("id", prefix + name)
     if link := element.attrib.pop(LINK, ""):
