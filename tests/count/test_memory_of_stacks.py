@@ -45,12 +45,12 @@ def needed(stack: SoftwareStack | str, layout: Layout = LAYOUT, model: Transform
     return memory_bytes(iteration(setup_of(model, replace(layout, **changes), software)))
 
 
-def kept_by_a_layer(stack: SoftwareStack | str, **changes: Any) -> float:
+def kept_by_a_layer(stack: SoftwareStack | str, model: TransformerModel = LLAMA, **changes: Any) -> float:
     """Bytes that one layer keeps of one token."""
     software = stack_preset(stack) if isinstance(stack, str) else stack
-    work = iteration(setup_of(LLAMA, replace(LAYOUT, **changes), software))
+    work = iteration(setup_of(model, replace(LAYOUT, **changes), software))
     kept = float(stage_activation_bytes(work, work.stages.first))
-    return float(kept / LLAMA.layers / float(work.layout.tokens_per_micro_batch))
+    return float(kept / model.layers / float(work.layout.tokens_per_micro_batch))
 
 
 @pytest.mark.parametrize(("layers", "measured_gb"), [(2, 11.33), (4, 18.35), (10, 39.43), (20, 74.56)])
@@ -78,6 +78,13 @@ def test_every_second_product_is_kept() -> None:
     compiled = 2 * (3 * 4096 + 1024 + 14336) + 4 * 32
     assert kept_by_a_layer("torchtitan", recompute="selective") == pytest.approx(compiled)
     assert kept_by_a_layer("torchtitan-eager", recompute="selective") == pytest.approx(compiled + 2 * 4096)
+
+
+def test_products_of_experts_are_no_calls_that_are_counted() -> None:
+    """Of a layer with experts 2*(h + 2*q + v) and the statistics are left: its four linears are those of the attention."""
+    mixtral = model_preset("mixtral-8x7b")
+    kept = kept_by_a_layer("torchtitan", mixtral, recompute="selective")
+    assert kept == pytest.approx(2 * (3 * 4096 + 1024) + 4 * 32)
 
 
 def test_autocast_keeps_a_stream_of_4_bytes() -> None:
