@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,7 +34,8 @@ def _convert(document: Document) -> Conversion:
     given: dict[str, Any] = {name.removeprefix("--"): value for name, value in launch.flags.items()}
     path = document.path or Path("run")
     file = given.get("job.config_file") or launch.environment.get("CONFIG_FILE")
-    return from_keys(_file(path.parent, file) | given, format_name=NAME, name=path.stem, gpus=launch.gpus)
+    found = from_keys(_file(path.parent, file) | given, format_name=NAME, name=path.stem, gpus=launch.gpus)
+    return replace(found, assumed=(*found.assumed, *launch.assumed))
 
 
 def _file(folder: Path, name: Any) -> dict[str, Any]:
