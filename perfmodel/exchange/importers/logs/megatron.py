@@ -19,7 +19,7 @@ from perfmodel.exchange.translation.log_formats import recogniser, steps_of
 from perfmodel.exchange.translation.log_lines import LogLine, field_of, line_of, number_in, pairs_of
 from perfmodel.exchange.translation.megatron import from_arguments, from_flags
 from perfmodel.exchange.translation.steady_steps import SteadySteps, Step
-from perfmodel.exchange.translation.word_table import UNKNOWN
+from perfmodel.exchange.translation.word_table import UNKNOWN, WITHOUT_EFFECT
 
 NAME: Final = "Megatron-LM log"
 TIME: Final = "elapsed time per iteration (ms)"
@@ -107,7 +107,7 @@ def _described(document: Document) -> Conversion:
 def _together(sentences: tuple[str, ...]) -> Iterator[str]:
     """Sentences, with those of arguments that nobody knows in one: a block has every argument that there is."""
     unknown = [each.partition(":")[0] for each in sentences if each.endswith(UNKNOWN)]
-    yield from (each for each in sentences if not each.endswith(UNKNOWN))
+    yield from (each for each in sentences if not each.endswith((UNKNOWN, WITHOUT_EFFECT)))
     if unknown:
         yield f"{' '.join(unknown)}: nobody here knows these arguments; they are not read"
 

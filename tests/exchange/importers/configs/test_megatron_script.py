@@ -237,7 +237,7 @@ def test_a_schedule_of_batches_becomes_stages(tmp_path: Path) -> None:
     ("flags", "words"),
     [
         ("--optimizer-cpu-offload", "offload to the CPU"),
-        ("--cp-comm-type a2a", "--cp-comm-type 'a2a' is not covered"),
+        ("--context-parallel-size 2 --cp-comm-type a2a", "--cp-comm-type 'a2a' is not covered"),
         ("--recompute-granularity selective --recompute-modules core_attn mlpp", "--recompute-modules core_attn mlpp"),
         ("--pipeline-model-parallel-size 4 --decoder-first-pipeline-num-layers 2", "--decoder-first-pipeline-num-layers 2"),
         ("--use-distributed-optimizer --num-distributed-optimizer-instances 2", "--num-distributed-optimizer-instances 2"),
