@@ -19,6 +19,7 @@ def last(text: str) -> list[str]:
     ("text", "words"),
     [
         ("A=1\nrun $A ${A}2 \"$A 3\" '$A'", ["run", "1", "12", "1 3", "$A"]),
+        ('A=()\nrun --x "${A[@]}" "$@" "${@}" "$A"', ["run", "--x", ""]),
         ("run one \\\n  two # three", ["run", "one", "two"]),
         ("A=(x 'y z')\nA+=(w)\nrun ${A[@]}", ["run", "x", "y", "z", "w"]),
         ("A=(x 'y z')\nrun \"${A[@]}\" ${A[1]}", ["run", "x", "y z", "y", "z"]),
