@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from perfmodel.errors import InputError
+
 if TYPE_CHECKING:
     from perfmodel.evidence.step_records import StepRecord
     from perfmodel.exchange.questions.plan_arguments import SearchLimits
@@ -27,7 +29,11 @@ def read_record(path: Path) -> StepRecord:
     """The step that `perfmodel measure` wrote to a file. Errors: InputError for a file that holds none."""
     from perfmodel.evidence.step_records import step_record
     from perfmodel.exchange.documents import read_mapping
+    from perfmodel.exchange.importers.registry import document_at, importer_of
 
+    importer = importer_of(document_at(path)) if path.is_file() else None
+    if importer is not None:
+        raise InputError(f"{path} is a {importer.name}; what `perfmodel measure` writes is needed here")
     return step_record(read_mapping(path, needs="what `perfmodel measure` writes"))
 
 

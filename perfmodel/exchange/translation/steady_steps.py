@@ -97,6 +97,11 @@ class SteadySteps:
         self._iterations, self._times = Numbers(), Numbers()  # of all lines, steady or not
 
     @property
+    def is_empty(self) -> bool:
+        """Whether there was no step yet."""
+        return self._last is None
+
+    @property
     def memory_kind(self) -> str:
         """Whether the most memory is what tensors took, or what the allocator reserved; empty where none is printed."""
         return next((each for each in ("allocated", "reserved") if each in self.memory_bytes), "")

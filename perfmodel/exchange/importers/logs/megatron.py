@@ -44,7 +44,8 @@ def _convert(document: Document) -> Conversion:
     found = _described(document)
     run = found.run or {}
     length, gpus = run.get("sequence_length"), run.get("gpus")
-    own = steps.record(convention="full", sequence_length=length, gpus=gpus)
+    convention = "full" if bridge.is_empty else "causal"  # Megatron-Bridge counts for both of its lines
+    own = steps.record(convention=convention, sequence_length=length, gpus=gpus)
     beside = bridge.record(convention="causal", sequence_length=length, gpus=gpus)
     if own is None:
         return replace(found, record=beside and replace(beside, memory_bytes=steps.most_memory, memory_kind=steps.memory_kind))
