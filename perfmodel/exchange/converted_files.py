@@ -9,7 +9,7 @@ from textwrap import wrap
 from typing import Any, Final
 
 from perfmodel.errors import InputError
-from perfmodel.exchange.documents import yaml_text
+from perfmodel.exchange.documents import FILE_SUFFIXES, mapping_in, yaml_text
 from perfmodel.exchange.importers.registry import conversion_at, document_at, importer_of, known_importers
 from perfmodel.exchange.nccl_tests import is_nccl_tests
 from perfmodel.exchange.questions.plan_quantities import positive_number, whole_number
@@ -47,6 +47,8 @@ def _model_alone(path: Path) -> Conversion:
     importer = importer_of(document)
     if importer is None and is_nccl_tests(document.text):
         raise InputError(f"{path} is the output of nccl-tests, which is no run; {NCCL_TESTS}")
+    if importer is None and path.suffix.lower() in FILE_SUFFIXES:
+        mapping_in(document.text, path, needs="settings of training software")
     if importer is None or importer.gives != "models":
         names = ", ".join(sorted(each.name for each in known_importers()))
         raise InputError(f"{path} is in none of the formats that are recognised by their content: {names}")
