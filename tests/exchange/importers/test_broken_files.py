@@ -95,3 +95,27 @@ def test_a_wrong_value_is_named(tmp_path: Path, name: str, word: str, instead: s
     with pytest.raises(PerfmodelError) as caught:
         converted(tmp_path / name)
     assert sentence in str(caught.value)
+
+
+STEPS = {
+    "nemo": "| global_step: {step} | train_step_timing in s: {time} |",
+    "torchtitan": "step: {step}  loss: 7.1  memory: 47.6GiB(50%)  tps: 6,150  tflops: {time}  mfu: 36.01%",
+    "maxtext": "completed step: {step}, seconds: {time}, TFLOP/s/device: 508.3, Tokens/s/device: 1055.9, ",
+    "deepspeed": "global_step={step}, RunningAvgSamplesPerSec=11.0, CurrSamplesPerSec={time}, MaxMemAllocated={time}GB",
+    "bridge": "Step Time : {time}s GPU utilization: 560.1MODEL_TFLOP/s/GPU",
+    "trainer": "{{'train_runtime': {time}, 'train_samples_per_second': {time}, 'train_steps_per_second': 0.5}}",
+    "mlperf": ':::MLLOG {{"key": "tracked_stats", "value": {{"train_step_time": {time}, "max_memory_usage": {time}}}}}',
+    "nanotron": "iteration: {step} / 9 | time_per_iteration_ms: {time} | global_batch_size: {time} | eta: 1 |",
+    "megatron": " iteration {step}/ 9 | elapsed time per iteration (ms): {time} | global batch size: {time} | lm loss: 1 |",
+}
+
+
+@pytest.mark.parametrize("name", STEPS)
+@pytest.mark.parametrize("number", ["25.1.4", "1e999", "9" * 5000, "..", "-3", "0"])
+def test_a_number_that_is_none_breaks_its_line_alone(tmp_path: Path, name: str, number: str) -> None:
+    """The others are still counted, where each says something."""
+    lines = [STEPS[name].format(step=step, time=number if step == 5 else "2.5") for step in range(1, 13)]
+    (tmp_path / "train.log").write_text("\n".join(lines) + "\n")
+    found = converted(tmp_path / "train.log")
+    json.dumps(conversion_document(found), allow_nan=False)
+    assert found.record is not None
