@@ -10,14 +10,12 @@ from typing import Any, Final
 
 from perfmodel.errors import InputError
 from perfmodel.exchange.documents import FILE_SUFFIXES, mapping_in, yaml_text
-from perfmodel.exchange.importers.registry import conversion_at, document_at, importer_of, known_importers
-from perfmodel.exchange.nccl_tests import is_nccl_tests
+from perfmodel.exchange.importers.registry import check_is_no_test, conversion_at, document_at, importer_of, known_importers
 from perfmodel.exchange.questions.plan_quantities import positive_number, whole_number
 from perfmodel.exchange.replicas import GPUS, with_replicas
 from perfmodel.exchange.translation.conversion import Conversion
 from perfmodel.exchange.translation.log_records import record_document
 
-NCCL_TESTS: Final = "perfmodel calibrate --from-nccl-tests FILE --cluster NAME reads it"
 WIDTH: Final = 110
 MODEL: Final = "model"
 
@@ -45,8 +43,8 @@ def _model_alone(path: Path) -> Conversion:
     """A config.json as the model of a run that says nothing else. Errors: InputError for a file that nothing recognises."""
     document = document_at(path)
     importer = importer_of(document)
-    if importer is None and is_nccl_tests(document.text):
-        raise InputError(f"{path} is the output of nccl-tests, which is no run; {NCCL_TESTS}")
+    if importer is None:
+        check_is_no_test(document)
     if importer is None and path.suffix.lower() in FILE_SUFFIXES:
         mapping_in(document.text, path, needs="settings of training software")
     if importer is None or importer.gives != "models":
