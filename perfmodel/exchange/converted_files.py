@@ -8,13 +8,17 @@ from pathlib import Path
 from textwrap import wrap
 from typing import Any, Final
 
-from perfmodel.errors import InputError
+from perfmodel.errors import InputError, PerfmodelError
 from perfmodel.exchange.documents import FILE_SUFFIXES, mapping_in, yaml_text
 from perfmodel.exchange.importers.registry import check_is_no_test, conversion_at, document_at, importer_of, known_importers
+from perfmodel.exchange.presets import expand_part
 from perfmodel.exchange.questions.plan_quantities import positive_number, whole_number
 from perfmodel.exchange.replicas import GPUS, with_replicas
 from perfmodel.exchange.translation.conversion import Conversion
 from perfmodel.exchange.translation.log_records import record_document
+from perfmodel.spec.fields import Spec
+from perfmodel.spec.hardware import Cluster
+from perfmodel.spec.model import TransformerModel
 
 WIDTH: Final = 110
 MODEL: Final = "model"
@@ -30,6 +34,9 @@ def converted(
     found = conversion_at(path) or _model_alone(path)
     if found.run is None:
         return found
+    for spec, kind, name, option in ((TransformerModel, "models", model, "model"), (Cluster, "clusters", cluster, "cluster")):
+        if name is not None:
+            _check_part(spec, kind, name, option)
     given: dict[str, Any] = {key: value for key, value in (("model", model), ("cluster", cluster)) if value is not None}
     if gpus is not None:
         given[GPUS] = whole_number("gpus", gpus)
@@ -37,6 +44,14 @@ def converted(
     if tokens is not None and stages:
         stages[-1] = {**stages[-1], "tokens": positive_number("tokens", tokens)}
     return replace(found, run={**found.run, **given, **({"stages": stages} if stages else {})})
+
+
+def _check_part(spec: type[Spec], kind: str, name: str, option: str) -> None:
+    """Raise InputError for a name that is neither a preset nor a file of its kind."""
+    try:
+        expand_part(spec, kind, name)
+    except PerfmodelError as error:
+        raise error.under(option) from None
 
 
 def _model_alone(path: Path) -> Conversion:
