@@ -17,6 +17,7 @@ from perfmodel.exchange.converted_files import conversion_document, converted
 from tests.exchange.importers.configs.test_megatron_arguments import ARGUMENTS, CASE
 from tests.exchange.importers.configs.test_megatron_bridge import BRIDGE
 from tests.exchange.importers.configs.test_nemo import NEMO
+from tests.exchange.importers.configs.test_nemo_2 import NEMO_2
 from tests.exchange.importers.configs.test_other_configs import ACCELERATE, DEEPSPEED, MAXTEXT, NANOTRON
 from tests.exchange.importers.configs.test_torchtitan import COMMAND, TOML
 from tests.exchange.importers.logs.test_megatron_log import BLOCK, line
@@ -24,7 +25,7 @@ from tests.exchange.importers.scripts import LLAMA
 
 TEXTS = {
     "train.sh": LLAMA, "nemo.yaml": NEMO, "case.yaml": CASE, "arguments.yaml": ARGUMENTS, "titan.toml": TOML,
-    "titan.sh": COMMAND, "bridge.yaml": BRIDGE,
+    "titan.sh": COMMAND, "bridge.yaml": BRIDGE, "nemo_2.yaml": NEMO_2,
     "nanotron.yaml": NANOTRON, "ds.json": json.dumps(DEEPSPEED), "accelerate.yaml": ACCELERATE, "maxtext.yaml": MAXTEXT,
     "train.log": BLOCK + "\n".join(line(number) for number in range(1, 9)),
 }  # fmt: skip
@@ -63,7 +64,8 @@ def keys(mapping: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
 
 
 @pytest.mark.parametrize(
-    "name", ["nemo.yaml", "bridge.yaml", "case.yaml", "nanotron.yaml", "ds.json", "accelerate.yaml", "maxtext.yaml"]
+    "name",
+    ["nemo.yaml", "nemo_2.yaml", "bridge.yaml", "case.yaml", "nanotron.yaml", "ds.json", "accelerate.yaml", "maxtext.yaml"],
 )
 def test_wrong_values_are_no_traceback(tmp_path: Path, name: str) -> None:
     """Texts for numbers, lists for texts, nothing, and numbers that nobody means."""
