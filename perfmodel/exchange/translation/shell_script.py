@@ -80,6 +80,8 @@ class _Reader:
             self.at += 1
             if token.text in JOINTS:
                 self._joint(token.text, runs=runs)
+            elif token.text == "(" and self._is_operator("("):
+                self._arithmetic()
         elif token.kind == "here":
             self.at += 1
             if runs and self.depth < DEEPEST:
@@ -101,6 +103,18 @@ class _Reader:
         self._statement(runs=False)
         if runs and self.status is None:
             self._leave_open(start, self.at)
+
+    def _is_operator(self, text: str) -> bool:
+        """Whether an operator stands here."""
+        return self.at < len(self.tokens) and self.tokens[self.at].kind == "operator" and self.tokens[self.at].text == text
+
+    def _arithmetic(self) -> None:
+        """Pass over `((..))`, whose truth is not worked out."""
+        while self.at < len(self.tokens) and not self._is_operator(")") and not self._is_operator("\n"):
+            self.at += 1
+        while self._is_operator(")"):
+            self.at += 1
+        self.status = None
 
     def _leave_open(self, start: int, end: int) -> None:
         """Keep the flags and the assigned variables among tokens that are passed over."""

@@ -148,6 +148,8 @@ def reading(given: Mapping[str, Any], table: WordTable) -> Reading:
                 if word.values is None:
                     _check(word, meaning)
             except InputError as error:
+                if value is True and name.startswith("--"):
+                    raise InputError("it needs a value, and has none", key=name) from None
                 if word.values is None:
                     raise error.under(name) from None
                 refused.append(f"{name} {error}")

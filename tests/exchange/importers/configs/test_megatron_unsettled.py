@@ -79,6 +79,7 @@ def test_layers_that_make_no_whole_pieces_are_wrong(tmp_path: Path, flags: str, 
         ('[ "$FP8" = 1 ] && ARGS+=" --fp8-format hybrid"', "bf16", True),
         ('FP8=0\n[[ $FP8 == 1 ]] && ARGS+=" --fp8-format hybrid"', "bf16", False),
         ('FP8=1\n[[ $FP8 == 1 ]] && ARGS+=" --fp8-format hybrid"', "fp8", False),
+        ('(( FP8 == 1 )) && ARGS+=" --fp8-format hybrid"', "bf16", True),
         ('[ -d /data ] || ARGS=" --fp8-format hybrid"', "bf16", True),
         ('cd /data || exit 1\nARGS="--fp8-format hybrid"', "fp8", False),
         ('if [ "$FP8" = 1 ]; then ARGS=(--fp8-format hybrid); fi', "bf16", True),
@@ -90,6 +91,13 @@ def test_conditions_that_a_script_does_not_settle_are_told(tmp_path: Path, head:
     found = script(tmp_path, "--bf16 ${ARGS[@]}", text=f"{head}\n{SMALL}")
     assert run_of(found)["precision"] == taken
     assert any("--fp8-format" in each and "under a condition" in each for each in found.assumed) is is_told
+
+
+@pytest.mark.parametrize("flag", ["--train-iters", "--normalization", "--vocab-size"])
+def test_a_flag_without_its_value_is_named(tmp_path: Path, flag: str) -> None:
+    """As one whose variable is empty."""
+    with pytest.raises(InputError, match=f"{flag}: it needs a value, and has none"):
+        script(tmp_path, f"{flag} $NOTHING --bf16", text=f"NOTHING=\n{SMALL}")
 
 
 def test_ranks_of_a_script_inside_srun_are_those_of_srun(tmp_path: Path) -> None:
