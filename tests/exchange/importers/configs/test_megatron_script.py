@@ -203,6 +203,7 @@ def test_flags_change_the_layout(tmp_path: Path, flags: str, settings: dict[str,
         ("--embed-layernorm --position-embedding-type alibi", "position", "alibi"),
         ("--normalization rmsnorm", "norm", "rmsnorm"),
         ("--tokenizer-type Llama3Tokenizer", "vocab_size", 128256),
+        ("--vocab-size 128000 --padded-vocab-size 128256", "vocab_size", 128256),
     ],
 )
 def test_forks_have_words_of_their_own(tmp_path: Path, flags: str, place: str, value: Any) -> None:
