@@ -221,6 +221,9 @@ def _tokens(draft: RunDraft, batch: int | None, length: int) -> float | None:
     is_ramp = facts.get("ramp") or facts.get("batch_schedule")
     if iterations and batch is not None and not is_ramp:
         return float(number(iterations, "--train-iters")) * batch * length
+    if iterations:
+        why = "the batch grows" if is_ramp else "the global batch is not given"
+        draft.ignored.append(f"{draft.words['train_iterations']}: {why}; --tokens says for how many tokens it trains")
     return None
 
 

@@ -40,6 +40,12 @@ def test_a_flag_that_changes_nothing_is_listed(tmp_path: Path, flags: str) -> No
     assert not found.refused
 
 
+@pytest.mark.parametrize("flags", ["", "--global-batch-size 64 --rampup-batch-size 16 16 3000"])
+def test_iterations_of_batches_that_are_not_known_are_told(tmp_path: Path, flags: str) -> None:
+    """They do not say for how many tokens a run trains."""
+    assert any(each.startswith("--train-iters: the ") for each in script(tmp_path, f"{flags} --train-iters 100").ignored)
+
+
 def test_sequence_parallelism_of_one_rank_is_told(tmp_path: Path) -> None:
     """It is none."""
     assert any(
