@@ -44,7 +44,7 @@ def log_steps_figure(found: LogComparison) -> Drawing:
     axes.set_ylabel("time of an iteration [s]")
     grid(axes, "y")
     drawing.key([(points, "steps of the log"), (line, "median of steady steps"), (band, "90 % interval of the prediction")])
-    drawing.source_line(f"Predicted by perfmodel {__version__}.{_beyond(times, top)}")
+    drawing.source_line(f"Predicted by perfmodel {__version__}{_beyond(times, top)}")
     return drawing
 
 
@@ -54,4 +54,4 @@ def _beyond(times: Sequence[float], top: float) -> str:
     if not longer:
         return ""
     steps = "One step lies" if len(longer) == 1 else f"{len(longer):,} steps lie"
-    return f" {steps} above, at up to {seconds_text(max(longer))}."
+    return f". {steps} above, at up to {seconds_text(max(longer))}."
