@@ -113,10 +113,16 @@ def _check(timeline: Path | None, profile: Path | None, stage: int | None) -> No
 
 
 def _is_log(path: Path) -> bool:
-    """Whether there is a log of training software at `path`."""
-    from perfmodel.exchange.questions.measured_logs import is_log
+    """Whether there is a log of training software at `path`. Errors: InputError for a file that describes a run."""
+    from perfmodel.exchange.importers.registry import DESCRIBED, document_at, importer_of
 
-    return path.exists() and is_log(path)
+    importer = importer_of(document_at(path)) if path.is_file() else None
+    if importer is not None and not importer.measures:
+        raise InputError(
+            f"{path} is a {importer.name}, which describes {DESCRIBED[importer.gives]}; a log, a profile or a record is "
+            "compared with RUN"
+        )
+    return importer is not None
 
 
 def _is_trace(path: Path) -> bool:

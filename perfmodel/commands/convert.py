@@ -9,11 +9,12 @@ import typer
 
 from perfmodel.commands.console import emit_json, emit_table, printed, say, write_file
 from perfmodel.commands.options import AsJson, Gpus, Model, OnCluster, Tokens
-from perfmodel.errors import NotSupportedError
+from perfmodel.errors import InputError, NotSupportedError
 
 if TYPE_CHECKING:
     from perfmodel.exchange.translation.conversion import Conversion
 
+RUN_FILES = (".yaml", ".yml", ".json", "")
 NOT_COVERED = NotSupportedError.exit_code
 
 
@@ -46,6 +47,8 @@ def convert(
     """
     from perfmodel.exchange.converted_files import conversion_document, converted, run_file_text
 
+    if output is not None and output.suffix.lower() not in RUN_FILES:
+        raise InputError(f"--output {output} is not the name of a run file; {', '.join(RUN_FILES[:-1])} would do")
     found = converted(source, model=model, cluster=cluster, gpus=gpus, tokens=tokens)
     if as_json or (output is not None and output.suffix.lower() == ".json"):  # other endings are those of run files
         emit_json(conversion_document(found), output)

@@ -42,7 +42,8 @@ def diagnose(
         typer.Option(
             "--measured",
             metavar="VALUE",
-            help="What was measured: 200tokens/s/gpu, 6400tokens/s, an iteration of 3.4s, mfu=31% or 420TFLOP/s/gpu.",
+            help="What was measured: 200tokens/s/gpu, 6400tokens/s, 25samples/s, an iteration of 3.4s, mfu=31% or "
+            "420TFLOP/s/gpu.",
         ),
     ] = None,
     measured_from: Annotated[

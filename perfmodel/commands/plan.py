@@ -37,8 +37,17 @@ def plan(
             help="A preset model, a config.json, or a run: a run file, or runs/NAME for a preset run.",
             autocompletion=completed("models"),
         ),
-    ],
+    ] = "",
     *,
+    other_model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            metavar="M",
+            help="A preset model or a config.json, also beside a run.",
+            autocompletion=completed("models"),
+        ),
+    ] = None,
     cluster: Annotated[
         str | None,
         typer.Option(
@@ -195,6 +204,7 @@ def plan(
     perfmodel plan llama-3.1-8b --cluster dgx-h100 --gpus 64 --tokens 1T --launch torchtitan -o launch.py
     """
     from perfmodel import api
+    from perfmodel.exchange.questions.plan_arguments import planned_source
 
     launcher = None if launch is None else _launcher(launch, output)
     report_file = output if launcher is None else None
@@ -216,11 +226,12 @@ def plan(
         "choose": _pairs(choose, "--choose"),
         "economics": terms,
     }
+    source = planned_source(model, model=other_model, cluster=cluster, gpus=gpus)
     if launcher is not None:
-        arguments |= _for_launcher(launcher, model, arguments)
+        arguments |= _for_launcher(launcher, source, arguments)
     _keep_freed_memory()
     with _counting() as advance:
-        found = api.plan(model, most_gpus=most_gpus, on_progress=advance, **arguments)
+        found = api.plan(source, most_gpus=most_gpus, on_progress=advance, **arguments)
     emit(form, report_file, document=lambda: _document(found), report=lambda: _report(found), rows=found.rows)
     if run_file is not None:
         _write_runs(found, run_file)
@@ -243,7 +254,7 @@ def _launcher(name: str, output: Path | None) -> Launcher:
     return launcher
 
 
-def _for_launcher(launcher: Launcher, model: str, arguments: PlanArguments) -> PlanArguments:
+def _for_launcher(launcher: Launcher, source: str | dict[str, Any], arguments: PlanArguments) -> PlanArguments:
     """The arguments with which a search finds what a launch file can say. Errors: NotSupportedError for other software."""
     from perfmodel.exchange.launchers.registry import check_stack, search_limits
     from perfmodel.exchange.questions.plan_arguments import read_plan_request
@@ -254,7 +265,7 @@ def _for_launcher(launcher: Launcher, model: str, arguments: PlanArguments) -> P
         "choose": {**limits["choose"], **chosen},
         "all_layers_again": limits["all_layers_again"] and "recompute_layers" not in chosen,
     }
-    question = read_plan_request(model, **(arguments | more)).question
+    question = read_plan_request(source, **(arguments | more)).question
     check_stack(question.stack, launcher, hint=f"--stack {launcher.stack}")
     return more
 

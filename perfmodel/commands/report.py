@@ -21,13 +21,14 @@ PAGES: Final = (".html", ".htm")
 
 def report(
     runs: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
             metavar="RUN...",
-            help="Preset runs or run files; the others are compared with the first.",
+            help="Preset runs, run files, scripts or configurations of other software, or models; the others are compared "
+            "with the first.",
             autocompletion=completed("runs"),
         ),
-    ],
+    ] = None,
     overrides: Overrides = None,
     scenarios: Annotated[
         list[str] | None,
@@ -90,16 +91,17 @@ def report(
     options = {"--set": overrides, "--scenario": scenarios, "--record": records}
     options |= {option: [str(value)] for option, value in beside.items() if value is not None}
     words = [word for option, values in options.items() for value in values or () for word in (option, str(value))]
-    command = join(["perfmodel", "report", *runs, *words, *(["--same-gpus"] if same_gpus else [])])
-    _check(runs, scenarios or (), records or (), same_gpus=same_gpus)
+    named = runs or [""]  # of a model alone
+    command = join(["perfmodel", "report", *(runs or ()), *words, *(["--same-gpus"] if same_gpus else [])])
+    _check(named, scenarios or (), records or (), same_gpus=same_gpus)
     path, folder = _places(output)
     from perfmodel.exchange.own_evidence import with_evidence
 
     pages, settings = _pages(), with_evidence(overrides or (), evidence)
-    sources = [asked(run, model, cluster, gpus, tokens) for run in runs]
+    sources = [asked(run, model, cluster, gpus, tokens) for run in named]
     with progress_bar("drawing") as advance:
         common: dict[str, Any] = {"stage": stage, "command": command, "on_progress": advance}
-        if len(runs) > 1:
+        if len(named) > 1:
             page = pages.runs_page(sources, settings, **common)
         elif scenarios:
             from perfmodel.exchange.questions.scenario_texts import read_scenarios

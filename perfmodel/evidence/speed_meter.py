@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from math import isfinite
 from statistics import median
-from typing import Final
+from typing import Any, Final
+
+import numpy as np
 
 from perfmodel.count.flops import CONVENTIONS, model_flop_per_token
 from perfmodel.errors import InputError, shown
@@ -57,7 +58,7 @@ class SpeedMeter:
             for convention in CONVENTIONS
         }
 
-    def update(self, seconds: float) -> MeteredSpeed:
+    def update(self, seconds: float | np.floating[Any]) -> MeteredSpeed:
         """The speed of a step that took so long. Errors: InputError for what is no time."""
         if not _is_number(seconds) or seconds <= 0:
             raise InputError(f"{shown(seconds)} is no time of a step in seconds", key="seconds")
@@ -90,4 +91,4 @@ class SpeedMeter:
 
 def _is_number(value: object) -> bool:
     """Whether a value that a caller may have typed is a finite number."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+    return isinstance(value, int | float | np.number) and not isinstance(value, bool) and bool(np.isfinite(value))

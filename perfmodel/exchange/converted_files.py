@@ -8,16 +8,18 @@ from pathlib import Path
 from textwrap import wrap
 from typing import Any, Final
 
-from perfmodel.errors import InputError
-from perfmodel.exchange.documents import yaml_text
-from perfmodel.exchange.importers.registry import conversion_at, document_at, importer_of, known_importers
-from perfmodel.exchange.nccl_tests import is_nccl_tests
+from perfmodel.errors import InputError, PerfmodelError
+from perfmodel.exchange.documents import FILE_SUFFIXES, mapping_in, yaml_text
+from perfmodel.exchange.importers.registry import check_is_no_test, conversion_at, document_at, importer_of, known_importers
+from perfmodel.exchange.presets import expand_part
 from perfmodel.exchange.questions.plan_quantities import positive_number, whole_number
 from perfmodel.exchange.replicas import GPUS, with_replicas
 from perfmodel.exchange.translation.conversion import Conversion
 from perfmodel.exchange.translation.log_records import record_document
+from perfmodel.spec.fields import Spec
+from perfmodel.spec.hardware import Cluster
+from perfmodel.spec.model import TransformerModel
 
-NCCL_TESTS: Final = "perfmodel calibrate --from-nccl-tests FILE --cluster NAME reads it"
 WIDTH: Final = 110
 MODEL: Final = "model"
 
@@ -32,6 +34,9 @@ def converted(
     found = conversion_at(path) or _model_alone(path)
     if found.run is None:
         return found
+    for spec, kind, name, option in ((TransformerModel, "models", model, "model"), (Cluster, "clusters", cluster, "cluster")):
+        if name is not None:
+            _check_part(spec, kind, name, option)
     given: dict[str, Any] = {key: value for key, value in (("model", model), ("cluster", cluster)) if value is not None}
     if gpus is not None:
         given[GPUS] = whole_number("gpus", gpus)
@@ -41,12 +46,22 @@ def converted(
     return replace(found, run={**found.run, **given, **({"stages": stages} if stages else {})})
 
 
+def _check_part(spec: type[Spec], kind: str, name: str, option: str) -> None:
+    """Raise InputError for a name that is neither a preset nor a file of its kind."""
+    try:
+        expand_part(spec, kind, name)
+    except PerfmodelError as error:
+        raise error.under(option) from None
+
+
 def _model_alone(path: Path) -> Conversion:
     """A config.json as the model of a run that says nothing else. Errors: InputError for a file that nothing recognises."""
     document = document_at(path)
     importer = importer_of(document)
-    if importer is None and is_nccl_tests(document.text):
-        raise InputError(f"{path} is the output of nccl-tests, which is no run; {NCCL_TESTS}")
+    if importer is None:
+        check_is_no_test(document)
+    if importer is None and path.suffix.lower() in FILE_SUFFIXES:
+        mapping_in(document.text, path, needs="settings of training software")
     if importer is None or importer.gives != "models":
         names = ", ".join(sorted(each.name for each in known_importers()))
         raise InputError(f"{path} is in none of the formats that are recognised by their content: {names}")

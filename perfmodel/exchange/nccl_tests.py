@@ -26,15 +26,16 @@ PROGRAMS: Final = {  # what nccl-tests call it -> what an operator does
 }
 PROGRAM: Final = re.compile(rf"\b({'|'.join(PROGRAMS)})(?:_perf)?(?![A-Za-z])")
 RANK: Final = re.compile(
-    r"#\s+Rank\s+(?P<rank>\d+)\s+(?:Group\s+(?P<group>\d+)\s+)?Pid\s+\d+\s+on\s+(?P<host>\S+)\s+device\s+\d+\s+"
+    r"#\s+Rank\s+(?P<rank>\d{1,9})\s+(?:Group\s+(?P<group>\d{1,9})\s+)?Pid\s+\d+\s+on\s+(?P<host>\S+)\s+device\s+\d+\s+"
     r"(?:\[[^\]]*\]\s*)?(?P<gpu>.*)"
 )
-VERSION: Final = re.compile(r"# nccl-tests version (?P<tests>\S+).*?nccl-library=(?P<library>\d+)")
+VERSION: Final = re.compile(r"# nccl-tests version (?P<tests>\S+).*?nccl-library=(?P<library>\d{1,9})\b")
 BEGINS: Final = re.compile(r"# (?:nccl-tests version|Collective test starting|nThread)")
-ITERATIONS: Final = re.compile(r"\biters: (\d+) agg|\biters: (\d+) validation")
+ITERATIONS: Final = re.compile(r"\biters: (\d{1,9}) agg|\biters: (\d{1,9}) validation")
 HEADER: Final = re.compile(r"#\s+size\s+count\s+(?:\(elements\)\s+)?type\b.*\balgbw\b")
 LAUNCHER: Final = re.compile(r"^\s*(?:\[\d+,\d+\]<std(?:out|err)>:|\d+:)\s?")  # of mpirun --tag-output, of srun -l
 ONE_WAY: Final = 4  # columns of either way: time, algbw, busbw, #wrong
+MOST_GPUS: Final = 1024  # of one process
 BEFORE: Final = 3  # columns at least before those: size, count, type; as its version has it, redop and root
 
 
@@ -112,7 +113,9 @@ class Reader:
             size, (microseconds, algorithm, bus) = float(words[0]), map(float, words[first : first + 3])
         except ValueError:
             size = microseconds = algorithm = bus = math.nan
-        if len(words) < BEFORE + 2 * ONE_WAY or not microseconds >= 0:
+        if len(words) < BEFORE + 2 * ONE_WAY or not (
+            microseconds >= 0 and all(map(math.isfinite, (size, microseconds, algorithm, bus)))
+        ):
             raise InputError("not a row of nccl-tests: size count type redop root, and twice time algbw busbw #wrong")
         if size > 0 and microseconds > 0:  # the smallest sizes of a reduce-scatter are nothing
             self.rows.append((size, words[2], microseconds / 1e6, algorithm * 1e9, bus * 1e9))
@@ -143,7 +146,7 @@ def rows_in(text: str, place: str, *, operator: str = "") -> list[NcclRow]:
         return Reader(place, operator=operator).read(text)
     try:
         rows = list(_json_rows(json.loads(text), operator))
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError) as error:
         raise InputError(f"{place} is not the JSON of nccl-tests -J: {' '.join(str(error).split())[:80]}") from None
     if not rows:
         raise InputError(f"{place}: no row of nccl-tests is in it")
@@ -159,12 +162,16 @@ def _json_rows(document: Mapping[str, Any], operator: str) -> Iterator[NcclRow]:
     """A row for each size. Of a process with several GPUs its first one alone is listed (JSON_FILE_VERSION 3)."""
     config = document["config"]
     each = int(config["nthreads"]) * int(config["ngpus"])
+    if not 0 < each <= MOST_GPUS:
+        raise ValueError(f"a process of {each:.3g} GPUs")
     devices = [device for device in config["devices"] if not int(device["group"])]
     for result in document["results"]:
         body = result.get("out_of_place") or result.get("in_place")
         microseconds = float(body["time"]) if body and "time" in body else 0.0
         if float(result["size"]) > 0 and microseconds > 0:
             algorithm, bus = float(body["alg_bw"]), float(body["bus_bw"])
+            if not all(map(math.isfinite, (float(result["size"]), microseconds, algorithm, bus))):
+                raise ValueError("a number that is not finite")
             yield NcclRow(
                 operator=program_named(PurePath(str(document["args"][0])).name) or operator,
                 payload_bytes=float(result["size"]),

@@ -101,3 +101,10 @@ def test_a_quick_question_needs_no_file(run: Any) -> None:
     done = run("predict", "--model", "llama-3.1-8b", "--cluster", "dgx-h100", "--gpus", 16, "--tokens", "1T", "--json")
     document = json.loads(done.out)
     assert (done.code, document["stages"][0]["gpus"], document["total_tokens"]) == (0, 16, 1e12)
+
+
+def test_names_that_nothing_has_are_refused(run: Any, script: Path, tmp_path: Path) -> None:
+    """Before a file is written that no command takes."""
+    assert run("convert", script, "--cluster", "dgx-h10").is_refused(2, "cluster: 'dgx-h10' is not a preset of clusters")
+    assert run("convert", script, "--model", "llama-3.1-8bb").is_refused(2, "did you mean llama-3.1-8b?")
+    assert run("convert", script, "-o", tmp_path / "run.csv").is_refused(2, "is not the name of a run file; .yaml, .yml, .json")

@@ -67,3 +67,9 @@ def test_convert_says_what_reads_it(run: Any, output: Path) -> None:
     assert run("convert", output).is_refused(
         2, "is the output of nccl-tests, which is no run; perfmodel calibrate --from-nccl-tests"
     )
+
+
+def test_the_output_is_no_run(run: Any, output: Path) -> None:
+    """Each command that takes a run names the one that reads it."""
+    for words in (["predict", output], ["convert", output], ["compare", "nemotron-4-15b", output]):
+        assert run(*words).is_refused(2, "is the output of nccl-tests, which is no run; perfmodel calibrate --from-nccl-tests")

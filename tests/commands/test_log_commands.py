@@ -64,11 +64,37 @@ def test_steps_are_drawn_with_the_band_of_the_prediction(run: Any, log: Path, tm
     assert "90 % interval of the prediction" in (tmp_path / "steps.svg").read_text()
 
 
+def test_steps_beyond_the_axis_are_told(run: Any, log: Path, tmp_path: Path) -> None:
+    """The first may take minutes; it is not left out in silence."""
+    log.write_text(log.read_text().replace(line(1, 2000.0), line(1, 90000.0)))
+    assert run("compare", log, log, *ON, "--figure", tmp_path / "steps.svg").code == 0
+    assert "One step lies above, at up to 90 s." in (tmp_path / "steps.svg").read_text()
+
+
 def test_a_diagnosis_takes_the_speed_of_a_log(run: Any, log: Path) -> None:
     """As if its median had been typed."""
     from_log = json.loads(run("diagnose", log, *ON, "--measured-from", log, "--json").out)
     typed = json.loads(run("diagnose", log, *ON, "--measured", "2s", "--json").out)
     assert from_log == typed
+
+
+def test_a_diagnosis_takes_samples_of_all_gpus(run: Any, log: Path, tmp_path: Path) -> None:
+    """As DeepSpeed prints them; the run says how many a step has."""
+    path = tmp_path / "ds.log"
+    path.write_text(
+        "".join(f"global_step={step}, RunningAvgSamplesPerSec=3.0, CurrSamplesPerSec=32.0, \n" for step in range(30))
+    )
+    found = json.loads(run("diagnose", log, *ON, "--measured-from", path, "--json").out)
+    typed = json.loads(run("diagnose", log, *ON, "--measured", "2s", "--json").out)
+    assert found.pop("measured") == "32samples/s"
+    assert found == {key: value for key, value in typed.items() if key != "measured"}
+
+
+def test_what_describes_a_run_is_no_measurement(run: Any, script: Path) -> None:
+    """Of a script with what it is."""
+    assert run("compare", "nemotron-4-15b", script).is_refused(
+        2, "train.sh is a Megatron-LM launch script, which describes a run"
+    )
 
 
 @pytest.mark.parametrize("given", [[], ["--measured", "2s", "--measured-from", "LOG"]])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 import perfmodel as pm
@@ -20,6 +21,11 @@ def test_a_step_of_the_predicted_time_has_the_predicted_speed() -> None:
     assert speed.flop_per_s_per_gpu_full == pytest.approx(speed.mfu_full * float(predicted.peak_flop_per_s), rel=1e-12)
     assert speed.predicted_interval_s == tuple(map(float, predicted.iteration_time_interval_s))
     assert speed.is_expected
+
+
+def test_a_number_of_numpy_is_one() -> None:
+    """As the mean of several steps may be."""
+    assert pm.MFUMeter(PRESET).update(np.float32(0.5)).iteration_time_s == 0.5
 
 
 def test_half_of_attention_counts_in_the_causal_convention() -> None:

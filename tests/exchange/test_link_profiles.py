@@ -11,6 +11,7 @@ from perfmodel.errors import InputError
 from perfmodel.exchange.building import build
 from perfmodel.exchange.link_profiles import cluster_file_text, link_calibration, name_in_words
 from perfmodel.exchange.nccl_calls import NOTHING_BESIDE, RanksBeside, link_tests
+from perfmodel.exchange.nccl_tests import rows_in
 from perfmodel.exchange.presets import cluster_preset, expand_part
 from perfmodel.explanation.link_tests import LinkTest
 from perfmodel.spec.hardware import Cluster
@@ -105,3 +106,30 @@ def test_other_gpus_than_those_of_the_cluster_are_doubted(tmp_path: Path) -> Non
     found = link_calibration([path], "dgx-a100", NOTHING_BESIDE)
     assert found.warnings == ("the tests ran on NVIDIA H100 80GB HBM3, DGX A100 has A100 SXM 80GB",)
     assert link_calibration([path], "dgx-h100", NOTHING_BESIDE).warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("word", "instead"),
+    [
+        ('"ngpus": 8', '"ngpus": 1e30'),
+        ('"ngpus": 8', '"ngpus": 1e999'),
+        ('"nthreads": 1', '"nthreads": -1'),
+        ('"iterations": 20', '"iterations": 1e999'),
+        ('"version": 3', '"version": ' + "9" * 5000),
+    ],
+)
+def test_numbers_that_no_test_has_are_one_sentence(word: str, instead: str) -> None:
+    """A process with a billion GPUs would be listed for ever."""
+    text = as_json("all_gather", 2)
+    assert word in text
+    with pytest.raises(InputError, match=r"is not the JSON of nccl-tests -J"):
+        rows_in(text.replace(word, instead), "a.json")
+
+
+@pytest.mark.parametrize("number", ["9" * 5000, "1e999", "nan"])
+def test_a_row_of_no_numbers_is_one_sentence(number: str) -> None:
+    """With its line."""
+    *lines, last = as_text("all_gather", 2).splitlines()
+    words = last.split()
+    with pytest.raises(InputError, match="not a row of nccl-tests"):
+        rows_in("\n".join([*lines, " ".join([*words[:5], number, *words[6:]])]), "a.txt")

@@ -27,6 +27,7 @@ from typing import Any, Final
 
 from perfmodel.errors import InputError, PerfmodelError
 from perfmodel.exchange.documents import FILE_SUFFIXES, head_of, mapping_in, parse_text, read_text
+from perfmodel.exchange.nccl_tests import is_nccl_tests
 from perfmodel.exchange.translation.conversion import Conversion, run_mapping
 
 DESCRIBED: Final[Mapping[str, str]] = {  # kind of preset: what a file of it describes
@@ -190,6 +191,8 @@ def read_settings(path: Path, kind: str, *, needs: str = "settings (key: value)"
     """
     document = document_at(path)
     found = imported(document, kind)
+    if found is None:
+        check_is_no_test(document)
     if found is None and document.problem is not None:
         raise document.problem
     return mapping_in(document.text, path, needs=needs) if found is None else found
@@ -210,6 +213,13 @@ def conversion_at(path: Path) -> Conversion | None:
         return importer.convert(document)
     except PerfmodelError as error:
         raise error.under(str(path)) from None
+
+
+def check_is_no_test(document: Document) -> None:
+    """Raise InputError for what nccl-tests printed, with the command that reads it."""
+    if document.text and is_nccl_tests(document.text):
+        reads = "perfmodel calibrate --from-nccl-tests FILE --cluster NAME reads it"
+        raise InputError(f"{_called(document)} is the output of nccl-tests, which is no run; {reads}")
 
 
 def _called(document: Document) -> str:

@@ -85,6 +85,7 @@ def _values(run: Run, stages: tuple[RampStage, ...], steps: int) -> dict[str, An
         "model.biases": run.model.biases,
         "sequence_parallel": bool(values.get("sequence_parallel")),
         "train_iterations": steps,
+        "fused_loss": bool(values.get("fused_loss")),  # which Megatron-Bridge does unless it is told not to
         "reduces_in_bf16": bool(values.get("reduces_in_bf16")),
         **({"chunks": chunks} if chunks > 1 and "pipeline_layout" not in values else {}),
         **({} if run.sharding in FSDP else {"bucket_parameters": round(bucket_of(run))}),

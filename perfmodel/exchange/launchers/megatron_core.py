@@ -23,7 +23,7 @@ def megatron_script(
 
     `before` are lines before all others, as of a batch job, and `start` is how the script is started.
     """
-    groups = flag_groups(run, stages)
+    groups = {name: flags for name, flags in flag_groups(run, stages).items() if flags}
     about = heading(run, stages, words="Flags", version=VERSION, start=start, stack=STACK)
     arrays = "".join(f"{name}=(\n{_flags(flags)})\n" for name, flags in groups.items())
     names = " ".join(f'"${{{name}[@]}}"' for name in (*groups, "YOURS"))

@@ -74,14 +74,6 @@ def log_record(path: Path) -> LogRecord:
     return found.record
 
 
-def is_log(path: Path) -> bool:
-    """Whether the file at `path` is a log of training software."""
-    from perfmodel.exchange.importers.registry import document_at, importer_of
-
-    importer = importer_of(document_at(path))
-    return importer is not None and importer.measures
-
-
 def log_comparison(prediction: Prediction, path: Path, *, stage: int | None = None) -> LogComparison:
     """The log at `path` beside a prediction: of a named stage (from 1), else of the one with its batch, else the last.
 
@@ -122,10 +114,12 @@ def _doubts(predicted: StagePrediction, record: LogRecord) -> Iterator[str]:
 
 
 def measured_text(path: Path) -> str:
-    """The speed that a log tells, as `--measured` takes it: a time, or tokens/s a GPU. Errors: InputError."""
+    """The speed that a log tells, as `--measured` takes it: a time, tokens/s a GPU, or samples/s. Errors: InputError."""
     record = log_record(path)
     if record.iteration_time_s is not None:
         return f"{record.iteration_time_s:.7g}s"
-    if record.tokens_per_s_per_gpu is None:
-        raise InputError(f"{path} does not say how long an iteration takes")
-    return f"{record.tokens_per_s_per_gpu:.7g}tokens/s/gpu"
+    if record.tokens_per_s_per_gpu is not None:
+        return f"{record.tokens_per_s_per_gpu:.7g}tokens/s/gpu"
+    if record.samples_per_s is not None:
+        return f"{record.samples_per_s:.7g}samples/s"
+    raise InputError(f"{path} does not say how long an iteration takes")

@@ -1,4 +1,4 @@
-"""How a measured speed is read: `200tokens/s/gpu`, `3.4s`, `mfu=31%`, `420TFLOP/s/gpu`; and which iteration time it is."""
+"""How a measured speed is read: `200tokens/s/gpu`, `25samples/s`, `3.4s`, `mfu=31%`; and which iteration time it is."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from perfmodel.errors import InputError, UnitError, shown
 from perfmodel.prediction import StagePrediction
 from perfmodel.units import SECONDS_PER_DAY, parse_quantity, seconds_text, share_text
 
-EXAMPLES: Final = "200tokens/s/gpu, 6400tokens/s, 3.4s, mfu=31% or 420TFLOP/s/gpu"
+EXAMPLES: Final = "200tokens/s/gpu, 6400tokens/s, 25samples/s, 3.4s, mfu=31% or 420TFLOP/s/gpu"
 GPU: Final = "/(?:gpu|device)"
 TOKENS: Final = re.compile(rf"(.+?)\s*tok(?:en)?s?(?:/s(?:ec)?(?P<each>{GPU})?|(?P<first>{GPU})/s(?:ec)?)", re.IGNORECASE)
+SAMPLES: Final = re.compile(r"(.+?)\s*(?:sample|sequence|seq)s?/s(?:ec)?", re.IGNORECASE)  # of all GPUs
 RATE: Final = re.compile(rf"(.*?)([MGTP])FLOP(?:s|s?/s(?:ec)?)(?:{GPU})?", re.IGNORECASE)
 TIME: Final = re.compile(r"(.+?[a-z])(?:/(?:it|iter|iteration|step))?", re.IGNORECASE)
 THOUSANDS: Final = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")  # 42,000 tokens/s
@@ -49,6 +50,10 @@ def _by_tokens(rate: float, predicted: StagePrediction) -> float:
 
 def _by_tokens_of_a_gpu(rate: float, predicted: StagePrediction) -> float:
     return _by_tokens(rate * float(predicted.layout.gpus), predicted)
+
+
+def _by_samples(rate: float, predicted: StagePrediction) -> float:
+    return float(predicted.layout.global_batch_size) / rate
 
 
 def _by_mfu(share: float, predicted: StagePrediction) -> float:
@@ -104,6 +109,8 @@ def _read(text: str) -> tuple[float, Callable[[float, StagePrediction], float]]:
         if found := TOKENS.fullmatch(text):
             is_each = found["each"] or found["first"]
             return parse_quantity(found[1], "count"), _by_tokens_of_a_gpu if is_each else _by_tokens
+        if found := SAMPLES.fullmatch(text):
+            return parse_quantity(found[1], "count"), _by_samples
         if found := SHARE.fullmatch(text):
             return parse_quantity(found["value"], "ratio"), SHARES[(found["kind"] or "mfu").lower()]
         if found := RATE.fullmatch(text):

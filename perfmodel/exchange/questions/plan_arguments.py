@@ -16,7 +16,7 @@ from perfmodel.exchange.expert_loads import KEY as EXPERT_LOAD
 from perfmodel.exchange.expert_loads import load_sentences, planned_load
 from perfmodel.exchange.own_evidence import evidence_setting, own_runs_sentences
 from perfmodel.exchange.presets import beside, economics_preset, expand_part, read_preset
-from perfmodel.exchange.questions.asked_runs import has_gpus, is_foreign_run, run_beside
+from perfmodel.exchange.questions.asked_runs import has_gpus, is_foreign_run, is_model, run_beside
 from perfmodel.exchange.questions.plan_quantities import (
     budget_dollars,
     confidence,
@@ -159,6 +159,21 @@ def read_plan_request(model: str | Mapping[str, Any] | TransformerModel | Run, *
     numbers = sorted(whole_numbers("gpus", given["gpus"], multiple=int(cluster.gpus_per_node))) if "gpus" in given else []
     _check(question, numbers)
     return PlanRequest(question=question, gpus=tuple(numbers) or _own_gpus(question))
+
+
+def planned_source(source: str, *, model: str | None, cluster: str | None, gpus: str | None) -> str | dict[str, Any]:
+    """What a plan is of: a model or a run that is named, a model beside nothing, or a run with another model.
+
+    Errors: InputError for none, and for two models.
+    """
+    if not source and model is None:
+        raise InputError("name a model or a run, as in llama-3.1-8b or --model config.json", key="model")
+    if model is None or not source:
+        return source or str(model)
+    if is_model(source):
+        raise InputError(f"{shown(source)} is a model itself; leave out --model")
+    named = source.removeprefix(RUN_PREFIX)
+    return run_beside(named, model=model, cluster=cluster, gpus=None if has_gpus(named) else _first(gpus))
 
 
 def _own_gpus(question: PlanQuestion) -> tuple[int, ...]:

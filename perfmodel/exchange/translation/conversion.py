@@ -38,13 +38,16 @@ class Conversion:
     refused: tuple[str, ...] = ()
 
 
+WAY_ON: Final = "perfmodel convert writes the rest as a run file"
+
+
 def run_mapping(conversion: Conversion) -> dict[str, Any]:
     """The mapping of a run, with what it takes for granted.
 
     Errors: NotSupportedError for what cannot be expressed, by name; InputError where the file describes no run.
     """
     if conversion.refused:
-        raise NotSupportedError("; ".join(conversion.refused))
+        raise NotSupportedError(f"{'; '.join(conversion.refused)}; {WAY_ON}")
     if conversion.run is None:
         raise InputError(f"this {conversion.format} does not say which run it is of; compare RUN with it")
     return {**conversion.run, "assumptions": list(conversion.assumed)}
@@ -92,7 +95,7 @@ def _unknown_choice(key: str, value: Any) -> str:
     entry = Run.__dataclass_fields__.get(key)
     rule = rule_of(entry) if entry is not None else None
     if isinstance(rule, Choice) and rule.problem(value):
-        return f"{key} {value} is known but not supported yet"
+        return f"{key} {value} is known but not supported yet; {', '.join(rule.options)} are"
     return ""
 
 

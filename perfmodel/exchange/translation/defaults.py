@@ -40,7 +40,7 @@ def _vocabularies() -> tuple[tuple[re.Pattern[str], int, str], ...]:
 
 def vocabulary_of(facts: Mapping[str, Any]) -> tuple[int, str]:
     """The entries of the vocabulary, and a sentence where a tokenizer's name, or nothing, stands for their number."""
-    for fact in ("vocab_size", "padded_vocab_size"):
+    for fact in ("padded_vocab_size", "vocab_size"):  # what the software itself makes of the other
         if facts.get(fact) is not None:
             size = facts[fact]
             if isinstance(size, bool) or not isinstance(size, int | float) or size < 1:

@@ -37,6 +37,15 @@ class Launch:
     gpus: int | None
     environment: Mapping[str, str]
     sourced: tuple[str, ...] = ()
+    open_words: tuple[str, ...] = ()  # flags and variables under conditions that the script does not settle
+
+    @property
+    def assumed(self) -> tuple[str, ...]:
+        """What is taken for granted where a condition does not follow from the script."""
+        left = [each for each in self.open_words if not each.startswith("--") or each not in self.flags]
+        if not any(each.startswith("--") for each in left):
+            return ()
+        return (f"{', '.join(left)}: under a condition that this file does not settle, which is taken not to hold",)
 
 
 def launch_in(text: str, known: Collection[str], folder: Path | None = None) -> Launch | None:
@@ -55,6 +64,7 @@ def launch_in(text: str, known: Collection[str], folder: Path | None = None) -> 
         gpus=_world(best, options),
         environment={name: value for name, value in script.variables.items() if isinstance(value, str)},
         sourced=tuple(script.sourced),
+        open_words=tuple(dict.fromkeys(script.open_words)),
     )
 
 

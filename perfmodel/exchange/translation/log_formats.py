@@ -42,12 +42,20 @@ def recogniser(name: str) -> Callable[[Document], bool]:
 
 
 def steps_of(document: Document, marks: Sequence[bytes], take: Callable[[LogLine, SteadySteps], bool]) -> SteadySteps:
-    """The steady steps of a log: `take` hands over what a line says, and says whether it was one of its own."""
+    """The steady steps of a log: `take` hands over what a line says, and says whether it was one of its own.
+
+    A line whose numbers are none, as 25.1.4 or one of more digits than Python reads, is broken.
+    """
     steps = SteadySteps()
     if document.path is None:
         return steps
     for line in lines_of(document.path, (*marks, *INTERRUPTIONS)):
-        if take(line, steps):
+        try:
+            is_own = take(line, steps)
+        except (ValueError, OverflowError):
+            steps.broken()
+            continue
+        if is_own:
             continue
         if EVALUATION.search(line.text):
             steps.interrupted(EVALUATED)

@@ -54,12 +54,18 @@ def line_of(text: str, end: str = "") -> LogLine:
 
 
 def lines_of(path: Path, marks: Sequence[bytes]) -> Iterator[LogLine]:
-    """The lines of the file at `path` that have one of the `marks`. Errors: InputError for a file that cannot be read."""
+    """The lines of the file at `path` that have one of the `marks`, and what a progress bar shows after each other.
+
+    Errors: InputError for a file that cannot be read.
+    """
     try:
         with path.open("rb") as file:
             while raw := file.readline(LONGEST_LINE):
                 if any(mark in raw for mark in marks):
-                    yield line_of(raw.decode("utf-8", errors="replace"), "\n" if raw.endswith(b"\n") else "")
+                    end = "\n" if raw.endswith(b"\n") else ""
+                    shown = [each for each in raw.rstrip(b"\r\n").split(b"\r") if any(mark in each for mark in marks)]
+                    for place, each in enumerate(shown, 1):
+                        yield line_of(each.decode("utf-8", errors="replace"), end if place == len(shown) else "\n")
     except OSError as error:
         raise InputError(f"{path} cannot be read: {(error.strerror or 'unknown reason').lower()}") from None
 

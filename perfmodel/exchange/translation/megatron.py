@@ -119,9 +119,10 @@ def _layout(draft: RunDraft) -> None:
     try:
         settings |= pieces_given(facts, layers=layers, pipeline=pipeline, further=settings.get("model.multi_token_layers", 0))
     except NotSupportedError as error:
-        draft.refused.append(str(error))
+        draft.refused.append(": ".join(filter(None, (draft.said.names.get("pipeline_layout"), str(error)))))
     if settings["sequence_parallel"] and settings["tensor_parallel"] == 1:
         settings["sequence_parallel"] = False
+        draft.assumed.append(f"{draft.words['sequence_parallel']} is without effect: there is one tensor-parallel rank")
     settings["sharding"] = _sharding(draft)
     instances = whole(facts.get("optimizer_instances")) or 1
     if instances > 1 and settings["sharding"] == "zero3":
@@ -220,6 +221,9 @@ def _tokens(draft: RunDraft, batch: int | None, length: int) -> float | None:
     is_ramp = facts.get("ramp") or facts.get("batch_schedule")
     if iterations and batch is not None and not is_ramp:
         return float(number(iterations, "--train-iters")) * batch * length
+    if iterations:
+        why = "the batch grows" if is_ramp else "the global batch is not given"
+        draft.ignored.append(f"{draft.words['train_iterations']}: {why}; --tokens says for how many tokens it trains")
     return None
 
 

@@ -15,6 +15,8 @@ from perfmodel.errors import InputError, NotSupportedError, shown
 from perfmodel.spec.pipeline_layout import dealt_out, pipeline_pieces
 
 LONGEST: Final = 10_000
+PER_CHUNK: Final = "--num-layers-per-virtual-pipeline-stage"
+CHUNKS: Final = "--num-virtual-stages-per-pipeline-rank"
 ENDS: Final = {"first_layers": "--decoder-first-pipeline-num-layers", "last_layers": "--decoder-last-pipeline-num-layers"}
 
 
@@ -77,17 +79,25 @@ def usual_pieces(layers: int, stages: int, chunks: int) -> list[int]:
 
 
 def _chunks(facts: Mapping[str, Any], *, layers: int, pipeline: int) -> int:
-    """Pieces a GPU, given as their number or as layers of each. Errors: NotSupportedError for what does not divide."""
+    """Pieces a GPU, given as their number or as layers of each.
+
+    Errors: InputError for layers that do not make whole pieces; NotSupportedError for stages that differ.
+    """
     counted = bool(facts.get("counts_embedding")) + bool(facts.get("counts_loss"))
     if counted and pipeline > 1 and (layers + counted) % pipeline:
         raise NotSupportedError(
             f"--account-for-embedding-in-pipeline-split, --account-for-loss-in-pipeline-split: {layers} layers and "
             f"{counted} more do not divide over {pipeline} stages"
         )
-    if facts.get("chunks"):
-        return int(facts["chunks"])
-    each = int(facts.get("layers_per_chunk") or 0)
-    return max((layers + counted) // pipeline // each, 1) if each else 1
+    chunks, each = int(facts.get("chunks") or 0), int(facts.get("layers_per_chunk") or 0)
+    if not each:
+        return chunks or 1
+    held = (layers + counted) // pipeline
+    if held % each:
+        raise InputError(f"{each} does not divide the {held} layers of a pipeline stage", key=PER_CHUNK)
+    if chunks not in (0, held // each):
+        raise InputError(f"{each} makes {held // each} pieces of a stage, and {CHUNKS} says {chunks}; keep one", key=PER_CHUNK)
+    return held // each
 
 
 def _uneven_stages(facts: Mapping[str, Any], *, layers: int, pipeline: int, chunks: int) -> list[int]:

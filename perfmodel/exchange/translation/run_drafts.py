@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from perfmodel.errors import InputError, NotSupportedError, shown
 from perfmodel.exchange.translation.conversion import Conversion, nested, uncovered
 from perfmodel.exchange.translation.defaults import Default, defaults_of
-from perfmodel.exchange.translation.word_table import reading, says_nothing, word_table
+from perfmodel.exchange.translation.word_table import WITHOUT_EFFECT, reading, says_nothing, word_table
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +24,27 @@ class Dialect:
     switches_groups: bool = False
 
 
+class Facts(dict[str, Any]):
+    """Facts by name, and in `used` the names of those that were asked for."""
+
+    def __init__(self, given: Mapping[str, Any]) -> None:
+        super().__init__(given)
+        self.used: set[str] = set()
+
+    def __getitem__(self, name: str) -> Any:
+        self.used.add(name)
+        return super().__getitem__(name)
+
+    def __contains__(self, name: object) -> bool:
+        self.used.add(str(name))
+        return super().__contains__(name)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The fact; the default where there is none."""
+        self.used.add(name)
+        return super().get(name, default)
+
+
 class RunDraft:
     """Settings by key path and facts of a run, and sentences about them."""
 
@@ -32,7 +53,7 @@ class RunDraft:
         table = word_table(dialect.table)
         self.said = reading(given, table)
         silent = {each.key.removeprefix("fact."): each.value for each in defaults_of(dialect.table, "fact.")}
-        self.facts, self.settings = {**silent, **self.said.facts}, dict(self.said.settings)
+        self.facts, self.settings = Facts({**silent, **self.said.facts}), dict(self.said.settings)
         self.dialect, self.given = dialect, given
         self.words = {word.key or word.fact: name for name, word in reversed(list(table.read.items()))}
         self.assumed: list[str] = []
@@ -64,15 +85,22 @@ class RunDraft:
     def conversion(self, *, format_name: str, name: str, gpus: int | None, stages: Sequence[Mapping[str, Any]]) -> Conversion:
         """The run with its stages, on so many GPUs where that is known."""
         settings = {"name": name, **self.settings, **({"gpus": gpus} if gpus else {}), "stages": list(stages)}
+        recipe = next((self.said.names[each] for each in ("fp4_recipe", "fp8_recipe") if each in self.said.names), None)
+        names = {**({"precision": recipe} if recipe else {}), **self.said.names}
         if any(key.startswith("model.") for key in settings):
             settings.setdefault("model.name", name)
         return Conversion(
             format=format_name,
             run=nested(settings),
             assumed=tuple(self.assumed),
-            ignored=(*self.said.ignored, *self.ignored),
-            refused=(*self.said.refused, *self.refused, *uncovered(settings, self.said.names)),
+            ignored=(*self.said.ignored, *self.ignored, *self._without_effect()),
+            refused=(*self.said.refused, *self.refused, *uncovered(settings, names)),
         )
+
+    def _without_effect(self) -> Iterator[str]:
+        """A sentence for each word that was read and that nothing was made of, as the rest of the file leaves it none."""
+        unused = (self.said.names[each] for each in self.said.facts if each not in self.facts.used)
+        yield from (f"{name}: {WITHOUT_EFFECT}" for name in unused)
 
 
 def whole(value: Any) -> int | None:

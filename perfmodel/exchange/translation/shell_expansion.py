@@ -16,6 +16,7 @@ Value: TypeAlias = str | list[str]
 Variables: TypeAlias = MutableMapping[str, Value]
 NAME: Final = re.compile(r"\$(?:([A-Za-z_]\w*|[0-9@*#?$!])|\{)")
 PARAMETER: Final = re.compile(r"([A-Za-z_]\w*|[0-9@*]+)(\[[^\]]*\])?(?:(:?[-=+?])(.*))?", re.DOTALL)
+ALL: Final = re.compile(r"\$\{([A-Za-z_]\w*)\[@\]\}|\$@|\$\{@\}")
 ARGUMENTS: Final = ("@", "*", "#")  # what the script itself was called with: nothing
 MARK, VALUE, ARRAY = "mark", "value", "array"
 LARGEST: Final = 10**15
@@ -28,6 +29,8 @@ def fields_of(word: Token, variables: Variables, *, unset: str | None = None) ->
 
     `unset` is what stands for a variable that is not set; None leaves it as it is written.
     """
+    if _is_no_word(word, variables):
+        return []
     fields: list[str] = [""]
     is_quoted = False
     for piece in word.pieces:
@@ -40,6 +43,12 @@ def fields_of(word: Token, variables: Variables, *, unset: str | None = None) ->
         if sum(map(len, fields)) > LONGEST:
             break
     return [each for each in fields if each or is_quoted] if len(fields) > 1 or not fields[0] else fields
+
+
+def _is_no_word(word: Token, variables: Variables) -> bool:
+    """Whether a word is an array without elements, or all arguments: none, also inside quotes."""
+    found = ALL.fullmatch(word.pieces[0].text) if len(word.pieces) == 1 and word.pieces[0].quoting != SINGLE else None
+    return found is not None and (found[1] is None or variables.get(found[1]) == [])
 
 
 def text_of(word: Token, variables: Variables, *, unset: str | None = None) -> str:

@@ -1,7 +1,8 @@
 """The commands that a shell script would start, with its variables put in; nothing is run.
 
 Assignments, arrays, defaults, whole-number arithmetic, branches whose conditions follow from the script's own variables, and
-the first pass of loops are followed. What only a machine could say (files, other commands) counts as false.
+the first pass of loops are followed. What only a machine could say (files, other commands) counts as false, and so do variables
+that the script does not set; the flags and assignments that are passed over for that are kept as `Script.open_words`.
 """
 
 from __future__ import annotations
@@ -23,7 +24,11 @@ DECLARATIONS: Final = ("export", "declare", "local", "readonly", "typeset", "env
 BATCH: Final = re.compile(r"^#(?:SBATCH|PBS|BSUB)\s+(.*)$", re.MULTILINE)
 COMPARISONS: Final = {"-eq": "==", "-ne": "!=", "-gt": ">", "-lt": "<", "-ge": ">=", "-le": "<="}
 JOINTS: Final = {"&&": "-a", "||": "-o"}  # between [[ and ]]
+STARTERS: Final = ("srun", "mpirun", "mpiexec")  # commands whose options say how often a script inside their words is started
+UNSET: Final = re.compile(r"\$\{\w+\}|\$\(\.\.\)")  # what is left of a variable or a command that only a machine knows
+CHOICE: Final = re.compile(r"--[a-z][\w-]*|[A-Za-z_]\w*(?=\+?=)")  # a flag, or a variable that is assigned
 MOST_TOKENS: Final = 100_000
+TESTS: Final = ("[", "[[", "test", "true", "false")
 DEEPEST: Final = 6  # scripts inside words of scripts
 
 
@@ -34,6 +39,7 @@ class Script:
     variables: Variables = field(default_factory=dict)
     commands: list[list[str]] = field(default_factory=list)
     sourced: list[str] = field(default_factory=list)  # other files that it reads, and that were not found
+    open_words: list[str] = field(default_factory=list)  # flags and variables under conditions that the script does not settle
     folder: Path | None = None  # where files that it reads may be
 
 
@@ -54,6 +60,7 @@ class _Reader:
 
     def __init__(self, script: Script, given: Sequence[Token], depth: int) -> None:
         self.script, self.tokens, self.depth, self.at = script, given, depth, 0
+        self.status: bool | None = True  # whether the last command says yes; None where only a machine could say it
 
     def read(self) -> None:
         while self.at < len(self.tokens):
@@ -71,6 +78,10 @@ class _Reader:
             self._loop(word, runs=runs)
         elif token.kind == "operator":
             self.at += 1
+            if token.text in JOINTS:
+                self._joint(token.text, runs=runs)
+            elif token.text == "(" and self._is_operator("("):
+                self._arithmetic()
         elif token.kind == "here":
             self.at += 1
             if runs and self.depth < DEEPEST:
@@ -78,7 +89,41 @@ class _Reader:
         else:
             command = self._command()
             if runs:
+                self.status = _says(command, self.script.variables)
                 self._follow(command)
+
+    def _joint(self, joint: str, *, runs: bool) -> None:
+        """What follows `&&` or `||`: it runs where the last command said yes, or no."""
+        while self.at < len(self.tokens) and self.tokens[self.at].text == "\n":
+            self.at += 1
+        goes = self.status is True if joint == "&&" else self.status is False
+        if self.at >= len(self.tokens) or (runs and goes):
+            return
+        start = self.at
+        self._statement(runs=False)
+        if runs and self.status is None:
+            self._leave_open(start, self.at)
+
+    def _is_operator(self, text: str) -> bool:
+        """Whether an operator stands here."""
+        return self.at < len(self.tokens) and self.tokens[self.at].kind == "operator" and self.tokens[self.at].text == text
+
+    def _arithmetic(self) -> None:
+        """Pass over `((..))`, whose truth is not worked out."""
+        while self.at < len(self.tokens) and not self._is_operator(")") and not self._is_operator("\n"):
+            self.at += 1
+        while self._is_operator(")"):
+            self.at += 1
+        self.status = None
+
+    def _leave_open(self, start: int, end: int) -> None:
+        """Keep the flags and the assigned variables among tokens that are passed over."""
+        for token in self.tokens[start:end]:
+            words = (token, *token.words)
+            if token.kind == "array":
+                self.script.open_words.append(token.text)
+            for text in (piece.text for word in words for piece in word.pieces):
+                self.script.open_words += CHOICE.findall(text)
 
     def _command(self) -> list[Token]:
         """The words and arrays up to the next operator."""
@@ -104,8 +149,8 @@ class _Reader:
             self._statement(runs=runs)
         return ""
 
-    def _condition(self, end: str) -> bool:
-        """Whether the commands before `end` say yes; what is not known says no."""
+    def _condition(self, end: str) -> bool | None:
+        """Whether the commands before `end` say yes; None where only a machine could say it."""
         value: bool | None = True
         joint = "&&"
         while self.at < len(self.tokens):
@@ -120,16 +165,20 @@ class _Reader:
             if token.kind == "here":
                 self.at += 1
                 continue
-            value = _joined(value, joint, truth(self._command(), self.script.variables))
-        return value is True
+            value = _joined(value, joint, _settled(self._command(), self.script.variables))
+        return value
 
     def _if(self, *, runs: bool) -> None:
         self.at += 1
-        taken = False
+        taken = is_open = False
         holds = self._condition("then")
         while True:
-            takes = runs and holds and not taken
+            takes = runs and holds is True and not taken
+            is_open = is_open or holds is None
+            start = self.at
             end = self._block(("elif", "else", "fi"), runs=takes)
+            if runs and is_open and not takes:
+                self._leave_open(start, self.at)
             taken = taken or takes
             if end == "elif":
                 holds = self._condition("then")
@@ -185,7 +234,7 @@ class _Reader:
             self._skip_to("do")
             holds = bool(values)
         else:
-            holds = self._condition("do") is (kind == "while")
+            holds = self._condition("do") is (kind == "while")  # what is not known stops both
         self._block(("done",), runs=runs and holds)
 
     def _follow(self, command: list[Token]) -> None:
@@ -205,9 +254,9 @@ class _Reader:
             self._source(fields[1])
             return
         script.commands.append(fields)
-        for inner in fields[1:] if self.depth < DEEPEST else ():
+        for place, inner in enumerate(fields[1:], 1) if self.depth < DEEPEST else ():
             if re.search(r"\s-", inner):
-                self._nested(inner)
+                self._nested(inner, before=fields[:place] if fields[0] in STARTERS else ())
 
     def _source(self, name: str) -> None:
         """Read a file that the script reads, or keep its name."""
@@ -222,10 +271,12 @@ class _Reader:
         else:
             self._nested(text)
 
-    def _nested(self, text: str) -> None:
+    def _nested(self, text: str, before: Sequence[str] = ()) -> None:
+        """Read a script inside a word; `before` are the words of what starts it."""
         script = read_script(text, self.script.variables, depth=self.depth + 1, folder=self.script.folder)
-        self.script.commands += script.commands
+        self.script.commands += [[*before, *each] for each in script.commands]
         self.script.sourced += script.sourced
+        self.script.open_words += script.open_words
 
     def _assigned(self, token: Token) -> bool:
         """Whether a word assigns a variable, which then has its value."""
@@ -252,12 +303,25 @@ def _keyword(token: Token) -> str:
     return "".join(each.text for each in token.pieces) if is_bare else ""
 
 
+def _says(command: Sequence[Token], variables: Variables) -> bool | None:
+    """Whether a command succeeds: a test by what it says, any other always."""
+    words = [each for each in command if _keyword(each) != "!"]
+    return _settled(command, variables) if words and _keyword(words[0]) in TESTS else True
+
+
+def _settled(command: Sequence[Token], variables: Variables) -> bool | None:
+    """What a test says by the script alone; None where a variable of it is set elsewhere, and that keeps it from holding."""
+    value = truth(command, variables)
+    is_open = any(UNSET.search(each) for each in all_fields([word for word in command if word.kind == "word"], variables))
+    return None if is_open and not value else value
+
+
 def truth(command: Sequence[Token], variables: Variables) -> bool | None:
     """What `[ .. ]`, `[[ .. ]]`, true or false say; None where only a machine could say it."""
     words = [text_of(each, variables, unset="") for each in command if each.kind == "word"]
     negated = bool(words) and words[0] == "!"
     words = words[1:] if negated else words
-    if not words or words[0] not in ("[", "[[", "test", "true", "false"):
+    if not words or words[0] not in TESTS:
         return None
     value = {"true": True, "false": False}.get(words[0])
     if value is None:

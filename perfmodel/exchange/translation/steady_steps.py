@@ -9,6 +9,7 @@ from __future__ import annotations
 from array import array
 from collections import Counter
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import Final
 
 from perfmodel.exchange.translation.log_records import LogRecord
@@ -97,6 +98,11 @@ class SteadySteps:
         self._iterations, self._times = Numbers(), Numbers()  # of all lines, steady or not
 
     @property
+    def is_empty(self) -> bool:
+        """Whether there was no step yet."""
+        return self._last is None
+
+    @property
     def memory_kind(self) -> str:
         """Whether the most memory is what tensors took, or what the allocator reserved; empty where none is printed."""
         return next((each for each in ("allocated", "reserved") if each in self.memory_bytes), "")
@@ -116,8 +122,9 @@ class SteadySteps:
         self.left_out[BROKEN] += 1
 
     def holds(self, kind: str, size_bytes: float) -> None:
-        """Memory of one kind was held."""
-        self.memory_bytes[kind] = max(size_bytes, self.memory_bytes.get(kind, 0.0))
+        """Memory of one kind was held; a number that is not finite says nothing."""
+        if isfinite(size_bytes):
+            self.memory_bytes[kind] = max(size_bytes, self.memory_bytes.get(kind, 0.0))
 
     def state_batch(self, batch: int) -> None:
         """The batch of all steps, where the head of a log states it and no line does."""
@@ -133,7 +140,10 @@ class SteadySteps:
         self.left_out[RANKS] += 1
 
     def add(self, step: Step) -> None:
-        """Take the next step."""
+        """Take the next step; one with a number that is not finite is a broken line."""
+        if not all(map(isfinite, filter(None, (step.time_s, step.tokens_per_s_per_gpu, step.samples_per_s)))):
+            self.broken()
+            return
         last = self._last
         if last is not None and step.iteration is not None and last.iteration is not None and step.iteration <= last.iteration:
             if step.rank != last.rank or step.iteration == last.iteration:
@@ -188,7 +198,7 @@ class SteadySteps:
         kept, batch = self._kept, self._last.batch or self._stated_batch
         time_s, tokens = kept.times.at(0.5), kept.tokens.at(0.5)
         ends = tuple(kept.times.at(share) for share in INTERVAL)
-        work = batch * sequence_length / gpus if batch and sequence_length and gpus else None
+        work = float(batch) * float(sequence_length) / float(gpus) if batch and sequence_length and gpus else None
         if time_s is None and tokens and work:
             time_s, ends = work / tokens, tuple(_over(work, kept.tokens.at(1.0 - share)) for share in INTERVAL)
         if tokens is None and time_s and work:

@@ -182,8 +182,16 @@ def _stage(draft: RunDraft, gpus: int | None) -> dict[str, Any]:
     batch = whole(facts.get("global_batch")) or _per_replica(draft, gpus, local)
     steps = whole(facts.get("steps"))
     if batch is None:
+        _leave_steps(draft, steps)
         return {"micro_batches": max(local // settings["micro_batch_size"], 1)}
     return stage(batch, None if steps is None else float(steps) * batch * length)
+
+
+def _leave_steps(draft: RunDraft, steps: int | None) -> None:
+    """Say that steps are not read where nothing says how large their batch is."""
+    if steps is not None:
+        why = "their batch follows from the GPUs, which this file does not give"
+        draft.ignored.append(f"{draft.words['steps']}: {why}; --tokens says for how many tokens it trains")
 
 
 def _per_replica(draft: RunDraft, gpus: int | None, each: int) -> int | None:
@@ -211,6 +219,7 @@ def _in_tokens(draft: RunDraft, gpus: int | None) -> dict[str, Any]:
     batch = max(step // length, 1) if step else _per_replica(draft, gpus, local)
     steps = whole(facts.get("steps"))
     if batch is None:
+        _leave_steps(draft, steps)
         return {"micro_batches": passes}
     return stage(batch, None if steps is None else float(steps) * batch * length)
 

@@ -19,6 +19,7 @@ from perfmodel.exchange.translation.word_values import check_fact, check_key
 
 TABLES: Final = Path(__file__).parent.parent.parent / "data" / "formats"
 NOTHING: Final = ("", "none", "null")  # values with which a word says nothing
+WITHOUT_EFFECT: Final = "without effect, as the rest of the file has it"
 UNKNOWN: Final = "nobody here knows it; it is not read"
 
 
@@ -35,6 +36,7 @@ class Word:
     when: bool = True  # the truth of that argument that is the word
     free: bool = False  # a name of which a part is enough: variables in it need not be set
     text: bool = False  # its value is no number where it looks like one: commas in it part two
+    needs: str = ""  # the degree of the run without which, or with 1 of which, it changes nothing
 
     def meaning(self, given: Any) -> Any:
         """What a given value means. Errors: InputError for a value that is not covered."""
@@ -43,6 +45,8 @@ class Word:
                 raise InputError(f"{shown(given)} where one value is needed")
             return given if self.text else number_or_text(given)
         folded = {_folded(name): meaning for name, meaning in self.values.items()}
+        if isinstance(given, list) and len(set(map(_folded, given))) == 1:  # the same for every layer
+            given = given[0]
         if _folded(given) not in folded:
             raise InputError(f"{shown(given)} is not covered; {', '.join(map(str, self.values))} are")
         return folded[_folded(given)]
@@ -131,6 +135,7 @@ def reading(given: Mapping[str, Any], table: WordTable) -> FileReading:
     names: dict[str, str] = {}
     ignored: list[str] = []
     refused: list[str] = []
+    needing: dict[str, str] = {}
     for name, value in given.items():
         word = table.read.get(name)
         if reason := next(_refusals(name, value, table), ""):
@@ -143,14 +148,20 @@ def reading(given: Mapping[str, Any], table: WordTable) -> FileReading:
                 if word.values is None:
                     _check(word, meaning)
             except InputError as error:
+                if value is True and name.startswith("--"):
+                    raise InputError("it needs a value, and has none", key=name) from None
                 if word.values is None:
                     raise error.under(name) from None
                 refused.append(f"{name} {error}")
+                needing |= {refused[-1]: word.needs} if word.needs else {}
                 continue
             (settings if word.key else facts)[word.key or word.fact] = meaning
             names[word.key or word.fact] = name
         elif word is None and not says_nothing(value) and not table.is_off(name):
             ignored.append(_ignored(name, table))
+    idle = [each for each in refused if each in needing and settings.get(needing[each], 1) == 1]
+    ignored += [f"{each.split(' ', 1)[0]}: {WITHOUT_EFFECT}" for each in idle]
+    refused = [each for each in refused if each not in idle]
     return FileReading(settings=settings, facts=facts, ignored=tuple(ignored), refused=tuple(refused), names=names)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from perfmodel import __version__
@@ -37,10 +38,20 @@ def log_steps_figure(found: LogComparison) -> Drawing:
     iterations, times = zip(*found.record.series, strict=True)
     (points,) = axes.plot(iterations, times, linestyle="none", marker=".", markersize=2.5, color=BLUE)
     line = axes.axhline(found.measured_s, color=VERMILION, linewidth=1.2)
-    axes.set_ylim(0.0, ROOM * max(high, found.measured_s))
+    top = ROOM * max(high, found.measured_s)
+    axes.set_ylim(0.0, top)
     axes.set_xlabel("iteration")
     axes.set_ylabel("time of an iteration [s]")
     grid(axes, "y")
     drawing.key([(points, "steps of the log"), (line, "median of steady steps"), (band, "90 % interval of the prediction")])
-    drawing.source_line(f"Predicted by perfmodel {__version__}")
+    drawing.source_line(f"Predicted by perfmodel {__version__}{_beyond(times, top)}")
     return drawing
+
+
+def _beyond(times: Sequence[float], top: float) -> str:
+    """A sentence on the steps that lie above the axis; empty where there are none."""
+    longer = [each for each in times if each > top]
+    if not longer:
+        return ""
+    steps = "One step lies" if len(longer) == 1 else f"{len(longer):,} steps lie"
+    return f". {steps} above, at up to {seconds_text(max(longer))}."

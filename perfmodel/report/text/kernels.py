@@ -57,7 +57,7 @@ def _kinds_table(found: KernelComparison) -> RenderableType:
     launches = f"{sum(each.launches for each in found.unmatched):,.0f}"
     table.add_row("not matched", launches, seconds_text(found.unmatched_s), "", "")
     table.add_row("copies and fills", "", seconds_text(found.copies_s), "", "")
-    table.add_row("beside others", "", f"-{seconds_text(found.overlapped_s)}", "", "")
+    table.add_row("beside others", "", f"-{seconds_text(found.overlapped_s)}" if found.overlapped_s else "0 s", "", "")
     table.add_row("nothing runs", "", seconds_text(found.idle_s), "", "")
     table.add_row("step", "", seconds_text(found.step_s), "", "")
     return table

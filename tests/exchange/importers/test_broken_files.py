@@ -17,6 +17,7 @@ from perfmodel.exchange.converted_files import conversion_document, converted
 from tests.exchange.importers.configs.test_megatron_arguments import ARGUMENTS, CASE
 from tests.exchange.importers.configs.test_megatron_bridge import BRIDGE
 from tests.exchange.importers.configs.test_nemo import NEMO
+from tests.exchange.importers.configs.test_nemo_2 import NEMO_2
 from tests.exchange.importers.configs.test_other_configs import ACCELERATE, DEEPSPEED, MAXTEXT, NANOTRON
 from tests.exchange.importers.configs.test_torchtitan import COMMAND, TOML
 from tests.exchange.importers.logs.test_megatron_log import BLOCK, line
@@ -24,7 +25,7 @@ from tests.exchange.importers.scripts import LLAMA
 
 TEXTS = {
     "train.sh": LLAMA, "nemo.yaml": NEMO, "case.yaml": CASE, "arguments.yaml": ARGUMENTS, "titan.toml": TOML,
-    "titan.sh": COMMAND, "bridge.yaml": BRIDGE,
+    "titan.sh": COMMAND, "bridge.yaml": BRIDGE, "nemo_2.yaml": NEMO_2,
     "nanotron.yaml": NANOTRON, "ds.json": json.dumps(DEEPSPEED), "accelerate.yaml": ACCELERATE, "maxtext.yaml": MAXTEXT,
     "train.log": BLOCK + "\n".join(line(number) for number in range(1, 9)),
 }  # fmt: skip
@@ -63,7 +64,8 @@ def keys(mapping: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
 
 
 @pytest.mark.parametrize(
-    "name", ["nemo.yaml", "bridge.yaml", "case.yaml", "nanotron.yaml", "ds.json", "accelerate.yaml", "maxtext.yaml"]
+    "name",
+    ["nemo.yaml", "nemo_2.yaml", "bridge.yaml", "case.yaml", "nanotron.yaml", "ds.json", "accelerate.yaml", "maxtext.yaml"],
 )
 def test_wrong_values_are_no_traceback(tmp_path: Path, name: str) -> None:
     """Texts for numbers, lists for texts, nothing, and numbers that nobody means."""
@@ -95,3 +97,27 @@ def test_a_wrong_value_is_named(tmp_path: Path, name: str, word: str, instead: s
     with pytest.raises(PerfmodelError) as caught:
         converted(tmp_path / name)
     assert sentence in str(caught.value)
+
+
+STEPS = {
+    "nemo": "| global_step: {step} | train_step_timing in s: {time} |",
+    "torchtitan": "step: {step}  loss: 7.1  memory: 47.6GiB(50%)  tps: 6,150  tflops: {time}  mfu: 36.01%",
+    "maxtext": "completed step: {step}, seconds: {time}, TFLOP/s/device: 508.3, Tokens/s/device: 1055.9, ",
+    "deepspeed": "global_step={step}, RunningAvgSamplesPerSec=11.0, CurrSamplesPerSec={time}, MaxMemAllocated={time}GB",
+    "bridge": "Step Time : {time}s GPU utilization: 560.1MODEL_TFLOP/s/GPU",
+    "trainer": "{{'train_runtime': {time}, 'train_samples_per_second': {time}, 'train_steps_per_second': 0.5}}",
+    "mlperf": ':::MLLOG {{"key": "tracked_stats", "value": {{"train_step_time": {time}, "max_memory_usage": {time}}}}}',
+    "nanotron": "iteration: {step} / 9 | time_per_iteration_ms: {time} | global_batch_size: {time} | eta: 1 |",
+    "megatron": " iteration {step}/ 9 | elapsed time per iteration (ms): {time} | global batch size: {time} | lm loss: 1 |",
+}
+
+
+@pytest.mark.parametrize("name", STEPS)
+@pytest.mark.parametrize("number", ["25.1.4", "1e999", "9" * 5000, "..", "-3", "0"])
+def test_a_number_that_is_none_breaks_its_line_alone(tmp_path: Path, name: str, number: str) -> None:
+    """The others are still counted, where each says something."""
+    lines = [STEPS[name].format(step=step, time=number if step == 5 else "2.5") for step in range(1, 13)]
+    (tmp_path / "train.log").write_text("\n".join(lines) + "\n")
+    found = converted(tmp_path / "train.log")
+    json.dumps(conversion_document(found), allow_nan=False)
+    assert found.record is not None

@@ -25,6 +25,14 @@ RUNS: Final[Mapping[str, Mapping[str, Any]]] = {
         "recompute": "full",
         "recompute_layers": 8,
     },
+    "Llama 8B without a flag of kernels": {
+        "model": "llama-3.1-8b",
+        "stack": {
+            "extends": "megatron-core",
+            "overlap": {"tensor_parallel": "backward", "data_parallel": False},
+            "fusion": {"loss_forward_bytes": 30, "loss_peak_bytes": 6},
+        },
+    },
     "Llama 70B": {"model": "llama-3.1-70b", "tensor_parallel": 4, "pipeline_parallel": 4, "virtual_pipeline": 5},
     "Llama 405B": {"model": "llama-3.1-405b", "tensor_parallel": 8, "pipeline_parallel": 8, "virtual_pipeline": 8},
     "Llama 405B in 16 stages": {"model": "llama-3.1-405b", "tensor_parallel": 8, "pipeline_parallel": 16, "precision": "fp8"},

@@ -28,6 +28,7 @@ LLAMA_70B: Final = {"model": "llama-3.1-70b", "tensor_parallel": 8, "pipeline_pa
 LLAMA_405B: Final = {"model": "llama-3.1-405b", "tensor_parallel": 8, "context_parallel": 2}
 MANY: Final = [{"data_parallel": 64, "global_batch_size": 512, "tokens": "1T"}]
 ROUND_TRIPS: Final[tuple[tuple[str, Mapping[str, Any]], ...]] = (
+    ("megatron-bridge", {"stack.fusion.loss_forward_bytes": 30, "stack.fusion.loss_peak_bytes": 6}),
     ("megatron-bridge", {**LLAMA_70B, "virtual_pipeline": 5}),
     ("megatron-bridge", {**LLAMA_405B, "pipeline_parallel": 8, "precision": "fp8"}),
     ("megatron-bridge", {"model": "nemotron-4-15b", "tensor_parallel": 8}),

@@ -28,6 +28,8 @@ def test_the_predicted_speed_is_the_predicted_time(predicted: StagePrediction) -
         f"{float(predicted.tokens_per_s_per_gpu)} tokens/GPU/s",
         f"{float(predicted.tokens_per_s)} tokens/s",
         f"{float(predicted.tokens_per_s):,}tokens/sec",
+        f"{float(predicted.layout.global_batch_size) / time_s} samples/s",
+        f"{float(predicted.layout.global_batch_size) / time_s}sequences/sec",
         f"{time_s}s",
         f"{time_s * 1e3} ms",
         f"{time_s} s/it",

@@ -19,6 +19,7 @@ def last(text: str) -> list[str]:
     ("text", "words"),
     [
         ("A=1\nrun $A ${A}2 \"$A 3\" '$A'", ["run", "1", "12", "1 3", "$A"]),
+        ('A=()\nrun --x "${A[@]}" "$@" "${@}" "$A"', ["run", "--x", ""]),
         ("run one \\\n  two # three", ["run", "one", "two"]),
         ("A=(x 'y z')\nA+=(w)\nrun ${A[@]}", ["run", "x", "y", "z", "w"]),
         ("A=(x 'y z')\nrun \"${A[@]}\" ${A[1]}", ["run", "x", "y z", "y", "z"]),
@@ -59,7 +60,7 @@ def test_branches_follow_the_variables_of_the_script(condition: str, branch: str
 def test_scripts_inside_words_are_read() -> None:
     """What srun hands to bash -c, and a here-document."""
     commands = read_script("A=1\nsrun bash -c 'go --x $A'\ncat <<EOF > f\ngo --y $A\nEOF\n").commands
-    assert ["go", "--x", "1"] in commands
+    assert ["srun", "bash", "-c", "go", "--x", "1"] in commands  # the ranks are srun's
     assert ["go", "--y", "1"] in commands
 
 

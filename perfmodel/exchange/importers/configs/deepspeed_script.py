@@ -46,7 +46,8 @@ def _convert(document: Document) -> Conversion:
     settings = dict(program.settings) | ({} if model is None else {"model": model})
     title = document.path.stem if document.path else "run"
     known = replace(program, settings=settings)
-    return from_config(mapping, format_name=NAME, name=title, path=document.path, program=known, gpus=launch.gpus)
+    found = from_config(mapping, format_name=NAME, name=title, path=document.path, program=known, gpus=launch.gpus)
+    return replace(found, assumed=(*found.assumed, *launch.assumed))
 
 
 def _mapping(inside: Mapping[str, str], folder: Path | None, name: str) -> Mapping[str, Any] | None:

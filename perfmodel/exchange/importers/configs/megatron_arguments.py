@@ -10,7 +10,7 @@ from perfmodel.exchange.importers.registry import Document, run_importer
 from perfmodel.exchange.translation.conversion import Conversion
 from perfmodel.exchange.translation.megatron import from_arguments, from_flags
 from perfmodel.exchange.translation.megatron_environment import environment_sentences, words_of
-from perfmodel.exchange.translation.word_table import flattened
+from perfmodel.exchange.translation.word_table import flattened, says_nothing
 
 NAME: Final = "Megatron-LM YAML of arguments"
 TEST_CASE: Final = "MODEL_ARGS"
@@ -36,6 +36,8 @@ def _convert(document: Document) -> Conversion:
     activation = str(arguments.pop("activation_func", "") or "")
     if activation in ("swiglu", "squared_relu"):
         arguments.setdefault(activation, True)
+    if not says_nothing(arguments.get("num_query_groups")):  # which no switch turns on here, as in a script
+        arguments["group_query_attention"] = True
     return from_flags(from_arguments(arguments), format_name=NAME, name=path.stem if path else "run")
 
 

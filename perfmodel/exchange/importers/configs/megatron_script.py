@@ -37,7 +37,11 @@ def _convert(document: Document) -> Conversion:
         raise InputError("no command of this script has the flags of Megatron-LM")
     given = words_of(launch.environment) | dict(launch.flags)
     converted = from_flags(given, format_name=NAME, name=name, gpus=launch.gpus)
-    return replace(converted, ignored=(*converted.ignored, *environment_sentences(launch.environment), *_sourced(launch)))
+    return replace(
+        converted,
+        assumed=(*converted.assumed, *launch.assumed),
+        ignored=(*converted.ignored, *environment_sentences(launch.environment), *_sourced(launch)),
+    )
 
 
 def _sourced(launch: Launch) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,7 +34,11 @@ def _convert(document: Document) -> Conversion:
     given: dict[str, Any] = {name.removeprefix("--"): value for name, value in launch.flags.items()}
     path = document.path or Path("run")
     file = given.get("job.config_file") or launch.environment.get("CONFIG_FILE")
-    return from_keys(_file(path.parent, file) | given, format_name=NAME, name=path.stem, gpus=launch.gpus)
+    beside = _file(path.parent, file)
+    given.pop("job.config_file", None)
+    found = from_keys(beside | given, format_name=NAME, name=path.stem, gpus=launch.gpus)
+    missing = (f"{file}: it does not lie beside this file, so that defaults stand for its keys",) if file and not beside else ()
+    return replace(found, assumed=(*found.assumed, *missing, *launch.assumed))
 
 
 def _file(folder: Path, name: Any) -> dict[str, Any]:

@@ -16,7 +16,7 @@ MARKS: Final = (b"CurrSamplesPerSec=",)
 RATE: Final = re.compile(r"CurrSamplesPerSec=([\d.]+)(?=,)")
 ITERATION: Final = re.compile(r"\bglobal_step=(\d+)")
 MEMORY: Final = re.compile(r"MaxMemAllocated=([\d.]+)\s*GB")
-BATCH: Final = re.compile(r"\btrain_batch_size \.{3,} (\d+)")
+BATCH: Final = re.compile(r"\btrain_batch_size \.{3,} (\d{1,12})\b")
 WORLD: Final = re.compile(r"\b(?:world_size|dp_world_size)[ =:]+\.*\s*(\d+)")
 GIGABYTE: Final = 2.0**30  # what DeepSpeed calls GB
 NO_BATCH: Final = "It does not state train_batch_size: samples/s of all GPUs do not say how long a step takes."

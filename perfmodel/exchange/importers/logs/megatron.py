@@ -19,7 +19,7 @@ from perfmodel.exchange.translation.log_formats import recogniser, steps_of
 from perfmodel.exchange.translation.log_lines import LogLine, field_of, line_of, number_in, pairs_of
 from perfmodel.exchange.translation.megatron import from_arguments, from_flags
 from perfmodel.exchange.translation.steady_steps import SteadySteps, Step
-from perfmodel.exchange.translation.word_table import UNKNOWN
+from perfmodel.exchange.translation.word_table import UNKNOWN, WITHOUT_EFFECT
 
 NAME: Final = "Megatron-LM log"
 TIME: Final = "elapsed time per iteration (ms)"
@@ -44,7 +44,8 @@ def _convert(document: Document) -> Conversion:
     found = _described(document)
     run = found.run or {}
     length, gpus = run.get("sequence_length"), run.get("gpus")
-    own = steps.record(convention="full", sequence_length=length, gpus=gpus)
+    convention = "full" if bridge.is_empty else "causal"  # Megatron-Bridge counts for both of its lines
+    own = steps.record(convention=convention, sequence_length=length, gpus=gpus)
     beside = bridge.record(convention="causal", sequence_length=length, gpus=gpus)
     if own is None:
         return replace(found, record=beside and replace(beside, memory_bytes=steps.most_memory, memory_kind=steps.memory_kind))
@@ -107,7 +108,7 @@ def _described(document: Document) -> Conversion:
 def _together(sentences: tuple[str, ...]) -> Iterator[str]:
     """Sentences, with those of arguments that nobody knows in one: a block has every argument that there is."""
     unknown = [each.partition(":")[0] for each in sentences if each.endswith(UNKNOWN)]
-    yield from (each for each in sentences if not each.endswith(UNKNOWN))
+    yield from (each for each in sentences if not each.endswith((UNKNOWN, WITHOUT_EFFECT)))
     if unknown:
         yield f"{' '.join(unknown)}: nobody here knows these arguments; they are not read"
 

@@ -17,6 +17,7 @@ MARKS: Final = (b":::MLLOG",)
 TIMES: Final = ("train_step_time", "train_step_timing in s")
 MEMORY: Final = "max_memory_usage"
 STATED: Final = ("global_batch_size", "max_sequence_length", "gradient_accumulation_steps")
+MOST: Final = 10**12  # of a batch or a length: more is no number of either
 EVALUATION: Final = "eval_start"
 
 
@@ -39,7 +40,7 @@ def _take(line: LogLine, steps: SteadySteps, stated: dict[str, int]) -> bool:
         steps.broken()
         return True
     key, value = (event.get(name) for name in ("key", "value")) if isinstance(event, dict) else (None, None)
-    if key in STATED and isinstance(value, int | float):
+    if key in STATED and isinstance(value, int | float) and 0 < value < MOST:
         stated[str(key)] = int(value)
     elif key == EVALUATION:
         steps.interrupted(EVALUATED)

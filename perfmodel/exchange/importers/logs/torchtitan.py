@@ -21,8 +21,8 @@ STEP: Final = re.compile(
     r"(?:tflops:\s*(?P<tflops>[\d.]+)\s+)?mfu:\s*\S+"
 )
 DATE: Final = re.compile(r"\b(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d)(?:[,.](\d{3,6}))?")
-BATCH: Final = re.compile(r"global batch size (\d+).*?sequence length (\d+)", re.DOTALL)
-MESH: Final = re.compile(r"Building \d-D device mesh with .*?, \[([\d, ]+)\]")
+BATCH: Final = re.compile(r"global batch size (\d{1,12})\b.*?sequence length (\d{1,12})\b", re.DOTALL)
+MESH: Final = re.compile(r"Building \d-D device mesh with .*?, \[((?:\d{1,7}(?:, ?)?){1,9})\]")
 
 
 def _convert(document: Document) -> Conversion:

@@ -29,6 +29,7 @@ language_model:
   num_layers: 4
   hidden_size: 1024
   num_attention_heads: 16
+  num_query_groups: 4
   ffn_hidden_size: null
   add_bias_linear: False
   activation_func: swiglu

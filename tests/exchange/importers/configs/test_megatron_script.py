@@ -203,6 +203,7 @@ def test_flags_change_the_layout(tmp_path: Path, flags: str, settings: dict[str,
         ("--embed-layernorm --position-embedding-type alibi", "position", "alibi"),
         ("--normalization rmsnorm", "norm", "rmsnorm"),
         ("--tokenizer-type Llama3Tokenizer", "vocab_size", 128256),
+        ("--vocab-size 128000 --padded-vocab-size 128256", "vocab_size", 128256),
     ],
 )
 def test_forks_have_words_of_their_own(tmp_path: Path, flags: str, place: str, value: Any) -> None:
@@ -237,7 +238,7 @@ def test_a_schedule_of_batches_becomes_stages(tmp_path: Path) -> None:
     ("flags", "words"),
     [
         ("--optimizer-cpu-offload", "offload to the CPU"),
-        ("--cp-comm-type a2a", "--cp-comm-type 'a2a' is not covered"),
+        ("--context-parallel-size 2 --cp-comm-type a2a", "--cp-comm-type 'a2a' is not covered"),
         ("--recompute-granularity selective --recompute-modules core_attn mlpp", "--recompute-modules core_attn mlpp"),
         ("--pipeline-model-parallel-size 4 --decoder-first-pipeline-num-layers 2", "--decoder-first-pipeline-num-layers 2"),
         ("--use-distributed-optimizer --num-distributed-optimizer-instances 2", "--num-distributed-optimizer-instances 2"),

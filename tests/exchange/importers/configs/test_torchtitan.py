@@ -217,3 +217,14 @@ def test_one_configuration_a_file_is_read(tmp_path: Path) -> None:
 def test_no_checkpointing_is_not_the_default(tmp_path: Path) -> None:
     """The word none is a mode here, where it stands for no value elsewhere."""
     assert run_of(toml(tmp_path, ('mode = "selective"', 'mode = "none"')))["recompute"] == "none"
+
+
+def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
+    """A command line names its TOML, which may have stayed behind."""
+    text = "torchrun --nproc-per-node 8 -m torchtitan.train --job.config_file llama3_8b.toml "
+    text += "--model.name llama3 --model.flavor 8B "
+    found = converted(tmp_path, text + "--training.seq_len 8192 --parallelism.tensor_parallel_degree 2\n", "run.sh")
+    assert "llama3_8b.toml: it does not lie beside this file, so that defaults stand for its keys" in found.assumed
+    (tmp_path / "llama3_8b.toml").write_text("[training]\nlocal_batch_size = 4\n")
+    found = converted(tmp_path, text + "--training.seq_len 8192\n", "run.sh")
+    assert (run_of(found)["micro_batch_size"], [each for each in found.assumed if "lie beside" in each]) == (4, [])

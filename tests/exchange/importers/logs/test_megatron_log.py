@@ -183,6 +183,7 @@ def test_megatron_bridge_has_a_line_of_its_own(tmp_path: Path) -> None:
     record = record_of(log(tmp_path, *lines))
     assert (record.iteration_time_s, record.printed_tflop_per_s_per_gpu, record.tflop_convention) == (2.69, 560.1, "causal")
     both = record_of(log(tmp_path, *(each for number in range(1, 7) for each in (lines[1], line(number)))))
+    assert (record.tflop_convention, both.tflop_convention) == ("causal", "causal")
     assert (both.iteration_time_s, both.steps + both.left_out["warm_up"]) == (1.0, 6)
 
 

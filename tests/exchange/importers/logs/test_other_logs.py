@@ -48,6 +48,13 @@ def test_nemo_logs_json_too(tmp_path: Path) -> None:
     assert cut.record.left_out["broken_lines"] == 1
 
 
+def test_a_progress_bar_shows_many_steps_in_one_line(tmp_path: Path) -> None:
+    """It goes back to the start of the line for each."""
+    bar = [f"Epoch 0: : 5%| | global_step={number}.0, train_step_timing in s={2.0 + number % 3}]" for number in range(31)]
+    record = record_of(tmp_path, ["\r".join(bar)], "NeMo log")
+    assert (record.steps, record.left_out, record.iteration_time_s) == (21, {"warm_up": 10}, 3.0)
+
+
 def titan(step: int, rate: str = "6,150", key: str = "tps", date: str = "") -> str:
     """A line of torchtitan in its colours."""
     return (
