@@ -34,6 +34,7 @@ from perfmodel.errors import PerfmodelError
 from perfmodel.evidence.step_records import CollectiveCount, MeasuredMemory, StepRecord
 from perfmodel.exchange.output import write_text
 from perfmodel.exchange.run_files import read_candidates
+from perfmodel.exchange.spec_mappings import mapping_of
 from perfmodel.model.counting import CollectiveCounter
 from perfmodel.model.groups import Groups, make_groups
 from perfmodel.model.launch import started
@@ -222,12 +223,21 @@ def times_taken_away() -> int:
 
 def settings_of(run: Run, layout: Layout) -> dict[str, Any]:
     """Model and layout as plain values."""
+    return {
+        "model": _plain(mapping_of(run.model)),
+        "layout": _plain(mapping_of(layout)),
+        "cluster": run.cluster.name,
+        "stack": run.stack.name,
+    }
 
-    def plain(spec: Any) -> dict[str, Any]:
-        values = {entry.name: getattr(spec, entry.name) for entry in fields(spec)}
-        return {name: value.item() if hasattr(value, "item") else value for name, value in values.items()}
 
-    return {"model": plain(run.model), "layout": plain(layout), "cluster": run.cluster.name, "stack": run.stack.name}
+def _plain(value: Any) -> Any:
+    """Mappings and lists of numbers as JSON takes them."""
+    if isinstance(value, dict):
+        return {name: _plain(entry) for name, entry in value.items()}
+    if isinstance(value, list):
+        return [_plain(entry) for entry in value]
+    return value.item() if hasattr(value, "item") else value
 
 
 def _arguments() -> argparse.Namespace:
