@@ -15,7 +15,7 @@ from perfmodel.exchange.presets import expand_part
 from perfmodel.exchange.questions.plan_quantities import positive_number, whole_number
 from perfmodel.exchange.replicas import GPUS, with_replicas
 from perfmodel.exchange.translation.conversion import Conversion
-from perfmodel.exchange.translation.log_records import record_document
+from perfmodel.exchange.translation.logs.log_records import record_document
 from perfmodel.spec.fields import Spec
 from perfmodel.spec.hardware import Cluster
 from perfmodel.spec.model import TransformerModel

@@ -10,7 +10,7 @@ from perfmodel.exchange.importers.configs.deepspeed import DEEPSPEED
 from perfmodel.exchange.importers.configs.deepspeed_script import CONFIG, TABLE
 from perfmodel.exchange.launchers.registry import Launcher
 from perfmodel.exchange.translation.launch_texts import ON_NODES, file_in_script, heading, steps_of, torchrun, world_of
-from perfmodel.exchange.translation.table_words import as_sections, spelled
+from perfmodel.exchange.translation.words.table_words import as_sections, spelled
 from perfmodel.exchange.translation.written_configs import written_config
 from perfmodel.spec.axes import CHOSEN, DATA
 from perfmodel.spec.fields import whole

@@ -15,7 +15,7 @@ from perfmodel.exchange.launchers.registry import Launcher
 from perfmodel.exchange.translation.launch_texts import heading, steps_of, world_of
 from perfmodel.exchange.translation.named_models import named_model
 from perfmodel.exchange.translation.read_again import model_differences, refusal
-from perfmodel.exchange.translation.table_words import spelled
+from perfmodel.exchange.translation.words.table_words import spelled
 from perfmodel.spec.fields import plain, whole
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.model import TransformerModel

@@ -11,13 +11,13 @@ from perfmodel.exchange.documents import yaml_text
 from perfmodel.exchange.importers.configs.megatron_bridge import BRIDGE, GATED
 from perfmodel.exchange.launchers.registry import Launcher
 from perfmodel.exchange.translation.launch_texts import ON_NODES, file_in_script, heading, steps_of, torchrun, world_of
-from perfmodel.exchange.translation.layer_flags import flags_of_layers
-from perfmodel.exchange.translation.megatron import MEGATRON
-from perfmodel.exchange.translation.megatron_run_flags import FSDP
-from perfmodel.exchange.translation.megatron_written import FAMILIES, SWITCHES, flag_groups, host_environment
+from perfmodel.exchange.translation.megatron.facts import MEGATRON
+from perfmodel.exchange.translation.megatron.layer_flags import flags_of_layers
+from perfmodel.exchange.translation.megatron.run_flags import FSDP
+from perfmodel.exchange.translation.megatron.written import FAMILIES, SWITCHES, flag_groups, host_environment
 from perfmodel.exchange.translation.read_again import bucket_of
-from perfmodel.exchange.translation.table_words import as_sections, spelled
-from perfmodel.exchange.translation.word_table import reading, word_table
+from perfmodel.exchange.translation.words.table_words import as_sections, spelled
+from perfmodel.exchange.translation.words.word_table import reading, word_table
 from perfmodel.spec.fields import whole
 from perfmodel.spec.model import GATED_ACTIVATIONS, TransformerModel
 from perfmodel.spec.run import RampStage, Run

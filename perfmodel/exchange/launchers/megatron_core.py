@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from perfmodel.exchange.launchers.registry import Launcher
 from perfmodel.exchange.translation.launch_texts import ON_NODES, WIDTH, comment, heading, torchrun, world_of
-from perfmodel.exchange.translation.megatron_written import FAMILIES, SWITCHES, flag_groups, host_environment
+from perfmodel.exchange.translation.megatron.written import FAMILIES, SWITCHES, flag_groups, host_environment
 from perfmodel.spec.run import RampStage, Run
 
 VERSION: Final = "NVIDIA/Megatron-LM d98e8a64dd (2026-08-22), after core 0.16"

@@ -9,7 +9,7 @@ from perfmodel.exchange.documents import yaml_text
 from perfmodel.exchange.importers.configs.nanotron import BUCKET_NUMBER_BYTES, CONFIG, NANOTRON, WRITTEN_FAMILIES
 from perfmodel.exchange.launchers.registry import Launcher
 from perfmodel.exchange.translation.launch_texts import heading, steps_of, torchrun, world_of
-from perfmodel.exchange.translation.table_words import as_sections, spelled
+from perfmodel.exchange.translation.words.table_words import as_sections, spelled
 from perfmodel.exchange.translation.written_configs import written_config
 from perfmodel.spec.axes import CONTEXT, PIPELINE, TENSOR
 from perfmodel.spec.fields import whole

@@ -15,8 +15,8 @@ from perfmodel.exchange.launchers.registry import Launcher
 from perfmodel.exchange.presets import stack_preset
 from perfmodel.exchange.translation.launch_texts import heading, steps_of, torchrun, world_of
 from perfmodel.exchange.translation.named_models import named_model
-from perfmodel.exchange.translation.table_words import as_sections, spelled
 from perfmodel.exchange.translation.torchtitan import SCHEDULES, TORCHTITAN, known_flavors, model_of
+from perfmodel.exchange.translation.words.table_words import as_sections, spelled
 from perfmodel.spec.axes import CONTEXT, EXPERT, PIPELINE, TENSOR
 from perfmodel.spec.fields import whole
 from perfmodel.spec.layout import Layout

@@ -12,7 +12,7 @@ from perfmodel.errors import InputError
 from perfmodel.evidence.time_scores import seen_bytes
 from perfmodel.exchange.importers.registry import conversion_at
 from perfmodel.exchange.questions.varied_runs import stage_index
-from perfmodel.exchange.translation.log_records import LogRecord
+from perfmodel.exchange.translation.logs.log_records import LogRecord
 from perfmodel.prediction import Prediction, StagePrediction
 from perfmodel.units import gpus_text
 

@@ -22,7 +22,7 @@ from perfmodel.exchange.run_files import RunCandidate, read_candidates
 from perfmodel.exchange.tables.printed_mfu import contradiction
 from perfmodel.exchange.tables.run_folders import Folder
 from perfmodel.exchange.translation.conversion import Conversion, run_mapping
-from perfmodel.exchange.translation.log_records import LogRecord
+from perfmodel.exchange.translation.logs.log_records import LogRecord
 from perfmodel.spec.axes import FILLING
 from perfmodel.spec.precision import RECIPES
 from perfmodel.spec.run import RampStage, Run

@@ -11,7 +11,7 @@ from perfmodel.spec.model import TransformerModel
 from perfmodel.spec.run import RampStage, Run
 
 if TYPE_CHECKING:
-    from perfmodel.exchange.translation.log_records import LogRecord
+    from perfmodel.exchange.translation.logs.log_records import LogRecord
 
 DERIVED: Final = ("gpus",)  # from which data_parallel follows
 ORDER: Final = (

@@ -10,7 +10,7 @@ from typing import Any
 
 from perfmodel.errors import InputError, shown
 from perfmodel.exchange.documents import read_mapping
-from perfmodel.exchange.translation.word_table import TABLES
+from perfmodel.exchange.translation.words.word_table import TABLES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ from math import prod
 from pathlib import Path
 from typing import Any, Final
 
-from perfmodel.exchange.translation.shell_script import batch_options, read_script
+from perfmodel.exchange.translation.shell.script import batch_options, read_script
 
 FLAG: Final = re.compile(r"--?[A-Za-z][\w.-]*")
 UNSET: Final = re.compile(r"\$\{\w+\}")

@@ -15,7 +15,7 @@ from perfmodel.exchange.importers.registry import document_of, importer_of
 from perfmodel.exchange.run_files import read_candidates
 from perfmodel.exchange.spec_mappings import mapping_of
 from perfmodel.exchange.translation.conversion import Conversion
-from perfmodel.exchange.translation.megatron_model_flags import kinds_by_layer
+from perfmodel.exchange.translation.megatron.model_flags import kinds_by_layer
 from perfmodel.spec.fields import Choice, Choices, Flag, Spec, plain, rule_of, whole
 from perfmodel.spec.layout import EVEN, GATHERED, Layout
 from perfmodel.spec.model import TransformerModel

@@ -9,7 +9,7 @@ from typing import Any
 from perfmodel.errors import InputError, NotSupportedError, shown
 from perfmodel.exchange.translation.conversion import Conversion, nested, uncovered
 from perfmodel.exchange.translation.defaults import Default, defaults_of
-from perfmodel.exchange.translation.word_table import WITHOUT_EFFECT, reading, says_nothing, word_table
+from perfmodel.exchange.translation.words.word_table import WITHOUT_EFFECT, reading, says_nothing, word_table
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

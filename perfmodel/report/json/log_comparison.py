@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from perfmodel.exchange.questions.measured_logs import LogComparison, tokens_of_a_gpu
-from perfmodel.exchange.translation.log_records import record_document
+from perfmodel.exchange.translation.logs.log_records import record_document
 from perfmodel.report.json.prediction import SCHEMA_VERSION
 from perfmodel.units import GIBIBYTE
 

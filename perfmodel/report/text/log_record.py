@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from perfmodel.exchange.translation.log_records import LogRecord
+from perfmodel.exchange.translation.logs.log_records import LogRecord
 from perfmodel.units import gibibytes_text, gpus_text, seconds_text
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from perfmodel.exchange.translation.conversion import Conversion
 from perfmodel.exchange.translation.defaults import defaults_of
 from perfmodel.exchange.translation.run_drafts import Dialect, RunDraft, whole
 from perfmodel.exchange.translation.trainer_configs import add_what_the_program_knows
-from perfmodel.exchange.translation.word_table import flattened, is_true
+from perfmodel.exchange.translation.words.word_table import flattened, is_true
 
 NAME: Final = "accelerate YAML"
 ACCELERATE: Final = Dialect(table="accelerate", software="accelerate")

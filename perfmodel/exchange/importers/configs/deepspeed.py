@@ -12,7 +12,7 @@ from perfmodel.exchange.translation.conversion import Conversion, stage
 from perfmodel.exchange.translation.defaults import defaults_of
 from perfmodel.exchange.translation.run_drafts import Dialect, RunDraft, whole
 from perfmodel.exchange.translation.trainer_configs import add_what_the_program_knows
-from perfmodel.exchange.translation.word_table import FileReading, flattened
+from perfmodel.exchange.translation.words.word_table import FileReading, flattened
 from perfmodel.spec.layout import GATHERED
 
 NAME: Final = "DeepSpeed JSON"

@@ -15,7 +15,7 @@ from perfmodel.exchange.importers.registry import Document, document_at, documen
 from perfmodel.exchange.translation.conversion import Conversion
 from perfmodel.exchange.translation.launch_texts import files_in_script
 from perfmodel.exchange.translation.launches import launch_in
-from perfmodel.exchange.translation.word_table import reading, word_table
+from perfmodel.exchange.translation.words.word_table import reading, word_table
 
 NAME: Final = "DeepSpeed script"
 TABLE: Final = "trainer"

@@ -14,7 +14,7 @@ from perfmodel.exchange.presets import read_preset
 from perfmodel.exchange.translation.conversion import Conversion, stage
 from perfmodel.exchange.translation.defaults import defaults_of
 from perfmodel.exchange.translation.run_drafts import Dialect, RunDraft, number, whole
-from perfmodel.exchange.translation.word_table import TABLES
+from perfmodel.exchange.translation.words.word_table import TABLES
 
 NAME: Final = "MaxText YAML"
 MAXTEXT: Final = Dialect(table="maxtext", software="MaxText")

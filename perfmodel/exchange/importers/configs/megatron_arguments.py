@@ -8,9 +8,9 @@ from typing import Any, Final
 
 from perfmodel.exchange.importers.registry import Document, run_importer
 from perfmodel.exchange.translation.conversion import Conversion
-from perfmodel.exchange.translation.megatron import from_arguments, from_flags
-from perfmodel.exchange.translation.megatron_environment import environment_sentences, words_of
-from perfmodel.exchange.translation.word_table import flattened, says_nothing
+from perfmodel.exchange.translation.megatron.environment import environment_sentences, words_of
+from perfmodel.exchange.translation.megatron.facts import from_arguments, from_flags
+from perfmodel.exchange.translation.words.word_table import flattened, says_nothing
 
 NAME: Final = "Megatron-LM YAML of arguments"
 TEST_CASE: Final = "MODEL_ARGS"

@@ -7,9 +7,9 @@ from typing import Any, Final
 
 from perfmodel.exchange.importers.registry import Document, run_importer
 from perfmodel.exchange.translation.conversion import Conversion
-from perfmodel.exchange.translation.megatron import from_words
+from perfmodel.exchange.translation.megatron.facts import from_words
 from perfmodel.exchange.translation.run_drafts import Dialect
-from perfmodel.exchange.translation.word_table import flattened
+from perfmodel.exchange.translation.words.word_table import flattened
 
 NAME: Final = "Megatron-Bridge configuration"
 BRIDGE: Final = Dialect(table="bridge", software="Megatron-Bridge")

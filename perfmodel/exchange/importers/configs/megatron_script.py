@@ -10,9 +10,9 @@ from perfmodel.errors import InputError
 from perfmodel.exchange.importers.registry import Document, run_importer
 from perfmodel.exchange.translation.conversion import Conversion
 from perfmodel.exchange.translation.launches import Launch, launch_in
-from perfmodel.exchange.translation.megatron import from_flags
-from perfmodel.exchange.translation.megatron_environment import environment_sentences, words_of
-from perfmodel.exchange.translation.word_table import word_table
+from perfmodel.exchange.translation.megatron.environment import environment_sentences, words_of
+from perfmodel.exchange.translation.megatron.facts import from_flags
+from perfmodel.exchange.translation.words.word_table import word_table
 
 NAME: Final = "Megatron-LM launch script"
 FLAG: Final = re.compile(

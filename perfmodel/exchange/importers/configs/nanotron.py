@@ -12,7 +12,7 @@ from perfmodel.exchange.importers.registry import Document, run_importer
 from perfmodel.exchange.translation.conversion import Conversion, stage
 from perfmodel.exchange.translation.defaults import defaults_of
 from perfmodel.exchange.translation.run_drafts import Dialect, RunDraft, number
-from perfmodel.exchange.translation.word_table import flattened
+from perfmodel.exchange.translation.words.word_table import flattened
 from perfmodel.spec.axes import REPLICA_AXES
 
 NAME: Final = "nanotron YAML"

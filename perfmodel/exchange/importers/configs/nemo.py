@@ -7,9 +7,9 @@ from typing import Any, Final
 
 from perfmodel.exchange.importers.registry import Document, run_importer
 from perfmodel.exchange.translation.conversion import Conversion
-from perfmodel.exchange.translation.megatron import from_words
+from perfmodel.exchange.translation.megatron.facts import from_words
 from perfmodel.exchange.translation.run_drafts import Dialect
-from perfmodel.exchange.translation.word_table import flattened, interpolated
+from perfmodel.exchange.translation.words.word_table import flattened, interpolated
 
 NAME: Final = "NeMo 1 configuration"
 NEMO: Final = Dialect(table="nemo", software="NeMo")

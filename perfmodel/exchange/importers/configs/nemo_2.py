@@ -17,9 +17,9 @@ from perfmodel.exchange.importers.registry import Document, run_importer
 from perfmodel.exchange.presets import model_preset
 from perfmodel.exchange.spec_mappings import mapping_of
 from perfmodel.exchange.translation.conversion import Conversion
-from perfmodel.exchange.translation.megatron import from_words
+from perfmodel.exchange.translation.megatron.facts import from_words
 from perfmodel.exchange.translation.run_drafts import whole
-from perfmodel.exchange.translation.word_table import TABLES, flattened
+from perfmodel.exchange.translation.words.word_table import TABLES, flattened
 from perfmodel.spec.model import TransformerModel
 
 NAME: Final = "NeMo 2 configuration"

@@ -13,7 +13,7 @@ from perfmodel.exchange.importers.registry import Document, run_importer
 from perfmodel.exchange.translation.conversion import Conversion
 from perfmodel.exchange.translation.launches import launch_in
 from perfmodel.exchange.translation.torchtitan import TORCHTITAN, from_keys
-from perfmodel.exchange.translation.word_table import flattened, word_table
+from perfmodel.exchange.translation.words.word_table import flattened, word_table
 
 NAME: Final = "torchtitan command line"
 FLAG: Final = re.compile(r"(?<![\w-])--(?:training|parallelism|activation_checkpoint|model|job|float8|metrics|compile)\.\w+")

@@ -15,7 +15,7 @@ from perfmodel.errors import InputError
 from perfmodel.exchange.importers.registry import Document, run_importer
 from perfmodel.exchange.translation.conversion import Conversion
 from perfmodel.exchange.translation.torchtitan import TORCHTITAN, from_keys
-from perfmodel.exchange.translation.word_table import word_table
+from perfmodel.exchange.translation.words.word_table import word_table
 
 NAME: Final = "torchtitan Python configuration"
 OWN: Final = re.compile(r"^(?:from|import) torchtitan\b", re.MULTILINE)

@@ -8,7 +8,7 @@ from typing import Final
 from perfmodel.exchange.importers.registry import Document, run_importer
 from perfmodel.exchange.translation.conversion import Conversion
 from perfmodel.exchange.translation.torchtitan import from_keys
-from perfmodel.exchange.translation.word_table import flattened
+from perfmodel.exchange.translation.words.word_table import flattened
 
 NAME: Final = "torchtitan TOML"
 SECTIONS: Final = ("parallelism", "activation_checkpoint", "experimental", "lr_scheduler", "float8", "compile")

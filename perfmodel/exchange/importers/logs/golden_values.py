@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from perfmodel.exchange.importers.registry import Document, log_importer
 from perfmodel.exchange.translation.conversion import Conversion
-from perfmodel.exchange.translation.steady_steps import SteadySteps, Step
+from perfmodel.exchange.translation.logs.steady_steps import SteadySteps, Step
 
 NAME: Final = "Megatron-LM golden values"
 TIMES: Final = "iteration-time"

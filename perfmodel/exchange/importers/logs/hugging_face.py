@@ -7,9 +7,9 @@ from typing import Final
 
 from perfmodel.exchange.importers.registry import Document, log_importer
 from perfmodel.exchange.translation.conversion import Conversion
-from perfmodel.exchange.translation.log_formats import recogniser
-from perfmodel.exchange.translation.log_lines import lines_of
-from perfmodel.exchange.translation.log_records import LogRecord
+from perfmodel.exchange.translation.logs.log_formats import recogniser
+from perfmodel.exchange.translation.logs.log_lines import lines_of
+from perfmodel.exchange.translation.logs.log_records import LogRecord
 
 NAME: Final = "Hugging Face Trainer log"
 MARKS: Final = (b"train_runtime",)

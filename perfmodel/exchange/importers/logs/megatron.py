@@ -15,11 +15,11 @@ from typing import Any, Final
 from perfmodel.errors import NotSupportedError, PerfmodelError
 from perfmodel.exchange.importers.registry import Document, log_importer
 from perfmodel.exchange.translation.conversion import Conversion
-from perfmodel.exchange.translation.log_formats import recogniser, steps_of
-from perfmodel.exchange.translation.log_lines import LogLine, field_of, line_of, number_in, pairs_of
-from perfmodel.exchange.translation.megatron import from_arguments, from_flags
-from perfmodel.exchange.translation.steady_steps import SteadySteps, Step
-from perfmodel.exchange.translation.word_table import UNKNOWN, WITHOUT_EFFECT
+from perfmodel.exchange.translation.logs.log_formats import recogniser, steps_of
+from perfmodel.exchange.translation.logs.log_lines import LogLine, field_of, line_of, number_in, pairs_of
+from perfmodel.exchange.translation.logs.steady_steps import SteadySteps, Step
+from perfmodel.exchange.translation.megatron.facts import from_arguments, from_flags
+from perfmodel.exchange.translation.words.word_table import UNKNOWN, WITHOUT_EFFECT
 
 NAME: Final = "Megatron-LM log"
 TIME: Final = "elapsed time per iteration (ms)"

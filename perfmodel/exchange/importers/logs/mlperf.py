@@ -7,9 +7,9 @@ from typing import Any, Final
 
 from perfmodel.exchange.importers.registry import Document, log_importer
 from perfmodel.exchange.translation.conversion import Conversion
-from perfmodel.exchange.translation.log_formats import recogniser, steps_of
-from perfmodel.exchange.translation.log_lines import LogLine
-from perfmodel.exchange.translation.steady_steps import EVALUATED, SteadySteps, Step
+from perfmodel.exchange.translation.logs.log_formats import recogniser, steps_of
+from perfmodel.exchange.translation.logs.log_lines import LogLine
+from perfmodel.exchange.translation.logs.steady_steps import EVALUATED, SteadySteps, Step
 
 NAME: Final = "MLPerf log"
 MARK: Final = ":::MLLOG"

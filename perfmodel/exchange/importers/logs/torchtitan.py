@@ -9,9 +9,9 @@ from typing import Final
 
 from perfmodel.exchange.importers.registry import Document, log_importer
 from perfmodel.exchange.translation.conversion import Conversion
-from perfmodel.exchange.translation.log_formats import recogniser, steps_of
-from perfmodel.exchange.translation.log_lines import LogLine, plain
-from perfmodel.exchange.translation.steady_steps import SteadySteps, Step
+from perfmodel.exchange.translation.logs.log_formats import recogniser, steps_of
+from perfmodel.exchange.translation.logs.log_lines import LogLine, plain
+from perfmodel.exchange.translation.logs.steady_steps import SteadySteps, Step
 from perfmodel.units import GIBIBYTE
 
 NAME: Final = "torchtitan log"

@@ -9,7 +9,7 @@ import pytest
 
 from perfmodel import api
 from perfmodel.exchange.translation.conversion import Conversion
-from perfmodel.exchange.translation.log_records import LogRecord
+from perfmodel.exchange.translation.logs.log_records import LogRecord
 from tests.exchange.importers.scripts import converted, run_of
 
 BLOCK = """------------------------ arguments ------------------------

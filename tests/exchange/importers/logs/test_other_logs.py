@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from perfmodel.exchange.importers.registry import conversion_at
-from perfmodel.exchange.translation.log_records import LogRecord
+from perfmodel.exchange.translation.logs.log_records import LogRecord
 from tests.exchange.importers.scripts import converted
 
 GIB = 2.0**30

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from perfmodel.exchange.translation.steady_steps import KEPT, Numbers
+from perfmodel.exchange.translation.logs.steady_steps import KEPT, Numbers
 
 
 def test_of_many_numbers_a_bounded_part_is_kept() -> None:

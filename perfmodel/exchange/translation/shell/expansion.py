@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Final, TypeAlias
 
-from perfmodel.exchange.translation.shell_words import BARE, DOUBLE, SINGLE, ShellPiece, Token
+from perfmodel.exchange.translation.shell.words import BARE, DOUBLE, SINGLE, ShellPiece, Token
 
 Value: TypeAlias = str | list[str]
 Variables: TypeAlias = MutableMapping[str, Value]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from perfmodel.exchange.translation.shell_script import batch_options, read_script
+from perfmodel.exchange.translation.shell.script import batch_options, read_script
 
 
 def last(text: str) -> list[str]:

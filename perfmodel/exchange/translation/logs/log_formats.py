@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
-from perfmodel.exchange.translation.log_lines import LogLine, lines_of, plain
-from perfmodel.exchange.translation.steady_steps import EVALUATED, SAVED, SteadySteps
+from perfmodel.exchange.translation.logs.log_lines import LogLine, lines_of, plain
+from perfmodel.exchange.translation.logs.steady_steps import EVALUATED, SAVED, SteadySteps
 
 if TYPE_CHECKING:
     from perfmodel.exchange.importers.registry import Document

@@ -5,10 +5,10 @@ from __future__ import annotations
 from math import ceil
 from typing import Any, Final
 
-from perfmodel.exchange.translation.megatron_model_flags import Flags
-from perfmodel.exchange.translation.megatron_software import ATTENTION, FUSED_LOSS
-from perfmodel.exchange.translation.megatron_software import GRAPHED as GRAPHED_PARTS
-from perfmodel.exchange.translation.pipeline_layouts import layout_text, usual_pieces
+from perfmodel.exchange.translation.megatron.model_flags import Flags
+from perfmodel.exchange.translation.megatron.pipeline_layouts import layout_text, usual_pieces
+from perfmodel.exchange.translation.megatron.software import ATTENTION, FUSED_LOSS
+from perfmodel.exchange.translation.megatron.software import GRAPHED as GRAPHED_PARTS
 from perfmodel.spec.axes import CONTEXT, PIPELINE, TENSOR
 from perfmodel.spec.fields import whole
 from perfmodel.spec.layout import EVEN, Layout

@@ -16,8 +16,8 @@ from typing import Final
 
 from perfmodel.errors import PerfmodelError
 from perfmodel.exchange.documents import read_text
-from perfmodel.exchange.translation.shell_expansion import Value, Variables, all_fields, text_of
-from perfmodel.exchange.translation.shell_words import BARE, ShellPiece, Token, tokens
+from perfmodel.exchange.translation.shell.expansion import Value, Variables, all_fields, text_of
+from perfmodel.exchange.translation.shell.words import BARE, ShellPiece, Token, tokens
 
 ASSIGNMENT: Final = re.compile(r"([A-Za-z_]\w*)(\+?)=")
 DECLARATIONS: Final = ("export", "declare", "local", "readonly", "typeset", "env")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from functools import cache
 
 from perfmodel.exchange.documents import read_mapping
-from perfmodel.exchange.translation.word_table import TABLES, word_table
+from perfmodel.exchange.translation.words.word_table import TABLES, word_table
 
 
 @cache

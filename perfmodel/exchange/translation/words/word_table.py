@@ -10,14 +10,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cache
-from pathlib import Path
 from typing import Any, Final
 
 from perfmodel.errors import InputError, shown
 from perfmodel.exchange.documents import read_mapping
-from perfmodel.exchange.translation.word_values import check_fact, check_key
+from perfmodel.exchange.presets import DATA
+from perfmodel.exchange.translation.words.word_values import check_fact, check_key
 
-TABLES: Final = Path(__file__).parent.parent.parent / "data" / "formats"
+TABLES: Final = DATA / "formats"
 NOTHING: Final = ("", "none", "null")  # values with which a word says nothing
 WITHOUT_EFFECT: Final = "without effect, as the rest of the file has it"
 UNKNOWN: Final = "nobody here knows it; it is not read"

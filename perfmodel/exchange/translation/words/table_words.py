@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from perfmodel.errors import NotSupportedError, shown
-from perfmodel.exchange.translation.word_table import Word, word_table
+from perfmodel.exchange.translation.words.word_table import Word, word_table
 
 NO_WORD: Final = object()
 

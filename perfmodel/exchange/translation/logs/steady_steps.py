@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from math import isfinite
 from typing import Final
 
-from perfmodel.exchange.translation.log_records import LogRecord
+from perfmodel.exchange.translation.logs.log_records import LogRecord
 
 WARM_UP: Final = 10  # iterations of a start, of which at most a third of the lines
 MOST_WARM_UP_LINES: Final = 10

@@ -9,7 +9,7 @@ from typing import Any, Final
 from perfmodel.errors import InputError, shown
 from perfmodel.exchange.families.layers import MOST_LAYERS, ConfigLayer, kinds_in_order
 from perfmodel.exchange.translation.defaults import defaults_of
-from perfmodel.exchange.translation.layer_flags import flags_of_layers
+from perfmodel.exchange.translation.megatron.layer_flags import flags_of_layers
 from perfmodel.exchange.translation.run_drafts import RunDraft, number, whole
 
 MIXTURE: Final = {  # fact -> key of the mixture, where it is given

@@ -12,11 +12,11 @@ from perfmodel.errors import InputError, NotSupportedError, shown
 from perfmodel.exchange.translation.batch_ramps import linear_ramp, named_steps, rounded_down
 from perfmodel.exchange.translation.conversion import Conversion, stage
 from perfmodel.exchange.translation.defaults import Default, defaults_of, vocabulary_of
-from perfmodel.exchange.translation.megatron_parts import add_parts
-from perfmodel.exchange.translation.megatron_software import software
-from perfmodel.exchange.translation.pipeline_layouts import pieces_given
+from perfmodel.exchange.translation.megatron.parts import add_parts
+from perfmodel.exchange.translation.megatron.pipeline_layouts import pieces_given
+from perfmodel.exchange.translation.megatron.software import software
 from perfmodel.exchange.translation.run_drafts import Dialect, RunDraft, number, whole
-from perfmodel.exchange.translation.word_table import is_true, says_nothing, word_table
+from perfmodel.exchange.translation.words.word_table import is_true, says_nothing, word_table
 from perfmodel.spec.layout import RECOMPUTE_MODULES
 
 NEEDED: Final = (  # without which there is no run

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from perfmodel.exchange.translation import megatron_run_flags as written
-from perfmodel.exchange.translation.megatron_model_flags import model_flags
+from perfmodel.exchange.translation.megatron import run_flags as written
+from perfmodel.exchange.translation.megatron.model_flags import model_flags
 from perfmodel.spec.run import RampStage, Run
 
 FAMILIES: Final = ("megatron-core", "megatron-lm")

@@ -1,0 +1,1 @@
+"""What logs of training software have in common: lines, steps, records."""

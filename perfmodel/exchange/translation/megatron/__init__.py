@@ -1,0 +1,1 @@
+"""Flags of Megatron-LM, read and written."""
