@@ -8,18 +8,18 @@ from typing import Final
 
 import torch
 
-from perfmodel.model.attention import GroupedQueryAttention, Rotations, run_again
 from perfmodel.model.cuts import WHOLE, Cut
-from perfmodel.model.experts import ExpertFeedForward
-from perfmodel.model.feed_forward import DenseFeedForward
 from perfmodel.model.groups import ALONE, Groups
-from perfmodel.model.latent_attention import MultiHeadLatentAttention
-from perfmodel.model.layers import Norm, residual, rotation
-from perfmodel.model.linears import ColumnParallelLinear, Split
-from perfmodel.model.pieces import Piece, pieces_of_stage
-from perfmodel.model.router import Routing
+from perfmodel.model.parts.attention import GroupedQueryAttention, Rotations, run_again
+from perfmodel.model.parts.experts import ExpertFeedForward
+from perfmodel.model.parts.feed_forward import DenseFeedForward
+from perfmodel.model.parts.latent_attention import MultiHeadLatentAttention
+from perfmodel.model.parts.layers import Norm, residual, rotation
+from perfmodel.model.parts.linears import ColumnParallelLinear, Split
+from perfmodel.model.parts.router import Routing
+from perfmodel.model.parts.vocabulary import VocabularyParallelEmbedding, cross_entropy
+from perfmodel.model.pipelines.pieces import Piece, pieces_of_stage
 from perfmodel.model.supported import check_supported
-from perfmodel.model.vocabulary import VocabularyParallelEmbedding, cross_entropy
 from perfmodel.spec.layout import EVEN, Layout
 from perfmodel.spec.model import TransformerModel
 
@@ -59,7 +59,8 @@ def split_of(layout: Layout, groups: Groups) -> Split:
 class Transformer(torch.nn.Module):
     """What one pipeline stage holds of a decoder with its loss; parameters have the names that they have in the whole of it.
 
-    They hold nothing until a buffer is laid under them (model/optimizer.py). Tied embeddings lie on both ends of a pipeline.
+    They hold nothing until a buffer is laid under them (model/training/optimizer.py). Tied embeddings lie on both ends
+    of a pipeline.
     """
 
     def __init__(self, model: TransformerModel, layout: Layout, groups: Groups, routing: Routing) -> None:

@@ -22,7 +22,7 @@ NEEDED = (
     "perfmodel/benchmarks/measure/steps/training_step.py",
     "perfmodel/benchmarks/measure/kernels/kernels.py",
     "perfmodel/benchmarks/measure/slurm/kernels.sbatch",
-    "perfmodel/benchmarks/fit/machine.py",
+    "perfmodel/benchmarks/fit/machine/calibrated.py",
     "perfmodel/benchmarks/fit/network_points.yaml",
     "perfmodel/data/published_runs.csv",
     "perfmodel/data/runs/nemotron-4-15b.yaml",

@@ -20,10 +20,10 @@ from typing import Final
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # small systems: threads only get in each other's way
 
+from perfmodel.benchmarks.fit.checks.laboratories import public_rows
 from perfmodel.benchmarks.fit.collectives import link_profile
 from perfmodel.benchmarks.fit.figures import rate_figure
 from perfmodel.benchmarks.fit.gpus import GpuFits
-from perfmodel.benchmarks.fit.laboratories import public_rows
 from perfmodel.benchmarks.fit.libraries import add_libraries, libraries
 from perfmodel.benchmarks.fit.low_attention import low_attention, origin_of, with_low_attention
 from perfmodel.benchmarks.fit.network import network_profile

@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from perfmodel.benchmarks.fit.laboratories import AGREEING, PUBLIC_SOURCE, SAME_LINK, pooled_fit
+from perfmodel.benchmarks.fit.checks.laboratories import AGREEING, PUBLIC_SOURCE, SAME_LINK, pooled_fit
 from perfmodel.benchmarks.fit.profile import source_entry
 from perfmodel.benchmarks.fit.regression import Fit, Floats, Free, fit_of_few, rounded
 from perfmodel.benchmarks.fit.tables import AIC_SOURCE, Source
@@ -171,8 +171,9 @@ def _pool(
     entry["held_out"] |= {f"large, {name} laboratory, its scalar taken out": error for name, error in pooled.errors.items()}
     coefficients["call_s"] = pooled.call_s
     sources["call_s"] = (
-        f"fitted with the law of {kind} by benchmarks/fit/laboratories.py: how much later calls of {PUBLIC_SOURCE} begin on "
-        f"{SAME_LINK[gpu]}, each started alone by a framework, than the queued calls of nccl-tests in NVIDIA AIConfigurator"
+        f"fitted with the law of {kind} by benchmarks/fit/checks/laboratories.py: how much later calls of "
+        f"{PUBLIC_SOURCE} begin on {SAME_LINK[gpu]}, each started alone by a framework, than the queued "
+        "calls of nccl-tests in NVIDIA AIConfigurator"
     )
 
 

@@ -21,7 +21,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
-from perfmodel.benchmarks.fit.check_collectives import NICS, TABLE, call_of, cluster_of, read_bus_bandwidths
+from perfmodel.benchmarks.fit.checks.collectives import NICS, TABLE, call_of, cluster_of, read_bus_bandwidths
 from perfmodel.errors import PerfmodelError
 from perfmodel.timing.collectives import network_collective_time_s, placement
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from perfmodel.benchmarks.fit.machine import Machine, machine_profile
+from perfmodel.benchmarks.fit.machine.calibrated import Machine, machine_profile
 from perfmodel.benchmarks.fit.profile import write_profile
 from perfmodel.benchmarks.measure.kernels.plan import kernel_points, plan_of
 from perfmodel.benchmarks.measure.kernels.points import key_of
@@ -67,7 +67,7 @@ def _collectives(device: str, smallest: bool) -> int:
     """How many points the collectives of this machine are."""
     from perfmodel.benchmarks.measure.kernels.collectives import PRECISION, groups_of
     from perfmodel.benchmarks.measure.kernels.plan import busy_points, collective_points
-    from perfmodel.model.launch import BACKENDS
+    from perfmodel.model.training.launch import BACKENDS
 
     ranks = devices(device)
     sizes = [each.size for each in groups_of(ranks, ranks)]

@@ -22,10 +22,10 @@ from transformers import LlamaConfig, LlamaForCausalLM, NemotronConfig, Nemotron
 
 from perfmodel.benchmarks.measure.processes import restarted_to_measure
 from perfmodel.model.cores import on_one_core
-from perfmodel.model.data import batch
 from perfmodel.model.groups import one_rank
 from perfmodel.model.supported import DTYPES
-from perfmodel.model.trainer import Trainer
+from perfmodel.model.training.data import batch
+from perfmodel.model.training.trainer import Trainer
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.model import TransformerModel
 

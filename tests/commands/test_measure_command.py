@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import perfmodel
-from perfmodel.benchmarks.fit.machine import machine_profile
+from perfmodel.benchmarks.fit.machine.calibrated import machine_profile
 from perfmodel.benchmarks.measure import calibrate
 from perfmodel.benchmarks.measure.kernels.plan import SMALLEST, kernel_points
 from perfmodel.benchmarks.measure.kernels.points import key_of

@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 
-from perfmodel.model.checkpoint import latest, load, save
 from perfmodel.model.counting import CollectiveCounter
 from perfmodel.model.groups import Groups
-from perfmodel.model.optimizer import LARGEST_NORM
-from perfmodel.model.router import Routing
-from perfmodel.model.trainer import Trainer
+from perfmodel.model.parts.router import Routing
+from perfmodel.model.training.checkpoint import latest, load, save
+from perfmodel.model.training.optimizer import LARGEST_NORM
+from perfmodel.model.training.trainer import Trainer
 from perfmodel.spec.layout import EVEN, Layout
 from perfmodel.spec.model import TransformerModel
 from tests.model.small_mixtures import DEEPSEEK, MIXTRAL, MIXTURES, QWEN3_MOE, SLIDING_MIXTRAL, routing_of

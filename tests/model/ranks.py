@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 
 from perfmodel.model.groups import Groups, make_groups
-from perfmodel.model.launch import started
+from perfmodel.model.training.launch import started
 from tests.model.cases import BY_RANKS, Case, every_outcome
 
 SEVERAL = [ranks for ranks in BY_RANKS if ranks > 1]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from perfmodel.model.router import Routing
+from perfmodel.model.parts.router import Routing
 from perfmodel.spec.layer_kinds import LayerKind
 from perfmodel.spec.layer_parts import LatentAttention, Mixture
 from perfmodel.spec.model import TransformerModel

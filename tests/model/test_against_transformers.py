@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from perfmodel.model.data import batch
 from perfmodel.model.groups import one_rank
-from perfmodel.model.trainer import Trainer
+from perfmodel.model.training.data import batch
+from perfmodel.model.training.trainer import Trainer
 from perfmodel.spec.model import TransformerModel
 from tests.model.networks import network_of
 from tests.model.small_mixtures import MIXTURES, routing_of

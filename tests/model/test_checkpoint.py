@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from perfmodel.errors import InputError
-from perfmodel.model import checkpoint
-from perfmodel.model.checkpoint import latest, load, save
 from perfmodel.model.groups import one_rank
-from perfmodel.model.trainer import Trainer
+from perfmodel.model.training import checkpoint
+from perfmodel.model.training.checkpoint import latest, load, save
+from perfmodel.model.training.trainer import Trainer
 from tests.model.cases import STOPPED, Case, losses
 from tests.model.conftest import Outcomes
 from tests.model.small_models import NEMOTRON, ONE_RANK

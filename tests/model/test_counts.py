@@ -20,7 +20,7 @@ from perfmodel.count.parameters import shard_parameter_count
 from perfmodel.exchange.presets import stack_preset
 from perfmodel.model.counting import CollectiveCounter
 from perfmodel.model.groups import make_groups, one_rank
-from perfmodel.model.trainer import Trainer
+from perfmodel.model.training.trainer import Trainer
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.model import TransformerModel
 from perfmodel.spec.stack import SoftwareStack

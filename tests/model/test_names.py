@@ -14,10 +14,10 @@ from perfmodel.count.iteration import iteration
 from perfmodel.count.operators import Collective, MemoryBound, Operator
 from perfmodel.exchange.presets import stack_preset
 from perfmodel.model.groups import make_groups, one_rank
-from perfmodel.model.messages import WAITS
 from perfmodel.model.operators import BETWEEN, Recorder, recording
-from perfmodel.model.router import Routing
-from perfmodel.model.trainer import Trainer
+from perfmodel.model.parts.router import Routing
+from perfmodel.model.pipelines.messages import WAITS
+from perfmodel.model.training.trainer import Trainer
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.model import TransformerModel
 from tests.model.small_mixtures import DEEPSEEK, MIXTURES

@@ -13,7 +13,7 @@ from perfmodel.count.iteration import iteration
 from perfmodel.count.operators import saved_bytes
 from perfmodel.exchange.presets import stack_preset
 from perfmodel.model.groups import one_rank
-from perfmodel.model.trainer import Trainer
+from perfmodel.model.training.trainer import Trainer
 from perfmodel.spec.layer_parts import LatentAttention, Mixture
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.model import TransformerModel

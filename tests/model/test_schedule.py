@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from perfmodel.events.pipeline_order import BACKWARD, pipeline_order
-from perfmodel.model.schedule import Task, schedule_of_stage
+from perfmodel.model.pipelines.schedule import Task, schedule_of_stage
 from tests.model.small_models import ONE_RANK
 
 

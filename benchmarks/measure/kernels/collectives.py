@@ -37,8 +37,8 @@ from perfmodel.benchmarks.measure.steps.memory_peak import allocated_bytes
 from perfmodel.errors import InputError, PerfmodelError
 from perfmodel.model.cores import on_all_cores
 from perfmodel.model.groups import Group
-from perfmodel.model.launch import BACKENDS, started
 from perfmodel.model.supported import DTYPES
+from perfmodel.model.training.launch import BACKENDS, started
 from perfmodel.spec.phases import FORWARD
 
 MODULE: Final = "perfmodel.benchmarks.measure.kernels.collectives"

@@ -15,10 +15,10 @@ from perfmodel.benchmarks.measure.kernels.tensors import random
 from perfmodel.benchmarks.measure.kernels.timing import Work
 from perfmodel.benchmarks.measure.kernels.traffic import HEAD_SIZE
 from perfmodel.model.groups import Group
-from perfmodel.model.layers import Norm, activated, rotation, taken_apart
-from perfmodel.model.linears import accumulate, add_to_main, lay_gradient
+from perfmodel.model.parts.layers import Norm, activated, rotation, taken_apart
+from perfmodel.model.parts.linears import accumulate, add_to_main, lay_gradient
+from perfmodel.model.parts.vocabulary import cross_entropy, looked_up, table_gradient
 from perfmodel.model.supported import DTYPES
-from perfmodel.model.vocabulary import cross_entropy, looked_up, table_gradient
 from perfmodel.spec.phases import FORWARD
 
 OUTSIDE: Final = 2  # every second token belongs to another rank
@@ -140,7 +140,7 @@ def _overwrite(tensor: Tensor, phase: str) -> Work:  # noqa: ARG001 - it has one
 
 
 def _adam(tensor: Tensor, phase: str) -> Work:  # noqa: ARG001 - it has one
-    """As model/optimizer.py steps the share of a rank: gradients clipped on the way, 16-bit parameters written at the end."""
+    """As model/training/optimizer.py steps the share of a rank: clipped gradients, 16-bit parameters written at the end."""
     master = tensor.flat.requires_grad_()
     adam = torch.optim.AdamW([master], lr=1e-4, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
     step = torch.zeros((), dtype=torch.float32, device=tensor.device)

@@ -7,12 +7,12 @@ import torch
 from perfmodel.benchmarks.measure.kernels.memory_operators import both_ways
 from perfmodel.benchmarks.measure.kernels.tensors import random
 from perfmodel.benchmarks.measure.kernels.timing import Work
-from perfmodel.model.layers import attended
+from perfmodel.model.parts.layers import attended
 from perfmodel.spec.phases import DATA_GRADIENT, FORWARD
 
 
 def product(*, rows: int, columns: int, inner: int, precision: str, phase: str, device: str) -> Work:
-    """Y = X W^T, dX = dY W or dW = dY^T X of a linear (model/linears.py)."""
+    """Y = X W^T, dX = dY W or dW = dY^T X of a linear (model/parts/linears.py)."""
 
     def made(*shape: int) -> torch.Tensor:
         return random(*shape, precision=precision, device=device)
@@ -31,7 +31,7 @@ def product(*, rows: int, columns: int, inner: int, precision: str, phase: str, 
 def attention(
     *, sequences: int, heads: int, kv_heads: int, head_size: int, sequence_length: int, precision: str, phase: str, device: str
 ) -> Work:
-    """The fused kernel of causal attention (model/layers.py), or its gradient."""
+    """The fused kernel of causal attention (model/parts/layers.py), or its gradient."""
     q, k, v = (
         random(sequence_length, sequences, number, head_size, precision=precision, device=device)
         for number in (heads, kv_heads, kv_heads)

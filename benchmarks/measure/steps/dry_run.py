@@ -22,9 +22,9 @@ from perfmodel.count.operators import Collective, Operator, hardware_flop
 from perfmodel.exchange.presets import stack_preset
 from perfmodel.model.counting import CollectiveCounter
 from perfmodel.model.groups import Groups, make_groups
-from perfmodel.model.optimizer import DistributedAdamW
 from perfmodel.model.supported import check_supported
-from perfmodel.model.trainer import Trainer
+from perfmodel.model.training.optimizer import DistributedAdamW
+from perfmodel.model.training.trainer import Trainer
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.model import TransformerModel

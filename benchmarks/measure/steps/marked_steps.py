@@ -13,8 +13,8 @@ from dataclasses import dataclass, fields
 from typing import NamedTuple
 
 from perfmodel.evidence.step_records import OperatorTime, StageTime
-from perfmodel.model.messages import WAITS
 from perfmodel.model.operators import BETWEEN, Label
+from perfmodel.model.pipelines.messages import WAITS
 
 RankSeconds = Mapping[Label, Sequence[float]]  # of every execution of every operator of one rank
 

@@ -9,7 +9,7 @@ from typing import Final
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from perfmodel.model.trainer import Trainer
+from perfmodel.model.training.trainer import Trainer
 
 LOGITS: Final = "perfmodel.logits_begin"
 

@@ -20,10 +20,10 @@ import torch._dynamo  # as AdamW would at its first step, in each rank: ranks of
 from perfmodel.benchmarks.measure.steps.ranks import stage_of
 from perfmodel.errors import InputError, PerfmodelError
 from perfmodel.exchange.run_files import read_candidates
-from perfmodel.model.checkpoint import latest, load, save
 from perfmodel.model.groups import make_groups
-from perfmodel.model.launch import started
-from perfmodel.model.trainer import Trainer
+from perfmodel.model.training.checkpoint import latest, load, save
+from perfmodel.model.training.launch import started
+from perfmodel.model.training.trainer import Trainer
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.run import Run
 

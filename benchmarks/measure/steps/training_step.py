@@ -37,10 +37,10 @@ from perfmodel.exchange.run_files import read_candidates
 from perfmodel.exchange.spec_mappings import mapping_of
 from perfmodel.model.counting import CollectiveCounter
 from perfmodel.model.groups import Groups, make_groups
-from perfmodel.model.launch import started
 from perfmodel.model.operators import Recorder, recording
-from perfmodel.model.router import Routing
-from perfmodel.model.trainer import Trainer
+from perfmodel.model.parts.router import Routing
+from perfmodel.model.training.launch import started
+from perfmodel.model.training.trainer import Trainer
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.run import Run
 

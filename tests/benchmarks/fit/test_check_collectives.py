@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from perfmodel.benchmarks.fit.check_collectives import (
+from perfmodel.benchmarks.fit.checks.collectives import (
     COLUMNS,
     call_of,
     cluster_of,
@@ -17,10 +17,10 @@ from perfmodel.benchmarks.fit.check_collectives import (
     read_bus_bandwidths,
     summaries,
 )
+from perfmodel.benchmarks.fit.checks.laboratories import pooled_fit
 from perfmodel.benchmarks.fit.collectives import SWITCH
 from perfmodel.benchmarks.fit.filling import errors_of as errors_of_filling
 from perfmodel.benchmarks.fit.filling import fitted, seconds_of
-from perfmodel.benchmarks.fit.laboratories import pooled_fit
 from perfmodel.count.operators import Collective
 from perfmodel.errors import InputError
 from perfmodel.spec.fields import Numeric

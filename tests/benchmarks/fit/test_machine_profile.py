@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from perfmodel.benchmarks.fit.machine import Machine, datasheet, gpu_like, machine_profile
+from perfmodel.benchmarks.fit.machine.calibrated import Machine, datasheet, gpu_like, machine_profile
 from perfmodel.benchmarks.fit.profile import write_profile
 from perfmodel.benchmarks.fit.regression import MOST_SPREAD
 from perfmodel.benchmarks.measure.calibrate import pooled

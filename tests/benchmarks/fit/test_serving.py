@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from perfmodel.benchmarks.fit import check_kernels
-from perfmodel.benchmarks.fit.check_serving import is_serving_table, kernel_errors, product_errors
+from perfmodel.benchmarks.fit.checks import kernels as check_kernels
+from perfmodel.benchmarks.fit.checks.serving import is_serving_table, kernel_errors, product_errors
 from perfmodel.benchmarks.fit.flash import fit_flash, read_points
 from perfmodel.benchmarks.fit.libraries import add_libraries, libraries
 from perfmodel.benchmarks.fit.older_products import fit_older, kept_numbers

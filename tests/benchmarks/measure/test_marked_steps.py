@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from perfmodel.benchmarks.measure.steps.marked_steps import MarkedStep, step_profile
-from perfmodel.model.messages import ACTIVATIONS, GRADIENTS, WAITS
 from perfmodel.model.operators import BETWEEN, Label
+from perfmodel.model.pipelines.messages import ACTIVATIONS, GRADIENTS, WAITS
 
 PRODUCT: Label = ("product", "forward")
 SUM: Label = ("sum", "forward")

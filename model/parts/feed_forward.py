@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from perfmodel.model.layers import Norm, activated
-from perfmodel.model.linears import ColumnParallelLinear, RowParallelLinear, Split
 from perfmodel.model.operators import named
+from perfmodel.model.parts.layers import Norm, activated
+from perfmodel.model.parts.linears import ColumnParallelLinear, RowParallelLinear, Split
 from perfmodel.spec.model import TransformerModel
 
 

@@ -8,11 +8,11 @@ from typing import Final
 import torch
 import torch.distributed as dist
 
-from perfmodel.model.data import batch
 from perfmodel.model.groups import Groups
-from perfmodel.model.optimizer import DistributedAdamW, Recipe
-from perfmodel.model.pipeline import MicroBatch, Pipeline
-from perfmodel.model.router import Routing
+from perfmodel.model.parts.router import Routing
+from perfmodel.model.pipelines.pipeline import MicroBatch, Pipeline
+from perfmodel.model.training.data import batch
+from perfmodel.model.training.optimizer import DistributedAdamW, Recipe
 from perfmodel.model.transformer import Transformer, initialise
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.model import TransformerModel

@@ -9,9 +9,9 @@ from typing import Any, TypeAlias
 import torch
 from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 
-from perfmodel.model.layers import Norm, attended, normalised_heads, rotated, taken_apart
-from perfmodel.model.linears import ColumnParallelLinear, RowParallelLinear, Split
 from perfmodel.model.operators import named, recomputing
+from perfmodel.model.parts.layers import Norm, attended, normalised_heads, rotated, taken_apart
+from perfmodel.model.parts.linears import ColumnParallelLinear, RowParallelLinear, Split
 from perfmodel.spec.layer_kinds import LayerKind
 from perfmodel.spec.model import TransformerModel
 

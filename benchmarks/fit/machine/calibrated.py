@@ -14,10 +14,10 @@ from typing import Any, Final
 
 import numpy as np
 
-from perfmodel.benchmarks.fit.machine_attention import attention_entries
-from perfmodel.benchmarks.fit.machine_kernels import memory_bound_entries
-from perfmodel.benchmarks.fit.machine_links import node_link
-from perfmodel.benchmarks.fit.machine_products import product_entries
+from perfmodel.benchmarks.fit.machine.attention import attention_entries
+from perfmodel.benchmarks.fit.machine.kernels import memory_bound_entries
+from perfmodel.benchmarks.fit.machine.links import node_link
+from perfmodel.benchmarks.fit.machine.products import product_entries
 from perfmodel.count.operators import Matmul
 from perfmodel.errors import InputError, shown
 from perfmodel.evidence.records import Record

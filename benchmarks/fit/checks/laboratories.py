@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from perfmodel.benchmarks.fit.check_collectives import read_bus_bandwidths
+from perfmodel.benchmarks.fit.checks.collectives import read_bus_bandwidths
 from perfmodel.benchmarks.fit.regression import Fit, Floats, Free, fit_of_few, rounded
 from perfmodel.count.operators import Collective
 from perfmodel.spec.layout import ProcessGroup

@@ -1,10 +1,10 @@
 """How far another laboratory's table of matrix products is from a shipped profile, before and after the one compute scale.
 
-    python -m perfmodel.benchmarks.fit.check_kernels TABLE.csv --gpu h100-sxm-80gb [--precision bf16]
+    python -m perfmodel.benchmarks.fit.checks.kernels TABLE.csv --gpu h100-sxm-80gb [--precision bf16]
 
 TABLE has columns m, n, k and one or more columns of microseconds, one a library; of several the median counts. Times of 8-bit
 products include the cast of their operand. Each library of products that the profile knows has its lines. A table of a serving
-engine's operators (columns gpu, op, tokens, bytes, us and more) is shown class by class (benchmarks/fit/check_serving.py).
+engine's operators (columns gpu, op, tokens, bytes, us and more) is shown class by class (benchmarks/fit/checks/serving.py).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from perfmodel.benchmarks.fit.check_serving import SCALES, is_serving_table, print_classes
+from perfmodel.benchmarks.fit.checks.serving import SCALES, is_serving_table, print_classes
 from perfmodel.benchmarks.fit.memory_bound import CAST_BYTES
 from perfmodel.benchmarks.fit.products import large_and_slices
 from perfmodel.benchmarks.fit.tables import SHAPE

@@ -1,6 +1,6 @@
 """How far another laboratory's table of a serving engine's operators is from the shipped profiles, class by class.
 
-    python -m perfmodel.benchmarks.fit.check_kernels serving_ops_h100_a100.csv.gz [--gpu h100-sxm-80gb]
+    python -m perfmodel.benchmarks.fit.checks.kernels serving_ops_h100_a100.csv.gz [--gpu h100-sxm-80gb]
 
 For each GPU of the table: products with each library of products, and each class of memory-bound kernels; the errors as the
 profile has them, and with the one scale of all its rates that makes the median least.

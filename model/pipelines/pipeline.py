@@ -11,8 +11,8 @@ from typing import NamedTuple
 import torch
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
-from perfmodel.model.messages import ACTIVATIONS, GRADIENTS, Message, MessageChannel
-from perfmodel.model.schedule import Step, Task, schedule_of_stage
+from perfmodel.model.pipelines.messages import ACTIVATIONS, GRADIENTS, Message, MessageChannel
+from perfmodel.model.pipelines.schedule import Step, Task, schedule_of_stage
 from perfmodel.model.supported import DTYPES
 from perfmodel.model.transformer import Transformer
 

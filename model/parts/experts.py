@@ -11,13 +11,13 @@ from typing import Any
 import torch
 
 from perfmodel.model.cuts import Cut
-from perfmodel.model.dispatch import combined, dispatched, route
-from perfmodel.model.feed_forward import Mlp
 from perfmodel.model.groups import Group
-from perfmodel.model.layers import Norm, activated, added
-from perfmodel.model.linears import Split, add_to_main
 from perfmodel.model.operators import named, operator
-from perfmodel.model.router import Router, Routing
+from perfmodel.model.parts.dispatch import combined, dispatched, route
+from perfmodel.model.parts.feed_forward import Mlp
+from perfmodel.model.parts.layers import Norm, activated, added
+from perfmodel.model.parts.linears import Split, add_to_main
+from perfmodel.model.parts.router import Router, Routing
 from perfmodel.spec.layer_parts import Mixture
 from perfmodel.spec.model import TransformerModel
 from perfmodel.spec.phases import DATA_GRADIENT, FORWARD, WEIGHT_GRADIENT

@@ -8,10 +8,17 @@ from __future__ import annotations
 
 import torch
 
-from perfmodel.model.attention import Rotation, Rotations, rotates, run_again
-from perfmodel.model.layers import Norm, attended, rotated
-from perfmodel.model.linears import ColumnParallelLinear, CutLinear, RowParallelLinear, Split, WholeLinear, gathered_tokens
 from perfmodel.model.operators import named
+from perfmodel.model.parts.attention import Rotation, Rotations, rotates, run_again
+from perfmodel.model.parts.layers import Norm, attended, rotated
+from perfmodel.model.parts.linears import (
+    ColumnParallelLinear,
+    CutLinear,
+    RowParallelLinear,
+    Split,
+    WholeLinear,
+    gathered_tokens,
+)
 from perfmodel.spec.layer_kinds import LayerKind
 from perfmodel.spec.layer_parts import LatentAttention
 from perfmodel.spec.model import TransformerModel

@@ -8,8 +8,8 @@ PyTorch's own tensor-parallel plans (ColwiseParallel, RowwiseParallel) are not u
 collectives for a pair of linears, where Megatron-LM has five and less memory), and leave the gradients of norms as partial
 sums.
 
-Weights are (columns, inner). Their gradients are added to `main_grad`, a piece of one buffer (model/optimizer.py), in the
-precision that it has.
+Weights are (columns, inner). Their gradients are added to `main_grad`, a piece of one buffer (model/training/optimizer.py), in
+the precision that it has.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ import torch
 
 from perfmodel.model.cuts import Cut
 from perfmodel.model.groups import Group
-from perfmodel.model.linears import lay_gradient
+from perfmodel.model.parts.linears import lay_gradient
 from perfmodel.spec.phases import OPTIMIZER
 
 Entry = tuple[str, torch.nn.Parameter, Cut]

@@ -12,8 +12,8 @@ import torch
 
 from perfmodel.model.cuts import WHOLE, Cut
 from perfmodel.model.groups import Group
-from perfmodel.model.linears import Split, add_to_main
 from perfmodel.model.operators import operator
+from perfmodel.model.parts.linears import Split, add_to_main
 from perfmodel.spec.phases import DATA_GRADIENT, FORWARD
 
 PIECE: Final = 2**17  # logits whose fp32 copies stay in the cache

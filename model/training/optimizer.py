@@ -13,10 +13,10 @@ from typing import Any, Final
 
 import torch
 
-from perfmodel.model.buffers import SharedBuffer
 from perfmodel.model.groups import ALONE, DENSE, OF_EXPERTS, ParameterSharing
 from perfmodel.model.operators import operator
 from perfmodel.model.supported import DTYPES
+from perfmodel.model.training.buffers import SharedBuffer
 from perfmodel.model.transformer import Transformer
 from perfmodel.spec.phases import OPTIMIZER
 

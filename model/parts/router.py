@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import torch
 
 from perfmodel.errors import InputError, did_you_mean
-from perfmodel.model.linears import Split, WholeLinear
 from perfmodel.model.operators import named
+from perfmodel.model.parts.linears import Split, WholeLinear
 from perfmodel.spec.layer_parts import Mixture
 
 SCORES = ("softmax", "sigmoid")

@@ -12,9 +12,9 @@ from typing import Any, Final
 import torch
 from torch.nn import functional
 
-from perfmodel.model.linears import collected
-from perfmodel.model.norms import layernorm1p, rmsnorm
 from perfmodel.model.operators import named, operator
+from perfmodel.model.parts.linears import collected
+from perfmodel.model.parts.norms import layernorm1p, rmsnorm
 from perfmodel.spec.phases import DATA_GRADIENT
 
 ROTARY_BASE: Final = 10_000.0

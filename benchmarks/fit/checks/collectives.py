@@ -1,6 +1,6 @@
 """How far other laboratories' bus bandwidths are from the shipped links, before and after one scalar a table.
 
-    python -m perfmodel.benchmarks.fit.check_collectives TABLE.csv [--least-bytes 1e6]
+    python -m perfmodel.benchmarks.fit.checks.collectives TABLE.csv [--least-bytes 1e6]
 
 TABLE has columns source, gpu, nodes, gpus, op, algo, fabric, bytes, busbw_GBps (1e9 bytes/s, as nccl-tests define it). Rows of
 one source, GPU, number of nodes and fabric are one table; its scalar is the median of measured over predicted time. Calls

@@ -24,7 +24,7 @@ from torch.distributed.tensor import DTensor, Shard
 
 from perfmodel.errors import InputError, MachineError, PerfmodelError, write_failure
 from perfmodel.model.groups import Groups
-from perfmodel.model.trainer import Trainer
+from perfmodel.model.training.trainer import Trainer
 
 DESCRIPTION: Final = "checkpoint.json"
 FINISHED: Final = re.compile(r"\d{8}")

@@ -1,0 +1,1 @@
+"""How pipeline stages share a model: its pieces, their schedule, their messages."""

@@ -1,0 +1,1 @@
+"""What trains a model: batches, buffers, the optimizer, checkpoints, ranks."""
