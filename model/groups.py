@@ -20,7 +20,7 @@ from perfmodel.model.cores import on_all_cores
 from perfmodel.model.operators import communication
 from perfmodel.spec.axes import DATA, EXPERT, MESH, PIPELINE, TENSOR
 from perfmodel.spec.layout import Layout
-from perfmodel.spec.model import TransformerModel
+from perfmodel.spec.models.model import TransformerModel
 
 # torch 2.13 renamed both and warns of the old names; the GPU machines' 2.11 has the old ones alone
 _gather_into: Any = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor

@@ -9,9 +9,9 @@ import torch
 
 from perfmodel.errors import NotSupportedError
 from perfmodel.spec.axes import AXES, DATA, EXPERT, PIPELINE, TENSOR
-from perfmodel.spec.layer_parts import Mixture
 from perfmodel.spec.layout import Layout
-from perfmodel.spec.model import TransformerModel
+from perfmodel.spec.models.layer_parts import Mixture
+from perfmodel.spec.models.model import TransformerModel
 
 DTYPES: Final = {"bf16": torch.bfloat16, "fp32": torch.float32}
 SPREAD_OVER: Final = (TENSOR, DATA, PIPELINE, EXPERT)  # axes of parallelism that the model has

@@ -21,7 +21,7 @@ from perfmodel.model.parts.vocabulary import VocabularyParallelEmbedding, cross_
 from perfmodel.model.pipelines.pieces import Piece, pieces_of_stage
 from perfmodel.model.supported import check_supported
 from perfmodel.spec.layout import EVEN, Layout
-from perfmodel.spec.model import TransformerModel
+from perfmodel.spec.models.model import TransformerModel
 
 VOCABULARY: Final = ("embedding.weight", "head.weight")  # with a row for every token, and some of padding
 

@@ -14,7 +14,7 @@ from typing import Any, Unpack
 
 from perfmodel.events.timeline import Timeline
 from perfmodel.events.timeline import timeline as timeline_of
-from perfmodel.evidence.speed_meter import WINDOW, SpeedMeter
+from perfmodel.evidence.steps.speed_meter import WINDOW, SpeedMeter
 from perfmodel.exchange.presets import source_of
 from perfmodel.exchange.questions.diagnosed_runs import run_diagnosis
 from perfmodel.exchange.questions.plan_arguments import PlanArguments, read_plan_request
@@ -27,7 +27,7 @@ from perfmodel.prediction import Prediction
 from perfmodel.prediction import predict as predict_run
 from perfmodel.search.plan import Plan
 from perfmodel.search.plan import plan as best_plan
-from perfmodel.spec.model import TransformerModel
+from perfmodel.spec.models.model import TransformerModel
 from perfmodel.spec.run import Run
 from perfmodel.variation.scenarios import WhatIf
 from perfmodel.variation.sweep import Sweep

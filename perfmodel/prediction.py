@@ -12,20 +12,20 @@ from typing import Any, Final
 
 import numpy as np
 
-from perfmodel.count.fit import DOES_NOT_FIT, fit_probability, fit_verdict
 from perfmodel.count.flops import model_flop_per_token
 from perfmodel.count.iteration import Iteration, iteration
-from perfmodel.count.memory import MemoryBytes, memory_bytes
+from perfmodel.count.memory.fit import DOES_NOT_FIT, fit_probability, fit_verdict
+from perfmodel.count.memory.needed import MemoryBytes, memory_bytes
 from perfmodel.count.operators import hardware_flop, model_flop
 from perfmodel.errors import InputError
 from perfmodel.frames import Tabular
 from perfmodel.spec.axes import AXES, DATA, REPORTED, TENSOR
-from perfmodel.spec.error_law import heaviest_tails
+from perfmodel.spec.evidence.error_law import heaviest_tails
+from perfmodel.spec.evidence.spread import most_dimensions
 from perfmodel.spec.fields import Numeric, Truth, anywhere
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.run import RampStage, Run
 from perfmodel.spec.setup import Setup
-from perfmodel.spec.spread import most_dimensions
 from perfmodel.timing.breakdown import PARTS, Breakdown
 from perfmodel.timing.kernels import at_cluster_load
 from perfmodel.timing.schedule import all_passes, breakdown, synchronised
@@ -58,7 +58,7 @@ class StagePrediction:
 
     @property
     def verdict(self) -> str:
-        """Whether one layout fits, is tight or does not fit (count/fit.py)."""
+        """Whether one layout fits, is tight or does not fit (count/memory/fit.py)."""
         return fit_verdict(float(np.min(self.fit_probability)))
 
     @property

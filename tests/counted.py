@@ -9,9 +9,9 @@ from perfmodel.count.iteration import Iteration, iteration
 from perfmodel.count.operators import MemoryBound, Operator
 from perfmodel.prediction import StagePrediction, predict_stage
 from perfmodel.spec.fields import Numeric
-from perfmodel.spec.hardware import Cluster
 from perfmodel.spec.layout import Layout
-from perfmodel.spec.model import TransformerModel
+from perfmodel.spec.machines.hardware import Cluster
+from perfmodel.spec.models.model import TransformerModel
 from perfmodel.spec.phases import FORWARD
 from perfmodel.spec.stack import SoftwareStack
 from tests.setups import setup_of

@@ -9,9 +9,9 @@ from perfmodel.count.iteration import Iteration, LayerBlocks, iteration
 from perfmodel.count.operators import Collective, moves_data_parallel
 from perfmodel.count.roles import Role
 from perfmodel.exchange.presets import cluster_preset, stack_preset
-from perfmodel.spec.hardware import Cluster
 from perfmodel.spec.layout import Layout
-from perfmodel.spec.model import TransformerModel
+from perfmodel.spec.machines.hardware import Cluster
+from perfmodel.spec.models.model import TransformerModel
 from perfmodel.spec.setup import Setup
 from perfmodel.spec.stack import SoftwareStack
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from perfmodel.count.fit import FITS, TIGHT
+from perfmodel.count.memory.fit import FITS, TIGHT
 from perfmodel.exchange.questions.diagnosed_runs import run_diagnosis
 from perfmodel.exchange.run_files import RunCandidate, read_candidates
 from perfmodel.explanation.diagnosis import Diagnosis

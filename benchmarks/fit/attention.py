@@ -15,8 +15,8 @@ import pandas as pd
 
 from perfmodel.benchmarks.fit.regression import Fit, Floats, Free, fit, fit_of_few, rounded
 from perfmodel.count.operators import FusedAttention
-from perfmodel.spec.coefficients import AttentionCoefficients
-from perfmodel.spec.hardware import Gpu
+from perfmodel.spec.machines.coefficients import AttentionCoefficients
+from perfmodel.spec.machines.hardware import Gpu
 from perfmodel.spec.phases import DATA_GRADIENT, FORWARD
 from perfmodel.timing.attention import plain_attention_time_s
 

@@ -14,9 +14,9 @@ from perfmodel.benchmarks.fit.profile import source_entry
 from perfmodel.benchmarks.fit.regression import Fit, Floats, Free, fit_of_few, rounded
 from perfmodel.benchmarks.fit.tables import AIC_SOURCE, Source
 from perfmodel.count.operators import Collective
-from perfmodel.spec.coefficients import CollectiveCoefficients, NodeCollectives, SwitchCoefficients
-from perfmodel.spec.hardware import Cluster
 from perfmodel.spec.layout import ProcessGroup
+from perfmodel.spec.machines.coefficients import CollectiveCoefficients, NodeCollectives, SwitchCoefficients
+from perfmodel.spec.machines.hardware import Cluster
 from perfmodel.timing.collectives import node_collective_time_s
 
 KINDS: Final = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all")

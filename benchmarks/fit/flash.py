@@ -17,8 +17,8 @@ import yaml
 from perfmodel.benchmarks.fit.regression import Fit, Floats, Free, fit_of_few
 from perfmodel.benchmarks.fit.tables import Source
 from perfmodel.count.operators import FusedAttention
-from perfmodel.spec.coefficients import AttentionCoefficients
-from perfmodel.spec.hardware import Gpu
+from perfmodel.spec.machines.coefficients import AttentionCoefficients
+from perfmodel.spec.machines.hardware import Gpu
 from perfmodel.spec.phases import DATA_GRADIENT, FORWARD
 from perfmodel.timing.attention import plain_attention_time_s
 

@@ -14,8 +14,8 @@ from perfmodel.benchmarks.fit.profile import source_entry
 from perfmodel.benchmarks.fit.regression import Fit
 from perfmodel.benchmarks.fit.tables import AIC_SOURCE, CUDNN_NAMES, CUDNN_SOURCE, RECORDS_SOURCE, Folder, Package, Records
 from perfmodel.exchange.presets import gpu_preset
-from perfmodel.spec.coefficients import NORM_CLASSES
-from perfmodel.spec.hardware import Gpu
+from perfmodel.spec.machines.coefficients import NORM_CLASSES
+from perfmodel.spec.machines.hardware import Gpu
 
 # a new kernel of the same chip, on other days: half of 90 % of the errors of a law on tables that it was not fitted on
 CARRIED_SPREAD: Final = 0.10

@@ -28,8 +28,8 @@ from perfmodel.count.operators import FusedAttention
 from perfmodel.errors import PerfmodelError
 from perfmodel.exchange.documents import read_mapping
 from perfmodel.exchange.presets import DATA, gpu_preset
-from perfmodel.spec.coefficients import AttentionCoefficients, LowAttentionCoefficients
-from perfmodel.spec.hardware import Gpu
+from perfmodel.spec.machines.coefficients import AttentionCoefficients, LowAttentionCoefficients
+from perfmodel.spec.machines.hardware import Gpu
 from perfmodel.spec.phases import DATA_GRADIENT, FORWARD
 from perfmodel.spec.precision import LOW_ATTENTION, result_format
 from perfmodel.timing.attention import low_attention_time_s, plain_attention_time_s

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from perfmodel.benchmarks.fit.regression import Fit, Floats, Free, fit_of_few, rounded
-from perfmodel.spec.hardware import Gpu
+from perfmodel.spec.machines.hardware import Gpu
 from perfmodel.spec.precision import operand_bytes
 
 FREE: Final = {

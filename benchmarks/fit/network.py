@@ -15,8 +15,8 @@ from perfmodel.benchmarks.fit.regression import rounded
 from perfmodel.count.operators import Collective
 from perfmodel.exchange.documents import read_mapping
 from perfmodel.exchange.presets import cluster_preset
-from perfmodel.spec.hardware import Cluster
 from perfmodel.spec.layout import ProcessGroup
+from perfmodel.spec.machines.hardware import Cluster
 from perfmodel.timing.collectives import network_collective_time_s, placement
 from perfmodel.units import parse_quantity
 

@@ -17,8 +17,8 @@ from perfmodel.benchmarks.fit.products import KEPT, KEPT_SPREAD, PRODUCTS_OF_A_L
 from perfmodel.benchmarks.fit.regression import Fit, Floats, Free, fit_of_few, spread_of_sums
 from perfmodel.benchmarks.fit.tables import SHAPE
 from perfmodel.count.operators import Matmul
-from perfmodel.spec.coefficients import MatmulCoefficients, Tile
-from perfmodel.spec.hardware import Gpu
+from perfmodel.spec.machines.coefficients import MatmulCoefficients, Tile
+from perfmodel.spec.machines.hardware import Gpu
 from perfmodel.timing.kernels import plain_matmul_time_s
 
 NAME: Final = "cublas_2023"

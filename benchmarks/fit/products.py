@@ -16,8 +16,8 @@ from perfmodel.benchmarks.fit.regression import Fit, Floats, Free, fit, spread_o
 from perfmodel.benchmarks.fit.tables import LOW_KERNELS, SHAPE
 from perfmodel.count.operators import Matmul
 from perfmodel.errors import InputError
-from perfmodel.spec.coefficients import MatmulCoefficients, Tile
-from perfmodel.spec.hardware import Gpu
+from perfmodel.spec.machines.coefficients import MatmulCoefficients, Tile
+from perfmodel.spec.machines.hardware import Gpu
 from perfmodel.spec.precision import number_format
 from perfmodel.timing.kernels import plain_matmul_time_s
 

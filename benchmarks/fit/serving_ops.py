@@ -16,8 +16,8 @@ from perfmodel.benchmarks.fit.regression import Fit, Floats, Free, fit_of_few
 from perfmodel.benchmarks.fit.tables import Source
 from perfmodel.count.operators import MemoryBound
 from perfmodel.errors import InputError
-from perfmodel.spec.coefficients import MemoryBoundCoefficients
-from perfmodel.spec.hardware import Gpu
+from perfmodel.spec.machines.coefficients import MemoryBoundCoefficients
+from perfmodel.spec.machines.hardware import Gpu
 from perfmodel.timing.kernels import plain_memory_bound_time_s
 
 TABLE: Final = "serving_ops_h100_a100"

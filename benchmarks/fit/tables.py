@@ -1,7 +1,7 @@
 """Where the measured kernels are: one frame a family, whatever the format it comes in.
 
 Formats: the parquet tables inside the package aiconfigurator-core (the default: anyone can install it), a folder of the
-CSV files named below, and this project's own records (JSON lines, perfmodel/evidence/records.py). Times are in seconds.
+CSV files named below, and this project's own records (JSON lines, perfmodel/evidence/steps/records.py). Times are in seconds.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Final
 import pandas as pd
 
 from perfmodel.errors import InputError, PerfmodelError
-from perfmodel.evidence.records import Record, record
+from perfmodel.evidence.steps.records import Record, record
 from perfmodel.spec.precision import LOW_ATTENTION
 
 AICONFIGURATOR: Final = "aiconfigurator-core"

@@ -17,7 +17,7 @@ from perfmodel.benchmarks.measure.kernels.record_file import read_records
 from perfmodel.benchmarks.measure.processes import start
 from perfmodel.benchmarks.measure.steps.ranks import devices
 from perfmodel.errors import InputError
-from perfmodel.evidence.records import Record
+from perfmodel.evidence.steps.records import Record
 
 Progress: TypeAlias = Callable[[int, int], None]  # how many records are there, of how many
 KERNELS: Final = "perfmodel.benchmarks.measure.kernels.kernels"

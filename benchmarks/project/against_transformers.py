@@ -27,7 +27,7 @@ from perfmodel.model.supported import DTYPES
 from perfmodel.model.training.data import batch
 from perfmodel.model.training.trainer import Trainer
 from perfmodel.spec.layout import Layout
-from perfmodel.spec.model import TransformerModel
+from perfmodel.spec.models.model import TransformerModel
 
 NEMOTRON: Final = TransformerModel(
     name="nemotron",

@@ -25,8 +25,8 @@ from perfmodel.benchmarks.measure.calibrate import calibrate, records_beside, wr
 from perfmodel.benchmarks.measure.kernels.record_file import read_records
 from perfmodel.benchmarks.measure.steps.ranks import measure_run
 from perfmodel.errors import PerfmodelError
-from perfmodel.evidence.step_comparison import StepComparison, compare_step
-from perfmodel.evidence.step_records import step_record
+from perfmodel.evidence.steps.step_comparison import StepComparison, compare_step
+from perfmodel.evidence.steps.step_records import step_record
 from perfmodel.exchange.output import write_bytes, write_text
 from perfmodel.exchange.run_files import read_candidates
 from perfmodel.prediction import predict

@@ -29,7 +29,7 @@ from perfmodel.evidence.time_scores import ErrorSummary, TimeComparison, compare
 from perfmodel.exchange.presets import DATA
 from perfmodel.exchange.tables.fitted_priors import fitted_priors
 from perfmodel.exchange.tables.published_runs import read_measured_runs
-from perfmodel.spec.run_evidence import FIGURES, POOLED, Discrepancy, RunEvidence, Sharing
+from perfmodel.spec.evidence.run_evidence import FIGURES, POOLED, Discrepancy, RunEvidence, Sharing
 
 GROUPS: Final = {  # starts of cells
     "all": "",

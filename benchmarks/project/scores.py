@@ -26,7 +26,7 @@ from perfmodel.exchange.output import write_text
 from perfmodel.exchange.presets import DATA
 from perfmodel.exchange.tables.fitted_priors import fitted_priors
 from perfmodel.exchange.tables.published_runs import read_measured_runs
-from perfmodel.spec.run_evidence import FIGURES, MIXTURES, POOLED, Discrepancy, RunEvidence, Sharing
+from perfmodel.spec.evidence.run_evidence import FIGURES, MIXTURES, POOLED, Discrepancy, RunEvidence, Sharing
 
 Scores: TypeAlias = Mapping[str, Mapping[str, float]]
 

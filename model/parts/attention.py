@@ -12,8 +12,8 @@ from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 from perfmodel.model.operators import named, recomputing
 from perfmodel.model.parts.layers import Norm, attended, normalised_heads, rotated, taken_apart
 from perfmodel.model.parts.linears import ColumnParallelLinear, RowParallelLinear, Split
-from perfmodel.spec.layer_kinds import LayerKind
-from perfmodel.spec.model import TransformerModel
+from perfmodel.spec.models.layer_kinds import LayerKind
+from perfmodel.spec.models.model import TransformerModel
 
 Rotation: TypeAlias = tuple[torch.Tensor, torch.Tensor]  # cos and sin
 Rotations: TypeAlias = dict[int, Rotation]  # by how many numbers of a head they turn

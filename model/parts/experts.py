@@ -18,8 +18,8 @@ from perfmodel.model.parts.feed_forward import Mlp
 from perfmodel.model.parts.layers import Norm, activated, added
 from perfmodel.model.parts.linears import Split, add_to_main
 from perfmodel.model.parts.router import Router, Routing
-from perfmodel.spec.layer_parts import Mixture
-from perfmodel.spec.model import TransformerModel
+from perfmodel.spec.models.layer_parts import Mixture
+from perfmodel.spec.models.model import TransformerModel
 from perfmodel.spec.phases import DATA_GRADIENT, FORWARD, WEIGHT_GRADIENT
 
 

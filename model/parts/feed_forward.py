@@ -7,7 +7,7 @@ import torch
 from perfmodel.model.operators import named
 from perfmodel.model.parts.layers import Norm, activated
 from perfmodel.model.parts.linears import ColumnParallelLinear, RowParallelLinear, Split
-from perfmodel.spec.model import TransformerModel
+from perfmodel.spec.models.model import TransformerModel
 
 
 class Mlp(torch.nn.Module):

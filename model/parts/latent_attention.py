@@ -19,9 +19,9 @@ from perfmodel.model.parts.linears import (
     WholeLinear,
     gathered_tokens,
 )
-from perfmodel.spec.layer_kinds import LayerKind
-from perfmodel.spec.layer_parts import LatentAttention
-from perfmodel.spec.model import TransformerModel
+from perfmodel.spec.models.layer_kinds import LayerKind
+from perfmodel.spec.models.layer_parts import LatentAttention
+from perfmodel.spec.models.model import TransformerModel
 
 
 class MultiHeadLatentAttention(torch.nn.Module):

@@ -12,7 +12,7 @@ import torch
 from perfmodel.errors import InputError, did_you_mean
 from perfmodel.model.operators import named
 from perfmodel.model.parts.linears import Split, WholeLinear
-from perfmodel.spec.layer_parts import Mixture
+from perfmodel.spec.models.layer_parts import Mixture
 
 SCORES = ("softmax", "sigmoid")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from perfmodel.spec.layout import Layout
-from perfmodel.spec.model import TransformerModel
+from perfmodel.spec.models.model import TransformerModel
 from perfmodel.spec.pipeline_layout import layers_of_pieces
 
 

@@ -15,7 +15,7 @@ from perfmodel.model.training.data import batch
 from perfmodel.model.training.optimizer import DistributedAdamW, Recipe
 from perfmodel.model.transformer import Transformer, initialise
 from perfmodel.spec.layout import Layout
-from perfmodel.spec.model import TransformerModel
+from perfmodel.spec.models.model import TransformerModel
 
 SEED: Final = 1
 

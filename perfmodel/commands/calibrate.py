@@ -157,7 +157,7 @@ def _measure(device: str, output: Path, records: Path | None, *, smallest: bool)
     except KeyboardInterrupt:
         say(f"stopped; the same command continues with {records_beside(output)}")
         raise typer.Exit(STOPPED) from None
-    from perfmodel.report.text.step import calibration_report
+    from perfmodel.report.text.measured.step import calibration_report
 
     emit_table(calibration_report(profile), None)
     say(f"wrote {output}", prefix="")
@@ -177,7 +177,7 @@ def _learn_from(files: Sequence[Path], given: Mapping[str, str | None], output: 
 
         emit_json(own_calibration_document(found, table=name), None)
     else:
-        from perfmodel.report.text.own_runs import own_calibration_report
+        from perfmodel.report.text.measured.own_runs import own_calibration_report
 
         emit_table(own_calibration_report(found, table=name), None)
 
@@ -204,7 +204,7 @@ def _learn_links(
 
         emit_json(link_document(found), None)
     else:
-        from perfmodel.report.text.links import link_report
+        from perfmodel.report.text.measured.links import link_report
 
         emit_table(link_report(found), None)
 

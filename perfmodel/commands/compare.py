@@ -79,7 +79,7 @@ def compare(
         return
     _check(timeline, profile, stage)
     from perfmodel import api
-    from perfmodel.evidence.step_comparison import compare_step
+    from perfmodel.evidence.steps.step_comparison import compare_step
     from perfmodel.prediction import predict
 
     prediction = predict(api.load(source, overrides or ()).without_own_runs)
@@ -93,7 +93,7 @@ def compare(
 
         emit_json(comparison_document(comparison), output)
     else:
-        from perfmodel.report.text.step import comparison_report
+        from perfmodel.report.text.measured.step import comparison_report
 
         emit_table(comparison_report(comparison, every=every), output)
     if figure is not None:
@@ -153,7 +153,7 @@ def _compare_log(
 
         emit_json(log_comparison_document(found), output)
     else:
-        from perfmodel.report.text.log_comparison import log_comparison_report
+        from perfmodel.report.text.measured.log_comparison import log_comparison_report
 
         emit_table(log_comparison_report(found), output)
     if figure is not None:
@@ -186,6 +186,6 @@ def _compare_profile(
 
         emit_json(profile_document(found), output)
     else:
-        from perfmodel.report.text.kernels import profile_report
+        from perfmodel.report.text.measured.kernels import profile_report
 
         emit_table(profile_report(found), output)

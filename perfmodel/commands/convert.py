@@ -65,7 +65,7 @@ def convert(
 
 def _report(found: Conversion, source: Path) -> None:
     """Print what a log says."""
-    from perfmodel.report.text.log_record import log_report
+    from perfmodel.report.text.measured.log_record import log_report
 
     emit_table(log_report(found, source.name), None)
 

@@ -93,7 +93,7 @@ def diagnose(
         return diagnosis_document(found, next_measurements(found))
 
     def report() -> RenderableType:
-        from perfmodel.report.text.diagnosis import diagnosis_report
+        from perfmodel.report.text.measured.diagnosis import diagnosis_report
 
         return diagnosis_report(found, next_measurements(found), every=every)
 

@@ -66,7 +66,7 @@ def measure(
         emit_json(record.document(), output)
         if profile is not None and trace is not None:
             write_file(trace.read_bytes(), profile)
-    from perfmodel.report.text.step import measurement_report
+    from perfmodel.report.text.measured.step import measurement_report
 
     if as_json:
         emit_json(record.document(), None)
@@ -92,7 +92,7 @@ def _dry_run(name: RunSource, overrides: Sequence[str], *, as_json: bool) -> Non
     from perfmodel.benchmarks.measure.steps.dry_run import dry_run
     from perfmodel.exchange.run_files import read_candidates
     from perfmodel.report.json.step import counts_document
-    from perfmodel.report.text.step import counts_report
+    from perfmodel.report.text.measured.step import counts_report
 
     run = read_candidates(name, overrides)[0].run
     counted = [(stage, dry_run(run, stage)) for stage in progress(run.stages, "counting")]

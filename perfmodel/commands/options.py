@@ -11,7 +11,7 @@ import typer
 from perfmodel.errors import InputError
 
 if TYPE_CHECKING:
-    from perfmodel.evidence.step_records import StepRecord
+    from perfmodel.evidence.steps.step_records import StepRecord
     from perfmodel.exchange.questions.plan_arguments import SearchLimits
     from perfmodel.exchange.run_files import RunSource
 
@@ -27,7 +27,7 @@ def completed(kind: str) -> Callable[[str], list[str]]:
 
 def read_record(path: Path) -> StepRecord:
     """The step that `perfmodel measure` wrote to a file. Errors: InputError for a file that holds none."""
-    from perfmodel.evidence.step_records import step_record
+    from perfmodel.evidence.steps.step_records import step_record
     from perfmodel.exchange.documents import read_mapping
     from perfmodel.exchange.importers.registry import check_is_no_test, document_at, importer_of
 

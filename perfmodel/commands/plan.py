@@ -277,7 +277,7 @@ def _document(found: Plan) -> dict[str, Any]:
 
 
 def _report(found: Plan) -> RenderableType:
-    from perfmodel.report.text.plan import plan_report
+    from perfmodel.report.text.plans.plan import plan_report
 
     return plan_report(found)
 

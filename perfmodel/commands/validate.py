@@ -171,7 +171,7 @@ def _validate_times(
     from perfmodel.report.json.scores import validation_document, validation_rows
 
     def report() -> RenderableType:
-        from perfmodel.report.text.scores import validation_report
+        from perfmodel.report.text.measured.scores import validation_report
 
         return validation_report(scores, leave_source_out=leave_source_out)
 
@@ -230,7 +230,7 @@ def _validate_memory(file: Path, *, fail_above: Sequence[str], form: str, output
     from perfmodel.report.json.scores import memory_document, memory_rows
 
     def report() -> RenderableType:
-        from perfmodel.report.text.memory_scores import memory_report
+        from perfmodel.report.text.measured.memory_scores import memory_report
 
         return memory_report(scores)
 

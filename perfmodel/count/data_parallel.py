@@ -22,10 +22,10 @@ from typing import Final
 
 import numpy as np
 
+from perfmodel.count.memory.storage import state_bytes
 from perfmodel.count.operators import Collective
 from perfmodel.count.parameters import ParameterCount, low_precision_parameters, shard_parameter_count
 from perfmodel.count.roles import Role
-from perfmodel.count.storage import state_bytes
 from perfmodel.spec.fields import Numeric, anywhere, chosen
 from perfmodel.spec.layout import (
     GATHERED,

@@ -1,7 +1,7 @@
 """What a part of a layer is made of: its linears, declared once, as one rank of a tensor-parallel group holds them.
 
 Operators, parameters, FLOPs, kept inputs, messages and what a checkpoint holds are folds over these declarations. Parts are
-declared in count/attention.py and count/feed_forward.py, the matrices of the vocabulary in count/vocabulary.py.
+declared in attention.py and feed_forward.py, the matrices of the vocabulary in vocabulary.py.
 """
 
 from __future__ import annotations

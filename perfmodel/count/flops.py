@@ -13,11 +13,11 @@ from typing import Final
 import numpy as np
 
 from perfmodel.count.layer import layer_parts
-from perfmodel.count.part_kinds import attention_kind
-from perfmodel.count.vocabulary import multi_token_linear
+from perfmodel.count.parts.part_kinds import attention_kind
+from perfmodel.count.parts.vocabulary import multi_token_linear
 from perfmodel.errors import InputError, did_you_mean
 from perfmodel.spec.fields import Numeric, anywhere
-from perfmodel.spec.model import TransformerModel
+from perfmodel.spec.models.model import TransformerModel
 
 CONVENTIONS: Final = ("full", "causal")
 
@@ -51,7 +51,7 @@ def attention_flop_per_token(model: TransformerModel, sequence_length: Numeric, 
     """12 * L * q * s: scores and weighted sum, 2 FLOPs a product, forward and twice backward, over the full square.
 
     Layers whose attention has a window count min(w, s) for s (Megatron-LM and torchtitan, 2026). The causal convention counts
-    s/2, and w * (1 - w/(2*s)) in a window, which is what the mask leaves. Layers that keep a state count what count/mixers.py
+    s/2, and w * (1 - w/(2*s)) in a window, which is what the mask leaves. Layers that keep a state count what mixers.py
     says, whatever s. Errors: InputError for a convention that is none.
     """
     if convention not in CONVENTIONS:

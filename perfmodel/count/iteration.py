@@ -11,9 +11,9 @@ import numpy as np
 from perfmodel.count.blocks import MODULES, Block, Rerun, rerun_of_modules, with_operators_again, with_recompute
 from perfmodel.count.data_parallel import Buckets, buckets
 from perfmodel.count.operators import Operator
+from perfmodel.count.parts.vocabulary import DecoderOperators
 from perfmodel.count.pipeline import PipelineSplit, PipelineStage, PipelineStages, every_stage, pipeline_split
 from perfmodel.count.synchronisation import synchronisation_of_stage, synchronisation_operators
-from perfmodel.count.vocabulary import DecoderOperators
 from perfmodel.spec.fields import Numeric, anywhere
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.setup import Setup

@@ -1,6 +1,6 @@
 """One layer of a decoder on one GPU: attention and feed-forward part, with norms around them, inside residual connections.
 
-The parts and their linears are declared in count/attention.py, latent_attention.py, feed_forward.py, experts.py and mixers.py;
+The parts and their linears are declared in attention.py, latent_attention.py, feed_forward.py, experts.py and mixers.py;
 here is the layer that they make, with all that lies around them. Parts that are parallel read the same stream, which is kept
 once; each still adds its result to the stream on its own, and each communicates on its own (software that adds both up first,
 as GPT-NeoX does, has one message fewer).
@@ -12,11 +12,11 @@ from typing import NamedTuple
 
 from perfmodel.count.blocks import Block
 from perfmodel.count.declarations import UNSHARDED, ExpertShards, LayerPart, expert_shards
-from perfmodel.count.part_kinds import attention_kind, feed_forward_kind
-from perfmodel.count.stream import StreamOperators
+from perfmodel.count.parts.part_kinds import attention_kind, feed_forward_kind
+from perfmodel.count.parts.stream import StreamOperators
 from perfmodel.spec.fields import Numeric
-from perfmodel.spec.layer_kinds import LayerKind
-from perfmodel.spec.model import TransformerModel
+from perfmodel.spec.models.layer_kinds import LayerKind
+from perfmodel.spec.models.model import TransformerModel
 
 
 class Halves(NamedTuple):

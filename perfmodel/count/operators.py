@@ -135,7 +135,7 @@ class MemoryBound:
     """An operator whose time is the bytes it moves: `moved_bytes` forward, `backward_bytes` in its data gradient.
 
     `family` is norm, elementwise, optimizer or cast: what its kernels are like, and so which coefficients time them, unless
-    those of its very `kernel` (spec/coefficients.py, MEMORY_BOUND_KERNELS and FUSED_KERNELS) are known, for numbers of its
+    those of its very `kernel` (coefficients.py, MEMORY_BOUND_KERNELS and FUSED_KERNELS) are known, for numbers of its
     `precision` or of any. Of a scan, `chained` steps wait for each other, however few of them there are beside each other.
     """
 

@@ -1,6 +1,6 @@
 """How many parameters a model has, by component, and how many of them one GPU of a tensor-parallel group holds.
 
-Everything folds over the declarations of layer parts (count/declarations.py) and of the vocabulary (count/vocabulary.py).
+Everything folds over the declarations of layer parts (count/declarations.py) and of the vocabulary (count/parts/vocabulary.py).
 
 Symbols: L layers, h hidden_size, q query_size, v kv_size, f ffn_hidden_size, V vocab_size, t tensor_parallel.
 """
@@ -16,9 +16,9 @@ import numpy as np
 
 from perfmodel.count.declarations import LOW_PRECISION_COMPONENTS, UNSHARDED, Component, ExpertShards, takes_low_precision
 from perfmodel.count.layer import layer_parts
-from perfmodel.count.vocabulary import embedding_matrix, multi_token_linear
+from perfmodel.count.parts.vocabulary import embedding_matrix, multi_token_linear
 from perfmodel.spec.fields import Numeric, anywhere, chosen
-from perfmodel.spec.model import TransformerModel
+from perfmodel.spec.models.model import TransformerModel
 from perfmodel.spec.setup import Setup
 
 OF_LAYERS: Final = (Component.ATTENTION, Component.FEED_FORWARD, Component.EXPERTS)

@@ -25,7 +25,7 @@ from perfmodel.count.layer_numbers import (
 from perfmodel.count.parameters import ParameterCount, held_parameters
 from perfmodel.spec.fields import Numeric, chosen, whole
 from perfmodel.spec.layout import EVEN, Layout
-from perfmodel.spec.model import TransformerModel
+from perfmodel.spec.models.model import TransformerModel
 from perfmodel.spec.pipeline_layout import (
     PipelinePieces,
     layers_of_ends,

@@ -17,12 +17,12 @@ from perfmodel.count.data_parallel import (
     shards,
     windows,
 )
+from perfmodel.count.memory.storage import state_bytes
 from perfmodel.count.operators import Collective, MemoryBound, Operator
 from perfmodel.count.parameters import ParameterCount, low_precision_parameters, most_parameters
+from perfmodel.count.parts.vocabulary import embedding_matrix
 from perfmodel.count.pipeline import PipelineStage, PipelineStages
 from perfmodel.count.roles import Role
-from perfmodel.count.storage import state_bytes
-from perfmodel.count.vocabulary import embedding_matrix
 from perfmodel.spec.fields import Numeric, chosen
 from perfmodel.spec.layout import (
     ProcessGroup,

@@ -9,7 +9,7 @@ Three kinds of things move them, independently of each other: the iteration time
 common to them), every uncertain number of the terms (alike, too), and how many failures come, and when (each stage on its own:
 their variances add). Each goes to both ends of its 90 % interval alone, and the logarithms of what that does add up as the root
 of their squares (timing/uncertainty.py). The iteration time has the tails of measured runs, all else is normal: both add up as
-spec/error_law.py says. The median is that of average failures at the median iteration time. The closed form has to agree with
+error_law.py says. The median is that of average failures at the median iteration time. The closed form has to agree with
 the trials of failures.py.
 
 Ignored: that the median of the time which failures take lies below its average (by less than half of what one takes), and that
@@ -29,9 +29,9 @@ from numpy.typing import NDArray
 from perfmodel.economics.cost import dollars
 from perfmodel.economics.goodput import cadence, calendar_days, calendar_variance_s2, kept_cadence, switch_s, time_shares
 from perfmodel.spec.economics import Economics
-from perfmodel.spec.error_law import ErrorLaw, heaviest_tails
+from perfmodel.spec.evidence.error_law import ErrorLaw, heaviest_tails
+from perfmodel.spec.evidence.spread import DEVIATIONS, both_ends, moved, uncertain_numbers, with_numbers
 from perfmodel.spec.fields import Numeric
-from perfmodel.spec.spread import DEVIATIONS, both_ends, moved, uncertain_numbers, with_numbers
 from perfmodel.timing.uncertainty import Estimate, uncertainty
 from perfmodel.units import HOURS_PER_DAY, SECONDS_PER_DAY
 

@@ -16,7 +16,7 @@ from typing import Final
 from perfmodel.economics.goodput import TimeShares
 from perfmodel.spec.economics import Economics
 from perfmodel.spec.fields import Numeric
-from perfmodel.spec.hardware import Cluster
+from perfmodel.spec.machines.hardware import Cluster
 from perfmodel.timing.breakdown import WAITING, Breakdown
 
 J_PER_KWH: Final = 3.6e6

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from perfmodel.economics.goodput import Cadence, time_shares
 from perfmodel.spec.economics import Economics
+from perfmodel.spec.evidence.spread import DEVIATIONS, moved
 from perfmodel.spec.fields import Numeric
-from perfmodel.spec.spread import DEVIATIONS, moved
 
 TRIALS: Final = 1000
 AT_ONCE: Final = 128  # failures of each trial that are drawn together

@@ -24,7 +24,7 @@ from perfmodel.economics.stage_job import ResourceUse, StageJob, drawn_use, expe
 from perfmodel.frames import Tabular
 from perfmodel.prediction import Prediction
 from perfmodel.spec.economics import Economics
-from perfmodel.spec.error_law import NORMAL, heaviest_tails
+from perfmodel.spec.evidence.error_law import NORMAL, heaviest_tails
 from perfmodel.spec.fields import Numeric
 from perfmodel.timing.uncertainty import Estimate
 from perfmodel.units import SECONDS_PER_DAY

@@ -17,7 +17,7 @@ from perfmodel.errors import InputError
 from perfmodel.prediction import Prediction
 from perfmodel.spec.economics import Economics
 from perfmodel.spec.fields import Numeric
-from perfmodel.spec.hardware import Cluster
+from perfmodel.spec.machines.hardware import Cluster
 from perfmodel.timing.breakdown import Breakdown
 from perfmodel.timing.uncertainty import Estimate
 from perfmodel.units import HOURS_PER_DAY, SECONDS_PER_DAY, gpus_text, seconds_text

@@ -17,7 +17,7 @@ from perfmodel.count.operators import Collective
 from perfmodel.events.pass_spans import LaidOutPass, laid, weight_gradients
 from perfmodel.events.pipeline_order import BACKWARD, FORWARD, WEIGHTS
 from perfmodel.spec.fields import whole
-from perfmodel.spec.hardware import Cluster
+from perfmodel.spec.machines.hardware import Cluster
 from perfmodel.spec.pipeline_layout import piece_layers, stage_layers
 from perfmodel.spec.stack import SoftwareStack
 from perfmodel.timing.breakdown import Breakdown

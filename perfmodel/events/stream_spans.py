@@ -12,7 +12,7 @@ from perfmodel.events.pass_spans import ExposedInterval, OperatorSpan
 from perfmodel.events.spans import COMPUTE, DATA_STREAM, WAITING, OperatorRun, Span, SpanPlace, kind_of, stream_of
 from perfmodel.events.stage_passes import PlacedBlock
 from perfmodel.spec.fields import whole
-from perfmodel.spec.hardware import Cluster
+from perfmodel.spec.machines.hardware import Cluster
 from perfmodel.spec.stack import SoftwareStack
 from perfmodel.timing.breakdown import LAUNCH, OPTIMIZER, exposed_part
 from perfmodel.timing.collectives import collective_time_s

@@ -22,7 +22,7 @@ from perfmodel.events.stream_spans import Streams
 from perfmodel.frames import Tabular
 from perfmodel.prediction import StagePrediction
 from perfmodel.spec.fields import whole
-from perfmodel.spec.hardware import Cluster
+from perfmodel.spec.machines.hardware import Cluster
 from perfmodel.spec.run import Run
 from perfmodel.timing.data_parallel import DataParallel
 from perfmodel.timing.kernels import at_cluster_load

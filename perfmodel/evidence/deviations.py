@@ -1,7 +1,7 @@
 """How far configurations of one source lie apart, layouts of one model in it, and rows of one configuration.
 
-Each is the deviation s (spec/run_evidence.py) that makes what the publications show of a cell likeliest, when the errors of one
-publication are wide or narrow together (spec/error_law.py), with u and nu of the law of errors:
+Each is the deviation s (run_evidence.py) that makes what the publications show of a cell likeliest, when the errors of one
+publication are wide or narrow together (spec/evidence/error_law.py), with u and nu of the law of errors:
 
     sum over publications of L(s)  +  w * the mean of L(s) over all publications and cells
     L(s) = -n * ln s - (nu + n) / 2 * ln(1 + S / (nu * (u * s)^2))
@@ -21,8 +21,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.spec.error_law import ErrorLaw
-from perfmodel.spec.run_evidence import Discrepancy
+from perfmodel.spec.evidence.error_law import ErrorLaw
+from perfmodel.spec.evidence.run_evidence import Discrepancy
 
 # Sources of all cells that weigh on each cell: of 1, 2, 4, 12 and 40 those whose intervals of differences have the best Winkler
 # score, with the source left out

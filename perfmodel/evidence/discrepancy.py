@@ -1,6 +1,6 @@
 """What predictions lack beyond uncertain coefficients and machines, estimated on measured runs with one weight a source.
 
-The half width D of a cell (spec/run_evidence.py) is the one whose intervals fare best: it makes
+The half width D of a cell (spec/evidence/run_evidence.py) is the one whose intervals fare best: it makes
 
     sum over sources of the mean over their rows of W(D)  +  POOLED_SOURCES * the same mean over all cells
 
@@ -24,8 +24,8 @@ from perfmodel.evidence.deviations import Residual, deviations
 from perfmodel.evidence.groups import publication
 from perfmodel.evidence.interval_scores import winkler_scores
 from perfmodel.evidence.time_scores import TimeComparison
-from perfmodel.spec.error_law import NORMAL, ErrorLaw
-from perfmodel.spec.run_evidence import Discrepancy
+from perfmodel.spec.evidence.error_law import NORMAL, ErrorLaw
+from perfmodel.spec.evidence.run_evidence import Discrepancy
 
 POOLED_SOURCES: Final = 12.0  # sources of all cells that weigh on each cell; of 2, 4, 8, 12 and 20 the best score left out
 FEWEST_SOURCES: Final = 2

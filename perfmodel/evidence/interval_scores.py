@@ -1,6 +1,6 @@
 """How honest are intervals: how many measurements they cover at each stated level, and what their width is worth.
 
-An interval is that of a time whose logarithm has a law on either side of the prediction T (spec/error_law.py): at another level
+An interval is that of a time whose logarithm has a law on either side of the prediction T (error_law.py): at another level
 than 90 % each side is ln(T / low) or ln(high / T) times z / 1.645, z = that many deviations to either end of the level.
 """
 
@@ -14,8 +14,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.spec.error_law import ErrorLaw
-from perfmodel.spec.spread import DEVIATIONS
+from perfmodel.spec.evidence.error_law import ErrorLaw
+from perfmodel.spec.evidence.spread import DEVIATIONS
 
 LEVELS: Final = (0.5, 0.8, 0.9, 0.95)
 LEVEL: Final = 0.9  # of the intervals that are printed

@@ -27,8 +27,8 @@ from perfmodel.evidence.measured_rows import MeasuredRun
 from perfmodel.evidence.tails import laws_without_each
 from perfmodel.evidence.time_scores import TimeComparison
 from perfmodel.prediction import predict_stage
-from perfmodel.spec.run_evidence import Discrepancy
-from perfmodel.spec.spread import moved
+from perfmodel.spec.evidence.run_evidence import Discrepancy
+from perfmodel.spec.evidence.spread import moved
 
 STEP: Final = 1.1  # of the second prediction
 FACTORS: Final = np.exp(np.linspace(-0.4, 0.4, 161))

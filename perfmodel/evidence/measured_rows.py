@@ -6,9 +6,9 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final, Generic, TypeVar
 
-from perfmodel.spec.model import TransformerModel
+from perfmodel.spec.evidence.run_evidence import RunEvidence
+from perfmodel.spec.models.model import TransformerModel
 from perfmodel.spec.run import Run
-from perfmodel.spec.run_evidence import RunEvidence
 
 R = TypeVar("R")
 MEMORY_KINDS: Final = ("allocated", "reserved", "device")  # of tensors, of PyTorch's allocator, of the whole GPU

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Final
 
-from perfmodel.count.memory import MemoryBytes
+from perfmodel.count.memory.needed import MemoryBytes
 from perfmodel.evidence.groups import Scoreboard, scoreboard
 from perfmodel.evidence.measured_rows import MeasuredFit, UnreadRow
 from perfmodel.prediction import predict

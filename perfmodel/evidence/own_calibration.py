@@ -12,7 +12,7 @@ from perfmodel.evidence.measured_rows import UnreadRow
 from perfmodel.evidence.own_runs import OwnPosterior, own_posterior, own_residual
 from perfmodel.evidence.time_scores import TimeComparison
 from perfmodel.frames import Tabular
-from perfmodel.spec.own_runs import ANY, OwnRun, OwnShift
+from perfmodel.spec.evidence.own_runs import ANY, OwnRun, OwnShift
 
 OPEN: Final = "its use is context: something decisive of it is not stated"
 KIN: Final = ("of other software or GPUs", "", "of other layouts of this model", "of this configuration")  # by depth of group

@@ -5,7 +5,7 @@
 All runs of a file share the first part, those of one software on one kind of GPU the second, those of one model in one
 precision the third, those of one configuration (spec/setup.py) the fourth; the last is noise. Given how wide errors are at
 once, each is normal around nothing. Of the variance V of an unseen run, (half width of its 90 % interval / 1.645)^2, row and
-configuration have what published runs of its cell show (spec/run_evidence.py), layouts of one model differ less than models do,
+configuration have what published runs of its cell show (run_evidence.py), layouts of one model differ less than models do,
 and the rest is shared more widely:
 
     row = min(row_deviation^2, V)
@@ -21,7 +21,7 @@ For N runs of one configuration, with t^2 = V - s^2 and row s^2: shift = N t^2 /
 variance = s^2 (1 + t^2 / (N t^2 + s^2)).
 
 How wide errors are at once is learned as well: all errors of one software on one kind of GPU are a multivariate t of nu degrees
-(spec/error_law.py), so that its runs, with Q = r (K + R)^-1 r / u(nu)^2, leave one of nu' = nu + N degrees that is
+(spec/evidence/error_law.py), so that its runs, with Q = r (K + R)^-1 r / u(nu)^2, leave one of nu' = nu + N degrees that is
 
     sqrt((nu + Q) / nu') * u(nu) / u(nu')
 
@@ -47,11 +47,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.evidence.time_scores import TimeComparison
-from perfmodel.spec.error_law import NORMAL, ErrorLaw, heaviest_tails
-from perfmodel.spec.own_runs import setting_word
-from perfmodel.spec.run_evidence import Discrepancy
+from perfmodel.spec.evidence.error_law import NORMAL, ErrorLaw, heaviest_tails
+from perfmodel.spec.evidence.own_runs import setting_word
+from perfmodel.spec.evidence.run_evidence import Discrepancy
+from perfmodel.spec.evidence.spread import DEVIATIONS
 from perfmodel.spec.setup import SUBJECT, Setup
-from perfmodel.spec.spread import DEVIATIONS
 
 FREEDOM: Final = 4.0  # f: odd runs are so frequent that few degrees of freedom describe them
 LEAST_ROW_DEVIATION: Final = 0.01  # runs repeat within 1 to 2 % in one place

@@ -1,6 +1,6 @@
 """How widely do the runs of one source share their errors? The shares that serve best where part of a source is known.
 
-`file` (spec/run_evidence.py) is that of STEPS whose intervals have the least Winkler score where every row is predicted from
+`file` (run_evidence.py) is that of STEPS whose intervals have the least Winkler score where every row is predicted from
 all rows of its source in other software or on other GPUs, `models` the same from all rows of other models of its software
 (evidence/own_run_scores.py); each publication weighs one. Hardly any publication shows several softwares, or many models of
 one, so both hold for all cells.
@@ -19,7 +19,7 @@ from perfmodel.evidence.interval_scores import winkler_scores
 from perfmodel.evidence.own_run_scores import FILE, SOFTWARE, Row, offsets_from_others, rows_with_residuals, shifted
 from perfmodel.evidence.tails import ALL
 from perfmodel.evidence.time_scores import TimeComparison
-from perfmodel.spec.run_evidence import Sharing
+from perfmodel.spec.evidence.run_evidence import Sharing
 
 STEPS: Final = (0.0, 0.25, 0.5, 0.75, 1.0)
 

@@ -4,7 +4,7 @@ The degrees nu maximise
 
     sum over sources of the mean over their rows of ln f(z) - ln w,    z = 1.645 * ln(T_measured / T) / w
 
-with f the density of errors in deviations (spec/error_law.py) and w the width of the interval on the side of the measurement.
+with f the density of errors in deviations (error_law.py) and w the width of the interval on the side of the measurement.
 As every interval holds 90 % whatever nu is, nu says how errors lie inside and beyond: few degrees are most errors near nothing
 and some of them far away.
 """
@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from perfmodel.evidence.groups import publication
 from perfmodel.evidence.time_scores import TimeComparison
-from perfmodel.spec.error_law import ErrorLaw
-from perfmodel.spec.spread import DEVIATIONS
+from perfmodel.spec.evidence.error_law import ErrorLaw
+from perfmodel.spec.evidence.spread import DEVIATIONS
 
 DEGREES: Final = np.exp(np.linspace(np.log(1.0), np.log(50.0), 150))
 SURE: Final = 1.92  # how much likelier than the end of a 95 % interval of one number the likeliest is, in ln

@@ -9,17 +9,17 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.count.fit import DOES_NOT_FIT, fit_verdict
 from perfmodel.count.flops import attention_flop_per_token, model_flop_per_token
-from perfmodel.count.memory import MemoryBytes
+from perfmodel.count.memory.fit import DOES_NOT_FIT, fit_verdict
+from perfmodel.count.memory.needed import MemoryBytes
 from perfmodel.count.parameters import parameter_count
 from perfmodel.evidence.groups import Scoreboard, publication, scoreboard
 from perfmodel.evidence.interval_scores import LEVEL, Intervals, Reliability, reliability
 from perfmodel.evidence.measured_rows import MeasuredRun, UnreadRow
 from perfmodel.prediction import predict
-from perfmodel.spec.error_law import NORMAL, ErrorLaw
+from perfmodel.spec.evidence.error_law import NORMAL, ErrorLaw
 from perfmodel.spec.fields import Numeric
-from perfmodel.spec.model import TransformerModel
+from perfmodel.spec.models.model import TransformerModel
 from perfmodel.timing.breakdown import PARTS, Breakdown
 
 SCORES: Final = ("median", "p90", "bias")

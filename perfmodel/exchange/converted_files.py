@@ -17,8 +17,8 @@ from perfmodel.exchange.replicas import GPUS, with_replicas
 from perfmodel.exchange.translation.conversion import Conversion
 from perfmodel.exchange.translation.logs.log_records import record_document
 from perfmodel.spec.fields import Spec
-from perfmodel.spec.hardware import Cluster
-from perfmodel.spec.model import TransformerModel
+from perfmodel.spec.machines.hardware import Cluster
+from perfmodel.spec.models.model import TransformerModel
 
 WIDTH: Final = 110
 MODEL: Final = "model"

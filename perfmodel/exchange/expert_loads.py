@@ -14,7 +14,7 @@ from perfmodel.exchange.documents import read_mapping
 from perfmodel.exchange.key_paths import is_factor
 from perfmodel.exchange.presets import DATA
 from perfmodel.spec.fields import rule_of
-from perfmodel.spec.model import TransformerModel
+from perfmodel.spec.models.model import TransformerModel
 from perfmodel.spec.run import Run
 from perfmodel.units import parse_quantity
 

@@ -21,7 +21,7 @@ from perfmodel.exchange.questions.diagnosed_runs import diagnosis_priors
 from perfmodel.exchange.translation.conversion import nested
 from perfmodel.explanation.link_fit import LinkFit, link_fit
 from perfmodel.explanation.link_tests import LinkTest, LinkVerdict, link_verdict
-from perfmodel.spec.hardware import Cluster
+from perfmodel.spec.machines.hardware import Cluster
 
 DIGITS: Final = 4
 MEASURED: Final = ", links as measured"

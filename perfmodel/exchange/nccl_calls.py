@@ -14,8 +14,8 @@ from perfmodel.errors import InputError
 from perfmodel.exchange.documents import read_text
 from perfmodel.exchange.nccl_tests import NcclRow, program_named, rows_in
 from perfmodel.explanation.link_tests import LinkTest
-from perfmodel.spec.hardware import Cluster
 from perfmodel.spec.layout import ProcessGroup
+from perfmodel.spec.machines.hardware import Cluster
 from perfmodel.timing.collectives import placement
 from perfmodel.units import gpus_text
 

@@ -16,8 +16,8 @@ from perfmodel.exchange.documents import FILE_SUFFIXES, yaml_text
 from perfmodel.exchange.presets import expand_part, preset_names
 from perfmodel.exchange.run_files import EVIDENCE, Setting, Settings, setting_pairs
 from perfmodel.exchange.spec_mappings import mapping_of
-from perfmodel.spec.own_runs import ANY
-from perfmodel.spec.run_evidence import RunEvidence
+from perfmodel.spec.evidence.own_runs import ANY
+from perfmodel.spec.evidence.run_evidence import RunEvidence
 from perfmodel.spec.setup import Setup
 
 if TYPE_CHECKING:  # a prediction does not wait for what calibrates

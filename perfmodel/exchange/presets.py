@@ -23,8 +23,8 @@ from perfmodel.exchange.families.table import family_table
 from perfmodel.exchange.importers.registry import DESCRIBED, Document, imported, read_settings
 from perfmodel.spec.economics import Economics
 from perfmodel.spec.fields import Part, Spec, rule_of
-from perfmodel.spec.hardware import Cluster, Gpu
-from perfmodel.spec.model import TransformerModel
+from perfmodel.spec.machines.hardware import Cluster, Gpu
+from perfmodel.spec.models.model import TransformerModel
 from perfmodel.spec.stack import SoftwareStack
 
 DATA: Final = Path(__file__).parent.parent / "data"

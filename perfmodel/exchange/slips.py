@@ -16,7 +16,7 @@ from perfmodel.exchange.annotations import separated
 from perfmodel.exchange.documents import read_mapping
 from perfmodel.exchange.presets import DATA, preset_names, read_preset
 from perfmodel.spec.fields import Numeric
-from perfmodel.spec.hardware import Cluster, Gpu, Links
+from perfmodel.spec.machines.hardware import Cluster, Gpu, Links
 from perfmodel.spec.precision import RECIPES, number_format
 from perfmodel.spec.run import Run
 from perfmodel.units import GIBIBYTE, gibibytes_text, parse_quantity

@@ -16,7 +16,7 @@ from perfmodel.exchange.importers.registry import read_settings
 from perfmodel.exchange.presets import beside, cluster_priors, inherited, merged, preset_names, read_preset
 from perfmodel.exchange.run_files import RunSource, Setting
 from perfmodel.spec.fields import Part, rule_of
-from perfmodel.spec.hardware import Cluster
+from perfmodel.spec.machines.hardware import Cluster
 from perfmodel.spec.run import Run
 
 SET: Final = "given with --set, or as a setting"

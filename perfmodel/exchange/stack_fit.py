@@ -11,9 +11,9 @@ from typing import Final
 
 import numpy as np
 
-from perfmodel.count.fit import DOES_NOT_FIT, fit_verdict
 from perfmodel.count.iteration import iteration
-from perfmodel.count.memory import MemoryBytes
+from perfmodel.count.memory.fit import DOES_NOT_FIT, fit_verdict
+from perfmodel.count.memory.needed import MemoryBytes
 from perfmodel.errors import PerfmodelError
 from perfmodel.exchange.building import leaves
 from perfmodel.exchange.presets import preset_names, stack_preset

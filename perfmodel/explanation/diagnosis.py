@@ -26,7 +26,7 @@ from perfmodel.explanation.plausibility import (
 from perfmodel.explanation.readings import Reading, interval_of, iteration_interval, iteration_reading
 from perfmodel.frames import Tabular
 from perfmodel.prediction import StagePrediction, predict
-from perfmodel.spec.causes import DiagnosisPriors
+from perfmodel.spec.evidence.causes import DiagnosisPriors
 from perfmodel.spec.run import Run
 from perfmodel.spec.stack import SoftwareStack
 

@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from perfmodel.errors import PerfmodelError
 from perfmodel.explanation.expert_moves import half_and_double
 from perfmodel.explanation.moves import with_setting
-from perfmodel.spec.causes import DiagnosisPriors, NumberCause, SettingCause
+from perfmodel.spec.evidence.causes import DiagnosisPriors, NumberCause, SettingCause
+from perfmodel.spec.evidence.spread import DEVIATIONS, moved, uncertain_numbers, with_numbers
 from perfmodel.spec.fields import Choice, Flag, Numeric, rules_of
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.refusals import check_setup
 from perfmodel.spec.setup import Setup
-from perfmodel.spec.spread import DEVIATIONS, moved, uncertain_numbers, with_numbers
 from perfmodel.spec.stack import SoftwareStack
 
 POINTS: Final = 65  # of a number's factors, between which times are interpolated

@@ -15,7 +15,7 @@ from typing import Final
 import numpy as np
 
 from perfmodel.spec.fields import Number, NumberTable, Numeric, Part, Spec, rule_of
-from perfmodel.spec.hardware import Cluster
+from perfmodel.spec.machines.hardware import Cluster
 from perfmodel.spec.stack import SoftwareStack
 
 PEAK: Final = "cluster.gpu.peak_flop_per_s"

@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.explanation.link_tests import SCALES, Floats, LinkTest
-from perfmodel.spec.hardware import Cluster
-from perfmodel.spec.spread import moved
+from perfmodel.spec.evidence.spread import moved
+from perfmodel.spec.machines.hardware import Cluster
 
 NODE, NETWORK = "links.node.collectives", "links.network.collectives"
 POINT: Final = "point_to_point"

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.count.operators import Collective
-from perfmodel.spec.causes import LinkCause
-from perfmodel.spec.hardware import Cluster
-from perfmodel.spec.spread import both_ends, moved, uncertain_numbers
+from perfmodel.spec.evidence.causes import LinkCause
+from perfmodel.spec.evidence.spread import both_ends, moved, uncertain_numbers
+from perfmodel.spec.machines.hardware import Cluster
 from perfmodel.timing.collectives import collective_time_s, placement
 from perfmodel.timing.uncertainty import Uncertainty, uncertainty
 

@@ -20,8 +20,8 @@ from perfmodel.frames import Tabular
 from perfmodel.prediction import StagePrediction, predict_stage
 from perfmodel.spec.axes import FILLING, REPLICA_AXES
 from perfmodel.spec.fields import anywhere
-from perfmodel.spec.hardware import Cluster, Gpu
 from perfmodel.spec.layout import RECOMPUTES, Layout
+from perfmodel.spec.machines.hardware import Cluster, Gpu
 from perfmodel.spec.precision import RECIPES, PrecisionRecipe, number_format
 from perfmodel.spec.refusals import check_setup
 from perfmodel.spec.setup import Setup

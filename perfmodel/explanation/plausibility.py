@@ -25,10 +25,10 @@ from perfmodel.errors import PerfmodelError
 from perfmodel.explanation.hypotheses import OffNumber, OtherSetting
 from perfmodel.explanation.readings import Reading, Spread, iteration_interval
 from perfmodel.prediction import StagePrediction, predict_stage
-from perfmodel.spec.causes import DiagnosisPriors
+from perfmodel.spec.evidence.causes import DiagnosisPriors
+from perfmodel.spec.evidence.spread import DEVIATIONS
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.setup import Setup
-from perfmodel.spec.spread import DEVIATIONS
 
 FINE: Final = 4001  # points of ln f over which the likelihood is added up
 LEAST_VALUE: Final = 1e-9  # of a predicted reading, in seconds or bytes/s

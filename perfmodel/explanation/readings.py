@@ -17,9 +17,9 @@ import numpy as np
 from perfmodel.count.iteration import iteration
 from perfmodel.count.operators import Collective, FusedAttention, Matmul, Operator
 from perfmodel.prediction import StagePrediction, stage_breakdown
+from perfmodel.spec.evidence.spread import DEVIATIONS, most_dimensions
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.setup import Setup
-from perfmodel.spec.spread import DEVIATIONS, most_dimensions
 from perfmodel.timing.collectives import collective_time_s, placement
 from perfmodel.timing.ledger import seconds_of_a_gpu
 from perfmodel.timing.uncertainty import Uncertainty, uncertainty, with_ends

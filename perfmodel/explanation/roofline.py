@@ -17,7 +17,7 @@ from typing import Any, Final
 from perfmodel.count.operators import Collective, FusedAttention, Matmul, MemoryBound, Operator
 from perfmodel.frames import Tabular
 from perfmodel.prediction import StagePrediction
-from perfmodel.spec.hardware import Cluster
+from perfmodel.spec.machines.hardware import Cluster
 from perfmodel.spec.stack import SoftwareStack
 from perfmodel.timing.attention import arithmetic_of, attention_bytes, executed_flop
 from perfmodel.timing.collectives import placement

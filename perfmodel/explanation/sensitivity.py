@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from perfmodel.count.iteration import Iteration, iteration
 from perfmodel.explanation.levers import PEAK, Lever, levers
 from perfmodel.frames import Tabular
+from perfmodel.spec.evidence.spread import moved
 from perfmodel.spec.fields import Numeric
-from perfmodel.spec.hardware import Cluster
+from perfmodel.spec.machines.hardware import Cluster
 from perfmodel.spec.setup import Setup
-from perfmodel.spec.spread import moved
 from perfmodel.timing.breakdown import Breakdown
 from perfmodel.timing.kernels import at_cluster_load
 from perfmodel.timing.schedule import breakdown

@@ -31,7 +31,7 @@ from perfmodel.frames import Tabular
 from perfmodel.prediction import StagePrediction
 from perfmodel.spec.axes import BETWEEN_REPLICAS, BETWEEN_STAGES, PIPELINE, REPORTED, WITHIN_LAYERS, Axis
 from perfmodel.spec.fields import Numeric, anywhere
-from perfmodel.spec.hardware import Cluster
+from perfmodel.spec.machines.hardware import Cluster
 from perfmodel.spec.phases import OPTIMIZER, RECOMPUTE
 from perfmodel.spec.stack import SoftwareStack
 from perfmodel.timing.breakdown import LAUNCH, SLOWDOWN, UNLISTED
@@ -276,7 +276,7 @@ def _of_operator(operator: Operator, cluster: Cluster) -> Iterator[str]:
                 yield f"{TIMING}.timed_operators:expert_time_s"
             if anywhere(operator.beside_passes):
                 yield f"{TIMING}.timed_operators:hidden_beside_passes"
-                yield "perfmodel.count.experts:paired_share"
+                yield "perfmodel.count.parts.experts:paired_share"
             if operator.kind == "token_exchange":
                 yield f"{TIMING}.collectives:network_exchange_time_s"
                 yield f"{TIMING}.collectives:ranks_met"

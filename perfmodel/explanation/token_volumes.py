@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from perfmodel.count.operators import Collective, places_met, ranks_met
 from perfmodel.count.roles import Role
 from perfmodel.spec.axes import EXPERT
-from perfmodel.spec.hardware import Cluster
+from perfmodel.spec.machines.hardware import Cluster
 from perfmodel.timing.collectives import placement
 from perfmodel.timing.ledger import Entry
 

@@ -8,7 +8,7 @@ the clocks of the datasheet, kernels at the clocks that the slowest of all GPUs 
 
 A GPU here is the average over the pipeline stages, as in the MFU. All wait for the slowest of them: what that one takes
 longer is the step of uneven stages. Kernels that run again are one step; collectives that run again are exposed
-communication. By how much own runs shift a time (spec/own_runs.py) no kernel tells: it is among what no operator stands for.
+communication. By how much own runs shift a time (own_runs.py) no kernel tells: it is among what no operator stands for.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from perfmodel.count.operators import Collective, FusedAttention, Matmul, Memory
 from perfmodel.frames import Tabular
 from perfmodel.prediction import StagePrediction
 from perfmodel.spec.axes import REPORTED, WITHIN_LAYERS, axes_that_communicate
-from perfmodel.spec.coefficients import AttentionCoefficients
 from perfmodel.spec.fields import Numeric
-from perfmodel.spec.hardware import Cluster, Gpu
+from perfmodel.spec.machines.coefficients import AttentionCoefficients
+from perfmodel.spec.machines.hardware import Cluster, Gpu
 from perfmodel.spec.phases import OPTIMIZER, RECOMPUTE
 from perfmodel.spec.stack import SoftwareStack
 from perfmodel.timing.attention import arithmetic_of, plain_attention_time_s

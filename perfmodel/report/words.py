@@ -74,7 +74,7 @@ PARTS: Final = {  # of an iteration, by part of timing/breakdown.py
     "unlisted_s": "unlisted work",
     "optimizer_s": "optimizer step",
 }
-MEMORY: Final = {  # of a GPU, by part of count/memory.py
+MEMORY: Final = {  # of a GPU, by part of count/memory/needed.py
     "parameters_bytes": "parameters",
     "gradients_bytes": "gradients",
     "optimizer_bytes": "optimizer states",

@@ -8,8 +8,8 @@ from typing import Any, Final
 
 from perfmodel.search.space import SearchSpace, Workload
 from perfmodel.spec.economics import Economics
-from perfmodel.spec.hardware import Cluster
-from perfmodel.spec.model import TransformerModel, divisors
+from perfmodel.spec.machines.hardware import Cluster
+from perfmodel.spec.models.model import TransformerModel, divisors
 from perfmodel.spec.stack import SoftwareStack
 
 USUAL_CONFIDENCE: Final = 0.9  # with which a deadline and a budget are met where nobody says

@@ -9,7 +9,7 @@ from typing import Any, Final
 from perfmodel.count.blocks import roles_run_again
 from perfmodel.count.iteration import modules_that_run
 from perfmodel.count.roles import Role
-from perfmodel.spec.part_rules import selection_rules
+from perfmodel.spec.models.part_rules import selection_rules
 from perfmodel.spec.setup import Setup
 
 CHEAP: Final = ("layernorm", "mla_up_proj", "moe_act")  # modules of mixtures that give much memory for little time

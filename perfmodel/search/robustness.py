@@ -6,7 +6,7 @@ two layouts. Each number moves on its own, as in timing/uncertainty.py:
     ln T_k(z) = ln T_k + sum over i of |z_i| * r_ki + u_k,    r_ki = ln(T_ki / T_k) with number i at the end that z_i points to
 
 90 % of z_i lie between -1 and 1; u_k is what the equations lack of this layout alone, and the rest of the discrepancy is the
-same for all (spec/run_evidence.py). All z_i and u_k of a draw are wide or narrow together (spec/error_law.py). Ignored: that
+same for all (run_evidence.py). All z_i and u_k of a draw are wide or narrow together (error_law.py). Ignored: that
 two numbers moved together may do more than both alone.
 """
 
@@ -19,8 +19,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.spec.error_law import heaviest_tails
-from perfmodel.spec.spread import DEVIATIONS
+from perfmodel.spec.evidence.error_law import heaviest_tails
+from perfmodel.spec.evidence.spread import DEVIATIONS
 from perfmodel.timing.uncertainty import Uncertainty
 
 DRAWS: Final = 2000
@@ -32,7 +32,7 @@ class Robustness:
     """How sure it is that the first of several layouts is the fastest, over draws of the uncertain numbers.
 
     `first_share` is the share of draws in which each layout is the fastest; regret is the ratio by which the first layout is
-    slower than the fastest of a draw, none of which is farther out than spec/error_law.py draws.
+    slower than the fastest of a draw, none of which is farther out than spec/evidence/error_law.py draws.
     """
 
     first_share: tuple[float, ...]

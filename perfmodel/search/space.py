@@ -37,9 +37,9 @@ from perfmodel.spec.axes import (
     axes_that_communicate,
 )
 from perfmodel.spec.axes import Axis as ParallelAxis
-from perfmodel.spec.hardware import Cluster
 from perfmodel.spec.layout import RECOMPUTES, Layout
-from perfmodel.spec.model import TransformerModel, divisors
+from perfmodel.spec.machines.hardware import Cluster
+from perfmodel.spec.models.model import TransformerModel, divisors
 from perfmodel.spec.precision import RECIPES
 from perfmodel.spec.refusals import may_exist
 from perfmodel.spec.setup import Setup

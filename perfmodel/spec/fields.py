@@ -275,7 +275,7 @@ def is_derived(entry: Field[Any]) -> bool:
 class Spec:
     """The root of all specs: a frozen value that checks its fields when it is made.
 
-    A field `spread` (made by `spreads`) says how uncertain the numbers beside it are (spec/spread.py).
+    A field `spread` (made by `spreads`) says how uncertain the numbers beside it are (spec/evidence/spread.py).
 
     Two specs are equal when all their fields are, arrays element by element (what dataclasses generate fails on arrays).
     """

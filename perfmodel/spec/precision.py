@@ -1,7 +1,7 @@
 """What numbers are held and computed in: formats of one number, and recipes that say which part of a step takes which.
 
 A recipe is a row of RECIPES. Rooms ask it for what they need (the format of a product, the bytes of a cast); none of them
-compares names. A format that a GPU has no peak rate or no measured kernels for is refused there (spec/hardware.py), so a
+compares names. A format that a GPU has no peak rate or no measured kernels for is refused there (hardware.py), so a
 recipe can never be priced as another.
 """
 

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from perfmodel.errors import NotSupportedError
 from perfmodel.spec.axes import AXES, Axis
 from perfmodel.spec.fields import Numeric, Truth, everywhere, plain
-from perfmodel.spec.hardware import Cluster, Gpu
 from perfmodel.spec.layout import EVEN, Layout
-from perfmodel.spec.model import TransformerModel
-from perfmodel.spec.part_rules import expert_rules, selection_rules, state_rules
+from perfmodel.spec.machines.hardware import Cluster, Gpu
+from perfmodel.spec.models.model import TransformerModel
+from perfmodel.spec.models.part_rules import expert_rules, selection_rules, state_rules
 from perfmodel.spec.pipeline_layout import pipeline_pieces
 from perfmodel.spec.precision import PrecisionRecipe
 from perfmodel.spec.rules import Rule, divides, would

@@ -9,7 +9,7 @@ import numpy as np
 
 from perfmodel.errors import InputError, PerfmodelError
 from perfmodel.spec.fields import Numeric, Truth, plain
-from perfmodel.spec.model import divisors
+from perfmodel.spec.models.model import divisors
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

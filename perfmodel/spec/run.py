@@ -8,9 +8,9 @@ from typing import Final
 from perfmodel.errors import PerfmodelError
 from perfmodel.spec.economics import Economics
 from perfmodel.spec.fields import Numeric, Spec, choice, choices, count, flag, number, part, text
-from perfmodel.spec.hardware import Cluster
 from perfmodel.spec.layout import EVEN, PIPELINE_SCHEDULES, RECOMPUTE_MODULES, RECOMPUTES, SHARDING_NAMES, SHARDINGS, Layout
-from perfmodel.spec.model import TransformerModel
+from perfmodel.spec.machines.hardware import Cluster
+from perfmodel.spec.models.model import TransformerModel
 from perfmodel.spec.precision import PRECISIONS
 from perfmodel.spec.refusals import check_setup
 from perfmodel.spec.setup import Setup

@@ -8,13 +8,13 @@ from typing import Any, Final
 
 import numpy as np
 
-from perfmodel.spec.error_law import ErrorLaw
+from perfmodel.spec.evidence.error_law import ErrorLaw
+from perfmodel.spec.evidence.own_runs import NOTHING, AppliedShift, applied_shift
+from perfmodel.spec.evidence.run_evidence import MIXTURES, Discrepancy
 from perfmodel.spec.fields import Numeric
-from perfmodel.spec.hardware import Cluster
 from perfmodel.spec.layout import Layout
-from perfmodel.spec.model import TransformerModel
-from perfmodel.spec.own_runs import NOTHING, AppliedShift, applied_shift
-from perfmodel.spec.run_evidence import MIXTURES, Discrepancy
+from perfmodel.spec.machines.hardware import Cluster
+from perfmodel.spec.models.model import TransformerModel
 from perfmodel.spec.stack import SoftwareStack
 
 WIDTHS: Final = ("hidden_size", "attention_heads", "kv_heads", "ffn_hidden_size", "vocab_size")

@@ -11,9 +11,9 @@ from types import MappingProxyType
 from typing import ClassVar, Final
 
 from perfmodel.spec.axes import AXES
-from perfmodel.spec.coefficients import ATTENTION_LIBRARIES, MATMUL_LIBRARIES, NORM_KERNELS
 from perfmodel.spec.fields import Numeric, Spec, choice, choices, count, flag, number, part, spreads, text
 from perfmodel.spec.layout import PIPELINE_SCHEDULES, RECOMPUTE_MODULES, SHARDINGS
+from perfmodel.spec.machines.coefficients import ATTENTION_LIBRARIES, MATMUL_LIBRARIES, NORM_KERNELS
 from perfmodel.spec.precision import LOW_ATTENTION, RECIPES, PrecisionRecipe
 
 DISPATCHERS: Final = ("alltoall", "deepep", "hybridep", "allgather")

@@ -11,7 +11,7 @@ from perfmodel.spec.fields import Spec, part, text, words
 class TraceKind(Spec):
     """One kind: a pattern of names of kernels, and the operators that they run.
 
-    Operators are those with one of `collectives` (count/operators.py), of `kernels` (spec/coefficients.py), of `roles`
+    Operators are those with one of `collectives` (count/operators.py), of `kernels` (spec/machines/coefficients.py), of `roles`
     (count/roles.py), or of `types`: matmul, attention.
     """
 

@@ -1,7 +1,7 @@
 """How long one kernel of fused attention takes on a GPU that does nothing else.
 
 Symbols: b sequences, a heads, g KV heads, d head size, q queries and s keys of a sequence, S multiprocessors, P dense peak
-rate, c = cluster.compute_scale, M memory rate, and the coefficients of spec/coefficients.py (e, t0, h, p, w, g, y, r).
+rate, c = cluster.compute_scale, M memory rate, and the coefficients of spec/machines/coefficients.py (e, t0, h, p, w, g, y, r).
 
 Ignored: deterministic backward kernels (up to a fifth slower at head size 128), and that few KV heads let
 small forward kernels run up to a quarter faster than their bytes say.
@@ -14,12 +14,12 @@ from collections.abc import Mapping
 import numpy as np
 
 from perfmodel.count.operators import FusedAttention, Matmul, MemoryBound
-from perfmodel.spec.coefficients import AttentionCoefficients, LowAttentionCoefficients
+from perfmodel.spec.evidence.spread import with_numbers
 from perfmodel.spec.fields import Numeric, chosen
-from perfmodel.spec.hardware import Gpu
+from perfmodel.spec.machines.coefficients import AttentionCoefficients, LowAttentionCoefficients
+from perfmodel.spec.machines.hardware import Gpu
 from perfmodel.spec.phases import DATA_GRADIENT
 from perfmodel.spec.precision import has_libraries, operand_bytes, result_format
-from perfmodel.spec.spread import with_numbers
 
 # over the width of queries, and over that of values. Forward: scores; weighted sum. Backward: the scores again, gradients of
 # queries and keys; gradients of values and of what they are weighed with

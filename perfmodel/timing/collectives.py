@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.count.operators import Collective, places_met, ranks_met
-from perfmodel.spec.coefficients import CollectiveCoefficients
 from perfmodel.spec.fields import Numeric, anywhere, chosen, is_same
-from perfmodel.spec.hardware import Cluster, Link
 from perfmodel.spec.layout import ProcessGroup
+from perfmodel.spec.machines.coefficients import CollectiveCoefficients
+from perfmodel.spec.machines.hardware import Cluster, Link
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""How far an operator's sizes are from what was measured, in one of four words (spec/coefficients.py, Evidence)."""
+"""How far an operator's sizes are from what was measured, in one of four words (spec/machines/coefficients.py, Evidence)."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Final
 
 import numpy as np
 
-from perfmodel.spec.coefficients import Evidence
 from perfmodel.spec.fields import Numeric
+from perfmodel.spec.machines.coefficients import Evidence
 
 WORDS: Final = ("measured", "interpolated", "extrapolated", "datasheet")  # from the surest to the least sure
 

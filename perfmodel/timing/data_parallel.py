@@ -27,8 +27,8 @@ from perfmodel.count.iteration import Iteration
 from perfmodel.count.operators import Collective, moves_data_parallel
 from perfmodel.count.roles import Role
 from perfmodel.spec.fields import Numeric, anywhere, chosen
-from perfmodel.spec.hardware import Cluster
 from perfmodel.spec.layout import GATHERED
+from perfmodel.spec.machines.hardware import Cluster
 from perfmodel.spec.stack import SoftwareStack
 from perfmodel.timing.breakdown import Breakdown
 from perfmodel.timing.collectives import collective_time_s, placement

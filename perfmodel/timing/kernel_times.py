@@ -15,10 +15,10 @@ from typing import Final
 import numpy as np
 
 from perfmodel.count.operators import FusedAttention, Matmul, MemoryBound
-from perfmodel.spec.coefficients import MatmulCoefficients
+from perfmodel.spec.evidence.spread import arrays_of, moving_places, with_numbers
 from perfmodel.spec.fields import Numeric
-from perfmodel.spec.hardware import Cluster, Gpu
-from perfmodel.spec.spread import arrays_of, moving_places, with_numbers
+from perfmodel.spec.machines.coefficients import MatmulCoefficients
+from perfmodel.spec.machines.hardware import Cluster, Gpu
 from perfmodel.spec.stack import SoftwareStack
 from perfmodel.timing.kernels import adds_up, in_its_pass, in_pieces, kernel_time_s, plain_matmul_time_s, product_clocks
 

@@ -1,7 +1,7 @@
 """How long one kernel takes on a GPU that does nothing else.
 
 Symbols: F = flop of the kernel, P = dense peak rate, c = cluster.compute_scale, M = memory rate, and the coefficients of
-spec/coefficients.py (e, t0, k0, w, v, z, x, g, t_g, e_m, h, p).
+spec/machines/coefficients.py (e, t0, k0, w, v, z, x, g, t_g, e_m, h, p).
 
 Ignored: reuse of the cache between kernels but where a coefficient says so (cached_share of the left operand of a product,
 cached_speedup), and products of weights whose sides are no multiple of 8 (a slower kernel family).
@@ -18,12 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.count.operators import FusedAttention, Matmul, MemoryBound
-from perfmodel.spec.coefficients import FUSED_KERNELS, MatmulCoefficients, MemoryBoundCoefficients
+from perfmodel.spec.evidence.spread import with_numbers
 from perfmodel.spec.fields import Numeric, anywhere, chosen
-from perfmodel.spec.hardware import Cluster, Gpu
+from perfmodel.spec.machines.coefficients import FUSED_KERNELS, MatmulCoefficients, MemoryBoundCoefficients
+from perfmodel.spec.machines.hardware import Cluster, Gpu
 from perfmodel.spec.phases import DATA_GRADIENT, WEIGHT_GRADIENT
 from perfmodel.spec.precision import number_format, operand_bytes, result_format
-from perfmodel.spec.spread import with_numbers
 from perfmodel.spec.stack import SoftwareStack
 from perfmodel.timing.attention import fused_attention_time_s
 

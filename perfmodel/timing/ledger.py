@@ -10,7 +10,7 @@ import numpy as np
 from perfmodel.count.iteration import Iteration
 from perfmodel.count.operators import Collective, FusedAttention, Matmul, MemoryBound, Operator
 from perfmodel.spec.fields import Numeric, anywhere
-from perfmodel.spec.hardware import Cluster
+from perfmodel.spec.machines.hardware import Cluster
 from perfmodel.spec.phases import DATA_GRADIENT, FORWARD, RECOMPUTE
 from perfmodel.spec.stack import SoftwareStack
 from perfmodel.timing.collectives import placement

@@ -19,7 +19,7 @@ from perfmodel.count.layer_numbers import LayerNumbers
 from perfmodel.count.operators import Collective, Operator
 from perfmodel.count.pipeline import PipelineStage
 from perfmodel.spec.fields import Numeric, anywhere, chosen
-from perfmodel.spec.hardware import Cluster
+from perfmodel.spec.machines.hardware import Cluster
 from perfmodel.spec.stack import SoftwareStack
 from perfmodel.timing.breakdown import Breakdown, added, multiplied
 from perfmodel.timing.collectives import collective_time_s

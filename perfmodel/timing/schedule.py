@@ -4,7 +4,7 @@
 
 m micro-batches, max(t) what one takes on the slowest pipeline stage. With T of timing/pipeline.py, bubble is T without messages
 less the passes of the slowest stage, messages what T grows by when they take their time. shift is what somebody's own runs say
-(spec/own_runs.py), 0 without any.
+(spec/evidence/own_runs.py), 0 without any.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 
 from perfmodel.count.iteration import Iteration
 from perfmodel.count.operators import Collective, moves_data_parallel
+from perfmodel.spec.evidence.own_runs import NOTHING
 from perfmodel.spec.fields import Numeric, anywhere, chosen
-from perfmodel.spec.hardware import Cluster
 from perfmodel.spec.layout import Layout
-from perfmodel.spec.own_runs import NOTHING
+from perfmodel.spec.machines.hardware import Cluster
 from perfmodel.spec.stack import SoftwareStack
 from perfmodel.timing.breakdown import Breakdown, slower
 from perfmodel.timing.collectives import collective_time_s

@@ -22,7 +22,7 @@ from perfmodel.count.operators import Collective, FusedAttention, Matmul, Memory
 from perfmodel.count.roles import EXPERT_PRODUCTS, TOKEN_EXCHANGE, TOKEN_MOVEMENT, Role
 from perfmodel.spec.axes import EXPERT, TENSOR
 from perfmodel.spec.fields import Numeric, anywhere, chosen
-from perfmodel.spec.hardware import Cluster
+from perfmodel.spec.machines.hardware import Cluster
 from perfmodel.spec.phases import DATA_GRADIENT, WEIGHT_GRADIENT
 from perfmodel.spec.stack import SoftwareStack
 from perfmodel.timing.breakdown import Breakdown, added, exposed_part, multiplied

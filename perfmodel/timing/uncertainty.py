@@ -4,9 +4,9 @@ T * exp(-sqrt(D^2 + sum_i ln(T / fast_i)^2)) .. T * exp(sqrt(D^2 + sum_i ln(slow
 and the greatest time with number i at either end of its own 90 % interval: the same equations on a cluster and a stack whose
 uncertain numbers move one at a time. Numbers are independent of each other; one that serves many operators (clocks, the
 efficiency of products) moves all of them at once, so their errors stay correlated. D is the discrepancy: how far predictions of
-such a stack on such GPUs were off beyond that, on runs of sources that they had not seen (spec/run_evidence.py). Somebody's own
-runs leave a share of both exponents (spec/own_runs.py). All three parts are wide or narrow together: the tails that measured
-runs show are those of the whole error, not of the discrepancy alone, and so the root of squares is exact (spec/error_law.py).
+such a stack on such GPUs were off beyond that, on runs of sources that they had not seen (run_evidence.py). Somebody's own
+runs leave a share of both exponents (own_runs.py). All three parts are wide or narrow together: the tails that measured
+runs show are those of the whole error, not of the discrepancy alone, and so the root of squares is exact (error_law.py).
 
 Ignored: how numbers of one fit are correlated (each spread is what the fit leaves open with the others held), and numbers
 that are known to within 2 %.
@@ -22,19 +22,19 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.spec.coefficients import NORM_CLASSES
-from perfmodel.spec.error_law import NORMAL, ErrorLaw
-from perfmodel.spec.fields import Numeric, Truth, anywhere
-from perfmodel.spec.hardware import Cluster
-from perfmodel.spec.precision import FORMATS, PrecisionRecipe
-from perfmodel.spec.run_evidence import Discrepancy
-from perfmodel.spec.spread import (
+from perfmodel.spec.evidence.error_law import NORMAL, ErrorLaw
+from perfmodel.spec.evidence.run_evidence import Discrepancy
+from perfmodel.spec.evidence.spread import (
     DEVIATIONS,
     both_ends,
     most_dimensions,
     moved,
     uncertain_numbers,
 )
+from perfmodel.spec.fields import Numeric, Truth, anywhere
+from perfmodel.spec.machines.coefficients import NORM_CLASSES
+from perfmodel.spec.machines.hardware import Cluster
+from perfmodel.spec.precision import FORMATS, PrecisionRecipe
 from perfmodel.spec.stack import SoftwareStack
 
 LEAST_SPREAD: Final = 0.02

@@ -17,7 +17,7 @@ from typing import Any, Final
 from perfmodel.frames import Tabular
 from perfmodel.spec.axes import DATA, MESH, PIPELINE, TENSOR
 from perfmodel.spec.layout import Layout
-from perfmodel.spec.model import divisors
+from perfmodel.spec.models.model import divisors
 from perfmodel.spec.run import Run
 from perfmodel.variation.points import PointOutcome, outcomes
 

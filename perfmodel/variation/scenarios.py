@@ -4,7 +4,7 @@
 
 T and T' are iteration times before and after, d_i = half width that number i alone gives a time / that time. Numbers i are the
 same in both runs, so most of their error cancels; numbers j are of one run alone, or differ between the two. D is what the
-discrepancies of both leave to their ratio: nothing where only numbers, replicas or the batch change (spec/run_evidence.py).
+discrepancies of both leave to their ratio: nothing where only numbers, replicas or the batch change (run_evidence.py).
 Own runs narrow neither: they tell how far times are off together, which has cancelled (timing/uncertainty.py).
 """
 

@@ -7,7 +7,7 @@ from typing import Final
 
 from perfmodel.spec.axes import FILLING
 from perfmodel.spec.layout import Layout
-from perfmodel.spec.model import divisors
+from perfmodel.spec.models.model import divisors
 from perfmodel.spec.run import Run
 from perfmodel.variation.points import outcomes
 from perfmodel.variation.sweep import Sweep, SweptAxis, SweptPoint

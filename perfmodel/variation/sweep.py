@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from perfmodel.count.fit import fit_verdict
+from perfmodel.count.memory.fit import fit_verdict
 from perfmodel.frames import Tabular
 from perfmodel.variation.points import PointOutcome
 from perfmodel.variation.scaling_curve import ScalingCurve, scaling_curve

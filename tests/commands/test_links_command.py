@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from perfmodel.spec.spread import moved
+from perfmodel.spec.evidence.spread import moved
 from tests.exchange.nccl_outputs import DGX_H100, as_text
 
 

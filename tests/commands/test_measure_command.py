@@ -19,7 +19,7 @@ from perfmodel.benchmarks.measure.kernels.plan import SMALLEST, kernel_points
 from perfmodel.benchmarks.measure.kernels.points import key_of
 from perfmodel.benchmarks.measure.kernels.record_file import read_records
 from perfmodel.benchmarks.measure.processes import marked
-from perfmodel.evidence.step_records import step_record
+from perfmodel.evidence.steps.step_records import step_record
 from tests.evidence.step_examples import SETTINGS, as_predicted, small_prediction
 from tests.report.trace.trace_reading import read
 

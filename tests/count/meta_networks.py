@@ -8,7 +8,7 @@ import torch
 import transformers  # its classes are imported where they are first asked for: seconds that no other test waits for
 from torch.utils.flop_counter import FlopCounterMode
 
-from perfmodel.spec.model import TransformerModel
+from perfmodel.spec.models.model import TransformerModel
 
 
 def meta_network(model: TransformerModel) -> Any:

@@ -6,9 +6,9 @@ from dataclasses import replace
 from typing import Any, Final
 
 from perfmodel.exchange.presets import cluster_preset, model_preset, stack_preset
-from perfmodel.spec.layer_parts import Mixture
 from perfmodel.spec.layout import Layout
-from perfmodel.spec.model import TransformerModel
+from perfmodel.spec.models.layer_parts import Mixture
+from perfmodel.spec.models.model import TransformerModel
 from perfmodel.spec.setup import Setup
 from perfmodel.spec.stack import SoftwareStack
 

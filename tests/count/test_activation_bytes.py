@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 
 from perfmodel.count.iteration import iteration
-from perfmodel.count.memory import MemoryBytes, memory_bytes, stage_activation_bytes
+from perfmodel.count.memory.needed import MemoryBytes, memory_bytes, stage_activation_bytes
+from perfmodel.count.memory.recompute import rerun_layer_bytes
 from perfmodel.count.parameters import shard_parameter_count
-from perfmodel.count.recompute import rerun_layer_bytes
 from perfmodel.exchange.presets import model_preset, stack_preset
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.layout import Layout
-from perfmodel.spec.model import TransformerModel
+from perfmodel.spec.models.model import TransformerModel
 from tests.setups import layer_of, setup_of
 from tests.stacks import stack_with
 

@@ -13,7 +13,7 @@ import pytest
 
 from perfmodel.count.data_parallel import gathered_bytes
 from perfmodel.count.iteration import Iteration, iteration
-from perfmodel.count.memory import memory_bytes, stage_activation_bytes
+from perfmodel.count.memory.needed import memory_bytes, stage_activation_bytes
 from perfmodel.count.operators import Collective, Matmul, MemoryBound, hardware_flop, model_flop
 from perfmodel.count.parameters import low_precision_parameters
 from perfmodel.exchange.presets import cluster_preset, model_preset, stack_preset

@@ -14,14 +14,14 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.nn import functional
 
 from perfmodel.count.iteration import Iteration, iteration
-from perfmodel.count.memory import memory_bytes
+from perfmodel.count.memory.needed import memory_bytes
 from perfmodel.count.operators import Collective, Matmul, MemoryBound, Operator, saved_bytes
 from perfmodel.count.parameters import parameter_count, shard_parameter_count
 from perfmodel.exchange.presets import model_preset, stack_preset
 from perfmodel.prediction import predict_stage
-from perfmodel.spec.layer_kinds import LayerKind
 from perfmodel.spec.layout import Layout
-from perfmodel.spec.model import TransformerModel
+from perfmodel.spec.models.layer_kinds import LayerKind
+from perfmodel.spec.models.model import TransformerModel
 from perfmodel.spec.refusals import check_setup, may_exist
 from tests.layouts import RAMP_STAGE
 from tests.setups import layer_of, setup_of

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from perfmodel.count.expert_figures import ExpertFigures, expert_figures
+from perfmodel.count.parts.expert_figures import ExpertFigures, expert_figures
 from perfmodel.prediction import StagePrediction
 from tests.mixtures import predicted
 from tests.search.layouts import predicted as dense

@@ -13,12 +13,12 @@ import pytest
 
 from perfmodel.count.data_parallel import expert_state_shards, owned_parameters, shards
 from perfmodel.count.declarations import ExpertShards
-from perfmodel.count.experts import paired_share
 from perfmodel.count.flops import model_flop_per_token
 from perfmodel.count.iteration import Iteration, iteration
-from perfmodel.count.memory import stage_memory_bytes
+from perfmodel.count.memory.needed import stage_memory_bytes
 from perfmodel.count.operators import Collective, Matmul, MemoryBound, Operator, model_flop
 from perfmodel.count.parameters import active_parameter_count, parameter_count, shard_parameter_count
+from perfmodel.count.parts.experts import paired_share
 from perfmodel.count.pipeline import in_flight
 from perfmodel.count.roles import Role
 from perfmodel.errors import InputError

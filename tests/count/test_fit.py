@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from perfmodel.count.fit import DOES_NOT_FIT, FITS, TIGHT, fit_probability, fit_verdict
+from perfmodel.count.memory.fit import DOES_NOT_FIT, FITS, TIGHT, fit_probability, fit_verdict
 
 
 def odds(needed: float, error: float = 0.1) -> float:

@@ -20,7 +20,7 @@ from perfmodel.count.operators import hardware_flop, model_flop
 from perfmodel.exchange.presets import model_preset, stack_preset
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.layout import Layout
-from perfmodel.spec.model import TransformerModel
+from perfmodel.spec.models.model import TransformerModel
 from tests.count.meta_networks import meta_network, network_flop
 from tests.setups import setup_of
 

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 from perfmodel.count.iteration import Iteration, iteration
-from perfmodel.count.memory import memory_bytes
+from perfmodel.count.memory.needed import memory_bytes
+from perfmodel.count.memory.storage import logit_bytes, state_bytes
 from perfmodel.count.operators import Collective, FusedAttention, Matmul, MemoryBound, hardware_flop, saved_bytes
 from perfmodel.count.parameters import shard_parameter_count
-from perfmodel.count.storage import logit_bytes, state_bytes
 from perfmodel.exchange.presets import model_preset, stack_preset
-from perfmodel.spec.model import TransformerModel
+from perfmodel.spec.models.model import TransformerModel
 from perfmodel.spec.stack import SoftwareStack
 from tests.layouts import RAMP_STAGE
 from tests.setups import GRADIENT_REDUCTION, PARAMETER_GATHER, layer_of, setup_of

@@ -9,7 +9,7 @@ import pytest
 from perfmodel.count.iteration import iteration
 from perfmodel.count.operators import MemoryBound
 from perfmodel.exchange.presets import model_preset, stack_preset
-from perfmodel.spec.coefficients import FUSED_KERNELS, MEMORY_BOUND_KERNELS
+from perfmodel.spec.machines.coefficients import FUSED_KERNELS, MEMORY_BOUND_KERNELS
 from perfmodel.spec.stack import SoftwareStack
 from tests.layouts import RAMP_STAGE
 from tests.setups import setup_of

@@ -11,8 +11,8 @@ from perfmodel.count.iteration import iteration
 from perfmodel.count.operators import Collective, FusedAttention, Matmul, model_flop
 from perfmodel.count.parameters import parameter_count
 from perfmodel.errors import InputError
-from perfmodel.spec.layer_parts import LatentAttention
-from perfmodel.spec.model import TransformerModel
+from perfmodel.spec.models.layer_parts import LatentAttention
+from perfmodel.spec.models.model import TransformerModel
 from tests.count.mixtures import SMALL, layout_of, mixture_setup
 
 LATENT = LatentAttention(query_rank=24, kv_rank=8, nope_head_size=12, rotary_head_size=4, value_head_size=10)

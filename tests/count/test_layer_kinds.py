@@ -18,12 +18,12 @@ from perfmodel.count.iteration import iteration
 from perfmodel.count.layer import layer_parts
 from perfmodel.count.operators import FusedAttention, Matmul, model_flop, saved_bytes
 from perfmodel.count.parameters import parameter_count
-from perfmodel.count.part_kinds import ATTENTION, FEED_FORWARD
+from perfmodel.count.parts.part_kinds import ATTENTION, FEED_FORWARD
 from perfmodel.errors import NotSupportedError
 from perfmodel.exchange.presets import model_preset, stack_preset
 from perfmodel.prediction import StagePrediction, predict_stage
-from perfmodel.spec.layer_kinds import ATTENTION_KINDS, FEED_FORWARD_KINDS, LayerKind
-from perfmodel.spec.model import TransformerModel
+from perfmodel.spec.models.layer_kinds import ATTENTION_KINDS, FEED_FORWARD_KINDS, LayerKind
+from perfmodel.spec.models.model import TransformerModel
 from perfmodel.spec.refusals import check_setup, may_exist
 from tests.layouts import RAMP_STAGE
 from tests.setups import setup_of

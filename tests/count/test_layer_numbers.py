@@ -10,8 +10,8 @@ import pytest
 
 from perfmodel.count.pipeline import pipeline_split
 from perfmodel.exchange.presets import model_preset, stack_preset
-from perfmodel.spec.layer_kinds import LayerKind
-from perfmodel.spec.model import TransformerModel
+from perfmodel.spec.models.layer_kinds import LayerKind
+from perfmodel.spec.models.model import TransformerModel
 from perfmodel.spec.pipeline_layout import piece_layers, stage_layers
 from tests.layouts import RAMP_STAGE
 from tests.setups import setup_of

@@ -16,7 +16,7 @@ from perfmodel.count.iteration import Iteration, iteration
 from perfmodel.count.operators import Collective, FusedAttention, MemoryBound, Operator, hardware_flop, model_flop, saved_bytes
 from perfmodel.count.roles import Role
 from perfmodel.exchange.presets import cluster_preset, model_preset, stack_preset
-from perfmodel.spec.model import TransformerModel
+from perfmodel.spec.models.model import TransformerModel
 from perfmodel.spec.phases import DATA_GRADIENT, FORWARD, RECOMPUTE
 from tests.count.mixtures import layout_of, mixture_setup
 from tests.counted import moved_bytes, named

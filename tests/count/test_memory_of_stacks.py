@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from perfmodel.count.iteration import iteration
-from perfmodel.count.memory import MemoryBytes, memory_bytes, stage_activation_bytes, stage_memory_bytes
+from perfmodel.count.memory.needed import MemoryBytes, memory_bytes, stage_activation_bytes, stage_memory_bytes
 from perfmodel.count.parameters import shard_parameter_count
 from perfmodel.exchange.presets import cluster_preset, model_preset, stack_preset
 from perfmodel.spec.layout import Layout
-from perfmodel.spec.model import TransformerModel
+from perfmodel.spec.models.model import TransformerModel
 from perfmodel.spec.setup import Setup
 from perfmodel.spec.stack import SoftwareStack
 from tests.layouts import RAMP_STAGE

@@ -18,10 +18,10 @@ from perfmodel.count.parameters import layer_parameters, parameter_count
 from perfmodel.count.roles import Role
 from perfmodel.errors import InputError, NotSupportedError
 from perfmodel.exchange.presets import model_preset, stack_preset
-from perfmodel.spec.layer_kinds import LayerKind
-from perfmodel.spec.layer_parts import GatedDelta, StateSpace
 from perfmodel.spec.layout import Layout
-from perfmodel.spec.model import TransformerModel
+from perfmodel.spec.models.layer_kinds import LayerKind
+from perfmodel.spec.models.layer_parts import GatedDelta, StateSpace
+from perfmodel.spec.models.model import TransformerModel
 from perfmodel.spec.phases import DATA_GRADIENT, RECOMPUTE
 from perfmodel.spec.refusals import check_setup, may_exist
 from tests.layouts import RAMP_STAGE

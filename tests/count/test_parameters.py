@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from perfmodel.count.attention import kv_size_per_shard
 from perfmodel.count.parameters import parameter_count, shard_parameter_count
+from perfmodel.count.parts.attention import kv_size_per_shard
 from perfmodel.exchange.presets import model_preset
-from perfmodel.spec.model import TransformerModel
+from perfmodel.spec.models.model import TransformerModel
 from tests.count.meta_networks import meta_network, network_parameters
 
 LLAMA_8B = model_preset("llama-3.1-8b")

@@ -18,7 +18,7 @@ from perfmodel.count.pipeline import PipelineStages, in_flight, pipeline_split
 from perfmodel.exchange.presets import model_preset, stack_preset
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.layout import PIPELINE_SCHEDULES, Layout
-from perfmodel.spec.model import TransformerModel
+from perfmodel.spec.models.model import TransformerModel
 from perfmodel.spec.stack import SoftwareStack
 from tests.layouts import RAMP_STAGE
 from tests.setups import setup_of

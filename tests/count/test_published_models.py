@@ -11,7 +11,7 @@ from perfmodel.count.flops import layer_flop_per_token, model_flop_per_token
 from perfmodel.count.parameters import active_parameter_count, parameter_count
 from perfmodel.errors import InputError
 from perfmodel.exchange.presets import model_preset
-from perfmodel.spec.model import TransformerModel
+from perfmodel.spec.models.model import TransformerModel
 
 MODELS = {  # billions in all, and of those that a token passes: summed up apart from the dimensions, matrices alone
     "deepseek-v3": (671.03, 37.55),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from perfmodel.count.iteration import iteration
-from perfmodel.count.memory import memory_bytes
+from perfmodel.count.memory.needed import memory_bytes
 from perfmodel.exchange.run_files import read_candidates
 from perfmodel.spec.fields import Numeric
 from tests.setups import setup_of

@@ -20,7 +20,7 @@ from perfmodel.exchange.presets import cluster_preset, model_preset, stack_prese
 from perfmodel.prediction import predict_stage
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.layout import Layout
-from perfmodel.spec.model import TransformerModel
+from perfmodel.spec.models.model import TransformerModel
 from tests.layouts import RAMP_STAGE
 from tests.setups import setup_of
 from tests.stacks import stack_with

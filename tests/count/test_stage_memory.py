@@ -14,12 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perfmodel.count.iteration import iteration
-from perfmodel.count.memory import MemoryBytes, memory_bytes, stage_activation_bytes, stage_memory_bytes
+from perfmodel.count.memory.needed import MemoryBytes, memory_bytes, stage_activation_bytes, stage_memory_bytes
 from perfmodel.count.operators import saved_bytes
 from perfmodel.count.parameters import shard_parameter_count
 from perfmodel.exchange.presets import model_preset, stack_preset
 from perfmodel.spec.layout import PIPELINE_SCHEDULES, SHARDINGS, Layout
-from perfmodel.spec.model import TransformerModel
+from perfmodel.spec.models.model import TransformerModel
 from tests.layouts import RAMP_STAGE
 from tests.setups import layer_of, setup_of
 from tests.stacks import stack_with

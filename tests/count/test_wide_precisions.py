@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from perfmodel.count.iteration import Iteration, iteration
-from perfmodel.count.memory import memory_bytes
+from perfmodel.count.memory.needed import memory_bytes
 from perfmodel.count.operators import Collective, FusedAttention, Matmul, MemoryBound
 from perfmodel.count.parameters import shard_parameter_count
 from perfmodel.exchange.presets import model_preset, preset_names, stack_preset

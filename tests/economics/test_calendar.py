@@ -17,7 +17,7 @@ from perfmodel.exchange.presets import economics_preset
 from perfmodel.exchange.run_files import read_candidates
 from perfmodel.prediction import predict
 from perfmodel.spec.economics import Economics
-from perfmodel.spec.error_law import ErrorLaw
+from perfmodel.spec.evidence.error_law import ErrorLaw
 from perfmodel.timing.uncertainty import Estimate
 from tests.economics.test_failures import CASES
 

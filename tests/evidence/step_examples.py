@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from perfmodel.count.operators import Collective
-from perfmodel.evidence.step_records import CollectiveCount, MeasuredMemory, OperatorTime, StepRecord
+from perfmodel.evidence.steps.step_records import CollectiveCount, MeasuredMemory, OperatorTime, StepRecord
 from perfmodel.exchange.run_files import read_candidates
 from perfmodel.prediction import Prediction, predict
 from perfmodel.spec.layout import Layout
-from perfmodel.spec.model import TransformerModel
+from perfmodel.spec.models.model import TransformerModel
 from perfmodel.spec.phases import OPTIMIZER
 from perfmodel.timing.ledger import ledger
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from perfmodel.evidence.deviations import POOLED_WEIGHTS, START, STEPS, Residual, deviations
-from perfmodel.spec.error_law import NORMAL, ErrorLaw
-from perfmodel.spec.run_evidence import POOLED
+from perfmodel.spec.evidence.error_law import NORMAL, ErrorLaw
+from perfmodel.spec.evidence.run_evidence import POOLED
 
 STEP = float(STEPS[1] / STEPS[0])  # of the grid that they lie on
 T2 = ErrorLaw(degrees=2.0)

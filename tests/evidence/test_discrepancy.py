@@ -12,8 +12,8 @@ from perfmodel.evidence.discrepancy import estimated_discrepancies
 from perfmodel.evidence.interval_scores import winkler_scores
 from perfmodel.evidence.time_scores import TimeComparison
 from perfmodel.exchange.presets import cluster_preset, gpu_preset, preset_names, stack_preset
+from perfmodel.spec.evidence.run_evidence import POOLED
 from perfmodel.spec.run import Run
-from perfmodel.spec.run_evidence import POOLED
 from tests.comparisons import compared as published
 from tests.comparisons import compared_mixtures
 from tests.evidence.test_groups import RAMP, row

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from perfmodel.evidence.interval_scores import LEVEL, LEVELS, MISS, Intervals, reliability, winkler_scores
-from perfmodel.spec.error_law import NORMAL, ErrorLaw
-from perfmodel.spec.spread import DEVIATIONS
+from perfmodel.spec.evidence.error_law import NORMAL, ErrorLaw
+from perfmodel.spec.evidence.spread import DEVIATIONS
 
 
 def intervals(residuals: list[float], *, below: float = 0.1, above: float = 0.1, sources: list[str] | None = None) -> Intervals:

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from perfmodel.count.operators import Collective, Matmul, MemoryBound, Operator
-from perfmodel.evidence.kernel_comparison import KernelComparison, has_kernels, kernel_comparison
-from perfmodel.evidence.profiled_step import profiled_step
+from perfmodel.evidence.steps.kernel_comparison import KernelComparison, has_kernels, kernel_comparison
+from perfmodel.evidence.steps.profiled_step import profiled_step
 from perfmodel.exchange.questions.profiled_runs import profile_comparison, trace_kinds
 from perfmodel.spec.layout import ProcessGroup
 from perfmodel.timing.ledger import ledger, seconds_of_a_gpu

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from perfmodel.count.memory import MemoryBytes
+from perfmodel.count.memory.needed import MemoryBytes
 from perfmodel.evidence.measured_rows import MeasuredFit
 from perfmodel.evidence.memory_scores import FitComparison, compare_fit, summarise_fits, worst_fits
 from perfmodel.exchange.tables.memory_table import read_measured_fits

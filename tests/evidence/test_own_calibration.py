@@ -12,7 +12,7 @@ from perfmodel.evidence.own_calibration import KIN, OPEN, own_calibration
 from perfmodel.evidence.own_run_scores import shifted
 from perfmodel.evidence.own_runs import Offset, own_posterior, own_residual
 from perfmodel.evidence.time_scores import TimeComparison
-from perfmodel.spec.own_runs import ANY
+from perfmodel.spec.evidence.own_runs import ANY
 from tests.evidence.test_discrepancy import compared, with_batch_of
 
 UNREAD = UnreadRow(line=4, run_id="d", source="a", reason="line 4, column gpus: no number")

@@ -9,9 +9,9 @@ import pytest
 from numpy.typing import NDArray
 
 from perfmodel.evidence.own_runs import FREEDOM, LEAST_ROW_DEVIATION, OwnResidual, groups_of, own_posterior, own_residual
-from perfmodel.spec.error_law import ErrorLaw
-from perfmodel.spec.run_evidence import Discrepancy, Sharing
-from perfmodel.spec.spread import DEVIATIONS, share_below
+from perfmodel.spec.evidence.error_law import ErrorLaw
+from perfmodel.spec.evidence.run_evidence import Discrepancy, Sharing
+from perfmodel.spec.evidence.spread import DEVIATIONS, share_below
 from tests.evidence.test_discrepancy import compared, with_batch_of
 from tests.evidence.test_groups import RAMP
 

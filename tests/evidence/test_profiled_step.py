@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from perfmodel.errors import InputError
-from perfmodel.evidence.profiled_step import Thread, profiled_step
+from perfmodel.evidence.steps.profiled_step import Thread, profiled_step
 
 CPU = {"pid": 7, "tid": 7}
 GPU = {"pid": 0, "tid": 20}

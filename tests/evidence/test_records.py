@@ -10,7 +10,7 @@ import pytest
 
 from perfmodel.benchmarks.fit.tables import read_records
 from perfmodel.errors import InputError
-from perfmodel.evidence.records import KINDS, LABELS, PROVENANCE, SCHEMA_VERSION, SIZES, Record, record
+from perfmodel.evidence.steps.records import KINDS, LABELS, PROVENANCE, SCHEMA_VERSION, SIZES, Record, record
 
 PRODUCT = Record(
     kind="matmul",

@@ -9,8 +9,8 @@ import numpy as np
 from perfmodel.evidence.sharing import sharing_without_each
 from perfmodel.evidence.tails import ALL
 from perfmodel.evidence.time_scores import TimeComparison
+from perfmodel.spec.evidence.run_evidence import RunEvidence
 from perfmodel.spec.run import Run
-from perfmodel.spec.run_evidence import RunEvidence
 from tests.evidence.test_discrepancy import compared
 from tests.evidence.test_groups import RAMP
 

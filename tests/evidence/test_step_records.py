@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from perfmodel.errors import InputError
-from perfmodel.evidence.step_records import StepRecord, step_record
+from perfmodel.evidence.steps.step_records import StepRecord, step_record
 from tests.evidence.step_examples import as_predicted, small_prediction
 
 

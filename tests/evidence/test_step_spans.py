@@ -7,9 +7,9 @@ from itertools import pairwise
 
 import pytest
 
-from perfmodel.evidence.step_comparison import compare_step
-from perfmodel.evidence.step_records import OperatorTime
-from perfmodel.evidence.step_spans import MeasuredStep, measured_step
+from perfmodel.evidence.steps.step_comparison import compare_step
+from perfmodel.evidence.steps.step_records import OperatorTime
+from perfmodel.evidence.steps.step_spans import MeasuredStep, measured_step
 from tests.evidence.step_examples import as_predicted, small_prediction
 
 

@@ -10,8 +10,8 @@ import pytest
 from perfmodel.evidence.tails import ALL, laws_without_each, likely_degrees
 from perfmodel.evidence.time_scores import TimeComparison
 from perfmodel.exchange.presets import cluster_preset
-from perfmodel.spec.error_law import NORMAL, ErrorLaw
-from perfmodel.spec.spread import DEVIATIONS
+from perfmodel.spec.evidence.error_law import NORMAL, ErrorLaw
+from perfmodel.spec.evidence.spread import DEVIATIONS
 from tests.evidence.test_discrepancy import compared
 
 WIDTH = 0.1

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from perfmodel.count.memory import MemoryBytes
+from perfmodel.count.memory.needed import MemoryBytes
 from perfmodel.evidence.interval_scores import MISS
 from perfmodel.evidence.time_scores import TimeComparison, seen_bytes, summarise_times
 from tests.evidence.test_groups import RAMP, row

@@ -11,8 +11,8 @@ import numpy as np
 from perfmodel.count.operators import Collective
 from perfmodel.exchange.nccl_tests import PROGRAMS
 from perfmodel.exchange.presets import cluster_preset
-from perfmodel.spec.hardware import Cluster
 from perfmodel.spec.layout import ProcessGroup
+from perfmodel.spec.machines.hardware import Cluster
 from perfmodel.timing.collectives import collective_time_s
 
 DGX_H100: Final = cluster_preset("dgx-h100")

@@ -14,8 +14,8 @@ from perfmodel.exchange.nccl_calls import NOTHING_BESIDE, RanksBeside, link_test
 from perfmodel.exchange.nccl_tests import rows_in
 from perfmodel.exchange.presets import cluster_preset, expand_part
 from perfmodel.explanation.link_tests import LinkTest
-from perfmodel.spec.hardware import Cluster
-from perfmodel.spec.spread import moved
+from perfmodel.spec.evidence.spread import moved
+from perfmodel.spec.machines.hardware import Cluster
 from tests.exchange.nccl_outputs import DGX_H100, as_json, as_text
 
 

@@ -17,7 +17,7 @@ from perfmodel.exchange.own_evidence import evidence_text, with_evidence
 from perfmodel.exchange.presets import cluster_preset
 from perfmodel.exchange.questions.plan_arguments import read_plan_request
 from perfmodel.exchange.run_files import read_candidates
-from perfmodel.spec.own_runs import OwnShift
+from perfmodel.spec.evidence.own_runs import OwnShift
 from tests.evidence.test_groups import RAMP, row
 
 FASTER = 0.9  # of the predicted time, what the run took

@@ -27,7 +27,7 @@ from perfmodel.exchange.presets import (
     source_of,
     stack_preset,
 )
-from perfmodel.spec.hardware import NetworkLink
+from perfmodel.spec.machines.hardware import NetworkLink
 from perfmodel.spec.precision import RECIPES
 from perfmodel.spec.stack import SoftwareStack
 from perfmodel.units import parse_quantity

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from perfmodel.count.fit import DOES_NOT_FIT
+from perfmodel.count.memory.fit import DOES_NOT_FIT
 from perfmodel.exchange.presets import preset_names, stack_preset
 from perfmodel.exchange.run_files import read_candidates
 from perfmodel.exchange.stack_fit import NOT_SOFTWARE, beyond_the_memory, beyond_the_stack, software_offering

@@ -15,8 +15,8 @@ from perfmodel.explanation.diagnosis import Cause, Diagnosis, diagnosis
 from perfmodel.explanation.hypotheses import OffNumber, off_numbers, other_settings
 from perfmodel.explanation.readings import Spread, collective_reading
 from perfmodel.prediction import predict, stage_breakdown
+from perfmodel.spec.evidence.spread import DEVIATIONS
 from perfmodel.spec.run import Run
-from perfmodel.spec.spread import DEVIATIONS
 
 PRIORS = diagnosis_priors()
 NUMBERS = replace(

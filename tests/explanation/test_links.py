@@ -13,9 +13,9 @@ from perfmodel.exchange.presets import cluster_preset
 from perfmodel.exchange.questions.diagnosed_runs import diagnosis_priors
 from perfmodel.explanation.link_fit import LinkFit, link_fit
 from perfmodel.explanation.link_tests import LinkTest, expectation, link_verdict
-from perfmodel.spec.hardware import Cluster
+from perfmodel.spec.evidence.spread import moved, uncertain_numbers
 from perfmodel.spec.layout import ProcessGroup
-from perfmodel.spec.spread import moved, uncertain_numbers
+from perfmodel.spec.machines.hardware import Cluster
 from perfmodel.timing.collectives import collective_time_s
 
 CLUSTER = cluster_preset("dgx-h100")

@@ -14,7 +14,7 @@ from perfmodel.exchange.run_files import read_candidates
 from perfmodel.explanation.levers import coefficients, levers
 from perfmodel.explanation.sensitivity import Effect, Sensitivity, sensitivity
 from perfmodel.prediction import predict, predict_stage
-from perfmodel.spec.spread import uncertain_numbers
+from perfmodel.spec.evidence.spread import uncertain_numbers
 from tests.search.layouts import CLUSTER, LAYOUTS, MODEL, STACKS, predicted
 from tests.setups import setup_of
 

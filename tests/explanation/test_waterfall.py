@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from perfmodel.exchange.presets import stack_preset
 from perfmodel.explanation.waterfall import STEPS, Waterfall, waterfall
 from perfmodel.prediction import predict_stage
-from perfmodel.spec.hardware import Cluster
 from perfmodel.spec.layout import Layout
+from perfmodel.spec.machines.hardware import Cluster
 from perfmodel.spec.refusals import may_exist
 from tests.layouts import RAMP_STAGE
 from tests.search.layouts import CLUSTER, LAYOUTS, MODEL, STACKS, predicted

@@ -17,7 +17,7 @@ from perfmodel.model.training.checkpoint import latest, load, save
 from perfmodel.model.training.optimizer import LARGEST_NORM
 from perfmodel.model.training.trainer import Trainer
 from perfmodel.spec.layout import EVEN, Layout
-from perfmodel.spec.model import TransformerModel
+from perfmodel.spec.models.model import TransformerModel
 from tests.model.small_mixtures import DEEPSEEK, MIXTRAL, MIXTURES, QWEN3_MOE, SLIDING_MIXTRAL, routing_of
 from tests.model.small_models import DEEP_LLAMA, FAMILIES, GPT, LLAMA, NEMOTRON, ONE_RANK
 

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 import transformers  # its classes are imported where they are first asked for: seconds that no other test waits for
 
-from perfmodel.spec.layer_parts import LatentAttention, Mixture
-from perfmodel.spec.model import TransformerModel
+from perfmodel.spec.models.layer_parts import LatentAttention, Mixture
+from perfmodel.spec.models.model import TransformerModel
 from tests.model.small_mixtures import routing_of
 
 EPSILON = 1e-5

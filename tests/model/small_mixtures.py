@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from perfmodel.model.parts.router import Routing
-from perfmodel.spec.layer_kinds import LayerKind
-from perfmodel.spec.layer_parts import LatentAttention, Mixture
-from perfmodel.spec.model import TransformerModel
+from perfmodel.spec.models.layer_kinds import LayerKind
+from perfmodel.spec.models.layer_parts import LatentAttention, Mixture
+from perfmodel.spec.models.model import TransformerModel
 from tests.model.small_models import LLAMA
 
 MIXTRAL = replace(

@@ -9,7 +9,7 @@ from torch.nn.functional import cross_entropy
 from perfmodel.model.groups import one_rank
 from perfmodel.model.training.data import batch
 from perfmodel.model.training.trainer import Trainer
-from perfmodel.spec.model import TransformerModel
+from perfmodel.spec.models.model import TransformerModel
 from tests.model.networks import network_of
 from tests.model.small_mixtures import MIXTURES, routing_of
 from tests.model.small_models import FAMILIES, ONE_RANK, QWEN

@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from perfmodel.count.declarations import expert_shards
 from perfmodel.count.iteration import Iteration, iteration
-from perfmodel.count.memory import stage_memory_bytes
+from perfmodel.count.memory.needed import stage_memory_bytes
 from perfmodel.count.operators import Collective, FusedAttention, hardware_flop
 from perfmodel.count.parameters import shard_parameter_count
 from perfmodel.exchange.presets import stack_preset
@@ -22,7 +22,7 @@ from perfmodel.model.counting import CollectiveCounter
 from perfmodel.model.groups import make_groups, one_rank
 from perfmodel.model.training.trainer import Trainer
 from perfmodel.spec.layout import Layout
-from perfmodel.spec.model import TransformerModel
+from perfmodel.spec.models.model import TransformerModel
 from perfmodel.spec.stack import SoftwareStack
 from tests.model.cases import BY_RANKS, Case
 from tests.model.conftest import Outcomes

@@ -19,7 +19,7 @@ from perfmodel.model.parts.router import Routing
 from perfmodel.model.pipelines.messages import WAITS
 from perfmodel.model.training.trainer import Trainer
 from perfmodel.spec.layout import Layout
-from perfmodel.spec.model import TransformerModel
+from perfmodel.spec.models.model import TransformerModel
 from tests.model.small_mixtures import DEEPSEEK, MIXTURES
 from tests.model.small_models import FAMILIES, GPT, ONE_RANK
 from tests.setups import setup_of

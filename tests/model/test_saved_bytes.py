@@ -14,9 +14,9 @@ from perfmodel.count.operators import saved_bytes
 from perfmodel.exchange.presets import stack_preset
 from perfmodel.model.groups import one_rank
 from perfmodel.model.training.trainer import Trainer
-from perfmodel.spec.layer_parts import LatentAttention, Mixture
 from perfmodel.spec.layout import Layout
-from perfmodel.spec.model import TransformerModel
+from perfmodel.spec.models.layer_parts import LatentAttention, Mixture
+from perfmodel.spec.models.model import TransformerModel
 from tests.model.small_mixtures import DEEPSEEK, QWEN3_MOE
 from tests.model.small_models import GPT, LLAMA, NEMOTRON, ONE_RANK
 from tests.setups import layer_of, setup_of

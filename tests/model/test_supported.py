@@ -10,8 +10,8 @@ import pytest
 from perfmodel.errors import NotSupportedError
 from perfmodel.exchange.presets import model_preset
 from perfmodel.model.supported import check_supported
-from perfmodel.spec.layer_kinds import LayerKind
-from perfmodel.spec.layer_parts import GatedDelta, StateSpace
+from perfmodel.spec.models.layer_kinds import LayerKind
+from perfmodel.spec.models.layer_parts import GatedDelta, StateSpace
 from tests.layouts import RAMP_STAGE
 from tests.model.small_mixtures import MIXTRAL
 from tests.model.small_models import LLAMA, ONE_RANK

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from perfmodel.model.transformer import VOCABULARY, Transformer
-from perfmodel.spec.model import TransformerModel
+from perfmodel.spec.models.model import TransformerModel
 
 
 def load(model: Transformer, whole: dict[str, torch.Tensor]) -> None:

@@ -10,8 +10,8 @@ import pytest
 
 from perfmodel.exchange.presets import cluster_preset, model_preset, stack_preset
 from perfmodel.prediction import StagePrediction, predict_stage
-from perfmodel.spec.hardware import Cluster
 from perfmodel.spec.layout import Layout
+from perfmodel.spec.machines.hardware import Cluster
 from perfmodel.spec.refusals import check_setup
 from tests.layouts import RAMP_STAGE
 from tests.setups import setup_of

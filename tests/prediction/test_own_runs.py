@@ -17,10 +17,10 @@ from perfmodel.explanation.waterfall import waterfall
 from perfmodel.prediction import StagePrediction, predict_stage, stage_breakdown
 from perfmodel.search.search import grid_time_s
 from perfmodel.search.space import layout_grids
+from perfmodel.spec.evidence.own_runs import OwnShift, setting_word
+from perfmodel.spec.evidence.run_evidence import RunEvidence
 from perfmodel.spec.layout import Layout
-from perfmodel.spec.own_runs import OwnShift, setting_word
 from perfmodel.spec.run import Run
-from perfmodel.spec.run_evidence import RunEvidence
 from perfmodel.spec.setup import Setup
 from perfmodel.timing.breakdown import PARTS
 from tests.search.spaces import every_layout, space_of, workload

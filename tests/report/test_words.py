@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields
 
-from perfmodel.count.memory import MemoryBytes
+from perfmodel.count.memory.needed import MemoryBytes
 from perfmodel.report import words
 from perfmodel.search.alternatives import SETTINGS as CHOSEN
 from perfmodel.search.space import NUMERIC_SETTINGS

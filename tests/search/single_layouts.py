@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from perfmodel.count.iteration import iteration
-from perfmodel.count.memory import MemoryBytes
+from perfmodel.count.memory.needed import MemoryBytes
 from perfmodel.prediction import stage_memory
 from perfmodel.spec.setup import Setup
 from perfmodel.timing.kernels import at_cluster_load

@@ -13,7 +13,7 @@ from perfmodel.errors import InputError
 from perfmodel.exchange.presets import cluster_preset, model_preset, stack_preset
 from perfmodel.search.space import LayoutGrid, SearchSpace, Workload
 from perfmodel.spec.layout import Layout
-from perfmodel.spec.model import TransformerModel
+from perfmodel.spec.models.model import TransformerModel
 from perfmodel.spec.refusals import check_setup
 from tests.setups import setup_of
 

@@ -17,9 +17,9 @@ from perfmodel.prediction import stage_breakdown
 from perfmodel.search.recompute_choices import module_choices, rerun_choices
 from perfmodel.search.search import LayoutCandidate, SearchResult, evaluated_grid, search
 from perfmodel.search.space import Workload, layout_grids, offered_space
-from perfmodel.spec.layer_parts import LatentAttention, Mixture
 from perfmodel.spec.layout import Layout
-from perfmodel.spec.model import TransformerModel, divisors
+from perfmodel.spec.models.layer_parts import LatentAttention, Mixture
+from perfmodel.spec.models.model import TransformerModel, divisors
 from perfmodel.spec.refusals import may_exist
 from perfmodel.spec.stack import SoftwareStack
 from tests.layouts import RAMP_STAGE

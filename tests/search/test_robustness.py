@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from perfmodel.exchange.presets import cluster_preset, model_preset, stack_preset
 from perfmodel.prediction import predict_stage
 from perfmodel.search.robustness import robustness
-from perfmodel.spec.error_law import ErrorLaw
-from perfmodel.spec.run_evidence import Discrepancy
-from perfmodel.spec.spread import DEVIATIONS
+from perfmodel.spec.evidence.error_law import ErrorLaw
+from perfmodel.spec.evidence.run_evidence import Discrepancy
+from perfmodel.spec.evidence.spread import DEVIATIONS
 from perfmodel.timing.uncertainty import Uncertainty
 from tests.layouts import RAMP_STAGE
 from tests.setups import setup_of

@@ -10,10 +10,10 @@ import pytest
 
 from perfmodel.errors import InputError, NotSupportedError
 from perfmodel.exchange.presets import cluster_preset, gpu_preset
-from perfmodel.spec.carried_laws import CarriedProducts
-from perfmodel.spec.hardware import Gpu
+from perfmodel.spec.evidence.spread import moved
+from perfmodel.spec.machines.carried_laws import CarriedProducts
+from perfmodel.spec.machines.hardware import Gpu
 from perfmodel.spec.precision import RECIPES
-from perfmodel.spec.spread import moved
 
 H100 = gpu_preset("h100-sxm-80gb")
 CPU = cluster_preset("amd-epyc-2-cores").gpu

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perfmodel.spec.error_law import FARTHEST, NORMAL, ErrorLaw, heaviest_tails
-from perfmodel.spec.spread import DEVIATIONS, deviations_at, share_below
+from perfmodel.spec.evidence.error_law import FARTHEST, NORMAL, ErrorLaw, heaviest_tails
+from perfmodel.spec.evidence.spread import DEVIATIONS, deviations_at, share_below
 
 CLOSED_FORMS: Mapping[float, Callable[[float], float]] = {  # of Student's t, by degrees
     1.0: lambda t: 0.5 + atan(t) / pi,

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from perfmodel.errors import InputError
 from perfmodel.exchange.presets import model_preset
-from perfmodel.spec.layer_kinds import LayerKind, layers_before
+from perfmodel.spec.models.layer_kinds import LayerKind, layers_before
 
 LLAMA = model_preset("llama-3.1-8b")
 KINDS = MappingProxyType({"local": LayerKind(attention="sliding", window=1024), "global": LayerKind()})

@@ -10,8 +10,8 @@ import pytest
 
 from perfmodel.errors import InputError
 from perfmodel.exchange.presets import cluster_preset, model_preset, stack_preset
-from perfmodel.spec.own_runs import NOTHING, OwnShift, applied_shift, setting_word
-from perfmodel.spec.run_evidence import RunEvidence
+from perfmodel.spec.evidence.own_runs import NOTHING, OwnShift, applied_shift, setting_word
+from perfmodel.spec.evidence.run_evidence import RunEvidence
 from perfmodel.spec.setup import SUBJECT, Setup
 from tests.layouts import RAMP_STAGE
 from tests.setups import setup_of

@@ -12,7 +12,7 @@ from perfmodel.errors import InputError, NotSupportedError, PerfmodelError
 from perfmodel.exchange.presets import cluster_preset, model_preset, stack_preset
 from perfmodel.prediction import predict
 from perfmodel.spec.layout import Layout
-from perfmodel.spec.model import TransformerModel
+from perfmodel.spec.models.model import TransformerModel
 from perfmodel.spec.refusals import check_setup, may_exist
 from perfmodel.spec.run import RampStage, Run
 from tests.layouts import RAMP_STAGE

@@ -11,7 +11,7 @@ import pytest
 from perfmodel.errors import InputError
 from perfmodel.exchange.presets import cluster_preset, model_preset, stack_preset
 from perfmodel.spec.layout import Layout
-from perfmodel.spec.model import TransformerModel
+from perfmodel.spec.models.model import TransformerModel
 from perfmodel.spec.refusals import check_setup, may_exist
 from perfmodel.spec.stack import SoftwareStack
 from tests.layouts import RAMP_STAGE

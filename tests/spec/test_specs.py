@@ -11,7 +11,7 @@ import pytest
 from perfmodel.errors import InputError, did_you_mean, shown
 from perfmodel.exchange.building import build
 from perfmodel.exchange.presets import cluster_preset, model_preset, read_preset, stack_preset
-from perfmodel.spec.coefficients import Evidence, MemoryBoundCoefficients
+from perfmodel.spec.machines.coefficients import Evidence, MemoryBoundCoefficients
 from perfmodel.spec.stack import SoftwareStack
 from tests.stacks import stack_with
 

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from perfmodel.errors import InputError
 from perfmodel.exchange.presets import cluster_preset, gpu_preset, preset_names, stack_preset
+from perfmodel.spec.evidence.spread import both_ends, moved, uncertain_numbers
 from perfmodel.spec.fields import Spec
-from perfmodel.spec.hardware import Cluster
-from perfmodel.spec.spread import both_ends, moved, uncertain_numbers
+from perfmodel.spec.machines.hardware import Cluster
 
 CLUSTER = cluster_preset("dgx-h100")
 STACK = stack_preset("megatron-core")

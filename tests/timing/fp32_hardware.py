@@ -9,7 +9,7 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from perfmodel.exchange.presets import cluster_preset
-from perfmodel.spec.coefficients import MemoryBoundCoefficients
+from perfmodel.spec.machines.coefficients import MemoryBoundCoefficients
 
 _SHIPPED = cluster_preset("dgx-h100")
 _16_BITS = MappingProxyType({name: rate for name, rate in _SHIPPED.gpu.peak_flop_per_s.items() if name not in ("tf32", "fp32")})

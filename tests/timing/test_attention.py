@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from perfmodel.count.operators import FusedAttention
 from perfmodel.errors import NotSupportedError
 from perfmodel.exchange.presets import gpu_preset
-from perfmodel.spec.coefficients import AttentionCoefficients, AttentionLibrary
 from perfmodel.spec.fields import Numeric
+from perfmodel.spec.machines.coefficients import AttentionCoefficients, AttentionLibrary
 from perfmodel.spec.phases import DATA_GRADIENT, RECOMPUTE
 from perfmodel.timing.attention import _factor, fused_attention_time_s, plain_attention_time_s
 

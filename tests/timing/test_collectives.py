@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from perfmodel.count.operators import Collective
 from perfmodel.exchange.presets import cluster_preset
 from perfmodel.spec.fields import Numeric
-from perfmodel.spec.hardware import Cluster
 from perfmodel.spec.layout import ProcessGroup
+from perfmodel.spec.machines.hardware import Cluster
 from perfmodel.timing.collectives import (
     collective_time_s,
     crossed_link,

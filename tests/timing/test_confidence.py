@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perfmodel.spec.coefficients import Evidence
+from perfmodel.spec.machines.coefficients import Evidence
 from perfmodel.timing.confidence import WORDS, confidence, least_sure
 
 TABLE = Evidence(basis="measured", sizes=MappingProxyType({"rows": (512.0, 1024.0, 4096.0), "ranks": (2.0, 8.0)}))

@@ -16,8 +16,8 @@ from perfmodel.count.iteration import Iteration, iteration
 from perfmodel.count.operators import Collective
 from perfmodel.exchange.presets import cluster_preset, model_preset, stack_preset
 from perfmodel.prediction import predict_stage
-from perfmodel.spec.hardware import Cluster
 from perfmodel.spec.layout import SHARDINGS, Layout
+from perfmodel.spec.machines.hardware import Cluster
 from perfmodel.spec.stack import SoftwareStack
 from perfmodel.timing.breakdown import PARTS, Breakdown
 from perfmodel.timing.collectives import collective_time_s

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perfmodel.spec.error_law import NORMAL, ErrorLaw
+from perfmodel.spec.evidence.error_law import NORMAL, ErrorLaw
 from perfmodel.timing.uncertainty import Estimate
 
 TIME = Estimate(median=10.0, low=9.5, high=12.0)

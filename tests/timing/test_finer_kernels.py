@@ -12,10 +12,10 @@ import pytest
 from perfmodel.count.operators import FusedAttention, Matmul, MemoryBound, gradients
 from perfmodel.exchange.presets import gpu_preset, model_preset, stack_preset
 from perfmodel.prediction import StagePrediction, predict_stage
-from perfmodel.spec.coefficients import MEMORY_BOUND_CLASSES, MemoryBoundCoefficients
-from perfmodel.spec.hardware import Cluster, Gpu
+from perfmodel.spec.evidence.spread import moved, uncertain_numbers
+from perfmodel.spec.machines.coefficients import MEMORY_BOUND_CLASSES, MemoryBoundCoefficients
+from perfmodel.spec.machines.hardware import Cluster, Gpu
 from perfmodel.spec.phases import DATA_GRADIENT, FORWARD, WEIGHT_GRADIENT
-from perfmodel.spec.spread import moved, uncertain_numbers
 from perfmodel.timing.attention import plain_attention_time_s
 from perfmodel.timing.kernels import kernel_time_s, matmul_bytes, matmul_time_s, memory_bound_class, memory_bound_time_s
 from tests.layouts import RAMP_STAGE

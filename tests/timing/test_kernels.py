@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from perfmodel.count.operators import FusedAttention, Matmul, MemoryBound, Operator, gradients
 from perfmodel.exchange.presets import cluster_preset, gpu_preset, stack_preset
-from perfmodel.spec.coefficients import MatmulCoefficients, Tile
 from perfmodel.spec.fields import Numeric
-from perfmodel.spec.hardware import Gpu
+from perfmodel.spec.machines.coefficients import MatmulCoefficients, Tile
+from perfmodel.spec.machines.hardware import Gpu
 from perfmodel.spec.phases import DATA_GRADIENT, WEIGHT_GRADIENT
 from perfmodel.timing.kernels import (
     _compute_s,

@@ -11,9 +11,9 @@ from perfmodel.count.iteration import Iteration, iteration
 from perfmodel.count.operators import Collective, FusedAttention, Matmul, is_attention_core
 from perfmodel.exchange.presets import cluster_preset, model_preset, stack_preset
 from perfmodel.prediction import predict_stage
-from perfmodel.spec.coefficients import Evidence
-from perfmodel.spec.hardware import Cluster
 from perfmodel.spec.layout import Layout
+from perfmodel.spec.machines.coefficients import Evidence
+from perfmodel.spec.machines.hardware import Cluster
 from perfmodel.spec.phases import OPTIMIZER
 from perfmodel.spec.stack import SoftwareStack
 from perfmodel.timing.confidence import WORDS

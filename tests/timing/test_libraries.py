@@ -12,7 +12,7 @@ from perfmodel.benchmarks.fit.flash import read_points
 from perfmodel.count.operators import FusedAttention, Matmul
 from perfmodel.errors import InputError
 from perfmodel.exchange.presets import cluster_preset, gpu_preset, stack_preset
-from perfmodel.spec.hardware import Gpu
+from perfmodel.spec.machines.hardware import Gpu
 from perfmodel.spec.phases import DATA_GRADIENT, FORWARD
 from perfmodel.spec.precision import RECIPES
 from perfmodel.timing.attention import fused_attention_time_s

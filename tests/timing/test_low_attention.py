@@ -14,7 +14,7 @@ from perfmodel.exchange.presets import cluster_preset, gpu_preset, model_preset,
 from perfmodel.explanation.roofline import roofline
 from perfmodel.explanation.waterfall import waterfall
 from perfmodel.prediction import StagePrediction, predict_stage
-from perfmodel.spec.coefficients import LowAttention, LowAttentionCoefficients
+from perfmodel.spec.machines.coefficients import LowAttention, LowAttentionCoefficients
 from perfmodel.spec.phases import DATA_GRADIENT, FORWARD
 from perfmodel.spec.precision import LOW_ATTENTION, RECIPES
 from perfmodel.timing.attention import arithmetic_of, attention_bytes, fused_attention_time_s

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 from perfmodel.exchange.presets import cluster_preset, model_preset, stack_preset
 from perfmodel.prediction import StagePrediction, predict_stage
+from perfmodel.spec.evidence.run_evidence import NO_EVIDENCE, RunEvidence
+from perfmodel.spec.evidence.spread import moved, uncertain_numbers
 from perfmodel.spec.fields import Numeric
-from perfmodel.spec.hardware import Cluster
+from perfmodel.spec.machines.hardware import Cluster
 from perfmodel.spec.precision import RECIPES
-from perfmodel.spec.run_evidence import NO_EVIDENCE, RunEvidence
-from perfmodel.spec.spread import moved, uncertain_numbers
 from perfmodel.spec.stack import SoftwareStack
 from perfmodel.timing.uncertainty import LEAST_SPREAD, Uncertainty, uncertainty, with_ends
 from tests.layouts import RAMP_STAGE

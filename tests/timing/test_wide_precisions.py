@@ -15,7 +15,7 @@ import pytest
 from perfmodel.count.operators import FusedAttention, Matmul
 from perfmodel.exchange.presets import cluster_preset, gpu_preset, model_preset, preset_names, stack_preset
 from perfmodel.prediction import StagePrediction, predict_stage
-from perfmodel.spec.hardware import Cluster, Gpu
+from perfmodel.spec.machines.hardware import Cluster, Gpu
 from perfmodel.spec.phases import DATA_GRADIENT, FORWARD
 from perfmodel.timing.attention import arithmetic_of, fused_attention_time_s
 from perfmodel.timing.kernels import at_power_limit, kernel_time_s, matmul_time_s

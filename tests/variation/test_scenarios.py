@@ -10,8 +10,8 @@ import pytest
 
 from perfmodel.api import load, whatif
 from perfmodel.prediction import predict
+from perfmodel.spec.evidence.spread import moved, uncertain_numbers
 from perfmodel.spec.run import Run
-from perfmodel.spec.spread import moved, uncertain_numbers
 from perfmodel.timing.breakdown import PARTS
 from perfmodel.variation.scenarios import WhatIf
 from tests.search.single_layouts import alone

@@ -25,9 +25,9 @@ from perfmodel.count.operators import Collective
 from perfmodel.errors import InputError, PerfmodelError
 from perfmodel.exchange.building import build
 from perfmodel.exchange.presets import cluster_preset, expand_part, preset_names
-from perfmodel.spec.coefficients import NetworkCollectives
-from perfmodel.spec.hardware import Cluster
 from perfmodel.spec.layout import ProcessGroup
+from perfmodel.spec.machines.coefficients import NetworkCollectives
+from perfmodel.spec.machines.hardware import Cluster
 from perfmodel.timing.collectives import lone_call_time_s
 
 COLUMNS: Final = ("source", "gpu", "nodes", "gpus", "op", "algo", "fabric", "bytes", "busbw_GBps")

@@ -24,7 +24,7 @@ from perfmodel.benchmarks.fit.tables import SHAPE
 from perfmodel.count.operators import Matmul, MemoryBound
 from perfmodel.errors import InputError, PerfmodelError
 from perfmodel.exchange.presets import gpu_preset, stack_preset
-from perfmodel.spec.coefficients import NEWEST
+from perfmodel.spec.machines.coefficients import NEWEST
 from perfmodel.timing.kernels import matmul_time_s, memory_bound_time_s
 
 

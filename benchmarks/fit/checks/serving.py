@@ -21,8 +21,8 @@ from perfmodel.benchmarks.fit.serving_ops import COLUMNS, GPUS, read_serving_ops
 from perfmodel.count.operators import Matmul, MemoryBound
 from perfmodel.errors import InputError
 from perfmodel.exchange.presets import gpu_preset, stack_preset
-from perfmodel.spec.coefficients import MATMUL_LIBRARIES
-from perfmodel.spec.hardware import Gpu
+from perfmodel.spec.machines.coefficients import MATMUL_LIBRARIES
+from perfmodel.spec.machines.hardware import Gpu
 from perfmodel.timing.kernels import matmul_time_s, memory_bound_time_s
 
 SCALES: Final = np.linspace(0.6, 1.2, 121)

@@ -9,9 +9,9 @@ import numpy as np
 
 from perfmodel.benchmarks.fit.regression import MOST_SPREAD, Floats, Free, fit_of_few, rounded
 from perfmodel.count.operators import FusedAttention
-from perfmodel.evidence.records import Record
-from perfmodel.spec.coefficients import AttentionCoefficients
-from perfmodel.spec.hardware import Gpu
+from perfmodel.evidence.steps.records import Record
+from perfmodel.spec.machines.coefficients import AttentionCoefficients
+from perfmodel.spec.machines.hardware import Gpu
 from perfmodel.spec.phases import DATA_GRADIENT, FORWARD
 from perfmodel.timing.attention import plain_attention_time_s
 

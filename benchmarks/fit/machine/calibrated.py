@@ -20,11 +20,11 @@ from perfmodel.benchmarks.fit.machine.links import node_link
 from perfmodel.benchmarks.fit.machine.products import product_entries
 from perfmodel.count.operators import Matmul
 from perfmodel.errors import InputError, shown
-from perfmodel.evidence.records import Record
+from perfmodel.evidence.steps.records import Record
 from perfmodel.exchange.building import build
 from perfmodel.exchange.chip_names import chips_in, did_you_mean_hardware
 from perfmodel.exchange.presets import expand_part, preset_names
-from perfmodel.spec.hardware import Gpu
+from perfmodel.spec.machines.hardware import Gpu
 
 NETWORK: Final = "infiniband-400"  # of a machine alone: nothing of it is used
 PRECISIONS: Final = ("fp32", "bf16")

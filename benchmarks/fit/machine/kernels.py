@@ -17,9 +17,9 @@ from perfmodel.benchmarks.measure.kernels.plan import THROUGH_PARAMETERS
 from perfmodel.benchmarks.measure.kernels.points import key_of
 from perfmodel.benchmarks.measure.kernels.traffic import operator_of
 from perfmodel.count.operators import MemoryBound
-from perfmodel.evidence.records import Record
-from perfmodel.spec.coefficients import MEMORY_BOUND_KERNELS, MemoryBoundCoefficients
-from perfmodel.spec.hardware import Gpu
+from perfmodel.evidence.steps.records import Record
+from perfmodel.spec.machines.coefficients import MEMORY_BOUND_KERNELS, MemoryBoundCoefficients
+from perfmodel.spec.machines.hardware import Gpu
 from perfmodel.spec.phases import DATA_GRADIENT
 from perfmodel.timing.kernels import plain_memory_bound_time_s
 

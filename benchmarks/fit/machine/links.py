@@ -9,9 +9,9 @@ import numpy as np
 
 from perfmodel.benchmarks.fit.regression import MOST_SPREAD, Fit, Floats, Free, fit_of_few, rounded
 from perfmodel.count.operators import Collective
-from perfmodel.evidence.records import Record
-from perfmodel.spec.coefficients import CollectiveCoefficients
+from perfmodel.evidence.steps.records import Record
 from perfmodel.spec.layout import ProcessGroup
+from perfmodel.spec.machines.coefficients import CollectiveCoefficients
 from perfmodel.timing.collectives import plain_collective_time_s
 
 KINDS: Final = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all")

@@ -12,9 +12,9 @@ from perfmodel.benchmarks.fit.products import fit_products
 from perfmodel.benchmarks.fit.regression import Floats, Free, fit_of_few, rounded, spread_of_sums
 from perfmodel.count.operators import Matmul, gradients
 from perfmodel.errors import InputError
-from perfmodel.evidence.records import Record
-from perfmodel.spec.coefficients import MatmulCoefficients, Tile
-from perfmodel.spec.hardware import Gpu
+from perfmodel.evidence.steps.records import Record
+from perfmodel.spec.machines.coefficients import MatmulCoefficients, Tile
+from perfmodel.spec.machines.hardware import Gpu
 from perfmodel.spec.phases import DATA_GRADIENT, FORWARD, WEIGHT_GRADIENT
 from perfmodel.timing.kernels import plain_matmul_time_s
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from perfmodel.errors import InputError, PerfmodelError
-from perfmodel.evidence.records import Record
+from perfmodel.evidence.steps.records import Record
 from perfmodel.exchange.nccl_tests import PROGRAMS, NcclRow, Reader, program_named
 from perfmodel.exchange.output import write_text
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from perfmodel.benchmarks.measure.kernels.timing import Timing
-from perfmodel.evidence.records import Record
+from perfmodel.evidence.steps.records import Record
 
 FOUND: Final = ("allocated_bytes",)  # sizes of a record that were measured, not chosen
 

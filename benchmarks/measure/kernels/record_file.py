@@ -15,7 +15,7 @@ from typing import TypeAlias
 from perfmodel.benchmarks.measure.kernels.points import Point, key_of
 from perfmodel.benchmarks.measure.kernels.timing import Timing
 from perfmodel.errors import InputError, MachineError, PerfmodelError, write_failure
-from perfmodel.evidence.records import Record, record
+from perfmodel.evidence.steps.records import Record, record
 
 Take: TypeAlias = Callable[[Point], Timing]
 Progress: TypeAlias = Callable[[int, int, Point], None]  # how many of how many are measured, and the one that comes next

@@ -24,13 +24,13 @@ from perfmodel.count.declarations import Component, Linear
 from perfmodel.count.iteration import iteration
 from perfmodel.count.operators import MemoryBound, Operator
 from perfmodel.count.parameters import shard_parameter_count
+from perfmodel.count.parts.vocabulary import DecoderOperators
 from perfmodel.count.roles import Role
-from perfmodel.count.vocabulary import DecoderOperators
 from perfmodel.exchange.presets import cluster_preset, stack_preset
-from perfmodel.spec.coefficients import MEMORY_BOUND_KERNELS
-from perfmodel.spec.hardware import Cluster
 from perfmodel.spec.layout import Layout
-from perfmodel.spec.model import TransformerModel
+from perfmodel.spec.machines.coefficients import MEMORY_BOUND_KERNELS
+from perfmodel.spec.machines.hardware import Cluster
+from perfmodel.spec.models.model import TransformerModel
 from perfmodel.spec.setup import Setup
 from perfmodel.spec.stack import SoftwareStack
 

@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch.utils.flop_counter import FlopCounterMode
 
 from perfmodel.count.iteration import Iteration, iteration
-from perfmodel.count.memory import stage_memory_bytes
+from perfmodel.count.memory.needed import stage_memory_bytes
 from perfmodel.count.operators import Collective, Operator, hardware_flop
 from perfmodel.exchange.presets import stack_preset
 from perfmodel.model.counting import CollectiveCounter
@@ -27,7 +27,7 @@ from perfmodel.model.training.optimizer import DistributedAdamW
 from perfmodel.model.training.trainer import Trainer
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.layout import Layout
-from perfmodel.spec.model import TransformerModel
+from perfmodel.spec.models.model import TransformerModel
 from perfmodel.spec.run import RampStage, Run
 
 STACK = "reference"  # the counts of the model that is built are those of its own software

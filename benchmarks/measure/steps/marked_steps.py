@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import NamedTuple
 
-from perfmodel.evidence.step_records import OperatorTime, StageTime
+from perfmodel.evidence.steps.step_records import OperatorTime, StageTime
 from perfmodel.model.operators import BETWEEN, Label
 from perfmodel.model.pipelines.messages import WAITS
 

@@ -12,7 +12,7 @@ from typing import Final
 
 from perfmodel.benchmarks.measure.processes import start
 from perfmodel.errors import InputError, did_you_mean, shown
-from perfmodel.evidence.step_records import StepRecord, step_record
+from perfmodel.evidence.steps.step_records import StepRecord, step_record
 from perfmodel.exchange.run_files import read_candidates
 from perfmodel.prediction import predict_stage
 from perfmodel.spec.layout import Layout

@@ -31,7 +31,7 @@ from perfmodel.benchmarks.measure.steps.profiled_step import write_profile
 from perfmodel.benchmarks.measure.steps.ranks import KINDS, stage_of
 from perfmodel.count.flops import model_flop_per_token
 from perfmodel.errors import PerfmodelError
-from perfmodel.evidence.step_records import CollectiveCount, MeasuredMemory, StepRecord
+from perfmodel.evidence.steps.step_records import CollectiveCount, MeasuredMemory, StepRecord
 from perfmodel.exchange.output import write_text
 from perfmodel.exchange.run_files import read_candidates
 from perfmodel.exchange.spec_mappings import mapping_of

@@ -9,7 +9,7 @@ from perfmodel.errors import InputError
 from perfmodel.exchange.families.cells import FamilyConfig
 from perfmodel.exchange.families.experts import feed_forward_parts
 from perfmodel.exchange.families.mixers import layer_mixers
-from perfmodel.spec.model import SECTIONS
+from perfmodel.spec.models.model import SECTIONS
 
 MOST_LAYERS: Final = 10_000  # each is looked at on its own
 

@@ -10,7 +10,7 @@ from perfmodel.exchange.families.cells import FamilyConfig
 from perfmodel.exchange.families.layers import layer_settings
 from perfmodel.exchange.families.refusals import row_of
 from perfmodel.exchange.importers.registry import Document, Importer
-from perfmodel.spec.model import BIASES
+from perfmodel.spec.models.model import BIASES
 
 MARKS: Final = ("model_type", "architectures", "num_hidden_layers")  # keys that only a config.json has
 TEXT_MODELS: Final = (

@@ -18,7 +18,7 @@ from perfmodel.exchange.translation.read_again import model_differences, refusal
 from perfmodel.exchange.translation.words.table_words import spelled
 from perfmodel.spec.fields import plain, whole
 from perfmodel.spec.layout import Layout
-from perfmodel.spec.model import TransformerModel
+from perfmodel.spec.models.model import TransformerModel
 from perfmodel.spec.run import RampStage, Run
 
 VERSION: Final = "AI-Hypercomputer/maxtext e591f30cb"

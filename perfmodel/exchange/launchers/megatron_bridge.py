@@ -19,7 +19,7 @@ from perfmodel.exchange.translation.read_again import bucket_of
 from perfmodel.exchange.translation.words.table_words import as_sections, spelled
 from perfmodel.exchange.translation.words.word_table import reading, word_table
 from perfmodel.spec.fields import whole
-from perfmodel.spec.model import GATED_ACTIVATIONS, TransformerModel
+from perfmodel.spec.models.model import GATED_ACTIVATIONS, TransformerModel
 from perfmodel.spec.run import RampStage, Run
 
 VERSION: Final = "NVIDIA-NeMo/Megatron-Bridge 067f987df"

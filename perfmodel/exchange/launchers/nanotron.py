@@ -14,7 +14,7 @@ from perfmodel.exchange.translation.written_configs import written_config
 from perfmodel.spec.axes import CONTEXT, PIPELINE, TENSOR
 from perfmodel.spec.fields import whole
 from perfmodel.spec.layout import Layout
-from perfmodel.spec.model import TransformerModel
+from perfmodel.spec.models.model import TransformerModel
 from perfmodel.spec.run import RampStage, Run
 
 VERSION: Final = "huggingface/nanotron 2411b022"

@@ -20,7 +20,7 @@ from perfmodel.exchange.translation.words.table_words import as_sections, spelle
 from perfmodel.spec.axes import CONTEXT, EXPERT, PIPELINE, TENSOR
 from perfmodel.spec.fields import whole
 from perfmodel.spec.layout import Layout
-from perfmodel.spec.model import TransformerModel
+from perfmodel.spec.models.model import TransformerModel
 from perfmodel.spec.run import RampStage, Run
 
 VERSION: Final = "pytorch/torchtitan b5bcd76c6 (2026-08-21)"

@@ -11,7 +11,7 @@ from typing import Final
 
 from perfmodel.count.operators import Collective
 from perfmodel.errors import InputError
-from perfmodel.evidence.profiled_step import SPAN, ProfiledStep, profiled_step
+from perfmodel.evidence.steps.profiled_step import SPAN, ProfiledStep, profiled_step
 from perfmodel.exchange.building import build
 from perfmodel.exchange.documents import read_mapping
 from perfmodel.exchange.nccl_calls import call_of, rows_at
@@ -25,8 +25,8 @@ from perfmodel.exchange.trace_files import read_trace
 from perfmodel.explanation.diagnosis import Diagnosis, diagnosis
 from perfmodel.explanation.readings import Reading, collective_reading, kernel_reading
 from perfmodel.prediction import predict
-from perfmodel.spec.causes import DiagnosisPriors
-from perfmodel.spec.hardware import Cluster
+from perfmodel.spec.evidence.causes import DiagnosisPriors
+from perfmodel.spec.machines.hardware import Cluster
 from perfmodel.timing.collectives import collective_time_s
 
 KERNEL: Final = "kernel"  # what a profile calls what ran on a GPU

@@ -32,14 +32,14 @@ from perfmodel.exchange.spec_mappings import mapping_of
 from perfmodel.search.question import USUAL_CONFIDENCE, PlanQuestion, StageRequest, usual_batch_size
 from perfmodel.search.space import NUMERIC_SETTINGS, SearchSpace
 from perfmodel.spec.economics import Economics
+from perfmodel.spec.evidence.run_evidence import RunEvidence
 from perfmodel.spec.fields import Choice, Spec
-from perfmodel.spec.hardware import Cluster, Gpu
 from perfmodel.spec.layout import PIPELINE_SCHEDULES, RECOMPUTES, SHARDING_NAMES, SHARDINGS
-from perfmodel.spec.model import TransformerModel
+from perfmodel.spec.machines.hardware import Cluster, Gpu
+from perfmodel.spec.models.model import TransformerModel
 from perfmodel.spec.precision import PRECISIONS, RECIPES, PrecisionRecipe
 from perfmodel.spec.refusals import check_precision
 from perfmodel.spec.run import Run
-from perfmodel.spec.run_evidence import RunEvidence
 from perfmodel.spec.stack import SoftwareStack
 from perfmodel.units import share_text
 

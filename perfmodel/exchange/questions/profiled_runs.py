@@ -8,8 +8,8 @@ from functools import cache
 from pathlib import Path
 
 from perfmodel.errors import InputError
-from perfmodel.evidence.kernel_comparison import KernelComparison, has_kernels, kernel_comparison
-from perfmodel.evidence.profiled_step import ProfiledStep, profiled_step
+from perfmodel.evidence.steps.kernel_comparison import KernelComparison, has_kernels, kernel_comparison
+from perfmodel.evidence.steps.profiled_step import ProfiledStep, profiled_step
 from perfmodel.exchange.building import build
 from perfmodel.exchange.chip_names import may_mean
 from perfmodel.exchange.documents import read_mapping

@@ -12,7 +12,7 @@ from perfmodel.exchange.expert_loads import load_words
 from perfmodel.exchange.presets import read_preset
 from perfmodel.spec.axes import EXPERT, EXPERT_TENSOR, TENSOR
 from perfmodel.spec.layout import RECOMPUTE_MODULES
-from perfmodel.spec.model import TransformerModel
+from perfmodel.spec.models.model import TransformerModel
 
 WINDOW: Final = re.compile(r"(\d+) on every other layer")
 WRITTEN_LAYOUT: Final = re.compile(r"pp layout (E[^\s,;]*L)")

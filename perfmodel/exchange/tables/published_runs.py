@@ -27,8 +27,8 @@ from perfmodel.exchange.tables.mixture_columns import has_experts, mixture_model
 from perfmodel.exchange.tables.printed_mfu import contradiction, other_denominator
 from perfmodel.spec.axes import FILLING, PIPELINE, REPLICA_AXES, TENSOR
 from perfmodel.spec.fields import Spec
-from perfmodel.spec.hardware import Cluster, Gpu
-from perfmodel.spec.model import TransformerModel
+from perfmodel.spec.machines.hardware import Cluster, Gpu
+from perfmodel.spec.models.model import TransformerModel
 from perfmodel.spec.run import RampStage, Run
 from perfmodel.spec.stack import SoftwareStack
 from perfmodel.units import parse_quantity

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from perfmodel.errors import InputError, NotSupportedError
-from perfmodel.spec.model import TransformerModel
+from perfmodel.spec.models.model import TransformerModel
 from perfmodel.spec.run import RampStage, Run
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from perfmodel.errors import NotSupportedError
 from perfmodel.exchange.translation.read_again import model_differences, refusal
 from perfmodel.spec.fields import whole
-from perfmodel.spec.model import TransformerModel
+from perfmodel.spec.models.model import TransformerModel
 from perfmodel.spec.run import Run
 
 

@@ -18,7 +18,7 @@ from perfmodel.exchange.translation.conversion import Conversion
 from perfmodel.exchange.translation.megatron.model_flags import kinds_by_layer
 from perfmodel.spec.fields import Choice, Choices, Flag, Spec, plain, rule_of, whole
 from perfmodel.spec.layout import EVEN, GATHERED, Layout
-from perfmodel.spec.model import TransformerModel
+from perfmodel.spec.models.model import TransformerModel
 from perfmodel.spec.run import RampStage, Run
 from perfmodel.spec.stack import SoftwareStack
 

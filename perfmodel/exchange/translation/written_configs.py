@@ -19,7 +19,7 @@ from perfmodel.exchange.importers.registry import Document
 from perfmodel.exchange.translation.named_models import letters
 from perfmodel.exchange.translation.read_again import Difference, model_differences, refusal
 from perfmodel.spec.fields import whole
-from perfmodel.spec.model import BIASES, TransformerModel
+from perfmodel.spec.models.model import BIASES, TransformerModel
 
 MANY: Final = 100  # differences that a config has which cannot be read
 

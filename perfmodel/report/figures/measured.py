@@ -15,7 +15,7 @@ from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 from perfmodel import __version__
 from perfmodel.errors import InputError
-from perfmodel.evidence.step_comparison import ComparedOperator, StepComparison
+from perfmodel.evidence.steps.step_comparison import ComparedOperator, StepComparison
 from perfmodel.evidence.time_scores import TimeComparison
 from perfmodel.report.figures.drawing.captions import NAME
 from perfmodel.report.figures.drawing.lettering import shortened

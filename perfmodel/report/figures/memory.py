@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
-from perfmodel.count.fit import DOES_NOT_FIT, FITS, TIGHT
+from perfmodel.count.memory.fit import DOES_NOT_FIT, FITS, TIGHT
 from perfmodel.prediction import Prediction, StagePrediction
 from perfmodel.report.figures.drawing.bar_charts import THICK, Bar, Segment, bars_height, patches, stacked_bars
 from perfmodel.report.figures.drawing.captions import run_caption, source_text, stage_labels

@@ -16,8 +16,8 @@ from typing import TypeAlias
 from rich.console import Group
 
 from perfmodel.errors import InputError
-from perfmodel.evidence.step_comparison import StepComparison, compare_step
-from perfmodel.evidence.step_records import StepRecord
+from perfmodel.evidence.steps.step_comparison import StepComparison, compare_step
+from perfmodel.evidence.steps.step_records import StepRecord
 from perfmodel.exchange.run_files import RunSource, Settings, setting_pairs
 from perfmodel.report.figures.comparison import iterations_figure, memories_figure
 from perfmodel.report.figures.drawing.style import Drawing, svg_text

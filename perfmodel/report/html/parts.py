@@ -14,9 +14,9 @@ from perfmodel.prediction import Prediction
 from perfmodel.report.html.blocks import as_html, escaped, folded
 from perfmodel.report.html.provenance import confidence_table, provenance
 from perfmodel.report.html.statements import RunStatements
-from perfmodel.report.text.economics import economics_section
 from perfmodel.report.text.explanation import TERM_LABELS, moves_table, notes, refusals
 from perfmodel.report.text.interval import interval_table
+from perfmodel.report.text.plans.economics import economics_section
 from perfmodel.report.text.prediction import most_memory_bytes
 from perfmodel.report.text.term import operator_table, term_report
 from perfmodel.report.text.terminal import section

@@ -17,7 +17,7 @@ from perfmodel.explanation.explanation import Explanation
 from perfmodel.explanation.sensitivity import Effect
 from perfmodel.report.text.explanation import change_text, step_text
 from perfmodel.report.text.terminal import plain_table, titled, value_text
-from perfmodel.spec.spread import uncertain_numbers
+from perfmodel.spec.evidence.spread import uncertain_numbers
 from perfmodel.timing.ledger import ledger, seconds_by_confidence
 
 PARTS: Final = ("model", "cluster", "stack", "economics")

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from rich.text import Text
 
-from perfmodel.evidence.step_comparison import StepComparison
+from perfmodel.evidence.steps.step_comparison import StepComparison
 from perfmodel.report.html.blocks import as_html, escaped, folded
 from perfmodel.report.html.document import Section
-from perfmodel.report.text.step import comparison_tables, operators_table, step_verdict
+from perfmodel.report.text.measured.step import comparison_tables, operators_table, step_verdict
 
 
 def record_sentences(comparisons: Sequence[StepComparison]) -> Iterator[Text]:

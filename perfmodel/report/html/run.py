@@ -23,7 +23,7 @@ from perfmodel.report.html.parts import (
 from perfmodel.report.html.statements import RunStatements
 from perfmodel.report.text.experts import experts_section
 from perfmodel.report.text.explanation import findings, headline_table, waterfall_table
-from perfmodel.report.text.own_runs import own_runs_line
+from perfmodel.report.text.measured.own_runs import own_runs_line
 from perfmodel.report.text.prediction import (
     PUBLISHED_HEADINGS,
     STAGE_HEADINGS,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from perfmodel.evidence.kernel_comparison import KernelComparison, KernelRow
+from perfmodel.evidence.steps.kernel_comparison import KernelComparison, KernelRow
 from perfmodel.exchange.questions.profiled_runs import ProfileComparison
 from perfmodel.report.json.prediction import SCHEMA_VERSION
 

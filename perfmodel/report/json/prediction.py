@@ -6,14 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, Final
 
-from perfmodel.count.expert_figures import expert_figures
 from perfmodel.count.operators import Collective
 from perfmodel.count.parameters import active_parameter_count, parameter_count
+from perfmodel.count.parts.expert_figures import expert_figures
 from perfmodel.prediction import Prediction, StagePrediction
 from perfmodel.spec.axes import REPORTED
 from perfmodel.spec.fields import Numeric
-from perfmodel.spec.hardware import Cluster
-from perfmodel.spec.model import TransformerModel
+from perfmodel.spec.machines.hardware import Cluster
+from perfmodel.spec.models.model import TransformerModel
 from perfmodel.spec.run import PublishedFigures, RampStage, Run
 from perfmodel.timing.collectives import crossed_link
 from perfmodel.timing.ledger import ledger

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from perfmodel.count.fit import fit_verdict
+from perfmodel.count.memory.fit import fit_verdict
 from perfmodel.evidence.groups import Scoreboard, group_names
 from perfmodel.evidence.interval_scores import Reliability
 from perfmodel.evidence.measured_rows import UnreadRow

@@ -7,7 +7,7 @@ from typing import Final
 
 from rich.console import RenderableType
 
-from perfmodel.count.expert_figures import ExpertFigures, expert_figures
+from perfmodel.count.parts.expert_figures import ExpertFigures, expert_figures
 from perfmodel.prediction import Prediction, StagePrediction
 from perfmodel.report.text.terminal import section
 from perfmodel.spec.axes import EXPERT, EXPERT_TENSOR

@@ -8,14 +8,14 @@ from typing import Any, Final
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from perfmodel.count.fit import FITS
+from perfmodel.count.memory.fit import FITS
 from perfmodel.explanation.explanation import Explanation
 from perfmodel.explanation.moves import DEGREES, Move
 from perfmodel.explanation.sensitivity import Effect
 from perfmodel.explanation.terms import TERMS
 from perfmodel.explanation.waterfall import STEPS, WaterfallStep
 from perfmodel.report.text.interval import interval_table
-from perfmodel.report.text.own_runs import own_runs_line
+from perfmodel.report.text.measured.own_runs import own_runs_line
 from perfmodel.report.text.prediction import fit_sentence, need_text, size_text
 from perfmodel.report.text.terminal import Name, percent_text, plain_table, section, setting_text, titled, value_text
 from perfmodel.report.words import LABELS, SHORT

@@ -11,7 +11,7 @@ from perfmodel.evidence.discrepancy import POOLED_SOURCES
 from perfmodel.prediction import Prediction, StagePrediction
 from perfmodel.report.text.terminal import Name, plain_table, titled
 from perfmodel.spec.axes import DATA
-from perfmodel.spec.run_evidence import Discrepancy
+from perfmodel.spec.evidence.run_evidence import Discrepancy
 from perfmodel.spec.setup import SUBJECT
 
 MOST_SOURCES: Final = 10

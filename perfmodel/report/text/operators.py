@@ -11,7 +11,7 @@ from rich.table import Table
 from perfmodel.count.operators import Operator
 from perfmodel.prediction import Prediction, StagePrediction
 from perfmodel.report.text.interval import interval_table, uncertain_numbers_table
-from perfmodel.report.text.own_runs import own_runs_table
+from perfmodel.report.text.measured.own_runs import own_runs_table
 from perfmodel.report.text.terminal import Name, plain_table, titled
 from perfmodel.spec.axes import DATA
 from perfmodel.spec.phases import DATA_GRADIENT, WEIGHT_GRADIENT

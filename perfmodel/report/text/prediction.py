@@ -8,19 +8,19 @@ from typing import Any, Final, Literal
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from perfmodel.count.fit import DOES_NOT_FIT, FITS, TIGHT, fit_verdict
-from perfmodel.count.memory import MemoryBytes
+from perfmodel.count.memory.fit import DOES_NOT_FIT, FITS, TIGHT, fit_verdict
+from perfmodel.count.memory.needed import MemoryBytes
 from perfmodel.count.parameters import active_parameter_count, parameter_count
 from perfmodel.prediction import Prediction, StagePrediction
 from perfmodel.report.json.prediction import envelope
 from perfmodel.report.text.experts import experts_section
-from perfmodel.report.text.own_runs import own_runs_line
+from perfmodel.report.text.measured.own_runs import own_runs_line
 from perfmodel.report.text.terminal import bar_text, percent_text, plain_table, section, titled, value_text
 from perfmodel.report.words import DEGREES, LABELS, SETTINGS
 from perfmodel.spec.axes import DATA
-from perfmodel.spec.hardware import Cluster
 from perfmodel.spec.layout import Layout
-from perfmodel.spec.model import TransformerModel
+from perfmodel.spec.machines.hardware import Cluster
+from perfmodel.spec.models.model import TransformerModel
 from perfmodel.spec.run import RampStage, Run
 from perfmodel.timing.breakdown import Breakdown
 from perfmodel.timing.uncertainty import Estimate
@@ -59,7 +59,7 @@ def _economics(prediction: Prediction) -> list[RenderableType]:
     if prediction.run.economics is None:
         return []
     from perfmodel.economics.outlook import outlook
-    from perfmodel.report.text.economics import economics_section
+    from perfmodel.report.text.plans.economics import economics_section
 
     return [economics_section(outlook(prediction, prediction.run.economics))]
 

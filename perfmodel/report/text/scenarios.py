@@ -8,7 +8,7 @@ from typing import Final
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from perfmodel.count.fit import TIGHT
+from perfmodel.count.memory.fit import TIGHT
 from perfmodel.economics.energy import J_PER_MWH
 from perfmodel.report.text.before_after import MOST_COLUMNS, SIDE_BY_SIDE, IntervalLine, Line, table_of_changes
 from perfmodel.report.text.prediction import most_memory_bytes, need_text, odds_text

@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from perfmodel.count.fit import DOES_NOT_FIT, FITS, TIGHT, fit_verdict
+from perfmodel.count.memory.fit import DOES_NOT_FIT, FITS, TIGHT, fit_verdict
 from perfmodel.report.text.terminal import Name, bar_text, plain_table, section, titled
 from perfmodel.report.words import SHORT
 from perfmodel.units import GIBIBYTE, dollars_text, large_text, seconds_text

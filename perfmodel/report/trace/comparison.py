@@ -10,9 +10,9 @@ from perfmodel.count.operators import Collective, Operator
 from perfmodel.events.spans import COMPUTE, PASSES, TRACKS, WAITING, from_one, kind_of, stream_of
 from perfmodel.events.stage_spans import PASS_KINDS
 from perfmodel.events.timeline import Timeline, timeline
-from perfmodel.evidence.profiled_step import ProfiledStep
-from perfmodel.evidence.step_comparison import StepComparison
-from perfmodel.evidence.step_spans import Execution, MeasuredStep, measured_step
+from perfmodel.evidence.steps.profiled_step import ProfiledStep
+from perfmodel.evidence.steps.step_comparison import StepComparison
+from perfmodel.evidence.steps.step_spans import Execution, MeasuredStep, measured_step
 from perfmodel.prediction import Prediction
 from perfmodel.report.trace.facts import timeline_facts
 from perfmodel.report.trace.format import (

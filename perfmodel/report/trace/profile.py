@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
-from perfmodel.evidence.profiled_step import FLOWS, ProfiledEvent, ProfiledStep, Thread
+from perfmodel.evidence.steps.profiled_step import FLOWS, ProfiledEvent, ProfiledStep, Thread
 from perfmodel.report.trace.format import THREADS, Event, complete, microseconds, process, thread
 
 FLOWS_FROM: Final = 1_000_000_000  # numbers of a profile's arrows, beyond those of a forecast

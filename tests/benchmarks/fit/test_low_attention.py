@@ -13,7 +13,7 @@ from perfmodel.benchmarks.fit import low_attention
 from perfmodel.benchmarks.fit.tables import Folder
 from perfmodel.exchange.documents import read_mapping
 from perfmodel.exchange.presets import DATA, gpu_preset
-from perfmodel.spec.coefficients import LowAttentionCoefficients
+from perfmodel.spec.machines.coefficients import LowAttentionCoefficients
 from perfmodel.spec.phases import DATA_GRADIENT
 from perfmodel.timing.attention import low_attention_time_s, plain_attention_time_s
 

@@ -20,13 +20,13 @@ from perfmodel.benchmarks.measure.kernels.timing import Timing
 from perfmodel.benchmarks.measure.kernels.traffic import operator_of
 from perfmodel.count.operators import Collective, FusedAttention, Matmul, gradients
 from perfmodel.errors import InputError
-from perfmodel.evidence.records import Record
+from perfmodel.evidence.steps.records import Record
 from perfmodel.exchange.building import build
 from perfmodel.exchange.presets import expand_part, gpu_preset, stack_preset
 from perfmodel.exchange.run_files import read_candidates
 from perfmodel.prediction import predict
-from perfmodel.spec.hardware import Cluster, Gpu
 from perfmodel.spec.layout import ProcessGroup
+from perfmodel.spec.machines.hardware import Cluster, Gpu
 from perfmodel.spec.phases import DATA_GRADIENT, FORWARD
 from perfmodel.timing.collectives import collective_time_s
 from perfmodel.timing.kernels import at_cluster_load, kernel_time_s

@@ -13,7 +13,7 @@ import pytest
 from perfmodel.benchmarks.fit import __main__ as command
 from perfmodel.benchmarks.fit.tables import NAMES, Folder, Package, Records
 from perfmodel.errors import InputError
-from perfmodel.evidence.records import Record
+from perfmodel.evidence.steps.records import Record
 
 H100, H200 = "h100-sxm-80gb", "h200-sxm-141gb"
 ATTENTION = ["library", "direction", "mask", "sequences", "heads", "kv_heads", "head_size", "sequence_length", "seconds"]

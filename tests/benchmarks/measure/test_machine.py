@@ -14,7 +14,7 @@ import torch
 
 from perfmodel import __version__
 from perfmodel.benchmarks.measure.machine import GpuState, Nvml, commit_of, provenance, reasons, state_text, warnings
-from perfmodel.evidence.records import PROVENANCE
+from perfmodel.evidence.steps.records import PROVENANCE
 from perfmodel.model.cores import on_one_core
 
 GOOD = GpuState(name="NVIDIA H100", sm_clock_mhz=1980, throttle_reasons=("idle",))

@@ -21,7 +21,7 @@ from perfmodel.benchmarks.measure.kernels.plan import (
 )
 from perfmodel.benchmarks.measure.kernels.points import Point, key_of
 from perfmodel.errors import InputError
-from perfmodel.evidence.records import record
+from perfmodel.evidence.steps.records import record
 from perfmodel.spec.phases import DATA_GRADIENT, FORWARD, WEIGHT_GRADIENT
 
 SMALLEST = kernel_points(plan_of("cpu", smallest=True))

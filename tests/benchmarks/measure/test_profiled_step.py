@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from perfmodel.benchmarks.measure.steps.profiled_step import write_profile
-from perfmodel.evidence.profiled_step import profiled_step
+from perfmodel.evidence.steps.profiled_step import profiled_step
 from perfmodel.model.operators import named, operator
 
 

@@ -10,7 +10,7 @@ from perfmodel.count.iteration import iteration
 from perfmodel.count.operators import MemoryBound
 from perfmodel.exchange.presets import model_preset, stack_preset
 from perfmodel.exchange.run_files import read_candidates
-from perfmodel.spec.coefficients import MEMORY_BOUND_KERNELS
+from perfmodel.spec.machines.coefficients import MEMORY_BOUND_KERNELS
 from tests.setups import layer_of, setup_of
 
 RUN = read_candidates("nemotron-4-15b", ["stack=reference", "precision=bf16", "tensor_parallel=1"])[0].run

@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from perfmodel.exchange.building import build
 from perfmodel.exchange.importers.registry import Document, imported
-from perfmodel.spec.model import TransformerModel
+from perfmodel.spec.models.model import TransformerModel
 from tests.exchange.families.small_configs import SmallConfig
 
 

@@ -12,7 +12,7 @@ import transformers
 
 from perfmodel.errors import InputError, NotSupportedError
 from perfmodel.exchange.run_files import read_candidates
-from perfmodel.spec.model import TransformerModel
+from perfmodel.spec.models.model import TransformerModel
 from perfmodel.spec.run import Run
 
 

@@ -21,7 +21,7 @@ from perfmodel.exchange.questions.diagnosed_runs import (
 )
 from perfmodel.exchange.run_files import read_candidates
 from perfmodel.explanation.readings import kernel_seconds
-from perfmodel.spec.causes import DiagnosisPriors
+from perfmodel.spec.evidence.causes import DiagnosisPriors
 
 PRIORS = diagnosis_priors()
 CLUSTER = cluster_preset("dgx-h100")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from perfmodel.count.memory import MemoryBytes
+from perfmodel.count.memory.needed import MemoryBytes
 from perfmodel.explanation.waterfall import STEPS
 from perfmodel.report.figures.drawing import palette
 from perfmodel.report.figures.drawing.palette import contrast, luminance, text_on

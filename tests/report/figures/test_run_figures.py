@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from perfmodel.count.memory import MemoryBytes
+from perfmodel.count.memory.needed import MemoryBytes
 from perfmodel.economics.outlook import outlook
 from perfmodel.exchange.presets import economics_preset
 from perfmodel.report.figures.calendar import calendar_bars, calendar_figure, cost_bars

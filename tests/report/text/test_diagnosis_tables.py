@@ -10,7 +10,7 @@ from perfmodel.count.operators import Collective
 from perfmodel.exchange.questions.diagnosed_runs import run_diagnosis
 from perfmodel.explanation.diagnosis import Cause, Diagnosis
 from perfmodel.explanation.readings import collective_reading
-from perfmodel.report.text.diagnosis import notes, verdict
+from perfmodel.report.text.measured.diagnosis import notes, verdict
 
 
 def headline(found: Diagnosis) -> str:

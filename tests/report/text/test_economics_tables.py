@@ -13,7 +13,7 @@ from perfmodel.exchange.presets import economics_preset
 from perfmodel.exchange.run_files import read_candidates
 from perfmodel.prediction import predict
 from perfmodel.report.json.economics import economics_document
-from perfmodel.report.text.economics import economics_lines, economics_section
+from perfmodel.report.text.plans.economics import economics_lines, economics_section
 from perfmodel.report.text.terminal import as_text
 
 TYPICAL = economics_preset("typical")

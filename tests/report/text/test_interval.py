@@ -13,9 +13,9 @@ from perfmodel.prediction import Prediction, StagePrediction, predict
 from perfmodel.report.json.prediction import prediction_document, uncertainty_parts
 from perfmodel.report.text.interval import NARROWED_BY, discrepancy_sentence, interval_table, uncertain_numbers_table
 from perfmodel.report.text.terminal import as_text
-from perfmodel.spec.own_runs import OwnShift, setting_word
+from perfmodel.spec.evidence.own_runs import OwnShift, setting_word
+from perfmodel.spec.evidence.run_evidence import NO_EVIDENCE
 from perfmodel.spec.run import Run
-from perfmodel.spec.run_evidence import NO_EVIDENCE
 from perfmodel.timing.uncertainty import PARTS
 
 RAMP = read_candidates("nemotron-4-15b")[0].run

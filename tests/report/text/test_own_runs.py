@@ -10,10 +10,10 @@ import pytest
 from perfmodel import __version__, api
 from perfmodel.evidence.measured_rows import UnreadRow
 from perfmodel.evidence.own_calibration import OwnCalibration
-from perfmodel.report.text.own_runs import MOST_ROWS, own_calibration_report, own_runs_line
+from perfmodel.report.text.measured.own_runs import MOST_ROWS, own_calibration_report, own_runs_line
 from perfmodel.report.text.terminal import as_text
-from perfmodel.spec.own_runs import OwnRun, OwnShift
-from perfmodel.spec.run_evidence import RunEvidence
+from perfmodel.spec.evidence.own_runs import OwnRun, OwnShift
+from perfmodel.spec.evidence.run_evidence import RunEvidence
 
 RUN = api.load("nemotron-4-15b")
 SHIFT = OwnShift(runs=2, kin="of this configuration", shift=float(np.log(0.95)), remaining=0.5)

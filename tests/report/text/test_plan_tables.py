@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from rich.table import Table
 
-from perfmodel.report.text.plan import plan_report
-from perfmodel.report.text.plan_verdict import verdict
+from perfmodel.report.text.plans.plan import plan_report
+from perfmodel.report.text.plans.plan_verdict import verdict
 from perfmodel.report.text.terminal import TitledBlock
 from perfmodel.search.plan import Plan
 from tests.search.small_plans import plain_plan, small_plan

@@ -20,7 +20,7 @@ from perfmodel.exchange.translation.conversion import Conversion
 from perfmodel.exchange.translation.megatron.facts import from_words
 from perfmodel.exchange.translation.run_drafts import whole
 from perfmodel.exchange.translation.words.word_table import TABLES, flattened
-from perfmodel.spec.model import TransformerModel
+from perfmodel.spec.models.model import TransformerModel
 
 NAME: Final = "NeMo 2 configuration"
 NEMO_2: Final = replace(BRIDGE, software="NeMo 2")

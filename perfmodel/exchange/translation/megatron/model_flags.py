@@ -9,8 +9,8 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 
 from perfmodel.spec.fields import whole
-from perfmodel.spec.layer_kinds import LayerKind
-from perfmodel.spec.model import TransformerModel
+from perfmodel.spec.models.layer_kinds import LayerKind
+from perfmodel.spec.models.model import TransformerModel
 
 Flags: TypeAlias = Iterator[tuple[str, Any]]  # True for a bare flag
 ACTIVATIONS: Final = {"swiglu": "--swiglu", "squared_relu": "--squared-relu", "geglu": "--quick-geglu"}

@@ -97,7 +97,7 @@ ITERATION: Final = _complete(  # by part of timing/breakdown.py
     },
     PARTS,
 )
-MEMORY: Final = _complete(  # by part of count/memory.py
+MEMORY: Final = _complete(  # by part of count/memory/needed.py
     {
         "parameters_bytes": BLUE,
         "gradients_bytes": SKY,

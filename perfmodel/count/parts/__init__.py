@@ -1,0 +1,1 @@
+"""Parts of a layer and of the vocabulary: what each declares, and the operators that it is."""

@@ -1,0 +1,363 @@
+"""The attention part of a layer: its linears, and what lies between them, on one rank or over a context-parallel group.
+
+Full and sliding attention have the same linears; under a window of w a query meets w keys at most.
+
+Symbols: s sequence_length, c context_parallel, T = b*s/c tokens on a rank, e bytes of an activation (2, in fp32 4).
+
+Under context parallelism a rank holds the queries of s/c tokens: one piece from either end of the sequence, so that causal
+masks leave all ranks the same work (Llama 3, arXiv:2407.21783, section 3.3.2). Its queries meet their own keys under a mask,
+then those of every other rank, of which the mask leaves half. Where the pieces are not balanced, the last rank meets all keys
+of all others, and everybody waits for it. Keys and values travel from rank to rank beside the kernels (a ring of c kernels), or
+are gathered before them (two kernels).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+
+from perfmodel.count.blocks import Block, local
+from perfmodel.count.declarations import Component, LayerPart, Linear, Projections
+from perfmodel.count.operators import Collective, FusedAttention, Matmul, MemoryBound
+from perfmodel.count.parts.stream import StreamOperators
+from perfmodel.count.roles import Role
+from perfmodel.spec.fields import Numeric, anywhere, chosen, everywhere
+from perfmodel.spec.layout import Layout, context_parallel_group
+from perfmodel.spec.machines.coefficients import FASTEST
+from perfmodel.spec.models.layer_kinds import LayerKind
+from perfmodel.spec.models.model import QK_NORMS, TransformerModel
+from perfmodel.spec.phases import DATA_GRADIENT, FORWARD
+from perfmodel.spec.precision import RECIPES
+from perfmodel.spec.setup import Setup
+from perfmodel.spec.stack import SoftwareStack
+
+FP32_BYTES: Final = 4
+STATISTICS_BYTES: Final = 4  # one fp32 log-sum a query and head
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heads:
+    """What one rank has of a layer's heads: columns of queries, and of keys (and as many of values)."""
+
+    name: str  # of the attention part: layer.attention
+    query: Numeric
+    kv: Numeric
+    window: Numeric | None
+    value_size: Numeric | None = None  # of one head, where values are narrower than keys
+
+    def values(self, head_size: Numeric, width: Numeric) -> Numeric:
+        """What heads whose queries or keys are of `width` have of values, or give."""
+        return width if self.value_size is None else width / head_size * self.value_size
+
+
+def grouped_query_attention(model: TransformerModel, tensor_parallel: Numeric, name: str) -> LayerPart:
+    """Queries, keys and values as one matrix, h x (q + 2*v), and the projection of the weighted values, q x h.
+
+    KV heads are copied where there are fewer of them than ranks; the published convention counts no copies.
+    """
+    query, kv = model.query_size / tensor_parallel, kv_size_per_shard(model, tensor_parallel)
+    gate = query if model.attention_gate else 0
+    without_copies = (model.query_size + 2 * model.kv_size) / tensor_parallel + gate
+    hidden = model.hidden_size
+    joined = Linear(
+        name=f"{name}.qkv",
+        component=Component.ATTENTION,
+        role=Role.PRODUCT,
+        inner=hidden,
+        columns=query + gate + 2 * kv,
+        useful=without_copies / (query + gate + 2 * kv),
+        has_bias=model.has_bias("qkv"),
+    )
+    return LayerPart(
+        into=Projections(joined=joined, apart={"query": query + gate, "key": kv, "value": kv}),
+        out=Linear(
+            name=f"{name}.projection",
+            component=Component.ATTENTION,
+            role=Role.OUTPUT_PRODUCT,
+            inner=query,
+            columns=hidden,
+            has_bias=model.has_bias("projection"),
+        ),
+        norm_before=model.pre_norms,
+        norm_behind=model.post_norms,
+        inner_norms=qk_norm_parameters(model, query, kv),
+        inner_vectors=model.attention_heads / tensor_parallel if model.sinks else 0,
+    )
+
+
+def qk_norm_parameters(model: TransformerModel, query: Numeric, kv: Numeric) -> Numeric:
+    """2*d or 4*d where all heads of size d share one weight (and bias) for queries and one for keys, else q + v.
+
+    Ignored: ranks that share heads average over all of them where the norm is of the whole width, 8 bytes a token.
+    """
+    vectors, of_width = QK_NORMS[model.qk_norm]
+    return vectors * ((query + kv) if of_width else 2 * model.head_size)
+
+
+def kv_size_per_shard(model: TransformerModel, tensor_parallel: Numeric) -> Numeric:
+    """Width of the key heads that one rank computes: max(kv_heads / t, 1) heads."""
+    return np.maximum(model.kv_heads / tensor_parallel, 1) * model.head_size
+
+
+def rank_heads(model: TransformerModel, kind: LayerKind, tensor_parallel: Numeric, name: str) -> Heads:
+    """The heads of one rank of a tensor-parallel group."""
+    query, kv = model.query_size / tensor_parallel, kv_size_per_shard(model, tensor_parallel)
+    return Heads(name=name, query=query, kv=kv, window=kind.window)
+
+
+def grouped_query_inside(write: StreamOperators, declared: LayerPart, kind: LayerKind, name: str) -> Block:
+    """Projections, what heads go through, their core, the projection back into the stream."""
+    heads = rank_heads(write.model, kind, write.tensor, name)
+    core = _around_heads(write, heads, kind) + attention_core(write, heads)
+    if write.model.attention_gate:
+        core = core + _gate(write, heads)
+    return write.projections(declared.projections) + core + write.row_linear(declared.output)
+
+
+def _around_heads(write: StreamOperators, heads: Heads, kind: LayerKind) -> Block:
+    """What queries and keys go through before they meet: norms, rotation."""
+    width = heads.query + heads.kv
+    rotary = write.rotary(heads.name, width) if kind.rotary else Block()
+    if write.model.qk_norm == "none":
+        return rotary
+    numbers = write.tokens * width
+    return write.norm_of(f"{heads.name}.qk_norm", numbers, write.activation_bytes * numbers, kernels=2) + rotary
+
+
+def _gate(write: StreamOperators, heads: Heads) -> Block:
+    """The output of heads times the sigmoid of a gate: reads both and writes one; backwards reads three and writes two."""
+    size = write.activation_bytes * write.tokens * heads.query
+    return local(
+        MemoryBound(name=f"{heads.name}.gate", moved_bytes=3 * size, backward_bytes=5 * size, kernels=2, saved_bytes=2 * size)
+    )
+
+
+def attention_core_flop(model: TransformerModel, kind: LayerKind, seen: Numeric) -> Numeric:
+    """6 * a * 2 * d * k for k keys seen: queries, keys and values have d numbers each."""
+    del kind  # of which the window is in `seen`
+    return 6.0 * model.attention_heads * (model.head_size + model.head_size) * seen
+
+
+def attention_core(write: StreamOperators, heads: Heads) -> Block:
+    """Scores, softmax and weighted sum of the heads of one rank.
+
+    In low precision where the software casts queries, keys and values, but for the layers that a recipe spares: `.wide` ones.
+    """
+    setup, recipe = write.setup, write.recipe
+    kept = write.activation_bytes * write.tokens * _width(setup.model, heads)
+    if not setup.stack.fusion.fuses_attention(recipe):
+        return _unfused(setup, heads, kept=kept)
+    low = low_attention_format(setup, heads)
+    apart = write.narrow_layers if recipe.casts else 0
+    if not low:
+        return _with_exchange(setup, heads, _fused(setup, heads, recipe.attention, kept=kept, apart=apart))
+    core = _cast(write, heads, low) + _with_exchange(setup, heads, _fused(setup, heads, low, kept=0.0 * kept, apart=1))
+    if not anywhere(apart < 1.0):
+        return core
+    spared = replace(heads, name=f"{heads.name}.wide")
+    wide = _with_exchange(setup, spared, _fused(setup, spared, recipe.attention, kept=kept, apart=0))
+    return core.times(apart) + wide.times(1.0 - apart)
+
+
+def low_attention_format(setup: Setup, heads: Heads) -> str:
+    """The format of fewer than 16 bits that queries, keys and values are cast to, "" where they are not.
+
+    Kernels of such formats have neither windows nor sinks, capped scores or dropout, belong to one library, and are left off
+    where the GPU gains nothing from them.
+    """
+    model, stack = setup.model, setup.stack
+    low = stack.low_precision.attention_format(setup.layout.recipe)
+    is_plain = heads.window is None and not (model.sinks or model.dropout or "attention" in model.softcaps)
+    if not (low and is_plain and stack.fusion.attention_library == FASTEST):
+        return ""
+    mean_size = (model.head_size + heads.values(model.head_size, model.head_size)) / 2.0
+    return low if setup.cluster.gpu.takes_low_attention(low, mean_size) else ""
+
+
+def _width(model: TransformerModel, heads: Heads) -> Numeric:
+    """Columns of queries, keys and values."""
+    return heads.query + heads.kv + heads.values(model.head_size, heads.kv)
+
+
+def _cast(write: StreamOperators, heads: Heads, low: str) -> Block:
+    """Queries, keys and values to a narrower format, and the gradient of the output; as a recipe of that format casts a tensor.
+
+    What it writes of the former is kept for the backward kernel, in place of what it reads: that a core is run again, or what
+    forms its input, changes nothing of it. With scales of blocks, copies along the other side are written but counted once.
+    """
+    recipe, size = RECIPES[low], write.model.head_size
+    width, (once, _) = _width(write.model, heads), write.pass_bytes(RECIPES[low])
+    return local(
+        MemoryBound(
+            name=f"{heads.name}.core.quantise",
+            role=Role.CAST,
+            moved_bytes=once * write.tokens * width,
+            backward_bytes=once * write.tokens * heads.values(size, heads.query),
+            family="cast",
+            precision=recipe.products,
+            saved_bytes=recipe.operand_bytes * write.tokens * width,
+        )
+    )
+
+
+def _with_exchange(setup: Setup, heads: Heads, core: Block) -> Block:
+    """The core behind what ranks that share a sequence exchange for it, in 16 bits."""
+    layout = setup.layout
+    if _is_one(layout.context_parallel):
+        return core
+    return _exchange(layout, setup.stack, heads, setup.model.head_size) + core
+
+
+def _softcap(name: str, size: float, scores: Numeric) -> MemoryBound:
+    """Divided, tanh, multiplied: 2 passes each; backwards 2, 3 and 2. Keeps what the tanh gave. Fused kernels do so inside."""
+    return MemoryBound(
+        name=name,
+        role=Role.SCORES,
+        moved_bytes=6 * size * scores,
+        backward_bytes=7 * size * scores,
+        kernels=3,
+        backward_kernels=3,
+        saved_bytes=size * scores,
+    )
+
+
+def _is_one(degree: Numeric) -> bool:
+    return everywhere(degree == 1)
+
+
+def _fused(setup: Setup, heads: Heads, precision: str, *, kept: Numeric, apart: Numeric) -> Block:
+    """Kernels that keep `kept` bytes, and the output in the share `apart` of the layers, else it is the projection's input."""
+    model, layout, stack = setup.model, setup.layout, setup.stack
+    recipe, tokens = layout.recipe, layout.tokens_per_micro_batch
+    number = heads.query / model.head_size
+    output = apart * recipe.activation_bytes * tokens * heads.values(model.head_size, heads.query)
+    piece = layout.sequence_length / layout.context_parallel
+    own = FusedAttention(
+        name=f"{heads.name}.core",
+        sequences=layout.micro_batch_size,
+        heads=number,
+        kv_heads=heads.kv / model.head_size,
+        head_size=model.head_size,
+        value_size=heads.value_size,
+        query_length=piece,
+        key_length=piece,
+        window=heads.window,
+        precision=precision,
+        saved_bytes=kept + STATISTICS_BYTES * tokens * number + output,
+    )
+    if _is_one(layout.context_parallel):
+        return local(own)
+    ranks = layout.context_parallel
+    met = piece / 2 if stack.overlap.balanced_context_parallel else piece
+    ring = stack.overlap.context_parallel_exchange == "ring"
+    others = replace(
+        own,
+        name=f"{heads.name}.core_ring",
+        repeats=ranks - 1 if ring else np.minimum(ranks - 1, 1),
+        key_length=met if ring else met * np.maximum(ranks - 1, 1),
+        causal=False,
+        counted=2.0 if stack.overlap.balanced_context_parallel else 1.0,
+        saved_bytes=0.0,
+    )
+    both = local(own) + local(others)
+    return both + local(_join(layout, own, heads)) if ring else both
+
+
+def _join(layout: Layout, own: FusedAttention, heads: Heads) -> MemoryBound:
+    """Adding up what the kernels found: every kernel's output is rescaled, into fp32, and added to the sum of all.
+
+    Counted for Transformer Engine's ring: of the c kernels one gives all queries, the others half or all of them, three
+    quarters on average. Forwards an output is read, written in fp32, read and added to the sum (e + 4 + 4 + e + e bytes);
+    backwards the gradient of the queries is added up (3*e bytes), and outputs and their gradients are cut out and copied (4*e).
+    """
+    ranks = np.asarray(layout.context_parallel)
+    kernels = chosen(ranks > 1, 1.0 + 0.75 * (ranks - 1), 0.0)
+    width = own.head_size if own.value_size is None else own.value_size
+    numbers = own.sequences * own.query_length * own.heads * width * kernels
+    size = layout.recipe.activation_bytes
+    return MemoryBound(
+        name=f"{heads.name}.join",
+        role=Role.CORE_EXCHANGE,
+        moved_bytes=(8.0 + 3.0 * size) * numbers,
+        backward_bytes=7.0 * size * numbers,
+        kernels=chosen(ranks > 1, 3 * ranks, 0),
+        backward_kernels=chosen(ranks > 1, 3 * ranks, 0),
+    )
+
+
+def _exchange(layout: Layout, stack: SoftwareStack, heads: Heads, head_size: Numeric) -> Block:
+    """Keys and values forwards; backwards both again, and their gradients the other way."""
+    both = layout.recipe.activation_bytes * layout.tokens_per_micro_batch * (heads.kv + heads.values(head_size, heads.kv))
+    ring = stack.overlap.context_parallel_exchange == "ring"
+    group = context_parallel_group(layout)
+    forward = Collective(
+        name=f"{heads.name}.exchange",
+        role=Role.CORE_EXCHANGE,
+        kind="point_to_point" if ring else "all_gather",
+        repeats=layout.context_parallel - 1 if ring else 1,
+        payload_bytes=both if ring else both * layout.context_parallel,
+        group=group,
+        partner=(f"{heads.name}.core_ring", FORWARD) if ring else ("", ""),
+    )
+    if ring:
+        partner = (f"{heads.name}.core_ring", DATA_GRADIENT)
+        return Block(
+            forward=(forward,), backward=(replace(forward, phase=DATA_GRADIENT, payload_bytes=2 * both, partner=partner),)
+        )
+    again = replace(forward, phase=DATA_GRADIENT)
+    scatter = replace(again, name=f"{heads.name}.exchange_gradient", kind="reduce_scatter")
+    return Block(forward=(forward,), backward=(again, scatter))
+
+
+def _unfused(setup: Setup, heads: Heads, *, kept: Numeric) -> Block:
+    """arXiv:2205.05198, section 4.1: e bytes of softmax, and with dropout 1 of mask and e of output, a score.
+
+    Eager, scale 4 bytes, mask 4, softmax into fp32 6, cast back 6; backwards cast 6, softmax 10, mask 4, scale 4. Both the
+    fp32 probabilities and their 16-bit copy are kept. In fp32 there is nothing to cast: scale 8, mask 8, softmax 8; backwards
+    softmax 12, mask 8, scale 8. A window is a mask like any other: all scores are formed, those inside it are counted.
+    """
+    model, layout = setup.model, setup.layout
+    size = layout.recipe.activation_bytes
+    sequence = layout.sequence_length
+    batch = layout.micro_batch_size * (heads.query / model.head_size)
+    scores = batch * sequence * sequence
+    product = Matmul(
+        name=f"{heads.name}.scores",
+        role=Role.CORE,
+        rows=sequence,
+        columns=sequence,
+        inner=model.head_size,
+        batch=batch,
+        useful=1.0 if heads.window is None else np.minimum(heads.window, sequence) / sequence,
+        has_weight=False,
+        precision=layout.recipe.attention,
+        saved_bytes=kept,
+    )
+    if setup.stack.fusion.fuses_softmax(layout.recipe):
+        moved, back, kernels, saved = 2 * size, 3 * size, 1, size
+    else:
+        moved, back, kernels, saved = (24, 28, 3, 4) if size == FP32_BYTES else (20, 24, 4, 6)
+    softmax = MemoryBound(
+        name=f"{heads.name}.softmax",
+        role=Role.SCORES,
+        moved_bytes=moved * scores,
+        backward_bytes=back * scores,
+        kernels=kernels,
+        backward_kernels=kernels,
+        saved_bytes=saved * scores,
+    )
+    drops = (2 * size + 1) * scores
+    dropout = MemoryBound(
+        name=f"{heads.name}.dropout",
+        role=Role.SCORES,
+        moved_bytes=drops,
+        backward_bytes=drops,
+        saved_bytes=(1 + size) * scores,
+    )
+    columns = heads.values(model.head_size, model.head_size)
+    context = replace(product, name=f"{heads.name}.context", columns=columns, inner=sequence, saved_bytes=0.0)
+    capped = local(_softcap(f"{heads.name}.softcap", size, scores)) if "attention" in model.softcaps else Block()
+    block = local(product) + capped + local(softmax)
+    return (block + local(dropout) if model.dropout else block) + local(context)

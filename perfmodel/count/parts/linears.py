@@ -1,0 +1,385 @@
+"""The linears of a decoder on one GPU of a tensor-parallel group, with their collectives and their casts to a narrower format.
+
+Symbols: T tokens of a micro-batch, h hidden_size, t tensor_parallel, e bytes of an activation (2, in fp32 4), q bytes of an
+operand of a low-precision product. `S` below is the number of GPUs that share the tokens between linears (t with sequence
+parallelism, else 1).
+
+A column-parallel linear splits its output columns and wants the whole input; a row-parallel one splits its inner size
+and leaves partial sums. With sequence parallelism the first gathers its input and the second scatters its output; without,
+the second all-reduces (Megatron-LM, arXiv:1909.08053; sequence parallelism, arXiv:2205.05198, section 4.2.2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+
+from perfmodel.count.blocks import Block, local
+from perfmodel.count.declarations import Component, Linear, Projections, takes_low_precision
+from perfmodel.count.memory.storage import state_bytes, stream_bytes
+from perfmodel.count.operators import Collective, Matmul, MemoryBound, Operator, gradients
+from perfmodel.count.roles import Role
+from perfmodel.spec.fields import Numeric, anywhere, chosen
+from perfmodel.spec.layout import tensor_parallel_group
+from perfmodel.spec.phases import DATA_GRADIENT, FORWARD, WEIGHT_GRADIENT
+from perfmodel.spec.precision import PrecisionRecipe
+from perfmodel.spec.setup import Setup
+
+
+class CastBytes(NamedTuple):
+    """What casting moves: of the operand of the forward product, and of the gradient with the transposes backwards."""
+
+    forward: Numeric
+    backward: Numeric
+
+
+class LinearOperators:
+    """Writes down the linears of one setup."""
+
+    def __init__(self, setup: Setup) -> None:
+        self.setup, self.model, self.layout, self.stack = setup, setup.model, setup.layout, setup.stack
+        self.recipe = self.layout.recipe
+        self.tokens = self.layout.tokens_per_micro_batch
+        self.tensor = self.layout.tensor_parallel
+        self.token_shards = self.layout.sequence_shards
+        self.group = tensor_parallel_group(self.layout)
+        self.state = state_bytes(self.layout, self.stack)
+        self.activation_bytes = self.recipe.activation_bytes
+        self.operand_bytes = self.recipe.operand_bytes
+        self.has_transposes = self.setup.cluster.gpu.transposed_weights and not self.recipe.has_blocks
+        self.narrow_layers = self.stack.low_precision.narrow_layers(self.recipe)
+        self.hidden_bytes = self.activation_bytes * self.tokens * self.model.hidden_size
+        self.stream_bytes = stream_bytes(setup)
+
+    def projections(self, into: Projections, *, shares_input: bool = False) -> Block:
+        """Column-parallel linears of one input: one product, or where the stack has them apart one each.
+
+        Each keeps no copy of the input of its own, and each reduces its own input gradient; a gathered input serves all, those
+        before them too where these share their input.
+        """
+        linears = into.separate if self.stack.fusion.separate_projections else (into.joined,)
+        first, *others = [self.column_linear(linear) for linear in linears]
+        if shares_input:
+            first = self._sharing_input(first)
+        for other in others:
+            first = first + self._sharing_input(other)
+        return first
+
+    def _sharing_input(self, linear: Block) -> Block:
+        """A further linear of the same input: neither kept nor gathered again; reduced apart, unless it is scattered."""
+        forward = tuple(
+            replace(op, saved_bytes=0.0) if isinstance(op, Matmul) else op
+            for op in linear.forward
+            if not isinstance(op, Collective) and op.role is not Role.CAST
+        )
+        joint = self.layout.sequence_parallel
+        backward = (op for op in linear.backward if not (joint and isinstance(op, Collective)))
+        return Block(forward=forward, backward=tuple(self._without_transpose(op) for op in backward))
+
+    def _without_transpose(self, operator: Operator) -> Operator:
+        """A cast of gradients less the transpose of the input, which one linear makes for all that share it."""
+        if not isinstance(operator, MemoryBound) or operator.role is not Role.CAST:
+            return operator
+        return replace(operator, moved_bytes=operator.moved_bytes - self._transpose_bytes())
+
+    def column_linear(self, linear: Linear, *, is_kept: bool = True) -> Block:
+        """A column-parallel linear, in low precision or not, or in some layers one and in the others the other.
+
+        Its input is kept, unless another operator keeps the same.
+        """
+        return self._in_its_layers(linear, partial(self._column_linear, is_kept=is_kept))
+
+    def row_linear(self, linear: Linear) -> Block:
+        """A row-parallel linear, in low precision or not, or in some layers one and in the others the other."""
+        return self._in_its_layers(linear, self._row_linear)
+
+    def _in_its_layers(self, linear: Linear, operators: Callable[[Linear, bool], Block]) -> Block:
+        """The operators of a linear of the mean layer: where a recipe spares layers, `.wide` ones stand for those.
+
+        Ignored: that spared layers lie at the end of a network, so that the last stages of a pipeline take longer.
+        """
+        narrow = self._is_narrow(linear)
+        if not narrow or not anywhere(self.narrow_layers < 1.0):
+            return operators(linear, narrow)
+        spared = operators(replace(linear, name=f"{linear.name}.wide"), False)
+        return operators(linear, True).times(self.narrow_layers) + spared.times(1.0 - self.narrow_layers)
+
+    def _column_linear(self, linear: Linear, narrow: bool, *, is_kept: bool = True) -> Block:
+        """Gathers the input under sequence parallelism; backwards gathers it again for dW and reduces dX.
+
+        Both backward collectives can run beside the other product of the pair: the gather beside dX, the reduction beside
+        dW (Megatron-LM, LinearWithGradAccumulationAndAsyncCommunication). Only linears of layers, which are Transformer
+        Engine's, can be cut into chunks beside their gathers; the logits are not one of them.
+        """
+        name, hidden = linear.name, self.model.hidden_size
+        size = self.operand_bytes if narrow else self.activation_bytes
+        kept = self._kept_input_bytes(linear, size) if is_kept else 0.0
+        product = self._product(linear, narrow, saved_bytes=kept)
+        gradient = self.collective(
+            f"{name}.reduce_input_gradient",
+            "reduce_scatter" if self.layout.sequence_parallel else "all_reduce",
+            payload=self.hidden_bytes,
+            phase=DATA_GRADIENT,
+            partner=(name, WEIGHT_GRADIENT),
+        )
+        data, weight = gradients(product)
+        if not self.layout.sequence_parallel:
+            block = Block(forward=(product,), backward=(data, gradient, *self._weight_gradient(weight)))
+        else:
+            gather = self.collective(f"{name}.gather", "all_gather", payload=size * self.tokens * hidden)
+            again = replace(gather, phase=WEIGHT_GRADIENT, partner=(name, DATA_GRADIENT))
+            if linear.role is not Role.LOGITS:
+                gather = replace(gather, partner=(name, FORWARD), pipelined=True, stepwise=self._engines_copy)
+                product = replace(product, pieces=self._pieces())
+            gathers = () if self.stack.fusion.gathered_inputs else (again,)
+            block = Block(forward=(gather, product), backward=(*gathers, data, gradient, *self._weight_gradient(weight)))
+        return self._cast(name, self._column_cast_bytes(linear)) + block if narrow else block
+
+    def _row_linear(self, linear: Linear, narrow: bool) -> Block:
+        """Scatters (or all-reduces) the partial sums; backwards gathers the gradient that was scattered."""
+        name = linear.name
+        size = self.operand_bytes if narrow else self.activation_bytes
+        is_formed_again = self.stack.fusion.recomputed_inputs and linear.component is Component.FEED_FORWARD
+        product = self._product(linear, narrow, saved_bytes=0.0 if is_formed_again else size * self.tokens * linear.inner)
+        data, weight = gradients(product)
+        if self.layout.sequence_parallel:
+            scatter = self.collective(
+                f"{name}.scatter", "reduce_scatter", payload=self.hidden_bytes, partner=(name, FORWARD), pipelined=True
+            )
+            gather = self.collective(
+                f"{name}.gather_gradient",
+                "all_gather",
+                payload=size * self.tokens * self.model.hidden_size * (2 if narrow and self.recipe.has_blocks else 1),
+                phase=DATA_GRADIENT,
+                partner=(name, DATA_GRADIENT),
+                pipelined=True,
+                stepwise=self._engines_copy,
+            )
+            data, _ = gradients(replace(product, pieces=self._pieces()))
+            product = replace(product, pieces=self._pieces(self.stack.overlap.scattered_pieces))
+            block = Block(forward=(product, scatter), backward=(gather, data, *self._weight_gradient(weight)))
+        else:
+            reduce = self.collective(f"{name}.all_reduce", "all_reduce", payload=self.hidden_bytes)
+            block = Block(forward=(product, reduce), backward=(data, *self._weight_gradient(weight)))
+        return self._cast(name, self._row_cast_bytes(linear)) + block if narrow else block
+
+    def own_linear(
+        self,
+        linear: Linear,
+        rows: Numeric,
+        *,
+        kept_rows: Numeric | None = None,
+        useful: Numeric = 1.0,
+        calls: Numeric = 1,
+    ) -> Block:
+        """Linears of rows that a rank has for itself: `rows` for each matrix; the input of `kept_rows` of all is kept.
+
+        Casts read and write every row; none is gathered, so that transposes come out of the same pass. Where each matrix has
+        `calls` of its own, products are launched and operands are cast one by one.
+        """
+        write = partial(self._own_linear, rows=rows, kept_rows=kept_rows, useful=useful, calls=calls)
+        return self._in_its_layers(linear, write)
+
+    def _own_linear(
+        self, linear: Linear, narrow: bool, *, rows: Numeric, kept_rows: Numeric | None, useful: Numeric, calls: Numeric
+    ) -> Block:
+        every = rows * linear.number
+        size = self.operand_bytes if narrow else self.activation_bytes
+        kept = every if kept_rows is None else kept_rows
+        product = replace(
+            self._product(linear, narrow, saved_bytes=size * kept * linear.inner),
+            rows=rows,
+            batch=linear.number,
+            useful=linear.useful * useful,
+            kernels=calls,
+        )
+        data, weight = gradients(product)
+        block = Block(forward=(product,), backward=(data, *self._weight_gradient(weight)))
+        if not narrow:
+            return block
+        _, both = self.pass_bytes(self.recipe)
+        moved = CastBytes(forward=both * every * linear.inner, backward=both * every * linear.columns)
+        return self._cast(linear.name, moved, matrices=calls) + block
+
+    def gathered_tokens(self, name: str, columns: Numeric) -> Block:
+        """Narrow vectors of the tokens of a tensor-parallel group, which sequence parallelism shares, brought to every rank."""
+        if not self.layout.sequence_parallel:
+            return Block()
+        payload = self.activation_bytes * self.tokens * columns
+        gather = self.collective(f"{name}.gather", "all_gather", payload=payload)
+        back = self.collective(f"{name}.scatter_gradient", "reduce_scatter", payload=payload, phase=DATA_GRADIENT)
+        return Block(forward=(gather,), backward=(back,))
+
+    def _pieces(self, most: int = 0) -> Numeric:
+        """Into how many pieces a product is cut whose collective runs beside it: one a rank, or `most` of them where given.
+
+        What is gathered arrives rank by rank (ring exchange of userbuffers); what is scattered is cut by a number of its own.
+        """
+        if not self._cuts_products:
+            return 1
+        return np.minimum(self.tensor, most) if most else self.tensor
+
+    @property
+    def _cuts_products(self) -> bool:
+        overlap = self.stack.overlap
+        return overlap.tensor_parallel == "pipelined" and not overlap.hide_all
+
+    @property
+    def _engines_copy(self) -> bool:
+        """Whether copy engines make the gathers beside the pieces of a product."""
+        return self._cuts_products and self.stack.overlap.engines_copy
+
+    def _kept_input_bytes(self, linear: Linear, size: float) -> Numeric:
+        """What a column-parallel linear keeps of its input: its share, all that was gathered, or nothing.
+
+        A compiler keeps nothing of what a norm handed over: it keeps what the norm read.
+        """
+        if self.stack.fusion.recomputed_inputs and self.model.pre_norms and linear.role is not Role.LOGITS:
+            return 0.0 * self.tokens
+        shards = 1 if self.stack.fusion.gathered_inputs else self.token_shards
+        return size * self.tokens * self.model.hidden_size / shards
+
+    def _is_narrow(self, linear: Linear) -> bool:
+        """Whether the products of a linear take low-precision operands."""
+        return self.recipe.casts and takes_low_precision(linear.component, self.stack.low_precision.products)
+
+    def _product(self, linear: Linear, narrow: bool, *, saved_bytes: Numeric) -> Matmul:
+        return Matmul(
+            name=linear.name,
+            role=linear.role,
+            rows=self.tokens,
+            columns=linear.columns,
+            inner=linear.inner,
+            useful=linear.useful,
+            precision=self.recipe.linear_formats[0 if narrow else -1],
+            weight_gradient_bytes=self.state.gradient,
+            accumulates=self.stack.fusion.gradient_accumulation,
+            saved_bytes=saved_bytes,
+        )
+
+    def _weight_gradient(self, weight: Operator) -> tuple[Operator, ...]:
+        """The product, and where it does not accumulate the kernel that does: reads what it wrote, adds it to the gradient.
+
+        Where the first micro-batch overwrites, it only writes; in one precision the product itself writes into the gradient.
+        """
+        if not isinstance(weight, Matmul) or weight.accumulates:
+            return (weight,)
+        numbers = weight.batch * weight.rows * weight.columns
+        add = MemoryBound(
+            name=f"{weight.name}.accumulate",
+            phase=WEIGHT_GRADIENT,
+            role=Role.GRADIENT_SUM,
+            moved_bytes=numbers * (self.activation_bytes + 2 * self.state.gradient),
+            kernel="accumulate",
+            precision=self.recipe.rest,
+        )
+        if not self.stack.states.overwrites_gradients:
+            return weight, add
+        first = 1.0 / self.layout.micro_batches
+        later = replace(add, repeats=1.0 - first)
+        if not self.recipe.has_master:
+            return weight, later
+        written = numbers * (self.activation_bytes + self.state.gradient)
+        write = replace(add, name=f"{weight.name}.overwrite", kernel="overwrite", moved_bytes=written, repeats=first)
+        return weight, write, later
+
+    def collective(
+        self,
+        name: str,
+        kind: str,
+        *,
+        payload: Numeric,
+        phase: str = FORWARD,
+        partner: tuple[str, str] = ("", ""),
+        pipelined: bool = False,
+        stepwise: bool = False,
+    ) -> Collective:
+        """One call over the tensor-parallel group."""
+        return Collective(
+            name=name,
+            kind=kind,
+            payload_bytes=payload,
+            group=self.group,
+            phase=phase,
+            partner=partner,
+            pipelined=pipelined,
+            stepwise=stepwise,
+        )
+
+    def _column_cast_bytes(self, linear: Linear) -> CastBytes:
+        """Forwards the rank's share of the input, e + q; backwards its gradient, e + 2*q, and the transposed input, 2*q.
+
+        With Transformer Engine's delayed scaling a cast is one pass: it reads e bytes, writes q, and where the tensor is
+        whole on the rank q more for the transpose that dW needs; a gathered tensor is transposed apart (q read, q written).
+        A GPU whose products take either order wants no transposes. With scales of blocks a cast writes two copies, each time
+        along one side of the tensor, and reads e as often as the recipe says.
+        """
+        once, both = self.pass_bytes(self.recipe)
+        return CastBytes(
+            forward=once * self.tokens * self.model.hidden_size / self.token_shards,
+            backward=both * self.tokens * linear.columns + self._transpose_bytes(),
+        )
+
+    def _row_cast_bytes(self, linear: Linear) -> CastBytes:
+        """Forwards the input with its transpose, e + 2*q; backwards the rank's share of the gradient, and a transpose, 2*q."""
+        once, both = self.pass_bytes(self.recipe)
+        return CastBytes(
+            forward=both * self.tokens * linear.inner,
+            backward=once * self.tokens * self.model.hidden_size / self.token_shards + self._transpose_bytes(),
+        )
+
+    def _transpose_bytes(self) -> Numeric:
+        """What transposing a gathered tensor of the stream moves: q read and q written of each number, or nothing."""
+        return self.has_transposes * 2 * self.operand_bytes * self.tokens * self.model.hidden_size
+
+    def pass_bytes(self, recipe: PrecisionRecipe) -> tuple[float, float]:
+        """Bytes that a cast as in `recipe` moves of one number, without its transpose and with it.
+
+        Scales of the moment read it once more.
+        """
+        if recipe.has_blocks:
+            both = recipe.cast_reads[0] * self.activation_bytes + 2 * recipe.operand_bytes
+            return both, both
+        reads = 2 if self.stack.low_precision.scaling == "current" else 1
+        once = reads * self.activation_bytes + recipe.operand_bytes
+        return once, once + self.has_transposes * recipe.operand_bytes
+
+    def _kernels_of_a_cast(self) -> int:
+        """Kernels of the cast of one operand, where several matrices are cast one by one.
+
+        With blocks: the cast, whose passes before it are made for all matrices at once, and one that rearranges scales.
+        Without: the largest number and the scale, where that is of the moment; the cast; a transpose, where products want it.
+        """
+        if self.recipe.has_blocks:
+            return 2
+        return (3 if self.stack.low_precision.scaling == "current" else 1) + self.has_transposes
+
+    def _cast(self, name: str, moved: CastBytes, *, matrices: Numeric = 1) -> Block:
+        """The cast of a linear's operands: the input forwards, the gradient and the transposes backwards.
+
+        Operands of several `matrices` are cast one by one, each in all kernels that a cast takes.
+        """
+        kernels: Numeric = self.recipe.cast_reads[0]
+        backward: Numeric = kernels if self.recipe.has_blocks else 2
+        calls: Numeric = 1
+        one_by_one = np.asarray(matrices) > 1
+        if anywhere(one_by_one):
+            each = matrices * self._kernels_of_a_cast()
+            kernels, backward, calls = (chosen(one_by_one, each, alone) for alone in (kernels, backward, calls))
+        return local(
+            MemoryBound(
+                name=f"{name}.quantise",
+                role=Role.CAST,
+                moved_bytes=moved.forward,
+                backward_bytes=moved.backward,
+                kernels=kernels,
+                backward_kernels=backward,
+                calls=calls,
+                family="cast",
+                precision=self.recipe.products,
+            )
+        )

@@ -1,0 +1,302 @@
+"""Mixers that keep a state instead of keys and values, on one GPU: Mamba-2 and the gated delta rule, scanned chunk by chunk.
+
+Symbols: h hidden_size, t tensor_parallel, T tokens of a micro-batch, e bytes of an activation, Q tokens of a chunk, k width of
+the convolution. Of one rank: H heads of P numbers, d = H*P, G groups, states of P x N numbers (Mamba-2); K and V numbers of
+keys and values, H value heads, states of p x v numbers (gated delta).
+
+Heads are split over a tensor-parallel group, groups with them, or copied where there are fewer. What a chunk multiplies are
+products without weights, in kernels of their own (Triton), which leave much to the memory between them; a stack says how much
+longer they take than such products do elsewhere (fusion.scan_work). Kernels that skip what a causal mask hides inside a chunk
+are counted as if they did not. The published convention counts neither chunks nor their size: its FLOPs are spread over the
+products that do the work (`useful`, which may exceed 1).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+import numpy as np
+
+from perfmodel.count.blocks import Block, local
+from perfmodel.count.declarations import Component, LayerPart, Linear, Projections
+from perfmodel.count.memory.storage import FP32_BYTES
+from perfmodel.count.operators import Matmul, MemoryBound, Operator
+from perfmodel.count.parts.stream import StreamOperators
+from perfmodel.count.roles import Role
+from perfmodel.errors import InputError
+from perfmodel.spec.fields import Numeric
+from perfmodel.spec.models.layer_kinds import LayerKind
+from perfmodel.spec.models.layer_parts import GatedDelta, StateSpace
+from perfmodel.spec.models.model import TransformerModel
+from perfmodel.spec.phases import DATA_GRADIENT, RECOMPUTE
+
+SCAN_FLOP: Final = 7  # of the convention, for each number of a Mamba-2 state and token: Megatron-LM, mamba_layer_flops
+STATE_PRODUCTS: Final = 4  # of the convention, each of v x v multiplications a head and token: Megatron-LM, gdn_layer_flops
+GATE_KERNELS: Final = 8  # softplus, exponential, negation, products and casts of the decay, sigmoid of beta, sums over chunks
+
+
+def _linear(name: str, role: Role, inner: Numeric, columns: Numeric, useful: Numeric = 1.0) -> Linear:
+    return Linear(name=name, component=Component.ATTENTION, role=role, inner=inner, columns=columns, useful=useful)
+
+
+def _state_space(model: TransformerModel) -> StateSpace:
+    if model.state_space is None:
+        raise InputError("missing; some layers have mamba2", key="state_space")
+    return model.state_space
+
+
+def _delta(model: TransformerModel) -> GatedDelta:
+    if model.delta is None:
+        raise InputError("missing; some layers have gated_delta", key="delta")
+    return model.delta
+
+
+def state_space_groups(model: TransformerModel, tensor_parallel: Numeric) -> Numeric:
+    """Groups on one rank: max(G/t, 1), whose copies the published convention does not count."""
+    return np.maximum(_state_space(model).groups / tensor_parallel, 1)
+
+
+def mamba2_mixer(model: TransformerModel, tensor_parallel: Numeric, name: str) -> LayerPart:
+    """h x (2*d + 2*G*N + H) into the mixer, d x h out of it; k + 1 numbers a channel of the convolution, 3 a head, a norm of d.
+
+    Its products have no biases, its convolution has one.
+    """
+    space, hidden = _state_space(model), model.hidden_size
+    heads, groups = space.heads / tensor_parallel, state_space_groups(model, tensor_parallel)
+    width = heads * space.head_size
+    channels = width + 2 * groups * space.state_size
+    columns = width + channels + heads
+    counted = 2 * width + 2 * space.groups / tensor_parallel * space.state_size + heads
+    joined = _linear(f"{name}.in_projection", Role.PRODUCT, hidden, columns, counted / columns)
+    return LayerPart(
+        into=Projections(joined=joined),
+        out=_linear(f"{name}.out_projection", Role.OUTPUT_PRODUCT, width, hidden),
+        norm_before=model.pre_norms,
+        norm_behind=model.post_norms,
+        inner_norms=width,
+        inner_vectors=channels * (space.convolution + 1) + 3 * heads,
+    )
+
+
+def gated_delta_mixer(model: TransformerModel, tensor_parallel: Numeric, name: str) -> LayerPart:
+    """h x (2*K + 2*V + 2*H) into the mixer, V x h out of it; k numbers a channel of the convolution, 2 a head, a norm of v."""
+    delta, hidden = _delta(model), model.hidden_size
+    keys, heads = delta.key_heads * delta.key_head_size / tensor_parallel, delta.value_heads / tensor_parallel
+    values = heads * delta.value_head_size
+    apart = {"qkvz": 2 * keys + 2 * values, "ba": 2 * heads}
+    joined = _linear(f"{name}.in_projection", Role.PRODUCT, hidden, sum(apart.values(), 0.0 * heads))
+    return LayerPart(
+        into=Projections(joined=joined, apart=apart),
+        out=_linear(f"{name}.out_projection", Role.OUTPUT_PRODUCT, values, hidden),
+        norm_before=model.pre_norms,
+        norm_behind=model.post_norms,
+        inner_norms=delta.value_head_size,
+        inner_vectors=(2 * keys + values) * delta.convolution + 2 * heads,
+    )
+
+
+def mamba2_core_flop(model: TransformerModel, kind: LayerKind, seen: Numeric) -> Numeric:
+    """3 * 7*d*N: what the published convention counts for the scan of one token, forward and twice backward."""
+    del kind, seen
+    space = _state_space(model)
+    return 3.0 * SCAN_FLOP * space.heads * space.head_size * space.state_size
+
+
+def gated_delta_core_flop(model: TransformerModel, kind: LayerKind, seen: Numeric) -> Numeric:
+    """3 * 2*(k*(2*K + V) + 4*H*v*v): convolution and delta rule of one token, forward and twice backward."""
+    del kind, seen
+    delta = _delta(model)
+    channels = 2 * delta.key_heads * delta.key_head_size + delta.value_heads * delta.value_head_size
+    rule = STATE_PRODUCTS * delta.value_heads * delta.value_head_size * delta.value_head_size
+    return 3.0 * 2.0 * (delta.convolution * channels + rule)
+
+
+def mamba2_inside(write: StreamOperators, declared: LayerPart, kind: LayerKind, name: str) -> Block:
+    """Projection, convolution, scan, gated norm, projection back into the stream."""
+    del kind
+    return _between_projections(write, declared, _StateSpaceScan(write, name).block())
+
+
+def gated_delta_inside(write: StreamOperators, declared: LayerPart, kind: LayerKind, name: str) -> Block:
+    """Projections, convolution, delta rule, gated norm, projection back into the stream."""
+    del kind
+    return _between_projections(write, declared, _DeltaRule(write, name).block())
+
+
+def _between_projections(write: StreamOperators, declared: LayerPart, mixer: Block) -> Block:
+    if declared.into is None or declared.out is None:
+        raise TypeError("a mixer has projections out of the stream, and one back into it")
+    return write.projections(declared.into) + mixer + write.row_linear(declared.out)
+
+
+class _ChunkedScan:
+    """Writes down what lies between the projections of one mixer."""
+
+    def __init__(self, write: StreamOperators, name: str, chunk_size: Numeric) -> None:
+        self.write, self.name, self.tokens, self.size = write, name, write.tokens, write.activation_bytes
+        self.chunk = np.minimum(chunk_size, write.layout.sequence_length)
+        self.chunks = self.tokens / self.chunk
+
+    def product(self, what: str, rows: Numeric, columns: Numeric, inner: Numeric, heads: Numeric) -> Matmul:
+        """One product of every chunk and head."""
+        return Matmul(
+            name=f"{self.name}.{what}",
+            role=Role.SCAN,
+            rows=rows,
+            columns=columns,
+            inner=inner,
+            batch=self.chunks * heads,
+            has_weight=False,
+            precision=self.write.recipe.linear_formats[-1],
+        )
+
+    def moved(
+        self, what: str, forward: Numeric, backward: Numeric, *, saved: Numeric = 0.0, kernels: int = 1, again: int = 1
+    ) -> MemoryBound:
+        """An operator that moves so many bytes of a token in so many kernels, backwards in as many and `again` - 1 more."""
+        return MemoryBound(
+            name=f"{self.name}.{what}",
+            role=Role.SCAN,
+            moved_bytes=self.tokens * forward,
+            backward_bytes=self.tokens * backward,
+            saved_bytes=self.tokens * saved,
+            kernels=kernels,
+            backward_kernels=kernels + again - 1,
+        )
+
+    def gated_norm(self, width: Numeric, saved: Numeric) -> Block:
+        """Output and gate are read, their norm is written; backwards three are read, two written."""
+        norm = self.moved("gated_norm", 3 * self.size * width, 5 * self.size * width, saved=saved, again=2)
+        return local(replace(norm, family="norm"))
+
+    def counted(self, products: tuple[Matmul, ...], flop: Numeric) -> tuple[Matmul, ...]:
+        """The products, of whose FLOPs the convention counts so many forwards."""
+        useful = flop / sum(product.flop for product in products)
+        return tuple(replace(product, useful=useful) for product in products)
+
+
+def _again(*operators: Operator) -> Block:
+    """Operators that the backward function of a fused kernel runs once more, instead of keeping what they give."""
+    return Block(backward=tuple(replace(operator, phase=RECOMPUTE) for operator in operators))
+
+
+def _joined(products: tuple[Matmul, ...]) -> Block:
+    block = Block()
+    for product in products:
+        block = block + local(product)
+    return block
+
+
+class _StateSpaceScan(_ChunkedScan):
+    """Mamba-2 as mamba_ssm trains it (mamba_split_conv1d_scan_combined).
+
+    It keeps what the projection gave and what the scan gave; all else is formed again before the gradients.
+    """
+
+    def __init__(self, write: StreamOperators, name: str) -> None:
+        self.space = _state_space(write.model)
+        super().__init__(write, name, self.space.chunk_size)
+        self.heads, self.groups = self.space.heads / write.tensor, state_space_groups(write.model, write.tensor)
+        self.width = self.heads * self.space.head_size
+        self.channels = self.width + 2 * self.groups * self.space.state_size
+
+    def products(self) -> tuple[Matmul, ...]:
+        """P x Q x N of states, Q x N x Q of scores a group, Q x Q x P and Q x N x P of outputs."""
+        chunk, state, head = self.chunk, self.space.state_size, self.space.head_size
+        products = (
+            self.product("states", head, state, chunk, self.heads),
+            self.product("scores", chunk, chunk, state, self.groups),
+            self.product("chunk_output", chunk, head, chunk, self.heads),
+            self.product("state_output", chunk, head, state, self.heads),
+        )
+        return self.counted(products, SCAN_FLOP * self.tokens * self.width * state)
+
+    def block(self) -> Block:
+        """Convolution, steps, states of chunks and their passing on, outputs, gated norm."""
+        size, states = self.size, self.width * self.space.state_size / self.chunk  # numbers of states, for each token
+        convolution = self.moved(
+            "convolution", 2 * size * self.channels, 5 * size * self.channels,
+            saved=size * (self.width + self.channels + self.heads), again=2,
+        )  # fmt: skip
+        steps = self.moved("steps", (size + 2 * FP32_BYTES) * self.heads, (3 * size + 4 * FP32_BYTES) * self.heads, again=2)
+        passing = self.moved("state_passing", (FP32_BYTES + size) * states, (3 * FP32_BYTES + 4 * size) * states, again=2)
+        of_states, scores, *outputs = self.products()
+        scan = local(of_states) + local(passing) + local(scores) + _joined(tuple(outputs)) + _again(of_states, scores)
+        kept = size * self.width + FP32_BYTES * self.groups
+        return local(convolution) + local(steps) + scan + self.gated_norm(self.width, kept)
+
+
+class _DeltaRule(_ChunkedScan):
+    """The gated delta rule as flash-linear-attention trains it (chunk_gated_delta_rule).
+
+    Queries and keys are copied to value heads where those are more. Within a chunk, keys meet keys, and the triangle of what
+    each corrects is inverted; w and u are keys and values by it. Kept are queries, keys, values, decays and that inverse; w, u
+    and the states are formed again before the gradients.
+    """
+
+    def __init__(self, write: StreamOperators, name: str) -> None:
+        self.delta = _delta(write.model)
+        super().__init__(write, name, self.delta.chunk_size)
+        self.heads = self.delta.value_heads / write.tensor
+        self.keys = self.delta.key_heads * self.delta.key_head_size / write.tensor
+        self.values = self.heads * self.delta.value_head_size
+        self.channels = 2 * self.keys + self.values
+        self.copied = 2 * self.heads * self.delta.key_head_size  # queries and keys, as many as value heads
+
+    def products(self) -> tuple[Matmul, ...]:
+        """Inside chunks Q x p x Q, Q x Q x Q, Q x Q x p, Q x Q x v; Q x p x v, p x Q x v of states; of outputs three more."""
+        chunk, key, value = self.chunk, self.delta.key_head_size, self.delta.value_head_size
+        products = (
+            self.product("key_scores", chunk, chunk, key, self.heads),
+            self.product("inverse", chunk, chunk, chunk, self.heads),
+            self.product("key_correction", chunk, key, chunk, self.heads),
+            self.product("value_correction", chunk, value, chunk, self.heads),
+            self.product("predicted_values", chunk, value, key, self.heads),
+            self.product("states", key, value, chunk, self.heads),
+            self.product("scores", chunk, chunk, key, self.heads),
+            self.product("chunk_output", chunk, value, chunk, self.heads),
+            self.product("state_output", chunk, value, key, self.heads),
+        )
+        rule = STATE_PRODUCTS * self.values * self.delta.value_head_size
+        return self.counted(products, 2 * self.tokens * (self.delta.convolution * self.channels + rule))
+
+    def chain(self) -> Block:
+        """The chunks of a sequence, each of which begins with the state of the one before; backwards two such ways."""
+        steps = self.write.layout.sequence_length / self.chunk
+        one = MemoryBound(name=f"{self.name}.chain", role=Role.SCAN, moved_bytes=0.0, kernels=0, calls=0, chained=steps)
+        return Block(forward=(one,), backward=(replace(one, phase=DATA_GRADIENT, chained=2 * steps),))
+
+    def block(self) -> Block:
+        """Convolution, copies for value heads, gates, norms of queries and keys, the rule, gated norm."""
+        size, channels, copies = self.size, self.channels, self.copied + self.values
+        convolution = self.moved("convolution", 2 * size * channels, 3 * size * channels, saved=size * channels)
+        copied = self.moved(
+            "copies", size * (channels + copies), size * (channels + copies), saved=size * self.values, kernels=3
+        )
+        gates = (3 * size + 3 * FP32_BYTES) * self.heads
+        gate = self.moved("gates", gates, gates, saved=(2 * size + 3 * FP32_BYTES) * self.heads, kernels=GATE_KERNELS)
+        unit = self.moved(
+            "unit_keys", 2 * size * self.copied, 3 * size * self.copied,
+            saved=size * self.copied + 2 * FP32_BYTES * self.heads, kernels=2,
+        )  # fmt: skip
+        inverse = self.moved(
+            "inverse_copy", (FP32_BYTES + size) * self.chunk * self.heads, 0.0, saved=size * self.chunk * self.heads
+        )
+        products = self.products()
+        again = products[2:7]  # all between the inverse, which is kept, and the outputs
+        rule = (
+            _joined(products[:2])
+            + local(inverse)
+            + self.chain()
+            + _joined(products[2:])
+            + _again(*again, *self.chain().forward)
+        )
+        return (
+            local(convolution)
+            + local(copied)
+            + local(gate)
+            + local(unit)
+            + rule
+            + self.gated_norm(self.values, 2 * size * self.values)
+        )

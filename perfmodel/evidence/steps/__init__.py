@@ -1,0 +1,1 @@
+"""Records of kernels, steps and profiles, beside their forecasts."""

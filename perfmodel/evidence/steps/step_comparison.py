@@ -1,0 +1,285 @@
+"""A measured training step beside its prediction: each operator, each part of memory, each kind of collective.
+
+The times on both sides add up to the step: time outside operators has rows of its own. The time of a collective includes what
+its ranks wait for the last of them: `waiting_s` says how much that is. In a pipeline, times are those of a GPU on average over
+the stages, and what stages wait for each other is a row of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+
+from perfmodel.count.memory.needed import stage_memory_bytes
+from perfmodel.count.operators import Collective, FusedAttention, Matmul, Operator
+from perfmodel.errors import InputError
+from perfmodel.evidence.steps.step_records import CollectiveCount, OperatorTime, StepRecord
+from perfmodel.prediction import Prediction, StagePrediction
+from perfmodel.spec.axes import AXES, PIPELINE
+from perfmodel.spec.fields import plain
+from perfmodel.spec.phases import OPTIMIZER
+from perfmodel.spec.run import Run
+from perfmodel.timing.kernels import at_cluster_load
+from perfmodel.timing.ledger import Entry, ledger
+from perfmodel.timing.schedule import mean_waiting_s
+
+BETWEEN: Final = "between operators"
+BUBBLE: Final = "pipeline bubble"
+OVERHEAD: Final = "marks of the profile"
+COMPARED: Final = (
+    "precision",
+    *(axis.name for axis in AXES),
+    "virtual_pipeline",
+    "pipeline_layout",
+    "pipeline_schedule",
+    "sequence_parallel",
+    "sharding",
+    "recompute",
+    "recompute_layers",
+    "micro_batch_size",
+    "global_batch_size",
+    "sequence_length",
+)
+MODEL_SIZES: Final = (
+    "layers",
+    "hidden_size",
+    "attention_heads",
+    "kv_heads",
+    "ffn_hidden_size",
+    "vocab_size",
+    "activation",
+    "norm",
+)
+OF_PASSES: Final = ("activations_bytes", "loss_bytes", "scratch_bytes")
+MEMORY_PARTS: Final = {  # part of a record: the parts of a prediction that torch's allocator counts in it
+    "parameters_bytes": ("parameters_bytes",),
+    "gradients_bytes": ("gradients_bytes",),
+    "optimizer_bytes": ("optimizer_bytes",),
+    "activations_bytes": ("activations_bytes",),
+    "loss_bytes": ("loss_bytes", "scratch_bytes"),
+    "peak_bytes": ("parameters_bytes", "gradients_bytes", "optimizer_bytes", *OF_PASSES),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComparedValue:
+    """A quantity that was both predicted and measured."""
+
+    predicted: float
+    measured: float
+
+    @property
+    def error(self) -> float | None:
+        """predicted / measured - 1; None where the measurement is 0."""
+        return self.predicted / self.measured - 1.0 if self.measured > 0 else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComparedOperator(ComparedValue):
+    """The seconds that all executions of one operator in one phase take in an iteration.
+
+    Of a collective, `waiting_s` is the part of `measured` that ranks wait for the last of them.
+    """
+
+    name: str
+    phase: str
+    kind: str  # matmul | attention | memory_bound | collective | "" for time outside operators
+    runs: float
+    confidence: str
+    waiting_s: float = 0.0
+
+
+class GroupOfRanks(NamedTuple):
+    """Whose collectives are counted together: those of a kind over so many ranks, of one pipeline stage, counted from 1."""
+
+    kind: str
+    ranks: int
+    pipeline_stage: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepComparison:
+    """A prediction and a measured record of the same training step."""
+
+    record: StepRecord
+    predicted: StagePrediction
+    operators: tuple[ComparedOperator, ...]  # in the order of the operator list, then time outside operators
+    memory: Mapping[str, ComparedValue]
+    calls: Mapping[GroupOfRanks, ComparedValue]
+    payload_bytes: Mapping[GroupOfRanks, ComparedValue]
+
+    @property
+    def step(self) -> ComparedValue:
+        """The iteration time, measured in steps without the marks of the profile."""
+        return ComparedValue(predicted=float(self.predicted.iteration_time_s), measured=self.record.iteration_time_s)
+
+    @property
+    def waiting_s(self) -> float:
+        """Seconds of an iteration that ranks of one pipeline stage wait in collectives for the last of them."""
+        return sum(pair.waiting_s for pair in self.operators)
+
+    def largest(self, share: float) -> tuple[ComparedOperator, ...]:
+        """The operators that together make up `share` of the measured step, the longest first."""
+        chosen: list[ComparedOperator] = []
+        total_s = 0.0
+        for pair in sorted((pair for pair in self.operators if pair.kind), key=lambda pair: -pair.measured):
+            if total_s >= share * self.record.profiled_iteration_time_s:
+                break
+            chosen.append(pair)
+            total_s += pair.measured
+        return tuple(chosen)
+
+
+def compare_step(prediction: Prediction, record: StepRecord) -> StepComparison:
+    """A record beside the ramp stage that it measured. Errors: InputError where no stage has the settings of the record."""
+    run = prediction.run
+    stage = _stage(prediction, record)
+    entries = [
+        _on_average(entry, stage) for entry in ledger(stage.work, gpus=stage.layout.gpus, cluster=run.cluster, stack=run.stack)
+    ]
+    calls, payload = _communication(stage, record.collectives)
+    return StepComparison(
+        record=record,
+        predicted=stage,
+        operators=(*_operators(entries, record, stage), *_rest(entries, run, stage, record)),
+        memory=_memory(stage, record),
+        calls=calls,
+        payload_bytes=payload,
+    )
+
+
+def _stage(prediction: Prediction, record: StepRecord) -> StagePrediction:
+    """The stage of the run that has the settings of the record."""
+    differences = []
+    for _, stage in prediction.stages:
+        differs = _differs(prediction.run, stage, record.settings)
+        if not differs:
+            return stage
+        differences.append(differs)
+    nearest = min(differences, key=len)
+    key, ours, theirs = nearest[0]
+    raise InputError(f"the run has {ours}, the record was measured with {theirs}; use --set {key}={theirs}", key=key)
+
+
+def _differs(run: Run, stage: StagePrediction, settings: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Every setting in which a run and a record differ: its key, the value of the run, the value of the record."""
+    found = []
+    for part, spec, names in (("model", run.model, MODEL_SIZES), ("layout", stage.layout, COMPARED)):
+        theirs = settings.get(part, {})
+        for name in names:
+            ours = getattr(spec, name)
+            if name in theirs and _text(ours) != _text(theirs[name]):
+                found.append((f"{part}.{name}" if part == "model" else name, _text(ours), _text(theirs[name])))
+    return found
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return plain(float(value)) if isinstance(value, int | float | np.number) else str(value)
+
+
+def _on_average(entry: Entry, stage: StagePrediction) -> Entry:
+    """An operator as often as a GPU runs it on average over the pipeline stages, which all step their optimizers."""
+    stages = 1 if entry.operator.phase == OPTIMIZER else stage.layout.pipeline_parallel
+    return replace(entry, repeats=entry.repeats / stages)
+
+
+def _crosses_stages(operator: Operator, stage: StagePrediction) -> bool:
+    """Whether stages of a pipeline wait for each other in it: messages between them, and collectives of all ranks."""
+    if not isinstance(operator, Collective):
+        return False
+    return bool(stage.layout.pipeline_parallel > 1 and operator.group.axis in (PIPELINE, None))
+
+
+def _operators(entries: list[Entry], record: StepRecord, stage: StagePrediction) -> Iterator[ComparedOperator]:
+    """A row for each name and phase that was predicted or measured."""
+    measured = {(each.name, each.phase): each for each in record.operators}
+    predicted: dict[tuple[str, str], list[Entry]] = {}
+    for entry in entries:
+        predicted.setdefault((entry.operator.name, entry.operator.phase), []).append(entry)
+    for (name, phase), of_name in predicted.items():
+        kind, across = _kind(of_name[0]), _crosses_stages(of_name[0].operator, stage)
+        found = measured.pop((name, phase), OperatorTime(name=name, phase=phase, seconds=0.0, fastest_s=0.0))
+        yield ComparedOperator(
+            name=name,
+            phase=phase,
+            kind=kind,
+            runs=float(sum(entry.repeats for entry in of_name)),
+            predicted=float(sum(entry.repeats * entry.seconds for entry in of_name)),
+            measured=found.fastest_s if across else found.seconds,
+            confidence=of_name[0].confidence,
+            waiting_s=found.seconds - found.fastest_s if kind == "collective" and not across else 0.0,
+        )
+    for (name, phase), found in measured.items():
+        yield ComparedOperator(
+            name=name, phase=phase, kind="memory_bound", runs=0.0, predicted=0.0, measured=found.seconds, confidence=""
+        )
+
+
+def _kind(entry: Entry) -> str:
+    match entry.operator:
+        case Collective():
+            return "collective"
+        case Matmul():
+            return "matmul"
+        case FusedAttention():
+            return "attention"
+    return "memory_bound"
+
+
+def _rest(entries: list[Entry], run: Run, stage: StagePrediction, record: StepRecord) -> Iterator[ComparedOperator]:
+    """Rows for the time outside operators, what stages of a pipeline wait for each other, and what marks add to the step."""
+    alone_s = float(sum(entry.repeats * entry.seconds for entry in entries))
+    marks_s = record.profiled_iteration_time_s - record.iteration_time_s
+    bubble_s, rows = 0.0, {}
+    if stage.layout.pipeline_parallel > 1:
+        cluster = at_cluster_load(run.cluster, stage.layout.gpus)
+        bubble_s = float(mean_waiting_s(stage.work, cluster=cluster, stack=run.stack))
+        across = {(e.operator.name, e.operator.phase) for e in entries if _crosses_stages(e.operator, stage)}
+        waited = (each.seconds - each.fastest_s for each in record.operators if (each.name, each.phase) in across)
+        rows = {BUBBLE: (bubble_s, sum(waited))}
+    rows |= {
+        BETWEEN: (float(stage.iteration_time_s) - alone_s - bubble_s, record.between_s),
+        OVERHEAD: (0.0, -marks_s),
+    }
+    for name, (predicted, measured) in rows.items():
+        yield ComparedOperator(name=name, phase="", kind="", runs=0.0, predicted=predicted, measured=measured, confidence="")
+
+
+def _memory(stage: StagePrediction, record: StepRecord) -> dict[str, ComparedValue]:
+    """Part by part, of the pipeline stage that needed most."""
+    predicted, work = stage.memory, stage.work
+    if stage.layout.pipeline_parallel > 1:
+        held = work.every_stage[record.memory.pipeline_stage - 1]
+        predicted = stage_memory_bytes(work, held, scratch=work.setup.cluster.links.node.collectives.scratch)
+    return {
+        name: ComparedValue(
+            predicted=sum(float(getattr(predicted, part)) for part in parts), measured=float(getattr(record.memory, name))
+        )
+        for name, parts in MEMORY_PARTS.items()
+    }
+
+
+def _communication(
+    stage: StagePrediction, counted: Iterable[CollectiveCount]
+) -> tuple[dict[GroupOfRanks, ComparedValue], dict[GroupOfRanks, ComparedValue]]:
+    """Calls and payload of each kind of collective, size of group and pipeline stage, predicted and counted by torch."""
+    ours: dict[GroupOfRanks, list[float]] = {}
+    for place, held in enumerate(stage.work.every_stage, start=1):
+        for operator, repeats in stage.work.stage_executions(held):
+            if isinstance(operator, Collective) and operator.group.ranks > 1 and repeats > 0:
+                total = ours.setdefault(GroupOfRanks(operator.kind, int(operator.group.ranks), place), [0.0, 0.0])
+                total[0] += float(repeats)
+                total[1] += float(repeats * operator.payload_bytes)
+    theirs = {GroupOfRanks(each.kind, each.ranks, each.pipeline_stage): (each.calls, each.payload_bytes) for each in counted}
+    both = [*ours, *(key for key in theirs if key not in ours)]
+    none = (0.0, 0.0)
+    pairs = [
+        {key: ComparedValue(predicted=ours.get(key, none)[place], measured=float(theirs.get(key, none)[place])) for key in both}
+        for place in (0, 1)
+    ]
+    return pairs[0], pairs[1]

@@ -1,0 +1,1 @@
+"""Plans, their odds and their money as text."""

@@ -1,0 +1,1 @@
+"""How uncertain numbers are, and what runs say of them."""

@@ -1,0 +1,1 @@
+"""GPUs, links, clusters, and the coefficients of their kernels."""

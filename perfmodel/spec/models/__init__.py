@@ -1,0 +1,1 @@
+"""Models: sizes, kinds of layers, parts of layers, and what goes together."""

@@ -1,0 +1,116 @@
+"""What parts of a layer are made of beside heads and an MLP: mixtures of experts, latent attention, mixers that keep a state.
+
+A kind of layer (spec/models/layer_kinds.py) says which of them it has; a model describes each once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+
+from perfmodel.errors import InputError
+from perfmodel.spec.fields import Numeric, Spec, check_fields, count, flag, number
+
+S = TypeVar("S", bound=Spec)
+
+
+def described(section: S | None, key: str) -> S:
+    """A section of a model that some kind of layer has. Errors: InputError where the model has none."""
+    if section is None:
+        raise InputError("missing; some layers have what it describes", key=key)
+    return section
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class Mixture(Spec):
+    """A mixture of experts: a router sends each token to some of many MLPs, beside one that all tokens pass.
+
+    ffn_hidden_size          width of one routed expert; `shared_ffn_hidden_size` that of all shared experts together
+    shared_gate              what shared experts give is weighed by a number that each token has for them
+    router_bias              the router's product has a bias
+    groups                   of experts, of which a token meets `groups_per_token` at most: node-limited routing
+    latent_size              routed experts act on tokens projected to this width, where they are narrower than the stream
+    capacity_factor          an expert takes this many times the mean number of tokens, padded to it, and drops others; none:
+                             all
+
+    Errors: InputError.
+    """
+
+    experts: Numeric = count()
+    experts_per_token: Numeric = count()
+    ffn_hidden_size: Numeric = count()
+    shared_experts: Numeric = count(minimum=0, default=0)
+    shared_ffn_hidden_size: Numeric = count(minimum=0, default=0)
+    shared_gate: bool = flag(default=False)
+    router_bias: bool = flag(default=False)
+    groups: Numeric = count(default=1)
+    groups_per_token: Numeric = count(default=1)
+    latent_size: Numeric | None = number("count", minimum=1, integer=True, optional=True, default=None)
+    capacity_factor: Numeric | None = number("ratio", above=0, optional=True, default=None)
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if np.any(np.asarray(self.experts_per_token) > self.experts):
+            raise InputError(f"a token cannot meet more than {self.experts:g} experts", key="experts_per_token")
+        if np.any(np.remainder(self.experts, self.groups)):
+            raise InputError(f"{self.groups:g} groups do not divide {self.experts:g} experts", key="groups")
+        if np.any(np.asarray(self.groups_per_token) > self.groups):
+            raise InputError(f"a token cannot meet more than {self.groups:g} groups", key="groups_per_token")
+        if np.any(np.asarray(self.shared_experts) > 0) and np.any(np.asarray(self.shared_ffn_hidden_size) == 0):
+            raise InputError("missing; shared experts need their width", key="shared_ffn_hidden_size")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class LatentAttention(Spec):
+    """Multi-head latent attention (arXiv:2405.04434): keys and values of all heads come out of one narrow vector a token.
+
+    query_rank          width of the vector that queries come out of; 0: they come out of the stream
+    kv_rank             width of the one that keys and values come out of
+    nope_head_size      of each head's queries and keys, without positions; beside them `rotary_head_size` with positions, whose
+                        keys all heads share
+    value_head_size     of each head's values
+    """
+
+    query_rank: Numeric = count(minimum=0, default=0)
+    kv_rank: Numeric = count()
+    nope_head_size: Numeric = count()
+    rotary_head_size: Numeric = count()
+    value_head_size: Numeric = count()
+
+    @property
+    def head_size(self) -> Numeric:
+        """Head size of queries and keys: the part with positions and the part without."""
+        return self.nope_head_size + self.rotary_head_size
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class StateSpace(Spec):
+    """A Mamba-2 mixer (arXiv:2405.21060): heads that keep a state of `state_size` numbers for each of theirs.
+
+    `groups` of heads share what writes into the state and reads from it; `convolution` tokens meet before it, and chunks of
+    `chunk_size` tokens are scanned at a time.
+    """
+
+    heads: Numeric = count()
+    head_size: Numeric = count()
+    groups: Numeric = count()
+    state_size: Numeric = count()
+    convolution: Numeric = count(default=4)
+    chunk_size: Numeric = count(default=128)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class GatedDelta(Spec):
+    """A gated delta mixer (arXiv:2412.06464): linear attention whose state forgets, and is corrected by what it predicts.
+
+    Queries and keys have `key_heads`, values and gates `value_heads`, which share the former.
+    """
+
+    key_heads: Numeric = count()
+    value_heads: Numeric = count()
+    key_head_size: Numeric = count()
+    value_head_size: Numeric = count()
+    convolution: Numeric = count(default=4)
+    chunk_size: Numeric = count(default=64)
