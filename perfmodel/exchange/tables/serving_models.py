@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from functools import cache
 from typing import Any, Final
 
-from perfmodel.errors import NotSupportedError, did_you_mean, shown
+from perfmodel.errors import NotSupportedError, shown
 from perfmodel.exchange.building import build
 from perfmodel.exchange.presets import DATA, model_preset
 from perfmodel.exchange.questions.served_models import served
@@ -27,7 +28,9 @@ def named_served_model(name: str) -> TransformerModel:
     """The model of a repository, as engines hold it. Errors: NotSupportedError for one whose dimensions are not known here."""
     rows = served_model_rows()
     if name not in rows:
-        raise NotSupportedError(f"dimensions of {shown(name)} are not known; {did_you_mean(name, rows)}", key="model")
+        near = get_close_matches(name, rows, n=1)
+        hint = f"did you mean {near[0]}?" if near else "a preset (perfmodel list models) or a config.json would do"
+        raise NotSupportedError(f"dimensions of {shown(name)} are not known; {hint}", key="model")
     cells = rows[name]
     if cells["preset"]:
         return served(model_preset(cells["preset"]))
