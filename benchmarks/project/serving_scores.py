@@ -1,7 +1,7 @@
 """What measured servers say of errors: `python -m perfmodel.benchmarks.project.serving_scores TABLE.csv`.
 
-Scores a table of serving runs as `perfmodel validate` does and writes perfmodel/data/serving_evidence.yaml, from which intervals
-of forecasts take what uncertain numbers do not explain.
+Scores a table of serving runs as `perfmodel validate` does and writes perfmodel/data/serving_evidence.yaml, from which
+intervals of forecasts take what uncertain numbers do not explain.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from perfmodel.exchange.presets import DATA
 from perfmodel.exchange.tables.serving_runs import read_serving_runs
 from perfmodel.spec.serving_evidence import ServingEvidence
 
-HEAD = """# Half widths of 90 % intervals of ln(measured / predicted) beyond uncertain numbers, by metric, class of model and load; then the rows
-# and sources behind them (perfmodel/evidence/serving_scores.py). Written by python -m perfmodel.benchmarks.project.serving_scores
+HEAD = """# Half widths of 90 % intervals of ln(measured / predicted) beyond uncertain numbers, by metric, class of model and load;
+# then the rows and sources behind them (perfmodel/evidence/serving_scores.py).
+# Written by python -m perfmodel.benchmarks.project.serving_scores
 name: Measured servers
 source: estimated on {day} on {rows} scored measurements of {sources} sources of {table}
 cells:

@@ -54,6 +54,7 @@ class EngineHost(Spec):
 
     step_s      between two forward passes: scheduling, sampling, detokenising that no GPU work hides
     sequence_s  the same for each sequence of the pass
+    group_s     the same where a step is handed to the processes of several GPUs
     stream_s    the same where answers are streamed over HTTP, of one process that works beside the GPU: no pass follows another
                 faster than this times its sequences
     admission_s once a request within the engine: queues between its processes, the first pass of a sequence
@@ -63,6 +64,7 @@ class EngineHost(Spec):
 
     step_s: Numeric = number("s")
     sequence_s: Numeric = number("s", default=0.0)
+    group_s: Numeric = number("s", default=0.0)
     stream_s: Numeric = number("s", default=0.0)
     admission_s: Numeric = number("s", default=0.0)
     request_s: Numeric = number("s")

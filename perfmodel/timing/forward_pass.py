@@ -96,7 +96,7 @@ def pass_time(setup: ServingSetup, tokens: ForwardPass, *, host: bool = True) ->
     eager = (np.asarray(tokens.prompts) > 0) | (not engine.graphs)
     launches = np.where(eager, kernels * engine.launch_s, 0.0)
     if host:
-        own = engine.step_s + engine.sequence_s * tokens.sequences
+        own = engine.step_s + engine.sequence_s * tokens.sequences + engine.group_s * (setup.tensor_parallel > 1)
         sums["host_s"] = own
     device = sum(sums[name] for name in PARTS if name != "host_s")
     sums["host_s"] = sums["host_s"] + np.maximum(launches - device, 0.0)  # the CPU launches while the GPU runs what it has
