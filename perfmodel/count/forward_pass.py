@@ -132,7 +132,7 @@ def forward_operators(setup: ServingSetup, tokens: ForwardPass) -> tuple[ServedO
     writer = _PassOperators(setup, tokens)
     operators = [*writer.embedding()]
     for name, kind in setup.model.kinds.items():
-        layers = setup.model.layers_of(name, 0, setup.model.layers)
+        layers = setup.layers[name]
         operators += (replace(each, repeats=each.repeats * layers) for each in writer.layer(name, kind))
     return (*operators, *writer.head())
 

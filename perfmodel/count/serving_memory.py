@@ -7,6 +7,7 @@ activations of the largest pass, G CUDA graphs.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -40,6 +41,7 @@ class ServingMemory:
         return self.total_bytes - used - np.maximum(self.cache_bytes, 0.0)
 
 
+@lru_cache(maxsize=64)
 def weight_bytes(setup: ServingSetup) -> Numeric:
     """W: parameters of one GPU, matrices of layers in the format of the weights, everything else in 16 bits."""
     model, weights = setup.model, setup.weights
@@ -99,7 +101,7 @@ def sequence_bytes(setup: ServingSetup, tokens: Numeric) -> Numeric:
     held = np.ceil(np.asarray(tokens) / block) * block
     total: Numeric = 0.0
     for name, kind in model.kinds.items():
-        layers = model.layers_of(name, 0, model.layers)
+        layers = setup.layers[name]
         kept = held if kind.window is None else np.minimum(held, np.ceil(kind.window / block) * block + block)
         total = total + layers * kept * cache_bytes_per_token(setup, kind)
     return total
@@ -110,7 +112,7 @@ def cache_tokens(setup: ServingSetup) -> Numeric:
     model = setup.model
     each: Numeric = 0.0
     for name, kind in model.kinds.items():
-        each = each + model.layers_of(name, 0, model.layers) * cache_bytes_per_token(setup, kind)
+        each = each + setup.layers[name] * cache_bytes_per_token(setup, kind)
     block = setup.engine.memory.block_tokens
     free = np.maximum(serving_memory(setup).cache_bytes, 0.0)
     return np.floor(free / each / block) * block * setup.attention_replicas

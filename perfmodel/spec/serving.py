@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -17,7 +19,7 @@ from perfmodel.spec.serving_profile import ServingProfile
 SERVED_ATTENTION = ("full", "sliding", "latent")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class ServingSetup:
     """One replica of a model on the GPUs of one engine.
 
@@ -46,6 +48,12 @@ class ServingSetup:
         _check_divides(self.attention_tensor, self.model.attention_heads, "attention heads", "tensor_parallel")
         if self.expert_parallel > 1 and self.model.mixture is None:
             raise InputError("this model has no experts to spread", key="expert_parallel")
+
+    @cached_property
+    def layers(self) -> Mapping[str, Numeric]:
+        """How many layers there are of each kind."""
+        model = self.model
+        return {name: model.layers_of(name, 0, model.layers) for name in model.kinds}
 
     @property
     def attention_tensor(self) -> int:

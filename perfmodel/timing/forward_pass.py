@@ -5,7 +5,7 @@ Symbols: a = fixed_s and e = efficiency of the GPU's serving profile, M memory r
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -77,10 +77,14 @@ def pass_time(setup: ServingSetup, tokens: ForwardPass, *, host: bool = True) ->
     """The pass in its parts; without the host where it rides in another one."""
     sums: dict[str, Numeric] = dict.fromkeys(PARTS, 0.0)
     kernels: Numeric = 0.0
+    known: dict[Hashable, tuple[Numeric, Numeric]] = {}  # layers of other kinds have many products alike
     for operator in forward_operators(setup, tokens):
         match operator:
             case ServedProduct():
-                seconds, computed = product_time_s(operator, setup)
+                shape = _shape(operator)
+                if shape not in known:
+                    known[shape] = product_time_s(operator, setup)
+                seconds, computed = known[shape]
                 sums["weights_s"] = sums["weights_s"] + operator.repeats * np.where(computed, 0.0, seconds)
                 sums["compute_s"] = sums["compute_s"] + operator.repeats * np.where(computed, seconds, 0.0)
             case CachedAttention():
@@ -101,6 +105,13 @@ def pass_time(setup: ServingSetup, tokens: ForwardPass, *, host: bool = True) ->
     device = sum(sums[name] for name in PARTS if name != "host_s")
     sums["host_s"] = sums["host_s"] + np.maximum(launches - device, 0.0)  # the CPU launches while the GPU runs what it has
     return PassTime(**sums)
+
+
+def _shape(product: ServedProduct) -> Hashable:
+    """What the time of a product depends on."""
+    sizes = (product.rows, product.columns, product.inner, product.batch)
+    numbers = tuple(np.asarray(size, dtype=float).tobytes() for size in sizes)
+    return (*numbers, product.precision, product.law, product.role in EXPERT_PRODUCTS)
 
 
 def product_time_s(product: ServedProduct, setup: ServingSetup) -> tuple[Numeric, Numeric]:

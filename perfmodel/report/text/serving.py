@@ -144,18 +144,18 @@ def _table(groups: Sequence[tuple[str, Any]], *, first: str) -> RenderableType:
     table = plain_table(first)
     if first != "metric":
         table.add_column("metric", no_wrap=True)
-    for heading in ("rows", "median", "p90", *(("bias",) if first == "metric" else ()), "in 90 %"):
+    for heading in ("rows", "median", "p90", *(("bias", "in 90 %") if first == "metric" else ())):
         table.add_column(heading, justify="right", no_wrap=True)
     for name, questions in groups:
         for question, errors in questions.items():
-            table.add_row(*([name] if name else []), question, *_figures(errors, with_bias=first == "metric"))
+            table.add_row(*([name] if name else []), question, *_figures(errors, whole=first == "metric"))
     return table
 
 
-def _figures(errors: ServingErrors, *, with_bias: bool) -> Iterator[str]:
+def _figures(errors: ServingErrors, *, whole: bool) -> Iterator[str]:
     yield f"{errors.rows:,}"
     yield f"{100 * errors.median_abs_error:.1f} %"
     yield f"{100 * errors.p90_abs_error:.1f} %"
-    if with_bias:
+    if whole:
         yield f"{100 * errors.bias:+.1f} %"
-    yield f"{100 * errors.interval_coverage:.0f} %"
+        yield f"{100 * errors.interval_coverage:.0f} %"
