@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from perfmodel.count.forward_pass import ForwardPass, forward_operators
-from perfmodel.count.operators import Collective
+from perfmodel.count.operators import Collective, MemoryBound
 from perfmodel.exchange.questions.served_models import engine_preset, serving_profile, serving_setup
 from perfmodel.spec.serving import ServingSetup
 from perfmodel.spec.spread import with_numbers
-from perfmodel.timing.forward_pass import PARTS, message_time_s, pass_time, streamed
+from perfmodel.timing.forward_pass import PARTS, message_time_s, pass_time, small_kernel_time_s, streamed
 
 
 def llama(**settings: Any) -> ServingSetup:
@@ -75,6 +75,16 @@ def test_without_graphs_the_cpu_bounds_a_small_pass() -> None:
     found = pass_time(eager, ForwardPass(sequences=1, context=1000))
     assert found.total_s == pytest.approx(24e-3, rel=0.3)
     assert found.host_s > 0.4 * found.total_s
+
+
+def test_every_small_kernel_starts_once() -> None:
+    """kernels * a + bytes / (e*M): three kernels start three times as often as one and move the same."""
+    setup = llama()
+    one, three = (MemoryBound(name="norm", moved_bytes=1e6, kernels=number) for number in (1, 3))
+    starts = small_kernel_time_s(three, setup) - small_kernel_time_s(one, setup)
+    assert starts == pytest.approx(2 * setup.profile.small_kernel_s)
+    rate = 3.35e12 * setup.cluster.gpu.kernels.memory_bound["elementwise"].efficiency
+    assert small_kernel_time_s(one, setup) == pytest.approx(setup.profile.small_kernel_s + 1e6 / rate)
 
 
 def test_streaming_bounds_many_fast_passes() -> None:

@@ -85,6 +85,8 @@ def _workload(cells: Mapping[str, str], kind: str, requests: float | None, *, wi
     tensor = tensor or int(gpus)
     weights = words["weights"].get(cells["weights"], cells["weights"])
     replicas = int(_number(cells, "data_parallel_attention") or 1)
+    if tensor % replicas:  # a table may state what one replica of attention is split over
+        tensor *= replicas
     spread = EXPERTS.search(cells["notes"])
     setup = _setup(
         cells["model"],
