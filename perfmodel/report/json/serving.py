@@ -11,6 +11,7 @@ import numpy as np
 from perfmodel.evidence.serving_scores import ServingComparison, ServingScoreboard
 from perfmodel.report.json.prediction import SCHEMA_VERSION
 from perfmodel.serving.forecast import ServingForecast
+from perfmodel.spec.axes import EXPERT, TENSOR
 from perfmodel.spec.fields import Numeric
 from perfmodel.timing.forward_pass import PARTS
 
@@ -26,7 +27,7 @@ def load_rows(forecast: ServingForecast) -> list[dict[str, Any]]:
     rows = []
     for place in range(shape[0]):
         row: dict[str, Any] = {
-            "tensor_parallel": forecast.setup.tensor_parallel,
+            TENSOR.name: forecast.setup.tensor_parallel,
             "concurrency": int(_at(load.concurrency, place, shape)),
             "running": int(_at(load.running, place, shape)),
             "queued": bool(_at(load.is_queued, place, shape)),
@@ -72,8 +73,8 @@ def _replica(forecast: ServingForecast) -> dict[str, Any]:
         "engine": setup.engine.name,
         "precision": setup.weights.name,
         "kv_precision": setup.cache.name,
-        "tensor_parallel": setup.tensor_parallel,
-        "expert_parallel": setup.expert_parallel,
+        TENSOR.name: setup.tensor_parallel,
+        EXPERT.name: setup.expert_parallel,
         "input_tokens": int(np.asarray(forecast.request.input_tokens)),
         "output_tokens": int(np.asarray(forecast.request.output_tokens)),
         "verdict": forecast.verdict,
