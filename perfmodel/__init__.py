@@ -11,13 +11,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from perfmodel.api import MFUMeter, diagnose, explain, load, plan, predict, sweep, timeline, whatif
+    from perfmodel.api import MFUMeter, diagnose, explain, infer, load, plan, predict, sweep, timeline, whatif
     from perfmodel.errors import InputError, NotSupportedError, PerfmodelError
     from perfmodel.events.timeline import Timeline
     from perfmodel.explanation.diagnosis import Diagnosis
     from perfmodel.explanation.explanation import Explanation
     from perfmodel.prediction import Prediction
     from perfmodel.search.plan import Plan
+    from perfmodel.serving.forecast import ServingForecast
     from perfmodel.spec.run import Run
     from perfmodel.variation.scenarios import WhatIf
     from perfmodel.variation.sweep import Sweep
@@ -33,11 +34,13 @@ __all__ = [
     "Plan",
     "Prediction",
     "Run",
+    "ServingForecast",
     "Sweep",
     "Timeline",
     "WhatIf",
     "diagnose",
     "explain",
+    "infer",
     "load",
     "plan",
     "predict",

@@ -27,6 +27,7 @@ from perfmodel.prediction import Prediction
 from perfmodel.prediction import predict as predict_run
 from perfmodel.search.plan import Plan
 from perfmodel.search.plan import plan as best_plan
+from perfmodel.serving.forecast import ServingForecast
 from perfmodel.spec.models.model import TransformerModel
 from perfmodel.spec.run import Run
 from perfmodel.variation.scenarios import WhatIf
@@ -49,6 +50,47 @@ def predict(run: RunSource, settings: Settings = ()) -> Prediction:
     13
     """
     return predict_run(load(run, settings))
+
+
+def infer(
+    model: str | Mapping[str, Any] | TransformerModel,
+    *,
+    gpu: str,
+    tensor_parallel: int | str | Sequence[int] = 1,
+    engine: str = "vllm",
+    precision: str = "bf16",
+    kv_precision: str = "bf16",
+    input_tokens: int = 1000,
+    output_tokens: int = 500,
+    concurrency: int | str | Sequence[int | str] = "1,8,64,max",
+    expert_parallel: int = 1,
+    dollars_per_gpu_hour: float | None = None,
+    settings: Iterable[str] = (),
+) -> tuple[ServingForecast, ...]:
+    """Whether a model serves on one replica of each of some numbers of GPUs, with how much context, and how fast.
+
+    `settings` are of the engine, as in "memory.fraction=0.95". Errors: InputError for a name that is not known.
+
+    >>> (alone,) = infer("nemotron-4-15b", gpu="h100-sxm-80gb", input_tokens=2000)
+    >>> alone.verdict, alone.longest_context > 200_000
+    ('fits', True)
+    """
+    from perfmodel.exchange.questions.asked_servers import asked_servers
+
+    return asked_servers(
+        model,
+        gpu=gpu,
+        tensor_parallel=tensor_parallel,
+        engine=engine,
+        precision=precision,
+        kv_precision=kv_precision,
+        input_tokens=input_tokens,
+        output_tokens=output_tokens,
+        concurrency=concurrency,
+        expert_parallel=expert_parallel,
+        dollars_per_gpu_hour=dollars_per_gpu_hour,
+        settings=settings,
+    )
 
 
 def whatif(

@@ -21,6 +21,7 @@ from perfmodel.commands.console import say
 from perfmodel.commands.convert import convert
 from perfmodel.commands.diagnose import diagnose
 from perfmodel.commands.explain import explain
+from perfmodel.commands.infer import infer
 from perfmodel.commands.launch import launch
 from perfmodel.commands.list import list_presets
 from perfmodel.commands.measure import measure
@@ -35,7 +36,7 @@ from perfmodel.commands.whatif import whatif
 from perfmodel.errors import PerfmodelError
 
 PANELS: Final[Mapping[str, Mapping[str, Callable[..., None]]]] = {
-    "Predict": {"predict": predict, "explain": explain},
+    "Predict": {"predict": predict, "infer": infer, "explain": explain},
     "Choose": {"whatif": whatif, "sweep": sweep, "plan": plan},
     "Measure and validate": {
         "validate": validate,

@@ -30,7 +30,8 @@ def validate(
         list[Path] | None,
         typer.Argument(
             metavar="[FILE...]",
-            help="Measured runs: tables with the columns of published_runs.csv, logs of training software with their scripts "
+            help="Measured runs: tables with the columns of published_runs.csv, or of serving runs (a row a metric), "
+            "logs of training software with their scripts "
             "or configurations beside them, and folders of these. Default: published_runs.csv.",
         ),
     ] = None,
@@ -93,9 +94,15 @@ def validate(
 
     perfmodel validate logs/ --cluster dgx-h100
 
+    perfmodel validate serving.csv --leave-source-out
+
     perfmodel validate --memory fits.csv
     """
     form = form_of(output, as_json=as_json, as_csv=as_csv, as_markdown=as_markdown)
+    if files and not memory and _are_of_servers(files):
+        beside = {"--figure": figure, "--reliability": reliability, "--evidence": evidence, "--fail-above": fail_above}
+        _validate_servers(files, beside, leave_source_out=leave_source_out, form=form, output=output)
+        return
     of_logs = {"model": model, "cluster": cluster, "gpus": gpus}
     if mixtures and (files or memory):
         raise InputError(f"--mixtures is a table of its own; it cannot be combined with {'--memory' if memory else 'FILE'}")
@@ -119,6 +126,49 @@ def validate(
             form=form,
             output=output,
         )
+
+
+def _are_of_servers(files: Sequence[Path]) -> bool:
+    """Whether these are tables of serving runs. Errors: InputError for such a table beside others."""
+    csv_files = [each for each in files if each.suffix.lower() == ".csv" and each.is_file()]
+    if not csv_files:
+        return False
+    from perfmodel.exchange.tables.serving_runs import is_serving_table
+
+    found = [is_serving_table(each) for each in csv_files]
+    if any(found) and (len(files) > 1):
+        raise InputError(f"{csv_files[found.index(True)]} lists serving runs; give it alone")
+    return any(found)
+
+
+def _validate_servers(
+    files: Sequence[Path], beside: Mapping[str, object], *, leave_source_out: bool, form: str, output: Path | None
+) -> None:
+    from perfmodel.evidence.serving_scores import compare_serving, serving_scoreboard, without_own_source
+    from perfmodel.exchange.serving_evidence import serving_evidence
+    from perfmodel.exchange.tables.serving_runs import read_serving_runs
+    from perfmodel.report.json.serving import serving_validation_document, serving_validation_rows
+
+    for option in (name for name, value in beside.items() if value):
+        raise InputError(f"{option} is about training runs; {files[0]} lists serving runs")
+    table = read_serving_runs(files[0], without_own=leave_source_out)
+    comparisons = list(compare_serving(table.rows, serving_evidence()))
+    if leave_source_out:
+        comparisons = without_own_source(comparisons)
+    scores = serving_scoreboard(comparisons, table.unread)
+
+    def report() -> RenderableType:
+        from perfmodel.report.text.serving import serving_validation_report
+
+        return serving_validation_report(scores, leave_source_out=leave_source_out)
+
+    emit(
+        form,
+        output,
+        document=lambda: serving_validation_document(scores, leave_source_out=leave_source_out),
+        report=report,
+        rows=lambda: serving_validation_rows(scores),
+    )
 
 
 def _table_of_fits(files: Sequence[Path], beside: Mapping[str, object]) -> Path:

@@ -30,7 +30,7 @@ from perfmodel.spec.stack import SoftwareStack
 DATA: Final = Path(__file__).parent.parent / "data"
 KINDS: Final = tuple(DESCRIBED)
 FAMILIES: Final = "families"  # of models that a config.json describes: no presets, but listed beside them
-HARDWARE: Final = ("clusters", "gpus", "links", "kernels", "collectives")  # whose names speak of chips
+HARDWARE: Final = ("clusters", "gpus", "links", "kernels", "collectives", "serving")  # whose names speak of chips
 S = TypeVar("S", bound=Spec)
 PRIORS: Final = DATA / "cluster_priors.yaml"
 

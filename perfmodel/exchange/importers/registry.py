@@ -41,6 +41,8 @@ DESCRIBED: Final[Mapping[str, str]] = {  # kind of preset: what a file of it des
     "stacks": "a software stack",
     "economics": "economic terms",
     "evidence": "what measured runs say",
+    "engines": "a serving engine",
+    "serving": "kernels of serving",
 }
 
 

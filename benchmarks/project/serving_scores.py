@@ -1,0 +1,40 @@
+"""What measured servers say of errors: `python -m perfmodel.benchmarks.project.serving_scores TABLE.csv`.
+
+Scores a table of serving runs as `perfmodel validate` does and writes perfmodel/data/serving_evidence.yaml, from which
+intervals of forecasts take what uncertain numbers do not explain.
+"""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+from perfmodel.evidence.serving_scores import compare_serving, estimated_cells
+from perfmodel.exchange.presets import DATA
+from perfmodel.exchange.tables.serving_runs import read_serving_runs
+from perfmodel.spec.serving_evidence import ServingEvidence
+
+HEAD = """# Half widths of 90 % intervals of ln(measured / predicted) beyond uncertain numbers, by metric, class of model, load;
+# then the rows and sources behind them (perfmodel/evidence/serving_scores.py).
+# Written by python -m perfmodel.benchmarks.project.serving_scores
+name: Measured servers
+source: estimated on {day} on {rows} scored measurements of {sources} sources of {table}
+cells:
+"""
+
+
+def main(table: Path) -> None:
+    """Estimate the discrepancies on a table, and write them."""
+    nothing = ServingEvidence(name="nothing", cells={})
+    comparisons = list(compare_serving(read_serving_runs(table).rows, nothing))
+    scored = [each for each in comparisons if each.is_scored]
+    sources = len({each.measured.source for each in scored})
+    text = HEAD.format(day=datetime.now(UTC).date(), rows=f"{len(scored):,}", sources=sources, table=table.name)
+    for cell, figures in sorted(estimated_cells(comparisons).items()):
+        text += f"  {cell}: {' '.join(f'{figure:g}' for figure in figures)}\n"
+    (DATA / "serving_evidence.yaml").write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,293 @@
+"""What one forward pass of a served model runs on a GPU: tokens of prompts, and one token of each sequence with a past.
+
+The declarations of layer parts are those of training; there is no backward pass, keys and values of earlier tokens are in a
+cache, and the head multiplies sampled rows alone.
+
+Symbols: B sequences that decode, n tokens of each in the cache, P prompts of S tokens, R = B + P*S rows, t tensor_parallel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+
+from perfmodel.count.declarations import Component, ExpertShards, LayerPart, Linear
+from perfmodel.count.layer import layer_name, layer_parts
+from perfmodel.count.operators import Collective, FusedAttention, Matmul, MemoryBound
+from perfmodel.count.parts.vocabulary import head_linear
+from perfmodel.count.roles import Role
+from perfmodel.spec.fields import Numeric, anywhere
+from perfmodel.spec.layout import ProcessGroup
+from perfmodel.spec.models.layer_kinds import LayerKind
+from perfmodel.spec.models.layer_parts import described
+from perfmodel.spec.serving import ServingSetup
+from perfmodel.spec.serving_formats import WIDE, WIDE_BYTES
+
+FP32_BYTES: Final = 4
+ROUTER_KERNELS: Final = 2  # scores to chosen experts, and the order of tokens
+MOVES: Final = 2  # of tokens to their experts and back
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForwardPass:
+    """The tokens of one pass of one replica; numbers broadcast.
+
+    `sequences` decode, each over `context` tokens of the cache; `prompts` of `prompt_tokens` each are read.
+    """
+
+    sequences: Numeric = 0.0
+    context: Numeric = 0.0
+    prompts: Numeric = 0.0
+    prompt_tokens: Numeric = 0.0
+
+    @property
+    def rows(self) -> Numeric:
+        """Tokens that pass every layer: B + P*S."""
+        return self.sequences + self.prompts * self.prompt_tokens
+
+    @property
+    def sampled(self) -> Numeric:
+        """Rows that the head multiplies: the last of each sequence and prompt."""
+        return self.sequences + self.prompts
+
+    def shared_by(self, replicas: Numeric) -> ForwardPass:
+        """What one of several replicas of attention has of it."""
+        return replace(self, sequences=self.sequences / replicas, prompts=self.prompts / replicas)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServedProduct(Matmul):
+    """A product whose weights are held in a format of their own: `weight_bytes` a number, timed by `law` with few rows."""
+
+    weight_bytes: Numeric
+    law: str
+
+    @property
+    def read_bytes(self) -> Numeric:
+        """The weights once, the rows read and written in 16 bits."""
+        weights = self.weight_bytes * self.inner * self.columns
+        return self.batch * (weights + WIDE_BYTES * self.rows * (self.inner + self.columns))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CachedAttention:
+    """One query of each of `sequences` over `context` keys and values of a cache; `cache_bytes` of all heads for one token.
+
+    Latent attention reads one narrow vector for all heads: queries of `head_size`, values of `value_size` numbers.
+    """
+
+    name: str
+    role: Role = Role.CORE
+    repeats: Numeric = 1
+    sequences: Numeric
+    context: Numeric
+    window: Numeric | None
+    heads: Numeric
+    head_size: Numeric
+    value_size: Numeric
+    cache_bytes: Numeric
+    law: str
+
+    @property
+    def keys(self) -> Numeric:
+        """Keys that a query meets: all, or those of the window."""
+        return self.context if self.window is None else np.minimum(self.context, self.window)
+
+    @property
+    def read_bytes(self) -> Numeric:
+        """B * min(n, window) * bytes of a token."""
+        return self.sequences * self.keys * self.cache_bytes
+
+    @property
+    def flop(self) -> Numeric:
+        """2 * B * a * k * (d + v)."""
+        return 2.0 * self.sequences * self.heads * self.keys * (self.head_size + self.value_size)
+
+
+ServedOperator = ServedProduct | CachedAttention | FusedAttention | MemoryBound | Collective
+
+
+def cache_bytes_per_token(setup: ServingSetup, kind: LayerKind) -> Numeric:
+    """Bytes of one token in the cache of one layer on one GPU: 2 * max(1, kv_heads/t) * d * b; latent (l + r) * b, not split.
+
+    >>> from perfmodel.exchange.questions.served_models import serving_setup
+    >>> setup = serving_setup("qwen3-235b-a22b", gpu="h100-sxm-80gb", tensor_parallel=4)
+    >>> float(cache_bytes_per_token(setup, setup.model.kinds[""]) * setup.model.layers)  # vLLM's log has 48,128
+    48128.0
+    """
+    model = setup.model
+    if kind.attention == "none":
+        return 0.0
+    if kind.attention == "latent":
+        latent = described(model.latent, "latent")
+        return (latent.kv_rank + latent.rotary_head_size) * setup.cache.bytes
+    return 2.0 * np.maximum(model.kv_heads / setup.attention_tensor, 1.0) * model.head_size * setup.cache.bytes
+
+
+def forward_operators(setup: ServingSetup, tokens: ForwardPass) -> tuple[ServedOperator, ...]:
+    """The operators of one GPU for one pass, in the order in which they run; `repeats` counts layers of one kind."""
+    writer = _PassOperators(setup, tokens)
+    operators = [*writer.embedding()]
+    for name, kind in setup.model.kinds.items():
+        layers = setup.layers[name]
+        operators += (replace(each, repeats=each.repeats * layers) for each in writer.layer(name, kind))
+    return (*operators, *writer.head())
+
+
+class _PassOperators:
+    """Writes down the parts of one pass."""
+
+    def __init__(self, setup: ServingSetup, tokens: ForwardPass) -> None:
+        self.setup, self.model, self.tokens = setup, setup.model, tokens
+        self.own = tokens.shared_by(setup.attention_replicas)
+        self.tensor = setup.tensor_parallel
+        self.group = ProcessGroup(name="tensor_parallel", ranks=self.tensor, stride=1)
+        self.stream_bytes = WIDE_BYTES * tokens.rows * self.model.hidden_size
+
+    def embedding(self) -> Iterator[ServedOperator]:
+        yield self._moved("embedding.lookup", Role.LOOKUP, 2 * self.stream_bytes)
+        yield from self._all_reduce("embedding.all_reduce")
+
+    def layer(self, name: str, kind: LayerKind) -> Iterator[ServedOperator]:
+        """Attention and feed-forward part of one layer."""
+        setup, called = self.setup, layer_name(self.model, name)
+        shards = ExpertShards(ranks=setup.expert_parallel, tensor=setup.expert_tensor)
+        of_attention = iter(layer_parts(self.model, kind, setup.attention_tensor, called, shards))
+        of_mlp = iter(layer_parts(self.model, kind, self.tensor, called, shards))
+        if kind.attention != "none":
+            declared, _ = next(of_attention), next(of_mlp)
+            yield from self._norms(f"{called}.attention", declared, self.own.rows)
+            yield from self._linears(declared, self.own.rows)
+            yield from self._core(kind, f"{called}.attention")
+            yield from self._all_reduce(f"{called}.attention.all_reduce")
+        if kind.feed_forward != "none":
+            declared = next(of_mlp)
+            yield from self._norms(f"{called}.mlp", declared, self.tokens.rows)
+            yield from self._linears(declared, self.tokens.rows)
+            yield from self._between(declared, f"{called}.mlp")
+            yield from self._all_reduce(f"{called}.mlp.all_reduce")
+
+    def head(self) -> Iterator[ServedOperator]:
+        """Final norm and logits of sampled rows, which ranks gather; then the choice of tokens."""
+        linear, sampled = head_linear(self.model, self.tensor), self.tokens.sampled
+        yield self._norm("head.norm", sampled)
+        yield self._product(linear, sampled)
+        logits = sampled * linear.columns
+        if self.tensor > 1:
+            payload = WIDE_BYTES * logits * self.tensor
+            yield Collective(name="head.gather", kind="all_gather", payload_bytes=payload, group=self.group)
+        yield self._moved("head.sample", Role.LOSS, 3 * FP32_BYTES * logits * self.tensor, kernels=3)
+
+    def _linears(self, declared: LayerPart, rows: Numeric) -> Iterator[ServedOperator]:
+        for linear in declared.linears:
+            yield self._product(linear, rows)
+
+    def _product(self, linear: Linear, rows: Numeric) -> ServedProduct:
+        """One matrix; of experts those that some token meets: n*(1 - (1 - k/E)^R) of the n on a rank, R*k/E rows each."""
+        batch: Numeric = 1.0
+        if linear.component is Component.EXPERTS:
+            mixture = described(self.model.mixture, "mixture")
+            chance = mixture.experts_per_token / mixture.experts
+            met = 1.0 - np.power(1.0 - chance, np.asarray(rows, dtype=float))
+            batch = linear.number * np.maximum(met, 1e-9)
+            rows = rows * chance / np.maximum(met, 1e-9)
+        narrow = self._is_narrow(linear)
+        weights = self.setup.weights
+        return ServedProduct(
+            name=linear.name,
+            role=linear.role,
+            rows=rows,
+            columns=linear.columns,
+            inner=linear.inner,
+            batch=batch,
+            precision=self.setup.circuits if narrow else WIDE,
+            weight_bytes=weights.bytes if narrow else WIDE_BYTES,
+            law=weights.law if narrow else WIDE,
+        )
+
+    def _is_narrow(self, linear: Linear) -> bool:
+        return is_narrow(self.setup, linear.component) and linear.role is not Role.ROUTER
+
+    def _core(self, kind: LayerKind, name: str) -> Iterator[ServedOperator]:
+        """Rotation and writing into the cache, then attention: of sequences over the cache, of prompts as in training."""
+        model, own, tensor = self.model, self.own, self.setup.attention_tensor
+        heads = model.attention_heads / tensor
+        latent = model.latent if kind.attention == "latent" else None
+        kv_heads = heads if latent else np.maximum(model.kv_heads / tensor, 1.0)
+        per_token = cache_bytes_per_token(self.setup, kind)
+        around = WIDE_BYTES * own.rows * (2 * heads + kv_heads) * model.head_size + per_token * own.rows
+        yield self._moved(f"{name}.rotary", Role.ELEMENTWISE, around)
+        if anywhere(np.asarray(own.sequences) > 0):
+            yield CachedAttention(
+                name=f"{name}.core",
+                sequences=own.sequences,
+                context=own.context,
+                window=kind.window,
+                heads=heads,
+                head_size=latent.kv_rank + latent.rotary_head_size if latent else model.head_size,
+                value_size=latent.kv_rank if latent else model.head_size,
+                cache_bytes=per_token,
+                law=self.setup.cache.law,
+            )
+        if anywhere(np.asarray(own.prompts) > 0):
+            yield FusedAttention(
+                name=f"{name}.core",
+                sequences=own.prompts,
+                heads=heads,
+                kv_heads=kv_heads,
+                head_size=model.head_size,
+                value_size=latent.value_head_size if latent else None,
+                query_length=own.prompt_tokens,
+                key_length=own.prompt_tokens,
+                window=kind.window,
+                precision=WIDE,
+            )
+
+    def _between(self, declared: LayerPart, name: str) -> Iterator[ServedOperator]:
+        """The activation function; of experts also the choice, and moving tokens to them and back."""
+        model, rows, passes = self.model, self.tokens.rows, 3 if self.model.gated else 2
+        if model.mixture is None or declared.out is not None:
+            numbers = rows * model.ffn_hidden_size / self.tensor
+            yield self._moved(f"{name}.activation", Role.ELEMENTWISE, passes * WIDE_BYTES * numbers)
+            return
+        mixture = model.mixture
+        copies = rows * mixture.experts_per_token / self.setup.expert_parallel
+        scores = FP32_BYTES * rows * mixture.experts
+        yield self._moved(f"{name}.route", Role.ROUTER, 2 * scores, kernels=ROUTER_KERNELS)
+        moved = MOVES * 2 * WIDE_BYTES * copies * model.hidden_size
+        yield self._moved(f"{name}.permute", Role.PERMUTE, moved, kernels=MOVES)
+        numbers = copies * mixture.ffn_hidden_size / self.setup.expert_tensor
+        yield self._moved(f"{name}.activation", Role.EXPERT_ACTIVATION, passes * WIDE_BYTES * numbers)
+
+    def _norms(self, name: str, declared: LayerPart, rows: Numeric) -> Iterator[ServedOperator]:
+        """Norms of the stream, each with the residual connection before it in one kernel; those of queries and keys in one."""
+        for each in range(declared.norms):
+            yield self._norm(f"{name}.{'post_norm' if each else 'norm'}", rows)
+        if anywhere(np.asarray(declared.inner_norms) > 0):
+            width = 2 * (self.model.query_size + self.model.kv_size) / self.setup.attention_tensor
+            yield self._moved(f"{name}.qk_norm", Role.NORM, WIDE_BYTES * rows * width)
+
+    def _norm(self, name: str, rows: Numeric) -> MemoryBound:
+        return self._moved(name, Role.NORM, 4 * WIDE_BYTES * rows * self.model.hidden_size)
+
+    def _moved(self, name: str, role: Role, moved_bytes: Numeric, kernels: int = 1) -> MemoryBound:
+        return MemoryBound(name=name, role=role, moved_bytes=moved_bytes, kernels=kernels)
+
+    def _all_reduce(self, name: str) -> Iterator[Collective]:
+        """Partial sums of the stream of all rows. Data-parallel attention gathers and scatters as many bytes instead."""
+        if self.tensor > 1:
+            yield Collective(name=name, kind="all_reduce", payload_bytes=self.stream_bytes, group=self.group)
+
+
+def is_narrow(setup: ServingSetup, component: Component) -> bool:
+    """Whether the matrices of a component are in the format of the weights: those of layers, less what mixtures keep wide."""
+    weights, mixed = setup.weights, setup.model.mixture is not None
+    return {
+        Component.ATTENTION: weights.narrow_attention or not mixed,
+        Component.FEED_FORWARD: weights.narrow_mlp or not mixed,
+        Component.EXPERTS: True,
+        Component.HEAD: False,
+    }[component]

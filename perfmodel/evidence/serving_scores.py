@@ -1,0 +1,214 @@
+"""How wrong predictions of servers are on measured ones: metric by metric, by engine and by GPU."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+
+from perfmodel.evidence.interval_scores import LEVEL
+from perfmodel.evidence.measured_rows import UnreadRow
+from perfmodel.evidence.serving_rows import MeasuredServing
+from perfmodel.serving.intervals import value_uncertainty
+from perfmodel.serving.law import ServedLoad
+from perfmodel.serving.measurements import Workload, measured_value, workload_load
+from perfmodel.spec.evidence.run_evidence import Discrepancy
+from perfmodel.spec.serving_evidence import ServingEvidence, cell_name, model_class
+from perfmodel.spec.serving_loads import CLOSED, E2E, OFFLINE, REQUESTS, TOKENS, TPOT, TTFT
+
+FEWEST_ROWS: Final = 30  # of a cell that has a discrepancy of its own
+FEW_CLIENTS: Final = 4.0  # at most: TTFT is then hardly a matter of queues
+RATES: Final = (TOKENS, REQUESTS)
+GROUPS: Final = ("engine", "gpu")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServingComparison:
+    """A measured metric beside its prediction; `predicted` is None where the run is not covered."""
+
+    measured: MeasuredServing
+    metric: str
+    value: float
+    predicted: float | None = None
+    interval: tuple[float, float] | None = None
+    known_widths: tuple[float, float] = (0.0, 0.0)  # of the interval without its discrepancy, in logarithms
+
+    @property
+    def relative_error(self) -> float | None:
+        """predicted / measured - 1."""
+        return None if self.predicted is None else self.predicted / self.value - 1.0
+
+    @property
+    def models(self) -> str:
+        """Whether its model is dense or has experts."""
+        work = self.measured.workload
+        return model_class(has_experts=work is not None and work.setup.model.mixture is not None)
+
+    @property
+    def cell(self) -> str:
+        """The cell of its discrepancy."""
+        return cell_name(self.metric, self.models, self.measured.labels["load"])
+
+    @property
+    def is_scored(self) -> bool:
+        """Whether it counts."""
+        return self.measured.scored and self.predicted is not None
+
+    def with_discrepancy(self, half_width: float) -> ServingComparison:
+        """The same prediction in an interval with another discrepancy."""
+        if self.predicted is None:
+            return self
+        low, high = (float(np.hypot(each, half_width)) for each in self.known_widths)
+        return replace(self, interval=(self.predicted * float(np.exp(-low)), self.predicted * float(np.exp(high))))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServingErrors:
+    """The errors of one metric in a group of rows; the bias is the median error with its sign."""
+
+    rows: int
+    median_abs_error: float
+    p90_abs_error: float
+    bias: float
+    interval_coverage: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServingScoreboard:
+    """All comparisons, the errors of each question, and of each in groups by engine and GPU."""
+
+    comparisons: Sequence[ServingComparison]
+    questions: Mapping[str, ServingErrors]
+    groups: Mapping[str, Mapping[str, Mapping[str, ServingErrors]]]  # group -> its name -> question
+    unsupported: Mapping[str, int]
+    context: Mapping[str, int]
+    unread: Sequence[UnreadRow] = ()
+
+
+def compare_serving(rows: Sequence[MeasuredServing], evidence: ServingEvidence) -> Iterator[ServingComparison]:
+    """Every row beside its prediction, and end-to-end latencies where a run states TTFT and TPOT alone.
+
+    Rows of one run have one load, which is worked out once.
+    """
+    runs: dict[str, dict[str, MeasuredServing]] = {}
+    loads: dict[Workload, ServedLoad] = {}
+    for row in rows:
+        runs.setdefault(row.run_id, {})[row.metric] = row
+        yield _compared(row, row.metric, row.value, loads, evidence)
+    for metrics in runs.values():
+        if TTFT in metrics and TPOT in metrics and E2E not in metrics and (work := metrics[TTFT].workload) is not None:
+            value = metrics[TTFT].value + (float(work.request.output_tokens) - 1.0) * metrics[TPOT].value
+            yield _compared(metrics[TTFT], E2E, value, loads, evidence)
+
+
+def _compared(
+    row: MeasuredServing, metric: str, value: float, loads: dict[Workload, ServedLoad], evidence: ServingEvidence
+) -> ServingComparison:
+    plain = ServingComparison(measured=row, metric=metric, value=value)
+    work = row.workload
+    if work is None:
+        return plain
+    if work not in loads:
+        loads[work] = workload_load(work)
+    load = loads[work]
+    predicted = float(measured_value(work, load, metric))
+    found = value_uncertainty(work.setup, load, predicted, metric, Discrepancy())
+    widths = (float(np.log(predicted / found.low_s)), float(np.log(found.high_s / predicted)))
+    lack = evidence.discrepancy(metric, plain.models, row.labels["load"])
+    return replace(plain, predicted=predicted, known_widths=widths).with_discrepancy(float(lack.half_width))
+
+
+def serving_scoreboard(comparisons: Sequence[ServingComparison], unread: Sequence[UnreadRow] = ()) -> ServingScoreboard:
+    """The comparisons with their errors."""
+    scored = [each for each in comparisons if each.is_scored]
+    groups: dict[str, dict[str, Mapping[str, ServingErrors]]] = {}
+    for group in GROUPS:
+        names = sorted({each.measured.labels[group] for each in scored})
+        groups[group] = {name: _errors([each for each in scored if each.measured.labels[group] == name]) for name in names}
+    return ServingScoreboard(
+        comparisons=comparisons,
+        questions=_errors(scored),
+        groups=groups,
+        unsupported=_counted(each.measured.reason for each in comparisons),
+        context=_counted(each.measured.context for each in comparisons if each.predicted is not None),
+        unread=unread,
+    )
+
+
+def _counted(reasons: Iterator[str] | Sequence[str]) -> dict[str, int]:
+    return dict(Counter(each for each in reasons if each).most_common())
+
+
+def _question(each: ServingComparison) -> Iterator[str]:
+    """What a comparison is counted to: its metric, and what is asked most often of it apart."""
+    yield f"{each.metric}/{each.models}"
+    work = each.measured.workload
+    if each.metric == TTFT and work is not None and work.concurrency is not None and work.concurrency <= FEW_CLIENTS:
+        yield f"{each.metric}, 1-{FEW_CLIENTS:g} clients/{each.models}"
+    if each.metric == E2E and each.measured.labels["load"] == CLOSED:
+        yield f"{each.metric}, closed loops/{each.models}"
+    if each.metric in RATES and each.measured.labels["load"] == OFFLINE:
+        yield f"throughput of full servers/{each.models}"
+
+
+def _errors(scored: Sequence[ServingComparison]) -> dict[str, ServingErrors]:
+    members: dict[str, list[ServingComparison]] = {}
+    for each in scored:
+        for question in _question(each):
+            members.setdefault(question, []).append(each)
+    return {question: _summary(rows) for question, rows in sorted(members.items())}
+
+
+def _summary(rows: Sequence[ServingComparison]) -> ServingErrors:
+    errors = np.asarray([each.relative_error for each in rows], dtype=float)
+    inside = [each.interval is not None and each.interval[0] <= each.value <= each.interval[1] for each in rows]
+    return ServingErrors(
+        rows=len(rows),
+        median_abs_error=float(np.median(np.abs(errors))),
+        p90_abs_error=float(np.quantile(np.abs(errors), 0.9)),
+        bias=float(np.median(errors)),
+        interval_coverage=float(np.mean(inside)),
+    )
+
+
+def estimated_cells(comparisons: Sequence[ServingComparison], *, without: str = "") -> dict[str, tuple[float, int, int]]:
+    """The discrepancy of each cell that has scored rows, of all sources but `without`: half width, rows, sources.
+
+    It is the least half width with which 90 % of the rows lie in their intervals; a cell of few rows has none of its own.
+    """
+    scored = [each for each in comparisons if each.is_scored and each.measured.source != without]
+    cells: dict[str, list[ServingComparison]] = {}
+    for each in scored:
+        cells.setdefault(each.cell, []).append(each)
+        cells.setdefault(cell_name(each.metric, each.models), []).append(each)
+    return {
+        name: (round(_half_width(rows), 3), len(rows), len({each.measured.source for each in rows}))
+        for name, rows in cells.items()
+        if len(rows) >= FEWEST_ROWS or name == cell_name(rows[0].metric, rows[0].models)
+    }
+
+
+def _half_width(rows: Sequence[ServingComparison]) -> float:
+    """The LEVEL-quantile of what each residual lacks: sqrt(r^2 - w^2), w the width of its interval on that side."""
+    residual = np.asarray([np.log(each.value / (each.predicted or 1.0)) for each in rows])
+    below, above = np.asarray([each.known_widths for each in rows]).T
+    known = np.where(residual < 0, below, above)
+    return float(np.quantile(np.sqrt(np.maximum(residual**2 - known**2, 0.0)), LEVEL))
+
+
+def without_own_source(
+    comparisons: Sequence[ServingComparison],
+) -> list[ServingComparison]:
+    """Each in an interval whose discrepancy is estimated without its source."""
+    known = {
+        source: ServingEvidence(name="other sources", cells=estimated_cells(comparisons, without=source))
+        for source in {each.measured.source for each in comparisons}
+    }
+    result = []
+    for each in comparisons:
+        lack = known[each.measured.source].discrepancy(each.metric, each.models, each.measured.labels["load"])
+        result.append(each.with_discrepancy(float(lack.half_width)))
+    return result

@@ -1,0 +1,68 @@
+"""Models that tables of serving runs name by their repository: a preset, or dimensions of a decoder in one row of a table."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from functools import cache
+from typing import Any, Final
+
+from perfmodel.errors import NotSupportedError, shown
+from perfmodel.exchange.building import build
+from perfmodel.exchange.presets import DATA, model_preset
+from perfmodel.exchange.questions.served_models import served
+from perfmodel.exchange.tables.csv_tables import table_rows
+from perfmodel.spec.models.model import TransformerModel
+
+MODEL_COLUMNS: Final = ("model", "preset", "layers", "hidden", "heads", "kv_heads", "head_dim", "ffn", "vocab", "source")
+LATENT: Final = {"query_rank": 1536, "nope_head_size": 128, "rotary_head_size": 64, "value_head_size": 128}  # of DeepSeek-V3
+
+
+@cache
+def served_model_rows() -> dict[str, dict[str, str]]:
+    """The rows of perfmodel/data/serving_models.csv, by the repository of the model."""
+    return {cells["model"]: cells for _, cells in table_rows(DATA / "serving_models.csv", MODEL_COLUMNS)}
+
+
+@cache
+def named_served_model(name: str) -> TransformerModel:
+    """The model of a repository, as engines hold it. Errors: NotSupportedError for one whose dimensions are not known here."""
+    rows = served_model_rows()
+    if name not in rows:
+        near = get_close_matches(name, rows, n=1)
+        hint = f"did you mean {near[0]}?" if near else "a preset (perfmodel list models) or a config.json would do"
+        raise NotSupportedError(f"dimensions of {shown(name)} are not known; {hint}", key="model")
+    cells = rows[name]
+    if cells["preset"]:
+        return served(model_preset(cells["preset"]))
+    return served(build(TransformerModel, _mapping(cells)))
+
+
+def _mapping(cells: dict[str, str]) -> dict[str, Any]:
+    """The settings of a model from the dimensions of its row: a gated MLP and RMS norms unless the row says otherwise."""
+    gated = cells.get("activation", "") in ("", "swiglu")
+    model: dict[str, Any] = {
+        "name": cells["model"],
+        "layers": int(cells["layers"]),
+        "hidden_size": int(cells["hidden"]),
+        "attention_heads": int(cells["heads"]),
+        "kv_heads": int(cells["kv_heads"] or cells["heads"]),
+        "head_size": int(cells["head_dim"]),
+        "ffn_hidden_size": int(cells["ffn"] or cells["moe_ffn"]),
+        "vocab_size": int(cells["vocab"]),
+        "activation": "swiglu" if gated else cells["activation"],
+        "norm": "rmsnorm" if gated else "layernorm",
+        "tied_embeddings": cells["tied"].lower() == "true",
+    }
+    if cells["experts"]:
+        experts = {"experts": int(cells["experts"]), "experts_per_token": int(cells["top_k"] or 8)}
+        model["mixture"] = experts | {"ffn_hidden_size": int(cells["moe_ffn"] or cells["ffn"])}
+    if cells["kv_lora_rank"]:
+        model["latent"] = LATENT | {"kv_rank": int(cells["kv_lora_rank"])}
+        model |= {"head_size": LATENT["nope_head_size"] + LATENT["rotary_head_size"], "kv_heads": model["attention_heads"]}
+    if cells["window"]:
+        model["layer_kinds"] = {
+            "local": {"attention": "sliding", "window": int(cells["window"])},
+            "full": {"attention": "full"},
+        }
+        model["layer_pattern"] = ["local"] * (int(cells["every"]) - 1) + ["full"]
+    return model

@@ -1,0 +1,173 @@
+"""How a table of measured serving runs is read: CSV, a row a metric, the rows of one run tied by their run_id."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import Any, Final
+
+from perfmodel.errors import InputError, PerfmodelError, did_you_mean, shown
+from perfmodel.evidence.measured_rows import MeasuredTable
+from perfmodel.evidence.serving_rows import MeasuredServing
+from perfmodel.exchange.documents import read_mapping
+from perfmodel.exchange.presets import DATA
+from perfmodel.exchange.questions.served_models import engine_preset, serving_setup, usual_cluster
+from perfmodel.exchange.tables.csv_tables import read_table
+from perfmodel.exchange.tables.serving_models import named_served_model
+from perfmodel.serving.measurements import Workload
+from perfmodel.spec.evidence.spread import with_numbers
+from perfmodel.spec.serving import Request, ServingSetup
+from perfmodel.spec.serving_loads import CLOSED, METRICS
+from perfmodel.units import parse_quantity
+
+SERVING_COLUMNS: Final = (
+    *("run_id", "source", "model", "gpu", "gpus", "tensor_parallel", "data_parallel_attention", "engine", "engine_version"),
+    *("weights", "kv", "isl", "osl", "concurrency", "load", "metric", "value", "notes"),
+)
+EXPERTS: Final = re.compile(r"moe_tp (\d+) moe_ep (\d+)")
+
+
+@cache
+def _words() -> Mapping[str, Any]:
+    return read_mapping(DATA / "serving_columns.yaml")
+
+
+def is_serving_table(path: Path) -> bool:
+    """Whether the first line of a file has the columns of a table of serving runs."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            header = file.readline().strip().split(",")
+    except (OSError, UnicodeDecodeError):
+        return False
+    return {"metric", "value", "isl", "osl"} <= set(header)
+
+
+def read_serving_runs(path: Path, *, without_own: bool = False) -> MeasuredTable[MeasuredServing]:
+    """The measurements of the table at `path`; one that the equations do not cover has a reason in place of a workload.
+
+    `without_own` puts priors in the place of numbers that were learned from the source of a row.
+    Errors: InputError for what is no such table.
+    """
+    return read_table(path, SERVING_COLUMNS, lambda line, cells: _measured(line, cells, without_own=without_own))
+
+
+def _measured(line: int, cells: dict[str, str], *, without_own: bool) -> MeasuredServing:
+    metric = cells["metric"]
+    if metric not in METRICS:
+        raise InputError(f"{shown(metric)} is no metric of serving; {did_you_mean(metric, METRICS)}", key="metric")
+    value = _number(cells, "value")
+    if value is None or value <= 0:
+        raise InputError("missing; a measured value above 0 is needed", key="value")
+    load = _load(cells["load"])
+    kind, reason, workload = str(load["kind"]), "", None
+    try:
+        workload = _workload(cells, kind, load.get("requests"), without_own=without_own)
+    except PerfmodelError as error:
+        reason = error.topic
+    return MeasuredServing(
+        run_id=cells["run_id"] or f"line {line}",
+        source=cells["source"],
+        labels={"engine": cells["engine"], "gpu": cells["gpu"], "load": kind, "model": cells["model"]},
+        metric=metric,
+        value=value,
+        workload=workload,
+        reason=reason,
+        context=_context(cells),
+    )
+
+
+def _workload(cells: Mapping[str, str], kind: str, requests: float | None, *, without_own: bool) -> Workload:
+    words = _words()
+    engine = _engine(cells)
+    gpus, tensor = _number(cells, "gpus") or 1.0, int(_number(cells, "tensor_parallel") or 0)
+    tensor = tensor or int(gpus)
+    weights = words["weights"].get(cells["weights"], cells["weights"])
+    replicas = int(_number(cells, "data_parallel_attention") or 1)
+    if tensor % replicas:  # a table may state what one replica of attention is split over
+        tensor *= replicas
+    spread = EXPERTS.search(cells["notes"])
+    setup = _setup(
+        cells["model"],
+        gpu=words["gpus"].get(cells["gpu"], cells["gpu"]),
+        engine=engine,
+        unlearned=cells["source"] if without_own else "",
+        precision=weights,
+        kv_precision=cells["kv"] or _cache(cells),
+        tensor_parallel=tensor,
+        attention_replicas=replicas,
+        expert_parallel=int(spread.group(2)) if spread and int(spread.group(1)) * int(spread.group(2)) == tensor else 1,
+    )
+    if setup.model.mixture is None and setup.expert_parallel > 1:
+        raise InputError("a dense model has no experts to spread", key="notes")
+    inputs = _number(cells, "isl") or float(words["usual_input_tokens"])
+    return Workload(
+        setup=setup,
+        request=Request(input_tokens=inputs, output_tokens=_number(cells, "osl") or 1.0),
+        kind=kind,
+        concurrency=_number(cells, "concurrency") or requests,
+        replicas=max(gpus / tensor, 1.0),
+        waves=float(words["waves"]["value"]) if kind == CLOSED else float("inf"),
+        length_spread=_length_spread(cells),
+    )
+
+
+@lru_cache(maxsize=4096)
+def _setup(model: str, *, engine: str, unlearned: str, **settings: Any) -> ServingSetup:
+    """One setup for all rows that have it; an engine without what it learned from the source `unlearned`."""
+    plain = engine_preset(engine)
+    host = {
+        each["key"]: parse_quantity(each["prior"], "s")
+        for each in _words()["learned"]
+        if unlearned and each["engine"] == engine and re.search(each["source"], unlearned)
+    }
+    chosen = with_numbers(plain, {"host": with_numbers(plain.host, host)}) if host else plain
+    memory_bytes = usual_cluster(settings["gpu"]).gpu.memory_bytes
+    return serving_setup(named_served_model(model), engine=chosen.on(memory_bytes), **settings)
+
+
+def _length_spread(cells: Mapping[str, str]) -> float:
+    """By what share answers differ in length, as the load generator of a source makes them."""
+    spreads = _words()["length_spreads"]
+    return float(next(each["value"] for each in spreads if re.search(each["pattern"], cells["source"])))
+
+
+def _engine(cells: Mapping[str, str]) -> str:
+    for each in _words()["engines"]:
+        if re.search(each["engine"], cells["engine"]) and re.search(each.get("version", ""), cells["engine_version"]):
+            return str(each["preset"])
+    raise InputError(f"{shown(cells['engine'])} is no engine that is known here", key="engine")
+
+
+def _cache(cells: Mapping[str, str]) -> str:
+    """The format of the cache where a row leaves it to the engine."""
+    return next(
+        str(each["cache"])
+        for each in _words()["caches"]
+        if re.search(each["engine"], cells["engine"]) and re.search(each["weights"], cells["weights"])
+    )
+
+
+def _load(load: str) -> Mapping[str, Any]:
+    for each in _words()["loads"]:
+        if re.search(each["pattern"], load):
+            found: Mapping[str, Any] = each
+            return found
+    raise InputError(f"{shown(load)} is no load that is known here", key="load")
+
+
+def _context(cells: Mapping[str, str]) -> str:
+    """Why a row is not scored; "" where it is."""
+    found = (each["reason"] for each in _words()["context"] if re.search(each["pattern"], cells[each["column"]]))
+    return str(next(found, ""))
+
+
+def _number(cells: Mapping[str, str], column: str) -> float | None:
+    cell = cells[column]
+    if not cell:
+        return None
+    try:
+        return float(cell)
+    except ValueError:
+        raise InputError(f"{shown(cell)} is not a number", key=column) from None

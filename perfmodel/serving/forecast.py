@@ -1,0 +1,142 @@
+"""What one replica of a server can do: whether the model fits, with how much context, and what clients see."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from perfmodel.count.serving_memory import (
+    ServingMemory,
+    cache_tokens,
+    longest_context,
+    sequence_bytes,
+    serving_memory,
+)
+from perfmodel.serving.intervals import value_uncertainty
+from perfmodel.serving.law import ServedLoad, most_running, served_load
+from perfmodel.spec.fields import Numeric
+from perfmodel.spec.serving import Request, ServingSetup
+from perfmodel.spec.serving_evidence import ServingEvidence, model_class
+from perfmodel.spec.serving_loads import CLOSED, E2E, TOKENS, TPOT, TTFT
+from perfmodel.timing.forward_pass import PARTS
+
+FITS: Final = "fits"
+TIGHT: Final = "tight"
+DOES_NOT_FIT: Final = "does not fit"
+LATENCIES: Final = (TTFT, TPOT, E2E)
+PER_MILLION: Final = 1e6
+SECONDS_PER_HOUR: Final = 3600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServingForecast:
+    """One replica under one kind of request; numbers of the load have a place for each concurrency.
+
+    `intervals` are the 90 % intervals of TTFT, TPOT, end-to-end latency and tokens a second.
+    """
+
+    setup: ServingSetup
+    request: Request
+    memory: ServingMemory
+    cache_tokens: int
+    longest_context: int
+    most_running: int
+    verdict: str
+    load: ServedLoad
+    intervals: Mapping[str, tuple[Numeric, Numeric]]
+    dollars_per_gpu_hour: float | None = None
+
+    @property
+    def may_run(self) -> bool:
+        """Whether one request fits at least."""
+        return self.verdict != DOES_NOT_FIT
+
+    @property
+    def assumptions(self) -> tuple[str, ...]:
+        """What the forecast takes for granted, in sentences."""
+        setup, found = self.setup, []
+        if setup.circuits != setup.weights.circuits:
+            gpu, wide = setup.cluster.gpu.name, setup.circuits
+            found.append(f"{gpu} has no {setup.weights.circuits} arithmetic: weights are widened, and products run in {wide}")
+        if setup.model.mixture is not None:
+            found.append("tokens meet the experts at random, all alike often")
+        return tuple(found)
+
+    @property
+    def tokens_per_s_per_gpu(self) -> Numeric:
+        """Tokens that come back a second, over the GPUs of the replica."""
+        return self.load.tokens_per_s / self.setup.tensor_parallel
+
+    @property
+    def dollars_per_million_tokens(self) -> Numeric | None:
+        """GPUs * price / throughput, of tokens that come back; None without a price."""
+        if self.dollars_per_gpu_hour is None:
+            return None
+        rate = self.setup.tensor_parallel * self.dollars_per_gpu_hour / SECONDS_PER_HOUR
+        return PER_MILLION * rate / self.load.tokens_per_s
+
+    @property
+    def bound_by(self) -> list[str]:
+        """At each concurrency, the part of a request's life on the GPUs that takes most of it: one of PARTS."""
+        shape = np.shape(self.load.concurrency)
+        parts = np.stack([np.broadcast_to(np.asarray(each), shape) for each in self.load.cycle.parts().values()])
+        return [PARTS[place] for place in np.argmax(parts, axis=0).ravel()]
+
+
+def fit_verdict(setup: ServingSetup, request: Request, memory: ServingMemory) -> str:
+    """Fits where one whole request has room in the cache, tight where that hangs on sizes that engines differ in."""
+    one = float(np.asarray(sequence_bytes(setup, request.total_tokens)))
+    sizes = setup.engine.memory
+    doubt = (
+        sizes.spread.get("fixed_bytes", 0.0) * memory.fixed_bytes + sizes.spread.get("graph_bytes", 0.0) * memory.graph_bytes
+    )
+    if float(np.asarray(memory.cache_bytes)) < one:
+        return DOES_NOT_FIT
+    return FITS if float(np.asarray(memory.cache_bytes - doubt)) >= one else TIGHT
+
+
+def concurrencies(most: float, wanted: tuple[int, ...], *, with_most: bool) -> tuple[float, ...]:
+    """Clients to show: those that are asked for, and as many as fit at once; each once, in rising order.
+
+    >>> concurrencies(100.0, (1, 8, 64), with_most=True)
+    (1.0, 8.0, 64.0, 100.0)
+    """
+    every = {float(each) for each in wanted} | ({max(most, 1.0)} if with_most else set())
+    return tuple(sorted(every))
+
+
+def serving_forecast(
+    setup: ServingSetup,
+    request: Request,
+    clients: tuple[int, ...],
+    *,
+    with_most: bool = True,
+    evidence: ServingEvidence,
+    dollars_per_gpu_hour: float | None = None,
+) -> ServingForecast:
+    """The forecast of a closed loop with each of some numbers of clients; `with_most` adds as many as fit at once."""
+    memory, most = serving_memory(setup), float(most_running(setup, request))
+    shown = np.asarray(concurrencies(most, clients, with_most=with_most))
+    load = served_load(setup, request, shown)
+    models = model_class(has_experts=setup.model.mixture is not None)
+    intervals = {}
+    for metric, value in ((TTFT, load.ttft_s), (TPOT, load.tpot_s), (E2E, load.e2e_s), (TOKENS, load.tokens_per_s)):
+        of_evidence = E2E if metric == TOKENS else metric  # of a closed loop, one is the inverse of the other
+        lack = evidence.discrepancy(of_evidence, models, CLOSED)
+        found = value_uncertainty(setup, load, value, metric, lack)
+        intervals[metric] = (found.low_s, found.high_s)
+    return ServingForecast(
+        setup=setup,
+        request=request,
+        memory=memory,
+        cache_tokens=int(cache_tokens(setup)),
+        longest_context=longest_context(setup),
+        most_running=int(most),
+        verdict=fit_verdict(setup, request, memory),
+        load=load,
+        intervals=intervals,
+        dollars_per_gpu_hour=dollars_per_gpu_hour,
+    )

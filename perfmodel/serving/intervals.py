@@ -1,0 +1,69 @@
+"""How sure a number of a server is: its 90 % interval, from the spreads of the numbers that time each part of it.
+
+Each number times one part of a pass, whose time is in proportion to it, so that a spread s moves the whole by that part's share
+times s; the intervals then follow as those of iterations do (timing/uncertainty.py), with a discrepancy of serving.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from perfmodel.serving.law import ServedLoad
+from perfmodel.spec.evidence.run_evidence import Discrepancy
+from perfmodel.spec.fields import Numeric, anywhere
+from perfmodel.spec.serving import ServingSetup
+from perfmodel.spec.serving_loads import DECODE, E2E, REQUESTS, TOKENS, TPOT, TTFT
+from perfmodel.timing.forward_pass import PassTime
+from perfmodel.timing.uncertainty import Uncertainty, uncertainty
+
+
+def part_spreads(setup: ServingSetup) -> dict[str, dict[str, Numeric]]:
+    """By part of a pass, the key paths of the uncertain numbers that time it and their spreads."""
+    profile, law = setup.profile, setup.weights.law
+    products, attention = profile.small_product(law), profile.attention_over(setup.cache.law)
+    reduce = profile.all_reduce.get(str(setup.tensor_parallel))
+    found = {
+        "weights_s": {f"serving.small_products.{law}.efficiency": products.spread.get("efficiency", 0.0)},
+        "compute_s": {f"serving.small_products.{law}.computing": products.spread.get("computing", 0.06)},
+        "cache_s": {f"serving.cached_attention.{setup.cache.law}.efficiency": attention.spread.get("efficiency", 0.0)},
+        "kernels_s": {"serving.small_kernel_s": profile.spread.get("small_kernel_s", 0.0)},
+        "host_s": {"engine.host.step_s": setup.engine.host.spread.get("step_s", 0.0)},
+    }
+    if reduce is not None:
+        path = f"serving.all_reduce.{setup.tensor_parallel}.latency_s"
+        found["messages_s"] = {path: reduce.spread.get("latency_s", 0.0)}
+    return found
+
+
+def value_uncertainty(
+    setup: ServingSetup, load: ServedLoad, value: Numeric, metric: str, discrepancy: Discrepancy
+) -> Uncertainty:
+    """The interval of one metric of a load, whose number is `value`; rates move as far as the times they are the inverse of."""
+    passes: Mapping[str, PassTime] = {
+        TTFT: load.first,
+        TPOT: load.cycle,
+        E2E: load.cycle,
+        DECODE: load.decode,
+        TOKENS: load.cycle,
+        REQUESTS: load.cycle,
+    }
+    seconds = np.asarray(value, dtype=float)
+    times, paths = [seconds], []
+    whole = passes.get(metric)
+    request_s = setup.engine.host.request_s if metric in (TTFT, E2E) else 0.0
+    if whole is not None:
+        rest = np.maximum(1.0 - request_s / seconds, 0.0)
+        for part, numbers in part_spreads(setup).items():
+            share = rest * getattr(whole, part) / whole.total_s
+            for path, spread in numbers.items():
+                paths.append(path)
+                times += [seconds * (1.0 + share * spread), seconds * (1.0 - share * spread / (1.0 + spread))]
+    if anywhere(np.asarray(request_s) > 0):
+        spread = setup.engine.host.spread.get("request_s", 0.0)
+        share = np.minimum(request_s / seconds, 1.0)
+        paths.append("engine.host.request_s")
+        times += [seconds * (1.0 + share * spread), seconds * (1.0 - share * spread / (1.0 + spread))]
+    stacked = np.stack(np.broadcast_arrays(*times))
+    return uncertainty(stacked, paths, discrepancy)

@@ -1,0 +1,162 @@
+"""From the time of a forward pass to TTFT, TPOT and throughput: continuous batching in closed form.
+
+Symbols: C clients, each with one request at a time; B sequences that the server runs at once, min(C, what fits); S tokens of a
+prompt, O tokens that come back; D a decode pass of B sequences over S + O/2 tokens each; p what one prompt adds.
+
+    E2E = r + (O*D + B*p) * max(1, C/B)
+
+In the life of one request every sequence of the batch is replaced once, so that it sees B prompts pass, its own among them.
+TTFT is the wait for the running pass, the prompts before it and its own; past the limit of the cache, also for a free place.
+TPOT is what is left of E2E, over the other tokens. Clients start at once: in the first of `waves` rounds prompts queue behind
+each other. Where prompts have passes of their own, all answers begin together when the queue is read, and end together if they
+are alike in length: so each round is like the first, unless their ends lie farther apart than the queue is long.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+
+from perfmodel.count.forward_pass import ForwardPass
+from perfmodel.count.serving_memory import concurrency_that_fits
+from perfmodel.spec.fields import Numeric
+from perfmodel.spec.serving import Request, ServingSetup
+from perfmodel.timing.forward_pass import PassTime, mixed, pass_time, streamed
+
+STEADY: Final = np.inf
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServedLoad:
+    """What clients see of a replica at each of some concurrencies; all numbers broadcast.
+
+    `cycle` holds the parts of one life of a request on the GPUs, O*D + B*p, and `first` those of its TTFT without queueing.
+    """
+
+    concurrency: Numeric
+    running: Numeric
+    output_tokens: Numeric
+    ttft_s: Numeric
+    tpot_s: Numeric
+    decode: PassTime
+    cycle: PassTime
+    first: PassTime
+
+    @property
+    def e2e_s(self) -> Numeric:
+        """TTFT + (O - 1)*TPOT."""
+        return self.ttft_s + (self.output_tokens - 1.0) * self.tpot_s
+
+    @property
+    def tokens_per_s(self) -> Numeric:
+        """Tokens that come back, of all clients: C * O / E2E."""
+        return self.concurrency * self.output_tokens / self.e2e_s
+
+    @property
+    def is_queued(self) -> Numeric:
+        """Whether requests wait for a free place."""
+        return np.asarray(self.concurrency) > self.running
+
+
+def most_running(setup: ServingSetup, request: Request) -> Numeric:
+    """Sequences that a replica runs at once at most: what fits into the cache, and what the engine admits."""
+    fits = concurrency_that_fits(setup, request)
+    return np.minimum(fits, setup.engine.schedule.max_sequences * setup.attention_replicas)
+
+
+def served_load(
+    setup: ServingSetup,
+    request: Request,
+    concurrency: Numeric,
+    *,
+    waves: float = STEADY,
+    online: bool = True,
+    length_spread: float = 1.0,
+) -> ServedLoad:
+    """A closed loop of so many clients; of none, a server at rest. `online` requests pass HTTP and a tokeniser.
+
+    `length_spread` is by what share of O answers differ in length.
+    """
+    clients = np.asarray(concurrency, dtype=float)
+    running = np.maximum(np.minimum(clients, most_running(setup, request)), 1.0)
+    outputs = np.asarray(request.output_tokens, dtype=float)
+    decode = pass_time(setup, ForwardPass(sequences=running, context=request.mean_context))
+    alone = pass_time(setup, ForwardPass(prompts=1.0, prompt_tokens=request.input_tokens))
+    added = _added_by_a_prompt(setup, request, running, decode, alone)
+    cycle = mixed(((np.maximum(outputs - 1.0, 0.0), decode), (running, added)))
+    if online:
+        cycle = streamed(cycle, setup.engine.host.stream_s * running * outputs)
+    host = setup.engine.host
+    request_s = host.request_s if online else host.admission_s
+    prompt_s, decode_s, life_s = added.total_s, decode.total_s, cycle.total_s
+    e2e_s = request_s + life_s * np.maximum(clients / running, 1.0)
+    busy = running > 1.0
+    share = np.minimum((running - 1.0) * prompt_s / life_s, 0.95)
+    steady_s = alone.total_s + np.where(busy, decode_s / 2.0 + prompt_s * share / (2.0 * (1.0 - share)), 0.0)
+    queue_s = (running - 1.0) * prompt_s / 2.0
+    burst_s = alone.total_s + queue_s
+    if not setup.engine.schedule.mixes:
+        apart_s = length_spread * outputs * decode_s
+        steady_s = np.maximum(steady_s, alone.total_s + np.maximum(queue_s - apart_s / 2.0, 0.0))
+    first_s = steady_s + np.maximum(burst_s - steady_s, 0.0) / waves
+    ttft_s = request_s + first_s + life_s * np.maximum(clients / running - 1.0, 0.0)
+    ttft_s = np.minimum(ttft_s, e2e_s)
+    return ServedLoad(
+        concurrency=clients,
+        running=running,
+        output_tokens=outputs,
+        ttft_s=ttft_s,
+        tpot_s=(e2e_s - ttft_s) / np.maximum(outputs - 1.0, 1.0),
+        decode=decode,
+        cycle=cycle,
+        first=alone,
+    )
+
+
+def _added_by_a_prompt(setup: ServingSetup, request: Request, running: Numeric, decode: PassTime, alone: PassTime) -> PassTime:
+    """p: what the passes that read prompts take beyond those that would run anyway, for each prompt.
+
+    Prompts that come in one decode pass, B/O on average, share a pass as far as its tokens go. Where prompts ride in decode
+    passes, weights are read once for both.
+    """
+    most = np.maximum(setup.engine.schedule.chunk_tokens / request.input_tokens, 1.0)
+    together = np.clip(running / np.maximum(request.output_tokens, 1.0), 1.0, most)
+    prompts = ForwardPass(prompts=together, prompt_tokens=request.input_tokens)
+    if not setup.engine.schedule.mixes:
+        if np.all(together == 1.0):
+            return alone
+        return mixed(((1.0 / together, pass_time(setup, prompts)),))
+    others = ForwardPass(sequences=running, context=request.mean_context)
+    both = replace(others, prompts=together, prompt_tokens=request.input_tokens)
+    rides = np.where(running > 1.0, 1.0 / together, 0.0)  # a prompt that is alone has nobody to ride with
+    return mixed(((1.0 - np.sign(rides), alone), (rides, pass_time(setup, both)), (-rides, decode)))
+
+
+def static_batch(setup: ServingSetup, request: Request, batch: Numeric) -> ServedLoad:
+    """A batch that starts and ends together: prompts in as few passes as their tokens allow, then O decode passes.
+
+    What does not fit waits for what runs.
+    """
+    every = np.asarray(batch, dtype=float)
+    running = np.maximum(np.minimum(every, most_running(setup, request)), 1.0)
+    outputs = np.asarray(request.output_tokens, dtype=float)
+    together = np.minimum(running, np.maximum(np.floor(setup.engine.schedule.chunk_tokens / request.input_tokens), 1.0))
+    prompts = pass_time(setup, ForwardPass(prompts=together, prompt_tokens=request.input_tokens))
+    decode = pass_time(setup, ForwardPass(sequences=running, context=request.mean_context))
+    reading = mixed(((running / together, prompts),))
+    cycle = mixed(((1.0, reading), (np.maximum(outputs - 1.0, 0.0), decode)))
+    rounds = np.maximum(every / running, 1.0)
+    ttft_s = reading.total_s * rounds
+    e2e_s = cycle.total_s * rounds
+    return ServedLoad(
+        concurrency=every,
+        running=running,
+        output_tokens=outputs,
+        ttft_s=ttft_s,
+        tpot_s=(e2e_s - ttft_s) / np.maximum(outputs - 1.0, 1.0),
+        decode=decode,
+        cycle=cycle,
+        first=reading,
+    )

@@ -1,0 +1,77 @@
+"""What a measurement of a server should have shown: a load and a metric as one number with its parts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from perfmodel.count.serving_memory import sequence_bytes, serving_memory
+from perfmodel.serving.law import ServedLoad, most_running, served_load, static_batch
+from perfmodel.spec.fields import Numeric
+from perfmodel.spec.serving import Request, ServingSetup
+from perfmodel.spec.serving_loads import (
+    CLOSED,
+    DECODE,
+    E2E,
+    MEMORY,
+    OFFLINE,
+    POISSON,
+    REQUESTS,
+    SATURATED,
+    STATIC,
+    TOKENS,
+    TPOT,
+    TTFT,
+)
+
+GIB = 2.0**30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workload:
+    """One load: its kind (spec/serving_loads.py), clients or sequences where they are stated, replicas beside each other."""
+
+    setup: ServingSetup
+    request: Request
+    kind: str
+    concurrency: float | None = None
+    replicas: float = 1.0
+    waves: float = np.inf
+    length_spread: float = 1.0
+
+
+def workload_load(work: Workload) -> ServedLoad:
+    """What the clients of one replica see."""
+    most = most_running(work.setup, work.request)
+    clients = most if work.concurrency is None or work.kind in (OFFLINE, POISSON) else work.concurrency / work.replicas
+    clients = np.maximum(clients, 1.0)
+    if work.kind == STATIC:
+        return static_batch(work.setup, work.request, clients)
+    if work.kind == SATURATED:
+        clients = np.minimum(clients, np.maximum(most, 1.0))
+    waves = work.waves if work.kind == CLOSED else np.inf
+    online = work.kind in (CLOSED, POISSON)
+    return served_load(work.setup, work.request, clients, waves=waves, online=online, length_spread=work.length_spread)
+
+
+def measured_value(work: Workload, load: ServedLoad, metric: str) -> Numeric:
+    """The number that a metric of this load would be."""
+    tokens_per_s = load.tokens_per_s * work.replicas
+    values: dict[str, Numeric] = {
+        TTFT: load.ttft_s,
+        TPOT: load.tpot_s,
+        E2E: load.e2e_s,
+        TOKENS: tokens_per_s,
+        REQUESTS: tokens_per_s / load.output_tokens,
+        DECODE: load.decode.total_s,
+        MEMORY: _peak_gib(work, load),
+    }
+    return values[metric]
+
+
+def _peak_gib(work: Workload, load: ServedLoad) -> Numeric:
+    """Weights, the cache of the sequences at their end, and activations: what PyTorch's allocator hands out at most."""
+    memory = serving_memory(work.setup)
+    cache = load.running * sequence_bytes(work.setup, work.request.total_tokens)
+    return (memory.weights_bytes + cache + memory.activation_bytes) / GIB

@@ -1,0 +1,106 @@
+"""What a serving engine does: how it takes memory, schedules requests, launches and sends.
+
+An engine is a preset in perfmodel/data/engines, with the source of each number beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Final
+
+from perfmodel.spec.fields import Numeric, Spec, choice, count, flag, number, part, spreads, text
+
+OF_TOTAL: Final = "total"
+OF_FREE: Final = "free"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class EngineMemory(Spec):
+    """What of a GPU's memory becomes KV cache (equation: count/serving_memory.py).
+
+    `fraction` is of the memory in total, weights and all else inside it, or of what weights and buffers leave free.
+    """
+
+    fraction: Numeric = number("ratio", above=0, maximum=1)
+    fraction_of: str = choice(OF_TOTAL, OF_FREE)
+    block_tokens: Numeric = count()  # tokens of a block of the cache
+    fixed_bytes: Numeric = number("bytes")  # of context, libraries and engine, outside of the tensors of the model
+    group_bytes: Numeric = number("bytes")  # the same, more where GPUs send to each other: NCCL and buffers of all-reduces
+    graph_bytes: Numeric = number("bytes")  # of CUDA graphs
+    graphs_inside: bool = flag(default=False)  # whether those are within the fraction
+    profiled_tokens: Numeric = count()  # of the forward pass whose activations are held free
+    logit_copies: Numeric = number("ratio", minimum=0, default=1.0)  # fp32 copies of sampled rows in that pass
+    spread: Mapping[str, Numeric] = spreads()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class EngineSchedule(Spec):
+    """Which tokens share a forward pass.
+
+    `mixes` says that tokens of prompts ride in the passes of sequences that decode; otherwise they have passes of their own.
+    `reserves_output` says that a request starts only when the cache has room for all that may come back of it.
+    """
+
+    max_sequences: Numeric = count()
+    chunk_tokens: Numeric = count()  # tokens of prompts in one pass
+    mixes: bool = flag()
+    reserves_output: bool = flag(default=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class EngineHost(Spec):
+    """What the CPU adds.
+
+    step_s      between two forward passes: scheduling, sampling, detokenising that no GPU work hides
+    sequence_s  the same for each sequence of the pass
+    group_s     the same where a step is handed to the processes of several GPUs
+    stream_s    the same where answers are streamed over HTTP, of one process that works beside the GPU: no pass follows another
+                faster than this times its sequences
+    admission_s once a request within the engine: queues between its processes, the first pass of a sequence
+    request_s   the same through a server: HTTP, tokeniser, the way of the first token back
+    launch_s    a kernel, where no CUDA graph has it: with tokens of prompts, and always without `graphs`
+    """
+
+    step_s: Numeric = number("s")
+    sequence_s: Numeric = number("s", default=0.0)
+    group_s: Numeric = number("s", default=0.0)
+    stream_s: Numeric = number("s", default=0.0)
+    admission_s: Numeric = number("s", default=0.0)
+    request_s: Numeric = number("s")
+    launch_s: Numeric = number("s", default=0.0)
+    graphs: bool = flag(default=True)
+    spread: Mapping[str, Numeric] = spreads()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class SmallGpus(Spec):
+    """What an engine takes by default on GPUs with less memory than `below_bytes`."""
+
+    below_bytes: Numeric = number("bytes", above=0)
+    chunk_tokens: Numeric = count()  # of the profiled pass too
+    max_sequences: Numeric = count()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class Engine(Spec):
+    """A serving engine: memory, schedule, host, messages.
+
+    `family` names the software whose measured runs tell how wrong predictions of it are.
+    """
+
+    name: str = text()
+    family: str = text()
+    memory: EngineMemory = part(EngineMemory)
+    schedule: EngineSchedule = part(EngineSchedule)
+    host: EngineHost = part(EngineHost)
+    custom_all_reduce: bool = flag()
+    small_gpus: SmallGpus | None = part(SmallGpus, optional=True, default=None)
+
+    def on(self, memory_bytes: Numeric) -> Engine:
+        """The engine with its defaults for a GPU of so much memory."""
+        small = self.small_gpus
+        if small is None or memory_bytes >= small.below_bytes:
+            return self
+        schedule = replace(self.schedule, chunk_tokens=small.chunk_tokens, max_sequences=small.max_sequences)
+        return replace(self, schedule=schedule, memory=replace(self.memory, profiled_tokens=small.chunk_tokens))

@@ -1,0 +1,43 @@
+"""How far measured servers were off beyond what uncertain numbers explain: the third part of an interval of serving."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from perfmodel.spec.evidence.run_evidence import MIXTURES, POOLED, Discrepancy
+from perfmodel.spec.fields import Spec, grid, text
+
+DENSE: Final = "dense"
+FIGURES: Final = ("half_width", "rows", "sources")
+
+
+def model_class(*, has_experts: bool) -> str:
+    """Whose errors are alike: dense models and mixtures of experts."""
+    return MIXTURES if has_experts else DENSE
+
+
+def cell_name(metric: str, models: str, load: str = POOLED) -> str:
+    """The cell of a metric of such models under one kind of load; `any` stands for all loads.
+
+    >>> cell_name("tpot_s", "dense"), cell_name("e2e_s", "experts", "closed")
+    ('tpot_s/dense/any', 'e2e_s/experts/closed')
+    """
+    return f"{metric}/{models}/{load}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class ServingEvidence(Spec):
+    """Half widths of 90 % intervals of ln(measured / predicted) by cell, with the rows and sources behind them."""
+
+    name: str = text()
+    cells: Mapping[str, tuple[float, ...]] = grid(*FIGURES)
+
+    def discrepancy(self, metric: str, models: str, load: str) -> Discrepancy:
+        """That of a cell, or of the metric under all loads where its cell is not known; none where neither is."""
+        cell, pool = cell_name(metric, models, load), cell_name(metric, models)
+        known = cell in self.cells
+        figures = self.cells.get(cell, self.cells.get(pool, ()))
+        half_width, rows, sources = figures or (0.0, 0.0, 0.0)
+        return Discrepancy(cell=cell, pool=pool, pooled=not known, half_width=half_width, rows=rows, sources=sources)

@@ -1,0 +1,181 @@
+"""How long one forward pass of a served model takes on its GPUs.
+
+Symbols: a = fixed_s and e = efficiency of the GPU's serving profile, M memory rate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+
+from perfmodel.count.forward_pass import CachedAttention, ForwardPass, ServedProduct, forward_operators
+from perfmodel.count.operators import Collective, FusedAttention, MemoryBound
+from perfmodel.count.roles import EXPERT_PRODUCTS
+from perfmodel.spec.evidence.spread import with_numbers
+from perfmodel.spec.fields import Numeric
+from perfmodel.spec.serving import ServingSetup
+from perfmodel.spec.serving_profile import SmallAllReduce
+from perfmodel.timing.attention import fused_attention_time_s
+from perfmodel.timing.collectives import collective_time_s
+from perfmodel.timing.kernels import matmul_bytes, plain_matmul_time_s
+
+SIMILAR: Final = 2.0**0.5  # times reading: beyond it, computing is what takes the time
+PARTS: Final = ("weights_s", "compute_s", "cache_s", "kernels_s", "messages_s", "host_s")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PassTime:
+    """Seconds of one pass by what they are spent on; the parts add up to `total_s`.
+
+    weights_s    products that reading weights bounds
+    compute_s    products and attention of prompts that arithmetic bounds
+    cache_s      attention over the KV cache
+    kernels_s    norms, activations, moving tokens, sampling
+    messages_s   all-reduces and gathers
+    host_s       between passes, and launches that no graph has
+    """
+
+    weights_s: Numeric = 0.0
+    compute_s: Numeric = 0.0
+    cache_s: Numeric = 0.0
+    kernels_s: Numeric = 0.0
+    messages_s: Numeric = 0.0
+    host_s: Numeric = 0.0
+
+    @property
+    def total_s(self) -> Numeric:
+        """The sum of all parts."""
+        return self.weights_s + self.compute_s + self.cache_s + self.kernels_s + self.messages_s + self.host_s
+
+    def parts(self) -> Mapping[str, Numeric]:
+        """The parts by name."""
+        return {name: getattr(self, name) for name in PARTS}
+
+
+def mixed(terms: Iterable[tuple[Numeric, PassTime]]) -> PassTime:
+    """The sum of passes, each as often as its number says."""
+    listed = list(terms)
+
+    def part_of(name: str) -> Numeric:
+        total: Numeric = 0.0
+        for number, each in listed:
+            total = total + number * getattr(each, name)
+        return total
+
+    return PassTime(**{name: part_of(name) for name in PARTS})
+
+
+def streamed(cycle: PassTime, floor_s: Numeric) -> PassTime:
+    """The time of many passes, of no fewer seconds than a process beside them takes: what that waits for is the host's."""
+    return replace(cycle, host_s=cycle.host_s + np.maximum(floor_s - cycle.total_s, 0.0))
+
+
+def pass_time(setup: ServingSetup, tokens: ForwardPass, *, host: bool = True) -> PassTime:
+    """The pass in its parts; without the host where it rides in another one."""
+    sums: dict[str, Numeric] = dict.fromkeys(PARTS, 0.0)
+    kernels: Numeric = 0.0
+    known: dict[Hashable, tuple[Numeric, Numeric]] = {}  # layers of other kinds have many products alike
+    for operator in forward_operators(setup, tokens):
+        match operator:
+            case ServedProduct():
+                shape = _shape(operator)
+                if shape not in known:
+                    known[shape] = product_time_s(operator, setup)
+                seconds, computed = known[shape]
+                sums["weights_s"] = sums["weights_s"] + operator.repeats * np.where(computed, 0.0, seconds)
+                sums["compute_s"] = sums["compute_s"] + operator.repeats * np.where(computed, seconds, 0.0)
+            case CachedAttention():
+                sums["cache_s"] = sums["cache_s"] + operator.repeats * cached_attention_time_s(operator, setup)
+            case FusedAttention():
+                sums["compute_s"] = sums["compute_s"] + operator.repeats * prompt_attention_time_s(operator, setup)
+            case MemoryBound():
+                sums["kernels_s"] = sums["kernels_s"] + operator.repeats * small_kernel_time_s(operator, setup)
+            case Collective():
+                sums["messages_s"] = sums["messages_s"] + operator.repeats * message_time_s(operator, setup)
+        kernels = kernels + operator.repeats * getattr(operator, "kernels", 1)
+    engine = setup.engine.host
+    eager = (np.asarray(tokens.prompts) > 0) | (not engine.graphs)
+    launches = np.where(eager, kernels * engine.launch_s, 0.0)
+    if host:
+        own = engine.step_s + engine.sequence_s * tokens.sequences + engine.group_s * (setup.tensor_parallel > 1)
+        sums["host_s"] = own
+    device = sum(sums[name] for name in PARTS if name != "host_s")
+    sums["host_s"] = sums["host_s"] + np.maximum(launches - device, 0.0)  # the CPU launches while the GPU runs what it has
+    return PassTime(**sums)
+
+
+def _shape(product: ServedProduct) -> Hashable:
+    """What the time of a product depends on."""
+    sizes = (product.rows, product.columns, product.inner, product.batch)
+    numbers = tuple(np.asarray(size, dtype=float).tobytes() for size in sizes)
+    return (*numbers, product.precision, product.law, product.role in EXPERT_PRODUCTS)
+
+
+def product_time_s(product: ServedProduct, setup: ServingSetup) -> tuple[Numeric, Numeric]:
+    """Time of a product, a + (C^p + L^p)^(1/p), and whether computing takes longer than reading.
+
+    L = bytes of weights and rows / (e*M) bounds few rows, whatever their number. C and p are those of the GPU's products with
+    many rows (timing/kernels.py), of experts without what padding to whole tiles costs, as they have narrow tiles. Weights in
+    fewer bits than operands are read as what they are.
+    """
+    gpu, profile = setup.cluster.gpu, setup.profile
+    of_experts = product.role in EXPERT_PRODUCTS
+    small = profile.expert_product(product.law) if of_experts else profile.small_product(product.law)
+    ratio = product.read_bytes / matmul_bytes(product)
+    large = gpu.matmul(product.precision)
+    efficiency = small.efficiency / ratio
+    known = with_numbers(
+        large,
+        {
+            "efficiency": large.efficiency * small.computing,
+            "fixed_s": small.fixed_s,
+            "memory_efficiency": efficiency,
+            "cached_share": 0.0,
+            "padding_weight": 0.0 if of_experts else large.padding_weight,
+        },
+    )
+    seconds = plain_matmul_time_s(product, known, gpu=gpu, compute_scale=setup.cluster.compute_scale)
+    read_s = product.read_bytes / (small.efficiency * gpu.memory_bandwidth_bytes_per_s)
+    return seconds, (seconds - small.fixed_s) > SIMILAR * read_s
+
+
+def cached_attention_time_s(attention: CachedAttention, setup: ServingSetup) -> Numeric:
+    """a + max(bytes / (e*M), flop / (e_f*P)): reading keys and values, or for latent attention's many heads, arithmetic."""
+    gpu, known = setup.cluster.gpu, setup.profile.attention_over(attention.law)
+    read_s = attention.read_bytes / (known.efficiency * gpu.memory_bandwidth_bytes_per_s)
+    rate = gpu.peak("bf16") * gpu.attention("bf16", backward=False).efficiency
+    seconds = known.fixed_s + np.maximum(read_s, attention.flop / rate)
+    return np.where(np.asarray(attention.sequences) > 0, seconds, 0.0)
+
+
+def prompt_attention_time_s(attention: FusedAttention, setup: ServingSetup) -> Numeric:
+    """Fused attention of whole prompts, as in training's forward pass."""
+    return fused_attention_time_s(attention, gpu=setup.cluster.gpu, compute_scale=setup.cluster.compute_scale)
+
+
+def small_kernel_time_s(operator: MemoryBound, setup: ServingSetup) -> Numeric:
+    """kernels * a + bytes / (e*M), with the rate of elementwise kernels of the GPU's profile."""
+    gpu = setup.cluster.gpu
+    rate = gpu.kernels.memory_bound["elementwise"].efficiency * gpu.memory_bandwidth_bytes_per_s
+    return operator.kernels * setup.profile.small_kernel_s + operator.moved_bytes / rate
+
+
+def message_time_s(call: Collective, setup: ServingSetup) -> Numeric:
+    """NCCL's time, or of an all-reduce the engine's own where that is faster: latency + payload / bandwidth.
+
+    NCCL's numbers are those of calls that are enqueued back to back (timing/collectives.py).
+    """
+    nccl = collective_time_s(call, cluster=setup.cluster)
+    own = _small_all_reduce(setup, call)
+    if own is None:
+        return nccl
+    return np.minimum(nccl, own.latency_s + call.payload_bytes / own.bandwidth_bytes_per_s)
+
+
+def _small_all_reduce(setup: ServingSetup, call: Collective) -> SmallAllReduce | None:
+    if call.kind != "all_reduce" or not setup.engine.custom_all_reduce:
+        return None
+    return setup.profile.all_reduce.get(str(int(np.max(call.group.ranks))))

@@ -1,0 +1,132 @@
+"""`perfmodel infer`, and `perfmodel validate` of a table of serving runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import perfmodel as pm
+from perfmodel.commands.app import program
+
+HEADER = (
+    "run_id,source,model,gpu,gpus,tensor_parallel,data_parallel_attention,engine,engine_version,weights,kv,isl,osl,"
+    "concurrency,load,metric,value,notes"
+)
+ROW = "r1,a lab,Qwen/Qwen3-32B,h100-sxm-80gb,4,4,,vllm,0.12.0,bf16,,1024,512,32,closed loop,{metric},{value},{notes}"
+
+
+def ran(*words: str) -> tuple[int, str]:
+    """Exit code and output of a command."""
+    result = CliRunner().invoke(program(), list(words), env={"COLUMNS": "80"})
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.output
+
+
+def test_the_verdict_comes_first_and_lines_have_80_columns() -> None:
+    """A sentence, the memory, a line for each number of clients."""
+    code, output = ran("infer", "nemotron-4-15b", "--gpu", "a100-sxm-80gb", "--input", "2000", "--output", "500")
+    assert code == 0
+    assert output.startswith("Nemotron-4 15B in bf16 on 1 GPU (A100 SXM 80GB)")
+    assert max(map(len, output.splitlines())) <= 80
+
+
+def test_json_has_every_replica_and_load() -> None:
+    """SI units in the names of keys; intervals around the numbers; the parts of a request's life."""
+    code, output = ran("infer", "qwen3-32b", "--gpu", "h100-sxm-80gb", "--gpus", "2,4", "--concurrency", "1,max", "--json")
+    document = json.loads(output)
+    assert (code, document["schema_version"]) == (0, 1)
+    assert [each["tensor_parallel"] for each in document["replicas"]] == [2, 4]
+    for replica in document["replicas"]:
+        assert [load["concurrency"] for load in replica["loads"]] == [1, replica["most_concurrency"]]
+        for load in replica["loads"]:
+            low, high = load["e2e_s_interval"]
+            assert low < load["e2e_s"] < high
+            assert load["e2e_s"] == pytest.approx(load["ttft_s"] + 499 * load["tpot_s"])
+
+
+def test_csv_has_a_row_for_each_load() -> None:
+    """Without nested values."""
+    _, output = ran("infer", "qwen3-32b", "--gpu", "h100-sxm-80gb", "--gpus", "2", "--concurrency", "1,8", "--csv")
+    assert len(output.splitlines()) == 3
+    assert "{" not in output
+
+
+def test_a_model_that_does_not_fit_is_exit_code_1() -> None:
+    """Said in the first line."""
+    code, output = ran("infer", "llama-3.1-70b", "--gpu", "h100-sxm-80gb")
+    assert code == 1
+    assert "does not fit" in output.replace("\n", " ")
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (("llama-3.1-7b", "--gpu", "b200"), "did you mean llama-3.1-70b?"),
+        (("qwen3-32b", "--gpu", "h100"), "h100-sxm-80gb?"),
+        (("qwen3-32b", "--gpu", "b200", "--engine", "vlm"), "did you mean vllm?"),
+        (("qwen3-32b", "--gpu", "b200", "--precision", "fp9"), "did you mean fp8?"),
+        (("qwen3-32b", "--gpu", "b200", "--kv-precision", "fp9"), "did you mean fp8?"),
+        (("qwen3-32b", "--gpu", "b200", "--gpus", "3"), "1, 2, 4, 8"),
+        (("qwen3-32b", "--gpu", "b200", "--gpus", "64"), "more than the 8 of one node"),
+        (("qwen3-32b", "--gpu", "b200", "--expert-parallel", "1", "--input", "0"), "greater than 0"),
+        (("qwen3-32b", "--gpu", "b200", "--concurrency", "mx"), "not a count"),
+        (("qwen3-32b", "--gpu", "b200", "--set", "memory.fractio=1"), "did you mean fraction?"),
+    ],
+)
+def test_wrong_input_says_what_would_work(words: tuple[str, ...], meant: str) -> None:
+    """One sentence, with the nearest name."""
+    with pytest.raises(pm.InputError, match=r"\w") as caught:
+        ran("infer", *words)
+    assert meant in str(caught.value)
+
+
+def test_settings_of_the_engine_change_the_cache() -> None:
+    """A larger fraction leaves more of the memory to the cache; the API answers as the command does."""
+    (usual,) = pm.infer("llama-3.1-8b", gpu="h100-sxm-80gb")
+    (more,) = pm.infer("llama-3.1-8b", gpu="h100-sxm-80gb", settings=["memory.fraction=0.95"])
+    gained = more.memory.cache_bytes - usual.memory.cache_bytes
+    assert gained == pytest.approx(0.05 * usual.memory.total_bytes)
+
+
+def test_a_price_becomes_the_cost_of_a_million_tokens() -> None:
+    """GPUs * price / tokens."""
+    (found,) = pm.infer("llama-3.1-8b", gpu="h100-sxm-80gb", tensor_parallel=2, concurrency=8, dollars_per_gpu_hour=3.6)
+    cost = found.dollars_per_million_tokens
+    assert cost is not None
+    assert cost * found.load.tokens_per_s == pytest.approx(2 * 3.6 / 3600 * 1e6)
+
+
+def test_validate_recognises_a_table_of_serving_runs(tmp_path: Path) -> None:
+    """By its columns: a row a metric, end-to-end latency where TTFT and TPOT are there, suspect rows listed but not scored."""
+    rows = [
+        ROW.format(metric="ttft_s", value="0.18", notes=""),
+        ROW.format(metric="tpot_s", value="0.0145", notes=""),
+        ROW.format(metric="tpot_s", value="9", notes="SUSPECT: implausible").replace("r1", "r2"),
+        ROW.format(metric="tpot_s", value="0.01", notes="").replace("r1", "r3").replace("Qwen/Qwen3-32B", "nobody/nothing"),
+    ]
+    table = tmp_path / "serving.csv"
+    table.write_text("\n".join([HEADER, *rows]) + "\n")
+    code, output = ran("validate", str(table), "--json")
+    document = json.loads(output)
+    assert code == 0
+    found = {(row["run_id"], row["metric"]): row for row in document["rows"]}
+    assert found["r1", "e2e_s"]["measured"] == pytest.approx(0.18 + 511 * 0.0145)
+    assert abs(found["r1", "e2e_s"]["relative_error"]) < 0.2
+    assert [found["r2", "tpot_s"]["scored"], found["r3", "tpot_s"]["predicted"]] == [False, None]
+    assert document["overall"]["tpot_s/dense"]["rows"] == 1
+
+
+def test_scores_without_a_source_take_the_priors_of_its_engine(tmp_path: Path) -> None:
+    """What vLLM 0.12 learned of the gap analysis is not used on it."""
+    table = tmp_path / "serving.csv"
+    row = ROW.format(metric="tpot_s", value="0.0145", notes="").replace("a lab", "a gap analysis")
+    table.write_text(f"{HEADER}\n{row}\n")
+    with_it, without = (
+        json.loads(ran("validate", str(table), "--json", *more)[1])["rows"][0]["predicted"]
+        for more in ((), ("--leave-source-out",))
+    )
+    assert without < with_it

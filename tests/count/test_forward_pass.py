@@ -1,0 +1,115 @@
+"""What a forward pass of a served model runs: products, cache reads, messages, against closed forms and training's counts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from perfmodel.count.flops import model_flop_per_token
+from perfmodel.count.forward_pass import CachedAttention, ForwardPass, ServedProduct, cache_bytes_per_token, forward_operators
+from perfmodel.count.operators import Collective, FusedAttention
+from perfmodel.count.parameters import parameter_count
+from perfmodel.count.roles import EXPERT_PRODUCTS, Role
+from perfmodel.exchange.questions.served_models import serving_setup
+from perfmodel.spec.serving import ServingSetup
+
+
+def products(setup: ServingSetup, tokens: ForwardPass) -> list[ServedProduct]:
+    """The products of a pass."""
+    return [each for each in forward_operators(setup, tokens) if isinstance(each, ServedProduct)]
+
+
+def test_a_decode_pass_reads_every_matrix_of_a_dense_model_once() -> None:
+    """Weights of all products are the parameters less the embedding and the norms."""
+    setup = serving_setup("llama-3.1-8b", gpu="h100-sxm-80gb")
+    read = sum(each.repeats * each.inner * each.columns for each in products(setup, ForwardPass(sequences=1, context=10)))
+    held = parameter_count(setup.model)
+    assert read == held.attention + held.mlp + held.head
+
+
+def test_products_of_a_prompt_have_a_third_of_trainings_flop() -> None:
+    """Prefill is the forward pass: 1/3 of 6*N, with the head on one row alone."""
+    setup, length = serving_setup("llama-3.1-8b", gpu="h100-sxm-80gb"), 4096
+    tokens = ForwardPass(prompts=1, prompt_tokens=length)
+    operators = [each for each in forward_operators(setup, tokens) if isinstance(each, ServedProduct | FusedAttention)]
+    head = next(each for each in operators if each.role is Role.LOGITS)
+    flop = sum(each.repeats * each.flop for each in operators) + (length - 1) * head.flop
+    assert flop == pytest.approx(length * model_flop_per_token(setup.model, length) / 3, rel=1e-9)
+
+
+@pytest.mark.parametrize(("tensor", "expected"), [(1, 131072), (8, 16384), (16, 16384)])
+def test_more_ranks_than_kv_heads_copy_them(tensor: int, expected: Any) -> None:
+    """2 * 32 layers * max(1, 8/t) heads * 128 * 2 bytes of Llama-3.1-8B."""
+    setup = serving_setup("llama-3.1-8b", gpu="gb200", tensor_parallel=tensor)
+    assert cache_bytes_per_token(setup, setup.model.kinds[""]) * setup.model.layers == expected
+
+
+def test_the_cache_of_latent_attention_is_narrow_and_not_split() -> None:
+    """61 layers * (512 + 64) numbers of DeepSeek-V3, on every rank."""
+    for tensor in (1, 8):
+        setup = serving_setup("deepseek-v3", gpu="h200-sxm-141gb", precision="fp8", tensor_parallel=tensor)
+        kinds = setup.model.kinds.values()
+        assert [cache_bytes_per_token(setup, kind) for kind in kinds] == [2 * 576] * len(kinds)
+
+
+def test_a_window_bounds_what_a_query_reads() -> None:
+    """Sliding layers of gpt-oss read 128 tokens however long the context is; full ones all."""
+    setup = serving_setup("gpt-oss-20b", gpu="h100-sxm-80gb", precision="mxfp4")
+    tokens = ForwardPass(sequences=2, context=5000)
+    cores = [each for each in forward_operators(setup, tokens) if isinstance(each, CachedAttention)]
+    assert sorted(float(each.keys) for each in cores) == [128, 5000]
+    assert {float(each.repeats) for each in cores} == {12}
+
+
+@pytest.mark.parametrize(("rows", "met"), [(1, 8), (10000, 128)])
+def test_few_rows_meet_few_experts_and_many_meet_all(rows: int, met: int) -> None:
+    """E*(1 - (1 - k/E)^rows): k of one row, all E of very many."""
+    setup = serving_setup("qwen3-30b-a3b", gpu="h100-sxm-80gb")
+    found = products(setup, ForwardPass(sequences=rows, context=10))
+    of_experts = [each for each in found if each.role in EXPERT_PRODUCTS]
+    assert [float(each.batch) for each in of_experts] == pytest.approx([met, met])
+    assert [float(each.batch * each.rows) for each in of_experts] == pytest.approx([8 * rows, 8 * rows])
+
+
+def test_expert_parallel_ranks_hold_whole_experts_and_as_many_bytes() -> None:
+    """Spread or split over four ranks, a rank reads a quarter of all experts."""
+    tokens = ForwardPass(sequences=10000, context=10)
+    split = serving_setup("qwen3-30b-a3b", gpu="h100-sxm-80gb", tensor_parallel=4)
+    spread = replace(split, expert_parallel=4)
+    sizes = [
+        sum(float(each.batch * each.inner * each.columns) for each in products(setup, tokens) if each.role in EXPERT_PRODUCTS)
+        for setup in (split, spread)
+    ]
+    assert sizes[0] == pytest.approx(sizes[1])
+
+
+def test_each_part_of_a_layer_reduces_its_stream_once() -> None:
+    """Two all-reduces a layer and one of the embedding, of rows * h * 2 bytes; none on one GPU."""
+    tokens = ForwardPass(sequences=16, context=10)
+    for tensor, expected in ((1, 0), (8, 2 * 80 + 1)):
+        setup = serving_setup("llama-3.1-70b", gpu="h100-sxm-80gb", tensor_parallel=tensor)
+        calls = [
+            each for each in forward_operators(setup, tokens) if isinstance(each, Collective) and each.kind == "all_reduce"
+        ]
+        assert sum(each.repeats for each in calls) == expected
+        assert all(each.payload_bytes == 16 * 8192 * 2 for each in calls)
+
+
+def test_formats_of_few_bits_leave_head_and_router_wide() -> None:
+    """nvfp4 of a mixture holds experts in 4 bits; attention, router and head stay in 16."""
+    setup = serving_setup("qwen3-30b-a3b", gpu="b200", precision="nvfp4")
+    sizes = {each.name: each.weight_bytes for each in products(setup, ForwardPass(sequences=1, context=1))}
+    assert sizes["layer.mlp.fc1"] == 0.5625
+    assert sizes["layer.attention.qkv"] == sizes["layer.mlp.router"] == sizes["head.logits"] == 2
+
+
+def test_many_loads_broadcast_like_one() -> None:
+    """Arrays of sequences give what each of them gives alone."""
+    setup, numbers = serving_setup("llama-3.1-8b", gpu="h100-sxm-80gb"), np.array([1.0, 8.0, 64.0])
+    together = [each.read_bytes for each in products(setup, ForwardPass(sequences=numbers, context=100))]
+    for place, number in enumerate(numbers):
+        alone = [each.read_bytes for each in products(setup, ForwardPass(sequences=number, context=100))]
+        assert [float(np.asarray(each)[place]) for each in together] == [float(each) for each in alone]

@@ -1,0 +1,93 @@
+"""How wrong predictions of servers are, and how wide their intervals have to be for it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from perfmodel.evidence.serving_rows import MeasuredServing
+from perfmodel.evidence.serving_scores import (
+    ServingComparison,
+    compare_serving,
+    estimated_cells,
+    serving_scoreboard,
+    without_own_source,
+)
+from perfmodel.exchange.questions.served_models import serving_setup
+from perfmodel.serving.measurements import Workload, measured_value, workload_load
+from perfmodel.spec.serving import Request
+from perfmodel.spec.serving_evidence import ServingEvidence
+from perfmodel.spec.serving_loads import CLOSED, E2E, OFFLINE, TOKENS, TPOT, TTFT
+
+NOTHING = ServingEvidence(name="nothing", cells={})
+WORK = Workload(
+    setup=serving_setup("llama-3.1-8b", gpu="h100-sxm-80gb"),
+    request=Request(input_tokens=1000.0, output_tokens=500.0),
+    kind=CLOSED,
+    concurrency=8.0,
+)
+
+
+def row(metric: str, value: float, *, run_id: str = "r", source: str = "lab", context: str = "") -> MeasuredServing:
+    """A measurement of the workload."""
+    labels = {"engine": "vllm", "gpu": "h100", "load": WORK.kind, "model": "llama"}
+    return MeasuredServing(
+        run_id=run_id, source=source, labels=labels, metric=metric, value=value, workload=WORK, context=context
+    )
+
+
+def off_by(residuals: list[float], *, source: str = "lab") -> list[ServingComparison]:
+    """Comparisons whose measurements lie so far from predictions of 1, in logarithms."""
+    return [
+        ServingComparison(measured=row(TPOT, 1.0, source=source), metric=TPOT, value=float(np.exp(each)), predicted=1.0)
+        for each in residuals
+    ]
+
+
+def test_latency_follows_where_a_run_states_ttft_and_tpot() -> None:
+    """TTFT + (O - 1) * TPOT, once a run; where it is stated itself, that stands."""
+    derived = list(compare_serving([row(TTFT, 0.1), row(TPOT, 0.01)], NOTHING))
+    (latency,) = derived[2:]
+    assert latency.metric == E2E
+    assert latency.value == pytest.approx(0.1 + 499 * 0.01)
+    stated = list(compare_serving([row(TTFT, 0.1), row(TPOT, 0.01), row(E2E, 5.0)], NOTHING))
+    assert [each.value for each in stated if each.metric == E2E] == [5.0]
+
+
+def test_context_is_predicted_and_not_scored() -> None:
+    """A suspect row has a prediction, counts to nothing, and its reason is told."""
+    scores = serving_scoreboard(list(compare_serving([row(TPOT, 0.01, context="suspect")], NOTHING)))
+    assert scores.comparisons[0].predicted is not None
+    assert not scores.questions
+    assert scores.context == {"suspect": 1}
+
+
+def test_nine_rows_in_ten_lie_in_the_estimated_interval() -> None:
+    """The half width is the 90 % quantile of the residuals."""
+    comparisons = off_by([0.01 * place for place in range(101)])
+    half_width, rows, sources = estimated_cells(comparisons)["tpot_s/dense/any"]
+    assert (half_width, rows, sources) == (0.9, 101, 1)
+    scores = serving_scoreboard([each.with_discrepancy(half_width) for each in comparisons])
+    assert scores.questions["tpot_s/dense"].interval_coverage == pytest.approx(0.9, abs=0.011)
+
+
+def test_a_source_is_scored_with_the_errors_of_others() -> None:
+    """Its own rows do not widen its interval."""
+    comparisons = off_by([0.1] * 40, source="one") + off_by([0.5] * 40, source="other")
+    widths = {each.measured.source: each.interval for each in without_own_source(comparisons)}
+    assert widths["one"] == pytest.approx((np.exp(-0.5), np.exp(0.5)))
+    assert widths["other"] == pytest.approx((np.exp(-0.1), np.exp(0.1)))
+
+
+def test_few_rows_have_no_discrepancy_of_their_own() -> None:
+    """A cell of few rows takes that of the metric under all loads."""
+    cells = estimated_cells(off_by([0.1] * 5))
+    assert list(cells) == ["tpot_s/dense/any"]
+
+
+def test_a_full_server_is_asked_for_as_many_as_fit() -> None:
+    """Whatever number of clients its row states; replicas beside each other add up."""
+    full = Workload(setup=WORK.setup, request=WORK.request, kind=OFFLINE, replicas=4.0)
+    load = workload_load(full)
+    assert load.running > 200
+    assert measured_value(full, load, TOKENS) == pytest.approx(4 * load.tokens_per_s)

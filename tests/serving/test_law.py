@@ -1,0 +1,99 @@
+"""TTFT, TPOT and throughput of a server, in closed form."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from perfmodel.count.forward_pass import ForwardPass
+from perfmodel.exchange.questions.served_models import engine_preset, serving_setup
+from perfmodel.serving.law import most_running, served_load, static_batch
+from perfmodel.spec.evidence.spread import with_numbers
+from perfmodel.spec.serving import Request, ServingSetup
+from perfmodel.timing.forward_pass import pass_time
+
+REQUEST = Request(input_tokens=1000, output_tokens=500)
+
+
+def llama(engine: Any = "vllm", **settings: Any) -> ServingSetup:
+    """Llama-3.1-8B on one H100."""
+    return serving_setup("llama-3.1-8b", gpu="h100-sxm-80gb", engine=engine, **settings)
+
+
+def test_one_client_sees_its_own_prompt_and_passes() -> None:
+    """E2E = r + P + (O - 1) * D without any queue."""
+    setup = llama()
+    prompt = pass_time(setup, ForwardPass(prompts=1, prompt_tokens=1000)).total_s
+    decode = pass_time(setup, ForwardPass(sequences=1, context=1250)).total_s
+    load = served_load(setup, REQUEST, 1)
+    assert load.ttft_s == pytest.approx(setup.engine.host.request_s + prompt)
+    assert load.tpot_s == pytest.approx(decode)
+    assert load.e2e_s == pytest.approx(setup.engine.host.request_s + prompt + 499 * decode)
+
+
+def test_end_to_end_is_ttft_and_the_other_tokens() -> None:
+    """TTFT + (O - 1) * TPOT, at every concurrency."""
+    load = served_load(llama(), REQUEST, np.array([1.0, 8.0, 64.0, 4096.0]), waves=10)
+    assert load.e2e_s == pytest.approx(load.ttft_s + 499 * load.tpot_s)
+    assert load.tokens_per_s == pytest.approx(load.concurrency * 500 / load.e2e_s)
+
+
+def test_throughput_and_latency_both_grow_with_clients() -> None:
+    """The curve rises: more clients, more tokens a second, fewer for each of them."""
+    load = served_load(llama(), REQUEST, 2.0 ** np.arange(9))
+    assert np.all(np.diff(load.tokens_per_s) > 0)
+    assert np.all(np.diff(load.tpot_s) > 0)
+    assert np.all(np.diff(load.ttft_s) > 0)
+
+
+def test_past_the_cache_clients_wait_and_throughput_stays() -> None:
+    """Twice as many clients as fit: the same tokens a second, E2E twice as long, all of it in TTFT."""
+    setup = llama()
+    most = float(most_running(setup, REQUEST))
+    load = served_load(setup, REQUEST, np.array([most, 2 * most]))
+    request_s = setup.engine.host.request_s
+    queued, e2e_s, tpot_s = (np.asarray(each) for each in (load.is_queued, load.e2e_s, load.tpot_s))
+    assert queued.tolist() == [False, True]
+    assert (e2e_s[1] - request_s) / (e2e_s[0] - request_s) == pytest.approx(2)
+    assert tpot_s[1] == pytest.approx(tpot_s[0])
+
+
+def test_a_server_has_a_place_for_one_at_least() -> None:
+    """What does not fit at all is still timed as one sequence."""
+    assert served_load(serving_setup("llama-3.1-70b", gpu="h100-sxm-80gb"), REQUEST, 8).running == 1
+
+
+def test_equal_answers_keep_prompts_in_step_where_they_have_passes_of_their_own() -> None:
+    """SGLang with answers of one length: TTFT is half of all prompts' time; with lengths apart, far less."""
+    setup = llama("sglang")
+    together, apart = (served_load(setup, REQUEST, 64, length_spread=spread) for spread in (0.0, 1.0))
+    prompt_s = pass_time(setup, ForwardPass(prompts=1, prompt_tokens=1000)).total_s
+    assert together.ttft_s == pytest.approx(setup.engine.host.request_s + prompt_s + 63 * prompt_s / 2)
+    assert apart.ttft_s < 0.3 * together.ttft_s
+    assert apart.e2e_s == pytest.approx(together.e2e_s)
+
+
+def test_a_burst_of_clients_weighs_on_its_own_round_alone() -> None:
+    """With more rounds, the first one's queue counts less."""
+    first, tenth = (served_load(llama(), REQUEST, 128, waves=waves).ttft_s for waves in (1, 10))
+    steady = served_load(llama(), REQUEST, 128).ttft_s
+    assert steady < tenth < first
+    assert tenth - steady == pytest.approx((first - steady) / 10)
+
+
+def test_a_static_batch_reads_its_prompts_then_decodes() -> None:
+    """E2E = all prompts + (O - 1) * D."""
+    setup = llama()
+    load = static_batch(setup, REQUEST, 16)
+    decode = pass_time(setup, ForwardPass(sequences=16, context=1250)).total_s
+    assert load.e2e_s - load.ttft_s == pytest.approx(499 * decode)
+
+
+def test_a_process_that_streams_bounds_fast_servers() -> None:
+    """TensorRT-LLM's server hands on one token of each sequence in 108 us."""
+    engine = engine_preset("trtllm")
+    slow = with_numbers(engine, {"host": with_numbers(engine.host, {"stream_s": 1e-3})})
+    load = served_load(llama(slow), REQUEST, 128)
+    assert load.cycle.total_s == pytest.approx(500 * 128 * 1e-3)
