@@ -15,9 +15,9 @@ from perfmodel.exchange.presets import DATA
 from perfmodel.exchange.tables.serving_runs import read_serving_runs
 from perfmodel.spec.serving_evidence import ServingEvidence
 
-HEAD = """# Half widths of 90 % intervals of ln(measured / predicted) beyond uncertain numbers, by metric, class of model, load;
+HEAD = """# Written by python -m perfmodel.benchmarks.project.serving_scores
+# Half widths of 90 % intervals of ln(measured / predicted) beyond uncertain numbers, by metric, class of model, load;
 # then the rows and sources behind them (perfmodel/evidence/serving_scores.py).
-# Written by python -m perfmodel.benchmarks.project.serving_scores
 name: Measured servers
 source: estimated on {day} on {rows} scored measurements of {sources} sources of {table}
 cells:
