@@ -24,12 +24,13 @@ from perfmodel.spec.models.model import TransformerModel
 from perfmodel.spec.run import RampStage, Run
 from perfmodel.timing.breakdown import Breakdown
 from perfmodel.timing.uncertainty import Estimate
-from perfmodel.units import GIBIBYTE, gibibytes_text, large_text, seconds_text
+from perfmodel.units import GIBIBYTE, HOURS_PER_DAY, SECONDS_PER_DAY, gibibytes_text, large_text, seconds_text
 
 MOST_COLUMNS: Final = 6  # stages side by side in 80 columns
 STAGE_HEADINGS: Final = (DATA.short, "GPUs", "batch", "iter. s", "90 % interval", "MFU %", "tokens/s/GPU", "days")
 PUBLISHED_HEADINGS: Final = ("iter. s", "MFU %", "days")
 MOST_BESIDE_BARS: Final = 3  # of them leave room for bars
+UNITS: Final = (("days", 1.0), ("hours", 1.0 / HOURS_PER_DAY), ("minutes", 60.0 / SECONDS_PER_DAY))  # of a run, in days
 FIT_WORDS: Final = {FITS: "yes", TIGHT: "tight", DOES_NOT_FIT: "no"}  # in a column of a table
 
 
@@ -73,11 +74,22 @@ def verdict(prediction: Prediction) -> Text:
         ends = [seconds_text(min(times)), *([seconds_text(max(times))] if len(times) > 1 else [])]
         sentence = f"{run.name}: {' to '.join(ends)} an iteration"
     else:
-        sentence = f"{run.name}: {float(days.median):,.1f} days predicted (90 %: {_days_ends(days)})"
+        sentence = f"{run.name}: {_length_text(days)}"
     if days is not None and len(published) == len(prediction.stages):
         sentence += f", {sum(published):.1f} published ({percent_text(float(days.median) / sum(published) - 1)})"
     need = need_text(most_memory_bytes(prediction), run.cluster)
     return Text.assemble(f"{sentence}.\n", fit_sentence(need, prediction.fit_probability))
+
+
+def _length_text(days: Estimate) -> str:
+    """How long a run takes, in the largest unit of which it is one.
+
+    >>> _length_text(Estimate(median=12.34, low=11.0, high=14.0)), _length_text(Estimate(median=0.1, low=0.05, high=0.2))
+    ('12.3 days predicted (90 %: 11.0-14.0)', '2.4 hours predicted (90 %: 1.2-4.8)')
+    """
+    name, unit = next((each for each in UNITS if float(days.median) >= each[1]), UNITS[-1])
+    median, low, high = (float(each) / unit for each in (days.median, days.low, days.high))
+    return f"{median:,.1f} {name} predicted (90 %: {_fixed(low, 1)}-{_fixed(high, 1)})"
 
 
 def _days_ends(days: Estimate) -> str:
