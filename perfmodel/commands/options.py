@@ -29,12 +29,12 @@ def read_record(path: Path) -> StepRecord:
     """The step that `perfmodel measure` wrote to a file. Errors: InputError for a file that holds none."""
     from perfmodel.evidence.steps.step_records import step_record
     from perfmodel.exchange.documents import read_mapping
-    from perfmodel.exchange.importers.registry import check_is_no_test, document_at, importer_of
+    from perfmodel.exchange.importers.registry import check_is_no_measurement, document_at, importer_of
 
     document = document_at(path) if path.is_file() else None
     importer = None if document is None else importer_of(document)
     if document is not None:
-        check_is_no_test(document)
+        check_is_no_measurement(document)
     if importer is not None:
         raise InputError(f"{path} is a {importer.name}; what `perfmodel measure` writes is needed here")
     return step_record(read_mapping(path, needs="what `perfmodel measure` writes"))

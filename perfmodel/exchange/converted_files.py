@@ -10,7 +10,13 @@ from typing import Any, Final
 
 from perfmodel.errors import InputError, PerfmodelError
 from perfmodel.exchange.documents import FILE_SUFFIXES, mapping_in, yaml_text
-from perfmodel.exchange.importers.registry import check_is_no_test, conversion_at, document_at, importer_of, known_importers
+from perfmodel.exchange.importers.registry import (
+    check_is_no_measurement,
+    conversion_at,
+    document_at,
+    importer_of,
+    known_importers,
+)
 from perfmodel.exchange.presets import expand_part
 from perfmodel.exchange.questions.plan_quantities import positive_number, whole_number
 from perfmodel.exchange.replicas import GPUS, with_replicas
@@ -59,7 +65,7 @@ def _model_alone(path: Path) -> Conversion:
     document = document_at(path)
     importer = importer_of(document)
     if importer is None:
-        check_is_no_test(document)
+        check_is_no_measurement(document)
     if importer is None and path.suffix.lower() in FILE_SUFFIXES:
         mapping_in(document.text, path, needs="settings of training software")
     if importer is None or importer.gives != "models":

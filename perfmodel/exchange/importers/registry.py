@@ -28,6 +28,7 @@ from typing import Any, Final
 from perfmodel.errors import InputError, PerfmodelError
 from perfmodel.exchange.documents import FILE_SUFFIXES, head_of, mapping_in, parse_text, read_text
 from perfmodel.exchange.nccl_tests import is_nccl_tests
+from perfmodel.exchange.trace_files import is_trace
 from perfmodel.exchange.translation.conversion import Conversion, run_mapping
 
 DESCRIBED: Final[Mapping[str, str]] = {  # kind of preset: what a file of it describes
@@ -194,7 +195,7 @@ def read_settings(path: Path, kind: str, *, needs: str = "settings (key: value)"
     document = document_at(path)
     found = imported(document, kind)
     if found is None:
-        check_is_no_test(document)
+        check_is_no_measurement(document)
     if found is None and document.problem is not None:
         raise document.problem
     return mapping_in(document.text, path, needs=needs) if found is None else found
@@ -208,6 +209,7 @@ def conversion_at(path: Path) -> Conversion | None:
     document = document_at(path)
     importer = importer_of(document)
     if importer is None and document.problem is not None:
+        check_is_no_measurement(document)
         raise document.problem
     if importer is None or importer.convert is None:
         return None
@@ -217,8 +219,10 @@ def conversion_at(path: Path) -> Conversion | None:
         raise error.under(str(path)) from None
 
 
-def check_is_no_test(document: Document) -> None:
-    """Raise InputError for what nccl-tests printed, with the command that reads it."""
+def check_is_no_measurement(document: Document) -> None:
+    """Raise InputError for what nccl-tests printed and for a trace of a profiler, with the command that reads it."""
+    if document.path is not None and is_trace(document.path):
+        raise InputError(f"{document.path} is a trace of a profiler, which is no run; perfmodel compare RUN FILE reads it")
     if document.text and is_nccl_tests(document.text):
         reads = "perfmodel calibrate --from-nccl-tests FILE --cluster NAME reads it"
         raise InputError(f"{_called(document)} is the output of nccl-tests, which is no run; {reads}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from perfmodel import api
 from perfmodel.errors import InputError
+from perfmodel.exchange.converted_files import converted
 from perfmodel.exchange.importers.registry import (
     Document,
     Importer,
@@ -136,3 +138,14 @@ def test_a_file_that_describes_something_else_is_refused(tmp_path: Path) -> None
 def test_the_importers_of_the_package_are_found() -> None:
     """The first of them is that of config.json."""
     assert "Hugging Face config.json" in {each.name for each in known_importers()}
+
+
+@pytest.mark.parametrize("name", ["step.json", "step.pt.trace.json.gz"])
+@pytest.mark.parametrize("reads", [api.predict, lambda path: converted(Path(path))], ids=["predict", "convert"])
+def test_a_trace_in_the_place_of_a_run_is_told_from_one(tmp_path: Path, name: str, reads: Callable[[str], Any]) -> None:
+    """Also where it is compressed, and so no text: the sentence names the command that reads it, not a key of the trace."""
+    content = json.dumps({"schemaVersion": 1, "traceEvents": [{"ph": "X", "cat": "kernel", "name": "gemm"}]}).encode()
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    with pytest.raises(InputError, match=rf"{name} is a trace of a profiler.*perfmodel compare RUN FILE reads it"):
+        reads(str(path))
