@@ -100,11 +100,10 @@ def _cast_of_weights(setup: Setup, shard: ParameterCount, layers: Numeric) -> Me
     _, reads = recipe.cast_reads
     moved_bytes = narrow * (reads * recipe.activation_bytes + copies * copy)
     if low.parameter_gather and not recipe.has_blocks:
-        reads = 2 if low.scaling == "current" else 1
         experts = low_precision_parameters(shard.only_experts, setup)
         ranks = shards(setup.layout, "optimizer"), expert_state_shards(setup.layout, "optimizer")
         owned = (narrow - experts) / ranks[0] + experts / ranks[1]
-        moved_bytes = owned * (reads * MASTER_BYTES + copy) + narrow * 2 * copy * (copies - 1)
+        moved_bytes = owned * (low.reads_of_a_cast * MASTER_BYTES + copy) + narrow * 2 * copy * (copies - 1)
     return MemoryBound(
         name="optimizer.quantise_weights",
         phase=OPTIMIZER,

@@ -23,10 +23,14 @@ def part_spreads(setup: ServingSetup) -> dict[str, dict[str, Numeric]]:
     """By part of a pass, the key paths of the uncertain numbers that time it and their spreads."""
     profile, law = setup.profile, setup.weights.law
     products, attention = profile.small_product(law), profile.attention_over(setup.cache.law)
+    large = setup.cluster.gpu.matmul(setup.circuits)
     reduce = profile.all_reduce.get(str(setup.tensor_parallel))
     found = {
         "weights_s": {f"serving.small_products.{law}.efficiency": products.spread.get("efficiency", 0.0)},
-        "compute_s": {f"serving.small_products.{law}.computing": products.spread.get("computing", 0.06)},
+        "compute_s": {
+            f"cluster.gpu.kernels.matmul.{setup.circuits}.efficiency": large.spread.get("efficiency", 0.0),
+            f"serving.small_products.{law}.computing": products.spread.get("computing", 0.0),
+        },
         "cache_s": {f"serving.cached_attention.{setup.cache.law}.efficiency": attention.spread.get("efficiency", 0.0)},
         "kernels_s": {"serving.small_kernel_s": profile.spread.get("small_kernel_s", 0.0)},
         "host_s": {"engine.host.step_s": setup.engine.host.spread.get("step_s", 0.0)},
@@ -50,20 +54,17 @@ def value_uncertainty(
         REQUESTS: load.cycle,
     }
     seconds = np.asarray(value, dtype=float)
-    times, paths = [seconds], []
     whole = passes.get(metric)
     request_s = setup.engine.host.request_s if metric in (TTFT, E2E) else 0.0
+    of_requests = np.minimum(request_s / seconds, 1.0)
+    moved: dict[str, tuple[Numeric, Numeric]] = {}  # key path: the share of the value that the number times, and its spread
     if whole is not None:
-        rest = np.maximum(1.0 - request_s / seconds, 0.0)
         for part, numbers in part_spreads(setup).items():
-            share = rest * getattr(whole, part) / whole.total_s
-            for path, spread in numbers.items():
-                paths.append(path)
-                times += [seconds * (1.0 + share * spread), seconds * (1.0 - share * spread / (1.0 + spread))]
+            share = (1.0 - of_requests) * getattr(whole, part) / whole.total_s
+            moved |= {path: (share, spread) for path, spread in numbers.items()}
     if anywhere(np.asarray(request_s) > 0):
-        spread = setup.engine.host.spread.get("request_s", 0.0)
-        share = np.minimum(request_s / seconds, 1.0)
-        paths.append("engine.host.request_s")
+        moved["engine.host.request_s"] = (of_requests, setup.engine.host.spread.get("request_s", 0.0))
+    times = [seconds]
+    for share, spread in moved.values():
         times += [seconds * (1.0 + share * spread), seconds * (1.0 - share * spread / (1.0 + spread))]
-    stacked = np.stack(np.broadcast_arrays(*times))
-    return uncertainty(stacked, paths, discrepancy)
+    return uncertainty(np.stack(np.broadcast_arrays(*times)), list(moved), discrepancy)

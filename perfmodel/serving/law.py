@@ -25,7 +25,8 @@ from perfmodel.spec.fields import Numeric
 from perfmodel.spec.serving import Request, ServingSetup
 from perfmodel.timing.forward_pass import PassTime, mixed, pass_time, streamed
 
-STEADY: Final = np.inf
+STEADY: Final = np.inf  # rounds: so many that the first one counts for nothing
+MOST_BUSY: Final = 0.95  # of the time on prompts, for the wait of an open queue, which has no end at 1: a guard, not a fit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +94,7 @@ def served_load(
     prompt_s, decode_s, life_s = added.total_s, decode.total_s, cycle.total_s
     e2e_s = request_s + life_s * np.maximum(clients / running, 1.0)
     busy = running > 1.0
-    share = np.minimum((running - 1.0) * prompt_s / life_s, 0.95)
+    share = np.minimum((running - 1.0) * prompt_s / life_s, MOST_BUSY)
     steady_s = alone.total_s + np.where(busy, decode_s / 2.0 + prompt_s * share / (2.0 * (1.0 - share)), 0.0)
     queue_s = (running - 1.0) * prompt_s / 2.0
     burst_s = alone.total_s + queue_s
@@ -108,11 +109,16 @@ def served_load(
         running=running,
         output_tokens=outputs,
         ttft_s=ttft_s,
-        tpot_s=(e2e_s - ttft_s) / np.maximum(outputs - 1.0, 1.0),
+        tpot_s=_tpot_s(e2e_s, ttft_s, outputs),
         decode=decode,
         cycle=cycle,
         first=alone,
     )
+
+
+def _tpot_s(e2e_s: Numeric, ttft_s: Numeric, output_tokens: Numeric) -> Numeric:
+    """What is left of E2E after the first token, over the others."""
+    return (e2e_s - ttft_s) / np.maximum(output_tokens - 1.0, 1.0)
 
 
 def _added_by_a_prompt(setup: ServingSetup, request: Request, running: Numeric, decode: PassTime, alone: PassTime) -> PassTime:
@@ -155,7 +161,7 @@ def static_batch(setup: ServingSetup, request: Request, batch: Numeric) -> Serve
         running=running,
         output_tokens=outputs,
         ttft_s=ttft_s,
-        tpot_s=(e2e_s - ttft_s) / np.maximum(outputs - 1.0, 1.0),
+        tpot_s=_tpot_s(e2e_s, ttft_s, outputs),
         decode=decode,
         cycle=cycle,
         first=reading,

@@ -240,6 +240,11 @@ class LowPrecision(Spec):
     clock_scale: Numeric = number("ratio", above=0, maximum=2)  # times cluster.compute_scale, for these products
     spread: Mapping[str, Numeric] = spreads()
 
+    @property
+    def reads_of_a_cast(self) -> int:
+        """How often a cast with one scale for the tensor reads it: a scale of the moment wants its largest number first."""
+        return 2 if self.scaling == "current" else 1
+
     def narrow_layers(self, recipe: PrecisionRecipe) -> Numeric:
         """Share of the layers whose linears a recipe runs in low precision, where it casts any."""
         return 1.0 - self.spared_layers if recipe.spares_layers else 1.0

@@ -54,7 +54,7 @@ def memory_bound_entries(records: Sequence[Record], gpu: Gpu, sources: dict[str,
                 and each.labels.get("cache", "cold") == wanted
             ]
             if chosen:
-                name = "-".join(filter(None, (kernel, _operator(chosen[0]).precision)))
+                name = "-".join(filter(None, (kernel, memory_bound_of(chosen[0]).precision)))
                 entries[name], sources[f"gpu.kernels.memory_bound.{name}"] = _entry(chosen, gpu, busy)
     for name, kernel in STANDS_FOR.items():
         like = next((f"{kernel}-{each}" for each in ("bf16", "fp32") if f"{kernel}-{each}" in entries), next(iter(entries)))
@@ -106,7 +106,7 @@ def _fit(records: Sequence[Record], gpu: Gpu) -> Fit:
     moved = np.array([each.sizes["moved_bytes"] for each in records])
     seconds = np.array([each.seconds for each in records])
     call = MemoryBound(
-        name="kernel", moved_bytes=moved, kernels=np.array([_operator(each).kernels for each in records], dtype=float)
+        name="kernel", moved_bytes=moved, kernels=np.array([memory_bound_of(each).kernels for each in records], dtype=float)
     )
 
     def equation(values: Mapping[str, Any]) -> Floats:
@@ -117,7 +117,7 @@ def _fit(records: Sequence[Record], gpu: Gpu) -> Fit:
     return fit_of_few(equation, FREE, seconds, groups)
 
 
-def _operator(each: Record) -> MemoryBound:
+def memory_bound_of(each: Record) -> MemoryBound:
     """The forecast's operator of a record."""
     sizes, labels = each.sizes, each.labels
     return operator_of(

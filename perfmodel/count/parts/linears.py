@@ -344,8 +344,7 @@ class LinearOperators:
         if recipe.has_blocks:
             both = recipe.cast_reads[0] * self.activation_bytes + 2 * recipe.operand_bytes
             return both, both
-        reads = 2 if self.stack.low_precision.scaling == "current" else 1
-        once = reads * self.activation_bytes + recipe.operand_bytes
+        once = self.stack.low_precision.reads_of_a_cast * self.activation_bytes + recipe.operand_bytes
         return once, once + self.has_transposes * recipe.operand_bytes
 
     def _kernels_of_a_cast(self) -> int:

@@ -188,7 +188,7 @@ def _matters(key: str, run: Run) -> bool:
         "fusion.activation": run.model.activation not in ("swiglu", "gelu"),
         "fusion.selective_recompute": layout.recompute != "selective",
         "states.regathers_parameters": layout.sharding not in GATHERED,
-        "low_precision.scaling": layout.precision != "fp8",
+        "low_precision.scaling": not layout.recipe.casts or layout.recipe.has_blocks,
         "low_precision.parameter_gather": not layout.recipe.casts,
         "experts.dispatcher": run.model.mixture is None,
         "experts.overlap": run.model.mixture is None,

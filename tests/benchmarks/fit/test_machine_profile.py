@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from perfmodel.benchmarks.fit.machine.calibrated import Machine, datasheet, gpu_like, machine_profile
+from perfmodel.benchmarks.fit.machine.kernels import memory_bound_of
 from perfmodel.benchmarks.fit.profile import write_profile
 from perfmodel.benchmarks.fit.regression import MOST_SPREAD
 from perfmodel.benchmarks.measure.calibrate import pooled
@@ -155,15 +156,7 @@ def operator_of_record(each: Record) -> Any:
     if each.kind == "collective":
         group = ProcessGroup(name="all", ranks=sizes["ranks"], stride=1)
         return Collective(name="c", kind=labels["operator"], payload_bytes=sizes["payload_bytes"], group=group)
-    return operator_of(
-        labels["operator"],
-        labels["phase"],
-        precision=labels["precision"],
-        rows=int(sizes["rows"]),
-        columns=int(sizes["columns"]),
-        table_rows=int(sizes.get("table_rows", 1)),
-        rotary_fraction=sizes.get("rotary_fraction", 1.0),
-    )
+    return memory_bound_of(each)
 
 
 @pytest.mark.slow

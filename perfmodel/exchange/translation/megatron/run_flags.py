@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from perfmodel.exchange.translation.megatron.model_flags import Flags
 from perfmodel.exchange.translation.megatron.pipeline_layouts import layout_text, usual_pieces
-from perfmodel.exchange.translation.megatron.software import ATTENTION, FUSED_LOSS
+from perfmodel.exchange.translation.megatron.software import ATTENTION, FUSED_LOSS, SCALINGS
 from perfmodel.exchange.translation.megatron.software import GRAPHED as GRAPHED_PARTS
 from perfmodel.spec.axes import CONTEXT, PIPELINE, TENSOR
 from perfmodel.spec.fields import whole
@@ -23,10 +23,9 @@ DEGREES: Final = {
 FSDP: Final = {"zero2": "optim_grads", "zero3": "optim_grads_params", "hsdp": "optim_grads_params"}
 LOW_PRECISION: Final[dict[str, tuple[tuple[str, Any], ...]]] = {
     "mxfp8": (("--fp8-format", "e4m3"), ("--fp8-recipe", "mxfp8")),
-    "fp8_blockwise": (("--fp8-format", "e4m3"), ("--fp8-recipe", "blockwise")),
     "nvfp4": (("--fp4-format", "e2m1"), ("--fp4-recipe", "nvfp4")),
 }
-SCALINGS: Final = {"delayed": "delayed", "current": "tensorwise"}
+SCALING_WORDS: Final = {scaling: word for word, scaling in SCALINGS.items()}
 EXCHANGES: Final = {"ring": "p2p", "all_gather": "all_gather"}
 MOMENTS: Final = {
     10: ("bf16", "fp32"),
@@ -87,7 +86,7 @@ def precision_flags(run: Run, layout: Layout) -> Flags:
     """The flags that say in which number formats a run trains."""
     low = run.stack.low_precision
     if layout.precision == "fp8":
-        yield from (("--bf16", True), ("--fp8-format", "hybrid"), ("--fp8-recipe", SCALINGS[low.scaling]))
+        yield from (("--bf16", True), ("--fp8-format", "hybrid"), ("--fp8-recipe", SCALING_WORDS[low.scaling]))
     elif layout.precision in LOW_PRECISION:
         yield from (("--bf16", True), *LOW_PRECISION[layout.precision])
     elif layout.precision in ("bf16", "fp16"):

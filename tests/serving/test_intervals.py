@@ -1,0 +1,85 @@
+"""Does each number that is said to time a part of a pass time it, and as far as its spread says?"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from perfmodel.count.forward_pass import ForwardPass
+from perfmodel.exchange.questions.served_models import serving_setup
+from perfmodel.serving.intervals import part_spreads, value_uncertainty
+from perfmodel.serving.law import served_load
+from perfmodel.spec.evidence.run_evidence import Discrepancy
+from perfmodel.spec.evidence.spread import with_numbers
+from perfmodel.spec.serving import Request, ServingSetup
+from perfmodel.spec.serving_loads import E2E
+from perfmodel.timing.forward_pass import pass_time
+
+MANY_ROWS = ForwardPass(prompts=2, prompt_tokens=4000)
+NO_DISCREPANCY = Discrepancy()
+
+
+def setup(precision: str, gpu: str = "h100-sxm-80gb") -> ServingSetup:
+    """Llama-3.1-8B on one GPU."""
+    return serving_setup("llama-3.1-8b", gpu=gpu, engine="vllm", precision=precision)
+
+
+def changed(part: Any, path: list[str], factor: float) -> Any:
+    """A copy of a spec, or of a mapping of specs, with the number at `path` times `factor`."""
+    name, *rest = path
+    if isinstance(part, dict) or hasattr(part, "items"):
+        return {**part, name: changed(part[name], rest, factor)}
+    old = getattr(part, name)
+    return with_numbers(part, {name: changed(old, rest, factor) if rest else old * factor})
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp8"])
+def test_products_with_many_rows_are_as_sure_as_the_kernels_of_the_gpu(precision: str) -> None:
+    """Their efficiency is that of the GPU's law times `computing`: each brings its own spread, none another."""
+    server = setup(precision)
+    numbers = part_spreads(server)["compute_s"]
+    of_gpu, of_serving = numbers.items()
+    assert of_gpu == (
+        f"cluster.gpu.kernels.matmul.{precision}.efficiency",
+        server.cluster.gpu.kernels.matmul[precision].spread["efficiency"],
+    )
+    stated = server.profile.small_product(precision).spread.get("computing", 0.0)
+    assert of_serving == (f"serving.small_products.{precision}.computing", stated)
+    assert (stated > 0) is (precision == "fp8")
+
+
+def test_a_gpu_without_the_circuits_is_as_sure_as_what_it_computes_in() -> None:
+    """An A100 widens 8-bit weights."""
+    assert "cluster.gpu.kernels.matmul.bf16.efficiency" in part_spreads(setup("fp8", "a100-sxm-80gb"))["compute_s"]
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp8"])
+def test_each_number_of_computing_moves_a_pass_as_the_interval_takes_it_to(precision: str) -> None:
+    """A pass whose products compute is that share of the spread shorter; attention is in the same part, so by less."""
+    server = setup(precision)
+    before = pass_time(server, MANY_ROWS)
+    for path, spread in part_spreads(server)["compute_s"].items():
+        if not spread:
+            continue
+        root, *rest = path.split(".")
+        name = {"serving": "profile"}.get(root, root)
+        quicker = replace(server, **{name: changed(getattr(server, name), rest, 1.0 + float(spread))})
+        found = pass_time(quicker, MANY_ROWS).total_s - before.total_s
+        taken = -before.compute_s * spread / (1.0 + spread)
+        assert 0.6 < float(found / taken) <= 1.0, path
+
+
+def test_without_uncertain_numbers_or_discrepancy_there_is_no_interval() -> None:
+    """And with those of the parts, squares of half widths add up."""
+    server = setup("bf16")
+    load = served_load(server, Request(input_tokens=1000, output_tokens=500), 8.0)
+    known = value_uncertainty(server, load, load.e2e_s, E2E, NO_DISCREPANCY)
+    squares = sum(float(half_s) ** 2 for half_s in known.half_widths_s.values())
+    assert sum(float(share) for share in known.shares.values()) == pytest.approx(1.0)
+    assert squares > 0
+    sure = replace(server, profile=with_numbers(server.profile, {"spread": {}}))
+    fewer = value_uncertainty(sure, load, load.e2e_s, E2E, NO_DISCREPANCY)
+    kernels = float(known.half_widths_s["serving.small_kernel_s"])
+    assert sum(float(half_s) ** 2 for half_s in fewer.half_widths_s.values()) == pytest.approx(squares - kernels**2)
