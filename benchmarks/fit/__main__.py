@@ -3,11 +3,11 @@
     python -m perfmodel.benchmarks.fit --tables FOLDER                                     # every GPU and link
     python -m perfmodel.benchmarks.fit h100-sxm-80gb nvlink-h100 --tables FOLDER --output /tmp/profiles
 
-Products, collectives, 8-bit casts and serving attention come from the package aiconfigurator-core; training attention, with
-what it gains from 8 bits, and norms from FOLDER (cudnn_sdpa_fwd_bwd.csv.gz, cudnn_norms_fwd_bwd.csv.gz: benchmark results of
-NVIDIA cudnn-frontend), older libraries and single memory-bound kernels from serving_ops_h100_a100.csv.gz there
-(microsoft/vidur), where it is. All-reduces of other laboratories are pooled with the package's where FOLDER has
-public_collectives.csv.gz (columns: check_collectives.py).
+Products, collectives, 8-bit casts, kernels of mixers that keep a state and serving attention come from the package
+aiconfigurator-core; training attention, with what it gains from 8 bits, and norms from FOLDER (cudnn_sdpa_fwd_bwd.csv.gz,
+cudnn_norms_fwd_bwd.csv.gz: benchmark results of NVIDIA cudnn-frontend), older libraries and single memory-bound kernels from
+serving_ops_h100_a100.csv.gz there (microsoft/vidur), where it is. All-reduces of other laboratories are pooled with the
+package's where FOLDER has public_collectives.csv.gz (columns: check_collectives.py).
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from perfmodel.benchmarks.fit.libraries import add_libraries, libraries
 from perfmodel.benchmarks.fit.low_attention import low_attention, origin_of, with_low_attention
 from perfmodel.benchmarks.fit.network import network_profile
 from perfmodel.benchmarks.fit.profile import write_profile
+from perfmodel.benchmarks.fit.scans import state_kernels, with_state_kernels
 from perfmodel.benchmarks.fit.tables import AIC_SOURCE, NAMES, RECORDS_SOURCE, Folder, FolderFirst, Package, Records
 from perfmodel.errors import InputError, PerfmodelError
 from perfmodel.exchange.chip_names import did_you_mean_hardware
@@ -64,6 +65,7 @@ def write_gpu(fits: GpuFits, output: Path, pictures: Path) -> None:
     profile = add_libraries(fits.name, fits.profile(), libraries(fits.name, fits.tables.root))
     laws = {direction: found.coefficients for direction, found in fits.other(origin_of(fits.name)).attention.items()}
     profile = with_low_attention(profile, low_attention(fits.name, laws, fits.tables))
+    profile = with_state_kernels(profile, state_kernels(fits.name, fits.gpu, fits.package))
     write_profile(output / "kernels" / f"{fits.name}.yaml", profile)
     pictures.mkdir(parents=True, exist_ok=True)
     write_bytes(pictures / f"{fits.name}.png", picture(rate_figure(fits), "png"))

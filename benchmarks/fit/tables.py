@@ -61,6 +61,21 @@ RECORDS_SOURCE: Final = Source(table="this project's benchmarks", version="recor
 CUDNN_SOURCE: Final = Source(table="NVIDIA cudnn-frontend benchmarks", version="3929da2", licence=LICENCES["cudnn-frontend"])
 
 
+STATES: Final = "linear_attention"  # family of tables of mixers that keep a state
+
+
+def _joined(tables: list[pd.DataFrame]) -> pd.DataFrame:
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+
+
+def _space_channels(table: pd.DataFrame) -> pd.Series:
+    return table.nheads * table.head_dim + 2 * table.n_groups * table.d_state
+
+
+def _delta_channels(table: pd.DataFrame) -> pd.Series:
+    return 2 * table.num_k_heads * table.head_k_dim + table.num_v_heads * table.head_v_dim
+
+
 class Package:
     """The parquet tables of the installed package aiconfigurator-core."""
 
@@ -91,6 +106,41 @@ class Package:
         tables = pd.concat([pd.read_parquet(path).assign(version=path.parts[-2]) for path in paths])
         tables = tables[tables.nccl_dtype == "half"]
         return _collectives(tables.assign(payload_bytes=tables.message_size * 2, seconds=tables.latency / 1e3))
+
+    def convolutions(self, gpu: str) -> pd.DataFrame:
+        """tokens, channels, library, seconds of causal convolutions.
+
+        TensorRT-LLM's of delta rules are left out: they are of some of the channels. Of each size the shortest time is taken.
+        """
+        mamba = [table.assign(channels=_space_channels(table)) for table in self._tables(gpu, STATES, "mamba2")]
+        delta = [table.assign(channels=_delta_channels(table)) for table in self._tables(gpu, STATES, "gdn")]
+        tables = _joined([*mamba, *(table for table in delta if "trtllm" not in set(table.library))])
+        if tables.empty:
+            return tables
+        rows = tables[tables.kernel_source == "causal_conv1d_fn"]
+        rows = rows.assign(tokens=rows.num_tokens, seconds=rows.latency / 1e3)
+        return rows.groupby(["tokens", "channels", "library"]).seconds.min().reset_index()
+
+    def delta_rules(self, gpu: str) -> pd.DataFrame:
+        """key_heads, value_heads, sequences, sequence_length, tokens, seconds of the gated delta rule in Triton, forward.
+
+        Several models share a shape, whose shortest time is taken: some of those on GB200 were five times as long.
+        """
+        tables = _joined([table for table in self._tables(gpu, STATES, "gdn") if "trtllm" in set(table.library)])
+        if tables.empty:
+            return tables
+        rows = tables[tables.kernel_source == "chunk_gated_delta_rule"]
+        found = pd.DataFrame(
+            {
+                "key_heads": rows.num_k_heads,
+                "value_heads": rows.num_v_heads,
+                "sequences": rows.batch_size,
+                "sequence_length": rows.seq_len,
+                "tokens": rows.num_tokens,
+                "seconds": rows.latency / 1e3,
+            }
+        )
+        return found.groupby([name for name in found if name != "seconds"]).seconds.min().reset_index()
 
     def attention(self, gpu: str) -> pd.DataFrame:
         """Forward attention of serving libraries: causal prefill, and encoders without a mask."""

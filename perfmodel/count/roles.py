@@ -28,7 +28,8 @@ class Role(StrEnum):
     CORE = "core"  # attention between queries, keys and values
     SCORES = "scores"  # what unfused attention does to its scores
     CORE_EXCHANGE = "core_exchange"  # what ranks that share a sequence exchange and join for the core
-    SCAN = "scan"  # what heads that keep a state do with a sequence, chunk by chunk
+    SCAN = "scan"  # what heads of Mamba-2, which keep a state, do with a sequence, chunk by chunk
+    DELTA_RULE = "delta_rule"  # the same of the gated delta rule
     NORM = "norm"
     ELEMENTWISE = "elementwise"  # activation, rotary, residual
     CAST = "cast"  # operands to a narrower format
@@ -47,6 +48,7 @@ class Role(StrEnum):
 EXPERT_PRODUCTS: Final = frozenset({Role.EXPERT, Role.EXPERT_OUTPUT})
 TOKEN_EXCHANGE: Final = frozenset({Role.DISPATCH, Role.COMBINE})
 TOKEN_MOVEMENT: Final = frozenset({Role.PERMUTE, Role.EXPERT_ACTIVATION, Role.EXPERT_OUTPUT})  # of memory-bound operators
+SCANS: Final = frozenset({Role.SCAN, Role.DELTA_RULE})
 ATTENTION_CORE: Final = frozenset({Role.CORE, Role.SCORES})
 DATA_PARALLEL: Final = frozenset(
     {Role.GRADIENT_REDUCTION, Role.REPLICA_REDUCTION, Role.PARAMETER_GATHER, Role.BACKWARD_GATHER}

@@ -19,10 +19,10 @@ from typing import Final
 import numpy as np
 
 from perfmodel.count.operators import Collective, FusedAttention, Matmul, MemoryBound, Operator, is_attention_core
-from perfmodel.count.roles import EXPERT_PRODUCTS, TOKEN_EXCHANGE, TOKEN_MOVEMENT, Role
+from perfmodel.count.roles import EXPERT_PRODUCTS, SCANS, TOKEN_EXCHANGE, TOKEN_MOVEMENT, Role
 from perfmodel.spec.axes import EXPERT, TENSOR
 from perfmodel.spec.fields import Numeric, anywhere, chosen
-from perfmodel.spec.machines.hardware import Cluster
+from perfmodel.spec.machines.hardware import Cluster, Gpu
 from perfmodel.spec.phases import DATA_GRADIENT, WEIGHT_GRADIENT
 from perfmodel.spec.stack import SoftwareStack
 from perfmodel.timing.breakdown import Breakdown, added, exposed_part, multiplied
@@ -189,7 +189,7 @@ def timed_blocks(
             TimedOperator(
                 operator=operator,
                 free_s=operator.repeats
-                * expert_time_s(operator, next(call_s if isinstance(operator, Collective) else kernel_s), stack),
+                * expert_time_s(operator, next(call_s if isinstance(operator, Collective) else kernel_s), stack, cluster.gpu),
             )
             for operator in block
         ]
@@ -197,21 +197,27 @@ def timed_blocks(
     return timed, places
 
 
-def expert_time_s(operator: Operator, seconds: Numeric, stack: SoftwareStack) -> Numeric:
+def expert_time_s(operator: Operator, seconds: Numeric, stack: SoftwareStack, gpu: Gpu) -> Numeric:
     """a + c/s of a dispatch or combine whose links take c, w*g of what runs on copies of tokens or scans and takes g; others g.
 
     a = dispatch_s of the software, s = its link_share, w = its product_work for products of experts, its movement_work for the
-    memory-bound kernels around them, or scan_work for scans.
+    memory-bound kernels around them; for scans scan_work or delta_rule_work, times the scan.work of the GPU's profile.
     """
     work = stack.experts
     if isinstance(operator, Collective) and operator.role in TOKEN_EXCHANGE:
         return chosen(np.asarray(operator.group.ranks) > 1, work.dispatch_s + seconds / work.link_share, 0.0)
-    if operator.role is Role.SCAN:
+    if operator.role in SCANS:
         chain_s = operator.chained * stack.fusion.scan_step_s if isinstance(operator, MemoryBound) else 0.0
-        return seconds * stack.fusion.scan_work + chain_s
+        return seconds * scan_factor(operator.role, stack, gpu) + chain_s
     if isinstance(operator, MemoryBound):
         return seconds * work.movement_work if operator.role in TOKEN_MOVEMENT else seconds
     return seconds * work.product_work if operator.role in EXPERT_PRODUCTS else seconds
+
+
+def scan_factor(role: Role, stack: SoftwareStack, gpu: Gpu) -> Numeric:
+    """u*v, time of a scan over that of its products and traffic: u of the software's kernels, v of such kernels on the GPU."""
+    of_gpu = 1.0 if gpu.kernels.scan is None else gpu.kernels.scan.work
+    return of_gpu * (stack.fusion.scan_work if role is Role.SCAN else stack.fusion.delta_rule_work)
 
 
 def at_clocks(

@@ -5,10 +5,10 @@ the convolution. Of one rank: H heads of P numbers, d = H*P, G groups, states of
 keys and values, H value heads, states of p x v numbers (gated delta).
 
 Heads are split over a tensor-parallel group, groups with them, or copied where there are fewer. What a chunk multiplies are
-products without weights, in kernels of their own (Triton), which leave much to the memory between them; a stack says how much
-longer they take than such products do elsewhere (fusion.scan_work). Kernels that skip what a causal mask hides inside a chunk
-are counted as if they did not. The published convention counts neither chunks nor their size: its FLOPs are spread over the
-products that do the work (`useful`, which may exceed 1).
+products without weights, in kernels of their own (Triton), which leave much to the memory between them; a GPU says how much
+longer they take than such products do elsewhere (kernels.scan), and so does a stack (fusion.scan_work, delta_rule_work).
+Kernels that skip what a causal mask hides inside a chunk are counted as if they did not. The published convention counts
+neither chunks nor their size: its FLOPs are spread over the products that do the work (`useful`, which may exceed 1).
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from perfmodel.spec.models.layer_parts import GatedDelta, StateSpace
 from perfmodel.spec.models.model import TransformerModel
 from perfmodel.spec.phases import DATA_GRADIENT, RECOMPUTE
 
+TRITON_NORM: Final = "compiled"  # the class of norms (coefficients.py) whose kernels are Triton's
 SCAN_FLOP: Final = 7  # of the convention, for each number of a Mamba-2 state and token: Megatron-LM, mamba_layer_flops
 STATE_PRODUCTS: Final = 4  # of the convention, each of v x v multiplications a head and token: Megatron-LM, gdn_layer_flops
 GATE_KERNELS: Final = 8  # softplus, exponential, negation, products and casts of the decay, sigmoid of beta, sums over chunks
@@ -124,6 +125,11 @@ def gated_delta_inside(write: StreamOperators, declared: LayerPart, kind: LayerK
     return _between_projections(write, declared, _DeltaRule(write, name).block())
 
 
+def gated_delta_rule(write: StreamOperators, name: str) -> Block:
+    """What chunk_gated_delta_rule of flash-linear-attention runs, forward and backward."""
+    return _DeltaRule(write, name).rule()
+
+
 def _between_projections(write: StreamOperators, declared: LayerPart, mixer: Block) -> Block:
     if declared.into is None or declared.out is None:
         raise TypeError("a mixer has projections out of the stream, and one back into it")
@@ -131,7 +137,9 @@ def _between_projections(write: StreamOperators, declared: LayerPart, mixer: Blo
 
 
 class _ChunkedScan:
-    """Writes down what lies between the projections of one mixer."""
+    """Writes down what lies between the projections of one mixer; `role` says whose kernels its scan runs."""
+
+    role = Role.SCAN
 
     def __init__(self, write: StreamOperators, name: str, chunk_size: Numeric) -> None:
         self.write, self.name, self.tokens, self.size = write, name, write.tokens, write.activation_bytes
@@ -142,7 +150,7 @@ class _ChunkedScan:
         """One product of every chunk and head."""
         return Matmul(
             name=f"{self.name}.{what}",
-            role=Role.SCAN,
+            role=self.role,
             rows=rows,
             columns=columns,
             inner=inner,
@@ -157,7 +165,7 @@ class _ChunkedScan:
         """An operator that moves so many bytes of a token in so many kernels, backwards in as many and `again` - 1 more."""
         return MemoryBound(
             name=f"{self.name}.{what}",
-            role=Role.SCAN,
+            role=self.role,
             moved_bytes=self.tokens * forward,
             backward_bytes=self.tokens * backward,
             saved_bytes=self.tokens * saved,
@@ -165,10 +173,15 @@ class _ChunkedScan:
             backward_kernels=kernels + again - 1,
         )
 
+    def convolved(self, forward: Numeric, backward: Numeric, *, saved: Numeric, again: int = 1) -> Block:
+        """The causal convolution, which moves so many bytes of a token in one kernel (causal_conv1d)."""
+        moved = self.moved("convolution", forward, backward, saved=saved, again=again)
+        return local(replace(moved, role=Role.ELEMENTWISE, kernel="convolution"))
+
     def gated_norm(self, width: Numeric, saved: Numeric) -> Block:
-        """Output and gate are read, their norm is written; backwards three are read, two written."""
+        """Output and gate are read, their norm is written; backwards three are read, two written. Triton's in all libraries."""
         norm = self.moved("gated_norm", 3 * self.size * width, 5 * self.size * width, saved=saved, again=2)
-        return local(replace(norm, family="norm"))
+        return local(replace(norm, role=Role.ELEMENTWISE, family=TRITON_NORM))
 
     def counted(self, products: tuple[Matmul, ...], flop: Numeric) -> tuple[Matmul, ...]:
         """The products, of whose FLOPs the convention counts so many forwards."""
@@ -215,8 +228,8 @@ class _StateSpaceScan(_ChunkedScan):
     def block(self) -> Block:
         """Convolution, steps, states of chunks and their passing on, outputs, gated norm."""
         size, states = self.size, self.width * self.space.state_size / self.chunk  # numbers of states, for each token
-        convolution = self.moved(
-            "convolution", 2 * size * self.channels, 5 * size * self.channels,
+        convolution = self.convolved(
+            2 * size * self.channels, 5 * size * self.channels,
             saved=size * (self.width + self.channels + self.heads), again=2,
         )  # fmt: skip
         steps = self.moved("steps", (size + 2 * FP32_BYTES) * self.heads, (3 * size + 4 * FP32_BYTES) * self.heads, again=2)
@@ -224,7 +237,7 @@ class _StateSpaceScan(_ChunkedScan):
         of_states, scores, *outputs = self.products()
         scan = local(of_states) + local(passing) + local(scores) + _joined(tuple(outputs)) + _again(of_states, scores)
         kept = size * self.width + FP32_BYTES * self.groups
-        return local(convolution) + local(steps) + scan + self.gated_norm(self.width, kept)
+        return convolution + local(steps) + scan + self.gated_norm(self.width, kept)
 
 
 class _DeltaRule(_ChunkedScan):
@@ -234,6 +247,8 @@ class _DeltaRule(_ChunkedScan):
     each corrects is inverted; w and u are keys and values by it. Kept are queries, keys, values, decays and that inverse; w, u
     and the states are formed again before the gradients.
     """
+
+    role = Role.DELTA_RULE
 
     def __init__(self, write: StreamOperators, name: str) -> None:
         self.delta = _delta(write.model)
@@ -264,13 +279,27 @@ class _DeltaRule(_ChunkedScan):
     def chain(self) -> Block:
         """The chunks of a sequence, each of which begins with the state of the one before; backwards two such ways."""
         steps = self.write.layout.sequence_length / self.chunk
-        one = MemoryBound(name=f"{self.name}.chain", role=Role.SCAN, moved_bytes=0.0, kernels=0, calls=0, chained=steps)
+        one = MemoryBound(name=f"{self.name}.chain", role=self.role, moved_bytes=0.0, kernels=0, calls=0, chained=steps)
         return Block(forward=(one,), backward=(replace(one, phase=DATA_GRADIENT, chained=2 * steps),))
+
+    def rule(self) -> Block:
+        """All that chunk_gated_delta_rule runs."""
+        size, inverses = self.size, self.chunk * self.heads
+        inverse = self.moved("inverse_copy", (FP32_BYTES + size) * inverses, 0.0, saved=size * inverses)
+        products = self.products()
+        again = products[2:7]  # all between the inverse, which is kept, and the outputs
+        return (
+            _joined(products[:2])
+            + local(inverse)
+            + self.chain()
+            + _joined(products[2:])
+            + _again(*again, *self.chain().forward)
+        )
 
     def block(self) -> Block:
         """Convolution, copies for value heads, gates, norms of queries and keys, the rule, gated norm."""
         size, channels, copies = self.size, self.channels, self.copied + self.values
-        convolution = self.moved("convolution", 2 * size * channels, 3 * size * channels, saved=size * channels)
+        convolution = self.convolved(2 * size * channels, 3 * size * channels, saved=size * channels)
         copied = self.moved(
             "copies", size * (channels + copies), size * (channels + copies), saved=size * self.values, kernels=3
         )
@@ -280,23 +309,11 @@ class _DeltaRule(_ChunkedScan):
             "unit_keys", 2 * size * self.copied, 3 * size * self.copied,
             saved=size * self.copied + 2 * FP32_BYTES * self.heads, kernels=2,
         )  # fmt: skip
-        inverse = self.moved(
-            "inverse_copy", (FP32_BYTES + size) * self.chunk * self.heads, 0.0, saved=size * self.chunk * self.heads
-        )
-        products = self.products()
-        again = products[2:7]  # all between the inverse, which is kept, and the outputs
-        rule = (
-            _joined(products[:2])
-            + local(inverse)
-            + self.chain()
-            + _joined(products[2:])
-            + _again(*again, *self.chain().forward)
-        )
         return (
-            local(convolution)
+            convolution
             + local(copied)
             + local(gate)
             + local(unit)
-            + rule
+            + self.rule()
             + self.gated_norm(self.values, 2 * size * self.values)
         )

@@ -24,7 +24,7 @@ MATMUL_LIBRARIES = (NEWEST, "cublas_2023")  # the one of the kernel profile, and
 MEMORY_BOUND_CLASSES = (*NORM_CLASSES, "elementwise", "optimizer")
 MEMORY_BOUND_KERNELS = (  # what a memory-bound operator computes, where a profile knows it more closely than by its class
     *("gelu", "squared_relu", "swiglu", "geglu", "layernorm", "rmsnorm", "rotary", "residual", "lookup", "loss"),
-    *("accumulate", "overwrite", "scale", "square_sum", "adam", "zero"),
+    *("accumulate", "overwrite", "scale", "square_sum", "adam", "zero", "convolution"),
 )
 FUSED_KERNELS = (
     MappingProxyType(  # one kernel -> the eager chain that it stands for, whose rate serves where only that is known
@@ -213,6 +213,18 @@ class MemoryBoundCoefficients(Spec):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class ScanCoefficients(Spec):
+    """How long kernels of chunked scans take, against the products of the library and the traffic that are counted of them.
+
+    They are Triton's, whose products run on instructions older than the newest tensor cores, in tiles of a chunk and a head.
+    """
+
+    work: Numeric = number("ratio", above=0, maximum=20)
+    evidence: Evidence = part(Evidence, default=Evidence())
+    spread: Mapping[str, Numeric] = spreads()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class KernelProfile(Spec):
     """All that is known of a GPU's kernels; `matmul` maps a precision, `memory_bound` a class, to its coefficients.
 
@@ -221,7 +233,8 @@ class KernelProfile(Spec):
     gelu-fp32.
 
     `matmul` and the attention are those of the newest, fastest library; `matmul_libraries` and `attention_laws` are of others.
-    `low_attention` maps formats of fewer than 16 bits to what its attention gains from them.
+    `low_attention` maps formats of fewer than 16 bits to what its attention gains from them. Without `scan`, scans of states
+    take what their products and their traffic do.
     """
 
     name: str = text()
@@ -234,6 +247,7 @@ class KernelProfile(Spec):
     matmul_libraries: Mapping[str, MatmulLibrary] = part(MatmulLibrary, shape="table", optional=True)
     attention_laws: Mapping[str, AttentionLaws] = part(AttentionLaws, shape="table", optional=True)
     low_attention: Mapping[str, LowAttention] = part(LowAttention, shape="table", optional=True)
+    scan: ScanCoefficients | None = part(ScanCoefficients, optional=True, default=None)
 
     def __post_init__(self) -> None:
         Spec.__post_init__(self)
