@@ -2,7 +2,8 @@
 
 A block's pass repeats for as many layers and micro-batches as there are, longer than the limiter of a GPU's power averages
 over: the share of it in which products run decides the clocks of its products and attention (timing/kernels.py). A GPU that
-waits for its pipeline or its CPU draws little meanwhile: that share is the one of a block times `running_share`.
+waits for its CPU between kernels draws little meanwhile: that share is the one of a block times `running_share`. What it waits
+for its pipeline is one stretch of an iteration, longer than the limiter averages over, and leaves the clocks of the rest alone.
 """
 
 from __future__ import annotations
@@ -24,7 +25,6 @@ from perfmodel.spec.stack import SoftwareStack
 from perfmodel.timing.breakdown import Breakdown, added, multiplied
 from perfmodel.timing.collectives import collective_time_s
 from perfmodel.timing.kernels import clock_share
-from perfmodel.timing.pipeline import even_share
 from perfmodel.timing.timed_operators import (
     HostSeconds,
     Load,
@@ -119,7 +119,7 @@ def both_directions(work: Iteration, cluster: Cluster, stack: SoftwareStack) -> 
 
 
 def running_share(work: Iteration, cluster: Cluster, stack: SoftwareStack) -> Numeric:
-    """The share of its passes in which a GPU waits for neither its pipeline nor its CPU, at clocks that nothing holds down.
+    """The share of its passes in which a GPU does not wait for its CPU, at clocks that nothing holds down.
 
     1 of a GPU whose power limit is not known.
     """
@@ -139,7 +139,7 @@ def _share(
     ]
     forward, backward = _directions(work, kernels, cluster, stack)
     parts = forward.whole().parts + backward.whole().parts
-    return even_share(work.layout) * (1.0 - parts.launch_s / parts.total_s)
+    return 1.0 - parts.launch_s / parts.total_s
 
 
 def _blocks(work: Iteration) -> list[Sequence[Operator]]:

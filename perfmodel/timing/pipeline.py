@@ -38,17 +38,6 @@ from perfmodel.spec.fields import Numeric, chosen
 from perfmodel.spec.layout import Layout
 from perfmodel.timing.breakdown import added, multiplied
 
-IDLE_SHARE = {"1f1b": 1.0, "zb-h1": 1 / 3, "zb-1p": 1 / 3, "zb-2p": 0.0}  # z of even_share, by schedule
-
-
-def even_share(layout: Layout) -> Numeric:
-    """m / (m + z*(p - 1)/v): the share of all passes of an iteration in which one of several even stages runs its own.
-
-    z is 1 of 1F1B, 1/3 of the schedules zb-h1 and zb-1p, 0 of zb-2p: weight gradients, a third of a micro-batch, fill the rest.
-    """
-    waits = IDLE_SHARE[layout.pipeline_schedule] * (layout.pipeline_parallel - 1)
-    return layout.micro_batches / (layout.micro_batches + waits / layout.virtual_pipeline)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageSeconds:

@@ -12,11 +12,10 @@ from perfmodel.count.operators import Collective, FusedAttention, Matmul, Memory
 from perfmodel.exchange.presets import cluster_preset, gpu_preset, model_preset, stack_preset
 from perfmodel.prediction import predict_stage
 from perfmodel.spec.axes import TENSOR
-from perfmodel.spec.layout import PIPELINE_SCHEDULES, ProcessGroup
+from perfmodel.spec.layout import ProcessGroup
 from perfmodel.spec.phases import DATA_GRADIENT
 from perfmodel.timing.kernels import ATTENTION_POWER, at_power_limit, clock_share, kernel_time_s, power_slowdown
 from perfmodel.timing.passes import running_share
-from perfmodel.timing.pipeline import IDLE_SHARE, even_share
 from perfmodel.timing.schedule import breakdown
 from perfmodel.timing.timed_operators import TimedOperator, added_up, load, timed_operators
 from tests.layouts import RAMP_STAGE
@@ -121,18 +120,7 @@ def test_a_layout_that_waits_loses_less_to_the_limit() -> None:
     assert gpu_preset("a100-sxm-80gb").full_load_slowdown == 0.0
 
 
-@pytest.mark.parametrize(
-    ("schedule", "chunks", "share"), [("1f1b", 1, 8 / 11), ("1f1b", 3, 8 / 9), ("zb-1p", 1, 8 / 9), ("zb-2p", 1, 1.0)]
-)
-def test_a_stage_runs_but_in_its_bubble(schedule: str, chunks: int, share: float) -> None:
-    """8 micro-batches on 4 even stages: (p - 1)/v passes of waiting, a third with weight gradients in between, or none."""
-    layout = replace(PIPELINE, pipeline_schedule=schedule, virtual_pipeline=chunks)
-    assert even_share(layout) == pytest.approx(share)
-    assert even_share(replace(layout, pipeline_parallel=1)) == 1.0
-    assert set(IDLE_SHARE) == set(PIPELINE_SCHEDULES)
-
-
-def test_what_waits_for_its_cpu_and_its_pipeline_runs_for_less_of_the_time() -> None:
+def test_what_waits_for_its_cpu_runs_for_less_of_the_time() -> None:
     """The CPU's share is that of the kernels of a GPU without a limit; where none is known there is nothing to share."""
     slow = replace(STACK, host=replace(STACK.host, pass_s=STACK.host.pass_s * 10))
     model = model_preset("llama-3.1-8b")
@@ -140,22 +128,20 @@ def test_what_waits_for_its_cpu_and_its_pipeline_runs_for_less_of_the_time() -> 
     idle = breakdown(waiting, cluster=FREE, stack=slow)
     passes_s = idle.total_s - idle.pipeline_bubble_s - idle.pipeline_parallel_exposed_s
     assert running_share(work, FREE, STACK) == 1.0
-    assert running_share(waiting, LIMITED, slow) < running_share(work, LIMITED, STACK) < even_share(PIPELINE)
+    assert running_share(waiting, LIMITED, slow) < running_share(work, LIMITED, STACK) < 1.0
     waits = idle.launch_s / passes_s
-    assert running_share(waiting, LIMITED, slow) == pytest.approx(even_share(PIPELINE) * (1.0 - waits), rel=0.02)
+    assert running_share(waiting, LIMITED, slow) == pytest.approx(1.0 - waits, rel=0.02)
 
 
-def test_a_bubble_raises_the_clocks() -> None:
-    """The same products on the same stages, of fewer micro-batches."""
+def test_a_bubble_leaves_the_clocks() -> None:
+    """Products of one micro-batch take as long with few micro-batches as with many: a stage waits for others in one stretch."""
     model = model_preset("llama-3.1-8b")
 
     def product_s(micro_batches: int) -> float:
         layout = replace(PIPELINE, global_batch_size=micro_batches * PIPELINE.micro_batch_size * PIPELINE.data_parallel)
         return float(predict_stage(setup_of(model, layout, STACK, cluster=LIMITED)).breakdown.matmul_s) / micro_batches
 
-    several = [product_s(number) for number in (4, 8, 32, 256)]
-    assert several == sorted(several)
-    assert several[0] < 0.95 * several[-1]
+    assert [product_s(number) for number in (4, 32)] == pytest.approx([product_s(256)] * 2)
 
 
 def test_the_parts_of_a_pass_are_the_sums_over_its_operators() -> None:
