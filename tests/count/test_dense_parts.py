@@ -170,7 +170,7 @@ def test_norms_and_their_place_keep_whole_streams(parts: dict[str, Any], streams
 
 def test_eager_rms_norms_of_one_stream_keep_it_once() -> None:
     """Each also keeps what its weight scales, and casts; two that read the same stream share no more than that."""
-    eager: dict[str, Any] = {"norm": "rmsnorm", "stack": "torchtitan-eager"}
+    eager: dict[str, Any] = {"norm": "rmsnorm", "stack": "pytorch-fsdp"}
     assert kept(**eager) - kept(**eager, parallel_residual="two_norms") == pytest.approx(STREAM, rel=1e-12)
 
 
