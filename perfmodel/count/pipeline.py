@@ -3,13 +3,13 @@
 Symbols: L layers, p pipeline_parallel, v virtual_pipeline, i = 0 .. p - 1 a stage.
 
 Layers are dealt out as spec/pipeline_layout.py says. Other software counts the embedding, the last norm and the head as
-modules like any layer, and gives the first stages what is left over.
+modules like any layer, and gives the first stages what is left over, or follows the weights of layers and head.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -79,10 +79,7 @@ def pipeline_split(setup: Setup) -> PipelineSplit:
     model, layout = setup.model, setup.layout
     if layout.pipeline_layout != EVEN:
         return _split_as_written(setup, pipeline_pieces(layout.pipeline_layout))
-    if setup.stack.states.pipeline_split == "layers":
-        first, middle, last = layers_of_ends(model.layers, layout.pipeline_parallel, layout.virtual_pipeline)
-    else:
-        first, middle, last = _split_by_modules(model, layout)
+    first, middle, last = SPLITS[setup.stack.states.pipeline_split](model, layout)
     layers, pipeline = np.asarray(model.layers), np.asarray(layout.pipeline_parallel)
     several = pipeline > 1
     alone, number = chosen(several, 0, 1), np.maximum(pipeline - 2, 0)
@@ -179,6 +176,11 @@ def _stage(
     )
 
 
+def _split_by_layers(model: TransformerModel, layout: Layout) -> tuple[Numeric, Numeric, Numeric]:
+    """Layers of the first, the fullest middle and the last stage, where layers alone are dealt out."""
+    return layers_of_ends(model.layers, layout.pipeline_parallel, layout.virtual_pipeline)
+
+
 def _split_by_modules(model: TransformerModel, layout: Layout) -> tuple[Numeric, Numeric, Numeric]:
     """Layers of the first, the fullest middle and the last stage, where embedding, last norm and head count as a layer each."""
     pipeline = np.asarray(layout.pipeline_parallel)
@@ -188,6 +190,26 @@ def _split_by_modules(model: TransformerModel, layout: Layout) -> tuple[Numeric,
     first = np.maximum(least + (longer > 0) - 1, 0)
     middle = np.minimum(least + (longer > 1), np.maximum(np.asarray(model.layers) - first, 0))
     return first, middle, np.maximum(least - 2, 0)
+
+
+def _split_by_products(model: TransformerModel, layout: Layout) -> tuple[Numeric, Numeric, Numeric]:
+    """Layers of the first, the fullest middle and the last stage, where each stage ends with what takes it past its share.
+
+    A head weighs c = V*h / (4*h*a*d + 3*h*f) layers, whatever their KV heads and activation are. With x = (L + c)/p, stages up
+    to the i-th have floor((i + 1)*x) + 1 layers. Source: huggingface/nanotron, models/base.py, build_model: the next block
+    goes to the next rank once the costs of all blocks before it exceed the share of the ranks so far.
+    """
+    layers, pipeline = np.asarray(model.layers), np.asarray(layout.pipeline_parallel)
+    heads = np.asarray(model.attention_heads) * model.head_size
+    share = (layers + model.vocab_size / (4.0 * heads + 3.0 * model.ffn_hidden_size)) / pipeline
+    first = np.minimum(np.floor(share) + 1, layers)
+    before_last = np.where(pipeline > 1, np.minimum(np.floor((pipeline - 1) * share) + 1, layers), 0)
+    least = np.floor(share)
+    longer = before_last - first > np.maximum(pipeline - 2, 0) * least
+    return first, np.minimum(least + longer, layers - first), layers - before_last
+
+
+SPLITS: Final = {"layers": _split_by_layers, "modules": _split_by_modules, "products": _split_by_products}
 
 
 def in_flight(layout: Layout, stage: PipelineStage) -> Numeric:

@@ -21,6 +21,7 @@ OVERLAPS_OF_EXPERTS: Final = ("none", "passes")
 GRAPHED: Final = ("attention", "mixer", "router", "dense", "experts")  # parts of a layer that CUDA graphs may replay
 NO_LOW_ATTENTION: Final = "none"
 LOW_RECIPES: Final = tuple(name for name, recipe in RECIPES.items() if recipe.casts)
+PIPELINE_SPLITS: Final = ("layers", "modules", "products")
 WIDE_ATTENTION: Final = ("fused", "fused_softmax", "unfused", "none")
 MOVED_KEYS: Final = MappingProxyType(  # before there were sections -> the key path of today
     {
@@ -258,7 +259,11 @@ class LowPrecision(Spec):
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class TrainingStates(Spec):
-    """What a GPU holds of each parameter, where layers are dealt to stages, and what the software allocates beside it."""
+    """What a GPU holds of each parameter, where layers are dealt to stages, and what the software allocates beside it.
+
+    `pipeline_split`: "layers" are dealt out, or "modules", embedding, last norm and head among them, or stages have even shares
+    of the weights of "products" in layers and head.
+    """
 
     gradient_bytes: Numeric = number("bytes", above=0)  # of one gradient, as it is held
     reduced_gradient_bytes: Numeric = number("bytes", above=0)  # of one gradient, as it travels
@@ -271,7 +276,7 @@ class TrainingStates(Spec):
     regathers_parameters: bool = flag()  # what a forward pass gathered is given up, and gathered again for the backward pass
     optimizer_bytes: Numeric = number("bytes", above=0)  # master weight and moments of one parameter
     overwrites_gradients: bool = flag(default=False)  # the first micro-batch writes where others add; nothing is set to zero
-    pipeline_split: str = choice("layers", "modules")  # layers are dealt out, or embedding, last norm and head among them
+    pipeline_split: str = choice(*PIPELINE_SPLITS)
     bucket_buffers: Numeric = number("ratio")  # buckets of gradients, as they travel, that are allocated beside all of them
     keeps_stage_outputs: bool = flag()  # what a stage sends on stays until its backward pass, as what it received does
     workspace_bytes: Numeric = number("bytes")  # of libraries that take theirs from PyTorch's allocator

@@ -26,6 +26,7 @@ from tests.stacks import stack_with
 
 LLAMA = model_preset("llama-3.1-8b")
 BY_LAYERS = stack_with(stack_preset("megatron-core"), {"states.pipeline_split": "layers"})
+BY_PRODUCTS = stack_with(BY_LAYERS, {"states.pipeline_split": "products"})
 BY_MODULES = stack_with(BY_LAYERS, {"states.pipeline_split": "modules"})
 TIED = model_preset("gpt-3-175b")
 UNTIED = replace(TIED, name="untied", tied_embeddings=False)
@@ -110,6 +111,31 @@ def test_several_stages_have_the_embedding_first_and_the_head_last() -> None:
 def test_layers_are_even_or_the_ends_count_as_one(layers: int, stages: int, virtual: int, expected: list[float]) -> None:
     """Even over all pieces; else with embedding and head counted as layers, the head alone, or some a layer longer."""
     assert layers_of(layers, stages, virtual) == expected
+
+
+def greedy_layers(layers: int, head: float, stages: int) -> list[int]:
+    """Layers of each stage as huggingface/nanotron's loop deals them out, the head weighing so many layers."""
+    total, held, stage = layers + head, [0] * stages, 0
+    for done in range(1, layers + 1):
+        held[stage] += 1
+        if done > total * (stage + 1) / stages:
+            stage += 1
+    return held
+
+
+@pytest.mark.parametrize("layers", [16, 28, 32, 80])
+@pytest.mark.parametrize("stages", [2, 3, 4, 8])
+@pytest.mark.parametrize("vocabulary", [32000, 128256, 262144])
+def test_stages_end_with_what_takes_them_past_their_share(layers: int, stages: int, vocabulary: int) -> None:
+    """The closed form is the loop: first and last stage, the fullest in between, and all of them together."""
+    model = replace(LLAMA, layers=layers, vocab_size=vocabulary)
+    split = pipeline_split(setup_of(model, pipeline(stages), BY_PRODUCTS))
+    dealt = greedy_layers(layers, vocabulary / (4 * 4096 + 3 * 14336), stages)
+    first, middle, last = (float(stage.layers) for stage in split.stages)
+    assert (first, last) == (dealt[0], dealt[-1])
+    assert float(sum(split.between.every.values())) == sum(dealt[1:-1])
+    if stages > 2:
+        assert middle == max(dealt[1:-1])
 
 
 @pytest.mark.parametrize(
