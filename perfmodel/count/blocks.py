@@ -63,8 +63,9 @@ def _of_the_core(operator: Operator) -> bool:
 
 
 def _but_first_products(operator: Operator) -> bool:
-    """Every second product, and all memory-bound operators."""
-    return isinstance(operator, MemoryBound) or operator.role is Role.OUTPUT_PRODUCT
+    """Every second product, and all memory-bound operators and gathers."""
+    is_gather = isinstance(operator, Collective) and operator.kind == "all_gather" and operator.role is Role.COLLECTIVE
+    return isinstance(operator, MemoryBound) or operator.role is Role.OUTPUT_PRODUCT or is_gather
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

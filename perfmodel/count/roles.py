@@ -37,6 +37,7 @@ class Role(StrEnum):
     LOOKUP = "lookup"
     LOSS = "loss"
     COLLECTIVE = "collective"  # of tensor-parallel ranks, beside their products
+    REORDER = "reorder"  # copying what such a call gathered, or is to scatter, into the order of tokens or ranks
     MESSAGE = "message"  # between pieces of the pipeline
     GRADIENT_REDUCTION = "gradient_reduction"
     REPLICA_REDUCTION = "replica_reduction"  # of shards of gradients, over the copies of hsdp

@@ -130,6 +130,7 @@ class Fusion(Spec):
     wide_attention: str = choice(*WIDE_ATTENTION, default="fused")  # what runs on numbers of 4 bytes
     norms: str = choice(*NORM_KERNELS)  # one kernel written for norms, what a compiler makes of them, or PyTorch's own
     recomputed_inputs: bool = flag()  # a compiler forms what norms and activations hand to products again, and keeps none of it
+    batch_first: bool = flag(default=False)  # sequences lie before their tokens: what these ranks gather or scatter is copied
     gathered_inputs: bool = flag()  # what sequence parallelism gathers for a product is kept, not gathered again backwards
     fp32_stream: bool = flag()  # autocast with fp32 parameters: products in 16 bits, the residual stream and norms in fp32
     separate_projections: bool = flag()  # queries, keys and values, gate and input of the MLP: a product each, reduced each
@@ -174,7 +175,9 @@ class Overlap(Spec):
     """
 
     tensor_parallel: str = choice("none", "backward", "pipelined")
+    independent: bool = flag(default=True)  # a collective hides behind a product that neither takes nor makes what it moves
     engines_copy: bool = flag(default=False)  # gathers beside the pieces of a product are made by copy engines: they take no SM
+    sums_pieces: bool = flag(default=False)  # a kernel of its own adds the pieces that a cut product scattered
     scattered_pieces: int = count(minimum=0, default=0)  # that a product is cut into whose result is scattered; 0: one a rank
     context_parallel_exchange: str = choice("ring", "all_gather")  # keys and values pass from rank to rank, or are gathered
     balanced_context_parallel: bool = flag()  # each rank takes a piece from either end of the sequence, or one from its place

@@ -359,7 +359,7 @@ def _may_hide(call: Collective, stack: SoftwareStack) -> bool:
     if call.group.axis != TENSOR:
         return True
     mode = stack.overlap.tensor_parallel
-    return mode == "pipelined" or (mode == "backward" and not call.pipelined)
+    return mode == "pipelined" if call.pipelined else mode != "none" and stack.overlap.independent
 
 
 def sm_fraction(where: Placement, stack: SoftwareStack) -> Numeric:

@@ -16,6 +16,7 @@ from perfmodel.count.iteration import Iteration, iteration
 from perfmodel.count.memory.needed import memory_bytes
 from perfmodel.count.operators import Collective, FusedAttention, Matmul, MemoryBound, Operator, hardware_flop, saved_bytes
 from perfmodel.count.parameters import shard_parameter_count
+from perfmodel.count.roles import Role
 from perfmodel.exchange.presets import model_preset, stack_preset
 from perfmodel.spec.phases import DATA_GRADIENT, FORWARD, OPTIMIZER, RECOMPUTE, WEIGHT_GRADIENT
 from perfmodel.spec.stack import SoftwareStack
@@ -145,14 +146,54 @@ def test_scaling_by_the_tensor_itself_reads_every_number_once_more() -> None:
 
 
 def test_every_second_product_runs_again_and_all_that_is_no_product() -> None:
-    """torchtitan's selective recompute: the projection, the second product of the MLP, and every memory-bound operator."""
+    """torchtitan's selective recompute: the projection, the second product of the MLP, gathers, and what is memory-bound."""
     work = work_of(stack_with(STACK, {"fusion.selective_recompute": "every_second_product"}), recompute="selective")
     again = [op for op in layer_of(work).again.backward if op.phase == RECOMPUTE]
     assert set(products(again, RECOMPUTE)) == {"layer.attention.projection", "layer.mlp.fc2"}
     assert [op.name for op in again if not isinstance(op, Matmul)] == [
-        op.name for op in layer_of(work).again.forward if isinstance(op, MemoryBound)
+        op.name
+        for op in layer_of(work).again.forward
+        if isinstance(op, MemoryBound) or (isinstance(op, Collective) and op.kind == "all_gather")
     ]
     assert saved_bytes(again) == 0
+
+
+BATCH_FIRST = stack_with(STACK, {"fusion.batch_first": True, "fusion.gathered_inputs": True, "overlap.tensor_parallel": "none"})
+
+
+def test_sequences_before_their_tokens_are_copied_around_each_call() -> None:
+    """PyTorch's all_gather_tensor and reduce_scatter_tensor along the second dimension: all is read and written."""
+    layer = layer_of(work_of(BATCH_FIRST, sequence_parallel=True)).again
+    for operators in (layer.forward, layer.backward):
+        calls = [op for op in operators if isinstance(op, Collective)]
+        copies = [op for op in operators if op.role is Role.REORDER]
+        assert [op.name for op in copies] == [f"{op.name}.copy" for op in calls]
+        assert [op.moved_bytes for op in copies if isinstance(op, MemoryBound)] == [2 * op.payload_bytes for op in calls]
+        for call, copy in zip(calls, copies, strict=True):  # after a gather, before a scatter
+            assert operators.index(copy) - operators.index(call) == (1 if call.kind == "all_gather" else -1)
+
+
+def test_one_rank_copies_nothing_and_parts_that_share_their_input_copy_it_once() -> None:
+    """Nor does software whose tokens come first."""
+    alone = layer_of(work_of(BATCH_FIRST, sequence_parallel=True, tensor_parallel=1)).again
+    assert sum(op.moved_bytes for op in alone.operators if op.role is Role.REORDER and isinstance(op, MemoryBound)) == 0
+    for separate in (False, True):
+        stack = stack_with(BATCH_FIRST, {"fusion.separate_projections": separate})
+        layer = layer_of(work_of(stack, sequence_parallel=True)).again
+        assert len([op for op in layer.operators if op.role is Role.REORDER]) == 8
+    assert not [op for op in layer_of(work_of(sequence_parallel=True)).again.operators if op.role is Role.REORDER]
+
+
+def test_pieces_of_cut_products_are_not_copied_but_added() -> None:
+    """PyTorch's symmetric memory: the rank's share of a scattered product is the sum of a piece from each rank."""
+    cut = {"overlap.tensor_parallel": "pipelined", "overlap.sums_pieces": True}
+    layer = layer_of(work_of(stack_with(BATCH_FIRST, cut), sequence_parallel=True)).again
+    payload = 2 * TOKENS * HIDDEN
+    sums = [op for op in layer.operators if isinstance(op, MemoryBound) and op.name.endswith(".sum")]
+    assert [op.name for op in sums] == ["layer.attention.projection.scatter.sum", "layer.mlp.fc2.scatter.sum"]
+    assert [op.moved_bytes for op in sums] == [payload * (1 + 1 / RANKS)] * 2
+    copies = [op.name for op in layer.operators if op.role is Role.REORDER]
+    assert copies == ["layer.mlp.fc1.reduce_input_gradient.copy", "layer.attention.qkv.reduce_input_gradient.copy"]
 
 
 def test_attention_that_runs_again_is_the_core_alone() -> None:

@@ -53,3 +53,20 @@ def test_beside_a_longer_product_a_collective_is_hidden_and_takes_its_share(frac
     assert hidden_s > 0
     assert found.communication_slowdown_s == pytest.approx(fraction * hidden_s, rel=1e-9)
     assert found.tensor_parallel_exposed_s == pytest.approx(parts(0.0, link_scale=1e3).tensor_parallel_exposed_s, rel=1e-12)
+
+
+def test_software_that_fuses_pairs_hides_nothing_behind_another_product() -> None:
+    """PyTorch's pass finds a product that takes or makes what is moved; gradients of inputs are sums, whose reduction waits."""
+    stacks = {
+        each: stack_with(STACK, {"overlap.tensor_parallel": "pipelined", "overlap.independent": each}) for each in (True, False)
+    }
+    alone = stack_with(STACK, {"overlap.tensor_parallel": "none"})
+    exposed = {
+        each: predicted(MODEL, CLUSTER, stack, LAYOUT).breakdown.tensor_parallel_exposed_s for each, stack in stacks.items()
+    }
+    assert exposed[True] < exposed[False] < predicted(MODEL, CLUSTER, alone, LAYOUT).breakdown.tensor_parallel_exposed_s
+    backward = {
+        each: stack_with(STACK, {"overlap.tensor_parallel": "backward", "overlap.independent": each}) for each in (True, False)
+    }
+    parts_of = {each: predicted(MODEL, CLUSTER, stack, LAYOUT).breakdown for each, stack in backward.items()}
+    assert parts_of[False].communication_slowdown_s == 0.0 < parts_of[True].communication_slowdown_s

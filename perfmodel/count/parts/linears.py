@@ -20,14 +20,12 @@ import numpy as np
 
 from perfmodel.count.blocks import Block, local
 from perfmodel.count.declarations import Component, Linear, Projections, takes_low_precision
-from perfmodel.count.memory.storage import state_bytes, stream_bytes
 from perfmodel.count.operators import Collective, Matmul, MemoryBound, Operator, gradients
+from perfmodel.count.parts.tensor_parallel_calls import TensorParallelCalls
 from perfmodel.count.roles import Role
 from perfmodel.spec.fields import Numeric, anywhere, chosen
-from perfmodel.spec.layout import tensor_parallel_group
 from perfmodel.spec.phases import DATA_GRADIENT, FORWARD, WEIGHT_GRADIENT
 from perfmodel.spec.precision import PrecisionRecipe
-from perfmodel.spec.setup import Setup
 
 
 class CastBytes(NamedTuple):
@@ -37,23 +35,8 @@ class CastBytes(NamedTuple):
     backward: Numeric
 
 
-class LinearOperators:
+class LinearOperators(TensorParallelCalls):
     """Writes down the linears of one setup."""
-
-    def __init__(self, setup: Setup) -> None:
-        self.setup, self.model, self.layout, self.stack = setup, setup.model, setup.layout, setup.stack
-        self.recipe = self.layout.recipe
-        self.tokens = self.layout.tokens_per_micro_batch
-        self.tensor = self.layout.tensor_parallel
-        self.token_shards = self.layout.sequence_shards
-        self.group = tensor_parallel_group(self.layout)
-        self.state = state_bytes(self.layout, self.stack)
-        self.activation_bytes = self.recipe.activation_bytes
-        self.operand_bytes = self.recipe.operand_bytes
-        self.has_transposes = self.setup.cluster.gpu.transposed_weights and not self.recipe.has_blocks
-        self.narrow_layers = self.stack.low_precision.narrow_layers(self.recipe)
-        self.hidden_bytes = self.activation_bytes * self.tokens * self.model.hidden_size
-        self.stream_bytes = stream_bytes(setup)
 
     def projections(self, into: Projections, *, shares_input: bool = False) -> Block:
         """Column-parallel linears of one input: one product, or where the stack has them apart one each.
@@ -74,10 +57,10 @@ class LinearOperators:
         forward = tuple(
             replace(op, saved_bytes=0.0) if isinstance(op, Matmul) else op
             for op in linear.forward
-            if not isinstance(op, Collective) and op.role is not Role.CAST
+            if not isinstance(op, Collective) and op.role not in (Role.CAST, Role.REORDER)
         )
         joint = self.layout.sequence_parallel
-        backward = (op for op in linear.backward if not (joint and isinstance(op, Collective)))
+        backward = (op for op in linear.backward if not (joint and (isinstance(op, Collective) or op.role is Role.REORDER)))
         return Block(forward=forward, backward=tuple(self._without_transpose(op) for op in backward))
 
     def _without_transpose(self, operator: Operator) -> Operator:
@@ -133,10 +116,11 @@ class LinearOperators:
             gather = self.collective(f"{name}.gather", "all_gather", payload=size * self.tokens * hidden)
             again = replace(gather, phase=WEIGHT_GRADIENT, partner=(name, DATA_GRADIENT))
             if linear.role is not Role.LOGITS:
-                gather = replace(gather, partner=(name, FORWARD), pipelined=True, stepwise=self._engines_copy)
-                product = replace(product, pieces=self._pieces())
-            gathers = () if self.stack.fusion.gathered_inputs else (again,)
-            block = Block(forward=(gather, product), backward=(*gathers, data, gradient, *self._weight_gradient(weight)))
+                gather = replace(gather, partner=(name, FORWARD), pipelined=True, stepwise=self.engines_copy)
+                product = replace(product, pieces=self.pieces())
+            gathers = () if self.stack.fusion.gathered_inputs else self.moved(again)
+            backward = (*gathers, data, *self.moved(gradient), *self._weight_gradient(weight))
+            block = Block(forward=(*self.moved(gather), product), backward=backward)
         return self._cast(name, self._column_cast_bytes(linear)) + block if narrow else block
 
     def _row_linear(self, linear: Linear, narrow: bool) -> Block:
@@ -157,11 +141,12 @@ class LinearOperators:
                 phase=DATA_GRADIENT,
                 partner=(name, DATA_GRADIENT),
                 pipelined=True,
-                stepwise=self._engines_copy,
+                stepwise=self.engines_copy,
             )
-            data, _ = gradients(replace(product, pieces=self._pieces()))
-            product = replace(product, pieces=self._pieces(self.stack.overlap.scattered_pieces))
-            block = Block(forward=(product, scatter), backward=(gather, data, *self._weight_gradient(weight)))
+            data, _ = gradients(replace(product, pieces=self.pieces()))
+            product = replace(product, pieces=self.pieces(self.stack.overlap.scattered_pieces))
+            backward = (*self.moved(gather), data, *self._weight_gradient(weight))
+            block = Block(forward=(product, *self.moved(scatter)), backward=backward)
         else:
             reduce = self.collective(f"{name}.all_reduce", "all_reduce", payload=self.hidden_bytes)
             block = Block(forward=(product, reduce), backward=(data, *self._weight_gradient(weight)))
@@ -204,34 +189,6 @@ class LinearOperators:
         _, both = self.pass_bytes(self.recipe)
         moved = CastBytes(forward=both * every * linear.inner, backward=both * every * linear.columns)
         return self._cast(linear.name, moved, matrices=calls) + block
-
-    def gathered_tokens(self, name: str, columns: Numeric) -> Block:
-        """Narrow vectors of the tokens of a tensor-parallel group, which sequence parallelism shares, brought to every rank."""
-        if not self.layout.sequence_parallel:
-            return Block()
-        payload = self.activation_bytes * self.tokens * columns
-        gather = self.collective(f"{name}.gather", "all_gather", payload=payload)
-        back = self.collective(f"{name}.scatter_gradient", "reduce_scatter", payload=payload, phase=DATA_GRADIENT)
-        return Block(forward=(gather,), backward=(back,))
-
-    def _pieces(self, most: int = 0) -> Numeric:
-        """Into how many pieces a product is cut whose collective runs beside it: one a rank, or `most` of them where given.
-
-        What is gathered arrives rank by rank (ring exchange of userbuffers); what is scattered is cut by a number of its own.
-        """
-        if not self._cuts_products:
-            return 1
-        return np.minimum(self.tensor, most) if most else self.tensor
-
-    @property
-    def _cuts_products(self) -> bool:
-        overlap = self.stack.overlap
-        return overlap.tensor_parallel == "pipelined" and not overlap.hide_all
-
-    @property
-    def _engines_copy(self) -> bool:
-        """Whether copy engines make the gathers beside the pieces of a product."""
-        return self._cuts_products and self.stack.overlap.engines_copy
 
     def _kept_input_bytes(self, linear: Linear, size: float) -> Numeric:
         """What a column-parallel linear keeps of its input: its share, all that was gathered, or nothing.
@@ -286,29 +243,6 @@ class LinearOperators:
         written = numbers * (self.activation_bytes + self.state.gradient)
         write = replace(add, name=f"{weight.name}.overwrite", kernel="overwrite", moved_bytes=written, repeats=first)
         return weight, write, later
-
-    def collective(
-        self,
-        name: str,
-        kind: str,
-        *,
-        payload: Numeric,
-        phase: str = FORWARD,
-        partner: tuple[str, str] = ("", ""),
-        pipelined: bool = False,
-        stepwise: bool = False,
-    ) -> Collective:
-        """One call over the tensor-parallel group."""
-        return Collective(
-            name=name,
-            kind=kind,
-            payload_bytes=payload,
-            group=self.group,
-            phase=phase,
-            partner=partner,
-            pipelined=pipelined,
-            stepwise=stepwise,
-        )
 
     def _column_cast_bytes(self, linear: Linear) -> CastBytes:
         """Forwards the rank's share of the input, e + q; backwards its gradient, e + 2*q, and the transposed input, 2*q.
