@@ -124,7 +124,7 @@ def _may_be(setup: Setup, change: Callable[[Setup], Setup]) -> bool:
     try:
         changed = change(setup)
         check_setup(changed)
-        changed.cluster.gpu.attention_library(changed.stack.fusion.attention_library)
+        changed.cluster.gpu.attention_library(changed.stack.fusion.attention_on(changed.cluster.gpu.generation))
     except PerfmodelError:
         return False
     return changed.layout.sharding in ("none", *changed.stack.offers.shardings)

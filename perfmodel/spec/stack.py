@@ -11,9 +11,9 @@ from types import MappingProxyType
 from typing import ClassVar, Final
 
 from perfmodel.spec.axes import AXES
-from perfmodel.spec.fields import Numeric, Spec, choice, choices, count, flag, number, part, spreads, text
+from perfmodel.spec.fields import Numeric, Spec, choice, choices, count, flag, number, part, spreads, text, words
 from perfmodel.spec.layout import PIPELINE_SCHEDULES, RECOMPUTE_MODULES, SHARDINGS
-from perfmodel.spec.machines.coefficients import ATTENTION_LIBRARIES, MATMUL_LIBRARIES, NORM_KERNELS
+from perfmodel.spec.machines.coefficients import ATTENTION_LIBRARIES, FASTEST, MATMUL_LIBRARIES, NORM_KERNELS
 from perfmodel.spec.precision import LOW_ATTENTION, RECIPES, PrecisionRecipe
 
 DISPATCHERS: Final = ("alltoall", "deepep", "hybridep", "allgather")
@@ -125,6 +125,7 @@ class Fusion(Spec):
 
     attention: bool = flag()
     attention_library: str = choice(*ATTENTION_LIBRARIES)  # whose fused kernels
+    fastest_attention_on: tuple[str, ...] = words(default=())  # generations of GPUs on which it takes the fastest instead
     matmul_library: str = choice(*MATMUL_LIBRARIES, default="newest")  # which generation of the library of products
     softmax: bool = flag()  # scale, mask and softmax of unfused attention in one kernel
     wide_attention: str = choice(*WIDE_ATTENTION, default="fused")  # what runs on numbers of 4 bytes
@@ -149,6 +150,10 @@ class Fusion(Spec):
     delta_rule_work: Numeric = number("ratio", above=0, maximum=10)  # the same of the gated delta rule
     scan_step_s: Numeric = number("s")  # of one chunk of a scan whose next chunk waits for it, beside that
     spread: Mapping[str, Numeric] = spreads()
+
+    def attention_on(self, generation: str) -> str:
+        """The library of fused attention on GPUs of a generation."""
+        return FASTEST if generation in self.fastest_attention_on else self.attention_library
 
     def fuses_attention(self, recipe: PrecisionRecipe) -> bool:
         """Whether scores stay inside one kernel: of fused attention, on numbers as wide as a recipe's."""

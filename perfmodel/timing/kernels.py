@@ -45,7 +45,7 @@ def kernel_time_s(operator: Matmul | FusedAttention | MemoryBound, *, cluster: C
             return matmul_time_s(operator, gpu=cluster.gpu, compute_scale=scale, library=library, sustained=True)
         case FusedAttention():
             scale = cluster.compute_scale * stack.host.clock_scale
-            library = stack.fusion.attention_library
+            library = stack.fusion.attention_on(cluster.gpu.generation)
             return fused_attention_time_s(operator, gpu=cluster.gpu, compute_scale=scale, library=library)
         case MemoryBound():
             return memory_bound_time_s(operator, gpu=cluster.gpu, stack=stack, busy_share=cluster.busy_share)

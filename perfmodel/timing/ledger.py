@@ -85,7 +85,7 @@ def _of_kernel(operator: Matmul | FusedAttention | MemoryBound, cluster: Cluster
             in_table = operator.phase in (FORWARD, RECOMPUTE) and operator.batch == 1  # the tables hold single forward products
             return known if in_table else least_sure([known, "interpolated"])
         case FusedAttention():
-            backward, library = operator.phase == DATA_GRADIENT, stack.fusion.attention_library
+            backward, library = operator.phase == DATA_GRADIENT, stack.fusion.attention_on(cluster.gpu.generation)
             attention = cluster.gpu.attention(operator.precision, backward=backward, library=library)
             known = confidence(attention.evidence, {"head_size": operator.head_size, "sequence_length": operator.key_length})
             is_cut = operator.window is not None and operator.farthest_key < operator.key_length

@@ -242,7 +242,7 @@ def _other_libraries(cluster: Cluster, stack: SoftwareStack, recipe: PrecisionRe
     """The starts of key paths of numbers of libraries that this stack does not call."""
     known, kernels, products = cluster.gpu.kernels, "cluster.gpu.kernels", cluster.gpu.product_formats(recipe)
     unused = [f"{kernels}.matmul_libraries.{name}." for name in known.matmul_libraries if name != stack.fusion.matmul_library]
-    called = "" if recipe.has_wide_attention else stack.fusion.attention_library
+    called = "" if recipe.has_wide_attention else stack.fusion.attention_on(cluster.gpu.generation)
     unused += [f"{kernels}.attention_laws.{name}." for name in known.attention_laws if name != called]
     if called in known.attention_laws:
         unused += [f"{kernels}.attention_{way}." for way in ("forward", "backward")]

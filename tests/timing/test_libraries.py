@@ -161,6 +161,50 @@ def test_flash_attention_2_takes_what_its_paper_prints() -> None:
         assert float(seconds) == pytest.approx(row["seconds"], rel=0.09), row
 
 
+@pytest.mark.parametrize(
+    ("size", "heads", "sequences", "length", "backward", "tflops"),
+    [
+        (64, 32, 8, 2048, False, 381),  # Dao-AILab/flash-attention#1589, no mask
+        (64, 32, 2, 8192, False, 343),
+        (64, 32, 8, 2048, True, 302),
+        (64, 32, 2, 8192, True, 329),
+        (128, 16, 8, 2048, False, 352),  # meta-pytorch/tritonbench#171
+        (128, 16, 8, 8192, False, 362),
+    ],
+)
+def test_flash_attention_2_runs_on_blackwell_as_it_was_measured(
+    size: int, heads: int, sequences: int, length: int, backward: bool, tflops: float
+) -> None:
+    """Within 13 %: no faster than on Hopper, whose instructions it has not got either."""
+    call = FusedAttention(
+        name="core",
+        phase=DATA_GRADIENT if backward else FORWARD,
+        sequences=sequences,
+        heads=heads,
+        kv_heads=heads,
+        head_size=float(size),
+        query_length=length,
+        key_length=length,
+        causal=False,
+        precision="bf16",
+    )
+    seconds = float(fused_attention_time_s(call, gpu=gpu_preset("b200"), compute_scale=1.0, library="flash2"))
+    flop = (2.5 if backward else 1.0) * 4.0 * sequences * heads * length**2 * size
+    assert flop / seconds == pytest.approx(tflops * 1e12, rel=0.13)
+
+
+def test_software_takes_another_library_on_some_generations() -> None:
+    """torchtitan of 2025 puts cuDNN first on Blackwell alone."""
+    stack = stack_with(NEWEST, {"fusion.attention_library": "flash2", "fusion.fastest_attention_on": ("blackwell",)})
+    core = FusedAttention(
+        name="core", sequences=2, heads=16, kv_heads=16, head_size=128, query_length=4096, key_length=4096, precision="bf16"
+    )
+    for name, library in (("dgx-h100", "flash2"), ("dgx-b200", "fastest")):
+        cluster = cluster_preset(name)
+        of_library = stack_with(NEWEST, {"fusion.attention_library": library})
+        assert kernel_time_s(core, cluster=cluster, stack=stack) == kernel_time_s(core, cluster=cluster, stack=of_library)
+
+
 def test_flash_attention_2_is_the_best_on_ampere_and_its_forerunner_half_as_fast() -> None:
     """The profile of A100 is that of FlashAttention-2 (arXiv:2307.08691: twice FlashAttention)."""
     times = [attention_s(library, 4096, gpu=A100) for library in ("fastest", "flash2", "flash1")]

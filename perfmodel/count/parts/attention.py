@@ -170,7 +170,7 @@ def low_attention_format(setup: Setup, heads: Heads) -> str:
     model, stack = setup.model, setup.stack
     low = stack.low_precision.attention_format(setup.layout.recipe)
     is_plain = heads.window is None and not (model.sinks or model.dropout or "attention" in model.softcaps)
-    if not (low and is_plain and stack.fusion.attention_library == FASTEST):
+    if not (low and is_plain and stack.fusion.attention_on(setup.cluster.gpu.generation) == FASTEST):
         return ""
     mean_size = (model.head_size + heads.values(model.head_size, model.head_size)) / 2.0
     return low if setup.cluster.gpu.takes_low_attention(low, mean_size) else ""
