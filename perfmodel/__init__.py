@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from perfmodel.api import MFUMeter, diagnose, explain, infer, load, plan, predict, sweep, timeline, whatif
+    from perfmodel.api import MFUMeter, diagnose, explain, infer, load, plan, plan_service, predict, sweep, timeline, whatif
     from perfmodel.errors import InputError, NotSupportedError, PerfmodelError
     from perfmodel.events.timeline import Timeline
     from perfmodel.explanation.diagnosis import Diagnosis
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from perfmodel.prediction import Prediction
     from perfmodel.search.plan import Plan
     from perfmodel.serving.forecast import ServingForecast
+    from perfmodel.serving.service_plan import ServerPlan
     from perfmodel.spec.run import Run
     from perfmodel.variation.scenarios import WhatIf
     from perfmodel.variation.sweep import Sweep
@@ -34,6 +35,7 @@ __all__ = [
     "Plan",
     "Prediction",
     "Run",
+    "ServerPlan",
     "ServingForecast",
     "Sweep",
     "Timeline",
@@ -43,6 +45,7 @@ __all__ = [
     "infer",
     "load",
     "plan",
+    "plan_service",
     "predict",
     "sweep",
     "timeline",

@@ -28,6 +28,7 @@ from perfmodel.prediction import predict as predict_run
 from perfmodel.search.plan import Plan
 from perfmodel.search.plan import plan as best_plan
 from perfmodel.serving.forecast import ServingForecast
+from perfmodel.serving.service_plan import ServerPlan
 from perfmodel.spec.models.model import TransformerModel
 from perfmodel.spec.run import Run
 from perfmodel.variation.scenarios import WhatIf
@@ -91,6 +92,28 @@ def infer(
         dollars_per_gpu_hour=dollars_per_gpu_hour,
         settings=settings,
     )
+
+
+def plan_service(
+    model: str | Mapping[str, Any] | TransformerModel,
+    *,
+    requests_per_s: float | str,
+    ttft: float | str | None = None,
+    tpot: float | str | None = None,
+    **arguments: Any,
+) -> ServerPlan:
+    """The servers that answer so many requests a second within limits of TTFT and TPOT, cheapest first, and what others lack.
+
+    `arguments` are those of `perfmodel plan --serve`: gpu, precision, kv_precision, tensor_parallel and expert_parallel (one
+    or several, as in "1,2,4"), engine, input_tokens, output_tokens, confidence, price, most_gpus, settings.
+
+    >>> found = plan_service("llama-3.1-8b", requests_per_s=5, tpot="20ms", gpu="h100-sxm-80gb,h200-sxm-141gb")
+    >>> found.best.gpus, found.best.odds > 0.9, len(found.options)
+    (1, True, 8)
+    """
+    from perfmodel.exchange.questions.asked_services import asked_service
+
+    return asked_service(model, requests_per_s=requests_per_s, ttft=ttft, tpot=tpot, **arguments)
 
 
 def whatif(

@@ -9,23 +9,23 @@ import typer
 
 from perfmodel.commands.console import emit, form_of
 from perfmodel.commands.options import FORM, AsCsv, AsJson, AsMarkdown, completed
+from perfmodel.commands.serving_options import (
+    REQUEST,
+    SERVER,
+    EngineName,
+    ExpertParallel,
+    InputTokens,
+    KvPrecision,
+    Precision,
+    ServedModel,
+)
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-REQUEST = "What clients ask"
-SERVER = "The server"
-
 
 def infer(
-    model: Annotated[
-        str,
-        typer.Argument(
-            metavar="MODEL",
-            help="A preset model (perfmodel list models), a config.json, or a repository of Hugging Face that is known.",
-            autocompletion=completed("models"),
-        ),
-    ],
+    model: ServedModel,
     *,
     gpu: Annotated[
         str,
@@ -47,28 +47,10 @@ def infer(
             rich_help_panel=SERVER,
         ),
     ] = "1",
-    engine: Annotated[
-        str,
-        typer.Option(
-            "--engine",
-            metavar="E",
-            help="A preset engine (perfmodel list engines).",
-            autocompletion=completed("engines"),
-            rich_help_panel=SERVER,
-        ),
-    ] = "vllm",
-    precision: Annotated[
-        str,
-        typer.Option(
-            "--precision", metavar="P", help="Of the weights: bf16, fp8, int8, int4, nvfp4 ..", rich_help_panel=SERVER
-        ),
-    ] = "bf16",
-    kv_precision: Annotated[
-        str, typer.Option("--kv-precision", metavar="P", help="Of the KV cache: bf16, fp8.", rich_help_panel=SERVER)
-    ] = "bf16",
-    expert_parallel: Annotated[
-        str, typer.Option("--expert-parallel", metavar="N", help="Groups of GPUs that share experts.", rich_help_panel=SERVER)
-    ] = "1",
+    engine: EngineName = None,
+    precision: Precision = None,
+    kv_precision: KvPrecision = None,
+    expert_parallel: ExpertParallel = None,
     settings: Annotated[
         list[str] | None,
         typer.Option(
@@ -78,9 +60,7 @@ def infer(
             rich_help_panel=SERVER,
         ),
     ] = None,
-    input_tokens: Annotated[
-        str, typer.Option("--input", metavar="N", help="Tokens of a prompt.", rich_help_panel=REQUEST)
-    ] = "1000",
+    input_tokens: InputTokens = None,
     output_tokens: Annotated[
         str, typer.Option("--output", metavar="N", help="Tokens that come back.", rich_help_panel=REQUEST)
     ] = "500",
@@ -120,20 +100,21 @@ def infer(
 
     perfmodel infer qwen3-32b --gpu h100-sxm-80gb --engine sglang --concurrency 1,16,max --json
     """
-    from perfmodel.exchange.questions.asked_servers import asked_servers
+    from perfmodel.exchange.questions.asked_servers import USUAL_FORMAT, USUAL_INPUT, asked_servers
+    from perfmodel.exchange.questions.served_models import USUAL_ENGINE
 
     form = form_of(file, as_json=as_json, as_csv=as_csv, as_markdown=as_markdown)
     forecasts = asked_servers(
         model,
         gpu=gpu,
         tensor_parallel=tensor_parallel,
-        engine=engine,
-        precision=precision,
-        kv_precision=kv_precision,
-        input_tokens=input_tokens,
+        engine=engine or USUAL_ENGINE,
+        precision=precision or USUAL_FORMAT,
+        kv_precision=kv_precision or USUAL_FORMAT,
+        input_tokens=input_tokens or USUAL_INPUT,
         output_tokens=output_tokens,
         concurrency=concurrency,
-        expert_parallel=expert_parallel,
+        expert_parallel=expert_parallel or 1,
         dollars_per_gpu_hour=dollars_per_gpu_hour,
         settings=settings or (),
     )

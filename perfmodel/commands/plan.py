@@ -3,30 +3,32 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from perfmodel.commands.console import ENDINGS, STOPPED, emit, form_of, say, write_file
-from perfmodel.commands.options import AsCsv, AsJson, AsMarkdown, Evidence, Output, completed
-from perfmodel.errors import InputError, NotSupportedError
+from perfmodel.commands.console import STOPPED, emit, form_of
+from perfmodel.commands.options import FORM, AsCsv, AsJson, AsMarkdown, Evidence, completed
+from perfmodel.commands.plan_files import asked_launcher, launcher_arguments, named_file, write_launch_files, write_runs
+from perfmodel.commands.service import check_absent, plan_service
+from perfmodel.commands.serving_options import SERVER, EngineName, ExpertParallel, InputTokens, KvPrecision, Precision
+from perfmodel.errors import InputError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from perfmodel.exchange.launchers.registry import Launcher
     from perfmodel.exchange.questions.plan_arguments import PlanArguments
     from perfmodel.search.plan import Plan
 
-T = TypeVar("T")
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 KEPT_BYTES = 1 << 30
 CHOICE_PANEL = "Search space"
 LIMIT_PANEL = "GPUs, time and cost"
 WORK_PANEL = "Training"
+SERVICE_PANEL = "Serving, with --serve"
 
 
 def plan(
@@ -93,14 +95,20 @@ def plan(
     ] = None,
     price: Annotated[
         str | None,
-        typer.Option("--price", metavar="DOLLARS", help="Price of one GPU-hour.", rich_help_panel=LIMIT_PANEL),
+        typer.Option(
+            "--price",
+            metavar="DOLLARS",
+            help="Price of one GPU-hour; with --serve also one for each GPU (b200=5,h100-sxm-80gb=2).",
+            rich_help_panel=LIMIT_PANEL,
+        ),
     ] = None,
     confidence: Annotated[
         str | None,
         typer.Option(
             "--confidence",
             metavar="P",
-            help="Meet the deadline and the budget with at least this probability. Default: 90%; 50% judges by medians.",
+            help="Meet the deadline and the budget, or what a service promises, with at least this probability. "
+            "Default: 90%; 50% judges by medians.",
             rich_help_panel=LIMIT_PANEL,
         ),
     ] = None,
@@ -160,7 +168,8 @@ def plan(
         typer.Option(
             "--set",
             metavar="KEY=VALUE",
-            help="Override an economic term, as in failures_per_gpu_hour=1e-5 (perfmodel show economics/typical). Repeatable.",
+            help="Override an economic term, as in failures_per_gpu_hour=1e-5 (perfmodel show economics/typical), "
+            "or with --serve a key of the engine, as in memory.fraction=0.95. Repeatable.",
             rich_help_panel=LIMIT_PANEL,
         ),
     ] = None,
@@ -177,12 +186,69 @@ def plan(
             "deepspeed or maxtext. --output names it; the stack is that of the format unless one is given.",
         ),
     ] = None,
+    serve: Annotated[
+        bool, typer.Option("--serve", help="Plan servers of MODEL in the place of training it.", rich_help_panel=SERVICE_PANEL)
+    ] = False,
+    requests_per_s: Annotated[
+        str | None,
+        typer.Option("--requests-per-s", metavar="N", help="Requests that come each second.", rich_help_panel=SERVICE_PANEL),
+    ] = None,
+    ttft: Annotated[
+        str | None,
+        typer.Option(
+            "--ttft", metavar="TIME", help="Limit of the time to the first token (1s).", rich_help_panel=SERVICE_PANEL
+        ),
+    ] = None,
+    tpot: Annotated[
+        str | None,
+        typer.Option(
+            "--tpot", metavar="TIME", help="Limit of the time of a further token (30ms).", rich_help_panel=SERVICE_PANEL
+        ),
+    ] = None,
+    input_tokens: InputTokens = None,
+    gpu: Annotated[
+        str | None,
+        typer.Option("--gpu", metavar="G[,G..]", help="GPUs to choose from. Default: all that serve.", rich_help_panel=SERVER),
+    ] = None,
+    tensor_parallel: Annotated[
+        str | None,
+        typer.Option(
+            "--tensor-parallel",
+            metavar="N[,N..]",
+            help="GPUs of one replica to choose from. Default: 1,2,4,8.",
+            rich_help_panel=SERVER,
+        ),
+    ] = None,
+    engine: EngineName = None,
+    precision: Precision = None,
+    kv_precision: KvPrecision = None,
+    expert_parallel: ExpertParallel = None,
     as_json: AsJson = False,
     as_csv: AsCsv = False,
     as_markdown: AsMarkdown = False,
-    output: Output = None,
+    output_or_tokens: Annotated[
+        str | None,
+        typer.Option(
+            "--output",
+            metavar="FILE|N",
+            help="As --to; with --serve, the tokens that come back of a request (500).",
+            rich_help_panel=FORM,
+        ),
+    ] = None,
+    to: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            "--to",
+            metavar="FILE",
+            help="Write to FILE instead of standard output; .json, .csv, .md or .txt chooses the format.",
+            rich_help_panel=FORM,
+        ),
+    ] = None,
 ) -> None:
     """Find the best layout of MODEL, why it is best, the runners-up, and how many GPUs a deadline or budget needs.
+
+    With --serve: the servers that answer so many requests a second within limits of TTFT and TPOT at least cost.
 
     Every valid layout is evaluated. Exit code 1 if nothing fits or nothing meets the limits with the odds of --confidence.
 
@@ -202,11 +268,44 @@ def plan(
     perfmodel plan runs/nemotron-4-15b --run-file best.yaml
 
     perfmodel plan llama-3.1-8b --cluster dgx-h100 --gpus 64 --tokens 1T --launch torchtitan -o launch.py
+
+    perfmodel plan llama-3.1-70b --serve --ttft 1s --tpot 30ms --requests-per-s 20 --precision bf16,fp8
     """
+    of_servers = {
+        "requests_per_s": requests_per_s,
+        "ttft": ttft,
+        "tpot": tpot,
+        "input_tokens": input_tokens,
+        "gpu": gpu,
+        "tensor_parallel": tensor_parallel,
+        "engine": engine,
+        "precision": precision,
+        "kv_precision": kv_precision,
+        "expert_parallel": expert_parallel,
+    }
+    if serve:
+        of_training: dict[str, object] = {
+            "cluster": cluster,
+            "evidence": evidence,
+            "stack": stack,
+            "gpus": gpus,
+            "choose": choose,
+        }
+        of_training |= {"deadline": deadline, "budget": budget, "tokens": tokens, "ramp": ramp, "leave_free": leave_free}
+        sizes = {"global_batch_size": global_batch_size, "sequence_length": sequence_length}
+        of_training |= sizes | {"run_file": run_file, "launch": launch}
+        check_absent(of_training, "is about training; leave it out, or --serve")
+        limits = {"confidence": confidence, "price": price, "most_gpus": most_gpus, "settings": settings}
+        form = form_of(to, as_json=as_json, as_csv=as_csv, as_markdown=as_markdown)
+        asked = of_servers | limits | {"output_tokens": output_or_tokens}
+        plan_service(model or other_model or "", asked, form=form, output=to)
+        return
+    check_absent(of_servers, "is about servers; it needs --serve")
+    output = named_file(output_or_tokens, to)
     from perfmodel import api
     from perfmodel.exchange.questions.plan_arguments import planned_source
 
-    launcher = None if launch is None else _launcher(launch, output)
+    launcher = None if launch is None else asked_launcher(launch, output)
     report_file = output if launcher is None else None
     form = form_of(report_file, as_json=as_json, as_csv=as_csv, as_markdown=as_markdown)
     terms = _pairs(settings, "--set") | ({} if price is None else {"dollars_per_gpu_hour": price})
@@ -228,46 +327,19 @@ def plan(
     }
     source = planned_source(model, model=other_model, cluster=cluster, gpus=gpus)
     if launcher is not None:
-        arguments |= _for_launcher(launcher, source, arguments)
+        arguments |= launcher_arguments(launcher, source, arguments)
     _keep_freed_memory()
     with _counting() as advance:
         found = api.plan(source, most_gpus=most_gpus, on_progress=advance, **arguments)
     emit(form, report_file, document=lambda: _document(found), report=lambda: _report(found), rows=found.rows)
     if run_file is not None:
-        _write_runs(found, run_file)
+        write_runs(found, run_file)
     if launcher is not None:
-        _write_launch_files(found, launcher, output or Path(launcher.file))
+        write_launch_files(found, launcher, output or Path(launcher.file))
     if not found.complete:
         raise typer.Exit(STOPPED)
     if found.best is None:
         raise typer.Exit(1)
-
-
-def _launcher(name: str, output: Path | None) -> Launcher:
-    """The launcher of a format. Errors: InputError for one that is not known, and for a file that is a report's."""
-    from perfmodel.exchange.launchers.registry import launcher_named
-
-    launcher = launcher_named(name, option="--launch")
-    if output is not None and output.suffix.lower() in ENDINGS:
-        named = f"with --launch it names the launch file, as in {launcher.file}"
-        raise InputError(f"--output {output} is the name of a report; {named}; --json > {output.name} keeps the plan")
-    return launcher
-
-
-def _for_launcher(launcher: Launcher, source: str | dict[str, Any], arguments: PlanArguments) -> PlanArguments:
-    """The arguments with which a search finds what a launch file can say. Errors: NotSupportedError for other software."""
-    from perfmodel.exchange.launchers.registry import check_stack, search_limits
-    from perfmodel.exchange.questions.plan_arguments import read_plan_request
-
-    limits, chosen = search_limits(launcher), arguments["choose"]
-    more: PlanArguments = {
-        "usual_stack": limits["usual_stack"],
-        "choose": {**limits["choose"], **chosen},
-        "all_layers_again": limits["all_layers_again"] and "recompute_layers" not in chosen,
-    }
-    question = read_plan_request(source, **(arguments | more)).question
-    check_stack(question.stack, launcher, hint=f"--stack {launcher.stack}")
-    return more
 
 
 def _document(found: Plan) -> dict[str, Any]:
@@ -291,45 +363,6 @@ def _pairs(texts: list[str] | None, option: str) -> dict[str, str]:
             raise InputError(f"{option} {text} is not KEY=VALUE")
         pairs[key.strip().removeprefix("economics.")] = value.strip()
     return pairs
-
-
-def _write_runs(found: Plan, path: Path) -> None:
-    """Write the best plan as a run file; where stages differ in layout, one numbered file per stage."""
-    from perfmodel.exchange.documents import yaml_text
-    from perfmodel.exchange.presets import seen_from
-    from perfmodel.report.json.plan import run_documents
-    from perfmodel.spec.run import Run
-
-    for one, document in _numbered(path, run_documents(found)):
-        write_file(yaml_text(seen_from(one.parent, Run, document)), one)
-
-
-def _write_launch_files(found: Plan, launcher: Launcher, path: Path) -> None:
-    """Write the launch file of the best plan; one numbered file for each stage where one cannot hold all."""
-    from perfmodel.exchange.launchers.registry import launch_files
-    from perfmodel.exchange.questions.plan_arguments import CHOSEN
-    from perfmodel.exchange.run_files import read_candidates
-    from perfmodel.report.json.plan import run_documents
-
-    runs = [read_candidates(document)[0].run for document in run_documents(found)]
-    try:
-        texts = [text for run in runs for text in launch_files(run, launcher.name)]
-    except NotSupportedError as error:
-        way_on = f"; --choose {error.key}=.. finds a plan without it" if error.key in CHOSEN else ""
-        raise NotSupportedError(f"{error.problem}{way_on}", key=error.key) from None
-    for one, text in _numbered(path, texts):
-        write_file(text, one)
-    if texts:
-        say(f"the launch file of the best plan, for {launcher.version}", prefix="")
-
-
-def _numbered(path: Path, contents: Sequence[T]) -> list[tuple[Path, T]]:
-    """Contents of files with their paths: several are numbered. That there are none is said."""
-    if not contents:
-        say(f"{path} was not written: no plan was found")
-    numbers = ["", *(f"-{number}" for number in range(1, len(contents) + 1))]
-    used = numbers[:1] if len(contents) == 1 else numbers[1:]
-    return [(path.with_name(f"{path.stem}{number}{path.suffix}"), each) for number, each in zip(used, contents, strict=True)]
 
 
 def _keep_freed_memory() -> None:

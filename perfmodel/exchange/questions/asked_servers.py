@@ -19,6 +19,7 @@ from perfmodel.spec.serving import Request
 
 MOST: Final = "max"
 USUAL_CLIENTS: Final = "1,8,64,max"
+USUAL_FORMAT: Final = "bf16"  # of weights and of the KV cache
 USUAL_INPUT: Final = 1000
 USUAL_OUTPUT: Final = 500
 
@@ -29,8 +30,8 @@ def asked_servers(
     gpu: str,
     tensor_parallel: Any = 1,
     engine: str = USUAL_ENGINE,
-    precision: str = "bf16",
-    kv_precision: str = "bf16",
+    precision: str = USUAL_FORMAT,
+    kv_precision: str = USUAL_FORMAT,
     input_tokens: Any = USUAL_INPUT,
     output_tokens: Any = USUAL_OUTPUT,
     concurrency: Any = USUAL_CLIENTS,

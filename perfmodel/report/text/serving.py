@@ -101,7 +101,7 @@ def _loads(forecast: ServingForecast) -> RenderableType:
 
 def _cells(row: dict[str, Any], *, has_price: bool) -> Iterator[str]:
     yield f"{row['concurrency']:,}"
-    yield from (_short(row[metric]) for metric in ("ttft_s", "tpot_s", "e2e_s"))
+    yield from (short_seconds(row[metric]) for metric in ("ttft_s", "tpot_s", "e2e_s"))
     low, high = row["e2e_s_interval"]
     yield f"{_figure(low)}-{_figure(high)}s"
     yield f"{row['tokens_per_s_per_user']:.0f}"
@@ -111,10 +111,10 @@ def _cells(row: dict[str, Any], *, has_price: bool) -> Iterator[str]:
     yield BOUND[row["bound_by"]]
 
 
-def _short(seconds: float) -> str:
+def short_seconds(seconds: float) -> str:
     """Seconds, or milliseconds below one, of three digits.
 
-    >>> _short(0.0123), _short(12.34), _short(3110.4)
+    >>> short_seconds(0.0123), short_seconds(12.34), short_seconds(3110.4)
     ('12.3ms', '12.3s', '3,110s')
     """
     return f"{1e3 * seconds:.3g}ms" if seconds < 1.0 else f"{_figure(seconds)}s"
