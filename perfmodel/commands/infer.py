@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from shlex import join
+from typing import TYPE_CHECKING, Annotated, Final, TypeAlias
 
 import typer
 
-from perfmodel.commands.console import emit, form_of
+from perfmodel.commands.console import drawing_module, emit, form_of, kind_of, write_file
 from perfmodel.commands.options import FORM, AsCsv, AsJson, AsMarkdown, completed
 from perfmodel.commands.serving_options import (
     REQUEST,
@@ -19,9 +22,15 @@ from perfmodel.commands.serving_options import (
     Precision,
     ServedModel,
 )
+from perfmodel.errors import InputError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+
+    from perfmodel.serving.forecast import ServingForecast
+
+Draw: TypeAlias = "Callable[[Sequence[ServingForecast]], None]"
+PAGES: Final = (".html", ".htm")
 
 
 def infer(
@@ -77,6 +86,20 @@ def infer(
         str | None,
         typer.Option("--dollars-per-gpu-hour", metavar="$", help="Price, for the cost of a million tokens."),
     ] = None,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Add every operator of prefill and decode, with its roof.")
+    ] = False,
+    figure: Annotated[
+        Path | None,
+        typer.Option("--figure", metavar="FILE", help="Draw the throughput-latency curve to FILE (.png or .svg)."),
+    ] = None,
+    roofline: Annotated[
+        Path | None,
+        typer.Option("--roofline", metavar="FILE", help="Draw prefill and decode under their roofs to FILE (.png or .svg)."),
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option("--report", metavar="FILE", help="Write all of it as one page to FILE (.html).")
+    ] = None,
     as_json: AsJson = False,
     as_csv: AsCsv = False,
     as_markdown: AsMarkdown = False,
@@ -99,10 +122,13 @@ def infer(
     perfmodel infer llama-3.1-70b --gpu h100-sxm-80gb --gpus 2,4,8 --precision fp8
 
     perfmodel infer qwen3-32b --gpu h100-sxm-80gb --engine sglang --concurrency 1,16,max --json
+
+    perfmodel infer qwen3-32b --gpu b200 --gpus 1,2 --figure curve.png --roofline roofs.png --report server.html
     """
     from perfmodel.exchange.questions.asked_servers import USUAL_FORMAT, USUAL_INPUT, asked_servers
     from perfmodel.exchange.questions.served_models import USUAL_ENGINE
 
+    pictures = [_curve(figure), _roofline(roofline), _page(report)]
     form = form_of(file, as_json=as_json, as_csv=as_csv, as_markdown=as_markdown)
     forecasts = asked_servers(
         model,
@@ -120,11 +146,47 @@ def infer(
     )
     from perfmodel.report.json.serving import plain_rows, serving_document
 
-    def report() -> RenderableType:
+    def tables() -> RenderableType:
         from perfmodel.report.text.serving import serving_report
 
-        return serving_report(forecasts)
+        return serving_report(forecasts, verbose=verbose)
 
-    emit(form, file, document=lambda: serving_document(forecasts), report=report, rows=lambda: plain_rows(forecasts))
+    emit(form, file, document=lambda: serving_document(forecasts), report=tables, rows=lambda: plain_rows(forecasts))
+    for draw in pictures:
+        draw(forecasts)
     if not any(each.may_run for each in forecasts):
         raise typer.Exit(1)
+
+
+def _curve(path: Path | None) -> Draw:
+    """A function that draws forecasts to `path`; does nothing without one. Errors: InputError before any work."""
+    figures = drawing_module(path, "perfmodel.report.figures.serving")
+    if path is None:
+        return _nothing
+    return lambda forecasts: write_file(figures.picture(figures.serving_figure(forecasts), kind_of(path)), path)
+
+
+def _roofline(path: Path | None) -> Draw:
+    """The same with the rooflines of the first replica that fits."""
+    figures = drawing_module(path, "perfmodel.report.figures.serving", option="--roofline")
+    if path is None:
+        return _nothing
+    return lambda forecasts: write_file(figures.picture(figures.first_roofline(forecasts), kind_of(path)), path)
+
+
+def _page(path: Path | None) -> Draw:
+    """The same as one page."""
+    if path is None:
+        return _nothing
+    if path.suffix.lower() not in PAGES:
+        raise InputError(f"--report {path} must be an .html file")
+    try:
+        from perfmodel.report.html.server import server_page
+    except ImportError:
+        raise InputError("a report needs matplotlib; pip install 'perfmodel[report]' brings it") from None
+    command = join(["perfmodel", *sys.argv[1:]]) if sys.argv[1:2] == ["infer"] else ""
+    return lambda forecasts: write_file(server_page(forecasts, command=command).html, path)
+
+
+def _nothing(_: Sequence[ServingForecast]) -> None:
+    """Draw nothing."""

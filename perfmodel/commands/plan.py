@@ -281,8 +281,8 @@ def plan(
         "engine": engine,
         "precision": precision,
         "kv_precision": kv_precision,
-        "expert_parallel": expert_parallel,
     }
+    of_servers |= {"expert_parallel": expert_parallel}
     if serve:
         of_training: dict[str, object] = {
             "cluster": cluster,

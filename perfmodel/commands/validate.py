@@ -158,7 +158,7 @@ def _validate_servers(
     scores = serving_scoreboard(comparisons, table.unread)
 
     def report() -> RenderableType:
-        from perfmodel.report.text.serving import serving_validation_report
+        from perfmodel.report.text.measured.serving_scores import serving_validation_report
 
         return serving_validation_report(scores, leave_source_out=leave_source_out)
 

@@ -19,10 +19,12 @@ from perfmodel.count.layer import layer_name, layer_parts
 from perfmodel.count.operators import Collective, FusedAttention, Matmul, MemoryBound
 from perfmodel.count.parts.vocabulary import head_linear
 from perfmodel.count.roles import Role
+from perfmodel.spec.axes import TENSOR
 from perfmodel.spec.fields import Numeric, anywhere
 from perfmodel.spec.layout import ProcessGroup
 from perfmodel.spec.models.layer_kinds import LayerKind
 from perfmodel.spec.models.layer_parts import described
+from perfmodel.spec.phases import FORWARD
 from perfmodel.spec.serving import ServingSetup
 from perfmodel.spec.serving_formats import WIDE, WIDE_BYTES
 
@@ -81,6 +83,7 @@ class CachedAttention:
 
     name: str
     role: Role = Role.CORE
+    phase: str = FORWARD
     repeats: Numeric = 1
     sequences: Numeric
     context: Numeric
@@ -90,6 +93,7 @@ class CachedAttention:
     value_size: Numeric
     cache_bytes: Numeric
     law: str
+    precision: str = WIDE  # of its arithmetic: what is narrow in the cache is widened
 
     @property
     def keys(self) -> Numeric:
@@ -144,7 +148,7 @@ class _PassOperators:
         self.setup, self.model, self.tokens = setup, setup.model, tokens
         self.own = tokens.shared_by(setup.attention_replicas)
         self.tensor = setup.tensor_parallel
-        self.group = ProcessGroup(name="tensor_parallel", ranks=self.tensor, stride=1)
+        self.group = ProcessGroup(name=TENSOR.name, ranks=self.tensor, stride=1, axis=TENSOR)
         self.stream_bytes = WIDE_BYTES * tokens.rows * self.model.hidden_size
 
     def embedding(self) -> Iterator[ServedOperator]:

@@ -1,4 +1,4 @@
-"""How close every operator of an iteration comes to what its GPU and links could do: the data of a roofline.
+"""How close every operator of an iteration or of a pass of a server comes to what its GPU and links could do: a roofline.
 
     attainable = min(P, I * M),    I = F / Q
 
@@ -10,19 +10,22 @@ Memory-bound operators and collectives have no F: they are held against the rate
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from perfmodel.count.forward_pass import CachedAttention, ForwardPass, ServedProduct
 from perfmodel.count.operators import Collective, FusedAttention, Matmul, MemoryBound, Operator
 from perfmodel.frames import Tabular
 from perfmodel.prediction import StagePrediction
 from perfmodel.spec.machines.hardware import Cluster
+from perfmodel.spec.serving import ServingSetup
 from perfmodel.spec.stack import SoftwareStack
 from perfmodel.timing.attention import arithmetic_of, attention_bytes, executed_flop
 from perfmodel.timing.collectives import placement
 from perfmodel.timing.kernels import matmul_bytes
 from perfmodel.timing.ledger import Entry, ledger
+from perfmodel.timing.served_operators import ServedEntry, served_ledger
 
 MATMUL, ATTENTION, MEMORY_BOUND, COLLECTIVE = "matmul", "attention", "memory_bound", "collective"
 KINDS: Final = (MATMUL, ATTENTION, MEMORY_BOUND, COLLECTIVE)
@@ -88,6 +91,13 @@ class Roofline(Tabular):
     memory_bytes_per_s: float
     links_bytes_per_s: Mapping[str, float]  # of each link that a collective crosses, for one GPU, one direction
 
+    def bound_of(self, operator: RooflinePoint) -> str:
+        """What the roof over an operator is: compute where its intensity is beyond the ridge, else the memory or a link."""
+        if operator.kind == COLLECTIVE:
+            return "link"
+        peak = self.peak_flop_per_s.get(operator.precision, 0.0)
+        return "compute" if operator.flop and operator.intensity * self.memory_bytes_per_s >= peak else "memory"
+
     def rows(self) -> list[dict[str, Any]]:
         """One row for each operator."""
         return [
@@ -98,12 +108,13 @@ class Roofline(Tabular):
                     *("link", "intensity", "flop_per_s", "bytes_per_s", "efficiency"),
                 )
             }
+            | {"bound_by": self.bound_of(each)}
             for each in self.operators
         ]
 
 
 def roofline(predicted: StagePrediction, *, cluster: Cluster, stack: SoftwareStack) -> Roofline:
-    """Every operator of one layout.
+    """Every operator of one layout in training.
 
     >>> from perfmodel.exchange.run_files import read_candidates
     >>> from perfmodel.prediction import predict
@@ -112,7 +123,22 @@ def roofline(predicted: StagePrediction, *, cluster: Cluster, stack: SoftwareSta
     >>> all(0 < each.efficiency <= 1 for each in placed if each.kind in ("matmul", "attention"))
     True
     """
-    entries = list(ledger(predicted.work, gpus=predicted.layout.gpus, cluster=cluster, stack=stack))
+    return _under_roofs(ledger(predicted.work, gpus=predicted.layout.gpus, cluster=cluster, stack=stack), cluster)
+
+
+def served_roofline(setup: ServingSetup, tokens: ForwardPass) -> Roofline:
+    """Every operator of one forward pass of a server: prompts that are read, or sequences that decode.
+
+    >>> from perfmodel.exchange.questions.served_models import serving_setup
+    >>> setup = serving_setup("llama-3.1-8b", gpu="h100-sxm-80gb")
+    >>> decode = served_roofline(setup, ForwardPass(sequences=8, context=1000)).operators
+    >>> round(next(each.intensity for each in decode if each.name == "layer.mlp.fc1"), 1)  # a row is 1 FLOP a byte of weights
+    8.0
+    """
+    return _under_roofs(served_ledger(setup, tokens), setup.cluster)
+
+
+def _under_roofs(entries: Iterable[Entry | ServedEntry], cluster: Cluster) -> Roofline:
     placed = tuple(each for entry in entries for each in _placed(entry, cluster))
     precisions = dict.fromkeys(each.precision for each in placed if each.flop)
     crossed = {each.link for each in placed if each.kind == COLLECTIVE}
@@ -126,7 +152,7 @@ def roofline(predicted: StagePrediction, *, cluster: Cluster, stack: SoftwareSta
     )
 
 
-def _placed(entry: Entry, cluster: Cluster) -> Iterator[RooflinePoint]:
+def _placed(entry: Entry | ServedEntry, cluster: Cluster) -> Iterator[RooflinePoint]:
     """The operator of an entry, unless it takes no time or moves nothing."""
     operator = entry.operator
     kind, flop, moved = _counts(operator)
@@ -156,9 +182,13 @@ def _placed(entry: Entry, cluster: Cluster) -> Iterator[RooflinePoint]:
     )
 
 
-def _counts(operator: Operator) -> tuple[str, float, float]:
+def _counts(operator: Operator | CachedAttention) -> tuple[str, float, float]:
     """An operator's kind, the FLOPs that it executes, the bytes that it moves."""
     match operator:
+        case ServedProduct():
+            return MATMUL, float(operator.flop), float(operator.read_bytes)
+        case CachedAttention():
+            return ATTENTION, float(operator.flop), float(operator.read_bytes)
         case Matmul():
             return MATMUL, float(operator.flop), float(matmul_bytes(operator))
         case FusedAttention():

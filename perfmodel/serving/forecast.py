@@ -8,6 +8,7 @@ from typing import Final
 
 import numpy as np
 
+from perfmodel.count.forward_pass import ForwardPass
 from perfmodel.count.serving_memory import (
     ServingMemory,
     cache_tokens,
@@ -27,6 +28,8 @@ FITS: Final = "fits"
 TIGHT: Final = "tight"
 DOES_NOT_FIT: Final = "does not fit"
 LATENCIES: Final = (TTFT, TPOT, E2E)
+PREFILL, DECODE_STEP = "prefill", "decode"
+CURVE_POINTS: Final = 48
 PER_MILLION: Final = 1e6
 SECONDS_PER_HOUR: Final = 3600.0
 
@@ -47,6 +50,7 @@ class ServingForecast:
     verdict: str
     load: ServedLoad
     intervals: Mapping[str, tuple[Numeric, Numeric]]
+    evidence: ServingEvidence
     dollars_per_gpu_hour: float | None = None
 
     @property
@@ -77,6 +81,28 @@ class ServingForecast:
             return None
         rate = self.setup.tensor_parallel * self.dollars_per_gpu_hour / SECONDS_PER_HOUR
         return PER_MILLION * rate / self.load.tokens_per_s
+
+    @property
+    def passes(self) -> dict[str, ForwardPass]:
+        """The two kinds of passes: a prompt that is read alone, and a step of the most sequences that the loads run at once."""
+        request, running = self.request, float(np.max(self.load.running))
+        return {
+            PREFILL: ForwardPass(prompts=1.0, prompt_tokens=request.input_tokens),
+            DECODE_STEP: ForwardPass(sequences=running, context=request.mean_context),
+        }
+
+    def whole_curve(self) -> ServingForecast:
+        """The same server under one client, as many as it runs at once, and numbers between, evenly in their logarithm."""
+        most = max(self.most_running, int(np.max(self.load.concurrency)), 1)
+        clients = np.unique(np.round(np.geomspace(1.0, most, CURVE_POINTS)))
+        return serving_forecast(
+            self.setup,
+            self.request,
+            tuple(int(each) for each in clients),
+            with_most=False,
+            evidence=self.evidence,
+            dollars_per_gpu_hour=self.dollars_per_gpu_hour,
+        )
 
     @property
     def bound_by(self) -> list[str]:
@@ -138,5 +164,6 @@ def serving_forecast(
         verdict=fit_verdict(setup, request, memory),
         load=load,
         intervals=intervals,
+        evidence=evidence,
         dollars_per_gpu_hour=dollars_per_gpu_hour,
     )

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from perfmodel.errors import InputError, NotSupportedError, did_you_mean
-from perfmodel.spec.fields import Numeric, Spec, number, part, spreads, text
+from perfmodel.spec.fields import Numeric, Spec, flag, number, part, spreads, text
+from perfmodel.spec.machines.coefficients import Evidence
 from perfmodel.spec.serving_formats import CACHE_LAWS, SMALL_PRODUCT_LAWS
 
 
@@ -20,6 +21,7 @@ class StreamedKernel(Spec):
 
     fixed_s: Numeric = number("s")
     efficiency: Numeric = number("ratio", above=0, maximum=1)
+    evidence: Evidence = part(Evidence, default=Evidence())
     spread: Mapping[str, Numeric] = spreads()
 
 
@@ -39,6 +41,7 @@ class SmallAllReduce(Spec):
 
     latency_s: Numeric = number("s")
     bandwidth_bytes_per_s: Numeric = number("bytes_per_s", above=0)
+    evidence: Evidence = part(Evidence, default=Evidence())
     spread: Mapping[str, Numeric] = spreads()
 
 
@@ -57,6 +60,7 @@ class ServingProfile(Spec):
     cached_attention: Mapping[str, StreamedKernel] = part(StreamedKernel, shape="table")
     expert_products: Mapping[str, ServedKernel] = part(ServedKernel, shape="table", optional=True)
     all_reduce: Mapping[str, SmallAllReduce] = part(SmallAllReduce, shape="table", optional=True)
+    carried_over: bool = flag(default=False)  # whether laws are those of another chip, however they were measured there
     small_kernel_s: Numeric = number("s")  # of one kernel between products, in a CUDA graph, beside the bytes it moves
     spread: Mapping[str, Numeric] = spreads()
 

@@ -169,13 +169,14 @@ def message_time_s(call: Collective, setup: ServingSetup) -> Numeric:
     NCCL's numbers are those of calls that are enqueued back to back (timing/collectives.py).
     """
     nccl = collective_time_s(call, cluster=setup.cluster)
-    own = _small_all_reduce(setup, call)
+    own = small_all_reduce(setup, call)
     if own is None:
         return nccl
     return np.minimum(nccl, own.latency_s + call.payload_bytes / own.bandwidth_bytes_per_s)
 
 
-def _small_all_reduce(setup: ServingSetup, call: Collective) -> SmallAllReduce | None:
+def small_all_reduce(setup: ServingSetup, call: Collective) -> SmallAllReduce | None:
+    """The engine's own all-reduce for the ranks of a call; None where it has none."""
     if call.kind != "all_reduce" or not setup.engine.custom_all_reduce:
         return None
     return setup.profile.all_reduce.get(str(int(np.max(call.group.ranks))))

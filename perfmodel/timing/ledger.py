@@ -74,7 +74,9 @@ def seconds_by_confidence(entries: Iterable[Entry]) -> dict[str, float]:
 
 def operator_confidence(operator: Operator, *, cluster: Cluster, stack: SoftwareStack) -> str:
     """How far the time of one operator is from what was measured: measured, interpolated, extrapolated or datasheet."""
-    return _of_collective(operator, cluster) if isinstance(operator, Collective) else _of_kernel(operator, cluster, stack)
+    return (
+        collective_confidence(operator, cluster) if isinstance(operator, Collective) else _of_kernel(operator, cluster, stack)
+    )
 
 
 def _of_kernel(operator: Matmul | FusedAttention | MemoryBound, cluster: Cluster, stack: SoftwareStack) -> str:
@@ -96,7 +98,7 @@ def _of_kernel(operator: Matmul | FusedAttention | MemoryBound, cluster: Cluster
             return confidence(cluster.gpu.kernels.memory_bound[name].evidence, moved)
 
 
-def _of_collective(call: Collective, cluster: Cluster) -> str:
+def collective_confidence(call: Collective, cluster: Cluster) -> str:
     """Confidence of a collective: how near its number of nodes and its links inside a node are to measured ones."""
     links, where = cluster.links, placement(call.group, cluster)
     inside = confidence(links.node.collectives.evidence, {"ranks": where.ranks_per_node, "payload_bytes": call.payload_bytes})

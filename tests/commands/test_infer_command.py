@@ -100,6 +100,21 @@ def test_a_price_becomes_the_cost_of_a_million_tokens() -> None:
     assert cost * found.load.tokens_per_s == pytest.approx(2 * 3.6 / 3600 * 1e6)
 
 
+def test_pictures_and_a_page_are_written_beside_the_tables(tmp_path: Path) -> None:
+    """The curve, the rooflines, the page; another ending is refused before any work."""
+    curve, roofs, made = (tmp_path / name for name in ("curve.png", "roofs.svg", "page.html"))
+    words = ("infer", "llama-3.1-8b", "--gpu", "h100-sxm-80gb", "--figure", str(curve), "--roofline", str(roofs))
+    code, output = ran(*words, "--report", str(made), "--verbose")
+    assert code == 0
+    assert curve.read_bytes().startswith(b"\x89PNG")
+    assert "<svg" in roofs.read_text()
+    assert "<html" in made.read_text()
+    assert "Operators of decode" in output
+    assert max(map(len, output.splitlines())) <= 80
+    with pytest.raises(pm.InputError, match=r"must be an .html file"):
+        ran(*words[:4], "--report", "page.pdf")
+
+
 def test_validate_recognises_a_table_of_serving_runs(tmp_path: Path) -> None:
     """By its columns: a row a metric, end-to-end latency where TTFT and TPOT are there, suspect rows listed but not scored."""
     rows = [

@@ -6,8 +6,19 @@ from dataclasses import replace
 
 import pytest
 
+from perfmodel.count.forward_pass import ForwardPass
 from perfmodel.exchange.presets import stack_preset
-from perfmodel.explanation.roofline import ATTENTION, COLLECTIVE, MATMUL, MEMORY, MEMORY_BOUND, RooflinePoint, roofline
+from perfmodel.exchange.questions.served_models import serving_setup
+from perfmodel.explanation.roofline import (
+    ATTENTION,
+    COLLECTIVE,
+    MATMUL,
+    MEMORY,
+    MEMORY_BOUND,
+    RooflinePoint,
+    roofline,
+    served_roofline,
+)
 from perfmodel.prediction import predict_stage
 from perfmodel.timing.ledger import ledger
 from tests.search.layouts import CLUSTER, LAYOUTS, MODEL, predicted
@@ -76,3 +87,27 @@ def test_attention_of_fp32_is_held_against_tensor_cores(precision: str) -> None:
     assert {each.precision for each in points.operators if each.kind == MATMUL} == {precision}
     assert points.peak_flop_per_s == {each: float(CLUSTER.gpu.peak(each)) for each in {precision, "tf32"}}
     assert all(0.0 < each.efficiency <= 1.0 for each in points.operators if each.kind in (ATTENTION, MATMUL))
+
+
+def test_decode_is_bound_by_memory_and_prefill_by_compute() -> None:
+    """A row is one FLOP for each byte of 16-bit weights, so that few rows lie left of the ridge and many right of it."""
+    setup = serving_setup("llama-3.1-8b", gpu="h100-sxm-80gb")
+    for tokens, bound in (
+        (ForwardPass(sequences=8, context=1000), "memory"),
+        (ForwardPass(prompts=1, prompt_tokens=4096), "compute"),
+    ):
+        roofs = served_roofline(setup, tokens)
+        product = next(each for each in roofs.operators if each.name == "layer.mlp.fc2")
+        rows, inner, columns = float(tokens.rows), 14336, 4096
+        assert product.flop == 2.0 * rows * inner * columns
+        assert product.bytes == 2.0 * (rows * inner + inner * columns + rows * columns)
+        assert roofs.bound_of(product) == bound
+
+
+def test_attention_over_a_cache_reads_what_the_cache_holds() -> None:
+    """Two FLOPs a number of each key and value for each of the four queries that share it: 4 FLOPs a byte in 16 bits."""
+    setup = serving_setup("llama-3.1-8b", gpu="h100-sxm-80gb")
+    roofs = served_roofline(setup, ForwardPass(sequences=8, context=1000))
+    attention = next(each for each in roofs.operators if each.kind == ATTENTION)
+    assert attention.bytes == 8 * 1000 * 2 * 8 * 128 * 2
+    assert attention.intensity == 4.0

@@ -20,6 +20,7 @@ from perfmodel.exchange.questions.plan_quantities import positive_number, whole_
 from perfmodel.exchange.questions.served_models import USUAL_ENGINE, serving_setup, usual_cluster
 from perfmodel.exchange.serving_evidence import serving_evidence
 from perfmodel.serving.service_plan import ServerChoice, ServerPlan, ServiceTarget, server_plan
+from perfmodel.spec.axes import EXPERT, TENSOR
 from perfmodel.spec.engine import Engine
 from perfmodel.spec.models.model import TransformerModel
 from perfmodel.spec.serving import Request
@@ -97,8 +98,8 @@ def _choices(
         names: dict[str, Any] = {
             "precision": weights,
             "kv_precision": cache,
-            "tensor_parallel": degree,
-            "expert_parallel": experts,
+            TENSOR.name: degree,
+            EXPERT.name: experts,
         }
         price = prices.get(gpu)
         try:

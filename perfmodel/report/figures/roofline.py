@@ -23,18 +23,22 @@ from perfmodel.explanation.roofline import (
     Roofline,
     RooflinePoint,
     roofline,
+    served_roofline,
 )
-from perfmodel.report.figures.drawing.captions import source_text, stage_caption
+from perfmodel.report.figures.drawing.captions import server_caption, server_source, source_text, stage_caption
 from perfmodel.report.figures.drawing.lettering import shortened
 from perfmodel.report.figures.drawing.palette import AXES, BLUE, GREEN, INK, MUTED, PALE_BLUE, SKY
-from perfmodel.report.figures.drawing.point_labels import LabelledPoint, name_points
+from perfmodel.report.figures.drawing.point_labels import Box, LabelledPoint, name_points
 from perfmodel.report.figures.drawing.style import SMALL, Drawing, grid, styled
 from perfmodel.report.text.operators import phase_text
+from perfmodel.report.text.serving import pass_text
+from perfmodel.serving.forecast import ServingForecast
 from perfmodel.spec.axes import REPORTED
 from perfmodel.spec.phases import FORWARD
 from perfmodel.units import seconds_text
 
 PLOT_HEIGHT: Final = 270.0
+SERVED_HEIGHT: Final = 210.0
 TERA, GIGA, MEGA = 1e12, 1e9, 1e6
 LARGEST, SMALLEST = 10.0, 2.0  # radius of a marker [points]
 MOST_NAMES: Final = 9
@@ -46,6 +50,9 @@ LOOKS: Final[Mapping[str, tuple[str, str, str]]] = {  # by kind, or by axis of a
     **{axis.name: (axis.label, AXES[axis.name], "D") for axis in REPORTED},
     COLLECTIVE: ("all GPUs", GREEN, "D"),
 }
+NAME_OF_ROOF, NAME_OF_LINK, LINE = 0.4, 0.7, 0.05  # shares of the width and the height of a plot that names take
+WIDTH_OF_PLOT: Final = 250.0
+PLACES: Final = (0.12, 0.3, 0.5, 0.7)  # of the name of the slope, in shares of its length
 LINK: Final = 85.0  # points of the name of a link
 
 
@@ -102,16 +109,57 @@ def roofline_figure(explained: Explanation) -> Drawing:
         description=_description(roofs),
     )
     left, right = drawing.subplots(1, 2, width_ratios=(3, 2))
-    with_arithmetic, without = computing(roofs), moving(roofs)
-    for axes, markers in ((left, with_arithmetic), (right, without)):
+    panels = _panels(drawing, left, right, roofs)
+    drawing.key(_entries(each for panel in panels for each in panel.markers))
+    drawing.source_line(source_text(run) + "; each operator alone, the area of its marker its time in an iteration")
+    _name_all(drawing, panels)
+    return drawing
+
+
+@styled
+def served_roofline_figure(forecast: ServingForecast) -> Drawing:
+    """The same of a server: the operators of a prompt above, those of a decode step below."""
+    setup, passes = forecast.setup, forecast.passes
+    roofs = {name: served_roofline(setup, each) for name, each in passes.items()}
+    drawing = Drawing(
+        title="Every operator of prefill and decode under its roof",
+        subtitle=server_caption(forecast),
+        plot_height=2 * SERVED_HEIGHT,
+        description="; ".join(f"{name}: {_description(each)}" for name, each in roofs.items()),
+    )
+    rows = drawing.subplots(2, 2, width_ratios=(3, 2))
+    panels: list[_Panel] = []
+    for (left, right), (name, each) in zip(rows, roofs.items(), strict=True):
+        panels += _panels(drawing, left, right, each)
+        left.set_title(f"{name}: {pass_text(passes[name])}, {seconds_text(sum(op.total_s for op in each.operators))}")
+    drawing.key(_entries(each for panel in panels for each in panel.markers))
+    drawing.source_line(server_source(forecast) + "; each operator alone, the area of its marker its time in a pass")
+    _name_all(drawing, panels)
+    return drawing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Panel:
+    """One plot: its markers, and the texts that stand in it already."""
+
+    axes: Axes
+    markers: Sequence[Marker]
+    texts: Sequence[Text]
+
+
+def _panels(drawing: Drawing, left: Axes, right: Axes, roofs: Roofline) -> list[_Panel]:
+    """What computes on the left, what only moves bytes on the right, under their roofs."""
+    panels = []
+    for axes, markers, roofs_of in ((left, computing(roofs), _roofs), (right, moving(roofs), _rates)):
         for each in sorted(markers, key=lambda marker: -marker.radius):
             _draw(drawing, axes, each)
-    texts = {left: _roofs(left, with_arithmetic, roofs), right: _rates(right, without, roofs)}
-    drawing.key(_entries([*with_arithmetic, *without]))
-    drawing.source_line(source_text(run) + "; each operator alone, the area of its marker its time in an iteration")
-    for axes, markers in ((left, with_arithmetic), (right, without)):
-        name_points(drawing, axes, _points(markers), most=MOST_NAMES, texts=texts[axes])
-    return drawing
+        panels.append(_Panel(axes=axes, markers=markers, texts=roofs_of(axes, markers, roofs)))
+    return panels
+
+
+def _name_all(drawing: Drawing, panels: Iterable[_Panel]) -> None:
+    for each in panels:
+        name_points(drawing, each.axes, _points(each.markers), most=MOST_NAMES, texts=each.texts)
 
 
 def _description(roofs: Roofline) -> str:
@@ -164,9 +212,23 @@ def _roofs(axes: Axes, markers: Sequence[Marker], roofs: Roofline) -> list[Text]
     texts = []
     for name, peak in peaks.items():
         axes.plot([peak / memory, high], [peak / TERA] * 2, color=INK, linewidth=1.2, zorder=1)
-        texts.append(_write(axes, f"{name} peak, {peak / TERA:.4g} TFLOP/s", (high, peak / TERA), (-2.0, 2.0), "right"))
-    at = low * (ridge / low) ** 0.12
-    return [*texts, _write(axes, f"{MEMORY}, {memory / TERA:.3g} TB/s", (at, at * memory / TERA), (8.0, -9.0), "left")]
+        ridge_at, up = _share(peak / memory, (low, high)), _share(peak / TERA, axes.get_ylim())
+        crossed = ridge_at > 1.0 - NAME_OF_ROOF or not _is_free(axes, markers, Box(1.0 - NAME_OF_ROOF, up, 1.0, up + LINE))
+        end = peak / memory if crossed and ridge_at > NAME_OF_ROOF else high  # above the slope lies nothing
+        texts.append(_write(axes, f"{name} peak, {peak / TERA:.4g} TFLOP/s", (end, peak / TERA), (-2.0, 2.0), "right"))
+    return [*texts, _slope_name(axes, markers, memory, low, ridge)]
+
+
+def _slope_name(axes: Axes, markers: Sequence[Marker], memory: float, low: float, ridge: float) -> Text:
+    """The name of the slope on its right, at the first of some places where no marker is."""
+    places = [(x, x * memory / TERA) for x in (low * (ridge / low) ** share for share in PLACES)]
+    for x, y in places:
+        across, up = _share(x, axes.get_xlim()), _share(y, axes.get_ylim())
+        if _is_free(axes, markers, Box(across, up - LINE, across + NAME_OF_ROOF, up)):
+            break
+    else:
+        x, y = places[0]
+    return _write(axes, f"{MEMORY}, {memory / TERA:.3g} TB/s", (x, y), (8.0, -9.0), "left")
 
 
 def _rates(axes: Axes, markers: Sequence[Marker], roofs: Roofline) -> list[Text]:
@@ -182,21 +244,28 @@ def _rates(axes: Axes, markers: Sequence[Marker], roofs: Roofline) -> list[Text]
     texts = []
     for name, rate in rates.items():
         text, height = f"{shortened(name, LINK, SMALL)}, {rate / GIGA:.4g} GB/s", rate / GIGA
-        if _is_free(axes, markers, height):
+        up = _share(height, axes.get_ylim())
+        if _is_free(axes, markers, Box(0.0, up, NAME_OF_LINK, up + LINE)):
             texts.append(_write(axes, text, (LEAST[0] / 2.0, height), (2.0, 2.0), "left"))
         else:
             texts.append(_write(axes, text, (high, height), (-2.0, 2.0), "right"))
     return texts
 
 
-def _is_free(axes: Axes, markers: Sequence[Marker], height: float) -> bool:
-    """Whether no marker lies where a name would stand on the left of a line at this height."""
-    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+def _is_free(axes: Axes, markers: Sequence[Marker], box: Box) -> bool:
+    """Whether no marker reaches into a box in shares of the plot."""
     for marker in markers:
-        across, up = log(marker.x / left) / log(right / left), log(marker.y / height) / log(top / bottom)
-        if across < 0.8 and -0.01 < up < 0.05:
+        x, y = _share(marker.x, axes.get_xlim()), _share(marker.y, axes.get_ylim())
+        across, up = marker.radius / WIDTH_OF_PLOT, marker.radius / SERVED_HEIGHT
+        if box.meets(Box(x - across, y - up, x + across, y + up)):
             return False
     return True
+
+
+def _share(value: float, ends: tuple[float, float]) -> float:
+    """Where a value lies on a logarithmic axis: 0 at its low end, 1 at the high one."""
+    low, high = ends
+    return log(value / low) / log(high / low)
 
 
 def _scale(axes: Axes, across: tuple[float, float], up: tuple[float, float]) -> None:

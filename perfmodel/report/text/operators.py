@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Final
+from typing import Any, Final
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 
-from perfmodel.count.operators import Operator
 from perfmodel.prediction import Prediction, StagePrediction
 from perfmodel.report.text.interval import interval_table, uncertain_numbers_table
 from perfmodel.report.text.measured.own_runs import own_runs_table
@@ -16,6 +15,7 @@ from perfmodel.report.text.terminal import Name, plain_table, titled
 from perfmodel.spec.axes import DATA
 from perfmodel.spec.phases import DATA_GRADIENT, WEIGHT_GRADIENT
 from perfmodel.timing.ledger import Entry, ledger, seconds_by_confidence
+from perfmodel.timing.served_operators import ServedEntry
 
 PHASES: Final = {DATA_GRADIENT: "dgrad", WEIGHT_GRADIENT: "wgrad"}
 
@@ -46,7 +46,7 @@ def operators_title(predicted: StagePrediction) -> str:
     return f"Operators of {where}, each alone"
 
 
-def timed_operators(heading: str, entries: Iterable[Entry], *, name: Callable[[Operator], str]) -> Table:
+def timed_operators(heading: str, entries: Iterable[Entry | ServedEntry], *, name: Callable[[Any], str]) -> Table:
     """Operators under a `name`: their phase, how often they run, how long each takes, all of its runs, and how sure that is."""
     table = plain_table()
     table.add_column(heading, overflow="fold", ratio=1)

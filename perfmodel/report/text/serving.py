@@ -1,4 +1,4 @@
-"""How forecasts and scores of servers look on a terminal: the verdict first, then the throughput-latency curve."""
+"""How forecasts of servers look on a terminal: the verdict first, then the throughput-latency curve, then operators."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import numpy as np
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from perfmodel.evidence.serving_scores import ServingErrors, ServingScoreboard
+from perfmodel.count.forward_pass import ForwardPass
+from perfmodel.explanation.roofline import RooflinePoint, served_roofline
 from perfmodel.report.json.serving import load_rows
-from perfmodel.report.text.terminal import plain_table, section, titled
+from perfmodel.report.text.terminal import Name, plain_table, section, titled
 from perfmodel.serving.forecast import DOES_NOT_FIT, FITS, ServingForecast
 from perfmodel.units import gibibytes_text, gpus_text
 
@@ -26,13 +27,14 @@ BOUND: Final = {
 }
 
 
-def serving_report(forecasts: Sequence[ServingForecast]) -> Group:
-    """Each replica: whether it fits and with how much at most, its memory, and what clients see."""
+def serving_report(forecasts: Sequence[ServingForecast], *, verbose: bool = False) -> Group:
+    """Each replica: whether it fits and with how much at most, its memory, what clients see; `verbose` adds operators."""
     parts: list[RenderableType] = []
     for forecast in forecasts:
-        parts += [Text(verdict_sentence(forecast), style="bold"), _memory(forecast)]
+        parts += [Text(verdict_sentence(forecast), style="bold"), memory_section(forecast)]
         if forecast.may_run:
-            parts.append(_loads(forecast))
+            parts.append(loads_section(forecast))
+            parts += [operators_section(forecast, name) for name in forecast.passes] if verbose else []
         if forecast.assumptions:
             parts.append(section("Assumptions", [("-", each) for each in forecast.assumptions]))
         parts.append(Text(""))
@@ -68,7 +70,8 @@ def _tokens(forecast: ServingForecast) -> str:
     return f"{int(np.asarray(request.input_tokens)):,} + {int(np.asarray(request.output_tokens)):,} tokens"
 
 
-def _memory(forecast: ServingForecast) -> RenderableType:
+def memory_section(forecast: ServingForecast) -> RenderableType:
+    """What of a GPU's memory goes where."""
     memory = forecast.memory
     parts = {
         "weights": memory.weights_bytes,
@@ -81,7 +84,8 @@ def _memory(forecast: ServingForecast) -> RenderableType:
     return section("Memory of each GPU", [("-", f"{line}; of {gibibytes_text(float(memory.total_bytes))}")])
 
 
-def _loads(forecast: ServingForecast) -> RenderableType:
+def loads_section(forecast: ServingForecast) -> RenderableType:
+    """A line for each number of clients, and what its columns mean."""
     table = plain_table()
     has_price = forecast.dollars_per_gpu_hour is not None
     names = ("clients", "TTFT", "TPOT", "latency", "90 %", "tok/s", "tok/s/GPU")
@@ -125,37 +129,33 @@ def _figure(number: float) -> str:
     return f"{number:,.0f}" if number >= THOUSAND else f"{number:.3g}"
 
 
-def serving_validation_report(scores: ServingScoreboard, *, leave_source_out: bool) -> RenderableType:
-    """The errors of each question over all rows, then by engine and GPU; and what was left out."""
-    how = ", each source without what was learned from it" if leave_source_out else ""
-    parts: list[RenderableType] = [titled(f"Errors of servers{how}", _table([("", scores.questions)], first="metric"))]
-    for group, names in scores.groups.items():
-        parts.append(titled(f"By {group}", _table(list(names.items()), first=group)))
-    lines = [("-", f"{number:,} rows: {reason}") for reason, number in list(scores.unsupported.items())[:8]]
-    if lines:
-        parts.append(section("Not covered", lines))
-    lines = [("-", f"{number:,} rows: {reason}") for reason, number in scores.context.items()]
-    if lines:
-        parts.append(section("Predicted, not scored", lines))
-    return Group(*parts)
-
-
-def _table(groups: Sequence[tuple[str, Any]], *, first: str) -> RenderableType:
-    table = plain_table(first)
-    if first != "metric":
-        table.add_column("metric", no_wrap=True)
-    for heading in ("rows", "median", "p90", *(("bias", "in 90 %") if first == "metric" else ())):
+def operators_section(forecast: ServingForecast, name: str) -> RenderableType:
+    """Every operator of one kind of pass: intensity, the rate that it reaches, its share of the roof, and what bounds it."""
+    tokens = forecast.passes[name]
+    roofs = served_roofline(forecast.setup, tokens)
+    table = plain_table()
+    table.add_column("operator", overflow="fold", ratio=1)
+    for heading in ("runs", "us", "FLOP/B", "reached", "roof"):
         table.add_column(heading, justify="right", no_wrap=True)
-    for name, questions in groups:
-        for question, errors in questions.items():
-            table.add_row(*([name] if name else []), question, *_figures(errors, whole=first == "metric"))
-    return table
+    table.add_column("bound", no_wrap=True)
+    table.add_column("confidence", no_wrap=True)
+    for each in roofs.operators:
+        table.add_row(Name(each.name.removeprefix("layer.")), *_operator_cells(each), roofs.bound_of(each), each.confidence)
+    note = Text("us: of one run alone; roof: the share that it reaches of what its intensity allows.")
+    return titled(f"Operators of {name}: {pass_text(tokens)}", Group(table, note))
 
 
-def _figures(errors: ServingErrors, *, whole: bool) -> Iterator[str]:
-    yield f"{errors.rows:,}"
-    yield f"{100 * errors.median_abs_error:.1f} %"
-    yield f"{100 * errors.p90_abs_error:.1f} %"
-    if whole:
-        yield f"{100 * errors.bias:+.1f} %"
-        yield f"{100 * errors.interval_coverage:.0f} %"
+def _operator_cells(each: RooflinePoint) -> Iterator[str]:
+    yield f"{each.repeats:,.0f}"
+    yield f"{1e6 * each.seconds:,.1f}"
+    yield f"{each.intensity:.3g}" if each.flop else ""
+    yield f"{each.flop_per_s / 1e12:.3g} TFLOP/s" if each.flop else f"{each.bytes_per_s / 1e9:,.0f} GB/s"
+    yield f"{100 * each.efficiency:.0f} %"
+
+
+def pass_text(tokens: ForwardPass) -> str:
+    """A prompt of 2,000 tokens; or 64 sequences of 2,250 tokens."""
+    if np.all(np.asarray(tokens.prompts) > 0):
+        return f"a prompt of {int(np.asarray(tokens.prompt_tokens)):,} tokens"
+    number = int(np.asarray(tokens.sequences))
+    return f"{number:,} sequence{'' if number == 1 else 's'} of {int(np.asarray(tokens.context)):,} tokens"

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Final
 
+import numpy as np
+
 from perfmodel import __version__
 from perfmodel.report.figures.drawing.lettering import shortened
 from perfmodel.report.figures.drawing.style import SMALL, TEXT
 from perfmodel.report.text.prediction import layout_words
 from perfmodel.report.text.sweep import heading
 from perfmodel.report.words import DEGREES, SETTINGS, SHORT
+from perfmodel.serving.forecast import ServingForecast
 from perfmodel.spec.axes import DATA
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.run import Run
@@ -61,3 +64,18 @@ def source_text(run: Run) -> str:
     parts = [shortened(name, PART, SMALL) for name in (run.cluster.name, run.stack.name)]
     words = [*parts, *layout_words(run.layout(run.stages[0]), SHOWN), f"sequences of {int(run.sequence_length)}"]
     return f"perfmodel {__version__}: {', '.join(words)}"
+
+
+def server_caption(forecast: ServingForecast) -> str:
+    """Qwen3 32B in fp8 on 2 GPUs (H100 SXM 80GB): 2,000 + 500 tokens."""
+    setup, request = forecast.setup, forecast.request
+    model = shortened(setup.model.name, NAME, TEXT)
+    tokens = f"{int(np.asarray(request.input_tokens)):,} + {int(np.asarray(request.output_tokens)):,} tokens"
+    return f"{model} in {setup.weights.name} on {gpus_text(setup.tensor_parallel)} ({setup.cluster.gpu.name}): {tokens}"
+
+
+def server_source(forecast: ServingForecast) -> str:
+    """What was forecast, with what software."""
+    setup = forecast.setup
+    parts = [shortened(name, PART, SMALL) for name in (setup.cluster.name, setup.engine.name)]
+    return f"perfmodel {__version__}: {', '.join(parts)}, KV cache in {setup.cache.name}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from math import hypot
 from typing import Final, Literal, NamedTuple
 
@@ -133,15 +134,13 @@ def _marker(place: LabelPlace) -> Box:
 
 
 def _pieces(axes: Axes, line: Line2D, scale: float) -> Iterator[Box]:
-    """What a straight line covers, piece by piece; nothing for a marker."""
-    ends = scale * axes.transData.transform(line.get_xydata())
-    if len(ends) != 2:
-        return
-    (left, bottom), (right, top) = ends
-    number = max(int(abs(top - bottom) / PIECE), 1)
-    for at in range(number):
-        xs, ys = ([low + (high - low) * each / number for each in (at, at + 1)] for low, high in ((left, right), (bottom, top)))
-        yield Box(min(xs), min(ys) - 0.5, max(xs), max(ys) + 0.5)
+    """What a line covers, piece by piece; nothing for a marker."""
+    places = scale * axes.transData.transform(line.get_xydata())
+    for (left, bottom), (right, top) in pairwise(places):
+        number = max(int(abs(top - bottom) / PIECE), 1)
+        for at in range(number):
+            xs, ys = ([a + (b - a) * each / number for each in (at, at + 1)] for a, b in ((left, right), (bottom, top)))
+            yield Box(min(xs), min(ys) - 0.5, max(xs), max(ys) + 0.5)
 
 
 def _write(axes: Axes, point: LabelledPoint, spot: Spot) -> None:

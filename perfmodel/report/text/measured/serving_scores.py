@@ -1,0 +1,47 @@
+"""How scores of servers look on a terminal: the errors of each question, then by engine and GPU, and what was left out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from rich.console import Group, RenderableType
+
+from perfmodel.evidence.serving_scores import ServingErrors, ServingScoreboard
+from perfmodel.report.text.terminal import plain_table, section, titled
+
+
+def serving_validation_report(scores: ServingScoreboard, *, leave_source_out: bool) -> RenderableType:
+    """The errors of each question over all rows, then by engine and GPU; and what was left out."""
+    how = ", each source without what was learned from it" if leave_source_out else ""
+    parts: list[RenderableType] = [titled(f"Errors of servers{how}", _table([("", scores.questions)], first="metric"))]
+    for group, names in scores.groups.items():
+        parts.append(titled(f"By {group}", _table(list(names.items()), first=group)))
+    lines = [("-", f"{number:,} rows: {reason}") for reason, number in list(scores.unsupported.items())[:8]]
+    if lines:
+        parts.append(section("Not covered", lines))
+    lines = [("-", f"{number:,} rows: {reason}") for reason, number in scores.context.items()]
+    if lines:
+        parts.append(section("Predicted, not scored", lines))
+    return Group(*parts)
+
+
+def _table(groups: Sequence[tuple[str, Any]], *, first: str) -> RenderableType:
+    table = plain_table(first)
+    if first != "metric":
+        table.add_column("metric", no_wrap=True)
+    for heading in ("rows", "median", "p90", *(("bias", "in 90 %") if first == "metric" else ())):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for name, questions in groups:
+        for question, errors in questions.items():
+            table.add_row(*([name] if name else []), question, *_figures(errors, whole=first == "metric"))
+    return table
+
+
+def _figures(errors: ServingErrors, *, whole: bool) -> Iterator[str]:
+    yield f"{errors.rows:,}"
+    yield f"{100 * errors.median_abs_error:.1f} %"
+    yield f"{100 * errors.p90_abs_error:.1f} %"
+    if whole:
+        yield f"{100 * errors.bias:+.1f} %"
+        yield f"{100 * errors.interval_coverage:.0f} %"

@@ -1,0 +1,94 @@
+"""Every operator of a forward pass of a server on its own: how often, how long, how far from what was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from perfmodel.count.forward_pass import CachedAttention, ForwardPass, ServedOperator, ServedProduct, forward_operators
+from perfmodel.count.operators import Collective, FusedAttention, MemoryBound
+from perfmodel.count.roles import EXPERT_PRODUCTS
+from perfmodel.spec.fields import Numeric, anywhere
+from perfmodel.spec.machines.coefficients import Evidence
+from perfmodel.spec.serving import ServingSetup
+from perfmodel.timing.collectives import collective_time_s
+from perfmodel.timing.confidence import confidence, least_sure
+from perfmodel.timing.forward_pass import (
+    cached_attention_time_s,
+    message_time_s,
+    product_time_s,
+    prompt_attention_time_s,
+    small_all_reduce,
+    small_kernel_time_s,
+)
+from perfmodel.timing.ledger import collective_confidence
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServedEntry:
+    """One operator of one pass."""
+
+    operator: ServedOperator
+    repeats: Numeric  # layers that have it
+    seconds: Numeric  # of one execution alone
+    confidence: str  # measured | interpolated | extrapolated | datasheet
+
+
+def served_ledger(setup: ServingSetup, tokens: ForwardPass) -> Iterator[ServedEntry]:
+    """The operators of one pass (0-d numbers) in their order, each with the seconds of one execution."""
+    for operator in forward_operators(setup, tokens):
+        seconds = _time_s(operator, setup)
+        if anywhere(seconds > 0):
+            sure = served_confidence(operator, setup)
+            yield ServedEntry(operator=operator, repeats=operator.repeats, seconds=seconds, confidence=sure)
+
+
+def _time_s(operator: ServedOperator, setup: ServingSetup) -> Numeric:
+    match operator:
+        case ServedProduct():
+            return product_time_s(operator, setup)[0]
+        case CachedAttention():
+            return cached_attention_time_s(operator, setup)
+        case FusedAttention():
+            return prompt_attention_time_s(operator, setup)
+        case MemoryBound():
+            return small_kernel_time_s(operator, setup)
+        case Collective():
+            return message_time_s(operator, setup)
+
+
+def served_confidence(operator: ServedOperator, setup: ServingSetup) -> str:
+    """measured, interpolated, extrapolated or datasheet: of products, by the law that takes most of the time."""
+    gpu, profile = setup.cluster.gpu, setup.profile
+    match operator:
+        case ServedProduct():
+            return _of_product(operator, setup)
+        case CachedAttention():
+            known = profile.attention_over(operator.law).evidence
+            return _of_profile(known, {"read_bytes": operator.read_bytes}, setup)
+        case FusedAttention():
+            law = gpu.attention(operator.precision, backward=False)
+            return confidence(law.evidence, {"head_size": operator.head_size, "sequence_length": operator.key_length})
+        case MemoryBound():
+            moved = {"moved_bytes": operator.moved_bytes / operator.kernels}
+            return least_sure([confidence(gpu.kernels.memory_bound["elementwise"].evidence, moved), "extrapolated"])
+        case Collective():
+            own = small_all_reduce(setup, operator)
+            if own is None or collective_time_s(operator, cluster=setup.cluster) < message_time_s(operator, setup) * (1 + 1e-9):
+                return collective_confidence(operator, setup.cluster)
+            return _of_profile(own.evidence, {"payload_bytes": operator.payload_bytes}, setup)
+
+
+def _of_product(product: ServedProduct, setup: ServingSetup) -> str:
+    if product_time_s(product, setup)[1]:
+        sizes = {"rows": product.rows, "columns": product.columns, "inner": product.inner}
+        return least_sure([confidence(setup.cluster.gpu.matmul(product.precision).evidence, sizes), "interpolated"])
+    of_experts, profile = product.role in EXPERT_PRODUCTS, setup.profile
+    small = profile.expert_product(product.law) if of_experts else profile.small_product(product.law)
+    return _of_profile(small.evidence, {"rows": product.rows}, setup)
+
+
+def _of_profile(evidence: Evidence, sizes: dict[str, Numeric], setup: ServingSetup) -> str:
+    """That of a law of the serving profile, which is fitted over all shapes; extrapolated at best from another chip."""
+    known = least_sure([confidence(evidence, sizes), "interpolated"])
+    return least_sure([known, "extrapolated"]) if setup.profile.carried_over else known
