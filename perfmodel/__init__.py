@@ -11,12 +11,32 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from perfmodel.api import MFUMeter, diagnose, explain, infer, load, plan, plan_service, predict, sweep, timeline, whatif
+    from perfmodel.api import (
+        MFUMeter,
+        compare,
+        diagnose,
+        explain,
+        infer,
+        load,
+        plan,
+        plan_service,
+        predict,
+        sweep,
+        timeline,
+        validate,
+        whatif,
+    )
     from perfmodel.errors import InputError, NotSupportedError, PerfmodelError
     from perfmodel.events.timeline import Timeline
+    from perfmodel.evidence.steps.step_comparison import StepComparison
+    from perfmodel.evidence.time_scores import TimeScores
+    from perfmodel.exchange.questions.measured_logs import LogComparison
+    from perfmodel.exchange.questions.profiled_runs import ProfileComparison
     from perfmodel.explanation.diagnosis import Diagnosis
     from perfmodel.explanation.explanation import Explanation
     from perfmodel.prediction import Prediction
+    from perfmodel.report.html.document import Page
+    from perfmodel.report.html.pages import report
     from perfmodel.search.plan import Plan
     from perfmodel.serving.forecast import ServingForecast
     from perfmodel.serving.service_plan import ServerPlan
@@ -29,17 +49,23 @@ __all__ = [
     "Diagnosis",
     "Explanation",
     "InputError",
+    "LogComparison",
     "MFUMeter",
     "NotSupportedError",
+    "Page",
     "PerfmodelError",
     "Plan",
     "Prediction",
+    "ProfileComparison",
     "Run",
     "ServerPlan",
     "ServingForecast",
+    "StepComparison",
     "Sweep",
+    "TimeScores",
     "Timeline",
     "WhatIf",
+    "compare",
     "diagnose",
     "explain",
     "infer",
@@ -47,10 +73,19 @@ __all__ = [
     "plan",
     "plan_service",
     "predict",
+    "report",
     "sweep",
     "timeline",
+    "validate",
     "whatif",
 ]
+_ELSEWHERE = {  # than in perfmodel.api
+    **dict.fromkeys(("InputError", "NotSupportedError", "PerfmodelError"), "errors"),
+    "StepComparison": "evidence.steps.step_comparison",
+    "LogComparison": "exchange.questions.measured_logs",
+    "ProfileComparison": "exchange.questions.profiled_runs",
+    "Page": "report.html.document",
+}
 
 if not TYPE_CHECKING:  # a type checker that saw it would take any misspelt name for a value of any type
 
@@ -60,8 +95,9 @@ if not TYPE_CHECKING:  # a type checker that saw it would take any misspelt name
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name)
         from importlib import import_module
 
-        errors = import_module("perfmodel.errors")
-        return getattr(errors, name) if hasattr(errors, name) else getattr(import_module("perfmodel.api"), name)
+        if name == "report":  # a room that can be called: the name that it has once it is loaded
+            return import_module("perfmodel.report")
+        return getattr(import_module(f"perfmodel.{_ELSEWHERE.get(name, 'api')}"), name)
 
 
 def __dir__() -> list[str]:

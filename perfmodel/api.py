@@ -10,16 +10,17 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 from perfmodel.events.timeline import Timeline
 from perfmodel.events.timeline import timeline as timeline_of
 from perfmodel.evidence.steps.speed_meter import WINDOW, SpeedMeter
+from perfmodel.evidence.time_scores import TimeScores, time_scoreboard
 from perfmodel.exchange.presets import source_of
 from perfmodel.exchange.questions.diagnosed_runs import run_diagnosis
 from perfmodel.exchange.questions.plan_arguments import PlanArguments, read_plan_request
 from perfmodel.exchange.questions.varied_runs import run_sweep, scenario_comparison, stage_index
-from perfmodel.exchange.run_files import RunSource, Settings, read_candidates, setting_pairs
+from perfmodel.exchange.run_files import RunSource, Settings, listed_sources, read_candidates, setting_pairs
 from perfmodel.exchange.sources import run_sources
 from perfmodel.explanation.diagnosis import Diagnosis
 from perfmodel.explanation.explanation import Explanation, explanation
@@ -33,6 +34,9 @@ from perfmodel.spec.models.model import TransformerModel
 from perfmodel.spec.run import Run
 from perfmodel.variation.scenarios import WhatIf
 from perfmodel.variation.sweep import Sweep
+
+if TYPE_CHECKING:
+    from perfmodel.exchange.questions.compared_records import Comparison
 
 
 def load(run: RunSource, settings: Settings = ()) -> Run:
@@ -116,6 +120,48 @@ def plan_service(
     return asked_service(model, requests_per_s=requests_per_s, ttft=ttft, tpot=tpot, **arguments)
 
 
+def validate(
+    files: str | Path | Sequence[str | Path] = (),
+    *,
+    mixtures: bool = False,
+    leave_source_out: bool = False,
+    evidence: str | None = None,
+) -> TimeScores:
+    """Predictions beside measured iteration times: of tables, logs and folders, or of the published runs that are shipped.
+
+    `mixtures` takes the shipped runs of mixtures of experts in place of those of dense models. With `leave_source_out` each
+    source is scored with everything that was fitted on runs estimated anew without it. `evidence` is what
+    `perfmodel calibrate --from-runs` wrote.
+
+    >>> scores = validate(leave_source_out=True)  # doctest: +SKIP
+    >>> scores.overall.by_source.median_abs_error < 0.1  # doctest: +SKIP
+    True
+    """
+    from perfmodel.exchange.tables.validated_runs import compared, validated_table, with_own_runs, without_own_source
+
+    named = [files] if isinstance(files, str | Path) else files
+    table = validated_table([Path(each) for each in named], mixtures=mixtures)
+    measured = table.rows if evidence is None else with_own_runs(table.rows, evidence)[0]
+    comparisons = compared(measured)
+    if leave_source_out:
+        comparisons = without_own_source(comparisons, measured)
+    return time_scoreboard(comparisons, table.unread)
+
+
+def compare(run: RunSource, measured: str | Path, settings: Settings = (), *, stage: int | None = None) -> Comparison:
+    """The prediction of a run beside what a file measured of it: each operator of a record, the steps of a log, or a profile.
+
+    What the file holds is recognised by its content: a record that `perfmodel measure` wrote, a log of training software, or a
+    trace of torch.profiler. `stage` is the ramp stage of a log or a profile, counted from 1; a record names its own.
+
+    >>> compare("laptop", "record.json")  # doctest: +SKIP
+    <StepComparison: laptop, 1 rank: 0.217 s predicted, 0.221 s measured>
+    """
+    from perfmodel.exchange.questions.compared_records import measured_comparison
+
+    return measured_comparison(load(run, settings), Path(measured), stage=stage)
+
+
 def whatif(
     run: RunSource,
     scenarios: Mapping[str, Settings],
@@ -156,8 +202,7 @@ def sweep(
     >>> [point.labels for point in swept.points if point.fits][:2]
     [('4', 'dgx-h100'), ('4', 'dgx-h200')]
     """
-    sources = [runs] if isinstance(runs, str | Mapping | Run) else list(runs)
-    return run_sweep(sources, list(vary.items()), settings=settings, stage=stage, is_weak=weak, evidence=evidence)
+    return run_sweep(listed_sources(runs), list(vary.items()), settings=settings, stage=stage, is_weak=weak, evidence=evidence)
 
 
 def explain(run: RunSource, settings: Settings = (), *, stage: int | None = None) -> Explanation:

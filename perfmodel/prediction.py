@@ -18,7 +18,7 @@ from perfmodel.count.memory.fit import DOES_NOT_FIT, fit_probability, fit_verdic
 from perfmodel.count.memory.needed import MemoryBytes, memory_bytes
 from perfmodel.count.operators import hardware_flop, model_flop
 from perfmodel.errors import InputError
-from perfmodel.frames import Tabular
+from perfmodel.frames import OneLine, Tabular
 from perfmodel.spec.axes import AXES, DATA, REPORTED, TENSOR
 from perfmodel.spec.evidence.error_law import heaviest_tails
 from perfmodel.spec.evidence.spread import most_dimensions
@@ -30,7 +30,7 @@ from perfmodel.timing.breakdown import PARTS, Breakdown
 from perfmodel.timing.kernels import at_cluster_load
 from perfmodel.timing.schedule import all_passes, breakdown, synchronised
 from perfmodel.timing.uncertainty import Estimate, Uncertainty, uncertainty, with_ends
-from perfmodel.units import HOURS_PER_DAY, SECONDS_PER_DAY
+from perfmodel.units import HOURS_PER_DAY, SECONDS_PER_DAY, gpus_text, seconds_text
 
 SENDING: Final = tuple(axis for axis in AXES if axis not in (TENSOR, DATA))  # whose ranks send to one another
 SIZES: Final = (
@@ -39,8 +39,8 @@ SIZES: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StagePrediction:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class StagePrediction(OneLine):
     """What one stage of a run will do. Every number is 0-d for one layout, or has the broadcast shape of the inputs."""
 
     layout: Layout
@@ -55,6 +55,15 @@ class StagePrediction:
     fits: Truth
     headroom_bytes: Numeric  # of the GPU's memory; negative when the layout does not fit
     fit_probability: Numeric  # that it fits, as far as memory is known
+
+    @property
+    def summary(self) -> str:
+        """Time with its interval, MFU and whether it fits; of arrays only their shape."""
+        if np.ndim(self.iteration_time_s):
+            return f"arrays of shape {np.shape(self.iteration_time_s)}"
+        low_s, high_s = (float(end) for end in self.iteration_time_interval_s)
+        time = f"{seconds_text(float(self.iteration_time_s))} an iteration (90 %: {low_s:#.3g} to {high_s:#.3g} s)"
+        return f"{gpus_text(int(self.layout.gpus))}, {time}, MFU {100 * float(self.mfu):.1f} %, {self.verdict}"
 
     @property
     def verdict(self) -> str:
@@ -118,12 +127,25 @@ class StagePrediction:
         return values | {part.name: getattr(self.memory, part.name) for part in fields(self.memory)}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Prediction(Tabular):
     """A run and the prediction of each of its stages."""
 
     run: Run
     stages: tuple[tuple[RampStage, StagePrediction], ...]
+
+    @property
+    def summary(self) -> str:
+        """The days of the run, where its tokens are stated, and its last stage.
+
+        >>> from perfmodel.exchange.run_files import read_candidates
+        >>> predict(read_candidates("nemotron-4-15b")[0].run)
+        <Prediction: Nemotron-4 15B, 12.9 days; last of 3 stages: 2,304 GPUs, 0.621 s an iteration (90 %: ...), MFU 31...>
+        """
+        days, last = self.total_days, self.stages[-1][1]
+        length = f", {float(days):,.1f} days" if days is not None and not np.ndim(days) else ""
+        stages = f"last of {len(self.stages)} stages: " if len(self.stages) > 1 else ""
+        return f"{self.run.name}{length}; {stages}{last.summary}"
 
     @property
     def total_tokens(self) -> Numeric | None:

@@ -118,6 +118,11 @@ def test_a_prediction_has_a_row_a_stage() -> None:
     ("ask", "sentence"),
     [
         (lambda: pm.predict("nemotron"), "'nemotron' is neither a run file nor a preset run"),
+        (lambda: pm.predict(cast("str", 3)), "run: 3 is not a run; give the name of a preset"),
+        (lambda: pm.sweep(cast("str", None)), "run: nothing is not a run"),
+        (lambda: pm.sweep([]), "run: no run is given"),
+        (lambda: pm.explain(cast("str", 3.5)), "run: 3.5 is not a run"),
+        (lambda: pm.report([PRESET, PRESET], scenarios={"A": {}}), "scenarios compare one run with itself"),
         (lambda: pm.whatif(PRESET, {}), "no scenario is given"),
         (lambda: pm.whatif(PRESET, {"A": {"tp": 4}}), "tp: unknown key; did you mean tensor_parallel?"),
         (lambda: pm.sweep(PRESET), "nothing is varied"),
@@ -138,3 +143,57 @@ def test_what_is_wrong_is_one_sentence(ask: Any, sentence: str) -> None:
     """An InputError, as the command line prints it."""
     with pytest.raises(pm.InputError, match=re.escape(sentence)):
         ask()
+
+
+def test_a_path_is_the_file_that_it_names(tmp_path: Path) -> None:
+    """A pathlib.Path does what its text does."""
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        "{model: llama-3.1-8b, cluster: dgx-h100, stack: torchtitan, sharding: zero3, sequence_length: 8192,"
+        " stages: [{data_parallel: 8, global_batch_size: 64}]}"
+    )
+    assert pm.predict(path).rows() == pm.predict(str(path)).rows()
+    assert pm.explain(path).source("cluster.gpu.memory_bytes") != ""
+
+
+def test_validate_scores_a_table_as_the_command_does(tmp_path: Path) -> None:
+    """Rows with their predictions, and the scores of all."""
+    shipped = (Path(pm.__file__).parent / "data" / "published_runs.csv").read_text().splitlines()
+    table = tmp_path / "mine.csv"
+    table.write_text("\n".join(shipped[:8]) + "\n")
+    scores = pm.validate(table)
+    assert isinstance(scores, pm.TimeScores)
+    frame = scores.to_pandas()
+    assert len(frame) == 7
+    assert (frame["predicted_s"] / frame["measured_s"] - 1).tolist() == pytest.approx(frame["relative_error"].tolist())
+    assert "median error" in repr(scores)
+
+
+def test_compare_recognises_a_log_by_its_content(tmp_path: Path) -> None:
+    """Its steady steps beside the prediction."""
+    log = tmp_path / "train.log"
+    log.write_text(
+        "\n".join(
+            f" iteration {step:8d}/ 100 | elapsed time per iteration (ms): {600 + step % 3}.0 | global batch size: 1152 |"
+            for step in range(1, 40)
+        )
+    )
+    found = pm.compare(PRESET, log)
+    assert isinstance(found, pm.LogComparison)
+    assert found.stage == 3
+    assert found.measured_s == pytest.approx(0.601, rel=0.01)
+    assert found.rows()[0]["relative_error"] == found.relative_error
+
+
+@pytest.mark.processes
+def test_report_is_a_function_of_the_api_though_a_room_has_its_name() -> None:
+    """Before the room was loaded, and after; with a page that has figures and can be saved."""
+    script = """
+import perfmodel as pm
+page = pm.report("laptop")
+import perfmodel.report.text.terminal
+assert type(pm.report("laptop")) is pm.Page
+print(page.fits, "memory" in page.figures, page.html.lower().startswith("<!doctype html>"), len(repr(page)) < 200)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True"] * 4

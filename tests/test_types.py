@@ -29,6 +29,9 @@ assert_type(pm.explain("laptop"), pm.Explanation)
 assert_type(pm.diagnose("laptop", "2s", profile="trace.json"), pm.Diagnosis)
 assert_type(pm.timeline("laptop"), pm.Timeline)
 assert_type(pm.plan("llama-3.1-8b", gpus=8), pm.Plan)
+assert_type(pm.validate(), pm.TimeScores)
+assert_type(pm.report("laptop"), pm.Page)
+assert_type(pm.compare("laptop", "record.json"), pm.StepComparison | pm.LogComparison | pm.ProfileComparison)
 """
 MISTAKES = """
 pm.predikt("laptop")  # type: ignore[attr-defined]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from perfmodel.commands.console import drawing_module, emit_json, emit_table, kind_of, wants_json, write_file
-from perfmodel.commands.options import AsJson, Gpus, Model, OnCluster, Output, Overrides, RunName, Tokens, asked, read_record
+from perfmodel.commands.options import AsJson, Gpus, Model, OnCluster, Output, Overrides, RunName, Tokens, asked
 from perfmodel.errors import InputError
 
 if TYPE_CHECKING:
@@ -64,11 +64,14 @@ def compare(
 
     perfmodel compare train.sh train.log --cluster dgx-h100 --figure steps.png
     """
+    from perfmodel.exchange.questions.compared_records import is_log, read_record
+    from perfmodel.exchange.trace_files import is_trace
+
     source, is_json = asked(run, model, cluster, gpus, tokens), wants_json(as_json, output)
-    if record is not None and timeline is None and profile is None and _is_log(record):
+    if record is not None and timeline is None and profile is None and is_log(record):
         _compare_log(source, overrides or (), record, stage=stage, figure=figure, output=output, as_json=is_json)
         return
-    if record is not None and profile is None and _is_trace(record):
+    if record is not None and profile is None and is_trace(record):
         record, profile = None, record
     if record is None:
         if profile is None:
@@ -110,26 +113,6 @@ def _check(timeline: Path | None, profile: Path | None, stage: int | None) -> No
         raise InputError("--profile is shown in the timeline; add --timeline FILE")
     if stage is not None:
         raise InputError("--stage does not go with RECORD, which names its stage")
-
-
-def _is_log(path: Path) -> bool:
-    """Whether there is a log of training software at `path`. Errors: InputError for a file that describes a run."""
-    from perfmodel.exchange.importers.registry import DESCRIBED, document_at, importer_of
-
-    importer = importer_of(document_at(path)) if path.is_file() else None
-    if importer is not None and not importer.measures:
-        raise InputError(
-            f"{path} is a {importer.name}, which describes {DESCRIBED[importer.gives]}; a log, a profile or a record is "
-            "compared with RUN"
-        )
-    return importer is not None
-
-
-def _is_trace(path: Path) -> bool:
-    """Whether there is a profile at `path`."""
-    from perfmodel.exchange.trace_files import is_trace
-
-    return is_trace(path)
 
 
 def _compare_log(

@@ -1,4 +1,4 @@
-"""Arguments and options that several commands share, and the record that two of them read."""
+"""Arguments and options that several commands share."""
 
 from __future__ import annotations
 
@@ -8,10 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from perfmodel.errors import InputError
-
 if TYPE_CHECKING:
-    from perfmodel.evidence.steps.step_records import StepRecord
     from perfmodel.exchange.questions.plan_arguments import SearchLimits
     from perfmodel.exchange.run_files import RunSource
 
@@ -23,21 +20,6 @@ PRESETS: Final = Path(__file__).parent.parent / "data"
 def completed(kind: str) -> Callable[[str], list[str]]:
     """Shell completion for the names of one kind of preset (without loading what reads presets)."""
     return lambda incomplete: sorted(path.stem for path in (PRESETS / kind).glob(f"{incomplete}*.yaml"))
-
-
-def read_record(path: Path) -> StepRecord:
-    """The step that `perfmodel measure` wrote to a file. Errors: InputError for a file that holds none."""
-    from perfmodel.evidence.steps.step_records import step_record
-    from perfmodel.exchange.documents import read_mapping
-    from perfmodel.exchange.importers.registry import check_is_no_measurement, document_at, importer_of
-
-    document = document_at(path) if path.is_file() else None
-    importer = None if document is None else importer_of(document)
-    if document is not None:
-        check_is_no_measurement(document)
-    if importer is not None:
-        raise InputError(f"{path} is a {importer.name}; what `perfmodel measure` writes is needed here")
-    return step_record(read_mapping(path, needs="what `perfmodel measure` writes"))
 
 
 def asked(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from perfmodel.commands.console import progress_bar, write_file
-from perfmodel.commands.options import Evidence, Gpus, Model, OnCluster, Overrides, Tokens, asked, completed, read_record
+from perfmodel.commands.options import Evidence, Gpus, Model, OnCluster, Overrides, Tokens, asked, completed
 from perfmodel.errors import InputError, shown
 
 if TYPE_CHECKING:
@@ -111,6 +111,8 @@ def report(
                 sources[0], wanted, base=overrides or (), same_gpus=same_gpus, evidence=evidence, **common
             )
         else:
+            from perfmodel.exchange.questions.compared_records import read_record
+
             page = pages.run_page(sources[0], settings, records=[read_record(each) for each in records or ()], **common)
     _write(page, path, folder)
     if not page.fits:

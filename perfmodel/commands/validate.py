@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -117,7 +118,7 @@ def validate(
             raise InputError("--leave-source-out scores what published runs alone say; it cannot be combined with --evidence")
         pictures = [_accuracy(figure), _reliability(reliability, leave_source_out=leave_source_out)]
         _validate_times(
-            lambda: _measured(files or (), of_logs, shipped="mixture_runs.csv" if mixtures else "published_runs.csv"),
+            lambda: _table_of_runs(files or (), of_logs, mixtures=mixtures),
             of_user=bool(files),
             leave_source_out=leave_source_out,
             evidence=evidence,
@@ -183,13 +184,10 @@ def _table_of_fits(files: Sequence[Path], beside: Mapping[str, object]) -> Path:
     return files[0]
 
 
-def _measured(files: Sequence[Path], given: Mapping[str, str | None], *, shipped: str) -> MeasuredTable[MeasuredRun]:
-    """The measured runs of some files, or of a shipped table where none is named."""
-    from perfmodel.exchange.presets import DATA
-    from perfmodel.exchange.tables.logged_runs import GivenBeside
-    from perfmodel.exchange.tables.measured_files import read_measured_files
+def _table_of_runs(files: Sequence[Path], given: Mapping[str, str | None], *, mixtures: bool) -> MeasuredTable[MeasuredRun]:
+    from perfmodel.exchange.tables.validated_runs import validated_table
 
-    return read_measured_files(files or [DATA / shipped], GivenBeside(**given))
+    return validated_table(files, mixtures=mixtures, given=given)
 
 
 def _validate_times(
@@ -216,9 +214,11 @@ def _validate_times(
     if of_user:
         warn_of_memory(comparisons)
     if leave_source_out and complete:
-        comparisons = _without_own_source(comparisons, table)
+        from perfmodel.exchange.tables.validated_runs import without_own_source
+
+        comparisons = without_own_source(comparisons, table.rows, compare=partial(_one_by_one, compare_time))
     scores = time_scoreboard(comparisons, table.unread)
-    from perfmodel.report.json.scores import validation_document, validation_rows
+    from perfmodel.report.json.scores import validation_document
 
     def report() -> RenderableType:
         from perfmodel.report.text.measured.scores import validation_report
@@ -230,7 +230,7 @@ def _validate_times(
         output,
         document=lambda: validation_document(scores, complete=complete, leave_source_out=leave_source_out),
         report=report,
-        rows=lambda: validation_rows(scores),
+        rows=scores.rows,
     )
     for draw in pictures if complete else ():
         draw(comparisons)
@@ -238,31 +238,13 @@ def _validate_times(
 
 
 def _with_own_runs(measured: Sequence[MeasuredRun], name: str) -> tuple[MeasuredRun, ...]:
-    """The rows on clusters that somebody's own runs are known of; a warning where some of them are among these runs."""
-    from perfmodel.evidence.measured_rows import with_evidence
-    from perfmodel.exchange.own_evidence import read_evidence
+    """The rows with what somebody's own runs say; a warning where some of them are among these runs."""
+    from perfmodel.exchange.tables.validated_runs import with_own_runs
 
-    evidence = read_evidence(name)
-    learned = len({each.run_id for each in measured} & {run.name for run in evidence.own_runs})
+    rows, learned = with_own_runs(measured, name)
     if learned:
         warn_of([f"{learned} of the rows are runs that {name} was learned from: they score better than new ones would"])
-    return tuple(with_evidence(each, evidence) for each in measured)
-
-
-def _without_own_source(comparisons: list[TimeComparison], table: MeasuredTable[MeasuredRun]) -> list[TimeComparison]:
-    """Each as it is without what was learned from its source; a user's table is scored beside the shipped one."""
-    from perfmodel.evidence.leave_out import left_out
-    from perfmodel.evidence.time_scores import compare_time
-    from perfmodel.exchange.presets import DATA
-    from perfmodel.exchange.tables.fitted_priors import fitted_priors
-    from perfmodel.exchange.tables.published_runs import read_measured_runs
-
-    known = {each.run_id for each in table.rows}
-    has_experts = any(each.model.mixture is not None for each in table.rows)
-    names = ("published_runs.csv", "mixture_runs.csv") if has_experts else ("published_runs.csv",)
-    shipped = [each for name in names for each in read_measured_runs(DATA / name).rows if each.run_id not in known]
-    beside = _one_by_one(compare_time, shipped) if shipped else []
-    return left_out([*comparisons, *beside], fitted_priors())[: len(comparisons)]
+    return rows
 
 
 def _validate_memory(file: Path, *, fail_above: Sequence[str], form: str, output: Path | None) -> None:

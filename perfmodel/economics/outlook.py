@@ -62,7 +62,7 @@ class StageOutlook:
         return float(self.shares.training)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Outlook(Tabular):
     """What a run takes under `terms`: each ramp stage, and totals, which are None where a stage has None."""
 

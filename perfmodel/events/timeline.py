@@ -28,6 +28,7 @@ from perfmodel.timing.data_parallel import DataParallel
 from perfmodel.timing.kernels import at_cluster_load
 from perfmodel.timing.ledger import operator_confidence
 from perfmodel.timing.schedule import optimizer_steps
+from perfmodel.units import seconds_text
 
 DETAILS: Final = ("operators", "layers", "passes")
 USUAL_SPANS: Final = 60_000  # a file of some 25 MB
@@ -35,7 +36,7 @@ MOST_SPANS: Final = 1_000_000
 OF_A_PASS: Final = 4  # spans and arrows of a pass by itself: a wait and a message
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Timeline(Tabular):
     """One stage of a run, in time: `layers` are those of each pipeline stage, in pieces of (first, number).
 
@@ -57,6 +58,12 @@ class Timeline(Tabular):
     shorter_s: float
     early_s: float
     is_staggered: bool
+
+    @property
+    def summary(self) -> str:
+        """How long it is, and in how many spans."""
+        stages = f"{len(self.layers)} pipeline stage{'' if len(self.layers) == 1 else 's'}"
+        return f"{self.run.name}: {seconds_text(self.span_s)} on {stages}, {len(self.spans):,} spans"
 
     @property
     def span_s(self) -> float:

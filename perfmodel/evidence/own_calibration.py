@@ -18,7 +18,7 @@ OPEN: Final = "its use is context: something decisive of it is not stated"
 KIN: Final = ("of other software or GPUs", "", "of other layouts of this model", "of this configuration")  # by depth of group
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class OwnCalibration(Tabular):
     """The runs that were used with what they say, wide groups first, and the rows of the table that were left out."""
 

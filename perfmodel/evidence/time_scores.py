@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Final
+from dataclasses import dataclass, fields, replace
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,11 +16,13 @@ from perfmodel.count.parameters import parameter_count
 from perfmodel.evidence.groups import Scoreboard, publication, scoreboard
 from perfmodel.evidence.interval_scores import LEVEL, Intervals, Reliability, reliability
 from perfmodel.evidence.measured_rows import MeasuredRun, UnreadRow
+from perfmodel.frames import Tabular
 from perfmodel.prediction import predict
 from perfmodel.spec.evidence.error_law import NORMAL, ErrorLaw
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.models.model import TransformerModel
 from perfmodel.timing.breakdown import PARTS, Breakdown
+from perfmodel.units import GIBIBYTE
 
 SCORES: Final = ("median", "p90", "bias")
 
@@ -37,6 +39,30 @@ class TimeComparison:
     breakdown: Breakdown | None = None  # of single numbers: where the predicted time goes
     memory: MemoryBytes | None = None  # parts are single numbers
     fit_probability: float | None = None
+
+    def row(self) -> dict[str, Any]:
+        """Times [s], errors and memory of the run by name; those of the prediction are None where `reason` says why."""
+        low_s, high_s = self.interval_s or (None, None)
+        measured = self.measured
+        return {
+            "run_id": measured.run_id,
+            "source": measured.source,
+            "measured_s": measured.iteration_time_s,
+            "predicted_s": self.predicted_s,
+            "relative_error": self.relative_error,
+            "interval_low_s": low_s,
+            "interval_high_s": high_s,
+            "memory_bytes": None if self.memory is None else float(self.memory.total_bytes),
+            "fit_probability": self.fit_probability,
+            "predicted_memory_gib": None if self.seen_bytes is None else self.seen_bytes / GIBIBYTE,
+            "measured_memory_gib": None if measured.memory_bytes is None else measured.memory_bytes / GIBIBYTE,
+            "memory_kind": measured.memory_kind,
+            "scored": measured.scored,
+            "stack": None if measured.run is None else measured.run.stack.name,
+            "printed_mfu": measured.printed_mfu,
+            "recomputed_mfu": recomputed_mfu(measured),
+            "reason": measured.reason,
+        }
 
     @property
     def stated_precision(self) -> str:
@@ -122,6 +148,25 @@ class ErrorSummary(TimeErrors):
         return dict(zip(SCORES, (self.median_abs_error, self.p90_abs_error, abs(self.bias)), strict=True))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class TimeScores(Tabular, Scoreboard[TimeComparison, ErrorSummary]):
+    """Measured runs beside their predictions, with the scores of all and of each group."""
+
+    @property
+    def summary(self) -> str:
+        """The scores of all rows."""
+        if self.overall is None:
+            return f"{len(self.comparisons)} rows, none of which is scored"
+        scores = self.overall
+        errors = f"median error {100 * scores.median_abs_error:.1f} %, p90 {100 * scores.p90_abs_error:.1f} %"
+        inside = f"{100 * scores.interval_coverage:.0f} % inside the 90 % interval"
+        return f"{scores.rows} runs, {errors}, bias {100 * scores.bias:+.1f} %, {inside}"
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A row for each measured run."""
+        return [each.row() for each in self.comparisons]
+
+
 def compare_time(measured: MeasuredRun) -> TimeComparison:
     """The measured run beside the prediction of its only stage."""
     if measured.run is None:
@@ -150,11 +195,10 @@ def seen_bytes(memory: MemoryBytes, kind: str) -> Numeric:
     return {"allocated": memory.allocated_bytes, "reserved": memory.reserved_bytes, "device": memory.total_bytes}[kind]
 
 
-def time_scoreboard(
-    comparisons: Sequence[TimeComparison], unread: Sequence[UnreadRow] = ()
-) -> Scoreboard[TimeComparison, ErrorSummary]:
+def time_scoreboard(comparisons: Sequence[TimeComparison], unread: Sequence[UnreadRow] = ()) -> TimeScores:
     """The comparisons with the summaries of all and of each group."""
-    return scoreboard(comparisons, summarise_times, unread)
+    found = scoreboard(comparisons, summarise_times, unread)
+    return TimeScores(**{entry.name: getattr(found, entry.name) for entry in fields(found)})
 
 
 def summarise_times(comparisons: Sequence[TimeComparison]) -> ErrorSummary | None:

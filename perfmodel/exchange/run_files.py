@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from math import prod
+from os import PathLike
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -32,7 +33,7 @@ from perfmodel.spec.fields import plain, whole
 from perfmodel.spec.run import Run
 from perfmodel.units import gpus_text, parse_quantity
 
-RunSource: TypeAlias = str | Mapping[str, Any] | Run  # name of a preset or a file, the mapping that one holds, or a run
+RunSource: TypeAlias = str | PathLike[str] | Mapping[str, Any] | Run  # a preset or a file, the mapping that one holds, or a run
 Setting: TypeAlias = str | tuple[str, Any]  # "key.path=value", or key path and value
 Settings: TypeAlias = Mapping[str, Any] | Sequence[Setting]
 STATED_SETTINGS: Final = ("precision", "sequence_parallel", "sharding", "recompute", "micro_batch_size")
@@ -56,6 +57,25 @@ class RunCandidate:
     assumptions: tuple[str, ...]
     unstated: tuple[str, ...] = ()
     replaced: tuple[str, ...] = ()  # of the assumptions, what other evidence stood in the place of
+
+
+def plain_source(source: RunSource) -> str | Mapping[str, Any] | Run:
+    """A source of a run, a path as its text. Errors: InputError for a value of any other kind."""
+    if isinstance(source, str | Mapping | Run):
+        return source
+    if isinstance(source, PathLike):
+        return str(source)
+    needed = "the name of a preset (perfmodel list runs) or of a file, a mapping as a run file holds it, or a Run"
+    raise InputError(f"{shown(source)} is not a run; give {needed}", key="run")
+
+
+def listed_sources(sources: RunSource | Sequence[RunSource]) -> list[str | Mapping[str, Any] | Run]:
+    """One source or several as a list. Errors: InputError for none, and for a value that is no source."""
+    if isinstance(sources, str | PathLike | Mapping | Run) or not isinstance(sources, Sequence):
+        return [plain_source(sources)]
+    if not sources:
+        raise InputError("no run is given", key="run")
+    return [plain_source(each) for each in sources]
 
 
 def setting_pairs(settings: Settings) -> list[Setting]:
@@ -158,6 +178,7 @@ def _other_gpus(run: Run, degrees: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _mapping(source: RunSource) -> dict[str, Any]:
     """The mapping of a run from any source."""
+    source = plain_source(source)
     if isinstance(source, Run):
         mapping: dict[str, Any] = mapping_of(source)
         return mapping

@@ -14,7 +14,7 @@ from perfmodel.exchange.annotations import separated
 from perfmodel.exchange.documents import FILE_SUFFIXES, parse_text
 from perfmodel.exchange.importers.registry import read_settings
 from perfmodel.exchange.presets import beside, cluster_priors, inherited, merged, preset_names, read_preset
-from perfmodel.exchange.run_files import RunSource, Setting
+from perfmodel.exchange.run_files import RunSource, Setting, plain_source
 from perfmodel.spec.fields import Part, rule_of
 from perfmodel.spec.machines.hardware import Cluster
 from perfmodel.spec.run import Run
@@ -32,6 +32,7 @@ def run_sources(source: RunSource, overrides: Sequence[Setting] = ()) -> dict[st
     >>> source_of("cluster.gpu.memory_bandwidth_bytes_per_s", sources)
     'given with --set, or as a setting'
     """
+    source = plain_source(source)
     if isinstance(source, Run):
         return {}
     mapping, sources = separated(_run_mapping(source))

@@ -29,6 +29,7 @@ from perfmodel.prediction import StagePrediction, predict
 from perfmodel.spec.evidence.causes import DiagnosisPriors
 from perfmodel.spec.run import Run
 from perfmodel.spec.stack import SoftwareStack
+from perfmodel.units import seconds_text
 
 PLAUSIBLE: Final = 0.1  # of a cause that is called an explanation
 OUTWEIGHS: Final = 0.5  # of one that explains more than all else together, though its time lies beyond its interval
@@ -57,7 +58,7 @@ class Cause:
         return self.best.explains or self.plausibility >= OUTWEIGHS
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Diagnosis(Tabular):
     """One ramp stage beside a measurement, `stated` as it was written.
 
@@ -72,6 +73,15 @@ class Diagnosis(Tabular):
     causes: tuple[Cause, ...]
     nothing: float
     elsewhere: float
+
+    @property
+    def summary(self) -> str:
+        """Measured beside predicted time, and the likeliest cause where there is something to explain."""
+        times = f"{seconds_text(self.measured_s)} measured, {seconds_text(float(self.predicted.iteration_time_s))} predicted"
+        if self.is_expected or not self.causes:
+            return f"{self.run.name}: {times}: as expected"
+        first = self.causes[0]
+        return f"{self.run.name}: {times}; likeliest cause {first.name}, {100 * first.plausibility:.0f} %"
 
     @property
     def measured_s(self) -> float:

@@ -17,6 +17,7 @@ from perfmodel.explanation.waterfall import Waterfall, waterfall
 from perfmodel.frames import Tabular
 from perfmodel.prediction import StagePrediction, predict
 from perfmodel.spec.run import Run
+from perfmodel.units import seconds_text
 
 NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
@@ -26,7 +27,7 @@ def unknown(_: str) -> str:
     return ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Explanation(Tabular):
     """One stage of a run, explained; `place` is that of the stage in the ramp, from 0.
 
@@ -42,6 +43,14 @@ class Explanation(Tabular):
     moves: Moves
     source: Callable[[str], str]
     chosen: Mapping[str, Any]
+
+    @property
+    def summary(self) -> str:
+        """MFU and time of the stage, and what costs most of it."""
+        most = max(self.waterfall.steps, key=lambda step: step.seconds)
+        time = seconds_text(self.waterfall.iteration_time_s)
+        whole = f"MFU {100 * self.waterfall.mfu:.1f} %, {time} an iteration"
+        return f"stage {self.place + 1} of {self.run.name}: {whole}; most is lost to {most.name}, {seconds_text(most.seconds)}"
 
     def term(self, name: str) -> Term:
         """What stands behind one term of the iteration. Errors: InputError for an unknown one."""

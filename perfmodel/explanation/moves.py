@@ -45,7 +45,7 @@ class Move:
     refusal: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Moves(Tabular):
     """All single moves from one layout: those that can be made, the fastest first, and those that cannot."""
 

@@ -82,7 +82,7 @@ class RooflinePoint:
         return self.bytes_per_s / self.bytes_per_s_limit if limit is None else self.flop_per_s / limit
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Roofline(Tabular):
     """The operators in the order of one micro-batch, and the roofs that they lie under."""
 

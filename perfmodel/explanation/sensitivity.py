@@ -63,7 +63,7 @@ class Effect:
         return max(abs(self.up.change), abs(self.down.change)) > NOTHING
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Sensitivity(Tabular):
     """An iteration with every lever up and down: arrays whose first axis holds one place a lever and direction."""
 

@@ -180,7 +180,7 @@ class TermNumber:
     iteration_change: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Term(Tabular):
     """One term of one layout; entries are those of all pipeline stages together, each alone."""
 

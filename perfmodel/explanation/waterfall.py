@@ -82,7 +82,7 @@ class WaterfallStep:
     mfu_without: float  # what the MFU would be without this step alone
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Waterfall(Tabular):
     """From the ideal to the prediction; the steps add up to the difference, in seconds and in MFU."""
 

@@ -11,6 +11,7 @@ from perfmodel.count.parameters import parameter_count
 from perfmodel.economics.calendar import CalendarOdds, StageWork, calendar_odds
 from perfmodel.economics.cost import dollars
 from perfmodel.economics.goodput import calendar_days, effective_share, switch_s
+from perfmodel.frames import OneLine
 from perfmodel.prediction import StagePrediction
 from perfmodel.search.alternatives import candidate_prediction
 from perfmodel.search.question import PlanQuestion
@@ -18,13 +19,13 @@ from perfmodel.search.ramp import LayoutChain, fastest_chain
 from perfmodel.search.search import LayoutCandidate, SearchResult, search
 from perfmodel.search.space import Workload, layout_grids
 from perfmodel.spec.fields import Numeric
-from perfmodel.units import HOURS_PER_DAY, SECONDS_PER_DAY
+from perfmodel.units import HOURS_PER_DAY, SECONDS_PER_DAY, dollars_text, gpus_text, seconds_text
 
 UNLIMITED_BYTES: Final = 1e18
 
 
-@dataclass(frozen=True, kw_only=True)
-class SizeOption:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class SizeOption(OneLine):
     """One number of GPUs with the fastest layouts on it. Days are 0 where no tokens are known, dollars None without a price.
 
     The layouts are those of the least median time. How wide their intervals are is asked of them alone, not of every layout
@@ -41,6 +42,13 @@ class SizeOption:
     gpu_hours: float  # of the calendar
     dollars: float | None
     switches: int  # changes of layout that take time
+
+    @property
+    def summary(self) -> str:
+        """GPUs, time, and where they are known days and cost."""
+        days = f", {self.calendar_days:,.1f} calendar days" if self.days else ""
+        paid = "" if self.dollars is None else f", {dollars_text(self.dollars)}"
+        return f"{gpus_text(self.gpus)}, {seconds_text(self.iteration_time_s)} an iteration{days}{paid}"
 
     @cached_property
     def predictions(self) -> tuple[StagePrediction, ...]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
 
 from perfmodel.errors import InputError
-from perfmodel.frames import Tabular
+from perfmodel.frames import OneLine, Tabular
 from perfmodel.prediction import StagePrediction
 from perfmodel.search.alternatives import Alternative, alternatives, candidate_prediction
 from perfmodel.search.option import SizedSearch, SizeOption
@@ -21,6 +21,7 @@ from perfmodel.search.sizing import Sizing, least_gpus
 from perfmodel.search.space import layout_grids
 from perfmodel.spec.axes import CHOSEN
 
+MOST_RANKED: Final = 20  # layouts of a number of GPUs in a table
 MOST_RIVALS: Final = 12  # the nearest layouts that the best is held against
 RIVAL_SETTINGS: Final = (
     *(axis.name for axis in CHOSEN),
@@ -30,8 +31,8 @@ RIVAL_SETTINGS: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StagePlan:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class StagePlan(OneLine):
     """The best layout of one ramp stage: its prediction, the nearest rivals, and why no other is better."""
 
     prediction: StagePrediction
@@ -41,8 +42,14 @@ class StagePlan:
     robustness: Robustness  # of the best and the rivals
     front: tuple[LayoutCandidate, ...]  # time against memory, the fastest first
 
+    @property
+    def summary(self) -> str:
+        """The prediction of the best layout, and how many others are near."""
+        first = f"first in {100 * self.robustness.first_share[0]:.0f} % of draws"
+        return f"{self.prediction.summary}; {first}, beside {len(self.rivals)} rivals"
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Plan(Tabular):
     """The answer to a plan question. `best` is None where nothing fits, or nothing meets the limits at the confidence."""
 
@@ -54,6 +61,13 @@ class Plan(Tabular):
     least_gpus: int  # what the deadline needs at the peak rate; 1 without a deadline
     is_sized: bool  # whether a deadline or a budget decided how many GPUs
     complete: bool  # false where the search was stopped
+
+    @property
+    def summary(self) -> str:
+        """The best option, or that there is none, and how many layouts were looked at."""
+        model, cluster = self.question.model.name, self.question.cluster.name
+        nothing = "nothing meets the limits" if self.options else "nothing fits"
+        return f"{model} on {cluster}: {nothing if self.best is None else self.best.summary}; of {self.layouts:,} layouts"
 
     @property
     def options(self) -> tuple[SizeOption, ...]:
@@ -106,8 +120,12 @@ class Plan(Tabular):
         return sum(result.fitting for each in self.searches for result in each.results)
 
     def rows(self) -> list[dict[str, Any]]:
-        """A row for each option, with the layout of its last ramp stage."""
-        return [_row(option, option is self.best) for option in self.options]
+        """The fastest layouts of each number of GPUs, ranked by the iteration time of the last ramp stage.
+
+        `best` marks the layout of the best option. Days, cost and odds are those of an option, and stand beside its own
+        layout; `slower_by` is how much longer an iteration of another one takes.
+        """
+        return [row for option in self.options for row in _ranked(option, is_best=option is self.best)]
 
 
 def plan(
@@ -208,16 +226,23 @@ def _impossible(question: PlanQuestion, searches: Sequence[SizedSearch]) -> str:
     return f"{here}: data_parallel must divide both; make the batch a multiple of the number of nodes"
 
 
-def _row(option: SizeOption, is_best: bool) -> dict[str, Any]:
-    last = option.chain.layouts[-1]
+def _ranked(option: SizeOption, *, is_best: bool) -> Iterator[dict[str, Any]]:
+    """The layout of an option and the fastest others on as many GPUs, each layout once, the fastest first."""
+    chosen = option.chain.layouts[-1]
+    others = {each.figures: each for each in option.results[-1].fastest if each.figures != chosen.figures}
+    for rank, each in enumerate(sorted([chosen, *others.values()], key=lambda one: one.figures)[:MOST_RANKED], start=1):
+        terms = _terms(option) if each is chosen else dict.fromkeys(_terms(option), np.nan)
+        times = {"iteration_time_s": each.iteration_time_s, "slower_by": each.iteration_time_s / chosen.iteration_time_s - 1.0}
+        ranks = {"gpus": option.gpus, "rank": rank, "best": is_best and each is chosen}
+        yield ranks | times | terms | {"memory_bytes": each.memory_bytes} | dict(each.settings)
+
+
+def _terms(option: SizeOption) -> dict[str, float]:
+    """Days, cost and odds of an option by name."""
     return {
-        "best": is_best,
-        "gpus": option.gpus,
-        "iteration_time_s": last.iteration_time_s,
         "days": option.days or np.nan,
         "calendar_days": option.calendar_days or np.nan,
         "gpu_hours": option.gpu_hours or np.nan,
         "dollars": np.nan if option.dollars is None else option.dollars,
         **{name: np.nan if value is None else value for name, value in option.odds_figures().items()},
-        "memory_bytes": option.memory_bytes,
-    } | dict(last.settings)
+    }

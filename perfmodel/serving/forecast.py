@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -16,13 +16,16 @@ from perfmodel.count.serving_memory import (
     sequence_bytes,
     serving_memory,
 )
+from perfmodel.frames import Tabular
 from perfmodel.serving.intervals import value_uncertainty
 from perfmodel.serving.law import ServedLoad, most_running, served_load
+from perfmodel.spec.axes import TENSOR
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.serving import Request, ServingSetup
 from perfmodel.spec.serving_evidence import ServingEvidence, model_class
 from perfmodel.spec.serving_loads import CLOSED, E2E, TOKENS, TPOT, TTFT
 from perfmodel.timing.forward_pass import PARTS
+from perfmodel.units import gpus_text
 
 FITS: Final = "fits"
 TIGHT: Final = "tight"
@@ -34,8 +37,8 @@ PER_MILLION: Final = 1e6
 SECONDS_PER_HOUR: Final = 3600.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServingForecast:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class ServingForecast(Tabular):
     """One replica under one kind of request; numbers of the load have a place for each concurrency.
 
     `intervals` are the 90 % intervals of TTFT, TPOT, end-to-end latency and tokens a second.
@@ -52,6 +55,33 @@ class ServingForecast:
     intervals: Mapping[str, tuple[Numeric, Numeric]]
     evidence: ServingEvidence
     dollars_per_gpu_hour: float | None = None
+
+    @property
+    def summary(self) -> str:
+        """What serves on what, whether it fits, and the speed that the most clients of it see."""
+        setup, load = self.setup, self.load
+        where = f"{setup.model.name} on {gpus_text(setup.tensor_parallel)} ({setup.cluster.gpu.name})"
+        if not self.may_run:
+            return f"{where}: {self.verdict}"
+        clients, rate = int(np.ravel(load.concurrency)[-1]), float(np.ravel(load.tokens_per_s)[-1])
+        told = f"at most {self.longest_context:,} tokens of context, {rate:,.0f} tokens/s for {clients:,} clients"
+        return f"{where}: {self.verdict}, {told}"
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A row for each number of clients: latencies [s] and rates with their 90 % intervals, and what bounds them."""
+        names = {TENSOR.name: self.setup.tensor_parallel, "verdict": self.verdict}
+        columns = {"concurrency": self.load.concurrency, "tokens_per_s_per_gpu": self.tokens_per_s_per_gpu}
+        for metric in (*LATENCIES, TOKENS):
+            low, high = self.intervals[metric]
+            columns |= {metric: getattr(self.load, metric), f"{metric}_low": low, f"{metric}_high": high}
+        if self.dollars_per_million_tokens is not None:
+            columns |= {"dollars_per_million_tokens": self.dollars_per_million_tokens}
+        shape = np.shape(self.load.concurrency)
+        numbers = {name: np.broadcast_to(np.asarray(value, dtype=float), shape) for name, value in columns.items()}
+        return [
+            names | {name: float(values[place]) for name, values in numbers.items()} | {"bound_by": bound.removesuffix("_s")}
+            for place, bound in enumerate(self.bound_by)
+        ]
 
     @property
     def may_run(self) -> bool:

@@ -81,6 +81,10 @@ class Run(Spec):
                 in_stage = error.key in OF_A_STAGE
                 raise (error.under(f"stages[{index}]") if in_stage else error) from None
 
+    def __repr__(self) -> str:
+        stages = f"{len(self.stages)} stage{'' if len(self.stages) == 1 else 's'}"
+        return f"<{type(self).__name__}: {self.name}; {self.model.name} on {self.cluster.name}, {self.stack.name}, {stages}>"
+
     @property
     def without_own_runs(self) -> Run:
         """The same run where nobody's own runs say more than the equations and published runs do."""

@@ -37,7 +37,7 @@ class Neighbour:
     numbers: Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class LayoutMap(Tabular):
     """Layouts by tensor and data parallel; `gpus` is the number of GPUs of all, None where it grows with the degrees."""
 

@@ -19,13 +19,13 @@ from typing import Any
 import numpy as np
 
 from perfmodel.economics.outlook import Outlook
-from perfmodel.frames import Tabular
+from perfmodel.frames import OneLine, Tabular
 from perfmodel.prediction import Prediction, StagePrediction
 from perfmodel.spec.fields import Numeric
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scenario:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Scenario(OneLine):
     """A run with some settings changed: `settings` are the changes, none for the run before."""
 
     name: str
@@ -33,6 +33,11 @@ class Scenario:
     prediction: Prediction
     outlook: Outlook
     assumptions: tuple[str, ...] = ()
+
+    @property
+    def summary(self) -> str:
+        """Its name, and the prediction."""
+        return f"{self.name}: {self.prediction.summary}"
 
     def stage(self, place: int) -> StagePrediction:
         """The prediction of the ramp stage at `place`."""
@@ -44,7 +49,7 @@ class Scenario:
         return {name: None if value is None else float(value) for name, value in values.items()} | self.outlook.totals()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class WhatIf(Tabular):
     """A run before and after changes; `place` is the ramp stage that is shown, -1 the last of each run.
 
@@ -55,6 +60,12 @@ class WhatIf(Tabular):
     scenarios: tuple[Scenario, ...]
     place: int = -1
     taken: tuple[str, ...] = ()
+
+    @property
+    def summary(self) -> str:
+        """How much longer an iteration takes in each scenario."""
+        ratios = ", ".join(f"{each.name} {100 * (self.time_ratio(each) - 1):+.1f} %" for each in self.scenarios)
+        return f"{self.before.prediction.run.name}, time of an iteration: {ratios}"
 
     @property
     def fits(self) -> bool:

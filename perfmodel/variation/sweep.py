@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from perfmodel.count.memory.fit import fit_verdict
-from perfmodel.frames import Tabular
+from perfmodel.frames import OneLine, Tabular
+from perfmodel.units import seconds_text
 from perfmodel.variation.points import PointOutcome
 from perfmodel.variation.scaling_curve import ScalingCurve, scaling_curve
 
@@ -20,14 +21,23 @@ class SweptAxis:
     labels: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SweptPoint:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class SweptPoint(OneLine):
     """One combination of values: as people wrote them, in SI units, and the outcome."""
 
     labels: tuple[str, ...]
     values: tuple[Any, ...]
     model: str
     outcome: PointOutcome
+
+    @property
+    def summary(self) -> str:
+        """Its values with time, MFU and whether it fits, or why it is refused."""
+        values = ", ".join(self.labels)
+        if not self.numbers:
+            return f"{values}: {self.outcome.refusal}"
+        seconds = f"{seconds_text(self.numbers['iteration_time_s'])} an iteration"
+        return f"{values}: {seconds}, MFU {100 * self.numbers['mfu']:.1f} %, {self.verdict}"
 
     @property
     def numbers(self) -> Mapping[str, Any]:
@@ -45,7 +55,7 @@ class SweptPoint:
         return fit_verdict(self.numbers["fit_probability"]) if self.numbers else None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Sweep(Tabular):
     """Points in the order of the axes, of which the last varies fastest; `stage` is the ramp stage of `stages`, from 1.
 
@@ -58,6 +68,12 @@ class Sweep(Tabular):
     axes: tuple[SweptAxis, ...]
     points: tuple[SweptPoint, ...]
     taken: tuple[str, ...] = ()
+
+    @property
+    def summary(self) -> str:
+        """What is swept, and how many points fit."""
+        axes = " x ".join(f"{axis.key} ({len(axis.labels)})" for axis in self.axes)
+        return f"{self.name} by {axes}: {sum(point.fits for point in self.points)} of {len(self.points)} points fit"
 
     @property
     def fits(self) -> bool:

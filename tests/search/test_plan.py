@@ -112,8 +112,20 @@ def test_several_numbers_of_gpus() -> None:
         assert option.days == pytest.approx(steps * option.iteration_time_s / 86400, rel=1e-12)
         assert option.calendar_days > option.days
     frame = found.to_pandas()
-    assert frame["gpus"].tolist() == [8, 16, 32, 64]
+    assert frame["gpus"].unique().tolist() == [8, 16, 32, 64]
     assert frame.loc[frame["best"], "gpus"].tolist() == [64]
+    assert frame.loc[frame["dollars"].notna(), "slower_by"].tolist() == [0.0] * len(options)
+
+
+def test_a_table_ranks_the_layouts_of_each_number_of_gpus() -> None:
+    """The fastest first, each layout once, how much slower the others are beside the one that the plan takes."""
+    found = small_plan(gpus="8,16")
+    for _, ranked in found.to_pandas().groupby("gpus"):
+        times = ranked["iteration_time_s"].tolist()
+        assert times == sorted(times)
+        assert ranked["rank"].tolist() == list(range(1, len(times) + 1))
+        assert len(times) == len(ranked.drop_duplicates(["iteration_time_s", "memory_bytes"]))
+        assert (ranked["slower_by"] + 1).tolist() == pytest.approx([each / times[0] for each in times])
 
 
 def test_without_tokens_there_are_no_days() -> None:
@@ -121,7 +133,7 @@ def test_without_tokens_there_are_no_days() -> None:
     frame = plain_plan().to_pandas()
     assert frame[["days", "calendar_days", "gpu_hours", "dollars"]].isna().all().all()
     assert frame[["calendar_p50_days", "calendar_p90_days", "dollars_p90", "deadline_probability"]].isna().all().all()
-    assert frame["tensor_parallel"].tolist() == [plain_plan().stages[0].best.settings["tensor_parallel"]]
+    assert frame["tensor_parallel"].tolist()[0] == plain_plan().stages[0].best.settings["tensor_parallel"]
 
 
 # The odds

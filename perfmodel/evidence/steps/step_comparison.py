@@ -17,6 +17,7 @@ from perfmodel.count.memory.needed import stage_memory_bytes
 from perfmodel.count.operators import Collective, FusedAttention, Matmul, Operator
 from perfmodel.errors import InputError
 from perfmodel.evidence.steps.step_records import CollectiveCount, OperatorTime, StepRecord
+from perfmodel.frames import Tabular
 from perfmodel.prediction import Prediction, StagePrediction
 from perfmodel.spec.axes import AXES, PIPELINE
 from perfmodel.spec.fields import plain
@@ -25,6 +26,7 @@ from perfmodel.spec.run import Run
 from perfmodel.timing.kernels import at_cluster_load
 from perfmodel.timing.ledger import Entry, ledger
 from perfmodel.timing.schedule import mean_waiting_s
+from perfmodel.units import seconds_text
 
 BETWEEN: Final = "between operators"
 BUBBLE: Final = "pipeline bubble"
@@ -100,8 +102,8 @@ class GroupOfRanks(NamedTuple):
     pipeline_stage: int = 1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StepComparison:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class StepComparison(Tabular):
     """A prediction and a measured record of the same training step."""
 
     record: StepRecord
@@ -110,6 +112,28 @@ class StepComparison:
     memory: Mapping[str, ComparedValue]
     calls: Mapping[GroupOfRanks, ComparedValue]
     payload_bytes: Mapping[GroupOfRanks, ComparedValue]
+
+    @property
+    def summary(self) -> str:
+        """Predicted beside measured time of the step."""
+        pair = self.step
+        return f"{self.record.name}: {seconds_text(pair.predicted)} predicted, {seconds_text(pair.measured)} measured"
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A row for each operator in each phase: seconds of an iteration, the error None where nothing was measured."""
+        return [
+            {
+                "name": pair.name,
+                "phase": pair.phase,
+                "kind": pair.kind,
+                "runs": pair.runs,
+                "confidence": pair.confidence,
+                "predicted_s": pair.predicted,
+                "measured_s": pair.measured,
+                "error": pair.error,
+            }
+            for pair in self.operators
+        ]
 
     @property
     def step(self) -> ComparedValue:

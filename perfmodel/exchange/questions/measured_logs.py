@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,12 +14,13 @@ from perfmodel.evidence.time_scores import seen_bytes
 from perfmodel.exchange.importers.registry import conversion_at
 from perfmodel.exchange.questions.varied_runs import stage_index
 from perfmodel.exchange.translation.logs.log_records import LogRecord
+from perfmodel.frames import Tabular
 from perfmodel.prediction import Prediction, StagePrediction
-from perfmodel.units import gpus_text
+from perfmodel.units import GIBIBYTE, gpus_text, seconds_text
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LogComparison:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class LogComparison(Tabular):
     """The steady steps of a log beside the prediction of one ramp stage, counted from 1."""
 
     name: str
@@ -28,6 +30,33 @@ class LogComparison:
     record: LogRecord
     measured_s: float
     doubts: tuple[str, ...] = ()
+
+    @property
+    def summary(self) -> str:
+        """Predicted beside measured time of the steady steps."""
+        predicted_s = float(self.predicted.iteration_time_s)
+        return f"{self.name}: {seconds_text(predicted_s)} predicted, {seconds_text(self.measured_s)} measured ({self.log})"
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One row: times and rates, predicted and measured."""
+        low_s, high_s = self.interval_s
+        memory, predicted_s = self.predicted_memory_bytes, float(self.predicted.iteration_time_s)
+        return [
+            {
+                "run": self.name,
+                "log": self.log,
+                "stage": self.stage,
+                "predicted_s": predicted_s,
+                "predicted_low_s": low_s,
+                "predicted_high_s": high_s,
+                "measured_s": self.measured_s,
+                "relative_error": self.relative_error,
+                "inside_interval": self.is_inside,
+                "predicted_tokens_per_s_per_gpu": tokens_of_a_gpu(self.predicted) / predicted_s,
+                "measured_tokens_per_s_per_gpu": self.measured_rate,
+                "predicted_memory_gib": None if memory is None else memory / GIBIBYTE,
+            }
+        ]
 
     @property
     def interval_s(self) -> tuple[float, float]:

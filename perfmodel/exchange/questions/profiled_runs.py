@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from perfmodel.errors import InputError
 from perfmodel.evidence.steps.kernel_comparison import KernelComparison, has_kernels, kernel_comparison
@@ -17,15 +18,16 @@ from perfmodel.exchange.presets import DATA
 from perfmodel.exchange.questions.diagnosed_runs import diagnosis_priors
 from perfmodel.exchange.questions.varied_runs import stage_index
 from perfmodel.exchange.trace_files import read_trace
+from perfmodel.frames import Tabular
 from perfmodel.prediction import Prediction, StagePrediction
 from perfmodel.spec.run import Run
 from perfmodel.spec.trace_kinds import TraceKind, TraceKinds
 from perfmodel.timing.ledger import seconds_of_a_gpu
-from perfmodel.units import gpus_text
+from perfmodel.units import gpus_text, seconds_text
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProfileComparison:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class ProfileComparison(Tabular):
     """The last step of a profile beside one ramp stage of a prediction, counted from 1; no kernels in a trace of CPUs alone."""
 
     name: str
@@ -34,6 +36,26 @@ class ProfileComparison:
     step: ProfiledStep
     kernels: KernelComparison | None
     doubts: tuple[str, ...] = ()
+
+    @property
+    def summary(self) -> str:
+        """Predicted beside profiled time of the step."""
+        predicted = seconds_text(float(self.predicted.iteration_time_s))
+        return f"{self.name}: {predicted} predicted, {seconds_text(self.step.duration_s)} profiled"
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A row for each kind of kernels of an average GPU, then those that no pattern knows, without a prediction."""
+        kinds = () if self.kernels is None else (*self.kernels.kinds, *self.kernels.unmatched)
+        return [
+            {
+                "name": each.name,
+                "predicted_s": each.predicted_s,
+                "measured_s": each.measured_s,
+                "error": each.error,
+                "launches": each.launches,
+            }
+            for each in kinds
+        ]
 
 
 @cache

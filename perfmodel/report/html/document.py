@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 from perfmodel import __version__
 from perfmodel.exchange.output import write_text
+from perfmodel.frames import OneLine
 from perfmodel.report.html.blocks import escaped, with_whole_percents
 
 if TYPE_CHECKING:
@@ -58,14 +59,19 @@ class PageHeader:
     glance: Mapping[str, tuple[str, str]]  # label -> number, and what is said of it in small letters
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Page:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Page(OneLine):
     """A page and the figures that are in it, by name in their order."""
 
     title: str
     fits: bool
     html: str
     figures: Mapping[str, Drawing]
+
+    @property
+    def summary(self) -> str:
+        """Its title, and how much is on it."""
+        return f"{self.title}, {len(self.figures)} figures, {len(self.html) / 1e3:,.0f} kB of HTML"
 
     def save(self, path: str | Path) -> None:
         """Write the page to a file, whole or not at all."""

@@ -3,7 +3,7 @@
     from perfmodel.report.html.pages import run_page
     run_page("nemotron-4-15b").save("report.html")
 
-This room lies above perfmodel.api, and `perfmodel.report` is its name: no function of that name can stand beside it.
+This room lies above perfmodel.api, and `perfmodel.report` is its name: `pm.report` is the room itself, which calls `report`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from types import MappingProxyType
 from typing import TypeAlias
 
 from rich.console import Group
@@ -18,7 +19,8 @@ from rich.console import Group
 from perfmodel.errors import InputError
 from perfmodel.evidence.steps.step_comparison import StepComparison, compare_step
 from perfmodel.evidence.steps.step_records import StepRecord
-from perfmodel.exchange.run_files import RunSource, Settings, setting_pairs
+from perfmodel.exchange.own_evidence import with_evidence
+from perfmodel.exchange.run_files import RunSource, Settings, listed_sources, setting_pairs
 from perfmodel.report.figures.comparison import iterations_figure, memories_figure
 from perfmodel.report.figures.drawing.style import Drawing, svg_text
 from perfmodel.report.figures.figure_set import OF_A_STAGE, OF_MANY, run_drawings
@@ -42,6 +44,35 @@ Draw: TypeAlias = Callable[[], Drawing]
 
 def _quiet(_done: int, _of: int) -> None:
     """Report no progress."""
+
+
+def report(
+    runs: RunSource | Sequence[RunSource],
+    settings: Settings = (),
+    *,
+    scenarios: Mapping[str, Settings] = MappingProxyType({}),
+    stage: int | None = None,
+    same_gpus: bool = False,
+    evidence: str | None = None,
+) -> Page:
+    """One self-contained page of HTML about a run, about a run in scenarios, or about several runs beside the first.
+
+    A notebook shows the page; `.save("report.html")` writes it, `.figures` are its pictures by name. `settings` are those of
+    `--set`; `stage` is the ramp stage that is shown first, counted from 1; `same_gpus` and `evidence` are those of `pm.whatif`.
+
+    >>> page = report("nemotron-4-15b", stage=3)  # doctest: +SKIP
+    >>> page.fits, "memory" in page.figures  # doctest: +SKIP
+    (True, True)
+    """
+    sources = listed_sources(runs)
+    if scenarios and len(sources) > 1:
+        raise InputError("scenarios compare one run with itself; name one run, or leave them out")
+    if same_gpus and not scenarios:
+        raise InputError("same_gpus needs a scenario")
+    if scenarios:
+        return scenario_page(sources[0], scenarios, base=settings, stage=stage, same_gpus=same_gpus, evidence=evidence)
+    own = with_evidence(settings, evidence)
+    return run_page(sources[0], own, stage=stage) if len(sources) == 1 else runs_page(sources, own, stage=stage)
 
 
 def run_page(

@@ -11,10 +11,8 @@ from perfmodel.evidence.groups import Scoreboard, group_names
 from perfmodel.evidence.interval_scores import Reliability
 from perfmodel.evidence.measured_rows import UnreadRow
 from perfmodel.evidence.memory_scores import FitComparison, FitSummary
-from perfmodel.evidence.time_scores import ErrorSummary, TimeComparison, recomputed_mfu, time_reliability
+from perfmodel.evidence.time_scores import ErrorSummary, TimeComparison, time_reliability
 from perfmodel.report.json.prediction import SCHEMA_VERSION
-from perfmodel.spec.fields import Numeric
-from perfmodel.units import GIBIBYTE
 
 
 def validation_document(
@@ -57,32 +55,16 @@ def _unread_document(row: UnreadRow) -> dict[str, Any]:
 
 
 def _comparison_document(comparison: TimeComparison) -> dict[str, Any]:
-    measured = comparison.measured
-    document: dict[str, Any] = {
-        "run_id": measured.run_id,
-        "source": measured.source,
+    flat, measured = comparison.row(), comparison.measured
+    del flat["interval_low_s"], flat["interval_high_s"]
+    if comparison.predicted_s is not None:
+        del flat["reason"]
+    return flat | {
         "groups": group_names(measured),
-        "measured_s": measured.iteration_time_s,
-        "predicted_s": comparison.predicted_s,
-        "relative_error": comparison.relative_error,
         "interval_s": None if comparison.interval_s is None else list(comparison.interval_s),
         "breakdown_s": _parts(comparison.breakdown, "_s"),
-        "memory_bytes": None if comparison.memory is None else float(comparison.memory.total_bytes),
-        "fit_probability": comparison.fit_probability,
-        "predicted_memory_gib": _gib(comparison.seen_bytes),
-        "measured_memory_gib": _gib(measured.memory_bytes),
-        "memory_kind": measured.memory_kind,
-        "scored": measured.scored,
-        "stack": None if measured.run is None else measured.run.stack.name,
-        "printed_mfu": measured.printed_mfu,
-        "recomputed_mfu": recomputed_mfu(measured),
         "assumptions": list(measured.assumptions),
     }
-    return document if comparison.predicted_s is not None else document | {"reason": measured.reason}
-
-
-def _gib(size: Numeric | None) -> float | None:
-    return None if size is None else float(size) / GIBIBYTE
 
 
 def memory_document(scoreboard: Scoreboard[FitComparison, FitSummary], *, complete: bool = True) -> dict[str, Any]:
@@ -136,22 +118,11 @@ def _parts(parts: Any, suffix: str) -> Mapping[str, float] | None:
     return None if parts is None else {name.removesuffix(suffix): value for name, value in parts.items()}
 
 
-def validation_rows(scoreboard: Scoreboard[TimeComparison, ErrorSummary]) -> list[dict[str, Any]]:
-    """The rows of the table with their predictions, for CSV."""
-    return [_flat(_comparison_document(comparison)) for comparison in scoreboard.comparisons]
-
-
 def memory_rows(scoreboard: Scoreboard[FitComparison, FitSummary]) -> list[dict[str, Any]]:
     """The rows of a table of what fits, with their predictions, for CSV."""
     return [_flat(_fit_document(comparison)) for comparison in scoreboard.comparisons]
 
 
 def _flat(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Single values as they are, both ends of an interval apart; tables and lists of words are for JSON."""
-    flat: dict[str, Any] = {}
-    for name, value in document.items():
-        if name == "interval_s":
-            flat["interval_low_s"], flat["interval_high_s"] = value or (None, None)
-        elif name != "breakdown_s" and not isinstance(value, Mapping | list | tuple):
-            flat[name] = value
-    return flat
+    """Single values as they are; tables and lists of words are for JSON."""
+    return {name: value for name, value in document.items() if not isinstance(value, Mapping | list | tuple)}

@@ -21,11 +21,7 @@ def comparison_document(comparison: StepComparison) -> dict[str, Any]:
         "iteration_time_s": _pair(comparison.step),
         "iteration_time_interval_s": [low, high],
         "waiting_s": comparison.waiting_s,
-        "operators": [
-            {"name": pair.name, "phase": pair.phase, "kind": pair.kind, "runs": pair.runs, "confidence": pair.confidence}
-            | {f"{key}_s" if key != "error" else key: value for key, value in _pair(pair).items()}
-            for pair in comparison.operators
-        ],
+        "operators": comparison.rows(),
         "memory_bytes": {name.removesuffix("_bytes"): _pair(pair) for name, pair in comparison.memory.items()},
         "collectives": [
             group._asdict() | {"calls": _pair(calls), "payload_bytes": _pair(comparison.payload_bytes[group])}

@@ -12,9 +12,11 @@ from contextlib import contextmanager
 from functools import wraps
 from typing import Any, Final, Literal, ParamSpec, TypeVar
 
+from matplotlib import rcParams
 from matplotlib import style as matplotlib_style
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.backend_bases import RendererBase
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.legend import Legend
@@ -162,6 +164,15 @@ class Drawing(Figure):
         if engine is not None and self.axes:
             engine.execute(self)
         self.set_layout_engine(None)
+
+    def draw(self, renderer: RendererBase) -> None:
+        """Draw it in this style, also where a notebook or a window asks for it."""
+        if rcParams["svg.hashsalt"] == RULES["svg.hashsalt"]:
+            super().draw(renderer)
+            return
+        with _look():
+            self.settle()
+            super().draw(renderer)
 
     def _arrange(self) -> None:
         """Everything at its height, and the plots between."""
