@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         infer,
         load,
         plan,
+        plan_hardware,
         plan_service,
         predict,
         sweep,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from perfmodel.prediction import Prediction
     from perfmodel.report.html.document import Page
     from perfmodel.report.html.pages import report
+    from perfmodel.search.hardware import HardwarePlans
     from perfmodel.search.plan import Plan
     from perfmodel.serving.forecast import ServingForecast
     from perfmodel.serving.service_plan import ServerPlan
@@ -48,6 +50,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Diagnosis",
     "Explanation",
+    "HardwarePlans",
     "InputError",
     "LogComparison",
     "MFUMeter",
@@ -71,6 +74,7 @@ __all__ = [
     "infer",
     "load",
     "plan",
+    "plan_hardware",
     "plan_service",
     "predict",
     "report",

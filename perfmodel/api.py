@@ -12,11 +12,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Unpack
 
+from perfmodel.errors import NotSupportedError
 from perfmodel.events.timeline import Timeline
 from perfmodel.events.timeline import timeline as timeline_of
 from perfmodel.evidence.steps.speed_meter import WINDOW, SpeedMeter
 from perfmodel.evidence.time_scores import TimeScores, time_scoreboard
 from perfmodel.exchange.presets import source_of
+from perfmodel.exchange.prices import prices_of
 from perfmodel.exchange.questions.diagnosed_runs import run_diagnosis
 from perfmodel.exchange.questions.plan_arguments import PlanArguments, read_plan_request
 from perfmodel.exchange.questions.varied_runs import run_sweep, scenario_comparison, stage_index
@@ -26,6 +28,7 @@ from perfmodel.explanation.diagnosis import Diagnosis
 from perfmodel.explanation.explanation import Explanation, explanation
 from perfmodel.prediction import Prediction
 from perfmodel.prediction import predict as predict_run
+from perfmodel.search.hardware import HardwarePlans
 from perfmodel.search.plan import Plan
 from perfmodel.search.plan import plan as best_plan
 from perfmodel.serving.forecast import ServingForecast
@@ -304,8 +307,42 @@ def plan(
     `on_progress` is called with the number of layouts that were looked at. Ctrl-C ends the search with the best found so far.
 
     >>> found = plan("llama-3.1-8b", cluster="dgx-h100", gpus=16, global_batch_size=64, choose={"recompute": "none"})
-    >>> found.best.gpus, found.to_pandas()["gpus"].tolist()
-    (16, [16])
+    >>> found.best.gpus, found.to_pandas()["rank"].tolist()[:3]
+    (16, [1, 2, 3])
     """
     request = read_plan_request(model, **arguments)
     return best_plan(request.question, request.gpus, most_gpus=most_gpus, workers=workers, on_progress=on_progress)
+
+
+def plan_hardware(
+    model: str | Mapping[str, Any] | TransformerModel,
+    clusters: Sequence[str],
+    *,
+    most_gpus: int = 32768,
+    workers: int | None = None,
+    on_progress: Callable[[int], None] = lambda _: None,
+    **arguments: Unpack[PlanArguments],
+) -> HardwarePlans:
+    """The same plan on each of some clusters, side by side; `arguments` are those of `plan`, but for the cluster.
+
+    `price` may be "on-demand" or "reserved": what the cloud of each lists, where that is known, or a price for each of them
+    between commas. A cluster that cannot do what is asked (its GPU has no such precision, say) is listed with the reason.
+
+    >>> found = plan_hardware("llama-3.1-8b", ["dgx-h100", "dgx-b200"], gpus=16, choose={"recompute": "none"})
+    >>> found.to_pandas()["cluster"].tolist(), found.fastest
+    (['dgx-h100', 'dgx-b200'], 'dgx-b200')
+    """
+    prices = prices_of(arguments.get("price"), clusters)
+    plans, refused = {}, {}
+    for name, price in zip(clusters, prices, strict=True):
+        own: PlanArguments = {**arguments, "cluster": name, "price": price}
+        try:
+            request = read_plan_request(model, **own)
+            plans[name] = best_plan(
+                request.question, request.gpus, most_gpus=most_gpus, workers=workers, on_progress=on_progress
+            )
+        except NotSupportedError as error:
+            refused[name] = str(error)
+    if not plans:
+        raise NotSupportedError("; ".join(f"{name}: {reason}" for name, reason in refused.items()))
+    return HardwarePlans(plans=plans, refused=refused)

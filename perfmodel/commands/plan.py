@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from perfmodel.commands.console import STOPPED, emit, form_of
+from perfmodel.commands.hardware_plans import check_alone, named_clusters, print_hardware_plans
 from perfmodel.commands.options import FORM, AsCsv, AsJson, AsMarkdown, Evidence, completed
 from perfmodel.commands.plan_files import asked_launcher, launcher_arguments, named_file, write_launch_files, write_runs
 from perfmodel.commands.service import check_absent, plan_service
@@ -53,7 +54,10 @@ def plan(
     cluster: Annotated[
         str | None,
         typer.Option(
-            "--cluster", metavar="C", help="A preset cluster or a cluster file.", autocompletion=completed("clusters")
+            "--cluster",
+            metavar="C",
+            help="A preset cluster or a cluster file; several, between commas, are put side by side.",
+            autocompletion=completed("clusters"),
         ),
     ] = None,
     evidence: Evidence = None,
@@ -97,8 +101,9 @@ def plan(
         str | None,
         typer.Option(
             "--price",
-            metavar="DOLLARS",
-            help="Price of one GPU-hour; with --serve also one for each GPU (b200=5,h100-sxm-80gb=2).",
+            metavar="DOLLARS|NAME",
+            help="Price of one GPU-hour: dollars (2.5), a listed price (perfmodel list economics), or on-demand or reserved: "
+            "what the cluster's cloud lists; with --serve also one for each GPU (b200=5,h100-sxm-80gb=2).",
             rich_help_panel=LIMIT_PANEL,
         ),
     ] = None,
@@ -263,6 +268,8 @@ def plan(
 
     perfmodel plan llama-3.1-70b --cluster gb200-nvl72 --gpus 576..2304 --choose tensor_parallel=8
 
+    perfmodel plan llama-3.1-70b --cluster p5,p5en,a3-ultra --gpus 256 --tokens 1T --price on-demand
+
     perfmodel plan my-model/config.json --cluster dgx-h100 --gpus 512 --ramp 512:100B,1024:900B
 
     perfmodel plan runs/nemotron-4-15b --run-file best.yaml
@@ -308,7 +315,6 @@ def plan(
     launcher = None if launch is None else asked_launcher(launch, output)
     report_file = output if launcher is None else None
     form = form_of(report_file, as_json=as_json, as_csv=as_csv, as_markdown=as_markdown)
-    terms = _pairs(settings, "--set") | ({} if price is None else {"dollars_per_gpu_hour": price})
     arguments: PlanArguments = {
         "cluster": cluster,
         "evidence": evidence,
@@ -323,9 +329,18 @@ def plan(
         "ramp": ramp,
         "leave_free": leave_free,
         "choose": _pairs(choose, "--choose"),
-        "economics": terms,
+        "economics": _pairs(settings, "--set"),
+        "price": price,
     }
-    source = planned_source(model, model=other_model, cluster=cluster, gpus=gpus)
+    clusters = named_clusters(cluster)
+    source = planned_source(model, model=other_model, cluster=clusters[0] if clusters else None, gpus=gpus)
+    if len(clusters) > 1:
+        check_alone(clusters, {"--launch": launch, "--run-file": run_file})
+        _keep_freed_memory()
+        with _counting() as advance:
+            told: dict[str, Any] = {"on_progress": advance, "form": form, "output": output}
+            print_hardware_plans(source, clusters, arguments, most_gpus=most_gpus, **told)
+        return
     if launcher is not None:
         arguments |= launcher_arguments(launcher, source, arguments)
     _keep_freed_memory()

@@ -23,6 +23,7 @@ from perfmodel.exchange.expert_loads import load_text, with_load_in_numbers
 from perfmodel.exchange.importers.registry import assumed, read_settings
 from perfmodel.exchange.key_paths import with_value
 from perfmodel.exchange.presets import beside, expand, preset_names, read_preset
+from perfmodel.exchange.prices import offer_sentence
 from perfmodel.exchange.replicas import with_replicas
 from perfmodel.exchange.slips import likely_slips, slips_of_a_run
 from perfmodel.exchange.spec_mappings import mapping_of
@@ -42,6 +43,7 @@ TYPICAL: Final = "typical"  # the terms that stand for those which a run does no
 BESIDE: Final = (".published", ".spread", ".evidence")  # in a key: what is known of a run, not what it is
 HARMLESS: Final = ("name", "published", "economics")  # changes after which a run is still the one that was published
 EVIDENCE: Final = "cluster.evidence"
+PRICE: Final = "economics.dollars_per_gpu_hour"
 MOST_CANDIDATES: Final = 64
 
 
@@ -113,7 +115,7 @@ def read_candidates(
         if key == EVIDENCE:
             replaced = replaced_evidence(_evidence_in(before), _evidence_in(mapping), value)
         given.append("published" if any(word in key for word in BESIDE) else re.split(r"[.\[]", key)[0])
-    changed = given[len(given) - len(overrides) :]
+    changed, changed_keys = given[len(given) - len(overrides) :], {_parsed(each)[0] for each in overrides}
     if any(key not in stated and key not in HARMLESS for key in changed):
         mapping = _without_published_figures(mapping)
     assumptions = (*replaced, *(sentence for key, sentence in stated.items() if key not in changed), *_defaults_taken(given))
@@ -130,6 +132,7 @@ def read_candidates(
                 *_of_the_whole(run, in_parts=in_parts),
                 *_of_the_model(model, overrides),
                 *_load_taken(run, given),
+                *(() if PRICE in changed_keys else offer_sentence(run.economics)),
             ),
             unstated=tuple(name for name in STATED_SETTINGS if name not in given),
             replaced=replaced,

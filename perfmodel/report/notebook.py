@@ -33,6 +33,7 @@ from perfmodel.report.text.measured.kernels import profile_report
 from perfmodel.report.text.measured.log_comparison import log_comparison_report
 from perfmodel.report.text.measured.scores import validation_report
 from perfmodel.report.text.measured.step import comparison_report
+from perfmodel.report.text.plans.hardware import hardware_report
 from perfmodel.report.text.plans.plan import plan_report
 from perfmodel.report.text.prediction import prediction_report
 from perfmodel.report.text.scenarios import whatif_report
@@ -40,6 +41,7 @@ from perfmodel.report.text.serving import serving_report
 from perfmodel.report.text.sweep import sweep_report
 from perfmodel.report.text.terminal import plain_table
 from perfmodel.report.text.timeline import timeline_report
+from perfmodel.search.hardware import HardwarePlans
 from perfmodel.search.plan import Plan
 from perfmodel.serving.forecast import ServingForecast
 from perfmodel.variation.scenarios import WhatIf
@@ -182,6 +184,11 @@ def _(result: Plan) -> Figures:
     from perfmodel.report.figures.plan_front import plan_front_figure
 
     return {"front": partial(plan_front_figure, result)}
+
+
+@report_of.register(HardwarePlans)
+def _(result: HardwarePlans) -> RenderableType:
+    return hardware_report(result)
 
 
 @report_of.register(Diagnosis)

@@ -62,6 +62,7 @@ class PlanQuestion:
     budget_dollars: float | None = None
     confidence: float = USUAL_CONFIDENCE
     expert_load: float = 1.0  # tokens of the busiest rank over their mean
+    leave_free: float = 0.0  # share of each GPU's memory that no layout may use; the cluster is without it
     assumptions: tuple[str, ...] = ()
     names: Mapping[str, Any] = field(default_factory=dict)  # model, cluster and stack as a run file has them
 

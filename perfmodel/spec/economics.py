@@ -11,6 +11,7 @@ from perfmodel.errors import InputError
 from perfmodel.spec.fields import Numeric, Spec, choice, number, plain, spreads, text
 
 BILLINGS = ("on_demand", "reserved")
+NO_OFFER = "none"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
@@ -28,6 +29,7 @@ class Economics(Spec):
 
     name: str = text()
     dollars_per_gpu_hour: Numeric | None = number("dollars", above=0, optional=True, default=None)
+    offer: str = text(default=NO_OFFER)  # whose price it is, and of which day: what clouds list is soon stale
     billing: str = choice(*BILLINGS, default="on_demand", other_names={"on-demand": "on_demand"})
     reserved_days: Numeric | None = number("days", above=0, optional=True, default=None)
     busy_power_share: Numeric = number("ratio", above=0, maximum=1)  # of a node whose GPUs compute

@@ -214,15 +214,16 @@ def test_without_tokens_nothing_is_made_up(run: Any) -> None:
     assert "GPU-hours" in known
 
 
-def test_csv_has_an_option_a_row(run: Any, tmp_path: Path) -> None:
+def test_csv_ranks_the_layouts_of_each_option(run: Any, tmp_path: Path) -> None:
     """Printed, or in a file by its ending."""
     arguments = [*QUICK, "--gpus", "32..128", "--tokens", "1T"]
     rows = list(csv.DictReader(io.StringIO(run(*arguments, "--csv").out)))
-    assert [row["gpus"] for row in rows] == ["32", "64", "128"]
-    assert [row["best"] for row in rows] == ["False", "False", "True"]
+    assert list(dict.fromkeys(row["gpus"] for row in rows)) == ["32", "64", "128"]
+    assert [row["gpus"] for row in rows if row["best"] == "True"] == ["128"]
+    assert [row["rank"] for row in rows if row["days"]] == ["1"] * 3
     assert rows[0]["dollars"] == ""
     run(*arguments, "-o", tmp_path / "plan.csv")
-    assert len((tmp_path / "plan.csv").read_text().splitlines()) == 4
+    assert len((tmp_path / "plan.csv").read_text().splitlines()) == 1 + len(rows)
     assert run(*arguments, "--markdown").out.startswith("Llama 3.1 8B on 128 GPUs of DGX H100: ")
 
 
@@ -274,7 +275,7 @@ def test_run_files_a_stage(run: Any, tmp_path: Path) -> None:
             ["--gpus", "64", "--confidence", "90"],
             "confidence: '90' is not a probability between 0 and 100 %; write it like 90%",
         ),
-        (["--gpus", "64", "--price", "free"], "economics.dollars_per_gpu_hour: 'free' is not a price"),
+        (["--gpus", "64", "--price", "free"], "price: 'free' is neither dollars, as in 2.5, nor a price"),
         (["--gpus", "64", "--set", "failures_per_gpu_hours=1"], "economics.failures_per_gpu_hours: unknown key; did you mean"),
         (["--gpus", "64", "--set", "failures"], "--set failures is not KEY=VALUE"),
         (["--gpus", "64", "--choose", "sharding=fsdp"], "sharding: 'fsdp' is not one of them; it is called zero3 here"),
@@ -395,3 +396,24 @@ def test_stages_of_a_ramp_are_numbered_launch_files(run: Any, tmp_path: Path) ->
     ramp = ["--ramp", "8:10B:8,16:10B:8", "--launch"]
     assert run(*QUICK, *ramp, "torchtitan", "-o", tmp_path / "best.py").code == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["best-1.py", "best-2.py"]
+
+
+def test_several_clusters_are_put_side_by_side(run: Any) -> None:
+    """As JSON and CSV too; what writes one plan is refused."""
+    several = ["plan", "llama-3.1-8b", "--cluster", "dgx-h100, dgx-h200", *FEW, "--gpus", "16"]
+    found = document(run, *several)
+    assert [row["cluster"] for row in found["clusters"]] == ["dgx-h100", "dgx-h200"]
+    assert found["plans"]["dgx-h200"]["best"]["stages"][0]["iteration_time_s"] == found["clusters"][1]["iteration_time_s"]
+    assert len(list(csv.DictReader(io.StringIO(run(*several, "--csv").out)))) == 2
+    assert "--run-file writes one plan, and --cluster names 2 clusters" in said(run, *several, "--run-file", "best.yaml")
+    assert "names a cluster twice" in said(run, "plan", "llama-3.1-8b", "--cluster", "p5,p5", "--gpus", "16")
+
+
+def test_tight_plans_give_no_advice_that_was_followed(run: Any) -> None:
+    """With --leave-free nobody is told to leave something free."""
+    from perfmodel.exchange.questions.plan_arguments import read_plan_request
+
+    request = read_plan_request("llama-3.1-8b", cluster="dgx-h100", gpus=16, leave_free="10%")
+    assert request.question.leave_free == pytest.approx(0.1)
+    found = run(*QUICK, "--gpus", "8", "--leave-free", "21.9%", "--global-batch-size", "64", "--choose", "sharding=zero1")
+    assert "--leave-free 5%" not in found.out

@@ -16,6 +16,7 @@ from perfmodel.exchange.expert_loads import KEY as EXPERT_LOAD
 from perfmodel.exchange.expert_loads import load_sentences, planned_load
 from perfmodel.exchange.own_evidence import evidence_setting, own_runs_sentences
 from perfmodel.exchange.presets import beside, economics_preset, expand_part, read_preset
+from perfmodel.exchange.prices import offer_sentence, with_price
 from perfmodel.exchange.questions.asked_runs import has_gpus, is_foreign_run, is_model, run_beside
 from perfmodel.exchange.questions.plan_quantities import (
     budget_dollars,
@@ -84,7 +85,8 @@ class PlanArguments(TypedDict, total=False):
     Quantities are numbers in SI units or texts (plan_quantities.py). `confidence` is the probability with which a plan has to
     meet the deadline and the budget, 90 % where it is left out; 50 % judges by medians. `leave_free` is a share of the GPU's
     memory that no layout may use; `choose` limits settings to some values (precision, sharding, tensor_parallel ..);
-    `economics` are changes of the typical terms, or the name of others; `evidence` is what `perfmodel calibrate --from-runs`
+    `economics` are changes of the typical terms, or the name of others; `price` is that of a GPU-hour: dollars, the name of an
+    offer (prices.py), or "on-demand" or "reserved" for its cluster. `evidence` is what `perfmodel calibrate --from-runs`
     wrote, in place of the cluster's own; `usual_stack` is the stack where neither `stack` nor the run names one; with
     `all_layers_again` a full recompute is one of all layers, as software has it that cannot choose some of them.
     """
@@ -105,6 +107,7 @@ class PlanArguments(TypedDict, total=False):
     choose: Mapping[str, Any]
     all_layers_again: bool | None
     economics: str | Mapping[str, Any] | Economics | None
+    price: Quantity | None
 
 
 def read_plan_request(model: str | Mapping[str, Any] | TransformerModel | Run, **wanted: Unpack[PlanArguments]) -> PlanRequest:
@@ -133,7 +136,7 @@ def read_plan_request(model: str | Mapping[str, Any] | TransformerModel | Run, *
     length = (
         whole_number("sequence_length", given["sequence_length"]) if "sequence_length" in given else _length(run, transformer)
     )
-    stages = _stages(run, given, length)
+    stages, terms = _stages(run, given, length), _terms(run, given, named["cluster"])
     question = PlanQuestion(
         model=transformer,
         cluster=_with_room(cluster, share_of_memory(given.get("leave_free", 0.0))),
@@ -143,7 +146,7 @@ def read_plan_request(model: str | Mapping[str, Any] | TransformerModel | Run, *
         space=replace(
             _choices(run, stack, cluster.gpu, given.get("choose", {})), all_layers_again=given.get("all_layers_again", False)
         ),
-        terms=_terms(run, given.get("economics")),
+        terms=terms,
         deadline_s=deadline_s(given["deadline"]) if "deadline" in given else None,
         budget_dollars=budget_dollars(given["budget"]) if "budget" in given else None,
         confidence=confidence(given.get("confidence", USUAL_CONFIDENCE)),
@@ -153,7 +156,9 @@ def read_plan_request(model: str | Mapping[str, Any] | TransformerModel | Run, *
             *load_sentences(transformer, planned_load(run, given.get("choose", {}))),
             *replaced,
             *own_runs_sentences(cluster.evidence, "layout"),
+            *offer_sentence(terms),
         ),
+        leave_free=share_of_memory(given.get("leave_free", 0.0)),
         names={name: mapping_of(part) for name, part in named.items()},
     )
     numbers = sorted(whole_numbers("gpus", given["gpus"], multiple=int(cluster.gpus_per_node))) if "gpus" in given else []
@@ -371,11 +376,14 @@ def _words(name: str, value: Any, every: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(words))
 
 
-def _terms(run: Run | None, economics: str | Mapping[str, Any] | Economics | None) -> Economics:
-    """The economic terms: those that are given, over those of the run, over the typical ones."""
+def _terms(run: Run | None, given: Mapping[str, Any], cluster: Any) -> Economics:
+    """The economic terms: those that are given, over a price, over those of the run, over the typical ones."""
+    economics, price = given.get("economics"), given.get("price")
+    if isinstance(economics, str) and price is not None:
+        economics = mapping_of(_part(Economics, "economics", economics, "economics"))
     if isinstance(economics, Economics):
         return economics
     if economics is None or isinstance(economics, Mapping):
         base = (run.economics if run else None) or economics_preset(TYPICAL)
-        economics = mapping_of(base) | dict(economics or {})
+        economics = mapping_of(base) | dict(with_price(economics or {}, price, cluster))
     return _part(Economics, "economics", economics, "economics")

@@ -11,6 +11,7 @@ from perfmodel.exchange.run_files import TYPICAL
 from perfmodel.exchange.spec_mappings import mapping_of
 from perfmodel.report.json.prediction import SCHEMA_VERSION
 from perfmodel.search.alternatives import Alternative, setting_differences
+from perfmodel.search.hardware import HardwarePlans
 from perfmodel.search.option import SizeOption
 from perfmodel.search.plan import Plan, StagePlan
 from perfmodel.search.remedies import Obstacle
@@ -45,6 +46,18 @@ def plan_document(plan: Plan) -> dict[str, Any]:
         "front_gpus": [option.gpus for option in plan.front],
         "obstacle": None if plan.obstacle is None else _obstacle(plan.obstacle),
         "assumptions": list(plan.question.assumptions),
+    }
+
+
+def hardware_document(found: HardwarePlans) -> dict[str, Any]:
+    """A row of figures for each cluster, the fastest and the cheapest, and each plan whole."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "fastest": found.fastest,
+        "as_fast": list(found.as_fast),
+        "cheapest": found.cheapest,
+        "clusters": found.rows(),
+        "plans": {name: plan_document(plan) for name, plan in found.plans.items()},
     }
 
 

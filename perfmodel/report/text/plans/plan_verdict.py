@@ -15,7 +15,7 @@ from perfmodel.search.option import SizeOption
 from perfmodel.search.plan import Plan, StagePlan
 from perfmodel.search.remedies import Obstacle
 from perfmodel.spec.layout import Layout
-from perfmodel.units import dollars_text, gibibytes_text, gpus_text, seconds_text
+from perfmodel.units import dollars_text, gibibytes_text, gpus_text, seconds_text, share_text
 
 ROBUST: Final = 0.9  # of the draws
 CHEAP_LOSS: Final = 0.02  # of the time, in one draw of twenty
@@ -41,7 +41,9 @@ def verdict(plan: Plan) -> Iterator[Text]:
     yield Text(f"{searched}; it needs {gibibytes_text(used)} of {gibibytes_text(have)}.")
     if last.prediction.verdict != FITS:
         odds = odds_text(float(last.prediction.fit_probability))
-        yield Text(f"That is tight, with {odds}; --leave-free 5% plans with room.", style="yellow")
+        free = question.leave_free
+        advice = f", with {share_text(free)} of the GPU left free as asked" if free else "; --leave-free 5% plans with room"
+        yield Text(f"That is tight, with {odds}{advice}.", style="yellow")
     yield from _robust(last)
     if option.days:
         lost = 100 * (1 - option.days / option.calendar_days)
