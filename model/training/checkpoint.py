@@ -3,12 +3,13 @@
 A checkpoint is a folder named by its iteration. PyTorch writes what it holds (torch.distributed.checkpoint): the master weights
 and moments of every tensor-parallel rank of a pipeline stage, and of every expert-parallel rank, each a flat tensor that its
 data-parallel ranks share or hold alike. Parameters are rounded from the master weights again. All ranks write into a folder of
-another name, which is renamed when the last one is done.
+another name, which is renamed when the last one is done. What lies in it is read with care (checkpoint_files.py).
 """
 
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Mapping
@@ -24,17 +25,41 @@ from torch.distributed.tensor import DTensor, Shard
 
 from perfmodel.errors import InputError, MachineError, PerfmodelError, write_failure
 from perfmodel.model.groups import Groups
+from perfmodel.model.training.checkpoint_files import DESCRIPTION, TensorReader, check_whole, description_of
 from perfmodel.model.training.trainer import Trainer
 
-DESCRIPTION: Final = "checkpoint.json"
-FINISHED: Final = re.compile(r"\d{8}")
+FINISHED: Final = re.compile(r"\d{8}(-older)?")
+OLDER: Final = "-older"  # of an iteration that is being saved once more: the new one is there before the old one goes
 UNFINISHED: Final = ".unfinished-"
 
 
 def latest(folder: Path) -> Path | None:
     """The checkpoint of the last iteration that was saved, if there is one."""
+    return next(iter(_saved(folder)), None)
+
+
+def latest_whole(folder: Path) -> tuple[Path | None, tuple[str, ...]]:
+    """The last checkpoint of which nothing is missing, if there is one, and what is missing of those after it.
+
+    Errors: InputError where there are checkpoints, and none is whole.
+    """
+    cut = []
+    for checkpoint in _saved(folder):
+        try:
+            check_whole(checkpoint)
+        except InputError as error:
+            cut.append(str(error))
+        else:
+            return checkpoint, tuple(cut)
+    if cut:
+        raise InputError(f"{cut[0]}; no other checkpoint is whole: another folder would begin anew")
+    return None, ()
+
+
+def _saved(folder: Path) -> list[Path]:
+    """All checkpoints that were finished, the last first; of one iteration the newer."""
     found = [entry for entry in folder.glob("*") if FINISHED.fullmatch(entry.name)] if folder.is_dir() else []
-    return max(found, key=lambda entry: entry.name, default=None)
+    return sorted(found, key=lambda entry: (entry.name[:8], not entry.name.endswith(OLDER)), reverse=True)
 
 
 def save(trainer: Trainer, folder: Path) -> Path:
@@ -52,17 +77,15 @@ def save(trainer: Trainer, folder: Path) -> Path:
 
 def load(trainer: Trainer, checkpoint: Path) -> None:
     """Go on from `checkpoint`; all ranks call this. Errors: InputError for one of another model, layout or seed."""
-    try:
-        found = json.loads((checkpoint / DESCRIPTION).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise InputError(f"{checkpoint} is not a checkpoint: its {DESCRIPTION} cannot be read") from None
+    found = description_of(checkpoint)
     _check_same(found["settings"], _settings(trainer), checkpoint)
+    check_whole(checkpoint)
     try:
-        storage.load(_state(trainer), checkpoint_id=checkpoint, no_dist=trainer.groups.world.ranks == 1)
+        storage.load(_state(trainer), storage_reader=TensorReader(checkpoint), no_dist=trainer.groups.world.ranks == 1)
     except storage.CheckpointException as error:
         raise InputError(f"{checkpoint} cannot be read: {_reason(error)}") from None
     trainer.optimizer.hand_out()
-    trainer.iteration = int(found["iteration"])
+    trainer.iteration = found["iteration"]
 
 
 def _reason(error: Any) -> str:
@@ -97,19 +120,38 @@ def _begin(folder: Path, unfinished: Path, trainer: Trainer) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         for left in folder.glob(f"{UNFINISHED}*"):
             shutil.rmtree(left)
+        for left in folder.glob(f"*{OLDER}"):
+            if left.with_name(left.name.removesuffix(OLDER)).exists():
+                shutil.rmtree(left)
         unfinished.mkdir()
         description = {"iteration": trainer.iteration, "settings": _settings(trainer)}
-        (unfinished / DESCRIPTION).write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
+        with (unfinished / DESCRIPTION).open("w", encoding="utf-8") as file:
+            file.write(json.dumps(description, indent=1) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
     except OSError as error:
         raise write_failure(f"{folder} cannot hold checkpoints", error, otherwise=str(error)) from None
 
 
 def _finish(unfinished: Path, finished: Path) -> None:
-    older = unfinished.with_name(f"{unfinished.name}-older")
+    """Give a checkpoint its name, with all that it holds on the disk: at every moment the one before, or it, is there whole."""
+    older = finished.with_name(f"{finished.name}{OLDER}")
+    _sync(unfinished)
     if finished.exists():  # the same iteration, saved once more
+        shutil.rmtree(older, ignore_errors=True)
         finished.rename(older)
     unfinished.rename(finished)
+    _sync(finished.parent)
     shutil.rmtree(older, ignore_errors=True)
+
+
+def _sync(folder: Path) -> None:
+    """Have the names in a folder on the disk."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _first_alone(groups: Groups, action: Any) -> None:

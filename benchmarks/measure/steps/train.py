@@ -4,7 +4,7 @@
     python -m perfmodel.benchmarks.measure.steps.train RUN --set data_parallel=1 --iterations 100 --checkpoint FOLDER
 
 Started again after the last iteration it has nothing to do. A run that was killed loses what came after its last checkpoint,
-and repeats it with the same losses.
+and repeats it with the same losses. A checkpoint of which something is missing is named, and the one before it is used.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from perfmodel.benchmarks.measure.steps.ranks import stage_of
 from perfmodel.errors import InputError, PerfmodelError
 from perfmodel.exchange.run_files import read_candidates
 from perfmodel.model.groups import make_groups
-from perfmodel.model.training.checkpoint import latest, load, save
+from perfmodel.model.training.checkpoint import latest_whole, load, save
 from perfmodel.model.training.launch import started
 from perfmodel.model.training.trainer import Trainer
 from perfmodel.spec.layout import Layout
@@ -32,7 +32,9 @@ def train(run: Run, layout: Layout, device: torch.device, chosen: argparse.Names
     """All iterations that the last checkpoint does not hold."""
     groups = make_groups(device, run.model, layout)
     trainer = Trainer(run.model, layout, groups, seed=chosen.seed)
-    last = latest(chosen.checkpoint)
+    last, cut = latest_whole(chosen.checkpoint)
+    for sentence in cut:
+        _say(trainer, f"warning: {sentence}")
     if last:
         load(trainer, last)
         _say(trainer, f"goes on from {last}")
