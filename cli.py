@@ -1,6 +1,6 @@
 """The command line, from a checkout: `python cli.py predict nemotron-4-15b`."""
 
-from perfmodel.commands.app import main
+from perfmodel.__main__ import main
 
 if __name__ == "__main__":
     main()

@@ -1,5 +1,24 @@
-"""`python -m perfmodel` is the command line."""
+"""The command line, as `perfmodel` and as `python -m perfmodel`: Ctrl-C stops it quietly from the first moment on."""
 
-from perfmodel.commands.app import main
+from __future__ import annotations
 
-main()
+import os
+import signal
+
+STOPPED = 130  # exit code after Ctrl-C
+
+
+def main() -> None:
+    """Run the command. While the program is still being loaded, Ctrl-C ends it at once: there is nothing to keep yet."""
+    waits = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # else it is ignored, as of a job in the background
+    if waits:
+        signal.signal(signal.SIGINT, lambda *_: os._exit(STOPPED))
+    from perfmodel.commands.app import main as run
+
+    if waits:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    run()
+
+
+if __name__ == "__main__":
+    main()

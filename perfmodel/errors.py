@@ -13,6 +13,8 @@ import errno
 from collections.abc import Iterable
 from typing import Final
 
+MOST_KNOWN: Final = 5000  # names that a word is held against
+LONGEST_KNOWN: Final = 200  # characters of one
 FAILURES: Final = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG}  # of a write, whatever its place is called
 
 
@@ -104,7 +106,9 @@ def did_you_mean(word: str, known: Iterable[str], *, offered: Iterable[str] | No
     'did you mean tensor_parallel?'
     """
     from difflib import get_close_matches
+    from itertools import islice
 
-    names = sorted(known)
-    close = get_close_matches(str(word)[:100].lower(), names if offered is None else sorted(offered), n=1, cutoff=0.6)
+    names = sorted(islice(known, MOST_KNOWN))
+    meant = names if offered is None else sorted(islice(offered, MOST_KNOWN))
+    close = get_close_matches(str(word)[:100].lower(), [name for name in meant if len(name) <= LONGEST_KNOWN], n=1, cutoff=0.6)
     return f"did you mean {close[0]}?" if close else f"known: {', '.join(names)}"

@@ -16,7 +16,7 @@ from perfmodel.count.flops import model_flop_per_token
 from perfmodel.count.iteration import Iteration, iteration
 from perfmodel.count.memory.fit import DOES_NOT_FIT, fit_probability, fit_verdict
 from perfmodel.count.memory.needed import MemoryBytes, memory_bytes
-from perfmodel.count.operators import hardware_flop, model_flop
+from perfmodel.count.operators import executed_flop, hardware_flop, model_flop
 from perfmodel.errors import InputError
 from perfmodel.frames import OneLine, Tabular
 from perfmodel.spec.axes import AXES, DATA, REPORTED, TENSOR
@@ -32,6 +32,8 @@ from perfmodel.timing.schedule import all_passes, breakdown, synchronised
 from perfmodel.timing.uncertainty import Estimate, Uncertainty, uncertainty, with_ends
 from perfmodel.units import HOURS_PER_DAY, SECONDS_PER_DAY, gpus_text, seconds_text
 
+NOT_FINITE: Final = "the numbers of this run give no finite iteration time; one of them is far too large or too small"
+SLACK: Final = 1e-9  # of rounding, in parts that sum up to a time
 SENDING: Final = tuple(axis for axis in AXES if axis not in (TENSOR, DATA))  # whose ranks send to one another
 SIZES: Final = (
     *(axis.name for axis in REPORTED),
@@ -223,18 +225,46 @@ def _days(predicted: StagePrediction, tokens: Numeric | None) -> dict[str, float
 
 def predict(run: Run) -> Prediction:
     """The prediction of every stage of `run`. Errors: InputError when its numbers are too large or small to give one."""
-    with np.errstate(all="ignore"):
-        stages = tuple((stage, predict_stage(run.setup(stage))) for stage in run.stages)
+    try:
+        with np.errstate(all="ignore"):
+            stages = tuple((stage, predict_stage(run.setup(stage))) for stage in run.stages)
+    except ArithmeticError:
+        raise InputError(NOT_FINITE) from None
     for _, predicted in stages:
-        numbers = (
-            predicted.iteration_time_s,
-            *predicted.iteration_time_interval_s,
-            predicted.mfu,
-            predicted.memory.total_bytes,
-        )
-        if not all(np.all(np.isfinite(number)) for number in numbers) or not np.all(predicted.iteration_time_s > 0):
-            raise InputError("the numbers of this run give no finite iteration time; one of them is far too large or too small")
+        if problem := impossible(predicted):
+            raise InputError(problem)
     return Prediction(run=run, stages=stages)
+
+
+def impossible(predicted: StagePrediction) -> str:
+    """Why no run can be as predicted, or "": what is checked of every result, whatever its input was.
+
+    Numbers are finite, parts of times and memory are not negative, and no GPU computes faster than its peak. MFU itself may
+    exceed 1 where the convention counts attention in full and kernels leave out the masked half: then the FLOPs count that run.
+    """
+    times = (predicted.iteration_time_s, *predicted.iteration_time_interval_s)
+    numbers = (*times, predicted.mfu, predicted.hfu, predicted.memory.total_bytes)
+    if not all(np.all(np.isfinite(number)) for number in numbers) or not all(np.all(time_s > 0) for time_s in times):
+        return NOT_FINITE
+    below = -SLACK * predicted.iteration_time_s
+    negative = [part for part, seconds in predicted.breakdown.items() if np.any(seconds < below)]
+    negative += [part for part, used in predicted.memory.items() if np.any(used < 0)]
+    if negative:
+        return (
+            f"the numbers of this run make {negative[0]} negative, which cannot be; one of them is far too large or too small"
+        )
+    share = float(np.max(peak_share(predicted)))
+    if share > 1.0:
+        computing = f"the numbers of this run make GPUs compute at {100 * share:.4g} % of their peak rate, which cannot be"
+        return f"{computing}; check those of cluster.gpu and of its kernels"
+    return ""
+
+
+def peak_share(predicted: StagePrediction) -> Numeric:
+    """The FLOPs that run over those of the peak rate, where MFU or HFU may exceed 1; else HFU, which is as large or larger."""
+    if not anywhere(predicted.hfu > 1.0) and not anywhere(predicted.mfu > 1.0):
+        return predicted.hfu
+    return predicted.work.fold(executed_flop) / (predicted.iteration_time_s * predicted.peak_flop_per_s)
 
 
 def predict_stage(setup: Setup) -> StagePrediction:

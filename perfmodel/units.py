@@ -31,7 +31,7 @@ _UNITS: Final = {  # dimension -> all of its units
     "dollars": {},
     "per_hour": {"/h": 1.0},
 }
-_NUMBER: Final = re.compile(r"\s*([-+]?(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*(.*?)\s*")
+_NUMBER: Final = re.compile(r"\s*([-+]?(?:\d[\d_]*(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?)\s*(.*?)\s*")
 
 # dimension -> (what it is called in an error, an example that works)
 DIMENSIONS: Final = {

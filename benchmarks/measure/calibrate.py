@@ -5,7 +5,7 @@ Every record is kept as soon as it is measured: a calibration that was stopped g
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -13,16 +13,20 @@ from perfmodel.benchmarks.fit.machine.calibrated import Machine, machine_profile
 from perfmodel.benchmarks.fit.profile import write_profile
 from perfmodel.benchmarks.measure.kernels.plan import kernel_points, plan_of
 from perfmodel.benchmarks.measure.kernels.points import key_of
-from perfmodel.benchmarks.measure.kernels.record_file import read_records
+from perfmodel.benchmarks.measure.kernels.record_file import read_lines
 from perfmodel.benchmarks.measure.processes import start
 from perfmodel.benchmarks.measure.steps.ranks import devices
-from perfmodel.errors import InputError
+from perfmodel.errors import InputError, shown
+from perfmodel.evidence.steps.odd_records import sound
 from perfmodel.evidence.steps.records import Record
+from perfmodel.units import parse_quantity
 
 Progress: TypeAlias = Callable[[int, int], None]  # how many records are there, of how many
+Warn: TypeAlias = Callable[[Sequence[str]], None]  # says what was left out
 KERNELS: Final = "perfmodel.benchmarks.measure.kernels.kernels"
 COLLECTIVES: Final = "perfmodel.benchmarks.measure.kernels.collectives"
 MOST_S: Final = 3 * 3600.0
+MOST: Final = 1e15  # of bytes or multiprocessors of a device
 HEADER: Final = "# Written by perfmodel calibrate: a cluster for run files, fitted on this machine's own kernels.\n"
 
 
@@ -31,7 +35,9 @@ def records_beside(output: Path) -> Path:
     return output.with_suffix(".records.jsonl")
 
 
-def calibrate(output: Path, *, device: str, smallest: bool = False, on_progress: Progress | None = None) -> dict[str, Any]:
+def calibrate(
+    output: Path, *, device: str, smallest: bool = False, on_progress: Progress | None = None, warn: Warn | None = None
+) -> dict[str, Any]:
     """Measure what is not there yet, fit and write the profile. Errors: InputError, PerfmodelError; records stay."""
     records = records_beside(output)
     if not output.parent.is_dir():
@@ -42,14 +48,31 @@ def calibrate(output: Path, *, device: str, smallest: bool = False, on_progress:
     _run([KERNELS, "--device", device, *small, "--output", str(records)], records, total, on_progress)
     if number > 1:
         _run([COLLECTIVES, "--device", device, *small, "--output", str(records)], records, total, on_progress, ranks=number)
-    return write_fitted(output, read_records(records))
+    return fit_file(output, records, warn=warn)
 
 
-def write_fitted(output: Path, records: Sequence[Record]) -> dict[str, Any]:
-    """Fit and write the profile of a machine, from records of one calibration or of several: of each point the median."""
+def fit_file(output: Path, records: Path, *, warn: Warn | None = None) -> dict[str, Any]:
+    """Fit and write the profile of a machine from a file of records; lines that are none are said. Errors: InputError."""
+    found = read_lines(records)
+    if warn:
+        warn(found.problems)
+    return write_fitted(output, found.records, warn=warn)
+
+
+def write_fitted(output: Path, records: Sequence[Record], *, warn: Warn | None = None) -> dict[str, Any]:
+    """Fit and write the profile of a machine, from records of one calibration or of several: of each point the median.
+
+    Records that others contradict are said, and left out. Errors: InputError where what is left is too little to fit.
+    """
     if not records:
         raise InputError("there are no records to fit")
-    profile = machine_profile(pooled(records), machine_of(records))
+    machine, found = machine_of(records), sound(pooled(records))
+    if warn:
+        warn(found.left_out)
+    try:
+        profile = machine_profile(found.records, machine)
+    except (ValueError, ArithmeticError, LookupError) as error:  # of NumPy and SciPy, where rows are too few for coefficients
+        raise InputError(f"these records are too few or too odd to fit: {type(error).__name__}, {shown(str(error))}") from None
     write_profile(output, profile, header=HEADER)
     return profile
 
@@ -93,10 +116,18 @@ def machine_of(records: Sequence[Record]) -> Machine:
         name=born["gpu"].removeprefix("cpu: "),
         device=born["device"],
         devices=int(max(inside, default=1)),
-        memory_bytes=float(born["memory_bytes"]),
-        cache_bytes=float(born["cache_bytes"]),
-        multiprocessors=int(born["multiprocessors"]),
+        memory_bytes=_stated(born, "memory_bytes"),
+        cache_bytes=_stated(born, "cache_bytes"),
+        multiprocessors=int(_stated(born, "multiprocessors")),
     )
+
+
+def _stated(born: Mapping[str, str], name: str) -> float:
+    """A number that a machine states of itself."""
+    number = parse_quantity(born[name], "count") if born[name][:1].isdecimal() else 0.0
+    if not 1.0 <= number <= MOST:
+        raise InputError(f"{shown(born[name])} is not a number of a machine", key=f"provenance.{name}")
+    return number
 
 
 def _run(command: Sequence[str], records: Path, total: int, on_progress: Progress | None, *, ranks: int = 0) -> None:

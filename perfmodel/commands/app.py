@@ -10,14 +10,14 @@ import gc
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from typing import Annotated, Final
+from typing import Annotated, Final, NoReturn
 
 import typer
 
 from perfmodel import __version__
 from perfmodel.commands.calibrate import calibrate
 from perfmodel.commands.compare import compare
-from perfmodel.commands.console import say
+from perfmodel.commands.console import STOPPED, all_printed, printed, say
 from perfmodel.commands.convert import convert
 from perfmodel.commands.diagnose import diagnose
 from perfmodel.commands.explain import explain
@@ -33,7 +33,7 @@ from perfmodel.commands.sweep import sweep
 from perfmodel.commands.timeline import timeline
 from perfmodel.commands.validate import validate
 from perfmodel.commands.whatif import whatif
-from perfmodel.errors import PerfmodelError
+from perfmodel.errors import InputError, MachineError, PerfmodelError, write_failure
 
 PANELS: Final[Mapping[str, Mapping[str, Callable[..., None]]]] = {
     "Predict": {"predict": predict, "infer": infer, "explain": explain},
@@ -76,7 +76,7 @@ def program(names: Iterable[str] = tuple(COMMANDS)) -> typer.Typer:
 
 def _version(wanted: bool) -> None:
     if wanted:
-        print(f"perfmodel {__version__}")
+        printed(f"perfmodel {__version__}\n")
         raise typer.Exit
 
 
@@ -92,7 +92,24 @@ def main() -> None:
     gc.set_threshold(100_000)  # importing makes many objects and hardly any garbage: passes over them cost a tenth of the start
     asked = [name for name in sys.argv[1:2] if name in COMMANDS]
     try:
-        program(asked or COMMANDS)()
+        try:
+            program(asked or COMMANDS)()
+        finally:
+            all_printed()
+    except KeyboardInterrupt:
+        sys.exit(STOPPED)
     except PerfmodelError as error:
-        say(" ".join(str(error).split()))
-        sys.exit(error.exit_code)
+        _end(error)
+    except MemoryError:
+        _end(MachineError("this takes more memory than the machine gives"))
+    except ArithmeticError:
+        _end(InputError("a number of the input is far too large or too small: no finite result follows from it"))
+    except RecursionError:
+        _end(InputError("the input is nested too deeply"))
+    except OSError as error:
+        _end(write_failure(str(error.filename or "standard output or another file"), error))
+
+
+def _end(error: PerfmodelError) -> NoReturn:
+    say(str(error))
+    sys.exit(error.exit_code)

@@ -145,18 +145,19 @@ def _measure(device: str, output: Path, records: Path | None, *, smallest: bool)
 
     device = chosen_device(device)  # refuses a Python without torch before anything below imports it
     from perfmodel.benchmarks.measure.calibrate import calibrate as calibrate_machine
-    from perfmodel.benchmarks.measure.calibrate import records_beside, write_fitted
-    from perfmodel.benchmarks.measure.kernels.record_file import read_records
+    from perfmodel.benchmarks.measure.calibrate import fit_file, records_beside
 
+    warnings: list[str] = []
     try:
         with progress_bar("measuring") as advance:
             if records is None:
-                profile = calibrate_machine(output, device=device, smallest=smallest, on_progress=advance)
+                profile = calibrate_machine(output, device=device, smallest=smallest, on_progress=advance, warn=warnings.extend)
             else:
-                profile = write_fitted(output, read_records(records))
+                profile = fit_file(output, records, warn=warnings.extend)
     except KeyboardInterrupt:
         say(f"stopped; the same command continues with {records_beside(output)}")
         raise typer.Exit(STOPPED) from None
+    warn_of(warnings)
     from perfmodel.report.text.measured.step import calibration_report
 
     emit_table(calibration_report(profile), None)

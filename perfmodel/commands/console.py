@@ -6,12 +6,13 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from perfmodel.errors import InputError, write_failure
+from perfmodel.printable import one_line, printable, printable_json
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -66,11 +67,11 @@ def emit(
     elif form == "csv":
         from perfmodel.report.text.rows import csv_text
 
-        _emit_text(csv_text(rows()), output)
+        _emit_text(printable(csv_text(rows())), output)
     elif form == "markdown":
         from perfmodel.report.text.markdown import as_markdown
 
-        _emit_text(as_markdown(report()), output)
+        _emit_text(printable(as_markdown(report())), output)
     else:
         emit_table(report(), output)
 
@@ -83,11 +84,17 @@ def _emit_text(text: str, output: Path | None) -> None:
 
 
 def emit_json(document: Any, output: Path | None) -> None:
-    """Write a document as JSON; non-ASCII characters are escaped where standard output cannot encode them."""
+    """Write a document as JSON; non-ASCII characters are escaped where standard output cannot encode them.
+
+    Errors: InputError for a number that is not finite, which JSON cannot hold.
+    """
     import json
 
     encoding = "utf-8" if output is not None or sys.stdout is None else sys.stdout.encoding
-    text = json.dumps(document, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+    try:
+        text = printable_json(json.dumps(document, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+    except ValueError:
+        raise InputError("a number of the result is not finite; one of the input is far too large or too small") from None
     try:
         text.encode(encoding)
     except UnicodeEncodeError:
@@ -110,9 +117,11 @@ def emit_table(content: RenderableType, output: Path | None) -> None:
         return
     from rich.console import Console
 
+    from perfmodel.report.text.terminal import Seen
+
     console = Console(width=columns, markup=False, highlight=False, emoji=False)
     with console.capture() as captured:
-        console.print(content)
+        console.print(Seen(content))
     printed(captured.get())
 
 
@@ -125,15 +134,37 @@ def printed(text: str) -> None:
         sys.stdout.flush()
     except UnicodeEncodeError:  # the locale cannot encode a name
         printed(text.encode(sys.stdout.encoding, errors="backslashreplace").decode(sys.stdout.encoding))
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
-        raise write_failure("standard output cannot be written to", error) from None
+        _given_up(sys.stdout)
+        if not isinstance(error, BrokenPipeError):
+            raise write_failure("standard output cannot be written to", error) from None
+
+
+def all_printed() -> None:
+    """See that what libraries printed (help, completion) has left the buffer of standard output, as far as it can go."""
+    if sys.stdout is not None and not sys.stdout.closed:
+        printed("")
+
+
+def _given_up(stream: TextIO) -> None:
+    """Nothing more can be written to a stream: what is left in its buffer goes nowhere, without an error at the very end."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def say(sentence: str, *, prefix: str = "perfmodel: ") -> None:
-    """Print one line to standard error."""
-    print(f"{prefix}{sentence}", file=sys.stderr)
+    """Print one line to standard error, of what a terminal may show; where it is closed or full, nobody hears it."""
+    if sys.stderr is None:
+        return
+    try:
+        print(f"{prefix}{one_line(sentence)}", file=sys.stderr)
+    except OSError:
+        _given_up(sys.stderr)
+
+
+def is_watched() -> bool:
+    """Whether standard error is a terminal."""
+    return sys.stderr is not None and sys.stderr.isatty()
 
 
 def write_file(content: str | bytes, output: Path) -> None:
@@ -153,7 +184,7 @@ def write_file(content: str | bytes, output: Path) -> None:
 
 def progress(items: Sequence[Any], what: str) -> Any:
     """Iterate over `items`, with a progress bar if standard error is a terminal."""
-    if not sys.stderr.isatty():
+    if not is_watched():
         return items
     from rich.console import Console
     from rich.progress import track
@@ -164,7 +195,7 @@ def progress(items: Sequence[Any], what: str) -> Any:
 @contextmanager
 def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
     """A progress bar on standard error, advanced by calls with (done, total); without effect if that is not a terminal."""
-    if not sys.stderr.isatty():
+    if not is_watched():
         yield lambda *_: None
         return
     from rich.console import Console

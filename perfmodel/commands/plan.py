@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from perfmodel.commands.console import STOPPED, emit, form_of
+from perfmodel.commands.console import STOPPED, emit, form_of, is_watched
 from perfmodel.commands.hardware_plans import check_alone, named_clusters, print_hardware_plans
 from perfmodel.commands.options import FORM, AsCsv, AsJson, AsMarkdown, Evidence, completed
 from perfmodel.commands.plan_files import asked_launcher, launcher_arguments, named_file, write_launch_files, write_runs
@@ -393,7 +393,7 @@ def _keep_freed_memory() -> None:
 @contextmanager
 def _counting() -> Iterator[Callable[[int], None]]:
     """A count of evaluated layouts on standard error, if that is a terminal."""
-    if not sys.stderr.isatty():
+    if not is_watched():
         yield lambda _: None
         return
     from rich.console import Console

@@ -271,6 +271,18 @@ def hardware_flop(operators: Iterable[Operator]) -> Numeric:
     return _sum(op.repeats * op.flop for op in operators if isinstance(op, Matmul | FusedAttention))
 
 
+def executed_flop(operators: Iterable[Operator]) -> Numeric:
+    """FLOPs that the kernels of one GPU run in one iteration: hardware FLOPs without pairs of attention that a mask hides."""
+    return _sum(op.repeats * op.flop * _run_share(op) for op in operators if isinstance(op, Matmul | FusedAttention))
+
+
+def _run_share(operator: Matmul | FusedAttention) -> Numeric:
+    """The share of the counted FLOPs that run."""
+    if isinstance(operator, Matmul):
+        return 1.0
+    return operator.mean_keys / (operator.farthest_key * np.maximum(operator.counted, 1.0))
+
+
 def is_attention_core(operator: Operator) -> bool:
     """Whether `operator` works on queries, keys, values and scores alone."""
     return operator.role in ATTENTION_CORE

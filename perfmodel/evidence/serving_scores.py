@@ -115,6 +115,9 @@ def _compared(
         loads[work] = workload_load(work)
     load = loads[work]
     predicted = float(measured_value(work, load, metric))
+    if not 0.0 < predicted < np.inf:
+        reason = "its numbers give no finite prediction; one of them is far too large or too small"
+        return replace(plain, measured=replace(row, workload=None, reason=reason))
     found = value_uncertainty(work.setup, load, predicted, metric, Discrepancy())
     widths = (float(np.log(predicted / found.low_s)), float(np.log(found.high_s / predicted)))
     lack = evidence.discrepancy(metric, plain.models, row.labels["load"])

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, fields
 from functools import cache
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from perfmodel.errors import InputError, PerfmodelError, did_you_mean, shown
 from perfmodel.exchange.annotations import SPREAD
@@ -29,6 +30,17 @@ from perfmodel.spec.fields import (
 from perfmodel.units import parse_quantity
 
 S = TypeVar("S", bound=Spec)
+MOST: Final = {  # of each dimension in SI units: orders of magnitude above what exists, for machines of years to come
+    "s": 1e9,  # 30 years
+    "days": 1e5,
+    "bytes": 1e18,
+    "bytes_per_s": 1e17,
+    "flop_per_s": 1e20,  # of one GPU
+    "W": 1e9,
+    "count": 1e20,  # tokens
+    "ratio": 1e9,
+    "dollars": 1e9,
+}
 
 
 def build(spec: type[S], mapping: Any) -> S:
@@ -97,9 +109,15 @@ def _number(rule: Number, value: Any) -> Any:
     if value is None and rule.optional:
         return None
     number = parse_quantity(value, rule.dimension)
-    if problem := rule.problem(number):
+    if problem := rule.problem(number) or _beyond_all(number, rule.dimension):
         raise InputError(problem.replace(shown(number), shown(value), 1))
     return int(number) if rule.integer else number
+
+
+def _beyond_all(number: float, dimension: str) -> str:
+    """What is wrong with a number in a file that is larger than anything there is, or ""; equations may take larger ones."""
+    most = MOST.get(dimension, math.inf)
+    return f"{shown(number)} must be at most {most:g}: there is nothing like it" if number > most else ""
 
 
 def _entry(rule: NumberTable | Grid, name: str, value: Any) -> Any:

@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from math import inf
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
 import yaml
 
 from perfmodel.errors import InputError, shown
+from perfmodel.exchange.aliases import refuse_repetition
 
 FILE_SUFFIXES: Final = (".yaml", ".yml", ".toml", ".json")
 LARGEST_BYTES: Final = 1_000_000
 TOO_DEEP: Final = "nested too deeply to be read"
 DEEPEST: Final = 500
+LONGEST_INTEGER: Final = 40  # characters
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -46,11 +49,31 @@ def _unique_mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return dict(pairs)
 
 
-def _construct_integer(loader: Any, node: Any) -> int:
-    return int(loader.construct_scalar(node))
+def _construct_integer(loader: Any, node: Any) -> float:
+    return whole_number(loader.construct_scalar(node))
 
 
-_FLOAT = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
+def whole_number(text: str) -> float:
+    """A whole number; as a float from LONGEST_INTEGER characters on, so that no number is too large for one.
+
+    >>> whole_number("12"), whole_number("1" + "0" * 40)
+    (12, 1e+40)
+    """
+    number = int(text) if len(text) < LONGEST_INTEGER else float(text)
+    if number in {inf, -inf}:
+        raise ValueError(f"a whole number of {len(text):,} digits is too large")
+    return number
+
+
+def _refuse_large(value: Any) -> None:
+    """TOML's reader leaves whole numbers as long as they are."""
+    if isinstance(value, int) and abs(value) >= 10**LONGEST_INTEGER:
+        raise ValueError("a whole number in it is too large")
+    for each in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        _refuse_large(each)
+
+
+_FLOAT = r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?"  # one way to read each text: in linear time
 _Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
 _Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^[-+]?\d+$"), list("-+0123456789"))
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(f"^{_FLOAT}$"), list("-+.0123456789"))
@@ -131,12 +154,17 @@ def parse_text(text: str, *, suffix: str = ".yaml") -> Any:
         if suffix == ".json":
             import json
 
-            return json.loads(text, object_pairs_hook=_unique_mapping) if text.strip() else None
+            hooks: dict[str, Any] = {"object_pairs_hook": _unique_mapping, "parse_int": whole_number}
+            return json.loads(text, **hooks) if text.strip() else None
         if suffix == ".toml":
             import tomllib
 
-            return tomllib.loads(text) or None
+            document = tomllib.loads(text)
+            _refuse_large(document)
+            return document or None
         _refuse_depth(text)
+        if "&" in text and "*" in text:
+            refuse_repetition(yaml.parse(text, Loader=_Loader))
         return yaml.load(text, Loader=_Loader)  # noqa: S506 - a safe loader with fewer types
     except yaml.MarkedYAMLError as error:
         if "nesting depth" in str(error.problem):  # PyYAML from 6.0.4 on has a limit of its own

@@ -18,8 +18,8 @@ from perfmodel.spec.precision import RECIPES
 from perfmodel.spec.run import RampStage, Run
 from perfmodel.spec.stack import SoftwareStack
 
-FACTOR: Final = re.compile(r"x((?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)")
-QUANTITY: Final = re.compile(r"\s*([-+]?(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*([^\d\s].*)?")
+FACTOR: Final = re.compile(r"x((?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?)")
+QUANTITY: Final = re.compile(r"\s*([-+]?(?:\d[\d_]*(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?)\s*([^\d\s].*)?")
 
 _NETWORK: Final = "cluster.links.network.bandwidth_bytes_per_s"
 _LAST: Final = "stages[-1]."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from perfmodel.errors import InputError, write_failure
@@ -23,7 +24,8 @@ def as_bytes(content: str | bytes) -> bytes:
 def write_bytes(path: Path, content: bytes) -> None:
     """Write `content` to a temporary file beside `path` and rename it.
 
-    A pipe or a device is written into, a link is followed, and an existing file keeps its permissions.
+    A pipe or a device is written into, a link is followed, and an existing file keeps its permissions. The new content is on
+    the disk before it takes the place of the old: whatever stops the machine, one of the two is there whole.
     Errors: InputError when the place cannot be written to, MachineError when the disk is full or fails.
     """
     try:
@@ -35,6 +37,8 @@ def write_bytes(path: Path, content: bytes) -> None:
             _replace(target, content, permissions=_default_permissions() if mode is None else stat.S_IMODE(mode))
         else:
             target.write_bytes(content)
+    except RuntimeError:  # before Python 3.13
+        raise InputError(f"{str(path)[:200]} cannot be written: it is a link to itself") from None
     except (OSError, ValueError) as error:
         raise write_failure(f"{str(path)[:200]} cannot be written", error, otherwise="not the name of a file") from None
 
@@ -61,11 +65,24 @@ def _replace(target: Path, content: bytes, *, permissions: int) -> None:
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
         temporary.chmod(permissions)
         temporary.replace(target)
+        sync_folder(target.parent)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the names in a folder on the disk too, where its file system can."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def _default_permissions() -> int:

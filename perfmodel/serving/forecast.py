@@ -16,6 +16,7 @@ from perfmodel.count.serving_memory import (
     sequence_bytes,
     serving_memory,
 )
+from perfmodel.errors import InputError
 from perfmodel.frames import Tabular
 from perfmodel.serving.intervals import value_uncertainty
 from perfmodel.serving.law import ServedLoad, most_running, served_load
@@ -177,6 +178,8 @@ def serving_forecast(
     memory, most = serving_memory(setup), float(most_running(setup, request))
     shown = np.asarray(concurrencies(most, clients, with_most=with_most))
     load = served_load(setup, request, shown)
+    if not all(np.all(np.isfinite(each) & (np.asarray(each) >= 0)) for each in (load.ttft_s, load.tpot_s, load.e2e_s, most)):
+        raise InputError("the numbers of this server give no finite times; one of them is far too large or too small")
     models = model_class(has_experts=setup.model.mixture is not None)
     intervals = {}
     for metric, value in ((TTFT, load.ttft_s), (TPOT, load.tpot_s), (E2E, load.e2e_s), (TOKENS, load.tokens_per_s)):

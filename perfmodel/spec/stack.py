@@ -10,8 +10,23 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import ClassVar, Final
 
+from perfmodel.errors import InputError, shown
 from perfmodel.spec.axes import AXES
-from perfmodel.spec.fields import Numeric, Spec, choice, choices, count, flag, number, part, spreads, text, words
+from perfmodel.spec.fields import (
+    Numeric,
+    Spec,
+    anywhere,
+    check_fields,
+    choice,
+    choices,
+    count,
+    flag,
+    number,
+    part,
+    spreads,
+    text,
+    words,
+)
 from perfmodel.spec.layout import PIPELINE_SCHEDULES, RECOMPUTE_MODULES, SHARDINGS
 from perfmodel.spec.machines.coefficients import ATTENTION_LIBRARIES, FASTEST, MATMUL_LIBRARIES, NORM_KERNELS
 from perfmodel.spec.precision import LOW_ATTENTION, RECIPES, PrecisionRecipe
@@ -112,6 +127,12 @@ class HostWork(Spec):
     iteration_s: Numeric = number("s")  # data loading, logging, timers and synchronisation of an iteration
     clock_scale: Numeric = number("ratio", above=0, maximum=2)  # times cluster.compute_scale, for 16-bit kernels
     spread: Mapping[str, Numeric] = spreads()
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if anywhere(self.unlisted_work < 1.0):  # the low end of its interval may be lower (spread.moved)
+            least = "must be at least 1: a pass takes as long as its operators, or longer"
+            raise InputError(f"{shown(self.unlisted_work)} {least}", key="unlisted_work")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)

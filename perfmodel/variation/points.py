@@ -17,7 +17,7 @@ from perfmodel.count.parameters import parameter_count
 from perfmodel.economics.cost import dollars
 from perfmodel.economics.goodput import calendar_days, effective_share
 from perfmodel.errors import InputError, PerfmodelError
-from perfmodel.prediction import StagePrediction, predict_stage
+from perfmodel.prediction import StagePrediction, peak_share, predict_stage
 from perfmodel.spec.axes import FILLING
 from perfmodel.spec.economics import Economics
 from perfmodel.spec.fields import Numeric, plain
@@ -29,6 +29,7 @@ from perfmodel.spec.setup import Setup
 GPUS: Final = "gpus"  # not a key of a run: sets data_parallel so that the run has this many GPUs
 POINTS_AT_ONCE: Final = 4096  # points in one call, so that memory stays small
 NO_TIME: Final = "its numbers give no finite time: one of them is far too large or too small"
+TOO_FAST: Final = "its numbers make GPUs compute faster than their peak rate, which cannot be"
 TOTALS: Final = ("tokens", "days", "gpu_hours", "calendar_days", "calendar_gpu_hours", "dollars")
 
 
@@ -106,12 +107,14 @@ def _predicted(subject: VariedStage, number: int) -> Iterator[PointOutcome]:
     with np.errstate(all="ignore"):
         predicted = predict_stage(subject.setup)
         values = {**predicted.quantities(), **_totals(predicted, subject)}
+        shares = np.broadcast_to(peak_share(predicted), (number,))
     columns = {name: None if value is None else np.broadcast_to(value, (number,)) for name, value in values.items()}
     for point in range(number):
         numbers: dict[str, Any] = {name: None if each is None else each[point].item() for name, each in columns.items()}
         known = [each for each in numbers.values() if each is not None]
         is_sound = bool(np.all(np.isfinite(known))) and numbers["iteration_time_s"] > 0
-        yield PointOutcome(numbers=numbers) if is_sound else PointOutcome(refusal=NO_TIME)
+        refusal = NO_TIME if not is_sound else TOO_FAST if shares[point] > 1.0 else ""
+        yield PointOutcome(refusal=refusal) if refusal else PointOutcome(numbers=numbers)
 
 
 def _totals(predicted: StagePrediction, subject: VariedStage) -> dict[str, Numeric | None]:

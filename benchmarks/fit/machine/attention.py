@@ -9,6 +9,7 @@ import numpy as np
 
 from perfmodel.benchmarks.fit.regression import MOST_SPREAD, Floats, Free, fit_of_few, rounded
 from perfmodel.count.operators import FusedAttention
+from perfmodel.errors import InputError
 from perfmodel.evidence.steps.records import Record
 from perfmodel.spec.machines.coefficients import AttentionCoefficients
 from perfmodel.spec.machines.hardware import Gpu
@@ -41,6 +42,8 @@ def attention_entries(records: Sequence[Record], gpu: Gpu, device: str, sources:
     for precision in sorted({each.labels["precision"] for each in records}):
         for phase, name in DIRECTIONS.items():
             chosen = [each for each in records if (each.labels["precision"], each.labels["phase"]) == (precision, phase)]
+            if not chosen:
+                raise InputError(f"there are no attention records of {precision}, {phase} to fit")
             key = f"{name}_fp32" if precision == "fp32" else name
             entries[key], errors = _fit(chosen, gpu, precision, phase, _kept(gpu, device, phase))
             sources[f"gpu.kernels.{key}"] = (

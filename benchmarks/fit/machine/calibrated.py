@@ -79,7 +79,10 @@ def machine_profile(records: Sequence[Record], machine: Machine) -> dict[str, An
 def datasheet(by_kind: Mapping[str, Sequence[Record]], machine: Machine) -> dict[str, Any]:
     """What a datasheet would print; of a CPU, which has none, the best that was measured."""
     peaks = _peaks(by_kind["matmul"])
-    bandwidth = max(each.sizes["moved_bytes"] / each.seconds for each in by_kind["memory_bound"] if _is_cold_copy(each))
+    copies = [each.sizes["moved_bytes"] / each.seconds for each in by_kind["memory_bound"] if _is_cold_copy(each)]
+    if not copies:
+        raise InputError("there are no cold copies among the memory_bound records, from which the memory's rate follows")
+    bandwidth = max(copies)
     known = expand_part(Gpu, "gpus", gpu_like(machine.name) if machine.device == "cuda" else COMMON)
     limited = {}
     if machine.device == "cuda":

@@ -17,6 +17,7 @@ from perfmodel.benchmarks.measure.kernels.plan import THROUGH_PARAMETERS
 from perfmodel.benchmarks.measure.kernels.points import key_of
 from perfmodel.benchmarks.measure.kernels.traffic import operator_of
 from perfmodel.count.operators import MemoryBound
+from perfmodel.errors import InputError
 from perfmodel.evidence.steps.records import Record
 from perfmodel.spec.machines.coefficients import MEMORY_BOUND_KERNELS, MemoryBoundCoefficients
 from perfmodel.spec.machines.hardware import Gpu
@@ -42,7 +43,7 @@ def memory_bound_entries(records: Sequence[Record], gpu: Gpu, sources: dict[str,
     """The coefficients of every kernel and precision; where each comes from goes into `sources`."""
     entries: dict[str, Any] = {}
     busy = {key_of(_alone(each)): each.seconds for each in records if "busy" in each.labels}
-    records = [each for each in records if "busy" not in each.labels]
+    records = [each for each in records if "busy" not in each.labels and {"rows", "columns"} <= each.sizes.keys()]
     for kernel in MEMORY_BOUND_KERNELS:
         wanted = "cold" if kernel in THROUGH_PARAMETERS else "warm"
         for precision in ("bf16", "fp32"):
@@ -56,6 +57,8 @@ def memory_bound_entries(records: Sequence[Record], gpu: Gpu, sources: dict[str,
             if chosen:
                 name = "-".join(filter(None, (kernel, memory_bound_of(chosen[0]).precision)))
                 entries[name], sources[f"gpu.kernels.memory_bound.{name}"] = _entry(chosen, gpu, busy)
+    if not entries:
+        raise InputError("there are no memory_bound records of kernels that models run, such as layernorm and adam, to fit")
     for name, kernel in STANDS_FOR.items():
         like = next((f"{kernel}-{each}" for each in ("bf16", "fp32") if f"{kernel}-{each}" in entries), next(iter(entries)))
         entries[name] = entries[like] | {"evidence": {"basis": "transferred"}}

@@ -1,7 +1,7 @@
 """A file of records that grows while points are measured, and is gone on with where it was left.
 
 A record is written in one piece as soon as it is measured. A last line without an end is what a full disk or a lost machine
-left of one: it is dropped.
+left of one: it is dropped. A line that is broken is named, and all others are used.
 """
 
 from __future__ import annotations
@@ -9,33 +9,54 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from perfmodel.benchmarks.measure.kernels.points import Point, key_of
 from perfmodel.benchmarks.measure.kernels.timing import Timing
 from perfmodel.errors import InputError, MachineError, PerfmodelError, write_failure
 from perfmodel.evidence.steps.records import Record, record
+from perfmodel.exchange.documents import read_text, whole_number
 
+LARGEST_BYTES: Final = 100_000_000
+MOST_NAMED: Final = 5  # broken lines
 Take: TypeAlias = Callable[[Point], Timing]
 Progress: TypeAlias = Callable[[int, int, Point], None]  # how many of how many are measured, and the one that comes next
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordLines:
+    """The records of a file, and a sentence for what of it is none."""
+
+    records: tuple[Record, ...]
+    problems: tuple[str, ...]
+
+
+def read_lines(path: Path) -> RecordLines:
+    """All records of a file, whole lines alone; broken lines are named. Errors: InputError where no line is a record."""
+    *lines, rest = read_text(path, largest_bytes=LARGEST_BYTES).split("\n")
+    found, broken = [], []
+    for number, line in enumerate(lines, start=1):
+        try:
+            if line.strip():
+                found.append(record(json.loads(line, parse_int=whole_number)))
+        except (PerfmodelError, ValueError, RecursionError) as error:
+            reason = error if isinstance(error, PerfmodelError) else "not valid JSON"
+            broken.append(f"{path}, line {number}: {reason}")
+    if broken and not found:
+        raise InputError(broken[0])
+    problems = [f"{sentence}; the line is left out" for sentence in broken[:MOST_NAMED]]
+    if len(broken) > MOST_NAMED:
+        problems.append(f"{path}: {len(broken) - MOST_NAMED:,} more lines are no records, and left out")
+    if rest.strip():
+        problems.append(f"{path}: its last line has no end, as when a disk is full; it is left out")
+    return RecordLines(records=tuple(found), problems=tuple(problems))
+
+
 def read_records(path: Path) -> list[Record]:
-    """All records of a file, whole lines alone. Errors: InputError with the number of the line."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read: {getattr(error, 'strerror', None) or 'it is no text'}") from None
-    lines = text.split("\n")[:-1]
-    return [_record(line, f"{path}, line {number}") for number, line in enumerate(lines, start=1) if line.strip()]
-
-
-def _record(line: str, place: str) -> Record:
-    try:
-        return record(json.loads(line))
-    except (PerfmodelError, json.JSONDecodeError) as error:
-        raise InputError(f"{place}: {error}") from None
+    """All records of a file that are whole. Errors: InputError where no line is a record."""
+    return list(read_lines(path).records)
 
 
 class RecordFile:

@@ -7,7 +7,6 @@ are left out, as long as others have one.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ OLDER_KINDS: Final = {"Kernel": "kernel", "Memcpy": "gpu_memcpy", "Memset": "gpu
 OF_THE_PROFILER: Final = "Trace"  # the category of events about the profiler itself
 SPAN, FLOWS, FACT = "X", ("s", "t", "f"), "M"
 LONGEST_US: Final = 1e12  # a fortnight
+LATEST_US: Final = 1e17  # 3,000 years from when the clock began
 NANOSECONDS: Final = 1000.0  # in a microsecond, the unit of the format
 
 
@@ -211,6 +211,6 @@ def _thread(event: Mapping[str, Any]) -> Thread:
 
 def _number(event: Mapping[str, Any], name: str) -> float:
     value = event.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= LATEST_US:
         raise InputError(f"{shown(value)} where {shown(str(event.get('name', 'an event')))} needs a time", key=name)
     return float(value)

@@ -21,7 +21,6 @@ bytes are in a cache when the operator begins.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Final
@@ -33,6 +32,7 @@ SCHEMA_VERSION: Final = 1
 KINDS: Final = ("matmul", "attention", "memory_bound", "collective")
 NUMBER: Final = (int, float)
 LARGEST: Final = 1e12
+MOST: Final = 1e18  # of any size
 PROVENANCE: Final = ("gpu", "software", "date", "command")  # what every record has to state
 SIZES: Final = {
     "matmul": ("rows", "columns", "inner"),
@@ -77,6 +77,10 @@ class Record:
         _check_all("", {name: getattr(self, name) for name in ("seconds", "spread", "repeats")}, NUMBER, "numbers")
         if not 0 < self.seconds < LARGEST:
             raise InputError(f"{shown(self.seconds)} is not a time", key="seconds")
+        if not 0 <= self.spread < LARGEST:
+            raise InputError(f"{shown(self.spread)} is not a spread", key="spread")
+        if not 1 <= self.repeats < LARGEST:
+            raise InputError(f"{shown(self.repeats)} is not a number of repeats", key="repeats")
         self._check_present("provenance", PROVENANCE, "every record states where it was measured")
         self._check_present("sizes", SIZES[self.kind], f"a {self.kind} record has {', '.join(SIZES[self.kind])}")
         self._check_present("labels", LABELS[self.kind], f"a {self.kind} record has {', '.join(LABELS[self.kind])}")
@@ -89,7 +93,7 @@ class Record:
 
     def _check_values(self) -> None:
         for name, size in self.sizes.items():
-            if not 0 <= size < math.inf or (size == 0 and name not in MAY_BE_ZERO):
+            if not 0 <= size < MOST or (size == 0 and name not in MAY_BE_ZERO):
                 raise InputError(f"{shown(size)} is not a size", key=f"sizes.{name}")
         for name, known in WORDS.items():
             if name in self.labels and self.labels[name] not in known:

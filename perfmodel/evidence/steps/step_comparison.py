@@ -15,7 +15,7 @@ import numpy as np
 
 from perfmodel.count.memory.needed import stage_memory_bytes
 from perfmodel.count.operators import Collective, FusedAttention, Matmul, Operator
-from perfmodel.errors import InputError
+from perfmodel.errors import InputError, shown
 from perfmodel.evidence.steps.step_records import CollectiveCount, OperatorTime, StepRecord
 from perfmodel.frames import Tabular
 from perfmodel.prediction import Prediction, StagePrediction
@@ -193,6 +193,8 @@ def _differs(run: Run, stage: StagePrediction, settings: Mapping[str, Any]) -> l
     found = []
     for part, spec, names in (("model", run.model, MODEL_SIZES), ("layout", stage.layout, COMPARED)):
         theirs = settings.get(part, {})
+        if not isinstance(theirs, Mapping):
+            raise InputError(f"{shown(theirs)} where the settings of a {part} are needed", key=f"settings.{part}")
         for name in names:
             ours = getattr(spec, name)
             if name in theirs and _text(ours) != _text(theirs[name]):

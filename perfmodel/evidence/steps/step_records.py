@@ -15,6 +15,9 @@ from perfmodel.evidence.steps.records import PROVENANCE
 
 STEP_SCHEMA_VERSION: Final = 1
 KIND: Final = "training_step"
+AGREEMENT: Final = 0.01  # of numbers that follow from each other
+MOST_INSIDE: Final = 3.0  # of a step, in its operators: medians and means over ranks need not add up exactly
+MOST: Final = 1e20  # of seconds, bytes, FLOP/s, whatever a step has: far above what a machine does
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,9 +115,21 @@ class StepRecord:
         for name in ("iteration_time_s", "profiled_iteration_time_s", "tokens_per_s"):
             if not getattr(self, name) > 0:
                 raise InputError(f"{shown(getattr(self, name))} is not a positive number", key=name)
+        self._check_sums()
         missing = [name for name in PROVENANCE if name not in self.provenance]
         if missing:
             raise InputError("missing; every record states where it was measured", key=f"provenance.{missing[0]}")
+
+    def _check_sums(self) -> None:
+        """What belongs together has to agree, whoever wrote it."""
+        rate = self.tokens_per_iteration / self.iteration_time_s
+        if abs(rate - self.tokens_per_s) > AGREEMENT * rate:
+            wrong = f"{self.tokens_per_s:.4g} is not the {rate:.4g} that follow from tokens_per_iteration and iteration_time_s"
+            raise InputError(wrong, key="tokens_per_s")
+        inside_s = sum(each.seconds for each in self.operators)
+        if inside_s > MOST_INSIDE * self.profiled_iteration_time_s:
+            step = f"profiled_iteration_time_s, {self.profiled_iteration_time_s:.4g} s"
+            raise InputError(f"they take {inside_s:.4g} s together, far more than {step}", key="operators")
 
     def document(self) -> dict[str, Any]:
         """The JSON object of this record."""
@@ -165,6 +180,8 @@ def _value(hint: Any, value: Any, path: str) -> Any:
     elif hasattr(hint, "__dataclass_fields__"):
         return _built(hint, value, path)
     elif isinstance(value, (int, float) if hint is float else hint) and not isinstance(value, bool):
+        if hint in {int, float} and not 0 <= value <= MOST and not (path.startswith("losses") and abs(value) <= MOST):
+            raise InputError(f"{shown(value)} is not a number from 0 to {MOST:g}", key=path)
         return value
     raise InputError(f"{shown(value)} where {_words(hint)} is needed", key=path)
 

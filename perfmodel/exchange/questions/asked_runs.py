@@ -73,7 +73,7 @@ def is_foreign_run(source: str) -> bool:
 def has_gpus(source: str) -> bool:
     """Whether a file of a run says on how many GPUs it runs."""
     mapping = _mapping(source)
-    return GPUS in mapping or all(FILLING.name in each for each in mapping.get("stages", []) if isinstance(each, Mapping))
+    return GPUS in mapping or all(FILLING.name in each for each in _stages(mapping))
 
 
 def _importer(source: str) -> Importer | None:
@@ -117,7 +117,7 @@ def _with_parts(
 ) -> dict[str, Any]:
     """The mapping of a run with other parts; figures that its source published are then no longer of it."""
     given: dict[str, Any] = {key: value for key, value in (("model", model), ("cluster", cluster)) if value is not None}
-    stages = [_without(each, "published") for each in mapping.get("stages", [])]
+    stages = [_without(each, "published") for each in _stages(mapping)]
     if gpus is not None:
         given[GPUS] = whole_number("gpus", gpus)
         stages = [_without(each, FILLING.name) for each in stages]
@@ -126,8 +126,18 @@ def _with_parts(
     return {**mapping, **given, "stages": stages, "assumptions": _still_true(mapping.get("assumptions", []), given)}
 
 
+def _stages(mapping: Mapping[str, Any]) -> list[Any]:
+    """The ramp stages of a mapping, each a mapping. Errors: InputError for anything else."""
+    stages = mapping.get("stages", [])
+    if not isinstance(stages, list) or not all(isinstance(each, Mapping) for each in stages):
+        raise InputError(f"{shown(stages)} where a list of ramp stages is needed", key="stages")
+    return stages
+
+
 def _with_tokens(stages: list[dict[str, Any]], tokens: float) -> list[dict[str, Any]]:
     """The stages of a run of so many tokens: all but the last keep theirs."""
+    if not stages:
+        raise InputError("missing; at least one stage of the batch ramp is needed", key="stages")
     *rising, last = stages
     used = sum(positive_number("tokens", each.get("tokens", 0)) for each in rising)
     if used >= tokens:

@@ -28,7 +28,7 @@ from perfmodel.variation.points import GPUS
 
 MOST_VALUES: Final = 1000
 RANGE: Final = re.compile(r"(.+?)\.\.(.+?)(?:x(\d{1,9}))?")
-END: Final = re.compile(r"(x?)((?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*(.*)")
+END: Final = re.compile(r"(x?)((?:\d[\d_]*(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?)\s*(.*)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,6 +11,7 @@ from typing import Any, Final, TypeVar
 from perfmodel.errors import InputError, PerfmodelError, did_you_mean
 from perfmodel.evidence.measured_rows import MeasuredTable, UnreadRow
 from perfmodel.exchange.documents import read_text
+from perfmodel.printable import of_cell
 
 R = TypeVar("R")
 
@@ -50,7 +51,7 @@ def table_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[s
     for line, row in rows:
         if None in row:
             raise InputError(f"{path}, line {line} has {len(row[None])} more cells than there are columns")
-        yield line, {column: (cell or "").strip() for column, cell in row.items() if column}
+        yield line, {column: of_cell((cell or "").strip()) for column, cell in row.items() if column}
 
 
 def _check_header(path: Path, header: Sequence[str], columns: Sequence[str]) -> None:

@@ -15,6 +15,7 @@ from perfmodel.spec.layout import RECOMPUTE_MODULES
 from perfmodel.spec.models.model import TransformerModel
 
 WINDOW: Final = re.compile(r"(\d+) on every other layer")
+MOST: Final = 1e9  # of anything that is counted
 WRITTEN_LAYOUT: Final = re.compile(r"pp layout (E[^\s,;]*L)")
 LATENT: Final = {  # column -> key of the section
     "q_lora_rank": "query_rank",
@@ -133,7 +134,9 @@ def mixture_settings(cells: Mapping[str, str], presets: Mapping[str, Any]) -> di
     )
     settings: dict[str, Any] = {
         EXPERT.name: max(_number(cells, EXPERT.name), 1),
-        EXPERT_TENSOR.name: _number(cells, TENSOR.name) if tensor == TENSOR.name else int(tensor),
+        EXPERT_TENSOR.name: _number(cells, TENSOR.name)
+        if tensor == TENSOR.name
+        else _number({EXPERT_TENSOR.name: tensor}, EXPERT_TENSOR.name),
         "expert_load": next(
             load_words()[str(each["load"])]
             for each in presets["loads"]
@@ -185,6 +188,9 @@ def _fits(entry: Mapping[str, Any], cells: Mapping[str, str]) -> bool:
 def _number(cells: Mapping[str, str], column: str) -> int:
     text = cells.get(column, "") or "0"
     try:
-        return int(float(text))
+        number = float(text)
     except ValueError:
         raise InputError(f"{shown(text)} is not a number", key=column) from None
+    if not abs(number) <= MOST:
+        raise InputError(f"{shown(text)} must be at most {MOST:g}", key=column)
+    return int(number)

@@ -26,6 +26,7 @@ SERVING_COLUMNS: Final = (
     *("run_id", "source", "model", "gpu", "gpus", "tensor_parallel", "data_parallel_attention", "engine", "engine_version"),
     *("weights", "kv", "isl", "osl", "concurrency", "load", "metric", "value", "notes"),
 )
+MOST: Final = 1e12  # of anything that is measured or counted
 EXPERTS: Final = re.compile(r"moe_tp (\d+) moe_ep (\d+)")
 
 
@@ -168,6 +169,9 @@ def _number(cells: Mapping[str, str], column: str) -> float | None:
     if not cell:
         return None
     try:
-        return float(cell)
+        number = float(cell)
     except ValueError:
         raise InputError(f"{shown(cell)} is not a number", key=column) from None
+    if not abs(number) <= MOST:
+        raise InputError(f"{shown(cell)} must be at most {MOST:g}", key=column)
+    return number

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,9 +12,11 @@ from rich import box
 from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.measure import Measurement
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
+from perfmodel.printable import printable
 from perfmodel.spec.fields import Numeric
 from perfmodel.units import typed_text
 
@@ -23,10 +26,12 @@ PIECES: Final = (r"\S*\s*", r"[^./]*[./]*", r"[^_-]*[_-]*")  # of a name: words,
 
 def as_text(content: RenderableType, *, width: int) -> str:
     """`content` as plain text of `width` columns, ASCII but for the letters of names."""
-    console = Console(width=width, no_color=True, markup=False, highlight=False, emoji=False, force_terminal=False)
-    with console.capture() as captured:
-        console.print(content)
-    ruled = captured.get().replace("\u2500", "-")
+    written = io.StringIO()
+    console = Console(
+        file=written, width=width, no_color=True, markup=False, highlight=False, emoji=False, force_terminal=False
+    )
+    console.print(Seen(content))
+    ruled = written.getvalue().replace("\u2500", "-")
     return "\n".join(line.rstrip() for line in ruled.splitlines()) + "\n"
 
 
@@ -41,6 +46,17 @@ def plain_table(first: str = "") -> Table:
     if first:
         table.add_column(first, no_wrap=True)
     return table
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """Something without what a terminal would obey in its texts: its styles alone say how it looks."""
+
+    content: RenderableType
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for segment in console.render(self.content, options):
+            yield segment if segment.control else Segment(printable(segment.text), segment.style)
 
 
 @dataclass(frozen=True, slots=True)

@@ -205,12 +205,12 @@ class Cluster(Spec):
     nics_per_node: int = count()
     links: Links = part(Links)
     node_power_w: Numeric | None = number("W", above=0, optional=True, default=None)  # the most that a node draws, all of it
-    compute_scale: Numeric = number("ratio", above=0)
+    compute_scale: Numeric = number("ratio", above=0, maximum=2)
     gpu_speed_deviation: Numeric = number("ratio", maximum=0.1)  # standard deviation between GPUs of one cluster
     busy_share: Numeric = number("ratio", maximum=1, derived=True, default=1.0)  # of a node's other devices, how many run too
     host_scale: Numeric = number("ratio", above=0, default=1.0)  # time of the CPU over that of a DGX H100's
-    node_link_scale: Numeric = number("ratio", above=0)
-    network_scale: Numeric = number("ratio", above=0)
+    node_link_scale: Numeric = number("ratio", above=0, maximum=100)
+    network_scale: Numeric = number("ratio", above=0, maximum=100)
     evidence: RunEvidence = part(RunEvidence, preset="evidence", default=NO_EVIDENCE)  # of measured runs
     spread: Mapping[str, Numeric] = spreads()
 
