@@ -26,6 +26,7 @@ from perfmodel.count.memory.storage import state_bytes
 from perfmodel.count.operators import Collective
 from perfmodel.count.parameters import ParameterCount, low_precision_parameters, shard_parameter_count
 from perfmodel.count.roles import Role
+from perfmodel.count.trained import tuned_wire_bytes
 from perfmodel.spec.fields import Numeric, anywhere, chosen
 from perfmodel.spec.layout import (
     GATHERED,
@@ -102,6 +103,8 @@ def gathered_bytes(held: ParameterCount, setup: Setup) -> Numeric:
 
     Copies with scales of blocks do not travel: there would be two of each (Megatron-Core, reuse_grad_buf_for_mxfp8_param_ag).
     """
+    if setup.tuning is not None:
+        return tuned_wire_bytes(setup, held, setup.tuning).gathered
     recipe, low = setup.layout.recipe, setup.stack.low_precision
     each = state_bytes(setup.layout, setup.stack).parameter
     if not recipe.casts or not low.parameter_gather or recipe.has_blocks:
@@ -155,7 +158,7 @@ def _moved(setup: Setup, held: ParameterCount, number: Numeric) -> tuple[Collect
         name=NAMES[Role.GRADIENT_REDUCTION],
         role=Role.GRADIENT_REDUCTION,
         kind="all_reduce" if layout.sharding == "none" or whole else "reduce_scatter",
-        payload_bytes=held.total * state_bytes(layout, setup.stack).reduced_gradient / number,
+        payload_bytes=_reduced_bytes(setup, held) / number,
         repeats=number * windows(Role.GRADIENT_REDUCTION, layout),
     )
     if layout.sharding == "none":
@@ -163,6 +166,13 @@ def _moved(setup: Setup, held: ParameterCount, number: Numeric) -> tuple[Collect
     if layout.sharding not in GATHERED:
         return (reduction, gather)
     return _gathered(layout, reduction, gather, regathers=setup.stack.states.regathers_parameters)
+
+
+def _reduced_bytes(setup: Setup, held: ParameterCount) -> Numeric:
+    """Size of all gradients on the wire: of a fine-tuning those of what it trains."""
+    if setup.tuning is not None:
+        return tuned_wire_bytes(setup, held, setup.tuning).reduced
+    return held.total * state_bytes(setup.layout, setup.stack).reduced_gradient
 
 
 def _gathered(layout: Layout, reduction: Collective, gather: Collective, *, regathers: bool) -> tuple[Collective, ...]:

@@ -14,6 +14,7 @@ from typing import Final
 from perfmodel.count.roles import Role
 from perfmodel.errors import NotSupportedError
 from perfmodel.spec.fields import Numeric
+from perfmodel.spec.fine_tuning import FineTuning
 from perfmodel.spec.layout import Layout
 
 
@@ -78,6 +79,7 @@ class Linear:
     number: Numeric = 1
     per_token: Numeric = 1
     is_replicated: bool = False
+    called: str = ""  # by those who put adapters beside it
 
     @property
     def parameters(self) -> Numeric:
@@ -92,6 +94,32 @@ class Linear:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Adapter:
+    """What is trained beside a frozen linear: inner x rank into a narrow vector, and rank x columns out of it.
+
+    Sources: LoRA, arXiv:2106.09685; DoRA, arXiv:2402.09353, which has a magnitude for each column beside them.
+    """
+
+    linear: Linear
+    rank: Numeric
+    has_magnitudes: bool = False
+
+    @property
+    def parameters(self) -> Numeric:
+        """number * rank * (inner + columns), and with magnitudes a number for each column."""
+        linear = self.linear
+        each = self.rank * (linear.inner + linear.columns) + (linear.columns if self.has_magnitudes else 0)
+        return linear.number * each
+
+
+def adapter_of(linear: Linear, tuning: FineTuning) -> Adapter | None:
+    """The adapter beside a linear, where a fine-tuning has one there."""
+    if not linear.called or not tuning.has_adapter(linear.called):
+        return None
+    return Adapter(linear=linear, rank=tuning.adapter_rank, has_magnitudes=tuning.has_magnitudes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Projections:
     """Column-parallel linears of one input: as one product, and the columns by name of those that some software has instead."""
 
@@ -102,8 +130,16 @@ class Projections:
     def separate(self) -> tuple[Linear, ...]:
         """The linears of that software, beside each other; the joined one where none has them apart."""
         part, _, _ = self.joined.name.rpartition(".")
-        apart = (replace(self.joined, name=f"{part}.{name}", columns=columns) for name, columns in self.apart.items())
+        apart = (
+            replace(self.joined, name=f"{part}.{name}", columns=columns, called=name) for name, columns in self.apart.items()
+        )
         return tuple(apart) or (self.joined,)
+
+    def adapters(self, tuning: FineTuning) -> tuple[Adapter, ...]:
+        """One beside each linear that has a name of its own, or one beside all of them as one."""
+        linears = (self.joined, *self.separate) if self.apart else (self.joined,)
+        each = (adapter_of(linear, tuning) for linear in linears)
+        return tuple(adapter for adapter in each if adapter is not None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,6 +182,18 @@ class LayerPart:
         """Every matrix of it, once."""
         ends = (self.into.joined if self.into else None, *self.others.values(), self.out)
         return tuple(linear for linear in ends if linear is not None)
+
+    @property
+    def separate(self) -> tuple[Linear, ...]:
+        """Every matrix of it, where projections of one input are a matrix each."""
+        into = self.into.separate if self.into else ()
+        return (*into, *self.others.values(), *((self.out,) if self.out else ()))
+
+    def adapters(self, tuning: FineTuning) -> tuple[Adapter, ...]:
+        """The adapters that a fine-tuning puts beside its linears, in the order of these."""
+        joined = (self.into.joined,) if self.into and self.into.apart else ()
+        each = (adapter_of(linear, tuning) for linear in (*joined, *self.separate))
+        return tuple(adapter for adapter in each if adapter is not None)
 
     def parameters_of(self, component: Component) -> Numeric:
         """Parameters of its linears that belong to a component; its norms are counted apart."""

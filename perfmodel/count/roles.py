@@ -34,6 +34,8 @@ class Role(StrEnum):
     ELEMENTWISE = "elementwise"  # activation, rotary, residual
     CAST = "cast"  # operands to a narrower format
     GRADIENT_SUM = "gradient_sum"  # adding a weight gradient to those before
+    ADAPTER = "adapter"  # what is trained beside a frozen linear
+    DEQUANTISE = "dequantise"  # weights in few bits, to 16 for a product
     LOOKUP = "lookup"
     LOSS = "loss"
     COLLECTIVE = "collective"  # of tensor-parallel ranks, beside their products

@@ -23,6 +23,7 @@ from perfmodel.count.parameters import ParameterCount, low_precision_parameters,
 from perfmodel.count.parts.vocabulary import embedding_matrix
 from perfmodel.count.pipeline import PipelineStage, PipelineStages
 from perfmodel.count.roles import Role
+from perfmodel.count.tuned_step import tuned_steps
 from perfmodel.spec.fields import Numeric, chosen
 from perfmodel.spec.layout import (
     ProcessGroup,
@@ -63,6 +64,8 @@ def _steps(setup: Setup, shard: ParameterCount, layers: Numeric, vocabulary: Num
     up theirs, on stages that hold `vocabulary`.
     """
     model, layout, stack = setup.model, setup.layout, setup.stack
+    if setup.tuning is not None:
+        return tuned_steps(setup, shard, setup.tuning)
     owned = owned_parameters(shard, layout, "optimizer")
     state = state_bytes(layout, stack)
     gradient_bytes = owned_parameters(shard, layout, "gradients") * state.gradient

@@ -73,6 +73,7 @@ PARTS: Final = {  # of an iteration, by part of timing/breakdown.py
     "launch_s": "waiting for launches",
     "unlisted_s": "unlisted work",
     "optimizer_s": "optimizer step",
+    "offload_s": "waiting for the host",
 }
 MEMORY: Final = {  # of a GPU, by part of count/memory/needed.py
     "parameters_bytes": "parameters",

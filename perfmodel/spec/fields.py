@@ -86,6 +86,7 @@ class Choices:
 
     options: tuple[str, ...]
     optional: bool = False
+    other_names: tuple[tuple[str, str], ...] = ()
 
     def problem(self, value: Any) -> str:
         """What is wrong with `value`, or ""."""
@@ -93,7 +94,7 @@ class Choices:
             return ""
         if not isinstance(value, tuple) or not value or len(set(map(str, value))) != len(value):
             return f"{shown(value)} is not a list of different words, as in {' '.join(self.options[:2])}"
-        return next((wrong for word in value if (wrong := Choice(self.options).problem(word))), "")
+        return next((wrong for word in value if (wrong := Choice(self.options, self.other_names).problem(word))), "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,9 +201,9 @@ def choice(*options: str, default: Any = MISSING, other_names: Mapping[str, str]
     return _field(Choice(options, tuple(other_names.items())), default)
 
 
-def choices(*options: str, default: Any = MISSING) -> Any:
+def choices(*options: str, default: Any = MISSING, other_names: Mapping[str, str] = MappingProxyType({})) -> Any:
     """A field that holds some of `options`; a file gives them as one text, `none zero1`, or as a list."""
-    return _field(Choices(options, optional=default == ()), default)
+    return _field(Choices(options, default == (), tuple(other_names.items())), default)
 
 
 def words(*, default: Any = MISSING) -> Any:

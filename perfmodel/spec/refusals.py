@@ -20,6 +20,7 @@ from perfmodel.spec.precision import PrecisionRecipe
 from perfmodel.spec.rules import Rule, divides, would
 from perfmodel.spec.setup import Setup
 from perfmodel.spec.stack import SoftwareStack
+from perfmodel.spec.tuning_rules import tuning_rules
 
 
 def check_setup(setup: Setup) -> None:
@@ -47,10 +48,11 @@ def may_exist(setup: Setup) -> Truth:
 
 
 def every_rule(setup: Setup) -> Iterator[Rule]:
-    """The rules of layouts, then those of the software."""
+    """The rules of layouts, of the software, and of fine-tuning."""
     yield from layout_rules(setup.model, setup.cluster, setup.layout)
     yield from selection_rules(setup.model, setup.stack, setup.layout)
     yield from stack_rules(setup.stack, setup.layout)
+    yield from tuning_rules(setup)
 
 
 def layout_rules(model: TransformerModel, cluster: Cluster, layout: Layout) -> Iterator[Rule]:

@@ -5,12 +5,28 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 from typing import Final
 
-from perfmodel.errors import PerfmodelError
+from perfmodel.errors import InputError, PerfmodelError
 from perfmodel.spec.economics import Economics
 from perfmodel.spec.fields import Numeric, Spec, choice, choices, count, flag, number, part, text
+from perfmodel.spec.fine_tuning import (
+    AS_THE_STACK,
+    OFFLOADS,
+    PARTS,
+    PRETRAINING,
+    TARGET_NAMES,
+    TARGETS,
+    TRAININGS,
+    USUAL,
+    USUAL_OPTIMIZER,
+    USUAL_RANK,
+    USUAL_WEIGHTS,
+    WEIGHTS,
+    FineTuning,
+)
 from perfmodel.spec.layout import EVEN, PIPELINE_SCHEDULES, RECOMPUTE_MODULES, RECOMPUTES, SHARDING_NAMES, SHARDINGS, Layout
 from perfmodel.spec.machines.hardware import Cluster
 from perfmodel.spec.models.model import TransformerModel
+from perfmodel.spec.optimizers import OPTIMIZERS
 from perfmodel.spec.precision import PRECISIONS
 from perfmodel.spec.refusals import check_setup
 from perfmodel.spec.setup import Setup
@@ -40,6 +56,7 @@ class RampStage(Spec):
 
 
 SETTINGS: Final = tuple(entry.name for entry in fields(Layout))
+TUNING: Final = tuple(entry.name for entry in fields(FineTuning))  # keys of a run that is fine-tuning
 OF_A_STAGE: Final = tuple(entry.name for entry in fields(RampStage) if entry.name in SETTINGS)  # what ramp stages may differ in
 
 
@@ -69,6 +86,14 @@ class Run(Spec):
     recompute_layers: Numeric | None = number("count", integer=True, optional=True, default=None)
     micro_batch_size: Numeric = count(default=1)
     sequence_length: Numeric = count()
+    training: str = choice(PRETRAINING, *TRAININGS, default=PRETRAINING)
+    weights: str = choice(USUAL, AS_THE_STACK, *WEIGHTS, default=USUAL)
+    adapter_rank: Numeric = count(default=USUAL_RANK)
+    adapter_targets: tuple[str, ...] = choices(*TARGETS, default=(), other_names=TARGET_NAMES)
+    trained_parts: tuple[str, ...] = choices(*PARTS, default=())
+    frozen_parts: tuple[str, ...] = choices(*PARTS, default=())
+    optimizer: str = choice(*OPTIMIZERS, default=USUAL_OPTIMIZER)
+    offload: tuple[str, ...] = choices(*OFFLOADS, default=())
     stages: tuple[RampStage, ...] = part(RampStage, shape="sequence")
     economics: Economics | None = part(Economics, preset="economics", optional=True, default=None)
 
@@ -93,7 +118,23 @@ class Run(Spec):
 
     def setup(self, stage: RampStage) -> Setup:
         """What one ramp stage is counted and timed for."""
-        return Setup(model=self.model, cluster=self.cluster, stack=self.stack, layout=self.layout(stage))
+        return Setup(
+            model=self.model, cluster=self.cluster, stack=self.stack, layout=self.layout(stage), tuning=self.fine_tuning
+        )
+
+    @property
+    def fine_tuning(self) -> FineTuning | None:
+        """What is trained, and how; None where all of the model is, as the stack trains it.
+
+        Errors: InputError for a key of fine-tuning in a run that is none.
+        """
+        if self.training != PRETRAINING:
+            weights = USUAL_WEIGHTS[self.training] if self.weights == USUAL else self.weights
+            return FineTuning(**{name: getattr(self, name) for name in TUNING} | {"weights": weights})
+        for name in TUNING:
+            if getattr(self, name) != Run.__dataclass_fields__[name].default:
+                raise InputError(f"it goes with training {', '.join(TRAININGS)}; this run has {PRETRAINING}", key=name)
+        return None
 
     def layout(self, stage: RampStage) -> Layout:
         """The layout of one stage."""

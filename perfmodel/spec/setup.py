@@ -12,6 +12,7 @@ from perfmodel.spec.evidence.error_law import ErrorLaw
 from perfmodel.spec.evidence.own_runs import NOTHING, AppliedShift, applied_shift
 from perfmodel.spec.evidence.run_evidence import MIXTURES, Discrepancy
 from perfmodel.spec.fields import Numeric
+from perfmodel.spec.fine_tuning import FineTuning
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.machines.hardware import Cluster
 from perfmodel.spec.models.model import TransformerModel
@@ -24,12 +25,16 @@ NOT_OF_A_CONFIGURATION: Final = ("data_parallel", "data_parallel_replicas", "glo
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Setup:
-    """The four specs that every count and every time depends on; numbers of each may be arrays that broadcast."""
+    """The four specs that every count and every time depends on; numbers of each may be arrays that broadcast.
+
+    `tuning` says what is trained, and how, where that is not all of the model as the stack trains it.
+    """
 
     model: TransformerModel
     cluster: Cluster
     stack: SoftwareStack
     layout: Layout
+    tuning: FineTuning | None = None
 
     @property
     def discrepancy(self) -> Discrepancy:

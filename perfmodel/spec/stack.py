@@ -27,6 +27,7 @@ from perfmodel.spec.fields import (
     text,
     words,
 )
+from perfmodel.spec.fine_tuning import TuningWork
 from perfmodel.spec.layout import PIPELINE_SCHEDULES, RECOMPUTE_MODULES, SHARDINGS
 from perfmodel.spec.machines.coefficients import ATTENTION_LIBRARIES, FASTEST, MATMUL_LIBRARIES, NORM_KERNELS
 from perfmodel.spec.precision import LOW_ATTENTION, RECIPES, PrecisionRecipe
@@ -332,3 +333,4 @@ class SoftwareStack(Spec):
     low_precision: LowPrecision = part(LowPrecision)
     experts: ExpertWork = part(ExpertWork)
     states: TrainingStates = part(TrainingStates)
+    tuning: TuningWork | None = part(TuningWork, optional=True, default=None)  # of software that fine-tunes

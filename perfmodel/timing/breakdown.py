@@ -19,8 +19,9 @@ SLOWDOWN: Final = "communication_slowdown_s"  # compute that waits for SMs which
 LAUNCH: Final = "launch_s"  # the GPU waiting for the CPU
 UNLISTED: Final = "unlisted_s"  # work of the passes that no operator stands for, as the stack states it
 OPTIMIZER: Final = "optimizer_s"
-PARTS: Final = (*KERNELS, *COMMUNICATION, SLOWDOWN, LAUNCH, UNLISTED, OPTIMIZER)
-WAITING: Final = (*COMMUNICATION, LAUNCH)  # in which a GPU computes nothing
+OFFLOAD: Final = "offload_s"  # waiting for what lies in the host's memory, and for what the host computes
+PARTS: Final = (*KERNELS, *COMMUNICATION, SLOWDOWN, LAUNCH, UNLISTED, OPTIMIZER, OFFLOAD)
+WAITING: Final = (*COMMUNICATION, LAUNCH, OFFLOAD)  # in which a GPU computes nothing
 _KNOWN: Final = frozenset(PARTS)
 
 
@@ -56,8 +57,9 @@ class Breakdown:
         return self._seconds.get(part, 0.0)
 
     def items(self) -> Iterator[tuple[str, Numeric]]:
-        """Every part with its seconds, in the order of PARTS."""
-        return ((part, self._seconds.get(part, 0.0)) for part in PARTS)
+        """Every part with its seconds, in the order of PARTS; waiting for the host where something lies there."""
+        known = (part for part in PARTS if part != OFFLOAD or part in self._seconds)
+        return ((part, self._seconds.get(part, 0.0)) for part in known)
 
     @property
     def total_s(self) -> Numeric:

@@ -28,6 +28,7 @@ from perfmodel.timing.breakdown import Breakdown, slower
 from perfmodel.timing.collectives import collective_time_s
 from perfmodel.timing.data_parallel import DataParallel
 from perfmodel.timing.kernels import kernel_time_s
+from perfmodel.timing.offload import offload_breakdown
 from perfmodel.timing.passes import both_directions
 from perfmodel.timing.pipeline import Messages, StageSeconds, StageTimes, pipeline_time_s
 from perfmodel.timing.timed_operators import Pass, TimedOperator
@@ -68,6 +69,9 @@ def synchronised(passes: AllPasses, work: Iteration, *, cluster: Cluster, stack:
     """All passes, the optimizer, and what data parallelism leaves exposed; every part as much longer as own runs were."""
     moved = DataParallel(work=work, cluster=cluster, stack=stack)
     exposed = moved.breakdown(forward_s=passes.forward_s, backward_s=passes.backward_s)
+    if work.setup.tuning is not None:
+        hidden_behind = {"forward_s": passes.forward_s, "backward_s": passes.backward_s}
+        exposed = exposed + offload_breakdown(work, cluster, **hidden_behind)
     parts, own = passes.parts + _optimizer(work, cluster, stack) + exposed, work.setup.own_shift
     return parts if own is NOTHING else parts * own.factor
 

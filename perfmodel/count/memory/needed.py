@@ -19,6 +19,7 @@ from perfmodel.count.declarations import expert_shards
 from perfmodel.count.iteration import Iteration
 from perfmodel.count.memory.recompute import rerun_layer_bytes
 from perfmodel.count.memory.storage import StateBytes, logit_bytes, state_bytes, stream_bytes
+from perfmodel.count.memory.tuned import Moment, peak_moment
 from perfmodel.count.operators import Collective, Matmul, saved_bytes
 from perfmodel.count.parameters import ParameterCount, layer_parameters, low_precision_parameters
 from perfmodel.count.pipeline import PipelineStage, in_flight
@@ -83,6 +84,8 @@ def memory_bytes(work: Iteration, *, scratch: Mapping[str, Numeric] = NONE) -> M
 
 def stage_memory_bytes(work: Iteration, stage: PipelineStage, *, scratch: Mapping[str, Numeric] = NONE) -> MemoryBytes:
     """The peak of one stage, when its backward pass begins: its micro-batches in flight, on the last stage the logits too."""
+    if work.setup.tuning is not None:
+        return _tuned_memory_bytes(work, stage, peak_moment(work, stage, work.setup.tuning))
     layout, stack, held = work.layout, work.setup.stack, stage.parameters
     logits = next(op for op in work.head.forward if isinstance(op, Matmul))
     ranks = layout.tensor_parallel if stack.fusion.gathered_logits else 1
@@ -106,6 +109,23 @@ def stage_memory_bytes(work: Iteration, stage: PipelineStage, *, scratch: Mappin
         communication_bytes=_groups(work.setup) * states.communication_buffer_bytes + _bucket_bytes(work, held, each),
         framework_bytes=states.framework_bytes + 0.0 * held.total,
         fragmentation_bytes=states.fragmentation * (activations + loss),
+    )
+
+
+def _tuned_memory_bytes(work: Iteration, stage: PipelineStage, peak: Moment) -> MemoryBytes:
+    """The greatest moment of a fine-tuning, and what the software allocates beside it."""
+    states, nothing = work.setup.stack.states, 0.0 * stage.parameters.total
+    return MemoryBytes(
+        parameters_bytes=peak.parameters,
+        gradients_bytes=peak.gradients,
+        optimizer_bytes=peak.optimizer,
+        activations_bytes=peak.activations,
+        loss_bytes=peak.loss,
+        scratch_bytes=peak.scratch,
+        workspaces_bytes=states.workspace_bytes + nothing,
+        communication_bytes=_groups(work.setup) * states.communication_buffer_bytes,
+        framework_bytes=states.framework_bytes + nothing,
+        fragmentation_bytes=states.fragmentation * (peak.activations + peak.loss),
     )
 
 

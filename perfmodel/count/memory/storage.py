@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from perfmodel.spec.fields import Numeric, anywhere, chosen
+from perfmodel.spec.fine_tuning import AS_THE_STACK, FineTuning, TuningWork
 from perfmodel.spec.layout import Layout
+from perfmodel.spec.optimizers import optimizer
 from perfmodel.spec.setup import Setup
 from perfmodel.spec.stack import SoftwareStack
 
@@ -31,7 +33,7 @@ class StateBytes:
     adam: Numeric
 
 
-def state_bytes(layout: Layout, stack: SoftwareStack) -> StateBytes:
+def state_bytes(layout: Layout, stack: SoftwareStack, tuning: FineTuning | None = None) -> StateBytes:
     """adam = 4 + 2*step + 2*optimizer + written: reads a gradient in fp32, reads and writes the states, writes the parameter.
 
     A gradient in 16 bits becomes a copy in fp32 first, of `step` bytes, written and read. The master copy is one of the states,
@@ -45,6 +47,8 @@ def state_bytes(layout: Layout, stack: SoftwareStack) -> StateBytes:
     [38.0, 28.0]
     """
     held = stack.states
+    if tuning is not None and tuning.weights != AS_THE_STACK and stack.tuning is not None:
+        return _tuned_state_bytes(tuning, stack.tuning)
     if not layout.recipe.has_master:
         own, states = layout.recipe.activation_bytes, held.optimizer_bytes - FP32_BYTES
         return StateBytes(
@@ -71,6 +75,25 @@ def state_bytes(layout: Layout, stack: SoftwareStack) -> StateBytes:
     )
 
 
+def _tuned_state_bytes(tuning: FineTuning, work: TuningWork) -> StateBytes:
+    """Of a parameter that a fine-tuning trains, an adapter's where it has adapters: gradient and states are as wide as it is.
+
+    adam = width + 2*states + 2*width + 2*temporary: the gradient read, states and parameter read and written, copies too.
+    """
+    own = work.adapter_bytes if tuning.has_adapters else tuning.held_bytes or work.wide_bytes
+    row = optimizer(tuning.optimizer)
+    states = row.bytes_of_state(float(own))
+    return StateBytes(
+        parameter=own,
+        gradient=own,
+        all_gradients=own,
+        reduced_gradient=own,
+        optimizer=states,
+        step=row.temporary * own,
+        adam=own + 2 * states + 2 * own + 2 * row.temporary * own,
+    )
+
+
 def logit_bytes(stated: Numeric, layout: Layout) -> Numeric:
     """What the loss moves or holds of one logit: what a stack states for 16-bit logits, and by how much these are wider.
 
@@ -85,5 +108,13 @@ def logit_bytes(stated: Numeric, layout: Layout) -> Numeric:
 def stream_bytes(setup: Setup) -> Numeric:
     """The residual stream of a micro-batch on one GPU: e*T*h/S, of 4 bytes a number under autocast with fp32 parameters."""
     layout = setup.layout
-    each = max(layout.recipe.activation_bytes, FP32_BYTES) if setup.stack.fusion.fp32_stream else layout.recipe.activation_bytes
+    each = max(layout.recipe.activation_bytes, FP32_BYTES) if has_fp32_stream(setup) else layout.recipe.activation_bytes
     return each * layout.tokens_per_micro_batch * setup.model.hidden_size / layout.sequence_shards
+
+
+def has_fp32_stream(setup: Setup) -> bool:
+    """Whether the residual stream is in fp32: where parameters are, or where software makes it so beside quantised ones."""
+    tuning, work = setup.tuning, setup.stack.tuning
+    if tuning is None or work is None or tuning.weights == AS_THE_STACK:
+        return setup.stack.fusion.fp32_stream
+    return work.upcasts_stream if tuning.is_quantised else tuning.held_bytes == FP32_BYTES

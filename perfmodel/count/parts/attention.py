@@ -69,6 +69,7 @@ def grouped_query_attention(model: TransformerModel, tensor_parallel: Numeric, n
         columns=query + gate + 2 * kv,
         useful=without_copies / (query + gate + 2 * kv),
         has_bias=model.has_bias("qkv"),
+        called="qkv",
     )
     return LayerPart(
         into=Projections(joined=joined, apart={"query": query + gate, "key": kv, "value": kv}),
@@ -79,6 +80,7 @@ def grouped_query_attention(model: TransformerModel, tensor_parallel: Numeric, n
             inner=query,
             columns=hidden,
             has_bias=model.has_bias("projection"),
+            called="projection",
         ),
         norm_before=model.pre_norms,
         norm_behind=model.post_norms,

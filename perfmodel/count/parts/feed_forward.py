@@ -28,6 +28,7 @@ def dense_mlp(model: TransformerModel, tensor_parallel: Numeric, name: str, expe
         inner=model.hidden_size,
         columns=(2 * model.ffn_hidden_size if model.gated else model.ffn_hidden_size) / tensor_parallel,
         has_bias=model.has_bias("mlp"),
+        called="" if model.gated else "fc1",
     )
     apart = {"gate": ffn, "fc1": ffn} if model.gated else {}
     return LayerPart(
@@ -39,6 +40,7 @@ def dense_mlp(model: TransformerModel, tensor_parallel: Numeric, name: str, expe
             inner=ffn,
             columns=model.hidden_size,
             has_bias=model.has_bias("mlp"),
+            called="fc2",
         ),
         norm_before=model.pre_norms and model.parallel_residual != "one_norm",
         norm_behind=model.post_norms,

@@ -11,7 +11,7 @@ the second all-reduces (Megatron-LM, arXiv:1909.08053; sequence parallelism, arX
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
@@ -19,8 +19,9 @@ from typing import NamedTuple
 import numpy as np
 
 from perfmodel.count.blocks import Block, local
-from perfmodel.count.declarations import Component, Linear, Projections, takes_low_precision
+from perfmodel.count.declarations import Adapter, Component, Linear, Projections, adapter_of, takes_low_precision
 from perfmodel.count.operators import Collective, Matmul, MemoryBound, Operator, gradients
+from perfmodel.count.parts.adapters import adapter_blocks, autocast, dequantised, is_frozen, is_quantised, keeps_input
 from perfmodel.count.parts.tensor_parallel_calls import TensorParallelCalls
 from perfmodel.count.roles import Role
 from perfmodel.spec.fields import Numeric, anywhere, chosen
@@ -45,12 +46,12 @@ class LinearOperators(TensorParallelCalls):
         before them too where these share their input.
         """
         linears = into.separate if self.stack.fusion.separate_projections else (into.joined,)
-        first, *others = [self.column_linear(linear) for linear in linears]
+        first, *others = [autocast(linear, self.setup) + self.column_linear(linear) for linear in linears]
         if shares_input:
             first = self._sharing_input(first)
         for other in others:
             first = first + self._sharing_input(other)
-        return first
+        return first if self.tuning is None else first + self._adapters(into.adapters(self.tuning))
 
     def _sharing_input(self, linear: Block) -> Block:
         """A further linear of the same input: neither kept nor gathered again; reduced apart, unless it is scattered."""
@@ -78,13 +79,20 @@ class LinearOperators(TensorParallelCalls):
 
     def row_linear(self, linear: Linear) -> Block:
         """A row-parallel linear, in low precision or not, or in some layers one and in the others the other."""
-        return self._in_its_layers(linear, self._row_linear)
+        block = self._in_its_layers(linear, self._row_linear)
+        return block if self.tuning is None else block + self._adapters(filter(None, (adapter_of(linear, self.tuning),)))
+
+    def _adapters(self, adapters: Iterable[Adapter]) -> Block:
+        """Adapters of one input, beside its linears."""
+        return adapter_blocks(adapters, self.setup, self.state.gradient)
 
     def _in_its_layers(self, linear: Linear, operators: Callable[[Linear, bool], Block]) -> Block:
         """The operators of a linear of the mean layer: where a recipe spares layers, `.wide` ones stand for those.
 
         Ignored: that spared layers lie at the end of a network, so that the last stages of a pipeline take longer.
         """
+        if is_quantised(linear.component, self.tuning):
+            return dequantised(linear, self.setup) + operators(linear, False)
         narrow = self._is_narrow(linear)
         if not narrow or not anywhere(self.narrow_layers < 1.0):
             return operators(linear, narrow)
@@ -111,7 +119,7 @@ class LinearOperators(TensorParallelCalls):
         )
         data, weight = gradients(product)
         if not self.layout.sequence_parallel:
-            block = Block(forward=(product,), backward=(data, gradient, *self._weight_gradient(weight)))
+            block = Block(forward=(product,), backward=(data, gradient, *self._weight_gradient(linear, weight)))
         else:
             gather = self.collective(f"{name}.gather", "all_gather", payload=size * self.tokens * hidden)
             again = replace(gather, phase=WEIGHT_GRADIENT, partner=(name, DATA_GRADIENT))
@@ -119,7 +127,7 @@ class LinearOperators(TensorParallelCalls):
                 gather = replace(gather, partner=(name, FORWARD), pipelined=True, stepwise=self.engines_copy)
                 product = replace(product, pieces=self.pieces())
             gathers = () if self.stack.fusion.gathered_inputs else self.moved(again)
-            backward = (*gathers, data, *self.moved(gradient), *self._weight_gradient(weight))
+            backward = (*gathers, data, *self.moved(gradient), *self._weight_gradient(linear, weight))
             block = Block(forward=(*self.moved(gather), product), backward=backward)
         return self._cast(name, self._column_cast_bytes(linear)) + block if narrow else block
 
@@ -145,11 +153,11 @@ class LinearOperators(TensorParallelCalls):
             )
             data, _ = gradients(replace(product, pieces=self.pieces()))
             product = replace(product, pieces=self.pieces(self.stack.overlap.scattered_pieces))
-            backward = (*self.moved(gather), data, *self._weight_gradient(weight))
+            backward = (*self.moved(gather), data, *self._weight_gradient(linear, weight))
             block = Block(forward=(product, *self.moved(scatter)), backward=backward)
         else:
             reduce = self.collective(f"{name}.all_reduce", "all_reduce", payload=self.hidden_bytes)
-            block = Block(forward=(product, reduce), backward=(data, *self._weight_gradient(weight)))
+            block = Block(forward=(product, reduce), backward=(data, *self._weight_gradient(linear, weight)))
         return self._cast(name, self._row_cast_bytes(linear)) + block if narrow else block
 
     def own_linear(
@@ -183,7 +191,7 @@ class LinearOperators(TensorParallelCalls):
             kernels=calls,
         )
         data, weight = gradients(product)
-        block = Block(forward=(product,), backward=(data, *self._weight_gradient(weight)))
+        block = Block(forward=(product,), backward=(data, *self._weight_gradient(linear, weight)))
         if not narrow:
             return block
         _, both = self.pass_bytes(self.recipe)
@@ -215,14 +223,17 @@ class LinearOperators(TensorParallelCalls):
             precision=self.recipe.linear_formats[0 if narrow else -1],
             weight_gradient_bytes=self.state.gradient,
             accumulates=self.stack.fusion.gradient_accumulation,
-            saved_bytes=saved_bytes,
+            saved_bytes=saved_bytes if keeps_input(linear.component, self.setup) else 0.0 * saved_bytes,
         )
 
-    def _weight_gradient(self, weight: Operator) -> tuple[Operator, ...]:
+    def _weight_gradient(self, linear: Linear, weight: Operator) -> tuple[Operator, ...]:
         """The product, and where it does not accumulate the kernel that does: reads what it wrote, adds it to the gradient.
 
         Where the first micro-batch overwrites, it only writes; in one precision the product itself writes into the gradient.
+        A frozen linear has none.
         """
+        if is_frozen(linear.component, self.tuning):
+            return ()
         if not isinstance(weight, Matmul) or weight.accumulates:
             return (weight,)
         numbers = weight.batch * weight.rows * weight.columns

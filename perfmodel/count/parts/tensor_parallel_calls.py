@@ -22,12 +22,12 @@ class TensorParallelCalls:
 
     def __init__(self, setup: Setup) -> None:
         self.setup, self.model, self.layout, self.stack = setup, setup.model, setup.layout, setup.stack
-        self.recipe = self.layout.recipe
+        self.tuning, self.recipe = setup.tuning, self.layout.recipe
         self.tokens = self.layout.tokens_per_micro_batch
         self.tensor = self.layout.tensor_parallel
         self.token_shards = self.layout.sequence_shards
         self.group = tensor_parallel_group(self.layout)
-        self.state = state_bytes(self.layout, self.stack)
+        self.state = state_bytes(self.layout, self.stack, self.tuning)
         self.activation_bytes = self.recipe.activation_bytes
         self.operand_bytes = self.recipe.operand_bytes
         self.has_transposes = self.setup.cluster.gpu.transposed_weights and not self.recipe.has_blocks

@@ -62,6 +62,7 @@ class DecoderOperators(LayerOperators):
         table = embedding_matrix(self.model, self.tensor)
         read = 1.0 - 1.0 / self.layout.micro_batches if self.stack.states.overwrites_gradients else 1.0
         dense = table * (2 * self.activation_bytes + (1.0 + read) * self.state.gradient)
+        is_trained = self.tuning is None or self.tuning.trains("embedding")
         learned = 1 if self.model.position == "learned" else 0
         after = self._after_lookup()
         lookup = MemoryBound(
@@ -74,6 +75,8 @@ class DecoderOperators(LayerOperators):
             kernels=3 + learned,
             backward_kernels=4,
         )
+        if not is_trained:
+            return Block(forward=(lookup,)) + after
         if not self.layout.sequence_parallel:
             reduce = self.collective("embedding.all_reduce", "all_reduce", payload=self.hidden_bytes)
             return Block(forward=(lookup, reduce), backward=gradients(lookup)) + after

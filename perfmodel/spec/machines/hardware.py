@@ -31,6 +31,9 @@ class Gpu(Spec):
     memory_bytes: Numeric = number("bytes", above=0)  # what an allocator can really have
     memory_bandwidth_bytes_per_s: Numeric = number("bytes_per_s", above=0)
     cache_bytes: Numeric = number("bytes", above=0)  # L2
+    host_bytes_per_s: Numeric | None = number(
+        "bytes_per_s", above=0, optional=True, default=None
+    )  # pinned memory, one direction
     peak_flop_per_s: Mapping[str, Numeric] = numbers("flop_per_s")
     streaming_multiprocessors: int = count()
     full_load_slowdown: Numeric = number("ratio", maximum=2, default=0.0)  # where the power limit meets products alone
@@ -208,6 +211,7 @@ class Cluster(Spec):
     compute_scale: Numeric = number("ratio", above=0, maximum=2)
     gpu_speed_deviation: Numeric = number("ratio", maximum=0.1)  # standard deviation between GPUs of one cluster
     busy_share: Numeric = number("ratio", maximum=1, derived=True, default=1.0)  # of a node's other devices, how many run too
+    host_memory_bytes_per_s: Numeric | None = number("bytes_per_s", above=0, optional=True, default=None)  # of a node
     host_scale: Numeric = number("ratio", above=0, default=1.0)  # time of the CPU over that of a DGX H100's
     node_link_scale: Numeric = number("ratio", above=0, maximum=100)
     network_scale: Numeric = number("ratio", above=0, maximum=100)

@@ -94,6 +94,7 @@ ITERATION: Final = _complete(  # by part of timing/breakdown.py
         "launch_s": PALE_GREY,
         "unlisted_s": BROWN,
         "optimizer_s": GREEN,
+        "offload_s": OLIVE,
     },
     PARTS,
 )

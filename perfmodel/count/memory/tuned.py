@@ -1,0 +1,219 @@
+"""How many bytes a GPU needs at the peak of a fine-tuning iteration: the greatest of four moments, part by part.
+
+    loss       parameters, states, all that layers keep, and the loss at its largest
+    rerun      the last layer forms again what it did not keep; logits that software still holds
+    end        all gradients are there, and one layer; what layers kept is gone
+    step       all gradients and states, and what the optimizer allocates
+
+Gradients are there before the loss where earlier micro-batches left them. Parameters that are sharded are gathered a layer at a
+time in the passes, and not in the step. Frozen parameters have neither gradients nor states.
+
+Ignored: gradients grow while checkpoints are given up, linearly both, so that no moment between the ends needs more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from perfmodel.count.data_parallel import shards
+from perfmodel.count.iteration import Iteration
+from perfmodel.count.layer import layer_parts
+from perfmodel.count.memory.recompute import rerun_layer_bytes
+from perfmodel.count.memory.storage import FP32_BYTES, logit_bytes, state_bytes, stream_bytes
+from perfmodel.count.operators import Matmul, saved_bytes
+from perfmodel.count.parts.adapters import WIDE_BYTES, tuning_work
+from perfmodel.count.pipeline import PipelineStage
+from perfmodel.count.trained import TunedNumbers, optimizer_state_bytes, tuned_bytes, tuned_numbers
+from perfmodel.spec.fields import Numeric, chosen
+from perfmodel.spec.fine_tuning import AS_THE_STACK, FineTuning
+from perfmodel.spec.layout import GATHERED
+from perfmodel.spec.optimizers import optimizer
+from perfmodel.spec.setup import Setup
+
+LAYERS_AT_ONCE: Final = 2  # the one that runs and the one that is fetched, or sent, meanwhile
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moment:
+    """Bytes of one moment of an iteration, by part."""
+
+    parameters: Numeric
+    gradients: Numeric
+    optimizer: Numeric
+    activations: Numeric = 0.0
+    loss: Numeric = 0.0
+    scratch: Numeric = 0.0
+
+    @property
+    def total(self) -> Numeric:
+        """The sum of its parts."""
+        return self.parameters + self.gradients + self.optimizer + self.activations + self.loss + self.scratch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TunedStates:
+    """Bytes of all states that a GPU keeps, and of what is whole at a time while a layer runs."""
+
+    parameters: Numeric
+    gathered: Numeric
+    gradients: Numeric
+    unreduced: Numeric
+    optimizer: Numeric
+    step: Numeric
+
+
+def peak_moment(work: Iteration, stage: PipelineStage, tuning: FineTuning) -> Moment:
+    """The moment that needs most; of arrays of layouts that of each."""
+    first, *others = _moments(work, stage, tuning)
+    for other in others:
+        more = np.asarray(other.total > first.total)
+        parts = {name: chosen(more, getattr(other, name), getattr(first, name)) for name in Moment.__dataclass_fields__}
+        first = Moment(**parts)
+    return first
+
+
+def _moments(work: Iteration, stage: PipelineStage, tuning: FineTuning) -> Iterator[Moment]:
+    setup, states = work.setup, tuned_states(work.setup, stage, tuning)
+    logits = next(op for op in work.head.forward if isinstance(op, Matmul))
+    number = logits.rows * logits.columns / setup.stack.fusion.loss_chunks
+    kept, rerun = _kept_bytes(work, stage, tuning), _rerun_bytes(work, tuning)
+    head = saved_bytes(work.head.forward)
+    passing = states.parameters + states.gathered
+    before = chosen(np.asarray(work.layout.micro_batches) > 1, states.gradients, 0.0)
+    held = tuning_work(setup).loss_held_bytes * number
+    loss = logit_bytes(setup.stack.fusion.loss_peak_bytes, work.layout) * number
+    rest = {"optimizer": states.optimizer}
+    yield Moment(parameters=passing, gradients=before, activations=kept + head, loss=loss, **rest)
+    during = before + states.unreduced
+    yield Moment(parameters=passing, gradients=during, activations=kept + rerun, loss=held, **rest)
+    yield Moment(parameters=passing, gradients=states.gradients + states.unreduced, activations=rerun, **rest)
+    yield Moment(parameters=states.parameters, gradients=states.gradients, scratch=states.step, **rest)
+
+
+def tuned_states(setup: Setup, stage: PipelineStage, tuning: FineTuning) -> TunedStates:
+    """Parameters, gradients and optimizer states over their shards; those that lie in the host's memory take nothing."""
+    numbers = tuned_numbers(setup.model, stage.parameters, stage.held.every, tuning)
+    layout, ranks = setup.layout, {part: shards(setup.layout, part) for part in ("parameters", "gradients", "optimizer")}
+    whole, largest = _parameter_bytes(setup, numbers, tuning), _largest_trained(setup, tuning)
+    each, row = state_bytes(layout, setup.stack, tuning), optimizer(tuning.optimizer)
+    own = tuned_bytes(setup, tuning).own if tuning.weights != AS_THE_STACK else each.all_gradients
+    gradients = numbers.own * own + numbers.adapters * tuned_bytes(setup, tuning).adapter
+    of_states = _state_bytes(setup, numbers, tuning)
+    copies = numbers.own * each.step if tuning.weights == AS_THE_STACK else gradients * row.temporary
+    temporary = copies / ranks["optimizer"] + row.largest * FP32_BYTES * largest
+    is_gathered = layout.sharding in GATHERED
+    shard = whole / ranks["parameters"]
+    if tuning.weights == AS_THE_STACK and is_gathered and setup.stack.states.casts_shards:
+        shard = 0.0 * shard  # the master copies are the shards
+    return TunedStates(
+        parameters=0.0 * shard if "parameters" in tuning.offload and is_gathered else shard,
+        gathered=_gathered_bytes(setup, stage, numbers, tuning) if is_gathered else 0.0,
+        gradients=0.0 * gradients if _steps_on_host(tuning, is_gathered=is_gathered) else gradients / ranks["gradients"],
+        unreduced=chosen(np.asarray(ranks["gradients"]) > 1, LAYERS_AT_ONCE * gradients / setup.model.layers, 0.0),
+        optimizer=0.0 * of_states if "optimizer" in tuning.offload else of_states / ranks["optimizer"],
+        step=0.0 * temporary if "optimizer" in tuning.offload else temporary,
+    )
+
+
+def _steps_on_host(tuning: FineTuning, *, is_gathered: bool) -> bool:
+    """Whether gradients leave the GPU as they are formed: where both the optimizer and sharded parameters are the host's."""
+    return "optimizer" in tuning.offload and is_gathered
+
+
+def _parameter_bytes(setup: Setup, numbers: TunedNumbers, tuning: FineTuning) -> Numeric:
+    """All parameters, unsharded; trained copies of parts stand beside the originals of software with adapters (PEFT)."""
+    widths = tuned_bytes(setup, tuning)
+    if tuning.weights == AS_THE_STACK:
+        return (numbers.own + numbers.wide) * state_bytes(setup.layout, setup.stack).parameter
+    originals = 2 if tuning.has_adapters else 1
+    wide = numbers.wide * widths.wide + originals * numbers.own * widths.own
+    return numbers.narrow * widths.narrow + wide + numbers.adapters * widths.adapter
+
+
+def _state_bytes(setup: Setup, numbers: TunedNumbers, tuning: FineTuning) -> Numeric:
+    """Optimizer states, unsharded; with master copies where the stack holds parameters its own way."""
+    if tuning.weights != AS_THE_STACK:
+        return optimizer_state_bytes(setup, numbers, tuning)
+    master = setup.stack.states.optimizer_bytes - 2 * FP32_BYTES
+    return numbers.own * master + optimizer_state_bytes(setup, numbers, tuning)
+
+
+def _gathered_bytes(setup: Setup, stage: PipelineStage, numbers: TunedNumbers, tuning: FineTuning) -> Numeric:
+    """Two layers, or as much as stays gathered, and the vocabulary, in what they are held in; or all of it."""
+    held = stage.parameters
+    vocabulary = held.embedding + held.positions + held.head
+    if tuning.weights == AS_THE_STACK:
+        wide: Numeric = state_bytes(setup.layout, setup.stack).parameter
+    else:
+        wide = tuned_bytes(setup, tuning).wide
+    if not setup.stack.states.regathers_parameters:
+        return _parameter_bytes(setup, numbers, tuning)
+    layers = _parameter_bytes(setup, numbers, tuning) - vocabulary * wide
+    live = tuning_work(setup).live_parameters / (held.total - vocabulary) * layers
+    return vocabulary * wide + np.minimum(np.maximum(LAYERS_AT_ONCE * layers / setup.model.layers, live), layers)
+
+
+def _largest_trained(setup: Setup, tuning: FineTuning) -> Numeric:
+    """Numbers of the largest trained matrix."""
+    most: Numeric = 0
+    for kind in setup.model.kinds.values():
+        for part in layer_parts(setup.model, kind, 1):
+            sides = [each.rank * np.maximum(each.linear.inner, each.linear.columns) for each in part.adapters(tuning)]
+            sizes = sides if tuning.has_adapters else [each.inner * each.columns for each in part.separate]
+            for size in sizes:
+                most = np.maximum(most, size)
+    return most
+
+
+def _kept_bytes(work: Iteration, stage: PipelineStage, tuning: FineTuning) -> Numeric:
+    """What all layers keep for the backward pass; of checkpoints in the host's memory, those of two layers are on the GPU."""
+    total: Numeric = 0.0
+    for kind, blocks in work.layers.items():
+        again = rerun_layer_bytes(work, blocks, kind)
+        layer = saved_bytes(blocks.again.forward)
+        total = total + stage.held.every[kind] * (layer - again) + stage.held.plain[kind] * again
+    if work.layout.sharding in GATHERED and work.layout.recompute == "full":
+        total = total * tuning_work(work.setup).sharded_checkpoints
+    if "activations" in tuning.offload:
+        total = np.minimum(total, LAYERS_AT_ONCE * stream_bytes(work.setup))
+    return total + saved_bytes(work.embedding.forward) + _cast_weights_bytes(work, stage, tuning)
+
+
+def _cast_weights_bytes(work: Iteration, stage: PipelineStage, tuning: FineTuning) -> Numeric:
+    """16-bit copies of fp32 weights that products keep for the gradient of their input, where autocast casts each of them."""
+    is_cast = tuning.held_bytes == FP32_BYTES and work.layout.recipe.activation_bytes < FP32_BYTES
+    if not is_cast or work.layout.recompute != "none":
+        return 0.0
+    return WIDE_BYTES * (stage.parameters.attention + stage.parameters.mlp + stage.parameters.experts)
+
+
+def _rerun_bytes(work: Iteration, tuning: FineTuning) -> Numeric:
+    """What the largest layer forms again, the gradient of its widest part, and the largest weight, widened."""
+    most: Numeric = 0.0
+    for kind, blocks in work.layers.items():
+        most = np.maximum(most, rerun_layer_bytes(work, blocks, kind))
+    inner = work.layout.recipe.activation_bytes * work.layout.tokens_per_micro_batch * _widest_input(work.setup)
+    return most + inner + (WIDE_BYTES * _largest_matrix(work.setup) if tuning.is_quantised else 0.0)
+
+
+def _widest_input(setup: Setup) -> Numeric:
+    """Columns of the widest input of a linear that ends a part of a layer, whose gradient is there while the rest is kept."""
+    most: Numeric = 0
+    for kind in setup.model.kinds.values():
+        for part in layer_parts(setup.model, kind, 1):
+            most = np.maximum(most, part.out.inner if part.out else 0)
+    return most
+
+
+def _largest_matrix(setup: Setup) -> Numeric:
+    """Numbers of the largest matrix of a layer."""
+    most: Numeric = 0
+    for kind in setup.model.kinds.values():
+        for part in layer_parts(setup.model, kind, 1):
+            for linear in part.separate:
+                most = np.maximum(most, linear.inner * linear.columns)
+    return most
