@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -10,6 +10,7 @@ import typer
 
 if TYPE_CHECKING:
     from perfmodel.exchange.questions.plan_arguments import SearchLimits
+    from perfmodel.exchange.questions.tuned_runs import TuningQuestion
     from perfmodel.exchange.run_files import RunSource
 
 FORM: Final = "Output format"  # the panel of options that choose how a result looks
@@ -40,6 +41,30 @@ def asked(
     from perfmodel.exchange.questions.asked_runs import asked_run
 
     return asked_run(run, model=model, cluster=cluster, gpus=gpus, tokens=tokens, search=search)
+
+
+def asked_tuning(
+    run: str, question: TuningQuestion, overrides: Sequence[str], *, model: str | None, cluster: str | None, tokens: str | None
+) -> RunSource:
+    """The run of a model that is fine-tuned on a GPU. Errors: InputError for what does not go with that."""
+    from perfmodel.exchange.questions.asked_runs import asked_run, is_model
+    from perfmodel.exchange.questions.tuned_runs import tuned_run
+
+    for option, value in (("cluster", cluster), ("tokens", tokens)):
+        if value is not None:
+            instead = {"cluster": "--gpu names the GPU", "tokens": "--examples says how much"}[option]
+            raise InputError(f"it does not go with --gpu and --training; {instead}", key=option)
+    if run and model is not None:
+        raise InputError(f"{run} is the model; leave out --model", key="model")
+    if not run and model is None:
+        raise InputError("name a model, as in llama-3.1-8b --gpu rtx-4090 --training qlora")
+    from perfmodel.exchange.tables.serving_models import served_model_rows
+
+    if run and not is_model(run) and run not in served_model_rows():
+        asked_run(run)  # which says so where there is no such run
+        raise InputError(f"{run} is a run; --set training=qlora makes it a fine-tuning, and --cluster moves it", key="gpu")
+    settings = {key.strip(): value for key, _, value in (each.partition("=") for each in overrides)}
+    return tuned_run(run or str(model), question, settings)
 
 
 Overrides = Annotated[

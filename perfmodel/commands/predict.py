@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -20,7 +20,11 @@ from perfmodel.commands.options import (
     RunName,
     Tokens,
     asked,
+    asked_tuning,
+    completed,
 )
+
+TUNING: Final = "Fine-tuning of a model"  # the panel of its options
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -35,6 +39,34 @@ def predict(
     gpus: Gpus = None,
     tokens: Tokens = None,
     evidence: Evidence = None,
+    gpu: Annotated[
+        str | None,
+        typer.Option(
+            "--gpu",
+            metavar="G",
+            help="Fine-tune the model RUN on this GPU, as in rtx-4090 (perfmodel list gpus).",
+            autocompletion=completed("gpus"),
+            rich_help_panel=TUNING,
+        ),
+    ] = None,
+    training: Annotated[
+        str | None,
+        typer.Option("--training", metavar="T", help="full, lora, dora or qlora. Default: qlora.", rich_help_panel=TUNING),
+    ] = None,
+    examples: Annotated[
+        str | None, typer.Option("--examples", metavar="N", help="Number of examples, for the hours.", rich_help_panel=TUNING)
+    ] = None,
+    epochs: Annotated[
+        str | None, typer.Option("--epochs", metavar="N", help="How often each is seen. Default: 1.", rich_help_panel=TUNING)
+    ] = None,
+    example_length: Annotated[
+        str | None,
+        typer.Option("--example-length", metavar="N", help="Mean tokens of an example.", rich_help_panel=TUNING),
+    ] = None,
+    padded: Annotated[
+        bool,
+        typer.Option("--padded", help="Each example takes a whole sequence. Default: packed.", rich_help_panel=TUNING),
+    ] = False,
     verbose: Annotated[
         bool,
         typer.Option(
@@ -60,13 +92,23 @@ def predict(
     perfmodel predict llama-3.1-8b --cluster dgx-h100 --gpus 64 --tokens 1T
 
     perfmodel predict train.sh --cluster dgx-h100 --gpus 512
+
+    perfmodel predict llama-3.1-8b --gpu rtx-4090 --training qlora
+
+    perfmodel predict config.json --gpu a100-sxm-80gb --training lora --examples 50k --set optimizer=adamw_8bit
     """
     from perfmodel.exchange.own_evidence import with_evidence
+    from perfmodel.exchange.questions.tuned_runs import TuningQuestion
     from perfmodel.exchange.run_files import read_candidates
     from perfmodel.exchange.slips import slips_of_a_prediction
     from perfmodel.prediction import predict as predict_run
 
-    candidates = read_candidates(asked(run, model, cluster, gpus, tokens), with_evidence(overrides or (), evidence))
+    question = TuningQuestion(
+        gpu=gpu, training=training, gpus=gpus, examples=examples, epochs=epochs, example_length=example_length, padded=padded
+    )
+    source = asked_tuning(run, question, overrides or (), model=model, cluster=cluster, tokens=tokens) if question else None
+    source = source if source is not None else asked(run, model, cluster, gpus, tokens)
+    candidates = read_candidates(source, with_evidence(overrides or (), evidence))
     predictions = [(candidate.values, predict_run(candidate.run)) for candidate in candidates]
     _, first = predictions[0]
     assumptions = (*candidates[0].assumptions, *slips_of_a_prediction(first))

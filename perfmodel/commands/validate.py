@@ -31,8 +31,8 @@ def validate(
         list[Path] | None,
         typer.Argument(
             metavar="[FILE...]",
-            help="Measured runs: tables with the columns of published_runs.csv, or of serving runs (a row a metric), "
-            "logs of training software with their scripts "
+            help="Measured runs: tables with the columns of published_runs.csv, of serving runs (a row a metric) or of "
+            "fine-tuning runs, logs of training software with their scripts "
             "or configurations beside them, and folders of these. Default: published_runs.csv.",
         ),
     ] = None,
@@ -97,12 +97,18 @@ def validate(
 
     perfmodel validate serving.csv --leave-source-out
 
+    perfmodel validate finetune.csv --json
+
     perfmodel validate --memory fits.csv
     """
     form = form_of(output, as_json=as_json, as_csv=as_csv, as_markdown=as_markdown)
     if files and not memory and _are_of_servers(files):
         beside = {"--figure": figure, "--reliability": reliability, "--evidence": evidence, "--fail-above": fail_above}
         _validate_servers(files, beside, leave_source_out=leave_source_out, form=form, output=output)
+        return
+    if files and not memory and _are_of_tunings(files):
+        beside = {"--figure": figure, "--reliability": reliability, "--evidence": evidence, "--fail-above": fail_above}
+        _validate_tunings(files, beside, leave_source_out=leave_source_out, form=form, output=output)
         return
     of_logs = {"model": model, "cluster": cluster, "gpus": gpus}
     if mixtures and (files or memory):
@@ -169,6 +175,48 @@ def _validate_servers(
         document=lambda: serving_validation_document(scores, leave_source_out=leave_source_out),
         report=report,
         rows=lambda: serving_validation_rows(scores),
+    )
+
+
+def _are_of_tunings(files: Sequence[Path]) -> bool:
+    """Whether these are tables of fine-tuning runs. Errors: InputError for such a table beside others."""
+    csv_files = [each for each in files if each.suffix.lower() == ".csv" and each.is_file()]
+    if not csv_files:
+        return False
+    from perfmodel.exchange.tables.tuning_runs import is_tuning_table
+
+    found = [is_tuning_table(each) for each in csv_files]
+    if any(found) and len(files) > 1:
+        raise InputError(f"{csv_files[found.index(True)]} lists fine-tuning runs; give it alone")
+    return any(found)
+
+
+def _validate_tunings(
+    files: Sequence[Path], beside: Mapping[str, object], *, leave_source_out: bool, form: str, output: Path | None
+) -> None:
+    from perfmodel.evidence.tuning_scores import compare_tuning, tuning_scoreboard, without_own_source
+    from perfmodel.exchange.tables.tuning_runs import read_tuning_runs
+    from perfmodel.report.json.tuning import tuning_validation_document, tuning_validation_rows
+
+    for option in (name for name, value in beside.items() if value):
+        raise InputError(f"{option} is about other training runs; {files[0]} lists fine-tuning runs")
+    table = read_tuning_runs(files[0])
+    comparisons = [each for found in _one_by_one(compare_tuning, table.rows) for each in found]
+    if leave_source_out:
+        comparisons = without_own_source(comparisons)
+    scores = tuning_scoreboard(comparisons, table.unread)
+
+    def report() -> RenderableType:
+        from perfmodel.report.text.measured.tuning import tuning_validation_report
+
+        return tuning_validation_report(scores, leave_source_out=leave_source_out)
+
+    emit(
+        form,
+        output,
+        document=lambda: tuning_validation_document(scores, leave_source_out=leave_source_out),
+        report=report,
+        rows=lambda: tuning_validation_rows(scores),
     )
 
 

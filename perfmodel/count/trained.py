@@ -127,8 +127,8 @@ def optimizer_state_bytes(setup: Setup, numbers: TunedNumbers, tuning: FineTunin
     if row.factored:
         return FP32_BYTES * factored_numbers(setup.model, tuning)
     small = numbers.small if row.blocks else 0.0
-    large = (numbers.own - small) * row.bytes_of_state(float(widths.own))
-    return large + small * row.moments * FP32_BYTES + numbers.adapters * row.bytes_of_state(float(widths.adapter))
+    large = (numbers.own - small) * row.bytes_of_state(widths.own)
+    return large + small * row.moments * FP32_BYTES + numbers.adapters * row.bytes_of_state(widths.adapter)
 
 
 def factored_numbers(model: TransformerModel, tuning: FineTuning) -> Numeric:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from perfmodel.errors import InputError, did_you_mean, shown
+from perfmodel.errors import InputError, NotSupportedError, did_you_mean, shown
 from perfmodel.events.iteration_events import IterationEvents, PlacedPass, iteration_events
 from perfmodel.events.pipeline_events import Message
 from perfmodel.events.pipeline_order import FORWARD, Task
@@ -90,6 +90,8 @@ def timeline(
     >>> round(timeline(run, first).span_s / float(first.iteration_time_s), 9)
     1.0
     """
+    if run.offload:
+        raise NotSupportedError("waiting for the host is not drawn; predict shows how long that is", key="offload")
     if detail is not None and detail not in DETAILS:
         raise InputError(f"{shown(detail)} is not one of them; {did_you_mean(detail, DETAILS)}", key="detail")
     if micro_batches is not None and micro_batches < 1:

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 
 from perfmodel.count.memory.needed import MemoryBytes
+from perfmodel.evidence.interval_scores import LEVEL
 from perfmodel.evidence.measured_rows import UnreadRow
 from perfmodel.evidence.tuning_rows import FITS, MEMORY, TUNING_METRICS, MeasuredTuning
 from perfmodel.prediction import StagePrediction, predict_stage
-from perfmodel.spec.serving_evidence import ServingEvidence, model_class
 from perfmodel.units import GIBIBYTE
 
 GROUPS: Final = ("stack", "gpu", "method")
-FEWEST_SOURCES: Final = 2  # that a discrepancy is estimated on
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +28,7 @@ class TuningComparison:
     value: float
     predicted: float | None = None
     interval: tuple[float, float] | None = None
-    known_widths: tuple[float, float] = (0.0, 0.0)  # of the interval without its discrepancy, in logarithms
+    verdict: str = ""  # of the run: fits, tight, does not fit
 
     @property
     def relative_error(self) -> float | None:
@@ -37,12 +36,6 @@ class TuningComparison:
         if self.predicted is None:
             return None
         return self.predicted - self.value if self.metric == FITS else self.predicted / self.value - 1.0
-
-    @property
-    def models(self) -> str:
-        """Whether its model is dense or has experts."""
-        run = self.measured.run
-        return model_class(has_experts=run is not None and run.model.mixture is not None)
 
     @property
     def reason(self) -> str:
@@ -54,12 +47,11 @@ class TuningComparison:
         """Whether it counts."""
         return self.predicted is not None and not self.reason
 
-    def with_discrepancy(self, half_width: float) -> TuningComparison:
-        """The same prediction in an interval with another discrepancy."""
-        if self.predicted is None or self.metric == FITS:
+    def within(self, error: float) -> TuningComparison:
+        """The same prediction of memory in an interval of another half width: p / (1 + w) .. p * (1 + w)."""
+        if self.predicted is None or self.metric != MEMORY:
             return self
-        low, high = (float(np.hypot(each, half_width)) for each in self.known_widths)
-        return replace(self, interval=(self.predicted * float(np.exp(-low)), self.predicted * float(np.exp(high))))
+        return replace(self, interval=(self.predicted / (1.0 + error), self.predicted * (1.0 + error)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,32 +76,46 @@ class TuningScoreboard:
     unread: Sequence[UnreadRow] = ()
 
 
-def compare_tuning(rows: Sequence[MeasuredTuning], evidence: ServingEvidence) -> Iterator[TuningComparison]:
-    """Every metric of every run beside its prediction."""
-    for row in rows:
-        predicted = None if row.run is None else predict_stage(row.run.setup(row.run.stages[0]))
-        for metric in TUNING_METRICS:
-            if metric not in row.values:
-                continue
-            plain = TuningComparison(measured=row, metric=metric, value=row.values[metric])
-            if predicted is None:
-                yield plain
-                continue
-            value, widths = _predicted(predicted, metric, row.memory_kind)
-            lack = evidence.discrepancy(metric, plain.models, "any")
-            known = replace(plain, predicted=value, known_widths=widths)
-            yield known.with_discrepancy(float(lack.half_width))
+def compare_tuning(row: MeasuredTuning) -> list[TuningComparison]:
+    """Every metric of a run beside its prediction."""
+    plain = [
+        TuningComparison(measured=row, metric=each, value=row.values[each]) for each in TUNING_METRICS if each in row.values
+    ]
+    if row.run is None:
+        return plain
+    stage = predict_stage(row.run.setup(row.run.stages[0]))
+    return [_compared(each, stage) for each in plain]
 
 
-def _predicted(stage: StagePrediction, metric: str, kind: str) -> tuple[float, tuple[float, float]]:
-    """A predicted metric, and how wide its interval is without a discrepancy."""
-    if metric == FITS:
-        return float(bool(stage.fits)), (0.0, 0.0)
-    if metric == MEMORY:
-        return memory_of_kind(stage.memory, kind) / GIBIBYTE, (0.0, 0.0)
-    halves = [float(each) for each in stage.uncertainty.half_widths_s.values()]
-    width = float(np.sqrt(np.sum(np.square(halves)))) / float(stage.iteration_time_s)
-    return float(stage.tokens_per_s), (width, width)
+def _compared(plain: TuningComparison, stage: StagePrediction) -> TuningComparison:
+    known = replace(plain, verdict=stage.verdict)
+    if plain.metric == FITS:
+        return replace(known, predicted=float(bool(stage.fits)))
+    if plain.metric == MEMORY:
+        value = memory_of_kind(stage.memory, plain.measured.memory_kind) / GIBIBYTE
+        return replace(known, predicted=value).within(float(stage.work.setup.stack.states.memory_error))
+    low_s, high_s = (float(each) for each in stage.iteration_time_interval_s)
+    tokens = float(stage.layout.tokens_per_iteration)
+    return replace(known, predicted=float(stage.tokens_per_s), interval=(tokens / high_s, tokens / low_s))
+
+
+def without_own_source(comparisons: Sequence[TuningComparison]) -> list[TuningComparison]:
+    """Each prediction of memory in an interval that is as wide as the errors on all other sources ask for.
+
+    Intervals of speeds hold nothing that was learned from such tables.
+    """
+    sources = {each.measured.source for each in comparisons}
+    widths = {source: memory_error([each for each in comparisons if each.measured.source != source]) for source in sources}
+    return [each.within(widths[each.measured.source]) for each in comparisons]
+
+
+def memory_error(comparisons: Sequence[TuningComparison]) -> float:
+    """The half width w with which LEVEL of the scored memories lie in p / (1 + w) .. p * (1 + w); 0 of none."""
+    scored = [each for each in comparisons if each.is_scored and each.metric == MEMORY]
+    if not scored:
+        return 0.0
+    residuals = [abs(np.log(each.value / (each.predicted or 1.0))) for each in scored]
+    return float(np.expm1(np.quantile(residuals, LEVEL)))
 
 
 def memory_of_kind(memory: MemoryBytes, kind: str) -> float:

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from perfmodel.errors import InputError
+from perfmodel.errors import InputError, NotSupportedError
 from perfmodel.explanation.moves import Moves, moves
 from perfmodel.explanation.sensitivity import Sensitivity, sensitivity
 from perfmodel.explanation.terms import Term, term
@@ -81,7 +81,9 @@ def _row(kind: str, name: str, change: str, relative: float, seconds: float) -> 
 def explanation(
     run: Run, *, place: int = -1, source: Callable[[str], str] = unknown, chosen: Mapping[str, Any] = NOTHING
 ) -> Explanation:
-    """The stage at `place` of the ramp explained, -1 the last. Errors: InputError for a run of arrays.
+    """The stage at `place` of the ramp explained, -1 the last.
+
+    Errors: InputError for a run of arrays, NotSupportedError for one whose state lies in the memory of its host.
 
     >>> from perfmodel.exchange.run_files import read_candidates
     >>> whole = explanation(read_candidates("nemotron-4-15b")[0].run)
@@ -89,6 +91,8 @@ def explanation(
     (2, 'micro_batch_size')
     """
     _, predicted = predict(run).stages[place]
+    if run.offload:
+        raise NotSupportedError("waiting for the host is not explained; predict shows how long that is", key="offload")
     if np.ndim(predicted.iteration_time_s):
         raise InputError("this run holds arrays of layouts or numbers; one layout at a time can be explained")
     return Explanation(

@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Final
 
 from perfmodel.errors import InputError, did_you_mean
+from perfmodel.spec.fields import Numeric
 
 FP32_BYTES: Final = 4.0
 BLOCK: Final = 256  # numbers that share an fp32 scale in states of 8 bits
@@ -42,7 +43,7 @@ class Optimizer:
     paged: bool = False
     iterations: int = 0
 
-    def bytes_of_state(self, parameter_bytes: float) -> float:
+    def bytes_of_state(self, parameter_bytes: Numeric) -> Numeric:
         """Bytes of the states of one parameter of a large tensor: moments * (width + scales).
 
         >>> [ROWS[name].bytes_of_state(4.0) for name in ("adamw", "sgd")]
@@ -50,7 +51,7 @@ class Optimizer:
         >>> ROWS["adamw_8bit"].bytes_of_state(4.0)
         2.03125
         """
-        width = self.state_bytes or parameter_bytes
+        width: Numeric = self.state_bytes or parameter_bytes
         return self.moments * (width + (FP32_BYTES / BLOCK if self.blocks else 0.0))
 
 

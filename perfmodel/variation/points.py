@@ -149,7 +149,8 @@ def _subject(run: Run, place: int, columns: Mapping[str, Numeric], *, is_weak: b
     if is_weak:
         own["global_batch_size"] = own[FILLING.name] * (layout.global_batch_size // layout.data_parallel)
     economics = parts.pop("economics")
-    return VariedStage(setup=Setup(**parts, layout=replace(layout, **own)), tokens=tokens, economics=economics)
+    setup = Setup(**parts, layout=replace(layout, **own), tuning=run.fine_tuning)
+    return VariedStage(setup=setup, tokens=tokens, economics=economics)
 
 
 def _replicas(gpus: Numeric, replica: Layout) -> Numeric:

@@ -82,7 +82,7 @@ def _tuned_state_bytes(tuning: FineTuning, work: TuningWork) -> StateBytes:
     """
     own = work.adapter_bytes if tuning.has_adapters else tuning.held_bytes or work.wide_bytes
     row = optimizer(tuning.optimizer)
-    states = row.bytes_of_state(float(own))
+    states = row.bytes_of_state(own)
     return StateBytes(
         parameter=own,
         gradient=own,

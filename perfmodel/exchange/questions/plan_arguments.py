@@ -122,6 +122,8 @@ def read_plan_request(model: str | Mapping[str, Any] | TransformerModel | Run, *
         if key not in PlanArguments.__annotations__:
             raise InputError(f"not an argument of a plan; {did_you_mean(key, PlanArguments.__annotations__)}", key=key)
     run, named = _run(model, given)
+    if run is not None and run.fine_tuning is not None:
+        raise NotSupportedError("layouts of a fine-tuning are not searched; predict and sweep take them", key="training")
     named = named | {part: given[part] for part in RUN_PARTS if part in given}
     if "cluster" not in named:
         raise InputError("give a cluster, as in --cluster dgx-h100 (perfmodel list clusters)", key="cluster")

@@ -9,6 +9,7 @@ from typing import Any, Final
 from perfmodel.count.operators import Collective
 from perfmodel.count.parameters import active_parameter_count, parameter_count
 from perfmodel.count.parts.expert_figures import expert_figures
+from perfmodel.count.trained import tuned_numbers
 from perfmodel.prediction import Prediction, StagePrediction
 from perfmodel.spec.axes import REPORTED
 from perfmodel.spec.fields import Numeric
@@ -18,6 +19,7 @@ from perfmodel.spec.run import PublishedFigures, RampStage, Run
 from perfmodel.timing.collectives import crossed_link
 from perfmodel.timing.ledger import ledger
 from perfmodel.timing.uncertainty import Estimate, Uncertainty
+from perfmodel.units import HOURS_PER_DAY
 
 SCHEMA_VERSION: Final = 1
 
@@ -81,8 +83,29 @@ def _run_document(prediction: Prediction, assumptions: Sequence[str], *, verbose
             "verdict": prediction.verdict,
             "fit_probability": prediction.fit_probability,
         }
+        | _fine_tuning(prediction)
         | _economics(prediction)
     )
+
+
+def _fine_tuning(prediction: Prediction) -> dict[str, Any]:
+    """What is trained, and how many parameters that is; no key where all of the model is trained as its stack does."""
+    run, (_, predicted) = prediction.run, prediction.stages[-1]
+    tuning, stage = run.fine_tuning, predicted.work.stages.first
+    if tuning is None:
+        return {}
+    numbers = tuned_numbers(run.model, stage.parameters, stage.held.every, tuning)
+    hours = None if prediction.total_days is None else float(prediction.total_days) * HOURS_PER_DAY
+    return {
+        "fine_tuning": {
+            **{name: getattr(tuning, name) for name in ("training", "weights", "optimizer")},
+            **{name: list(getattr(tuning, name)) for name in ("adapter_targets", "trained_parts", "frozen_parts", "offload")},
+            "adapter_rank": int(tuning.adapter_rank) if tuning.has_adapters else None,
+            "trained_parameters": float(numbers.trained),
+            "frozen_parameters": float(numbers.narrow + numbers.wide),
+            "hours": hours,
+        }
+    }
 
 
 def model_size(model: TransformerModel) -> dict[str, float]:

@@ -68,6 +68,10 @@ def _economics(prediction: Prediction) -> list[RenderableType]:
 def verdict(prediction: Prediction) -> Text:
     """What the run takes, beside what was published of it, and whether it fits: two sentences, a line each."""
     run, days = prediction.run, prediction.total_training_days
+    if run.fine_tuning is not None:
+        from perfmodel.report.text.fine_tuning import tuning_verdict
+
+        return tuning_verdict(prediction)
     published = [stage.published.days for stage, _ in prediction.stages if stage.published.days is not None]
     if days is None:
         times = [float(predicted.iteration_time_s) for _, predicted in prediction.stages]
@@ -129,6 +133,10 @@ def description(run: Run) -> Text:
     """What runs on what, and how; of a mixture of experts how large it is."""
     size = size_text(run.model)
     words = [run.cluster.name, run.stack.name, *([size] if size else []), *layout_words(run.layout(run.stages[0]), DEGREES)]
+    if run.fine_tuning is not None:
+        from perfmodel.report.text.fine_tuning import tuning_words
+
+        words = [run.model.name, *tuning_words(run.fine_tuning), *words]
     return Text(", ".join(words), style="dim")
 
 
