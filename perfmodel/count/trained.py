@@ -115,7 +115,8 @@ def tuned_bytes(setup: Setup, tuning: FineTuning) -> TunedBytes:
     work, held = tuning_work(setup), tuning.held_bytes
     narrow = tuning.weight_format.bytes if tuning.is_quantised else 0.0
     wide = work.wide_bytes if held is None else held
-    return TunedBytes(narrow=narrow, wide=wide, own=wide, adapter=work.adapter_bytes)
+    own = FP32_BYTES if tuning.weights == AS_THE_STACK else wide  # of master copies
+    return TunedBytes(narrow=narrow, wide=wide, own=own, adapter=work.adapter_bytes)
 
 
 def optimizer_state_bytes(setup: Setup, numbers: TunedNumbers, tuning: FineTuning) -> Numeric:
