@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -21,6 +22,7 @@ from perfmodel.spec.models.model import TransformerModel
 from perfmodel.spec.optimizers import SMALL_TENSOR, optimizer
 from perfmodel.spec.setup import Setup
 
+MODELS: Final = 64  # whose adapters are remembered: a forecast asks for them four times
 OF_LAYERS: Final = ("attention", "mlp")  # parts whose matrices are quantised
 
 
@@ -94,9 +96,17 @@ def adapter_parameters(model: TransformerModel, layers: Mapping[str, Numeric], t
     """The sum of r * (k + n) over the linears that have an adapter."""
     total: Numeric = 0
     for kind, number in layers.items():
-        for part in layer_parts(model, model.kinds[kind], 1):
-            for adapter in part.adapters(tuning):
-                total = total + number * adapter.parameters
+        total = total + number * _of_a_layer(model, kind, tuning)
+    return total
+
+
+@lru_cache(maxsize=MODELS)
+def _of_a_layer(model: TransformerModel, kind: str, tuning: FineTuning) -> Numeric:
+    """Parameters of the adapters of one layer of a kind."""
+    total: Numeric = 0
+    for part in layer_parts(model, model.kinds[kind], 1):
+        for adapter in part.adapters(tuning):
+            total = total + adapter.parameters
     return total
 
 

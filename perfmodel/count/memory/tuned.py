@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -31,9 +32,11 @@ from perfmodel.count.trained import TunedNumbers, optimizer_state_bytes, tuned_b
 from perfmodel.spec.fields import Numeric, chosen
 from perfmodel.spec.fine_tuning import AS_THE_STACK, FineTuning
 from perfmodel.spec.layout import GATHERED
+from perfmodel.spec.models.model import TransformerModel
 from perfmodel.spec.optimizers import optimizer
 from perfmodel.spec.setup import Setup
 
+MODELS: Final = 64  # whose largest matrices are remembered
 LAYERS_AT_ONCE: Final = 2  # the one that runs and the one that is fetched, or sent, meanwhile
 
 
@@ -98,13 +101,14 @@ def tuned_states(setup: Setup, stage: PipelineStage, tuning: FineTuning) -> Tune
     """Parameters, gradients and optimizer states over their shards; those that lie in the host's memory take nothing."""
     numbers = tuned_numbers(setup.model, stage.parameters, stage.held.every, tuning)
     layout, ranks = setup.layout, {part: shards(setup.layout, part) for part in ("parameters", "gradients", "optimizer")}
-    whole, largest = _parameter_bytes(setup, numbers, tuning), _largest_trained(setup, tuning)
+    whole = _parameter_bytes(setup, numbers, tuning)
     each, row = state_bytes(layout, setup.stack, tuning), optimizer(tuning.optimizer)
     own = tuned_bytes(setup, tuning).own if tuning.weights != AS_THE_STACK else each.all_gradients
     gradients = numbers.own * own + numbers.adapters * tuned_bytes(setup, tuning).adapter
     of_states = _state_bytes(setup, numbers, tuning)
     copies = numbers.own * each.step if tuning.weights == AS_THE_STACK else gradients * row.temporary
-    temporary = copies / ranks["optimizer"] + row.largest * FP32_BYTES * largest
+    largest = FP32_BYTES * row.largest * _largest_trained(setup, tuning) if row.largest else 0.0
+    temporary = copies / ranks["optimizer"] + largest
     is_gathered = layout.sharding in GATHERED
     shard = whole / ranks["parameters"]
     if tuning.weights == AS_THE_STACK and is_gathered and setup.stack.states.casts_shards:
@@ -196,24 +200,26 @@ def _rerun_bytes(work: Iteration, tuning: FineTuning) -> Numeric:
     most: Numeric = 0.0
     for kind, blocks in work.layers.items():
         most = np.maximum(most, rerun_layer_bytes(work, blocks, kind))
-    inner = work.layout.recipe.activation_bytes * work.layout.tokens_per_micro_batch * _widest_input(work.setup)
-    return most + inner + (WIDE_BYTES * _largest_matrix(work.setup) if tuning.is_quantised else 0.0)
+    inner = work.layout.recipe.activation_bytes * work.layout.tokens_per_micro_batch * _widest_input(work.setup.model)
+    return most + inner + (WIDE_BYTES * _largest_matrix(work.setup.model) if tuning.is_quantised else 0.0)
 
 
-def _widest_input(setup: Setup) -> Numeric:
+@lru_cache(maxsize=MODELS)
+def _widest_input(model: TransformerModel) -> Numeric:
     """Columns of the widest input of a linear that ends a part of a layer, whose gradient is there while the rest is kept."""
     most: Numeric = 0
-    for kind in setup.model.kinds.values():
-        for part in layer_parts(setup.model, kind, 1):
+    for kind in model.kinds.values():
+        for part in layer_parts(model, kind, 1):
             most = np.maximum(most, part.out.inner if part.out else 0)
     return most
 
 
-def _largest_matrix(setup: Setup) -> Numeric:
+@lru_cache(maxsize=MODELS)
+def _largest_matrix(model: TransformerModel) -> Numeric:
     """Numbers of the largest matrix of a layer."""
     most: Numeric = 0
-    for kind in setup.model.kinds.values():
-        for part in layer_parts(setup.model, kind, 1):
+    for kind in model.kinds.values():
+        for part in layer_parts(model, kind, 1):
             for linear in part.separate:
                 most = np.maximum(most, linear.inner * linear.columns)
     return most

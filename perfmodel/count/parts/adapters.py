@@ -8,7 +8,7 @@ chains of elementwise kernels around them (dropout, casts, scale and sum), which
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -60,73 +60,120 @@ def tuning_work(setup: Setup) -> TuningWork:
     return setup.stack.tuning
 
 
-def dequantised(linear: Linear, setup: Setup) -> Block:
-    """Reads the weight in few bits and writes it in 16, before the product and before that of its data gradient."""
-    held = WIDE_BYTES if setup.tuning is None else setup.tuning.weight_format.bytes
-    moved = linear.number * linear.inner * linear.columns * (held + WIDE_BYTES + tuning_work(setup).dequantised_bytes)
+def widened(linears: Sequence[Linear], setup: Setup) -> Block:
+    """What runs before linears of one input: their weights in few bits become 16 bits wide, and so does an input in fp32."""
+    return _dequantised(linears, setup) + _autocast(linears, setup)
+
+
+def _dequantised(linears: Sequence[Linear], setup: Setup) -> Block:
+    """Reads weights in few bits and writes them in 16, before the products and before those of their data gradients."""
+    first, tuning = linears[0], setup.tuning
+    if tuning is None or not is_quantised(first.component, tuning):
+        return Block()
+    each = tuning.weight_format.bytes + WIDE_BYTES + tuning_work(setup).dequantised_bytes
+    numbers = [linear.number * linear.inner * linear.columns for linear in linears]
+    kernels = sum(linear.number for linear in linears)
+    moved = each * sum(numbers[1:], numbers[0])
     return local(
         MemoryBound(
-            name=f"{linear.name}.dequantise", role=Role.DEQUANTISE, moved_bytes=moved, backward_bytes=moved, calls=linear.number
+            name=f"{first.name}.dequantise",
+            role=Role.DEQUANTISE,
+            moved_bytes=moved,
+            backward_bytes=moved,
+            kernels=kernels,
+            backward_kernels=kernels,
+            calls=kernels,
         )
     )
 
 
-def autocast(linear: Linear, setup: Setup) -> Block:
+def _autocast(linears: Sequence[Linear], setup: Setup) -> Block:
     """Reads an input in fp32 and writes it in 16 bits for each product, and widens its gradient; of a stream in fp32 alone."""
-    if setup.tuning is None or not has_fp32_stream(setup):
+    if linears[0].role is Role.OUTPUT_PRODUCT or not has_fp32_stream(setup):
         return Block()
-    moved = (FP32_BYTES + setup.layout.recipe.activation_bytes) * setup.layout.tokens_per_micro_batch * linear.inner
-    return local(MemoryBound(name=f"{linear.name}.autocast", moved_bytes=moved, backward_bytes=moved))
+    each, times = FP32_BYTES + setup.layout.recipe.activation_bytes, len(linears)
+    moved = times * each * setup.layout.tokens_per_micro_batch * linears[0].inner
+    cast = MemoryBound(name=f"{linears[0].name}.autocast", moved_bytes=moved, backward_bytes=moved)
+    return local(replace(cast, kernels=times, backward_kernels=times, calls=times))
 
 
-def adapter_blocks(adapters: Iterable[Adapter], setup: Setup, gradient_bytes: Numeric) -> Block:
-    """Adapters of one input, which the first of them keeps where the linears beside them do not."""
-    block = Block()
-    for place, adapter in enumerate(adapters):
-        is_kept = place == 0 and not keeps_input(adapter.linear.component, setup)
-        block = block + adapter_block(adapter, setup, is_kept=is_kept, gradient_bytes=gradient_bytes)
-    return block
+def adapter_blocks(adapters: Sequence[Adapter], setup: Setup, gradient_bytes: Numeric) -> Block:
+    """Adapters of one input, which is kept for all of them where the linears beside them do not keep it."""
+    if not adapters:
+        return Block()
+    block = _first_products(adapters, setup, gradient_bytes)
+    alike: list[list[Adapter]] = []  # those whose linears have as many columns are one operator, run as often
+    for adapter in adapters:
+        group = next((each for each in alike if each[0].linear.columns is adapter.linear.columns), None)
+        group.append(adapter) if group else alike.append([adapter])
+    for group in alike:
+        block = block + _second_products(group, setup, gradient_bytes)
+    for adapter in adapters:
+        block = block + (_magnitudes(adapter, setup) if adapter.has_magnitudes else Block())
+    return block + _sums(adapters, setup)
 
 
-def adapter_block(adapter: Adapter, setup: Setup, *, is_kept: bool, gradient_bytes: Numeric) -> Block:
-    """Both products of an adapter, and what lies around them.
+def _first_products(adapters: Sequence[Adapter], setup: Setup, gradient_bytes: Numeric) -> Block:
+    """x A of adapters of one input. They keep e*T*k once, where no other operator does, and what software copies each time."""
+    linear, layout, times = adapters[0].linear, setup.layout, len(adapters)
+    once = 0.0 if keeps_input(linear.component, setup) else layout.recipe.activation_bytes
+    inputs = layout.tokens_per_micro_batch * linear.inner
+    product = _product(adapters[0], setup, gradient_bytes, name=f"{linear.name}.adapter_in", times=times)
+    return local(replace(product, saved_bytes=inputs * (once + times * tuning_work(setup).adapter_input_bytes)))
 
-    It keeps its input, e*T*k, unless another operator keeps the same (`is_kept`), what software copies of that, and e*T*r.
-    """
-    linear, work, layout = adapter.linear, tuning_work(setup), setup.layout
-    tokens, each = layout.tokens_per_micro_batch, layout.recipe.activation_bytes
-    inputs, results = tokens * linear.inner, tokens * linear.columns
-    is_wide = setup.tuning is not None and not setup.tuning.is_quantised  # without autocast, adapters of fp32 work in fp32
-    width = np.maximum(work.adapter_bytes, each) if is_wide else each
-    casts = chosen(np.asarray(width) > each, (each + width) * inputs, 0.0)
-    down = Matmul(
-        name=f"{linear.name}.adapter_in",
+
+def _second_products(adapters: Sequence[Adapter], setup: Setup, gradient_bytes: Numeric) -> Block:
+    """(x A) B of adapters whose linears have as many columns; each keeps its input, e*T*r."""
+    first, layout, times = adapters[0], setup.layout, len(adapters)
+    kept = times * layout.recipe.activation_bytes * layout.tokens_per_micro_batch * first.rank
+    product = _product(first, setup, gradient_bytes, name=f"{first.linear.name}.adapter_out", times=times)
+    return local(replace(product, columns=first.linear.columns, inner=first.rank, saved_bytes=kept))
+
+
+def _product(adapter: Adapter, setup: Setup, gradient_bytes: Numeric, *, name: str, times: int) -> Matmul:
+    return Matmul(
+        name=name,
         role=Role.ADAPTER,
-        rows=tokens,
+        repeats=times,
+        rows=setup.layout.tokens_per_micro_batch,
         columns=adapter.rank,
-        inner=linear.inner,
-        precision=layout.recipe.linear_formats[-1],
+        inner=adapter.linear.inner,
+        precision=setup.layout.recipe.linear_formats[-1],
         weight_gradient_bytes=gradient_bytes,
         accumulates=False,
-        saved_bytes=inputs * ((each if is_kept else 0.0) + work.adapter_input_bytes),
     )
-    up = replace(
-        down,
-        name=f"{linear.name}.adapter_out",
-        columns=linear.columns,
-        inner=adapter.rank,
-        saved_bytes=each * tokens * adapter.rank,
+
+
+def _sums(adapters: Sequence[Adapter], setup: Setup) -> Block:
+    """Adds what adapters of one input give to what their linears give, and the gradients of that input.
+
+    Without autocast adapters of fp32 work in fp32, on copies of their input.
+    """
+    work, layout = tuning_work(setup), setup.layout
+    tokens, each = layout.tokens_per_micro_batch, layout.recipe.activation_bytes
+    is_wide = setup.tuning is not None and not setup.tuning.is_quantised
+    width = np.maximum(work.adapter_bytes, each) if is_wide else each
+    results, inputs = (tokens * _sum(getattr(adapter.linear, side) for adapter in adapters) for side in ("columns", "inner"))
+    casts = chosen(np.asarray(width) > each, (each + width) * inputs, 0.0)
+    kernels = work.adapter_kernels * len(adapters)
+    return local(
+        MemoryBound(
+            name=f"{adapters[0].linear.name}.adapter_sum",
+            role=Role.ADAPTER,
+            moved_bytes=work.adapter_passes * width * results + casts,
+            backward_bytes=(work.adapter_passes - 1.0) * width * results + 3.0 * each * inputs + casts,
+            kernels=kernels,
+            backward_kernels=kernels,
+            calls=len(adapters),
+        )
     )
-    around = MemoryBound(
-        name=f"{linear.name}.adapter_sum",
-        role=Role.ADAPTER,
-        moved_bytes=work.adapter_passes * width * results + casts,
-        backward_bytes=(work.adapter_passes - 1.0) * width * results + 3.0 * each * inputs + casts,  # both gradients of x added
-        kernels=work.adapter_kernels,
-        backward_kernels=work.adapter_kernels,
-    )
-    block = local(down) + local(up) + local(around)
-    return block + _magnitudes(adapter, setup) if adapter.has_magnitudes else block
+
+
+def _sum(terms: Iterable[Numeric]) -> Numeric:
+    total: Numeric = 0.0
+    for term in terms:
+        total = total + term
+    return total
 
 
 def _magnitudes(adapter: Adapter, setup: Setup) -> Block:

@@ -11,7 +11,7 @@ the second all-reduces (Megatron-LM, arXiv:1909.08053; sequence parallelism, arX
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
@@ -21,7 +21,7 @@ import numpy as np
 from perfmodel.count.blocks import Block, local
 from perfmodel.count.declarations import Adapter, Component, Linear, Projections, adapter_of, takes_low_precision
 from perfmodel.count.operators import Collective, Matmul, MemoryBound, Operator, gradients
-from perfmodel.count.parts.adapters import adapter_blocks, autocast, dequantised, is_frozen, is_quantised, keeps_input
+from perfmodel.count.parts.adapters import adapter_blocks, is_frozen, keeps_input, widened
 from perfmodel.count.parts.tensor_parallel_calls import TensorParallelCalls
 from perfmodel.count.roles import Role
 from perfmodel.spec.fields import Numeric, anywhere, chosen
@@ -46,12 +46,12 @@ class LinearOperators(TensorParallelCalls):
         before them too where these share their input.
         """
         linears = into.separate if self.stack.fusion.separate_projections else (into.joined,)
-        first, *others = [autocast(linear, self.setup) + self.column_linear(linear) for linear in linears]
+        first, *others = [self.column_linear(linear) for linear in linears]
         if shares_input:
             first = self._sharing_input(first)
         for other in others:
             first = first + self._sharing_input(other)
-        return first if self.tuning is None else first + self._adapters(into.adapters(self.tuning))
+        return first if self.tuning is None else self._tuned(linears, first, into.adapters(self.tuning))
 
     def _sharing_input(self, linear: Block) -> Block:
         """A further linear of the same input: neither kept nor gathered again; reduced apart, unless it is scattered."""
@@ -80,19 +80,20 @@ class LinearOperators(TensorParallelCalls):
     def row_linear(self, linear: Linear) -> Block:
         """A row-parallel linear, in low precision or not, or in some layers one and in the others the other."""
         block = self._in_its_layers(linear, self._row_linear)
-        return block if self.tuning is None else block + self._adapters(filter(None, (adapter_of(linear, self.tuning),)))
+        if self.tuning is None:
+            return block
+        adapter = adapter_of(linear, self.tuning)
+        return self._tuned((linear,), block, (adapter,) if adapter else ())
 
-    def _adapters(self, adapters: Iterable[Adapter]) -> Block:
-        """Adapters of one input, beside its linears."""
-        return adapter_blocks(adapters, self.setup, self.state.gradient)
+    def _tuned(self, linears: Sequence[Linear], block: Block, adapters: Sequence[Adapter]) -> Block:
+        """Linears of one input of a fine-tuning: what widens their operands before them, and their adapters behind them."""
+        return widened(linears, self.setup) + block + adapter_blocks(adapters, self.setup, self.state.gradient)
 
     def _in_its_layers(self, linear: Linear, operators: Callable[[Linear, bool], Block]) -> Block:
         """The operators of a linear of the mean layer: where a recipe spares layers, `.wide` ones stand for those.
 
         Ignored: that spared layers lie at the end of a network, so that the last stages of a pipeline take longer.
         """
-        if is_quantised(linear.component, self.tuning):
-            return dequantised(linear, self.setup) + operators(linear, False)
         narrow = self._is_narrow(linear)
         if not narrow or not anywhere(self.narrow_layers < 1.0):
             return operators(linear, narrow)
@@ -175,7 +176,8 @@ class LinearOperators(TensorParallelCalls):
         `calls` of its own, products are launched and operands are cast one by one.
         """
         write = partial(self._own_linear, rows=rows, kept_rows=kept_rows, useful=useful, calls=calls)
-        return self._in_its_layers(linear, write)
+        block = self._in_its_layers(linear, write)
+        return block if self.tuning is None else self._tuned((linear,), block, ())
 
     def _own_linear(
         self, linear: Linear, narrow: bool, *, rows: Numeric, kept_rows: Numeric | None, useful: Numeric, calls: Numeric

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from math import isqrt
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -140,7 +141,7 @@ class TransformerModel(Spec):
         if self.layer_kinds is not None:
             return self.layer_kinds
         attention, feed_forward = "latent" if self.latent else "full", "experts" if self.mixture else "dense"
-        return {"": LayerKind(attention=attention, feed_forward=feed_forward)}
+        return _one_kind(attention, feed_forward)
 
     @property
     def last_kind(self) -> str:
@@ -208,6 +209,12 @@ class TransformerModel(Spec):
         """
         multiple = self.vocab_padding_multiple * tensor_parallel
         return np.ceil(self.vocab_size / multiple) * multiple
+
+
+@cache
+def _one_kind(attention: str, feed_forward: str) -> Mapping[str, LayerKind]:
+    """The only kind of layer of a model, without a name: asked for thirty times by each forecast."""
+    return MappingProxyType({"": LayerKind(attention=attention, feed_forward=feed_forward)})
 
 
 def divisors(value: float) -> list[int]:
