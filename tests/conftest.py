@@ -15,6 +15,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 from perfmodel.benchmarks.measure.processes import start
 from perfmodel.commands import app
+from tests.json_documents import check_json
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # a worker of pytest-xdist has one core
 ROOT: Final = Path(__file__).parents[1]
@@ -109,7 +110,7 @@ class Outcome:
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
-    """Run the command as the console script does."""
+    """Run the command as the console script does; what it prints as JSON has to be what its schema says."""
 
     def _run(*arguments: object, columns: int = 80) -> Outcome:
         monkeypatch.setattr(sys, "argv", ["perfmodel", *map(str, arguments)])
@@ -119,6 +120,9 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
             app.main()
         except SystemExit as stop:
             code = int(stop.code or 0)
-        return Outcome(code, *capsys.readouterr())
+        done = Outcome(code, *capsys.readouterr())
+        if "--json" in arguments and done.out:
+            check_json(str(arguments[0]), done.out)
+        return done
 
     return _run

@@ -88,7 +88,7 @@ ONE_SOURCE = ("models", "runs", "fit", "model_families")  # from one table or co
 BY_HAND = [
     (path, yaml.safe_load(path.read_text()))
     for path in DATA_FILES
-    if not path.read_text().startswith(GENERATED) and path.parent.name not in ("formats", "evidence")
+    if not path.read_text().startswith(GENERATED) and path.parent.name not in ("formats", "evidence", "schemas")
 ]
 
 

@@ -28,6 +28,7 @@ from perfmodel.commands.measure import measure
 from perfmodel.commands.plan import plan
 from perfmodel.commands.predict import predict
 from perfmodel.commands.report import report
+from perfmodel.commands.schema import schema
 from perfmodel.commands.show import show
 from perfmodel.commands.sweep import sweep
 from perfmodel.commands.timeline import timeline
@@ -52,6 +53,7 @@ PANELS: Final[Mapping[str, Mapping[str, Callable[..., None]]]] = {
         "timeline": timeline,
         "show": show,
         "list": list_presets,
+        "schema": schema,
     },
 }
 COMMANDS: Final = {name: panel for panel, commands in PANELS.items() for name in commands}
