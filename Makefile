@@ -6,7 +6,7 @@ CORE := tests/spec tests/count tests/timing tests/exchange
 
 unexport PYTHONDONTWRITEBYTECODE  # else each process that tests start compiles perfmodel again
 
-.PHONY: setup demo check core test lint bench measured gallery clean
+.PHONY: setup demo check core test lint docs bench measured gallery readme clean
 
 setup: .venv/complete
 
@@ -18,6 +18,11 @@ setup: .venv/complete
 .venv/light: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	touch $@
+
+.venv/docs: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
 	touch $@
 
 demo: .venv/light
@@ -40,6 +45,10 @@ lint: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# The site, from docs/ and from what the code declares; commands on its pages are run. A link that leads nowhere is an error.
+docs: .venv/docs
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --nitpicky --quiet --jobs $(JOBS) --doctree-dir build/doctrees docs build/site
+
 bench: setup
 	$(BIN)/python -m perfmodel.benchmarks.project.start_up
 	$(BIN)/python -m perfmodel.benchmarks.project.search_speed
@@ -50,6 +59,9 @@ measured: setup
 
 gallery: setup
 	$(BIN)/python -m perfmodel.benchmarks.project.gallery
+
+readme: setup
+	$(BIN)/python -m perfmodel.benchmarks.project.front_page
 
 clean:
 	rm -rf .venv build

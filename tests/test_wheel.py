@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
 import sysconfig
 import venv
+from collections.abc import Sequence
 from pathlib import Path
 from zipfile import ZipFile
 
 import pytest
+
+from perfmodel.benchmarks.project.site.fences import FENCE
 
 ROOT = Path(__file__).parents[1]
 SOURCES = ("perfmodel", "model", "benchmarks", "pyproject.toml", "README.md", "LICENSE")
@@ -83,14 +87,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
-def outcome(python: Path, folder: Path, *arguments: str, path: str | None) -> str:
+def outcome(python: Path, folder: Path, *arguments: str, path: str | None, codes: Sequence[int] = (0,)) -> str:
     """What a command prints in the folder, started as the console script is."""
     start = "import sys; sys.argv[0] = 'perfmodel'; from perfmodel.commands.app import main; main()"
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     environment |= {} if path is None else {"PYTHONPATH": path}
     command = [str(python), "-P", "-c", start, *arguments]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode in codes, done.stderr
     return done.stdout
 
 
@@ -127,6 +131,17 @@ def test_python_m_perfmodel_is_the_command_line(python: Path, folder: Path) -> N
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True)
     assert done.stdout == outcome(python, folder, "predict", "laptop", path=None)
+
+
+@pytest.mark.parametrize("page", sorted(path.stem for path in (ROOT / "docs" / "start").glob("*.md")))
+def test_the_first_command_of_each_quick_start_works(python: Path, folder: Path, page: str) -> None:
+    """As it is typed; `make docs` runs all of them, from the checkout."""
+    text = (ROOT / "docs" / "start" / f"{page}.md").read_text(encoding="utf-8")
+    for file in [found for found in FENCE.finditer(text) if found["name"] == "file"]:
+        (folder / file["words"].strip()).write_text(file["body"])
+    first = next(found["body"] for found in FENCE.finditer(text) if found["name"] == "shell").splitlines()[0]
+    _, *arguments = shlex.split(first)
+    assert outcome(python, folder, *arguments, path=None, codes=(0, 1))
 
 
 @pytest.mark.ranks

@@ -135,7 +135,7 @@ def page(shots: Sequence[Shot] = SHOTS) -> str:
 def _lines(shots: Sequence[Shot]) -> Iterator[str]:
     yield "# Gallery\n"
     yield "Written by `make gallery`, which runs these commands. They need `pip install 'perfmodel[report]'`."
-    yield "[docs/kernels](kernels) has a picture of the measured and fitted kernels of each GPU, [measured.md](measured.md)"
+    yield "[Kernels](kernels.md) has a picture of the measured and fitted kernels of each GPU, [measured.md](measured.md)"
     yield "one of all steps that this project measured."
     for shot in shots:
         yield f"\n## {shot.title}\n{shot.words}\n```\n{shot.command}\n```"

@@ -221,7 +221,7 @@ def page(found: Sequence[StepComparison], models: str, folder: Path) -> str:
         f"each rank, {first.provenance['software']}, {first.provenance['date']}. The command",
         f"`python -m perfmodel.benchmarks.project.measured --output {folder}{_chosen(models)}`",
         "calibrated the machine, ran real training steps and wrote this page; the records and the fitted profile lie in",
-        f"[{folder.name}/]({folder.name}). No coefficient was fitted on a step.",
+        f"`{folder.name}/`. No coefficient was fitted on a step.",
         "",
         "| | measured | bar |",
         "|---|---|---|",

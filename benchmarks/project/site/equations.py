@@ -1,0 +1,87 @@
+"""References of what is computed: terms with their equations, the functions behind them, and where coefficients come from."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+import re
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any, Final
+
+from perfmodel.benchmarks.project.site.fences import Fence, code, escaped, table
+from perfmodel.benchmarks.project.site.program import prose
+from perfmodel.exchange.presets import preset_names, preset_settings
+from perfmodel.explanation.terms import TERMS
+from perfmodel.report.text.explanation import TERM_LABELS
+
+NO_QUOTIENTS: Final = re.compile(r"\[[^]]*\]|\w+/\w+[.]py|\bGPU-hours|\w+=")  # units, paths and settings
+EQUATION: Final = re.compile(r"\w ?[*/^] ?[\w(]| = | [+] ")  # an operator between two operands
+
+
+def terms(fence: Fence) -> str:
+    """Every term that `explain --term` takes, the part of the iteration that it is, and the settings that decide about it."""
+    rows = [
+        (code(name), TERM_LABELS[name], code(kind.part.removesuffix("_s")), ", ".join(map(code, kind.settings)))
+        for name, kind in TERMS.items()
+    ]
+    return table(("term", "what it is", "part of `breakdown_s`", "settings behind it"), rows)
+
+
+def equations(fence: Fence) -> str:
+    """What the functions of some packages or modules say that they compute, each equation first."""
+    return "\n".join(part for line in fence.body.split() for module in _modules(line) for part in _module(module))
+
+
+def _modules(name: str) -> Iterator[ModuleType]:
+    """A module, or every module of a package in alphabetical order."""
+    found = importlib.import_module(name)
+    if not hasattr(found, "__path__"):
+        yield found
+        return
+    for each in sorted(pkgutil.iter_modules(found.__path__), key=lambda info: info.name):
+        yield from _modules(f"{name}.{each.name}")
+
+
+def _module(module: ModuleType) -> Iterator[str]:
+    """A module with its public functions of its own; nothing of one without any."""
+    own = [each for _, each in inspect.getmembers(module, inspect.isfunction) if each.__module__ == module.__name__]
+    shown = sorted((each for each in own if states_equation(each)), key=lambda each: inspect.getsourcelines(each)[1])
+    if shown:
+        yield f"## {code(module.__name__)}\n\n{prose(inspect.getdoc(module) or '')}\n"
+    for each in shown:
+        first, _, rest = _words(each).partition("\n\n")
+        yield f"### {code(each.__name__)}\n\n```none\n{first}\n```\n\n{prose(rest)}\n"
+
+
+def states_equation(function: Any) -> bool:
+    """Whether a function says first of all what it computes, in symbols.
+
+    >>> from perfmodel.timing.collectives import placement, tree_share
+    >>> states_equation(placement), states_equation(tree_share)
+    (False, True)
+    """
+    first = NO_QUOTIENTS.sub("", _words(function).partition("\n\n")[0])
+    return bool(EQUATION.search(first))
+
+
+def _words(function: Any) -> str:
+    """A docstring without its examples."""
+    return (inspect.getdoc(function) or "").partition(">>>")[0].rstrip()
+
+
+def sources(fence: Fence) -> str:
+    """Where the numbers of presets of some kinds come from: each source once a preset, with how many numbers have it."""
+    return "\n".join(f"## {kind}\n\n{_sources_of(kind)}" for kind in fence.words)
+
+
+def _sources_of(kind: str) -> str:
+    rows = []
+    for name in preset_names(kind):
+        ((_, settings),) = [each for each in preset_settings(f"{kind}/{name}") if each[0] == f"{kind}/{name}"]
+        counted: dict[str, int] = {}
+        for _, _, source in settings:
+            counted[source] = counted.get(source, 0) + 1
+        rows += [(code(name), str(number), escaped(source)) for source, number in counted.items() if source]
+    return table(("preset", "numbers", "source"), rows)
