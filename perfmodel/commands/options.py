@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from perfmodel.errors import InputError
+
 if TYPE_CHECKING:
     from perfmodel.exchange.questions.plan_arguments import SearchLimits
     from perfmodel.exchange.questions.tuned_runs import TuningQuestion

@@ -7,6 +7,7 @@ times s; the intervals then follow as those of iterations do (timing/uncertainty
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -56,7 +57,7 @@ def value_uncertainty(
     seconds = np.asarray(value, dtype=float)
     whole = passes.get(metric)
     request_s = setup.engine.host.request_s if metric in (TTFT, E2E) else 0.0
-    of_requests = np.minimum(request_s / seconds, 1.0)
+    of_requests = np.minimum(request_s / seconds, 1.0) if request_s else 0.0
     moved: dict[str, tuple[Numeric, Numeric]] = {}  # key path: the share of the value that the number times, and its spread
     if whole is not None:
         for part, numbers in part_spreads(setup).items():
@@ -67,4 +68,6 @@ def value_uncertainty(
     times = [seconds]
     for share, spread in moved.values():
         times += [seconds * (1.0 + share * spread), seconds * (1.0 - share * spread / (1.0 + spread))]
-    return uncertainty(np.stack(np.broadcast_arrays(*times)), list(moved), discrepancy)
+    with np.errstate(invalid="ignore"):  # of no seconds, as the tokens after the first of one, no share is known: 0 +- 0
+        found = uncertainty(np.stack(np.broadcast_arrays(*times)), list(moved), discrepancy)
+    return replace(found, low_s=np.where(seconds > 0, found.low_s, 0.0), high_s=np.where(seconds > 0, found.high_s, 0.0))

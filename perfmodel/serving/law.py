@@ -103,7 +103,7 @@ def served_load(
         steady_s = np.maximum(steady_s, alone.total_s + np.maximum(queue_s - apart_s / 2.0, 0.0))
     first_s = steady_s + np.maximum(burst_s - steady_s, 0.0) / waves
     ttft_s = request_s + first_s + life_s * np.maximum(clients / running - 1.0, 0.0)
-    ttft_s = np.minimum(ttft_s, e2e_s)
+    ttft_s = np.where(outputs > 1.0, np.minimum(ttft_s, e2e_s), e2e_s)  # the first of one token is the last
     return ServedLoad(
         concurrency=clients,
         running=running,
@@ -117,18 +117,21 @@ def served_load(
 
 
 def _tpot_s(e2e_s: Numeric, ttft_s: Numeric, output_tokens: Numeric) -> Numeric:
-    """What is left of E2E after the first token, over the others."""
-    return (e2e_s - ttft_s) / np.maximum(output_tokens - 1.0, 1.0)
+    """What is left of E2E after the first token, over the others; nothing where there are none."""
+    others = np.asarray(output_tokens) - 1.0
+    return np.where(others > 0, (e2e_s - ttft_s) / np.maximum(others, 1.0), 0.0)
 
 
 def _added_by_a_prompt(setup: ServingSetup, request: Request, running: Numeric, decode: PassTime, alone: PassTime) -> PassTime:
     """p: what the passes that read prompts take beyond those that would run anyway, for each prompt.
 
     Prompts that come in one decode pass, B/O on average, share a pass as far as its tokens go. Where prompts ride in decode
-    passes, weights are read once for both.
+    passes, weights are read once for both; a sequence has O - 1 of these for the B prompts of its life, and prompts that
+    find none left have passes of their own.
     """
     most = np.maximum(setup.engine.schedule.chunk_tokens / request.input_tokens, 1.0)
-    together = np.clip(running / np.maximum(request.output_tokens, 1.0), 1.0, most)
+    outputs = np.asarray(request.output_tokens, dtype=float)
+    together = np.clip(running / np.maximum(outputs, 1.0), 1.0, most)
     prompts = ForwardPass(prompts=together, prompt_tokens=request.input_tokens)
     if not setup.engine.schedule.mixes:
         if np.all(together == 1.0):
@@ -136,8 +139,11 @@ def _added_by_a_prompt(setup: ServingSetup, request: Request, running: Numeric, 
         return mixed(((1.0 / together, pass_time(setup, prompts)),))
     others = ForwardPass(sequences=running, context=request.mean_context)
     both = replace(others, prompts=together, prompt_tokens=request.input_tokens)
-    rides = np.where(running > 1.0, 1.0 / together, 0.0)  # a prompt that is alone has nobody to ride with
-    return mixed(((1.0 - np.sign(rides), alone), (rides, pass_time(setup, both)), (-rides, decode)))
+    passes = 1.0 / together
+    rides = np.where(
+        running > 1.0, np.minimum(passes, (outputs - 1.0) / running), 0.0
+    )  # a prompt alone has nobody to ride with
+    return mixed(((passes - rides, pass_time(setup, prompts)), (rides, pass_time(setup, both)), (-rides, decode)))
 
 
 def static_batch(setup: ServingSetup, request: Request, batch: Numeric) -> ServedLoad:

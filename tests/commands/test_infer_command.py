@@ -55,6 +55,17 @@ def test_csv_has_a_row_for_each_load() -> None:
     assert "{" not in output
 
 
+def test_answers_of_one_token_have_no_time_between_tokens() -> None:
+    """Nor a rate of one client; all else is there, in every form."""
+    words = ("infer", "llama-3.1-8b", "--gpu", "h100-sxm-80gb", "--output", "1", "--concurrency", "1,8")
+    (replica,) = json.loads(ran(*words, "--json")[1])["replicas"]
+    assert [(row["tpot_s"], row["tpot_s_interval"], row["tokens_per_s_per_user"]) for row in replica["loads"]] == [
+        (0.0, [0.0, 0.0], None)
+    ] * 2
+    assert all(row["ttft_s"] == row["e2e_s"] for row in replica["loads"])
+    assert [ran(*words, form)[0] for form in ("--csv", "--markdown")] == [0, 0]
+
+
 def test_a_model_that_does_not_fit_is_exit_code_1() -> None:
     """Said in the first line."""
     code, output = ran("infer", "llama-3.1-70b", "--gpu", "h100-sxm-80gb")

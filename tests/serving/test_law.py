@@ -97,3 +97,20 @@ def test_a_process_that_streams_bounds_fast_servers() -> None:
     slow = with_numbers(engine, {"host": with_numbers(engine.host, {"stream_s": 1e-3})})
     load = served_load(llama(slow), REQUEST, 128)
     assert load.cycle.total_s == pytest.approx(500 * 128 * 1e-3)
+
+
+@pytest.mark.parametrize("engine", ["vllm", "sglang", "trtllm", "transformers"])
+@pytest.mark.parametrize(("prompt", "output"), [(1, 1), (5000, 20), (1000, 1000)])
+def test_prompts_ride_in_no_more_passes_than_there_are(engine: str, prompt: int, output: int) -> None:
+    """No part of a request's life is less than nothing, however many prompts come in it; prompts left over go alone."""
+    load = served_load(llama(engine), Request(input_tokens=prompt, output_tokens=output), np.array([1.0, 20.0, 400.0]))
+    assert all(np.all(np.asarray(part) >= 0) for part in load.cycle.parts().values())
+    assert np.all(np.diff(load.cycle.total_s) >= 0)
+
+
+def test_the_first_of_one_token_is_the_last() -> None:
+    """TTFT is E2E, there is no time between tokens, and throughput is that of the prompts alone."""
+    load = served_load(llama(), Request(input_tokens=1000, output_tokens=1), np.array([1.0, 8.0, 4096.0]))
+    assert np.asarray(load.tpot_s).tolist() == [0, 0, 0]
+    assert np.asarray(load.ttft_s) == pytest.approx(load.e2e_s)
+    assert load.tokens_per_s == pytest.approx(load.concurrency / load.e2e_s)

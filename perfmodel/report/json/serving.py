@@ -20,6 +20,11 @@ def _at(value: Numeric, place: int, shape: tuple[int, ...]) -> float:
     return float(np.broadcast_to(np.asarray(value, dtype=float), shape)[place])
 
 
+def _inverse(seconds: float) -> float | None:
+    """A rate; None of answers of one token, which have no time between tokens."""
+    return 1.0 / seconds if seconds > 0 else None
+
+
 def load_rows(forecast: ServingForecast) -> list[dict[str, Any]]:
     """A row for each concurrency: times [s], rates, their 90 % intervals, and where a request's time on the GPUs goes."""
     load, shape = forecast.load, np.shape(forecast.load.concurrency)
@@ -35,7 +40,7 @@ def load_rows(forecast: ServingForecast) -> list[dict[str, Any]]:
             "tpot_s": _at(load.tpot_s, place, shape),
             "e2e_s": _at(load.e2e_s, place, shape),
             "tokens_per_s": _at(load.tokens_per_s, place, shape),
-            "tokens_per_s_per_user": 1.0 / _at(load.tpot_s, place, shape),
+            "tokens_per_s_per_user": _inverse(_at(load.tpot_s, place, shape)),
             "tokens_per_s_per_gpu": _at(forecast.tokens_per_s_per_gpu, place, shape),
             "bound_by": bound[place].removesuffix("_s"),
         }

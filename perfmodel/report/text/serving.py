@@ -105,10 +105,12 @@ def loads_section(forecast: ServingForecast) -> RenderableType:
 
 def _cells(row: dict[str, Any], *, has_price: bool) -> Iterator[str]:
     yield f"{row['concurrency']:,}"
-    yield from (short_seconds(row[metric]) for metric in ("ttft_s", "tpot_s", "e2e_s"))
+    yield short_seconds(row["ttft_s"])
+    yield "-" if row["tokens_per_s_per_user"] is None else short_seconds(row["tpot_s"])
+    yield short_seconds(row["e2e_s"])
     low, high = row["e2e_s_interval"]
     yield f"{_figure(low)}-{_figure(high)}s"
-    yield f"{row['tokens_per_s_per_user']:.0f}"
+    yield "-" if row["tokens_per_s_per_user"] is None else f"{row['tokens_per_s_per_user']:.0f}"
     yield f"{row['tokens_per_s_per_gpu']:,.0f}"
     if has_price:
         yield f"{row['dollars_per_million_tokens']:.2f}"
