@@ -173,7 +173,7 @@ def _json_rows(document: Mapping[str, Any], operator: str) -> Iterator[NcclRow]:
             if not all(map(math.isfinite, (float(result["size"]), microseconds, algorithm, bus))):
                 raise ValueError("a number that is not finite")
             yield NcclRow(
-                operator=program_named(PurePath(str(document["args"][0])).name) or operator,
+                operator=program_named(PurePath(str([*document["args"], ""][0])).name) or operator,
                 payload_bytes=float(result["size"]),
                 number_type=str(result["type"]),
                 seconds=microseconds / 1e6,

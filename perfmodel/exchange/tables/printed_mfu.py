@@ -46,4 +46,4 @@ def _unheard_of(measured: MeasuredRun, meant: float | None) -> str:
 
 def _agree(printed: float, meant: float) -> bool:
     """Whether a printed MFU is the one meant, as far as conventions of counting FLOPs leave it open."""
-    return 1 / MFU_FACTOR < printed / meant < MFU_FACTOR
+    return meant < MFU_FACTOR * printed and printed < MFU_FACTOR * meant

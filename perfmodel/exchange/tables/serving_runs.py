@@ -85,7 +85,7 @@ def _workload(cells: Mapping[str, str], kind: str, requests: float | None, *, wi
     gpus, tensor = _number(cells, "gpus") or 1.0, int(_number(cells, "tensor_parallel") or 0)
     tensor = tensor or int(gpus)
     weights = words["weights"].get(cells["weights"], cells["weights"])
-    replicas = int(_number(cells, "data_parallel_attention") or 1)
+    replicas = max(int(_number(cells, "data_parallel_attention") or 1), 1)
     if tensor % replicas:  # a table may state what one replica of attention is split over
         tensor *= replicas
     spread = EXPERTS.search(cells["notes"])

@@ -27,6 +27,7 @@ SLURM_VARIABLES: Final = {
     "--gpus-per-node": ("SLURM_GPUS_ON_NODE", "SLURM_GPUS_PER_NODE"),
 }
 MOST_GPUS: Final = 10_000_000
+MOST_DIGITS: Final = 9  # of a number of nodes or GPUs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,7 +156,7 @@ def _slurm(words: Sequence[str]) -> dict[str, str]:
 def _product(*factors: Any) -> int | None:
     """The product of whole numbers in texts; None where one of them is none."""
     texts = [str(each) for each in factors]
-    if not all(each.isdecimal() for each in texts):
+    if not all(each.isdecimal() and len(each) <= MOST_DIGITS for each in texts):
         return None
     number = prod(map(int, texts))
     return number if 0 < number <= MOST_GPUS else None

@@ -76,7 +76,7 @@ class NotYet:
 
     def is_asked(self, name: str, value: Any) -> bool:
         """Whether a word asks for it."""
-        return any(fnmatchcase(name, each) for each in self.words) and _folded(value) not in self.off
+        return any(fnmatchcase(str(name), each) for each in self.words) and _folded(value) not in self.off
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +90,7 @@ class WordTable:
 
     def is_off(self, name: str) -> bool:
         """Whether a word that asks for nothing is one of what is not covered yet."""
-        return name in self.refused or any(fnmatchcase(name, pattern) for each in self.not_yet for pattern in each.words)
+        return name in self.refused or any(fnmatchcase(str(name), pattern) for each in self.not_yet for pattern in each.words)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,7 +185,7 @@ def _refusals(name: str, value: Any, table: WordTable) -> Iterator[str]:
 
 def _ignored(name: str, table: WordTable) -> str:
     for each in table.ignored:
-        if any(fnmatchcase(name, pattern) for pattern in each.words):
+        if any(fnmatchcase(str(name), pattern) for pattern in each.words):
             return f"{name}: {each.what}" + (f" ({each.matters})" if each.matters else "")
     return f"{name}: {UNKNOWN}"
 
