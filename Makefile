@@ -6,7 +6,7 @@ CORE := tests/spec tests/count tests/timing tests/exchange
 
 unexport PYTHONDONTWRITEBYTECODE  # else each process that tests start compiles perfmodel again
 
-.PHONY: setup demo check core test lint docs bench measured gallery readme clean
+.PHONY: setup demo check core test lint docs properties fuzz mutants bench measured gallery readme clean
 
 setup: .venv/complete
 
@@ -48,6 +48,22 @@ lint: setup
 # The site, from docs/ and from what the code declares; commands on its pages are run. A link that leads nowhere is an error.
 docs: .venv/docs
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --nitpicky --quiet --jobs $(JOBS) --doctree-dir build/doctrees docs build/site
+
+# The same properties as in `make test` on many more runs and servers, drawn anew each time.
+DEPTH ?= 20
+properties: setup
+	PROPERTY_DEPTH=$(DEPTH) $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile tests/properties
+
+# Broken files for every reader, others each time, for so many minutes a reader; what is found is kept in tests/fuzz/cases.
+MINUTES ?= 1
+fuzz: setup
+	FUZZ_MINUTES=$(MINUTES) $(BIN)/python -m pytest -s tests/fuzz -k broken_files
+
+# Do the tests of counts and times notice when an equation is changed? Some 30 s a mutant, minutes for one that survives.
+MUTANTS ?= 40
+SEED ?= 0
+mutants: setup
+	$(BIN)/python -m perfmodel.benchmarks.project.mutants --number $(MUTANTS) --seed $(SEED) --jobs $(JOBS)
 
 bench: setup
 	$(BIN)/python -m perfmodel.benchmarks.project.start_up

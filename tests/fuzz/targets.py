@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from perfmodel.benchmarks.measure.kernels.record_file import read_records
-from perfmodel.commands.options import read_record
+from perfmodel.exchange.questions.compared_records import read_record
 from perfmodel.errors import InputError
 from perfmodel.evidence.time_scores import compare_time
 from perfmodel.exchange.building import build
