@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from perfmodel.benchmarks.measure.kernels.record_file import read_records
-from perfmodel.exchange.questions.compared_records import read_record
 from perfmodel.errors import InputError
 from perfmodel.evidence.time_scores import compare_time
 from perfmodel.exchange.building import build
@@ -23,6 +22,7 @@ from perfmodel.exchange.converted_files import conversion_document, converted
 from perfmodel.exchange.nccl_calls import link_tests
 from perfmodel.exchange.own_evidence import read_evidence
 from perfmodel.exchange.presets import cluster_preset, expand_part
+from perfmodel.exchange.questions.compared_records import read_record
 from perfmodel.exchange.questions.measured_logs import log_record
 from perfmodel.exchange.questions.profiled_runs import profile_step
 from perfmodel.exchange.run_files import read_candidates
