@@ -193,19 +193,29 @@ def sweep(
     settings: Settings = (),
     stage: int | None = None,
     weak: bool = False,
+    grow_gpus: bool = False,
     evidence: str | None = None,
 ) -> Sweep:
     """One stage of a run, or of several, at every combination of the values of one or two axes.
 
     Values are a sequence, or a text as in `--vary`: "1,2,4", "1..8", "96..3072x6". The axis `gpus` sets data_parallel; with
-    `weak` the global batch grows with it. A layout that may not exist is a point with a `refusal`. `evidence` is what
-    `perfmodel calibrate --from-runs` wrote, for every point.
+    `weak` the global batch grows with it. Where other degrees of parallelism are varied, every point keeps the GPUs of its run,
+    and data parallelism adapts; with `grow_gpus` it stays, and they grow. A layout that may not exist is a point with a
+    `refusal`. `evidence` is what `perfmodel calibrate --from-runs` wrote, for every point.
 
     >>> swept = sweep("nemotron-4-15b", {"tensor_parallel": [4, 8], "cluster": ["dgx-h100", "dgx-h200"]})
     >>> [point.labels for point in swept.points if point.fits][:2]
     [('4', 'dgx-h100'), ('4', 'dgx-h200')]
     """
-    return run_sweep(listed_sources(runs), list(vary.items()), settings=settings, stage=stage, is_weak=weak, evidence=evidence)
+    return run_sweep(
+        listed_sources(runs),
+        list(vary.items()),
+        settings=settings,
+        stage=stage,
+        is_weak=weak,
+        grow_gpus=grow_gpus,
+        evidence=evidence,
+    )
 
 
 def explain(run: RunSource, settings: Settings = (), *, stage: int | None = None) -> Explanation:

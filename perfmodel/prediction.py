@@ -97,6 +97,19 @@ class StagePrediction(OneLine):
         """Tokens trained on per second by one GPU."""
         return self.tokens_per_s / self.layout.gpus
 
+    def convention_factor(self, convention: str) -> Numeric:
+        """Model FLOPs of a token in a convention (count/flops.py) over those in full, which `mfu` counts."""
+        model, length = self.work.setup.model, self.layout.sequence_length
+        return model_flop_per_token(model, length, convention=convention) / self.model_flop_per_token
+
+    def mfu_in(self, convention: str) -> Numeric:
+        """MFU with attention counted in `full`, or its `causal` half."""
+        return self.mfu * self.convention_factor(convention)
+
+    def flop_per_s_per_gpu(self, convention: str = "full") -> Numeric:
+        """Model FLOPs of one GPU in a second: MFU * peak, in either convention."""
+        return self.mfu_in(convention) * self.peak_flop_per_s
+
     def days(self, tokens: Numeric) -> Numeric:
         """Days to train on `tokens`."""
         return tokens / self.tokens_per_s / SECONDS_PER_DAY
@@ -123,6 +136,7 @@ class StagePrediction(OneLine):
         values: dict[str, Numeric | Truth] = {name: getattr(self.layout, name) for name in SIZES}
         values |= {"iteration_time_s": self.iteration_time_s, "iteration_time_low_s": low_s, "iteration_time_high_s": high_s}
         values |= {name: getattr(self, name) for name in ("mfu", "hfu", "tokens_per_s", "tokens_per_s_per_gpu")}
+        values |= {"mfu_causal": self.mfu_in("causal"), "flop_per_s_per_gpu": self.flop_per_s_per_gpu()}
         values |= dict(self.breakdown.items())
         values |= {"fits": self.fits, "fit_probability": self.fit_probability}
         values |= {"memory_bytes": self.memory.total_bytes, "headroom_bytes": self.headroom_bytes}

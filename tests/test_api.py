@@ -185,6 +185,24 @@ def test_compare_recognises_a_log_by_its_content(tmp_path: Path) -> None:
     assert found.rows()[0]["relative_error"] == found.relative_error
 
 
+def test_compare_has_csv(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rows of its result, also into a file by its ending."""
+    from perfmodel.commands import app
+
+    log = tmp_path / "train.log"
+    steps = (
+        f" iteration {step:8d}/ 100 | elapsed time per iteration (ms): 600.0 | global batch size: 1152 |"
+        for step in range(1, 40)
+    )
+    log.write_text("\n".join(steps))
+    monkeypatch.setattr(sys, "argv", ["perfmodel", "compare", PRESET, str(log), "--csv"])
+    with pytest.raises(SystemExit) as stopped:
+        app.main()
+    assert stopped.value.code == 0
+    head, row = capsys.readouterr().out.splitlines()
+    assert dict(zip(head.split(","), row.split(","), strict=True))["measured_s"] == "0.6"
+
+
 @pytest.mark.processes
 def test_report_is_a_function_of_the_api_though_a_room_has_its_name() -> None:
     """Before the room was loaded, and after; with a page that has figures and can be saved."""

@@ -17,7 +17,7 @@ import typer
 from perfmodel import __version__
 from perfmodel.commands.calibrate import calibrate
 from perfmodel.commands.compare import compare
-from perfmodel.commands.console import STOPPED, all_printed, printed, say
+from perfmodel.commands.console import STOPPED, all_printed, emit_json, printed, say
 from perfmodel.commands.convert import convert
 from perfmodel.commands.diagnose import diagnose
 from perfmodel.commands.explain import explain
@@ -110,8 +110,22 @@ def main() -> None:
         _end(InputError("the input is nested too deeply"))
     except OSError as error:
         _end(write_failure(str(error.filename or "standard output or another file"), error))
+    except SystemExit as stop:
+        usage = getattr(stop.__context__, "format_message", None)  # of an option that is none, which typer has told people
+        if usage is not None:
+            _tell_programs("UsageError", str(usage()), int(stop.code or 0))
+        raise
 
 
 def _end(error: PerfmodelError) -> NoReturn:
-    say(str(error))
+    sentence = " ".join(str(error).split())
+    say(sentence)
+    _tell_programs(type(error).__name__, sentence, error.exit_code, key=error.key)
     sys.exit(error.exit_code)
+
+
+def _tell_programs(kind: str, sentence: str, code: int, *, key: str = "") -> None:
+    """The error as JSON on standard output, where --json was asked for: a program reads nothing else."""
+    if "--json" in sys.argv:
+        error = {"kind": kind, "message": sentence, "key": key, "exit_code": code}
+        emit_json({"schema_version": 1, "error": error}, None)

@@ -4,15 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from perfmodel.commands.console import drawing_module, emit_json, emit_table, kind_of, wants_json, write_file
-from perfmodel.commands.options import AsJson, Gpus, Model, OnCluster, Output, Overrides, RunName, Tokens, asked
+from perfmodel.commands.console import drawing_module, emit, form_of, kind_of, write_file
+from perfmodel.commands.options import (
+    AsCsv,
+    AsJson,
+    AsMarkdown,
+    Gpus,
+    Model,
+    OnCluster,
+    Output,
+    Overrides,
+    RunName,
+    Tokens,
+    asked,
+)
 from perfmodel.errors import InputError
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from perfmodel.exchange.run_files import RunSource
 
 
@@ -46,6 +60,8 @@ def compare(
         ),
     ] = None,
     as_json: AsJson = False,
+    as_csv: AsCsv = False,
+    as_markdown: AsMarkdown = False,
     output: Output = None,
 ) -> None:
     """Compare the prediction of RUN with measured steps: each operator, part of memory and collective.
@@ -67,9 +83,10 @@ def compare(
     from perfmodel.exchange.questions.compared_records import is_log, read_record
     from perfmodel.exchange.trace_files import is_trace
 
-    source, is_json = asked(run, model, cluster, gpus, tokens), wants_json(as_json, output)
+    form = form_of(output, as_json=as_json, as_csv=as_csv, as_markdown=as_markdown)
+    source = asked(run, model, cluster, gpus, tokens)
     if record is not None and timeline is None and profile is None and is_log(record):
-        _compare_log(source, overrides or (), record, stage=stage, figure=figure, output=output, as_json=is_json)
+        _compare_log(source, overrides or (), record, stage=stage, figure=figure, output=output, form=form)
         return
     if record is not None and profile is None and is_trace(record):
         record, profile = None, record
@@ -78,7 +95,7 @@ def compare(
             raise InputError("there is no RECORD to compare with; name one, a log, or a profile (torch.profiler)")
         if figure is not None:
             raise InputError("--figure draws records and logs; --timeline draws a profile")
-        _compare_profile(source, overrides or (), profile, timeline, stage=stage, output=output, as_json=is_json)
+        _compare_profile(source, overrides or (), profile, timeline, stage=stage, output=output, form=form)
         return
     _check(timeline, profile, stage)
     from perfmodel import api
@@ -91,14 +108,18 @@ def compare(
     profiled = None if profile is None else profile_step(profile)
     figures = drawing_module(figure)
     comparison = compare_step(prediction, read_record(record))
-    if is_json:
+
+    def document() -> Any:
         from perfmodel.report.json.step import comparison_document
 
-        emit_json(comparison_document(comparison), output)
-    else:
+        return comparison_document(comparison)
+
+    def report() -> RenderableType:
         from perfmodel.report.text.measured.step import comparison_report
 
-        emit_table(comparison_report(comparison, every=every), output)
+        return comparison_report(comparison, every=every)
+
+    emit(form, output, document=document, report=report, rows=comparison.rows)
     if figure is not None:
         write_file(figures.picture(figures.operators_figure(comparison), kind_of(figure)), figure)
     if timeline is not None:
@@ -123,7 +144,7 @@ def _compare_log(
     stage: int | None,
     figure: Path | None,
     output: Path | None,
-    as_json: bool,
+    form: str,
 ) -> None:
     """Print the steady steps of a log beside the prediction, and draw all of them where a figure is asked for."""
     from perfmodel import api
@@ -131,14 +152,18 @@ def _compare_log(
 
     figures = drawing_module(figure, "perfmodel.report.figures.log_steps")
     found = log_comparison(api.predict(run, overrides), log, stage=stage)
-    if as_json:
+
+    def document() -> Any:
         from perfmodel.report.json.log_comparison import log_comparison_document
 
-        emit_json(log_comparison_document(found), output)
-    else:
+        return log_comparison_document(found)
+
+    def report() -> RenderableType:
         from perfmodel.report.text.measured.log_comparison import log_comparison_report
 
-        emit_table(log_comparison_report(found), output)
+        return log_comparison_report(found)
+
+    emit(form, output, document=document, report=report, rows=found.rows)
     if figure is not None:
         write_file(figures.picture(figures.log_steps_figure(found), kind_of(figure)), figure)
 
@@ -151,7 +176,7 @@ def _compare_profile(
     *,
     stage: int | None,
     output: Path | None,
-    as_json: bool,
+    form: str,
 ) -> None:
     """Print the kernels of a profiled step beside the prediction, and write a trace of both where one is asked for."""
     from perfmodel import api
@@ -164,11 +189,15 @@ def _compare_profile(
         from perfmodel.report.trace.comparison import compared_trace
 
         write_file(compared_trace(api.timeline(run, overrides, stage=stage), profiled=step), timeline)
-    if as_json:
+
+    def document() -> Any:
         from perfmodel.report.json.kernels import profile_document
 
-        emit_json(profile_document(found), output)
-    else:
+        return profile_document(found)
+
+    def report() -> RenderableType:
         from perfmodel.report.text.measured.kernels import profile_report
 
-        emit_table(profile_report(found), output)
+        return profile_report(found)
+
+    emit(form, output, document=document, report=report, rows=found.rows)

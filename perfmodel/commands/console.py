@@ -103,14 +103,15 @@ def emit_json(document: Any, output: Path | None) -> None:
 
 
 def emit_table(content: RenderableType, output: Path | None) -> None:
-    """Write tables: styled and full width to a terminal, plain to a pipe, plain and 120 columns wide to a file."""
+    """Write tables: styled to a terminal, plain to a pipe unless FORCE_COLOR is set, plain and 120 columns wide to a file."""
     if output is not None:
         from perfmodel.report.text.terminal import as_text
 
         write_file(as_text(content, width=120), output)
         return
     columns = max(shutil.get_terminal_size().columns, NARROWEST)
-    if sys.stdout is None or not sys.stdout.isatty():
+    is_coloured = bool(os.environ.get("FORCE_COLOR")) and not os.environ.get("NO_COLOR")
+    if sys.stdout is None or not (sys.stdout.isatty() or is_coloured):
         from perfmodel.report.text.terminal import as_text
 
         printed(as_text(content, width=columns))
@@ -119,7 +120,8 @@ def emit_table(content: RenderableType, output: Path | None) -> None:
 
     from perfmodel.report.text.terminal import Seen
 
-    console = Console(width=columns, markup=False, highlight=False, emoji=False)
+    forced = True if is_coloured else None
+    console = Console(width=columns, markup=False, highlight=False, emoji=False, force_terminal=forced)
     with console.capture() as captured:
         console.print(Seen(content))
     printed(captured.get())

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from perfmodel.commands.completion import term_names
 from perfmodel.commands.console import emit, form_of
 from perfmodel.commands.options import (
     AsCsv,
@@ -44,6 +45,7 @@ def explain(
         str | None,
         typer.Option(
             "--term",
+            autocompletion=term_names,
             metavar="TERM",
             help="Explain one term only: its equations, operators and numbers, each with its source. One of matmul, "
             f"attention, memory_bound, recompute, {OF_AXES}, communication_slowdown, launch, unlisted or optimizer.",

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from perfmodel.commands.completion import preset_kinds
 from perfmodel.commands.console import emit, form_of
 from perfmodel.commands.options import AsCsv, AsJson, AsMarkdown, Output
 
@@ -20,6 +21,7 @@ def list_presets(
             metavar="[KIND]",
             help="runs, models, clusters, gpus, kernels, links, collectives, stacks, economics, or families: those of models "
             "whose Hugging Face config.json is read. Default: all.",
+            autocompletion=preset_kinds,
         ),
     ] = "",
     *,

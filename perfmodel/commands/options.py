@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from perfmodel.commands.completion import setting_words
 from perfmodel.errors import InputError
 
 if TYPE_CHECKING:
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from perfmodel.exchange.run_files import RunSource
 
 FORM: Final = "Output format"  # the panel of options that choose how a result looks
+STDIN: Final = "-"
 HARDWARE: Final = "What the run does not say"  # of options that stand beside a model, a launch script or a configuration
 PRESETS: Final = Path(__file__).parent.parent / "data"
 
@@ -40,8 +43,10 @@ def asked(
     """
     if run and model is cluster is gpus is tokens is None and (PRESETS / "runs" / f"{run}.yaml").is_file():
         return run  # the usual case, which waits for nothing
-    from perfmodel.exchange.questions.asked_runs import asked_run
+    from perfmodel.exchange.questions.asked_runs import asked_run, run_in_text
 
+    if run == STDIN:
+        return run_in_text(sys.stdin.read(), model=model, cluster=cluster, gpus=gpus, tokens=tokens)
     return asked_run(run, model=model, cluster=cluster, gpus=gpus, tokens=tokens, search=search)
 
 
@@ -71,12 +76,19 @@ def asked_tuning(
 
 Overrides = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the run, as in tensor_parallel=4. Repeatable."),
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Override a key of the run, as in tensor_parallel=4. Repeatable.",
+        autocompletion=setting_words,
+    ),
 ]
 Evidence = Annotated[
     str | None,
     typer.Option(
-        "--evidence", metavar="FILE", help="What your own runs say, as `perfmodel calibrate --from-runs` wrote it to FILE."
+        "--evidence",
+        metavar="FILE",
+        help="Correct predictions by your own measured runs: the file that `perfmodel calibrate --from-runs` wrote.",
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.", rich_help_panel=FORM)]
@@ -99,7 +111,8 @@ RunName = Annotated[
     str,
     typer.Argument(
         metavar="RUN",
-        help="A preset run (perfmodel list runs), a run file, a script or configuration of other software, or a model.",
+        help="A preset run (perfmodel list runs), a run file (- reads one from standard input), a script or configuration of "
+        "other software, or a model.",
         autocompletion=completed("runs"),
     ),
 ]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from perfmodel.commands.completion import chosen_words
 from perfmodel.commands.console import STOPPED, emit, form_of, is_watched
 from perfmodel.commands.hardware_plans import check_alone, named_clusters, print_hardware_plans
 from perfmodel.commands.options import FORM, AsCsv, AsJson, AsMarkdown, Evidence, completed
@@ -153,6 +154,7 @@ def plan(
         list[str] | None,
         typer.Option(
             "--choose",
+            autocompletion=chosen_words,
             metavar="KEY=A,B",
             help="Search only these values of a setting, as in precision=bf16,fp8, tensor_parallel=8 or sharding=all. "
             "Repeatable. Default: everything that the stack offers, in bf16.",

@@ -73,6 +73,15 @@ def predict(
             "--verbose", "-v", help="Also list every operator, the confidence in its time, and the sources of uncertainty."
         ),
     ] = False,
+    flops_convention: Annotated[
+        str,
+        typer.Option(
+            "--flops-convention",
+            metavar="full|causal",
+            help="How MFU and TFLOP/s count attention: in full (Megatron, Nemotron, PaLM) or its causal half (newer tables of "
+            "NVIDIA, MaxText). --json has both.",
+        ),
+    ] = "full",
     as_json: AsJson = False,
     as_csv: AsCsv = False,
     as_markdown: AsMarkdown = False,
@@ -97,12 +106,14 @@ def predict(
 
     perfmodel predict config.json --gpu a100-sxm-80gb --training lora --examples 50k --set optimizer=adamw_8bit
     """
+    from perfmodel.count.flops import check_convention
     from perfmodel.exchange.own_evidence import with_evidence
     from perfmodel.exchange.questions.tuned_runs import TuningQuestion
     from perfmodel.exchange.run_files import read_candidates
     from perfmodel.exchange.slips import slips_of_a_prediction
     from perfmodel.prediction import predict as predict_run
 
+    check_convention(flops_convention)
     question = TuningQuestion(
         gpu=gpu, training=training, gpus=gpus, examples=examples, epochs=epochs, example_length=example_length, padded=padded
     )
@@ -111,12 +122,15 @@ def predict(
     candidates = read_candidates(source, with_evidence(overrides or (), evidence))
     predictions = [(candidate.values, predict_run(candidate.run)) for candidate in candidates]
     _, first = predictions[0]
-    assumptions = (*candidates[0].assumptions, *slips_of_a_prediction(first))
+    slips = slips_of_a_prediction(first)
+    assumptions, consequences = (*candidates[0].assumptions, *slips), (*candidates[0].consequences, *slips)
 
     def document() -> Any:
         from perfmodel.report.json.prediction import prediction_document
 
-        return prediction_document(first, assumptions=assumptions, candidates=predictions, verbose=verbose)
+        return prediction_document(
+            first, assumptions=assumptions, candidates=predictions, consequences=consequences, verbose=verbose
+        )
 
     def report() -> RenderableType:
         from rich.console import Group
@@ -124,7 +138,13 @@ def predict(
         from perfmodel.report.text.operators import prediction_details
         from perfmodel.report.text.prediction import prediction_report
 
-        tables = prediction_report(first, assumptions=assumptions, candidates=predictions)
+        tables = prediction_report(
+            first,
+            assumptions=assumptions,
+            candidates=predictions,
+            consequences=consequences,
+            convention=flops_convention,
+        )
         return Group(tables, prediction_details(first)) if verbose else tables
 
     emit(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from perfmodel.commands.completion import varied_words
 from perfmodel.commands.console import drawing_module, emit, form_of, kind_of, write_file
 from perfmodel.commands.options import (
     AsCsv,
@@ -34,7 +35,12 @@ def sweep(
     overrides: Overrides = None,
     vary: Annotated[
         list[str] | None,
-        typer.Option("--vary", metavar="KEY=VALUES", help="An axis: a,b,c or lo..hi or lo..hixN. Repeatable, up to two axes."),
+        typer.Option(
+            "--vary",
+            metavar="KEY=VALUES",
+            help="An axis: a,b,c or lo..hi or lo..hixN. Repeatable, up to two axes.",
+            autocompletion=varied_words,
+        ),
     ] = None,
     *,
     model: Model = None,
@@ -43,6 +49,12 @@ def sweep(
     tokens: Tokens = None,
     evidence: Evidence = None,
     weak: Annotated[bool, typer.Option("--weak", help="Weak scaling: grow the global batch with data parallelism.")] = False,
+    grow_gpus: Annotated[
+        bool,
+        typer.Option(
+            "--grow-gpus", help="Keep data_parallel where other degrees are varied; GPUs grow. Default: keep the GPUs."
+        ),
+    ] = False,
     stage: ShownStage = None,
     figure: Annotated[
         Path | None,
@@ -60,7 +72,8 @@ def sweep(
     lo..hi: doubling from lo, including hi.
     lo..hixN: N values evenly spaced on a log scale; counts are rounded.
 
-    The key gpus sets data_parallel. The global batch is constant (strong scaling)
+    The key gpus sets data_parallel. Where other degrees of parallelism are varied,
+    the GPUs stay and data_parallel adapts, unless --grow-gpus. The global batch is constant (strong scaling)
     or, with --weak, grows with data_parallel. Invalid points are listed with the reason.
 
     Examples:
@@ -78,7 +91,8 @@ def sweep(
     form = form_of(output, as_json=as_json, as_csv=as_csv, as_markdown=as_markdown)
     figures = drawing_module(figure, "perfmodel.report.figures.sweep")
     sources = [asked(run, model, cluster, gpus, tokens) for run in runs]
-    result = api.sweep(sources, read_varied(vary or ()), settings=overrides or (), stage=stage, weak=weak, evidence=evidence)
+    growth: dict[str, Any] = {"weak": weak, "grow_gpus": grow_gpus}
+    result = api.sweep(sources, read_varied(vary or ()), settings=overrides or (), stage=stage, evidence=evidence, **growth)
     emit(form, output, document=lambda: _document(result), report=lambda: _report(result), rows=result.rows)
     if figure is not None:
         write_file(figures.picture(figures.sweep_figure(result), kind_of(figure)), figure)

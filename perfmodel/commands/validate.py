@@ -56,6 +56,9 @@ def validate(
         ),
     ] = False,
     evidence: Evidence = None,
+    full: Annotated[
+        bool, typer.Option("--full", help="Also the scores of every source and group, and the worst rows with their parts.")
+    ] = False,
     fail_above: Annotated[
         list[str] | None,
         typer.Option(
@@ -130,6 +133,7 @@ def validate(
             evidence=evidence,
             fail_above=fail_above or (),
             pictures=pictures,
+            full=full,
             form=form,
             output=output,
         )
@@ -246,6 +250,7 @@ def _validate_times(
     evidence: str | None,
     fail_above: Sequence[str],
     pictures: Sequence[Callable[[Sequence[TimeComparison]], None]],
+    full: bool,
     form: str,
     output: Path | None,
 ) -> None:
@@ -271,7 +276,7 @@ def _validate_times(
     def report() -> RenderableType:
         from perfmodel.report.text.measured.scores import validation_report
 
-        return validation_report(scores, leave_source_out=leave_source_out)
+        return validation_report(scores, leave_source_out=leave_source_out, full=full)
 
     emit(
         form,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from perfmodel.commands.completion import setting_words
 from perfmodel.commands.console import emit, form_of
 from perfmodel.commands.options import (
     AsCsv,
@@ -31,7 +32,10 @@ if TYPE_CHECKING:
 Changes = Annotated[
     list[str] | None,
     typer.Option(
-        "--set", metavar="KEY=VALUE", help="A change, as in tensor_parallel=4; all --set together are one scenario. Repeatable."
+        "--set",
+        metavar="KEY=VALUE",
+        help="A change, as in tensor_parallel=4; all --set together are one scenario. Repeatable.",
+        autocompletion=setting_words,
     ),
 ]
 Scenarios = Annotated[
@@ -40,7 +44,12 @@ Scenarios = Annotated[
 ]
 Base = Annotated[
     list[str] | None,
-    typer.Option("--base", metavar="KEY=VALUE", help="Override a key both before and after the change. Repeatable."),
+    typer.Option(
+        "--base",
+        metavar="KEY=VALUE",
+        help="Override a key both before and after the change. Repeatable.",
+        autocompletion=setting_words,
+    ),
 ]
 
 

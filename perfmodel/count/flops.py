@@ -47,6 +47,12 @@ def model_flop_per_token(model: TransformerModel, sequence_length: Numeric, *, c
     return linear + attention_flop_per_token(model, sequence_length, convention=convention)
 
 
+def check_convention(convention: str) -> None:
+    """Raise InputError for a convention that is none."""
+    if convention not in CONVENTIONS:
+        raise InputError(f"{convention} is no convention of FLOPs; {did_you_mean(convention, CONVENTIONS)}")
+
+
 def attention_flop_per_token(model: TransformerModel, sequence_length: Numeric, *, convention: str = "full") -> Numeric:
     """12 * L * q * s: scores and weighted sum, 2 FLOPs a product, forward and twice backward, over the full square.
 
@@ -54,8 +60,7 @@ def attention_flop_per_token(model: TransformerModel, sequence_length: Numeric, 
     s/2, and w * (1 - w/(2*s)) in a window, which is what the mask leaves. Layers that keep a state count what mixers.py
     says, whatever s. Errors: InputError for a convention that is none.
     """
-    if convention not in CONVENTIONS:
-        raise InputError(f"{convention} is no convention of FLOPs; {did_you_mean(convention, CONVENTIONS)}")
+    check_convention(convention)
     total: Numeric = 0.0
     for kind in model.kinds:
         total = total + model.layers_of(kind, 0, model.layers) * _attention_flop(model, kind, sequence_length, convention)

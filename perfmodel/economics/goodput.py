@@ -65,7 +65,7 @@ def calendar_days(*, days: Numeric, effective_share: Numeric) -> Numeric:
 
 
 def cadence(*, gpus: Numeric, parameters: Numeric, terms: Economics) -> Cadence:
-    """How often a job of this size fails and writes checkpoints: at the best interval, unless the terms give one.
+    """How often a job of this size fails and writes checkpoints: at the best interval that is sane, unless the terms give one.
 
     A checkpoint begins when the one before it is wholly written, no sooner.
     """
@@ -75,7 +75,8 @@ def cadence(*, gpus: Numeric, parameters: Numeric, terms: Economics) -> Cadence:
     hidden_s = write_s - stall_s
     chosen_s = terms.checkpoint_interval_s
     if chosen_s is None:
-        chosen_s = daly_interval_s(stall_s=stall_s, failures_per_s=failures_per_s)
+        best_s = daly_interval_s(stall_s=stall_s, failures_per_s=failures_per_s)
+        chosen_s = np.maximum(best_s, terms.least_checkpoint_interval_s)
     return Cadence(
         failures_per_s=failures_per_s,
         interval_s=np.maximum(chosen_s, hidden_s),

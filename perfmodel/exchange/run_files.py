@@ -43,6 +43,7 @@ TYPICAL: Final = "typical"  # the terms that stand for those which a run does no
 BESIDE: Final = (".published", ".spread", ".evidence")  # in a key: what is known of a run, not what it is
 HARMLESS: Final = ("name", "published", "economics")  # changes after which a run is still the one that was published
 EVIDENCE: Final = "cluster.evidence"
+NOT_COMPARABLE: Final = "published figures are of other settings, and are left out"
 PRICE: Final = "economics.dollars_per_gpu_hour"
 MOST_CANDIDATES: Final = 64
 
@@ -59,6 +60,7 @@ class RunCandidate:
     assumptions: tuple[str, ...]
     unstated: tuple[str, ...] = ()
     replaced: tuple[str, ...] = ()  # of the assumptions, what other evidence stood in the place of
+    consequences: tuple[str, ...] = ()  # of the assumptions, what settings changed beside what was asked
 
 
 def plain_source(source: RunSource) -> str | Mapping[str, Any] | Run:
@@ -100,7 +102,7 @@ def read_candidates(
     given, model = [*mapping], mapping.get("model")
     replaced: tuple[str, ...] = ()
     in_parts = isinstance(mapping.get("cluster"), Mapping)
-    mapping = expand(Run, mapping)
+    mapping = original = expand(Run, mapping)
     degrees = {axis.name: mapping.get(axis.name, 1) for axis in REPLICA_AXES}
     for override in overrides:
         key, value = _parsed(override)
@@ -116,29 +118,57 @@ def read_candidates(
             replaced = replaced_evidence(_evidence_in(before), _evidence_in(mapping), value)
         given.append("published" if any(word in key for word in BESIDE) else re.split(r"[.\[]", key)[0])
     changed, changed_keys = given[len(given) - len(overrides) :], {_parsed(each)[0] for each in overrides}
-    if any(key not in stated and key not in HARMLESS for key in changed):
+    is_other = any(key not in stated and key not in HARMLESS for key in changed)
+    if (
+        is_other
+        and _has_published(mapping.get("stages"))
+        and not _is_as_published(original, mapping, gpus, Draft if draft else Run)
+    ):
         mapping = _without_published_figures(mapping)
+        lost: tuple[str, ...] = (NOT_COMPARABLE,)
+    else:
+        lost = ()
     assumptions = (*replaced, *(sentence for key, sentence in stated.items() if key not in changed), *_defaults_taken(given))
     axes = [(key, values) for key, values in leaves(Run, mapping) if isinstance(values, list)]
     built = [(dict(chosen), _built(mapping, chosen, gpus, Draft if draft else Run)) for chosen in _combinations(axes)]
     kept = bool(gpus) or "stages" in changed
-    return tuple(
-        RunCandidate(
-            values=values,
-            run=run,
-            assumptions=(
-                *assumptions,
-                *(() if kept else _other_gpus(run, degrees)),
-                *_of_the_whole(run, in_parts=in_parts),
-                *_of_the_model(model, overrides),
-                *_load_taken(run, given),
-                *(() if PRICE in changed_keys else offer_sentence(run.economics)),
-            ),
-            unstated=tuple(name for name in STATED_SETTINGS if name not in given),
-            replaced=replaced,
+    candidates = []
+    for values, run in built:
+        consequences = (*(() if kept else _other_gpus(run, degrees)), *(_uneven_stages(run) if overrides else ()), *lost)
+        candidates.append(
+            RunCandidate(
+                values=values,
+                run=run,
+                assumptions=(
+                    *assumptions,
+                    *consequences,
+                    *(sentence for sentence in _of_the_whole(run, in_parts=in_parts) if sentence not in consequences),
+                    *_of_the_model(model, overrides),
+                    *_load_taken(run, given),
+                    *(() if PRICE in changed_keys else offer_sentence(run.economics)),
+                ),
+                unstated=tuple(name for name in STATED_SETTINGS if name not in given),
+                replaced=replaced,
+                consequences=consequences,
+            )
         )
-        for values, run in built
-    )
+    return tuple(candidates)
+
+
+def _has_published(stages: Any) -> bool:
+    known = stages if isinstance(stages, list) else []
+    return any(isinstance(stage, Mapping) and stage.get("published") for stage in known)
+
+
+def _is_as_published(original: Mapping[str, Any], changed: Mapping[str, Any], gpus: Sequence[int], kind: type[Run]) -> bool:
+    """Whether a run is still the one that was published after all overrides: they set what stood there already."""
+    if any(isinstance(values, list) for mapping in (original, changed) for _, values in leaves(Run, mapping)):
+        return False
+    try:
+        before, after = (mapping_of(_built(mapping, (), gpus, kind)) for mapping in (original, changed))
+    except PerfmodelError:
+        return False
+    return all(before.get(key) == after.get(key) for key in before.keys() | after.keys() if key not in HARMLESS)
 
 
 def _evidence_in(mapping: Mapping[str, Any]) -> Any:

@@ -208,7 +208,7 @@ def _(result: ServingForecast) -> RenderableType:
 
 @report_of.register(TimeScores)
 def _(result: TimeScores) -> RenderableType:
-    return validation_report(result)
+    return validation_report(result, full=False)
 
 
 @figures_of.register(TimeScores)

@@ -24,7 +24,8 @@ class Economics(Spec):
     Checkpoints go to a storage that grows with the cluster (so much for each GPU), up to a rate of the whole storage where
     it has one. Training stalls for `checkpoint_stall_share` of the time that a checkpoint takes (1 where it waits for all
     of it); a checkpoint that is not wholly written is of no use after a failure. `checkpoint_interval_s` is the training
-    between two checkpoints; the best one where it is not fixed.
+    between two checkpoints; where it is not fixed, the best one, but not below `least_checkpoint_interval_s`: what a
+    storage and its users bear.
     """
 
     name: str = text()
@@ -44,6 +45,7 @@ class Economics(Spec):
     storage_read_bytes_per_s: Numeric | None = number("bytes_per_s", above=0, optional=True, default=None)
     checkpoint_stall_share: Numeric = number("ratio", maximum=1)
     checkpoint_interval_s: Numeric | None = number("s", above=0, optional=True, default=None)
+    least_checkpoint_interval_s: Numeric = number("s", default=0.0)
     detect_s: Numeric = number("s")  # from a failure until it is seen and the broken node is known
     requeue_s: Numeric = number("s")  # until the job has healthy nodes again
     start_up_s: Numeric = number("s")  # processes, communicators, data; the checkpoint is read after that

@@ -55,15 +55,23 @@ class VariedStage:
 
 
 def outcomes(
-    run: Run, place: int, numbers: Mapping[str, Sequence[float]], *, number: int, is_weak: bool = False
+    run: Run,
+    place: int,
+    numbers: Mapping[str, Sequence[float]],
+    *,
+    number: int,
+    is_weak: bool = False,
+    gpus: int | None = None,
 ) -> list[PointOutcome]:
     """The outcome of each of `number` points; point i has the i-th value at each key path of `numbers`, all else as the run.
 
     Key paths are those of a run, but keys of a ramp stage are written without `stages[..]`, and `gpus` sets data_parallel.
-    When `is_weak` the global batch grows with data parallelism.
+    When `is_weak` the global batch grows with data parallelism. With `gpus` every point keeps so many.
     """
     columns = {key: np.asarray(values) for key, values in numbers.items()}
     found: list[PointOutcome] = []
+    if gpus is not None:
+        columns[GPUS] = np.full(number, gpus)
     for first in range(0, number, POINTS_AT_ONCE):
         some = {key: values[first : first + POINTS_AT_ONCE] for key, values in columns.items()}
         found += _outcomes(run, place, some, min(POINTS_AT_ONCE, number - first), is_weak=is_weak)

@@ -21,9 +21,10 @@ def on(capacity: str) -> tuple[str, str]:
 def test_predict_says_how_sure_it_is(run: Any, capacity: str, verdict: str) -> None:
     """A layout whose interval reaches the capacity is tight with its odds; exit code 1 is left to what does not fit."""
     done = run("predict", RUN, *on(capacity))
-    said = {"fits": "Fits in memory: ", "tight": "Tight in memory: ", "does not fit": "Does not fit in memory: needs "}
-    assert done.out.splitlines()[1].startswith(said[verdict])
-    assert ("odds of" in done.out.splitlines()[1]) == (verdict == "tight")
+    said = {"fits": "fits in memory, ", "tight": "tight in memory, ", "does not fit": "does not fit in memory, needs "}
+    first = " ".join(done.out.splitlines()[:2])
+    assert first.startswith(f"Nemotron-4 15B: {said[verdict]}")
+    assert ("odds of" in first) == (verdict == "tight")
     assert done.code == (1 if verdict == "does not fit" else 0)
     document = json.loads(run("predict", RUN, *on(capacity), "--json").out)
     assert {document["verdict"], document["stages"][0]["verdict"]} == {verdict}
@@ -34,7 +35,7 @@ def test_a_sweep_says_which_points_are_tight(run: Any) -> None:
     """In a column, point by point, as predict does."""
     sweep = ("sweep", RUN, "--vary", f"cluster.gpu.memory_bytes={','.join(CAPACITIES)}")
     lines = [line.split() for line in run(*sweep).out.splitlines()]
-    assert [line[-1] for line in lines if line and line[0] in CAPACITIES] == ["yes", "tight", "tight", "NO"]
+    assert [line[-1] for line in lines if line and line[0] in CAPACITIES] == ["yes", "tight", "tight", "no"]
     assert [point["verdict"] for point in json.loads(run(*sweep, "--json").out)["points"]] == list(VERDICTS)
 
 

@@ -23,7 +23,7 @@ def document(run: Any, *arguments: object) -> Any:
 
 def test_a_swept_row_is_the_single_prediction(run: Any) -> None:
     """Numbers as arrays, clusters one by one: each to the last bit what `predict` says."""
-    swept = document(run, "--vary", "tensor_parallel=2..8", "--vary", "cluster=dgx-h100,dgx-b200")
+    swept = document(run, "--vary", "tensor_parallel=2..8", "--vary", "cluster=dgx-h100,dgx-b200", "--grow-gpus")
     assert [axis["labels"] for axis in swept["axes"]] == [["2", "4", "8"], ["dgx-h100", "dgx-b200"]]
     assert len(swept["points"]) == 6
     for point in swept["points"]:
@@ -59,7 +59,7 @@ def test_weak_scaling_grows_it(run: Any) -> None:
 
 def test_refused_points_are_listed_with_the_reason(run: Any) -> None:
     """In the table, in JSON and in CSV."""
-    arguments = ["--vary", "tensor_parallel=3,4", "--vary", "micro_batch_size=1,3"]
+    arguments = ["--vary", "tensor_parallel=3,4", "--vary", "micro_batch_size=1,3", "--grow-gpus"]
     points = document(run, *arguments)["points"]
     assert [bool(point["refusal"]) for point in points] == [True, True, False, True]
     assert points[0]["refusal"].startswith("tensor_parallel: 3 neither divides 8 KV heads")
@@ -86,7 +86,7 @@ def test_markdown_has_the_tables(run: Any) -> None:
     """Points, and the curve."""
     page = run(*SWEEP, *GPUS, "--markdown").out
     assert "## Points" in page
-    assert "## Strong scaling: the global batch stays 1152 sequences" in page
+    assert "## Strong scaling: the global batch stays 1,152 sequences" in page
     assert "| GPUs | tokens/s | ideal | speed-up | efficiency |" in page
 
 
@@ -112,7 +112,9 @@ def test_several_runs_are_an_axis(run: Any, tmp_path: Path) -> None:
 def test_costs_are_those_of_the_outlook_of_a_run(run: Any) -> None:
     """Of a run of one stage, bit by bit but for rounding; a price may be varied as anything else."""
     stage = "stages=[{data_parallel: 288, global_batch_size: 1152, tokens: 1T}]"
-    swept = document(run, "--set", stage, "--vary", "economics.dollars_per_gpu_hour=2,3", "--vary", "tensor_parallel=4,8")
+    swept = document(
+        run, "--set", stage, "--vary", "economics.dollars_per_gpu_hour=2,3", "--vary", "tensor_parallel=4,8", "--grow-gpus"
+    )
     for point in swept["points"]:
         price = f"economics.dollars_per_gpu_hour={point['economics.dollars_per_gpu_hour']}"
         settings = ["--base", stage, "--set", price, "--set", f"tensor_parallel={point['tensor_parallel']}"]
@@ -134,7 +136,7 @@ def test_settings_hold_for_every_point_and_factors_for_each(run: Any) -> None:
 def test_listed_values_are_taken_as_the_first_and_said(run: Any) -> None:
     """Unless they are what is varied; the same before and after a change."""
     listed = ["--set", "micro_batch_size=[2,4]"]
-    swept = document(run, *listed, "--vary", "tensor_parallel=4,8")
+    swept = document(run, *listed, "--vary", "tensor_parallel=4,8", "--grow-gpus")
     assert {point["micro_batch_size"] for point in swept["points"]} == {2}
     assert swept["taken"] == ["micro_batch_size lists several values: the first, 2, is taken"]
     assert document(run, *listed, "--vary", "micro_batch_size=1,4")["taken"] == []
@@ -152,10 +154,10 @@ def test_the_stage_that_is_swept_can_be_chosen(run: Any) -> None:
 
 def test_what_does_not_fit_is_no_measure_of_scaling(run: Any) -> None:
     """The first that fits is; a sweep in which nothing fits exits with 1."""
-    points = document(run, "--vary", "tensor_parallel=1..4")["points"]
+    points = document(run, "--vary", "tensor_parallel=1..4", "--grow-gpus")["points"]
     assert [point["fits"] for point in points] == [False, True, True]
     assert [point["efficiency"] for point in points][:2] == [None, 1]
-    done = run(*SWEEP, "--vary", "tensor_parallel=1,3")
+    done = run(*SWEEP, "--vary", "tensor_parallel=1,3", "--grow-gpus")
     assert done.code == 1
     assert done.out.startswith("Nemotron-4 15B, stage 3 of 3: none of 2 points can be run.")
     assert run(*SWEEP, "--vary", "tensor_parallel=1..4").code == 0
@@ -248,3 +250,22 @@ def test_json_loads_nothing_heavy() -> None:
         script += f"print([name for name in {heavy!r} if name in sys.modules], file=sys.stderr)\n"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stderr.split() == ["[]"] * 3
+
+
+def test_degrees_are_varied_on_the_same_gpus(run: Any) -> None:
+    """Data parallelism gives or takes, and it is said; what does not divide is refused, and --grow-gpus lets them grow."""
+    swept = document(run, "--vary", "tensor_parallel=2,4,8")
+    assert [(point["gpus"], point["data_parallel"]) for point in swept["points"]] == [(2304, 1152), (2304, 576), (2304, 288)]
+    assert swept["taken"][0].startswith("Every point keeps 2,304 GPUs: data_parallel adapts")
+    assert swept["scaling"] is None
+    single = json.loads(
+        run("predict", SWEEP[1], "--set", "tensor_parallel=4", "--set", "stages[-1].data_parallel=576", "--json").out
+    )
+    assert swept["points"][1]["iteration_time_s"] == single["stages"][-1]["iteration_time_s"]
+    refused = document(run, "--vary", "pipeline_parallel=1,5")["points"][1]["refusal"]
+    assert refused == "gpus: 2304 GPUs cannot be divided into replicas of 40"
+    grown = document(run, "--vary", "tensor_parallel=4,8", "--grow-gpus")
+    assert [point["gpus"] for point in grown["points"]] == [1152, 2304]
+    both = document(run, "--vary", "tensor_parallel=4,8", "--vary", "data_parallel=144,288")
+    assert [point["gpus"] for point in both["points"]] == [576, 1152, 1152, 2304]
+    assert both["taken"] == []

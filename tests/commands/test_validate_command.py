@@ -174,18 +174,22 @@ def test_without_a_file_the_shipped_table_is_taken(run: Any, monkeypatch: pytest
 
 @pytest.mark.parametrize("columns", [80, 120])
 def test_the_scoreboard_fits_the_width(run: Any, table: Path, columns: int) -> None:
-    """Plain ASCII, no line longer than the terminal."""
-    done = run("validate", table, columns=columns)
-    assert done.code == 0
-    assert done.out.isascii()
-    assert max(map(len, done.out.splitlines())) <= columns
+    """Plain ASCII, no line longer than the terminal; short unless all is asked for."""
+    full, short = (run("validate", table, *more, columns=columns) for more in (["--full"], []))
+    for done in (full, short):
+        assert done.code == 0
+        assert done.out.isascii()
+        assert max(map(len, done.out.splitlines())) <= columns
+    assert len(short.out.splitlines()) <= 20 < len(full.out.splitlines())
+    assert "Worst row: " in short.out
+    assert "--full shows every source" in " ".join(short.out.split())
 
 
 def test_the_worst_rows_come_with_their_breakdown(run: Any, table: Path) -> None:
     """Five, the largest error first, each with its layout and where its predicted time goes."""
     rows = json.loads(run("validate", table, "--json").out)["rows"]
     ranked = sorted(rows, key=lambda row: -abs(row["relative_error"]))
-    worst = run("validate", table).out.partition("Worst rows")[2]
+    worst = run("validate", table, "--full").out.partition("Worst rows")[2]
     named = [line.partition(",")[0] for line in worst.splitlines()[1:] if not line.startswith(" ")]
     assert named == [row["run_id"] for row in ranked[:5]]
     share = ranked[0]["breakdown_s"]["matmul"] / ranked[0]["predicted_s"]

@@ -181,3 +181,14 @@ def test_a_job_that_always_fails_trains_nothing() -> None:
     """No overflow, no warning."""
     nothing: Any = effective_share(gpus=1e9, parameters=1e15, terms=replace(TYPICAL, failures_per_gpu_hour=1e6))
     assert nothing == 0
+
+
+def test_nobody_is_told_to_write_checkpoints_every_minute() -> None:
+    """Where the best interval is shorter than any that is published, that one is taken; one that is given stays as it is."""
+    small: dict[str, Any] = {"gpus": 2304, "parameters": 15.6e9}
+    free = cadence(**small, terms=replace(TYPICAL, least_checkpoint_interval_s=0.0))
+    assert free.interval_s < TYPICAL.least_checkpoint_interval_s
+    assert cadence(**small, terms=TYPICAL).interval_s == TYPICAL.least_checkpoint_interval_s == 300.0
+    assert cadence(**small, terms=replace(TYPICAL, checkpoint_interval_s=30.0)).interval_s == 30.0
+    slow = replace(TYPICAL, failures_per_gpu_hour=1e-9)
+    assert cadence(**small, terms=slow).interval_s > 300.0

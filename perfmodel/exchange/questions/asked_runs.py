@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from perfmodel.errors import InputError, did_you_mean, shown
 from perfmodel.exchange.annotations import separated
-from perfmodel.exchange.documents import FILE_SUFFIXES
+from perfmodel.exchange.documents import FILE_SUFFIXES, mapping_in
 from perfmodel.exchange.importers.registry import Importer, document_at, importer_of, read_settings
 from perfmodel.exchange.presets import beside, preset_names, read_preset
 from perfmodel.exchange.questions.plan_quantities import positive_number, whole_number
@@ -20,6 +20,7 @@ from perfmodel.spec.run import Run
 if TYPE_CHECKING:
     from perfmodel.exchange.questions.plan_arguments import SearchLimits
 
+STDIN: Final = Path("standard input")
 OF_A_MODEL: Final = ("layers", "hidden_size")  # keys of a file that describes a model
 
 
@@ -62,6 +63,24 @@ def run_beside(
 ) -> dict[str, Any]:
     """The mapping of a run that is named, with the parts that are given beside it. Errors: InputError."""
     return _with_parts(_mapping(source), model=model, cluster=cluster, gpus=gpus, tokens=tokens)
+
+
+def run_in_text(
+    text: str,
+    *,
+    model: str | None = None,
+    cluster: str | None = None,
+    gpus: str | int | None = None,
+    tokens: str | float | None = None,
+) -> dict[str, Any]:
+    """The run that a text describes as a run file does, YAML or JSON, with the parts that are given beside it.
+
+    Files that it names are looked for from here. Errors: InputError.
+    """
+    mapping = mapping_in(text, STDIN, needs="a run file: at least model, cluster, stack and stages")
+    named = {"name": "standard input", **separated(mapping)[0]}
+    given: dict[str, Any] = {"model": model, "cluster": cluster, "gpus": gpus, "tokens": tokens}
+    return named if not any(given.values()) else _with_parts(named, **given)
 
 
 def is_foreign_run(source: str) -> bool:

@@ -15,9 +15,9 @@ from perfmodel.exchange.presets import economics_preset
 from perfmodel.exchange.questions.swept_axes import ParsedAxis, read_axis
 from perfmodel.exchange.run_files import TYPICAL, RunCandidate, RunSource, Setting, Settings, read_candidates, setting_pairs
 from perfmodel.prediction import predict
-from perfmodel.spec.axes import FILLING
+from perfmodel.spec.axes import FILLING, REPLICA_AXES
 from perfmodel.spec.run import Run
-from perfmodel.units import typed_text
+from perfmodel.units import gpus_text, typed_text
 from perfmodel.variation.points import GPUS, PointOutcome, outcomes
 from perfmodel.variation.scenarios import Scenario, WhatIf
 from perfmodel.variation.sweep import Sweep, SweptAxis, SweptPoint
@@ -110,10 +110,12 @@ def run_sweep(
     settings: Settings,
     stage: int | None,
     is_weak: bool,
+    grow_gpus: bool = False,
     evidence: str | None = None,
 ) -> Sweep:
     """One ramp stage of each run at every combination of the values of the axes; numbers are arrays of one prediction.
 
+    Where degrees of parallelism are varied, each run keeps its GPUs, and data parallelism gives or takes, unless they may grow.
     Errors: InputError for axes that make no sweep; a layout that may not exist is a point with a refusal.
     """
     candidates = [_draft(source, with_evidence(settings, evidence)) for source in sources]
@@ -123,9 +125,13 @@ def run_sweep(
     _check(axes[0], runs=len(sources), is_weak=is_weak)
     shown = [SweptAxis(key=axis.name, labels=axis.labels) for axis in axes[0]]
     names = [source if isinstance(source, str) else draft.name for source, draft in zip(sources, drafts, strict=True)]
-    points = []
-    for source, name, place, own_axes in zip(sources, names, places, axes, strict=True):
-        found = _outcomes(source, settings, own_axes, place, is_weak=is_weak, evidence=evidence)
+    points, is_kept = [], not grow_gpus and _changes_replicas(axes[0])
+    gpus = [
+        int(draft.layout(draft.stages[place]).gpus) if is_kept else None for draft, place in zip(drafts, places, strict=True)
+    ]
+    for source, name, place, own_axes, own_gpus in zip(sources, names, places, axes, gpus, strict=True):
+        growth = {"is_weak": is_weak, "gpus": own_gpus}
+        found = _outcomes(source, settings, own_axes, place, growth, evidence=evidence)
         points += [_point(found[at], own_axes, at, [name] if len(sources) > 1 else []) for at in sorted(found)]
     several = [SweptAxis(key=RUN_AXIS, labels=tuple(names))] if len(sources) > 1 else []
     varied = {axis.key for axis in axes[0]}
@@ -138,10 +144,21 @@ def run_sweep(
         points=tuple(points),
         taken=(
             *_taken(listed),
+            *dict.fromkeys(_kept(number) for number in gpus if number is not None),
             *dict.fromkeys(sentence for each in candidates for sentence in each.replaced),
             *dict.fromkeys(each for draft in drafts for each in own_runs_sentences(draft.cluster.evidence, "point")),
         ),
     )
+
+
+def _changes_replicas(axes: Sequence[ParsedAxis]) -> bool:
+    """Whether degrees of parallelism are varied, and neither GPUs nor replicas, which say themselves how many there are."""
+    names = {axis.name for axis in axes}
+    return bool(names & {axis.name for axis in REPLICA_AXES}) and not names & {GPUS, FILLING.name}
+
+
+def _kept(gpus: int) -> str:
+    return f"Every point keeps {gpus_text(gpus)}: {FILLING.name} adapts; --grow-gpus keeps {FILLING.name}"
 
 
 def _draft(source: RunSource, settings: Sequence[Setting]) -> RunCandidate:
@@ -171,7 +188,13 @@ def _check(axes: Sequence[ParsedAxis], *, runs: int, is_weak: bool) -> None:
 
 
 def _outcomes(
-    source: RunSource, settings: Settings, axes: Sequence[ParsedAxis], place: int, *, is_weak: bool, evidence: str | None
+    source: RunSource,
+    settings: Settings,
+    axes: Sequence[ParsedAxis],
+    place: int,
+    growth: Mapping[str, Any],
+    *,
+    evidence: str | None,
 ) -> dict[PointIndex, tuple[str, PointOutcome]]:
     """The model and the outcome of every point of one run: numbers are arrays, all else takes a run for each combination."""
     found = {}
@@ -182,7 +205,7 @@ def _outcomes(
         model = ""
         try:
             run = _draft(source, with_evidence([*setting_pairs(settings), *changed], evidence)).run
-            model, several = run.model.name, outcomes(run, place, numbers, number=len(grid), is_weak=is_weak)
+            model, several = run.model.name, outcomes(run, place, numbers, number=len(grid), **growth)
         except PerfmodelError as error:
             several = [PointOutcome(refusal=str(error))] * len(grid)
         for at, outcome in zip(grid, several, strict=True):

@@ -11,7 +11,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
+from matplotlib.ticker import StrMethodFormatter
 
 from perfmodel import __version__
 from perfmodel.errors import InputError
@@ -20,7 +20,7 @@ from perfmodel.evidence.time_scores import TimeComparison
 from perfmodel.report.figures.drawing.captions import NAME
 from perfmodel.report.figures.drawing.lettering import shortened
 from perfmodel.report.figures.drawing.palette import BLUE, GRID, LINES, MARKERS, MUTED, VERMILION
-from perfmodel.report.figures.drawing.style import TEXT, Drawing, grid, picture, styled
+from perfmodel.report.figures.drawing.style import TEXT, Drawing, grid, log_ticks, picture, styled
 from perfmodel.report.text.operators import phase_text
 from perfmodel.units import seconds_text
 
@@ -122,10 +122,7 @@ def _draw_runs(drawing: Drawing, axes: Axes, runs: Iterable[MeasuredMarker], *, 
 def _scale(axes: Axes) -> None:
     axes.set(xscale="log", yscale="log", xlabel="measured iteration time [s]", ylabel="predicted iteration time [s]")
     for axis in (axes.xaxis, axes.yaxis):
-        low, high = axis.get_view_interval()
-        axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 300 else (1,), numticks=12))
-        axis.set_major_formatter(StrMethodFormatter("{x:g}"))
-        axis.set_minor_locator(NullLocator())
+        log_ticks(axis, StrMethodFormatter("{x:g}"), most=12)
     axes.set_aspect("equal", anchor="W")
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from matplotlib.ticker import EngFormatter, FixedLocator, LogLocator, NullLocator, StrMethodFormatter
+from matplotlib.ticker import EngFormatter, FixedLocator, NullLocator, StrMethodFormatter
 
 from perfmodel import __version__
 from perfmodel.errors import InputError
@@ -17,7 +17,7 @@ from perfmodel.report.figures.drawing.captions import NAME, axis_name
 from perfmodel.report.figures.drawing.cells import Cell, CellGrid, draw_grid, meanings
 from perfmodel.report.figures.drawing.lettering import shortened, text_width
 from perfmodel.report.figures.drawing.palette import BLUE, INK, LINES, MARKERS, MUTED, PAPER
-from perfmodel.report.figures.drawing.style import SMALL, TEXT, Drawing, grid, picture, styled
+from perfmodel.report.figures.drawing.style import SMALL, TEXT, Drawing, grid, log_ticks, picture, styled
 from perfmodel.report.text.sweep import point_name, scaling_title
 from perfmodel.spec.axes import FILLING
 from perfmodel.units import gibibytes_text, seconds_text
@@ -44,7 +44,7 @@ def sweep_figure(result: Sweep, *, source: str = "", here: int | None = None) ->
     if not any(point.numbers for point in result.points):
         raise InputError("every point is refused: there is nothing to draw")
     curve = result.scaling
-    if curve is not None and (len(result.axes) == 1 or result.axes[curve.axis].key in GROWING):
+    if curve is not None and result.axes[curve.axis].key in GROWING:
         drawing = _scaling_figure(result, curve, here)
     else:
         drawing = _map_figure(result) if len(result.axes) > 1 else _axis_figure(result)
@@ -83,9 +83,7 @@ def _scaling_figure(result: Sweep, curve: ScalingCurve, here: int | None) -> Dra
     entries.append((Line2D([], [], color=MUTED, linewidth=1.0, linestyle=DASHED), "ideal"))
     lower.axhline(100.0, color=MUTED, linewidth=1.0, linestyle=DASHED)
     upper.set(xscale="log", yscale="log", ylabel="speed [tokens/s]")
-    upper.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=8))
-    upper.yaxis.set_major_formatter(EngFormatter(sep=""))
-    upper.yaxis.set_minor_locator(NullLocator())
+    log_ticks(upper.yaxis, EngFormatter(sep=""))
     lower.set(xlabel="GPUs", ylabel="efficiency [%]")
     lower.set_ylim(0.0, max(105.0, lower.get_ylim()[1]))
     _ticks(lower, sorted({float(point.numbers["gpus"]) for point in result.points if point.fits}))
@@ -198,8 +196,9 @@ def _map_figure(result: Sweep) -> Drawing:
         cells=tuple(cells),
     )
     best = max(cells, key=lambda cell: (cell.fits, cell.mfu))
+    rows, columns = (axis_name(axis.key).partition(" [")[0] for axis in result.axes)
     drawing = Drawing(
-        title="MFU [%]",
+        title=f"MFU [%] by {rows} and {columns}",
         subtitle=_caption(result),
         plot_height=whole.plot_height,
         description=f"Highest: {best.hover}",

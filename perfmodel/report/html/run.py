@@ -82,7 +82,7 @@ def _sentences(subject: RunStatements) -> Iterator[Text]:
     if subject.prediction.may_fit:
         yield from lines
     else:
-        *others, missing = lines
+        missing, *others = lines
         yield from (missing, most_of_memory(subject.prediction), *others)
     own = own_runs_line(subject.prediction.stages[-1][1])
     if own is not None:

@@ -29,14 +29,16 @@ def prediction_document(
     *,
     assumptions: Sequence[str],
     candidates: Sequence[tuple[Mapping[str, Any], Prediction]] = (),
+    consequences: Sequence[str] = (),
     verbose: bool = False,
 ) -> dict[str, Any]:
     """One run's prediction; with candidates, those of each combination of values, and the envelope over them by stage.
 
-    `verbose` adds every operator of each stage, with its time alone and how far that is from what was measured.
+    `consequences` are what settings changed beside what was asked. `verbose` adds every operator of each stage, with its time
+    alone and how far that is from what was measured. MFU and FLOPs count attention in full; keys that end in `_causal` half.
     """
     run = _run_document(prediction, assumptions, verbose=verbose)
-    document = {"schema_version": SCHEMA_VERSION, "name": prediction.run.name} | run
+    document = {"schema_version": SCHEMA_VERSION, "name": prediction.run.name, "consequences": list(consequences)} | run
     if len(candidates) > 1:
         document["candidates"] = [
             {"values": dict(values)} | _run_document(each, assumptions, verbose=False) for values, each in candidates
@@ -109,9 +111,7 @@ def _fine_tuning(prediction: Prediction) -> dict[str, Any]:
 
 
 def model_size(model: TransformerModel) -> dict[str, float]:
-    """Parameters of a mixture of experts, and those that a token passes; nothing of other models."""
-    if model.mixture is None:
-        return {}
+    """Parameters of a model, and those that a token passes: all of them but in a mixture of experts."""
     return {"parameters": float(parameter_count(model).total), "active_parameters": float(active_parameter_count(model))}
 
 
@@ -143,9 +143,13 @@ def _stage_document(
         ],
         "uncertainty_parts": uncertainty_parts(predicted.uncertainty),
         "mfu": float(predicted.mfu),
+        "mfu_causal": float(predicted.mfu_in("causal")),
         "hfu": float(predicted.hfu),
         "mfu_peak_flop_per_s": float(predicted.peak_flop_per_s),
         "model_flop_per_token": float(predicted.model_flop_per_token),
+        "model_flop_per_token_causal": float(predicted.model_flop_per_token * predicted.convention_factor("causal")),
+        "flop_per_s_per_gpu": float(predicted.flop_per_s_per_gpu()),
+        "flop_per_s_per_gpu_causal": float(predicted.flop_per_s_per_gpu("causal")),
         "tokens_per_s": float(predicted.tokens_per_s),
         "tokens_per_s_per_gpu": float(predicted.tokens_per_s_per_gpu),
         "tokens": _optional(stage.tokens),

@@ -24,13 +24,15 @@ from perfmodel.spec.models.model import TransformerModel
 from perfmodel.spec.run import RampStage, Run
 from perfmodel.timing.breakdown import Breakdown
 from perfmodel.timing.uncertainty import Estimate
-from perfmodel.units import GIBIBYTE, HOURS_PER_DAY, SECONDS_PER_DAY, gibibytes_text, large_text, seconds_text
+from perfmodel.units import GIBIBYTE, HOURS_PER_DAY, SECONDS_PER_DAY, gibibytes_text, gpus_text, large_text, seconds_text
 
 MOST_COLUMNS: Final = 6  # stages side by side in 80 columns
-STAGE_HEADINGS: Final = (DATA.short, "GPUs", "batch", "iter. s", "90 % interval", "MFU %", "tokens/s/GPU", "days")
-PUBLISHED_HEADINGS: Final = ("iter. s", "MFU %", "days")
+STAGE_HEADINGS: Final = (DATA.short, "GPUs", "batch", "iteration s", "90 % interval", "MFU %", "tokens/s/GPU", "days")
+PUBLISHED_HEADINGS: Final = ("iteration s", "MFU %", "days")
 MOST_BESIDE_BARS: Final = 3  # of them leave room for bars
 UNITS: Final = (("days", 1.0), ("hours", 1.0 / HOURS_PER_DAY), ("minutes", 60.0 / SECONDS_PER_DAY))  # of a run, in days
+TERA: Final = 1e12
+CONVENTION_WORDS: Final = {"full": "attention counted in full", "causal": "causal half of attention counted"}
 FIT_WORDS: Final = {FITS: "yes", TIGHT: "tight", DOES_NOT_FIT: "no"}  # in a column of a table
 
 
@@ -39,20 +41,26 @@ def prediction_report(
     *,
     assumptions: Sequence[str],
     candidates: Sequence[tuple[Mapping[str, Any], Prediction]] = (),
+    consequences: Sequence[str] = (),
+    convention: str = "full",
 ) -> Group:
-    """Verdict, stages, candidates and economics where there are some, breakdown, memory and assumptions of one run."""
+    """Verdict, stages, candidates and economics where there are some, breakdown, memory and assumptions of one run.
+
+    `consequences` are what settings changed beside what was asked: they stand under the verdict. `convention` is how MFU
+    counts attention.
+    """
     own = own_runs_line(prediction.stages[-1][1])
-    parts: list[RenderableType] = [verdict(prediction), *([] if own is None else [own])]
-    parts += [description(prediction.run), _stage_table(prediction)]
+    parts: list[RenderableType] = [verdict(prediction, convention=convention), *([] if own is None else [own])]
+    parts += [Text(f"Note: {sentence}.", style="yellow") for sentence in consequences]
+    parts += [description(prediction.run), _stage_table(prediction, convention)]
     if any(stage.published for stage, _ in prediction.stages):
         parts.append(_published_table(prediction))
     if len(candidates) > 1:
         parts.append(candidate_table(candidates))
     parts += [breakdown_table(prediction), memory_table(prediction), *experts_section(prediction)]
     parts += _economics(prediction)
-    if assumptions:
-        parts.append(section("Assumptions", [("-", sentence) for sentence in assumptions]))
-    return Group(*parts)
+    told = [("-", sentence) for sentence in assumptions if sentence not in consequences]
+    return Group(*parts, *([section("Assumptions", told)] if told else []))
 
 
 def _economics(prediction: Prediction) -> list[RenderableType]:
@@ -65,24 +73,40 @@ def _economics(prediction: Prediction) -> list[RenderableType]:
     return [economics_section(outlook(prediction, prediction.run.economics))]
 
 
-def verdict(prediction: Prediction) -> Text:
-    """What the run takes, beside what was published of it, and whether it fits: two sentences, a line each."""
-    run, days = prediction.run, prediction.total_training_days
+def verdict(prediction: Prediction, *, convention: str = "full") -> Text:
+    """Whether the run fits, how fast its last stage is, and what the whole takes: three sentences, a line each."""
+    run, last = prediction.run, prediction.stages[-1][1]
     if run.fine_tuning is not None:
         from perfmodel.report.text.fine_tuning import tuning_verdict
 
         return tuning_verdict(prediction)
-    published = [stage.published.days for stage, _ in prediction.stages if stage.published.days is not None]
-    if days is None:
-        times = [float(predicted.iteration_time_s) for _, predicted in prediction.stages]
-        ends = [seconds_text(min(times)), *([seconds_text(max(times))] if len(times) > 1 else [])]
-        sentence = f"{run.name}: {' to '.join(ends)} an iteration"
-    else:
-        sentence = f"{run.name}: {_length_text(days)}"
-    if days is not None and len(published) == len(prediction.stages):
-        sentence += f", {sum(published):.1f} published ({percent_text(float(days.median) / sum(published) - 1)})"
     need = need_text(most_memory_bytes(prediction), run.cluster)
-    return Text.assemble(f"{sentence}.\n", fit_sentence(need, prediction.fit_probability))
+    fits = fit_sentence(need, prediction.fit_probability, name=run.name)
+    return Text.assemble(fits, f"\n{_speed_text(prediction, convention)}.\n{_whole_text(prediction, last)}.")
+
+
+def _speed_text(prediction: Prediction, convention: str) -> str:
+    """Time with its interval, MFU with its convention, and what a GPU does in a second, of the last stage."""
+    last = prediction.stages[-1][1]
+    low, high = (float(end) for end in last.iteration_time_interval_s)
+    seconds = seconds_text(float(last.iteration_time_s))
+    which = f"Stage {len(prediction.stages)} of {len(prediction.stages)}: " if len(prediction.stages) > 1 else ""
+    rate = f"{float(last.flop_per_s_per_gpu(convention)) / TERA:,.0f} TFLOP/s/GPU"
+    mfu = f"MFU {100 * float(last.mfu_in(convention)):.1f} % ({CONVENTION_WORDS[convention]})"
+    time = f"{seconds} an iteration (90 %: {_fixed(low, 2)}-{_fixed(high, 2)} s)"
+    return f"{which}{time}, {mfu}, {rate}, {float(last.tokens_per_s_per_gpu):,.0f} tokens/s/GPU"
+
+
+def _whole_text(prediction: Prediction, last: StagePrediction) -> str:
+    """Days with their interval, beside what was published of them; GPUs and parameters."""
+    days, model = prediction.total_training_days, prediction.run.model
+    published = [stage.published.days for stage, _ in prediction.stages if stage.published.days is not None]
+    words = [] if days is None else [_length_text(days)]
+    if days is not None and len(published) == len(prediction.stages):
+        words.append(f"{sum(published):.1f} published ({percent_text(float(days.median) / sum(published) - 1)})")
+    size = size_text(model) or f"{large_text(float(parameter_count(model).total))} parameters"
+    whole = ", ".join([*words, gpus_text(int(last.layout.gpus)), size])
+    return f"{whole[0].upper()}{whole[1:]}"
 
 
 def _length_text(days: Estimate) -> str:
@@ -100,14 +124,16 @@ def _days_ends(days: Estimate) -> str:
     return f"{_fixed(float(days.low), 1)}-{_fixed(float(days.high), 1)}"
 
 
-def fit_sentence(need: str, probability: float) -> Text:
+def fit_sentence(need: str, probability: float, *, name: str = "") -> Text:
     """Whether it fits in memory, with the odds where that is tight."""
-    verdict = fit_verdict(probability)
+    verdict, joint = fit_verdict(probability), ", " if name else ": "
     if verdict == TIGHT:
-        return Text(f"Tight in memory: {need}, {odds_text(probability)}.", style="yellow")
-    if verdict == DOES_NOT_FIT:
-        return Text(f"Does not fit in memory: needs {need}.", style="bold red")
-    return Text(f"Fits in memory: {need}.", style="green")
+        words, style = f"tight in memory{joint}{need}, {odds_text(probability)}.", "yellow"
+    elif verdict == DOES_NOT_FIT:
+        words, style = f"does not fit in memory{joint}needs {need}.", "bold red"
+    else:
+        words, style = f"fits in memory{joint}{need}.", "green"
+    return Text(f"{name}: {words}" if name else f"{words[0].upper()}{words[1:]}", style=style)
 
 
 def odds_text(probability: float) -> str:
@@ -169,12 +195,12 @@ def layout_words(layout: Layout, degrees: Mapping[str, str]) -> list[str]:
     return words
 
 
-def _stage_table(prediction: Prediction) -> RenderableType:
+def _stage_table(prediction: Prediction, convention: str) -> RenderableType:
     table = plain_table()
     for heading in STAGE_HEADINGS:
         table.add_column(heading, justify="right", no_wrap=True)
     for stage, predicted in prediction.stages:
-        table.add_row(*stage_cells(stage, predicted))
+        table.add_row(*stage_cells(stage, predicted, convention))
     return titled(f"Stages{mfu_peak_words(prediction)}", table)
 
 
@@ -185,14 +211,14 @@ def mfu_peak_words(prediction: Prediction) -> str:
     return f" (MFU of {float(predicted.peak_flop_per_s) / 1e12:,.0f} TFLOP/s, dense {recipe.products})" if recipe.casts else ""
 
 
-def stage_cells(stage: RampStage, predicted: StagePrediction) -> tuple[str, ...]:
+def stage_cells(stage: RampStage, predicted: StagePrediction, convention: str = "full") -> tuple[str, ...]:
     """One stage under STAGE_HEADINGS; days where its tokens are stated."""
     layout = predicted.layout
     low, high = (float(end) for end in predicted.iteration_time_interval_s)
     return (
         *(f"{layout.data_parallel:,}", f"{layout.gpus:,}", f"{layout.global_batch_size:,}"),
         *(_fixed(float(predicted.iteration_time_s), 3), f"{_fixed(low, 2)}-{_fixed(high, 2)}"),
-        *(f"{100 * float(predicted.mfu):.1f}", f"{float(predicted.tokens_per_s_per_gpu):,.0f}"),
+        *(f"{100 * float(predicted.mfu_in(convention)):.1f}", f"{float(predicted.tokens_per_s_per_gpu):,.0f}"),
         "" if stage.tokens is None else _fixed(float(predicted.days(stage.tokens)), 2),
     )
 

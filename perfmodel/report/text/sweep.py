@@ -22,14 +22,14 @@ def _large(number: float) -> str:
     return large_text(float(f"{number:.4g}"))
 
 
-FIT_CELLS: Final = {FITS: "yes", TIGHT: "tight", DOES_NOT_FIT: "NO"}
+FIT_CELLS: Final = {FITS: "yes", TIGHT: "tight", DOES_NOT_FIT: "no"}
 COLUMNS: Final[dict[str, Callable[[Mapping[str, Any]], str]]] = {
-    "GPUs": lambda numbers: f"{numbers['gpus']}",
-    "batch": lambda numbers: f"{numbers['global_batch_size']}",
-    "iter. s": lambda numbers: f"{numbers['iteration_time_s']:.3f}",
+    "GPUs": lambda numbers: f"{numbers['gpus']:,}",
+    "batch": lambda numbers: f"{numbers['global_batch_size']:,}",
+    "time s": lambda numbers: f"{numbers['iteration_time_s']:.3f}",
     "90 % interval": lambda numbers: f"{numbers['iteration_time_low_s']:.2f}-{numbers['iteration_time_high_s']:.2f}",
     "MFU %": lambda numbers: f"{100 * numbers['mfu']:.1f}",
-    "tok/s/GPU": lambda numbers: f"{numbers['tokens_per_s_per_gpu']:,.0f}",
+    "tokens/s/GPU": lambda numbers: f"{numbers['tokens_per_s_per_gpu']:,.0f}",
     "days": lambda numbers: "" if numbers["days"] is None else f"{numbers['days']:.2f}",
     "cost, $": lambda numbers: "" if numbers["dollars"] is None else dollars_text(numbers["dollars"]).removeprefix("$"),
     "GiB": lambda numbers: f"{numbers['memory_bytes'] / GIBIBYTE:.1f}",
@@ -73,7 +73,7 @@ def scaling_title(result: Sweep, curve: ScalingCurve) -> str:
     batches = {numbers["global_batch_size"] for numbers in fitting}
     per_gpu = {f"{numbers['global_batch_size'] / numbers['gpus']:.4g}" for numbers in fitting}
     if curve.kind == "strong":
-        return "Strong scaling: the global batch stays" + (f" {min(batches)} sequences" if len(batches) == 1 else "")
+        return "Strong scaling: the global batch stays" + (f" {min(batches):,} sequences" if len(batches) == 1 else "")
     if curve.kind == "weak":
         return "Weak scaling: the sequences a GPU stay" + (f" {min(per_gpu)}" if len(per_gpu) == 1 else "")
     return "Scaling, neither strong nor weak: batch and GPUs both change"
@@ -127,7 +127,7 @@ def _points(result: Sweep) -> Table:
     table = plain_table()
     for axis in result.axes:
         is_number = all(label[:1].isdigit() or label[:1] in "x." for label in axis.labels)
-        table.add_column(heading(axis.key), justify="right" if is_number else "left", overflow="fold")
+        table.add_column(Name(heading(axis.key)), justify="right" if is_number else "left", overflow="fold")
     for name in columns:
         table.add_column(name, justify="right", no_wrap=True)
     for point in result.points:
@@ -140,7 +140,7 @@ def scaling_table(result: Sweep, curve: ScalingCurve) -> Table:
     """Speed against GPUs beside the ideal, a bar for the efficiency; the first point of a series is its measure."""
     table, several = plain_table(), len(curve.series) > 1
     if several:
-        table.add_column(heading(result.axes[1 - curve.axis].key), overflow="fold")
+        table.add_column(Name(heading(result.axes[1 - curve.axis].key)), overflow="fold")
     for name in ("GPUs", "tokens/s", "ideal", "speed-up", "efficiency"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
@@ -149,6 +149,6 @@ def scaling_table(result: Sweep, curve: ScalingCurve) -> Table:
         for place in places:
             point, efficiency = result.points[place].numbers, curve.efficiency[place]
             ideal = first["tokens_per_s"] * point["gpus"] / first["gpus"]
-            cells = [f"{point['gpus']}", _large(point["tokens_per_s"]), _large(ideal), f"{curve.speed_up[place]:.2f}"]
+            cells = [f"{point['gpus']:,}", _large(point["tokens_per_s"]), _large(ideal), f"{curve.speed_up[place]:.2f}"]
             table.add_row(*([Name(name)] if several else []), *cells, f"{100 * efficiency:.1f} %", bar_text(efficiency))
     return table

@@ -9,9 +9,20 @@ from xml.etree import ElementTree as ET
 import pytest
 from matplotlib import rc_context
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import StrMethodFormatter
 
 from perfmodel.report.figures.drawing.palette import BLUE, GRID, INK, MUTED, PAPER
-from perfmodel.report.figures.drawing.style import POINTS, Drawing, grid, picture, styled, svg_text
+from perfmodel.report.figures.drawing.style import (
+    LEAST_TICKS,
+    MOST_TICKS,
+    POINTS,
+    Drawing,
+    grid,
+    log_ticks,
+    picture,
+    styled,
+    svg_text,
+)
 from tests.report.reading import drawn_texts, key_texts
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -135,3 +146,15 @@ def test_a_key_is_read_along_the_rows() -> None:
     assert one.y0 == pytest.approx(two.y0, abs=1e-3)
     assert one.x1 < two.x0
     assert any(text.endswith("_three") for text in places)
+
+
+@pytest.mark.parametrize(("low", "high"), [(5e6, 9e6), (1.0, 1.3), (0.1, 20.0), (1.0, 1e6), (1e-3, 1e12), (90.0, 3100.0)])
+def test_a_logarithmic_axis_has_a_few_ticks_that_people_can_name(low: float, high: float) -> None:
+    """However little or much it spans; none lies outside."""
+    drawing = example()
+    axis = drawing.axes[0].yaxis
+    drawing.axes[0].set(yscale="log", ylim=(low, high))
+    log_ticks(axis, StrMethodFormatter("{x:g}"))
+    ticks = [float(tick) for tick in axis.get_majorticklocs() if low <= tick <= high]
+    assert LEAST_TICKS <= len(ticks) <= MOST_TICKS
+    assert all(len(f"{tick:.6g}".rstrip("0").replace(".", "").lstrip("0")) <= 3 for tick in ticks if tick < 1e5)

@@ -135,8 +135,9 @@ def test_the_verdict_comes_first(parsed: ParsedPage) -> None:
     """Days, what was published, whether it fits, what costs most and what would help."""
     first = parsed.said("header")
     for words in (
+        "Nemotron-4 15B: fits in memory, 14.4 GiB of the GPU's 79.1 GiB.",
         "12.9 days predicted (90 %: ",
-        ", 13.1 published (-1.6 %). Fits in memory: 14.4 GiB of the GPU's 79.1 GiB.",
+        ", 13.1 published (-1.6 %), 2,304 GPUs, 15.63B parameters.",
         "Most points of MFU go to exposed data parallel",
         "The fastest move that fits: micro-batch 1 -> 2",
     ):
@@ -146,7 +147,7 @@ def test_the_verdict_comes_first(parsed: ParsedPage) -> None:
 def test_the_ramp_has_what_was_predicted_and_published(parsed: ParsedPage, prediction: Prediction) -> None:
     """A row a stage, published figures below with the difference."""
     head, *rows = parsed.tables["ramp"][0]
-    columns = ["stage", "DP", "GPUs", "batch", "iter. s", "90 % interval", "MFU %", "tokens/s/GPU", "days"]
+    columns = ["stage", "DP", "GPUs", "batch", "iteration s", "90 % interval", "MFU %", "tokens/s/GPU", "days"]
     assert head == [*columns, "90 % interval of days"]
     for row, (stage, predicted) in zip(rows, prediction.stages, strict=True):
         low, high = predicted.iteration_time_interval_s
@@ -222,7 +223,9 @@ def test_a_run_that_does_not_fit_says_so_before_all_else(misfit: Page) -> None:
     parsed = parsed_page(misfit.html)
     header = parsed.said("header")
     assert misfit.fits is False
-    assert next(text for around, text in parsed.words if "div" in around).startswith("Does not fit in memory: needs")
+    assert next(text for around, text in parsed.words if "div" in around).startswith(
+        "Nemotron-4 15B: does not fit in memory, needs"
+    )
     assert "Most of it: " in header
     assert "The fastest move that fits: " in header
     assert next(each for each in parsed.ids if each in TITLES) == "memory"

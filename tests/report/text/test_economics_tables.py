@@ -43,7 +43,7 @@ def test_the_section_fits_80_columns(changes: dict[str, Any], tokens: str) -> No
     assert text.isascii()
     assert max(map(len, text.splitlines())) <= 80
     first = [line.split()[0] for line in text.splitlines() if line.split()]
-    assert {"768", "1536", "2304", "total"} <= set(first)
+    assert {"768", "1,536", "2,304", "total"} <= set(first)
 
 
 def test_what_is_not_known_is_said() -> None:

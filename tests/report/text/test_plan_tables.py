@@ -72,12 +72,12 @@ def test_what_does_not_fit_is_a_reason() -> None:
 @pytest.mark.parametrize(
     ("wanted", "headings"),
     [
-        ({}, ["GPUs", "iter. s", "GiB", ""]),
-        ({"tokens": "1B"}, ["GPUs", "iter. s", "days", "p90", "GPU-hours", "GiB", ""]),
-        ({"tokens": "1B", "deadline": "14d"}, ["GPUs", "iter. s", "days", "p90", "odds", "GPU-hours", "GiB", ""]),
+        ({}, ["GPUs", "iteration s", "GiB", ""]),
+        ({"tokens": "1B"}, ["GPUs", "iteration s", "days", "p90", "GPU-hours", "GiB", ""]),
+        ({"tokens": "1B", "deadline": "14d"}, ["GPUs", "iteration s", "days", "p90", "odds", "GPU-hours", "GiB", ""]),
         (
             {"tokens": "1B", "economics": {"dollars_per_gpu_hour": 2}},
-            ["GPUs", "iter. s", "days", "p90", "cost $", "GiB", ""],
+            ["GPUs", "iteration s", "days", "p90", "cost $", "GiB", ""],
         ),
     ],
 )

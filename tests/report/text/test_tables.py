@@ -54,4 +54,18 @@ def test_days_are_said_with_their_interval() -> None:
     assert days is not None
     assert f" days predicted (90 %: {float(days.low):.1f}-{float(days.high):.1f}), 13.1 published" in verdict(known).plain
     unknown = predict(read_candidates("nemotron-4-15b", ["stages[0].tokens=null"])[0].run)
-    assert "90 %" not in verdict(unknown).plain
+    assert "predicted" not in verdict(unknown).plain
+
+
+def test_the_verdict_comes_first_then_speed_then_the_whole() -> None:
+    """Fit; time, MFU with its convention, FLOPs and tokens a GPU; days, GPUs and parameters."""
+    run = read_candidates("nemotron-4-15b")[0].run
+    last = predict(run).stages[-1][1]
+    fits, speed, whole = verdict(predict(run)).plain.splitlines()
+    assert fits == "Nemotron-4 15B: fits in memory, 14.4 GiB of the GPU's 79.1 GiB."
+    assert f"MFU {100 * float(last.mfu):.1f} % (attention counted in full)" in speed
+    rate = float(last.mfu) * float(last.peak_flop_per_s) / 1e12
+    assert f"{rate:,.0f} TFLOP/s/GPU, {float(last.tokens_per_s_per_gpu):,.0f} tokens/s/GPU" in speed
+    assert whole.endswith("2,304 GPUs, 15.63B parameters.")
+    half = verdict(predict(run), convention="causal").plain
+    assert f"MFU {100 * float(last.mfu_in('causal')):.1f} % (causal half of attention counted)" in half

@@ -10,17 +10,20 @@ import io
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
+from math import ceil, floor, log10
 from typing import Any, Final, Literal, ParamSpec, TypeVar
 
 from matplotlib import rcParams
 from matplotlib import style as matplotlib_style
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backend_bases import RendererBase
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.legend import Legend
 from matplotlib.text import Text
+from matplotlib.ticker import FixedLocator, Formatter, LogLocator, MaxNLocator, NullLocator
 
 from perfmodel.report.figures.drawing.lettering import families, lines_of, literal, shortened, strange_letters, text_width
 from perfmodel.report.figures.drawing.palette import GRID, INK, LIGHT_PAGE, MUTED
@@ -35,6 +38,7 @@ ROW: Final = 12.0  # from line to line of the key
 MOST_LINES: Final = 2  # of a subtitle, and of a source
 HANDLE, HANDLE_GAP, COLUMN_GAP = 1.4, 0.5, 1.6  # of the key, in letters
 THIN: Final = 0.8
+MOST_TICKS, LEAST_TICKS = 8, 3  # of a logarithmic axis
 
 RULES: Final[dict[str, Any]] = {
     "font.size": TEXT,
@@ -203,6 +207,25 @@ def grid(axes: Axes, direction: Literal["x", "y", "both"]) -> None:
     """Lines to read values by."""
     axes.grid(visible=True, axis=direction)
     axes.tick_params(axis=direction, length=0)
+
+
+def log_ticks(axis: Axis, formatter: Formatter, *, most: int = MOST_TICKS, least: int = LEAST_TICKS) -> None:
+    """Ticks of a logarithmic axis that a reader can name: 1, 2, 5 of each decade, or round values where these are too few."""
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(formatter)
+    low, high = sorted(axis.get_view_interval())
+    for steps in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7)):
+        exponents = range(floor(log10(low)), ceil(log10(high)) + 1)
+        ticks = [step * 10.0**exponent for exponent in exponents for step in steps if low <= step * 10.0**exponent <= high]
+        if least <= len(ticks) <= most:
+            axis.set_major_locator(FixedLocator(ticks))
+            return
+    if high / low < 10:  # less than a decade: as on a linear axis
+        axis.set_major_locator(
+            FixedLocator([tick for tick in MaxNLocator(least + 1).tick_values(low, high) if low <= tick <= high])
+        )
+    else:
+        axis.set_major_locator(LogLocator(subs=(1,), numticks=most))
 
 
 def picture(figure: Drawing, kind: str) -> bytes:

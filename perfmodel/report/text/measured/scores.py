@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
@@ -23,25 +23,43 @@ WORST_ROWS: Final = 5
 HOW_TO_LEAVE_OUT: Final = "What was fitted on runs has seen them; --leave-source-out estimates it anew for each source."
 MOST_UNREAD: Final = 20
 MOST_LOGS: Final = 40
+SHORT_GROUPS: Final = ("gpu", "precision", "layout")
+MOST_MEMBERS, MOST_REASONS = 6, 4
 LEAST_SHARE: Final = 0.005  # of a part that is shown
 
 
-def validation_report(scoreboard: Scoreboard[TimeComparison, ErrorSummary], *, leave_source_out: bool = False) -> Group:
-    """The errors of all rows and of groups, the worst rows with their parts, and what is not predicted."""
+def validation_report(
+    scoreboard: Scoreboard[TimeComparison, ErrorSummary], *, leave_source_out: bool = False, full: bool = True
+) -> Group:
+    """The errors of all rows and of groups, the worst rows with their parts, and what is not predicted.
+
+    Where it is not `full`: the errors of all, of each stack, and which row is worst.
+    """
     overall, comparisons = scoreboard.overall, scoreboard.comparisons
     if overall is None:
         return Group(nothing_covered(comparisons), *left_out_sections(scoreboard))
-    tables = [_group_table(group, members) for group, members in scoreboard.groups.items()]
     words = "Every source is scored without what was fitted on it." if leave_source_out else HOW_TO_LEAVE_OUT
-    parts = [
-        Text(words),
-        *_memory_sentence(overall),
-        *_runs_section(comparisons),
-        *tables,
-        _worst_section(comparisons),
-        *_context_section(comparisons),
-    ]
-    return Group(_verdict(overall, comparisons), *parts, *left_out_sections(scoreboard))
+    head = [_verdict(overall, comparisons), Text(words), *_memory_sentence(overall), *_runs_section(comparisons)]
+    if not full:
+        return Group(*head, *_shortly(scoreboard))
+    tables = [_group_table(group, members) for group, members in scoreboard.groups.items()]
+    return Group(*head, *tables, _worst_section(comparisons), *_context_section(comparisons), *left_out_sections(scoreboard))
+
+
+def _shortly(scoreboard: Scoreboard[TimeComparison, ErrorSummary]) -> Iterator[RenderableType]:
+    """The group with the fewest members as a table, the worst row, and how many are not predicted."""
+    known = [group for group in SHORT_GROUPS if group in scoreboard.groups]
+    few = min(known, key=lambda group: len(scoreboard.groups[group]), default="")
+    if few:
+        ranked = sorted(scoreboard.groups[few].items(), key=lambda entry: -entry[1].rows)
+        yield _group_table(few, dict(ranked[:MOST_MEMBERS]))
+    for worst in worst_times(scoreboard.comparisons, 1):
+        yield Text(f"Worst row: {worst.measured.run_id}, {worst.measured.source}: {percent_text(worst.relative_error or 0.0)}.")
+    reasons = [(f"{rows:4d}", reason) for reason, rows in scoreboard.unsupported.items()]
+    if reasons:
+        yield section("Not predicted, and why", reasons[:MOST_REASONS])
+    unread = f"{len(scoreboard.unread):,} rows cannot be read; " if scoreboard.unread else ""
+    yield Text(f"{unread}--full shows every source and group, the worst rows, and what is left out.")
 
 
 def _verdict(overall: ErrorSummary, comparisons: Sequence[TimeComparison]) -> Text:

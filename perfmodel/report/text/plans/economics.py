@@ -12,7 +12,7 @@ from perfmodel.economics.energy import J_PER_MWH
 from perfmodel.economics.outlook import PERCENTILES, IntervalEnds, Outlook, StageOutlook
 from perfmodel.report.text.terminal import plain_table, section, titled
 from perfmodel.timing.uncertainty import Estimate
-from perfmodel.units import dollars_text, seconds_text
+from perfmodel.units import dollars_text, gpus_text, seconds_text
 
 EXAMPLE: Final = "--set economics.dollars_per_gpu_hour=2.5"
 
@@ -42,7 +42,7 @@ def _table(outlook: Outlook) -> Table:
     for heading in headings:
         table.add_column(heading, justify="right", no_wrap=True)
     for stage in outlook.stages:
-        table.add_row(f"{stage.gpus}", *_cells(stage, with_energy, with_dollars))
+        table.add_row(f"{stage.gpus:,}", *_cells(stage, with_energy, with_dollars))
     if len(outlook.stages) > 1 or outlook.dollars != outlook.stages[0].dollars:  # reserved for longer than it is used
         table.add_section()
         table.add_row("total", *_cells(outlook, with_energy, with_dollars))
@@ -116,7 +116,7 @@ def _failures(stage: StageOutlook) -> Iterator[str]:
         yield "nothing fails: failures_per_gpu_hour is 0"
     else:
         every, restart = seconds_text(stage.failure_interval_s), seconds_text(stage.restart_s)
-        yield f"{stage.gpus} GPUs fail every {every} on average, a restart takes {restart}"
+        yield f"{gpus_text(stage.gpus)} fail every {every} on average, a restart takes {restart}"
 
 
 def _checkpoints(stage: StageOutlook) -> Iterator[str]:

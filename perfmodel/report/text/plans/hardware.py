@@ -67,7 +67,7 @@ def _ahead(found: HardwarePlans, fastest: str) -> str:
 
 def _figures(found: HardwarePlans) -> RenderableType:
     table = plain_table("cluster")
-    for heading in ("GPUs", "iter. s", "90 % interval", "MFU %", "tokens/s/GPU", "GiB"):
+    for heading in ("GPUs", "iteration s", "90 % interval", "MFU %", "tokens/s/GPU", "GiB"):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in _answered(found):
         low, high = (f"{row[f'iteration_time_{end}_s']:#.3g}" for end in ("low", "high"))

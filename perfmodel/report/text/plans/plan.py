@@ -69,7 +69,7 @@ def _cells(option: SizeOption) -> dict[str, str]:
     cells = {
         "GPUs": f"{option.gpus:,}",
         "batch": f"{option.workloads[-1].global_batch_size:,}",
-        "iter. s": f"{option.iteration_time_s:.3f}",
+        "iteration s": f"{option.iteration_time_s:.3f}",
     }
     if option.days:
         cells |= {"days": f"{option.calendar_days:,.2f}", "p90": f"{option.calendar_days_at(SURE):,.2f}"}
@@ -109,7 +109,7 @@ def _spread(options: Sequence[SizeOption], marked: Sequence[SizeOption]) -> list
 def _ramp_table(plan: Plan, option: SizeOption) -> RenderableType:
     """A stage a line; its days are those of training."""
     table, known = plain_table(), plan.question.has_tokens
-    for heading in ("stage", "batch", "GPUs", "iter. s", "MFU %", "GiB", *(["days"] if known else [])):
+    for heading in ("stage", "batch", "GPUs", "iteration s", "MFU %", "GiB", *(["days"] if known else [])):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("layout", overflow="fold", ratio=1)
     iterations = plan.question.iterations(option.workloads)
@@ -136,7 +136,7 @@ def _rivals_table(stage: StagePlan) -> Iterator[tuple[str, RenderableType]]:
     if not stage.rivals:
         return
     table = plain_table()
-    for heading in ("iter. s", "slower", "GiB", "first"):
+    for heading in ("iteration s", "slower", "GiB", "first"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("what differs from the best", overflow="fold", ratio=1)
     ranked = list(zip((stage.best, *stage.rivals), stage.robustness.first_share, strict=True))
@@ -209,7 +209,7 @@ def _front_table(stage: StagePlan) -> Iterator[tuple[str, RenderableType]]:
     if len(near) < 2:
         return
     table = plain_table()
-    for heading in ("iter. s", "slower", "GiB"):
+    for heading in ("iteration s", "slower", "GiB"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("what differs from the best", overflow="fold", ratio=1)
     places = sorted({round(place) for place in np.linspace(0, len(near) - 1, MOST_OF_FRONT)})

@@ -1,0 +1,109 @@
+"""Does the first answer of `predict` say what a setting changed beside what was asked, in the headline and in JSON?"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+RUN = ["predict", "nemotron-4-15b"]
+
+
+def headline(run: Any, *settings: str) -> str:
+    """What stands above the description of the run, in one line."""
+    words = [word for setting in settings for word in ("--set", setting)]
+    return " ".join(run(*RUN, *words).out.partition("DGX H100, ")[0].split())
+
+
+def test_other_gpus_than_were_asked_for_stand_in_the_headline(run: Any) -> None:
+    """A pipeline of three stages asks for three times as many, and deals its layers out unevenly."""
+    said = headline(run, "pipeline_parallel=3")
+    assert "Note: pipeline_parallel made 2,304 GPUs of 768 in stage 1" in said
+    assert "Note: 32 layers do not divide over 3 pieces of a pipeline" in said
+    assert "Note: published figures are of other settings, and are left out." in said
+
+
+def test_they_stand_there_alone(run: Any) -> None:
+    """Not a second time among the assumptions; in JSON both, and by themselves."""
+    printed = " ".join(run(*RUN, "--set", "tensor_parallel=4").out.split())
+    assert printed.count("made 384 GPUs of 768") == 1
+    document = json.loads(run(*RUN, "--set", "tensor_parallel=4", "--json").out)
+    assert len(document["consequences"]) == 2
+    assert set(document["consequences"]) <= set(document["stages"][0]["assumptions"])
+    assert json.loads(run(*RUN, "--json").out)["consequences"] == []
+
+
+def test_an_mfu_above_every_published_one_stands_there_too(run: Any) -> None:
+    """Nobody reads the last line first."""
+    assert "is above the" in headline(run, "sequence_length=131072")
+
+
+@pytest.mark.parametrize(
+    "setting",
+    ["precision=bf16", "tensor_parallel=8", "cluster=dgx-h100", "stages[0].tokens=2e11", "micro_batch_size=1", "name=mine"],
+)
+def test_published_figures_stay_when_a_value_did_not_change(run: Any, setting: str) -> None:
+    """What is set to what it was is still the run that was published."""
+    done = run(*RUN, "--set", setting).out
+    assert "13.1 published" in done
+    assert "Predicted beside published" in done
+
+
+@pytest.mark.parametrize("setting", ["precision=fp8", "stages[0].tokens=1e11", "cluster.network_scale=0.9", "cluster=dgx-h200"])
+def test_they_go_when_it_did(run: Any, setting: str) -> None:
+    """And it is said."""
+    said = headline(run, setting) if "h200" not in setting else " ".join(run(*RUN, "--set", setting).out.split())
+    assert "published figures are of other settings" in said
+    assert "13.1 published" not in said
+
+
+def test_both_conventions_of_flops_are_in_json(run: Any) -> None:
+    """Half of attention less; the table shows the one that is asked for."""
+    (*_, last) = json.loads(run(*RUN, "--json").out)["stages"]
+    share = last["model_flop_per_token_causal"] / last["model_flop_per_token"]
+    assert 0.9 < share < 1
+    assert last["mfu_causal"] == pytest.approx(last["mfu"] * share, rel=1e-12)
+    rate = last["model_flop_per_token"] * last["tokens_per_s_per_gpu"]
+    assert last["flop_per_s_per_gpu"] == pytest.approx(rate, rel=1e-9)
+    assert last["flop_per_s_per_gpu_causal"] == pytest.approx(rate * share, rel=1e-9)
+    causal = run(*RUN, "--flops-convention", "causal").out
+    assert f"MFU {100 * last['mfu_causal']:.1f} %" in " ".join(causal.split())
+    assert f" {100 * last['mfu_causal']:.1f} " in causal.partition("Stages")[2]
+    refused = run(*RUN, "--flops-convention", "half")
+    assert refused.is_refused(2, "half is no convention of FLOPs; known: causal, full")
+
+
+def test_errors_are_json_where_json_is_asked_for(run: Any) -> None:
+    """On standard output for programs, the sentence on standard error for people."""
+    done = run(*RUN, "--set", "tensor_parallel=3", "--json")
+    error = json.loads(done.out)["error"]
+    assert (done.code, error["exit_code"], error["kind"], error["key"]) == (2, 2, "InputError", "tensor_parallel")
+    assert done.err == f"perfmodel: {error['message']}\n"
+    assert run(*RUN, "--set", "tensor_parallel=3").out == ""
+    usage = run(*RUN, "--bogus", "--json")
+    told = json.loads(usage.out)["error"]
+    assert (usage.code, told["kind"], told["exit_code"]) == (2, "UsageError", 2)
+    assert told["message"].startswith("No such option: --bogus")
+
+
+def test_a_run_is_read_from_standard_input(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a run file, with what is given beside it; what is none is one sentence."""
+    import io
+    import sys
+
+    text = "{model: llama-3.1-8b, stack: torchtitan, sharding: zero3, sequence_length: 8192, stages: [{global_batch_size: 64}]}"
+    monkeypatch.setattr(sys, "stdin", io.StringIO(text))
+    found = json.loads(run("predict", "-", "--cluster", "dgx-h100", "--gpus", "16", "--json").out)
+    assert (found["name"], found["stages"][0]["gpus"]) == ("standard input", 16)
+    monkeypatch.setattr(sys, "stdin", io.StringIO("hello"))
+    assert run("predict", "-").is_refused(2, "standard input holds text where it needs a run file")
+
+
+def test_colours_can_be_forced_into_a_pipe(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """FORCE_COLOR does, NO_COLOR is stronger."""
+    assert "\x1b[" not in run(*RUN).out
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert "\x1b[32m" in run(*RUN).out
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "\x1b[" not in run(*RUN).out
