@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.count.operators import FusedAttention, Matmul, MemoryBound
-from perfmodel.spec.evidence.spread import with_numbers
+from perfmodel.spec.evidence.spread import arrays_of, with_numbers
 from perfmodel.spec.fields import Numeric, anywhere, chosen
 from perfmodel.spec.machines.coefficients import FUSED_KERNELS, MatmulCoefficients, MemoryBoundCoefficients
 from perfmodel.spec.machines.hardware import Cluster, Gpu
@@ -184,13 +184,22 @@ def _unaligned_s(product: Matmul, flop_per_s: Numeric) -> Numeric:
 def plain_matmul_time_s(
     product: Matmul, known: MatmulCoefficients, *, gpu: Gpu, compute_scale: Numeric, sustained: bool = False
 ) -> Numeric:
-    """Matmul time [s] with given coefficients, whatever the result is added to; each distinct shape is timed once."""
+    """Matmul time [s] with given coefficients, whatever the result is added to; each distinct shape is timed once.
+
+    Not where coefficients are of each shape: equal shapes may differ in them.
+    """
     sizes = (product.rows, product.columns, product.inner, product.batch)
-    if max(np.size(size) for size in sizes) < WORTH_SORTING or np.ndim(compute_scale) or np.ndim(product.weight_gradient_bytes):
+    beside = (compute_scale, product.weight_gradient_bytes)
+    if max(np.size(size) for size in sizes) < WORTH_SORTING or any(np.ndim(each) for each in beside) or _is_by_shape(known):
         return _product_time_s(product, known, gpu=gpu, compute_scale=compute_scale, sustained=sustained)
     distinct, places = _distinct(sizes)
     shapes = replace(product, rows=distinct[0], columns=distinct[1], inner=distinct[2], batch=distinct[3])
     return np.asarray(_product_time_s(shapes, known, gpu=gpu, compute_scale=compute_scale, sustained=sustained))[..., places]
+
+
+def _is_by_shape(known: MatmulCoefficients) -> bool:
+    """Whether some coefficients lie along the last axis, as shapes do; ends of spreads lie along the first."""
+    return any(each.shape[-1:] not in ((), (1,)) for each in arrays_of(known).values())
 
 
 def _distinct(sizes: Sequence[Numeric]) -> tuple[list[NDArray[Any]], NDArray[np.int64]]:
