@@ -1,0 +1,225 @@
+"""What a fine-tuning runs and holds, against closed forms, published counts and torch."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from perfmodel.count.declarations import Adapter, Component, Linear
+from perfmodel.count.iteration import Iteration, iteration
+from perfmodel.count.memory.needed import memory_bytes
+from perfmodel.count.memory.tuned import peak_moment, tuned_states
+from perfmodel.count.operators import Matmul, MemoryBound, model_flop
+from perfmodel.count.parameters import parameter_count
+from perfmodel.count.roles import Role
+from perfmodel.count.trained import TunedNumbers, tuned_numbers, tuned_wire_bytes
+from perfmodel.exchange.tables.tuning_models import named_tuned_model
+from perfmodel.spec.fine_tuning import FineTuning
+from perfmodel.spec.phases import FORWARD, RECOMPUTE, WEIGHT_GRADIENT
+from perfmodel.spec.setup import Setup
+from tests.tunings import tuned_setup
+
+
+def numbers_of(setup: Setup) -> TunedNumbers:
+    """What is trained and frozen of the model of a setup."""
+    assert setup.tuning is not None
+    layers = dict.fromkeys(setup.model.kinds, setup.model.layers)
+    return tuned_numbers(setup.model, parameter_count(setup.model), layers, setup.tuning)
+
+
+@pytest.mark.parametrize(
+    ("model", "rank", "targets", "printed"),
+    [
+        ("meta-llama/Llama-2-7b-hf", 8, ("query", "value"), 4_194_304),  # PEFT prints it for every LoRA of this model
+        ("meta-llama/Llama-2-7b-hf", 64, (), 159_907_840),
+        ("stabilityai/stablelm-base-alpha-3b", 8, ("query", "value"), 2_097_152),  # LitGPT resource-tables.md
+        ("meta-llama/Llama-2-13b-hf", 8, ("query", "value"), 6_553_600),
+        ("tiiuae/falcon-40b", 8, ("query", "value"), None),
+    ],
+)
+def test_adapters_have_the_parameters_that_software_prints(
+    model: str, rank: int, targets: tuple[str, ...], printed: int | None
+) -> None:
+    """The sum of r * (in + out) over the linears with an adapter."""
+    described = named_tuned_model(model)
+    tuning = FineTuning(training="lora", weights="bf16", adapter_rank=rank, adapter_targets=targets)
+    numbers = tuned_numbers(described, parameter_count(described), {"": described.layers}, tuning)
+    hidden, kv, query = described.hidden_size, described.kv_size, described.query_size
+    expected = printed if printed is not None else described.layers * rank * (2 * hidden + query + kv)
+    assert numbers.adapters == expected
+
+
+def test_one_adapter_beside_joined_projections_has_one_first_matrix() -> None:
+    """r * (h + q + 2*v), against r * (3*h + q + 2*v) of three adapters."""
+    joined, apart = (numbers_of(tuned_setup(adapter_targets=each)) for each in ("qkv", "query key value"))
+    assert apart.adapters - joined.adapters == 32 * 16 * 2 * 4096
+
+
+def test_magnitudes_are_one_number_a_column() -> None:
+    """DoRA has as many numbers more as the linears have columns: q + 2*v + h + 2*f + h of a layer."""
+    more = numbers_of(tuned_setup(training="dora")).adapters - numbers_of(tuned_setup()).adapters
+    assert more == 32 * (4096 + 2 * 1024 + 4096 + 2 * 14336 + 4096)
+
+
+def test_an_adapter_is_what_gets_a_gradient_in_torch() -> None:
+    """A frozen linear with two matrices beside it: r * (k + n) numbers have one."""
+    linear, first, second = (torch.nn.Linear(*shape, bias=False) for shape in ((48, 32), (48, 4), (4, 32)))
+    linear.weight.requires_grad_(False)
+    given = torch.randn(5, 48, requires_grad=True)
+    (linear(given) + second(first(given))).sum().backward()
+    trained = sum(each.numel() for module in (linear, first, second) for each in module.parameters() if each.grad is not None)
+    declared = Linear(name="one", component=Component.ATTENTION, role=Role.PRODUCT, inner=48, columns=32, called="query")
+    assert Adapter(linear=declared, rank=4).parameters == trained
+
+
+def products(work: Iteration, role: Role | None = None) -> list[Matmul]:
+    """The products of one layer with a role, or those of its linears."""
+    (blocks,) = work.layers.values()
+    linears = (Role.PRODUCT, Role.OUTPUT_PRODUCT)
+    return [op for op in blocks.again.operators if isinstance(op, Matmul) and (op.role is role if role else op.role in linears)]
+
+
+def test_frozen_linears_have_no_weight_gradient() -> None:
+    """Only the products of adapters have."""
+    work = iteration(tuned_setup())
+    phases = {op.phase for op in products(work)}
+    assert WEIGHT_GRADIENT not in phases
+    assert WEIGHT_GRADIENT in {op.phase for op in products(work, Role.ADAPTER)}
+
+
+def test_a_token_takes_four_flops_a_frozen_parameter_and_six_an_adapters() -> None:
+    """4 * N + 6 * A, and attention in full, 12 * L * q * s; the embedding multiplies nothing."""
+    setup = tuned_setup(recompute="none")
+    numbers, model, tokens = numbers_of(setup), setup.model, setup.layout.tokens_per_iteration
+    frozen = parameter_count(model).total - parameter_count(model).embedding - parameter_count(model).norms
+    expected = 4 * frozen + 6 * numbers.adapters + 12 * model.layers * model.query_size * setup.layout.sequence_length
+    assert iteration(setup).fold(model_flop) / tokens == pytest.approx(expected, rel=1e-12)
+
+
+def test_quantised_weights_are_widened_in_each_of_three_passes() -> None:
+    """Of all numbers of a layer b + 2 bytes forwards, again when the layer runs again, and backwards."""
+    setup = tuned_setup(training="qlora")
+    assert setup.tuning is not None
+    (blocks,) = iteration(setup).layers.values()
+    moved: dict[str, float] = {}
+    for op in blocks.again.operators:
+        if isinstance(op, MemoryBound) and op.role is Role.DEQUANTISE:
+            moved[op.phase] = moved.get(op.phase, 0.0) + float(op.moved_bytes)
+    layer = (parameter_count(setup.model).attention + parameter_count(setup.model).mlp) / setup.model.layers
+    assert len(moved) == 3
+    assert list(moved.values()) == pytest.approx([layer * (setup.tuning.weight_format.bytes + 2)] * 3)
+    assert {FORWARD, RECOMPUTE} < moved.keys()
+
+
+def test_double_quantised_nf4_takes_4127_thousandths_of_bits() -> None:
+    """4 bits, 8 of a scale for 64 numbers, 32 of a scale for 256 such scales."""
+    assert FineTuning(training="qlora", weights="nf4-dq").weight_format.bytes * 8 == pytest.approx(4.127, abs=5e-4)
+
+
+def states_per_parameter(**settings: object) -> float:
+    """Bytes of all states of a parameter of the model when the optimizer steps, on all GPUs together."""
+    setup = tuned_setup(training="full", **settings)
+    assert setup.tuning is not None
+    work = iteration(setup)
+    held = tuned_states(setup, work.stages.first, setup.tuning)
+    total = held.parameters + held.gradients + held.optimizer + held.step
+    return float(total * setup.layout.gpus / parameter_count(setup.model).total)
+
+
+@pytest.mark.parametrize(
+    ("weights", "optimizer", "expected"),
+    [
+        ("bf16", "adamw", 10.0),  # 2 + 2 + 4 + 2: measured by fms-acceleration on 7B models
+        ("fp32", "adamw", 20.0),  # 4 + 4 + 8 + 4
+        ("bf16", "adamw_fused", 8.0),
+        ("bf16", "adamw_8bit", 2 + 2 + 2 * (1 + 4 / 256)),
+        ("bf16", "sgd", 4.0),
+        ("bf16", "sgd_momentum", 6.0),
+        ("bf16", "lion", 8.0),
+    ],
+)
+def test_full_fine_tuning_holds_so_many_bytes_a_parameter(weights: str, optimizer: str, expected: float) -> None:
+    """Weights, gradients, states, and what the step allocates."""
+    assert states_per_parameter(weights=weights, optimizer=optimizer) == pytest.approx(expected, rel=1e-12)
+
+
+def test_shards_hold_their_part_of_everything() -> None:
+    """Two GPUs hold 20 bytes of a parameter between them when they step."""
+    assert states_per_parameter(weights="fp32", gpus=2, sharding="zero3") == pytest.approx(20.0, rel=1e-12)
+
+
+def test_adafactor_keeps_rows_and_columns() -> None:
+    """4 bytes for each row and column of each matrix: less than a thousandth of Adam's states."""
+    setup = tuned_setup(training="full", weights="bf16", optimizer="adafactor")
+    assert setup.tuning is not None
+    held = tuned_states(setup, iteration(setup).stages.first, setup.tuning)
+    h, f, v = 4096, 14336, 1024
+    layer = (h + h) + 2 * (h + v) + (h + h) + 2 * (h + f) + (f + h)
+    assert held.optimizer == 4 * (32 * layer + 2 * (128256 + h))
+
+
+def test_gradients_are_there_before_the_loss_only_of_earlier_micro_batches() -> None:
+    """A step with one micro-batch peaks with none of them, or in the step; with several all of them stand beside the loss."""
+    one, two = (
+        memory_bytes(iteration(tuned_setup(training="full", weights="bf16", micro_batch_size=32, micro_batches=number)))
+        for number in (1, 2)
+    )
+    assert (one.gradients_bytes, two.gradients_bytes) == (0, 2 * parameter_count(tuned_setup().model).total)
+
+
+def test_the_parts_of_the_peak_are_those_of_its_moment() -> None:
+    """What PyTorch allocates is the moment and the workspace of its libraries."""
+    setup = tuned_setup(training="qlora")
+    assert setup.tuning is not None
+    work = iteration(setup)
+    memory, moment = memory_bytes(work), peak_moment(work, work.stages.first, setup.tuning)
+    assert memory.allocated_bytes == pytest.approx(moment.total + memory.workspaces_bytes, rel=1e-12)
+
+
+@pytest.mark.parametrize(("what", "part"), [("optimizer", "optimizer_bytes"), ("parameters", "parameters_bytes")])
+def test_what_the_host_holds_takes_less_of_the_gpu(what: str, part: str) -> None:
+    """Optimizer states vanish; of parameters stays what is gathered at a time."""
+    plain = memory_bytes(iteration(tuned_setup(gpus=2, sharding="zero3", training="full", weights="bf16")))
+    held = memory_bytes(iteration(tuned_setup(gpus=2, sharding="zero3", training="full", weights="bf16", offload=what)))
+    assert getattr(held, part) < getattr(plain, part)
+    assert held.total_bytes < plain.total_bytes
+
+
+def test_checkpoints_in_the_host_leave_two_layers_on_the_gpu() -> None:
+    """All but two of the 32 inputs of layers are gone, 2 bytes a number."""
+    settings = {"training": "qlora", "micro_batch_size": 8}
+    plain, held = (memory_bytes(iteration(tuned_setup(**settings, **more))) for more in ({}, {"offload": "activations"}))
+    assert plain.activations_bytes - held.activations_bytes == pytest.approx(30 * 8 * 2048 * 4096 * 2, rel=1e-12)
+
+
+def test_a_frozen_model_is_neither_stepped_nor_reduced() -> None:
+    """Gradients on the wire are those of adapters, 4 bytes each; nf4 parameters travel as they are held."""
+    setup = tuned_setup(training="qlora", gpus=2, sharding="zero3")
+    assert setup.tuning is not None
+    numbers, wire = numbers_of(setup), tuned_wire_bytes(setup, parameter_count(setup.model), setup.tuning)
+    assert wire.reduced == 4 * numbers.adapters
+    assert wire.gathered == pytest.approx(
+        numbers.narrow * setup.tuning.weight_format.bytes + 2 * numbers.wide + 4 * numbers.adapters
+    )
+
+
+def test_frozen_parts_of_a_full_fine_tuning_get_no_gradient() -> None:
+    """A frozen vocabulary leaves the layers and the norms."""
+    count = parameter_count(tuned_setup().model)
+    numbers = numbers_of(tuned_setup(training="full", weights="bf16", frozen_parts="embedding head"))
+    assert (numbers.trained, numbers.wide) == (count.total - count.embedding - count.head, count.embedding + count.head)
+
+
+def test_arrays_of_micro_batches_peak_as_single_ones_do() -> None:
+    """Many layouts at once have the memory of each alone."""
+    setup = tuned_setup(training="qlora", micro_batches=4, micro_batch_size=1)
+    sizes = np.array([1, 2, 4])
+    many = memory_bytes(iteration(replace(setup, layout=replace(setup.layout, micro_batch_size=sizes)))).total_bytes
+    alone = [
+        memory_bytes(iteration(replace(setup, layout=replace(setup.layout, micro_batch_size=int(n))))).total_bytes
+        for n in sizes
+    ]
+    assert np.broadcast_to(many, 3).tolist() == pytest.approx(alone)

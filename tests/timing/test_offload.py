@@ -1,0 +1,71 @@
+"""What a fine-tuning waits for the memory of its host."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from perfmodel.count.iteration import iteration
+from perfmodel.count.offload import host_traffic
+from perfmodel.count.parameters import parameter_count
+from perfmodel.prediction import predict_stage, stage_breakdown
+from perfmodel.spec.setup import Setup
+from perfmodel.timing.offload import offload_breakdown
+from tests.tunings import tuned_setup
+
+
+def waiting_s(setup: Setup, *, passes_s: float = 0.0) -> float:
+    """Seconds of one iteration, behind passes that take so long each."""
+    parts = offload_breakdown(iteration(setup), setup.cluster, forward_s=passes_s, backward_s=passes_s)
+    return float(parts.offload_s)
+
+
+def test_a_gpu_that_holds_everything_waits_for_nothing() -> None:
+    """No part of an iteration is added, nor shown."""
+    assert "offload_s" not in dict(stage_breakdown(tuned_setup()).items())
+
+
+def test_a_step_of_the_host_is_its_transfers_and_its_own_traffic() -> None:
+    """Gradients there and parameters back over the link, and 28 bytes a parameter at the rate of one process."""
+    setup = tuned_setup(training="full", weights="bf16", offload="optimizer")
+    link, rate, numbers = setup.cluster.gpu.host_bytes_per_s, 15e9, parameter_count(setup.model).total
+    assert link is not None
+    assert waiting_s(setup) == pytest.approx(numbers * 4 / link + numbers * 28 / rate)
+
+
+def test_processes_of_a_node_share_its_memory() -> None:
+    """Sixteen of 200 GB/s have less than 15 each; what is sharded is stepped on in shares."""
+    setup = tuned_setup(training="full", weights="bf16", offload="optimizer", sharding="zero2", gpus=8)
+    slow = replace(setup, cluster=replace(setup.cluster, host_memory_bytes_per_s=40e9))
+    numbers = parameter_count(setup.model).total / 8
+    assert waiting_s(slow) - waiting_s(setup) == pytest.approx(numbers * 28 * (8 / 40e9 - 1 / 15e9))
+
+
+def test_checkpoints_hide_behind_passes_that_take_as_long() -> None:
+    """All inputs of layers cross the link twice: exposed is what is left of a pass."""
+    setup = tuned_setup(training="lora", offload="activations")
+    link = setup.cluster.gpu.host_bytes_per_s
+    assert link is not None
+    once_s = 32 * 2048 * 4096 * 2 / link
+    assert waiting_s(setup) == pytest.approx(2 * once_s)
+    assert waiting_s(setup, passes_s=once_s / 4) == pytest.approx(2 * 0.75 * once_s)
+    assert waiting_s(setup, passes_s=once_s) == 0
+
+
+def test_a_faster_link_never_takes_longer() -> None:
+    """NVLink-C2C against PCIe."""
+    setup = tuned_setup(training="full", weights="bf16", gpus=2, sharding="zero3", offload="optimizer parameters")
+    slow, fast = (
+        predict_stage(replace(setup, cluster=replace(setup.cluster, gpu=replace(setup.cluster.gpu, host_bytes_per_s=rate))))
+        for rate in (25e9, 400e9)
+    )
+    assert fast.iteration_time_s < slow.iteration_time_s
+
+
+def test_a_rank_fetches_its_shard_for_each_pass() -> None:
+    """Half of all parameters, 2 bytes each, forwards and backwards."""
+    setup = tuned_setup(training="full", weights="bf16", gpus=2, sharding="zero3", offload="parameters")
+    assert setup.tuning is not None
+    traffic = host_traffic(iteration(setup), setup.tuning)
+    assert traffic.forward == traffic.backward == parameter_count(setup.model).total
