@@ -223,3 +223,42 @@ def test_arrays_of_micro_batches_peak_as_single_ones_do() -> None:
         for n in sizes
     ]
     assert np.broadcast_to(many, 3).tolist() == pytest.approx(alone)
+
+
+def test_a_frozen_embedding_has_no_backward_pass() -> None:
+    """Nothing below the first layer is trained; a trained one writes a dense gradient."""
+    frozen, trained = (iteration(tuned_setup(**more)).embedding for more in ({}, {"trained_parts": "embedding"}))
+    assert frozen.backward == ()
+    assert len(trained.backward) == 1
+
+
+def test_a_quantised_base_may_widen_the_stream() -> None:
+    """Checkpoints of 4 bytes a number where software makes norms fp32, and of 2 where it does not."""
+    wide, narrow = (
+        memory_bytes(iteration(tuned_setup(training="qlora", stack=stack, micro_batch_size=8))).activations_bytes
+        for stack in ("hf-peft", "hf-peft-plain")
+    )
+    assert wide - narrow == pytest.approx(
+        32 * 8 * 2048 * 4096 * 2, rel=0.05
+    )  # the final norm and what is formed again differ too
+
+
+def test_bitsandbytes_keeps_the_inputs_of_quantised_linears() -> None:
+    """Without recompute those of fc2 and projection beside what adapters of queries and values keep: f + q and h numbers."""
+    settings = {"training": "qlora", "recompute": "none", "adapter_targets": "query value"}
+    setup = tuned_setup(**settings)
+    work = tuned_setup(**settings, stack__tuning__keeps_inputs=False)
+    kept, dropped = (memory_bytes(iteration(each)).activations_bytes for each in (setup, work))
+    layer = 4096 + 14336 + 4096  # into projection, fc2, and both of gate and fc1, which share it
+    assert kept - dropped == pytest.approx(32 * 2048 * layer * 2, rel=1e-9)
+
+
+def test_software_may_keep_checkpoints_twice_beside_shards() -> None:
+    """One more set of all inputs of layers, 2 bytes a number."""
+    once, twice = (
+        memory_bytes(
+            iteration(tuned_setup(gpus=2, sharding="zero3", micro_batch_size=8, stack__tuning__sharded_checkpoints=number))
+        )
+        for number in (1, 2)
+    )
+    assert twice.activations_bytes - once.activations_bytes == pytest.approx(32 * 8 * 2048 * 4096 * 2, rel=1e-9)
