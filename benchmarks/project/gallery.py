@@ -89,7 +89,7 @@ SHOTS: Final = (
         words="Every combination of their values; blank ones cannot be, hatched ones do not fit.",
         arguments=[
             *("sweep", "nemotron-4-15b", "--vary", "tensor_parallel=1..8", "--vary", "micro_batch_size=1,2,4"),
-            *("--set", "cluster=dgx-a100", "--figure", "map.png"),
+            *("--set", "cluster=dgx-a100", "--grow-gpus", "--figure", "map.png"),
         ],
         pictures={"map.png": ("map", "MFU of each.")},
     ),

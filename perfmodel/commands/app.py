@@ -10,6 +10,7 @@ import gc
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from typing import Annotated, Final, NoReturn
 
 import typer
@@ -128,4 +129,5 @@ def _tell_programs(kind: str, sentence: str, code: int, *, key: str = "") -> Non
     """The error as JSON on standard output, where --json was asked for: a program reads nothing else."""
     if "--json" in sys.argv:
         error = {"kind": kind, "message": sentence, "key": key, "exit_code": code}
-        emit_json({"schema_version": 1, "error": error}, None)
+        with suppress(PerfmodelError):  # standard output may be what failed
+            emit_json({"schema_version": 1, "error": error}, None)

@@ -10,6 +10,7 @@ import pytest
 from perfmodel.errors import InputError
 from perfmodel.exchange.presets import economics_preset, preset_names
 from perfmodel.exchange.run_files import read_candidates
+from perfmodel.spec.economics import NO_OFFER
 
 TYPICAL = economics_preset("typical")
 RUN: dict[str, Any] = {
@@ -51,10 +52,12 @@ def test_terms_that_cannot_be_are_refused(changes: dict[str, Any], key: str, sen
     assert sentence in str(caught.value)
 
 
-def test_no_shipped_terms_have_a_price() -> None:
-    """It is the user's."""
-    assert preset_names("economics")
-    assert all(economics_preset(name).dollars_per_gpu_hour is None for name in preset_names("economics"))
+def test_terms_with_a_price_are_offers() -> None:
+    """The typical terms have none: a price is the user's, or somebody's offer of a day."""
+    assert economics_preset("typical").dollars_per_gpu_hour is None
+    for name in preset_names("economics"):
+        terms = economics_preset(name)
+        assert (terms.dollars_per_gpu_hour is None) == (terms.offer == NO_OFFER)
 
 
 def test_a_run_has_no_terms_unless_they_are_given() -> None:
