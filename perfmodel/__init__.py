@@ -8,7 +8,7 @@ Each name below is loaded when it is first asked for, so that `import perfmodel`
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+TYPE_CHECKING = False  # as type checkers take it; loading typing would come before Ctrl-C can be handled (__main__.py)
 
 if TYPE_CHECKING:
     from perfmodel.api import (

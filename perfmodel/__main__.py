@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-import signal
 
 STOPPED = 130  # exit code after Ctrl-C
 
 
 def main() -> None:
     """Run the command. While the program is still being loaded, Ctrl-C ends it at once: there is nothing to keep yet."""
+    import _signal as signal  # type: ignore[import-not-found]  # what `signal` wraps into enumerations, which take a while to load
+
     waits = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # else it is ignored, as of a job in the background
     if waits:
         signal.signal(signal.SIGINT, lambda *_: os._exit(STOPPED))

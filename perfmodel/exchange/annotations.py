@@ -8,6 +8,7 @@ What `perfmodel calibrate` and the fits write has `spread` and `sources` as tabl
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 from perfmodel.errors import InputError, did_you_mean, shown
@@ -15,6 +16,7 @@ from perfmodel.errors import InputError, did_you_mean, shown
 VALUE, SPREAD, SOURCE = "value", "spread", "source"
 PARTS: Final = (VALUE, SPREAD, SOURCE)
 TABLE: Final = "sources"
+LONGEST: Final = 300  # characters of a source that is no text
 
 
 def separated(mapping: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
@@ -84,9 +86,17 @@ def _joined(path: str, key: str) -> str:
 
 
 def source_sentence(source: Any) -> str:
-    """A source in words; those of fitted numbers are mappings of what was fitted, on what, when, and how wrong it is."""
-    if not isinstance(source, Mapping) or "held_out" not in source:
-        return str(source)
+    """A source in words; those of fitted numbers are mappings of what was fitted, on what, when, and how wrong it is.
+
+    What a person's own file has there may be anything: it is shown as it is.
+    """
+    if isinstance(source, Mapping) and "held_out" in source:
+        with suppress(AttributeError, LookupError, TypeError, ValueError):
+            return _of_a_fit(source)
+    return source if isinstance(source, str) else shown(source, width=LONGEST)
+
+
+def _of_a_fit(source: Mapping[str, Any]) -> str:
     errors = (
         f"{'' if name == 'all' else f'{name} '}{100 * error['median']:.1f} % / {100 * error['p90']:.1f} % of {error['rows']}"
         for name, error in source["held_out"].items()

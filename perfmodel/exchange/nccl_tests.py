@@ -29,12 +29,15 @@ RANK: Final = re.compile(
     r"#\s+Rank\s+(?P<rank>\d{1,9})\s+(?:Group\s+(?P<group>\d{1,9})\s+)?Pid\s+\d+\s+on\s+(?P<host>\S+)\s+device\s+\d+\s+"
     r"(?:\[[^\]]*\]\s*)?(?P<gpu>.*)"
 )
-VERSION: Final = re.compile(r"# nccl-tests version (?P<tests>\S+).*?nccl-library=(?P<library>\d{1,9})\b")
+VERSION: Final = re.compile(r"# nccl-tests version (?P<tests>\S{1,80}).{0,300}?nccl-library=(?P<library>\d{1,9})\b")
 BEGINS: Final = re.compile(r"# (?:nccl-tests version|Collective test starting|nThread)")
 ITERATIONS: Final = re.compile(r"\biters: (\d{1,9}) agg|\biters: (\d{1,9}) validation")
-HEADER: Final = re.compile(r"#\s+size\s+count\s+(?:\(elements\)\s+)?type\b.*\balgbw\b")
+HEADER: Final = re.compile(r"#\s{1,80}size\s{1,80}count\s{1,80}(?:\(elements\)\s{1,80})?type\b.{0,300}\balgbw\b")
 LAUNCHER: Final = re.compile(r"^\s*(?:\[\d+,\d+\]<std(?:out|err)>:|\d+:)\s?")  # of mpirun --tag-output, of srun -l
 ONE_WAY: Final = 4  # columns of either way: time, algbw, busbw, #wrong
+MOST: Final = {"size": 1e14, "time": 1e4, "busbw": 1e14}  # bytes, seconds, bytes per second: far above what there is
+AGREEMENT: Final = 2.0  # of an algbw and what size and time make, which nccl-tests computes it from
+LEAST_RATE: Final = 1e8  # from which the two decimals of a printed rate tell enough
 MOST_GPUS: Final = 1024  # of one process
 BEFORE: Final = 3  # columns at least before those: size, count, type; as its version has it, redop and root
 
@@ -54,6 +57,16 @@ class NcclRow:
     library: str
     repeats: int
 
+    def __post_init__(self) -> None:
+        numbers = {"size": self.payload_bytes, "time": self.seconds, "busbw": self.bus_bytes_per_s}
+        for name, value in numbers.items():
+            if not 0.0 <= value <= MOST[name]:
+                raise InputError(f"a {name} of {value:.4g} is none of nccl-tests")
+        rate, algorithm = self.payload_bytes / self.seconds, self.bus_bytes_per_s / self.bus_ratio if self.bus_ratio else 0.0
+        if algorithm > LEAST_RATE and rate > LEAST_RATE and not 1 / AGREEMENT < rate / algorithm < AGREEMENT:
+            printed = f"algbw is {algorithm / 1e9:.4g} GB/s"
+            raise InputError(f"{self.payload_bytes:.4g} bytes in {self.seconds:.4g} s are {rate / 1e9:.4g} GB/s, and {printed}")
+
 
 class Reader:
     """One text, line by line; `operator` is the test where nothing in it says."""
@@ -72,12 +85,13 @@ class Reader:
 
     def read(self, text: str) -> list[NcclRow]:
         """Its rows. Errors: InputError with the number of the line."""
-        for number, line in enumerate(text.splitlines(), start=1):
-            try:
+        number = 0
+        try:
+            for number, line in enumerate(text.splitlines(), start=1):  # noqa: B007 - the line of an error
                 self._line(LAUNCHER.sub("", line).strip())
-            except InputError as error:
-                raise InputError(f"{self.place}, line {number}: {error}") from None
-        self._end()
+            self._end()
+        except InputError as error:
+            raise InputError(f"{self.place}, line {number}: {error}") from None
         if not self.found:
             raise InputError(f"{self.place}: no row of nccl-tests is in it")
         return self.found
@@ -146,6 +160,8 @@ def rows_in(text: str, place: str, *, operator: str = "") -> list[NcclRow]:
         return Reader(place, operator=operator).read(text)
     try:
         rows = list(_json_rows(json.loads(text), operator))
+    except InputError as error:
+        raise InputError(f"{place}: {error}") from None
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError) as error:
         raise InputError(f"{place} is not the JSON of nccl-tests -J: {' '.join(str(error).split())[:80]}") from None
     if not rows:

@@ -3,8 +3,8 @@
 Two things are asked of records of one kind and one set of labels, whatever the machine:
 - nothing computes or moves faster than any device there is (`FASTEST`);
 - more work does not take a tenth of the time of less (`FASTER`). Where two records say so, one of them is wrong: the one that
-  most others contradict. Of two that stand alone against each other the faster is left out, as a clock that stopped early is
-  what happens, and its rate would stand for the machine.
+  most others contradict; of several the one whose rate is farthest from the middle of all, and of those the faster, whose rate
+  would stand for the machine.
 """
 
 from __future__ import annotations
@@ -82,12 +82,14 @@ def _odd(records: Sequence[Record], places: Sequence[int]) -> dict[int, str]:
 
 
 def _most_contradicted(work: NDArray[np.float64], seconds: NDArray[np.float64]) -> int | None:
-    """The place of the record that most others contradict, of several the fastest; None where none does."""
+    """The place of the record that most others contradict, of several the one with the oddest rate; None where none does."""
     contradicts = (work[:, None] >= work[None, :]) & (seconds[:, None] * FASTER < seconds[None, :])
     votes = contradicts.sum(axis=0) + contradicts.sum(axis=1)
     if not votes.any():
         return None
-    return int(max(np.flatnonzero(votes == votes.max()), key=lambda at: work[at] / seconds[at]))
+    rates = np.log(work / seconds)
+    distance = np.round(np.abs(rates - np.median(rates)), 9)
+    return max(np.flatnonzero(votes == votes.max()).tolist(), key=lambda at: (distance[at], rates[at]))
 
 
 def _called(each: Record) -> str:

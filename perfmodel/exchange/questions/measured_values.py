@@ -23,6 +23,7 @@ THOUSANDS: Final = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")  # 42,000 tokens/s
 SHARE: Final = re.compile(r"(?:(?P<kind>mfu|hfu)\s*=?\s*)?(?P<value>[\d.]+\s*%)", re.IGNORECASE)
 LONGEST_S: Final = 366 * SECONDS_PER_DAY  # of one iteration
 BARE_SHARE: Final = re.compile(r"(mfu|hfu)\s*=?\s*(\d+\.?\d*|\.\d+)", re.IGNORECASE)  # without its %
+LONGEST_TEXT: Final = 100  # characters of a speed
 SPELT_TIME: Final = re.compile(r"(\d+\.?\d*|\.\d+)\s*(sec|second|minute|min|hour|hr|day|week)s?", re.IGNORECASE)
 SPELT_UNITS: Final[Mapping[str, tuple[int, str]]] = {  # how a time is written with a unit that people spell
     "sec": (1, "s"),
@@ -83,6 +84,8 @@ def measured_value(measured: object, predicted: StagePrediction) -> MeasuredValu
     Errors: InputError for what is no speed, or none that a GPU can have.
     """
     is_text = isinstance(measured, str)
+    if isinstance(measured, str) and len(measured) > LONGEST_TEXT:
+        raise InputError(f"{shown(measured)} is not a measured speed; write it like {EXAMPLES}", key="measured")
     value, seconds_of = _read(THOUSANDS.sub("", str(measured).strip())) if is_text else (_number(measured), _as_it_is)
     if not value > 0.0:
         raise InputError(f"{shown(measured)} must be greater than 0; write it like {EXAMPLES}", key="measured")

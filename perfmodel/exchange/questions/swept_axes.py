@@ -28,6 +28,7 @@ from perfmodel.variation.points import GPUS
 
 MOST_VALUES: Final = 1000
 RANGE: Final = re.compile(r"(.+?)\.\.(.+?)(?:x(\d{1,9}))?")
+LONGEST_RANGE: Final = 200  # characters
 END: Final = re.compile(r"(x?)((?:\d[\d_]*(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?)\s*(.*)")
 
 
@@ -99,7 +100,7 @@ def _declared(spec: type, steps: Sequence[str], key: str) -> tuple[Rule, bool]:
 
 def value_texts(text: str, rule: Rule, *, whole: int = 1) -> list[str]:
     """The values of an axis as they are written, between commas or of a range; counts in a range are multiples of `whole`."""
-    match = RANGE.fullmatch(text.strip())
+    match = RANGE.fullmatch(text.strip()) if len(text) <= LONGEST_RANGE else None
     if match is not None and isinstance(rule, Number):
         return _range(match[1].strip(), match[2].strip(), int(match[3]) if match[3] else 0, rule, whole)
     pieces = split_outside_brackets(text)

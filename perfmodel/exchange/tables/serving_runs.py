@@ -26,6 +26,7 @@ SERVING_COLUMNS: Final = (
     *("run_id", "source", "model", "gpu", "gpus", "tensor_parallel", "data_parallel_attention", "engine", "engine_version"),
     *("weights", "kv", "isl", "osl", "concurrency", "load", "metric", "value", "notes"),
 )
+LONGEST_HEADER: Final = 1 << 16  # characters
 MOST: Final = 1e12  # of anything that is measured or counted
 EXPERTS: Final = re.compile(r"moe_tp (\d+) moe_ep (\d+)")
 
@@ -39,7 +40,7 @@ def is_serving_table(path: Path) -> bool:
     """Whether the first line of a file has the columns of a table of serving runs."""
     try:
         with path.open(encoding="utf-8") as file:
-            header = file.readline().strip().split(",")
+            header = file.readline(LONGEST_HEADER).strip().split(",")
     except (OSError, UnicodeDecodeError):
         return False
     return {"metric", "value", "isl", "osl"} <= set(header)

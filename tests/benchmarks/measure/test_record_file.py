@@ -8,7 +8,7 @@ import pytest
 
 from perfmodel.benchmarks.measure.kernels.plan import kernel_points, plan_of
 from perfmodel.benchmarks.measure.kernels.points import Point
-from perfmodel.benchmarks.measure.kernels.record_file import RecordFile, measure, read_records
+from perfmodel.benchmarks.measure.kernels.record_file import RecordFile, measure, read_lines, read_records
 from perfmodel.benchmarks.measure.kernels.timing import Timing
 from perfmodel.errors import InputError
 
@@ -87,3 +87,33 @@ def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
     """A folder that is not there."""
     with pytest.raises(InputError, match="cannot be written: no such file"):
         measure(POINTS, tmp_path / "none" / "records.jsonl", Clock(), provenance=PROVENANCE)
+
+
+def test_a_broken_line_is_named_and_the_others_are_kept(tmp_path: Path) -> None:
+    """A cut one, one of too many digits, one of too many brackets, and a last line without an end."""
+    path = tmp_path / "records.jsonl"
+    measure(POINTS, path, Clock(), provenance=PROVENANCE)
+    whole = path.read_text()
+    broken = [
+        whole.splitlines()[0][:40],
+        whole.splitlines()[0].replace('"repeats": 5', f'"repeats": {"9" * 5000}'),
+        "[" * 100_000,
+    ]
+    path.write_text(whole + "\n".join(broken) + "\n" + whole[:30])
+    found = read_lines(path)
+    assert len(found.records) == 4
+    assert [each.partition(": ")[0] for each in found.problems[:3]] == [f"{path}, line {number}" for number in (5, 6, 7)]
+    assert found.problems[3] == f"{path}: its last line has no end, as when a disk is full; it is left out"
+    path.write_text("[" * 100_000 + "\n")
+    with pytest.raises(InputError, match="line 1: not valid JSON"):
+        read_lines(path)
+
+
+def test_no_more_than_some_broken_lines_are_named(tmp_path: Path) -> None:
+    """The others are counted."""
+    path = tmp_path / "records.jsonl"
+    measure(POINTS, path, Clock(), provenance=PROVENANCE)
+    path.write_text(path.read_text() + "{}\n" * 2000)
+    found = read_lines(path)
+    assert (len(found.records), len(found.problems)) == (4, 6)
+    assert "1,995 more lines are no records" in found.problems[-1]

@@ -19,7 +19,7 @@ from perfmodel.exchange.translation.words.word_table import reading, word_table
 
 NAME: Final = "DeepSpeed script"
 TABLE: Final = "trainer"
-FLAG: Final = re.compile(r"(?<![\w-])--deepspeed(?:_config)?[ =]+\S*\.json")
+FLAG: Final = re.compile(r"(?<![\w-])--deepspeed(?:_config)?[ =]+\S{0,500}\.json")
 TRAINER: Final = re.compile(
     r"(?<![\w-])--(?:per_device_train_batch_size|block_size|config_name|model_name_or_path|output_dir|max_steps)\b"
 )

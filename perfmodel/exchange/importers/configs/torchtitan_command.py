@@ -18,7 +18,7 @@ from perfmodel.exchange.translation.words.word_table import flattened, word_tabl
 NAME: Final = "torchtitan command line"
 FLAG: Final = re.compile(r"(?<![\w-])--(?:training|parallelism|activation_checkpoint|model|job|float8|metrics|compile)\.\w+")
 OWN: Final = re.compile(r"torchtitan|run_train\.sh")
-STEP: Final = re.compile(r"\bstep:\s*\d+.*\b(?:tps|wps):")  # of a log, which may begin with the command
+STEP: Final = re.compile(r"\bstep:\s*\d+.{0,300}\b(?:tps|wps):")  # of a log, which may begin with the command
 
 
 def _is_command(document: Document) -> bool:

@@ -34,7 +34,7 @@ MEMORY: Final = {  # key: kind, and bytes of its unit
     "mem-max-allocated-gigabytes": ("allocated", 1e9),
     "mem-max-reserved-gigabytes": ("reserved", 1e9),
 }
-BLOCK: Final = re.compile(r"-{10,} (?:end of )?arguments -{10,}")
+BLOCK: Final = re.compile(r"(?<!-)-{10,} (?:end of )?arguments -{10,}")
 ARGUMENT: Final = re.compile(r"\s*([A-Za-z_]\w*) \.{2,} ?(.*)")
 
 

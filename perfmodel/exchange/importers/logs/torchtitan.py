@@ -17,12 +17,12 @@ from perfmodel.units import GIBIBYTE
 NAME: Final = "torchtitan log"
 MARKS: Final = (b"tps:", b"wps:")
 STEP: Final = re.compile(
-    r"\bstep:\s*(?P<step>\d+)\s.*?(?:memory:\s*(?P<memory>[\d.]+)GiB\S*\s+)?(?:tps|wps):\s*(?P<tps>[\d,]+)\s+"
+    r"\bstep:\s*(?P<step>\d+)\s.{0,300}?(?:memory:\s*(?P<memory>[\d.]+)GiB\S*\s+)?(?:tps|wps):\s*(?P<tps>[\d,]+)\s+"
     r"(?:tflops:\s*(?P<tflops>[\d.]+)\s+)?mfu:\s*\S+"
 )
 DATE: Final = re.compile(r"\b(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d)(?:[,.](\d{3,6}))?")
-BATCH: Final = re.compile(r"global batch size (\d{1,12})\b.*?sequence length (\d{1,12})\b", re.DOTALL)
-MESH: Final = re.compile(r"Building \d-D device mesh with .*?, \[((?:\d{1,7}(?:, ?)?){1,9})\]")
+BATCH: Final = re.compile(r"global batch size (\d{1,12})\b.{0,2000}?sequence length (\d{1,12})\b", re.DOTALL)
+MESH: Final = re.compile(r"Building \d-D device mesh with .{0,300}?, \[((?:\d{1,7}(?:, ?)?){1,9})\]")
 
 
 def _convert(document: Document) -> Conversion:
