@@ -65,6 +65,27 @@ def check_supported(model: TransformerModel, layout: Layout) -> None:
         _check_tensor_parallel(model, layout)
 
 
+def check_generates(model: TransformerModel, layout: Layout) -> None:
+    """Raise NotSupportedError for what the reference model does not generate with, beyond what it does not train."""
+    _check_parts(model)
+    for axis in AXES:
+        if axis is not TENSOR and layout.degree(axis) > 1:
+            sentence = f"the reference model generates on one tensor-parallel group, not with {axis.name} {layout.degree(axis)}"
+            raise NotSupportedError(sentence, key=axis.name)
+    if layout.precision not in DTYPES:
+        raise NotSupportedError(f"the reference model runs {' and '.join(DTYPES)}, not {layout.precision}", key="precision")
+    if layout.tensor_parallel > 1 and model.mixture is not None:
+        sentence = (
+            "the reference model generates with experts on one rank: its ranks hold whole experts, engines cut each of them"
+        )
+        raise NotSupportedError(sentence, key="tensor_parallel")
+    if layout.tensor_parallel > 1 and model.kv_heads % layout.tensor_parallel:
+        sentence = (
+            f"{layout.tensor_parallel} ranks would hold copies of {model.kv_heads} KV heads; the reference model has none"
+        )
+        raise NotSupportedError(sentence, key="tensor_parallel")
+
+
 def _check_tensor_parallel(model: TransformerModel, layout: Layout) -> None:
     """Raise NotSupportedError for what several ranks cannot share, or would add up in other places than the forecast has it."""
     problem = ""

@@ -35,7 +35,7 @@ class GroupedQueryAttention(torch.nn.Module):
         self.name, self.recompute_core = name, recompute_core
         ranks, hidden, query, kv = split.group.ranks, int(model.hidden_size), int(model.query_size), int(model.kv_size)
         self.heads, self.kv_heads = int(model.attention_heads) // ranks, int(model.kv_heads) // ranks
-        self.window = None if kind.window is None else int(kind.window)
+        self.head_size, self.window = int(model.head_size), None if kind.window is None else int(kind.window)
         self.rotary_size = int(model.head_size * model.rotary_fraction) // 2 * 2 if rotates(model, kind) else 0
         self.norm = Norm(f"{name}.norm", model.norm, hidden)
         self.qkv = ColumnParallelLinear(f"{name}.qkv", (query, kv, kv), hidden, split, bias=model.has_bias("qkv"))

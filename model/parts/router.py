@@ -23,7 +23,8 @@ class Routing:
 
     `scores` come out of a softmax over all experts, or of a sigmoid of each. Those of the chosen ones are divided by their sum
     where they are `normalised`, and multiplied by `scale`. `balanced`: every expert is given equally many tokens, whatever the
-    router says of them, so that a measured step has the load that a forecast assumes.
+    router says of them, so that a measured step has the load that a forecast assumes. `drawn`: each token meets experts that
+    are drawn at random, as a forecast of a server assumes.
 
     Errors: InputError.
     """
@@ -32,6 +33,7 @@ class Routing:
     normalised: bool = True
     scale: float = 1.0
     balanced: bool = False
+    drawn: bool = False
 
     def __post_init__(self) -> None:
         if self.scores not in SCORES:
@@ -52,15 +54,18 @@ class Router(WholeLinear):
 
     def choice(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Of (tokens, width): weights and numbers of the experts that each meets, (tokens, experts a token)."""
-        weights, experts = named(f"{self.part}.route", self._choice, self(x))
+        weights, experts = named(f"{self.part}.route", self.chosen_of, self(x))
         return weights, experts
 
-    def _choice(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def chosen_of(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Weights and numbers of the experts that tokens with these scores meet."""
         routing, logits = self.routing, logits.to(torch.float32)
         scores = logits.softmax(dim=-1) if routing.scores == "softmax" else logits.sigmoid()
         experts = self._best(scores.detach())
         if routing.balanced:
             experts = dealt(len(scores), self.chosen, self.experts, scores.device)
+        elif routing.drawn:
+            experts = torch.rand_like(scores).topk(self.chosen, dim=-1).indices
         weights = scores.gather(1, experts)
         if routing.normalised:
             weights = weights / weights.sum(dim=-1, keepdim=True)

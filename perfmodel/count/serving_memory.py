@@ -96,13 +96,16 @@ def serving_memory(setup: ServingSetup) -> ServingMemory:
 
 
 def sequence_bytes(setup: ServingSetup, tokens: Numeric) -> Numeric:
-    """Bytes of the cache of one sequence on one GPU: whole blocks; sliding layers hold no more than their window."""
+    """Bytes of the cache of one sequence on one GPU: whole blocks; sliding layers hold those that their window touches.
+
+    A window of w tokens begins anywhere in a block of b: it touches ceil((w - 1)/b) + 1 of them at most.
+    """
     model, block = setup.model, setup.engine.memory.block_tokens
     held = np.ceil(np.asarray(tokens) / block) * block
     total: Numeric = 0.0
     for name, kind in model.kinds.items():
         layers = setup.layers[name]
-        kept = held if kind.window is None else np.minimum(held, np.ceil(kind.window / block) * block + block)
+        kept = held if kind.window is None else np.minimum(held, (np.ceil((kind.window - 1.0) / block) + 1.0) * block)
         total = total + layers * kept * cache_bytes_per_token(setup, kind)
     return total
 

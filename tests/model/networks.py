@@ -53,6 +53,13 @@ def _built(model: TransformerModel, attention: str) -> Any:
     if model.biases_of == ("qkv",):
         del shared["head_dim"]  # of Qwen2 it is always the share of a head
         return transformers.Qwen2ForCausalLM(transformers.Qwen2Config(**shared, rms_norm_eps=EPSILON, hidden_act="silu"))
+    if model.qk_norm == "head":
+        windows = {name: kind.window for name, kind in model.kinds.items()}
+        kinds = [windows[model.kind_at(index)] for index in range(int(model.layers))]
+        shared["layer_types"] = ["full_attention" if each is None else "sliding_attention" for each in kinds]
+        window = next((each for each in kinds if each is not None), None)
+        config = transformers.Qwen3Config(**shared, rms_norm_eps=EPSILON, use_sliding_window=True, sliding_window=window)
+        return transformers.Qwen3ForCausalLM(config)
     return transformers.LlamaForCausalLM(transformers.LlamaConfig(**shared, rms_norm_eps=EPSILON, hidden_act="silu"))
 
 

@@ -1,7 +1,7 @@
 """Runs all cases of two ranks, and then of four: python -m tests.model.ranks FOLDER.
 
-Rank r of n leaves its outcomes in FOLDER/n/r.json, by the name of the case. Ranks are forks of one process: each would need
-longer to import torch than for its cases.
+Rank r of n leaves its outcomes in FOLDER/n/r.json, by the name of the case; two of them also answer (answers-r.json). Ranks are
+forks of one process: each would need longer to import torch than for its cases.
 """
 
 from __future__ import annotations
@@ -21,8 +21,10 @@ import torch.distributed as dist
 from perfmodel.model.groups import Groups, make_groups
 from perfmodel.model.training.launch import started
 from tests.model.cases import BY_RANKS, Case, every_outcome
+from tests.model.generated import GENERATED, answer, layout_of
 
 SEVERAL = [ranks for ranks in BY_RANKS if ranks > 1]
+GENERATING = 2
 
 
 def _groups(case: Case, device: torch.device) -> Groups:
@@ -34,6 +36,9 @@ def every_case(folder: Path) -> None:
     with started("cpu") as device:
         found = every_outcome(lambda case: _groups(case, device), dist.get_world_size(), folder)
         (folder / f"{dist.get_rank()}.json").write_text(json.dumps(found))
+        if dist.get_world_size() == GENERATING:
+            answers = {each.name: answer(each, make_groups(device, each, layout_of(GENERATING))) for each in GENERATED}
+            (folder / f"answers-{dist.get_rank()}.json").write_text(json.dumps(answers))
 
 
 def _as_rank(rank: int, ranks: int, port: int, folder: Path) -> None:

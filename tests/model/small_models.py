@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from perfmodel.spec.layout import Layout
+from perfmodel.spec.models.layer_kinds import LayerKind
 from perfmodel.spec.models.model import TransformerModel
 
 NEMOTRON = TransformerModel(
@@ -51,6 +52,14 @@ GPT = replace(
 )
 FAMILIES = (NEMOTRON, LLAMA, TIED_LLAMA, GPT)
 QWEN = replace(LLAMA, name="qwen", kv_heads=2, biases_of=("qkv",))
+QWEN3 = replace(LLAMA, name="qwen3", kv_heads=2, qk_norm="head")
+WINDOWS = replace(  # as Gemma alternates them
+    QWEN3,
+    name="windows",
+    layers=4,
+    layer_kinds={"near": LayerKind(attention="sliding", window=7), "far": LayerKind()},
+    layer_pattern=("near", "far"),
+)
 
 ONE_RANK = Layout(
     precision="fp32",
