@@ -14,6 +14,7 @@ from perfmodel.benchmarks.fit.profile import write_profile
 from perfmodel.benchmarks.measure.kernels.plan import kernel_points, plan_of
 from perfmodel.benchmarks.measure.kernels.points import key_of
 from perfmodel.benchmarks.measure.kernels.record_file import read_lines
+from perfmodel.benchmarks.measure.kernels.served_plan import served_points
 from perfmodel.benchmarks.measure.processes import start
 from perfmodel.benchmarks.measure.steps.ranks import devices
 from perfmodel.errors import InputError, shown
@@ -43,7 +44,8 @@ def calibrate(
     if not output.parent.is_dir():
         raise InputError(f"{output.parent} is not a folder", key="--output")
     number = devices(device)
-    total = len(kernel_points(plan_of(device, smallest=smallest))) + (_collectives(device, smallest) if number > 1 else 0)
+    total = len(kernel_points(plan_of(device, smallest=smallest))) + len(served_points(device, smallest=smallest))
+    total += _collectives(device, smallest) if number > 1 else 0
     small = ["--smallest"] if smallest else []
     _run([KERNELS, "--device", device, *small, "--output", str(records)], records, total, on_progress)
     if number > 1:

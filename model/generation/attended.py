@@ -15,12 +15,14 @@ PIECE: Final = 128  # queries that share their keys where a window hides most of
 def attended_over(q: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, *, scale: float) -> torch.Tensor:
     """One query of each sequence and head over what is kept: (sequences, heads, size) to (sequences, heads, size of values).
 
-    Heads that share keys are the rows of one product: the cache is read once for all of them.
+    Heads that share keys are the columns of one product: the cache is read once for all of them. Keys stand on the left:
+    transposed, PyTorch would first copy those of a cache that is not full.
     """
-    sequences, kept = keys.shape[:2]
-    grouped = q.view(sequences, kept, -1, q.shape[-1])
-    scores = torch.matmul(grouped, keys.transpose(-1, -2)).mul_(scale)
-    return torch.matmul(scores.softmax(dim=-1), values).view(sequences, q.shape[1], -1)
+    sequences, heads = q.shape[:2]
+    keys, values = keys.flatten(0, 1), values.flatten(0, 1)
+    scores = torch.bmm(keys, q.reshape(len(keys), -1, q.shape[-1]).transpose(1, 2)).mul_(scale)
+    shares = scores.softmax(dim=1).transpose(1, 2).contiguous()
+    return torch.bmm(shares, values).view(sequences, heads, -1)
 
 
 def attended_prompt(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, window: int | None) -> torch.Tensor:

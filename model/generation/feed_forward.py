@@ -14,14 +14,14 @@ from perfmodel.model.parts.layers import activated
 def feed_forward_out(part: DenseFeedForward | ExpertFeedForward, x: torch.Tensor) -> torch.Tensor:
     """What the part makes of (rows, width), behind its norm: on this rank, without the bias that ranks add once."""
     if isinstance(part, DenseFeedForward):
-        return _mlp(part, x, f"{part.prefix}activation")
+        return _mlp(part, x)
     return _experts(part, x)
 
 
-def _mlp(mlp: Mlp, x: torch.Tensor, activation: str) -> torch.Tensor:
+def _mlp(mlp: Mlp, x: torch.Tensor) -> torch.Tensor:
     with operator(mlp.fc1.name):
         wide = functional.linear(x, mlp.fc1.weight, mlp.fc1.bias)
-    with operator(activation):
+    with operator(f"{mlp.prefix}activation"):
         wide = activated(mlp.kind, wide)
     with operator(mlp.fc2.name):
         return functional.linear(wide, mlp.fc2.weight)
@@ -45,7 +45,7 @@ def _experts(part: ExpertFeedForward, x: torch.Tensor) -> torch.Tensor:
         routed = weighed_sums(found, weights, order)
     if part.shared is None:
         return routed
-    shared = _mlp(part.shared, x, f"{part.name}.activation")
+    shared = _mlp(part.shared, x)
     with operator(f"{part.name}.permute"):
         return routed.add_(shared)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,6 +27,7 @@ from perfmodel.errors import InputError
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from perfmodel.evidence.steps.pass_records import InferRecord
     from perfmodel.exchange.run_files import RunSource
 
 
@@ -71,8 +72,12 @@ def compare(
 
     RECORD may be a log of other training software: its steady steps are compared with the predicted iteration.
 
+    A record of `perfmodel measure --infer` is compared with the forecast of prefill and decode on a calibrated machine.
+
     Examples:
     perfmodel compare laptop record.json --all --figure step.png
+
+    perfmodel compare laptop passes.json --set cluster=here.yaml
 
     perfmodel compare laptop record.json --timeline both.json --profile profile.json
 
@@ -80,7 +85,7 @@ def compare(
 
     perfmodel compare train.sh train.log --cluster dgx-h100 --figure steps.png
     """
-    from perfmodel.exchange.questions.compared_records import is_log, read_record
+    from perfmodel.exchange.questions.compared_records import is_log, read_passes, read_record
     from perfmodel.exchange.trace_files import is_trace
 
     form = form_of(output, as_json=as_json, as_csv=as_csv, as_markdown=as_markdown)
@@ -90,6 +95,10 @@ def compare(
         return
     if record is not None and profile is None and is_trace(record):
         record, profile = None, record
+    if record is not None and (passes := read_passes(record)) is not None:
+        _check_passes({"--figure": figure, "--timeline": timeline, "--profile": profile, "--stage": stage})
+        _compare_passes(source, overrides or (), passes, every=every, output=output, form=form)
+        return
     if record is None:
         if profile is None:
             raise InputError("there is no RECORD to compare with; name one, a log, or a profile (torch.profiler)")
@@ -126,6 +135,38 @@ def compare(
         from perfmodel.report.trace.comparison import comparison_trace
 
         write_file(comparison_trace(prediction, comparison, profiled), timeline)
+
+
+def _check_passes(options: Mapping[str, object]) -> None:
+    """Raise InputError for options that are about training steps."""
+    for option in (name for name, value in options.items() if value is not None):
+        raise InputError(f"{option} goes with training steps; this record is of passes of a served model")
+
+
+def _compare_passes(
+    run: RunSource, overrides: Sequence[str], record: InferRecord, *, every: bool, output: Path | None, form: str
+) -> None:
+    """Print the passes of a record beside the forecast of the model of a run."""
+    from perfmodel import api
+    from perfmodel.evidence.steps.pass_comparison import compare_passes
+    from perfmodel.exchange.questions.measured_servers import served_setup
+    from perfmodel.exchange.serving_evidence import serving_evidence
+
+    loaded = api.load(run, overrides)
+    layout = loaded.layout(loaded.stages[0])
+    found = compare_passes(served_setup(loaded, layout), loaded.model, layout, record, serving_evidence())
+
+    def document() -> Any:
+        from perfmodel.report.json.passes import passes_document
+
+        return passes_document(found)
+
+    def report() -> RenderableType:
+        from perfmodel.report.text.measured.passes import passes_comparison_report
+
+        return passes_comparison_report(found, every=every)
+
+    emit(form, output, document=document, report=report, rows=found.rows)
 
 
 def _check(timeline: Path | None, profile: Path | None, stage: int | None) -> None:

@@ -1,8 +1,8 @@
-"""`perfmodel measure`: real training steps of a run on this machine."""
+"""`perfmodel measure`: real training steps of a run on this machine, or real passes of its model as a server."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Final
@@ -11,11 +11,14 @@ import typer
 
 from perfmodel.commands.console import check_ending, emit_json, emit_table, progress, warn_of, write_file
 from perfmodel.commands.options import AsJson, Device, Gpus, Model, OnCluster, Overrides, RunName, Tokens, asked
+from perfmodel.errors import InputError
 
 if TYPE_CHECKING:
     from perfmodel.exchange.run_files import RunSource
 
 RECORDS: Final = {".json": "json"}
+SERVING: Final = "Serving"
+USUAL_OUTPUT: Final = 32
 
 
 def measure(
@@ -28,7 +31,42 @@ def measure(
     tokens: Tokens = None,
     stage: Annotated[int, typer.Option("--stage", metavar="N", help="Stage of the batch ramp, counted from 1.")] = 1,
     device: Device = "",
-    seconds: Annotated[float, typer.Option("--seconds", min=0.1, help="Time steps for about this many seconds.")] = 10.0,
+    seconds: Annotated[
+        float, typer.Option("--seconds", min=0.1, help="Time steps, or passes, for about this many seconds.")
+    ] = 10.0,
+    infer: Annotated[
+        bool, typer.Option("--infer", help="Serve the model of RUN instead: time prefill and decode.", rich_help_panel=SERVING)
+    ] = False,
+    batch: Annotated[
+        int | None,
+        typer.Option(
+            "--batch",
+            min=1,
+            metavar="N",
+            help="Prompts that are read together and decode together. Default: 1.",
+            rich_help_panel=SERVING,
+        ),
+    ] = None,
+    input_tokens: Annotated[
+        int | None,
+        typer.Option(
+            "--input-tokens",
+            min=1,
+            metavar="N",
+            help="Tokens of each prompt. Default: the sequence length of RUN.",
+            rich_help_panel=SERVING,
+        ),
+    ] = None,
+    output_tokens: Annotated[
+        int | None,
+        typer.Option(
+            "--output-tokens",
+            min=3,
+            metavar="N",
+            help=f"Tokens that come back of each. Default: {USUAL_OUTPUT}.",
+            rich_help_panel=SERVING,
+        ),
+    ] = None,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -46,16 +84,27 @@ def measure(
 ) -> None:
     """Run real training steps of RUN on this machine, one rank per GPU or core, and write a record of them.
 
+    With --infer, generate with the model of RUN instead, in its precision and
+    tensor parallelism: prompts are read in one pass, then tokens follow.
+
     Examples:
     perfmodel measure laptop
+
+    perfmodel measure laptop --infer --batch 4 --output-tokens 32
 
     perfmodel measure nemotron-4-15b --dry-run
     """
     check_ending(output, RECORDS)
+    of_load = {"--batch": batch, "--input-tokens": input_tokens, "--output-tokens": output_tokens}
+    _check_options(infer, of_load, {"--dry-run": dry_run, "--profile": profile, "--stage": stage != 1})
     from perfmodel.benchmarks.measure.steps.ranks import chosen_device, measure_run
 
     chosen_device()  # refuses a Python without torch
     source = asked(run, model, cluster, gpus, tokens)
+    if infer:
+        load = {"sequences": batch, "input_tokens": input_tokens, "output_tokens": output_tokens}
+        _passes(source, overrides or (), load, device=device, seconds=seconds, output=output, as_json=as_json)
+        return
     if dry_run:
         _dry_run(source, overrides or (), as_json=as_json)
         return
@@ -72,6 +121,42 @@ def measure(
         emit_json(record.document(), None)
     else:
         emit_table(measurement_report(record), None)
+    warn_of(record.warnings)
+
+
+def _check_options(infer: bool, of_load: Mapping[str, object], of_steps: Mapping[str, object]) -> None:
+    """Raise InputError for options of a load without --infer, and for those of training steps with it."""
+    for option in (name for name, value in of_load.items() if value is not None and not infer):
+        raise InputError(f"{option} goes with --infer, which serves the model of RUN")
+    for option in (name for name, value in of_steps.items() if value and infer):
+        raise InputError(f"{option} goes with training steps; --infer serves the model of RUN")
+
+
+def _passes(
+    source: RunSource,
+    overrides: Sequence[str],
+    asked_load: Mapping[str, int | None],
+    *,
+    device: str,
+    seconds: float,
+    output: Path,
+    as_json: bool,
+) -> None:
+    """Generate with the model of a run, and write a record of its passes."""
+    from perfmodel.benchmarks.measure.steps.ranks import ServedLoad, measure_served
+    from perfmodel.exchange.run_files import read_candidates
+    from perfmodel.report.text.measured.passes import passes_report
+
+    usual = int(read_candidates(source, overrides)[0].run.sequence_length)
+    chosen = {"sequences": 1, "input_tokens": usual, "output_tokens": USUAL_OUTPUT}
+    load = ServedLoad(**chosen | {name: number for name, number in asked_load.items() if number is not None})
+    with TemporaryDirectory() as folder:
+        record = measure_served(_named(source, Path(folder)), load, overrides, device=device, seconds=seconds)
+    emit_json(record.document(), output)
+    if as_json:
+        emit_json(record.document(), None)
+    else:
+        emit_table(passes_report(record), None)
     warn_of(record.warnings)
 
 

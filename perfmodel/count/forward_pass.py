@@ -106,9 +106,14 @@ class CachedAttention:
         return self.sequences * self.keys * self.cache_bytes
 
     @property
+    def scores(self) -> Numeric:
+        """B * a * k: what queries of all heads have of the keys that they meet."""
+        return self.sequences * self.heads * self.keys
+
+    @property
     def flop(self) -> Numeric:
         """2 * B * a * k * (d + v)."""
-        return 2.0 * self.sequences * self.heads * self.keys * (self.head_size + self.value_size)
+        return 2.0 * self.scores * (self.head_size + self.value_size)
 
 
 ServedOperator = ServedProduct | CachedAttention | FusedAttention | MemoryBound | Collective
@@ -152,7 +157,7 @@ class _PassOperators:
         self.stream_bytes = WIDE_BYTES * tokens.rows * self.model.hidden_size
 
     def embedding(self) -> Iterator[ServedOperator]:
-        yield self._moved("embedding.lookup", Role.LOOKUP, 2 * self.stream_bytes)
+        yield self._moved("embedding.lookup", Role.LOOKUP, 2 * self.stream_bytes, kernel="lookup")
         yield from self._all_reduce("embedding.all_reduce")
 
     def layer(self, name: str, kind: LayerKind) -> Iterator[ServedOperator]:
@@ -163,13 +168,13 @@ class _PassOperators:
         of_mlp = iter(layer_parts(self.model, kind, self.tensor, called, shards))
         if kind.attention != "none":
             declared, _ = next(of_attention), next(of_mlp)
-            yield from self._norms(f"{called}.attention", declared, self.own.rows)
+            yield from self._norms(f"{called}.attention", declared, self.own.rows, self._normed_width(kind))
             yield from self._linears(declared, self.own.rows)
             yield from self._core(kind, f"{called}.attention")
             yield from self._all_reduce(f"{called}.attention.all_reduce")
         if kind.feed_forward != "none":
             declared = next(of_mlp)
-            yield from self._norms(f"{called}.mlp", declared, self.tokens.rows)
+            yield from self._norms(f"{called}.mlp", declared, self.tokens.rows, 0.0)
             yield from self._linears(declared, self.tokens.rows)
             yield from self._between(declared, f"{called}.mlp")
             yield from self._all_reduce(f"{called}.mlp.all_reduce")
@@ -183,7 +188,7 @@ class _PassOperators:
         if self.tensor > 1:
             payload = WIDE_BYTES * logits * self.tensor
             yield Collective(name="head.gather", kind="all_gather", payload_bytes=payload, group=self.group)
-        yield self._moved("head.sample", Role.LOSS, 3 * FP32_BYTES * logits * self.tensor, kernels=3)
+        yield self._moved("head.sample", Role.LOSS, 3 * FP32_BYTES * logits * self.tensor, kernels=3, kernel="sample")
 
     def _linears(self, declared: LayerPart, rows: Numeric) -> Iterator[ServedOperator]:
         for linear in declared.linears:
@@ -223,7 +228,7 @@ class _PassOperators:
         kv_heads = heads if latent else np.maximum(model.kv_heads / tensor, 1.0)
         per_token = cache_bytes_per_token(self.setup, kind)
         around = WIDE_BYTES * own.rows * (2 * heads + kv_heads) * model.head_size + per_token * own.rows
-        yield self._moved(f"{name}.rotary", Role.ELEMENTWISE, around)
+        yield self._moved(f"{name}.rotary", Role.ELEMENTWISE, around, kernel="latent_rotary" if latent else "rotary")
         if anywhere(np.asarray(own.sequences) > 0):
             yield CachedAttention(
                 name=f"{name}.core",
@@ -255,30 +260,40 @@ class _PassOperators:
         model, rows, passes = self.model, self.tokens.rows, 3 if self.model.gated else 2
         if model.mixture is None or declared.out is not None:
             numbers = rows * model.ffn_hidden_size / self.tensor
-            yield self._moved(f"{name}.activation", Role.ELEMENTWISE, passes * WIDE_BYTES * numbers)
+            yield self._moved(f"{name}.activation", Role.ELEMENTWISE, passes * WIDE_BYTES * numbers, kernel=model.activation)
             return
         mixture = model.mixture
         copies = rows * mixture.experts_per_token / self.setup.expert_parallel
         scores = FP32_BYTES * rows * mixture.experts
-        yield self._moved(f"{name}.route", Role.ROUTER, 2 * scores, kernels=ROUTER_KERNELS)
+        yield self._moved(f"{name}.route", Role.ROUTER, 2 * scores, kernels=ROUTER_KERNELS, kernel="route")
         moved = MOVES * 2 * WIDE_BYTES * copies * model.hidden_size
-        yield self._moved(f"{name}.permute", Role.PERMUTE, moved, kernels=MOVES)
-        numbers = copies * mixture.ffn_hidden_size / self.setup.expert_tensor
-        yield self._moved(f"{name}.activation", Role.EXPERT_ACTIVATION, passes * WIDE_BYTES * numbers)
+        yield self._moved(f"{name}.permute", Role.PERMUTE, moved, kernels=MOVES, kernel="permute")
+        moved = passes * WIDE_BYTES * copies * mixture.ffn_hidden_size / self.setup.expert_tensor
+        yield self._moved(f"{name}.activation", Role.EXPERT_ACTIVATION, moved, kernel=model.activation)
+        if anywhere(np.asarray(mixture.shared_ffn_hidden_size) > 0):
+            moved = passes * WIDE_BYTES * rows * mixture.shared_ffn_hidden_size / self.tensor
+            yield self._moved(f"{name}.shared.activation", Role.SHARED_EXPERT, moved, kernel=model.activation)
 
-    def _norms(self, name: str, declared: LayerPart, rows: Numeric) -> Iterator[ServedOperator]:
+    def _normed_width(self, kind: LayerKind) -> Numeric:
+        """Numbers of a token that norms inside attention take: queries and keys, or the narrow vectors of latent attention."""
+        if kind.attention == "latent":
+            latent = described(self.model.latent, "latent")
+            return latent.query_rank + latent.kv_rank
+        return (self.model.query_size + self.model.kv_size) / self.setup.attention_tensor
+
+    def _norms(self, name: str, declared: LayerPart, rows: Numeric, inner_width: Numeric) -> Iterator[ServedOperator]:
         """Norms of the stream, each with the residual connection before it in one kernel; those of queries and keys in one."""
         for each in range(declared.norms):
             yield self._norm(f"{name}.{'post_norm' if each else 'norm'}", rows)
         if anywhere(np.asarray(declared.inner_norms) > 0):
-            width = 2 * (self.model.query_size + self.model.kv_size) / self.setup.attention_tensor
-            yield self._moved(f"{name}.qk_norm", Role.NORM, WIDE_BYTES * rows * width)
+            yield self._moved(f"{name}.qk_norm", Role.NORM, 2 * WIDE_BYTES * rows * inner_width, kernel="qk_norm")
 
     def _norm(self, name: str, rows: Numeric) -> MemoryBound:
-        return self._moved(name, Role.NORM, 4 * WIDE_BYTES * rows * self.model.hidden_size)
+        moved = 4 * WIDE_BYTES * rows * self.model.hidden_size
+        return self._moved(name, Role.NORM, moved, kernel=self.model.norm_kind.kernel)
 
-    def _moved(self, name: str, role: Role, moved_bytes: Numeric, kernels: int = 1) -> MemoryBound:
-        return MemoryBound(name=name, role=role, moved_bytes=moved_bytes, kernels=kernels)
+    def _moved(self, name: str, role: Role, moved_bytes: Numeric, *, kernels: int = 1, kernel: str) -> MemoryBound:
+        return MemoryBound(name=name, role=role, moved_bytes=moved_bytes, kernels=kernels, kernel=kernel)
 
     def _all_reduce(self, name: str) -> Iterator[Collective]:
         """Partial sums of the stream of all rows. Data-parallel attention gathers and scatters as many bytes instead."""

@@ -8,19 +8,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from perfmodel.errors import InputError, NotSupportedError, did_you_mean
 from perfmodel.spec.fields import Numeric, Spec, flag, number, part, spreads, text
 from perfmodel.spec.machines.coefficients import Evidence
 from perfmodel.spec.serving_formats import CACHE_LAWS, SMALL_PRODUCT_LAWS
 
+MOST_CACHED: Final = 10.0  # times the memory rate: what a cache gives at most
+OWN_MACHINE: Final = "its own"
+SERVED_KERNELS: Final = (  # what runs between the products of a pass: norms take the residual connection before them along
+    *("lookup", "layernorm", "rmsnorm", "qk_norm", "rotary", "latent_rotary"),
+    *("gelu", "relu", "squared_relu", "swiglu", "geglu", "route", "permute", "sample"),
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class StreamedKernel(Spec):
-    """A kernel whose time is what it reads: fixed_s + bytes / (efficiency * memory rate)."""
+    """A kernel whose time is what it reads: fixed_s + bytes / (efficiency * memory rate); beyond 1 a cache has its bytes."""
 
     fixed_s: Numeric = number("s")
-    efficiency: Numeric = number("ratio", above=0, maximum=1)
+    efficiency: Numeric = number("ratio", above=0, maximum=MOST_CACHED)
     evidence: Evidence = part(Evidence, default=Evidence())
     spread: Mapping[str, Numeric] = spreads()
 
@@ -29,10 +37,25 @@ class StreamedKernel(Spec):
 class ServedKernel(StreamedKernel):
     """Products of weights in one format: with few rows as above, with many at `computing` times the efficiency of their law.
 
-    The law is that of products alone (perfmodel/data/kernels); engines cast the rows beside them, or widen the weights.
+    The law is that of products alone (perfmodel/data/kernels); engines cast the rows beside them, or widen the weights. How far
+    reading and computing hide each other is that law's, unless `overlap_power` was measured of few rows. A library without
+    kernels for several matrices at once takes `each_s` for each of them.
     """
 
     computing: Numeric = number("ratio", above=0, maximum=1.2, default=1.0)
+    overlap_power: Numeric | None = number("ratio", minimum=1, maximum=50, optional=True, default=None)
+    each_s: Numeric = number("s", default=0.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class CachedKernel(StreamedKernel):
+    """Attention of single queries over a cache: reading hides arithmetic, or arithmetic reading, but on a core not the softmax.
+
+    Arithmetic runs at `computing` times the rate of attention of prompts; a score of a query with a key takes `score_s` more.
+    """
+
+    computing: Numeric = number("ratio", above=0, maximum=50, default=1.0)
+    score_s: Numeric = number("s", default=0.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
@@ -49,19 +72,22 @@ class SmallAllReduce(Spec):
 class ServingProfile(Spec):
     """Kernels of one GPU as serving engines have them.
 
-    `cluster` is the preset of the machine that the GPU usually stands in, whose links its messages travel over.
-    `small_products`, and `expert_products` where experts differ, are by law of the weights (spec/serving_formats.py),
-    `cached_attention` by that of the cache, `all_reduce` by the number of ranks.
+    `cluster` is the preset of the machine that the GPU usually stands in, whose links its messages travel over; of a machine
+    that was calibrated it is its own. `small_products`, and `expert_products` where experts differ, are by law of the weights
+    (spec/serving_formats.py), `cached_attention` by that of the cache, `all_reduce` by the number of ranks. `small_kernels` are
+    those between products that were measured one by one, each with the whole chain of what it runs.
     """
 
     name: str = text()
-    cluster: str = text()
+    cluster: str = text(default=OWN_MACHINE)
     small_products: Mapping[str, ServedKernel] = part(ServedKernel, shape="table")
-    cached_attention: Mapping[str, StreamedKernel] = part(StreamedKernel, shape="table")
+    cached_attention: Mapping[str, CachedKernel] = part(CachedKernel, shape="table")
     expert_products: Mapping[str, ServedKernel] = part(ServedKernel, shape="table", optional=True)
     all_reduce: Mapping[str, SmallAllReduce] = part(SmallAllReduce, shape="table", optional=True)
     carried_over: bool = flag(default=False)  # whether laws are those of another chip, however they were measured there
+    small_kernels: Mapping[str, StreamedKernel] = part(StreamedKernel, shape="table", optional=True)
     small_kernel_s: Numeric = number("s")  # of one kernel between products, in a CUDA graph, beside the bytes it moves
+    between_s: Numeric = number("s", default=0.0)  # of the interpreter from one operator to the next, where nothing hides it
     spread: Mapping[str, Numeric] = spreads()
 
     def __post_init__(self) -> None:
@@ -70,6 +96,7 @@ class ServingProfile(Spec):
             ("small_products", self.small_products, SMALL_PRODUCT_LAWS),
             ("expert_products", self.expert_products, SMALL_PRODUCT_LAWS),
             ("cached_attention", self.cached_attention, CACHE_LAWS),
+            ("small_kernels", self.small_kernels, SERVED_KERNELS),
         ):
             for name in table:
                 if name not in known:
@@ -89,7 +116,7 @@ class ServingProfile(Spec):
         """Products of all experts of a layer in one kernel: their own law, or that of other products."""
         return self.expert_products.get(law) or self.small_product(law)
 
-    def attention_over(self, law: str) -> StreamedKernel:
+    def attention_over(self, law: str) -> CachedKernel:
         """Decode attention over a cache in one format. Errors: NotSupportedError where none was measured."""
         if law not in self.cached_attention:
             have = ", ".join(self.cached_attention)

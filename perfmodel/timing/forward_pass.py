@@ -11,7 +11,7 @@ from typing import Final
 
 import numpy as np
 
-from perfmodel.count.forward_pass import CachedAttention, ForwardPass, ServedProduct, forward_operators
+from perfmodel.count.forward_pass import CachedAttention, ForwardPass, ServedOperator, ServedProduct, forward_operators
 from perfmodel.count.operators import Collective, FusedAttention, MemoryBound
 from perfmodel.count.roles import EXPERT_PRODUCTS
 from perfmodel.spec.evidence.spread import with_numbers
@@ -77,25 +77,13 @@ def pass_time(setup: ServingSetup, tokens: ForwardPass, *, host: bool = True) ->
     """The pass in its parts; without the host where it rides in another one."""
     sums: dict[str, Numeric] = dict.fromkeys(PARTS, 0.0)
     kernels: Numeric = 0.0
+    operators: Numeric = 0.0
     known: dict[Hashable, tuple[Numeric, Numeric]] = {}  # layers of other kinds have many products alike
     for operator in forward_operators(setup, tokens):
-        match operator:
-            case ServedProduct():
-                shape = _shape(operator)
-                if shape not in known:
-                    known[shape] = product_time_s(operator, setup)
-                seconds, computed = known[shape]
-                sums["weights_s"] = sums["weights_s"] + operator.repeats * np.where(computed, 0.0, seconds)
-                sums["compute_s"] = sums["compute_s"] + operator.repeats * np.where(computed, seconds, 0.0)
-            case CachedAttention():
-                sums["cache_s"] = sums["cache_s"] + operator.repeats * cached_attention_time_s(operator, setup)
-            case FusedAttention():
-                sums["compute_s"] = sums["compute_s"] + operator.repeats * prompt_attention_time_s(operator, setup)
-            case MemoryBound():
-                sums["kernels_s"] = sums["kernels_s"] + operator.repeats * small_kernel_time_s(operator, setup)
-            case Collective():
-                sums["messages_s"] = sums["messages_s"] + operator.repeats * message_time_s(operator, setup)
+        for part, seconds in _parts_of(operator, setup, known).items():
+            sums[part] = sums[part] + operator.repeats * seconds
         kernels = kernels + operator.repeats * getattr(operator, "kernels", 1)
+        operators = operators + operator.repeats
     engine = setup.engine.host
     eager = (np.asarray(tokens.prompts) > 0) | (not engine.graphs)
     launches = np.where(eager, kernels * engine.launch_s, 0.0)
@@ -104,7 +92,37 @@ def pass_time(setup: ServingSetup, tokens: ForwardPass, *, host: bool = True) ->
         sums["host_s"] = own
     device = sum(sums[name] for name in PARTS if name != "host_s")
     sums["host_s"] = sums["host_s"] + np.maximum(launches - device, 0.0)  # the CPU launches while the GPU runs what it has
+    sums["host_s"] = sums["host_s"] + setup.profile.between_s * operators
     return PassTime(**sums)
+
+
+def operator_time_s(operator: ServedOperator, setup: ServingSetup) -> Numeric:
+    """Time [s] of one execution of an operator of a pass."""
+    total: Numeric = 0.0
+    for seconds in _parts_of(operator, setup, {}).values():
+        total = total + seconds
+    return total
+
+
+def _parts_of(
+    operator: ServedOperator, setup: ServingSetup, known: dict[Hashable, tuple[Numeric, Numeric]]
+) -> Mapping[str, Numeric]:
+    """Seconds of one execution by the part of a pass that they count to; products of shapes that are `known` are not timed."""
+    match operator:
+        case ServedProduct():
+            shape = _shape(operator)
+            if shape not in known:
+                known[shape] = product_time_s(operator, setup)
+            seconds, computed = known[shape]
+            return {"weights_s": np.where(computed, 0.0, seconds), "compute_s": np.where(computed, seconds, 0.0)}
+        case CachedAttention():
+            return {"cache_s": cached_attention_time_s(operator, setup)}
+        case FusedAttention():
+            return {"compute_s": prompt_attention_time_s(operator, setup)}
+        case MemoryBound():
+            return {"kernels_s": small_kernel_time_s(operator, setup)}
+        case Collective():
+            return {"messages_s": message_time_s(operator, setup)}
 
 
 def _shape(product: ServedProduct) -> Hashable:
@@ -115,7 +133,7 @@ def _shape(product: ServedProduct) -> Hashable:
 
 
 def product_time_s(product: ServedProduct, setup: ServingSetup) -> tuple[Numeric, Numeric]:
-    """Time of a product, a + (C^p + L^p)^(1/p), and whether computing takes longer than reading.
+    """Time of a product, a + b*n + (C^p + L^p)^(1/p) of n matrices, and whether computing takes longer than reading.
 
     L = bytes of weights and rows / (e*M) bounds few rows, whatever their number. C and p are those of the GPU's products with
     many rows (timing/kernels.py), of experts without what padding to whole tiles costs, as they have narrow tiles. Weights in
@@ -135,19 +153,24 @@ def product_time_s(product: ServedProduct, setup: ServingSetup) -> tuple[Numeric
             "memory_efficiency": efficiency,
             "cached_share": 0.0,
             "padding_weight": 0.0 if of_experts else large.padding_weight,
+            "overlap_power": large.overlap_power if small.overlap_power is None else small.overlap_power,
         },
     )
     seconds = plain_matmul_time_s(product, known, gpu=gpu, compute_scale=setup.cluster.compute_scale)
     read_s = product.read_bytes / (small.efficiency * gpu.memory_bandwidth_bytes_per_s)
-    return seconds, (seconds - small.fixed_s) > SIMILAR * read_s
+    return seconds + small.each_s * product.batch, (seconds - small.fixed_s) > SIMILAR * read_s
 
 
 def cached_attention_time_s(attention: CachedAttention, setup: ServingSetup) -> Numeric:
-    """a + max(bytes / (e*M), flop / (e_f*P)): reading keys and values, or for latent attention's many heads, arithmetic."""
+    """a + max(bytes / (e*M), flop / (g*e_f*P)) + s * B*a*k, of B*a*k scores of queries with keys.
+
+    Keys and values are read, or for latent attention's many heads arithmetic takes longer, g times as fast as that of prompts;
+    s is what a score takes where nothing hides the softmax.
+    """
     gpu, known = setup.cluster.gpu, setup.profile.attention_over(attention.law)
     read_s = attention.read_bytes / (known.efficiency * gpu.memory_bandwidth_bytes_per_s)
-    rate = gpu.peak("bf16") * gpu.attention("bf16", backward=False).efficiency
-    seconds = known.fixed_s + np.maximum(read_s, attention.flop / rate)
+    rate = gpu.peak("bf16") * gpu.attention("bf16", backward=False).efficiency * known.computing
+    seconds = known.fixed_s + np.maximum(read_s, attention.flop / rate) + known.score_s * attention.scores
     return np.where(np.asarray(attention.sequences) > 0, seconds, 0.0)
 
 
@@ -157,8 +180,10 @@ def prompt_attention_time_s(attention: FusedAttention, setup: ServingSetup) -> N
 
 
 def small_kernel_time_s(operator: MemoryBound, setup: ServingSetup) -> Numeric:
-    """kernels * a + bytes / (e*M), with the rate of elementwise kernels of the GPU's profile."""
+    """kernels * a + bytes / (e*M), with the rate of elementwise kernels of the GPU; or the law of this very chain."""
     gpu = setup.cluster.gpu
+    if own := setup.profile.small_kernels.get(operator.kernel):
+        return own.fixed_s + operator.moved_bytes / (own.efficiency * gpu.memory_bandwidth_bytes_per_s)
     rate = gpu.kernels.memory_bound["elementwise"].efficiency * gpu.memory_bandwidth_bytes_per_s
     return operator.kernels * setup.profile.small_kernel_s + operator.moved_bytes / rate
 

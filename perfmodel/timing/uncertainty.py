@@ -209,7 +209,7 @@ def _unused(cluster: Cluster, stack: SoftwareStack, recipe: PrecisionRecipe, *, 
     """
     kernels, collectives = "cluster.gpu.kernels", "cluster.links.node.collectives"
     classes = [name for name in NORM_CLASSES if name != stack.fusion.norms]
-    unused = [f"{kernels}.memory_bound.{name}." for name in classes]
+    unused = [f"{kernels}.memory_bound.{name}." for name in classes] + ["cluster.gpu.serving."]
     if not messages:
         unused.append(f"{collectives}.all_to_all.")
     products, is_fused = cluster.gpu.product_formats(recipe), stack.fusion.fuses_attention(recipe)

@@ -18,6 +18,7 @@ from perfmodel.benchmarks.fit.machine.attention import attention_entries
 from perfmodel.benchmarks.fit.machine.kernels import memory_bound_entries
 from perfmodel.benchmarks.fit.machine.links import node_link
 from perfmodel.benchmarks.fit.machine.products import product_entries
+from perfmodel.benchmarks.fit.machine.serving import KINDS, serving_entries
 from perfmodel.count.operators import Matmul
 from perfmodel.errors import InputError, shown
 from perfmodel.evidence.steps.records import Record
@@ -61,9 +62,12 @@ def machine_profile(records: Sequence[Record], machine: Machine) -> dict[str, An
         "memory_bound": memory_bound_entries(by_kind["memory_bound"], gpu, sources),
     }
     link = node_link([each for each in records if each.kind == "collective"], sources)
+    fitted = {key: value for key, value in sheet.items() if key != "kernels"} | {"kernels": kernels}
+    if any(each.kind in KINDS for each in records):
+        fitted["serving"] = serving_entries(records, build(Gpu, expand_part(Gpu, "gpus", fitted)), sources)
     return {
         "name": machine.name,
-        "gpu": {key: value for key, value in sheet.items() if key != "kernels"} | {"kernels": kernels},
+        "gpu": fitted,
         "gpus_per_node": machine.devices,
         "nics_per_node": 1,
         "links": {"node": link, "network": NETWORK},

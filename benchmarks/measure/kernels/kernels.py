@@ -1,7 +1,9 @@
-"""Measures matrix products, attention and memory-bound operators of the reference model on one GPU, or one core, as records.
+"""Measures products, attention and memory-bound operators of the reference model on one GPU, or one core, as records.
 
     python -m perfmodel.benchmarks.measure.kernels.kernels --device cuda --output records.jsonl
     python -m perfmodel.benchmarks.measure.kernels.kernels --device cpu --smallest --output records.jsonl
+
+Those of training come first, then those of generation, which runs some of them on few rows and over a cache.
 
 Each record is written as soon as it is measured. Started again with the same file, it goes on where it was left.
 """
@@ -20,6 +22,8 @@ from perfmodel.benchmarks.measure.kernels.plan import kernel_points, plan_of
 from perfmodel.benchmarks.measure.kernels.points import Point
 from perfmodel.benchmarks.measure.kernels.products import attention, product
 from perfmodel.benchmarks.measure.kernels.record_file import measure
+from perfmodel.benchmarks.measure.kernels.served_kernels import take as take_served
+from perfmodel.benchmarks.measure.kernels.served_plan import served_points
 from perfmodel.benchmarks.measure.kernels.timing import SECONDS, Prepare, Timing, timed
 from perfmodel.benchmarks.measure.machine import Nvml, provenance, state_text, warnings
 from perfmodel.benchmarks.measure.processes import restarted_to_measure
@@ -31,10 +35,14 @@ from perfmodel.spec.phases import DATA_GRADIENT
 MODULE: Final = "perfmodel.benchmarks.measure.kernels.kernels"
 CPU_SECONDS: Final = 0.1  # a point: there are many, and one core is slow
 SMALLEST_SECONDS: Final = 0.01  # to see that it works
+SERVING: Final = ("few_rows", "cached", "served", "host")  # kinds of points
 
 
 def take(point: Point, device: str, *, smallest: bool = False) -> Timing:
     """The time of one point; of one of the smallest from few repeats."""
+    seconds = SMALLEST_SECONDS if smallest else CPU_SECONDS if device == "cpu" else SECONDS
+    if point.kind in SERVING:
+        return take_served(point, device, seconds=seconds, smallest=smallest)
     size = DTYPES[point.labels.get("precision", "fp32")].itemsize
     return timed(
         _prepare(point, device),
@@ -42,7 +50,7 @@ def take(point: Point, device: str, *, smallest: bool = False) -> Timing:
         device=device,
         warm=point.labels.get("cache") == "warm",
         fresh=point.labels.get("operator") == "loss" and point.labels["phase"] == DATA_GRADIENT,
-        seconds=SMALLEST_SECONDS if smallest else CPU_SECONDS if device == "cpu" else SECONDS,
+        seconds=seconds,
         smallest=smallest,
     )
 
@@ -77,6 +85,11 @@ def check_device(device: str) -> None:
         raise InputError("no CUDA device is there; --device cpu measures this machine")
 
 
+def device_points(device: str, *, smallest: bool) -> list[Point]:
+    """All points that one device measures alone: those of training, and those of serving."""
+    return [*kernel_points(plan_of(device, smallest=smallest)), *served_points(device, smallest=smallest)]
+
+
 def show_progress(done: int, total: int, point: Point) -> None:
     """One line on stderr, written over by the next where it is a terminal; into a file, one line in a hundred."""
     if sys.stderr.isatty():
@@ -94,7 +107,7 @@ def run(device: str, path: Path, *, smallest: bool) -> None:
     born = provenance(device, f"python -m {MODULE} --device {device}{' --smallest' if smallest else ''}")
     before = sensor.readings()
     measured = measure(
-        kernel_points(plan_of(device, smallest=smallest)),
+        device_points(device, smallest=smallest),
         path,
         lambda point: take(point, device, smallest=smallest),
         provenance=lambda: born | state_text(sensor.readings()),

@@ -6,19 +6,23 @@ import json
 import os
 import tempfile
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from perfmodel.benchmarks.measure.processes import start
+from perfmodel.count.serving_memory import sequence_bytes, weight_bytes
 from perfmodel.errors import InputError, did_you_mean, shown
+from perfmodel.evidence.steps.pass_records import InferRecord, infer_record
 from perfmodel.evidence.steps.step_records import StepRecord, step_record
+from perfmodel.exchange.questions.measured_servers import counted_setup
 from perfmodel.exchange.run_files import read_candidates
 from perfmodel.prediction import predict_stage
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.run import Run
 
 MODULE: Final = "perfmodel.benchmarks.measure.steps.training_step"
+SERVED: Final = "perfmodel.benchmarks.measure.steps.served_passes"
 KINDS: Final = ("cpu", "cuda")
 
 
@@ -82,6 +86,48 @@ def measure_run(
         return step_record(json.loads(output.read_text(encoding="utf-8")))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServedLoad:
+    """What a served model is asked: prompts that are read together, their tokens, and how many come back of each."""
+
+    sequences: int
+    input_tokens: int
+    output_tokens: int
+
+    @property
+    def options(self) -> str:
+        """As options of `perfmodel measure --infer`."""
+        return f"--batch {self.sequences} --input-tokens {self.input_tokens} --output-tokens {self.output_tokens}"
+
+
+def measure_served(
+    name: str,
+    load: ServedLoad,
+    overrides: Sequence[str] = (),
+    *,
+    device: str = "",
+    seconds: float | None = None,
+) -> InferRecord:
+    """The record of real passes of the model of a run. Errors: as measure_run."""
+    run = read_candidates(name, overrides)[0].run
+    layout, device = stage_of(run, 1), chosen_device(device)
+    from perfmodel.model.supported import check_generates
+
+    check_generates(run.model, layout)
+    setup = counted_setup(run, layout)
+    need = float(weight_bytes(setup) + load.sequences * sequence_bytes(setup, load.input_tokens + load.output_tokens))
+    _check_ranks(int(layout.tensor_parallel), device)
+    _check_free(need, int(layout.tensor_parallel), device, "a smaller --batch, --input-tokens or model")
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder) / "record.json"
+        sizes = ("--sequences", load.sequences, "--input-tokens", load.input_tokens, "--output-tokens", load.output_tokens)
+        command = [SERVED, name, *map(str, sizes), "--device", device, "--output", str(output)]
+        command += [] if seconds is None else ["--seconds", str(seconds)]
+        ranks = int(layout.tensor_parallel) if layout.tensor_parallel > 1 else 0
+        start([*command, *(part for each in overrides for part in ("--set", each))], ranks=ranks)
+        return infer_record(json.loads(output.read_text(encoding="utf-8")))
+
+
 def _check_supported(run: Run, layout: Layout) -> None:
     """Raise NotSupportedError for what the reference model does not run, before processes are started."""
     from perfmodel.model.supported import check_supported
@@ -91,22 +137,30 @@ def _check_supported(run: Run, layout: Layout) -> None:
 
 def _check_room(run: Run, layout: Layout, device: str) -> None:
     """Raise InputError for more ranks than devices, or on a CPU for more memory than there is."""
-    here, ranks = devices(device), int(layout.gpus)
-    what = "GPUs" if device == "cuda" else "cores"
+    ranks = int(layout.gpus)
+    _check_ranks(ranks, device)
+    memory = predict_stage(replace(run.setup(run.stages[0]), layout=layout)).memory
+    need = float(memory.total_bytes - memory.framework_bytes - memory.communication_bytes)
+    _check_free(need, ranks, device, "a smaller micro_batch_size, sequence_length or model")
+
+
+def _check_ranks(ranks: int, device: str) -> None:
+    """Raise InputError for more ranks than devices."""
+    here, what = devices(device), "GPUs" if device == "cuda" else "cores"
     if ranks > here:
         raise InputError(
             f"the layout has {ranks} ranks and this machine {here} {what}, one for each; a smaller --set tensor_parallel, "
             "pipeline_parallel or data_parallel runs here, "
             "torchrun -m perfmodel.benchmarks.measure.steps.training_step on a cluster, --dry-run anywhere"
         )
-    if device == "cpu":
-        memory = predict_stage(replace(run.setup(run.stages[0]), layout=layout)).memory
-        need = float(memory.total_bytes - memory.framework_bytes - memory.communication_bytes) * ranks
-        from perfmodel.benchmarks.measure.machine import memory_bytes
 
-        free = memory_bytes("MemAvailable")
-        if need > free:
-            raise InputError(
-                f"{ranks} ranks need about {need / 1e9:.1f} GB and {free / 1e9:.1f} GB are free; a smaller micro_batch_size, "
-                "sequence_length or model needs less"
-            )
+
+def _check_free(rank_bytes: float, ranks: int, device: str, smaller: str) -> None:
+    """Raise InputError for more memory than a CPU has."""
+    if device != "cpu":
+        return
+    from perfmodel.benchmarks.measure.machine import memory_bytes
+
+    need, free = rank_bytes * ranks, memory_bytes("MemAvailable")
+    if need > free:
+        raise InputError(f"{ranks} ranks need about {need / 1e9:.1f} GB and {free / 1e9:.1f} GB are free; {smaller} needs less")

@@ -64,6 +64,15 @@ def seconds_of(step: Callable[[], object], groups: Groups) -> float:
     return time.perf_counter() - start
 
 
+def gathered(value: Any, groups: Groups) -> list[Any]:
+    """What each rank has to say."""
+    if groups.world.ranks == 1:
+        return [value]
+    everywhere: list[Any] = [None] * groups.world.ranks
+    dist.all_gather_object(everywhere, value)
+    return everywhere
+
+
 def _finish(groups: Groups) -> None:
     if groups.device.type == "cuda":
         torch.cuda.synchronize()
@@ -97,11 +106,7 @@ class StepMeasurement:
 
     def of_all_ranks(self, value: Any) -> list[Any]:
         """What each rank has to say."""
-        if self.groups.world.ranks == 1:
-            return [value]
-        everywhere: list[Any] = [None] * self.groups.world.ranks
-        dist.all_gather_object(everywhere, value)
-        return everywhere
+        return gathered(value, self.groups)
 
     def profiled(self) -> StepProfile:
         """Steps with marks around their operators."""
@@ -186,7 +191,7 @@ def measured(
         memory=work.memory(),
         losses=work.all_losses(),
         power_w=_power_w(after),
-        warnings=[*warnings(before, after), *_doubts(spread, work.taken_away_per_s if _alone(groups) else 0.0)],
+        warnings=[*warnings(before, after), *doubts(spread, work.taken_away_per_s if is_alone(groups) else 0.0)],
         provenance=provenance(groups.device.type, command),
         pipeline_stages=marked.pipeline_stages,
     )
@@ -197,12 +202,13 @@ def _power_w(readings: Sequence[Any]) -> float | None:
     return statistics.fmean(powers) if powers else None
 
 
-def _alone(groups: Groups) -> bool:
+def is_alone(groups: Groups) -> bool:
     """Whether nobody of this measurement needs the core of the thread that computes; with several ranks gloo's threads do."""
     return groups.device.type == "cpu" and groups.world.ranks == 1
 
 
-def _doubts(spread: float, taken_away_per_s: float) -> list[str]:
+def doubts(spread: float, taken_away_per_s: float) -> list[str]:
+    """What to doubt of times with such a spread, of a rank whose core went to others so often."""
     sentences = []
     if spread > WIDE:
         sentences.append(

@@ -10,13 +10,21 @@ memory_bound  moved_bytes, [rows, columns: the tensor],          operator (copy,
               [rotary_fraction], [table_rows]                    spec/machines/coefficients.py), phase (forward, data_gradient,
                                                                  weight_gradient, optimizer), class (fused, compiled, eager),
                                                                  [precision], [cache (cold, warm)]
+few_rows      rows, columns, inner, matrices: each has so many     precision
+              rows of its own
+cached        sequences, context, heads, kv_heads, head_size,      precision
+              value_size: attention of one query over a cache
+served        moved_bytes, rows, columns: the tensor               operator (one of SERVED_KERNELS in
+                                                                 spec/serving_profile.py), precision
+host          layers: of a small model                           precision
 collective    payload_bytes, ranks, [nodes: 1],                  operator (all_reduce, all_gather, reduce_scatter, all_to_all,
               [allocated_bytes: by one call, its result too]     point_to_point), [backend], [precision]
 
 The payload of a collective is the full tensor, before it is split or after it is joined; of an all-to-all, what one rank holds.
 Collectives between CPUs state the mean of their repeats, everything else the median. The label `busy` (all) of a memory-bound
-operator says that every device of the machine ran it at once. Buffers are cold unless `cache` says otherwise: none of their
-bytes are in a cache when the operator begins.
+operator says that every device of the machine ran it at once. Those of serving ran right behind a product, as in a
+pass; `host` is what a pass spends between two operators.
+Buffers are cold unless `cache` says otherwise: none of their bytes are in a cache when the operator begins.
 """
 
 from __future__ import annotations
@@ -29,7 +37,7 @@ from perfmodel.errors import InputError, did_you_mean, shown
 from perfmodel.spec.phases import DATA_GRADIENT, FORWARD, OPTIMIZER, WEIGHT_GRADIENT
 
 SCHEMA_VERSION: Final = 1
-KINDS: Final = ("matmul", "attention", "memory_bound", "collective")
+KINDS: Final = ("matmul", "attention", "memory_bound", "few_rows", "cached", "served", "host", "collective")
 NUMBER: Final = (int, float)
 LARGEST: Final = 1e12
 MOST: Final = 1e18  # of any size
@@ -38,12 +46,20 @@ SIZES: Final = {
     "matmul": ("rows", "columns", "inner"),
     "attention": ("sequences", "heads", "kv_heads", "head_size", "sequence_length"),
     "memory_bound": ("moved_bytes",),
+    "few_rows": ("rows", "columns", "inner", "matrices"),
+    "cached": ("sequences", "context", "heads", "kv_heads", "head_size", "value_size"),
+    "served": ("moved_bytes", "rows", "columns"),
+    "host": ("layers",),
     "collective": ("payload_bytes", "ranks"),
 }
 LABELS: Final = {
     "matmul": ("precision", "phase"),
     "attention": ("precision", "phase", "mask"),
     "memory_bound": ("operator", "phase", "class"),
+    "few_rows": ("precision",),
+    "cached": ("precision",),
+    "served": ("operator", "precision"),
+    "host": ("precision",),
     "collective": ("operator",),
 }
 MAY_BE_ZERO: Final = ("allocated_bytes",)

@@ -7,9 +7,9 @@ the stages, and what stages wait for each other is a row of its own.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Never
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from perfmodel.evidence.steps.step_records import CollectiveCount, OperatorTime,
 from perfmodel.frames import Tabular
 from perfmodel.prediction import Prediction, StagePrediction
 from perfmodel.spec.axes import AXES, PIPELINE
-from perfmodel.spec.fields import plain
+from perfmodel.spec.fields import Spec, plain
 from perfmodel.spec.phases import OPTIMIZER
 from perfmodel.spec.run import Run
 from perfmodel.timing.kernels import at_cluster_load
@@ -93,6 +93,11 @@ class ComparedOperator(ComparedValue):
     confidence: str
     waiting_s: float = 0.0
 
+    def row(self) -> dict[str, Any]:
+        """Its names and seconds; the error is None where nothing was measured."""
+        named = {"name": self.name, "phase": self.phase, "kind": self.kind, "runs": self.runs, "confidence": self.confidence}
+        return named | {"predicted_s": self.predicted, "measured_s": self.measured, "error": self.error}
+
 
 class GroupOfRanks(NamedTuple):
     """Whose collectives are counted together: those of a kind over so many ranks, of one pipeline stage, counted from 1."""
@@ -121,19 +126,7 @@ class StepComparison(Tabular):
 
     def rows(self) -> list[dict[str, Any]]:
         """A row for each operator in each phase: seconds of an iteration, the error None where nothing was measured."""
-        return [
-            {
-                "name": pair.name,
-                "phase": pair.phase,
-                "kind": pair.kind,
-                "runs": pair.runs,
-                "confidence": pair.confidence,
-                "predicted_s": pair.predicted,
-                "measured_s": pair.measured,
-                "error": pair.error,
-            }
-            for pair in self.operators
-        ]
+        return [pair.row() for pair in self.operators]
 
     @property
     def step(self) -> ComparedValue:
@@ -147,14 +140,19 @@ class StepComparison(Tabular):
 
     def largest(self, share: float) -> tuple[ComparedOperator, ...]:
         """The operators that together make up `share` of the measured step, the longest first."""
-        chosen: list[ComparedOperator] = []
-        total_s = 0.0
-        for pair in sorted((pair for pair in self.operators if pair.kind), key=lambda pair: -pair.measured):
-            if total_s >= share * self.record.profiled_iteration_time_s:
-                break
-            chosen.append(pair)
-            total_s += pair.measured
-        return tuple(chosen)
+        return longest(self.operators, share * self.record.profiled_iteration_time_s)
+
+
+def longest(operators: Iterable[ComparedOperator], enough_s: float) -> tuple[ComparedOperator, ...]:
+    """The operators that took longest, as many as together took so many seconds."""
+    chosen: list[ComparedOperator] = []
+    total_s = 0.0
+    for pair in sorted((pair for pair in operators if pair.kind), key=lambda pair: -pair.measured):
+        if total_s >= enough_s:
+            break
+        chosen.append(pair)
+        total_s += pair.measured
+    return tuple(chosen)
 
 
 def compare_step(prediction: Prediction, record: StepRecord) -> StepComparison:
@@ -177,21 +175,26 @@ def compare_step(prediction: Prediction, record: StepRecord) -> StepComparison:
 
 def _stage(prediction: Prediction, record: StepRecord) -> StagePrediction:
     """The stage of the run that has the settings of the record."""
-    differences = []
+    different = []
     for _, stage in prediction.stages:
-        differs = _differs(prediction.run, stage, record.settings)
-        if not differs:
+        parts = (("model", prediction.run.model, MODEL_SIZES), ("layout", stage.layout, COMPARED))
+        found = differences(parts, record.settings)
+        if not found:
             return stage
-        differences.append(differs)
-    nearest = min(differences, key=len)
-    key, ours, theirs = nearest[0]
+        different.append(found)
+    return differ(different)
+
+
+def differ(different: Sequence[Sequence[tuple[str, str, str]]]) -> Never:
+    """Raise InputError for what a run has unlike a record, of several alternatives that which differs least."""
+    key, ours, theirs = min(different, key=len)[0]
     raise InputError(f"the run has {ours}, the record was measured with {theirs}; use --set {key}={theirs}", key=key)
 
 
-def _differs(run: Run, stage: StagePrediction, settings: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+def differences(parts: Iterable[tuple[str, Spec, Sequence[str]]], settings: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """Every setting in which a run and a record differ: its key, the value of the run, the value of the record."""
     found = []
-    for part, spec, names in (("model", run.model, MODEL_SIZES), ("layout", stage.layout, COMPARED)):
+    for part, spec, names in parts:
         theirs = settings.get(part, {})
         if not isinstance(theirs, Mapping):
             raise InputError(f"{shown(theirs)} where the settings of a {part} are needed", key=f"settings.{part}")

@@ -144,11 +144,11 @@ def step_record(document: Any) -> StepRecord:
     if isinstance(version, bool) or version != STEP_SCHEMA_VERSION:
         raise InputError(f"{shown(version)} is not a known version; {STEP_SCHEMA_VERSION} is", key="schema_version")
     bare = {key: value for key, value in document.items() if key not in ("schema_version", "kind")}
-    built: StepRecord = _built(StepRecord, bare, "")
-    return built
+    found: StepRecord = built(StepRecord, bare, "")
+    return found
 
 
-def _built(kind: type, document: Any, path: str) -> Any:
+def built(kind: type, document: Any, path: str) -> Any:
     """The dataclass `kind` that a JSON object describes; every value must have the declared type."""
     if not isinstance(document, Mapping):
         raise InputError(f"{shown(document)} where an object is needed", key=path)
@@ -178,7 +178,7 @@ def _value(hint: Any, value: Any, path: str) -> Any:
         if isinstance(value, list | tuple):
             return tuple(_value(inside[0], member, f"{path}[{index}]") for index, member in enumerate(value))
     elif hasattr(hint, "__dataclass_fields__"):
-        return _built(hint, value, path)
+        return built(hint, value, path)
     elif isinstance(value, (int, float) if hint is float else hint) and not isinstance(value, bool):
         if hint in {int, float} and not 0 <= value <= MOST and not (path.startswith("losses") and abs(value) <= MOST):
             raise InputError(f"{shown(value)} is not a number from 0 to {MOST:g}", key=path)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final, TypeAlias
 
-from perfmodel.errors import InputError
+from perfmodel.errors import InputError, PerfmodelError
+from perfmodel.evidence.steps.pass_records import InferRecord, infer_record, is_infer_record
 from perfmodel.evidence.steps.step_comparison import StepComparison, compare_step
 from perfmodel.evidence.steps.step_records import StepRecord, step_record
 from perfmodel.exchange.documents import read_mapping
@@ -56,3 +57,14 @@ def read_record(path: Path) -> StepRecord:
     if importer is not None:
         raise InputError(f"{path} is a {importer.name}; {RECORD} is needed here")
     return step_record(read_mapping(path, needs=RECORD))
+
+
+def read_passes(path: Path) -> InferRecord | None:
+    """The passes that `perfmodel measure --infer` wrote to a file; None where it holds anything else."""
+    if path.suffix.lower() != ".json" or not path.is_file():
+        return None
+    try:
+        document = read_mapping(path)
+    except PerfmodelError:
+        return None  # whoever reads it as something else says what is wrong
+    return infer_record(document) if is_infer_record(document) else None

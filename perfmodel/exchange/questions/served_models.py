@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
+from pathlib import Path
 from typing import Any, Final
 
-from perfmodel.errors import InputError
+from perfmodel.errors import InputError, NotSupportedError
 from perfmodel.exchange.building import build
-from perfmodel.exchange.presets import cluster_preset, expand_part, gpu_preset, preset_path
+from perfmodel.exchange.documents import FILE_SUFFIXES
+from perfmodel.exchange.presets import cluster_preset, expand_part, gpu_preset, preset_names, preset_path
 from perfmodel.spec.engine import Engine
 from perfmodel.spec.evidence.spread import with_numbers
 from perfmodel.spec.machines.hardware import Cluster
@@ -27,17 +29,43 @@ def engine_preset(name: str) -> Engine:
     return build(Engine, expand_part(Engine, "engines", name))
 
 
-@cache
 def serving_profile(gpu: str) -> ServingProfile:
-    """Kernels of serving on the GPU called so. Errors: InputError with a did-you-mean."""
+    """Kernels of serving on the GPU called so, or on the machine that `perfmodel calibrate` wrote to a file.
+
+    Errors: InputError with a did-you-mean; NotSupportedError for a machine of which none were measured.
+    """
+    return own_profile(cluster_preset(gpu)) if _is_file(gpu) else _shipped_profile(gpu)
+
+
+def own_profile(cluster: Cluster) -> ServingProfile:
+    """Kernels of serving of a cluster: those that were measured on it, or those of its GPU. Errors: NotSupportedError."""
+    if cluster.gpu.serving is not None:
+        return cluster.gpu.serving
+    for name in preset_names("serving"):
+        if gpu_preset(name).name == cluster.gpu.name:
+            return _shipped_profile(name)
+    measured = "perfmodel calibrate -o here.yaml measures them on this machine"
+    raise NotSupportedError(f"no kernels of serving are known of {cluster.gpu.name}; {measured}", key="cluster")
+
+
+def _is_file(gpu: str) -> bool:
+    return Path(gpu).suffix.lower() in FILE_SUFFIXES
+
+
+@cache
+def _shipped_profile(gpu: str) -> ServingProfile:
     preset_path("gpus", gpu)
     return build(ServingProfile, expand_part(ServingProfile, "serving", gpu))
 
 
-@cache
 def usual_cluster(gpu: str) -> Cluster:
-    """The machine that a GPU usually stands in, with the very GPU."""
-    cluster = cluster_preset(serving_profile(gpu).cluster)
+    """The machine that a GPU usually stands in, with the very GPU; or the one in a file."""
+    return cluster_preset(gpu) if _is_file(gpu) else _usual_cluster(gpu)
+
+
+@cache
+def _usual_cluster(gpu: str) -> Cluster:
+    cluster = cluster_preset(_shipped_profile(gpu).cluster)
     return cluster if cluster.gpu == (own := gpu_preset(gpu)) else with_numbers(cluster, {"gpu": own})
 
 

@@ -18,13 +18,13 @@ def comparison_document(comparison: StepComparison) -> dict[str, Any]:
     return {
         "schema_version": SCHEMA_VERSION,
         "name": comparison.record.name,
-        "iteration_time_s": _pair(comparison.step),
+        "iteration_time_s": compared_pair(comparison.step),
         "iteration_time_interval_s": [low, high],
         "waiting_s": comparison.waiting_s,
         "operators": comparison.rows(),
-        "memory_bytes": {name.removesuffix("_bytes"): _pair(pair) for name, pair in comparison.memory.items()},
+        "memory_bytes": {name.removesuffix("_bytes"): compared_pair(pair) for name, pair in comparison.memory.items()},
         "collectives": [
-            group._asdict() | {"calls": _pair(calls), "payload_bytes": _pair(comparison.payload_bytes[group])}
+            group._asdict() | {"calls": compared_pair(calls), "payload_bytes": compared_pair(comparison.payload_bytes[group])}
             for group, calls in comparison.calls.items()
         ],
         "pipeline_stages": [asdict(stage) for stage in comparison.record.pipeline_stages],
@@ -33,7 +33,8 @@ def comparison_document(comparison: StepComparison) -> dict[str, Any]:
     }
 
 
-def _pair(pair: ComparedValue) -> Mapping[str, float | None]:
+def compared_pair(pair: ComparedValue) -> Mapping[str, float | None]:
+    """Both numbers, and predicted / measured - 1."""
     return {"predicted": pair.predicted, "measured": pair.measured, "error": pair.error}
 
 

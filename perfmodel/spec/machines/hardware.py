@@ -20,6 +20,7 @@ from perfmodel.spec.machines.coefficients import (
     NodeCollectives,
 )
 from perfmodel.spec.precision import FORMATS, PrecisionRecipe, has_libraries, number_format, result_format
+from perfmodel.spec.serving_profile import ServingProfile
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
@@ -42,6 +43,7 @@ class Gpu(Spec):
     attention_libraries: Mapping[str, AttentionLibrary] = part(AttentionLibrary, shape="table")
     carried_products: Mapping[str, CarriedProducts] = part(CarriedProducts, shape="table", optional=True)  # by number format
     carried_attention: CarriedAttention | None = part(CarriedAttention, optional=True, default=None)  # on numbers of 4 bytes
+    serving: ServingProfile | None = part(ServingProfile, optional=True, default=None)  # of a machine that was calibrated
     spread: Mapping[str, Numeric] = spreads()
 
     def __post_init__(self) -> None:

@@ -33,7 +33,7 @@ def measurement_report(record: StepRecord) -> Group:
         f"{_communication_words(record)}.\n{devices}."
     )
     top = sorted(record.operators, key=lambda each: -each.seconds)[:12]
-    table = _operator_table()
+    table = operator_table()
     for heading in ("ms", "share"):
         table.add_column(heading, justify="right", no_wrap=True)
     for each in top:
@@ -74,11 +74,12 @@ def _communication_words(record: StepRecord) -> str:
     return f", {100 * share:.0f} % of the step exposed communication" if record.gpus > 1 else ""
 
 
-def _operator_table() -> Table:
+def operator_table(*, phases: bool = True) -> Table:
     """Names fold when the columns that follow leave them too little room."""
     table = plain_table()
     table.add_column("operator", overflow="fold", ratio=1)
-    table.add_column("phase", no_wrap=True)
+    if phases:
+        table.add_column("phase", no_wrap=True)
     return table
 
 
@@ -107,7 +108,7 @@ def step_verdict(comparison: StepComparison) -> Text:
     where = f"{inside} the predicted {seconds_text(low)} to {seconds_text(high)} (90 %)"
     return Text(
         f"{comparison.record.name}: {seconds_text(step.predicted)} predicted, {seconds_text(step.measured)} measured "
-        f"({_percent(step)}); {where}.\nMeasured on {comparison.record.provenance.get('gpu', 'an unnamed device')}, "
+        f"({percent_of(step)}); {where}.\nMeasured on {comparison.record.provenance.get('gpu', 'an unnamed device')}, "
         f"{comparison.record.provenance.get('date', '')}, median of {comparison.record.repeats} steps, spread "
         f"{100 * comparison.record.spread:.1f} %."
     )
@@ -117,37 +118,40 @@ def operators_table(comparison: StepComparison, *, every: bool) -> RenderableTyp
     """Operators of both sides, what lies between them, and the step; of all, or of most of the step."""
     shown = [pair for pair in comparison.operators if pair.kind] if every else list(comparison.largest(MOST))
     others = [pair for pair in comparison.operators if pair.kind and pair not in shown]
-    table = _operator_table()
+    table = operator_table()
     for heading in ("pred. ms", "meas. ms", "diff.", "share"):
         table.add_column(heading, justify="right", no_wrap=True)
     whole = comparison.record.iteration_time_s
     for pair in shown:
-        table.add_row(Name(pair.name), phase_text(pair.phase), *_cells(pair, whole))
+        table.add_row(Name(pair.name), phase_text(pair.phase), *compared_cells(pair, whole))
     table.add_section()
     if others:
-        table.add_row(f"{len(others)} other operators", "", *_cells(_sum(others), whole))
+        table.add_row(f"{len(others)} other operators", "", *compared_cells(sum_of(others), whole))
     for pair in comparison.operators:
         if not pair.kind and (abs(pair.predicted) + abs(pair.measured)) > 0:
-            table.add_row(pair.name, "", *_cells(pair, whole))
+            table.add_row(pair.name, "", *compared_cells(pair, whole))
     table.add_section()
-    table.add_row("step", "", *_cells(comparison.step, whole))
+    table.add_row("step", "", *compared_cells(comparison.step, whole))
     waiting = f"\nIn collectives, {1e3 * comparison.waiting_s:.2f} ms are waiting for the last rank."
     return Group(
         titled("Operators of an iteration, predicted and measured", table), *([Text(waiting)] if comparison.waiting_s else [])
     )
 
 
-def _sum(pairs: Iterable[ComparedOperator]) -> ComparedValue:
+def sum_of(pairs: Iterable[ComparedOperator]) -> ComparedValue:
+    """What several operators take together."""
     every = list(pairs)
     return ComparedValue(predicted=sum(pair.predicted for pair in every), measured=sum(pair.measured for pair in every))
 
 
-def _cells(pair: ComparedValue, whole_s: float) -> tuple[str, str, str, str]:
+def compared_cells(pair: ComparedValue, whole_s: float, *, digits: int = 2) -> tuple[str, str, str, str]:
+    """Milliseconds on both sides, how far they are apart, and the share of the measured whole."""
     share = f"{100 * pair.measured / whole_s:.0f} %"
-    return f"{1e3 * pair.predicted:.2f}", f"{1e3 * pair.measured:.2f}", _percent(pair), share
+    return f"{1e3 * pair.predicted:.{digits}f}", f"{1e3 * pair.measured:.{digits}f}", percent_of(pair), share
 
 
-def _percent(pair: ComparedValue) -> str:
+def percent_of(pair: ComparedValue) -> str:
+    """How far the prediction is from the measurement; nothing where there is one side alone."""
     return "" if pair.error is None or pair.predicted == 0 else percent_text(pair.error)
 
 
@@ -158,7 +162,7 @@ def _memory(comparison: StepComparison) -> RenderableType:
     for name, pair in comparison.memory.items():
         if name == "peak_bytes":
             table.add_section()
-        cells = (f"{pair.predicted / MEGABYTE:.1f}", f"{pair.measured / MEGABYTE:.1f}", _percent(pair))
+        cells = (f"{pair.predicted / MEGABYTE:.1f}", f"{pair.measured / MEGABYTE:.1f}", percent_of(pair))
         table.add_row(MEMORY_LABELS[name], *cells)
     return titled(f"Memory of one rank{_stage_words(comparison.record)} that torch's allocator sees", table)
 
