@@ -58,8 +58,8 @@ def _module(module: ModuleType) -> Iterator[str]:
 def states_equation(function: Any) -> bool:
     """Whether a function says first of all what it computes, in symbols.
 
-    >>> from perfmodel.timing.collectives import placement, tree_share
-    >>> states_equation(placement), states_equation(tree_share)
+    >>> from perfmodel.timing.collectives import crossed_link, tree_share
+    >>> states_equation(crossed_link), states_equation(tree_share)
     (False, True)
     """
     first = NO_QUOTIENTS.sub("", _words(function).partition("\n\n")[0])

@@ -33,8 +33,8 @@ def _contact(row: dict[str, str]) -> tuple[str, ...]:
 
 
 def _percent(share: str) -> str:
-    return f"{100 * float(share):.1f} %" if share else "-"
+    return f"{100 * float(share):.1f}&nbsp;%" if share else "-"
 
 
 def _whole(share: str) -> str:
-    return f"{100 * float(share):.0f} %" if share else "-"
+    return f"{100 * float(share):.0f}&nbsp;%" if share else "-"

@@ -14,6 +14,7 @@ from perfmodel.benchmarks.project.site.fences import Fence, code, escaped, table
 from perfmodel.benchmarks.project.site.typed_commands import output
 from perfmodel.exchange.documents import read_mapping
 from perfmodel.exchange.key_words import key_words
+from perfmodel.exchange.presets import KINDS, cluster_priors
 from perfmodel.exchange.run_files import STACK_SETTINGS
 from perfmodel.report.json.schemas import document, document_names, sentence
 from perfmodel.spec.fields import (
@@ -31,10 +32,12 @@ from perfmodel.spec.fields import (
     rule_of,
     words_of,
 )
-from perfmodel.spec.run import Run
 from perfmodel.units import DIMENSIONS
 
-SAID_OTHERWISE: Final = {"name": "*its file*", **dict.fromkeys(STACK_SETTINGS, "*its stack*")}  # of a run that leaves a key out
+SAID_OTHERWISE: Final = {  # what stands for keys that a file leaves out, where no default of their declaration does
+    "Run": {"name": "*its file*", **dict.fromkeys(STACK_SETTINGS, "*its stack*")},
+    "Cluster": dict.fromkeys(cluster_priors()[0], "*a prior*"),
+}
 DOCS: Final = Path(__file__).resolve().parents[3] / "docs"
 
 
@@ -59,7 +62,7 @@ def _tables(spec: Any, prefix: str, title: str, seen: set[Any]) -> Iterator[str]
 
 
 def _row(spec: type, entry: Field[Any]) -> tuple[str, ...]:
-    default = SAID_OTHERWISE.get(entry.name, "") if spec is Run else ""
+    default = SAID_OTHERWISE.get(spec.__name__, {}).get(entry.name, "")
     return code(entry.name), _value(rule_of(entry)), default or _default(entry), escaped(key_words(spec, entry.name))
 
 
@@ -87,7 +90,7 @@ def _part(rule: Part) -> str:
     what = words_of(rule.spec)
     if rule.shape == "sequence":
         return f"list of {what}s"
-    named = f", or a preset (`perfmodel list {rule.preset}`)" if rule.preset else ""
+    named = f", or a preset (`perfmodel list {rule.preset}`)" if rule.preset in KINDS else ""
     return f"{what}{'s by name' if rule.shape == 'table' else ''}{named}"
 
 

@@ -162,5 +162,5 @@ def _block(text: str) -> str:
     if text.startswith(">>>"):
         return f"```pycon\n{text}\n```"
     if re.search(r"^\s|\S  +\S", text, re.MULTILINE):  # aligned: a table of words
-        return f"```text\n{text}\n```"
+        return f"```none\n{text}\n```"
     return escaped(text)

@@ -14,15 +14,20 @@ from perfmodel.exchange.documents import read_mapping
 COLUMNS: Final = 80
 MOST_LINES: Final = 60
 ANSWERS: Final = (0, 1)  # exit codes of a command that worked: yes, and no
+OPTIONS: Final = ("lines", "code", "from")
 OTHER_PACKAGES: Final = ("pip ", "python3 -m venv", "python -m pip", ". ", "source ")  # shown, and not run
 
 
 def shell(fence: Fence) -> str:
-    """A block of commands, and behind it what they print; `lines=N` cuts it, `code=N` is the exit code that it must have."""
+    """A block of commands, and behind it what they print; `lines=N` cuts it, `code=N` is the exit code that it must have.
+
+    `from=Where_an_iteration` begins with the line that begins so.
+    """
     commands = [line for line in fence.body.splitlines() if line.strip()]
     runs = [line for line in commands if not line.startswith(("#", *OTHER_PACKAGES))]
     printed = "".join(output(line, fence.folder, code=fence.option("code")) for line in runs)
-    shown = trimmed(printed, int(fence.option("lines", str(MOST_LINES))))
+    begun = from_line(printed, fence.option("from").replace("_", " "))
+    shown = trimmed(begun, int(fence.option("lines", str(MOST_LINES))))
     block = "```sh\n" + "\n".join(commands) + "\n```\n"
     return block + (f"\n```text\n{shown}\n```\n" if shown else "")
 
@@ -52,6 +57,19 @@ def trimmed(text: str, lines: int) -> str:
     return "\n".join(found if len(found) <= lines else [*found[:lines], "[..]"])
 
 
+def from_line(text: str, start: str) -> str:
+    r"""A text from the first line on that begins with some words. Errors: RuntimeError where no line does.
+
+    >>> from_line("one\ntwo\nthree", "tw")
+    'two\nthree'
+    """
+    lines = text.splitlines()
+    places = [place for place, line in enumerate(lines) if line.startswith(start)]
+    if text and not places:
+        raise RuntimeError(f"no line of the output begins with {start}")
+    return "\n".join(lines[places[0] :]) if text else ""
+
+
 def cookbook(fence: Fence) -> str:
     """Questions with the command that answers each and what it prints, from the file behind the fence."""
     chapters = read_mapping(Path(__file__).resolve().parents[3] / "docs" / fence.words[0])
@@ -64,7 +82,7 @@ def _question(fence: Fence) -> Any:
     """How one question is written, whose commands run in the folder of the page."""
 
     def written(asked: Any) -> str:
-        words = tuple(f"{name}={asked[name]}" for name in ("lines", "code") if name in asked)
+        words = tuple(f"{name}={asked[name]}".replace(" ", "_") for name in OPTIONS if name in asked)
         answer = shell(Fence(words=words, body=asked["command"], folder=fence.folder))
         return f"### {asked['question']}\n\n{answer}\n{asked.get('note', '')}\n"
 
