@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -68,3 +69,11 @@ def test_the_command_prints_them_and_names_them(run: Any) -> None:
     assert all(name in listed for name in document_names())
     assert json.loads(run("schema", "infer").out) == json_schema("infer")
     assert run("schema", "predct").is_refused(2, "'predct' is not a JSON document; did you mean predict?")
+
+
+def test_records_of_measured_steps_are_what_their_schema_says() -> None:
+    """Those that lie beside the pages of measured steps, which `perfmodel measure` wrote."""
+    records = list((Path(__file__).parents[2] / "docs").glob("measured*/records/*.json"))
+    assert len(records) > 20
+    for record in records:
+        check_json("measure", record.read_text(encoding="utf-8"))
