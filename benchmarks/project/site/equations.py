@@ -10,23 +10,43 @@ from collections.abc import Iterator
 from types import ModuleType
 from typing import Any, Final
 
+from perfmodel import api
 from perfmodel.benchmarks.project.site.fences import Fence, code, escaped, table
 from perfmodel.benchmarks.project.site.program import prose
 from perfmodel.exchange.presets import preset_names, preset_settings
+from perfmodel.explanation.explanation import Explanation
 from perfmodel.explanation.terms import TERMS
 from perfmodel.report.text.explanation import TERM_LABELS
 
 NO_QUOTIENTS: Final = re.compile(r"\[[^]]*\]|\w+/\w+[.]py|\bGPU-hours|\w+=")  # units, paths and settings
+MOST_NUMBERS: Final = 8
 EQUATION: Final = re.compile(r"\w ?[*/^] ?[\w(]| = | [+] ")  # an operator between two operands
 
 
 def terms(fence: Fence) -> str:
-    """Every term that `explain --term` takes, the part of the iteration that it is, and the settings that decide about it."""
+    """Every term that `explain --term` takes, then each with its equations and the numbers behind it in a run."""
+    explained = api.explain(fence.words[0])
     rows = [
         (code(name), TERM_LABELS[name], code(kind.part.removesuffix("_s")), ", ".join(map(code, kind.settings)))
         for name, kind in TERMS.items()
     ]
-    return table(("term", "what it is", "part of `breakdown_s`", "settings behind it"), rows)
+    overview = table(("term", "what it is", "part of `breakdown_s`", "settings behind it"), rows)
+    return "\n".join([overview, *(_term(explained, name) for name in TERMS)])
+
+
+def _term(explained: Explanation, name: str) -> str:
+    """The equations of one term, and the numbers that move it most with their sources."""
+    found = explained.term(name)
+    equations = ", ".join(code(each.name.removeprefix("perfmodel.")) for each in found.equations)
+    numbers = [
+        (code(each.path), f"{each.value:.4g}", escaped(explained.source(each.path))) for each in found.numbers[:MOST_NUMBERS]
+    ]
+    behind = (
+        table(("number", "value", "source"), numbers)
+        if numbers
+        else "No number moves it in this run, which has nothing of it.\n"
+    )
+    return f"## {code(name)}\n\n{TERM_LABELS[name]}; equations: {equations}.\n\n{behind}"
 
 
 def equations(fence: Fence) -> str:
