@@ -108,12 +108,15 @@ def test_the_network_explains_a_tenth_of_the_speed() -> None:
 
 
 def test_software_without_overlap_explains_a_low_mfu() -> None:
-    """70B on 128 H100 at 30.0 %: userbuffers were not in use (Megatron-LM#1031), and software without them has that MFU too."""
+    """70B on 128 H100 at 30.0 %: userbuffers were not in use (Megatron-LM#1031), and software without them has that MFU too.
+
+    Attention that is not fused costs as much, so that either may come first.
+    """
     run: dict[str, Any] = {"model": SWIGLU_70B, "cluster": "dgx-h100", "stack": "megatron-core", "sequence_length": 4096}
     run |= {"tensor_parallel": 8, "pipeline_parallel": 8, "sequence_parallel": True, "sharding": "zero1", "recompute": "full"}
     found = diagnosed("mfu=30.0%", **run, data_parallel=2, global_batch_size=256)
     places = {cause.name: place for place, cause in enumerate(found.causes)}
-    assert found.causes[0].name == "tensor-parallel overlap"
+    assert {cause.name for cause in found.causes[:2]} == {"tensor-parallel overlap", "attention kernels"}
     assert places["other software"] < places["network"]
     assert any("Megatron-LM" in str(each.after) and each.explains for each in found.causes[places["other software"]].findings)
 
