@@ -30,7 +30,7 @@ from perfmodel.timing.breakdown import PARTS, Breakdown
 from perfmodel.timing.kernels import at_cluster_load
 from perfmodel.timing.schedule import all_passes, breakdown, synchronised
 from perfmodel.timing.uncertainty import Estimate, Uncertainty, uncertainty, with_ends
-from perfmodel.units import HOURS_PER_DAY, SECONDS_PER_DAY, gpus_text, seconds_text
+from perfmodel.units import HOURS_PER_DAY, SECONDS_PER_DAY, gpus_text, seconds_interval_text, seconds_text
 
 NOT_FINITE: Final = "the numbers of this run give no finite iteration time; one of them is far too large or too small"
 SLACK: Final = 1e-9  # of rounding, in parts that sum up to a time
@@ -64,7 +64,7 @@ class StagePrediction(OneLine):
         if np.ndim(self.iteration_time_s):
             return f"arrays of shape {np.shape(self.iteration_time_s)}"
         low_s, high_s = (float(end) for end in self.iteration_time_interval_s)
-        time = f"{seconds_text(float(self.iteration_time_s))} an iteration (90 %: {low_s:#.3g} to {high_s:#.3g} s)"
+        time = f"{seconds_text(float(self.iteration_time_s))} an iteration (90 %: {seconds_interval_text(low_s, high_s)})"
         return f"{gpus_text(int(self.layout.gpus))}, {time}, MFU {100 * float(self.mfu):.1f} %, {self.verdict}"
 
     @property

@@ -133,6 +133,18 @@ def seconds_text(value: float) -> str:
     return f"{value * 1e3:.3g} ms" if value >= 1e-4 else f"{value * 1e6:.3g} us"
 
 
+def seconds_interval_text(low_s: float, high_s: float) -> str:
+    """Both ends of an interval of times, with three digits in the unit of the upper one.
+
+    >>> seconds_interval_text(0.55038, 0.72811), seconds_interval_text(8.2, 13.12), seconds_interval_text(2e-4, 0.0042)
+    ('0.550 to 0.728 s', '8.20 to 13.1 s', '0.200 to 4.20 ms')
+    """
+    steps = ((SECONDS_PER_DAY, "d"), (SECONDS_PER_HOUR * 2, "h"), (600.0, "min"), (0.1, "s"), (1e-4, "ms"), (0.0, "us"))
+    unit = next(name for least, name in steps if high_s >= least)
+    low, high = (f"{end / _TIME[unit]:#.3g}".rstrip(".") for end in (low_s, high_s))
+    return f"{low} to {high} {unit}"
+
+
 def gibibytes_text(value: float) -> str:
     """A memory size in GiB, with one decimal.
 

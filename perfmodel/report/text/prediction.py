@@ -24,7 +24,16 @@ from perfmodel.spec.models.model import TransformerModel
 from perfmodel.spec.run import RampStage, Run
 from perfmodel.timing.breakdown import Breakdown
 from perfmodel.timing.uncertainty import Estimate
-from perfmodel.units import GIBIBYTE, HOURS_PER_DAY, SECONDS_PER_DAY, gibibytes_text, gpus_text, large_text, seconds_text
+from perfmodel.units import (
+    GIBIBYTE,
+    HOURS_PER_DAY,
+    SECONDS_PER_DAY,
+    gibibytes_text,
+    gpus_text,
+    large_text,
+    seconds_interval_text,
+    seconds_text,
+)
 
 MOST_COLUMNS: Final = 6  # stages side by side in 80 columns
 STAGE_HEADINGS: Final = (DATA.short, "GPUs", "batch", "iteration s", "90 % interval", "MFU %", "tokens/s/GPU", "days")
@@ -93,7 +102,7 @@ def _speed_text(prediction: Prediction, convention: str) -> str:
     which = f"Stage {len(prediction.stages)} of {len(prediction.stages)}: " if len(prediction.stages) > 1 else ""
     rate = f"{float(last.flop_per_s_per_gpu(convention)) / TERA:,.0f} TFLOP/s/GPU"
     mfu = f"MFU {100 * float(last.mfu_in(convention)):.1f} % ({CONVENTION_WORDS[convention]})"
-    time = f"{seconds} an iteration (90 %: {_fixed(low, 2)}-{_fixed(high, 2)} s)"
+    time = f"{seconds} an iteration (90 %: {seconds_interval_text(low, high)})"
     return f"{which}{time}, {mfu}, {rate}, {float(last.tokens_per_s_per_gpu):,.0f} tokens/s/GPU"
 
 
@@ -113,11 +122,11 @@ def _length_text(days: Estimate) -> str:
     """How long a run takes, in the largest unit of which it is one.
 
     >>> _length_text(Estimate(median=12.34, low=11.0, high=14.0)), _length_text(Estimate(median=0.1, low=0.05, high=0.2))
-    ('12.3 days predicted (90 %: 11.0-14.0)', '2.4 hours predicted (90 %: 1.2-4.8)')
+    ('12.3 days predicted (90 %: 11.0 to 14.0)', '2.4 hours predicted (90 %: 1.2 to 4.8)')
     """
     name, unit = next((each for each in UNITS if float(days.median) >= each[1]), UNITS[-1])
     median, low, high = (float(each) / unit for each in (days.median, days.low, days.high))
-    return f"{median:,.1f} {name} predicted (90 %: {_fixed(low, 1)}-{_fixed(high, 1)})"
+    return f"{median:,.1f} {name} predicted (90 %: {_fixed(low, 1)} to {_fixed(high, 1)})"
 
 
 def _days_ends(days: Estimate) -> str:
@@ -156,9 +165,8 @@ def most_memory_bytes(prediction: Prediction) -> float:
 
 
 def description(run: Run) -> Text:
-    """What runs on what, and how; of a mixture of experts how large it is."""
-    size = size_text(run.model)
-    words = [run.cluster.name, run.stack.name, *([size] if size else []), *layout_words(run.layout(run.stages[0]), DEGREES)]
+    """What runs on what, and how."""
+    words = [run.cluster.name, run.stack.name, *layout_words(run.layout(run.stages[0]), DEGREES)]
     if run.fine_tuning is not None:
         from perfmodel.report.text.fine_tuning import tuning_words
 

@@ -118,7 +118,7 @@ def notes(result: WhatIf) -> Iterator[Text]:
     for place, scenario in enumerate(result.scenarios):
         after, called = scenario.stage(result.place).layout.gpus, _called(result, place)
         if after != before and not any(setting.startswith("stages") for setting in scenario.settings):
-            yield Text(f"{called} runs on {after} GPUs, not {before}: --same-gpus would keep them.", style="yellow")
+            yield Text(f"{called} runs on {after:,} GPUs, not {before:,}: --same-gpus would keep them.", style="yellow")
         peaks = [float(each.cluster.gpu.peak(each.precision)) / 1e12 for each in (run, scenario.prediction.run)]
         if peaks[0] != peaks[1]:
             yield Text(f"The MFU of {called} is of a peak of {peaks[1]:,.4g} TFLOP/s, not {peaks[0]:,.4g}.", style="dim")

@@ -1,4 +1,4 @@
-"""Are all parameters of a mixture of experts shown, and those that a token passes, and nothing of that for other models?"""
+"""Are all parameters of a model shown, and of a mixture of experts those that a token passes?"""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from perfmodel.prediction import predict
 from perfmodel.report.json.explanation import explanation_document
 from perfmodel.report.json.prediction import prediction_document
 from perfmodel.report.text.explanation import verdict
-from perfmodel.report.text.prediction import description
+from perfmodel.report.text.prediction import verdict as headline
 from perfmodel.spec.run import Run
 
 SIZE = "46.70B parameters (12.88B active)"
@@ -23,10 +23,10 @@ def run_of(model: str) -> Run:
 
 @pytest.mark.parametrize("model", ["mixtral-8x7b", "llama-3.1-8b"])
 def test_parameters_are_shown(model: str) -> None:
-    """In JSON of every model; those of a mixture under the verdict too, which pages have; by explain likewise."""
+    """In JSON of every model, and in the verdict, which pages have; by explain those of a mixture."""
     run, is_mixture = run_of(model), model == "mixtral-8x7b"
     explained = explanation(run)
-    assert (SIZE in description(run).plain) == is_mixture
+    assert (SIZE in headline(predict(run)).plain) == is_mixture
     assert any(SIZE in line.plain for line in verdict(explained)) == is_mixture
     for document in (prediction_document(predict(run), assumptions=()), explanation_document(explained)):
         sizes = [document["parameters"], document["active_parameters"]]

@@ -52,7 +52,7 @@ def test_days_are_said_with_their_interval() -> None:
     known = predict(read_candidates("nemotron-4-15b")[0].run)
     days = known.total_training_days
     assert days is not None
-    assert f" days predicted (90 %: {float(days.low):.1f}-{float(days.high):.1f}), 13.1 published" in verdict(known).plain
+    assert f" days predicted (90 %: {float(days.low):.1f} to {float(days.high):.1f}), 13.1 published" in verdict(known).plain
     unknown = predict(read_candidates("nemotron-4-15b", ["stages[0].tokens=null"])[0].run)
     assert "predicted" not in verdict(unknown).plain
 

@@ -26,7 +26,7 @@ from perfmodel.report.text.terminal import plain_table, setting_text, titled
 from perfmodel.report.words import SHORT
 from perfmodel.spec.axes import CONTEXT, DATA, TENSOR
 from perfmodel.spec.setup import Setup
-from perfmodel.units import gpus_text, seconds_text
+from perfmodel.units import gpus_text, seconds_interval_text, seconds_text
 
 HOW: Final[Mapping[str, tuple[str, str]]] = {
     PROFILE: (
@@ -69,7 +69,7 @@ def diagnosis_report(found: Diagnosis, following: NextMeasurements, *, every: bo
 def verdict(found: Diagnosis) -> Iterator[Text]:
     """What was measured beside what was predicted, and what explains the difference best."""
     low_s, high_s = (float(each) for each in found.predicted.iteration_time_interval_s)
-    interval = f"{seconds_text(float(found.predicted.iteration_time_s))} (90 % interval {low_s:.4g}-{high_s:.4g})"
+    interval = f"{seconds_text(float(found.predicted.iteration_time_s))} (90 %: {seconds_interval_text(low_s, high_s)})"
     stage = f", stage {found.place + 1} of {len(found.run.stages)}" if len(found.run.stages) > 1 else ""
     yield Text(
         f"{found.run.name}{stage}: measured {found.stated}, an iteration of {seconds_text(found.measured_s)}; "

@@ -15,7 +15,7 @@ from perfmodel.search.option import SizeOption
 from perfmodel.search.plan import Plan, StagePlan
 from perfmodel.search.remedies import Obstacle
 from perfmodel.spec.layout import Layout
-from perfmodel.units import dollars_text, gibibytes_text, gpus_text, seconds_text, share_text
+from perfmodel.units import dollars_text, gibibytes_text, gpus_text, seconds_interval_text, seconds_text, share_text
 
 ROBUST: Final = 0.9  # of the draws
 CHEAP_LOSS: Final = 0.02  # of the time, in one draw of twenty
@@ -71,8 +71,8 @@ def recompute_text(settings: Mapping[str, Any]) -> str:
 
 
 def _outcome(option: SizeOption, last: StagePlan, of_last: str) -> str:
-    low, high = (f"{float(end):#.3g}".rstrip(".") for end in last.prediction.iteration_time_interval_s)
-    words = [f"{seconds_text(option.iteration_time_s)} an iteration{of_last} ({low} to {high})"]
+    ends = seconds_interval_text(*(float(end) for end in last.prediction.iteration_time_interval_s))
+    words = [f"{seconds_text(option.iteration_time_s)} an iteration{of_last} (90 %: {ends})"]
     words.append(f"MFU {100 * float(last.prediction.mfu):.1f} %")
     if option.days:
         words = [f"{days_text(option.calendar_days)} ({days_text(option.days)} of training)", *words]
