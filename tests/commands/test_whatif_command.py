@@ -180,7 +180,7 @@ def test_what_does_not_fit_is_said_first_and_exits_with_1(run: Any) -> None:
 
 def test_another_number_of_gpus_is_said(run: Any) -> None:
     """With what would keep them; not of one that was asked for."""
-    assert "tensor_parallel=4 runs on 1152 GPUs, not 2304: --same-gpus" in run(*ASK, "--set", "tensor_parallel=4").out
+    assert "tensor_parallel=4 runs on 1,152 GPUs, not 2,304: --same-gpus" in run(*ASK, "--set", "tensor_parallel=4").out
     for quiet in (["--set", "tensor_parallel=4", "--same-gpus"], ["--set", "stages[-1].data_parallel=384"]):
         assert "--same-gpus" not in run(*ASK, *quiet).out
 
