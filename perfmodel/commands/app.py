@@ -126,8 +126,8 @@ def _end(error: PerfmodelError) -> NoReturn:
 
 
 def _tell_programs(kind: str, sentence: str, code: int, *, key: str = "") -> None:
-    """The error as JSON on standard output, where --json was asked for: a program reads nothing else."""
-    if "--json" in sys.argv:
+    """The error as JSON on standard output, where --json alone was asked for: a program reads nothing else."""
+    if "--json" in sys.argv and not {"--csv", "--markdown"} & set(sys.argv):
         error = {"kind": kind, "message": sentence, "key": key, "exit_code": code}
         with suppress(PerfmodelError):  # standard output may be what failed
             emit_json({"schema_version": 1, "error": error}, None)

@@ -85,7 +85,7 @@ def compare(
 
     perfmodel compare train.sh train.log --cluster dgx-h100 --figure steps.png
     """
-    from perfmodel.exchange.questions.compared_records import is_log, read_passes, read_record
+    from perfmodel.exchange.questions.compared_records import is_log, read_passes
     from perfmodel.exchange.trace_files import is_trace
 
     form = form_of(output, as_json=as_json, as_csv=as_csv, as_markdown=as_markdown)
@@ -107,11 +107,28 @@ def compare(
         _compare_profile(source, overrides or (), profile, timeline, stage=stage, output=output, form=form)
         return
     _check(timeline, profile, stage)
+    _compare_step(source, overrides or (), record, profile, timeline, every=every, figure=figure, output=output, form=form)
+
+
+def _compare_step(
+    run: RunSource,
+    overrides: Sequence[str],
+    record: Path,
+    profile: Path | None,
+    timeline: Path | None,
+    *,
+    every: bool,
+    figure: Path | None,
+    output: Path | None,
+    form: str,
+) -> None:
+    """Print the measured step of a record beside the prediction, draw both, and lay them on one timeline."""
     from perfmodel import api
     from perfmodel.evidence.steps.step_comparison import compare_step
+    from perfmodel.exchange.questions.compared_records import read_record
     from perfmodel.prediction import predict
 
-    prediction = predict(api.load(source, overrides or ()).without_own_runs)
+    prediction = predict(api.load(run, overrides).without_own_runs)
     from perfmodel.exchange.questions.profiled_runs import profile_step
 
     profiled = None if profile is None else profile_step(profile)

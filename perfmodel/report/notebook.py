@@ -191,6 +191,21 @@ def _(result: HardwarePlans) -> RenderableType:
     return hardware_report(result)
 
 
+@figures_of.register(HardwarePlans)
+def _(result: HardwarePlans) -> Figures:
+    from perfmodel.report.figures.comparison import iterations_figure, memories_figure
+
+    if not result.answers:
+        return {}
+    stages = [option.predictions[-1] for option in result.answers.values()]
+    capacities = [float(option.question.cluster.gpu.memory_bytes) for option in result.answers.values()]
+    labels, model = [*result.answers], next(iter(result.answers.values())).question.model.name
+    return {
+        "iteration": partial(iterations_figure, labels, stages, subtitle=model),
+        "memory": partial(memories_figure, labels, stages, capacities, subtitle=model),
+    }
+
+
 @report_of.register(Diagnosis)
 def _(result: Diagnosis) -> RenderableType:
     return diagnosis_report(result, next_measurements(result))

@@ -95,7 +95,7 @@ def test_the_name_of_the_file_chooses_the_form(run: Any, tmp_path: Path, name: s
         (["validate"], ".json, .csv, .md, .txt or .json.gz would do"),
         (["timeline", RUN], ".json or .json.gz would do"),
         (["measure", RUN], ".json or .json.gz would do"),
-        (["compare", RUN, "record.json"], ".json, .txt or .json.gz would do"),
+        (["compare", RUN, "record.json"], ".json, .csv, .md, .txt or .json.gz would do"),
     ],
     ids=lambda each: each[0],
 )

@@ -97,7 +97,7 @@ def table_of_changes(lines: Sequence[Line], before: Numbers, after: Mapping[str,
 
 def _beside(table: Table, lines: Sequence[Line], before: Numbers, after: Mapping[str, Numbers]) -> None:
     for heading in after:
-        for each in (heading, "diff.", *(["diff. %"] if len(after) == 1 else [])):
+        for each in (heading, "change", *(["change %"] if len(after) == 1 else [])):
             table.add_column(each, justify="right", no_wrap=True)
     for line in lines:
         cells = []

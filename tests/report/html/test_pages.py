@@ -256,7 +256,7 @@ def test_scenarios_stand_beside_the_run(scenarios: Page) -> None:
     assert parsed.said("header").partition("B does not fit in memory: needs")[1]
     head, *rows = parsed.tables["results"][0]
     assert head[0:2] == ["result", "before"]
-    assert head[3] == head[5] == "diff."
+    assert head[3] == head[5] == "change"
     assert [row[0] for row in rows][:2] == ["GPUs", "iteration time, ms"]
     assert parsed.tags["input"] == 4
     assert {"iteration", "memory", "peak-1", "peak-2", "peak-3"} <= set(scenarios.figures)
@@ -266,7 +266,7 @@ def test_runs_stand_beside_each_other(several: Page) -> None:
     """Two of one name are told apart."""
     parsed = parsed_page(several.html)
     head, *rows = parsed.tables["results"][0]
-    assert head == ["result", "Small", "A  Small", "diff.", "B  A 21M-parameter Ne...", "diff."]
+    assert head == ["result", "Small", "A  Small", "change", "B  A 21M-parameter Ne...", "change"]
     assert "3 runs beside each other" in parsed.said("header")
     assert rows
 
@@ -278,7 +278,7 @@ def test_measured_steps_stand_beside_their_prediction(measured: Page) -> None:
     assert "measured (-9.1 %)" in parsed.said("header")
     assert next(each for each in parsed.ids if each in (*TITLES, "measured")) == "measured"
     assert {"measured", "measured-1", "measured-2"} <= set(measured.figures)
-    assert parsed.tables["measured"][0][0][:4] == ["operator", "phase", "pred. ms", "meas. ms"]
+    assert parsed.tables["measured"][0][0][:4] == ["operator", "phase", "predicted ms", "measured ms"]
 
 
 def test_every_step_and_part_has_a_label() -> None:

@@ -119,7 +119,7 @@ def operators_table(comparison: StepComparison, *, every: bool) -> RenderableTyp
     shown = [pair for pair in comparison.operators if pair.kind] if every else list(comparison.largest(MOST))
     others = [pair for pair in comparison.operators if pair.kind and pair not in shown]
     table = operator_table()
-    for heading in ("pred. ms", "meas. ms", "diff.", "share"):
+    for heading in ("predicted ms", "measured ms", "error", "share"):
         table.add_column(heading, justify="right", no_wrap=True)
     whole = comparison.record.iteration_time_s
     for pair in shown:
@@ -157,7 +157,7 @@ def percent_of(pair: ComparedValue) -> str:
 
 def _memory(comparison: StepComparison) -> RenderableType:
     table = plain_table("part")
-    for heading in ("pred. MB", "meas. MB", "diff."):
+    for heading in ("predicted MB", "measured MB", "error"):
         table.add_column(heading, justify="right", no_wrap=True)
     for name, pair in comparison.memory.items():
         if name == "peak_bytes":
@@ -170,7 +170,7 @@ def _memory(comparison: StepComparison) -> RenderableType:
 def _communication(comparison: StepComparison) -> RenderableType:
     several = len({group.pipeline_stage for group in comparison.calls}) > 1
     table = plain_table("collective")
-    for heading in (*(("pipeline stage",) if several else ()), "ranks", "pred. calls", "seen", "pred. MB", "seen"):
+    for heading in (*(("pipeline stage",) if several else ()), "ranks", "predicted calls", "seen", "predicted MB", "seen"):
         table.add_column(heading, justify="right", no_wrap=True)
     for group, calls in comparison.calls.items():
         payload = comparison.payload_bytes[group]
