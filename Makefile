@@ -47,7 +47,7 @@ lint: setup
 
 # The site, from docs/ and from what the code declares; commands on its pages are run. A link that leads nowhere is an error.
 docs: .venv/docs
-	$(BIN)/python -m sphinx --fail-on-warning --keep-going --nitpicky --quiet --jobs $(JOBS) --doctree-dir build/doctrees docs build/site
+	$(BIN)/python -m sphinx --fresh-env --fail-on-warning --keep-going --nitpicky --quiet --jobs $(JOBS) --doctree-dir build/doctrees docs build/site
 
 # The same properties as in `make test` on many more runs and servers, drawn anew each time.
 DEPTH ?= 20

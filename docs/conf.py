@@ -12,6 +12,7 @@ html_title = "perfmodel"
 html_copy_source = False
 html_show_sourcelink = False
 html_show_sphinx = False
+html_show_copyright = False
 html_static_path = ["_static"]
 html_css_files = ["wide_tables.css"]
 smartquotes = False
