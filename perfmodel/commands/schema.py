@@ -18,7 +18,7 @@ RUN = "run"
 
 def schema(
     name: Annotated[
-        str, typer.Argument(metavar="[NAME]", help="run for run files, or a document of this list. Default: the list.")
+        str, typer.Argument(metavar="[NAME]", help="run for run files, or the name of a document. Default: list them.")
     ] = "",
     *,
     output: Annotated[
@@ -37,11 +37,13 @@ def schema(
 
     perfmodel schema predict
     """
-    if not name:
-        check_ending(output, TABLES_OR_JSON)
+    if name:
+        check_ending(output, {".json": "json"})
+        emit_json(_schema(name), output)
+    elif check_ending(output, TABLES_OR_JSON) == "json":
+        emit_json(_names(), output)
+    else:
         emit_table(_list(), output)
-        return
-    emit_json(_schema(name), output)
 
 
 def _schema(name: str) -> dict[str, Any]:
@@ -54,9 +56,14 @@ def _schema(name: str) -> dict[str, Any]:
     return json_schema(name)
 
 
-def _list() -> RenderableType:
+def _names() -> dict[str, str]:
+    """What there are schemas of, by name."""
     from perfmodel.report.json.schemas import document, document_names
+
+    return {RUN: "a run file", **{each: document(each).command for each in document_names()}}
+
+
+def _list() -> RenderableType:
     from perfmodel.report.text.terminal import section
 
-    rows = [(each, document(each).command) for each in document_names()]
-    return section("JSON Schema of", [(RUN, "a run file"), *rows])
+    return section("JSON Schema of", list(_names().items()))

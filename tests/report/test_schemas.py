@@ -69,6 +69,9 @@ def test_the_command_prints_them_and_names_them(run: Any) -> None:
     assert all(name in listed for name in document_names())
     assert json.loads(run("schema", "infer").out) == json_schema("infer")
     assert run("schema", "predct").is_refused(2, "'predct' is not a JSON document; did you mean predict?")
+    assert run("schema", "predict", "-o", "keys.csv").is_refused(
+        2, "ends in .csv, which is no format here; .json or .json.gz would do"
+    )
 
 
 def test_records_of_measured_steps_are_what_their_schema_says() -> None:

@@ -76,7 +76,7 @@ def document_names() -> tuple[str, ...]:
 def document(name: str) -> DocumentDeclaration:
     """The declaration of one document. Errors: InputError for an unknown name."""
     if name not in document_names():
-        raise InputError(f"{shown(name)} is not a JSON document; {did_you_mean(name, document_names())}")
+        raise InputError(f"{shown(name)} is not a JSON document; {did_you_mean(name, ('run', *document_names()))}")
     own, shared = (read_mapping(FOLDER / f"{each}.yaml") for each in (name, SHARED))
     known = shared["definitions"] | own.get("definitions", {})
     keys = tuple(_keys(own["keys"], known))
