@@ -25,6 +25,7 @@ from perfmodel.spec.layout import ProcessGroup
 from perfmodel.spec.models.layer_kinds import LayerKind
 from perfmodel.spec.models.layer_parts import described
 from perfmodel.spec.phases import FORWARD
+from perfmodel.spec.precision import operand_bytes
 from perfmodel.spec.serving import ServingSetup
 from perfmodel.spec.serving_formats import WIDE, WIDE_BYTES
 
@@ -171,7 +172,8 @@ class _PassOperators:
             yield from self._norms(f"{called}.attention", declared, self.own.rows, self._normed_width(kind))
             yield from self._linears(declared, self.own.rows)
             yield from self._core(kind, f"{called}.attention")
-            yield from self._all_reduce(f"{called}.attention.all_reduce")
+            if self.model.parallel_residual == "none" or kind.feed_forward == "none":  # else it is added to that of the MLP
+                yield from self._all_reduce(f"{called}.attention.all_reduce", self.own.rows, setup.attention_tensor)
         if kind.feed_forward != "none":
             declared = next(of_mlp)
             yield from self._norms(f"{called}.mlp", declared, self.tokens.rows, 0.0)
@@ -266,7 +268,8 @@ class _PassOperators:
         copies = rows * mixture.experts_per_token / self.setup.expert_parallel
         scores = FP32_BYTES * rows * mixture.experts
         yield self._moved(f"{name}.route", Role.ROUTER, 2 * scores, kernels=ROUTER_KERNELS, kernel="route")
-        moved = MOVES * 2 * WIDE_BYTES * copies * model.hidden_size
+        operand = operand_bytes(self.setup.circuits)  # of a copy that a product reads; its result is in 16 bits
+        moved = ((operand + WIDE_BYTES) * copies + MOVES * WIDE_BYTES * rows) * model.hidden_size
         yield self._moved(f"{name}.permute", Role.PERMUTE, moved, kernels=MOVES, kernel="permute")
         moved = passes * WIDE_BYTES * copies * mixture.ffn_hidden_size / self.setup.expert_tensor
         yield self._moved(f"{name}.activation", Role.EXPERT_ACTIVATION, moved, kernel=model.activation)
@@ -295,10 +298,17 @@ class _PassOperators:
     def _moved(self, name: str, role: Role, moved_bytes: Numeric, *, kernels: int = 1, kernel: str) -> MemoryBound:
         return MemoryBound(name=name, role=role, moved_bytes=moved_bytes, kernels=kernels, kernel=kernel)
 
-    def _all_reduce(self, name: str) -> Iterator[Collective]:
-        """Partial sums of the stream of all rows. Data-parallel attention gathers and scatters as many bytes instead."""
-        if self.tensor > 1:
-            yield Collective(name=name, kind="all_reduce", payload_bytes=self.stream_bytes, group=self.group)
+    def _all_reduce(self, name: str, rows: Numeric | None = None, ranks: int = 0) -> Iterator[Collective]:
+        """Partial sums of the stream of some rows, or of all, over ranks that split a sequence, or all.
+
+        Where attention is data-parallel, rows of all replicas are gathered for the rest of a layer and scattered after it, as
+        many bytes as one all-reduce over all ranks; that of attention is over the ranks of a replica, and none for one.
+        """
+        rows, ranks = self.tokens.rows if rows is None else rows, ranks or self.tensor
+        if ranks > 1:
+            group = replace(self.group, ranks=ranks)
+            payload = WIDE_BYTES * rows * self.model.hidden_size
+            yield Collective(name=name, kind="all_reduce", payload_bytes=payload, group=group)
 
 
 def is_narrow(setup: ServingSetup, component: Component) -> bool:

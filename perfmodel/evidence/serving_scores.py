@@ -15,7 +15,7 @@ from perfmodel.evidence.serving_rows import MeasuredServing
 from perfmodel.serving.intervals import value_uncertainty
 from perfmodel.serving.law import ServedLoad
 from perfmodel.serving.measurements import Workload, measured_value, workload_load
-from perfmodel.spec.evidence.run_evidence import Discrepancy
+from perfmodel.spec.evidence.run_evidence import POOLED, Discrepancy
 from perfmodel.spec.serving_evidence import ServingEvidence, cell_name, model_class
 from perfmodel.spec.serving_loads import CLOSED, E2E, OFFLINE, REQUESTS, TOKENS, TPOT, TTFT
 
@@ -100,7 +100,7 @@ def compare_serving(rows: Sequence[MeasuredServing], evidence: ServingEvidence) 
         yield _compared(row, row.metric, row.value, loads, evidence)
     for metrics in runs.values():
         if TTFT in metrics and TPOT in metrics and E2E not in metrics and (work := metrics[TTFT].workload) is not None:
-            value = metrics[TTFT].value + (float(work.request.output_tokens) - 1.0) * metrics[TPOT].value
+            value = metrics[TTFT].value + (float(np.asarray(work.latency_tokens)) - 1.0) * metrics[TPOT].value
             yield _compared(metrics[TTFT], E2E, value, loads, evidence)
 
 
@@ -180,17 +180,20 @@ def _summary(rows: Sequence[ServingComparison]) -> ServingErrors:
 def estimated_cells(comparisons: Sequence[ServingComparison], *, without: str = "") -> dict[str, tuple[float, int, int]]:
     """The discrepancy of each cell that has scored rows, of all sources but `without`: half width, rows, sources.
 
-    It is the least half width with which 90 % of the rows lie in their intervals; a cell of few rows has none of its own.
+    It is the least half width with which 90 % of the rows lie in their intervals; a cell of few rows has none of its own, but
+    that of its metric, of both classes of models, or of all metrics (spec/serving_evidence.py).
     """
     scored = [each for each in comparisons if each.is_scored and each.measured.source != without]
     cells: dict[str, list[ServingComparison]] = {}
     for each in scored:
         cells.setdefault(each.cell, []).append(each)
         cells.setdefault(cell_name(each.metric, each.models), []).append(each)
+        cells.setdefault(cell_name(each.metric, POOLED), []).append(each)
+        cells.setdefault(cell_name(POOLED, each.models), []).append(each)
     return {
         name: (round(_half_width(rows), 3), len(rows), len({each.measured.source for each in rows}))
         for name, rows in cells.items()
-        if len(rows) >= FEWEST_ROWS or name == cell_name(rows[0].metric, rows[0].models)
+        if len(rows) >= FEWEST_ROWS or name == cell_name(POOLED, rows[0].models)
     }
 
 

@@ -16,30 +16,41 @@ from perfmodel.spec.evidence.run_evidence import Discrepancy
 from perfmodel.spec.fields import Numeric, anywhere
 from perfmodel.spec.serving import ServingSetup
 from perfmodel.spec.serving_loads import DECODE, E2E, REQUESTS, TOKENS, TPOT, TTFT
-from perfmodel.timing.forward_pass import PassTime
+from perfmodel.timing.forward_pass import OF_EXPERTS, PassTime
 from perfmodel.timing.uncertainty import Uncertainty, uncertainty
 
 
 def part_spreads(setup: ServingSetup) -> dict[str, dict[str, Numeric]]:
-    """By part of a pass, the key paths of the uncertain numbers that time it and their spreads."""
+    """By part of a pass, the key paths of the uncertain numbers that time it and their spreads.
+
+    A part that has one of OF_EXPERTS is the products of all but experts, those of experts apart.
+    """
     profile, law = setup.profile, setup.weights.law
     products, attention = profile.small_product(law), profile.attention_over(setup.cache.law)
     large = setup.cluster.gpu.matmul(setup.circuits)
+    circuits = {f"cluster.gpu.kernels.matmul.{setup.circuits}.efficiency": large.spread.get("efficiency", 0.0)}
     reduce = profile.all_reduce.get(str(setup.tensor_parallel))
     found = {
         "weights_s": {f"serving.small_products.{law}.efficiency": products.spread.get("efficiency", 0.0)},
-        "compute_s": {
-            f"cluster.gpu.kernels.matmul.{setup.circuits}.efficiency": large.spread.get("efficiency", 0.0),
-            f"serving.small_products.{law}.computing": products.spread.get("computing", 0.0),
-        },
+        "compute_s": circuits | {f"serving.small_products.{law}.computing": products.spread.get("computing", 0.0)},
         "cache_s": {f"serving.cached_attention.{setup.cache.law}.efficiency": attention.spread.get("efficiency", 0.0)},
         "kernels_s": {"serving.small_kernel_s": profile.spread.get("small_kernel_s", 0.0)},
         "host_s": {"engine.host.step_s": setup.engine.host.spread.get("step_s", 0.0)},
     }
+    if setup.model.mixture is not None:
+        path, experts = f"serving.expert_products.{law}", profile.expert_product(law)
+        found["expert_weights_s"] = {f"{path}.efficiency": experts.spread.get("efficiency", 0.0)}
+        found["expert_compute_s"] = circuits | {f"{path}.computing": experts.spread.get("computing", 0.0)}
     if reduce is not None:
         path = f"serving.all_reduce.{setup.tensor_parallel}.latency_s"
         found["messages_s"] = {path: reduce.spread.get("latency_s", 0.0)}
     return found
+
+
+def _part_s(whole: PassTime, part: str) -> Numeric:
+    """The seconds that numbers of a part time."""
+    seconds: Numeric = getattr(whole, part)
+    return seconds - getattr(whole, OF_EXPERTS[part]) if part in OF_EXPERTS else seconds
 
 
 def value_uncertainty(
@@ -61,8 +72,8 @@ def value_uncertainty(
     moved: dict[str, tuple[Numeric, Numeric]] = {}  # key path: the share of the value that the number times, and its spread
     if whole is not None:
         for part, numbers in part_spreads(setup).items():
-            share = (1.0 - of_requests) * getattr(whole, part) / whole.total_s
-            moved |= {path: (share, spread) for path, spread in numbers.items()}
+            share = (1.0 - of_requests) * _part_s(whole, part) / whole.total_s
+            moved |= {path: (moved.get(path, (0.0,))[0] + share, spread) for path, spread in numbers.items()}
     if anywhere(np.asarray(request_s) > 0):
         moved["engine.host.request_s"] = (of_requests, setup.engine.host.spread.get("request_s", 0.0))
     times = [seconds]

@@ -30,7 +30,11 @@ GIB = 2.0**30
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
-    """One load: its kind (spec/serving_loads.py), clients or sequences where they are stated, replicas beside each other."""
+    """One load: its kind (spec/serving_loads.py), clients or sequences where they are stated, replicas beside each other.
+
+    Of an offline run, `requests` are those that there are in all. `stated_output_tokens` are those whose end-to-end latency is
+    meant, where lengths in `request` are shorter means; 0 for these.
+    """
 
     setup: ServingSetup
     request: Request
@@ -38,14 +42,21 @@ class Workload:
     concurrency: float | None = None
     replicas: float = 1.0
     waves: float = np.inf
+    requests: float = np.inf
     length_spread: float = 1.0
+    stated_output_tokens: float = 0.0
+
+    @property
+    def latency_tokens(self) -> Numeric:
+        """Tokens of the answer whose end-to-end latency is meant."""
+        return self.stated_output_tokens or self.request.output_tokens
 
 
 def workload_load(work: Workload) -> ServedLoad:
     """What the clients of one replica see."""
     most = most_running(work.setup, work.request)
     clients = most if work.concurrency is None or work.kind in (OFFLINE, POISSON) else work.concurrency / work.replicas
-    clients = np.maximum(clients, 1.0)
+    clients = np.clip(clients, 1.0, np.maximum(work.requests / work.replicas, 1.0))
     if work.kind == STATIC:
         return static_batch(work.setup, work.request, clients)
     if work.kind == SATURATED:
@@ -57,17 +68,33 @@ def workload_load(work: Workload) -> ServedLoad:
 
 def measured_value(work: Workload, load: ServedLoad, metric: str) -> Numeric:
     """The number that a metric of this load would be."""
-    tokens_per_s = load.tokens_per_s * work.replicas
+    tokens_per_s = load.tokens_per_s * work.replicas * full_share(work, load)
     values: dict[str, Numeric] = {
         TTFT: load.ttft_s,
         TPOT: load.tpot_s,
-        E2E: load.e2e_s,
+        E2E: load.ttft_s + (work.latency_tokens - 1.0) * load.tpot_s,
         TOKENS: tokens_per_s,
         REQUESTS: tokens_per_s / load.output_tokens,
         DECODE: load.decode.total_s,
         MEMORY: _peak_gib(work, load),
     }
     return values[metric]
+
+
+def full_share(work: Workload, load: ServedLoad) -> Numeric:
+    """What of the throughput of a full server an offline run of N requests has: (N/B * E(B)) / (n * E(B) + E(N - n*B)).
+
+    B at once, each as long as the others, take n = floor(N/B) rounds of E(B), and the rest a shorter one that fills the server
+    in part. Without an end, 1.
+    """
+    number = work.requests / work.replicas
+    if work.kind != OFFLINE or np.isinf(number):
+        return 1.0
+    rounds = np.floor(number / load.running)
+    rest = number - rounds * load.running
+    last = served_load(work.setup, work.request, np.maximum(rest, 1.0), online=False, length_spread=work.length_spread)
+    whole_s = rounds * load.e2e_s + np.where(rest > 0, last.e2e_s, 0.0)
+    return number / load.running * load.e2e_s / whole_s
 
 
 def _peak_gib(work: Workload, load: ServedLoad) -> Numeric:

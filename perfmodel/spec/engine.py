@@ -95,6 +95,7 @@ class Engine(Spec):
     schedule: EngineSchedule = part(EngineSchedule)
     host: EngineHost = part(EngineHost)
     custom_all_reduce: bool = flag()
+    cast_s: Numeric = number("s", default=0.0)  # of a kernel of its own that brings rows into 8 bits, before each product
     small_gpus: SmallGpus | None = part(SmallGpus, optional=True, default=None)
 
     def on(self, memory_bytes: Numeric) -> Engine:

@@ -35,9 +35,10 @@ class ServingEvidence(Spec):
     cells: Mapping[str, tuple[float, ...]] = grid(*FIGURES)
 
     def discrepancy(self, metric: str, models: str, load: str) -> Discrepancy:
-        """That of a cell, or of the metric under all loads where its cell is not known; none where neither is."""
+        """That of a cell; where it is not known, of its metric under all loads, of all models, or of all metrics; else none."""
         cell, pool = cell_name(metric, models, load), cell_name(metric, models)
-        known = cell in self.cells
-        figures = self.cells.get(cell, self.cells.get(pool, ()))
+        wider = (cell, pool, cell_name(metric, POOLED), cell_name(POOLED, models))
+        figures = next((self.cells[name] for name in wider if name in self.cells), ())
         half_width, rows, sources = figures or (0.0, 0.0, 0.0)
-        return Discrepancy(cell=cell, pool=pool, pooled=not known, half_width=half_width, rows=rows, sources=sources)
+        pooled = cell not in self.cells
+        return Discrepancy(cell=cell, pool=pool, pooled=pooled, half_width=half_width, rows=rows, sources=sources)

@@ -24,6 +24,7 @@ from perfmodel.timing.kernels import matmul_bytes, plain_matmul_time_s
 
 SIMILAR: Final = 2.0**0.5  # times reading: beyond it, computing is what takes the time
 PARTS: Final = ("weights_s", "compute_s", "cache_s", "kernels_s", "messages_s", "host_s")
+OF_EXPERTS: Final = {"weights_s": "expert_weights_s", "compute_s": "expert_compute_s"}  # what of a part is theirs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +37,8 @@ class PassTime:
     kernels_s    norms, activations, moving tokens, sampling
     messages_s   all-reduces and gathers
     host_s       between passes, and launches that no graph has
+
+    `expert_weights_s` and `expert_compute_s` are what of the first two is products of experts, whose numbers are others.
     """
 
     weights_s: Numeric = 0.0
@@ -44,6 +47,8 @@ class PassTime:
     kernels_s: Numeric = 0.0
     messages_s: Numeric = 0.0
     host_s: Numeric = 0.0
+    expert_weights_s: Numeric = 0.0
+    expert_compute_s: Numeric = 0.0
 
     @property
     def total_s(self) -> Numeric:
@@ -65,7 +70,7 @@ def mixed(terms: Iterable[tuple[Numeric, PassTime]]) -> PassTime:
             total = total + number * getattr(each, name)
         return total
 
-    return PassTime(**{name: part_of(name) for name in PARTS})
+    return PassTime(**{name: part_of(name) for name in (*PARTS, *OF_EXPERTS.values())})
 
 
 def streamed(cycle: PassTime, floor_s: Numeric) -> PassTime:
@@ -75,7 +80,7 @@ def streamed(cycle: PassTime, floor_s: Numeric) -> PassTime:
 
 def pass_time(setup: ServingSetup, tokens: ForwardPass, *, host: bool = True) -> PassTime:
     """The pass in its parts; without the host where it rides in another one."""
-    sums: dict[str, Numeric] = dict.fromkeys(PARTS, 0.0)
+    sums: dict[str, Numeric] = dict.fromkeys((*PARTS, *OF_EXPERTS.values()), 0.0)
     kernels: Numeric = 0.0
     operators: Numeric = 0.0
     known: dict[Hashable, tuple[Numeric, Numeric]] = {}  # layers of other kinds have many products alike
@@ -99,8 +104,8 @@ def pass_time(setup: ServingSetup, tokens: ForwardPass, *, host: bool = True) ->
 def operator_time_s(operator: ServedOperator, setup: ServingSetup) -> Numeric:
     """Time [s] of one execution of an operator of a pass."""
     total: Numeric = 0.0
-    for seconds in _parts_of(operator, setup, {}).values():
-        total = total + seconds
+    for part, seconds in _parts_of(operator, setup, {}).items():
+        total = total + seconds if part in PARTS else total  # the others say what of these is of experts
     return total
 
 
@@ -113,8 +118,7 @@ def _parts_of(
             shape = _shape(operator)
             if shape not in known:
                 known[shape] = product_time_s(operator, setup)
-            seconds, computed = known[shape]
-            return {"weights_s": np.where(computed, 0.0, seconds), "compute_s": np.where(computed, seconds, 0.0)}
+            return _product_parts(operator, *known[shape])
         case CachedAttention():
             return {"cache_s": cached_attention_time_s(operator, setup)}
         case FusedAttention():
@@ -123,6 +127,13 @@ def _parts_of(
             return {"kernels_s": small_kernel_time_s(operator, setup)}
         case Collective():
             return {"messages_s": message_time_s(operator, setup)}
+
+
+def _product_parts(product: ServedProduct, seconds: Numeric, computed: Numeric) -> Mapping[str, Numeric]:
+    """The time of a product by what bounds it, and what of that is of experts."""
+    parts = {"weights_s": np.where(computed, 0.0, seconds), "compute_s": np.where(computed, seconds, 0.0)}
+    of_experts = {OF_EXPERTS[part]: taken for part, taken in parts.items()} if product.role in EXPERT_PRODUCTS else {}
+    return parts | of_experts
 
 
 def _shape(product: ServedProduct) -> Hashable:
@@ -145,11 +156,12 @@ def product_time_s(product: ServedProduct, setup: ServingSetup) -> tuple[Numeric
     ratio = product.read_bytes / matmul_bytes(product)
     large = gpu.matmul(product.precision)
     efficiency = small.efficiency / ratio
+    cast_s = setup.engine.cast_s if product.precision == "fp8" else 0.0
     known = with_numbers(
         large,
         {
             "efficiency": large.efficiency * small.computing,
-            "fixed_s": small.fixed_s,
+            "fixed_s": small.fixed_s + cast_s,
             "memory_efficiency": efficiency,
             "cached_share": 0.0,
             "padding_weight": 0.0 if of_experts else large.padding_weight,
@@ -158,7 +170,7 @@ def product_time_s(product: ServedProduct, setup: ServingSetup) -> tuple[Numeric
     )
     seconds = plain_matmul_time_s(product, known, gpu=gpu, compute_scale=setup.cluster.compute_scale)
     read_s = product.read_bytes / (small.efficiency * gpu.memory_bandwidth_bytes_per_s)
-    return seconds + small.each_s * product.batch, (seconds - small.fixed_s) > SIMILAR * read_s
+    return seconds + small.each_s * product.batch, (seconds - small.fixed_s - cast_s) > SIMILAR * read_s
 
 
 def cached_attention_time_s(attention: CachedAttention, setup: ServingSetup) -> Numeric:

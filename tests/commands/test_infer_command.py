@@ -156,3 +156,41 @@ def test_scores_without_a_source_take_the_priors_of_its_engine(tmp_path: Path) -
         for more in ((), ("--leave-source-out",))
     )
     assert without < with_it
+
+
+def table_of(tmp_path: Path, **cells: str) -> dict[str, float]:
+    """What is predicted of one row whose cells are changed, by metric."""
+    names = HEADER.split(",")
+    row = dict(zip(names, ROW.format(metric="tpot_s", value="0.01", notes="").split(","), strict=True)) | cells
+    table = tmp_path / "serving.csv"
+    table.write_text(f"{HEADER}\n{','.join(row[name] for name in names)}\n")
+    document = json.loads(ran("validate", str(table), "--json")[1])
+    return {each["metric"]: each["predicted"] for each in document["rows"] if each["scored"]}
+
+
+def test_lengths_and_settings_are_those_of_a_source(tmp_path: Path) -> None:
+    """InferenceX: lengths of 90 % on average, answers of TensorRT-LLM that many processes write; speculation is not scored."""
+    plain, shorter = (table_of(tmp_path, source=name, metric="ttft_s", isl="8192") for name in ("a lab", "InferenceX dump"))
+    assert 0.85 < shorter["ttft_s"] / plain["ttft_s"] < 0.95
+    many = {
+        "engine": "trtllm",
+        "engine_version": "1.2",
+        "concurrency": "512",
+        "gpus": "8",
+        "tensor_parallel": "8",
+        "weights": "fp8",
+    }
+    plain, several = (table_of(tmp_path, source=name, **many) for name in ("a lab", "InferenceX dump"))
+    assert several["tpot_s"] < 0.9 * plain["tpot_s"]
+    assert not table_of(tmp_path, engine="trtllm", engine_version="1.2.0rc6.post3")
+
+
+def test_offline_runs_and_mixtures_are_those_of_their_source(tmp_path: Path) -> None:
+    """TensorRT-LLM's tables: 1,500 requests of 2,048 + 2,048 tokens, and mixtures whole on each GPU."""
+    queued = {"load": "all requests queued at once", "metric": "tokens_per_s", "isl": "2048", "osl": "2048", "engine": "trtllm"}
+    docs = "TensorRT-LLM docs perf-overview v1.0 (NVIDIA)"
+    few, endless = (table_of(tmp_path, source=name, weights="fp8", **queued)["tokens_per_s"] for name in (docs, "a lab"))
+    assert few < endless
+    mixture = queued | {"model": "Qwen/Qwen3-235B-A22B", "gpus": "8", "tensor_parallel": "8", "weights": "fp8", "isl": "128"}
+    whole, split = (table_of(tmp_path, source=name, **mixture)["tokens_per_s"] for name in (docs, "a lab"))
+    assert whole > split

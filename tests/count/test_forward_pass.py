@@ -10,10 +10,11 @@ import pytest
 
 from perfmodel.count.flops import model_flop_per_token
 from perfmodel.count.forward_pass import CachedAttention, ForwardPass, ServedProduct, cache_bytes_per_token, forward_operators
-from perfmodel.count.operators import Collective, FusedAttention
+from perfmodel.count.operators import Collective, FusedAttention, MemoryBound
 from perfmodel.count.parameters import parameter_count
 from perfmodel.count.roles import EXPERT_PRODUCTS, Role
 from perfmodel.exchange.questions.served_models import serving_setup
+from perfmodel.exchange.tables.serving_models import named_served_model
 from perfmodel.spec.serving import ServingSetup
 
 
@@ -113,3 +114,39 @@ def test_many_loads_broadcast_like_one() -> None:
     for place, number in enumerate(numbers):
         alone = [each.read_bytes for each in products(setup, ForwardPass(sequences=number, context=100))]
         assert [float(np.asarray(each)[place]) for each in together] == [float(each) for each in alone]
+
+
+def test_replicas_of_attention_send_nothing_after_it() -> None:
+    """Each GPU has whole sequences: one exchange a layer, for the experts; two replicas of four GPUs reduce among four."""
+
+    def payloads(replicas: int) -> dict[str, tuple[float, float]]:
+        setup = serving_setup(
+            "qwen3-235b-a22b", gpu="h200-sxm-141gb", precision="fp8", tensor_parallel=8, attention_replicas=replicas
+        )
+        calls = [
+            each for each in forward_operators(setup, ForwardPass(sequences=64, context=100)) if isinstance(each, Collective)
+        ]
+        return {each.name: (float(each.payload_bytes), float(each.group.ranks)) for each in calls if each.kind == "all_reduce"}
+
+    stream = 2.0 * 64 * 4096
+    assert payloads(1)["layer.attention.all_reduce"] == (stream, 8)
+    assert payloads(2)["layer.attention.all_reduce"] == (stream / 2, 4)
+    assert "layer.attention.all_reduce" not in payloads(8)
+    assert payloads(8)["layer.mlp.all_reduce"] == (stream, 8)
+
+
+def test_attention_beside_an_mlp_is_summed_with_it() -> None:
+    """Falcon's layers send once."""
+    setup = serving_setup(named_served_model("tiiuae/falcon-40b"), gpu="h100-sxm-80gb", tensor_parallel=4)
+    calls = [each for each in forward_operators(setup, ForwardPass(sequences=8, context=100)) if isinstance(each, Collective)]
+    assert sorted(each.name for each in calls) == ["embedding.all_reduce", "head.gather", "layer.mlp.all_reduce"]
+
+
+def test_copies_of_tokens_are_written_as_operands_and_read_as_results() -> None:
+    """R*k copies of h numbers in the format of the products and in 16 bits, R rows read and written once."""
+    for precision, operand in (("bf16", 2.0), ("fp8", 1.0)):
+        setup = serving_setup("qwen3-30b-a3b", gpu="h100-sxm-80gb", precision=precision)
+        operators = forward_operators(setup, ForwardPass(sequences=10, context=100))
+        (moved,) = [each for each in operators if each.name.endswith(".permute")]
+        assert isinstance(moved, MemoryBound)
+        assert moved.moved_bytes == 2048 * (80 * (operand + 2.0) + 2 * 2.0 * 10)

@@ -80,9 +80,13 @@ def test_a_source_is_scored_with_the_errors_of_others() -> None:
 
 
 def test_few_rows_have_no_discrepancy_of_their_own() -> None:
-    """A cell of few rows takes that of the metric under all loads."""
-    cells = estimated_cells(off_by([0.1] * 5))
-    assert list(cells) == ["tpot_s/dense/any"]
+    """A metric of few rows takes that of other models, and a metric that nobody else has that of all metrics."""
+    assert list(estimated_cells(off_by([0.1] * 5))) == ["any/dense/any"]
+    others = ServingEvidence(
+        name="others", cells={"ttft_s/any/any": (1.2, 50, 2), "any/dense/any": (0.4, 90, 3), "e2e_s/dense/any": (0.1, 40, 2)}
+    )
+    found = {metric: others.discrepancy(metric, "dense", CLOSED).half_width for metric in (TTFT, TPOT, E2E)}
+    assert found == {TTFT: 1.2, TPOT: 0.4, E2E: 0.1}
 
 
 def test_a_full_server_is_asked_for_as_many_as_fit() -> None:
@@ -91,3 +95,27 @@ def test_a_full_server_is_asked_for_as_many_as_fit() -> None:
     load = workload_load(full)
     assert load.running > 200
     assert measured_value(full, load, TOKENS) == pytest.approx(4 * load.tokens_per_s)
+
+
+def test_a_run_of_few_requests_does_not_fill_a_server() -> None:
+    """Fewer requests than fit are one round of all; a whole number of rounds is a full server; the rest lasts longer."""
+    most = float(np.asarray(workload_load(Workload(setup=WORK.setup, request=WORK.request, kind=OFFLINE)).running))
+
+    def rate(requests: float) -> tuple[float, float]:
+        work = Workload(setup=WORK.setup, request=WORK.request, kind=OFFLINE, requests=requests)
+        load = workload_load(work)
+        return float(np.asarray(load.running)), float(np.asarray(measured_value(work, load, TOKENS)))
+
+    endless = rate(float("inf"))[1]
+    assert rate(most / 2)[0] == pytest.approx(most / 2)
+    assert rate(most / 2)[1] < endless
+    assert rate(3 * most)[1] == pytest.approx(endless)
+    assert rate(3 * most + 1)[1] < endless
+
+
+def test_end_to_end_latency_is_that_of_the_stated_answer() -> None:
+    """TTFT + (O - 1) * TPOT with the O that is stated, where answers are shorter on average."""
+    shorter = Request(input_tokens=900.0, output_tokens=450.0)
+    work = Workload(setup=WORK.setup, request=shorter, kind=CLOSED, concurrency=8.0, stated_output_tokens=500.0)
+    load = workload_load(work)
+    assert measured_value(work, load, E2E) == pytest.approx(float(load.ttft_s + 499 * load.tpot_s))

@@ -83,3 +83,15 @@ def test_without_uncertain_numbers_or_discrepancy_there_is_no_interval() -> None
     fewer = value_uncertainty(sure, load, load.e2e_s, E2E, NO_DISCREPANCY)
     kernels = float(known.half_widths_s["serving.small_kernel_s"])
     assert sum(float(half_s) ** 2 for half_s in fewer.half_widths_s.values()) == pytest.approx(squares - kernels**2)
+
+
+def test_experts_are_as_sure_as_their_own_numbers() -> None:
+    """The spread of their kernels, 40 % of those with many rows, is in the interval of a mixture."""
+    mixture = serving_setup("qwen3-30b-a3b", gpu="h100-sxm-80gb", engine="vllm", precision="fp8")
+    load = served_load(mixture, Request(input_tokens=4000, output_tokens=100), 256.0)
+    known = value_uncertainty(mixture, load, load.e2e_s, E2E, NO_DISCREPANCY)
+    share = float(load.cycle.expert_compute_s / load.cycle.total_s) * (1.0 - mixture.engine.host.request_s / float(load.e2e_s))
+    spread = 0.4
+    half_s = float(load.e2e_s) * share * (spread + spread / (1.0 + spread)) / 2.0
+    assert share > 0.1
+    assert float(known.half_widths_s["serving.expert_products.fp8.computing"]) == pytest.approx(half_s)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -92,3 +93,22 @@ def test_streaming_bounds_many_fast_passes() -> None:
     found = pass_time(llama(), ForwardPass(sequences=8, context=1000))
     assert streamed(found, 1.0).total_s == pytest.approx(1.0)
     assert streamed(found, 1e-6).total_s == found.total_s
+
+
+def test_a_kernel_that_casts_rows_is_added_to_products_of_8_bits_alone() -> None:
+    """TensorRT-LLM of 2024 starts one before each of them; wide products and the head have none."""
+    times = {}
+    for precision in ("fp8", "bf16"):
+        old = serving_setup("llama-3.1-8b", gpu="h100-sxm-80gb", engine="trtllm-2024", precision=precision)
+        without = replace(old, engine=with_numbers(old.engine, {"cast_s": 0.0}))
+        few = ForwardPass(sequences=4, context=100)
+        times[precision] = float(pass_time(old, few).total_s - pass_time(without, few).total_s) / float(old.engine.cast_s)
+    assert times == {"fp8": pytest.approx(4 * 32), "bf16": 0.0}
+
+
+def test_products_of_experts_are_told_apart() -> None:
+    """Part of what is bound by weights or by compute; none in a dense model."""
+    for model, has_experts in (("qwen3-30b-a3b", True), ("llama-3.1-8b", False)):
+        taken = pass_time(serving_setup(model, gpu="h100-sxm-80gb"), ForwardPass(sequences=16, context=1000))
+        assert (0 < float(taken.expert_weights_s) < float(taken.weights_s)) is has_experts
+        assert float(taken.expert_compute_s) <= float(taken.compute_s)

@@ -53,6 +53,8 @@ def _mapping(cells: dict[str, str]) -> dict[str, Any]:
         "norm": "rmsnorm" if gated else "layernorm",
         "tied_embeddings": cells["tied"].lower() == "true",
     }
+    if cells["parallel"]:
+        model["parallel_residual"] = cells["parallel"]
     if cells["experts"]:
         experts = {"experts": int(cells["experts"]), "experts_per_token": int(cells["top_k"] or 8)}
         model["mixture"] = experts | {"ffn_hidden_size": int(cells["moe_ffn"] or cells["ffn"])}

@@ -19,7 +19,7 @@ from perfmodel.exchange.tables.serving_models import named_served_model
 from perfmodel.serving.measurements import Workload
 from perfmodel.spec.evidence.spread import with_numbers
 from perfmodel.spec.serving import Request, ServingSetup
-from perfmodel.spec.serving_loads import CLOSED, METRICS
+from perfmodel.spec.serving_loads import CLOSED, METRICS, OFFLINE
 from perfmodel.units import parse_quantity
 
 SERVING_COLUMNS: Final = (
@@ -89,50 +89,76 @@ def _workload(cells: Mapping[str, str], kind: str, requests: float | None, *, wi
     replicas = max(int(_number(cells, "data_parallel_attention") or 1), 1)
     if tensor % replicas:  # a table may state what one replica of attention is split over
         tensor *= replicas
-    spread = EXPERTS.search(cells["notes"])
+    described, spread = named_served_model(cells["model"]), EXPERTS.search(cells["notes"])
+    experts = int(spread.group(2)) if spread and int(spread.group(1)) * int(spread.group(2)) == tensor else 1
+    if described.mixture is not None and _lies_whole(cells):
+        replicas, experts = tensor, tensor
     setup = _setup(
         cells["model"],
         gpu=words["gpus"].get(cells["gpu"], cells["gpu"]),
         engine=engine,
-        unlearned=cells["source"] if without_own else "",
+        source=cells["source"],
+        without_own=without_own,
         precision=weights,
         kv_precision=cells["kv"] or _cache(cells),
         tensor_parallel=tensor,
         attention_replicas=replicas,
-        expert_parallel=int(spread.group(2)) if spread and int(spread.group(1)) * int(spread.group(2)) == tensor else 1,
+        expert_parallel=experts,
     )
     if setup.model.mixture is None and setup.expert_parallel > 1:
         raise InputError("a dense model has no experts to spread", key="notes")
+    lengths = _lengths(cells)
     inputs = _number(cells, "isl") or float(words["usual_input_tokens"])
     return Workload(
         setup=setup,
-        request=Request(input_tokens=inputs, output_tokens=_number(cells, "osl") or 1.0),
+        request=_request(inputs, _number(cells, "osl") or 1.0, mean=float(lengths.get("mean", 1.0))),
         kind=kind,
         concurrency=_number(cells, "concurrency") or requests,
         replicas=max(gpus / tensor, 1.0),
         waves=float(words["waves"]["value"]) if kind == CLOSED else float("inf"),
-        length_spread=_length_spread(cells),
+        requests=_requests(cells) if kind == OFFLINE else float("inf"),
+        length_spread=float(lengths["value"]),
+        stated_output_tokens=_number(cells, "osl") or 1.0,
     )
 
 
 @lru_cache(maxsize=4096)
-def _setup(model: str, *, engine: str, unlearned: str, **settings: Any) -> ServingSetup:
-    """One setup for all rows that have it; an engine without what it learned from the source `unlearned`."""
+def _setup(model: str, *, engine: str, source: str, without_own: bool, **settings: Any) -> ServingSetup:
+    """One setup for all rows that have it: the engine as a source runs it, or without what it learned from that source."""
     plain = engine_preset(engine)
+    learned = [(each, each["prior"]) for each in _words()["learned"] if without_own]
+    run = [(each, each["value"]) for each in _words()["settings"]]
     host = {
-        each["key"]: parse_quantity(each["prior"], "s")
-        for each in _words()["learned"]
-        if unlearned and each["engine"] == engine and re.search(each["source"], unlearned)
+        each["key"]: parse_quantity(value, "s")
+        for each, value in (*learned, *run)
+        if each["engine"] == engine and re.search(each["source"], source)
     }
     chosen = with_numbers(plain, {"host": with_numbers(plain.host, host)}) if host else plain
     memory_bytes = usual_cluster(settings["gpu"]).gpu.memory_bytes
     return serving_setup(named_served_model(model), engine=chosen.on(memory_bytes), **settings)
 
 
-def _length_spread(cells: Mapping[str, str]) -> float:
-    """By what share answers differ in length, as the load generator of a source makes them."""
-    spreads = _words()["length_spreads"]
-    return float(next(each["value"] for each in spreads if re.search(each["pattern"], cells["source"])))
+def _requests(cells: Mapping[str, str]) -> float:
+    """How many requests an offline run has; infinitely many where nobody says."""
+    lengths = f"{cells['isl']}/{cells['osl']}"
+    found = (each["numbers"].get(lengths) for each in _words()["request_numbers"] if re.search(each["source"], cells["source"]))
+    return float(next((number for number in found if number), "inf"))
+
+
+def _lies_whole(cells: Mapping[str, str]) -> bool:
+    """Whether each GPU of a mixture has whole experts and whole sequences."""
+    return any(re.search(each["pattern"], cells[each["column"]]) for each in _words()["spread_mixtures"])
+
+
+def _lengths(cells: Mapping[str, str]) -> Mapping[str, Any]:
+    """How lengths differ as the load generator of a source makes them: by what share, and their mean over the nominal one."""
+    found: Mapping[str, Any] = next(each for each in _words()["length_spreads"] if re.search(each["pattern"], cells["source"]))
+    return found
+
+
+def _request(input_tokens: float, output_tokens: float, *, mean: float) -> Request:
+    """A request of mean length; one token stays one."""
+    return Request(input_tokens=max(mean * input_tokens, 1.0), output_tokens=max(mean * output_tokens, 1.0))
 
 
 def _engine(cells: Mapping[str, str]) -> str:
