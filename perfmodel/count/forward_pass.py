@@ -19,10 +19,11 @@ from perfmodel.count.layer import layer_name, layer_parts
 from perfmodel.count.operators import Collective, FusedAttention, Matmul, MemoryBound
 from perfmodel.count.parts.vocabulary import head_linear
 from perfmodel.count.roles import Role
+from perfmodel.count.served_mixers import mixer_operators
 from perfmodel.spec.axes import TENSOR
 from perfmodel.spec.fields import Numeric, anywhere
 from perfmodel.spec.layout import ProcessGroup
-from perfmodel.spec.models.layer_kinds import LayerKind
+from perfmodel.spec.models.layer_kinds import STATE_MIXERS, LayerKind
 from perfmodel.spec.models.layer_parts import described
 from perfmodel.spec.phases import FORWARD
 from perfmodel.spec.precision import operand_bytes
@@ -117,7 +118,7 @@ class CachedAttention:
         return 2.0 * self.scores * (self.head_size + self.value_size)
 
 
-ServedOperator = ServedProduct | CachedAttention | FusedAttention | MemoryBound | Collective
+ServedOperator = ServedProduct | CachedAttention | FusedAttention | MemoryBound | Collective | Matmul  # the last: of a scan
 
 
 def cache_bytes_per_token(setup: ServingSetup, kind: LayerKind) -> Numeric:
@@ -129,7 +130,7 @@ def cache_bytes_per_token(setup: ServingSetup, kind: LayerKind) -> Numeric:
     48128.0
     """
     model = setup.model
-    if kind.attention == "none":
+    if kind.attention == "none" or kind.attention in STATE_MIXERS:
         return 0.0
     if kind.attention == "latent":
         latent = described(model.latent, "latent")
@@ -169,7 +170,8 @@ class _PassOperators:
         of_mlp = iter(layer_parts(self.model, kind, self.tensor, called, shards))
         if kind.attention != "none":
             declared, _ = next(of_attention), next(of_mlp)
-            yield from self._norms(f"{called}.attention", declared, self.own.rows, self._normed_width(kind))
+            width = None if kind.attention in STATE_MIXERS else self._normed_width(kind)
+            yield from self._norms(f"{called}.attention", declared, self.own.rows, width)
             yield from self._linears(declared, self.own.rows)
             yield from self._core(kind, f"{called}.attention")
             if self.model.parallel_residual == "none" or kind.feed_forward == "none":  # else it is added to that of the MLP
@@ -225,6 +227,10 @@ class _PassOperators:
     def _core(self, kind: LayerKind, name: str) -> Iterator[ServedOperator]:
         """Rotation and writing into the cache, then attention: of sequences over the cache, of prompts as in training."""
         model, own, tensor = self.model, self.own, self.setup.attention_tensor
+        if kind.attention in STATE_MIXERS:
+            tokens = {"sequences": own.sequences, "prompts": own.prompts, "prompt_tokens": own.prompt_tokens}
+            yield from mixer_operators(self.setup, kind, name, **tokens)
+            return
         heads = model.attention_heads / tensor
         latent = model.latent if kind.attention == "latent" else None
         kv_heads = heads if latent else np.maximum(model.kv_heads / tensor, 1.0)
@@ -284,11 +290,14 @@ class _PassOperators:
             return latent.query_rank + latent.kv_rank
         return (self.model.query_size + self.model.kv_size) / self.setup.attention_tensor
 
-    def _norms(self, name: str, declared: LayerPart, rows: Numeric, inner_width: Numeric) -> Iterator[ServedOperator]:
-        """Norms of the stream, each with the residual connection before it in one kernel; those of queries and keys in one."""
+    def _norms(self, name: str, declared: LayerPart, rows: Numeric, inner_width: Numeric | None) -> Iterator[ServedOperator]:
+        """Norms of the stream, each with the residual connection before it in one kernel; those of queries and keys in one.
+
+        The norm within a mixer, which has no `inner_width`, is one of its own operators.
+        """
         for each in range(declared.norms):
             yield self._norm(f"{name}.{'post_norm' if each else 'norm'}", rows)
-        if anywhere(np.asarray(declared.inner_norms) > 0):
+        if inner_width is not None and anywhere(np.asarray(declared.inner_norms) > 0):
             yield self._moved(f"{name}.qk_norm", Role.NORM, 2 * WIDE_BYTES * rows * inner_width, kernel="qk_norm")
 
     def _norm(self, name: str, rows: Numeric) -> MemoryBound:

@@ -14,6 +14,7 @@ import numpy as np
 from perfmodel.count.declarations import Component, ExpertShards
 from perfmodel.count.forward_pass import cache_bytes_per_token, is_narrow
 from perfmodel.count.parameters import shard_parameter_count
+from perfmodel.count.served_mixers import state_bytes_per_sequence
 from perfmodel.spec.engine import OF_TOTAL
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.serving import Request, ServingSetup
@@ -98,7 +99,7 @@ def serving_memory(setup: ServingSetup) -> ServingMemory:
 def sequence_bytes(setup: ServingSetup, tokens: Numeric) -> Numeric:
     """Bytes of the cache of one sequence on one GPU: whole blocks; sliding layers hold those that their window touches.
 
-    A window of w tokens begins anywhere in a block of b: it touches ceil((w - 1)/b) + 1 of them at most.
+    A window of w tokens begins anywhere in a block of b: it touches ceil((w - 1)/b) + 1 of them at most. Mixers have a state.
     """
     model, block = setup.model, setup.engine.memory.block_tokens
     held = np.ceil(np.asarray(tokens) / block) * block
@@ -106,18 +107,23 @@ def sequence_bytes(setup: ServingSetup, tokens: Numeric) -> Numeric:
     for name, kind in model.kinds.items():
         layers = setup.layers[name]
         kept = held if kind.window is None else np.minimum(held, (np.ceil((kind.window - 1.0) / block) + 1.0) * block)
-        total = total + layers * kept * cache_bytes_per_token(setup, kind)
+        total = total + layers * (kept * cache_bytes_per_token(setup, kind) + state_bytes_per_sequence(setup, kind))
     return total
 
 
 def cache_tokens(setup: ServingSetup) -> Numeric:
-    """Tokens that the cache of one replica holds, where every layer keeps all of them; 0 where the model does not fit."""
+    """Tokens that the cache of one replica holds, where every attention layer keeps all; 0 where the model does not fit.
+
+    States of mixers, which every sequence has, are not taken from it; a model of mixers alone keeps no tokens.
+    """
     model = setup.model
     each: Numeric = 0.0
     for name, kind in model.kinds.items():
         each = each + setup.layers[name] * cache_bytes_per_token(setup, kind)
     block = setup.engine.memory.block_tokens
     free = np.maximum(serving_memory(setup).cache_bytes, 0.0)
+    if not np.all(np.asarray(each) > 0):
+        return 0.0
     return np.floor(free / each / block) * block * setup.attention_replicas
 
 

@@ -31,6 +31,7 @@ class EngineMemory(Spec):
     graphs_inside: bool = flag(default=False)  # whether those are within the fraction
     profiled_tokens: Numeric = count()  # of the forward pass whose activations are held free
     logit_copies: Numeric = number("ratio", minimum=0, default=1.0)  # fp32 copies of sampled rows in that pass
+    state_number_bytes: Numeric = number("bytes", above=0, default=4.0)  # of one number of the state of a mixer
     spread: Mapping[str, Numeric] = spreads()
 
 
@@ -95,6 +96,7 @@ class Engine(Spec):
     schedule: EngineSchedule = part(EngineSchedule)
     host: EngineHost = part(EngineHost)
     custom_all_reduce: bool = flag()
+    scan_work: Numeric = number("ratio", above=0, maximum=10, default=1.0)  # time of scans of states over that of such products
     cast_s: Numeric = number("s", default=0.0)  # of a kernel of its own that brings rows into 8 bits, before each product
     small_gpus: SmallGpus | None = part(SmallGpus, optional=True, default=None)
 

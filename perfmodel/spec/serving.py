@@ -12,11 +12,12 @@ from perfmodel.errors import InputError, NotSupportedError
 from perfmodel.spec.engine import Engine
 from perfmodel.spec.fields import Numeric, plain
 from perfmodel.spec.machines.hardware import Cluster
+from perfmodel.spec.models.layer_kinds import STATE_MIXERS
 from perfmodel.spec.models.model import TransformerModel, divisors
 from perfmodel.spec.serving_formats import CacheFormat, WeightFormat
 from perfmodel.spec.serving_profile import ServingProfile
 
-SERVED_ATTENTION = ("full", "sliding", "latent")
+SERVED_ATTENTION = ("full", "sliding", "latent", *STATE_MIXERS)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -46,6 +47,10 @@ class ServingSetup:
         _check_divides(self.attention_replicas, self.tensor_parallel, "GPUs", "attention_replicas")
         _check_divides(self.expert_parallel, self.tensor_parallel, "GPUs", "expert_parallel")
         _check_divides(self.attention_tensor, self.model.attention_heads, "attention heads", "tensor_parallel")
+        if self.model.state_space is not None:
+            _check_divides(self.attention_tensor, self.model.state_space.heads, "heads of Mamba-2", "tensor_parallel")
+        if self.model.delta is not None:
+            _check_divides(self.attention_tensor, self.model.delta.key_heads, "key heads of the delta rule", "tensor_parallel")
         if self.expert_parallel > 1 and self.model.mixture is None:
             raise InputError("this model has no experts to spread", key="expert_parallel")
 

@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 
 from perfmodel.count.forward_pass import CachedAttention, ForwardPass, ServedOperator, ServedProduct, forward_operators
-from perfmodel.count.operators import Collective, FusedAttention, MemoryBound
+from perfmodel.count.operators import Collective, FusedAttention, Matmul, MemoryBound
 from perfmodel.count.roles import EXPERT_PRODUCTS
 from perfmodel.spec.evidence.spread import with_numbers
 from perfmodel.spec.fields import Numeric
@@ -20,7 +20,7 @@ from perfmodel.spec.serving import ServingSetup
 from perfmodel.spec.serving_profile import SmallAllReduce
 from perfmodel.timing.attention import fused_attention_time_s
 from perfmodel.timing.collectives import collective_time_s
-from perfmodel.timing.kernels import matmul_bytes, plain_matmul_time_s
+from perfmodel.timing.kernels import matmul_bytes, matmul_time_s, plain_matmul_time_s
 
 SIMILAR: Final = 2.0**0.5  # times reading: beyond it, computing is what takes the time
 PARTS: Final = ("weights_s", "compute_s", "cache_s", "kernels_s", "messages_s", "host_s")
@@ -119,6 +119,8 @@ def _parts_of(
             if shape not in known:
                 known[shape] = product_time_s(operator, setup)
             return _product_parts(operator, *known[shape])
+        case Matmul():
+            return {"compute_s": scan_time_s(operator, setup)}
         case CachedAttention():
             return {"cache_s": cached_attention_time_s(operator, setup)}
         case FusedAttention():
@@ -189,6 +191,13 @@ def cached_attention_time_s(attention: CachedAttention, setup: ServingSetup) -> 
 def prompt_attention_time_s(attention: FusedAttention, setup: ServingSetup) -> Numeric:
     """Fused attention of whole prompts, as in training's forward pass."""
     return fused_attention_time_s(attention, gpu=setup.cluster.gpu, compute_scale=setup.cluster.compute_scale)
+
+
+def scan_time_s(product: Matmul, setup: ServingSetup) -> Numeric:
+    """A product of a scan, as in training's forward pass, times what the engine's kernels of scans take over such products."""
+    gpu = setup.cluster.gpu
+    of_gpu = 1.0 if gpu.kernels.scan is None else gpu.kernels.scan.work
+    return matmul_time_s(product, gpu=gpu, compute_scale=setup.cluster.compute_scale) * (setup.engine.scan_work * of_gpu)
 
 
 def small_kernel_time_s(operator: MemoryBound, setup: ServingSetup) -> Numeric:

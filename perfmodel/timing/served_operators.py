@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from perfmodel.count.forward_pass import CachedAttention, ForwardPass, ServedOperator, ServedProduct, forward_operators
-from perfmodel.count.operators import Collective, FusedAttention, MemoryBound
-from perfmodel.count.roles import EXPERT_PRODUCTS
+from perfmodel.count.operators import Collective, FusedAttention, Matmul, MemoryBound
+from perfmodel.count.roles import EXPERT_PRODUCTS, Role
 from perfmodel.spec.fields import Numeric, anywhere
 from perfmodel.spec.machines.coefficients import Evidence
 from perfmodel.spec.serving import ServingSetup
@@ -18,6 +18,7 @@ from perfmodel.timing.forward_pass import (
     message_time_s,
     product_time_s,
     prompt_attention_time_s,
+    scan_time_s,
     small_all_reduce,
     small_kernel_time_s,
 )
@@ -47,6 +48,8 @@ def _time_s(operator: ServedOperator, setup: ServingSetup) -> Numeric:
     match operator:
         case ServedProduct():
             return product_time_s(operator, setup)[0]
+        case Matmul():
+            return scan_time_s(operator, setup)
         case CachedAttention():
             return cached_attention_time_s(operator, setup)
         case FusedAttention():
@@ -61,7 +64,7 @@ def served_confidence(operator: ServedOperator, setup: ServingSetup) -> str:
     """measured, interpolated, extrapolated or datasheet: of products, by the law that takes most of the time."""
     gpu, profile = setup.cluster.gpu, setup.profile
     match operator:
-        case ServedProduct():
+        case Matmul():
             return _of_product(operator, setup)
         case CachedAttention():
             known = profile.attention_over(operator.law).evidence
@@ -70,8 +73,11 @@ def served_confidence(operator: ServedOperator, setup: ServingSetup) -> str:
             law = gpu.attention(operator.precision, backward=False)
             return confidence(law.evidence, {"head_size": operator.head_size, "sequence_length": operator.key_length})
         case MemoryBound():
-            moved = {"moved_bytes": operator.moved_bytes / operator.kernels}
-            return least_sure([confidence(gpu.kernels.memory_bound["elementwise"].evidence, moved), "extrapolated"])
+            known = gpu.kernels.memory_bound["elementwise"].evidence
+            word = confidence(known, {"moved_bytes": operator.moved_bytes / operator.kernels})
+            return least_sure(
+                [word, "datasheet" if operator.role is Role.SCAN else "extrapolated"]
+            )  # no engine's steps of states
         case Collective():
             own = small_all_reduce(setup, operator)
             if own is None or collective_time_s(operator, cluster=setup.cluster) < message_time_s(operator, setup) * (1 + 1e-9):
@@ -79,7 +85,10 @@ def served_confidence(operator: ServedOperator, setup: ServingSetup) -> str:
             return _of_profile(own.evidence, {"payload_bytes": operator.payload_bytes}, setup)
 
 
-def _of_product(product: ServedProduct, setup: ServingSetup) -> str:
+def _of_product(product: Matmul, setup: ServingSetup) -> str:
+    """That of a product of weights; of scans no engine's were measured."""
+    if not isinstance(product, ServedProduct):
+        return "datasheet"
     if product_time_s(product, setup)[1]:
         sizes = {"rows": product.rows, "columns": product.columns, "inner": product.inner}
         return least_sure([confidence(setup.cluster.gpu.matmul(product.precision).evidence, sizes), "interpolated"])

@@ -13,7 +13,7 @@ neither chunks nor their size: its FLOPs are spread over the products that do th
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -111,6 +111,84 @@ def gated_delta_core_flop(model: TransformerModel, kind: LayerKind, seen: Numeri
     channels = 2 * delta.key_heads * delta.key_head_size + delta.value_heads * delta.value_head_size
     rule = STATE_PRODUCTS * delta.value_heads * delta.value_head_size * delta.value_head_size
     return 3.0 * 2.0 * (delta.convolution * channels + rule)
+
+
+ChunkProduct = tuple[str, Numeric, Numeric, Numeric, Numeric]  # name, rows, columns, inner size, heads or groups
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MixerSizes:
+    """One mixer on one rank: numbers of the state of a sequence, channels that a convolution of some tokens meets, its width.
+
+    `products` are those of a chunk of `chunk` tokens.
+    """
+
+    state: Numeric
+    channels: Numeric
+    convolution: Numeric
+    width: Numeric
+    chunk: Numeric
+    products: tuple[ChunkProduct, ...]
+
+
+def mixer_sizes(model: TransformerModel, attention: str, tensor_parallel: Numeric, tokens: Numeric) -> MixerSizes:
+    """The sizes of a mixer for sequences of so many tokens, in chunks that are no longer.
+
+    >>> from perfmodel.exchange.presets import model_preset
+    >>> sizes = mixer_sizes(model_preset("nemotron-3-nano"), "mamba2", 1, 4096)
+    >>> int(sizes.state), int(sizes.channels)  # 64 heads * 64 * 128; 64*64 + 2 * 8 groups * 128
+    (524288, 6144)
+    """
+    if attention == "mamba2":
+        space = _state_space(model)
+        heads, groups = space.heads / tensor_parallel, state_space_groups(model, tensor_parallel)
+        width, chunk = heads * space.head_size, np.minimum(space.chunk_size, tokens)
+        return MixerSizes(
+            state=width * space.state_size,
+            channels=width + 2 * groups * space.state_size,
+            convolution=space.convolution,
+            width=width,
+            chunk=chunk,
+            products=_mamba2_products(space, heads, groups, chunk),
+        )
+    delta = _delta(model)
+    heads, chunk = delta.value_heads / tensor_parallel, np.minimum(delta.chunk_size, tokens)
+    keys, values = delta.key_heads * delta.key_head_size / tensor_parallel, heads * delta.value_head_size
+    return MixerSizes(
+        state=values * delta.key_head_size,
+        channels=2 * keys + values,
+        convolution=delta.convolution,
+        width=values,
+        chunk=chunk,
+        products=_delta_products(delta, heads, chunk),
+    )
+
+
+def _mamba2_products(space: StateSpace, heads: Numeric, groups: Numeric, chunk: Numeric) -> tuple[ChunkProduct, ...]:
+    """P x Q x N of states, Q x N x Q of scores a group, Q x Q x P and Q x N x P of outputs."""
+    state, head = space.state_size, space.head_size
+    return (
+        ("states", head, state, chunk, heads),
+        ("scores", chunk, chunk, state, groups),
+        ("chunk_output", chunk, head, chunk, heads),
+        ("state_output", chunk, head, state, heads),
+    )
+
+
+def _delta_products(delta: GatedDelta, heads: Numeric, chunk: Numeric) -> tuple[ChunkProduct, ...]:
+    """Inside chunks Q x p x Q, Q x Q x Q, Q x Q x p, Q x Q x v; Q x p x v, p x Q x v of states; of outputs three more."""
+    key, value = delta.key_head_size, delta.value_head_size
+    return (
+        ("key_scores", chunk, chunk, key, heads),
+        ("inverse", chunk, chunk, chunk, heads),
+        ("key_correction", chunk, key, chunk, heads),
+        ("value_correction", chunk, value, chunk, heads),
+        ("predicted_values", chunk, value, key, heads),
+        ("states", key, value, chunk, heads),
+        ("scores", chunk, chunk, key, heads),
+        ("chunk_output", chunk, value, chunk, heads),
+        ("state_output", chunk, value, key, heads),
+    )
 
 
 def mamba2_inside(write: StreamOperators, declared: LayerPart, kind: LayerKind, name: str) -> Block:
@@ -215,15 +293,10 @@ class _StateSpaceScan(_ChunkedScan):
         self.channels = self.width + 2 * self.groups * self.space.state_size
 
     def products(self) -> tuple[Matmul, ...]:
-        """P x Q x N of states, Q x N x Q of scores a group, Q x Q x P and Q x N x P of outputs."""
-        chunk, state, head = self.chunk, self.space.state_size, self.space.head_size
-        products = (
-            self.product("states", head, state, chunk, self.heads),
-            self.product("scores", chunk, chunk, state, self.groups),
-            self.product("chunk_output", chunk, head, chunk, self.heads),
-            self.product("state_output", chunk, head, state, self.heads),
-        )
-        return self.counted(products, SCAN_FLOP * self.tokens * self.width * state)
+        """Those of every chunk, with the convention's FLOPs."""
+        products = _mamba2_products(self.space, self.heads, self.groups, self.chunk)
+        flop = SCAN_FLOP * self.tokens * self.width * self.space.state_size
+        return self.counted(tuple(self.product(*each) for each in products), flop)
 
     def block(self) -> Block:
         """Convolution, steps, states of chunks and their passing on, outputs, gated norm."""
@@ -260,19 +333,8 @@ class _DeltaRule(_ChunkedScan):
         self.copied = 2 * self.heads * self.delta.key_head_size  # queries and keys, as many as value heads
 
     def products(self) -> tuple[Matmul, ...]:
-        """Inside chunks Q x p x Q, Q x Q x Q, Q x Q x p, Q x Q x v; Q x p x v, p x Q x v of states; of outputs three more."""
-        chunk, key, value = self.chunk, self.delta.key_head_size, self.delta.value_head_size
-        products = (
-            self.product("key_scores", chunk, chunk, key, self.heads),
-            self.product("inverse", chunk, chunk, chunk, self.heads),
-            self.product("key_correction", chunk, key, chunk, self.heads),
-            self.product("value_correction", chunk, value, chunk, self.heads),
-            self.product("predicted_values", chunk, value, key, self.heads),
-            self.product("states", key, value, chunk, self.heads),
-            self.product("scores", chunk, chunk, key, self.heads),
-            self.product("chunk_output", chunk, value, chunk, self.heads),
-            self.product("state_output", chunk, value, key, self.heads),
-        )
+        """Those of every chunk, with the convention's FLOPs."""
+        products = tuple(self.product(*each) for each in _delta_products(self.delta, self.heads, self.chunk))
         rule = STATE_PRODUCTS * self.values * self.delta.value_head_size
         return self.counted(products, 2 * self.tokens * (self.delta.convolution * self.channels + rule))
 

@@ -1,0 +1,85 @@
+"""What mixers that keep a state run and keep in a served model, against closed forms and training's counts."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from perfmodel.count.forward_pass import CachedAttention, ForwardPass, ServedProduct, forward_operators
+from perfmodel.count.operators import Matmul, MemoryBound
+from perfmodel.count.roles import Role
+from perfmodel.count.served_mixers import state_bytes_per_sequence
+from perfmodel.count.serving_memory import sequence_bytes
+from perfmodel.errors import InputError
+from perfmodel.exchange.questions.served_models import serving_setup
+from perfmodel.spec.evidence.spread import with_numbers
+from perfmodel.timing.forward_pass import pass_time
+
+NANO = {"mamba": 23, "full": 6}  # layers of Nemotron 3 Nano
+
+
+@pytest.mark.parametrize(
+    ("model", "kind", "numbers", "kept"),
+    [
+        ("nemotron-3-nano", "mamba2", 64 * 64 * 128, 3 * (64 * 64 + 2 * 8 * 128)),
+        ("qwen3-next-80b-a3b", "gated_delta", 32 * 128 * 128, 3 * (2 * 16 * 128 + 32 * 128)),
+    ],
+)
+def test_a_sequence_keeps_a_state_and_the_last_tokens_of_the_convolution(
+    model: str, kind: str, numbers: int, kept: int
+) -> None:
+    """H*P*N numbers, or heads * key * value, of 4 bytes, and k - 1 tokens of each channel in 16 bits; split over ranks."""
+    for tensor in (1, 4):
+        setup = serving_setup(model, gpu="h200-sxm-141gb", tensor_parallel=tensor)
+        found = state_bytes_per_sequence(setup, setup.model.kinds[kind])
+        assert found == pytest.approx((4 * numbers + 2 * kept) / tensor)
+
+
+def test_memory_of_a_sequence_grows_with_attention_layers_alone() -> None:
+    """Twice the tokens: twice the keys and values of 6 layers, the same states of 23."""
+    setup = serving_setup("nemotron-3-nano", gpu="h100-sxm-80gb")
+    one, two = (float(np.asarray(sequence_bytes(setup, tokens))) for tokens in (16_000, 32_000))
+    assert two - one == NANO["full"] * 16_000 * 2 * 2 * 128 * 2
+    assert one - (two - one) == NANO["mamba"] * 2134016
+
+
+def test_a_decode_step_reads_and_writes_every_state_once() -> None:
+    """2 * 4 bytes a number, whatever the context is, beside what comes in and goes out; 6 layers alone read a cache."""
+    setup = serving_setup("nemotron-3-nano", gpu="h100-sxm-80gb")
+    for context in (100, 100_000):
+        operators = forward_operators(setup, ForwardPass(sequences=5, context=context))
+        (state,) = [each for each in operators if each.name.endswith("mamba2.attention.state")]
+        assert isinstance(state, MemoryBound)
+        assert state.moved_bytes == 5 * (2 * 4 * 524288 + 2 * (6144 + 4096))
+        assert state.repeats == NANO["mamba"]
+        assert sum(float(each.repeats) for each in operators if isinstance(each, CachedAttention)) == NANO["full"]
+
+
+def test_a_prompt_is_scanned_as_in_training() -> None:
+    """4 products a chunk of Mamba-2: T*(2*P*N*H + Q*N*G + Q*P*H) multiplications of a token, states and outputs alike."""
+    setup = serving_setup("nemotron-3-nano", gpu="h100-sxm-80gb")
+    operators = forward_operators(setup, ForwardPass(prompts=1, prompt_tokens=4096))
+    scans = [each for each in operators if isinstance(each, Matmul) and each.role is Role.SCAN]
+    heads, head, state, groups, chunk = 64, 64, 128, 8, 128
+    token = 2 * head * state * heads + chunk * state * groups + chunk * head * heads
+    assert sum(float(each.flop) for each in scans) == 2.0 * 4096 * token
+    assert not any(isinstance(each, ServedProduct) for each in scans)
+
+
+def test_long_contexts_cost_a_hybrid_little() -> None:
+    """From 4k to 64k of context a decode step of 8 sequences grows far less than where all layers have keys and values."""
+    few, many = (ForwardPass(sequences=8.0, context=tokens) for tokens in (4_000.0, 64_000.0))
+    grown = {}
+    for model in ("nemotron-3-nano", "qwen3-30b-a3b"):
+        setup = serving_setup(model, gpu="h200-sxm-141gb")
+        grown[model] = float(pass_time(setup, many).total_s / pass_time(setup, few).total_s)
+    assert 1.0 < grown["nemotron-3-nano"] < 1.5 < grown["qwen3-30b-a3b"]
+
+
+def test_heads_of_mixers_are_split_whole() -> None:
+    """6 key heads of a delta rule do not lie on 4 ranks."""
+    model = serving_setup("qwen3-next-80b-a3b", gpu="gb200").model
+    assert model.delta is not None
+    odd = with_numbers(model, {"delta": with_numbers(model.delta, {"key_heads": 6, "value_heads": 6})})
+    with pytest.raises(InputError, match="4 does not divide 6 key heads of the delta rule"):
+        serving_setup(odd, gpu="gb200", tensor_parallel=4)
