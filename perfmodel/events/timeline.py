@@ -33,6 +33,8 @@ from perfmodel.units import seconds_text
 DETAILS: Final = ("operators", "layers", "passes")
 USUAL_SPANS: Final = 60_000  # a file of some 25 MB
 MOST_SPANS: Final = 1_000_000
+MOST_PASSES: Final = 1_000_000  # of an iteration, each of which is followed
+MOST_LAYERS: Final = 10_000
 OF_A_PASS: Final = 4  # spans and arrows of a pass by itself: a wait and a message
 
 
@@ -96,6 +98,7 @@ def timeline(
         raise InputError(f"{shown(detail)} is not one of them; {did_you_mean(detail, DETAILS)}", key="detail")
     if micro_batches is not None and micro_batches < 1:
         raise InputError(f"{micro_batches} micro-batches cannot be drawn; 1 or more can", key="micro_batches")
+    _check_size(run, predicted)
     drawing = _LayoutEvents(run, predicted, detail, micro_batches)
     spans, arrows = list(drawing.spans()), list(drawing.arrows())
     events, passes = drawing.events, drawing.passes
@@ -117,6 +120,15 @@ def timeline(
         early_s=events.early_s,
         is_staggered=events.staggered,
     )
+
+
+def _check_size(run: Run, predicted: StagePrediction) -> None:
+    """Raise InputError for an iteration of more passes, or layers, than can be followed one by one."""
+    layout = predicted.layout
+    passes = 2.0 * layout.micro_batches * layout.pipeline_parallel * layout.virtual_pipeline
+    for number, name, most in ((passes, "passes", MOST_PASSES), (run.model.layers, "layers", MOST_LAYERS)):
+        if number > most:
+            raise InputError(f"an iteration of {float(number):,.0f} {name} cannot be drawn; one of {most:,} or fewer can")
 
 
 class _LayoutEvents:

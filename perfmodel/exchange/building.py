@@ -30,6 +30,7 @@ from perfmodel.spec.fields import (
 from perfmodel.units import parse_quantity
 
 S = TypeVar("S", bound=Spec)
+MOST_MEMBERS: Final = 500  # of a list, such as the stages of a batch ramp
 MOST: Final = {  # of each dimension in SI units: orders of magnitude above what exists, for machines of years to come
     "s": 1e9,  # 30 years
     "days": 1e5,
@@ -127,6 +128,8 @@ def _entry(rule: NumberTable | Grid, name: str, value: Any) -> Any:
 def _sequence(value: Any) -> list[Any]:
     if not isinstance(value, list):
         raise InputError(f"{shown(value)} where a list is needed")
+    if len(value) > MOST_MEMBERS:
+        raise InputError(f"a list of {len(value):,} is too long; at most {MOST_MEMBERS} are read")
     return value
 
 

@@ -228,3 +228,13 @@ def test_what_cannot_be_drawn_is_one_sentence(options: dict[str, Any], sentence:
     with pytest.raises(InputError) as raised:
         drawn(sequences=8 * 1000, **options)
     assert sentence in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "word"), [("stages[-1].global_batch_size", 115_200_000, "passes"), ("model.layers", 20_000, "layers")]
+)
+def test_an_iteration_that_would_take_minutes_is_refused(key: str, value: int, word: str) -> None:
+    """With what could be drawn."""
+    run = read_candidates("nemotron-4-15b", [(key, value)])[0].run
+    with pytest.raises(InputError, match=rf"an iteration of [\d,]+ {word} cannot be drawn; one of [\d,]+ or fewer can"):
+        timeline(run, predict(run).stages[-1][1])

@@ -18,7 +18,7 @@ NAME: Final = "Megatron-LM launch script"
 FLAG: Final = re.compile(
     r"(?<![\w-])--(?:num-layers|hidden-size|num-attention-heads|(?:tensor|pipeline)-model-parallel-size|micro-batch-size|seq-length)\b(?!:)"
 )
-STEP: Final = re.compile(r"elapsed time per iteration \(ms\):|^-{10,} arguments -{10,}", re.MULTILINE)  # of a log
+STEP: Final = re.compile(r"elapsed time per iteration \(ms\):|^-{10,100} arguments -{10,}", re.MULTILINE)  # of a log
 LEAST_FLAGS: Final = 3
 
 

@@ -13,12 +13,12 @@ from perfmodel.exchange.translation.logs.steady_steps import EVALUATED, SAVED, S
 if TYPE_CHECKING:
     from perfmodel.exchange.importers.registry import Document
 
-FORMATS: Final = {  # the first that fits counts: logs of one often have lines of those below it
+FORMATS: Final = {  # the first that fits counts: logs of one often have lines of those below it; each in linear time
     "MLPerf log": r":::MLLOG",
-    "Megatron-LM log": r"elapsed time per iteration \(ms\):|-{10,} arguments -{10,}|Step Time : [\d.]+s GPU utilization:",
+    "Megatron-LM log": r"elapsed time per iteration \(ms\):|(?<!-)-{10,} arguments -{10,}|Step Time : [\d.]+s GPU utilization:",
     "NeMo log": r"train_step_timing in s",
-    "nanotron log": r"\biteration: \d+ / \d+ \|.*\b(?:time_per_iteration_ms|tokens_per_sec)",
-    "torchtitan log": r"\bstep:\s*\d+\s.*\b(?:tps|wps):",
+    "nanotron log": r"\biteration: \d+ / \d+ \|.{0,500}\b(?:time_per_iteration_ms|tokens_per_sec)",
+    "torchtitan log": r"\bstep:\s*\d+\s.{0,300}\b(?:tps|wps):",
     "MaxText log": r"completed step: \d+, seconds:",
     "DeepSpeed log": r"RunningAvgSamplesPerSec=|\[Rank \d+\] step=\d+, skipped=",
     "Hugging Face Trainer log": r"['\"]train_runtime['\"]",

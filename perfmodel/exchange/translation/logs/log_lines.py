@@ -16,7 +16,7 @@ from perfmodel.errors import InputError
 from perfmodel.units import DECIMAL_PREFIXES
 
 LONGEST_LINE: Final = 1 << 16  # bytes; what follows counts as another line
-COLOURS: Final = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07]*\x07")
+COLOURS: Final = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07]{0,300}\x07")
 RANK: Final = re.compile(r"\s*(?:\[(?:default|rank|Rank )?(\d+)\]:?\s?|(\d+):\s)")
 
 
@@ -103,7 +103,7 @@ def field_of(text: str, *keys: str) -> float | None:
     return None
 
 
-NUMBER: Final = re.compile(r"([-+]?\d[\d,]*\.?\d*(?:[eE][-+]?\d+)?)\s*([KMGBT])?(?:iB|B)?\b")
+NUMBER: Final = re.compile(r"([-+]?\d[\d,]*(?:\.\d*)?(?:[eE][-+]?\d+)?)\s*([KMGBT])?(?:iB|B)?\b")
 
 
 def number_in(text: str | None) -> float | None:
