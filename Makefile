@@ -75,6 +75,7 @@ measured: setup
 
 gallery: setup
 	$(BIN)/python -m perfmodel.benchmarks.project.gallery
+	$(BIN)/python -m perfmodel.benchmarks.project.notebook docs/first_steps.ipynb
 
 readme: setup
 	$(BIN)/python -m perfmodel.benchmarks.project.front_page
