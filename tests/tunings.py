@@ -8,7 +8,7 @@ from perfmodel.exchange.run_files import read_candidates
 from perfmodel.spec.run import Run
 from perfmodel.spec.setup import Setup
 
-RUN = {
+RUN: dict[str, Any] = {
     "name": "tuning", "model": "llama-3.1-8b", "cluster": "dgx-a100", "stack": "hf-peft-plain", "precision": "bf16",
     "training": "lora", "sharding": "none", "recompute": "full", "micro_batch_size": 1, "sequence_length": 2048,
     "model.vocab_padding_multiple": 1,

@@ -122,7 +122,10 @@ class TuningWork(Spec):
     wide_bytes: Numeric = number("bytes", above=0)  # of a parameter beside quantised ones: embedding, head, norms
     upcasts_stream: bool = flag()  # beside quantised weights the residual stream is in fp32
     loss_held_bytes: Numeric = number("bytes")  # of a logit that stay until the backward pass ends
-    sharded_checkpoints: Numeric = count()  # copies of what layers that run again keep, where parameters are sharded
+    sharded_loss_held_bytes: Numeric = number("bytes")  # of those, where parameters are sharded
+    sharded_checkpoints: Numeric = (
+        count()
+    )  # copies of what layers that run again keep, from then on, where parameters are sharded
     live_parameters: Numeric = number("count", maximum=1e12)  # that stay gathered where that is more than two layers
     keeps_inputs: bool = flag()  # products with quantised weights keep their input although these get no gradient
     dequantised_bytes: Numeric = number("bytes")  # moved beside the weight itself where it is widened, of each number

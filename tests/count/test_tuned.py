@@ -254,11 +254,9 @@ def test_bitsandbytes_keeps_the_inputs_of_quantised_linears() -> None:
 
 
 def test_software_may_keep_checkpoints_twice_beside_shards() -> None:
-    """One more set of all inputs of layers, 2 bytes a number."""
+    """One more set of all inputs of layers, 2 bytes a number, where the loss in pieces is nothing."""
+    settings = {"gpus": 2, "sharding": "zero3", "micro_batch_size": 8, "stack__fusion__loss_chunks": 1000}
     once, twice = (
-        memory_bytes(
-            iteration(tuned_setup(gpus=2, sharding="zero3", micro_batch_size=8, stack__tuning__sharded_checkpoints=number))
-        )
-        for number in (1, 2)
+        memory_bytes(iteration(tuned_setup(**settings, stack__tuning__sharded_checkpoints=number))) for number in (1, 2)
     )
     assert twice.activations_bytes - once.activations_bytes == pytest.approx(32 * 8 * 2048 * 4096 * 2, rel=1e-9)

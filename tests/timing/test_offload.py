@@ -47,7 +47,7 @@ def test_checkpoints_hide_behind_passes_that_take_as_long() -> None:
     setup = tuned_setup(training="lora", offload="activations")
     link = setup.cluster.gpu.host_bytes_per_s
     assert link is not None
-    once_s = 32 * 2048 * 4096 * 2 / link
+    once_s = float(32 * 2048 * 4096 * 2 / link)
     assert waiting_s(setup) == pytest.approx(2 * once_s)
     assert waiting_s(setup, passes_s=once_s / 4) == pytest.approx(2 * 0.75 * once_s)
     assert waiting_s(setup, passes_s=once_s) == 0

@@ -1,7 +1,7 @@
 """How many bytes a GPU needs at the peak of a fine-tuning iteration: the greatest of four moments, part by part.
 
     loss       parameters, states, all that layers keep, and the loss at its largest
-    rerun      the last layer forms again what it did not keep; logits that software still holds
+    rerun      the last layer forms again what it did not keep; logits and copies of checkpoints that software holds by then
     end        all gradients are there, and one layer; what layers kept is gone
     step       all gradients and states, and what the optimizer allocates
 
@@ -87,12 +87,14 @@ def _moments(work: Iteration, stage: PipelineStage, tuning: FineTuning) -> Itera
     head = saved_bytes(work.head.forward)
     passing = states.parameters + states.gathered
     before = chosen(np.asarray(work.layout.micro_batches) > 1, states.gradients, 0.0)
-    held = tuning_work(setup).loss_held_bytes * number
+    software, is_gathered = tuning_work(setup), work.layout.sharding in GATHERED
+    held = (software.sharded_loss_held_bytes if is_gathered else software.loss_held_bytes) * number
     loss = logit_bytes(setup.stack.fusion.loss_peak_bytes, work.layout) * number
     rest = {"optimizer": states.optimizer}
     yield Moment(parameters=passing, gradients=before, activations=kept + head, loss=loss, **rest)
     during = before + states.unreduced
-    yield Moment(parameters=passing, gradients=during, activations=kept + rerun, loss=held, **rest)
+    again = kept * software.sharded_checkpoints if is_gathered and work.layout.recompute == "full" else kept
+    yield Moment(parameters=passing, gradients=during, activations=again + rerun, loss=held, **rest)
     yield Moment(parameters=passing, gradients=states.gradients + states.unreduced, activations=rerun, **rest)
     yield Moment(parameters=states.parameters, gradients=states.gradients, scratch=states.step, **rest)
 
@@ -180,8 +182,6 @@ def _kept_bytes(work: Iteration, stage: PipelineStage, tuning: FineTuning) -> Nu
         again = rerun_layer_bytes(work, blocks, kind)
         layer = saved_bytes(blocks.again.forward)
         total = total + stage.held.every[kind] * (layer - again) + stage.held.plain[kind] * again
-    if work.layout.sharding in GATHERED and work.layout.recompute == "full":
-        total = total * tuning_work(work.setup).sharded_checkpoints
     if "activations" in tuning.offload:
         total = np.minimum(total, LAYERS_AT_ONCE * stream_bytes(work.setup))
     return total + saved_bytes(work.embedding.forward) + _cast_weights_bytes(work, stage, tuning)
