@@ -9,6 +9,7 @@ import torch
 
 from perfmodel.errors import NotSupportedError
 from perfmodel.spec.axes import AXES, DATA, EXPERT, PIPELINE, TENSOR
+from perfmodel.spec.fine_tuning import FineTuning
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.models.layer_parts import Mixture
 from perfmodel.spec.models.model import TransformerModel
@@ -42,9 +43,11 @@ PARTS_OF_LAYERS: Final[Mapping[str, tuple[str, ...]]] = {
 }
 
 
-def check_supported(model: TransformerModel, layout: Layout) -> None:
+def check_supported(model: TransformerModel, layout: Layout, tuning: FineTuning | None = None) -> None:
     """Raise NotSupportedError for what the reference model does not run."""
     _check_parts(model)
+    if tuning is not None:
+        _check_tuning(model, layout, tuning)
     for axis in AXES:
         if axis not in SPREAD_OVER and layout.degree(axis) > 1:
             raise NotSupportedError(f"the reference model runs {axis.name} 1, not {layout.degree(axis)}", key=axis.name)
@@ -63,6 +66,21 @@ def check_supported(model: TransformerModel, layout: Layout) -> None:
         raise NotSupportedError(sentence, key="expert_load")
     if layout.tensor_parallel > 1:
         _check_tensor_parallel(model, layout)
+
+
+def _check_tuning(model: TransformerModel, layout: Layout, tuning: FineTuning) -> None:
+    """Raise NotSupportedError for a fine-tuning that the reference model does not run."""
+    if tuning.training != "lora":
+        raise NotSupportedError(f"the reference model trains adapters (lora), and not {tuning.training}", key="training")
+    for key, has in (("trained_parts", tuning.trained_parts), ("offload", tuning.offload)):
+        if has:
+            raise NotSupportedError("the reference model trains adapters alone, and offloads nothing", key=key)
+    for axis in AXES:
+        if axis is not DATA and layout.degree(axis) > 1:
+            sentence = f"the reference model trains adapters on data-parallel ranks alone, not with {axis.name} "
+            raise NotSupportedError(f"{sentence}{layout.degree(axis)}", key=axis.name)
+    if model.mixture is not None or model.latent is not None:
+        raise NotSupportedError("the reference model has adapters beside grouped queries and dense MLPs alone", key="training")
 
 
 def check_generates(model: TransformerModel, layout: Layout) -> None:

@@ -10,6 +10,7 @@ import torch
 
 from perfmodel.model.cuts import WHOLE, Cut
 from perfmodel.model.groups import ALONE, Groups
+from perfmodel.model.parts.adapters import adapters_of, add_adapters
 from perfmodel.model.parts.attention import GroupedQueryAttention, Rotations, run_again
 from perfmodel.model.parts.experts import ExpertFeedForward
 from perfmodel.model.parts.feed_forward import DenseFeedForward
@@ -20,6 +21,7 @@ from perfmodel.model.parts.router import Routing
 from perfmodel.model.parts.vocabulary import VocabularyParallelEmbedding, cross_entropy
 from perfmodel.model.pipelines.pieces import Piece, pieces_of_stage
 from perfmodel.model.supported import check_supported
+from perfmodel.spec.fine_tuning import FineTuning
 from perfmodel.spec.layout import EVEN, Layout
 from perfmodel.spec.models.model import TransformerModel
 
@@ -63,9 +65,18 @@ class Transformer(torch.nn.Module):
     of a pipeline.
     """
 
-    def __init__(self, model: TransformerModel, layout: Layout, groups: Groups, routing: Routing) -> None:
+    def __init__(
+        self,
+        model: TransformerModel,
+        layout: Layout,
+        groups: Groups,
+        routing: Routing,
+        *,
+        tuning: FineTuning | None = None,
+    ) -> None:
         super().__init__()
-        check_supported(model, layout)
+        check_supported(model, layout, tuning)
+        self.tuning = tuning
         self.spec, self.layout, self.groups, self.routing = model, layout, groups, routing
         self.pieces = pieces_of_stage(model, layout, groups.pipeline_parallel.rank)
         numbers = [index for piece in self.pieces for index in piece.layers]
@@ -85,6 +96,8 @@ class Transformer(torch.nn.Module):
                 self.head = ColumnParallelLinear("head.logits", (self.padded,), hidden, split, bias=False)
                 if model.tied_embeddings and self.embedding is not None:
                     self.head.weight = self.embedding.weight
+            if tuning is not None:
+                add_adapters(self, tuning)
         self.rerun = frozenset(numbers[: _rerun_layers(layout, len(numbers))])
         self.rotary_sizes = {layer.attention.rotary_size for layer in layers.values()} - {0}
 
@@ -118,6 +131,8 @@ class Transformer(torch.nn.Module):
         """The embedding where the piece begins with it, and its layers."""
         if self.embedding is not None and piece.embedding:
             x = self.embedding(x.T.reshape(-1), sequences)
+            if self.tuning is not None:
+                x = x.requires_grad_()  # so that every layer keeps what adapters need, the first one too
         rotations = {size: rotation(length, size, x.dtype, x.device) for size in self.rotary_sizes}
         for index in piece.layers:
             layer = self.layers[str(index)]
@@ -159,9 +174,14 @@ def initialise(model: Transformer, seed: int) -> None:
 
     What leads back into the stream is divided by sqrt(2 * layers). Layer norm holds gamma, 1 less than its weight.
     """
+    for number, adapter in enumerate(adapters_of(model)):
+        adapter.begin(torch.Generator(device=adapter.into.device).manual_seed(seed * 100_019 + number))
     depth = (2.0 * float(model.spec.layers)) ** -0.5
-    numbers = {name: index for index, (name, _, _) in enumerate(model.whole().cuts())}
+    own = [name for name, _, _ in model.whole().cuts() if ".adapters." not in name]
+    numbers = {name: index for index, name in enumerate(own)}
     for name, parameter, cut in model.cuts():
+        if ".adapters." in name:
+            continue
         if "norm" in name or name.endswith("bias"):
             one = not name.endswith("bias") and model.spec.norm == "rmsnorm"
             parameter.fill_(1.0 if one else 0.0)

@@ -43,7 +43,7 @@ class Split:
 class _ColumnParallel(torch.autograd.Function):
     @staticmethod
     def forward(context: Any, x: torch.Tensor, weight: torch.Tensor, linear: Linear) -> torch.Tensor:
-        context.save_for_backward(x)
+        context.save_for_backward(*linear.kept(x))
         context.linear, name, split = linear, linear.name, linear.split
         full = split.group.all_gather(x, f"{name}.gather", FORWARD) if split.shares_tokens else x
         with operator(name, FORWARD):
@@ -51,8 +51,12 @@ class _ColumnParallel(torch.autograd.Function):
 
     @staticmethod
     def backward(context: Any, *gradients: torch.Tensor) -> Any:
-        (gradient,), (x,) = gradients, context.saved_tensors
+        (gradient,) = gradients
         linear, name, split = context.linear, context.linear.name, context.linear.split
+        if linear.is_frozen:
+            with operator(name, DATA_GRADIENT):
+                return gradient @ linear.weight, None, None
+        (x,) = context.saved_tensors
         full = split.group.all_gather(x, f"{name}.gather", WEIGHT_GRADIENT) if split.shares_tokens else x
         with operator(name, DATA_GRADIENT):
             dx = gradient @ linear.weight
@@ -67,7 +71,7 @@ class _ColumnParallel(torch.autograd.Function):
 class _RowParallel(torch.autograd.Function):
     @staticmethod
     def forward(context: Any, x: torch.Tensor, weight: torch.Tensor, linear: Linear) -> torch.Tensor:
-        context.save_for_backward(x)
+        context.save_for_backward(*linear.kept(x))
         context.linear, name, split = linear, linear.name, linear.split
         with operator(name, FORWARD):
             y = x @ weight.T
@@ -79,8 +83,12 @@ class _RowParallel(torch.autograd.Function):
 
     @staticmethod
     def backward(context: Any, *gradients: torch.Tensor) -> Any:
-        (gradient,), (x,) = gradients, context.saved_tensors
+        (gradient,) = gradients
         linear, name, split = context.linear, context.linear.name, context.linear.split
+        if linear.is_frozen:
+            with operator(name, DATA_GRADIENT):
+                return gradient @ linear.weight, None, None
+        (x,) = context.saved_tensors
         if linear.bias is not None:  # of this rank's own tokens
             add_to_main(linear.bias, gradient.sum(dim=0, dtype=torch.float32))
         full = split.group.all_gather(gradient, f"{name}.gather_gradient", DATA_GRADIENT) if split.shares_tokens else gradient
@@ -189,6 +197,22 @@ class Linear(torch.nn.Module):
         self.name, self.split, self.cut = name, split, cut
         self.weight = torch.nn.Parameter(torch.empty(columns, inner))
         self.bias = torch.nn.Parameter(torch.empty(columns)) if bias else None
+        self.adapters = torch.nn.ModuleList()
+
+    @property
+    def is_frozen(self) -> bool:
+        """Whether its weight gets no gradient."""
+        return not self.weight.requires_grad
+
+    def kept(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """What a product keeps of its input: all of it for the gradient of its weight."""
+        return () if self.is_frozen else (x,)
+
+    def adapted(self, y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        """The result y on x, with what adapters add to it."""
+        for adapter in self.adapters:
+            y = adapter(y, x)
+        return y
 
     def cut_of(self, parameter: str) -> Cut:
         """How the ranks share its weight or its bias: one of columns that are cut is cut with them."""
@@ -204,7 +228,7 @@ class ColumnParallelLinear(Linear):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(tokens of this rank, inner) to (all tokens, columns)."""
         result: torch.Tensor = _ColumnParallel.apply(x, self.weight, self)
-        return result
+        return self.adapted(result, x)
 
 
 class RowParallelLinear(Linear):
@@ -216,7 +240,7 @@ class RowParallelLinear(Linear):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(all tokens, inner of this rank) to (tokens of this rank, columns)."""
         result: torch.Tensor = _RowParallel.apply(x, self.weight, self)
-        return result
+        return self.adapted(result, x)
 
 
 class CutLinear(Linear):

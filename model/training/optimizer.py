@@ -8,6 +8,7 @@ FSDP2 is not used here: it gathers fp32 shards layer by layer, which is another 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -39,8 +40,11 @@ class DistributedAdamW:
         layout, self.groups = model.layout, model.groups
         self.sums_norms = layout.sequence_parallel and self.groups.tensor_parallel.ranks > 1
         self.averaged_over = float(layout.micro_batches * self.groups.data_parallel.ranks)
+        self.tunes = model.tuning is not None
+        self.called = "adam" if model.tuning is None else model.tuning.optimizer
         self.buffers = _buffers(model)
-        self.of_model = _lay_under(model, list(self.buffers.values()))
+        self.frozen = _frozen(model)
+        self.of_model = _lay_under(model, list(self.buffers.values()), self.frozen)
         self.vocabulary_copy = model.vocabulary_copy
         self.adam = torch.optim.AdamW(
             [each.master for each in self.buffers.values()],
@@ -63,8 +67,9 @@ class DistributedAdamW:
 
     @property
     def parameter_bytes(self) -> int:
-        """Bytes of all parameters of this rank."""
-        return sum(each.parameters.nbytes for each in self.buffers.values())
+        """Bytes of all parameters of this rank, the frozen ones among them."""
+        trained: int = sum(each.parameters.nbytes for each in self.buffers.values())
+        return trained + sum(each.nbytes for each in self.frozen.values())
 
     @property
     def gradient_bytes(self) -> int:
@@ -102,13 +107,13 @@ class DistributedAdamW:
         if self.sums_norms:
             norms = self.dense.gradients[self.dense.norms_from : self.dense.norms_to]
             self.groups.tensor_parallel.all_reduce(norms, "optimizer.norm_gradients.all_reduce", OPTIMIZER)
-        with operator("optimizer.scale_gradients", OPTIMIZER):
+        with operator(f"optimizer.{self.called if self.tunes else 'scale_gradients'}", OPTIMIZER):
             for each in self.buffers.values():
                 each.gradients.mul_(1.0 / self.averaged_over)
         for sharing, each in self.buffers.items():
             each.reduce(f"optimizer.reduce_gradients{sharing.mark}")
         norm = self._norm()
-        with operator("optimizer.adam", OPTIMIZER):
+        with operator(f"optimizer.{self.called}", OPTIMIZER):
             self._adam(norm)
         for parameter in self.of_model:
             parameter.main_grad_is_old = True  # the next iteration writes over it: nothing is set to zero
@@ -146,7 +151,7 @@ class DistributedAdamW:
 def _buffers(model: Transformer) -> dict[ParameterSharing, SharedBuffer]:
     """One for the experts where there are some, and one for all else."""
     groups, layout = model.groups, model.layout
-    entries = list(model.cuts())
+    entries = [entry for entry in model.cuts() if entry[1].requires_grad]
     copy = None if model.embedding is not None else model.vocabulary_copy  # the first stage's counts
     found = {}
     for sharing in (DENSE, OF_EXPERTS):
@@ -154,16 +159,26 @@ def _buffers(model: Transformer) -> dict[ParameterSharing, SharedBuffer]:
         replicas = sharing.replicas(groups)
         owners = replicas if layout.sharding == "zero1" else ALONE
         if own:
-            dtype = DTYPES[layout.precision]
+            dtype = DTYPES[layout.precision] if model.tuning is None else torch.float32  # of adapters
             sizes = {"replicas": replicas, "owners": owners, "dtype": dtype, "device": groups.device}
             found[sharing] = SharedBuffer(own, **sizes, copy=copy if sharing is DENSE else None)
     return found
 
 
-def _lay_under(model: Transformer, buffers: list[SharedBuffer]) -> list[torch.nn.Parameter]:
-    """Make every parameter of the model a view of its buffer; all of them, each once."""
-    laid = {old: new for each in buffers for old, new in each.laid.items()}
+def _frozen(model: Transformer) -> dict[int, torch.nn.Parameter]:
+    """Tensors of their own for parameters that are not trained, by the identity of the old ones."""
+    dtype, device = DTYPES[model.layout.precision], model.groups.device
+    frozen = [parameter for _, parameter, _ in model.cuts() if not parameter.requires_grad]
+    made = ((id(old), torch.zeros(old.shape, dtype=dtype, device=device)) for old in frozen)
+    return {name: torch.nn.Parameter(tensor, requires_grad=False) for name, tensor in made}
+
+
+def _lay_under(
+    model: Transformer, buffers: list[SharedBuffer], frozen: Mapping[int, torch.nn.Parameter]
+) -> list[torch.nn.Parameter]:
+    """Make every parameter of the model a view of its buffer; all that are trained, each once."""
+    laid = {old: new for each in buffers for old, new in each.laid.items()} | dict(frozen)
     for module in model.modules():
         for name, old_parameter in list(module.named_parameters(recurse=False)):
             setattr(module, name, laid[id(old_parameter)])
-    return list(model.parameters())
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]

@@ -14,6 +14,7 @@ from perfmodel.model.pipelines.pipeline import MicroBatch, Pipeline
 from perfmodel.model.training.data import batch
 from perfmodel.model.training.optimizer import DistributedAdamW, Recipe
 from perfmodel.model.transformer import Transformer, initialise
+from perfmodel.spec.fine_tuning import FineTuning
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.models.model import TransformerModel
 
@@ -32,13 +33,15 @@ class Trainer:
         seed: int = SEED,
         recipe: Recipe | None = None,
         routing: Routing | None = None,
+        tuning: FineTuning | None = None,
     ) -> None:
+        """All of a model is trained, or what a fine-tuning says."""
         self.layout, self.groups, self.seed = layout, groups, seed
         routing = routing or Routing()
         if groups.device.type == "meta":  # where tokens have no numbers to choose by
             routing = replace(routing, balanced=True)
         self.routing = routing
-        self.model = Transformer(model, layout, groups, routing)
+        self.model = Transformer(model, layout, groups, routing, tuning=tuning)
         self.optimizer = DistributedAdamW(self.model, recipe or Recipe())
         if groups.device.type != "meta":
             initialise(self.model, seed)

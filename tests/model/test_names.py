@@ -18,6 +18,7 @@ from perfmodel.model.operators import BETWEEN, Recorder, recording
 from perfmodel.model.parts.router import Routing
 from perfmodel.model.pipelines.messages import WAITS
 from perfmodel.model.training.trainer import Trainer
+from perfmodel.spec.fine_tuning import FineTuning
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.models.model import TransformerModel
 from tests.model.small_mixtures import DEEPSEEK, MIXTURES
@@ -32,9 +33,11 @@ def _takes_time(operator: Operator) -> bool:
     return not (isinstance(operator, MemoryBound) and operator.moved_bytes == 0)
 
 
-def forecast_labels(model: TransformerModel, layout: Layout, stage: int = 0) -> set[tuple[str, str]]:
+def forecast_labels(
+    model: TransformerModel, layout: Layout, stage: int = 0, *, tuning: FineTuning | None = None
+) -> set[tuple[str, str]]:
     """Name and phase of every operator that the forecast has for a pipeline stage."""
-    work = iteration(setup_of(model, layout, stack_preset("reference")))
+    work = iteration(replace(setup_of(model, layout, stack_preset("reference")), tuning=tuning))
     executions = work.stage_executions(work.every_stage[stage])
     return {(each.name, each.phase) for each, times in executions if times and _takes_time(each)}
 

@@ -55,7 +55,7 @@ class CountCheck:
 def dry_run(run: Run, stage: RampStage) -> list[CountCheck]:
     """The counts of one iteration of a stage of the ramp: of the first rank of every pipeline stage."""
     layout = run.layout(stage)
-    check_supported(run.model, layout)
+    check_supported(run.model, layout, run.fine_tuning)
     work = iteration(replace(run.setup(stage), stack=stack_preset(STACK)))
     return [check for place in range(int(layout.pipeline_parallel)) for check in _counts(run.model, work, place)]
 
@@ -64,7 +64,7 @@ def _counts(model: TransformerModel, work: Iteration, place: int) -> Iterator[Co
     """Counts of the pipeline stage at `place`, by torch and by the forecast."""
     layout, stage = work.layout, work.every_stage[place]
     with _fake_ranks(model, layout, place) as groups:
-        trainer = Trainer(model, layout, groups)
+        trainer = Trainer(model, layout, groups, tuning=work.setup.tuning)
         batches = trainer.micro_batches()
         with CollectiveCounter() as collectives, FlopCounterMode(display=False) as flop:
             trainer.step(batches)

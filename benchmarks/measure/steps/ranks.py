@@ -132,7 +132,7 @@ def _check_supported(run: Run, layout: Layout) -> None:
     """Raise NotSupportedError for what the reference model does not run, before processes are started."""
     from perfmodel.model.supported import check_supported
 
-    check_supported(run.model, layout)
+    check_supported(run.model, layout, run.fine_tuning)
 
 
 def _check_room(run: Run, layout: Layout, device: str) -> None:

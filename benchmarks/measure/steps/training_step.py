@@ -83,7 +83,7 @@ class StepMeasurement:
 
     def __init__(self, run: Run, layout: Layout, groups: Groups) -> None:
         self.run, self.layout, self.groups = run, layout, groups
-        self.trainer = Trainer(run.model, layout, groups, routing=Routing(balanced=True))
+        self.trainer = Trainer(run.model, layout, groups, routing=Routing(balanced=True), tuning=run.fine_tuning)
         self.batch = self.trainer.micro_batches()
         self.losses: list[float] = []
         self.taken_away_per_s = 0.0  # how often the core of a rank went to somebody else

@@ -21,6 +21,7 @@ import numpy as np
 from perfmodel.count.blocks import Block, local
 from perfmodel.count.declarations import Component, LayerPart, Linear, Projections
 from perfmodel.count.operators import Collective, FusedAttention, Matmul, MemoryBound
+from perfmodel.count.parts.adapters import keeps_input
 from perfmodel.count.parts.stream import StreamOperators
 from perfmodel.count.roles import Role
 from perfmodel.spec.fields import Numeric, anywhere, chosen, everywhere
@@ -152,7 +153,7 @@ def attention_core(write: StreamOperators, heads: Heads) -> Block:
     if not setup.stack.fusion.fuses_attention(recipe):
         return _unfused(setup, heads, kept=kept)
     low = low_attention_format(setup, heads)
-    apart = write.narrow_layers if recipe.casts else 0
+    apart = write.narrow_layers if recipe.casts else float(_is_kept_apart(setup))
     if not low:
         return _with_exchange(setup, heads, _fused(setup, heads, recipe.attention, kept=kept, apart=apart))
     core = _cast(write, heads, low) + _with_exchange(setup, heads, _fused(setup, heads, low, kept=0.0 * kept, apart=1))
@@ -227,6 +228,12 @@ def _softcap(name: str, size: float, scores: Numeric) -> MemoryBound:
 
 def _is_one(degree: Numeric) -> bool:
     return everywhere(degree == 1)
+
+
+def _is_kept_apart(setup: Setup) -> bool:
+    """Whether nothing but the core keeps its output: its projection is frozen, and no adapter beside that keeps it either."""
+    tuning = setup.tuning
+    return tuning is not None and not keeps_input(Component.ATTENTION, setup) and not tuning.has_adapter("projection")
 
 
 def _fused(setup: Setup, heads: Heads, precision: str, *, kept: Numeric, apart: Numeric) -> Block:
