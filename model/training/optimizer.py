@@ -69,7 +69,8 @@ class DistributedAdamW:
     def parameter_bytes(self) -> int:
         """Bytes of all parameters of this rank, the frozen ones among them."""
         trained: int = sum(each.parameters.nbytes for each in self.buffers.values())
-        return trained + sum(each.nbytes for each in self.frozen.values())
+        frozen: int = sum(each.nbytes for each in self.frozen.values())
+        return trained + frozen
 
     @property
     def gradient_bytes(self) -> int:
