@@ -64,6 +64,8 @@ PRINTED = {  # in model cards and technical reports
     "dbrx": Printed("132", "36"),
     "olmoe-1b-7b": Printed("6.9", "1.3"),
     "nemotron-3-nano": Printed("31.6", "3.6", without="3.2"),
+    "nemotron-nano-9b-v2": Printed("8.89"),
+    "qwen3.5-397b-a17b": Printed("", "17"),
     "qwen3-next-80b-a3b": Printed("80"),
     "qwen3-8b": Printed("8.2", "8.2"),
     "qwen3-32b": Printed("32.8", "32.8", without="32.0"),
