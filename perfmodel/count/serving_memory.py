@@ -21,6 +21,7 @@ from perfmodel.spec.serving import Request, ServingSetup
 from perfmodel.spec.serving_formats import WIDE_BYTES
 
 FP32_BYTES = 4.0
+LONGEST, SECTIONS = 1 << 32, 257
 MLP_COPIES = 2.0  # of both halves of an MLP's width: what the product gives, and what the activation function does
 
 
@@ -141,13 +142,10 @@ def longest_context(setup: ServingSetup) -> int:
     """Tokens of the longest single sequence that fits; 0 where the model does not fit. Sliding layers take no part of it."""
     free = float(np.maximum(serving_memory(setup).cache_bytes, 0.0))
     block = int(setup.engine.memory.block_tokens)
-    fits, over = 0, 1
-    while over * block < 1 << 32 and float(sequence_bytes(setup, over * block)) <= free:
-        fits, over = over, 2 * over
+    fits, over = 0, LONGEST // block  # numbers of blocks that fit, and that do not or are more than anybody asks for
     while over - fits > 1:
-        middle = (fits + over) // 2
-        if float(sequence_bytes(setup, middle * block)) <= free:
-            fits = middle
-        else:
-            over = middle
+        between = np.unique(np.linspace(fits, over, SECTIONS).astype(np.int64))[1:-1]
+        held = np.broadcast_to(np.asarray(sequence_bytes(setup, between * block)) <= free, between.shape)
+        number = int(np.sum(held))  # more tokens never take less
+        fits, over = (int(between[number - 1]) if number else fits), (int(between[number]) if number < len(between) else over)
     return fits * block

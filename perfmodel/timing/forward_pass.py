@@ -24,6 +24,13 @@ from perfmodel.timing.kernels import matmul_bytes, matmul_time_s, plain_matmul_t
 
 SIMILAR: Final = 2.0**0.5  # times reading: beyond it, computing is what takes the time
 PARTS: Final = ("weights_s", "compute_s", "cache_s", "kernels_s", "messages_s", "host_s")
+PART_OF: Final[Mapping[type, str]] = {  # what the time of operators other than products of weights is spent on
+    Matmul: "compute_s",
+    CachedAttention: "cache_s",
+    FusedAttention: "compute_s",
+    MemoryBound: "kernels_s",
+    Collective: "messages_s",
+}
 OF_EXPERTS: Final = {"weights_s": "expert_weights_s", "compute_s": "expert_compute_s"}  # what of a part is theirs
 
 
@@ -85,8 +92,14 @@ def pass_time(setup: ServingSetup, tokens: ForwardPass, *, host: bool = True) ->
     operators: Numeric = 0.0
     known: dict[Hashable, tuple[Numeric, Numeric]] = {}  # layers of other kinds have many products alike
     for operator in forward_operators(setup, tokens):
-        for part, seconds in _parts_of(operator, setup, known).items():
-            sums[part] = sums[part] + operator.repeats * seconds
+        if isinstance(operator, ServedProduct):
+            shape = _shape(operator)
+            if shape not in known:
+                known[shape] = product_time_s(operator, setup)
+            _add_product(sums, operator, *known[shape])
+        else:
+            part = PART_OF[type(operator)]
+            sums[part] = sums[part] + operator.repeats * operator_time_s(operator, setup)
         kernels = kernels + operator.repeats * getattr(operator, "kernels", 1)
         operators = operators + operator.repeats
     engine = setup.engine.host
@@ -102,40 +115,29 @@ def pass_time(setup: ServingSetup, tokens: ForwardPass, *, host: bool = True) ->
 
 
 def operator_time_s(operator: ServedOperator, setup: ServingSetup) -> Numeric:
-    """Time [s] of one execution of an operator of a pass."""
-    total: Numeric = 0.0
-    for part, seconds in _parts_of(operator, setup, {}).items():
-        total = total + seconds if part in PARTS else total  # the others say what of these is of experts
-    return total
-
-
-def _parts_of(
-    operator: ServedOperator, setup: ServingSetup, known: dict[Hashable, tuple[Numeric, Numeric]]
-) -> Mapping[str, Numeric]:
-    """Seconds of one execution by the part of a pass that they count to; products of shapes that are `known` are not timed."""
+    """How long one run of an operator takes alone."""
     match operator:
         case ServedProduct():
-            shape = _shape(operator)
-            if shape not in known:
-                known[shape] = product_time_s(operator, setup)
-            return _product_parts(operator, *known[shape])
+            return product_time_s(operator, setup)[0]
         case Matmul():
-            return {"compute_s": scan_time_s(operator, setup)}
+            return scan_time_s(operator, setup)
         case CachedAttention():
-            return {"cache_s": cached_attention_time_s(operator, setup)}
+            return cached_attention_time_s(operator, setup)
         case FusedAttention():
-            return {"compute_s": prompt_attention_time_s(operator, setup)}
+            return prompt_attention_time_s(operator, setup)
         case MemoryBound():
-            return {"kernels_s": small_kernel_time_s(operator, setup)}
+            return small_kernel_time_s(operator, setup)
         case Collective():
-            return {"messages_s": message_time_s(operator, setup)}
+            return message_time_s(operator, setup)
 
 
-def _product_parts(product: ServedProduct, seconds: Numeric, computed: Numeric) -> Mapping[str, Numeric]:
-    """The time of a product by what bounds it, and what of that is of experts."""
-    parts = {"weights_s": np.where(computed, 0.0, seconds), "compute_s": np.where(computed, seconds, 0.0)}
-    of_experts = {OF_EXPERTS[part]: taken for part, taken in parts.items()} if product.role in EXPERT_PRODUCTS else {}
-    return parts | of_experts
+def _add_product(sums: dict[str, Numeric], product: ServedProduct, seconds: Numeric, computed: Numeric) -> None:
+    """Add the time of a product to what bounds it, and to what of that is of experts."""
+    for part, bound in (("weights_s", np.logical_not(computed)), ("compute_s", computed)):
+        taken = product.repeats * np.where(bound, seconds, 0.0)
+        sums[part] = sums[part] + taken
+        if product.role in EXPERT_PRODUCTS:
+            sums[OF_EXPERTS[part]] = sums[OF_EXPERTS[part]] + taken
 
 
 def _shape(product: ServedProduct) -> Hashable:

@@ -14,13 +14,10 @@ from perfmodel.spec.serving import ServingSetup
 from perfmodel.timing.collectives import collective_time_s
 from perfmodel.timing.confidence import confidence, least_sure
 from perfmodel.timing.forward_pass import (
-    cached_attention_time_s,
     message_time_s,
+    operator_time_s,
     product_time_s,
-    prompt_attention_time_s,
-    scan_time_s,
     small_all_reduce,
-    small_kernel_time_s,
 )
 from perfmodel.timing.ledger import collective_confidence
 
@@ -38,26 +35,10 @@ class ServedEntry:
 def served_ledger(setup: ServingSetup, tokens: ForwardPass) -> Iterator[ServedEntry]:
     """The operators of one pass (0-d numbers) in their order, each with the seconds of one execution."""
     for operator in forward_operators(setup, tokens):
-        seconds = _time_s(operator, setup)
+        seconds = operator_time_s(operator, setup)
         if anywhere(seconds > 0):
             sure = served_confidence(operator, setup)
             yield ServedEntry(operator=operator, repeats=operator.repeats, seconds=seconds, confidence=sure)
-
-
-def _time_s(operator: ServedOperator, setup: ServingSetup) -> Numeric:
-    match operator:
-        case ServedProduct():
-            return product_time_s(operator, setup)[0]
-        case Matmul():
-            return scan_time_s(operator, setup)
-        case CachedAttention():
-            return cached_attention_time_s(operator, setup)
-        case FusedAttention():
-            return prompt_attention_time_s(operator, setup)
-        case MemoryBound():
-            return small_kernel_time_s(operator, setup)
-        case Collective():
-            return message_time_s(operator, setup)
 
 
 def served_confidence(operator: ServedOperator, setup: ServingSetup) -> str:

@@ -30,7 +30,7 @@ def _table(groups: Sequence[tuple[str, Any]], *, first: str) -> RenderableType:
     table = plain_table(first)
     if first != "metric":
         table.add_column("metric", no_wrap=True)
-    for heading in ("rows", "median", "p90", *(("bias", "in 90 %") if first == "metric" else ())):
+    for heading in ("rows", "median", "p90", *(("bias",) if first == "metric" else ()), "in 90 %"):
         table.add_column(heading, justify="right", no_wrap=True)
     for name, questions in groups:
         for question, errors in questions.items():
@@ -44,4 +44,4 @@ def _figures(errors: ServingErrors, *, whole: bool) -> Iterator[str]:
     yield f"{100 * errors.p90_abs_error:.1f} %"
     if whole:
         yield f"{100 * errors.bias:+.1f} %"
-        yield f"{100 * errors.interval_coverage:.0f} %"
+    yield f"{100 * errors.interval_coverage:.0f} %"
