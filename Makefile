@@ -6,7 +6,7 @@ CORE := tests/spec tests/count tests/timing tests/exchange
 
 unexport PYTHONDONTWRITEBYTECODE  # else each process that tests start compiles perfmodel again
 
-.PHONY: setup demo check core test lint docs properties fuzz mutants bench measured gallery readme clean
+.PHONY: setup demo check core test lint docs properties fuzz mutants bench measured measured-serving gallery readme clean
 
 setup: .venv/complete
 
@@ -72,6 +72,9 @@ bench: setup
 
 measured: setup
 	$(BIN)/python -m perfmodel.benchmarks.project.measured --output docs/measured
+
+measured-serving: setup
+	$(BIN)/python -m perfmodel.benchmarks.project.measured_serving --output docs/measured_serving
 
 gallery: setup
 	$(BIN)/python -m perfmodel.benchmarks.project.gallery

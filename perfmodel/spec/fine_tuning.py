@@ -127,6 +127,7 @@ class TuningWork(Spec):
         count()
     )  # copies of what layers that run again keep, from then on, where parameters are sharded
     live_parameters: Numeric = number("count", maximum=1e12)  # that stay gathered where that is more than two layers
+    holds_gradients: bool = flag(default=False)  # in a buffer that stays from one iteration to the next
     keeps_inputs: bool = flag()  # products with quantised weights keep their input although these get no gradient
     dequantised_bytes: Numeric = number("bytes")  # moved beside the weight itself where it is widened, of each number
     host_bytes_per_s: Numeric = number("bytes_per_s", above=0)  # that a process reads and writes in the host's memory

@@ -8,11 +8,13 @@ import pytest
 import torch
 from torch.autograd.graph import saved_tensors_hooks
 
+from perfmodel.benchmarks.measure.steps.dry_run import dry_run
 from perfmodel.count.iteration import iteration
 from perfmodel.count.memory.needed import memory_bytes
 from perfmodel.count.operators import saved_bytes
 from perfmodel.errors import NotSupportedError
 from perfmodel.exchange.presets import stack_preset
+from perfmodel.exchange.run_files import read_candidates
 from perfmodel.model.groups import one_rank
 from perfmodel.model.operators import BETWEEN, Recorder, recording
 from perfmodel.model.parts.adapters import ALPHA, adapters_of, merge
@@ -113,8 +115,20 @@ def test_parameters_gradients_and_states_take_the_bytes_of_the_forecast(
     forecast = memory_bytes(work)
     assert optimizer.parameter_bytes == float(forecast.parameters_bytes)
     assert optimizer.state_bytes == float(forecast.optimizer_bytes)
+    assert optimizer.gradient_bytes == float(forecast.gradients_bytes)
     adapters = sum(each.into.numel() + each.out.numel() for each in adapters_of(trainer_of(model, lora(*targets)).model))
     assert optimizer.gradient_bytes == 4 * adapters
+
+
+def test_every_count_of_a_dry_run_is_that_of_the_forecast() -> None:
+    """Parameters with adapters, bytes, FLOPs without gradients of frozen weights, on two replicas also what they send."""
+    settings = {"training": "lora", "optimizer": "adamw_fused", "adapter_targets": "query value fc2", "sharding": "none"}
+    for replicas in (1, 2):
+        batch = f"stages=[{{data_parallel: {replicas}, global_batch_size: {replicas}}}]"
+        run = read_candidates("laptop", (*(f"{key}={value}" for key, value in settings.items()), batch))[0].run
+        counts = dry_run(run, run.stages[0])
+        assert [each for each in counts if not each.equal] == []
+        assert any("ranks" in each.what for each in counts) == (replicas > 1)
 
 
 @pytest.mark.parametrize("targets", [(), ("query", "value"), ("projection", "fc2")])

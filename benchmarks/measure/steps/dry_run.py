@@ -19,6 +19,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from perfmodel.count.iteration import Iteration, iteration
 from perfmodel.count.memory.needed import stage_memory_bytes
 from perfmodel.count.operators import Collective, Operator, hardware_flop
+from perfmodel.count.pipeline import PipelineStage
+from perfmodel.count.trained import adapter_parameters
 from perfmodel.exchange.presets import stack_preset
 from perfmodel.model.counting import CollectiveCounter
 from perfmodel.model.groups import Groups, make_groups
@@ -78,12 +80,18 @@ def _counts(model: TransformerModel, work: Iteration, place: int) -> Iterator[Co
     predicted_flop = hardware_flop(replace(operator, repeats=times) for operator, times in executions)
     named = zip(("parameter bytes", "gradient bytes", "optimizer bytes"), held, parts, padding.held_bytes, strict=True)
     checks = [
-        CountCheck("parameters", float(numbers), float(stage.parameters.total)),
+        CountCheck("parameters", float(numbers), float(stage.parameters.total + _adapters(work, stage))),
         *(CountCheck(what, float(ours), float(part), more) for what, ours, part, more in named),
         CountCheck("hardware FLOPs", float(flop.get_total_flops()), float(predicted_flop)),
         *_communication(collectives, executions, padding),
     ]
     yield from (replace(check, pipeline_stage=place + 1) for check in checks)
+
+
+def _adapters(work: Iteration, stage: PipelineStage) -> Numeric:
+    """Parameters that are trained beside those of the model."""
+    setup = work.setup
+    return 0 if setup.tuning is None else adapter_parameters(setup.model, stage.held.every, setup.tuning)
 
 
 class Padding:

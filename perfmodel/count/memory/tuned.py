@@ -5,8 +5,8 @@
     end        all gradients are there, and one layer; what layers kept is gone
     step       all gradients and states, and what the optimizer allocates
 
-Gradients are there before the loss where earlier micro-batches left them. Parameters that are sharded are gathered a layer at a
-time in the passes, and not in the step. Frozen parameters have neither gradients nor states.
+Gradients are there before the loss where earlier micro-batches left them, or in a buffer that stays. Parameters that are sharded
+are gathered a layer at a time in the passes, and not in the step. Frozen parameters have neither gradients nor states.
 
 Ignored: gradients grow while checkpoints are given up, linearly both, so that no moment between the ends needs more.
 """
@@ -86,8 +86,9 @@ def _moments(work: Iteration, stage: PipelineStage, tuning: FineTuning) -> Itera
     kept, rerun = _kept_bytes(work, stage, tuning), _rerun_bytes(work, tuning)
     head = saved_bytes(work.head.forward)
     passing = states.parameters + states.gathered
-    before = chosen(np.asarray(work.layout.micro_batches) > 1, states.gradients, 0.0)
     software, is_gathered = tuning_work(setup), work.layout.sharding in GATHERED
+    is_there = (np.asarray(work.layout.micro_batches) > 1) | software.holds_gradients
+    before = chosen(is_there, states.gradients, 0.0)
     held = (software.sharded_loss_held_bytes if is_gathered else software.loss_held_bytes) * number
     loss = logit_bytes(setup.stack.fusion.loss_peak_bytes, work.layout) * number
     rest = {"optimizer": states.optimizer}

@@ -13,7 +13,7 @@ import numpy as np
 
 from perfmodel.errors import InputError
 from perfmodel.spec.fields import Numeric, Spec, check_fields, choice, choices, count, flag, number, part, plain, text, words
-from perfmodel.spec.models.layer_kinds import LayerKind, check_pattern, layers_before, only_kind
+from perfmodel.spec.models.layer_kinds import LayerKind, check_pattern, layers_before
 from perfmodel.spec.models.layer_parts import GatedDelta, LatentAttention, Mixture, StateSpace
 
 GATED_ACTIVATIONS = ("swiglu", "geglu")
