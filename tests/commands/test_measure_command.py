@@ -18,9 +18,11 @@ from perfmodel.benchmarks.measure import calibrate
 from perfmodel.benchmarks.measure.kernels.plan import SMALLEST, kernel_points
 from perfmodel.benchmarks.measure.kernels.points import key_of
 from perfmodel.benchmarks.measure.kernels.record_file import read_records
+from perfmodel.benchmarks.measure.kernels.served_plan import served_points
 from perfmodel.benchmarks.measure.processes import marked
 from perfmodel.evidence.steps.step_records import step_record
 from tests.evidence.step_examples import SETTINGS, as_predicted, small_prediction
+from tests.evidence.test_pass_comparison import record_of, small_run
 from tests.report.trace.trace_reading import read
 
 SMALL = """
@@ -76,8 +78,11 @@ def test_the_loop_closes_on_this_machine(
     assert made.code == 0, made.err
     assert records.read_text().startswith("".join(before[:-1]))
     every = read_records(records)
-    assert len({key_of(each) for each in every}) == len(every) >= len(before) + len(kernel_points(SMALLEST))
-    assert {"matmul", "attention", "memory_bound", "collective"} == {each.kind for each in every}
+    measured_alone = len(kernel_points(SMALLEST)) + len(served_points("cpu", smallest=True))
+    assert len({key_of(each) for each in every}) == len(every) >= len(before) + measured_alone
+    assert {"matmul", "attention", "memory_bound", "few_rows", "cached", "served", "host", "collective"} == {
+        each.kind for each in every
+    }
     assert before[-1].split('"seconds"')[0] in records.read_text()
     assert "matmul.bf16" in made.out
     again = run("calibrate", "--records", records, "-o", tmp_path / "again.yaml")
@@ -111,6 +116,56 @@ def test_the_loop_closes_on_this_machine(
     assert all(each["predicted_s"] > 0 and each["measured_s"] > 0 for each in operators.values())
     assert "layer.mlp.fc1" in figure.read_text()
     assert "Collectives of an iteration" in run("compare", small, record, "--set", f"cluster={profile}").out
+    check_that_it_serves(run, small, profile)
+
+
+def check_that_it_serves(run: Any, small: Path, profile: Path) -> None:
+    """On the same machine: passes of two ranks beside their forecast, with the weights, caches and messages of that."""
+    record = profile.with_name("passes.json")
+    load = ("--infer", "--batch", "2", "--input-tokens", "16", "--output-tokens", "4")
+    done = run("measure", small, *load, "--device", "cpu", "--seconds", "0.2", "-o", record)
+    assert done.code == 0, done.err
+    assert "2 prompts of 16 tokens" in done.out
+    compared = run("compare", small, record, "--set", f"cluster={profile}", "--json")
+    assert compared.code == 0, compared.err
+    document = json.loads(compared.out)
+    assert document["memory_bytes"]["cache"]["error"] == document["memory_bytes"]["weights"]["error"] == 0.0
+    for found in document["passes"].values():
+        assert {each["kind"] for each in found["collectives"]} == {"all_reduce", "all_gather"}
+        assert all(each[figure]["error"] == 0.0 for each in found["collectives"] for figure in ("calls", "payload_bytes"))
+        assert all(each["predicted_s"] > 0 and each["measured_s"] > 0 for each in found["operators"] if each["kind"])
+    shown = run("compare", small, record, "--set", f"cluster={profile}").out
+    assert "Operators of decode, predicted and measured" in shown
+    assert max(map(len, shown.splitlines())) <= 80
+    refused = run("compare", small, record, "--set", f"cluster={profile}", "--figure", "x.svg")
+    assert (refused.code, refused.err.splitlines()[-1]) == (
+        2,
+        "perfmodel: --figure goes with training steps; this record is of passes of a served model",
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (("--batch", "2"), "--batch goes with --infer, which serves the model of RUN"),
+        (("--infer", "--dry-run"), "--dry-run goes with training steps; --infer serves the model of RUN"),
+        (("--infer", "--set", "tensor_parallel=1", "--set", "precision=fp32"), "precision: fp32 is no format of weights; "),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(run: Any, small: Path, options: tuple[str, ...], sentence: str) -> None:
+    """In one sentence each, before anything runs."""
+    refused = run("measure", small, *options)
+    assert refused.code == 2
+    assert sentence in refused.err
+
+
+def test_a_machine_without_kernels_of_serving_has_no_forecast(run: Any, tmp_path: Path) -> None:
+    """Not supported, and what would measure them."""
+    record = tmp_path / "passes.json"
+    record.write_text(json.dumps(record_of(small_run("tensor_parallel=1")).document()))
+    refused = run("compare", "laptop", record)
+    assert refused.code == 3
+    assert "perfmodel calibrate -o here.yaml measures them" in refused.err
 
 
 @pytest.mark.slow

@@ -5,8 +5,8 @@
     end        all gradients are there, and one layer; what layers kept is gone
     step       all gradients and states, and what the optimizer allocates
 
-Gradients are there before the loss where earlier micro-batches left them, or in a buffer that stays. Parameters that are sharded
-are gathered a layer at a time in the passes, and not in the step. Frozen parameters have neither gradients nor states.
+Gradients are there before the loss where earlier micro-batches left them, or in a buffer that stays. Sharded parameters are
+gathered a layer at a time in the passes, and not in the step. Frozen parameters have neither gradients nor states.
 
 Ignored: gradients grow while checkpoints are given up, linearly both, so that no moment between the ends needs more.
 """

@@ -189,9 +189,9 @@ def calibration_report(profile: Mapping[str, Any]) -> Group:
         f"{profile['gpu']['memory_bandwidth_bytes_per_s'] / 1e9:.0f} GB/s of memory each."
     )
     lines = [
-        (key.removeprefix("gpu.kernels.").removeprefix("links.node."), source)
+        (key.removeprefix("gpu.").removeprefix("kernels.").removeprefix("links.node."), source)
         for key, source in profile["sources"].items()
-        if key.startswith(("gpu.kernels.", "links.node."))
+        if key.startswith(("gpu.kernels.", "gpu.serving.", "links.node."))
     ]
     return Group(words, section("Fitted on this machine's own kernels", lines))
 
