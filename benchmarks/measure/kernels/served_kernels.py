@@ -1,7 +1,7 @@
 """What a pass of generation runs, piece by piece, on random tensors: products with few rows, attention over a cache, all else.
 
-Each is timed right behind a product with as many weights as a layer has: they have driven its code and its data out of the
-caches, as in a pass.
+Each is timed right behind a product with as many weights as a layer has, and all other operators of one: they have driven its
+code and its data out of the caches, as in a pass.
 """
 
 from __future__ import annotations
@@ -110,10 +110,34 @@ def _taken(point: Point, device: str, *, seconds: float, smallest: bool) -> Timi
 
 
 def _streaming(precision: str, device: str, shape: tuple[int, int]) -> Work:
-    """A product of one row with weights as large as those of a layer."""
+    """What runs between two executions of an operator: all others, and a product of one row with as many weights as a layer."""
     columns, inner = shape
     x, weight = (random(number, inner, precision=precision, device=device) for number in (1, columns))
-    return lambda: torch.nn.functional.linear(x, weight)
+    others = _small_generator(1, precision, device)
+
+    def work() -> None:
+        others.forget(1)
+        others.likeliest(others.decode(others.first))
+        torch.nn.functional.linear(x, weight)
+
+    return work
+
+
+class _SmallGenerator(Generator):
+    """A model with nearly nothing to compute that has read a token."""
+
+    def __init__(self, layers: int, precision: str, device: str) -> None:
+        model = replace(served_model("rotary", HEAD_SIZE), layers=layers)
+        super().__init__(
+            model, Layout(precision=precision, tensor_parallel=1, data_parallel=1, **SMALL_LAYOUT), one_rank(device)
+        )
+        self.make_room(1, MOST + WARM_UP + 1)
+        self.first = self.likeliest(self.prefill(torch.zeros(1, 1, dtype=torch.int64, device=device)))
+
+
+@cache
+def _small_generator(layers: int, precision: str, device: str) -> _SmallGenerator:
+    return _SmallGenerator(layers, precision, device)
 
 
 def _behind(before: Work, works: Sequence[Work], device: str, seconds: float) -> list[float]:
@@ -128,16 +152,13 @@ def _behind(before: Work, works: Sequence[Work], device: str, seconds: float) ->
 
 def _between_operators(before: Work, layers: int, precision: str, device: str, seconds: float) -> Timing:
     """What a decode pass spends in no operator, for each that it runs: with nearly nothing to compute."""
-    model = replace(served_model("rmsnorm", HEAD_SIZE), layers=layers)
-    layout = Layout(precision=precision, tensor_parallel=1, data_parallel=1, **SMALL_LAYOUT)
-    generator = Generator(model, layout, one_rank(device))
-    generator.make_room(1, MOST + WARM_UP + 1)
-    last = generator.likeliest(generator.prefill(torch.zeros(1, 1, dtype=torch.int64, device=device)))
+    generator = _small_generator(layers, precision, device)
+    generator.forget(1)
     times: list[float] = []
     while len(times) < MOST + WARM_UP - 1 and (len(times) < FEWEST + WARM_UP or sum(times) < seconds):
         before()
         with recording(Recorder(generator.device)) as recorder:
-            generator.likeliest(generator.decode(last))
+            generator.likeliest(generator.decode(generator.first))
         times.append(sum(recorder.executions_s()[BETWEEN]) / (len(recorder.labels) - 1))
     return summary(times[WARM_UP:])
 
