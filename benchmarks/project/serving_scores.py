@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from perfmodel.evidence.serving_scores import compare_serving, estimated_cells
+from perfmodel.exchange.output import write_text
 from perfmodel.exchange.presets import DATA
 from perfmodel.exchange.tables.serving_runs import read_serving_runs
 from perfmodel.spec.serving_evidence import ServingEvidence
@@ -33,7 +34,7 @@ def main(table: Path) -> None:
     text = HEAD.format(day=datetime.now(UTC).date(), rows=f"{len(scored):,}", sources=sources, table=table.name)
     for cell, figures in sorted(estimated_cells(comparisons).items()):
         text += f"  {cell}: {' '.join(f'{figure:g}' for figure in figures)}\n"
-    (DATA / "serving_evidence.yaml").write_text(text, encoding="utf-8")
+    write_text(DATA / "serving_evidence.yaml", text)
 
 
 if __name__ == "__main__":

@@ -231,7 +231,7 @@ def test_what_cannot_be_drawn_is_one_sentence(options: dict[str, Any], sentence:
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "word"), [("stages[-1].global_batch_size", 115_200_000, "passes"), ("model.layers", 20_000, "layers")]
+    ("key", "value", "word"), [("stages[-1].global_batch_size", 288 * 2**20, "passes"), ("model.layers", 20_000, "layers")]
 )
 def test_an_iteration_that_would_take_minutes_is_refused(key: str, value: int, word: str) -> None:
     """With what could be drawn."""

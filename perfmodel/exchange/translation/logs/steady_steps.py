@@ -9,7 +9,6 @@ from __future__ import annotations
 from array import array
 from collections import Counter
 from dataclasses import dataclass, field
-from math import isfinite
 from typing import Final
 
 from perfmodel.exchange.translation.logs.log_records import LogRecord
@@ -17,6 +16,9 @@ from perfmodel.exchange.translation.logs.log_records import LogRecord
 WARM_UP: Final = 10  # iterations of a start, of which at most a third of the lines
 MOST_WARM_UP_LINES: Final = 10
 KEPT: Final = 1 << 16  # numbers of each kind; of more, every second, fourth and so on is kept
+LONGEST_S: Final = 1e6  # of an iteration: eleven days
+MOST_A_SECOND: Final = 1e12  # tokens, sequences, TFLOP
+MOST_BYTES: Final = 1e14  # of a GPU
 INTERVAL: Final = (0.05, 0.95)
 WARMING, EVALUATED, SAVED = "warm_up", "evaluations", "checkpoints"  # why a step is left out
 RANKS, BATCHES, BROKEN = "other_ranks", "other_batches", "broken_lines"
@@ -122,8 +124,8 @@ class SteadySteps:
         self.left_out[BROKEN] += 1
 
     def holds(self, kind: str, size_bytes: float) -> None:
-        """Memory of one kind was held; a number that is not finite says nothing."""
-        if isfinite(size_bytes):
+        """Memory of one kind was held; a number that no GPU has says nothing."""
+        if 0.0 < size_bytes < MOST_BYTES:
             self.memory_bytes[kind] = max(size_bytes, self.memory_bytes.get(kind, 0.0))
 
     def state_batch(self, batch: int) -> None:
@@ -140,8 +142,9 @@ class SteadySteps:
         self.left_out[RANKS] += 1
 
     def add(self, step: Step) -> None:
-        """Take the next step; one with a number that is not finite is a broken line."""
-        if not all(map(isfinite, filter(None, (step.time_s, step.tokens_per_s_per_gpu, step.samples_per_s)))):
+        """Take the next step; one with a number that no step has is a broken line."""
+        rates = (step.tokens_per_s_per_gpu, step.samples_per_s, step.tflop_per_s_per_gpu)
+        if not (0.0 <= (step.time_s or 0.0) < LONGEST_S and all(0.0 <= (rate or 0.0) < MOST_A_SECOND for rate in rates)):
             self.broken()
             return
         last = self._last
