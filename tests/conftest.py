@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from hypothesis import settings
 from xdist.scheduler import LoadScopeScheduling
 
 from perfmodel.benchmarks.measure.processes import start
@@ -21,6 +22,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # a worker of pytest-xdist has on
 ROOT: Final = Path(__file__).parents[1]
 RANKS: Final = "pytest.mark.ranks"
 SHARED: Final = ("tests.comparisons", "tests.report.runs", "tests.search.small_plans")
+settings.register_profile("always the same", derandomize=True, deadline=None, database=None)  # a busy machine is no failure
+settings.load_profile("always the same")
 gc.set_threshold(100_000, 20, 50)  # as the command line has it: most of what tests make is freed without a pass over it
 
 
