@@ -83,21 +83,24 @@ class Streams:
         """
         exposed_s = float(window.parts.data_parallel_exposed_s)
         calls = [(call, float(collective_time_s(call, cluster=self.cluster))) for call in window.calls if whole(call.repeats)]
-        number, bucket_s = max((whole(call.repeats) for call, _ in calls), default=0), sum(seconds for _, seconds in calls)
-        if not bucket_s:
+        buckets = _buckets(calls)
+        if not any(seconds for _, seconds in calls):
             return
-        ready_s = sum(each.end_s - each.start_s for each in passes) / number if self.stack.overlap.data_parallel else 0.0
-        step_s = max(bucket_s, ready_s)
-        all_s = (number - 1) * step_s + bucket_s
+        passes_s = sum(each.end_s - each.start_s for each in passes)
+        ready_s = passes_s / len(buckets) if self.stack.overlap.data_parallel else 0.0
+        starts_s, all_s = [], 0.0
+        for place_of_it, bucket in enumerate(buckets):
+            starts_s.append(max(all_s, place_of_it * ready_s))
+            all_s = starts_s[-1] + sum(seconds for _, seconds in bucket)
         begin_s = passes[0].start_s - exposed_s if window.forward else passes[-1].end_s + exposed_s - all_s
         if not in_full:
-            yield _all_buckets(place, calls, number, begin_s, begin_s + all_s)
+            yield _all_buckets(place, calls, begin_s, begin_s + all_s)
             return
-        for bucket in range(number):
-            clock_s = begin_s + bucket * step_s
-            for call, seconds in calls:
+        for number, (start_s, bucket) in enumerate(zip(starts_s, buckets, strict=True), start=1):
+            clock_s = begin_s + start_s
+            for call, seconds in bucket:
                 ran = OperatorRun(call, seconds, self._confidence(call))
-                yield _of_operator(place, ran, clock_s, clock_s + seconds, {"bucket": f"{bucket + 1} of {number}"})
+                yield _of_operator(place, ran, clock_s, clock_s + seconds, {"bucket": f"{number} of {len(buckets)}"})
                 clock_s += seconds
 
     def of_optimizer(
@@ -144,18 +147,27 @@ def _of_operator(
     )
 
 
-def _all_buckets(
-    place: SpanPlace, calls: Sequence[tuple[Collective, float]], number: int, start_s: float, end_s: float
-) -> Span:
+def _buckets(calls: Sequence[tuple[Collective, float]]) -> list[list[tuple[Collective, float]]]:
+    """The calls of each bucket: those that repeat most are in all of them, others as evenly among them as they repeat."""
+    number = max((whole(call.repeats) for call, _ in calls), default=0)
+
+    def has(call: Collective, bucket: int) -> bool:
+        repeats = whole(call.repeats)
+        return (bucket + 1) * repeats // number > bucket * repeats // number
+
+    return [[(call, seconds) for call, seconds in calls if has(call, bucket)] for bucket in range(number)]
+
+
+def _all_buckets(place: SpanPlace, calls: Sequence[tuple[Collective, float]], start_s: float, end_s: float) -> Span:
     """All that one window moves, where each bucket would be too much."""
-    names = [call.name for call, _ in calls]
-    details = {"operators": ", ".join(names), "calls": number * len(calls), "alone_s": number * sum(each for _, each in calls)}
+    names, numbers = [call.name for call, _ in calls], [whole(call.repeats) for call, _ in calls]
+    alone_s = sum(number * seconds for number, (_, seconds) in zip(numbers, calls, strict=True))
     return Span(
         place=place,
         track=DATA_STREAM,
-        name=f"{names[0]} x {number}",
+        name=f"{names[0]} x {max(numbers)}",
         kind="collective",
         start_s=start_s,
         end_s=end_s,
-        details=details,
+        details={"operators": ", ".join(names), "calls": sum(numbers), "alone_s": alone_s},
     )

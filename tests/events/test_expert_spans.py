@@ -7,10 +7,15 @@ from itertools import pairwise
 
 import pytest
 
+from perfmodel.count.operators import Collective, moves_data_parallel
 from perfmodel.events.spans import COMPUTE, PASSES, Span
+from  import DATA_STREAM
 from perfmodel.events.timeline import Timeline, timeline
+from perfmodel.prediction import predict
 from perfmodel.report.trace.facts import notes
 from perfmodel.spec.axes import EXPERT
+from perfmodel.timing.collectives import collective_time_s
+from perfmodel.timing.kernels import at_cluster_load
 from tests.mixtures import candidate, predicted
 
 (TOKENS,) = EXPERT.streams
@@ -74,3 +79,24 @@ def test_a_reader_is_told_what_stands_for_another_micro_batch() -> None:
     """Where anything hides behind one."""
     assert any("another micro-batch" in note for note in notes(drawn(BESIDE)))
     assert not any("another micro-batch" in note for note in notes(drawn()))
+
+
+@pytest.mark.parametrize("stack", ["megatron-lm", "megatron-core"])
+@pytest.mark.parametrize("detail", ["operators", "passes"])
+def test_gradients_of_experts_and_of_the_rest_have_buckets_of_their_own(stack: str, detail: str) -> None:
+    """Each call as often as it repeats, none on top of another, and all of them within the iteration."""
+    settings = ("model=deepseek-v2-lite", "cluster=a100-pcie", f"stack={stack}", "sharding=zero3", "precision=bf16")
+    layout = ("pipeline_parallel=1", "virtual_pipeline=1", "expert_parallel=1", "recompute_modules=core_attn")
+    run = candidate(*settings, *layout, "stages=[{data_parallel: 7, global_batch_size: 7}]").run
+    predicted_stage = predict(run).stages[0][1]
+    found = timeline(run, predicted_stage, detail=detail, micro_batches=1)
+    assert found.span_s == pytest.approx(float(predicted_stage.iteration_time_s), rel=1e-8)
+    spans = [
+        span for span in of_track(found, DATA_STREAM, stage=0) if span.ran is None or moves_data_parallel(span.ran.operator)
+    ]
+    drawn_s = sum(span.details.get("alone_s", span.end_s - span.start_s) for span in spans)
+    cluster = at_cluster_load(run.cluster, 7)
+    calls = [op for op in predicted_stage.work.synchronisation if isinstance(op, Collective) and moves_data_parallel(op)]
+    assert drawn_s == pytest.approx(sum(float(op.repeats * collective_time_s(op, cluster=cluster)) for op in calls))
+    if detail == "operators":
+        assert all(one.end_s <= other.start_s + 1e-9 for one, other in pairwise(spans))
