@@ -12,7 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Unpack
 
-from perfmodel.errors import NotSupportedError
+from perfmodel.errors import InputError, NotSupportedError
 from perfmodel.events.timeline import Timeline
 from perfmodel.events.timeline import timeline as timeline_of
 from perfmodel.evidence.steps.speed_meter import WINDOW, SpeedMeter
@@ -326,14 +326,14 @@ def plan(
 
 def plan_hardware(
     model: str | Mapping[str, Any] | TransformerModel,
-    clusters: Sequence[str],
+    clusters: str | Sequence[str],
     *,
     most_gpus: int = 32768,
     workers: int | None = None,
     on_progress: Callable[[int], None] = lambda _: None,
     **arguments: Unpack[PlanArguments],
 ) -> HardwarePlans:
-    """The same plan on each of some clusters, side by side; `arguments` are those of `plan`, but for the cluster.
+    """The same plan on each of some clusters (a list, or names between commas), side by side; `arguments` are those of `plan`.
 
     `price` may be "on-demand" or "reserved": what the cloud of each lists, where that is known, or a price for each of them
     between commas. A cluster that cannot do what is asked (its GPU has no such precision, say) is listed with the reason.
@@ -342,9 +342,11 @@ def plan_hardware(
     >>> found.to_pandas()["cluster"].tolist(), found.fastest
     (['dgx-h100', 'dgx-b200'], 'dgx-b200')
     """
-    prices = prices_of(arguments.get("price"), clusters)
+    names = [each.strip() for each in clusters.split(",")] if isinstance(clusters, str) else list(clusters)
+    if not names:
+        raise InputError("no cluster is given", key="cluster")
     plans, refused = {}, {}
-    for name, price in zip(clusters, prices, strict=True):
+    for name, price in zip(names, prices_of(arguments.get("price"), names), strict=True):
         own: PlanArguments = {**arguments, "cluster": name, "price": price}
         try:
             request = read_plan_request(model, **own)

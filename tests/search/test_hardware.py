@@ -51,8 +51,11 @@ def test_one_that_cannot_do_it_is_listed_with_the_reason() -> None:
 
 def test_a_name_that_is_none_is_refused() -> None:
     """A slip is not a cluster without an answer."""
-    with pytest.raises(pm.InputError, match="'dgx-h1000' is not a preset of clusters"):
-        pm.plan_hardware("llama-3.1-8b", ["dgx-h100", "dgx-h1000"], **FEW)
+    for several in (["dgx-h100", "dgx-h1000"], "dgx-h100, dgx-h1000"):
+        with pytest.raises(pm.InputError, match="'dgx-h1000' is not a preset of clusters"):
+            pm.plan_hardware("llama-3.1-8b", several, **FEW)
+    with pytest.raises(pm.InputError, match="no cluster is given"):
+        pm.plan_hardware("llama-3.1-8b", [], **FEW)
 
 
 def test_clusters_whose_intervals_meet_may_be_as_fast() -> None:

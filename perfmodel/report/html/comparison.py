@@ -184,7 +184,7 @@ def _beside(lines: Sequence[Line], columns: ComparisonColumns, numbers: Sequence
     for place, label in enumerate(columns.labels):
         table.add_column(label, justify="right")
         if place:
-            table.add_column("diff.", justify="right")
+            table.add_column("change", justify="right")
     for line in lines:
         if line.is_shown(numbers):
             cells = [cell for each in others for cell in (line.value(each), _difference(line, first, each))]
