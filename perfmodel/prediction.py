@@ -137,7 +137,7 @@ class StagePrediction(OneLine):
         values |= {"iteration_time_s": self.iteration_time_s, "iteration_time_low_s": low_s, "iteration_time_high_s": high_s}
         values |= {name: getattr(self, name) for name in ("mfu", "hfu", "tokens_per_s", "tokens_per_s_per_gpu")}
         values |= {"mfu_causal": self.mfu_in("causal"), "flop_per_s_per_gpu": self.flop_per_s_per_gpu()}
-        values |= dict(self.breakdown.items())
+        values |= {part: getattr(self.breakdown, part) for part in PARTS}
         values |= {"fits": self.fits, "fit_probability": self.fit_probability}
         values |= {"memory_bytes": self.memory.total_bytes, "headroom_bytes": self.headroom_bytes}
         return values | {part.name: getattr(self.memory, part.name) for part in fields(self.memory)}

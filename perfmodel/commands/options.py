@@ -54,8 +54,7 @@ def asked_tuning(
     run: str, question: TuningQuestion, overrides: Sequence[str], *, model: str | None, cluster: str | None, tokens: str | None
 ) -> RunSource:
     """The run of a model that is fine-tuned on a GPU. Errors: InputError for what does not go with that."""
-    from perfmodel.exchange.questions.asked_runs import asked_run, is_model
-    from perfmodel.exchange.questions.tuned_runs import tuned_run
+    from perfmodel.exchange.questions.tuned_runs import check_is_model, tuned_run
 
     for option, value in (("cluster", cluster), ("tokens", tokens)):
         if value is not None:
@@ -65,11 +64,7 @@ def asked_tuning(
         raise InputError(f"{run} is the model; leave out --model", key="model")
     if not run and model is None:
         raise InputError("name a model, as in llama-3.1-8b --gpu rtx-4090 --training qlora")
-    from perfmodel.exchange.tables.serving_models import served_model_rows
-
-    if run and not is_model(run) and run not in served_model_rows():
-        asked_run(run)  # which says so where there is no such run
-        raise InputError(f"{run} is a run; --set training=qlora makes it a fine-tuning, and --cluster moves it", key="gpu")
+    check_is_model(run or str(model))
     settings = {key.strip(): value for key, _, value in (each.partition("=") for each in overrides)}
     return tuned_run(run or str(model), question, settings)
 

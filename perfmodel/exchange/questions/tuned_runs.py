@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
 from typing import Any, Final
 
 from perfmodel.errors import InputError, did_you_mean, shown
 from perfmodel.exchange.building import build
 from perfmodel.exchange.documents import read_mapping
 from perfmodel.exchange.presets import DATA, cluster_preset, expand_part, preset_names
+from perfmodel.exchange.questions.asked_runs import is_model
 from perfmodel.exchange.questions.plan_quantities import positive_number, whole_number
 from perfmodel.exchange.run_files import read_candidates, setting_pairs
 from perfmodel.exchange.spec_mappings import mapping_of
@@ -77,6 +80,17 @@ def tuned_run(
     }
     run["sharding"] = _sharding(run, given, gpus)
     return run | {"assumptions": _assumed(asked, run, given, length=length, gpus=gpus)}
+
+
+def check_is_model(name: str) -> None:
+    """Raise InputError for the name of a run, and for one that is neither that of a model nor that of a file of one."""
+    if name in served_model_rows() or is_model(name):
+        return
+    if name in preset_names("runs") or Path(name).exists():
+        raise InputError(f"{name} is a run; --set training=qlora makes it a fine-tuning, and --cluster moves it", key="gpu")
+    near = get_close_matches(name, served_model_rows(), n=1)
+    hint = f"did you mean {near[0]}?" if near else did_you_mean(name, preset_names("models"))
+    raise InputError(f"{shown(name)} is neither a model nor a file of one; {hint}", key="model")
 
 
 def asked_tuned_model(model: str | Mapping[str, Any]) -> TransformerModel:
