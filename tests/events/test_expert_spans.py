@@ -8,8 +8,7 @@ from itertools import pairwise
 import pytest
 
 from perfmodel.count.operators import Collective, moves_data_parallel
-from perfmodel.events.spans import COMPUTE, PASSES, Span
-from  import DATA_STREAM
+from perfmodel.events.spans import COMPUTE, DATA_STREAM, PASSES, Span
 from perfmodel.events.timeline import Timeline, timeline
 from perfmodel.prediction import predict
 from perfmodel.report.trace.facts import notes
