@@ -66,7 +66,7 @@ def calendar_odds(stages: Sequence[StageWork], terms: Economics) -> CalendarOdds
     >>> stage = StageWork(gpus=2304, parameters=15.6e9, days=Estimate(median=12.0, low=11.0, high=13.0))
     >>> days = calendar_odds([stage], economics_preset("typical")).days
     >>> [round(float(days.quantile(probability)), 2) for probability in (0.05, 0.5, 0.9, 0.95)]
-    [11.14, 12.16, 12.95, 13.19]
+    [11.15, 12.17, 12.97, 13.2]
     """
     spreads = {TIME: 0.0, FAILURES: 0.0} | dict(uncertain_numbers(terms))
     factors = both_ends(spreads, 0)

@@ -49,7 +49,7 @@ def effective_share(*, gpus: Numeric, parameters: Numeric, terms: Economics) -> 
 
     >>> from perfmodel.exchange.presets import economics_preset
     >>> round(float(effective_share(gpus=16384, parameters=405e9, terms=economics_preset("typical"))), 3)
-    0.913
+    0.904
     """
     return time_shares(cadence(gpus=gpus, parameters=parameters, terms=terms)).training
 
