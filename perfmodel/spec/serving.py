@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Final
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from perfmodel.spec.serving_formats import CacheFormat, WeightFormat
 from perfmodel.spec.serving_profile import ServingProfile
 
 SERVED_ATTENTION = ("full", "sliding", "latent", *STATE_MIXERS)
+MOST_GPUS: Final = 100_000  # of one server
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -44,6 +46,8 @@ class ServingSetup:
             if kind.attention not in (*SERVED_ATTENTION, "none"):
                 known = ", ".join(SERVED_ATTENTION)
                 raise NotSupportedError(f"serving {kind.attention} layers is not covered; {known} attention is", key="model")
+        if not 1 <= self.tensor_parallel <= MOST_GPUS:
+            raise InputError(f"{plain(self.tensor_parallel)} is not from 1 to {MOST_GPUS:,}", key="tensor_parallel")
         _check_divides(self.attention_replicas, self.tensor_parallel, "GPUs", "attention_replicas")
         _check_divides(self.expert_parallel, self.tensor_parallel, "GPUs", "expert_parallel")
         _check_divides(self.attention_tensor, self.model.attention_heads, "attention heads", "tensor_parallel")

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from perfmodel.count.serving_memory import cache_tokens, concurrency_that_fits, longest_context, serving_memory, weight_bytes
+from perfmodel.errors import InputError
 from perfmodel.exchange.questions.served_models import engine_preset, serving_setup
 from perfmodel.spec.evidence.spread import with_numbers
 from perfmodel.spec.serving import Request, ServingSetup
@@ -96,3 +97,10 @@ def test_engines_that_reserve_what_may_come_back_run_fewer_sequences() -> None:
         for engine in (setup.engine, freely)
     )
     assert reserved / mean == pytest.approx((128 + 2048) / (128 + 4096), rel=0.03)
+
+
+@pytest.mark.parametrize("gpus", [0, -2])
+def test_a_server_has_as_many_gpus_as_there_can_be(gpus: int) -> None:
+    """A table may say any number."""
+    with pytest.raises(InputError, match=r"^tensor_parallel: \S+ is not from 1 to 100,000$"):
+        serving_setup("qwen3-8b", gpu="h100-sxm-80gb", tensor_parallel=gpus)
