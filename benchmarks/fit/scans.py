@@ -129,7 +129,7 @@ def state_kernels(name: str, gpu: Gpu, package: Package) -> dict[str, Any]:
     mapping, found = convolution(convolutions, gpu) if len(convolutions) else ({}, None)
     if found is not None and "efficiency" not in found.at_bounds:  # on A100 one library's, faster than the memory
         known["memory_bound"] = {CONVOLUTION: mapping}
-        what = "causal_conv1d of serving libraries, forward; backward passes take the same rate, which no table has"
+        what = "causal_conv1d of serving libraries, forward; no table has backward passes, which take its rate"
         known["sources"][f"memory_bound.{CONVOLUTION}"] = source_entry(AIC_SOURCE, found, what=what)
     if len(rules):
         known[SCAN], found = scan(rules, gpu)
