@@ -6,7 +6,8 @@ a share f of the SMs, so the product slows down. With c the collective's time an
     hidden = min(c, g / (1 - f)) * (1 - 1 / chunks),   slowdown = f * hidden,   exposed = c - hidden
 
 where `chunks` is infinite for a product and a collective that do not depend on each other, and the number of ranks for a
-pair that is pipelined: its first chunk has nothing to hide behind.
+pair that is pipelined: its first chunk has nothing to hide behind. Software that fuses such pairs alone hides nothing behind
+other products (overlap.independent).
 """
 
 from __future__ import annotations
