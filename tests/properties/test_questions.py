@@ -50,7 +50,7 @@ def test_points_of_a_sweep_are_predictions(drawn: DrawnRun, times: tuple[int, ..
         }
 
 
-@examples(10)
+@examples(25)
 @given(drawn=runs())
 def test_a_timeline_lasts_as_long_as_the_iteration(drawn: DrawnRun) -> None:
     """From its first start to its last end, whatever is drawn of it; no span ends before it begins."""
