@@ -14,9 +14,13 @@ from perfmodel.report.text.terminal import plain_table, section, titled
 def serving_validation_report(scores: ServingScoreboard, *, leave_source_out: bool) -> RenderableType:
     """The errors of each question over all rows, then by engine and GPU; and what was left out."""
     how = ", each source without what was learned from it" if leave_source_out else ""
-    parts: list[RenderableType] = [titled(f"Errors of servers{how}", _table([("", scores.questions)], first="metric"))]
+    parts: list[RenderableType] = [
+        titled(
+            f"Errors of servers{how} [%], and how many lie in 90 % intervals", _table([("", scores.questions)], first="metric")
+        )
+    ]
     for group, names in scores.groups.items():
-        parts.append(titled(f"By {group}", _table(list(names.items()), first=group)))
+        parts.append(titled(f"By {group} [%]", _table(list(names.items()), first=group)))
     lines = [("-", f"{number:,} rows: {reason}") for reason, number in list(scores.unsupported.items())[:8]]
     if lines:
         parts.append(section("Not covered", lines))
@@ -27,21 +31,21 @@ def serving_validation_report(scores: ServingScoreboard, *, leave_source_out: bo
 
 
 def _table(groups: Sequence[tuple[str, Any]], *, first: str) -> RenderableType:
-    table = plain_table(first)
-    if first != "metric":
+    table, whole = plain_table(first), first == "metric"
+    if not whole:
         table.add_column("metric", no_wrap=True)
-    for heading in ("rows", "median", "p90", *(("bias",) if first == "metric" else ()), "in 90 %"):
+    for heading in ("rows", "median", "p90", *(("bias",) if whole else ()), "in 90"):
         table.add_column(heading, justify="right", no_wrap=True)
     for name, questions in groups:
         for question, errors in questions.items():
-            table.add_row(*([name] if name else []), question, *_figures(errors, whole=first == "metric"))
+            table.add_row(*([name] if name else []), question, *_figures(errors, whole=whole))
     return table
 
 
 def _figures(errors: ServingErrors, *, whole: bool) -> Iterator[str]:
     yield f"{errors.rows:,}"
-    yield f"{100 * errors.median_abs_error:.1f} %"
-    yield f"{100 * errors.p90_abs_error:.1f} %"
+    yield f"{100 * errors.median_abs_error:.1f}"
+    yield f"{100 * errors.p90_abs_error:.1f}"
     if whole:
-        yield f"{100 * errors.bias:+.1f} %"
-    yield f"{100 * errors.interval_coverage:.0f} %"
+        yield f"{100 * errors.bias:+.1f}"
+    yield f"{100 * errors.interval_coverage:.0f}"
