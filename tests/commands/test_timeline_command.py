@@ -28,7 +28,7 @@ def test_it_writes_a_trace_and_says_how_busy_stages_are(run: Any, tmp_path: Path
     assert trace.span_ns / 1e9 == pytest.approx(trace.facts["iteration_time_s"], rel=1e-6)
     assert len(trace.processes) == 4
     first, second, *_ = done.out.splitlines()
-    assert first.startswith("Nemotron-4 15B, stage 1: an iteration of 0.37")
+    assert first.startswith("Nemotron-4 15B, stage 1: an iteration of 0.38")
     assert second == "The trace opens in ui.perfetto.dev and in chrome://tracing."
     assert done.err == f"wrote {path}\n"
 
