@@ -153,7 +153,7 @@ def page(found: Sequence[tuple[str, InferComparison]], folder: Path) -> str:
         "",
         "Prefill reads all prompts of a load in one pass; decode adds a token to each, 31 times. 8x256: 8 prompts of 256.",
         "",
-        "| load | prefill ms | spread | predicted | error | decode ms | spread | predicted | error | KV cache MB | predicted |",
+        "| load | prefill ms | spread | predicted | error | decode ms | spread | predicted | error | KV cache MB | error |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
         *(_row(name, each) for name, each in found),
         "",
