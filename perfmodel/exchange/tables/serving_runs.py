@@ -26,6 +26,7 @@ SERVING_COLUMNS: Final = (
     *("run_id", "source", "model", "gpu", "gpus", "tensor_parallel", "data_parallel_attention", "engine", "engine_version"),
     *("weights", "kv", "isl", "osl", "concurrency", "load", "metric", "value", "notes"),
 )
+LEAST: Final = 1e-9  # of a measured value: a nanosecond, a token in thirty years
 LONGEST_HEADER: Final = 1 << 16  # characters
 MOST: Final = 1e12  # of anything that is measured or counted
 EXPERTS: Final = re.compile(r"moe_tp (\d+) moe_ep (\d+)")
@@ -62,6 +63,8 @@ def _measured(line: int, cells: dict[str, str], *, without_own: bool) -> Measure
     value = _number(cells, "value")
     if value is None or value <= 0:
         raise InputError("missing; a measured value above 0 is needed", key="value")
+    if value < LEAST:
+        raise InputError(f"{shown(cells['value'])} is smaller than anything that is measured", key="value")
     load = _load(cells["load"])
     kind, reason, workload = str(load["kind"]), "", None
     try:
