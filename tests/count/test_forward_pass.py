@@ -150,3 +150,82 @@ def test_copies_of_tokens_are_written_as_operands_and_read_as_results() -> None:
         (moved,) = [each for each in operators if each.name.endswith(".permute")]
         assert isinstance(moved, MemoryBound)
         assert moved.moved_bytes == 2048 * (80 * (operand + 2.0) + 2 * 2.0 * 10)
+
+
+def moved(setup: ServingSetup, tokens: ForwardPass) -> dict[str, tuple[float, float]]:
+    """The bytes and the kernels of every operator between products, by its name, of one layer of its kind."""
+    found = [each for each in forward_operators(setup, tokens) if isinstance(each, MemoryBound)]
+    return {each.name: (float(each.moved_bytes), float(each.kernels)) for each in found}
+
+
+def test_what_a_dense_model_moves_between_products() -> None:
+    """Llama-3.1-70B on four ranks, 3 sequences and 2 prompts of 5 tokens: 13 rows of 8,192 numbers, 5 of them sampled."""
+    setup = serving_setup("llama-3.1-70b", gpu="h100-sxm-80gb", tensor_parallel=4)
+    stream = 2 * 13 * 8192
+    assert moved(setup, ForwardPass(sequences=3, context=9, prompts=2, prompt_tokens=5)) == {
+        "embedding.lookup": (2 * stream, 1),
+        "layer.attention.norm": (4 * stream, 1),
+        "layer.attention.rotary": (2 * 13 * (2 * 16 + 2) * 128 + 13 * 2 * 2 * 128 * 2, 1),
+        "layer.mlp.norm": (4 * stream, 1),
+        "layer.mlp.activation": (3 * 2 * 13 * 28672 / 4, 1),
+        "head.norm": (4 * 2 * 5 * 8192, 1),
+        "head.sample": (3 * 4 * 5 * 128256, 3),
+    }
+
+
+def test_what_a_mixture_moves_between_products() -> None:
+    """Qwen3-30B-A3B, half of its experts on two ranks each: scores, copies of tokens there and back, activations."""
+    setup = serving_setup("qwen3-30b-a3b", gpu="h100-sxm-80gb", tensor_parallel=4, expert_parallel=2)
+    found = moved(setup, ForwardPass(sequences=16, context=9))
+    copies = 16 * 8 / 2
+    assert found["layer.mlp.route"] == (2 * 4 * 16 * 128, 2)
+    assert found["layer.mlp.permute"] == (2 * 2 * (copies + 16) * 2048, 2)  # each copy and each row written and read once
+    assert found["layer.mlp.activation"] == (3 * 2 * copies * 768 / 2, 1)
+    assert found["layer.attention.qk_norm"] == (2 * 16 * 2 * (32 + 4) * 128 / 4, 1)
+
+
+def test_an_activation_without_a_gate_reads_one_input() -> None:
+    """Two passes over the width of the MLP, not three."""
+    setup = serving_setup("nemotron-4-15b", gpu="h100-sxm-80gb")
+    assert moved(setup, ForwardPass(sequences=1, context=9))["layer.mlp.activation"] == (2 * 2 * 24576, 1)
+
+
+def test_replicas_of_attention_share_no_sequence() -> None:
+    """Of 16 sequences each of two replicas has 8, with heads split over two ranks; the MLP sees all."""
+    setup = serving_setup("llama-3.1-70b", gpu="h100-sxm-80gb", tensor_parallel=4, attention_replicas=2)
+    tokens = ForwardPass(sequences=16, context=100, prompts=2, prompt_tokens=50)
+    by_name = {each.name: each for each in forward_operators(setup, tokens) if isinstance(each, ServedProduct)}
+    assert [float(by_name[f"layer.{name}"].rows) for name in ("attention.qkv", "mlp.fc1")] == [8 + 50, 16 + 100]
+    assert by_name["layer.attention.qkv"].columns == (64 + 2 * 8) * 128 / 2
+    cached, prompt = (
+        next(each for each in forward_operators(setup, tokens) if isinstance(each, kind))
+        for kind in (CachedAttention, FusedAttention)
+    )
+    assert (cached.sequences, cached.heads, cached.read_bytes) == (8, 32, 8 * 100 * 2 * 4 * 128 * 2)
+    assert (prompt.sequences, prompt.heads, prompt.kv_heads, prompt.query_length) == (1, 32, 4, 50)
+
+
+def test_a_product_reads_weights_once_and_its_rows_twice() -> None:
+    """batch * (b*inner*columns + 2*rows*(inner + columns)) bytes, b = 1 of fp8."""
+    setup = serving_setup("llama-3.1-8b", gpu="h100-sxm-80gb", precision="fp8")
+    first = {each.name: each for each in products(setup, ForwardPass(sequences=3, context=1))}["layer.mlp.fc2"]
+    assert first.read_bytes == 14336 * 4096 + 2 * 3 * (14336 + 4096)
+
+
+def test_attention_over_a_latent_cache_computes_for_every_head() -> None:
+    """2 * B * a * k * (d + v) FLOPs: 128 heads on 4 ranks, 576 numbers to compare, 512 to add up; 576 are read once."""
+    setup = serving_setup("deepseek-v3", gpu="h200-sxm-141gb", precision="fp8", tensor_parallel=4)
+    cores = [
+        each for each in forward_operators(setup, ForwardPass(sequences=2, context=100)) if isinstance(each, CachedAttention)
+    ]
+    assert {float(each.flop) for each in cores} == {2 * 2 * 32 * 100 * (576 + 512)}
+    assert {float(each.read_bytes) for each in cores} == {2 * 100 * 576 * 2}
+
+
+def test_ranks_gather_the_logits_of_sampled_rows() -> None:
+    """5 rows of the whole padded vocabulary in 2 bytes; one rank gathers nothing."""
+    for tensor, expected in ((1, []), (4, [2 * 5 * 128256])):
+        setup = serving_setup("llama-3.1-8b", gpu="h100-sxm-80gb", tensor_parallel=tensor)
+        calls = forward_operators(setup, ForwardPass(sequences=3, context=9, prompts=2, prompt_tokens=5))
+        gathered = [float(each.payload_bytes) for each in calls if isinstance(each, Collective) and each.kind == "all_gather"]
+        assert gathered == expected

@@ -74,9 +74,11 @@ def test_a_compiled_layer_keeps_no_result_of_norms_and_activations() -> None:
 
 
 def test_every_second_product_is_kept() -> None:
-    """2*(h + 2*q + v + f) and the statistics; eager software keeps the output of the MLP too."""
+    """2*(h + 2*q + v + f) and the statistics of every token; eager software keeps the output of the MLP too."""
     compiled = 2 * (3 * 4096 + 1024 + 14336) + 4 * 32
-    assert kept_by_a_layer("torchtitan", recompute="selective") == pytest.approx(compiled)
+    for sequences in (1, 4):
+        kept = kept_by_a_layer("torchtitan", recompute="selective", micro_batch_size=sequences)
+        assert kept == pytest.approx(compiled)
     assert kept_by_a_layer("torchtitan-eager", recompute="selective") == pytest.approx(compiled + 2 * 4096)
 
 

@@ -6,7 +6,15 @@ from typing import Any
 
 import pytest
 
-from perfmodel.count.serving_memory import cache_tokens, concurrency_that_fits, longest_context, serving_memory, weight_bytes
+from perfmodel.count.serving_memory import (
+    activation_bytes,
+    cache_tokens,
+    concurrency_that_fits,
+    longest_context,
+    sequence_bytes,
+    serving_memory,
+    weight_bytes,
+)
 from perfmodel.errors import InputError
 from perfmodel.exchange.questions.served_models import engine_preset, serving_setup
 from perfmodel.spec.evidence.spread import with_numbers
@@ -104,3 +112,83 @@ def test_a_server_has_as_many_gpus_as_there_can_be(gpus: int) -> None:
     """A table may say any number."""
     with pytest.raises(InputError, match=r"^tensor_parallel: \S+ is not from 1 to 100,000$"):
         serving_setup("qwen3-8b", gpu="h100-sxm-80gb", tensor_parallel=gpus)
+
+
+def test_the_cache_is_a_fraction_of_all_memory_or_of_what_is_free() -> None:
+    """f*M - W - F - A, at most what graphs leave of M; or f*(M - W - F - A - G)."""
+    sizes = {"fixed_bytes": 1e9, "group_bytes": 3e8, "graph_bytes": 2e9, "fraction": 0.8, "graphs_inside": False}
+    for tensor, fixed in ((1, 1e9), (2, 1.3e9)):
+        setup = setup_of("llama-3.1-8b", "h100-sxm-80gb", memory=sizes, tensor_parallel=tensor)
+        found, total = serving_memory(setup), setup.cluster.gpu.memory_bytes
+        taken = found.weights_bytes + fixed + found.activation_bytes
+        assert (found.fixed_bytes, found.graph_bytes, found.total_bytes) == (fixed, 2e9, total)
+        assert found.cache_bytes == pytest.approx(0.8 * total - taken)
+        assert found.unused_bytes == pytest.approx(0.2 * total - 2e9)
+        inside = serving_memory(
+            setup_of("llama-3.1-8b", "h100-sxm-80gb", memory={**sizes, "graphs_inside": True}, tensor_parallel=tensor)
+        )
+        assert inside.cache_bytes == pytest.approx(0.8 * total - taken - 2e9)
+        free = serving_memory(
+            setup_of("llama-3.1-8b", "h100-sxm-80gb", memory={**sizes, "fraction_of": "free"}, tensor_parallel=tensor)
+        )
+        assert free.cache_bytes == pytest.approx(0.8 * (total - taken - 2e9))
+        whole = serving_memory(
+            setup_of("llama-3.1-8b", "h100-sxm-80gb", memory={**sizes, "fraction": 1.0}, tensor_parallel=tensor)
+        )
+        assert whole.cache_bytes == pytest.approx(total - taken - 2e9)
+
+
+def test_without_graphs_none_are_held() -> None:
+    """Nor is anything left free for them."""
+    engine = engine_preset("vllm")
+    eager = with_numbers(engine, {"host": with_numbers(engine.host, {"graphs": False})})
+    assert serving_memory(serving_setup("llama-3.1-8b", gpu="h100-sxm-80gb", engine=eager)).graph_bytes == 0
+
+
+def test_a_pass_that_is_profiled_holds_the_widest_activations_and_logits() -> None:
+    """T * (4*f/t + 4*h) * 2 bytes and fp32 logits of the most sequences; a token of a mixture may meet more than f."""
+    memory, schedule = {"profiled_tokens": 1000, "logit_copies": 1.5}, {"max_sequences": 100}
+    settings = {"memory": memory, "schedule": schedule, "tensor_parallel": 2}
+    dense = activation_bytes(setup_of("llama-3.1-8b", "h100-sxm-80gb", **settings))
+    assert dense == pytest.approx(1000 * (4 * 14336 / 2 + 4 * 4096) * 2 + 1.5 * 100 * 128256 * 4)
+    mixture = activation_bytes(setup_of("qwen3-30b-a3b", "h100-sxm-80gb", **settings))
+    assert mixture == pytest.approx(1000 * (4 * max(6144, 8 * 768) / 2 + 4 * 2048) * 2 + 1.5 * 100 * 151936 * 4)
+    shared = setup_of("qwen2-57b-a14b", "h100-sxm-80gb", **settings)
+    width = max(float(shared.model.ffn_hidden_size), 8 * 2560 + 20480)
+    assert activation_bytes(shared) == pytest.approx(
+        1000 * (4 * width / 2 + 4 * 3584) * 2 + 1.5 * 100 * float(shared.model.vocab_size) * 4
+    )
+
+
+@pytest.mark.parametrize(("tokens", "blocks"), [(1, 1), (16, 1), (17, 2), (1000, 63)])
+def test_a_sequence_holds_whole_blocks(tokens: int, blocks: int) -> None:
+    """Of 16 tokens, each 131,072 bytes of Llama-3.1-8B."""
+    setup = setup_of("llama-3.1-8b", "h100-sxm-80gb", memory={"block_tokens": 16})
+    assert sequence_bytes(setup, tokens) == blocks * 16 * 131072
+    assert longest_context(setup) % 16 == 0
+
+
+def test_sliding_layers_hold_their_window_and_a_block() -> None:
+    """12 of 24 layers of gpt-oss-20b hold 128 tokens and a block, the others all; a token has 2 * 8 * 64 numbers a layer."""
+    setup = setup_of("gpt-oss-20b", "h100-sxm-80gb", precision="mxfp4", memory={"block_tokens": 32})
+    assert sequence_bytes(setup, 64) == 24 * 64 * 2048
+    assert sequence_bytes(setup, 6400) == 12 * (6400 + 128 + 32) * 2048
+    assert cache_tokens(setup) == serving_memory(setup).cache_bytes // (24 * 2048) // 32 * 32
+
+
+def test_as_many_sequences_fit_as_have_room_for_their_mean_length() -> None:
+    """Each with its prompt and half of what comes back, on every replica of attention."""
+    request = Request(input_tokens=1000, output_tokens=600)
+    for replicas in (1, 2):
+        setup = setup_of("llama-3.1-70b", "h100-sxm-80gb", tensor_parallel=4, attention_replicas=replicas)
+        each = sequence_bytes(setup, 1300)
+        assert concurrency_that_fits(setup, request) == serving_memory(setup).cache_bytes // each * replicas
+
+
+def test_replicas_of_attention_hold_it_split_over_fewer_ranks() -> None:
+    """Four ranks that share heads by twos hold twice as much of attention, and of nothing else."""
+    plain, spread = (
+        setup_of("llama-3.1-70b", "h100-sxm-80gb", tensor_parallel=4, attention_replicas=replicas) for replicas in (1, 2)
+    )
+    attention = 80 * 8192 * (2 * 8192 + 2 * 1024)
+    assert weight_bytes(spread) - weight_bytes(plain) == pytest.approx(2 * attention / 4)

@@ -8,12 +8,23 @@ from typing import Any
 import numpy as np
 import pytest
 
-from perfmodel.count.forward_pass import ForwardPass, forward_operators
-from perfmodel.count.operators import Collective, MemoryBound
+from perfmodel.count.forward_pass import CachedAttention, ForwardPass, ServedProduct, forward_operators
+from perfmodel.count.operators import Collective, FusedAttention, MemoryBound
 from perfmodel.exchange.questions.served_models import engine_preset, serving_profile, serving_setup
 from perfmodel.spec.evidence.spread import with_numbers
 from perfmodel.spec.serving import ServingSetup
-from perfmodel.timing.forward_pass import PARTS, message_time_s, pass_time, small_kernel_time_s, streamed
+from perfmodel.timing.forward_pass import (
+    PARTS,
+    PassTime,
+    cached_attention_time_s,
+    message_time_s,
+    mixed,
+    pass_time,
+    product_time_s,
+    prompt_attention_time_s,
+    small_kernel_time_s,
+    streamed,
+)
 
 
 def llama(**settings: Any) -> ServingSetup:
@@ -112,3 +123,101 @@ def test_products_of_experts_are_told_apart() -> None:
         taken = pass_time(serving_setup(model, gpu="h100-sxm-80gb"), ForwardPass(sequences=16, context=1000))
         assert (0 < float(taken.expert_weights_s) < float(taken.weights_s)) is has_experts
         assert float(taken.expert_compute_s) <= float(taken.compute_s)
+
+
+def test_the_host_has_a_step_and_more_for_sequences_and_groups() -> None:
+    """step_s + sequence_s*B + group_s where a step goes to several GPUs."""
+    host = {"step_s": 1e-3, "sequence_s": 1e-5, "group_s": 2e-3, "launch_s": 0.0}
+    engine = with_numbers(engine_preset("vllm"), {"host": with_numbers(engine_preset("vllm").host, host)})
+    alone = serving_setup("llama-3.1-8b", gpu="h100-sxm-80gb", engine=engine)
+    tokens = ForwardPass(sequences=30, context=100)
+    assert pass_time(alone, tokens).host_s == pytest.approx(1e-3 + 30 * 1e-5)
+    assert pass_time(llama(engine=engine), tokens).host_s == pytest.approx(1e-3 + 30 * 1e-5 + 2e-3)
+    assert pass_time(alone, tokens, host=False).host_s == 0
+
+
+def test_the_gpu_waits_for_launches_that_no_graph_has() -> None:
+    """max(kernels*launch_s - device, 0) beside the step: of prompts always, of decode passes without graphs."""
+    plain = engine_preset("vllm").host
+    slow, eager = ({"launch_s": 1e-3, "graphs": graphs, "step_s": 0.0, "sequence_s": 0.0} for graphs in (True, False))
+    decode, prompt = ForwardPass(sequences=1, context=9), ForwardPass(prompts=1, prompt_tokens=9)
+
+    def found(host: dict[str, Any], tokens: ForwardPass) -> tuple[float, float]:
+        engine = with_numbers(engine_preset("vllm"), {"host": with_numbers(plain, host)})
+        setup = serving_setup("llama-3.1-8b", gpu="h100-sxm-80gb", engine=engine)
+        kernels = sum(each.repeats * getattr(each, "kernels", 1) for each in forward_operators(setup, tokens))
+        return float(pass_time(setup, tokens).total_s), 1e-3 * float(kernels)
+
+    assert found(slow, decode)[0] < 0.02
+    for host, tokens in ((slow, prompt), (eager, decode)):
+        seconds, launches_s = found(host, tokens)
+        assert seconds == pytest.approx(launches_s)
+    assert launches_s == pytest.approx(1e-3 * (1 + 32 * (1 + 4 + 1 + 1 + 1 + 1) + 1 + 1 + 3))  # norm, products, core, ..
+
+
+def test_attention_over_a_cache_reads_it_or_computes() -> None:
+    """a + max(bytes/(e*M), flop/(e_f*P)); of no sequence nothing at all."""
+    setup = serving_setup("deepseek-v3", gpu="h200-sxm-141gb", precision="fp8", tensor_parallel=8)
+    gpu, known = setup.cluster.gpu, setup.profile.attention_over("16bit")
+    core = CachedAttention(
+        name="core",
+        sequences=8,
+        context=1000,
+        window=None,
+        heads=16,
+        head_size=576,
+        value_size=512,
+        cache_bytes=1152,
+        law="16bit",
+    )
+    read_s = 8 * 1000 * 1152 / (known.efficiency * gpu.memory_bandwidth_bytes_per_s)
+    rate = gpu.peak("bf16") * gpu.attention("bf16", backward=False).efficiency
+    assert cached_attention_time_s(core, setup) == pytest.approx(known.fixed_s + read_s)
+    many = replace(core, heads=16000)
+    assert cached_attention_time_s(many, setup) == pytest.approx(known.fixed_s + 2 * 8 * 16000 * 1000 * 1088 / rate)
+    assert cached_attention_time_s(replace(core, sequences=0), setup) == 0
+
+
+def test_few_rows_are_bound_by_reading_and_many_by_computing() -> None:
+    """a + bytes/(e*M) of one row; of very many their FLOPs at `computing` times the efficiency of the GPU's own law."""
+    setup = serving_setup("llama-3.1-8b", gpu="h100-sxm-80gb", precision="fp8")
+    gpu, small = setup.cluster.gpu, setup.profile.small_product("fp8")
+
+    def product(rows: float) -> ServedProduct:
+        every = forward_operators(setup, ForwardPass(sequences=rows, context=1))
+        return next(each for each in every if isinstance(each, ServedProduct) and each.name == "layer.mlp.fc1")
+
+    one_s, is_computed = product_time_s(product(1), setup)
+    read_s = product(1).read_bytes / (small.efficiency * gpu.memory_bandwidth_bytes_per_s)
+    assert not is_computed
+    assert one_s == pytest.approx(small.fixed_s + read_s, rel=0.02)
+    many_s, is_computed = product_time_s(product(2**17), setup)
+    rate = product(2**17).flop / (many_s * gpu.peak("fp8") * setup.cluster.compute_scale)
+    law = gpu.matmul("fp8")
+    assert is_computed
+    assert rate == pytest.approx(law.efficiency * small.computing / (1 + law.slowdown), rel=0.1)
+
+
+def test_a_pass_is_the_sum_of_its_operators() -> None:
+    """Each as often as there are layers: products to weights or computing, attention of prompts to computing."""
+    setup, tokens = llama(), ForwardPass(sequences=4, context=500, prompts=1, prompt_tokens=300)
+    found, every = pass_time(setup, tokens), forward_operators(setup, tokens)
+    products = [(each.repeats, *product_time_s(each, setup)) for each in every if isinstance(each, ServedProduct)]
+    prompts = sum(each.repeats * prompt_attention_time_s(each, setup) for each in every if isinstance(each, FusedAttention))
+    read = sum(repeats * seconds for repeats, seconds, computed in products if not computed)
+    computed = sum(repeats * seconds for repeats, seconds, computed in products if computed)
+    assert (found.weights_s, found.compute_s) == pytest.approx((read, computed + prompts))
+    cached = [each for each in every if isinstance(each, CachedAttention)]
+    assert found.cache_s == pytest.approx(sum(each.repeats * cached_attention_time_s(each, setup) for each in cached))
+    kernels = [each for each in every if isinstance(each, MemoryBound)]
+    assert found.kernels_s == pytest.approx(sum(each.repeats * small_kernel_time_s(each, setup) for each in kernels))
+    calls = [each for each in every if isinstance(each, Collective)]
+    assert found.messages_s == pytest.approx(sum(each.repeats * message_time_s(each, setup) for each in calls))
+
+
+def test_mixed_passes_are_their_sum_part_by_part() -> None:
+    """2 of one and half of another."""
+    one, other = PassTime(weights_s=1.0, host_s=3.0), PassTime(weights_s=4.0, cache_s=2.0)
+    assert mixed(((2, one), (0.5, other))) == PassTime(
+        weights_s=4.0, cache_s=1.0, host_s=6.0, compute_s=0.0, kernels_s=0.0, messages_s=0.0
+    )
