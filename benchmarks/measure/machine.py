@@ -89,6 +89,10 @@ class Nvml:
         """What each GPU shows at this moment."""
         return tuple(self._reading(handle) for handle in self._handles())
 
+    def computing(self) -> list[int]:
+        """How many processes compute on each GPU; 0 where NVML does not say."""
+        return [len(self._ask("nvmlDeviceGetComputeRunningProcesses", handle) or ()) for handle in self._handles()]
+
     def driver(self) -> str:
         """Version of the driver; empty where it is not known."""
         return _words(self._ask("nvmlSystemGetDriverVersion"))

@@ -54,7 +54,7 @@ def needed(name: str, extras: tuple[str, ...], found: dict[str, Distribution]) -
 
 def licence(each: Distribution) -> str:
     """The licence that a distribution states: as an SPDX expression, by a name, or by its classifiers."""
-    expression, plain = ("".join(each.metadata.get_all(name) or ()) for name in ("License-Expression", "License"))
+    expression, plain = (" ".join(each.metadata.get_all(key) or ()) for key in ("License-Expression", "License"))
     classifiers = [line.split("::")[-1].strip() for line in each.metadata.get_all("Classifier") or () if "License ::" in line]
     is_name = 0 < len(plain) <= LONGEST and "\n" not in plain
     stated = [expression] if expression else [plain] if is_name else classifiers

@@ -197,10 +197,8 @@ def test_replicas_of_attention_share_no_sequence() -> None:
     by_name = {each.name: each for each in forward_operators(setup, tokens) if isinstance(each, ServedProduct)}
     assert [float(by_name[f"layer.{name}"].rows) for name in ("attention.qkv", "mlp.fc1")] == [8 + 50, 16 + 100]
     assert by_name["layer.attention.qkv"].columns == (64 + 2 * 8) * 128 / 2
-    cached, prompt = (
-        next(each for each in forward_operators(setup, tokens) if isinstance(each, kind))
-        for kind in (CachedAttention, FusedAttention)
-    )
+    (cached,) = {each.name: each for each in forward_operators(setup, tokens) if isinstance(each, CachedAttention)}.values()
+    (prompt,) = {each.name: each for each in forward_operators(setup, tokens) if isinstance(each, FusedAttention)}.values()
     assert (cached.sequences, cached.heads, cached.read_bytes) == (8, 32, 8 * 100 * 2 * 4 * 128 * 2)
     assert (prompt.sequences, prompt.heads, prompt.kv_heads, prompt.query_length) == (1, 32, 4, 50)
 

@@ -26,6 +26,7 @@ from perfmodel.benchmarks.measure.kernels.served_kernels import take as take_ser
 from perfmodel.benchmarks.measure.kernels.served_plan import served_points
 from perfmodel.benchmarks.measure.kernels.timing import SECONDS, Prepare, Timing, timed
 from perfmodel.benchmarks.measure.machine import Nvml, provenance, state_text, warnings
+from perfmodel.benchmarks.measure.neighbours import NeighbourMeter
 from perfmodel.benchmarks.measure.processes import restarted_to_measure
 from perfmodel.errors import InputError, PerfmodelError
 from perfmodel.model.cores import on_one_core
@@ -105,15 +106,15 @@ def run(device: str, path: Path, *, smallest: bool) -> None:
     on_one_core(device)
     sensor = Nvml.open()
     born = provenance(device, f"python -m {MODULE} --device {device}{' --smallest' if smallest else ''}")
-    before = sensor.readings()
+    before, meter = sensor.readings(), NeighbourMeter()
     measured = measure(
         device_points(device, smallest=smallest),
         path,
         lambda point: take(point, device, smallest=smallest),
-        provenance=lambda: born | state_text(sensor.readings()),
+        provenance=lambda: born | state_text(sensor.readings()) | meter.mark(),
         on_progress=show_progress,
     )
-    for sentence in warnings(before, sensor.readings()):
+    for sentence in (*warnings(before, sensor.readings()), *meter.sentences(device, sensor.computing())):
         print(f"kernels: {sentence}", file=sys.stderr)
     print(f"wrote {measured} records to {path}", file=sys.stderr)
 

@@ -25,6 +25,7 @@ import torch._dynamo  # as AdamW would at its first step, in each rank: ranks of
 import torch.distributed as dist
 
 from perfmodel.benchmarks.measure.machine import Nvml, provenance, warnings
+from perfmodel.benchmarks.measure.neighbours import CoreTimes, CoreUse, core_use, others_on_gpus
 from perfmodel.benchmarks.measure.steps.marked_steps import MarkedStep, StepProfile, step_profile
 from perfmodel.benchmarks.measure.steps.memory_peak import step_memory_bytes
 from perfmodel.benchmarks.measure.steps.profiled_step import write_profile
@@ -87,6 +88,7 @@ class StepMeasurement:
         self.batch = self.trainer.micro_batches()
         self.losses: list[float] = []
         self.taken_away_per_s = 0.0  # how often the core of a rank went to somebody else
+        self.cores = CoreUse()  # what others used of them while steps were timed
 
     def step(self) -> None:
         """One iteration; its loss is kept."""
@@ -96,8 +98,9 @@ class StepMeasurement:
         """Times [s] of steps as they are, the slowest rank's."""
         warm = [seconds_of(self.step, self.groups) for _ in range(WARM_UP)][-1]
         number = min(max(round(seconds / self._slowest([warm])[0]), FEWEST), MOST)
-        before = times_taken_away()
+        before, begun = times_taken_away(), CoreTimes.now()
         own = [seconds_of(self.step, self.groups) for _ in range(number)]
+        self.cores = core_use(self.of_all_ranks((begun, CoreTimes.now())))
         self.taken_away_per_s = max(self.of_all_ranks((times_taken_away() - before) / sum(own)))
         return self._slowest(own)
 
@@ -165,6 +168,7 @@ def measured(
     work = StepMeasurement(run, layout, groups)
     times = work.timed_s(seconds)
     after = sensor.readings()
+    others = others_on_gpus(sensor.computing(), groups.world.ranks)
     low, middle, high = statistics.quantiles(times, n=4)
     marked = work.profiled()
     if profile is not None:
@@ -191,8 +195,12 @@ def measured(
         memory=work.memory(),
         losses=work.all_losses(),
         power_w=_power_w(after),
-        warnings=[*warnings(before, after), *doubts(spread, work.taken_away_per_s if is_alone(groups) else 0.0)],
-        provenance=provenance(groups.device.type, command),
+        warnings=[
+            *warnings(before, after),
+            *doubts(spread, work.taken_away_per_s if is_alone(groups) else 0.0),
+            *_neighbours(groups, work.cores, others),
+        ],
+        provenance=provenance(groups.device.type, command) | {"others_cores": f"{work.cores.others:.2f}"},
         pipeline_stages=marked.pipeline_stages,
     )
 
@@ -205,6 +213,13 @@ def _power_w(readings: Sequence[Any]) -> float | None:
 def is_alone(groups: Groups) -> bool:
     """Whether nobody of this measurement needs the core of the thread that computes; with several ranks gloo's threads do."""
     return groups.device.type == "cpu" and groups.world.ranks == 1
+
+
+def _neighbours(groups: Groups, cores: CoreUse, on_gpus: list[str]) -> list[str]:
+    """Who else used what was measured: GPUs, or the cores where these are."""
+    if groups.device.type == "cuda":
+        return on_gpus
+    return [sentence] if (sentence := cores.text()) else []
 
 
 def doubts(spread: float, taken_away_per_s: float) -> list[str]:
