@@ -57,7 +57,13 @@ def beyond_the_memory(run: Run) -> str:
 def software_offering(run: Run, layout: Layout) -> tuple[SoftwareStack, ...]:
     """Every preset of software, but for the run's own, that has what a layout asks."""
     presets = [stack_preset(name) for name in preset_names("stacks") if name not in NOT_SOFTWARE]
-    return tuple(each for each in presets if each.name != run.stack.name and not any(_lacking(each, layout)))
+    others = (each for each in presets if each.name != run.stack.name and _trains_alike(run, each))
+    return tuple(each for each in others if not any(_lacking(each, layout)))
+
+
+def _trains_alike(run: Run, stack: SoftwareStack) -> bool:
+    """Whether software fine-tunes where a run does, and trains where it trains."""
+    return (run.fine_tuning is None) == (stack.tuning is None)
 
 
 def _lacking(stack: SoftwareStack, layout: Layout) -> Iterator[str]:
@@ -85,7 +91,7 @@ def _nearest(run: Run, suits: Callable[[SoftwareStack], bool]) -> list[str]:
     found: list[tuple[int, str]] = []
     for name in preset_names("stacks"):
         stack = stack_preset(name)
-        if name in NOT_SOFTWARE or stack.name == run.stack.name:
+        if name in NOT_SOFTWARE or stack.name == run.stack.name or not _trains_alike(run, stack):
             continue
         try:
             suited = suits(stack)
