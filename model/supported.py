@@ -9,10 +9,10 @@ import torch
 
 from perfmodel.errors import NotSupportedError
 from perfmodel.spec.axes import AXES, DATA, EXPERT, PIPELINE, TENSOR
-from perfmodel.spec.fine_tuning import FineTuning
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.models.layer_parts import Mixture
 from perfmodel.spec.models.model import TransformerModel
+from perfmodel.spec.tuning.fine_tuning import FineTuning
 
 DTYPES: Final = {"bf16": torch.bfloat16, "fp32": torch.float32}
 SPREAD_OVER: Final = (TENSOR, DATA, PIPELINE, EXPERT)  # axes of parallelism that the model has

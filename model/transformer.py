@@ -21,9 +21,9 @@ from perfmodel.model.parts.router import Routing
 from perfmodel.model.parts.vocabulary import VocabularyParallelEmbedding, cross_entropy
 from perfmodel.model.pipelines.pieces import Piece, pieces_of_stage
 from perfmodel.model.supported import check_supported
-from perfmodel.spec.fine_tuning import FineTuning
 from perfmodel.spec.layout import EVEN, Layout
 from perfmodel.spec.models.model import TransformerModel
+from perfmodel.spec.tuning.fine_tuning import FineTuning
 
 VOCABULARY: Final = ("embedding.weight", "head.weight")  # with a row for every token, and some of padding
 

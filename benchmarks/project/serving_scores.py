@@ -10,11 +10,11 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-from perfmodel.evidence.serving_scores import compare_serving, estimated_cells
+from perfmodel.evidence.serving.scores import compare_serving, estimated_cells
 from perfmodel.exchange.output import write_text
 from perfmodel.exchange.presets import DATA
 from perfmodel.exchange.tables.serving_runs import read_serving_runs
-from perfmodel.spec.serving_evidence import ServingEvidence
+from perfmodel.spec.serving.evidence import ServingEvidence
 
 HEAD = """# Written by python -m perfmodel.benchmarks.project.serving_scores
 # Half widths of 90 % intervals of ln(measured / predicted) beyond uncertain numbers, by metric, class of model, load;

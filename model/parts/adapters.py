@@ -16,8 +16,8 @@ from perfmodel.model.operators import operator
 from perfmodel.model.parts.attention import GroupedQueryAttention
 from perfmodel.model.parts.feed_forward import Mlp
 from perfmodel.model.parts.linears import Linear, add_to_main
-from perfmodel.spec.fine_tuning import FineTuning
 from perfmodel.spec.phases import DATA_GRADIENT, WEIGHT_GRADIENT
+from perfmodel.spec.tuning.fine_tuning import FineTuning
 
 ALIKE: Final = {"key": "of keys", "value": "of keys", "gate": "of the MLP", "fc1": "of the MLP"}  # whose results are as wide
 ALPHA: Final = 2.0  # times the rank: how much adapters weigh (PEFT's usual lora_alpha); no count depends on it

@@ -14,9 +14,9 @@ from perfmodel.model.pipelines.pipeline import MicroBatch, Pipeline
 from perfmodel.model.training.data import batch
 from perfmodel.model.training.optimizer import DistributedAdamW, Recipe
 from perfmodel.model.transformer import Transformer, initialise
-from perfmodel.spec.fine_tuning import FineTuning
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.models.model import TransformerModel
+from perfmodel.spec.tuning.fine_tuning import FineTuning
 
 SEED: Final = 1
 

@@ -268,8 +268,6 @@ def plan(
 
     perfmodel plan llama-3.1-8b --cluster dgx-h100 --budget 500k --price 2.5 --tokens 1T --choose precision=bf16,fp8
 
-    perfmodel plan llama-3.1-70b --cluster gb200-nvl72 --gpus 576..2304 --choose tensor_parallel=8
-
     perfmodel plan llama-3.1-70b --cluster p5,p5en,a3-ultra --gpus 256 --tokens 1T --price on-demand
 
     perfmodel plan my-model/config.json --cluster dgx-h100 --gpus 512 --ramp 512:100B,1024:900B
@@ -280,29 +278,20 @@ def plan(
 
     perfmodel plan llama-3.1-70b --serve --ttft 1s --tpot 30ms --requests-per-s 20 --precision bf16,fp8
     """
-    of_servers = {
-        "requests_per_s": requests_per_s,
-        "ttft": ttft,
-        "tpot": tpot,
-        "input_tokens": input_tokens,
-        "gpu": gpu,
-        "tensor_parallel": tensor_parallel,
-        "engine": engine,
-        "precision": precision,
-        "kv_precision": kv_precision,
-    }
-    of_servers |= {"expert_parallel": expert_parallel}
+    of_servers = {"requests_per_s": requests_per_s, "ttft": ttft, "tpot": tpot, "input_tokens": input_tokens, "gpu": gpu}
+    of_servers |= {"tensor_parallel": tensor_parallel, "engine": engine, "expert_parallel": expert_parallel}
+    of_servers |= {"precision": precision, "kv_precision": kv_precision}
     if serve:
-        of_training: dict[str, object] = {
+        of_training: dict[str, Any] = {
             "cluster": cluster,
             "evidence": evidence,
             "stack": stack,
             "gpus": gpus,
             "choose": choose,
+            "launch": launch,
         }
         of_training |= {"deadline": deadline, "budget": budget, "tokens": tokens, "ramp": ramp, "leave_free": leave_free}
-        sizes = {"global_batch_size": global_batch_size, "sequence_length": sequence_length}
-        of_training |= sizes | {"run_file": run_file, "launch": launch}
+        of_training |= {"global_batch_size": global_batch_size, "sequence_length": sequence_length, "run_file": run_file}
         check_absent(of_training, "is about training; leave it out, or --serve")
         limits = {"confidence": confidence, "price": price, "most_gpus": most_gpus, "settings": settings}
         form = form_of(to, as_json=as_json, as_csv=as_csv, as_markdown=as_markdown)

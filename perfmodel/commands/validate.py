@@ -155,7 +155,7 @@ def _are_of_servers(files: Sequence[Path]) -> bool:
 def _validate_servers(
     files: Sequence[Path], beside: Mapping[str, object], *, leave_source_out: bool, form: str, output: Path | None
 ) -> None:
-    from perfmodel.evidence.serving_scores import compare_serving, serving_scoreboard, without_own_source
+    from perfmodel.evidence.serving.scores import compare_serving, serving_scoreboard, without_own_source
     from perfmodel.exchange.serving_evidence import serving_evidence
     from perfmodel.exchange.tables.serving_runs import read_serving_runs
     from perfmodel.report.json.serving import serving_validation_document, serving_validation_rows
@@ -198,7 +198,7 @@ def _are_of_tunings(files: Sequence[Path]) -> bool:
 def _validate_tunings(
     files: Sequence[Path], beside: Mapping[str, object], *, leave_source_out: bool, form: str, output: Path | None
 ) -> None:
-    from perfmodel.evidence.tuning_scores import compare_tuning, tuning_scoreboard, without_own_source
+    from perfmodel.evidence.tuning.scores import compare_tuning, tuning_scoreboard, without_own_source
     from perfmodel.exchange.tables.tuning_runs import read_tuning_runs
     from perfmodel.report.json.tuning import tuning_validation_document, tuning_validation_rows
 

@@ -26,7 +26,7 @@ from perfmodel.count.memory.storage import state_bytes
 from perfmodel.count.operators import Collective
 from perfmodel.count.parameters import ParameterCount, low_precision_parameters, shard_parameter_count
 from perfmodel.count.roles import Role
-from perfmodel.count.trained import tuned_wire_bytes
+from perfmodel.count.tuning.trained import tuned_wire_bytes
 from perfmodel.spec.fields import Numeric, anywhere, chosen
 from perfmodel.spec.layout import (
     GATHERED,

@@ -14,8 +14,8 @@ from typing import Final
 from perfmodel.count.roles import Role
 from perfmodel.errors import NotSupportedError
 from perfmodel.spec.fields import Numeric
-from perfmodel.spec.fine_tuning import FineTuning
 from perfmodel.spec.layout import Layout
+from perfmodel.spec.tuning.fine_tuning import FineTuning
 
 
 class Component(StrEnum):

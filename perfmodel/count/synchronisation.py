@@ -23,7 +23,7 @@ from perfmodel.count.parameters import ParameterCount, low_precision_parameters,
 from perfmodel.count.parts.vocabulary import embedding_matrix
 from perfmodel.count.pipeline import PipelineStage, PipelineStages
 from perfmodel.count.roles import Role
-from perfmodel.count.tuned_step import tuned_steps
+from perfmodel.count.tuning.step import tuned_steps
 from perfmodel.spec.fields import Numeric, chosen
 from perfmodel.spec.layout import (
     ProcessGroup,

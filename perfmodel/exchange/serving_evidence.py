@@ -8,7 +8,7 @@ from perfmodel.exchange.annotations import separated
 from perfmodel.exchange.building import build
 from perfmodel.exchange.documents import read_mapping
 from perfmodel.exchange.presets import DATA
-from perfmodel.spec.serving_evidence import ServingEvidence
+from perfmodel.spec.serving.evidence import ServingEvidence
 
 
 @cache

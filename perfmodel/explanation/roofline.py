@@ -14,12 +14,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from perfmodel.count.forward_pass import CachedAttention, ForwardPass, ServedProduct
 from perfmodel.count.operators import Collective, FusedAttention, Matmul, MemoryBound, Operator
+from perfmodel.count.serving.forward_pass import CachedAttention, ForwardPass, ServedProduct
 from perfmodel.frames import Tabular
 from perfmodel.prediction import StagePrediction
 from perfmodel.spec.machines.hardware import Cluster
-from perfmodel.spec.serving import ServingSetup
+from perfmodel.spec.serving.setup import ServingSetup
 from perfmodel.spec.stack import SoftwareStack
 from perfmodel.timing.attention import arithmetic_of, attention_bytes, executed_flop
 from perfmodel.timing.collectives import placement

@@ -8,8 +8,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from perfmodel.count.forward_pass import ForwardPass
-from perfmodel.count.serving_memory import (
+from perfmodel.count.serving.forward_pass import ForwardPass
+from perfmodel.count.serving.memory import (
     ServingMemory,
     cache_tokens,
     longest_context,
@@ -22,9 +22,9 @@ from perfmodel.serving.intervals import value_uncertainty
 from perfmodel.serving.law import ServedLoad, most_running, served_load
 from perfmodel.spec.axes import TENSOR
 from perfmodel.spec.fields import Numeric
-from perfmodel.spec.serving import Request, ServingSetup
-from perfmodel.spec.serving_evidence import ServingEvidence, model_class
-from perfmodel.spec.serving_loads import CLOSED, E2E, TOKENS, TPOT, TTFT
+from perfmodel.spec.serving.evidence import ServingEvidence, model_class
+from perfmodel.spec.serving.loads import CLOSED, E2E, TOKENS, TPOT, TTFT
+from perfmodel.spec.serving.setup import Request, ServingSetup
 from perfmodel.timing.forward_pass import PARTS
 from perfmodel.units import gpus_text
 

@@ -14,8 +14,8 @@ import numpy as np
 from perfmodel.serving.law import ServedLoad
 from perfmodel.spec.evidence.run_evidence import Discrepancy
 from perfmodel.spec.fields import Numeric, anywhere
-from perfmodel.spec.serving import ServingSetup
-from perfmodel.spec.serving_loads import DECODE, E2E, REQUESTS, TOKENS, TPOT, TTFT
+from perfmodel.spec.serving.loads import DECODE, E2E, REQUESTS, TOKENS, TPOT, TTFT
+from perfmodel.spec.serving.setup import ServingSetup
 from perfmodel.timing.forward_pass import OF_EXPERTS, PassTime
 from perfmodel.timing.uncertainty import Uncertainty, uncertainty
 

@@ -19,10 +19,10 @@ from typing import Final
 
 import numpy as np
 
-from perfmodel.count.forward_pass import ForwardPass
-from perfmodel.count.serving_memory import concurrency_that_fits
+from perfmodel.count.serving.forward_pass import ForwardPass
+from perfmodel.count.serving.memory import concurrency_that_fits
 from perfmodel.spec.fields import Numeric
-from perfmodel.spec.serving import Request, ServingSetup
+from perfmodel.spec.serving.setup import Request, ServingSetup
 from perfmodel.timing.forward_pass import PassTime, mixed, pass_time, streamed
 
 STEADY: Final = np.inf  # rounds: so many that the first one counts for nothing

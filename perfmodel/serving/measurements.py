@@ -6,11 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from perfmodel.count.serving_memory import sequence_bytes, serving_memory
+from perfmodel.count.serving.memory import sequence_bytes, serving_memory
 from perfmodel.serving.law import ServedLoad, most_running, served_load, static_batch
 from perfmodel.spec.fields import Numeric
-from perfmodel.spec.serving import Request, ServingSetup
-from perfmodel.spec.serving_loads import (
+from perfmodel.spec.serving.loads import (
     CLOSED,
     DECODE,
     E2E,
@@ -24,13 +23,14 @@ from perfmodel.spec.serving_loads import (
     TPOT,
     TTFT,
 )
+from perfmodel.spec.serving.setup import Request, ServingSetup
 
 GIB = 2.0**30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
-    """One load: its kind (spec/serving_loads.py), clients or sequences where they are stated, replicas beside each other.
+    """One load: its kind (spec/serving/loads.py), clients or sequences where they are stated, replicas beside each other.
 
     Of an offline run, `requests` are those that there are in all. `stated_output_tokens` are those whose end-to-end latency is
     meant, where lengths in `request` are shorter means; 0 for these.

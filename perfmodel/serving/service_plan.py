@@ -24,13 +24,13 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.count.serving_memory import sequence_bytes
+from perfmodel.count.serving.memory import sequence_bytes
 from perfmodel.serving.forecast import PER_MILLION, SECONDS_PER_HOUR, ServingForecast, serving_forecast
 from perfmodel.serving.law import most_running
 from perfmodel.spec.fields import Numeric
-from perfmodel.spec.serving import Request, ServingSetup
-from perfmodel.spec.serving_evidence import ServingEvidence
-from perfmodel.spec.serving_loads import E2E, TPOT, TTFT
+from perfmodel.spec.serving.evidence import ServingEvidence
+from perfmodel.spec.serving.loads import E2E, TPOT, TTFT
+from perfmodel.spec.serving.setup import Request, ServingSetup
 from perfmodel.timing.uncertainty import Estimate
 
 CONCURRENCIES: Final = 96  # looked at for each replica, a few percent apart

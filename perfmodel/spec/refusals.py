@@ -20,7 +20,7 @@ from perfmodel.spec.precision import PrecisionRecipe
 from perfmodel.spec.rules import Rule, divides, would
 from perfmodel.spec.setup import Setup
 from perfmodel.spec.stack import SoftwareStack
-from perfmodel.spec.tuning_rules import tuning_rules
+from perfmodel.spec.tuning.rules import tuning_rules
 
 
 def check_setup(setup: Setup) -> None:

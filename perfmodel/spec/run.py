@@ -8,7 +8,14 @@ from typing import Final
 from perfmodel.errors import InputError, PerfmodelError
 from perfmodel.spec.economics import Economics
 from perfmodel.spec.fields import Numeric, Spec, choice, choices, count, flag, number, part, text
-from perfmodel.spec.fine_tuning import (
+from perfmodel.spec.layout import EVEN, PIPELINE_SCHEDULES, RECOMPUTE_MODULES, RECOMPUTES, SHARDING_NAMES, SHARDINGS, Layout
+from perfmodel.spec.machines.hardware import Cluster
+from perfmodel.spec.models.model import TransformerModel
+from perfmodel.spec.precision import PRECISIONS
+from perfmodel.spec.refusals import check_setup
+from perfmodel.spec.setup import Setup
+from perfmodel.spec.stack import SoftwareStack
+from perfmodel.spec.tuning.fine_tuning import (
     AS_THE_STACK,
     OFFLOADS,
     PARTS,
@@ -23,14 +30,7 @@ from perfmodel.spec.fine_tuning import (
     WEIGHTS,
     FineTuning,
 )
-from perfmodel.spec.layout import EVEN, PIPELINE_SCHEDULES, RECOMPUTE_MODULES, RECOMPUTES, SHARDING_NAMES, SHARDINGS, Layout
-from perfmodel.spec.machines.hardware import Cluster
-from perfmodel.spec.models.model import TransformerModel
-from perfmodel.spec.optimizers import OPTIMIZERS
-from perfmodel.spec.precision import PRECISIONS
-from perfmodel.spec.refusals import check_setup
-from perfmodel.spec.setup import Setup
-from perfmodel.spec.stack import SoftwareStack
+from perfmodel.spec.tuning.optimizers import OPTIMIZERS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)

@@ -12,11 +12,11 @@ from perfmodel.spec.evidence.error_law import ErrorLaw
 from perfmodel.spec.evidence.own_runs import NOTHING, AppliedShift, applied_shift
 from perfmodel.spec.evidence.run_evidence import MIXTURES, Discrepancy
 from perfmodel.spec.fields import Numeric
-from perfmodel.spec.fine_tuning import FineTuning
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.machines.hardware import Cluster
 from perfmodel.spec.models.model import TransformerModel
 from perfmodel.spec.stack import SoftwareStack
+from perfmodel.spec.tuning.fine_tuning import FineTuning
 
 WIDTHS: Final = ("hidden_size", "attention_heads", "kv_heads", "ffn_hidden_size", "vocab_size")
 SUBJECT: Final = (*WIDTHS, "precision")  # of the settings of a configuration, those that its layouts share

@@ -27,10 +27,10 @@ from perfmodel.spec.fields import (
     text,
     words,
 )
-from perfmodel.spec.fine_tuning import TuningWork
 from perfmodel.spec.layout import PIPELINE_SCHEDULES, RECOMPUTE_MODULES, SHARDINGS
 from perfmodel.spec.machines.coefficients import ATTENTION_LIBRARIES, FASTEST, MATMUL_LIBRARIES, NORM_KERNELS
 from perfmodel.spec.precision import LOW_ATTENTION, RECIPES, PrecisionRecipe
+from perfmodel.spec.tuning.fine_tuning import TuningWork
 
 DISPATCHERS: Final = ("alltoall", "deepep", "hybridep", "allgather")
 OVERLAPS_OF_EXPERTS: Final = ("none", "passes")

@@ -11,13 +11,13 @@ from typing import Final
 
 import numpy as np
 
-from perfmodel.count.forward_pass import CachedAttention, ForwardPass, ServedOperator, ServedProduct, forward_operators
 from perfmodel.count.operators import Collective, FusedAttention, Matmul, MemoryBound
 from perfmodel.count.roles import EXPERT_PRODUCTS
+from perfmodel.count.serving.forward_pass import CachedAttention, ForwardPass, ServedOperator, ServedProduct, forward_operators
 from perfmodel.spec.evidence.spread import with_numbers
 from perfmodel.spec.fields import Numeric
-from perfmodel.spec.serving import ServingSetup
-from perfmodel.spec.serving_profile import SmallAllReduce
+from perfmodel.spec.serving.profile import SmallAllReduce
+from perfmodel.spec.serving.setup import ServingSetup
 from perfmodel.timing.attention import fused_attention_time_s
 from perfmodel.timing.collectives import collective_time_s
 from perfmodel.timing.kernels import matmul_bytes, matmul_time_s, plain_matmul_time_s

@@ -12,8 +12,8 @@ from __future__ import annotations
 import numpy as np
 
 from perfmodel.count.iteration import Iteration
-from perfmodel.count.offload import host_traffic
 from perfmodel.count.parts.adapters import tuning_work
+from perfmodel.count.tuning.offload import host_traffic
 from perfmodel.errors import NotSupportedError
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.machines.hardware import Cluster

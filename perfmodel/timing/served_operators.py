@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from perfmodel.count.forward_pass import CachedAttention, ForwardPass, ServedOperator, ServedProduct, forward_operators
 from perfmodel.count.operators import Collective, FusedAttention, Matmul, MemoryBound
 from perfmodel.count.roles import EXPERT_PRODUCTS, Role
+from perfmodel.count.serving.forward_pass import CachedAttention, ForwardPass, ServedOperator, ServedProduct, forward_operators
 from perfmodel.spec.fields import Numeric, anywhere
 from perfmodel.spec.machines.coefficients import Evidence
-from perfmodel.spec.serving import ServingSetup
+from perfmodel.spec.serving.setup import ServingSetup
 from perfmodel.timing.collectives import collective_time_s
 from perfmodel.timing.confidence import confidence, least_sure
 from perfmodel.timing.forward_pass import (

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from perfmodel.evidence.tuning_rows import TUNING_METRICS
+from perfmodel.evidence.tuning.rows import TUNING_METRICS
 from perfmodel.exchange.tables.tuning_runs import TUNING_COLUMNS
 from tests.commands.test_infer_command import ran
 

@@ -9,13 +9,19 @@ import numpy as np
 import pytest
 
 from perfmodel.count.flops import model_flop_per_token
-from perfmodel.count.forward_pass import CachedAttention, ForwardPass, ServedProduct, cache_bytes_per_token, forward_operators
 from perfmodel.count.operators import Collective, FusedAttention, MemoryBound
 from perfmodel.count.parameters import parameter_count
 from perfmodel.count.roles import EXPERT_PRODUCTS, Role
+from perfmodel.count.serving.forward_pass import (
+    CachedAttention,
+    ForwardPass,
+    ServedProduct,
+    cache_bytes_per_token,
+    forward_operators,
+)
 from perfmodel.exchange.questions.served_models import serving_setup
 from perfmodel.exchange.tables.serving_models import named_served_model
-from perfmodel.spec.serving import ServingSetup
+from perfmodel.spec.serving.setup import ServingSetup
 
 
 def products(setup: ServingSetup, tokens: ForwardPass) -> list[ServedProduct]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from perfmodel.count.forward_pass import CachedAttention, ForwardPass, ServedProduct, forward_operators
 from perfmodel.count.operators import Matmul, MemoryBound
 from perfmodel.count.roles import Role
-from perfmodel.count.served_mixers import state_bytes_per_sequence
-from perfmodel.count.serving_memory import sequence_bytes
+from perfmodel.count.serving.forward_pass import CachedAttention, ForwardPass, ServedProduct, forward_operators
+from perfmodel.count.serving.memory import sequence_bytes
+from perfmodel.count.serving.mixers import state_bytes_per_sequence
 from perfmodel.errors import InputError
 from perfmodel.exchange.questions.served_models import serving_setup
 from perfmodel.spec.evidence.spread import with_numbers

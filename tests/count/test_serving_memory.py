@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from perfmodel.count.serving_memory import (
+from perfmodel.count.serving.memory import (
     activation_bytes,
     cache_tokens,
     concurrency_that_fits,
@@ -18,7 +18,7 @@ from perfmodel.count.serving_memory import (
 from perfmodel.errors import InputError
 from perfmodel.exchange.questions.served_models import engine_preset, serving_setup
 from perfmodel.spec.evidence.spread import with_numbers
-from perfmodel.spec.serving import Request, ServingSetup
+from perfmodel.spec.serving.setup import Request, ServingSetup
 
 GIB = 2.0**30
 

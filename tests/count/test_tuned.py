@@ -15,11 +15,11 @@ from perfmodel.count.memory.tuned import peak_moment, tuned_states
 from perfmodel.count.operators import Matmul, MemoryBound, model_flop
 from perfmodel.count.parameters import parameter_count
 from perfmodel.count.roles import Role
-from perfmodel.count.trained import TunedNumbers, tuned_numbers, tuned_wire_bytes
+from perfmodel.count.tuning.trained import TunedNumbers, tuned_numbers, tuned_wire_bytes
 from perfmodel.exchange.tables.tuning_models import named_tuned_model
-from perfmodel.spec.fine_tuning import FineTuning
 from perfmodel.spec.phases import FORWARD, RECOMPUTE, WEIGHT_GRADIENT
 from perfmodel.spec.setup import Setup
+from perfmodel.spec.tuning.fine_tuning import FineTuning
 from tests.tunings import tuned_setup
 
 

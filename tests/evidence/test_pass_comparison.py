@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import pytest
 
-from perfmodel.count.forward_pass import ForwardPass, forward_operators
 from perfmodel.count.operators import Collective
-from perfmodel.count.serving_memory import sequence_bytes, weight_bytes
+from perfmodel.count.serving.forward_pass import ForwardPass, forward_operators
+from perfmodel.count.serving.memory import sequence_bytes, weight_bytes
 from perfmodel.errors import InputError
 from perfmodel.evidence.steps.pass_comparison import InferComparison, compare_passes
 from perfmodel.evidence.steps.pass_records import InferRecord, PassRecord, infer_record
@@ -19,7 +19,7 @@ from perfmodel.exchange.questions.measured_servers import served_setup
 from perfmodel.exchange.run_files import read_candidates
 from perfmodel.exchange.serving_evidence import serving_evidence
 from perfmodel.spec.run import Run
-from perfmodel.spec.serving import ServingSetup
+from perfmodel.spec.serving.setup import ServingSetup
 from perfmodel.timing.forward_pass import operator_time_s, pass_time
 from tests.evidence.step_examples import PROVENANCE, plain
 

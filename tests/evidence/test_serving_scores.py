@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from perfmodel.evidence.serving_rows import MeasuredServing
-from perfmodel.evidence.serving_scores import (
+from perfmodel.evidence.serving.rows import MeasuredServing
+from perfmodel.evidence.serving.scores import (
     ServingComparison,
     compare_serving,
     estimated_cells,
@@ -15,9 +15,9 @@ from perfmodel.evidence.serving_scores import (
 )
 from perfmodel.exchange.questions.served_models import serving_setup
 from perfmodel.serving.measurements import Workload, measured_value, workload_load
-from perfmodel.spec.serving import Request
-from perfmodel.spec.serving_evidence import ServingEvidence
-from perfmodel.spec.serving_loads import CLOSED, E2E, OFFLINE, TOKENS, TPOT, TTFT
+from perfmodel.spec.serving.evidence import ServingEvidence
+from perfmodel.spec.serving.loads import CLOSED, E2E, OFFLINE, TOKENS, TPOT, TTFT
+from perfmodel.spec.serving.setup import Request
 
 NOTHING = ServingEvidence(name="nothing", cells={})
 WORK = Workload(

@@ -14,10 +14,10 @@ from perfmodel.exchange.documents import read_mapping
 from perfmodel.exchange.key_words import key_words, written_words
 from perfmodel.exchange.presets import DATA, preset_names
 from perfmodel.exchange.run_schema import run_schema
-from perfmodel.spec.engine import Engine
 from perfmodel.spec.fields import Part, rules_of
 from perfmodel.spec.run import Run
-from perfmodel.spec.serving_profile import ServingProfile
+from perfmodel.spec.serving.engine import Engine
+from perfmodel.spec.serving.profile import ServingProfile
 
 PARTS = {"models": "transformer_model", "clusters": "cluster", "stacks": "software_stack", "gpus": "gpu"}
 FILES = [("runs", ""), *PARTS.items()]

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from perfmodel.count.forward_pass import ForwardPass
+from perfmodel.count.serving.forward_pass import ForwardPass
 from perfmodel.exchange.presets import stack_preset
 from perfmodel.exchange.questions.served_models import serving_setup
 from perfmodel.explanation.roofline import (

@@ -33,10 +33,10 @@ from perfmodel.exchange.tables.serving_runs import read_serving_runs
 from perfmodel.prediction import Prediction, predict
 from perfmodel.report.json.prediction import prediction_document
 from perfmodel.spec.economics import Economics
-from perfmodel.spec.engine import Engine
 from perfmodel.spec.machines.hardware import Cluster, Gpu
 from perfmodel.spec.models.model import TransformerModel
-from perfmodel.spec.serving_profile import ServingProfile
+from perfmodel.spec.serving.engine import Engine
+from perfmodel.spec.serving.profile import ServingProfile
 from perfmodel.spec.stack import SoftwareStack
 from tests.fuzz import corpus
 from tests.fuzz.corpus import Corpus

@@ -19,9 +19,9 @@ from perfmodel.model.groups import one_rank
 from perfmodel.model.operators import BETWEEN, Recorder, recording
 from perfmodel.model.parts.adapters import ALPHA, adapters_of, merge
 from perfmodel.model.training.trainer import Trainer
-from perfmodel.spec.fine_tuning import FineTuning
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.models.model import TransformerModel
+from perfmodel.spec.tuning.fine_tuning import FineTuning
 from tests.model.small_mixtures import MIXTRAL
 from tests.model.small_models import GPT, LLAMA, NEMOTRON, ONE_RANK, QWEN3
 from tests.model.test_names import forecast_labels

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from perfmodel.count.forward_pass import ForwardPass, forward_operators
-from perfmodel.count.serving_memory import sequence_bytes, weight_bytes
+from perfmodel.count.serving.forward_pass import ForwardPass, forward_operators
+from perfmodel.count.serving.memory import sequence_bytes, weight_bytes
 from perfmodel.errors import InputError, NotSupportedError
 from perfmodel.exchange.questions.served_models import serving_setup
 from perfmodel.model.generation.generator import Generator

@@ -18,9 +18,9 @@ from perfmodel.model.operators import BETWEEN, Recorder, recording
 from perfmodel.model.parts.router import Routing
 from perfmodel.model.pipelines.messages import WAITS
 from perfmodel.model.training.trainer import Trainer
-from perfmodel.spec.fine_tuning import FineTuning
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.models.model import TransformerModel
+from perfmodel.spec.tuning.fine_tuning import FineTuning
 from tests.model.small_mixtures import DEEPSEEK, MIXTURES
 from tests.model.small_models import FAMILIES, GPT, ONE_RANK
 from tests.setups import setup_of

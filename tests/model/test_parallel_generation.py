@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from perfmodel.count.forward_pass import ForwardPass, forward_operators
 from perfmodel.count.operators import Collective
-from perfmodel.count.serving_memory import sequence_bytes, weight_bytes
+from perfmodel.count.serving.forward_pass import ForwardPass, forward_operators
+from perfmodel.count.serving.memory import sequence_bytes, weight_bytes
 from perfmodel.exchange.questions.served_models import serving_setup
 from perfmodel.model.groups import one_rank
 from perfmodel.spec.models.model import TransformerModel
-from perfmodel.spec.serving import ServingSetup
+from perfmodel.spec.serving.setup import ServingSetup
 from tests.model.conftest import Outcomes
 from tests.model.generated import GENERATED, NEW, PROMPT, SEQUENCES, answer
 

@@ -17,8 +17,8 @@ from perfmodel.spec.fields import Numeric
 from perfmodel.spec.machines.hardware import Cluster
 from perfmodel.spec.models.layer_kinds import STATE_MIXERS
 from perfmodel.spec.models.model import TransformerModel
-from perfmodel.spec.serving import Request, ServingSetup
-from perfmodel.spec.serving_formats import CACHE_FORMATS, WEIGHT_FORMATS
+from perfmodel.spec.serving.formats import CACHE_FORMATS, WEIGHT_FORMATS
+from perfmodel.spec.serving.setup import Request, ServingSetup
 from tests.properties.models import models
 
 GPUS: Final = preset_names("serving")

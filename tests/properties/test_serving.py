@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perfmodel.count.serving_memory import cache_tokens, concurrency_that_fits, longest_context, serving_memory
+from perfmodel.count.serving.memory import cache_tokens, concurrency_that_fits, longest_context, serving_memory
 from perfmodel.exchange.serving_evidence import serving_evidence
 from perfmodel.serving.forecast import LATENCIES, serving_forecast
 from perfmodel.serving.law import ServedLoad, served_load, static_batch
 from perfmodel.spec.evidence.spread import with_numbers
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.machines.hardware import Cluster
-from perfmodel.spec.serving import Request, ServingSetup
+from perfmodel.spec.serving.setup import Request, ServingSetup
 from perfmodel.timing.forward_pass import PARTS
 from tests.properties.depth import examples
 from tests.properties.servers import DrawnServer, on, servers, with_gpu

@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from perfmodel.count.forward_pass import ForwardPass
+from perfmodel.count.serving.forward_pass import ForwardPass
 from perfmodel.exchange.questions.served_models import serving_setup
 from perfmodel.serving.intervals import part_spreads, value_uncertainty
 from perfmodel.serving.law import served_load
 from perfmodel.spec.evidence.run_evidence import Discrepancy
 from perfmodel.spec.evidence.spread import with_numbers
-from perfmodel.spec.serving import Request, ServingSetup
-from perfmodel.spec.serving_loads import E2E
+from perfmodel.spec.serving.loads import E2E
+from perfmodel.spec.serving.setup import Request, ServingSetup
 from perfmodel.timing.forward_pass import pass_time
 
 MANY_ROWS = ForwardPass(prompts=2, prompt_tokens=4000)

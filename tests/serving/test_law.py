@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from perfmodel.count.forward_pass import ForwardPass
+from perfmodel.count.serving.forward_pass import ForwardPass
 from perfmodel.exchange.questions.served_models import engine_preset, serving_setup
 from perfmodel.serving.law import most_running, served_load, static_batch
 from perfmodel.spec.evidence.spread import with_numbers
-from perfmodel.spec.serving import Request, ServingSetup
+from perfmodel.spec.serving.setup import Request, ServingSetup
 from perfmodel.timing.forward_pass import pass_time
 
 REQUEST = Request(input_tokens=1000, output_tokens=500)

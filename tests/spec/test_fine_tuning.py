@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from perfmodel.errors import InputError, NotSupportedError
-from perfmodel.spec.optimizers import OPTIMIZERS, optimizer
+from perfmodel.spec.tuning.optimizers import OPTIMIZERS, optimizer
 from tests.tunings import tuned_run
 
 

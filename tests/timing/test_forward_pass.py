@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from perfmodel.count.forward_pass import CachedAttention, ForwardPass, ServedProduct, forward_operators
 from perfmodel.count.operators import Collective, FusedAttention, MemoryBound
+from perfmodel.count.serving.forward_pass import CachedAttention, ForwardPass, ServedProduct, forward_operators
 from perfmodel.exchange.questions.served_models import engine_preset, serving_profile, serving_setup
 from perfmodel.spec.evidence.spread import with_numbers
-from perfmodel.spec.serving import ServingSetup
+from perfmodel.spec.serving.setup import ServingSetup
 from perfmodel.timing.forward_pass import (
     PARTS,
     PassTime,

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from perfmodel.count.iteration import iteration
-from perfmodel.count.offload import host_traffic
 from perfmodel.count.parameters import parameter_count
+from perfmodel.count.tuning.offload import host_traffic
 from perfmodel.prediction import predict_stage, stage_breakdown
 from perfmodel.spec.setup import Setup
 from perfmodel.timing.offload import offload_breakdown

@@ -12,17 +12,17 @@ from typing import Any, Final
 import numpy as np
 
 from perfmodel.benchmarks.fit.regression import MOST_SPREAD, Fit, Floats, Free, fit_of_few, rounded
-from perfmodel.count.forward_pass import CachedAttention, ServedProduct
 from perfmodel.count.operators import MemoryBound
 from perfmodel.count.roles import Role
+from perfmodel.count.serving.forward_pass import CachedAttention, ServedProduct
 from perfmodel.evidence.steps.records import Record
 from perfmodel.exchange.presets import cluster_preset
 from perfmodel.exchange.questions.served_models import serving_setup
 from perfmodel.spec.evidence.spread import with_numbers
 from perfmodel.spec.machines.hardware import Gpu
-from perfmodel.spec.serving import ServingSetup
-from perfmodel.spec.serving_formats import WIDE, WIDE_BYTES, cache_format
-from perfmodel.spec.serving_profile import MOST_CACHED, CachedKernel, ServedKernel, ServingProfile, StreamedKernel
+from perfmodel.spec.serving.formats import WIDE, WIDE_BYTES, cache_format
+from perfmodel.spec.serving.profile import MOST_CACHED, CachedKernel, ServedKernel, ServingProfile, StreamedKernel
+from perfmodel.spec.serving.setup import ServingSetup
 from perfmodel.timing.forward_pass import cached_attention_time_s, product_time_s, small_kernel_time_s
 
 KINDS: Final = ("few_rows", "cached", "served", "host")

@@ -9,8 +9,8 @@ from typing import Final
 
 from perfmodel.benchmarks.measure.kernels.points import Point
 from perfmodel.benchmarks.measure.kernels.served_traffic import HEAD_SIZE, LATENT, served_bytes
-from perfmodel.spec.serving_formats import WIDE
-from perfmodel.spec.serving_profile import SERVED_KERNELS
+from perfmodel.spec.serving.formats import WIDE
+from perfmodel.spec.serving.profile import SERVED_KERNELS
 
 WIDTHS: Final = {"route": (8, 32), "sample": (8192, 32768)}  # columns of those that do not work on the stream
 EXPERTS: Final = 8

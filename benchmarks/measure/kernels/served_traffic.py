@@ -15,14 +15,14 @@ from __future__ import annotations
 from functools import cache
 from typing import Any, Final
 
-from perfmodel.count.forward_pass import ForwardPass, forward_operators
 from perfmodel.count.operators import MemoryBound
+from perfmodel.count.serving.forward_pass import ForwardPass, forward_operators
 from perfmodel.exchange.questions.served_models import serving_setup
 from perfmodel.spec.models.layer_kinds import LayerKind
 from perfmodel.spec.models.layer_parts import LatentAttention, Mixture
 from perfmodel.spec.models.model import TransformerModel
-from perfmodel.spec.serving import ServingSetup
-from perfmodel.spec.serving_profile import SERVED_KERNELS
+from perfmodel.spec.serving.profile import SERVED_KERNELS
+from perfmodel.spec.serving.setup import ServingSetup
 
 HEAD_SIZE: Final = 64
 CHOSEN: Final = 2  # experts of a token

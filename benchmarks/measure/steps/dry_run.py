@@ -20,7 +20,7 @@ from perfmodel.count.iteration import Iteration, iteration
 from perfmodel.count.memory.needed import stage_memory_bytes
 from perfmodel.count.operators import Collective, Operator, hardware_flop
 from perfmodel.count.pipeline import PipelineStage
-from perfmodel.count.trained import adapter_parameters
+from perfmodel.count.tuning.trained import adapter_parameters
 from perfmodel.exchange.presets import stack_preset
 from perfmodel.model.counting import CollectiveCounter
 from perfmodel.model.groups import Groups, make_groups

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from perfmodel.benchmarks.measure.processes import start
-from perfmodel.count.serving_memory import sequence_bytes, weight_bytes
+from perfmodel.count.serving.memory import sequence_bytes, weight_bytes
 from perfmodel.errors import InputError, did_you_mean, shown
 from perfmodel.evidence.steps.pass_records import InferRecord, infer_record
 from perfmodel.evidence.steps.step_records import StepRecord, step_record

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from perfmodel.spec.fields import Numeric, anywhere, chosen
-from perfmodel.spec.fine_tuning import AS_THE_STACK, FineTuning, TuningWork
 from perfmodel.spec.layout import Layout
-from perfmodel.spec.optimizers import optimizer
 from perfmodel.spec.setup import Setup
 from perfmodel.spec.stack import SoftwareStack
+from perfmodel.spec.tuning.fine_tuning import AS_THE_STACK, FineTuning, TuningWork
+from perfmodel.spec.tuning.optimizers import optimizer
 
 FP32_BYTES: Final = 4
 LOGIT_BYTES: Final = 2  # of the logits that a stack's bytes of the loss are stated for

@@ -28,13 +28,13 @@ from perfmodel.count.memory.storage import FP32_BYTES, logit_bytes, state_bytes,
 from perfmodel.count.operators import Matmul, saved_bytes
 from perfmodel.count.parts.adapters import WIDE_BYTES, tuning_work
 from perfmodel.count.pipeline import PipelineStage
-from perfmodel.count.trained import TunedNumbers, optimizer_state_bytes, tuned_bytes, tuned_numbers
+from perfmodel.count.tuning.trained import TunedNumbers, optimizer_state_bytes, tuned_bytes, tuned_numbers
 from perfmodel.spec.fields import Numeric, chosen
-from perfmodel.spec.fine_tuning import AS_THE_STACK, FineTuning
 from perfmodel.spec.layout import GATHERED
 from perfmodel.spec.models.model import TransformerModel
-from perfmodel.spec.optimizers import optimizer
 from perfmodel.spec.setup import Setup
+from perfmodel.spec.tuning.fine_tuning import AS_THE_STACK, FineTuning
+from perfmodel.spec.tuning.optimizers import optimizer
 
 MODELS: Final = 64  # whose largest matrices are remembered
 LAYERS_AT_ONCE: Final = 2  # the one that runs and the one that is fetched, or sent, meanwhile

@@ -21,8 +21,8 @@ from perfmodel.count.operators import Matmul, MemoryBound
 from perfmodel.count.roles import Role
 from perfmodel.errors import NotSupportedError
 from perfmodel.spec.fields import Numeric, chosen
-from perfmodel.spec.fine_tuning import FineTuning, TuningWork
 from perfmodel.spec.setup import Setup
+from perfmodel.spec.tuning.fine_tuning import FineTuning, TuningWork
 
 OF_PARTS: Final = {  # what a fine-tuning calls the component of a linear
     Component.ATTENTION: "attention",

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from perfmodel.count.forward_pass import CachedAttention, ForwardPass, ServedOperator, forward_operators
 from perfmodel.count.operators import Collective, FusedAttention, Matmul
-from perfmodel.count.serving_memory import sequence_bytes, weight_bytes
+from perfmodel.count.serving.forward_pass import CachedAttention, ForwardPass, ServedOperator, forward_operators
+from perfmodel.count.serving.memory import sequence_bytes, weight_bytes
 from perfmodel.evidence.steps.pass_records import InferRecord, PassRecord
 from perfmodel.evidence.steps.step_comparison import (
     BETWEEN,
@@ -30,9 +30,9 @@ from perfmodel.serving.law import ServedLoad, static_batch
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.models.model import TransformerModel
 from perfmodel.spec.phases import FORWARD
-from perfmodel.spec.serving import Request, ServingSetup
-from perfmodel.spec.serving_evidence import ServingEvidence, model_class
-from perfmodel.spec.serving_loads import DECODE, STATIC, TTFT
+from perfmodel.spec.serving.evidence import ServingEvidence, model_class
+from perfmodel.spec.serving.loads import DECODE, STATIC, TTFT
+from perfmodel.spec.serving.setup import Request, ServingSetup
 from perfmodel.timing.forward_pass import PassTime, operator_time_s
 
 COMPARED: tuple[str, ...] = ("precision", "tensor_parallel")

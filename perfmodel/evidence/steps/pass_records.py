@@ -1,7 +1,7 @@
 """Measured passes of a served model and where they were taken: what `measure --infer` writes and `compare` reads.
 
 Prompts are read in one pass, and each decode pass adds a token to every sequence. Operators have the names of a forecast
-(count/forward_pass.py); nothing in it was predicted.
+(count/serving/forward_pass.py); nothing in it was predicted.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ few_rows      rows, columns, inner, matrices: each has so many     precision
 cached        sequences, context, heads, kv_heads, head_size,      precision
               value_size: attention of one query over a cache
 served        moved_bytes, rows, columns: the tensor               operator (one of SERVED_KERNELS in
-                                                                 spec/serving_profile.py), precision
+                                                                 spec/serving/profile.py), precision
 host          layers: of a small model                           precision
 collective    payload_bytes, ranks, [nodes: 1],                  operator (all_reduce, all_gather, reduce_scatter, all_to_all,
               [allocated_bytes: by one call, its result too]     point_to_point), [backend], [precision]

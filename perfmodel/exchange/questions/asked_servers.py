@@ -13,9 +13,9 @@ from perfmodel.exchange.questions.served_models import USUAL_ENGINE, served, ser
 from perfmodel.exchange.serving_evidence import serving_evidence
 from perfmodel.exchange.tables.serving_models import named_served_model, served_model_rows
 from perfmodel.serving.forecast import ServingForecast, serving_forecast
-from perfmodel.spec.engine import Engine
 from perfmodel.spec.models.model import TransformerModel
-from perfmodel.spec.serving import Request
+from perfmodel.spec.serving.engine import Engine
+from perfmodel.spec.serving.setup import Request
 
 MOST: Final = "max"
 USUAL_CLIENTS: Final = "1,8,64,max"

@@ -21,9 +21,9 @@ from perfmodel.exchange.questions.served_models import USUAL_ENGINE, serving_set
 from perfmodel.exchange.serving_evidence import serving_evidence
 from perfmodel.serving.service_plan import ServerChoice, ServerPlan, ServiceTarget, server_plan
 from perfmodel.spec.axes import EXPERT, TENSOR
-from perfmodel.spec.engine import Engine
 from perfmodel.spec.models.model import TransformerModel
-from perfmodel.spec.serving import Request
+from perfmodel.spec.serving.engine import Engine
+from perfmodel.spec.serving.setup import Request
 from perfmodel.units import parse_quantity
 
 USUAL_DEGREES: Final = "1,2,4,8"

@@ -7,8 +7,8 @@ from typing import Final
 from perfmodel.exchange.questions.served_models import engine_preset, own_profile, served, serving_setup
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.run import Run
-from perfmodel.spec.serving import ServingSetup
-from perfmodel.spec.serving_formats import cache_format, weight_format
+from perfmodel.spec.serving.formats import cache_format, weight_format
+from perfmodel.spec.serving.setup import ServingSetup
 
 ENGINE: Final = "reference"
 ANY_GPU: Final = "h100-sxm-80gb"

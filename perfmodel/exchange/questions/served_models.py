@@ -11,13 +11,13 @@ from perfmodel.errors import InputError, NotSupportedError
 from perfmodel.exchange.building import build
 from perfmodel.exchange.documents import FILE_SUFFIXES
 from perfmodel.exchange.presets import cluster_preset, expand_part, gpu_preset, preset_names, preset_path
-from perfmodel.spec.engine import Engine
 from perfmodel.spec.evidence.spread import with_numbers
 from perfmodel.spec.machines.hardware import Cluster
 from perfmodel.spec.models.model import TransformerModel
-from perfmodel.spec.serving import ServingSetup
-from perfmodel.spec.serving_formats import cache_format, weight_format
-from perfmodel.spec.serving_profile import ServingProfile
+from perfmodel.spec.serving.engine import Engine
+from perfmodel.spec.serving.formats import cache_format, weight_format
+from perfmodel.spec.serving.profile import ServingProfile
+from perfmodel.spec.serving.setup import ServingSetup
 
 USUAL_ENGINE: Final = "vllm"
 SERVED_VOCABULARY_MULTIPLE: Final = 64  # vLLM, DEFAULT_VOCAB_PADDING_SIZE

@@ -20,9 +20,9 @@ from perfmodel.exchange.tables.serving_models import served_model_rows
 from perfmodel.exchange.tables.tuning_models import named_tuned_model
 from perfmodel.prediction import predict
 from perfmodel.spec.evidence.spread import with_numbers
-from perfmodel.spec.fine_tuning import OF_ADAPTERS, PRETRAINING, TRAININGS
 from perfmodel.spec.machines.hardware import Cluster
 from perfmodel.spec.models.model import TransformerModel
+from perfmodel.spec.tuning.fine_tuning import OF_ADAPTERS, PRETRAINING, TRAININGS
 from perfmodel.units import gpus_text
 
 USUAL_GPU: Final = "rtx-4090"

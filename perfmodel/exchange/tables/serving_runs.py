@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from perfmodel.errors import InputError, PerfmodelError, did_you_mean, shown
 from perfmodel.evidence.measured_rows import MeasuredTable
-from perfmodel.evidence.serving_rows import MeasuredServing
+from perfmodel.evidence.serving.rows import MeasuredServing
 from perfmodel.exchange.documents import read_mapping
 from perfmodel.exchange.presets import DATA
 from perfmodel.exchange.questions.served_models import engine_preset, serving_setup, usual_cluster
@@ -18,8 +18,8 @@ from perfmodel.exchange.tables.csv_tables import read_table
 from perfmodel.exchange.tables.serving_models import named_served_model
 from perfmodel.serving.measurements import Workload
 from perfmodel.spec.evidence.spread import with_numbers
-from perfmodel.spec.serving import Request, ServingSetup
-from perfmodel.spec.serving_loads import CLOSED, METRICS, OFFLINE
+from perfmodel.spec.serving.loads import CLOSED, METRICS, OFFLINE
+from perfmodel.spec.serving.setup import Request, ServingSetup
 from perfmodel.units import parse_quantity
 
 SERVING_COLUMNS: Final = (

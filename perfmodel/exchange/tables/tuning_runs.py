@@ -14,7 +14,7 @@ from typing import Any, Final
 from perfmodel.count.parameters import active_parameter_count
 from perfmodel.errors import InputError, PerfmodelError, shown
 from perfmodel.evidence.measured_rows import MeasuredTable
-from perfmodel.evidence.tuning_rows import FITS, MEMORY, SPEED, MeasuredTuning
+from perfmodel.evidence.tuning.rows import FITS, MEMORY, SPEED, MeasuredTuning
 from perfmodel.exchange.documents import read_mapping
 from perfmodel.exchange.presets import DATA, cluster_preset, stack_preset
 from perfmodel.exchange.tables.csv_tables import read_table

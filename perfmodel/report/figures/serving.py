@@ -20,7 +20,7 @@ from perfmodel.report.figures.drawing.style import Drawing, grid, picture, style
 from perfmodel.report.figures.roofline import served_roofline_figure
 from perfmodel.serving.forecast import ServingForecast
 from perfmodel.spec.axes import TENSOR
-from perfmodel.spec.serving_loads import E2E
+from perfmodel.spec.serving.loads import E2E
 from perfmodel.units import seconds_text
 
 __all__ = ["first_roofline", "picture", "serving_figure"]

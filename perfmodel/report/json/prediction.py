@@ -9,7 +9,7 @@ from typing import Any, Final
 from perfmodel.count.operators import Collective
 from perfmodel.count.parameters import active_parameter_count, parameter_count
 from perfmodel.count.parts.expert_figures import expert_figures
-from perfmodel.count.trained import tuned_numbers
+from perfmodel.count.tuning.trained import tuned_numbers
 from perfmodel.prediction import Prediction, StagePrediction
 from perfmodel.spec.axes import REPORTED
 from perfmodel.spec.fields import Numeric

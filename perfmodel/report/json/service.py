@@ -9,7 +9,7 @@ import numpy as np
 from perfmodel.report.json.prediction import SCHEMA_VERSION
 from perfmodel.serving.service_plan import RejectedServer, ServerChoice, ServerOption, ServerPlan
 from perfmodel.spec.axes import EXPERT, TENSOR
-from perfmodel.spec.serving_loads import E2E, TPOT, TTFT
+from perfmodel.spec.serving.loads import E2E, TPOT, TTFT
 
 
 def service_document(plan: ServerPlan) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from perfmodel.evidence.serving_scores import ServingComparison, ServingScoreboard
+from perfmodel.evidence.serving.scores import ServingComparison, ServingScoreboard
 from perfmodel.report.json.prediction import SCHEMA_VERSION
 from perfmodel.serving.forecast import ServingForecast
 from perfmodel.spec.axes import EXPERT, TENSOR

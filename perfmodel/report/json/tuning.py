@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any, Final
 
-from perfmodel.evidence.tuning_rows import FITS
-from perfmodel.evidence.tuning_scores import TuningComparison, TuningScoreboard
+from perfmodel.evidence.tuning.rows import FITS
+from perfmodel.evidence.tuning.scores import TuningComparison, TuningScoreboard
 
 SCHEMA_VERSION: Final = 1
 

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from perfmodel.count.memory.fit import DOES_NOT_FIT, FITS, TIGHT
 from perfmodel.prediction import Prediction, StagePrediction
-from perfmodel.spec.fine_tuning import AS_THE_STACK, FineTuning
+from perfmodel.spec.tuning.fine_tuning import AS_THE_STACK, FineTuning
 from perfmodel.units import GIBIBYTE, HOURS_PER_DAY
 
 STYLES: Final = {FITS: "green", TIGHT: "yellow", DOES_NOT_FIT: "bold red"}

@@ -9,7 +9,7 @@ import numpy as np
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from perfmodel.count.forward_pass import ForwardPass
+from perfmodel.count.serving.forward_pass import ForwardPass
 from perfmodel.explanation.roofline import RooflinePoint, served_roofline
 from perfmodel.report.json.serving import load_rows
 from perfmodel.report.text.terminal import Name, plain_table, section, titled

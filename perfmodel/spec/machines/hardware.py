@@ -20,7 +20,7 @@ from perfmodel.spec.machines.coefficients import (
     NodeCollectives,
 )
 from perfmodel.spec.precision import FORMATS, PrecisionRecipe, has_libraries, number_format, result_format
-from perfmodel.spec.serving_profile import ServingProfile
+from perfmodel.spec.serving.profile import ServingProfile
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)

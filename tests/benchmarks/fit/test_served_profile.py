@@ -21,7 +21,7 @@ from perfmodel.exchange.questions.asked_servers import asked_servers
 from perfmodel.exchange.questions.served_models import own_profile, serving_profile
 from perfmodel.spec.evidence.spread import with_numbers
 from perfmodel.spec.machines.hardware import Cluster
-from perfmodel.spec.serving_profile import ServingProfile
+from perfmodel.spec.serving.profile import ServingProfile
 
 PRESET = "amd-epyc-2-cores"
 GPU = cluster_preset(PRESET).gpu

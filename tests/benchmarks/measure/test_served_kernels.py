@@ -8,7 +8,7 @@ import torch
 from perfmodel.benchmarks.measure.kernels.served_kernels import WORKS, ServedTensor, take
 from perfmodel.benchmarks.measure.kernels.served_plan import CPU, served_points
 from perfmodel.benchmarks.measure.kernels.served_traffic import LARGEST_DECODE, served_bytes
-from perfmodel.spec.serving_profile import SERVED_KERNELS
+from perfmodel.spec.serving.profile import SERVED_KERNELS
 
 
 def test_every_kernel_of_a_pass_has_points_and_work() -> None:

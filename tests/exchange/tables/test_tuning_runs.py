@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from perfmodel.evidence.tuning_rows import FITS, MEMORY, SPEED, MeasuredTuning
-from perfmodel.evidence.tuning_scores import compare_tuning, memory_error, tuning_scoreboard, without_own_source
+from perfmodel.evidence.tuning.rows import FITS, MEMORY, SPEED, MeasuredTuning
+from perfmodel.evidence.tuning.scores import compare_tuning, memory_error, tuning_scoreboard, without_own_source
 from perfmodel.exchange.tables.tuning_runs import TUNING_COLUMNS, is_tuning_table, read_tuning_runs
 
 ROW = {

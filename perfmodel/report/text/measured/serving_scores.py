@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Group, RenderableType
 
-from perfmodel.evidence.serving_scores import ServingErrors, ServingScoreboard
+from perfmodel.evidence.serving.scores import ServingErrors, ServingScoreboard
 from perfmodel.report.text.terminal import plain_table, section, titled
 
 

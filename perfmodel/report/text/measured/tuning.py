@@ -7,8 +7,8 @@ from typing import Final
 
 from rich.console import Group, RenderableType
 
-from perfmodel.evidence.tuning_rows import FITS, MEMORY, SPEED
-from perfmodel.evidence.tuning_scores import TuningErrors, TuningScoreboard
+from perfmodel.evidence.tuning.rows import FITS, MEMORY, SPEED
+from perfmodel.evidence.tuning.scores import TuningErrors, TuningScoreboard
 from perfmodel.report.text.terminal import plain_table, section, titled
 
 NAMES: Final = {MEMORY: "peak memory", SPEED: "tokens/s", FITS: "wrong verdicts"}

@@ -11,13 +11,13 @@ import numpy as np
 
 from perfmodel.evidence.interval_scores import LEVEL
 from perfmodel.evidence.measured_rows import UnreadRow
-from perfmodel.evidence.serving_rows import MeasuredServing
+from perfmodel.evidence.serving.rows import MeasuredServing
 from perfmodel.serving.intervals import value_uncertainty
 from perfmodel.serving.law import ServedLoad
 from perfmodel.serving.measurements import Workload, measured_value, workload_load
 from perfmodel.spec.evidence.run_evidence import POOLED, Discrepancy
-from perfmodel.spec.serving_evidence import ServingEvidence, cell_name, model_class
-from perfmodel.spec.serving_loads import CLOSED, E2E, OFFLINE, REQUESTS, TOKENS, TPOT, TTFT
+from perfmodel.spec.serving.evidence import ServingEvidence, cell_name, model_class
+from perfmodel.spec.serving.loads import CLOSED, E2E, OFFLINE, REQUESTS, TOKENS, TPOT, TTFT
 
 FEWEST_ROWS: Final = 30  # of a cell that has a discrepancy of its own
 FEW_CLIENTS: Final = 4.0  # at most: TTFT is then hardly a matter of queues
@@ -181,7 +181,7 @@ def estimated_cells(comparisons: Sequence[ServingComparison], *, without: str = 
     """The discrepancy of each cell that has scored rows, of all sources but `without`: half width, rows, sources.
 
     It is the least half width with which 90 % of the rows lie in their intervals; a cell of few rows has none of its own, but
-    that of its metric, of both classes of models, or of all metrics (spec/serving_evidence.py).
+    that of its metric, of both classes of models, or of all metrics (spec/serving/evidence.py).
     """
     scored = [each for each in comparisons if each.is_scored and each.measured.source != without]
     cells: dict[str, list[ServingComparison]] = {}

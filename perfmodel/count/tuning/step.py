@@ -10,12 +10,12 @@ from perfmodel.count.memory.storage import state_bytes
 from perfmodel.count.operators import Collective, Matmul, MemoryBound, Operator
 from perfmodel.count.parameters import ParameterCount
 from perfmodel.count.roles import Role
-from perfmodel.count.trained import tuned_numbers
-from perfmodel.spec.fine_tuning import FineTuning
+from perfmodel.count.tuning.trained import tuned_numbers
 from perfmodel.spec.layout import world_group
-from perfmodel.spec.optimizers import optimizer
 from perfmodel.spec.phases import OPTIMIZER
 from perfmodel.spec.setup import Setup
+from perfmodel.spec.tuning.fine_tuning import FineTuning
+from perfmodel.spec.tuning.optimizers import optimizer
 
 
 def tuned_steps(setup: Setup, held: ParameterCount, tuning: FineTuning) -> tuple[Operator, ...]:

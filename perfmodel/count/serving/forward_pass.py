@@ -19,7 +19,7 @@ from perfmodel.count.layer import layer_name, layer_parts
 from perfmodel.count.operators import Collective, FusedAttention, Matmul, MemoryBound
 from perfmodel.count.parts.vocabulary import head_linear
 from perfmodel.count.roles import Role
-from perfmodel.count.served_mixers import mixer_operators
+from perfmodel.count.serving.mixers import mixer_operators
 from perfmodel.spec.axes import TENSOR
 from perfmodel.spec.fields import Numeric, anywhere
 from perfmodel.spec.layout import ProcessGroup
@@ -27,8 +27,8 @@ from perfmodel.spec.models.layer_kinds import STATE_MIXERS, LayerKind
 from perfmodel.spec.models.layer_parts import described
 from perfmodel.spec.phases import FORWARD
 from perfmodel.spec.precision import operand_bytes
-from perfmodel.spec.serving import ServingSetup
-from perfmodel.spec.serving_formats import WIDE, WIDE_BYTES
+from perfmodel.spec.serving.formats import WIDE, WIDE_BYTES
+from perfmodel.spec.serving.setup import ServingSetup
 
 FP32_BYTES: Final = 4
 ROUTER_KERNELS: Final = 2  # scores to chosen experts, and the order of tokens

@@ -15,8 +15,8 @@ from perfmodel.count.parts.mixers import MixerSizes, mixer_sizes
 from perfmodel.count.roles import Role
 from perfmodel.spec.fields import Numeric, anywhere
 from perfmodel.spec.models.layer_kinds import STATE_MIXERS, LayerKind
-from perfmodel.spec.serving import ServingSetup
-from perfmodel.spec.serving_formats import WIDE, WIDE_BYTES
+from perfmodel.spec.serving.formats import WIDE, WIDE_BYTES
+from perfmodel.spec.serving.setup import ServingSetup
 
 
 def state_bytes_per_sequence(setup: ServingSetup, kind: LayerKind) -> Numeric:

@@ -17,10 +17,10 @@ from perfmodel.count.memory.storage import FP32_BYTES, state_bytes
 from perfmodel.count.parameters import ParameterCount
 from perfmodel.count.parts.adapters import tuning_work
 from perfmodel.spec.fields import Numeric, chosen
-from perfmodel.spec.fine_tuning import AS_THE_STACK, PARTS, FineTuning
 from perfmodel.spec.models.model import TransformerModel
-from perfmodel.spec.optimizers import SMALL_TENSOR, optimizer
 from perfmodel.spec.setup import Setup
+from perfmodel.spec.tuning.fine_tuning import AS_THE_STACK, PARTS, FineTuning
+from perfmodel.spec.tuning.optimizers import SMALL_TENSOR, optimizer
 
 MODELS: Final = 64  # whose adapters are remembered: a forecast asks for them four times
 OF_LAYERS: Final = ("attention", "mlp")  # parts whose matrices are quantised

@@ -13,9 +13,9 @@ from perfmodel.count.data_parallel import shards
 from perfmodel.count.iteration import Iteration
 from perfmodel.count.memory.storage import state_bytes, stream_bytes
 from perfmodel.count.parts.adapters import tuning_work
-from perfmodel.count.trained import tuned_numbers, tuned_wire_bytes
+from perfmodel.count.tuning.trained import tuned_numbers, tuned_wire_bytes
 from perfmodel.spec.fields import Numeric
-from perfmodel.spec.fine_tuning import FineTuning
+from perfmodel.spec.tuning.fine_tuning import FineTuning
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,7 +17,7 @@ OF_FREE: Final = "free"
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class EngineMemory(Spec):
-    """What of a GPU's memory becomes KV cache (equation: count/serving_memory.py).
+    """What of a GPU's memory becomes KV cache (equation: count/serving/memory.py).
 
     `fraction` is of the memory in total, weights and all else inside it, or of what weights and buffers leave free.
     """

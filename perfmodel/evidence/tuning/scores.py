@@ -12,7 +12,7 @@ import numpy as np
 from perfmodel.count.memory.needed import MemoryBytes
 from perfmodel.evidence.interval_scores import LEVEL
 from perfmodel.evidence.measured_rows import UnreadRow
-from perfmodel.evidence.tuning_rows import FITS, MEMORY, TUNING_METRICS, MeasuredTuning
+from perfmodel.evidence.tuning.rows import FITS, MEMORY, TUNING_METRICS, MeasuredTuning
 from perfmodel.prediction import StagePrediction, predict_stage
 from perfmodel.units import GIBIBYTE
 

@@ -13,7 +13,7 @@ from typing import Final
 from perfmodel.errors import InputError, NotSupportedError, did_you_mean
 from perfmodel.spec.fields import Numeric, Spec, flag, number, part, spreads, text
 from perfmodel.spec.machines.coefficients import Evidence
-from perfmodel.spec.serving_formats import CACHE_LAWS, SMALL_PRODUCT_LAWS
+from perfmodel.spec.serving.formats import CACHE_LAWS, SMALL_PRODUCT_LAWS
 
 MOST_CACHED: Final = 10.0  # times the memory rate: what a cache gives at most
 OWN_MACHINE: Final = "its own"
@@ -74,7 +74,7 @@ class ServingProfile(Spec):
 
     `cluster` is the preset of the machine that the GPU usually stands in, whose links its messages travel over; of a machine
     that was calibrated it is its own. `small_products`, and `expert_products` where experts differ, are by law of the weights
-    (spec/serving_formats.py), `cached_attention` by that of the cache, `all_reduce` by the number of ranks. `small_kernels` are
+    (spec/serving/formats.py), `cached_attention` by that of the cache, `all_reduce` by the number of ranks. `small_kernels` are
     those between products that were measured one by one, each with the whole chain of what it runs.
     """
 

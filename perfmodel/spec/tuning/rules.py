@@ -10,11 +10,11 @@ import numpy as np
 
 from perfmodel.errors import NotSupportedError
 from perfmodel.spec.axes import AXES, CONTEXT, DATA
-from perfmodel.spec.fine_tuning import AS_THE_STACK, PARTS, FineTuning
 from perfmodel.spec.layout import GATHERED
 from perfmodel.spec.models.layer_kinds import LayerKind
 from perfmodel.spec.rules import Rule
 from perfmodel.spec.setup import Setup
+from perfmodel.spec.tuning.fine_tuning import AS_THE_STACK, PARTS, FineTuning
 
 OF_ATTENTION: Final = ("query", "key", "value", "qkv", "projection")
 WITH_ADAPTERS: Final = ("full", "sliding")  # kinds of attention whose linears have names for adapters

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from perfmodel.spec.fields import Numeric, Spec, choice, choices, count, flag, number
-from perfmodel.spec.optimizers import OPTIMIZERS
-from perfmodel.spec.serving_formats import WeightFormat, weight_format
+from perfmodel.spec.serving.formats import WeightFormat, weight_format
+from perfmodel.spec.tuning.optimizers import OPTIMIZERS
 
 PRETRAINING: Final = "pretraining"
 TRAININGS: Final = ("full", "lora", "dora", "qlora")

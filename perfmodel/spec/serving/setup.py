@@ -10,13 +10,13 @@ from typing import Final
 import numpy as np
 
 from perfmodel.errors import InputError, NotSupportedError
-from perfmodel.spec.engine import Engine
 from perfmodel.spec.fields import Numeric, plain
 from perfmodel.spec.machines.hardware import Cluster
 from perfmodel.spec.models.layer_kinds import STATE_MIXERS
 from perfmodel.spec.models.model import TransformerModel, divisors
-from perfmodel.spec.serving_formats import CacheFormat, WeightFormat
-from perfmodel.spec.serving_profile import ServingProfile
+from perfmodel.spec.serving.engine import Engine
+from perfmodel.spec.serving.formats import CacheFormat, WeightFormat
+from perfmodel.spec.serving.profile import ServingProfile
 
 SERVED_ATTENTION = ("full", "sliding", "latent", *STATE_MIXERS)
 MOST_GPUS: Final = 100_000  # of one server

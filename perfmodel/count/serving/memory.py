@@ -12,13 +12,13 @@ from functools import lru_cache
 import numpy as np
 
 from perfmodel.count.declarations import Component, ExpertShards
-from perfmodel.count.forward_pass import cache_bytes_per_token, is_narrow
 from perfmodel.count.parameters import shard_parameter_count
-from perfmodel.count.served_mixers import state_bytes_per_sequence
-from perfmodel.spec.engine import OF_TOTAL
+from perfmodel.count.serving.forward_pass import cache_bytes_per_token, is_narrow
+from perfmodel.count.serving.mixers import state_bytes_per_sequence
 from perfmodel.spec.fields import Numeric
-from perfmodel.spec.serving import Request, ServingSetup
-from perfmodel.spec.serving_formats import WIDE_BYTES
+from perfmodel.spec.serving.engine import OF_TOTAL
+from perfmodel.spec.serving.formats import WIDE_BYTES
+from perfmodel.spec.serving.setup import Request, ServingSetup
 
 FP32_BYTES = 4.0
 LONGEST, SECTIONS = 1 << 32, 257

@@ -23,7 +23,7 @@ class WeightFormat:
     """How the matrices of layers are held, and what multiplies them.
 
     bytes             of one number, with its share of the scales
-    law               whose numbers time products with few rows (spec/serving_profile.py, small_products)
+    law               whose numbers time products with few rows (spec/serving/profile.py, small_products)
     circuits          the number format whose products have many rows; a GPU without them computes in 16 bits
     narrow_attention  of a mixture of experts, whether the matrices of attention are in few bits too
     narrow_mlp        of a mixture of experts, whether what all tokens pass is

@@ -1,0 +1,1 @@
+"""Measured servers beside their forecasts."""

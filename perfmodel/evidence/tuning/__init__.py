@@ -1,0 +1,1 @@
+"""Measured fine-tunings beside their forecasts."""
