@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import os
 import sys
 from collections.abc import Iterator
@@ -103,9 +104,10 @@ class Outcome:
         self.code, self.out, self.err = code, out, err
 
     def is_refused(self, code: int, sentence: str) -> bool:
-        """Whether it ended with this code, nothing on stdout, and on stderr one sentence that says so."""
+        """Whether it ended with this code, on stderr one sentence that says so, and on stdout nothing but the same as JSON."""
         said = self.err.startswith("perfmodel: ") and sentence in self.err and self.err.count("\n") == 1
-        return said and (self.code, self.out) == (code, "")
+        error = json.loads(self.out)["error"]["exit_code"] if self.out.startswith("{") else self.out or code
+        return said and self.code == code == error
 
     def __repr__(self) -> str:
         return f"exit code {self.code}, stdout {self.out[:200]!r}, stderr {self.err!r}"

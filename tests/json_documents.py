@@ -11,6 +11,8 @@ import fastjsonschema
 
 from perfmodel.report.json.schemas import document, document_names, json_schema
 
+ERROR = "error"  # the document of what went wrong, whatever the command
+
 
 def check_json(command: str, text: str) -> None:
     """Raise AssertionError where what a command printed is not what its schema says."""
@@ -24,9 +26,12 @@ def check_json(command: str, text: str) -> None:
 
 def document_of(command: str, found: Any) -> str:
     """The declared document of a command that has most keys in common with what it printed."""
+    if isinstance(found, dict) and set(found) == {key.name for key in document(ERROR).keys}:
+        return ERROR
     names = documents_of(command)
     assert names, f"perfmodel/data/schemas has no document of {command} --json"
-    return max(names, key=lambda name: len({key.name for key in document(name).keys} & {*found}))
+    keys = {name: {key.name for key in document(name).keys} for name in names}
+    return max(names, key=lambda name: (len(keys[name] & {*found}), -len(keys[name])))
 
 
 @cache

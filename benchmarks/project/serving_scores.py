@@ -18,7 +18,7 @@ from perfmodel.spec.serving.evidence import ServingEvidence
 
 HEAD = """# Written by python -m perfmodel.benchmarks.project.serving_scores
 # Half widths of 90 % intervals of ln(measured / predicted) beyond uncertain numbers, by metric, class of model, load;
-# then the rows and sources behind them (perfmodel/evidence/serving_scores.py).
+# then the rows and sources behind them (perfmodel/evidence/serving/scores.py).
 name: Measured servers
 source: estimated on {day} on {rows} scored measurements of {sources} sources of {table}
 cells:

@@ -90,7 +90,7 @@ def emit_json(document: Any, output: Path | None) -> None:
     """
     import json
 
-    encoding = "utf-8" if output is not None or sys.stdout is None else sys.stdout.encoding
+    encoding = "utf-8" if output is not None or sys.stdout is None else sys.stdout.encoding or "utf-8"
     try:
         text = printable_json(json.dumps(document, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
     except ValueError:

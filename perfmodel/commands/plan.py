@@ -279,8 +279,8 @@ def plan(
     perfmodel plan llama-3.1-70b --serve --ttft 1s --tpot 30ms --requests-per-s 20 --precision bf16,fp8
     """
     of_servers = {"requests_per_s": requests_per_s, "ttft": ttft, "tpot": tpot, "input_tokens": input_tokens, "gpu": gpu}
-    of_servers |= {"tensor_parallel": tensor_parallel, "engine": engine, "expert_parallel": expert_parallel}
-    of_servers |= {"precision": precision, "kv_precision": kv_precision}
+    of_servers |= {"tensor_parallel": tensor_parallel, "engine": engine, "precision": precision, "kv_precision": kv_precision}
+    of_servers |= {"expert_parallel": expert_parallel}
     if serve:
         of_training: dict[str, Any] = {
             "cluster": cluster,

@@ -85,7 +85,7 @@ def test_several_gpus_are_sharded_where_one_does_not_hold_the_model() -> None:
         (("llama-3.1-8b", "--training", "lora", "--epochs", "2"), 2, "--examples"),
         (("llama-3.1-8b", "--training", "lora", "--cluster", "dgx-h100"), 2, "--gpu names the GPU"),
         (("nemotron-4-15b", "--gpu", "rtx-4090"), 2, "is a run"),
-        (("llama-3.1-8c", "--gpu", "rtx-4090"), 2, "did you mean llama-3.1-8b?"),
+        (("llama-3.1-8c", "--gpu", "rtx-4090"), 2, "did you mean meta-llama/Llama-3.1-8B?"),
         (("llama-3.1-8b", "--gpu", "rtx-4090", "--set", "tensor_parallel=2"), 3, "tensor_parallel"),
     ],
 )
@@ -113,7 +113,7 @@ stages: [{data_parallel: 2, global_batch_size: 32, tokens: 50e6}]
         (("plan", "{run}", "--gpus", "8"), "layouts of a fine-tuning are not searched"),
         (("explain", "{run}", "--set", "offload=activations"), "waiting for the host is not explained"),
         (("timeline", "{run}", "--set", "offload=activations"), "waiting for the host is not drawn"),
-        (("measure", "{run}", "--dry-run"), "has no fine-tuning"),
+        (("measure", "{run}", "--dry-run"), "the reference model trains adapters (lora)"),
         (("launch", "{run}"), ""),
     ],
 )

@@ -63,7 +63,7 @@ def test_a_factor_multiplies_each_candidate() -> None:
         ("launch_s=9us", "did you mean stack.host.launch_s?"),
         ("stack.host_s=9us", "stack.host_s: unknown key; it is called stack.host.launch_s now"),
         ("stack.spread.host_s=9%", "stack.spread: unknown key; it is called stack.host.spread, overlap.spread and so on now"),
-        ("zzz=1", "zzz: unknown key; known: cluster, context_parallel"),
+        ("zzz=1", "zzz: unknown key; known: adapter_rank, adapter_targets"),
         ("stages[-4].tokens=1T", "'-4' is not a place in a list of 3: the first is 0, the last is -1"),
         ("stages[*].tokens.x=1", r"stages.0.tokens: 2\d+.0 has no keys below it"),
         ("stages[x].tokens=1", r"stages\[x\]: unknown key|not a place"),

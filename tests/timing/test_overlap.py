@@ -21,12 +21,13 @@ STACK = stack_with(
     stack_preset("megatron-core"), {"overlap.tensor_parallel": "backward", "host.launch_s": 0.0, "host.unlisted_work": 1.0}
 )
 LAYOUT = replace(RAMP_STAGE, tensor_parallel=8, data_parallel=1, global_batch_size=1)  # no traffic but of the layers
+FASTEST_LINK = 100.0 / CLUSTER.node_link_scale  # what a cluster may say
 FRACTIONS = pytest.mark.parametrize("fraction", [0.1, 0.25, 0.5])
 
 
 def parts(fraction: float, *, link_scale: float, overlap: str = "backward") -> Breakdown:
     """The parts of an iteration whose collectives take a share of the SMs, on links of another speed."""
-    cluster = replace(CLUSTER, node_link_scale=CLUSTER.node_link_scale * link_scale)
+    cluster = replace(CLUSTER, node_link_scale=CLUSTER.node_link_scale * min(link_scale, FASTEST_LINK))
     stack = stack_with(STACK, {"overlap.node_link_sm_fraction": fraction, "overlap.tensor_parallel": overlap})
     return predicted(MODEL, cluster, stack, LAYOUT).breakdown
 

@@ -28,13 +28,13 @@ from perfmodel.count.parts.vocabulary import DecoderOperators
 from perfmodel.count.roles import Role
 from perfmodel.exchange.presets import cluster_preset, stack_preset
 from perfmodel.spec.layout import Layout
-from perfmodel.spec.machines.coefficients import MEMORY_BOUND_KERNELS
+from perfmodel.spec.machines.coefficients import MEMORY_BOUND_KERNELS, STATE_KERNELS
 from perfmodel.spec.machines.hardware import Cluster
 from perfmodel.spec.models.model import TransformerModel
 from perfmodel.spec.setup import Setup
 from perfmodel.spec.stack import SoftwareStack
 
-KERNELS: Final = (*MEMORY_BOUND_KERNELS, "copy")
+KERNELS: Final = (*(kernel for kernel in MEMORY_BOUND_KERNELS if kernel not in STATE_KERNELS), "copy")
 FLAT: Final = ("adam", "scale", "square_sum", "zero")  # over all parameters, whatever their shapes
 OF_WEIGHTS: Final = ("accumulate", "overwrite")  # of one weight, once a micro-batch
 ACTIVATIONS: Final = ("gelu", "squared_relu", "swiglu", "geglu")

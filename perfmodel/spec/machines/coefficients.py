@@ -24,8 +24,10 @@ MATMUL_LIBRARIES = (NEWEST, "cublas_2023")  # the one of the kernel profile, and
 MEMORY_BOUND_CLASSES = (*NORM_CLASSES, "elementwise", "optimizer")
 MEMORY_BOUND_KERNELS = (  # what a memory-bound operator computes, where a profile knows it more closely than by its class
     *("gelu", "squared_relu", "swiglu", "geglu", "layernorm", "rmsnorm", "rotary", "residual", "lookup", "loss"),
-    *("accumulate", "overwrite", "scale", "square_sum", "adam", "zero", "convolution"),
+    *("accumulate", "overwrite", "scale", "square_sum", "adam", "zero"),
+    "convolution",
 )
+STATE_KERNELS = ("convolution",)  # those of mixers that keep a state, which the reference model does not run
 FUSED_KERNELS = (
     MappingProxyType(  # one kernel -> the eager chain that it stands for, whose rate serves where only that is known
         {"fused_swiglu": "swiglu", "fused_geglu": "geglu", "fused_rotary": "rotary"}

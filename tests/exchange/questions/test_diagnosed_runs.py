@@ -162,10 +162,8 @@ def test_a_row_of_a_tiny_size_hardly_counts(tmp_path: Path) -> None:
 
 def test_a_bandwidth_that_no_link_has_is_refused(tmp_path: Path) -> None:
     """With the rate of the link; twice that rate is still read."""
-    path = written(tmp_path, between_nodes(536870912, 520093695999999.0, 1e-9), "all_gather.txt")
-    with pytest.raises(
-        InputError, match=r"all_gather.txt: a bus bandwidth of 5.201e\+14 GB/s cannot be: .* a rate of 50 GB/s$"
-    ):
+    path = written(tmp_path, between_nodes(536870912, 10000.0, 52.0), "all_gather.txt")
+    with pytest.raises(InputError, match=r"all_gather.txt: a bus bandwidth of .* GB/s cannot be: .* a rate of 50 GB/s$"):
         nccl_readings(path, CLUSTER, PRIORS)
     assert nccl_readings(written(tmp_path, between_nodes(536870912, 100.0, 5200.0), "all_gather.txt"), CLUSTER, PRIORS)
 
