@@ -122,6 +122,13 @@ class Run(Spec):
             model=self.model, cluster=self.cluster, stack=self.stack, layout=self.layout(stage), tuning=self.fine_tuning
         )
 
+    def _held_weights(self) -> str:
+        """What weights are held in: as the run says, as usual for the training, or what the stack names first."""
+        if self.weights != USUAL:
+            return self.weights
+        usual, work = USUAL_WEIGHTS[self.training], self.stack.tuning
+        return work.weights[0] if usual == AS_THE_STACK and work and usual not in work.weights else usual
+
     @property
     def fine_tuning(self) -> FineTuning | None:
         """What is trained, and how; None where all of the model is, as the stack trains it.
@@ -129,8 +136,7 @@ class Run(Spec):
         Errors: InputError for a key of fine-tuning in a run that is none.
         """
         if self.training != PRETRAINING:
-            weights = USUAL_WEIGHTS[self.training] if self.weights == USUAL else self.weights
-            return FineTuning(**{name: getattr(self, name) for name in TUNING} | {"weights": weights})
+            return FineTuning(**{name: getattr(self, name) for name in TUNING} | {"weights": self._held_weights()})
         for name in TUNING:
             if getattr(self, name) != Run.__dataclass_fields__[name].default:
                 raise InputError(f"it goes with training {', '.join(TRAININGS)}; this run has {PRETRAINING}", key=name)

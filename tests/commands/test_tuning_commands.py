@@ -139,6 +139,13 @@ def test_explanations_of_a_fine_tuning_add_up(run: Any, tmp_path: Path) -> None:
     assert total == pytest.approx(predicted["iteration_time_s"])
 
 
+def test_all_of_a_model_is_trained_in_what_its_software_holds_first(run: Any) -> None:
+    """Pure bf16 without a word, as transformers load it: 10 bytes a parameter on one GPU, 75 GiB of 8.03B (fms: 74.8)."""
+    found = json.loads(run("predict", "llama-3.1-8b", "--gpu", "a100-sxm-80gb", "--training", "full", "--json").out)
+    assert found["fine_tuning"]["weights"] == "bf16"
+    assert found["stages"][0]["memory"]["total_bytes"] / 2**30 == pytest.approx(74.8, rel=0.03)
+
+
 def test_a_table_of_fine_tuning_runs_is_validated(run: Any, tmp_path: Path) -> None:
     """A row a metric, with its interval; verdicts are yes or no."""
     path = tmp_path / "finetune.csv"
