@@ -18,9 +18,9 @@ def test_the_page_is_what_its_command_writes() -> None:
     assert renewed(TEXT, compared(), compared_mixtures()) == TEXT
 
 
-def test_it_answers_three_questions_and_shows_scores() -> None:
+def test_it_answers_four_questions_and_shows_scores() -> None:
     """On at most 150 lines."""
-    assert len(ANSWER.findall(TEXT)) == 3
+    assert len(ANSWER.findall(TEXT)) == 4
     assert SCORES.findall(TEXT)[0].count("\n") > 8
     assert TEXT.count("\n") <= 150
 
