@@ -3,7 +3,7 @@
 project = "perfmodel"
 author = "the perfmodel authors"
 extensions = ["myst_parser", "perfmodel.benchmarks.project.site.extension"]
-exclude_patterns = ["measured/records", "measured_mixtures/records"]
+exclude_patterns = ["measured/records", "measured_mixtures/records", "measured_serving/records"]
 nitpicky = True  # with -W a link that leads nowhere is an error
 myst_heading_anchors = 3
 myst_links_external_new_tab = False
