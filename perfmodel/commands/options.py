@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -14,7 +14,6 @@ from perfmodel.errors import InputError
 
 if TYPE_CHECKING:
     from perfmodel.exchange.questions.plan_arguments import SearchLimits
-    from perfmodel.exchange.questions.tuned_runs import TuningQuestion
     from perfmodel.exchange.run_files import RunSource
 
 FORM: Final = "Output format"  # the panel of options that choose how a result looks
@@ -51,10 +50,16 @@ def asked(
 
 
 def asked_tuning(
-    run: str, question: TuningQuestion, overrides: Sequence[str], *, model: str | None, cluster: str | None, tokens: str | None
+    run: str,
+    question: Mapping[str, Any],
+    overrides: Sequence[str],
+    *,
+    model: str | None,
+    cluster: str | None,
+    tokens: str | None,
 ) -> RunSource:
-    """The run of a model that is fine-tuned on a GPU. Errors: InputError for what does not go with that."""
-    from perfmodel.exchange.questions.tuned_runs import check_is_model, tuned_run
+    """The run of a model that is fine-tuned on a GPU; `question` holds what TuningQuestion asks. Errors: InputError."""
+    from perfmodel.exchange.questions.tuned_runs import TuningQuestion, check_is_model, tuned_run
 
     for option, value in (("cluster", cluster), ("tokens", tokens)):
         if value is not None:
@@ -66,7 +71,7 @@ def asked_tuning(
         raise InputError("name a model, as in llama-3.1-8b --gpu rtx-4090 --training qlora")
     check_is_model(run or str(model))
     settings = {key.strip(): value for key, _, value in (each.partition("=") for each in overrides)}
-    return tuned_run(run or str(model), question, settings)
+    return tuned_run(run or str(model), TuningQuestion(**question), settings)
 
 
 Overrides = Annotated[

@@ -108,17 +108,17 @@ def predict(
     """
     from perfmodel.count.flops import check_convention
     from perfmodel.exchange.own_evidence import with_evidence
-    from perfmodel.exchange.questions.tuned_runs import TuningQuestion
     from perfmodel.exchange.run_files import read_candidates
     from perfmodel.exchange.slips import slips_of_a_prediction
     from perfmodel.prediction import predict as predict_run
 
     check_convention(flops_convention)
-    question = TuningQuestion(
-        gpu=gpu, training=training, gpus=gpus, examples=examples, epochs=epochs, example_length=example_length, padded=padded
-    )
-    source = asked_tuning(run, question, overrides or (), model=model, cluster=cluster, tokens=tokens) if question else None
-    source = source if source is not None else asked(run, model, cluster, gpus, tokens)
+    tuning = {"gpu": gpu, "training": training, "examples": examples, "epochs": epochs, "example_length": example_length}
+    if any(each is not None for each in tuning.values()):
+        question = tuning | {"gpus": gpus, "padded": padded}
+        source = asked_tuning(run, question, overrides or (), model=model, cluster=cluster, tokens=tokens)
+    else:
+        source = asked(run, model, cluster, gpus, tokens)
     candidates = read_candidates(source, with_evidence(overrides or (), evidence))
     predictions = [(candidate.values, predict_run(candidate.run)) for candidate in candidates]
     _, first = predictions[0]

@@ -45,9 +45,6 @@ class TuningQuestion:
     example_length: str | int | None = None
     padded: bool = False
 
-    def __bool__(self) -> bool:
-        return any(each is not None for each in (self.gpu, self.training, self.examples, self.epochs, self.example_length))
-
 
 def tuned_run(
     model: str | Mapping[str, Any], asked: TuningQuestion, settings: Mapping[str, Any] | None = None
