@@ -16,6 +16,7 @@ from perfmodel.count.roles import EXPERT_PRODUCTS
 from perfmodel.count.serving.forward_pass import CachedAttention, ForwardPass, ServedOperator, ServedProduct, forward_operators
 from perfmodel.spec.evidence.spread import with_numbers
 from perfmodel.spec.fields import Numeric
+from perfmodel.spec.precision import number_format
 from perfmodel.spec.serving.profile import SmallAllReduce
 from perfmodel.spec.serving.setup import ServingSetup
 from perfmodel.timing.attention import fused_attention_time_s
@@ -160,7 +161,7 @@ def product_time_s(product: ServedProduct, setup: ServingSetup) -> tuple[Numeric
     ratio = product.read_bytes / matmul_bytes(product)
     large = gpu.matmul(product.precision)
     efficiency = small.efficiency / ratio
-    cast_s = setup.engine.cast_s if product.precision == "fp8" else 0.0
+    cast_s = setup.engine.cast_s if number_format(product.precision).low else 0.0
     known = with_numbers(
         large,
         {
@@ -196,10 +197,10 @@ def prompt_attention_time_s(attention: FusedAttention, setup: ServingSetup) -> N
 
 
 def scan_time_s(product: Matmul, setup: ServingSetup) -> Numeric:
-    """A product of a scan, as in training's forward pass, times what the engine's kernels of scans take over such products."""
+    """u*v*t, t of such a product anywhere else: u is scan_work of the engine, v that of the GPU (KernelProfile.scan)."""
     gpu = setup.cluster.gpu
-    of_gpu = 1.0 if gpu.kernels.scan is None else gpu.kernels.scan.work
-    return matmul_time_s(product, gpu=gpu, compute_scale=setup.cluster.compute_scale) * (setup.engine.scan_work * of_gpu)
+    seconds = matmul_time_s(product, gpu=gpu, compute_scale=setup.cluster.compute_scale)
+    return seconds * (setup.engine.scan_work * gpu.kernels.scan_work)
 
 
 def small_kernel_time_s(operator: MemoryBound, setup: ServingSetup) -> Numeric:

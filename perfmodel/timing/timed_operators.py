@@ -217,8 +217,8 @@ def expert_time_s(operator: Operator, seconds: Numeric, stack: SoftwareStack, gp
 
 def scan_factor(role: Role, stack: SoftwareStack, gpu: Gpu) -> Numeric:
     """u*v, time of a scan over that of its products and traffic: u of the software's kernels, v of such kernels on the GPU."""
-    of_gpu = 1.0 if gpu.kernels.scan is None else gpu.kernels.scan.work
-    return of_gpu * (stack.fusion.scan_work if role is Role.SCAN else stack.fusion.delta_rule_work)
+    works = {Role.SCAN: stack.fusion.scan_work, Role.DELTA_RULE: stack.fusion.delta_rule_work}
+    return gpu.kernels.scan_work * works[role]
 
 
 def at_clocks(

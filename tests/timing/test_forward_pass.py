@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from perfmodel.count.operators import Collective, FusedAttention, MemoryBound
+from perfmodel.count.operators import Collective, FusedAttention, Matmul, MemoryBound
+from perfmodel.count.roles import Role
 from perfmodel.count.serving.forward_pass import CachedAttention, ForwardPass, ServedProduct, forward_operators
 from perfmodel.exchange.questions.served_models import engine_preset, serving_profile, serving_setup
 from perfmodel.spec.evidence.spread import with_numbers
@@ -19,6 +20,7 @@ from perfmodel.timing.forward_pass import (
     cached_attention_time_s,
     message_time_s,
     mixed,
+    operator_time_s,
     pass_time,
     product_time_s,
     prompt_attention_time_s,
@@ -221,3 +223,29 @@ def test_mixed_passes_are_their_sum_part_by_part() -> None:
     assert mixed(((2, one), (0.5, other))) == PassTime(
         weights_s=4.0, cache_s=1.0, host_s=6.0, compute_s=0.0, kernels_s=0.0, messages_s=0.0
     )
+
+
+def test_scans_take_what_engine_and_gpu_make_of_such_kernels() -> None:
+    """Twice as long where a GPU's profile says twice as much, and products with weights as before."""
+    setup = serving_setup("nemotron-3-nano", gpu="h100-sxm-80gb")
+    gpu, scan = setup.cluster.gpu, setup.cluster.gpu.kernels.scan
+    assert scan is not None
+    slower = replace(gpu, kernels=replace(gpu.kernels, scan=replace(scan, work=2 * scan.work)))
+    other = replace(setup, cluster=replace(setup.cluster, gpu=slower))
+    passed = ForwardPass(prompts=1.0, prompt_tokens=4096)
+    for each in forward_operators(setup, passed):
+        factor = 2.0 if isinstance(each, Matmul) and each.role is Role.SCAN else 1.0
+        assert operator_time_s(each, other) == pytest.approx(factor * operator_time_s(each, setup))
+
+
+def test_rows_in_any_format_of_fewer_bits_are_cast_where_engines_do_so_apart() -> None:
+    """By a kernel before each product; those in 16 bits need none."""
+    for precision, casts in (("bf16", 0.0), ("fp8", 1.0), ("nvfp4", 1.0)):
+        setup = serving_setup("llama-3.1-8b", gpu="b200", precision=precision)
+        product = next(
+            each
+            for each in forward_operators(setup, ForwardPass(sequences=1, context=1))
+            if isinstance(each, ServedProduct) and each.role is Role.PRODUCT and each.name.endswith("fc1")
+        )
+        slow = replace(setup, engine=replace(setup.engine, cast_s=setup.engine.cast_s + 1e-3))
+        assert operator_time_s(product, slow) - operator_time_s(product, setup) == pytest.approx(casts * 1e-3)

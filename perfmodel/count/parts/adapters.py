@@ -16,7 +16,7 @@ import numpy as np
 
 from perfmodel.count.blocks import Block, local
 from perfmodel.count.declarations import Adapter, Component, Linear
-from perfmodel.count.memory.storage import has_fp32_stream
+from perfmodel.count.memory.storage import FP32_BYTES, has_fp32_stream
 from perfmodel.count.operators import Matmul, MemoryBound
 from perfmodel.count.roles import Role
 from perfmodel.errors import NotSupportedError
@@ -30,7 +30,6 @@ OF_PARTS: Final = {  # what a fine-tuning calls the component of a linear
     Component.EXPERTS: "mlp",
     Component.HEAD: "head",
 }
-FP32_BYTES: Final = 4.0
 WIDE_BYTES: Final = 2.0  # of a weight that was widened
 NORM_PASSES: Final = 5.0  # of DoRA: W + s*A*B is formed (two read, one written), then read twice for the norm of its columns
 

@@ -139,18 +139,26 @@ def mixer_sizes(model: TransformerModel, attention: str, tensor_parallel: Numeri
     >>> int(sizes.state), int(sizes.channels)  # 64 heads * 64 * 128; 64*64 + 2 * 8 groups * 128
     (524288, 6144)
     """
-    if attention == "mamba2":
-        space = _state_space(model)
-        heads, groups = space.heads / tensor_parallel, state_space_groups(model, tensor_parallel)
-        width, chunk = heads * space.head_size, np.minimum(space.chunk_size, tokens)
-        return MixerSizes(
-            state=width * space.state_size,
-            channels=width + 2 * groups * space.state_size,
-            convolution=space.convolution,
-            width=width,
-            chunk=chunk,
-            products=_mamba2_products(space, heads, groups, chunk),
-        )
+    return SIZES[attention](model, tensor_parallel, tokens)
+
+
+def _mamba2_sizes(model: TransformerModel, tensor_parallel: Numeric, tokens: Numeric) -> MixerSizes:
+    """Heads keep P x N numbers each; the convolution meets their inputs and what groups read and write states by."""
+    space = _state_space(model)
+    heads, groups = space.heads / tensor_parallel, state_space_groups(model, tensor_parallel)
+    width, chunk = heads * space.head_size, np.minimum(space.chunk_size, tokens)
+    return MixerSizes(
+        state=width * space.state_size,
+        channels=width + 2 * groups * space.state_size,
+        convolution=space.convolution,
+        width=width,
+        chunk=chunk,
+        products=_mamba2_products(space, heads, groups, chunk),
+    )
+
+
+def _delta_sizes(model: TransformerModel, tensor_parallel: Numeric, tokens: Numeric) -> MixerSizes:
+    """Value heads keep p x v numbers each; the convolution meets queries, keys and values."""
     delta = _delta(model)
     heads, chunk = delta.value_heads / tensor_parallel, np.minimum(delta.chunk_size, tokens)
     keys, values = delta.key_heads * delta.key_head_size / tensor_parallel, heads * delta.value_head_size
@@ -162,6 +170,9 @@ def mixer_sizes(model: TransformerModel, attention: str, tensor_parallel: Numeri
         chunk=chunk,
         products=_delta_products(delta, heads, chunk),
     )
+
+
+SIZES: Final = {"mamba2": _mamba2_sizes, "gated_delta": _delta_sizes}  # of STATE_MIXERS
 
 
 def _mamba2_products(space: StateSpace, heads: Numeric, groups: Numeric, chunk: Numeric) -> tuple[ChunkProduct, ...]:

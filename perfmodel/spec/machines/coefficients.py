@@ -251,6 +251,11 @@ class KernelProfile(Spec):
     low_attention: Mapping[str, LowAttention] = part(LowAttention, shape="table", optional=True)
     scan: ScanCoefficients | None = part(ScanCoefficients, optional=True, default=None)
 
+    @property
+    def scan_work(self) -> Numeric:
+        """Time of a scan of states over that of its products and traffic at the rates of the library."""
+        return 1.0 if self.scan is None else self.scan.work
+
     def __post_init__(self) -> None:
         Spec.__post_init__(self)
         casts = any(FORMATS[each].low for each in self.matmul if each in FORMATS)

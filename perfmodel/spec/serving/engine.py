@@ -97,7 +97,9 @@ class Engine(Spec):
     host: EngineHost = part(EngineHost)
     custom_all_reduce: bool = flag()
     scan_work: Numeric = number("ratio", above=0, maximum=10, default=1.0)  # time of scans of states over that of such products
-    cast_s: Numeric = number("s", default=0.0)  # of a kernel of its own that brings rows into 8 bits, before each product
+    cast_s: Numeric = number(
+        "s", default=0.0
+    )  # of a kernel of its own that brings rows into fewer than 16 bits, before each product
     small_gpus: SmallGpus | None = part(SmallGpus, optional=True, default=None)
 
     def on(self, memory_bytes: Numeric) -> Engine:
