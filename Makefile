@@ -63,7 +63,7 @@ fuzz: setup
 MUTANTS ?= 40
 SEED ?= 0
 mutants: setup
-	$(BIN)/python -m perfmodel.benchmarks.project.mutants --number $(MUTANTS) --seed $(SEED) --jobs $(JOBS)
+	$(BIN)/python -m perfmodel.benchmarks.project.mutation.mutants --number $(MUTANTS) --seed $(SEED) --jobs $(JOBS)
 
 bench: setup
 	$(BIN)/python -m perfmodel.benchmarks.project.start_up

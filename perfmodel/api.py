@@ -83,7 +83,7 @@ def infer(
     >>> alone.verdict, alone.longest_context > 200_000
     ('fits', True)
     """
-    from perfmodel.exchange.questions.asked_servers import asked_servers
+    from perfmodel.exchange.questions.serving.asked_servers import asked_servers
 
     return asked_servers(
         model,
@@ -118,7 +118,7 @@ def plan_service(
     >>> found.best.gpus, found.best.odds > 0.9, len(found.options)
     (1, True, 8)
     """
-    from perfmodel.exchange.questions.asked_services import asked_service
+    from perfmodel.exchange.questions.serving.asked_services import asked_service
 
     return asked_service(model, requests_per_s=requests_per_s, ttft=ttft, tpot=tpot, **arguments)
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from perfmodel.exchange.annotations import source_sentence
 from perfmodel.exchange.presets import DATA, KINDS, preset_names, preset_settings
+from perfmodel.exchange.syntax.annotations import source_sentence
 
 HEAVY = ("torch", "pandas", "matplotlib", "scipy", "transformers", "rich")
 

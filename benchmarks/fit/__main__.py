@@ -20,12 +20,12 @@ from typing import Final
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # small systems: threads only get in each other's way
 
+from perfmodel.benchmarks.fit.attention.low_attention import low_attention, origin_of, with_low_attention
 from perfmodel.benchmarks.fit.checks.laboratories import public_rows
 from perfmodel.benchmarks.fit.collectives import link_profile
 from perfmodel.benchmarks.fit.figures import rate_figure
 from perfmodel.benchmarks.fit.gpus import GpuFits
-from perfmodel.benchmarks.fit.libraries import add_libraries, libraries
-from perfmodel.benchmarks.fit.low_attention import low_attention, origin_of, with_low_attention
+from perfmodel.benchmarks.fit.matmul.libraries import add_libraries, libraries
 from perfmodel.benchmarks.fit.network import network_profile
 from perfmodel.benchmarks.fit.profile import write_profile
 from perfmodel.benchmarks.fit.scans import state_kernels, with_state_kernels

@@ -13,7 +13,7 @@ from matplotlib.ticker import FuncFormatter, NullLocator, StrMethodFormatter
 
 from perfmodel import __version__
 from perfmodel.benchmarks.fit.gpus import GpuFits
-from perfmodel.benchmarks.fit.products import ProductFit
+from perfmodel.benchmarks.fit.matmul.products import ProductFit
 from perfmodel.benchmarks.fit.tables import AIC_SOURCE, RECORDS_SOURCE
 from perfmodel.report.figures.drawing.palette import INK, LINES, MUTED
 from perfmodel.report.figures.drawing.style import SMALL, Drawing, grid, styled

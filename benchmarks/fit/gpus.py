@@ -8,8 +8,10 @@ from typing import Any, Final
 
 import pandas as pd
 
-from perfmodel.benchmarks.fit import attention, memory_bound, products
-from perfmodel.benchmarks.fit.attention import AttentionFit
+from perfmodel.benchmarks.fit import memory_bound
+from perfmodel.benchmarks.fit.attention import kernels as attention
+from perfmodel.benchmarks.fit.attention.kernels import AttentionFit
+from perfmodel.benchmarks.fit.matmul import products
 from perfmodel.benchmarks.fit.profile import source_entry
 from perfmodel.benchmarks.fit.regression import Fit
 from perfmodel.benchmarks.fit.tables import AIC_SOURCE, CUDNN_NAMES, CUDNN_SOURCE, RECORDS_SOURCE, Folder, Package, Records
@@ -125,7 +127,8 @@ class GpuFits:
         found, key = self.attention[direction], f"attention_{direction}"
         if found.fit is None:
             origin = attention.TWINS.get(self.name, "h200-sxm-141gb")
-            sources[key] = f"the law of {origin}, carried over as benchmarks/fit/attention.py says; no table of this GPU"
+            law = f"the law of {origin}, carried over"
+            sources[key] = f"{law} as benchmarks/fit/attention/kernels.py says; no table of this GPU"
             return found.coefficients | {"evidence": {"basis": "transferred"}, "spread": {"efficiency": CARRIED_SPREAD}}
         trained = self.name in CUDNN_NAMES
         source = CUDNN_SOURCE if trained else AIC_SOURCE

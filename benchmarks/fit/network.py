@@ -13,8 +13,8 @@ from scipy.optimize import least_squares
 
 from perfmodel.benchmarks.fit.regression import rounded
 from perfmodel.count.operators import Collective
-from perfmodel.exchange.documents import read_mapping
 from perfmodel.exchange.presets import cluster_preset
+from perfmodel.exchange.syntax.documents import read_mapping
 from perfmodel.spec.layout import ProcessGroup
 from perfmodel.spec.machines.hardware import Cluster
 from perfmodel.timing.collectives import network_collective_time_s, placement

@@ -27,8 +27,8 @@ from perfmodel.count.operators import Collective, MemoryBound
 from perfmodel.count.parts.mixers import gated_delta_rule
 from perfmodel.count.parts.stream import StreamOperators
 from perfmodel.errors import PerfmodelError
-from perfmodel.exchange.documents import read_mapping
 from perfmodel.exchange.presets import DATA, cluster_preset, gpu_preset, model_preset, stack_preset
+from perfmodel.exchange.syntax.documents import read_mapping
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.machines.coefficients import MemoryBoundCoefficients
 from perfmodel.spec.machines.hardware import Gpu

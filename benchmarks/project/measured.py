@@ -304,7 +304,7 @@ def main() -> None:
     parser.add_argument("--models", choices=MODELS, default=DEFAULT, help="which of them run")
     parser.add_argument("--only-compare", action="store_true", help="with what the folder holds")
     chosen = parser.parse_args()
-    from perfmodel.report.figures.measured import picture, steps_figure
+    from perfmodel.report.figures.measured.steps import picture, steps_figure
 
     try:
         for doing in () if chosen.only_compare else measure_all(chosen.output, chosen.models):

@@ -26,10 +26,10 @@ from perfmodel.benchmarks.project.measured import MIXTURES, ROUNDS, SHAPES
 from perfmodel.errors import PerfmodelError
 from perfmodel.evidence.steps.pass_comparison import InferComparison, PassComparison, compare_passes
 from perfmodel.evidence.steps.pass_records import infer_record
+from perfmodel.exchange.measured.serving_evidence import serving_evidence
 from perfmodel.exchange.output import write_text
-from perfmodel.exchange.questions.measured_servers import served_setup
+from perfmodel.exchange.questions.serving.measured_servers import served_setup
 from perfmodel.exchange.run_files import read_candidates
-from perfmodel.exchange.serving_evidence import serving_evidence
 
 WINDOWS: Final = {  # a layer with a window, a layer without
     "windows-64m": SHAPES["llama-64m"]

@@ -21,9 +21,9 @@ from perfmodel.evidence.leave_out import left_out
 from perfmodel.evidence.sharing import sharing_without_each
 from perfmodel.evidence.tails import ALL, laws_without_each, likely_degrees
 from perfmodel.evidence.time_scores import TimeComparison, compare_time, summarise_times
-from perfmodel.exchange.documents import read_mapping
 from perfmodel.exchange.output import write_text
 from perfmodel.exchange.presets import DATA
+from perfmodel.exchange.syntax.documents import read_mapping
 from perfmodel.exchange.tables.fitted_priors import fitted_priors
 from perfmodel.exchange.tables.published_runs import read_measured_runs
 from perfmodel.spec.evidence.run_evidence import FIGURES, MIXTURES, POOLED, Discrepancy, RunEvidence, Sharing

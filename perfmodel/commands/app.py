@@ -16,25 +16,25 @@ from typing import Annotated, Final, NoReturn
 import typer
 
 from perfmodel import __version__
-from perfmodel.commands.calibrate import calibrate
-from perfmodel.commands.compare import compare
+from perfmodel.commands.catalogue.list import list_presets
+from perfmodel.commands.catalogue.schema import schema
+from perfmodel.commands.catalogue.show import show
+from perfmodel.commands.choices.plan import plan
+from perfmodel.commands.choices.sweep import sweep
+from perfmodel.commands.choices.whatif import whatif
 from perfmodel.commands.console import STOPPED, all_printed, emit_json, printed, say
 from perfmodel.commands.convert import convert
-from perfmodel.commands.diagnose import diagnose
 from perfmodel.commands.explain import explain
 from perfmodel.commands.infer import infer
 from perfmodel.commands.launch import launch
-from perfmodel.commands.list import list_presets
-from perfmodel.commands.measure import measure
-from perfmodel.commands.plan import plan
+from perfmodel.commands.measured.calibrate import calibrate
+from perfmodel.commands.measured.compare import compare
+from perfmodel.commands.measured.diagnose import diagnose
+from perfmodel.commands.measured.measure import measure
+from perfmodel.commands.measured.validate import validate
 from perfmodel.commands.predict import predict
 from perfmodel.commands.report import report
-from perfmodel.commands.schema import schema
-from perfmodel.commands.show import show
-from perfmodel.commands.sweep import sweep
 from perfmodel.commands.timeline import timeline
-from perfmodel.commands.validate import validate
-from perfmodel.commands.whatif import whatif
 from perfmodel.errors import InputError, MachineError, PerfmodelError, write_failure
 
 PANELS: Final[Mapping[str, Mapping[str, Callable[..., None]]]] = {

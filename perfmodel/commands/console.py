@@ -214,7 +214,9 @@ def warn_of(sentences: Sequence[str]) -> None:
         say(f"warning: {sentence}")
 
 
-def drawing_module(figure: Path | None, name: str = "perfmodel.report.figures.measured", *, option: str = "--figure") -> Any:
+def drawing_module(
+    figure: Path | None, name: str = "perfmodel.report.figures.measured.steps", *, option: str = "--figure"
+) -> Any:
     """The module that draws a figure; None without one. Errors: InputError for another file type, or without matplotlib."""
     if figure is None:
         return None

@@ -74,7 +74,7 @@ def explain(
     perfmodel explain run.yaml --set tensor_parallel=4 --stage 1 --all --json
     """
     from perfmodel import api
-    from perfmodel.exchange.own_evidence import with_evidence
+    from perfmodel.exchange.measured.own_evidence import with_evidence
 
     explained = api.explain(asked(run, model, cluster, gpus, tokens), with_evidence(overrides or (), evidence), stage=stage)
     one = None if term is None else explained.term(term)

@@ -125,8 +125,8 @@ def infer(
 
     perfmodel infer qwen3-32b --gpu b200 --gpus 1,2 --figure curve.png --roofline roofs.png --report server.html
     """
-    from perfmodel.exchange.questions.asked_servers import USUAL_FORMAT, USUAL_INPUT, asked_servers
-    from perfmodel.exchange.questions.served_models import USUAL_ENGINE
+    from perfmodel.exchange.questions.serving.asked_servers import USUAL_FORMAT, USUAL_INPUT, asked_servers
+    from perfmodel.exchange.questions.serving.served_models import USUAL_ENGINE
 
     pictures = [_curve(figure), _roofline(roofline), _page(report)]
     form = form_of(file, as_json=as_json, as_csv=as_csv, as_markdown=as_markdown)

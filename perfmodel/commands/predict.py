@@ -107,9 +107,9 @@ def predict(
     perfmodel predict config.json --gpu a100-sxm-80gb --training lora --examples 50k --set optimizer=adamw_8bit
     """
     from perfmodel.count.flops import check_convention
-    from perfmodel.exchange.own_evidence import with_evidence
+    from perfmodel.exchange.measured.own_evidence import with_evidence
     from perfmodel.exchange.run_files import read_candidates
-    from perfmodel.exchange.slips import slips_of_a_prediction
+    from perfmodel.exchange.syntax.slips import slips_of_a_prediction
     from perfmodel.prediction import predict as predict_run
 
     check_convention(flops_convention)

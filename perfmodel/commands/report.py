@@ -95,7 +95,7 @@ def report(
     command = join(["perfmodel", "report", *(runs or ()), *words, *(["--same-gpus"] if same_gpus else [])])
     _check(named, scenarios or (), records or (), same_gpus=same_gpus)
     path, folder = _places(output)
-    from perfmodel.exchange.own_evidence import with_evidence
+    from perfmodel.exchange.measured.own_evidence import with_evidence
 
     pages, settings = _pages(), with_evidence(overrides or (), evidence)
     sources = [asked(run, model, cluster, gpus, tokens) for run in named]

@@ -76,7 +76,7 @@ def timeline(
     perfmodel timeline run.yaml --detail layers --micro-batches 4
     """
     from perfmodel import api
-    from perfmodel.exchange.own_evidence import with_evidence
+    from perfmodel.exchange.measured.own_evidence import with_evidence
     from perfmodel.report.trace.facts import timeline_document, timeline_facts
     from perfmodel.report.trace.format import trace_text
     from perfmodel.report.trace.timeline import timeline_events

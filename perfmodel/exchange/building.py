@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
 from perfmodel.errors import InputError, PerfmodelError, did_you_mean, shown
-from perfmodel.exchange.annotations import SPREAD
+from perfmodel.exchange.syntax.annotations import SPREAD
 from perfmodel.spec.fields import (
     Choice,
     Choices,

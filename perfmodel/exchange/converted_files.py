@@ -9,7 +9,6 @@ from textwrap import wrap
 from typing import Any, Final
 
 from perfmodel.errors import InputError, PerfmodelError
-from perfmodel.exchange.documents import FILE_SUFFIXES, mapping_in, yaml_text
 from perfmodel.exchange.importers.registry import (
     check_is_no_measurement,
     conversion_at,
@@ -20,6 +19,7 @@ from perfmodel.exchange.importers.registry import (
 from perfmodel.exchange.presets import expand_part
 from perfmodel.exchange.questions.plan_quantities import positive_number, whole_number
 from perfmodel.exchange.replicas import GPUS, with_replicas
+from perfmodel.exchange.syntax.documents import FILE_SUFFIXES, mapping_in, yaml_text
 from perfmodel.exchange.translation.conversion import Conversion
 from perfmodel.exchange.translation.logs.log_records import record_document
 from perfmodel.spec.fields import Spec

@@ -1,6 +1,7 @@
 """Where the presets are, and how the name of one, a mapping that extends one, or a file becomes a full mapping.
 
-A preset is a YAML file in perfmodel/data/<kind>/ whose numbers have their sources beside them (exchange/annotations.py). A file
+A preset is a YAML file in perfmodel/data/<kind>/ whose numbers have their sources beside them
+(exchange/syntax/annotations.py). A file
 anywhere else may stand in its place, by its path. A mapping may say `extends: NAME` and give only what differs.
 """
 
@@ -15,12 +16,12 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from perfmodel.errors import InputError, PerfmodelError, did_you_mean, shown
-from perfmodel.exchange.annotations import separated
 from perfmodel.exchange.building import build
 from perfmodel.exchange.chip_names import did_you_mean_hardware
-from perfmodel.exchange.documents import FILE_SUFFIXES, read_mapping
 from perfmodel.exchange.families.table import family_table
 from perfmodel.exchange.importers.registry import DESCRIBED, Document, imported, read_settings
+from perfmodel.exchange.syntax.annotations import separated
+from perfmodel.exchange.syntax.documents import FILE_SUFFIXES, read_mapping
 from perfmodel.spec.economics import Economics
 from perfmodel.spec.fields import Part, Spec, rule_of
 from perfmodel.spec.machines.hardware import Cluster, Gpu

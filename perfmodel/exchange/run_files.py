@@ -15,19 +15,19 @@ import numpy as np
 
 from perfmodel.count.pipeline import pipeline_split
 from perfmodel.errors import InputError, PerfmodelError, did_you_mean, shown
-from perfmodel.exchange.annotations import separated
 from perfmodel.exchange.building import build, leaves
-from perfmodel.exchange.documents import FILE_SUFFIXES, parse_text
-from perfmodel.exchange.expert_loads import KEY as EXPERT_LOAD
-from perfmodel.exchange.expert_loads import load_text, with_load_in_numbers
 from perfmodel.exchange.importers.registry import assumed, read_settings
-from perfmodel.exchange.key_paths import with_value
+from perfmodel.exchange.measured.expert_loads import KEY as EXPERT_LOAD
+from perfmodel.exchange.measured.expert_loads import load_text, with_load_in_numbers
 from perfmodel.exchange.presets import beside, expand, preset_names, read_preset
 from perfmodel.exchange.prices import offer_sentence
 from perfmodel.exchange.replicas import with_replicas
-from perfmodel.exchange.slips import likely_slips, slips_of_a_run
 from perfmodel.exchange.spec_mappings import mapping_of
 from perfmodel.exchange.stack_fit import beyond_the_stack
+from perfmodel.exchange.syntax.annotations import separated
+from perfmodel.exchange.syntax.documents import FILE_SUFFIXES, parse_text
+from perfmodel.exchange.syntax.key_paths import with_value
+from perfmodel.exchange.syntax.slips import likely_slips, slips_of_a_run
 from perfmodel.spec.axes import FILLING, REPLICA_AXES
 from perfmodel.spec.draft import Draft
 from perfmodel.spec.fields import plain, whole

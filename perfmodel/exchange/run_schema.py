@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import MISSING, Field, fields
 from typing import Any, Final
 
-from perfmodel.exchange.key_words import key_words
 from perfmodel.exchange.replicas import GPUS, PASSES
+from perfmodel.exchange.syntax.key_words import key_words
 from perfmodel.spec.fields import (
     Choice,
     Choices,

@@ -10,11 +10,11 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final
 
-from perfmodel.exchange.annotations import separated
-from perfmodel.exchange.documents import FILE_SUFFIXES, parse_text
 from perfmodel.exchange.importers.registry import read_settings
 from perfmodel.exchange.presets import beside, cluster_priors, inherited, merged, preset_names, read_preset
 from perfmodel.exchange.run_files import RunSource, Setting, plain_source
+from perfmodel.exchange.syntax.annotations import separated
+from perfmodel.exchange.syntax.documents import FILE_SUFFIXES, parse_text
 from perfmodel.spec.fields import Part, rule_of
 from perfmodel.spec.machines.hardware import Cluster
 from perfmodel.spec.run import Run

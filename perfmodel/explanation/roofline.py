@@ -129,7 +129,7 @@ def roofline(predicted: StagePrediction, *, cluster: Cluster, stack: SoftwareSta
 def served_roofline(setup: ServingSetup, tokens: ForwardPass) -> Roofline:
     """Every operator of one forward pass of a server: prompts that are read, or sequences that decode.
 
-    >>> from perfmodel.exchange.questions.served_models import serving_setup
+    >>> from perfmodel.exchange.questions.serving.served_models import serving_setup
     >>> setup = serving_setup("llama-3.1-8b", gpu="h100-sxm-80gb")
     >>> decode = served_roofline(setup, ForwardPass(sequences=8, context=1000)).operators
     >>> round(next(each.intensity for each in decode if each.name == "layer.mlp.fc1"), 1)  # a row is 1 FLOP a byte of weights

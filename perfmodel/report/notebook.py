@@ -150,7 +150,7 @@ def _(result: WhatIf) -> RenderableType:
 
 @figures_of.register(WhatIf)
 def _(result: WhatIf) -> Figures:
-    from perfmodel.report.figures.comparison import iterations_figure, memories_figure
+    from perfmodel.report.figures.measured.comparison import iterations_figure, memories_figure
 
     every = (result.before, *result.scenarios)
     labels, stages = [each.name for each in every], [each.stage(result.place) for each in every]
@@ -193,7 +193,7 @@ def _(result: HardwarePlans) -> RenderableType:
 
 @figures_of.register(HardwarePlans)
 def _(result: HardwarePlans) -> Figures:
-    from perfmodel.report.figures.comparison import iterations_figure, memories_figure
+    from perfmodel.report.figures.measured.comparison import iterations_figure, memories_figure
 
     if not result.answers:
         return {}
@@ -228,7 +228,7 @@ def _(result: TimeScores) -> RenderableType:
 
 @figures_of.register(TimeScores)
 def _(result: TimeScores) -> Figures:
-    from perfmodel.report.figures.measured import accuracy_figure
+    from perfmodel.report.figures.measured.steps import accuracy_figure
     from perfmodel.report.figures.reliability import reliability_figure
 
     rows = 0 if result.overall is None else result.overall.rows
@@ -245,7 +245,7 @@ def _(result: StepComparison) -> RenderableType:
 
 @figures_of.register(StepComparison)
 def _(result: StepComparison) -> Figures:
-    from perfmodel.report.figures.measured import operators_figure
+    from perfmodel.report.figures.measured.steps import operators_figure
 
     return {"operators": partial(operators_figure, result)}
 
@@ -257,7 +257,7 @@ def _(result: LogComparison) -> RenderableType:
 
 @figures_of.register(LogComparison)
 def _(result: LogComparison) -> Figures:
-    from perfmodel.report.figures.log_steps import log_steps_figure
+    from perfmodel.report.figures.measured.log_steps import log_steps_figure
 
     return {"steps": partial(log_steps_figure, result)}
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.commands.test_validate_command import published_rows, write_rows
+from tests.commands.measured.test_validate_command import published_rows, write_rows
 
 RUN = "nemotron-4-15b"
 EVIDENCE = """

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.commands.test_plan_command import FEW, document, said
+from tests.commands.choices.test_plan_command import FEW, document, said
 
 pytestmark = pytest.mark.usefixtures("known_searches")
 

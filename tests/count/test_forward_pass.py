@@ -19,7 +19,7 @@ from perfmodel.count.serving.forward_pass import (
     cache_bytes_per_token,
     forward_operators,
 )
-from perfmodel.exchange.questions.served_models import serving_setup
+from perfmodel.exchange.questions.serving.served_models import serving_setup
 from perfmodel.exchange.tables.serving_models import named_served_model
 from perfmodel.spec.serving.setup import ServingSetup
 

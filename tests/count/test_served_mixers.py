@@ -11,7 +11,7 @@ from perfmodel.count.serving.forward_pass import CachedAttention, ForwardPass, S
 from perfmodel.count.serving.memory import sequence_bytes
 from perfmodel.count.serving.mixers import state_bytes_per_sequence
 from perfmodel.errors import InputError
-from perfmodel.exchange.questions.served_models import serving_setup
+from perfmodel.exchange.questions.serving.served_models import serving_setup
 from perfmodel.spec.evidence.spread import with_numbers
 from perfmodel.timing.forward_pass import pass_time
 

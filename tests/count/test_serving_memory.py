@@ -16,7 +16,7 @@ from perfmodel.count.serving.memory import (
     weight_bytes,
 )
 from perfmodel.errors import InputError
-from perfmodel.exchange.questions.served_models import engine_preset, serving_setup
+from perfmodel.exchange.questions.serving.served_models import engine_preset, serving_setup
 from perfmodel.spec.evidence.spread import with_numbers
 from perfmodel.spec.serving.setup import Request, ServingSetup
 

@@ -15,9 +15,9 @@ from perfmodel.errors import InputError
 from perfmodel.evidence.steps.pass_comparison import InferComparison, compare_passes
 from perfmodel.evidence.steps.pass_records import InferRecord, PassRecord, infer_record
 from perfmodel.evidence.steps.step_records import CollectiveCount, OperatorTime
-from perfmodel.exchange.questions.measured_servers import served_setup
+from perfmodel.exchange.measured.serving_evidence import serving_evidence
+from perfmodel.exchange.questions.serving.measured_servers import served_setup
 from perfmodel.exchange.run_files import read_candidates
-from perfmodel.exchange.serving_evidence import serving_evidence
 from perfmodel.spec.run import Run
 from perfmodel.spec.serving.setup import ServingSetup
 from perfmodel.timing.forward_pass import operator_time_s, pass_time

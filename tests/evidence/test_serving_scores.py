@@ -13,7 +13,7 @@ from perfmodel.evidence.serving.scores import (
     serving_scoreboard,
     without_own_source,
 )
-from perfmodel.exchange.questions.served_models import serving_setup
+from perfmodel.exchange.questions.serving.served_models import serving_setup
 from perfmodel.serving.measurements import Workload, measured_value, workload_load
 from perfmodel.spec.serving.evidence import ServingEvidence
 from perfmodel.spec.serving.loads import CLOSED, E2E, OFFLINE, TOKENS, TPOT, TTFT

@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 
 from perfmodel.count.operators import Collective
-from perfmodel.exchange.nccl_tests import PROGRAMS
+from perfmodel.exchange.measured.nccl_tests import PROGRAMS
 from perfmodel.exchange.presets import cluster_preset
 from perfmodel.spec.layout import ProcessGroup
 from perfmodel.spec.machines.hardware import Cluster

@@ -11,18 +11,18 @@ from typing import Any
 import pytest
 
 from perfmodel.errors import InputError, did_you_mean
-from perfmodel.exchange import trace_files
-from perfmodel.exchange.annotations import separated
-from perfmodel.exchange.documents import parse_text, read_mapping
 from perfmodel.exchange.importers.configs.torchtitan_command import STEP
 from perfmodel.exchange.importers.logs import megatron, torchtitan
 from perfmodel.exchange.importers.registry import document_of, importer_of
-from perfmodel.exchange.key_paths import is_factor
-from perfmodel.exchange.nccl_tests import is_nccl_tests, rows_in
+from perfmodel.exchange.measured import trace_files
+from perfmodel.exchange.measured.nccl_tests import is_nccl_tests, rows_in
+from perfmodel.exchange.measured.trace_files import read_trace
 from perfmodel.exchange.questions.measured_values import measured_value
 from perfmodel.exchange.questions.swept_axes import RANGE, value_texts
 from perfmodel.exchange.run_files import read_candidates
-from perfmodel.exchange.trace_files import read_trace
+from perfmodel.exchange.syntax.annotations import separated
+from perfmodel.exchange.syntax.documents import parse_text, read_mapping
+from perfmodel.exchange.syntax.key_paths import is_factor
 from perfmodel.spec.fields import rules_of
 from perfmodel.spec.layout import Layout
 

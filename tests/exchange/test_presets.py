@@ -9,9 +9,7 @@ import pytest
 
 from perfmodel.errors import InputError
 from perfmodel.exchange import presets
-from perfmodel.exchange.annotations import separated
 from perfmodel.exchange.building import build
-from perfmodel.exchange.documents import read_mapping
 from perfmodel.exchange.presets import (
     DATA,
     KINDS,
@@ -27,6 +25,8 @@ from perfmodel.exchange.presets import (
     source_of,
     stack_preset,
 )
+from perfmodel.exchange.syntax.annotations import separated
+from perfmodel.exchange.syntax.documents import read_mapping
 from perfmodel.spec.machines.hardware import NetworkLink
 from perfmodel.spec.precision import RECIPES
 from perfmodel.spec.stack import SoftwareStack

@@ -10,10 +10,10 @@ from typing import Any
 import fastjsonschema
 import pytest
 
-from perfmodel.exchange.documents import read_mapping
-from perfmodel.exchange.key_words import key_words, written_words
 from perfmodel.exchange.presets import DATA, preset_names
 from perfmodel.exchange.run_schema import run_schema
+from perfmodel.exchange.syntax.documents import read_mapping
+from perfmodel.exchange.syntax.key_words import key_words, written_words
 from perfmodel.spec.fields import Part, rules_of
 from perfmodel.spec.run import Run
 from perfmodel.spec.serving.engine import Engine

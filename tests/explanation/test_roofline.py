@@ -8,7 +8,7 @@ import pytest
 
 from perfmodel.count.serving.forward_pass import ForwardPass
 from perfmodel.exchange.presets import stack_preset
-from perfmodel.exchange.questions.served_models import serving_setup
+from perfmodel.exchange.questions.serving.served_models import serving_setup
 from perfmodel.explanation.roofline import (
     ATTENTION,
     COLLECTIVE,

@@ -19,8 +19,8 @@ from perfmodel.errors import InputError
 from perfmodel.evidence.time_scores import compare_time
 from perfmodel.exchange.building import build
 from perfmodel.exchange.converted_files import conversion_document, converted
-from perfmodel.exchange.nccl_calls import link_tests
-from perfmodel.exchange.own_evidence import read_evidence
+from perfmodel.exchange.measured.nccl_calls import link_tests
+from perfmodel.exchange.measured.own_evidence import read_evidence
 from perfmodel.exchange.presets import cluster_preset, expand_part
 from perfmodel.exchange.questions.compared_records import read_record
 from perfmodel.exchange.questions.measured_logs import log_record

@@ -11,7 +11,7 @@ import torch
 from perfmodel.count.serving.forward_pass import ForwardPass, forward_operators
 from perfmodel.count.serving.memory import sequence_bytes, weight_bytes
 from perfmodel.errors import InputError, NotSupportedError
-from perfmodel.exchange.questions.served_models import serving_setup
+from perfmodel.exchange.questions.serving.served_models import serving_setup
 from perfmodel.model.generation.generator import Generator
 from perfmodel.model.groups import one_rank
 from perfmodel.model.operators import BETWEEN, Recorder, recording

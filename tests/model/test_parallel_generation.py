@@ -11,7 +11,7 @@ import pytest
 from perfmodel.count.operators import Collective
 from perfmodel.count.serving.forward_pass import ForwardPass, forward_operators
 from perfmodel.count.serving.memory import sequence_bytes, weight_bytes
-from perfmodel.exchange.questions.served_models import serving_setup
+from perfmodel.exchange.questions.serving.served_models import serving_setup
 from perfmodel.model.groups import one_rank
 from perfmodel.spec.models.model import TransformerModel
 from perfmodel.spec.serving.setup import ServingSetup

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from perfmodel.errors import InputError, NotSupportedError
 from perfmodel.exchange.presets import preset_names
-from perfmodel.exchange.questions.served_models import engine_preset, serving_setup, usual_cluster
+from perfmodel.exchange.questions.serving.served_models import engine_preset, serving_setup, usual_cluster
 from perfmodel.serving.law import served_load
 from perfmodel.spec.evidence.spread import with_numbers
 from perfmodel.spec.fields import Numeric

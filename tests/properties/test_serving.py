@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perfmodel.count.serving.memory import cache_tokens, concurrency_that_fits, longest_context, serving_memory
-from perfmodel.exchange.serving_evidence import serving_evidence
+from perfmodel.exchange.measured.serving_evidence import serving_evidence
 from perfmodel.serving.forecast import LATENCIES, serving_forecast
 from perfmodel.serving.law import ServedLoad, served_load, static_batch
 from perfmodel.spec.evidence.spread import with_numbers

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from perfmodel.count.serving.forward_pass import ForwardPass
-from perfmodel.exchange.questions.served_models import serving_setup
+from perfmodel.exchange.questions.serving.served_models import serving_setup
 from perfmodel.serving.intervals import part_spreads, value_uncertainty
 from perfmodel.serving.law import served_load
 from perfmodel.spec.evidence.run_evidence import Discrepancy

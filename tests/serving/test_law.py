@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from perfmodel.count.serving.forward_pass import ForwardPass
-from perfmodel.exchange.questions.served_models import engine_preset, serving_setup
+from perfmodel.exchange.questions.serving.served_models import engine_preset, serving_setup
 from perfmodel.serving.law import most_running, served_load, static_batch
 from perfmodel.spec.evidence.spread import with_numbers
 from perfmodel.spec.serving.setup import Request, ServingSetup

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from perfmodel.benchmarks.fit.flash import read_points
+from perfmodel.benchmarks.fit.attention.flash import read_points
 from perfmodel.count.operators import FusedAttention, Matmul
 from perfmodel.errors import InputError
 from perfmodel.exchange.presets import cluster_preset, gpu_preset, stack_preset

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from perfmodel.count.serving.forward_pass import ForwardPass, ServedProduct
-from perfmodel.exchange.questions.served_models import serving_setup
+from perfmodel.exchange.questions.serving.served_models import serving_setup
 from perfmodel.spec.serving.setup import ServingSetup
 from perfmodel.timing.forward_pass import PARTS, pass_time
 from perfmodel.timing.served_operators import served_ledger

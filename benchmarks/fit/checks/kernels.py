@@ -18,8 +18,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from perfmodel.benchmarks.fit.checks.serving import SCALES, is_serving_table, print_classes
+from perfmodel.benchmarks.fit.matmul.products import large_and_slices
 from perfmodel.benchmarks.fit.memory_bound import CAST_BYTES
-from perfmodel.benchmarks.fit.products import large_and_slices
 from perfmodel.benchmarks.fit.tables import SHAPE
 from perfmodel.count.operators import Matmul, MemoryBound
 from perfmodel.errors import InputError, PerfmodelError

@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from perfmodel.benchmarks.fit.products import fit_products
+from perfmodel.benchmarks.fit.matmul.products import fit_products
 from perfmodel.benchmarks.fit.regression import Floats, Free, fit_of_few, rounded, spread_of_sums
 from perfmodel.count.operators import Matmul, gradients
 from perfmodel.errors import InputError

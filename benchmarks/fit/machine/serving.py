@@ -17,7 +17,7 @@ from perfmodel.count.roles import Role
 from perfmodel.count.serving.forward_pass import CachedAttention, ServedProduct
 from perfmodel.evidence.steps.records import Record
 from perfmodel.exchange.presets import cluster_preset
-from perfmodel.exchange.questions.served_models import serving_setup
+from perfmodel.exchange.questions.serving.served_models import serving_setup
 from perfmodel.spec.evidence.spread import with_numbers
 from perfmodel.spec.machines.hardware import Gpu
 from perfmodel.spec.serving.formats import WIDE, WIDE_BYTES, cache_format

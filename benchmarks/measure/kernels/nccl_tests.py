@@ -2,7 +2,7 @@
 
     python -m perfmodel.benchmarks.measure.kernels.nccl_tests all_reduce.txt all_gather.txt --output records.jsonl
 
-A text may hold several tests; perfmodel/exchange/nccl_tests.py says what a row of it means.
+A text may hold several tests; perfmodel/exchange/measured/nccl_tests.py says what a row of it means.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Final
 
 from perfmodel.errors import InputError, PerfmodelError
 from perfmodel.evidence.steps.records import Record
-from perfmodel.exchange.nccl_tests import PROGRAMS, NcclRow, Reader, program_named
+from perfmodel.exchange.measured.nccl_tests import PROGRAMS, NcclRow, Reader, program_named
 from perfmodel.exchange.output import write_text
 
 PRECISIONS: Final = {"float": "fp32", "half": "fp16", "bfloat16": "bf16"}

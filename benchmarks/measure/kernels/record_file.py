@@ -17,7 +17,7 @@ from perfmodel.benchmarks.measure.kernels.points import Point, key_of
 from perfmodel.benchmarks.measure.kernels.timing import Timing
 from perfmodel.errors import InputError, MachineError, PerfmodelError, write_failure
 from perfmodel.evidence.steps.records import Record, record
-from perfmodel.exchange.documents import read_text, whole_number
+from perfmodel.exchange.syntax.documents import read_text, whole_number
 
 LARGEST_BYTES: Final = 100_000_000
 MOST_NAMED: Final = 5  # broken lines

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from perfmodel.count.operators import MemoryBound
 from perfmodel.count.serving.forward_pass import ForwardPass, forward_operators
-from perfmodel.exchange.questions.served_models import serving_setup
+from perfmodel.exchange.questions.serving.served_models import serving_setup
 from perfmodel.spec.models.layer_kinds import LayerKind
 from perfmodel.spec.models.layer_parts import LatentAttention, Mixture
 from perfmodel.spec.models.model import TransformerModel

@@ -15,7 +15,7 @@ from perfmodel.count.serving.memory import sequence_bytes, weight_bytes
 from perfmodel.errors import InputError, did_you_mean, shown
 from perfmodel.evidence.steps.pass_records import InferRecord, infer_record
 from perfmodel.evidence.steps.step_records import StepRecord, step_record
-from perfmodel.exchange.questions.measured_servers import counted_setup
+from perfmodel.exchange.questions.serving.measured_servers import counted_setup
 from perfmodel.exchange.run_files import read_candidates
 from perfmodel.prediction import predict_stage
 from perfmodel.spec.layout import Layout

@@ -37,7 +37,7 @@ from perfmodel.errors import PerfmodelError
 from perfmodel.evidence.steps.pass_records import InferRecord, PassRecord
 from perfmodel.evidence.steps.step_records import CollectiveCount
 from perfmodel.exchange.output import write_text
-from perfmodel.exchange.questions.served_models import served
+from perfmodel.exchange.questions.serving.served_models import served
 from perfmodel.exchange.run_files import read_candidates
 from perfmodel.model.counting import CollectiveCounter
 from perfmodel.model.generation.generator import Generator

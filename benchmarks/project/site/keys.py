@@ -12,10 +12,10 @@ from typing import Any, Final
 
 from perfmodel.benchmarks.project.site.fences import Fence, code, escaped, table
 from perfmodel.benchmarks.project.site.typed_commands import output
-from perfmodel.exchange.documents import read_mapping
-from perfmodel.exchange.key_words import key_words
 from perfmodel.exchange.presets import KINDS, cluster_priors
 from perfmodel.exchange.run_files import STACK_SETTINGS
+from perfmodel.exchange.syntax.documents import read_mapping
+from perfmodel.exchange.syntax.key_words import key_words
 from perfmodel.report.json.schemas import document, document_names, sentence
 from perfmodel.spec.fields import (
     Choice,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from perfmodel.benchmarks.project.site.fences import Fence
-from perfmodel.exchange.documents import read_mapping
+from perfmodel.exchange.syntax.documents import read_mapping
 
 COLUMNS: Final = 80
 MOST_LINES: Final = 60

@@ -124,7 +124,7 @@ ServedOperator = ServedProduct | CachedAttention | FusedAttention | MemoryBound 
 def cache_bytes_per_token(setup: ServingSetup, kind: LayerKind) -> Numeric:
     """Bytes of one token in the cache of one layer on one GPU: 2 * max(1, kv_heads/t) * d * b; latent (l + r) * b, not split.
 
-    >>> from perfmodel.exchange.questions.served_models import serving_setup
+    >>> from perfmodel.exchange.questions.serving.served_models import serving_setup
     >>> setup = serving_setup("qwen3-235b-a22b", gpu="h100-sxm-80gb", tensor_parallel=4)
     >>> float(cache_bytes_per_token(setup, setup.model.kinds[""]) * setup.model.layers)  # vLLM's log has 48,128
     48128.0

@@ -22,7 +22,7 @@ from perfmodel.spec.serving.setup import ServingSetup
 def state_bytes_per_sequence(setup: ServingSetup, kind: LayerKind) -> Numeric:
     """N * bytes of a number of the state + (k - 1)*d*2: what one layer keeps of a sequence on one GPU, however long it is.
 
-    >>> from perfmodel.exchange.questions.served_models import serving_setup
+    >>> from perfmodel.exchange.questions.serving.served_models import serving_setup
     >>> setup = serving_setup("nemotron-3-nano", gpu="h100-sxm-80gb")
     >>> float(state_bytes_per_sequence(setup, setup.model.kinds["mamba2"]))  # 64*64*128 numbers of 4 bytes, 3*6144 of 2
     2134016.0

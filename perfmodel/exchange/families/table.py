@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from perfmodel.errors import NotSupportedError, shown
-from perfmodel.exchange.documents import read_mapping
+from perfmodel.exchange.syntax.documents import read_mapping
 
 NOTHING: Final = frozenset({"none", False, None})
 PARTS_IN_WORDS: Final = {  # parts that not every family has

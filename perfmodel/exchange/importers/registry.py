@@ -26,9 +26,9 @@ from pkgutil import iter_modules
 from typing import Any, Final
 
 from perfmodel.errors import InputError, PerfmodelError
-from perfmodel.exchange.documents import FILE_SUFFIXES, head_of, mapping_in, parse_text, read_text
-from perfmodel.exchange.nccl_tests import is_nccl_tests
-from perfmodel.exchange.trace_files import is_trace
+from perfmodel.exchange.measured.nccl_tests import is_nccl_tests
+from perfmodel.exchange.measured.trace_files import is_trace
+from perfmodel.exchange.syntax.documents import FILE_SUFFIXES, head_of, mapping_in, parse_text, read_text
 from perfmodel.exchange.translation.conversion import Conversion, run_mapping
 
 DESCRIBED: Final[Mapping[str, str]] = {  # kind of preset: what a file of it describes

@@ -9,9 +9,9 @@ from typing import Any, Final
 
 from perfmodel.errors import NotSupportedError
 from perfmodel.exchange.building import build
-from perfmodel.exchange.documents import yaml_text
 from perfmodel.exchange.importers.configs.maxtext import AXES, MAXTEXT, REMAT, SIZES, known_models, model_called, model_of_sizes
 from perfmodel.exchange.launchers.registry import Launcher
+from perfmodel.exchange.syntax.documents import yaml_text
 from perfmodel.exchange.translation.launch_texts import heading, steps_of, world_of
 from perfmodel.exchange.translation.named_models import named_model
 from perfmodel.exchange.translation.read_again import model_differences, refusal

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from perfmodel.exchange.documents import yaml_text
 from perfmodel.exchange.importers.configs.megatron_bridge import BRIDGE, GATED
 from perfmodel.exchange.launchers.registry import Launcher
+from perfmodel.exchange.syntax.documents import yaml_text
 from perfmodel.exchange.translation.launch_texts import ON_NODES, file_in_script, heading, steps_of, torchrun, world_of
 from perfmodel.exchange.translation.megatron.facts import MEGATRON
 from perfmodel.exchange.translation.megatron.layer_flags import flags_of_layers

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any, Final
 
 from perfmodel.errors import NotSupportedError
-from perfmodel.exchange.documents import yaml_text
 from perfmodel.exchange.importers.configs.nanotron import BUCKET_NUMBER_BYTES, CONFIG, NANOTRON, WRITTEN_FAMILIES
 from perfmodel.exchange.launchers.registry import Launcher
+from perfmodel.exchange.syntax.documents import yaml_text
 from perfmodel.exchange.translation.launch_texts import heading, steps_of, torchrun, world_of
 from perfmodel.exchange.translation.words.table_words import as_sections, spelled
 from perfmodel.exchange.translation.written_configs import written_config

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from perfmodel.errors import InputError, did_you_mean, shown
-from perfmodel.exchange.annotations import separated
-from perfmodel.exchange.documents import FILE_SUFFIXES, mapping_in
 from perfmodel.exchange.importers.registry import Importer, document_at, importer_of, read_settings
 from perfmodel.exchange.presets import beside, preset_names, read_preset
 from perfmodel.exchange.questions.plan_quantities import positive_number, whole_number
 from perfmodel.exchange.replicas import GPUS
 from perfmodel.exchange.run_files import RunSource
+from perfmodel.exchange.syntax.annotations import separated
+from perfmodel.exchange.syntax.documents import FILE_SUFFIXES, mapping_in
 from perfmodel.spec.axes import FILLING
 from perfmodel.spec.run import Run
 

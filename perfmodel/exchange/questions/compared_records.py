@@ -9,11 +9,11 @@ from perfmodel.errors import InputError, PerfmodelError
 from perfmodel.evidence.steps.pass_records import InferRecord, infer_record, is_infer_record
 from perfmodel.evidence.steps.step_comparison import StepComparison, compare_step
 from perfmodel.evidence.steps.step_records import StepRecord, step_record
-from perfmodel.exchange.documents import read_mapping
 from perfmodel.exchange.importers.registry import DESCRIBED, check_is_no_measurement, document_at, importer_of
+from perfmodel.exchange.measured.trace_files import is_trace
 from perfmodel.exchange.questions.measured_logs import LogComparison, log_comparison
 from perfmodel.exchange.questions.profiled_runs import ProfileComparison, profile_comparison, profile_step
-from perfmodel.exchange.trace_files import is_trace
+from perfmodel.exchange.syntax.documents import read_mapping
 from perfmodel.prediction import predict
 from perfmodel.spec.run import Run
 

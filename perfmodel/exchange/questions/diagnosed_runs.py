@@ -13,15 +13,15 @@ from perfmodel.count.operators import Collective
 from perfmodel.errors import InputError
 from perfmodel.evidence.steps.profiled_step import SPAN, ProfiledStep, profiled_step
 from perfmodel.exchange.building import build
-from perfmodel.exchange.documents import read_mapping
-from perfmodel.exchange.nccl_calls import call_of, rows_at
-from perfmodel.exchange.nccl_tests import NcclRow
+from perfmodel.exchange.measured.nccl_calls import call_of, rows_at
+from perfmodel.exchange.measured.nccl_tests import NcclRow
+from perfmodel.exchange.measured.trace_files import read_trace
 from perfmodel.exchange.presets import DATA
 from perfmodel.exchange.questions.measured_values import measured_value
 from perfmodel.exchange.questions.varied_runs import stage_index
 from perfmodel.exchange.run_files import RunSource, Settings, read_candidates, setting_pairs
 from perfmodel.exchange.stack_fit import software_offering
-from perfmodel.exchange.trace_files import read_trace
+from perfmodel.exchange.syntax.documents import read_mapping
 from perfmodel.explanation.diagnosis import Diagnosis, diagnosis
 from perfmodel.explanation.readings import Reading, collective_reading, kernel_reading
 from perfmodel.prediction import predict

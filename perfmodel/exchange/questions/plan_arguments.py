@@ -9,12 +9,10 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias, TypedDict, TypeVar, Unpack
 
 from perfmodel.errors import InputError, NotSupportedError, PerfmodelError, did_you_mean, shown
-from perfmodel.exchange.annotations import separated
 from perfmodel.exchange.building import build
-from perfmodel.exchange.documents import FILE_SUFFIXES, read_mapping
-from perfmodel.exchange.expert_loads import KEY as EXPERT_LOAD
-from perfmodel.exchange.expert_loads import load_sentences, planned_load
-from perfmodel.exchange.own_evidence import evidence_setting, own_runs_sentences
+from perfmodel.exchange.measured.expert_loads import KEY as EXPERT_LOAD
+from perfmodel.exchange.measured.expert_loads import load_sentences, planned_load
+from perfmodel.exchange.measured.own_evidence import evidence_setting, own_runs_sentences
 from perfmodel.exchange.presets import beside, economics_preset, expand_part, read_preset
 from perfmodel.exchange.prices import offer_sentence, with_price
 from perfmodel.exchange.questions.asked_runs import has_gpus, is_foreign_run, is_model, run_beside
@@ -30,6 +28,8 @@ from perfmodel.exchange.questions.plan_quantities import (
 )
 from perfmodel.exchange.run_files import TYPICAL, read_candidates, replaced_evidence
 from perfmodel.exchange.spec_mappings import mapping_of
+from perfmodel.exchange.syntax.annotations import separated
+from perfmodel.exchange.syntax.documents import FILE_SUFFIXES, read_mapping
 from perfmodel.search.question import USUAL_CONFIDENCE, PlanQuestion, StageRequest, usual_batch_size
 from perfmodel.search.space import NUMERIC_SETTINGS, SearchSpace
 from perfmodel.spec.economics import Economics

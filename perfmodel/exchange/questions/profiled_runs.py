@@ -13,11 +13,11 @@ from perfmodel.evidence.steps.kernel_comparison import KernelComparison, has_ker
 from perfmodel.evidence.steps.profiled_step import ProfiledStep, profiled_step
 from perfmodel.exchange.building import build
 from perfmodel.exchange.chip_names import may_mean
-from perfmodel.exchange.documents import read_mapping
+from perfmodel.exchange.measured.trace_files import read_trace
 from perfmodel.exchange.presets import DATA
 from perfmodel.exchange.questions.diagnosed_runs import diagnosis_priors
 from perfmodel.exchange.questions.varied_runs import stage_index
-from perfmodel.exchange.trace_files import read_trace
+from perfmodel.exchange.syntax.documents import read_mapping
 from perfmodel.frames import Tabular
 from perfmodel.prediction import Prediction, StagePrediction
 from perfmodel.spec.run import Run

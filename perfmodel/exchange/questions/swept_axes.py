@@ -14,13 +14,13 @@ from typing import Any, Final
 
 from perfmodel.errors import InputError, PerfmodelError, did_you_mean, shown
 from perfmodel.exchange.building import build
-from perfmodel.exchange.documents import parse_text
-from perfmodel.exchange.expert_loads import KEY as EXPERT_LOAD
-from perfmodel.exchange.expert_loads import load_in_numbers
-from perfmodel.exchange.key_paths import is_factor, steps_of, with_value
+from perfmodel.exchange.measured.expert_loads import KEY as EXPERT_LOAD
+from perfmodel.exchange.measured.expert_loads import load_in_numbers
 from perfmodel.exchange.presets import expand_part
 from perfmodel.exchange.questions.scenario_texts import split_outside_brackets
 from perfmodel.exchange.spec_mappings import mapping_of
+from perfmodel.exchange.syntax.documents import parse_text
+from perfmodel.exchange.syntax.key_paths import is_factor, steps_of, with_value
 from perfmodel.spec.fields import Number, NumberTable, Part, Rule, rule_of
 from perfmodel.spec.run import RampStage, Run
 from perfmodel.units import parse_quantity, typed_text

@@ -10,12 +10,12 @@ from typing import Any, Final
 
 from perfmodel.errors import InputError, did_you_mean, shown
 from perfmodel.exchange.building import build
-from perfmodel.exchange.documents import read_mapping
 from perfmodel.exchange.presets import DATA, cluster_preset, expand_part, preset_names
 from perfmodel.exchange.questions.asked_runs import is_model
 from perfmodel.exchange.questions.plan_quantities import positive_number, whole_number
 from perfmodel.exchange.run_files import read_candidates, setting_pairs
 from perfmodel.exchange.spec_mappings import mapping_of
+from perfmodel.exchange.syntax.documents import read_mapping
 from perfmodel.exchange.tables.serving_models import served_model_rows
 from perfmodel.exchange.tables.tuning_models import named_tuned_model
 from perfmodel.prediction import predict

@@ -10,7 +10,7 @@ from typing import Any, Final, TypeAlias
 
 from perfmodel.economics.outlook import outlook
 from perfmodel.errors import InputError, PerfmodelError, shown
-from perfmodel.exchange.own_evidence import own_runs_sentences, with_evidence
+from perfmodel.exchange.measured.own_evidence import own_runs_sentences, with_evidence
 from perfmodel.exchange.presets import economics_preset
 from perfmodel.exchange.questions.swept_axes import ParsedAxis, read_axis
 from perfmodel.exchange.run_files import TYPICAL, RunCandidate, RunSource, Setting, Settings, read_candidates, setting_pairs

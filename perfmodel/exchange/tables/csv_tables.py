@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 
 from perfmodel.errors import InputError, PerfmodelError, did_you_mean
 from perfmodel.evidence.measured_rows import MeasuredTable, UnreadRow
-from perfmodel.exchange.documents import read_text
+from perfmodel.exchange.syntax.documents import read_text
 from perfmodel.printable import of_cell
 
 R = TypeVar("R")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from perfmodel.evidence.leave_out import FittedPrior
-from perfmodel.exchange.documents import read_mapping
 from perfmodel.exchange.presets import DATA
+from perfmodel.exchange.syntax.documents import read_mapping
 
 
 def fitted_priors() -> tuple[FittedPrior, ...]:

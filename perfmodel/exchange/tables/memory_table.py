@@ -12,8 +12,8 @@ from typing import Any, Final
 
 from perfmodel.errors import InputError, shown
 from perfmodel.evidence.measured_rows import MeasuredFit, MeasuredTable
-from perfmodel.exchange.documents import read_mapping
 from perfmodel.exchange.presets import DATA
+from perfmodel.exchange.syntax.documents import read_mapping
 from perfmodel.exchange.tables.csv_tables import read_table
 from perfmodel.exchange.tables.published_runs import COLUMNS, described_run
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from perfmodel.errors import InputError, NotSupportedError, shown
 from perfmodel.exchange.building import build
-from perfmodel.exchange.expert_loads import load_words
+from perfmodel.exchange.measured.expert_loads import load_words
 from perfmodel.exchange.presets import read_preset
 from perfmodel.spec.axes import EXPERT, EXPERT_TENSOR, TENSOR
 from perfmodel.spec.layout import RECOMPUTE_MODULES

@@ -6,7 +6,7 @@ from typing import Final
 
 from perfmodel.evidence.measured_rows import MeasuredRun
 from perfmodel.evidence.time_scores import recomputed_mfu
-from perfmodel.exchange.slips import highest_mfu
+from perfmodel.exchange.syntax.slips import highest_mfu
 from perfmodel.spec.precision import RECIPES
 
 MFU_FACTOR: Final = 1.25  # conventions of counting FLOPs lie within it; a slip of a column, or another peak, does not

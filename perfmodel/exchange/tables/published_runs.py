@@ -18,10 +18,10 @@ from typing import Any, Final, TypeVar
 from perfmodel.errors import InputError, NotSupportedError, PerfmodelError, did_you_mean, shown
 from perfmodel.evidence.measured_rows import MEMORY_KINDS, MeasuredRun, MeasuredTable
 from perfmodel.exchange.building import build
-from perfmodel.exchange.documents import read_mapping
 from perfmodel.exchange.presets import DATA, expand_part, preset_names, read_preset
-from perfmodel.exchange.slips import likely_slips
 from perfmodel.exchange.stack_fit import beyond_the_stack
+from perfmodel.exchange.syntax.documents import read_mapping
+from perfmodel.exchange.syntax.slips import likely_slips
 from perfmodel.exchange.tables.csv_tables import read_table
 from perfmodel.exchange.tables.mixture_columns import has_experts, mixture_model, mixture_settings, mixture_stack
 from perfmodel.exchange.tables.printed_mfu import contradiction, other_denominator

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Final
 
 from perfmodel.errors import InputError, PerfmodelError
-from perfmodel.exchange.documents import head_of
 from perfmodel.exchange.importers.registry import DESCRIBED, Document, document_at, importer_of
-from perfmodel.exchange.nccl_tests import is_nccl_tests
+from perfmodel.exchange.measured.nccl_tests import is_nccl_tests
+from perfmodel.exchange.syntax.documents import head_of
 from perfmodel.exchange.tables.published_runs import DECISIVE
 
 MOST_FILES: Final = 10_000

@@ -9,7 +9,7 @@ from typing import Any, Final
 from perfmodel.errors import NotSupportedError, shown
 from perfmodel.exchange.building import build
 from perfmodel.exchange.presets import DATA, model_preset
-from perfmodel.exchange.questions.served_models import served
+from perfmodel.exchange.questions.serving.served_models import served
 from perfmodel.exchange.tables.csv_tables import table_rows
 from perfmodel.spec.models.model import TransformerModel
 

@@ -11,9 +11,9 @@ from typing import Any, Final
 from perfmodel.errors import InputError, PerfmodelError, did_you_mean, shown
 from perfmodel.evidence.measured_rows import MeasuredTable
 from perfmodel.evidence.serving.rows import MeasuredServing
-from perfmodel.exchange.documents import read_mapping
 from perfmodel.exchange.presets import DATA
-from perfmodel.exchange.questions.served_models import engine_preset, serving_setup, usual_cluster
+from perfmodel.exchange.questions.serving.served_models import engine_preset, serving_setup, usual_cluster
+from perfmodel.exchange.syntax.documents import read_mapping
 from perfmodel.exchange.tables.csv_tables import read_table
 from perfmodel.exchange.tables.serving_models import named_served_model
 from perfmodel.serving.measurements import Workload

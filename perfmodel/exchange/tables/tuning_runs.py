@@ -15,8 +15,8 @@ from perfmodel.count.parameters import active_parameter_count
 from perfmodel.errors import InputError, PerfmodelError, shown
 from perfmodel.evidence.measured_rows import MeasuredTable
 from perfmodel.evidence.tuning.rows import FITS, MEMORY, SPEED, MeasuredTuning
-from perfmodel.exchange.documents import read_mapping
 from perfmodel.exchange.presets import DATA, cluster_preset, stack_preset
+from perfmodel.exchange.syntax.documents import read_mapping
 from perfmodel.exchange.tables.csv_tables import read_table
 from perfmodel.exchange.tables.tuning_models import named_tuned_model
 from perfmodel.spec.evidence.spread import with_numbers

@@ -9,7 +9,7 @@ from typing import Final, TypeAlias
 from perfmodel.evidence.leave_out import left_out
 from perfmodel.evidence.measured_rows import MeasuredRun, MeasuredTable, with_evidence
 from perfmodel.evidence.time_scores import TimeComparison, compare_time
-from perfmodel.exchange.own_evidence import read_evidence
+from perfmodel.exchange.measured.own_evidence import read_evidence
 from perfmodel.exchange.presets import DATA
 from perfmodel.exchange.tables.fitted_priors import fitted_priors
 from perfmodel.exchange.tables.logged_runs import GivenBeside

@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any
 
 from perfmodel.errors import InputError, shown
-from perfmodel.exchange.documents import read_mapping
+from perfmodel.exchange.syntax.documents import read_mapping
 from perfmodel.exchange.translation.words.word_table import TABLES
 
 

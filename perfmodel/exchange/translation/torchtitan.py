@@ -8,8 +8,8 @@ from functools import cache
 from typing import Any, Final
 
 from perfmodel.errors import InputError, NotSupportedError, did_you_mean, shown
-from perfmodel.exchange.documents import read_mapping
 from perfmodel.exchange.presets import read_preset
+from perfmodel.exchange.syntax.documents import read_mapping
 from perfmodel.exchange.translation.conversion import Conversion, stage
 from perfmodel.exchange.translation.defaults import defaults_of
 from perfmodel.exchange.translation.run_drafts import Dialect, RunDraft, whole

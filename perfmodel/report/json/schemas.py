@@ -22,8 +22,8 @@ from typing import Any, Final
 
 from perfmodel.count.memory.needed import MemoryBytes
 from perfmodel.errors import InputError, did_you_mean, shown
-from perfmodel.exchange.documents import read_mapping
 from perfmodel.exchange.presets import DATA
+from perfmodel.exchange.syntax.documents import read_mapping
 from perfmodel.report.json.explanation import SHAPES
 from perfmodel.spec.axes import REPORTED
 from perfmodel.spec.run import SETTINGS

@@ -19,8 +19,8 @@ from perfmodel.benchmarks.fit.checks.collectives import (
 )
 from perfmodel.benchmarks.fit.checks.laboratories import pooled_fit
 from perfmodel.benchmarks.fit.collectives import SWITCH
-from perfmodel.benchmarks.fit.filling import errors_of as errors_of_filling
-from perfmodel.benchmarks.fit.filling import fitted, seconds_of
+from perfmodel.benchmarks.fit.matmul.filling import errors_of as errors_of_filling
+from perfmodel.benchmarks.fit.matmul.filling import fitted, seconds_of
 from perfmodel.count.operators import Collective
 from perfmodel.errors import InputError
 from perfmodel.spec.fields import Numeric

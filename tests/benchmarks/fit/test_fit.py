@@ -13,16 +13,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perfmodel.benchmarks.fit import attention, memory_bound, products
+from perfmodel.benchmarks.fit import memory_bound
+from perfmodel.benchmarks.fit.attention import kernels as attention
 from perfmodel.benchmarks.fit.collectives import fit_kind, link_profile, node_rows
+from perfmodel.benchmarks.fit.matmul import products
 from perfmodel.benchmarks.fit.network import network_profile
 from perfmodel.benchmarks.fit.profile import source_entry, write_profile
 from perfmodel.benchmarks.fit.regression import Fit, Floats, Free, fit, fit_of_few, held_out, spread_of_sums
 from perfmodel.benchmarks.fit.tables import AIC_SOURCE, RECORDS_SOURCE, Package
 from perfmodel.count.operators import Collective, FusedAttention, Matmul
 from perfmodel.errors import MachineError
-from perfmodel.exchange.documents import read_mapping
 from perfmodel.exchange.presets import cluster_preset, gpu_preset, read_preset, settings
+from perfmodel.exchange.syntax.documents import read_mapping
 from perfmodel.spec.layout import ProcessGroup
 from perfmodel.spec.phases import FORWARD
 from perfmodel.timing.attention import plain_attention_time_s

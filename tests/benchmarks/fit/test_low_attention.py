@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from perfmodel.benchmarks.fit import low_attention
+from perfmodel.benchmarks.fit.attention import low_attention
 from perfmodel.benchmarks.fit.tables import Folder
-from perfmodel.exchange.documents import read_mapping
 from perfmodel.exchange.presets import DATA, gpu_preset
+from perfmodel.exchange.syntax.documents import read_mapping
 from perfmodel.spec.machines.coefficients import LowAttentionCoefficients
 from perfmodel.spec.phases import DATA_GRADIENT
 from perfmodel.timing.attention import low_attention_time_s, plain_attention_time_s

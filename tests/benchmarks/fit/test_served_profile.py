@@ -17,8 +17,8 @@ from perfmodel.benchmarks.measure.kernels.timing import Timing
 from perfmodel.errors import NotSupportedError
 from perfmodel.exchange.building import build
 from perfmodel.exchange.presets import cluster_preset, expand_part, read_preset
-from perfmodel.exchange.questions.asked_servers import asked_servers
-from perfmodel.exchange.questions.served_models import own_profile, serving_profile
+from perfmodel.exchange.questions.serving.asked_servers import asked_servers
+from perfmodel.exchange.questions.serving.served_models import own_profile, serving_profile
 from perfmodel.spec.evidence.spread import with_numbers
 from perfmodel.spec.machines.hardware import Cluster
 from perfmodel.spec.serving.profile import ServingProfile

@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from perfmodel.benchmarks.fit.attention.flash import fit_flash, read_points
 from perfmodel.benchmarks.fit.checks import kernels as check_kernels
 from perfmodel.benchmarks.fit.checks.serving import is_serving_table, kernel_errors, product_errors
-from perfmodel.benchmarks.fit.flash import fit_flash, read_points
-from perfmodel.benchmarks.fit.libraries import add_libraries, libraries
-from perfmodel.benchmarks.fit.older_products import fit_older, kept_numbers
+from perfmodel.benchmarks.fit.matmul.libraries import add_libraries, libraries
+from perfmodel.benchmarks.fit.matmul.older_products import fit_older, kept_numbers
 from perfmodel.benchmarks.fit.serving_ops import fit_kernel, read_serving_ops, serving_kernels, serving_products
 from perfmodel.count.operators import Matmul, MemoryBound
 from perfmodel.errors import InputError

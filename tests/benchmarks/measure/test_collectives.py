@@ -17,7 +17,7 @@ from perfmodel.benchmarks.measure.kernels.tensors import SMALLEST_CACHE, cache_b
 @pytest.mark.slow
 @pytest.mark.ranks
 def test_two_processes_measure_every_collective(collective_records: str, tmp_path: Path) -> None:
-    """Each at every size, with its backend. How they go on where they were left: tests/commands/test_measure_command.py."""
+    """Each at every size, with its backend. How they go on is in tests/commands/measured/test_measure_command.py."""
     path = tmp_path / "records.jsonl"
     path.write_text(collective_records)
     every = read_records(path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from perfmodel.benchmarks.project.scores import FILE, Scores, changes, scores, worse
-from perfmodel.exchange.documents import read_mapping
+from perfmodel.exchange.syntax.documents import read_mapping
 from tests.comparisons import compared, compared_mixtures
 
 BEFORE: Scores = {"fsdp/h100/bf16": {"rows": 35, "median": 0.030, "p90": 0.100}}

@@ -11,7 +11,6 @@ import pytest
 
 from perfmodel.errors import InputError
 from perfmodel.exchange.building import build
-from perfmodel.exchange.documents import read_mapping
 from perfmodel.exchange.presets import DATA, cluster_preset
 from perfmodel.exchange.questions.diagnosed_runs import (
     diagnosis_priors,
@@ -20,6 +19,7 @@ from perfmodel.exchange.questions.diagnosed_runs import (
     run_diagnosis,
 )
 from perfmodel.exchange.run_files import read_candidates
+from perfmodel.exchange.syntax.documents import read_mapping
 from perfmodel.explanation.readings import kernel_seconds
 from perfmodel.spec.evidence.causes import DiagnosisPriors
 

@@ -10,7 +10,7 @@ from perfmodel.errors import InputError
 from perfmodel.evidence.measured_rows import MeasuredRun, MeasuredTable
 from perfmodel.exchange.tables.logged_runs import GivenBeside
 from perfmodel.exchange.tables.measured_files import read_measured_files
-from tests.commands.test_validate_command import published_rows, write_rows
+from tests.commands.measured.test_validate_command import published_rows, write_rows
 from tests.exchange.importers.logs.test_megatron_log import BLOCK, line
 from tests.exchange.importers.logs.test_other_logs import titan
 from tests.exchange.importers.scripts import LLAMA, SMALL

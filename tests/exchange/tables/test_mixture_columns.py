@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from perfmodel.errors import InputError
-from perfmodel.exchange.documents import read_mapping
 from perfmodel.exchange.presets import DATA
+from perfmodel.exchange.syntax.documents import read_mapping
 from perfmodel.exchange.tables.mixture_columns import mixture_settings, mixture_stack
 from perfmodel.exchange.tables.published_runs import described_run
 from perfmodel.spec.run import Run

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from perfmodel.errors import InputError
-from perfmodel.exchange.documents import read_mapping
 from perfmodel.exchange.presets import DATA, cluster_preset, preset_names, stack_preset
+from perfmodel.exchange.syntax.documents import read_mapping
 from perfmodel.spec.precision import RECIPES
 
 

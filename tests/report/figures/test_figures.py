@@ -11,7 +11,7 @@ from perfmodel.errors import InputError
 from perfmodel.evidence.interval_scores import Reliability
 from perfmodel.evidence.time_scores import TimeComparison, time_reliability
 from perfmodel.report.figures.drawing.palette import LINES
-from perfmodel.report.figures.measured import BAND, accuracy_figure, picture
+from perfmodel.report.figures.measured.steps import BAND, accuracy_figure, picture
 from perfmodel.report.figures.reliability import reliability_figure
 from tests.comparisons import compared
 from tests.report.reading import colour, key_texts

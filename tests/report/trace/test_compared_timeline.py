@@ -13,7 +13,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from perfmodel.events.timeline import Timeline, timeline
 from perfmodel.evidence.steps.profiled_step import ProfiledStep, profiled_step
 from perfmodel.evidence.steps.step_comparison import compare_step
-from perfmodel.exchange.trace_files import read_trace
+from perfmodel.exchange.measured.trace_files import read_trace
 from perfmodel.report.trace.comparison import compared_trace, comparison_trace
 from tests.evidence.step_examples import as_predicted, small_prediction
 from tests.report.trace.trace_reading import read

@@ -11,11 +11,11 @@ from functools import cache
 from typing import Any, Final
 
 from perfmodel.errors import InputError, shown
-from perfmodel.exchange.documents import read_mapping
 from perfmodel.exchange.importers.configs.megatron_bridge import BRIDGE
 from perfmodel.exchange.importers.registry import Document, run_importer
 from perfmodel.exchange.presets import model_preset
 from perfmodel.exchange.spec_mappings import mapping_of
+from perfmodel.exchange.syntax.documents import read_mapping
 from perfmodel.exchange.translation.conversion import Conversion
 from perfmodel.exchange.translation.megatron.facts import from_words
 from perfmodel.exchange.translation.run_drafts import whole

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from perfmodel.errors import InputError, PerfmodelError
-from perfmodel.exchange.documents import read_mapping
 from perfmodel.exchange.importers.registry import Document, run_importer
+from perfmodel.exchange.syntax.documents import read_mapping
 from perfmodel.exchange.translation.conversion import Conversion
 from perfmodel.exchange.translation.launches import launch_in
 from perfmodel.exchange.translation.torchtitan import TORCHTITAN, from_keys

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cache
 
-from perfmodel.exchange.documents import read_mapping
+from perfmodel.exchange.syntax.documents import read_mapping
 from perfmodel.exchange.translation.words.word_table import TABLES, word_table
 
 

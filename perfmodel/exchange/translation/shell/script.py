@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from perfmodel.errors import PerfmodelError
-from perfmodel.exchange.documents import read_text
+from perfmodel.exchange.syntax.documents import read_text
 from perfmodel.exchange.translation.shell.expansion import Value, Variables, all_fields, text_of
 from perfmodel.exchange.translation.shell.words import BARE, ShellPiece, Token, tokens
 

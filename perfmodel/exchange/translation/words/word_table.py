@@ -13,8 +13,8 @@ from functools import cache
 from typing import Any, Final
 
 from perfmodel.errors import InputError, shown
-from perfmodel.exchange.documents import read_mapping
 from perfmodel.exchange.presets import DATA
+from perfmodel.exchange.syntax.documents import read_mapping
 from perfmodel.exchange.translation.words.word_values import check_fact, check_key
 
 TABLES: Final = DATA / "formats"

@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any, Final
 
 from perfmodel.errors import InputError, shown
-from perfmodel.exchange.documents import read_mapping
+from perfmodel.exchange.syntax.documents import read_mapping
 from perfmodel.spec.fields import Flag, Number, Part, Rule, rule_of
 from perfmodel.spec.run import Run
 

@@ -11,8 +11,8 @@ from perfmodel.benchmarks.project.site.extension import MAKERS
 from perfmodel.benchmarks.project.site.fences import FENCE, Fence, escaped, expanded, table
 from perfmodel.benchmarks.project.site.keys import DOCS, words_of_keys
 from perfmodel.commands.app import COMMANDS
-from perfmodel.exchange.documents import read_mapping
 from perfmodel.exchange.presets import DATA
+from perfmodel.exchange.syntax.documents import read_mapping
 from perfmodel.exchange.tables.memory_table import FIT_COLUMNS
 from perfmodel.exchange.tables.published_runs import COLUMNS
 from perfmodel.exchange.tables.serving_runs import SERVING_COLUMNS

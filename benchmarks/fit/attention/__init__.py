@@ -1,0 +1,1 @@
+"""Attention kernels: from their measured times to the coefficients of their laws."""

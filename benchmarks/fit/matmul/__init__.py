@@ -1,0 +1,1 @@
+"""Matrix products: from their measured times to the coefficients of their laws."""

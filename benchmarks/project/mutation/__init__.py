@@ -1,0 +1,1 @@
+"""Mutation testing: equations changed one at a time, and whether tests notice."""

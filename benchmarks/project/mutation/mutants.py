@@ -1,0 +1,150 @@
+"""Do the tests of counts and times notice when an equation is wrong? A seeded sample of mutants, one after the other.
+
+python -m perfmodel.benchmarks.project.mutation.mutants [--number N] [--seed S] [--only PART] [--list]
+
+Each mutant is one small change (mutations.py) of one file of count/ or timing/ in a copy of the tree. Tests run against it
+until one fails: first the files that import the very module, then all of its room, then those of the other room. Exit code 1
+where fewer than 90 % are noticed. Mutants that change nothing that any number depends on are listed in equivalent_mutants.yaml,
+each with the reason, and not counted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Final
+
+import yaml
+
+from perfmodel.benchmarks.project.mutation.mutations import Mutation, mutations
+
+ROOT: Final = Path(__file__).resolve().parents[3]  # perfmodel/benchmarks is a link
+ROOMS: Final = ("count", "timing")
+COPIED: Final = ("perfmodel", "model", "benchmarks", "tests", "pyproject.toml")
+EQUIVALENT: Final = Path(__file__).with_name("equivalent_mutants.yaml")
+NUMBER: Final = 40
+BAR: Final = 0.9
+LONGEST_S: Final = 1200  # that tests may take before a mutant counts as noticed: it made a loop endless
+NICE: Final = ("nice",) if shutil.which("nice") else ()
+
+
+def every_mutant(only: str = "") -> list[Mutation]:
+    """All mutants of both rooms, but for those that are known to be equivalent."""
+    known, found = equivalent(), []
+    for room in ROOMS:
+        for path in sorted((ROOT / "perfmodel" / room).rglob("*.py")):
+            module = path.relative_to(ROOT / "perfmodel").as_posix()
+            found += [each for each in mutations(module, path.read_text(encoding="utf-8")) if each.key not in known]
+    return [each for each in found if only in each.module]
+
+
+def equivalent() -> Mapping[str, str]:
+    """The mutants that no test can notice, with the reason of each."""
+    known: Mapping[str, str] = yaml.safe_load(EQUIVALENT.read_text(encoding="utf-8")) or {}
+    return known
+
+
+def sample(every: Sequence[Mutation], number: int, seed: int) -> list[Mutation]:
+    """Some of all mutants, the same ones for the same seed and source."""
+    return random.Random(seed).sample(every, min(number, len(every)))  # noqa: S311 - a sample, not a secret
+
+
+def copied_tree(folder: Path) -> Path:
+    """A copy of the tree to break."""
+    tree = folder / "tree"
+    tree.mkdir(parents=True)
+    for name in COPIED:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, tree / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy2(source, tree / name)
+    return tree
+
+
+def is_noticed(mutant: Mutation, tree: Path) -> bool:
+    """Whether some test of count/ or timing/ fails; the file is as it was afterwards."""
+    path = tree / "perfmodel" / mutant.module
+    source = path.read_text(encoding="utf-8")
+    path.write_text(mutant.applied(source), encoding="utf-8")
+    try:
+        return any(fails(tree, tests) for tests in tests_of(mutant.module, tree) if tests)
+    finally:
+        path.write_text(source, encoding="utf-8")
+
+
+def tests_of(module: str, tree: Path) -> list[list[str]]:
+    """Tests of a module in the order in which they may notice a change: files that import it, its room, the other room."""
+    own, name = module.partition("/")[0], "perfmodel." + module.removesuffix(".py").replace("/", ".")
+    files = [path for room in ROOMS for path in sorted((tree / "tests" / room).glob("test_*.py"))]
+    near = [str(path.relative_to(tree)) for path in files if f"{name} import" in path.read_text(encoding="utf-8")]
+    return [near, *([f"tests/{room}"] for room in sorted(ROOMS, key=lambda room: room != own))]
+
+
+def fails(tree: Path, tests: Sequence[str]) -> bool:
+    """Whether one of some tests fails."""
+    command = (*NICE, sys.executable, "-B", "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests)
+    environment = os.environ | {"PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1"}
+    try:
+        done = subprocess.run(command, cwd=tree, env=environment, capture_output=True, timeout=LONGEST_S, check=False)
+    except subprocess.TimeoutExpired:
+        return True
+    return done.returncode != 0
+
+
+def main() -> int:
+    """Print each mutant with what the tests made of it; exit code 1 below the bar."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--number", type=int, default=NUMBER, help="how many mutants")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", default="", help="part of the name of a module, as in count/memory")
+    parser.add_argument("--jobs", type=int, default=1, help="mutants at a time")
+    parser.add_argument("--list", action="store_true", help="print the sample, run nothing")
+    asked = parser.parse_args()
+    chosen = sample(every_mutant(asked.only), asked.number, asked.seed)
+    if asked.list:
+        print("\n".join(map(str, chosen)))
+        return 0
+    with tempfile.TemporaryDirectory() as folder:
+        return reported(chosen, Path(folder), asked.jobs)
+
+
+def reported(chosen: Sequence[Mutation], folder: Path, jobs: int) -> int:
+    """Try each mutant and say what became of it; 1 where too few were noticed, or where tests fail of the tree as it is."""
+    trees: SimpleQueue[Path] = SimpleQueue()
+    for job in range(jobs):
+        trees.put(copied_tree(folder / str(job)))
+    sound = trees.get()
+    if fails(sound, [f"tests/{room}" for room in ROOMS]):
+        print("the tests fail without any change", file=sys.stderr)
+        return 1
+    trees.put(sound)
+
+    def tried(mutant: Mutation) -> bool:
+        tree, start = trees.get(), time.perf_counter()
+        try:
+            found = is_noticed(mutant, tree)
+        finally:
+            trees.put(tree)
+        print(f"{'noticed ' if found else 'SURVIVED'} {time.perf_counter() - start:5.0f} s  {mutant}", flush=True)
+        return found
+
+    with ThreadPoolExecutor(jobs) as pool:
+        noticed = sum(pool.map(tried, chosen))
+    share = noticed / len(chosen)
+    print(f"{noticed} of {len(chosen)} mutants noticed, {share:.0%}; the bar is {BAR:.0%}")
+    return int(share < BAR)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Commands that choose between runs: plans, sweeps, variations."""

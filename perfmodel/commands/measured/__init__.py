@@ -1,0 +1,1 @@
+"""Commands about what was measured: on this machine, or by others."""

@@ -1,0 +1,1 @@
+"""What people ask of servers, and how it becomes what serving/ answers."""

@@ -1,0 +1,1 @@
+"""Figures of what was measured beside what was predicted."""

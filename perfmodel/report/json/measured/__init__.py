@@ -1,0 +1,1 @@
+"""Documents of what was measured beside what was predicted."""
