@@ -84,7 +84,7 @@ def test_a_source_that_speaks_of_a_neighbour_is_noticed(source: str) -> None:
 
 
 GENERATED = "# Written by "  # a command, as the file begins
-ONE_SOURCE = ("models", "runs", "fit", "model_families")  # from one table or config.json: its source may stand for all
+ONE_SOURCE = ("models", "runs", "flash_points", "model_families")  # from one table or config.json: its source may stand for all
 BY_HAND = [
     (path, yaml.safe_load(path.read_text()))
     for path in DATA_FILES
