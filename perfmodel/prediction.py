@@ -7,7 +7,7 @@ specs -> count.iteration -> count.memory
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Any, Final
 
 import numpy as np
@@ -19,6 +19,7 @@ from perfmodel.count.memory.needed import MemoryBytes, memory_bytes
 from perfmodel.count.operators import executed_flop, hardware_flop, model_flop
 from perfmodel.errors import InputError
 from perfmodel.frames import OneLine, Tabular
+from perfmodel.light_dataclass import dataclass
 from perfmodel.spec.axes import AXES, DATA, REPORTED, TENSOR
 from perfmodel.spec.evidence.error_law import heaviest_tails
 from perfmodel.spec.evidence.spread import most_dimensions

@@ -6,7 +6,6 @@ Exit codes: 0 yes, 1 no (it does not fit, a threshold is missed), 2 wrong input,
 
 from __future__ import annotations
 
-import gc
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -92,7 +91,6 @@ def _perfmodel(
 def main() -> None:
     """Run the command; on an error print one sentence to standard error and exit with its code."""
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # no prediction uses them, and starting threads is a fifth of the start
-    gc.set_threshold(100_000)  # importing makes many objects and hardly any garbage: passes over them cost a tenth of the start
     asked = [name for name in sys.argv[1:2] if name in COMMANDS]
     try:
         try:

@@ -133,9 +133,6 @@ def predict(
         )
 
     def report() -> RenderableType:
-        from rich.console import Group
-
-        from perfmodel.report.text.operators import prediction_details
         from perfmodel.report.text.prediction import prediction_report
 
         tables = prediction_report(
@@ -145,7 +142,13 @@ def predict(
             consequences=consequences,
             convention=flops_convention,
         )
-        return Group(tables, prediction_details(first)) if verbose else tables
+        if not verbose:
+            return tables
+        from rich.console import Group
+
+        from perfmodel.report.text.operators import prediction_details
+
+        return Group(tables, prediction_details(first))
 
     emit(
         form_of(output, as_json=as_json, as_csv=as_csv, as_markdown=as_markdown),

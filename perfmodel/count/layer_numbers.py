@@ -8,12 +8,12 @@ first of a stage on.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.count.flops import layer_flop_per_token
+from perfmodel.light_dataclass import dataclass
 from perfmodel.spec.fields import Numeric, whole
 from perfmodel.spec.pipeline_layout import PipelinePieces, piece_layers, stage_layers
 from perfmodel.spec.setup import Setup

@@ -8,15 +8,17 @@ tells the passes apart, its role (count/roles.py) what it is for. All numbers ma
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TypeAlias
 
 import numpy as np
 
 from perfmodel.count.roles import ATTENTION_CORE, DATA_PARALLEL, Role
+from perfmodel.light_dataclass import dataclass
 from perfmodel.spec.fields import Numeric, anywhere
 from perfmodel.spec.layout import ProcessGroup
 from perfmodel.spec.phases import DATA_GRADIENT, FORWARD, RECOMPUTE, WEIGHT_GRADIENT
+from perfmodel.spec.serving.formats import WIDE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,6 +130,48 @@ class FusedAttention:
     def model_flop(self) -> Numeric:
         """What the published convention counts of one execution."""
         return 0.0 * self.flop if self.phase == RECOMPUTE else self.flop
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CachedAttention:
+    """One query of each of `sequences` over `context` keys and values of a cache; `cache_bytes` of all heads for one token.
+
+    Latent attention reads one narrow vector for all heads: queries of `head_size`, values of `value_size` numbers.
+    """
+
+    name: str
+    role: Role = Role.CORE
+    phase: str = FORWARD
+    repeats: Numeric = 1
+    sequences: Numeric
+    context: Numeric
+    window: Numeric | None
+    heads: Numeric
+    head_size: Numeric
+    value_size: Numeric
+    cache_bytes: Numeric
+    law: str
+    precision: str = WIDE  # of its arithmetic: what is narrow in the cache is widened
+
+    @property
+    def keys(self) -> Numeric:
+        """Keys that a query meets: all, or those of the window."""
+        return self.context if self.window is None else np.minimum(self.context, self.window)
+
+    @property
+    def read_bytes(self) -> Numeric:
+        """B * min(n, window) * bytes of a token."""
+        return self.sequences * self.keys * self.cache_bytes
+
+    @property
+    def scores(self) -> Numeric:
+        """B * a * k: what queries of all heads have of the keys that they meet."""
+        return self.sequences * self.heads * self.keys
+
+    @property
+    def flop(self) -> Numeric:
+        """2 * B * a * k * (d + v)."""
+        return 2.0 * self.scores * (self.head_size + self.value_size)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ Symbols: L layers, h hidden_size, q query_size, v kv_size, f ffn_hidden_size, V 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from functools import cached_property
 from typing import Final
 
@@ -17,6 +17,7 @@ import numpy as np
 from perfmodel.count.declarations import LOW_PRECISION_COMPONENTS, UNSHARDED, Component, ExpertShards, takes_low_precision
 from perfmodel.count.layer import layer_parts
 from perfmodel.count.parts.vocabulary import embedding_matrix, multi_token_linear
+from perfmodel.light_dataclass import dataclass
 from perfmodel.spec.fields import Numeric, anywhere, chosen
 from perfmodel.spec.models.model import TransformerModel
 from perfmodel.spec.setup import Setup

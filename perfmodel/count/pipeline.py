@@ -8,7 +8,6 @@ modules like any layer, and gives the first stages what is left over, or follows
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -23,6 +22,7 @@ from perfmodel.count.layer_numbers import (
     numbers_of_one_kind,
 )
 from perfmodel.count.parameters import ParameterCount, held_parameters
+from perfmodel.light_dataclass import dataclass
 from perfmodel.spec.fields import Numeric, chosen, whole
 from perfmodel.spec.layout import EVEN, Layout
 from perfmodel.spec.models.model import TransformerModel

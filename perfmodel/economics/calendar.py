@@ -20,7 +20,6 @@ terms all of it is within 0.7 % of the trials, and within 3 % where failures tak
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -28,6 +27,7 @@ from numpy.typing import NDArray
 
 from perfmodel.economics.cost import dollars
 from perfmodel.economics.goodput import cadence, calendar_days, calendar_variance_s2, kept_cadence, switch_s, time_shares
+from perfmodel.light_dataclass import dataclass
 from perfmodel.spec.economics import Economics
 from perfmodel.spec.evidence.error_law import ErrorLaw, heaviest_tails
 from perfmodel.spec.evidence.spread import DEVIATIONS, both_ends, moved, uncertain_numbers, with_numbers

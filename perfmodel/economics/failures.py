@@ -7,13 +7,13 @@ work between two failures does not depend on the past: many of them are drawn at
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.economics.goodput import Cadence, time_shares
+from perfmodel.light_dataclass import dataclass
 from perfmodel.spec.economics import Economics
 from perfmodel.spec.evidence.spread import DEVIATIONS, moved
 from perfmodel.spec.fields import Numeric

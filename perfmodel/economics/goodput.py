@@ -14,10 +14,11 @@ less than one interval.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
+from perfmodel.light_dataclass import dataclass
 from perfmodel.spec.economics import Economics
 from perfmodel.spec.fields import Numeric
 from perfmodel.units import SECONDS_PER_HOUR

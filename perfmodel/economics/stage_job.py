@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -14,6 +13,7 @@ from perfmodel.economics.energy import busy_share, power_w
 from perfmodel.economics.failures import Array, calendar_s
 from perfmodel.economics.goodput import Cadence, cadence, calendar_days, kept_cadence, switch_s, time_shares
 from perfmodel.errors import InputError
+from perfmodel.light_dataclass import dataclass
 from perfmodel.prediction import Prediction
 from perfmodel.spec.economics import Economics
 from perfmodel.spec.fields import Numeric

@@ -15,10 +15,10 @@ kernels after the collective run beside it; the next of them lasts longer.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from perfmodel.count.operators import Collective
+from perfmodel.light_dataclass import dataclass
 from perfmodel.spec.phases import WEIGHT_GRADIENT
 from perfmodel.timing.timed_operators import TimedOperator
 

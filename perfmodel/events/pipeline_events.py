@@ -13,11 +13,12 @@ A negative `message_s` lets a task start so much before its input is done.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from itertools import pairwise
 from typing import NamedTuple
 
 from perfmodel.events.pipeline_order import BACKWARD, FORWARD, WEIGHTS, Order, Step, Task
+from perfmodel.light_dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

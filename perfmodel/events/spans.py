@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Final, NamedTuple
 
 from perfmodel.count.operators import Collective, FusedAttention, Matmul, MemoryBound, Operator
+from perfmodel.light_dataclass import dataclass
 from perfmodel.spec.axes import AXES, DATA, PIPELINE
 from perfmodel.spec.layout import ProcessGroup
 from perfmodel.timing.attention import attention_bytes

@@ -6,7 +6,6 @@ CPU and the work that no operator stands for, which a stage has in each directio
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Final, NamedTuple
 
@@ -16,6 +15,7 @@ from perfmodel.count.layer_numbers import LayerNumbers
 from perfmodel.count.operators import Collective
 from perfmodel.events.pass_spans import LaidOutPass, laid, weight_gradients
 from perfmodel.events.pipeline_order import BACKWARD, FORWARD, WEIGHTS
+from perfmodel.light_dataclass import dataclass
 from perfmodel.spec.fields import whole
 from perfmodel.spec.machines.hardware import Cluster
 from perfmodel.spec.pipeline_layout import piece_layers, stage_layers

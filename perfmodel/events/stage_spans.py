@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import groupby, pairwise
 from typing import Any, Final, NamedTuple
 
@@ -13,6 +12,7 @@ from perfmodel.events.pipeline_events import Interval, Message
 from perfmodel.events.pipeline_order import BACKWARD, FORWARD, WEIGHTS, Task
 from perfmodel.events.spans import PASSES, Span, SpanPlace
 from perfmodel.events.stream_spans import Streams, waiting
+from perfmodel.light_dataclass import dataclass
 from perfmodel.spec.axes import DATA, PIPELINE
 from perfmodel.spec.fields import whole
 from perfmodel.timing.breakdown import OPTIMIZER, Breakdown

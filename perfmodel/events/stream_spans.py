@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from perfmodel.count.operators import Collective, Operator
@@ -11,6 +10,7 @@ from perfmodel.events.iteration_events import PlacedPass
 from perfmodel.events.pass_spans import ExposedInterval, OperatorSpan
 from perfmodel.events.spans import COMPUTE, DATA_STREAM, WAITING, OperatorRun, Span, SpanPlace, kind_of, stream_of
 from perfmodel.events.stage_passes import PlacedBlock
+from perfmodel.light_dataclass import dataclass
 from perfmodel.spec.fields import whole
 from perfmodel.spec.machines.hardware import Cluster
 from perfmodel.spec.stack import SoftwareStack

@@ -15,12 +15,12 @@ START is the likeliest of one publication more, of one row; w is one of POOLED_W
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from perfmodel.light_dataclass import dataclass
 from perfmodel.spec.evidence.error_law import ErrorLaw
 from perfmodel.spec.evidence.run_evidence import Discrepancy
 

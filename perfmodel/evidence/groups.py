@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final, Generic, Protocol, TypeVar
 
 from perfmodel.evidence.measured_rows import UnreadRow
+from perfmodel.light_dataclass import dataclass
 from perfmodel.spec.axes import DATA, PIPELINE, REPORTED, TENSOR
 from perfmodel.spec.layout import GATHERED
 from perfmodel.spec.run import Run

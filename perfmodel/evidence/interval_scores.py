@@ -7,13 +7,13 @@ than 90 % each side is ln(T / low) or ln(high / T) times z / 1.645, z = that man
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from perfmodel.light_dataclass import dataclass
 from perfmodel.spec.evidence.error_law import ErrorLaw
 from perfmodel.spec.evidence.spread import DEVIATIONS
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Final
 
 from perfmodel.count.memory.needed import MemoryBytes
 from perfmodel.evidence.groups import Scoreboard, scoreboard
 from perfmodel.evidence.measured_rows import MeasuredFit, UnreadRow
+from perfmodel.light_dataclass import dataclass
 from perfmodel.prediction import predict
 
 SCORES: Final = ("disagreement", "fits_called_impossible", "impossible_called_fits")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -12,6 +11,7 @@ from perfmodel.evidence.measured_rows import UnreadRow
 from perfmodel.evidence.own_runs import OwnPosterior, own_posterior, own_residual
 from perfmodel.evidence.time_scores import TimeComparison
 from perfmodel.frames import Tabular
+from perfmodel.light_dataclass import dataclass
 from perfmodel.spec.evidence.own_runs import ANY, OwnRun, OwnShift
 
 OPEN: Final = "its use is context: something decisive of it is not stated"

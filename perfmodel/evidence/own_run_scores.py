@@ -8,7 +8,7 @@ its software and GPU, or from all rows of other software or GPUs.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TypeAlias
 
 import numpy as np
@@ -16,6 +16,7 @@ import numpy as np
 from perfmodel.evidence.groups import publication
 from perfmodel.evidence.own_runs import Offset, OwnResidual, own_posterior, own_residual
 from perfmodel.evidence.time_scores import ErrorSummary, TimeComparison, summarise_times
+from perfmodel.light_dataclass import dataclass
 
 Row: TypeAlias = tuple[TimeComparison, OwnResidual]
 FILE, SOFTWARE = 0, 1  # places of what rows share, the widest first

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from perfmodel.errors import InputError, PerfmodelError, did_you_mean, shown
+from perfmodel.light_dataclass import dataclass
 from perfmodel.units import parse_quantity, share_text
 
 

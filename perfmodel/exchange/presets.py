@@ -156,7 +156,7 @@ def _expand_part(rule: Part, value: Any, below: tuple[str, ...] = ()) -> Any:
         below = (*below, value)
         value = _read_part(rule.spec, rule.preset, value)
     elif isinstance(value, Mapping) and rule.preset:
-        value = imported(Document(path=None, text="", mapping=value), rule.preset) or value
+        value = imported(Document(path=None, text="", mapping=value), rule.preset, spec=rule.spec) or value
     if not isinstance(value, Mapping):
         return value
     value = in_sections(value, getattr(rule.spec, "moved_keys", {}))
@@ -191,7 +191,7 @@ def _read_part(spec: type, kind: str, name: str) -> dict[str, Any]:
     """The mapping of a preset, or of the file at a path, which may be one of other software (exchange/importers)."""
     if Path(name).suffix.lower() in FILE_SUFFIXES:
         path = Path(name)
-        return beside(path, spec, separated(read_settings(path, kind))[0])
+        return beside(path, spec, separated(read_settings(path, kind, spec=spec))[0])
     return read_preset(kind, name)[0]
 
 

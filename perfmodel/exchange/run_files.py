@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import product
 from math import prod
 from os import PathLike
@@ -28,6 +27,7 @@ from perfmodel.exchange.syntax.annotations import separated
 from perfmodel.exchange.syntax.documents import FILE_SUFFIXES, parse_text
 from perfmodel.exchange.syntax.key_paths import with_value
 from perfmodel.exchange.syntax.slips import likely_slips, slips_of_a_run
+from perfmodel.light_dataclass import dataclass
 from perfmodel.spec.axes import FILLING, REPLICA_AXES
 from perfmodel.spec.draft import Draft
 from perfmodel.spec.fields import plain, whole
@@ -244,7 +244,7 @@ def _read(name_or_path: str) -> dict[str, Any]:
         mapping, _ = read_preset("runs", name_or_path)
         return mapping
     if name_or_path and (looks_like_file or exists):
-        return beside(path, Run, read_settings(path, "runs", needs="at least model, cluster, stack and stages"))
+        return beside(path, Run, read_settings(path, "runs", spec=Run, needs="at least model, cluster, stack and stages"))
     raise InputError(
         f"{shown(name_or_path)} is neither a run file nor a preset run; {did_you_mean(name_or_path, preset_names('runs'))}"
     )

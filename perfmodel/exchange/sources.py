@@ -50,7 +50,7 @@ def _run_mapping(source: str | Mapping[str, Any]) -> dict[str, Any]:
         return dict(source)
     if source in preset_names("runs") and not Path(source).is_file():
         return read_preset("runs", source)[0]
-    return beside(Path(source), Run, read_settings(Path(source), "runs"))
+    return beside(Path(source), Run, read_settings(Path(source), "runs", spec=Run))
 
 
 def _parsed(override: Setting) -> tuple[str, Any]:
@@ -104,5 +104,5 @@ def _read(rule: Part, value: Any) -> tuple[Mapping[str, Any], dict[str, str]]:
         return {}, {}
     if Path(value).suffix.lower() not in FILE_SUFFIXES:
         return read_preset(rule.preset, value)
-    mapping, sources = separated(read_settings(Path(value), rule.preset))
+    mapping, sources = separated(read_settings(Path(value), rule.preset, spec=rule.spec))
     return beside(Path(value), rule.spec, mapping), {"": value} | sources

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -15,6 +14,7 @@ from perfmodel.explanation.sensitivity import Sensitivity, sensitivity
 from perfmodel.explanation.terms import Term, term
 from perfmodel.explanation.waterfall import Waterfall, waterfall
 from perfmodel.frames import Tabular
+from perfmodel.light_dataclass import dataclass
 from perfmodel.prediction import StagePrediction, predict
 from perfmodel.spec.run import Run
 from perfmodel.units import seconds_text

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Final
 
 import numpy as np
 
+from perfmodel.light_dataclass import dataclass
 from perfmodel.spec.fields import Number, NumberTable, Numeric, Part, Spec, rule_of
 from perfmodel.spec.machines.hardware import Cluster
 from perfmodel.spec.stack import SoftwareStack

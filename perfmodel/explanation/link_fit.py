@@ -15,13 +15,13 @@ Ignored: that NCCL changes its protocol with the size, so that those between sta
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.explanation.link_tests import SCALES, Floats, LinkTest
+from perfmodel.light_dataclass import dataclass
 from perfmodel.spec.evidence.spread import moved
 from perfmodel.spec.machines.hardware import Cluster
 

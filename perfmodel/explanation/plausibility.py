@@ -15,7 +15,6 @@ Ignored: how the deviations of readings are correlated; how s_r changes along f 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -24,6 +23,7 @@ from numpy.typing import NDArray
 from perfmodel.errors import PerfmodelError
 from perfmodel.explanation.hypotheses import OffNumber, OtherSetting
 from perfmodel.explanation.readings import Reading, Spread, iteration_interval
+from perfmodel.light_dataclass import dataclass
 from perfmodel.prediction import StagePrediction, predict_stage
 from perfmodel.spec.evidence.causes import DiagnosisPriors
 from perfmodel.spec.evidence.spread import DEVIATIONS

@@ -11,12 +11,12 @@ Memory-bound operators and collectives have no F: they are held against the rate
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
-from perfmodel.count.operators import Collective, FusedAttention, Matmul, MemoryBound, Operator
-from perfmodel.count.serving.forward_pass import CachedAttention, ForwardPass, ServedProduct
+from perfmodel.count.operators import CachedAttention, Collective, FusedAttention, Matmul, MemoryBound, Operator
+from perfmodel.count.serving.forward_pass import ForwardPass, ServedProduct
 from perfmodel.frames import Tabular
+from perfmodel.light_dataclass import dataclass
 from perfmodel.prediction import StagePrediction
 from perfmodel.spec.machines.hardware import Cluster
 from perfmodel.spec.serving.setup import ServingSetup

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from operator import attrgetter
 from pkgutil import resolve_name
 from typing import Any, Final
@@ -28,6 +28,7 @@ from perfmodel.count.roles import TOKEN_EXCHANGE
 from perfmodel.errors import InputError, did_you_mean, shown
 from perfmodel.explanation.sensitivity import Effect, Sensitivity
 from perfmodel.frames import Tabular
+from perfmodel.light_dataclass import dataclass
 from perfmodel.prediction import StagePrediction
 from perfmodel.spec.axes import BETWEEN_REPLICAS, BETWEEN_STAGES, PIPELINE, REPORTED, WITHIN_LAYERS, Axis
 from perfmodel.spec.fields import Numeric, anywhere

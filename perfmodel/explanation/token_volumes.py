@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from perfmodel.count.operators import Collective, places_met, ranks_met
 from perfmodel.count.roles import Role
+from perfmodel.light_dataclass import dataclass
 from perfmodel.spec.axes import EXPERT
 from perfmodel.spec.machines.hardware import Cluster
 from perfmodel.timing.collectives import placement

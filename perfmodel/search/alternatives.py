@@ -7,11 +7,11 @@ layout with tensor parallel 4 costs, not what the winner becomes with that numbe
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 
+from perfmodel.light_dataclass import dataclass
 from perfmodel.prediction import StagePrediction, predict_stage, stage_breakdown
 from perfmodel.search.search import Extremes, LayoutCandidate, SearchResult
 from perfmodel.search.space import CATEGORIES, COLUMN_AXES, NUMERIC_SETTINGS, ROW_AXES, Workload

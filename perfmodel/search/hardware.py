@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 
 from perfmodel.frames import Tabular
+from perfmodel.light_dataclass import dataclass
 from perfmodel.search.option import SizeOption
 from perfmodel.search.plan import Plan
 from perfmodel.units import SECONDS_PER_HOUR, seconds_text

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Final
 
+from perfmodel.light_dataclass import dataclass
 from perfmodel.search.space import SearchSpace, Workload
 from perfmodel.spec.economics import Economics
 from perfmodel.spec.machines.hardware import Cluster

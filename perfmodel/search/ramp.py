@@ -8,9 +8,9 @@ over the fastest layouts of each).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from perfmodel.light_dataclass import dataclass
 from perfmodel.search.search import LayoutCandidate
 
 

@@ -13,12 +13,12 @@ two numbers moved together may do more than both alone.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from perfmodel.light_dataclass import dataclass
 from perfmodel.spec.evidence.error_law import heaviest_tails
 from perfmodel.spec.evidence.spread import DEVIATIONS
 from perfmodel.timing.uncertainty import Uncertainty

@@ -11,7 +11,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from itertools import islice
 from typing import Any, Final, TypeAlias
 
@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.count.iteration import Iteration, iteration, sharded_otherwise
+from perfmodel.light_dataclass import dataclass
 from perfmodel.prediction import stage_memory, stage_times_s
 from perfmodel.search.space import LayoutGrid, Workload, places_with
 from perfmodel.spec.layout import Layout

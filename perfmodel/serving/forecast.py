@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -18,6 +17,7 @@ from perfmodel.count.serving.memory import (
 )
 from perfmodel.errors import InputError
 from perfmodel.frames import Tabular
+from perfmodel.light_dataclass import dataclass
 from perfmodel.serving.intervals import value_uncertainty
 from perfmodel.serving.law import ServedLoad, most_running, served_load
 from perfmodel.spec.axes import TENSOR

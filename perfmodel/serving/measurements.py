@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from perfmodel.count.serving.memory import sequence_bytes, serving_memory
+from perfmodel.light_dataclass import dataclass
 from perfmodel.serving.law import ServedLoad, most_running, served_load, static_batch
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.serving.loads import (

@@ -17,7 +17,6 @@ of TTFT are those of queues (0.03 with TPOT). Requests come evenly, and are spre
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from math import ceil, sqrt
 from typing import Final, Literal
 
@@ -25,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.count.serving.memory import sequence_bytes
+from perfmodel.light_dataclass import dataclass
 from perfmodel.serving.forecast import PER_MILLION, SECONDS_PER_HOUR, ServingForecast, serving_forecast
 from perfmodel.serving.law import most_running
 from perfmodel.spec.fields import Numeric

@@ -8,11 +8,11 @@ from it (ARCHITECTURE.md, "Where to add what").
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
 from perfmodel.errors import InputError, did_you_mean
+from perfmodel.light_dataclass import dataclass
 
 WITHIN_LAYERS: Final = "within layers"
 BETWEEN_STAGES: Final = "between stages"

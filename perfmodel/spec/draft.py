@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from perfmodel.light_dataclass import dataclass
 from perfmodel.spec.fields import Spec
 from perfmodel.spec.run import Run
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 
 from perfmodel.errors import InputError
+from perfmodel.light_dataclass import dataclass
 from perfmodel.spec.fields import Numeric, Spec, choice, number, plain, spreads, text
 
 BILLINGS = ("on_demand", "reserved")

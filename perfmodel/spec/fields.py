@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, Field, dataclass, field, fields
+from dataclasses import MISSING, Field, field, fields
 from functools import cache
 from types import MappingProxyType
 from typing import Any, ClassVar, TypeAlias
@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.errors import InputError, did_you_mean, shown
+from perfmodel.light_dataclass import dataclass
 
 Numeric: TypeAlias = float | NDArray[Any]
 Truth: TypeAlias = bool | np.bool_ | NDArray[np.bool_]

@@ -7,11 +7,12 @@ model and the cluster too.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
 
+from perfmodel.light_dataclass import dataclass
 from perfmodel.spec.axes import AXES, CONTEXT, DATA, EXPERT, EXPERT_TENSOR, MESH, OF_EXPERTS, PIPELINE, TENSOR, Axis
 from perfmodel.spec.fields import Numeric, Spec, choice, choices, count, flag, number, text
 from perfmodel.spec.precision import PRECISIONS, RECIPES, PrecisionRecipe

@@ -18,13 +18,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
 import numpy as np
 
 from perfmodel.errors import InputError, shown
+from perfmodel.light_dataclass import dataclass
 from perfmodel.spec.fields import Numeric, chosen, whole
 from perfmodel.spec.layout import EVEN, Layout
 

@@ -8,11 +8,11 @@ recipe can never be priced as another.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
 from perfmodel.errors import InputError, did_you_mean
+from perfmodel.light_dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

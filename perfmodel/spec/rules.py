@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 
 from perfmodel.errors import InputError, PerfmodelError
+from perfmodel.light_dataclass import dataclass
 from perfmodel.spec.fields import Numeric, Truth, plain
 from perfmodel.spec.models.model import divisors
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Any, Final
 
 import numpy as np
 
+from perfmodel.light_dataclass import dataclass
 from perfmodel.spec.evidence.error_law import ErrorLaw
 from perfmodel.spec.evidence.own_runs import NOTHING, AppliedShift, applied_shift
 from perfmodel.spec.evidence.run_evidence import MIXTURES, Discrepancy

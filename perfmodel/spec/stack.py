@@ -6,11 +6,11 @@ One section for each question that somebody asks of software; a section's `sprea
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import ClassVar, Final
 
 from perfmodel.errors import InputError, shown
+from perfmodel.light_dataclass import dataclass
 from perfmodel.spec.axes import AXES
 from perfmodel.spec.fields import (
     Numeric,

@@ -13,8 +13,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from perfmodel.count.operators import FusedAttention, Matmul, MemoryBound
-from perfmodel.count.serving.forward_pass import CachedAttention
+from perfmodel.count.operators import CachedAttention, FusedAttention, Matmul, MemoryBound
 from perfmodel.spec.evidence.spread import with_numbers
 from perfmodel.spec.fields import Numeric, chosen
 from perfmodel.spec.machines.coefficients import AttentionCoefficients, LowAttentionCoefficients

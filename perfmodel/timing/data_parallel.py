@@ -18,7 +18,7 @@ they do without chunks: align_param_gather starts those of all chunks together, 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -26,6 +26,7 @@ from perfmodel.count.data_parallel import Buckets, windows
 from perfmodel.count.iteration import Iteration
 from perfmodel.count.operators import Collective, moves_data_parallel
 from perfmodel.count.roles import Role
+from perfmodel.light_dataclass import dataclass
 from perfmodel.spec.fields import Numeric, anywhere, chosen
 from perfmodel.spec.layout import GATHERED
 from perfmodel.spec.machines.hardware import Cluster

@@ -6,14 +6,15 @@ Symbols: a = fixed_s and e = efficiency of the GPU's serving profile, M memory r
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
 
-from perfmodel.count.operators import Collective, FusedAttention, Matmul, MemoryBound
+from perfmodel.count.operators import CachedAttention, Collective, FusedAttention, Matmul, MemoryBound
 from perfmodel.count.roles import EXPERT_PRODUCTS
-from perfmodel.count.serving.forward_pass import CachedAttention, ForwardPass, ServedOperator, ServedProduct, forward_operators
+from perfmodel.count.serving.forward_pass import ForwardPass, ServedOperator, ServedProduct, forward_operators
+from perfmodel.light_dataclass import dataclass
 from perfmodel.spec.evidence.spread import with_numbers
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.precision import number_format

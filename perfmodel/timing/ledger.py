@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
 import numpy as np
 
 from perfmodel.count.iteration import Iteration
 from perfmodel.count.operators import Collective, FusedAttention, Matmul, MemoryBound, Operator
+from perfmodel.light_dataclass import dataclass
 from perfmodel.spec.fields import Numeric, anywhere
 from perfmodel.spec.machines.hardware import Cluster
 from perfmodel.spec.phases import DATA_GRADIENT, FORWARD, RECOMPUTE

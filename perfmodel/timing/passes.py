@@ -9,7 +9,6 @@ for its pipeline is one stretch of an iteration, longer than the limiter average
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 
@@ -19,6 +18,7 @@ from perfmodel.count.iteration import Iteration
 from perfmodel.count.layer_numbers import LayerNumbers
 from perfmodel.count.operators import Collective, Operator
 from perfmodel.count.pipeline import PipelineStage
+from perfmodel.light_dataclass import dataclass
 from perfmodel.spec.fields import Numeric, anywhere, chosen
 from perfmodel.spec.machines.hardware import Cluster
 from perfmodel.spec.stack import SoftwareStack

@@ -29,11 +29,12 @@ events/pipeline_events.py runs these schedules event by event: for p = 2..16, v 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import reduce
 
 import numpy as np
 
+from perfmodel.light_dataclass import dataclass
 from perfmodel.spec.fields import Numeric, chosen
 from perfmodel.spec.layout import Layout
 from perfmodel.timing.breakdown import added, multiplied

@@ -10,7 +10,6 @@ less the passes of the slowest stage, messages what T grows by when they take th
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import reduce
 from typing import Any
 
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 
 from perfmodel.count.iteration import Iteration
 from perfmodel.count.operators import Collective, moves_data_parallel
+from perfmodel.light_dataclass import dataclass
 from perfmodel.spec.evidence.own_runs import NOTHING
 from perfmodel.spec.fields import Numeric, anywhere, chosen
 from perfmodel.spec.layout import Layout

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
-from perfmodel.count.operators import Collective, FusedAttention, Matmul, MemoryBound
+from perfmodel.count.operators import CachedAttention, Collective, FusedAttention, Matmul, MemoryBound
 from perfmodel.count.roles import EXPERT_PRODUCTS, Role
-from perfmodel.count.serving.forward_pass import CachedAttention, ForwardPass, ServedOperator, ServedProduct, forward_operators
+from perfmodel.count.serving.forward_pass import ForwardPass, ServedOperator, ServedProduct, forward_operators
+from perfmodel.light_dataclass import dataclass
 from perfmodel.spec.fields import Numeric, anywhere
 from perfmodel.spec.machines.coefficients import Evidence
 from perfmodel.spec.serving.setup import ServingSetup

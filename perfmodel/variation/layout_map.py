@@ -10,11 +10,11 @@ the GPUs of a pipeline stage. One call of `points.outcomes` predicts all of them
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from itertools import product
 from typing import Any, Final
 
 from perfmodel.frames import Tabular
+from perfmodel.light_dataclass import dataclass
 from perfmodel.spec.axes import DATA, MESH, PIPELINE, TENSOR
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.models.model import divisors

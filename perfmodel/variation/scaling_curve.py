@@ -9,8 +9,9 @@ v = tokens/s and n = GPUs of a point, v_0 and n_0 those of the first point of it
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
+
+from perfmodel.light_dataclass import dataclass
 
 ScalingKind: TypeAlias = Literal["strong", "weak", "mixed"]
 PointNumbers: TypeAlias = Mapping[str, Any]

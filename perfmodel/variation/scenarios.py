@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import reduce
 from typing import Any
 
@@ -20,6 +19,7 @@ import numpy as np
 
 from perfmodel.economics.outlook import Outlook
 from perfmodel.frames import OneLine, Tabular
+from perfmodel.light_dataclass import dataclass
 from perfmodel.prediction import Prediction, StagePrediction
 from perfmodel.spec.fields import Numeric
 

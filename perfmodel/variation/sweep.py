@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from perfmodel.count.memory.fit import fit_verdict
 from perfmodel.frames import OneLine, Tabular
+from perfmodel.light_dataclass import dataclass
 from perfmodel.units import seconds_text
 from perfmodel.variation.points import PointOutcome
 from perfmodel.variation.scaling_curve import ScalingCurve, scaling_curve

@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 
 from perfmodel.count.flops import model_flop_per_token
-from perfmodel.count.operators import Collective, FusedAttention, MemoryBound
+from perfmodel.count.operators import CachedAttention, Collective, FusedAttention, MemoryBound
 from perfmodel.count.parameters import parameter_count
 from perfmodel.count.roles import EXPERT_PRODUCTS, Role
 from perfmodel.count.serving.forward_pass import (
-    CachedAttention,
     ForwardPass,
     ServedProduct,
     cache_bytes_per_token,

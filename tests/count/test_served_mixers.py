@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from perfmodel.count.operators import Matmul, MemoryBound
+from perfmodel.count.operators import CachedAttention, Matmul, MemoryBound
 from perfmodel.count.roles import Role
-from perfmodel.count.serving.forward_pass import CachedAttention, ForwardPass, ServedProduct, forward_operators
+from perfmodel.count.serving.forward_pass import ForwardPass, ServedProduct, forward_operators
 from perfmodel.count.serving.memory import sequence_bytes
 from perfmodel.count.serving.mixers import state_bytes_per_sequence
 from perfmodel.errors import InputError

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from perfmodel.count.operators import Collective, FusedAttention, Matmul, MemoryBound
+from perfmodel.count.operators import CachedAttention, Collective, FusedAttention, Matmul, MemoryBound
 from perfmodel.count.roles import Role
-from perfmodel.count.serving.forward_pass import CachedAttention, ForwardPass, ServedProduct, forward_operators
+from perfmodel.count.serving.forward_pass import ForwardPass, ServedProduct, forward_operators
 from perfmodel.exchange.questions.serving.served_models import engine_preset, serving_profile, serving_setup
 from perfmodel.spec.evidence.spread import with_numbers
 from perfmodel.spec.serving.setup import ServingSetup

@@ -12,9 +12,9 @@ from typing import Any, Final
 import numpy as np
 
 from perfmodel.benchmarks.fit.regression import MOST_SPREAD, Fit, Floats, Free, fit_of_few, rounded
-from perfmodel.count.operators import MemoryBound
+from perfmodel.count.operators import CachedAttention, MemoryBound
 from perfmodel.count.roles import Role
-from perfmodel.count.serving.forward_pass import CachedAttention, ServedProduct
+from perfmodel.count.serving.forward_pass import ServedProduct
 from perfmodel.evidence.steps.records import Record
 from perfmodel.exchange.presets import cluster_preset
 from perfmodel.exchange.questions.serving.served_models import serving_setup

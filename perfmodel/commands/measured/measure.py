@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
@@ -97,6 +96,8 @@ def measure(
     check_ending(output, RECORDS)
     of_load = {"--batch": batch, "--input-tokens": input_tokens, "--output-tokens": output_tokens}
     _check_options(infer, of_load, {"--dry-run": dry_run, "--profile": profile, "--stage": stage != 1})
+    from tempfile import TemporaryDirectory
+
     from perfmodel.benchmarks.measure.steps.ranks import chosen_device, measure_run
 
     chosen_device()  # refuses a Python without torch
@@ -143,6 +144,8 @@ def _passes(
     as_json: bool,
 ) -> None:
     """Generate with the model of a run, and write a record of its passes."""
+    from tempfile import TemporaryDirectory
+
     from perfmodel.benchmarks.measure.steps.ranks import ServedLoad, measure_served
     from perfmodel.exchange.run_files import read_candidates
     from perfmodel.report.text.measured.passes import passes_report

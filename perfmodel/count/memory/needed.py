@@ -8,7 +8,7 @@ data. Ignored: the mask of the embedding's dropout, one byte a number of the str
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from types import MappingProxyType
 from typing import Final
 
@@ -23,6 +23,7 @@ from perfmodel.count.memory.tuned import Moment, peak_moment
 from perfmodel.count.operators import Collective, Matmul, saved_bytes
 from perfmodel.count.parameters import ParameterCount, layer_parameters, low_precision_parameters
 from perfmodel.count.pipeline import PipelineStage, in_flight
+from perfmodel.light_dataclass import dataclass
 from perfmodel.spec.axes import AXES
 from perfmodel.spec.fields import Numeric, anywhere, chosen
 from perfmodel.spec.layout import axis_group, data_parallel_group

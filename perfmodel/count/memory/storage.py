@@ -6,9 +6,9 @@ no master copy beside the parameters.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
+from perfmodel.light_dataclass import dataclass
 from perfmodel.spec.fields import Numeric, anywhere, chosen
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.setup import Setup

@@ -14,7 +14,6 @@ Ignored: gradients grow while checkpoints are given up, linearly both, so that n
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
@@ -29,6 +28,7 @@ from perfmodel.count.operators import Matmul, saved_bytes
 from perfmodel.count.parts.adapters import WIDE_BYTES, tuning_work
 from perfmodel.count.pipeline import PipelineStage
 from perfmodel.count.tuning.trained import TunedNumbers, optimizer_state_bytes, tuned_bytes, tuned_numbers
+from perfmodel.light_dataclass import dataclass
 from perfmodel.spec.fields import Numeric, chosen
 from perfmodel.spec.layout import GATHERED
 from perfmodel.spec.models.model import TransformerModel

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
+from perfmodel.light_dataclass import dataclass
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.setup import Setup
 

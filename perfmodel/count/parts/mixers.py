@@ -13,7 +13,7 @@ neither chunks nor their size: its FLOPs are spread over the products that do th
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -25,6 +25,7 @@ from perfmodel.count.operators import Matmul, MemoryBound, Operator
 from perfmodel.count.parts.stream import StreamOperators
 from perfmodel.count.roles import Role
 from perfmodel.errors import InputError
+from perfmodel.light_dataclass import dataclass
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.models.layer_kinds import LayerKind
 from perfmodel.spec.models.layer_parts import GatedDelta, StateSpace

@@ -6,7 +6,6 @@ A row says what a part declares, how all operators inside it are written, and by
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 
 from perfmodel.count.blocks import Block
@@ -25,6 +24,7 @@ from perfmodel.count.parts.mixers import (
 )
 from perfmodel.count.parts.stream import StreamOperators
 from perfmodel.errors import NotSupportedError
+from perfmodel.light_dataclass import dataclass
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.models.layer_kinds import LayerKind
 from perfmodel.spec.models.model import TransformerModel

@@ -9,23 +9,23 @@ Symbols: B sequences that decode, n tokens of each in the cache, P prompts of S 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
 
 from perfmodel.count.declarations import Component, ExpertShards, LayerPart, Linear
 from perfmodel.count.layer import layer_name, layer_parts
-from perfmodel.count.operators import Collective, FusedAttention, Matmul, MemoryBound
+from perfmodel.count.operators import CachedAttention, Collective, FusedAttention, Matmul, MemoryBound
 from perfmodel.count.parts.vocabulary import head_linear
 from perfmodel.count.roles import Role
 from perfmodel.count.serving.mixers import mixer_operators
+from perfmodel.light_dataclass import dataclass
 from perfmodel.spec.axes import TENSOR
 from perfmodel.spec.fields import Numeric, anywhere
 from perfmodel.spec.layout import ProcessGroup
 from perfmodel.spec.models.layer_kinds import STATE_MIXERS, LayerKind
 from perfmodel.spec.models.layer_parts import described
-from perfmodel.spec.phases import FORWARD
 from perfmodel.spec.precision import operand_bytes
 from perfmodel.spec.serving.formats import WIDE, WIDE_BYTES
 from perfmodel.spec.serving.setup import ServingSetup
@@ -74,48 +74,6 @@ class ServedProduct(Matmul):
         """The weights once, the rows read and written in 16 bits."""
         weights = self.weight_bytes * self.inner * self.columns
         return self.batch * (weights + WIDE_BYTES * self.rows * (self.inner + self.columns))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CachedAttention:
-    """One query of each of `sequences` over `context` keys and values of a cache; `cache_bytes` of all heads for one token.
-
-    Latent attention reads one narrow vector for all heads: queries of `head_size`, values of `value_size` numbers.
-    """
-
-    name: str
-    role: Role = Role.CORE
-    phase: str = FORWARD
-    repeats: Numeric = 1
-    sequences: Numeric
-    context: Numeric
-    window: Numeric | None
-    heads: Numeric
-    head_size: Numeric
-    value_size: Numeric
-    cache_bytes: Numeric
-    law: str
-    precision: str = WIDE  # of its arithmetic: what is narrow in the cache is widened
-
-    @property
-    def keys(self) -> Numeric:
-        """Keys that a query meets: all, or those of the window."""
-        return self.context if self.window is None else np.minimum(self.context, self.window)
-
-    @property
-    def read_bytes(self) -> Numeric:
-        """B * min(n, window) * bytes of a token."""
-        return self.sequences * self.keys * self.cache_bytes
-
-    @property
-    def scores(self) -> Numeric:
-        """B * a * k: what queries of all heads have of the keys that they meet."""
-        return self.sequences * self.heads * self.keys
-
-    @property
-    def flop(self) -> Numeric:
-        """2 * B * a * k * (d + v)."""
-        return 2.0 * self.scores * (self.head_size + self.value_size)
 
 
 ServedOperator = ServedProduct | CachedAttention | FusedAttention | MemoryBound | Collective | Matmul  # the last: of a scan

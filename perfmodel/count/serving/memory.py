@@ -6,7 +6,6 @@ activations of the largest pass, G CUDA graphs.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -15,6 +14,7 @@ from perfmodel.count.declarations import Component, ExpertShards
 from perfmodel.count.parameters import shard_parameter_count
 from perfmodel.count.serving.forward_pass import cache_bytes_per_token, is_narrow
 from perfmodel.count.serving.mixers import state_bytes_per_sequence
+from perfmodel.light_dataclass import dataclass
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.serving.engine import OF_TOTAL
 from perfmodel.spec.serving.formats import WIDE_BYTES

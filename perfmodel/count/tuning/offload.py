@@ -7,13 +7,12 @@ activations   the inputs of layers that run again go there in the forward pass, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from perfmodel.count.data_parallel import shards
 from perfmodel.count.iteration import Iteration
 from perfmodel.count.memory.storage import state_bytes, stream_bytes
 from perfmodel.count.parts.adapters import tuning_work
 from perfmodel.count.tuning.trained import tuned_numbers, tuned_wire_bytes
+from perfmodel.light_dataclass import dataclass
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.tuning.fine_tuning import FineTuning
 

@@ -6,7 +6,6 @@ Everything folds over the declarations of layer parts; the matrices of the vocab
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
@@ -16,6 +15,7 @@ from perfmodel.count.layer import layer_parts
 from perfmodel.count.memory.storage import FP32_BYTES, state_bytes
 from perfmodel.count.parameters import ParameterCount
 from perfmodel.count.parts.adapters import tuning_work
+from perfmodel.light_dataclass import dataclass
 from perfmodel.spec.fields import Numeric, chosen
 from perfmodel.spec.models.model import TransformerModel
 from perfmodel.spec.setup import Setup

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
+from perfmodel.light_dataclass import dataclass
 from perfmodel.serving.measurements import Workload
 
 

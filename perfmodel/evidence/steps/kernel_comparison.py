@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
 from perfmodel.count.operators import Collective, FusedAttention, Matmul, MemoryBound, Operator
 from perfmodel.evidence.steps.profiled_step import SPAN, ProfiledEvent, ProfiledStep
+from perfmodel.light_dataclass import dataclass
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.trace_kinds import TraceKind
 

@@ -10,13 +10,13 @@ Two things are asked of records of one kind and one set of labels, whatever the 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.evidence.steps.records import Record
+from perfmodel.light_dataclass import dataclass
 
 FASTER: Final = 10.0
 FASTEST: Final[Mapping[str, float]] = {"matmul": 1e17, "attention": 1e17, "memory_bound": 1e15, "collective": 1e15}

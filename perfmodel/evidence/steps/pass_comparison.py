@@ -6,11 +6,10 @@ The times on both sides add up to the pass: time outside operators has a row of 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
-from perfmodel.count.operators import Collective, FusedAttention, Matmul
-from perfmodel.count.serving.forward_pass import CachedAttention, ForwardPass, ServedOperator, forward_operators
+from perfmodel.count.operators import CachedAttention, Collective, FusedAttention, Matmul
+from perfmodel.count.serving.forward_pass import ForwardPass, ServedOperator, forward_operators
 from perfmodel.count.serving.memory import sequence_bytes, weight_bytes
 from perfmodel.evidence.steps.pass_records import InferRecord, PassRecord
 from perfmodel.evidence.steps.step_comparison import (
@@ -25,6 +24,7 @@ from perfmodel.evidence.steps.step_comparison import (
     longest,
 )
 from perfmodel.evidence.steps.step_records import OperatorTime
+from perfmodel.light_dataclass import dataclass
 from perfmodel.serving.intervals import value_uncertainty
 from perfmodel.serving.law import ServedLoad, static_batch
 from perfmodel.spec.layout import Layout

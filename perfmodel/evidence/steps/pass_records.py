@@ -7,12 +7,13 @@ Prompts are read in one pass, and each decode pass adds a token to every sequenc
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any, Final
 
 from perfmodel.errors import InputError, shown
 from perfmodel.evidence.steps.records import PROVENANCE
 from perfmodel.evidence.steps.step_records import STEP_SCHEMA_VERSION, CollectiveCount, OperatorTime, built
+from perfmodel.light_dataclass import dataclass
 
 KIND: Final = "infer"
 

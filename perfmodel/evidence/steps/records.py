@@ -30,10 +30,11 @@ Buffers are cold unless `cache` says otherwise: none of their bytes are in a cac
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from typing import Any, Final
 
 from perfmodel.errors import InputError, did_you_mean, shown
+from perfmodel.light_dataclass import dataclass
 from perfmodel.spec.phases import DATA_GRADIENT, FORWARD, OPTIMIZER, WEIGHT_GRADIENT
 
 SCHEMA_VERSION: Final = 1

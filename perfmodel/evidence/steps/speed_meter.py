@@ -6,7 +6,6 @@ With t seconds a step of n tokens on g GPUs of peak rate P, and F model FLOPs a 
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
 from statistics import median
 from typing import Any, Final
 
@@ -14,6 +13,7 @@ import numpy as np
 
 from perfmodel.count.flops import CONVENTIONS, model_flop_per_token
 from perfmodel.errors import InputError, shown
+from perfmodel.light_dataclass import dataclass
 from perfmodel.prediction import StagePrediction
 
 WINDOW: Final = 100  # steps that the recent speed is of

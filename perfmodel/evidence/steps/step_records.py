@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import types
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import MISSING, asdict, fields
 from typing import Any, Final, Union, get_args, get_origin, get_type_hints
 
 from perfmodel.errors import InputError, did_you_mean, shown
 from perfmodel.evidence.steps.records import PROVENANCE
+from perfmodel.light_dataclass import dataclass
 
 STEP_SCHEMA_VERSION: Final = 1
 KIND: Final = "training_step"

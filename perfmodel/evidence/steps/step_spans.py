@@ -8,7 +8,6 @@ mean over the stages: all layers of the model share that, and what stages wait f
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from perfmodel.count.blocks import Block
@@ -16,6 +15,7 @@ from perfmodel.count.iteration import Iteration
 from perfmodel.count.operators import Operator
 from perfmodel.events.pipeline_order import BACKWARD, FORWARD
 from perfmodel.evidence.steps.step_comparison import OVERHEAD, ComparedOperator, StepComparison
+from perfmodel.light_dataclass import dataclass
 from perfmodel.spec.fields import whole
 from perfmodel.spec.phases import OPTIMIZER
 

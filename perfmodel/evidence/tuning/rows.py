@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
 
 from perfmodel.evidence.measured_rows import MEMORY_KINDS
+from perfmodel.light_dataclass import dataclass
 from perfmodel.spec.run import Run
 
 MEMORY: Final = "peak_memory_gib"

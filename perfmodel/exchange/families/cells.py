@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
 from perfmodel.errors import InputError, NotSupportedError, shown
 from perfmodel.exchange.families.table import family_table
+from perfmodel.light_dataclass import dataclass
 
 _KINDS: Final = {str: "text", int: "a whole number", float: "a number"}
 

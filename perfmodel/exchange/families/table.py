@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
 from perfmodel.errors import NotSupportedError, shown
 from perfmodel.exchange.syntax.documents import read_mapping
+from perfmodel.light_dataclass import dataclass
 
 NOTHING: Final = frozenset({"none", False, None})
 PARTS_IN_WORDS: Final = {  # parts that not every family has

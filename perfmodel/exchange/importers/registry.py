@@ -18,7 +18,7 @@ kind of preset or has no reader.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -30,6 +30,7 @@ from perfmodel.exchange.measured.nccl_tests import is_nccl_tests
 from perfmodel.exchange.measured.trace_files import is_trace
 from perfmodel.exchange.syntax.documents import FILE_SUFFIXES, head_of, mapping_in, parse_text, read_text
 from perfmodel.exchange.translation.conversion import Conversion, run_mapping
+from perfmodel.light_dataclass import dataclass
 
 DESCRIBED: Final[Mapping[str, str]] = {  # kind of preset: what a file of it describes
     "runs": "a run",
@@ -45,6 +46,7 @@ DESCRIBED: Final[Mapping[str, str]] = {  # kind of preset: what a file of it des
     "engines": "a serving engine",
     "serving": "kernels of serving",
 }
+WORDS_OF_ALL: Final = frozenset({"extends", "sources", "assumptions"})  # keys that files of any kind may have
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,11 +158,26 @@ def document_of(text: str, *, path: Path | None = None) -> Document:
     return Document(path=path, text=text, mapping=value if isinstance(value, dict) else {})
 
 
-def imported(document: Document, kind: str) -> dict[str, Any] | None:
+def has_own_words(mapping: Mapping[str, Any], spec: type) -> bool:
+    """Whether a mapping has keys, and all are those of `spec` in this project's files: no importer needs to be loaded.
+
+    >>> from perfmodel.spec.models.model import TransformerModel
+    >>> has_own_words({"extends": "llama-3.1-8b", "layers": 2}, TransformerModel)
+    True
+    """
+    known = getattr(spec, "__dataclass_fields__", {})
+    return bool(mapping) and all(key in known or key in WORDS_OF_ALL for key in mapping)
+
+
+def imported(document: Document, kind: str, *, spec: type | None = None) -> dict[str, Any] | None:
     """What a document of other software says, as the mapping of a preset of `kind`; None where no importer recognises it.
+
+    Importers are not asked about a document that has nothing but the words of `spec`, where one is given.
 
     Errors: InputError for a document that describes another kind of thing; what the importer raises, under the file's path.
     """
+    if spec is not None and has_own_words(document.mapping, spec):
+        return None
     importer = importer_of(document)
     if importer is None:
         return None
@@ -187,13 +204,13 @@ def assumed(value: Any) -> Mapping[str, str]:
     return {} if importer is None else importer.assumes(document)
 
 
-def read_settings(path: Path, kind: str, *, needs: str = "settings (key: value)") -> dict[str, Any]:
-    """The file at `path` as the mapping of a preset of `kind`, whether it has this project's words or those of other software.
+def read_settings(path: Path, kind: str, *, spec: type | None = None, needs: str = "settings (key: value)") -> dict[str, Any]:
+    """The file at `path` as the mapping of a preset of `kind`, whether it has the words of `spec` or those of other software.
 
     Errors: InputError, one sentence that names the file.
     """
     document = document_at(path)
-    found = imported(document, kind)
+    found = imported(document, kind, spec=spec)
     if found is None:
         check_is_no_measurement(document)
     if found is None and document.problem is not None:

@@ -21,7 +21,7 @@ refused, with the key in which it differs (exchange/translation/read_again.py).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cache
 from importlib import import_module
 from pkgutil import iter_modules
@@ -30,6 +30,7 @@ from typing import TypeAlias
 from perfmodel.errors import InputError, NotSupportedError, did_you_mean, shown
 from perfmodel.exchange.questions.plan_arguments import SearchLimits
 from perfmodel.exchange.translation.read_again import all_switches, check_read_again
+from perfmodel.light_dataclass import dataclass
 from perfmodel.spec.run import RampStage, Run
 from perfmodel.spec.stack import SoftwareStack
 

@@ -6,7 +6,6 @@ The file extends the cluster that the tests ran on, and stands where a cluster d
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, Final
@@ -21,6 +20,7 @@ from perfmodel.exchange.syntax.documents import yaml_text
 from perfmodel.exchange.translation.conversion import nested
 from perfmodel.explanation.link_fit import LinkFit, link_fit
 from perfmodel.explanation.link_tests import LinkTest, LinkVerdict, link_verdict
+from perfmodel.light_dataclass import dataclass
 from perfmodel.spec.machines.hardware import Cluster
 
 DIGITS: Final = 4

@@ -11,11 +11,11 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any, Final
 
 from perfmodel.errors import InputError
+from perfmodel.light_dataclass import dataclass
 
 PROGRAMS: Final = {  # what nccl-tests call it -> what an operator does
     "all_reduce": "all_reduce",

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from perfmodel.errors import InputError, did_you_mean, shown
-from perfmodel.exchange.importers.registry import Importer, document_at, importer_of, read_settings
+from perfmodel.exchange.importers.registry import Importer, document_at, has_own_words, importer_of, read_settings
 from perfmodel.exchange.presets import beside, preset_names, read_preset
 from perfmodel.exchange.questions.plan_quantities import positive_number, whole_number
 from perfmodel.exchange.replicas import GPUS
@@ -97,9 +97,10 @@ def has_gpus(source: str) -> bool:
 
 def _importer(source: str) -> Importer | None:
     try:
-        return importer_of(document_at(Path(source))) if Path(source).is_file() else None
+        document = document_at(Path(source)) if Path(source).is_file() else None
     except (OSError, ValueError):
         return None
+    return None if document is None or has_own_words(document.mapping, Run) else importer_of(document)
 
 
 def is_model(source: str) -> bool:
@@ -127,7 +128,7 @@ def _mapping(source: str) -> dict[str, Any]:
     if path.suffix.lower() not in FILE_SUFFIXES and not path.exists():
         names = {*preset_names("runs"), *preset_names("models")}
         raise InputError(f"{shown(source)} is neither a run file nor a preset run or model; {did_you_mean(source, names)}")
-    mapping = beside(path, Run, separated(read_settings(path, "runs"))[0])
+    mapping = beside(path, Run, separated(read_settings(path, "runs", spec=Run))[0])
     return {"name": path.stem, **mapping}
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from perfmodel.exchange.importers.registry import conversion_at
 from perfmodel.exchange.questions.varied_runs import stage_index
 from perfmodel.exchange.translation.logs.log_records import LogRecord
 from perfmodel.frames import Tabular
+from perfmodel.light_dataclass import dataclass
 from perfmodel.prediction import Prediction, StagePrediction
 from perfmodel.units import GIBIBYTE, gpus_text, seconds_text
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from numbers import Real
 from typing import Final
 
 from perfmodel.errors import InputError, UnitError, shown
+from perfmodel.light_dataclass import dataclass
 from perfmodel.prediction import StagePrediction
 from perfmodel.units import SECONDS_PER_DAY, parse_quantity, seconds_text, share_text
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from perfmodel.exchange.questions.diagnosed_runs import diagnosis_priors
 from perfmodel.exchange.questions.varied_runs import stage_index
 from perfmodel.exchange.syntax.documents import read_mapping
 from perfmodel.frames import Tabular
+from perfmodel.light_dataclass import dataclass
 from perfmodel.prediction import Prediction, StagePrediction
 from perfmodel.spec.run import Run
 from perfmodel.spec.trace_kinds import TraceKind, TraceKinds

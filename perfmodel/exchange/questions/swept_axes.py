@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Any, Final
 
 from perfmodel.errors import InputError, PerfmodelError, did_you_mean, shown
@@ -21,6 +21,7 @@ from perfmodel.exchange.questions.scenario_texts import split_outside_brackets
 from perfmodel.exchange.spec_mappings import mapping_of
 from perfmodel.exchange.syntax.documents import parse_text
 from perfmodel.exchange.syntax.key_paths import is_factor, steps_of, with_value
+from perfmodel.light_dataclass import dataclass
 from perfmodel.spec.fields import Number, NumberTable, Part, Rule, rule_of
 from perfmodel.spec.run import RampStage, Run
 from perfmodel.units import parse_quantity, typed_text

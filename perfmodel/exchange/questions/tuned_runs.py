@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final
@@ -18,6 +17,7 @@ from perfmodel.exchange.spec_mappings import mapping_of
 from perfmodel.exchange.syntax.documents import read_mapping
 from perfmodel.exchange.tables.serving_models import served_model_rows
 from perfmodel.exchange.tables.tuning_models import named_tuned_model
+from perfmodel.light_dataclass import dataclass
 from perfmodel.prediction import predict
 from perfmodel.spec.evidence.spread import with_numbers
 from perfmodel.spec.machines.hardware import Cluster

@@ -8,7 +8,6 @@ the log. A file that another one names, as a script does its DeepSpeed JSON, is 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +16,7 @@ from perfmodel.exchange.importers.registry import DESCRIBED, Document, document_
 from perfmodel.exchange.measured.nccl_tests import is_nccl_tests
 from perfmodel.exchange.syntax.documents import head_of
 from perfmodel.exchange.tables.published_runs import DECISIVE
+from perfmodel.light_dataclass import dataclass
 
 MOST_FILES: Final = 10_000
 TABLE: Final = ".csv"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 from perfmodel.errors import InputError, shown
 from perfmodel.exchange.syntax.documents import read_mapping
 from perfmodel.exchange.translation.words.word_table import TABLES
+from perfmodel.light_dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import ceil
 from textwrap import fill
 from typing import Final
 
 from perfmodel.errors import NotSupportedError
 from perfmodel.exchange.presets import stack_preset
+from perfmodel.light_dataclass import dataclass
 from perfmodel.spec.fields import whole
 from perfmodel.spec.run import RampStage, Run
 from perfmodel.units import gpus_text

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any, Final
 
 from perfmodel.exchange.translation.shell.script import batch_options, read_script
+from perfmodel.light_dataclass import dataclass
 
 FLAG: Final = re.compile(r"--?[A-Za-z][\w.-]*")
 UNSET: Final = re.compile(r"\$\{\w+\}")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from perfmodel.errors import InputError, NotSupportedError, shown
 from perfmodel.exchange.translation.conversion import Conversion, nested, uncovered
 from perfmodel.exchange.translation.defaults import Default, defaults_of
 from perfmodel.exchange.translation.words.word_table import WITHOUT_EFFECT, reading, says_nothing, word_table
+from perfmodel.light_dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from matplotlib.axes import Axes
@@ -11,6 +10,7 @@ from matplotlib.patches import Rectangle
 
 from perfmodel.explanation.explanation import Explanation
 from perfmodel.explanation.sensitivity import Effect, Shift
+from perfmodel.light_dataclass import dataclass
 from perfmodel.report.figures.drawing.captions import source_text, stage_caption
 from perfmodel.report.figures.drawing.lettering import shortened, text_width
 from perfmodel.report.figures.drawing.palette import BLUE, INK, PAPER, VERMILION

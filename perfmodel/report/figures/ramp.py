@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
+from perfmodel.light_dataclass import dataclass
 from perfmodel.prediction import Prediction, StagePrediction
 from perfmodel.report.figures.drawing.captions import run_caption, source_text, stage_labels
 from perfmodel.report.figures.drawing.lettering import shortened

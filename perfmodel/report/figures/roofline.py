@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from math import log, pi, sqrt
 from typing import Any, Final, Literal
 
@@ -25,6 +24,7 @@ from perfmodel.explanation.roofline import (
     roofline,
     served_roofline,
 )
+from perfmodel.light_dataclass import dataclass
 from perfmodel.report.figures.drawing.captions import server_caption, server_source, source_text, stage_caption
 from perfmodel.report.figures.drawing.lettering import shortened
 from perfmodel.report.figures.drawing.palette import AXES, BLUE, GREEN, INK, MUTED, PALE_BLUE, SKY

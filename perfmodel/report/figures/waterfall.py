@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 from matplotlib.axes import Axes
 
 from perfmodel.explanation.explanation import Explanation
 from perfmodel.explanation.waterfall import Waterfall
+from perfmodel.light_dataclass import dataclass
 from perfmodel.report.figures.drawing.captions import source_text, stage_caption
 from perfmodel.report.figures.drawing.palette import INK, MUTED, PAPER, STEPS
 from perfmodel.report.figures.drawing.style import TEXT, Drawing, grid, styled

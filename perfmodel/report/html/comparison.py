@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from rich.console import Group
@@ -12,6 +11,7 @@ from rich.text import Text
 from perfmodel.exchange.questions.varied_runs import scenario_comparison
 from perfmodel.exchange.run_files import RunCandidate, RunSource, Settings, setting_pairs
 from perfmodel.explanation.explanation import Explanation, explanation
+from perfmodel.light_dataclass import dataclass
 from perfmodel.report.html.blocks import as_html
 from perfmodel.report.html.document import PageChoice, PageHeader, Section, views
 from perfmodel.report.html.parts import assumptions_html, cost_html, moves_html, operators_html, provenance_html

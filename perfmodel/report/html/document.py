@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
 from importlib.resources import files
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Final
 from perfmodel import __version__
 from perfmodel.exchange.output import write_text
 from perfmodel.frames import OneLine
+from perfmodel.light_dataclass import dataclass
 from perfmodel.report.html.blocks import escaped, with_whole_percents
 
 if TYPE_CHECKING:

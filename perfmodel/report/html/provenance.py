@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, Final
 
 from rich.console import RenderableType
@@ -15,6 +14,7 @@ from perfmodel.exchange.presets import settings
 from perfmodel.exchange.spec_mappings import mapping_of
 from perfmodel.explanation.explanation import Explanation
 from perfmodel.explanation.sensitivity import Effect
+from perfmodel.light_dataclass import dataclass
 from perfmodel.report.text.explanation import change_text, step_text
 from perfmodel.report.text.terminal import plain_table, titled, value_text
 from perfmodel.spec.evidence.spread import uncertain_numbers

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
@@ -13,6 +12,7 @@ from perfmodel.exchange.questions.varied_runs import stage_index
 from perfmodel.exchange.run_files import TYPICAL, RunCandidate, RunSource, Setting, read_candidates
 from perfmodel.exchange.sources import run_sources
 from perfmodel.explanation.explanation import Explanation, explanation
+from perfmodel.light_dataclass import dataclass
 from perfmodel.prediction import Prediction, predict
 from perfmodel.spec.run import Run
 

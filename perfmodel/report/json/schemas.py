@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from functools import cache
 from typing import Any, Final
 
@@ -24,6 +24,7 @@ from perfmodel.count.memory.needed import MemoryBytes
 from perfmodel.errors import InputError, did_you_mean, shown
 from perfmodel.exchange.presets import DATA
 from perfmodel.exchange.syntax.documents import read_mapping
+from perfmodel.light_dataclass import dataclass
 from perfmodel.report.json.explanation import SHAPES
 from perfmodel.spec.axes import REPORTED
 from perfmodel.spec.run import SETTINGS

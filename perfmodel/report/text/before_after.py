@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 from rich.console import RenderableType
 from rich.table import Table
 
+from perfmodel.light_dataclass import dataclass
 from perfmodel.report.text.terminal import percent_text, plain_table
 from perfmodel.units import large_text
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 from rich import box
@@ -16,6 +15,7 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
+from perfmodel.light_dataclass import dataclass
 from perfmodel.printable import printable
 from perfmodel.spec.fields import Numeric
 from perfmodel.units import typed_text

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from perfmodel.errors import InputError
+from perfmodel.light_dataclass import dataclass
 from perfmodel.spec.fields import Numeric, Spec, choice, count, flag, number, part, text, words
 
 

@@ -17,7 +17,6 @@ width of their sum is `stretch` times the root of the squares: 0.994 to 1.045 fr
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from functools import lru_cache
 from math import inf
 from typing import Final
@@ -25,6 +24,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from perfmodel.light_dataclass import dataclass
 from perfmodel.spec.evidence.spread import DEVIATIONS, deviations_at, share_below
 from perfmodel.spec.fields import Numeric
 

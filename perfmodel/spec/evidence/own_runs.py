@@ -10,11 +10,11 @@ Groups go by names and settings (spec/setup.py); replicas, the batch, and number
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 
+from perfmodel.light_dataclass import dataclass
 from perfmodel.spec.fields import Numeric, Spec, Truth, anywhere, chosen, number, plain, text, words
 
 ANY: Final = "any"  # software, or kind of GPU, of the widest group

@@ -11,11 +11,11 @@ intervals over 1.645, as if the errors were normal.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
+from perfmodel.light_dataclass import dataclass
 from perfmodel.spec.evidence.error_law import NORMAL, ErrorLaw
 from perfmodel.spec.evidence.own_runs import OwnRun, OwnShift
 from perfmodel.spec.evidence.spread import DEVIATIONS

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from functools import cache
 from types import MappingProxyType
 from typing import Any, Final, TypeVar
@@ -17,6 +17,7 @@ from typing import Any, Final, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from perfmodel.light_dataclass import dataclass
 from perfmodel.spec.fields import Number, Numeric, Part, Spec, anywhere, rule_of, rules_of
 
 S = TypeVar("S", bound=Spec)

@@ -7,11 +7,11 @@ numbers, with their sources and with what carrying them over costs, stand with e
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
+from perfmodel.light_dataclass import dataclass
 from perfmodel.spec.evidence.spread import with_numbers
 from perfmodel.spec.fields import Numeric, Spec, choice, flag, number, spreads
 from perfmodel.spec.machines.coefficients import AttentionCoefficients, Evidence, MatmulCoefficients

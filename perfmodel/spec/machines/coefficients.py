@@ -7,10 +7,10 @@ perfmodel/data/collectives.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 
 from perfmodel.errors import InputError, did_you_mean
+from perfmodel.light_dataclass import dataclass
 from perfmodel.spec.evidence.spread import with_numbers
 from perfmodel.spec.fields import Numeric, Spec, anywhere, choice, count, grid, number, numbers, part, spreads, text
 from perfmodel.spec.precision import FORMATS, LOW_ATTENTION

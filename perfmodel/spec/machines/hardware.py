@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TypeAlias
 
 from perfmodel.errors import InputError, NotSupportedError, did_you_mean
+from perfmodel.light_dataclass import dataclass
 from perfmodel.spec.evidence.run_evidence import NO_EVIDENCE, RunEvidence
 from perfmodel.spec.fields import Numeric, Spec, count, flag, number, numbers, part, spreads, text
 from perfmodel.spec.machines.carried_laws import CarriedAttention, CarriedProducts

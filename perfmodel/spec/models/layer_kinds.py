@@ -7,12 +7,12 @@ count/parts/attention.py and count/parts/feed_forward.py; here stands only which
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
 from perfmodel.errors import InputError, did_you_mean
+from perfmodel.light_dataclass import dataclass
 from perfmodel.spec.fields import Numeric, Spec, check_fields, choice, flag, number
 
 STATE_MIXERS: Final = ("mamba2", "gated_delta")  # which go through a sequence by a state that they keep

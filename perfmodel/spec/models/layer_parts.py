@@ -5,12 +5,12 @@ A kind of layer (spec/models/layer_kinds.py) says which of them it has; a model 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
 
 from perfmodel.errors import InputError
+from perfmodel.light_dataclass import dataclass
 from perfmodel.spec.fields import Numeric, Spec, check_fields, count, flag, number
 
 S = TypeVar("S", bound=Spec)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache, partial
 from math import isqrt
 from types import MappingProxyType
@@ -12,6 +11,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from perfmodel.errors import InputError
+from perfmodel.light_dataclass import dataclass
 from perfmodel.spec.fields import Numeric, Spec, check_fields, choice, choices, count, flag, number, part, plain, text, words
 from perfmodel.spec.models.layer_kinds import LayerKind, check_pattern, layers_before
 from perfmodel.spec.models.layer_parts import GatedDelta, LatentAttention, Mixture, StateSpace

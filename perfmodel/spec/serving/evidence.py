@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
 
+from perfmodel.light_dataclass import dataclass
 from perfmodel.spec.evidence.run_evidence import MIXTURES, POOLED, Discrepancy
 from perfmodel.spec.fields import Spec, grid, text
 

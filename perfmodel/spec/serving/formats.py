@@ -8,11 +8,11 @@ scale and a zero for 128; bitsandbytes nf4: an fp32 scale for 64, double quantis
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
 from perfmodel.errors import InputError, did_you_mean
+from perfmodel.light_dataclass import dataclass
 
 WIDE: Final = "bf16"  # the format of what is not quantised, and of activations
 WIDE_BYTES: Final = 2.0

@@ -7,10 +7,10 @@ GPU.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
 
 from perfmodel.errors import InputError, NotSupportedError, did_you_mean
+from perfmodel.light_dataclass import dataclass
 from perfmodel.spec.fields import Numeric, Spec, flag, number, part, spreads, text
 from perfmodel.spec.machines.coefficients import Evidence
 from perfmodel.spec.serving.formats import CACHE_LAWS, SMALL_PRODUCT_LAWS

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
 
 import numpy as np
 
 from perfmodel.errors import InputError, NotSupportedError
+from perfmodel.light_dataclass import dataclass
 from perfmodel.spec.fields import Numeric, plain
 from perfmodel.spec.machines.hardware import Cluster
 from perfmodel.spec.models.layer_kinds import STATE_MIXERS

@@ -7,9 +7,9 @@ A run without `training` trains every parameter as its stack does, and none of t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
+from perfmodel.light_dataclass import dataclass
 from perfmodel.spec.fields import Numeric, Spec, choice, choices, count, flag, number
 from perfmodel.spec.serving.formats import WeightFormat, weight_format
 from perfmodel.spec.tuning.optimizers import OPTIMIZERS

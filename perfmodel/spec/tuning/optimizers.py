@@ -7,11 +7,11 @@ numbers in fp32, paged states), transformers Adafactor (arXiv:1804.04235), Muon 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
 from perfmodel.errors import InputError, did_you_mean
+from perfmodel.light_dataclass import dataclass
 from perfmodel.spec.fields import Numeric
 
 FP32_BYTES: Final = 4.0

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from perfmodel.errors import InputError
+from perfmodel.light_dataclass import dataclass
 from perfmodel.units import DECIMAL_PREFIXES
 
 LONGEST_LINE: Final = 1 << 16  # bytes; what follows counts as another line

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Final
 
+from perfmodel.light_dataclass import dataclass
 from perfmodel.units import GIBIBYTE
 
 CONVENTIONS: Final = ("full", "causal", "unknown")  # how attention counts in a printed TFLOP/s

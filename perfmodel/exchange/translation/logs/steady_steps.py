@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final
 
 from perfmodel.exchange.translation.logs.log_records import LogRecord
+from perfmodel.light_dataclass import dataclass
 
 WARM_UP: Final = 10  # iterations of a start, of which at most a third of the lines
 MOST_WARM_UP_LINES: Final = 10

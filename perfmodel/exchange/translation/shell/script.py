@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Final
@@ -18,6 +18,7 @@ from perfmodel.errors import PerfmodelError
 from perfmodel.exchange.syntax.documents import read_text
 from perfmodel.exchange.translation.shell.expansion import Value, Variables, all_fields, text_of
 from perfmodel.exchange.translation.shell.words import BARE, ShellPiece, Token, tokens
+from perfmodel.light_dataclass import dataclass
 
 ASSIGNMENT: Final = re.compile(r"([A-Za-z_]\w*)(\+?)=")
 DECLARATIONS: Final = ("export", "declare", "local", "readonly", "typeset", "env")

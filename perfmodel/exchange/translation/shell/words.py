@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final
+
+from perfmodel.light_dataclass import dataclass
 
 BARE, DOUBLE, SINGLE = "bare", "double", "single"
 SPACES: Final = " \t\r"

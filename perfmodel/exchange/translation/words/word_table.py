@@ -7,7 +7,7 @@ is in no table is listed as unknown: it is never dropped in silence.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from fnmatch import fnmatchcase
 from functools import cache
 from typing import Any, Final
@@ -16,6 +16,7 @@ from perfmodel.errors import InputError, shown
 from perfmodel.exchange.presets import DATA
 from perfmodel.exchange.syntax.documents import read_mapping
 from perfmodel.exchange.translation.words.word_values import check_fact, check_key
+from perfmodel.light_dataclass import dataclass
 
 TABLES: Final = DATA / "formats"
 NOTHING: Final = ("", "none", "null")  # values with which a word says nothing

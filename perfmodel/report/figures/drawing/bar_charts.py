@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch, Rectangle
 
+from perfmodel.light_dataclass import dataclass
 from perfmodel.report.figures.drawing.lettering import shortened, text_width
 from perfmodel.report.figures.drawing.palette import INK, PAPER, text_on
 from perfmodel.report.figures.drawing.style import SMALL, TEXT, Drawing, grid

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import ceil
 from typing import Final
 
@@ -15,6 +14,7 @@ from matplotlib.colors import Colormap, Normalize, to_hex
 from matplotlib.patches import PathPatch, Rectangle
 from matplotlib.path import Path
 
+from perfmodel.light_dataclass import dataclass
 from perfmodel.report.figures.drawing.lettering import shortened, text_width
 from perfmodel.report.figures.drawing.palette import GRID, INK, MUTED, PAPER, text_on
 from perfmodel.report.figures.drawing.style import SMALL, TEXT, Drawing

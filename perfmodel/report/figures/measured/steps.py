@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -17,6 +16,7 @@ from perfmodel import __version__
 from perfmodel.errors import InputError
 from perfmodel.evidence.steps.step_comparison import ComparedOperator, StepComparison
 from perfmodel.evidence.time_scores import TimeComparison
+from perfmodel.light_dataclass import dataclass
 from perfmodel.report.figures.drawing.captions import NAME
 from perfmodel.report.figures.drawing.lettering import shortened
 from perfmodel.report.figures.drawing.palette import BLUE, GRID, LINES, MARKERS, MUTED, VERMILION

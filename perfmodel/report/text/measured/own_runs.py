@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from rich.console import Group, RenderableType
 from rich.text import Text
 
 from perfmodel import __version__
-from perfmodel.evidence.own_calibration import OwnCalibration
 from perfmodel.prediction import StagePrediction
 from perfmodel.report.text.terminal import Name, percent_text, plain_table, section, titled
 from perfmodel.spec.evidence.own_runs import OwnRun, OwnShift
 from perfmodel.spec.evidence.run_evidence import RunEvidence
 from perfmodel.spec.setup import SUBJECT
 from perfmodel.units import seconds_text
+
+if TYPE_CHECKING:
+    from perfmodel.evidence.own_calibration import OwnCalibration
 
 UNSAID: Final = ("=1", "=0", "=none", "=1f1b")  # ends of settings that every layout has that does not say
 MOST_ROWS: Final = 30
