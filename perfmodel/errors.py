@@ -10,11 +10,13 @@ PerfmodelError            exit_code
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 MOST_KNOWN: Final = 5000  # names that a word is held against
 LONGEST_KNOWN: Final = 200  # characters of one
+LEAST_PART: Final = 4  # characters of a word that may be a part of a known one
+LISTED: Final = 200  # characters of known names in a sentence
 FAILURES: Final = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG}  # of a write, whatever its place is called
 
 
@@ -110,5 +112,17 @@ def did_you_mean(word: str, known: Iterable[str], *, offered: Iterable[str] | No
 
     names = sorted(islice(known, MOST_KNOWN))
     meant = names if offered is None else sorted(islice(offered, MOST_KNOWN))
-    close = get_close_matches(str(word)[:100].lower(), [name for name in meant if len(name) <= LONGEST_KNOWN], n=1, cutoff=0.6)
-    return f"did you mean {close[0]}?" if close else f"known: {', '.join(names)}"
+    said = str(word)[:100].lower()
+    close = get_close_matches(said, [name for name in meant if len(name) <= LONGEST_KNOWN], n=1, cutoff=0.6)
+    close = close or [name for name in meant if len(said) >= LEAST_PART and said in name][:1]
+    return f"did you mean {close[0]}?" if close else f"known: {_listed(names)}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    """As many whole names as a sentence holds, and how many others there are."""
+    shown_names: list[str] = []
+    for name in names:
+        if sum(map(len, shown_names)) + len(name) > LISTED:
+            return f"{', '.join(shown_names)} and {len(names) - len(shown_names)} others"
+        shown_names.append(name)
+    return ", ".join(shown_names)

@@ -148,10 +148,10 @@ def seconds_interval_text(low_s: float, high_s: float) -> str:
 def gibibytes_text(value: float) -> str:
     """A memory size in GiB, with one decimal.
 
-    >>> gibibytes_text(80 * 2**30)
-    '80.0 GiB'
+    >>> gibibytes_text(80 * 2**30), gibibytes_text(1.25 * 2**40)
+    ('80.0 GiB', '1,280.0 GiB')
     """
-    return f"{value / GIBIBYTE:.1f} GiB"
+    return f"{value / GIBIBYTE:,.1f} GiB"
 
 
 def large_text(value: float) -> str:

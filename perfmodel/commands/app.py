@@ -31,6 +31,7 @@ from perfmodel.commands.measured.compare import compare
 from perfmodel.commands.measured.diagnose import diagnose
 from perfmodel.commands.measured.measure import measure
 from perfmodel.commands.measured.validate import validate
+from perfmodel.commands.other_words import other_words
 from perfmodel.commands.predict import predict
 from perfmodel.commands.report import report
 from perfmodel.commands.timeline import timeline
@@ -112,7 +113,10 @@ def main() -> None:
     except SystemExit as stop:
         usage = getattr(stop.__context__, "format_message", None)  # of an option that is none, which typer has told people
         if usage is not None:
-            _tell_programs("UsageError", str(usage()), int(stop.code or 0))
+            hint = other_words("".join(asked), str(getattr(stop.__context__, "option_name", "")))
+            if hint:
+                say(hint)
+            _tell_programs("UsageError", f"{usage()}{hint and f'; {hint}'}", int(stop.code or 0))
         raise
 
 

@@ -107,3 +107,25 @@ def test_colours_can_be_forced_into_a_pipe(run: Any, monkeypatch: pytest.MonkeyP
     assert "\x1b[32m" in run(*RUN).out
     monkeypatch.setenv("NO_COLOR", "1")
     assert "\x1b[" not in run(*RUN).out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (("predict", "llama-3.1-8b", "--tp", "4"), "--tp is --set tensor_parallel=.. here"),
+        (("predict", "llama-3.1-8b", "--batch-size", "4"), "--batch-size is --set stages[*].global_batch_size=N here"),
+        (("plan", "llama-3.1-8b", "--days", "30"), "--days is --deadline 30d here"),
+        (("infer", "llama-3.1-8b", "--tp", "4"), "--tp is --tensor-parallel N here"),
+    ],
+)
+def test_options_that_are_called_otherwise_are_named(run: Any, arguments: tuple[str, ...], hint: str) -> None:
+    """In a line of its own for people, in the message for programs."""
+    assert run(*arguments).err.endswith(f"perfmodel: {hint}\n")
+    assert json.loads(run(*arguments, "--json").out)["error"]["message"].endswith(f"; {hint}")
+
+
+def test_a_server_that_does_not_fit_says_what_would(run: Any) -> None:
+    """The sentence ends with options that then fit."""
+    done = run("infer", "llama-3.1-70b", "--gpu", "h100-sxm-80gb")
+    assert "It fits with --gpus 2, or with --precision fp8." in " ".join(done.out.split())
+    assert run("infer", "llama-3.1-70b", "--gpu", "h100-sxm-80gb", "--gpus", "2").code == 0

@@ -149,5 +149,17 @@ def _meant(key: str, word: str, mapping: Mapping[str, Any]) -> str:
     return f"did you mean {meant}?" if meant else did_you_mean(word, _names(Run))
 
 
+def key_called(word: str) -> str:
+    """The key of a run that has this name, or this short name; "" where none has.
+
+    >>> key_called("tp"), key_called("global_batch_size"), key_called("bogus")
+    ('tensor_parallel', 'stages[*].global_batch_size', '')
+    """
+    name = SHORT_NAMES.get(word, word)
+    if name in _names(RampStage):
+        return f"stages[*].{name}"
+    return name if name in _names(Run) else ""
+
+
 def _names(spec: type) -> list[str]:
     return [entry.name for entry in fields(spec)]

@@ -11,6 +11,7 @@ import numpy as np
 from perfmodel.evidence.serving.scores import ServingComparison, ServingScoreboard
 from perfmodel.report.json.prediction import SCHEMA_VERSION
 from perfmodel.serving.forecast import ServingForecast
+from perfmodel.serving.remedies import serving_remedies
 from perfmodel.spec.axes import EXPERT, TENSOR
 from perfmodel.spec.fields import Numeric
 from perfmodel.timing.forward_pass import PARTS
@@ -96,6 +97,7 @@ def _replica(forecast: ServingForecast) -> dict[str, Any]:
         },
         "dollars_per_gpu_hour": forecast.dollars_per_gpu_hour,
         "assumptions": list(forecast.assumptions),
+        "remedies": [] if forecast.may_run else [asdict(each) for each in serving_remedies(setup, forecast.request)],
         "loads": load_rows(forecast),
     }
 

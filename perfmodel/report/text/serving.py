@@ -14,6 +14,8 @@ from perfmodel.explanation.roofline import RooflinePoint, served_roofline
 from perfmodel.report.json.serving import load_rows
 from perfmodel.report.text.terminal import Name, plain_table, section, titled
 from perfmodel.serving.forecast import DOES_NOT_FIT, FITS, ServingForecast
+from perfmodel.serving.remedies import serving_remedies
+from perfmodel.spec.axes import TENSOR
 from perfmodel.units import gibibytes_text, gpus_text
 
 THOUSAND: Final = 1000.0
@@ -54,10 +56,17 @@ def verdict_sentence(forecast: ServingForecast) -> str:
         left = (
             f"weights, activations and engine take {gibibytes_text(float(used))} of {gibibytes_text(float(memory.total_bytes))}"
         )
-        return f"{start}: does not fit, not even one request of {asked}: {left}."
+        return f"{start}: does not fit, not even one request of {asked}: {left}. {remedy_sentence(forecast)}"
     fits = "fits" if forecast.verdict == FITS else "is tight"
     most = f"at most {forecast.longest_context:,} tokens of context, or {_requests(forecast)} of {asked} at once"
     return f"{start}: {fits}, {most}."
+
+
+def remedy_sentence(forecast: ServingForecast) -> str:
+    """What would make it fit: It fits with --gpus 2, or with --precision int4."""
+    options = {TENSOR.name: "--gpus", "precision": "--precision"}
+    ways = [f"with {options[each.setting]} {each.value}" for each in serving_remedies(forecast.setup, forecast.request)]
+    return f"It fits {', or '.join(ways)}." if ways else "Neither all GPUs of a node nor 4-bit weights would make it fit."
 
 
 def _requests(forecast: ServingForecast) -> str:

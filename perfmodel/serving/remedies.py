@@ -1,0 +1,49 @@
+"""What would make a server fit that does not: more GPUs of its node, or narrower weights, one of them at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import Any, Final
+
+import numpy as np
+
+from perfmodel.count.serving.memory import serving_memory
+from perfmodel.errors import PerfmodelError
+from perfmodel.light_dataclass import dataclass
+from perfmodel.serving.forecast import DOES_NOT_FIT, fit_verdict
+from perfmodel.spec.axes import TENSOR
+from perfmodel.spec.serving.formats import WEIGHT_FORMATS
+from perfmodel.spec.serving.setup import Request, ServingSetup
+
+NARROWER: Final = ("fp8", "int4")  # the widest first: what every engine reads, on every GPU
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServingRemedy:
+    """One setting with which one request fits at least: tensor_parallel with its GPUs, or precision with a format."""
+
+    setting: str
+    value: int | str
+
+
+def serving_remedies(setup: ServingSetup, request: Request) -> tuple[ServingRemedy, ...]:
+    """The fewest GPUs of the node that hold one request, and the widest weights with which the same do; () where none."""
+    most = int(np.asarray(setup.cluster.gpus_per_node))
+    degrees = ((TENSOR.name, each, {TENSOR.name: each}) for each in range(setup.tensor_parallel + 1, most + 1))
+    formats = [WEIGHT_FORMATS[name] for name in NARROWER if WEIGHT_FORMATS[name].bytes < setup.weights.bytes]
+    precisions = (("precision", each.name, {"weights": each}) for each in formats)
+    return (*_first_that_fits(setup, request, degrees), *_first_that_fits(setup, request, precisions))
+
+
+def _first_that_fits(
+    setup: ServingSetup, request: Request, ways: Iterable[tuple[str, int | str, dict[str, Any]]]
+) -> Iterator[ServingRemedy]:
+    for setting, value, changed in ways:
+        try:
+            other = replace(setup, **changed)
+        except PerfmodelError:  # a degree that does not divide the model
+            continue
+        if fit_verdict(other, request, serving_memory(other)) != DOES_NOT_FIT:
+            yield ServingRemedy(setting=setting, value=value)
+            return
