@@ -14,6 +14,8 @@ from typing import Final
 from perfmodel.errors import InputError, did_you_mean
 from perfmodel.light_dataclass import dataclass
 
+FP32_BYTES: Final = 4  # of one number
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NumberFormat:

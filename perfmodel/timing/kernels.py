@@ -23,11 +23,10 @@ from perfmodel.spec.fields import Numeric, anywhere, chosen
 from perfmodel.spec.machines.coefficients import FUSED_KERNELS, MatmulCoefficients, MemoryBoundCoefficients
 from perfmodel.spec.machines.hardware import Cluster, Gpu
 from perfmodel.spec.phases import DATA_GRADIENT, WEIGHT_GRADIENT
-from perfmodel.spec.precision import number_format, operand_bytes, result_format
+from perfmodel.spec.precision import FP32_BYTES, number_format, operand_bytes, result_format
 from perfmodel.spec.stack import SoftwareStack
 from perfmodel.timing.attention import fused_attention_time_s
 
-FP32_BYTES = 4
 ALIGNED_BYTES = 16  # what tensor cores want of every side: NVIDIA Matrix Multiplication Background guide, section 2.1
 WORTH_SORTING = 64  # shapes: with fewer, finding equal ones costs more than timing them
 SPLITS = (1, 2, 3, 4, 6, 8)

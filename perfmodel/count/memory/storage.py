@@ -11,12 +11,12 @@ from typing import Final
 from perfmodel.light_dataclass import dataclass
 from perfmodel.spec.fields import Numeric, anywhere, chosen
 from perfmodel.spec.layout import Layout
+from perfmodel.spec.precision import FP32_BYTES
 from perfmodel.spec.setup import Setup
 from perfmodel.spec.stack import SoftwareStack
 from perfmodel.spec.tuning.fine_tuning import AS_THE_STACK, FineTuning, TuningWork
 from perfmodel.spec.tuning.optimizers import optimizer
 
-FP32_BYTES: Final = 4
 LOGIT_BYTES: Final = 2  # of the logits that a stack's bytes of the loss are stated for
 
 

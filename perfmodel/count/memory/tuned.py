@@ -23,7 +23,7 @@ from perfmodel.count.data_parallel import shards
 from perfmodel.count.iteration import Iteration
 from perfmodel.count.layer import layer_parts
 from perfmodel.count.memory.recompute import rerun_layer_bytes
-from perfmodel.count.memory.storage import FP32_BYTES, logit_bytes, state_bytes, stream_bytes
+from perfmodel.count.memory.storage import logit_bytes, state_bytes, stream_bytes
 from perfmodel.count.operators import Matmul, saved_bytes
 from perfmodel.count.parts.adapters import WIDE_BYTES, tuning_work
 from perfmodel.count.pipeline import PipelineStage
@@ -32,6 +32,7 @@ from perfmodel.light_dataclass import dataclass
 from perfmodel.spec.fields import Numeric, chosen
 from perfmodel.spec.layout import GATHERED
 from perfmodel.spec.models.model import TransformerModel
+from perfmodel.spec.precision import FP32_BYTES
 from perfmodel.spec.setup import Setup
 from perfmodel.spec.tuning.fine_tuning import AS_THE_STACK, FineTuning
 from perfmodel.spec.tuning.optimizers import optimizer

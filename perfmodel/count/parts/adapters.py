@@ -16,11 +16,12 @@ import numpy as np
 
 from perfmodel.count.blocks import Block, local
 from perfmodel.count.declarations import Adapter, Component, Linear
-from perfmodel.count.memory.storage import FP32_BYTES, has_fp32_stream
+from perfmodel.count.memory.storage import has_fp32_stream
 from perfmodel.count.operators import Matmul, MemoryBound
 from perfmodel.count.roles import Role
 from perfmodel.errors import NotSupportedError
 from perfmodel.spec.fields import Numeric, chosen
+from perfmodel.spec.precision import FP32_BYTES
 from perfmodel.spec.setup import Setup
 from perfmodel.spec.tuning.fine_tuning import FineTuning, TuningWork
 

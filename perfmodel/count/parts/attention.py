@@ -31,11 +31,10 @@ from perfmodel.spec.machines.coefficients import FASTEST
 from perfmodel.spec.models.layer_kinds import LayerKind
 from perfmodel.spec.models.model import QK_NORMS, TransformerModel
 from perfmodel.spec.phases import DATA_GRADIENT, FORWARD
-from perfmodel.spec.precision import RECIPES
+from perfmodel.spec.precision import FP32_BYTES, RECIPES
 from perfmodel.spec.setup import Setup
 from perfmodel.spec.stack import SoftwareStack
 
-FP32_BYTES: Final = 4
 STATISTICS_BYTES: Final = 4  # one fp32 log-sum a query and head
 
 

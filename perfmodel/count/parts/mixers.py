@@ -20,7 +20,6 @@ import numpy as np
 
 from perfmodel.count.blocks import Block, local
 from perfmodel.count.declarations import Component, LayerPart, Linear, Projections
-from perfmodel.count.memory.storage import FP32_BYTES
 from perfmodel.count.operators import Matmul, MemoryBound, Operator
 from perfmodel.count.parts.stream import StreamOperators
 from perfmodel.count.roles import Role
@@ -31,6 +30,7 @@ from perfmodel.spec.models.layer_kinds import LayerKind
 from perfmodel.spec.models.layer_parts import GatedDelta, StateSpace
 from perfmodel.spec.models.model import TransformerModel
 from perfmodel.spec.phases import DATA_GRADIENT, RECOMPUTE
+from perfmodel.spec.precision import FP32_BYTES
 
 TRITON_NORM: Final = "compiled"  # the class of norms (coefficients.py) whose kernels are Triton's
 SCAN_FLOP: Final = 7  # of the convention, for each number of a Mamba-2 state and token: Megatron-LM, mamba_layer_flops

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from perfmodel.count.blocks import Block, local
-from perfmodel.count.memory.storage import FP32_BYTES
 from perfmodel.count.operators import MemoryBound
 from perfmodel.count.parts.linears import LinearOperators
 from perfmodel.count.roles import Role
 from perfmodel.spec.fields import Numeric
+from perfmodel.spec.precision import FP32_BYTES
 
 
 class StreamOperators(LinearOperators):

@@ -26,11 +26,10 @@ from perfmodel.spec.fields import Numeric, anywhere
 from perfmodel.spec.layout import ProcessGroup
 from perfmodel.spec.models.layer_kinds import STATE_MIXERS, LayerKind
 from perfmodel.spec.models.layer_parts import described
-from perfmodel.spec.precision import operand_bytes
+from perfmodel.spec.precision import FP32_BYTES, operand_bytes
 from perfmodel.spec.serving.formats import WIDE, WIDE_BYTES
 from perfmodel.spec.serving.setup import ServingSetup
 
-FP32_BYTES: Final = 4
 ROUTER_KERNELS: Final = 2  # scores to chosen experts, and the order of tokens
 MOVES: Final = 2  # of tokens to their experts and back
 

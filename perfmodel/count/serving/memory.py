@@ -16,11 +16,11 @@ from perfmodel.count.serving.forward_pass import cache_bytes_per_token, is_narro
 from perfmodel.count.serving.mixers import state_bytes_per_sequence
 from perfmodel.light_dataclass import dataclass
 from perfmodel.spec.fields import Numeric
+from perfmodel.spec.precision import FP32_BYTES
 from perfmodel.spec.serving.engine import OF_TOTAL
 from perfmodel.spec.serving.formats import WIDE_BYTES
 from perfmodel.spec.serving.setup import Request, ServingSetup
 
-FP32_BYTES = 4.0
 LONGEST, SECTIONS = 1 << 32, 257
 MLP_COPIES = 2.0  # of both halves of an MLP's width: what the product gives, and what the activation function does
 

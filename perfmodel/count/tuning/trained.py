@@ -12,12 +12,13 @@ from typing import Final
 import numpy as np
 
 from perfmodel.count.layer import layer_parts
-from perfmodel.count.memory.storage import FP32_BYTES, state_bytes
+from perfmodel.count.memory.storage import state_bytes
 from perfmodel.count.parameters import ParameterCount
 from perfmodel.count.parts.adapters import tuning_work
 from perfmodel.light_dataclass import dataclass
 from perfmodel.spec.fields import Numeric, chosen
 from perfmodel.spec.models.model import TransformerModel
+from perfmodel.spec.precision import FP32_BYTES
 from perfmodel.spec.setup import Setup
 from perfmodel.spec.tuning.fine_tuning import AS_THE_STACK, PARTS, FineTuning
 from perfmodel.spec.tuning.optimizers import SMALL_TENSOR, optimizer

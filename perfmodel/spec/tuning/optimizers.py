@@ -13,8 +13,8 @@ from typing import Final
 from perfmodel.errors import InputError, did_you_mean
 from perfmodel.light_dataclass import dataclass
 from perfmodel.spec.fields import Numeric
+from perfmodel.spec.precision import FP32_BYTES
 
-FP32_BYTES: Final = 4.0
 BLOCK: Final = 256  # numbers that share an fp32 scale in states of 8 bits
 SMALL_TENSOR: Final = 4096  # numbers below which a tensor's states stay in fp32
 
