@@ -15,16 +15,20 @@ from perfmodel.spec.run import Run
 IN_ORDER: Final = (TENSOR, PIPELINE, *(axis for axis in REPORTED if axis not in (TENSOR, PIPELINE)))  # of a kind of layout
 
 
-class MeasuredRow(Protocol):
+class LabelledRow(Protocol):
+    """A measured row of any kind of table."""
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """What sorts the row into groups: the name of a column and what stands there."""
+
+
+class MeasuredRow(LabelledRow, Protocol):
     """A measured row: its source, its labels and the run that it describes, or the reason why there is none."""
 
     @property
     def source(self) -> str:
         """The source of the row."""
-
-    @property
-    def labels(self) -> Mapping[str, str]:
-        """What sorts the row into groups: the name of a column and what stands there."""
 
     @property
     def run(self) -> Run | None:
@@ -43,7 +47,16 @@ class ComparedRow(Protocol):
         """The measured row."""
 
 
+class ComparedLabels(Protocol):
+    """The same of any kind of table."""
+
+    @property
+    def measured(self) -> LabelledRow:
+        """The measured row."""
+
+
 C = TypeVar("C", bound=ComparedRow)
+L = TypeVar("L", bound=ComparedLabels)
 S = TypeVar("S")
 
 
@@ -108,6 +121,17 @@ def by_group(comparisons: Iterable[C], summarise: Callable[[Sequence[C]], S | No
         group: {name: summary for name, rows in sorted(names.items()) if (summary := summarise(rows)) is not None}
         for group, names in members.items()
     }
+
+
+def by_label(comparisons: Sequence[L], labels: Sequence[str], summarise: Callable[[Sequence[L]], S]) -> dict[str, dict[str, S]]:
+    """A summary of those that share what they are labelled with, by label and value, in alphabetical order."""
+    found: dict[str, dict[str, S]] = {}
+    for label in labels:
+        values = sorted({each.measured.labels[label] for each in comparisons})
+        found[label] = {
+            value: summarise([each for each in comparisons if each.measured.labels[label] == value]) for value in values
+        }
+    return found
 
 
 def scoreboard(

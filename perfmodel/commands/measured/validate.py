@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
 import typer
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from perfmodel.evidence.thresholds import Threshold
     from perfmodel.evidence.time_scores import TimeComparison
 
+SERVING: Final = "serving runs"
+TUNING: Final = "fine-tuning runs"
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -141,15 +143,29 @@ def validate(
 
 def _are_of_servers(files: Sequence[Path]) -> bool:
     """Whether these are tables of serving runs. Errors: InputError for such a table beside others."""
-    csv_files = [each for each in files if each.suffix.lower() == ".csv" and each.is_file()]
-    if not csv_files:
-        return False
     from perfmodel.exchange.tables.serving_runs import is_serving_table
 
-    found = [is_serving_table(each) for each in csv_files]
-    if any(found) and (len(files) > 1):
-        raise InputError(f"{csv_files[found.index(True)]} lists serving runs; give it alone")
-    return any(found)
+    return _are_of(files, is_serving_table, SERVING)
+
+
+def _are_of_tunings(files: Sequence[Path]) -> bool:
+    """Whether these are tables of fine-tuning runs. Errors: InputError for such a table beside others."""
+    from perfmodel.exchange.tables.tuning_runs import is_tuning_table
+
+    return _are_of(files, is_tuning_table, TUNING)
+
+
+def _are_of(files: Sequence[Path], is_one: Callable[[Path], bool], runs: str) -> bool:
+    found = [each for each in files if each.suffix.lower() == ".csv" and each.is_file() and is_one(each)]
+    if found and len(files) > 1:
+        raise InputError(f"{found[0]} lists {runs}; give it alone")
+    return bool(found)
+
+
+def _check_beside(file: Path, beside: Mapping[str, object], runs: str) -> None:
+    """Raise InputError for options that are about tables of training runs."""
+    for option in (name for name, value in beside.items() if value):
+        raise InputError(f"{option} is about tables of training runs; {file} lists {runs}")
 
 
 def _validate_servers(
@@ -160,39 +176,18 @@ def _validate_servers(
     from perfmodel.exchange.tables.serving_runs import read_serving_runs
     from perfmodel.report.json.serving import serving_validation_document, serving_validation_rows
 
-    for option in (name for name, value in beside.items() if value):
-        raise InputError(f"{option} is about training runs; {files[0]} lists serving runs")
+    _check_beside(files[0], beside, SERVING)
     table = read_serving_runs(files[0], without_own=leave_source_out)
     comparisons = list(compare_serving(table.rows, serving_evidence()))
-    if leave_source_out:
-        comparisons = without_own_source(comparisons)
-    scores = serving_scoreboard(comparisons, table.unread)
+    scores = serving_scoreboard(without_own_source(comparisons) if leave_source_out else comparisons, table.unread)
 
     def report() -> RenderableType:
         from perfmodel.report.text.measured.serving_scores import serving_validation_report
 
         return serving_validation_report(scores, leave_source_out=leave_source_out)
 
-    emit(
-        form,
-        output,
-        document=lambda: serving_validation_document(scores, leave_source_out=leave_source_out),
-        report=report,
-        rows=lambda: serving_validation_rows(scores),
-    )
-
-
-def _are_of_tunings(files: Sequence[Path]) -> bool:
-    """Whether these are tables of fine-tuning runs. Errors: InputError for such a table beside others."""
-    csv_files = [each for each in files if each.suffix.lower() == ".csv" and each.is_file()]
-    if not csv_files:
-        return False
-    from perfmodel.exchange.tables.tuning_runs import is_tuning_table
-
-    found = [is_tuning_table(each) for each in csv_files]
-    if any(found) and len(files) > 1:
-        raise InputError(f"{csv_files[found.index(True)]} lists fine-tuning runs; give it alone")
-    return any(found)
+    document = partial(serving_validation_document, scores, leave_source_out=leave_source_out)
+    emit(form, output, document=document, report=report, rows=partial(serving_validation_rows, scores))
 
 
 def _validate_tunings(
@@ -202,26 +197,18 @@ def _validate_tunings(
     from perfmodel.exchange.tables.tuning_runs import read_tuning_runs
     from perfmodel.report.json.tuning import tuning_validation_document, tuning_validation_rows
 
-    for option in (name for name, value in beside.items() if value):
-        raise InputError(f"{option} is about other training runs; {files[0]} lists fine-tuning runs")
+    _check_beside(files[0], beside, TUNING)
     table = read_tuning_runs(files[0])
     comparisons = [each for found in _one_by_one(compare_tuning, table.rows) for each in found]
-    if leave_source_out:
-        comparisons = without_own_source(comparisons)
-    scores = tuning_scoreboard(comparisons, table.unread)
+    scores = tuning_scoreboard(without_own_source(comparisons) if leave_source_out else comparisons, table.unread)
 
     def report() -> RenderableType:
         from perfmodel.report.text.measured.tuning import tuning_validation_report
 
         return tuning_validation_report(scores, leave_source_out=leave_source_out)
 
-    emit(
-        form,
-        output,
-        document=lambda: tuning_validation_document(scores, leave_source_out=leave_source_out),
-        report=report,
-        rows=lambda: tuning_validation_rows(scores),
-    )
+    document = partial(tuning_validation_document, scores, leave_source_out=leave_source_out)
+    emit(form, output, document=document, report=report, rows=partial(tuning_validation_rows, scores))
 
 
 def _table_of_fits(files: Sequence[Path], beside: Mapping[str, object]) -> Path:

@@ -9,6 +9,7 @@ from typing import Final
 
 import numpy as np
 
+from perfmodel.evidence.groups import by_label
 from perfmodel.evidence.interval_scores import LEVEL
 from perfmodel.evidence.measured_rows import UnreadRow
 from perfmodel.evidence.serving.rows import MeasuredServing
@@ -128,14 +129,10 @@ def _compared(
 def serving_scoreboard(comparisons: Sequence[ServingComparison], unread: Sequence[UnreadRow] = ()) -> ServingScoreboard:
     """The comparisons with their errors."""
     scored = [each for each in comparisons if each.is_scored]
-    groups: dict[str, dict[str, Mapping[str, ServingErrors]]] = {}
-    for group in GROUPS:
-        names = sorted({each.measured.labels[group] for each in scored})
-        groups[group] = {name: _errors([each for each in scored if each.measured.labels[group] == name]) for name in names}
     return ServingScoreboard(
         comparisons=comparisons,
         questions=_errors(scored),
-        groups=groups,
+        groups=by_label(scored, GROUPS, _errors),
         unsupported=_counted(each.measured.reason for each in comparisons),
         context=_counted(each.measured.context for each in comparisons if each.predicted is not None),
         unread=unread,

@@ -10,6 +10,7 @@ from typing import Final
 import numpy as np
 
 from perfmodel.count.memory.needed import MemoryBytes
+from perfmodel.evidence.groups import by_label
 from perfmodel.evidence.interval_scores import LEVEL
 from perfmodel.evidence.measured_rows import UnreadRow
 from perfmodel.evidence.tuning.rows import FITS, MEMORY, TUNING_METRICS, MeasuredTuning
@@ -128,14 +129,10 @@ def memory_of_kind(memory: MemoryBytes, kind: str) -> float:
 def tuning_scoreboard(comparisons: Sequence[TuningComparison], unread: Sequence[UnreadRow] = ()) -> TuningScoreboard:
     """The comparisons with their errors."""
     scored = [each for each in comparisons if each.is_scored]
-    groups: dict[str, dict[str, Mapping[str, TuningErrors]]] = {}
-    for group in GROUPS:
-        names = sorted({each.measured.labels[group] for each in scored})
-        groups[group] = {name: _errors([each for each in scored if each.measured.labels[group] == name]) for name in names}
     return TuningScoreboard(
         comparisons=comparisons,
         overall=_errors(scored),
-        groups=groups,
+        groups=by_label(scored, GROUPS, _errors),
         unsupported=dict(Counter(each.reason for each in comparisons if each.reason).most_common()),
         unread=unread,
     )
