@@ -5,9 +5,10 @@ Symbols: a = fixed_s and e = efficiency of the GPU's serving profile, M memory r
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Final
+from operator import attrgetter
+from typing import Any, Final
 
 import numpy as np
 
@@ -33,6 +34,8 @@ PART_OF: Final[Mapping[type, str]] = {  # what the time of operators other than 
     MemoryBound: "kernels_s",
     Collective: "messages_s",
 }
+SIZES: Final = ("rows", "columns", "inner", "batch", "weight_bytes")  # what the time of a product depends on
+_sizes = attrgetter(*SIZES)
 OF_EXPERTS: Final = {"weights_s": "expert_weights_s", "compute_s": "expert_compute_s"}  # what of a part is theirs
 
 
@@ -92,13 +95,11 @@ def pass_time(setup: ServingSetup, tokens: ForwardPass, *, host: bool = True) ->
     sums: dict[str, Numeric] = dict.fromkeys((*PARTS, *OF_EXPERTS.values()), 0.0)
     kernels: Numeric = 0.0
     operators: Numeric = 0.0
-    known: dict[Hashable, tuple[Numeric, Numeric]] = {}  # layers of other kinds have many products alike
-    for operator in forward_operators(setup, tokens):
+    every = list(forward_operators(setup, tokens))
+    times = iter(product_times_s([each for each in every if isinstance(each, ServedProduct)], setup))
+    for operator in every:
         if isinstance(operator, ServedProduct):
-            shape = _shape(operator)
-            if shape not in known:
-                known[shape] = product_time_s(operator, setup)
-            _add_product(sums, operator, *known[shape])
+            _add_product(sums, operator, *next(times))
         else:
             part = PART_OF[type(operator)]
             sums[part] = sums[part] + operator.repeats * operator_time_s(operator, setup)
@@ -142,11 +143,35 @@ def _add_product(sums: dict[str, Numeric], product: ServedProduct, seconds: Nume
             sums[OF_EXPERTS[part]] = sums[OF_EXPERTS[part]] + taken
 
 
-def _shape(product: ServedProduct) -> Hashable:
-    """What the time of a product depends on."""
-    sizes = (product.rows, product.columns, product.inner, product.batch)
-    numbers = tuple(np.asarray(size, dtype=float).tobytes() for size in sizes)
-    return (*numbers, product.precision, product.law, product.role in EXPERT_PRODUCTS)
+def product_times_s(products: Sequence[ServedProduct], setup: ServingSetup) -> list[tuple[Numeric, Numeric]]:
+    """What product_time_s gives each: those of one law lie side by side on a first axis, and equal ones are timed once."""
+    laws: dict[Hashable, dict[Hashable, list[int]]] = {}
+    for place, each in enumerate(products):
+        law = (each.precision, each.law, each.role in EXPERT_PRODUCTS)
+        sizes = tuple(np.asarray(size, dtype=float).tobytes() for size in _sizes(each))
+        laws.setdefault(law, {}).setdefault(sizes, []).append(place)
+    times: dict[int, tuple[Numeric, Numeric]] = {}
+    for alike in laws.values():
+        distinct = [products[places[0]] for places in alike.values()]
+        seconds, computed = product_time_s(_side_by_side(distinct), setup)
+        for row, places in enumerate(alike.values()):
+            found = (seconds, computed) if len(distinct) == 1 else (np.asarray(seconds)[row], np.asarray(computed)[row])
+            times.update(dict.fromkeys(places, found))
+    return [times[place] for place in range(len(products))]
+
+
+def _side_by_side(products: Sequence[ServedProduct]) -> ServedProduct:
+    """Products as one, whose sizes lie on a new first axis; one alone stays as it is."""
+    if len(products) == 1:
+        return products[0]
+    rows = [_sizes(each) for each in products]
+    shape = np.broadcast_shapes(*(np.shape(size) for row in rows for size in row))
+    sizes = np.empty((len(SIZES), len(rows), *shape))
+    for place, row in enumerate(rows):
+        for which, size in enumerate(row):
+            sizes[which, place] = size
+    changed: dict[str, Any] = dict(zip(SIZES, sizes, strict=True))
+    return replace(products[0], **changed)
 
 
 def product_time_s(product: ServedProduct, setup: ServingSetup) -> tuple[Numeric, Numeric]:
