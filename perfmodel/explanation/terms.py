@@ -102,6 +102,7 @@ TERMS: Final = {
             "stack.fusion.matmul_library",
             "stack.fusion.gradient_accumulation",
             "stack.fusion.separate_projections",
+            "stack.fusion.joined_heads",
         ),
     ),
     "attention": TermKind(

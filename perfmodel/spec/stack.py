@@ -157,6 +157,7 @@ class Fusion(Spec):
     gathered_inputs: bool = flag()  # what sequence parallelism gathers for a product is kept, not gathered again backwards
     fp32_stream: bool = flag()  # autocast with fp32 parameters: products in 16 bits, the residual stream and norms in fp32
     separate_projections: bool = flag()  # queries, keys and values, gate and input of the MLP: a product each, reduced each
+    joined_heads: bool = flag(default=False)  # queries, keys and values are one product even so, where keys have as many heads
     rotary: bool = flag()  # one kernel for queries and keys each, against the chain of eager operators
     activation: bool = flag()  # GELU and the gated ones
     squared_relu: bool = flag()

@@ -108,6 +108,19 @@ def test_without_sequence_parallelism_each_product_reduces_its_input_gradient() 
 
 
 @pytest.mark.parametrize(
+    ("kv_heads", "attention", "reduced"), [(32, {"qkv", "projection"}, 3), (8, {"query", "key", "value", "projection"}, 5)]
+)
+def test_heads_are_joined_where_keys_have_as_many_as_queries(kv_heads: int, attention: set[str], reduced: int) -> None:
+    """One product and one all-reduce of queries, keys and values then; the MLP has its products apart in any case."""
+    stack, layout = stack_with(APART, {"fusion.joined_heads": True}), replace(LAYOUT, sequence_parallel=False)
+    layer = layer_of(iteration(setup_of(replace(MODEL, kv_heads=kv_heads), layout, stack))).again
+    found = [name.split(".")[1:] for name in products(layer.forward, FORWARD)]
+    assert {name for part, name in found if part == "attention"} == attention
+    assert {name for part, name in found if part == "mlp"} == {"gate", "fc1", "fc2"}
+    assert sum(isinstance(op, Collective) for op in layer.backward) == reduced
+
+
+@pytest.mark.parametrize(
     ("chosen", "named"),
     [("mlp", {"layer.mlp"}), ("layer", {"layer.mlp", "layer.attention"}), ("all", {"layer.mlp", "layer.attention", "head"})],
 )
