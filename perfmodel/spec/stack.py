@@ -150,6 +150,7 @@ class Fusion(Spec):
     fastest_attention_on: tuple[str, ...] = words(default=())  # generations of GPUs on which it takes the fastest instead
     matmul_library: str = choice(*MATMUL_LIBRARIES, default="newest")  # which generation of the library of products
     softmax: bool = flag()  # scale, mask and softmax of unfused attention in one kernel
+    fp32_scores: bool = flag(default=False)  # an eager chain casts scores to fp32 before it masks them, not in its softmax
     wide_attention: str = choice(*WIDE_ATTENTION, default="fused")  # what runs on numbers of 4 bytes
     norms: str = choice(*NORM_KERNELS)  # one kernel written for norms, what a compiler makes of them, or PyTorch's own
     recomputed_inputs: bool = flag()  # a compiler forms what norms and activations hand to products again, and keeps none of it

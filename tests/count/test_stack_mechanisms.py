@@ -293,6 +293,17 @@ def test_a_softmax_beside_unfused_attention_moves_every_score(
     assert (softmax.kernels, softmax.backward_kernels, softmax.saved_bytes) == (kernels, kernels, kept * scores)
 
 
+@pytest.mark.parametrize(("precision", "moved"), [("bf16", (28, 40)), ("fp32", (24, 28))])
+def test_scores_that_are_cast_first_are_masked_in_fp32(precision: str, moved: tuple[int, int]) -> None:
+    """Cast 6, mask 8, softmax 8, cast 6; backwards 6, 12, a masked copy 16, 6; in fp32 there is nothing to cast."""
+    eager = {"fusion.attention": False, "fusion.softmax": False, "fusion.wide_attention": "unfused"}
+    stack = stack_with(STACK, {**eager, "fusion.fp32_scores": True})
+    softmax = named(work_of(stack, precision=precision), "layer.attention.softmax", MemoryBound)
+    scores = 2 * 32 / RANKS * 4096**2
+    assert (softmax.moved_bytes, softmax.backward_bytes) == (moved[0] * scores, moved[1] * scores)
+    assert softmax.saved_bytes == (6 if precision == "bf16" else 4) * scores
+
+
 @pytest.mark.parametrize("chosen", ["mlp", "layer", "all"])
 def test_weights_are_cast_where_products_take_8_bits(chosen: str) -> None:
     """Once an iteration: 2 bytes read and two copies of 1 written of each; memory holds both copies."""
