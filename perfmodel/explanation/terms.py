@@ -141,8 +141,8 @@ TERMS: Final = {
     "optimizer": TermKind(
         part=OPTIMIZER_PART,
         selects=lambda op: op.phase == OPTIMIZER and not moves_data_parallel(op),
-        equations=(f"{TIMING}.schedule:_optimizer",),
-        settings=("sharding", "stack.states.overwrites_gradients"),
+        equations=(f"{TIMING}.schedule:_optimizer", f"{TIMING}.schedule:optimizer_steps"),
+        settings=("sharding", "stack.states.overwrites_gradients", "stack.overlap.blocking_zero1"),
     ),
 }
 STEPS: Final = {  # of a waterfall -> the term that they are cut from

@@ -213,6 +213,7 @@ class Overlap(Spec):
     pipeline: bool = flag()  # messages between interleaved stages run beside the passes
     scatter_gather_pipeline: bool = flag()  # tensor-parallel ranks send a slice each, where all hold the same
     data_parallel: bool = flag()
+    blocking_zero1: bool = flag(default=False)  # zero1 adds up gradients and gathers parameters in one call each; none hides
     hide_all: bool = flag(default=False)
     bucket_rule: str = choice("size", "layer")  # a layer's parameters are one bucket (FSDP), or the size below
     bucket_parameters: Numeric = number("count", minimum=1)  # a bucket holds max(bucket_parameters,
@@ -220,6 +221,14 @@ class Overlap(Spec):
     node_link_sm_fraction: Numeric = number("ratio", maximum=0.9)  # of the SMs, while a collective runs inside the node
     network_sm_fraction: Numeric = number("ratio", maximum=0.9)  # of the SMs, while a collective runs between nodes
     spread: Mapping[str, Numeric] = spreads()
+
+    def blocks(self, sharding: str) -> bool:
+        """Whether gradients are all-reduced as one after the last pass, and parameters gathered as one before the first."""
+        return self.blocking_zero1 and sharding == "zero1"
+
+    def hides_data_parallel(self, sharding: str) -> bool:
+        """Whether passes hide what data parallelism moves."""
+        return self.data_parallel and not self.blocks(sharding)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
