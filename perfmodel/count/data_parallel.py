@@ -74,6 +74,8 @@ def buckets(setup: Setup, held: ParameterCount) -> Buckets:
     if overlap.bucket_rule == "layer" or layout.sharding in GATHERED:
         every = shard_parameter_count(model, tensor_parallel=layout.tensor_parallel)
         size = (every.non_embedding - every.experts) / model.layers
+    elif overlap.blocks(layout.sharding):
+        size = held.total
     else:
         size = np.maximum(overlap.bucket_parameters, overlap.bucket_parameters_per_rank * data_parallel_group(layout).ranks)
     return Buckets(
@@ -144,7 +146,8 @@ def _of_experts(call: Collective, layout: Layout, has_experts: Numeric) -> Colle
 def _moved(setup: Setup, held: ParameterCount, number: Numeric) -> tuple[Collective, ...]:
     """The collectives of some parameters in `number` buckets, over the data-parallel ranks."""
     layout = setup.layout
-    whole = layout.sharding == "zero1" and not setup.stack.states.scatters_gradients
+    stack = setup.stack
+    whole = layout.sharding == "zero1" and (stack.overlap.blocking_zero1 or not stack.states.scatters_gradients)
     gather = Collective(
         name=NAMES[Role.PARAMETER_GATHER],
         role=Role.PARAMETER_GATHER,

@@ -185,6 +185,11 @@ class LayerPart:
         return tuple(linear for linear in ends if linear is not None)
 
     @property
+    def tensors(self) -> int:
+        """Its matrices and norms of the stream's width; ignored: biases, and norms and vectors inside it."""
+        return len(self.linears) + self.norms
+
+    @property
     def separate(self) -> tuple[Linear, ...]:
         """Every matrix of it, where projections of one input are a matrix each."""
         into = self.into.separate if self.into else ()

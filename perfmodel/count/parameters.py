@@ -117,6 +117,18 @@ def _sum(terms: Iterable[Numeric]) -> Numeric:
     return total
 
 
+def parameter_tensors(model: TransformerModel, layers: Numeric) -> Numeric:
+    """Tensors of so many mean layers, with the two matrices of the vocabulary and the last norm.
+
+    >>> from perfmodel.exchange.presets import model_preset
+    >>> parameter_tensors(model_preset("llama-3.1-8b"), 32)
+    195.0
+    """
+    parts = {kind: layer_parts(model, each, 1) for kind, each in model.kinds.items()}
+    every = _sum(model.layers_of(kind, 0, model.layers) * sum(part.tensors for part in each) for kind, each in parts.items())
+    return layers * every / model.layers + 3
+
+
 def multi_token_projection(model: TransformerModel) -> Numeric:
     """2*h*h, and three norms: of the stream, of the next token's embedding, and behind the layer."""
     return multi_token_linear(model).parameters + 3 * norm_size(model)

@@ -19,7 +19,7 @@ from perfmodel.count.data_parallel import (
 )
 from perfmodel.count.memory.storage import state_bytes
 from perfmodel.count.operators import Collective, MemoryBound, Operator
-from perfmodel.count.parameters import ParameterCount, low_precision_parameters, most_parameters
+from perfmodel.count.parameters import ParameterCount, low_precision_parameters, most_parameters, parameter_tensors
 from perfmodel.count.parts.vocabulary import embedding_matrix
 from perfmodel.count.pipeline import PipelineStage, PipelineStages
 from perfmodel.count.roles import Role
@@ -27,6 +27,7 @@ from perfmodel.count.tuning.step import tuned_steps
 from perfmodel.spec.fields import Numeric, chosen
 from perfmodel.spec.layout import (
     ProcessGroup,
+    data_parallel_group,
     tensor_parallel_group,
     vocabulary_group,
     world_group,
@@ -86,7 +87,21 @@ def _steps(setup: Setup, shard: ParameterCount, layers: Numeric, vocabulary: Num
         steps.append(_all_reduce("norm_gradients", numbers * state.gradient, tensor_parallel_group(layout)))
     if layout.recipe.casts:
         steps.append(_cast_of_weights(setup, shard, layers))
+    if stack.overlap.blocks(layout.sharding):
+        steps.append(_placed_parameters(setup, shard, layers))
     return tuple(steps)
+
+
+def _placed_parameters(setup: Setup, shard: ParameterCount, layers: Numeric) -> MemoryBound:
+    """Three copies of what one gather brought: into buffers, a rank's each, out of PyTorch's own, and slice by slice in place.
+
+    A slice of every tensor comes from every rank, each put in place by a kernel of its own (huggingface/nanotron,
+    distributed.py, all_gather_coalesced).
+    """
+    ranks = data_parallel_group(setup.layout).ranks
+    copies = 6.0 * state_bytes(setup.layout, setup.stack).parameter * chosen(np.asarray(ranks) > 1, 1.0, 0.0)
+    kernels = chosen(np.asarray(ranks) > 1, ranks * (parameter_tensors(setup.model, layers) + 2), 0)
+    return _step("place_parameters", "copy", copies * shard.total, kernels=kernels)
 
 
 def _cast_of_weights(setup: Setup, shard: ParameterCount, layers: Numeric) -> MemoryBound:
@@ -118,7 +133,7 @@ def _cast_of_weights(setup: Setup, shard: ParameterCount, layers: Numeric) -> Me
     )
 
 
-def _step(what: str, kernel: str, moved_bytes: Numeric, kernels: int = 1) -> MemoryBound:
+def _step(what: str, kernel: str, moved_bytes: Numeric, kernels: Numeric = 1) -> MemoryBound:
     return MemoryBound(
         name=f"optimizer.{what}",
         phase=OPTIMIZER,

@@ -103,6 +103,7 @@ TERMS: Final = {
             "stack.fusion.matmul_library",
             "stack.fusion.gradient_accumulation",
             "stack.fusion.separate_projections",
+            "stack.fusion.joined_heads",
         ),
     ),
     "attention": TermKind(
@@ -141,8 +142,8 @@ TERMS: Final = {
     "optimizer": TermKind(
         part=OPTIMIZER_PART,
         selects=lambda op: op.phase == OPTIMIZER and not moves_data_parallel(op),
-        equations=(f"{TIMING}.schedule:_optimizer",),
-        settings=("sharding", "stack.states.overwrites_gradients"),
+        equations=(f"{TIMING}.schedule:_optimizer", f"{TIMING}.schedule:optimizer_steps"),
+        settings=("sharding", "stack.states.overwrites_gradients", "stack.overlap.blocking_zero1"),
     ),
 }
 STEPS: Final = {  # of a waterfall -> the term that they are cut from

@@ -150,6 +150,7 @@ class Fusion(Spec):
     fastest_attention_on: tuple[str, ...] = words(default=())  # generations of GPUs on which it takes the fastest instead
     matmul_library: str = choice(*MATMUL_LIBRARIES, default="newest")  # which generation of the library of products
     softmax: bool = flag()  # scale, mask and softmax of unfused attention in one kernel
+    fp32_scores: bool = flag(default=False)  # an eager chain casts scores to fp32 before it masks them, not in its softmax
     wide_attention: str = choice(*WIDE_ATTENTION, default="fused")  # what runs on numbers of 4 bytes
     norms: str = choice(*NORM_KERNELS)  # one kernel written for norms, what a compiler makes of them, or PyTorch's own
     recomputed_inputs: bool = flag()  # a compiler forms what norms and activations hand to products again, and keeps none of it
@@ -157,6 +158,7 @@ class Fusion(Spec):
     gathered_inputs: bool = flag()  # what sequence parallelism gathers for a product is kept, not gathered again backwards
     fp32_stream: bool = flag()  # autocast with fp32 parameters: products in 16 bits, the residual stream and norms in fp32
     separate_projections: bool = flag()  # queries, keys and values, gate and input of the MLP: a product each, reduced each
+    joined_heads: bool = flag(default=False)  # queries, keys and values are one product even so, where keys have as many heads
     rotary: bool = flag()  # one kernel for queries and keys each, against the chain of eager operators
     activation: bool = flag()  # GELU and the gated ones
     squared_relu: bool = flag()
@@ -211,6 +213,7 @@ class Overlap(Spec):
     pipeline: bool = flag()  # messages between interleaved stages run beside the passes
     scatter_gather_pipeline: bool = flag()  # tensor-parallel ranks send a slice each, where all hold the same
     data_parallel: bool = flag()
+    blocking_zero1: bool = flag(default=False)  # zero1 adds up gradients and gathers parameters in one call each; none hides
     hide_all: bool = flag(default=False)
     bucket_rule: str = choice("size", "layer")  # a layer's parameters are one bucket (FSDP), or the size below
     bucket_parameters: Numeric = number("count", minimum=1)  # a bucket holds max(bucket_parameters,
@@ -218,6 +221,14 @@ class Overlap(Spec):
     node_link_sm_fraction: Numeric = number("ratio", maximum=0.9)  # of the SMs, while a collective runs inside the node
     network_sm_fraction: Numeric = number("ratio", maximum=0.9)  # of the SMs, while a collective runs between nodes
     spread: Mapping[str, Numeric] = spreads()
+
+    def blocks(self, sharding: str) -> bool:
+        """Whether gradients are all-reduced as one after the last pass, and parameters gathered as one before the first."""
+        return self.blocking_zero1 and sharding == "zero1"
+
+    def hides_data_parallel(self, sharding: str) -> bool:
+        """Whether passes hide what data parallelism moves."""
+        return self.data_parallel and not self.blocks(sharding)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)

@@ -98,7 +98,7 @@ class DataParallel:
 
     def _beside(self, per_pass: Sequence[Collective], all_s: Numeric, window_s: Numeric) -> Breakdown:
         """What they leave exposed, every time that they run."""
-        if not self.stack.overlap.data_parallel:
+        if not self.stack.overlap.hides_data_parallel(self.work.layout.sharding):
             return Breakdown(data_parallel_exposed_s=all_s)
         chunks = np.asarray(self.work.layout.virtual_pipeline)
         whole = self.work.buckets

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.count.iteration import Iteration
-from perfmodel.count.operators import Collective, moves_data_parallel
+from perfmodel.count.operators import Collective, MemoryBound, moves_data_parallel
 from perfmodel.light_dataclass import dataclass
 from perfmodel.spec.evidence.own_runs import NOTHING
 from perfmodel.spec.fields import Numeric, anywhere, chosen
@@ -154,7 +154,11 @@ def _optimizer(work: Iteration, cluster: Cluster, stack: SoftwareStack) -> Break
 
 
 def optimizer_steps(work: Iteration, cluster: Cluster, stack: SoftwareStack) -> Iterator[TimedOperator]:
-    """The operators of the optimizer step in their order, without what data parallelism moves."""
+    """The operators of the optimizer step in their order, without what data parallelism moves.
+
+    One that takes the CPU longer to launch than the GPU to run waits for it, max(t, H * kernels * launch_s), without graphs.
+    """
+    launch_s = 0.0 if stack.host.cuda_graphs else cluster.host_scale * stack.host.launch_s
     for operator in work.synchronisation:
         if moves_data_parallel(operator):
             continue
@@ -162,4 +166,6 @@ def optimizer_steps(work: Iteration, cluster: Cluster, stack: SoftwareStack) -> 
             alone_s = collective_time_s(operator, cluster=cluster)
         else:
             alone_s = operator.repeats * kernel_time_s(operator, cluster=cluster, stack=stack)
+            if isinstance(operator, MemoryBound):
+                alone_s = np.maximum(alone_s, launch_s * operator.repeats * operator.kernels)
         yield TimedOperator(operator=operator, free_s=alone_s)

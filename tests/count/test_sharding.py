@@ -13,7 +13,7 @@ import pytest
 
 from perfmodel.count.data_parallel import shards
 from perfmodel.count.iteration import iteration
-from perfmodel.count.operators import Collective
+from perfmodel.count.operators import Collective, MemoryBound
 from perfmodel.count.parameters import shard_parameter_count
 from perfmodel.count.pipeline import pipeline_split
 from perfmodel.exchange.presets import model_preset, stack_preset
@@ -287,3 +287,27 @@ def test_an_array_of_shardable_layouts_moves_what_each_moves() -> None:
             alone = calls(layout_of("zero3", **sizes, global_batch_size=4 * sizes["data_parallel"]))[name]
             sent: Numeric = np.broadcast_to(many.repeats * many.wire_bytes, (2, 3))[index]
             assert sent == alone.repeats * alone.wire_bytes
+
+
+BLOCKING = stack_with(STACK, {"overlap.blocking_zero1": True})
+
+
+def test_a_blocking_zero1_moves_everything_in_one_call_each() -> None:
+    """All gradients added up whole, all parameters gathered; without sharded states there are buckets as before."""
+    found = calls(layout_of("zero1"), BLOCKING)
+    reduction, gather = found[GRADIENT_REDUCTION], found[PARAMETER_GATHER]
+    assert (reduction.kind, reduction.repeats, gather.kind, gather.repeats) == ("all_reduce", 1, "all_gather", 1)
+    assert (reduction.payload_bytes, gather.payload_bytes) == (4 * PARAMETERS, 2 * PARAMETERS)
+    assert calls(layout_of("none"), BLOCKING) == calls(layout_of("none"))
+
+
+@pytest.mark.parametrize("ranks", [1, 16])
+def test_a_blocking_gather_is_put_in_place_slice_by_slice(ranks: int) -> None:
+    """Six matrices and norms a layer, two matrices of the vocabulary and a norm; of every rank, with two copies of all."""
+    layout = layout_of("zero1", data_parallel=ranks, global_batch_size=ranks * MICRO_BATCHES)
+    operators = {op.name: op for op in iteration(setup_of(MODEL, layout, BLOCKING)).synchronisation}
+    placed = operators["optimizer.place_parameters"]
+    assert isinstance(placed, MemoryBound)
+    assert (placed.kernels, placed.moved_bytes) == ((0, 0) if ranks == 1 else (16 * (32 * 6 + 3 + 2), 3 * 4 * PARAMETERS))
+    plain = iteration(setup_of(MODEL, layout, STACK)).synchronisation
+    assert {op.name for op in plain} == operators.keys() - {"optimizer.place_parameters"}

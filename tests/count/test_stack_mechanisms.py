@@ -108,6 +108,19 @@ def test_without_sequence_parallelism_each_product_reduces_its_input_gradient() 
 
 
 @pytest.mark.parametrize(
+    ("kv_heads", "attention", "reduced"), [(32, {"qkv", "projection"}, 3), (8, {"query", "key", "value", "projection"}, 5)]
+)
+def test_heads_are_joined_where_keys_have_as_many_as_queries(kv_heads: int, attention: set[str], reduced: int) -> None:
+    """One product and one all-reduce of queries, keys and values then; the MLP has its products apart in any case."""
+    stack, layout = stack_with(APART, {"fusion.joined_heads": True}), replace(LAYOUT, sequence_parallel=False)
+    layer = layer_of(iteration(setup_of(replace(MODEL, kv_heads=kv_heads), layout, stack))).again
+    found = [name.split(".")[1:] for name in products(layer.forward, FORWARD)]
+    assert {name for part, name in found if part == "attention"} == attention
+    assert {name for part, name in found if part == "mlp"} == {"gate", "fc1", "fc2"}
+    assert sum(isinstance(op, Collective) for op in layer.backward) == reduced
+
+
+@pytest.mark.parametrize(
     ("chosen", "named"),
     [("mlp", {"layer.mlp"}), ("layer", {"layer.mlp", "layer.attention"}), ("all", {"layer.mlp", "layer.attention", "head"})],
 )
@@ -278,6 +291,17 @@ def test_a_softmax_beside_unfused_attention_moves_every_score(
     scores = 2 * 32 / RANKS * 4096**2
     assert (softmax.moved_bytes, softmax.backward_bytes) == (moved[0] * scores, moved[1] * scores)
     assert (softmax.kernels, softmax.backward_kernels, softmax.saved_bytes) == (kernels, kernels, kept * scores)
+
+
+@pytest.mark.parametrize(("precision", "moved"), [("bf16", (28, 40)), ("fp32", (24, 28))])
+def test_scores_that_are_cast_first_are_masked_in_fp32(precision: str, moved: tuple[int, int]) -> None:
+    """Cast 6, mask 8, softmax 8, cast 6; backwards 6, 12, a masked copy 16, 6; in fp32 there is nothing to cast."""
+    eager = {"fusion.attention": False, "fusion.softmax": False, "fusion.wide_attention": "unfused"}
+    stack = stack_with(STACK, {**eager, "fusion.fp32_scores": True})
+    softmax = named(work_of(stack, precision=precision), "layer.attention.softmax", MemoryBound)
+    scores = 2 * 32 / RANKS * 4096**2
+    assert (softmax.moved_bytes, softmax.backward_bytes) == (moved[0] * scores, moved[1] * scores)
+    assert softmax.saved_bytes == (6 if precision == "bf16" else 4) * scores
 
 
 @pytest.mark.parametrize("chosen", ["mlp", "layer", "all"])

@@ -79,6 +79,17 @@ def test_without_overlap_everything_is_exposed(sharding: str, stages: int) -> No
     assert found.communication_slowdown_s == 0
 
 
+@pytest.mark.parametrize("sharding", ["none", "zero1"])
+def test_a_blocking_zero1_hides_nothing(sharding: str) -> None:
+    """However long the passes are; gradients of states that are not sharded still hide."""
+    stack = stack_with(STACK, {"overlap.blocking_zero1": True})
+    layout = layout_of(sharding)
+    all_s = sum(float(op.repeats) * alone_s(op) for op in calls_of(iteration(setup_of(MODEL, layout, stack))))
+    found = left(layout, stack, forward_s=1e3, backward_s=1e3)
+    assert (found.data_parallel_exposed_s == pytest.approx(all_s)) == (sharding == "zero1")
+    assert (found.communication_slowdown_s == 0) == (sharding == "zero1")
+
+
 @EVERY_SHARDING
 @pytest.mark.parametrize("seconds", [1e-9, 1e-3, 1.0, 1e6])
 @pytest.mark.parametrize("stages", [1, 4])

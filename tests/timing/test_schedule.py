@@ -9,12 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perfmodel.count.operators import Collective
+from perfmodel.count.iteration import iteration
+from perfmodel.count.operators import Collective, MemoryBound
 from perfmodel.exchange.presets import cluster_preset, model_preset, stack_preset
 from perfmodel.prediction import predict_stage
 from perfmodel.spec.stack import SoftwareStack
 from perfmodel.timing.breakdown import Breakdown
 from perfmodel.timing.collectives import collective_time_s
+from perfmodel.timing.kernels import kernel_time_s
+from perfmodel.timing.schedule import optimizer_steps
 from tests.counted import counted, named, predicted
 from tests.layouts import RAMP_STAGE
 from tests.setups import setup_of
@@ -199,3 +202,16 @@ def test_collectives_take_sms_by_the_links_they_cross() -> None:
         for share in (0.0, 0.1)
     ]
     assert ring[0] < ring[1]
+
+
+@pytest.mark.parametrize(("launch_s", "host_scale"), [(0.0, 1.0), (1.0, 1.0), (1.0, 1.5)])
+def test_the_optimizer_waits_for_the_cpu_to_launch_its_kernels(launch_s: float, host_scale: float) -> None:
+    """H * launch_s for each kernel where that is longer; collectives are not kernels of the step."""
+    stack = stack_with(CORE, {"host.launch_s": launch_s})
+    work = iteration(setup_of(MODEL, RAMP_STAGE, stack))
+    cluster = replace(CLUSTER, host_scale=host_scale)
+    for step in optimizer_steps(work, cluster, stack):
+        if isinstance(step.operator, MemoryBound):
+            kernels = float(step.operator.repeats * step.operator.kernels)
+            own_s = float(step.operator.repeats * kernel_time_s(step.operator, cluster=cluster, stack=stack))
+            assert step.free_s == (host_scale * kernels * launch_s or own_s)

@@ -31,7 +31,7 @@ from perfmodel.spec.machines.coefficients import FASTEST
 from perfmodel.spec.models.layer_kinds import LayerKind
 from perfmodel.spec.models.model import QK_NORMS, TransformerModel
 from perfmodel.spec.phases import DATA_GRADIENT, FORWARD
-from perfmodel.spec.precision import FP32_BYTES, RECIPES
+from perfmodel.spec.precision import FP32_BYTES, RECIPES, PrecisionRecipe
 from perfmodel.spec.setup import Setup
 from perfmodel.spec.stack import SoftwareStack
 
@@ -320,12 +320,24 @@ def _exchange(layout: Layout, stack: SoftwareStack, heads: Heads, head_size: Num
     return Block(forward=(forward,), backward=(again, scatter))
 
 
+def _softmax_bytes(stack: SoftwareStack, recipe: PrecisionRecipe) -> tuple[float, float, int, float]:
+    """Of each score: what scale, mask and softmax move forwards and backwards, in how many kernels, and what they keep."""
+    size = recipe.activation_bytes
+    if stack.fusion.fuses_softmax(recipe):
+        return 2 * size, 3 * size, 1, size
+    if size == FP32_BYTES:
+        return 24, 28, 3, 4
+    return (28, 40, 4, 6) if stack.fusion.fp32_scores else (20, 24, 4, 6)
+
+
 def _unfused(setup: Setup, heads: Heads, *, kept: Numeric) -> Block:
     """arXiv:2205.05198, section 4.1: e bytes of softmax, and with dropout 1 of mask and e of output, a score.
 
     Eager, scale 4 bytes, mask 4, softmax into fp32 6, cast back 6; backwards cast 6, softmax 10, mask 4, scale 4. Both the
-    fp32 probabilities and their 16-bit copy are kept. In fp32 there is nothing to cast: scale 8, mask 8, softmax 8; backwards
-    softmax 12, mask 8, scale 8. A window is a mask like any other: all scores are formed, those inside it are counted.
+    fp32 probabilities and their 16-bit copy are kept. Where scores are cast first, and scaled by the product: cast 6, mask in
+    place 8, softmax 8, cast back 6; backwards cast 6, softmax 12, mask on a copy 16, cast back 6. In fp32 there is nothing to
+    cast: scale 8, mask 8, softmax 8; backwards softmax 12, mask 8, scale 8. A window is a mask like any other: all scores are
+    formed, those inside it are counted.
     """
     model, layout = setup.model, setup.layout
     size = layout.recipe.activation_bytes
@@ -344,10 +356,7 @@ def _unfused(setup: Setup, heads: Heads, *, kept: Numeric) -> Block:
         precision=layout.recipe.attention,
         saved_bytes=kept,
     )
-    if setup.stack.fusion.fuses_softmax(layout.recipe):
-        moved, back, kernels, saved = 2 * size, 3 * size, 1, size
-    else:
-        moved, back, kernels, saved = (24, 28, 3, 4) if size == FP32_BYTES else (20, 24, 4, 6)
+    moved, back, kernels, saved = _softmax_bytes(setup.stack, layout.recipe)
     softmax = MemoryBound(
         name=f"{heads.name}.softmax",
         role=Role.SCORES,

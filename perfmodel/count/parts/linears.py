@@ -24,7 +24,7 @@ from perfmodel.count.operators import Collective, Matmul, MemoryBound, Operator,
 from perfmodel.count.parts.adapters import adapter_blocks, is_frozen, keeps_input, widened
 from perfmodel.count.parts.tensor_parallel_calls import TensorParallelCalls
 from perfmodel.count.roles import Role
-from perfmodel.spec.fields import Numeric, anywhere, chosen
+from perfmodel.spec.fields import Numeric, anywhere, chosen, everywhere
 from perfmodel.spec.phases import DATA_GRADIENT, FORWARD, WEIGHT_GRADIENT
 from perfmodel.spec.precision import PrecisionRecipe
 
@@ -45,13 +45,19 @@ class LinearOperators(TensorParallelCalls):
         Each keeps no copy of the input of its own, and each reduces its own input gradient; a gathered input serves all, those
         before them too where these share their input.
         """
-        linears = into.separate if self.stack.fusion.separate_projections else (into.joined,)
+        linears = into.separate if self._has_apart(into) else (into.joined,)
         first, *others = [self.column_linear(linear) for linear in linears]
         if shares_input:
             first = self._sharing_input(first)
         for other in others:
             first = first + self._sharing_input(other)
         return first if self.tuning is None else self._tuned(linears, first, into.adapters(self.tuning))
+
+    def _has_apart(self, into: Projections) -> bool:
+        """Whether each linear is a product of its own; some software joins queries, keys and values of as many heads each."""
+        fusion, model = self.stack.fusion, self.model
+        is_even = into.joined.component is Component.ATTENTION and everywhere(model.kv_heads == model.attention_heads)
+        return fusion.separate_projections and not (fusion.joined_heads and is_even)
 
     def _sharing_input(self, linear: Block) -> Block:
         """A further linear of the same input: neither kept nor gathered again; reduced apart, unless it is scattered."""

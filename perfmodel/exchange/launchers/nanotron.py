@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from perfmodel.errors import NotSupportedError
-from perfmodel.exchange.importers.configs.nanotron import BUCKET_NUMBER_BYTES, CONFIG, NANOTRON, WRITTEN_FAMILIES
+from perfmodel.exchange.importers.configs.nanotron import BUCKET_NUMBERS, CONFIG, NANOTRON, WRITTEN_FAMILIES
 from perfmodel.exchange.launchers.registry import Launcher
 from perfmodel.exchange.syntax.documents import yaml_text
 from perfmodel.exchange.translation.launch_texts import heading, steps_of, torchrun, world_of
@@ -81,7 +81,7 @@ def _values(run: Run, layout: Layout, steps: int) -> dict[str, Any]:
         "passes": whole(layout.micro_batches),
         "steps": steps,
         "precision": layout.precision,
-        "bucket_mb": whole(stack.overlap.bucket_parameters * BUCKET_NUMBER_BYTES / 1e6),
+        "bucket_mb": whole(stack.overlap.bucket_parameters / BUCKET_NUMBERS),
         "padding": run.model.vocab_padding_multiple,
         "sharding": layout.sharding,
         "stack.states.gradient_bytes": float(stack.states.gradient_bytes),

@@ -60,7 +60,7 @@ DEFAULTS: Final = {
 ATTENTION_KERNELS: Final = {"flash": "fused", "fused": "fused", "unfused": "unfused"}
 STACK_DEFAULTS: Final = ("sequence_parallel", "sharding")  # what the training software does where its user sets nothing
 KERNEL_SETTINGS: Final = (  # of the stack, as far as the words of a row tell them
-    *("fusion.attention_library", "fusion.norms", "fusion.loss_peak_bytes"),
+    *("fusion.attention_library", "fusion.fp32_scores", "fusion.norms", "fusion.loss_peak_bytes"),
     *("low_precision.parameter_gather", "low_precision.products", "low_precision.spared_layers"),
     *("low_precision.attention", "low_precision.attention_recipes"),
     "host.cuda_graphs",

@@ -118,6 +118,14 @@ def test_notes_that_name_an_attention_library_choose_it(read: Any) -> None:
     assert (named.run.stack.fusion.attention_library, silent.run.stack.fusion.attention_library) == ("flash2", "fastest")
 
 
+@pytest.mark.parametrize(("kernels", "cast"), [("torch", True), ("fused", False), ("flash_attention2", False)])
+def test_the_torch_kernel_of_aleph_alpha_casts_scores_to_fp32(read: Any, kernels: str, cast: bool) -> None:
+    """arXiv:2311.05610 names its kernels in words that only its own software gives a meaning."""
+    cells = {"stack": "aleph-alpha-scaling", "kernels": kernels, "attention_kernel": "unfused", "precision": "bf16"}
+    own, another = read({**cells, "source": "arXiv:2311.05610 some.xlsx"}, {**cells, "source": "somewhere else"})
+    assert (own.run.stack.fusion.fp32_scores, another.run.stack.fusion.fp32_scores) == (cast, False)
+
+
 @pytest.mark.parametrize("precision", ["mxfp8", "nvfp4"])
 def test_formats_with_scales_of_blocks_are_timed_as_themselves(read: Any, precision: str) -> None:
     """And no other format stands for them."""

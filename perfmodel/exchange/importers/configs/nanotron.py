@@ -21,7 +21,8 @@ CONFIG: Final = "model.model_config."  # keys of a config.json
 FAMILIES: Final = {"is_qwen2_config": "qwen2", "is_starcoder2_config": "starcoder2"}
 WRITTEN_FAMILIES: Final = {"llama": "is_llama_config", "qwen2": "is_qwen2_config"}  # whose keys are those of a config.json
 USUAL_BUCKET_MB: Final = 25
-BUCKET_NUMBER_BYTES: Final = 4
+FP32_BYTES: Final = 4
+BUCKET_NUMBERS: Final = 2**20 / 2  # of a MiB of bucket: DistributedDataParallel counts parameters, which have 16 bits
 
 
 def _is_nanotron(document: Document) -> bool:
@@ -41,8 +42,10 @@ def _convert(document: Document) -> Conversion:
     settings["model"] = _model(mapping.get("model"), int(facts.get("padding") or 1))
     settings["stack.extends"] = "nanotron"
     settings["stack.states.reduced_gradient_bytes"] = settings.get("stack.states.gradient_bytes", 4)
+    if settings["stack.states.reduced_gradient_bytes"] != FP32_BYTES:
+        settings["stack.overlap.blocking_zero1"] = False
     if (cap := facts.get("bucket_mb")) not in (None, USUAL_BUCKET_MB):
-        settings["stack.overlap.bucket_parameters"] = cap * 1e6 / BUCKET_NUMBER_BYTES
+        settings["stack.overlap.bucket_parameters"] = cap * BUCKET_NUMBERS
     replicas, passes = number(facts.get("replicas", 1), "parallelism.dp"), number(facts.get("passes", 1), "tokens")
     batch = replicas * passes * number(settings["micro_batch_size"], "tokens.micro_batch_size")
     steps = facts.get("steps")

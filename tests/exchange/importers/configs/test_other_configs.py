@@ -74,8 +74,9 @@ def test_nanotron_is_read(tmp_path: Path) -> None:
         ("zero_stage: 1", "zero_stage: 0", "sharding", "none"),
         ("async_communication: true", "async_communication: false", "stack.overlap.tensor_parallel", "none"),
         ("in_fp32: true", "in_fp32: false", "stack.states.gradient_bytes", 2),
+        ("in_fp32: true", "in_fp32: false", "stack.overlap.blocking_zero1", False),
         ("pp: 1,", "pp: 1, recompute_layer: true,", "recompute", "full"),
-        ("dtype: bfloat16", "dtype: bfloat16\n  ddp_bucket_cap_mb: 50", "stack.overlap.bucket_parameters", 12.5e6),
+        ("dtype: bfloat16", "dtype: bfloat16\n  ddp_bucket_cap_mb: 50", "stack.overlap.bucket_parameters", 50 * 2**20 / 2),
     ],
 )
 def test_keys_of_nanotron_change_the_run(tmp_path: Path, word: str, instead: str, key: str, value: Any) -> None:
