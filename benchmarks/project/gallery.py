@@ -103,10 +103,10 @@ SHOTS: Final = (
         pictures={"weak.png": ("weak-scaling", "Tokens a second, and the efficiency against the first point.")},
     ),
     Shot(
-        title="Predicted against measured runs",
-        words="Every run of papers and vendors that perfmodel comes with.",
+        title="How wrong predictions are, run by run",
+        words="Every run of dense models of papers and vendors that perfmodel comes with.",
         arguments=["validate", "--figure", "accuracy.png"],
-        pictures={"accuracy.png": ("accuracy", "384 of them, by the software that they ran.")},
+        pictures={"accuracy.png": ("accuracy", "The error of each with its sign and its 90 % interval, by the software that they ran.")},
     ),
     Shot(
         title="Whether intervals keep what they say",

@@ -228,7 +228,7 @@ def _(result: TimeScores) -> RenderableType:
 
 @figures_of.register(TimeScores)
 def _(result: TimeScores) -> Figures:
-    from perfmodel.report.figures.measured.steps import accuracy_figure
+    from perfmodel.report.figures.measured.accuracy import accuracy_figure
     from perfmodel.report.figures.reliability import reliability_figure
 
     rows = 0 if result.overall is None else result.overall.rows

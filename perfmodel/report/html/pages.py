@@ -23,8 +23,9 @@ from perfmodel.exchange.measured.own_evidence import with_evidence
 from perfmodel.exchange.run_files import RunSource, Settings, listed_sources, setting_pairs
 from perfmodel.report.figures.drawing.style import Drawing, svg_text
 from perfmodel.report.figures.figure_set import OF_A_STAGE, OF_MANY, run_drawings
+from perfmodel.report.figures.measured.accuracy import steps_figure
 from perfmodel.report.figures.measured.comparison import iterations_figure, memories_figure
-from perfmodel.report.figures.measured.steps import operators_figure, steps_figure
+from perfmodel.report.figures.measured.steps import operators_figure
 from perfmodel.report.html.blocks import as_html, figure_html
 from perfmodel.report.html.comparison import (
     ComparisonColumns,

@@ -8,15 +8,16 @@ from typing import Final
 
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch, Rectangle
+from matplotlib.ticker import StrMethodFormatter
 
 from perfmodel.report.figures.drawing.lettering import shortened, text_width
 from perfmodel.report.figures.drawing.palette import INK, PAPER, text_on
 from perfmodel.report.figures.drawing.style import SMALL, TEXT, Drawing, grid
 
 THICK: Final = 0.72  # of a row
-ROW_HEIGHT: Final = 24.0  # points
-BESIDE: Final = 44.0  # what an axis with its label needs beside the rows
-LABEL_ROOM: Final = 150.0  # points of the label of a row
+ROW_HEIGHT: Final = 25.0  # points
+BESIDE: Final = 46.0  # what an axis with its label needs beside the rows
+LABEL_ROOM: Final = 125.0  # points of the label of a row
 SEAM: Final = 0.7
 LEAST: Final = 3.0  # points left and right of a number in a bar
 
@@ -59,9 +60,9 @@ def number_text(value: float) -> str:
     """Three digits, or all before the point.
 
     >>> number_text(1234.5), number_text(62.84), number_text(0.01234)
-    ('1234', '62.8', '0.0123')
+    ('1,234', '62.8', '0.0123')
     """
-    return f"{value:.0f}" if abs(value) >= 100.0 else f"{value:.3g}"
+    return f"{value:,.0f}" if abs(value) >= 100.0 else f"{value:.3g}"
 
 
 def stacked_bars(
@@ -89,6 +90,7 @@ def stacked_bars(
     axes.set_xlim(0.0, point * room)
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
     grid(axes, "x")
 
 

@@ -102,7 +102,7 @@ def _draw(drawing: Drawing, axes: Axes, cell: Cell, colour: str, size: tuple[flo
         across, up = INSET / width, INSET / height
         inner = (cell.column + across, cell.row + up)
         axes.add_patch(Rectangle(inner, 1 - 2 * across, 1 - 2 * up, facecolor="none", edgecolor=ink, linewidth=1.6))
-    lines = [line for line in cell.lines if text_width(line, SMALL) <= width - 6.0][: int((height - 4.0) // LINE)]
+    lines = [line for line in cell.lines if text_width(line, SMALL) <= width - 1.5][: int((height - 4.0) // LINE)]
     behind = None if cell.fits else {"facecolor": colour, "edgecolor": "none", "pad": 1.0}
     for place, line in enumerate(lines):
         middle = cell.row + 0.5 + (place - (len(lines) - 1) / 2.0) * LINE / height

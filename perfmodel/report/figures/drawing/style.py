@@ -2,6 +2,9 @@
 
 A Drawing is laid out from the top down in points: title, subtitle, key, plots, source. Text is drawn as it is written (report/
 lettering.py) in colours of palette.py. `picture` makes a file of it, `svg_text` a part of a page.
+
+A drawing is narrow, so that it can be read on a telephone: shown NARROW pixels wide, no letter is smaller than LEAST_LETTERS
+pixels (tests/report/figures/test_figure_layout.py). What would be crowded side by side stands one above the other.
 """
 
 from __future__ import annotations
@@ -30,15 +33,17 @@ from perfmodel.report.figures.drawing.palette import GRID, INK, LIGHT_PAGE, MUTE
 from perfmodel.report.figures.drawing.svg import fragment
 
 POINTS: Final = 72.0  # of an inch
-DOTS_PER_INCH: Final = 144
-WIDTH: Final = 500.0  # points
+DOTS_PER_INCH: Final = 200
+WIDTH: Final = 360.0  # points
+NARROW, LEAST_LETTERS = 400.0, 9.0  # pixels: of a figure on a telephone, and of its smallest letters there
 EDGE: Final = 8.0
-TITLE, TEXT, SMALL = 10.0, 8.0, 7.0  # sizes of letters
-ROW: Final = 12.0  # from line to line of the key
-MOST_LINES: Final = 2  # of a subtitle, and of a source
+TITLE, TEXT, SMALL = 11.0, 9.0, 8.25  # sizes of letters
+ROW: Final = 13.5  # from line to line of the key
+MOST_LINES: Final = 2  # of a title and a subtitle
+MOST_OF_SOURCE: Final = 3  # lines of a source
 HANDLE, HANDLE_GAP, COLUMN_GAP = 1.4, 0.5, 1.6  # of the key, in letters
 THIN: Final = 0.8
-MOST_TICKS, LEAST_TICKS = 8, 3  # of a logarithmic axis
+MOST_TICKS, LEAST_TICKS = 6, 3  # of a logarithmic axis
 
 RULES: Final[dict[str, Any]] = {
     "font.size": TEXT,
@@ -116,9 +121,9 @@ class Drawing(Figure):
 
     def _write(self, title: str, subtitle: str) -> None:
         below = EDGE
-        for line in [shortened(title, self.room, TITLE, bold=True)]:
+        for line in lines_of(title, self.room, TITLE, most=MOST_LINES, bold=True):
             self._top.append((below, self.text(0, 0, line, va="top", fontsize=TITLE, fontweight="bold")))
-            below += TITLE * 1.4
+            below += TITLE * 1.3
         for line in lines_of(subtitle, self.room, TEXT, most=MOST_LINES) if subtitle else ():
             self._top.append((below, self.text(0, 0, line, va="top", fontsize=TEXT, color=MUTED)))
             below += TEXT * 1.35
@@ -126,7 +131,7 @@ class Drawing(Figure):
 
     def key(self, entries: Sequence[tuple[Artist, str]]) -> None:
         """What the looks of bars, lines and points mean, above the plots: read along the rows."""
-        labels = [shortened(label, self.room / 2, TEXT) for _, label in entries]
+        labels = [shortened(label, self.room - 2.0 * HANDLE * TEXT, TEXT) for _, label in entries]
         columns = _columns([text_width(label, TEXT) for label in labels], self.room)
         order = [place for column in range(columns) for place in range(column, len(entries), columns)]
         # matplotlib leaves out labels that begin with _, unless something invisible stands before
@@ -150,7 +155,7 @@ class Drawing(Figure):
 
     def source_line(self, text: str) -> None:
         """Where the numbers come from, at the bottom."""
-        lines = lines_of(text, self.room, SMALL, most=MOST_LINES)
+        lines = lines_of(text, self.room, SMALL, most=MOST_OF_SOURCE)
         for place, line in enumerate(reversed(lines)):
             written = self.text(0, 0, line, va="bottom", fontsize=SMALL, color=MUTED)
             self._bottom.append((0.5 * EDGE + place * SMALL * 1.35, written))
