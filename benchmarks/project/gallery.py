@@ -106,7 +106,7 @@ SHOTS: Final = (
         title="How wrong predictions are, run by run",
         words="Every run of dense models of papers and vendors that perfmodel comes with.",
         arguments=["validate", "--figure", "accuracy.png"],
-        pictures={"accuracy.png": ("accuracy", "The error of each with its sign and its 90 % interval, by the software that they ran.")},
+        pictures={"accuracy.png": ("accuracy", "The error of each with its sign and its 90 % interval, by software.")},
     ),
     Shot(
         title="Whether intervals keep what they say",

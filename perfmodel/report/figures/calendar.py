@@ -138,7 +138,7 @@ def calendar_figure(prediction: Prediction, outlook: Outlook) -> Drawing:
     if any(bar.interval for panel in panels for bar in panel.bars):
         entries.append((Line2D([], [], color=INK, linewidth=1.2, marker="|", markersize=7), "90 % interval"))
     drawing.key(entries)
-    drawing.source_line(source_text(prediction.run) + f"; terms: {shortened(outlook.terms.name, TERMS, SMALL)}")
+    drawing.source_line(source_text(prediction.run), f"terms: {shortened(outlook.terms.name, TERMS, SMALL)}")
     return drawing
 
 

@@ -62,7 +62,7 @@ def elasticities_figure(explained: Explanation) -> Drawing:
     _axes(axes, rows, drawing.room)
     looks = [(BLUE, "faster"), (VERMILION, "slower")]
     drawing.key([(Rectangle((0, 0), 1, 1, facecolor=colour, linewidth=0), label) for colour, label in looks])
-    drawing.source_line(source_text(explained.run) + "; each number alone, as far as it may go")
+    drawing.source_line(source_text(explained.run), "each number alone, as far as it may go")
     return drawing
 
 

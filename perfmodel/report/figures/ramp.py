@@ -76,7 +76,7 @@ def ramp_figure(prediction: Prediction) -> Drawing:
         axes.set_yticks(range(len(stages)), [shortened(label, LABEL_ROOM, TEXT) for label in stage_labels(prediction.run)])
         axes.set_ylim(len(stages) - 0.45, -0.55)
     drawing.key(_entries(is_published=is_published))
-    drawing.source_line(source_text(prediction.run) + ("; published figures as the run states them" if is_published else ""))
+    drawing.source_line(source_text(prediction.run), "published figures as the run states them" if is_published else "")
     return drawing
 
 

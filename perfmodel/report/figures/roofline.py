@@ -110,7 +110,7 @@ def roofline_figure(explained: Explanation) -> Drawing:
     upper, lower = drawing.subplots(2, 1)
     panels = _panels(drawing, upper, lower, roofs)
     drawing.key(_entries(each for panel in panels for each in panel.markers))
-    drawing.source_line(source_text(run) + "; each operator alone, the area of its marker its time in an iteration")
+    drawing.source_line(source_text(run), "each operator alone, the area of its marker its time in an iteration")
     _name_all(drawing, panels)
     return drawing
 
@@ -132,7 +132,7 @@ def served_roofline_figure(forecast: ServingForecast) -> Drawing:
         panels += _panels(drawing, upper, lower, each)
         upper.set_title(f"{name}: {pass_text(passes[name])}, {seconds_text(sum(op.total_s for op in each.operators))}")
     drawing.key(_entries(each for panel in panels for each in panel.markers))
-    drawing.source_line(server_source(forecast) + "; each operator alone, the area of its marker its time in a pass")
+    drawing.source_line(server_source(forecast), "each operator alone, the area of its marker its time in a pass")
     _name_all(drawing, panels)
     return drawing
 

@@ -64,7 +64,7 @@ def serving_figure(forecasts: Sequence[ServingForecast]) -> Drawing:
     for axes in (upper, lower):
         _scale(axes)
     drawing.key(entries)
-    drawing.source_line(f"{server_source(shown[0])}; numbers at points: clients, each with one request at a time")
+    drawing.source_line(server_source(shown[0]), "numbers at points: clients, each with one request at a time")
     name_points(drawing, upper, points, most=MOST_NAMES)
     return drawing
 

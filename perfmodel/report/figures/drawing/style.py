@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import wraps
 from math import ceil, floor, log10
 from typing import Any, Final, Literal, ParamSpec, TypeVar
@@ -106,9 +106,11 @@ class Drawing(Figure):
         super().__init__(figsize=(width / POINTS, plot_height / POINTS))
         self.heading, self.description = literal(title), literal(description)
         self.hover_texts: dict[str, str] = {}
+        self.note = ""
         self._plot_height, self._width = plot_height, width
         self._top: list[tuple[float, Text]] = []  # how far below the upper edge
         self._bottom: list[tuple[float, Text]] = []  # how far above the lower one
+        self._foot = 0.0
         self._key: Legend | None = None
         self._key_height = 0.0
         self._write(title, subtitle)
@@ -153,13 +155,26 @@ class Drawing(Figure):
         self._key_height = ROW * -(-len(entries) // columns) + 4.0
         self._arrange()
 
-    def source_line(self, text: str) -> None:
-        """Where the numbers come from, at the bottom."""
-        lines = lines_of(text, self.room, SMALL, most=MOST_OF_SOURCE)
+    def source_line(self, source: str, note: str = "") -> None:
+        """Where the numbers come from, at the bottom, and behind it how the figure is to be read."""
+        self.note = literal(note)
+        lines = lines_of(f"{source}; {note}" if note else source, self.room, SMALL, most=MOST_OF_SOURCE)
         for place, line in enumerate(reversed(lines)):
             written = self.text(0, 0, line, va="bottom", fontsize=SMALL, color=MUTED)
             self._bottom.append((0.5 * EDGE + place * SMALL * 1.35, written))
         self._arrange()
+
+    @contextmanager
+    def bare(self) -> Iterator[tuple[float, float]]:
+        """Without title and source, which a page writes around it; the heights it is drawn between [points from above]."""
+        words = [text for _, text in (*self._top, *self._bottom)]
+        for text in words:
+            text.set_visible(False)
+        try:
+            yield self._head - 1.0, POINTS * self.get_size_inches()[1] - self._foot + 1.0
+        finally:
+            for text in words:
+                text.set_visible(True)
 
     def hover(self, artist: Artist, text: str) -> None:
         """What a page shows of a bar or a point under the pointer."""
@@ -186,7 +201,7 @@ class Drawing(Figure):
     def _arrange(self) -> None:
         """Everything at its height, and the plots between."""
         head = self._head + self._key_height
-        foot = 0.5 * EDGE + SMALL * 1.35 * len(self._bottom)
+        self._foot = foot = 0.5 * EDGE + SMALL * 1.35 * len(self._bottom)
         height = head + self._plot_height + foot
         self.set_size_inches(self._width / POINTS, height / POINTS)
         for below, text in self._top:
@@ -243,15 +258,20 @@ def picture(figure: Drawing, kind: str) -> bytes:
     return content.getvalue()
 
 
-def svg_text(figure: Drawing, name: str = "") -> str:
+def svg_text(figure: Drawing, name: str = "", *, bare: bool = False) -> str:
     """A figure as an element of a page: text stays text, colours of text and grid are those of the page around it.
 
-    `name` begins its ids; a page that shows the same figure twice needs two.
+    `name` begins its ids; a page that shows the same figure twice needs two. Of a `bare` one the page writes title and source.
     """
     content = io.StringIO()
-    with _look(**{"svg.fonttype": "none"}):
+    with _look(**{"svg.fonttype": "none"}), figure.bare() if bare else nullcontext() as heights:
         figure.settle()
         figure.savefig(content, format="svg", transparent=True, metadata={"Date": None})
     return fragment(
-        content.getvalue(), title=figure.heading, description=figure.description, hover=figure.hover_texts, name=name
+        content.getvalue(),
+        title=figure.heading,
+        description=figure.description,
+        hover=figure.hover_texts,
+        name=name,
+        heights=heights,
     )

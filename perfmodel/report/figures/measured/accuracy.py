@@ -142,7 +142,7 @@ def _drawing(groups: Mapping[str, Sequence[RunError]], *, title: str, what: str)
     grid(axes, "x")
     axes.set_xlabel("error: predicted against measured time [%]")
     drawing.key(_entries(every, far))
-    drawing.source_line(f"perfmodel {__version__}; left of 0 the prediction is too fast, right of it too slow")
+    drawing.source_line(f"perfmodel {__version__}", "left of 0 the prediction is too fast, right of it too slow")
     return drawing
 
 

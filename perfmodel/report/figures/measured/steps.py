@@ -56,7 +56,7 @@ def operators_figure(comparison: StepComparison) -> Drawing:
     looks = ((PREDICTED, "predicted"), (MEASURED, "measured"))
     drawing.key([(Rectangle((0, 0), 1, 1, facecolor=colour, linewidth=0), label) for colour, label in looks])
     share = f"operators that make up {100 * DRAWN:.0f} % of the step" if len(pairs) < MOST_BARS else f"the {MOST_BARS} longest"
-    drawing.source_line(f"perfmodel {__version__}; {share}, each with the error of its prediction")
+    drawing.source_line(f"perfmodel {__version__}", f"{share}, each with the error of its prediction")
     return drawing
 
 
