@@ -6,11 +6,11 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from shlex import join
-from typing import TYPE_CHECKING, Annotated, Final, TypeAlias
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
-from perfmodel.commands.console import drawing_module, emit, form_of, kind_of, write_file
+from perfmodel.commands.console import PAGES, drawing_module, emit, form_of, kind_of, write_file
 from perfmodel.commands.options import FORM, AsCsv, AsJson, AsMarkdown, completed
 from perfmodel.commands.serving_options import (
     REQUEST,
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from perfmodel.serving.forecast import ServingForecast
 
 Draw: TypeAlias = "Callable[[Sequence[ServingForecast]], None]"
-PAGES: Final = (".html", ".htm")
 
 
 def infer(

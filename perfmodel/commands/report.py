@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from shlex import join
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from perfmodel.commands.console import progress_bar, write_file
+from perfmodel.commands.console import PAGES, progress_bar, write_file
 from perfmodel.commands.options import Evidence, Gpus, Model, OnCluster, Overrides, Tokens, asked, completed
 from perfmodel.errors import InputError, shown
 
 if TYPE_CHECKING:
     from perfmodel.report.html.document import Page
-
-PAGES: Final = (".html", ".htm")
 
 
 def report(

@@ -181,7 +181,7 @@ def _(result: Plan) -> RenderableType:
 
 @figures_of.register(Plan)
 def _(result: Plan) -> Figures:
-    from perfmodel.report.figures.plan_front import plan_front_figure
+    from perfmodel.report.figures.plans.plan_front import plan_front_figure
 
     return {"front": partial(plan_front_figure, result)}
 

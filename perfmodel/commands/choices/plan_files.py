@@ -1,12 +1,14 @@
-"""The files that `perfmodel plan` writes: the report, and run files and launch files of its best plan."""
+"""The files that `perfmodel plan` writes: the report, its page, and run files and launch files of its best plan."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from shlex import join
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from perfmodel.commands.console import ENDINGS, say, write_file
+from perfmodel.commands.console import ENDINGS, PAGES, progress_bar, say, write_file
 from perfmodel.errors import InputError, NotSupportedError
 
 if TYPE_CHECKING:
@@ -49,6 +51,26 @@ def launcher_arguments(launcher: Launcher, source: str | dict[str, Any], argumen
     question = read_plan_request(source, **(arguments | more)).question
     check_stack(question.stack, launcher, hint=f"--stack {launcher.stack}")
     return more
+
+
+def page_writer(path: Path | None) -> Callable[[Plan], None]:
+    """A function that writes the page of a plan to `path`; does nothing without one. Errors: InputError before any work."""
+    if path is None:
+        return lambda _: None
+    if path.suffix.lower() not in PAGES:
+        raise InputError(f"--report {path} must be an .html file")
+    try:
+        from perfmodel.report.html.plan import plan_page
+    except ImportError:
+        raise InputError("a report needs matplotlib; pip install 'perfmodel[report]' brings it") from None
+    command = join(["perfmodel", *sys.argv[1:]]) if sys.argv[1:2] == ["plan"] else ""
+
+    def write(found: Plan) -> None:
+        with progress_bar("drawing") as advance:
+            text = plan_page(found, command=command, on_progress=advance).html
+        write_file(text, path)
+
+    return write
 
 
 def write_runs(found: Plan, path: Path) -> None:

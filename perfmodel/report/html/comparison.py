@@ -163,8 +163,8 @@ def comparison_sections(columns: ComparisonColumns, figures: Mapping[str, str]) 
 
     contents = {
         "results": ("What changes" if columns.what == "scenario" else "Beside each other", _beside(RESULTS, columns, numbers)),
-        "iteration": (f"{TITLES['iteration']}, ms", as_table(_beside(TIMES, columns, numbers))),
-        "memory": (f"{TITLES['memory']}, GiB", as_table(_beside(BYTES, columns, numbers))),
+        "iteration": (TITLES["iteration"], as_table(_beside(TIMES, columns, numbers))),
+        "memory": (TITLES["memory"], as_table(_beside(BYTES, columns, numbers))),
         "peak": (TITLES["peak"], of_each("peak", lambda each: as_table(as_html(waterfall_table(each))))),
         "operators": (TITLES["operators"], of_each("operators", all_operators_html)),
         "layouts": (TITLES["layouts"], of_each("layouts", moves_html)),

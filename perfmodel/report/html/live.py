@@ -7,7 +7,7 @@ looks up which one the sliders stand at. Without a script there is a table of ea
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -40,18 +40,40 @@ class LiveTerms:
     is_priced: bool
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slider:
+    """What it sets, the text of each of its places, and the place that it stands at first."""
+
+    name: str
+    labels: tuple[str, ...]
+    place: int
+
+
 def live_html(grid: SettingGrid, terms: LiveTerms, capacity_bytes: float) -> str:
-    """Sliders, hidden until a script moves them, and a table that needs none; nothing where there is nothing to move."""
+    """Sliders of a run, hidden until a script moves them, and a table that needs none; nothing where nothing can be moved."""
     if not grid.axes or grid.point(grid.here) is None:
         return ""
-    data = escaped(json.dumps(live_data(grid, terms, capacity_bytes), separators=(",", ":"), sort_keys=True))
-    sliders = [*(_slider(axis) for axis in grid.axes), *([_price(terms)] if terms.is_priced else [])]
+    sliders = [
+        Slider(name=axis.name, labels=tuple(value_label(axis, value) for value in axis.values), place=axis.place)
+        for axis in grid.axes
+    ]
+    return live_box(sliders, live_data(grid, terms, capacity_bytes), terms, (ALONE, as_html(_alone(grid))))
+
+
+def live_box(sliders: Sequence[Slider], data: Mapping[str, Any], terms: LiveTerms, instead: tuple[str, str] | None) -> str:
+    """Sliders with their data, and `instead`: the title and the HTML of what serves without a script."""
+    told = escaped(json.dumps(data, separators=(",", ":"), sort_keys=True))
+    labels = [*(_slider(each) for each in sliders), *([_price(terms)] if terms.is_priced else [])]
+    table = (
+        [] if instead is None else [f'<details class="alone" open><summary>{instead[0]}</summary>\n{instead[1]}\n</details>']
+    )
     return "\n".join(
         [
-            f'<div class="whatif">\n<div class="live" data-grid="{data}" hidden>\n<h2>What if</h2>',
-            *sliders,
+            f'<div class="whatif">\n<div class="live" data-grid="{told}" hidden>\n<h2>What if</h2>',
+            *labels,
             '<p class="now"><button type="button">As it is</button> <output class="quiet"></output></p>\n</div>',
-            f'<details class="alone" open><summary>{ALONE}</summary>\n{as_html(_alone(grid))}\n</details>\n</div>',
+            *table,
+            "</div>",
         ]
     )
 
@@ -110,12 +132,11 @@ def value_label(axis: GridAxis, value: float) -> str:
     return f"{value / TERA:,.4g} TFLOP/s" if "flop_per_s" in path else f"{value / GIGA:,.4g} GB/s"
 
 
-def _slider(axis: GridAxis) -> str:
-    labels = [value_label(axis, value) for value in axis.values]
+def _slider(slider: Slider) -> str:
     return (
-        f"<label><span>{escaped(axis.name)}</span> <output>{escaped(labels[axis.place])}</output>"
-        f'<input type="range" min="0" max="{len(labels) - 1}" value="{axis.place}" data-axis '
-        f'data-labels="{escaped(BETWEEN.join(labels))}"></label>'
+        f"<label><span>{escaped(slider.name)}</span> <output>{escaped(slider.labels[slider.place])}</output>"
+        f'<input type="range" min="0" max="{len(slider.labels) - 1}" value="{slider.place}" data-axis '
+        f'data-labels="{escaped(BETWEEN.join(slider.labels))}"></label>'
     )
 
 
