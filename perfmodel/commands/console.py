@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 NARROWEST: Final = 80  # columns: no table is laid out for fewer, so that no number is cut
 STOPPED: Final = 130  # exit code after Ctrl-C
-PAGES: Final = (".html", ".htm")
 ENDINGS: Final = {".json": "json", ".csv": "csv", ".md": "markdown", ".txt": "table"}  # of files, and their formats
 TABLES_OR_JSON: Final = {".json": "json", ".txt": "table"}
 COMPRESSED: Final = ".gz"

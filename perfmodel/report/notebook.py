@@ -182,8 +182,12 @@ def _(result: Plan) -> RenderableType:
 @figures_of.register(Plan)
 def _(result: Plan) -> Figures:
     from perfmodel.report.figures.plans.plan_front import plan_front_figure
+    from perfmodel.report.figures.plans.plan_options import plan_options_figure
+    from perfmodel.report.figures.plans.rivals import rejections_figure, rivals_figure
 
-    return {"front": partial(plan_front_figure, result)}
+    of_one = {"front": plan_front_figure, "rivals": rivals_figure, "rejected": rejections_figure}
+    of_several = {"options": plan_options_figure} if len(result.options) > 1 else {}
+    return {name: partial(draw, result) for name, draw in (of_one | of_several).items()}
 
 
 @report_of.register(HardwarePlans)

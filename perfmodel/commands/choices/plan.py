@@ -201,11 +201,12 @@ def plan(
         ),
     ] = None,
     report: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             "--report",
-            metavar="FILE.html",
-            help="Write a page: the map of all layouts, the rivals and why they lost, time against memory and cost.",
+            metavar="FILE|FOLDER/",
+            help="Write an HTML page to FILE, or with its figures to FOLDER/: the map of all layouts, the rivals and why they "
+            "lost, time against memory and cost.",
         ),
     ] = None,
     serve: Annotated[

@@ -8,7 +8,8 @@ from pathlib import Path
 from shlex import join
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from perfmodel.commands.console import ENDINGS, PAGES, progress_bar, say, write_file
+from perfmodel.commands.console import ENDINGS, progress_bar, say, write_file
+from perfmodel.commands.page_files import NO_MATPLOTLIB, page_places, write_page
 from perfmodel.errors import InputError, NotSupportedError
 
 if TYPE_CHECKING:
@@ -53,22 +54,24 @@ def launcher_arguments(launcher: Launcher, source: str | dict[str, Any], argumen
     return more
 
 
-def page_writer(path: Path | None) -> Callable[[Plan], None]:
-    """A function that writes the page of a plan to `path`; does nothing without one. Errors: InputError before any work."""
-    if path is None:
+def page_writer(output: str | None) -> Callable[[Plan], None]:
+    """A function that writes the page of a plan to a file or a folder; does nothing without one.
+
+    Errors: InputError before any work.
+    """
+    if output is None:
         return lambda _: None
-    if path.suffix.lower() not in PAGES:
-        raise InputError(f"--report {path} must be an .html file")
+    path, folder = page_places(output, "--report", "plan.html")
     try:
         from perfmodel.report.html.plan import plan_page
     except ImportError:
-        raise InputError("a report needs matplotlib; pip install 'perfmodel[report]' brings it") from None
+        raise InputError(NO_MATPLOTLIB) from None
     command = join(["perfmodel", *sys.argv[1:]]) if sys.argv[1:2] == ["plan"] else ""
 
     def write(found: Plan) -> None:
         with progress_bar("drawing") as advance:
-            text = plan_page(found, command=command, on_progress=advance).html
-        write_file(text, path)
+            page = plan_page(found, command=command, on_progress=advance)
+        write_page(page, path, folder)
 
     return write
 

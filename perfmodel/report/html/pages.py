@@ -34,13 +34,15 @@ from perfmodel.report.html.comparison import (
 )
 from perfmodel.report.html.document import Page, page
 from perfmodel.report.html.drawn import Draw, Progress, drawn, quiet
+from perfmodel.report.html.plan import plan_page
 from perfmodel.report.html.records import record_section, record_sentences
 from perfmodel.report.html.run import TITLES, run_opening, run_sections, stage_choice
 from perfmodel.report.html.statements import told
+from perfmodel.search.plan import Plan
 
 
 def report(
-    runs: RunSource | Sequence[RunSource],
+    runs: RunSource | Sequence[RunSource] | Plan,
     settings: Settings = (),
     *,
     scenarios: Mapping[str, Settings] = MappingProxyType({}),
@@ -48,7 +50,7 @@ def report(
     same_gpus: bool = False,
     evidence: str | None = None,
 ) -> Page:
-    """One self-contained page of HTML about a run, about a run in scenarios, or about several runs beside the first.
+    """One self-contained page of HTML about a run, a run in scenarios, several runs beside the first, or a plan (`pm.plan`).
 
     A notebook shows the page; `.save("report.html")` writes it, `.figures` are its pictures by name. `settings` are those of
     `--set`; `stage` is the ramp stage that is shown first, counted from 1; `same_gpus` and `evidence` are those of `pm.whatif`.
@@ -57,6 +59,10 @@ def report(
     >>> page.fits, "memory" in page.figures  # doctest: +SKIP
     (True, True)
     """
+    if isinstance(runs, Plan):
+        if setting_pairs(settings) or scenarios or stage is not None or same_gpus or evidence is not None:
+            raise InputError("a plan is reported as it is; give settings and evidence to pm.plan")
+        return plan_page(runs)
     sources = listed_sources(runs)
     if scenarios and len(sources) > 1:
         raise InputError("scenarios compare one run with itself; name one run, or leave them out")

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 import perfmodel as pm
+from perfmodel.errors import InputError
 from perfmodel.report.html.document import Page
 from perfmodel.report.html.live import BETWEEN
 from perfmodel.report.html.plan import TITLES, option_texts, plan_data, plan_page
@@ -148,10 +149,18 @@ def test_the_command_writes_the_page(run: Any, tmp_path: Path) -> None:
     assert "perfmodel plan llama-3.1-8b --cluster dgx-h100 --gpus 64 --report" in said
 
 
+def test_a_folder_takes_the_page_and_its_figures(run: Any, tmp_path: Path) -> None:
+    """Each as PNG and SVG."""
+    assert run("plan", "llama-3.1-8b", "--cluster", "dgx-h100", "--gpus", "64", "--report", f"{tmp_path}/plan/").code == 0
+    names = {"map", "rejected", "rivals", "front"}
+    wanted = {"plan.html", *(f"{name}.{kind}" for name in names for kind in ("png", "svg"))}
+    assert {path.name for path in (tmp_path / "plan").iterdir()} == wanted
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--cluster", "dgx-h100", "--report", "plan.pdf"], "--report plan.pdf must be an .html file"),
+        (["--cluster", "dgx-h100", "--report", "plan.pdf"], "--report 'plan.pdf' is not an .html file"),
         (["--cluster", "dgx-h100,dgx-h200", "--report", "plan.html"], "--report writes one plan"),
         (["--serve", "--report", "plan.html"], "--report is about training"),
     ],
@@ -160,3 +169,10 @@ def test_what_the_option_cannot_be_is_one_sentence(run: Any, options: list[str],
     """With exit code 2, before any search."""
     asked = [] if "--serve" in options else ["--gpus", "64"]
     assert run("plan", "llama-3.1-8b", *asked, *options).is_refused(2, words)
+
+
+def test_python_reports_a_plan_as_the_command_does(several: Plan, whole: Page) -> None:
+    """And refuses what would be another plan."""
+    assert list(pm.report(several).figures) == list(whole.figures)
+    with pytest.raises(InputError, match="give settings and evidence to pm.plan"):
+        pm.report(several, stage=1)
