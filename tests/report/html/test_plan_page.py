@@ -174,5 +174,5 @@ def test_what_the_option_cannot_be_is_one_sentence(run: Any, options: list[str],
 def test_python_reports_a_plan_as_the_command_does(several: Plan, whole: Page) -> None:
     """And refuses what would be another plan."""
     assert list(pm.report(several).figures) == list(whole.figures)
-    with pytest.raises(InputError, match="give settings and evidence to pm.plan"):
+    with pytest.raises(InputError, match="give settings and evidence"):
         pm.report(several, stage=1)
