@@ -29,9 +29,10 @@ def operators_figure(comparison: StepComparison) -> Drawing:
     """The operators that make up most of a step, the longest on top: predicted and measured bars side by side."""
     pairs, step = comparison.largest(DRAWN)[:MOST_BARS], comparison.step
     name = shortened(comparison.record.name, NAME, TEXT)
+    times = f"{seconds_text(step.predicted)} predicted, {seconds_text(step.measured)} measured"
     drawing = Drawing(
-        title=f"The operators of a step, predicted and measured ({100 * (step.error or 0.0):+.1f} %)",
-        subtitle=f"{name}: step of {seconds_text(step.predicted)} predicted, {seconds_text(step.measured)} measured",
+        title="The operators of a step, predicted and measured",
+        subtitle=f"{name}: step of {times} ({100.0 * (step.error or 0.0):+.1f} %)",
         plot_height=ROW_HEIGHT * max(len(pairs), 1) + 40.0,
         description="; ".join(_told(pair) for pair in pairs[:3]),
     )
