@@ -190,7 +190,7 @@ def _draw(drawing: Drawing, axes: Axes, marker: Marker) -> None:
         zorder=3,
         clip_on=False,
     )
-    rate = f"{operator.flop_per_s / TERA:.4g} TFLOP/s" if operator.flop else f"{operator.bytes_per_s / GIGA:.4g} GB/s"
+    rate = f"{operator.flop_per_s / TERA:,.4g} TFLOP/s" if operator.flop else f"{operator.bytes_per_s / GIGA:,.4g} GB/s"
     drawing.hover(
         point,
         f"{_name(operator)}: {rate}, {100 * operator.efficiency:.0f} % of its roof; {operator.bytes / MEGA:.4g} MB; "
@@ -214,7 +214,7 @@ def _roofs(axes: Axes, markers: Sequence[Marker], roofs: Roofline) -> list[Text]
         ridge_at, up = _share(peak / memory, (low, high)), _share(peak / TERA, axes.get_ylim())
         crossed = ridge_at > 1.0 - NAME_OF_ROOF or not _is_free(axes, markers, Box(1.0 - NAME_OF_ROOF, up, 1.0, up + LINE))
         end = peak / memory if crossed and ridge_at > NAME_OF_ROOF else high  # above the slope lies nothing
-        texts.append(_write(axes, f"{name} peak, {peak / TERA:.4g} TFLOP/s", (end, peak / TERA), (-2.0, 2.0), "right"))
+        texts.append(_write(axes, f"{name} peak, {peak / TERA:,.4g} TFLOP/s", (end, peak / TERA), (-2.0, 2.0), "right"))
     return [*texts, _slope_name(axes, markers, memory, low, ridge)]
 
 
@@ -242,7 +242,7 @@ def _rates(axes: Axes, markers: Sequence[Marker], roofs: Roofline) -> list[Text]
         axes.plot([LEAST[0] / 2.0, high], [rate / GIGA] * 2, color=INK, linewidth=1.2, zorder=1)
     texts = []
     for name, rate in rates.items():
-        text, height = f"{shortened(name, LINK, SMALL)}, {rate / GIGA:.4g} GB/s", rate / GIGA
+        text, height = f"{shortened(name, LINK, SMALL)}, {rate / GIGA:,.4g} GB/s", rate / GIGA
         up = _share(height, axes.get_ylim())
         if _is_free(axes, markers, Box(0.0, up, NAME_OF_LINK, up + LINE)):
             texts.append(_write(axes, text, (LEAST[0] / 2.0, height), (2.0, 2.0), "left"))
