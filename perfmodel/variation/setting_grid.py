@@ -135,9 +135,7 @@ def _columns(axes: Sequence[GridAxis]) -> dict[str, list[float]]:
     """The values of every point at each key path."""
     grid = list(product(*(range(len(axis.values)) for axis in axes)))
     return {
-        path: [values[at[number]] for at in grid]
-        for number, axis in enumerate(axes)
-        for path, values in axis.paths.items()
+        path: [values[at[number]] for at in grid] for number, axis in enumerate(axes) for path, values in axis.paths.items()
     }
 
 
