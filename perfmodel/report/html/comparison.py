@@ -20,6 +20,7 @@ from perfmodel.report.html.parts import (
     certainty_html,
     cost_html,
     moves_html,
+    operators_html,
     provenance_html,
 )
 from perfmodel.report.html.run import GISTS, TITLES
@@ -166,7 +167,10 @@ def comparison_sections(columns: ComparisonColumns, figures: Mapping[str, str]) 
         "iteration": (TITLES["iteration"], as_table(_beside(TIMES, columns, numbers))),
         "memory": (TITLES["memory"], as_table(_beside(BYTES, columns, numbers))),
         "peak": (TITLES["peak"], of_each("peak", lambda each: as_table(as_html(waterfall_table(each))))),
-        "operators": (TITLES["operators"], of_each("operators", all_operators_html)),
+        "operators": (
+            TITLES["operators"],
+            of_each("operators", lambda each: f"{operators_html(each)}\n{all_operators_html(each)}"),
+        ),
         "layouts": (TITLES["layouts"], of_each("layouts", moves_html)),
         "levers": (TITLES["levers"], of_each("levers", lambda each: as_table(as_html(headline_table(each))))),
         "cost": (TITLES["cost"], views([cost_html(each) for each in columns.subjects], columns.choice)),
