@@ -20,25 +20,23 @@ from perfmodel.report.figures.drawing.style import SMALL, Drawing, grid, styled
 
 TERA: Final = 1e12
 SIDES: Final = (1024, 2048, 4096, 8192, 16384)  # of the square weights that are drawn
-HEIGHTS: Final = (230.0, 210.0)  # points of both rows of panels
+HEIGHTS: Final = (190.0, 170.0)  # points of both panels of a precision
 MOST_ERROR, BELOW = 30.0, 12.0  # percent, and what the medians need below
 
 
 @styled
 def rate_figure(fits: GpuFits) -> Drawing:
-    """Rates of products over m, one line a weight, measured and fitted; below, the error of every held-out shape."""
+    """For each precision rates of products over m, one line a weight, then the error of every held-out shape."""
     precisions = list(fits.matmul)
     drawing = Drawing(
         title=f"Matrix products of {fits.gpu.name}, measured and fitted",
-        subtitle="above, square weights; below, shapes that the fit did not see",
-        plot_height=sum(HEIGHTS),
+        subtitle="square weights, then shapes that the fit did not see",
+        plot_height=len(precisions) * sum(HEIGHTS),
     )
-    panels = drawing.subplots(2, len(precisions), squeeze=False, height_ratios=HEIGHTS)
-    for column, precision in enumerate(precisions):
-        _rates(panels[0][column], fits.matmul[precision], precision)
-        _errors(panels[1][column], fits.matmul[precision])
-        for row in (0, 1) if column else ():
-            panels[row][column].set_ylabel("")
+    panels = drawing.subplots(2 * len(precisions), 1, height_ratios=HEIGHTS * len(precisions))
+    for place, precision in enumerate(precisions):
+        _rates(panels[2 * place], fits.matmul[precision], precision)
+        _errors(panels[2 * place + 1], fits.matmul[precision])
     drawing.key(_entries())
     drawing.source_line(f"perfmodel {__version__}; products measured: {_source(fits)}")
     return drawing
@@ -69,7 +67,7 @@ def _rates(axes: Axes, found: ProductFit, precision: str) -> None:
     axes.set(xlabel="m [rows]", ylabel="rate [TFLOP/s]", title=precision)
     axes.set_ylim(0.0, None)
     axes.set_xscale("log", base=2)
-    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     grid(axes, "y")
 
 

@@ -85,6 +85,21 @@ SHOTS: Final = (
         pictures={"iteration": ("scenarios", "Each beside the run as it is.")},
     ),
     Shot(
+        title="A plan",
+        words="The page of a plan, with its figures: what could be, what was chosen, and why nothing else.",
+        arguments=[
+            *("plan", "llama-3.1-70b", "--cluster", "dgx-h200", "--deadline", "30d", "--tokens", "2T", "--price", "2.5"),
+            *("--report", FOLDER),
+        ],
+        pictures={
+            "map": ("plan-map", "Each cell the best layout of its tensor and pipeline parallel, all else chosen anew."),
+            "rejected": ("plan-rejected", "What each other choice costs, and the part of the iteration that loses most."),
+            "rivals": ("plan-rivals", "Where the iterations of the nearest rivals go."),
+            "front": ("plan-front", "What less memory costs in time."),
+            "options": ("plan-options", "How long each number of GPUs takes, against what it costs."),
+        },
+    ),
+    Shot(
         title="A sweep of two axes",
         words="Every combination of their values; blank ones cannot be, hatched ones do not fit.",
         arguments=[
@@ -103,10 +118,10 @@ SHOTS: Final = (
         pictures={"weak.png": ("weak-scaling", "Tokens a second, and the efficiency against the first point.")},
     ),
     Shot(
-        title="Predicted against measured runs",
-        words="Every run of papers and vendors that perfmodel comes with.",
+        title="How wrong predictions are, run by run",
+        words="Every run of dense models of papers and vendors that perfmodel comes with.",
         arguments=["validate", "--figure", "accuracy.png"],
-        pictures={"accuracy.png": ("accuracy", "384 of them, by the software that they ran.")},
+        pictures={"accuracy.png": ("accuracy", "The error of each with its sign and its 90 % interval, by software.")},
     ),
     Shot(
         title="Whether intervals keep what they say",

@@ -242,7 +242,7 @@ def page(found: Sequence[StepComparison], models: str, folder: Path) -> str:
         "",
         f"What the steps spend in no operator (the interpreter, autograd) is {_between(found):.1%} of them at the median.",
         "",
-        f"![Predicted against measured]({folder.name}/steps.png)",
+        f"![Errors of predicted steps]({folder.name}/steps.png)",
     ]
     return "\n".join(lines) + "\n"
 
@@ -304,7 +304,7 @@ def main() -> None:
     parser.add_argument("--models", choices=MODELS, default=DEFAULT, help="which of them run")
     parser.add_argument("--only-compare", action="store_true", help="with what the folder holds")
     chosen = parser.parse_args()
-    from perfmodel.report.figures.measured.steps import picture, steps_figure
+    from perfmodel.report.figures.measured.accuracy import picture, steps_figure
 
     try:
         for doing in () if chosen.only_compare else measure_all(chosen.output, chosen.models):

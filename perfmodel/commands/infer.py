@@ -6,12 +6,13 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from shlex import join
-from typing import TYPE_CHECKING, Annotated, Final, TypeAlias
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
 from perfmodel.commands.console import drawing_module, emit, form_of, kind_of, write_file
 from perfmodel.commands.options import FORM, AsCsv, AsJson, AsMarkdown, completed
+from perfmodel.commands.page_files import NO_MATPLOTLIB, PAGES
 from perfmodel.commands.serving_options import (
     REQUEST,
     SERVER,
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from perfmodel.serving.forecast import ServingForecast
 
 Draw: TypeAlias = "Callable[[Sequence[ServingForecast]], None]"
-PAGES: Final = (".html", ".htm")
 
 
 def infer(
@@ -183,7 +183,7 @@ def _page(path: Path | None) -> Draw:
     try:
         from perfmodel.report.html.server import server_page
     except ImportError:
-        raise InputError("a report needs matplotlib; pip install 'perfmodel[report]' brings it") from None
+        raise InputError(NO_MATPLOTLIB) from None
     command = join(["perfmodel", *sys.argv[1:]]) if sys.argv[1:2] == ["infer"] else ""
     return lambda forecasts: write_file(server_page(forecasts, command=command).html, path)
 

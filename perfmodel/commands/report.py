@@ -5,18 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from shlex import join
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import Annotated, Any
 
 import typer
 
-from perfmodel.commands.console import progress_bar, write_file
+from perfmodel.commands.console import progress_bar
 from perfmodel.commands.options import Evidence, Gpus, Model, OnCluster, Overrides, Tokens, asked, completed
-from perfmodel.errors import InputError, shown
-
-if TYPE_CHECKING:
-    from perfmodel.report.html.document import Page
-
-PAGES: Final = (".html", ".htm")
+from perfmodel.commands.page_files import NO_MATPLOTLIB, page_places, write_page
+from perfmodel.errors import InputError
 
 
 def report(
@@ -94,7 +90,7 @@ def report(
     named = runs or [""]  # of a model alone
     command = join(["perfmodel", "report", *(runs or ()), *words, *(["--same-gpus"] if same_gpus else [])])
     _check(named, scenarios or (), records or (), same_gpus=same_gpus)
-    path, folder = _places(output)
+    path, folder = page_places(output, "--output", "report.html")
     from perfmodel.exchange.measured.own_evidence import with_evidence
 
     pages, settings = _pages(), with_evidence(overrides or (), evidence)
@@ -114,21 +110,9 @@ def report(
             from perfmodel.exchange.questions.compared_records import read_record
 
             page = pages.run_page(sources[0], settings, records=[read_record(each) for each in records or ()], **common)
-    _write(page, path, folder)
+    write_page(page, path, folder)
     if not page.fits:
         raise typer.Exit(1)
-
-
-def _places(output: str) -> tuple[Path, Path | None]:
-    """Path of the page, and the folder for its figures or None. Errors: InputError for another file type."""
-    from perfmodel.exchange.output import is_folder
-
-    path = Path(output)
-    if output.endswith("/") or (output and is_folder(path)):
-        return path / "report.html", path
-    if path.suffix.lower() not in PAGES:
-        raise InputError(f"--output {shown(output)} is not an .html file; name one, or a folder ending in /")
-    return path, None
 
 
 def _pages() -> Any:
@@ -136,7 +120,7 @@ def _pages() -> Any:
     try:
         from perfmodel.report.html import pages
     except ImportError:
-        raise InputError("a report needs matplotlib; pip install 'perfmodel[report]' brings it") from None
+        raise InputError(NO_MATPLOTLIB) from None
     return pages
 
 
@@ -148,18 +132,3 @@ def _check(runs: Sequence[str], scenarios: Sequence[str], records: Sequence[Path
         raise InputError("--record is compared with one unchanged run; remove --scenario and all other runs")
     if same_gpus and not scenarios:
         raise InputError("--same-gpus needs a --scenario")
-
-
-def _write(page: Page, path: Path, folder: Path | None) -> None:
-    """Write the page; into a folder also each figure as PNG and SVG."""
-    if folder is None:
-        write_file(page.html, path)
-        return
-    from perfmodel.exchange.output import new_folder
-    from perfmodel.report.figures.drawing.style import picture
-
-    new_folder(folder)
-    write_file(page.html, path)
-    for name, figure in page.figures.items():
-        for kind in ("png", "svg"):
-            write_file(picture(figure, kind), folder / f"{name}.{kind}")

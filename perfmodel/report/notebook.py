@@ -181,9 +181,13 @@ def _(result: Plan) -> RenderableType:
 
 @figures_of.register(Plan)
 def _(result: Plan) -> Figures:
-    from perfmodel.report.figures.plan_front import plan_front_figure
+    from perfmodel.report.figures.plans.plan_front import plan_front_figure
+    from perfmodel.report.figures.plans.plan_options import plan_options_figure
+    from perfmodel.report.figures.plans.rivals import rejections_figure, rivals_figure
 
-    return {"front": partial(plan_front_figure, result)}
+    of_one = {"front": plan_front_figure, "rivals": rivals_figure, "rejected": rejections_figure}
+    of_several = {"options": plan_options_figure} if len(result.options) > 1 else {}
+    return {name: partial(draw, result) for name, draw in (of_one | of_several).items()}
 
 
 @report_of.register(HardwarePlans)
@@ -228,7 +232,7 @@ def _(result: TimeScores) -> RenderableType:
 
 @figures_of.register(TimeScores)
 def _(result: TimeScores) -> Figures:
-    from perfmodel.report.figures.measured.steps import accuracy_figure
+    from perfmodel.report.figures.measured.accuracy import accuracy_figure
     from perfmodel.report.figures.reliability import reliability_figure
 
     rows = 0 if result.overall is None else result.overall.rows

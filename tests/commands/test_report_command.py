@@ -96,7 +96,7 @@ def test_a_run_that_does_not_fit_is_written_and_exits_with_1(run: Any, here: Pat
     """The page says why."""
     done = run("report", "run.yaml", "--set", "tensor_parallel=1", "--set", "micro_batch_size=2")
     assert (done.code, done.err) == (1, "wrote report.html\n")
-    assert "does not fit in memory, needs " in ParsedPage((here / "report.html").read_text(encoding="utf-8")).said("header")
+    assert "Does not fit in memory: needs " in ParsedPage((here / "report.html").read_text(encoding="utf-8")).said("header")
 
 
 @pytest.mark.slow
@@ -123,7 +123,7 @@ def test_a_record_stands_beside_the_prediction(run: Any, here: Path) -> None:
     (here / "record.json").write_text(json.dumps(as_predicted(small_prediction()).document(), default=str))
     settings = [word for setting in SETTINGS for word in ("--set", setting)]
     run("report", "nemotron-4-15b", *settings, "--record", "record.json")
-    assert "Predicted and measured" in ParsedPage((here / "report.html").read_text(encoding="utf-8")).said("measured")
+    assert "predicted and measured" in ParsedPage((here / "report.html").read_text(encoding="utf-8")).said("measured")
 
 
 @pytest.mark.parametrize(

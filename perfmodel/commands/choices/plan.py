@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from perfmodel.commands.choices.hardware_plans import check_alone, named_clusters, print_hardware_plans
-from perfmodel.commands.choices.plan_files import asked_launcher, launcher_arguments, named_file, write_launch_files, write_runs
+from perfmodel.commands.choices.plan_files import (
+    asked_launcher,
+    launcher_arguments,
+    named_file,
+    page_writer,
+    write_launch_files,
+    write_runs,
+)
 from perfmodel.commands.choices.service import check_absent, plan_service
 from perfmodel.commands.completion import chosen_words
 from perfmodel.commands.console import STOPPED, emit, form_of, is_watched
@@ -193,6 +200,15 @@ def plan(
             "deepspeed or maxtext. --output names it; the stack is that of the format unless one is given.",
         ),
     ] = None,
+    report: Annotated[
+        str | None,
+        typer.Option(
+            "--report",
+            metavar="FILE|FOLDER/",
+            help="Write an HTML page to FILE, or with its figures to FOLDER/: the map of all layouts, the rivals and why they "
+            "lost, time against memory and cost.",
+        ),
+    ] = None,
     serve: Annotated[
         bool, typer.Option("--serve", help="Plan servers of MODEL in the place of training it.", rich_help_panel=SERVICE_PANEL)
     ] = False,
@@ -274,6 +290,8 @@ def plan(
 
     perfmodel plan runs/nemotron-4-15b --run-file best.yaml
 
+    perfmodel plan llama-3.1-70b --cluster dgx-h200 --deadline 30d --tokens 2T --price 2.5 --report plan.html
+
     perfmodel plan llama-3.1-8b --cluster dgx-h100 --gpus 64 --tokens 1T --launch torchtitan -o launch.py
 
     perfmodel plan llama-3.1-70b --serve --ttft 1s --tpot 30ms --requests-per-s 20 --precision bf16,fp8
@@ -292,6 +310,7 @@ def plan(
         }
         of_training |= {"deadline": deadline, "budget": budget, "tokens": tokens, "ramp": ramp, "leave_free": leave_free}
         of_training |= {"global_batch_size": global_batch_size, "sequence_length": sequence_length, "run_file": run_file}
+        of_training |= {"report": report}
         check_absent(of_training, "is about training; leave it out, or --serve")
         limits = {"confidence": confidence, "price": price, "most_gpus": most_gpus, "settings": settings}
         form = form_of(to, as_json=as_json, as_csv=as_csv, as_markdown=as_markdown)
@@ -303,6 +322,7 @@ def plan(
     from perfmodel import api
     from perfmodel.exchange.questions.plan_arguments import planned_source
 
+    write_page = page_writer(report)
     launcher = None if launch is None else asked_launcher(launch, output)
     report_file = output if launcher is None else None
     form = form_of(report_file, as_json=as_json, as_csv=as_csv, as_markdown=as_markdown)
@@ -326,7 +346,7 @@ def plan(
     clusters = named_clusters(cluster)
     source = planned_source(model, model=other_model, cluster=clusters[0] if clusters else None, gpus=gpus)
     if len(clusters) > 1:
-        check_alone(clusters, {"--launch": launch, "--run-file": run_file})
+        check_alone(clusters, {"--launch": launch, "--run-file": run_file, "--report": report})
         _keep_freed_memory()
         with _counting() as advance:
             told: dict[str, Any] = {"on_progress": advance, "form": form, "output": output}
@@ -338,6 +358,7 @@ def plan(
     with _counting() as advance:
         found = api.plan(source, most_gpus=most_gpus, on_progress=advance, **arguments)
     emit(form, report_file, document=lambda: _document(found), report=lambda: _report(found), rows=found.rows)
+    write_page(found)
     if run_file is not None:
         write_runs(found, run_file)
     if launcher is not None:

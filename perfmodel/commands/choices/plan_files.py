@@ -1,12 +1,15 @@
-"""The files that `perfmodel plan` writes: the report, and run files and launch files of its best plan."""
+"""The files that `perfmodel plan` writes: the report, its page, and run files and launch files of its best plan."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from shlex import join
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from perfmodel.commands.console import ENDINGS, say, write_file
+from perfmodel.commands.console import ENDINGS, progress_bar, say, write_file
+from perfmodel.commands.page_files import NO_MATPLOTLIB, page_places, write_page
 from perfmodel.errors import InputError, NotSupportedError
 
 if TYPE_CHECKING:
@@ -49,6 +52,28 @@ def launcher_arguments(launcher: Launcher, source: str | dict[str, Any], argumen
     question = read_plan_request(source, **(arguments | more)).question
     check_stack(question.stack, launcher, hint=f"--stack {launcher.stack}")
     return more
+
+
+def page_writer(output: str | None) -> Callable[[Plan], None]:
+    """A function that writes the page of a plan to a file or a folder; does nothing without one.
+
+    Errors: InputError before any work.
+    """
+    if output is None:
+        return lambda _: None
+    path, folder = page_places(output, "--report", "plan.html")
+    try:
+        from perfmodel.report.html.plan import plan_page
+    except ImportError:
+        raise InputError(NO_MATPLOTLIB) from None
+    command = join(["perfmodel", *sys.argv[1:]]) if sys.argv[1:2] == ["plan"] else ""
+
+    def write(found: Plan) -> None:
+        with progress_bar("drawing") as advance:
+            page = plan_page(found, command=command, on_progress=advance)
+        write_page(page, path, folder)
+
+    return write
 
 
 def write_runs(found: Plan, path: Path) -> None:

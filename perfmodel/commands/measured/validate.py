@@ -70,7 +70,8 @@ def validate(
         ),
     ] = None,
     figure: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Draw predicted against measured times to FILE (.png or .svg).")
+        Path | None,
+        typer.Option(metavar="FILE", help="Draw the error of each run with its 90 % interval to FILE (.png or .svg)."),
     ] = None,
     reliability: Annotated[
         Path | None,
@@ -332,7 +333,7 @@ def _one_by_one(compare: Callable[[T], R], measured: Sequence[T]) -> list[R]:
 
 def _accuracy(figure: Path | None) -> Callable[[Sequence[Any]], None]:
     """A function that draws comparisons to `figure`; does nothing without one. Errors: InputError before any work."""
-    figures = drawing_module(figure)
+    figures = drawing_module(figure, "perfmodel.report.figures.measured.accuracy")
     if figure is None:
         return lambda _: None
     return lambda comparisons: write_file(figures.picture(figures.accuracy_figure(comparisons), kind_of(figure)), figure)

@@ -13,15 +13,7 @@ from matplotlib.ticker import EngFormatter, MaxNLocator
 from perfmodel.economics.goodput import TimeShares
 from perfmodel.economics.outlook import IntervalEnds, Outlook, StageOutlook
 from perfmodel.prediction import Prediction
-from perfmodel.report.figures.drawing.bar_charts import (
-    Bar,
-    Segment,
-    bars_height,
-    label_width,
-    number_text,
-    patches,
-    stacked_bars,
-)
+from perfmodel.report.figures.drawing.bar_charts import Bar, Segment, bars_height, number_text, patches, stacked_bars
 from perfmodel.report.figures.drawing.captions import run_caption, source_text, stage_labels
 from perfmodel.report.figures.drawing.lettering import shortened
 from perfmodel.report.figures.drawing.palette import CALENDAR, GREEN, INK
@@ -37,7 +29,7 @@ LABELS: Final = {
 }
 ALL: Final = "all stages"
 TERMS: Final = 150.0  # points of the name of the terms
-MOST_TICKS: Final = 6  # of the first panel
+MOST_TICKS: Final = 6
 
 
 class Panel(NamedTuple):
@@ -132,29 +124,22 @@ def calendar_figure(prediction: Prediction, outlook: Outlook) -> Drawing:
     drawing = Drawing(
         title=_title(outlook),
         subtitle=run_caption(prediction.run),
-        plot_height=bars_height(bars),
+        plot_height=bars_height(bars) * len(panels),
         description=_description(outlook),
     )
-    rooms = _rooms(drawing.room - label_width(bars), len(panels))
-    every = drawing.subplots(1, len(panels), sharey=True, squeeze=False, width_ratios=rooms)[0]
-    for axes, panel, room in zip(every, panels, rooms, strict=True):
-        stacked_bars(drawing, axes, panel.bars, unit=panel.unit, room=room)
+    every = drawing.subplots(len(panels), 1, squeeze=False)[:, 0]
+    for axes, panel in zip(every, panels, strict=True):
+        stacked_bars(drawing, axes, panel.bars, unit=panel.unit)
         axes.set_xlabel(panel.name)
-        axes.xaxis.set_major_locator(MaxNLocator(round(MOST_TICKS * room / rooms[0])))
+        axes.xaxis.set_major_locator(MaxNLocator(MOST_TICKS))
     if panels[-1].unit == "$":
         every[-1].xaxis.set_major_formatter(EngFormatter(sep=""))
     entries: list[tuple[Artist, str]] = [*patches(bars)]
     if any(bar.interval for panel in panels for bar in panel.bars):
         entries.append((Line2D([], [], color=INK, linewidth=1.2, marker="|", markersize=7), "90 % interval"))
     drawing.key(entries)
-    drawing.source_line(source_text(prediction.run) + f"; terms: {shortened(outlook.terms.name, TERMS, SMALL)}")
+    drawing.source_line(source_text(prediction.run), f"terms: {shortened(outlook.terms.name, TERMS, SMALL)}")
     return drawing
-
-
-def _rooms(room: float, number: int) -> list[float]:
-    """Height of each panel; the calendar gets most."""
-    parts = (3.0, 2.0, 2.0)[:number]
-    return [(room - 14.0 * (number - 1)) * part / sum(parts) for part in parts]
 
 
 def _title(outlook: Outlook) -> str:

@@ -56,7 +56,7 @@ def confidence_figure(explained: Explanation) -> Drawing:
     )
     axes = drawing.subplots()
     stacked_bars(drawing, axes, bars, unit="ms")
-    axes.set_xlabel("time of the operators in an iteration, each alone [ms]")
+    axes.set_xlabel("time of operators, each alone [ms]")
     drawing.key(patches(bars))
     drawing.source_line(source_text(run))
     return drawing

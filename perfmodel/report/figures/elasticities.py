@@ -14,12 +14,12 @@ from perfmodel.light_dataclass import dataclass
 from perfmodel.report.figures.drawing.captions import source_text, stage_caption
 from perfmodel.report.figures.drawing.lettering import shortened, text_width
 from perfmodel.report.figures.drawing.palette import BLUE, INK, PAPER, VERMILION
-from perfmodel.report.figures.drawing.style import SMALL, TEXT, Drawing, grid, styled
+from perfmodel.report.figures.drawing.style import SMALL, TEXT, Drawing, styled
 from perfmodel.report.text.explanation import change_text, step_text
 
-ROW_HEIGHT: Final = 19.0
-THICK: Final = 0.66
-LABEL_ROOM: Final = 190.0
+ROW_HEIGHT: Final = 30.0
+THICK: Final = 0.4
+ABOVE: Final = 0.42  # of a row: the middle of its label over that of its bar
 LEAST: Final = 5e-5  # of the iteration: less prints as nothing
 
 
@@ -56,30 +56,31 @@ def elasticities_figure(explained: Explanation) -> Drawing:
         description=f"Time of an iteration: {'; '.join(told)}" if told else "No number matters",
     )
     axes = drawing.subplots()
-    labels = [shortened(each.label, LABEL_ROOM, TEXT) for each in rows]
-    room = drawing.room - max((text_width(label, TEXT) for label in labels), default=0.0) - 18.0
     for row, each in enumerate(rows):
         for shift in (each.helping, each.hurting):
             _bar(drawing, axes, each, shift, row)
-    _axes(axes, rows, labels, room)
+    _axes(axes, rows, drawing.room)
     looks = [(BLUE, "faster"), (VERMILION, "slower")]
     drawing.key([(Rectangle((0, 0), 1, 1, facecolor=colour, linewidth=0), label) for colour, label in looks])
-    drawing.source_line(source_text(explained.run) + "; each number alone, as far as it may go")
+    drawing.source_line(source_text(explained.run), "each number alone, as far as it may go")
     return drawing
 
 
-def _axes(axes: Axes, rows: Sequence[Swing], labels: Sequence[str], room: float) -> None:
+def _axes(axes: Axes, rows: Sequence[Swing], room: float) -> None:
     beside = max((text_width(_end(shift), SMALL) for each in rows for shift in (each.helping, each.hurting)), default=0.0) + 6.0
     changes = [100.0 * shift.change for each in rows for shift in (each.helping, each.hurting)] or [0.0]
     low, high = min(0.0, *changes), max(0.0, *changes)
     point = max(high - low, 1e-9) / max(room - 2.0 * beside, 1.0)
     axes.set_xlim(low - beside * point, high + beside * point)
-    axes.set_yticks(range(len(rows)), labels)
-    axes.set_ylim(max(len(rows), 1) - 0.4, -0.6)
-    axes.axvline(0.0, color=INK, linewidth=0.8, zorder=3)
+    for row, each in enumerate(rows):
+        label = shortened(each.label, room, TEXT)
+        axes.text(0.0, row - ABOVE, label, transform=axes.get_yaxis_transform(), va="center", fontsize=TEXT)
+    axes.set_yticks([])
+    axes.set_ylim(max(len(rows), 1) - 0.6, -0.75)
+    for row in range(len(rows)):
+        axes.plot([0.0, 0.0], [row - THICK, row + THICK], color=INK, linewidth=0.8, zorder=3)
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
-    grid(axes, "x")
     axes.set_xlabel("change of the time of an iteration [%]")
 
 

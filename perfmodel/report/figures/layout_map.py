@@ -79,5 +79,5 @@ def _description(layouts: LayoutMap) -> str:
     if not fitting:
         return "None of these layouts fits in memory"
     best = max(fitting, key=lambda each: float(each.numbers["mfu"]))
-    degrees = f"{TENSOR.label} {best.tensor_parallel}, {DATA.label} {best.data_parallel}"
+    degrees = f"{TENSOR.label} {best.tensor_parallel}, {DATA.label} {best.data_parallel:,}"
     return f"Of those that fit {degrees} has the highest MFU, {PERCENT * float(best.numbers['mfu']):.1f} %"

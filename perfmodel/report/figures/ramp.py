@@ -18,7 +18,8 @@ from perfmodel.spec.run import RampStage
 
 ROW_HEIGHT: Final = 34.0
 APART: Final = 0.2  # of a row, predicted above published
-LABEL_ROOM: Final = 130.0
+BESIDE: Final = 40.0  # points of an axis with its label
+LABEL_ROOM: Final = 110.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +54,7 @@ def mfus(stages: Sequence[tuple[RampStage, StagePrediction]]) -> list[RampValue]
 
 @styled
 def ramp_figure(prediction: Prediction) -> Drawing:
-    """Two panels, a row for each stage."""
+    """Two panels, one above the other, a row for each stage."""
     stages, times, rates = prediction.stages, times_s(prediction.stages), mfus(prediction.stages)
     is_published = any(each.published is not None for each in (*times, *rates))
     said = [
@@ -63,18 +64,19 @@ def ramp_figure(prediction: Prediction) -> Drawing:
     drawing = Drawing(
         title=f"Iteration time and MFU, predicted{' and published' if is_published else ''}",
         subtitle=run_caption(prediction.run),
-        plot_height=ROW_HEIGHT * len(stages) + 44.0,
+        plot_height=2.0 * (ROW_HEIGHT * len(stages) + BESIDE),
         description="; ".join(said),
     )
-    left, right = drawing.subplots(1, 2, sharey=True)
-    _panel(drawing, left, times, scale=1.0, shape="{:.3f}", unit="s")
-    _panel(drawing, right, rates, scale=100.0, shape="{:.1f}", unit="%")
-    left.set_xlabel("iteration time [s]")
-    right.set_xlabel("MFU [%]")
-    left.set_yticks(range(len(stages)), [shortened(label, LABEL_ROOM, TEXT) for label in stage_labels(prediction.run)])
-    left.set_ylim(len(stages) - 0.45, -0.55)
+    upper, lower = drawing.subplots(2, 1)
+    _panel(drawing, upper, times, scale=1.0, shape="{:.3f}", unit="s")
+    _panel(drawing, lower, rates, scale=100.0, shape="{:.1f}", unit="%")
+    upper.set_xlabel("iteration time [s]")
+    lower.set_xlabel("MFU [%]")
+    for axes in (upper, lower):
+        axes.set_yticks(range(len(stages)), [shortened(label, LABEL_ROOM, TEXT) for label in stage_labels(prediction.run)])
+        axes.set_ylim(len(stages) - 0.45, -0.55)
     drawing.key(_entries(is_published=is_published))
-    drawing.source_line(source_text(prediction.run) + ("; published figures as the run states them" if is_published else ""))
+    drawing.source_line(source_text(prediction.run), "published figures as the run states them" if is_published else "")
     return drawing
 
 

@@ -52,7 +52,9 @@ def reliability_figure(found: Reliability | None, *, what: str) -> Drawing:
     axes.set_ylabel("measurements inside [%]")
     grid(axes, "both")
     drawing.key(entries)
-    drawing.source_line(f"perfmodel {__version__}; on the dashed line intervals are what they say, above it they are too wide")
+    drawing.source_line(
+        f"perfmodel {__version__}", "on the dashed line intervals are what they say, above it they are too wide"
+    )
     return drawing
 
 

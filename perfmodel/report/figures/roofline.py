@@ -37,8 +37,7 @@ from perfmodel.spec.axes import REPORTED
 from perfmodel.spec.phases import FORWARD
 from perfmodel.units import seconds_text
 
-PLOT_HEIGHT: Final = 270.0
-SERVED_HEIGHT: Final = 210.0
+PLOT_HEIGHT: Final = 220.0  # of each of two
 TERA, GIGA, MEGA = 1e12, 1e9, 1e6
 LARGEST, SMALLEST = 10.0, 2.0  # radius of a marker [points]
 MOST_NAMES: Final = 9
@@ -50,10 +49,10 @@ LOOKS: Final[Mapping[str, tuple[str, str, str]]] = {  # by kind, or by axis of a
     **{axis.name: (axis.label, AXES[axis.name], "D") for axis in REPORTED},
     COLLECTIVE: ("all GPUs", GREEN, "D"),
 }
-NAME_OF_ROOF, NAME_OF_LINK, LINE = 0.4, 0.7, 0.05  # shares of the width and the height of a plot that names take
-WIDTH_OF_PLOT: Final = 250.0
+NAME_OF_ROOF, NAME_OF_LINK, LINE = 0.45, 0.5, 0.06  # shares of the width and the height of a plot that names take
+WIDTH_OF_PLOT: Final = 300.0
 PLACES: Final = (0.12, 0.3, 0.5, 0.7)  # of the name of the slope, in shares of its length
-LINK: Final = 85.0  # points of the name of a link
+LINK: Final = 100.0  # points of the name of a link
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,19 +98,19 @@ def _radius(operator: RooflinePoint, roofs: Roofline) -> float:
 
 @styled
 def roofline_figure(explained: Explanation) -> Drawing:
-    """Arithmetic on the left, bytes on the right; markers by kind, the larger the more time an operator takes in all."""
+    """Arithmetic above, bytes below; markers by kind, the larger the more time an operator takes in all."""
     run = explained.run
     roofs = roofline(explained.predicted, cluster=run.cluster, stack=run.stack)
     drawing = Drawing(
         title="Every operator under its roof",
         subtitle=stage_caption(run, explained.place),
-        plot_height=PLOT_HEIGHT,
+        plot_height=2 * PLOT_HEIGHT,
         description=_description(roofs),
     )
-    left, right = drawing.subplots(1, 2, width_ratios=(3, 2))
-    panels = _panels(drawing, left, right, roofs)
+    upper, lower = drawing.subplots(2, 1)
+    panels = _panels(drawing, upper, lower, roofs)
     drawing.key(_entries(each for panel in panels for each in panel.markers))
-    drawing.source_line(source_text(run) + "; each operator alone, the area of its marker its time in an iteration")
+    drawing.source_line(source_text(run), "each operator alone, the area of its marker its time in an iteration")
     _name_all(drawing, panels)
     return drawing
 
@@ -124,16 +123,16 @@ def served_roofline_figure(forecast: ServingForecast) -> Drawing:
     drawing = Drawing(
         title="Every operator of prefill and decode under its roof",
         subtitle=server_caption(forecast),
-        plot_height=2 * SERVED_HEIGHT,
+        plot_height=4 * PLOT_HEIGHT,
         description="; ".join(f"{name}: {_description(each)}" for name, each in roofs.items()),
     )
-    rows = drawing.subplots(2, 2, width_ratios=(3, 2))
+    rows = drawing.subplots(4, 1).reshape(2, 2)
     panels: list[_Panel] = []
-    for (left, right), (name, each) in zip(rows, roofs.items(), strict=True):
-        panels += _panels(drawing, left, right, each)
-        left.set_title(f"{name}: {pass_text(passes[name])}, {seconds_text(sum(op.total_s for op in each.operators))}")
+    for (upper, lower), (name, each) in zip(rows, roofs.items(), strict=True):
+        panels += _panels(drawing, upper, lower, each)
+        upper.set_title(f"{name}: {pass_text(passes[name])}, {seconds_text(sum(op.total_s for op in each.operators))}")
     drawing.key(_entries(each for panel in panels for each in panel.markers))
-    drawing.source_line(server_source(forecast) + "; each operator alone, the area of its marker its time in a pass")
+    drawing.source_line(server_source(forecast), "each operator alone, the area of its marker its time in a pass")
     _name_all(drawing, panels)
     return drawing
 
@@ -147,10 +146,10 @@ class _Panel:
     texts: Sequence[Text]
 
 
-def _panels(drawing: Drawing, left: Axes, right: Axes, roofs: Roofline) -> list[_Panel]:
-    """What computes on the left, what only moves bytes on the right, under their roofs."""
+def _panels(drawing: Drawing, upper: Axes, lower: Axes, roofs: Roofline) -> list[_Panel]:
+    """What computes above, what only moves bytes below, under their roofs."""
     panels = []
-    for axes, markers, roofs_of in ((left, computing(roofs), _roofs), (right, moving(roofs), _rates)):
+    for axes, markers, roofs_of in ((upper, computing(roofs), _roofs), (lower, moving(roofs), _rates)):
         for each in sorted(markers, key=lambda marker: -marker.radius):
             _draw(drawing, axes, each)
         panels.append(_Panel(axes=axes, markers=markers, texts=roofs_of(axes, markers, roofs)))
@@ -191,7 +190,7 @@ def _draw(drawing: Drawing, axes: Axes, marker: Marker) -> None:
         zorder=3,
         clip_on=False,
     )
-    rate = f"{operator.flop_per_s / TERA:.4g} TFLOP/s" if operator.flop else f"{operator.bytes_per_s / GIGA:.4g} GB/s"
+    rate = f"{operator.flop_per_s / TERA:,.4g} TFLOP/s" if operator.flop else f"{operator.bytes_per_s / GIGA:,.4g} GB/s"
     drawing.hover(
         point,
         f"{_name(operator)}: {rate}, {100 * operator.efficiency:.0f} % of its roof; {operator.bytes / MEGA:.4g} MB; "
@@ -215,7 +214,7 @@ def _roofs(axes: Axes, markers: Sequence[Marker], roofs: Roofline) -> list[Text]
         ridge_at, up = _share(peak / memory, (low, high)), _share(peak / TERA, axes.get_ylim())
         crossed = ridge_at > 1.0 - NAME_OF_ROOF or not _is_free(axes, markers, Box(1.0 - NAME_OF_ROOF, up, 1.0, up + LINE))
         end = peak / memory if crossed and ridge_at > NAME_OF_ROOF else high  # above the slope lies nothing
-        texts.append(_write(axes, f"{name} peak, {peak / TERA:.4g} TFLOP/s", (end, peak / TERA), (-2.0, 2.0), "right"))
+        texts.append(_write(axes, f"{name} peak, {peak / TERA:,.4g} TFLOP/s", (end, peak / TERA), (-2.0, 2.0), "right"))
     return [*texts, _slope_name(axes, markers, memory, low, ridge)]
 
 
@@ -243,7 +242,7 @@ def _rates(axes: Axes, markers: Sequence[Marker], roofs: Roofline) -> list[Text]
         axes.plot([LEAST[0] / 2.0, high], [rate / GIGA] * 2, color=INK, linewidth=1.2, zorder=1)
     texts = []
     for name, rate in rates.items():
-        text, height = f"{shortened(name, LINK, SMALL)}, {rate / GIGA:.4g} GB/s", rate / GIGA
+        text, height = f"{shortened(name, LINK, SMALL)}, {rate / GIGA:,.4g} GB/s", rate / GIGA
         up = _share(height, axes.get_ylim())
         if _is_free(axes, markers, Box(0.0, up, NAME_OF_LINK, up + LINE)):
             texts.append(_write(axes, text, (LEAST[0] / 2.0, height), (2.0, 2.0), "left"))
@@ -256,7 +255,7 @@ def _is_free(axes: Axes, markers: Sequence[Marker], box: Box) -> bool:
     """Whether no marker reaches into a box in shares of the plot."""
     for marker in markers:
         x, y = _share(marker.x, axes.get_xlim()), _share(marker.y, axes.get_ylim())
-        across, up = marker.radius / WIDTH_OF_PLOT, marker.radius / SERVED_HEIGHT
+        across, up = marker.radius / WIDTH_OF_PLOT, marker.radius / PLOT_HEIGHT
         if box.meets(Box(x - across, y - up, x + across, y + up)):
             return False
     return True
@@ -273,7 +272,7 @@ def _scale(axes: Axes, across: tuple[float, float], up: tuple[float, float]) -> 
     for axis, (low, high) in ((axes.xaxis, across), (axes.yaxis, up)):
         axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 100 else (1,), numticks=8))
         axis.set_minor_locator(NullLocator())
-        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / 1e3:g}k" if value >= 1e4 else f"{value:g}"))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / 1e3:g}k" if value >= 1e4 else f"{value:,g}"))
     grid(axes, "both")
 
 

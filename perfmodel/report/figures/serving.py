@@ -26,7 +26,7 @@ from perfmodel.units import seconds_text
 __all__ = ["first_roofline", "picture", "serving_figure"]
 
 NOTHING: Final = "no replica fits: there is nothing to draw"
-HEIGHT: Final = 230.0
+HEIGHT: Final = 200.0  # of each of two
 INTERVAL: Final = 0.2  # how dark the band of an interval is
 DASHED: Final[Any] = (0, (4, 2))
 RADIUS: Final = 2.5
@@ -47,25 +47,25 @@ def serving_figure(forecasts: Sequence[ServingForecast]) -> Drawing:
     drawing = Drawing(
         title="What clients of the server see",
         subtitle=server_caption(shown[0]) if not several else _caption(shown),
-        plot_height=HEIGHT,
+        plot_height=2 * HEIGHT,
         description="; ".join(_told(each) for each in shown),
     )
-    left, right = drawing.subplots(1, 2)
+    upper, lower = drawing.subplots(2, 1)
     entries: list[tuple[Artist, str]] = []
     points: list[LabelledPoint] = []
     for place, each in enumerate(shown):
         colour, marker = LINES[place % len(LINES)], MARKERS[place % len(MARKERS)]
-        points += _curve(drawing, (left, right), each, colour, marker)
+        points += _curve(drawing, (upper, lower), each, colour, marker)
         name = f"{TENSOR.short} {each.setup.tensor_parallel}" if several else "end to end, with its 90 % interval"
         entries.append((Line2D([], [], color=colour, marker=marker, markersize=4), name))
     entries.append((Line2D([], [], color=LINES[0], linestyle=DASHED), "TTFT"))
-    left.set(xlabel="tokens/s of a client", ylabel="tokens/s of a GPU")
-    right.set(xlabel="clients", ylabel="latency [s]")
-    for axes in (left, right):
+    upper.set(xlabel="tokens/s of a client", ylabel="tokens/s of a GPU")
+    lower.set(xlabel="clients", ylabel="latency [s]")
+    for axes in (upper, lower):
         _scale(axes)
     drawing.key(entries)
-    drawing.source_line(f"{server_source(shown[0])}; numbers at points: clients, each with one request at a time")
-    name_points(drawing, left, points, most=MOST_NAMES)
+    drawing.source_line(server_source(shown[0]), "numbers at points: clients, each with one request at a time")
+    name_points(drawing, upper, points, most=MOST_NAMES)
     return drawing
 
 
@@ -100,13 +100,13 @@ def _curve(
     drawing: Drawing, panels: tuple[Axes, Axes], forecast: ServingForecast, colour: str, marker: str
 ) -> list[LabelledPoint]:
     """Both lines of one replica, with a marker for each number of clients that was asked for; their names."""
-    left, right = panels
+    upper, lower = panels
     whole = forecast.whole_curve()
     clients = _per_place(whole, whole.load.concurrency)
-    left.plot(1.0 / _per_place(whole, whole.load.tpot_s), _per_place(whole, whole.tokens_per_s_per_gpu), color=colour)
-    right.plot(clients, _per_place(whole, whole.load.e2e_s), color=colour)
-    right.plot(clients, _per_place(whole, whole.load.ttft_s), color=colour, linestyle=DASHED, linewidth=1.0)
-    right.fill_between(clients, *whole.intervals[E2E], color=colour, alpha=INTERVAL, linewidth=0)
+    upper.plot(1.0 / _per_place(whole, whole.load.tpot_s), _per_place(whole, whole.tokens_per_s_per_gpu), color=colour)
+    lower.plot(clients, _per_place(whole, whole.load.e2e_s), color=colour)
+    lower.plot(clients, _per_place(whole, whole.load.ttft_s), color=colour, linestyle=DASHED, linewidth=1.0)
+    lower.fill_between(clients, *whole.intervals[E2E], color=colour, alpha=INTERVAL, linewidth=0)
     named = []
     asked = zip(
         *(
@@ -124,7 +124,7 @@ def _curve(
     for number, tpot_s, rate, e2e_s, ttft_s in asked:
         times = f"TTFT {seconds_text(ttft_s)}, in all {seconds_text(e2e_s)}"
         words = f"{number:,.0f} clients: {rate:,.0f} tokens/s/GPU, {times}"
-        for axes, across, up in ((left, 1.0 / tpot_s, rate), (right, number, e2e_s)):
+        for axes, across, up in ((upper, 1.0 / tpot_s, rate), (lower, number, e2e_s)):
             (dot,) = axes.plot([across], [up], color=colour, marker=marker, markersize=2 * RADIUS, linestyle="")
             drawing.hover(dot, words)
         named.append(LabelledPoint(x=1.0 / tpot_s, y=rate, radius=RADIUS, name=f"{number:,.0f}"))

@@ -64,7 +64,7 @@ def waterfall_figure(explained: Explanation) -> Drawing:
             seam = [row - 1 + THICK / 2.0, row - THICK / 2.0]
             axes.plot([bars[row - 1].end] * 2, seam, color=INK, linewidth=0.6, zorder=1)
     furthest = max(max(bar.start, bar.end) for bar in bars)
-    axes.set_xlim(0.0, 1.1 * furthest)
+    axes.set_xlim(0.0, 1.18 * furthest)
     axes.set_yticks(range(len(bars)), [bar.label for bar in bars])
     axes.set_ylim(len(bars) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)

@@ -51,9 +51,21 @@ def as_html(content: RenderableType, *, level: int = 3) -> str:
     return "\n".join(_blocks(content, level))
 
 
-def figure_html(name: str, svg: str) -> str:
-    """A figure, already SVG."""
-    return f'<figure id="figure-{escaped(name)}">{svg}</figure>'
+def figure_html(name: str, svg: str, *, caption: str = "", note: str = "") -> str:
+    """A figure, already SVG, with what it shows above and how it is to be read below."""
+    above = f"<figcaption>{escaped(caption)}</figcaption>" if caption else ""
+    below = f'<p class="note">{escaped(note)}</p>' if note else ""
+    return f'<figure id="figure-{escaped(name)}">{above}{svg}{below}</figure>'
+
+
+def beside(figure: str, content: str) -> str:
+    """A figure with what is said of it to its right, or below where there is no room."""
+    return f'{figure}\n<div class="beside">\n{content}\n</div>' if figure and content else figure or content
+
+
+def as_table(content: str) -> str:
+    """The table behind a picture, folded: what it says is to be seen already."""
+    return folded("As a table", content) if content else ""
 
 
 def folded(summary: str, content: str) -> str:

@@ -12,10 +12,18 @@ from perfmodel.exchange.questions.varied_runs import scenario_comparison
 from perfmodel.exchange.run_files import RunCandidate, RunSource, Settings, setting_pairs
 from perfmodel.explanation.explanation import Explanation, explanation
 from perfmodel.light_dataclass import dataclass
-from perfmodel.report.html.blocks import as_html
+from perfmodel.report.html.blocks import as_html, as_table, beside
 from perfmodel.report.html.document import PageChoice, PageHeader, Section, views
-from perfmodel.report.html.parts import assumptions_html, cost_html, moves_html, operators_html, provenance_html
-from perfmodel.report.html.run import TITLES
+from perfmodel.report.html.parts import (
+    all_operators_html,
+    assumptions_html,
+    certainty_html,
+    cost_html,
+    moves_html,
+    operators_html,
+    provenance_html,
+)
+from perfmodel.report.html.run import GISTS, TITLES
 from perfmodel.report.html.statements import RunStatements, sources_of, told
 from perfmodel.report.text.before_after import Line, Numbers
 from perfmodel.report.text.explanation import headline_table, waterfall_table
@@ -25,6 +33,8 @@ from perfmodel.report.text.terminal import plain_table
 from perfmodel.variation.scenarios import Scenario, WhatIf
 
 MOST_LETTERS: Final = 24  # of a name at the head of a column
+OPEN: Final = ("results", "iteration", "memory")
+HALF: Final = ("iteration", "memory", "peak", "levers")  # figures with a folded table
 MOST_EXPLAINED: Final = 6  # columns that are explained one by one
 
 
@@ -150,28 +160,44 @@ def comparison_sections(columns: ComparisonColumns, figures: Mapping[str, str]) 
     def of_each(name: str, content: Callable[[Explanation], str]) -> str:
         contents = [content(each.foremost) for each in columns.subjects]
         drawn = [figures.get(f"{name}-{number}", "") for number in range(1, len(contents) + 1)]
-        return views([f"{figure}\n{text}".strip() for figure, text in zip(drawn, contents, strict=True)], columns.choice)
+        return views([beside(figure, text) for figure, text in zip(drawn, contents, strict=True)], columns.choice)
 
     contents = {
         "results": ("What changes" if columns.what == "scenario" else "Beside each other", _beside(RESULTS, columns, numbers)),
-        "iteration": (f"{TITLES['iteration']}, ms", _beside(TIMES, columns, numbers)),
-        "memory": (f"{TITLES['memory']}, GiB", _beside(BYTES, columns, numbers)),
-        "peak": (TITLES["peak"], of_each("peak", lambda each: as_html(waterfall_table(each)))),
-        "operators": (TITLES["operators"], of_each("operators", operators_html)),
+        "iteration": (TITLES["iteration"], as_table(_beside(TIMES, columns, numbers))),
+        "memory": (TITLES["memory"], as_table(_beside(BYTES, columns, numbers))),
+        "peak": (TITLES["peak"], of_each("peak", lambda each: as_table(as_html(waterfall_table(each))))),
+        "operators": (
+            TITLES["operators"],
+            of_each("operators", lambda each: f"{operators_html(each)}\n{all_operators_html(each)}"),
+        ),
         "layouts": (TITLES["layouts"], of_each("layouts", moves_html)),
-        "levers": (TITLES["levers"], of_each("levers", lambda each: as_html(headline_table(each)))),
+        "levers": (TITLES["levers"], of_each("levers", lambda each: as_table(as_html(headline_table(each))))),
         "cost": (TITLES["cost"], views([cost_html(each) for each in columns.subjects], columns.choice)),
         "provenance": (TITLES["provenance"], _provenance(columns)),
     }
     return [
-        Section(name=name, title=title, content=f"{figures.get(name, '')}\n{content}".strip())
+        Section(
+            name=name,
+            title=title,
+            content=beside(figures.get(name, ""), content),
+            gist=GISTS.get(name, ""),
+            is_open=name in OPEN,
+            is_half=name in HALF,
+        )
         for name, (title, content) in contents.items()
     ]
 
 
 def _provenance(columns: ComparisonColumns) -> str:
     contents = [
-        f"{assumptions_html(each.candidates[0].assumptions)}\n{provenance_html(each.foremost, anchor=f'source-{place}')}"
+        "\n".join(
+            [
+                assumptions_html(each.candidates[0].assumptions),
+                certainty_html(each.foremost),
+                provenance_html(each.foremost, anchor=f"source-{place}"),
+            ]
+        )
         for place, each in enumerate(columns.subjects)
     ]
     return views([content.strip() for content in contents], columns.choice)

@@ -1,13 +1,16 @@
 """One page of HTML that needs nothing else: it opens from disk, prints, follows the reader's theme, and asks no network.
 
-A page is a verdict, what is to be seen at a glance, and sections. Parts of it may be views (a stage, a scenario), of which a
-reader chooses one: rules of CSS hide the others, so that this works without scripts, and where it does not, all are shown.
+A page is a verdict, what is to be seen at a glance, and sections. What a reader asks for first is open, the rest is folded
+under its title with a few words of what is in it. Parts may be views (a stage, a scenario), of which a reader chooses one:
+rules of CSS hide the others, so that this works without scripts, and where it does not, all are shown. Tables behind pictures
+are folded, so that a number stands once in what is open.
 """
 
 from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
+from dataclasses import field
 from functools import cache
 from hashlib import sha256
 from importlib.resources import files
@@ -32,11 +35,17 @@ NO_FIGURES: Final[Mapping[str, Drawing]] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Section:
-    """A part of a page under a title; `name` is its anchor, `content` is HTML."""
+    """A part of a page under a title; `name` is its anchor, `content` is HTML.
+
+    Folded, it has its title and `gist`, a few words of what is in it. What is `half` wide stands beside another one.
+    """
 
     name: str
     title: str
     content: str
+    gist: str = ""
+    is_open: bool = False
+    is_half: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,13 +59,18 @@ class PageChoice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PageHeader:
-    """What a page begins with; all but `title` and `subtitle` is HTML. `answer` is whether everything fits."""
+    """What a page begins with; `verdict` and `live` are HTML. `answer` is whether everything fits.
+
+    `live` are sliders (live.py), which move the numbers at a glance that `moved` names by their labels.
+    """
 
     title: str
     subtitle: str
     answer: bool
     verdict: str
     glance: Mapping[str, tuple[str, str]]  # label -> number, and what is said of it in small letters
+    live: str = ""
+    moved: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -100,7 +114,8 @@ def page(
         subtitle=escaped(opening.subtitle),
         answer="yes" if opening.answer else "no",
         verdict=opening.verdict,
-        glance=_glance(opening.glance),
+        glance=_glance(opening.glance, opening.moved),
+        live=opening.live,
         contents="\n".join(f'<li><a href="#{each.name}">{escaped(each.title)}</a></li>' for each in sections),
         switch="" if choice is None else _switch(choice),
         sections="\n".join(_section(each) for each in sections),
@@ -124,14 +139,20 @@ def views(contents: Sequence[str], choice: PageChoice | None) -> str:
 
 
 def _section(section: Section) -> str:
-    return f'<section id="{section.name}">\n<h2>{escaped(section.title)}</h2>\n{section.content}\n</section>'
+    gist = f' <span class="gist">{with_whole_percents(escaped(section.gist))}</span>' if section.gist else ""
+    kinds, state = "part half" if section.is_half else "part", " open" if section.is_open else ""
+    return (
+        f'<details class="{kinds}"{state}>\n<summary><h2>{escaped(section.title)}</h2>{gist}</summary>\n'
+        f'<section id="{section.name}">\n{section.content}\n</section>\n</details>'
+    )
 
 
-def _glance(numbers: Mapping[str, tuple[str, str]]) -> str:
+def _glance(numbers: Mapping[str, tuple[str, str]], moved: Mapping[str, str]) -> str:
     cells = []
     for label, (number, more) in numbers.items():
         said = f" <small>{with_whole_percents(escaped(more))}</small>" if more else ""
-        cells.append(f"<div><dt>{escaped(label)}</dt><dd>{escaped(number)}{said}</dd></div>")
+        name = f' data-quantity="{escaped(moved[label])}"' if label in moved else ""
+        cells.append(f"<div{name}><dt>{escaped(label)}</dt><dd><b>{escaped(number)}</b>{said}</dd></div>")
     return f'<dl class="glance">\n{chr(10).join(cells)}\n</dl>' if cells else ""
 
 

@@ -8,11 +8,10 @@ This room lies above perfmodel.api, and `perfmodel.report` is its name: `pm.repo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
-from typing import TypeAlias
 
 from rich.console import Group
 
@@ -21,11 +20,11 @@ from perfmodel.evidence.steps.step_comparison import StepComparison, compare_ste
 from perfmodel.evidence.steps.step_records import StepRecord
 from perfmodel.exchange.measured.own_evidence import with_evidence
 from perfmodel.exchange.run_files import RunSource, Settings, listed_sources, setting_pairs
-from perfmodel.report.figures.drawing.style import Drawing, svg_text
 from perfmodel.report.figures.figure_set import OF_A_STAGE, OF_MANY, run_drawings
+from perfmodel.report.figures.measured.accuracy import steps_figure
 from perfmodel.report.figures.measured.comparison import iterations_figure, memories_figure
-from perfmodel.report.figures.measured.steps import operators_figure, steps_figure
-from perfmodel.report.html.blocks import as_html, figure_html
+from perfmodel.report.figures.measured.steps import operators_figure
+from perfmodel.report.html.blocks import as_html
 from perfmodel.report.html.comparison import (
     ComparisonColumns,
     compared_runs,
@@ -34,20 +33,16 @@ from perfmodel.report.html.comparison import (
     comparison_sections,
 )
 from perfmodel.report.html.document import Page, page
+from perfmodel.report.html.drawn import Draw, Progress, drawn, quiet
+from perfmodel.report.html.plan import plan_page
 from perfmodel.report.html.records import record_section, record_sentences
-from perfmodel.report.html.run import run_opening, run_sections, stage_choice
+from perfmodel.report.html.run import TITLES, run_opening, run_sections, stage_choice
 from perfmodel.report.html.statements import told
-
-Progress: TypeAlias = Callable[[int, int], None]  # how many of how many figures are drawn
-Draw: TypeAlias = Callable[[], Drawing]
-
-
-def _quiet(_done: int, _of: int) -> None:
-    """Report no progress."""
+from perfmodel.search.plan import Plan
 
 
 def report(
-    runs: RunSource | Sequence[RunSource],
+    runs: RunSource | Sequence[RunSource] | Plan,
     settings: Settings = (),
     *,
     scenarios: Mapping[str, Settings] = MappingProxyType({}),
@@ -55,7 +50,7 @@ def report(
     same_gpus: bool = False,
     evidence: str | None = None,
 ) -> Page:
-    """One self-contained page of HTML about a run, about a run in scenarios, or about several runs beside the first.
+    """One self-contained page of HTML about a run, a run in scenarios, several runs beside the first, or a plan (`pm.plan`).
 
     A notebook shows the page; `.save("report.html")` writes it, `.figures` are its pictures by name. `settings` are those of
     `--set`; `stage` is the ramp stage that is shown first, counted from 1; `same_gpus` and `evidence` are those of `pm.whatif`.
@@ -64,6 +59,10 @@ def report(
     >>> page.fits, "memory" in page.figures  # doctest: +SKIP
     (True, True)
     """
+    if isinstance(runs, Plan):
+        if setting_pairs(settings) or scenarios or stage is not None or same_gpus or evidence is not None:
+            raise InputError("a plan is reported as it is; give settings and evidence to pm.plan")
+        return plan_page(runs)
     sources = listed_sources(runs)
     if scenarios and len(sources) > 1:
         raise InputError("scenarios compare one run with itself; name one run, or leave them out")
@@ -82,7 +81,7 @@ def run_page(
     records: Sequence[StepRecord] = (),
     stage: int | None = None,
     command: str = "",
-    on_progress: Progress = _quiet,
+    on_progress: Progress = quiet,
 ) -> Page:
     """One run, and beside it measured steps where there are some.
 
@@ -92,8 +91,9 @@ def run_page(
     subject = told(source, setting_pairs(settings), stage=stage)
     comparisons = [compare_step(subject.prediction, each) for each in records]
     wanted = run_drawings(subject.prediction, subject.explained, subject.outlook, chosen=subject.chosen)
-    figures, shown = _drawn(_of_records(comparisons) | wanted, on_progress)
-    opening, sections = run_opening(subject), run_sections(subject, shown)
+    figures, shown = drawn(_of_records(comparisons) | wanted, TITLES.values(), on_progress)
+    gists = {name: figure.description for name, figure in figures.items()}
+    opening, sections = run_opening(subject), run_sections(subject, shown, gists)
     if comparisons:
         measured = as_html(Group(*record_sentences(comparisons)))
         words = (measured, opening.verdict) if opening.answer else (opening.verdict, measured)  # what does not fit is first
@@ -111,7 +111,7 @@ def scenario_page(
     same_gpus: bool = False,
     evidence: str | None = None,
     command: str = "",
-    on_progress: Progress = _quiet,
+    on_progress: Progress = quiet,
 ) -> Page:
     """One run beside itself with the settings of each scenario changed, as api.whatif compares them, `evidence` too."""
     columns = compared_scenarios(source, scenarios, base=base, stage=stage, same_gpus=same_gpus, evidence=evidence)
@@ -124,14 +124,14 @@ def runs_page(
     *,
     stage: int | None = None,
     command: str = "",
-    on_progress: Progress = _quiet,
+    on_progress: Progress = quiet,
 ) -> Page:
     """Several runs, each beside the first."""
     return _comparison_page(compared_runs(sources, settings=settings, stage=stage), command=command, on_progress=on_progress)
 
 
 def _comparison_page(columns: ComparisonColumns, *, command: str, on_progress: Progress) -> Page:
-    figures, shown = _drawn(_of_comparison(columns), on_progress)
+    figures, shown = drawn(_of_comparison(columns), TITLES.values(), on_progress)
     sections = comparison_sections(columns, shown)
     return page(comparison_opening(columns), sections, choice=columns.choice, command=command, figures=figures)
 
@@ -157,16 +157,3 @@ def _of_comparison(columns: ComparisonColumns) -> dict[str, Draw]:
         for number, each in enumerate(columns.subjects, start=1):
             drawn[f"{name}-{number}"] = partial(OF_A_STAGE[name], each.foremost)
     return drawn
-
-
-def _drawn(wanted: Mapping[str, Draw], on_progress: Progress) -> tuple[dict[str, Drawing], dict[str, str]]:
-    """Each figure, and its HTML; where there is nothing to draw, a sentence."""
-    figures, shown = {}, {}
-    for done, (name, draw) in enumerate(wanted.items()):
-        on_progress(done, len(wanted))
-        try:
-            figures[name] = draw()
-            shown[name] = figure_html(name, svg_text(figures[name], name))
-        except InputError as error:
-            shown[name] = as_html(f"No figure: {error}.")
-    return figures, shown

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from rich.text import Text
 
 from perfmodel.evidence.steps.step_comparison import StepComparison
-from perfmodel.report.html.blocks import as_html, escaped, folded
+from perfmodel.report.html.blocks import as_html, beside, escaped, folded
 from perfmodel.report.html.document import Section
 from perfmodel.report.text.measured.step import comparison_tables, operators_table, step_verdict
 
@@ -25,8 +25,8 @@ def record_section(comparisons: Sequence[StepComparison], figures: Mapping[str, 
         level = 4 if heading else 3
         every = folded("Every operator", as_html(operators_table(each, every=True), level=level + 1))
         content = f"{as_html(comparison_tables(each, every=False), level=level)}\n{every}"
-        parts.append(f"{heading}{figures.get(f'measured-{place}', '')}\n{content}")
-    return Section(name="measured", title="Predicted and measured", content="\n".join(parts))
+        parts.append(heading + beside(figures.get(f"measured-{place}", ""), content))
+    return Section(name="measured", title="Predicted and measured", content="\n".join(parts), is_open=True)
 
 
 def _name(comparison: StepComparison) -> str:

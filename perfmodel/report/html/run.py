@@ -8,21 +8,26 @@ from typing import Final
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from perfmodel.count.memory.fit import DOES_NOT_FIT, TIGHT
 from perfmodel.explanation.explanation import Explanation
-from perfmodel.report.html.blocks import as_html
+from perfmodel.report.html.blocks import as_html, as_table, beside
 from perfmodel.report.html.document import PageChoice, PageHeader, Section, views
+from perfmodel.report.html.live import COST, QUANTITIES
 from perfmodel.report.html.parts import (
+    all_operators_html,
     assumptions_html,
+    certainty_html,
     cost_html,
     glance,
     most_of_memory,
     moves_html,
     operators_html,
     provenance_html,
+    sliders,
 )
 from perfmodel.report.html.statements import RunStatements
 from perfmodel.report.text.experts import experts_section
-from perfmodel.report.text.explanation import findings, headline_table, waterfall_table
+from perfmodel.report.text.explanation import advice, headline_table, losses, waterfall_table
 from perfmodel.report.text.measured.own_runs import own_runs_line
 from perfmodel.report.text.prediction import (
     PUBLISHED_HEADINGS,
@@ -31,7 +36,11 @@ from perfmodel.report.text.prediction import (
     candidate_table,
     days_cell,
     description,
+    fit_sentence,
     memory_table,
+    most_memory_bytes,
+    need_text,
+    odds_text,
     published_cells,
     stage_cells,
     stage_labels,
@@ -42,18 +51,29 @@ from perfmodel.report.text.terminal import plain_table, titled
 from perfmodel.variation.strong_scaling import strong_scaling
 
 TITLES: Final = {
-    "ramp": "Stages of the run",
     "peak": "Where the peak goes",
-    "iteration": "Where an iteration goes",
     "memory": "Memory of one GPU",
-    "experts": "Mixture of experts",
-    "operators": "Operators",
+    "ramp": "Stages of the run",
+    "iteration": "Where an iteration goes",
     "scaling": "Scaling",
-    "layouts": "Other layouts",
     "levers": "What matters",
+    "operators": "Operators",
+    "layouts": "Other layouts",
+    "experts": "Mixture of experts",
     "cost": "Calendar, energy and cost",
     "provenance": "Where the numbers come from",
 }
+BROAD: Final = ("operators", "layouts", "experts", "cost", "provenance")  # what has tables of its own beside its figure
+OPEN: Final = ("peak", "memory")  # what people look at first
+GISTS: Final = {
+    "ramp": "time and MFU of each, with 90 % intervals",
+    "iteration": "every part of it, stage by stage",
+    "memory": "every part of it, and what the GPU has",
+    "experts": "how tokens are spread, and what travels",
+    "cost": "failures, checkpoints, power and price",
+    "provenance": "every number with its source, every term with its equation",
+}
+MOVED: Final = QUANTITIES | {COST: "cost", "Energy": "energy"}  # all that sliders change; of energy the grid knows nothing
 
 
 def stage_choice(subject: RunStatements) -> PageChoice | None:
@@ -67,62 +87,86 @@ def stage_choice(subject: RunStatements) -> PageChoice | None:
 
 
 def run_opening(subject: RunStatements) -> PageHeader:
-    """The answer in a sentence, and the numbers that people ask for first; where it is no, that and why come before all."""
+    """The answer in a sentence, and the numbers that people ask for first; where it is no, that and why come before all.
+
+    A number stands once: what is at a glance is in no sentence.
+    """
     return PageHeader(
         title=subject.run.name,
         subtitle=description(subject.run).plain,
         answer=subject.prediction.may_fit,
         verdict=as_html(Group(*_sentences(subject))),
         glance=glance(subject),
+        live=sliders(subject, subject.foremost.place),
+        moved=MOVED,
     )
 
 
 def _sentences(subject: RunStatements) -> Iterator[Text]:
-    lines = [*verdict(subject.prediction).split()]
-    if subject.prediction.may_fit:
-        yield from lines
+    prediction = subject.prediction
+    if subject.run.fine_tuning is not None:
+        yield from verdict(prediction).split()
+    elif prediction.verdict == DOES_NOT_FIT:
+        need = need_text(most_memory_bytes(prediction), subject.run.cluster)
+        yield from (fit_sentence(need, prediction.fit_probability), most_of_memory(prediction))
+    elif prediction.verdict == TIGHT:
+        yield Text(f"Tight in memory, {odds_text(prediction.fit_probability)}.", style="yellow")
     else:
-        missing, *others = lines
-        yield from (missing, most_of_memory(subject.prediction), *others)
+        yield Text("Fits in memory.", style="green")
     own = own_runs_line(subject.prediction.stages[-1][1])
     if own is not None:
         yield own
-    yield from findings(subject.foremost)
+    yield from advice(subject.foremost)
 
 
-def run_sections(subject: RunStatements, figures: Mapping[str, str]) -> list[Section]:
+def run_sections(subject: RunStatements, figures: Mapping[str, str], gists: Mapping[str, str]) -> list[Section]:
     """Every section; `figures` are HTML by the name of their section, those of one stage with its number behind: peak-2.
 
-    Memory comes first where it is what is missing.
+    `gists` are what each figure says in a few words. Memory comes first where it is what is missing.
     """
     stages, choice = len(subject.run.stages), stage_choice(subject)
 
     def of_stages(name: str, content: Callable[[Explanation], str]) -> str:
-        return views([_joined(figures.get(f"{name}-{each.place + 1}"), content(each)) for each in subject.explained], choice)
+        return views([_with_figure(name, each, content(each)) for each in subject.explained], choice)
+
+    def _with_figure(name: str, each: Explanation, content: str) -> str:
+        below = all_operators_html(each) if name == "operators" else ""
+        return _joined(beside(figures.get(f"{name}-{each.place + 1}", ""), content), below)
 
     contents = {
-        "ramp": _ramp(subject),
-        "peak": of_stages("peak", lambda each: as_html(waterfall_table(each))),
-        "iteration": as_html(breakdown_table(subject.prediction, most=stages)),
-        "memory": as_html(memory_table(subject.prediction, most=stages)),
+        "ramp": as_table(_ramp(subject)),
+        "peak": of_stages("peak", lambda each: as_table(as_html(waterfall_table(each)))),
+        "iteration": as_table(as_html(breakdown_table(subject.prediction, most=stages))),
+        "memory": as_table(as_html(memory_table(subject.prediction, most=stages))),
         "experts": as_html(Group(*experts_section(subject.prediction))),
         "operators": of_stages("operators", operators_html),
         "scaling": _scaling(subject),
         "layouts": of_stages("layouts", moves_html),
-        "levers": of_stages("levers", lambda each: as_html(headline_table(each))),
-        "cost": cost_html(subject),
-        "provenance": _joined(assumptions_html(subject.candidates[0].assumptions), provenance_html(subject.foremost)),
+        "levers": of_stages("levers", lambda each: as_table(as_html(headline_table(each)))),
+        "cost": as_table(cost_html(subject)),
+        "provenance": _joined(assumptions_html(subject.candidates[0].assumptions), certainty_html(subject.foremost)),
     }
-    order = [*contents] if subject.prediction.may_fit else ["memory", *(name for name in contents if name != "memory")]
-    whole = {name: _joined(figures.get(name), contents[name]) for name in order}
-    return [Section(name=name, title=TITLES[name], content=content) for name, content in whole.items() if content]
+    order = [*TITLES] if subject.prediction.may_fit else ["memory", *(name for name in TITLES if name != "memory")]
+    whole = {name: beside(figures.get(name, ""), contents[name]) for name in order}
+    whole["provenance"] += f"\n{provenance_html(subject.foremost)}"
+    return [_section(name, content, subject, gists) for name, content in whole.items() if content]
+
+
+def _section(name: str, content: str, subject: RunStatements, gists: Mapping[str, str]) -> Section:
+    place = subject.foremost.place + 1
+    if name == "peak":
+        gist = " ".join(each.plain for each in losses(subject.foremost))
+    else:
+        drawn = gists.get(f"{name}-{place}") or gists.get(name, "")
+        gist = GISTS.get(name) or drawn.partition(";")[0]
+    return Section(name=name, title=TITLES[name], content=content, gist=gist, is_open=name in OPEN, is_half=name not in BROAD)
 
 
 def _scaling(subject: RunStatements) -> str:
     """The table behind the curve of strong scaling; empty where there is no curve."""
     swept = strong_scaling(subject.run, subject.foremost.place)
     curve = swept.scaling
-    return "" if curve is None else as_html(titled(scaling_title(swept, curve), scaling_table(swept, curve)))
+    return "" if curve is None else as_table(as_html(titled(scaling_title(swept, curve), scaling_table(swept, curve))))
 
 
 def _joined(*parts: str | None) -> str:

@@ -7,22 +7,32 @@ server_page(pm.infer("qwen3-32b", gpu="h100-sxm-80gb", tensor_parallel="1,2")).s
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Final
 
 import numpy as np
 from rich.console import Group
 from rich.text import Text
 
 from perfmodel.report.figures.drawing.captions import server_caption
-from perfmodel.report.figures.drawing.style import Drawing, svg_text
+from perfmodel.report.figures.drawing.style import Drawing
 from perfmodel.report.figures.roofline import served_roofline_figure
 from perfmodel.report.figures.serving import serving_figure
-from perfmodel.report.html.blocks import as_html, figure_html, folded
+from perfmodel.report.html.blocks import as_html, beside, folded
 from perfmodel.report.html.document import Page, PageChoice, PageHeader, Section, page, views
+from perfmodel.report.html.drawn import in_a_page
 from perfmodel.report.text.serving import loads_section, memory_section, operators_section, short_seconds, verdict_sentence
 from perfmodel.report.text.terminal import section
 from perfmodel.serving.forecast import ServingForecast
 from perfmodel.spec.axes import TENSOR
 from perfmodel.units import gibibytes_text
+
+TITLES: Final = {
+    "clients": "What clients see",
+    "memory": "Memory",
+    "operators": "Prefill and decode",
+    "assumptions": "Assumptions",
+}
+OPEN: Final = ("clients", "memory")
 
 
 def server_page(forecasts: Sequence[ServingForecast], *, command: str = "") -> Page:
@@ -31,7 +41,7 @@ def server_page(forecasts: Sequence[ServingForecast], *, command: str = "") -> P
     running = [each for each in forecasts if each.may_run]
     figures: dict[str, Drawing] = {"clients": serving_figure(running)} if running else {}
     figures |= {f"operators-{_degree(each)}": served_roofline_figure(each) for each in running}
-    shown = {name: figure_html(name, svg_text(each, name)) for name, each in figures.items()}
+    shown = {name: in_a_page(name, each, TITLES.values()) for name, each in figures.items()}
     labels = tuple(f"{TENSOR.short} {_degree(each)}" for each in forecasts)
     choice = PageChoice(what="replica", labels=labels, first=forecasts.index(foremost)) if len(forecasts) > 1 else None
 
@@ -39,12 +49,12 @@ def server_page(forecasts: Sequence[ServingForecast], *, command: str = "") -> P
         return views([content(each) for each in forecasts], choice)
 
     sections = [
-        Section(name="clients", title="What clients see", content=shown.get("clients", "") + of_each(_loads)),
-        Section(name="memory", title="Memory", content=of_each(lambda each: as_html(memory_section(each)))),
-        Section(name="operators", title="Prefill and decode", content=of_each(lambda each: _operators(each, shown))),
+        _section("clients", beside(shown.get("clients", ""), of_each(_loads)), "tokens a second and latencies"),
+        _section("memory", of_each(lambda each: as_html(memory_section(each))), "weights, cache, and who fits into it"),
+        _section("operators", of_each(lambda each: _operators(each, shown)), "every operator of both under its roof"),
     ]
     if any(each.assumptions for each in forecasts):
-        sections.append(Section(name="assumptions", title="Assumptions", content=of_each(_assumptions)))
+        sections.append(_section("assumptions", of_each(_assumptions), "what was not said"))
     opening = PageHeader(
         title=f"{foremost.setup.model.name} on {foremost.setup.cluster.gpu.name}",
         subtitle=server_caption(foremost),
@@ -53,6 +63,10 @@ def server_page(forecasts: Sequence[ServingForecast], *, command: str = "") -> P
         glance=dict(_glance(foremost)),
     )
     return page(opening, sections, choice=choice, command=command, figures=figures)
+
+
+def _section(name: str, content: str, gist: str) -> Section:
+    return Section(name=name, title=TITLES[name], content=content, gist=gist, is_open=name in OPEN)
 
 
 def _degree(forecast: ServingForecast) -> int:
@@ -82,7 +96,7 @@ def _operators(forecast: ServingForecast, figures: dict[str, str]) -> str:
     if not forecast.may_run:
         return ""
     tables = [operators_section(forecast, name) for name in forecast.passes]
-    return figures[f"operators-{_degree(forecast)}"] + folded("All operators", as_html(Group(*tables), level=4))
+    return beside(figures[f"operators-{_degree(forecast)}"], folded("All operators", as_html(Group(*tables), level=4)))
 
 
 def _assumptions(forecast: ServingForecast) -> str:

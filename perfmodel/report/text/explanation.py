@@ -65,10 +65,20 @@ def verdict(explained: Explanation) -> Iterator[Text]:
 
 def findings(explained: Explanation) -> Iterator[Text]:
     """Where most of the MFU goes, the move that pays most, and which of several candidates this is."""
+    yield from losses(explained)
+    yield from advice(explained)
+
+
+def losses(explained: Explanation) -> Iterator[Text]:
+    """The steps that most of the MFU goes to."""
     largest = sorted((step for step in explained.waterfall.steps if step.seconds > 0), key=lambda step: -step.seconds)[:NAMED]
     if largest:
         words = ", ".join(f"{STEP_LABELS[step.name]} {-100 * step.mfu_change:.1f}" for step in largest)
         yield Text(f"Most points of MFU go to {words}.")
+
+
+def advice(explained: Explanation) -> Iterator[Text]:
+    """The move that pays most, and which of several candidates this is."""
     best = _best(explained)
     if best is not None:
         yield Text(f"The fastest move that fits: {_move_text(best)}, {percent_text(best.time_change)} time.")

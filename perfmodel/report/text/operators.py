@@ -55,8 +55,8 @@ def timed_operators(heading: str, entries: Iterable[Entry | ServedEntry], *, nam
         table.add_column(each, justify="right", no_wrap=True)
     table.add_column("confidence", no_wrap=True)
     for entry in entries:
-        times = (f"{float(entry.repeats):.0f}", f"{1e6 * float(entry.seconds):.1f}")
-        whole = f"{1e3 * float(entry.repeats * entry.seconds):.2f}"
+        times = (f"{float(entry.repeats):,.0f}", f"{1e6 * float(entry.seconds):,.1f}")
+        whole = f"{1e3 * float(entry.repeats * entry.seconds):,.2f}"
         table.add_row(Name(name(entry.operator)), phase_text(entry.operator.phase), *times, whole, entry.confidence)
     return table
 

@@ -14,7 +14,7 @@ from matplotlib.transforms import Bbox
 
 from perfmodel.report.figures.drawing.lettering import CUT, literal
 from perfmodel.report.figures.drawing.palette import DARK_PAGE, FILLS, INK, LIGHT_PAGE, MUTED, ON_DARK, ON_LIGHT, contrast
-from perfmodel.report.figures.drawing.style import POINTS, Drawing, svg_text
+from perfmodel.report.figures.drawing.style import LEAST_LETTERS, NARROW, POINTS, Drawing, svg_text
 from perfmodel.report.figures.figure_set import OF_A_STAGE
 from tests.report.runs import CASES, STRANGE, case, figures, texts
 
@@ -22,6 +22,8 @@ pytestmark = pytest.mark.slow
 
 TOUCHING: Final = (0.5, 1.2)  # points that the boxes of two texts may share: they are a little larger than their letters
 OF_THE_PAGE: Final = {INK, MUTED}
+MOST_ACROSS: Final = 12  # ticks from left to right
+SVG: Final = "{http://www.w3.org/2000/svg}"
 COUNTS: Final = {"GPUs"}  # of these there is no unit
 
 
@@ -50,6 +52,20 @@ def test_no_text_leaves_the_canvas_or_hides_another(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CASES)
+def test_letters_can_be_read_on_a_telephone(name: str) -> None:
+    """Of a figure that is shown NARROW pixels wide none is smaller than LEAST_LETTERS, and axes have few ticks."""
+    for which, drawing in figures(name).items():
+        points_wide = POINTS * drawing.get_size_inches()[0]
+        root = ET.fromstring(svg_text(drawing))  # noqa: S314 - our own
+        sizes = [float(size) for text in root.iter(f"{SVG}text") for size in re.findall(r"([\d.]+)px", text.get("style", ""))]
+        assert sizes, which
+        assert min(sizes) * NARROW / points_wide >= LEAST_LETTERS, which
+        for axes in drawing.axes:
+            labels = [label for label in axes.get_xticklabels() if label.get_text()]
+            assert len(labels) <= MOST_ACROSS, which
+
+
+@pytest.mark.parametrize("name", CASES)
 def test_every_axis_has_a_name_with_its_unit(name: str) -> None:
     """Each panel names what is across; rows have labels of their own, or a name too."""
     for which, drawing in figures(name).items():
@@ -64,7 +80,12 @@ def _is_named(label: str) -> bool:
 
 
 def _has_rows(axes: Axes) -> bool:
-    return any(label.get_text() for label in axes.get_yticklabels()) or not axes.yaxis.get_tick_params().get("labelleft", True)
+    above = any(text.get_transform() == axes.get_yaxis_transform() for text in axes.texts)  # the bars that they name
+    return (
+        above
+        or any(label.get_text() for label in axes.get_yticklabels())
+        or not axes.yaxis.get_tick_params().get("labelleft", True)
+    )
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -72,7 +93,8 @@ def test_every_figure_has_a_title_a_description_and_a_source(name: str) -> None:
     """The last text is what the numbers come from."""
     for which, drawing in figures(name).items():
         written = [text for text, _ in texts(name)[which]]
-        assert drawing.heading in written, which
+        lines = [text.get_text() for text in drawing.texts if text.get_fontweight() == "bold"]
+        assert (" ".join(lines), {*lines} <= {*written}) == (drawing.heading, True), which
         assert drawing.description, which
         assert any(text.startswith("perfmodel ") for text in written), which
 

@@ -1,4 +1,4 @@
-"""Do the pictures of predicted beside measured show every run, by group, with its band, and every operator of a step?"""
+"""Do the pictures of predicted beside measured show the error of every run with its interval, by group?"""
 
 from __future__ import annotations
 
@@ -6,42 +6,83 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from matplotlib.lines import Line2D
 
 from perfmodel.errors import InputError
 from perfmodel.evidence.interval_scores import Reliability
-from perfmodel.evidence.time_scores import TimeComparison, time_reliability
-from perfmodel.report.figures.drawing.palette import LINES
-from perfmodel.report.figures.measured.steps import BAND, accuracy_figure, picture
+from perfmodel.evidence.time_scores import TimeComparison, time_reliability, time_scoreboard
+from perfmodel.report.figures.drawing.palette import BLUE, VERMILION
+from perfmodel.report.figures.drawing.style import Drawing
+from perfmodel.report.figures.measured.accuracy import BAND, accuracy_figure, picture
 from perfmodel.report.figures.reliability import reliability_figure
 from tests.comparisons import compared
-from tests.report.reading import colour, key_texts
+from tests.report.reading import colour, drawn_texts, key_texts, points
 
 
-def test_each_stack_has_its_colour_and_rows() -> None:
-    """The key counts them, and every row is a point where it was measured and predicted."""
+def _predicted() -> list[TimeComparison]:
+    return [each for each in compared() if each.predicted_s is not None and each.measured.scored]
+
+
+def _dots(drawing: Drawing) -> list[Line2D]:
+    return [line for line in drawing.axes[0].lines if len(points(line)) == 1]
+
+
+def test_each_run_is_a_dot_at_its_signed_error() -> None:
+    """In percent, too slow to the right; what is beyond the axis stands at its end, with an arrow."""
     drawing = accuracy_figure(compared())
-    stacks = Counter(c.measured.labels["stack"] for c in compared() if c.predicted_s is not None)
-    assert set(key_texts(drawing)) == {*(f"{name} ({rows})" for name, rows in stacks.items()), "within 10 %"}
-    points = drawing.axes[0].lines[1:]  # the first is the diagonal
-    assert Counter(colour(point.get_color()) for point in points) == {
-        each.lower(): sum(rows for _, rows in _most_first(stacks)[place :: len(LINES)]) for place, each in enumerate(LINES)
-    }
-    drawn = {(float(x), float(y)) for point in points for x, y in [np.ravel(point.get_xydata())]}
-    assert drawn == {(c.measured.iteration_time_s, c.predicted_s) for c in compared() if c.predicted_s is not None}
+    low, high = drawing.axes[0].get_xlim()
+    wanted = sorted(100.0 * (each.relative_error or 0.0) for each in _predicted())
+    assert sorted(points(dot)[0, 0] for dot in _dots(drawing)) == pytest.approx(np.clip(wanted, low, high))
+    arrows = [dot for dot in _dots(drawing) if dot.get_marker() != "o"]
+    assert len(arrows) == sum(not low <= error <= high for error in wanted)
+    assert (-low, low % 10.0) == (high, 0.0)
 
 
-def _most_first(stacks: Counter[str]) -> list[tuple[str, int]]:
-    return sorted(stacks.items(), key=lambda stack: -stack[1])
+def test_each_run_has_its_interval_on_its_row() -> None:
+    """From one end to the other, over 0 where the measurement lies inside: that is what its colour says."""
+    some = _predicted()[::40]
+    drawing = accuracy_figure(some)
+    low, high = drawing.axes[0].get_xlim()
+    rows = {points(line)[0, 1]: line for line in drawing.axes[0].lines if len({*points(line)[:, 1]}) == 1 < len(points(line))}
+    assert len(rows) == len(some)
+    lines = {points(dot)[0, 0]: (rows[points(dot)[0, 1]], dot) for dot in _dots(drawing)}
+    for each in some:
+        line, dot = lines[float(np.clip(100.0 * (each.relative_error or 0.0), low, high))]
+        ends = [100.0 * (end / each.measured.iteration_time_s - 1.0) for end in each.interval_s or ()]
+        assert points(line)[:, 0] == pytest.approx(np.clip(ends, low, high))
+        assert colour(dot.get_color()) == (BLUE if ends[0] <= 0.0 <= ends[1] else VERMILION).lower()
 
 
-def test_the_band_is_10_percent_to_either_side() -> None:
-    """Of the measured time, over the whole axis."""
-    (axes,) = accuracy_figure(compared()).axes
-    low, high = axes.get_xlim()
-    assert axes.get_ylim() == (low, high)
-    x, y = np.asarray(axes.collections[0].get_paths()[0].vertices, dtype=float).T
-    assert set(np.round(y / x, 6)) == {1 - BAND, 1 + BAND}
-    assert set(x) == {low, high}
+def test_groups_go_from_the_largest_to_the_smallest() -> None:
+    """Each with its number of runs and its scores; the runs of one from too fast to too slow."""
+    drawing = accuracy_figure(compared())
+    stacks = Counter(each.measured.labels["stack"] for each in _predicted())
+    told = [text.get_text() for text in drawing.axes[0].texts]
+    most_first = sorted(stacks.items(), key=lambda stack: (-stack[1], stack[0]))
+    assert [text.partition(":")[0] for text in told] == [f"{name} ({rows})" for name, rows in most_first]
+    first = sorted((points(dot)[0, 1], points(dot)[0, 0]) for dot in _dots(drawing))[: most_first[0][1]]
+    assert [error for _, error in first] == sorted(error for _, error in first)
+
+
+def test_scores_of_a_group_are_those_of_the_table() -> None:
+    """The median of the errors without their sign, and how many measurements lie inside."""
+    scores = time_scoreboard(compared()).overall
+    assert scores is not None
+    said = f"median {100 * scores.median_abs_error:.1f} %, {100 * scores.interval_coverage:.0f} % inside"
+    assert any(said in text for text, _ in drawn_texts(accuracy_figure(compared())))
+
+
+def test_the_key_says_what_is_there() -> None:
+    """The band, what lies inside and outside, and how many are beyond the axis."""
+    inside, outside, band, beyond = key_texts_sorted(accuracy_figure(compared()))
+    assert (inside, outside, band) == ("measured inside the 90 % interval", "outside", f"within {BAND:.0f} %")
+    assert beyond.startswith("beyond ")
+
+
+def key_texts_sorted(drawing: Drawing) -> list[str]:
+    """What the key says, in the order in which it is read."""
+    order = ("measured", "outside", "within", "beyond")
+    return sorted(key_texts(drawing), key=lambda text: order.index(text.split()[0]))
 
 
 @pytest.mark.parametrize("kind", ["png", "svg"])

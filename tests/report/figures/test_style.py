@@ -16,6 +16,8 @@ from perfmodel.report.figures.drawing.style import (
     LEAST_TICKS,
     MOST_TICKS,
     POINTS,
+    TITLE,
+    WIDTH,
     Drawing,
     grid,
     log_ticks,
@@ -74,7 +76,7 @@ def test_a_fragment_is_one_element_without_a_size() -> None:
     assert root.tag == f"{SVG}svg"
     assert "width" not in root.attrib
     assert "height" not in root.attrib
-    assert [float(edge) for edge in root.attrib["viewBox"].split()][:3] == [0, 0, 500]
+    assert [float(edge) for edge in root.attrib["viewBox"].split()][:3] == [0, 0, WIDTH]
     assert not list(root.iter(f"{SVG}style"))
     assert not list(root.iter(f"{SVG}metadata"))
 
@@ -95,7 +97,7 @@ def test_text_stays_text_in_the_font_of_the_page() -> None:
     assert {NAME, f"{NAME} [s]", "Subtitle", "one", "where it comes from"} <= {text.text for text in texts}
     assert not any("font-family" in text.get("style", "") or "DejaVu" in text.get("style", "") for text in texts)
     bold = next(text for text in texts if text.text == NAME and "weight" in text.get("style", ""))
-    assert "font-size: 10px" in bold.get("style", "")
+    assert f"font-size: {TITLE:g}px" in bold.get("style", "")
 
 
 def test_colours_of_text_and_grid_are_those_of_the_page() -> None:

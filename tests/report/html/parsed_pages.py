@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from functools import cache
 from html.parser import HTMLParser
@@ -93,6 +94,47 @@ class ParsedPage(HTMLParser):
         hidden = {"script", "style", "title", "desc"}
         pieces = [words for around, words in self.words if inside in around and not hidden & set(around)]
         return " ".join(" ".join(pieces).split())
+
+
+class FirstSight(HTMLParser):
+    """The text that is to be seen before anything is opened or chosen, pictures left out."""
+
+    def __init__(self, text: str) -> None:
+        """Read `text`."""
+        super().__init__(convert_charrefs=True)
+        self.pieces: list[str] = []
+        self._first = next(iter(re.findall(r'id="view-(\d+)" checked', text)), "")
+        self._open: list[tuple[str, bool]] = []  # tags, and whether what is in them is hidden
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Note what hides its content: a script, a picture, what is folded, a view that is not the first."""
+        known = {name: value or "" for name, value in attrs}
+        hides = tag in ("script", "style", "svg", "title", "head") or "hidden" in known
+        hides |= tag == "details" and ("open" not in known or known.get("class") == "alone")
+        hides |= known.get("data-view", self._first) != self._first
+        if tag not in VOID:
+            self._open.append((tag, hides))
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """It has no text."""
+
+    def handle_endtag(self, tag: str) -> None:
+        """Its content has been read."""
+        while self._open and self._open.pop()[0] != tag:
+            pass
+
+    def handle_data(self, data: str) -> None:
+        """Keep what is to be seen, the titles of what is folded among it."""
+        tags = [tag for tag, _ in self._open]
+        around = self._open if "summary" not in tags else self._open[: tags.index("summary") - 1]
+        if not any(hides for _, hides in around):
+            self.pieces.append(data)
+
+
+def first_sight(text: str) -> str:
+    """What a reader sees of a page at first, as words."""
+    return " ".join(" ".join(FirstSight(text).pieces).split())
 
 
 @cache

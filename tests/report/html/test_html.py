@@ -13,7 +13,7 @@ import pytest
 
 from perfmodel.report.figures.drawing.palette import contrast
 from perfmodel.report.html.document import Page, PageChoice, PageHeader, Section, page, views
-from tests.report.html.parsed_pages import ParsedPage
+from tests.report.html.parsed_pages import ParsedPage, first_sight
 
 WEIRD = '<script>alert(1)</script> "it\'s" & $title ${x} 模型 ' + "x" * 200
 CHOICE = PageChoice(what="stage", labels=("one", WEIRD, "three"), first=1)
@@ -124,3 +124,25 @@ def test_dark_is_dark_however_it_is_asked_for() -> None:
     themes = _themes()
     assert themes["asked dark"] == themes["chosen dark"]
     assert themes["printed"]["paper"] == themes["light"]["paper"]
+
+
+def test_the_script_writes_text_and_fetches_nothing() -> None:
+    """No way to markup, to code in a text, to the network or to what a browser keeps."""
+    script = files("perfmodel.report.html").joinpath("assets", "page.js").read_text(encoding="utf-8")
+    ways = ("innerHTML", "outerHTML", "insertAdjacent", "document.write", "eval(", "Function(", "fetch(", "XMLHttp", "import(")
+    assert not [way for way in (*ways, "setTimeout(", "localStorage", "cookie", "createContextualFragment") if way in script]
+
+
+def test_a_part_is_folded_unless_it_is_open() -> None:
+    """Its title with a few words of it in the line that opens it, escaped; its content in a section of its own."""
+    opening = PageHeader(title="t", subtitle="s", answer=True, verdict="", glance={})
+    parts = [
+        Section(name="one", title="One", content="<p>in one</p>", is_open=True),
+        Section(name="two", title="Two", content="<p>in two</p>", gist=WEIRD),
+    ]
+    made = page(opening, parts).html
+    assert '<details class="part" open>\n<summary><h2>One</h2></summary>\n<section id="one">' in made
+    assert '<details class="part">\n<summary><h2>Two</h2> <span class="gist">&lt;script&gt;' in made
+    seen = first_sight(made)
+    assert "in one" in seen
+    assert "in two" not in seen

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,12 +23,13 @@ from perfmodel.report.text.explanation import STEP_LABELS
 from perfmodel.report.words import LABELS
 from perfmodel.timing.breakdown import PARTS
 from tests.evidence.step_examples import SETTINGS, as_predicted, small_prediction
-from tests.report.html.parsed_pages import ParsedPage, parsed_page
+from tests.report.html.parsed_pages import ParsedPage, first_sight, parsed_page
 
 pytestmark = pytest.mark.slow
 
 RUN = "nemotron-4-15b"
 MOST_BYTES = 3_000_000
+MOST_LETTERS = 2_500
 DENSE_TITLES = [title for title in TITLES if title != "experts"]
 WEIRD = "<script>alert(\"1\")</script> $x_1^{2}$ 模型 é '&amp;' </title></style></svg>--> " + "x" * 200
 SMALL = {
@@ -64,6 +67,13 @@ def weird() -> Page:
     """A run whose names are full of markup, whose stages do not state their tokens."""
     names = {part: {"extends": SMALL[part], "name": WEIRD} for part in ("model", "cluster", "stack")}
     return run_page({**SMALL, **names, "name": WEIRD, "assumptions": [WEIRD]}, command=WEIRD)
+
+
+@pytest.fixture(scope="module")
+def single() -> Page:
+    """One stage, with tokens and a price."""
+    stages = [{"data_parallel": 4, "global_batch_size": 16, "tokens": 2e11}]
+    return run_page({**SMALL, "stages": stages, "economics": {"extends": "typical", "dollars_per_gpu_hour": 2.37}})
 
 
 @pytest.fixture(scope="module")
@@ -132,14 +142,17 @@ def test_every_question_has_its_section(parsed: ParsedPage) -> None:
 
 
 def test_the_verdict_comes_first(parsed: ParsedPage) -> None:
-    """Days, what was published, whether it fits, what costs most and what would help."""
-    first = parsed.said("header")
+    """Whether it fits and what would help, then days, what was published, and the other numbers at a glance."""
+    first = parsed.said("header").replace("\N{NO-BREAK SPACE}", " ")
     for words in (
-        "Nemotron-4 15B: fits in memory, 14.4 GiB of the GPU's 79.1 GiB.",
-        "12.9 days predicted (90 %: ",
-        ", 13.1 published (-1.6 %), 2,304 GPUs, 15.63B parameters.",
-        "Most points of MFU go to exposed data parallel",
+        "Fits in memory.",
         "The fastest move that fits: micro-batch 1 -> 2",
+        "Days 12.9 90 %: 11.4 to 15.1; 13.1 published (-1.6 %)",
+        "Iteration 0.621 s last of 3 stages, 90 %: 0.550 to 0.728 s",
+        "MFU 31.3 % attention counted in full; 310 TFLOP/s/GPU, 3,299 tokens/s/GPU",
+        "GPUs 2,304 ",
+        "Memory of one GPU 14.4 GiB of 79.1 GiB",
+        "Parameters 15.63B",
     ):
         assert words in first
 
@@ -223,14 +236,30 @@ def test_a_run_that_does_not_fit_says_so_before_all_else(misfit: Page) -> None:
     parsed = parsed_page(misfit.html)
     header = parsed.said("header")
     assert misfit.fits is False
-    assert next(text for around, text in parsed.words if "div" in around).startswith(
-        "Nemotron-4 15B: does not fit in memory, needs"
-    )
+    assert next(text for around, text in parsed.words if "div" in around).startswith("Does not fit in memory: needs")
     assert "Most of it: " in header
     assert "The fastest move that fits: " in header
     assert next(each for each in parsed.ids if each in TITLES) == "memory"
     assert set(DENSE_TITLES) <= set(parsed.ids)
     assert next(iter(misfit.figures)) == "memory"
+
+
+@pytest.mark.parametrize("name", ["single", "whole"])
+def test_a_number_stands_once_at_first_sight(name: str, request: pytest.FixtureRequest) -> None:
+    """In what is open and not a picture: each of three digits and more that is no part of a name."""
+    seen = first_sight(request.getfixturevalue(name).html)
+    found = re.findall(r"(?<![\w.])(?<!DP )\d[\d,.]*\d", seen)
+    numbers = Counter(number for number in found if len(re.sub(r"\D", "", number)) >= 3)
+    assert len(numbers) > 8
+    assert {number: times for number, times in numbers.items() if times > 1} == {}
+
+
+def test_a_page_is_short_at_first(whole: Page) -> None:
+    """Two pictures and the answer; every other part is folded under its title."""
+    parts = re.findall(r'<details class="part[^"]*"( open)?>\n<summary><h2>(.*?)</h2>', whole.html)
+    assert [title for is_open, title in parts if is_open] == [TITLES["peak"], TITLES["memory"]]
+    assert [title for _, title in parts] == [TITLES[name] for name in DENSE_TITLES]
+    assert len(first_sight(whole.html)) < MOST_LETTERS
 
 
 def test_weird_names_stay_names(weird: Page) -> None:

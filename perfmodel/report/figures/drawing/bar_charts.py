@@ -7,6 +7,7 @@ from typing import Final
 
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch, Rectangle
+from matplotlib.ticker import StrMethodFormatter
 
 from perfmodel.light_dataclass import dataclass
 from perfmodel.report.figures.drawing.lettering import shortened, text_width
@@ -14,9 +15,12 @@ from perfmodel.report.figures.drawing.palette import INK, PAPER, text_on
 from perfmodel.report.figures.drawing.style import SMALL, TEXT, Drawing, grid
 
 THICK: Final = 0.72  # of a row
-ROW_HEIGHT: Final = 24.0  # points
-BESIDE: Final = 44.0  # what an axis with its label needs beside the rows
-LABEL_ROOM: Final = 150.0  # points of the label of a row
+ROW_HEIGHT: Final = 25.0  # points
+TALL_ROW: Final = 33.0  # with its label above
+THIN: Final = 0.45  # of such a row
+ABOVE: Final = 0.4  # of such a row: the middle of the label over that of the bar
+BESIDE: Final = 46.0  # what an axis with its label needs beside the rows
+LABEL_ROOM: Final = 125.0  # points of the label of a row
 SEAM: Final = 0.7
 LEAST: Final = 3.0  # points left and right of a number in a bar
 
@@ -50,45 +54,51 @@ class Bar:
         return max(self.total, self.interval[1] if self.interval else 0.0)
 
 
-def bars_height(bars: Sequence[Bar]) -> float:
-    """Points of the plot of so many rows."""
-    return ROW_HEIGHT * len(bars) + BESIDE
+def bars_height(bars: Sequence[Bar], *, is_tall: bool = False) -> float:
+    """Points of the plot of so many rows; `is_tall` ones have their labels above."""
+    return (TALL_ROW if is_tall else ROW_HEIGHT) * len(bars) + BESIDE
 
 
 def number_text(value: float) -> str:
     """Three digits, or all before the point.
 
     >>> number_text(1234.5), number_text(62.84), number_text(0.01234)
-    ('1234', '62.8', '0.0123')
+    ('1,234', '62.8', '0.0123')
     """
-    return f"{value:.0f}" if abs(value) >= 100.0 else f"{value:.3g}"
+    return f"{value:,.0f}" if abs(value) >= 100.0 else f"{value:.3g}"
 
 
 def stacked_bars(
-    drawing: Drawing, axes: Axes, bars: Sequence[Bar], *, unit: str, furthest: float = 0.0, room: float = 0.0
+    drawing: Drawing, axes: Axes, bars: Sequence[Bar], *, unit: str, furthest: float = 0.0, is_tall: bool = False
 ) -> None:
     """The bars from the top down, in their `unit`; `furthest` is a value that must be in view.
 
-    `room` is the width of the plot [points], where it does not have the whole drawing for its own.
+    Labels stand left of the bars, or above those that are tall.
     """
-    labels = [shortened(bar.label, LABEL_ROOM, TEXT) for bar in bars]
-    room = room or drawing.room - label_width(bars)
+    room = drawing.room - (10.0 if is_tall else label_width(bars))
+    thick = THIN if is_tall else THICK
     behind = max(text_width(bar.end, TEXT) for bar in bars) + 10.0
     point = max([furthest, *(bar.reach for bar in bars)]) / max(room - behind, 1.0) or 1.0  # of the axis, in values
     for row, bar in enumerate(bars):
         left = 0.0
         for segment in bar.segments:
-            _segment(drawing, axes, segment, (left, row), bar=bar, unit=unit, point=point)
+            _segment(drawing, axes, segment, (left, row), bar=bar, unit=unit, point=point, thick=thick)
             left += segment.value
         if bar.interval:
             axes.plot(bar.interval, [row, row], color=INK, linewidth=1.2, marker="|", markersize=7, zorder=4)
         if bar.end:
             axes.annotate(bar.end, (bar.reach, row), (5, 0), textcoords="offset points", va="center", fontsize=TEXT)
-    axes.set_yticks(range(len(bars)), labels)
-    axes.set_ylim(len(bars) - 0.5, -0.5)
+    if is_tall:
+        for row, bar in enumerate(bars):
+            label = shortened(bar.label, room, TEXT)
+            axes.text(0.0, row - ABOVE, label, transform=axes.get_yaxis_transform(), va="center", fontsize=TEXT)
+    names = [] if is_tall else [shortened(bar.label, LABEL_ROOM, TEXT) for bar in bars]
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(bars) - (0.7 if is_tall else 0.5), -0.7 if is_tall else -0.5)
     axes.set_xlim(0.0, point * room)
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
     grid(axes, "x")
 
 
@@ -98,11 +108,11 @@ def label_width(bars: Sequence[Bar]) -> float:
 
 
 def _segment(
-    drawing: Drawing, axes: Axes, segment: Segment, at: tuple[float, int], *, bar: Bar, unit: str, point: float
+    drawing: Drawing, axes: Axes, segment: Segment, at: tuple[float, int], *, bar: Bar, unit: str, point: float, thick: float
 ) -> None:
     left, row = at
     seam = SEAM if segment.value > 4.0 * SEAM * point else 0.0
-    (patch,) = axes.barh(row, segment.value, THICK, left, color=segment.colour, edgecolor=PAPER, linewidth=seam, zorder=2)
+    (patch,) = axes.barh(row, segment.value, thick, left, color=segment.colour, edgecolor=PAPER, linewidth=seam, zorder=2)
     number = number_text(segment.value)
     drawing.hover(patch, f"{bar.label}, {segment.label}: {number} {unit}")
     is_told = len(bar.segments) == 1 and bool(bar.end)

@@ -62,7 +62,7 @@ def stage_labels(run: Run) -> list[str]:
 def source_text(run: Run) -> str:
     """What was predicted, with what."""
     parts = [shortened(name, PART, SMALL) for name in (run.cluster.name, run.stack.name)]
-    words = [*parts, *layout_words(run.layout(run.stages[0]), SHOWN), f"sequences of {int(run.sequence_length)}"]
+    words = [*parts, *layout_words(run.layout(run.stages[0]), SHOWN), f"sequences of {int(run.sequence_length):,}"]
     return f"perfmodel {__version__}: {', '.join(words)}"
 
 

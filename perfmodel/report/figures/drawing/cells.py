@@ -67,12 +67,12 @@ class CellGrid:
         return self.cell_size(0.0)[1] * len(self.rows) + 44.0
 
 
-def draw_grid(drawing: Drawing, axes: Axes, grid: CellGrid) -> None:
-    """The map; where there are few columns, the rest of the width stays blank."""
+def draw_grid(drawing: Drawing, axes: Axes, grid: CellGrid, *, scale_name: str = "MFU [%]") -> None:
+    """The map; where there are few columns, the rest of the width stays blank. `scale_name` is what the colours mean."""
     width, height = grid.cell_size(drawing.room)
     scale = Normalize(min(cell.mfu for cell in grid.cells), max(cell.mfu for cell in grid.cells))
     if len(grid.cells) > MOST_TOLD:
-        _draw_many(drawing, axes, grid, scale)
+        _draw_many(drawing, axes, grid, scale, scale_name)
     else:
         for cell in grid.cells:
             _draw(drawing, axes, cell, to_hex(COLOURS(scale(cell.mfu))), (width, height))
@@ -102,7 +102,7 @@ def _draw(drawing: Drawing, axes: Axes, cell: Cell, colour: str, size: tuple[flo
         across, up = INSET / width, INSET / height
         inner = (cell.column + across, cell.row + up)
         axes.add_patch(Rectangle(inner, 1 - 2 * across, 1 - 2 * up, facecolor="none", edgecolor=ink, linewidth=1.6))
-    lines = [line for line in cell.lines if text_width(line, SMALL) <= width - 6.0][: int((height - 4.0) // LINE)]
+    lines = [line for line in cell.lines if text_width(line, SMALL) <= width - 1.5][: int((height - 4.0) // LINE)]
     behind = None if cell.fits else {"facecolor": colour, "edgecolor": "none", "pad": 1.0}
     for place, line in enumerate(lines):
         middle = cell.row + 0.5 + (place - (len(lines) - 1) / 2.0) * LINE / height
@@ -110,7 +110,7 @@ def _draw(drawing: Drawing, axes: Axes, cell: Cell, colour: str, size: tuple[flo
         text.set_bbox(behind)
 
 
-def _draw_many(drawing: Drawing, axes: Axes, grid: CellGrid, scale: Normalize) -> None:
+def _draw_many(drawing: Drawing, axes: Axes, grid: CellGrid, scale: Normalize, scale_name: str) -> None:
     """Colours alone, with a scale for them, and one hatch over all that does not fit."""
     values = np.full((len(grid.rows), len(grid.columns)), np.nan)
     for cell in grid.cells:
@@ -121,16 +121,19 @@ def _draw_many(drawing: Drawing, axes: Axes, grid: CellGrid, scale: Normalize) -
     if corners:
         whole = Path.make_compound_path(*(Path(square + np.asarray(corner), closed=True) for corner in corners))
         axes.add_patch(PathPatch(whole, facecolor="none", edgecolor=MUTED, linewidth=0.0, hatch=HATCH, gid="hatched"))
-    bar = drawing.colorbar(ScalarMappable(scale, COLOURS), ax=axes, label="MFU [%]")
+    bar = drawing.colorbar(ScalarMappable(scale, COLOURS), ax=axes, label=scale_name)
     if bar.solids is not None:
         bar.solids.set_rasterized(True)
 
 
-def meanings(grid: CellGrid, *, is_whole: bool) -> list[tuple[Artist, str]]:
-    """The entries of a key: the looks of cells that are there; `is_whole` says that every combination can be."""
+def meanings(grid: CellGrid, *, is_whole: bool, here: str = "this run") -> list[tuple[Artist, str]]:
+    """The entries of a key: the looks of cells that are there; `is_whole` says that every combination can be.
+
+    `here` is what the framed cell is.
+    """
     looks: list[tuple[Artist, str]] = []
     if any(cell.is_here for cell in grid.cells):
-        looks.append((Rectangle((0, 0), 1, 1, facecolor="none", edgecolor=INK, linewidth=1.6), "this run"))
+        looks.append((Rectangle((0, 0), 1, 1, facecolor="none", edgecolor=INK, linewidth=1.6), here))
     if not all(cell.fits for cell in grid.cells):
         hatched = Rectangle((0, 0), 1, 1, facecolor="none", edgecolor=INK, linewidth=0.6, hatch=3 * HATCH)
         looks.append((hatched, "does not fit"))

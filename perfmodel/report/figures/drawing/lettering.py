@@ -83,7 +83,7 @@ def _cut(line: str, kept: int) -> str:
     return line[: kept - last].rstrip() + CUT + (line[len(line) - last :].lstrip() if last else "")
 
 
-def lines_of(text: str, points: float, size: float, *, most: int) -> list[str]:
+def lines_of(text: str, points: float, size: float, *, most: int, bold: bool = False) -> list[str]:
     """`text` in at most so many lines of so many points; what does not fit into the last one is cut.
 
     >>> lines_of("one two three", 35.0, 8.0, most=2)
@@ -92,11 +92,11 @@ def lines_of(text: str, points: float, size: float, *, most: int) -> list[str]:
     words, lines = literal(text).split(), [""]
     for place, word in enumerate(words):
         longer = f"{lines[-1]} {word}".strip()
-        if not lines[-1] or text_width(longer, size) <= points:
+        if not lines[-1] or text_width(longer, size, bold=bold) <= points:
             lines[-1] = longer
         elif len(lines) < most:
             lines.append(word)
         else:
             lines[-1] = " ".join([lines[-1], *words[place:]]).strip()
             break
-    return [shortened(line, points, size) for line in lines]
+    return [shortened(line, points, size, bold=bold) for line in lines]

@@ -2,13 +2,16 @@
 
 A Drawing is laid out from the top down in points: title, subtitle, key, plots, source. Text is drawn as it is written (report/
 lettering.py) in colours of palette.py. `picture` makes a file of it, `svg_text` a part of a page.
+
+A drawing is narrow, so that it can be read on a telephone: shown NARROW pixels wide, no letter is smaller than LEAST_LETTERS
+pixels (tests/report/figures/test_figure_layout.py). What would be crowded side by side stands one above the other.
 """
 
 from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import wraps
 from math import ceil, floor, log10
 from typing import Any, Final, Literal, ParamSpec, TypeVar
@@ -30,15 +33,17 @@ from perfmodel.report.figures.drawing.palette import GRID, INK, LIGHT_PAGE, MUTE
 from perfmodel.report.figures.drawing.svg import fragment
 
 POINTS: Final = 72.0  # of an inch
-DOTS_PER_INCH: Final = 144
-WIDTH: Final = 500.0  # points
+DOTS_PER_INCH: Final = 200
+WIDTH: Final = 360.0  # points
+NARROW, LEAST_LETTERS = 400.0, 9.0  # pixels: of a figure on a telephone, and of its smallest letters there
 EDGE: Final = 8.0
-TITLE, TEXT, SMALL = 10.0, 8.0, 7.0  # sizes of letters
-ROW: Final = 12.0  # from line to line of the key
-MOST_LINES: Final = 2  # of a subtitle, and of a source
+TITLE, TEXT, SMALL = 11.0, 9.0, 8.25  # sizes of letters
+ROW: Final = 13.5  # from line to line of the key
+MOST_LINES: Final = 2  # of a title and a subtitle
+MOST_OF_SOURCE: Final = 3  # lines of a source
 HANDLE, HANDLE_GAP, COLUMN_GAP = 1.4, 0.5, 1.6  # of the key, in letters
 THIN: Final = 0.8
-MOST_TICKS, LEAST_TICKS = 8, 3  # of a logarithmic axis
+MOST_TICKS, LEAST_TICKS = 6, 3  # of a logarithmic axis
 
 RULES: Final[dict[str, Any]] = {
     "font.size": TEXT,
@@ -101,9 +106,11 @@ class Drawing(Figure):
         super().__init__(figsize=(width / POINTS, plot_height / POINTS))
         self.heading, self.description = literal(title), literal(description)
         self.hover_texts: dict[str, str] = {}
+        self.note = ""
         self._plot_height, self._width = plot_height, width
         self._top: list[tuple[float, Text]] = []  # how far below the upper edge
         self._bottom: list[tuple[float, Text]] = []  # how far above the lower one
+        self._foot = 0.0
         self._key: Legend | None = None
         self._key_height = 0.0
         self._write(title, subtitle)
@@ -116,9 +123,9 @@ class Drawing(Figure):
 
     def _write(self, title: str, subtitle: str) -> None:
         below = EDGE
-        for line in [shortened(title, self.room, TITLE, bold=True)]:
+        for line in lines_of(title, self.room, TITLE, most=MOST_LINES, bold=True):
             self._top.append((below, self.text(0, 0, line, va="top", fontsize=TITLE, fontweight="bold")))
-            below += TITLE * 1.4
+            below += TITLE * 1.3
         for line in lines_of(subtitle, self.room, TEXT, most=MOST_LINES) if subtitle else ():
             self._top.append((below, self.text(0, 0, line, va="top", fontsize=TEXT, color=MUTED)))
             below += TEXT * 1.35
@@ -126,7 +133,7 @@ class Drawing(Figure):
 
     def key(self, entries: Sequence[tuple[Artist, str]]) -> None:
         """What the looks of bars, lines and points mean, above the plots: read along the rows."""
-        labels = [shortened(label, self.room / 2, TEXT) for _, label in entries]
+        labels = [shortened(label, self.room - 2.0 * HANDLE * TEXT, TEXT) for _, label in entries]
         columns = _columns([text_width(label, TEXT) for label in labels], self.room)
         order = [place for column in range(columns) for place in range(column, len(entries), columns)]
         # matplotlib leaves out labels that begin with _, unless something invisible stands before
@@ -148,13 +155,26 @@ class Drawing(Figure):
         self._key_height = ROW * -(-len(entries) // columns) + 4.0
         self._arrange()
 
-    def source_line(self, text: str) -> None:
-        """Where the numbers come from, at the bottom."""
-        lines = lines_of(text, self.room, SMALL, most=MOST_LINES)
+    def source_line(self, source: str, note: str = "") -> None:
+        """Where the numbers come from, at the bottom, and behind it how the figure is to be read."""
+        self.note = literal(note)
+        lines = lines_of(f"{source}; {note}" if note else source, self.room, SMALL, most=MOST_OF_SOURCE)
         for place, line in enumerate(reversed(lines)):
             written = self.text(0, 0, line, va="bottom", fontsize=SMALL, color=MUTED)
             self._bottom.append((0.5 * EDGE + place * SMALL * 1.35, written))
         self._arrange()
+
+    @contextmanager
+    def bare(self) -> Iterator[tuple[float, float]]:
+        """Without title and source, which a page writes around it; the heights it is drawn between [points from above]."""
+        words = [text for _, text in (*self._top, *self._bottom)]
+        for text in words:
+            text.set_visible(False)
+        try:
+            yield self._head - 1.0, POINTS * self.get_size_inches()[1] - self._foot + 1.0
+        finally:
+            for text in words:
+                text.set_visible(True)
 
     def hover(self, artist: Artist, text: str) -> None:
         """What a page shows of a bar or a point under the pointer."""
@@ -181,7 +201,7 @@ class Drawing(Figure):
     def _arrange(self) -> None:
         """Everything at its height, and the plots between."""
         head = self._head + self._key_height
-        foot = 0.5 * EDGE + SMALL * 1.35 * len(self._bottom)
+        self._foot = foot = 0.5 * EDGE + SMALL * 1.35 * len(self._bottom)
         height = head + self._plot_height + foot
         self.set_size_inches(self._width / POINTS, height / POINTS)
         for below, text in self._top:
@@ -238,15 +258,20 @@ def picture(figure: Drawing, kind: str) -> bytes:
     return content.getvalue()
 
 
-def svg_text(figure: Drawing, name: str = "") -> str:
+def svg_text(figure: Drawing, name: str = "", *, bare: bool = False) -> str:
     """A figure as an element of a page: text stays text, colours of text and grid are those of the page around it.
 
-    `name` begins its ids; a page that shows the same figure twice needs two.
+    `name` begins its ids; a page that shows the same figure twice needs two. Of a `bare` one the page writes title and source.
     """
     content = io.StringIO()
-    with _look(**{"svg.fonttype": "none"}):
+    with _look(**{"svg.fonttype": "none"}), figure.bare() if bare else nullcontext() as heights:
         figure.settle()
         figure.savefig(content, format="svg", transparent=True, metadata={"Date": None})
     return fragment(
-        content.getvalue(), title=figure.heading, description=figure.description, hover=figure.hover_texts, name=name
+        content.getvalue(),
+        title=figure.heading,
+        description=figure.description,
+        hover=figure.hover_texts,
+        name=name,
+        heights=heights,
     )

@@ -28,10 +28,18 @@ REFERENCE: Final = re.compile(r"url\(#([^)]+)\)")
 LONG: Final = re.compile(r"(\d+\.\d\d)\d+")  # a hundredth of a point is enough
 
 
-def fragment(text: str, *, title: str, description: str, hover: Mapping[str, str], name: str = "") -> str:
+def fragment(
+    text: str,
+    *,
+    title: str,
+    description: str,
+    hover: Mapping[str, str],
+    name: str = "",
+    heights: tuple[float, float] | None = None,
+) -> str:
     """What matplotlib wrote as an element for a page; `hover` are texts by the id of the group that they belong to.
 
-    `name` begins its ids; without one, what no other picture has.
+    `name` begins its ids; without one, what no other picture has. `heights` are where it is cut, from above.
     """
     root = ET.fromstring(text)  # noqa: S314 - what matplotlib has just written, nothing from outside
     prefix = f"{name}-" if name else f"f{sha256(text.encode()).hexdigest()[:10]}-"
@@ -42,6 +50,9 @@ def fragment(text: str, *, title: str, description: str, hover: Mapping[str, str
         _rename(element, prefix, known)
         _recolour(element)
     _open(root, prefix, title, description)
+    if heights is not None:
+        left, _, width, _ = root.attrib["viewBox"].split()
+        root.set("viewBox", f"{left} {heights[0]:g} {width} {heights[1] - heights[0]:g}")
     ET.register_namespace("", SVG[1:-1])
     return ET.tostring(root, encoding="unicode")
 

@@ -1,4 +1,5 @@
-// The page says everything without this: it adds sorting, a switch of theme, and one button for all that is folded.
+// The page says everything without this: it adds sorting, a switch of theme, sliders, and one button for all that is folded.
+// It writes text alone, never markup, and reads nothing but this page.
 "use strict";
 
 const UNITS = { T: 1e12, B: 1e9, M: 1e6, ms: 1e-3, us: 1e-6, min: 60, h: 3600, d: 86400 };
@@ -51,6 +52,82 @@ tool("Light / dark", () => {
   const isDark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
   root.dataset.theme = isDark ? "light" : "dark";
 });
+// What is folded opens where a link leads into it, also in browsers that do not do so by themselves
+function unfold() {
+  const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  for (let each = target?.closest("details"); each; each = each.parentElement.closest("details")) each.open = true;
+  target?.scrollIntoView();
+}
+addEventListener("hashchange", unfold);
+if (location.hash) unfold();
+
+// On paper every part is open, and closed again as it was
+let folded = [];
+addEventListener("beforeprint", () => {
+  folded = [...document.querySelectorAll("details.part:not([open])")];
+  for (const each of folded) each.open = true;
+});
+addEventListener("afterprint", () => {
+  for (const each of folded) each.open = false;
+});
+
+function dollars(amount) {
+  for (const [unit, letter] of [[1e9, "B"], [1e6, "M"]]) {
+    if (amount >= unit) return `$${(amount / unit).toPrecision(4)}${letter}`;
+  }
+  return `$${Number(amount.toPrecision(4)).toLocaleString("en-US")}`;
+}
+
+// The numbers at a glance follow the sliders: each combination was predicted, and is looked up here
+function live(box) {
+  const grid = JSON.parse(box.dataset.grid);
+  const split = (texts) => Object.fromEntries(Object.entries(texts).map(([name, text]) => [name, text.split("|")]));
+  const texts = split(grid.texts), notes = split(grid.notes);
+  const axes = [...box.querySelectorAll("[data-axis]")], price = box.querySelector("[data-price]");
+  const tiles = [...document.querySelectorAll("[data-quantity]")].map((tile) => {
+    const [number, note] = [tile.querySelector("b"), tile.querySelector("small")];
+    return { tile, number, note, own: [number.textContent, note?.textContent ?? ""] };
+  });
+  const ownPrice = price?.value;
+
+  const show = () => {
+    let point = 0;
+    for (const [place, input] of axes.entries()) {
+      point = point * grid.shape[place] + Number(input.value);
+      const label = input.dataset.labels.split("|")[Number(input.value)];
+      input.previousElementSibling.textContent = label;
+      input.setAttribute("aria-valuetext", label);
+    }
+    const isMoved = axes.some((input, place) => Number(input.value) !== grid.here[place]);
+    if (price) price.previousElementSibling.textContent = Number(price.value) ? `$${Number(price.value)}` : "not given";
+    for (const { tile, number, note, own } of tiles) {
+      const name = tile.dataset.quantity;
+      let told = !isMoved ? own : texts[name] ? [texts[name][point], notes[name][point]] : ["-", "not worked out here"];
+      if (name === "cost" && price && (isMoved || price.value !== ownPrice)) {
+        const hours = Number(texts.hours[point].replaceAll(",", "")), each = Number(price.value);
+        told = each && hours ? [dollars(hours * each), `at $${each} of a GPU-hour`] : ["-", "no price"];
+      }
+      number.textContent = told[0];
+      if (note) note.textContent = told[1];
+      tile.classList.toggle("moved", told !== own);
+    }
+    const words = isMoved ? `${texts.time[point]} an iteration (${notes.time[point]}), MFU ${texts.mfu[point]}` : "";
+    box.querySelector(".now output").textContent = texts.time[point] === "cannot be" ? "This layout cannot be." : words;
+  };
+  for (const input of box.querySelectorAll("input")) input.addEventListener("input", show);
+  box.querySelector("button").addEventListener("click", () => {
+    for (const [place, input] of axes.entries()) input.value = grid.here[place];
+    if (price) price.value = ownPrice;
+    show();
+  });
+  box.hidden = false;
+  const alone = box.parentElement.querySelector(".alone");
+  if (alone) alone.open = false;
+  show();
+}
+
+for (const box of document.querySelectorAll("[data-grid]")) live(box);
+
 if (document.querySelector("details")) {
   tool("Unfold / fold all", () => {
     const all = [...document.querySelectorAll("details")];

@@ -8,6 +8,7 @@ from typing import Any, Final
 import numpy as np
 from rich.console import Group, RenderableType
 
+from perfmodel.light_dataclass import dataclass
 from perfmodel.report.text.plans.plan_odds import SURE, short_odds
 from perfmodel.report.text.plans.plan_verdict import layout_text, recompute_text, verdict
 from perfmodel.report.text.terminal import percent_text, plain_table, section, setting_text, titled
@@ -31,18 +32,18 @@ def plan_report(plan: Plan) -> Group:
     """The answer, the options, and for the best one each stage with its rivals, reasons and the price of less memory."""
     parts: list[RenderableType] = [*verdict(plan)]
     if plan.options and (len(plan.searches) > 1 or plan.best is None):
-        parts.append(_options_table(plan))
+        parts.append(options_table(plan))
     if plan.best is not None and len(plan.stages) > 1:
-        parts.append(_ramp_table(plan, plan.best))
+        parts.append(ramp_table(plan, plan.best))
     for stage in plan.stages[-1:]:
-        tables = (*_rivals_table(stage), *_reasons_table(stage), *_front_table(stage))
+        tables = (*rivals_table(stage), *reasons_table(stage), *front_table(stage))
         parts += [titled(title if len(plan.stages) == 1 else f"Last stage: {title.lower()}", table) for title, table in tables]
     if plan.question.assumptions:
         parts.append(section("Assumptions", [("-", sentence) for sentence in plan.question.assumptions]))
     return Group(*parts)
 
 
-def _options_table(plan: Plan) -> RenderableType:
+def options_table(plan: Plan) -> RenderableType:
     """One number of GPUs a line, with the columns that are known; those that were asked for and cannot be, too."""
     marks = [(plan.by_time, "fastest"), (plan.by_gpus, "fewest")]
     if plan.question.has_tokens:
@@ -106,7 +107,7 @@ def _spread(options: Sequence[SizeOption], marked: Sequence[SizeOption]) -> list
     return [option for place, option in enumerate(options) if place in places or any(option is each for each in marked)]
 
 
-def _ramp_table(plan: Plan, option: SizeOption) -> RenderableType:
+def ramp_table(plan: Plan, option: SizeOption) -> RenderableType:
     """A stage a line; its days are those of training."""
     table, known = plain_table(), plan.question.has_tokens
     for heading in ("stage", "batch", "GPUs", "iteration s", "MFU %", "GiB", *(["days"] if known else [])):
@@ -132,7 +133,8 @@ def _switches_text(option: SizeOption) -> str:
     return f"the job starts anew {times}" + (f", which takes {seconds_text(taken_s)}" if option.days else "")
 
 
-def _rivals_table(stage: StagePlan) -> Iterator[tuple[str, RenderableType]]:
+def rivals_table(stage: StagePlan) -> Iterator[tuple[str, RenderableType]]:
+    """The best and the layouts next to it, under their title; none where there is no other."""
     if not stage.rivals:
         return
     table = plain_table()
@@ -141,7 +143,7 @@ def _rivals_table(stage: StagePlan) -> Iterator[tuple[str, RenderableType]]:
     table.add_column("what differs from the best", overflow="fold", ratio=1)
     ranked = list(zip((stage.best, *stage.rivals), stage.robustness.first_share, strict=True))
     for candidate, share in ranked[: MOST_RIVALS + 1]:
-        table.add_row(*_figures(candidate, stage.best), f"{100 * share:.0f} %", _differing(stage.best, candidate))
+        table.add_row(*_figures(candidate, stage.best), f"{100 * share:.0f} %", differing(stage.best, candidate))
     yield "The best and its nearest rivals (first: in so many of the draws)", table
 
 
@@ -151,7 +153,7 @@ def _figures(candidate: LayoutCandidate, best: LayoutCandidate) -> tuple[str, st
     return f"{candidate.iteration_time_s:#.4g}", "" if candidate.settings == best.settings else percent_text(slower), gibibytes
 
 
-def _differing(best: LayoutCandidate, other: LayoutCandidate) -> str:
+def differing(best: LayoutCandidate, other: LayoutCandidate) -> str:
     """What is not as in the best; what follows from other changes is left out."""
     changes = setting_differences(best.settings, other.settings)
     if 1 in changes.get(TENSOR.name, ()):
@@ -166,7 +168,21 @@ def _differing(best: LayoutCandidate, other: LayoutCandidate) -> str:
     return ", ".join(words) or THE_BEST
 
 
-def _reasons_table(stage: StagePlan) -> Iterator[tuple[str, RenderableType]]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rejection:
+    """Another layout that was not taken: what changes, by how much it is slower (None: it does not fit), and why, in words.
+
+    `part` is the part of the iteration that loses most.
+    """
+
+    change: str
+    slower_by: float | None
+    part: str
+    time: str
+    because: str
+
+
+def rejections(stage: StagePlan) -> list[Rejection]:
     """For each setting the nearest other values: what the best layout with that value costs, and where it loses.
 
     Several settings may lead to one layout: TP 4 in place of 8 is also a micro-batch of 2 in place of 1.
@@ -177,16 +193,29 @@ def _reasons_table(stage: StagePlan) -> Iterator[tuple[str, RenderableType]]:
             layouts[each.setting, each.value] = [each]
         elif each.candidate.figures != stage.best.figures:
             layouts.setdefault(tuple(each.candidate.settings.items()), []).append(each)
-    if not layouts:
+    return [
+        Rejection(
+            change=", ".join(_change_text(each, stage.best.settings) for each in same),
+            slower_by=None if same[0].candidate is None else same[0].slower_by,
+            part=same[0].part,
+            time="does not fit" if same[0].candidate is None else percent_text(same[0].slower_by),
+            because=_because(same[0]),
+        )
+        for same in layouts.values()
+    ]
+
+
+def reasons_table(stage: StagePlan) -> Iterator[tuple[str, RenderableType]]:
+    """What was rejected and why, under its title; none where nothing else can be."""
+    rows = rejections(stage)
+    if not rows:
         return
     table = plain_table()
     table.add_column("change", overflow="fold")
     table.add_column("time", justify="right", no_wrap=True)
     table.add_column("because", overflow="fold")
-    for same in layouts.values():
-        changes = ", ".join(_change_text(each, stage.best.settings) for each in same)
-        time = "does not fit" if same[0].candidate is None else percent_text(same[0].slower_by)
-        table.add_row(changes, time, _because(same[0]))
+    for each in rows:
+        table.add_row(each.change, each.time, each.because)
     yield "Rejected alternatives: one setting changed, all others chosen anew", table
 
 
@@ -203,7 +232,7 @@ def _because(each: Alternative) -> str:
     return f"{LABELS[each.part]} {1e3 * each.part_s:+.0f} ms" if each.part_s > 0 else ""
 
 
-def _front_table(stage: StagePlan) -> Iterator[tuple[str, RenderableType]]:
+def front_table(stage: StagePlan) -> Iterator[tuple[str, RenderableType]]:
     """What less memory costs in time."""
     near = [each for each in stage.front if each.iteration_time_s <= SLOWEST * stage.front[0].iteration_time_s]
     if len(near) < 2:
@@ -214,6 +243,6 @@ def _front_table(stage: StagePlan) -> Iterator[tuple[str, RenderableType]]:
     table.add_column("what differs from the best", overflow="fold", ratio=1)
     places = sorted({round(place) for place in np.linspace(0, len(near) - 1, MOST_OF_FRONT)})
     for place in places:
-        table.add_row(*_figures(near[place], stage.best), _differing(stage.best, near[place]))
+        table.add_row(*_figures(near[place], stage.best), differing(stage.best, near[place]))
     shown = f"{len(places)} of {len(stage.front)} that no other beats in both"
     yield f"What less memory costs ({shown})", table

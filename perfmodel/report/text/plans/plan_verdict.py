@@ -39,17 +39,22 @@ def verdict(plan: Plan) -> Iterator[Text]:
     if len(plan.options) > 1 or len(plan.stages) > 1:
         searched = f"{plan.layouts:,} layouts were looked at, of which {plan.fitting:,} fit"
     yield Text(f"{searched}; it needs {gibibytes_text(used)} of {gibibytes_text(have)}.")
-    if last.prediction.verdict != FITS:
-        odds = odds_text(float(last.prediction.fit_probability))
-        free = question.leave_free
-        advice = f", with {share_text(free)} of the GPU left free as asked" if free else "; --leave-free 5% plans with room"
-        yield Text(f"That is tight, with {odds}{advice}.", style="yellow")
-    yield from _robust(last)
+    yield from tightness(plan)
+    yield from robustness_text(last)
     if option.days:
         lost = 100 * (1 - option.days / option.calendar_days)
         yield Text(f"Failures, restarts and checkpoints take {lost:.1f} % of the calendar.")
     yield from percentiles(option, question.confidence)
     yield from limits(plan, option)
+
+
+def tightness(plan: Plan) -> Iterator[Text]:
+    """Whether the best layout may run out of memory, and what would help."""
+    predicted, free = plan.stages[-1].prediction, plan.question.leave_free
+    if predicted.verdict != FITS:
+        odds = odds_text(float(predicted.fit_probability))
+        advice = f", with {share_text(free)} of the GPU left free as asked" if free else "; --leave-free 5% plans with room"
+        yield Text(f"That is tight, with {odds}{advice}.", style="yellow")
 
 
 def layout_text(layout: Layout) -> str:
@@ -82,7 +87,7 @@ def _outcome(option: SizeOption, last: StagePlan, of_last: str) -> str:
     return ", ".join(words)
 
 
-def _robust(stage: StagePlan) -> Iterator[Text]:
+def robustness_text(stage: StagePlan) -> Iterator[Text]:
     """How sure the first place is."""
     if not stage.rivals:
         return

@@ -9,16 +9,16 @@ from matplotlib.lines import Line2D
 
 from perfmodel import __version__
 from perfmodel.errors import InputError
-from perfmodel.report.figures.drawing.captions import NAME, SHOWN
+from perfmodel.report.figures.drawing.captions import NAME, PART, SHOWN
 from perfmodel.report.figures.drawing.lettering import shortened
 from perfmodel.report.figures.drawing.palette import BLUE, INK, MUTED, VERMILION
-from perfmodel.report.figures.drawing.style import TEXT, Drawing, grid, styled
+from perfmodel.report.figures.drawing.style import SMALL, TEXT, Drawing, grid, styled
 from perfmodel.report.text.prediction import layout_words
 from perfmodel.search.plan import Plan
 from perfmodel.search.search import LayoutCandidate
 from perfmodel.units import GIBIBYTE, gibibytes_text, gpus_text, seconds_text
 
-HEIGHT: Final = 210.0
+HEIGHT: Final = 200.0
 SLOWEST: Final = 1.5  # times the best: who would give more for memory?
 
 
@@ -34,7 +34,7 @@ def plan_front_figure(plan: Plan) -> Drawing:
     near = [each for each in stage.front if each.iteration_time_s <= SLOWEST * stage.best.iteration_time_s]
     drawing = Drawing(
         title="Time against memory of the fastest layouts",
-        subtitle=f"{shortened(plan.question.model.name, NAME, TEXT)} on {gpus_text(plan.best.gpus)}",
+        subtitle=plan_caption(plan),
         plot_height=HEIGHT,
         description=f"Best: {_told(stage.best)}",
     )
@@ -56,8 +56,20 @@ def plan_front_figure(plan: Plan) -> Drawing:
             (Line2D([], [], color=INK), f"the GPU's {gibibytes_text(capacity * GIBIBYTE)}"),
         ]
     )
-    drawing.source_line(f"perfmodel {__version__}: {plan.question.cluster.name}, {plan.question.stack.name}")
+    drawing.source_line(plan_source(plan))
     return drawing
+
+
+def plan_caption(plan: Plan) -> str:
+    """What is planned, on how many GPUs where there is an answer."""
+    where = "" if plan.best is None else f" on {gpus_text(plan.best.gpus)}"
+    return f"{shortened(plan.question.model.name, NAME, TEXT)}{where}"
+
+
+def plan_source(plan: Plan) -> str:
+    """What was searched, with what."""
+    parts = [shortened(name, PART, SMALL) for name in (plan.question.cluster.name, plan.question.stack.name)]
+    return f"perfmodel {__version__}: {', '.join(parts)}"
 
 
 def _places(found: Sequence[LayoutCandidate]) -> tuple[list[float], list[float]]:
