@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,9 +16,10 @@ from perfmodel.commands.choices.plan_files import (
     write_launch_files,
     write_runs,
 )
+from perfmodel.commands.choices.searching import counting, keep_freed_memory
 from perfmodel.commands.choices.service import check_absent, plan_service
 from perfmodel.commands.completion import chosen_words
-from perfmodel.commands.console import STOPPED, emit, form_of, is_watched
+from perfmodel.commands.console import STOPPED, emit, form_of
 from perfmodel.commands.options import FORM, AsCsv, AsJson, AsMarkdown, Evidence, completed
 from perfmodel.commands.serving_options import SERVER, EngineName, ExpertParallel, InputTokens, KvPrecision, Precision
 from perfmodel.errors import InputError
@@ -32,8 +30,6 @@ if TYPE_CHECKING:
     from perfmodel.exchange.questions.plan_arguments import PlanArguments
     from perfmodel.search.plan import Plan
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
-KEPT_BYTES = 1 << 30
 CHOICE_PANEL = "Search space"
 LIMIT_PANEL = "GPUs, time and cost"
 WORK_PANEL = "Training"
@@ -347,15 +343,15 @@ def plan(
     source = planned_source(model, model=other_model, cluster=clusters[0] if clusters else None, gpus=gpus)
     if len(clusters) > 1:
         check_alone(clusters, {"--launch": launch, "--run-file": run_file, "--report": report})
-        _keep_freed_memory()
-        with _counting() as advance:
+        keep_freed_memory()
+        with counting() as advance:
             told: dict[str, Any] = {"on_progress": advance, "form": form, "output": output}
             print_hardware_plans(source, clusters, arguments, most_gpus=most_gpus, **told)
         return
     if launcher is not None:
         arguments |= launcher_arguments(launcher, source, arguments)
-    _keep_freed_memory()
-    with _counting() as advance:
+    keep_freed_memory()
+    with counting() as advance:
         found = api.plan(source, most_gpus=most_gpus, on_progress=advance, **arguments)
     emit(form, report_file, document=lambda: _document(found), report=lambda: _report(found), rows=found.rows)
     write_page(found)
@@ -390,32 +386,3 @@ def _pairs(texts: list[str] | None, option: str) -> dict[str, str]:
             raise InputError(f"{option} {text} is not KEY=VALUE")
         pairs[key.strip().removeprefix("economics.")] = value.strip()
     return pairs
-
-
-def _keep_freed_memory() -> None:
-    """Make glibc keep freed memory: returning it to the kernel and asking for it again takes a sixth of a search."""
-    from ctypes import CDLL
-
-    mallopt = getattr(CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt is not None:
-        for parameter in (M_TRIM_THRESHOLD, M_MMAP_THRESHOLD):
-            mallopt(parameter, KEPT_BYTES)
-
-
-@contextmanager
-def _counting() -> Iterator[Callable[[int], None]]:
-    """A count of evaluated layouts on standard error, if that is a terminal."""
-    if not is_watched():
-        yield lambda _: None
-        return
-    from rich.console import Console
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.completed:,} layouts evaluated; Ctrl-C shows the best so far"),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("searching", total=None)
-        yield lambda layouts: progress.update(task, completed=layouts)

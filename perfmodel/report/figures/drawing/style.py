@@ -183,10 +183,17 @@ class Drawing(Figure):
         self.hover_texts[name] = literal(text)
 
     def settle(self) -> None:
-        """Give every panel its place, once: what is drawn after that moves nothing."""
+        """Give every panel its place, once: what is drawn after that moves nothing.
+
+        The solver of the layout goes through its constraints in an order that differs from time to time, and so do the last
+        bits of places: they are rounded, so that the same numbers give the same bytes.
+        """
         engine = self.get_layout_engine()
         if engine is not None and self.axes:
             engine.execute(self)
+            for axes in self.axes:
+                place = axes.get_position(original=True)
+                axes.set_position((round(place.x0, 6), round(place.y0, 6), round(place.width, 6), round(place.height, 6)))
         self.set_layout_engine(None)
 
     def draw(self, renderer: RendererBase) -> None:
