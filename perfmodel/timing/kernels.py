@@ -74,7 +74,7 @@ def power_slowdown(gpu: Gpu, clocks: Numeric) -> Numeric:
 
     >>> from perfmodel.exchange.presets import gpu_preset
     >>> [round(float(power_slowdown(gpu_preset("h100-sxm-80gb"), clock_share(duty))), 3) for duty in (1.0, 0.8, 0.4)]
-    [1.3, 1.207, 1.0]
+    [1.28, 1.188, 1.0]
     """
     slowdown: Numeric = np.maximum(1.0, (1.0 + gpu.full_load_slowdown) * clocks)
     return slowdown
