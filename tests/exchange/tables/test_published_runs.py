@@ -47,6 +47,8 @@ def test_launches_are_captured_where_nemo_recommends_it(read: Any, model: str, *
         ({}, "megatron-core"),
         ({"software": "NVIDIA NeMo / Megatron-Core dgxc v24.11.1..v25.01.1"}, "megatron-core"),
         ({"software": "NVIDIA NeMo / Megatron-Core dgxc v25.04..v25.04.02"}, "megatron-core-2025"),
+        ({"software": "NeMo 25.02.01 / Megatron-Core", "source": "NVIDIA/dgxc-benchmarking"}, "megatron-core-2025"),
+        ({"software": "NeMo / Megatron-Core NeMo 25.02"}, "megatron-core"),
         ({"software": "Megatron-Bridge (Megatron-Core) 25.09 NeMo Container"}, "megatron-bridge"),
         ({"stack": "megatron-lm", "gpu": "a100-sxm-80gb"}, "megatron-lm"),
         ({"stack": "megatron-lm"}, "megatron-lm-2023"),
