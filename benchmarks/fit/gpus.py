@@ -118,10 +118,16 @@ class GpuFits:
         sources[f"matmul.{precision}"] = source_entry(source, found.fit, what=what, errors=found.errors())
         sources[f"matmul.{precision}.weight_gradient_factor"] = products.KEPT_SOURCE
         factor = self.records.weight_gradient_factor() if self.records else None
+        coefficients = found.coefficients()
+        split = products.SPLIT_ACCUMULATION.get((self.gpu.generation, precision))
+        if split is not None:
+            coefficients["split_accumulator_factor"] = split
+            coefficients["spread"]["split_accumulator_factor"] = products.SPLIT_SPREAD
+            sources[f"matmul.{precision}.split_accumulator_factor"] = products.SPLIT_SOURCE
         if factor is None:
-            return found.coefficients()
+            return coefficients
         sources[f"matmul.{precision}.weight_gradient_factor"] = "median over the shapes that this project measured both ways"
-        return found.coefficients() | {"weight_gradient_factor": max(factor, 1.0)}
+        return coefficients | {"weight_gradient_factor": max(factor, 1.0)}
 
     def _attention(self, direction: str, sources: dict[str, Any]) -> dict[str, Any]:
         found, key = self.attention[direction], f"attention_{direction}"

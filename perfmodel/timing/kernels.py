@@ -73,7 +73,7 @@ def power_slowdown(gpu: Gpu, clocks: Numeric) -> Numeric:
 
     >>> from perfmodel.exchange.presets import gpu_preset
     >>> [round(float(power_slowdown(gpu_preset("h100-sxm-80gb"), clock_share(duty))), 3) for duty in (1.0, 0.8, 0.4)]
-    [1.3, 1.207, 1.0]
+    [1.28, 1.188, 1.0]
     """
     slowdown: Numeric = np.maximum(1.0, (1.0 + gpu.full_load_slowdown) * clocks)
     return slowdown
@@ -133,9 +133,10 @@ def matmul_time_s(
     padding = T*tile/(m*n) - 1 is what T output tiles cover beyond the matrix; idle = ceil(W)/W - 1, with W = T*s/S, the idle
     share of the last wave of them on S SMs. A library cuts the inner size into s partial sums (fp32, written and read) where
     the tiles alone would leave SMs idle. Batched products of activations whose sides are no multiples of 16 bytes leave the
-    tensor cores: at least F / (c * their rate outside of them), where that is known. Factors: of dX = dY W, of dW = X^T dY, and
-    of adding dW to fp32. The numbers are those of one `library` of products, fitted by benchmarks/fit on AIConfigurator's
-    tables (the newest) and on microsoft/vidur's (cublas_2023); perfmodel/data/kernels has the error on held-out shapes.
+    tensor cores: at least F / (c * their rate outside of them), where that is known. Factors: of dX = dY W, of dW = X^T dY, of
+    splitting the sums of both (is_split), and of adding dW to fp32. The numbers are those of one `library` of products, fitted
+    by benchmarks/fit on AIConfigurator's tables (the newest) and on microsoft/vidur's (cublas_2023); perfmodel/data/kernels has
+    the error on held-out shapes.
 
     >>> from perfmodel.exchange.presets import gpu_preset
     >>> product = Matmul(name="fc1", rows=8192, columns=8192, inner=8192, precision="bf16")
@@ -152,6 +153,8 @@ def in_its_pass(product: Matmul, seconds: Numeric, known: MatmulCoefficients, co
     """The time of a product times the factors of its pass; no less than off the tensor cores where its sides keep it there."""
     if not product.has_weight and known.unaligned_flop_per_s is not None:
         seconds = np.maximum(seconds, _unaligned_s(product, known.unaligned_flop_per_s * compute_scale))
+    if is_split(product, known):
+        seconds = seconds * known.split_accumulator_factor
     if product.phase == DATA_GRADIENT and product.has_weight:
         return seconds * known.data_gradient_factor
     if product.phase != WEIGHT_GRADIENT:
@@ -162,6 +165,23 @@ def in_its_pass(product: Matmul, seconds: Numeric, known: MatmulCoefficients, co
     in_fp32 = np.asarray(product.weight_gradient_bytes) == FP32_BYTES
     factor: Numeric = chosen(in_fp32, known.weight_gradient_factor, 1.0)
     return seconds * factor
+
+
+def is_split(product: Matmul, known: MatmulCoefficients) -> bool:
+    """Whether its partial sums leave the tensor cores: gradients of linears in 8 bits, on tensor cores that round their sums.
+
+    Hopper's keep about 14 bits of a sum (arXiv:2412.19437, section 3.3.2). Forward products live with that, which is fast
+    accumulation; sums of gradients are carried on in fp32 outside of the tensor cores, which wait meanwhile
+    (use_split_accumulator of Transformer Engine, no use_fast_accum of torchao).
+    """
+    of_gradient = product.has_weight and product.phase in (DATA_GRADIENT, WEIGHT_GRADIENT)
+    return of_gradient and anywhere(np.asarray(known.split_accumulator_factor) != 1)
+
+
+def accumulation(product: Matmul, *, gpu: Gpu, stack: SoftwareStack) -> Numeric:
+    """How many times as long a product takes as its tensor cores work, which draw nothing while they wait; 1 of most."""
+    known = gpu.matmul(product.precision, stack.fusion.matmul_library)
+    return known.split_accumulator_factor if is_split(product, known) else 1.0
 
 
 def in_pieces(product: Matmul) -> Matmul:

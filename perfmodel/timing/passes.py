@@ -92,7 +92,8 @@ class Direction:
 
         t seconds of kernels take the CPU `host` to launch: where it is slower than the GPU, the GPU waits for it. In a
         pipeline each of v chunks ends with messages that both wait for, and the GPU is idle until the CPU has called the
-        schedule and launched again: c = pass_s. H is the cluster's host_scale, u the stack's unlisted_work.
+        schedule and launched again: c = pass_s, 0 where passes are replayed from graphs. H is the cluster's host_scale, u the
+        stack's unlisted_work.
         """
         layout, host, scale = self.work.layout, self.stack.host, self.cluster.host_scale
         asked_s = multiplied(alone.wait_s, scale)
@@ -100,7 +101,7 @@ class Direction:
         waiting_s = added(np.maximum(scale * alone.host_s - seconds, 0.0), asked_s)
         unlisted_s = (host.unlisted_work - 1.0) * (alone.parts.total_s + waiting_s)
         chunks = chosen(layout.pipeline_parallel > 1, layout.virtual_pipeline * stages, 0)
-        idle_s = scale * host.pass_s * chunks
+        idle_s = (0.0 if host.cuda_graphs else scale * host.pass_s) * chunks
         parts = alone.parts + Breakdown(launch_s=waiting_s + idle_s, unlisted_s=unlisted_s)
         return Pass(parts=parts, weight_gradient_s=alone.weight_gradient_s, host_s=alone.host_s, wait_s=alone.wait_s)
 

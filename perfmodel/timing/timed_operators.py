@@ -30,7 +30,7 @@ from perfmodel.spec.stack import SoftwareStack
 from perfmodel.timing.breakdown import Breakdown, added, exposed_part, multiplied
 from perfmodel.timing.collectives import Placement, collective_times_s, placement
 from perfmodel.timing.kernel_times import kernel_times_s
-from perfmodel.timing.kernels import ATTENTION_POWER, at_power_limit, clock_share, power_slowdown
+from perfmodel.timing.kernels import ATTENTION_POWER, accumulation, at_power_limit, clock_share, power_slowdown
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +69,7 @@ class TimedOperator:
     operator: Operator
     free_s: Numeric  # at clocks that nothing holds down
     longer: Numeric = 1.0  # times as much, at those that the power limit leaves
+    waiting: Numeric = 1.0  # of a product: how many times as long as its tensor cores work
     hidden_s: Numeric = 0.0  # of a collective, behind the product beside it
     sm_fraction: Numeric = 0.0  # what it takes from that product meanwhile
 
@@ -192,6 +193,7 @@ def timed_blocks(
                 operator=operator,
                 free_s=operator.repeats
                 * expert_time_s(operator, next(call_s if isinstance(operator, Collective) else kernel_s), stack, cluster.gpu),
+                waiting=accumulation(operator, gpu=cluster.gpu, stack=stack) if isinstance(operator, Matmul) else 1.0,
             )
             for operator in block
         ]
@@ -252,7 +254,7 @@ def limited_as(operator: Operator) -> str:
 class Load:
     """What of a pass its GPU's tensor cores draw their power in, and all of it."""
 
-    busy_s: Numeric  # products, and attention counted by the power that it draws
+    busy_s: Numeric  # products less what their tensor cores wait, and attention counted by the power that it draws
     total_s: Numeric
 
     @property
@@ -272,7 +274,7 @@ def load(timed: Iterable[TimedOperator]) -> Load:
             continue
         total_s = added(total_s, each.alone_s)
         if isinstance(operator, Matmul):
-            busy_s = added(busy_s, each.alone_s)
+            busy_s = added(busy_s, each.alone_s / each.waiting)
         elif isinstance(operator, FusedAttention):
             busy_s = added(busy_s, ATTENTION_POWER * each.alone_s)
     return Load(busy_s, total_s)

@@ -140,10 +140,27 @@ def test_each_pass_of_a_product_has_its_own_factor() -> None:
         assert matmul_time_s(product, gpu=gpu, compute_scale=1.0) == pytest.approx(factor * plain_s)
 
 
+def test_sums_of_gradients_that_leave_the_tensor_cores_take_longer() -> None:
+    """Those of both gradients, beside the factors of their passes; forward products keep their sums where they are."""
+    gpu = with_products(split_accumulator_factor=1.25, transposed_factor=1.3)
+    for phase, factor in ((FORWARD, 1.0), (DATA_GRADIENT, 1.25), (WEIGHT_GRADIENT, 1.25 * 1.3)):
+        product = replace(SQUARE, phase=phase)
+        plain_s = matmul_time_s(product, gpu=with_products(), compute_scale=1.0)
+        assert matmul_time_s(product, gpu=gpu, compute_scale=1.0) == pytest.approx(factor * plain_s)
+
+
+@pytest.mark.parametrize(("name", "precision", "splits"), [("h100-sxm-80gb", "fp8", True), ("h100-sxm-80gb", "bf16", False)])
+def test_hopper_splits_sums_in_8_bits_alone(name: str, precision: str, *, splits: bool) -> None:
+    """Its tensor cores round them; those of bf16 are in fp32 anyway, and Blackwell has no other way of adding up."""
+    assert (gpu_preset(name).matmul(precision).split_accumulator_factor > 1) is splits
+    assert gpu_preset("h200-sxm-141gb").matmul("fp8").split_accumulator_factor > 1
+    assert gpu_preset("b200").matmul(precision).split_accumulator_factor == 1
+
+
 def test_products_of_two_activations_have_no_factor() -> None:
     """Their gradients are not those of a linear."""
     scores = replace(SQUARE, phase=DATA_GRADIENT, has_weight=False)
-    gpu = with_products(data_gradient_factor=2.0, transposed_factor=2.0)
+    gpu = with_products(data_gradient_factor=2.0, transposed_factor=2.0, split_accumulator_factor=2.0)
     assert matmul_time_s(scores, gpu=gpu, compute_scale=1.0) == matmul_time_s(scores, gpu=H100, compute_scale=1.0)
 
 

@@ -17,7 +17,7 @@ from perfmodel.spec.phases import DATA_GRADIENT
 from perfmodel.timing.kernels import ATTENTION_POWER, at_power_limit, clock_share, kernel_time_s, power_slowdown
 from perfmodel.timing.passes import running_share
 from perfmodel.timing.schedule import breakdown
-from perfmodel.timing.timed_operators import TimedOperator, added_up, load, timed_operators
+from perfmodel.timing.timed_operators import TimedOperator, added_up, load, timed_blocks, timed_operators
 from tests.layouts import RAMP_STAGE
 from tests.setups import setup_of
 
@@ -61,6 +61,17 @@ def test_the_duty_is_the_share_of_products_and_what_attention_draws() -> None:
     assert load([*kernels, sent]).duty == pytest.approx((3.0 + 2.0 * ATTENTION_POWER) / 8.0)
     assert load(kernels[:1]).duty == 1.0
     assert load([]).duty == load([TimedOperator(operator=NORM, free_s=0.0)]).duty == 0.0
+
+
+def test_tensor_cores_that_wait_for_their_sums_draw_nothing() -> None:
+    """An FP8 gradient on Hopper takes longer for the energy of the forward product, so that its clocks fall less."""
+    forward = replace(PRODUCT, precision="fp8")
+    gradient = replace(forward, phase=DATA_GRADIENT)
+    factor = H100.matmul("fp8").split_accumulator_factor
+    for product, share in ((forward, 1.0), (gradient, 1.0 / factor)):
+        ((timed,),), _ = timed_blocks([[product]], LIMITED, STACK)
+        assert load([timed]).duty == pytest.approx(share)
+    assert seconds(gradient)[0] < seconds(forward)[0]
 
 
 def test_a_product_meets_the_tighter_of_both_limits() -> None:

@@ -56,6 +56,14 @@ LARGEST: Final = {"nvfp4": (1e9, 3e13)}
 KEPT: Final = {"weight_gradient_factor": 1.05}  # not in these tables
 KEPT_SPREAD: Final = 0.04  # by judgement: between nothing and twice that factor
 KEPT_SOURCE: Final = "fp32 accumulation of weight gradients measured about 5 % slower than the forward product"
+SPLIT_ACCUMULATION: Final = {("hopper", "fp8"): 1.08}  # of gradients, where the tables are of fast accumulation
+SPLIT_SPREAD: Final = 0.04  # by judgement: from 1.04 to 1.12, towards what was measured of kernels alone
+SPLIT_SOURCE: Final = (
+    "the table is of fast accumulation (NVIDIA/TensorRT-LLM, cublasScaledMM.cpp), which gradients of linears do without "
+    "(TransformerEngine, _2X_ACC_DGRAD and _2X_ACC_WGRAD; torchao, gemm_config_grad_input) and which is 1.1 to 1.2 times as "
+    "fast (pytorch/ao#2377); fitted on runs of published_runs.csv in FP8 on Hopper, each source weighing one, without any one "
+    "of them 1.07 to 1.08"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

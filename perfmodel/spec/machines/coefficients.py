@@ -78,6 +78,7 @@ class MatmulCoefficients(Spec):
     weight_gradient_factor: Numeric = number("ratio", minimum=1)  # time factor of accumulating into fp32
     data_gradient_factor: Numeric = number("ratio", above=0, default=1.0)  # of dX = dY W, against the forward X W^T
     transposed_factor: Numeric = number("ratio", above=0, default=1.0)  # of dW = X^T dY, whatever it is added to
+    split_accumulator_factor: Numeric = number("ratio", minimum=1, default=1.0)  # of gradients summed up off the tensor cores
     unaligned_flop_per_s: Numeric | None = number("flop_per_s", above=0, optional=True, default=None)  # off the tensor cores
     evidence: Evidence = part(Evidence, default=Evidence())
     spread: Mapping[str, Numeric] = spreads()

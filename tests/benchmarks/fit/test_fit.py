@@ -357,3 +357,15 @@ def test_a_profile_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: p
         write_profile(path, profile)
     assert [each.name for each in tmp_path.iterdir()] == ["profile.yaml"]
     assert path.read_text() == "old: 1\n"
+
+
+@pytest.mark.parametrize("name", [H100, "h200-sxm-141gb", "b200", "gb200", "gb300", "b300", "a100-sxm-80gb", "l40s"])
+def test_profiles_split_the_sums_that_a_fit_says_are_split(name: str) -> None:
+    """Those of gradients in FP8 on Hopper, whose table is of fast accumulation; each with its spread and its source."""
+    gpu, (_, sources) = gpu_preset(name), read_preset("kernels", name)
+    for precision, known in gpu.kernels.matmul.items():
+        split = products.SPLIT_ACCUMULATION.get((gpu.generation, precision))
+        assert known.split_accumulator_factor == (split or 1.0)
+        assert ("split_accumulator_factor" in known.spread) is (split is not None)
+        if split is not None:
+            assert sources[f"matmul.{precision}.split_accumulator_factor"] == products.SPLIT_SOURCE

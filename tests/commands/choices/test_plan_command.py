@@ -332,7 +332,7 @@ def test_ctrl_c_shows_the_best_so_far(run: Any, monkeypatch: pytest.MonkeyPatch)
 
         yield advance
 
-    monkeypatch.setattr(planning, "_counting", counting)
+    monkeypatch.setattr(planning, "counting", counting)
     arguments = (*QUICK, "--gpus", 40)  # which no other test searches
     outcome = run(*arguments)
     assert outcome.code == 130

@@ -16,15 +16,29 @@ from perfmodel.spec.precision import RECIPES
     ("cells", "captured"),
     [
         ({"source": "mlcommons/training_results_v5.1 NVIDIA/tyche_ngpu512_ngc25.09_nemo", "gpu": "gb200"}, True),
+        ({"source": "mlcommons/training_results_v5.1 Dell", "gpu": "b200", "overlap": "all of DP; CUDA graphs"}, True),
         ({"source": "mlcommons/training_results_v5.1 Cisco/hpf_n16", "gpu": "h100-sxm-80gb"}, False),
         ({}, False),
     ],
 )
 def test_launches_are_captured_where_a_submission_says_so(read: Any, cells: dict[str, str], *, captured: bool) -> None:
-    """MLPerf's on Grace; their 8-bit parameters are gathered whoever submits."""
+    """MLPerf's of NVIDIA on Grace, and those whose words say it; their 8-bit parameters are gathered whoever submits."""
     (row,) = read(cells)
     assert row.run.stack.host.cuda_graphs is captured
     assert row.run.stack.low_precision.parameter_gather is ("source" in cells)
+
+
+@pytest.mark.parametrize(
+    ("model", "captured"),
+    [("GPT3-175B", True), ("Nemotron-4 15B", True), ("Llama 3 8B", True), ("Llama 3.1 405B", False), ("LLAMA3_70B", False)],
+)
+def test_launches_are_captured_where_nemo_recommends_it(read: Any, model: str, *, captured: bool) -> None:
+    """scripts/performance of NVIDIA/NeMo in 2025, a column of its recommended configurations for GB200."""
+    source = {"source": "docs.nvidia.com NeMo user guide NeMo 25.04", "software": "NeMo / Megatron-Core NeMo 25.04"}
+    (row,) = read({**source, "gpu": "gb200", "model": model})
+    assert row.run.stack.host.cuda_graphs is captured
+    (elsewhere,) = read({**source, "gpu": "h100-sxm-80gb", "model": model})
+    assert not elsewhere.run.stack.host.cuda_graphs
 
 
 @pytest.mark.parametrize(
@@ -33,6 +47,8 @@ def test_launches_are_captured_where_a_submission_says_so(read: Any, cells: dict
         ({}, "megatron-core"),
         ({"software": "NVIDIA NeMo / Megatron-Core dgxc v24.11.1..v25.01.1"}, "megatron-core"),
         ({"software": "NVIDIA NeMo / Megatron-Core dgxc v25.04..v25.04.02"}, "megatron-core-2025"),
+        ({"software": "NeMo 25.02.01 / Megatron-Core", "source": "NVIDIA/dgxc-benchmarking"}, "megatron-core-2025"),
+        ({"software": "NeMo / Megatron-Core NeMo 25.02"}, "megatron-core"),
         ({"software": "Megatron-Bridge (Megatron-Core) 25.09 NeMo Container"}, "megatron-bridge"),
         ({"stack": "megatron-lm", "gpu": "a100-sxm-80gb"}, "megatron-lm"),
         ({"stack": "megatron-lm"}, "megatron-lm-2023"),
