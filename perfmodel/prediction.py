@@ -157,7 +157,7 @@ class Prediction(Tabular):
 
         >>> from perfmodel.exchange.run_files import read_candidates
         >>> predict(read_candidates("nemotron-4-15b")[0].run)
-        <Prediction: Nemotron-4 15B, 12.9 days; last of 3 stages: 2,304 GPUs, 0.621 s an iteration (90 %: ...), MFU 31...>
+        <Prediction: Nemotron-4 15B, 12.8 days; last of 3 stages: 2,304 GPUs, 0.618 s an iteration (90 %: ...), MFU 31...>
         """
         days, last = self.total_days, self.stages[-1][1]
         length = f", {float(days):,.1f} days" if days is not None and not np.ndim(days) else ""

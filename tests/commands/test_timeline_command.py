@@ -28,7 +28,7 @@ def test_it_writes_a_trace_and_says_how_busy_stages_are(run: Any, tmp_path: Path
     assert trace.span_ns / 1e9 == pytest.approx(trace.facts["iteration_time_s"], rel=1e-6)
     assert len(trace.processes) == 4
     first, second, *_ = done.out.splitlines()
-    assert first.startswith("Nemotron-4 15B, stage 1: an iteration of 0.38")
+    assert first.startswith("Nemotron-4 15B, stage 1: an iteration of 0.37")
     assert second == "The trace opens in ui.perfetto.dev and in chrome://tracing."
     assert done.err == f"wrote {path}\n"
 
@@ -131,7 +131,7 @@ def test_a_profile_needs_no_record(run: Any, tmp_path: Path, profile: Path) -> N
     assert (document["stage"], document["profiled_step_s"]) == (1, 9e-6)
     assert list(read(both.read_text()).processes.values())[-1] == "profiled: 1"
     words = " ".join(run("compare", PRESET, "--timeline", both, "--profile", profile).out.split())
-    assert words.startswith("Nemotron-4 15B, stage 3: predicted 0.621 s")
+    assert words.startswith("Nemotron-4 15B, stage 3: predicted 0.618 s")
     assert "No kernel of a GPU is in it" in words
 
 

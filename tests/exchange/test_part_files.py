@@ -100,7 +100,7 @@ def test_models_and_stacks_may_be_files_too(tmp_path: Path) -> None:
         ("[1, 2]", r"^cluster: .*profile.yaml holds a list where it needs settings"),
         ("{extends: PATH}", r"^cluster: '.*profile.yaml' extends itself$"),
         ("{extends: dgx_h100}", r"^cluster: 'dgx_h100' is not a preset of clusters; did you mean dgx-h100\?"),
-        ("{extends: dgx-h100, nics: 4}", r"^cluster.nics: unknown key; known: compute_scale, evidence, gpu, "),
+        ("{extends: dgx-h100, nics: 4}", r"^cluster.nics: unknown key; did you mean nics_per_node\?"),
         ("{extends: dgx-h100, gpu: none.yaml}", r"^cluster.gpu: none.yaml cannot be read: no such file or directory$"),
     ],
 )
