@@ -111,4 +111,5 @@ def did_you_mean(word: str, known: Iterable[str], *, offered: Iterable[str] | No
     names = sorted(islice(known, MOST_KNOWN))
     meant = names if offered is None else sorted(islice(offered, MOST_KNOWN))
     close = get_close_matches(str(word)[:100].lower(), [name for name in meant if len(name) <= LONGEST_KNOWN], n=1, cutoff=0.6)
-    return f"did you mean {close[0]}?" if close else f"known: {', '.join(names)}"
+    words = f"did you mean {close[0]}?" if close else f"known: {', '.join(names)}"
+    return " ".join(words.split())  # names of a file may have line breaks in them
