@@ -30,6 +30,7 @@ GPUS: Final = "gpus"  # not a key of a run: sets data_parallel so that the run h
 POINTS_AT_ONCE: Final = 4096  # points in one call, so that memory stays small
 NO_TIME: Final = "its numbers give no finite time: one of them is far too large or too small"
 TOO_FAST: Final = "its numbers make GPUs compute faster than their peak rate, which cannot be"
+NOT_REACHED: Final = "not predicted: the sweep was stopped before it"
 TOTALS: Final = ("tokens", "days", "gpu_hours", "calendar_days", "calendar_gpu_hours", "dollars")
 
 
