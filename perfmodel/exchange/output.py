@@ -30,6 +30,8 @@ def write_bytes(path: Path, content: bytes) -> None:
     """
     try:
         target = path.resolve()
+        if target.is_symlink():  # since Python 3.13; before, there is a RuntimeError
+            raise RuntimeError
         mode = target.stat().st_mode if target.exists() else None
         if mode is not None and stat.S_ISDIR(mode):
             raise InputError(f"{path} is a directory; name a file in it")
@@ -37,7 +39,7 @@ def write_bytes(path: Path, content: bytes) -> None:
             _replace(target, content, permissions=_default_permissions() if mode is None else stat.S_IMODE(mode))
         else:
             target.write_bytes(content)
-    except RuntimeError:  # before Python 3.13
+    except RuntimeError:
         raise InputError(f"{str(path)[:200]} cannot be written: it is a link to itself") from None
     except (OSError, ValueError) as error:
         raise write_failure(f"{str(path)[:200]} cannot be written", error, otherwise="not the name of a file") from None
