@@ -29,9 +29,7 @@ def write_bytes(path: Path, content: bytes) -> None:
     Errors: InputError when the place cannot be written to, MachineError when the disk is full or fails.
     """
     try:
-        target = path.resolve()
-        if target.is_symlink():  # since Python 3.13; before, there is a RuntimeError
-            raise RuntimeError
+        target = _followed(path)
         mode = target.stat().st_mode if target.exists() else None
         if mode is not None and stat.S_ISDIR(mode):
             raise InputError(f"{path} is a directory; name a file in it")
@@ -39,10 +37,19 @@ def write_bytes(path: Path, content: bytes) -> None:
             _replace(target, content, permissions=_default_permissions() if mode is None else stat.S_IMODE(mode))
         else:
             target.write_bytes(content)
-    except RuntimeError:
-        raise InputError(f"{str(path)[:200]} cannot be written: it is a link to itself") from None
     except (OSError, ValueError) as error:
         raise write_failure(f"{str(path)[:200]} cannot be written", error, otherwise="not the name of a file") from None
+
+
+def _followed(path: Path) -> Path:
+    """Where links lead. Errors: InputError for a link to itself, which Python 3.13 gives back and those before it raise for."""
+    try:
+        target = path.resolve()
+    except RuntimeError:
+        target = path
+    if target.is_symlink():
+        raise InputError(f"{str(path)[:200]} cannot be written: it is a link to itself")
+    return target
 
 
 def is_folder(path: Path) -> bool:

@@ -34,7 +34,7 @@ from perfmodel.spec.fields import Numeric, anywhere
 from perfmodel.spec.machines.hardware import Cluster
 from perfmodel.spec.phases import OPTIMIZER, RECOMPUTE
 from perfmodel.spec.stack import SoftwareStack
-from perfmodel.timing.breakdown import LAUNCH, SLOWDOWN, UNLISTED
+from perfmodel.timing.breakdown import LAUNCH, RANKS, SLOWDOWN, UNLISTED
 from perfmodel.timing.breakdown import OPTIMIZER as OPTIMIZER_PART
 from perfmodel.timing.collectives import placement
 from perfmodel.timing.kernels import at_cluster_load
@@ -143,6 +143,7 @@ TERMS: Final = {
         equations=(f"{TIMING}.schedule:_optimizer",),
         settings=("sharding", "stack.states.overwrites_gradients"),
     ),
+    "rank_waiting": TermKind(part=RANKS, selects=_nothing, equations=(f"{TIMING}.waiting", f"{TIMING}.waiting:rank_waiting_s")),
 }
 STEPS: Final = {  # of a waterfall -> the term that they are cut from
     "wider_arithmetic": "matmul",

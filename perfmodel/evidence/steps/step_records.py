@@ -26,13 +26,19 @@ class OperatorTime:
 
     `seconds` is the mean over ranks, 0 on those of pipeline stages that do not run it; `fastest_s` the sum over executions of
     the fastest rank: in a collective, the rank that comes last does not wait. A message between pipeline stages is as fast as
-    the fastest of its kind, as all have one size. Both are medians over the profiled steps.
+    the fastest of its kind, as all have one size. Both are medians over the profiled steps. `interval_s` is the 90 % interval
+    of `seconds`, low and high; empty where there were too few steps to say.
     """
 
     name: str
     phase: str
     seconds: float
     fastest_s: float
+    interval_s: Sequence[float] = ()
+
+    def __post_init__(self) -> None:
+        if self.interval_s and (len(self.interval_s) != 2 or not self.interval_s[0] <= self.seconds <= self.interval_s[1]):
+            raise InputError(f"{shown(list(self.interval_s))} is not an interval around {self.seconds:g}", key="interval_s")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -80,7 +80,7 @@ def test_the_loop_closes_on_this_machine(
     every = read_records(records)
     measured_alone = len(kernel_points(SMALLEST)) + len(served_points("cpu", smallest=True))
     assert len({key_of(each) for each in every}) == len(every) >= len(before) + measured_alone
-    assert {"matmul", "attention", "memory_bound", "few_rows", "cached", "served", "host", "collective"} == {
+    assert {"matmul", "attention", "memory_bound", "few_rows", "cached", "served", "host", "collective", "rank_times"} == {
         each.kind for each in every
     }
     assert before[-1].split('"seconds"')[0] in records.read_text()
