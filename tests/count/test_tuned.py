@@ -188,6 +188,30 @@ def test_what_the_host_holds_takes_less_of_the_gpu(what: str, part: str) -> None
     assert held.total_bytes < plain.total_bytes
 
 
+def test_a_step_on_the_host_needs_no_room_on_the_gpu() -> None:
+    """What an optimizer forms in passing is formed where it steps."""
+    settings = {"gpus": 2, "sharding": "zero3", "training": "full", "weights": "bf16", "optimizer": "adamw"}
+
+    def room(**more: str) -> float:
+        setup = tuned_setup(**settings, **more)
+        assert setup.tuning is not None
+        return float(tuned_states(setup, iteration(setup).stages.first, setup.tuning).step)
+
+    assert room() > 0
+    assert room(offload="optimizer") == 0
+
+
+@pytest.mark.parametrize(("stack", "passes"), [("hf-peft-plain", 5), ("hf-peft-fused", 3)])
+def test_the_sum_of_an_adapter_moves_its_result_once_a_pass(stack: str, passes: int) -> None:
+    """passes * T * (sum of columns) numbers of 4 bytes, as fp32 adapters give them, and casts of their inputs."""
+    work = iteration(tuned_setup(stack=stack, adapter_targets=["query", "value"], recompute="none"))
+    (blocks,) = work.layers.values()
+    sums = [op for op in blocks.plain.forward if isinstance(op, MemoryBound) and op.name.endswith("adapter_sum")]
+    tokens, hidden, value = 2048, 4096, 1024
+    results, inputs = tokens * (hidden + value), tokens * 2 * hidden
+    assert sum(float(op.moved_bytes) for op in sums) == passes * 4 * results + (2 + 4) * inputs
+
+
 def test_checkpoints_in_the_host_leave_two_layers_on_the_gpu() -> None:
     """All but two of the 32 inputs of layers are gone, 2 bytes a number."""
     settings = {"training": "qlora", "micro_batch_size": 8}
