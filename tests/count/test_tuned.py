@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +13,7 @@ from perfmodel.count.declarations import Adapter, Component, Linear
 from perfmodel.count.iteration import Iteration, iteration
 from perfmodel.count.memory.needed import memory_bytes
 from perfmodel.count.memory.tuned import peak_moment, tuned_states
-from perfmodel.count.operators import Matmul, MemoryBound, model_flop
+from perfmodel.count.operators import Matmul, MemoryBound, Operator, model_flop
 from perfmodel.count.parameters import parameter_count
 from perfmodel.count.roles import Role
 from perfmodel.count.tuning.trained import TunedNumbers, tuned_numbers, tuned_wire_bytes
@@ -161,6 +162,15 @@ def test_adafactor_keeps_rows_and_columns() -> None:
     assert held.optimizer == 4 * (32 * layer + 2 * (128256 + h))
 
 
+def test_adafactor_keeps_rows_and_columns_of_both_matrices_of_an_adapter() -> None:
+    """r x in and out x r: in + out + 2*r numbers, 4 bytes each."""
+    setup = tuned_setup(optimizer="adafactor", adapter_rank=16, adapter_targets=["query", "value"])
+    assert setup.tuning is not None
+    held = tuned_states(setup, iteration(setup).stages.first, setup.tuning)
+    hidden, value = 4096, 1024
+    assert held.optimizer == 4 * 32 * ((hidden + hidden + 32) + (hidden + value + 32))
+
+
 def test_gradients_are_there_before_the_loss_only_of_earlier_micro_batches() -> None:
     """A step with one micro-batch peaks with none of them, or in the step; with several all of them stand beside the loss."""
     one, two = (
@@ -206,10 +216,18 @@ def test_the_sum_of_an_adapter_moves_its_result_once_a_pass(stack: str, passes: 
     """passes * T * (sum of columns) numbers of 4 bytes, as fp32 adapters give them, and casts of their inputs."""
     work = iteration(tuned_setup(stack=stack, adapter_targets=["query", "value"], recompute="none"))
     (blocks,) = work.layers.values()
-    sums = [op for op in blocks.plain.forward if isinstance(op, MemoryBound) and op.name.endswith("adapter_sum")]
+    sums = sums_of(blocks.plain.forward)
     tokens, hidden, value = 2048, 4096, 1024
     results, inputs = tokens * (hidden + value), tokens * 2 * hidden
-    assert sum(float(op.moved_bytes) for op in sums) == passes * 4 * results + (2 + 4) * inputs
+    casts = (2 + 4) * inputs
+    assert sum(float(op.moved_bytes) for op in sums) == passes * 4 * results + casts
+    backward = (passes - 1) * 4 * results + 3 * 2 * inputs + casts  # the gradient is scaled, and those of inputs added up
+    assert sum(float(op.moved_bytes) for op in sums_of(blocks.plain.backward)) == backward
+
+
+def sums_of(operators: Iterable[Operator]) -> list[MemoryBound]:
+    """Those in which results of adapters are added to what they lie beside."""
+    return [op for op in operators if isinstance(op, MemoryBound) and op.name.endswith("adapter_sum")]
 
 
 def test_checkpoints_in_the_host_leave_two_layers_on_the_gpu() -> None:
