@@ -31,10 +31,13 @@ FARTHEST: Final = 12.0  # standard deviations
 POINTS: Final = 1201
 
 
-def rank_waiting_s(work: Iteration, busy_s: Numeric, *, cluster: Cluster, stack: SoftwareStack) -> Numeric:
+def ranks_wait(cluster: Cluster, stack: SoftwareStack) -> bool:
+    """Whether anybody measured of a machine how far apart its ranks meet, and the software does not hide it."""
+    return anywhere(cluster.rank_dispersion_s) and not stack.overlap.hide_all
+
+
+def rank_waiting_s(work: Iteration, busy_s: Numeric, *, cluster: Cluster) -> Numeric:
     """sum over axes of S * w, w = e(n) * sqrt(D * T/S): what an iteration of `busy_s` waits for the last of its ranks."""
-    if stack.overlap.hide_all or not anywhere(cluster.rank_dispersion_s):
-        return 0.0
     waited: Numeric = 0.0
     each_s = meeting_waits_s(work, busy_s, cluster=cluster)
     for name, (_, times) in work.meetings.items():
