@@ -110,6 +110,7 @@ class StepProfile(NamedTuple):
     iteration_time_s: float
     between_s: float  # in no operator
     exposed_communication_s: float  # without what pipeline stages wait for each other
+    rank_waiting_s: float  # of that, what ranks of a stage wait for the last of them
     operators: list[OperatorTime]
     pipeline_stages: list[StageTime]
 
@@ -139,6 +140,9 @@ def step_profile(steps: Sequence[MarkedStep]) -> StepProfile:
         iteration_time_s=statistics.median(whole),
         between_s=statistics.median(between),
         exposed_communication_s=exposed,
+        rank_waiting_s=sum(
+            each.seconds - each.fastest_s for each in operators if not messages.get((each.name, each.phase), True)
+        ),
         operators=operators,
         pipeline_stages=_stage_means([step.stage_times() for step in steps]) if steps[0].stages > 1 else [],
     )

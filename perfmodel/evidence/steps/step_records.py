@@ -93,6 +93,8 @@ class StepRecord:
     operator; `exposed_communication_s` what it spent in collectives and messages with nothing beside them (the reference model
     runs none), without what pipeline stages wait for each other; `losses` those of all iterations in their order. `power_w` is
     the mean of the GPUs, None where nothing measures it. `pipeline_stages` are those of a pipeline, none of a single stage.
+    `rank_waiting_s` is what ranks of a stage waited in their collectives for the last of them, a part of what is exposed; None
+    in records of earlier versions.
     """
 
     name: str
@@ -116,6 +118,7 @@ class StepRecord:
     warnings: Sequence[str]
     provenance: Mapping[str, str]
     pipeline_stages: Sequence[StageTime] = ()
+    rank_waiting_s: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("iteration_time_s", "profiled_iteration_time_s", "tokens_per_s"):

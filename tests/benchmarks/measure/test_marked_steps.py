@@ -42,6 +42,8 @@ def test_the_fastest_rank_of_a_stage_or_of_all_does_not_wait() -> None:
     fastest = {(each.name, each.phase): each.fastest_s for each in step_profile([STEP]).operators}
     assert fastest[SUM] == (3.0 + 2.0) / 2
     assert fastest[NORM] == 1.0
+    waited = {(each.name, each.phase): each.seconds - each.fastest_s for each in step_profile([STEP]).operators}
+    assert step_profile([STEP]).rank_waiting_s == waited[SUM]  # neither messages between stages nor products
     assert fastest[ACTIVATIONS] == fastest[GRADIENTS] == (0.5 + 2 * 0.5) / 2
 
 

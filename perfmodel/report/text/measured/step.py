@@ -73,8 +73,12 @@ def _pipeline_stages(record: StepRecord) -> list[RenderableType]:
 
 
 def _communication_words(record: StepRecord) -> str:
+    if record.gpus == 1:
+        return ""
     share = record.exposed_communication_s / record.profiled_iteration_time_s
-    return f", {100 * share:.0f} % of the step exposed communication" if record.gpus > 1 else ""
+    waiting = record.rank_waiting_s
+    part = "" if waiting is None else f" ({100 * waiting / record.profiled_iteration_time_s:.0f} % waiting for the last rank)"
+    return f", {100 * share:.0f} % of the step exposed communication{part}"
 
 
 def operator_table(*, phases: bool = True) -> Table:
