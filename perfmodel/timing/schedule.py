@@ -33,7 +33,7 @@ from perfmodel.timing.offload import offload_breakdown
 from perfmodel.timing.passes import both_directions
 from perfmodel.timing.pipeline import Messages, StageSeconds, StageTimes, pipeline_time_s
 from perfmodel.timing.timed_operators import Pass, TimedOperator
-from perfmodel.timing.waiting import rank_waiting_s, ranks_wait
+from perfmodel.timing.waiting import known_dispersion_s, rank_waiting_s
 
 
 def breakdown(work: Iteration, *, cluster: Cluster, stack: SoftwareStack) -> Breakdown:
@@ -75,9 +75,9 @@ def synchronised(passes: AllPasses, work: Iteration, *, cluster: Cluster, stack:
         hidden_behind = {"forward_s": passes.forward_s, "backward_s": passes.backward_s}
         exposed = exposed + offload_breakdown(work, cluster, **hidden_behind)
     parts, own = passes.parts + _optimizer(work, cluster, stack) + exposed, work.setup.own_shift
-    if ranks_wait(cluster, stack):
+    if (dispersion_s := known_dispersion_s(cluster, stack)) is not None:
         busy_s = parts.total_s - parts.pipeline_bubble_s
-        parts = parts + Breakdown(rank_waiting_s=rank_waiting_s(work, busy_s, cluster=cluster))
+        parts = parts + Breakdown(rank_waiting_s=rank_waiting_s(work, busy_s, dispersion_s=dispersion_s))
     return parts if own is NOTHING else parts * own.factor
 
 

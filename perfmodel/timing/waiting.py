@@ -31,26 +31,27 @@ FARTHEST: Final = 12.0  # standard deviations
 POINTS: Final = 1201
 
 
-def ranks_wait(cluster: Cluster, stack: SoftwareStack) -> bool:
-    """Whether anybody measured of a machine how far apart its ranks meet, and the software does not hide it."""
-    return anywhere(cluster.rank_dispersion_s) and not stack.overlap.hide_all
+def known_dispersion_s(cluster: Cluster, stack: SoftwareStack) -> Numeric | None:
+    """D of a machine of which somebody measured how far apart its ranks meet, where the software does not hide that."""
+    known = cluster.rank_dispersion_s
+    return known if known is not None and anywhere(known) and not stack.overlap.hide_all else None
 
 
-def rank_waiting_s(work: Iteration, busy_s: Numeric, *, cluster: Cluster) -> Numeric:
+def rank_waiting_s(work: Iteration, busy_s: Numeric, *, dispersion_s: Numeric) -> Numeric:
     """sum over axes of S * w, w = e(n) * sqrt(D * T/S): what an iteration of `busy_s` waits for the last of its ranks."""
     waited: Numeric = 0.0
-    each_s = meeting_waits_s(work, busy_s, cluster=cluster)
+    each_s = meeting_waits_s(work, busy_s, dispersion_s=dispersion_s)
     for name, (_, times) in work.meetings.items():
         waited = waited + times * each_s[name]
     return waited
 
 
-def meeting_waits_s(work: Iteration, busy_s: Numeric, *, cluster: Cluster) -> Mapping[str, Numeric]:
+def meeting_waits_s(work: Iteration, busy_s: Numeric, *, dispersion_s: Numeric) -> Mapping[str, Numeric]:
     """e(n) * sqrt(D * T/S): what a rank waits at one meeting along each axis, on average over the ranks."""
     waits: dict[str, Numeric] = {}
     for name, (ranks, times) in work.meetings.items():
         between_s = busy_s / np.maximum(times, 1.0)
-        waits[name] = greatest_normal(ranks) * np.sqrt(cluster.rank_dispersion_s * between_s)
+        waits[name] = greatest_normal(ranks) * np.sqrt(dispersion_s * between_s)
     return waits
 
 

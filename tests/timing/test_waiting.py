@@ -112,3 +112,16 @@ def test_an_array_of_layouts_waits_as_each_alone() -> None:
     alone = [float(parts(tensor_parallel=int(each)).rank_waiting_s) for each in degrees]
     assert list(map(float, together)) == pytest.approx(alone, rel=1e-12)
     assert alone[0] == 0
+
+
+def test_a_spread_of_the_measure_widens_the_interval() -> None:
+    """Of an iteration that waits, and of none else."""
+    unsure = replace(RESTLESS, rank_dispersion_s=1e-2, spread={**RESTLESS.spread, "rank_dispersion_s": 3.0})
+    sure = replace(RESTLESS, rank_dispersion_s=1e-2)
+
+    def width(cluster: Any, **degrees: Any) -> float:
+        low_s, high_s = predict_stage(setup_of(MODEL, layout(**degrees), PLAIN, cluster=cluster)).iteration_time_interval_s
+        return float(high_s - low_s)
+
+    assert width(unsure, tensor_parallel=2) > 1.01 * width(sure, tensor_parallel=2)
+    assert width(unsure) == pytest.approx(width(sure))

@@ -285,7 +285,7 @@ def _waits_s(entries: Iterable[Entry], stage: StagePrediction) -> dict[tuple[str
     if not total_s:
         return {}
     found: dict[tuple[str, str], float] = {}
-    weights, met = meeting_waits_s(stage.work, 1.0, cluster=stage.work.setup.cluster), set[str]()
+    weights, met = meeting_waits_s(stage.work, 1.0, dispersion_s=1.0), set[str]()
     for entry in entries:
         operator = entry.operator
         name = operator.group.axis.meets if isinstance(operator, Collective) and operator.group.axis is not None else ""
