@@ -12,7 +12,7 @@ import torch
 from perfmodel.count.declarations import Adapter, Component, Linear
 from perfmodel.count.iteration import Iteration, iteration
 from perfmodel.count.memory.needed import memory_bytes
-from perfmodel.count.memory.tuned import peak_moment, tuned_states
+from perfmodel.count.memory.tuned import TunedStates, peak_moment, tuned_states
 from perfmodel.count.operators import Matmul, MemoryBound, Operator, model_flop
 from perfmodel.count.parameters import parameter_count
 from perfmodel.count.roles import Role
@@ -196,6 +196,31 @@ def test_what_the_host_holds_takes_less_of_the_gpu(what: str, part: str) -> None
     held = memory_bytes(iteration(tuned_setup(gpus=2, sharding="zero3", training="full", weights="bf16", offload=what)))
     assert getattr(held, part) < getattr(plain, part)
     assert held.total_bytes < plain.total_bytes
+
+
+def test_two_layers_of_gradients_are_whole_where_they_are_sharded() -> None:
+    """The one that runs and the one that is reduced, 2 of 32; none where no rank has a share."""
+
+    def states(sharding: str) -> TunedStates:
+        setup = tuned_setup(gpus=4, sharding=sharding, training="full", weights="bf16")
+        assert setup.tuning is not None
+        return tuned_states(setup, iteration(setup).stages.first, setup.tuning)
+
+    alone, sharded = states("none"), states("zero3")
+    assert alone.unreduced == 0
+    assert sharded.unreduced == pytest.approx(alone.gradients * 2 / 32)
+    assert sharded.gradients == pytest.approx(alone.gradients / 4)
+
+
+def test_muon_orthogonalises_each_matrix_of_every_layer() -> None:
+    """Five rounds of X X^T, its square and their sum times X, of seven matrices of 32 layers; the short side is the rows."""
+    work = iteration(tuned_setup(training="full", weights="bf16", optimizer="muon"))
+    products = [op for op in work.synchronisation if isinstance(op, Matmul)]
+    assert {float(op.repeats) for op in products} == {5 * 32}
+    h, v, f = 4096, 1024, 14336
+    sides = [(h, h), (v, h), (v, h), (h, h), (h, f), (h, f), (h, f)]
+    expected = sum(2 * short * short * (2 * long + short) for short, long in sides)
+    assert sum(float(op.repeats * op.flop) for op in products) == pytest.approx(5 * 32 * expected)
 
 
 def test_a_step_on_the_host_needs_no_room_on_the_gpu() -> None:
