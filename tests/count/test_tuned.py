@@ -330,3 +330,22 @@ def test_software_may_keep_checkpoints_twice_beside_shards() -> None:
         memory_bytes(iteration(tuned_setup(**settings, stack__tuning__sharded_checkpoints=number))) for number in (1, 2)
     )
     assert twice.activations_bytes - once.activations_bytes == pytest.approx(32 * 8 * 2048 * 4096 * 2, rel=1e-9)
+
+
+def test_quantised_layers_are_narrow_and_the_rest_is_wide() -> None:
+    """Of Llama 3.1 8B: attention and feed-forward of 32 layers; norms, embedding and head stay as they are."""
+    found = numbers_of(tuned_setup(training="qlora"))
+    h, v, f = 4096, 1024, 14336
+    narrow = 32 * (2 * h * h + 2 * h * v + 3 * h * f)
+    assert found.narrow == narrow
+    assert found.wide == 8_030_261_248 - narrow
+
+
+def test_muon_shares_its_matrices_out_over_shards() -> None:
+    """Each rank orthogonalises the matrices that it owns."""
+    settings = {"training": "full", "weights": "bf16", "optimizer": "muon"}
+    alone, shared = (iteration(tuned_setup(**settings, **more)) for more in ({}, {"gpus": 4, "sharding": "zero3"}))
+    whole, quarter = (
+        sum(float(op.repeats) for op in work.synchronisation if isinstance(op, Matmul)) for work in (alone, shared)
+    )
+    assert quarter == pytest.approx(whole / 4)
