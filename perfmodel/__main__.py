@@ -1,4 +1,7 @@
-"""The command line, as `perfmodel` and as `python -m perfmodel`: Ctrl-C stops it quietly from the first moment on."""
+"""The command line, as `perfmodel` and as `python -m perfmodel`: Ctrl-C stops it quietly from the first moment on.
+
+The first moment is half a millisecond after Python has started itself, which takes some 10 ms: there it is Python that answers.
+"""
 
 from __future__ import annotations
 

@@ -34,6 +34,7 @@ from perfmodel.timing.uncertainty import Estimate, Uncertainty, uncertainty, wit
 from perfmodel.units import HOURS_PER_DAY, SECONDS_PER_DAY, gpus_text, seconds_interval_text, seconds_text
 
 NOT_FINITE: Final = "the numbers of this run give no finite iteration time; one of them is far too large or too small"
+LONGEST_S: Final = 1e12  # of an iteration
 SLACK: Final = 1e-9  # of rounding, in parts that sum up to a time
 SENDING: Final = tuple(axis for axis in AXES if axis not in (TENSOR, DATA))  # whose ranks send to one another
 SIZES: Final = (
@@ -254,13 +255,17 @@ def predict(run: Run) -> Prediction:
 def impossible(predicted: StagePrediction) -> str:
     """Why no run can be as predicted, or "": what is checked of every result, whatever its input was.
 
-    Numbers are finite, parts of times and memory are not negative, and no GPU computes faster than its peak. MFU itself may
-    exceed 1 where the convention counts attention in full and kernels leave out the masked half: then the FLOPs count that run.
+    Numbers are finite, no iteration takes 30,000 years, parts of times and memory are not negative, and no GPU computes faster
+    than its peak. MFU itself may exceed 1 where the convention counts attention in full and kernels leave out the masked half:
+    then the FLOPs count that run.
     """
     times = (predicted.iteration_time_s, *predicted.iteration_time_interval_s)
     numbers = (*times, predicted.mfu, predicted.hfu, predicted.memory.total_bytes)
     if not all(np.all(np.isfinite(number)) for number in numbers) or not all(np.all(time_s > 0) for time_s in times):
         return NOT_FINITE
+    longest_s = float(np.max(predicted.iteration_time_s))
+    if longest_s > LONGEST_S:
+        return f"the numbers of this run make an iteration of {longest_s:.3g} s; one of them is far too large or too small"
     below = -SLACK * predicted.iteration_time_s
     negative = [part for part, seconds in predicted.breakdown.items() if np.any(seconds < below)]
     negative += [part for part, used in predicted.memory.items() if np.any(used < 0)]

@@ -92,12 +92,13 @@ def _collectives(device: str, smallest: bool) -> int:
     """How many points the collectives of this machine are."""
     from perfmodel.benchmarks.measure.kernels.collectives import PRECISION, groups_of
     from perfmodel.benchmarks.measure.kernels.plan import busy_points, collective_points
+    from perfmodel.benchmarks.measure.kernels.rank_times import rank_time_points
     from perfmodel.model.training.launch import BACKENDS
 
     ranks = devices(device)
     sizes = [each.size for each in groups_of(ranks, ranks)]
     plan = plan_of(device, smallest=smallest)
-    busy = busy_points(plan) if device == "cpu" else []
+    busy = [*busy_points(plan), *rank_time_points(ranks)] if device == "cpu" else []
     return len([*busy, *collective_points(plan, sizes, backend=BACKENDS[device], precision=PRECISION[device])])
 
 

@@ -57,6 +57,7 @@ PANELS: Final[Mapping[str, Mapping[str, Callable[..., None]]]] = {
         "schema": schema,
     },
 }
+INTERRUPTED: Final = "stopped before it was done"
 COMMANDS: Final = {name: panel for panel, commands in PANELS.items() for name in commands}
 
 
@@ -99,6 +100,7 @@ def main() -> None:
         finally:
             all_printed()
     except KeyboardInterrupt:
+        say(INTERRUPTED)
         sys.exit(STOPPED)
     except PerfmodelError as error:
         _end(error)
@@ -111,6 +113,8 @@ def main() -> None:
     except OSError as error:
         _end(write_failure(str(error.filename or "standard output or another file"), error))
     except SystemExit as stop:
+        if stop.code == STOPPED and isinstance(getattr(stop.__context__, "__cause__", None), KeyboardInterrupt):
+            say(INTERRUPTED)  # typer made an exit of it; commands that show what they have end without a cause
         usage = getattr(stop.__context__, "format_message", None)  # of an option that is none, which typer has told people
         if usage is not None:
             hint = other_words("".join(asked), str(getattr(stop.__context__, "option_name", "")))

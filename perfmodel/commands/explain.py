@@ -48,7 +48,8 @@ def explain(
             autocompletion=term_names,
             metavar="TERM",
             help="Explain one term only: its equations, operators and numbers, each with its source. One of matmul, "
-            f"attention, memory_bound, recompute, {OF_AXES}, communication_slowdown, launch, unlisted or optimizer.",
+            f"attention, memory_bound, recompute, {OF_AXES}, communication_slowdown, launch, unlisted, optimizer "
+            "or rank_waiting.",
         ),
     ] = None,
     every: Annotated[

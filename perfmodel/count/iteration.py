@@ -10,7 +10,7 @@ import numpy as np
 
 from perfmodel.count.blocks import MODULES, Block, Rerun, rerun_of_modules, with_operators_again, with_recompute
 from perfmodel.count.data_parallel import Buckets, buckets
-from perfmodel.count.operators import Operator
+from perfmodel.count.operators import Collective, Operator
 from perfmodel.count.parts.vocabulary import DecoderOperators
 from perfmodel.count.pipeline import PipelineSplit, PipelineStage, PipelineStages, every_stage, pipeline_split
 from perfmodel.count.synchronisation import synchronisation_of_stage, synchronisation_operators
@@ -104,6 +104,28 @@ class Iteration:
         yield from ((block.backward, times * batches) for block, _, times in reversed(counts) if anywhere(times))
 
     @cached_property
+    def meetings(self) -> Mapping[str, tuple[Numeric, Numeric]]:
+        """By axis along which ranks meet: how many they are, and in how many collectives of an iteration they do.
+
+        Experts are exchanged, and shared, between ranks of other axes, with which they count. Collectives of the optimizer step
+        follow one another at once, and are one meeting; messages between pipeline stages are none.
+        """
+        *passes, _ = self.block_passes()
+        found: dict[str, tuple[Numeric, Numeric]] = {}
+        for operators, times in passes:
+            for name, ranks, repeats in _meetings(operators):
+                most, often = found.get(name, (1, 0.0))
+                here = repeats * times * (np.asarray(ranks) > 1) / self.layout.pipeline_parallel
+                found[name] = np.maximum(most, ranks), often + here
+        in_step: dict[str, Numeric] = {}
+        for name, ranks, _ in _meetings(self.synchronisation):
+            in_step[name] = np.maximum(in_step.get(name, 1), ranks)
+        for name, ranks in in_step.items():
+            most, often = found.get(name, (1, 0.0))
+            found[name] = np.maximum(most, ranks), often + 1.0 * (np.asarray(ranks) > 1)
+        return {name: known for name, known in found.items() if anywhere(np.asarray(known[0]) > 1)}
+
+    @cached_property
     def every_stage(self) -> tuple[PipelineStage, ...]:
         """All pipeline stages of a single layout, in their order."""
         return every_stage(self.setup)
@@ -184,3 +206,10 @@ def _reruns(setup: Setup, module: str) -> Iterator[Rerun]:
 def sharded_otherwise(work: Iteration, layout: Layout) -> Iteration:
     """The iteration of a layout that differs from that of `work` in its sharding alone: only what it does once does."""
     return replace(work, setup=replace(work.setup, layout=layout))
+
+
+def _meetings(operators: tuple[Operator, ...]) -> Iterator[tuple[str, Numeric, Numeric]]:
+    """The axis along which ranks meet in each collective among some operators, how many they are, and how often."""
+    for each in operators:
+        if isinstance(each, Collective) and each.group.axis is not None and each.group.axis.meets:
+            yield each.group.axis.meets, each.group.ranks, each.repeats

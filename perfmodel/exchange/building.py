@@ -86,7 +86,7 @@ def _value(rule: Rule, value: Any) -> Any:
         case Number():
             return _number(rule, value)
         case NumberTable() | Grid():
-            return MappingProxyType({name: _entry(rule, str(name), entry) for name, entry in _table(value).items()})
+            return MappingProxyType({name: _entry(rule, name, entry) for name, entry in _table(value).items()})
         case Part():
             return None if value is None and rule.optional else _part(rule, value)
     if isinstance(rule, Choices | Words) and isinstance(value, str | list):
@@ -102,7 +102,7 @@ def _part(rule: Part, value: Any) -> Any:
         return build(rule.spec, value)
     one = Part(rule.spec, "one", "")
     if rule.shape == "table":
-        return MappingProxyType({name: _at(str(name), one, entry) for name, entry in _table(value).items()})
+        return MappingProxyType({name: _at(name, one, entry) for name, entry in _table(value).items()})
     return tuple(_at(f"[{index}]", one, entry) for index, entry in enumerate(_sequence(value)))
 
 
@@ -145,9 +145,10 @@ def _grid_values(name: str, value: Any) -> tuple[float, ...]:
 
 
 def _table(value: Any) -> Mapping[str, Any]:
+    """A mapping by names, which YAML may have read as numbers."""
     if not isinstance(value, Mapping):
         raise InputError(f"{shown(value)} where a mapping of names is needed")
-    return value
+    return {str(name): entry for name, entry in value.items()}
 
 
 def _expected(rule: Rule) -> str:

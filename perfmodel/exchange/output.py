@@ -29,7 +29,7 @@ def write_bytes(path: Path, content: bytes) -> None:
     Errors: InputError when the place cannot be written to, MachineError when the disk is full or fails.
     """
     try:
-        target = path.resolve()
+        target = _followed(path)
         mode = target.stat().st_mode if target.exists() else None
         if mode is not None and stat.S_ISDIR(mode):
             raise InputError(f"{path} is a directory; name a file in it")
@@ -37,10 +37,19 @@ def write_bytes(path: Path, content: bytes) -> None:
             _replace(target, content, permissions=_default_permissions() if mode is None else stat.S_IMODE(mode))
         else:
             target.write_bytes(content)
-    except RuntimeError:  # before Python 3.13
-        raise InputError(f"{str(path)[:200]} cannot be written: it is a link to itself") from None
     except (OSError, ValueError) as error:
         raise write_failure(f"{str(path)[:200]} cannot be written", error, otherwise="not the name of a file") from None
+
+
+def _followed(path: Path) -> Path:
+    """Where links lead. Errors: InputError for a link to itself, which Python 3.13 gives back and those before it raise for."""
+    try:
+        target = path.resolve()
+    except RuntimeError:
+        target = path
+    if target.is_symlink():
+        raise InputError(f"{str(path)[:200]} cannot be written: it is a link to itself")
+    return target
 
 
 def is_folder(path: Path) -> bool:
@@ -60,19 +69,62 @@ def new_folder(path: Path) -> None:
 
 
 def _replace(target: Path, content: bytes, *, permissions: int) -> None:
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:50]}.")
-    temporary = Path(name)
+    _remove_abandoned(target)
+    handle, temporary = _own_file(target)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        temporary.chmod(permissions)
-        temporary.replace(target)
+            temporary.chmod(permissions)
+            temporary.replace(target)
         sync_folder(target.parent)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _mark(target: Path) -> str:
+    """How the names of temporary files of `target` begin."""
+    return f".{target.name[:50]}.perfmodel-"
+
+
+def _own_file(target: Path) -> tuple[int, Path]:
+    """A new temporary file, locked while it is open: one that nobody locks was left by a process that is dead.
+
+    Who cleans up may come between making and locking it; then there is no name left, and another is made.
+    """
+    while True:
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=_mark(target))
+        _lock(handle, wait=True)
+        if os.fstat(handle).st_nlink:
+            return handle, Path(name)
+        os.close(handle)
+
+
+def _remove_abandoned(target: Path) -> None:
+    """Remove temporary files of `target` whose writer was killed."""
+    mark = _mark(target)
+    with suppress(OSError), os.scandir(target.parent) as entries:
+        for name in [entry.path for entry in entries if entry.name.startswith(mark)]:
+            with suppress(OSError):
+                handle = os.open(name, os.O_RDWR)
+                try:
+                    if _lock(handle, wait=False):
+                        Path(name).unlink()
+                finally:
+                    os.close(handle)
+
+
+def _lock(handle: int, *, wait: bool) -> bool:
+    """Lock a file until it is closed; whether that could be done."""
+    try:
+        from fcntl import LOCK_EX, LOCK_NB, flock
+
+        flock(handle, LOCK_EX if wait else LOCK_EX | LOCK_NB)
+    except (ImportError, OSError):  # no such locks on this system or this disk, or another process holds it
+        return False
+    return True
 
 
 def sync_folder(folder: Path) -> None:

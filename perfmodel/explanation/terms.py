@@ -35,7 +35,7 @@ from perfmodel.spec.fields import Numeric, anywhere
 from perfmodel.spec.machines.hardware import Cluster
 from perfmodel.spec.phases import OPTIMIZER, RECOMPUTE
 from perfmodel.spec.stack import SoftwareStack
-from perfmodel.timing.breakdown import LAUNCH, SLOWDOWN, UNLISTED
+from perfmodel.timing.breakdown import LAUNCH, RANKS, SLOWDOWN, UNLISTED
 from perfmodel.timing.breakdown import OPTIMIZER as OPTIMIZER_PART
 from perfmodel.timing.collectives import placement
 from perfmodel.timing.kernels import at_cluster_load
@@ -145,6 +145,7 @@ TERMS: Final = {
         equations=(f"{TIMING}.schedule:_optimizer", f"{TIMING}.schedule:optimizer_steps"),
         settings=("sharding", "stack.states.overwrites_gradients", "stack.overlap.blocking_zero1"),
     ),
+    "rank_waiting": TermKind(part=RANKS, selects=_nothing, equations=(f"{TIMING}.waiting", f"{TIMING}.waiting:rank_waiting_s")),
 }
 STEPS: Final = {  # of a waterfall -> the term that they are cut from
     "wider_arithmetic": "matmul",

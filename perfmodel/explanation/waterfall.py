@@ -55,6 +55,7 @@ STEPS: Final = (
     "uneven_stages",
     *(name for axis in OUTSIDE for name in (axis.bubble, axis.name) if name),
     "optimizer",
+    "rank_waiting",
 )
 ALL_ARITHMETIC: Final = AttentionCoefficients(  # of a kernel that does nothing but its products, at the peak rate
     efficiency=1.0,
@@ -196,6 +197,7 @@ def _other_steps(predicted: StagePrediction, cluster: Cluster, stack: SoftwareSt
         "communication_slowdown": average.communication_slowdown_s + beside_passes,
         "uneven_stages": slowest.total_s - average.total_s,
         "optimizer": parts.optimizer_s,
+        "rank_waiting": parts.rank_waiting_s,
     }
     steps |= {axis.name: getattr(average, axis.exposed_part) for axis in WITHIN}
     steps |= {axis.name: getattr(parts, axis.exposed_part) for axis in OUTSIDE}

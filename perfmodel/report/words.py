@@ -74,6 +74,7 @@ PARTS: Final = {  # of an iteration, by part of timing/breakdown.py
     "unlisted_s": "unlisted work",
     "optimizer_s": "optimizer step",
     "offload_s": "waiting for the host",
+    "rank_waiting_s": "waiting for other ranks",
 }
 MEMORY: Final = {  # of a GPU, by part of count/memory/needed.py
     "parameters_bytes": "parameters",

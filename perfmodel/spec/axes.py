@@ -32,6 +32,7 @@ class Axis:
     reduced with those of the replicas. `fills` marks the axis that takes the GPUs which the others leave. `settings` are those
     of the layout, and of the stack (stack.name), that decide what its messages cost. `also_called` is what people type for it.
     `mesh` is which of two meshes it spans: the GPUs of a pipeline stage share tokens on the one and experts on the other.
+    `same_as` is the axis of the attention mesh along which the ranks of one of experts lie.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Axis:
     fills: bool = False
     also_called: tuple[str, ...] = ()
     mesh: str = ATTENTION_MESH
+    same_as: str = ""
 
     def __post_init__(self) -> None:
         if self.communicates not in PLACES:
@@ -66,6 +68,15 @@ class Axis:
         'tensor_parallel_exposed_s'
         """
         return f"{self.name}_exposed_s"
+
+    @property
+    def meets(self) -> str:
+        """The axis along which its ranks wait for each other in its messages; "" where that is a bubble.
+
+        >>> EXPERT.meets, TENSOR.meets, PIPELINE.meets
+        ('data_parallel', 'tensor_parallel', '')
+        """
+        return "" if self.bubble else self.same_as or self.name
 
     @property
     def bubble(self) -> str:
@@ -135,6 +146,7 @@ EXPERT_TENSOR: Final = Axis(
     members="ranks",
     communicates=WITHIN_LAYERS,
     mesh=EXPERT_MESH,
+    same_as="tensor_parallel",
 )
 EXPERT: Final = Axis(
     name="expert_parallel",
@@ -145,6 +157,7 @@ EXPERT: Final = Axis(
     settings=("expert_load", "stack.experts.dispatcher", "stack.experts.overlap"),
     also_called=("expert_model_parallel_size",),
     mesh=EXPERT_MESH,
+    same_as="data_parallel",
 )
 
 

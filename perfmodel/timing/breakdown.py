@@ -20,8 +20,10 @@ LAUNCH: Final = "launch_s"  # the GPU waiting for the CPU
 UNLISTED: Final = "unlisted_s"  # work of the passes that no operator stands for, as the stack states it
 OPTIMIZER: Final = "optimizer_s"
 OFFLOAD: Final = "offload_s"  # waiting for what lies in the host's memory, and for what the host computes
-PARTS: Final = (*KERNELS, *COMMUNICATION, SLOWDOWN, LAUNCH, UNLISTED, OPTIMIZER, OFFLOAD)
-WAITING: Final = (*COMMUNICATION, LAUNCH, OFFLOAD)  # in which a GPU computes nothing
+RANKS: Final = "rank_waiting_s"  # for the last of the ranks that meet
+PARTS: Final = (*KERNELS, *COMMUNICATION, SLOWDOWN, LAUNCH, UNLISTED, OPTIMIZER, OFFLOAD, RANKS)
+SOMETIMES: Final = (OFFLOAD, RANKS)  # parts that most iterations do not have
+WAITING: Final = (*COMMUNICATION, LAUNCH, OFFLOAD, RANKS)  # in which a GPU computes nothing
 _KNOWN: Final = frozenset(PARTS)
 
 
@@ -57,8 +59,8 @@ class Breakdown:
         return self._seconds.get(part, 0.0)
 
     def items(self) -> Iterator[tuple[str, Numeric]]:
-        """Every part with its seconds, in the order of PARTS; waiting for the host where something lies there."""
-        known = (part for part in PARTS if part != OFFLOAD or part in self._seconds)
+        """Every part with its seconds, in the order of PARTS; those of SOMETIMES where there is any of them."""
+        known = (part for part in PARTS if part not in SOMETIMES or part in self._seconds)
         return ((part, self._seconds.get(part, 0.0)) for part in known)
 
     @property

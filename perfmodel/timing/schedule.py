@@ -1,9 +1,10 @@
 """From the passes of one micro-batch to the time of an iteration: all passes of the pipeline, the optimizer, data parallelism.
 
-    iteration = (m * max(t) + bubble + messages + optimizer + what data parallelism leaves exposed) * exp(shift)
+    iteration = (m * max(t) + bubble + messages + optimizer + what data parallelism leaves exposed + waiting) * exp(shift)
 
 m micro-batches, max(t) what one takes on the slowest pipeline stage. With T of timing/pipeline.py, bubble is T without messages
-less the passes of the slowest stage, messages what T grows by when they take their time. shift is what somebody's own runs say
+less the passes of the slowest stage, messages what T grows by when they take their time, waiting that for the last of the ranks
+that meet (timing/waiting.py), none on machines of which nobody measured it. shift is what somebody's own runs say
 (spec/evidence/own_runs.py), 0 without any.
 """
 
@@ -32,6 +33,7 @@ from perfmodel.timing.offload import offload_breakdown
 from perfmodel.timing.passes import both_directions
 from perfmodel.timing.pipeline import Messages, StageSeconds, StageTimes, pipeline_time_s
 from perfmodel.timing.timed_operators import Pass, TimedOperator
+from perfmodel.timing.waiting import known_dispersion_s, rank_waiting_s
 
 
 def breakdown(work: Iteration, *, cluster: Cluster, stack: SoftwareStack) -> Breakdown:
@@ -73,6 +75,9 @@ def synchronised(passes: AllPasses, work: Iteration, *, cluster: Cluster, stack:
         hidden_behind = {"forward_s": passes.forward_s, "backward_s": passes.backward_s}
         exposed = exposed + offload_breakdown(work, cluster, **hidden_behind)
     parts, own = passes.parts + _optimizer(work, cluster, stack) + exposed, work.setup.own_shift
+    if (dispersion_s := known_dispersion_s(cluster, stack)) is not None:
+        busy_s = parts.total_s - parts.pipeline_bubble_s
+        parts = parts + Breakdown(rank_waiting_s=rank_waiting_s(work, busy_s, dispersion_s=dispersion_s))
     return parts if own is NOTHING else parts * own.factor
 
 

@@ -18,7 +18,7 @@ from perfmodel.economics.cost import dollars
 from perfmodel.economics.goodput import calendar_days, effective_share
 from perfmodel.errors import InputError, PerfmodelError
 from perfmodel.light_dataclass import dataclass
-from perfmodel.prediction import StagePrediction, peak_share, predict_stage
+from perfmodel.prediction import LONGEST_S, StagePrediction, peak_share, predict_stage
 from perfmodel.spec.axes import FILLING
 from perfmodel.spec.economics import Economics
 from perfmodel.spec.fields import Numeric, plain
@@ -31,6 +31,7 @@ GPUS: Final = "gpus"  # not a key of a run: sets data_parallel so that the run h
 POINTS_AT_ONCE: Final = 4096  # points in one call, so that memory stays small
 NO_TIME: Final = "its numbers give no finite time: one of them is far too large or too small"
 TOO_FAST: Final = "its numbers make GPUs compute faster than their peak rate, which cannot be"
+NOT_REACHED: Final = "not predicted: the sweep was stopped before it"
 TOTALS: Final = ("tokens", "days", "gpu_hours", "calendar_days", "calendar_gpu_hours", "dollars")
 
 
@@ -121,7 +122,7 @@ def _predicted(subject: VariedStage, number: int) -> Iterator[PointOutcome]:
     for point in range(number):
         numbers: dict[str, Any] = {name: None if each is None else each[point].item() for name, each in columns.items()}
         known = [each for each in numbers.values() if each is not None]
-        is_sound = bool(np.all(np.isfinite(known))) and numbers["iteration_time_s"] > 0
+        is_sound = bool(np.all(np.isfinite(known))) and 0 < numbers["iteration_time_s"] <= LONGEST_S
         refusal = NO_TIME if not is_sound else TOO_FAST if shares[point] > 1.0 else ""
         yield PointOutcome(refusal=refusal) if refusal else PointOutcome(numbers=numbers)
 

@@ -9,7 +9,7 @@ from perfmodel.count.memory.fit import fit_verdict
 from perfmodel.frames import OneLine, Tabular
 from perfmodel.light_dataclass import dataclass
 from perfmodel.units import seconds_text
-from perfmodel.variation.points import PointOutcome
+from perfmodel.variation.points import NOT_REACHED, PointOutcome
 from perfmodel.variation.scaling_curve import ScalingCurve, scaling_curve
 
 
@@ -79,6 +79,11 @@ class Sweep(Tabular):
     def fits(self) -> bool:
         """Whether any point fits in memory."""
         return any(point.fits for point in self.points)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every point was reached; Ctrl-C ends a sweep early, with the points that were done."""
+        return not any(point.outcome.refusal == NOT_REACHED for point in self.points)
 
     @property
     def scaling(self) -> ScalingCurve | None:

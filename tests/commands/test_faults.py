@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from perfmodel.commands import app, console
-from perfmodel.exchange import output
+from perfmodel.exchange import output, run_files
 from perfmodel.exchange.output import write_text
 
 ROOT = Path(__file__).parents[2]
@@ -79,7 +79,24 @@ def test_what_no_command_expects_is_still_a_sentence(
     monkeypatch.setattr(app, "program", lambda _: failing)
     done = run("list")
     assert done.code == code
-    assert done.err.count("\n") == (0 if code == 130 else 1)
+    assert done.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["predict", "explain", "whatif", "sweep", "report"])
+def test_an_interrupt_of_a_command_is_a_sentence(
+    run: Any, monkeypatch: pytest.MonkeyPatch, command: str, tmp_path: Path
+) -> None:
+    """Ctrl-C before there is anything to show: one sentence, exit code 130, no file."""
+
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run_files, "build", stop)
+    options = {"whatif": ["--set", "tensor_parallel=4"], "sweep": ["--vary", "precision=bf16,fp8"]}.get(command, [])
+    page = tmp_path / ("a.html" if command == "report" else "a.json")
+    done = run(command, "nemotron-4-15b", *options, "-o", page)
+    assert (done.code, done.out, done.err) == (130, "", "perfmodel: stopped before it was done\n")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.processes
@@ -95,6 +112,29 @@ def test_a_process_that_is_killed_while_it_writes_leaves_the_old_file_or_the_new
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
     assert path.read_text() == ("new" * 1000 if step == "sync_folder" else "old")
+    others = [tmp_path / ".a.json.of-somebody", tmp_path / ".a.json.perfmodel"]
+    for each in others:
+        each.touch()
+    write_text(path, "newer")
+    assert path.read_text() == "newer"
+    assert sorted(tmp_path.iterdir()) == sorted([path, *others])  # what the dead process left is gone
+
+
+def test_a_write_takes_no_file_from_a_writer_that_lives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second write, while the first is between its bytes and its rename, leaves the first one's file alone."""
+    path, real = tmp_path / "a.json", Path.replace
+    path.write_text("old")
+
+    def meanwhile(temporary: Path, target: Path) -> Path:
+        monkeypatch.setattr(Path, "replace", real)
+        write_text(path, "second")
+        assert temporary.exists()
+        return real(temporary, target)
+
+    monkeypatch.setattr(Path, "replace", meanwhile)
+    write_text(path, "first")
+    assert path.read_text() == "first"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.json"]
 
 
 def _killed_at(step: str) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -378,3 +379,19 @@ def test_groups_share_the_experts_evenly() -> None:
     """Seven groups of eight experts are refused."""
     with pytest.raises(InputError, match="do not divide"):
         replace(SMALL.mixture, groups=7)  # type: ignore[type-var]
+
+
+def test_rows_are_sorted_only_where_a_rank_has_several_experts() -> None:
+    """Of layouts with one expert a rank and with two, each as it is alone: nothing moves where there is nothing to sort."""
+    expert_parallel = np.array([4, 8])
+    together = moved(work_of(expert_parallel=expert_parallel))
+    alone = [moved(work_of(expert_parallel=int(each))) for each in expert_parallel]
+    assert {name for name in together if name.endswith("sort")}
+    for name, both in together.items():
+        expected = [each.get(name, 0.0) for each in alone]
+        assert np.broadcast_to(both, (2,)).tolist() == pytest.approx(expected), name
+
+
+def moved(work: Iteration) -> dict[str, Any]:
+    """What each permutation of a layer reads and writes."""
+    return {op.name: op.moved_bytes for op in of_role(forward(work), Role.PERMUTE) if isinstance(op, MemoryBound)}

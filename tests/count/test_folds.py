@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from perfmodel.count.operators import Collective, MemoryBound, Operator, hardware_flop
+from perfmodel.count.operators import Collective, FusedAttention, Matmul, MemoryBound, Operator, executed_flop, hardware_flop
 from perfmodel.exchange.presets import model_preset, stack_preset
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.phases import FORWARD, RECOMPUTE
@@ -58,3 +58,13 @@ def test_every_layer_runs_once_forwards_and_as_many_as_it_says_run_again(stages:
     lengths = [32 // stages + (stage < 32 % stages) for stage in range(stages)]
     assert sum(float(repeats) for phase, repeats in runs if phase == FORWARD) == 8 * 32
     assert sum(float(repeats) for phase, repeats in runs if phase == RECOMPUTE) == 8 * sum(min(again, each) for each in lengths)
+
+
+def test_what_runs_is_every_product_and_the_half_of_attention_that_a_causal_mask_leaves() -> None:
+    """repeats * FLOPs: of a product all, of attention under a mask half (windows aside, the convention counts the square)."""
+    core: dict[str, Any] = {"sequences": 1, "heads": 2, "kv_heads": 2, "head_size": 64, "query_length": 512, "key_length": 512}
+    product = Matmul(name="product", rows=2, columns=3, inner=5, precision="bf16", repeats=7)
+    attention = FusedAttention(name="core", precision="bf16", repeats=11, **core)
+    assert executed_flop([product]) == hardware_flop([product]) == 7 * 2 * 2 * 3 * 5
+    assert executed_flop([attention]) == hardware_flop([attention]) / 2 == 11 * (2 * 2 * 64) * 2 * 512 * 512 / 2
+    assert executed_flop([product, attention]) == executed_flop([product]) + executed_flop([attention])

@@ -13,7 +13,7 @@ import pytest
 
 from perfmodel.count.iteration import Iteration, iteration
 from perfmodel.count.operators import Collective, MemoryBound
-from perfmodel.count.pipeline import pipeline_split
+from perfmodel.count.pipeline import PipelineStage, pipeline_split
 from perfmodel.exchange.presets import model_preset, stack_preset
 from perfmodel.spec.phases import DATA_GRADIENT, FORWARD
 from perfmodel.spec.stack import SoftwareStack
@@ -90,6 +90,19 @@ def test_copies_of_tied_embeddings_add_up_their_gradients(stages: int, tied: boo
     assert found.group.ranks == ranks
     assert found.payload_bytes == model.padded_vocab_size(8) * 12288 / 8 * 4
     assert (found.wire_bytes > 0) == (ranks > 1)
+
+
+@pytest.mark.parametrize("stages", [1, 2, 4])
+def test_only_the_ends_of_a_pipeline_add_up_tied_embeddings(stages: int) -> None:
+    """The stage of the embedding and that of the head: those between hold none of it."""
+    work = iteration(setup_of(replace(TIED, max_positions=4096), replace(LAYOUT, pipeline_parallel=stages), WHOLE))
+    adding = ["optimizer.embedding_gradients.all_reduce" in names_in(work, stage) for stage in work.every_stage]
+    assert adding == [stage in (0, stages - 1) for stage in range(stages)]
+
+
+def names_in(work: Iteration, stage: PipelineStage) -> set[str]:
+    """The operators that a stage runs."""
+    return {operator.name for operator, _ in work.stage_executions(stage)}
 
 
 def test_the_optimizer_steps_the_parameters_of_the_fullest_stage() -> None:

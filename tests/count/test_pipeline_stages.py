@@ -6,19 +6,25 @@ Symbols: L layers, p pipeline_parallel, v virtual_pipeline, m micro-batches, i =
 from __future__ import annotations
 
 import math
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from perfmodel.count.iteration import iteration
+from perfmodel.count.operators import Operator
 from perfmodel.count.parameters import parameter_count, shard_parameter_count
 from perfmodel.count.pipeline import PipelineStages, in_flight, pipeline_split
 from perfmodel.exchange.presets import model_preset, stack_preset
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.layout import PIPELINE_SCHEDULES, Layout
 from perfmodel.spec.models.model import TransformerModel
+from perfmodel.spec.phases import OPTIMIZER
 from perfmodel.spec.stack import SoftwareStack
 from tests.layouts import RAMP_STAGE
 from tests.setups import setup_of
@@ -204,6 +210,29 @@ def test_stages_together_hold_the_parameters_of_one_shard(model: TransformerMode
     for stage in stages:
         total = total + stage.number * stage.parameters.total
     assert total == pytest.approx(shard_parameter_count(model, tensor_parallel=tensor_parallel).total, rel=1e-15)
+
+
+@pytest.mark.parametrize(
+    "recompute", [{"recompute": "none"}, {"recompute": "full"}, {"recompute": "full", "recompute_layers": 5}]
+)
+@pytest.mark.parametrize(("stages", "virtual"), [(1, 1), (4, 1), (4, 2)])
+def test_the_stages_together_run_the_passes_of_the_whole_model(recompute: dict[str, Any], stages: int, virtual: int) -> None:
+    """As often as `executions` says of all of them, what runs again too: some layers of each stage, or all, or none."""
+    layout = replace(pipeline(stages, virtual), sequence_parallel=False, sharding="none", **recompute)
+    work = iteration(setup_of(replace(LLAMA, layers=32), layout, BY_LAYERS))
+    together: Counter[tuple[str, str]] = Counter()
+    for stage in work.every_stage:
+        together += passes(work.stage_executions(stage))
+    assert together == passes(work.executions())
+
+
+def passes(executions: Iterable[tuple[Operator, Numeric]]) -> Counter[tuple[str, str]]:
+    """How often each operator runs, those of the optimizer step apart."""
+    found: Counter[tuple[str, str]] = Counter()
+    for operator, times in executions:
+        if operator.phase != OPTIMIZER and times:
+            found[operator.name, operator.phase] += int(times)
+    return found
 
 
 def test_tied_embeddings_lie_on_both_ends_of_a_pipeline() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -11,8 +12,8 @@ import torch
 from perfmodel.count.declarations import Adapter, Component, Linear
 from perfmodel.count.iteration import Iteration, iteration
 from perfmodel.count.memory.needed import memory_bytes
-from perfmodel.count.memory.tuned import peak_moment, tuned_states
-from perfmodel.count.operators import Matmul, MemoryBound, model_flop
+from perfmodel.count.memory.tuned import TunedStates, peak_moment, tuned_states
+from perfmodel.count.operators import Matmul, MemoryBound, Operator, model_flop
 from perfmodel.count.parameters import parameter_count
 from perfmodel.count.roles import Role
 from perfmodel.count.tuning.trained import TunedNumbers, tuned_numbers, tuned_wire_bytes
@@ -161,6 +162,15 @@ def test_adafactor_keeps_rows_and_columns() -> None:
     assert held.optimizer == 4 * (32 * layer + 2 * (128256 + h))
 
 
+def test_adafactor_keeps_rows_and_columns_of_both_matrices_of_an_adapter() -> None:
+    """r x in and out x r: in + out + 2*r numbers, 4 bytes each."""
+    setup = tuned_setup(optimizer="adafactor", adapter_rank=16, adapter_targets=["query", "value"])
+    assert setup.tuning is not None
+    held = tuned_states(setup, iteration(setup).stages.first, setup.tuning)
+    hidden, value = 4096, 1024
+    assert held.optimizer == 4 * 32 * ((hidden + hidden + 32) + (hidden + value + 32))
+
+
 def test_gradients_are_there_before_the_loss_only_of_earlier_micro_batches() -> None:
     """A step with one micro-batch peaks with none of them, or in the step; with several all of them stand beside the loss."""
     one, two = (
@@ -186,6 +196,63 @@ def test_what_the_host_holds_takes_less_of_the_gpu(what: str, part: str) -> None
     held = memory_bytes(iteration(tuned_setup(gpus=2, sharding="zero3", training="full", weights="bf16", offload=what)))
     assert getattr(held, part) < getattr(plain, part)
     assert held.total_bytes < plain.total_bytes
+
+
+def test_two_layers_of_gradients_are_whole_where_they_are_sharded() -> None:
+    """The one that runs and the one that is reduced, 2 of 32; none where no rank has a share."""
+
+    def states(sharding: str) -> TunedStates:
+        setup = tuned_setup(gpus=4, sharding=sharding, training="full", weights="bf16")
+        assert setup.tuning is not None
+        return tuned_states(setup, iteration(setup).stages.first, setup.tuning)
+
+    alone, sharded = states("none"), states("zero3")
+    assert alone.unreduced == 0
+    assert sharded.unreduced == pytest.approx(alone.gradients * 2 / 32)
+    assert sharded.gradients == pytest.approx(alone.gradients / 4)
+
+
+def test_muon_orthogonalises_each_matrix_of_every_layer() -> None:
+    """Five rounds of X X^T, its square and their sum times X, of seven matrices of 32 layers; the short side is the rows."""
+    work = iteration(tuned_setup(training="full", weights="bf16", optimizer="muon"))
+    products = [op for op in work.synchronisation if isinstance(op, Matmul)]
+    assert {float(op.repeats) for op in products} == {5 * 32}
+    h, v, f = 4096, 1024, 14336
+    sides = [(h, h), (v, h), (v, h), (h, h), (h, f), (h, f), (h, f)]
+    expected = sum(2 * short * short * (2 * long + short) for short, long in sides)
+    assert sum(float(op.repeats * op.flop) for op in products) == pytest.approx(5 * 32 * expected)
+
+
+def test_a_step_on_the_host_needs_no_room_on_the_gpu() -> None:
+    """What an optimizer forms in passing is formed where it steps."""
+    settings = {"gpus": 2, "sharding": "zero3", "training": "full", "weights": "bf16", "optimizer": "adamw"}
+
+    def room(**more: str) -> float:
+        setup = tuned_setup(**settings, **more)
+        assert setup.tuning is not None
+        return float(tuned_states(setup, iteration(setup).stages.first, setup.tuning).step)
+
+    assert room() > 0
+    assert room(offload="optimizer") == 0
+
+
+@pytest.mark.parametrize(("stack", "passes"), [("hf-peft-plain", 5), ("hf-peft-fused", 3)])
+def test_the_sum_of_an_adapter_moves_its_result_once_a_pass(stack: str, passes: int) -> None:
+    """passes * T * (sum of columns) numbers of 4 bytes, as fp32 adapters give them, and casts of their inputs."""
+    work = iteration(tuned_setup(stack=stack, adapter_targets=["query", "value"], recompute="none"))
+    (blocks,) = work.layers.values()
+    sums = sums_of(blocks.plain.forward)
+    tokens, hidden, value = 2048, 4096, 1024
+    results, inputs = tokens * (hidden + value), tokens * 2 * hidden
+    casts = (2 + 4) * inputs
+    assert sum(float(op.moved_bytes) for op in sums) == passes * 4 * results + casts
+    backward = (passes - 1) * 4 * results + 3 * 2 * inputs + casts  # the gradient is scaled, and those of inputs added up
+    assert sum(float(op.moved_bytes) for op in sums_of(blocks.plain.backward)) == backward
+
+
+def sums_of(operators: Iterable[Operator]) -> list[MemoryBound]:
+    """Those in which results of adapters are added to what they lie beside."""
+    return [op for op in operators if isinstance(op, MemoryBound) and op.name.endswith("adapter_sum")]
 
 
 def test_checkpoints_in_the_host_leave_two_layers_on_the_gpu() -> None:
@@ -263,3 +330,22 @@ def test_software_may_keep_checkpoints_twice_beside_shards() -> None:
         memory_bytes(iteration(tuned_setup(**settings, stack__tuning__sharded_checkpoints=number))) for number in (1, 2)
     )
     assert twice.activations_bytes - once.activations_bytes == pytest.approx(32 * 8 * 2048 * 4096 * 2, rel=1e-9)
+
+
+def test_quantised_layers_are_narrow_and_the_rest_is_wide() -> None:
+    """Of Llama 3.1 8B: attention and feed-forward of 32 layers; norms, embedding and head stay as they are."""
+    found = numbers_of(tuned_setup(training="qlora"))
+    h, v, f = 4096, 1024, 14336
+    narrow = 32 * (2 * h * h + 2 * h * v + 3 * h * f)
+    assert found.narrow == narrow
+    assert found.wide == 8_030_261_248 - narrow
+
+
+def test_muon_shares_its_matrices_out_over_shards() -> None:
+    """Each rank orthogonalises the matrices that it owns."""
+    settings = {"training": "full", "weights": "bf16", "optimizer": "muon"}
+    alone, shared = (iteration(tuned_setup(**settings, **more)) for more in ({}, {"gpus": 4, "sharding": "zero3"}))
+    whole, quarter = (
+        sum(float(op.repeats) for op in work.synchronisation if isinstance(op, Matmul)) for work in (alone, shared)
+    )
+    assert quarter == pytest.approx(whole / 4)

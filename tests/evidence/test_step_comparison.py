@@ -8,7 +8,7 @@ import pytest
 
 from perfmodel.errors import InputError
 from perfmodel.evidence.steps.step_comparison import BETWEEN, BUBBLE, OVERHEAD, GroupOfRanks, compare_step
-from perfmodel.evidence.steps.step_records import CollectiveCount, OperatorTime, StepRecord
+from perfmodel.evidence.steps.step_records import CollectiveCount, OperatorTime, StepRecord, step_record
 from perfmodel.prediction import Prediction
 from tests.evidence.step_examples import as_predicted, small_prediction
 
@@ -115,3 +115,40 @@ def test_the_stage_that_was_measured_is_found(record: StepRecord) -> None:
     """Of a ramp, the one with the record's degree of data parallelism."""
     ramp = "stages=[{data_parallel: 1, global_batch_size: 2}, {data_parallel: 2, global_batch_size: 4}]"
     assert compare_step(small_prediction(ramp), record).predicted.layout.data_parallel == 2
+
+
+def test_each_difference_is_said_to_be_within_the_interval_of_its_measurement_or_not(
+    prediction: Prediction, record: StepRecord
+) -> None:
+    """Of an operator whose record says none, nothing is."""
+    first, second, *others = record.operators
+    wide = replace(first, interval_s=(0.9 * first.seconds, 1.1 * first.seconds))
+    off = replace(second, seconds=2 * second.seconds, interval_s=(1.9 * second.seconds, 2.1 * second.seconds))
+    found = compare_step(prediction, replace(record, operators=[wide, off, *others]))
+    by_name = {(pair.name, pair.phase): pair for pair in found.operators}
+    assert by_name[first.name, first.phase].is_within is True
+    assert by_name[second.name, second.phase].is_within is False
+    assert by_name[others[0].name, others[0].phase].is_within is None
+    row = by_name[second.name, second.phase].row()
+    assert (row["within"], row["measured_interval_s"]) == (False, [1.9 * second.seconds, 2.1 * second.seconds])
+
+
+@pytest.mark.parametrize("interval", [[1.0], [2.0, 3.0], [0.1, 0.2, 0.3], [3.0, 0.5]])
+def test_an_interval_that_is_none_is_refused(record: StepRecord, interval: list[float]) -> None:
+    """It has two ends, and the time between them."""
+    document = record.document()
+    document["operators"][0] |= {"seconds": 1.0, "fastest_s": 1.0, "interval_s": interval}
+    with pytest.raises(InputError, match="interval"):
+        step_record(document)
+
+
+def test_what_ranks_wait_is_predicted_in_their_collectives(prediction: Prediction) -> None:
+    """The part of the breakdown, shared out by how often they meet; what lies between operators does not have it twice."""
+    still = compare_step(prediction, as_predicted(prediction))
+    restless = small_prediction("cluster.rank_dispersion_s=1e-4")
+    found = compare_step(restless, as_predicted(prediction))
+    part = float(restless.stages[0][1].breakdown.rank_waiting_s)
+    assert found.predicted_waiting_s == pytest.approx(part)
+    assert part > 0 == still.predicted_waiting_s
+    assert all(pair.predicted_waiting_s == 0 for pair in found.operators if pair.kind != "collective")
+    assert sum(pair.predicted for pair in found.operators) == pytest.approx(float(restless.stages[0][1].iteration_time_s))

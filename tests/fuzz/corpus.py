@@ -84,6 +84,14 @@ FITS: Final = (
     "s,A 13B,40,5120,40,40,13824,swiglu,128000,2048,a100-sxm-80gb,64,1,2,1,32,1,,4,2048,none,bf16,flash,no,zero1,flash2\n"
     "s,A 13B,40,5120,40,40,13824,swiglu,128000,2048,a100-sxm-80gb,64,2,2,1,16,1,yes,1,2048,full,bf16,flash,yes,zero1,flash2\n"
 )
+TUNED: Final = (
+    "run_id,source,model,gpu,gpus,method,lora_rank,lora_targets,optimizer,precision,seq,micro_batch,accumulation,checkpointing,"
+    "packed,sharding,offload,attention,extra,peak_memory_gib,memory_kind,tokens_per_s,tokens_per_s_scope,fits,notes\n"
+    "a,lab,meta-llama/Llama-2-7b-hf,a100-sxm-80gb,1,lora,16,q_proj v_proj,adamw,bf16,2048,2,4,yes,"
+    "no,none,none,,,20,torch max_memory_allocated,3000,per GPU,yes,\n"
+    "b,lab,meta-llama/Llama-2-7b-hf,a100-sxm-80gb,2,full,,,adamw,bf16,2048,1,4,yes,no,fsdp,none,,,70,"
+    "nvidia-smi,6000,all GPUs,yes,\n"
+)
 RECORD: Final[dict[str, Any]] = {
     "schema_version": 1,
     "kind": "matmul",

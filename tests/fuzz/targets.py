@@ -22,23 +22,20 @@ from perfmodel.exchange.converted_files import conversion_document, converted
 from perfmodel.exchange.measured.nccl_calls import link_tests
 from perfmodel.exchange.measured.own_evidence import read_evidence
 from perfmodel.exchange.presets import cluster_preset, expand_part
-from perfmodel.exchange.questions.compared_records import read_record
 from perfmodel.exchange.questions.measured_logs import log_record
 from perfmodel.exchange.questions.profiled_runs import profile_step
 from perfmodel.exchange.run_files import read_candidates
 from perfmodel.exchange.tables.logged_runs import GivenBeside
 from perfmodel.exchange.tables.measured_files import read_measured_files
 from perfmodel.exchange.tables.memory_table import read_measured_fits
-from perfmodel.exchange.tables.serving_runs import read_serving_runs
-from perfmodel.prediction import Prediction, predict
-from perfmodel.report.json.prediction import prediction_document
+from perfmodel.prediction import predict
 from perfmodel.spec.economics import Economics
 from perfmodel.spec.machines.hardware import Cluster, Gpu
 from perfmodel.spec.models.model import TransformerModel
 from perfmodel.spec.serving.engine import Engine
 from perfmodel.spec.serving.profile import ServingProfile
 from perfmodel.spec.stack import SoftwareStack
-from tests.fuzz import corpus
+from tests.fuzz import corpus, uses
 from tests.fuzz.corpus import Corpus
 
 ROUNDING: Final = 1e-9
@@ -55,26 +52,25 @@ class Target:
     beside: Corpus = field(default_factory=lambda: corpus.BESIDE)
 
 
-def sane(prediction: Prediction) -> None:
-    """Finite numbers alone, no part of less than nothing, and a speed that can be."""
-    for _, stage in prediction.stages:
-        parts = dict(stage.breakdown.items())
-        total = float(stage.iteration_time_s)
-        assert math.isfinite(total) and total > 0, total  # noqa: PT018
-        assert min(map(float, parts.values())) >= -ROUNDING * total, parts
-        assert 0 <= float(stage.mfu) < 2, float(stage.mfu)
-    json.dumps(prediction_document(prediction, assumptions=()), allow_nan=False)
-
-
 def run_file(path: Path) -> None:
     """A run is predicted, with every combination of values that it lists."""
     for candidate in read_candidates(str(path))[:4]:
-        sane(predict(candidate.run))
+        uses.sane(predict(candidate.run))
 
 
-def part_file(spec: type[Any], kind: str) -> Callable[[Path], object]:
-    """A reader of files of one kind of preset."""
-    return lambda path: build(spec, expand_part(spec, kind, str(path)))
+def part_file(spec: type[Any], kind: str, use: Callable[[Path], object]) -> Callable[[Path], object]:
+    """A reader of files of one kind of preset, and what is made of them."""
+    return then(lambda path: build(spec, expand_part(spec, kind, str(path))), use)
+
+
+def then(*steps: Callable[[Path], object]) -> Callable[[Path], object]:
+    """One after the other: a reader, and what is made of what it reads."""
+
+    def run(path: Path) -> None:
+        for step in steps:
+            step(path)
+
+    return run
 
 
 def other_software(path: Path) -> None:
@@ -108,23 +104,46 @@ def links(path: Path) -> None:
 
 TARGETS: Final[tuple[Target, ...]] = (
     Target(name="run-file", read=run_file, files=corpus.RUNS),
-    Target(name="model-file", read=part_file(TransformerModel, "models"), files=corpus.presets("models")),
-    Target(name="cluster-file", read=part_file(Cluster, "clusters"), files=corpus.presets("clusters")),
-    Target(name="gpu-file", read=part_file(Gpu, "gpus"), files=corpus.presets("gpus")),
-    Target(name="stack-file", read=part_file(SoftwareStack, "stacks"), files=corpus.presets("stacks")),
-    Target(name="economics-file", read=part_file(Economics, "economics"), files=corpus.presets("economics")),
-    Target(name="engine-file", read=part_file(Engine, "engines"), files=corpus.presets("engines")),
-    Target(name="serving-file", read=part_file(ServingProfile, "serving"), files=corpus.presets("serving")),
-    Target(name="evidence-file", read=lambda path: read_evidence(str(path)), files=corpus.presets("evidence")),
-    Target(name="config.json", read=part_file(TransformerModel, "models"), files=corpus.MODEL_CONFIGS),
+    Target(
+        name="model-file",
+        read=part_file(TransformerModel, "models", uses.predicted_with("model")),
+        files=corpus.presets("models"),
+    ),
+    Target(
+        name="cluster-file",
+        read=part_file(Cluster, "clusters", uses.predicted_with("cluster")),
+        files=corpus.presets("clusters"),
+    ),
+    Target(name="gpu-file", read=part_file(Gpu, "gpus", uses.predicted_with("gpu")), files=corpus.presets("gpus")),
+    Target(
+        name="stack-file",
+        read=part_file(SoftwareStack, "stacks", uses.predicted_with("stack")),
+        files=corpus.presets("stacks"),
+    ),
+    Target(name="economics-file", read=part_file(Economics, "economics", uses.economics), files=corpus.presets("economics")),
+    Target(name="engine-file", read=part_file(Engine, "engines", uses.engine), files=corpus.presets("engines")),
+    Target(
+        name="serving-file",
+        read=part_file(ServingProfile, "serving", uses.serving_kernels),
+        files=corpus.presets("serving"),
+    ),
+    Target(
+        name="evidence-file", read=then(lambda path: read_evidence(str(path)), uses.evidence), files=corpus.presets("evidence")
+    ),
+    Target(
+        name="config.json",
+        read=part_file(TransformerModel, "models", uses.predicted_with("model")),
+        files=corpus.MODEL_CONFIGS,
+    ),
     Target(name="other-software", read=other_software, files=corpus.CONFIGS_OF_RUNS),
     Target(name="log", read=log, files=corpus.LOGS, beside={"train.sh": corpus.CONFIGS_OF_RUNS["train.sh"]}),
     Target(name="measured-table", read=measured_table, files=corpus.TABLES),
     Target(name="memory-table", read=read_measured_fits, files={"fits.csv": corpus.FITS.encode()}),
-    Target(name="serving-table", read=read_serving_runs, files={"serving.csv": corpus.SERVED.encode()}),
-    Target(name="nccl-tests", read=links, files=corpus.LINKS),
-    Target(name="trace", read=profile_step, files=corpus.TRACES),
+    Target(name="tuning-table", read=uses.tuned_table, files={"tuned.csv": corpus.TUNED.encode()}),
+    Target(name="serving-table", read=uses.served_table, files={"serving.csv": corpus.SERVED.encode()}),
+    Target(name="nccl-tests", read=then(links, uses.links), files=corpus.LINKS),
+    Target(name="trace", read=then(profile_step, uses.trace), files=corpus.TRACES),
     Target(name="records", read=read_records, files=corpus.RECORDS),
-    Target(name="measured-step", read=read_record, files=corpus.steps()),
+    Target(name="measured-step", read=uses.step, files=corpus.steps()),
 )
 BY_NAME: Final = {target.name: target for target in TARGETS}

@@ -249,3 +249,13 @@ def test_rows_in_any_format_of_fewer_bits_are_cast_where_engines_do_so_apart() -
         )
         slow = replace(setup, engine=replace(setup.engine, cast_s=setup.engine.cast_s + 1e-3))
         assert operator_time_s(product, slow) - operator_time_s(product, setup) == pytest.approx(casts * 1e-3)
+
+
+def test_the_host_spends_as_long_between_any_two_operators_of_a_pass() -> None:
+    """between_s of each of them, as often as it runs: what a machine without graphs measures of itself."""
+    tokens = ForwardPass(sequences=8, context=1000)
+    setup, between_s = llama(), 3e-5
+    slow = replace(setup, profile=replace(setup.profile, between_s=setup.profile.between_s + between_s))
+    runs = sum(float(each.repeats) for each in forward_operators(setup, tokens))
+    longer_s = float(pass_time(slow, tokens).host_s - pass_time(setup, tokens).host_s)
+    assert longer_s == pytest.approx(between_s * runs)

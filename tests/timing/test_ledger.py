@@ -17,7 +17,7 @@ from perfmodel.spec.machines.hardware import Cluster
 from perfmodel.spec.phases import OPTIMIZER
 from perfmodel.spec.stack import SoftwareStack
 from perfmodel.timing.confidence import WORDS
-from perfmodel.timing.ledger import Entry, ledger
+from perfmodel.timing.ledger import Entry, ledger, seconds_of_a_gpu
 from tests.layouts import RAMP_STAGE
 from tests.setups import setup_of
 from tests.stacks import stack_with
@@ -107,6 +107,24 @@ def test_the_list_of_a_pipeline_is_that_of_all_its_stages() -> None:
     assert summed_s(listed) == pytest.approx(summed_s(alone))
     messages = {each.operator.name: each.repeats for each in listed if each.operator.name.startswith("pipeline.")}
     assert messages == dict.fromkeys(("pipeline.send_activations", "pipeline.send_gradients"), 7 * PIPELINE.micro_batches)
+
+
+@pytest.mark.parametrize("layout", [*LAYOUTS.values(), PIPELINE, replace(RAMP_STAGE, tensor_parallel=1, data_parallel=1)])
+def test_a_gpu_runs_its_share_of_the_list(layout: Layout) -> None:
+    """The stages of a pipeline share the passes, and all take the optimizer step; collectives of one do not run."""
+    stages = layout.pipeline_parallel
+    listed = [
+        (
+            each.operator.name,
+            each.operator.phase,
+            float(each.repeats * each.seconds) / (1 if each.operator.phase == OPTIMIZER else stages),
+        )
+        for each in entries(layout)
+    ]
+    own = seconds_of_a_gpu(work_of(layout, CORE), gpus=layout.gpus, cluster=CLUSTER, stack=CORE)
+    taken = [(operator.name, operator.phase, float(seconds)) for operator, seconds in own]
+    assert [each[:2] for each in taken] == [each[:2] for each in listed]
+    assert [each[2] for each in taken] == pytest.approx([each[2] for each in listed], rel=1e-12)
 
 
 def test_what_is_neither_launched_late_nor_hidden_nor_unlisted_is_the_iteration() -> None:

@@ -134,6 +134,18 @@ def test_one_micro_batch_has_no_weight_gradients_to_fill_gaps_with(
         assert simulated_s(case) == pytest.approx(expected_s, rel=1e-12)
 
 
+@pytest.mark.parametrize("passes", [ALIKE, REAL, LIGHT])
+@pytest.mark.parametrize("message", [0.0, 0.05, 0.3])
+def test_few_micro_batches_of_even_stages_put_every_weight_gradient_but_the_last_into_gaps(
+    passes: tuple[float, float, float], message: float
+) -> None:
+    """With fewer of them than stages: exact where weight gradients may wait as long as they like."""
+    for stages in (3, 4, 6, 8):
+        for few in range(2, stages):
+            case = Case(lengths=(1.0,) * stages, micro_batches=few, schedule="zb-2p", passes=passes, message=message)
+            assert closed_form_s(case) == pytest.approx(simulated_s(case), rel=1e-12)
+
+
 def test_plain_1f1b_waits_for_its_messages_whatever_runs_beside_them() -> None:
     """Only interleaved pieces have other work meanwhile."""
     for case in cases_of("1f1b", 1, "last", message=0.05, waits=True):

@@ -13,11 +13,14 @@ from perfmodel.count.iteration import iteration
 from perfmodel.count.operators import Collective, MemoryBound
 from perfmodel.exchange.presets import cluster_preset, model_preset, stack_preset
 from perfmodel.prediction import predict_stage
+from perfmodel.spec.phases import OPTIMIZER
 from perfmodel.spec.stack import SoftwareStack
 from perfmodel.timing.breakdown import Breakdown
 from perfmodel.timing.collectives import collective_time_s
-from perfmodel.timing.kernels import kernel_time_s
-from perfmodel.timing.schedule import optimizer_steps
+from perfmodel.timing.kernels import at_cluster_load, kernel_time_s
+from perfmodel.timing.ledger import seconds_of_a_gpu
+from perfmodel.timing.pipeline import StageSeconds
+from perfmodel.timing.schedule import mean_waiting_s, optimizer_steps
 from tests.counted import counted, named, predicted
 from tests.layouts import RAMP_STAGE
 from tests.setups import setup_of
@@ -215,3 +218,30 @@ def test_the_optimizer_waits_for_the_cpu_to_launch_its_kernels(launch_s: float, 
             kernels = float(step.operator.repeats * step.operator.kernels)
             own_s = float(step.operator.repeats * kernel_time_s(step.operator, cluster=cluster, stack=stack))
             assert step.free_s == (host_scale * kernels * launch_s or own_s)
+
+
+@pytest.mark.parametrize("changes", [{"pipeline_parallel": 4}, {"pipeline_parallel": 3}, {"pipeline_parallel": 8}])
+def test_stages_wait_on_average_for_all_that_they_do_not_run(changes: dict[str, Any]) -> None:
+    """The iteration less its optimizer step and what a GPU runs of the passes, on average over the stages."""
+    nothing = {f"host.{name}": 0.0 for name in ("operator_s", "launch_s", "pass_s", "iteration_s")}
+    bare = stack_with(CORE, {"overlap.hide_all": True, "host.unlisted_work": 1.0} | nothing)
+    steady = replace(CLUSTER, gpu=replace(CLUSTER.gpu, full_load_slowdown=0.0))
+    setup = setup_of(MODEL, replace(RAMP_STAGE, **changes), bare, cluster=steady)
+    predicted = predict_stage(setup)
+    busy_s = sum(
+        float(seconds)
+        for operator, seconds in seconds_of_a_gpu(predicted.work, gpus=setup.layout.gpus, cluster=steady, stack=bare)
+        if operator.phase != OPTIMIZER and not isinstance(operator, Collective)
+    )
+    waiting_s = float(mean_waiting_s(predicted.work, cluster=at_cluster_load(steady, setup.layout.gpus), stack=bare))
+    assert waiting_s > 0
+    assert waiting_s == pytest.approx(float(predicted.breakdown.total_s - predicted.breakdown.optimizer_s) - busy_s)
+
+
+def test_seconds_of_stages_add_and_stretch_part_by_part() -> None:
+    """Forward, backward and weight gradients, each on its own."""
+    one, other = (StageSeconds(forward_s=a, backward_s=b, weight_s=c) for a, b, c in ((1.0, 2.0, 4.0), (8.0, 16.0, 32.0)))
+    assert one + other == StageSeconds(forward_s=9.0, backward_s=18.0, weight_s=36.0)
+    assert other - one == StageSeconds(forward_s=7.0, backward_s=14.0, weight_s=28.0)
+    assert one * 3.0 == StageSeconds(forward_s=3.0, backward_s=6.0, weight_s=12.0)
+    assert one.total_s == 7.0

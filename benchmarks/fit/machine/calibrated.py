@@ -19,6 +19,7 @@ from perfmodel.benchmarks.fit.machine.kernels import memory_bound_entries
 from perfmodel.benchmarks.fit.machine.links import node_link
 from perfmodel.benchmarks.fit.machine.products import product_entries
 from perfmodel.benchmarks.fit.machine.serving import KINDS, serving_entries
+from perfmodel.benchmarks.fit.machine.waiting import rank_dispersion
 from perfmodel.count.operators import Matmul
 from perfmodel.errors import InputError, shown
 from perfmodel.evidence.steps.records import Record
@@ -62,6 +63,7 @@ def machine_profile(records: Sequence[Record], machine: Machine) -> dict[str, An
         "memory_bound": memory_bound_entries(by_kind["memory_bound"], gpu, sources),
     }
     link = node_link([each for each in records if each.kind == "collective"], sources)
+    waiting = rank_dispersion(records, sources)
     fitted = {key: value for key, value in sheet.items() if key != "kernels"} | {"kernels": kernels}
     if any(each.kind in KINDS for each in records):
         fitted["serving"] = serving_entries(records, build(Gpu, expand_part(Gpu, "gpus", fitted)), sources)
@@ -75,7 +77,8 @@ def machine_profile(records: Sequence[Record], machine: Machine) -> dict[str, An
         "gpu_speed_deviation": 0.0,
         "node_link_scale": 1.0,
         "network_scale": 1.0,
-        "spread": {"compute_scale": DRIFT, "node_link_scale": LINK_DRIFT},
+        **waiting,
+        "spread": {"compute_scale": DRIFT, "node_link_scale": LINK_DRIFT} | waiting.get("spread", {}),
         "sources": _sources(records, machine) | {key: _line(value) for key, value in sources.items()},
     }
 

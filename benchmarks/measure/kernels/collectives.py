@@ -4,9 +4,10 @@
     python -m perfmodel.benchmarks.measure.kernels.collectives --ranks 2 --device cpu --output records.jsonl
 
 Groups are the first 2, 4, ... ranks, and over several nodes also one rank of each. The time of a repeat is that of the rank
-that was fastest, because the last one to arrive waits for nobody. Between CPUs it is the mean over repeats and ranks that work,
-call, work and call: waking up takes as long as a message does and differs from call to call, and a step pays for all of it. On
-a CPU some memory-bound operators are measured too, on all cores at once.
+that was fastest, because the last one to arrive waits for nobody; what the others wait for it is measured apart (rank_times).
+Between CPUs it is the mean over the repeats of ranks that work, call, work and call: waking up takes as long as a message does
+and differs from call to call, and a step pays for all of it. On a CPU some memory-bound operators are measured too, on all
+cores at once.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from perfmodel.benchmarks.measure.kernels.kernels import check_device, show_prog
 from perfmodel.benchmarks.measure.kernels.kernels import take as take_kernel
 from perfmodel.benchmarks.measure.kernels.plan import busy_points, collective_points, plan_of
 from perfmodel.benchmarks.measure.kernels.points import Point
+from perfmodel.benchmarks.measure.kernels.rank_times import KIND, rank_time_points, take_rank_times
 from perfmodel.benchmarks.measure.kernels.record_file import measure
 from perfmodel.benchmarks.measure.kernels.tensors import cache_bytes, random
 from perfmodel.benchmarks.measure.kernels.timing import Timing, on_cpu, on_gpu, summary
@@ -123,10 +125,8 @@ def take(point: Point, group: Group, device: str, *, smallest: bool = False) -> 
     if operator == "point_to_point":
         return summary([max(times) / 2 for times in zip(*everywhere, strict=True)])
     found = {"allocated_bytes": float(allocated_bytes(call, device))}
-    if device == "cpu":
-        times = [statistics.fmean(ranks) for ranks in zip(*everywhere, strict=True)]
-        return replace(summary(times), seconds=statistics.fmean(times), found=found)
-    return replace(summary([min(times) for times in zip(*everywhere, strict=True)]), found=found)
+    timing = summary(times := [min(ranks) for ranks in zip(*everywhere, strict=True)])
+    return replace(timing, seconds=statistics.fmean(times) if device == "cpu" else timing.seconds, found=found)
 
 
 def _one_s(call: Callable[[], object], group: Group, device: str, *, smallest: bool) -> float:
@@ -158,17 +158,20 @@ def measured(device: str, path: Path, *, smallest: bool) -> int:
         plan_of(device, smallest=smallest), list(by_size), backend=BACKENDS[device], precision=PRECISION[device]
     )
     if device == "cpu":  # cores share a memory, GPUs do not
-        points += busy_points(plan_of(device, smallest=smallest))
+        points += [*busy_points(plan_of(device, smallest=smallest)), *rank_time_points(world)]
     return _together(points, by_size, device, path, smallest=smallest)
 
 
 def _together(points: Sequence[Point], groups: dict[tuple[int, int], Group], device: str, path: Path, *, smallest: bool) -> int:
     """Rank 0 keeps the file and says which point is next; the others follow."""
+    everybody = next(group for (ranks, _), group in groups.items() if ranks == dist.get_world_size())
 
     def taken(point: Point) -> Timing | None:
         if point.kind == "memory_bound":
             dist.barrier()
             return take_kernel(point, device, smallest=smallest)
+        if point.kind == KIND:
+            return take_rank_times(point, everybody, smallest=smallest)
         group = groups[int(point.sizes["ranks"]), int(point.sizes["nodes"])]
         timing = take(point, group, device, smallest=smallest) if group.rank >= 0 else None
         dist.barrier()

@@ -10,7 +10,7 @@ from typing import Any, Final
 from perfmodel.benchmarks.measure.kernels.timing import Timing
 from perfmodel.evidence.steps.records import Record
 
-FOUND: Final = ("allocated_bytes",)  # sizes of a record that were measured, not chosen
+FOUND: Final = ("allocated_bytes", "period_s")  # sizes of a record that were measured, not chosen
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from math import comb
 from typing import NamedTuple
 
 from perfmodel.evidence.steps.step_records import OperatorTime, StageTime
@@ -109,6 +110,7 @@ class StepProfile(NamedTuple):
     iteration_time_s: float
     between_s: float  # in no operator
     exposed_communication_s: float  # without what pipeline stages wait for each other
+    rank_waiting_s: float  # of that, what ranks of a stage wait for the last of them
     operators: list[OperatorTime]
     pipeline_stages: list[StageTime]
 
@@ -124,6 +126,7 @@ def step_profile(steps: Sequence[MarkedStep]) -> StepProfile:
             phase=phase,
             seconds=statistics.median(statistics.fmean(each[name, phase].by_rank) for each in times),
             fastest_s=statistics.median(statistics.fmean(each[name, phase].fastest_by_rank) for each in times),
+            interval_s=median_interval([statistics.fmean(each[name, phase].by_rank) for each in times]),
         )
         for name, phase in times[0]
     ]
@@ -137,9 +140,29 @@ def step_profile(steps: Sequence[MarkedStep]) -> StepProfile:
         iteration_time_s=statistics.median(whole),
         between_s=statistics.median(between),
         exposed_communication_s=exposed,
+        rank_waiting_s=sum(
+            each.seconds - each.fastest_s for each in operators if not messages.get((each.name, each.phase), True)
+        ),
         operators=operators,
         pipeline_stages=_stage_means([step.stage_times() for step in steps]) if steps[0].stages > 1 else [],
     )
+
+
+def median_interval(values: Sequence[float], level: float = 0.9) -> tuple[float, ...]:
+    """The k-th smallest and the k-th greatest of n values, k the greatest with 2*B(k - 1) <= 1 - level; () of too few.
+
+    B(k) = sum of C(n, i)/2^n for i <= k: that so few of n values lie below the median of whatever they were drawn from, which
+    nothing need be known of (W. J. Conover, Practical Nonparametric Statistics, section 3.2).
+
+    >>> median_interval([5.0, 1.0, 3.0, 2.0, 4.0]), median_interval([1.0, 2.0, 3.0, 4.0])
+    ((1.0, 5.0), ())
+    """
+    ordered, number = sorted(values), len(values)
+    outside, place = 2.0 ** (1 - number), 0  # 2*B(0): of both ends
+    while outside <= 1.0 - level:
+        place += 1
+        outside += comb(number, place) * 2.0 ** (1 - number)
+    return (ordered[place - 1], ordered[-place]) if place else ()
 
 
 def _mean_total(times: Mapping[Label, LabelTime]) -> float:

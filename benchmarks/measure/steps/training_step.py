@@ -190,6 +190,7 @@ def measured(
         profiled_iteration_time_s=marked.iteration_time_s,
         between_s=marked.between_s,
         exposed_communication_s=marked.exposed_communication_s,
+        rank_waiting_s=marked.rank_waiting_s,
         operators=marked.operators,
         collectives=work.collectives(),
         memory=work.memory(),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from perfmodel.commands.completion import varied_words
-from perfmodel.commands.console import drawing_module, emit, form_of, kind_of, write_file
+from perfmodel.commands.console import STOPPED, drawing_module, emit, form_of, kind_of, write_file
 from perfmodel.commands.options import (
     AsCsv,
     AsJson,
@@ -75,6 +75,7 @@ def sweep(
     The key gpus sets data_parallel. Where other degrees of parallelism are varied,
     the GPUs stay and data_parallel adapts, unless --grow-gpus. The global batch is constant (strong scaling)
     or, with --weak, grows with data_parallel. Invalid points are listed with the reason.
+    Ctrl-C shows the points that were reached.
 
     Examples:
     perfmodel sweep nemotron-4-15b --vary tensor_parallel=1..8 --vary micro_batch_size=1,2,4
@@ -94,8 +95,10 @@ def sweep(
     growth: dict[str, Any] = {"weak": weak, "grow_gpus": grow_gpus}
     result = api.sweep(sources, read_varied(vary or ()), settings=overrides or (), stage=stage, evidence=evidence, **growth)
     emit(form, output, document=lambda: _document(result), report=lambda: _report(result), rows=result.rows)
-    if figure is not None:
+    if figure is not None and result.complete:
         write_file(figures.picture(figures.sweep_figure(result), kind_of(figure)), figure)
+    if not result.complete:
+        raise typer.Exit(STOPPED)
     if not result.fits:
         raise typer.Exit(1)
 

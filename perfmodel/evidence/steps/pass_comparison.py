@@ -21,6 +21,7 @@ from perfmodel.evidence.steps.step_comparison import (
     GroupOfRanks,
     differ,
     differences,
+    interval_of,
     longest,
 )
 from perfmodel.evidence.steps.step_records import OperatorTime
@@ -152,6 +153,7 @@ def _operators(operators: Iterable[ServedOperator], setup: ServingSetup, record:
             runs=float(sum(each.repeats for each in of_name)),
             predicted=float(sum(each.repeats * operator_time_s(each, setup) for each in of_name)),
             measured=found.seconds,
+            measured_interval_s=interval_of(found),
             confidence="",
             waiting_s=found.seconds - found.fastest_s if kind == "collective" else 0.0,
         )

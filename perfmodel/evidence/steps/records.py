@@ -19,9 +19,11 @@ served        moved_bytes, rows, columns: the tensor               operator (one
 host          layers: of a small model                           precision
 collective    payload_bytes, ranks, [nodes: 1],                  operator (all_reduce, all_gather, reduce_scatter, all_to_all,
               [allocated_bytes: by one call, its result too]     point_to_point), [backend], [precision]
+rank_times    rounds, ranks, period_s: from one meeting to the next     precision
 
 The payload of a collective is the full tensor, before it is split or after it is joined; of an all-to-all, what one rank holds.
-Collectives between CPUs state the mean of their repeats, everything else the median. The label `busy` (all) of a memory-bound
+Collectives between CPUs state the mean of their repeats, and so do `rank_times`: what a rank waits for the last one where they
+meet; everything else states the median. The label `busy` (all) of a memory-bound
 operator says that every device of the machine ran it at once. Those of serving ran right behind a product, as in a
 pass; `host` is what a pass spends between two operators.
 Buffers are cold unless `cache` says otherwise: none of their bytes are in a cache when the operator begins.
@@ -38,7 +40,7 @@ from perfmodel.light_dataclass import dataclass
 from perfmodel.spec.phases import DATA_GRADIENT, FORWARD, OPTIMIZER, WEIGHT_GRADIENT
 
 SCHEMA_VERSION: Final = 1
-KINDS: Final = ("matmul", "attention", "memory_bound", "few_rows", "cached", "served", "host", "collective")
+KINDS: Final = ("matmul", "attention", "memory_bound", "few_rows", "cached", "served", "host", "collective", "rank_times")
 NUMBER: Final = (int, float)
 LARGEST: Final = 1e12
 MOST: Final = 1e18  # of any size
@@ -52,6 +54,7 @@ SIZES: Final = {
     "served": ("moved_bytes", "rows", "columns"),
     "host": ("layers",),
     "collective": ("payload_bytes", "ranks"),
+    "rank_times": ("rounds", "ranks", "period_s"),
 }
 LABELS: Final = {
     "matmul": ("precision", "phase"),
@@ -62,6 +65,7 @@ LABELS: Final = {
     "served": ("operator", "precision"),
     "host": ("precision",),
     "collective": ("operator",),
+    "rank_times": ("precision",),
 }
 MAY_BE_ZERO: Final = ("allocated_bytes",)
 PHASES: Final = (FORWARD, DATA_GRADIENT, WEIGHT_GRADIENT, OPTIMIZER)

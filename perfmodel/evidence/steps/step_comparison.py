@@ -27,6 +27,7 @@ from perfmodel.spec.run import Run
 from perfmodel.timing.kernels import at_cluster_load
 from perfmodel.timing.ledger import Entry, ledger
 from perfmodel.timing.schedule import mean_waiting_s
+from perfmodel.timing.waiting import meeting_waits_s
 from perfmodel.units import seconds_text
 
 BETWEEN: Final = "between operators"
@@ -84,7 +85,8 @@ class ComparedValue:
 class ComparedOperator(ComparedValue):
     """The seconds that all executions of one operator in one phase take in an iteration.
 
-    Of a collective, `waiting_s` is the part of `measured` that ranks wait for the last of them.
+    Of a collective, `waiting_s` is the part of `measured` that ranks wait for the last of them, and `predicted_waiting_s` that
+    of `predicted`, where the machine is one of which it is known (timing/waiting.py).
     """
 
     name: str
@@ -93,11 +95,23 @@ class ComparedOperator(ComparedValue):
     runs: float
     confidence: str
     waiting_s: float = 0.0
+    predicted_waiting_s: float = 0.0
+    measured_interval_s: tuple[float, float] | None = None  # 90 %, of the measurement alone
+
+    @property
+    def is_within(self) -> bool | None:
+        """Whether the prediction lies in the interval of the measurement; None where the record does not say one."""
+        if self.measured_interval_s is None:
+            return None
+        low_s, high_s = self.measured_interval_s
+        return low_s <= self.predicted <= high_s
 
     def row(self) -> dict[str, Any]:
         """Its names and seconds; the error is None where nothing was measured."""
         named = {"name": self.name, "phase": self.phase, "kind": self.kind, "runs": self.runs, "confidence": self.confidence}
-        return named | {"predicted_s": self.predicted, "measured_s": self.measured, "error": self.error}
+        interval = None if self.measured_interval_s is None else list(self.measured_interval_s)
+        seconds = {"predicted_s": self.predicted, "measured_s": self.measured, "error": self.error}
+        return named | seconds | {"measured_interval_s": interval, "within": self.is_within}
 
 
 class GroupOfRanks(NamedTuple):
@@ -138,6 +152,11 @@ class StepComparison(Tabular):
     def waiting_s(self) -> float:
         """Seconds of an iteration that ranks of one pipeline stage wait in collectives for the last of them."""
         return sum(pair.waiting_s for pair in self.operators)
+
+    @property
+    def predicted_waiting_s(self) -> float:
+        """The same as predicted; 0 where nobody measured how far apart ranks of this machine arrive."""
+        return sum(pair.predicted_waiting_s for pair in self.operators)
 
     def largest(self, share: float) -> tuple[ComparedOperator, ...]:
         """The operators that together make up `share` of the measured step, the longest first."""
@@ -228,6 +247,7 @@ def _crosses_stages(operator: Operator, stage: StagePrediction) -> bool:
 def _operators(entries: list[Entry], record: StepRecord, stage: StagePrediction) -> Iterator[ComparedOperator]:
     """A row for each name and phase that was predicted or measured."""
     measured = {(each.name, each.phase): each for each in record.operators}
+    waits_s = _waits_s(entries, stage)
     predicted: dict[tuple[str, str], list[Entry]] = {}
     for entry in entries:
         predicted.setdefault((entry.operator.name, entry.operator.phase), []).append(entry)
@@ -239,8 +259,10 @@ def _operators(entries: list[Entry], record: StepRecord, stage: StagePrediction)
             phase=phase,
             kind=kind,
             runs=float(sum(entry.repeats for entry in of_name)),
-            predicted=float(sum(entry.repeats * entry.seconds for entry in of_name)),
+            predicted=float(sum(entry.repeats * entry.seconds for entry in of_name)) + waits_s.get((name, phase), 0.0),
+            predicted_waiting_s=waits_s.get((name, phase), 0.0),
             measured=found.fastest_s if across else found.seconds,
+            measured_interval_s=None if across else interval_of(found),
             confidence=of_name[0].confidence,
             waiting_s=found.seconds - found.fastest_s if kind == "collective" and not across else 0.0,
         )
@@ -248,6 +270,35 @@ def _operators(entries: list[Entry], record: StepRecord, stage: StagePrediction)
         yield ComparedOperator(
             name=name, phase=phase, kind="memory_bound", runs=0.0, predicted=0.0, measured=found.seconds, confidence=""
         )
+
+
+def interval_of(found: OperatorTime) -> tuple[float, float] | None:
+    """The 90 % interval that a record says of an operator; None where it says none."""
+    return (found.interval_s[0], found.interval_s[1]) if found.interval_s else None
+
+
+def _waits_s(entries: Iterable[Entry], stage: StagePrediction) -> dict[tuple[str, str], float]:
+    """What ranks are predicted to wait in each collective of an iteration; at the optimizer step in the first along each axis.
+
+    They add up to the part of the breakdown that it is.
+    """
+    total_s = float(stage.breakdown.rank_waiting_s)
+    if not total_s:
+        return {}
+    found: dict[tuple[str, str], float] = {}
+    weights, met = meeting_waits_s(stage.work, 1.0, dispersion_s=1.0), set[str]()
+    for entry in entries:
+        operator = entry.operator
+        name = operator.group.axis.meets if isinstance(operator, Collective) and operator.group.axis is not None else ""
+        in_step = operator.phase == OPTIMIZER
+        if name not in weights or (in_step and name in met):
+            continue
+        times = 1.0 if in_step else float(entry.repeats)
+        met |= {name} if in_step else set()
+        key = (operator.name, operator.phase)
+        found[key] = found.get(key, 0.0) + times * float(weights[name])
+    share_s = total_s / sum(found.values())
+    return {key: weight * share_s for key, weight in found.items()}
 
 
 def _kind(entry: Entry) -> str:
@@ -265,7 +316,7 @@ def _rest(entries: list[Entry], run: Run, stage: StagePrediction, record: StepRe
     """Rows for the time outside operators, what stages of a pipeline wait for each other, and what marks add to the step."""
     alone_s = float(sum(entry.repeats * entry.seconds for entry in entries))
     marks_s = record.profiled_iteration_time_s - record.iteration_time_s
-    bubble_s, rows = 0.0, {}
+    bubble_s, rows, waiting_s = 0.0, {}, float(stage.breakdown.rank_waiting_s)
     if stage.layout.pipeline_parallel > 1:
         cluster = at_cluster_load(run.cluster, stage.layout.gpus)
         bubble_s = float(mean_waiting_s(stage.work, cluster=cluster, stack=run.stack))
@@ -273,7 +324,7 @@ def _rest(entries: list[Entry], run: Run, stage: StagePrediction, record: StepRe
         waited = (each.seconds - each.fastest_s for each in record.operators if (each.name, each.phase) in across)
         rows = {BUBBLE: (bubble_s, sum(waited))}
     rows |= {
-        BETWEEN: (float(stage.iteration_time_s) - alone_s - bubble_s, record.between_s),
+        BETWEEN: (float(stage.iteration_time_s) - alone_s - bubble_s - waiting_s, record.between_s),
         OVERHEAD: (0.0, -marks_s),
     }
     for name, (predicted, measured) in rows.items():

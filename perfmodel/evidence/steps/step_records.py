@@ -27,13 +27,19 @@ class OperatorTime:
 
     `seconds` is the mean over ranks, 0 on those of pipeline stages that do not run it; `fastest_s` the sum over executions of
     the fastest rank: in a collective, the rank that comes last does not wait. A message between pipeline stages is as fast as
-    the fastest of its kind, as all have one size. Both are medians over the profiled steps.
+    the fastest of its kind, as all have one size. Both are medians over the profiled steps. `interval_s` is the 90 % interval
+    of `seconds`, low and high; empty where there were too few steps to say.
     """
 
     name: str
     phase: str
     seconds: float
     fastest_s: float
+    interval_s: Sequence[float] = ()
+
+    def __post_init__(self) -> None:
+        if self.interval_s and (len(self.interval_s) != 2 or not self.interval_s[0] <= self.seconds <= self.interval_s[1]):
+            raise InputError(f"{shown(list(self.interval_s))} is not an interval around {self.seconds:g}", key="interval_s")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +94,8 @@ class StepRecord:
     operator; `exposed_communication_s` what it spent in collectives and messages with nothing beside them (the reference model
     runs none), without what pipeline stages wait for each other; `losses` those of all iterations in their order. `power_w` is
     the mean of the GPUs, None where nothing measures it. `pipeline_stages` are those of a pipeline, none of a single stage.
+    `rank_waiting_s` is what ranks of a stage waited in their collectives for the last of them, a part of what is exposed; None
+    in records of earlier versions.
     """
 
     name: str
@@ -111,6 +119,7 @@ class StepRecord:
     warnings: Sequence[str]
     provenance: Mapping[str, str]
     pipeline_stages: Sequence[StageTime] = ()
+    rank_waiting_s: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("iteration_time_s", "profiled_iteration_time_s", "tokens_per_s"):

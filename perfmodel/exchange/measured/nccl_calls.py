@@ -73,6 +73,8 @@ def call_of(row: NcclRow, path: Path, cluster: Cluster, beside: RanksBeside = NO
     if not operator:
         raise InputError(f"{path}: nothing says which test it was; name the file after it, as in all_gather.txt")
     ranks = len(row.hosts) or beside.gpus or _ranks(row, operator, path)
+    if ranks < 2:
+        raise InputError(f"{path}: a test of one rank measures no link; --gpus 16 says how many there were")
     call = Collective(
         name="nccl-tests", kind=operator, payload_bytes=row.payload_bytes, group=_group(row, ranks, cluster, beside, path)
     )

@@ -18,7 +18,7 @@ from perfmodel.prediction import predict
 from perfmodel.spec.axes import FILLING, REPLICA_AXES
 from perfmodel.spec.run import Run
 from perfmodel.units import gpus_text, typed_text
-from perfmodel.variation.points import GPUS, PointOutcome, outcomes
+from perfmodel.variation.points import GPUS, NOT_REACHED, PointOutcome, outcomes
 from perfmodel.variation.scenarios import Scenario, WhatIf
 from perfmodel.variation.sweep import Sweep, SweptAxis, SweptPoint
 
@@ -116,6 +116,7 @@ def run_sweep(
     """One ramp stage of each run at every combination of the values of the axes; numbers are arrays of one prediction.
 
     Where degrees of parallelism are varied, each run keeps its GPUs, and data parallelism gives or takes, unless they may grow.
+    Ctrl-C ends it early: the points that were not reached say so.
     Errors: InputError for axes that make no sweep; a layout that may not exist is a point with a refusal.
     """
     candidates = [_draft(source, with_evidence(settings, evidence)) for source in sources]
@@ -125,14 +126,21 @@ def run_sweep(
     _check(axes[0], runs=len(sources), is_weak=is_weak)
     shown = [SweptAxis(key=axis.name, labels=axis.labels) for axis in axes[0]]
     names = [source if isinstance(source, str) else draft.name for source, draft in zip(sources, drafts, strict=True)]
-    points, is_kept = [], not grow_gpus and _changes_replicas(axes[0])
+    points: list[SweptPoint] = []
+    is_kept = not grow_gpus and _changes_replicas(axes[0])
     gpus = [
         int(draft.layout(draft.stages[place]).gpus) if is_kept else None for draft, place in zip(drafts, places, strict=True)
     ]
-    for source, name, place, own_axes, own_gpus in zip(sources, names, places, axes, gpus, strict=True):
-        growth = {"is_weak": is_weak, "gpus": own_gpus}
-        found = _outcomes(source, settings, own_axes, place, growth, evidence=evidence)
-        points += [_point(found[at], own_axes, at, [name] if len(sources) > 1 else []) for at in sorted(found)]
+    found = [dict.fromkeys(_indices(own_axes), ("", PointOutcome(refusal=NOT_REACHED))) for own_axes in axes]
+    try:
+        for source, place, own_axes, own_gpus, own in zip(sources, places, axes, gpus, found, strict=True):
+            growth = {"is_weak": is_weak, "gpus": own_gpus}
+            own.update(_outcomes(source, settings, own_axes, place, growth, evidence=evidence))
+    except KeyboardInterrupt:
+        if all(outcome.refusal == NOT_REACHED for own in found for _, outcome in own.values()):
+            raise
+    for name, own_axes, own in zip(names, axes, found, strict=True):
+        points += [_point(each, own_axes, at, [name] if len(sources) > 1 else []) for at, each in own.items()]
     several = [SweptAxis(key=RUN_AXIS, labels=tuple(names))] if len(sources) > 1 else []
     varied = {axis.key for axis in axes[0]}
     listed = {key: value for each in candidates for key, value in each.values.items() if key not in varied}
@@ -187,6 +195,11 @@ def _check(axes: Sequence[ParsedAxis], *, runs: int, is_weak: bool) -> None:
         raise InputError("weak scaling sets this number: it grows with data parallelism", key="global_batch_size")
 
 
+def _indices(axes: Sequence[ParsedAxis]) -> Iterator[PointIndex]:
+    """Every point of one run, the values of the last axis varying fastest."""
+    return product(*(range(len(axis.values)) for axis in axes))
+
+
 def _outcomes(
     source: RunSource,
     settings: Settings,
@@ -195,9 +208,8 @@ def _outcomes(
     growth: Mapping[str, Any],
     *,
     evidence: str | None,
-) -> dict[PointIndex, tuple[str, PointOutcome]]:
+) -> Iterator[tuple[PointIndex, tuple[str, PointOutcome]]]:
     """The model and the outcome of every point of one run: numbers are arrays, all else takes a run for each combination."""
-    found = {}
     grid = list(product(*(range(len(axis.values)) if axis.is_array else range(1) for axis in axes)))
     numbers = {axis.name: [axis.values[at[each]] for at in grid] for each, axis in enumerate(axes) if axis.is_array}
     for chosen in product(*(range(1) if axis.is_array else range(len(axis.values)) for axis in axes)):
@@ -209,8 +221,7 @@ def _outcomes(
         except PerfmodelError as error:
             several = [PointOutcome(refusal=str(error))] * len(grid)
         for at, outcome in zip(grid, several, strict=True):
-            found[tuple(one + other for one, other in zip(chosen, at, strict=True))] = model, outcome
-    return found
+            yield tuple(one + other for one, other in zip(chosen, at, strict=True)), (model, outcome)
 
 
 def _point(found: tuple[str, PointOutcome], axes: Sequence[ParsedAxis], at: PointIndex, names: Sequence[str]) -> SweptPoint:

@@ -49,6 +49,7 @@ MEMORY_CELL: Final = re.compile(r"(?P<number>\d+(\.\d+)?) *(/ *\d+(\.\d+)?)? *(\
 # what stands behind the number of a cell, and the kind that it means
 MEMORY_WORDS: Final = {"nvidia-smi": "device", "max_memory_usage": "allocated", **{kind: kind for kind in MEMORY_KINDS}}
 LARGEST_MEMORY: Final = 1e5  # GiB of one GPU
+LARGEST_COUNT: Final = 1e15  # of GPUs, tokens or sequences of a run: more is a slip
 DEGREES: Final = (*(axis.name for axis in REPLICA_AXES), "virtual_pipeline")
 DEFAULTS: Final = {
     **dict.fromkeys(DEGREES, "1"),
@@ -373,7 +374,7 @@ def _stack_defaults(stack: Mapping[str, Any]) -> dict[str, str]:
 
 def _integer(cells: Mapping[str, str], column: str) -> int:
     number = _number(cells, column)
-    if number < 1 or number != int(number):
+    if not 1 <= number <= LARGEST_COUNT or number != int(number):
         raise InputError(f"{shown(cells[column])} is not a positive whole number", key=column)
     return int(number)
 

@@ -5,8 +5,9 @@ What the words of its columns mean stands in data/tuning_columns.yaml.
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -29,6 +30,8 @@ TUNING_COLUMNS: Final = (
     *("micro_batch", "accumulation", "checkpointing", "packed", "sharding", "offload", "attention", "extra"),
     *("peak_memory_gib", "memory_kind", "tokens_per_s", "tokens_per_s_scope", "fits", "notes"),
 )
+LARGEST: Final = {MEMORY: 1e5, SPEED: 1e12}  # GiB of a GPU, tokens a second
+MOST_DIGITS: Final = 15  # of a whole number
 CARD: Final = re.compile(r"^(\d+) GB card")
 SEQUENCES: Final = re.compile(r"ulysses sequence parallel (\d+)")
 
@@ -81,9 +84,12 @@ def _value(cells: Mapping[str, str], column: str) -> tuple[str, float | None]:
     if not cells[column]:
         return column, None
     try:
-        return column, float(cells[column].replace(",", ""))
+        number = float(cells[column].replace(",", ""))
     except ValueError:
-        raise InputError(f"{shown(cells[column])} is not a number", key=column) from None
+        number = math.nan
+    if not 0.0 < number <= LARGEST[column]:
+        raise InputError(f"{shown(cells[column])} is not a number up to {LARGEST[column]:g}", key=column)
+    return column, number
 
 
 def _speed(cells: Mapping[str, str]) -> tuple[str, float | None]:
@@ -104,12 +110,19 @@ def _possible_speed(run: Run, tokens_per_s: float) -> float:
 def _whole(cells: Mapping[str, str], column: str, default: int) -> int:
     """The first whole number of a cell."""
     found = re.match(r"\d+", cells[column])
+    if found and len(found[0]) > MOST_DIGITS:
+        raise InputError(f"{shown(cells[column])} is no number of a run", key=column)
     return int(found[0]) if found else default
 
 
 def _found(kind: str, cells: Mapping[str, str]) -> Mapping[str, Any]:
-    entry: Mapping[str, Any] = next(each for each in _words()[kind] if _matches(each, cells))
-    return entry
+    """The first entry of a kind whose patterns are found in a row. Errors: InputError where there is none."""
+    entries: Sequence[Mapping[str, Any]] = _words()[kind]
+    for entry in entries:
+        if _matches(entry, cells):
+            return entry
+    column = next(name for name in entries[0] if name in TUNING_COLUMNS)
+    raise InputError(f"{shown(cells[column])} is nothing that is known here", key=column)
 
 
 def _matches(entry: Mapping[str, Any], cells: Mapping[str, str]) -> bool:
@@ -124,7 +137,7 @@ def _run(cells: Mapping[str, str]) -> Run:
     training = _found("trainings", cells)
     if "reason" in training:
         raise InputError(training["reason"], key="method")
-    if not re.match(r"\d+$", cells["seq"]):
+    if not re.match(r"\d{1,15}$", cells["seq"]):
         raise InputError(f"{shown(cells['seq'])} is no length of a sequence", key="seq")
     gpus, length = _whole(cells, "gpus", 1), int(cells["seq"])
     context = int(found[1]) if (found := SEQUENCES.search(cells["sharding"])) else 1

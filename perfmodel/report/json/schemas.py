@@ -28,7 +28,7 @@ from perfmodel.light_dataclass import dataclass
 from perfmodel.report.json.explanation import SHAPES
 from perfmodel.spec.axes import REPORTED
 from perfmodel.spec.run import SETTINGS
-from perfmodel.timing.breakdown import OFFLOAD, PARTS
+from perfmodel.timing.breakdown import PARTS, SOMETIMES
 from perfmodel.timing.forward_pass import PARTS as SERVING_PARTS
 
 FOLDER: Final = DATA / "schemas"
@@ -38,7 +38,7 @@ INTERVAL: Final = {"type": "array", "items": {"type": "number"}, "minItems": 2, 
 ANY: Final = "<any>"
 TABLES: Final[Mapping[str, tuple[str, ...]]] = {  # what stands for <name> in a key
     "axis": tuple(axis.name for axis in REPORTED),
-    "part": tuple(part.removesuffix("_s") for part in PARTS if part != OFFLOAD),
+    "part": tuple(part.removesuffix("_s") for part in PARTS if part not in SOMETIMES),
     "memory": tuple(part.name.removesuffix("_bytes") for part in fields(MemoryBytes)),
     "setting": SETTINGS,
     "size": tuple(dict.fromkeys(size for sizes in SHAPES.values() for size in sizes)),

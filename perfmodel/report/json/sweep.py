@@ -20,5 +20,6 @@ def sweep_document(result: Sweep) -> dict[str, Any]:
         "points": result.rows(),
         "scaling": None if curve is None else {"kind": curve.kind, "axis": result.axes[curve.axis].key},
         "fits": result.fits,
+        "complete": result.complete,
         "taken": list(result.taken),
     }

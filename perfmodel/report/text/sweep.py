@@ -58,7 +58,8 @@ def point_name(result: Sweep, point: SweptPoint) -> str:
 def sweep_report(result: Sweep) -> Group:
     """The verdict, the points, the scaling curve where there is one, and the points that were refused."""
     taken = [Text(f"{sentence}.", style="dim") for sentence in result.taken]
-    parts: list[RenderableType] = [*_verdict(result), *taken, titled("Points", _points(result))]
+    early = [] if result.complete else [Text("Stopped early: these are the points that were reached.", style="yellow")]
+    parts: list[RenderableType] = [*early, *_verdict(result), *taken, titled("Points", _points(result))]
     curve = result.scaling
     if curve is not None:
         parts += [titled(scaling_title(result, curve), scaling_table(result, curve))]

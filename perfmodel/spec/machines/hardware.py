@@ -215,6 +215,7 @@ class Cluster(Spec):
     busy_share: Numeric = number("ratio", maximum=1, derived=True, default=1.0)  # of a node's other devices, how many run too
     host_memory_bytes_per_s: Numeric | None = number("bytes_per_s", above=0, optional=True, default=None)  # of a node
     host_scale: Numeric = number("ratio", above=0, default=1.0)  # time of the CPU over that of a DGX H100's
+    rank_dispersion_s: Numeric | None = number("s", maximum=10, optional=True, default=None)  # None: nobody measured it
     node_link_scale: Numeric = number("ratio", above=0, maximum=100)
     network_scale: Numeric = number("ratio", above=0, maximum=100)
     evidence: RunEvidence = part(RunEvidence, preset="evidence", default=NO_EVIDENCE)  # of measured runs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -191,6 +192,30 @@ def test_a_machine_with_one_device_needs_no_collectives() -> None:
     alone = [each for each in few_records() if each.kind != "collective"]
     profile = machine_profile(alone, replace(MACHINE, devices=1))
     assert cluster(profile).links.node.name
+
+
+def test_what_ranks_wait_is_found_from_what_they_waited() -> None:
+    """The law of timing/waiting.py, forwards and back; nothing is said where nobody measured it."""
+    dispersion_s = 2e-4
+    waits = [
+        Record(
+            kind="rank_times",
+            sizes={"rounds": rounds, "ranks": 2, "period_s": period_s},
+            labels={"precision": "fp32"},
+            seconds=math.sqrt(dispersion_s * period_s / math.pi),
+            spread=1.0,
+            repeats=30,
+            provenance=PROVENANCE,
+        )
+        for rounds, period_s in ((1, 0.01), (4, 0.04), (16, 0.16))
+    ]
+    found = machine_profile([*few_records(), *waits], MACHINE)
+    assert found["rank_dispersion_s"] == pytest.approx(dispersion_s, rel=1e-3)
+    assert found["spread"]["rank_dispersion_s"] > 0
+    assert "rank_dispersion_s" in found["sources"]
+    cluster = build(Cluster, expand_part(Cluster, "clusters", found))
+    assert cluster.rank_dispersion_s == pytest.approx(dispersion_s, rel=1e-3)
+    assert "rank_dispersion_s" not in machine_profile(few_records(), MACHINE)
 
 
 def test_a_profile_of_a_machine_that_is_very_busy_can_still_be_read() -> None:

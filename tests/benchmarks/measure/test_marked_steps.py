@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from perfmodel.benchmarks.measure.steps.marked_steps import MarkedStep, step_profile
+from perfmodel.benchmarks.measure.steps.marked_steps import MarkedStep, median_interval, step_profile
 from perfmodel.model.operators import BETWEEN, Label
 from perfmodel.model.pipelines.messages import ACTIVATIONS, GRADIENTS, WAITS
 
@@ -42,6 +42,8 @@ def test_the_fastest_rank_of_a_stage_or_of_all_does_not_wait() -> None:
     fastest = {(each.name, each.phase): each.fastest_s for each in step_profile([STEP]).operators}
     assert fastest[SUM] == (3.0 + 2.0) / 2
     assert fastest[NORM] == 1.0
+    waited = {(each.name, each.phase): each.seconds - each.fastest_s for each in step_profile([STEP]).operators}
+    assert step_profile([STEP]).rank_waiting_s == waited[SUM]  # neither messages between stages nor products
     assert fastest[ACTIVATIONS] == fastest[GRADIENTS] == (0.5 + 2 * 0.5) / 2
 
 
@@ -54,3 +56,18 @@ def test_parts_of_every_stage_sum_to_the_step() -> None:
     assert [stage.waiting_s for stage in profile.pipeline_stages] == [3.0, 2.0 + 0.5 + 4.5]
     alone = MarkedStep(ranks=[{PRODUCT: [1.0], BETWEEN: [0.5]}], messages={}, stages=1)
     assert step_profile([alone]).pipeline_stages == []
+
+
+def test_every_operator_has_the_interval_of_its_steps() -> None:
+    """The least and the greatest of five steps hold their median with 94 %; fewer cannot say 90 %."""
+    steps = [MarkedStep(ranks=[{PRODUCT: [seconds]} | {BETWEEN: [0.0]}], messages={}, stages=1) for seconds in (3, 1, 5, 2, 4)]
+    (product,) = step_profile(steps).operators
+    assert (product.seconds, product.interval_s) == (3, (1, 5))
+    assert step_profile(steps[:4]).operators[0].interval_s == ()
+
+
+@pytest.mark.parametrize(("number", "left_out"), [(5, 0), (7, 0), (8, 1), (11, 2), (20, 5)])
+def test_intervals_of_a_median_are_those_of_the_sign_test(number: int, left_out: int) -> None:
+    """Conover's table: of 20 values the sixth from both ends hold the median with 95.9 %, the seventh with 88.5 %."""
+    values = list(range(number))
+    assert median_interval(values) == (left_out, number - 1 - left_out)

@@ -12,6 +12,9 @@ from typing import Any
 
 import pytest
 
+from perfmodel.exchange.questions import varied_runs
+from perfmodel.variation.points import NOT_REACHED, outcomes
+
 SWEEP = ["sweep", "nemotron-4-15b"]
 GPUS = ["--vary", "gpus=96..3072"]
 
@@ -269,3 +272,25 @@ def test_degrees_are_varied_on_the_same_gpus(run: Any) -> None:
     both = document(run, "--vary", "tensor_parallel=4,8", "--vary", "data_parallel=144,288")
     assert [point["gpus"] for point in both["points"]] == [576, 1152, 1152, 2304]
     assert both["taken"] == []
+
+
+@pytest.mark.parametrize("reached", [1, 2])
+def test_ctrl_c_shows_the_points_that_were_reached(run: Any, monkeypatch: pytest.MonkeyPatch, reached: int) -> None:
+    """Exit code 130; the others say that nobody predicted them."""
+    calls = []
+
+    def interrupted(*arguments: Any, **growth: Any) -> Any:
+        calls.append(arguments)
+        if len(calls) > reached:
+            raise KeyboardInterrupt
+        return outcomes(*arguments, **growth)
+
+    monkeypatch.setattr(varied_runs, "outcomes", interrupted)
+    done = run(*SWEEP, "--vary", "cluster=dgx-h100,dgx-h200,dgx-b200", "--vary", "tensor_parallel=4,8", "--json")
+    found = json.loads(done.out)
+    assert (done.code, found["complete"]) == (130, False)
+    assert [point["refusal"] for point in found["points"]] == [""] * 2 * reached + [NOT_REACHED] * 2 * (3 - reached)
+    calls.clear()
+    shown = run(*SWEEP, "--vary", "cluster=dgx-h100,dgx-h200,dgx-b200")
+    assert shown.code == 130
+    assert shown.out.startswith("Stopped early: these are the points that were reached.")

@@ -7,12 +7,13 @@ from typing import Any, Final
 
 from perfmodel.exchange.importers.registry import Document, log_importer
 from perfmodel.exchange.translation.conversion import Conversion
-from perfmodel.exchange.translation.logs.steady_steps import SteadySteps, Step
+from perfmodel.exchange.translation.logs.steady_steps import MOST_COUNTED, SteadySteps, Step
 
 NAME: Final = "Megatron-LM golden values"
 TIMES: Final = "iteration-time"
 MEMORY: Final = "mem-max-allocated-bytes"
 VALUES: Final = "values"
+MOST_DIGITS: Final = 15  # of an iteration
 
 
 def _is_golden(document: Document) -> bool:
@@ -36,9 +37,9 @@ def _numbers(series: Any) -> Iterator[tuple[int, float]]:
     if isinstance(values, list) and all(isinstance(each, int) for each in (start, interval)):
         values = {start + interval * place: value for place, value in enumerate(values)}
     for iteration, value in values.items() if isinstance(values, Mapping) else ():
-        is_number = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf")
-        if is_number and str(iteration).isdecimal():
-            yield int(iteration), float(value)
+        is_number = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < MOST_COUNTED
+        if is_number and (text := str(iteration)).isdecimal() and len(text) <= MOST_DIGITS:
+            yield int(text), float(value)
 
 
 IMPORTER: Final = log_importer(name=NAME, recognises=_is_golden, convert=_convert)

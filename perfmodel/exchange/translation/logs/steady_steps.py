@@ -20,6 +20,7 @@ KEPT: Final = 1 << 16  # numbers of each kind; of more, every second, fourth and
 LONGEST_S: Final = 1e6  # of an iteration: eleven days
 MOST_A_SECOND: Final = 1e12  # tokens, sequences, TFLOP
 MOST_BYTES: Final = 1e14  # of a GPU
+MOST_COUNTED: Final = 1e15  # iterations, and sequences of a batch
 INTERVAL: Final = (0.05, 0.95)
 WARMING, EVALUATED, SAVED = "warm_up", "evaluations", "checkpoints"  # why a step is left out
 RANKS, BATCHES, BROKEN = "other_ranks", "other_batches", "broken_lines"
@@ -145,7 +146,8 @@ class SteadySteps:
     def add(self, step: Step) -> None:
         """Take the next step; one with a number that no step has is a broken line."""
         rates = (step.tokens_per_s_per_gpu, step.samples_per_s, step.tflop_per_s_per_gpu)
-        if not (0.0 <= (step.time_s or 0.0) < LONGEST_S and all(0.0 <= (rate or 0.0) < MOST_A_SECOND for rate in rates)):
+        is_sound = 0.0 <= (step.time_s or 0.0) < LONGEST_S and all(0.0 <= (rate or 0.0) < MOST_A_SECOND for rate in rates)
+        if not is_sound or max(step.iteration or 0, step.batch or 0) > MOST_COUNTED:
             self.broken()
             return
         last = self._last

@@ -46,9 +46,10 @@ BROWN: Final = "#645931"
 OLIVE: Final = "#8E9552"
 VIOLET: Final = "#9060FC"
 INDIGO: Final = "#6000B4"
+MINT: Final = "#59E79A"
 FILLS: Final = (
     *(BLUE, SKY, PALE_BLUE, VERMILION, ORANGE, YELLOW, SLATE),
-    *(PURPLE, PLUM, PALE_GREY, BROWN, GREEN, OLIVE, VIOLET, INDIGO),
+    *(PURPLE, PLUM, PALE_GREY, BROWN, GREEN, OLIVE, VIOLET, INDIGO, MINT),
 )
 
 LINES: Final = (BLUE, VERMILION, GREEN, PURPLE, "#767C84", "#987500", "#3C93C8")  # with a marker each: told apart by both
@@ -95,6 +96,7 @@ ITERATION: Final = _complete(  # by part of timing/breakdown.py
         "unlisted_s": BROWN,
         "optimizer_s": GREEN,
         "offload_s": OLIVE,
+        "rank_waiting_s": MINT,
     },
     PARTS,
 )

@@ -21,6 +21,7 @@ def comparison_document(comparison: StepComparison) -> dict[str, Any]:
         "iteration_time_s": compared_pair(comparison.step),
         "iteration_time_interval_s": [low, high],
         "waiting_s": comparison.waiting_s,
+        "predicted_waiting_s": comparison.predicted_waiting_s,
         "operators": comparison.rows(),
         "memory_bytes": {name.removesuffix("_bytes"): compared_pair(pair) for name, pair in comparison.memory.items()},
         "collectives": [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Final
 
@@ -21,6 +21,7 @@ from perfmodel.units import seconds_text
 
 MOST: Final = 0.9  # of the step: the operators that are shown one by one
 MEGABYTE: Final = 1e6
+WITHIN: Final = {True: "yes", False: "no", None: ""}
 MEMORY_LABELS: Final = LABELS | {"loss_bytes": "loss and scratch", "peak_bytes": "peak"}
 
 
@@ -34,11 +35,13 @@ def measurement_report(record: StepRecord) -> Group:
     )
     top = sorted(record.operators, key=lambda each: -each.seconds)[:12]
     table = operator_table()
-    for heading in ("ms", "share"):
+    says = any(each.interval_s for each in top)
+    for heading in ("ms", *(["90 %"] if says else []), "share"):
         table.add_column(heading, justify="right", no_wrap=True)
     for each in top:
         share = each.seconds / record.profiled_iteration_time_s
-        table.add_row(Name(each.name), phase_text(each.phase), f"{1e3 * each.seconds:.2f}", f"{100 * share:.0f} %")
+        interval = [" to ".join(f"{1e3 * end:.2f}" for end in each.interval_s)] if says else []
+        table.add_row(Name(each.name), phase_text(each.phase), f"{1e3 * each.seconds:.2f}", *interval, f"{100 * share:.0f} %")
     sizes = [(name, value) for name, value in asdict(record.memory).items() if name in MEMORY_PARTS]
     parts = [(MEMORY_LABELS[name], f"{value / MEGABYTE:.1f}") for name, value in sizes]
     return Group(
@@ -70,8 +73,12 @@ def _pipeline_stages(record: StepRecord) -> list[RenderableType]:
 
 
 def _communication_words(record: StepRecord) -> str:
+    if record.gpus == 1:
+        return ""
     share = record.exposed_communication_s / record.profiled_iteration_time_s
-    return f", {100 * share:.0f} % of the step exposed communication" if record.gpus > 1 else ""
+    waiting = record.rank_waiting_s
+    part = "" if waiting is None else f" ({100 * waiting / record.profiled_iteration_time_s:.0f} % waiting for the last rank)"
+    return f", {100 * share:.0f} % of the step exposed communication{part}"
 
 
 def operator_table(*, phases: bool = True) -> Table:
@@ -119,11 +126,14 @@ def operators_table(comparison: StepComparison, *, every: bool) -> RenderableTyp
     shown = [pair for pair in comparison.operators if pair.kind] if every else list(comparison.largest(MOST))
     others = [pair for pair in comparison.operators if pair.kind and pair not in shown]
     table = operator_table()
-    for heading in ("predicted ms", "measured ms", "error", "share"):
+    says = any(pair.measured_interval_s for pair in shown)
+    for heading in ("predicted ms", "measured ms", "error", "share", *(["within"] if says else [])):
         table.add_column(heading, justify="right", no_wrap=True)
     whole = comparison.record.iteration_time_s
     for pair in shown:
-        table.add_row(Name(pair.name), phase_text(pair.phase), *compared_cells(pair, whole))
+        table.add_row(
+            Name(pair.name), phase_text(pair.phase), *compared_cells(pair, whole), *([WITHIN[pair.is_within]] if says else [])
+        )
     table.add_section()
     if others:
         table.add_row(f"{len(others)} other operators", "", *compared_cells(sum_of(others), whole))
@@ -132,10 +142,17 @@ def operators_table(comparison: StepComparison, *, every: bool) -> RenderableTyp
             table.add_row(pair.name, "", *compared_cells(pair, whole))
     table.add_section()
     table.add_row("step", "", *compared_cells(comparison.step, whole))
-    waiting = f"\nIn collectives, {1e3 * comparison.waiting_s:.2f} ms are waiting for the last rank."
-    return Group(
-        titled("Operators of an iteration, predicted and measured", table), *([Text(waiting)] if comparison.waiting_s else [])
-    )
+    return Group(titled("Operators of an iteration, predicted and measured", table), *map(Text, _below(comparison, says=says)))
+
+
+def _below(comparison: StepComparison, *, says: bool) -> Iterator[str]:
+    """What the table does not say by itself."""
+    if says:
+        yield "\nwithin: whether the predicted time lies in the 90 % interval of the measured one."
+    if comparison.waiting_s:
+        known = comparison.predicted_waiting_s
+        predicted = f" ({1e3 * known:.2f} predicted)" if known else ""
+        yield f"\nIn collectives, {1e3 * comparison.waiting_s:.2f} ms{predicted} are waiting for the last rank."
 
 
 def sum_of(pairs: Iterable[ComparedOperator]) -> ComparedValue:
