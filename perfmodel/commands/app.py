@@ -113,15 +113,21 @@ def main() -> None:
     except OSError as error:
         _end(write_failure(str(error.filename or "standard output or another file"), error))
     except SystemExit as stop:
-        if stop.code == STOPPED and isinstance(getattr(stop.__context__, "__cause__", None), KeyboardInterrupt):
-            say(INTERRUPTED)  # typer made an exit of it; commands that show what they have end without a cause
-        usage = getattr(stop.__context__, "format_message", None)  # of an option that is none, which typer has told people
-        if usage is not None:
-            hint = other_words("".join(asked), str(getattr(stop.__context__, "option_name", "")))
-            if hint:
-                say(hint)
-            _tell_programs("UsageError", f"{usage()}{hint and f'; {hint}'}", int(stop.code or 0))
+        _tell_why(stop, "".join(asked))
         raise
+
+
+def _tell_why(stop: SystemExit, command: str) -> None:
+    """What is said where typer ends the program: nothing, where it has said all."""
+    reason = stop.__context__
+    if stop.code == STOPPED and isinstance(getattr(reason, "__cause__", None), KeyboardInterrupt):
+        say(INTERRUPTED)  # typer made an exit of it; commands that show what they have end without a cause
+    usage = getattr(reason, "format_message", None)  # of an option that is none, which typer has told people
+    if usage is not None:
+        hint = other_words(command, str(getattr(reason, "option_name", "")))
+        if hint:
+            say(hint)
+        _tell_programs("UsageError", f"{usage()}{hint and f'; {hint}'}", int(stop.code or 0))
 
 
 def _end(error: PerfmodelError) -> NoReturn:
