@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import TypeAlias
 
 import numpy as np
 
 from perfmodel.light_dataclass import dataclass
 from perfmodel.search.search import EvaluatedGrid, LayoutCandidate, evaluated_grid
+from perfmodel.search.side_by_side import side_by_side
 from perfmodel.search.space import LayoutGrid, SearchSpace, Workload, layout_grids
 from perfmodel.spec.axes import PIPELINE, TENSOR
 
@@ -44,9 +44,8 @@ class PlanMap:
 
 def plan_map(work: Workload, space: SearchSpace, *, workers: int | None = None) -> PlanMap:
     """The map of all layouts that a search looks at: as long as that search takes."""
-    with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
-        found = pool.map(_cells, layout_grids(work, space))
-        return PlanMap(cells=_best(cell for cells in found for cell in cells))
+    with closing(side_by_side(_cells, layout_grids(work, space), workers=workers)) as found:
+        return PlanMap(cells=_best(cell for _, cells in found for cell in cells))
 
 
 def _cells(grid: LayoutGrid) -> list[tuple[Degrees, MapCell]]:

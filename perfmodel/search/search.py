@@ -1,18 +1,15 @@
 """The best layouts of a number of GPUs: the memory of every layout that may exist, and the time of those that fit.
 
-Grids of layouts (search/space.py) go through the same equations as one prediction, on arrays, on several threads: NumPy
-releases the interpreter while it computes. Little is kept of a grid: its fastest layouts, its part of the front of time against
-memory, and the best of each value of each setting. So a search takes the same memory however many layouts it looks at.
+Grids of layouts (search/space.py) go through the same equations as one prediction, on arrays, side by side on all cores.
+Little is kept of a grid: its fastest layouts, its part of the front of time against memory, and the best of each value of each
+setting. So a search takes the same memory however many layouts it looks at.
 """
 
 from __future__ import annotations
 
-import os
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import field, replace
-from itertools import islice
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -21,6 +18,7 @@ from numpy.typing import NDArray
 from perfmodel.count.iteration import Iteration, iteration, sharded_otherwise
 from perfmodel.light_dataclass import dataclass
 from perfmodel.prediction import stage_memory, stage_times_s
+from perfmodel.search.side_by_side import side_by_side
 from perfmodel.search.space import LayoutGrid, Workload, places_with
 from perfmodel.spec.layout import Layout
 
@@ -28,7 +26,6 @@ GridIndex: TypeAlias = tuple[int, ...]  # of a layout in its grid: row, sharding
 LARGEST_FLOAT: Final = np.finfo(np.float64).max
 KEPT_LAYOUTS: Final = 100  # how many of the fastest layouts a search keeps
 FREED_AT_ONCE: Final = 4 * 10**6  # floats, just under the 32 MiB at which glibc stops learning
-GRIDS_PER_THREAD: Final = 4  # enough that no thread waits, few enough that memory stays small
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,23 +79,23 @@ class SearchResult:
         """The layout that needs the least memory, whether it fits or not."""
         return _least([each.smallest for each in self.by_setting.values()], _size)
 
-    def add(self, grid: EvaluatedGrid) -> None:
+    def add(self, grid: LayoutGrid, found: GridFindings) -> None:
         """Add the best layouts of a grid."""
-        self.layouts += int(grid.layouts.allowed.sum())
-        fitting = int(np.isfinite(grid.iteration_time_s).sum())
-        self.fitting += fitting
+        self.layouts += found.layouts
+        self.fitting += found.fitting
         slowest_s = self.fastest[-1].iteration_time_s if len(self.fastest) == KEPT_LAYOUTS else np.inf
-        self.fastest = sorted([*self.fastest, *map(grid.candidate, grid.fastest_places(slowest_s))], key=_speed)[:KEPT_LAYOUTS]
-        self.front = pareto_front([*self.front, *map(grid.candidate, grid.front_places(self.front))])
-        for key, needed_bytes, place in grid.best_places(grid.memory_bytes, grid.iteration_time_s):
+        faster = [each.candidate_of(grid) for each in found.fastest if each.iteration_time_s <= slowest_s]
+        self.fastest = sorted([*self.fastest, *faster], key=_speed)[:KEPT_LAYOUTS]
+        self.front = pareto_front([*self.front, *(each.candidate_of(grid) for each in found.front)])
+        for key, place in found.smallest_of.items():
             known = self.by_setting.get(key, NO_EXTREMES)
-            if known.smallest is None or needed_bytes <= known.smallest.memory_bytes:
-                smallest = _least([known.smallest, grid.candidate(place)], _size)
+            if known.smallest is None or place.memory_bytes <= known.smallest.memory_bytes:
+                smallest = _least([known.smallest, place.candidate_of(grid)], _size)
                 self.by_setting[key] = replace(known, smallest=smallest)
-        for key, seconds, place in grid.best_places(grid.iteration_time_s, grid.memory_bytes) if fitting else ():
+        for key, place in found.fastest_of.items():
             known = self.by_setting[key]
-            if seconds < np.inf and (known.fastest is None or seconds <= known.fastest.iteration_time_s):
-                self.by_setting[key] = replace(known, fastest=_least([known.fastest, grid.candidate(place)], _speed))
+            if known.fastest is None or place.iteration_time_s <= known.fastest.iteration_time_s:
+                self.by_setting[key] = replace(known, fastest=_least([known.fastest, place.candidate_of(grid)], _speed))
 
 
 def search(
@@ -109,20 +106,14 @@ def search(
     `on_progress` is called with the number of layouts that were looked at so far.
     """
     _keep_freed_memory()
-    found, waiting = SearchResult(), deque[Future[EvaluatedGrid]]()
-    threads = workers or os.cpu_count() or 1
-    source = iter(grids)
-    pool = ThreadPoolExecutor(threads)
+    found = SearchResult()
     try:
-        waiting.extend(pool.submit(evaluated_grid, grid) for grid in islice(source, threads * GRIDS_PER_THREAD))
-        while waiting:
-            found.add(waiting.popleft().result())
-            waiting.extend(pool.submit(evaluated_grid, grid) for grid in islice(source, 1))
-            on_progress(found.layouts)
+        with closing(side_by_side(grid_findings, grids, workers=workers)) as evaluated:
+            for grid, findings in evaluated:
+                found.add(grid, findings)
+                on_progress(found.layouts)
     except KeyboardInterrupt:
         found.complete = False
-    finally:
-        pool.shutdown(cancel_futures=True)
     return found
 
 
@@ -133,6 +124,37 @@ def _keep_freed_memory() -> None:
     there again is cleared first: a quarter of the time of a search. Nothing is written to this block, so it costs nothing.
     """
     np.empty(FREED_AT_ONCE)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a layout is in its grid, as an index into flat arrays, with its time and memory."""
+
+    index: int
+    iteration_time_s: float
+    memory_bytes: float
+
+    def candidate_of(self, grid: LayoutGrid) -> LayoutCandidate:
+        """The layout there."""
+        settings = grid.values(*_coordinates(self.index, grid.allowed.shape))
+        return LayoutCandidate(settings=settings, iteration_time_s=self.iteration_time_s, memory_bytes=self.memory_bytes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GridFindings:
+    """The little that a search keeps of a grid: its fastest layouts and its front, and the best of each value of a setting."""
+
+    layouts: int
+    fitting: int
+    fastest: tuple[Place, ...]
+    front: tuple[Place, ...]
+    smallest_of: Mapping[tuple[str, Any], Place]
+    fastest_of: Mapping[tuple[str, Any], Place]  # where any layout fits
+
+
+def grid_findings(grid: LayoutGrid) -> GridFindings:
+    """What a search keeps of a grid."""
+    return evaluated_grid(grid).findings()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,30 +168,41 @@ class EvaluatedGrid:
     memory_bytes: NDArray[np.float64]  # of the shape of layouts.allowed
     iteration_time_s: NDArray[np.float64]
 
-    def candidate(self, place: int) -> LayoutCandidate:
+    def place(self, index: int) -> Place:
         """The layout at one place of the grid."""
-        return LayoutCandidate(
-            settings=self.layouts.values(*_coordinates(place, self.memory_bytes.shape)),
-            iteration_time_s=float(self.iteration_time_s.flat[place]),
-            memory_bytes=float(self.memory_bytes.flat[place]),
+        return Place(index, float(self.iteration_time_s.flat[index]), float(self.memory_bytes.flat[index]))
+
+    def candidate(self, index: int) -> LayoutCandidate:
+        """The layout at one place of the grid."""
+        return self.place(index).candidate_of(self.layouts)
+
+    def findings(self) -> GridFindings:
+        """Its best layouts."""
+        fitting = int(np.isfinite(self.iteration_time_s).sum())
+        smallest = self.best_places(self.memory_bytes, self.iteration_time_s)
+        fastest = self.best_places(self.iteration_time_s, self.memory_bytes) if fitting else ()
+        return GridFindings(
+            layouts=int(self.layouts.allowed.sum()),
+            fitting=fitting,
+            fastest=tuple(map(self.place, self.fastest_places())),
+            front=tuple(map(self.place, self.front_places())),
+            smallest_of={key: self.place(index) for key, _, index in smallest},
+            fastest_of={key: self.place(index) for key, seconds, index in fastest if seconds < np.inf},
         )
 
-    def fastest_places(self, slowest_s: float) -> Iterator[int]:
-        """Where the fastest layouts are, none slower than `slowest_s`; of equally fast ones the smaller, then the first."""
-        seconds, needed = self.iteration_time_s.ravel(), self.memory_bytes.ravel()
+    def fastest_places(self) -> Iterator[int]:
+        """Where the fastest layouts are; of equally fast ones the smaller, then the first."""
+        seconds, needed, slowest_s = self.iteration_time_s.ravel(), self.memory_bytes.ravel(), np.inf
         if seconds.size > KEPT_LAYOUTS:
-            slowest_s = min(slowest_s, np.partition(seconds, KEPT_LAYOUTS - 1)[KEPT_LAYOUTS - 1])
+            slowest_s = np.partition(seconds, KEPT_LAYOUTS - 1)[KEPT_LAYOUTS - 1]
         some = np.flatnonzero((seconds <= slowest_s) & np.isfinite(seconds))
         order = np.lexsort((needed[some], seconds[some]))[:KEPT_LAYOUTS]
         yield from some[order].tolist()
 
-    def front_places(self, known: Sequence[LayoutCandidate]) -> Iterator[int]:
-        """Where layouts are that need less memory than every faster one, here and among the `known` (the fastest first)."""
+    def front_places(self) -> Iterator[int]:
+        """Where layouts are that need less memory than every faster one."""
         seconds, needed = self.iteration_time_s.ravel(), self.memory_bytes.ravel()
         some = np.flatnonzero(np.isfinite(seconds))
-        times = np.array([-np.inf, *(each.iteration_time_s for each in known)])
-        sizes = np.array([np.inf, *(each.memory_bytes for each in known)])
-        some = some[needed[some] < sizes[np.searchsorted(times, seconds[some], side="right") - 1]]
         some = some[np.lexsort((needed[some], seconds[some]))]
         least = np.concatenate([[np.inf], np.minimum.accumulate(needed[some])])[:-1]
         yield from some[needed[some] < least].tolist()

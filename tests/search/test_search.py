@@ -227,7 +227,7 @@ def test_layouts_of_any_stack_are_as_alone(work: Workload, precision: str) -> No
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stack", ["ideal", "torchtitan"])
-def test_neither_threads_nor_the_size_of_grids_decide_what_is_found(stack: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_neither_workers_nor_the_size_of_grids_decide_what_is_found(stack: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of equally fast layouts too: without communication there are many."""
     monkeypatch.setattr(searching, "KEPT_LAYOUTS", 9)
     work = workload(gpus=4, batch=8, stack=stack)
@@ -272,7 +272,7 @@ def test_ctrl_c_ends_a_search_with_what_was_found() -> None:
 
 
 def test_other_errors_are_not_swallowed() -> None:
-    """What goes wrong in a thread, or in who listens, is heard."""
+    """What goes wrong in a worker, or in who listens, is heard."""
     work, some = SPACES["toy"]
     _, tell = progress_until(1, RuntimeError("nobody listens"))
     with pytest.raises(RuntimeError, match="nobody listens"):

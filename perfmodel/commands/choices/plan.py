@@ -315,8 +315,8 @@ def plan(
         return
     check_absent(of_servers, "is about servers; it needs --serve")
     output = named_file(output_or_tokens, to)
-    from perfmodel import api
-    from perfmodel.exchange.questions.plan_arguments import planned_source
+    from perfmodel.exchange.questions.plan_arguments import planned_source, read_plan_request
+    from perfmodel.search.plan import plan as best_plan
 
     write_page = page_writer(report)
     launcher = None if launch is None else asked_launcher(launch, output)
@@ -352,7 +352,8 @@ def plan(
         arguments |= launcher_arguments(launcher, source, arguments)
     keep_freed_memory()
     with counting() as advance:
-        found = api.plan(source, most_gpus=most_gpus, on_progress=advance, **arguments)
+        request = read_plan_request(source, **arguments)
+        found = best_plan(request.question, request.gpus, most_gpus=most_gpus, on_progress=advance)
     emit(form, report_file, document=lambda: _document(found), report=lambda: _report(found), rows=found.rows)
     write_page(found)
     if run_file is not None:

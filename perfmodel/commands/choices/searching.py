@@ -37,6 +37,7 @@ def counting() -> Iterator[Callable[[int], None]]:
         TextColumn("{task.completed:,} layouts evaluated; Ctrl-C shows the best so far"),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, auto_refresh=False) as progress:  # which would be a thread
         task = progress.add_task("searching", total=None)
-        yield lambda layouts: progress.update(task, completed=layouts)
+        yield lambda layouts: progress.update(task, completed=layouts, refresh=True)

@@ -1,0 +1,68 @@
+"""Work on many things side by side: in processes that are forked where that is safe, else one after the other.
+
+Threads gain nothing on a search: a grid is thousands of NumPy calls, between which one thread at a time runs.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Generator, Iterable, Sequence
+from itertools import islice
+from typing import Any, Final, TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+BATCH: Final = 64  # things that are held at a time, however many there are
+_JOBS: Final[list[tuple[Callable[[Any], Any], Sequence[Any]]]] = []  # what forked processes find: not all could be sent to them
+
+
+def side_by_side(
+    task: Callable[[T], R], things: Iterable[T], *, workers: int | None = None
+) -> Generator[tuple[T, R], None, None]:
+    """Each thing with what the task makes of it, in their order; on all cores, or on so many `workers`.
+
+    What a task returns is sent from process to process: little should be in it. What it raises is raised here.
+    """
+    number, source = workers or os.cpu_count() or 1, iter(things)
+    while batch := list(islice(source, BATCH)):
+        side = number > 1 and len(batch) > 1 and may_fork()
+        yield from zip(batch, _forked(task, batch, number) if side else map(task, batch), strict=True)
+
+
+def may_fork() -> bool:
+    """Whether a copy of this process could go on: on Linux, where no other thread of Python may hold a lock."""
+    return sys.platform == "linux" and threading.active_count() == 1
+
+
+def _forked(task: Callable[[T], R], batch: Sequence[T], number: int) -> Generator[R, None, None]:
+    """What the task makes of each, from processes that end with the last of them."""
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import get_context
+
+    _JOBS.append((task, batch))
+    pool = ProcessPoolExecutor(min(number, len(batch)), mp_context=get_context("fork"), initializer=_ignore_ctrl_c)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 and later count the threads of libraries too
+            found = [pool.submit(_at, place) for place in range(len(batch))]
+        for each in found:
+            yield each.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+        _JOBS.pop()
+
+
+def _ignore_ctrl_c() -> None:
+    """A terminal sends Ctrl-C to all processes; the first one ends the others."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _at(place: int) -> Any:
+    """In a forked process: what the task makes of the thing at a place."""
+    task, batch = _JOBS[-1]
+    return task(batch[place])

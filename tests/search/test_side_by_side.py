@@ -1,0 +1,75 @@
+"""Work is done side by side in the order of its things, by forked processes that leave nothing behind."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from multiprocessing import active_children
+
+import pytest
+
+from perfmodel.search import side_by_side as module
+from perfmodel.search.side_by_side import BATCH, may_fork, side_by_side
+
+
+def tripled(number: int) -> tuple[int, int]:
+    """Three times a number, and the process that said so."""
+    if number == 999:
+        raise ValueError("999 is too much")
+    return 3 * number, os.getpid()
+
+
+@pytest.fixture(params=[True, False], ids=["forked", "here"])
+def forks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether processes are forked, whatever else runs here."""
+    monkeypatch.setattr(module, "may_fork", lambda: request.param)
+    return bool(request.param)
+
+
+@pytest.mark.parametrize("number", [0, 1, 2, BATCH, BATCH + 1, 3 * BATCH])
+def test_results_come_in_the_order_of_their_things(forks: bool, number: int) -> None:
+    """However many there are; those of other processes where there are some."""
+    found = list(side_by_side(tripled, range(number), workers=2))
+    assert [(thing, result) for thing, (result, _) in found] == [(thing, 3 * thing) for thing in range(number)]
+    others = {process for _, (_, process) in found} - {os.getpid()}
+    assert bool(others) == (forks and number > 1)
+    assert not active_children()
+
+
+def test_what_a_task_raises_is_raised(forks: bool) -> None:
+    """With its own words, and nothing goes on."""
+    with pytest.raises(ValueError, match="999 is too much"):
+        list(side_by_side(tripled, [1, 2, 999, 4], workers=2))
+    assert not active_children()
+    assert list(side_by_side(tripled, [1], workers=1)) == [(1, (3, os.getpid()))]
+
+
+def test_who_stops_early_leaves_nothing_behind(forks: bool) -> None:
+    """Neither processes, nor things that were never asked for."""
+    taken = []
+
+    def things() -> Iterator[int]:
+        for thing in range(10 * BATCH):
+            taken.append(thing)
+            yield thing
+
+    work = side_by_side(tripled, things(), workers=2)
+    assert next(work)[0] == 0
+    work.close()
+    assert not active_children()
+    assert len(taken) == BATCH
+
+
+def test_nothing_is_forked_beside_a_thread_or_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread may hold a lock that no process could ever take; other systems do not fork safely."""
+    alone = may_fork()
+    done = threading.Event()
+    thread = threading.Thread(target=done.wait)
+    thread.start()
+    assert not may_fork()
+    done.set()
+    thread.join()
+    assert may_fork() == alone
+    monkeypatch.setattr(module.sys, "platform", "darwin")
+    assert not may_fork()
