@@ -38,7 +38,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         page, trace = Path(folder) / "report.html", Path(folder) / "trace.json"
         commands = {
-            "plan, 340B on 3,072 GPUs": (SEARCH, 2.0),
+            "plan, 340B on 3,072 GPUs": (SEARCH, 1.5),
             "report": (("report", RUN, "-o", str(page)), 5.0),
             "timeline": (("timeline", RUN, "-o", str(trace)), 5.0),
         }

@@ -2,9 +2,9 @@
 
 python -m perfmodel.benchmarks.project.search_speed [--many [LAYOUTS]]
 
-Bars: 1,000,000 legal layouts a second for time and memory together, nothing left out; the whole search, which asks for no time
-of what does not fit, within 2 s; peak memory within 2 GiB. Medians of 5 runs. Exit code 1 over a bar. Beside them: how many
-single predictions one core makes in a second, here and in Calculon.
+Bars: 1,000,000 legal layouts a second for time and memory together, nothing left out; 3,000,000 for the whole search, which
+asks for no time of what does not fit; peak memory of all processes within 2 GiB. Medians of 5 runs. Exit code 1 over a bar.
+Beside them: how many single predictions one core makes in a second, here and in Calculon.
 
 --many: a search of 100 million layouts (or as many as LAYOUTS says): both precisions, every sharding and every schedule, on
 several numbers of GPUs, with the peak memory on the way. Ctrl-C shows the best so far.
@@ -19,7 +19,6 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, Final
 
@@ -31,6 +30,7 @@ from perfmodel.count.iteration import iteration
 from perfmodel.exchange.presets import cluster_preset, model_preset, stack_preset
 from perfmodel.prediction import predict_stage, stage_memory, stage_times_s
 from perfmodel.search.search import SearchResult, grid_memory_bytes, grid_time_s, search
+from perfmodel.search.side_by_side import side_by_side
 from perfmodel.search.space import LayoutGrid, SearchSpace, Workload, layout_grids, offered_space
 from perfmodel.spec.layout import PIPELINE_SCHEDULES, SHARDINGS, Layout
 
@@ -48,13 +48,14 @@ SINGLES: Final = 200
 MANY: Final = 100_000_000
 MANY_GPUS: Final = (3072, 1536, 6144, 768, 4608, 2304, 1024, 2048)
 REPORT_EVERY: Final = 10_000_000
-BAR_LAYOUTS_PER_S, BAR_SEARCH_S, BAR_BYTES = 1e6, 2.0, 2 * 2**30
+BAR_LAYOUTS_PER_S, BAR_SEARCHED_PER_S, BAR_BYTES = 1e6, 3e6, 2 * 2**30
 CALCULON_PREDICTION_S: Final = 1.8e-3  # calculon-ai/calculon: one prediction of a warm process, one core
 
 
 def peak_bytes() -> int:
-    """The most memory that this process has held."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    """The most memory that this process has held, and at most its workers beside it."""
+    own, workers = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return (own + WORKERS * workers) * 1024
 
 
 def mib(size_bytes: float) -> str:
@@ -82,9 +83,8 @@ def time_and_memory(grid: LayoutGrid) -> int:
 
 
 def every_layout(space: SearchSpace) -> int:
-    """Time and memory of all legal layouts, on threads; from no space to the last figure."""
-    with ThreadPoolExecutor(WORKERS) as pool:
-        return sum(pool.map(time_and_memory, layout_grids(WORK, space)))
+    """Time and memory of all legal layouts, side by side; from no space to the last figure."""
+    return sum(number for _, number in side_by_side(time_and_memory, layout_grids(WORK, space), workers=WORKERS))
 
 
 def some_layouts(space: SearchSpace) -> list[Layout]:
@@ -130,13 +130,14 @@ def measure() -> bool:
     print(f"this machine     {os.cpu_count()} cores, {busy:.1f} of them busy before")
     print(f"legal layouts    {found.layouts:,}, of which {found.fitting:,} fit")
     print(f"time and memory  {rate:,.0f} layouts/s: all of them in {all_s:.2f} s (bar {BAR_LAYOUTS_PER_S:,.0f} layouts/s)")
-    print(f"whole search     {search_s:.2f} s (bar {BAR_SEARCH_S:.0f} s)")
+    searched = found.layouts / search_s
+    print(f"whole search     {searched:,.0f} layouts/s: {search_s:.2f} s (bar {BAR_SEARCHED_PER_S:,.0f} layouts/s)")
     print(f"peak memory      {mib(search_bytes)}, with all figures {mib(peak)} (bar {mib(BAR_BYTES)})")
     print("one by one, on one core:")
     for what, seconds in (("with interval", predicted_s), ("as in a search", alone_s), ("Calculon", CALCULON_PREDICTION_S)):
         times = f"on arrays {rate * seconds / WORKERS:,.0f} times as many"
         print(f"  {what:14s} {1 / seconds:,.0f} layouts/s ({seconds * 1e3:.2f} ms); {times}")
-    return rate >= BAR_LAYOUTS_PER_S and search_s <= BAR_SEARCH_S and peak <= BAR_BYTES
+    return rate >= BAR_LAYOUTS_PER_S and searched >= BAR_SEARCHED_PER_S and peak <= BAR_BYTES
 
 
 def many_grids(layouts: int) -> Iterator[LayoutGrid]:

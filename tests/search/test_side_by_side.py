@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Iterator
 from multiprocessing import active_children
@@ -71,5 +72,5 @@ def test_nothing_is_forked_beside_a_thread_or_elsewhere(monkeypatch: pytest.Monk
     done.set()
     thread.join()
     assert may_fork() == alone
-    monkeypatch.setattr(module.sys, "platform", "darwin")
+    monkeypatch.setattr(sys, "platform", "darwin")
     assert not may_fork()
