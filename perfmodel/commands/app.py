@@ -124,7 +124,10 @@ def _tell_why(stop: SystemExit, command: str) -> None:
         say(INTERRUPTED)  # typer made an exit of it; commands that show what they have end without a cause
     usage = getattr(reason, "format_message", None)  # of an option that is none, which typer has told people
     if usage is not None:
-        hint = other_words(command, str(getattr(reason, "option_name", "")))
+        asked = getattr(getattr(reason, "ctx", None), "command", None)
+        hint = other_words(
+            command, str(getattr(reason, "option_name", "")), [each.name for each in getattr(asked, "params", ())]
+        )
         if hint:
             say(hint)
         _tell_programs("UsageError", f"{usage()}{hint and f'; {hint}'}", int(stop.code or 0))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Final
 
 SERVED: Final = {
@@ -30,18 +30,6 @@ SPOKEN: Final[Mapping[str, Mapping[str, str]]] = {  # command -> what people wri
     },
     "predict": {"price": "--set economics.dollars_per_gpu_hour=N", "lora": "--training lora", "qlora": "--training qlora"},
 }
-WITH_SETTINGS: Final = (
-    "predict",
-    "explain",
-    "whatif",
-    "sweep",
-    "report",
-    "timeline",
-    "measure",
-    "compare",
-    "launch",
-    "diagnose",
-)
 OF_RUNS: Final = {
     "nodes": "--gpus N",
     "batch": "--set stages[*].global_batch_size=N",
@@ -49,17 +37,19 @@ OF_RUNS: Final = {
 }
 
 
-def other_words(command: str, option: str) -> str:
+def other_words(command: str, option: str, parameters: Collection[str] = ()) -> str:
     """A sentence on what an unknown option of a command is called here; "" where nobody knows what was meant.
 
-    >>> other_words("plan", "--days"), other_words("predict", "--tp"), other_words("plan", "--bogus")
+    `parameters` are those of the command: keys of a run are said where it has `overrides` of them.
+
+    >>> other_words("plan", "--days"), other_words("predict", "--tp", ["overrides"]), other_words("plan", "--bogus")
     ('--days is --deadline 30d here', '--tp is --set tensor_parallel=.. here', '')
     """
-    from perfmodel.exchange.syntax.key_paths import key_called
-
     word = option.lstrip("-").lower()
     meant = SPOKEN.get(command, {}).get(word)
-    if meant is None and command in WITH_SETTINGS:
+    if meant is None and "overrides" in parameters:
+        from perfmodel.exchange.syntax.key_paths import key_called
+
         key = key_called(word.replace("-", "_"))
         meant = OF_RUNS.get(word) or (f"--set {key}=.." if key else None)
     return f"{option} is {meant} here" if meant else ""

@@ -25,7 +25,7 @@ from perfmodel.timing.attention import arithmetic_of, attention_bytes, executed_
 from perfmodel.timing.collectives import placement
 from perfmodel.timing.kernels import matmul_bytes
 from perfmodel.timing.ledger import Entry, ledger
-from perfmodel.timing.served_operators import ServedEntry, served_ledger
+from perfmodel.timing.serving.served_operators import ServedEntry, served_ledger
 
 MATMUL, ATTENTION, MEMORY_BOUND, COLLECTIVE = "matmul", "attention", "memory_bound", "collective"
 KINDS: Final = (MATMUL, ATTENTION, MEMORY_BOUND, COLLECTIVE)

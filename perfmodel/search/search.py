@@ -178,16 +178,14 @@ class EvaluatedGrid:
 
     def findings(self) -> GridFindings:
         """Its best layouts."""
-        fitting = int(np.isfinite(self.iteration_time_s).sum())
-        smallest = self.best_places(self.memory_bytes, self.iteration_time_s)
-        fastest = self.best_places(self.iteration_time_s, self.memory_bytes) if fitting else ()
+        best = {key: self.place(index) for key, index in self.best_places(self.iteration_time_s, self.memory_bytes)}
         return GridFindings(
             layouts=int(self.layouts.allowed.sum()),
-            fitting=fitting,
+            fitting=int(np.isfinite(self.iteration_time_s).sum()),
             fastest=tuple(map(self.place, self.fastest_places())),
             front=tuple(map(self.place, self.front_places())),
-            smallest_of={key: self.place(index) for key, _, index in smallest},
-            fastest_of={key: self.place(index) for key, seconds, index in fastest if seconds < np.inf},
+            smallest_of={key: self.place(index) for key, index in self.best_places(self.memory_bytes, self.iteration_time_s)},
+            fastest_of={key: place for key, place in best.items() if place.iteration_time_s < np.inf},
         )
 
     def fastest_places(self) -> Iterator[int]:
@@ -207,13 +205,11 @@ class EvaluatedGrid:
         least = np.concatenate([[np.inf], np.minimum.accumulate(needed[some])])[:-1]
         yield from some[needed[some] < least].tolist()
 
-    def best_places(
-        self, score: NDArray[np.float64], other: NDArray[np.float64]
-    ) -> Iterator[tuple[tuple[str, Any], float, int]]:
-        """For each value of each setting, the least `score` and where it is; of equal ones that with the least `other`."""
+    def best_places(self, score: NDArray[np.float64], other: NDArray[np.float64]) -> Iterator[tuple[tuple[str, Any], int]]:
+        """For each value of each setting, where the least `score` is; of equal ones that with the least `other`."""
         other = np.minimum(other, LARGEST_FLOAT)
         (least,) = _first_least(score.reshape(1, -1), other.reshape(1, -1)).tolist()
-        yield from (((name, value), float(score.flat[least]), least) for name, value in self.layouts.categories.items())
+        yield from (((name, value), least) for name, value in self.layouts.categories.items())
         for at, axis in enumerate(self.layouts.axes):
             lines = [np.moveaxis(each, at, 0).reshape(score.shape[at], -1) for each in (score, other)]
             in_line = _first_least(*lines)
@@ -222,7 +218,7 @@ class EvaluatedGrid:
             scores, others = score.flat[places], other.flat[places]
             for name, values in axis.items():
                 for value, index in _first_of_each(values, scores, others):
-                    yield (name, value), float(scores[index]), int(places[index])
+                    yield (name, value), int(places[index])
 
 
 def _coordinates(place: int, shape: Sequence[int]) -> GridIndex:

@@ -25,7 +25,7 @@ from perfmodel.spec.fields import Numeric
 from perfmodel.spec.serving.evidence import ServingEvidence, model_class
 from perfmodel.spec.serving.loads import CLOSED, E2E, TOKENS, TPOT, TTFT
 from perfmodel.spec.serving.setup import Request, ServingSetup
-from perfmodel.timing.forward_pass import PARTS
+from perfmodel.timing.serving.forward_pass import PARTS
 from perfmodel.units import gpus_text
 
 FITS: Final = "fits"

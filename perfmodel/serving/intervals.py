@@ -16,7 +16,7 @@ from perfmodel.spec.evidence.run_evidence import Discrepancy
 from perfmodel.spec.fields import Numeric, anywhere
 from perfmodel.spec.serving.loads import DECODE, E2E, REQUESTS, TOKENS, TPOT, TTFT
 from perfmodel.spec.serving.setup import ServingSetup
-from perfmodel.timing.forward_pass import OF_EXPERTS, PassTime
+from perfmodel.timing.serving.forward_pass import OF_EXPERTS, PassTime
 from perfmodel.timing.uncertainty import Uncertainty, uncertainty
 
 

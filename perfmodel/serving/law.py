@@ -24,7 +24,7 @@ from perfmodel.count.serving.memory import concurrency_that_fits
 from perfmodel.light_dataclass import dataclass
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.serving.setup import Request, ServingSetup
-from perfmodel.timing.forward_pass import PassTime, mixed, pass_time, streamed
+from perfmodel.timing.serving.forward_pass import PassTime, mixed, pass_time, streamed
 
 STEADY: Final = np.inf  # rounds: so many that the first one counts for nothing
 MOST_BUSY: Final = 0.95  # of the time on prompts, for the wait of an open queue, which has no end at 1: a guard, not a fit

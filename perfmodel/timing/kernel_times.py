@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from operator import attrgetter
-from typing import Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from perfmodel.timing.kernels import adds_up, in_its_pass, in_pieces, kernel_tim
 
 SIZES: Final = ("rows", "columns", "inner", "batch", "weight_gradient_bytes")  # of a product in one piece
 _sizes = attrgetter(*SIZES)
+M = TypeVar("M", bound=Matmul)
 
 
 def kernel_times_s(
@@ -72,7 +73,7 @@ def _sustained_s(products: Sequence[Matmul], known: MatmulCoefficients, *, gpu: 
     axes = max(np.ndim(number) for number in numbers)
     plain_s: dict[int, Numeric] = {}
     for group in _alike(products):
-        together = _side_by_side([products[place] for place in group], axes)
+        together = stacked([products[place] for place in group], SIZES, axes=axes)
         seconds = plain_matmul_time_s(together, known, gpu=gpu, compute_scale=compute_scale, sustained=True)
         plain_s.update(zip(group, np.asarray(seconds) if len(group) > 1 else [seconds], strict=True))
     return [in_its_pass(product, plain_s[place], known, compute_scale) for place, product in enumerate(products)]
@@ -95,10 +96,15 @@ def _alike(products: Sequence[Matmul]) -> list[list[int]]:
     return [*single.values(), *many]
 
 
-def _side_by_side(products: Sequence[Matmul], axes: int) -> Matmul:
-    """Products as one, whose sizes lie on a new first axis before `axes` others; one alone stays as it is."""
+def stacked(products: Sequence[M], names: Sequence[str], *, axes: int = 0) -> M:
+    """Products as one, whose sizes of these names lie on a new first axis before at least `axes` others; one stays as it is."""
     if len(products) == 1:
         return products[0]
-    rows = np.array([_sizes(product) for product in products], dtype=np.float64)
-    columns = rows.T.reshape(len(SIZES), len(products), *(1,) * axes)
-    return replace(products[0], **dict(zip(SIZES, columns, strict=True)))
+    rows = [[getattr(product, name) for name in names] for product in products]
+    shape = np.broadcast_shapes((1,) * axes, *(np.shape(size) for row in rows for size in row))
+    sizes = np.empty((len(names), len(products), *shape))
+    for place, row in enumerate(rows):
+        for which, size in enumerate(row):
+            sizes[which, place] = size
+    changed: dict[str, Any] = dict(zip(names, sizes, strict=True))
+    return replace(products[0], **changed)

@@ -129,3 +129,15 @@ def test_a_server_that_does_not_fit_says_what_would(run: Any) -> None:
     done = run("infer", "llama-3.1-70b", "--gpu", "h100-sxm-80gb")
     assert "It fits with --gpus 2, or with --precision fp8." in " ".join(done.out.split())
     assert run("infer", "llama-3.1-70b", "--gpu", "h100-sxm-80gb", "--gpus", "2").code == 0
+
+
+def test_settings_of_runs_are_not_offered_where_there_is_no_run(run: Any) -> None:
+    """Servers, tables and lists have no keys of a run."""
+    for command in (("validate",), ("list",), ("infer", "llama-3.1-8b", "--gpu", "h100-sxm-80gb")):
+        assert "--set" not in run(*command, "--pipeline-parallel", "4").err.splitlines()[-1]
+
+
+def test_a_server_that_nothing_helps_says_so(run: Any) -> None:
+    """On one GPU too, whatever its weights are in already."""
+    done = run("infer", "deepseek-v3", "--gpu", "rtx-4090", "--precision", "int4")
+    assert "Neither more GPUs of a node nor narrower weights would make it fit." in " ".join(done.out.split())

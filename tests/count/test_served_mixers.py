@@ -13,7 +13,7 @@ from perfmodel.count.serving.mixers import state_bytes_per_sequence
 from perfmodel.errors import InputError
 from perfmodel.exchange.questions.serving.served_models import serving_setup
 from perfmodel.spec.evidence.spread import with_numbers
-from perfmodel.timing.forward_pass import pass_time
+from perfmodel.timing.serving.forward_pass import pass_time
 
 NANO = {"mamba": 23, "full": 6}  # layers of Nemotron 3 Nano
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 
-from perfmodel.evidence.groups import by_group, group_names, known_groups, layout_kind, unsupported_reasons
+from perfmodel.evidence.groups import by_group, by_label, group_names, known_groups, layout_kind, unsupported_reasons
 from perfmodel.evidence.measured_rows import MeasuredRun
 from perfmodel.evidence.time_scores import TimeComparison
 from perfmodel.exchange.run_files import read_candidates
@@ -91,3 +91,23 @@ def test_only_covered_rows_are_summarised_by_group() -> None:
 def test_rows_that_are_not_covered_are_counted_by_reason() -> None:
     """The others are not."""
     assert unsupported_reasons([row(None), row(RAMP), row(None)]) == {"not covered": 2}
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """A row of some table, and the row beside its prediction, which is itself."""
+
+    labels: dict[str, str]
+
+    @property
+    def measured(self) -> Labelled:
+        """Itself."""
+        return self
+
+
+def test_rows_are_summarised_by_each_value_of_each_label() -> None:
+    """Every value, in alphabetical order; each row once a label."""
+    rows = [Labelled({"gpu": gpu, "engine": engine}) for gpu, engine in (("b", "y"), ("a", "x"), ("b", "x"))]
+    assert by_label(rows, ("gpu", "engine"), len) == {"gpu": {"a": 1, "b": 2}, "engine": {"x": 2, "y": 1}}
+    assert list(by_label(rows, ("gpu",), len)["gpu"]) == ["a", "b"]
+    assert by_label([], ("gpu",), len) == {"gpu": {}}

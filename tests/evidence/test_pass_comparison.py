@@ -20,7 +20,7 @@ from perfmodel.exchange.questions.serving.measured_servers import served_setup
 from perfmodel.exchange.run_files import read_candidates
 from perfmodel.spec.run import Run
 from perfmodel.spec.serving.setup import ServingSetup
-from perfmodel.timing.forward_pass import operator_time_s, pass_time
+from perfmodel.timing.serving.forward_pass import operator_time_s, pass_time
 from tests.evidence.step_examples import PROVENANCE, plain
 
 SEQUENCES, INPUT, OUTPUT = 4, 200, 40

@@ -19,7 +19,7 @@ from perfmodel.spec.evidence.spread import with_numbers
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.machines.hardware import Cluster
 from perfmodel.spec.serving.setup import Request, ServingSetup
-from perfmodel.timing.forward_pass import PARTS
+from perfmodel.timing.serving.forward_pass import PARTS
 from tests.properties.depth import examples
 from tests.properties.servers import DrawnServer, on, servers, with_gpu
 from tests.properties.test_hardware import (

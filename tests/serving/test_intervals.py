@@ -15,7 +15,7 @@ from perfmodel.spec.evidence.run_evidence import Discrepancy
 from perfmodel.spec.evidence.spread import with_numbers
 from perfmodel.spec.serving.loads import E2E
 from perfmodel.spec.serving.setup import Request, ServingSetup
-from perfmodel.timing.forward_pass import pass_time
+from perfmodel.timing.serving.forward_pass import pass_time
 
 MANY_ROWS = ForwardPass(prompts=2, prompt_tokens=4000)
 NO_DISCREPANCY = Discrepancy()

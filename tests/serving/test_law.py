@@ -12,7 +12,7 @@ from perfmodel.exchange.questions.serving.served_models import engine_preset, se
 from perfmodel.serving.law import most_running, served_load, static_batch
 from perfmodel.spec.evidence.spread import with_numbers
 from perfmodel.spec.serving.setup import Request, ServingSetup
-from perfmodel.timing.forward_pass import pass_time
+from perfmodel.timing.serving.forward_pass import pass_time
 
 REQUEST = Request(input_tokens=1000, output_tokens=500)
 

@@ -1,6 +1,6 @@
 """Fits what serving adds to the profile of one machine: products with few rows, attention over a cache, kernels between them.
 
-The equations are those of timing/forward_pass.py; the laws of products with many rows and of prompts are fitted before.
+The equations are those of timing/serving/forward_pass.py; the laws of products with many rows and of prompts are fitted before.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from perfmodel.spec.machines.hardware import Gpu
 from perfmodel.spec.serving.formats import WIDE, WIDE_BYTES, cache_format
 from perfmodel.spec.serving.profile import MOST_CACHED, CachedKernel, ServedKernel, ServingProfile, StreamedKernel
 from perfmodel.spec.serving.setup import ServingSetup
-from perfmodel.timing.forward_pass import cached_attention_time_s, product_time_s, small_kernel_time_s
+from perfmodel.timing.serving.forward_pass import cached_attention_time_s, product_time_s, small_kernel_time_s
 
 KINDS: Final = ("few_rows", "cached", "served", "host")
 CACHE: Final = cache_format(WIDE)

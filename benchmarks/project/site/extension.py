@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
-from perfmodel.benchmarks.project.site import equations, evidence, keys, neighbours, program, typed_commands
+from perfmodel.benchmarks.project.site import equations, evidence, keys, other_tools, program, typed_commands
 from perfmodel.benchmarks.project.site.fences import Maker, expanded
 from perfmodel.exchange.output import write_text
 from perfmodel.exchange.run_schema import run_schema
@@ -28,7 +28,7 @@ MAKERS: Final[dict[str, Maker]] = {
     "equations": equations.equations,
     "sources": equations.sources,
     "first-contact": evidence.first_contact,
-    "neighbours": neighbours.neighbours,
+    "other-tools": other_tools.other_tools,
 }
 SCHEMAS: Final = "schemas"  # a folder of the site
 

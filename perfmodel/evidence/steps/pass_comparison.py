@@ -34,7 +34,7 @@ from perfmodel.spec.phases import FORWARD
 from perfmodel.spec.serving.evidence import ServingEvidence, model_class
 from perfmodel.spec.serving.loads import DECODE, STATIC, TTFT
 from perfmodel.spec.serving.setup import Request, ServingSetup
-from perfmodel.timing.forward_pass import PassTime, operator_time_s
+from perfmodel.timing.serving.forward_pass import PassTime, operator_time_s
 
 COMPARED: tuple[str, ...] = ("precision", "tensor_parallel")
 

@@ -28,6 +28,7 @@ from typing import Any, Final
 from perfmodel.errors import InputError, PerfmodelError
 from perfmodel.exchange.measured.nccl_tests import is_nccl_tests
 from perfmodel.exchange.measured.trace_files import is_trace
+from perfmodel.exchange.syntax.annotations import TABLE
 from perfmodel.exchange.syntax.documents import FILE_SUFFIXES, head_of, mapping_in, parse_text, read_text
 from perfmodel.exchange.translation.conversion import Conversion, run_mapping
 from perfmodel.light_dataclass import dataclass
@@ -46,7 +47,7 @@ DESCRIBED: Final[Mapping[str, str]] = {  # kind of preset: what a file of it des
     "engines": "a serving engine",
     "serving": "kernels of serving",
 }
-WORDS_OF_ALL: Final = frozenset({"extends", "sources", "assumptions"})  # keys that files of any kind may have
+WORDS_OF_ALL: Final = frozenset({"extends", "assumptions", TABLE})  # keys that files of any kind may have
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,7 +29,7 @@ from perfmodel.report.json.explanation import SHAPES
 from perfmodel.spec.axes import REPORTED
 from perfmodel.spec.run import SETTINGS
 from perfmodel.timing.breakdown import PARTS, SOMETIMES
-from perfmodel.timing.forward_pass import PARTS as SERVING_PARTS
+from perfmodel.timing.serving.forward_pass import PARTS as SERVING_PARTS
 
 FOLDER: Final = DATA / "schemas"
 SHARED: Final = "shared"

@@ -14,7 +14,7 @@ from perfmodel.serving.forecast import ServingForecast
 from perfmodel.serving.remedies import serving_remedies
 from perfmodel.spec.axes import EXPERT, TENSOR
 from perfmodel.spec.fields import Numeric
-from perfmodel.timing.forward_pass import PARTS
+from perfmodel.timing.serving.forward_pass import PARTS
 
 
 def _at(value: Numeric, place: int, shape: tuple[int, ...]) -> float:

@@ -15,7 +15,7 @@ from perfmodel.report.text.terminal import Name, plain_table, titled
 from perfmodel.spec.axes import DATA
 from perfmodel.spec.phases import DATA_GRADIENT, WEIGHT_GRADIENT
 from perfmodel.timing.ledger import Entry, ledger, seconds_by_confidence
-from perfmodel.timing.served_operators import ServedEntry
+from perfmodel.timing.serving.served_operators import ServedEntry
 
 PHASES: Final = {DATA_GRADIENT: "dgrad", WEIGHT_GRADIENT: "wgrad"}
 

@@ -66,7 +66,7 @@ def remedy_sentence(forecast: ServingForecast) -> str:
     """What would make it fit: It fits with --gpus 2, or with --precision int4."""
     options = {TENSOR.name: "--gpus", "precision": "--precision"}
     ways = [f"with {options[each.setting]} {each.value}" for each in serving_remedies(forecast.setup, forecast.request)]
-    return f"It fits {', or '.join(ways)}." if ways else "Neither all GPUs of a node nor 4-bit weights would make it fit."
+    return f"It fits {', or '.join(ways)}." if ways else "Neither more GPUs of a node nor narrower weights would make it fit."
 
 
 def _requests(forecast: ServingForecast) -> str:

@@ -1,7 +1,7 @@
 """What was measured of the kernels of serving on one GPU: products with few rows, attention over a cache, small messages.
 
-The equations that use them are in timing/forward_pass.py; the numbers, with their sources, in perfmodel/data/serving, a file a
-GPU.
+The equations that use them are in timing/serving/forward_pass.py; the numbers, with their sources, in perfmodel/data/serving,
+a file a GPU.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from perfmodel.benchmarks.project.site import equations, keys, neighbours, program, typed_commands
+from perfmodel.benchmarks.project.site import equations, keys, other_tools, program, typed_commands
 from perfmodel.benchmarks.project.site.extension import MAKERS
 from perfmodel.benchmarks.project.site.fences import FENCE, Fence, escaped, expanded, table
 from perfmodel.benchmarks.project.site.keys import DOCS, words_of_keys
@@ -110,10 +110,10 @@ def test_words_are_no_markup() -> None:
 
 def test_what_perfmodel_says_beside_other_tools_is_worked_out() -> None:
     """The ramp is that of `predict`, the errors those of a validation; every case of the file has an answer of every tool."""
-    made = neighbours.neighbours(fence(body="neighbours.yaml\n"))
+    made = other_tools.other_tools(fence(body="other_tools.yaml\n"))
     _, _, *rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in made.splitlines()]
     assert {len(row) for row in rows} == {6}
     assert all(cell for row in rows for cell in row)
-    assert [row[1] for row in rows[:2]] == [neighbours.ramp(), neighbours.table_5()]
-    first, second, third = map(float, neighbours.ramp().split(", "))
+    assert [row[1] for row in rows[:2]] == [other_tools.ramp(), other_tools.table_5()]
+    first, second, third = map(float, other_tools.ramp().split(", "))
     assert first < second < third

@@ -7,8 +7,8 @@ import pytest
 from perfmodel.count.serving.forward_pass import ForwardPass, ServedProduct
 from perfmodel.exchange.questions.serving.served_models import serving_setup
 from perfmodel.spec.serving.setup import ServingSetup
-from perfmodel.timing.forward_pass import PARTS, pass_time
-from perfmodel.timing.served_operators import served_ledger
+from perfmodel.timing.serving.forward_pass import PARTS, pass_time
+from perfmodel.timing.serving.served_operators import served_ledger
 
 PASSES = {
     "decode": ForwardPass(sequences=16.0, context=2000.0),

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Final
 
 from perfmodel.benchmarks.project.site.fences import Fence, table
+from perfmodel.benchmarks.project.site.keys import DOCS
 from perfmodel.benchmarks.project.start_up import prediction_s
 from perfmodel.evidence.leave_out import left_out
 from perfmodel.evidence.time_scores import compare_time
@@ -18,13 +18,12 @@ from perfmodel.exchange.tables.fitted_priors import fitted_priors
 from perfmodel.exchange.tables.published_runs import read_measured_runs
 from perfmodel.prediction import predict
 
-DOCS: Final = Path(__file__).resolve().parents[3] / "docs"
 OURS: Final = "perfmodel"
 TABLE_5: Final = "arXiv:2205.05198"
 TIMED: Final = 30
 
 
-def neighbours(fence: Fence) -> str:
+def other_tools(fence: Fence) -> str:
     """A table: a row a case, a column a tool."""
     cases: Mapping[str, Mapping[str, str]] = read_mapping(DOCS / fence.body.strip())["cases"]
     tools = [name for name in next(iter(cases.values())) if name != "case"]

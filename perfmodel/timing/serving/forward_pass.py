@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from operator import attrgetter
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from perfmodel.spec.serving.profile import SmallAllReduce
 from perfmodel.spec.serving.setup import ServingSetup
 from perfmodel.timing.attention import fused_attention_time_s
 from perfmodel.timing.collectives import collective_time_s
+from perfmodel.timing.kernel_times import stacked
 from perfmodel.timing.kernels import matmul_bytes, matmul_time_s, plain_matmul_time_s
 
 SIMILAR: Final = 2.0**0.5  # times reading: beyond it, computing is what takes the time
@@ -153,25 +154,11 @@ def product_times_s(products: Sequence[ServedProduct], setup: ServingSetup) -> l
     times: dict[int, tuple[Numeric, Numeric]] = {}
     for alike in laws.values():
         distinct = [products[places[0]] for places in alike.values()]
-        seconds, computed = product_time_s(_side_by_side(distinct), setup)
+        seconds, computed = product_time_s(stacked(distinct, SIZES), setup)
         for row, places in enumerate(alike.values()):
             found = (seconds, computed) if len(distinct) == 1 else (np.asarray(seconds)[row], np.asarray(computed)[row])
             times.update(dict.fromkeys(places, found))
     return [times[place] for place in range(len(products))]
-
-
-def _side_by_side(products: Sequence[ServedProduct]) -> ServedProduct:
-    """Products as one, whose sizes lie on a new first axis; one alone stays as it is."""
-    if len(products) == 1:
-        return products[0]
-    rows = [_sizes(each) for each in products]
-    shape = np.broadcast_shapes(*(np.shape(size) for row in rows for size in row))
-    sizes = np.empty((len(SIZES), len(rows), *shape))
-    for place, row in enumerate(rows):
-        for which, size in enumerate(row):
-            sizes[which, place] = size
-    changed: dict[str, Any] = dict(zip(SIZES, sizes, strict=True))
-    return replace(products[0], **changed)
 
 
 def product_time_s(product: ServedProduct, setup: ServingSetup) -> tuple[Numeric, Numeric]:

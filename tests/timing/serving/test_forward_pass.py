@@ -14,7 +14,7 @@ from perfmodel.count.serving.forward_pass import ForwardPass, ServedProduct, for
 from perfmodel.exchange.questions.serving.served_models import engine_preset, serving_profile, serving_setup
 from perfmodel.spec.evidence.spread import with_numbers
 from perfmodel.spec.serving.setup import ServingSetup
-from perfmodel.timing.forward_pass import (
+from perfmodel.timing.serving.forward_pass import (
     PARTS,
     PassTime,
     cached_attention_time_s,

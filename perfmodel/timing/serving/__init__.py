@@ -1,0 +1,1 @@
+"""Counts of served passes -> seconds: the parts of a pass, and its operators one by one."""
