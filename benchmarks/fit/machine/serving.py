@@ -32,6 +32,7 @@ PRODUCT: Final = {
     "efficiency": Free(start=0.3, low=0.005, high=1.0),
     "computing": Free(start=0.9, low=0.2, high=1.2),
     "overlap_power": Free(start=1.5, low=1.0, high=20.0),
+    "inner_half": Free(start=100.0, low=0.1, high=5000.0),
 }
 EXPERTS: Final = PRODUCT | {"each_s": Free(start=1e-5, low=1e-8, high=3e-4)}
 ATTENTION: Final = {

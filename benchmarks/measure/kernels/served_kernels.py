@@ -1,7 +1,8 @@
 """What a pass of generation runs, piece by piece, on random tensors: products with few rows, attention over a cache, all else.
 
 Each is timed right behind a product with as many weights as a layer has, and all other operators of one: they have driven its
-code and its data out of the caches, as in a pass.
+code and its data out of the caches, as in a pass. Products, and attention over a cache, follow those other operators, whatever
+stands between products follows the product. A core times them by the marks that a pass leaves around its operators.
 """
 
 from __future__ import annotations
@@ -9,14 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
+from math import ceil
 from typing import Any, Final
 
 import torch
 
 from perfmodel.benchmarks.measure.kernels.points import Point
 from perfmodel.benchmarks.measure.kernels.served_traffic import CHOSEN, HEAD_SIZE, LARGEST_DECODE, LATENT, served_model
-from perfmodel.benchmarks.measure.kernels.tensors import random
-from perfmodel.benchmarks.measure.kernels.timing import FEWEST, MOST, Timing, Work, on_cpu, on_gpu, summary
+from perfmodel.benchmarks.measure.kernels.tensors import cache_bytes, random
+from perfmodel.benchmarks.measure.kernels.timing import FEWEST, MOST, Timing, Work, on_gpu, summary
 from perfmodel.model.generation.attended import attended_over
 from perfmodel.model.generation.attention import PassTokens, joined_heads, turned_and_kept, turned_latent
 from perfmodel.model.generation.caches import HeadCache, KeptRows, LatentCache
@@ -24,7 +26,7 @@ from perfmodel.model.generation.feed_forward import by_expert, expert_products, 
 from perfmodel.model.generation.generator import Generator
 from perfmodel.model.generation.norms import added_and_normed, of_heads
 from perfmodel.model.groups import Group, one_rank
-from perfmodel.model.operators import BETWEEN, Recorder, recording
+from perfmodel.model.operators import BETWEEN, Recorder, operator, recording
 from perfmodel.model.parts.experts import GroupedLinear
 from perfmodel.model.parts.layers import Norm, activated, rotation
 from perfmodel.model.parts.linears import Split
@@ -33,12 +35,16 @@ from perfmodel.model.parts.vocabulary import looked_up
 from perfmodel.model.supported import DTYPES
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.models.layer_parts import Mixture
+from perfmodel.spec.phases import FORWARD
 
 STREAMED: Final = {"cpu": (4096, 1344), "cuda": (8192, 8192)}  # weights of the product before: as many as a layer has
 FEW_STREAMED: Final = (128, 128)  # to see that it works
 ROOM: Final = 32  # tokens that a cache has room for beyond those that are in it
-BUFFERS: Final = 4  # of weights and caches that take turns: with what is streamed between them they fit no cache
+CACHES: Final = 2.0  # what takes turns holds so many times the largest cache of the machine
+FEWEST_BUFFERS: Final = 4
+BETWEEN_WIDTH: Final = {"cpu": 1024, "cuda": HEAD_SIZE}  # of the model that shows what is spent in no operator
 WARM_UP: Final = 2
+MARKED: Final = "marked"  # what an operator that is timed alone is called
 LONGEST_LAUNCH_S: Final = 1e-3
 SMALL_LAYOUT: Final[Mapping[str, Any]] = {
     "sequence_parallel": False,
@@ -97,37 +103,48 @@ def take(point: Point, device: str, *, seconds: float, smallest: bool) -> Timing
 def _taken(point: Point, device: str, *, seconds: float, smallest: bool) -> Timing:
     sizes = {name: int(size) for name, size in point.sizes.items() if name != "moved_bytes"}
     precision = point.labels["precision"]
-    before = _streaming(precision, device, FEW_STREAMED if smallest else STREAMED[device])
+    others, product = _streaming(precision, device, FEW_STREAMED if smallest else STREAMED[device])
     if point.kind == "host":
-        return _between_operators(before, sizes["layers"], precision, device, seconds)
+        width = HEAD_SIZE if smallest else BETWEEN_WIDTH[device]
+        return _between_operators((others, product), _small_generator(sizes["layers"], width, precision, device), seconds)
     if point.kind == "served":
         made = WORKS[point.labels["operator"]](ServedTensor(**sizes, precision=precision, device=device))
         pieces = made if isinstance(made, tuple) else (made,)
-        times = [_behind(before, [work], device, seconds / len(pieces)) for work in pieces]
+        times = [_behind((others, product), [work], device, seconds / len(pieces)) for work in pieces]
         return summary([sum(each) for each in zip(*times, strict=False)])
     prepare = partial(_product if point.kind == "few_rows" else _attention, **sizes, precision=precision, device=device)
-    return summary(_behind(before, [prepare() for _ in range(BUFFERS)], device, seconds))
+    cached = cache_bytes(device, smallest=smallest)
+    number = buffers_beyond(cached, point.kind, sizes, element_bytes=DTYPES[precision].itemsize)
+    return summary(_behind((product, others), [prepare() for _ in range(number)], device, seconds))
 
 
-def _streaming(precision: str, device: str, shape: tuple[int, int]) -> Work:
+def buffers_beyond(cached_bytes: int, kind: str, sizes: Mapping[str, int], *, element_bytes: int) -> int:
+    """How many matrices, or caches of keys, take turns so that none of them is still in the largest cache of the machine."""
+    if kind == "few_rows":
+        elements = sizes["columns"] * sizes["inner"] * sizes["matrices"]
+    else:
+        elements = sizes["sequences"] * sizes["kv_heads"] * sizes["context"] * sizes["head_size"]
+    return max(FEWEST_BUFFERS, ceil(CACHES * cached_bytes / (element_bytes * elements)))
+
+
+def _streaming(precision: str, device: str, shape: tuple[int, int]) -> tuple[Work, Work]:
     """What runs between two executions of an operator: all others, and a product of one row with as many weights as a layer."""
     columns, inner = shape
     x, weight = (random(number, inner, precision=precision, device=device) for number in (1, columns))
-    others = _small_generator(1, precision, device)
+    generator = _small_generator(1, HEAD_SIZE, precision, device)
 
-    def work() -> None:
-        others.forget(1)
-        others.likeliest(others.decode(others.first))
-        torch.nn.functional.linear(x, weight)
+    def others() -> None:
+        generator.forget(1)
+        generator.likeliest(generator.decode(generator.first))
 
-    return work
+    return others, lambda: torch.nn.functional.linear(x, weight)
 
 
 class _SmallGenerator(Generator):
-    """A model with nearly nothing to compute that has read a token."""
+    """A model with little to compute that has read a token: its stream and its MLP are `width` wide."""
 
-    def __init__(self, layers: int, precision: str, device: str) -> None:
-        model = replace(served_model("rotary", HEAD_SIZE), layers=layers)
+    def __init__(self, layers: int, width: int, precision: str, device: str) -> None:
+        model = replace(served_model("rotary", width), layers=layers)
         super().__init__(
             model, Layout(precision=precision, tensor_parallel=1, data_parallel=1, **SMALL_LAYOUT), one_rank(device)
         )
@@ -136,27 +153,38 @@ class _SmallGenerator(Generator):
 
 
 @cache
-def _small_generator(layers: int, precision: str, device: str) -> _SmallGenerator:
-    return _SmallGenerator(layers, precision, device)
+def _small_generator(layers: int, width: int, precision: str, device: str) -> _SmallGenerator:
+    return _SmallGenerator(layers, width, precision, device)
 
 
-def _behind(before: Work, works: Sequence[Work], device: str, seconds: float) -> list[float]:
-    """Times of works in turn, each right behind a product, until they have taken so many seconds."""
+def _behind(before: Sequence[Work], works: Sequence[Work], device: str, seconds: float) -> list[float]:
+    """Times of works in turn, each right behind all that comes `before`, until they have taken so many seconds."""
     times: list[float] = []
     while len(times) < MOST + WARM_UP and (len(times) < FEWEST + WARM_UP or sum(times) < seconds):
         work = works[len(times) % len(works)]
-        before()
-        times.append(on_gpu(work, ahead_s=LONGEST_LAUNCH_S)[0] if device == "cuda" else on_cpu(work)[0])
+        for each in before:
+            each()
+        times.append(on_gpu(work, ahead_s=LONGEST_LAUNCH_S)[0] if device == "cuda" else _between_marks(work))
     return times[WARM_UP:]
 
 
-def _between_operators(before: Work, layers: int, precision: str, device: str, seconds: float) -> Timing:
-    """What a decode pass spends in no operator, for each that it runs: with nearly nothing to compute."""
-    generator = _small_generator(layers, precision, device)
+def _between_marks(work: Work) -> float:
+    """The time of an operator on a core by the marks around it."""
+    with recording(Recorder(torch.device("cpu"))) as recorder, operator(MARKED):
+        work()
+    return sum(recorder.executions_s()[MARKED, FORWARD])
+
+
+def _between_operators(before: Sequence[Work], generator: _SmallGenerator, seconds: float) -> Timing:
+    """What a decode pass spends in no operator, for each that it runs.
+
+    On a core its products are wide enough to drive the interpreter out of the caches, as in any pass; on a GPU they are narrow.
+    """
     generator.forget(1)
     times: list[float] = []
     while len(times) < MOST + WARM_UP - 1 and (len(times) < FEWEST + WARM_UP or sum(times) < seconds):
-        before()
+        for each in before:
+            each()
         with recording(Recorder(generator.device)) as recorder:
             generator.likeliest(generator.decode(generator.first))
         times.append(sum(recorder.executions_s()[BETWEEN]) / (len(recorder.labels) - 1))
@@ -217,7 +245,8 @@ def _norm(kind: str) -> Make:
 
 def _qk_norm(tensor: ServedTensor) -> Work:
     heads = max(tensor.columns // HEAD_SIZE, 1)
-    q, k = (tensor.random(tensor.rows, 1, number, HEAD_SIZE) for number in (heads, max(heads // 2, 1)))
+    sizes = [heads, max(heads // 2, 1), max(heads // 2, 1)]
+    q, k, _ = tensor.random(tensor.rows, 1, sum(sizes), HEAD_SIZE).split(sizes, dim=2)
     weight = tensor.random(HEAD_SIZE)
     return lambda: (of_heads(q, weight), of_heads(k, weight))
 

@@ -40,8 +40,8 @@ CPU: Final = ServedGrid(
     contexts=(128, 512, 1024, 2048),
     sequences=(1, 4, 16),
     heads=((8, 4), (12, 4), (16, 8), (8, 8)),
-    tokens=(1, 4, 16, 256, 1024),
-    widths=(512, 1024),
+    tokens=(1, 4, 16, 256, 1024, 2048),
+    widths=(512, 1024, 2048),
     layers=8,
 )
 CUDA: Final = ServedGrid(

@@ -38,12 +38,14 @@ class ServedKernel(StreamedKernel):
     """Products of weights in one format: with few rows as above, with many at `computing` times the efficiency of their law.
 
     The law is that of products alone (perfmodel/data/kernels); engines cast the rows beside them, or widen the weights. How far
-    reading and computing hide each other is that law's, unless `overlap_power` was measured of few rows. A library without
-    kernels for several matrices at once takes `each_s` for each of them.
+    reading and computing hide each other is that law's, unless `overlap_power` was measured of few rows. Weights of a column
+    that are few are read less well: `inner_half` is how many cost as much to begin as to read. A library without kernels for
+    several matrices at once takes `each_s` for each of them.
     """
 
     computing: Numeric = number("ratio", above=0, maximum=1.2, default=1.0)
     overlap_power: Numeric | None = number("ratio", minimum=1, maximum=50, optional=True, default=None)
+    inner_half: Numeric = number("count", default=0.0)
     each_s: Numeric = number("s", default=0.0)
 
 

@@ -164,30 +164,30 @@ def product_times_s(products: Sequence[ServedProduct], setup: ServingSetup) -> l
 def product_time_s(product: ServedProduct, setup: ServingSetup) -> tuple[Numeric, Numeric]:
     """Time of a product, a + b*n + (C^p + L^p)^(1/p) of n matrices, and whether computing takes longer than reading.
 
-    L = bytes of weights and rows / (e*M) bounds few rows, whatever their number. C and p are those of the GPU's products with
-    many rows (timing/kernels.py), of experts without what padding to whole tiles costs, as they have narrow tiles. Weights in
-    fewer bits than operands are read as what they are.
+    L = bytes of weights and rows * (1 + k0/k) / (e*M) bounds few rows, whatever their number: a column's weights, of k numbers,
+    cost k0 more to begin. C and p are those of the GPU's products with many rows (timing/kernels.py), of experts without what
+    padding to whole tiles costs, as they have narrow tiles. Weights in fewer bits than operands are read as what they are.
     """
     gpu, profile = setup.cluster.gpu, setup.profile
     of_experts = product.role in EXPERT_PRODUCTS
     small = profile.expert_product(product.law) if of_experts else profile.small_product(product.law)
     ratio = product.read_bytes / matmul_bytes(product)
     large = gpu.matmul(product.precision)
-    efficiency = small.efficiency / ratio
+    reading = small.efficiency / (1.0 + small.inner_half / product.inner)
     cast_s = setup.engine.cast_s if number_format(product.precision).low else 0.0
     known = with_numbers(
         large,
         {
             "efficiency": large.efficiency * small.computing,
             "fixed_s": small.fixed_s + cast_s,
-            "memory_efficiency": efficiency,
+            "memory_efficiency": reading / ratio,
             "cached_share": 0.0,
             "padding_weight": 0.0 if of_experts else large.padding_weight,
             "overlap_power": large.overlap_power if small.overlap_power is None else small.overlap_power,
         },
     )
     seconds = plain_matmul_time_s(product, known, gpu=gpu, compute_scale=setup.cluster.compute_scale)
-    read_s = product.read_bytes / (small.efficiency * gpu.memory_bandwidth_bytes_per_s)
+    read_s = product.read_bytes / (reading * gpu.memory_bandwidth_bytes_per_s)
     return seconds + small.each_s * product.batch, (seconds - small.fixed_s - cast_s) > SIMILAR * read_s
 
 

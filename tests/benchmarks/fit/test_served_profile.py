@@ -27,6 +27,7 @@ PRESET = "amd-epyc-2-cores"
 GPU = cluster_preset(PRESET).gpu
 MEMORY, PEAK = GPU.memory_bandwidth_bytes_per_s, GPU.peak("bf16")
 PROVENANCE = {"gpu": "cpu: a CPU", "software": "torch", "date": "2026-01-01", "command": "a test"}
+INNER_HALF = 200.0
 READING, KERNEL_READING, SOFTMAX_S, BETWEEN_S = 0.25, 0.1, 2e-9, 7e-6
 
 
@@ -35,7 +36,7 @@ def obeyed_s(point: Point) -> float:
     sizes = point.sizes
     if point.kind == "few_rows":
         rows, columns, inner, number = (sizes[name] for name in ("rows", "columns", "inner", "matrices"))
-        moved = 2.0 * (columns * inner + rows * (columns + inner))
+        moved = 2.0 * (columns * inner + rows * (columns + inner)) * (1.0 + INNER_HALF / inner)
         computed = 2.0 * rows * columns * inner / (PEAK * 0.8)
         each_s = 0.0 if number == 1 else 2e-5
         return float(1e-5 + number * (moved / (READING * MEMORY) + computed + each_s))
@@ -65,6 +66,7 @@ def test_laws_are_found(entries: dict[str, Any]) -> None:
     assert profile.between_s == BETWEEN_S
     cache, experts = profile.attention_over("16bit"), profile.expert_product("bf16")
     assert profile.small_product("bf16").efficiency == pytest.approx(READING, rel=0.03)
+    assert profile.small_product("bf16").inner_half == pytest.approx(INNER_HALF, rel=0.1)
     assert cache.efficiency == pytest.approx(READING, rel=0.03)
     assert cache.score_s == pytest.approx(SOFTMAX_S, rel=0.1)
     assert cache.fixed_s == pytest.approx(5e-5, rel=0.2)

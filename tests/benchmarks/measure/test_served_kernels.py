@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from perfmodel.benchmarks.measure.kernels.served_kernels import WORKS, ServedTensor, take
+from perfmodel.benchmarks.measure.kernels.served_kernels import WORKS, ServedTensor, buffers_beyond, take
 from perfmodel.benchmarks.measure.kernels.served_plan import CPU, served_points
 from perfmodel.benchmarks.measure.kernels.served_traffic import LARGEST_DECODE, served_bytes
 from perfmodel.spec.serving.profile import SERVED_KERNELS
@@ -56,3 +56,13 @@ def test_points_are_those_of_serving() -> None:
     latent = [each for each in points if each.kind == "cached" and each.sizes["value_size"] < each.sizes["head_size"]]
     assert latent
     assert all(each.sizes["kv_heads"] == 1 for each in latent)
+
+
+def test_matrices_and_caches_that_take_turns_fill_the_largest_cache_twice() -> None:
+    """Counted in their own bytes, those of experts and of sequences together; large ones are still a few."""
+    matrix = {"rows": 1, "columns": 1024, "inner": 512, "matrices": 1}
+    assert buffers_beyond(2**25, "few_rows", matrix, element_bytes=2) == 64
+    assert buffers_beyond(2**25, "few_rows", matrix | {"matrices": 8}, element_bytes=2) == 8
+    keys = {"sequences": 4, "kv_heads": 4, "context": 512, "head_size": 64}
+    assert buffers_beyond(2**25, "cached", keys, element_bytes=2) == 64
+    assert buffers_beyond(2**25, "few_rows", matrix | {"columns": 2**20}, element_bytes=2) == 4

@@ -200,6 +200,24 @@ def test_few_rows_are_bound_by_reading_and_many_by_computing() -> None:
     assert rate == pytest.approx(law.efficiency * small.computing / (1 + law.slowdown), rel=0.1)
 
 
+def test_columns_of_few_weights_are_read_at_a_lower_rate() -> None:
+    """A matrix whose columns have as many weights as cost as much to begin as to read takes twice as long; long ones do not."""
+    setup = serving_setup("llama-3.1-8b", gpu="h100-sxm-80gb")
+    known = with_numbers(setup.profile.small_product("bf16"), {"fixed_s": 0.0, "overlap_power": 50.0})
+    inner = np.array([2048.0, 2048.0e3])
+    product = ServedProduct(
+        name="x", role=Role.PRODUCT, rows=1.0, columns=8192.0, inner=inner, precision="bf16", weight_bytes=2.0, law="bf16"
+    )
+
+    def seconds(inner_half: float) -> np.ndarray:
+        own = with_numbers(known, {"inner_half": inner_half})
+        return np.asarray(
+            product_time_s(product, replace(setup, profile=replace(setup.profile, small_products={"bf16": own})))[0]
+        )
+
+    assert seconds(2048.0) / seconds(0.0) == pytest.approx([2.0, 1.001], rel=1e-6)
+
+
 def test_a_pass_is_the_sum_of_its_operators() -> None:
     """Each as often as there are layers: products to weights or computing, attention of prompts to computing."""
     setup, tokens = llama(), ForwardPass(sequences=4, context=500, prompts=1, prompt_tokens=300)
