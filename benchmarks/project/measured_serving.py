@@ -3,7 +3,8 @@
     python -m perfmodel.benchmarks.project.measured_serving --output docs/measured_serving
 
 Calibrations and measurements take turns, because a machine's speed drifts; the profile is fitted on all of its calibrations
-together. Everything that was measured is kept in the folder; started again, it goes on where it was. Exit code 1 over a bar.
+together. Everything that was measured is kept in the folder; started again, it goes on where it was. A record that says
+of itself that it should be measured again is, some times. Exit code 1 over a bar.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import json
 import statistics
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any, Final
@@ -22,7 +24,7 @@ import yaml
 from perfmodel.benchmarks.measure.calibrate import calibrate, records_beside, write_fitted
 from perfmodel.benchmarks.measure.kernels.record_file import read_records
 from perfmodel.benchmarks.measure.steps.ranks import ServedLoad, measure_served
-from perfmodel.benchmarks.project.measured import MIXTURES, ROUNDS, SHAPES
+from perfmodel.benchmarks.project.measured import MIXTURES, ROUNDS, SHAPES, is_doubtful, keep_surest
 from perfmodel.errors import PerfmodelError
 from perfmodel.evidence.steps.pass_comparison import InferComparison, PassComparison, compare_passes
 from perfmodel.evidence.steps.pass_records import infer_record
@@ -89,12 +91,11 @@ def measure_all(folder: Path) -> Iterator[str]:
         calibrate(first, device="cpu")
     for model, load in grid():
         record = folder / "records" / f"{named(model, load)}.json"
-        if not record.is_file():
+        if is_doubtful(record):
             yield named(model, load)
             path = folder / "run.yaml"
             write_text(path, yaml.safe_dump(run_file(model, cluster=str(first)), sort_keys=False))
-            found = measure_served(str(path), load, device="cpu", seconds=SECONDS)
-            write_text(record, json.dumps(found.document(), indent=1) + "\n")
+            keep_surest(record, partial(measure_served, str(path), load, device="cpu", seconds=SECONDS))
             path.unlink()
     for number, profile in enumerate(later, start=2):
         if not profile.is_file():

@@ -1,0 +1,53 @@
+"""Is a record that doubts itself measured again, and the surest of all kept?"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from perfmodel.benchmarks.project.measured import TRIES, is_doubtful, keep_surest, spread_of
+
+
+class Measured:
+    """A record with nothing but its spread and what it says of itself."""
+
+    def __init__(self, spread: float, *warnings: str) -> None:
+        self.content = {"spread": spread, "warnings": list(warnings)}
+
+    def document(self) -> dict[str, Any]:
+        """As a file has it."""
+        return self.content
+
+
+def in_turn(*found: Measured) -> Callable[[], Any]:
+    """Measurements one after another."""
+    return iter(found).__next__
+
+
+def test_a_record_without_doubt_ends_the_measurement(tmp_path: Path) -> None:
+    """The next one is not asked for; what is kept is the sure one, even if an unsure one spread less."""
+    record = tmp_path / "run.json"
+    assert is_doubtful(record)
+    keep_surest(record, in_turn(Measured(0.01, "busy"), Measured(0.05)))
+    assert json.loads(record.read_text(encoding="utf-8")) == {"spread": 0.05, "warnings": []}
+    assert not is_doubtful(record)
+
+
+def test_where_all_doubt_the_least_spread_is_kept(tmp_path: Path) -> None:
+    """Among as many as are tried and the one that was there."""
+    record = tmp_path / "run.json"
+    keep_surest(record, in_turn(*(Measured(0.3 - 0.01 * number, "wide") for number in range(TRIES))))
+    least = 0.3 - 0.01 * (TRIES - 1)
+    assert json.loads(record.read_text(encoding="utf-8"))["spread"] == pytest.approx(least)
+    keep_surest(record, in_turn(*(Measured(0.5, "wide") for _ in range(TRIES))))
+    assert json.loads(record.read_text(encoding="utf-8"))["spread"] == pytest.approx(least)
+    assert is_doubtful(record)
+
+
+def test_of_passes_the_widest_counts() -> None:
+    """Prefill or decode."""
+    assert spread_of({"prefill": {"spread": 0.1}, "decode": {"spread": 0.2}}) == pytest.approx(0.2)
