@@ -14,7 +14,7 @@ from perfmodel.benchmarks.fit.profile import write_profile
 from perfmodel.benchmarks.measure.kernels.plan import kernel_points, plan_of
 from perfmodel.benchmarks.measure.kernels.points import key_of
 from perfmodel.benchmarks.measure.kernels.record_file import read_lines
-from perfmodel.benchmarks.measure.kernels.served_plan import served_points
+from perfmodel.benchmarks.measure.kernels.served.served_plan import served_points
 from perfmodel.benchmarks.measure.processes import start
 from perfmodel.benchmarks.measure.steps.ranks import devices
 from perfmodel.errors import InputError, shown

@@ -22,8 +22,8 @@ from perfmodel.benchmarks.measure.kernels.plan import kernel_points, plan_of
 from perfmodel.benchmarks.measure.kernels.points import Point
 from perfmodel.benchmarks.measure.kernels.products import attention, product
 from perfmodel.benchmarks.measure.kernels.record_file import measure
-from perfmodel.benchmarks.measure.kernels.served_kernels import take as take_served
-from perfmodel.benchmarks.measure.kernels.served_plan import served_points
+from perfmodel.benchmarks.measure.kernels.served.served_kernels import take as take_served
+from perfmodel.benchmarks.measure.kernels.served.served_plan import served_points
 from perfmodel.benchmarks.measure.kernels.timing import SECONDS, Prepare, Timing, timed
 from perfmodel.benchmarks.measure.machine import Nvml, provenance, state_text, warnings
 from perfmodel.benchmarks.measure.neighbours import NeighbourMeter

@@ -12,7 +12,7 @@ import pytest
 from perfmodel.benchmarks.fit.machine.serving import serving_entries
 from perfmodel.benchmarks.fit.profile import write_profile
 from perfmodel.benchmarks.measure.kernels.points import Point
-from perfmodel.benchmarks.measure.kernels.served_plan import served_points
+from perfmodel.benchmarks.measure.kernels.served.served_plan import served_points
 from perfmodel.benchmarks.measure.kernels.timing import Timing
 from perfmodel.errors import NotSupportedError
 from perfmodel.exchange.building import build

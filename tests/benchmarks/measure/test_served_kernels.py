@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from perfmodel.benchmarks.measure.kernels.served_kernels import WORKS, ServedTensor, buffers_beyond, take
-from perfmodel.benchmarks.measure.kernels.served_plan import CPU, served_points
-from perfmodel.benchmarks.measure.kernels.served_traffic import LARGEST_DECODE, served_bytes
+from perfmodel.benchmarks.measure.kernels.served.served_kernels import WORKS, ServedTensor, buffers_beyond, take
+from perfmodel.benchmarks.measure.kernels.served.served_plan import CPU, served_points
+from perfmodel.benchmarks.measure.kernels.served.served_traffic import LARGEST_DECODE, served_bytes
 from perfmodel.spec.serving.profile import SERVED_KERNELS
 
 

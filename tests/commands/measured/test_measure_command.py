@@ -18,7 +18,7 @@ from perfmodel.benchmarks.measure import calibrate
 from perfmodel.benchmarks.measure.kernels.plan import SMALLEST, kernel_points
 from perfmodel.benchmarks.measure.kernels.points import key_of
 from perfmodel.benchmarks.measure.kernels.record_file import read_records
-from perfmodel.benchmarks.measure.kernels.served_plan import served_points
+from perfmodel.benchmarks.measure.kernels.served.served_plan import served_points
 from perfmodel.benchmarks.measure.processes import marked
 from perfmodel.evidence.steps.records import record as record_of_point
 from perfmodel.evidence.steps.step_records import step_record

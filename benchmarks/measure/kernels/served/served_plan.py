@@ -8,7 +8,7 @@ from itertools import product
 from typing import Final
 
 from perfmodel.benchmarks.measure.kernels.points import Point
-from perfmodel.benchmarks.measure.kernels.served_traffic import HEAD_SIZE, LATENT, served_bytes
+from perfmodel.benchmarks.measure.kernels.served.served_traffic import HEAD_SIZE, LATENT, served_bytes
 from perfmodel.spec.serving.formats import WIDE
 from perfmodel.spec.serving.profile import SERVED_KERNELS
 

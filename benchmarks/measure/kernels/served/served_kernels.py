@@ -16,7 +16,7 @@ from typing import Any, Final
 import torch
 
 from perfmodel.benchmarks.measure.kernels.points import Point
-from perfmodel.benchmarks.measure.kernels.served_traffic import CHOSEN, HEAD_SIZE, LARGEST_DECODE, LATENT, served_model
+from perfmodel.benchmarks.measure.kernels.served.served_traffic import CHOSEN, HEAD_SIZE, LARGEST_DECODE, LATENT, served_model
 from perfmodel.benchmarks.measure.kernels.tensors import cache_bytes, random
 from perfmodel.benchmarks.measure.kernels.timing import FEWEST, MOST, Timing, Work, on_gpu, summary
 from perfmodel.model.generation.attended import attended_over
