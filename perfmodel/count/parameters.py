@@ -118,7 +118,7 @@ def _sum(terms: Iterable[Numeric]) -> Numeric:
 
 
 def parameter_tensors(model: TransformerModel, layers: Numeric) -> Numeric:
-    """Tensors of so many mean layers, with the two matrices of the vocabulary and the last norm.
+    """Tensors of so many mean layers, with the last norm and the matrices of the vocabulary, two unless they are tied.
 
     >>> from perfmodel.exchange.presets import model_preset
     >>> parameter_tensors(model_preset("llama-3.1-8b"), 32)
@@ -126,7 +126,7 @@ def parameter_tensors(model: TransformerModel, layers: Numeric) -> Numeric:
     """
     parts = {kind: layer_parts(model, each, 1) for kind, each in model.kinds.items()}
     every = _sum(model.layers_of(kind, 0, model.layers) * sum(part.tensors for part in each) for kind, each in parts.items())
-    return layers * every / model.layers + 3
+    return layers * every / model.layers + (2 if model.tied_embeddings else 3)
 
 
 def multi_token_projection(model: TransformerModel) -> Numeric:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from perfmodel.count.parameters import parameter_count, shard_parameter_count
+from perfmodel.count.parameters import parameter_count, parameter_tensors, shard_parameter_count
 from perfmodel.count.parts.attention import kv_size_per_shard
 from perfmodel.exchange.presets import model_preset
 from perfmodel.spec.models.model import TransformerModel
@@ -143,3 +143,10 @@ def test_nemotron_340b_has_its_published_parameters() -> None:
     parts = parameter_count(NEMOTRON_340B)
     assert parts.embedding + parts.head == pytest.approx(9.4e9, abs=0.05e9)
     assert parts.non_embedding == pytest.approx(331.6e9, abs=0.05e9)
+
+
+def test_tied_vocabularies_are_one_tensor() -> None:
+    """Llama-3.1-8B has six tensors a layer, two matrices of the vocabulary and a norm."""
+    model = model_preset("llama-3.1-8b")
+    assert parameter_tensors(model, 32) == 32 * 6 + 3
+    assert parameter_tensors(replace(model, tied_embeddings=True), 32) == 32 * 6 + 2
