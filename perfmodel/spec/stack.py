@@ -170,6 +170,7 @@ class Fusion(Spec):
     parallel_loss_bytes: Numeric = number("bytes")  # held per logit beside, where tensor-parallel ranks share the vocabulary
     loss_chunks: Numeric = number("count", minimum=1)  # pieces of a micro-batch whose logits and loss are taken one by one
     selective_recompute: str = choice("attention", "every_second_product")  # what its selective mode runs again
+    recompute_stops_early: bool = flag(default=False)  # full recompute ends once all that was kept is there again
     scan_work: Numeric = number("ratio", above=0, maximum=10)  # time of scans of Mamba-2 over that of such scans on the GPU
     delta_rule_work: Numeric = number("ratio", above=0, maximum=10)  # the same of the gated delta rule
     scan_step_s: Numeric = number("s")  # of one chunk of a scan whose next chunk waits for it, beside that

@@ -352,3 +352,27 @@ def test_the_reference_stack_is_what_the_torch_model_runs() -> None:
         == 1
     )
     assert (stack.overlap.tensor_parallel, stack.overlap.data_parallel, stack.overlap.pipeline) == ("none", False, False)
+
+
+STOPS_EARLY = stack_with(STACK, {"fusion.recompute_stops_early": True})
+
+
+@pytest.mark.parametrize("sequence_parallel", [False, True])
+def test_recompute_that_stops_early_sends_and_adds_nothing_behind_the_last_product(*, sequence_parallel: bool) -> None:
+    """Of a layer that runs again, the second product of the MLP, what ranks send after it and the residual are left out."""
+    every, fewer = (
+        [op.name for op in layer_of(work_of(stack, recompute="full", sequence_parallel=sequence_parallel)).again.backward]
+        for stack in (STACK, STOPS_EARLY)
+    )
+    sent = "layer.mlp.fc2.scatter" if sequence_parallel else "layer.mlp.fc2.all_reduce"
+    assert list((Counter(every) - Counter(fewer)).elements()) == ["layer.mlp.fc2", sent, "layer.mlp.residual"]
+    assert not Counter(fewer) - Counter(every)
+
+
+def test_a_mask_of_dropout_needs_the_last_product_again() -> None:
+    """It is kept, and formed behind that product, so that nothing is left out."""
+    setups = (
+        setup_of(replace(MODEL, dropout=True), replace(LAYOUT, recompute="full"), stack) for stack in (STACK, STOPS_EARLY)
+    )
+    one, other = (hardware_flop(iteration(setup).operators) for setup in setups)
+    assert one == other
