@@ -312,6 +312,7 @@ class TrainingStates(Spec):
     scaled_gradient_bytes: Numeric = number("bytes", above=0)  # of one gradient, held and on the wire, where the loss is scaled
     accumulated_gradient_bytes: Numeric = number("bytes")  # of a copy beside it that micro-batches are added to; 0: none
     step_gradient_bytes: Numeric = number("bytes")  # of the copy that the optimizer's step makes of a gradient in 16 bits
+    unfused_step_bytes: Numeric = number("bytes")  # of one parameter, that a step in several kernels moves beside one's
     scatters_gradients: bool = flag()  # sharded optimizers get their share of the gradients, not all of them
     parameter_bytes: Numeric = number("bytes", above=0)
     casts_shards: bool = flag()  # a sharded parameter is its fp32 master; copies in 16 bits live only while they are gathered

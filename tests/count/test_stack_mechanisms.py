@@ -14,6 +14,7 @@ import pytest
 
 from perfmodel.count.iteration import Iteration, iteration
 from perfmodel.count.memory.needed import memory_bytes
+from perfmodel.count.memory.storage import state_bytes
 from perfmodel.count.operators import Collective, FusedAttention, Matmul, MemoryBound, Operator, hardware_flop, saved_bytes
 from perfmodel.count.parameters import shard_parameter_count
 from perfmodel.count.roles import Role
@@ -261,6 +262,23 @@ def test_an_optimizer_step_moves_what_a_rank_owns_in_a_few_kernels() -> None:
         "optimizer.adam": (4, pytest.approx(30 / 4 * gradients / 96)),
         "optimizer.zero_gradients": (1, pytest.approx(gradients)),
     }
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+@pytest.mark.parametrize(
+    ("kernels", "beside"), [("torchtitan", 52), ("llm-foundry", 60), ("torchtitan-2025", 0), ("megatron-core", 0)]
+)
+def test_a_step_of_several_kernels_moves_more_and_keeps_no_more(kernels: str, beside: int, precision: str) -> None:
+    """Per parameter of a rank's: what each kernel of PyTorch's foreach AdamW and of Composer's reads and writes, less one's."""
+    stack = stack_preset(kernels)
+    alone = stack_with(stack, {"states.unfused_step_bytes": 0})
+    moved, least = (
+        moved_bytes(work_of(each, precision=precision).synchronisation, "optimizer.adam", OPTIMIZER) for each in (stack, alone)
+    )
+    assert stack.states.unfused_step_bytes == beside
+    one = state_bytes(replace(LAYOUT, precision=precision), alone)
+    assert moved / least == pytest.approx((one.adam + beside) / one.adam)
+    assert replace(state_bytes(replace(LAYOUT, precision=precision), stack), adam=one.adam) == one
 
 
 @pytest.mark.parametrize(("fused", "passes", "kernels"), [(True, 2, 2), (False, 11, 12)])
