@@ -6,7 +6,7 @@ arXiv:2205.05198), every second product and all that is not a product (selective
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Final, NamedTuple
@@ -15,7 +15,7 @@ from perfmodel.count.operators import Collective, FusedAttention, Matmul, Memory
 from perfmodel.count.roles import Role
 from perfmodel.errors import NotSupportedError
 from perfmodel.light_dataclass import dataclass
-from perfmodel.spec.fields import Numeric
+from perfmodel.spec.fields import Numeric, anywhere
 from perfmodel.spec.phases import RECOMPUTE
 
 Selection = Callable[[Operator], bool]
@@ -147,10 +147,29 @@ def runs_again(mode: str, selection: str) -> Selection:
     return SELECTIONS[selection]
 
 
-def with_recompute(layer: Block, mode: str, selection: str = "attention") -> Block:
-    """The layer when `mode` of it is run again: selected operators right before the gradient that needs them first."""
+def with_recompute(layer: Block, mode: str, selection: str = "attention", *, stops_early: bool = False) -> Block:
+    """The layer when `mode` of it is run again: selected operators right before the gradient that needs them first.
+
+    Full recompute that `stops_early` leaves out what no gradient needs: the last product, and all that comes after it.
+    """
     chosen = runs_again(mode, selection)
-    return with_operators_again(layer, [op for op in layer.forward if chosen(op)], is_all=mode == "full")
+    again = [op for op in layer.forward if chosen(op)]
+    if mode == "full" and stops_early:
+        again = _until_all_is_kept(again)
+    return with_operators_again(layer, again, is_all=mode == "full")
+
+
+def _until_all_is_kept(forward: Sequence[Operator]) -> list[Operator]:
+    """Forward operators up to the last that keeps something: with it, or before it if it is a product, which keeps its input.
+
+    PyTorch, torch/utils/checkpoint.py: without reentrant autograd it raises _StopRecomputationError once it has as many tensors
+    as the forward pass kept. A mask of dropout behind the last product is kept, and the product with it is needed.
+    """
+    keeping = [place for place, op in enumerate(forward) if not isinstance(op, Collective) and anywhere(op.saved_bytes)]
+    if not keeping:
+        return list(forward)
+    last = keeping[-1]
+    return list(forward[: last if isinstance(forward[last], Matmul) else last + 1])
 
 
 def with_operators_again(layer: Block, operators: Iterable[Operator], *, is_all: bool = False) -> Block:

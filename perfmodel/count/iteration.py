@@ -178,7 +178,9 @@ def iteration(setup: Setup) -> Iteration:
             again = with_operators_again(plain, rerun.operators)
             layers[kind] = LayerBlocks(again=again, plain=plain, freed_bytes=rerun.freed_bytes)
             continue
-        again = with_recompute(plain, layout.recompute, stack.fusion.selective_recompute)
+        fusion = stack.fusion
+        selection, stops_early = fusion.selective_recompute, fusion.recompute_stops_early
+        again = with_recompute(plain, layout.recompute, selection, stops_early=stops_early)
         layers[kind] = LayerBlocks(again=again, plain=plain)
     return Iteration(
         setup=setup,

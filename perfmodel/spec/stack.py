@@ -170,6 +170,7 @@ class Fusion(Spec):
     parallel_loss_bytes: Numeric = number("bytes")  # held per logit beside, where tensor-parallel ranks share the vocabulary
     loss_chunks: Numeric = number("count", minimum=1)  # pieces of a micro-batch whose logits and loss are taken one by one
     selective_recompute: str = choice("attention", "every_second_product")  # what its selective mode runs again
+    recompute_stops_early: bool = flag(default=False)  # full recompute ends once all that was kept is there again
     scan_work: Numeric = number("ratio", above=0, maximum=10)  # time of scans of Mamba-2 over that of such scans on the GPU
     delta_rule_work: Numeric = number("ratio", above=0, maximum=10)  # the same of the gated delta rule
     scan_step_s: Numeric = number("s")  # of one chunk of a scan whose next chunk waits for it, beside that
@@ -311,6 +312,7 @@ class TrainingStates(Spec):
     scaled_gradient_bytes: Numeric = number("bytes", above=0)  # of one gradient, held and on the wire, where the loss is scaled
     accumulated_gradient_bytes: Numeric = number("bytes")  # of a copy beside it that micro-batches are added to; 0: none
     step_gradient_bytes: Numeric = number("bytes")  # of the copy that the optimizer's step makes of a gradient in 16 bits
+    unfused_step_bytes: Numeric = number("bytes")  # of one parameter, that a step in several kernels moves beside one's
     scatters_gradients: bool = flag()  # sharded optimizers get their share of the gradients, not all of them
     parameter_bytes: Numeric = number("bytes", above=0)
     casts_shards: bool = flag()  # a sharded parameter is its fp32 master; copies in 16 bits live only while they are gathered

@@ -1,7 +1,7 @@
 """The FLOPs are those that torch counts while transformers' own networks run forward and backward.
 
 FlopCounterMode counts matrix products alone, as count/operators.py does. What differs is a closed form in its own test:
-rows that pad the vocabulary (never in transformers), and products that checkpointing leaves out when it stops early.
+rows that pad the vocabulary (never in transformers).
 """
 
 from __future__ import annotations
@@ -21,8 +21,10 @@ from perfmodel.exchange.presets import model_preset, stack_preset
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.models.model import TransformerModel
+from perfmodel.spec.stack import SoftwareStack
 from tests.count.meta_networks import meta_network, network_flop
 from tests.setups import setup_of
+from tests.stacks import stack_with
 
 pytestmark = pytest.mark.slow
 
@@ -56,9 +58,9 @@ def name_of(value: object) -> str | None:
     return value.name if isinstance(value, TransformerModel) else None
 
 
-def predicted(model: TransformerModel, layout: Layout = ONE_GPU, *, stack: str = "megatron-core") -> Numeric:
+def predicted(model: TransformerModel, layout: Layout = ONE_GPU, *, stack: SoftwareStack = FUSED) -> Numeric:
     """Predict the hardware FLOPs of one GPU in one iteration."""
-    return hardware_flop(iteration(setup_of(model, layout, stack_preset(stack))).operators)
+    return hardware_flop(iteration(setup_of(model, layout, stack)).operators)
 
 
 def counted(network: Any, sequences: int = 1) -> int:
@@ -72,7 +74,7 @@ def counted(network: Any, sequences: int = 1) -> int:
 def test_flop_are_those_that_torch_counts(model: TransformerModel, micro_batch_size: int, stack: str) -> None:
     """One iteration of one micro-batch costs exactly what FlopCounterMode counts, attention fused or not."""
     layout = replace(ONE_GPU, micro_batch_size=micro_batch_size, global_batch_size=micro_batch_size)
-    assert predicted(model, layout, stack=stack) == counted(meta_network(model), micro_batch_size)
+    assert predicted(model, layout, stack=stack_preset(stack)) == counted(meta_network(model), micro_batch_size)
 
 
 def test_micro_batches_cost_as_many_times_what_torch_counts_for_one() -> None:
@@ -130,15 +132,15 @@ def test_copied_kv_heads_cost_no_model_flop() -> None:
 @pytest.mark.parametrize("model", [LLAMA, NEMOTRON], ids=name_of)
 @pytest.mark.parametrize("stops_early", [False, True])
 def test_full_recompute_is_what_torch_counts_with_checkpointed_layers(model: TransformerModel, *, stops_early: bool) -> None:
-    """Full recompute runs every layer again, as torch's reentrant checkpoint (and Megatron's) does.
+    """Every layer runs again with torch's reentrant checkpoint (and Megatron's); the other kind stops before its last product.
 
-    The other kind stops once it has every saved tensor back: without the last product of a layer, 2 * tokens * f * h.
+    It has every tensor back by then that the layer kept.
     """
     network = meta_network(model)
     for layer in network.model.layers:
         _checkpoint(layer, reentrant=not stops_early)
-    left_out = 2 * SEQUENCE_LENGTH * model.ffn_hidden_size * model.hidden_size * model.layers if stops_early else 0
-    assert predicted(model, replace(ONE_GPU, recompute="full")) == counted(network) + left_out
+    stack = stack_with(FUSED, {"fusion.recompute_stops_early": stops_early})
+    assert predicted(model, replace(ONE_GPU, recompute="full"), stack=stack) == counted(network)
 
 
 def _checkpoint(layer: Any, *, reentrant: bool) -> None:

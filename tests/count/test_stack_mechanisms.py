@@ -14,6 +14,7 @@ import pytest
 
 from perfmodel.count.iteration import Iteration, iteration
 from perfmodel.count.memory.needed import memory_bytes
+from perfmodel.count.memory.storage import state_bytes
 from perfmodel.count.operators import Collective, FusedAttention, Matmul, MemoryBound, Operator, hardware_flop, saved_bytes
 from perfmodel.count.parameters import shard_parameter_count
 from perfmodel.count.roles import Role
@@ -263,6 +264,23 @@ def test_an_optimizer_step_moves_what_a_rank_owns_in_a_few_kernels() -> None:
     }
 
 
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+@pytest.mark.parametrize(
+    ("kernels", "beside"), [("torchtitan", 52), ("llm-foundry", 60), ("torchtitan-2025", 0), ("megatron-core", 0)]
+)
+def test_a_step_of_several_kernels_moves_more_and_keeps_no_more(kernels: str, beside: int, precision: str) -> None:
+    """Per parameter of a rank's: what each kernel of PyTorch's foreach AdamW and of Composer's reads and writes, less one's."""
+    stack = stack_preset(kernels)
+    alone = stack_with(stack, {"states.unfused_step_bytes": 0})
+    moved, least = (
+        moved_bytes(work_of(each, precision=precision).synchronisation, "optimizer.adam", OPTIMIZER) for each in (stack, alone)
+    )
+    assert stack.states.unfused_step_bytes == beside
+    one = state_bytes(replace(LAYOUT, precision=precision), alone)
+    assert moved / least == pytest.approx((one.adam + beside) / one.adam)
+    assert replace(state_bytes(replace(LAYOUT, precision=precision), stack), adam=one.adam) == one
+
+
 @pytest.mark.parametrize(("fused", "passes", "kernels"), [(True, 2, 2), (False, 11, 12)])
 def test_queries_and_keys_are_rotated_in_one_pass_each_or_in_a_chain(fused: bool, passes: int, kernels: int) -> None:
     """2 bytes a number of both, in every pass, backwards as forwards."""
@@ -352,3 +370,27 @@ def test_the_reference_stack_is_what_the_torch_model_runs() -> None:
         == 1
     )
     assert (stack.overlap.tensor_parallel, stack.overlap.data_parallel, stack.overlap.pipeline) == ("none", False, False)
+
+
+STOPS_EARLY = stack_with(STACK, {"fusion.recompute_stops_early": True})
+
+
+@pytest.mark.parametrize("sequence_parallel", [False, True])
+def test_recompute_that_stops_early_sends_and_adds_nothing_behind_the_last_product(*, sequence_parallel: bool) -> None:
+    """Of a layer that runs again, the second product of the MLP, what ranks send after it and the residual are left out."""
+    every, fewer = (
+        [op.name for op in layer_of(work_of(stack, recompute="full", sequence_parallel=sequence_parallel)).again.backward]
+        for stack in (STACK, STOPS_EARLY)
+    )
+    sent = "layer.mlp.fc2.scatter" if sequence_parallel else "layer.mlp.fc2.all_reduce"
+    assert list((Counter(every) - Counter(fewer)).elements()) == ["layer.mlp.fc2", sent, "layer.mlp.residual"]
+    assert not Counter(fewer) - Counter(every)
+
+
+def test_a_mask_of_dropout_needs_the_last_product_again() -> None:
+    """It is kept, and formed behind that product, so that nothing is left out."""
+    setups = (
+        setup_of(replace(MODEL, dropout=True), replace(LAYOUT, recompute="full"), stack) for stack in (STACK, STOPS_EARLY)
+    )
+    one, other = (hardware_flop(iteration(setup).operators) for setup in setups)
+    assert one == other

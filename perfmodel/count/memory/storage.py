@@ -37,7 +37,8 @@ def state_bytes(layout: Layout, stack: SoftwareStack, tuning: FineTuning | None 
     """adam = 4 + 2*step + 2*optimizer + written: reads a gradient in fp32, reads and writes the states, writes the parameter.
 
     A gradient in 16 bits becomes a copy in fp32 first, of `step` bytes, written and read. The master copy is one of the states,
-    so parameters in 16 bits are only written; fp32 parameters, which are their own master copy, are read too.
+    so parameters in 16 bits are only written; fp32 parameters, which are their own master copy, are read too. That is one
+    kernel; a chain of them moves the `unfused_step_bytes` of its stack more.
 
     >>> from dataclasses import replace
     >>> from perfmodel.exchange.run_files import read_candidates
@@ -58,7 +59,7 @@ def state_bytes(layout: Layout, stack: SoftwareStack, tuning: FineTuning | None 
             reduced_gradient=own,
             optimizer=states,
             step=0,
-            adam=own + 2 * states + 2 * own,
+            adam=own + 2 * states + 2 * own + held.unfused_step_bytes,
         )
     scaled, copy = layout.recipe.scales_loss, held.accumulated_gradient_bytes
     gradient = held.scaled_gradient_bytes if scaled else held.gradient_bytes
@@ -71,7 +72,7 @@ def state_bytes(layout: Layout, stack: SoftwareStack, tuning: FineTuning | None 
         reduced_gradient=held.scaled_gradient_bytes if scaled else held.reduced_gradient_bytes,
         optimizer=held.optimizer_bytes,
         step=step,
-        adam=FP32_BYTES + 2 * step + 2 * held.optimizer_bytes + held.parameter_bytes,
+        adam=FP32_BYTES + 2 * step + 2 * held.optimizer_bytes + held.parameter_bytes + held.unfused_step_bytes,
     )
 
 

@@ -223,8 +223,9 @@ def _model(cells: Mapping[str, str], presets: Mapping[str, Any]) -> tuple[dict[s
     )
     taken = {"vocab_size": vocabulary, "kv_heads": "as many as attention heads", "ffn_hidden_size": "4 * hidden_size"}
     assumptions = [f"{column} is not stated: {value} is assumed" for column, value in taken.items() if not cells[column]]
+    dropout = gpt and _trains_with_dropout(cells, presets)
     family = (
-        "GPT: layer norm, learned positions, biases, dropout, tied embeddings"
+        f"GPT: layer norm, learned positions, biases, {'' if dropout else 'no '}dropout, tied embeddings"
         if gpt
         else "rotary positions, no biases, no dropout"
     )
@@ -241,12 +242,17 @@ def _model(cells: Mapping[str, str], presets: Mapping[str, Any]) -> tuple[dict[s
         "norm": "rmsnorm" if cells["activation"] in ("swiglu", "geglu") else "layernorm",
         "position": "learned" if gpt else "rotary",
         "biases": gpt,
-        "dropout": gpt,
+        "dropout": dropout,
         "tied_embeddings": gpt,
         "vocab_size": _parsed(vocabulary, "vocab_size"),
         "max_positions": _integer(cells, "sequence_length"),
     }
     return model, [*assumptions, *_network_assumptions(cells)]
+
+
+def _trains_with_dropout(cells: Mapping[str, str], presets: Mapping[str, Any]) -> bool:
+    entry = next(each for each in presets["dropouts"] if _matches(each, cells, apart=("dropout",)))
+    return bool(entry["dropout"])
 
 
 def _network_assumptions(cells: Mapping[str, str]) -> list[str]:

@@ -67,6 +67,10 @@ def test_launches_are_captured_where_nemo_recommends_it(read: Any, model: str, *
         ({"stack": "torchtitan", "sharding": "none", "overlap": "eager"}, "torchtitan-eager"),
         ({"stack": "torchtitan", "sharding": "none", "overlap": "torch.compile + AsyncTP"}, "torchtitan-async-tp"),
         ({"stack": "fsdp", "sharding": "none", "software": "llm-foundry/Composer (PyTorch FSDP)"}, "llm-foundry"),
+        (
+            {"stack": "fsdp", "sharding": "none", "software": "llm-foundry/Composer", "notes": "MP Mode=DEFAULT; FULL_SHARD"},
+            "llm-foundry-2023-10",
+        ),
         ({"stack": "fsdp", "sharding": "none"}, "pytorch-fsdp"),
     ],
 )
@@ -139,6 +143,14 @@ def test_the_torch_kernel_of_aleph_alpha_casts_scores_to_fp32(read: Any, kernels
     cells = {"stack": "aleph-alpha-scaling", "kernels": kernels, "attention_kernel": "unfused", "precision": "bf16"}
     own, another = read({**cells, "source": "arXiv:2311.05610 some.xlsx"}, {**cells, "source": "somewhere else"})
     assert (own.run.stack.fusion.fp32_scores, another.run.stack.fusion.fp32_scores) == (cast, False)
+
+
+def test_a_gpt_trains_with_dropout_unless_its_software_has_none(read: Any) -> None:
+    """llm-foundry's MPT has it switched off, and the assumption says so."""
+    (gpt,) = read({"activation": "gelu"})
+    (mpt,) = read({"activation": "gelu", "source": "mosaicml/llm-foundry"})
+    assert (gpt.model.dropout, mpt.model.dropout) == (True, False)
+    assert any("biases, no dropout" in each for each in mpt.assumptions)
 
 
 @pytest.mark.parametrize("precision", ["mxfp8", "nvfp4"])
