@@ -31,7 +31,7 @@ from perfmodel.commands.measured.compare import compare
 from perfmodel.commands.measured.diagnose import diagnose
 from perfmodel.commands.measured.measure import measure
 from perfmodel.commands.measured.validate import validate
-from perfmodel.commands.other_words import other_words
+from perfmodel.commands.other_words import SpokenCommand, other_words
 from perfmodel.commands.predict import predict
 from perfmodel.commands.report import report
 from perfmodel.commands.timeline import timeline
@@ -74,7 +74,7 @@ def program(names: Iterable[str] = tuple(COMMANDS)) -> typer.Typer:
     made.callback()(_perfmodel)
     for name in names:
         panel = COMMANDS[name]
-        made.command(name, rich_help_panel=panel)(PANELS[panel][name])
+        made.command(name, cls=SpokenCommand, rich_help_panel=panel)(PANELS[panel][name])
     return made
 
 

@@ -118,7 +118,7 @@ def predict(
         question = tuning | {"gpus": gpus, "padded": padded}
         source = asked_tuning(run, question, overrides or (), model=model, cluster=cluster, tokens=tokens)
     else:
-        source = asked(run, model, cluster, gpus, tokens)
+        source = asked(run, model, cluster, gpus, tokens, settings=overrides)
     candidates = read_candidates(source, with_evidence(overrides or (), evidence))
     predictions = [(candidate.values, predict_run(candidate.run)) for candidate in candidates]
     _, first = predictions[0]

@@ -105,7 +105,7 @@ def read_candidates(
     mapping = original = expand(Run, mapping)
     degrees = {axis.name: mapping.get(axis.name, 1) for axis in REPLICA_AXES}
     for override in overrides:
-        key, value = _parsed(override)
+        key, value = parsed_setting(override)
         if gpus and key.endswith(FILLING.name):
             raise InputError("this follows from the number of GPUs, which is kept; leave out one of the two", key=key)
         if key == EVIDENCE and isinstance(mapping.get("cluster"), list):
@@ -117,7 +117,7 @@ def read_candidates(
         if key == EVIDENCE:
             replaced = replaced_evidence(_evidence_in(before), _evidence_in(mapping), value)
         given.append("published" if any(word in key for word in BESIDE) else re.split(r"[.\[]", key)[0])
-    changed, changed_keys = given[len(given) - len(overrides) :], {_parsed(each)[0] for each in overrides}
+    changed, changed_keys = given[len(given) - len(overrides) :], {parsed_setting(each)[0] for each in overrides}
     is_other = any(key not in stated and key not in HARMLESS for key in changed)
     if (
         is_other
@@ -192,7 +192,7 @@ def _of_the_whole(run: Run, *, in_parts: bool) -> tuple[str, ...]:
 
 def _of_the_model(model: Any, overrides: Sequence[Setting]) -> tuple[str, ...]:
     """What the reader of a model from other software assumed, as far as no override says it."""
-    said = {_parsed(override)[0] for override in overrides}
+    said = {parsed_setting(override)[0] for override in overrides}
     return tuple(sentence for key, sentence in assumed(model).items() if f"model.{key}" not in said)
 
 
@@ -304,7 +304,8 @@ def _uneven_stages(run: Run) -> tuple[str, ...]:
     return (f"{plain(run.model.layers)} layers do not divide over {plain(pieces)} pieces of a pipeline: {dealt}",)
 
 
-def _parsed(override: Setting) -> tuple[str, Any]:
+def parsed_setting(override: Setting) -> tuple[str, Any]:
+    """The key path and the value of a setting. Errors: InputError for a text that is not key.path=value."""
     if not isinstance(override, str):
         return override
     key, equals, text = override.partition("=")

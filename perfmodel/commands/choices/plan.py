@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -34,6 +34,7 @@ CHOICE_PANEL = "Search space"
 LIMIT_PANEL = "GPUs, time and cost"
 WORK_PANEL = "Training"
 SERVICE_PANEL = "Serving, with --serve"
+CHOSEN_TOO: Final = ("precision", "tensor_parallel", "expert_parallel")  # options of servers that are settings of layouts as well
 
 
 def plan(
@@ -159,8 +160,8 @@ def plan(
             "--choose",
             autocompletion=chosen_words,
             metavar="KEY=A,B",
-            help="Search only these values of a setting, as in precision=bf16,fp8, tensor_parallel=8 or sharding=all. "
-            "Repeatable. Default: everything that the stack offers, in bf16.",
+            help="Search only these values of a setting, as in precision=bf16,fp8, tensor_parallel=8 or sharding=all; its name "
+            "is an option too: --micro-batch-size 1. Repeatable. Default: everything that the stack offers, in bf16.",
             rich_help_panel=CHOICE_PANEL,
         ),
     ] = None,
@@ -234,7 +235,7 @@ def plan(
         typer.Option(
             "--tensor-parallel",
             metavar="N[,N..]",
-            help="GPUs of one replica to choose from. Default: 1,2,4,8.",
+            help="GPUs of one replica to choose from. Default: 1,2,4,8. Without --serve as --choose has it.",
             rich_help_panel=SERVER,
         ),
     ] = None,
@@ -313,6 +314,7 @@ def plan(
         asked = of_servers | limits | {"output_tokens": output_or_tokens}
         plan_service(model or other_model or "", asked, form=form, output=to)
         return
+    chosen = {key: of_servers.pop(key) for key in CHOSEN_TOO}
     check_absent(of_servers, "is about servers; it needs --serve")
     output = named_file(output_or_tokens, to)
     from perfmodel.exchange.questions.plan_arguments import planned_source, read_plan_request
@@ -335,7 +337,7 @@ def plan(
         "sequence_length": sequence_length,
         "ramp": ramp,
         "leave_free": leave_free,
-        "choose": _pairs(choose, "--choose"),
+        "choose": {key: value for key, value in chosen.items() if value is not None} | _pairs(choose, "--choose"),
         "economics": _pairs(settings, "--set"),
         "price": price,
     }

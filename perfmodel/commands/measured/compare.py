@@ -89,7 +89,7 @@ def compare(
     from perfmodel.exchange.questions.compared_records import is_log, read_passes
 
     form = form_of(output, as_json=as_json, as_csv=as_csv, as_markdown=as_markdown)
-    source = asked(run, model, cluster, gpus, tokens)
+    source = asked(run, model, cluster, gpus, tokens, settings=overrides)
     if record is not None and timeline is None and profile is None and is_log(record):
         _compare_log(source, overrides or (), record, stage=stage, figure=figure, output=output, form=form)
         return

@@ -82,7 +82,7 @@ def diagnose(
     from perfmodel.exchange.measured.own_evidence import with_evidence
     from perfmodel.explanation.next_measurements import next_measurements
 
-    source, settings = asked(run, model, cluster, gpus, tokens), with_evidence(overrides or (), evidence)
+    source, settings = asked(run, model, cluster, gpus, tokens, settings=overrides), with_evidence(overrides or (), evidence)
     found = api.diagnose(
         source, _measured(measured, measured_from), settings, stage=stage, nccl_tests=nccl_tests or (), profile=profile
     )

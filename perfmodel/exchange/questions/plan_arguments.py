@@ -15,7 +15,7 @@ from perfmodel.exchange.measured.expert_loads import load_sentences, planned_loa
 from perfmodel.exchange.measured.own_evidence import evidence_setting, own_runs_sentences
 from perfmodel.exchange.presets import beside, economics_preset, expand_part, read_preset
 from perfmodel.exchange.prices import offer_sentence, with_price
-from perfmodel.exchange.questions.asked_runs import has_gpus, is_foreign_run, is_model, run_beside
+from perfmodel.exchange.questions.asked_runs import has_gpus, is_foreign_run, known_model, run_beside
 from perfmodel.exchange.questions.plan_quantities import (
     budget_dollars,
     confidence,
@@ -177,8 +177,8 @@ def planned_source(source: str, *, model: str | None, cluster: str | None, gpus:
     if not source and model is None:
         raise InputError("name a model or a run, as in llama-3.1-8b or --model config.json", key="model")
     if model is None or not source:
-        return source or str(model)
-    if is_model(source):
+        return known_model(source or str(model)) or source or str(model)
+    if known_model(source):
         raise InputError(f"{shown(source)} is a model itself; leave out --model")
     named = source.removeprefix(RUN_PREFIX)
     return run_beside(named, model=model, cluster=cluster, gpus=None if has_gpus(named) else _first(gpus))
