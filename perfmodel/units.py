@@ -144,15 +144,18 @@ def seconds_text(value: float) -> str:
     return f"{value * 1e3:.3g} ms" if value >= 1e-4 else f"{value * 1e6:.3g} us"
 
 
-def seconds_interval_text(low_s: float, high_s: float) -> str:
-    """Both ends of an interval of times, with three digits in the unit of the upper one.
+def seconds_interval_text(low_s: float, high_s: float, *, around_s: float) -> str:
+    """Both ends of an interval of times, with three digits in the unit in which `seconds_text` has the time between them.
 
-    >>> seconds_interval_text(0.55038, 0.72811), seconds_interval_text(8.2, 13.12), seconds_interval_text(2e-4, 0.0042)
-    ('0.550 to 0.728 s', '8.20 to 13.1 s', '0.200 to 4.20 ms')
+    >>> seconds_interval_text(0.55038, 0.72811, around_s=0.62), seconds_interval_text(2e-4, 0.0042, around_s=0.001)
+    ('0.550 to 0.728 s', '0.200 to 4.20 ms')
+    >>> seconds_text(587.7), seconds_interval_text(533.07, 648.51, around_s=587.7)
+    ('587.7 s', '533 to 649 s')
     """
     steps = ((SECONDS_PER_DAY, "d"), (SECONDS_PER_HOUR * 2, "h"), (600.0, "min"), (0.1, "s"), (1e-4, "ms"), (0.0, "us"))
-    unit = next(name for least, name in steps if high_s >= least)
-    low, high = (f"{end / _TIME[unit]:#.3g}".rstrip(".") for end in (low_s, high_s))
+    unit = next(name for least, name in steps if around_s >= least)
+    ends = (end / _TIME[unit] for end in (low_s, high_s))
+    low, high = (f"{end:,.0f}" if end >= 1000 else f"{end:#.3g}".rstrip(".") for end in ends)
     return f"{low} to {high} {unit}"
 
 

@@ -80,7 +80,8 @@ Overrides = Annotated[
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="Override a key of the run, as in tensor_parallel=4; its name is an option too: --tensor-parallel 4, --tp 4. Repeatable.",
+        help="Override a key of the run, as in tensor_parallel=4; its name is an option too: --tensor-parallel 4, --tp 4. "
+        "Repeatable.",
         autocompletion=setting_words,
     ),
 ]

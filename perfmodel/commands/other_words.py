@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Final
 
 from click import Context
@@ -35,6 +36,31 @@ OF_RUNS: Final = {"nodes": "--gpus N"}  # of another number
 OF_PLANS: Final = {"sequence_length": "--sequence-length {}", "stages[*].global_batch_size": "--global-batch-size {}"}
 
 
+OF_COMMANDS: Final = {  # what people call a command -> the one that says it
+    **dict.fromkeys(("estimate", "memory", "params", "simulate", "train"), "predict RUN"),
+    **dict.fromkeys(("finetune", "fine-tune", "lora", "qlora", "tune"), "predict MODEL --gpu GPU --training qlora"),
+    **dict.fromkeys(("inference", "serve", "serving"), "infer MODEL --gpu GPU"),
+    **dict.fromkeys(("budget", "cost", "size"), "plan MODEL --cluster C --deadline 14d --tokens 2T --price 2.5"),
+    **dict.fromkeys(("mfu", "why"), "explain RUN"),
+    **dict.fromkeys(("clusters", "gpus", "models", "stacks"), "list"),
+}
+
+
+def other_command(word: str) -> str:
+    """A sentence on what to type where the name of a command was expected; "" where nobody knows what was meant.
+
+    >>> other_command("memory"), other_command("llama-3.1-8b"), other_command("bogus")
+    ('perfmodel predict RUN says that', 'perfmodel predict llama-3.1-8b predicts it', '')
+    """
+    if word in OF_COMMANDS:
+        return f"perfmodel {OF_COMMANDS[word]} says that"
+    from perfmodel.exchange.presets import preset_names
+    from perfmodel.exchange.questions.asked_runs import known_model
+
+    is_run = word in preset_names("runs") or Path(word).is_file() or known_model(word) is not None
+    return f"perfmodel predict {word} predicts it" if is_run else ""
+
+
 class SpokenCommand(TyperCommand):
     """A command that takes options by other words: those of SPOKEN, and the keys of a run where it has settings of one."""
 
@@ -45,9 +71,7 @@ class SpokenCommand(TyperCommand):
         return super().parse_args(ctx, [*told])
 
 
-def said_here(
-    command: str, arguments: Sequence[str], options: Collection[str], parameters: Collection[str]
-) -> Iterator[str]:
+def said_here(command: str, arguments: Sequence[str], options: Collection[str], parameters: Collection[str]) -> Iterator[str]:
     """The arguments of a command, with its own options in place of those that people call otherwise.
 
     >>> [*said_here("predict", ["llama-3.1-8b", "--tp", "8", "--gbs=64", "--fp8"], ["--set"], ["overrides"])]

@@ -128,7 +128,7 @@ def read_candidates(
         lost: tuple[str, ...] = (NOT_COMPARABLE,)
     else:
         lost = ()
-    assumptions = (*replaced, *(sentence for key, sentence in stated.items() if key not in changed), *_defaults_taken(given))
+    assumptions = (*replaced, *(sentence for key, sentence in stated.items() if key not in changed))
     axes = [(key, values) for key, values in leaves(Run, mapping) if isinstance(values, list)]
     built = [(dict(chosen), _built(mapping, chosen, gpus, Draft if draft else Run)) for chosen in _combinations(axes)]
     kept = bool(gpus) or "stages" in changed
@@ -141,6 +141,7 @@ def read_candidates(
                 run=run,
                 assumptions=(
                     *assumptions,
+                    *_defaults_taken(run, given),
                     *consequences,
                     *(sentence for sentence in _of_the_whole(run, in_parts=in_parts) if sentence not in consequences),
                     *_of_the_model(model, overrides),
@@ -270,11 +271,12 @@ def _without_published_figures(mapping: Mapping[str, Any]) -> dict[str, Any]:
     return {**mapping, "stages": kept}
 
 
-def _defaults_taken(given: Sequence[str]) -> tuple[str, ...]:
-    """A sentence for each setting of the layout that the run leaves to its default."""
+def _defaults_taken(run: Run, given: Sequence[str]) -> tuple[str, ...]:
+    """A sentence for each setting of the layout that the run leaves to its default, and that makes a difference in it."""
     taken = {name: getattr(Run.__dataclass_fields__[name], "default", "") for name in STATED_SETTINGS}
     taken |= dict.fromkeys(STACK_SETTINGS, "that of the stack")
-    return tuple(f"{name} is not given: {value} is assumed" for name, value in taken.items() if name not in given)
+    without = {*given, *([] if np.any(np.asarray(run.tensor_parallel) > 1) else ["sequence_parallel"])}
+    return tuple(f"{name} is not given: {value} is assumed" for name, value in taken.items() if name not in without)
 
 
 def _load_taken(run: Run, given: Sequence[str]) -> tuple[str, ...]:
@@ -363,6 +365,10 @@ def _told_how(error: InputError) -> InputError:
     """The error, with the option that gives what is missing: what files of other software do not say."""
     if error.problem.startswith("missing") and error.key == "cluster":
         return InputError("missing; give one, as in --cluster dgx-h100 (perfmodel list clusters)", key=error.key)
+    if error.problem.startswith("missing") and error.key == "model":
+        return InputError(
+            "missing; give one, as in --model llama-3.1-8b (perfmodel list models) or a config.json", key=error.key
+        )
     if error.problem.startswith("missing") and error.key.endswith(f".{FILLING.name}"):
         return InputError("missing; give it, or the GPUs of the run, as in --gpus 64", key=error.key)
     return error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -148,6 +149,34 @@ def test_options_by_other_words_are_taken_for_what_they_mean(run: Any, typed: tu
     one, other = run(*typed, "--json"), run(*asked, *meant, "--json")
     assert one.code == other.code == 0
     assert json.loads(one.out) == json.loads(other.out)
+
+
+@pytest.mark.parametrize(
+    ("word", "hint"),
+    [
+        ("memory", "perfmodel predict RUN says that"),
+        ("serve", "perfmodel infer MODEL --gpu GPU says that"),
+        ("llama-3.1-8b", "perfmodel predict llama-3.1-8b predicts it"),
+    ],
+)
+def test_where_a_command_is_expected_others_are_told_which(run: Any, word: str, hint: str) -> None:
+    """People name what they ask about, or the thing they want to know."""
+    assert run(word).err.endswith(f"perfmodel: {hint}\n")
+    assert "perfmodel: " not in run("bogus").err
+
+
+def test_a_model_says_what_follows_from_it(run: Any, tmp_path: Path) -> None:
+    """Parameters and FLOPs a token above its settings, of a preset and of a file alike."""
+    said = " ".join(run("show", "llama-3.1-8b").out.split())
+    assert "8.030B parameters; 51.47 GFLOP of model FLOPs a token in training" in said
+    assert said.index("8.030B parameters") < said.index("hidden_size")
+    counted = json.loads(run("show", "deepseek-v3", "--json").out)["counted"]["models/deepseek-v3"]
+    assert counted["parameters"] == pytest.approx(671e9, rel=1e-3)
+    file = tmp_path / "config.json"
+    config = {"model_type": "mistral", "hidden_size": 4096, "intermediate_size": 14336, "num_attention_heads": 32}
+    file.write_text(json.dumps(config | {"num_hidden_layers": 32, "num_key_value_heads": 8, "vocab_size": 32768}))
+    assert "7.248B parameters" in run("show", file).out
+    assert json.loads(run("show", "dgx-h100", "--json").out)["counted"] == {}
 
 
 def test_a_server_that_does_not_fit_says_what_would(run: Any) -> None:

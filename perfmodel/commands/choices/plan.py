@@ -34,7 +34,7 @@ CHOICE_PANEL = "Search space"
 LIMIT_PANEL = "GPUs, time and cost"
 WORK_PANEL = "Training"
 SERVICE_PANEL = "Serving, with --serve"
-CHOSEN_TOO: Final = ("precision", "tensor_parallel", "expert_parallel")  # options of servers that are settings of layouts as well
+CHOSEN_TOO: Final = ("precision", "tensor_parallel", "expert_parallel")  # options of servers, and settings of layouts
 
 
 def plan(

@@ -49,7 +49,9 @@ def asked_run(
             raise InputError(f"{shown(source)} is a model itself; leave out --model")
         from perfmodel.exchange.questions.quick_runs import quick_run
 
-        return quick_run(known or beside_it or str(model), cluster=cluster, gpus=gpus, tokens=tokens, search=search, settings=settings)
+        return quick_run(
+            known or beside_it or str(model), cluster=cluster, gpus=gpus, tokens=tokens, search=search, settings=settings
+        )
     if model is cluster is gpus is tokens is None:
         return source
     return run_beside(source, model=model, cluster=cluster, gpus=gpus, tokens=tokens)
@@ -146,7 +148,12 @@ def _mapping(source: str) -> dict[str, Any]:
 
 
 def _with_parts(
-    mapping: dict[str, Any], *, model: str | Mapping[str, Any] | None, cluster: str | None, gpus: str | int | None, tokens: str | float | None
+    mapping: dict[str, Any],
+    *,
+    model: str | Mapping[str, Any] | None,
+    cluster: str | None,
+    gpus: str | int | None,
+    tokens: str | float | None,
 ) -> dict[str, Any]:
     """The mapping of a run with other parts; figures that its source published are then no longer of it."""
     given: dict[str, Any] = {key: value for key, value in (("model", model), ("cluster", cluster)) if value is not None}

@@ -30,6 +30,7 @@ from perfmodel.exchange.run_files import TYPICAL, read_candidates, replaced_evid
 from perfmodel.exchange.spec_mappings import mapping_of
 from perfmodel.exchange.syntax.annotations import separated
 from perfmodel.exchange.syntax.documents import FILE_SUFFIXES, read_mapping
+from perfmodel.exchange.syntax.slips import slips_of_a_length
 from perfmodel.light_dataclass import dataclass
 from perfmodel.search.question import USUAL_CONFIDENCE, PlanQuestion, StageRequest, usual_batch_size
 from perfmodel.search.space import NUMERIC_SETTINGS, SearchSpace
@@ -321,6 +322,7 @@ def _assumptions(
         sentences.append(f"no stack is given: {stack.name} is assumed")
     if run is None and "sequence_length" not in given:
         sentences.append(f"no sequence length is given: {length:,} tokens are assumed")
+    sentences += [*slips_of_a_length(length)] if "sequence_length" in given else []
     if "leave_free" in given and (share := share_of_memory(given["leave_free"])):
         sentences.append(f"{share_text(share)} of each GPU's memory is left free")
     if stages[0].rounded:

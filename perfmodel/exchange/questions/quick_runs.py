@@ -64,7 +64,7 @@ def quick_run(
 
 
 def _layout(question: PlanQuestion, gpus: int, *, given: Sequence[str]) -> tuple[dict[str, Any], str]:
-    """The fastest layout that fits, or one that shows by how much nothing does; `given` are the settings that were asked for."""
+    """The fastest layout that fits, or one that shows by how much nothing does; `given` are settings that were asked for."""
     found = sized_search(question, gpus, workers=None, on_progress=lambda _: None).option
     said = f"beside {', '.join(given)} no layout is given" if given else "no layout is given"
     if found is not None:

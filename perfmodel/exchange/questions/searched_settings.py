@@ -18,14 +18,14 @@ def searched_settings(settings: Sequence[Setting]) -> dict[str, Any]:
 
     Settings of other keys, factors (x2) and lists of candidates change the layout that is found.
 
-    >>> searched_settings(["tensor_parallel=8", "sequence_length=128k", "stages[*].global_batch_size=64", "micro_batch_size=x2"])
-    {'choose': {'tensor_parallel': 8}, 'sequence_length': '128k', 'global_batch_size': 64}
+    >>> searched_settings(["tensor_parallel=8", "sequence_length=8k", "stages[*].global_batch_size=64", "micro_batch_size=x2"])
+    {'choose': {'tensor_parallel': 8}, 'sequence_length': '8k', 'global_batch_size': 64}
     """
-    pairs = [(key, value) for key, value in map(parsed_setting, settings) if not is_factor(value) and not isinstance(value, list)]
+    pairs = [each for each in map(parsed_setting, settings) if not is_factor(each[1]) and not isinstance(each[1], list)]
     choose = {key: value for key, value in pairs if key in CHOSEN}
     found: dict[str, Any] = {"choose": choose} if choose else {}
     found |= {key: value for key, value in pairs if key in WHOLE}
-    found |= {BATCH: value for key, value in pairs if key.startswith("stages") and steps_of(key)[-1] == BATCH}
+    found |= {steps_of(key)[-1]: value for key, value in pairs if key.startswith("stages") and key.endswith(f".{BATCH}")}
     if choose.get("recompute") == "full" and "recompute_layers" not in choose:
         found["all_layers_again"] = True  # as a run that names no number of layers has it
     return found

@@ -1,6 +1,7 @@
 """Where a key path leads in a run, and how a value is put there: `stages[-1].data_parallel=384`, `stages[*].tokens=x0.5`.
 
-List entries are [i] or .i; they count from 0, or with -1 from the end; [*] is all of them. `x0.5` (or `0.5x`) is half of what stands there.
+List entries are [i] or .i; they count from 0, or with -1 from the end; [*] is all of them. `x0.5`, or `0.5x`, is half of
+what stands there.
 """
 
 from __future__ import annotations

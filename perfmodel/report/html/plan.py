@@ -146,7 +146,7 @@ def _glance(plan: Plan, option: SizeOption) -> Iterator[tuple[str, tuple[str, st
     yield "GPUs", (told["gpus"][0], gpu.name)
     if "days" in told:
         yield "Days", told["days"]
-    yield "Iteration", (told["time"][0], f"90 %: {seconds_interval_text(low, high)}")
+    yield "Iteration", (told["time"][0], f"90 %: {seconds_interval_text(low, high, around_s=option.iteration_time_s)}")
     rate = f"{float(last.prediction.tokens_per_s_per_gpu):,.0f} tokens/s/GPU"
     yield "MFU", (told["mfu"][0], rate)
     yield "Memory of one GPU", told["memory"]
