@@ -218,10 +218,12 @@ def layout_words(layout: Layout, degrees: Mapping[str, str]) -> list[str]:
 
 def _stage_table(prediction: Prediction, convention: str) -> RenderableType:
     table = plain_table()
-    for heading in STAGE_HEADINGS:
-        table.add_column(heading, justify="right", no_wrap=True)
-    for stage, predicted in prediction.stages:
-        table.add_row(*stage_cells(stage, predicted, convention))
+    rows = [stage_cells(stage, predicted, convention) for stage, predicted in prediction.stages]
+    shown = [place for place in range(len(STAGE_HEADINGS)) if any(row[place] for row in rows)]  # without tokens no days
+    for place in shown:
+        table.add_column(STAGE_HEADINGS[place], justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(*(row[place] for place in shown))
     return titled(f"Stages{mfu_peak_words(prediction)}", table)
 
 
@@ -262,8 +264,8 @@ def stage_labels(prediction: Prediction) -> list[str]:
     """What the stages of a ramp are told apart by: data parallelism, else the batch, else their number."""
     stages = [stage for stage, _ in prediction.stages]
     several = (
-        [f"{DATA.short} {stage.data_parallel}" for stage in stages],
-        [f"batch {stage.global_batch_size}" for stage in stages],
+        [f"{DATA.short} {stage.data_parallel:,}" for stage in stages],
+        [f"batch {stage.global_batch_size:,}" for stage in stages],
     )
     numbered = [f"stage {number}" for number in range(1, len(stages) + 1)]
     return next((labels for labels in several if len(set(labels)) == len(labels)), numbered)
