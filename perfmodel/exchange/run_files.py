@@ -25,7 +25,7 @@ from perfmodel.exchange.spec_mappings import mapping_of
 from perfmodel.exchange.stack_fit import beyond_the_stack
 from perfmodel.exchange.syntax.annotations import separated
 from perfmodel.exchange.syntax.documents import FILE_SUFFIXES, parse_text
-from perfmodel.exchange.syntax.key_paths import with_value
+from perfmodel.exchange.syntax.key_paths import SHORT_NAMES, with_value
 from perfmodel.exchange.syntax.slips import likely_slips, slips_of_a_run
 from perfmodel.light_dataclass import dataclass
 from perfmodel.spec.axes import FILLING, REPLICA_AXES
@@ -362,7 +362,9 @@ def _with_head_size(mapping: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _told_how(error: InputError) -> InputError:
-    """The error, with the option that gives what is missing: what files of other software do not say."""
+    """The error, with the option that gives what is missing, or the key that a word is short for."""
+    if error.problem.startswith("unknown key") and (meant := SHORT_NAMES.get(error.key.rpartition(".")[2].lower())):
+        return InputError(f"unknown key; did you mean {meant}?", key=error.key)
     if error.problem.startswith("missing") and error.key == "cluster":
         return InputError("missing; give one, as in --cluster dgx-h100 (perfmodel list clusters)", key=error.key)
     if error.problem.startswith("missing") and error.key == "model":

@@ -101,7 +101,8 @@ def compare(
         return
     if record is None:
         if profile is None:
-            raise InputError("there is no RECORD to compare with; name one, a log, or a profile (torch.profiler)")
+            other = "two predictions are compared by whatif RUN --set KEY=VALUE, several runs by sweep RUN RUN"
+            raise InputError(f"there is no RECORD to compare with; name one, a log, or a profile (torch.profiler); {other}")
         if figure is not None:
             raise InputError("--figure draws records and logs; --timeline draws a profile")
         _compare_profile(source, overrides or (), profile, timeline, stage=stage, output=output, form=form)

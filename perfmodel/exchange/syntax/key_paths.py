@@ -42,6 +42,10 @@ _SHORT: Final = {  # names that people type: the key that they mean
     ("gpu", "gpu_type", "hardware", "node"): "cluster (perfmodel list clusters)",
     ("hbm", "memory", "gpu_memory"): "cluster.gpu.memory_bytes",
     ("price", "cost", "dollars", "dollars_per_gpu_hour"): "economics.dollars_per_gpu_hour",
+    ("mtbf", "node_mtbf", "failures", "failure_rate", "interruptions"): (
+        "economics.failures_per_gpu_hour (one over the hours between two failures of a GPU)"
+    ),
+    ("pue",): "economics.power_usage_effectiveness",
     ("overlap", "no_overlap"): "stack.overlap.tensor_parallel or stack.overlap.data_parallel",
 }
 SHORT_NAMES: Final = {name: key for names, key in _SHORT.items() for name in names}

@@ -51,7 +51,8 @@ def run_mapping(conversion: Conversion) -> dict[str, Any]:
     if conversion.refused:
         raise NotSupportedError(f"{'; '.join(conversion.refused)}; {WAY_ON}")
     if conversion.run is None:
-        raise InputError(f"this {conversion.format} does not say which run it is of; compare RUN with it")
+        way_on = "compare RUN with it, as in perfmodel compare train.sh train.log"
+        raise InputError(f"this {conversion.format} does not say which run it is of; {way_on}")
     told = {conversion.about.get(sentence, f"{place}"): sentence for place, sentence in enumerate(conversion.assumed)}
     return {**conversion.run, "assumptions": told}
 
