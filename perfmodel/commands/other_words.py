@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from click import Context
 from typer.core import TyperCommand
 
 VALUE: Final = "{}"  # in what a word means: where its value goes
@@ -64,8 +63,8 @@ def other_command(word: str) -> str:
 class SpokenCommand(TyperCommand):
     """A command that takes options by other words: those of SPOKEN, and the keys of a run where it has settings of one."""
 
-    def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
-        """The arguments that are left, after options have been read."""
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """The arguments that are left, after options have been read; `ctx` is click's, or typer's copy of it."""
         options = {option for each in self.params for option in (*each.opts, *each.secondary_opts)}
         told = said_here(self.name or "", args, options, [each.name or "" for each in self.params])
         return super().parse_args(ctx, [*told])

@@ -123,7 +123,7 @@ def predict(
     tuning = {"gpu": gpu, "training": training, "examples": examples, "epochs": epochs, "example_length": example_length}
 
     def found(others: Mapping[str, Any], settings: Sequence[str]) -> tuple[RunCandidate, ...]:
-        source = _source(run, parts | tuning | others, settings, padded=padded)
+        source = _source(run, parts | tuning | dict(others), settings, padded=padded)
         return read_candidates(source, with_evidence(settings, evidence))
 
     candidates = found({}, overrides or ())

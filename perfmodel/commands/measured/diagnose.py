@@ -109,7 +109,7 @@ def _measured(run: str, value: str | None, log: Path | None) -> str:
         return value
     from perfmodel.exchange.questions.measured_logs import is_log, measured_text
 
-    own = Path(run) if value is log is None and is_log(Path(run)) else log
+    own = Path(run) if value is None and log is None and is_log(Path(run)) else log
     if own is None or value is not None:
         raise InputError("say what was measured: --measured 0.9s, or --measured-from train.log")
     return measured_text(own)
