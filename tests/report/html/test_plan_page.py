@@ -149,6 +149,15 @@ def test_the_table_of_deadlines_has_the_fewest_gpus_that_do(several: Plan, whole
     assert [row[1] for row in rows if row[0] == "60 days"] == [f"{best.gpus:,}" if best else ""]
 
 
+def test_a_budget_keeps_its_odds_by_every_deadline() -> None:
+    """However late it may be, a plan is no likelier to cost less."""
+    both = pm.plan("llama-3.1-8b", gpus="64", deadline="60d", budget="200k", **ASKED)
+    (option,) = both.options
+    assert option.budget_probability is not None
+    assert odds_by(option, 60.0) == option.limits_probability
+    assert odds_by(option, 1e4) == option.budget_probability < 1
+
+
 def test_a_plan_in_hours_has_deadlines_in_hours() -> None:
     """None where nobody knows how many tokens there are."""
     short = pm.plan("llama-3.1-8b", cluster="dgx-h100", gpus="64,128", deadline="9h", tokens="5B")
