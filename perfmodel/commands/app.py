@@ -31,7 +31,7 @@ from perfmodel.commands.measured.compare import compare
 from perfmodel.commands.measured.diagnose import diagnose
 from perfmodel.commands.measured.measure import measure
 from perfmodel.commands.measured.validate import validate
-from perfmodel.commands.other_words import SpokenCommand, other_command, other_words
+from perfmodel.commands.other_words import NEEDED, SpokenCommand, other_command, other_words
 from perfmodel.commands.predict import predict
 from perfmodel.commands.report import report
 from perfmodel.commands.timeline import timeline
@@ -130,6 +130,7 @@ def _tell_why(stop: SystemExit, command: str) -> None:
             if command
             else other_command(sys.argv[1])
         )
+        hint = hint or NEEDED.get(getattr(getattr(reason, "param", None), "name", ""), "")
         if hint:
             say(hint)
         _tell_programs("UsageError", f"{usage()}{hint and f'; {hint}'}", int(stop.code or 0))

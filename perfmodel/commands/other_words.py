@@ -31,7 +31,12 @@ SPOKEN: Final[Mapping[str, Mapping[str, str]]] = {  # command -> what people wri
 HINTS: Final[Mapping[str, Mapping[str, str]]] = {  # the same where it has another value, so that it is named alone
     "validate": dict.fromkeys(("gpu", "stack", "precision"), "--full (which scores every GPU, stack and precision)"),
 }
-OF_RUNS: Final = {"nodes": "--gpus N"}  # of another number
+OF_RUNS: Final = {  # of another number, or of another command
+    "nodes": "--gpus N",
+    **dict.fromkeys(("days", "deadline"), "perfmodel plan MODEL --cluster C --tokens N --deadline 14d"),
+    "budget": "perfmodel plan MODEL --cluster C --tokens N --price 2.5 --budget 5M",
+}
+NEEDED: Final = {"gpu": "name a GPU, as in --gpu h100-sxm-80gb (perfmodel list gpus)"}  # an option that is missing
 OF_PLANS: Final = {"sequence_length": "--sequence-length {}", "stages[*].global_batch_size": "--global-batch-size {}"}
 
 

@@ -115,6 +115,11 @@ def test_colours_can_be_forced_into_a_pipe(run: Any, monkeypatch: pytest.MonkeyP
     [
         (("predict", "llama-3.1-8b", "--tp"), "--tp is --set tensor_parallel=N here"),
         (("predict", "llama-3.1-8b", "--nodes", "4"), "--nodes is --gpus N here"),
+        (
+            ("predict", "llama-3.1-8b", "--deadline", "14d"),
+            "--deadline is perfmodel plan MODEL --cluster C --tokens N --deadline 14d here",
+        ),
+        (("infer", "llama-3.1-8b"), "name a GPU, as in --gpu h100-sxm-80gb (perfmodel list gpus)"),
         (("validate", "--gpu", "h100"), "--gpu is --full (which scores every GPU, stack and precision) here"),
         (("infer", "llama-3.1-8b", "--tp"), "--tp is --tensor-parallel N here"),
     ],

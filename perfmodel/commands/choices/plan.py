@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -34,7 +34,6 @@ CHOICE_PANEL = "Search space"
 LIMIT_PANEL = "GPUs, time and cost"
 WORK_PANEL = "Training"
 SERVICE_PANEL = "Serving, with --serve"
-CHOSEN_TOO: Final = ("precision", "tensor_parallel", "expert_parallel")  # options of servers, and settings of layouts
 
 
 def plan(
@@ -314,7 +313,9 @@ def plan(
         asked = of_servers | limits | {"output_tokens": output_or_tokens}
         plan_service(model or other_model or "", asked, form=form, output=to)
         return
-    chosen = {key: of_servers.pop(key) for key in CHOSEN_TOO}
+    from perfmodel.spec.axes import EXPERT, TENSOR
+
+    chosen = {key: of_servers.pop(key) for key in ("precision", TENSOR.name, EXPERT.name)}  # settings of layouts as well
     check_absent(of_servers, "is about servers; it needs --serve")
     output = named_file(output_or_tokens, to)
     from perfmodel.exchange.questions.plan_arguments import planned_source, read_plan_request

@@ -72,6 +72,12 @@ def test_settings_that_fit_nowhere_keep_the_gpus_too() -> None:
         asked_run("llama-3.1-405b", cluster="dgx-h100", gpus="8", settings=["tensor_parallel=3"])
 
 
+def test_replicas_of_a_model_alone_follow_from_its_gpus() -> None:
+    """Whoever gives both could mean either."""
+    with pytest.raises(InputError, match=r"stages\[\*\]\.data_parallel: of a model alone it follows from --gpus"):
+        asked_run("llama-3.1-8b", gpus="64", settings=["stages[*].data_parallel=16"])
+
+
 def test_factors_and_candidates_change_the_layout_that_is_found() -> None:
     """They are about a value that stands there."""
     changes = ["micro_batch_size=x2", "tensor_parallel=[1, 2]"]
