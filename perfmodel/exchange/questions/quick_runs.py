@@ -9,18 +9,20 @@ from typing import Any, Final
 from perfmodel.errors import InputError
 from perfmodel.exchange.measured.expert_loads import load_sentences
 from perfmodel.exchange.presets import cluster_preset
-from perfmodel.exchange.questions.plan_arguments import USUAL_STACK, Quantity, SearchLimits, read_plan_request
+from perfmodel.exchange.questions.plan_arguments import CHOSEN, USUAL_STACK, Quantity, SearchLimits, read_plan_request
 from perfmodel.exchange.questions.plan_quantities import whole_number
-from perfmodel.exchange.questions.searched_settings import searched_settings
-from perfmodel.exchange.run_files import Setting
+from perfmodel.exchange.run_files import Setting, parsed_setting
+from perfmodel.exchange.syntax.key_paths import is_factor, steps_of
 from perfmodel.search.option import sized_search
 from perfmodel.search.question import PlanQuestion
-from perfmodel.spec.axes import REPLICA_AXES, TENSOR
+from perfmodel.spec.axes import FILLING, REPLICA_AXES, TENSOR
 from perfmodel.spec.run import OF_A_STAGE, SETTINGS
 from perfmodel.units import gpus_text
 
 USUAL_CLUSTER: Final = "dgx-h100"
 LAYOUT: Final = tuple(name for name in SETTINGS if name not in OF_A_STAGE)
+WHOLE: Final = ("cluster", "stack", "sequence_length")  # keys of a run that are arguments of a plan as they are
+BATCH: Final = "global_batch_size"  # of any ramp stage: a model alone has one
 
 
 def quick_run(
@@ -61,6 +63,28 @@ def quick_run(
         "stages": [stage],
         "assumptions": [*assumptions, *(each for each in question.assumptions if each not in of_experts), sentence],
     }
+
+
+def searched_settings(settings: Sequence[Setting]) -> dict[str, Any]:
+    """The arguments of a plan (PlanArguments) that settings of a run come to.
+
+    Settings of other keys, factors (x2) and lists of candidates change the layout that is found. Errors: InputError for data
+    parallelism, which is what the GPUs leave.
+
+    >>> searched_settings(["tensor_parallel=8", "sequence_length=8k", "stages[*].global_batch_size=64", "micro_batch_size=x2"])
+    {'choose': {'tensor_parallel': 8}, 'sequence_length': '8k', 'global_batch_size': 64}
+    """
+    pairs = [each for each in map(parsed_setting, settings) if not is_factor(each[1]) and not isinstance(each[1], list)]
+    for key, _ in pairs:
+        if key.startswith("stages") and key.endswith(f".{FILLING.name}"):
+            raise InputError("of a model alone it follows from --gpus and the other degrees; give those alone", key=key)
+    choose = {key: value for key, value in pairs if key in CHOSEN}
+    found: dict[str, Any] = {"choose": choose} if choose else {}
+    found |= {key: value for key, value in pairs if key in WHOLE}
+    found |= {steps_of(key)[-1]: value for key, value in pairs if key.startswith("stages") and key.endswith(f".{BATCH}")}
+    if choose.get("recompute") == "full" and "recompute_layers" not in choose:
+        found["all_layers_again"] = True  # as a run that names no number of layers has it
+    return found
 
 
 def _layout(question: PlanQuestion, gpus: int, *, given: Sequence[str]) -> tuple[dict[str, Any], str]:
