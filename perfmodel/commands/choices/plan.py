@@ -107,7 +107,7 @@ def plan(
             "--price",
             metavar="DOLLARS|NAME",
             help="Price of one GPU-hour: dollars (2.5), a listed price (perfmodel list economics), or on-demand or reserved: "
-            "what the cluster's cloud lists; with --serve also one for each GPU (b200=5,h100-sxm-80gb=2).",
+            "what the cluster's cloud lists; of several clusters, or with --serve GPUs, one each (dgx-h100=2.5,dgx-b200=5).",
             rich_help_panel=LIMIT_PANEL,
         ),
     ] = None,

@@ -41,7 +41,7 @@ def asked_run(
     """
     if not source and model is None:
         raise InputError(
-            f"{shown(source)} is neither a run file, a preset run nor a model; name one, as in llama-3.1-8b --gpus 64"
+            "nothing is named, neither a run file, a preset run nor a model; name one, as in llama-3.1-8b --gpus 64"
         )
     known, beside_it = known_model(source), known_model(model or "")
     if not source or known is not None:
