@@ -65,8 +65,9 @@ class StagePrediction(OneLine):
         """Time with its interval, MFU and whether it fits; of arrays only their shape."""
         if np.ndim(self.iteration_time_s):
             return f"arrays of shape {np.shape(self.iteration_time_s)}"
-        low_s, high_s = (float(end) for end in self.iteration_time_interval_s)
-        time = f"{seconds_text(float(self.iteration_time_s))} an iteration (90 %: {seconds_interval_text(low_s, high_s)})"
+        low_s, high_s, median_s = map(float, (*self.iteration_time_interval_s, self.iteration_time_s))
+        ends = seconds_interval_text(low_s, high_s, around_s=median_s)
+        time = f"{seconds_text(median_s)} an iteration (90 %: {ends})"
         return f"{gpus_text(int(self.layout.gpus))}, {time}, MFU {100 * float(self.mfu):.1f} %, {self.verdict}"
 
     @property

@@ -23,6 +23,13 @@ DECIMAL_PREFIXES: Final = {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "B":
 SHOWN_PREFIXES: Final = ("T", "B", "M")  # of counts, as they are written
 _BINARY: Final = {"Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40, "Pi": 2.0**50}
 _TIME: Final = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": SECONDS_PER_HOUR, "d": SECONDS_PER_DAY}
+_SPELT_TIME: Final = {  # the words that people write, in any case, with or without an s behind them
+    **dict.fromkeys(("sec", "second"), 1.0),
+    **dict.fromkeys(("min", "minute"), 60.0),
+    **dict.fromkeys(("hr", "hour"), SECONDS_PER_HOUR),
+    "day": SECONDS_PER_DAY,
+    **dict.fromkeys(("w", "week"), 7 * SECONDS_PER_DAY),
+}
 _UNITS: Final = {  # dimension -> all of its units
     "s": _TIME,
     "days": {"d": 1.0, "h": 1 / 24},
@@ -61,6 +68,8 @@ def parse_quantity(value: object, dimension: str) -> float:
     85899345920.0
     >>> parse_quantity("8T", "count")
     8000000000000.0
+    >>> parse_quantity("14 days", "s") == parse_quantity("2w", "s") == 14 * 86400
+    True
     """
     what, example = DIMENSIONS[dimension]
     if isinstance(value, int | float) and not isinstance(value, bool):
@@ -91,6 +100,8 @@ def _scale(unit: str, dimension: str) -> float | None:
     """The factor from `unit` to the SI base unit of `dimension`; None for a unit of another dimension."""
     if unit == "":
         return 1.0
+    if dimension == "s" and unit not in _TIME:
+        return _SPELT_TIME.get(unit.lower().removesuffix("s"))
     if dimension in _UNITS:
         return _UNITS[dimension].get(unit)
     if dimension == "count":
@@ -133,15 +144,18 @@ def seconds_text(value: float) -> str:
     return f"{value * 1e3:.3g} ms" if value >= 1e-4 else f"{value * 1e6:.3g} us"
 
 
-def seconds_interval_text(low_s: float, high_s: float) -> str:
-    """Both ends of an interval of times, with three digits in the unit of the upper one.
+def seconds_interval_text(low_s: float, high_s: float, *, around_s: float) -> str:
+    """Both ends of an interval of times, with three digits in the unit in which `seconds_text` has the time between them.
 
-    >>> seconds_interval_text(0.55038, 0.72811), seconds_interval_text(8.2, 13.12), seconds_interval_text(2e-4, 0.0042)
-    ('0.550 to 0.728 s', '8.20 to 13.1 s', '0.200 to 4.20 ms')
+    >>> seconds_interval_text(0.55038, 0.72811, around_s=0.62), seconds_interval_text(2e-4, 0.0042, around_s=0.001)
+    ('0.550 to 0.728 s', '0.200 to 4.20 ms')
+    >>> seconds_text(587.7), seconds_interval_text(533.07, 648.51, around_s=587.7)
+    ('587.7 s', '533 to 649 s')
     """
     steps = ((SECONDS_PER_DAY, "d"), (SECONDS_PER_HOUR * 2, "h"), (600.0, "min"), (0.1, "s"), (1e-4, "ms"), (0.0, "us"))
-    unit = next(name for least, name in steps if high_s >= least)
-    low, high = (f"{end / _TIME[unit]:#.3g}".rstrip(".") for end in (low_s, high_s))
+    unit = next(name for least, name in steps if around_s >= least)
+    ends = (end / _TIME[unit] for end in (low_s, high_s))
+    low, high = (f"{end:,.0f}" if end >= 1000 else f"{end:#.3g}".rstrip(".") for end in ends)
     return f"{low} to {high} {unit}"
 
 

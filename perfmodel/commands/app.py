@@ -31,7 +31,7 @@ from perfmodel.commands.measured.compare import compare
 from perfmodel.commands.measured.diagnose import diagnose
 from perfmodel.commands.measured.measure import measure
 from perfmodel.commands.measured.validate import validate
-from perfmodel.commands.other_words import other_words
+from perfmodel.commands.other_words import NEEDED, SpokenCommand, other_command, other_words
 from perfmodel.commands.predict import predict
 from perfmodel.commands.report import report
 from perfmodel.commands.timeline import timeline
@@ -74,7 +74,7 @@ def program(names: Iterable[str] = tuple(COMMANDS)) -> typer.Typer:
     made.callback()(_perfmodel)
     for name in names:
         panel = COMMANDS[name]
-        made.command(name, rich_help_panel=panel)(PANELS[panel][name])
+        made.command(name, cls=SpokenCommand, rich_help_panel=panel)(PANELS[panel][name])
     return made
 
 
@@ -125,9 +125,12 @@ def _tell_why(stop: SystemExit, command: str) -> None:
     usage = getattr(reason, "format_message", None)  # of an option that is none, which typer has told people
     if usage is not None:
         asked = getattr(getattr(reason, "ctx", None), "command", None)
-        hint = other_words(
-            command, str(getattr(reason, "option_name", "")), [each.name for each in getattr(asked, "params", ())]
+        hint = (
+            other_words(command, str(getattr(reason, "option_name", "")), [each.name for each in getattr(asked, "params", ())])
+            if command
+            else other_command(sys.argv[1])
         )
+        hint = hint or NEEDED.get(getattr(getattr(reason, "param", None), "name", ""), "")
         if hint:
             say(hint)
         _tell_programs("UsageError", f"{usage()}{hint and f'; {hint}'}", int(stop.code or 0))

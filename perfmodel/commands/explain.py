@@ -77,7 +77,9 @@ def explain(
     from perfmodel import api
     from perfmodel.exchange.measured.own_evidence import with_evidence
 
-    explained = api.explain(asked(run, model, cluster, gpus, tokens), with_evidence(overrides or (), evidence), stage=stage)
+    explained = api.explain(
+        asked(run, model, cluster, gpus, tokens, settings=overrides), with_evidence(overrides or (), evidence), stage=stage
+    )
     one = None if term is None else explained.term(term)
 
     def document() -> Any:

@@ -84,7 +84,9 @@ def infer(
     ] = "1,8,64,max",
     dollars_per_gpu_hour: Annotated[
         str | None,
-        typer.Option("--dollars-per-gpu-hour", metavar="$", help="Price, for the cost of a million tokens."),
+        typer.Option(
+            "--price", "--dollars-per-gpu-hour", metavar="$", help="Price of a GPU-hour, for the cost of a million tokens."
+        ),
     ] = None,
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Add every operator of prefill and decode, with its roof.")

@@ -61,7 +61,7 @@ def launch(
     from perfmodel.exchange.run_files import read_candidates
 
     launcher = launcher_named(software)
-    source = asked(run, model, cluster, gpus, tokens, search=search_limits(launcher))
+    source = asked(run, model, cluster, gpus, tokens, search=search_limits(launcher), settings=overrides)
     chosen = read_candidates(source, overrides or ())[0].run
     index = None if stage is None else stage_index(chosen, stage)
     text = launch_file(chosen, software, stage=index)

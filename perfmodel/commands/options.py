@@ -35,10 +35,11 @@ def asked(
     tokens: str | None,
     *,
     search: SearchLimits | None = None,
+    settings: Sequence[str] | None = None,
 ) -> RunSource:
     """The run that is asked about: a run, a file of other software or a model, with what is given beside it.
 
-    `search` limits the layouts that a model alone may get.
+    `search` limits the layouts that a model alone may get; so do `settings`, which are yet to be set in the run.
     """
     if run and model is cluster is gpus is tokens is None and (PRESETS / "runs" / f"{run}.yaml").is_file():
         return run  # the usual case, which waits for nothing
@@ -46,7 +47,7 @@ def asked(
 
     if run == STDIN:
         return run_in_text(sys.stdin.read(), model=model, cluster=cluster, gpus=gpus, tokens=tokens)
-    return asked_run(run, model=model, cluster=cluster, gpus=gpus, tokens=tokens, search=search)
+    return asked_run(run, model=model, cluster=cluster, gpus=gpus, tokens=tokens, search=search, settings=settings or ())
 
 
 def asked_tuning(
@@ -79,7 +80,8 @@ Overrides = Annotated[
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="Override a key of the run, as in tensor_parallel=4. Repeatable.",
+        help="Override a key of the run, as in tensor_parallel=4; its name is an option too: --tensor-parallel 4, --tp 4. "
+        "Repeatable.",
         autocompletion=setting_words,
     ),
 ]

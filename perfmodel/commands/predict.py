@@ -8,6 +8,7 @@ import typer
 
 from perfmodel.commands.console import emit, form_of
 from perfmodel.commands.options import (
+    STDIN,
     AsCsv,
     AsJson,
     AsMarkdown,
@@ -27,7 +28,12 @@ from perfmodel.commands.options import (
 TUNING: Final = "Fine-tuning of a model"  # the panel of its options
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
     from rich.console import RenderableType
+
+    from perfmodel.exchange.run_files import RunCandidate, RunSource
+    from perfmodel.prediction import Prediction
 
 
 def predict(
@@ -113,23 +119,30 @@ def predict(
     from perfmodel.prediction import predict as predict_run
 
     check_convention(flops_convention)
+    parts: dict[str, Any] = {"model": model, "cluster": cluster, "gpus": gpus, "tokens": tokens}
     tuning = {"gpu": gpu, "training": training, "examples": examples, "epochs": epochs, "example_length": example_length}
-    if any(each is not None for each in tuning.values()):
-        question = tuning | {"gpus": gpus, "padded": padded}
-        source = asked_tuning(run, question, overrides or (), model=model, cluster=cluster, tokens=tokens)
-    else:
-        source = asked(run, model, cluster, gpus, tokens)
-    candidates = read_candidates(source, with_evidence(overrides or (), evidence))
+
+    def found(others: Mapping[str, Any], settings: Sequence[str]) -> tuple[RunCandidate, ...]:
+        source = _source(run, parts | tuning | dict(others), settings, padded=padded)
+        return read_candidates(source, with_evidence(settings, evidence))
+
+    candidates = found({}, overrides or ())
     predictions = [(candidate.values, predict_run(candidate.run)) for candidate in candidates]
     _, first = predictions[0]
     slips = slips_of_a_prediction(first)
     assumptions, consequences = (*candidates[0].assumptions, *slips), (*candidates[0].consequences, *slips)
+    remedies = [] if first.may_fit else _remedies(run or model or "", first, found, overrides or ())
 
     def document() -> Any:
         from perfmodel.report.json.prediction import prediction_document
 
         return prediction_document(
-            first, assumptions=assumptions, candidates=predictions, consequences=consequences, verbose=verbose
+            first,
+            assumptions=assumptions,
+            candidates=predictions,
+            consequences=consequences,
+            remedies=remedies,
+            verbose=verbose,
         )
 
     def report() -> RenderableType:
@@ -140,6 +153,7 @@ def predict(
             assumptions=assumptions,
             candidates=predictions,
             consequences=consequences,
+            remedies=remedies,
             convention=flops_convention,
         )
         if not verbose:
@@ -159,3 +173,31 @@ def predict(
     )
     if not first.may_fit:
         raise typer.Exit(1)
+
+
+def _source(run: str, options: Mapping[str, Any], settings: Sequence[str], *, padded: bool) -> RunSource:
+    """What the options ask about: a fine-tuning where one of its options is given, else a run."""
+    parts = {key: options[key] for key in ("model", "cluster", "tokens")}
+    question = {key: options[key] for key in ("gpu", "training", "examples", "epochs", "example_length")}
+    if any(each is not None for each in question.values()):
+        return asked_tuning(run, question | {"gpus": options["gpus"], "padded": padded}, settings, **parts)
+    return asked(run, gpus=options["gpus"], settings=settings, **parts)
+
+
+def _remedies(
+    asked_about: str,
+    first: Prediction,
+    found: Callable[[Mapping[str, Any], Sequence[str]], tuple[RunCandidate, ...]],
+    settings: Sequence[str],
+) -> list[str]:
+    """Options with which a run would fit that does not, as they are typed."""
+    from perfmodel.exchange.questions.asked_runs import known_model
+    from perfmodel.exchange.questions.fitting_options import FittingOption, fitting_options
+    from perfmodel.prediction import predict as predict_run
+
+    def again(option: FittingOption) -> Prediction:
+        return predict_run(found(option.options, [*settings, *option.settings])[0].run)
+
+    if asked_about == STDIN:  # nobody can read it twice
+        return []
+    return [str(each) for each in fitting_options(first, again, is_searched=known_model(asked_about) is not None)]

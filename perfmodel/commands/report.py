@@ -94,7 +94,7 @@ def report(
     from perfmodel.exchange.measured.own_evidence import with_evidence
 
     pages, settings = _pages(), with_evidence(overrides or (), evidence)
-    sources = [asked(run, model, cluster, gpus, tokens) for run in named]
+    sources = [asked(run, model, cluster, gpus, tokens, settings=overrides) for run in named]
     with progress_bar("drawing") as advance:
         common: dict[str, Any] = {"stage": stage, "command": command, "on_progress": advance}
         if len(named) > 1:

@@ -34,7 +34,7 @@ Precision = Annotated[
     typer.Option(
         "--precision",
         metavar="P",
-        help="Of the weights: bf16, fp8, int8, int4, nvfp4 ..; with plan several. Default: bf16.",
+        help="Of the weights: bf16, fp8, int8, int4, nvfp4 ..; with plan several, without --serve of training. Default: bf16.",
         rich_help_panel=SERVER,
     ),
 ]

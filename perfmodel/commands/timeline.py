@@ -83,7 +83,7 @@ def timeline(
 
     check_ending(output, TRACES)
     form = form_of(None, as_json=as_json, as_csv=as_csv, as_markdown=as_markdown)
-    source, settings = asked(run, model, cluster, gpus, tokens), with_evidence(overrides or (), evidence)
+    source, settings = asked(run, model, cluster, gpus, tokens, settings=overrides), with_evidence(overrides or (), evidence)
     found = api.timeline(source, settings, stage=stage, detail=detail, micro_batches=micro_batches)
     write_file(trace_text(timeline_events(found), timeline_facts(found)), output)
 

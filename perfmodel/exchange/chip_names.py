@@ -46,6 +46,8 @@ def did_you_mean_hardware(asked: str, known: Iterable[str]) -> str:
 
     >>> did_you_mean_hardware("dgx-h20", ["dgx-h200", "hgx-h20"]), did_you_mean_hardware("dgx-h30", ["dgx-h200", "hgx-h20"])
     ('did you mean hgx-h20?', 'known: dgx-h200, hgx-h20')
+    >>> did_you_mean_hardware("H100", ["h100-nvl-94gb", "h100-pcie-80gb", "h100-sxm-80gb", "h200-sxm-141gb"])
+    'did you mean h100-nvl-94gb, h100-pcie-80gb or h100-sxm-80gb?'
     """
     from difflib import SequenceMatcher
 
@@ -53,5 +55,7 @@ def did_you_mean_hardware(asked: str, known: Iterable[str]) -> str:
     same = [name for name in names if chips_in(asked) & chips_in(name)]
     if same:  # however it is spelled; makers apart, so that h100 is dgx-h100
         alike = {name: SequenceMatcher(None, _plain(name), _plain(asked[:100])).ratio() for name in same}
-        return f"did you mean {' or '.join(name for name in same if alike[name] == max(alike.values()))}?"
+        is_chip_alone = _plain(asked) in chips_in(asked) and max(alike.values()) < 1  # then any of them may be meant
+        *others, last = same if is_chip_alone else [name for name in same if alike[name] == max(alike.values())]
+        return f"did you mean {', '.join(others)}{' or ' * bool(others)}{last}?"
     return did_you_mean(asked, names, offered=[name for name in names if may_mean(asked, name)])

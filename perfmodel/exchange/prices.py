@@ -69,14 +69,24 @@ def with_price(terms: Mapping[str, Any], price: str | float | None, cluster: Any
 
 
 def prices_of(price: str | float | None, clusters: Sequence[str]) -> list[str | float | None]:
-    """The price of each cluster: the one that is given, or of several between commas each its own.
+    """The price of each cluster: the one that is given, or of several between commas each its own, in their order or by name.
 
     Errors: InputError where there are neither one nor as many as clusters.
 
     >>> prices_of("2.5,3.7", ["dgx-h100", "dgx-h200"]), prices_of("on-demand", ["p5", "p5en"])
     (['2.5', '3.7'], ['on-demand', 'on-demand'])
+    >>> prices_of("dgx-h200=3.7, dgx-h100=2.5", ["dgx-h100", "dgx-h200"])
+    ['2.5', '3.7']
     """
     several = price.split(",") if isinstance(price, str) else [price]
+    if isinstance(price, str) and "=" in price:
+        named = {name.strip(): amount.strip() for name, _, amount in (each.partition("=") for each in price.split(","))}
+        for name in named.keys() - {*clusters}:
+            raise InputError(f"{shown(name)} is none of the clusters; {did_you_mean(name, clusters)}", key="price")
+        for name in clusters:
+            if name not in named:
+                raise InputError(f"{name} has no price; give one for each cluster, or one for all", key="price")
+        several = [named[name] for name in clusters]
     if len(several) not in (1, len(clusters)):
         raise InputError(f"{len(several)} prices for {len(clusters)} clusters; give one for each, or one for all", key="price")
     return [*several] if len(several) == len(clusters) else [*several] * len(clusters)

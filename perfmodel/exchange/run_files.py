@@ -25,7 +25,7 @@ from perfmodel.exchange.spec_mappings import mapping_of
 from perfmodel.exchange.stack_fit import beyond_the_stack
 from perfmodel.exchange.syntax.annotations import separated
 from perfmodel.exchange.syntax.documents import FILE_SUFFIXES, parse_text
-from perfmodel.exchange.syntax.key_paths import with_value
+from perfmodel.exchange.syntax.key_paths import SHORT_NAMES, with_value
 from perfmodel.exchange.syntax.slips import likely_slips, slips_of_a_run
 from perfmodel.light_dataclass import dataclass
 from perfmodel.spec.axes import FILLING, REPLICA_AXES
@@ -105,7 +105,7 @@ def read_candidates(
     mapping = original = expand(Run, mapping)
     degrees = {axis.name: mapping.get(axis.name, 1) for axis in REPLICA_AXES}
     for override in overrides:
-        key, value = _parsed(override)
+        key, value = parsed_setting(override)
         if gpus and key.endswith(FILLING.name):
             raise InputError("this follows from the number of GPUs, which is kept; leave out one of the two", key=key)
         if key == EVIDENCE and isinstance(mapping.get("cluster"), list):
@@ -117,7 +117,7 @@ def read_candidates(
         if key == EVIDENCE:
             replaced = replaced_evidence(_evidence_in(before), _evidence_in(mapping), value)
         given.append("published" if any(word in key for word in BESIDE) else re.split(r"[.\[]", key)[0])
-    changed, changed_keys = given[len(given) - len(overrides) :], {_parsed(each)[0] for each in overrides}
+    changed, changed_keys = given[len(given) - len(overrides) :], {parsed_setting(each)[0] for each in overrides}
     is_other = any(key not in stated and key not in HARMLESS for key in changed)
     if (
         is_other
@@ -128,7 +128,7 @@ def read_candidates(
         lost: tuple[str, ...] = (NOT_COMPARABLE,)
     else:
         lost = ()
-    assumptions = (*replaced, *(sentence for key, sentence in stated.items() if key not in changed), *_defaults_taken(given))
+    assumptions = (*replaced, *(sentence for key, sentence in stated.items() if key not in changed))
     axes = [(key, values) for key, values in leaves(Run, mapping) if isinstance(values, list)]
     built = [(dict(chosen), _built(mapping, chosen, gpus, Draft if draft else Run)) for chosen in _combinations(axes)]
     kept = bool(gpus) or "stages" in changed
@@ -141,6 +141,7 @@ def read_candidates(
                 run=run,
                 assumptions=(
                     *assumptions,
+                    *_defaults_taken(run, given),
                     *consequences,
                     *(sentence for sentence in _of_the_whole(run, in_parts=in_parts) if sentence not in consequences),
                     *_of_the_model(model, overrides),
@@ -192,7 +193,7 @@ def _of_the_whole(run: Run, *, in_parts: bool) -> tuple[str, ...]:
 
 def _of_the_model(model: Any, overrides: Sequence[Setting]) -> tuple[str, ...]:
     """What the reader of a model from other software assumed, as far as no override says it."""
-    said = {_parsed(override)[0] for override in overrides}
+    said = {parsed_setting(override)[0] for override in overrides}
     return tuple(sentence for key, sentence in assumed(model).items() if f"model.{key}" not in said)
 
 
@@ -270,11 +271,12 @@ def _without_published_figures(mapping: Mapping[str, Any]) -> dict[str, Any]:
     return {**mapping, "stages": kept}
 
 
-def _defaults_taken(given: Sequence[str]) -> tuple[str, ...]:
-    """A sentence for each setting of the layout that the run leaves to its default."""
+def _defaults_taken(run: Run, given: Sequence[str]) -> tuple[str, ...]:
+    """A sentence for each setting of the layout that the run leaves to its default, and that makes a difference in it."""
     taken = {name: getattr(Run.__dataclass_fields__[name], "default", "") for name in STATED_SETTINGS}
     taken |= dict.fromkeys(STACK_SETTINGS, "that of the stack")
-    return tuple(f"{name} is not given: {value} is assumed" for name, value in taken.items() if name not in given)
+    without = {*given, *([] if np.any(np.asarray(run.tensor_parallel) > 1) else ["sequence_parallel"])}
+    return tuple(f"{name} is not given: {value} is assumed" for name, value in taken.items() if name not in without)
 
 
 def _load_taken(run: Run, given: Sequence[str]) -> tuple[str, ...]:
@@ -304,7 +306,8 @@ def _uneven_stages(run: Run) -> tuple[str, ...]:
     return (f"{plain(run.model.layers)} layers do not divide over {plain(pieces)} pieces of a pipeline: {dealt}",)
 
 
-def _parsed(override: Setting) -> tuple[str, Any]:
+def parsed_setting(override: Setting) -> tuple[str, Any]:
+    """The key path and the value of a setting. Errors: InputError for a text that is not key.path=value."""
     if not isinstance(override, str):
         return override
     key, equals, text = override.partition("=")
@@ -359,9 +362,15 @@ def _with_head_size(mapping: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _told_how(error: InputError) -> InputError:
-    """The error, with the option that gives what is missing: what files of other software do not say."""
+    """The error, with the option that gives what is missing, or the key that a word is short for."""
+    if error.problem.startswith("unknown key") and (meant := SHORT_NAMES.get(error.key.rpartition(".")[2].lower())):
+        return InputError(f"unknown key; did you mean {meant}?", key=error.key)
     if error.problem.startswith("missing") and error.key == "cluster":
         return InputError("missing; give one, as in --cluster dgx-h100 (perfmodel list clusters)", key=error.key)
+    if error.problem.startswith("missing") and error.key == "model":
+        return InputError(
+            "missing; give one, as in --model llama-3.1-8b (perfmodel list models) or a config.json", key=error.key
+        )
     if error.problem.startswith("missing") and error.key.endswith(f".{FILLING.name}"):
         return InputError("missing; give it, or the GPUs of the run, as in --gpus 64", key=error.key)
     return error

@@ -18,7 +18,9 @@ from perfmodel.spec.fields import Numeric, Spec, choice, choices, count, flag, n
 from perfmodel.spec.precision import PRECISIONS, RECIPES, PrecisionRecipe
 
 SHARDINGS = ("none", "zero1", "zero2", "zero3", "hsdp")
-SHARDING_NAMES = {"fsdp": "zero3", "fsdp2": "zero3", "full_shard": "zero3", "hybrid_shard": "hsdp", "ddp": "none"}
+SHARDING_NAMES = {"fsdp": "zero3", "fsdp2": "zero3", "full_shard": "zero3", "hybrid_shard": "hsdp", "ddp": "none"} | {
+    name.format(stage): f"zero{stage}" for stage in (1, 2, 3) for name in ("{}", "zero-{}", "zero_{}", "stage{}")
+}
 RECOMPUTES = ("none", "selective", "full")
 RECOMPUTE_MODULES = ("core_attn", "layernorm", "mla_up_proj", "mlp", "moe", "moe_act", "shared_experts")
 PIPELINE_SCHEDULES = ("1f1b", "zb-h1", "zb-1p", "zb-2p")  # 1f1b is interleaved where virtual_pipeline is more than 1

@@ -8,6 +8,7 @@ from typing import Any
 from perfmodel.count.memory.fit import fit_verdict
 from perfmodel.frames import OneLine, Tabular
 from perfmodel.light_dataclass import dataclass
+from perfmodel.spec.run import Run
 from perfmodel.units import seconds_text
 from perfmodel.variation.points import NOT_REACHED, PointOutcome
 from perfmodel.variation.scaling_curve import ScalingCurve, scaling_curve
@@ -59,7 +60,8 @@ class SweptPoint(OneLine):
 class Sweep(Tabular):
     """Points in the order of the axes, of which the last varies fastest; `stage` is the ramp stage of `stages`, from 1.
 
-    `taken` are sentences about keys for which a run lists several values, and that are not varied.
+    `taken` are sentences about keys for which a run lists several values, and that are not varied; `base` is the run that is
+    varied, None where there are several.
     """
 
     name: str
@@ -68,6 +70,7 @@ class Sweep(Tabular):
     axes: tuple[SweptAxis, ...]
     points: tuple[SweptPoint, ...]
     taken: tuple[str, ...] = ()
+    base: Run | None = None
 
     @property
     def summary(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -112,16 +113,75 @@ def test_colours_can_be_forced_into_a_pipe(run: Any, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     ("arguments", "hint"),
     [
-        (("predict", "llama-3.1-8b", "--tp", "4"), "--tp is --set tensor_parallel=.. here"),
-        (("predict", "llama-3.1-8b", "--batch-size", "4"), "--batch-size is --set stages[*].global_batch_size=N here"),
-        (("plan", "llama-3.1-8b", "--days", "30"), "--days is --deadline 30d here"),
-        (("infer", "llama-3.1-8b", "--tp", "4"), "--tp is --tensor-parallel N here"),
+        (("predict", "llama-3.1-8b", "--tp"), "--tp is --set tensor_parallel=N here"),
+        (("predict", "llama-3.1-8b", "--nodes", "4"), "--nodes is --gpus N here"),
+        (
+            ("predict", "llama-3.1-8b", "--deadline", "14d"),
+            "--deadline is perfmodel plan MODEL --cluster C --tokens N --deadline 14d here",
+        ),
+        (("infer", "llama-3.1-8b"), "name a GPU, as in --gpu h100-sxm-80gb (perfmodel list gpus)"),
+        (("validate", "--gpu", "h100"), "--gpu is --full (which scores every GPU, stack and precision) here"),
+        (("infer", "llama-3.1-8b", "--tp"), "--tp is --tensor-parallel N here"),
     ],
 )
 def test_options_that_are_called_otherwise_are_named(run: Any, arguments: tuple[str, ...], hint: str) -> None:
     """In a line of its own for people, in the message for programs."""
     assert run(*arguments).err.endswith(f"perfmodel: {hint}\n")
     assert json.loads(run(*arguments, "--json").out)["error"]["message"].endswith(f"; {hint}")
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        (("predict", "nemotron-4-15b", "--tp", "4"), ("--set", "tensor_parallel=4")),
+        (("explain", "nemotron-4-15b", "--seq-len=8192"), ("--set", "sequence_length=8192")),
+        (("predict", "nemotron-4-15b", "--batch-size", "1152"), ("--set", "stages[*].global_batch_size=1152")),
+        (("predict", "nemotron-4-15b", "--fp8"), ("--set", "precision=fp8")),
+        (("predict", "nemotron-4-15b", "--price", "2.5"), ("--set", "economics.dollars_per_gpu_hour=2.5")),
+        (("whatif", "nemotron-4-15b", "--precision", "fp8"), ("--set", "precision=fp8")),
+        (("plan", "llama-3.1-8b", "--cluster", "dgx-h100", "--gpus", "8", "--tp", "2"), ("--choose", "tensor_parallel=2")),
+        (
+            ("plan", "llama-3.1-8b", "--cluster", "dgx-h100", "--gpus", "8", "--precision", "fp8"),
+            ("--choose", "precision=fp8"),
+        ),
+        (("plan", "llama-3.1-8b", "--cluster", "dgx-h100", "--gpus", "8", "--gbs", "64"), ("--global-batch-size", "64")),
+        (("infer", "llama-3.1-8b", "--gpu", "b200", "--price", "3"), ("--dollars-per-gpu-hour", "3")),
+    ],
+)
+def test_options_by_other_words_are_taken_for_what_they_mean(run: Any, typed: tuple[str, ...], meant: tuple[str, ...]) -> None:
+    """The answer is that of the option by its own name."""
+    asked = typed[: max(place for place, word in enumerate(typed) if word.startswith("--"))]
+    one, other = run(*typed, "--json"), run(*asked, *meant, "--json")
+    assert one.code == other.code == 0
+    assert json.loads(one.out) == json.loads(other.out)
+
+
+@pytest.mark.parametrize(
+    ("word", "hint"),
+    [
+        ("memory", "perfmodel predict RUN says that"),
+        ("serve", "perfmodel infer MODEL --gpu GPU says that"),
+        ("llama-3.1-8b", "perfmodel predict llama-3.1-8b predicts it"),
+    ],
+)
+def test_where_a_command_is_expected_others_are_told_which(run: Any, word: str, hint: str) -> None:
+    """People name what they ask about, or the thing they want to know."""
+    assert run(word).err.endswith(f"perfmodel: {hint}\n")
+    assert "perfmodel: " not in run("bogus").err
+
+
+def test_a_model_says_what_follows_from_it(run: Any, tmp_path: Path) -> None:
+    """Parameters and FLOPs a token above its settings, of a preset and of a file alike."""
+    said = " ".join(run("show", "llama-3.1-8b").out.split())
+    assert "8.030B parameters; 51.47 GFLOP of model FLOPs a token in training" in said
+    assert said.index("8.030B parameters") < said.index("hidden_size")
+    counted = json.loads(run("show", "deepseek-v3", "--json").out)["counted"]["models/deepseek-v3"]
+    assert counted["parameters"] == pytest.approx(671e9, rel=1e-3)
+    file = tmp_path / "config.json"
+    config = {"model_type": "mistral", "hidden_size": 4096, "intermediate_size": 14336, "num_attention_heads": 32}
+    file.write_text(json.dumps(config | {"num_hidden_layers": 32, "num_key_value_heads": 8, "vocab_size": 32768}))
+    assert "7.248B parameters" in run("show", file).out
+    assert json.loads(run("show", "dgx-h100", "--json").out)["counted"] == {}
 
 
 def test_a_server_that_does_not_fit_says_what_would(run: Any) -> None:

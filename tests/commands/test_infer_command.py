@@ -77,7 +77,7 @@ def test_a_model_that_does_not_fit_is_exit_code_1() -> None:
     ("words", "meant"),
     [
         (("llama-3.1-7b", "--gpu", "b200"), "did you mean llama-3.1-70b?"),
-        (("qwen3-32b", "--gpu", "h100"), "h100-sxm-80gb?"),
+        (("qwen3-32b", "--gpu", "h100"), "h100-sxm-80gb or "),
         (("qwen3-32b", "--gpu", "b200", "--engine", "vlm"), "did you mean vllm?"),
         (("qwen3-32b", "--gpu", "b200", "--precision", "fp9"), "did you mean fp8?"),
         (("qwen3-32b", "--gpu", "b200", "--kv-precision", "fp9"), "did you mean fp8?"),

@@ -81,6 +81,7 @@ def test_several_gpus_are_sharded_where_one_does_not_hold_the_model() -> None:
     ("words", "code", "sentence"),
     [
         (("llama-3.1-8b", "--gpu", "rtx-4091"), 2, "did you mean rtx-4090?"),
+        (("llama-3.1-8b", "--gpu", "a100"), 2, "did you mean a100-pcie-80gb, a100-sxm-40gb or a100-sxm-80gb?"),
         (("llama-3.1-8b", "--training", "qlor"), 2, "did you mean qlora?"),
         (("llama-3.1-8b", "--training", "lora", "--epochs", "2"), 2, "--examples"),
         (("llama-3.1-8b", "--training", "lora", "--cluster", "dgx-h100"), 2, "--gpu names the GPU"),

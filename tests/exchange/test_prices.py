@@ -59,7 +59,12 @@ def test_what_is_no_price_is_refused(price: str) -> None:
 def test_each_cluster_may_have_its_own_price() -> None:
     """As many prices as clusters, or one for all."""
     assert prices_of("2,p5", ["a", "b"]) == ["2", "p5"]
+    assert prices_of("b=p5,a=2", ["a", "b"]) == ["2", "p5"]
     assert prices_of(None, ["a", "b"]) == [None, None]
+    with pytest.raises(InputError, match="'c' is none of the clusters; known: a, b"):
+        prices_of("a=2,c=3", ["a", "b"])
+    with pytest.raises(InputError, match="b has no price; give one for each cluster"):
+        prices_of("a=2", ["a", "b"])
     with pytest.raises(InputError, match="2 prices for 3 clusters"):
         prices_of("2,3", ["a", "b", "c"])
 

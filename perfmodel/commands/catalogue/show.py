@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,7 +16,10 @@ if TYPE_CHECKING:
 
 def show(
     name: Annotated[
-        str, typer.Argument(metavar="NAME", help="A preset or a family of models, or KIND/NAME if two kinds share the name.")
+        str,
+        typer.Argument(
+            metavar="NAME", help="A preset, a family of models, or a config.json; KIND/NAME if two kinds share the name."
+        ),
     ],
     *,
     as_json: AsJson = False,
@@ -23,9 +27,11 @@ def show(
     as_markdown: AsMarkdown = False,
     output: Output = None,
 ) -> None:
-    """Show every number of a preset with its source.
+    """Show every number of a preset with its source; of a model also its parameters and FLOPs a token.
 
     Examples:
+    perfmodel show llama-3.1-8b
+
     perfmodel show dgx-h100
 
     perfmodel show economics/typical
@@ -34,20 +40,22 @@ def show(
 
     perfmodel show families/gemma3
     """
-    from perfmodel.exchange.presets import preset_settings
+    from perfmodel.exchange.questions.shown_settings import shown_counts, shown_settings
 
-    found = preset_settings(name)
+    found = shown_settings(name)
+    counts = shown_counts(found)
 
     def document() -> Any:
         entries = {title: {key: {"value": value, "source": source} for key, value, source in rows} for title, rows in found}
-        return {"schema_version": 1, "presets": entries}
+        counted = {title: asdict(counts[title]) for title, _ in found if title in counts}
+        return {"schema_version": 1, "counted": counted, "presets": entries}
 
     def report() -> RenderableType:
         from rich.console import Group
 
         from perfmodel.report.text.catalogue import preset_report
 
-        return Group(*(preset_report(title, rows) for title, rows in found))
+        return Group(*(preset_report(title, rows, counts.get(title)) for title, rows in found))
 
     emit(
         form_of(output, as_json=as_json, as_csv=as_csv, as_markdown=as_markdown),

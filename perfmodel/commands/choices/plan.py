@@ -107,7 +107,7 @@ def plan(
             "--price",
             metavar="DOLLARS|NAME",
             help="Price of one GPU-hour: dollars (2.5), a listed price (perfmodel list economics), or on-demand or reserved: "
-            "what the cluster's cloud lists; with --serve also one for each GPU (b200=5,h100-sxm-80gb=2).",
+            "what the cluster's cloud lists; of several clusters, or with --serve GPUs, one each (dgx-h100=2.5,dgx-b200=5).",
             rich_help_panel=LIMIT_PANEL,
         ),
     ] = None,
@@ -159,8 +159,8 @@ def plan(
             "--choose",
             autocompletion=chosen_words,
             metavar="KEY=A,B",
-            help="Search only these values of a setting, as in precision=bf16,fp8, tensor_parallel=8 or sharding=all. "
-            "Repeatable. Default: everything that the stack offers, in bf16.",
+            help="Search only these values of a setting, as in precision=bf16,fp8, tensor_parallel=8 or sharding=all; its name "
+            "is an option too: --micro-batch-size 1. Repeatable. Default: everything that the stack offers, in bf16.",
             rich_help_panel=CHOICE_PANEL,
         ),
     ] = None,
@@ -234,7 +234,7 @@ def plan(
         typer.Option(
             "--tensor-parallel",
             metavar="N[,N..]",
-            help="GPUs of one replica to choose from. Default: 1,2,4,8.",
+            help="GPUs of one replica to choose from. Default: 1,2,4,8. Without --serve as --choose has it.",
             rich_help_panel=SERVER,
         ),
     ] = None,
@@ -313,6 +313,9 @@ def plan(
         asked = of_servers | limits | {"output_tokens": output_or_tokens}
         plan_service(model or other_model or "", asked, form=form, output=to)
         return
+    from perfmodel.spec.axes import EXPERT, TENSOR
+
+    chosen = {key: of_servers.pop(key) for key in ("precision", TENSOR.name, EXPERT.name)}  # settings of layouts as well
     check_absent(of_servers, "is about servers; it needs --serve")
     output = named_file(output_or_tokens, to)
     from perfmodel.exchange.questions.plan_arguments import planned_source, read_plan_request
@@ -335,7 +338,7 @@ def plan(
         "sequence_length": sequence_length,
         "ramp": ramp,
         "leave_free": leave_free,
-        "choose": _pairs(choose, "--choose"),
+        "choose": {key: value for key, value in chosen.items() if value is not None} | _pairs(choose, "--choose"),
         "economics": _pairs(settings, "--set"),
         "price": price,
     }

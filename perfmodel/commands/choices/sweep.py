@@ -91,7 +91,7 @@ def sweep(
 
     form = form_of(output, as_json=as_json, as_csv=as_csv, as_markdown=as_markdown)
     figures = drawing_module(figure, "perfmodel.report.figures.sweep")
-    sources = [asked(run, model, cluster, gpus, tokens) for run in runs]
+    sources = [asked(run, model, cluster, gpus, tokens, settings=overrides) for run in runs]
     growth: dict[str, Any] = {"weak": weak, "grow_gpus": grow_gpus}
     result = api.sweep(sources, read_varied(vary or ()), settings=overrides or (), stage=stage, evidence=evidence, **growth)
     emit(form, output, document=lambda: _document(result), report=lambda: _report(result), rows=result.rows)

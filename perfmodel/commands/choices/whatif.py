@@ -103,7 +103,7 @@ def whatif(
     if not wanted:
         raise InputError("nothing is changed; say what, as in --set tensor_parallel=4")
     form = form_of(output, as_json=as_json, as_csv=as_csv, as_markdown=as_markdown)
-    source = asked(run, model, cluster, gpus, tokens)
+    source = asked(run, model, cluster, gpus, tokens, settings=base)
     result = api.whatif(source, wanted, base=base or (), stage=stage, same_gpus=same_gpus, evidence=evidence)
     emit(form, output, document=lambda: _document(result), report=lambda: _report(result), rows=result.rows)
     if not result.may_fit:

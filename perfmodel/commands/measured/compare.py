@@ -89,7 +89,7 @@ def compare(
     from perfmodel.exchange.questions.compared_records import is_log, read_passes
 
     form = form_of(output, as_json=as_json, as_csv=as_csv, as_markdown=as_markdown)
-    source = asked(run, model, cluster, gpus, tokens)
+    source = asked(run, model, cluster, gpus, tokens, settings=overrides)
     if record is not None and timeline is None and profile is None and is_log(record):
         _compare_log(source, overrides or (), record, stage=stage, figure=figure, output=output, form=form)
         return
@@ -101,7 +101,8 @@ def compare(
         return
     if record is None:
         if profile is None:
-            raise InputError("there is no RECORD to compare with; name one, a log, or a profile (torch.profiler)")
+            other = "two predictions are compared by whatif RUN --set KEY=VALUE, several runs by sweep RUN RUN"
+            raise InputError(f"there is no RECORD to compare with; name one, a log, or a profile (torch.profiler); {other}")
         if figure is not None:
             raise InputError("--figure draws records and logs; --timeline draws a profile")
         _compare_profile(source, overrides or (), profile, timeline, stage=stage, output=output, form=form)

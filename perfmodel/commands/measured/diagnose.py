@@ -82,9 +82,9 @@ def diagnose(
     from perfmodel.exchange.measured.own_evidence import with_evidence
     from perfmodel.explanation.next_measurements import next_measurements
 
-    source, settings = asked(run, model, cluster, gpus, tokens), with_evidence(overrides or (), evidence)
+    source, settings = asked(run, model, cluster, gpus, tokens, settings=overrides), with_evidence(overrides or (), evidence)
     found = api.diagnose(
-        source, _measured(measured, measured_from), settings, stage=stage, nccl_tests=nccl_tests or (), profile=profile
+        source, _measured(run, measured, measured_from), settings, stage=stage, nccl_tests=nccl_tests or (), profile=profile
     )
 
     def document() -> Any:
@@ -103,12 +103,13 @@ def diagnose(
         raise typer.Exit(1)
 
 
-def _measured(value: str | None, log: Path | None) -> str:
-    """What was measured, as it is typed. Errors: InputError for none, or for both."""
-    if (value is None) is (log is None):
-        raise InputError("say what was measured: --measured 0.9s, or --measured-from train.log")
-    if log is None:
-        return value or ""
-    from perfmodel.exchange.questions.measured_logs import measured_text
+def _measured(run: str, value: str | None, log: Path | None) -> str:
+    """What was measured, as it is typed; of a run that is a log what it says. Errors: InputError for none, or for both."""
+    if value is not None and log is None:
+        return value
+    from perfmodel.exchange.questions.measured_logs import is_log, measured_text
 
-    return measured_text(log)
+    own = Path(run) if value is None and log is None and is_log(Path(run)) else log
+    if own is None or value is not None:
+        raise InputError("say what was measured: --measured 0.9s, or --measured-from train.log")
+    return measured_text(own)

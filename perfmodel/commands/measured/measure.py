@@ -101,7 +101,7 @@ def measure(
     from perfmodel.benchmarks.measure.steps.ranks import chosen_device, measure_run
 
     chosen_device()  # refuses a Python without torch
-    source = asked(run, model, cluster, gpus, tokens)
+    source = asked(run, model, cluster, gpus, tokens, settings=overrides)
     if infer:
         load = {"sequences": batch, "input_tokens": input_tokens, "output_tokens": output_tokens}
         _passes(source, overrides or (), load, device=device, seconds=seconds, output=output, as_json=as_json)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -11,7 +11,7 @@ from perfmodel.exchange.importers.registry import Importer, document_at, has_own
 from perfmodel.exchange.presets import beside, preset_names, read_preset
 from perfmodel.exchange.questions.plan_quantities import positive_number, whole_number
 from perfmodel.exchange.replicas import GPUS
-from perfmodel.exchange.run_files import RunSource
+from perfmodel.exchange.run_files import RunSource, Setting
 from perfmodel.exchange.syntax.annotations import separated
 from perfmodel.exchange.syntax.documents import FILE_SUFFIXES, mapping_in
 from perfmodel.spec.axes import FILLING
@@ -32,22 +32,26 @@ def asked_run(
     gpus: str | int | None = None,
     tokens: str | float | None = None,
     search: SearchLimits | None = None,
+    settings: Sequence[Setting] = (),
 ) -> RunSource:
     """The run that `source` names, with the model, cluster, GPUs and tokens that are given beside it.
 
-    A model, preset or file, becomes a run in its fastest layout (quick_runs.py), of those that `search` allows. Without
-    anything beside it, a run stays as it is named. Errors: InputError.
+    A model, preset or file, becomes a run in its fastest layout (quick_runs.py), of those that `search` allows and that have
+    the `settings`, which are to be set in the run. Without anything beside it, a run stays as it is named. Errors: InputError.
     """
     if not source and model is None:
         raise InputError(
-            f"{shown(source)} is neither a run file, a preset run nor a model; name one, as in llama-3.1-8b --gpus 64"
+            "nothing is named, neither a run file, a preset run nor a model; name one, as in llama-3.1-8b --gpus 64"
         )
-    if not source or is_model(source):
+    known, beside_it = known_model(source), known_model(model or "")
+    if not source or known is not None:
         if source and model is not None:
             raise InputError(f"{shown(source)} is a model itself; leave out --model")
         from perfmodel.exchange.questions.quick_runs import quick_run
 
-        return quick_run(source or str(model), cluster=cluster, gpus=gpus, tokens=tokens, search=search)
+        return quick_run(
+            known or beside_it or str(model), cluster=cluster, gpus=gpus, tokens=tokens, search=search, settings=settings
+        )
     if model is cluster is gpus is tokens is None:
         return source
     return run_beside(source, model=model, cluster=cluster, gpus=gpus, tokens=tokens)
@@ -62,7 +66,7 @@ def run_beside(
     tokens: str | float | None = None,
 ) -> dict[str, Any]:
     """The mapping of a run that is named, with the parts that are given beside it. Errors: InputError."""
-    return _with_parts(_mapping(source), model=model, cluster=cluster, gpus=gpus, tokens=tokens)
+    return _with_parts(_mapping(source), model=known_model(model or "") or model, cluster=cluster, gpus=gpus, tokens=tokens)
 
 
 def run_in_text(
@@ -103,6 +107,17 @@ def _importer(source: str) -> Importer | None:
     return None if document is None or has_own_words(document.mapping, Run) else importer_of(document)
 
 
+def known_model(name: str) -> str | dict[str, Any] | None:
+    """What a name is that of a model and not of a run: a preset, a file that describes one, or a repository that is known."""
+    if is_model(name):
+        return name
+    if "/" not in name or Path(name).suffix in FILE_SUFFIXES or Path(name).exists():
+        return None
+    from perfmodel.exchange.tables.serving_models import repository_model
+
+    return repository_model(name)
+
+
 def is_model(source: str) -> bool:
     """Whether a name is that of a model and not of a run: a preset, or a file that describes one."""
     path = Path(source)
@@ -133,7 +148,12 @@ def _mapping(source: str) -> dict[str, Any]:
 
 
 def _with_parts(
-    mapping: dict[str, Any], *, model: str | None, cluster: str | None, gpus: str | int | None, tokens: str | float | None
+    mapping: dict[str, Any],
+    *,
+    model: str | Mapping[str, Any] | None,
+    cluster: str | None,
+    gpus: str | int | None,
+    tokens: str | float | None,
 ) -> dict[str, Any]:
     """The mapping of a run with other parts; figures that its source published are then no longer of it."""
     given: dict[str, Any] = {key: value for key, value in (("model", model), ("cluster", cluster)) if value is not None}

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from perfmodel.errors import InputError
+from perfmodel.errors import InputError, PerfmodelError
 from perfmodel.evidence.time_scores import seen_bytes
 from perfmodel.exchange.importers.registry import conversion_at
 from perfmodel.exchange.questions.varied_runs import stage_index
@@ -140,6 +140,14 @@ def _doubts(predicted: StagePrediction, record: LogRecord) -> Iterator[str]:
         yield f"the log is of {gpus_text(record.gpus)}, the prediction of {gpus_text(gpus)}"
     if record.global_batch_size is not None and record.global_batch_size != batch:
         yield f"the log has a global batch of {record.global_batch_size:,}, the prediction one of {batch:,}"
+
+
+def is_log(path: Path) -> bool:
+    """Whether a file is the log of a training, with the lines of steps."""
+    try:
+        return path.is_file() and bool(log_record(path))
+    except PerfmodelError:
+        return False
 
 
 def measured_text(path: Path) -> str:

@@ -20,21 +20,10 @@ SAMPLES: Final = re.compile(r"(.+?)\s*(?:sample|sequence|seq)s?/s(?:ec)?", re.IG
 RATE: Final = re.compile(rf"(.*?)([MGTP])FLOP(?:s|s?/s(?:ec)?)(?:{GPU})?", re.IGNORECASE)
 TIME: Final = re.compile(r"(.+?[a-z])(?:/(?:it|iter|iteration|step))?", re.IGNORECASE)
 THOUSANDS: Final = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")  # 42,000 tokens/s
-SHARE: Final = re.compile(r"(?:(?P<kind>mfu|hfu)\s*=?\s*)?(?P<value>[\d.]+\s*%)", re.IGNORECASE)
+SHARE: Final = re.compile(r"(?:(?P<kind>mfu|hfu)\s*=?\s*)?(?P<value>[\d.]+\s*%)(?:\s*(?P<last>mfu|hfu))?", re.IGNORECASE)
 LONGEST_S: Final = 366 * SECONDS_PER_DAY  # of one iteration
 BARE_SHARE: Final = re.compile(r"(mfu|hfu)\s*=?\s*(\d+\.?\d*|\.\d+)", re.IGNORECASE)  # without its %
 LONGEST_TEXT: Final = 100  # characters of a speed
-SPELT_TIME: Final = re.compile(r"(\d+\.?\d*|\.\d+)\s*(sec|second|minute|min|hour|hr|day|week)s?", re.IGNORECASE)
-SPELT_UNITS: Final[Mapping[str, tuple[int, str]]] = {  # how a time is written with a unit that people spell
-    "sec": (1, "s"),
-    "second": (1, "s"),
-    "min": (1, "min"),
-    "minute": (1, "min"),
-    "hour": (1, "h"),
-    "hr": (1, "h"),
-    "day": (1, "d"),
-    "week": (7, "d"),
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +104,7 @@ def _read(text: str) -> tuple[float, Callable[[float, StagePrediction], float]]:
         if found := SAMPLES.fullmatch(text):
             return parse_quantity(found[1], "count"), _by_samples
         if found := SHARE.fullmatch(text):
-            return parse_quantity(found["value"], "ratio"), SHARES[(found["kind"] or "mfu").lower()]
+            return parse_quantity(found["value"], "ratio"), SHARES[(found["kind"] or found["last"] or "mfu").lower()]
         if found := RATE.fullmatch(text):
             return parse_quantity(f"{found[1]}{found[2].upper()}FLOP/s", "flop_per_s"), _by_flop
         if found := TIME.fullmatch(text):
@@ -128,14 +117,11 @@ def _read(text: str) -> tuple[float, Callable[[float, StagePrediction], float]]:
 
 
 def _nearest_form(text: str) -> str:
-    """What somebody meant who spelt a unit or left out a %; empty where that is not known.
+    """What somebody meant who left out a %; empty where that is not known.
 
-    >>> _nearest_form("2 weeks"), _nearest_form("mfu=17"), _nearest_form("MFU 0.31"), _nearest_form("fast")
-    ('14d', 'mfu=17%', 'mfu=31%', '')
+    >>> _nearest_form("mfu=17"), _nearest_form("MFU 0.31"), _nearest_form("fast")
+    ('mfu=17%', 'mfu=31%', '')
     """
-    if found := SPELT_TIME.fullmatch(text):
-        times, unit = SPELT_UNITS[found[2].lower()]
-        return f"{times * float(found[1]):g}{unit}"
     if found := BARE_SHARE.fullmatch(text):
         share = float(found[2])
         return f"{found[1].lower()}={100 * share if share < 1 else share:g}%"

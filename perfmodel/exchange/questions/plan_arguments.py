@@ -15,7 +15,7 @@ from perfmodel.exchange.measured.expert_loads import load_sentences, planned_loa
 from perfmodel.exchange.measured.own_evidence import evidence_setting, own_runs_sentences
 from perfmodel.exchange.presets import beside, economics_preset, expand_part, read_preset
 from perfmodel.exchange.prices import offer_sentence, with_price
-from perfmodel.exchange.questions.asked_runs import has_gpus, is_foreign_run, is_model, run_beside
+from perfmodel.exchange.questions.asked_runs import has_gpus, is_foreign_run, known_model, run_beside
 from perfmodel.exchange.questions.plan_quantities import (
     budget_dollars,
     confidence,
@@ -30,6 +30,7 @@ from perfmodel.exchange.run_files import TYPICAL, read_candidates, replaced_evid
 from perfmodel.exchange.spec_mappings import mapping_of
 from perfmodel.exchange.syntax.annotations import separated
 from perfmodel.exchange.syntax.documents import FILE_SUFFIXES, read_mapping
+from perfmodel.exchange.syntax.slips import slips_of_a_length
 from perfmodel.light_dataclass import dataclass
 from perfmodel.search.question import USUAL_CONFIDENCE, PlanQuestion, StageRequest, usual_batch_size
 from perfmodel.search.space import NUMERIC_SETTINGS, SearchSpace
@@ -177,8 +178,8 @@ def planned_source(source: str, *, model: str | None, cluster: str | None, gpus:
     if not source and model is None:
         raise InputError("name a model or a run, as in llama-3.1-8b or --model config.json", key="model")
     if model is None or not source:
-        return source or str(model)
-    if is_model(source):
+        return known_model(source or str(model)) or source or str(model)
+    if known_model(source):
         raise InputError(f"{shown(source)} is a model itself; leave out --model")
     named = source.removeprefix(RUN_PREFIX)
     return run_beside(named, model=model, cluster=cluster, gpus=None if has_gpus(named) else _first(gpus))
@@ -321,6 +322,7 @@ def _assumptions(
         sentences.append(f"no stack is given: {stack.name} is assumed")
     if run is None and "sequence_length" not in given:
         sentences.append(f"no sequence length is given: {length:,} tokens are assumed")
+    sentences += [*slips_of_a_length(length)] if "sequence_length" in given else []
     if "leave_free" in given and (share := share_of_memory(given["leave_free"])):
         sentences.append(f"{share_text(share)} of each GPU's memory is left free")
     if stages[0].rounded:

@@ -2,7 +2,7 @@
 
 tokens           8T                          and other counts: 1024, 4M
 gpus             3072 | 1024,2048 | 512..4096 (doubling)
-deadline         14d | 36h | 2027-03-01      a time from now on, or the day by which it has to be over
+deadline         14d | 2 weeks | 2027-03-01     a time from now on, or the day by which it has to be over
 budget           5M | $5M                    dollars
 confidence       90% | 0.9                   the probability with which a plan meets its limits
 ramp             384:200B:768, 768:200B      batch:tokens[:gpus] of each stage
@@ -27,10 +27,10 @@ MOST_DOLLARS: Final = 1e15  # of a budget: more than the world earns in a year
 A_TIME: Final = "write a time from now on such as 14d or 36h, or a day such as 2027-03-01"
 
 
-def positive_number(key: str, value: Any) -> float:
-    """The number above 0 that `value` says. Errors: InputError with the key."""
+def positive_number(key: str, value: Any, dimension: str = "count") -> float:
+    """The number above 0 that `value` says, of a dimension of units.py. Errors: InputError with the key."""
     try:
-        number = parse_quantity(value, "count")
+        number = parse_quantity(value, dimension)
     except PerfmodelError as error:
         raise error.under(key) from None
     if not number > 0:

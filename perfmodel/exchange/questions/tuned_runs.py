@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from perfmodel.errors import InputError, did_you_mean, shown
 from perfmodel.exchange.building import build
+from perfmodel.exchange.chip_names import chips_in, did_you_mean_hardware
 from perfmodel.exchange.presets import DATA, cluster_preset, expand_part, preset_names
 from perfmodel.exchange.questions.asked_runs import is_model
 from perfmodel.exchange.questions.plan_quantities import positive_number, whole_number
@@ -103,7 +104,9 @@ def cluster_of_gpu(gpu: str) -> Cluster:
     clusters = read_mapping(DATA / "csv_columns.yaml")["clusters"]
     names = {*clusters, *(name for name in preset_names("gpus") if name in clusters)}
     if gpu not in names:
-        raise InputError(f"{shown(gpu)} is no GPU that is known here; {did_you_mean(gpu, names)}", key="gpu")
+        is_chip = any(chips_in(gpu) & chips_in(name) for name in names)  # else it is a slip
+        hint = did_you_mean_hardware(gpu, names) if is_chip else did_you_mean(gpu, names)
+        raise InputError(f"{shown(gpu)} is no GPU that is known here; {hint}", key="gpu")
     return cluster_preset(clusters[gpu])
 
 

@@ -150,6 +150,7 @@ def run_sweep(
         stages=len(drafts[0].stages),
         axes=(*several, *shown),
         points=tuple(points),
+        base=drafts[0] if len(sources) == 1 else None,
         taken=(
             *_taken(listed),
             *dict.fromkeys(_kept(number) for number in gpus if number is not None),

@@ -1,6 +1,7 @@
 """Where a key path leads in a run, and how a value is put there: `stages[-1].data_parallel=384`, `stages[*].tokens=x0.5`.
 
-List entries are [i] or .i; they count from 0, or with -1 from the end; [*] is all of them. `x0.5` is half of what stands there.
+List entries are [i] or .i; they count from 0, or with -1 from the end; [*] is all of them. `x0.5`, or `0.5x`, is half of
+what stands there.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from perfmodel.spec.precision import RECIPES
 from perfmodel.spec.run import RampStage, Run
 from perfmodel.spec.stack import SoftwareStack
 
-FACTOR: Final = re.compile(r"x((?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?)")
+_TIMES: Final = r"((?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?)"
+FACTOR: Final = re.compile(rf"x{_TIMES}|{_TIMES}x")
 QUANTITY: Final = re.compile(r"\s*([-+]?(?:\d[\d_]*(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?)\s*([^\d\s].*)?")
 
 _NETWORK: Final = "cluster.links.network.bandwidth_bytes_per_s"
@@ -40,6 +42,10 @@ _SHORT: Final = {  # names that people type: the key that they mean
     ("gpu", "gpu_type", "hardware", "node"): "cluster (perfmodel list clusters)",
     ("hbm", "memory", "gpu_memory"): "cluster.gpu.memory_bytes",
     ("price", "cost", "dollars", "dollars_per_gpu_hour"): "economics.dollars_per_gpu_hour",
+    ("mtbf", "node_mtbf", "failures", "failure_rate", "interruptions"): (
+        "economics.failures_per_gpu_hour (one over the hours between two failures of a GPU)"
+    ),
+    ("pue",): "economics.power_usage_effectiveness",
     ("overlap", "no_overlap"): "stack.overlap.tensor_parallel or stack.overlap.data_parallel",
 }
 SHORT_NAMES: Final = {name: key for names, key in _SHORT.items() for name in names}
@@ -101,7 +107,7 @@ def _indices(place: Any, step: str, path: str) -> list[Any]:
 
 
 def is_factor(value: Any) -> bool:
-    """Whether a value is a multiple of what stands there, such as x0.5 or x2."""
+    """Whether a value is a multiple of what stands there, such as x0.5 or 2x."""
     return isinstance(value, str) and FACTOR.fullmatch(value) is not None
 
 
@@ -124,7 +130,7 @@ def _times(held: Any, factor: str, key: str) -> Any:
     if isinstance(held, list):
         return [_times(each, factor, key) for each in held]
     match = QUANTITY.fullmatch(held) if isinstance(held, str) else None
-    times = float(factor[1:])
+    times = float(factor.strip("x"))
     if match is not None:
         return f"{float(match[1].replace('_', '')) * times:.17g}{match[2] or ''}"
     if isinstance(held, bool) or not isinstance(held, int | float):
@@ -152,13 +158,14 @@ def _meant(key: str, word: str, mapping: Mapping[str, Any]) -> str:
 def key_called(word: str) -> str:
     """The key of a run that has this name, or this short name; "" where none has.
 
-    >>> key_called("tp"), key_called("global_batch_size"), key_called("bogus")
-    ('tensor_parallel', 'stages[*].global_batch_size', '')
+    >>> key_called("tp"), key_called("gbs"), key_called("price"), key_called("bogus")
+    ('tensor_parallel', 'stages[*].global_batch_size', 'economics.dollars_per_gpu_hour', '')
     """
-    name = SHORT_NAMES.get(word, word)
+    name = SHORT_NAMES.get(word, word).removeprefix(_LAST)
     if name in _names(RampStage):
         return f"stages[*].{name}"
-    return name if name in _names(Run) else ""
+    is_path = word in SHORT_NAMES and "." in name and " " not in name
+    return name if is_path or name in _names(Run) else ""
 
 
 def _names(spec: type) -> list[str]:

@@ -17,12 +17,12 @@ from perfmodel.exchange.syntax.annotations import separated
 from perfmodel.exchange.syntax.documents import read_mapping
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.machines.hardware import Cluster, Gpu, Links
-from perfmodel.spec.precision import RECIPES, number_format
+from perfmodel.spec.precision import number_format
 from perfmodel.spec.run import Run
 from perfmodel.units import GIBIBYTE, gibibytes_text, parse_quantity
 
 if TYPE_CHECKING:
-    from perfmodel.prediction import Prediction
+    from perfmodel.prediction import Prediction, StagePrediction
 
 FASTEST_NIC_BYTES_PER_S: Final = 100e9  # 800 Gb/s: no network of today gives one GPU more
 BITS: Final = 8e-9  # from bytes to gigabits
@@ -48,22 +48,29 @@ def slips_of_a_run(run: Run) -> tuple[str, ...]:
 
     Ignored: arrays.
     """
-    return (*_of_the_tensor_ranks(run), *_of_the_sequence(run))
+    return (*_of_the_tensor_ranks(run), *slips_of_a_length(run.sequence_length))
 
 
 def slips_of_a_prediction(prediction: Prediction) -> tuple[str, ...]:
-    """A sentence where a predicted MFU is above that of every published run, of the ramp stage with the highest.
+    """A sentence where a predicted MFU is above that of every published run, of the ramp stage with the highest."""
+    stages = [predicted for _, predicted in prediction.stages]
+    rates = [_single(predicted.mfu) or 0.0 for predicted in stages]
+    place = rates.index(max(rates))
+    return slips_of_a_stage(stages[place], f" of stage {place + 1}" if len(stages) > 1 else "")
+
+
+def slips_of_a_stage(predicted: StagePrediction, of_stage: str = "") -> tuple[str, ...]:
+    """A sentence where the MFU of a stage is above that of every published run, with what it is of the causal half.
 
     Ignored: arrays, and stacks that hide every collective, which are bounds.
     """
-    rates = {place: _single(stage.mfu) for place, (_, stage) in enumerate(prediction.stages, start=1)}
-    place, mfu = max(((place, rate or 0.0) for place, rate in rates.items()), key=lambda entry: entry[1])
-    known = highest_mfu(RECIPES[prediction.run.precision].products)
-    if prediction.run.stack.overlap.hide_all or known is None or mfu <= known:
+    setup, mfu = predicted.work.setup, _single(predicted.mfu) or 0.0
+    known = highest_mfu(setup.layout.recipe.products)
+    if setup.stack.overlap.hide_all or known is None or mfu <= known:
         return ()
-    stage = f" of stage {place}" if len(rates) > 1 else ""
     above = f"is above the {100 * known:.3g} % of the fastest published run in its precision"
-    return (f"the MFU{stage}, {100 * mfu:.3g} %, {above} (attention counts in full, of which causal kernels compute half)",)
+    half = f"{100 * float(predicted.mfu_in('causal')):.3g} % with the half that causal kernels compute"
+    return (f"the MFU{of_stage}, {100 * mfu:.3g} %, {above} (attention counts in full; {half})",)
 
 
 def highest_mfu(precision: str) -> float | None:
@@ -85,8 +92,9 @@ def _of_the_tensor_ranks(run: Run) -> Iterator[str]:
         )
 
 
-def _of_the_sequence(run: Run) -> Iterator[str]:
-    tokens = _single(run.sequence_length)
+def slips_of_a_length(sequence_length: Numeric) -> Iterator[str]:
+    """A sentence where a number of tokens is written in thousands and was likely meant in powers of two."""
+    tokens = _single(sequence_length)
     if tokens is None or tokens % 1000:
         return
     thousands = int(tokens) // 1000

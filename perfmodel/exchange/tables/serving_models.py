@@ -37,6 +37,17 @@ def named_served_model(name: str) -> TransformerModel:
     return served(build(TransformerModel, _mapping(cells)))
 
 
+def repository_model(name: str) -> str | dict[str, Any] | None:
+    """The preset that a repository of Hugging Face is here, or the settings of its model; None for one that is not known.
+
+    >>> repository_model("meta-llama/Llama-3.1-70B-Instruct"), repository_model("nobody/nothing")
+    ('llama-3.1-70b', None)
+    """
+    called = {known.lower(): cells for known, cells in served_model_rows().items()}
+    cells = called.get(name.lower())
+    return cells and (cells["preset"] or _mapping(cells))
+
+
 def _mapping(cells: dict[str, str]) -> dict[str, Any]:
     """The settings of a model from the dimensions of its row: a gated MLP and RMS norms unless the row says otherwise."""
     gated = cells.get("activation", "") in ("", "swiglu")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import fields, replace
+from dataclasses import field, fields, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from perfmodel.errors import InputError, NotSupportedError
@@ -28,13 +28,14 @@ class Conversion:
     """A file of other software as a run, or as a measured record, or both.
 
     `run` has the keys of a run file (None where the file describes none), `gpus` among them where the file says how many.
-    `assumed`, `ignored` and `refused` are sentences.
+    `assumed`, `ignored` and `refused` are sentences; `about` has the key of those that are about one.
     """
 
     format: str
     run: Mapping[str, Any] | None = None
     record: LogRecord | None = None
     assumed: tuple[str, ...] = ()
+    about: Mapping[str, str] = field(default_factory=dict)
     ignored: tuple[str, ...] = ()
     refused: tuple[str, ...] = ()
 
@@ -50,8 +51,10 @@ def run_mapping(conversion: Conversion) -> dict[str, Any]:
     if conversion.refused:
         raise NotSupportedError(f"{'; '.join(conversion.refused)}; {WAY_ON}")
     if conversion.run is None:
-        raise InputError(f"this {conversion.format} does not say which run it is of; compare RUN with it")
-    return {**conversion.run, "assumptions": list(conversion.assumed)}
+        way_on = "compare RUN with it, as in perfmodel compare train.sh train.log"
+        raise InputError(f"this {conversion.format} does not say which run it is of; {way_on}")
+    told = {conversion.about.get(sentence, f"{place}"): sentence for place, sentence in enumerate(conversion.assumed)}
+    return {**conversion.run, "assumptions": told}
 
 
 def nested(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -57,8 +57,14 @@ class RunDraft:
         self.dialect, self.given = dialect, given
         self.words = {word.key or word.fact: name for name, word in reversed(list(table.read.items()))}
         self.assumed: list[str] = []
+        self.about: dict[str, str] = {}  # of sentences among them the key: with another value of it they are no longer true
         self.ignored: list[str] = []
         self.refused: list[str] = []
+
+    def assume(self, key: str, sentence: str) -> None:
+        """Say what is taken for granted of a key."""
+        self.assumed.append(sentence)
+        self.about[sentence] = key
 
     def need(self, key: str) -> None:
         """Refuse a file without a setting. Errors: InputError."""
@@ -93,6 +99,7 @@ class RunDraft:
             format=format_name,
             run=nested(settings),
             assumed=tuple(self.assumed),
+            about=dict(self.about),
             ignored=(*self.said.ignored, *self.ignored, *self._without_effect()),
             refused=(*self.said.refused, *self.refused, *uncovered(settings, names)),
         )

@@ -22,22 +22,23 @@ def add_what_the_program_knows(draft: RunDraft, path: Path | None, *, each: int 
     model = settings.get("model") or _model_beside(path)
     if model is not None and "model" not in settings:
         settings["model"] = model
-        draft.assumed.append(f"the model is that of {CONFIG} beside it")
+        draft.assume("model", f"the model is that of {CONFIG} beside it")
     if "sequence_length" not in settings:
         longest = (model or {}).get("max_positions") or USUAL_LENGTH
         settings["sequence_length"] = min(USUAL_LENGTH, longest)
-        draft.assumed.append(
+        draft.assume(
+            "sequence_length",
             f"the training program knows the length of sequences: {settings['sequence_length']:,} tokens are assumed; "
-            "--set sequence_length=.. gives another"
+            "--sequence-length gives another",
         )
     if each is None:
-        draft.assumed.append(
-            "the training program knows the micro-batch: 1 is assumed; --set micro_batch_size=.. gives another"
+        draft.assume(
+            "micro_batch_size", "the training program knows the micro-batch: 1 is assumed; --micro-batch-size gives another"
         )
     settings["micro_batch_size"] = each or 1
     if "recompute" not in settings:
         settings["recompute"] = "none"
-        draft.assumed.append("the training program switches gradient checkpointing on: none is assumed")
+        draft.assume("recompute", "the training program switches gradient checkpointing on: none is assumed")
 
 
 def _model_beside(path: Path | None) -> dict[str, Any] | None:

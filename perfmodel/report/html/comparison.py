@@ -8,10 +8,12 @@ from typing import Final
 from rich.console import Group
 from rich.text import Text
 
+from perfmodel.count.memory.fit import FITS
 from perfmodel.exchange.questions.varied_runs import scenario_comparison
 from perfmodel.exchange.run_files import RunCandidate, RunSource, Settings, setting_pairs
 from perfmodel.explanation.explanation import Explanation, explanation
 from perfmodel.light_dataclass import dataclass
+from perfmodel.prediction import Prediction
 from perfmodel.report.html.blocks import as_html, as_table, beside
 from perfmodel.report.html.document import PageChoice, PageHeader, Section, views
 from perfmodel.report.html.parts import (
@@ -27,8 +29,8 @@ from perfmodel.report.html.run import GISTS, TITLES
 from perfmodel.report.html.statements import RunStatements, sources_of, told
 from perfmodel.report.text.before_after import Line, Numbers
 from perfmodel.report.text.explanation import headline_table, waterfall_table
-from perfmodel.report.text.prediction import description, verdict
-from perfmodel.report.text.scenarios import BYTES, RESULTS, TIMES, misfits, notes, scenario_letter, sentences
+from perfmodel.report.text.prediction import description, fit_sentence, most_memory_bytes, need_text
+from perfmodel.report.text.scenarios import BYTES, RESULTS, TIMES, misfits, notes, rounded_percent, scenario_letter
 from perfmodel.report.text.terminal import plain_table
 from perfmodel.variation.scenarios import Scenario, WhatIf
 
@@ -36,6 +38,7 @@ MOST_LETTERS: Final = 24  # of a name at the head of a column
 OPEN: Final = ("results", "iteration", "memory")
 HALF: Final = ("iteration", "memory", "peak", "levers")  # figures with a folded table
 MOST_EXPLAINED: Final = 6  # columns that are explained one by one
+LEAST_CHANGE: Final = 5e-4  # of an iteration: less prints as nothing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +96,7 @@ def compared_scenarios(
         what="scenario",
         title=run.name,
         subtitle=f"{number} beside {description(run).plain}",
-        sentences=(*misfits(result), *_misfit_before(result), *sentences(result), *notes(result)),
+        sentences=(*misfits(result), *_misfit_before(result), *_directions(result), *notes(result)),
         subjects=tuple(_told(source, base, each, result.place) for each in columns),
         result=result,
     )
@@ -102,6 +105,17 @@ def compared_scenarios(
 def _misfit_before(result: WhatIf) -> Iterator[Text]:
     if not result.before.prediction.may_fit:
         yield Text("As it is, the run does not fit in memory.", style="red")
+
+
+def _directions(result: WhatIf) -> Iterator[Text]:
+    """Whether an iteration takes longer in each scenario, and how sure that is; by how much stands in the table alone."""
+    for place, scenario in enumerate(result.scenarios):
+        letter = f"{scenario_letter(place)}  " if len(result.scenarios) > 1 else ""
+        change, (low, high) = result.time_ratio(scenario) - 1.0, (end - 1.0 for end in result.time_ratio_interval(scenario))
+        likely = "" if low * high > 0 or low == high else "probably "
+        words = "as long" if abs(change) < LEAST_CHANGE else "longer" if change > 0 else "less time"
+        ends = "" if low == high else f" (90 %: {rounded_percent(100 * low)} to {rounded_percent(100 * high)} %)"
+        yield Text(f"{letter}{scenario.name}: an iteration {likely}takes {words}{ends}.")
 
 
 def _told(source: RunSource, base: Settings, scenario: Scenario, place: int) -> RunStatements:
@@ -120,7 +134,7 @@ def compared_runs(sources: Sequence[RunSource], *, settings: Settings, stage: in
     """Several runs, each beside the first."""
     every = [told(each, setting_pairs(settings), stage=stage, most=1) for each in sources]
     first, *others = (_column(each) for each in every)
-    lines = sorted(((each.prediction.may_fit, verdict(each.prediction)) for each in every), key=lambda line: line[0])
+    lines = sorted(((each.prediction.may_fit, _fit(each.prediction)) for each in every), key=lambda line: line[0])
     return ComparisonColumns(
         what="run",
         title=" / ".join(dict.fromkeys(each.run.name for each in every)),
@@ -129,6 +143,14 @@ def compared_runs(sources: Sequence[RunSource], *, settings: Settings, stage: in
         subjects=tuple(every[:MOST_EXPLAINED]),
         result=WhatIf(before=first, scenarios=tuple(others), place=-1 if stage is None else stage - 1),
     )
+
+
+def _fit(prediction: Prediction) -> Text:
+    """Whether a run fits in memory, and where that is not clear what it needs; how fast it is stands in the table alone."""
+    if prediction.verdict == FITS:
+        return Text(f"{prediction.run.name}: fits in memory.", style="green")
+    need = need_text(most_memory_bytes(prediction), prediction.run.cluster)
+    return fit_sentence(need, prediction.fit_probability, name=prediction.run.name)
 
 
 def _column(subject: RunStatements) -> Scenario:

@@ -64,9 +64,9 @@ def _published_days(subject: RunStatements, days: Estimate) -> Iterator[str]:
 def _of_a_stage(subject: RunStatements) -> Iterator[tuple[str, tuple[str, str]]]:
     stages, gpu = [predicted for _, predicted in subject.prediction.stages], subject.run.cluster.gpu
     last = stages[-1]
-    low, high = (float(end) for end in last.iteration_time_interval_s)
+    low, high, median = map(float, (*last.iteration_time_interval_s, last.iteration_time_s))
     whose = "" if len(stages) == 1 else f"last of {len(stages)} stages, "
-    yield "Iteration", (seconds_text(float(last.iteration_time_s)), f"{whose}90 %: {seconds_interval_text(low, high)}")
+    yield "Iteration", (seconds_text(median), f"{whose}90 %: {seconds_interval_text(low, high, around_s=median)}")
     rates = f"{float(last.flop_per_s_per_gpu()) / TERA:,.0f} TFLOP/s/GPU, {float(last.tokens_per_s_per_gpu):,.0f} tokens/s/GPU"
     yield "MFU", (mfu_text(float(last.mfu)), f"{CONVENTION_WORDS['full']}; {rates}")
     yield "GPUs", (f"{max(int(each.layout.gpus) for each in stages):,}", gpu.name)

@@ -6,7 +6,7 @@ plan_page(pm.plan("llama-3.1-70b", cluster="dgx-h200", deadline="14d", tokens="2
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Final
 
@@ -18,6 +18,7 @@ from perfmodel.report.figures.plans.plan_map import plan_map_figure
 from perfmodel.report.figures.plans.plan_options import plan_options_figure
 from perfmodel.report.figures.plans.rivals import rejections_figure, rivals_figure
 from perfmodel.report.html.blocks import as_html, as_table, beside
+from perfmodel.report.html.deadlines import deadline_label, deadlines_days, deadlines_report, odds_by
 from perfmodel.report.html.document import Page, PageHeader, Section, page
 from perfmodel.report.html.drawn import Draw, Progress, drawn, quiet
 from perfmodel.report.html.live import BETWEEN, COST, LiveTerms, Slider, days_text, live_box, mfu_text
@@ -28,7 +29,7 @@ from perfmodel.report.text.terminal import section
 from perfmodel.search.option import SizeOption
 from perfmodel.search.plan import Plan
 from perfmodel.search.plan_map import plan_map
-from perfmodel.units import dollars_text, gibibytes_text, gpus_text, seconds_interval_text, seconds_text
+from perfmodel.units import SECONDS_PER_DAY, dollars_text, gibibytes_text, gpus_text, seconds_interval_text, seconds_text
 
 TITLES: Final = {
     "map": "Map of the layouts",
@@ -47,6 +48,7 @@ GISTS: Final = {
     "assumptions": "what was not said",
 }
 OPEN: Final = ("map", "rejected")
+ALONE: Final = "The fewest GPUs for each deadline"
 MOVED: Final = {
     "GPUs": "gpus",
     "Iteration": "time",
@@ -146,7 +148,7 @@ def _glance(plan: Plan, option: SizeOption) -> Iterator[tuple[str, tuple[str, st
     yield "GPUs", (told["gpus"][0], gpu.name)
     if "days" in told:
         yield "Days", told["days"]
-    yield "Iteration", (told["time"][0], f"90 %: {seconds_interval_text(low, high)}")
+    yield "Iteration", (told["time"][0], f"90 %: {seconds_interval_text(low, high, around_s=option.iteration_time_s)}")
     rate = f"{float(last.prediction.tokens_per_s_per_gpu):,.0f} tokens/s/GPU"
     yield "MFU", (told["mfu"][0], rate)
     yield "Memory of one GPU", told["memory"]
@@ -179,7 +181,10 @@ def option_texts(option: SizeOption) -> Iterator[tuple[str, tuple[str, str]]]:
 
 
 def sliders(plan: Plan) -> str:
-    """What if it were another number of GPUs that was searched, or another price; nothing where there is neither."""
+    """What if it were another number of GPUs that was searched, another deadline or another price; nothing where there is none.
+
+    Where there are several numbers of GPUs, a table says which are the fewest for each deadline.
+    """
     option, terms = plan.best, plan.question.terms
     if option is None:
         return ""
@@ -187,23 +192,47 @@ def sliders(plan: Plan) -> str:
     live = LiveTerms(
         switch_gpu_hours=0.0, dollars_per_gpu_hour=own, is_priced=bool(option.days) and terms.billing == "on_demand"
     )
-    sizes = sorted(plan.options, key=lambda each: each.gpus)
-    several = len(sizes) > 1
-    if not several and not live.is_priced:
+    sizes, deadlines = _sizes(plan), _slid_deadlines(plan)
+    axes = [Slider(name="GPUs", labels=tuple(gpus_text(each.gpus) for each in sizes), place=sizes.index(option))]
+    if deadlines:
+        place = deadlines.index((plan.question.deadline_s or 0.0) / SECONDS_PER_DAY)
+        axes.append(Slider(name="deadline", labels=tuple(map(deadline_label, deadlines)), place=place))
+    axes = [each for each in axes if len(each.labels) > 1]
+    if not axes and not live.is_priced:
         return ""
-    axis = Slider(name="GPUs", labels=tuple(gpus_text(each.gpus) for each in sizes), place=sizes.index(option))
-    return live_box([axis] if several else [], plan_data(plan), live, None)
+    table = (ALONE, as_html(deadlines_report(plan, deadlines_days(plan)))) if len(sizes) > 1 and option.days else None
+    return live_box(axes, plan_data(plan), live, table)
+
+
+def _sizes(plan: Plan) -> list[SizeOption]:
+    """The options, the fewest GPUs first."""
+    return sorted(plan.options, key=lambda each: each.gpus)
+
+
+def _slid_deadlines(plan: Plan) -> tuple[float, ...]:
+    """The deadlines of the slider [days]; none where the plan has no deadline of its own."""
+    return () if plan.question.deadline_s is None else deadlines_days(plan)
 
 
 def plan_data(plan: Plan) -> dict[str, object]:
-    """What the script looks up: the texts of every number of GPUs, the fewest first."""
-    sizes = sorted(plan.options, key=lambda each: each.gpus)
-    told = [dict(option_texts(each)) for each in sizes]
+    """What the script looks up: the texts of every number of GPUs, the fewest first, by each deadline."""
+    sizes, deadlines = _sizes(plan), _slid_deadlines(plan)
+    here = [sizes.index(plan.best)] if plan.best is not None else []
+    here += [deadlines.index((plan.question.deadline_s or 0.0) / SECONDS_PER_DAY)] if deadlines else []
+    shape = [len(sizes), *([len(deadlines)] if deadlines else [])]
+    told = [texts for each in sizes for texts in _texts_by(each, deadlines)]
     names = [name for name in told[0] if all(name in each for each in told)]
-    here = [place for place, each in enumerate(sizes) if each is plan.best]
+    moved = [place for place, number in enumerate(shape) if number > 1]
     return {
-        "shape": [len(sizes)] if len(sizes) > 1 else [],
-        "here": here if len(sizes) > 1 else [],
+        "shape": [shape[place] for place in moved],
+        "here": [here[place] for place in moved],
         "texts": {name: BETWEEN.join(each[name][0] for each in told) for name in names},
         "notes": {name: BETWEEN.join(each[name][1] for each in told) for name in names},
     }
+
+
+def _texts_by(option: SizeOption, deadlines: Sequence[float]) -> list[dict[str, tuple[str, str]]]:
+    """The texts of an option by each deadline, or once where there is none."""
+    texts = dict(option_texts(option))
+    by = ((days, f"of being done in {deadline_label(days)}") for days in deadlines)
+    return [texts | {"odds": (short_odds(odds_by(option, days)), note)} for days, note in by] or [texts]

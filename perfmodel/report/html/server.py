@@ -13,32 +13,31 @@ import numpy as np
 from rich.console import Group
 from rich.text import Text
 
-from perfmodel.report.figures.drawing.captions import server_caption
 from perfmodel.report.figures.drawing.style import Drawing
 from perfmodel.report.figures.roofline import served_roofline_figure
 from perfmodel.report.figures.serving import serving_figure
-from perfmodel.report.html.blocks import as_html, beside, folded
+from perfmodel.report.html.blocks import as_html, as_table, beside, folded
 from perfmodel.report.html.document import Page, PageChoice, PageHeader, Section, page, views
 from perfmodel.report.html.drawn import in_a_page
 from perfmodel.report.text.serving import loads_section, memory_section, operators_section, short_seconds, verdict_sentence
 from perfmodel.report.text.terminal import section
-from perfmodel.serving.forecast import ServingForecast
+from perfmodel.serving.forecast import FITS, ServingForecast
 from perfmodel.spec.axes import TENSOR
-from perfmodel.units import gibibytes_text
+from perfmodel.units import gibibytes_text, gpus_text
 
 TITLES: Final = {
     "clients": "What clients see",
-    "memory": "Memory",
     "operators": "Prefill and decode",
+    "memory": "Memory",
     "assumptions": "Assumptions",
 }
-OPEN: Final = ("clients", "memory")
+OPEN: Final = ("clients",)
 
 
 def server_page(forecasts: Sequence[ServingForecast], *, command: str = "") -> Page:
     """One server on each of some numbers of GPUs; `command` is the one that makes the page."""
-    foremost = next((each for each in forecasts if each.may_run), forecasts[0])
     running = [each for each in forecasts if each.may_run]
+    foremost = next((each for each in running if each.verdict == FITS), next(iter(running), forecasts[0]))
     figures: dict[str, Drawing] = {"clients": serving_figure(running)} if running else {}
     figures |= {f"operators-{_degree(each)}": served_roofline_figure(each) for each in running}
     shown = {name: in_a_page(name, each, TITLES.values()) for name, each in figures.items()}
@@ -50,23 +49,43 @@ def server_page(forecasts: Sequence[ServingForecast], *, command: str = "") -> P
 
     sections = [
         _section("clients", beside(shown.get("clients", ""), of_each(_loads)), "tokens a second and latencies"),
-        _section("memory", of_each(lambda each: as_html(memory_section(each))), "weights, cache, and who fits into it"),
-        _section("operators", of_each(lambda each: _operators(each, shown)), "every operator of both under its roof"),
+        _section(
+            "operators", of_each(lambda each: _operators(each, shown)), "every operator of both under its roof", is_half=True
+        ),
+        _section(
+            "memory", of_each(lambda each: as_html(memory_section(each))), "weights, cache, and who fits into it", is_half=True
+        ),
     ]
     if any(each.assumptions for each in forecasts):
         sections.append(_section("assumptions", of_each(_assumptions), "what was not said"))
     opening = PageHeader(
         title=f"{foremost.setup.model.name} on {foremost.setup.cluster.gpu.name}",
-        subtitle=server_caption(foremost),
+        subtitle=_what_is_asked(foremost),
         answer=foremost.may_run,
-        verdict=as_html(Group(*(Text(verdict_sentence(each)) for each in forecasts))),
+        verdict=as_html(Group(*map(_verdict, forecasts))),
         glance=dict(_glance(foremost)),
     )
     return page(opening, sections, choice=choice, command=command, figures=figures)
 
 
-def _section(name: str, content: str, gist: str) -> Section:
-    return Section(name=name, title=TITLES[name], content=content, gist=gist, is_open=name in OPEN)
+def _section(name: str, content: str, gist: str, *, is_half: bool = False) -> Section:
+    return Section(name=name, title=TITLES[name], content=content, gist=gist, is_open=name in OPEN, is_half=is_half)
+
+
+def _what_is_asked(forecast: ServingForecast) -> str:
+    """fp8 weights, vLLM, requests of 1,000 + 500 tokens: what all replicas of a page have in common."""
+    setup, request = forecast.setup, forecast.request
+    tokens = " + ".join(f"{int(np.asarray(each)):,}" for each in (request.input_tokens, request.output_tokens))
+    return f"{setup.weights.name} weights, {setup.engine.name}, requests of {tokens} tokens"
+
+
+def _verdict(forecast: ServingForecast) -> Text:
+    """Whether a replica fits, and how much context; where it does not, all that stands in the way and what would help."""
+    if not forecast.may_run:
+        return Text(verdict_sentence(forecast), style="red")
+    fits, style = ("fits", "green") if forecast.verdict == FITS else ("tight", "yellow")
+    where = gpus_text(_degree(forecast))
+    return Text(f"On {where}: {fits}, at most {forecast.longest_context:,} tokens of context.", style=style)
 
 
 def _degree(forecast: ServingForecast) -> int:
@@ -75,20 +94,22 @@ def _degree(forecast: ServingForecast) -> int:
 
 def _glance(forecast: ServingForecast) -> Iterator[tuple[str, tuple[str, str]]]:
     """The numbers that people ask for first, with the most clients that do not queue, and the memory."""
-    memory, load, engine = forecast.memory, forecast.load, forecast.setup.engine.name
+    memory, load = forecast.memory, forecast.load
     cache = max(float(np.asarray(memory.cache_bytes)), 0.0)
     if forecast.may_run:
         place = max(int(np.sum(~np.ravel(load.is_queued))) - 1, 0)
-        clients = f"{int(np.ravel(load.concurrency)[place]):,} clients"
-        yield "Requests at once", (f"{forecast.most_running:,}", engine)
+        number = int(np.ravel(load.concurrency)[place])
+        clients = "with as many clients" if number == forecast.most_running else f"with {number:,} clients"
+        yield "Requests at once", (f"{forecast.most_running:,}", f"on {gpus_text(_degree(forecast))}")
         yield "TTFT", (short_seconds(float(np.ravel(load.ttft_s)[place])), clients)
-        yield "TPOT", (short_seconds(float(np.ravel(load.tpot_s)[place])), clients)
-        yield "Tokens/s of a GPU", (f"{float(np.ravel(forecast.tokens_per_s_per_gpu)[-1]):,.0f}", clients)
+        yield "TPOT", (short_seconds(float(np.ravel(load.tpot_s)[place])), "at the same load")
+        yield "Tokens/s of a GPU", (f"{float(np.ravel(forecast.tokens_per_s_per_gpu)[place]):,.0f}", "at the same load")
     yield "KV cache of a GPU", (gibibytes_text(cache), f"of {gibibytes_text(float(np.asarray(memory.total_bytes)))}")
 
 
 def _loads(forecast: ServingForecast) -> str:
-    return as_html(loads_section(forecast)) if forecast.may_run else as_html(Text(verdict_sentence(forecast)))
+    """The table behind the curves, folded; of what does not fit why stands above."""
+    return as_table(as_html(loads_section(forecast))) if forecast.may_run else as_html(Text("It does not fit."))
 
 
 def _operators(forecast: ServingForecast, figures: dict[str, str]) -> str:

@@ -30,15 +30,18 @@ def prediction_document(
     assumptions: Sequence[str],
     candidates: Sequence[tuple[Mapping[str, Any], Prediction]] = (),
     consequences: Sequence[str] = (),
+    remedies: Sequence[str] = (),
     verbose: bool = False,
 ) -> dict[str, Any]:
     """One run's prediction; with candidates, those of each combination of values, and the envelope over them by stage.
 
-    `consequences` are what settings changed beside what was asked. `verbose` adds every operator of each stage, with its time
-    alone and how far that is from what was measured. MFU and FLOPs count attention in full; keys that end in `_causal` half.
+    `consequences` are what settings changed beside what was asked, `remedies` options with which it would fit. `verbose` adds
+    every operator of each stage, with its time alone and how far that is from what was measured. MFU and FLOPs count attention
+    in full; keys that end in `_causal` half.
     """
     run = _run_document(prediction, assumptions, verbose=verbose)
-    document = {"schema_version": SCHEMA_VERSION, "name": prediction.run.name, "consequences": list(consequences)} | run
+    told = {"consequences": list(consequences), "remedies": list(remedies)}
+    document = {"schema_version": SCHEMA_VERSION, "name": prediction.run.name} | told | run
     if len(candidates) > 1:
         document["candidates"] = [
             {"values": dict(values)} | _run_document(each, assumptions, verbose=False) for values, each in candidates

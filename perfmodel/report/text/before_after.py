@@ -70,7 +70,7 @@ class IntervalLine(Line):
     def value(self, numbers: Numbers) -> str:
         """Both ends of the interval, as in 0.55-0.73."""
         ends = [numbers.get(end) for end in (self.name, self.high)]
-        return "-".join("" if end is None else f"{end * self.scale:.{self.decimals}f}" for end in ends).strip("-")
+        return "-".join("" if end is None else f"{end * self.scale:,.{self.decimals}f}" for end in ends).strip("-")
 
     def difference(self, before: Numbers, after: Numbers) -> str:  # noqa: ARG002 - it has none
         """Always empty: two intervals have no difference."""

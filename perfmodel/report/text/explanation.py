@@ -16,7 +16,7 @@ from perfmodel.explanation.terms import TERMS
 from perfmodel.explanation.waterfall import STEPS, WaterfallStep
 from perfmodel.report.text.interval import interval_table
 from perfmodel.report.text.measured.own_runs import own_runs_line
-from perfmodel.report.text.prediction import fit_sentence, need_text, size_text
+from perfmodel.report.text.prediction import description, fit_sentence, need_text, size_text
 from perfmodel.report.text.terminal import Name, percent_text, plain_table, section, setting_text, titled, value_text
 from perfmodel.report.words import LABELS, SHORT
 from perfmodel.spec.axes import DATA
@@ -54,13 +54,14 @@ def verdict(explained: Explanation) -> Iterator[Text]:
         yield fit_sentence(need, float(predicted.fit_probability))
     name = stage_name(explained)
     yield Text(f"{name}: {seconds_text(fall.iteration_time_s)} an iteration, MFU {100 * fall.mfu:.1f} %.")
+    yield description(explained.run)
     if size := size_text(explained.run.model):
         yield Text(f"The model has {size}.")
     if (own := own_runs_line(predicted)) is not None:
         yield own
     yield from findings(explained)
-    another = "--stage N explains another stage, " if len(explained.run.stages) > 1 else ""
-    yield Text(f"{another}--term TERM what stands behind one term.", style="dim")
+    another = "--stage N explains another stage; " if len(explained.run.stages) > 1 else ""
+    yield Text(f"{another}--term TERM explains what stands behind one term.", style="dim")
 
 
 def findings(explained: Explanation) -> Iterator[Text]:

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from perfmodel.count.memory.fit import DOES_NOT_FIT, FITS, TIGHT
 from perfmodel.prediction import Prediction, StagePrediction
-from perfmodel.spec.tuning.fine_tuning import AS_THE_STACK, FineTuning
+from perfmodel.spec.tuning.fine_tuning import AS_THE_STACK, TRAININGS, FineTuning
 from perfmodel.units import GIBIBYTE, HOURS_PER_DAY
 
 STYLES: Final = {FITS: "green", TIGHT: "yellow", DOES_NOT_FIT: "bold red"}
@@ -29,7 +29,8 @@ def tuning_words(tuning: FineTuning) -> list[str]:
     rank = [f"rank {int(tuning.adapter_rank)}"] if tuning.has_adapters else []
     offload = [f"{' and '.join(tuning.offload)} offloaded"] if tuning.offload else []
     parts = [f"{' and '.join(each)} {how}" for each, how in _parts(tuning) if each]
-    return [f"{tuning.training}{weights}", *rank, *parts, tuning.optimizer, *offload]
+    name = "full fine-tuning" if tuning.training == TRAININGS[0] else tuning.training
+    return [f"{name}{weights}", *rank, *parts, tuning.optimizer, *offload]
 
 
 def _parts(tuning: FineTuning) -> list[tuple[tuple[str, ...], str]]:

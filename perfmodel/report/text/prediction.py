@@ -51,15 +51,17 @@ def prediction_report(
     assumptions: Sequence[str],
     candidates: Sequence[tuple[Mapping[str, Any], Prediction]] = (),
     consequences: Sequence[str] = (),
+    remedies: Sequence[str] = (),
     convention: str = "full",
 ) -> Group:
     """Verdict, stages, candidates and economics where there are some, breakdown, memory and assumptions of one run.
 
-    `consequences` are what settings changed beside what was asked: they stand under the verdict. `convention` is how MFU
-    counts attention.
+    `consequences` are what settings changed beside what was asked: they stand under the verdict, as do `remedies`, the options
+    with which it would fit. `convention` is how MFU counts attention.
     """
     own = own_runs_line(prediction.stages[-1][1])
     parts: list[RenderableType] = [verdict(prediction, convention=convention), *([] if own is None else [own])]
+    parts += [] if prediction.may_fit else [Text(remedy_sentence(remedies))]
     parts += [Text(f"Note: {sentence}.", style="yellow") for sentence in consequences]
     parts += [description(prediction.run), _stage_table(prediction, convention)]
     if any(stage.published for stage, _ in prediction.stages):
@@ -70,6 +72,17 @@ def prediction_report(
     parts += _economics(prediction)
     told = [("-", sentence) for sentence in assumptions if sentence not in consequences]
     return Group(*parts, *([section("Assumptions", told)] if told else []))
+
+
+def remedy_sentence(remedies: Sequence[str]) -> str:
+    """What would make a run fit.
+
+    >>> remedy_sentence(["--set recompute=full", "--gpus 32"])
+    'It fits with --set recompute=full, or with --gpus 32.'
+    """
+    if not remedies:
+        return "No single change that was tried makes it fit; perfmodel plan searches all layouts."
+    return f"It fits {', or '.join(f'with {each}' for each in remedies)}."
 
 
 def _economics(prediction: Prediction) -> list[RenderableType]:
@@ -102,7 +115,7 @@ def _speed_text(prediction: Prediction, convention: str) -> str:
     which = f"Stage {len(prediction.stages)} of {len(prediction.stages)}: " if len(prediction.stages) > 1 else ""
     rate = f"{float(last.flop_per_s_per_gpu(convention)) / TERA:,.0f} TFLOP/s/GPU"
     mfu = f"MFU {100 * float(last.mfu_in(convention)):.1f} % ({CONVENTION_WORDS[convention]})"
-    time = f"{seconds} an iteration (90 %: {seconds_interval_text(low, high)})"
+    time = f"{seconds} an iteration (90 %: {seconds_interval_text(low, high, around_s=float(last.iteration_time_s))})"
     return f"{which}{time}, {mfu}, {rate}, {float(last.tokens_per_s_per_gpu):,.0f} tokens/s/GPU"
 
 
@@ -205,10 +218,12 @@ def layout_words(layout: Layout, degrees: Mapping[str, str]) -> list[str]:
 
 def _stage_table(prediction: Prediction, convention: str) -> RenderableType:
     table = plain_table()
-    for heading in STAGE_HEADINGS:
-        table.add_column(heading, justify="right", no_wrap=True)
-    for stage, predicted in prediction.stages:
-        table.add_row(*stage_cells(stage, predicted, convention))
+    rows = [stage_cells(stage, predicted, convention) for stage, predicted in prediction.stages]
+    shown = [place for place in range(len(STAGE_HEADINGS)) if any(row[place] for row in rows)]  # without tokens no days
+    for place in shown:
+        table.add_column(STAGE_HEADINGS[place], justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(*(row[place] for place in shown))
     return titled(f"Stages{mfu_peak_words(prediction)}", table)
 
 
@@ -249,8 +264,8 @@ def stage_labels(prediction: Prediction) -> list[str]:
     """What the stages of a ramp are told apart by: data parallelism, else the batch, else their number."""
     stages = [stage for stage, _ in prediction.stages]
     several = (
-        [f"{DATA.short} {stage.data_parallel}" for stage in stages],
-        [f"batch {stage.global_batch_size}" for stage in stages],
+        [f"{DATA.short} {stage.data_parallel:,}" for stage in stages],
+        [f"batch {stage.global_batch_size:,}" for stage in stages],
     )
     numbered = [f"stage {number}" for number in range(1, len(stages) + 1)]
     return next((labels for labels in several if len(set(labels)) == len(labels)), numbered)

@@ -87,7 +87,7 @@ def _sentence(result: WhatIf, scenario: Scenario) -> str:
     low, high = (100 * (end - 1) for end in result.time_ratio_interval(scenario))
     sentence = f"{seconds_text(after)} an iteration"
     if low < high:
-        change = f"{percent_text(after / before - 1)} (90 %: {_rounded(low)} to {_rounded(high)} %)"
+        change = f"{percent_text(after / before - 1)} (90 %: {rounded_percent(low)} to {rounded_percent(high)} %)"
         sentence += f" instead of {seconds_text(before)}, {change}"
     totals = [each.totals() for each in (result.before, scenario)]
     for name, shape in (("total_days", "{:.1f} days"), ("dollars", "${:,.0f}")):
@@ -97,10 +97,10 @@ def _sentence(result: WhatIf, scenario: Scenario) -> str:
     return f"{sentence}."
 
 
-def _rounded(percent: float) -> str:
+def rounded_percent(percent: float) -> str:
     """A change with its sign, and never -0.
 
-    >>> _rounded(-0.4), _rounded(2.6)
+    >>> rounded_percent(-0.4), rounded_percent(2.6)
     ('0', '+3')
     """
     return f"{percent:+.0f}" if round(percent) else "0"

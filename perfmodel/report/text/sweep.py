@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from perfmodel.count.memory.fit import DOES_NOT_FIT, FITS, TIGHT, fit_verdict
+from perfmodel.report.text.prediction import description
 from perfmodel.report.text.terminal import Name, bar_text, plain_table, section, titled
 from perfmodel.report.words import SHORT
 from perfmodel.units import GIBIBYTE, dollars_text, large_text, seconds_text
@@ -59,7 +60,8 @@ def sweep_report(result: Sweep) -> Group:
     """The verdict, the points, the scaling curve where there is one, and the points that were refused."""
     taken = [Text(f"{sentence}.", style="dim") for sentence in result.taken]
     early = [] if result.complete else [Text("Stopped early: these are the points that were reached.", style="yellow")]
-    parts: list[RenderableType] = [*early, *_verdict(result), *taken, titled("Points", _points(result))]
+    base = [] if result.base is None else [Text.assemble("Varied from ", description(result.base), ".", style="dim")]
+    parts: list[RenderableType] = [*early, *_verdict(result), *base, *taken, titled("Points", _points(result))]
     curve = result.scaling
     if curve is not None:
         parts += [titled(scaling_title(result, curve), scaling_table(result, curve))]

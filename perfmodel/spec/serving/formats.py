@@ -75,6 +75,12 @@ CACHE_FORMATS: Final[Mapping[str, CacheFormat]] = MappingProxyType(
         )
     }
 )
+METHODS: Final = {  # how weights are made so, by which people call the format
+    **dict.fromkeys(("awq", "gptq", "w4a16", "q4", "4bit"), "int4"),
+    **dict.fromkeys(("w8a8", "smoothquant"), "int8"),
+    **dict.fromkeys(("w8a16", "8bit"), "int8_wo"),
+    **dict.fromkeys(("bnb", "bitsandbytes"), "nf4"),
+}
 SMALL_PRODUCT_LAWS: Final = tuple(dict.fromkeys(each.law for each in WEIGHT_FORMATS.values()))
 CACHE_LAWS: Final = tuple(dict.fromkeys(each.law for each in CACHE_FORMATS.values()))
 
@@ -86,7 +92,8 @@ def weight_format(name: str) -> WeightFormat:
     0.5625
     """
     if name not in WEIGHT_FORMATS:
-        raise InputError(f"{name} is no format of weights; {did_you_mean(name, WEIGHT_FORMATS)}", key="precision")
+        hint = f"it is {METHODS[name]}" if name in METHODS else did_you_mean(name, WEIGHT_FORMATS)
+        raise InputError(f"{name} is no format of weights; {hint}", key="precision")
     return WEIGHT_FORMATS[name]
 
 

@@ -58,7 +58,7 @@ def test_nothing_that_keeps_it_is_exit_code_1_with_what_would() -> None:
         ((*WORDS, *LIMITS, "--deadline", "14d"), "--deadline is about training"),
         (("plan", "llama-3.1-8b", "--ttft", "1s"), "--ttft is about servers; it needs --serve"),
         ((*WORDS, *LIMITS[2:], "--ttft", "1"), "has no unit; write it like 1s or 30ms"),
-        ((*WORDS[:-1], "h100", *LIMITS), "h100-sxm-80gb?"),
+        ((*WORDS[:-1], "h100", *LIMITS), "h100-sxm-80gb or "),
         ((*WORDS, *LIMITS, "--price", "b200=2"), "h100-sxm-80gb has no price"),
         ((*WORDS, *LIMITS, "--price", "b20=2"), "did you mean b200?"),
         ((*WORDS, *LIMITS, "--output", "plan.json"), "-o plan.json names the file"),

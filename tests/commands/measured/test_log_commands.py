@@ -101,7 +101,14 @@ def test_what_describes_a_run_is_no_measurement(run: Any, script: Path) -> None:
 def test_a_diagnosis_needs_one_speed(run: Any, log: Path, given: list[str]) -> None:
     """Neither none nor two."""
     words = [str(log) if word == "LOG" else word for word in given]
-    assert run("diagnose", log, *ON, *words).is_refused(2, "say what was measured: --measured 0.9s, or --measured-from")
+    asked = log if given else "nemotron-4-15b"
+    assert run("diagnose", asked, *ON, *words).is_refused(2, "say what was measured: --measured 0.9s, or --measured-from")
+
+
+def test_a_log_that_says_its_run_is_diagnosed_by_itself(run: Any, log: Path) -> None:
+    """Its steps are what was measured."""
+    alone = json.loads(run("diagnose", log, *ON, "--json").out)
+    assert alone == json.loads(run("diagnose", log, *ON, "--measured-from", log, "--json").out)
 
 
 def test_what_is_no_log_is_refused(run: Any, script: Path, tmp_path: Path) -> None:

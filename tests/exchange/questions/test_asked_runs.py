@@ -9,6 +9,8 @@ import pytest
 from perfmodel import api
 from perfmodel.errors import InputError
 from perfmodel.exchange.questions.asked_runs import asked_run, is_model
+from perfmodel.exchange.questions.plan_arguments import planned_source
+from perfmodel.exchange.run_files import read_candidates
 from tests.exchange.importers.scripts import LLAMA
 
 
@@ -39,6 +41,53 @@ def test_a_model_becomes_a_run_in_its_fastest_layout() -> None:
     assert isinstance(asked, dict)
     assert any("fastest that fits" in each for each in asked["assumptions"])
     assert float(run.stages[0].tokens or 0) == 1e12
+
+
+def test_settings_beside_a_model_are_what_its_layout_is_searched_with() -> None:
+    """The GPUs stay as they were asked for, and no other layout of these degrees and this length is faster."""
+    settings = ["tensor_parallel=4", "pipeline_parallel=2", "sequence_length=8192", "stages[*].global_batch_size=64"]
+    asked = asked_run("llama-3.1-8b", cluster="dgx-h100", gpus="16", settings=settings)
+    run = api.load(asked, settings)
+    best = api.plan(
+        "llama-3.1-8b",
+        cluster="dgx-h100",
+        gpus=16,
+        sequence_length=8192,
+        global_batch_size=64,
+        choose={"tensor_parallel": 4, "pipeline_parallel": 2},
+    ).best
+    assert best is not None
+    assert int(run.layout(run.stages[0]).gpus) == 16
+    assert float(api.predict(asked, settings).stages[0][1].iteration_time_s) == pytest.approx(best.iteration_time_s)
+    assert isinstance(asked, dict)
+    assert not any("sequence length" in each or "global batch" in each for each in asked["assumptions"])
+
+
+def test_settings_that_fit_nowhere_keep_the_gpus_too() -> None:
+    """Degrees that do not divide them are refused."""
+    settings = ["tensor_parallel=2", "recompute=none"]
+    run = api.load(asked_run("llama-3.1-405b", cluster="dgx-h100", gpus="8", settings=settings), settings)
+    assert (int(run.tensor_parallel), int(run.layout(run.stages[0]).gpus), run.recompute) == (2, 8, "none")
+    with pytest.raises(InputError, match="gpus: 8 GPUs are no multiple of tensor_parallel 3"):
+        asked_run("llama-3.1-405b", cluster="dgx-h100", gpus="8", settings=["tensor_parallel=3"])
+
+
+def test_replicas_of_a_model_alone_follow_from_its_gpus() -> None:
+    """Whoever gives both could mean either."""
+    with pytest.raises(InputError, match=r"stages\[\*\]\.data_parallel: of a model alone it follows from --gpus"):
+        asked_run("llama-3.1-8b", gpus="64", settings=["stages[*].data_parallel=16"])
+
+
+def test_factors_and_candidates_change_the_layout_that_is_found() -> None:
+    """They are about a value that stands there."""
+    changes = ["micro_batch_size=x2", "tensor_parallel=[1, 2]"]
+    assert asked_run("llama-3.1-8b", gpus="8", settings=changes) == asked_run("llama-3.1-8b", gpus="8")
+
+
+def test_the_load_of_experts_is_said_once() -> None:
+    """By the run, which says so itself, and not in the words of a plan as well."""
+    asked = asked_run("mixtral-8x7b", cluster="dgx-h100", gpus="64")
+    assert len([each for each in read_candidates(asked)[0].assumptions if "expert_load" in each]) == 1
 
 
 def test_a_model_alone_takes_one_node_of_the_usual_cluster() -> None:
@@ -90,6 +139,15 @@ def test_what_a_script_does_not_say_is_asked_for(tmp_path: Path) -> None:
         InputError, match=r"stages\[0\]\.data_parallel: missing; give it, or the GPUs of the run, as in --gpus 64"
     ):
         api.load(asked_run(str(path), cluster="dgx-h100"))
+
+
+def test_a_repository_that_is_known_is_a_model() -> None:
+    """A preset by another name, or one whose dimensions are in a table."""
+    assert asked_run("meta-llama/Llama-3.1-8B-Instruct", gpus="8") == asked_run("llama-3.1-8b", gpus="8")
+    assert api.load(asked_run("qwen/qwen2.5-7b", gpus="8")).model.layers == 28
+    assert planned_source("meta-llama/Llama-3.1-8B", model=None, cluster=None, gpus=None) == "llama-3.1-8b"
+    beside = asked_run("nemotron-4-15b", model="meta-llama/Llama-3.1-8B")
+    assert api.load(beside).model.name == "Llama 3.1 8B"
 
 
 def test_a_misspelt_model_is_told_its_name() -> None:

@@ -105,11 +105,16 @@ def test_what_is_neither_text_nor_number_is_refused(predicted: StagePrediction, 
 
 @pytest.mark.parametrize(
     ("text", "meant"),
+    [("2 weeks", "14d"), ("5 minutes", "5min"), ("3.4 sec", "3.4s"), ("1 Hour", "1h"), ("25% MFU", "mfu=25%")],
+)
+def test_units_may_be_words(predicted: StagePrediction, text: str, meant: str) -> None:
+    """As people write them."""
+    assert measured_value(text, predicted).iteration_time_s == measured_value(meant, predicted).iteration_time_s
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
     [
-        ("2 weeks", "14d"),
-        ("5 minutes", "5min"),
-        ("3.4 sec", "3.4s"),
-        ("1 Hour", "1h"),
         ("mfu=17", "mfu=17%"),
         ("MFU 0.31", "mfu=31%"),
         ("hfu=0.3", "hfu=30%"),

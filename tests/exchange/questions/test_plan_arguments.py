@@ -163,7 +163,7 @@ def test_no_such_cluster_or_stack() -> None:
     """Named, with what is near; without a cluster, how to name one."""
     assert refusal(cluster="dgx_h100") == "cluster: 'dgx_h100' is not a preset of clusters; did you mean dgx-h100?"
     assert refusal(stack="megatron").startswith("stack: 'megatron' is not a preset of stacks; did you mean")
-    assert refusal(cluster={"gpu": "h100"}).endswith("did you mean h100-nvl-94gb or h100-sxm-80gb?")
+    assert refusal(cluster={"gpu": "h100"}).endswith("h100-pcie-80gb, h100-sxm-80gb or h100-sxm-96gb-500w?")
     assert refusal(cluster=None) == "cluster: give a cluster, as in --cluster dgx-h100 (perfmodel list clusters)"
 
 

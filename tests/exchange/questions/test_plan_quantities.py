@@ -106,6 +106,12 @@ def test_a_day_is_a_deadline() -> None:
         assert deadline_s(value) == pytest.approx(20 * DAY_S, abs=DAY_S)  # midnight may pass meanwhile
 
 
+@pytest.mark.parametrize("deadline", ["14d", "14 days", "2w", "2 weeks", "336 hours"])
+def test_a_time_is_a_deadline_as_people_write_it(deadline: str) -> None:
+    """With its unit as a letter or as a word."""
+    assert deadline_s(deadline) == 14 * DAY_S
+
+
 @pytest.mark.parametrize(
     ("deadline", "problem"),
     [
@@ -115,7 +121,7 @@ def test_a_day_is_a_deadline() -> None:
         ("0d", "'0d' must be greater than 0"),
         ("-3d", "'-3d' must be greater than 0"),
         ("14", "'14' has no unit; write a time from now on such as 14d or 36h, or a day such as 2027-03-01"),
-        ("14 days", "'14 days' is not a deadline; write a time from now on such as 14d or 36h, or a day"),
+        ("14 moons", "'14 moons' is not a deadline; write a time from now on such as 14d or 36h, or a day"),
         ("tomorrow", "'tomorrow' is not a deadline; "),
         ("", "'' is not a deadline; "),
         (True, "true is not a deadline; "),

@@ -14,11 +14,15 @@ from pathlib import Path
 
 import pytest
 
+import perfmodel as pm
 from perfmodel.exchange.presets import economics_preset
 from perfmodel.exchange.run_files import read_candidates
 from perfmodel.prediction import predict
+from perfmodel.report.html.deadlines import deadline_label, deadlines_days, odds_by
 from perfmodel.report.html.live import mfu_text
 from perfmodel.report.html.pages import run_page
+from perfmodel.report.html.plan import plan_page
+from perfmodel.report.text.plans.plan_odds import short_odds
 from perfmodel.units import dollars_text, large_text, seconds_text
 from perfmodel.variation.setting_grid import setting_grid
 from tests.report.html.parsed_pages import parsed_page
@@ -88,3 +92,15 @@ def test_a_moved_slider_shows_the_prediction_of_its_setting(page: str, opened: C
     cost = 2.5 * point.calendar_gpu_hours
     assert f"Cost ${large_text(float(f'{cost:.4g}'))} at $2.5 of a GPU-hour" in said or dollars_text(cost) in said
     assert "Energy - not worked out here" in said
+
+
+def test_the_sliders_of_a_plan_show_other_gpus_and_deadlines(opened: Callable[[str], str]) -> None:
+    """The most GPUs by the earliest deadline: their cost as the plan has it, and the odds of that deadline."""
+    plan = pm.plan("llama-3.1-8b", cluster="dgx-h100", gpus="64,128", deadline="60d", tokens="1T", price="2.37")
+    places = iter((1, 0))
+    moved = re.sub(r'value="\d+" data-axis', lambda _: f'value="{next(places)}" data-axis', plan_page(plan).html)
+    said, first, largest = _glance(opened(moved)), deadlines_days(plan)[0], plan.options[-1]
+    assert largest.dollars is not None
+    assert f"GPUs {largest.gpus}" in said
+    assert f"Cost {dollars_text(largest.dollars)} at most" in said
+    assert f"Odds {short_odds(odds_by(largest, first))} of being done in {deadline_label(first)}" in said

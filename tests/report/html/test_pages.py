@@ -300,6 +300,24 @@ def test_runs_stand_beside_each_other(several: Page) -> None:
     assert rows
 
 
+@pytest.mark.parametrize("name", ["scenarios", "several"])
+def test_what_the_table_of_a_comparison_says_no_sentence_says_again(name: str, request: pytest.FixtureRequest) -> None:
+    """Times, days and costs stand in the table alone, with how they change; sentences say which way, and how sure that is."""
+    parsed = parsed_page(request.getfixturevalue(name).html)
+    told = {cell for row in parsed.tables["results"][0][1:] for cell in row[1:]}
+    said = parsed.said("header").replace("\N{NO-BREAK SPACE}", " ")
+    numbers = {number for number in re.findall(r"[-+]?\d[\d,.]*\d(?: %)?", said) if len(re.sub(r"\D", "", number)) >= 3}
+    assert numbers & told == set()
+
+
+def test_the_direction_of_a_change_is_that_of_its_time() -> None:
+    """Slower links can take no less time, and as fast ones take as long."""
+    wanted = {"half": {"cluster.network_scale": 0.5}, "same": {"cluster.network_scale": 1.0}}
+    said = parsed_page(scenario_page(SMALL, wanted).html).said("header")
+    assert "half: an iteration takes longer" in said or "half: an iteration probably takes longer" in said
+    assert "same: an iteration takes as long." in said
+
+
 def test_measured_steps_stand_beside_their_prediction(measured: Page) -> None:
     """In the first sentence and in the first section, operator by operator."""
     parsed = parsed_page(measured.html)

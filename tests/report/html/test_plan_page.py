@@ -13,10 +13,12 @@ import pytest
 
 import perfmodel as pm
 from perfmodel.errors import InputError
+from perfmodel.report.html.deadlines import deadline_label, deadlines_days, fewest_by, odds_by
 from perfmodel.report.html.document import Page
 from perfmodel.report.html.live import BETWEEN
 from perfmodel.report.html.plan import TITLES, option_texts, plan_data, plan_page
 from perfmodel.report.text.plans.plan import rejections
+from perfmodel.report.text.plans.plan_odds import short_odds
 from perfmodel.search.plan import Plan
 from perfmodel.units import seconds_text
 from tests.report.html.parsed_pages import first_sight, parsed_page
@@ -107,16 +109,61 @@ def test_every_rejected_choice_is_told_with_what_it_costs(whole: Page, several: 
 
 
 def test_sliders_say_of_each_number_of_gpus_what_the_plan_does(whole: Page, several: Plan) -> None:
-    """What the script looks up is what is planned with that number alone."""
+    """What the script looks up is what is planned with that number alone, whatever the deadline."""
     data = json.loads(unescape(re.findall(r'data-grid="([^"]*)"', whole.html)[0]))
     assert data == json.loads(json.dumps(plan_data(several)))
-    sizes = [each.gpus for each in several.options]
+    sizes, (_, deadlines) = [each.gpus for each in several.options], data["shape"]
     for place, gpus in enumerate(sizes):
         alone = pm.plan("llama-3.1-8b", gpus=str(gpus), **ASKED).best
         assert alone is not None
         for name, (text, _) in option_texts(alone):
-            assert data["texts"][name].split(BETWEEN)[place] == text
+            own = data["texts"][name].split(BETWEEN)[place * deadlines : (place + 1) * deadlines]
+            assert {*own} == {text}
     assert sizes[data["here"][0]] == (several.best and several.best.gpus)
+
+
+def test_the_slider_of_the_deadline_has_the_odds_of_a_plan_with_that_deadline(several: Plan) -> None:
+    """Of each number of GPUs; a later deadline is never less likely to be met."""
+    texts: Any = plan_data(several)["texts"]
+    deadlines = deadlines_days(several)
+    assert 60.0 in deadlines
+    for place, option in enumerate(several.options):
+        own = texts["odds"].split(BETWEEN)[place * len(deadlines) : (place + 1) * len(deadlines)]
+        for days in (deadlines[0], 60.0, deadlines[-1]):
+            alone = pm.plan("llama-3.1-8b", gpus=str(option.gpus), deadline=f"{days}d", **ASKED)
+            assert own[deadlines.index(days)] == short_odds(alone.options[0].limits_probability)
+        odds = [odds_by(option, days) for days in deadlines]
+        assert odds == sorted(odds)
+
+
+def test_the_table_of_deadlines_has_the_fewest_gpus_that_do(several: Plan, whole: Page) -> None:
+    """As the plan itself chooses for its own deadline; where none does, more would be needed."""
+    best = several.best
+    assert fewest_by(several, 60.0) is best
+    assert fewest_by(several, 0.5) is None
+    chosen = [found.gpus for days in deadlines_days(several) if (found := fewest_by(several, days)) is not None]
+    assert chosen == sorted(chosen, reverse=True)
+    (head, *rows) = parsed_page(whole.html).tables[""][0]
+    assert head == ["deadline", "GPUs", "days", "odds", "cost"]
+    assert [row[0] for row in rows] == [deadline_label(days) for days in deadlines_days(several)]
+    assert [row[1] for row in rows if row[0] == "60 days"] == [f"{best.gpus:,}" if best else ""]
+
+
+def test_a_budget_keeps_its_odds_by_every_deadline() -> None:
+    """However late it may be, a plan is no likelier to cost less."""
+    both = pm.plan("llama-3.1-8b", gpus="64", deadline="60d", budget="200k", **ASKED)
+    (option,) = both.options
+    assert option.budget_probability is not None
+    assert odds_by(option, 60.0) == option.limits_probability
+    assert odds_by(option, 1e4) == option.budget_probability < 1
+
+
+def test_a_plan_in_hours_has_deadlines_in_hours() -> None:
+    """None where nobody knows how many tokens there are."""
+    short = pm.plan("llama-3.1-8b", cluster="dgx-h100", gpus="64,128", deadline="9h", tokens="5B")
+    assert {deadline_label(days).split()[1] for days in deadlines_days(short)} == {"hours"}
+    assert 9 / 24 in deadlines_days(short)
+    assert deadlines_days(pm.plan("llama-3.1-8b", cluster="dgx-h100", gpus="64,128")) == ()
 
 
 def test_a_plan_of_one_number_has_a_slider_of_the_price_alone() -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
+
 import perfmodel as pm
 from perfmodel.report.html.server import server_page
-from tests.report.html.parsed_pages import parsed_page
+from tests.report.html.parsed_pages import first_sight, parsed_page
 
 
 def test_a_page_has_every_replica_its_figures_and_its_operators() -> None:
@@ -18,6 +21,24 @@ def test_a_page_has_every_replica_its_figures_and_its_operators() -> None:
     assert "attention.core" in made.html
     assert "perfmodel infer llama-3.1-70b" in made.html
     assert parsed is not None
+
+
+def test_a_number_stands_once_at_first_sight() -> None:
+    """Of three digits and more: at a glance, not in the sentences above nor in a table below."""
+    made = server_page(pm.infer("llama-3.1-70b", gpu="h100-sxm-80gb", tensor_parallel="1,2,4", precision="fp8"))
+    found = re.findall(r"(?<![\w.])\d[\d,.]*\d", first_sight(made.html))
+    numbers = Counter(number for number in found if len(re.sub(r"\D", "", number)) >= 3)
+    assert len(numbers) > 6
+    assert {number: times for number, times in numbers.items() if times > 1} == {}
+
+
+def test_the_replica_that_fits_stands_first() -> None:
+    """Not one that is tight before it; its numbers are at a glance."""
+    tight, *fitting = forecasts = pm.infer("llama-3.1-70b", gpu="h100-sxm-80gb", tensor_parallel="1,2,4", precision="fp8")
+    said = first_sight(server_page(forecasts).html)
+    assert tight.verdict == "tight"
+    assert "On 1 GPU: tight" in said
+    assert f"Requests at once {fitting[0].most_running:,} on 2 GPUs" in said
 
 
 def test_nothing_that_fits_is_a_page_that_says_no() -> None:

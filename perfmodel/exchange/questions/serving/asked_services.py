@@ -145,7 +145,7 @@ def prices_of(value: Any, gpus: Sequence[str]) -> dict[str, float]:
     if isinstance(value, str) and "=" in value:
         value = dict(_pair(each) for each in value.split(","))
     if not isinstance(value, Mapping):
-        return dict.fromkeys(gpus, _dollars(value))
+        return dict.fromkeys(gpus, positive_number("price", value, "dollars"))
     for name in value:
         if name not in gpus:
             raise InputError(f"{shown(name)} is none of the GPUs to choose from; {did_you_mean(name, gpus)}", key="price")
@@ -153,7 +153,7 @@ def prices_of(value: Any, gpus: Sequence[str]) -> dict[str, float]:
         raise InputError(
             f"{missing[0]} has no price; give one for each GPU, or name with --gpu those that have one", key="price"
         )
-    return {name: _dollars(amount) for name, amount in value.items()}
+    return {name: positive_number("price", amount, "dollars") for name, amount in value.items()}
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -161,16 +161,6 @@ def _pair(text: str) -> tuple[str, str]:
     if not mark or not name.strip():
         raise InputError(f"{shown(text)} is not GPU=DOLLARS, as in h100-sxm-80gb=2.5", key="price")
     return name.strip(), amount.strip()
-
-
-def _dollars(value: Any) -> float:
-    try:
-        amount = parse_quantity(value, "dollars")
-    except UnitError as error:
-        raise error.under("price") from None
-    if not amount > 0:
-        raise InputError(f"{shown(value)} must be greater than 0", key="price")
-    return amount
 
 
 def _names(key: str, value: Any) -> tuple[str, ...]:

@@ -103,7 +103,7 @@ function live(box) {
     for (const { tile, number, note, own } of tiles) {
       const name = tile.dataset.quantity;
       let told = !isMoved ? own : texts[name] ? [texts[name][point], notes[name][point]] : ["-", "not worked out here"];
-      if (name === "cost" && price && (isMoved || price.value !== ownPrice)) {
+      if (name === "cost" && price && ((isMoved && !texts.cost) || price.value !== ownPrice)) {
         const hours = Number(texts.hours[point].replaceAll(",", "")), each = Number(price.value);
         told = each && hours ? [dollars(hours * each), `at $${each} of a GPU-hour`] : ["-", "no price"];
       }

@@ -69,7 +69,8 @@ def diagnosis_report(found: Diagnosis, following: NextMeasurements, *, every: bo
 def verdict(found: Diagnosis) -> Iterator[Text]:
     """What was measured beside what was predicted, and what explains the difference best."""
     low_s, high_s = (float(each) for each in found.predicted.iteration_time_interval_s)
-    interval = f"{seconds_text(float(found.predicted.iteration_time_s))} (90 %: {seconds_interval_text(low_s, high_s)})"
+    median_s = float(found.predicted.iteration_time_s)
+    interval = f"{seconds_text(median_s)} (90 %: {seconds_interval_text(low_s, high_s, around_s=median_s)})"
     stage = f", stage {found.place + 1} of {len(found.run.stages)}" if len(found.run.stages) > 1 else ""
     yield Text(
         f"{found.run.name}{stage}: measured {found.stated}, an iteration of {seconds_text(found.measured_s)}; "

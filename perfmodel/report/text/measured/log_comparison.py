@@ -21,7 +21,9 @@ def log_comparison_report(found: LogComparison) -> RenderableType:
     for row in _rows(found):
         table.add_row(*row)
     lines = [*(f"- {each}" for each in found.doubts), *(f"- {each}" for each in record_lines(found.record))]
-    return Group(Text(_verdict(found)), table, titled(f"The log {found.log}", Text("\n".join(lines))))
+    command = f"perfmodel diagnose RUN --measured-from {found.log} weighs what would explain it."
+    way_on = [] if found.is_inside else [Text(command, style="dim")]
+    return Group(Text(_verdict(found)), *way_on, table, titled(f"The log {found.log}", Text("\n".join(lines))))
 
 
 def _verdict(found: LogComparison) -> str:

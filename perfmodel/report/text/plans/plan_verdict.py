@@ -8,6 +8,7 @@ from typing import Any, Final
 from rich.text import Text
 
 from perfmodel.count.memory.fit import FITS
+from perfmodel.exchange.syntax.slips import slips_of_a_stage
 from perfmodel.report.text.plans.plan_odds import days_text, limits, limits_missed, percentiles
 from perfmodel.report.text.prediction import layout_words, odds_text
 from perfmodel.report.words import LABELS, SHORT_DEGREES
@@ -40,6 +41,7 @@ def verdict(plan: Plan) -> Iterator[Text]:
         searched = f"{plan.layouts:,} layouts were looked at, of which {plan.fitting:,} fit"
     yield Text(f"{searched}; it needs {gibibytes_text(used)} of {gibibytes_text(have)}.")
     yield from tightness(plan)
+    yield from (Text(f"Note: {sentence}.", style="yellow") for sentence in slips_of_a_stage(last.prediction))
     yield from robustness_text(last)
     if option.days:
         lost = 100 * (1 - option.days / option.calendar_days)
@@ -76,7 +78,8 @@ def recompute_text(settings: Mapping[str, Any]) -> str:
 
 
 def _outcome(option: SizeOption, last: StagePlan, of_last: str) -> str:
-    ends = seconds_interval_text(*(float(end) for end in last.prediction.iteration_time_interval_s))
+    low_s, high_s = map(float, last.prediction.iteration_time_interval_s)
+    ends = seconds_interval_text(low_s, high_s, around_s=option.iteration_time_s)
     words = [f"{seconds_text(option.iteration_time_s)} an iteration{of_last} (90 %: {ends})"]
     words.append(f"MFU {100 * float(last.prediction.mfu):.1f} %")
     if option.days:

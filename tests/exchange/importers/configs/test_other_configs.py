@@ -11,6 +11,7 @@ import pytest
 from perfmodel import api
 from perfmodel.errors import InputError
 from perfmodel.exchange.questions.asked_runs import asked_run
+from perfmodel.exchange.run_files import read_candidates
 from tests.exchange.importers.scripts import converted, run_of
 
 CONFIG: dict[str, Any] = {
@@ -103,6 +104,27 @@ def test_deepspeed_takes_a_model_that_is_named(tmp_path: Path) -> None:
     path = tmp_path / "ds.json"
     path.write_text(json.dumps(DEEPSPEED))
     assert api.load(asked_run(str(path), model="llama-3.1-8b", cluster="dgx-h100", gpus=8)).model.name == "Llama 3.1 8B"
+
+
+def test_what_is_given_beside_it_is_no_longer_assumed(tmp_path: Path) -> None:
+    """The model of --model and the length of a setting, not those that the file would have had."""
+    path = tmp_path / "ds.json"
+    path.write_text(json.dumps(DEEPSPEED))
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    (plain,) = read_candidates(asked_run(str(path), cluster="dgx-h100", gpus=8))
+    assert len([each for each in plain.assumptions if "config.json beside it" in each or "length of sequences" in each]) == 2
+    asked = asked_run(str(path), model="llama-3.1-8b", cluster="dgx-h100", gpus=8)
+    (found,) = read_candidates(asked, ["sequence_length=8192"])
+    assert found.run.model.name == "Llama 3.1 8B"
+    assert not [each for each in found.assumptions if "config.json beside it" in each or "length of sequences" in each]
+
+
+def test_without_any_model_the_option_is_named(tmp_path: Path) -> None:
+    """As for the cluster."""
+    path = tmp_path / "ds.json"
+    path.write_text(json.dumps(DEEPSPEED))
+    with pytest.raises(InputError, match=r"model: missing; give one, as in --model llama-3\.1-8b"):
+        api.load(asked_run(str(path), cluster="dgx-h100", gpus=8))
 
 
 def test_three_numbers_of_a_batch_say_how_many_gpus(tmp_path: Path) -> None:
