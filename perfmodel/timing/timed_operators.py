@@ -22,12 +22,13 @@ import numpy as np
 from perfmodel.count.operators import Collective, FusedAttention, Matmul, MemoryBound, Operator, is_attention_core
 from perfmodel.count.roles import EXPERT_PRODUCTS, SCANS, TOKEN_EXCHANGE, TOKEN_MOVEMENT, Role
 from perfmodel.light_dataclass import dataclass
+from perfmodel.spec.arithmetic import added, multiplied
 from perfmodel.spec.axes import EXPERT, TENSOR
 from perfmodel.spec.fields import Numeric, anywhere, chosen
 from perfmodel.spec.machines.hardware import Cluster, Gpu
 from perfmodel.spec.phases import DATA_GRADIENT, WEIGHT_GRADIENT
 from perfmodel.spec.stack import SoftwareStack
-from perfmodel.timing.breakdown import Breakdown, added, exposed_part, multiplied
+from perfmodel.timing.breakdown import Breakdown, exposed_part
 from perfmodel.timing.collectives import Placement, collective_times_s, placement
 from perfmodel.timing.kernel_times import kernel_times_s
 from perfmodel.timing.kernels import ATTENTION_POWER, accumulation, at_power_limit, clock_share, power_slowdown
@@ -35,9 +36,10 @@ from perfmodel.timing.kernels import ATTENTION_POWER, accumulation, at_power_lim
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pass:
-    """One execution of some operators: seconds by part, of weight gradients among them, and of the CPU launching all.
+    """One execution of some operators: seconds by part, and of the CPU launching all.
 
-    `wait_s` is what the GPU waits for a CPU that itself waited for it, however far that runs ahead otherwise.
+    `weight_gradient_s` is what weight gradients take of them where a schedule runs these apart, `wait_s` what the GPU waits for a
+    CPU that itself waited for it, however far that runs ahead otherwise.
     """
 
     parts: Breakdown = Breakdown()
@@ -56,8 +58,8 @@ class Pass:
     def __mul__(self, times: Numeric) -> Pass:
         return Pass(
             parts=self.parts * times,
-            weight_gradient_s=self.weight_gradient_s * times,
-            host_s=self.host_s * times,
+            weight_gradient_s=multiplied(self.weight_gradient_s, times),
+            host_s=multiplied(self.host_s, times),
             wait_s=multiplied(self.wait_s, times),
         )
 
@@ -100,8 +102,8 @@ class HostSeconds:
 NO_HOST: Final = HostSeconds()
 
 
-def added_up(operators: Iterable[TimedOperator], host: HostSeconds = NO_HOST) -> Pass:
-    """The parts of a pass that takes the CPU so long, each the sum over its operators."""
+def added_up(operators: Iterable[TimedOperator], host: HostSeconds = NO_HOST, *, weights_apart: bool = False) -> Pass:
+    """The parts of a pass that takes the CPU so long, each a sum over its operators; with weight gradients `weights_apart`."""
     alike: dict[tuple[str, ...], list[TimedOperator]] = {}  # their sum is multiplied once: of many layouts, that is what costs
     for each in operators:
         alike.setdefault(_added_with(each.operator), []).append(each)
@@ -114,9 +116,10 @@ def added_up(operators: Iterable[TimedOperator], host: HostSeconds = NO_HOST) ->
             slowdown_s = multiplied(hidden_s, group[0].sm_fraction)
             sums["communication_slowdown_s"] = added(sums.get("communication_slowdown_s", 0.0), slowdown_s)
             continue
-        of_weights_s = _sum(each.free_s for each in group if each.operator.phase == WEIGHT_GRADIENT)
         sums[part] = added(sums.get(part, 0.0), multiplied(alone_s, group[0].longer))
-        weight_gradient_s = added(weight_gradient_s, multiplied(of_weights_s, group[0].longer))
+        if weights_apart:
+            of_weights_s = _sum(each.free_s for each in group if each.operator.phase == WEIGHT_GRADIENT)
+            weight_gradient_s = added(weight_gradient_s, multiplied(of_weights_s, group[0].longer))
     return Pass(parts=Breakdown(**sums), weight_gradient_s=weight_gradient_s, host_s=host.launch_s, wait_s=host.wait_s)
 
 
