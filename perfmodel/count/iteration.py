@@ -65,7 +65,7 @@ class Iteration:
     @cached_property
     def synchronisation(self) -> tuple[Operator, ...]:
         """What an iteration does once, after its micro-batches: most of a million layouts are never asked for it."""
-        return synchronisation_operators(self.setup, self.stages, self.buckets)
+        return synchronisation_operators(self.setup, self.split, self.buckets)
 
     @property
     def boundaries(self) -> Numeric:

@@ -18,7 +18,8 @@ from perfmodel.count.declarations import LOW_PRECISION_COMPONENTS, UNSHARDED, Co
 from perfmodel.count.layer import layer_parts
 from perfmodel.count.parts.vocabulary import embedding_matrix, multi_token_linear
 from perfmodel.light_dataclass import dataclass
-from perfmodel.spec.fields import Numeric, anywhere, chosen
+from perfmodel.spec.arithmetic import either, multiplied
+from perfmodel.spec.fields import Numeric, anywhere
 from perfmodel.spec.models.model import TransformerModel
 from perfmodel.spec.setup import Setup
 
@@ -62,7 +63,7 @@ class ParameterCount:
 
     def times(self, factor: Numeric) -> ParameterCount:
         """Every component times a factor."""
-        return ParameterCount(**{part.name: getattr(self, part.name) * factor for part in fields(self)})
+        return ParameterCount(**{part.name: multiplied(getattr(self, part.name), factor) for part in fields(self)})
 
     @property
     def non_embedding(self) -> Numeric:
@@ -261,6 +262,6 @@ def most_parameters(counts: Sequence[ParameterCount]) -> ParameterCount:
     for count in counts[1:]:
         larger = np.asarray(count.total > most.total)
         most = ParameterCount(
-            **{part.name: chosen(larger, getattr(count, part.name), getattr(most, part.name)) for part in fields(most)}
+            **{part.name: either(larger, getattr(count, part.name), getattr(most, part.name)) for part in fields(most)}
         )
     return most

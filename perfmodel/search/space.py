@@ -120,7 +120,7 @@ class LayoutGrid:
         rows, shardings, columns, layers = (
             {name: values[some] for name, values in axis.items()} for axis, some in zip(self.axes, places, strict=True)
         )
-        return replace(self, axes=(rows, shardings, columns, layers), allowed=self.allowed[np.ix_(*places)])
+        return replace(self, axes=(rows, shardings, columns, layers), allowed=_at_places(self.allowed, places))
 
     def values(self, *place: int) -> dict[str, Any]:
         """The settings of the layout at one place, as the fields of a Layout."""
@@ -130,6 +130,14 @@ class LayoutGrid:
         if again is not None and again >= np.ceil(self.workload.model.layers / chosen[PIPELINE.name]):
             del chosen["recompute_layers"]  # all of them
         return dict(self.categories) | chosen | {FILLING.name: replicas} | _sizes(self.workload)
+
+
+def _at_places(truths: NDArray[np.bool_], places: Sequence[NDArray[np.intp]]) -> NDArray[np.bool_]:
+    """truths[np.ix_(*places)], axis by axis and without those that stay as they are: ten times as fast."""
+    for at, some in enumerate(places):
+        if len(some) != truths.shape[at] or (some != np.arange(len(some))).any():
+            truths = truths.take(some, axis=at)
+    return truths
 
 
 def layout_grids(work: Workload, space: SearchSpace, *, cells: int = CELLS_OF_A_GRID) -> Iterator[LayoutGrid]:
@@ -159,10 +167,13 @@ def _grids(work: Workload, space: SearchSpace, cells: int) -> Iterator[LayoutGri
             grid = _sorted(_dense(_grid(work, any_of, rows, shardings, columns)))
             if not grid.allowed.size:
                 continue
+            plain, full = list(_cut(grid, cells)), list[LayoutGrid]()
+            if any(rerun["recompute"] == "full" for rerun in reruns):
+                full = [part for whole in _running_again(grid, space) for part in _cut(whole, cells)]
             for rerun, precision in product(reruns, space.precision):
                 changed = categories | rerun | {"precision": precision}
-                for whole in _running_again(grid, space) if rerun["recompute"] == "full" else (grid,):
-                    yield from (replace(part, categories=changed) for part in _cut(whole, cells))
+                parts = full if rerun["recompute"] == "full" else plain
+                yield from (replace(part, categories=changed) for part in parts)
 
 
 def _sequence_parallel(work: Workload, space: SearchSpace) -> tuple[bool, ...]:
@@ -176,9 +187,9 @@ def _reruns(work: Workload, space: SearchSpace) -> list[dict[str, Any]]:
 
 
 def places_with(truths: NDArray[np.bool_]) -> list[NDArray[np.intp]]:
-    """Along each axis, the places at which anything is true."""
-    axes = range(truths.ndim)
-    return [np.flatnonzero(truths.any(axis=tuple(other for other in axes if other != axis))) for axis in axes]
+    """Along each of four axes, the places at which anything is true."""
+    first, last = truths.any(axis=(2, 3)), truths.any(axis=(0, 1))
+    return [np.flatnonzero(each.any(axis=other)) for each in (first, last) for other in (1, 0)]
 
 
 def _grid(work: Workload, categories: Mapping[str, Any], rows: GridAxis, shardings: GridAxis, columns: GridAxis) -> LayoutGrid:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.spec.fields import Numeric
+from perfmodel.spec.fields import Numeric, Truth, chosen
 
 
 def is_nothing(value: Numeric) -> bool:
@@ -34,3 +35,15 @@ def multiplied(one: Numeric, times: Numeric) -> Numeric:
 def divided(one: Numeric, by: NDArray[Any]) -> Numeric:
     """one / by, at no cost where `one` is the number 0, or `by` a single 1."""
     return one if is_nothing(one) or (by.size == 1 and by == 1) else one / by
+
+
+def either(condition: Truth, yes: Numeric, no: Numeric) -> Numeric:
+    """np.where(condition, yes, no), at no cost where both are the same number."""
+    return no if isinstance(yes, int | float) and isinstance(no, int | float) and yes == no else chosen(condition, yes, no)
+
+
+def single(value: Numeric) -> Numeric:
+    """The number that all of an array are; an array of several as it is."""
+    if not isinstance(value, np.ndarray) or not value.size or (value != value.flat[0]).any():
+        return value
+    return value.flat[0]

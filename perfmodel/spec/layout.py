@@ -13,6 +13,7 @@ from functools import cached_property
 import numpy as np
 
 from perfmodel.light_dataclass import dataclass
+from perfmodel.spec.arithmetic import single
 from perfmodel.spec.axes import AXES, CONTEXT, DATA, EXPERT, EXPERT_TENSOR, MESH, OF_EXPERTS, PIPELINE, TENSOR, Axis
 from perfmodel.spec.fields import Numeric, Spec, choice, choices, count, flag, number, text
 from perfmodel.spec.precision import PRECISIONS, RECIPES, PrecisionRecipe
@@ -188,4 +189,4 @@ def vocabulary_group(layout: Layout, *, tied: bool) -> ProcessGroup:
 
 def world_group(layout: Layout) -> ProcessGroup:
     """The group of all GPUs of a run."""
-    return ProcessGroup(name="world", ranks=layout.gpus, stride=1)
+    return ProcessGroup(name="world", ranks=single(layout.gpus), stride=1)

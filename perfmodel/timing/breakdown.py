@@ -7,12 +7,11 @@ from functools import reduce
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from perfmodel.errors import did_you_mean
-from perfmodel.spec.arithmetic import added, is_nothing
+from perfmodel.spec.arithmetic import added, either, is_nothing
 from perfmodel.spec.axes import REPORTED, Axis
-from perfmodel.spec.fields import Numeric, Truth, chosen
+from perfmodel.spec.fields import Numeric, Truth
 
 KERNELS: Final = ("matmul_s", "attention_s", "memory_bound_s")
 COMMUNICATION: Final = tuple(part for axis in REPORTED for part in (axis.exposed_part, axis.bubble_part) if part)
@@ -104,8 +103,5 @@ def exposed_part(axis: Axis | None) -> str:
 def slower(one: Breakdown, other: Breakdown, *, there: Truth = True) -> Breakdown:
     """The parts of whichever takes longer, element by element; of `one` where the other is not `there`."""
     longer = np.asarray(other.total_s > one.total_s) & there
-    return Breakdown(**{part: _chosen(longer, getattr(other, part), seconds) for part, seconds in one.items()})
+    return Breakdown(**{part: either(longer, getattr(other, part), seconds) for part, seconds in one.items()})
 
-
-def _chosen(condition: NDArray[np.bool_], yes: Numeric, no: Numeric) -> Numeric:
-    return no if isinstance(yes, float) and isinstance(no, float) and yes == no else chosen(condition, yes, no)

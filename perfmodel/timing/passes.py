@@ -111,13 +111,13 @@ class Direction:
 def both_directions(work: Iteration, cluster: Cluster, stack: SoftwareStack) -> tuple[Direction, Direction]:
     """Forward and backward; each block is timed once."""
     blocks = _distinct_blocks(work)
-    timed, places = timed_blocks(blocks, cluster, stack)
+    timed, fractions = timed_blocks(blocks, cluster, stack)
     hosts = [host_seconds(each, stack) for each in blocks]
     if anywhere(cluster.gpu.full_load_slowdown):
         loads = [load(each) for each in timed]
         running = clock_share(_share(work, loads, hosts, cluster, stack))
         clocks = [clock_share(each.duty) * running for each in loads]
-        timed = [at_clocks(each, at, places, cluster, stack) for each, at in zip(timed, clocks, strict=True)]
+        timed = [at_clocks(each, at, fractions, cluster, stack) for each, at in zip(timed, clocks, strict=True)]
     apart = work.layout.pipeline_schedule != "1f1b"
     passes = [added_up(each, host, weights_apart=apart) for each, host in zip(timed, hosts, strict=True)]
     return _directions(work, passes, cluster, stack)

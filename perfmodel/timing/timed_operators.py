@@ -170,38 +170,36 @@ def timed_operators(
 
     `share` is what `running_share` says of their iteration.
     """
-    (timed,), places = timed_blocks([tuple(operators)], cluster, stack)
+    (timed,), fractions = timed_blocks([tuple(operators)], cluster, stack)
     if not anywhere(cluster.gpu.full_load_slowdown):
         return timed
-    return at_clocks(timed, clock_share(load(timed).duty) * clock_share(share), places, cluster, stack)
+    return at_clocks(timed, clock_share(load(timed).duty) * clock_share(share), fractions, cluster, stack)
 
 
 def timed_blocks(
     blocks: Sequence[Sequence[Operator]], cluster: Cluster, stack: SoftwareStack
-) -> tuple[list[list[TimedOperator]], Mapping[str, Placement]]:
-    """The operators of each block in their order, at clocks that nothing holds down, and where the groups of their calls are.
+) -> tuple[list[list[TimedOperator]], Mapping[str, Numeric]]:
+    """The operators of each block in their order, at clocks that nothing holds down, and the SMs that calls of each group take.
 
     Kernels and calls of all blocks are timed together, then laid out, each collective beside the product it can hide behind.
     """
-    every = [operator for block in blocks for operator in block]
+    every = list({id(operator): operator for block in blocks for operator in block}.values())  # layers have most in common
     calls = [operator for operator in every if isinstance(operator, Collective)]
     places = {group.name: placement(group, cluster) for group in {call.group.name: call.group for call in calls}.values()}
     call_s = iter(collective_times_s(calls, places, cluster=cluster))
     kernels = [operator for operator in every if not isinstance(operator, Collective)]
     kernel_s = iter(kernel_times_s(kernels, cluster=cluster, stack=stack))
-    timed = []
-    for block in blocks:
-        alone = [
-            TimedOperator(
-                operator=operator,
-                free_s=operator.repeats
-                * expert_time_s(operator, next(call_s if isinstance(operator, Collective) else kernel_s), stack, cluster.gpu),
-                waiting=accumulation(operator, gpu=cluster.gpu, stack=stack) if isinstance(operator, Matmul) else 1.0,
-            )
-            for operator in block
-        ]
-        timed.append(_beside_products(alone, places, stack))
-    return timed, places
+    alone = {
+        id(operator): TimedOperator(
+            operator=operator,
+            free_s=operator.repeats
+            * expert_time_s(operator, next(call_s if isinstance(operator, Collective) else kernel_s), stack, cluster.gpu),
+            waiting=accumulation(operator, gpu=cluster.gpu, stack=stack) if isinstance(operator, Matmul) else 1.0,
+        )
+        for operator in every
+    }
+    fractions = {name: sm_fraction(where, stack) for name, where in places.items()}
+    return [_beside_products([alone[id(operator)] for operator in block], fractions, stack) for block in blocks], fractions
 
 
 def expert_time_s(operator: Operator, seconds: Numeric, stack: SoftwareStack, gpu: Gpu) -> Numeric:
@@ -228,7 +226,7 @@ def scan_factor(role: Role, stack: SoftwareStack, gpu: Gpu) -> Numeric:
 
 
 def at_clocks(
-    timed: Sequence[TimedOperator], clocks: Numeric, places: Mapping[str, Placement], cluster: Cluster, stack: SoftwareStack
+    timed: Sequence[TimedOperator], clocks: Numeric, fractions: Mapping[str, Numeric], cluster: Cluster, stack: SoftwareStack
 ) -> list[TimedOperator]:
     """The same pass at the `clocks` that its duty and its GPU's idle time leave, 0 where no products run."""
     if not anywhere(clocks):
@@ -243,7 +241,7 @@ def at_clocks(
             if limited not in longer:
                 longer[limited] = at_power_limit(operator, slowdown, gpu=cluster.gpu, stack=stack)
             slowed[place] = TimedOperator(operator=operator, free_s=each.free_s, longer=longer[limited])
-    return _beside_products(slowed, places, stack)
+    return _beside_products(slowed, fractions, stack)
 
 
 def limited_as(operator: Operator) -> str:
@@ -284,14 +282,14 @@ def load(timed: Iterable[TimedOperator]) -> Load:
 
 
 def _beside_products(
-    timed: Sequence[TimedOperator], places: Mapping[str, Placement], stack: SoftwareStack
+    timed: Sequence[TimedOperator], fractions: Mapping[str, Numeric], stack: SoftwareStack
 ) -> list[TimedOperator]:
-    """The same operators, whose collectives hide behind the kernels beside them."""
+    """The same operators, whose collectives hide behind the kernels beside them; `fractions` of the SMs by group."""
     partners = {each.operator.partner for each in timed if isinstance(each.operator, Collective)}
     beside = {named: each for each in timed if (named := (each.operator.name, each.operator.phase)) in partners}
     timed = hidden_beside_passes(timed, stack)
     return [
-        _beside(each.operator, each.free_s, places[each.operator.group.name], beside.get(each.operator.partner), stack)
+        _beside(each.operator, each.free_s, fractions[each.operator.group.name], beside.get(each.operator.partner), stack)
         if isinstance(each.operator, Collective) and not anywhere(each.operator.beside_passes)
         else each
         for each in timed
@@ -346,12 +344,12 @@ def compute_part(operator: Matmul | FusedAttention | MemoryBound) -> str:
 
 
 def _beside(
-    call: Collective, alone_s: Numeric, where: Placement, product: TimedOperator | None, stack: SoftwareStack
+    call: Collective, alone_s: Numeric, fraction: Numeric, product: TimedOperator | None, stack: SoftwareStack
 ) -> TimedOperator:
     """One collective: what of it hides behind the product beside it, and what it takes from that."""
     if stack.overlap.hide_all:
         return TimedOperator(operator=call, free_s=alone_s, hidden_s=alone_s)
-    fraction = 0.0 if call.stepwise else sm_fraction(where, stack)
+    fraction = 0.0 if call.stepwise else fraction
     if not _may_hide(call, stack):
         return TimedOperator(operator=call, free_s=alone_s, sm_fraction=fraction)
     chunks_hidden = 1.0 - 1.0 / call.group.ranks if call.pipelined else 1.0
