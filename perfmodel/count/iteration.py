@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -14,7 +13,7 @@ from perfmodel.count.operators import Collective, Operator
 from perfmodel.count.parts.vocabulary import DecoderOperators
 from perfmodel.count.pipeline import PipelineSplit, PipelineStage, PipelineStages, every_stage, pipeline_split
 from perfmodel.count.synchronisation import synchronisation_of_stage, synchronisation_operators
-from perfmodel.light_dataclass import dataclass
+from perfmodel.light_dataclass import dataclass, replace
 from perfmodel.spec.fields import Numeric, anywhere
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.setup import Setup

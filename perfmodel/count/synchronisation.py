@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -23,6 +22,7 @@ from perfmodel.count.parts.vocabulary import embedding_matrix
 from perfmodel.count.pipeline import PipelineSplit, PipelineStage
 from perfmodel.count.roles import Role
 from perfmodel.count.tuning.step import tuned_steps
+from perfmodel.light_dataclass import replace
 from perfmodel.spec.fields import Numeric, chosen
 from perfmodel.spec.layout import (
     ProcessGroup,

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import field, replace
-from typing import Any, Final, TypeAlias
+from dataclasses import field
+from operator import attrgetter
+from typing import Any, Final, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.count.iteration import Iteration, iteration, sharded_otherwise
-from perfmodel.light_dataclass import dataclass
+from perfmodel.light_dataclass import dataclass, replace
 from perfmodel.prediction import stage_peaks_bytes, stage_times_s
 from perfmodel.search.side_by_side import side_by_side
 from perfmodel.search.space import LayoutGrid, Workload, places_with
@@ -59,6 +60,7 @@ class Extremes:
     smallest: LayoutCandidate | None
 
 
+P = TypeVar("P", bound="LayoutCandidate | Place")
 NO_EXTREMES: Final = Extremes(fastest=None, smallest=None)
 
 
@@ -82,10 +84,8 @@ class SearchResult:
         """Add the best layouts of a grid."""
         self.layouts += found.layouts
         self.fitting += found.fitting
-        slowest_s = self.fastest[-1].iteration_time_s if len(self.fastest) == KEPT_LAYOUTS else np.inf
-        faster = [each.candidate_of(grid) for each in found.fastest if each.iteration_time_s <= slowest_s]
-        self.fastest = sorted([*self.fastest, *faster], key=_speed)[:KEPT_LAYOUTS]
-        self.front = pareto_front([*self.front, *(each.candidate_of(grid) for each in found.front)])
+        fastest = sorted([*self.fastest, *found.fastest], key=_speed)[:KEPT_LAYOUTS]
+        self.fastest, self.front = (_candidates(some, grid) for some in (fastest, pareto_front([*self.front, *found.front])))
         for key, place in found.smallest_of.items():
             known = self.by_setting.get(key, NO_EXTREMES)
             if known.smallest is None or place.memory_bytes <= known.smallest.memory_bytes:
@@ -269,9 +269,14 @@ def _operators(work: Workload, layouts: Sequence[Layout]) -> Iterator[Iteration]
         yield sharded_otherwise(first, layout)
 
 
-def pareto_front(candidates: Iterable[LayoutCandidate]) -> list[LayoutCandidate]:
+def _candidates(some: Iterable[LayoutCandidate | Place], grid: LayoutGrid) -> list[LayoutCandidate]:
+    """The layouts of some places of a grid, among those of others."""
+    return [each.candidate_of(grid) if isinstance(each, Place) else each for each in some]
+
+
+def pareto_front(candidates: Iterable[P]) -> list[P]:
     """The candidates that no other one beats in both time and memory, the fastest first."""
-    front: list[LayoutCandidate] = []
+    front: list[P] = []
     for each in sorted(candidates, key=_speed):
         if not front or each.memory_bytes < front[-1].memory_bytes:
             front.append(each)
@@ -297,12 +302,8 @@ def _first_of_each(values: NDArray[Any], score: NDArray[np.float64], other: NDAr
     yield from zip(distinct.tolist(), order[first].tolist(), strict=True)
 
 
-def _speed(one: LayoutCandidate) -> tuple[float, float]:
-    return one.figures
-
-
-def _size(one: LayoutCandidate) -> tuple[float, float]:
-    return one.memory_bytes, one.iteration_time_s
+_speed: Final[Callable[[Any], Any]] = attrgetter("iteration_time_s", "memory_bytes")
+_size: Final[Callable[[Any], Any]] = attrgetter("memory_bytes", "iteration_time_s")
 
 
 def _least(candidates: Iterable[LayoutCandidate | None], key: Callable[[LayoutCandidate], Any]) -> LayoutCandidate | None:

@@ -11,7 +11,7 @@ layout. Rows and columns in which no layout may exist are left out, and large gr
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import field, replace
+from dataclasses import field
 from functools import reduce
 from itertools import product
 from math import prod
@@ -22,7 +22,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.light_dataclass import dataclass
+from perfmodel.light_dataclass import dataclass, replace
 from perfmodel.search.recompute_choices import rerun_choices
 from perfmodel.spec.axes import (
     AXES,
@@ -38,6 +38,7 @@ from perfmodel.spec.axes import (
     axes_that_communicate,
 )
 from perfmodel.spec.axes import Axis as ParallelAxis
+from perfmodel.spec.evidence.spread import with_numbers
 from perfmodel.spec.layout import RECOMPUTES, Layout
 from perfmodel.spec.machines.hardware import Cluster
 from perfmodel.spec.models.model import TransformerModel, divisors
@@ -110,10 +111,9 @@ class LayoutGrid:
         """For each sharding all layouts, as arrays of (rows, columns, layers); numbers mean nothing where none may exist."""
         rows, shardings, columns, layers = self.axes
         numbers = _along(rows, 0) | _along(columns, 1) | _along(layers, 2)
-        kinds = zip(*(values.tolist() for values in shardings.values()), strict=True)
-        return [
-            _layout(self.workload, dict(self.categories) | dict(zip(shardings, kind, strict=True)), numbers) for kind in kinds
-        ]
+        kinds = [dict(zip(shardings, kind, strict=True)) for kind in zip(*(v.tolist() for v in shardings.values()), strict=True)]
+        first = _layout(self.workload, dict(self.categories) | kinds[0], numbers)
+        return [first, *(with_numbers(first, kind) for kind in kinds[1:])]
 
     def part(self, *places: NDArray[np.intp]) -> LayoutGrid:
         """The grid of some places along each axis."""

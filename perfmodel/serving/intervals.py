@@ -7,10 +7,10 @@ times s; the intervals then follow as those of iterations do (timing/uncertainty
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 import numpy as np
 
+from perfmodel.light_dataclass import replace
 from perfmodel.serving.law import ServedLoad
 from perfmodel.spec.evidence.run_evidence import Discrepancy
 from perfmodel.spec.fields import Numeric, anywhere

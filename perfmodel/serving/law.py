@@ -14,14 +14,13 @@ are alike in length: so each round is like the first, unless their ends lie fart
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Final
 
 import numpy as np
 
 from perfmodel.count.serving.forward_pass import ForwardPass
 from perfmodel.count.serving.memory import concurrency_that_fits
-from perfmodel.light_dataclass import dataclass
+from perfmodel.light_dataclass import dataclass, replace
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.serving.setup import Request, ServingSetup
 from perfmodel.timing.serving.forward_pass import PassTime, mixed, pass_time, streamed

@@ -7,12 +7,11 @@ model and the cluster too.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
 
-from perfmodel.light_dataclass import dataclass
+from perfmodel.light_dataclass import dataclass, replace
 from perfmodel.spec.arithmetic import single
 from perfmodel.spec.axes import AXES, CONTEXT, DATA, EXPERT, EXPERT_TENSOR, MESH, OF_EXPERTS, PIPELINE, TENSOR, Axis
 from perfmodel.spec.fields import Numeric, Spec, choice, choices, count, flag, number, text

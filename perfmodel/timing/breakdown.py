@@ -104,4 +104,3 @@ def slower(one: Breakdown, other: Breakdown, *, there: Truth = True) -> Breakdow
     """The parts of whichever takes longer, element by element; of `one` where the other is not `there`."""
     longer = np.asarray(other.total_s > one.total_s) & there
     return Breakdown(**{part: either(longer, getattr(other, part), seconds) for part, seconds in one.items()})
-

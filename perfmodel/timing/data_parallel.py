@@ -18,7 +18,6 @@ they do without chunks: align_param_gather starts those of all chunks together, 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -27,7 +26,7 @@ from perfmodel.count.data_parallel import Buckets, windows
 from perfmodel.count.iteration import Iteration
 from perfmodel.count.operators import Collective, moves_data_parallel
 from perfmodel.count.roles import Role
-from perfmodel.light_dataclass import dataclass
+from perfmodel.light_dataclass import dataclass, replace
 from perfmodel.spec.fields import Numeric, anywhere, chosen
 from perfmodel.spec.layout import GATHERED
 from perfmodel.spec.machines.hardware import Cluster

@@ -8,13 +8,14 @@ none of their numbers they take the time that they take anyway.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
 from operator import attrgetter
 from typing import Any, Final, TypeVar
 
 import numpy as np
 
 from perfmodel.count.operators import FusedAttention, Matmul, MemoryBound
+from perfmodel.light_dataclass import replace
 from perfmodel.spec.evidence.spread import arrays_of, moving_places, with_numbers
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.machines.coefficients import MatmulCoefficients

@@ -29,13 +29,12 @@ events/pipeline_events.py runs these schedules event by event: for p = 2..16, v 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import reduce
 from typing import Final
 
 import numpy as np
 
-from perfmodel.light_dataclass import dataclass
+from perfmodel.light_dataclass import dataclass, replace
 from perfmodel.spec.arithmetic import added, divided, less, multiplied
 from perfmodel.spec.fields import Numeric, Truth, chosen
 from perfmodel.spec.layout import Layout

@@ -13,7 +13,6 @@ other products (overlap.independent).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from functools import reduce
 from typing import Final
 
@@ -21,7 +20,7 @@ import numpy as np
 
 from perfmodel.count.operators import Collective, FusedAttention, Matmul, MemoryBound, Operator, is_attention_core
 from perfmodel.count.roles import EXPERT_PRODUCTS, SCANS, TOKEN_EXCHANGE, TOKEN_MOVEMENT, Role
-from perfmodel.light_dataclass import dataclass
+from perfmodel.light_dataclass import dataclass, replace
 from perfmodel.spec.arithmetic import added, multiplied
 from perfmodel.spec.axes import EXPERT, TENSOR
 from perfmodel.spec.fields import Numeric, anywhere, chosen

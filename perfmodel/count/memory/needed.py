@@ -112,6 +112,7 @@ def _stages(work: Iteration) -> Iterator[tuple[PipelineStage, Truth]]:
 class PassBytes:
     """What the passes of a stage hold when its backward pass begins, however its states are sharded."""
 
+    buffers: Numeric  # of the groups that it communicates in
     kept: Numeric  # by layers and the embedding for all micro-batches in flight, and of what was sent on
     head: Numeric
     loss: Numeric
@@ -140,6 +141,7 @@ def pass_bytes(work: Iteration, stage: PipelineStage) -> PassBytes:
     ranks = layout.tensor_parallel if fusion.gathered_logits else 1
     embedding = stage.embedding * saved_bytes(work.embedding.forward) * in_flight(layout, stage)
     return PassBytes(
+        buffers=_groups(work.setup) * work.setup.stack.states.communication_buffer_bytes,
         kept=added(stage_activation_bytes(work, stage) + embedding, _sent_bytes(work, stage)),
         head=stage.head * saved_bytes(work.head.forward),
         loss=stage.head * _loss_bytes(work) * logits.rows * logits.columns * ranks / fusion.loss_chunks,
@@ -167,7 +169,7 @@ def stage_memory_bytes(
         loss_bytes=loss,
         scratch_bytes=np.maximum(step - activations - loss, 0.0) if anywhere(step) else 0.0,
         workspaces_bytes=states.workspace_bytes + 0.0 * held.total,
-        communication_bytes=_groups(work.setup) * states.communication_buffer_bytes + _bucket_bytes(work, held, each),
+        communication_bytes=added(passes.buffers, _bucket_bytes(work, held, each)),
         framework_bytes=states.framework_bytes + 0.0 * held.total,
         fragmentation_bytes=states.fragmentation * (activations + loss),
     )

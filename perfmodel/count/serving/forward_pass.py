@@ -9,7 +9,6 @@ Symbols: B sequences that decode, n tokens of each in the cache, P prompts of S 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -20,7 +19,7 @@ from perfmodel.count.operators import CachedAttention, Collective, FusedAttentio
 from perfmodel.count.parts.vocabulary import head_linear
 from perfmodel.count.roles import Role
 from perfmodel.count.serving.mixers import mixer_operators
-from perfmodel.light_dataclass import dataclass
+from perfmodel.light_dataclass import dataclass, replace
 from perfmodel.spec.axes import TENSOR
 from perfmodel.spec.fields import Numeric, anywhere
 from perfmodel.spec.layout import ProcessGroup

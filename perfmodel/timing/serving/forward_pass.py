@@ -6,7 +6,6 @@ Symbols: a = fixed_s and e = efficiency of the GPU's serving profile, M memory r
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from operator import attrgetter
 from typing import Final
 
@@ -15,7 +14,7 @@ import numpy as np
 from perfmodel.count.operators import CachedAttention, Collective, FusedAttention, Matmul, MemoryBound
 from perfmodel.count.roles import EXPERT_PRODUCTS
 from perfmodel.count.serving.forward_pass import ForwardPass, ServedOperator, ServedProduct, forward_operators
-from perfmodel.light_dataclass import dataclass
+from perfmodel.light_dataclass import dataclass, replace
 from perfmodel.spec.evidence.spread import with_numbers
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.precision import number_format
