@@ -107,7 +107,7 @@ def search(
     _keep_freed_memory()
     found = SearchResult()
     try:
-        with closing(side_by_side(grid_findings, grids, workers=workers)) as evaluated:
+        with closing(side_by_side(grid_findings, grids, workers=workers, work=lambda grid: grid.allowed.size)) as evaluated:
             for grid, findings in evaluated:
                 found.add(grid, findings)
                 on_progress(found.layouts)

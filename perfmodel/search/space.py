@@ -111,7 +111,9 @@ class LayoutGrid:
         """For each sharding all layouts, as arrays of (rows, columns, layers); numbers mean nothing where none may exist."""
         rows, shardings, columns, layers = self.axes
         numbers = _along(rows, 0) | _along(columns, 1) | _along(layers, 2)
-        kinds = [dict(zip(shardings, kind, strict=True)) for kind in zip(*(v.tolist() for v in shardings.values()), strict=True)]
+        kinds = [
+            dict(zip(shardings, kind, strict=True)) for kind in zip(*(v.tolist() for v in shardings.values()), strict=True)
+        ]
         first = _layout(self.workload, dict(self.categories) | kinds[0], numbers)
         return [first, *(with_numbers(first, kind) for kind in kinds[1:])]
 
