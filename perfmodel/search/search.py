@@ -84,8 +84,10 @@ class SearchResult:
         """Add the best layouts of a grid."""
         self.layouts += found.layouts
         self.fitting += found.fitting
-        fastest = sorted([*self.fastest, *found.fastest], key=_speed)[:KEPT_LAYOUTS]
-        self.fastest, self.front = (_candidates(some, grid) for some in (fastest, pareto_front([*self.front, *found.front])))
+        fastest: list[LayoutCandidate | Place] = [*self.fastest, *found.fastest]
+        front: list[LayoutCandidate | Place] = [*self.front, *found.front]
+        self.fastest = _candidates(sorted(fastest, key=_speed)[:KEPT_LAYOUTS], grid)
+        self.front = _candidates(pareto_front(front), grid)
         for key, place in found.smallest_of.items():
             known = self.by_setting.get(key, NO_EXTREMES)
             if known.smallest is None or place.memory_bytes <= known.smallest.memory_bytes:

@@ -190,8 +190,8 @@ def _reruns(work: Workload, space: SearchSpace) -> list[dict[str, Any]]:
 
 def places_with(truths: NDArray[np.bool_]) -> list[NDArray[np.intp]]:
     """Along each of four axes, the places at which anything is true."""
-    first, last = truths.any(axis=(2, 3)), truths.any(axis=(0, 1))
-    return [np.flatnonzero(each.any(axis=other)) for each in (first, last) for other in (1, 0)]
+    first, last = (np.asarray(truths.any(axis=axes)) for axes in ((2, 3), (0, 1)))
+    return [np.flatnonzero(np.any(each, axis=other)) for each in (first, last) for other in (1, 0)]
 
 
 def _grid(work: Workload, categories: Mapping[str, Any], rows: GridAxis, shardings: GridAxis, columns: GridAxis) -> LayoutGrid:

@@ -46,4 +46,5 @@ def single(value: Numeric) -> Numeric:
     """The number that all of an array are; an array of several as it is."""
     if not isinstance(value, np.ndarray) or not value.size or (value != value.flat[0]).any():
         return value
-    return value.flat[0]
+    number: Numeric = value.flat[0]
+    return number

@@ -118,7 +118,7 @@ def stacked(products: Sequence[M], names: Sequence[str], *, axes: int = 0) -> M:
     if len(products) == 1:
         return products[0]
     rows = [[getattr(product, name) for name in names] for product in products]
-    shape = np.broadcast_shapes((1,) * axes, *(np.shape(size) for row in rows for size in row))
+    shape = np.broadcast_shapes((1,) * axes, *{getattr(size, "shape", ()) for row in rows for size in row})
     sizes = np.empty((len(names), len(products), *shape))
     for place, row in enumerate(rows):
         for which, size in enumerate(row):

@@ -37,8 +37,8 @@ from perfmodel.timing.kernels import ATTENTION_POWER, accumulation, at_power_lim
 class Pass:
     """One execution of some operators: seconds by part, and of the CPU launching all.
 
-    `weight_gradient_s` is what weight gradients take of them where a schedule runs these apart, `wait_s` what the GPU waits for a
-    CPU that itself waited for it, however far that runs ahead otherwise.
+    `weight_gradient_s` is what weight gradients take of them where a schedule runs these apart; `wait_s` what the GPU waits for
+    a CPU that itself waited for it, however far that runs ahead otherwise.
     """
 
     parts: Breakdown = Breakdown()
