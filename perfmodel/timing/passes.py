@@ -149,7 +149,7 @@ def _share(
 
 def _blocks(work: Iteration) -> list[Sequence[Operator]]:
     """Embedding, head, layers that run again, and the kinds of layers that are also plain: forward, then backward."""
-    plain = [blocks.plain for kind, blocks in work.layers.items() if kind in _plain_kinds(work)]
+    plain = [blocks.plain for kind, blocks in work.layers.items() if kind in work.plain_kinds]
     blocks = [work.embedding, work.head, *(each.again for each in work.layers.values()), *plain]
     return [*(block.forward for block in blocks), *(block.backward for block in blocks)]
 
@@ -159,14 +159,10 @@ def _distinct_blocks(work: Iteration) -> list[Sequence[Operator]]:
     return list({id(block): block for block in _blocks(work)}.values())
 
 
-def _plain_kinds(work: Iteration) -> list[str]:
-    return [kind for kind in work.layers if anywhere(work.whole(kind)[1])]
-
-
 def _directions(work: Iteration, blocks: Iterable[Pass], cluster: Cluster, stack: SoftwareStack) -> tuple[Direction, Direction]:
     """Both of them from the passes of their `_distinct_blocks`."""
     known = dict(zip(map(id, _distinct_blocks(work)), blocks, strict=True))
-    passes, plain = (known[id(block)] for block in _blocks(work)), _plain_kinds(work)
+    passes, plain = (known[id(block)] for block in _blocks(work)), work.plain_kinds
 
     def direction(messages: Sequence[Operator]) -> Direction:
         embedding, head, *again = islice(passes, 2 + len(work.layers))
