@@ -46,11 +46,26 @@ def light(
         return dataclasses.dataclass(cls, eq=eq, repr=repr, slots=slots, kw_only=kw_only)
     own = {name for name, value in cls.__dict__.items() if value is not None}  # __hash__ is None beside an own __eq__
     made: type = dataclasses.dataclass(init=False, eq=False, repr=False, slots=slots, kw_only=kw_only)(cls)
-    for method in _methods(made, dataclasses.fields(made), eq=eq, shows=repr, slots=slots):
+    for method in _methods(dataclasses.fields(made), eq=eq, shows=repr, slots=slots):
         if method.__name__ not in own:
             method.__qualname__ = f"{made.__qualname__}.{method.__name__}"
             setattr(made, method.__name__, method)
+    if "__init__" not in own:
+        setattr(made, "__init__", _Init(made))  # noqa: B010 - to a type checker it is the method that it becomes
     return made
+
+
+class _Init:
+    """`__init__` of a class, which is compiled when the first object is made: many classes of a program never have one."""
+
+    def __init__(self, cls: type) -> None:
+        self.cls = cls
+
+    def __get__(self, one: object, owner: type | None = None) -> Any:
+        method = _init(self.cls, dataclasses.fields(self.cls))
+        method.__qualname__ = f"{self.cls.__qualname__}.__init__"
+        setattr(self.cls, "__init__", method)  # noqa: B010
+        return method if one is None else method.__get__(one, owner)
 
 
 def changed(one: Any, /, **changes: Any) -> Any:
@@ -80,7 +95,7 @@ else:
     dataclass, replace = light, changed
 
 
-def _methods(cls: type, entries: Fields, *, eq: bool, shows: bool, slots: bool) -> Iterator[Method]:
+def _methods(entries: Fields, *, eq: bool, shows: bool, slots: bool) -> Iterator[Method]:
     """What a frozen class gets, but for what it has of its own."""
     names = [entry.name for entry in entries]
     values = _values(names)
@@ -109,7 +124,7 @@ def _methods(cls: type, entries: Fields, *, eq: bool, shows: bool, slots: bool) 
         for name, value in zip(names, state, strict=True):
             object.__setattr__(self, name, value)
 
-    yield from (_init(cls, entries), __setattr__, __delattr__)
+    yield from (__setattr__, __delattr__)
     yield from (__eq__, __hash__) if eq else ()
     yield from (__repr__,) if shows else ()
     yield from (__getstate__, __setstate__) if slots else ()
