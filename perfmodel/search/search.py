@@ -84,19 +84,28 @@ class SearchResult:
         """Add the best layouts of a grid."""
         self.layouts += found.layouts
         self.fitting += found.fitting
+        made: dict[int, LayoutCandidate] = {}  # by place: the fastest layout is the best of most of its settings
+
+        def candidate(each: LayoutCandidate | Place) -> LayoutCandidate:
+            if isinstance(each, LayoutCandidate):
+                return each
+            if each.index not in made:
+                made[each.index] = each.candidate_of(grid)
+            return made[each.index]
+
         fastest: list[LayoutCandidate | Place] = [*self.fastest, *found.fastest]
         front: list[LayoutCandidate | Place] = [*self.front, *found.front]
-        self.fastest = _candidates(sorted(fastest, key=_speed)[:KEPT_LAYOUTS], grid)
-        self.front = _candidates(pareto_front(front), grid)
+        self.fastest = [candidate(each) for each in sorted(fastest, key=_speed)[:KEPT_LAYOUTS]]
+        self.front = [candidate(each) for each in pareto_front(front)]
         for key, place in found.smallest_of.items():
             known = self.by_setting.get(key, NO_EXTREMES)
             if known.smallest is None or place.memory_bytes <= known.smallest.memory_bytes:
-                smallest = _least([known.smallest, place.candidate_of(grid)], _size)
+                smallest = _least([known.smallest, candidate(place)], _size)
                 self.by_setting[key] = replace(known, smallest=smallest)
         for key, place in found.fastest_of.items():
             known = self.by_setting[key]
             if known.fastest is None or place.iteration_time_s <= known.fastest.iteration_time_s:
-                self.by_setting[key] = replace(known, fastest=_least([known.fastest, place.candidate_of(grid)], _speed))
+                self.by_setting[key] = replace(known, fastest=_least([known.fastest, candidate(place)], _speed))
 
 
 def search(
@@ -269,11 +278,6 @@ def _operators(work: Workload, layouts: Sequence[Layout]) -> Iterator[Iteration]
     yield first
     for layout in layouts[1:]:
         yield sharded_otherwise(first, layout)
-
-
-def _candidates(some: Iterable[LayoutCandidate | Place], grid: LayoutGrid) -> list[LayoutCandidate]:
-    """The layouts of some places of a grid, among those of others."""
-    return [each.candidate_of(grid) if isinstance(each, Place) else each for each in some]
 
 
 def pareto_front(candidates: Iterable[P]) -> list[P]:
