@@ -101,6 +101,11 @@ class Layout(Spec):
         return self.global_batch_size * self.sequence_length
 
     @property
+    def weights_apart(self) -> bool:
+        """Whether its schedule runs weight gradients apart from the rest of a backward pass, as zero-bubble ones do."""
+        return self.pipeline_schedule != "1f1b"
+
+    @property
     def sequence_shards(self) -> Numeric:
         """How many GPUs of a tensor-parallel group share the tokens between its two halves of a layer."""
         return self.tensor_parallel if self.sequence_parallel else 1

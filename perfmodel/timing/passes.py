@@ -118,8 +118,7 @@ def both_directions(work: Iteration, cluster: Cluster, stack: SoftwareStack) -> 
         running = clock_share(_share(work, loads, hosts, cluster, stack))
         clocks = [clock_share(each.duty) * running for each in loads]
         timed = [at_clocks(each, at, fractions, cluster, stack) for each, at in zip(timed, clocks, strict=True)]
-    apart = work.layout.pipeline_schedule != "1f1b"
-    passes = [added_up(each, host, weights_apart=apart) for each, host in zip(timed, hosts, strict=True)]
+    passes = [added_up(each, host, weights_apart=work.layout.weights_apart) for each, host in zip(timed, hosts, strict=True)]
     return _directions(work, passes, cluster, stack)
 
 

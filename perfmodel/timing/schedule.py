@@ -99,10 +99,9 @@ class PassPair:
     forward: Pass
     backward: Pass
 
-    @property
-    def seconds(self) -> StageSeconds:
-        """Weight gradients apart where the schedule runs them so."""
-        apart_s = self.backward.weight_gradient_s
+    def seconds(self, layout: Layout) -> StageSeconds:
+        """Weight gradients have a place of their own only in zero-bubble schedules."""
+        apart_s = self.backward.weight_gradient_s if layout.weights_apart else 0.0
         backward_s = less(self.backward.parts.total_s, apart_s)
         return StageSeconds(forward_s=self.forward.parts.total_s, backward_s=backward_s, weight_s=apart_s)
 
@@ -117,8 +116,8 @@ def pipelined(
     several = layout.pipeline_parallel > 2
     parts = [each.forward.parts + each.backward.parts for each in stages]
     slowest = slower(slower(parts[0], parts[1], there=several), parts[2])
-    first, middle, last = (each.seconds for each in stages)
-    times = StageTimes(first=first, middle=middle.where(several, NO_SECONDS), last=last, whole=whole.seconds)
+    first, middle, last = (each.seconds(layout) for each in stages)
+    times = StageTimes(first=first, middle=middle.where(several, NO_SECONDS), last=last, whole=whole.seconds(layout))
     axes = (message_s, slowest.total_s, layout.micro_batches, layout.pipeline_parallel, layout.virtual_pipeline)
     known_s = np.zeros((1,) * max(map(np.ndim, axes))) + (0.0 if stack.overlap.hide_all else message_s)
     both_s = np.stack([np.zeros_like(known_s), known_s])
