@@ -65,7 +65,7 @@ def kernel_times_s(
 
 
 def _what_is_timed(operator: Matmul | FusedAttention | MemoryBound) -> Hashable:
-    """All that the time of a kernel depends on, of numbers which they are: what runs again has those of what ran before."""
+    """All that the time of a kernel depends on, numbers by identity: what runs again has the very ones of what ran before."""
     kind = type(operator)
     return kind, operator.phase in (DATA_GRADIENT, WEIGHT_GRADIENT) and operator.phase, *map(id, _TIMED[kind](operator))
 
