@@ -6,7 +6,7 @@ specs -> count.iteration -> count.memory
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 from typing import Any, Final
 
@@ -15,7 +15,7 @@ import numpy as np
 from perfmodel.count.flops import model_flop_per_token
 from perfmodel.count.iteration import Iteration, iteration
 from perfmodel.count.memory.fit import DOES_NOT_FIT, fit_probability, fit_verdict
-from perfmodel.count.memory.needed import MemoryBytes, memory_bytes
+from perfmodel.count.memory.needed import MemoryBytes, memory_bytes, peaks_bytes
 from perfmodel.count.operators import executed_flop, hardware_flop, model_flop
 from perfmodel.errors import InputError
 from perfmodel.frames import OneLine, Tabular
@@ -325,8 +325,13 @@ def fit_odds(setup: Setup, memory: MemoryBytes) -> Numeric:
 
 
 def stage_memory(work: Iteration) -> MemoryBytes:
-    """The memory of one layout, or of arrays of them: all that a search asks of those that do not fit."""
+    """The memory of one layout, or of arrays of them."""
     return memory_bytes(work, scratch=work.setup.cluster.links.node.collectives.scratch)
+
+
+def stage_peaks_bytes(works: Sequence[Iteration]) -> Iterator[Numeric]:
+    """The total of `stage_memory` for layouts that differ in their sharding alone: all that is asked of what does not fit."""
+    return peaks_bytes(works, scratch=works[0].setup.cluster.links.node.collectives.scratch)
 
 
 def stage_breakdown(setup: Setup) -> Breakdown:

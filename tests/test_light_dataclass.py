@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from perfmodel.light_dataclass import dataclass, light
+from perfmodel.light_dataclass import dataclass, light, replace
 
 OPTIONS: tuple[dict[str, bool], ...] = (
     {},
@@ -148,3 +148,36 @@ def test_a_class_that_is_not_frozen_is_the_standard_one() -> None:
     made = light(slots=True)(Open)()
     made.only = 4
     assert made.only == 4
+
+
+def test_what_makes_an_object_is_compiled_with_the_first_one() -> None:
+    """Or when somebody asks for it, as for a signature."""
+
+    @dataclass(frozen=True, slots=True)
+    class Ring:
+        ranks: int
+        stride: int = 1
+
+    assert not inspect.isfunction(vars(Ring)["__init__"])
+    assert (Ring(8).ranks, Ring(ranks=8).stride) == (8, 1)
+    assert inspect.isfunction(vars(Ring)["__init__"])
+
+
+def test_a_changed_copy_is_checked_like_any_object() -> None:
+    """As the standard replace does it: an unknown name is refused, and what is wrong."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Link:
+        rate: float
+        start: float = 0.0
+
+        def __post_init__(self) -> None:
+            if self.rate < 0:
+                raise ValueError("below zero")
+
+    link = Link(rate=2.0, start=1.0)
+    assert replace(link, rate=3.0) == dataclasses.replace(link, rate=3.0) == Link(rate=3.0, start=1.0)
+    with pytest.raises(ValueError, match="below zero"):
+        replace(link, rate=-1.0)
+    with pytest.raises(TypeError, match="speed"):
+        replace(link, speed=1.0)  # type: ignore[call-arg]

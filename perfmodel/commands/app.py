@@ -10,51 +10,34 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from importlib import import_module
 from typing import Annotated, Final, NoReturn
 
 import typer
 
 from perfmodel import __version__
-from perfmodel.commands.catalogue.list import list_presets
-from perfmodel.commands.catalogue.schema import schema
-from perfmodel.commands.catalogue.show import show
-from perfmodel.commands.choices.plan import plan
-from perfmodel.commands.choices.sweep import sweep
-from perfmodel.commands.choices.whatif import whatif
 from perfmodel.commands.console import STOPPED, all_printed, emit_json, printed, say
-from perfmodel.commands.convert import convert
-from perfmodel.commands.explain import explain
-from perfmodel.commands.infer import infer
-from perfmodel.commands.launch import launch
-from perfmodel.commands.measured.calibrate import calibrate
-from perfmodel.commands.measured.compare import compare
-from perfmodel.commands.measured.diagnose import diagnose
-from perfmodel.commands.measured.measure import measure
-from perfmodel.commands.measured.validate import validate
 from perfmodel.commands.other_words import NEEDED, SpokenCommand, other_command, other_words
-from perfmodel.commands.predict import predict
-from perfmodel.commands.report import report
-from perfmodel.commands.timeline import timeline
 from perfmodel.errors import InputError, MachineError, PerfmodelError, write_failure
 
-PANELS: Final[Mapping[str, Mapping[str, Callable[..., None]]]] = {
-    "Predict": {"predict": predict, "infer": infer, "explain": explain},
-    "Choose": {"whatif": whatif, "sweep": sweep, "plan": plan},
+PANELS: Final[Mapping[str, Mapping[str, str]]] = {  # by panel, each command with its function: only what is asked for is loaded
+    "Predict": {"predict": "predict:predict", "infer": "infer:infer", "explain": "explain:explain"},
+    "Choose": {"whatif": "choices.whatif:whatif", "sweep": "choices.sweep:sweep", "plan": "choices.plan:plan"},
     "Measure and validate": {
-        "validate": validate,
-        "calibrate": calibrate,
-        "measure": measure,
-        "compare": compare,
-        "diagnose": diagnose,
+        "validate": "measured.validate:validate",
+        "calibrate": "measured.calibrate:calibrate",
+        "measure": "measured.measure:measure",
+        "compare": "measured.compare:compare",
+        "diagnose": "measured.diagnose:diagnose",
     },
     "Report and look up": {
-        "convert": convert,
-        "launch": launch,
-        "report": report,
-        "timeline": timeline,
-        "show": show,
-        "list": list_presets,
-        "schema": schema,
+        "convert": "convert:convert",
+        "launch": "launch:launch",
+        "report": "report:report",
+        "timeline": "timeline:timeline",
+        "show": "catalogue.show:show",
+        "list": "catalogue.list:list_presets",
+        "schema": "catalogue.schema:schema",
     },
 }
 INTERRUPTED: Final = "stopped before it was done"
@@ -62,7 +45,7 @@ COMMANDS: Final = {name: panel for panel, commands in PANELS.items() for name in
 
 
 def program(names: Iterable[str] = tuple(COMMANDS)) -> typer.Typer:
-    """The program with some of its commands: typer builds every one that it is given, and all take a fifth of a start."""
+    """The program with some of its commands: each is loaded and built, and all of them take a fifth of a start."""
     made = typer.Typer(
         name="perfmodel",
         help="Predict LLM training: iteration time, MFU, memory and days, before anyone rents the cluster.",
@@ -74,8 +57,14 @@ def program(names: Iterable[str] = tuple(COMMANDS)) -> typer.Typer:
     made.callback()(_perfmodel)
     for name in names:
         panel = COMMANDS[name]
-        made.command(name, cls=SpokenCommand, rich_help_panel=panel)(PANELS[panel][name])
+        made.command(name, cls=SpokenCommand, rich_help_panel=panel)(_function(PANELS[panel][name]))
     return made
+
+
+def _function(path: str) -> Callable[..., None]:
+    module, _, name = path.partition(":")
+    function: Callable[..., None] = getattr(import_module(f"perfmodel.commands.{module}"), name)
+    return function
 
 
 def _version(wanted: bool) -> None:

@@ -7,14 +7,13 @@ arXiv:2205.05198), every second product and all that is not a product (selective
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from perfmodel.count.operators import Collective, FusedAttention, Matmul, MemoryBound, Operator, gradients, is_attention_core
 from perfmodel.count.roles import Role
 from perfmodel.errors import NotSupportedError
-from perfmodel.light_dataclass import dataclass
+from perfmodel.light_dataclass import dataclass, replace
 from perfmodel.spec.fields import Numeric, anywhere
 from perfmodel.spec.phases import RECOMPUTE
 

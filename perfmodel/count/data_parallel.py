@@ -17,7 +17,7 @@ its own. What is gathered for each pass (zero3, hsdp) goes layer by layer.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable
 from typing import Final
 
 import numpy as np
@@ -27,7 +27,7 @@ from perfmodel.count.operators import Collective
 from perfmodel.count.parameters import ParameterCount, low_precision_parameters, shard_parameter_count
 from perfmodel.count.roles import Role
 from perfmodel.count.tuning.trained import tuned_wire_bytes
-from perfmodel.light_dataclass import dataclass
+from perfmodel.light_dataclass import dataclass, replace
 from perfmodel.spec.fields import Numeric, anywhere, chosen
 from perfmodel.spec.layout import (
     GATHERED,
@@ -206,13 +206,12 @@ def shards(layout: Layout, part: str) -> Numeric:
     >>> [int(shards(layout, part)) for part in ("optimizer", "gradients", "parameters")]
     [96, 96, 1]
     """
-    return _spread(layout, part, shard_group(layout).ranks)
+    return _spread(layout, part, lambda: shard_group(layout).ranks)
 
 
 def expert_state_shards(layout: Layout, part: str) -> Numeric:
     """The same of experts: over the ranks that hold the same ones, of which there may be a single one."""
-    ranks = layout.expert_data_parallel
-    return _spread(layout, part, np.maximum(ranks / layout.data_parallel_replicas, 1))
+    return _spread(layout, part, lambda: np.maximum(layout.expert_data_parallel / layout.data_parallel_replicas, 1))
 
 
 def owned_parameters(held: ParameterCount, layout: Layout, part: str) -> Numeric:
@@ -222,7 +221,8 @@ def owned_parameters(held: ParameterCount, layout: Layout, part: str) -> Numeric
     return alike + held.experts / expert_state_shards(layout, part) if has_experts else alike
 
 
-def _spread(layout: Layout, part: str, ranks: Numeric) -> Numeric:
+def _spread(layout: Layout, part: str, ranks: Callable[[], Numeric]) -> Numeric:
+    """Over how many of some ranks a part is spread, which are counted where it is."""
     sharded = {
         "none": (),
         "zero1": ("optimizer",),
@@ -231,5 +231,5 @@ def _spread(layout: Layout, part: str, ranks: Numeric) -> Numeric:
     if part not in sharded:
         return 1
     if part == "optimizer":
-        return ranks
-    return chosen(layout.pipeline_parallel > 1, 1, ranks)
+        return ranks()
+    return chosen(layout.pipeline_parallel > 1, 1, ranks())

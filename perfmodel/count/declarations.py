@@ -7,13 +7,13 @@ declared in attention.py and feed_forward.py, the matrices of the vocabulary in 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field, replace
+from dataclasses import field
 from enum import StrEnum
 from typing import Final
 
 from perfmodel.count.roles import Role
 from perfmodel.errors import NotSupportedError
-from perfmodel.light_dataclass import dataclass
+from perfmodel.light_dataclass import dataclass, replace
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.tuning.fine_tuning import FineTuning

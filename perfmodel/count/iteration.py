@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -14,7 +13,7 @@ from perfmodel.count.operators import Collective, Operator
 from perfmodel.count.parts.vocabulary import DecoderOperators
 from perfmodel.count.pipeline import PipelineSplit, PipelineStage, PipelineStages, every_stage, pipeline_split
 from perfmodel.count.synchronisation import synchronisation_of_stage, synchronisation_operators
-from perfmodel.light_dataclass import dataclass
+from perfmodel.light_dataclass import dataclass, replace
 from perfmodel.spec.fields import Numeric, anywhere
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.setup import Setup
@@ -65,7 +64,7 @@ class Iteration:
     @cached_property
     def synchronisation(self) -> tuple[Operator, ...]:
         """What an iteration does once, after its micro-batches: most of a million layouts are never asked for it."""
-        return synchronisation_operators(self.setup, self.stages, self.buckets)
+        return synchronisation_operators(self.setup, self.split, self.buckets)
 
     @property
     def boundaries(self) -> Numeric:
@@ -77,12 +76,18 @@ class Iteration:
         """1 with several pipeline stages, 0 where the last is the first."""
         return np.minimum(self.stages.last.position, 1)
 
-    def whole(self, kind: str) -> tuple[Numeric, Numeric]:
-        """Layers of a kind on all pipeline stages together, and how many of them are not run again."""
+    @cached_property
+    def whole(self) -> Mapping[str, tuple[Numeric, Numeric]]:
+        """Layers of each kind on all pipeline stages together, and how many of them are not run again."""
         first, _, last = (stage.held for stage in self.stages)
-        between, ends = self.split.between, self.several
-        plain = first.plain[kind] + last.plain[kind] * ends + between.plain[kind]
-        return self.setup.model.layers_of(kind, 0, self.setup.model.layers), plain
+        between, ends, model = self.split.between, self.several, self.setup.model
+        plain = {kind: first.plain[kind] + last.plain[kind] * ends + between.plain[kind] for kind in self.layers}
+        return {kind: (model.layers_of(kind, 0, model.layers), number) for kind, number in plain.items()}
+
+    @cached_property
+    def plain_kinds(self) -> tuple[str, ...]:
+        """The kinds of which some layers are not run again."""
+        return tuple(kind for kind, (_, plain) in self.whole.items() if anywhere(plain))
 
     def block_passes(self) -> Iterator[tuple[tuple[Operator, ...], Numeric]]:
         """Every pass of a block with how often it runs on all pipeline stages together, in the order of one micro-batch.
@@ -91,7 +96,7 @@ class Iteration:
         """
         counts: list[tuple[Block, Numeric]] = [(self.embedding, 1)]
         for kind, of_kind in self.layers.items():
-            every, plain = self.whole(kind)
+            every, plain = self.whole[kind]
             counts += [(of_kind.again, every - plain), (of_kind.plain, plain)]
         counts += [(self.boundary, self.boundaries), (self.head, 1)]
         yield from self._passes([(block, times, times) for block, times in counts])
@@ -159,7 +164,7 @@ class Iteration:
         """`count` of what a GPU does in its iteration, on average over the pipeline stages."""
         micro_batch = count(self.embedding.operators)
         for kind, of_kind in self.layers.items():
-            every, plain = self.whole(kind)
+            every, plain = self.whole[kind]
             layers = count(of_kind.again.operators) * (every - plain) + count(of_kind.plain.operators) * plain
             micro_batch = micro_batch + layers
         micro_batch = micro_batch + count(self.head.operators)

@@ -113,6 +113,8 @@ def _costs(setup: Setup) -> list[Numeric]:
 
 def _of_distinct(numbers: Sequence[Numeric], found: Callable[[tuple[float, ...]], NDArray[np.int64]]) -> NDArray[np.int64]:
     """What `found` gives for the numbers at each place of their broadcast shape, asked once for equal ones; its axes last."""
+    if all(np.ndim(number) == 0 for number in numbers):
+        return found(tuple(float(number) for number in numbers))
     rows = np.broadcast_arrays(*map(np.asarray, numbers))
     distinct, places = np.unique(np.stack([each.ravel() for each in rows]), axis=1, return_inverse=True)
     return np.asarray([found(tuple(row)) for row in distinct.T.tolist()])[places.reshape(rows[0].shape)]

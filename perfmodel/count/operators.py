@@ -8,13 +8,12 @@ tells the passes apart, its role (count/roles.py) what it is for. All numbers ma
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import TypeAlias
 
 import numpy as np
 
 from perfmodel.count.roles import ATTENTION_CORE, DATA_PARALLEL, Role
-from perfmodel.light_dataclass import dataclass
+from perfmodel.light_dataclass import dataclass, replace
 from perfmodel.spec.fields import Numeric, anywhere
 from perfmodel.spec.layout import ProcessGroup
 from perfmodel.spec.phases import DATA_GRADIENT, FORWARD, RECOMPUTE, WEIGHT_GRADIENT

@@ -8,7 +8,7 @@ Symbols: L layers, h hidden_size, q query_size, v kv_size, f ffn_hidden_size, V 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
 from functools import cached_property
 from typing import Final
 
@@ -17,8 +17,9 @@ import numpy as np
 from perfmodel.count.declarations import LOW_PRECISION_COMPONENTS, UNSHARDED, Component, ExpertShards, takes_low_precision
 from perfmodel.count.layer import layer_parts
 from perfmodel.count.parts.vocabulary import embedding_matrix, multi_token_linear
-from perfmodel.light_dataclass import dataclass
-from perfmodel.spec.fields import Numeric, anywhere, chosen
+from perfmodel.light_dataclass import dataclass, replace
+from perfmodel.spec.arithmetic import either, multiplied
+from perfmodel.spec.fields import Numeric, anywhere
 from perfmodel.spec.models.model import TransformerModel
 from perfmodel.spec.setup import Setup
 
@@ -49,7 +50,7 @@ class ParameterCount:
         """Parameters of the whole model; tied weights count once."""
         return self.shared + self.experts
 
-    @property
+    @cached_property
     def shared(self) -> Numeric:
         """All but the routed experts: what data-parallel replicas hold alike."""
         dense = self.embedding + self.positions + self.attention + self.mlp + self.norms + self.head
@@ -62,7 +63,7 @@ class ParameterCount:
 
     def times(self, factor: Numeric) -> ParameterCount:
         """Every component times a factor."""
-        return ParameterCount(**{part.name: getattr(self, part.name) * factor for part in fields(self)})
+        return ParameterCount(**{part.name: multiplied(getattr(self, part.name), factor) for part in fields(self)})
 
     @property
     def non_embedding(self) -> Numeric:
@@ -261,6 +262,6 @@ def most_parameters(counts: Sequence[ParameterCount]) -> ParameterCount:
     for count in counts[1:]:
         larger = np.asarray(count.total > most.total)
         most = ParameterCount(
-            **{part.name: chosen(larger, getattr(count, part.name), getattr(most, part.name)) for part in fields(most)}
+            **{part.name: either(larger, getattr(count, part.name), getattr(most, part.name)) for part in fields(most)}
         )
     return most

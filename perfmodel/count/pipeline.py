@@ -8,6 +8,7 @@ modules like any layer, and gives the first stages what is left over, or follows
 
 from __future__ import annotations
 
+from functools import cached_property, reduce
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -21,7 +22,7 @@ from perfmodel.count.layer_numbers import (
     numbers_of_every_stage,
     numbers_of_one_kind,
 )
-from perfmodel.count.parameters import ParameterCount, held_parameters
+from perfmodel.count.parameters import ParameterCount, held_parameters, most_parameters
 from perfmodel.light_dataclass import dataclass
 from perfmodel.spec.fields import Numeric, chosen, whole
 from perfmodel.spec.layout import EVEN, Layout
@@ -57,12 +58,27 @@ class PipelineStages(NamedTuple):
     last: PipelineStage
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class PipelineSplit:
     """The distinct stages of a layout, and the layers of all that lie between the ends."""
 
     stages: PipelineStages
     between: LayerNumbers
+
+    @cached_property
+    def most_parameters(self) -> ParameterCount:
+        """Those of the stage that has most of them."""
+        return most_parameters([stage.parameters.times(there) for stage, there in self._present])
+
+    @cached_property
+    def most_layers(self) -> Numeric:
+        """Those of the stage that has most of them."""
+        return reduce(np.maximum, (stage.layers * there for stage, there in self._present))
+
+    @property
+    def _present(self) -> list[tuple[PipelineStage, Numeric]]:
+        """Each stage with 1, or with 0 where there is no such one."""
+        return [(stage, chosen(stage.number > 0, 1.0, 0.0)) for stage in self.stages]
 
 
 def pipeline_split(setup: Setup) -> PipelineSplit:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from functools import reduce
 from typing import Final
 
 import numpy as np
@@ -19,11 +17,12 @@ from perfmodel.count.data_parallel import (
 )
 from perfmodel.count.memory.storage import state_bytes
 from perfmodel.count.operators import Collective, MemoryBound, Operator
-from perfmodel.count.parameters import ParameterCount, low_precision_parameters, most_parameters, parameter_tensors
+from perfmodel.count.parameters import ParameterCount, low_precision_parameters, parameter_tensors
 from perfmodel.count.parts.vocabulary import embedding_matrix
-from perfmodel.count.pipeline import PipelineStage, PipelineStages
+from perfmodel.count.pipeline import PipelineSplit, PipelineStage
 from perfmodel.count.roles import Role
 from perfmodel.count.tuning.step import tuned_steps
+from perfmodel.light_dataclass import replace
 from perfmodel.spec.fields import Numeric, chosen
 from perfmodel.spec.layout import (
     ProcessGroup,
@@ -38,13 +37,10 @@ from perfmodel.spec.setup import Setup
 MASTER_BYTES: Final = 4  # of an fp32 master copy
 
 
-def synchronisation_operators(setup: Setup, stages: PipelineStages, bucket: Buckets) -> tuple[Operator, ...]:
+def synchronisation_operators(setup: Setup, split: PipelineSplit, bucket: Buckets) -> tuple[Operator, ...]:
     """The operators of one optimizer step, on the pipeline stage with the most parameters; collectives cut into buckets."""
-    present = [chosen(stage.number > 0, 1.0, 0.0) for stage in stages]
-    most = most_parameters([stage.parameters.times(there) for stage, there in zip(stages, present, strict=True)])
-    layers = reduce(np.maximum, (stage.layers * there for stage, there in zip(stages, present, strict=True)))
-    reduction, *rest = data_parallel_operators(setup, stages.first.parameters, bucket)
-    return (reduction, *_steps(setup, most, layers), *rest)
+    reduction, *rest = data_parallel_operators(setup, split.stages.first.parameters, bucket)
+    return (reduction, *_steps(setup, split.most_parameters, split.most_layers), *rest)
 
 
 def synchronisation_of_stage(setup: Setup, stage: PipelineStage) -> tuple[Operator, ...]:

@@ -84,7 +84,7 @@ class StagePasses:
         self.work, self.cluster, self.stack = work, cluster, stack
         layout = work.layout
         self.stages, self.virtual = whole(layout.pipeline_parallel), whole(layout.virtual_pipeline)
-        self.weights_apart = layout.pipeline_schedule != "1f1b"
+        self.weights_apart = layout.weights_apart
         self.forward, self.backward = both_directions(work, cluster, stack)
         self.running_share = running_share(work, cluster, stack)
         self._known: dict[tuple[BlockOfPass, str, float], tuple[LaidOutPass, Breakdown]] = {}

@@ -9,21 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import field, replace
-from typing import Any, Final, TypeAlias
+from dataclasses import field
+from operator import attrgetter
+from typing import Any, Final, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.count.iteration import Iteration, iteration, sharded_otherwise
-from perfmodel.light_dataclass import dataclass
-from perfmodel.prediction import stage_memory, stage_times_s
+from perfmodel.light_dataclass import dataclass, replace
+from perfmodel.prediction import stage_peaks_bytes, stage_times_s
 from perfmodel.search.side_by_side import side_by_side
 from perfmodel.search.space import LayoutGrid, Workload, places_with
 from perfmodel.spec.layout import Layout
 
 GridIndex: TypeAlias = tuple[int, ...]  # of a layout in its grid: row, sharding, column, layers
-LARGEST_FLOAT: Final = np.finfo(np.float64).max
 KEPT_LAYOUTS: Final = 100  # how many of the fastest layouts a search keeps
 FREED_AT_ONCE: Final = 4 * 10**6  # floats, just under the 32 MiB at which glibc stops learning
 
@@ -60,6 +60,7 @@ class Extremes:
     smallest: LayoutCandidate | None
 
 
+P = TypeVar("P", bound="LayoutCandidate | Place")
 NO_EXTREMES: Final = Extremes(fastest=None, smallest=None)
 
 
@@ -83,19 +84,28 @@ class SearchResult:
         """Add the best layouts of a grid."""
         self.layouts += found.layouts
         self.fitting += found.fitting
-        slowest_s = self.fastest[-1].iteration_time_s if len(self.fastest) == KEPT_LAYOUTS else np.inf
-        faster = [each.candidate_of(grid) for each in found.fastest if each.iteration_time_s <= slowest_s]
-        self.fastest = sorted([*self.fastest, *faster], key=_speed)[:KEPT_LAYOUTS]
-        self.front = pareto_front([*self.front, *(each.candidate_of(grid) for each in found.front)])
+        made: dict[int, LayoutCandidate] = {}  # by place: the fastest layout is the best of most of its settings
+
+        def candidate(each: LayoutCandidate | Place) -> LayoutCandidate:
+            if isinstance(each, LayoutCandidate):
+                return each
+            if each.index not in made:
+                made[each.index] = each.candidate_of(grid)
+            return made[each.index]
+
+        fastest: list[LayoutCandidate | Place] = [*self.fastest, *found.fastest]
+        front: list[LayoutCandidate | Place] = [*self.front, *found.front]
+        self.fastest = [candidate(each) for each in sorted(fastest, key=_speed)[:KEPT_LAYOUTS]]
+        self.front = [candidate(each) for each in pareto_front(front)]
         for key, place in found.smallest_of.items():
             known = self.by_setting.get(key, NO_EXTREMES)
             if known.smallest is None or place.memory_bytes <= known.smallest.memory_bytes:
-                smallest = _least([known.smallest, place.candidate_of(grid)], _size)
+                smallest = _least([known.smallest, candidate(place)], _size)
                 self.by_setting[key] = replace(known, smallest=smallest)
         for key, place in found.fastest_of.items():
             known = self.by_setting[key]
             if known.fastest is None or place.iteration_time_s <= known.fastest.iteration_time_s:
-                self.by_setting[key] = replace(known, fastest=_least([known.fastest, place.candidate_of(grid)], _speed))
+                self.by_setting[key] = replace(known, fastest=_least([known.fastest, candidate(place)], _speed))
 
 
 def search(
@@ -108,7 +118,7 @@ def search(
     _keep_freed_memory()
     found = SearchResult()
     try:
-        with closing(side_by_side(grid_findings, grids, workers=workers)) as evaluated:
+        with closing(side_by_side(grid_findings, grids, workers=workers, work=lambda grid: grid.allowed.size)) as evaluated:
             for grid, findings in evaluated:
                 found.add(grid, findings)
                 on_progress(found.layouts)
@@ -178,46 +188,48 @@ class EvaluatedGrid:
 
     def findings(self) -> GridFindings:
         """Its best layouts."""
-        best = {key: self.place(index) for key, index in self.best_places(self.iteration_time_s, self.memory_bytes)}
+        seconds, needed = self.iteration_time_s, self.memory_bytes
         return GridFindings(
             layouts=int(self.layouts.allowed.sum()),
-            fitting=int(np.isfinite(self.iteration_time_s).sum()),
+            fitting=self._fitting_places().size,
             fastest=tuple(map(self.place, self.fastest_places())),
             front=tuple(map(self.place, self.front_places())),
-            smallest_of={key: self.place(index) for key, index in self.best_places(self.memory_bytes, self.iteration_time_s)},
-            fastest_of={key: place for key, place in best.items() if place.iteration_time_s < np.inf},
+            smallest_of={key: self.place(index) for key, index in self.best_places(needed, seconds)},
+            fastest_of={key: self.place(index) for key, index in self.best_places(seconds, needed)},
         )
 
     def fastest_places(self) -> Iterator[int]:
         """Where the fastest layouts are; of equally fast ones the smaller, then the first."""
-        seconds, needed, slowest_s = self.iteration_time_s.ravel(), self.memory_bytes.ravel(), np.inf
-        if seconds.size > KEPT_LAYOUTS:
-            slowest_s = np.partition(seconds, KEPT_LAYOUTS - 1)[KEPT_LAYOUTS - 1]
-        some = np.flatnonzero((seconds <= slowest_s) & np.isfinite(seconds))
+        seconds, needed, some = self.iteration_time_s.ravel(), self.memory_bytes.ravel(), self._fitting_places()
+        if some.size > KEPT_LAYOUTS:
+            some = some[seconds[some] <= np.partition(seconds[some], KEPT_LAYOUTS - 1)[KEPT_LAYOUTS - 1]]
         order = np.lexsort((needed[some], seconds[some]))[:KEPT_LAYOUTS]
         yield from some[order].tolist()
 
     def front_places(self) -> Iterator[int]:
         """Where layouts are that need less memory than every faster one."""
-        seconds, needed = self.iteration_time_s.ravel(), self.memory_bytes.ravel()
-        some = np.flatnonzero(np.isfinite(seconds))
+        seconds, needed, some = self.iteration_time_s.ravel(), self.memory_bytes.ravel(), self._fitting_places()
+        some = some[np.argsort(seconds[some])]
+        some = np.sort(some[needed[some] == np.minimum.accumulate(needed[some])])  # few; of equal times in any order
         some = some[np.lexsort((needed[some], seconds[some]))]
         least = np.concatenate([[np.inf], np.minimum.accumulate(needed[some])])[:-1]
         yield from some[needed[some] < least].tolist()
 
+    def _fitting_places(self) -> NDArray[np.intp]:
+        return np.flatnonzero(np.isfinite(self.iteration_time_s))
+
     def best_places(self, score: NDArray[np.float64], other: NDArray[np.float64]) -> Iterator[tuple[tuple[str, Any], int]]:
-        """For each value of each setting, where the least `score` is; of equal ones that with the least `other`."""
-        other = np.minimum(other, LARGEST_FLOAT)
-        (least,) = _first_least(score.reshape(1, -1), other.reshape(1, -1)).tolist()
-        yield from (((name, value), least) for name, value in self.layouts.categories.items())
+        """For each value of each setting, where a finite `score` is least; of equal ones that with the least `other`."""
         for at, axis in enumerate(self.layouts.axes):
-            lines = [np.moveaxis(each, at, 0).reshape(score.shape[at], -1) for each in (score, other)]
-            in_line = _first_least(*lines)
-            coordinates = list(np.unravel_index(in_line, score.shape[:at] + score.shape[at + 1 :]))
-            places = np.ravel_multi_index([*coordinates[:at], np.arange(score.shape[at]), *coordinates[at:]], score.shape)
+            if not axis:
+                continue
+            lines, places = _least_in_lines(score, other, at)
             scores, others = score.flat[places], other.flat[places]
+            if at == 0 and places.size:
+                least = int(places[np.lexsort((others, scores))[0]])
+                yield from (((name, value), least) for name, value in self.layouts.categories.items())
             for name, values in axis.items():
-                for value, index in _first_of_each(values, scores, others):
+                for value, index in _first_of_each(values[lines], scores, others):
                     yield (name, value), int(places[index])
 
 
@@ -246,8 +258,8 @@ def evaluated_grid(grid: LayoutGrid) -> EvaluatedGrid:
 def grid_memory_bytes(grid: LayoutGrid) -> NDArray[np.float64]:
     """Memory of one GPU [bytes] for every layout of a grid."""
     needed = np.empty(grid.allowed.shape)
-    for place, operators in enumerate(_operators(grid.workload, grid.layouts)):
-        needed[:, place] = stage_memory(operators).total_bytes
+    for place, total_bytes in enumerate(stage_peaks_bytes(list(_operators(grid.workload, grid.layouts)))):
+        needed[:, place] = total_bytes
     return needed
 
 
@@ -268,20 +280,25 @@ def _operators(work: Workload, layouts: Sequence[Layout]) -> Iterator[Iteration]
         yield sharded_otherwise(first, layout)
 
 
-def pareto_front(candidates: Iterable[LayoutCandidate]) -> list[LayoutCandidate]:
+def pareto_front(candidates: Iterable[P]) -> list[P]:
     """The candidates that no other one beats in both time and memory, the fastest first."""
-    front: list[LayoutCandidate] = []
+    front: list[P] = []
     for each in sorted(candidates, key=_speed):
         if not front or each.memory_bytes < front[-1].memory_bytes:
             front.append(each)
     return front
 
 
-def _first_least(score: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.intp]:
-    """Where each line has its least score; of equal ones that with the least `other` (finite), and of those the first."""
-    least = score.min(axis=1, keepdims=True)
-    places: NDArray[np.intp] = np.where(score == least, other, np.inf).argmin(axis=1)
-    return places
+def _least_in_lines(
+    score: NDArray[np.float64], other: NDArray[np.float64], at: int
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """The places along an axis beside which a score is finite, and where it is least there; of equal ones as in best_places."""
+    least = score.min(axis=tuple(axis for axis in range(score.ndim) if axis != at), keepdims=True)
+    tied = np.flatnonzero(score == np.where(least < np.inf, least, np.nan))
+    lines = np.unravel_index(tied, score.shape)[at]
+    order = np.lexsort((other.flat[tied], lines))
+    distinct, first = np.unique(lines[order], return_index=True)
+    return distinct, tied[order][first]
 
 
 def _first_of_each(values: NDArray[Any], score: NDArray[np.float64], other: NDArray[np.float64]) -> Iterator[tuple[Any, int]]:
@@ -291,12 +308,8 @@ def _first_of_each(values: NDArray[Any], score: NDArray[np.float64], other: NDAr
     yield from zip(distinct.tolist(), order[first].tolist(), strict=True)
 
 
-def _speed(one: LayoutCandidate) -> tuple[float, float]:
-    return one.figures
-
-
-def _size(one: LayoutCandidate) -> tuple[float, float]:
-    return one.memory_bytes, one.iteration_time_s
+_speed: Final[Callable[[Any], Any]] = attrgetter("iteration_time_s", "memory_bytes")
+_size: Final[Callable[[Any], Any]] = attrgetter("memory_bytes", "iteration_time_s")
 
 
 def _least(candidates: Iterable[LayoutCandidate | None], key: Callable[[LayoutCandidate], Any]) -> LayoutCandidate | None:

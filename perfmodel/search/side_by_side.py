@@ -22,16 +22,17 @@ _JOBS: Final[list[tuple[Callable[[Any], Any], Sequence[Any]]]] = []  # what fork
 
 
 def side_by_side(
-    task: Callable[[T], R], things: Iterable[T], *, workers: int | None = None
+    task: Callable[[T], R], things: Iterable[T], *, workers: int | None = None, work: Callable[[T], float] = lambda _: 1.0
 ) -> Generator[tuple[T, R], None, None]:
     """Each thing with what the task makes of it, in their order; on all cores, or on so many `workers`.
 
+    Things of much `work` are begun first, so that all workers end at about the same time.
     What a task returns is sent from process to process: little should be in it. What it raises is raised here.
     """
     number, source = workers or os.cpu_count() or 1, iter(things)
     while batch := list(islice(source, BATCH)):
         side = number > 1 and len(batch) > 1 and may_fork()
-        yield from zip(batch, _forked(task, batch, number) if side else map(task, batch), strict=True)
+        yield from zip(batch, _forked(task, batch, number, work) if side else map(task, batch), strict=True)
 
 
 def may_fork() -> bool:
@@ -39,7 +40,7 @@ def may_fork() -> bool:
     return sys.platform == "linux" and threading.active_count() == 1
 
 
-def _forked(task: Callable[[T], R], batch: Sequence[T], number: int) -> Generator[R, None, None]:
+def _forked(task: Callable[[T], R], batch: Sequence[T], number: int, work: Callable[[T], float]) -> Generator[R, None, None]:
     """What the task makes of each, from processes that end with the last of them."""
     from concurrent.futures import ProcessPoolExecutor
     from multiprocessing import get_context
@@ -49,9 +50,10 @@ def _forked(task: Callable[[T], R], batch: Sequence[T], number: int) -> Generato
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 and later count the threads of libraries too
-            found = [pool.submit(_at, place) for place in range(len(batch))]
-        for each in found:
-            yield each.result()
+            order = sorted(range(len(batch)), key=lambda place: -work(batch[place]))
+            found = {place: pool.submit(_at, place) for place in order}
+        for place in range(len(batch)):
+            yield found[place].result()
     finally:
         pool.shutdown(cancel_futures=True)
         _JOBS.pop()

@@ -11,7 +11,7 @@ layout. Rows and columns in which no layout may exist are left out, and large gr
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import field, replace
+from dataclasses import field
 from functools import reduce
 from itertools import product
 from math import prod
@@ -22,7 +22,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.light_dataclass import dataclass
+from perfmodel.light_dataclass import dataclass, replace
 from perfmodel.search.recompute_choices import rerun_choices
 from perfmodel.spec.axes import (
     AXES,
@@ -38,6 +38,7 @@ from perfmodel.spec.axes import (
     axes_that_communicate,
 )
 from perfmodel.spec.axes import Axis as ParallelAxis
+from perfmodel.spec.evidence.spread import with_numbers
 from perfmodel.spec.layout import RECOMPUTES, Layout
 from perfmodel.spec.machines.hardware import Cluster
 from perfmodel.spec.models.model import TransformerModel, divisors
@@ -110,17 +111,18 @@ class LayoutGrid:
         """For each sharding all layouts, as arrays of (rows, columns, layers); numbers mean nothing where none may exist."""
         rows, shardings, columns, layers = self.axes
         numbers = _along(rows, 0) | _along(columns, 1) | _along(layers, 2)
-        kinds = zip(*(values.tolist() for values in shardings.values()), strict=True)
-        return [
-            _layout(self.workload, dict(self.categories) | dict(zip(shardings, kind, strict=True)), numbers) for kind in kinds
+        kinds = [
+            dict(zip(shardings, kind, strict=True)) for kind in zip(*(v.tolist() for v in shardings.values()), strict=True)
         ]
+        first = _layout(self.workload, dict(self.categories) | kinds[0], numbers)
+        return [first, *(with_numbers(first, kind) for kind in kinds[1:])]
 
     def part(self, *places: NDArray[np.intp]) -> LayoutGrid:
         """The grid of some places along each axis."""
         rows, shardings, columns, layers = (
             {name: values[some] for name, values in axis.items()} for axis, some in zip(self.axes, places, strict=True)
         )
-        return replace(self, axes=(rows, shardings, columns, layers), allowed=self.allowed[np.ix_(*places)])
+        return replace(self, axes=(rows, shardings, columns, layers), allowed=_at_places(self.allowed, places))
 
     def values(self, *place: int) -> dict[str, Any]:
         """The settings of the layout at one place, as the fields of a Layout."""
@@ -130,6 +132,14 @@ class LayoutGrid:
         if again is not None and again >= np.ceil(self.workload.model.layers / chosen[PIPELINE.name]):
             del chosen["recompute_layers"]  # all of them
         return dict(self.categories) | chosen | {FILLING.name: replicas} | _sizes(self.workload)
+
+
+def _at_places(truths: NDArray[np.bool_], places: Sequence[NDArray[np.intp]]) -> NDArray[np.bool_]:
+    """truths[np.ix_(*places)], axis by axis and without those that stay as they are: ten times as fast."""
+    for at, some in enumerate(places):
+        if len(some) != truths.shape[at] or (some != np.arange(len(some))).any():
+            truths = truths.take(some, axis=at)
+    return truths
 
 
 def layout_grids(work: Workload, space: SearchSpace, *, cells: int = CELLS_OF_A_GRID) -> Iterator[LayoutGrid]:
@@ -159,10 +169,13 @@ def _grids(work: Workload, space: SearchSpace, cells: int) -> Iterator[LayoutGri
             grid = _sorted(_dense(_grid(work, any_of, rows, shardings, columns)))
             if not grid.allowed.size:
                 continue
+            plain, full = list(_cut(grid, cells)), list[LayoutGrid]()
+            if any(rerun["recompute"] == "full" for rerun in reruns):
+                full = [part for whole in _running_again(grid, space) for part in _cut(whole, cells)]
             for rerun, precision in product(reruns, space.precision):
                 changed = categories | rerun | {"precision": precision}
-                for whole in _running_again(grid, space) if rerun["recompute"] == "full" else (grid,):
-                    yield from (replace(part, categories=changed) for part in _cut(whole, cells))
+                parts = full if rerun["recompute"] == "full" else plain
+                yield from (replace(part, categories=changed) for part in parts)
 
 
 def _sequence_parallel(work: Workload, space: SearchSpace) -> tuple[bool, ...]:
@@ -176,9 +189,9 @@ def _reruns(work: Workload, space: SearchSpace) -> list[dict[str, Any]]:
 
 
 def places_with(truths: NDArray[np.bool_]) -> list[NDArray[np.intp]]:
-    """Along each axis, the places at which anything is true."""
-    axes = range(truths.ndim)
-    return [np.flatnonzero(truths.any(axis=tuple(other for other in axes if other != axis))) for axis in axes]
+    """Along each of four axes, the places at which anything is true."""
+    first, last = (np.asarray(truths.any(axis=axes)) for axes in ((2, 3), (0, 1)))
+    return [np.flatnonzero(np.any(each, axis=other)) for each in (first, last) for other in (1, 0)]
 
 
 def _grid(work: Workload, categories: Mapping[str, Any], rows: GridAxis, shardings: GridAxis, columns: GridAxis) -> LayoutGrid:
@@ -247,10 +260,14 @@ def _cut(grid: LayoutGrid, cells: int) -> Iterator[LayoutGrid]:
 
 
 def _along(axis: GridAxis, at: int) -> dict[str, Any]:
-    """The settings along one of three axes; a setting that does not change takes a single place."""
+    """The settings along one of three axes, as floats; a setting that does not change takes a single place.
+
+    Whole numbers are exact in both types, and arrays of one type are combined faster than those of two.
+    """
     shape = [1, 1, 1]
     shape[at] = -1
-    return {name: (each if (each != each[0]).any() else each[:1]).reshape(shape) for name, each in axis.items()}
+    numbers = {name: each if (each != each[0]).any() else each[:1] for name, each in axis.items()}
+    return {name: each.astype(np.float64).reshape(shape) for name, each in numbers.items()}
 
 
 def _layout(work: Workload, categories: Mapping[str, Any], numbers: Mapping[str, Any]) -> Layout:

@@ -7,10 +7,11 @@ times s; the intervals then follow as those of iterations do (timing/uncertainty
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 
+from perfmodel.light_dataclass import replace
 from perfmodel.serving.law import ServedLoad
 from perfmodel.spec.evidence.run_evidence import Discrepancy
 from perfmodel.spec.fields import Numeric, anywhere
@@ -20,7 +21,8 @@ from perfmodel.timing.serving.forward_pass import OF_EXPERTS, PassTime
 from perfmodel.timing.uncertainty import Uncertainty, uncertainty
 
 
-def part_spreads(setup: ServingSetup) -> dict[str, dict[str, Numeric]]:
+@lru_cache(maxsize=64)
+def part_spreads(setup: ServingSetup) -> Mapping[str, Mapping[str, Numeric]]:
     """By part of a pass, the key paths of the uncertain numbers that time it and their spreads.
 
     A part that has one of OF_EXPERTS is the products of all but experts, those of experts apart.
@@ -71,14 +73,20 @@ def value_uncertainty(
     of_requests = np.minimum(request_s / seconds, 1.0) if request_s else 0.0
     moved: dict[str, tuple[Numeric, Numeric]] = {}  # key path: the share of the value that the number times, and its spread
     if whole is not None:
+        total_s = whole.total_s
         for part, numbers in part_spreads(setup).items():
-            share = (1.0 - of_requests) * _part_s(whole, part) / whole.total_s
+            share = (1.0 - of_requests) * _part_s(whole, part) / total_s
             moved |= {path: (moved.get(path, (0.0,))[0] + share, spread) for path, spread in numbers.items()}
     if anywhere(np.asarray(request_s) > 0):
         moved["engine.host.request_s"] = (of_requests, setup.engine.host.spread.get("request_s", 0.0))
-    times = [seconds]
-    for share, spread in moved.values():
-        times += [seconds * (1.0 + share * spread), seconds * (1.0 - share * spread / (1.0 + spread))]
+    shares = np.stack(np.broadcast_arrays(seconds, *(share for share, _ in moved.values())))[1:]
+    spreads = np.array([spread for _, spread in moved.values()]).reshape(-1, *(1,) * (shares.ndim - 1))
+    times = np.empty((1 + 2 * len(shares), *shares.shape[1:]))
+    times[0], times[1::2], times[2::2] = (
+        seconds,
+        seconds * (1.0 + shares * spreads),
+        seconds * (1.0 - shares * spreads / (1.0 + spreads)),
+    )
     with np.errstate(invalid="ignore"):  # of no seconds, as the tokens after the first of one, no share is known: 0 +- 0
-        found = uncertainty(np.stack(np.broadcast_arrays(*times)), list(moved), discrepancy)
+        found = uncertainty(times, list(moved), discrepancy)
     return replace(found, low_s=np.where(seconds > 0, found.low_s, 0.0), high_s=np.where(seconds > 0, found.high_s, 0.0))

@@ -14,17 +14,17 @@ are alike in length: so each round is like the first, unless their ends lie fart
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import numpy as np
 
 from perfmodel.count.serving.forward_pass import ForwardPass
 from perfmodel.count.serving.memory import concurrency_that_fits
-from perfmodel.light_dataclass import dataclass
+from perfmodel.light_dataclass import dataclass, replace
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.serving.setup import Request, ServingSetup
-from perfmodel.timing.serving.forward_pass import PassTime, mixed, pass_time, streamed
+from perfmodel.timing.serving.forward_pass import PassTime, mixed, pass_times, streamed
 
 STEADY: Final = np.inf  # rounds: so many that the first one counts for nothing
 MOST_BUSY: Final = 0.95  # of the time on prompts, for the wait of an open queue, which has no end at 1: a guard, not a fit
@@ -84,9 +84,9 @@ def served_load(
     clients = np.asarray(concurrency, dtype=float)
     running = np.maximum(np.minimum(clients, most_running(setup, request)), 1.0)
     outputs = np.asarray(request.output_tokens, dtype=float)
-    decode = pass_time(setup, ForwardPass(sequences=running, context=request.mean_context))
-    alone = pass_time(setup, ForwardPass(prompts=1.0, prompt_tokens=request.input_tokens))
-    added = _added_by_a_prompt(setup, request, running, decode, alone)
+    together = _prompts_together(setup, request, running)
+    decode, alone, *shared = pass_times(setup, list(_passes(setup, request, running, together)))
+    added = _added_by_a_prompt(setup, request, running, together, (decode, alone, *shared))
     cycle = mixed(((np.maximum(outputs - 1.0, 0.0), decode), (running, added)))
     if online:
         cycle = streamed(cycle, setup.engine.host.stream_s * running * outputs)
@@ -123,28 +123,43 @@ def _tpot_s(e2e_s: Numeric, ttft_s: Numeric, output_tokens: Numeric) -> Numeric:
     return np.where(others > 0, (e2e_s - ttft_s) / np.maximum(others, 1.0), 0.0)
 
 
-def _added_by_a_prompt(setup: ServingSetup, request: Request, running: Numeric, decode: PassTime, alone: PassTime) -> PassTime:
-    """p: what the passes that read prompts take beyond those that would run anyway, for each prompt.
-
-    Prompts that come in one decode pass, B/O on average, share a pass as far as its tokens go. Where prompts ride in decode
-    passes, weights are read once for both; a sequence has O - 1 of these for the B prompts of its life, and prompts that
-    find none left have passes of their own.
-    """
+def _prompts_together(setup: ServingSetup, request: Request, running: Numeric) -> Numeric:
+    """Prompts that come in one decode pass, B/O on average: they share a pass as far as its tokens go."""
     most = np.maximum(setup.engine.schedule.chunk_tokens / request.input_tokens, 1.0)
     outputs = np.asarray(request.output_tokens, dtype=float)
-    together = np.clip(running / np.maximum(outputs, 1.0), 1.0, most)
-    prompts = ForwardPass(prompts=together, prompt_tokens=request.input_tokens)
-    if not setup.engine.schedule.mixes:
-        if np.all(together == 1.0):
-            return alone
-        return mixed(((1.0 / together, pass_time(setup, prompts)),))
-    others = ForwardPass(sequences=running, context=request.mean_context)
-    both = replace(others, prompts=together, prompt_tokens=request.input_tokens)
+    together: Numeric = np.clip(running / np.maximum(outputs, 1.0), 1.0, most)
+    return together
+
+
+def _passes(setup: ServingSetup, request: Request, running: Numeric, together: Numeric) -> Iterator[ForwardPass]:
+    """A decode pass, one of a prompt alone, one of the prompts that share it; with engines that mix, one of both kinds."""
+    decode = ForwardPass(sequences=running, context=request.mean_context)
+    yield decode
+    yield ForwardPass(prompts=1.0, prompt_tokens=request.input_tokens)
+    if setup.engine.schedule.mixes or np.any(together != 1.0):
+        yield ForwardPass(prompts=together, prompt_tokens=request.input_tokens)
+    if setup.engine.schedule.mixes:
+        yield replace(decode, prompts=together, prompt_tokens=request.input_tokens)
+
+
+def _added_by_a_prompt(
+    setup: ServingSetup, request: Request, running: Numeric, together: Numeric, times: Sequence[PassTime]
+) -> PassTime:
+    """p: what the passes that read prompts take beyond those that would run anyway, for each prompt; `times` of `_passes`.
+
+    Where prompts ride in decode passes, weights are read once for both; a sequence has O - 1 of these for the B prompts of its
+    life, and prompts that find none left have passes of their own.
+    """
+    decode, alone, *shared = times
     passes = 1.0 / together
+    if not setup.engine.schedule.mixes:
+        return mixed(((passes, shared[0]),)) if shared else alone
+    prompts, both = shared
+    outputs = np.asarray(request.output_tokens, dtype=float)
     rides = np.where(
         running > 1.0, np.minimum(passes, (outputs - 1.0) / running), 0.0
     )  # a prompt alone has nobody to ride with
-    return mixed(((passes - rides, pass_time(setup, prompts)), (rides, pass_time(setup, both)), (-rides, decode)))
+    return mixed(((passes - rides, prompts), (rides, both), (-rides, decode)))
 
 
 def static_batch(setup: ServingSetup, request: Request, batch: Numeric) -> ServedLoad:
@@ -156,8 +171,8 @@ def static_batch(setup: ServingSetup, request: Request, batch: Numeric) -> Serve
     running = np.maximum(np.minimum(every, most_running(setup, request)), 1.0)
     outputs = np.asarray(request.output_tokens, dtype=float)
     together = np.minimum(running, np.maximum(np.floor(setup.engine.schedule.chunk_tokens / request.input_tokens), 1.0))
-    prompts = pass_time(setup, ForwardPass(prompts=together, prompt_tokens=request.input_tokens))
-    decode = pass_time(setup, ForwardPass(sequences=running, context=request.mean_context))
+    reads = ForwardPass(prompts=together, prompt_tokens=request.input_tokens)
+    prompts, decode = pass_times(setup, [reads, ForwardPass(sequences=running, context=request.mean_context)])
     reading = mixed(((running / together, prompts),))
     cycle = mixed(((1.0, reading), (np.maximum(outputs - 1.0, 0.0), decode)))
     rounds = np.maximum(every / running, 1.0)

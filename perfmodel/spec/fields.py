@@ -58,7 +58,10 @@ class Number:
         return next((demand for met, demand in demands if not np.all(met)), "")
 
     def _holds(self, value: Any) -> bool:
-        """Whether `value` is one plain number and right: the common case, without the cost of an array."""
+        """Whether `value` is one plain number, or an array of them, and right: the common cases, at the least cost."""
+        if isinstance(value, np.ndarray) and value.dtype == np.float64 and value.size:
+            inside = self._holds(float(value.min())) and self._holds(float(value.max()))
+            return inside and (not self.integer or bool((value == np.floor(value)).all()))
         if not isinstance(value, int | float) or isinstance(value, bool):
             return False
         inside = self.minimum <= value <= self.maximum and (self.above is None or value > self.above)

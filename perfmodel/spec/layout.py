@@ -7,12 +7,12 @@ model and the cluster too.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
 
-from perfmodel.light_dataclass import dataclass
+from perfmodel.light_dataclass import dataclass, replace
+from perfmodel.spec.arithmetic import single
 from perfmodel.spec.axes import AXES, CONTEXT, DATA, EXPERT, EXPERT_TENSOR, MESH, OF_EXPERTS, PIPELINE, TENSOR, Axis
 from perfmodel.spec.fields import Numeric, Spec, choice, choices, count, flag, number, text
 from perfmodel.spec.precision import PRECISIONS, RECIPES, PrecisionRecipe
@@ -103,6 +103,11 @@ class Layout(Spec):
         return self.global_batch_size * self.sequence_length
 
     @property
+    def weights_apart(self) -> bool:
+        """Whether its schedule runs weight gradients apart from the rest of a backward pass, as zero-bubble ones do."""
+        return self.pipeline_schedule != "1f1b"
+
+    @property
     def sequence_shards(self) -> Numeric:
         """How many GPUs of a tensor-parallel group share the tokens between its two halves of a layer."""
         return self.tensor_parallel if self.sequence_parallel else 1
@@ -190,4 +195,4 @@ def vocabulary_group(layout: Layout, *, tied: bool) -> ProcessGroup:
 
 def world_group(layout: Layout) -> ProcessGroup:
     """The group of all GPUs of a run."""
-    return ProcessGroup(name="world", ranks=layout.gpus, stride=1)
+    return ProcessGroup(name="world", ranks=single(layout.gpus), stride=1)

@@ -17,7 +17,7 @@ from perfmodel.spec.models.model import TransformerModel
 from perfmodel.spec.models.part_rules import expert_rules, selection_rules, state_rules
 from perfmodel.spec.pipeline_layout import pipeline_pieces
 from perfmodel.spec.precision import PrecisionRecipe
-from perfmodel.spec.rules import Rule, divides, would
+from perfmodel.spec.rules import Rule, divides, is_multiple, would
 from perfmodel.spec.setup import Setup
 from perfmodel.spec.stack import SoftwareStack
 from perfmodel.spec.tuning.rules import tuning_rules
@@ -66,7 +66,7 @@ def layout_rules(model: TransformerModel, cluster: Cluster, layout: Layout) -> I
         yield divides(tensor, size, what, key="tensor_parallel")
     yield Rule(
         key="tensor_parallel",
-        allows=(np.remainder(model.kv_heads, tensor) == 0) | (np.remainder(tensor, model.kv_heads) == 0),
+        allows=is_multiple(model.kv_heads, tensor) | is_multiple(tensor, model.kv_heads),
         sentence=lambda: f"{plain(tensor)} neither divides {plain(model.kv_heads)} KV heads nor is a multiple of them",
     )
     yield from _sequence_rules(layout)
@@ -143,12 +143,12 @@ def _batch_rules(layout: Layout) -> Iterator[Rule]:
 
     yield Rule(
         key="global_batch_size",
-        allows=np.remainder(batch, data) == 0,
+        allows=is_multiple(batch, data),
         sentence=lambda: f"{plain(batch)} sequences do not divide over {plain(data)} data-parallel replicas{near()}",
     )
     yield Rule(
         key="micro_batch_size",
-        allows=np.remainder(per_replica, layout.micro_batch_size) == 0,
+        allows=is_multiple(per_replica, layout.micro_batch_size),
         sentence=lambda: (
             f"{plain(layout.micro_batch_size)} does not divide the {plain(per_replica)} sequences of a replica"
             f"{would(per_replica, layout.micro_batch_size)}"
@@ -162,7 +162,7 @@ def _sequence_rules(layout: Layout) -> Iterator[Rule]:
     pieces = np.where(np.asarray(context) > 1, 2 * context, 1)
     yield Rule(
         key="context_parallel",
-        allows=np.remainder(layout.sequence_length, pieces) == 0,
+        allows=is_multiple(layout.sequence_length, pieces),
         sentence=lambda: (
             f"{plain(layout.sequence_length)} tokens of a sequence do not divide into two pieces for each of "
             f"{plain(context)} ranks{would(_context_degrees(layout), context)}"
@@ -235,7 +235,7 @@ def _schedule_rules(layout: Layout, pipeline: NDArray[Any], virtual: NDArray[Any
     if layout.pipeline_schedule == "1f1b":
         yield Rule(
             key="virtual_pipeline",
-            allows=(virtual == 1) | (np.remainder(layout.micro_batches, pipeline) == 0),
+            allows=(virtual == 1) | is_multiple(layout.micro_batches, pipeline),
             sentence=lambda: (
                 f"{plain(layout.micro_batches)} micro-batches do not divide into groups of {plain(pipeline)}, one for each "
                 "stage, as an interleaved schedule runs them; virtual_pipeline 1 would do, or another global_batch_size"
@@ -304,7 +304,7 @@ def _nearest_multiples(size: Numeric, divisor: Numeric) -> str:
 
 def _node_rule(cluster: Cluster, layout: Layout) -> Rule:
     tensor, node = layout.tensor_parallel, cluster.gpus_per_node
-    fits = (np.remainder(node, tensor) == 0) | (np.remainder(tensor, node) == 0)
+    fits = is_multiple(node, tensor) | is_multiple(tensor, node)
     return Rule(
         key="tensor_parallel",
         allows=fits | (layout.gpus < node),

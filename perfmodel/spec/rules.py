@@ -29,9 +29,19 @@ def divides(degree: Numeric, size: Numeric, what: str, *, key: str) -> Rule:
     """A degree must divide a size, `what` of it; the sentence says which degrees would."""
     return Rule(
         key=key,
-        allows=np.remainder(size, degree) == 0,
+        allows=is_multiple(size, degree),
         sentence=lambda: f"{plain(degree)} does not divide {plain(size)} {what}{would(size, size)}",
     )
+
+
+def is_multiple(size: Numeric, degree: Numeric) -> Truth:
+    """Whether a size is a whole number of degrees: a whole quotient says so of whole numbers far below 2^52, as all here are.
+
+    >>> [bool(is_multiple(4096, degree)) for degree in (8, 7)]
+    [True, False]
+    """
+    ratio = size / degree
+    return ratio == np.floor(ratio)
 
 
 def would(size: Numeric, shown: Numeric) -> str:

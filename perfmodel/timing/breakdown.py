@@ -7,11 +7,11 @@ from functools import reduce
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from perfmodel.errors import did_you_mean
+from perfmodel.spec.arithmetic import added, either, is_nothing
 from perfmodel.spec.axes import REPORTED, Axis
-from perfmodel.spec.fields import Numeric, chosen
+from perfmodel.spec.fields import Numeric, Truth
 
 KERNELS: Final = ("matmul_s", "attention_s", "memory_bound_s")
 COMMUNICATION: Final = tuple(part for axis in REPORTED for part in (axis.exposed_part, axis.bubble_part) if part)
@@ -43,7 +43,7 @@ class Breakdown:
         for part in seconds:
             if part not in _KNOWN:
                 raise TypeError(f"{part} is no part of an iteration; {did_you_mean(part, PARTS)}")
-        self._seconds = {part: value for part, value in seconds.items() if not _is_nothing(value)}
+        self._seconds = {part: value for part, value in seconds.items() if not is_nothing(value)}
         self._total_s = None
 
     @classmethod
@@ -100,27 +100,7 @@ def exposed_part(axis: Axis | None) -> str:
     return OPTIMIZER if axis is None else axis.exposed_part
 
 
-def _is_nothing(value: Numeric) -> bool:
-    return isinstance(value, float) and value == 0.0
-
-
-def added(one: Numeric, other: Numeric) -> Numeric:
-    """one + other, at no cost where one of them is the number 0: of a million layouts, most parts are nothing."""
-    if isinstance(other, float) and other == 0.0:
-        return one
-    return other if isinstance(one, float) and one == 0.0 else one + other
-
-
-def multiplied(one: Numeric, times: Numeric) -> Numeric:
-    """one * times, at no cost where `one` is the number 0, or `times` the number 1."""
-    return one if _is_nothing(one) or (isinstance(times, float) and times == 1.0) else one * times
-
-
-def slower(one: Breakdown, other: Breakdown) -> Breakdown:
-    """The parts of whichever takes longer, element by element."""
-    longer = np.asarray(other.total_s > one.total_s)
-    return Breakdown(**{part: _chosen(longer, getattr(other, part), seconds) for part, seconds in one.items()})
-
-
-def _chosen(condition: NDArray[np.bool_], yes: Numeric, no: Numeric) -> Numeric:
-    return no if isinstance(yes, float) and isinstance(no, float) and yes == no else chosen(condition, yes, no)
+def slower(one: Breakdown, other: Breakdown, *, there: Truth = True) -> Breakdown:
+    """The parts of whichever takes longer, element by element; of `one` where the other is not `there`."""
+    longer = np.asarray(other.total_s > one.total_s) & there
+    return Breakdown(**{part: either(longer, getattr(other, part), seconds) for part, seconds in one.items()})

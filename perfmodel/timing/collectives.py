@@ -9,13 +9,12 @@ cluster.network_scale.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.count.operators import Collective, places_met, ranks_met
-from perfmodel.light_dataclass import dataclass
+from perfmodel.light_dataclass import dataclass, replace
 from perfmodel.spec.fields import Numeric, anywhere, chosen, is_same
 from perfmodel.spec.layout import ProcessGroup
 from perfmodel.spec.machines.coefficients import CollectiveCoefficients

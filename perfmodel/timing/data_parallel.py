@@ -18,7 +18,7 @@ they do without chunks: align_param_gather starts those of all chunks together, 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from functools import cached_property
 
 import numpy as np
 
@@ -26,13 +26,13 @@ from perfmodel.count.data_parallel import Buckets, windows
 from perfmodel.count.iteration import Iteration
 from perfmodel.count.operators import Collective, moves_data_parallel
 from perfmodel.count.roles import Role
-from perfmodel.light_dataclass import dataclass
+from perfmodel.light_dataclass import dataclass, replace
 from perfmodel.spec.fields import Numeric, anywhere, chosen
 from perfmodel.spec.layout import GATHERED
 from perfmodel.spec.machines.hardware import Cluster
 from perfmodel.spec.stack import SoftwareStack
 from perfmodel.timing.breakdown import Breakdown
-from perfmodel.timing.collectives import collective_time_s, placement
+from perfmodel.timing.collectives import Placement, collective_time_s, placement
 from perfmodel.timing.timed_operators import sm_fraction
 
 
@@ -51,7 +51,7 @@ class Window:
     parts: Breakdown
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class DataParallel:
     """The data-parallel collectives of one iteration, on one cluster."""
 
@@ -107,7 +107,7 @@ class DataParallel:
         last_s: Numeric = 0.0
         for call in per_pass:
             last_s = last_s + self._last_s(call, share)
-        fraction = sm_fraction(placement(per_pass[0].group, self.cluster), self.stack)
+        fraction = sm_fraction(self._place(per_pass[0]), self.stack)
         return _buckets_behind(window_s, all_s, last_s, number=bucket.count, fraction=fraction)
 
     def _last_s(self, call: Collective, share: Numeric) -> Numeric:
@@ -126,7 +126,17 @@ class DataParallel:
         return self.work.layout.sharding in GATHERED
 
     def _alone_s(self, call: Collective) -> Numeric:
-        return collective_time_s(call, cluster=self.cluster)
+        return collective_time_s(call, cluster=self.cluster, where=self._place(call))
+
+    def _place(self, call: Collective) -> Placement:
+        """Where its group is, whose calls are many."""
+        if call.group.name not in self._places:
+            self._places[call.group.name] = placement(call.group, self.cluster)
+        return self._places[call.group.name]
+
+    @cached_property
+    def _places(self) -> dict[str, Placement]:
+        return {}
 
 
 def _last_share(bucket: Buckets, alone_s: Numeric, window_s: Numeric) -> Numeric:

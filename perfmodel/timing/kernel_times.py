@@ -7,24 +7,31 @@ none of their numbers they take the time that they take anyway.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import fields
 from operator import attrgetter
 from typing import Any, Final, TypeVar
 
 import numpy as np
 
 from perfmodel.count.operators import FusedAttention, Matmul, MemoryBound
+from perfmodel.light_dataclass import replace
 from perfmodel.spec.evidence.spread import arrays_of, moving_places, with_numbers
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.machines.coefficients import MatmulCoefficients
 from perfmodel.spec.machines.hardware import Cluster, Gpu
+from perfmodel.spec.phases import DATA_GRADIENT, WEIGHT_GRADIENT
 from perfmodel.spec.stack import SoftwareStack
 from perfmodel.timing.kernels import adds_up, in_its_pass, in_pieces, kernel_time_s, plain_matmul_time_s, product_clocks
 
 SIZES: Final = ("rows", "columns", "inner", "batch", "weight_gradient_bytes")  # of a product in one piece
 _sizes = attrgetter(*SIZES)
 M = TypeVar("M", bound=Matmul)
+UNTIMED: Final = ("name", "phase", "role", "repeats", "saved_bytes", "replayed")
+_TIMED: Final = {
+    kind: attrgetter(*(entry.name for entry in fields(kind) if entry.name not in UNTIMED))
+    for kind in (Matmul, FusedAttention, MemoryBound)
+}
 
 
 def kernel_times_s(
@@ -39,18 +46,28 @@ def kernel_times_s(
     >>> bool(one_s == other_s == kernel_time_s(products[0], cluster=cluster, stack=stack))
     True
     """
-    times: dict[int, Numeric] = {}
-    products: dict[str, dict[int, Matmul]] = {}  # by number format, then by place in the list
-    for place, operator in enumerate(operators):
+    keys, distinct = [], dict[Hashable, Matmul | FusedAttention | MemoryBound]()
+    for operator in operators:
+        keys.append(_what_is_timed(operator))
+        distinct.setdefault(keys[-1], operator)
+    times: dict[Hashable, Numeric] = {}
+    products: dict[str, dict[Hashable, Matmul]] = {}  # by number format
+    for key, operator in distinct.items():
         if isinstance(operator, Matmul):
-            products.setdefault(operator.precision, {})[place] = in_pieces(operator)
+            products.setdefault(operator.precision, {})[key] = in_pieces(operator)
         else:
-            times[place] = kernel_time_s(operator, cluster=cluster, stack=stack)
+            times[key] = kernel_time_s(operator, cluster=cluster, stack=stack)
     for precision, some in products.items():
         known, scale = cluster.gpu.matmul(precision, stack.fusion.matmul_library), product_clocks(precision, cluster, stack)
         seconds = _product_times_s(list(some.values()), known, gpu=cluster.gpu, compute_scale=scale)
         times.update(zip(some, seconds, strict=True))
-    return [times[place] for place in range(len(times))]
+    return [times[key] for key in keys]
+
+
+def _what_is_timed(operator: Matmul | FusedAttention | MemoryBound) -> Hashable:
+    """All that the time of a kernel depends on, numbers by identity: what runs again has the very ones of what ran before."""
+    kind = type(operator)
+    return kind, operator.phase in (DATA_GRADIENT, WEIGHT_GRADIENT) and operator.phase, *map(id, _TIMED[kind](operator))
 
 
 def _product_times_s(
@@ -101,7 +118,7 @@ def stacked(products: Sequence[M], names: Sequence[str], *, axes: int = 0) -> M:
     if len(products) == 1:
         return products[0]
     rows = [[getattr(product, name) for name in names] for product in products]
-    shape = np.broadcast_shapes((1,) * axes, *(np.shape(size) for row in rows for size in row))
+    shape = np.broadcast_shapes((1,) * axes, *{getattr(size, "shape", ()) for row in rows for size in row})
     sizes = np.empty((len(names), len(products), *shape))
     for place, row in enumerate(rows):
         for which, size in enumerate(row):

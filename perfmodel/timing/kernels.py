@@ -10,7 +10,6 @@ cached_speedup), and products of weights whose sides are no multiple of 8 (a slo
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import cache, reduce
 from typing import Any, assert_never
 
@@ -18,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.count.operators import FusedAttention, Matmul, MemoryBound
+from perfmodel.light_dataclass import replace
 from perfmodel.spec.evidence.spread import arrays_of, with_numbers
 from perfmodel.spec.fields import Numeric, anywhere, chosen
 from perfmodel.spec.machines.coefficients import FUSED_KERNELS, MatmulCoefficients, MemoryBoundCoefficients

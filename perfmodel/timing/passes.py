@@ -19,10 +19,11 @@ from perfmodel.count.layer_numbers import LayerNumbers
 from perfmodel.count.operators import Collective, Operator
 from perfmodel.count.pipeline import PipelineStage
 from perfmodel.light_dataclass import dataclass
+from perfmodel.spec.arithmetic import added, multiplied
 from perfmodel.spec.fields import Numeric, anywhere, chosen
 from perfmodel.spec.machines.hardware import Cluster
 from perfmodel.spec.stack import SoftwareStack
-from perfmodel.timing.breakdown import Breakdown, added, multiplied
+from perfmodel.timing.breakdown import Breakdown
 from perfmodel.timing.collectives import collective_time_s
 from perfmodel.timing.kernels import clock_share
 from perfmodel.timing.timed_operators import (
@@ -98,8 +99,9 @@ class Direction:
         layout, host, scale = self.work.layout, self.stack.host, self.cluster.host_scale
         asked_s = multiplied(alone.wait_s, scale)
         seconds = added(alone.parts.total_s, asked_s)
-        waiting_s = added(np.maximum(scale * alone.host_s - seconds, 0.0), asked_s)
-        unlisted_s = (host.unlisted_work - 1.0) * (alone.parts.total_s + waiting_s)
+        waiting_s = added(np.maximum(multiplied(alone.host_s, scale) - seconds, 0.0), asked_s)
+        more = host.unlisted_work - 1.0
+        unlisted_s = more * (alone.parts.total_s + waiting_s) if anywhere(more) else 0.0
         chunks = chosen(layout.pipeline_parallel > 1, layout.virtual_pipeline * stages, 0)
         idle_s = (0.0 if host.cuda_graphs else scale * host.pass_s) * chunks
         parts = alone.parts + Breakdown(launch_s=waiting_s + idle_s, unlisted_s=unlisted_s)
@@ -108,15 +110,16 @@ class Direction:
 
 def both_directions(work: Iteration, cluster: Cluster, stack: SoftwareStack) -> tuple[Direction, Direction]:
     """Forward and backward; each block is timed once."""
-    blocks = _blocks(work)
-    timed, places = timed_blocks(blocks, cluster, stack)
+    blocks = _distinct_blocks(work)
+    timed, fractions = timed_blocks(blocks, cluster, stack)
     hosts = [host_seconds(each, stack) for each in blocks]
     if anywhere(cluster.gpu.full_load_slowdown):
         loads = [load(each) for each in timed]
         running = clock_share(_share(work, loads, hosts, cluster, stack))
         clocks = [clock_share(each.duty) * running for each in loads]
-        timed = [at_clocks(each, at, places, cluster, stack) for each, at in zip(timed, clocks, strict=True)]
-    return _directions(work, [added_up(each, host) for each, host in zip(timed, hosts, strict=True)], cluster, stack)
+        timed = [at_clocks(each, at, fractions, cluster, stack) for each, at in zip(timed, clocks, strict=True)]
+    passes = [added_up(each, host, weights_apart=work.layout.weights_apart) for each, host in zip(timed, hosts, strict=True)]
+    return _directions(work, passes, cluster, stack)
 
 
 def running_share(work: Iteration, cluster: Cluster, stack: SoftwareStack) -> Numeric:
@@ -126,7 +129,7 @@ def running_share(work: Iteration, cluster: Cluster, stack: SoftwareStack) -> Nu
     """
     if not anywhere(cluster.gpu.full_load_slowdown):
         return 1.0
-    blocks = _blocks(work)
+    blocks = _distinct_blocks(work)
     loads = [load(each) for each in timed_blocks(blocks, cluster, stack)[0]]
     return _share(work, loads, [host_seconds(each, stack) for each in blocks], cluster, stack)
 
@@ -145,18 +148,20 @@ def _share(
 
 def _blocks(work: Iteration) -> list[Sequence[Operator]]:
     """Embedding, head, layers that run again, and the kinds of layers that are also plain: forward, then backward."""
-    plain = [blocks.plain for kind, blocks in work.layers.items() if kind in _plain_kinds(work)]
+    plain = [blocks.plain for kind, blocks in work.layers.items() if kind in work.plain_kinds]
     blocks = [work.embedding, work.head, *(each.again for each in work.layers.values()), *plain]
     return [*(block.forward for block in blocks), *(block.backward for block in blocks)]
 
 
-def _plain_kinds(work: Iteration) -> list[str]:
-    return [kind for kind in work.layers if anywhere(work.whole(kind)[1])]
+def _distinct_blocks(work: Iteration) -> list[Sequence[Operator]]:
+    """Each of `_blocks` once: what runs again is the forward pass of plain layers too."""
+    return list({id(block): block for block in _blocks(work)}.values())
 
 
 def _directions(work: Iteration, blocks: Iterable[Pass], cluster: Cluster, stack: SoftwareStack) -> tuple[Direction, Direction]:
-    """Both of them from the passes of their `_blocks`."""
-    passes, plain = iter(blocks), _plain_kinds(work)
+    """Both of them from the passes of their `_distinct_blocks`."""
+    known = dict(zip(map(id, _distinct_blocks(work)), blocks, strict=True))
+    passes, plain = (known[id(block)] for block in _blocks(work)), work.plain_kinds
 
     def direction(messages: Sequence[Operator]) -> Direction:
         embedding, head, *again = islice(passes, 2 + len(work.layers))

@@ -29,15 +29,15 @@ events/pipeline_events.py runs these schedules event by event: for p = 2..16, v 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import reduce
+from typing import Final
 
 import numpy as np
 
-from perfmodel.light_dataclass import dataclass
-from perfmodel.spec.fields import Numeric, chosen
+from perfmodel.light_dataclass import dataclass, replace
+from perfmodel.spec.arithmetic import added, divided, less, multiplied
+from perfmodel.spec.fields import Numeric, Truth, chosen
 from perfmodel.spec.layout import Layout
-from perfmodel.timing.breakdown import added, multiplied
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,9 +62,9 @@ class StageSeconds:
 
     def __sub__(self, other: StageSeconds) -> StageSeconds:
         return StageSeconds(
-            forward_s=self.forward_s - other.forward_s,
-            backward_s=self.backward_s - other.backward_s,
-            weight_s=self.weight_s - other.weight_s,
+            forward_s=less(self.forward_s, other.forward_s),
+            backward_s=less(self.backward_s, other.backward_s),
+            weight_s=less(self.weight_s, other.weight_s),
         )
 
     def __mul__(self, times: Numeric) -> StageSeconds:
@@ -73,6 +73,17 @@ class StageSeconds:
             backward_s=self.backward_s * times,
             weight_s=multiplied(self.weight_s, times),
         )
+
+    def where(self, condition: Truth, other: StageSeconds) -> StageSeconds:
+        """These seconds where the condition holds, elsewhere the other ones."""
+        return StageSeconds(
+            forward_s=chosen(condition, self.forward_s, other.forward_s),
+            backward_s=chosen(condition, self.backward_s, other.backward_s),
+            weight_s=chosen(condition, self.weight_s, other.weight_s),
+        )
+
+
+NO_SECONDS: Final = StageSeconds(forward_s=0.0, backward_s=0.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +119,7 @@ def pipeline_time_s(times: StageTimes, layout: Layout, messages: Messages) -> Nu
     stages, virtual = np.asarray(layout.pipeline_parallel), np.asarray(layout.virtual_pipeline)
     batches, message_s = layout.micro_batches, chosen(stages > 1, messages.seconds, 0.0)
     slowest_s = reduce(np.maximum, (each.total_s for each in (times.first, times.middle, times.last)))
-    in_step_s = batches * slowest_s + (times.whole.total_s - slowest_s) / virtual
+    in_step_s = batches * slowest_s + divided(times.whole.total_s - slowest_s, virtual)
     path_s = _longest_path_s(times, layout, messages)
     if messages.waits:
         interleaved_s = in_step_s + 2 * (batches * virtual + stages - 2) * message_s
@@ -128,17 +139,17 @@ def pipeline_time_s(times: StageTimes, layout: Layout, messages: Messages) -> Nu
 def _longest_path_s(times: StageTimes, layout: Layout, messages: Messages) -> Numeric:
     """The longest of the paths of the first stage, of the fullest and of an average one between the ends, and of the last."""
     stages = np.asarray(layout.pipeline_parallel)
-    several = chosen(stages > 2, 1, 0)
+    several = stages > 2
     first, last, whole = times.first, times.last, times.whole
-    middle = times.middle * several + first * (1 - several)
-    between = (whole - first - last) * (several / np.maximum(stages - 2, 1)) + first * (1 - several)
+    middle, before_last = times.middle.where(several, first), whole - last
+    between = ((whole - first - last) * (1.0 / np.maximum(stages - 2, 1))).where(several, first)
     times = replace(times, middle=middle)
     fill_s = _through_s(times, "forward_s", layout, messages), _through_s(times, "backward_s", layout, messages)
     places = (
-        (first, first * 0.0, 0),
-        (middle, first * several, several),
-        (between, (whole - last - between) * several, several * (stages - 2)),
-        (last, whole - last, stages - 1),
+        (first, NO_SECONDS, 0),
+        (middle, first.where(several, NO_SECONDS), chosen(several, 1, 0)),
+        (between, (before_last - between).where(several, NO_SECONDS), chosen(several, stages - 2, 0)),
+        (last, before_last, stages - 1),
     )
     paths = [
         _path_s(_StagePosition(stage=stage, before=before, position=at), times, layout, messages, fill_s)
@@ -151,9 +162,9 @@ def _longest_path_s(times: StageTimes, layout: Layout, messages: Messages) -> Nu
 def _through_s(times: StageTimes, part: str, layout: Layout, messages: Messages) -> Numeric:
     """F, or G: until a micro-batch has passed through all pieces of the pipeline in one direction."""
     stages, virtual = np.asarray(layout.pipeline_parallel), np.asarray(layout.virtual_pipeline)
-    once_s = getattr(times.whole, part) / virtual
+    once_s = divided(getattr(times.whole, part), virtual)
     longest_s = reduce(np.maximum, (getattr(each, part) for each in (times.first, times.middle, times.last)))
-    again_s = np.maximum(once_s + stages * messages.seconds, stages * longest_s / virtual)
+    again_s = np.maximum(once_s + stages * messages.seconds, divided(stages * longest_s, virtual))
     through_s: Numeric = once_s + (stages - 1) * messages.seconds + (virtual - 1) * again_s
     return through_s
 
@@ -175,13 +186,13 @@ def _path_s(place: _StagePosition, times: StageTimes, layout: Layout, messages: 
     forward_s = added(stage.forward_s, multiplied(waiting_s, chosen(after_it > 0, 1, 0)))
     backward_s = added(stage.backward_s, multiplied(waiting_s, chosen(place.position > 0, 1, 0)))
     ahead, kept = _ahead(layout, after_it), _kept(layout, place.position)
-    before_f = before.forward_s / virtual + place.position * message_s
-    before_b = before.backward_s / virtual + place.position * message_s
+    before_f = divided(before.forward_s, virtual) + place.position * message_s
+    before_b = divided(before.backward_s, virtual) + place.position * message_s
     far_s = after_it * message_s
-    first_s = fill_s[0] + after.backward_s / virtual + far_s - before_f - ahead * forward_s / virtual
-    last_s = fill_s[1] + after.forward_s / virtual + far_s - before_b - ahead * backward_s / virtual
-    last_s = added(last_s, -multiplied(stage.weight_s, ahead - 1))
-    ends_s = added(added(before_f + before_b, times.first.weight_s), -multiplied(stage.weight_s, kept))
+    first_s = fill_s[0] + divided(after.backward_s, virtual) + far_s - before_f - divided(ahead * forward_s, virtual)
+    last_s: Numeric = fill_s[1] + divided(after.forward_s, virtual) + far_s - before_b - divided(ahead * backward_s, virtual)
+    last_s = less(last_s, multiplied(stage.weight_s, ahead - 1))
+    ends_s = less(added(before_f + before_b, times.first.weight_s), multiplied(stage.weight_s, kept))
     waits_s: Numeric = np.maximum(first_s, 0.0) + np.maximum(last_s, 0.0) + np.maximum(ends_s, 0.0)
     return batches * added(forward_s + backward_s, stage.weight_s) + waits_s
 

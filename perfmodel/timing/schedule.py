@@ -11,7 +11,6 @@ that meet (timing/waiting.py), none on machines of which nobody measured it. shi
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 from perfmodel.count.iteration import Iteration
 from perfmodel.count.operators import Collective, MemoryBound, moves_data_parallel
 from perfmodel.light_dataclass import dataclass
+from perfmodel.spec.arithmetic import less
 from perfmodel.spec.evidence.own_runs import NOTHING
 from perfmodel.spec.fields import Numeric, anywhere, chosen
 from perfmodel.spec.layout import Layout
@@ -31,7 +31,7 @@ from perfmodel.timing.data_parallel import DataParallel
 from perfmodel.timing.kernels import kernel_time_s
 from perfmodel.timing.offload import offload_breakdown
 from perfmodel.timing.passes import both_directions
-from perfmodel.timing.pipeline import Messages, StageSeconds, StageTimes, pipeline_time_s
+from perfmodel.timing.pipeline import NO_SECONDS, Messages, StageSeconds, StageTimes, pipeline_time_s
 from perfmodel.timing.timed_operators import Pass, TimedOperator
 from perfmodel.timing.waiting import known_dispersion_s, rank_waiting_s
 
@@ -101,8 +101,8 @@ class PassPair:
 
     def seconds(self, layout: Layout) -> StageSeconds:
         """Weight gradients have a place of their own only in zero-bubble schedules."""
-        apart_s = self.backward.weight_gradient_s if layout.pipeline_schedule != "1f1b" else 0.0
-        backward_s = self.backward.parts.total_s - apart_s
+        apart_s = self.backward.weight_gradient_s if layout.weights_apart else 0.0
+        backward_s = less(self.backward.parts.total_s, apart_s)
         return StageSeconds(forward_s=self.forward.parts.total_s, backward_s=backward_s, weight_s=apart_s)
 
 
@@ -113,14 +113,14 @@ def pipelined(
 
     `stages` are the first, the fullest between the ends (anything where there is none) and the last.
     """
-    between = chosen(layout.pipeline_parallel > 2, 1, 0)
+    several = layout.pipeline_parallel > 2
     parts = [each.forward.parts + each.backward.parts for each in stages]
-    slowest = reduce(slower, (parts[0], parts[1] * between, parts[2]))
+    slowest = slower(slower(parts[0], parts[1], there=several), parts[2])
     first, middle, last = (each.seconds(layout) for each in stages)
-    times = StageTimes(first=first, middle=middle * between, last=last, whole=whole.seconds(layout))
+    times = StageTimes(first=first, middle=middle.where(several, NO_SECONDS), last=last, whole=whole.seconds(layout))
     axes = (message_s, slowest.total_s, layout.micro_batches, layout.pipeline_parallel, layout.virtual_pipeline)
-    none_s = np.zeros(np.broadcast_shapes(*(np.shape(each) for each in axes)))
-    both_s = np.stack([none_s, none_s if stack.overlap.hide_all else none_s + message_s])
+    known_s = np.zeros((1,) * max(map(np.ndim, axes))) + (0.0 if stack.overlap.hide_all else message_s)
+    both_s = np.stack([np.zeros_like(known_s), known_s])
     without_s, with_s = _all_passes_s(times, layout, both_s, stack)
     bubble_s = np.maximum(without_s - layout.micro_batches * slowest.total_s, 0.0)
     waiting = Breakdown(

@@ -13,7 +13,6 @@ other products (overlap.independent).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from functools import reduce
 from typing import Final
 
@@ -21,13 +20,14 @@ import numpy as np
 
 from perfmodel.count.operators import Collective, FusedAttention, Matmul, MemoryBound, Operator, is_attention_core
 from perfmodel.count.roles import EXPERT_PRODUCTS, SCANS, TOKEN_EXCHANGE, TOKEN_MOVEMENT, Role
-from perfmodel.light_dataclass import dataclass
+from perfmodel.light_dataclass import dataclass, replace
+from perfmodel.spec.arithmetic import added, multiplied
 from perfmodel.spec.axes import EXPERT, TENSOR
 from perfmodel.spec.fields import Numeric, anywhere, chosen
 from perfmodel.spec.machines.hardware import Cluster, Gpu
 from perfmodel.spec.phases import DATA_GRADIENT, WEIGHT_GRADIENT
 from perfmodel.spec.stack import SoftwareStack
-from perfmodel.timing.breakdown import Breakdown, added, exposed_part, multiplied
+from perfmodel.timing.breakdown import Breakdown, exposed_part
 from perfmodel.timing.collectives import Placement, collective_times_s, placement
 from perfmodel.timing.kernel_times import kernel_times_s
 from perfmodel.timing.kernels import ATTENTION_POWER, accumulation, at_power_limit, clock_share, power_slowdown
@@ -35,9 +35,10 @@ from perfmodel.timing.kernels import ATTENTION_POWER, accumulation, at_power_lim
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pass:
-    """One execution of some operators: seconds by part, of weight gradients among them, and of the CPU launching all.
+    """One execution of some operators: seconds by part, and of the CPU launching all.
 
-    `wait_s` is what the GPU waits for a CPU that itself waited for it, however far that runs ahead otherwise.
+    `weight_gradient_s` is what weight gradients take of them where a schedule runs these apart; `wait_s` what the GPU waits for
+    a CPU that itself waited for it, however far that runs ahead otherwise.
     """
 
     parts: Breakdown = Breakdown()
@@ -56,8 +57,8 @@ class Pass:
     def __mul__(self, times: Numeric) -> Pass:
         return Pass(
             parts=self.parts * times,
-            weight_gradient_s=self.weight_gradient_s * times,
-            host_s=self.host_s * times,
+            weight_gradient_s=multiplied(self.weight_gradient_s, times),
+            host_s=multiplied(self.host_s, times),
             wait_s=multiplied(self.wait_s, times),
         )
 
@@ -100,8 +101,8 @@ class HostSeconds:
 NO_HOST: Final = HostSeconds()
 
 
-def added_up(operators: Iterable[TimedOperator], host: HostSeconds = NO_HOST) -> Pass:
-    """The parts of a pass that takes the CPU so long, each the sum over its operators."""
+def added_up(operators: Iterable[TimedOperator], host: HostSeconds = NO_HOST, *, weights_apart: bool = False) -> Pass:
+    """The parts of a pass that takes the CPU so long, each a sum over its operators; with weight gradients `weights_apart`."""
     alike: dict[tuple[str, ...], list[TimedOperator]] = {}  # their sum is multiplied once: of many layouts, that is what costs
     for each in operators:
         alike.setdefault(_added_with(each.operator), []).append(each)
@@ -114,9 +115,10 @@ def added_up(operators: Iterable[TimedOperator], host: HostSeconds = NO_HOST) ->
             slowdown_s = multiplied(hidden_s, group[0].sm_fraction)
             sums["communication_slowdown_s"] = added(sums.get("communication_slowdown_s", 0.0), slowdown_s)
             continue
-        of_weights_s = _sum(each.free_s for each in group if each.operator.phase == WEIGHT_GRADIENT)
         sums[part] = added(sums.get(part, 0.0), multiplied(alone_s, group[0].longer))
-        weight_gradient_s = added(weight_gradient_s, multiplied(of_weights_s, group[0].longer))
+        if weights_apart:
+            of_weights_s = _sum(each.free_s for each in group if each.operator.phase == WEIGHT_GRADIENT)
+            weight_gradient_s = added(weight_gradient_s, multiplied(of_weights_s, group[0].longer))
     return Pass(parts=Breakdown(**sums), weight_gradient_s=weight_gradient_s, host_s=host.launch_s, wait_s=host.wait_s)
 
 
@@ -167,38 +169,36 @@ def timed_operators(
 
     `share` is what `running_share` says of their iteration.
     """
-    (timed,), places = timed_blocks([tuple(operators)], cluster, stack)
+    (timed,), fractions = timed_blocks([tuple(operators)], cluster, stack)
     if not anywhere(cluster.gpu.full_load_slowdown):
         return timed
-    return at_clocks(timed, clock_share(load(timed).duty) * clock_share(share), places, cluster, stack)
+    return at_clocks(timed, clock_share(load(timed).duty) * clock_share(share), fractions, cluster, stack)
 
 
 def timed_blocks(
     blocks: Sequence[Sequence[Operator]], cluster: Cluster, stack: SoftwareStack
-) -> tuple[list[list[TimedOperator]], Mapping[str, Placement]]:
-    """The operators of each block in their order, at clocks that nothing holds down, and where the groups of their calls are.
+) -> tuple[list[list[TimedOperator]], Mapping[str, Numeric]]:
+    """The operators of each block in their order, at clocks that nothing holds down, and the SMs that calls of each group take.
 
     Kernels and calls of all blocks are timed together, then laid out, each collective beside the product it can hide behind.
     """
-    every = [operator for block in blocks for operator in block]
+    every = list({id(operator): operator for block in blocks for operator in block}.values())  # layers have most in common
     calls = [operator for operator in every if isinstance(operator, Collective)]
     places = {group.name: placement(group, cluster) for group in {call.group.name: call.group for call in calls}.values()}
     call_s = iter(collective_times_s(calls, places, cluster=cluster))
     kernels = [operator for operator in every if not isinstance(operator, Collective)]
     kernel_s = iter(kernel_times_s(kernels, cluster=cluster, stack=stack))
-    timed = []
-    for block in blocks:
-        alone = [
-            TimedOperator(
-                operator=operator,
-                free_s=operator.repeats
-                * expert_time_s(operator, next(call_s if isinstance(operator, Collective) else kernel_s), stack, cluster.gpu),
-                waiting=accumulation(operator, gpu=cluster.gpu, stack=stack) if isinstance(operator, Matmul) else 1.0,
-            )
-            for operator in block
-        ]
-        timed.append(_beside_products(alone, places, stack))
-    return timed, places
+    alone = {
+        id(operator): TimedOperator(
+            operator=operator,
+            free_s=operator.repeats
+            * expert_time_s(operator, next(call_s if isinstance(operator, Collective) else kernel_s), stack, cluster.gpu),
+            waiting=accumulation(operator, gpu=cluster.gpu, stack=stack) if isinstance(operator, Matmul) else 1.0,
+        )
+        for operator in every
+    }
+    fractions = {name: sm_fraction(where, stack) for name, where in places.items()}
+    return [_beside_products([alone[id(operator)] for operator in block], fractions, stack) for block in blocks], fractions
 
 
 def expert_time_s(operator: Operator, seconds: Numeric, stack: SoftwareStack, gpu: Gpu) -> Numeric:
@@ -225,7 +225,7 @@ def scan_factor(role: Role, stack: SoftwareStack, gpu: Gpu) -> Numeric:
 
 
 def at_clocks(
-    timed: Sequence[TimedOperator], clocks: Numeric, places: Mapping[str, Placement], cluster: Cluster, stack: SoftwareStack
+    timed: Sequence[TimedOperator], clocks: Numeric, fractions: Mapping[str, Numeric], cluster: Cluster, stack: SoftwareStack
 ) -> list[TimedOperator]:
     """The same pass at the `clocks` that its duty and its GPU's idle time leave, 0 where no products run."""
     if not anywhere(clocks):
@@ -240,7 +240,7 @@ def at_clocks(
             if limited not in longer:
                 longer[limited] = at_power_limit(operator, slowdown, gpu=cluster.gpu, stack=stack)
             slowed[place] = TimedOperator(operator=operator, free_s=each.free_s, longer=longer[limited])
-    return _beside_products(slowed, places, stack)
+    return _beside_products(slowed, fractions, stack)
 
 
 def limited_as(operator: Operator) -> str:
@@ -281,14 +281,14 @@ def load(timed: Iterable[TimedOperator]) -> Load:
 
 
 def _beside_products(
-    timed: Sequence[TimedOperator], places: Mapping[str, Placement], stack: SoftwareStack
+    timed: Sequence[TimedOperator], fractions: Mapping[str, Numeric], stack: SoftwareStack
 ) -> list[TimedOperator]:
-    """The same operators, whose collectives hide behind the kernels beside them."""
+    """The same operators, whose collectives hide behind the kernels beside them; `fractions` of the SMs by group."""
     partners = {each.operator.partner for each in timed if isinstance(each.operator, Collective)}
     beside = {named: each for each in timed if (named := (each.operator.name, each.operator.phase)) in partners}
     timed = hidden_beside_passes(timed, stack)
     return [
-        _beside(each.operator, each.free_s, places[each.operator.group.name], beside.get(each.operator.partner), stack)
+        _beside(each.operator, each.free_s, fractions[each.operator.group.name], beside.get(each.operator.partner), stack)
         if isinstance(each.operator, Collective) and not anywhere(each.operator.beside_passes)
         else each
         for each in timed
@@ -343,12 +343,12 @@ def compute_part(operator: Matmul | FusedAttention | MemoryBound) -> str:
 
 
 def _beside(
-    call: Collective, alone_s: Numeric, where: Placement, product: TimedOperator | None, stack: SoftwareStack
+    call: Collective, alone_s: Numeric, fraction: Numeric, product: TimedOperator | None, stack: SoftwareStack
 ) -> TimedOperator:
     """One collective: what of it hides behind the product beside it, and what it takes from that."""
     if stack.overlap.hide_all:
         return TimedOperator(operator=call, free_s=alone_s, hidden_s=alone_s)
-    fraction = 0.0 if call.stepwise else sm_fraction(where, stack)
+    fraction = 0.0 if call.stepwise else fraction
     if not _may_hide(call, stack):
         return TimedOperator(operator=call, free_s=alone_s, sm_fraction=fraction)
     chunks_hidden = 1.0 - 1.0 / call.group.ranks if call.pipelined else 1.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from multiprocessing import active_children
 
@@ -74,3 +75,19 @@ def test_nothing_is_forked_beside_a_thread_or_elsewhere(monkeypatch: pytest.Monk
     assert may_fork() == alone
     monkeypatch.setattr(sys, "platform", "darwin")
     assert not may_fork()
+
+
+def begun_s(_: int) -> float:
+    """When a process begins with a thing, which takes a moment."""
+    now_s = time.monotonic()
+    time.sleep(0.02)
+    return now_s
+
+
+def test_the_longest_work_is_begun_first(forks: bool) -> None:
+    """By forked processes, and told in the order of the things all the same."""
+    things = [1, 2, 3, 4, 9, 8]
+    found = list(side_by_side(begun_s, things, workers=2, work=float))
+    assert [thing for thing, _ in found] == things
+    by_start = [thing for thing, _ in sorted(found, key=lambda each: each[1])]
+    assert set(by_start[:2]) == {9, 8} if forks else by_start == things

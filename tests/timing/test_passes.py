@@ -52,9 +52,17 @@ def test_stages_sum_to_the_whole(host_s: float, recompute: dict[str, Any], direc
 @BOTH
 def test_only_the_backward_pass_has_weight_gradients(direction: str) -> None:
     """Less than half of it: those of its inputs take as long, and attention and norms have none."""
-    found = direction_of(direction).whole()
+    found = direction_of(direction, pipeline_schedule="zb-h1").whole()
     assert 0 <= found.weight_gradient_s < 0.5 * found.parts.total_s
     assert (found.weight_gradient_s > 0) == (direction == "backward")
+
+
+@BOTH
+def test_weight_gradients_are_no_part_of_their_own_where_no_schedule_runs_them_apart(direction: str) -> None:
+    """They are in the backward pass, which takes as long as with them apart."""
+    plain, apart = (direction_of(direction, pipeline_schedule=schedule).whole() for schedule in ("1f1b", "zb-h1"))
+    assert plain.weight_gradient_s == 0.0
+    assert plain.parts.total_s == apart.parts.total_s
 
 
 def layer_pass(name: str) -> Pass:

@@ -7,8 +7,9 @@ data. Ignored: the mask of the embedding's dropout, one byte a number of the str
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
+from functools import cached_property
 from types import MappingProxyType
 from typing import Final
 
@@ -24,8 +25,9 @@ from perfmodel.count.operators import Collective, Matmul, saved_bytes
 from perfmodel.count.parameters import ParameterCount, layer_parameters, low_precision_parameters
 from perfmodel.count.pipeline import PipelineStage, in_flight
 from perfmodel.light_dataclass import dataclass
+from perfmodel.spec.arithmetic import added, is_nothing
 from perfmodel.spec.axes import AXES
-from perfmodel.spec.fields import Numeric, anywhere, chosen
+from perfmodel.spec.fields import Numeric, Truth, anywhere, chosen
 from perfmodel.spec.layout import axis_group, data_parallel_group
 from perfmodel.spec.setup import Setup
 
@@ -57,7 +59,7 @@ class MemoryBytes:
         """The sum of the parts: what the device reports in use (nvidia-smi)."""
         total: Numeric = 0.0
         for part in fields(self):
-            total = total + getattr(self, part.name)
+            total = added(total, getattr(self, part.name))
         return total
 
     @property
@@ -73,29 +75,89 @@ class MemoryBytes:
 
 def memory_bytes(work: Iteration, *, scratch: Mapping[str, Numeric] = NONE) -> MemoryBytes:
     """The peak of the worst pipeline stage; `scratch` is what a kind of collective allocates for each byte of its payload."""
-    worst = stage_memory_bytes(work, work.stages.first, scratch=scratch)
-    for stage in (work.stages.middle, work.stages.last):
-        if anywhere(stage.number) and anywhere(work.layout.pipeline_parallel > 1):
-            other = stage_memory_bytes(work, stage, scratch=scratch)
-            more = (other.total_bytes > worst.total_bytes) & (np.asarray(stage.number) > 0)
-            parts = {part.name: (getattr(other, part.name), getattr(worst, part.name)) for part in fields(worst)}
-            worst = MemoryBytes(**{name: chosen(more, *both) for name, both in parts.items()})
+    (stage, _), *others = _stages(work)
+    worst = stage_memory_bytes(work, stage, scratch=scratch)
+    for stage, there in others:
+        other = stage_memory_bytes(work, stage, scratch=scratch)
+        more = (other.total_bytes > worst.total_bytes) & there
+        parts = {part.name: (getattr(other, part.name), getattr(worst, part.name)) for part in fields(worst)}
+        worst = MemoryBytes(**{name: chosen(more, *both) for name, both in parts.items()})
     return worst
 
 
-def stage_memory_bytes(work: Iteration, stage: PipelineStage, *, scratch: Mapping[str, Numeric] = NONE) -> MemoryBytes:
-    """The peak of one stage, when its backward pass begins: its micro-batches in flight, on the last stage the logits too."""
+def peaks_bytes(works: Sequence[Iteration], *, scratch: Mapping[str, Numeric] = NONE) -> Iterator[Numeric]:
+    """The total of memory_bytes for each of some iterations that differ in their sharding alone: they share all passes."""
+    present = list(_stages(works[0]))
+    passes = [pass_bytes(works[0], stage) for stage, _ in present]
+    for work in works:
+        totals = [
+            stage_memory_bytes(work, stage, scratch=scratch, passes=held).total_bytes
+            for (stage, _), held in zip(present, passes, strict=True)
+        ]
+        worst = totals[0]
+        for (_, there), total in zip(present[1:], totals[1:], strict=True):
+            worst = chosen((total > worst) & there, total, worst)
+        yield worst
+
+
+def _stages(work: Iteration) -> Iterator[tuple[PipelineStage, Truth]]:
+    """The distinct pipeline stages, and where there is such a one."""
+    yield work.stages.first, True
+    for stage in (work.stages.middle, work.stages.last):
+        if anywhere(stage.number) and anywhere(work.layout.pipeline_parallel > 1):
+            yield stage, np.asarray(stage.number) > 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class PassBytes:
+    """What the passes of a stage hold when its backward pass begins, however its states are sharded."""
+
+    buffers: Numeric  # of the groups that it communicates in
+    kept: Numeric  # by layers and the embedding for all micro-batches in flight, and of what was sent on
+    head: Numeric
+    loss: Numeric
+    rerun: Numeric  # by the largest layer that runs again, while it does
+
+    def activations(self, unreduced: Numeric) -> Numeric:
+        """All but the loss, beside so many bytes of gradients that are not yet reduced.
+
+        The loss is over when the first layer runs again: only what that and its gradients need beyond it adds to the peak.
+        """
+        return self.at_its_end if is_nothing(unreduced) else self._activations(unreduced)
+
+    @cached_property
+    def at_its_end(self) -> Numeric:
+        """The activations where all gradients are whole: the same for several shardings."""
+        return self._activations(0.0)
+
+    def _activations(self, unreduced: Numeric) -> Numeric:
+        return self.kept + self.head + np.maximum(added(self.rerun, unreduced) - self.loss - self.head, 0)
+
+
+def pass_bytes(work: Iteration, stage: PipelineStage) -> PassBytes:
+    """What layers, embedding and head of a stage hold for its micro-batches in flight; on the last stage the logits too."""
+    layout, fusion = work.layout, work.setup.stack.fusion
+    logits = next(op for op in work.head.forward if isinstance(op, Matmul))
+    ranks = layout.tensor_parallel if fusion.gathered_logits else 1
+    embedding = stage.embedding * saved_bytes(work.embedding.forward) * in_flight(layout, stage)
+    return PassBytes(
+        buffers=_groups(work.setup) * work.setup.stack.states.communication_buffer_bytes,
+        kept=added(stage_activation_bytes(work, stage) + embedding, _sent_bytes(work, stage)),
+        head=stage.head * saved_bytes(work.head.forward),
+        loss=stage.head * _loss_bytes(work) * logits.rows * logits.columns * ranks / fusion.loss_chunks,
+        rerun=_largest_rerun_bytes(work, stage),
+    )
+
+
+def stage_memory_bytes(
+    work: Iteration, stage: PipelineStage, *, scratch: Mapping[str, Numeric] = NONE, passes: PassBytes | None = None
+) -> MemoryBytes:
+    """The peak of one stage, when its backward pass begins; its `passes` hold what pass_bytes says, where that is known."""
     if work.setup.tuning is not None:
         return _tuned_memory_bytes(work, stage, peak_moment(work, stage, work.setup.tuning))
     layout, stack, held = work.layout, work.setup.stack, stage.parameters
-    logits = next(op for op in work.head.forward if isinstance(op, Matmul))
-    ranks = layout.tensor_parallel if stack.fusion.gathered_logits else 1
-    loss = stage.head * _loss_bytes(work) * logits.rows * logits.columns * ranks / stack.fusion.loss_chunks
-    head = stage.head * saved_bytes(work.head.forward)
-    # the loss is over when the first layer runs again: only what that and its gradients need beyond it adds to the peak
-    rerun = np.maximum(_largest_rerun_bytes(work, stage) + _unreduced_bytes(work.setup, stage) - loss - head, 0)
-    embedding = stage.embedding * saved_bytes(work.embedding.forward) * in_flight(layout, stage)
-    activations = stage_activation_bytes(work, stage) + embedding + _sent_bytes(work, stage) + head + rerun
+    passes = pass_bytes(work, stage) if passes is None else passes
+    loss, activations = passes.loss, passes.activations(_unreduced_bytes(work.setup, stage))
     parameters, gradients = _weights_bytes(work.setup, stage)
     states, owned, each = stack.states, owned_parameters(held, layout, "optimizer"), state_bytes(layout, stack)
     step = np.maximum(_scratch_bytes(work, scratch), owned * each.step)
@@ -105,9 +167,9 @@ def stage_memory_bytes(work: Iteration, stage: PipelineStage, *, scratch: Mappin
         optimizer_bytes=owned * each.optimizer,
         activations_bytes=activations,
         loss_bytes=loss,
-        scratch_bytes=np.maximum(step - activations - loss, 0.0),
+        scratch_bytes=np.maximum(step - activations - loss, 0.0) if anywhere(step) else 0.0,
         workspaces_bytes=states.workspace_bytes + 0.0 * held.total,
-        communication_bytes=_groups(work.setup) * states.communication_buffer_bytes + _bucket_bytes(work, held, each),
+        communication_bytes=added(passes.buffers, _bucket_bytes(work, held, each)),
         framework_bytes=states.framework_bytes + 0.0 * held.total,
         fragmentation_bytes=states.fragmentation * (activations + loss),
     )

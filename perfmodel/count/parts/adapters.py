@@ -9,7 +9,6 @@ chains of elementwise kernels around them (dropout, casts, scale and sum), which
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -20,6 +19,7 @@ from perfmodel.count.memory.storage import has_fp32_stream
 from perfmodel.count.operators import Matmul, MemoryBound
 from perfmodel.count.roles import Role
 from perfmodel.errors import NotSupportedError
+from perfmodel.light_dataclass import replace
 from perfmodel.spec.fields import Numeric, chosen
 from perfmodel.spec.precision import FP32_BYTES
 from perfmodel.spec.setup import Setup

@@ -13,7 +13,6 @@ are gathered before them (two kernels).
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -24,7 +23,7 @@ from perfmodel.count.operators import Collective, FusedAttention, Matmul, Memory
 from perfmodel.count.parts.adapters import keeps_input
 from perfmodel.count.parts.stream import StreamOperators
 from perfmodel.count.roles import Role
-from perfmodel.light_dataclass import dataclass
+from perfmodel.light_dataclass import dataclass, replace
 from perfmodel.spec.fields import Numeric, anywhere, chosen, everywhere
 from perfmodel.spec.layout import Layout, context_parallel_group
 from perfmodel.spec.machines.coefficients import FASTEST

@@ -12,7 +12,6 @@ published convention counts neither.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
@@ -24,6 +23,7 @@ from perfmodel.count.operators import Collective, MemoryBound, Operator
 from perfmodel.count.parts.feed_forward import activation
 from perfmodel.count.parts.stream import StreamOperators
 from perfmodel.count.roles import Role
+from perfmodel.light_dataclass import replace
 from perfmodel.spec.fields import Numeric, anywhere, chosen
 from perfmodel.spec.layout import Layout, expert_parallel_group, expert_tensor_parallel_group
 from perfmodel.spec.models.layer_parts import Mixture, described

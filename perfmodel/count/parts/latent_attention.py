@@ -9,14 +9,13 @@ them (Megatron-Core, MLASelfAttention). Training attends over whole keys and val
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from perfmodel.count.blocks import Block, local
 from perfmodel.count.declarations import Component, LayerPart, Linear
 from perfmodel.count.operators import MemoryBound
 from perfmodel.count.parts.attention import STATISTICS_BYTES, Heads, attention_core
 from perfmodel.count.parts.stream import StreamOperators
 from perfmodel.count.roles import Role
+from perfmodel.light_dataclass import replace
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.models.layer_kinds import LayerKind
 from perfmodel.spec.models.layer_parts import LatentAttention, described

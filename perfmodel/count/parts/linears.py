@@ -12,7 +12,6 @@ the second all-reduces (Megatron-LM, arXiv:1909.08053; sequence parallelism, arX
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
@@ -24,6 +23,7 @@ from perfmodel.count.operators import Collective, Matmul, MemoryBound, Operator,
 from perfmodel.count.parts.adapters import adapter_blocks, is_frozen, keeps_input, widened
 from perfmodel.count.parts.tensor_parallel_calls import TensorParallelCalls
 from perfmodel.count.roles import Role
+from perfmodel.light_dataclass import replace
 from perfmodel.spec.fields import Numeric, anywhere, chosen, everywhere
 from perfmodel.spec.phases import DATA_GRADIENT, FORWARD, WEIGHT_GRADIENT
 from perfmodel.spec.precision import PrecisionRecipe

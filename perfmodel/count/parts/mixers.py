@@ -13,7 +13,6 @@ neither chunks nor their size: its FLOPs are spread over the products that do th
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -24,7 +23,7 @@ from perfmodel.count.operators import Matmul, MemoryBound, Operator
 from perfmodel.count.parts.stream import StreamOperators
 from perfmodel.count.roles import Role
 from perfmodel.errors import InputError
-from perfmodel.light_dataclass import dataclass
+from perfmodel.light_dataclass import dataclass, replace
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.models.layer_kinds import LayerKind
 from perfmodel.spec.models.layer_parts import GatedDelta, StateSpace

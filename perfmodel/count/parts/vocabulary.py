@@ -5,8 +5,6 @@ Symbols: V vocab_size, h hidden_size, t tensor_parallel.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from perfmodel.count.blocks import Block, local
@@ -15,6 +13,7 @@ from perfmodel.count.layer import LayerOperators
 from perfmodel.count.memory.storage import logit_bytes
 from perfmodel.count.operators import Collective, MemoryBound, gradients
 from perfmodel.count.roles import Role
+from perfmodel.light_dataclass import replace
 from perfmodel.spec.fields import Numeric, anywhere
 from perfmodel.spec.layout import pipeline_parallel_group
 from perfmodel.spec.models.model import TransformerModel

@@ -9,7 +9,7 @@ Symbols: B sequences that decode, n tokens of each in the cache, P prompts of S 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -20,7 +20,7 @@ from perfmodel.count.operators import CachedAttention, Collective, FusedAttentio
 from perfmodel.count.parts.vocabulary import head_linear
 from perfmodel.count.roles import Role
 from perfmodel.count.serving.mixers import mixer_operators
-from perfmodel.light_dataclass import dataclass
+from perfmodel.light_dataclass import dataclass, replace
 from perfmodel.spec.axes import TENSOR
 from perfmodel.spec.fields import Numeric, anywhere
 from perfmodel.spec.layout import ProcessGroup
@@ -100,16 +100,26 @@ def forward_operators(setup: ServingSetup, tokens: ForwardPass) -> tuple[ServedO
     writer = _PassOperators(setup, tokens)
     operators = [*writer.embedding()]
     for name, kind in setup.model.kinds.items():
-        layers = setup.layers[name]
-        operators += (replace(each, repeats=each.repeats * layers) for each in writer.layer(name, kind))
+        operators += _PassOperators(setup, tokens, repeats=setup.layers[name]).layer(name, kind)
     return (*operators, *writer.head())
 
 
-class _PassOperators:
-    """Writes down the parts of one pass."""
+@lru_cache(maxsize=64)
+def _declared(setup: ServingSetup, name: str) -> tuple[LayerPart | None, LayerPart | None]:
+    """What the attention part and the feed-forward part of a kind of layer declare: the same for every pass of a server."""
+    model, kind, called = setup.model, setup.model.kinds[name], layer_name(setup.model, name)
+    shards = ExpertShards(ranks=setup.expert_parallel, tensor=setup.expert_tensor)
+    of_attention, of_mlp = (
+        layer_parts(model, kind, tensor, called, shards) for tensor in (setup.attention_tensor, setup.tensor_parallel)
+    )
+    return of_attention[0] if kind.attention != "none" else None, of_mlp[-1] if kind.feed_forward != "none" else None
 
-    def __init__(self, setup: ServingSetup, tokens: ForwardPass) -> None:
-        self.setup, self.model, self.tokens = setup, setup.model, tokens
+
+class _PassOperators:
+    """Writes down the parts of one pass, each of which it `repeats` so often."""
+
+    def __init__(self, setup: ServingSetup, tokens: ForwardPass, *, repeats: Numeric = 1) -> None:
+        self.setup, self.model, self.tokens, self.repeats = setup, setup.model, tokens, repeats
         self.own = tokens.shared_by(setup.attention_replicas)
         self.tensor = setup.tensor_parallel
         self.group = ProcessGroup(name=TENSOR.name, ranks=self.tensor, stride=1, axis=TENSOR)
@@ -121,23 +131,19 @@ class _PassOperators:
 
     def layer(self, name: str, kind: LayerKind) -> Iterator[ServedOperator]:
         """Attention and feed-forward part of one layer."""
-        setup, called = self.setup, layer_name(self.model, name)
-        shards = ExpertShards(ranks=setup.expert_parallel, tensor=setup.expert_tensor)
-        of_attention = iter(layer_parts(self.model, kind, setup.attention_tensor, called, shards))
-        of_mlp = iter(layer_parts(self.model, kind, self.tensor, called, shards))
-        if kind.attention != "none":
-            declared, _ = next(of_attention), next(of_mlp)
+        setup, called, rows = self.setup, layer_name(self.model, name), self.own.rows
+        attention, feed_forward = _declared(setup, name)
+        if attention is not None:
             width = None if kind.attention in STATE_MIXERS else self._normed_width(kind)
-            yield from self._norms(f"{called}.attention", declared, self.own.rows, width)
-            yield from self._linears(declared, self.own.rows)
+            yield from self._norms(f"{called}.attention", attention, rows, width)
+            yield from self._linears(attention, rows)
             yield from self._core(kind, f"{called}.attention")
             if self.model.parallel_residual == "none" or kind.feed_forward == "none":  # else it is added to that of the MLP
-                yield from self._all_reduce(f"{called}.attention.all_reduce", self.own.rows, setup.attention_tensor)
-        if kind.feed_forward != "none":
-            declared = next(of_mlp)
-            yield from self._norms(f"{called}.mlp", declared, self.tokens.rows, 0.0)
-            yield from self._linears(declared, self.tokens.rows)
-            yield from self._between(declared, f"{called}.mlp")
+                yield from self._all_reduce(f"{called}.attention.all_reduce", rows, setup.attention_tensor)
+        if feed_forward is not None:
+            yield from self._norms(f"{called}.mlp", feed_forward, self.tokens.rows, 0.0)
+            yield from self._linears(feed_forward, self.tokens.rows)
+            yield from self._between(feed_forward, f"{called}.mlp")
             yield from self._all_reduce(f"{called}.mlp.all_reduce")
 
     def head(self) -> Iterator[ServedOperator]:
@@ -148,7 +154,7 @@ class _PassOperators:
         logits = sampled * linear.columns
         if self.tensor > 1:
             payload = WIDE_BYTES * logits * self.tensor
-            yield Collective(name="head.gather", kind="all_gather", payload_bytes=payload, group=self.group)
+            yield self._call("head.gather", "all_gather", payload, self.group)
         yield self._moved("head.sample", Role.LOSS, 3 * FP32_BYTES * logits * self.tensor, kernels=3, kernel="sample")
 
     def _linears(self, declared: LayerPart, rows: Numeric) -> Iterator[ServedOperator]:
@@ -169,6 +175,7 @@ class _PassOperators:
         return ServedProduct(
             name=linear.name,
             role=linear.role,
+            repeats=self.repeats,
             rows=rows,
             columns=linear.columns,
             inner=linear.inner,
@@ -186,7 +193,7 @@ class _PassOperators:
         model, own, tensor = self.model, self.own, self.setup.attention_tensor
         if kind.attention in STATE_MIXERS:
             tokens = {"sequences": own.sequences, "prompts": own.prompts, "prompt_tokens": own.prompt_tokens}
-            yield from mixer_operators(self.setup, kind, name, **tokens)
+            yield from (replace(each, repeats=self.repeats) for each in mixer_operators(self.setup, kind, name, **tokens))
             return
         heads = model.attention_heads / tensor
         latent = model.latent if kind.attention == "latent" else None
@@ -197,6 +204,7 @@ class _PassOperators:
         if anywhere(np.asarray(own.sequences) > 0):
             yield CachedAttention(
                 name=f"{name}.core",
+                repeats=self.repeats,
                 sequences=own.sequences,
                 context=own.context,
                 window=kind.window,
@@ -209,6 +217,7 @@ class _PassOperators:
         if anywhere(np.asarray(own.prompts) > 0):
             yield FusedAttention(
                 name=f"{name}.core",
+                repeats=self.repeats,
                 sequences=own.prompts,
                 heads=heads,
                 kv_heads=kv_heads,
@@ -262,7 +271,10 @@ class _PassOperators:
         return self._moved(name, Role.NORM, moved, kernel=self.model.norm_kind.kernel)
 
     def _moved(self, name: str, role: Role, moved_bytes: Numeric, *, kernels: int = 1, kernel: str) -> MemoryBound:
-        return MemoryBound(name=name, role=role, moved_bytes=moved_bytes, kernels=kernels, kernel=kernel)
+        return MemoryBound(name=name, role=role, repeats=self.repeats, moved_bytes=moved_bytes, kernels=kernels, kernel=kernel)
+
+    def _call(self, name: str, kind: str, payload_bytes: Numeric, group: ProcessGroup) -> Collective:
+        return Collective(name=name, kind=kind, repeats=self.repeats, payload_bytes=payload_bytes, group=group)
 
     def _all_reduce(self, name: str, rows: Numeric | None = None, ranks: int = 0) -> Iterator[Collective]:
         """Partial sums of the stream of some rows, or of all, over ranks that split a sequence, or all.
@@ -274,7 +286,7 @@ class _PassOperators:
         if ranks > 1:
             group = replace(self.group, ranks=ranks)
             payload = WIDE_BYTES * rows * self.model.hidden_size
-            yield Collective(name=name, kind="all_reduce", payload_bytes=payload, group=group)
+            yield self._call(name, "all_reduce", payload, group)
 
 
 def is_narrow(setup: ServingSetup, component: Component) -> bool:

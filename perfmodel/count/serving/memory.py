@@ -75,6 +75,7 @@ def activation_bytes(setup: ServingSetup) -> Numeric:
     return memory.profiled_tokens * width * WIDE_BYTES + logits
 
 
+@lru_cache(maxsize=64)
 def serving_memory(setup: ServingSetup) -> ServingMemory:
     """Cache = f*M - W - F - A (- G), or f*(M - W - F - A - G) where the fraction is of what is free."""
     engine, memory, gpu = setup.engine, setup.engine.memory, setup.cluster.gpu

@@ -26,8 +26,6 @@ from pkgutil import iter_modules
 from typing import Any, Final
 
 from perfmodel.errors import InputError, PerfmodelError
-from perfmodel.exchange.measured.nccl_tests import is_nccl_tests
-from perfmodel.exchange.measured.trace_files import is_trace
 from perfmodel.exchange.syntax.annotations import TABLE
 from perfmodel.exchange.syntax.documents import FILE_SUFFIXES, head_of, mapping_in, parse_text, read_text
 from perfmodel.exchange.translation.conversion import Conversion, run_mapping
@@ -239,6 +237,9 @@ def conversion_at(path: Path) -> Conversion | None:
 
 def check_is_no_measurement(document: Document) -> None:
     """Raise InputError for what nccl-tests printed and for a trace of a profiler, with the command that reads it."""
+    from perfmodel.exchange.measured.nccl_tests import is_nccl_tests  # with its patterns, of no use to a run that is read
+    from perfmodel.exchange.measured.trace_files import is_trace
+
     if document.path is not None and is_trace(document.path):
         raise InputError(f"{document.path} is a trace of a profiler, which is no run; perfmodel compare RUN FILE reads it")
     if document.text and is_nccl_tests(document.text):

@@ -7,9 +7,11 @@ count/parts/attention.py and count/parts/feed_forward.py; here stands only which
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from perfmodel.errors import InputError, did_you_mean
 from perfmodel.light_dataclass import dataclass
@@ -88,6 +90,12 @@ def layers_before(pattern: Sequence[str], kind: str, layers: Numeric, first: Seq
     every = np.asarray(layers, dtype=np.int64)
     leading = np.minimum(every, len(first))
     whole, rest = np.divmod(every - leading, len(pattern))
-    begun, before = (np.concatenate([[0], np.cumsum([name == kind for name in names])]) for names in (pattern, first))
+    begun, before = _counted(tuple(pattern), kind), _counted(tuple(first), kind)
     number: Numeric = (whole * begun[-1] + begun[rest] + before[leading]).astype(np.int64)
     return number
+
+
+@lru_cache(maxsize=256)
+def _counted(names: tuple[str, ...], kind: str) -> NDArray[np.int64]:
+    """How many of the first n names are that kind, for every n: asked again and again for each forecast of a model."""
+    return np.concatenate([[0], np.cumsum([name == kind for name in names], dtype=np.int64)])

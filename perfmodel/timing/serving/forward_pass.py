@@ -5,8 +5,7 @@ Symbols: a = fixed_s and e = efficiency of the GPU's serving profile, M memory r
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from operator import attrgetter
 from typing import Final
 
@@ -15,7 +14,7 @@ import numpy as np
 from perfmodel.count.operators import CachedAttention, Collective, FusedAttention, Matmul, MemoryBound
 from perfmodel.count.roles import EXPERT_PRODUCTS
 from perfmodel.count.serving.forward_pass import ForwardPass, ServedOperator, ServedProduct, forward_operators
-from perfmodel.light_dataclass import dataclass
+from perfmodel.light_dataclass import dataclass, replace
 from perfmodel.spec.evidence.spread import with_numbers
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.precision import number_format
@@ -93,14 +92,39 @@ def streamed(cycle: PassTime, floor_s: Numeric) -> PassTime:
 
 def pass_time(setup: ServingSetup, tokens: ForwardPass, *, host: bool = True) -> PassTime:
     """The pass in its parts; without the host where it rides in another one."""
+    (found,) = pass_times(setup, [tokens], host=host)
+    return found
+
+
+def pass_times(setup: ServingSetup, passes: Sequence[ForwardPass], *, host: bool = True) -> list[PassTime]:
+    """What pass_time gives each, whose products are timed together."""
+    operators = [forward_operators(setup, tokens) for tokens in passes]
+    products = [each for every in operators for each in every if isinstance(each, ServedProduct)]
+    times = iter(product_times_s(products, setup))
+    return [_pass_time(setup, tokens, every, times, host=host) for tokens, every in zip(passes, operators, strict=True)]
+
+
+def _pass_time(
+    setup: ServingSetup,
+    tokens: ForwardPass,
+    every: Iterable[ServedOperator],
+    times: Iterator[tuple[Numeric, Numeric]],
+    *,
+    host: bool,
+) -> PassTime:
+    """The parts of a pass from the times of its products."""
     sums: dict[str, Numeric] = dict.fromkeys((*PARTS, *OF_EXPERTS.values()), 0.0)
     kernels: Numeric = 0.0
     operators: Numeric = 0.0
-    every = list(forward_operators(setup, tokens))
-    times = iter(product_times_s([each for each in every if isinstance(each, ServedProduct)], setup))
+    calls: dict[Hashable, Numeric] = {}  # layers of all kinds send the same
     for operator in every:
         if isinstance(operator, ServedProduct):
-            _add_product(sums, operator, *next(times))
+            _add_product(sums, operator, next(times))
+        elif isinstance(operator, Collective):
+            sent = operator.kind, operator.group.ranks, np.asarray(operator.payload_bytes, dtype=float).tobytes()
+            if sent not in calls:
+                calls[sent] = message_time_s(operator, setup)
+            sums["messages_s"] = sums["messages_s"] + operator.repeats * calls[sent]
         else:
             part = PART_OF[type(operator)]
             sums[part] = sums[part] + operator.repeats * operator_time_s(operator, setup)
@@ -135,28 +159,33 @@ def operator_time_s(operator: ServedOperator, setup: ServingSetup) -> Numeric:
             return message_time_s(operator, setup)
 
 
-def _add_product(sums: dict[str, Numeric], product: ServedProduct, seconds: Numeric, computed: Numeric) -> None:
-    """Add the time of a product to what bounds it, and to what of that is of experts."""
-    for part, bound in (("weights_s", np.logical_not(computed)), ("compute_s", computed)):
-        taken = product.repeats * np.where(bound, seconds, 0.0)
+def _add_product(sums: dict[str, Numeric], product: ServedProduct, taken_s: tuple[Numeric, Numeric]) -> None:
+    """Add what a product takes where reading and where computing bounds it, and what of that is of experts."""
+    for part, seconds in zip(OF_EXPERTS, taken_s, strict=True):
+        taken = product.repeats * seconds
         sums[part] = sums[part] + taken
         if product.role in EXPERT_PRODUCTS:
             sums[OF_EXPERTS[part]] = sums[OF_EXPERTS[part]] + taken
 
 
 def product_times_s(products: Sequence[ServedProduct], setup: ServingSetup) -> list[tuple[Numeric, Numeric]]:
-    """What product_time_s gives each: those of one law lie side by side on a first axis, and equal ones are timed once."""
+    """What each takes where reading its weights bounds it, and where computing does: 0 of the other.
+
+    Products of one law and shape lie on one first axis, and equal ones are timed once.
+    """
     laws: dict[Hashable, dict[Hashable, list[int]]] = {}
     for place, each in enumerate(products):
-        law = (each.precision, each.law, each.role in EXPERT_PRODUCTS)
-        sizes = tuple(np.asarray(size, dtype=float).tobytes() for size in _sizes(each))
+        numbers = [np.asarray(size, dtype=float) for size in _sizes(each)]
+        law = (each.precision, each.law, each.role in EXPERT_PRODUCTS, max(number.shape for number in numbers))
+        sizes = tuple(number.tobytes() for number in numbers)
         laws.setdefault(law, {}).setdefault(sizes, []).append(place)
     times: dict[int, tuple[Numeric, Numeric]] = {}
     for alike in laws.values():
         distinct = [products[places[0]] for places in alike.values()]
         seconds, computed = product_time_s(stacked(distinct, SIZES), setup)
+        read_s, computing_s = np.where(computed, 0.0, seconds), np.where(computed, seconds, 0.0)
         for row, places in enumerate(alike.values()):
-            found = (seconds, computed) if len(distinct) == 1 else (np.asarray(seconds)[row], np.asarray(computed)[row])
+            found = (read_s, computing_s) if len(distinct) == 1 else (read_s[row], computing_s[row])
             times.update(dict.fromkeys(places, found))
     return [times[place] for place in range(len(products))]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from perfmodel.timing.serving.forward_pass import (
     mixed,
     operator_time_s,
     pass_time,
+    pass_times,
     product_time_s,
     prompt_attention_time_s,
     small_kernel_time_s,
@@ -46,6 +47,18 @@ def test_parts_add_up() -> None:
     found = pass_time(llama(), ForwardPass(sequences=8, context=1000, prompts=1, prompt_tokens=500))
     assert sum(found.parts().values()) == pytest.approx(found.total_s)
     assert set(found.parts()) == set(PARTS)
+
+
+@pytest.mark.parametrize("model", ["llama-3.1-8b", "deepseek-v3", "nemotron-3-nano"])
+def test_passes_that_are_timed_together_take_what_each_takes_alone(model: str) -> None:
+    """To the bit, in every part, whatever they have in common."""
+    setup, running = serving_setup(model, gpu="h200-sxm-141gb", tensor_parallel=8), np.array([1.0, 8.0, 300.0])
+    decode, prompt = ForwardPass(sequences=running, context=900), ForwardPass(prompts=1.0, prompt_tokens=900)
+    passes = [decode, prompt, ForwardPass(prompts=running, prompt_tokens=900), replace(decode, prompts=1.5, prompt_tokens=900)]
+    for tokens, together in zip(passes, pass_times(setup, passes), strict=True):
+        alone = pass_time(setup, tokens)
+        for part in fields(PassTime):
+            assert np.array_equal(getattr(together, part.name), getattr(alone, part.name)), part.name
 
 
 @pytest.mark.parametrize("name", ["sequences", "context"])
