@@ -23,29 +23,7 @@ def main() -> None:
 
     if waits:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        run()
-    except SystemExit as stop:
-        _leave(stop)
-
-
-def _leave(stop: SystemExit) -> None:
-    """End as Python does, but without taking everything down piece by piece first, a sixteenth of `predict`: the system does.
-
-    Where threads may still work, or a message is to be printed, Python ends by itself.
-    """
-    import atexit
-    import sys
-    from contextlib import suppress
-
-    threading = sys.modules.get("threading")
-    if isinstance(stop.code, int | None) and (threading is None or threading.active_count() == 1):
-        atexit._run_exitfuncs()  # noqa: SLF001 - what Python calls at this place
-        for stream in (sys.stdout, sys.stderr):
-            with suppress(AttributeError, OSError, ValueError):  # there may be none, or nobody who reads it
-                stream.flush()
-        os._exit(stop.code or 0)
-    raise stop
+    run()
 
 
 if __name__ == "__main__":

@@ -216,18 +216,3 @@ def test_numbers_that_json_cannot_hold_are_refused(capsys: pytest.CaptureFixture
     with pytest.raises(Exception, match="a number of the result is not finite"):
         console.emit_json({"time_s": float("inf")}, None)
     assert capsys.readouterr().out == ""
-
-
-@pytest.mark.processes
-def test_the_end_of_a_command_runs_what_was_left_for_it() -> None:
-    """Functions of libraries that wait for it, and the last of the buffers; with the exit code of the command."""
-    script = (
-        "import atexit, sys\n"
-        "atexit.register(sys.stdout.write, 'at the end')\n"
-        "from perfmodel.__main__ import main\n"
-        "sys.argv = ['perfmodel', *sys.argv[1:]]\n"
-        "main()\n"
-    )
-    for arguments, code in ((["--version"], 0), (["predict", "no-such-run"], 2)):
-        done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, cwd=ROOT, check=False)
-        assert (done.returncode, done.stdout.endswith("at the end")) == (code, True)
