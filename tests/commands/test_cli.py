@@ -73,7 +73,7 @@ def test_a_run_that_does_not_fit_is_said_first_and_exits_with_1(run: Any) -> Non
         (["predict", "nemotron-4-15x"], 2, "perfmodel: 'nemotron-4-15x' is neither a run file nor a preset run; did you mean"),
         (["predict", "."], 2, "perfmodel: . is a directory; name a file in it"),
         (["predict", "none.yaml"], 2, "perfmodel: none.yaml cannot be read: no such file or directory"),
-        (["predict", ""], 2, "perfmodel: '' is neither a run file"),
+        (["predict", ""], 2, "perfmodel: nothing is named, neither a run file"),
         ([*RAMP, "--set", "tensor_paralel=2"], 2, "perfmodel: tensor_paralel: unknown key; did you mean tensor_parallel?"),
         ([*RAMP, "--set", "cluster=dgx-a100", "--set", "precision=fp8"], 3, "perfmodel: precision: A100 SXM 80GB has no fp8"),
         ([*RAMP, "-o", "no/such/place.json"], 2, "perfmodel: no/such/place.json cannot be written: no such file or directory"),
