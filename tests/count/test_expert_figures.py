@@ -31,3 +31,12 @@ def test_a_gpu_holds_what_the_mesh_of_experts_leaves_it() -> None:
 def test_a_dense_model_has_none() -> None:
     """No figures, and no section of them."""
     assert expert_figures(dense("dense").work.setup) is None
+
+
+def test_no_rank_has_more_rows_than_all_ranks_together() -> None:
+    """With 64 ranks a load of 100 is one of 64; a capacity of 1.25 drops what is beyond."""
+    alone = figures(predicted("expert_load=100"))
+    assert float(alone.busiest_rows) == 64 * float(alone.rows_of_an_expert)
+    for load, rows in ((1.1, 1.1), (1.5, 1.25)):
+        found = figures(predicted(f"expert_load={load}", "model.mixture.capacity_factor=1.25"))
+        assert float(found.busiest_rows) == rows * float(found.rows_of_an_expert)
