@@ -91,8 +91,7 @@ def test_magnitudes_form_each_weight_anew_and_scale_its_result() -> None:
     norm = found["layer.mlp.fc2.adapter_norm"]
     assert float(getattr(norm, "moved_bytes")) == 5 * 2 * F * H  # noqa: B009 - of the operators with such a number
     assert not [op for op in block.backward if op.name in ("layer.mlp.fc2.adapter_norm", "layer.mlp.fc2.adapter_weight")]
-    scaled = {name: row for name, row in traffic_of_magnitudes(block).items()}
-    assert scaled == {"fc2.adapter_magnitude": (2 * 2 * T * H, 1, 4 * 2 * T * H, 1, 2 * T * H)}
+    assert traffic_of_magnitudes(block) == {"fc2.adapter_magnitude": (2 * 2 * T * H, 1, 4 * 2 * T * H, 1, 2 * T * H)}
     assert "layer.mlp.fc2.adapter_norm" not in {op.name for op in layer(adapter_targets="fc2").forward}
 
 
@@ -115,7 +114,7 @@ def test_quantised_weights_are_widened_for_each_product() -> None:
 
 
 def test_a_stream_in_fp32_is_cast_for_each_product_that_reads_it() -> None:
-    """4 bytes read and 2 written: three times for queries, keys and values, twice for gate and fc1, never for what ends a part."""
+    """4 bytes read and 2 written: thrice for queries, keys and values, twice for gate and fc1, never for what ends a part."""
     found = traffic(layer(training="qlora", stack="hf-peft", stack__tuning__upcasts_stream=True), "layer.")
     casts = {name: row for name, row in found.items() if "autocast" in name}
     assert casts == {
