@@ -8,13 +8,14 @@ from types import MappingProxyType
 import numpy as np
 import pytest
 
-from perfmodel.count.pipeline import pipeline_split
+from perfmodel.count.pipeline import every_stage, pipeline_split
 from perfmodel.exchange.presets import model_preset, stack_preset
 from perfmodel.spec.models.layer_kinds import LayerKind
 from perfmodel.spec.models.model import TransformerModel
 from perfmodel.spec.pipeline_layout import piece_layers, stage_layers
 from tests.layouts import RAMP_STAGE
 from tests.setups import setup_of
+from tests.stacks import stack_with
 
 STACK = stack_preset("megatron-core")
 KINDS = MappingProxyType({"local": LayerKind(attention="sliding", window=4096), "global": LayerKind()})
@@ -75,3 +76,31 @@ def test_many_layouts_at_once_hold_what_each_of_them_does() -> None:
         for kind in model.kinds:
             plain = np.broadcast_to(many.stages.last.held.plain[kind], (3, 8))
             assert plain[row, column] == alone.stages.last.held.plain[kind]
+
+
+def test_the_fullest_stage_between_the_ends_is_none_of_the_ends() -> None:
+    """Of four stages of two layers the last has both costly ones, and the second one of them: that is the middle."""
+    costly, cheap = LayerKind(), LayerKind(feed_forward="none")
+    kinds = MappingProxyType({"costly": costly, "cheap": cheap})
+    order = ("cheap", "cheap", "cheap", "cheap", "cheap", "costly", "costly", "costly")
+    model = replace(model_preset("llama-3.1-8b"), layers=8, layer_kinds=kinds, layer_pattern=order)
+    stack = stack_with(STACK, {"states.pipeline_split": "layers"})
+    split = pipeline_split(setup_of(model, replace(RAMP_STAGE, pipeline_parallel=4), stack))
+    held = [(int(stage.held.every["costly"]), int(stage.held.every["cheap"])) for stage in split.stages]
+    assert held == [(0, 2), (1, 1), (2, 0)]
+    assert (int(split.between.every["costly"]), int(split.between.every["cheap"])) == (1, 3)
+
+
+def test_every_stage_of_a_layout_that_is_written_down_has_its_place() -> None:
+    """Three layers with the embedding, four and four, two with the head: of 13, and of one stage all of them."""
+    model = replace(model_preset("llama-3.1-8b"), layers=13)
+    written = replace(RAMP_STAGE, pipeline_parallel=4, pipeline_layout="Ettt|tttt|tttt|ttL")
+    setup = setup_of(model, written, STACK)
+    first, middle, last = pipeline_split(setup).stages
+    found = [(int(s.layers), int(s.embedding), int(s.head), int(s.position), int(s.number)) for s in (first, middle, last)]
+    assert found == [(3, 1, 0, 0, 1), (4, 0, 0, 1, 2), (2, 0, 1, 3, 1)]
+    every = [(int(s.layers), s.embedding, s.head, s.position) for s in every_stage(setup)]
+    assert every == [(3, 1, 0, 0), (4, 0, 0, 1), (4, 0, 0, 2), (2, 0, 1, 3)]
+    two = replace(written, pipeline_parallel=2, pipeline_layout="Ettttttt|ttttttL")
+    first, middle, last = pipeline_split(setup_of(model, two, STACK)).stages
+    assert [(int(s.layers), int(s.position), int(s.number)) for s in (first, middle, last)] == [(7, 0, 1), (7, 1, 0), (6, 1, 1)]
