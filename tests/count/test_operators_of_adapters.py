@@ -11,6 +11,8 @@ import pytest
 
 from perfmodel.count.blocks import Block
 from perfmodel.count.iteration import iteration
+from perfmodel.count.operators import Matmul
+from perfmodel.spec.phases import WEIGHT_GRADIENT
 from tests.count.operator_rows import products, traffic
 from tests.tunings import tuned_setup
 
@@ -47,6 +49,8 @@ def test_adapters_of_one_input_keep_it_once_and_each_its_narrow_result() -> None
         "attention.projection.adapter_in": (1, T, H, R, 1, 2 * T * H),
         "attention.projection.adapter_out": (1, T, R, H, 1, 2 * T * R),
     }
+    gradients = [op for op in layer(adapter_targets="fc2").backward if isinstance(op, Matmul) and op.phase == WEIGHT_GRADIENT]
+    assert [(op.accumulates, float(op.weight_gradient_bytes)) for op in gradients] == [(False, 4.0)] * 2
     times = {op.name: float(op.repeats) for op in layer(adapter_targets="query key value").forward if "adapter" in op.name}
     assert times["layer.attention.query.adapter_in"] == 3
     assert times["layer.attention.key.adapter_out"] == 2
@@ -129,3 +133,11 @@ def test_the_host_calls_each_widening_and_cast_on_its_own() -> None:
     calls = {op.name: getattr(op, "calls", 0) for op in block.forward}
     assert calls["layer.attention.query.dequantise"] == calls["layer.attention.query.autocast"] == 3
     assert calls["layer.mlp.gate.adapter_sum"] == 2
+
+
+def test_weights_of_experts_are_widened_one_by_one() -> None:
+    """All eight of Mixtral's on one GPU: kernels of each, and 4 * 8 * 2 * 4096 * 14336 numbers of both halves."""
+    found = traffic(layer(model="mixtral-8x7b", training="qlora", adapter_targets="query"), "layer.mlp.")
+    each = (NF4 + 2) * 8
+    assert found["fc1.dequantise"] == pytest.approx((each * H * 2 * F, 8, each * H * 2 * F, 8, 0), rel=1e-12)
+    assert found["fc2.dequantise"] == pytest.approx((each * F * H, 8, each * F * H, 8, 0), rel=1e-12)

@@ -208,3 +208,37 @@ def test_a_latent_mixture_moves_narrow_rows() -> None:
     assert found["latent_down"] == (1, OWN, 64, 24, 1, 0)
     assert found["latent_up"] == (1, OWN, 24, 64, 1, 2 * OWN * 24)
     assert found["fc2"] == (2, 96, 40, 24, 2, 2 * ROWS * 40)
+
+
+def test_a_rank_with_one_expert_sorts_nothing() -> None:
+    """Of eight experts over eight ranks."""
+    moved = traffic(layer(expert_parallel=8), "layer.mlp.")
+    assert not {"sort", "unsort"} & moved.keys()
+    assert "permute" in moved
+
+
+@pytest.mark.parametrize(("products_of", "copies"), [("layer", 2), ("mlp", 1)])
+def test_gradients_of_wide_linears_travel_once_beside_others_with_scales_of_blocks(products_of: str, copies: int) -> None:
+    """A byte and a 32nd of a number, in both orders, where the projection takes 8 bits; 2 bytes once where it does not."""
+    degrees: dict[str, Any] = {"precision": "mxfp8", "expert_parallel": 1, "expert_load": 1.0}
+    block = layer({"low_precision.products": products_of}, replace(SMALL, mixture=None), **degrees)
+    calls = {name: payload for name, _, payload in payloads(block)}
+    each = 2 * (1 + 1 / 32) if copies == 2 else 2
+    assert calls["layer.attention.projection.gather_gradient"] == pytest.approx(each * T * H, rel=1e-12)
+    assert calls["layer.mlp.fc2.gather_gradient"] == pytest.approx(2 * (1 + 1 / 32) * T * H, rel=1e-12)
+
+
+def test_scores_of_unfused_attention_are_capped_in_three_kernels() -> None:
+    """Divided, tanh, multiplied: 6 and 7 passes over 2 bytes of 4 * 128 * 128 scores, of which the tanh's result is kept."""
+    capped = replace(SMALL, mixture=None, softcaps=("attention",))
+    block = layer({"fusion.attention": False}, capped, tensor_parallel=1, data_parallel=8, expert_parallel=1, expert_load=1.0)
+    scores = 2 * 4 * 128 * 128
+    assert traffic(block)["layer.attention.softcap"] == (6 * scores, 3, 7 * scores, 3, scores)
+
+
+def test_rotations_of_latent_attention_name_their_kernel() -> None:
+    """The fused one, or the chain that stands for it."""
+    for fused, kernel in ((True, "fused_rotary"), (False, "rotary")):
+        block = layer({"fusion.rotary": fused})
+        (rotary,) = [op for op in block.forward if op.name == "layer.attention.rotary"]
+        assert getattr(rotary, "kernel", "") == kernel
