@@ -78,16 +78,18 @@ def test_many_layouts_at_once_hold_what_each_of_them_does() -> None:
             assert plain[row, column] == alone.stages.last.held.plain[kind]
 
 
-def test_the_fullest_stage_between_the_ends_is_none_of_the_ends() -> None:
-    """Of four stages of two layers the last has both costly ones, and the second one of them: that is the middle."""
+@pytest.mark.parametrize("backwards", [False, True])
+def test_the_fullest_stage_between_the_ends_is_none_of_the_ends(backwards: bool) -> None:
+    """Of four stages of two layers an end has both costly ones, and the one beside it one: that is the middle."""
     costly, cheap = LayerKind(), LayerKind(feed_forward="none")
     kinds = MappingProxyType({"costly": costly, "cheap": cheap})
     order = ("cheap", "cheap", "cheap", "cheap", "cheap", "costly", "costly", "costly")
+    order = order[::-1] if backwards else order
     model = replace(model_preset("llama-3.1-8b"), layers=8, layer_kinds=kinds, layer_pattern=order)
     stack = stack_with(STACK, {"states.pipeline_split": "layers"})
     split = pipeline_split(setup_of(model, replace(RAMP_STAGE, pipeline_parallel=4), stack))
     held = [(int(stage.held.every["costly"]), int(stage.held.every["cheap"])) for stage in split.stages]
-    assert held == [(0, 2), (1, 1), (2, 0)]
+    assert held == [(2, 0), (1, 1), (0, 2)] if backwards else [(0, 2), (1, 1), (2, 0)]
     assert (int(split.between.every["costly"]), int(split.between.every["cheap"])) == (1, 3)
 
 

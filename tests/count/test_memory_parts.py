@@ -13,11 +13,16 @@ from typing import Any, Final
 import numpy as np
 import pytest
 
+from perfmodel.count.data_parallel import windows
 from perfmodel.count.iteration import Iteration, iteration
 from perfmodel.count.memory.needed import MemoryBytes, memory_bytes, stage_activation_bytes, stage_memory_bytes
 from perfmodel.count.memory.storage import state_bytes
+from perfmodel.count.operators import Collective
+from perfmodel.count.parameters import held_parameters, most_parameters
+from perfmodel.count.roles import Role
 from perfmodel.spec.models.layer_parts import LatentAttention
 from perfmodel.spec.models.model import TransformerModel
+from perfmodel.spec.phases import RECOMPUTE
 from tests.count.mixtures import SMALL, STACK, layout_of, mixture_setup
 from tests.stacks import stack_with
 
@@ -207,3 +212,56 @@ def test_every_second_result_of_latent_attention_is_kept(tensor: int) -> None:
     found = kept(SECOND, model, recompute="selective", tensor_parallel=tensor, data_parallel=4)
     linears = 2 * T * (12 / tensor + 24 / tensor + 64 + 96 / tensor)
     assert found == 2 * T * 64 / tensor + linears + T * 4 / tensor * (2 * 10 + 4)
+
+
+def test_one_of_two_stages_decides_what_is_needed() -> None:
+    """The last with a large vocabulary, the first with a small one."""
+    for vocab_size, place in ((2**20, "last"), (128, "first")):
+        found = work({}, replace(DENSE, vocab_size=vocab_size), pipeline_parallel=2, data_parallel=4, sequence_length=32)
+        each = stage_memory_bytes(found, getattr(found.stages, place))
+        assert memory_bytes(found) == each
+        assert each.total_bytes > min(float(stage_memory_bytes(found, stage).total_bytes) for stage in found.stages)
+
+
+def test_two_ranks_share_what_they_reduce_and_gather() -> None:
+    """Half of everything, two layers and the vocabulary whole; a collective of two takes scratch."""
+    found = memory({"fusion.loss_chunks": 1e9}, sharding="zero3", data_parallel=2, global_batch_size=8)
+    whole = 2 * MATRICES + 2 * TABLE
+    assert found.parameters_bytes == 2 * P / 2 + 2 * whole
+    assert found.activations_bytes == pytest.approx(4 * LAYER + 2 * whole, abs=1e-3)
+    two = work(data_parallel=2, global_batch_size=8, sequence_length=2, sharding="zero1")
+    scratch = memory_bytes(two, scratch={"reduce_scatter": 100.0})
+    passes = float(scratch.activations_bytes + scratch.loss_bytes)
+    payload = max(float(op.payload_bytes) for op in two.synchronisation if getattr(op, "kind", "") == "reduce_scatter")
+    assert float(scratch.scratch_bytes) == pytest.approx(100 * payload - passes, rel=1e-12)
+
+
+def test_all_of_a_pipeline_is_reduced_and_gathered_once() -> None:
+    """Of two stages as of four; without stages with every one of four micro-batches."""
+    for stages, times in ((1, 4), (2, 1), (4, 1)):
+        layout = layout_of(
+            pipeline_parallel=stages, data_parallel=8 // stages, global_batch_size=32 // stages, sharding="zero2"
+        )
+        assert windows(Role.GRADIENT_REDUCTION, layout) == times
+        assert windows(Role.PARAMETER_GATHER, layout) == 1
+
+
+def test_scores_run_again_right_before_the_first_gradient_that_needs_them() -> None:
+    """Behind the gradients of the projection; a whole layer runs again before all of its gradients."""
+    unfused = {"fusion.attention": False, "fusion.wide_attention": "unfused"}
+    for recompute, place in (("selective", 2), ("full", 0)):
+        (blocks,) = work(unfused, recompute=recompute).layers.values()
+        phases = [op.phase for op in blocks.again.backward]
+        names = [op.name for op in blocks.again.backward if not isinstance(op, Collective)]
+        first = phases.index(RECOMPUTE)
+        assert (first == 0) == (place == 0)
+        if place:
+            assert blocks.again.backward[first - 1].name == "layer.attention.projection"
+            assert names.count("layer.attention.scores") == 3
+
+
+def test_the_largest_count_is_that_of_the_largest_total() -> None:
+    """Wherever it stands; of arrays place by place."""
+    small, large = (held_parameters(DENSE, {"": layers}, tensor_parallel=1) for layers in (1, 4))
+    assert most_parameters([large, small]) == most_parameters([small, large]) == large
+    assert most_parameters([small]) == small

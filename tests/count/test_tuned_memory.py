@@ -12,6 +12,7 @@ import pytest
 
 from perfmodel.count.iteration import iteration
 from perfmodel.count.memory.needed import MemoryBytes, memory_bytes
+from perfmodel.count.memory.storage import state_bytes
 from perfmodel.count.memory.tuned import Moment, TunedStates, tuned_states
 from perfmodel.count.operators import MemoryBound
 from perfmodel.count.parameters import parameter_count
@@ -247,3 +248,33 @@ def test_an_array_of_micro_batch_sizes_moves_from_one_moment_to_another() -> Non
     assert float(alone[0].loss_bytes) == 0 < float(alone[1].loss_bytes)
     assert float(alone[1].scratch_bytes) == 0 < float(alone[0].scratch_bytes)
     assert np.all(np.asarray([float(each.total_bytes) for each in alone]) > 0)
+
+
+def test_gradients_of_shards_are_whole_in_two_layers_while_passes_run() -> None:
+    """Beside a share of earlier ones; at the end of all of them beside a share of all."""
+    lora = {"gpus": 2, "sharding": "zero3", **CHUNKED}
+    whole = 4 * ADAPTERS
+    assert memory(**lora).gradients_bytes == whole * 2 / 32
+    assert memory(**lora, micro_batches=2).gradients_bytes == whole / 2 + whole * 2 / 32
+    full = memory(training="full", weights="bf16", optimizer="sgd", **lora)
+    assert full.gradients_bytes == P + 2 * P * 2 / 32
+
+
+def test_positions_are_gathered_with_the_vocabulary() -> None:
+    """2 bytes of each number of their table."""
+    learned = {"model__position": "learned", "model__max_positions": 2048}
+    plain, more = (states(gpus=4, sharding="zero3", **settings) for settings in ({}, learned))
+    assert more.gathered - plain.gathered == pytest.approx(2 * 2048 * H, rel=1e-9)
+
+
+def test_the_norm_of_embeddings_keeps_its_input() -> None:
+    """As any norm does."""
+    assert memory(model__embedding_norm=True).activations_bytes - memory().activations_bytes == NORM
+
+
+def test_a_step_of_trained_parameters_has_a_temporary_copy_of_some_optimizers() -> None:
+    """2 bytes of a parameter in 16 bits, 4 of an adapter in fp32."""
+    for settings, copy in (({"training": "full", "weights": "bf16"}, 2), ({}, 4)):
+        setup = tuned_setup(optimizer="adamw", **settings)
+        found = state_bytes(setup.layout, setup.stack, setup.tuning)
+        assert (found.step, found.parameter, found.gradient, found.all_gradients, found.optimizer) == (copy,) * 4 + (2 * copy,)

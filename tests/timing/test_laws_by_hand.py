@@ -204,3 +204,13 @@ def test_seconds_are_added_up_by_the_word_that_they_are_known_by() -> None:
         Entry(operator=ATTENTION, repeats=2, seconds=0.5, confidence="datasheet"),
     ]
     assert seconds_by_confidence(entries) == {"measured": 26.0, "interpolated": 0.0, "extrapolated": 0.0, "datasheet": 1.0}
+
+
+def test_copies_that_keep_to_groups_meet_ranks_of_those_groups_alone() -> None:
+    """4 of 8 groups are half of 64 ranks: 32 * (1 - (31/32)^8); arrays of groups each as alone."""
+    call = call_of("token_exchange", 64, 1.0, copies=8, groups=8, groups_met=4)
+    assert float(ranks_met(call, 64)) == pytest.approx(32 * (1 - (31 / 32) ** 8), rel=1e-12)
+    assert float(ranks_met(call, 1)) == 1
+    met = np.array([2, 4, 8])
+    together = places_met(replace(call, groups_met=met), 4)
+    assert np.asarray(together).tolist() == pytest.approx([float(places_met(replace(call, groups_met=int(n)), 4)) for n in met])
