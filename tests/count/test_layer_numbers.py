@@ -106,3 +106,21 @@ def test_every_stage_of_a_layout_that_is_written_down_has_its_place() -> None:
     two = replace(written, pipeline_parallel=2, pipeline_layout="Ettttttt|ttttttL")
     first, middle, last = pipeline_split(setup_of(model, two, STACK)).stages
     assert [(int(s.layers), int(s.position), int(s.number)) for s in (first, middle, last)] == [(7, 0, 1), (7, 1, 0), (6, 1, 1)]
+
+
+def test_one_stage_that_is_written_down_holds_both_ends() -> None:
+    """Of one piece: the first stage is the last."""
+    alone = replace(RAMP_STAGE, pipeline_parallel=1, pipeline_layout="EttttL")
+    first, middle, last = pipeline_split(setup_of(replace(model_preset("llama-3.1-8b"), layers=4), alone, STACK)).stages
+    for stage in (first, last):
+        assert (int(stage.layers), int(stage.embedding), int(stage.head), int(stage.position)) == (4, 1, 1, 0)
+    assert int(middle.number) == 0
+
+
+@pytest.mark.parametrize(("split", "vocab_size", "expected"), [("products", 10**8, [2, 0, 0]), ("modules", 128256, [1, 1, 0])])
+def test_no_stage_holds_more_layers_than_are_left(split: str, vocab_size: int, expected: list[int]) -> None:
+    """Two layers over four stages: a head that outweighs them leaves all to the first; of five modules it has two."""
+    model = replace(model_preset("llama-3.1-8b"), layers=2, vocab_size=vocab_size)
+    stack = stack_with(STACK, {"states.pipeline_split": split})
+    stages = pipeline_split(setup_of(model, replace(RAMP_STAGE, pipeline_parallel=4), stack)).stages
+    assert [int(stage.layers) for stage in stages] == expected

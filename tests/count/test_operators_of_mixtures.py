@@ -14,6 +14,7 @@ import pytest
 
 from perfmodel.count.blocks import Block
 from perfmodel.count.iteration import iteration
+from perfmodel.count.operators import Matmul
 from perfmodel.spec.models.layer_parts import LatentAttention, Mixture
 from perfmodel.spec.models.model import TransformerModel
 from tests.count.mixtures import SMALL, STACK, layout_of, mixture_setup
@@ -242,3 +243,26 @@ def test_rotations_of_latent_attention_name_their_kernel() -> None:
         block = layer({"fusion.rotary": fused})
         (rotary,) = [op for op in block.forward if op.name == "layer.attention.rotary"]
         assert getattr(rotary, "kernel", "") == kernel
+
+
+@pytest.mark.parametrize(("overlap", "gathered", "scattered"), [("none", 1, 1), ("backward", 1, 1), ("pipelined", 2, 2)])
+def test_products_are_cut_into_a_piece_for_each_rank_where_software_cuts_them(
+    overlap: str, gathered: int, scattered: int
+) -> None:
+    """Those that a gather feeds, and those that feed a scatter, in no more pieces than the software makes."""
+    settings = {"overlap.tensor_parallel": overlap, "overlap.hide_all": False, "overlap.scattered_pieces": 4}
+    dense = replace(SMALL, mixture=None)
+    block = layer(settings, dense, expert_parallel=1, expert_load=1.0)
+    pieces = {op.name: float(op.pieces) for op in block.forward if isinstance(op, Matmul)}
+    assert (pieces["layer.attention.qkv"], pieces["layer.mlp.fc2"]) == (gathered, scattered)
+    many = layer(
+        settings | {"overlap.scattered_pieces": 3},
+        dense,
+        tensor_parallel=4,
+        data_parallel=2,
+        expert_parallel=1,
+        expert_load=1.0,
+    )
+    pieces = {op.name: float(op.pieces) for op in many.forward if isinstance(op, Matmul)}
+    cut = overlap == "pipelined"
+    assert (pieces["layer.attention.qkv"], pieces["layer.mlp.fc2"]) == ((4, 3) if cut else (1, 1))
