@@ -38,8 +38,10 @@ def test_attention_computes_pairs_that_its_mask_leaves(window: int | None, keys:
     assert executed_flop(replace(forward, window=None, causal=False)) == 2 * (64 + 32) * 96 * 8
 
 
-@pytest.mark.parametrize(("precision", "size", "wider"), [("bf16", 2, 0), ("fp32", 4, 0), ("fp8", 1, 1)])
-def test_attention_moves_its_operands_once_and_its_output_in_16_bits(precision: str, size: int, wider: int) -> None:
+@pytest.mark.parametrize(
+    ("precision", "size", "wider"), [("bf16", 2, 0), ("fp32", 4, 0), ("fp8", 1, 1), ("mxfp8", 33 / 32, 31 / 32)]
+)
+def test_attention_moves_its_operands_once_and_its_output_in_16_bits(precision: str, size: float, wider: float) -> None:
     """Of two sequences 48 rows of queries and output, 24 of keys and values; all with their gradients twice."""
     bytes_once = 2 * (size * (48 + 24) * (64 + 32) + wider * 48 * 32)
     call = replace(ATTENTION, precision=precision)
@@ -77,9 +79,11 @@ def test_long_attention_on_few_bits_is_as_much_slower_as_its_clocks() -> None:
         assert half / full == pytest.approx(2.0, rel=0.1)
 
 
-@pytest.mark.parametrize(("ranks", "inside", "nodes"), [(649, 59, 11), (142, 71, 2), (145, 72, 3), (73, 72, 2), (108, 54, 2)])
+@pytest.mark.parametrize(
+    ("ranks", "inside", "nodes"), [(649, 59, 11), (142, 71, 2), (2628, 36, 73), (145, 72, 3), (73, 72, 2), (108, 54, 2)]
+)
 def test_a_job_is_spread_evenly_where_no_domain_is_left_half_empty(ranks: int, inside: int, nodes: int) -> None:
-    """649 = 11 * 59 and 142 = 2 * 71 divide; 145 = 5 * 29 would leave more than half of 72 empty, 73 is prime."""
+    """11 * 59, 2 * 71 and 73 * 36 divide; 145 = 5 * 29 would leave more than half of 72 empty, 73 is prime."""
     where = placement(ProcessGroup(name="data_parallel", ranks=ranks, stride=1), GB200)
     assert (where.ranks_per_node, where.nodes) == (inside, nodes)
 
@@ -214,3 +218,36 @@ def test_copies_that_keep_to_groups_meet_ranks_of_those_groups_alone() -> None:
     met = np.array([2, 4, 8])
     together = places_met(replace(call, groups_met=met), 4)
     assert np.asarray(together).tolist() == pytest.approx([float(places_met(replace(call, groups_met=int(n)), 4)) for n in met])
+
+
+@pytest.mark.parametrize(("stride", "inside", "nodes"), [(3, 2, 4), (5, 1, 8), (9, 1, 8)])
+def test_strides_that_do_not_divide_a_node_leave_room_for_fewer_ranks(stride: int, inside: int, nodes: int) -> None:
+    """Of eight ranks three GPUs apart two lie in a node of eight."""
+    where = placement(ProcessGroup(name="ranks", ranks=8, stride=stride), H100)
+    assert (where.ranks_per_node, where.nodes) == (inside, nodes)
+
+
+@pytest.mark.parametrize(("window", "keys"), [(None, 4096 + 128), (2048, 2048 * (1 - 1 / 8) + 2 * 128), (8192, 4096 + 128)])
+def test_each_query_costs_keys_beyond_those_that_it_meets(window: int | None, keys: float) -> None:
+    """128 of them here, twice as many where a window cuts both ends; in kernels that nothing else bounds."""
+    gpu = gpu_preset("h100-sxm-80gb")
+    law = with_numbers(
+        gpu.attention("bf16", backward=False, library="fastest"), BARE | {"sequence_half": 128.0, "longest_rows": 0}
+    )
+    call = replace(
+        ATTENTION, heads=64, kv_heads=64, head_size=128, value_size=None, query_length=8192, key_length=8192, window=window
+    )
+    seconds = float(plain_attention_time_s(call, law, gpu=gpu, compute_scale=1.0))
+    rate = float(gpu.peak("bf16") * law.efficiency)
+    assert seconds == pytest.approx(2 * 2 * 128 * 2 * 64 * 8192 * keys / rate, rel=1e-12)
+
+
+def test_a_library_may_be_slower_on_short_sequences() -> None:
+    """At half of its rate a kernel takes twice as long."""
+    gpu = gpu_preset("h100-sxm-80gb")
+    law = with_numbers(gpu.attention("bf16", backward=False, library="fastest"), BARE | {"longest_rows": 0})
+    slow = replace(law, by_sequence_length=MappingProxyType({"1024": 0.5, "8192": 1.0}))
+    for length, factor in ((1024, 2.0), (8192, 1.0)):
+        call = replace(ATTENTION, head_size=128, value_size=None, query_length=length, key_length=length)
+        times = [float(plain_attention_time_s(call, each, gpu=gpu, compute_scale=1.0)) for each in (slow, law)]
+        assert times[0] / times[1] == pytest.approx(factor, rel=1e-12)
