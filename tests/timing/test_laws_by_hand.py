@@ -251,3 +251,28 @@ def test_a_library_may_be_slower_on_short_sequences() -> None:
         call = replace(ATTENTION, head_size=128, value_size=None, query_length=length, key_length=length)
         times = [float(plain_attention_time_s(call, each, gpu=gpu, compute_scale=1.0)) for each in (slow, law)]
         assert times[0] / times[1] == pytest.approx(factor, rel=1e-12)
+
+
+@pytest.mark.parametrize(("moved", "kernels", "word"), [(1e6, 1, "measured"), (3e6, 3, "measured"), (2e6, 1, "extrapolated")])
+def test_memory_bound_kernels_are_known_by_what_each_moves(moved: float, kernels: int, word: str) -> None:
+    """A chain of three moves a third in each."""
+    known = replace(
+        H100.gpu.kernels.memory_bound["elementwise"],
+        evidence=Evidence(basis="measured", sizes=MappingProxyType({"moved_bytes": (1e6,)})),
+    )
+    classes = {**H100.gpu.kernels.memory_bound, "elementwise": known}
+    cluster = replace(H100, gpu=replace(H100.gpu, kernels=replace(H100.gpu.kernels, memory_bound=classes)))
+    one = MemoryBound(name="add", moved_bytes=moved, kernels=kernels)
+    assert operator_confidence(one, cluster=cluster, stack=CORE) == word
+
+
+@pytest.mark.parametrize(("ranks", "stride", "word"), [(4, 4, "datasheet"), (2, 8, "extrapolated"), (16, 1, "datasheet")])
+def test_groups_with_several_ranks_in_a_node_are_as_sure_as_its_links(ranks: int, stride: int, word: str) -> None:
+    """Two of four in each of two nodes; one in each is as sure as the network."""
+    links = H100.links
+    node = replace(links.node, collectives=replace(links.node.collectives, evidence=Evidence(basis="datasheet")))
+    network = replace(links.network, collectives=replace(links.network.collectives, evidence=Evidence(basis="transferred")))
+    cluster = replace(H100, links=replace(links, node=node, network=network))
+    group = ProcessGroup(name="ranks", ranks=ranks, stride=stride)
+    call = Collective(name="call", kind="all_gather", payload_bytes=1e6, group=group)
+    assert operator_confidence(call, cluster=cluster, stack=CORE) == word

@@ -108,6 +108,7 @@ def test_the_cpu_waits_for_the_number_of_tokens_before_it_launches_experts(phase
     """At every dispatch that is not a gradient's, and at no gather of ranks that share an expert."""
     dispatch = call(axis=EXPERT, role=Role.DISPATCH, repeats=2, phase=phase)
     assert host_seconds([dispatch], STACK).wait_s == 100 * waits
+    assert host_seconds([dispatch, dispatch], STACK).wait_s == 2 * 100 * waits
     assert host_seconds([call(role=Role.DISPATCH), call(axis=EXPERT, role=Role.COMBINE)], STACK).wait_s == 0
     replayed = stack_with(STACK, {"host.cuda_graphs": True})
     assert host_seconds([dispatch, moves()], replayed) == HostSeconds(0.0, 0.0)

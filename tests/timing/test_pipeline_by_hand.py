@@ -120,6 +120,7 @@ def test_few_micro_batches_are_bound_by_one_way_through_all_pieces() -> None:
     """One micro-batch of even stages passes all of them and 2*(p - 1) messages; without weight gradients to fill gaps with."""
     even = [(1.0, 2.0)] * 4
     assert time_s(even, 1, 0.5) == 12 + 2 * 3 * 0.5
+    assert time_s(even, 1, 0.5, waits=True) == 12 + 2 * (1 + 4 - 1) * 0.5
     assert time_s([(1.0, 1.0, 1.0)] * 4, 1, 0.5, pipeline_schedule="zb-h1") == 8 + 1 + 2 * 3 * 0.5
     # two of them: 2*3 of the slowest, (4*2*3 - 1*4)/4 of what no gap hides, six messages
     assert time_s([(1.0, 1.0, 1.0)] * 4, 2, 0.5, pipeline_schedule="zb-2p") == 6 + (4 * 2 * 3 - 4) / 4 + 3

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from perfmodel.count.operators import CachedAttention, Collective, Matmul, MemoryBound
+from perfmodel.count.operators import CachedAttention, Collective, FusedAttention, Matmul, MemoryBound
 from perfmodel.count.roles import Role
 from perfmodel.count.serving.forward_pass import ForwardPass, ServedProduct, forward_operators
 from perfmodel.exchange.questions.serving.served_models import serving_setup
@@ -158,3 +158,15 @@ def test_chains_of_served_models_are_extrapolated_and_steps_of_states_guessed() 
     norm = MemoryBound(name="norm", kernel="rmsnorm", moved_bytes=1e6)
     assert served_confidence(norm, setup) == "extrapolated"
     assert served_confidence(replace(norm, role=Role.SCAN), setup) == "datasheet"
+
+
+def test_attention_of_prompts_is_as_sure_as_that_of_forward_passes() -> None:
+    """Backward kernels are none of a server's."""
+    setup = serving_setup("llama-3.1-8b", gpu="h100-sxm-80gb")
+    kernels = setup.cluster.gpu.kernels
+    forward = replace(kernels.attention_forward, evidence=Evidence(basis="measured"))
+    backward = replace(kernels.attention_backward, evidence=Evidence(basis="datasheet"))
+    gpu = replace(setup.cluster.gpu, kernels=replace(kernels, attention_forward=forward, attention_backward=backward))
+    other = replace(setup, cluster=replace(setup.cluster, gpu=gpu))
+    operators = forward_operators(other, ForwardPass(prompts=1, prompt_tokens=512))
+    assert served_confidence(next(each for each in operators if isinstance(each, FusedAttention)), other) == "measured"
