@@ -8,15 +8,17 @@ three norms.
 from __future__ import annotations
 
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any, Final
 
 import pytest
 
 from perfmodel.count.blocks import Block
 from perfmodel.count.flops import attention_flop_per_token, model_flop_per_token
-from perfmodel.count.iteration import Iteration, iteration
+from perfmodel.count.iteration import Iteration, iteration, modules_that_run
 from perfmodel.count.operators import Collective, Matmul, MemoryBound, hardware_flop
 from perfmodel.count.parameters import active_parameter_count, held_parameters, layer_parameters, parameter_count
+from perfmodel.spec.models.layer_kinds import LayerKind
 from perfmodel.spec.models.model import TransformerModel
 from perfmodel.spec.phases import DATA_GRADIENT
 from tests.count.mixtures import SMALL, STACK, layout_of, mixture_setup
@@ -161,6 +163,8 @@ def test_ranks_reduce_what_they_looked_up_and_exchange_three_numbers_a_token(seq
     assert names == ["lookup", "scatter" if sequence_parallel else "all_reduce", "scale", "norm"]
     (exchange,) = [op for op in found.head.forward if isinstance(op, Collective) and "loss" in op.name]
     assert (exchange.payload_bytes, exchange.repeats) == (4 * T, 3)
+    further = work(FURTHER, tensor_parallel=2, data_parallel=4, sequence_parallel=sequence_parallel).head
+    assert [op.repeats for op in further.forward if op.name == exchange.name] == [3, 3 * 2]
 
 
 def test_what_runs_backwards_keeps_nothing() -> None:
@@ -182,3 +186,35 @@ def test_a_gate_of_heads_reads_both_and_keeps_both() -> None:
     (copied,) = work(replace(SMALL, attention_gate=True), tensor_parallel=4, data_parallel=2).layers.values()
     (qkv,) = [op for op in copied.plain.forward if isinstance(op, Matmul) and op.name == "layer.attention.qkv"]
     assert (qkv.columns, qkv.useful * qkv.columns) == (2 * 16 + 2 * 16, 2 * 16 + 2 * 8)  # one KV head copied to two ranks each
+
+
+def test_gradients_of_further_layers_are_overwritten_once_and_added_to_later() -> None:
+    """Of four micro-batches the first overwrites, in each of two further layers."""
+    settings = {"fusion.gradient_accumulation": False, "states.overwrites_gradients": True}
+    stack = stack_with(STACK, PLAIN | settings)
+    head = iteration(mixture_setup(FURTHER, layout_of(), stack, "dgx-h100")).head
+    repeats = {op.name: float(op.repeats) for op in head.backward if "multi_token.projection." in op.name}
+    assert repeats == {"multi_token.projection.overwrite": 2 / 4, "multi_token.projection.accumulate": 2 * 3 / 4}
+
+
+def test_a_gate_comes_with_the_queries_where_projections_are_apart() -> None:
+    """Twice as many columns as queries alone."""
+    stack = stack_with(STACK, PLAIN | {"fusion.separate_projections": True, "fusion.joined_heads": False})
+    (layer,) = iteration(mixture_setup(replace(SMALL, attention_gate=True), layout_of(), stack, "dgx-h100")).layers.values()
+    rows = products(layer.plain, "layer.attention.")
+    assert [rows[name][3] for name in ("query", "key", "value")] == [2 * 64, 32, 32]
+
+
+def test_one_norm_may_serve_attention_and_a_mixture() -> None:
+    """Parts that are parallel read what one norm gave."""
+    counts = {each: parameter_count(replace(SMALL, parallel_residual=each)).norms for each in ("none", "one_norm", "two_norms")}
+    assert counts == {"none": (2 * 4 + 1) * 64, "one_norm": (4 + 1) * 64, "two_norms": (2 * 4 + 1) * 64}
+
+
+def test_modules_run_where_some_layer_has_something_of_them() -> None:
+    """Shared experts and activations of mixtures in a model whose first layer is dense; no up-projections without latents."""
+    kinds = MappingProxyType({"experts": LayerKind(feed_forward="experts"), "dense": LayerKind(feed_forward="dense")})
+    mixed = replace(SMALL, layer_kinds=kinds, layer_pattern=("experts",), first_layers=("dense",))
+    for model, has in ((mixed, {"moe", "moe_act", "shared_experts", "mlp"}), (replace(SMALL, mixture=None), {"mlp"})):
+        found = set(modules_that_run(mixture_setup(model, layout_of(), STACK)))
+        assert found == {"core_attn", "layernorm"} | has

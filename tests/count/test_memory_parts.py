@@ -147,7 +147,11 @@ def test_buffers_of_buckets_stand_beside_the_gradients() -> None:
 
 def test_a_stage_keeps_what_it_sent_on_of_every_micro_batch_in_flight() -> None:
     """2h bytes a token on all stages but the last: with three stages 3, 2 and 0 of them."""
-    settings: dict[str, Any] = {"pipeline_parallel": 4, "data_parallel": 2}
+    settings: dict[str, Any] = {"pipeline_parallel": 2, "data_parallel": 4}
+    kept, plain = (work({"states.keeps_stage_outputs": each}, **settings) for each in (True, False))
+    more, less = (stage_memory_bytes(each, each.stages.first).activations_bytes for each in (kept, plain))
+    assert more - less == 2 * 2 * T * 64
+    settings = {"pipeline_parallel": 4, "data_parallel": 2}
     kept, plain = (work({"states.keeps_stage_outputs": each}, **settings) for each in (True, False))
     for place, number in (("first", 4), ("middle", 3), ("last", 0)):
         more, less = (stage_memory_bytes(each, getattr(each.stages, place)).activations_bytes for each in (kept, plain))
@@ -265,3 +269,15 @@ def test_the_largest_count_is_that_of_the_largest_total() -> None:
     small, large = (held_parameters(DENSE, {"": layers}, tensor_parallel=1) for layers in (1, 4))
     assert most_parameters([large, small]) == most_parameters([small, large]) == large
     assert most_parameters([small]) == small
+
+
+def test_an_array_of_ranks_shares_what_each_shares() -> None:
+    """One rank holds all of its parameters, two and eight gather them."""
+    degrees = np.array([1, 2, 8])
+    together = memory({"fusion.loss_chunks": 1e9}, sharding="zero3", data_parallel=degrees, global_batch_size=4 * degrees)
+    for place, ranks in enumerate(degrees):
+        alone = memory(
+            {"fusion.loss_chunks": 1e9}, sharding="zero3", data_parallel=int(ranks), global_batch_size=4 * int(ranks)
+        )
+        for name, each in together.items():
+            assert float(np.broadcast_to(each, 3)[place]) == pytest.approx(float(dict(alone.items())[name]), rel=1e-12), name

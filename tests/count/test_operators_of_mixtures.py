@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, Final
 
+import numpy as np
 import pytest
 
 from perfmodel.count.blocks import Block
@@ -266,3 +267,14 @@ def test_products_are_cut_into_a_piece_for_each_rank_where_software_cuts_them(
     pieces = {op.name: float(op.pieces) for op in many.forward if isinstance(op, Matmul)}
     cut = overlap == "pipelined"
     assert (pieces["layer.attention.qkv"], pieces["layer.mlp.fc2"]) == ((4, 3) if cut else (1, 1))
+
+
+def test_an_array_of_expert_ranks_casts_one_by_one_where_a_rank_has_several() -> None:
+    """Two experts each of four ranks, one of eight."""
+    together = layer(precision="fp8", expert_parallel=np.array([4, 8]))
+    for place, ranks in enumerate((4, 8)):
+        alone = layer(precision="fp8", expert_parallel=ranks)
+        for name in ("layer.mlp.fc1.quantise", "layer.mlp.fc2.quantise"):
+            both, one = (next(op for op in block.forward if op.name == name) for block in (together, alone))
+            for what in ("kernels", "calls", "moved_bytes"):
+                assert np.broadcast_to(getattr(both, what), 2)[place] == getattr(one, what), (name, what)

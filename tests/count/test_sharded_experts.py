@@ -172,3 +172,19 @@ def test_a_rank_casts_its_shard_where_copies_of_a_byte_are_gathered(scaling: str
     found = calls(of)
     assert float(found["gather_parameters"].payload_bytes * 122) == pytest.approx(NARROW + 2 * (SHARED - NARROW), rel=1e-12)
     assert float(found["gather_parameters_of_experts"].payload_bytes * 99) == pytest.approx(EXPERTS, rel=1e-12)
+
+
+def test_two_stages_of_a_pipeline_gather_nothing_again() -> None:
+    """Parameters stay where there are stages; without them every backward pass gathers, of each of four micro-batches."""
+    for stages, times in ((1, 4 * 122), (2, 0)):
+        found = calls(work(sharding="zero3", pipeline_parallel=stages, data_parallel=8 // stages, expert_parallel=1))
+        again = found["gather_parameters_again"]
+        assert again.repeats == (0 if times == 0 else 4 * float(work(sharding="zero3", expert_parallel=1).buckets.count))
+
+
+def test_ranks_of_one_meet_nobody_beside_those_of_two() -> None:
+    """An array of tensor-parallel degrees."""
+    found = work(tensor_parallel=np.array([1, 2]), data_parallel=np.array([8, 4]), expert_parallel=1).meetings
+    ranks, times = found["tensor_parallel"]
+    assert np.asarray(ranks).tolist() == [1, 2]
+    assert np.asarray(times)[0] == 0 < np.asarray(times)[1]

@@ -5,6 +5,8 @@ Llama 3.1 8B: h = 4096, keys and values of v = 1024, MLPs of f = 14336, V = 1282
 
 from __future__ import annotations
 
+from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -16,7 +18,8 @@ from perfmodel.count.memory.storage import state_bytes
 from perfmodel.count.memory.tuned import Moment, TunedStates, tuned_states
 from perfmodel.count.operators import MemoryBound
 from perfmodel.count.parameters import parameter_count
-from perfmodel.count.tuning.trained import tuned_wire_bytes
+from perfmodel.count.tuning.trained import tuned_numbers, tuned_wire_bytes
+from perfmodel.spec.models.layer_kinds import LayerKind
 from tests.tunings import tuned_setup
 
 T, H, V, F, VOCABULARY, LAYERS = 2048, 4096, 1024, 14336, 128256, 32
@@ -278,3 +281,28 @@ def test_a_step_of_trained_parameters_has_a_temporary_copy_of_some_optimizers() 
         setup = tuned_setup(optimizer="adamw", **settings)
         found = state_bytes(setup.layout, setup.stack, setup.tuning)
         assert (found.step, found.parameter, found.gradient, found.all_gradients, found.optimizer) == (copy,) * 4 + (2 * copy,)
+
+
+def test_ranks_of_replicas_have_buffers() -> None:
+    """One group of several ranks; the peak is that of its moment beside them."""
+    found, stack = memory(gpus=2), tuned_setup().stack.states
+    assert found.communication_bytes == stack.communication_buffer_bytes
+    assert memory().communication_bytes == 0
+
+
+def test_layers_of_two_kinds_keep_what_as_many_of_one_keep() -> None:
+    """Windows change nothing of what fused attention keeps."""
+    setup = tuned_setup()
+    kinds = MappingProxyType({"local": LayerKind(attention="sliding", window=1024), "global": LayerKind()})
+    mixed = replace(setup, model=replace(setup.model, layer_kinds=kinds, layer_pattern=("local", "local", "global")))
+    assert memory_bytes(iteration(mixed)).activations_bytes == memory().activations_bytes
+
+
+def test_a_joined_linear_without_a_gate_has_one_adapter() -> None:
+    """Of squared ReLU: 32 * 16 * (6144 + 24576)."""
+    setup = tuned_setup(model="nemotron-4-15b", adapter_targets="fc1")
+    assert setup.tuning is not None
+    found = tuned_numbers(setup.model, parameter_count(setup.model), {"": 32}, setup.tuning)
+    assert found.adapters == 32 * 16 * (6144 + 24576)
+    (blocks,) = iteration(setup).layers.values()
+    assert [op.name for op in blocks.plain.forward if op.name.endswith("adapter_in")] == ["layer.mlp.fc1.adapter_in"]

@@ -276,3 +276,10 @@ def test_groups_with_several_ranks_in_a_node_are_as_sure_as_its_links(ranks: int
     group = ProcessGroup(name="ranks", ranks=ranks, stride=stride)
     call = Collective(name="call", kind="all_gather", payload_bytes=1e6, group=group)
     assert operator_confidence(call, cluster=cluster, stack=CORE) == word
+
+
+def test_copies_free_to_go_anywhere_meet_places_at_random() -> None:
+    """Of eight groups a token may meet all: 4 * (1 - (3/4)^8) nodes; of two ranks 2 * (1 - (1/2)^8)."""
+    free = call_of("token_exchange", 64, 1.0, copies=8, groups=8, groups_met=8)
+    assert float(places_met(free, 4)) == pytest.approx(4 * (1 - 0.75**8), rel=1e-12)
+    assert float(ranks_met(call_of("token_exchange", 2, 1.0, copies=8), 2)) == pytest.approx(2 * (1 - 0.5**8), rel=1e-12)
