@@ -79,3 +79,21 @@ def test_muon_orthogonalises_no_frozen_matrix() -> None:
     sides = [(H, H), (V, H), (V, H), (H, H)]
     expected = sum(2 * short * short * (2 * long + short) for short, long in sides)
     assert sum(float(op.repeats * op.flop) for op in products) == 5 * 32 * expected
+
+
+FROZEN = "attention embedding head norms"  # all but the feed-forward parts
+
+
+def test_each_expert_has_rows_and_columns_of_its_own() -> None:
+    """Of Mixtral's eight, both halves joined, and of the router."""
+    found = states("adafactor", model="mixtral-8x7b", frozen_parts=FROZEN).optimizer
+    assert found == 4 * 32 * ((H + 8) + 8 * ((H + 2 * F) + (F + H)))
+
+
+def test_muon_orthogonalises_each_expert() -> None:
+    """Eight of h x 2f and f x h in 32 layers, and h x 8 of the router."""
+    work = iteration(tuned_setup(training="full", weights="bf16", optimizer="muon", model="mixtral-8x7b", frozen_parts=FROZEN))
+    products = [op for op in work.synchronisation if isinstance(op, Matmul)]
+    sides = [(8, H, 1), (H, 2 * F, 8), (H, F, 8)]
+    expected = sum(number * 2 * short * short * (2 * long + short) for short, long, number in sides)
+    assert sum(float(op.repeats * op.flop) for op in products) == 5 * 32 * expected
