@@ -188,3 +188,12 @@ def test_ranks_of_one_meet_nobody_beside_those_of_two() -> None:
     ranks, times = found["tensor_parallel"]
     assert np.asarray(ranks).tolist() == [1, 2]
     assert np.asarray(times)[0] == 0 < np.asarray(times)[1]
+
+
+def test_a_step_launches_its_kernels_and_sums_one_number_over_all_gpus() -> None:
+    """Two of the norm, four of Adam, one of each pass over the gradients; 4 bytes of the norm."""
+    of = work()
+    kernels = {op.name.removeprefix("optimizer."): op.kernels for op in of.synchronisation if isinstance(op, MemoryBound)}
+    assert kernels == {"scale_gradients": 1, "gradient_norm": 2, "adam": 4, "zero_gradients": 1}
+    norm = calls(of)["gradient_norm.all_reduce"]
+    assert (norm.payload_bytes, norm.group.ranks, norm.kind) == (4, 8, "all_reduce")

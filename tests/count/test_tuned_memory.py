@@ -16,7 +16,7 @@ from perfmodel.count.iteration import iteration
 from perfmodel.count.memory.needed import MemoryBytes, memory_bytes
 from perfmodel.count.memory.storage import state_bytes
 from perfmodel.count.memory.tuned import Moment, TunedStates, tuned_states
-from perfmodel.count.operators import MemoryBound
+from perfmodel.count.operators import Collective, MemoryBound
 from perfmodel.count.parameters import parameter_count
 from perfmodel.count.tuning.trained import tuned_numbers, tuned_wire_bytes
 from perfmodel.spec.models.layer_kinds import LayerKind
@@ -241,6 +241,11 @@ def test_a_step_reads_gradients_and_reads_and_writes_states_and_parameters(optim
         moved = {op.name: float(op.moved_bytes) for op in work.synchronisation if isinstance(op, MemoryBound)}
         assert moved[f"optimizer.{optimizer}"] == pytest.approx(P * expected / gpus, rel=1e-12)
         assert moved["optimizer.gradient_norm"] == pytest.approx(P * 2 / gpus, rel=1e-12)
+        kernels = {op.name: op.kernels for op in work.synchronisation if isinstance(op, MemoryBound)}
+        assert (kernels[f"optimizer.{optimizer}"], kernels["optimizer.gradient_norm"]) == (4, 2)
+        (norm,) = [op for op in work.synchronisation if op.name == "optimizer.gradient_norm.all_reduce"]
+        assert isinstance(norm, Collective)
+        assert (norm.payload_bytes, norm.group.ranks) == (4, gpus)
 
 
 def test_an_array_of_micro_batch_sizes_moves_from_one_moment_to_another() -> None:
