@@ -110,8 +110,8 @@ def test_copies_of_shards_of_experts_are_among_their_own_ranks(experts_over: int
 
 def test_states_of_experts_are_spread_over_fewer_ranks_than_the_others() -> None:
     """A fourth of a rank's experts and an eighth of the rest; with two copies half and a fourth."""
-    for settings, own, other in (({}, 4, 8), ({"sharding": "hsdp", "data_parallel_replicas": 2}, 2, 4)):
-        of = work(**settings)
+    copies: dict[str, Any] = {"sharding": "hsdp", "data_parallel_replicas": 2}
+    for of, own, other in ((work(), 4, 8), (work(**copies), 2, 4)):
         held = of.stages.first.parameters
         assert owned_parameters(held, of.layout, "optimizer") == EXPERTS / own + SHARED / other
 

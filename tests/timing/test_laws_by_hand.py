@@ -91,7 +91,8 @@ def test_a_job_is_spread_evenly_where_no_domain_is_left_half_empty(ranks: int, i
 def call_of(kind: str, ranks: int, payload: float, **settings: Any) -> Collective:
     """A collective of neighbours."""
     group = ProcessGroup(name="ranks", ranks=ranks, stride=1)
-    return Collective(**({"name": "call", "kind": kind, "payload_bytes": payload, "group": group} | settings))
+    plain: dict[str, Any] = {"name": "call", "kind": kind, "payload_bytes": payload, "group": group}
+    return Collective(**(plain | settings))
 
 
 def test_tokens_inside_a_node_travel_as_an_all_to_all_of_what_ranks_meet() -> None:
@@ -184,7 +185,8 @@ def with_evidence(**sizes: tuple[float, ...]) -> Cluster:
 )
 def test_tables_hold_single_forward_products(settings: dict[str, Any], word: str) -> None:
     """Gradients and batches of a size that they have are interpolated."""
-    one = Matmul(**({"name": "fc1", "rows": 1024, "columns": 512, "inner": 512, "precision": "bf16"} | settings))
+    plain: dict[str, Any] = {"name": "fc1", "rows": 1024, "columns": 512, "inner": 512, "precision": "bf16"}
+    one = Matmul(**(plain | settings))
     cluster = with_evidence(rows=(512.0, 1024.0), columns=(512.0,), inner=(512.0,))
     assert operator_confidence(one, cluster=cluster, stack=CORE) == word
 

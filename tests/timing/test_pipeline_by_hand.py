@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -25,7 +26,7 @@ def seconds(stage: tuple[float, ...]) -> StageSeconds:
 
 
 def time_s(
-    stages: list[tuple[float, ...]], batches: int, message_s: float = 0.0, *, waits: bool = False, **settings: Any
+    stages: Sequence[tuple[float, ...]], batches: int, message_s: float = 0.0, *, waits: bool = False, **settings: Any
 ) -> float:
     """T of stages that take so long, of which the fullest between the ends is the longest."""
     each = [seconds(stage) for stage in stages]
