@@ -113,6 +113,12 @@ def test_further_layers_run_behind_the_head() -> None:
     assert traffic(further, "multi_token.")["embedding_norm"][:4] == (2 * SIZE, 1, 3 * SIZE, 1)
 
 
+def test_a_rank_projects_its_own_tokens_of_further_layers() -> None:
+    """Half of them where two ranks share a sequence, of which it keeps both inputs."""
+    rows = products(work(FURTHER, tensor_parallel=2, data_parallel=4).head)["multi_token.projection"]
+    assert rows == (1, T / 2, 128, 64, 1, 2 * 2 * T / 2 * 128)
+
+
 def hardware(block: Block) -> float:
     """FLOPs of both passes, with the router's."""
     return float(hardware_flop(block.operators))

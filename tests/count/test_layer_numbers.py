@@ -117,10 +117,20 @@ def test_one_stage_that_is_written_down_holds_both_ends() -> None:
     assert int(middle.number) == 0
 
 
-@pytest.mark.parametrize(("split", "vocab_size", "expected"), [("products", 10**8, [2, 0, 0]), ("modules", 128256, [1, 1, 0])])
-def test_no_stage_holds_more_layers_than_are_left(split: str, vocab_size: int, expected: list[int]) -> None:
-    """Two layers over four stages: a head that outweighs them leaves all to the first; of five modules it has two."""
-    model = replace(model_preset("llama-3.1-8b"), layers=2, vocab_size=vocab_size)
+@pytest.mark.parametrize(
+    ("split", "layers", "vocab_size", "stages_number", "expected"),
+    [
+        ("products", 2, 10**8, 4, [2, 0, 0]),
+        ("modules", 2, 128256, 4, [1, 1, 0]),
+        ("modules", 2, 128256, 3, [1, 1, 0]),
+        ("modules", 1, 128256, 4, [0, 1, 0]),
+    ],
+)
+def test_no_stage_holds_more_layers_than_are_left(
+    split: str, layers: int, vocab_size: int, stages_number: int, expected: list[int]
+) -> None:
+    """A head that outweighs all layers leaves them to the first stage; an embedding is a module, and so are norm and head."""
+    model = replace(model_preset("llama-3.1-8b"), layers=layers, vocab_size=vocab_size)
     stack = stack_with(STACK, {"states.pipeline_split": split})
-    stages = pipeline_split(setup_of(model, replace(RAMP_STAGE, pipeline_parallel=4), stack)).stages
+    stages = pipeline_split(setup_of(model, replace(RAMP_STAGE, pipeline_parallel=stages_number), stack)).stages
     assert [int(stage.layers) for stage in stages] == expected

@@ -15,8 +15,9 @@ import pytest
 
 from perfmodel.count.blocks import Block
 from perfmodel.count.iteration import iteration
-from perfmodel.count.operators import Matmul
-from perfmodel.spec.models.layer_parts import LatentAttention, Mixture
+from perfmodel.count.operators import Matmul, MemoryBound
+from perfmodel.count.parameters import layer_parameters
+from perfmodel.spec.models.layer_parts import LatentAttention, Mixture, described
 from perfmodel.spec.models.model import TransformerModel
 from tests.count.mixtures import SMALL, STACK, layout_of, mixture_setup
 from tests.count.operator_rows import payloads, products, traffic
@@ -278,3 +279,28 @@ def test_an_array_of_expert_ranks_casts_one_by_one_where_a_rank_has_several() ->
             both, one = (next(op for op in block.forward if op.name == name) for block in (together, alone))
             for what in ("kernels", "calls", "moved_bytes"):
                 assert np.broadcast_to(getattr(both, what), 2)[place] == getattr(one, what), (name, what)
+
+
+def test_matrices_of_a_mixture_that_every_rank_holds_are_the_narrow_ones() -> None:
+    """Router, gate of the shared expert, and both sides of a latent mixture: 64 * (8 + 1 + 2 * 24)."""
+    narrow = replace(MODEL, mixture=replace(described(MODEL.mixture, "mixture"), latent_size=24), latent=None)
+    assert layer_parameters(narrow, "", tensor_parallel=1).replicated == 64 * (8 + 1 + 2 * 24)
+
+
+def test_a_function_of_one_half_behind_biases_moves_less() -> None:
+    """8 and 34 bytes a number forwards, 2 and 68 backwards; five halves kept."""
+    moved = traffic(layer(model=replace(MODEL, biases=True, activation="gelu")), "layer.mlp.")
+    numbers = ROWS * 40
+    assert moved["activation"] == ((8 + 34) * numbers, 10, (2 + 68) * numbers, 18, 5 * 2 * numbers)
+
+
+def test_batches_before_tokens_are_copied_where_two_ranks_gather() -> None:
+    """Read and written around each call of the stream; one rank copies nothing."""
+    settings = {"fusion.batch_first": True, "overlap.tensor_parallel": "none"}
+    dense = replace(SMALL, mixture=None)
+    for tensor in (1, 2):
+        block = layer(settings, dense, tensor_parallel=tensor, data_parallel=4, expert_parallel=1, expert_load=1.0)
+        copies = [op for op in block.forward if op.name.endswith(".copy")]
+        assert len(copies) == 4
+        expected = {(0.0, 0.0)} if tensor == 1 else {(2.0 * 2 * T * H, 1.0)}
+        assert {(float(op.moved_bytes), float(op.kernels)) for op in copies if isinstance(op, MemoryBound)} == expected

@@ -186,6 +186,8 @@ def test_sliding_layers_hold_their_window_and_a_block() -> None:
     assert sequence_bytes(setup, 64) == 24 * 64 * 2048
     assert sequence_bytes(setup, 6400) == 12 * (6400 + 128 + 32) * 2048
     assert cache_tokens(setup) == serving_memory(setup).cache_bytes // (24 * 2048) // 32 * 32
+    odd = setup_of("gpt-oss-20b", "h100-sxm-80gb", precision="mxfp4", memory={"block_tokens": 127})
+    assert sequence_bytes(odd, 6400) == 12 * (51 * 127 + 2 * 127) * 2048  # 128 tokens touch two blocks of 127 at most
 
 
 def test_as_many_sequences_fit_as_have_room_for_their_mean_length() -> None:

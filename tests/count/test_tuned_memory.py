@@ -311,3 +311,18 @@ def test_a_joined_linear_without_a_gate_has_one_adapter() -> None:
     assert found.adapters == 32 * 16 * (6144 + 24576)
     (blocks,) = iteration(setup).layers.values()
     assert [op.name for op in blocks.plain.forward if op.name.endswith("adapter_in")] == ["layer.mlp.fc1.adapter_in"]
+
+
+def test_experts_in_fp32_are_cast_with_all_other_matrices() -> None:
+    """2 bytes of each number of Mixtral's layers, where nothing runs again."""
+    settings = {"model": "mixtral-8x7b", "training": "full", "optimizer": "sgd", "recompute": "none", "micro_batch_size": 8}
+    narrow, wide = (memory(**settings, weights=weights) for weights in ("bf16", "fp32"))
+    held = parameter_count(tuned_setup(**settings, weights="bf16").model)
+    matrices = held.attention + held.mlp + held.experts
+    assert wide.activations_bytes - narrow.activations_bytes == pytest.approx(2 * matrices, rel=1e-9)
+
+
+def test_a_frozen_embedding_is_looked_up() -> None:
+    """And normed, where it is."""
+    names = [op.name for op in iteration(tuned_setup(model__embedding_norm=True)).embedding.forward]
+    assert names == ["embedding.lookup", "embedding.norm"]
