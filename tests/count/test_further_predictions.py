@@ -224,3 +224,21 @@ def test_modules_run_where_some_layer_has_something_of_them() -> None:
     for model, has in ((mixed, {"moe", "moe_act", "shared_experts", "mlp"}), (replace(SMALL, mixture=None), {"mlp"})):
         found = set(modules_that_run(mixture_setup(model, layout_of(), STACK)))
         assert found == {"core_attn", "layernorm"} | has
+
+
+@pytest.mark.parametrize(
+    ("norm", "norms", "row"),
+    [
+        ("rmsnorm", "fused", (2 * SIZE, 1, 3 * SIZE, 1, SIZE)),
+        ("rmsnorm", "compiled", (2 * SIZE, 1, 3 * SIZE, 1, SIZE)),
+        ("rmsnorm", "eager", (2 * SIZE, 1, 3 * SIZE, 1, 3 * SIZE)),
+        ("rmsnorm", "eager_fp32", (36 * T * 64, 6, 84 * T * 64, 12, 10 * T * 64)),
+        ("layernorm", "eager", (2 * SIZE, 1, 3 * SIZE, 1, SIZE)),
+        ("layernorm", "eager_fp32", (2 * SIZE, 1, 3 * SIZE, 1, SIZE)),
+    ],
+)
+def test_norms_of_eager_operators_keep_more_than_their_input(norm: str, norms: str, row: tuple[float, ...]) -> None:
+    """PyTorch's RMS norm what its weight scales too, twice; layer norm is one kernel in any software."""
+    stack = stack_with(STACK, PLAIN | {"fusion.norms": norms})
+    head = iteration(mixture_setup(replace(SMALL, norm=norm), layout_of(), stack, "dgx-h100")).head
+    assert traffic(head)["head.norm"] == row
