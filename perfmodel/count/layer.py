@@ -48,12 +48,7 @@ def layer_name(model: TransformerModel, kind: str) -> str:
 
 
 class LayerOperators(StreamOperators):
-    """Writes down the layers of one setup; each method answers for one part of a layer."""
-
-    def layer(self, kind: str) -> Block:
-        """One layer of the kind called so."""
-        halves = self.halves(kind)
-        return halves.attention + halves.feed_forward
+    """Writes down the layers of one setup."""
 
     def halves(self, kind: str, name: str = "") -> Halves:
         """Both parts of a layer of the kind called so, whose operators' names begin with `name`."""

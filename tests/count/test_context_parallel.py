@@ -223,6 +223,10 @@ def test_what_the_kernels_of_a_ring_found_is_added_up(context: int) -> None:
     assert isinstance(join, MemoryBound)
     assert join.moved_bytes == pytest.approx(14 * 2 * 16384 / context * 2048 * (1 + 0.75 * (context - 1)))
     assert join.kernels == 3 * context
+    (back,) = [op for op in layer_of(work_of(context)).again.backward if op.name == "layer.attention.join"]
+    assert isinstance(back, MemoryBound)
+    assert back.moved_bytes == pytest.approx(7 * 2 * join.moved_bytes / 14)
+    assert back.kernels == 3 * context
 
 
 def test_after_an_all_gather_nothing_is_added_up() -> None:

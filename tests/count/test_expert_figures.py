@@ -31,3 +31,19 @@ def test_a_gpu_holds_what_the_mesh_of_experts_leaves_it() -> None:
 def test_a_dense_model_has_none() -> None:
     """No figures, and no section of them."""
     assert expert_figures(dense("dense").work.setup) is None
+
+
+def test_no_rank_has_more_rows_than_all_ranks_together() -> None:
+    """With 64 ranks a load of 100 is one of 64; a capacity of 1.25 drops what is beyond."""
+    alone = figures(predicted("expert_load=100"))
+    assert float(alone.busiest_rows) == 64 * float(alone.rows_of_an_expert)
+    for load, rows in ((1.1, 1.1), (1.5, 1.25)):
+        found = figures(predicted(f"expert_load={load}", "model.mixture.capacity_factor=1.25"))
+        assert float(found.busiest_rows) == rows * float(found.rows_of_an_expert)
+
+
+def test_ranks_that_share_each_expert_bring_their_tokens_too() -> None:
+    """Twice the rows where two ranks have half of the columns of each; a rank holds as many."""
+    alone, shared = (figures(predicted("expert_parallel=16", f"expert_tensor_parallel={ranks}")) for ranks in (1, 2))
+    assert float(shared.rows_of_an_expert) == 2 * float(alone.rows_of_an_expert)
+    assert float(shared.experts_of_a_gpu) == float(alone.experts_of_a_gpu) == 16

@@ -35,3 +35,8 @@ def test_more_need_is_never_likelier_to_fit() -> None:
 def test_without_error_it_fits_or_does_not() -> None:
     """Odds of 1 below the capacity, 0 above."""
     assert (odds(79.9, error=0.0), odds(80.1, error=0.0)) == (1.0, 0.0)
+
+
+def test_the_verdict_changes_at_19_of_20_and_at_one_of_20() -> None:
+    """The very odds belong to the surer word."""
+    assert [fit_verdict(each) for each in (0.95, 0.9499, 1.0 - 0.95 + 1e-9, 1.0 - 0.95)] == [FITS, TIGHT, TIGHT, DOES_NOT_FIT]

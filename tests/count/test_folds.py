@@ -68,3 +68,15 @@ def test_what_runs_is_every_product_and_the_half_of_attention_that_a_causal_mask
     assert executed_flop([product]) == hardware_flop([product]) == 7 * 2 * 2 * 3 * 5
     assert executed_flop([attention]) == hardware_flop([attention]) / 2 == 11 * (2 * 2 * 64) * 2 * 512 * 512 / 2
     assert executed_flop([product, attention]) == executed_flop([product]) + executed_flop([attention])
+
+
+def test_pairs_that_the_convention_counts_twice_run_once() -> None:
+    """A kernel without a mask whose convention takes the square of both halves; one with a mask runs half of what it counts."""
+    core = FusedAttention(
+        name="core", sequences=2, heads=3, kv_heads=3, head_size=16, query_length=8, key_length=4, causal=False, counted=2.0,
+        precision="bf16",
+    )  # fmt: skip
+    pairs = 2 * 3 * 8 * 4
+    assert (hardware_flop([core]), executed_flop([core])) == (2 * 2 * pairs * 32, 2 * pairs * 32)
+    masked = replace(core, causal=True, counted=1.0)
+    assert (hardware_flop([masked]), executed_flop([masked])) == (2 * pairs * 32, pairs * 32)

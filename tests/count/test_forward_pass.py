@@ -232,3 +232,47 @@ def test_ranks_gather_the_logits_of_sampled_rows() -> None:
         calls = forward_operators(setup, ForwardPass(sequences=3, context=9, prompts=2, prompt_tokens=5))
         gathered = [float(each.payload_bytes) for each in calls if isinstance(each, Collective) and each.kind == "all_gather"]
         assert gathered == expected
+
+
+def test_further_operators_between_products_of_rarer_models() -> None:
+    """Norms behind parts, norms of both narrow vectors, activations of shared experts; five rows each."""
+    gemma = moved(serving_setup("gemma-2-9b", gpu="h100-sxm-80gb"), ForwardPass(sequences=5, context=9))
+    assert {f"layer.full.{part}.{norm}" for part in ("attention", "mlp") for norm in ("norm", "post_norm")} <= gemma.keys()
+    assert gemma["layer.full.mlp.post_norm"] == (4 * 2 * 5 * 3584, 1)
+    latent = moved(serving_setup("deepseek-v3", gpu="h200-sxm-141gb", tensor_parallel=8), ForwardPass(sequences=5, context=9))
+    assert latent["layer.dense.attention.qk_norm"] == (2 * 2 * 5 * (1536 + 512), 1)
+    shared = serving_setup("qwen2-57b-a14b", gpu="h100-sxm-80gb", tensor_parallel=4)
+    assert moved(shared, ForwardPass(sequences=5, context=9))["layer.mlp.shared.activation"] == (3 * 2 * 5 * 20480 / 4, 1)
+
+
+def test_prompts_alone_read_no_cache_and_have_a_head_of_keys_on_every_rank() -> None:
+    """8 KV heads on 16 ranks are copied; a prompt attends to itself."""
+    operators = forward_operators(
+        serving_setup("llama-3.1-8b", gpu="gb200", tensor_parallel=16), ForwardPass(prompts=2, prompt_tokens=5)
+    )
+    assert not [each for each in operators if isinstance(each, CachedAttention)]
+    (prompt,) = [each for each in operators if isinstance(each, FusedAttention)]
+    assert (prompt.heads, prompt.kv_heads, prompt.sequences) == (2, 1, 2)
+
+
+def test_two_ranks_reduce_their_stream() -> None:
+    """As four do."""
+    setup = serving_setup("llama-3.1-8b", gpu="h100-sxm-80gb", tensor_parallel=2)
+    calls = [each for each in forward_operators(setup, ForwardPass(sequences=4, context=9)) if isinstance(each, Collective)]
+    assert sum(float(each.repeats) for each in calls if each.kind == "all_reduce") == 2 * 32 + 1
+
+
+@pytest.mark.parametrize(
+    ("model", "precision", "narrow"),
+    [
+        ("qwen3-30b-a3b", "mxfp4", {"mlp.fc1"}),
+        ("qwen3-30b-a3b", "fp8", {"mlp.fc1", "attention.qkv"}),
+        ("llama-3.1-8b", "nvfp4", {"mlp.fc1", "attention.qkv"}),
+        ("llama-3.1-8b", "mxfp4", {"mlp.fc1", "attention.qkv"}),
+    ],
+)
+def test_mixtures_keep_wide_what_their_format_leaves(model: str, precision: str, narrow: set[str]) -> None:
+    """Dense models have all matrices of layers in it."""
+    setup = serving_setup(model, gpu="b200", precision=precision)
+    found = {each.name.removeprefix("layer."): each for each in products(setup, ForwardPass(sequences=1, context=1))}
+    assert {name for name in ("mlp.fc1", "attention.qkv") if found[name].weight_bytes < 2} == narrow

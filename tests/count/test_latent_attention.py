@@ -73,3 +73,9 @@ def test_a_head_is_both_of_its_parts() -> None:
     """A model whose head_size is another is refused."""
     with pytest.raises(InputError, match=r"nope_head_size"):
         replace(MODEL, head_size=12)
+
+
+def test_layer_norms_of_narrow_vectors_have_biases() -> None:
+    """Two numbers for each of theirs."""
+    model = replace(MODEL, norm="layernorm")
+    assert parameter_count(model).norms == 2 * parameter_count(MODEL).norms

@@ -324,3 +324,23 @@ def test_scans_count_what_megatron_counts() -> None:
             "mamba2": pytest.approx(3 * 7 * 128 * 32),
             "gated_delta": pytest.approx(3 * 2 * (4 * (2 * 64 + 192) + 4 * 8 * 24 * 24)),
         }
+
+
+KERNELS: Final = {  # forwards and backwards
+    "mamba2": {"convolution": (1, 2), "steps": (1, 2), "state_passing": (1, 2), "gated_norm": (1, 2)},
+    "gated_delta": {
+        "convolution": (1, 1), "copies": (3, 3), "chain": (0, 0), "gates": (8, 8), "unit_keys": (2, 2), "inverse_copy": (1, 1),
+        "gated_norm": (1, 2),
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", SMALL)
+def test_mixers_launch_their_kernels_and_one_more_where_sums_come_behind(kind: str) -> None:
+    """Chains of chunks launch none: they wait, backwards twice as long."""
+    block = inside(SMALL[kind])
+    there, back = scans(block.forward), scans(op for op in block.backward if op.phase == DATA_GRADIENT)
+    assert {name: (op.kernels, back[name].kernels) for name, op in there.items()} == KERNELS[kind]
+    chained = [(op.phase, float(op.chained)) for op in block.operators if isinstance(op, MemoryBound) and op.chained]
+    steps = {"mamba2": [], "gated_delta": [("forward", 4.0), ("data_gradient", 8.0), ("recompute", 4.0)]}[kind]
+    assert sorted(chained) == sorted(steps)

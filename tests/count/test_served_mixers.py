@@ -63,7 +63,7 @@ def test_a_prompt_is_scanned_as_in_training() -> None:
     heads, head, state, groups, chunk = 64, 64, 128, 8, 128
     token = 2 * head * state * heads + chunk * state * groups + chunk * head * heads
     assert sum(float(each.flop) for each in scans) == 2.0 * 4096 * token
-    assert not any(isinstance(each, ServedProduct) for each in scans)
+    assert not any(isinstance(each, ServedProduct) or each.has_weight for each in scans)
 
 
 def test_long_contexts_cost_a_hybrid_little() -> None:
@@ -83,3 +83,41 @@ def test_heads_of_mixers_are_split_whole() -> None:
     odd = with_numbers(model, {"delta": with_numbers(model.delta, {"key_heads": 6, "value_heads": 6})})
     with pytest.raises(InputError, match="4 does not divide 6 key heads of the delta rule"):
         serving_setup(odd, gpu="gb200", tensor_parallel=4)
+
+
+def between_projections(passed: ForwardPass, tensor: int = 1) -> dict[str, list[float]]:
+    """The bytes that a Mamba-2 mixer of Nano moves between its projections, by operator."""
+    setup = serving_setup("nemotron-3-nano", gpu="h100-sxm-80gb", tensor_parallel=tensor)
+    found: dict[str, list[float]] = {}
+    for each in forward_operators(setup, passed):
+        if isinstance(each, MemoryBound) and ".mamba2.attention." in each.name and each.role is Role.SCAN:
+            found.setdefault(each.name.rpartition(".")[2], []).append(float(each.moved_bytes))
+    return found
+
+
+@pytest.mark.parametrize("tensor", [1, 2])
+def test_a_decode_step_moves_the_convolution_on(tensor: int) -> None:
+    """Of 6144 channels three tokens are read and written, one comes in and one goes out; the norm of 4096 has three."""
+    assert between_projections(ForwardPass(sequences=5, context=100), tensor) == {
+        "convolution": [5 * 2 * (2 * 3 + 2) * 6144 / tensor],
+        "state": [5 * (2 * 4 * 524288 + 2 * (6144 + 4096)) / tensor],
+        "gated_norm": [5 * 3 * 2 * 4096 / tensor],
+    }
+
+
+def test_a_prompt_passes_states_from_chunk_to_chunk() -> None:
+    """12 chunks of 128 tokens: a state of 4 bytes a number is read, one of 2 written; the convolution reads and writes each."""
+    tokens = 3 * 512
+    assert between_projections(ForwardPass(prompts=3, prompt_tokens=512)) == {
+        "convolution": [2 * 2 * tokens * 6144],
+        "state_passing": [(4 + 2) * 12 * 524288],
+        "gated_norm": [3 * 2 * tokens * 4096],
+    }
+
+
+def test_a_pass_with_both_has_one_norm_for_all_rows() -> None:
+    """Steps of sequences come before scans of prompts; a prompt that is shorter than a chunk is one."""
+    found = between_projections(ForwardPass(sequences=5, context=9, prompts=2, prompt_tokens=64))
+    assert found["gated_norm"] == [3 * 2 * (5 + 128) * 4096]
+    assert found["convolution"] == [5 * 2 * 8 * 6144, 2 * 2 * 128 * 6144]
+    assert found["state_passing"] == [6 * 2 * 524288]

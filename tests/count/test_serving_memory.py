@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from perfmodel.count.serving.memory import (
@@ -87,12 +88,23 @@ def test_what_does_not_fit_has_no_cache() -> None:
     """A model larger than the GPU holds no token."""
     setup = serving_setup("llama-3.1-70b", gpu="h100-sxm-80gb")
     assert cache_tokens(setup) == longest_context(setup) == 0
+    found = serving_memory(setup)
+    used = found.weights_bytes + found.fixed_bytes + found.activation_bytes + found.graph_bytes
+    assert found.unused_bytes == pytest.approx(found.total_bytes - used, rel=1e-13)
 
 
 def test_the_longest_context_is_the_whole_cache_of_a_model_without_windows() -> None:
-    """One sequence may have every block."""
-    setup = serving_setup("llama-3.1-8b", gpu="h100-sxm-80gb")
-    assert longest_context(setup) == cache_tokens(setup)
+    """One sequence may have every block, whatever their number is."""
+    for fraction in np.linspace(0.5, 0.9, 23):
+        setup = setup_of("llama-3.1-8b", "h100-sxm-80gb", memory={"fraction": float(fraction)})
+        assert longest_context(setup) == cache_tokens(setup) > 0
+
+
+def test_replicas_of_attention_hold_as_many_tokens_each() -> None:
+    """Twice as many as one of them."""
+    setup = setup_of("llama-3.1-70b", "h100-sxm-80gb", tensor_parallel=8, attention_replicas=2, memory={"block_tokens": 1})
+    free = serving_memory(setup).cache_bytes
+    assert cache_tokens(setup) == 2 * (free // (80 * 2 * 2 * 128 * 2))
 
 
 def test_engines_that_reserve_what_may_come_back_run_fewer_sequences() -> None:
@@ -122,20 +134,20 @@ def test_the_cache_is_a_fraction_of_all_memory_or_of_what_is_free() -> None:
         found, total = serving_memory(setup), setup.cluster.gpu.memory_bytes
         taken = found.weights_bytes + fixed + found.activation_bytes
         assert (found.fixed_bytes, found.graph_bytes, found.total_bytes) == (fixed, 2e9, total)
-        assert found.cache_bytes == pytest.approx(0.8 * total - taken)
-        assert found.unused_bytes == pytest.approx(0.2 * total - 2e9)
+        assert found.cache_bytes == pytest.approx(0.8 * total - taken, rel=1e-13)
+        assert found.unused_bytes == pytest.approx(0.2 * total - 2e9, rel=1e-13)
         inside = serving_memory(
             setup_of("llama-3.1-8b", "h100-sxm-80gb", memory={**sizes, "graphs_inside": True}, tensor_parallel=tensor)
         )
-        assert inside.cache_bytes == pytest.approx(0.8 * total - taken - 2e9)
+        assert inside.cache_bytes == pytest.approx(0.8 * total - taken - 2e9, rel=1e-13)
         free = serving_memory(
             setup_of("llama-3.1-8b", "h100-sxm-80gb", memory={**sizes, "fraction_of": "free"}, tensor_parallel=tensor)
         )
-        assert free.cache_bytes == pytest.approx(0.8 * (total - taken - 2e9))
+        assert free.cache_bytes == pytest.approx(0.8 * (total - taken - 2e9), rel=1e-13)
         whole = serving_memory(
             setup_of("llama-3.1-8b", "h100-sxm-80gb", memory={**sizes, "fraction": 1.0}, tensor_parallel=tensor)
         )
-        assert whole.cache_bytes == pytest.approx(total - taken - 2e9)
+        assert whole.cache_bytes == pytest.approx(total - taken - 2e9, rel=1e-13)
 
 
 def test_without_graphs_none_are_held() -> None:
@@ -174,6 +186,8 @@ def test_sliding_layers_hold_their_window_and_a_block() -> None:
     assert sequence_bytes(setup, 64) == 24 * 64 * 2048
     assert sequence_bytes(setup, 6400) == 12 * (6400 + 128 + 32) * 2048
     assert cache_tokens(setup) == serving_memory(setup).cache_bytes // (24 * 2048) // 32 * 32
+    odd = setup_of("gpt-oss-20b", "h100-sxm-80gb", precision="mxfp4", memory={"block_tokens": 127})
+    assert sequence_bytes(odd, 6400) == 12 * (51 * 127 + 2 * 127) * 2048  # 128 tokens touch two blocks of 127 at most
 
 
 def test_as_many_sequences_fit_as_have_room_for_their_mean_length() -> None:

@@ -301,13 +301,13 @@ def test_a_blocking_zero1_moves_everything_in_one_call_each() -> None:
     assert calls(layout_of("none"), BLOCKING) == calls(layout_of("none"))
 
 
-@pytest.mark.parametrize("ranks", [1, 16])
+@pytest.mark.parametrize("ranks", [1, 2, 16])
 def test_a_blocking_gather_is_put_in_place_slice_by_slice(ranks: int) -> None:
     """Six matrices and norms a layer, two matrices of the vocabulary and a norm; of every rank, with two copies of all."""
     layout = layout_of("zero1", data_parallel=ranks, global_batch_size=ranks * MICRO_BATCHES)
     operators = {op.name: op for op in iteration(setup_of(MODEL, layout, BLOCKING)).synchronisation}
     placed = operators["optimizer.place_parameters"]
     assert isinstance(placed, MemoryBound)
-    assert (placed.kernels, placed.moved_bytes) == ((0, 0) if ranks == 1 else (16 * (32 * 6 + 3 + 2), 3 * 4 * PARAMETERS))
+    assert (placed.kernels, placed.moved_bytes) == ((0, 0) if ranks == 1 else (ranks * (32 * 6 + 3 + 2), 3 * 4 * PARAMETERS))
     plain = iteration(setup_of(MODEL, layout, STACK)).synchronisation
     assert {op.name for op in plain} == operators.keys() - {"optimizer.place_parameters"}

@@ -59,3 +59,9 @@ def test_an_unknown_part_is_refused() -> None:
 def test_a_breakdown_travels_to_another_process() -> None:
     """Searches have several."""
     assert pickle.loads(pickle.dumps(SOME)) == SOME  # noqa: S301
+
+
+def test_breakdowns_are_alike_where_all_parts_are() -> None:
+    """And like nothing else."""
+    assert SOME != SOME * 2.0
+    assert SOME != {"matmul_s": 3.0, "data_parallel_exposed_s": 1.0}

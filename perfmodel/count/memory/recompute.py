@@ -10,7 +10,7 @@ from typing import Final
 
 import numpy as np
 
-from perfmodel.count.blocks import Block, runs_again
+from perfmodel.count.blocks import Block
 from perfmodel.count.declarations import Linear
 from perfmodel.count.iteration import Iteration, LayerBlocks
 from perfmodel.count.layer import layer_parts
@@ -27,7 +27,10 @@ UNCOUNTED: Final = EXPERT_PRODUCTS | {
 
 
 def rerun_layer_bytes(work: Iteration, blocks: LayerBlocks, kind: str) -> Numeric:
-    """What one layer of a kind forms again before its backward pass, and holds while that runs."""
+    """What one layer of a kind forms again before its backward pass, and holds while that runs.
+
+    What no stack selects is refused where the layer is written down (count/blocks.py, runs_again).
+    """
     layout, selection, layer = work.layout, work.setup.stack.fusion.selective_recompute, blocks.again
     saved = saved_bytes(layer.forward)
     if layout.recompute == "selective" and layout.recompute_modules:
@@ -36,12 +39,9 @@ def rerun_layer_bytes(work: Iteration, blocks: LayerBlocks, kind: str) -> Numeri
         return 0.0 * saved
     if layout.recompute == "full":
         return np.maximum(saved - stream_bytes(work.setup), 0)
-    if layout.recompute == "selective" and selection == "attention":
-        return saved_bytes(op for op in layer.forward if op.role is Role.SCORES) + 0.0 * saved
-    if layout.recompute == "selective" and selection == "every_second_product":
+    if selection == "every_second_product":
         return np.maximum(saved - _every_second_product_bytes(work.setup, kind, layer), 0)
-    chosen = runs_again(layout.recompute, selection)
-    return saved_bytes(op for op in layer.forward if chosen(op)) + 0.0 * saved
+    return saved_bytes(op for op in layer.forward if op.role is Role.SCORES) + 0.0 * saved
 
 
 def _every_second_product_bytes(setup: Setup, kind: str, layer: Block) -> Numeric:

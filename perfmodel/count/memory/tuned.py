@@ -25,7 +25,7 @@ from perfmodel.count.layer import layer_parts
 from perfmodel.count.memory.recompute import rerun_layer_bytes
 from perfmodel.count.memory.storage import logit_bytes, state_bytes, stream_bytes
 from perfmodel.count.operators import Matmul, saved_bytes
-from perfmodel.count.parts.adapters import WIDE_BYTES, tuning_work
+from perfmodel.count.parts.adapters import WIDE_BYTES, is_frozen, tuning_work
 from perfmodel.count.pipeline import PipelineStage
 from perfmodel.count.tuning.trained import TunedNumbers, optimizer_state_bytes, tuned_bytes, tuned_numbers
 from perfmodel.light_dataclass import dataclass
@@ -166,13 +166,15 @@ def _gathered_bytes(setup: Setup, stage: PipelineStage, numbers: TunedNumbers, t
 
 
 def _largest_trained(setup: Setup, tuning: FineTuning) -> Numeric:
-    """Numbers of the largest trained matrix."""
-    most: Numeric = 0
-    for kind in setup.model.kinds.values():
-        for part in layer_parts(setup.model, kind, 1):
+    """Numbers of the largest trained matrix; Muon orthogonalises those of layers alone, and leaves the vocabulary to Adam."""
+    model, of_layers = setup.model, optimizer(tuning.optimizer).iterations > 0
+    has_vocabulary = not of_layers and (tuning.trains("embedding") or tuning.trains("head"))
+    most: Numeric = model.vocab_size * model.hidden_size if has_vocabulary else 0
+    for kind in model.kinds.values():
+        for part in layer_parts(model, kind, 1):
             sides = [each.rank * np.maximum(each.linear.inner, each.linear.columns) for each in part.adapters(tuning)]
-            sizes = sides if tuning.has_adapters else [each.inner * each.columns for each in part.separate]
-            for size in sizes:
+            trained = [each.inner * each.columns for each in part.separate if not is_frozen(each.component, tuning)]
+            for size in (*sides, *trained):
                 most = np.maximum(most, size)
     return most
 

@@ -14,7 +14,8 @@ class ExpertFigures:
     """A mixture of experts in one layout.
 
     Of the routed experts of a layer, of which a token meets `experts_per_token`, one GPU holds `experts_of_a_gpu`; each of them
-    takes `rows_of_an_expert` tokens of every micro-batch on average, and `busiest_rows` on the busiest expert-parallel rank.
+    takes `rows_of_an_expert` tokens of every micro-batch on average, and `busiest_rows` on the busiest expert-parallel rank:
+    no more than all ranks have together, nor than a capacity leaves.
     """
 
     experts: Numeric
@@ -39,11 +40,14 @@ def expert_figures(setup: Setup) -> ExpertFigures | None:
     if mixture is None:
         return None
     copies = layout.tokens_per_micro_batch / layout.sequence_shards * mixture.experts_per_token
+    load = np.minimum(layout.expert_load, layout.expert_parallel)  # as count/parts/experts.py has it
+    if mixture.capacity_factor is not None:
+        load = np.minimum(load, mixture.capacity_factor)
     rows = copies * layout.expert_parallel * layout.expert_tensor_parallel / mixture.experts
     return ExpertFigures(
         experts=mixture.experts,
         experts_per_token=mixture.experts_per_token,
         experts_of_a_gpu=np.asarray(mixture.experts) / layout.expert_parallel,
         rows_of_an_expert=rows,
-        busiest_rows=rows * layout.expert_load,
+        busiest_rows=rows * load,
     )

@@ -9,6 +9,7 @@ from perfmodel.count.layer import layer_parts
 from perfmodel.count.memory.storage import state_bytes
 from perfmodel.count.operators import Collective, Matmul, MemoryBound, Operator
 from perfmodel.count.parameters import ParameterCount
+from perfmodel.count.parts.adapters import is_frozen
 from perfmodel.count.roles import Role
 from perfmodel.count.tuning.trained import tuned_numbers
 from perfmodel.spec.layout import world_group
@@ -66,6 +67,8 @@ def _orthogonalised(setup: Setup, tuning: FineTuning) -> Iterator[Matmul]:
         layers = setup.model.layers_of(kind, 0, setup.model.layers) / shards(setup.layout, "optimizer")
         for part in layer_parts(setup.model, setup.model.kinds[kind], 1):
             for linear in part.separate:
+                if is_frozen(linear.component, tuning):
+                    continue
                 short, long = sorted((float(linear.inner), float(linear.columns)))
                 for what, inner, columns in (("gram", long, short), ("square", short, short), ("update", short, long)):
                     yield Matmul(

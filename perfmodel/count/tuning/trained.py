@@ -13,8 +13,8 @@ import numpy as np
 
 from perfmodel.count.layer import layer_parts
 from perfmodel.count.memory.storage import state_bytes
-from perfmodel.count.parameters import ParameterCount
-from perfmodel.count.parts.adapters import tuning_work
+from perfmodel.count.parameters import ParameterCount, parameter_count
+from perfmodel.count.parts.adapters import is_frozen, tuning_work
 from perfmodel.light_dataclass import dataclass
 from perfmodel.spec.fields import Numeric, chosen
 from perfmodel.spec.models.model import TransformerModel
@@ -144,7 +144,10 @@ def optimizer_state_bytes(setup: Setup, numbers: TunedNumbers, tuning: FineTunin
 
 
 def factored_numbers(model: TransformerModel, tuning: FineTuning) -> Numeric:
-    """A row and a column of each trained matrix, and all of what is none (arXiv:1804.04235, section 3)."""
+    """A row and a column of each trained matrix, and all of what is none: norms (arXiv:1804.04235, section 3).
+
+    Ignored: biases, and vectors inside parts of layers.
+    """
     total: Numeric = 0.0
     for kind in model.kinds:
         layers = model.layers_of(kind, 0, model.layers)
@@ -152,12 +155,12 @@ def factored_numbers(model: TransformerModel, tuning: FineTuning) -> Numeric:
             for adapter in part.adapters(tuning):
                 sides = adapter.linear.inner + adapter.linear.columns + 2 * adapter.rank
                 total = total + layers * adapter.linear.number * sides
-            if tuning.has_adapters:
-                continue
             for linear in part.separate:
-                total = total + layers * linear.number * (linear.inner + linear.columns)
-    vocabulary = sum(tuning.trains(part) for part in ("embedding", "head")) * (model.vocab_size + model.hidden_size)
-    return total + vocabulary
+                if not is_frozen(linear.component, tuning):
+                    total = total + layers * linear.number * (linear.inner + linear.columns)
+    of_vocabulary = ("embedding",) if model.tied_embeddings else ("embedding", "head")
+    vocabulary = sum(tuning.trains(part) for part in of_vocabulary) * (model.vocab_size + model.hidden_size)
+    return total + vocabulary + (parameter_count(model).norms if tuning.trains("norms") else 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

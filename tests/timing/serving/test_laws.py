@@ -1,0 +1,172 @@
+"""Laws of served kernels at sizes by hand: weights in few bits, several matrices, small chains, messages, their evidence."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any
+
+import pytest
+
+from perfmodel.count.operators import CachedAttention, Collective, FusedAttention, Matmul, MemoryBound
+from perfmodel.count.roles import Role
+from perfmodel.count.serving.forward_pass import ForwardPass, ServedProduct, forward_operators
+from perfmodel.exchange.questions.serving.served_models import serving_setup
+from perfmodel.spec.evidence.spread import with_numbers
+from perfmodel.spec.layout import ProcessGroup
+from perfmodel.spec.machines.coefficients import Evidence
+from perfmodel.spec.serving.profile import SmallAllReduce, StreamedKernel
+from perfmodel.spec.serving.setup import ServingSetup
+from perfmodel.timing.collectives import collective_time_s
+from perfmodel.timing.kernels import matmul_time_s
+from perfmodel.timing.serving.forward_pass import (
+    cached_attention_time_s,
+    message_time_s,
+    product_time_s,
+    scan_time_s,
+    small_all_reduce,
+    small_kernel_time_s,
+)
+from perfmodel.timing.serving.served_operators import served_confidence
+
+ONE = ForwardPass(sequences=1, context=1)
+
+
+def fc1(setup: ServingSetup, tokens: ForwardPass = ONE) -> ServedProduct:
+    """The first product of an MLP."""
+    every = forward_operators(setup, tokens)
+    return next(each for each in every if isinstance(each, ServedProduct) and each.name.endswith("mlp.fc1"))
+
+
+def with_small(setup: ServingSetup, law: str, **numbers: Any) -> ServingSetup:
+    """The setup with other numbers of products with few rows."""
+    table = dict(setup.profile.small_products)
+    table[law] = with_numbers(setup.profile.small_product(law), numbers)
+    return replace(setup, profile=replace(setup.profile, small_products=MappingProxyType(table)))
+
+
+@pytest.mark.parametrize(("precision", "width"), [("bf16", 2.0), ("int4", 0.5 + 2.5 / 128)])
+def test_a_product_of_one_row_takes_what_its_weights_take_to_read(precision: str, width: float) -> None:
+    """In as few bits as they are held, at the efficiency of their law and beside a start; in 16 bits with operands too."""
+    setup = serving_setup("llama-3.1-8b", gpu="h100-sxm-80gb", precision=precision)
+    product = fc1(setup)
+    sharp = with_small(setup, product.law, fixed_s=1e-3, efficiency=0.5, computing=1.2, each_s=0.0, overlap_power=50.0)
+    read = width * 4096 * 2 * 14336 + 2 * (4096 + 2 * 14336)
+    seconds, is_computed = product_time_s(product, sharp)
+    assert not is_computed
+    assert float(seconds) == pytest.approx(
+        1e-3 + read / (0.5 * float(setup.cluster.gpu.memory_bandwidth_bytes_per_s)), rel=1e-6
+    )
+
+
+def test_several_matrices_are_started_one_by_one_where_a_library_has_them_so() -> None:
+    """each_s for each of them."""
+    setup = serving_setup("llama-3.1-8b", gpu="h100-sxm-80gb")
+    slow = with_small(setup, "bf16", each_s=setup.profile.small_product("bf16").each_s + 1e-3)
+    product = replace(fc1(setup), batch=7.0)
+    assert float(product_time_s(product, slow)[0] - product_time_s(product, setup)[0]) == pytest.approx(7e-3)
+
+
+def test_a_start_or_a_cast_is_no_computing() -> None:
+    """However long they take: one row is bound by its weights, very many by arithmetic."""
+    setup = serving_setup("llama-3.1-8b", gpu="h100-sxm-80gb", precision="fp8")
+    slow = with_small(setup, "fp8", fixed_s=1.0)
+    slow = replace(slow, engine=with_numbers(slow.engine, {"cast_s": 1.0}))
+    few_s, is_computed = product_time_s(fc1(setup), slow)
+    assert float(few_s) == pytest.approx(2.0, rel=1e-3)
+    assert not is_computed
+    assert product_time_s(fc1(setup, ForwardPass(sequences=2.0**15, context=1)), slow)[1]
+
+
+CORE = CachedAttention(
+    name="core", sequences=8, context=1000, window=None, heads=16, head_size=576, value_size=512, cache_bytes=1152, law="16bit"
+)
+
+
+def test_a_score_takes_its_own_time_where_nothing_hides_the_softmax() -> None:
+    """score_s of 8 * 16 * 1000 scores; arithmetic as many times as fast as that of prompts as the profile says."""
+    setup = serving_setup("deepseek-v3", gpu="h200-sxm-141gb", precision="fp8", tensor_parallel=8)
+    known = setup.profile.cached_attention["16bit"]
+
+    def seconds(core: CachedAttention, **numbers: float) -> float:
+        table = {**setup.profile.cached_attention, "16bit": with_numbers(known, numbers)}
+        other = replace(setup, profile=replace(setup.profile, cached_attention=MappingProxyType(table)))
+        return float(cached_attention_time_s(core, other))
+
+    assert seconds(CORE, score_s=1e-6) - seconds(CORE, score_s=0.0) == pytest.approx(8 * 16 * 1000 * 1e-6)
+    many = replace(CORE, heads=160000)
+    once, twice = (seconds(many, computing=each, fixed_s=0.0) for each in (1.0, 2.0))
+    assert once == pytest.approx(2 * twice)
+    assert seconds(replace(CORE, sequences=0.5), fixed_s=3.0) > 3.0
+
+
+def test_a_scan_takes_as_long_as_its_product_times_engine_and_gpu() -> None:
+    """Both factors."""
+    setup = serving_setup("nemotron-3-nano", gpu="h100-sxm-80gb")
+    operators = forward_operators(setup, ForwardPass(prompts=1.0, prompt_tokens=4096))
+    scan = next(each for each in operators if isinstance(each, Matmul) and each.role is Role.SCAN)
+    gpu = setup.cluster.gpu
+    plain_s = matmul_time_s(scan, gpu=gpu, compute_scale=setup.cluster.compute_scale)
+    engine = with_numbers(setup.engine, {"scan_work": 3.0})
+    assert float(scan_time_s(scan, replace(setup, engine=engine))) == pytest.approx(float(plain_s) * 3 * gpu.kernels.scan_work)
+    assert served_confidence(scan, setup) == "datasheet"
+
+
+def test_a_chain_that_was_measured_has_a_law_of_its_own() -> None:
+    """Its start once, and its bytes; others start every kernel, at the rate of elementwise ones."""
+    setup = serving_setup("llama-3.1-8b", gpu="h100-sxm-80gb")
+    rate = float(setup.cluster.gpu.memory_bandwidth_bytes_per_s)
+    table = MappingProxyType({"rmsnorm": StreamedKernel(fixed_s=2.0, efficiency=0.5)})
+    known = replace(setup, profile=replace(setup.profile, small_kernels=table, small_kernel_s=3.0))
+    norm = MemoryBound(name="norm", kernel="rmsnorm", moved_bytes=rate, kernels=4)
+    assert float(small_kernel_time_s(norm, known)) == pytest.approx(2.0 + 1 / 0.5)
+    other = replace(norm, kernel="swiglu")
+    efficiency = float(setup.cluster.gpu.kernels.memory_bound["elementwise"].efficiency)
+    assert float(small_kernel_time_s(other, known)) == pytest.approx(4 * 3.0 + 1 / efficiency)
+
+
+def reduction(payload: float, kind: str = "all_reduce") -> Collective:
+    """Of four neighbours."""
+    return Collective(name="call", kind=kind, payload_bytes=payload, group=ProcessGroup(name="tensor", ranks=4, stride=1))
+
+
+def test_small_messages_take_the_engines_own_reduction_as_long_as_that_is_faster() -> None:
+    """latency + payload / bandwidth; NCCL's time of large ones, of gathers, and of engines without one."""
+    setup = serving_setup("llama-3.1-70b", gpu="h100-sxm-80gb", tensor_parallel=4)
+    table = MappingProxyType({"4": SmallAllReduce(latency_s=1e-6, bandwidth_bytes_per_s=1e10)})
+    own = replace(setup, profile=replace(setup.profile, all_reduce=table), engine=replace(setup.engine, custom_all_reduce=True))
+    assert float(message_time_s(reduction(1e4), own)) == pytest.approx(1e-6 + 1e4 / 1e10)
+    large = reduction(1e9)
+    assert float(message_time_s(large, own)) == float(collective_time_s(large, cluster=own.cluster)) < 1e9 / 1e10
+    assert small_all_reduce(own, reduction(1e4, "all_gather")) is None
+    assert small_all_reduce(replace(own, engine=replace(own.engine, custom_all_reduce=False)), reduction(1e4)) is None
+
+
+def test_messages_are_as_sure_as_the_law_that_times_them() -> None:
+    """The engine's own where that is faster, else that of the links."""
+    setup = serving_setup("llama-3.1-70b", gpu="h100-sxm-80gb", tensor_parallel=4)
+    guessed = SmallAllReduce(latency_s=1e-6, bandwidth_bytes_per_s=1e10, evidence=Evidence(basis="datasheet"))
+    profile = replace(setup.profile, all_reduce=MappingProxyType({"4": guessed}))
+    own = replace(setup, profile=profile, engine=replace(setup.engine, custom_all_reduce=True))
+    assert served_confidence(reduction(1e4), own) == "datasheet"
+    assert served_confidence(reduction(1e9), own) == served_confidence(reduction(1e9, "all_gather"), own) != "datasheet"
+
+
+def test_chains_of_served_models_are_extrapolated_and_steps_of_states_guessed() -> None:
+    """No engine's steps of states were measured."""
+    setup = serving_setup("llama-3.1-8b", gpu="h100-sxm-80gb")
+    norm = MemoryBound(name="norm", kernel="rmsnorm", moved_bytes=1e6)
+    assert served_confidence(norm, setup) == "extrapolated"
+    assert served_confidence(replace(norm, role=Role.SCAN), setup) == "datasheet"
+
+
+def test_attention_of_prompts_is_as_sure_as_that_of_forward_passes() -> None:
+    """Backward kernels are none of a server's."""
+    setup = serving_setup("llama-3.1-8b", gpu="h100-sxm-80gb")
+    kernels = setup.cluster.gpu.kernels
+    forward = replace(kernels.attention_forward, evidence=Evidence(basis="measured"))
+    backward = replace(kernels.attention_backward, evidence=Evidence(basis="datasheet"))
+    gpu = replace(setup.cluster.gpu, kernels=replace(kernels, attention_forward=forward, attention_backward=backward))
+    other = replace(setup, cluster=replace(setup.cluster, gpu=gpu))
+    operators = forward_operators(other, ForwardPass(prompts=1, prompt_tokens=512))
+    assert served_confidence(next(each for each in operators if isinstance(each, FusedAttention)), other) == "measured"
