@@ -145,13 +145,13 @@ def test_the_calendar_lies_in_its_interval_and_after_training() -> None:
 
 
 def test_the_interval_of_the_iteration_time_is_that_of_the_calendar_where_all_else_is_certain() -> None:
-    """Without failures, and with terms that are known."""
+    """Without failures, and with terms that are known; to three deviations, 1.2 % each, of the ends of 1,000 draws."""
     prediction = predicted("stages=[{data_parallel: 96, global_batch_size: 384, tokens: 8T}]")
     result = outlook(prediction, replace(CERTAIN, failures_per_gpu_hour=0.0))
     _, stage = prediction.stages[0]
     ends = [float(end / stage.iteration_time_s) for end in stage.iteration_time_interval_s]
     assert result.calendar_interval_days is not None
-    assert [end / (result.days or 0) for end in result.calendar_interval_days] == pytest.approx(ends, rel=0.02)
+    assert [end / (result.days or 0) for end in result.calendar_interval_days] == pytest.approx(ends, rel=0.036)
 
 
 def test_uncertain_terms_widen_the_intervals() -> None:

@@ -46,7 +46,7 @@ class _Times:
     def since(self, step: int, text: str) -> float | None:
         """Seconds a step since the last line; None where a line has no date, or steps begin again."""
         found = DATE.search(text)
-        date = datetime.fromisoformat(f"{found[1]}.{found[2] or '0'}") if found else None  # noqa: DTZ - differences only
+        date = datetime.fromisoformat(f"{found[1]}.{found[2] or '0'}") if found else None  # naive: differences only
         last, self.last = self.last, None if date is None else (step, date)
         if last is None or date is None or step <= last[0]:
             return None
