@@ -115,7 +115,7 @@ def search(
 
     `on_progress` is called with the number of layouts that were looked at so far.
     """
-    _keep_freed_memory()
+    _raise_trim_threshold()
     found = SearchResult()
     try:
         with closing(side_by_side(grid_findings, grids, workers=workers, work=lambda grid: grid.allowed.size)) as evaluated:
@@ -127,7 +127,7 @@ def search(
     return found
 
 
-def _keep_freed_memory() -> None:
+def _raise_trim_threshold() -> None:
     """Have arrays of a megabyte reuse the memory of those before them.
 
     glibc gives back to the system what is freed beyond twice the largest block that was ever freed, and a page that comes from

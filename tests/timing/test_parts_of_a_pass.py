@@ -246,7 +246,7 @@ def test_a_pass_adds_up_what_is_exposed_and_what_is_slower_call_by_call() -> Non
         TimedOperator(operator=call(), free_s=6.0, hidden_s=2.0, sm_fraction=0.25),
         TimedOperator(operator=call(beside_passes=0.5), free_s=8.0, hidden_s=4.0, sm_fraction=0.5),
     ]
-    found = added_up(timed, HostSeconds(17.0, 19.0))
+    found = added_up(timed, HostSeconds(17.0, 19.0), weights_apart=True)
     assert found.parts == Breakdown(
         matmul_s=2 * 3 + 2 * 5 + 7.0,
         attention_s=33.0,
