@@ -16,7 +16,7 @@ from perfmodel.spec.axes import FILLING
 from perfmodel.spec.tuning.fine_tuning import FineTuning
 
 MOST_DOUBLINGS: Final = 6  # of the GPUs
-MOST_TUNING_GPUS: Final = 8  # that a fine-tuning is offered
+MOST_GPUS: Final = 8  # that a fine-tuning is offered
 TRAININGS: Final = ("full", "lora", "qlora")  # the one that takes most memory first
 OPTIMIZERS: Final = ("adamw_8bit", "paged_adamw_8bit")
 
@@ -43,7 +43,7 @@ def fitting_options(found: Prediction, again: Again, *, is_searched: bool) -> tu
     `is_searched` says that the layout is the best of a search, so that no other one fits either.
     """
     tuning = found.run.fine_tuning
-    kinds = [_more_gpus(found)] if tuning is None else [_trainings(tuning), _more_gpus(found, MOST_TUNING_GPUS), _larger_gpus(found)]
+    kinds = [_more_gpus(found)] if tuning is None else [_trainings(tuning), _more_gpus(found, MOST_GPUS), _larger_gpus(found)]
     if tuning is None and not is_searched:
         kinds.insert(0, _layouts(found))
     firsts = (next((each for each in kind if _fits(each, again)), None) for kind in kinds)
