@@ -195,9 +195,9 @@ def number(
     return _field(Number(dimension, minimum, above, maximum, integer, optional, derived), default)
 
 
-def count(*, minimum: float = 1, default: Any = MISSING) -> Any:
+def count(*, minimum: float = 1, maximum: float = 1e9, default: Any = MISSING) -> Any:
     """A whole number of things, small enough that products of a few stay exact."""
-    return number("count", minimum=minimum, maximum=1e9, integer=True, default=default)
+    return number("count", minimum=minimum, maximum=maximum, integer=True, default=default)
 
 
 def choice(*options: str, default: Any = MISSING, other_names: Mapping[str, str] = MappingProxyType({})) -> Any:

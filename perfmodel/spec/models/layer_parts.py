@@ -5,13 +5,16 @@ A kind of layer (spec/models/layer_kinds.py) says which of them it has; a model 
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import numpy as np
 
 from perfmodel.errors import InputError
 from perfmodel.light_dataclass import dataclass
 from perfmodel.spec.fields import Numeric, Spec, check_fields, count, flag, number
+
+WIDEST_HEAD: Final = 4096  # of mixers that keep a state: kernels of theirs have tiles of 64 to 256 numbers
+LONGEST_CONVOLUTION: Final = 256  # tokens: causal-conv1d has 2 to 4
 
 S = TypeVar("S", bound=Spec)
 
@@ -94,10 +97,10 @@ class StateSpace(Spec):
     """
 
     heads: Numeric = count()
-    head_size: Numeric = count()
+    head_size: Numeric = count(maximum=WIDEST_HEAD)
     groups: Numeric = count()
-    state_size: Numeric = count()
-    convolution: Numeric = count(default=4)
+    state_size: Numeric = count(maximum=WIDEST_HEAD)
+    convolution: Numeric = count(maximum=LONGEST_CONVOLUTION, default=4)
     chunk_size: Numeric = count(default=128)
 
 
@@ -110,7 +113,7 @@ class GatedDelta(Spec):
 
     key_heads: Numeric = count()
     value_heads: Numeric = count()
-    key_head_size: Numeric = count()
-    value_head_size: Numeric = count()
-    convolution: Numeric = count(default=4)
+    key_head_size: Numeric = count(maximum=WIDEST_HEAD)
+    value_head_size: Numeric = count(maximum=WIDEST_HEAD)
+    convolution: Numeric = count(maximum=LONGEST_CONVOLUTION, default=4)
     chunk_size: Numeric = count(default=64)
