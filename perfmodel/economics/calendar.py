@@ -37,7 +37,7 @@ from perfmodel.units import HOURS_PER_DAY, SECONDS_PER_DAY
 
 TIME: Final = "iteration_time"
 FAILURES: Final = "failures"
-FARTHEST: Final = 27.6  # ln of 1e12: failures of a job of microseconds are no farther from its time
+MOST_FAILURES: Final = 1e12  # times its calendar, by which those of a job of microseconds lengthen it
 SLOW, FAST, MANY, FEW = 1, 2, 3, 4  # places on the axis of ends: of the time, of failures; both ends of each term follow
 Array = NDArray[np.float64]
 
@@ -111,7 +111,7 @@ def _total(stages: Sequence[_StageEnds], weights: Sequence[float]) -> Array:
     total = np.sum([weight * each.days for weight, each in zip(weights, stages, strict=True)], axis=0)
     deviation = np.sqrt(sum(weight**2 * each.variance for weight, each in zip(weights, stages, strict=True)))
     with np.errstate(divide="ignore", invalid="ignore"):
-        factor = np.exp(np.minimum(DEVIATIONS * deviation / total[0], FARTHEST))
+        factor = np.exp(np.minimum(DEVIATIONS * deviation / total[0], np.log(MOST_FAILURES)))
         total[MANY], total[FEW] = total[0] * factor, total[0] / factor
     return np.asarray(total)
 

@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from perfmodel.count.iteration import Iteration, iteration, sharded_otherwise
 from perfmodel.light_dataclass import dataclass, replace
 from perfmodel.prediction import stage_peaks_bytes, stage_times_s
+from perfmodel.search.places import places_with
 from perfmodel.search.side_by_side import side_by_side
-from perfmodel.search.space import LayoutGrid, Workload, places_with
+from perfmodel.search.space import LayoutGrid, Workload
 from perfmodel.spec.layout import Layout
 
 GridIndex: TypeAlias = tuple[int, ...]  # of a layout in its grid: row, sharding, column, layers

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.light_dataclass import dataclass, replace
+from perfmodel.search.places import at_places, places_with
 from perfmodel.search.recompute_choices import rerun_choices
 from perfmodel.spec.axes import (
     AXES,
@@ -122,7 +123,7 @@ class LayoutGrid:
         rows, shardings, columns, layers = (
             {name: values[some] for name, values in axis.items()} for axis, some in zip(self.axes, places, strict=True)
         )
-        return replace(self, axes=(rows, shardings, columns, layers), allowed=_at_places(self.allowed, places))
+        return replace(self, axes=(rows, shardings, columns, layers), allowed=at_places(self.allowed, places))
 
     def values(self, *place: int) -> dict[str, Any]:
         """The settings of the layout at one place, as the fields of a Layout."""
@@ -132,14 +133,6 @@ class LayoutGrid:
         if again is not None and again >= np.ceil(self.workload.model.layers / chosen[PIPELINE.name]):
             del chosen["recompute_layers"]  # all of them
         return dict(self.categories) | chosen | {FILLING.name: replicas} | _sizes(self.workload)
-
-
-def _at_places(truths: NDArray[np.bool_], places: Sequence[NDArray[np.intp]]) -> NDArray[np.bool_]:
-    """truths[np.ix_(*places)], axis by axis and without those that stay as they are: ten times as fast."""
-    for at, some in enumerate(places):
-        if len(some) != truths.shape[at] or (some != np.arange(len(some))).any():
-            truths = truths.take(some, axis=at)
-    return truths
 
 
 def layout_grids(work: Workload, space: SearchSpace, *, cells: int = CELLS_OF_A_GRID) -> Iterator[LayoutGrid]:
@@ -186,12 +179,6 @@ def _sequence_parallel(work: Workload, space: SearchSpace) -> tuple[bool, ...]:
 def _reruns(work: Workload, space: SearchSpace) -> list[dict[str, Any]]:
     one_gpu = work.setup(_unshared(work, space.pipeline_schedule[0], {}))
     return rerun_choices(one_gpu, space.recompute)
-
-
-def places_with(truths: NDArray[np.bool_]) -> list[NDArray[np.intp]]:
-    """Along each of four axes, the places at which anything is true."""
-    first, last = (np.asarray(truths.any(axis=axes)) for axes in ((2, 3), (0, 1)))
-    return [np.flatnonzero(np.any(each, axis=other)) for each in (first, last) for other in (1, 0)]
 
 
 def _grid(work: Workload, categories: Mapping[str, Any], rows: GridAxis, shardings: GridAxis, columns: GridAxis) -> LayoutGrid:

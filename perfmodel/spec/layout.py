@@ -61,6 +61,11 @@ class Layout(Spec):
     sequence_length: Numeric = count()
 
     @property
+    def busiest_load(self) -> Numeric:
+        """Tokens of the busiest expert-parallel rank over their mean: no more than all ranks have together."""
+        return np.minimum(self.expert_load, self.expert_parallel)
+
+    @property
     def recipe(self) -> PrecisionRecipe:
         """What each part of a step is held and computed in."""
         return RECIPES[self.precision]

@@ -6,6 +6,7 @@ activation, S GPUs that share the tokens between linears.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 import numpy as np
@@ -27,10 +28,7 @@ UNCOUNTED: Final = EXPERT_PRODUCTS | {
 
 
 def rerun_layer_bytes(work: Iteration, blocks: LayerBlocks, kind: str) -> Numeric:
-    """What one layer of a kind forms again before its backward pass, and holds while that runs.
-
-    What no stack selects is refused where the layer is written down (count/blocks.py, runs_again).
-    """
+    """What one layer of a kind forms again before its backward pass, and holds while that runs."""
     layout, selection, layer = work.layout, work.setup.stack.fusion.selective_recompute, blocks.again
     saved = saved_bytes(layer.forward)
     if layout.recompute == "selective" and layout.recompute_modules:
@@ -39,9 +37,11 @@ def rerun_layer_bytes(work: Iteration, blocks: LayerBlocks, kind: str) -> Numeri
         return 0.0 * saved
     if layout.recompute == "full":
         return np.maximum(saved - stream_bytes(work.setup), 0)
-    if selection == "every_second_product":
-        return np.maximum(saved - _every_second_product_bytes(work.setup, kind, layer), 0)
-    return saved_bytes(op for op in layer.forward if op.role is Role.SCORES) + 0.0 * saved
+    selected: dict[str, Callable[[], Numeric]] = {
+        "attention": lambda: saved_bytes(op for op in layer.forward if op.role is Role.SCORES) + 0.0 * saved,
+        "every_second_product": lambda: np.maximum(saved - _every_second_product_bytes(work.setup, kind, layer), 0),
+    }
+    return selected[selection]()
 
 
 def _every_second_product_bytes(setup: Setup, kind: str, layer: Block) -> Numeric:

@@ -40,7 +40,7 @@ def expert_figures(setup: Setup) -> ExpertFigures | None:
     if mixture is None:
         return None
     copies = layout.tokens_per_micro_batch / layout.sequence_shards * mixture.experts_per_token
-    load = np.minimum(layout.expert_load, layout.expert_parallel)  # as count/parts/experts.py has it
+    load = layout.busiest_load
     if mixture.capacity_factor is not None:
         load = np.minimum(load, mixture.capacity_factor)
     rows = copies * layout.expert_parallel * layout.expert_tensor_parallel / mixture.experts

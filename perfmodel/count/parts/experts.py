@@ -147,7 +147,7 @@ class Routed:
         self.copies = self.tokens * self.mixture.experts_per_token
         self.ranks, self.tensor = layout.expert_parallel, layout.expert_tensor_parallel
         capacity = self.mixture.capacity_factor
-        self.load: Numeric = np.minimum(layout.expert_load, self.ranks) if capacity is None else capacity
+        self.load: Numeric = layout.busiest_load if capacity is None else capacity
         self.rows = self._rows_of_an_expert()
         self.has_several = 1 * (np.asarray(self.linears["fc1"].number) > 1)
         self.any_has_several = anywhere(self.has_several)

@@ -13,7 +13,7 @@ from dataclasses import replace
 from functools import lru_cache
 from math import prod
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 from perfmodel.errors import InputError, NotSupportedError, PerfmodelError, did_you_mean, shown
 from perfmodel.evidence.measured_rows import MEMORY_KINDS, MeasuredRun, MeasuredTable
@@ -35,6 +35,7 @@ from perfmodel.spec.stack import SoftwareStack
 from perfmodel.units import parse_quantity
 
 S = TypeVar("S", bound=Spec)
+Entry: TypeAlias = dict[str, Any]  # of a table of csv_columns.yaml: patterns of columns, and what they say
 GPUS_PER_NODE: Final = 8  # where a row does not state it
 COLUMNS: Final = (  # that every table has; a degree that has no column here may have one
     *("run_id", "source", "model", "layers", "hidden_size", "attention_heads", "kv_heads", "ffn_hidden_size", "activation"),
@@ -143,7 +144,7 @@ def _memory(cells: Mapping[str, str], presets: Mapping[str, Any]) -> tuple[float
     A cell is a number of GiB; behind it may stand the capacity after a slash, and in brackets another unit and what it means.
     """
     cell = cells.get("memory_gib", "")
-    entry = next(each for each in presets["memory_kinds"] if _matches(each, cells, apart=("kind", "unit")))
+    entry = _entry(presets["memory_kinds"], cells, apart=("kind", "unit"))
     if not cell:
         return None, entry["kind"], ""
     found = MEMORY_CELL.fullmatch(cell)
@@ -169,8 +170,8 @@ def described_run(cells: dict[str, str], presets: Mapping[str, Any]) -> Describe
     if cells["precision"] in presets["precisions"]:
         cells["precision"] = presets["precisions"][labels["precision"]]
         assumptions.append(f"precision {labels['precision']} is timed as {cells['precision']}")
-    meant = next((each for each in presets["shardings"] if _matches(each, cells, apart=("meant",))), None)
-    if meant is not None:
+    meant = _entry(presets["shardings"], cells, apart=("meant",))
+    if meant:
         assumptions.append(
             f"sharding {cells['sharding']} is read as {meant['meant']}: {meant['meant']} is what its recipes use"
         )
@@ -218,12 +219,10 @@ def _model(cells: Mapping[str, str], presets: Mapping[str, Any]) -> tuple[dict[s
     """The model of a row and its assumptions: the family, known by the activation, settles what no column states."""
     gpt = cells["activation"] in ("", "gelu")
     hidden, heads = _integer(cells, "hidden_size"), _integer(cells, "attention_heads")
-    vocabulary = cells["vocab_size"] or next(
-        str(entry["vocab_size"]) for entry in presets["vocabularies"] if re.search(entry["model"], cells["model"])
-    )
+    vocabulary = cells["vocab_size"] or str(_entry(presets["vocabularies"], cells, apart=("vocab_size",))["vocab_size"])
     taken = {"vocab_size": vocabulary, "kv_heads": "as many as attention heads", "ffn_hidden_size": "4 * hidden_size"}
     assumptions = [f"{column} is not stated: {value} is assumed" for column, value in taken.items() if not cells[column]]
-    dropout = gpt and _trains_with_dropout(cells, presets)
+    dropout = gpt and bool(_entry(presets["dropouts"], cells, apart=("dropout",))["dropout"])
     family = (
         f"GPT: layer norm, learned positions, biases, {'' if dropout else 'no '}dropout, tied embeddings"
         if gpt
@@ -248,11 +247,6 @@ def _model(cells: Mapping[str, str], presets: Mapping[str, Any]) -> tuple[dict[s
         "max_positions": _integer(cells, "sequence_length"),
     }
     return model, [*assumptions, *_network_assumptions(cells)]
-
-
-def _trains_with_dropout(cells: Mapping[str, str], presets: Mapping[str, Any]) -> bool:
-    entry = next(each for each in presets["dropouts"] if _matches(each, cells, apart=("dropout",)))
-    return bool(entry["dropout"])
 
 
 def _network_assumptions(cells: Mapping[str, str]) -> list[str]:
@@ -297,8 +291,8 @@ def _schedule(cells: Mapping[str, str], presets: Mapping[str, Any]) -> dict[str,
     stages = _integer(cells, PIPELINE.name)
     if stages == 1:
         return {}
-    entry = next(each for each in presets["schedules"] if _matches(each, cells, apart=SCHEDULE_SETTINGS))
-    settings = {key: entry[key] for key in ("pipeline_schedule", "virtual_pipeline") if key in entry}
+    entry = _entry(presets["schedules"], cells, apart=SCHEDULE_SETTINGS)
+    settings: Entry = {key: entry[key] for key in ("pipeline_schedule", "virtual_pipeline") if key in entry}
     if settings.get("virtual_pipeline") == "most":  # a layer apiece, embedding and head counted as layers
         settings["virtual_pipeline"] = max(-(-_integer(cells, "layers") // stages), 1)
     if entry.get("micro_batches") == "stages":
@@ -326,7 +320,7 @@ def _cluster(cells: Mapping[str, str], presets: Mapping[str, Any]) -> dict[str, 
         raise NotSupportedError(f"no cluster preset has {cells['gpu']}", key="gpu")
     cluster: dict[str, Any] = {"extends": name} | _node(cells, name, presets)
     own = read_preset("clusters", name)[0]["links"]["network"]
-    network = next(each for each in presets["networks"] if _matches(each, cells, apart=("network",))).get("network", own)
+    network = _entry(presets["networks"], cells, apart=("network",)).get("network", own)
     stated = cells["internode_gbit_per_s_per_gpu"]
     if stated or network != own:
         rate = f"{stated}Gb/s" if stated else read_preset("links", own)[0]["bandwidth_bytes_per_s"]
@@ -346,11 +340,11 @@ def _node(cells: Mapping[str, str], name: str, presets: Mapping[str, Any]) -> di
 
 def _stack(cells: Mapping[str, str], presets: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     """The stack of a row, and a warning where `generic` stands for one that is not known."""
-    entry = next(each for each in presets["stacks"] if _matches(each, cells))
+    entry = _entry(presets["stacks"], cells)
     fusion: dict[str, Any] = {}
     if kernel := ATTENTION_KERNELS.get(cells.get("attention_kernel", "")):
         fusion["attention"] = kernel == "fused"
-    kernels = next(each for each in presets["kernels"] if _matches(each, cells, apart=KERNEL_SETTINGS))
+    kernels = _entry(presets["kernels"], cells, apart=KERNEL_SETTINGS)
     stack: dict[str, Any] = {"extends": str(entry["preset"]), "fusion": fusion}
     for key in kernels.keys() & KERNEL_SETTINGS:
         section, _, name = key.partition(".")
@@ -367,9 +361,12 @@ def with_sections(stack: Mapping[str, Any], sections: Mapping[str, Any]) -> dict
     return {**stack, **{name: {**stack.get(name, {}), **keys} for name, keys in sections.items()}}
 
 
-def _matches(entry: Mapping[str, Any], cells: Mapping[str, str], *, apart: Sequence[str] = ("preset",)) -> bool:
-    """Whether the cells fit the patterns of `entry`; keys in `apart` are not patterns."""
-    return all(re.search(pattern, cells.get(column, "")) for column, pattern in entry.items() if column not in apart)
+def _entry(entries: Sequence[Entry], cells: Mapping[str, str], *, apart: Sequence[str] = ("preset",)) -> Entry:
+    """The first entry whose patterns fit the cells, {} where none does; keys in `apart` are no patterns."""
+    for entry in entries:
+        if all(re.search(pattern, cells.get(column, "")) for column, pattern in entry.items() if column not in apart):
+            return entry
+    return {}
 
 
 def _stack_defaults(stack: Mapping[str, Any]) -> dict[str, str]:
