@@ -115,11 +115,11 @@ def did_you_mean(word: str, known: Iterable[str], *, offered: Iterable[str] | No
     said = str(word)[:100].lower()
     close = get_close_matches(said, [name for name in meant if len(name) <= LONGEST_KNOWN], n=1, cutoff=0.6)
     close = close or [name for name in meant if len(said) >= LEAST_PART and said in name][:1]
-    words = f"did you mean {close[0]}?" if close else f"known: {_listed(names)}"
+    words = f"did you mean {close[0]}?" if close else f"known: {listed(names)}"
     return " ".join(words.split())  # names of a file may have line breaks in them
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
     """As many whole names as a sentence holds, and how many others there are."""
     shown_names: list[str] = []
     for name in names:

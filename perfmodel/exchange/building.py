@@ -9,7 +9,7 @@ from functools import cache
 from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
-from perfmodel.errors import InputError, PerfmodelError, did_you_mean, shown
+from perfmodel.errors import InputError, PerfmodelError, did_you_mean, listed, shown
 from perfmodel.exchange.syntax.annotations import SPREAD
 from perfmodel.spec.fields import (
     Choice,
@@ -57,12 +57,11 @@ def build(spec: type[S], mapping: Any) -> S:
             raise InputError(f"a {words_of(spec)} has no spreads; give the value alone", key=", ".join(mapping[key]))
         if key not in entries:
             raise InputError(f"unknown key; {did_you_mean(str(key), entries)}", key=shown(key).strip("'"))
-    values = {}
-    for name, (rule, is_needed) in entries.items():
-        if name in mapping:
-            values[name] = _at(name, rule, mapping[name])
-        elif is_needed:
-            raise InputError(f"missing; {_expected(rule)} is needed", key=name)
+    values = {name: _at(name, rule, mapping[name]) for name, (rule, _) in entries.items() if name in mapping}
+    if missing := [name for name, (_, is_needed) in entries.items() if is_needed and name not in values]:
+        first, *others = missing
+        also = f", and so are {listed(others)}" if others else ""
+        raise InputError(f"missing; {_expected(entries[first][0])} is needed{also}", key=first)
     return spec(**values)
 
 

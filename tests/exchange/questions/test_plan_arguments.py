@@ -151,7 +151,10 @@ def test_a_limit_decides_the_gpus_of_a_run() -> None:
         ("nowhere/config.json", "nowhere/config.json cannot be read: no such file or directory"),
         ("nowhere.yaml", "nowhere.yaml cannot be read: no such file or directory"),
         (3, "model: 3 where the settings of a transformer model are needed"),
-        ({"name": "x"}, "model.layers: missing; a number is needed"),
+        (
+            {"name": "x"},
+            "model.layers: missing; a number is needed, and so are hidden_size, attention_heads, kv_heads, head_size, ffn_hidden_size, activation, norm, vocab_size",
+        ),
     ],
 )
 def test_no_such_model(model: Any, sentence: str) -> None:
