@@ -140,8 +140,9 @@ def test_a_gpu_times_products_in_every_precision_that_its_profile_has(name: str)
 @pytest.mark.parametrize("name", [name for name in preset_names("kernels") if name.endswith("carried-over")])
 def test_kernels_that_are_carried_over_say_so_and_are_less_sure(name: str) -> None:
     """No law of theirs counts as measured, and none is surer than on the chip that it was measured on."""
-    gpu = next(gpu for gpu in preset_names("gpus") if read_preset("gpus", gpu)[0]["kernels"] == name)
-    own, origin = gpu_preset(gpu).kernels, gpu_preset(read_mapping(DATA / "kernels" / f"{name}.yaml")["extends"]).kernels
+    of_gpu = {read_preset("gpus", gpu)[0]["kernels"]: gpu for gpu in preset_names("gpus")}
+    extended = read_mapping(DATA / "kernels" / f"{name}.yaml")["extends"]
+    own, origin = (gpu_preset(of_gpu.get(each, each)).kernels for each in (name, extended))
     for table in ("matmul", "memory_bound"):
         assert {each.evidence.basis for each in getattr(own, table).values()} == {"transferred"}
     laws = [(own.matmul[each], origin.matmul[each]) for each in own.matmul]
