@@ -153,7 +153,10 @@ def test_a_limit_decides_the_gpus_of_a_run() -> None:
         (3, "model: 3 where the settings of a transformer model are needed"),
         (
             {"name": "x"},
-            "model.layers: missing; a number is needed, and so are hidden_size, attention_heads, kv_heads, head_size, ffn_hidden_size, activation, norm, vocab_size",
+            (
+                "model.layers: missing; a number is needed, and so are hidden_size, attention_heads, kv_heads, head_size,"
+                " ffn_hidden_size, activation, norm, vocab_size"
+            ),
         ),
     ],
 )
