@@ -138,11 +138,13 @@ def _sum(seconds: Iterable[Numeric]) -> Numeric:
 def host_seconds(operators: Iterable[Operator], stack: SoftwareStack) -> HostSeconds:
     """What the CPU takes to run the code of a pass and to launch its kernels; nothing where a CUDA graph does.
 
-    Before it launches experts it waits for the GPU to say how many tokens each of them has.
+    Before it launches experts it waits for the GPU to say how many tokens each of them has. What is gathered apart from its
+    layer comes too late to hide.
     """
     kernels: Numeric = 0.0
     called: Numeric = 0.0
     waits: Numeric = 0.0
+    apart: Numeric = 0.0
     for operator in operators:
         if operator.replayed:
             continue
@@ -150,10 +152,13 @@ def host_seconds(operators: Iterable[Operator], stack: SoftwareStack) -> HostSec
         called = called + operator.repeats * _calls(operator)
         if _asks_for_tokens(operator):
             waits = waits + operator.repeats
+        if isinstance(operator, Matmul) and operator.apart and operator.phase != WEIGHT_GRADIENT:
+            apart = apart + operator.repeats
     if stack.host.cuda_graphs:
         return HostSeconds(0.0 * kernels)
     launch_s = called * stack.host.operator_s + kernels * stack.host.launch_s
-    return HostSeconds(launch_s, multiplied(waits, stack.experts.expert_wait_s))
+    gathered_s = multiplied(apart, stack.tuning.adapter_wait_s) if stack.tuning is not None else 0.0
+    return HostSeconds(launch_s, multiplied(waits, stack.experts.expert_wait_s) + gathered_s)
 
 
 def _asks_for_tokens(operator: Operator) -> bool:

@@ -56,6 +56,22 @@ def test_adapters_of_one_input_keep_it_once_and_each_its_narrow_result() -> None
     assert times["layer.attention.key.adapter_out"] == 2
 
 
+@pytest.mark.parametrize(
+    ("units", "training", "apart"),
+    [("all", "qlora", 10), ("unquantised", "qlora", 0), ("unquantised", "lora", 10), ("none", "lora", 0)],
+)
+def test_fsdp_gathers_each_matrix_of_an_adapter_by_itself(units: str, training: str, apart: int) -> None:
+    """Ten of five linears, which run as often forwards; none where ranks hold all of them."""
+    asked: dict[str, Any] = {"training": training, "adapter_targets": "query key value projection fc2", "gpus": 2}
+    for sharding, expected in (("zero3", apart), ("none", 0)):
+        block = layer(**asked, sharding=sharding, stack__tuning__adapter_units=units)
+        forward, backward = (
+            sum(float(op.repeats) for op in side if isinstance(op, Matmul) and op.apart and op.phase != WEIGHT_GRADIENT)
+            for side in (block.forward, block.backward)
+        )
+        assert (forward, backward) == (expected, expected)
+
+
 def test_software_may_keep_a_copy_of_its_own_for_each_adapter() -> None:
     """4 bytes more of each number of the input of three, beside the 2 that they share."""
     kept = adapters(layer(adapter_targets="query key value", stack__tuning__adapter_input_bytes=4.0))

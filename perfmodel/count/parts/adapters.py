@@ -21,6 +21,7 @@ from perfmodel.count.roles import Role
 from perfmodel.errors import NotSupportedError
 from perfmodel.light_dataclass import replace
 from perfmodel.spec.fields import Numeric, chosen
+from perfmodel.spec.layout import GATHERED
 from perfmodel.spec.precision import FP32_BYTES
 from perfmodel.spec.setup import Setup
 from perfmodel.spec.tuning.fine_tuning import FineTuning, TuningWork
@@ -141,7 +142,15 @@ def _product(adapter: Adapter, setup: Setup, gradient_bytes: Numeric, *, name: s
         precision=setup.layout.recipe.linear_formats[-1],
         weight_gradient_bytes=gradient_bytes,
         accumulates=False,
+        apart=_are_units(adapter, setup),
     )
+
+
+def _are_units(adapter: Adapter, setup: Setup) -> bool:
+    """Whether each matrix of an adapter is sharded, and so gathered for each pass, by itself."""
+    beside = tuning_work(setup).adapter_units
+    is_beside = beside == "all" or (beside == "unquantised" and not is_quantised(adapter.linear.component, setup.tuning))
+    return is_beside and setup.layout.sharding in GATHERED
 
 
 def _sums(adapters: Sequence[Adapter], setup: Setup) -> Block:

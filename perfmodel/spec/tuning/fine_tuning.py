@@ -7,10 +7,11 @@ A run without `training` trains every parameter as its stack does, and none of t
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 from perfmodel.light_dataclass import dataclass
-from perfmodel.spec.fields import Numeric, Spec, choice, choices, count, flag, number
+from perfmodel.spec.fields import Numeric, Spec, choice, choices, count, flag, number, spreads
 from perfmodel.spec.serving.formats import WeightFormat, weight_format
 from perfmodel.spec.tuning.optimizers import OPTIMIZERS
 
@@ -119,6 +120,10 @@ class TuningWork(Spec):
     adapter_input_bytes: Numeric = number("bytes")
     adapter_passes: Numeric = number("count", above=0)
     adapter_kernels: Numeric = count(minimum=0)
+    adapter_units: str = choice(
+        "all", "unquantised", "none"
+    )  # beside which weights FSDP shards each of their matrices by itself
+    adapter_wait_s: Numeric = number("s")  # that a pass waits for such a matrix to be gathered
     wide_bytes: Numeric = number("bytes", above=0)  # of a parameter beside quantised ones: embedding, head, norms
     upcasts_stream: bool = flag()  # beside quantised weights the residual stream is in fp32
     loss_held_bytes: Numeric = number("bytes")  # of a logit that stay until the backward pass ends
@@ -132,3 +137,4 @@ class TuningWork(Spec):
     dequantised_bytes: Numeric = number("bytes")  # moved beside the weight itself where it is widened, of each number
     host_bytes_per_s: Numeric = number("bytes_per_s", above=0)  # that a process reads and writes in the host's memory
     host_adam_bytes: Numeric = number("bytes", above=0)  # moved there by Adam, of a parameter
+    spread: Mapping[str, Numeric] = spreads()
