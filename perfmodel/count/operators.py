@@ -28,7 +28,7 @@ class Matmul:
     that the weight gradient is added to, by the product itself where it `accumulates`. `useful` is the share of the columns
     that the published convention counts (padding of the vocabulary and copies of KV heads are not). `saved_bytes` are what
     the forward operator keeps of a micro-batch for its gradients. Its rows run in `pieces`, where a collective beside it
-    brings them, or takes them away, piece by piece. Its weight may be gathered `apart` from those of its layer. The CPU launches
+    brings them, or takes them away, piece by piece. Its weight may be gathered `apart` from its layer. The CPU launches so many
     `kernels` for it, or none where a CUDA graph has it `replayed`.
     """
 
