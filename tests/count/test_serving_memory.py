@@ -159,7 +159,7 @@ def test_without_graphs_none_are_held() -> None:
 
 def test_a_pass_that_is_profiled_holds_the_widest_activations_and_logits() -> None:
     """T * (4*f/t + 4*h) * 2 bytes and fp32 logits of the most sequences; a token of a mixture may meet more than f."""
-    memory, schedule = {"profiled_tokens": 1000, "logit_copies": 1.5}, {"max_sequences": 100}
+    memory, schedule = {"profiled_tokens": 1000, "logit_bytes": 400.0}, {"max_sequences": 100}
     settings: dict[str, Any] = {"memory": memory, "schedule": schedule, "tensor_parallel": 2}
     dense = activation_bytes(setup_of("llama-3.1-8b", "h100-sxm-80gb", **settings))
     assert dense == pytest.approx(1000 * (4 * 14336 / 2 + 4 * 4096) * 2 + 1.5 * 100 * 128256 * 4)

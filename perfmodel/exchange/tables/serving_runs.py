@@ -137,8 +137,8 @@ def _setup(model: str, *, engine: str, source: str, without_own: bool, **setting
         if each["engine"] == engine and re.search(each["source"], source)
     }
     chosen = with_numbers(plain, {"host": with_numbers(plain.host, host)}) if host else plain
-    memory_bytes = usual_cluster(settings["gpu"]).gpu.memory_bytes
-    return serving_setup(named_served_model(model), engine=chosen.on(memory_bytes), **settings)
+    gpu = usual_cluster(settings["gpu"]).gpu
+    return serving_setup(named_served_model(model), engine=chosen.on(gpu), **settings)
 
 
 def _requests(cells: Mapping[str, str]) -> float:
