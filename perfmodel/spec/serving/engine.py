@@ -48,6 +48,7 @@ class EngineSchedule(Spec):
     max_sequences: Numeric = count()
     chunk_tokens: Numeric = count()  # tokens of prompts in one pass
     mixes: bool = flag()
+    receive_passes: Numeric = count(default=1)  # while sequences decode, new requests are looked for behind so many passes
     reserves_output: bool = flag(default=False)
 
 
