@@ -71,7 +71,12 @@ def test_a_source_runs_its_engine_as_its_scripts_say(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("clients", "passes"), [(4, 10), (16, 30)])
 def test_a_setting_may_hang_on_the_number_of_clients(clients: int, passes: int, tmp_path: Path) -> None:
     """The last rule that fits counts."""
-    cells = {"engine": "sglang", "engine_version": "0.5.9", "gpu": "b200-sxm-180gb", "model": "deepseek-ai/DeepSeek-R1"}
+    cells: dict[str, Any] = {
+        "engine": "sglang",
+        "engine_version": "0.5.9",
+        "gpu": "b200-sxm-180gb",
+        "model": "deepseek-ai/DeepSeek-R1",
+    }
     engine = workload(tmp_path, **cells, source="InferenceX", concurrency=clients).setup.engine
     assert engine.schedule.receive_passes == passes
     assert (engine.schedule.chunk_tokens, engine.memory.fraction) == (32768, 0.82)
@@ -80,6 +85,6 @@ def test_a_setting_may_hang_on_the_number_of_clients(clients: int, passes: int, 
 @pytest.mark.parametrize(("source", "sequence_s"), [("a gap analysis", 18e-6), ("InferenceX", 15e-6), ("a lab", 17e-6)])
 def test_without_a_source_the_other_one_counts(source: str, sequence_s: float, tmp_path: Path) -> None:
     """What SGLang learned of two sources is what the other one gives alone; sources that taught nothing have all of it."""
-    cells = {"engine": "sglang", "engine_version": "0.5.9", "source": source}
+    cells: dict[str, Any] = {"engine": "sglang", "engine_version": "0.5.9", "source": source}
     assert workload(tmp_path, **cells, without_own=True).setup.engine.host.sequence_s == pytest.approx(sequence_s)
     assert workload(tmp_path, **cells).setup.engine.host.sequence_s == pytest.approx(17e-6)
