@@ -5,8 +5,10 @@ prompt, O tokens that come back; D a decode pass of B sequences over S + O/2 tok
 
     E2E = r + (O*D + B*p) * max(1, C/B)
 
+r is what a request takes through the server, and (n - 1)/2 decode passes where an engine looks for new ones behind n of them.
 In the life of one request every sequence of the batch is replaced once, so that it sees B prompts pass, its own among them.
-TTFT is the wait for the running pass, the prompts before it and its own; past the limit of the cache, also for a free place.
+TTFT is r, the wait for the running pass, the prompts before it and its own; past the limit of the cache, also for a free place;
+D more where tokens leave when the pass after theirs has run.
 TPOT is what is left of E2E, over the other tokens. Clients start at once: in the first of `waves` rounds prompts queue behind
 each other. Where prompts have passes of their own, all answers begin together when the queue is read, and end together if they
 are alike in length: so each round is like the first, unless their ends lie farther apart than the queue is long.
@@ -93,6 +95,7 @@ def served_load(
     host = setup.engine.host
     request_s = host.request_s if online else host.admission_s
     prompt_s, decode_s, life_s = added.total_s, decode.total_s, cycle.total_s
+    request_s = request_s + np.where(running > 1.0, (setup.engine.schedule.receive_passes - 1.0) / 2.0 * decode_s, 0.0)
     e2e_s = request_s + life_s * np.maximum(clients / running, 1.0)
     busy = running > 1.0
     share = np.minimum((running - 1.0) * prompt_s / life_s, MOST_BUSY)
@@ -103,7 +106,8 @@ def served_load(
         apart_s = length_spread * outputs * decode_s
         steady_s = np.maximum(steady_s, alone.total_s + np.maximum(queue_s - apart_s / 2.0, 0.0))
     first_s = steady_s + np.maximum(burst_s - steady_s, 0.0) / waves
-    ttft_s = request_s + first_s + life_s * np.maximum(clients / running - 1.0, 0.0)
+    late_s = decode_s if host.late else 0.0
+    ttft_s = request_s + first_s + late_s + life_s * np.maximum(clients / running - 1.0, 0.0)
     ttft_s = np.where(outputs > 1.0, np.minimum(ttft_s, e2e_s), e2e_s)  # the first of one token is the last
     return ServedLoad(
         concurrency=clients,

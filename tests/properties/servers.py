@@ -66,7 +66,7 @@ def servers(draw: st.DrawFn) -> DrawnServer:
     ):
         wanted |= plain
         try:
-            setup = serving_setup(model, gpu=gpu, engine=engine_preset(engine).on(cluster.gpu.memory_bytes), **wanted)
+            setup = serving_setup(model, gpu=gpu, engine=engine_preset(engine).on(cluster.gpu), **wanted)
             served_load(setup, request, 1.0)
         except (InputError, NotSupportedError):
             continue

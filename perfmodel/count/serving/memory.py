@@ -16,7 +16,6 @@ from perfmodel.count.serving.forward_pass import cache_bytes_per_token, is_narro
 from perfmodel.count.serving.mixers import state_bytes_per_sequence
 from perfmodel.light_dataclass import dataclass
 from perfmodel.spec.fields import Numeric
-from perfmodel.spec.precision import FP32_BYTES
 from perfmodel.spec.serving.engine import OF_TOTAL
 from perfmodel.spec.serving.formats import WIDE_BYTES
 from perfmodel.spec.serving.setup import Request, ServingSetup
@@ -64,15 +63,18 @@ def weight_bytes(setup: ServingSetup) -> Numeric:
 
 
 def activation_bytes(setup: ServingSetup) -> Numeric:
-    """A = T * (4*f/t + 4*h) * 2 B, and fp32 logits of the most sequences; T the tokens of the pass that the engine profiles."""
+    """A = max(T * (4*f/t + 4*h) * 2 B, B*v*b): T tokens of the pass that the engine profiles, then v logits of B sequences.
+
+    Sampling begins when the tensors of layers are gone; every rank has all logits, each of which takes b bytes at most.
+    """
     model, memory = setup.model, setup.engine.memory
     ffn = model.ffn_hidden_size / setup.tensor_parallel
     if model.mixture is not None:
         routed = model.mixture.experts_per_token * model.mixture.ffn_hidden_size + model.mixture.shared_ffn_hidden_size
         ffn = np.maximum(ffn, routed / setup.tensor_parallel)
     width = 2.0 * MLP_COPIES * ffn + 4.0 * model.hidden_size
-    logits = memory.logit_copies * setup.engine.schedule.max_sequences * model.vocab_size * FP32_BYTES
-    return memory.profiled_tokens * width * WIDE_BYTES + logits
+    logits = setup.engine.schedule.max_sequences * model.vocab_size * memory.logit_bytes
+    return np.maximum(memory.profiled_tokens * width * WIDE_BYTES, logits)
 
 
 @lru_cache(maxsize=64)

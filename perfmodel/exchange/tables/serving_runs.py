@@ -100,8 +100,7 @@ def _workload(cells: Mapping[str, str], kind: str, requests: float | None, *, wi
         cells["model"],
         gpu=words["gpus"].get(cells["gpu"], cells["gpu"]),
         engine=engine,
-        source=cells["source"],
-        without_own=without_own,
+        numbers=_own_numbers(cells, engine, without_own=without_own),
         precision=weights,
         kv_precision=cells["kv"] or _cache(cells),
         tensor_parallel=tensor,
@@ -126,19 +125,36 @@ def _workload(cells: Mapping[str, str], kind: str, requests: float | None, *, wi
 
 
 @lru_cache(maxsize=4096)
-def _setup(model: str, *, engine: str, source: str, without_own: bool, **settings: Any) -> ServingSetup:
-    """One setup for all rows that have it: the engine as a source runs it, or without what it learned from that source."""
-    plain = engine_preset(engine)
-    learned = [(each, each["prior"]) for each in _words()["learned"] if without_own]
-    run = [(each, each["value"]) for each in _words()["settings"]]
-    host = {
-        each["key"]: parse_quantity(value, "s")
-        for each, value in (*learned, *run)
-        if each["engine"] == engine and re.search(each["source"], source)
-    }
-    chosen = with_numbers(plain, {"host": with_numbers(plain.host, host)}) if host else plain
-    memory_bytes = usual_cluster(settings["gpu"]).gpu.memory_bytes
-    return serving_setup(named_served_model(model), engine=chosen.on(memory_bytes), **settings)
+def _setup(model: str, *, engine: str, numbers: tuple[tuple[str, float], ...], **settings: Any) -> ServingSetup:
+    """One setup for all rows that have it: the engine with the numbers of a source in place of its own, by key path."""
+    chosen = engine_preset(engine)
+    for path, value in numbers:
+        section, key = path.split(".")
+        chosen = with_numbers(chosen, {section: with_numbers(getattr(chosen, section), {key: value})})
+    gpu = usual_cluster(settings["gpu"]).gpu
+    return serving_setup(named_served_model(model), engine=chosen.on(gpu), **settings)
+
+
+def _own_numbers(cells: Mapping[str, str], engine: str, *, without_own: bool) -> tuple[tuple[str, float], ...]:
+    """Numbers of the engine as a source runs it, or without what it learned from that source, by key path; the last counts."""
+    found: dict[str, float] = {}
+    for each in _words()["learned"] if without_own else ():
+        if each["engine"] == engine and re.search(each["source"], cells["source"]):
+            found[f"host.{each['key']}"] = parse_quantity(each["prior"], "s")
+    clients = _number(cells, "concurrency") or 1.0
+    for each in _words()["settings"]:
+        patterns = {"source": each["source"], "model": each.get("model", ""), "gpu": each.get("gpu", "")}
+        fits = re.search(each["engine"], engine) and all(re.search(pattern, cells[key]) for key, pattern in patterns.items())
+        if fits and clients >= each.get("from_clients", 0):
+            found |= {path: _set_number(path, value, clients) for path, value in each["set"].items()}
+    return tuple(found.items())
+
+
+def _set_number(path: str, value: Any, clients: float) -> float:
+    """A number that a table of settings has, as many as there are clients where it says so."""
+    if value == "clients":
+        return clients
+    return parse_quantity(value, "s") if path.endswith("_s") else float(value)
 
 
 def _requests(cells: Mapping[str, str]) -> float:
@@ -176,7 +192,7 @@ def _cache(cells: Mapping[str, str]) -> str:
     return next(
         str(each["cache"])
         for each in _words()["caches"]
-        if re.search(each["engine"], cells["engine"]) and re.search(each["weights"], cells["weights"])
+        if all(re.search(pattern, cells[column]) for column, pattern in each["where"].items())
     )
 
 

@@ -11,6 +11,7 @@ from typing import Final
 
 from perfmodel.light_dataclass import dataclass
 from perfmodel.spec.fields import Numeric, Spec, choice, count, flag, number, part, spreads, text
+from perfmodel.spec.machines.hardware import Gpu
 
 OF_TOTAL: Final = "total"
 OF_FREE: Final = "free"
@@ -31,7 +32,7 @@ class EngineMemory(Spec):
     graph_bytes: Numeric = number("bytes")  # of CUDA graphs
     graphs_inside: bool = flag(default=False)  # whether those are within the fraction
     profiled_tokens: Numeric = count()  # of the forward pass whose activations are held free
-    logit_copies: Numeric = number("ratio", minimum=0, default=1.0)  # fp32 copies of sampled rows in that pass
+    logit_bytes: Numeric = number("bytes", minimum=0, default=4.0)  # of each sampled logit where sampling holds most of it
     state_number_bytes: Numeric = number("bytes", above=0, default=4.0)  # of one number of the state of a mixer
     spread: Mapping[str, Numeric] = spreads()
 
@@ -47,6 +48,7 @@ class EngineSchedule(Spec):
     max_sequences: Numeric = count()
     chunk_tokens: Numeric = count()  # tokens of prompts in one pass
     mixes: bool = flag()
+    receive_passes: Numeric = count(default=1)  # while sequences decode, new requests are looked for behind so many passes
     reserves_output: bool = flag(default=False)
 
 
@@ -62,6 +64,9 @@ class EngineHost(Spec):
     admission_s once a request within the engine: queues between its processes, the first pass of a sequence
     request_s   the same through a server: HTTP, tokeniser, the way of the first token back
     launch_s    a kernel, where no CUDA graph has it: with tokens of prompts, and always without `graphs`
+    operator_s  the same for each operator: the module around it, its views and checks
+
+    Both are those of a DGX H100's CPU, as a stack's are. `late` says that tokens leave when the pass after theirs has run.
     """
 
     step_s: Numeric = number("s")
@@ -71,15 +76,18 @@ class EngineHost(Spec):
     admission_s: Numeric = number("s", default=0.0)
     request_s: Numeric = number("s")
     launch_s: Numeric = number("s", default=0.0)
+    operator_s: Numeric = number("s", default=0.0)
     graphs: bool = flag(default=True)
+    late: bool = flag(default=False)
     spread: Mapping[str, Numeric] = spreads()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class SmallGpus(Spec):
-    """What an engine takes by default on GPUs with less memory than `below_bytes`."""
+    """What an engine takes by default on GPUs with less memory than `below_bytes`, and on all with `named` in their name."""
 
     below_bytes: Numeric = number("bytes", above=0)
+    named: str = text(default="")
     chunk_tokens: Numeric = count()  # of the profiled pass too
     max_sequences: Numeric = count()
 
@@ -103,10 +111,12 @@ class Engine(Spec):
     )  # of a kernel of its own that brings rows into fewer than 16 bits, before each product
     small_gpus: SmallGpus | None = part(SmallGpus, optional=True, default=None)
 
-    def on(self, memory_bytes: Numeric) -> Engine:
-        """The engine with its defaults for a GPU of so much memory."""
+    def on(self, gpu: Gpu) -> Engine:
+        """The engine with its defaults for a GPU."""
         small = self.small_gpus
-        if small is None or memory_bytes >= small.below_bytes:
+        if small is None:
+            return self
+        if gpu.memory_bytes >= small.below_bytes and not (small.named and small.named in gpu.name):
             return self
         schedule = replace(self.schedule, chunk_tokens=small.chunk_tokens, max_sequences=small.max_sequences)
         return replace(self, schedule=schedule, memory=replace(self.memory, profiled_tokens=small.chunk_tokens))

@@ -116,6 +116,7 @@ def _pass_time(
     sums: dict[str, Numeric] = dict.fromkeys((*PARTS, *OF_EXPERTS.values()), 0.0)
     kernels: Numeric = 0.0
     operators: Numeric = 0.0
+    messages: Numeric = 0.0
     calls: dict[Hashable, Numeric] = {}  # layers of all kinds send the same
     for operator in every:
         if isinstance(operator, ServedProduct):
@@ -125,6 +126,7 @@ def _pass_time(
             if sent not in calls:
                 calls[sent] = message_time_s(operator, setup)
             sums["messages_s"] = sums["messages_s"] + operator.repeats * calls[sent]
+            messages = messages + operator.repeats
         else:
             part = PART_OF[type(operator)]
             sums[part] = sums[part] + operator.repeats * operator_time_s(operator, setup)
@@ -132,7 +134,8 @@ def _pass_time(
         operators = operators + operator.repeats
     engine = setup.engine.host
     eager = (np.asarray(tokens.prompts) > 0) | (not engine.graphs)
-    launches = np.where(eager, kernels * engine.launch_s, 0.0)
+    launches = kernels * engine.launch_s + (operators - messages) * engine.operator_s
+    launches = np.where(eager, setup.cluster.host_scale * launches, 0.0)
     if host:
         own = engine.step_s + engine.sequence_s * tokens.sequences + engine.group_s * (setup.tensor_parallel > 1)
         sums["host_s"] = own

@@ -42,7 +42,7 @@ def asked_servers(
     """The forecast of one replica for each number of GPUs. Errors: InputError, with the option that it is about."""
     request = Request(input_tokens=whole_number("input", input_tokens), output_tokens=whole_number("output", output_tokens))
     clients, with_most = _clients(concurrency)
-    chosen = asked_engine(engine, settings).on(usual_cluster(gpu).gpu.memory_bytes)
+    chosen = asked_engine(engine, settings).on(usual_cluster(gpu).gpu)
     price = None if dollars_per_gpu_hour is None else positive_number("price", dollars_per_gpu_hour, "dollars")
     described = asked_model(model)
     return tuple(

@@ -103,7 +103,7 @@ def _choices(
         }
         price = prices.get(gpu)
         try:
-            chosen = engine.on(usual_cluster(gpu).gpu.memory_bytes)
+            chosen = engine.on(usual_cluster(gpu).gpu)
             setup = serving_setup(model, gpu=gpu, engine=chosen, **names)
         except PerfmodelError as error:
             if isinstance(error, InputError) and error.key in ("precision", "kv_precision"):

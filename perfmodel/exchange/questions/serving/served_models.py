@@ -103,7 +103,7 @@ def serving_setup(
         model=model,
         cluster=cluster,
         profile=serving_profile(gpu),
-        engine=engine_preset(engine).on(cluster.gpu.memory_bytes) if isinstance(engine, str) else engine,
+        engine=engine_preset(engine).on(cluster.gpu) if isinstance(engine, str) else engine,
         weights=weight_format(precision),
         cache=cache_format(kv_precision),
         tensor_parallel=tensor_parallel,

@@ -1,0 +1,90 @@
+"""What rows of a table of serving runs say of the engine: its version, how its source ran it, what was learned of that."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from perfmodel.exchange.tables.serving_runs import SERVING_COLUMNS, read_serving_runs
+from perfmodel.serving.measurements import Workload
+
+ROW = {
+    **dict.fromkeys(SERVING_COLUMNS, ""),
+    "run_id": "r",
+    "source": "a lab",
+    "model": "meta-llama/Llama-3.1-70B-Instruct",
+    "gpu": "h200-sxm-141gb",
+    "gpus": "8",
+    "engine": "vllm",
+    "engine_version": "0.15.0",
+    "weights": "fp8",
+    "isl": "1024",
+    "osl": "1024",
+    "concurrency": "32",
+    "load": "closed loop",
+    "metric": "ttft_s",
+    "value": "0.1",
+}
+
+
+def workload(folder: Path, *, without_own: bool = False, **cells: Any) -> Workload:
+    """The load of one row."""
+    table = folder / "serving.csv"
+    row = {key: str(value) for key, value in (ROW | cells).items()}
+    table.write_text(",".join(SERVING_COLUMNS) + "\n" + ",".join(row[column] for column in SERVING_COLUMNS) + "\n")
+    (measured,) = read_serving_runs(table, without_own=without_own).rows
+    assert measured.workload is not None
+    return measured.workload
+
+
+@pytest.mark.parametrize(
+    ("version", "name"),
+    [
+        ("0.4.2", "vLLM 0.4 and 0.5"),
+        ("0.6.4", "vLLM 0.6 and 0.7 (V0)"),
+        ("0.7.3", "vLLM 0.6 and 0.7 (V0)"),
+        ("0.8.5", "vLLM 0.8 to 0.9.1 (V1)"),
+        ("0.9.1", "vLLM 0.8 to 0.9.1 (V1)"),
+        ("0.9.2", "vLLM 0.9.2 to 0.13 (V1)"),
+        ("0.11.0", "vLLM 0.9.2 to 0.13 (V1)"),
+        ("0.19.0", "vLLM 0.14 to 0.20"),
+        ("0.20.1+transformers-5.8.1", "vLLM 0.14 to 0.20"),
+        ("0.21.0", "vLLM (from 0.21)"),
+        ("nightly-5b8c30d", "vLLM (from 0.21)"),
+    ],
+)
+def test_a_version_has_its_engine(version: str, name: str, tmp_path: Path) -> None:
+    """Versions differ in what they hand on, launch and hold."""
+    assert workload(tmp_path, engine_version=version).setup.engine.name == name
+
+
+def test_a_source_runs_its_engine_as_its_scripts_say(tmp_path: Path) -> None:
+    """InferenceX admits no more sequences than there are clients, keeps caches in 8 bits and launches vLLM 0.11 ahead."""
+    plain, theirs = (workload(tmp_path, engine_version="0.11.0", source=source).setup for source in ("a lab", "InferenceX"))
+    assert (plain.engine.schedule.max_sequences, theirs.engine.schedule.max_sequences) == (1024, 32)
+    assert (plain.cache.bytes, theirs.cache.bytes) == (2, 1)
+    assert theirs.engine.host.sequence_s == 12e-6 < plain.engine.host.sequence_s
+
+
+@pytest.mark.parametrize(("clients", "passes"), [(4, 10), (16, 30)])
+def test_a_setting_may_hang_on_the_number_of_clients(clients: int, passes: int, tmp_path: Path) -> None:
+    """The last rule that fits counts."""
+    cells: dict[str, Any] = {
+        "engine": "sglang",
+        "engine_version": "0.5.9",
+        "gpu": "b200-sxm-180gb",
+        "model": "deepseek-ai/DeepSeek-R1",
+    }
+    engine = workload(tmp_path, **cells, source="InferenceX", concurrency=clients).setup.engine
+    assert engine.schedule.receive_passes == passes
+    assert (engine.schedule.chunk_tokens, engine.memory.fraction) == (32768, 0.82)
+
+
+@pytest.mark.parametrize(("source", "sequence_s"), [("a gap analysis", 18e-6), ("InferenceX", 15e-6), ("a lab", 17e-6)])
+def test_without_a_source_the_other_one_counts(source: str, sequence_s: float, tmp_path: Path) -> None:
+    """What SGLang learned of two sources is what the other one gives alone; sources that taught nothing have all of it."""
+    cells: dict[str, Any] = {"engine": "sglang", "engine_version": "0.5.9", "source": source}
+    assert workload(tmp_path, **cells, without_own=True).setup.engine.host.sequence_s == pytest.approx(sequence_s)
+    assert workload(tmp_path, **cells).setup.engine.host.sequence_s == pytest.approx(17e-6)
