@@ -15,7 +15,7 @@ from perfmodel.benchmarks.fit.machine.calibrated import Machine, datasheet, gpu_
 from perfmodel.benchmarks.fit.machine.kernels import memory_bound_of
 from perfmodel.benchmarks.fit.profile import write_profile
 from perfmodel.benchmarks.fit.regression import MOST_SPREAD
-from perfmodel.benchmarks.measure.calibrate import pooled
+from perfmodel.benchmarks.measure.calibrate import neighbours_of, pooled
 from perfmodel.benchmarks.measure.kernels.plan import CPU, THROUGH_PARAMETERS, busy_points, collective_points, kernel_points
 from perfmodel.benchmarks.measure.kernels.points import Point
 from perfmodel.benchmarks.measure.kernels.timing import Timing
@@ -174,6 +174,18 @@ def test_of_several_calibrations_the_median_counts() -> None:
     times = (first.seconds, first.seconds * 1.1, first.seconds * 9)
     several = [replace(first, seconds=seconds) for seconds in times]
     assert [each.seconds for each in pooled(several)] == [first.seconds * 1.1]
+
+
+def test_records_that_were_not_taken_alone_are_said() -> None:
+    """How many, and how many cores others used at most; of a machine that was quiet, or of words, nothing."""
+    alone, *others = obeyed_records()[:4]
+    beside = [
+        replace(each, provenance={**each.provenance, "others_cores": cores})
+        for each, cores in zip(others, ("0.31", "1.04", "many"), strict=True)
+    ]
+    assert neighbours_of([alone, beside[2]]) == []
+    (sentence,) = neighbours_of([alone, *beside])
+    assert sentence.startswith("others used up to 1.0 cores while 2 of 4 records were taken")
 
 
 def test_too_few_records_are_refused() -> None:
