@@ -13,6 +13,7 @@ import pytest
 
 from perfmodel.benchmarks.fit.machine.calibrated import Machine, datasheet, gpu_like, machine_profile
 from perfmodel.benchmarks.fit.machine.kernels import memory_bound_of
+from perfmodel.benchmarks.fit.machine.links import node_link
 from perfmodel.benchmarks.fit.profile import write_profile
 from perfmodel.benchmarks.fit.regression import MOST_SPREAD
 from perfmodel.benchmarks.measure.calibrate import neighbours_of, pooled
@@ -166,6 +167,29 @@ def test_every_fitted_number_has_a_source(profile: dict[str, Any]) -> None:
     for family in ("matmul.bf16", "attention_forward_fp32", "memory_bound.gelu-bf16"):
         assert "held out" in profile["sources"][f"gpu.kernels.{family}"]
     assert "held out" in profile["sources"]["links.node.collectives.all_reduce"]
+
+
+@pytest.mark.parametrize("backend", ["gloo", "nccl"])
+def test_what_the_buffers_of_sockets_hold_is_found(backend: str) -> None:
+    """Half a megabyte in each direction; links of GPUs have no such buffers."""
+    points = collective_points(CPU, [(2, 1)], backend=backend, precision="fp32")
+    chosen = [each for each in points if each.labels["operator"] == "all_gather"]
+
+    def obeyed(payload_bytes: float) -> float:
+        wire = payload_bytes / 2
+        return 4e-4 + (wire + 4.0 * max(wire - 5e5, 0.0)) / 5e9
+
+    records = [
+        each.record(Timing(seconds=obeyed(each.sizes["payload_bytes"]), spread=0.1, repeats=9), PROVENANCE) for each in chosen
+    ]
+    sources: dict[str, Any] = {}
+    link = node_link(records, sources)
+    assert isinstance(link, dict)
+    entry = link["collectives"]["all_gather"]
+    assert ("buffered_bytes" in entry) == (backend == "gloo")
+    if backend == "gloo":
+        assert entry["buffered_bytes"] == pytest.approx(5e5, rel=0.05)
+        assert entry["latency_s"] == pytest.approx(4e-4, rel=0.03)
 
 
 def test_of_several_calibrations_the_median_counts() -> None:
