@@ -6,8 +6,8 @@ the thread that computes, those of gloo would wait for it: a message of 1 MB tak
 It inherits the policy, too. gloo has a thread for its sockets and two that send, which share a lock for each pair of ranks. The
 kernel lets a thread that wakes up take the core of a running one: of the sender, in the middle of its lock. The one for the
 sockets then finds the lock taken, asks again at once, and so on until the next tick of the clock (4 ms at 250 Hz) puts the
-sender back on the core. Calls of 0.5 ms take 1 to 4 ms whenever that happens, one in four of them. Under SCHED_BATCH, which
-needs no privilege, a thread that wakes up waits until the running one sleeps.
+sender back on the core. Of the calls of a step, 0.5 to 2 ms each, one in three took 1 to 4 ms longer. Under SCHED_BATCH, which
+needs no privilege, a thread that wakes up waits until the running one sleeps: one to three calls in a hundred did.
 """
 
 from __future__ import annotations
