@@ -5,6 +5,7 @@ Every record is kept as soon as it is measured: a calibration that was stopped g
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -15,6 +16,7 @@ from perfmodel.benchmarks.measure.kernels.plan import kernel_points, plan_of
 from perfmodel.benchmarks.measure.kernels.points import key_of
 from perfmodel.benchmarks.measure.kernels.record_file import read_lines
 from perfmodel.benchmarks.measure.kernels.served.served_plan import served_points
+from perfmodel.benchmarks.measure.neighbours import OTHERS
 from perfmodel.benchmarks.measure.processes import start
 from perfmodel.benchmarks.measure.steps.ranks import devices
 from perfmodel.errors import InputError, shown
@@ -26,6 +28,7 @@ Progress: TypeAlias = Callable[[int, int], None]  # how many records are there, 
 Warn: TypeAlias = Callable[[Sequence[str]], None]  # says what was left out
 KERNELS: Final = "perfmodel.benchmarks.measure.kernels.kernels"
 COLLECTIVES: Final = "perfmodel.benchmarks.measure.kernels.collectives"
+STATED_CORES: Final = re.compile(r"\d{1,6}\.\d{1,6}")
 MOST_S: Final = 3 * 3600.0
 MOST: Final = 1e15  # of bytes or multiprocessors of a device
 HEADER: Final = "# Written by perfmodel calibrate: a cluster for run files, fitted on this machine's own kernels.\n"
@@ -70,13 +73,26 @@ def write_fitted(output: Path, records: Sequence[Record], *, warn: Warn | None =
         raise InputError("there are no records to fit")
     machine, found = machine_of(records), sound(pooled(records))
     if warn:
-        warn(found.left_out)
+        warn([*found.left_out, *neighbours_of(records)])
     try:
         profile = machine_profile(found.records, machine)
     except (ValueError, ArithmeticError, LookupError) as error:  # of NumPy and SciPy, where rows are too few for coefficients
         raise InputError(f"these records are too few or too odd to fit: {type(error).__name__}, {shown(str(error))}") from None
     write_profile(output, profile, header=HEADER)
     return profile
+
+
+def neighbours_of(records: Sequence[Record]) -> list[str]:
+    """The sentence on records that say of themselves that others used the cores meanwhile."""
+    said = [each.provenance[OTHERS] for each in records if OTHERS in each.provenance]
+    used = [float(cores) for cores in said if STATED_CORES.fullmatch(cores)]
+    if not used:
+        return []
+    sentence = (
+        f"others used up to {max(used):.1f} cores while {len(used):,} of {len(records):,} records were taken: this is the "
+        "profile of a machine that does something else too; calibrate again when it is quiet"
+    )
+    return [sentence]
 
 
 def pooled(records: Sequence[Record]) -> list[Record]:

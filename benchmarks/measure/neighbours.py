@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 STAT: Final = Path("/proc/stat")
 WORKING: Final = (0, 1, 2, 5, 6, 7)  # user, nice, system, irq, softirq, steal, of the columns of a core in proc_stat(5)
+OTHERS: Final = "others_cores"  # in the provenance of a record: how many others used
+LEAST_S: Final = 0.5  # of a look: within less, a tick of 10 ms on each of some cores would be a neighbour
 FEW: Final = 0.15  # cores: what ticks and the system's own services come to
 
 
@@ -34,6 +36,9 @@ class CoreTimes:
         """At this moment."""
         cores = own_cores()
         return cls(cores=cores, at_s=time.monotonic(), busy_s=busy_seconds(cores), own_s=time.process_time())
+
+
+Moments: TypeAlias = tuple[CoreTimes, CoreTimes]  # the first and the last of a rank
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +92,7 @@ def busy_ticks(stat: str, cores: Collection[int]) -> int:
     return sum(row[place] for row in of_cores for place in WORKING if place < len(row))
 
 
-def core_use(ranks: Sequence[tuple[CoreTimes, CoreTimes]]) -> CoreUse:
+def core_use(ranks: Sequence[Moments]) -> CoreUse:
     """What others used between two moments of every rank; ranks have a core each, or share all of them.
 
     >>> begin, end = (CoreTimes(cores=frozenset({0}), at_s=at, busy_s=at, own_s=at / 2) for at in (0.0, 10.0))
@@ -105,22 +110,32 @@ def core_use(ranks: Sequence[tuple[CoreTimes, CoreTimes]]) -> CoreUse:
 
 
 class NeighbourMeter:
-    """Marks records with the cores that others used since the one before, and says so of all of them in the end."""
+    """Marks records with the cores that others used since the one before, and says so of all of them in the end.
 
-    def __init__(self) -> None:
-        self.begun = self.last = CoreTimes.now()
+    Of several ranks `everywhere` brings together what each of them has to say, and all of them mark together.
+    """
+
+    def __init__(self, everywhere: Callable[[Moments], Sequence[Moments]] = lambda own: [own]) -> None:
+        self.everywhere = everywhere
+        self.last = CoreTimes.now()
+        self.use = CoreUse()
+        self.passed_s, self.used_s = 0.0, 0.0
 
     def mark(self) -> dict[str, str]:
-        """What a record says of its neighbours; nothing where there were none."""
-        before, self.last = self.last, CoreTimes.now()
-        use = core_use([(before, self.last)])
-        return {"others_cores": f"{use.others:.2f}"} if use.is_shared else {}
+        """What a record says of its neighbours, nothing where there were none; of short records several share one look."""
+        now = CoreTimes.now()
+        ranks = self.everywhere((self.last, now))
+        passed_s = max(end.at_s - begin.at_s for begin, end in ranks)
+        if passed_s >= LEAST_S:
+            self.last, self.use = now, core_use(ranks)
+            self.passed_s, self.used_s = self.passed_s + passed_s, self.used_s + self.use.others * passed_s
+        return {OTHERS: f"{self.use.others:.2f}"} if self.use.is_shared else {}
 
     def sentences(self, device: str, computing: Sequence[int]) -> list[str]:
-        """Who else used what was measured, from the beginning until now."""
+        """Who else used what was measured, from the beginning until the last mark."""
         if device == "cuda":
             return others_on_gpus(computing, 1)
-        sentence = core_use([(self.begun, CoreTimes.now())]).text()
+        sentence = CoreUse(others=self.used_s / self.passed_s if self.passed_s else 0.0, cores=self.use.cores).text()
         return [sentence] if sentence else []
 
 

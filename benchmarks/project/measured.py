@@ -28,7 +28,7 @@ from perfmodel.benchmarks.measure.kernels.record_file import read_records
 from perfmodel.benchmarks.measure.steps.ranks import measure_run
 from perfmodel.errors import PerfmodelError
 from perfmodel.evidence.steps.pass_records import InferRecord
-from perfmodel.evidence.steps.step_comparison import StepComparison, compare_step
+from perfmodel.evidence.steps.step_comparison import ComparedOperator, StepComparison, compare_step
 from perfmodel.evidence.steps.step_records import StepRecord, step_record
 from perfmodel.exchange.output import write_bytes, write_text
 from perfmodel.exchange.run_files import read_candidates
@@ -258,7 +258,7 @@ def page(found: Sequence[StepComparison], models: str, folder: Path) -> str:
         "## Operators",
         "",
         "Those that stand among the operators that make up 90 % of a step, in how many runs, and how far they are off there.",
-        _within(found),
+        within_sentence([pair for each in found for pair in each.largest(0.9)]),
         "",
         "| operator | phase | runs | median error | bias | worst |",
         "|---|---|---|---|---|---|",
@@ -281,14 +281,19 @@ def bars(models: str) -> dict[str, float]:
     return BARS | ({"median step": 0.12} if models == "mixtures" else {})
 
 
-def _within(found: Sequence[StepComparison]) -> str:
-    """How many of them are within the bar, and of which kind the others are."""
+def within_sentence(pairs: Sequence[ComparedOperator]) -> str:
+    """How many operators are within the bar, of which kind the others are, and how many of these their measurement allows."""
     bar = BARS["worst operator of 90 %"]
-    pairs = [pair for each in found for pair in each.largest(0.9)]
-    over = Counter(pair.kind.replace("_", "-") for pair in pairs if abs(pair.error or 0.0) > bar)
-    kinds = ", ".join(f"{number} {kind}" for kind, number in over.most_common())
-    inside = len(pairs) - over.total()
-    return f"Of {len(pairs)} such operators in all runs {inside} are within {bar:.0%}; the others are {kinds or 'none'}."
+    over = [pair for pair in pairs if abs(pair.error or 0.0) > bar]
+    found = f"Of {len(pairs)} such operators in all runs {len(pairs) - len(over)} are within {bar:.0%}; the others are"
+    if not over:
+        return f"{found} none."
+    kinds = Counter(pair.kind.replace("_", "-") for pair in over).most_common()
+    allowed = sum(bool(pair.is_within) for pair in over)
+    return (
+        f"{found} {', '.join(f'{number} {kind}' for kind, number in kinds)},\n"
+        f"{allowed} of them inside the 90 % interval of their measurement."
+    )
 
 
 def _row(each: StepComparison) -> str:

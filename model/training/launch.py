@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 
 from perfmodel.errors import InputError, MachineError
-from perfmodel.model.cores import on_one_core, release
+from perfmodel.model.cores import on_one_core, release, take_turns
 
 BACKENDS: Final = {"cpu": "gloo", "cuda": "nccl"}
 
@@ -27,14 +27,17 @@ def started(device: str) -> Iterator[torch.device]:
     local = int(os.environ.get("LOCAL_RANK", "0"))
     if device == "cuda":
         torch.cuda.set_device(local)
-    _join(BACKENDS[device])
+    take_turns(device)
     try:
-        dist.all_reduce(torch.ones(1, device=device))  # gloo starts its threads at the first call
-        on_one_core(device, local)
-        yield torch.device(device, local) if device == "cuda" else torch.device(device)
+        _join(BACKENDS[device])
+        try:
+            dist.all_reduce(torch.ones(1, device=device))  # gloo starts its threads at the first call
+            on_one_core(device, local)
+            yield torch.device(device, local) if device == "cuda" else torch.device(device)
+        finally:
+            dist.destroy_process_group()
     finally:
         release()
-        dist.destroy_process_group()
 
 
 def _join(backend: str) -> None:

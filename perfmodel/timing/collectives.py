@@ -168,9 +168,15 @@ def _switched_bytes(payload_bytes: Numeric, ranks: Numeric) -> Numeric:
 
 
 def plain_collective_time_s(call: Collective, ring: CollectiveCoefficients, *, scale: Numeric) -> Numeric:
-    """The ring with given coefficients, on links whose rates are those that were measured times `scale`."""
+    """The ring with given coefficients, on links whose rates are those that were measured times `scale`.
+
+    A byte beyond what the buffers between two ranks hold, d, takes (1 + f) times as long: w + f*max(w - d, 0) for w. Sockets
+    are such: a send returns at once until they are full, and then waits for whoever receives.
+    """
     ranks, wire = np.asarray(call.group.ranks), np.asarray(call.wire_bytes)
     moved = wire + ring.own_shard * call.payload_bytes / ranks
+    if anywhere(ring.beyond_buffers):
+        moved = moved + ring.beyond_buffers * np.maximum(wire - ring.buffered_bytes, 0.0)
     seconds: Numeric = ring.latency_s + ring.rank_latency_s * (ranks - 1) + ring.s_per_root_byte * np.sqrt(wire)
     return seconds + moved / (ring.bandwidth_bytes_per_s * scale)
 

@@ -67,6 +67,17 @@ def test_one_rank_communicates_nothing(kind: str) -> None:
     assert times[0] == 0 < times[1]
 
 
+def test_bytes_beyond_what_buffers_hold_take_longer() -> None:
+    """Each as if it were three: w + 2*(w - d). A message that they hold, and links without such buffers, are as they were."""
+    limited = with_node("all_gather", buffered_bytes=1e6, beyond_buffers=2.0)
+    rate = H100.links.node.collectives.all_gather.bandwidth_bytes_per_s * H100.node_link_scale
+    for wire, longer_s in ((1e6, 0.0), (4e6, 2.0 * 3e6 / rate)):
+        one = call("all_gather", 2.0 * wire, 2)
+        assert one.wire_bytes == wire
+        assert alone_s(one, limited) - alone_s(one, H100) == pytest.approx(longer_s, rel=1e-9, abs=1e-15)
+    assert alone_s(call("all_reduce", 4e6, 2), limited) == alone_s(call("all_reduce", 4e6, 2), H100)
+
+
 @pytest.mark.parametrize(("kind", "bus_rate"), [("all_reduce", 450e9), ("all_gather", 335e9), ("reduce_scatter", 335e9)])
 def test_a_large_collective_in_a_node_reaches_the_measured_bus_bandwidth(kind: str, bus_rate: float) -> None:
     """Eight H100, 512 MiB: the largest rates of the nccl-tests tables."""

@@ -20,6 +20,11 @@ FREE: Final = {
     "bandwidth_bytes_per_s": Free(start=2e9, low=1e7, high=1e12),
     "s_per_root_byte": Free(start=1e-7, low=1e-12, high=1e-5),
 }
+OF_SOCKETS: Final = {  # between the cores of a CPU: more than their buffers hold waits for whoever receives
+    "buffered_bytes": Free(start=5e5, low=6e4, high=8e6),
+    "beyond_buffers": Free(start=1.0, low=1e-3, high=20.0),
+}
+SOCKETS: Final = "gloo"
 OF_MANY: Final = {"rank_latency_s": Free(start=1e-5, low=1e-9, high=1e-3)}  # where groups of several sizes were measured
 OF_A_PAIR: Final = {"rank_latency_s": 0.0, "own_shard": 0.0}
 LEAST_SPREAD: Final = 0.05
@@ -72,7 +77,8 @@ def _fit(kind: str, records: Sequence[Record]) -> Fit:
         return np.asarray(plain_collective_time_s(call, CollectiveCoefficients(**OF_A_PAIR | dict(values)), scale=1.0))
 
     seconds = np.array([each.seconds for each in records])
-    return fit_of_few(equation, FREE | (OF_MANY if several else {}), seconds, np.unique(payload, return_inverse=True)[1])
+    free = FREE | (OF_MANY if several else {}) | (OF_SOCKETS if records[0].labels.get("backend") == SOCKETS else {})
+    return fit_of_few(equation, free, seconds, np.unique(payload, return_inverse=True)[1])
 
 
 def _scratch(kind: str, records: Sequence[Record]) -> float:

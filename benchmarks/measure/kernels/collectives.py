@@ -5,9 +5,10 @@
 
 Groups are the first 2, 4, ... ranks, and over several nodes also one rank of each. The time of a repeat is that of the rank
 that was fastest, because the last one to arrive waits for nobody; what the others wait for it is measured apart (rank_times).
-Between CPUs it is the mean over the repeats of ranks that work, call, work and call: waking up takes as long as a message does
-and differs from call to call, and a step pays for all of it. On a CPU some memory-bound operators are measured too, on all
-cores at once.
+Between CPUs it is the mean over the repeats of ranks that work, write what they send, and call, as in a step: threads have to
+wake up, which takes as long as a message does and differs from call to call, and a step pays for all of it. Messages as large
+as all parameters are sent in place, as the optimizer does. On a CPU some memory-bound operators are measured too, on all cores
+at once.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import statistics
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,6 +35,7 @@ from perfmodel.benchmarks.measure.kernels.record_file import measure
 from perfmodel.benchmarks.measure.kernels.tensors import cache_bytes, random
 from perfmodel.benchmarks.measure.kernels.timing import Timing, on_cpu, on_gpu, summary
 from perfmodel.benchmarks.measure.machine import Nvml, provenance, state_text, warnings
+from perfmodel.benchmarks.measure.neighbours import Moments, NeighbourMeter
 from perfmodel.benchmarks.measure.processes import restarted_to_measure, start
 from perfmodel.benchmarks.measure.steps.memory_peak import allocated_bytes
 from perfmodel.errors import InputError, PerfmodelError
@@ -47,8 +49,9 @@ MODULE: Final = "perfmodel.benchmarks.measure.kernels.collectives"
 PRECISION: Final = {"cpu": "fp32", "cuda": "bf16"}  # of what is sent: a reduction takes as long in either
 WARM_UP: Final = 3
 REPEATS: Final = 25
-NOISY_REPEATS: Final = 75  # of short messages between CPUs
-SHORT: Final = 2**20
+NOISY_REPEATS: Final = 150  # of short messages between CPUs
+SHORT: Final = 8 * 2**20
+OF_ALL_PARAMETERS: Final = 16 * 2**20  # bytes of a message between CPUs: activations of a layer are less
 LAUNCH_S: Final = 2e-4  # more than the host needs to launch a collective of NCCL
 NAME: Final = "benchmark"
 
@@ -83,22 +86,35 @@ def _doublings(most: int) -> list[int]:
     return sorted({2**power for power in range(1, most.bit_length()) if 2**power <= most} | ({most} if most > 1 else set()))
 
 
-def call_of(operator: str, group: Group, *, payload_bytes: int, precision: str, device: str) -> Callable[[], object]:
-    """One call of `operator`, whose full tensor takes `payload_bytes`, as the reference model makes it."""
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call of a collective: what this rank sends in it, and the call."""
+
+    sent: torch.Tensor
+    run: Callable[[], object]
+
+
+def call_of(operator: str, group: Group, *, payload_bytes: int, precision: str, device: str, in_place: bool = False) -> Call:
+    """One call of `operator`, whose full tensor takes `payload_bytes`, as the reference model makes it.
+
+    `in_place` as its optimizer does, where that is another call.
+    """
     numbers = max(payload_bytes // DTYPES[precision].itemsize // group.ranks, 1) * group.ranks
     full = random(numbers, precision=precision, device=device)
+    shard, received = group.share(full), torch.empty_like(full if operator == "all_to_all" else full[:0])
     if operator == "all_reduce":
         full.zero_()  # sums of sums would overflow
-        return lambda: group.all_reduce(full, NAME, FORWARD)
-    if operator == "all_gather":
-        shard = group.share(full)
-        return lambda: group.all_gather(shard, NAME, FORWARD)
-    if operator == "reduce_scatter":
-        return lambda: group.reduce_scatter(full, NAME, FORWARD)
-    if operator == "all_to_all":
-        received = torch.empty_like(full)
-        return lambda: dist.all_to_all_single(received, full, group=group.process_group)
-    return lambda: _there_and_back(full, group)
+    calls: dict[str, Callable[[], object]] = {
+        "all_reduce": lambda: group.all_reduce(full, NAME, FORWARD),
+        "all_gather": lambda: group.all_gather(shard, NAME, FORWARD),
+        "reduce_scatter": lambda: group.reduce_scatter(full, NAME, FORWARD),
+        "all_to_all": lambda: dist.all_to_all_single(received, full, group=group.process_group),
+        "point_to_point": lambda: _there_and_back(full, group),
+    }
+    if in_place:
+        calls["all_gather"] = lambda: group.all_gather_in_place(full, NAME, FORWARD)
+        calls["reduce_scatter"] = lambda: group.reduce_scatter_in_place(full, NAME, FORWARD)
+    return Call(shard if operator == "all_gather" else full, calls[operator])
 
 
 def _there_and_back(message: torch.Tensor, group: Group) -> None:
@@ -117,26 +133,31 @@ def repeats_for(payload_bytes: float, device: str, *, smallest: bool = False) ->
 def take(point: Point, group: Group, device: str, *, smallest: bool = False) -> Timing:
     """The time of one point, the same on all ranks of the group."""
     operator, payload = point.labels["operator"], point.sizes["payload_bytes"]
-    call = call_of(operator, group, payload_bytes=int(payload), precision=point.labels["precision"], device=device)
+    made = partial(call_of, operator, group, payload_bytes=int(payload), precision=point.labels["precision"], device=device)
+    call = made(in_place=device == "cpu" and payload >= OF_ALL_PARAMETERS)
     repeats = repeats_for(payload, device, smallest=smallest)
     own = [_one_s(call, group, device, smallest=smallest) for _ in range(WARM_UP + repeats)][WARM_UP:]
     everywhere: list[Any] = [None] * group.ranks
     dist.all_gather_object(everywhere, own, group=group.process_group)
     if operator == "point_to_point":
         return summary([max(times) / 2 for times in zip(*everywhere, strict=True)])
-    found = {"allocated_bytes": float(allocated_bytes(call, device))}
+    found = {"allocated_bytes": float(allocated_bytes(made().run, device))}
     timing = summary(times := [min(ranks) for ranks in zip(*everywhere, strict=True)])
     return replace(timing, seconds=statistics.fmean(times) if device == "cpu" else timing.seconds, found=found)
 
 
-def _one_s(call: Callable[[], object], group: Group, device: str, *, smallest: bool) -> float:
-    """On CPUs after some work, as in a step: the library's threads are asleep, and its buffers no longer in the cache."""
+def _one_s(call: Call, group: Group, device: str, *, smallest: bool) -> float:
+    """On CPUs after some work, as in a step: the library's threads are asleep, and its buffers no longer in the cache.
+
+    What is sent has just been written.
+    """
     if device == "cpu":
         _work(smallest=smallest).add_(1)
-        return on_cpu(call)[0]
+        call.sent.mul_(1)
+        return on_cpu(call.run)[0]
     dist.barrier(group=group.process_group)
     torch.cuda.synchronize()
-    return on_gpu(call, ahead_s=LAUNCH_S)[0]
+    return on_gpu(call.run, ahead_s=LAUNCH_S)[0]
 
 
 @cache
@@ -166,7 +187,15 @@ def _together(points: Sequence[Point], groups: dict[tuple[int, int], Group], dev
     """Rank 0 keeps the file and says which point is next; the others follow."""
     everybody = next(group for (ranks, _), group in groups.items() if ranks == dist.get_world_size())
 
+    meter, marks = NeighbourMeter(_of_all_ranks), dict[str, str]()
+
     def taken(point: Point) -> Timing | None:
+        timing = timed(point)
+        marks.clear()
+        marks.update(meter.mark())
+        return timing
+
+    def timed(point: Point) -> Timing | None:
         if point.kind == "memory_bound":
             dist.barrier()
             return take_kernel(point, device, smallest=smallest)
@@ -188,12 +217,22 @@ def _together(points: Sequence[Point], groups: dict[tuple[int, int], Group], dev
         sensor = Nvml.open()
         born = provenance(device, f"torchrun -m {MODULE} --device {device}")
         before = sensor.readings()
-        number = measure(points, path, led, provenance=lambda: born | state_text(sensor.readings()), on_progress=show_progress)
+
+        def provenance_now() -> dict[str, str]:
+            return born | state_text(sensor.readings()) | marks
+
+        number = measure(points, path, led, provenance=provenance_now, on_progress=show_progress)
         dist.broadcast_object_list([None])
-        for sentence in warnings(before, sensor.readings()):
+        for sentence in (*warnings(before, sensor.readings()), *(meter.sentences(device, ()) if device == "cpu" else ())):
             print(f"collectives: {sentence}", file=sys.stderr)
         return number
     return _follow(taken)
+
+
+def _of_all_ranks(own: Moments) -> list[Moments]:
+    everywhere: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(everywhere, own)
+    return everywhere
 
 
 def _follow(taken: Callable[[Point], object]) -> int:

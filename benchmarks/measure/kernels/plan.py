@@ -63,7 +63,7 @@ CPU: Final = KernelGrid(
     head_sizes=(64, 128),
     sequences=((128, 4), (256, 2), (512, 1), (512, 4), (768, 1), (1024, 1), (1536, 1)),
     moved_bytes=tuple(64.0 * KIB * 4**power for power in range(7)),
-    payload_bytes=tuple(1.0 * KIB * 4**power for power in range(9)),
+    payload_bytes=(*(1.0 * KIB * 4**power for power in range(9)), 512.0 * KIB, 2.0 * MIB, 256.0 * MIB),
 )
 CUDA: Final = KernelGrid(
     rows=(512, 1024, 2048, 4096, 8192, 16384),

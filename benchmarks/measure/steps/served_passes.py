@@ -22,6 +22,7 @@ from typing import Final
 import torch
 
 from perfmodel.benchmarks.measure.machine import Nvml, provenance, warnings
+from perfmodel.benchmarks.measure.neighbours import OTHERS, CoreTimes, core_use, others_on_gpus
 from perfmodel.benchmarks.measure.steps.marked_steps import MarkedStep, StepProfile, step_profile
 from perfmodel.benchmarks.measure.steps.ranks import KINDS, ServedLoad, stage_of
 from perfmodel.benchmarks.measure.steps.training_step import (
@@ -32,6 +33,7 @@ from perfmodel.benchmarks.measure.steps.training_step import (
     seconds_of,
     settings_of,
     times_taken_away,
+    who_else,
 )
 from perfmodel.errors import PerfmodelError
 from perfmodel.evidence.steps.pass_records import InferRecord, PassRecord
@@ -140,9 +142,12 @@ def measured(run: Run, layout: Layout, groups: Groups, load: ServedLoad, *, seco
     sensor = Nvml.open()
     before = sensor.readings()
     work = PassMeasurement(run, layout, groups, load)
+    begun = CoreTimes.now()
     times = work.times_s(seconds)
-    after = sensor.readings()
-    profiles, calls = work.profiled(), work.collectives()
+    after, on_gpus = sensor.readings(), others_on_gpus(sensor.computing(), groups.world.ranks)
+    profiles = work.profiled()
+    cores = core_use(gathered((begun, CoreTimes.now()), groups))
+    calls = work.collectives()
     prefill, decode = (_pass_record(*each) for each in zip(times, profiles, calls, strict=True))
     taken = work.taken_away_per_s if is_alone(groups) else 0.0
     return InferRecord(
@@ -156,8 +161,12 @@ def measured(run: Run, layout: Layout, groups: Groups, load: ServedLoad, *, seco
         decode=decode,
         weight_bytes=max(gathered(work.generator.weight_bytes, groups)),
         cache_bytes=max(gathered(work.generator.cache_bytes, groups)),
-        warnings=[*warnings(before, after), *doubts(max(prefill.spread, decode.spread), taken)],
-        provenance=provenance(groups.device.type, command),
+        warnings=[
+            *warnings(before, after),
+            *doubts(max(prefill.spread, decode.spread), taken),
+            *who_else(groups, cores, on_gpus),
+        ],
+        provenance=provenance(groups.device.type, command) | {OTHERS: f"{cores.others:.2f}"},
     )
 
 

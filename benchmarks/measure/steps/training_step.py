@@ -25,7 +25,7 @@ import torch._dynamo  # as AdamW would at its first step, in each rank: ranks of
 import torch.distributed as dist
 
 from perfmodel.benchmarks.measure.machine import Nvml, provenance, warnings
-from perfmodel.benchmarks.measure.neighbours import CoreTimes, CoreUse, core_use, others_on_gpus
+from perfmodel.benchmarks.measure.neighbours import OTHERS, CoreTimes, CoreUse, core_use, others_on_gpus
 from perfmodel.benchmarks.measure.steps.marked_steps import MarkedStep, StepProfile, step_profile
 from perfmodel.benchmarks.measure.steps.memory_peak import step_memory_bytes
 from perfmodel.benchmarks.measure.steps.profiled_step import write_profile
@@ -49,7 +49,8 @@ WARM_UP: Final = 2
 SECONDS: Final = 10.0  # timed steps: as many as take so long,
 FEWEST: Final = 7  # but not fewer,
 MOST: Final = 50  # and no more
-PROFILED: Final = 5
+FEWEST_MARKED: Final = 5  # steps with marks: as many as take as long as the timed ones,
+MOST_MARKED: Final = 25  # as the times of messages spread
 OFTEN_PER_S: Final = 30.0  # losing a core; on a quiet machine it is a few times a second
 WIDE: Final = 0.10  # a spread of which nothing can be concluded to within the error that is asked for
 
@@ -88,7 +89,7 @@ class StepMeasurement:
         self.batch = self.trainer.micro_batches()
         self.losses: list[float] = []
         self.taken_away_per_s = 0.0  # how often the core of a rank went to somebody else
-        self.cores = CoreUse()  # what others used of them while steps were timed
+        self.cores = CoreUse()  # what others used of them at most, while steps were timed or marked
 
     def step(self) -> None:
         """One iteration; its loss is kept."""
@@ -111,10 +112,10 @@ class StepMeasurement:
         """What each rank has to say."""
         return gathered(value, self.groups)
 
-    def profiled(self) -> StepProfile:
-        """Steps with marks around their operators."""
-        steps = []
-        for _ in range(PROFILED):
+    def profiled(self, number: int) -> StepProfile:
+        """So many steps with marks around their operators."""
+        steps, begun = [], CoreTimes.now()
+        for _ in range(number):
             recorder = Recorder(self.groups.device)
 
             def marked(recorder: Recorder = recorder) -> None:
@@ -126,6 +127,7 @@ class StepMeasurement:
             messages = {label: across for _, of_rank in every for label, across in of_rank.items()}
             stages = self.groups.pipeline_parallel.ranks
             steps.append(MarkedStep(ranks=[seconds for seconds, _ in every], messages=messages, stages=stages))
+        self.cores = max(self.cores, core_use(self.of_all_ranks((begun, CoreTimes.now()))), key=lambda use: use.others)
         return step_profile(steps)
 
     def of_all_stages(self, value: Any) -> list[Any]:
@@ -170,7 +172,7 @@ def measured(
     after = sensor.readings()
     others = others_on_gpus(sensor.computing(), groups.world.ranks)
     low, middle, high = statistics.quantiles(times, n=4)
-    marked = work.profiled()
+    marked = work.profiled(min(max(round(seconds / middle), FEWEST_MARKED), MOST_MARKED))
     if profile is not None:
         write_profile(work.step, groups.device, profile if groups.world.rank == 0 else None)
     tokens = int(layout.tokens_per_iteration)
@@ -199,9 +201,9 @@ def measured(
         warnings=[
             *warnings(before, after),
             *doubts(spread, work.taken_away_per_s if is_alone(groups) else 0.0),
-            *_neighbours(groups, work.cores, others),
+            *who_else(groups, work.cores, others),
         ],
-        provenance=provenance(groups.device.type, command) | {"others_cores": f"{work.cores.others:.2f}"},
+        provenance=provenance(groups.device.type, command) | {OTHERS: f"{work.cores.others:.2f}"},
         pipeline_stages=marked.pipeline_stages,
     )
 
@@ -216,7 +218,7 @@ def is_alone(groups: Groups) -> bool:
     return groups.device.type == "cpu" and groups.world.ranks == 1
 
 
-def _neighbours(groups: Groups, cores: CoreUse, on_gpus: list[str]) -> list[str]:
+def who_else(groups: Groups, cores: CoreUse, on_gpus: list[str]) -> list[str]:
     """Who else used what was measured: GPUs, or the cores where these are."""
     if groups.device.type == "cuda":
         return on_gpus

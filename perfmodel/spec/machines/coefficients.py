@@ -284,6 +284,8 @@ class CollectiveCoefficients(Spec):
     own_shard: Numeric = number("ratio")  # how much of a rank's own share is copied as if it were sent
     bandwidth_bytes_per_s: Numeric = number("bytes_per_s", above=0)
     s_per_root_byte: Numeric = number("ratio")  # how the transfer fills its pipeline: seconds for the square root of a byte
+    buffered_bytes: Numeric = number("bytes", default=0.0)  # that buffers between two ranks hold: sent before anybody receives
+    beyond_buffers: Numeric = number("ratio", default=0.0)  # how much longer each byte beyond them takes
     scratch: Numeric = number("ratio", default=0.0)  # bytes that the library allocates during a call, for each of the payload
     spread: Mapping[str, Numeric] = spreads()
 

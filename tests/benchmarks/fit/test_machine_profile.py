@@ -13,9 +13,10 @@ import pytest
 
 from perfmodel.benchmarks.fit.machine.calibrated import Machine, datasheet, gpu_like, machine_profile
 from perfmodel.benchmarks.fit.machine.kernels import memory_bound_of
+from perfmodel.benchmarks.fit.machine.links import node_link
 from perfmodel.benchmarks.fit.profile import write_profile
 from perfmodel.benchmarks.fit.regression import MOST_SPREAD
-from perfmodel.benchmarks.measure.calibrate import pooled
+from perfmodel.benchmarks.measure.calibrate import neighbours_of, pooled
 from perfmodel.benchmarks.measure.kernels.plan import CPU, THROUGH_PARAMETERS, busy_points, collective_points, kernel_points
 from perfmodel.benchmarks.measure.kernels.points import Point
 from perfmodel.benchmarks.measure.kernels.timing import Timing
@@ -168,12 +169,47 @@ def test_every_fitted_number_has_a_source(profile: dict[str, Any]) -> None:
     assert "held out" in profile["sources"]["links.node.collectives.all_reduce"]
 
 
+@pytest.mark.parametrize("backend", ["gloo", "nccl"])
+def test_what_the_buffers_of_sockets_hold_is_found(backend: str) -> None:
+    """Half a megabyte in each direction; links of GPUs have no such buffers."""
+    points = collective_points(CPU, [(2, 1)], backend=backend, precision="fp32")
+    chosen = [each for each in points if each.labels["operator"] == "all_gather"]
+
+    def obeyed(payload_bytes: float) -> float:
+        wire = payload_bytes / 2
+        return 4e-4 + (wire + 4.0 * max(wire - 5e5, 0.0)) / 5e9
+
+    records = [
+        each.record(Timing(seconds=obeyed(each.sizes["payload_bytes"]), spread=0.1, repeats=9), PROVENANCE) for each in chosen
+    ]
+    sources: dict[str, Any] = {}
+    link = node_link(records, sources)
+    assert isinstance(link, dict)
+    entry = link["collectives"]["all_gather"]
+    assert ("buffered_bytes" in entry) == (backend == "gloo")
+    if backend == "gloo":
+        assert entry["buffered_bytes"] == pytest.approx(5e5, rel=0.05)
+        assert entry["latency_s"] == pytest.approx(4e-4, rel=0.03)
+
+
 def test_of_several_calibrations_the_median_counts() -> None:
     """One that was disturbed moves nothing."""
     first = obeyed_records()[0]
     times = (first.seconds, first.seconds * 1.1, first.seconds * 9)
     several = [replace(first, seconds=seconds) for seconds in times]
     assert [each.seconds for each in pooled(several)] == [first.seconds * 1.1]
+
+
+def test_records_that_were_not_taken_alone_are_said() -> None:
+    """How many, and how many cores others used at most; of a machine that was quiet, or of words, nothing."""
+    alone, *others = obeyed_records()[:4]
+    beside = [
+        replace(each, provenance={**each.provenance, "others_cores": cores})
+        for each, cores in zip(others, ("0.31", "1.04", "many"), strict=True)
+    ]
+    assert neighbours_of([alone, beside[2]]) == []
+    (sentence,) = neighbours_of([alone, *beside])
+    assert sentence.startswith("others used up to 1.0 cores while 2 of 4 records were taken")
 
 
 def test_too_few_records_are_refused() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +16,7 @@ import torch
 from perfmodel import __version__
 from perfmodel.benchmarks.measure.machine import GpuState, Nvml, commit_of, provenance, reasons, state_text, warnings
 from perfmodel.evidence.steps.records import PROVENANCE
-from perfmodel.model.cores import on_one_core
+from perfmodel.model.cores import on_one_core, release, take_turns
 
 GOOD = GpuState(name="NVIDIA H100", sm_clock_mhz=1980, throttle_reasons=("idle",))
 
@@ -128,6 +129,23 @@ def test_a_rank_on_a_cpu_has_one_core_and_one_thread() -> None:
     finally:
         os.sched_setaffinity(0, cores)
         torch.set_num_threads(threads)
+
+
+@pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="this system has no such policy")
+def test_threads_of_a_rank_take_turns_and_those_after_it_do_not() -> None:
+    """A thread inherits it, as gloo's do; on a GPU, and once the rank is over, everything is as it was."""
+    before = os.sched_getscheduler(0)
+    if before != os.SCHED_OTHER:
+        pytest.skip("somebody chose a policy for this process, and keeps it")
+    take_turns("cuda")
+    assert os.sched_getscheduler(0) == before
+    try:
+        take_turns("cpu")
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(os.sched_getscheduler, 0).result() == os.SCHED_BATCH
+    finally:
+        release()
+    assert os.sched_getscheduler(0) == before
 
 
 def test_the_commit_is_that_of_a_checkout_alone(tmp_path: Path) -> None:

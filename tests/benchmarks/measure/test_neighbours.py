@@ -57,6 +57,20 @@ def test_few_cores_are_not_worth_a_sentence() -> None:
     assert CoreUse(others=0.4, cores=1).text().startswith("others used 0.4 of the core meanwhile")
 
 
+def test_a_moment_too_short_for_ticks_says_nothing_of_neighbours() -> None:
+    """A tick of 10 ms in 1 ms is no ten cores; a look of a second tells, and stands for the short records after it."""
+    looks = [
+        [rank(0.01, 0.0, {0}, passed_s=0.001)],
+        [rank(0.9, 0.5, {0}, passed_s=1.0), rank(0.9, 0.8, {1}, passed_s=1.0)],
+        [rank(0.01, 0.0, {0}, passed_s=0.001)],
+        [rank(1.0, 1.0, {0}, passed_s=1.0)],
+    ]
+    following = iter(looks)
+    meter = NeighbourMeter(lambda _: next(following))
+    assert [meter.mark() for _ in looks] == [{}, {"others_cores": "0.50"}, {"others_cores": "0.50"}, {}]
+    assert meter.sentences("cpu", ())[0].startswith("others used 0.2 of")
+
+
 @pytest.mark.processes
 def test_a_process_beside_this_one_is_noticed() -> None:
     """It spins, this one sleeps: about a core is somebody else's, and records and the end say so."""

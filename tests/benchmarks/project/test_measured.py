@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from perfmodel.benchmarks.project.measured import TRIES, is_doubtful, keep_surest, spread_of
+from perfmodel.benchmarks.project.measured import TRIES, is_doubtful, keep_surest, spread_of, within_sentence
+from perfmodel.evidence.steps.step_comparison import ComparedOperator
 
 
 class Measured:
@@ -51,3 +52,27 @@ def test_where_all_doubt_the_least_spread_is_kept(tmp_path: Path) -> None:
 def test_of_passes_the_widest_counts() -> None:
     """Prefill or decode."""
     assert spread_of({"prefill": {"spread": 0.1}, "decode": {"spread": 0.2}}) == pytest.approx(0.2)
+
+
+def operator(kind: str, predicted: float, interval: tuple[float, float] | None = None) -> ComparedOperator:
+    """One that takes a second."""
+    return ComparedOperator(
+        name="it",
+        phase="forward",
+        kind=kind,
+        runs=1.0,
+        confidence="",
+        predicted=predicted,
+        measured=1.0,
+        measured_interval_s=interval,
+    )
+
+
+def test_operators_beyond_the_bar_are_named_with_what_their_measurement_says() -> None:
+    """One of them may be right: its interval holds the prediction."""
+    near = operator("matmul", 1.2)
+    assert within_sentence([near]) == "Of 1 such operators in all runs 1 are within 25%; the others are none."
+    wide, far = operator("collective", 1.3, (0.7, 1.4)), operator("memory_bound", 0.5, (0.9, 1.1))
+    first, second = within_sentence([near, wide, far]).splitlines()
+    assert first.endswith("1 are within 25%; the others are 1 collective, 1 memory-bound,")
+    assert second == "1 of them inside the 90 % interval of their measurement."
