@@ -43,7 +43,7 @@ EAGER: Final[dict[str, Function]] = {
 }
 
 
-class Watched(TorchDispatchMode):
+class Watched(TorchDispatchMode):  # type: ignore[misc]  # torch leaves it without a type
     """What each kernel reads and writes, in numbers; views move nothing."""
 
     def __init__(self) -> None:
@@ -90,8 +90,8 @@ def test_an_eager_activation_is_the_kernels_that_pytorch_runs(activation: str) -
     halves = 2 if activation in ("swiglu", "geglu") else 1
     forward, backward = watched(EAGER[activation], halves)
     found, each = counted(activation, fused=False), 2 * numbers_of_one_half() / WIDTH
-    assert (found.kernels, found.moved_bytes) == (len(forward), pytest.approx(each * sum(forward)))
-    assert (found.backward_kernels, found.backward_bytes) == (len(backward), pytest.approx(each * sum(backward)))
+    assert (found.kernels, found.backward_kernels) == (len(forward), len(backward))
+    assert (float(found.moved_bytes), float(found.backward_bytes)) == (each * sum(forward), each * sum(backward))
 
 
 @pytest.mark.parametrize("activation", EAGER)

@@ -87,15 +87,23 @@ FACTORS: Final = 12.0  # powers of ten by which a number is larger or smaller
 def leaves(value: Any, kinds: type | tuple[type, ...]) -> list[Place]:
     """Every place of a document that holds a value of some kinds; truth values are no numbers."""
     return [
-        (parent, key) for parent, key in _places(value) if isinstance(parent[key], kinds) and not isinstance(parent[key], bool)
+        (parent, key)
+        for parent, key in places_of(value)
+        if isinstance(parent[key], kinds) and not isinstance(parent[key], bool)
     ]
 
 
-def _places(value: Any) -> Iterator[Place]:
-    entries = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, entry in list(entries):
-        yield value, key
-        yield from _places(entry)
+def places_of(value: Any) -> Iterator[Place]:
+    """Every place of a document; what stands under an alias once, however often it is referred to, and within itself."""
+    left, seen = [value], set()
+    while left:
+        each = left.pop()
+        if id(each) in seen:
+            continue
+        seen.add(id(each))
+        entries = list(each.items() if isinstance(each, dict) else enumerate(each) if isinstance(each, list) else ())
+        yield from ((each, key) for key, _ in entries)
+        left += [entry for _, entry in reversed(entries) if isinstance(entry, dict | list)]
 
 
 def edge_numbers(chance: random.Random, document: Any) -> None:
@@ -115,7 +123,7 @@ def scaled_numbers(chance: random.Random, document: Any) -> None:
 
 def other_shapes(chance: random.Random, document: Any) -> None:
     """A list is a word, a word a list, a mapping its keys or its values, and a value has another around it."""
-    places = list(_places(document))
+    places = list(places_of(document))
     if not places:
         return
     parent, key = chance.choice(places)
@@ -134,7 +142,7 @@ def other_shapes(chance: random.Random, document: Any) -> None:
 
 def odd_characters(chance: random.Random, document: Any) -> None:
     """A word holds characters that steer terminals, are no letters, or look like numbers; or a key does."""
-    places = list(_places(document))
+    places = list(places_of(document))
     if not places:
         return
     parent, key = chance.choice(places)
@@ -149,7 +157,7 @@ def odd_characters(chance: random.Random, document: Any) -> None:
 
 def moved_values(chance: random.Random, document: Any) -> None:
     """Two places hold each other's values."""
-    places = list(_places(document))
+    places = list(places_of(document))
     if len(places) > 1:
         (one, first), (other, second) = chance.sample(places, 2)
         held, taken = copy.deepcopy(one[first]), copy.deepcopy(other[second])
@@ -160,8 +168,8 @@ def pieces_of(others: Sequence[Any]) -> Callable[[random.Random, Any], None]:
     """A mutator that puts values of other documents of the same kind into one, under their keys or others."""
 
     def change(chance: random.Random, document: Any) -> None:
-        places = [place for place in _places(chance.choice(others)) if isinstance(place[0], dict)] if others else []
-        mappings = [document, *(parent[key] for parent, key in _places(document))]
+        places = [place for place in places_of(chance.choice(others)) if isinstance(place[0], dict)] if others else []
+        mappings = [document, *(parent[key] for parent, key in places_of(document))]
         mappings = [each for each in mappings if isinstance(each, dict)]
         for _ in range(chance.choice([1, 1, 2, 3])):
             if places and mappings:
@@ -174,13 +182,13 @@ def pieces_of(others: Sequence[Any]) -> Callable[[random.Random, Any], None]:
 
 def aliases(chance: random.Random, document: Any) -> None:
     """A value stands in many places: a dump writes it once, under an anchor, and refers to it from each."""
-    places = [place for place in _places(document) if isinstance(place[0][place[1]], dict | list)]
+    places = [place for place in places_of(document) if isinstance(place[0][place[1]], dict | list)]
     if not places:
         return
     parent, key = chance.choice(places)
     shared: Any = parent[key]
-    for _ in range(chance.choice([1, 2, 9])):
-        shared = chance.choice([[shared, shared], {"a": shared, "b": shared}, [shared] * 9])
+    for _ in range(chance.choice([1, 2, 12])):  # to 4,096 places: what goes further is in tests/exchange/test_hostile_files.py
+        shared = chance.choice([[shared, shared], {"a": shared, "b": shared}])
     parent[key] = shared
 
 

@@ -14,7 +14,7 @@ import json
 import random
 import re
 import tomllib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeAlias
 
 import yaml
@@ -107,7 +107,7 @@ def changed_structure(chance: random.Random, content: bytes) -> bytes:
         return content
     changed = copy.deepcopy(document)
     for _ in range(_few(chance)):
-        every = list(_places(changed))
+        every = list(edges.places_of(changed))
         if every:
             _change(chance, *chance.choice(every))
     return _written(chance, content, changed)
@@ -120,8 +120,11 @@ def at_the_edges(chance: random.Random, content: bytes, others: Sequence[bytes] 
         return edges.odd_text(chance, content)
     changed = copy.deepcopy(document)
     known = [each for each in map(_document, chance.sample(list(others), min(len(others), 2))) if each]
-    chance.choice([*edges.DOCUMENTS, edges.pieces_of(known), edges.pieces_of(known)])(chance, changed)
-    if chance.random() < ALIASED:
+    try:
+        chance.choice([*edges.DOCUMENTS, edges.pieces_of(known), edges.pieces_of(known)])(chance, changed)
+    except OverflowError:  # a whole number that was made endless before
+        return content
+    if chance.random() < ALIASED and not _is_json(content):
         edges.aliases(chance, changed)
     return _written(chance, content, changed)
 
@@ -129,13 +132,17 @@ def at_the_edges(chance: random.Random, content: bytes, others: Sequence[bytes] 
 def _written(chance: random.Random, content: bytes, document: Any) -> bytes:
     """A document in the syntax that it was in: a file of settings that is no JSON is YAML, or TOML where it was."""
     try:
-        if content.lstrip().startswith((b"{", b"[")):
+        if _is_json(content):
             return json.dumps(document, ensure_ascii=chance.random() < 0.5).encode("utf-8", errors="surrogatepass")
         if _is_toml(content):
             return _toml(document)
         return yaml.safe_dump(document, sort_keys=False, allow_unicode=True).encode("utf-8", errors="surrogatepass")
     except (yaml.YAMLError, RecursionError, TypeError, ValueError):
         return content
+
+
+def _is_json(content: bytes) -> bool:
+    return content.lstrip().startswith((b"{", b"["))
 
 
 def _is_toml(content: bytes) -> bool:
@@ -226,14 +233,6 @@ def _document(content: bytes) -> Any:
         return tomllib.loads(content.decode()) if _is_toml(content) else yaml.safe_load(content.decode())
     except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError, TypeError, AttributeError, KeyError):
         return None
-
-
-def _places(value: Any) -> Iterator[tuple[Any, Any]]:
-    """Every mapping or list within a value, with each of its keys."""
-    entries = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, entry in list(entries):
-        yield value, key
-        yield from _places(entry)
 
 
 def _change(chance: random.Random, parent: Any, key: Any) -> None:
