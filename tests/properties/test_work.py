@@ -57,8 +57,9 @@ def of_layout(given: Setup, **numbers: Any) -> Setup:
 def test_more_layers_never_take_less_time_or_memory(drawn: DrawnRun) -> None:
     """Whatever kinds of layers they are, wherever they lie; as many on every piece of a pipeline.
 
-    Where they do not divide, the ends hold fewer of them beside the vocabulary, which may be what took longest or most. The mean
-    layer of a fine-tuning, two of which are gathered at a time, has its share of the last norm: less of it in a deeper model.
+    Where they do not divide, the ends hold fewer of them beside the vocabulary, which may be what took longest or most. The
+    mean layer of a fine-tuning, two of which are gathered at a time, has its share of the last norm: less of it in a deeper
+    model.
     """
     setup = beside_a_ready_host(drawn.setup)
     pieces = int(setup.layout.pipeline_parallel * setup.layout.virtual_pipeline)
