@@ -35,7 +35,8 @@ class PerfmodelError(Exception):
 
     def __str__(self) -> str:
         sentence = f"{self.value}: {self.problem}" if self.value != "" else self.problem
-        return f"{self.key}: {sentence}" if self.key else sentence
+        said = f"{self.key}: {sentence}" if self.key else sentence
+        return " ".join(said.split()) if "\n" in said else said  # a key of a file may be of several lines
 
     @property
     def topic(self) -> str:

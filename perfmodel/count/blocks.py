@@ -146,7 +146,7 @@ def runs_again(mode: str, selection: str) -> Selection:
     return SELECTIONS[selection]
 
 
-def with_recompute(layer: Block, mode: str, selection: str = "attention", *, stops_early: bool = False) -> Block:
+def with_recompute(layer: Block, mode: str, selection: str, *, stops_early: bool) -> Block:
     """The layer when `mode` of it is run again: selected operators right before the gradient that needs them first.
 
     Full recompute that `stops_early` leaves out what no gradient needs: the last product, and all that comes after it.

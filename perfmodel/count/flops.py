@@ -78,7 +78,7 @@ def _linear_flop(model: TransformerModel, kind: str) -> Numeric:
     return total
 
 
-def _attention_flop(model: TransformerModel, kind: str, sequence_length: Numeric, convention: str = "full") -> Numeric:
+def _attention_flop(model: TransformerModel, kind: str, sequence_length: Numeric, convention: str) -> Numeric:
     """What mixes tokens in a layer of a kind, beside its linears; 0 of layers without attention."""
     chosen = model.kinds[kind]
     if chosen.attention == "none":

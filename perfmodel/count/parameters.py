@@ -78,8 +78,8 @@ class LayerParameters:
     attention: Numeric
     mlp: Numeric
     norms: Numeric
-    experts: Numeric = 0
-    replicated: Numeric = 0  # of the matrices, those that every tensor-parallel rank holds whole
+    experts: Numeric
+    replicated: Numeric  # of the matrices, those that every tensor-parallel rank holds whole
 
     @property
     def matrices(self) -> Numeric:

@@ -47,7 +47,7 @@ class PipelineStage:
     head: Numeric
     position: Numeric  # i, from 0
     parameters: ParameterCount  # on one GPU
-    number: Numeric = 1
+    number: Numeric
 
 
 class PipelineStages(NamedTuple):

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from perfmodel.count.operators import Collective, Operator
+from perfmodel.errors import InputError
 from perfmodel.events.iteration_events import PlacedPass
 from perfmodel.events.pass_spans import ExposedInterval, OperatorSpan
 from perfmodel.events.spans import COMPUTE, DATA_STREAM, WAITING, OperatorRun, Span, SpanPlace, kind_of, stream_of
@@ -20,6 +21,7 @@ from perfmodel.timing.data_parallel import Window
 from perfmodel.timing.ledger import operator_confidence
 from perfmodel.timing.timed_operators import TimedOperator
 
+MOST_BUCKETS: Final = 100_000  # of one window: more are no drawing
 CPU: Final = "waiting for the CPU"
 
 
@@ -150,6 +152,8 @@ def _of_operator(
 def _buckets(calls: Sequence[tuple[Collective, float]]) -> list[list[tuple[Collective, float]]]:
     """The calls of each bucket: those that repeat most are in all of them, others as evenly among them as they repeat."""
     number = max((whole(call.repeats) for call, _ in calls), default=0)
+    if number > MOST_BUCKETS:
+        raise InputError(f"{number:,} buckets of gradients cannot be drawn; {MOST_BUCKETS:,} or fewer can")
 
     def has(call: Collective, bucket: int) -> bool:
         repeats = whole(call.repeats)

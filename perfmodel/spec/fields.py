@@ -132,17 +132,21 @@ class Words:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Another spec, a mapping of names to specs, or a list of specs; `preset` is the folder whose presets may stand for it."""
+    """Another spec, a mapping of names to specs, or a list of specs; `preset` is the folder whose presets may stand for it.
+
+    `optional` ones may have no entries; `nullable` ones may be None.
+    """
 
     spec: type
     shape: str  # one | table | sequence
     preset: str
     optional: bool = False
+    nullable: bool = False
 
     def problem(self, value: Any) -> str:
         """What is wrong with `value`, or ""."""
-        if value is None and self.optional:
-            return ""
+        if value is None and (self.nullable or self.shape != "one"):
+            return "" if self.nullable else f"{shown(value)} where a {self.shape} is needed"
         members = [value] if self.shape == "one" else list(value.values()) if self.shape == "table" else list(value)
         if self.shape != "one" and not members and not self.optional:
             return f"at least one {words_of(self.spec)} is needed"
@@ -227,9 +231,11 @@ def text(*, default: Any = MISSING) -> Any:
 
 def part(spec: type, *, shape: str = "one", preset: str = "", optional: bool = False, default: Any = MISSING) -> Any:
     """A field that holds another spec; `optional` admits None, or a table without entries, which is its default."""
+    nullable = optional and (shape == "one" or default is None)
+    rule = Part(spec, shape, preset, optional, nullable)
     if optional and shape == "table" and default is MISSING:
-        return field(default_factory=lambda: MappingProxyType({}), metadata={"rule": Part(spec, shape, preset, optional)})
-    return _field(Part(spec, shape, preset, optional), default)
+        return field(default_factory=lambda: MappingProxyType({}), metadata={"rule": rule})
+    return _field(rule, default)
 
 
 def numbers(dimension: str, *, above: float = 0.0, optional: bool = False) -> Any:

@@ -74,11 +74,16 @@ def _repeated(text: str) -> str:
     before = ""
     while text != before:
         before = text
-        text = GROUP.sub(lambda found: found[1] * min(int(found[2]), MOST) if found[2] else found[3], text)
-        text = REPEATED.sub(lambda found: found[1] * min(int(found[2]), MOST), text)
+        text = GROUP.sub(lambda found: found[1] * _times(found[2]) if found[2] else found[3], text)
+        text = REPEATED.sub(lambda found: found[1] * _times(found[2]), text)
         if len(text) > MOST:
             raise InputError(f"has more than {MOST} letters", key="pipeline_layout")
     return text
+
+
+def _times(digits: str) -> int:
+    """How often something is repeated, as far as a layout may be long."""
+    return min(int(digits[: len(str(MOST)) + 1]), MOST)
 
 
 def layers_of_ends(layers: Numeric, stages: Numeric, virtual: Numeric) -> tuple[Numeric, Numeric, Numeric]:

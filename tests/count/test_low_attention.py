@@ -202,3 +202,12 @@ def shipped(name: str, precision: str) -> Iteration:
 def test_casts_belong_to_forward_and_backward_passes() -> None:
     """One of each a layer."""
     assert sorted(op.phase for op in casts(work_of())) == sorted([FORWARD, DATA_GRADIENT])
+
+
+def test_recipes_that_spare_layers_or_none_broadcast() -> None:
+    """One share of spared layers is none: there the wide kernels run no times."""
+    work = work_of(FP8 | {"low_precision.spared_layers": np.array([0.0, 0.15])})
+    narrow = named(work, "layer.attention.core", FusedAttention)
+    wide = named(work, "layer.attention.wide.core", FusedAttention)
+    share = np.asarray(wide.repeats / (narrow.repeats + wide.repeats))
+    assert share == pytest.approx(np.array([0.0, 0.15]), rel=1e-12)

@@ -150,6 +150,15 @@ def test_shards_are_gathered_two_layers_at_a_time_or_as_many_as_stay(live: float
     assert found.step == pytest.approx(4 * ADAPTERS / 4, rel=1e-12)
 
 
+def test_copies_of_a_trained_vocabulary_are_gathered_with_it() -> None:
+    """Both beside their originals, and none of them in the mean layer: a deeper model gathers no less."""
+    found = states(gpus=4, sharding="zero3", trained_parts=("embedding", "head"))
+    of_layers = 2 * (P - TABLES) + 4 * ADAPTERS
+    assert found.gathered == pytest.approx(2 * 2 * TABLES + 2 / 32 * of_layers, rel=1e-12)
+    head = states(gpus=4, sharding="zero3", trained_parts=("head",))
+    assert head.gathered == pytest.approx(2 * TABLES + 2 * TABLES / 2 + 2 / 32 * of_layers, rel=1e-12)
+
+
 def test_sharded_software_holds_its_own_share_of_the_loss_and_of_checkpoints() -> None:
     """Inputs of layers as often as it says, and of each logit as many bytes as it says for shards."""
     sharded = {"gpus": 2, "sharding": "zero3", "stack__fusion__loss_peak_bytes": 1.0}

@@ -9,6 +9,8 @@ import json
 from typing import Any, Final
 
 from perfmodel.exchange.presets import DATA, preset_names
+from perfmodel.exchange.run_files import read_candidates
+from perfmodel.exchange.spec_mappings import mapping_of
 from tests.evidence.step_examples import as_predicted, small_prediction
 from tests.exchange.families.small_configs import DENSE as DENSE_CONFIGS
 from tests.exchange.families.small_configs import PARTS as PART_CONFIGS
@@ -120,7 +122,37 @@ MODEL_CONFIGS: Final[Corpus] = {
     for place, each in enumerate([*DENSE_CONFIGS, *PART_CONFIGS][::5])
 }
 BESIDE: Final[Corpus] = {"ds.json": CONFIGS_OF_RUNS["ds.json"], "config.json": MODEL_CONFIGS["0.json"]}  # what others name
+WHOLE_RUNS: Final[dict[str, dict[str, Any]]] = {  # of each kind of model, written with every key there is
+    "dense": {"model": "gemma-2-9b", "sharding": "hsdp", "data_parallel_replicas": 2},
+    "mixture": {"model": "deepseek-v2-lite", "expert_parallel": 4, "precision": "fp8", "expert_load": 1.3},
+    "hybrid": {
+        "model": "nemotron-3-nano",
+        "tensor_parallel": 2,
+        "expert_parallel": 2,
+        "recompute": "full",
+        "recompute_layers": 1,
+    },
+    "tuned": {"model": "llama-3.1-8b", "stack": "hf-peft", "training": "lora", "adapter_rank": 8, "sharding": "zero3"},
+    "pipeline": {
+        "model": "llama-3.1-8b",
+        "pipeline_parallel": 4,
+        "virtual_pipeline": 2,
+        "context_parallel": 2,
+        "recompute": "selective",
+    },
+}
+
+
+def whole_run(settings: dict[str, Any]) -> bytes:
+    """A run as a file that leaves nothing to presets: every number of its model, cluster, stack, layout and economics."""
+    plain = {"cluster": "dgx-h100", "stack": "megatron-core", "sequence_length": 4096, "economics": "typical"}
+    stages = [{"data_parallel": 8, "global_batch_size": 64, "tokens": 1e12}]
+    (candidate,) = read_candidates({**plain, "stages": stages, **settings})
+    return json.dumps(mapping_of(candidate.run)).encode()
+
+
 RUNS: Final[Corpus] = presets("runs") | {
+    **{f"{name}.json": whole_run(settings) for name, settings in WHOLE_RUNS.items()},
     "inline.json": json.dumps(INLINE_RUN).encode(),
     "mixture.yaml": (
         b"{model: deepseek-v3, cluster: gb200-nvl72, stack: megatron-bridge, precision: fp8, pipeline_parallel: 4, "

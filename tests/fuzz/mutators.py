@@ -13,10 +13,13 @@ import io
 import json
 import random
 import re
-from collections.abc import Callable, Iterator
+import tomllib
+from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeAlias
 
 import yaml
+
+from tests.fuzz import edges
 
 Mutator: TypeAlias = Callable[[random.Random, bytes], bytes]
 Place: TypeAlias = re.Match[bytes]
@@ -37,6 +40,7 @@ MOST_CHANGES: Final = 4
 MOST_TRIED: Final = 8
 GZIP: Final = b"\x1f\x8b"
 INSIDE: Final = 0.8
+ALIASED: Final = 0.03
 
 
 def changed_bytes(chance: random.Random, content: bytes) -> bytes:
@@ -103,12 +107,56 @@ def changed_structure(chance: random.Random, content: bytes) -> bytes:
         return content
     changed = copy.deepcopy(document)
     for _ in range(_few(chance)):
-        every = list(_places(changed))
+        every = list(edges.places_of(changed))
         if every:
             _change(chance, *chance.choice(every))
-    if content.lstrip().startswith((b"{", b"[")):
-        return json.dumps(changed).encode()
-    return yaml.safe_dump(changed, sort_keys=False, allow_unicode=True).encode()
+    return _written(chance, content, changed)
+
+
+def at_the_edges(chance: random.Random, content: bytes, others: Sequence[bytes] = ()) -> bytes:
+    """Values of a document are at the edges of what may be, of other shapes, or pieces of other documents (edges.py)."""
+    document = _document(content)
+    if not isinstance(document, dict | list):
+        return edges.odd_text(chance, content)
+    changed = copy.deepcopy(document)
+    known = [each for each in map(_document, chance.sample(list(others), min(len(others), 2))) if each]
+    try:
+        chance.choice([*edges.DOCUMENTS, edges.pieces_of(known), edges.pieces_of(known)])(chance, changed)
+    except OverflowError:  # a whole number that was made endless before
+        return content
+    if chance.random() < ALIASED and not _is_json(content):
+        edges.aliases(chance, changed)
+    return _written(chance, content, changed)
+
+
+def _written(chance: random.Random, content: bytes, document: Any) -> bytes:
+    """A document in the syntax that it was in: a file of settings that is no JSON is YAML, or TOML where it was."""
+    try:
+        if _is_json(content):
+            return json.dumps(document, ensure_ascii=chance.random() < 0.5).encode("utf-8", errors="surrogatepass")
+        if _is_toml(content):
+            return _toml(document)
+        return yaml.safe_dump(document, sort_keys=False, allow_unicode=True).encode("utf-8", errors="surrogatepass")
+    except (yaml.YAMLError, RecursionError, TypeError, ValueError):
+        return content
+
+
+def _is_json(content: bytes) -> bool:
+    return content.lstrip().startswith((b"{", b"["))
+
+
+def _is_toml(content: bytes) -> bool:
+    return b" = " in content and content.lstrip().startswith(b"[")
+
+
+def _toml(document: Any, prefix: str = "") -> bytes:
+    """A mapping as TOML: values first, then the sections below it."""
+    lines = [f"[{prefix}]"] if prefix else []
+    for key, value in document.items():
+        if not isinstance(value, dict):
+            lines.append(f"{json.dumps(str(key))} = {json.dumps(value)}")
+    below = [_toml(value, f"{prefix}.{key}".lstrip(".")) for key, value in document.items() if isinstance(value, dict)]
+    return b"\n".join(["\n".join(lines).encode("utf-8", errors="surrogatepass"), *below])
 
 
 def changed_cells(chance: random.Random, content: bytes) -> bytes:
@@ -129,6 +177,11 @@ def changed_cells(chance: random.Random, content: bytes) -> bytes:
     return written.getvalue().encode("utf-8", errors="replace")
 
 
+def odd_text(chance: random.Random, content: bytes) -> bytes:
+    """A line says something that only its syntax knows, or holds odd characters (edges.py)."""
+    return edges.odd_text(chance, content)
+
+
 WEIGHTS: Final[dict[Mutator, int]] = {  # how often each of them is tried first
     changed_bytes: 1,
     cut: 1,
@@ -139,20 +192,22 @@ WEIGHTS: Final[dict[Mutator, int]] = {  # how often each of them is tried first
     exchanged_tokens: 2,
     changed_structure: 6,
     changed_cells: 4,
+    odd_text: 3,
+    at_the_edges: 12,
 }
 
 
-def mutated(chance: random.Random, content: bytes) -> bytes:
+def mutated(chance: random.Random, content: bytes, others: Sequence[bytes] = ()) -> bytes:
     """A file broken by one mutator, or by several one after the other; one that finds nothing makes way for another.
 
-    What is compressed is broken as it is, or inside.
+    What is compressed is broken as it is, or inside; `others` are files of the same reader, of which pieces may be taken.
     """
     if content.startswith(GZIP) and chance.random() < INSIDE:
         return gzip.compress(mutated(chance, gzip.decompress(content)), mtime=0)
     broken = content
     for _ in range(chance.choice([1, 1, 1, 2, 3])):
         for mutator in chance.choices([*WEIGHTS], [*WEIGHTS.values()], k=MOST_TRIED):
-            other = mutator(chance, broken)
+            other = at_the_edges(chance, broken, others) if mutator is at_the_edges else mutator(chance, broken)
             if other != broken:
                 broken = other
                 break
@@ -173,19 +228,11 @@ def _replaced(chance: random.Random, content: bytes, places: list[Place], other:
 
 
 def _document(content: bytes) -> Any:
-    """What a text says as YAML or JSON; None where it says nothing."""
+    """What a text says as YAML, JSON or TOML; None where it says nothing."""
     try:
-        return yaml.safe_load(content.decode())
+        return tomllib.loads(content.decode()) if _is_toml(content) else yaml.safe_load(content.decode())
     except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError, TypeError, AttributeError, KeyError):
         return None
-
-
-def _places(value: Any) -> Iterator[tuple[Any, Any]]:
-    """Every mapping or list within a value, with each of its keys."""
-    entries = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, entry in list(entries):
-        yield value, key
-        yield from _places(entry)
 
 
 def _change(chance: random.Random, parent: Any, key: Any) -> None:

@@ -18,7 +18,7 @@ from perfmodel.benchmarks.measure.kernels.record_file import read_records
 from perfmodel.errors import InputError
 from perfmodel.evidence.time_scores import compare_time
 from perfmodel.exchange.building import build
-from perfmodel.exchange.converted_files import conversion_document, converted
+from perfmodel.exchange.converted_files import conversion_document, converted, missing
 from perfmodel.exchange.measured.nccl_calls import link_tests
 from perfmodel.exchange.measured.own_evidence import read_evidence
 from perfmodel.exchange.presets import cluster_preset, expand_part
@@ -28,7 +28,6 @@ from perfmodel.exchange.run_files import read_candidates
 from perfmodel.exchange.tables.logged_runs import GivenBeside
 from perfmodel.exchange.tables.measured_files import read_measured_files
 from perfmodel.exchange.tables.memory_table import read_measured_fits
-from perfmodel.prediction import predict
 from perfmodel.spec.economics import Economics
 from perfmodel.spec.machines.hardware import Cluster, Gpu
 from perfmodel.spec.models.model import TransformerModel
@@ -55,7 +54,7 @@ class Target:
 def run_file(path: Path) -> None:
     """A run is predicted, with every combination of values that it lists."""
     for candidate in read_candidates(str(path))[:4]:
-        uses.sane(predict(candidate.run))
+        uses.answered(candidate.run, path.read_bytes())
 
 
 def part_file(spec: type[Any], kind: str, use: Callable[[Path], object]) -> Callable[[Path], object]:
@@ -76,7 +75,11 @@ def then(*steps: Callable[[Path], object]) -> Callable[[Path], object]:
 def other_software(path: Path) -> None:
     """What becomes of a file of other software; a run that says all is predicted."""
     found = converted(path, cluster="dgx-h100")
-    json.dumps(conversion_document(found), allow_nan=False)
+    document = conversion_document(found)
+    json.dumps(document, allow_nan=False)
+    if document["run"] is not None and not missing(document["run"]):
+        for candidate in read_candidates(document["run"])[:2]:
+            uses.answered(candidate.run, path.read_bytes())
 
 
 def log(path: Path) -> None:

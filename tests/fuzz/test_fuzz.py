@@ -68,7 +68,7 @@ def broken(target: Target, folder: Path, chance: random.Random) -> Path:
     """One of the files of a reader, broken, among the others that belong to it."""
     name = chance.choice(sorted(target.files))
     path = folder / name
-    path.write_bytes(mutated(chance, target.files[name]))
+    path.write_bytes(mutated(chance, target.files[name], [target.files[each] for each in sorted(target.files) if each != name]))
     return path
 
 

@@ -7,18 +7,23 @@ from __future__ import annotations
 
 import json
 import math
+import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
+from perfmodel import api
 from perfmodel.economics.outlook import outlook
+from perfmodel.errors import NotSupportedError
 from perfmodel.evidence.serving.scores import compare_serving
 from perfmodel.evidence.steps.step_comparison import compare_step
 from perfmodel.evidence.steps.step_records import StepRecord
 from perfmodel.evidence.tuning.scores import compare_tuning
 from perfmodel.exchange.building import build
+from perfmodel.exchange.launchers.registry import known_launchers, launch_files
 from perfmodel.exchange.measured.serving_evidence import serving_evidence
 from perfmodel.exchange.presets import cluster_preset, expand_part
 from perfmodel.exchange.questions.compared_records import read_record
@@ -29,9 +34,11 @@ from perfmodel.exchange.run_files import read_candidates
 from perfmodel.exchange.tables.serving_runs import read_serving_runs
 from perfmodel.exchange.tables.tuning_runs import read_tuning_runs
 from perfmodel.prediction import Prediction, predict
+from perfmodel.report.json.explanation import explanation_document
 from perfmodel.report.json.prediction import prediction_document
 from perfmodel.report.json.serving import serving_document
 from perfmodel.serving.forecast import ServingForecast, serving_forecast
+from perfmodel.spec.run import Run
 from perfmodel.spec.serving.profile import ServingProfile
 from perfmodel.spec.serving.setup import Request, ServingSetup
 from tests.evidence.step_examples import small_prediction
@@ -72,6 +79,47 @@ def sane_server(forecast: ServingForecast) -> None:
         numbers = {name: value for name, value in row.items() if isinstance(value, float)}
         assert all(0 <= value < math.inf for value in numbers.values()), numbers
     json.dumps(serving_document([forecast]), allow_nan=False)
+
+
+def answered(run: Run, content: bytes) -> None:
+    """A run is predicted, and one of the other questions is asked of it: which one, its bytes decide."""
+    sane(predict(run))
+    questions = (launched, explained, drawn, varied, diagnosed)
+    questions[zlib.crc32(content) % len(questions)](run)
+
+
+def launched(run: Run) -> None:
+    """As the launch file of every software that has one; what it cannot say it refuses."""
+    for name in known_launchers():
+        with suppress(NotSupportedError):
+            assert launch_files(run, name)
+
+
+def explained(run: Run) -> None:
+    """Where its time goes."""
+    json.dumps(explanation_document(api.explain(run)), allow_nan=False)
+
+
+def drawn(run: Run) -> None:
+    """Its passes in time."""
+    drawing = api.timeline(run, detail="passes", micro_batches=1)
+    assert 0 < drawing.span_s < LONGEST_S
+    assert all(math.isfinite(each.start_s) and math.isfinite(each.end_s) for each in drawing.spans)
+
+
+def varied(run: Run) -> None:
+    """Beside itself with another length, and at other batches."""
+    longer = {"sequence_length": int(run.sequence_length) * 2}
+    rows = [*api.whatif(run, {"longer": longer}).rows(), *api.sweep(run, {"micro_batch_size": [1, 2]}).rows()]
+    numbers = [each for row in rows for each in row.values() if isinstance(each, float)]
+    assert all(map(math.isfinite, numbers)), rows
+
+
+def diagnosed(run: Run) -> None:
+    """Half as fast as it should be."""
+    seconds = float(predict(run).stages[-1][1].iteration_time_s)
+    found = api.diagnose(run, 2 * seconds)
+    assert all(math.isfinite(float(each.plausibility)) for each in found.causes)
 
 
 def predicted_with(key: str) -> Callable[[Path], object]:

@@ -15,8 +15,6 @@ from perfmodel.serving.law import served_load
 from perfmodel.spec.evidence.spread import with_numbers
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.machines.hardware import Cluster
-from perfmodel.spec.models.layer_kinds import STATE_MIXERS
-from perfmodel.spec.models.model import TransformerModel
 from perfmodel.spec.serving.formats import CACHE_FORMATS, WEIGHT_FORMATS
 from perfmodel.spec.serving.setup import Request, ServingSetup
 from tests.properties.models import models
@@ -37,16 +35,11 @@ class DrawnServer:
         return f"{setup.model.name} on {setup.cluster.gpu.name} under {self.engine}, {formats}, {ways}, {self.request}"
 
 
-def is_served(model: TransformerModel) -> bool:
-    """Whether the layers of a model are of the kinds that are served."""
-    return all(kind.attention not in STATE_MIXERS for kind in model.kinds.values())
-
-
 @st.composite
 def servers(draw: st.DrawFn) -> DrawnServer:
     """A replica that may exist, and a request of any lengths."""
     gpu, engine = draw(st.sampled_from(GPUS)), draw(st.sampled_from(preset_names("engines")))
-    cluster, model = usual_cluster(gpu), draw(models().filter(is_served))
+    cluster, model = usual_cluster(gpu), draw(models())
     tensor = draw(st.sampled_from([1, 1, 2, 4, 8]))
     wanted: dict[str, Any] = {
         "precision": draw(st.sampled_from(["bf16", *WEIGHT_FORMATS])),

@@ -18,6 +18,7 @@ the same; nothing may get longer by more than rounding, with three exceptions th
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
@@ -95,7 +96,14 @@ def more_alike(cluster: Cluster, times: Numeric) -> Cluster:
     return with_numbers(cluster, {"gpu_speed_deviation": cluster.gpu_speed_deviation / times})
 
 
+def faster_host_link(cluster: Cluster, times: Numeric) -> Cluster:
+    """A link of more bandwidth to the host's memory, where there is one."""
+    rate = cluster.gpu.host_bytes_per_s
+    return cluster if rate is None else with_gpu(cluster, host_bytes_per_s=rate * times)
+
+
 BETTER: Final = [
+    faster_host_link,
     faster_network,
     faster_links,
     faster_memory,
@@ -111,7 +119,7 @@ BETTER: Final = [
 
 def on(setup: Setup, cluster: Cluster) -> Setup:
     """The same on another cluster."""
-    return Setup(model=setup.model, cluster=cluster, stack=setup.stack, layout=setup.layout)
+    return replace(setup, cluster=cluster)
 
 
 def beside_a_ready_host(setup: Setup) -> Setup:

@@ -53,7 +53,11 @@ def test_points_of_a_sweep_are_predictions(drawn: DrawnRun, times: tuple[int, ..
 @examples(25)
 @given(drawn=runs())
 def test_a_timeline_lasts_as_long_as_the_iteration(drawn: DrawnRun) -> None:
-    """From its first start to its last end, whatever is drawn of it; no span ends before it begins."""
+    """From its first start to its last end, whatever is drawn of it; no span ends before it begins.
+
+    Waiting for what lies in the host's memory is refused: nobody knows where in a pass it falls.
+    """
+    assume(not drawn.run.offload)
     predicted = predict(drawn.run)
     seconds = float(predicted.stages[0][1].iteration_time_s)
     drawing = api.timeline(drawn.run, detail="passes", micro_batches=1)

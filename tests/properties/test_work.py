@@ -27,6 +27,7 @@ from tests.stacks import stack_with
 TIMES: Final = np.array([1, 2, 3, 4, 7])
 SLOWER: Final = np.array([1.0, 1.5, 10.0, 1000.0])
 ROUNDING: Final = 1e-9
+LAST_NORM: Final = 1e-5  # of the memory of a fine-tuning
 LATENCIES: Final = ("latency_s", "rank_latency_s")
 NETWORK_LATENCIES: Final = (*LATENCIES, "node_latency_s", "tree_start_s", "tree_latency_s", "peer_latency_s", "point_latency_s")
 KINDS: Final = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all")
@@ -37,10 +38,10 @@ def seconds_of(setup: Setup) -> Numeric:
     return stage_breakdown(setup).total_s
 
 
-def never_falls(values: Numeric, number: int) -> bool:
+def never_falls(values: Numeric, number: int, *, rounding: float = ROUNDING) -> bool:
     """Whether each of some values is at least the one before it, up to rounding."""
     every = np.broadcast_to(np.asarray(values, dtype=float), (number,))
-    return bool(np.all(np.diff(every) >= -ROUNDING * every[0]))
+    return bool(np.all(np.diff(every) >= -rounding * every[0]))
 
 
 def of_layout(given: Setup, **numbers: Any) -> Setup:
@@ -56,7 +57,9 @@ def of_layout(given: Setup, **numbers: Any) -> Setup:
 def test_more_layers_never_take_less_time_or_memory(drawn: DrawnRun) -> None:
     """Whatever kinds of layers they are, wherever they lie; as many on every piece of a pipeline.
 
-    Where they do not divide, the ends hold fewer of them beside the vocabulary, which may be what took longest or most.
+    Where they do not divide, the ends hold fewer of them beside the vocabulary, which may be what took longest or most. The
+    mean layer of a fine-tuning, two of which are gathered at a time, has its share of the last norm: less of it in a deeper
+    model.
     """
     setup = beside_a_ready_host(drawn.setup)
     pieces = int(setup.layout.pipeline_parallel * setup.layout.virtual_pipeline)
@@ -64,7 +67,8 @@ def test_more_layers_never_take_less_time_or_memory(drawn: DrawnRun) -> None:
     deeper = replace(setup, model=with_numbers(setup.model, {"layers": least * TIMES}))
     assume(np.all(may_exist(deeper)))
     assert never_falls(seconds_of(deeper), len(TIMES))
-    assert never_falls(stage_memory(iteration(deeper)).total_bytes, len(TIMES))
+    rounding = ROUNDING if setup.tuning is None else LAST_NORM
+    assert never_falls(stage_memory(iteration(deeper)).total_bytes, len(TIMES), rounding=rounding)
 
 
 @examples(25)

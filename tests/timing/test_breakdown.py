@@ -23,6 +23,14 @@ def test_every_axis_has_its_part() -> None:
     assert len(set(PARTS)) == len(PARTS)
 
 
+def test_a_gpu_computes_or_waits() -> None:
+    """What is neither kernels nor work beside them is waiting: for messages, the CPU, the host's memory or other ranks."""
+    computing = {"matmul_s", "attention_s", "memory_bound_s", "communication_slowdown_s", "unlisted_s", "optimizer_s"}
+    assert set(WAITING) == set(PARTS) - computing
+    assert set(SOMETIMES) == {"offload_s", "rank_waiting_s"}
+    assert len(set(WAITING)) == len(WAITING)
+
+
 def test_parts_sum_to_the_total() -> None:
     """Those that are not there are nothing."""
     assert [part for part, seconds in SOME.items() if seconds] == ["matmul_s", "data_parallel_exposed_s"]

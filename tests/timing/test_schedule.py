@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -218,6 +219,16 @@ def test_the_optimizer_waits_for_the_cpu_to_launch_its_kernels(launch_s: float, 
             kernels = float(step.operator.repeats * step.operator.kernels)
             own_s = float(step.operator.repeats * kernel_time_s(step.operator, cluster=cluster, stack=stack))
             assert step.free_s == (host_scale * kernels * launch_s or own_s)
+
+
+def test_what_a_step_repeats_is_launched_as_often() -> None:
+    """Three times two kernels: six launches, where the GPU needs no time for them."""
+    stack = stack_with(CORE, {"host.launch_s": 1.0})
+    (one,) = (op for op in iteration(setup_of(MODEL, RAMP_STAGE, stack)).synchronisation if op.name == "optimizer.adam")
+    assert isinstance(one, MemoryBound)
+    work: Any = SimpleNamespace(synchronisation=(replace(one, repeats=3, kernels=2),))
+    (step,) = optimizer_steps(work, CLUSTER, stack)
+    assert step.free_s == 6.0 * CLUSTER.host_scale
 
 
 @pytest.mark.parametrize("changes", [{"pipeline_parallel": 4}, {"pipeline_parallel": 3}, {"pipeline_parallel": 8}])

@@ -1,8 +1,9 @@
 """Do the tests of counts and times notice when an equation is wrong? A seeded sample of mutants, one after the other.
 
-python -m perfmodel.benchmarks.project.mutation.mutants [--number N] [--seed S] [--only PART] [--list]
+python -m perfmodel.benchmarks.project.mutation.mutants [--number N] [--seed S] [--only PART] [--at-import] [--list]
 
-Each mutant is one small change (mutations.py) of one file of count/ or timing/ in a copy of the tree. Tests run against it
+Each mutant is one small change of one file of count/ or timing/ in a copy of the tree: of an expression (mutations.py) or, with
+--at-import, of a constant, a default or a table (import_time.py). Tests run against it
 until one fails: first the files that import the very module, then all of its room, then those of the other room. Exit code 1
 where fewer than 90 % are noticed. Mutants that change nothing that any number depends on are listed in equivalent_mutants.yaml,
 each with the reason, and not counted.
@@ -26,6 +27,7 @@ from typing import Final
 
 import yaml
 
+from perfmodel.benchmarks.project.mutation.import_time import import_mutations
 from perfmodel.benchmarks.project.mutation.mutations import Mutation, mutations
 
 ROOT: Final = Path(__file__).resolve().parents[3]  # perfmodel/benchmarks is a link
@@ -38,13 +40,14 @@ LONGEST_S: Final = 1200  # that tests may take before a mutant counts as noticed
 NICE: Final = ("nice",) if shutil.which("nice") else ()
 
 
-def every_mutant(only: str = "") -> list[Mutation]:
+def every_mutant(only: str = "", *, at_import: bool = False) -> list[Mutation]:
     """All mutants of both rooms, but for those that are known to be equivalent."""
+    made = import_mutations if at_import else mutations
     known, found = equivalent(), []
     for room in ROOMS:
         for path in sorted((ROOT / "perfmodel" / room).rglob("*.py")):
             module = path.relative_to(ROOT / "perfmodel").as_posix()
-            found += [each for each in mutations(module, path.read_text(encoding="utf-8")) if each.key not in known]
+            found += [each for each in made(module, path.read_text(encoding="utf-8")) if each.key not in known]
     return [each for each in found if only in each.module]
 
 
@@ -108,10 +111,11 @@ def main() -> int:
     parser.add_argument("--number", type=int, default=NUMBER, help="how many mutants")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default="", help="part of the name of a module, as in count/memory")
+    parser.add_argument("--at-import", action="store_true", help="change constants, defaults and tables")
     parser.add_argument("--jobs", type=int, default=1, help="mutants at a time")
     parser.add_argument("--list", action="store_true", help="print the sample, run nothing")
     asked = parser.parse_args()
-    chosen = sample(every_mutant(asked.only), asked.number, asked.seed)
+    chosen = sample(every_mutant(asked.only, at_import=asked.at_import), asked.number, asked.seed)
     if asked.list:
         print("\n".join(map(str, chosen)))
         return 0

@@ -67,31 +67,36 @@ class Mutation:
     end: int
     before: str
     after: str
+    of: str = ""  # the name whose value it is, where it is set at import
 
     def applied(self, source: str) -> str:
         """The source with the change."""
         return source[: self.start] + self.after + source[self.end :]
 
     def __str__(self) -> str:
-        return f"{self.module}:{self.line}  {_one_line(self.before)}  ->  {_one_line(self.after)}"
+        return f"{self.module}:{self.line}  {self._whose}{_one_line(self.before)}  ->  {_one_line(self.after)}"
 
     @property
     def key(self) -> str:
         """What stays the same when lines move."""
-        return f"{self.module}: {_one_line(self.before)} -> {_one_line(self.after)}"
+        return f"{self.module}: {self._whose}{_one_line(self.before)} -> {_one_line(self.after)}"
+
+    @property
+    def _whose(self) -> str:
+        return f"{self.of} = " if self.of else ""
 
 
 def mutations(module: str, source: str) -> list[Mutation]:
     """Every mutation of a source file, in the order of its lines."""
     tree = ast.parse(source)
-    starts = _line_starts(source)
+    starts = line_starts(source)
     found = []
     for node in _touched(tree):
         before = ast.get_source_segment(source, node)
         if before is None or not isinstance(node, ast.expr) or node.end_lineno is None or node.end_col_offset is None:
             continue
         start, end = starts[node.lineno - 1] + node.col_offset, starts[node.end_lineno - 1] + node.end_col_offset
-        for other in _others(node):
+        for other in other_expressions(node):
             text = ast.unparse(ast.fix_missing_locations(other))
             after = text if isinstance(other, ast.Constant | ast.Name | ast.Call) else f"({text})"
             found.append(Mutation(module=module, line=node.lineno, start=start, end=end, before=before, after=after))
@@ -120,7 +125,7 @@ def _is_text(node: ast.AST) -> bool:
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
 
 
-def _others(node: ast.expr) -> Iterator[ast.expr]:
+def other_expressions(node: ast.expr) -> Iterator[ast.expr]:
     """What may stand in the place of an expression."""
     match node:
         case ast.BinOp():
@@ -174,7 +179,7 @@ def _other_calls(call: ast.Call) -> Iterator[ast.Call]:
         yield ast.Call(func=call.func, args=[condition, no, yes], keywords=[])
 
 
-def _line_starts(source: str) -> list[int]:
+def line_starts(source: str) -> list[int]:
     """Where each line begins; the source is ASCII, so that columns of the tree are characters."""
     starts = [0]
     for line in source.splitlines(keepends=True):

@@ -85,7 +85,7 @@ def memory_bytes(work: Iteration, *, scratch: Mapping[str, Numeric] = NONE) -> M
     return worst
 
 
-def peaks_bytes(works: Sequence[Iteration], *, scratch: Mapping[str, Numeric] = NONE) -> Iterator[Numeric]:
+def peaks_bytes(works: Sequence[Iteration], *, scratch: Mapping[str, Numeric]) -> Iterator[Numeric]:
     """The total of memory_bytes for each of some iterations that differ in their sharding alone: they share all passes."""
     present = list(_stages(works[0]))
     passes = [pass_bytes(works[0], stage) for stage, _ in present]

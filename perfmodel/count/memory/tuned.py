@@ -25,9 +25,10 @@ from perfmodel.count.layer import layer_parts
 from perfmodel.count.memory.recompute import rerun_layer_bytes
 from perfmodel.count.memory.storage import logit_bytes, state_bytes, stream_bytes
 from perfmodel.count.operators import Matmul, saved_bytes
+from perfmodel.count.parameters import ParameterCount
 from perfmodel.count.parts.adapters import WIDE_BYTES, is_frozen, tuning_work
 from perfmodel.count.pipeline import PipelineStage
-from perfmodel.count.tuning.trained import TunedNumbers, optimizer_state_bytes, tuned_bytes, tuned_numbers
+from perfmodel.count.tuning.trained import TunedNumbers, optimizer_state_bytes, part_sizes, tuned_bytes, tuned_numbers
 from perfmodel.light_dataclass import dataclass
 from perfmodel.spec.fields import Numeric, chosen
 from perfmodel.spec.layout import GATHERED
@@ -152,17 +153,26 @@ def _state_bytes(setup: Setup, numbers: TunedNumbers, tuning: FineTuning) -> Num
 
 def _gathered_bytes(setup: Setup, stage: PipelineStage, numbers: TunedNumbers, tuning: FineTuning) -> Numeric:
     """Two layers, or as much as stays gathered, and the vocabulary, in what they are held in; or all of it."""
-    held = stage.parameters
-    vocabulary = held.embedding + held.positions + held.head
-    if tuning.weights == AS_THE_STACK:
-        wide: Numeric = state_bytes(setup.layout, setup.stack).parameter
-    else:
-        wide = tuned_bytes(setup, tuning).wide
+    held, whole = stage.parameters, _parameter_bytes(setup, numbers, tuning)
     if not setup.stack.states.regathers_parameters:
-        return _parameter_bytes(setup, numbers, tuning)
-    layers = _parameter_bytes(setup, numbers, tuning) - vocabulary * wide
-    live = tuning_work(setup).live_parameters / (held.total - vocabulary) * layers
-    return vocabulary * wide + np.minimum(np.maximum(LAYERS_AT_ONCE * layers / setup.model.layers, live), layers)
+        return whole
+    vocabulary = _vocabulary_bytes(setup, held, tuning)
+    layers = whole - vocabulary
+    live = tuning_work(setup).live_parameters / (held.total - held.embedding - held.positions - held.head) * layers
+    return vocabulary + np.minimum(np.maximum(LAYERS_AT_ONCE * layers / setup.model.layers, live), layers)
+
+
+def _vocabulary_bytes(setup: Setup, held: ParameterCount, tuning: FineTuning) -> Numeric:
+    """Both matrices of the vocabulary and positions; where adapters train one of them, its copy stands beside it."""
+    widths, sizes = tuned_bytes(setup, tuning), part_sizes(held)
+    total: Numeric = 0.0
+    for part in ("embedding", "head"):
+        if tuning.weights == AS_THE_STACK:
+            each: Numeric = state_bytes(setup.layout, setup.stack).parameter
+        else:
+            each = (2 if tuning.has_adapters else 1) * widths.own if tuning.trains(part) else widths.wide
+        total = total + sizes[part] * each
+    return total
 
 
 def _largest_trained(setup: Setup, tuning: FineTuning) -> Numeric:

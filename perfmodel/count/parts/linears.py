@@ -106,7 +106,7 @@ class LinearOperators(TensorParallelCalls):
         spared = operators(replace(linear, name=f"{linear.name}.wide"), False)
         return operators(linear, True).times(self.narrow_layers) + spared.times(1.0 - self.narrow_layers)
 
-    def _column_linear(self, linear: Linear, narrow: bool, *, is_kept: bool = True) -> Block:
+    def _column_linear(self, linear: Linear, narrow: bool, *, is_kept: bool) -> Block:
         """Gathers the input under sequence parallelism; backwards gathers it again for dW and reduces dX.
 
         Both backward collectives can run beside the other product of the pair: the gather beside dX, the reduction beside

@@ -24,10 +24,10 @@ class HostTraffic:
     `host` are those that the host moves in its own memory for that GPU's share of the step.
     """
 
-    forward: Numeric = 0.0
-    backward: Numeric = 0.0
-    step: Numeric = 0.0
-    host: Numeric = 0.0
+    forward: Numeric
+    backward: Numeric
+    step: Numeric
+    host: Numeric
 
 
 def host_traffic(work: Iteration, tuning: FineTuning) -> HostTraffic:

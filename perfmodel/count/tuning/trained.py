@@ -42,7 +42,7 @@ class TunedNumbers:
     wide: Numeric
     own: Numeric
     adapters: Numeric
-    small: Numeric = 0
+    small: Numeric
 
     @property
     def trained(self) -> Numeric:

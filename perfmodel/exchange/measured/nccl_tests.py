@@ -100,7 +100,7 @@ class Reader:
         if BEGINS.match(line) and self.rows:
             self._end()
         words = line.split()
-        if len(words) > 1 and words[0].isdigit() and words[1].isdigit():
+        if len(words) > 1 and words[0].isdecimal() and words[1].isdecimal():
             self._row(words)
         elif HEADER.match(line):
             self.columns = words[1:]

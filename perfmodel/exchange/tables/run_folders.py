@@ -7,6 +7,7 @@ the log. A file that another one names, as a script does its DeepSpeed JSON, is 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -22,6 +23,7 @@ MOST_FILES: Final = 10_000
 TABLE: Final = ".csv"
 LONGEST_HEADER: Final = 10_000  # bytes of the first line of a table
 LOG, RUN, PART, TABLE_OF_RUNS, OTHER = "log", "run", "part of a run", "table of runs", "other"
+FILE, FOLDER, LOCKED = "file", "folder", "locked"
 NAMED_AT_MOST: Final = 3  # files that may be the run of a log, by name
 
 
@@ -83,6 +85,8 @@ def folders_in(path: Path) -> list[Folder]:
 
 def kind_of(path: Path) -> FileKind:
     """What a file is, by its content."""
+    if _is(path) == LOCKED:
+        return FileKind(kind=OTHER, reason="cannot be read: permission denied")
     header = (head_of(path, size=LONGEST_HEADER) or "").partition("\n")[0]
     if all(column in header for column in DECISIVE):
         return FileKind(kind=TABLE_OF_RUNS)
@@ -108,7 +112,7 @@ def _kind_of_document(document: Document) -> FileKind:
 
 
 def _files(path: Path, *, deep: bool) -> Iterator[Path]:
-    """The files of a folder, and of those in it, in the order of their names."""
+    """The files of a folder, and of those in it, in the order of their names; a locked folder in it counts as a file."""
     left = [path]
     number = 0
     while left:
@@ -116,14 +120,27 @@ def _files(path: Path, *, deep: bool) -> Iterator[Path]:
         try:
             entries = sorted(each for each in folder.iterdir() if not each.name.startswith("."))
         except OSError as error:
+            if folder != path:
+                continue  # gone meanwhile, or no folder of files: one that is locked has been named
             raise InputError(f"{folder} cannot be read: {(error.strerror or 'unknown reason').lower()}") from None
-        left += [each for each in entries if deep and each.is_dir() and not each.is_symlink()]
+        kinds = {each: _is(each) for each in entries}
+        left += [each for each in entries if deep and kinds[each] == FOLDER and not each.is_symlink()]
         for each in entries:
-            if each.is_file():
+            if kinds[each] in (FILE, LOCKED):
                 number += 1
                 if number > MOST_FILES:
                     raise InputError(f"{path} has more than {MOST_FILES:,} files; name the folder that has the logs")
                 yield each
+
+
+def _is(path: Path) -> str:
+    """Whether a path is a file, a folder, one that others lock, or something else; links are what they lead to."""
+    try:
+        if path.is_dir():
+            return FOLDER if os.access(path, os.R_OK | os.X_OK) else LOCKED
+        return FILE if path.is_file() else ""
+    except OSError:
+        return LOCKED
 
 
 def _mates(log: Path, runs: Sequence[Path]) -> list[Path]:

@@ -16,7 +16,8 @@ from perfmodel.exchange.translation.conversion import stage
 from perfmodel.units import DECIMAL_PREFIXES
 
 MOST_STAGES: Final = 1000
-STEP: Final = re.compile(r"(\d+(?:\.\d+)?(?:[eE]\d+)?)([KMBT]?):(\d+)")
+LONGEST: Final = 15  # digits of a batch or a number of samples
+STEP: Final = re.compile(r"(\d+(?:\.\d+)?(?:[eE]\d+)?)([KMBT]?):(\d{1,15})")
 
 
 def linear_ramp(value: Any, *, batch: int, length: int, tokens: float | None) -> list[dict[str, Any]]:
@@ -82,8 +83,8 @@ def _whole_numbers(value: Any) -> list[int]:
     if isinstance(value, str):
         try:
             value = ast.literal_eval(value) if "," in value else value.strip("[]() ").split()
-        except (ValueError, SyntaxError):
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
             return []
     words = [str(each).strip("'\"") for each in value] if isinstance(value, list | tuple) else []
     words = [each.replace("_", "") for each in words]
-    return [int(each) for each in words] if all(each.isdecimal() for each in words) else []
+    return [int(each) for each in words] if all(each.isdecimal() and len(each) <= LONGEST for each in words) else []

@@ -9,6 +9,7 @@ from perfmodel.errors import InputError, NotSupportedError, shown
 from perfmodel.exchange.translation.conversion import Conversion, nested, uncovered
 from perfmodel.exchange.translation.defaults import Default, defaults_of
 from perfmodel.exchange.translation.words.word_table import WITHOUT_EFFECT, reading, says_nothing, word_table
+from perfmodel.exchange.translation.words.word_values import LARGEST
 from perfmodel.light_dataclass import dataclass
 
 
@@ -117,6 +118,7 @@ def whole(value: Any) -> int | None:
 
 def number(value: Any, key: str) -> int:
     """A whole number. Errors: InputError with the key."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value):
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST
+    if not is_number or value != int(value):
         raise InputError(f"{shown(value)} where a whole number is needed", key=key)
     return int(value)

@@ -24,6 +24,7 @@ SCHEDULES: Final = {
 }
 LLAMA: Final = {"activation": "swiglu", "norm": "rmsnorm", "position": "rotary", "vocab_padding_multiple": 1}
 TOKENS: Final = 16384  # of a micro-batch of a data-parallel rank, where batches are given in tokens
+LONGEST: Final = 9  # digits of a number of layers
 LOSS_CHUNKS: Final = 8  # pieces of a micro-batch that the loss is taken of, in the Python configurations
 MODEL_NAME: Final = re.compile(r"(?P<family>[a-z]+\d*)_(?P<flavor>\d+(?:[._]\d+)?b|debugmodel)", re.IGNORECASE)
 
@@ -156,10 +157,10 @@ def _recompute(draft: RunDraft) -> None:
         draft.refused.append(f"activation_checkpoint.mode {mode} is not covered; none, selective, full are")
         return
     option = str(facts.get("selected", "op"))
-    if mode == "selective" and option.isdecimal() and int(option) > 0:
+    if mode == "selective" and option.isdecimal() and int(option[:LONGEST]) > 0:
         layers = settings.get("model", {}).get("layers", 1)
         held = -(-layers // settings["pipeline_parallel"])
-        settings |= {"recompute": "full", "recompute_layers": -(-held // int(option))}
+        settings |= {"recompute": "full", "recompute_layers": -(-held // int(option[:LONGEST]))}
         draft.assumed.append(f"activation_checkpoint.selective_ac_option {option}: every {option}. layer runs again as a whole")
         return
     settings["recompute"] = mode

@@ -27,6 +27,7 @@ MEMORY_BOUND_KERNELS = (  # what a memory-bound operator computes, where a profi
     *("accumulate", "overwrite", "scale", "square_sum", "adam", "zero"),
     "convolution",
 )
+LONGEST_SIZE = 9  # digits of a head size, a sequence length or a number of ranks
 STATE_KERNELS = ("convolution",)  # those of mixers that keep a state, which the reference model does not run
 FUSED_KERNELS = (
     MappingProxyType(  # one kernel -> the eager chain that it stands for, whose rate serves where only that is known
@@ -110,7 +111,7 @@ class AttentionCoefficients(Spec):
     def __post_init__(self) -> None:
         Spec.__post_init__(self)
         _check_sizes("by_head_size", self.by_head_size)
-        _check_sizes("by_sequence_length", self.by_sequence_length)
+        _check_sizes("by_sequence_length", self.by_sequence_length, least=0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
@@ -190,10 +191,19 @@ def _check_names(key: str, table: Mapping[str, Spec], known: tuple[str, ...]) ->
             raise InputError(f"no library that is known here; {did_you_mean(name, known)}", key=f"{key}.{name}")
 
 
-def _check_sizes(key: str, table: Mapping[str, Numeric]) -> None:
+def is_size(word: str) -> bool:
+    """Whether the key of a table is a whole number above zero, of a length that numbers have."""
+    return word.isdecimal() and len(word) <= LONGEST_SIZE and int(word) > 0
+
+
+def _check_sizes(key: str, table: Mapping[str, Numeric], *, least: int = 1) -> None:
+    """Refuse a table of fewer sizes than `least`, and a size that is no whole number above zero. Errors: InputError."""
+    word = key.removeprefix("by_").replace("_", " ")
+    if len(table) < least:
+        raise InputError(f"at least one {word} is needed", key=key)
     for size in table:
-        if not size.isdigit():
-            raise InputError(f"{key.removeprefix('by_').replace('_', ' ')}s are whole numbers", key=f"{key}.{size}")
+        if not is_size(size):
+            raise InputError(f"{word}s are whole numbers above 0", key=f"{key}.{size}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)

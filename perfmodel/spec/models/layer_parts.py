@@ -13,7 +13,8 @@ from perfmodel.errors import InputError
 from perfmodel.light_dataclass import dataclass
 from perfmodel.spec.fields import Numeric, Spec, check_fields, count, flag, number
 
-WIDEST_HEAD: Final = 4096  # of mixers that keep a state: kernels of theirs have tiles of 64 to 256 numbers
+WIDEST_HEAD: Final = 4096  # of latent attention and mixers that keep a state: kernels of theirs have tiles of 64 to 256 numbers
+WIDEST_RANK: Final = 1_000_000  # of latent vectors: DeepSeek-V3 has 1,536 and 512
 LONGEST_CONVOLUTION: Final = 256  # tokens: causal-conv1d has 2 to 4
 
 S = TypeVar("S", bound=Spec)
@@ -76,11 +77,11 @@ class LatentAttention(Spec):
     value_head_size     of each head's values
     """
 
-    query_rank: Numeric = count(minimum=0, default=0)
-    kv_rank: Numeric = count()
-    nope_head_size: Numeric = count()
-    rotary_head_size: Numeric = count()
-    value_head_size: Numeric = count()
+    query_rank: Numeric = count(minimum=0, maximum=WIDEST_RANK, default=0)
+    kv_rank: Numeric = count(maximum=WIDEST_RANK)
+    nope_head_size: Numeric = count(maximum=WIDEST_HEAD)
+    rotary_head_size: Numeric = count(maximum=WIDEST_HEAD)
+    value_head_size: Numeric = count(maximum=WIDEST_HEAD)
 
     @property
     def head_size(self) -> Numeric:

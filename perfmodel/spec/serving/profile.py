@@ -12,7 +12,7 @@ from typing import Final
 from perfmodel.errors import InputError, NotSupportedError, did_you_mean
 from perfmodel.light_dataclass import dataclass
 from perfmodel.spec.fields import Numeric, Spec, flag, number, part, spreads, text
-from perfmodel.spec.machines.coefficients import Evidence
+from perfmodel.spec.machines.coefficients import Evidence, is_size
 from perfmodel.spec.serving.formats import CACHE_LAWS, SMALL_PRODUCT_LAWS
 
 MOST_CACHED: Final = 10.0  # times the memory rate: what a cache gives at most
@@ -104,8 +104,8 @@ class ServingProfile(Spec):
                 if name not in known:
                     raise InputError(f"no law that is known here; {did_you_mean(name, known)}", key=f"{key}.{name}")
         for ranks in self.all_reduce:
-            if not ranks.isdigit():
-                raise InputError("numbers of ranks are whole numbers", key=f"all_reduce.{ranks}")
+            if not is_size(ranks):
+                raise InputError("numbers of ranks are whole numbers above 0", key=f"all_reduce.{ranks}")
 
     def small_product(self, law: str) -> ServedKernel:
         """Products with few rows of weights in one format. Errors: NotSupportedError where none were measured."""

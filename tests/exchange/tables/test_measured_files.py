@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -148,3 +150,38 @@ def test_a_number_of_gpus_is_for_logs_that_do_not_say_it(tmp_path: Path) -> None
         read_measured_files([folder / "train.log"], ON_H100)
     table = read_measured_files([folder], GivenBeside(cluster="dgx-h100", gpus="64"))
     assert [(each.run_id, each.gpus) for each in table.rows] == [("own.log", 16), ("train.log", 64)]
+
+
+def test_a_locked_folder_is_named_and_the_others_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others' folders lie among the logs of a cluster; root sees all, so that the lock is a stand-in here."""
+    folder = written(tmp_path, train_log=STEPS, train_sh=LLAMA.replace("EXTRA", ""))
+    written(tmp_path / "others", train_log=STEPS)
+    may = os.access
+    monkeypatch.setattr("os.access", lambda path, mode: Path(path).name != "others" and may(path, mode))
+    table = read_measured_files([folder], ON_H100)
+    assert only(table).run_id == "train.log"
+    assert reasons(table) == {"others": "cannot be read: permission denied"}
+
+
+def test_what_cannot_even_be_looked_at_is_no_reason_to_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A link whose end nobody may see, as /proc has them, and a folder that is gone once it is listed."""
+    folder = written(tmp_path, train_log=STEPS, train_sh=LLAMA.replace("EXTRA", ""))
+    (tmp_path / "gone").mkdir()
+    (tmp_path / "seen").mkdir()
+    is_dir, listed = Path.is_dir, Path.iterdir
+
+    def looked_at(path: Path) -> bool:
+        if path.name == "seen":
+            raise PermissionError(13, "Permission denied")
+        return is_dir(path)
+
+    def entries(path: Path) -> Iterator[Path]:
+        if path.name == "gone":
+            raise FileNotFoundError(2, "No such file or directory")
+        return listed(path)
+
+    monkeypatch.setattr(Path, "is_dir", looked_at)
+    monkeypatch.setattr(Path, "iterdir", entries)
+    table = read_measured_files([folder], ON_H100)
+    assert only(table).run_id == "train.log"
+    assert reasons(table) == {"seen": "cannot be read: permission denied"}

@@ -16,6 +16,7 @@ from perfmodel.exchange.importers.registry import Document, run_importer
 from perfmodel.exchange.translation.conversion import Conversion
 from perfmodel.exchange.translation.torchtitan import TORCHTITAN, from_keys
 from perfmodel.exchange.translation.words.word_table import word_table
+from perfmodel.exchange.translation.words.word_values import LARGEST
 
 NAME: Final = "torchtitan Python configuration"
 OWN: Final = re.compile(r"^(?:from|import) torchtitan\b", re.MULTILINE)
@@ -111,7 +112,8 @@ def _value(path: str, value: ast.expr) -> Iterator[tuple[str, Any]]:
 def _constant(value: ast.expr) -> tuple[bool, Any]:
     if isinstance(value, ast.BinOp) and isinstance(value.op, ast.Mult):
         (_, left), (_, right) = _constant(value.left), _constant(value.right)
-        return (True, left * right) if isinstance(left, int) and isinstance(right, int) else (False, None)
+        is_number = all(isinstance(each, int) and abs(each) <= LARGEST for each in (left, right))
+        return (True, left * right) if is_number else (False, None)
     try:
         return True, ast.literal_eval(value)
     except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):

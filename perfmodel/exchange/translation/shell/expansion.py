@@ -20,6 +20,7 @@ ALL: Final = re.compile(r"\$\{([A-Za-z_]\w*)\[@\]\}|\$@|\$\{@\}")
 ARGUMENTS: Final = ("@", "*", "#")  # what the script itself was called with: nothing
 MARK, VALUE, ARRAY = "mark", "value", "array"
 LARGEST: Final = 10**15
+LONGEST_INDEX: Final = 9  # digits of a place in a list
 LONGEST: Final = 200_000  # characters that one word may become
 MOST_PIECES: Final = 20_000
 
@@ -144,7 +145,7 @@ def _values(name: str, index: str, variables: Variables, unset: str | None) -> l
     if index in ("[@]", "[*]"):
         return value if isinstance(value, list) else [value]
     if isinstance(value, list):
-        number = int(index[1:-1]) if index[1:-1].isdigit() else 0
+        number = int(index[1:-1][:LONGEST_INDEX]) if index[1:-1].isdecimal() else 0
         return [value[number]] if number < len(value) else [""]
     return [value]
 
@@ -168,7 +169,7 @@ def arithmetic(expression: str, variables: Mapping[str, Value]) -> int | None:
 
 def _number_of(found: re.Match[str], variables: Mapping[str, Value]) -> str:
     value = variables.get(found[1], found[2] if found.re.groups > 1 and found[2] else None)
-    return value.strip() if isinstance(value, str) and value.strip().lstrip("-").isdigit() else "?"
+    return value.strip() if isinstance(value, str) and value.strip().lstrip("-").isdecimal() else "?"
 
 
 def _evaluated(node: ast.expr) -> int:
