@@ -55,6 +55,7 @@ DEGREES: Final = tuple(axis.name for axis in REPLICA_AXES)
 NUMERIC_SETTINGS: Final = (*ROW_AXES, "data_parallel_replicas", *COLUMN_AXES, "recompute_layers")
 CATEGORIES: Final = ("precision", "sharding", "pipeline_schedule", "recompute", "sequence_parallel")
 CELLS_OF_A_GRID: Final = 1 << 18
+SMALL_GRID: Final = 1 << 16  # layouts; below, what two grids cost beside their layouts is more than two equations for all do
 LONG_AXIS: Final = 1 << 14  # layouts; from so many on, an axis of their own costs less than columns
 
 GridAxis = Mapping[str, NDArray[Any]]
@@ -137,38 +138,45 @@ class LayoutGrid:
 
 def layout_grids(work: Workload, space: SearchSpace, *, cells: int = CELLS_OF_A_GRID) -> Iterator[LayoutGrid]:
     """Every layout of `work.gpus` GPUs that may exist, once, in grids of about `cells` layouts."""
-    for alike in _under_the_same_rules(work, space):
-        yield from _grids(work, alike, cells)
+    for alike in spaces_under_the_same_rules(work, space):
+        for grid in plain_grids(work, alike):
+            yield from rerun_grids(grid, alike, cells=cells)
 
 
-def _under_the_same_rules(work: Workload, space: SearchSpace) -> list[SearchSpace]:
+def spaces_under_the_same_rules(work: Workload, space: SearchSpace) -> list[SearchSpace]:
     """The space cut into precisions of which the same layouts may exist: those whose attention is fused, and the others."""
     fuses = {each: work.stack.fusion.fuses_attention(RECIPES[each]) for each in space.precision}
     kinds = [tuple(each for each in space.precision if fuses[each] is kind) for kind in dict.fromkeys(fuses.values())]
     return [replace(space, precision=kind) for kind in kinds]
 
 
-def _grids(work: Workload, space: SearchSpace, cells: int) -> Iterator[LayoutGrid]:
-    """The grids of precisions that are all under the same rules."""
-    shardings = _shardings(work, space)
-    sequences, reruns = _sequence_parallel(work, space), _reruns(work, space)
+def plain_grids(work: Workload, space: SearchSpace) -> Iterator[LayoutGrid]:
+    """The layouts of the first precision without passes that run again; those of others under the same rules are alike."""
+    shardings, sequences = _shardings(work, space), _sequence_parallel(work, space)
     for schedule, sequence in product(space.pipeline_schedule, sequences):
-        categories = {"pipeline_schedule": schedule, "sequence_parallel": sequence}
+        of_all = {"recompute": "none", "precision": space.precision[0]}
+        categories = {"pipeline_schedule": schedule, "sequence_parallel": sequence} | of_all
         rows = _rows(work, space, shares_sequences=sequence and False in sequences)
-        if not (_length(rows) and _length(shardings)):
+        columns = _columns(work, space, schedule=schedule)
+        if not (_length(rows) and _length(shardings) and _length(columns)):
             continue
-        for columns in _columns(work, space, schedule=schedule):
-            any_of = categories | {"recompute": "none", "precision": space.precision[0]}
-            grid = _sorted(_dense(_grid(work, any_of, rows, shardings, columns)))
-            if not grid.allowed.size:
-                continue
-            plain, full = list(_cut(grid, cells)), list[LayoutGrid]()
-            if any(rerun["recompute"] == "full" for rerun in reruns):
-                full = [part for whole in _running_again(grid, space) for part in _cut(whole, cells)]
-            for rerun, precision in product(reruns, space.precision):
-                changed = categories | rerun | {"precision": precision}
-                parts = full if rerun["recompute"] == "full" else plain
-                yield from (replace(part, categories=changed) for part in parts)
+        mixed = _length(rows) * _length(shardings) * _length(columns) < SMALL_GRID
+        for some in (columns,) if mixed else _by_interleaving(columns):
+            grid = _sorted(_dense(_grid(work, categories, rows, shardings, some)))
+            if grid.allowed.size:
+                yield grid
+
+
+def rerun_grids(grid: LayoutGrid, space: SearchSpace, *, cells: int = CELLS_OF_A_GRID) -> Iterator[LayoutGrid]:
+    """The layouts of a plain grid in each way to run passes again and each precision, in grids of about `cells` layouts."""
+    reruns = _reruns(grid.workload, space)
+    plain, full = list(cut(grid, cells)), list[LayoutGrid]()
+    if any(rerun["recompute"] == "full" for rerun in reruns):
+        full = [part for whole in _running_again(grid, space) for part in cut(whole, cells)]
+    for rerun, precision in product(reruns, space.precision):
+        changed = dict(grid.categories) | rerun | {"precision": precision}
+        parts = full if rerun["recompute"] == "full" else plain
+        yield from (replace(part, categories=changed) for part in parts)
 
 
 def _sequence_parallel(work: Workload, space: SearchSpace) -> tuple[bool, ...]:
@@ -237,7 +245,7 @@ def _running_again(grid: LayoutGrid, space: SearchSpace) -> Iterator[LayoutGrid]
         yield replace(some, axes=(*some.axes[:2], dict(some.axes[2]) | {"recompute_layers": numbers}, {}))
 
 
-def _cut(grid: LayoutGrid, cells: int) -> Iterator[LayoutGrid]:
+def cut(grid: LayoutGrid, cells: int = CELLS_OF_A_GRID) -> Iterator[LayoutGrid]:
     """Grids of some rows each, without places at which none of these rows has a layout."""
     grid = _dense(grid)
     number, *others = grid.allowed.shape
@@ -337,21 +345,22 @@ def _possible_degrees(work: Workload, axis: ParallelAxis) -> list[int]:
     return [ranks for ranks in divisors(work.gpus) if ranks <= work.model.layers + 2]
 
 
-def _columns(work: Workload, space: SearchSpace, *, schedule: str) -> Iterator[GridAxis]:
-    """Combinations of pipeline and virtual pipeline: first those without interleaving, then those with it.
-
-    They are apart because a stack may overlap messages with passes where it interleaves, and the equations then differ.
-    """
+def _columns(work: Workload, space: SearchSpace, *, schedule: str) -> GridAxis:
+    """Combinations of pipeline and virtual pipeline that may exist."""
     layers, fixed = int(work.model.layers), space.fixed
     stages = _degrees(work, space, PIPELINE)
     pieces = _values(fixed, "virtual_pipeline", list(range(1, layers + 3)))
-    pairs = [pair for pair in product(stages, pieces) if pair[0] * pair[1] <= layers + 2]
-    if not pairs:
-        return
-    columns = _named(COLUMN_AXES, pairs)
+    columns = _named(COLUMN_AXES, [pair for pair in product(stages, pieces) if pair[0] * pair[1] <= layers + 2])
+    if not _length(columns):
+        return columns
     possible = _possible(work, columns, schedule)
-    for interleaved in (False, True):
-        some = possible & ((columns["virtual_pipeline"] > 1) == interleaved)
+    return {name: values[possible] for name, values in columns.items()}
+
+
+def _by_interleaving(columns: GridAxis) -> Iterator[GridAxis]:
+    """Columns without interleaving, then those with it, where a stack may overlap messages: other equations hold there."""
+    interleaved = columns["virtual_pipeline"] > 1
+    for some in (~interleaved, interleaved):
         if some.any():
             yield {name: values[some] for name, values in columns.items()}
 
