@@ -8,7 +8,6 @@ passes between the first and the last of them are folded into spans that say how
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import Any, Final
 
 from perfmodel.errors import InputError, NotSupportedError, did_you_mean, shown
@@ -20,7 +19,7 @@ from perfmodel.events.stage_passes import StagePasses
 from perfmodel.events.stage_spans import DrawnDetail, Optimizer, StageSpans
 from perfmodel.events.stream_spans import Streams
 from perfmodel.frames import Tabular
-from perfmodel.light_dataclass import dataclass
+from perfmodel.light_dataclass import dataclass, replace
 from perfmodel.prediction import StagePrediction
 from perfmodel.spec.fields import whole
 from perfmodel.spec.machines.hardware import Cluster

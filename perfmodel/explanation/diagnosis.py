@@ -9,7 +9,6 @@ Ignored: two causes at once.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
@@ -25,7 +24,7 @@ from perfmodel.explanation.plausibility import (
 )
 from perfmodel.explanation.readings import Reading, interval_of, iteration_interval, iteration_reading
 from perfmodel.frames import Tabular
-from perfmodel.light_dataclass import dataclass
+from perfmodel.light_dataclass import dataclass, replace
 from perfmodel.prediction import StagePrediction, predict
 from perfmodel.spec.evidence.causes import DiagnosisPriors
 from perfmodel.spec.run import Run

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import cached_property
 from typing import Final
 
@@ -12,7 +11,7 @@ from perfmodel.economics.calendar import CalendarOdds, StageWork, calendar_odds
 from perfmodel.economics.cost import dollars
 from perfmodel.economics.goodput import calendar_days, effective_share, switch_s
 from perfmodel.frames import OneLine
-from perfmodel.light_dataclass import dataclass
+from perfmodel.light_dataclass import dataclass, replace
 from perfmodel.prediction import StagePrediction
 from perfmodel.search.alternatives import candidate_prediction
 from perfmodel.search.question import PlanQuestion

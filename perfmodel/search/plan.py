@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
 
 from perfmodel.errors import InputError
 from perfmodel.frames import OneLine, Tabular
-from perfmodel.light_dataclass import dataclass
+from perfmodel.light_dataclass import dataclass, replace
 from perfmodel.prediction import StagePrediction
 from perfmodel.search.alternatives import Alternative, alternatives, candidate_prediction
 from perfmodel.search.option import SizedSearch, SizeOption

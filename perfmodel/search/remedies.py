@@ -7,11 +7,11 @@ does not offer, then more GPUs.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
 from functools import partial
 from typing import Any, Final
 
-from perfmodel.light_dataclass import dataclass
+from perfmodel.light_dataclass import dataclass, replace
 from perfmodel.prediction import StagePrediction
 from perfmodel.search.alternatives import candidate_prediction
 from perfmodel.search.option import SizedSearch, sized_search

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
 
 from perfmodel.count.serving.memory import serving_memory
 from perfmodel.errors import PerfmodelError
-from perfmodel.light_dataclass import dataclass
+from perfmodel.light_dataclass import dataclass, replace
 from perfmodel.serving.forecast import DOES_NOT_FIT, fit_verdict
 from perfmodel.spec.axes import TENSOR
 from perfmodel.spec.serving.formats import WEIGHT_FORMATS
