@@ -20,7 +20,7 @@ from perfmodel.commands.choices.searching import counting, keep_freed_memory
 from perfmodel.commands.choices.service import check_absent, plan_service
 from perfmodel.commands.completion import chosen_words
 from perfmodel.commands.console import STOPPED, emit, form_of
-from perfmodel.commands.options import FORM, AsCsv, AsJson, AsMarkdown, Evidence, completed
+from perfmodel.commands.options import FORM, AsCsv, AsJson, AsMarkdown, Evidence, To, completed
 from perfmodel.commands.serving_options import SERVER, EngineName, ExpertParallel, InputTokens, KvPrecision, Precision
 from perfmodel.errors import InputError
 
@@ -254,16 +254,7 @@ def plan(
             rich_help_panel=FORM,
         ),
     ] = None,
-    to: Annotated[
-        Path | None,
-        typer.Option(
-            "-o",
-            "--to",
-            metavar="FILE",
-            help="Write to FILE instead of standard output; .json, .csv, .md or .txt chooses the format.",
-            rich_help_panel=FORM,
-        ),
-    ] = None,
+    to: To = None,
 ) -> None:
     """Find the best layout of MODEL, why it is best, the runners-up, and how many GPUs a deadline or budget needs.
 
