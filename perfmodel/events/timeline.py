@@ -34,7 +34,7 @@ DETAILS: Final = ("operators", "layers", "passes")
 USUAL_SPANS: Final = 60_000  # a file of some 25 MB
 MOST_SPANS: Final = 1_000_000
 MOST_PASSES: Final = 1_000_000  # of an iteration, each of which is followed
-MOST_LAYERS: Final = 10_000
+MOST_LAYERS_DRAWN: Final = 10_000  # fewer than a model may have: each is drawn on its own
 OF_A_PASS: Final = 4  # spans and arrows of a pass by itself: a wait and a message
 
 
@@ -126,7 +126,7 @@ def _check_size(run: Run, predicted: StagePrediction) -> None:
     """Raise InputError for an iteration of more passes, or layers, than can be followed one by one."""
     layout = predicted.layout
     passes = 2.0 * layout.micro_batches * layout.pipeline_parallel * layout.virtual_pipeline
-    for number, name, most in ((passes, "passes", MOST_PASSES), (run.model.layers, "layers", MOST_LAYERS)):
+    for number, name, most in ((passes, "passes", MOST_PASSES), (run.model.layers, "layers", MOST_LAYERS_DRAWN)):
         if number > most:
             raise InputError(f"an iteration of {float(number):,.0f} {name} cannot be drawn; one of {most:,} or fewer can")
 
