@@ -14,10 +14,10 @@ from perfmodel.frames import OneLine
 from perfmodel.light_dataclass import dataclass, replace
 from perfmodel.prediction import StagePrediction
 from perfmodel.search.alternatives import candidate_prediction
+from perfmodel.search.layouts.search import LayoutCandidate, SearchResult, search
+from perfmodel.search.layouts.space import Workload, layout_grids
 from perfmodel.search.question import PlanQuestion
 from perfmodel.search.ramp import LayoutChain, fastest_chain
-from perfmodel.search.search import LayoutCandidate, SearchResult, search
-from perfmodel.search.space import Workload, layout_grids
 from perfmodel.spec.fields import Numeric
 from perfmodel.units import HOURS_PER_DAY, SECONDS_PER_DAY, dollars_text, gpus_text, seconds_text
 

@@ -14,10 +14,10 @@ from typing import Any, Final
 from perfmodel.light_dataclass import dataclass, replace
 from perfmodel.prediction import StagePrediction
 from perfmodel.search.alternatives import candidate_prediction
+from perfmodel.search.layouts.search import LayoutCandidate
+from perfmodel.search.layouts.space import Workload, offered_space
 from perfmodel.search.option import SizedSearch, sized_search
 from perfmodel.search.question import PlanQuestion
-from perfmodel.search.search import LayoutCandidate
-from perfmodel.search.space import Workload, offered_space
 from perfmodel.spec.layout import SHARDINGS
 
 MOST_DOUBLINGS: Final = 8

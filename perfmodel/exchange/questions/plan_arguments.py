@@ -31,8 +31,8 @@ from perfmodel.exchange.syntax.annotations import separated
 from perfmodel.exchange.syntax.documents import FILE_SUFFIXES, read_mapping
 from perfmodel.exchange.syntax.slips import slips_of_a_length
 from perfmodel.light_dataclass import dataclass, replace
+from perfmodel.search.layouts.space import NUMERIC_SETTINGS, SearchSpace
 from perfmodel.search.question import USUAL_CONFIDENCE, PlanQuestion, StageRequest, usual_batch_size
-from perfmodel.search.space import NUMERIC_SETTINGS, SearchSpace
 from perfmodel.spec.economics import Economics
 from perfmodel.spec.evidence.run_evidence import RunEvidence
 from perfmodel.spec.fields import Choice, Spec

@@ -13,7 +13,7 @@ from perfmodel.exchange.questions.plan_arguments import CHOSEN, USUAL_STACK, Qua
 from perfmodel.exchange.questions.plan_quantities import whole_number
 from perfmodel.exchange.run_files import Setting, parsed_setting
 from perfmodel.exchange.syntax.key_paths import is_factor, steps_of
-from perfmodel.search.fastest import fastest_layout
+from perfmodel.search.layouts.fastest import fastest_layout
 from perfmodel.search.question import PlanQuestion
 from perfmodel.spec.axes import FILLING, REPLICA_AXES, TENSOR
 from perfmodel.spec.run import OF_A_STAGE, SETTINGS

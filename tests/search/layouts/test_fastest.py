@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from perfmodel.search import search as searching
-from perfmodel.search.fastest import fastest_layout
-from perfmodel.search.search import search
-from perfmodel.search.space import SearchSpace, Workload, layout_grids, offered_space
-from tests.search.spaces import space_of, workload
+from perfmodel.search.layouts import search as searching
+from perfmodel.search.layouts.fastest import fastest_layout
+from perfmodel.search.layouts.search import search
+from perfmodel.search.layouts.space import SearchSpace, Workload, layout_grids, offered_space
+from tests.search.layouts.spaces import space_of, workload
 
 ALL: tuple[Workload, ...] = (
     workload(gpus=16, batch=8),

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from perfmodel.exchange.presets import stack_preset
-from perfmodel.search import space
-from perfmodel.search.space import SearchSpace, Workload, layout_grids, offered_space
+from perfmodel.search.layouts import space
+from perfmodel.search.layouts.space import SearchSpace, Workload, layout_grids, offered_space
 from perfmodel.spec.layout import Layout
-from tests.search.spaces import every_layout, identity, layouts, places, space_of, workload
+from tests.search.layouts.spaces import every_layout, identity, layouts, places, space_of, workload
 from tests.stacks import stack_with
 
 TOY_16 = workload(gpus=16, batch=8)

@@ -1,6 +1,6 @@
 """The best layouts of a number of GPUs: the memory of every layout that may exist, and the time of those that fit.
 
-Grids of layouts (search/space.py) go through the same equations as one prediction, on arrays, side by side on all cores.
+Grids of layouts (space.py) go through the same equations as one prediction, on arrays, side by side on all cores.
 Little is kept of a grid: its fastest layouts, its part of the front of time against memory, and the best of each value of each
 setting. So a search takes the same memory however many layouts it looks at.
 """
@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from perfmodel.count.iteration import Iteration, iteration, sharded_otherwise
 from perfmodel.light_dataclass import dataclass, replace
 from perfmodel.prediction import stage_peaks_bytes, stage_times_s
-from perfmodel.search.places import places_with
-from perfmodel.search.side_by_side import side_by_side
-from perfmodel.search.space import LayoutGrid, Workload
+from perfmodel.search.layouts.places import places_with
+from perfmodel.search.layouts.side_by_side import side_by_side
+from perfmodel.search.layouts.space import LayoutGrid, Workload
 from perfmodel.spec.layout import Layout
 
 GridIndex: TypeAlias = tuple[int, ...]  # of a layout in its grid: row, sharding, column, layers

@@ -11,8 +11,8 @@ from multiprocessing import active_children
 
 import pytest
 
-from perfmodel.search import side_by_side as module
-from perfmodel.search.side_by_side import BATCH, may_fork, side_by_side
+from perfmodel.search.layouts import side_by_side as module
+from perfmodel.search.layouts.side_by_side import BATCH, may_fork, side_by_side
 
 
 def tripled(number: int) -> tuple[int, int]:

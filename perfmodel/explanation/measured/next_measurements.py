@@ -13,10 +13,10 @@ import numpy as np
 
 from perfmodel.count.operators import Collective
 from perfmodel.errors import PerfmodelError
-from perfmodel.explanation.diagnosis import Diagnosis
-from perfmodel.explanation.hypotheses import OffNumber
-from perfmodel.explanation.plausibility import Finding
-from perfmodel.explanation.readings import bus_bandwidth, kernel_seconds
+from perfmodel.explanation.measured.diagnosis import Diagnosis
+from perfmodel.explanation.measured.hypotheses import OffNumber
+from perfmodel.explanation.measured.plausibility import Finding
+from perfmodel.explanation.measured.readings import bus_bandwidth, kernel_seconds
 from perfmodel.light_dataclass import dataclass, replace
 from perfmodel.prediction import StagePrediction, predict_stage
 from perfmodel.spec.refusals import check_setup

@@ -23,8 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.light_dataclass import dataclass, replace
-from perfmodel.search.places import at_places, places_with
-from perfmodel.search.recompute_choices import rerun_choices
+from perfmodel.search.layouts.places import at_places, places_with
+from perfmodel.search.layouts.recompute_choices import rerun_choices
 from perfmodel.spec.axes import (
     AXES,
     CONTEXT,
