@@ -25,7 +25,8 @@ from perfmodel.exchange.questions.plan_quantities import (
     whole_number,
     whole_numbers,
 )
-from perfmodel.exchange.run_files import TYPICAL, read_candidates, replaced_evidence
+from perfmodel.exchange.run_assumptions import replaced_evidence
+from perfmodel.exchange.run_files import TYPICAL, read_candidates
 from perfmodel.exchange.spec_mappings import mapping_of
 from perfmodel.exchange.syntax.annotations import separated
 from perfmodel.exchange.syntax.documents import FILE_SUFFIXES, read_mapping
