@@ -14,8 +14,9 @@ from perfmodel.frames import OneLine
 from perfmodel.light_dataclass import dataclass, replace
 from perfmodel.prediction import StagePrediction
 from perfmodel.search.alternatives import candidate_prediction
+from perfmodel.search.layouts.grids import layout_grids
 from perfmodel.search.layouts.search import LayoutCandidate, SearchResult, search
-from perfmodel.search.layouts.space import Workload, layout_grids
+from perfmodel.search.layouts.space import Workload
 from perfmodel.search.question import PlanQuestion
 from perfmodel.search.ramp import LayoutChain, fastest_chain
 from perfmodel.spec.fields import Numeric

@@ -12,8 +12,8 @@ from perfmodel.frames import OneLine, Tabular
 from perfmodel.light_dataclass import dataclass, replace
 from perfmodel.prediction import StagePrediction
 from perfmodel.search.alternatives import Alternative, alternatives, candidate_prediction
+from perfmodel.search.layouts.grids import layout_grids
 from perfmodel.search.layouts.search import LayoutCandidate
-from perfmodel.search.layouts.space import layout_grids
 from perfmodel.search.option import SizedSearch, SizeOption
 from perfmodel.search.question import PlanQuestion
 from perfmodel.search.remedies import Obstacle, obstacle

@@ -15,8 +15,8 @@ from perfmodel.explanation.sensitivity import sensitivity
 from perfmodel.explanation.terms import term
 from perfmodel.explanation.waterfall import waterfall
 from perfmodel.prediction import StagePrediction, predict_stage, stage_breakdown
+from perfmodel.search.layouts.grids import layout_grids
 from perfmodel.search.layouts.search import grid_time_s
-from perfmodel.search.layouts.space import layout_grids
 from perfmodel.spec.evidence.own_runs import OwnShift, setting_word
 from perfmodel.spec.evidence.run_evidence import RunEvidence
 from perfmodel.spec.layout import Layout

@@ -8,8 +8,8 @@ from types import MappingProxyType
 import pytest
 
 import perfmodel as pm
+from perfmodel.search.layouts.grids import layout_grids
 from perfmodel.search.layouts.search import search
-from perfmodel.search.layouts.space import layout_grids
 from perfmodel.search.plan import Plan
 from perfmodel.search.plan_map import PlanMap, plan_map
 from perfmodel.spec.axes import PIPELINE, TENSOR

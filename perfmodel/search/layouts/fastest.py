@@ -14,17 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.light_dataclass import dataclass, replace
+from perfmodel.search.layouts.grids import cut, plain_grids, rerun_grids, spaces_under_the_same_rules
 from perfmodel.search.layouts.places import places_with
 from perfmodel.search.layouts.search import LayoutCandidate, SearchResult, grid_findings, grid_time_s, of_grids
-from perfmodel.search.layouts.space import (
-    LayoutGrid,
-    SearchSpace,
-    Workload,
-    cut,
-    plain_grids,
-    rerun_grids,
-    spaces_under_the_same_rules,
-)
+from perfmodel.search.layouts.space import LayoutGrid, SearchSpace, Workload
 
 ROUNDS: Final = (1.25, 2.0, np.inf)  # times the lowest bound: up to where layouts are timed before the others are
 ROUNDING: Final = 1e-9  # by which sums in another order may undercut a bound

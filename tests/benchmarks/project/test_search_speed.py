@@ -6,8 +6,8 @@ import pytest
 
 from perfmodel.benchmarks.project import search_speed
 from perfmodel.benchmarks.project.search_speed import WORK, every_layout, many_grids, report_many, some_layouts
+from perfmodel.search.layouts.grids import layout_grids
 from perfmodel.search.layouts.search import search
-from perfmodel.search.layouts.space import layout_grids
 from tests.search.layouts.spaces import space_of
 
 FEW = space_of(fixed={"tensor_parallel": (8,), "micro_batch_size": (1,), "context_parallel": (1,), "virtual_pipeline": (1, 2)})

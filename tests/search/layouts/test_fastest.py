@@ -9,8 +9,9 @@ import pytest
 
 from perfmodel.search.layouts import search as searching
 from perfmodel.search.layouts.fastest import fastest_layout
+from perfmodel.search.layouts.grids import layout_grids
 from perfmodel.search.layouts.search import search
-from perfmodel.search.layouts.space import SearchSpace, Workload, layout_grids, offered_space
+from perfmodel.search.layouts.space import SearchSpace, Workload, offered_space
 from tests.search.layouts.spaces import space_of, workload
 
 ALL: tuple[Workload, ...] = (

@@ -14,9 +14,10 @@ import pytest
 from perfmodel.errors import NotSupportedError
 from perfmodel.exchange.presets import cluster_preset, model_preset, stack_preset
 from perfmodel.prediction import stage_breakdown
+from perfmodel.search.layouts.grids import layout_grids
 from perfmodel.search.layouts.recompute_choices import module_choices, rerun_choices
 from perfmodel.search.layouts.search import LayoutCandidate, SearchResult, evaluated_grid, search
-from perfmodel.search.layouts.space import Workload, layout_grids, offered_space
+from perfmodel.search.layouts.space import Workload, offered_space
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.models.layer_parts import LatentAttention, Mixture
 from perfmodel.spec.models.model import TransformerModel, divisors

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from perfmodel.prediction import predict_stage
 from perfmodel.search.layouts import search as searching
+from perfmodel.search.layouts.grids import layout_grids
 from perfmodel.search.layouts.search import (
     LayoutCandidate,
     SearchResult,
@@ -24,15 +25,7 @@ from perfmodel.search.layouts.search import (
     pareto_front,
     search,
 )
-from perfmodel.search.layouts.space import (
-    CATEGORIES,
-    NUMERIC_SETTINGS,
-    LayoutGrid,
-    SearchSpace,
-    Workload,
-    layout_grids,
-    offered_space,
-)
+from perfmodel.search.layouts.space import CATEGORIES, NUMERIC_SETTINGS, LayoutGrid, SearchSpace, Workload, offered_space
 from perfmodel.spec.layout import Layout
 from tests.search.layouts.single_layouts import alone
 from tests.search.layouts.spaces import every_layout, places, space_of, workload

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from perfmodel.exchange.presets import stack_preset
-from perfmodel.search.layouts import space
-from perfmodel.search.layouts.space import SearchSpace, Workload, layout_grids, offered_space
+from perfmodel.search.layouts import grids
+from perfmodel.search.layouts.grids import layout_grids
+from perfmodel.search.layouts.space import SearchSpace, Workload, offered_space
 from perfmodel.spec.layout import Layout
 from tests.search.layouts.spaces import every_layout, identity, layouts, places, space_of, workload
 from tests.stacks import stack_with
@@ -97,8 +98,8 @@ def test_how_grids_are_cut_changes_no_layout(cells: int, long: int, small: int, 
     """
     some = space_of(sharding=("none", "zero1", "hsdp"), recompute=("selective", "full"), fixed={"micro_batch_size": (1, 2)})
     whole = seen(TOY_16, some)
-    monkeypatch.setattr(space, "LONG_AXIS", long)
-    monkeypatch.setattr(space, "SMALL_GRID", small)
+    monkeypatch.setattr(grids, "LONG_AXIS", long)
+    monkeypatch.setattr(grids, "SMALL_GRID", small)
     assert seen(TOY_16, some, cells=cells) == whole
     assert set(whole.values()) == {1}
 
