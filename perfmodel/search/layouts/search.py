@@ -118,7 +118,6 @@ def search(
 
     `on_progress` is called with the number of layouts that were looked at so far.
     """
-    _raise_trim_threshold()
     found = SearchResult()
     try:
         with closing(of_grids(grid_findings, grids, workers=workers)) as evaluated:
@@ -134,6 +133,7 @@ def of_grids(
     task: Callable[[LayoutGrid], T], grids: Iterable[LayoutGrid], *, workers: int | None
 ) -> Generator[tuple[LayoutGrid, T], None, None]:
     """Each grid with what the task makes of it, side by side where that is worth starting processes."""
+    _raise_trim_threshold()
     return side_by_side(task, grids, workers=workers, work=lambda grid: grid.allowed.size, worth=WORTH_PROCESSES)
 
 
