@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from perfmodel.evidence.time_scores import TimeScores
     from perfmodel.exchange.questions.measured_logs import LogComparison
     from perfmodel.exchange.questions.profiled_runs import ProfileComparison
-    from perfmodel.explanation.diagnosis import Diagnosis
     from perfmodel.explanation.explanation import Explanation
+    from perfmodel.explanation.measured.diagnosis import Diagnosis
     from perfmodel.prediction import Prediction
     from perfmodel.report.html.document import Page
     from perfmodel.report.html.pages import report

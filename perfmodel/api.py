@@ -24,8 +24,8 @@ from perfmodel.exchange.questions.plan_arguments import PlanArguments, read_plan
 from perfmodel.exchange.questions.varied_runs import run_sweep, scenario_comparison, stage_index
 from perfmodel.exchange.run_files import RunSource, Settings, listed_sources, read_candidates, setting_pairs
 from perfmodel.exchange.sources import run_sources
-from perfmodel.explanation.diagnosis import Diagnosis
 from perfmodel.explanation.explanation import Explanation, explanation
+from perfmodel.explanation.measured.diagnosis import Diagnosis
 from perfmodel.prediction import Prediction
 from perfmodel.prediction import predict as predict_run
 from perfmodel.search.hardware import HardwarePlans

@@ -2,7 +2,9 @@
 
 The standard one compiles six methods for each frozen class, and the hundred and forty classes of a prediction were a quarter
 of what `perfmodel predict` took. Here one method is compiled, `__init__`; what compares, hashes, shows and refuses is shared.
-The classes are dataclasses all the same (`fields`, `replace`, `asdict`), and a type checker sees the standard decorator alone.
+The classes are dataclasses all the same (`fields`, `asdict`), and a type checker sees the standard decorator alone.
+
+All of perfmodel/ takes `dataclass` and `replace` from here, which ruff checks; model/, benchmarks/ and tests/ take the others.
 """
 
 from __future__ import annotations

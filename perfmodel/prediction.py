@@ -331,7 +331,8 @@ def stage_memory(work: Iteration) -> MemoryBytes:
 
 def stage_peaks_bytes(works: Sequence[Iteration]) -> Iterator[Numeric]:
     """The total of `stage_memory` for layouts that differ in their sharding alone: all that is asked of what does not fit."""
-    return peaks_bytes(works, scratch=works[0].setup.cluster.links.node.collectives.scratch)
+    needed = peaks_bytes(works, scratch=works[0].setup.cluster.links.node.collectives.scratch)
+    return (each.total_bytes for each in needed)
 
 
 def stage_breakdown(setup: Setup) -> Breakdown:

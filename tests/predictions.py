@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from perfmodel import prediction
-from perfmodel.explanation import moves, next_measurements, plausibility
+from perfmodel.explanation import moves
+from perfmodel.explanation.measured import next_measurements, plausibility
 from perfmodel.prediction import StagePrediction, predict_stage
 from perfmodel.search import alternatives
 from perfmodel.spec.fields import Spec

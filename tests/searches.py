@@ -10,8 +10,9 @@ import pytest
 from perfmodel.prediction import StagePrediction
 from perfmodel.search import option, plan, remedies
 from perfmodel.search.alternatives import candidate_prediction
-from perfmodel.search.search import LayoutCandidate, SearchResult, search
-from perfmodel.search.space import SearchSpace, Workload, layout_grids
+from perfmodel.search.layouts.grids import layout_grids
+from perfmodel.search.layouts.search import LayoutCandidate, SearchResult, search
+from perfmodel.search.layouts.space import SearchSpace, Workload
 
 RESULTS: dict[str, SearchResult] = {}
 PREDICTED: dict[str, StagePrediction] = {}

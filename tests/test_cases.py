@@ -13,7 +13,7 @@ import pytest
 from perfmodel.count.memory.fit import FITS, TIGHT
 from perfmodel.exchange.questions.diagnosed_runs import run_diagnosis
 from perfmodel.exchange.run_files import RunCandidate, read_candidates
-from perfmodel.explanation.diagnosis import Diagnosis
+from perfmodel.explanation.measured.diagnosis import Diagnosis
 from perfmodel.prediction import Prediction, predict
 from perfmodel.spec.precision import RECIPES
 

@@ -67,7 +67,8 @@ def _rates(axes: Axes, found: ProductFit, precision: str) -> None:
     axes.set(xlabel="m [rows]", ylabel="rate [TFLOP/s]", title=precision)
     axes.set_ylim(0.0, None)
     axes.set_xscale("log", base=2)
-    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     grid(axes, "y")
 
 

@@ -22,7 +22,7 @@ from perfmodel.exchange.questions.diagnosed_runs import diagnosis_priors
 from perfmodel.exchange.spec_mappings import mapping_of
 from perfmodel.exchange.stack_fit import software_offering
 from perfmodel.exchange.tables.published_runs import read_measured_runs
-from perfmodel.explanation.diagnosis import diagnosis
+from perfmodel.explanation.measured.diagnosis import diagnosis
 from perfmodel.spec.run import Run
 
 PRIORS: Final = diagnosis_priors()

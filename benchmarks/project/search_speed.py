@@ -29,9 +29,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from perfmodel.count.iteration import iteration
 from perfmodel.exchange.presets import cluster_preset, model_preset, stack_preset
 from perfmodel.prediction import predict_stage, stage_memory, stage_times_s
-from perfmodel.search.search import SearchResult, grid_memory_bytes, grid_time_s, search
-from perfmodel.search.side_by_side import side_by_side
-from perfmodel.search.space import LayoutGrid, SearchSpace, Workload, layout_grids, offered_space
+from perfmodel.search.layouts.grids import layout_grids
+from perfmodel.search.layouts.search import SearchResult, grid_memory_bytes, grid_time_s, search
+from perfmodel.search.layouts.side_by_side import side_by_side
+from perfmodel.search.layouts.space import LayoutGrid, SearchSpace, Workload, offered_space
 from perfmodel.spec.layout import PIPELINE_SCHEDULES, SHARDINGS, Layout
 
 WORK = Workload(

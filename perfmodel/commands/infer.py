@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 import typer
 
 from perfmodel.commands.console import drawing_module, emit, form_of, kind_of, write_file
-from perfmodel.commands.options import FORM, AsCsv, AsJson, AsMarkdown, completed
+from perfmodel.commands.options import AsCsv, AsJson, AsMarkdown, To, completed
 from perfmodel.commands.page_files import NO_MATPLOTLIB, PAGES
 from perfmodel.commands.serving_options import (
     REQUEST,
@@ -105,16 +105,7 @@ def infer(
     as_json: AsJson = False,
     as_csv: AsCsv = False,
     as_markdown: AsMarkdown = False,
-    file: Annotated[
-        Path | None,
-        typer.Option(
-            "-o",
-            "--to",
-            metavar="FILE",
-            help="Write to FILE instead of standard output; .json, .csv, .md or .txt chooses the format.",
-            rich_help_panel=FORM,
-        ),
-    ] = None,
+    file: To = None,
 ) -> None:
     """Say whether MODEL serves on some GPUs, with how much context and how fast. Exit code 1 if it does not fit.
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from perfmodel.exchange.run_files import RunSource
 
 FORM: Final = "Output format"  # the panel of options that choose how a result looks
+WRITTEN_TO: Final = "Write to FILE instead of standard output; .json, .csv, .md or .txt chooses the format."
 STDIN: Final = "-"
 HARDWARE: Final = "What the run does not say"  # of options that stand beside a model, a launch script or a configuration
 PRESETS: Final = Path(__file__).parent.parent / "data"
@@ -102,9 +103,13 @@ Output = Annotated[
         "--output",
         "-o",
         metavar="FILE",
-        help="Write to FILE instead of standard output; .json, .csv, .md or .txt chooses the format.",
+        help=WRITTEN_TO,
         rich_help_panel=FORM,
     ),
+]
+To = Annotated[  # where --output has another meaning beside it
+    Path | None,
+    typer.Option("-o", "--to", metavar="FILE", help=WRITTEN_TO, rich_help_panel=FORM),
 ]
 ShownStage = Annotated[
     int | None, typer.Option("--stage", metavar="N", help="Stage of the batch ramp, counted from 1. Default: the last stage.")

@@ -130,49 +130,42 @@ def predict(
     predictions = [(candidate.values, predict_run(candidate.run)) for candidate in candidates]
     _, first = predictions[0]
     slips = slips_of_a_prediction(first)
-    assumptions, consequences = (*candidates[0].assumptions, *slips), (*candidates[0].consequences, *slips)
-    remedies = [] if first.may_fit else _remedies(run or model or "", first, found, overrides or ())
-
-    def document() -> Any:
-        from perfmodel.report.json.prediction import prediction_document
-
-        return prediction_document(
-            first,
-            assumptions=assumptions,
-            candidates=predictions,
-            consequences=consequences,
-            remedies=remedies,
-            verbose=verbose,
-        )
-
-    def report() -> RenderableType:
-        from perfmodel.report.text.prediction import prediction_report
-
-        tables = prediction_report(
-            first,
-            assumptions=assumptions,
-            candidates=predictions,
-            consequences=consequences,
-            remedies=remedies,
-            convention=flops_convention,
-        )
-        if not verbose:
-            return tables
-        from rich.console import Group
-
-        from perfmodel.report.text.operators import prediction_details
-
-        return Group(tables, prediction_details(first))
-
+    said = {
+        "assumptions": (*candidates[0].assumptions, *slips),
+        "candidates": predictions,
+        "consequences": (*candidates[0].consequences, *slips),
+        "remedies": [] if first.may_fit else _remedies(run or model or "", first, found, overrides or ()),
+    }
     emit(
         form_of(output, as_json=as_json, as_csv=as_csv, as_markdown=as_markdown),
         output,
-        document=document,
-        report=report,
+        document=lambda: _document(first, said, verbose=verbose),
+        report=lambda: _report(first, said, convention=flops_convention, verbose=verbose),
         rows=lambda: [dict(values) | row for values, prediction in predictions for row in prediction.rows()],
     )
     if not first.may_fit:
         raise typer.Exit(1)
+
+
+def _document(first: Prediction, said: Mapping[str, Any], *, verbose: bool) -> Any:
+    """The JSON document; its imports, and those of the report, wait until one of the two is asked for."""
+    from perfmodel.report.json.prediction import prediction_document
+
+    return prediction_document(first, **said, verbose=verbose)
+
+
+def _report(first: Prediction, said: Mapping[str, Any], *, convention: str, verbose: bool) -> RenderableType:
+    """The tables; with every operator below them where that is asked for."""
+    from perfmodel.report.text.prediction import prediction_report
+
+    tables = prediction_report(first, **said, convention=convention)
+    if not verbose:
+        return tables
+    from rich.console import Group
+
+    from perfmodel.report.text.operators import prediction_details
+
+    return Group(tables, prediction_details(first))
 
 
 def _source(run: str, options: Mapping[str, Any], settings: Sequence[str], *, padded: bool) -> RunSource:

@@ -14,11 +14,9 @@ less than one interval.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
-from perfmodel.light_dataclass import dataclass
+from perfmodel.light_dataclass import dataclass, replace
 from perfmodel.spec.economics import Economics
 from perfmodel.spec.fields import Numeric
 from perfmodel.units import SECONDS_PER_HOUR

@@ -10,7 +10,7 @@ in intervals of their own. What it takes at most with odds of a half and of nine
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -22,7 +22,7 @@ from perfmodel.economics.failures import TRIALS, drawn_terms, interval_of
 from perfmodel.economics.goodput import TimeShares, time_shares
 from perfmodel.economics.stage_job import ResourceUse, StageJob, drawn_use, expected_use, stage_job, total_use
 from perfmodel.frames import Tabular
-from perfmodel.light_dataclass import dataclass
+from perfmodel.light_dataclass import dataclass, replace
 from perfmodel.prediction import Prediction
 from perfmodel.spec.economics import Economics
 from perfmodel.spec.evidence.error_law import NORMAL, heaviest_tails

@@ -18,13 +18,12 @@ Zero-bubble schedules have stages that end later than others and begin their nex
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Final, NamedTuple
 
 from perfmodel.events.pipeline_events import Message, Pieces, PipelineEvents, simulated
 from perfmodel.events.pipeline_order import BACKWARD, FORWARD, WEIGHTS, Order, Task, pipeline_order
 from perfmodel.events.stage_passes import PassPlan, StagePasses
-from perfmodel.light_dataclass import dataclass
+from perfmodel.light_dataclass import dataclass, replace
 from perfmodel.spec.fields import whole
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.stack import SoftwareStack

@@ -8,7 +8,6 @@ passes between the first and the last of them are folded into spans that say how
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import Any, Final
 
 from perfmodel.errors import InputError, NotSupportedError, did_you_mean, shown
@@ -20,7 +19,7 @@ from perfmodel.events.stage_passes import StagePasses
 from perfmodel.events.stage_spans import DrawnDetail, Optimizer, StageSpans
 from perfmodel.events.stream_spans import Streams
 from perfmodel.frames import Tabular
-from perfmodel.light_dataclass import dataclass
+from perfmodel.light_dataclass import dataclass, replace
 from perfmodel.prediction import StagePrediction
 from perfmodel.spec.fields import whole
 from perfmodel.spec.machines.hardware import Cluster
@@ -35,7 +34,7 @@ DETAILS: Final = ("operators", "layers", "passes")
 USUAL_SPANS: Final = 60_000  # a file of some 25 MB
 MOST_SPANS: Final = 1_000_000
 MOST_PASSES: Final = 1_000_000  # of an iteration, each of which is followed
-MOST_LAYERS: Final = 10_000
+MOST_LAYERS_DRAWN: Final = 10_000  # fewer than a model may have: each is drawn on its own
 OF_A_PASS: Final = 4  # spans and arrows of a pass by itself: a wait and a message
 
 
@@ -127,7 +126,7 @@ def _check_size(run: Run, predicted: StagePrediction) -> None:
     """Raise InputError for an iteration of more passes, or layers, than can be followed one by one."""
     layout = predicted.layout
     passes = 2.0 * layout.micro_batches * layout.pipeline_parallel * layout.virtual_pipeline
-    for number, name, most in ((passes, "passes", MOST_PASSES), (run.model.layers, "layers", MOST_LAYERS)):
+    for number, name, most in ((passes, "passes", MOST_PASSES), (run.model.layers, "layers", MOST_LAYERS_DRAWN)):
         if number > most:
             raise InputError(f"an iteration of {float(number):,.0f} {name} cannot be drawn; one of {most:,} or fewer can")
 

@@ -14,7 +14,6 @@ that state other number formats are of other configurations, whether or not they
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -24,6 +23,7 @@ from perfmodel.evidence.deviations import Residual, deviations
 from perfmodel.evidence.groups import publication
 from perfmodel.evidence.interval_scores import winkler_scores
 from perfmodel.evidence.time_scores import TimeComparison
+from perfmodel.light_dataclass import replace
 from perfmodel.spec.evidence.error_law import NORMAL, ErrorLaw
 from perfmodel.spec.evidence.run_evidence import Discrepancy
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -26,7 +25,7 @@ from perfmodel.evidence.groups import publication
 from perfmodel.evidence.measured_rows import MeasuredRun
 from perfmodel.evidence.tails import laws_without_each
 from perfmodel.evidence.time_scores import TimeComparison
-from perfmodel.light_dataclass import dataclass
+from perfmodel.light_dataclass import dataclass, replace
 from perfmodel.prediction import predict_stage
 from perfmodel.spec.evidence.run_evidence import Discrepancy
 from perfmodel.spec.evidence.spread import moved

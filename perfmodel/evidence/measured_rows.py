@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from dataclasses import replace
 from typing import Final, Generic, TypeVar
 
-from perfmodel.light_dataclass import dataclass
+from perfmodel.light_dataclass import dataclass, replace
 from perfmodel.spec.evidence.run_evidence import RunEvidence
 from perfmodel.spec.models.model import TransformerModel
 from perfmodel.spec.run import Run

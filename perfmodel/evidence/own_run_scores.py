@@ -8,7 +8,6 @@ its software and GPU, or from all rows of other software or GPUs.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import replace
 from typing import TypeAlias
 
 import numpy as np
@@ -16,7 +15,7 @@ import numpy as np
 from perfmodel.evidence.groups import publication
 from perfmodel.evidence.own_runs import Offset, OwnResidual, own_posterior, own_residual
 from perfmodel.evidence.time_scores import ErrorSummary, TimeComparison, summarise_times
-from perfmodel.light_dataclass import dataclass
+from perfmodel.light_dataclass import dataclass, replace
 
 Row: TypeAlias = tuple[TimeComparison, OwnResidual]
 FILE, SOFTWARE = 0, 1  # places of what rows share, the widest first

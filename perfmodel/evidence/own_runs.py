@@ -40,14 +40,13 @@ Ignored: that two runs of one configuration with other batches or replicas may d
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.evidence.time_scores import TimeComparison
-from perfmodel.light_dataclass import dataclass
+from perfmodel.light_dataclass import dataclass, replace
 from perfmodel.spec.evidence.error_law import NORMAL, ErrorLaw, heaviest_tails
 from perfmodel.spec.evidence.own_runs import setting_word
 from perfmodel.spec.evidence.run_evidence import Discrepancy

@@ -9,7 +9,6 @@ one, so both hold for all cells.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -19,6 +18,7 @@ from perfmodel.evidence.interval_scores import winkler_scores
 from perfmodel.evidence.own_run_scores import FILE, SOFTWARE, Row, offsets_from_others, rows_with_residuals, shifted
 from perfmodel.evidence.tails import ALL
 from perfmodel.evidence.time_scores import TimeComparison
+from perfmodel.light_dataclass import replace
 from perfmodel.spec.evidence.run_evidence import Sharing
 
 STEPS: Final = (0.0, 0.25, 0.5, 0.75, 1.0)

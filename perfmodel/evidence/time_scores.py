@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
 from typing import Any, Final
 
 import numpy as np
@@ -17,7 +17,7 @@ from perfmodel.evidence.groups import Scoreboard, publication, scoreboard
 from perfmodel.evidence.interval_scores import LEVEL, Intervals, Reliability, reliability
 from perfmodel.evidence.measured_rows import MeasuredRun, UnreadRow
 from perfmodel.frames import Tabular
-from perfmodel.light_dataclass import dataclass
+from perfmodel.light_dataclass import dataclass, replace
 from perfmodel.prediction import predict
 from perfmodel.spec.evidence.error_law import NORMAL, ErrorLaw
 from perfmodel.spec.fields import Numeric

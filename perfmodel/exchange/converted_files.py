@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from textwrap import wrap
 from typing import Any, Final
@@ -22,6 +21,7 @@ from perfmodel.exchange.replicas import GPUS, with_replicas
 from perfmodel.exchange.syntax.documents import FILE_SUFFIXES, mapping_in, yaml_text
 from perfmodel.exchange.translation.conversion import Conversion
 from perfmodel.exchange.translation.logs.log_records import record_document
+from perfmodel.light_dataclass import replace
 from perfmodel.spec.fields import Spec
 from perfmodel.spec.machines.hardware import Cluster
 from perfmodel.spec.models.model import TransformerModel

@@ -10,35 +10,36 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-import numpy as np
-
-from perfmodel.count.pipeline import pipeline_split
 from perfmodel.errors import InputError, PerfmodelError, did_you_mean, shown
 from perfmodel.exchange.building import build, leaves
 from perfmodel.exchange.importers.registry import assumed, read_settings
-from perfmodel.exchange.measured.expert_loads import KEY as EXPERT_LOAD
-from perfmodel.exchange.measured.expert_loads import load_text, with_load_in_numbers
+from perfmodel.exchange.measured.expert_loads import with_load_in_numbers
 from perfmodel.exchange.presets import beside, expand, preset_names, read_preset
 from perfmodel.exchange.prices import offer_sentence
 from perfmodel.exchange.replicas import with_replicas
+from perfmodel.exchange.run_assumptions import (
+    STACK_SETTINGS,
+    STATED_SETTINGS,
+    defaults_taken,
+    load_taken,
+    of_the_whole,
+    other_gpus,
+    replaced_evidence,
+    uneven_stages,
+)
 from perfmodel.exchange.spec_mappings import mapping_of
-from perfmodel.exchange.stack_fit import beyond_the_stack
 from perfmodel.exchange.syntax.annotations import separated
 from perfmodel.exchange.syntax.documents import FILE_SUFFIXES, parse_text
 from perfmodel.exchange.syntax.key_paths import SHORT_NAMES, with_value
-from perfmodel.exchange.syntax.slips import likely_slips, slips_of_a_run
 from perfmodel.light_dataclass import dataclass
 from perfmodel.spec.axes import FILLING, REPLICA_AXES
 from perfmodel.spec.draft import Draft
-from perfmodel.spec.fields import plain, whole
 from perfmodel.spec.run import Run
 from perfmodel.units import gpus_text, parse_quantity
 
 RunSource: TypeAlias = str | PathLike[str] | Mapping[str, Any] | Run  # a preset or a file, the mapping that one holds, or a run
 Setting: TypeAlias = str | tuple[str, Any]  # "key.path=value", or key path and value
 Settings: TypeAlias = Mapping[str, Any] | Sequence[Setting]
-STATED_SETTINGS: Final = ("precision", "sequence_parallel", "sharding", "recompute", "micro_batch_size")
-STACK_SETTINGS: Final = ("sequence_parallel", "sharding")  # a run that does not give them takes those of its stack
 TYPICAL: Final = "typical"  # the terms that stand for those which a run does not give
 BESIDE: Final = (".published", ".spread", ".evidence")  # in a key: what is known of a run, not what it is
 HARMLESS: Final = ("name", "published", "economics")  # changes after which a run is still the one that was published
@@ -96,64 +97,81 @@ def read_candidates(
     A `draft` may have layouts that may not exist: the caller checks them.
     Errors: InputError with the path of the key; NotSupportedError for what the equations do not cover.
     """
-    mapping = _mapping(source)
-    stated = _assumptions(mapping.pop("assumptions", []))
-    mapping, _ = separated(mapping)
-    given, model = [*mapping], mapping.get("model")
-    replaced: tuple[str, ...] = ()
-    in_parts = isinstance(mapping.get("cluster"), Mapping)
-    mapping = original = expand(Run, mapping)
-    degrees = {axis.name: mapping.get(axis.name, 1) for axis in REPLICA_AXES}
+    kind = Draft if draft else Run
+    described = _DescribedRun(source, gpus)
     for override in overrides:
-        key, value = parsed_setting(override)
-        if gpus and key.endswith(FILLING.name):
+        described.change(*parsed_setting(override))
+    described.leave_out_published_figures(kind)
+    axes = [(key, values) for key, values in leaves(Run, described.mapping) if isinstance(values, list)]
+    built = [(dict(chosen), _built(described.mapping, chosen, gpus, kind)) for chosen in _combinations(axes)]
+    return tuple(described.candidate(values, run) for values, run in built)
+
+
+class _DescribedRun:
+    """The mapping of a run while overrides change it, and what has to be known of them to say what was assumed."""
+
+    def __init__(self, source: RunSource, gpus: Sequence[int]) -> None:
+        mapping = _mapping(source)
+        self.stated = _assumptions(mapping.pop("assumptions", []))
+        mapping, _ = separated(mapping)
+        self.gpus = gpus  # that each ramp stage keeps
+        self.given = [*mapping]  # keys of the source
+        self.keys: list[str] = []  # that were changed
+        self.model = mapping.get("model")
+        self.in_parts = isinstance(mapping.get("cluster"), Mapping)  # the cluster is given by numbers, not by a name alone
+        self.mapping = self.original = expand(Run, mapping)
+        self.replaced: tuple[str, ...] = ()
+        self.lost: tuple[str, ...] = ()
+
+    def change(self, key: str, value: Any) -> None:
+        """Set one key. Errors: InputError."""
+        if self.gpus and key.endswith(FILLING.name):
             raise InputError("this follows from the number of GPUs, which is kept; leave out one of the two", key=key)
-        if key == EVIDENCE and isinstance(mapping.get("cluster"), list):
+        if key == EVIDENCE and isinstance(self.mapping.get("cluster"), list):
             raise InputError("the run lists several clusters; choose one, as in --set cluster=dgx-h100", key=EVIDENCE)
-        in_parts = in_parts or key.startswith("cluster.") or (key == "cluster" and isinstance(value, Mapping))
-        model = value if key == "model" else model
-        before, changed_mapping = mapping, with_value(_with_terms(mapping, key), key, value)
-        mapping = expand(Run, separated(changed_mapping)[0] if isinstance(value, Mapping) else changed_mapping)
+        self.in_parts = self.in_parts or key.startswith("cluster.") or (key == "cluster" and isinstance(value, Mapping))
+        self.model = value if key == "model" else self.model
+        before, changed = self.mapping, with_value(_with_terms(self.mapping, key), key, value)
+        self.mapping = expand(Run, separated(changed)[0] if isinstance(value, Mapping) else changed)
         if key == EVIDENCE:
-            replaced = replaced_evidence(_evidence_in(before), _evidence_in(mapping), value)
-        given.append("published" if any(word in key for word in BESIDE) else re.split(r"[.\[]", key)[0])
-    changed, changed_keys = given[len(given) - len(overrides) :], {parsed_setting(each)[0] for each in overrides}
-    is_other = any(key not in stated and key not in HARMLESS for key in changed)
-    if (
-        is_other
-        and _has_published(mapping.get("stages"))
-        and not _is_as_published(original, mapping, gpus, Draft if draft else Run)
-    ):
-        mapping = _without_published_figures(mapping)
-        lost: tuple[str, ...] = (NOT_COMPARABLE,)
-    else:
-        lost = ()
-    assumptions = (*replaced, *(sentence for key, sentence in stated.items() if key not in changed))
-    axes = [(key, values) for key, values in leaves(Run, mapping) if isinstance(values, list)]
-    built = [(dict(chosen), _built(mapping, chosen, gpus, Draft if draft else Run)) for chosen in _combinations(axes)]
-    kept = bool(gpus) or "stages" in changed
-    candidates = []
-    for values, run in built:
-        consequences = (*(() if kept else _other_gpus(run, degrees)), *(_uneven_stages(run) if overrides else ()), *lost)
-        candidates.append(
-            RunCandidate(
-                values=values,
-                run=run,
-                assumptions=(
-                    *assumptions,
-                    *_defaults_taken(run, given),
-                    *consequences,
-                    *(sentence for sentence in _of_the_whole(run, in_parts=in_parts) if sentence not in consequences),
-                    *_of_the_model(model, overrides),
-                    *_load_taken(run, given),
-                    *(() if PRICE in changed_keys else offer_sentence(run.economics)),
-                ),
-                unstated=tuple(name for name in STATED_SETTINGS if name not in given),
-                replaced=replaced,
-                consequences=consequences,
-            )
+            self.replaced = replaced_evidence(_evidence_in(before), _evidence_in(self.mapping), value)
+        self.keys.append(key)
+
+    @property
+    def subjects(self) -> list[str]:
+        """The keys of a run of which something was changed."""
+        return ["published" if any(word in key for word in BESIDE) else re.split(r"[.\[]", key)[0] for key in self.keys]
+
+    def leave_out_published_figures(self, kind: type[Run]) -> None:
+        """Without them where the run is another one than the one that was published."""
+        may_be_other = any(key not in self.stated and key not in HARMLESS for key in self.subjects)
+        has_figures = may_be_other and _has_published(self.mapping.get("stages"))
+        if has_figures and not _is_as_published(self.original, self.mapping, self.gpus, kind):
+            self.mapping, self.lost = _without_published_figures(self.mapping), (NOT_COMPARABLE,)
+
+    def candidate(self, values: Mapping[str, Any], run: Run) -> RunCandidate:
+        """One run of it with all that was assumed, in the order in which people read it."""
+        given, subjects = [*self.given, *self.subjects], self.subjects
+        degrees = {axis.name: self.original.get(axis.name, 1) for axis in REPLICA_AXES}
+        grown = () if self.gpus or "stages" in subjects else other_gpus(run, degrees)
+        consequences = (*grown, *(uneven_stages(run) if self.keys else ()), *self.lost)
+        return RunCandidate(
+            values=values,
+            run=run,
+            assumptions=(
+                *self.replaced,
+                *(sentence for key, sentence in self.stated.items() if key not in subjects),
+                *defaults_taken(run, given),
+                *consequences,
+                *(sentence for sentence in of_the_whole(run, in_parts=self.in_parts) if sentence not in consequences),
+                *(sentence for key, sentence in assumed(self.model).items() if f"model.{key}" not in self.keys),
+                *load_taken(run, given),
+                *(() if PRICE in self.keys else offer_sentence(run.economics)),
+            ),
+            unstated=tuple(name for name in STATED_SETTINGS if name not in given),
+            replaced=self.replaced,
+            consequences=consequences,
         )
-    return tuple(candidates)
 
 
 def _has_published(stages: Any) -> bool:
@@ -175,39 +193,6 @@ def _is_as_published(original: Mapping[str, Any], changed: Mapping[str, Any], gp
 def _evidence_in(mapping: Mapping[str, Any]) -> Any:
     cluster = mapping.get("cluster")
     return cluster.get("evidence") if isinstance(cluster, Mapping) else None
-
-
-def replaced_evidence(before: Any, now: Any, name: Any) -> tuple[str, ...]:
-    """A sentence where evidence with own runs gives way to other evidence, which was typed as `name`."""
-    if not isinstance(before, Mapping) or not before.get("own_shifts") or before == now:
-        return ()
-    other = name if isinstance(name, str) else "other evidence"
-    return (f"{other} is taken in place of {before.get('name')}, the evidence that the cluster of the run names",)
-
-
-def _of_the_whole(run: Run, *, in_parts: bool) -> tuple[str, ...]:
-    """What the settings of a run make together; `in_parts`: its cluster is given by numbers, not by a preset's name alone."""
-    slips = likely_slips(run.cluster) if in_parts else ()
-    return (*_kept_in_a_pipeline(run), *_uneven_stages(run), *beyond_the_stack(run), *slips_of_a_run(run), *slips)
-
-
-def _of_the_model(model: Any, overrides: Sequence[Setting]) -> tuple[str, ...]:
-    """What the reader of a model from other software assumed, as far as no override says it."""
-    said = {parsed_setting(override)[0] for override in overrides}
-    return tuple(sentence for key, sentence in assumed(model).items() if f"model.{key}" not in said)
-
-
-def _other_gpus(run: Run, degrees: Mapping[str, Any]) -> tuple[str, ...]:
-    """A sentence where an override of other degrees than the run has makes more GPUs, or fewer, of the same replicas."""
-    single = {name: before for name, before in degrees.items() if isinstance(before, int) and before > 0}
-    ranks = [(before, whole(getattr(run, name))) for name, before in single.items() if np.ndim(getattr(run, name)) == 0]
-    before, now = (prod(each) for each in zip(*ranks, strict=True)) if ranks else (1, 1)
-    if before == now:
-        return ()
-    gpus = int(run.layout(run.stages[0]).gpus)
-    changed = [name for name, before in single.items() if np.any(getattr(run, name) != before)]
-    made = f"{' and '.join(changed)} made {gpus_text(gpus)} of {gpus * before // now:,} in stage 1"
-    return (f"{made}: each stage keeps its {FILLING.name}; whatif --same-gpus keeps the GPUs",)
 
 
 def _mapping(source: RunSource) -> dict[str, Any]:
@@ -269,41 +254,6 @@ def _without_published_figures(mapping: Mapping[str, Any]) -> dict[str, Any]:
         for stage in stages
     ]
     return {**mapping, "stages": kept}
-
-
-def _defaults_taken(run: Run, given: Sequence[str]) -> tuple[str, ...]:
-    """A sentence for each setting of the layout that the run leaves to its default, and that makes a difference in it."""
-    taken = {name: getattr(Run.__dataclass_fields__[name], "default", "") for name in STATED_SETTINGS}
-    taken |= dict.fromkeys(STACK_SETTINGS, "that of the stack")
-    without = {*given, *([] if np.any(np.asarray(run.tensor_parallel) > 1) else ["sequence_parallel"])}
-    return tuple(f"{name} is not given: {value} is assumed" for name, value in taken.items() if name not in without)
-
-
-def _load_taken(run: Run, given: Sequence[str]) -> tuple[str, ...]:
-    """A sentence where a mixture of experts does not say how evenly its router spreads tokens."""
-    if run.model.mixture is None or EXPERT_LOAD in given:
-        return ()
-    load = load_text(float(np.max(run.expert_load)))
-    return (f"{EXPERT_LOAD} is not given: {load} is assumed, as in benchmarks; natural routing takes longer",)
-
-
-def _kept_in_a_pipeline(run: Run) -> tuple[str, ...]:
-    """A sentence where a pipeline keeps whole what the sharding would cut (count/data_parallel.py)."""
-    if run.sharding in ("none", "zero1") or np.all(np.asarray(run.pipeline_parallel) == 1):
-        return ()
-    what = "gradients stay" if run.sharding == "zero2" else "parameters stay gathered and gradients"
-    return (f"with pipeline stages {what} whole over the micro-batches of {run.sharding}, as PyTorch's pipelining keeps them",)
-
-
-def _uneven_stages(run: Run) -> tuple[str, ...]:
-    """A sentence where the layers do not divide over the stages of a pipeline, with what each end holds (count/pipeline.py)."""
-    pieces = np.asarray(run.pipeline_parallel) * np.asarray(run.virtual_pipeline)
-    if np.ndim(pieces) or np.ndim(run.model.layers) or not np.any(np.remainder(run.model.layers, pieces)):
-        return ()
-    first, middle, last = (plain(stage.layers) for stage in pipeline_split(run.setup(run.stages[0])).stages)
-    between = f", at most {middle} on those between" if int(pieces) > 2 else ""
-    dealt = f"{first} on the first stage{between} and {last} on the last are assumed, as {run.stack.name} deals them out"
-    return (f"{plain(run.model.layers)} layers do not divide over {plain(pieces)} pieces of a pipeline: {dealt}",)
 
 
 def parsed_setting(override: Setting) -> tuple[str, Any]:

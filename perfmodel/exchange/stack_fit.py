@@ -6,7 +6,6 @@ Nothing here is an error: a person may ask what software would do that it cannot
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -18,6 +17,7 @@ from perfmodel.errors import PerfmodelError
 from perfmodel.exchange.building import leaves
 from perfmodel.exchange.presets import preset_names, stack_preset
 from perfmodel.exchange.spec_mappings import mapping_of
+from perfmodel.light_dataclass import replace
 from perfmodel.prediction import fit_odds, stage_memory
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.refusals import unoffered_axes

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any, Final
 
 from perfmodel.count.iteration import modules_that_run
+from perfmodel.light_dataclass import replace
 from perfmodel.spec.axes import OF_EXPERTS
 from perfmodel.spec.fields import anywhere
 from perfmodel.spec.layout import RECOMPUTE_MODULES

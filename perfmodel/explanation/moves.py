@@ -9,7 +9,6 @@ and degrees that the stack does not offer, and 16-bit formats against each other
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
@@ -17,7 +16,7 @@ import numpy as np
 from perfmodel.errors import InputError, PerfmodelError
 from perfmodel.explanation.expert_moves import OF_SOFTWARE, expert_candidates, half_and_double, with_software
 from perfmodel.frames import Tabular
-from perfmodel.light_dataclass import dataclass
+from perfmodel.light_dataclass import dataclass, replace
 from perfmodel.prediction import StagePrediction, predict_stage
 from perfmodel.spec.axes import FILLING, REPLICA_AXES
 from perfmodel.spec.fields import anywhere

@@ -10,7 +10,6 @@ efficiency of more than 1) goes as far as it may, and says how far that is.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
@@ -20,7 +19,7 @@ from numpy.typing import NDArray
 from perfmodel.count.iteration import Iteration, iteration
 from perfmodel.explanation.levers import PEAK, Lever, levers
 from perfmodel.frames import Tabular
-from perfmodel.light_dataclass import dataclass
+from perfmodel.light_dataclass import dataclass, replace
 from perfmodel.spec.evidence.spread import moved
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.machines.hardware import Cluster

@@ -14,7 +14,6 @@ communication. By how much own runs shift a time (own_runs.py) no kernel tells: 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from functools import reduce
 from types import MappingProxyType
 from typing import Any, Final
@@ -23,7 +22,7 @@ import numpy as np
 
 from perfmodel.count.operators import Collective, FusedAttention, Matmul, MemoryBound, is_attention_core
 from perfmodel.frames import Tabular
-from perfmodel.light_dataclass import dataclass
+from perfmodel.light_dataclass import dataclass, replace
 from perfmodel.prediction import StagePrediction
 from perfmodel.spec.axes import REPORTED, WITHIN_LAYERS, axes_that_communicate
 from perfmodel.spec.fields import Numeric

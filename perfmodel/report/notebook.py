@@ -21,9 +21,9 @@ from perfmodel.exchange.presets import economics_preset
 from perfmodel.exchange.questions.measured_logs import LogComparison
 from perfmodel.exchange.questions.profiled_runs import ProfileComparison
 from perfmodel.exchange.run_files import TYPICAL
-from perfmodel.explanation.diagnosis import Diagnosis
 from perfmodel.explanation.explanation import Explanation
-from perfmodel.explanation.next_measurements import next_measurements
+from perfmodel.explanation.measured.diagnosis import Diagnosis
+from perfmodel.explanation.measured.next_measurements import next_measurements
 from perfmodel.frames import Tabular
 from perfmodel.prediction import Prediction
 from perfmodel.report.html.blocks import as_html

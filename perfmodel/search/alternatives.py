@@ -13,8 +13,8 @@ import numpy as np
 
 from perfmodel.light_dataclass import dataclass
 from perfmodel.prediction import StagePrediction, predict_stage, stage_breakdown
-from perfmodel.search.search import Extremes, LayoutCandidate, SearchResult
-from perfmodel.search.space import CATEGORIES, COLUMN_AXES, NUMERIC_SETTINGS, ROW_AXES, Workload
+from perfmodel.search.layouts.search import Extremes, LayoutCandidate, SearchResult
+from perfmodel.search.layouts.space import CATEGORIES, COLUMN_AXES, NUMERIC_SETTINGS, ROW_AXES, Workload
 from perfmodel.timing.breakdown import PARTS, Breakdown
 
 SETTINGS: Final = (*ROW_AXES, *COLUMN_AXES, *CATEGORIES)  # what a person chooses one by one

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import cached_property
 from typing import Final
 
@@ -12,13 +11,14 @@ from perfmodel.economics.calendar import CalendarOdds, StageWork, calendar_odds
 from perfmodel.economics.cost import dollars
 from perfmodel.economics.goodput import calendar_days, effective_share, switch_s
 from perfmodel.frames import OneLine
-from perfmodel.light_dataclass import dataclass
+from perfmodel.light_dataclass import dataclass, replace
 from perfmodel.prediction import StagePrediction
 from perfmodel.search.alternatives import candidate_prediction
+from perfmodel.search.layouts.grids import layout_grids
+from perfmodel.search.layouts.search import LayoutCandidate, SearchResult, search
+from perfmodel.search.layouts.space import Workload
 from perfmodel.search.question import PlanQuestion
 from perfmodel.search.ramp import LayoutChain, fastest_chain
-from perfmodel.search.search import LayoutCandidate, SearchResult, search
-from perfmodel.search.space import Workload, layout_grids
 from perfmodel.spec.fields import Numeric
 from perfmodel.units import HOURS_PER_DAY, SECONDS_PER_DAY, dollars_text, gpus_text, seconds_text
 

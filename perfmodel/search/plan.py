@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
 
 from perfmodel.errors import InputError
 from perfmodel.frames import OneLine, Tabular
-from perfmodel.light_dataclass import dataclass
+from perfmodel.light_dataclass import dataclass, replace
 from perfmodel.prediction import StagePrediction
 from perfmodel.search.alternatives import Alternative, alternatives, candidate_prediction
+from perfmodel.search.layouts.grids import layout_grids
+from perfmodel.search.layouts.search import LayoutCandidate
 from perfmodel.search.option import SizedSearch, SizeOption
 from perfmodel.search.question import PlanQuestion
 from perfmodel.search.remedies import Obstacle, obstacle
 from perfmodel.search.robustness import Robustness, robustness
-from perfmodel.search.search import LayoutCandidate
 from perfmodel.search.sizing import Sizing, least_gpus
-from perfmodel.search.space import layout_grids
 from perfmodel.spec.axes import CHOSEN
 
 MOST_RANKED: Final = 20  # layouts of a number of GPUs in a table

@@ -9,9 +9,10 @@ from typing import TypeAlias
 import numpy as np
 
 from perfmodel.light_dataclass import dataclass
-from perfmodel.search.search import EvaluatedGrid, LayoutCandidate, evaluated_grid
-from perfmodel.search.side_by_side import side_by_side
-from perfmodel.search.space import LayoutGrid, SearchSpace, Workload, layout_grids
+from perfmodel.search.layouts.grids import layout_grids
+from perfmodel.search.layouts.search import EvaluatedGrid, LayoutCandidate, evaluated_grid
+from perfmodel.search.layouts.side_by_side import side_by_side
+from perfmodel.search.layouts.space import LayoutGrid, SearchSpace, Workload
 from perfmodel.spec.axes import PIPELINE, TENSOR
 
 Degrees: TypeAlias = tuple[int, int]  # tensor and pipeline parallel

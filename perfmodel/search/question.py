@@ -7,7 +7,7 @@ from dataclasses import field
 from typing import Any, Final
 
 from perfmodel.light_dataclass import dataclass
-from perfmodel.search.space import SearchSpace, Workload
+from perfmodel.search.layouts.space import SearchSpace, Workload
 from perfmodel.spec.economics import Economics
 from perfmodel.spec.machines.hardware import Cluster
 from perfmodel.spec.models.model import TransformerModel, divisors

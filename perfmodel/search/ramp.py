@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from perfmodel.light_dataclass import dataclass
-from perfmodel.search.search import LayoutCandidate
+from perfmodel.search.layouts.search import LayoutCandidate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,17 +7,17 @@ does not offer, then more GPUs.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
 from functools import partial
 from typing import Any, Final
 
-from perfmodel.light_dataclass import dataclass
+from perfmodel.light_dataclass import dataclass, replace
 from perfmodel.prediction import StagePrediction
 from perfmodel.search.alternatives import candidate_prediction
+from perfmodel.search.layouts.search import LayoutCandidate
+from perfmodel.search.layouts.space import Workload, offered_space
 from perfmodel.search.option import SizedSearch, sized_search
 from perfmodel.search.question import PlanQuestion
-from perfmodel.search.search import LayoutCandidate
-from perfmodel.search.space import Workload, offered_space
 from perfmodel.spec.layout import SHARDINGS
 
 MOST_DOUBLINGS: Final = 8

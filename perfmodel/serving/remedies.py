@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
 from perfmodel.count.serving.memory import serving_memory
 from perfmodel.errors import PerfmodelError
-from perfmodel.light_dataclass import dataclass
+from perfmodel.light_dataclass import dataclass, replace
 from perfmodel.serving.forecast import DOES_NOT_FIT, fit_verdict
 from perfmodel.spec.axes import TENSOR
 from perfmodel.spec.serving.formats import WEIGHT_FORMATS
 from perfmodel.spec.serving.setup import Request, ServingSetup
-
-NARROWER: Final = ("fp8", "int4")  # the widest first: what every engine reads, on every GPU
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,8 +28,9 @@ def serving_remedies(setup: ServingSetup, request: Request) -> tuple[ServingReme
     """The fewest GPUs of the node that hold one request, and the widest weights with which the same do; () where none."""
     most = int(np.asarray(setup.cluster.gpus_per_node))
     degrees = ((TENSOR.name, each, {TENSOR.name: each}) for each in range(setup.tensor_parallel + 1, most + 1))
-    formats = [WEIGHT_FORMATS[name] for name in NARROWER if WEIGHT_FORMATS[name].bytes < setup.weights.bytes]
-    precisions = (("precision", each.name, {"weights": each}) for each in formats)
+    narrower = [each for each in WEIGHT_FORMATS.values() if each.everywhere and each.bytes < setup.weights.bytes]
+    widest_first = sorted(narrower, key=lambda each: -each.bytes)
+    precisions = (("precision", each.name, {"weights": each}) for each in widest_first)
     return (*_first_that_fits(setup, request, degrees), *_first_that_fits(setup, request, precisions))
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import fields
 from typing import Final
 
 from perfmodel.errors import InputError, PerfmodelError
-from perfmodel.light_dataclass import dataclass
+from perfmodel.light_dataclass import dataclass, replace
 from perfmodel.spec.economics import Economics
 from perfmodel.spec.fields import Numeric, Spec, choice, choices, count, flag, number, part, text
 from perfmodel.spec.layout import EVEN, PIPELINE_SCHEDULES, RECOMPUTE_MODULES, RECOMPUTES, SHARDING_NAMES, SHARDINGS, Layout

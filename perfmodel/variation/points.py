@@ -6,7 +6,7 @@ Points that may exist are arrays of one call of `predict_stage`: the same equati
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -17,7 +17,7 @@ from perfmodel.count.parameters import parameter_count
 from perfmodel.economics.cost import dollars
 from perfmodel.economics.goodput import calendar_days, effective_share
 from perfmodel.errors import InputError, PerfmodelError
-from perfmodel.light_dataclass import dataclass
+from perfmodel.light_dataclass import dataclass, replace
 from perfmodel.prediction import LONGEST_S, StagePrediction, peak_share, predict_stage
 from perfmodel.spec.axes import FILLING
 from perfmodel.spec.economics import Economics

@@ -5,7 +5,7 @@ from __future__ import annotations
 from perfmodel.count.parts.expert_figures import ExpertFigures, expert_figures
 from perfmodel.prediction import StagePrediction
 from tests.mixtures import predicted
-from tests.search.layouts import predicted as dense
+from tests.search.layouts.layouts import predicted as dense
 
 
 def figures(found: StagePrediction) -> ExpertFigures:

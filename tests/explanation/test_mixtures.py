@@ -15,7 +15,7 @@ from perfmodel.explanation.token_volumes import TokenVolume, token_volume
 from perfmodel.explanation.waterfall import waterfall
 from perfmodel.spec.setup import Setup
 from tests.mixtures import candidate, predicted
-from tests.search.layouts import predicted as dense
+from tests.search.layouts.layouts import predicted as dense
 
 OVER_NODES = ("cluster=dgx-h100", "precision=bf16")
 BESIDE = "stack.experts.overlap=passes"

@@ -12,7 +12,7 @@ from perfmodel.exchange.run_files import read_candidates
 from perfmodel.explanation.moves import Move, Moves, moves
 from perfmodel.prediction import predict, predict_stage
 from perfmodel.spec.layout import Layout
-from tests.search.layouts import CLUSTER, LAYOUTS, MODEL, PIPELINE, predicted
+from tests.search.layouts.layouts import CLUSTER, LAYOUTS, MODEL, PIPELINE, predicted
 from tests.setups import setup_of
 
 CORE = stack_preset("megatron-core")

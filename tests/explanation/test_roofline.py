@@ -21,7 +21,7 @@ from perfmodel.explanation.roofline import (
 )
 from perfmodel.prediction import predict_stage
 from perfmodel.timing.ledger import ledger
-from tests.search.layouts import CLUSTER, LAYOUTS, MODEL, predicted
+from tests.search.layouts.layouts import CLUSTER, LAYOUTS, MODEL, predicted
 from tests.setups import setup_of
 
 STACK = stack_preset("megatron-core")

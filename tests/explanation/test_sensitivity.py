@@ -15,7 +15,7 @@ from perfmodel.explanation.levers import coefficients, levers
 from perfmodel.explanation.sensitivity import Effect, Sensitivity, sensitivity
 from perfmodel.prediction import predict, predict_stage
 from perfmodel.spec.evidence.spread import uncertain_numbers
-from tests.search.layouts import CLUSTER, LAYOUTS, MODEL, STACKS, predicted
+from tests.search.layouts.layouts import CLUSTER, LAYOUTS, MODEL, STACKS, predicted
 from tests.setups import setup_of
 
 CORE = stack_preset("megatron-core")

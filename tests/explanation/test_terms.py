@@ -17,7 +17,7 @@ from perfmodel.explanation.waterfall import waterfall
 from perfmodel.timing.breakdown import OFFLOAD, PARTS
 from perfmodel.timing.collectives import network_collective_time_s, node_collective_time_s
 from perfmodel.timing.kernels import matmul_time_s
-from tests.search.layouts import CLUSTER, LAYOUTS, MODEL, predicted
+from tests.search.layouts.layouts import CLUSTER, LAYOUTS, MODEL, predicted
 from tests.setups import setup_of
 
 CORE = stack_preset("megatron-core")

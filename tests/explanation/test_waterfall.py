@@ -16,7 +16,7 @@ from perfmodel.spec.layout import Layout
 from perfmodel.spec.machines.hardware import Cluster
 from perfmodel.spec.refusals import may_exist
 from tests.layouts import RAMP_STAGE
-from tests.search.layouts import CLUSTER, LAYOUTS, MODEL, STACKS, predicted
+from tests.search.layouts.layouts import CLUSTER, LAYOUTS, MODEL, STACKS, predicted
 from tests.setups import setup_of
 from tests.stacks import stack_with
 

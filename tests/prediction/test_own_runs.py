@@ -10,20 +10,20 @@ import pytest
 
 from perfmodel import api
 from perfmodel.exchange.run_files import read_candidates
-from perfmodel.explanation.readings import iteration_interval
+from perfmodel.explanation.measured.readings import iteration_interval
 from perfmodel.explanation.sensitivity import sensitivity
 from perfmodel.explanation.terms import term
 from perfmodel.explanation.waterfall import waterfall
 from perfmodel.prediction import StagePrediction, predict_stage, stage_breakdown
-from perfmodel.search.search import grid_time_s
-from perfmodel.search.space import layout_grids
+from perfmodel.search.layouts.grids import layout_grids
+from perfmodel.search.layouts.search import grid_time_s
 from perfmodel.spec.evidence.own_runs import OwnShift, setting_word
 from perfmodel.spec.evidence.run_evidence import RunEvidence
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.run import Run
 from perfmodel.spec.setup import Setup
 from perfmodel.timing.breakdown import PARTS
-from tests.search.spaces import every_layout, space_of, workload
+from tests.search.layouts.spaces import every_layout, space_of, workload
 
 SHIFT, REMAINING = 0.05, 0.5
 SEARCHED = ("tensor_parallel", "pipeline_parallel", "micro_batch_size")

@@ -7,7 +7,7 @@ from dataclasses import fields
 from perfmodel.count.memory.needed import MemoryBytes
 from perfmodel.report import words
 from perfmodel.search.alternatives import SETTINGS as CHOSEN
-from perfmodel.search.space import NUMERIC_SETTINGS
+from perfmodel.search.layouts.space import NUMERIC_SETTINGS
 from perfmodel.spec.axes import AXES
 from perfmodel.spec.run import SETTINGS
 from perfmodel.timing.breakdown import PARTS

@@ -15,7 +15,7 @@ from perfmodel.search.plan import Plan
 from perfmodel.search.question import PlanQuestion
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.refusals import check_setup
-from tests.search.single_layouts import Alone, alone
+from tests.search.layouts.single_layouts import Alone, alone
 from tests.searches import searched_once
 from tests.setups import setup_of
 

@@ -12,11 +12,11 @@ from perfmodel.errors import InputError
 from perfmodel.exchange.run_files import read_candidates
 from perfmodel.prediction import predict, predict_stage
 from perfmodel.report.json.plan import run_documents
+from perfmodel.search.layouts.search import LayoutCandidate
 from perfmodel.search.plan import Plan
-from perfmodel.search.search import LayoutCandidate
 from perfmodel.spec.layout import Layout
 from perfmodel.timing.breakdown import PARTS
-from tests.search.single_layouts import Alone
+from tests.search.layouts.single_layouts import Alone
 from tests.search.small_plans import every_layout, plain_plan, small_plan, small_question
 from tests.setups import setup_of
 

@@ -8,10 +8,10 @@ from types import MappingProxyType
 import pytest
 
 import perfmodel as pm
+from perfmodel.search.layouts.grids import layout_grids
+from perfmodel.search.layouts.search import search
 from perfmodel.search.plan import Plan
 from perfmodel.search.plan_map import PlanMap, plan_map
-from perfmodel.search.search import search
-from perfmodel.search.space import layout_grids
 from perfmodel.spec.axes import PIPELINE, TENSOR
 
 

@@ -17,8 +17,9 @@ import pytest
 
 from perfmodel.prediction import StagePrediction, predict
 from perfmodel.search.alternatives import candidate_prediction, largest_loss, setting_differences
-from perfmodel.search.search import LayoutCandidate, search
-from perfmodel.search.space import Workload, layout_grids, offered_space
+from perfmodel.search.layouts.grids import layout_grids
+from perfmodel.search.layouts.search import LayoutCandidate, search
+from perfmodel.search.layouts.space import Workload, offered_space
 from perfmodel.spec.run import Run
 from perfmodel.timing.breakdown import PARTS
 from tests.comparisons import measured

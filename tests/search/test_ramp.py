@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from perfmodel.search.layouts.search import LayoutCandidate
 from perfmodel.search.ramp import LayoutChain, fastest_chain
-from perfmodel.search.search import LayoutCandidate
 
 
 def candidate(tensor: int, seconds: float, batch: int = 8) -> LayoutCandidate:

@@ -14,7 +14,7 @@ from perfmodel.spec.evidence.spread import moved, uncertain_numbers
 from perfmodel.spec.run import Run
 from perfmodel.timing.breakdown import PARTS
 from perfmodel.variation.scenarios import WhatIf
-from tests.search.single_layouts import alone
+from tests.search.layouts.single_layouts import alone
 
 PRESET = "nemotron-4-15b"
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 from perfmodel.benchmarks.project.site.fences import Fence, code, escaped, table
 from perfmodel.benchmarks.project.site.typed_commands import output
 from perfmodel.exchange.presets import KINDS, cluster_priors
-from perfmodel.exchange.run_files import STACK_SETTINGS
+from perfmodel.exchange.run_assumptions import STACK_SETTINGS
 from perfmodel.exchange.syntax.documents import read_mapping
 from perfmodel.exchange.syntax.key_words import key_words
 from perfmodel.report.json.schemas import document, document_names, sentence

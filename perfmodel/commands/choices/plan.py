@@ -20,7 +20,7 @@ from perfmodel.commands.choices.searching import counting, keep_freed_memory
 from perfmodel.commands.choices.service import check_absent, plan_service
 from perfmodel.commands.completion import chosen_words
 from perfmodel.commands.console import STOPPED, emit, form_of
-from perfmodel.commands.options import FORM, AsCsv, AsJson, AsMarkdown, Evidence, completed
+from perfmodel.commands.options import FORM, AsCsv, AsJson, AsMarkdown, Evidence, To, completed
 from perfmodel.commands.serving_options import SERVER, EngineName, ExpertParallel, InputTokens, KvPrecision, Precision
 from perfmodel.errors import InputError
 
@@ -254,16 +254,7 @@ def plan(
             rich_help_panel=FORM,
         ),
     ] = None,
-    to: Annotated[
-        Path | None,
-        typer.Option(
-            "-o",
-            "--to",
-            metavar="FILE",
-            help="Write to FILE instead of standard output; .json, .csv, .md or .txt chooses the format.",
-            rich_help_panel=FORM,
-        ),
-    ] = None,
+    to: To = None,
 ) -> None:
     """Find the best layout of MODEL, why it is best, the runners-up, and how many GPUs a deadline or budget needs.
 
@@ -295,62 +286,68 @@ def plan(
     of_servers = {"requests_per_s": requests_per_s, "ttft": ttft, "tpot": tpot, "input_tokens": input_tokens, "gpu": gpu}
     of_servers |= {"tensor_parallel": tensor_parallel, "engine": engine, "precision": precision, "kv_precision": kv_precision}
     of_servers |= {"expert_parallel": expert_parallel}
-    if serve:
-        of_training: dict[str, Any] = {
-            "cluster": cluster,
-            "evidence": evidence,
-            "stack": stack,
-            "gpus": gpus,
-            "choose": choose,
-            "launch": launch,
-        }
-        of_training |= {"deadline": deadline, "budget": budget, "tokens": tokens, "ramp": ramp, "leave_free": leave_free}
-        of_training |= {"global_batch_size": global_batch_size, "sequence_length": sequence_length, "run_file": run_file}
-        of_training |= {"report": report}
-        check_absent(of_training, "is about training; leave it out, or --serve")
-        limits = {"confidence": confidence, "price": price, "most_gpus": most_gpus, "settings": settings}
-        form = form_of(to, as_json=as_json, as_csv=as_csv, as_markdown=as_markdown)
-        asked = of_servers | limits | {"output_tokens": output_or_tokens}
-        plan_service(model or other_model or "", asked, form=form, output=to)
-        return
-    from perfmodel.spec.axes import EXPERT, TENSOR
-
-    chosen = {key: of_servers.pop(key) for key in ("precision", TENSOR.name, EXPERT.name)}  # settings of layouts as well
-    check_absent(of_servers, "is about servers; it needs --serve")
-    output = named_file(output_or_tokens, to)
-    from perfmodel.exchange.questions.plan_arguments import planned_source, read_plan_request
-    from perfmodel.search.plan import plan as best_plan
-
-    write_page = page_writer(report)
-    launcher = None if launch is None else asked_launcher(launch, output)
-    report_file = output if launcher is None else None
-    form = form_of(report_file, as_json=as_json, as_csv=as_csv, as_markdown=as_markdown)
-    arguments: PlanArguments = {
+    of_both: PlanArguments = {"confidence": confidence, "price": price}
+    of_training: PlanArguments = {
         "cluster": cluster,
         "evidence": evidence,
         "stack": stack,
         "gpus": gpus,
         "deadline": deadline,
         "budget": budget,
-        "confidence": confidence,
         "tokens": tokens,
         "global_batch_size": global_batch_size,
         "sequence_length": sequence_length,
         "ramp": ramp,
         "leave_free": leave_free,
-        "choose": {key: value for key, value in chosen.items() if value is not None} | _pairs(choose, "--choose"),
-        "economics": _pairs(settings, "--set"),
-        "price": price,
     }
-    clusters = named_clusters(cluster)
+    files = {"launch": launch, "run_file": run_file, "report": report}
+    shown = {"as_json": as_json, "as_csv": as_csv, "as_markdown": as_markdown}
+    if serve:
+        check_absent({**of_training, "choose": choose, **files}, "is about training; leave it out, or --serve")
+        asked = {**of_servers, **of_both, "most_gpus": most_gpus, "settings": settings, "output_tokens": output_or_tokens}
+        plan_service(model or other_model or "", asked, form=form_of(to, **shown), output=to)
+        return
+    from perfmodel.exchange.questions.plan_arguments import planned_source
+    from perfmodel.spec.axes import EXPERT, TENSOR
+
+    chosen = {key: of_servers.pop(key) for key in ("precision", TENSOR.name, EXPERT.name)}  # settings of layouts as well
+    check_absent(of_servers, "is about servers; it needs --serve")
+    given = {key: value for key, value in chosen.items() if value is not None}
+    choices: PlanArguments = {"choose": given | _pairs(choose, "--choose"), "economics": _pairs(settings, "--set")}
+    arguments: PlanArguments = {**of_training, **of_both, **choices}
+    output, clusters = named_file(output_or_tokens, to), named_clusters(cluster)
     source = planned_source(model, model=other_model, cluster=clusters[0] if clusters else None, gpus=gpus)
     if len(clusters) > 1:
         check_alone(clusters, {"--launch": launch, "--run-file": run_file, "--report": report})
         keep_freed_memory()
         with counting() as advance:
-            told: dict[str, Any] = {"on_progress": advance, "form": form, "output": output}
+            told: dict[str, Any] = {"on_progress": advance, "form": form_of(output, **shown), "output": output}
             print_hardware_plans(source, clusters, arguments, most_gpus=most_gpus, **told)
         return
+    _plan_training(
+        source, arguments, most_gpus=most_gpus, launch=launch, run_file=run_file, report=report, output=output, **shown
+    )
+
+
+def _plan_training(
+    source: str | dict[str, Any],
+    arguments: PlanArguments,
+    *,
+    most_gpus: int,
+    launch: str | None,
+    run_file: Path | None,
+    report: str | None,
+    output: Path | None,
+    **shown: bool,
+) -> None:
+    """Plan one cluster, print the plan, and write the files that were asked for; exit code 1 if nothing meets the limits."""
+    from perfmodel.exchange.questions.plan_arguments import read_plan_request
+    from perfmodel.search.plan import plan as best_plan
+
+    write_page = page_writer(report)
+    launcher = None if launch is None else asked_launcher(launch, output)
+    report_file = output if launcher is None else None
+    form = form_of(report_file, **shown)
     if launcher is not None:
         arguments |= launcher_arguments(launcher, source, arguments)
     keep_freed_memory()

@@ -80,7 +80,7 @@ def diagnose(
     """
     from perfmodel import api
     from perfmodel.exchange.measured.own_evidence import with_evidence
-    from perfmodel.explanation.next_measurements import next_measurements
+    from perfmodel.explanation.measured.next_measurements import next_measurements
 
     source, settings = asked(run, model, cluster, gpus, tokens, settings=overrides), with_evidence(overrides or (), evidence)
     found = api.diagnose(

@@ -62,6 +62,11 @@ class MemoryBytes:
             total = added(total, getattr(self, part.name))
         return total
 
+    def or_larger(self, other: MemoryBytes, *, there: Truth) -> MemoryBytes:
+        """The parts of the other where it is `there` and needs more, elsewhere these."""
+        more = (other.total_bytes > self.total_bytes) & there
+        return MemoryBytes(**{name: chosen(more, value, getattr(self, name)) for name, value in other.items()})
+
     @property
     def reserved_bytes(self) -> Numeric:
         """What PyTorch's caching allocator reserves: all but what libraries allocate by themselves."""
@@ -74,30 +79,20 @@ class MemoryBytes:
 
 
 def memory_bytes(work: Iteration, *, scratch: Mapping[str, Numeric] = NONE) -> MemoryBytes:
-    """The peak of the worst pipeline stage; `scratch` is what a kind of collective allocates for each byte of its payload."""
-    (stage, _), *others = _stages(work)
-    worst = stage_memory_bytes(work, stage, scratch=scratch)
-    for stage, there in others:
-        other = stage_memory_bytes(work, stage, scratch=scratch)
-        more = (other.total_bytes > worst.total_bytes) & there
-        parts = {part.name: (getattr(other, part.name), getattr(worst, part.name)) for part in fields(worst)}
-        worst = MemoryBytes(**{name: chosen(more, *both) for name, both in parts.items()})
-    return worst
+    """The peak of the fullest pipeline stage; `scratch` is what a kind of collective allocates for each byte of its payload."""
+    (needed,) = peaks_bytes([work], scratch=scratch)
+    return needed
 
 
-def peaks_bytes(works: Sequence[Iteration], *, scratch: Mapping[str, Numeric]) -> Iterator[Numeric]:
-    """The total of memory_bytes for each of some iterations that differ in their sharding alone: they share all passes."""
-    present = list(_stages(works[0]))
-    passes = [pass_bytes(works[0], stage) for stage, _ in present]
+def peaks_bytes(works: Sequence[Iteration], *, scratch: Mapping[str, Numeric]) -> Iterator[MemoryBytes]:
+    """The memory_bytes of each of some iterations that differ in their sharding alone: they share all passes."""
+    present = [(stage, there, pass_bytes(works[0], stage)) for stage, there in _stages(works[0])]
     for work in works:
-        totals = [
-            stage_memory_bytes(work, stage, scratch=scratch, passes=held).total_bytes
-            for (stage, _), held in zip(present, passes, strict=True)
-        ]
-        worst = totals[0]
-        for (_, there), total in zip(present[1:], totals[1:], strict=True):
-            worst = chosen((total > worst) & there, total, worst)
-        yield worst
+        needed = ((stage_memory_bytes(work, stage, scratch=scratch, passes=held), there) for stage, there, held in present)
+        fullest, _ = next(needed)
+        for other, there in needed:
+            fullest = fullest.or_larger(other, there=there)
+        yield fullest
 
 
 def _stages(work: Iteration) -> Iterator[tuple[PipelineStage, Truth]]:

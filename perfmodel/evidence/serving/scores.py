@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -13,7 +12,7 @@ from perfmodel.evidence.groups import by_label
 from perfmodel.evidence.interval_scores import LEVEL
 from perfmodel.evidence.measured_rows import UnreadRow
 from perfmodel.evidence.serving.rows import MeasuredServing
-from perfmodel.light_dataclass import dataclass
+from perfmodel.light_dataclass import dataclass, replace
 from perfmodel.serving.intervals import value_uncertainty
 from perfmodel.serving.law import ServedLoad
 from perfmodel.serving.measurements import Workload, measured_value, workload_load

@@ -8,7 +8,6 @@ the stages, and what stages wait for each other is a row of its own.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Final, NamedTuple, Never
 
 import numpy as np
@@ -18,7 +17,7 @@ from perfmodel.count.operators import Collective, FusedAttention, Matmul, Operat
 from perfmodel.errors import InputError, shown
 from perfmodel.evidence.steps.step_records import CollectiveCount, OperatorTime, StepRecord
 from perfmodel.frames import Tabular
-from perfmodel.light_dataclass import dataclass
+from perfmodel.light_dataclass import dataclass, replace
 from perfmodel.prediction import Prediction, StagePrediction
 from perfmodel.spec.axes import AXES, PIPELINE
 from perfmodel.spec.fields import Spec, plain

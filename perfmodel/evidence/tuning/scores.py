@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -14,7 +13,7 @@ from perfmodel.evidence.groups import by_label
 from perfmodel.evidence.interval_scores import LEVEL
 from perfmodel.evidence.measured_rows import UnreadRow
 from perfmodel.evidence.tuning.rows import FITS, MEMORY, TUNING_METRICS, MeasuredTuning
-from perfmodel.light_dataclass import dataclass
+from perfmodel.light_dataclass import dataclass, replace
 from perfmodel.prediction import StagePrediction, predict_stage
 from perfmodel.units import GIBIBYTE
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 from perfmodel.errors import InputError
 from perfmodel.exchange.families.cells import FamilyConfig
 from perfmodel.exchange.families.experts import feed_forward_parts
 from perfmodel.exchange.families.mixers import layer_mixers
-from perfmodel.spec.models.model import SECTIONS
-
-MOST_LAYERS: Final = 10_000  # each is looked at on its own
+from perfmodel.spec.models.model import MOST_LAYERS, SECTIONS
 
 
 class ConfigLayer(NamedTuple):

@@ -18,7 +18,6 @@ kind of preset or has no reader.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -29,7 +28,7 @@ from perfmodel.errors import InputError, PerfmodelError
 from perfmodel.exchange.syntax.annotations import TABLE
 from perfmodel.exchange.syntax.documents import FILE_SUFFIXES, head_of, mapping_in, parse_text, read_text
 from perfmodel.exchange.translation.conversion import Conversion, run_mapping
-from perfmodel.light_dataclass import dataclass
+from perfmodel.light_dataclass import dataclass, replace
 
 DESCRIBED: Final[Mapping[str, str]] = {  # kind of preset: what a file of it describes
     "runs": "a run",

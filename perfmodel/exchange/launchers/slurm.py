@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from typing import Final
 
 from perfmodel.exchange.launchers.megatron_core import LAUNCHER as MEGATRON
 from perfmodel.exchange.launchers.megatron_core import megatron_script
 from perfmodel.exchange.translation.launch_texts import world_of
+from perfmodel.light_dataclass import replace
 from perfmodel.spec.run import RampStage, Run
 
 HEAD: Final = 'HEAD=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)\n'

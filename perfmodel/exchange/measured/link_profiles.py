@@ -18,8 +18,8 @@ from perfmodel.exchange.presets import expand_part, seen_from
 from perfmodel.exchange.questions.diagnosed_runs import diagnosis_priors
 from perfmodel.exchange.syntax.documents import yaml_text
 from perfmodel.exchange.translation.conversion import nested
-from perfmodel.explanation.link_fit import LinkFit, link_fit
-from perfmodel.explanation.link_tests import LinkTest, LinkVerdict, link_verdict
+from perfmodel.explanation.measured.link_fit import LinkFit, link_fit
+from perfmodel.explanation.measured.link_tests import LinkTest, LinkVerdict, link_verdict
 from perfmodel.light_dataclass import dataclass
 from perfmodel.spec.machines.hardware import Cluster
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -13,8 +12,8 @@ from perfmodel.count.operators import Collective
 from perfmodel.errors import InputError
 from perfmodel.exchange.measured.nccl_tests import NcclRow, program_named, rows_in
 from perfmodel.exchange.syntax.documents import read_text
-from perfmodel.explanation.link_tests import LinkTest
-from perfmodel.light_dataclass import dataclass
+from perfmodel.explanation.measured.link_tests import LinkTest
+from perfmodel.light_dataclass import dataclass, replace
 from perfmodel.spec.layout import ProcessGroup
 from perfmodel.spec.machines.hardware import Cluster
 from perfmodel.timing.collectives import placement

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Final
@@ -22,8 +21,9 @@ from perfmodel.exchange.questions.varied_runs import stage_index
 from perfmodel.exchange.run_files import RunSource, Settings, read_candidates, setting_pairs
 from perfmodel.exchange.stack_fit import software_offering
 from perfmodel.exchange.syntax.documents import read_mapping
-from perfmodel.explanation.diagnosis import Diagnosis, diagnosis
-from perfmodel.explanation.readings import Reading, collective_reading, kernel_reading
+from perfmodel.explanation.measured.diagnosis import Diagnosis, diagnosis
+from perfmodel.explanation.measured.readings import Reading, collective_reading, kernel_reading
+from perfmodel.light_dataclass import replace
 from perfmodel.prediction import predict
 from perfmodel.spec.evidence.causes import DiagnosisPriors
 from perfmodel.spec.machines.hardware import Cluster

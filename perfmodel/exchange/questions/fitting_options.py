@@ -13,12 +13,11 @@ from perfmodel.explanation.moves import DEGREES, Move, moves
 from perfmodel.light_dataclass import dataclass
 from perfmodel.prediction import Prediction
 from perfmodel.spec.axes import FILLING
-from perfmodel.spec.tuning.fine_tuning import FineTuning
+from perfmodel.spec.tuning.fine_tuning import TRAININGS, FineTuning
+from perfmodel.spec.tuning.optimizers import in_blocks
 
 MOST_DOUBLINGS: Final = 6  # of the GPUs
 MOST_GPUS: Final = 8  # that a fine-tuning is offered
-TRAININGS: Final = ("full", "lora", "qlora")  # the one that takes most memory first
-OPTIMIZERS: Final = ("adamw_8bit", "paged_adamw_8bit")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,10 +79,10 @@ def _more_gpus(found: Prediction, most: int | None = None) -> Iterator[FittingOp
 
 
 def _trainings(tuning: FineTuning) -> Iterator[FittingOption]:
-    """An optimizer of fewer bytes, then a training of less."""
-    if tuning.training == TRAININGS[0]:
-        yield from (FittingOption(options={}, settings=(f"optimizer={name}",)) for name in OPTIMIZERS)
-    less = TRAININGS[TRAININGS.index(tuning.training) + 1 :] if tuning.training in TRAININGS else ()
+    """The same optimizer with states of fewer bytes, where there are many, then a training of less."""
+    if not tuning.has_adapters:
+        yield from (FittingOption(options={}, settings=(f"optimizer={name}",)) for name in in_blocks(tuning.optimizer))
+    less = TRAININGS[TRAININGS.index(tuning.training) + 1 :]
     yield from (FittingOption(options={"training": training}) for training in less)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any, Final, TypeAlias, TypedDict, TypeVar, Unpack
@@ -26,14 +25,15 @@ from perfmodel.exchange.questions.plan_quantities import (
     whole_number,
     whole_numbers,
 )
-from perfmodel.exchange.run_files import TYPICAL, read_candidates, replaced_evidence
+from perfmodel.exchange.run_assumptions import replaced_evidence
+from perfmodel.exchange.run_files import TYPICAL, read_candidates
 from perfmodel.exchange.spec_mappings import mapping_of
 from perfmodel.exchange.syntax.annotations import separated
 from perfmodel.exchange.syntax.documents import FILE_SUFFIXES, read_mapping
 from perfmodel.exchange.syntax.slips import slips_of_a_length
-from perfmodel.light_dataclass import dataclass
+from perfmodel.light_dataclass import dataclass, replace
+from perfmodel.search.layouts.space import NUMERIC_SETTINGS, SearchSpace
 from perfmodel.search.question import USUAL_CONFIDENCE, PlanQuestion, StageRequest, usual_batch_size
-from perfmodel.search.space import NUMERIC_SETTINGS, SearchSpace
 from perfmodel.spec.economics import Economics
 from perfmodel.spec.evidence.run_evidence import RunEvidence
 from perfmodel.spec.fields import Choice, Spec

@@ -13,7 +13,7 @@ from perfmodel.exchange.questions.plan_arguments import CHOSEN, USUAL_STACK, Qua
 from perfmodel.exchange.questions.plan_quantities import whole_number
 from perfmodel.exchange.run_files import Setting, parsed_setting
 from perfmodel.exchange.syntax.key_paths import is_factor, steps_of
-from perfmodel.search.option import sized_search
+from perfmodel.search.layouts.fastest import fastest_layout
 from perfmodel.search.question import PlanQuestion
 from perfmodel.spec.axes import FILLING, REPLICA_AXES, TENSOR
 from perfmodel.spec.run import OF_A_STAGE, SETTINGS
@@ -89,10 +89,11 @@ def searched_settings(settings: Sequence[Setting]) -> dict[str, Any]:
 
 def _layout(question: PlanQuestion, gpus: int, *, given: Sequence[str]) -> tuple[dict[str, Any], str]:
     """The fastest layout that fits, or one that shows by how much nothing does; `given` are settings that were asked for."""
-    found = sized_search(question, gpus, workers=None, on_progress=lambda _: None).option
+    (work,) = question.workloads(gpus)
+    found = fastest_layout(work, question.space)
     said = f"beside {', '.join(given)} no layout is given" if given else "no layout is given"
     if found is not None:
-        return dict(found.chain.layouts[0].settings), f"{said}: the fastest that fits is taken, as perfmodel plan finds it"
+        return dict(found.settings), f"{said}: the fastest that fits is taken, as perfmodel plan finds it"
     space, node = question.space, int(question.cluster.gpus_per_node)
     degrees = {axis.name: space.fixed.get(axis.name, (1,))[0] for axis in REPLICA_AXES}
     if TENSOR.name not in space.fixed:

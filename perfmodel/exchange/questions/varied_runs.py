@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from itertools import product
 from math import prod
 from typing import Any, Final, TypeAlias
@@ -14,6 +13,7 @@ from perfmodel.exchange.measured.own_evidence import own_runs_sentences, with_ev
 from perfmodel.exchange.presets import economics_preset
 from perfmodel.exchange.questions.swept_axes import ParsedAxis, read_axis
 from perfmodel.exchange.run_files import TYPICAL, RunCandidate, RunSource, Setting, Settings, read_candidates, setting_pairs
+from perfmodel.light_dataclass import replace
 from perfmodel.prediction import predict
 from perfmodel.spec.axes import FILLING, REPLICA_AXES
 from perfmodel.spec.run import Run

@@ -6,7 +6,6 @@ What neither of them says (model, cluster, GPUs) is taken from what is given bes
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from perfmodel.exchange.tables.printed_mfu import contradiction
 from perfmodel.exchange.tables.run_folders import Folder
 from perfmodel.exchange.translation.conversion import Conversion, run_mapping
 from perfmodel.exchange.translation.logs.log_records import LogRecord
-from perfmodel.light_dataclass import dataclass
+from perfmodel.light_dataclass import dataclass, replace
 from perfmodel.spec.axes import FILLING
 from perfmodel.spec.precision import RECIPES
 from perfmodel.spec.run import RampStage, Run

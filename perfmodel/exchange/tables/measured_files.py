@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -14,6 +13,7 @@ from perfmodel.exchange.output import is_folder
 from perfmodel.exchange.tables.logged_runs import GivenBeside, logged_run
 from perfmodel.exchange.tables.published_runs import read_measured_runs
 from perfmodel.exchange.tables.run_folders import LOG, PART, TABLE, TABLE_OF_RUNS, Folder, folder_at, folders_in, kind_of
+from perfmodel.light_dataclass import replace
 
 NOTHING_GIVEN: Final = GivenBeside()
 OF_LOGS: Final = "goes with logs, which may not say it; a table does"

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import lru_cache
 from math import prod
 from pathlib import Path
@@ -25,7 +24,7 @@ from perfmodel.exchange.syntax.slips import likely_slips
 from perfmodel.exchange.tables.csv_tables import read_table
 from perfmodel.exchange.tables.mixture_columns import has_experts, mixture_model, mixture_settings, mixture_stack
 from perfmodel.exchange.tables.printed_mfu import contradiction, other_denominator
-from perfmodel.light_dataclass import dataclass
+from perfmodel.light_dataclass import dataclass, replace
 from perfmodel.spec.axes import FILLING, PIPELINE, REPLICA_AXES, TENSOR
 from perfmodel.spec.fields import Spec
 from perfmodel.spec.machines.hardware import Cluster, Gpu

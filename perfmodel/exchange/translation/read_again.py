@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
 from functools import reduce
 from typing import Any, Final, TypeAlias
 
@@ -16,6 +16,7 @@ from perfmodel.exchange.run_files import read_candidates
 from perfmodel.exchange.spec_mappings import mapping_of
 from perfmodel.exchange.translation.conversion import Conversion
 from perfmodel.exchange.translation.megatron.model_flags import kinds_by_layer
+from perfmodel.light_dataclass import replace
 from perfmodel.spec.fields import Choice, Choices, Flag, Spec, plain, rule_of, whole
 from perfmodel.spec.layout import EVEN, GATHERED, Layout
 from perfmodel.spec.models.model import TransformerModel

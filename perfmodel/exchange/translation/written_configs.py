@@ -6,7 +6,6 @@ A config that is read again as another model does not stand for it: the next fam
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Final
 
 from perfmodel.errors import PerfmodelError
@@ -18,6 +17,7 @@ from perfmodel.exchange.importers.huggingface import IMPORTER as HUGGING_FACE
 from perfmodel.exchange.importers.registry import Document
 from perfmodel.exchange.translation.named_models import letters
 from perfmodel.exchange.translation.read_again import Difference, model_differences, refusal
+from perfmodel.light_dataclass import replace
 from perfmodel.spec.fields import whole
 from perfmodel.spec.models.model import BIASES, TransformerModel
 

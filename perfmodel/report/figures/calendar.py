@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
 from typing import Final, NamedTuple
 
 from matplotlib.artist import Artist
@@ -12,6 +12,7 @@ from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from perfmodel.economics.goodput import TimeShares
 from perfmodel.economics.outlook import IntervalEnds, Outlook, StageOutlook
+from perfmodel.light_dataclass import replace
 from perfmodel.prediction import Prediction
 from perfmodel.report.figures.drawing.bar_charts import Bar, Segment, bars_height, number_text, patches, stacked_bars
 from perfmodel.report.figures.drawing.captions import run_caption, source_text, stage_labels

@@ -9,7 +9,6 @@ This room lies above perfmodel.api, and `perfmodel.report` is its name: `pm.repo
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
 
@@ -20,6 +19,7 @@ from perfmodel.evidence.steps.step_comparison import StepComparison, compare_ste
 from perfmodel.evidence.steps.step_records import StepRecord
 from perfmodel.exchange.measured.own_evidence import with_evidence
 from perfmodel.exchange.run_files import RunSource, Settings, listed_sources, setting_pairs
+from perfmodel.light_dataclass import replace
 from perfmodel.report.figures.figure_set import OF_A_STAGE, OF_MANY, run_drawings
 from perfmodel.report.figures.measured.accuracy import steps_figure
 from perfmodel.report.figures.measured.comparison import iterations_figure, memories_figure

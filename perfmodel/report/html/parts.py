@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import Final
 
 from rich.console import Group
@@ -13,6 +12,7 @@ from perfmodel.count.parameters import active_parameter_count, parameter_count
 from perfmodel.economics.energy import J_PER_MWH
 from perfmodel.explanation.explanation import Explanation
 from perfmodel.explanation.terms import TERMS
+from perfmodel.light_dataclass import replace
 from perfmodel.prediction import Prediction
 from perfmodel.report.html.blocks import as_html, escaped, folded
 from perfmodel.report.html.live import COST, LiveTerms, days_text, live_html, mfu_text

@@ -5,8 +5,8 @@ from __future__ import annotations
 from math import isfinite
 from typing import Any
 
-from perfmodel.explanation.diagnosis import Diagnosis, row
-from perfmodel.explanation.next_measurements import Measurement, NextMeasurements
+from perfmodel.explanation.measured.diagnosis import Diagnosis, row
+from perfmodel.explanation.measured.next_measurements import Measurement, NextMeasurements
 from perfmodel.report.json.prediction import SCHEMA_VERSION
 
 

@@ -12,10 +12,10 @@ from perfmodel.exchange.spec_mappings import mapping_of
 from perfmodel.report.json.prediction import SCHEMA_VERSION
 from perfmodel.search.alternatives import Alternative, setting_differences
 from perfmodel.search.hardware import HardwarePlans
+from perfmodel.search.layouts.search import LayoutCandidate
 from perfmodel.search.option import SizeOption
 from perfmodel.search.plan import Plan, StagePlan
 from perfmodel.search.remedies import Obstacle
-from perfmodel.search.search import LayoutCandidate
 from perfmodel.spec.run import OF_A_STAGE, SETTINGS
 from perfmodel.units import gpus_text
 

@@ -17,7 +17,7 @@ from perfmodel.spec.models.layer_kinds import LayerKind, check_pattern, layers_b
 from perfmodel.spec.models.layer_parts import GatedDelta, LatentAttention, Mixture, StateSpace
 
 GATED_ACTIVATIONS = ("swiglu", "geglu")
-DEEPEST: Final = 100_000  # layers: kinds of layers are looked at one by one
+MOST_LAYERS: Final = 100_000  # each is looked at on its own, here and where other software's files name the kind of each
 BIASES: Final = ("qkv", "projection", "mlp", "head")  # products that may have a bias
 
 
@@ -76,7 +76,7 @@ class TransformerModel(Spec):
     """
 
     name: str = text()
-    layers: Numeric = count(maximum=DEEPEST)
+    layers: Numeric = count(maximum=MOST_LAYERS)
     hidden_size: Numeric = count()
     attention_heads: Numeric = count()
     kv_heads: Numeric = count()

@@ -6,10 +6,9 @@ An engine is a preset in perfmodel/data/engines, with the source of each number 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Final
 
-from perfmodel.light_dataclass import dataclass
+from perfmodel.light_dataclass import dataclass, replace
 from perfmodel.spec.fields import Numeric, Spec, choice, count, flag, number, part, spreads, text
 from perfmodel.spec.machines.hardware import Gpu
 

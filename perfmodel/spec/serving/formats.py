@@ -27,6 +27,7 @@ class WeightFormat:
     circuits          the number format whose products have many rows; a GPU without them computes in 16 bits
     narrow_attention  of a mixture of experts, whether the matrices of attention are in few bits too
     narrow_mlp        of a mixture of experts, whether what all tokens pass is
+    everywhere        whether every engine reads it, on every GPU
     """
 
     name: str
@@ -35,6 +36,7 @@ class WeightFormat:
     circuits: str = WIDE
     narrow_attention: bool = True
     narrow_mlp: bool = True
+    everywhere: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,13 +52,13 @@ WEIGHT_FORMATS: Final[Mapping[str, WeightFormat]] = MappingProxyType(
     {
         each.name: each
         for each in (
-            WeightFormat(name="bf16", bytes=2.0, law="bf16"),
+            WeightFormat(name="bf16", bytes=2.0, law="bf16", everywhere=True),
             WeightFormat(name="fp16", bytes=2.0, law="bf16"),
-            WeightFormat(name="fp8", bytes=1.0, law="fp8", circuits="fp8"),
+            WeightFormat(name="fp8", bytes=1.0, law="fp8", circuits="fp8", everywhere=True),
             WeightFormat(name="fp8_block", bytes=1.0 + 4.0 / (128 * 128), law="fp8_block", circuits="fp8"),
             WeightFormat(name="int8", bytes=1.0, law="fp8", circuits="fp8"),
             WeightFormat(name="int8_wo", bytes=1.0, law="int8_wo"),
-            WeightFormat(name="int4", bytes=0.5 + 2.5 / 128, law="int4"),
+            WeightFormat(name="int4", bytes=0.5 + 2.5 / 128, law="int4", everywhere=True),
             WeightFormat(name="nvfp4", bytes=0.5 + 1.0 / 16, law="nvfp4", circuits="nvfp4", narrow_attention=False),
             WeightFormat(name="mxfp4", bytes=0.5 + 1.0 / 32, law="nvfp4", narrow_attention=False, narrow_mlp=False),
             WeightFormat(name="nf4", bytes=0.5 + 4.0 / 64, law="nf4"),

@@ -16,7 +16,7 @@ from perfmodel.spec.serving.formats import WeightFormat, weight_format
 from perfmodel.spec.tuning.optimizers import OPTIMIZERS
 
 PRETRAINING: Final = "pretraining"
-TRAININGS: Final = ("full", "lora", "dora", "qlora")
+TRAININGS: Final = ("full", "lora", "dora", "qlora")  # from that of most memory to that of least, but for dora beside lora
 OF_ADAPTERS: Final = ("lora", "dora", "qlora")  # in which adapters are trained beside frozen weights
 USUAL: Final = "usual"  # of how parameters are held, in this training
 USUAL_RANK: Final = 16

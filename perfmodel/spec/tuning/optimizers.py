@@ -23,6 +23,7 @@ SMALL_TENSOR: Final = 4096  # numbers below which a tensor's states stay in fp32
 class Optimizer:
     """What one optimizer keeps and moves.
 
+    algorithm    what a step computes: the same from states of other widths
     moments      tensors of its state, each as large as the parameter
     state_bytes  of a number of one of them; 0: as wide as the parameter
     blocks       whether states are in blocks that share a scale, and those of small tensors in fp32
@@ -34,6 +35,7 @@ class Optimizer:
     """
 
     name: str
+    algorithm: str
     moments: int
     state_bytes: float = 0.0
     blocks: bool = False
@@ -59,21 +61,37 @@ ROWS: Final[Mapping[str, Optimizer]] = MappingProxyType(
     {
         each.name: each
         for each in (
-            Optimizer(name="adamw", moments=2, temporary=1.0),  # foreach: the root of the second moment of all at once
-            Optimizer(name="adamw_fused", moments=2),
-            Optimizer(name="adamw_8bit", moments=2, state_bytes=1.0, blocks=True),
-            Optimizer(name="paged_adamw", moments=2, state_bytes=FP32_BYTES, paged=True),
-            Optimizer(name="paged_adamw_8bit", moments=2, state_bytes=1.0, blocks=True, paged=True),
-            Optimizer(name="adafactor", moments=0, factored=True, largest=3.0),  # fp32 gradient, its square, the update
-            Optimizer(name="muon", moments=1, largest=1.5, iterations=5),  # three 16-bit matrices of an iteration
-            Optimizer(name="lion", moments=1, temporary=1.0),
-            Optimizer(name="lion_8bit", moments=1, state_bytes=1.0, blocks=True),
-            Optimizer(name="sgd", moments=0),
-            Optimizer(name="sgd_momentum", moments=1),
+            Optimizer(
+                name="adamw", algorithm="adam", moments=2, temporary=1.0
+            ),  # foreach: the root of the second moment of all at once
+            Optimizer(name="adamw_fused", algorithm="adam", moments=2),
+            Optimizer(name="adamw_8bit", algorithm="adam", moments=2, state_bytes=1.0, blocks=True),
+            Optimizer(name="paged_adamw", algorithm="adam", moments=2, state_bytes=FP32_BYTES, paged=True),
+            Optimizer(name="paged_adamw_8bit", algorithm="adam", moments=2, state_bytes=1.0, blocks=True, paged=True),
+            Optimizer(
+                name="adafactor", algorithm="adafactor", moments=0, factored=True, largest=3.0
+            ),  # fp32 gradient, its square, the update
+            Optimizer(
+                name="muon", algorithm="muon", moments=1, largest=1.5, iterations=5
+            ),  # three 16-bit matrices of an iteration
+            Optimizer(name="lion", algorithm="lion", moments=1, temporary=1.0),
+            Optimizer(name="lion_8bit", algorithm="lion", moments=1, state_bytes=1.0, blocks=True),
+            Optimizer(name="sgd", algorithm="sgd", moments=0),
+            Optimizer(name="sgd_momentum", algorithm="sgd", moments=1),
         )
     }
 )
 OPTIMIZERS: Final = tuple(ROWS)
+
+
+def in_blocks(name: str) -> tuple[str, ...]:
+    """The other optimizers that take the same steps with states in blocks of 8 bits.
+
+    >>> in_blocks("adamw"), in_blocks("lion_8bit")
+    (('adamw_8bit', 'paged_adamw_8bit'), ())
+    """
+    algorithm = optimizer(name).algorithm
+    return tuple(each.name for each in ROWS.values() if each.blocks and each.algorithm == algorithm and each.name != name)
 
 
 def optimizer(name: str) -> Optimizer:

@@ -6,9 +6,9 @@ import pytest
 
 from perfmodel.benchmarks.project import search_speed
 from perfmodel.benchmarks.project.search_speed import WORK, every_layout, many_grids, report_many, some_layouts
-from perfmodel.search.search import search
-from perfmodel.search.space import layout_grids
-from tests.search.spaces import space_of
+from perfmodel.search.layouts.grids import layout_grids
+from perfmodel.search.layouts.search import search
+from tests.search.layouts.spaces import space_of
 
 FEW = space_of(fixed={"tensor_parallel": (8,), "micro_batch_size": (1,), "context_parallel": (1,), "virtual_pipeline": (1, 2)})
 

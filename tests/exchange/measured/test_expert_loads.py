@@ -12,8 +12,8 @@ from perfmodel.exchange.measured.expert_loads import load_text, load_words
 from perfmodel.exchange.questions.plan_arguments import read_plan_request
 from perfmodel.exchange.questions.swept_axes import read_axis
 from perfmodel.exchange.run_files import read_candidates
+from perfmodel.search.layouts.grids import layout_grids
 from perfmodel.search.question import PlanQuestion
-from perfmodel.search.space import layout_grids
 from tests.mixtures import DEEPSEEK, candidate
 
 

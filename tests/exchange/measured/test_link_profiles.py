@@ -13,7 +13,7 @@ from perfmodel.exchange.measured.link_profiles import cluster_file_text, link_ca
 from perfmodel.exchange.measured.nccl_calls import NOTHING_BESIDE, RanksBeside, link_tests
 from perfmodel.exchange.measured.nccl_tests import rows_in
 from perfmodel.exchange.presets import cluster_preset, expand_part
-from perfmodel.explanation.link_tests import LinkTest
+from perfmodel.explanation.measured.link_tests import LinkTest
 from perfmodel.spec.evidence.spread import moved
 from perfmodel.spec.machines.hardware import Cluster
 from tests.exchange.nccl_outputs import DGX_H100, as_json, as_text

@@ -20,7 +20,7 @@ from perfmodel.exchange.questions.diagnosed_runs import (
 )
 from perfmodel.exchange.run_files import read_candidates
 from perfmodel.exchange.syntax.documents import read_mapping
-from perfmodel.explanation.readings import kernel_seconds
+from perfmodel.explanation.measured.readings import kernel_seconds
 from perfmodel.spec.evidence.causes import DiagnosisPriors
 
 PRIORS = diagnosis_priors()

@@ -8,8 +8,8 @@ import pytest
 
 from perfmodel.count.operators import Collective
 from perfmodel.exchange.questions.diagnosed_runs import run_diagnosis
-from perfmodel.explanation.diagnosis import Cause, Diagnosis
-from perfmodel.explanation.readings import collective_reading
+from perfmodel.explanation.measured.diagnosis import Cause, Diagnosis
+from perfmodel.explanation.measured.readings import collective_reading
 from perfmodel.report.text.measured.diagnosis import notes, verdict
 
 MEASURED_S = 0.9

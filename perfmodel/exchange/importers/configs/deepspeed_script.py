@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,6 +15,7 @@ from perfmodel.exchange.translation.conversion import Conversion
 from perfmodel.exchange.translation.launch_texts import files_in_script
 from perfmodel.exchange.translation.launches import launch_in
 from perfmodel.exchange.translation.words.word_table import reading, word_table
+from perfmodel.light_dataclass import replace
 
 NAME: Final = "DeepSpeed script"
 TABLE: Final = "trainer"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, Final
 
 from perfmodel.exchange.importers.registry import Document, run_importer
@@ -11,6 +10,7 @@ from perfmodel.exchange.translation.conversion import Conversion
 from perfmodel.exchange.translation.megatron.environment import environment_sentences, words_of
 from perfmodel.exchange.translation.megatron.facts import from_arguments, from_flags
 from perfmodel.exchange.translation.words.word_table import flattened, says_nothing
+from perfmodel.light_dataclass import replace
 
 NAME: Final = "Megatron-LM YAML of arguments"
 TEST_CASE: Final = "MODEL_ARGS"

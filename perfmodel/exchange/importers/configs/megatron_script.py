@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from typing import Final
 
 from perfmodel.errors import InputError
@@ -13,6 +12,7 @@ from perfmodel.exchange.translation.launches import Launch, launch_in
 from perfmodel.exchange.translation.megatron.environment import environment_sentences, words_of
 from perfmodel.exchange.translation.megatron.facts import from_flags
 from perfmodel.exchange.translation.words.word_table import word_table
+from perfmodel.light_dataclass import replace
 
 NAME: Final = "Megatron-LM launch script"
 FLAG: Final = re.compile(

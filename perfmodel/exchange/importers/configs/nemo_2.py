@@ -6,7 +6,6 @@ They say in other places what Megatron-Bridge says: every key stands for one of 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from functools import cache
 from typing import Any, Final
 
@@ -20,6 +19,7 @@ from perfmodel.exchange.translation.conversion import Conversion
 from perfmodel.exchange.translation.megatron.facts import from_words
 from perfmodel.exchange.translation.run_drafts import whole
 from perfmodel.exchange.translation.words.word_table import TABLES, flattened
+from perfmodel.light_dataclass import replace
 from perfmodel.spec.models.model import TransformerModel
 
 NAME: Final = "NeMo 2 configuration"

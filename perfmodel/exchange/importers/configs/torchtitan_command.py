@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,6 +13,7 @@ from perfmodel.exchange.translation.conversion import Conversion
 from perfmodel.exchange.translation.launches import launch_in
 from perfmodel.exchange.translation.torchtitan import TORCHTITAN, from_keys
 from perfmodel.exchange.translation.words.word_table import flattened, word_table
+from perfmodel.light_dataclass import replace
 
 NAME: Final = "torchtitan command line"
 FLAG: Final = re.compile(r"(?<![\w-])--(?:training|parallelism|activation_checkpoint|model|job|float8|metrics|compile)\.\w+")

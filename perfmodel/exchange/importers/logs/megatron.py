@@ -8,7 +8,6 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,6 +19,7 @@ from perfmodel.exchange.translation.logs.log_lines import LogLine, field_of, lin
 from perfmodel.exchange.translation.logs.steady_steps import SteadySteps, Step
 from perfmodel.exchange.translation.megatron.facts import from_arguments, from_flags
 from perfmodel.exchange.translation.words.word_table import UNKNOWN, WITHOUT_EFFECT
+from perfmodel.light_dataclass import replace
 
 NAME: Final = "Megatron-LM log"
 TIME: Final = "elapsed time per iteration (ms)"

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from perfmodel.errors import InputError, shown
-from perfmodel.exchange.families.layers import MOST_LAYERS, ConfigLayer, kinds_in_order
+from perfmodel.exchange.families.layers import ConfigLayer, kinds_in_order
 from perfmodel.exchange.translation.defaults import defaults_of
 from perfmodel.exchange.translation.megatron.layer_flags import flags_of_layers
 from perfmodel.exchange.translation.run_drafts import RunDraft, number, whole
+from perfmodel.spec.models.model import MOST_LAYERS
 
 MIXTURE: Final = {  # fact -> key of the mixture, where it is given
     "expert_groups": "groups",

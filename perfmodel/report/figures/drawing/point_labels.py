@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from itertools import pairwise
 from math import hypot
 from typing import Final, Literal, NamedTuple
@@ -12,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
 
-from perfmodel.light_dataclass import dataclass
+from perfmodel.light_dataclass import dataclass, replace
 from perfmodel.report.figures.drawing.lettering import text_width
 from perfmodel.report.figures.drawing.style import POINTS, SMALL, Drawing
 

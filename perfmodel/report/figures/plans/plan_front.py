@@ -14,8 +14,8 @@ from perfmodel.report.figures.drawing.lettering import shortened
 from perfmodel.report.figures.drawing.palette import BLUE, INK, MUTED, VERMILION
 from perfmodel.report.figures.drawing.style import SMALL, TEXT, Drawing, grid, styled
 from perfmodel.report.text.prediction import layout_words
+from perfmodel.search.layouts.search import LayoutCandidate
 from perfmodel.search.plan import Plan
-from perfmodel.search.search import LayoutCandidate
 from perfmodel.units import GIBIBYTE, gibibytes_text, gpus_text, seconds_text
 
 HEIGHT: Final = 200.0

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any, Final
 
 from perfmodel.exchange.measured.link_profiles import LinkCalibration
-from perfmodel.explanation.link_tests import LinkVerdict
+from perfmodel.explanation.measured.link_tests import LinkVerdict
 from perfmodel.report.json.prediction import SCHEMA_VERSION
 
 VERDICTS: Final = {-1: "slower", 0: "as expected", 1: "faster"}

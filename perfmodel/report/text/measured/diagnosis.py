@@ -10,9 +10,9 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from perfmodel.count.operators import Collective
-from perfmodel.explanation.diagnosis import Cause, Diagnosis
-from perfmodel.explanation.hypotheses import STACK, OffNumber
-from perfmodel.explanation.next_measurements import (
+from perfmodel.explanation.measured.diagnosis import Cause, Diagnosis
+from perfmodel.explanation.measured.hypotheses import STACK, OffNumber
+from perfmodel.explanation.measured.next_measurements import (
     CLOCK_QUERY,
     NETWORK,
     NODE,
@@ -20,8 +20,8 @@ from perfmodel.explanation.next_measurements import (
     Measurement,
     NextMeasurements,
 )
-from perfmodel.explanation.plausibility import Finding
-from perfmodel.explanation.readings import NETWORK_CALLS, NODE_CALLS, OTHER_KERNELS
+from perfmodel.explanation.measured.plausibility import Finding
+from perfmodel.explanation.measured.readings import NETWORK_CALLS, NODE_CALLS, OTHER_KERNELS
 from perfmodel.report.text.terminal import plain_table, setting_text, titled
 from perfmodel.report.words import SHORT
 from perfmodel.spec.axes import CONTEXT, DATA, TENSOR

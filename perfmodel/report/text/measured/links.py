@@ -9,8 +9,8 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from perfmodel.exchange.measured.link_profiles import LinkCalibration, name_in_words, size_text
-from perfmodel.explanation.link_fit import LinkFit
-from perfmodel.explanation.link_tests import LinkVerdict
+from perfmodel.explanation.measured.link_fit import LinkFit
+from perfmodel.explanation.measured.link_tests import LinkVerdict
 from perfmodel.report.text.terminal import plain_table, section, titled
 from perfmodel.units import seconds_text
 

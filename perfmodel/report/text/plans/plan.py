@@ -14,9 +14,9 @@ from perfmodel.report.text.plans.plan_verdict import layout_text, recompute_text
 from perfmodel.report.text.terminal import percent_text, plain_table, section, setting_text, titled
 from perfmodel.report.words import LABELS, SHORT
 from perfmodel.search.alternatives import Alternative, setting_differences
+from perfmodel.search.layouts.search import LayoutCandidate
 from perfmodel.search.option import SizeOption
 from perfmodel.search.plan import Plan, StagePlan
-from perfmodel.search.search import LayoutCandidate
 from perfmodel.spec.axes import TENSOR
 from perfmodel.units import GIBIBYTE, SECONDS_PER_DAY, dollars_text, gibibytes_text, seconds_text
 

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from perfmodel.exchange.presets import stack_preset
-from perfmodel.search import space
-from perfmodel.search.space import SearchSpace, Workload, layout_grids, offered_space
+from perfmodel.search.layouts import grids
+from perfmodel.search.layouts.grids import layout_grids
+from perfmodel.search.layouts.space import SearchSpace, Workload, offered_space
 from perfmodel.spec.layout import Layout
-from tests.search.spaces import every_layout, identity, layouts, places, space_of, workload
+from tests.search.layouts.spaces import every_layout, identity, layouts, places, space_of, workload
 from tests.stacks import stack_with
 
 TOY_16 = workload(gpus=16, batch=8)
@@ -89,12 +90,16 @@ def test_every_layout_that_can_exist_is_seen_once(work: Workload, some: SearchSp
 
 
 @pytest.mark.parametrize("cells", [1, 50, 1 << 20])
-@pytest.mark.parametrize("long", [1, 200, 1 << 40])
-def test_how_grids_are_cut_changes_no_layout(cells: int, long: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Grids of one row, or whole ones; layers that run again on an axis, as columns, or some of them so and some so."""
+@pytest.mark.parametrize(("long", "small"), [(1, 0), (200, 1 << 40), (1 << 40, 0)])
+def test_how_grids_are_cut_changes_no_layout(cells: int, long: int, small: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Grids of one row, or whole ones; layers that run again on an axis, as columns, or some of them so and some so.
+
+    Layouts with interleaving and without in one grid, or apart.
+    """
     some = space_of(sharding=("none", "zero1", "hsdp"), recompute=("selective", "full"), fixed={"micro_batch_size": (1, 2)})
     whole = seen(TOY_16, some)
-    monkeypatch.setattr(space, "LONG_AXIS", long)
+    monkeypatch.setattr(grids, "LONG_AXIS", long)
+    monkeypatch.setattr(grids, "SMALL_GRID", small)
     assert seen(TOY_16, some, cells=cells) == whole
     assert set(whole.values()) == {1}
 
@@ -155,7 +160,8 @@ def test_every_place_along_an_axis_of_a_grid_has_a_layout() -> None:
 
 def test_settings_that_do_not_change_take_no_room() -> None:
     """So that what depends on nothing else is worked out once."""
-    some = space_of(recompute=("full",), fixed={"tensor_parallel": (2,), "context_parallel": (1,), "pipeline_parallel": (2,)})
+    fixed = {"tensor_parallel": (2,), "context_parallel": (1,), "pipeline_parallel": (2,), "virtual_pipeline": (1,)}
+    some = space_of(recompute=("full",), fixed=fixed)
     (grid, *_) = layout_grids(TOY_16, some)
     (layout,) = grid.layouts
     for name in ("tensor_parallel", "context_parallel", "pipeline_parallel", "virtual_pipeline", "data_parallel"):

@@ -11,9 +11,9 @@ import pytest
 from perfmodel.count.operators import Collective
 from perfmodel.exchange.questions.diagnosed_runs import diagnosis_priors
 from perfmodel.exchange.run_files import read_candidates
-from perfmodel.explanation.diagnosis import Cause, Diagnosis, diagnosis
-from perfmodel.explanation.hypotheses import OffNumber, off_numbers, other_settings
-from perfmodel.explanation.readings import Spread, collective_reading
+from perfmodel.explanation.measured.diagnosis import Cause, Diagnosis, diagnosis
+from perfmodel.explanation.measured.hypotheses import OffNumber, off_numbers, other_settings
+from perfmodel.explanation.measured.readings import Spread, collective_reading
 from perfmodel.prediction import predict, stage_breakdown
 from perfmodel.spec.evidence.spread import DEVIATIONS
 from perfmodel.spec.run import Run

@@ -14,17 +14,18 @@ import pytest
 from perfmodel.errors import NotSupportedError
 from perfmodel.exchange.presets import cluster_preset, model_preset, stack_preset
 from perfmodel.prediction import stage_breakdown
-from perfmodel.search.recompute_choices import module_choices, rerun_choices
-from perfmodel.search.search import LayoutCandidate, SearchResult, evaluated_grid, search
-from perfmodel.search.space import Workload, layout_grids, offered_space
+from perfmodel.search.layouts.grids import layout_grids
+from perfmodel.search.layouts.recompute_choices import module_choices, rerun_choices
+from perfmodel.search.layouts.search import LayoutCandidate, SearchResult, evaluated_grid, search
+from perfmodel.search.layouts.space import Workload, offered_space
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.models.layer_parts import LatentAttention, Mixture
 from perfmodel.spec.models.model import TransformerModel, divisors
 from perfmodel.spec.refusals import may_exist
 from perfmodel.spec.stack import SoftwareStack
 from tests.layouts import RAMP_STAGE
-from tests.search.single_layouts import alone
-from tests.search.spaces import TOY, identity, layouts, space_of, workload
+from tests.search.layouts.single_layouts import alone
+from tests.search.layouts.spaces import TOY, identity, layouts, space_of, workload
 
 ROUTED = replace(TOY, mixture=Mixture(experts=8, experts_per_token=2, ffn_hidden_size=1536))
 LATENT = LatentAttention(query_rank=384, kv_rank=128, nope_head_size=32, rotary_head_size=32, value_head_size=32)

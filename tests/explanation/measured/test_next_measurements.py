@@ -8,8 +8,8 @@ import pytest
 
 from perfmodel.exchange.questions.diagnosed_runs import run_diagnosis
 from perfmodel.exchange.run_files import read_candidates
-from perfmodel.explanation.diagnosis import Diagnosis
-from perfmodel.explanation.next_measurements import (
+from perfmodel.explanation.measured.diagnosis import Diagnosis
+from perfmodel.explanation.measured.next_measurements import (
     CLOCK_QUERY,
     NETWORK,
     NODE,
@@ -19,7 +19,7 @@ from perfmodel.explanation.next_measurements import (
     next_measurements,
     one_node_setup,
 )
-from perfmodel.explanation.readings import kernel_seconds
+from perfmodel.explanation.measured.readings import kernel_seconds
 from perfmodel.prediction import predict_stage
 from perfmodel.timing.collectives import collective_time_s
 

@@ -1,6 +1,6 @@
 """Which single number or setting explains what was measured: every hypothesis weighed by the same equations.
 
-plausibility = weight / sum of all weights (explanation/plausibility.py), `nothing` and `elsewhere` among them: the run as it
+plausibility = weight / sum of all weights (plausibility.py), `nothing` and `elsewhere` among them: the run as it
 is, and a cause that the model has no number for, which may do anything up to a factor.
 
 Ignored: two causes at once.
@@ -9,23 +9,22 @@ Ignored: two causes at once.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
 
 from perfmodel.errors import InputError
-from perfmodel.explanation.hypotheses import OffNumber, off_numbers, other_settings
-from perfmodel.explanation.plausibility import (
+from perfmodel.explanation.measured.hypotheses import OffNumber, off_numbers, other_settings
+from perfmodel.explanation.measured.plausibility import (
     Finding,
     RunReadings,
     rival_log_weights,
     weighed_number,
     weighed_setting,
 )
-from perfmodel.explanation.readings import Reading, interval_of, iteration_interval, iteration_reading
+from perfmodel.explanation.measured.readings import Reading, interval_of, iteration_interval, iteration_reading
 from perfmodel.frames import Tabular
-from perfmodel.light_dataclass import dataclass
+from perfmodel.light_dataclass import dataclass, replace
 from perfmodel.prediction import StagePrediction, predict
 from perfmodel.spec.evidence.causes import DiagnosisPriors
 from perfmodel.spec.run import Run

@@ -22,16 +22,22 @@ _JOBS: Final[list[tuple[Callable[[Any], Any], Sequence[Any]]]] = []  # what fork
 
 
 def side_by_side(
-    task: Callable[[T], R], things: Iterable[T], *, workers: int | None = None, work: Callable[[T], float] = lambda _: 1.0
+    task: Callable[[T], R],
+    things: Iterable[T],
+    *,
+    workers: int | None = None,
+    work: Callable[[T], float] = lambda _: 1.0,
+    worth: float = 0.0,
 ) -> Generator[tuple[T, R], None, None]:
     """Each thing with what the task makes of it, in their order; on all cores, or on so many `workers`.
 
-    Things of much `work` are begun first, so that all workers end at about the same time.
+    Things of much `work` are begun first, so that all workers end at about the same time; where all have less than is `worth`
+    starting processes for, none are.
     What a task returns is sent from process to process: little should be in it. What it raises is raised here.
     """
     number, source = workers or os.cpu_count() or 1, iter(things)
     while batch := list(islice(source, BATCH)):
-        side = number > 1 and len(batch) > 1 and may_fork()
+        side = number > 1 and len(batch) > 1 and sum(map(work, batch)) >= worth and may_fork()
         yield from zip(batch, _forked(task, batch, number, work) if side else map(task, batch), strict=True)
 
 

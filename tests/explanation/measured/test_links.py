@@ -11,8 +11,8 @@ import pytest
 from perfmodel.count.operators import Collective
 from perfmodel.exchange.presets import cluster_preset
 from perfmodel.exchange.questions.diagnosed_runs import diagnosis_priors
-from perfmodel.explanation.link_fit import LinkFit, link_fit
-from perfmodel.explanation.link_tests import LinkTest, expectation, link_verdict
+from perfmodel.explanation.measured.link_fit import LinkFit, link_fit
+from perfmodel.explanation.measured.link_tests import LinkTest, expectation, link_verdict
 from perfmodel.spec.evidence.spread import moved, uncertain_numbers
 from perfmodel.spec.layout import ProcessGroup
 from perfmodel.spec.machines.hardware import Cluster

@@ -7,7 +7,6 @@ interval of an iteration (timing/uncertainty.py), beside an error of its own.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Final
@@ -16,7 +15,7 @@ import numpy as np
 
 from perfmodel.count.iteration import iteration
 from perfmodel.count.operators import Collective, FusedAttention, Matmul, Operator
-from perfmodel.light_dataclass import dataclass
+from perfmodel.light_dataclass import dataclass, replace
 from perfmodel.prediction import StagePrediction, stage_breakdown
 from perfmodel.spec.evidence.spread import DEVIATIONS, most_dimensions
 from perfmodel.spec.fields import Numeric

@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.errors import PerfmodelError
-from perfmodel.explanation.hypotheses import OffNumber, OtherSetting
-from perfmodel.explanation.readings import Reading, Spread, iteration_interval
+from perfmodel.explanation.measured.hypotheses import OffNumber, OtherSetting
+from perfmodel.explanation.measured.readings import Reading, Spread, iteration_interval
 from perfmodel.light_dataclass import dataclass
 from perfmodel.prediction import StagePrediction, predict_stage
 from perfmodel.spec.evidence.causes import DiagnosisPriors

@@ -1,13 +1,13 @@
 """The best layouts of a number of GPUs: the memory of every layout that may exist, and the time of those that fit.
 
-Grids of layouts (search/space.py) go through the same equations as one prediction, on arrays, side by side on all cores.
+Grids of layouts (space.py) go through the same equations as one prediction, on arrays, side by side on all cores.
 Little is kept of a grid: its fastest layouts, its part of the front of time against memory, and the best of each value of each
 setting. So a search takes the same memory however many layouts it looks at.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import field
 from operator import attrgetter
@@ -19,13 +19,14 @@ from numpy.typing import NDArray
 from perfmodel.count.iteration import Iteration, iteration, sharded_otherwise
 from perfmodel.light_dataclass import dataclass, replace
 from perfmodel.prediction import stage_peaks_bytes, stage_times_s
-from perfmodel.search.places import places_with
-from perfmodel.search.side_by_side import side_by_side
-from perfmodel.search.space import LayoutGrid, Workload
+from perfmodel.search.layouts.places import places_with
+from perfmodel.search.layouts.side_by_side import side_by_side
+from perfmodel.search.layouts.space import LayoutGrid, Workload
 from perfmodel.spec.layout import Layout
 
 GridIndex: TypeAlias = tuple[int, ...]  # of a layout in its grid: row, sharding, column, layers
 KEPT_LAYOUTS: Final = 100  # how many of the fastest layouts a search keeps
+WORTH_PROCESSES: Final = 1 << 17  # layouts, which take about a tenth of a second; to start processes takes half as long
 FREED_AT_ONCE: Final = 4 * 10**6  # floats, just under the 32 MiB at which glibc stops learning
 
 
@@ -61,6 +62,7 @@ class Extremes:
     smallest: LayoutCandidate | None
 
 
+T = TypeVar("T")
 P = TypeVar("P", bound="LayoutCandidate | Place")
 NO_EXTREMES: Final = Extremes(fastest=None, smallest=None)
 
@@ -116,16 +118,23 @@ def search(
 
     `on_progress` is called with the number of layouts that were looked at so far.
     """
-    _raise_trim_threshold()
     found = SearchResult()
     try:
-        with closing(side_by_side(grid_findings, grids, workers=workers, work=lambda grid: grid.allowed.size)) as evaluated:
+        with closing(of_grids(grid_findings, grids, workers=workers)) as evaluated:
             for grid, findings in evaluated:
                 found.add(grid, findings)
                 on_progress(found.layouts)
     except KeyboardInterrupt:
         found.complete = False
     return found
+
+
+def of_grids(
+    task: Callable[[LayoutGrid], T], grids: Iterable[LayoutGrid], *, workers: int | None
+) -> Generator[tuple[LayoutGrid, T], None, None]:
+    """Each grid with what the task makes of it, side by side where that is worth starting processes."""
+    _raise_trim_threshold()
+    return side_by_side(task, grids, workers=workers, work=lambda grid: grid.allowed.size, worth=WORTH_PROCESSES)
 
 
 def _raise_trim_threshold() -> None:

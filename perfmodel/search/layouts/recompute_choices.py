@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import Any, Final
 
 from perfmodel.count.blocks import roles_run_again
 from perfmodel.count.iteration import modules_that_run
 from perfmodel.count.roles import Role
+from perfmodel.light_dataclass import replace
 from perfmodel.spec.models.part_rules import selection_rules
 from perfmodel.spec.setup import Setup
 

@@ -1,30 +1,22 @@
-"""Which layouts a search looks at: every combination of degrees and sizes that may exist, as grids that broadcast.
+"""Which layouts there are: every combination of degrees and sizes that may exist, in grids (space.py).
 
-A grid has four axes. Rows are what shapes the kernels of a GPU: tensor and context parallel, the degrees of experts, and the
-micro-batch. Then come the ways to shard what is kept; columns, which deal the layers out: pipeline and virtual pipeline; and
-how many layers run again. Data parallel is what the GPUs leave: gpus / (tensor * context * pipeline); experts take none of
-them, as they are spread over the GPUs of a pipeline stage once more. A setting that does not change along its axis takes no
-room on it, so a kernel is timed once for each row, a stage is a sum, and only what a schedule adds is worked out for every
-layout. Rows and columns in which no layout may exist are left out, and large grids are cut into grids that fit a cache.
+Rows and columns in which no layout may exist are left out, and large grids are cut into grids that fit a cache.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import field
-from functools import reduce
 from itertools import product
 from math import prod
-from operator import mul
-from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.light_dataclass import dataclass, replace
-from perfmodel.search.places import at_places, places_with
-from perfmodel.search.recompute_choices import rerun_choices
+from perfmodel.light_dataclass import replace
+from perfmodel.search.layouts.places import places_with
+from perfmodel.search.layouts.recompute_choices import rerun_choices
+from perfmodel.search.layouts.space import COLUMN_AXES, IN_ROWS, ROW_AXES, GridAxis, LayoutGrid, SearchSpace, Workload
 from perfmodel.spec.axes import (
     AXES,
     CONTEXT,
@@ -35,140 +27,59 @@ from perfmodel.spec.axes import (
     PIPELINE,
     REPLICA_AXES,
     TENSOR,
-    WITHIN_LAYERS,
-    axes_that_communicate,
 )
 from perfmodel.spec.axes import Axis as ParallelAxis
-from perfmodel.spec.evidence.spread import with_numbers
-from perfmodel.spec.layout import RECOMPUTES, Layout
-from perfmodel.spec.machines.hardware import Cluster
-from perfmodel.spec.models.model import TransformerModel, divisors
+from perfmodel.spec.layout import Layout
+from perfmodel.spec.models.model import divisors
 from perfmodel.spec.precision import RECIPES
 from perfmodel.spec.refusals import may_exist
-from perfmodel.spec.setup import Setup
-from perfmodel.spec.stack import SoftwareStack
 
-IN_ROWS: Final = axes_that_communicate(WITHIN_LAYERS)
-ROW_AXES: Final = (*(axis.name for axis in IN_ROWS), "micro_batch_size")
-COLUMN_AXES: Final = (PIPELINE.name, "virtual_pipeline")
-DEGREES: Final = tuple(axis.name for axis in REPLICA_AXES)
-NUMERIC_SETTINGS: Final = (*ROW_AXES, "data_parallel_replicas", *COLUMN_AXES, "recompute_layers")
-CATEGORIES: Final = ("precision", "sharding", "pipeline_schedule", "recompute", "sequence_parallel")
 CELLS_OF_A_GRID: Final = 1 << 18
+SMALL_GRID: Final = 1 << 16  # layouts; below, what two grids cost beside their layouts is more than two equations for all do
 LONG_AXIS: Final = 1 << 14  # layouts; from so many on, an axis of their own costs less than columns
-
-GridAxis = Mapping[str, NDArray[Any]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SearchSpace:
-    """The values that a search may choose; `fixed` holds those of numeric settings that do not take every value.
-
-    With `all_layers_again` a full recompute is one of all layers of a pipeline stage.
-    """
-
-    precision: tuple[str, ...]
-    sharding: tuple[str, ...]
-    pipeline_schedule: tuple[str, ...]
-    recompute: tuple[str, ...] = RECOMPUTES
-    sequence_parallel: tuple[bool, ...] = (True, False)
-    fixed: Mapping[str, tuple[int, ...]] = field(default_factory=lambda: MappingProxyType({}))
-    all_layers_again: bool = False
-
-
-def offered_space(stack: SoftwareStack, *, precision: tuple[str, ...] = ("bf16",)) -> SearchSpace:
-    """The search space of all that a software stack offers; along an axis that it does not offer the degree is 1."""
-    return SearchSpace(precision=precision, sharding=stack.offers.shardings, pipeline_schedule=stack.offers.schedules)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Workload:
-    """What is trained on what: all that the layouts of one search have in common."""
-
-    model: TransformerModel
-    cluster: Cluster
-    stack: SoftwareStack
-    gpus: int
-    global_batch_size: int
-    sequence_length: int
-    expert_load: float = 1.0
-
-    def setup(self, layout: Layout) -> Setup:
-        """What one layout, or arrays of them, are counted and timed for."""
-        return Setup(model=self.model, cluster=self.cluster, stack=self.stack, layout=layout)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LayoutGrid:
-    """Layouts that share all categories but their sharding: combinations along four axes, of which `allowed` may exist."""
-
-    workload: Workload
-    categories: Mapping[str, Any]
-    axes: tuple[GridAxis, GridAxis, GridAxis, GridAxis]  # along rows, shardings, columns, layers that run again
-    allowed: NDArray[np.bool_]  # (rows, shardings, columns, layers)
-
-    @property
-    def layouts(self) -> list[Layout]:
-        """For each sharding all layouts, as arrays of (rows, columns, layers); numbers mean nothing where none may exist."""
-        rows, shardings, columns, layers = self.axes
-        numbers = _along(rows, 0) | _along(columns, 1) | _along(layers, 2)
-        kinds = [
-            dict(zip(shardings, kind, strict=True)) for kind in zip(*(v.tolist() for v in shardings.values()), strict=True)
-        ]
-        first = _layout(self.workload, dict(self.categories) | kinds[0], numbers)
-        return [first, *(with_numbers(first, kind) for kind in kinds[1:])]
-
-    def part(self, *places: NDArray[np.intp]) -> LayoutGrid:
-        """The grid of some places along each axis."""
-        rows, shardings, columns, layers = (
-            {name: values[some] for name, values in axis.items()} for axis, some in zip(self.axes, places, strict=True)
-        )
-        return replace(self, axes=(rows, shardings, columns, layers), allowed=at_places(self.allowed, places))
-
-    def values(self, *place: int) -> dict[str, Any]:
-        """The settings of the layout at one place, as the fields of a Layout."""
-        chosen = {name: each[at].item() for axis, at in zip(self.axes, place, strict=True) for name, each in axis.items()}
-        replicas = self.workload.gpus // _gpus_of_a_replica(chosen)
-        again = chosen.get("recompute_layers")
-        if again is not None and again >= np.ceil(self.workload.model.layers / chosen[PIPELINE.name]):
-            del chosen["recompute_layers"]  # all of them
-        return dict(self.categories) | chosen | {FILLING.name: replicas} | _sizes(self.workload)
 
 
 def layout_grids(work: Workload, space: SearchSpace, *, cells: int = CELLS_OF_A_GRID) -> Iterator[LayoutGrid]:
     """Every layout of `work.gpus` GPUs that may exist, once, in grids of about `cells` layouts."""
-    for alike in _under_the_same_rules(work, space):
-        yield from _grids(work, alike, cells)
+    for alike in spaces_under_the_same_rules(work, space):
+        for grid in plain_grids(work, alike):
+            yield from rerun_grids(grid, alike, cells=cells)
 
 
-def _under_the_same_rules(work: Workload, space: SearchSpace) -> list[SearchSpace]:
+def spaces_under_the_same_rules(work: Workload, space: SearchSpace) -> list[SearchSpace]:
     """The space cut into precisions of which the same layouts may exist: those whose attention is fused, and the others."""
     fuses = {each: work.stack.fusion.fuses_attention(RECIPES[each]) for each in space.precision}
     kinds = [tuple(each for each in space.precision if fuses[each] is kind) for kind in dict.fromkeys(fuses.values())]
     return [replace(space, precision=kind) for kind in kinds]
 
 
-def _grids(work: Workload, space: SearchSpace, cells: int) -> Iterator[LayoutGrid]:
-    """The grids of precisions that are all under the same rules."""
-    shardings = _shardings(work, space)
-    sequences, reruns = _sequence_parallel(work, space), _reruns(work, space)
+def plain_grids(work: Workload, space: SearchSpace) -> Iterator[LayoutGrid]:
+    """The layouts of the first precision without passes that run again; those of others under the same rules are alike."""
+    shardings, sequences = _shardings(work, space), _sequence_parallel(work, space)
     for schedule, sequence in product(space.pipeline_schedule, sequences):
-        categories = {"pipeline_schedule": schedule, "sequence_parallel": sequence}
+        of_all = {"recompute": "none", "precision": space.precision[0]}
+        categories = {"pipeline_schedule": schedule, "sequence_parallel": sequence} | of_all
         rows = _rows(work, space, shares_sequences=sequence and False in sequences)
-        if not (_length(rows) and _length(shardings)):
+        columns = _columns(work, space, schedule=schedule)
+        if not (_length(rows) and _length(shardings) and _length(columns)):
             continue
-        for columns in _columns(work, space, schedule=schedule):
-            any_of = categories | {"recompute": "none", "precision": space.precision[0]}
-            grid = _sorted(_dense(_grid(work, any_of, rows, shardings, columns)))
-            if not grid.allowed.size:
-                continue
-            plain, full = list(_cut(grid, cells)), list[LayoutGrid]()
-            if any(rerun["recompute"] == "full" for rerun in reruns):
-                full = [part for whole in _running_again(grid, space) for part in _cut(whole, cells)]
-            for rerun, precision in product(reruns, space.precision):
-                changed = categories | rerun | {"precision": precision}
-                parts = full if rerun["recompute"] == "full" else plain
-                yield from (replace(part, categories=changed) for part in parts)
+        mixed = _length(rows) * _length(shardings) * _length(columns) < SMALL_GRID
+        for some in (columns,) if mixed else _by_interleaving(columns):
+            grid = _sorted(_dense(_grid(work, categories, rows, shardings, some)))
+            if grid.allowed.size:
+                yield grid
+
+
+def rerun_grids(grid: LayoutGrid, space: SearchSpace, *, cells: int = CELLS_OF_A_GRID) -> Iterator[LayoutGrid]:
+    """The layouts of a plain grid in each way to run passes again and each precision, in grids of about `cells` layouts."""
+    reruns = _reruns(grid.workload, space)
+    plain, full = list(cut(grid, cells)), list[LayoutGrid]()
+    if any(rerun["recompute"] == "full" for rerun in reruns):
+        full = [part for whole in _running_again(grid, space) for part in cut(whole, cells)]
+    for rerun, precision in product(reruns, space.precision):
+        changed = dict(grid.categories) | rerun | {"precision": precision}
+        parts = full if rerun["recompute"] == "full" else plain
+        yield from (replace(part, categories=changed) for part in parts)
 
 
 def _sequence_parallel(work: Workload, space: SearchSpace) -> tuple[bool, ...]:
@@ -237,7 +148,7 @@ def _running_again(grid: LayoutGrid, space: SearchSpace) -> Iterator[LayoutGrid]
         yield replace(some, axes=(*some.axes[:2], dict(some.axes[2]) | {"recompute_layers": numbers}, {}))
 
 
-def _cut(grid: LayoutGrid, cells: int) -> Iterator[LayoutGrid]:
+def cut(grid: LayoutGrid, cells: int = CELLS_OF_A_GRID) -> Iterator[LayoutGrid]:
     """Grids of some rows each, without places at which none of these rows has a layout."""
     grid = _dense(grid)
     number, *others = grid.allowed.shape
@@ -246,35 +157,9 @@ def _cut(grid: LayoutGrid, cells: int) -> Iterator[LayoutGrid]:
         yield _dense(grid.part(np.arange(start, min(start + step, number)), *map(np.arange, others)))
 
 
-def _along(axis: GridAxis, at: int) -> dict[str, Any]:
-    """The settings along one of three axes, as floats; a setting that does not change takes a single place.
-
-    Whole numbers are exact in both types, and arrays of one type are combined faster than those of two.
-    """
-    shape = [1, 1, 1]
-    shape[at] = -1
-    numbers = {name: each if (each != each[0]).any() else each[:1] for name, each in axis.items()}
-    return {name: each.astype(np.float64).reshape(shape) for name, each in numbers.items()}
-
-
-def _layout(work: Workload, categories: Mapping[str, Any], numbers: Mapping[str, Any]) -> Layout:
-    replicas = np.maximum(work.gpus // _gpus_of_a_replica(numbers), 1)
-    return Layout(**categories, **numbers, **{FILLING.name: replicas}, **_sizes(work))
-
-
-def _gpus_of_a_replica(numbers: Mapping[str, Any]) -> Any:
-    """The product of all degrees but data parallelism."""
-    return reduce(mul, (numbers[name] for name in DEGREES))
-
-
 def _length(axis: GridAxis) -> int:
     """How many places an axis of a grid has."""
     return len(next(iter(axis.values())))
-
-
-def _sizes(work: Workload) -> dict[str, Any]:
-    sizes = {"global_batch_size": work.global_batch_size, "sequence_length": work.sequence_length}
-    return sizes if work.expert_load == 1.0 else sizes | {"expert_load": work.expert_load}
 
 
 def _shardings(work: Workload, space: SearchSpace) -> GridAxis:
@@ -337,21 +222,22 @@ def _possible_degrees(work: Workload, axis: ParallelAxis) -> list[int]:
     return [ranks for ranks in divisors(work.gpus) if ranks <= work.model.layers + 2]
 
 
-def _columns(work: Workload, space: SearchSpace, *, schedule: str) -> Iterator[GridAxis]:
-    """Combinations of pipeline and virtual pipeline: first those without interleaving, then those with it.
-
-    They are apart because a stack may overlap messages with passes where it interleaves, and the equations then differ.
-    """
+def _columns(work: Workload, space: SearchSpace, *, schedule: str) -> GridAxis:
+    """Combinations of pipeline and virtual pipeline that may exist."""
     layers, fixed = int(work.model.layers), space.fixed
     stages = _degrees(work, space, PIPELINE)
     pieces = _values(fixed, "virtual_pipeline", list(range(1, layers + 3)))
-    pairs = [pair for pair in product(stages, pieces) if pair[0] * pair[1] <= layers + 2]
-    if not pairs:
-        return
-    columns = _named(COLUMN_AXES, pairs)
+    columns = _named(COLUMN_AXES, [pair for pair in product(stages, pieces) if pair[0] * pair[1] <= layers + 2])
+    if not _length(columns):
+        return columns
     possible = _possible(work, columns, schedule)
-    for interleaved in (False, True):
-        some = possible & ((columns["virtual_pipeline"] > 1) == interleaved)
+    return {name: values[possible] for name, values in columns.items()}
+
+
+def _by_interleaving(columns: GridAxis) -> Iterator[GridAxis]:
+    """Columns without interleaving, then those with it, where a stack may overlap messages: other equations hold there."""
+    interleaved = columns["virtual_pipeline"] > 1
+    for some in (~interleaved, interleaved):
         if some.any():
             yield {name: values[some] for name, values in columns.items()}
 

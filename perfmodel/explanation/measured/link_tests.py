@@ -9,14 +9,13 @@ none is looked for where it lies nearer to its own interval than the equations m
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.count.operators import Collective
-from perfmodel.light_dataclass import dataclass
+from perfmodel.light_dataclass import dataclass, replace
 from perfmodel.spec.evidence.causes import LinkCause
 from perfmodel.spec.evidence.spread import both_ends, moved, uncertain_numbers
 from perfmodel.spec.machines.hardware import Cluster

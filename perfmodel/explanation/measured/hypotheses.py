@@ -8,7 +8,6 @@ other of a flag, half and double of a count; micro-batches are all those that th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 from perfmodel.errors import PerfmodelError
 from perfmodel.explanation.expert_moves import half_and_double
 from perfmodel.explanation.moves import with_setting
-from perfmodel.light_dataclass import dataclass
+from perfmodel.light_dataclass import dataclass, replace
 from perfmodel.spec.evidence.causes import DiagnosisPriors, NumberCause, SettingCause
 from perfmodel.spec.evidence.spread import DEVIATIONS, moved, uncertain_numbers, with_numbers
 from perfmodel.spec.fields import Choice, Flag, Numeric, rules_of

@@ -11,8 +11,8 @@ from multiprocessing import active_children
 
 import pytest
 
-from perfmodel.search import side_by_side as module
-from perfmodel.search.side_by_side import BATCH, may_fork, side_by_side
+from perfmodel.search.layouts import side_by_side as module
+from perfmodel.search.layouts.side_by_side import BATCH, may_fork, side_by_side
 
 
 def tripled(number: int) -> tuple[int, int]:
@@ -91,3 +91,11 @@ def test_the_longest_work_is_begun_first(forks: bool) -> None:
     assert [thing for thing, _ in found] == things
     by_start = [thing for thing, _ in sorted(found, key=lambda each: each[1])]
     assert set(by_start[:2]) == {9, 8} if forks else by_start == things
+
+
+@pytest.mark.parametrize(("worth", "starts"), [(11.0, False), (10.0, True)])
+def test_no_process_is_started_for_little_work(worth: float, starts: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four things of 1, 2, 3 and 4 have a work of 10."""
+    monkeypatch.setattr(module, "may_fork", lambda: True)
+    found = side_by_side(tripled, [1, 2, 3, 4], workers=2, work=float, worth=worth)
+    assert any(process != os.getpid() for _, (_, process) in found) == starts

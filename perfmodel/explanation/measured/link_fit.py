@@ -20,7 +20,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.explanation.link_tests import SCALES, Floats, LinkTest
+from perfmodel.explanation.measured.link_tests import SCALES, Floats, LinkTest
 from perfmodel.light_dataclass import dataclass
 from perfmodel.spec.evidence.spread import moved
 from perfmodel.spec.machines.hardware import Cluster

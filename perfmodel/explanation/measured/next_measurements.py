@@ -6,7 +6,6 @@ A measurement for which all of them predict nearly the same is left out: it woul
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Final
 
@@ -14,11 +13,11 @@ import numpy as np
 
 from perfmodel.count.operators import Collective
 from perfmodel.errors import PerfmodelError
-from perfmodel.explanation.diagnosis import Diagnosis
-from perfmodel.explanation.hypotheses import OffNumber
-from perfmodel.explanation.plausibility import Finding
-from perfmodel.explanation.readings import bus_bandwidth, kernel_seconds
-from perfmodel.light_dataclass import dataclass
+from perfmodel.explanation.measured.diagnosis import Diagnosis
+from perfmodel.explanation.measured.hypotheses import OffNumber
+from perfmodel.explanation.measured.plausibility import Finding
+from perfmodel.explanation.measured.readings import bus_bandwidth, kernel_seconds
+from perfmodel.light_dataclass import dataclass, replace
 from perfmodel.prediction import StagePrediction, predict_stage
 from perfmodel.spec.refusals import check_setup
 from perfmodel.spec.setup import Setup

@@ -11,7 +11,7 @@ import numpy as np
 
 from perfmodel.errors import InputError
 from perfmodel.exchange.presets import cluster_preset, model_preset, stack_preset
-from perfmodel.search.space import LayoutGrid, SearchSpace, Workload
+from perfmodel.search.layouts.space import LayoutGrid, SearchSpace, Workload
 from perfmodel.spec.layout import Layout
 from perfmodel.spec.models.model import TransformerModel
 from perfmodel.spec.refusals import check_setup

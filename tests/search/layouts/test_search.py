@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perfmodel.prediction import predict_stage
-from perfmodel.search import search as searching
-from perfmodel.search.search import (
+from perfmodel.search.layouts import search as searching
+from perfmodel.search.layouts.grids import layout_grids
+from perfmodel.search.layouts.search import (
     LayoutCandidate,
     SearchResult,
     evaluated_grid,
@@ -24,10 +25,10 @@ from perfmodel.search.search import (
     pareto_front,
     search,
 )
-from perfmodel.search.space import CATEGORIES, NUMERIC_SETTINGS, LayoutGrid, SearchSpace, Workload, layout_grids, offered_space
+from perfmodel.search.layouts.space import CATEGORIES, NUMERIC_SETTINGS, LayoutGrid, SearchSpace, Workload, offered_space
 from perfmodel.spec.layout import Layout
-from tests.search.single_layouts import alone
-from tests.search.spaces import every_layout, places, space_of, workload
+from tests.search.layouts.single_layouts import alone
+from tests.search.layouts.spaces import every_layout, places, space_of, workload
 from tests.setups import setup_of
 
 EVERY_RECOMPUTE = ("none", "selective", "full")
