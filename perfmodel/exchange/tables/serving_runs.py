@@ -143,11 +143,14 @@ def _own_numbers(cells: Mapping[str, str], engine: str, *, without_own: bool) ->
             found[f"host.{each['key']}"] = parse_quantity(each["prior"], "s")
     clients = _number(cells, "concurrency") or 1.0
     for each in _words()["settings"]:
-        patterns = {"source": each["source"], "model": each.get("model", ""), "gpu": each.get("gpu", "")}
-        fits = re.search(each["engine"], engine) and all(re.search(pattern, cells[key]) for key, pattern in patterns.items())
-        if fits and clients >= each.get("from_clients", 0):
+        if re.search(each["engine"], engine) and _fits(each["where"], cells) and clients >= each.get("from_clients", 0):
             found |= {path: _set_number(path, value, clients) for path, value in each["set"].items()}
     return tuple(found.items())
+
+
+def _fits(where: Mapping[str, str], cells: Mapping[str, str]) -> bool:
+    """Whether a row has what patterns of some columns ask for."""
+    return all(re.search(pattern, cells[column]) for column, pattern in where.items())
 
 
 def _set_number(path: str, value: Any, clients: float) -> float:
@@ -189,11 +192,7 @@ def _engine(cells: Mapping[str, str]) -> str:
 
 def _cache(cells: Mapping[str, str]) -> str:
     """The format of the cache where a row leaves it to the engine."""
-    return next(
-        str(each["cache"])
-        for each in _words()["caches"]
-        if all(re.search(pattern, cells[column]) for column, pattern in each["where"].items())
-    )
+    return next(str(each["cache"]) for each in _words()["caches"] if _fits(each["where"], cells))
 
 
 def _load(load: str) -> Mapping[str, Any]:
