@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from perfmodel.errors import InputError
-from perfmodel.evidence.steps.step_comparison import BETWEEN, BUBBLE, OVERHEAD, GroupOfRanks, compare_step
+from perfmodel.evidence.steps.compared import BETWEEN, OVERHEAD, GroupOfRanks
+from perfmodel.evidence.steps.step_comparison import BUBBLE, compare_step
 from perfmodel.evidence.steps.step_records import CollectiveCount, OperatorTime, StepRecord, step_record
 from perfmodel.prediction import Prediction
 from tests.evidence.step_examples import as_predicted, small_prediction

@@ -8,22 +8,25 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from perfmodel.count.operators import CachedAttention, Collective, FusedAttention, Matmul
+from perfmodel.count.operators import Collective
 from perfmodel.count.serving.forward_pass import ForwardPass, ServedOperator, forward_operators
 from perfmodel.count.serving.memory import sequence_bytes, weight_bytes
-from perfmodel.evidence.steps.pass_records import InferRecord, PassRecord
-from perfmodel.evidence.steps.step_comparison import (
+from perfmodel.evidence.steps.compared import (
     BETWEEN,
     MODEL_SIZES,
     OVERHEAD,
     ComparedOperator,
     ComparedValue,
+    CountedCall,
     GroupOfRanks,
+    compared_calls,
     differ,
     differences,
     interval_of,
+    kind_of,
     longest,
 )
+from perfmodel.evidence.steps.pass_records import InferRecord, PassRecord
 from perfmodel.evidence.steps.step_records import OperatorTime
 from perfmodel.light_dataclass import dataclass
 from perfmodel.serving.intervals import value_uncertainty
@@ -126,7 +129,7 @@ def _compared(
     setup: ServingSetup, record: PassRecord, predicted: PassTime, tokens: ForwardPass, interval_s: tuple[float, float]
 ) -> PassComparison:
     operators = list(forward_operators(setup, tokens))
-    calls, payload = _communication(operators, record)
+    calls, payload = compared_calls(_collectives(operators), record.collectives)
     return PassComparison(
         record=record,
         predicted=predicted,
@@ -145,7 +148,7 @@ def _operators(operators: Iterable[ServedOperator], setup: ServingSetup, record:
         predicted.setdefault(operator.name, []).append(operator)
     for name, of_name in predicted.items():
         found = measured.pop(name, OperatorTime(name=name, phase=FORWARD, seconds=0.0, fastest_s=0.0))
-        kind = _kind(of_name[0])
+        kind = kind_of(of_name[0])
         yield ComparedOperator(
             name=name,
             phase=FORWARD,
@@ -162,17 +165,6 @@ def _operators(operators: Iterable[ServedOperator], setup: ServingSetup, record:
         yield ComparedOperator(name=name, phase=FORWARD, kind=kind, runs=0.0, predicted=0.0, measured=taken_s, confidence="")
 
 
-def _kind(operator: ServedOperator) -> str:
-    match operator:
-        case Collective():
-            return "collective"
-        case Matmul():
-            return "matmul"
-        case FusedAttention() | CachedAttention():
-            return "attention"
-    return "memory_bound"
-
-
 def _rest(predicted: PassTime, record: PassRecord) -> Iterator[ComparedOperator]:
     """Rows for the time outside operators, and for what marks add to the pass."""
     rows = {BETWEEN: (float(predicted.host_s), record.between_s), OVERHEAD: (0.0, record.seconds - record.profiled_s)}
@@ -180,20 +172,7 @@ def _rest(predicted: PassTime, record: PassRecord) -> Iterator[ComparedOperator]
         yield ComparedOperator(name=name, phase="", kind="", runs=0.0, predicted=ours, measured=theirs, confidence="")
 
 
-def _communication(
-    operators: Iterable[ServedOperator], record: PassRecord
-) -> tuple[dict[GroupOfRanks, ComparedValue], dict[GroupOfRanks, ComparedValue]]:
-    """Calls and payload of each kind of collective, predicted and counted by torch."""
-    ours: dict[GroupOfRanks, list[float]] = {}
-    for operator in operators:
-        if isinstance(operator, Collective):
-            total = ours.setdefault(GroupOfRanks(operator.kind, int(operator.group.ranks)), [0.0, 0.0])
-            total[0] += float(operator.repeats)
-            total[1] += float(operator.repeats * operator.payload_bytes)
-    theirs = {GroupOfRanks(each.kind, each.ranks): (each.calls, each.payload_bytes) for each in record.collectives}
-    both, none = dict.fromkeys([*ours, *theirs]), (0.0, 0.0)
-    calls, payload = (
-        {key: ComparedValue(predicted=ours.get(key, none)[place], measured=theirs.get(key, none)[place]) for key in both}
-        for place in (0, 1)
-    )
-    return calls, payload
+def _collectives(operators: Iterable[ServedOperator]) -> Iterator[CountedCall]:
+    for each in operators:
+        if isinstance(each, Collective):
+            yield GroupOfRanks(each.kind, int(each.group.ranks)), float(each.repeats), float(each.payload_bytes)

@@ -7,20 +7,31 @@ the stages, and what stages wait for each other is a row of its own.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final, NamedTuple, Never
-
-import numpy as np
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final
 
 from perfmodel.count.memory.needed import stage_memory_bytes
-from perfmodel.count.operators import Collective, FusedAttention, Matmul, Operator
-from perfmodel.errors import InputError, shown
-from perfmodel.evidence.steps.step_records import CollectiveCount, OperatorTime, StepRecord
+from perfmodel.count.operators import Collective, Operator
+from perfmodel.evidence.steps.compared import (
+    BETWEEN,
+    MODEL_SIZES,
+    OVERHEAD,
+    ComparedOperator,
+    ComparedValue,
+    CountedCall,
+    GroupOfRanks,
+    compared_calls,
+    differ,
+    differences,
+    interval_of,
+    kind_of,
+    longest,
+)
+from perfmodel.evidence.steps.step_records import OperatorTime, StepRecord
 from perfmodel.frames import Tabular
 from perfmodel.light_dataclass import dataclass, replace
 from perfmodel.prediction import Prediction, StagePrediction
 from perfmodel.spec.axes import AXES, PIPELINE
-from perfmodel.spec.fields import Spec, plain
 from perfmodel.spec.phases import OPTIMIZER
 from perfmodel.spec.run import Run
 from perfmodel.timing.kernels import at_cluster_load
@@ -29,9 +40,7 @@ from perfmodel.timing.schedule import mean_waiting_s
 from perfmodel.timing.waiting import meeting_waits_s
 from perfmodel.units import seconds_text
 
-BETWEEN: Final = "between operators"
 BUBBLE: Final = "pipeline bubble"
-OVERHEAD: Final = "marks of the profile"
 COMPARED: Final = (
     "precision",
     *(axis.name for axis in AXES),
@@ -46,16 +55,6 @@ COMPARED: Final = (
     "global_batch_size",
     "sequence_length",
 )
-MODEL_SIZES: Final = (
-    "layers",
-    "hidden_size",
-    "attention_heads",
-    "kv_heads",
-    "ffn_hidden_size",
-    "vocab_size",
-    "activation",
-    "norm",
-)
 OF_PASSES: Final = ("activations_bytes", "loss_bytes", "scratch_bytes")
 MEMORY_PARTS: Final = {  # part of a record: the parts of a prediction that torch's allocator counts in it
     "parameters_bytes": ("parameters_bytes",),
@@ -65,60 +64,6 @@ MEMORY_PARTS: Final = {  # part of a record: the parts of a prediction that torc
     "loss_bytes": ("loss_bytes", "scratch_bytes"),
     "peak_bytes": ("parameters_bytes", "gradients_bytes", "optimizer_bytes", *OF_PASSES),
 }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ComparedValue:
-    """A quantity that was both predicted and measured."""
-
-    predicted: float
-    measured: float
-
-    @property
-    def error(self) -> float | None:
-        """predicted / measured - 1; None where the measurement is 0."""
-        return self.predicted / self.measured - 1.0 if self.measured > 0 else None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ComparedOperator(ComparedValue):
-    """The seconds that all executions of one operator in one phase take in an iteration.
-
-    Of a collective, `waiting_s` is the part of `measured` that ranks wait for the last of them, and `predicted_waiting_s` that
-    of `predicted`, where the machine is one of which it is known (timing/waiting.py).
-    """
-
-    name: str
-    phase: str
-    kind: str  # matmul | attention | memory_bound | collective | "" for time outside operators
-    runs: float
-    confidence: str
-    waiting_s: float = 0.0
-    predicted_waiting_s: float = 0.0
-    measured_interval_s: tuple[float, float] | None = None  # 90 %, of the measurement alone
-
-    @property
-    def is_within(self) -> bool | None:
-        """Whether the prediction lies in the interval of the measurement; None where the record does not say one."""
-        if self.measured_interval_s is None:
-            return None
-        low_s, high_s = self.measured_interval_s
-        return low_s <= self.predicted <= high_s
-
-    def row(self) -> dict[str, Any]:
-        """Its names and seconds; the error is None where nothing was measured."""
-        named = {"name": self.name, "phase": self.phase, "kind": self.kind, "runs": self.runs, "confidence": self.confidence}
-        interval = None if self.measured_interval_s is None else list(self.measured_interval_s)
-        seconds = {"predicted_s": self.predicted, "measured_s": self.measured, "error": self.error}
-        return named | seconds | {"measured_interval_s": interval, "within": self.is_within}
-
-
-class GroupOfRanks(NamedTuple):
-    """Whose collectives are counted together: those of a kind over so many ranks, of one pipeline stage, counted from 1."""
-
-    kind: str
-    ranks: int
-    pipeline_stage: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -162,18 +107,6 @@ class StepComparison(Tabular):
         return longest(self.operators, share * self.record.profiled_iteration_time_s)
 
 
-def longest(operators: Iterable[ComparedOperator], enough_s: float) -> tuple[ComparedOperator, ...]:
-    """The operators that took longest, as many as together took so many seconds."""
-    chosen: list[ComparedOperator] = []
-    total_s = 0.0
-    for pair in sorted((pair for pair in operators if pair.kind), key=lambda pair: -pair.measured):
-        if total_s >= enough_s:
-            break
-        chosen.append(pair)
-        total_s += pair.measured
-    return tuple(chosen)
-
-
 def compare_step(prediction: Prediction, record: StepRecord) -> StepComparison:
     """A record beside the ramp stage that it measured. Errors: InputError where no stage has the settings of the record."""
     run = prediction.run
@@ -181,7 +114,7 @@ def compare_step(prediction: Prediction, record: StepRecord) -> StepComparison:
     entries = [
         _on_average(entry, stage) for entry in ledger(stage.work, gpus=stage.layout.gpus, cluster=run.cluster, stack=run.stack)
     ]
-    calls, payload = _communication(stage, record.collectives)
+    calls, payload = compared_calls(_collectives(stage), record.collectives)
     return StepComparison(
         record=record,
         predicted=stage,
@@ -202,32 +135,6 @@ def _stage(prediction: Prediction, record: StepRecord) -> StagePrediction:
             return stage
         different.append(found)
     return differ(different)
-
-
-def differ(different: Sequence[Sequence[tuple[str, str, str]]]) -> Never:
-    """Raise InputError for what a run has unlike a record, of several alternatives that which differs least."""
-    key, ours, theirs = min(different, key=len)[0]
-    raise InputError(f"the run has {ours}, the record was measured with {theirs}; use --set {key}={theirs}", key=key)
-
-
-def differences(parts: Iterable[tuple[str, Spec, Sequence[str]]], settings: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """Every setting in which a run and a record differ: its key, the value of the run, the value of the record."""
-    found = []
-    for part, spec, names in parts:
-        theirs = settings.get(part, {})
-        if not isinstance(theirs, Mapping):
-            raise InputError(f"{shown(theirs)} where the settings of a {part} are needed", key=f"settings.{part}")
-        for name in names:
-            ours = getattr(spec, name)
-            if name in theirs and _text(ours) != _text(theirs[name]):
-                found.append((f"{part}.{name}" if part == "model" else name, _text(ours), _text(theirs[name])))
-    return found
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    return plain(float(value)) if isinstance(value, int | float | np.number) else str(value)
 
 
 def _on_average(entry: Entry, stage: StagePrediction) -> Entry:
@@ -251,7 +158,7 @@ def _operators(entries: list[Entry], record: StepRecord, stage: StagePrediction)
     for entry in entries:
         predicted.setdefault((entry.operator.name, entry.operator.phase), []).append(entry)
     for (name, phase), of_name in predicted.items():
-        kind, across = _kind(of_name[0]), _crosses_stages(of_name[0].operator, stage)
+        kind, across = kind_of(of_name[0].operator), _crosses_stages(of_name[0].operator, stage)
         found = measured.pop((name, phase), OperatorTime(name=name, phase=phase, seconds=0.0, fastest_s=0.0))
         yield ComparedOperator(
             name=name,
@@ -269,11 +176,6 @@ def _operators(entries: list[Entry], record: StepRecord, stage: StagePrediction)
         yield ComparedOperator(
             name=name, phase=phase, kind="memory_bound", runs=0.0, predicted=0.0, measured=found.seconds, confidence=""
         )
-
-
-def interval_of(found: OperatorTime) -> tuple[float, float] | None:
-    """The 90 % interval that a record says of an operator; None where it says none."""
-    return (found.interval_s[0], found.interval_s[1]) if found.interval_s else None
 
 
 def _waits_s(entries: Iterable[Entry], stage: StagePrediction) -> dict[tuple[str, str], float]:
@@ -298,17 +200,6 @@ def _waits_s(entries: Iterable[Entry], stage: StagePrediction) -> dict[tuple[str
         found[key] = found.get(key, 0.0) + times * float(weights[name])
     share_s = total_s / sum(found.values())
     return {key: weight * share_s for key, weight in found.items()}
-
-
-def _kind(entry: Entry) -> str:
-    match entry.operator:
-        case Collective():
-            return "collective"
-        case Matmul():
-            return "matmul"
-        case FusedAttention():
-            return "attention"
-    return "memory_bound"
 
 
 def _rest(entries: list[Entry], run: Run, stage: StagePrediction, record: StepRecord) -> Iterator[ComparedOperator]:
@@ -344,22 +235,13 @@ def _memory(stage: StagePrediction, record: StepRecord) -> dict[str, ComparedVal
     }
 
 
-def _communication(
-    stage: StagePrediction, counted: Iterable[CollectiveCount]
-) -> tuple[dict[GroupOfRanks, ComparedValue], dict[GroupOfRanks, ComparedValue]]:
-    """Calls and payload of each kind of collective, size of group and pipeline stage, predicted and counted by torch."""
-    ours: dict[GroupOfRanks, list[float]] = {}
+def _collectives(stage: StagePrediction) -> Iterator[CountedCall]:
+    """Every collective that a GPU of each pipeline stage takes part in."""
     for place, held in enumerate(stage.work.every_stage, start=1):
         for operator, repeats in stage.work.stage_executions(held):
             if isinstance(operator, Collective) and operator.group.ranks > 1 and repeats > 0:
-                total = ours.setdefault(GroupOfRanks(operator.kind, int(operator.group.ranks), place), [0.0, 0.0])
-                total[0] += float(repeats)
-                total[1] += float(repeats * operator.payload_bytes)
-    theirs = {GroupOfRanks(each.kind, each.ranks, each.pipeline_stage): (each.calls, each.payload_bytes) for each in counted}
-    both = [*ours, *(key for key in theirs if key not in ours)]
-    none = (0.0, 0.0)
-    pairs = [
-        {key: ComparedValue(predicted=ours.get(key, none)[place], measured=float(theirs.get(key, none)[place])) for key in both}
-        for place in (0, 1)
-    ]
-    return pairs[0], pairs[1]
+                yield (
+                    GroupOfRanks(operator.kind, int(operator.group.ranks), place),
+                    float(repeats),
+                    float(operator.payload_bytes),
+                )

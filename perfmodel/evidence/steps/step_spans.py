@@ -14,7 +14,8 @@ from perfmodel.count.blocks import Block
 from perfmodel.count.iteration import Iteration
 from perfmodel.count.operators import Operator
 from perfmodel.events.pipeline_order import BACKWARD, FORWARD
-from perfmodel.evidence.steps.step_comparison import OVERHEAD, ComparedOperator, StepComparison
+from perfmodel.evidence.steps.compared import OVERHEAD, ComparedOperator
+from perfmodel.evidence.steps.step_comparison import StepComparison
 from perfmodel.light_dataclass import dataclass
 from perfmodel.spec.fields import whole
 from perfmodel.spec.phases import OPTIMIZER

@@ -7,7 +7,8 @@ from typing import Final
 from matplotlib.patches import Rectangle
 
 from perfmodel import __version__
-from perfmodel.evidence.steps.step_comparison import ComparedOperator, StepComparison
+from perfmodel.evidence.steps.compared import ComparedOperator
+from perfmodel.evidence.steps.step_comparison import StepComparison
 from perfmodel.report.figures.drawing.captions import NAME
 from perfmodel.report.figures.drawing.lettering import shortened
 from perfmodel.report.figures.drawing.palette import BLUE, VERMILION

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from perfmodel.evidence.steps.step_comparison import ComparedValue, StepComparison
+from perfmodel.evidence.steps.compared import ComparedValue
+from perfmodel.evidence.steps.step_comparison import StepComparison
 from perfmodel.report.json.prediction import SCHEMA_VERSION
 from perfmodel.spec.axes import DATA
 from perfmodel.spec.run import RampStage

@@ -10,7 +10,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from perfmodel.evidence.steps.step_comparison import MEMORY_PARTS, ComparedOperator, ComparedValue, StepComparison
+from perfmodel.evidence.steps.compared import ComparedOperator, ComparedValue
+from perfmodel.evidence.steps.step_comparison import MEMORY_PARTS, StepComparison
 from perfmodel.evidence.steps.step_records import StepRecord
 from perfmodel.report.text.operators import phase_text
 from perfmodel.report.text.terminal import Name, percent_text, plain_table, section, titled
