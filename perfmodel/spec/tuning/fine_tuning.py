@@ -120,9 +120,7 @@ class TuningWork(Spec):
     adapter_input_bytes: Numeric = number("bytes")
     adapter_passes: Numeric = number("count", above=0)
     adapter_kernels: Numeric = count(minimum=0)
-    adapter_units: str = choice(
-        "all", "unquantised", "none"
-    )  # beside which weights FSDP shards each matrix by itself
+    adapter_units: str = choice("all", "unquantised", "none")  # beside which weights FSDP shards each matrix by itself
     adapter_wait_s: Numeric = number("s")  # that a pass waits for such a matrix to be gathered
     wide_bytes: Numeric = number("bytes", above=0)  # of a parameter beside quantised ones: embedding, head, norms
     upcasts_stream: bool = flag()  # beside quantised weights the residual stream is in fp32
