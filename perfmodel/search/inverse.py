@@ -7,8 +7,9 @@ How well a number of GPUs divides decides much: with a batch of 1,152, nothing i
 number of nodes is considered (up to 256; then every second, from 512 on every fourth ..), and is ruled out by its own lower
 bound, or by a smaller number that divides well (`is_even`).
 
-Assumed: W(n) is at least (1 - SLACK) times W of any smaller even number, as more GPUs communicate more. Where that is wrong an
-answer may be missed; tests/search/test_sizing.py searches all numbers of nodes of a cluster and finds none.
+Assumed: W(n) is at least (1 - SLACK) times W of any smaller even number, as more GPUs communicate more; with a batch that divides
+better it falls nevertheless, by up to 16 % for Nemotron-4 15B on DGX H100. Where that is wrong an answer may be missed;
+tests/search/test_sizing.py searches all numbers of nodes of a cluster and finds none.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Final, TypeVar
 import numpy as np
 
 Sized = TypeVar("Sized")
-SLACK: Final = 0.05
+SLACK: Final = 0.2
 NODE_COUNT_BITS: Final = 8  # leading bits in which numbers of nodes differ: 128 to 256 numbers an octave
 ANCHORS_PER_OCTAVE: Final = 8  # even numbers an octave whose lower bound is worked out
 
