@@ -32,7 +32,7 @@ NETWORK: Final = "infiniband-400"  # of a machine alone: nothing of it is used
 PRECISIONS: Final = ("fp32", "bf16")
 DRIFT: Final = 0.04  # how far the speed of a machine is off from one hour to the next, by judgement
 LINK_DRIFT: Final = 0.15  # the same of collectives between GPUs
-SOCKET_DRIFT: Final = 0.4  # and between cores: three of ten launches of one run sent at 0.6 times the rate of the others
+SOCKET_DRIFT: Final = 0.4  # and between cores: three of ten launches sent at 0.6 times the rate of the others
 COMMON: Final = "h100-sxm-80gb"  # what stands for the kernels that were not measured of a CPU
 
 
@@ -154,7 +154,7 @@ def _sources(records: Sequence[Record], machine: Machine) -> dict[str, str]:
         "gpu.full_load_slowdown": "the preset of its kind, fitted on published runs",
         "spread.compute_scale": "by judgement, how far a machine's speed drifts between a calibration and a run",
         "spread.node_link_scale": (
-            "ten launches of one tensor-parallel run, of which three sent at 0.6 times the rate of the others"
+            "ten launches of two runs on two virtual cores, three of which sent at 0.6 times the rate of the others"
             if machine.device == "cpu"
             else "by judgement, how far collectives inside a machine drift between a calibration and a run"
         ),
