@@ -96,11 +96,12 @@ def neighbours_of(records: Sequence[Record]) -> list[str]:
 
 
 def pooled(records: Sequence[Record]) -> list[Record]:
-    """One record a point: that with the median time (the faster of the middle two)."""
+    """One record a point: that with the median time (the faster of the middle two), of those taken alone if there are any."""
     points: dict[str, list[Record]] = {}
     for each in records:
         points.setdefault(key_of(each), []).append(each)
-    ordered = (sorted(group, key=lambda each: each.seconds) for group in points.values())
+    alone = ([each for each in group if OTHERS not in each.provenance] or group for group in points.values())
+    ordered = (sorted(group, key=lambda each: each.seconds) for group in alone)
     return [group[(len(group) - 1) // 2] for group in ordered]
 
 

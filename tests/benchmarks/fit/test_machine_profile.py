@@ -200,6 +200,14 @@ def test_of_several_calibrations_the_median_counts() -> None:
     assert [each.seconds for each in pooled(several)] == [first.seconds * 1.1]
 
 
+def test_of_several_calibrations_those_taken_alone_count() -> None:
+    """Where all had neighbours, all of them do."""
+    first = obeyed_records()[0]
+    beside = replace(first, seconds=first.seconds * 0.5, provenance={**first.provenance, "others_cores": "0.50"})
+    assert pooled([beside, first]) == [first]
+    assert pooled([beside, beside]) == [beside]
+
+
 def test_records_that_were_not_taken_alone_are_said() -> None:
     """How many, and how many cores others used at most; of a machine that was quiet, or of words, nothing."""
     alone, *others = obeyed_records()[:4]

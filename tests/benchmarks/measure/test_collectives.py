@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 
 from perfmodel.benchmarks.measure.kernels import collectives, kernels
-from perfmodel.benchmarks.measure.kernels.collectives import groups_of, repeats_for
-from perfmodel.benchmarks.measure.kernels.plan import COLLECTIVES, SMALLEST
+from perfmodel.benchmarks.measure.kernels.collectives import LedRanks, groups_of, repeats_for
+from perfmodel.benchmarks.measure.kernels.plan import COLLECTIVES, SMALLEST, collective_points
 from perfmodel.benchmarks.measure.kernels.record_file import read_records
 from perfmodel.benchmarks.measure.kernels.tensors import SMALLEST_CACHE, cache_bytes
+from perfmodel.benchmarks.measure.kernels.timing import Timing
+from perfmodel.model.groups import Group
 
 
 @pytest.mark.slow
@@ -46,6 +48,31 @@ def test_short_messages_between_cpus_are_sent_more_often() -> None:
 def test_as_much_is_worked_on_between_two_calls_as_the_cache_holds() -> None:
     """To see that it works, as much as a small one would hold."""
     assert [collectives._work(smallest=smallest).nbytes for smallest in (True, False)] == [SMALLEST_CACHE, cache_bytes("cpu")]
+
+
+@pytest.mark.parametrize(
+    ("others", "kept", "taken"),
+    [(["0.50", "0.20", "0.90", ""], "0.20", 3), (["0.50", "", "0.20"], "", 2), (["", "0.20"], "", 1)],
+)
+def test_a_point_that_was_not_measured_alone_is_measured_again(
+    others: list[str], kept: str, taken: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until it was, or some times; the time with the fewest neighbours and its own marks are kept."""
+    monkeypatch.setattr("torch.distributed.broadcast_object_list", lambda _: None)
+    monkeypatch.setattr("torch.distributed.get_world_size", lambda: 2)
+    ranks = LedRanks({(2, 1): Group(2, 0)}, "cpu", smallest=True)
+    found: list[Timing] = []
+
+    def take(_: object) -> Timing:
+        ranks.marks = {"others_cores": others[len(found)]} if others[len(found)] else {}
+        found.append(Timing(seconds=1.0 + len(found), spread=0.1, repeats=9))
+        return found[-1]
+
+    monkeypatch.setattr(ranks, "_take", take)
+    point = collective_points(SMALLEST, [(2, 1)], backend="gloo", precision="fp32")[0]
+    assert ranks._surest(point).seconds == 1.0 + others.index(kept)
+    assert ranks.marks.get("others_cores", "") == kept
+    assert len(found) == taken
 
 
 @pytest.mark.parametrize("module", [kernels, collectives])
