@@ -7,9 +7,9 @@ How well a number of GPUs divides decides much: with a batch of 1,152, nothing i
 number of nodes is considered (up to 256; then every second, from 512 on every fourth ..), and is ruled out by its own lower
 bound, or by a smaller number that divides well (`is_even`).
 
-Assumed: W(n) is at least (1 - SLACK) times W of any smaller even number, as more GPUs communicate more; with a batch that divides
-better it falls nevertheless, by up to 16 % for Nemotron-4 15B on DGX H100. Where that is wrong an answer may be missed;
-tests/search/test_sizing.py searches all numbers of nodes of a cluster and finds none.
+Assumed: W(n) is at least (1 - SLACK) times W of any smaller even number, as more GPUs communicate more; where a batch divides
+better it falls, by up to 16 % for Nemotron-4 15B on DGX H100. Where more, an answer may be missed; tests/search/test_sizing.py
+searches all numbers of nodes of a cluster and finds none.
 """
 
 from __future__ import annotations
