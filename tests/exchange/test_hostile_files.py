@@ -23,6 +23,7 @@ from perfmodel.exchange.run_files import read_candidates
 from perfmodel.exchange.syntax.annotations import separated
 from perfmodel.exchange.syntax.documents import parse_text, read_mapping
 from perfmodel.exchange.syntax.key_paths import is_factor
+from perfmodel.exchange.tables.csv_tables import table_rows
 from perfmodel.spec.fields import rules_of
 from perfmodel.spec.layout import Layout
 
@@ -161,3 +162,15 @@ def test_a_row_of_nccl_tests_that_contradicts_itself_is_refused() -> None:
     assert len(rows_in(head + good, "a.txt", operator="all_reduce")) == 1
     with pytest.raises(InputError, match=r"a\.txt.*1\.049e\+06 bytes in 0\.0001 s are 10\.49 GB/s, and algbw is 1049 GB/s"):
         rows_in(head + good.replace("10.49", "1049").replace("18.35", "1835"), "a.txt", operator="all_reduce")
+
+
+def test_a_table_of_many_columns_or_cut_rows_is_read_in_one_go(tmp_path: Path) -> None:
+    """Neither names are held against all others, nor lines counted anew for each row of a file whose last one breaks off."""
+    start = time.process_time()
+    wide, cut = tmp_path / "wide.csv", tmp_path / "cut.csv"
+    wide.write_text(",".join(f"c{place}" for place in range(60_000)) + ",c1\n")
+    with pytest.raises(InputError, match="wide.csv has two columns c1$"):
+        list(table_rows(wide, ["run_id"]))
+    cut.write_text("run_id,source\n" + "\n".join(["a,b"] * 60_000))
+    assert len(list(table_rows(cut, ["run_id"]))) == 60_000
+    assert time.process_time() - start < 5.0
