@@ -169,7 +169,7 @@ def test_a_table_of_many_columns_or_cut_rows_is_read_in_one_go(tmp_path: Path) -
     start = time.process_time()
     wide, cut = tmp_path / "wide.csv", tmp_path / "cut.csv"
     wide.write_text(",".join(f"c{place}" for place in range(60_000)) + ",c1\n")
-    with pytest.raises(InputError, match="wide.csv has two columns c1$"):
+    with pytest.raises(InputError, match="has two columns c1"):
         list(table_rows(wide, ["run_id"]))
     cut.write_text("run_id,source\n" + "\n".join(["a,b"] * 60_000))
     assert len(list(table_rows(cut, ["run_id"]))) == 60_000
