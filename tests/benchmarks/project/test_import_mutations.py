@@ -6,7 +6,7 @@ import ast
 
 from perfmodel.benchmarks.project.mutation.import_time import import_mutations
 
-SOURCE = '''
+SOURCE = """
 from typing import Final, TypeAlias
 Operator: TypeAlias = int | float
 SHARE: Final = 0.5
@@ -16,7 +16,7 @@ class Kernel:
     calls: int = 1
 def seconds(size, *, busy=0.0):
     return size * 2.0
-'''
+"""
 
 
 def test_each_kind_of_value_is_changed_and_no_equation() -> None:
