@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import threading
 import time
@@ -91,3 +92,23 @@ def test_the_longest_work_is_begun_first(forks: bool) -> None:
     assert [thing for thing, _ in found] == things
     by_start = [thing for thing, _ in sorted(found, key=lambda each: each[1])]
     assert set(by_start[:2]) == {9, 8} if forks else by_start == things
+
+
+@pytest.mark.processes
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux alone")
+def test_processes_end_with_one_that_is_killed() -> None:
+    """As by kill -9, or where the machine runs out of memory: nobody is left to tell them."""
+    program = (
+        "import os, time\n"
+        "from perfmodel.search.side_by_side import side_by_side\n"
+        "def task(thing):\n"
+        "    os.write(1, f'{os.getpid()}\\n'.encode())\n"
+        "    time.sleep(600)\n"
+        "list(side_by_side(task, [1, 2], workers=2))\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as first:
+        assert first.stdout is not None
+        others = [int(first.stdout.readline()) for _ in range(2)]
+        assert first.pid not in others
+        first.kill()
+        assert first.stdout.read() == ""  # until the last of them has closed it
