@@ -60,10 +60,12 @@ fuzz: setup
 	FUZZ_MINUTES=$(MINUTES) $(BIN)/python -m pytest -s tests/fuzz -k broken_files
 
 # Do the tests of counts and times notice when an equation is changed? Some 30 s a mutant, minutes for one that survives.
+# AT=--at-import changes constants, defaults and tables instead.
 MUTANTS ?= 40
+AT ?=
 SEED ?= 0
 mutants: setup
-	$(BIN)/python -m perfmodel.benchmarks.project.mutation.mutants --number $(MUTANTS) --seed $(SEED) --jobs $(JOBS)
+	$(BIN)/python -m perfmodel.benchmarks.project.mutation.mutants $(AT) --number $(MUTANTS) --seed $(SEED) --jobs $(JOBS)
 
 bench: setup
 	$(BIN)/python -m perfmodel.benchmarks.project.start_up

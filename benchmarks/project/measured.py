@@ -27,8 +27,9 @@ from perfmodel.benchmarks.measure.calibrate import calibrate, records_beside, wr
 from perfmodel.benchmarks.measure.kernels.record_file import read_records
 from perfmodel.benchmarks.measure.steps.ranks import measure_run
 from perfmodel.errors import PerfmodelError
+from perfmodel.evidence.steps.compared import ComparedOperator
 from perfmodel.evidence.steps.pass_records import InferRecord
-from perfmodel.evidence.steps.step_comparison import ComparedOperator, StepComparison, compare_step
+from perfmodel.evidence.steps.step_comparison import StepComparison, compare_step
 from perfmodel.evidence.steps.step_records import StepRecord, step_record
 from perfmodel.exchange.output import write_bytes, write_text
 from perfmodel.exchange.run_files import read_candidates

@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
+from perfmodel.errors import InputError
 from perfmodel.events.pipeline_events import Message, Pieces, PipelineEvents, simulated
 from perfmodel.events.pipeline_order import BACKWARD, FORWARD, WEIGHTS, Order, Task, pipeline_order
 from perfmodel.events.stage_passes import PassPlan, StagePasses
@@ -169,7 +170,10 @@ class _FittedEvents:
         return taken_s - self.target_s
 
     def events(self) -> tuple[PipelineEvents, float, float]:
-        """The events that take the target or less; how much more they took, and how much earlier every input is for that."""
+        """The events that take the target or less; how much more they took, and how much earlier every input is for that.
+
+        Errors: InputError where what the longest stage computes alone takes more than that.
+        """
         message_s = self.passes.message_s
         found = self._simulated(message_s)
         high_s, high_over_s = message_s, self.over_s(found)
@@ -177,6 +181,10 @@ class _FittedEvents:
             return found, 0.0, 0.0
         shorter_s, low_s = high_over_s, message_s - high_over_s / len(self.passes.pieces)
         while (low_over_s := self.over_s(found := self._simulated(low_s))) > 0:
+            if low_over_s >= high_over_s:
+                share = f"{low_over_s / self.target_s:.1%}".replace("%", " %")
+                sentence = f"passes that take {share} longer one by one than the predicted iteration cannot be drawn"
+                raise InputError(sentence, key="virtual_pipeline")
             low_s, high_s, high_over_s = low_s - (message_s - low_s), low_s, low_over_s
         for _ in range(TRIALS):
             if low_over_s > -FITTED * self.target_s:

@@ -33,7 +33,7 @@ from perfmodel.units import seconds_text
 DETAILS: Final = ("operators", "layers", "passes")
 USUAL_SPANS: Final = 60_000  # a file of some 25 MB
 MOST_SPANS: Final = 1_000_000
-MOST_PASSES: Final = 1_000_000  # of an iteration, each of which is followed
+MOST_PASSES: Final = 400_000  # of an iteration, each of which is followed: some eight seconds
 MOST_LAYERS_DRAWN: Final = 10_000  # fewer than a model may have: each is drawn on its own
 OF_A_PASS: Final = 4  # spans and arrows of a pass by itself: a wait and a message
 

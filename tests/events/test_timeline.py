@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from perfmodel import api
 from perfmodel.errors import InputError
 from perfmodel.events.spans import COMPUTE, PASSES, WAITING, Span
 from perfmodel.events.timeline import Timeline, timeline
@@ -238,3 +239,22 @@ def test_an_iteration_that_would_take_minutes_is_refused(key: str, value: int, w
     run = read_candidates("nemotron-4-15b", [(key, value)])[0].run
     with pytest.raises(InputError, match=rf"an iteration of [\d,]+ {word} cannot be drawn; one of [\d,]+ or fewer can"):
         timeline(run, predict(run).stages[-1][1])
+
+
+def test_passes_that_take_longer_than_the_iteration_are_not_drawn_for_ever() -> None:
+    """61 layers on 32 pieces: one by one they take longer than the closed form says, whatever their messages do."""
+    run = {
+        "model": "deepseek-v3",
+        "cluster": "gb200-nvl72",
+        "stack": "megatron-bridge",
+        "precision": "fp8",
+        "pipeline_parallel": 4,
+        "virtual_pipeline": 8,
+        "expert_parallel": 64,
+        "sequence_length": 2048,
+        "recompute": "selective",
+        "recompute_modules": "mla_up_proj",
+        "stages": [{"data_parallel": 128, "global_batch_size": 2560}],
+    }
+    with pytest.raises(InputError, match=r"virtual_pipeline: passes that take \d\.\d % longer one by one"):
+        api.timeline(run, detail="passes")

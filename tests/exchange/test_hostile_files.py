@@ -17,12 +17,14 @@ from perfmodel.exchange.importers.registry import document_of, importer_of
 from perfmodel.exchange.measured import trace_files
 from perfmodel.exchange.measured.nccl_tests import is_nccl_tests, rows_in
 from perfmodel.exchange.measured.trace_files import read_trace
+from perfmodel.exchange.questions.diagnosed_runs import diagnosis_priors, profile_readings
 from perfmodel.exchange.questions.measured_values import measured_value
 from perfmodel.exchange.questions.swept_axes import RANGE, value_texts
 from perfmodel.exchange.run_files import read_candidates
 from perfmodel.exchange.syntax.annotations import separated
 from perfmodel.exchange.syntax.documents import parse_text, read_mapping
 from perfmodel.exchange.syntax.key_paths import is_factor
+from perfmodel.exchange.tables.csv_tables import table_rows
 from perfmodel.spec.fields import rules_of
 from perfmodel.spec.layout import Layout
 
@@ -161,3 +163,25 @@ def test_a_row_of_nccl_tests_that_contradicts_itself_is_refused() -> None:
     assert len(rows_in(head + good, "a.txt", operator="all_reduce")) == 1
     with pytest.raises(InputError, match=r"a\.txt.*1\.049e\+06 bytes in 0\.0001 s are 10\.49 GB/s, and algbw is 1049 GB/s"):
         rows_in(head + good.replace("10.49", "1049").replace("18.35", "1835"), "a.txt", operator="all_reduce")
+
+
+def test_a_table_of_many_columns_or_cut_rows_is_read_in_one_go(tmp_path: Path) -> None:
+    """Neither names are held against all others, nor lines counted anew for each row of a file whose last one breaks off."""
+    start = time.process_time()
+    wide, cut = tmp_path / "wide.csv", tmp_path / "cut.csv"
+    wide.write_text(",".join(f"c{place}" for place in range(60_000)) + ",c1\n")
+    with pytest.raises(InputError, match="has two columns c1"):
+        list(table_rows(wide, ["run_id"]))
+    cut.write_text("run_id,source\n" + "\n".join(["a,b"] * 60_000))
+    assert len(list(table_rows(cut, ["run_id"]))) == 60_000
+    assert time.process_time() - start < 5.0
+
+
+def test_a_profile_of_many_kernels_is_told_apart_in_one_go(tmp_path: Path) -> None:
+    """As many as a real step has: none is held against all others, and those that are alike all count."""
+    kernel = {"ph": "X", "cat": "kernel", "name": "nvjet_hsh_256x128", "pid": 0, "tid": 7, "dur": 2.0}
+    start, path = time.process_time(), tmp_path / "trace.json"
+    path.write_text(json.dumps({"traceEvents": [{**kernel, "ts": 2.0 * (place // 2)} for place in range(40_000)]}))
+    (found,) = profile_readings(path, diagnosis_priors())
+    assert found.measured == pytest.approx(0.08)
+    assert time.process_time() - start < 5.0

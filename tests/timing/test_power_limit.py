@@ -14,7 +14,7 @@ from perfmodel.prediction import predict_stage
 from perfmodel.spec.axes import TENSOR
 from perfmodel.spec.layout import ProcessGroup
 from perfmodel.spec.phases import DATA_GRADIENT
-from perfmodel.timing.kernels import ATTENTION_POWER, at_power_limit, clock_share, kernel_time_s, power_slowdown
+from perfmodel.timing.kernels import at_power_limit, clock_share, kernel_time_s, power_slowdown
 from perfmodel.timing.passes import running_share
 from perfmodel.timing.schedule import breakdown
 from perfmodel.timing.timed_operators import TimedOperator, added_up, load, timed_blocks, timed_operators
@@ -58,7 +58,7 @@ def test_the_duty_is_the_share_of_products_and_what_attention_draws() -> None:
     """Of kernels and of what collectives leave exposed and slow down; hidden messages take no time of the pass."""
     sent = TimedOperator(operator=REDUCED, free_s=9.0, hidden_s=7.5, sm_fraction=1 / 15)
     kernels = [TimedOperator(operator=op, free_s=s) for op, s in ((PRODUCT, 3.0), (ATTENTION, 2.0), (NORM, 1.0))]
-    assert load([*kernels, sent]).duty == pytest.approx((3.0 + 2.0 * ATTENTION_POWER) / 8.0)
+    assert load([*kernels, sent]).duty == pytest.approx((3.0 + 2.0 * 0.5) / 8.0)
     assert load(kernels[:1]).duty == 1.0
     assert load([]).duty == load([TimedOperator(operator=NORM, free_s=0.0)]).duty == 0.0
 

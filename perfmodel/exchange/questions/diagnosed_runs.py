@@ -108,6 +108,6 @@ def _kernel_seconds(step: ProfiledStep, priors: DiagnosisPriors) -> Iterator[tup
     """By kind of kernel, what its kernels take; one that two patterns name is of the first."""
     kernels = [event for event in step.events if event.phase == SPAN and event.kind == KERNEL]
     for kind, words in priors.kernels.items():
-        own = [event for event in kernels if re.search(words.pattern, event.name)]
-        kernels = [event for event in kernels if event not in own]
-        yield kind, sum(event.end_ns - event.start_ns for event in own) / 1e9
+        named = {name for name in {event.name for event in kernels} if re.search(words.pattern, name)}
+        yield kind, sum(event.end_ns - event.start_ns for event in kernels if event.name in named) / 1e9
+        kernels = [event for event in kernels if event.name not in named]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -59,7 +60,7 @@ def _rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, s
         _check_header(path, list(reader.fieldnames or ()), columns)
     except csv.Error as error:
         raise InputError(f"{path} is not a table of comma-separated values: {error}") from None
-    is_whole = text.endswith(("\n", "\r"))
+    cut_line = 0 if text.endswith(("\n", "\r")) else text.count("\n") + 1
     while True:
         before = reader.reader.line_num
         try:
@@ -69,8 +70,7 @@ def _rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, s
         except csv.Error as error:  # the reader goes on after it; quotes that are never closed reach to the end
             yield before + 1, InputError(f"is not comma-separated values: {error}")
             continue
-        is_last = not is_whole and reader.line_num == text.count("\n") + 1
-        yield reader.line_num, _cells(row, is_cut=is_last)
+        yield reader.line_num, _cells(row, is_cut=reader.line_num == cut_line)
 
 
 def _cells(row: dict[Any, Any], *, is_cut: bool) -> dict[str, str] | InputError:
@@ -84,7 +84,7 @@ def _cells(row: dict[Any, Any], *, is_cut: bool) -> dict[str, str] | InputError:
 
 
 def _check_header(path: Path, header: Sequence[str], columns: Sequence[str]) -> None:
-    twice = [column for column in header if header.count(column) > 1]
+    twice = [column for column, times in Counter(header).items() if times > 1]
     if twice:
         raise InputError(f"{path} has two columns {twice[0]}")
     missing = [column for column in columns if column not in header]

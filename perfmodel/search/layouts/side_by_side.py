@@ -11,12 +11,15 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import suppress
+from functools import partial
 from itertools import islice
 from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
 
+PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h: the signal that a process gets once the one that started it has ended
 BATCH: Final = 64  # things that are held at a time, however many there are
 _JOBS: Final[list[tuple[Callable[[Any], Any], Sequence[Any]]]] = []  # what forked processes find: not all could be sent to them
 
@@ -52,7 +55,8 @@ def _forked(task: Callable[[T], R], batch: Sequence[T], number: int, work: Calla
     from multiprocessing import get_context
 
     _JOBS.append((task, batch))
-    pool = ProcessPoolExecutor(min(number, len(batch)), mp_context=get_context("fork"), initializer=_ignore_ctrl_c)
+    begin = partial(_end_with, os.getpid())
+    pool = ProcessPoolExecutor(min(number, len(batch)), mp_context=get_context("fork"), initializer=begin)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 and later count the threads of libraries too
@@ -65,9 +69,15 @@ def _forked(task: Callable[[T], R], batch: Sequence[T], number: int, work: Calla
         _JOBS.pop()
 
 
-def _ignore_ctrl_c() -> None:
-    """A terminal sends Ctrl-C to all processes; the first one ends the others."""
+def _end_with(first: int) -> None:
+    """A terminal sends Ctrl-C to all processes; the first one ends the others, and where it is killed Linux does (prctl(2))."""
+    import ctypes
+
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL))
+    if os.getppid() != first:  # it ended meanwhile
+        os._exit(1)
 
 
 def _at(place: int) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from perfmodel.benchmarks.project.measured import TRIES, is_doubtful, keep_surest, spread_of, within_sentence
-from perfmodel.evidence.steps.step_comparison import ComparedOperator
+from perfmodel.evidence.steps.compared import ComparedOperator
 
 
 class Measured:

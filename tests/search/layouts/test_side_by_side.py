@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import threading
 import time
@@ -99,3 +100,23 @@ def test_no_process_is_started_for_little_work(worth: float, starts: bool, monke
     monkeypatch.setattr(module, "may_fork", lambda: True)
     found = side_by_side(tripled, [1, 2, 3, 4], workers=2, work=float, worth=worth)
     assert any(process != os.getpid() for _, (_, process) in found) == starts
+
+
+@pytest.mark.processes
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux alone")
+def test_processes_end_with_one_that_is_killed() -> None:
+    """As by kill -9, or where the machine runs out of memory: nobody is left to tell them."""
+    program = (
+        "import os, time\n"
+        "from perfmodel.search.layouts.side_by_side import side_by_side\n"
+        "def task(thing):\n"
+        "    os.write(1, f'{os.getpid()}\\n'.encode())\n"
+        "    time.sleep(600)\n"
+        "list(side_by_side(task, [1, 2], workers=2))\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as first:
+        assert first.stdout is not None
+        others = [int(first.stdout.readline()) for _ in range(2)]
+        assert first.pid not in others
+        first.kill()
+        assert first.stdout.read() == ""  # until the last of them has closed it
