@@ -187,7 +187,7 @@ def test_a_model_says_what_follows_from_it(run: Any, tmp_path: Path) -> None:
 def test_a_server_that_does_not_fit_says_what_would(run: Any) -> None:
     """The sentence ends with options that then fit."""
     done = run("infer", "llama-3.1-70b", "--gpu", "h100-sxm-80gb")
-    assert "It fits with --gpus 2, or with --precision fp8." in " ".join(done.out.split())
+    assert "It fits with --gpus 2, or with --precision int4." in " ".join(done.out.split())
     assert run("infer", "llama-3.1-70b", "--gpu", "h100-sxm-80gb", "--gpus", "2").code == 0
 
 
