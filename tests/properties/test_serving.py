@@ -34,14 +34,15 @@ from tests.properties.test_hardware import (
 FACTORS: Final = np.array([1.0, 1.05, 1.5, 4.0, 30.0])
 CLIENTS: Final = (1, 3, 16, 200, 5000)
 ROUNDING: Final = 1e-9
+TRACE: Final = 1e-6
 WAVE: Final = 0.05
 Law = Callable[[ServingSetup, Request, Numeric], ServedLoad]
 
 
-def rises(values: Numeric | Sequence[float]) -> bool:
-    """Whether each value is at least the one before it, up to rounding."""
+def rises(values: Numeric | Sequence[float], within: float = ROUNDING) -> bool:
+    """Whether each value is at least the one before it, up to a share of that."""
     every = np.atleast_1d(np.asarray(values, dtype=float))
-    return bool(np.all(np.diff(every) >= -ROUNDING * np.abs(every[:-1])))
+    return bool(np.all(np.diff(every) >= -within * np.abs(every[:-1])))
 
 
 @pytest.mark.parametrize("better", [faster_memory, higher_peaks, faster_clocks, faster_links, healthier_links, larger_cache])
@@ -89,11 +90,12 @@ def test_more_memory_holds_more_and_serves_no_less(drawn: DrawnServer, clients: 
 def test_longer_prompts_are_never_faster(drawn: DrawnServer, clients: int, law: Law) -> None:
     """Neither for the first token nor for the whole request; nor are more tokens back.
 
-    But for a decode pass, between answers of no more tokens than there are clients: their prompts share passes on average.
+    But for a trace, of prompts of few tokens that ride in decode passes under their weights; and for a decode pass, between
+    answers of no more tokens than there are clients: their prompts share passes on average.
     """
     prompts = [replace(drawn.request, input_tokens=drawn.request.input_tokens * times) for times in (1, 2, 3, 5)]
     loads = [law(drawn.setup, request, float(clients)) for request in prompts]
-    assert rises([float(load.ttft_s) for load in loads]), [float(load.ttft_s) for load in loads]
+    assert rises([float(load.ttft_s) for load in loads], TRACE), [float(load.ttft_s) for load in loads]
     assert rises([float(load.e2e_s) for load in loads]), [float(load.e2e_s) for load in loads]
     answers = [replace(drawn.request, output_tokens=drawn.request.output_tokens * times) for times in (1, 2, 3, 5)]
     loads = [law(drawn.setup, request, float(clients)) for request in answers]
