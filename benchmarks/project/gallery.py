@@ -135,7 +135,8 @@ SHOTS: Final = (
         title="A measured step, operator by operator",
         words="A record of `perfmodel measure`, beside the prediction on the profile that `perfmodel calibrate` fitted before.",
         arguments=[
-            *("compare", "laptop", "docs/measured/records/nemotron-21m-one-512-bf16.json", "--figure", "step.png"),
+            *("compare", "laptop", "docs/measured/records/nemotron-21m-one-512-bf16.json"),
+            *("--set", "cluster=docs/measured/profile.yaml", "--figure", "step.png"),
         ],
         pictures={"step.png": ("step", "Those that make up most of the step.")},
     ),
