@@ -90,8 +90,9 @@ def test_more_memory_holds_more_and_serves_no_less(drawn: DrawnServer, clients: 
 def test_longer_prompts_are_never_faster(drawn: DrawnServer, clients: int, law: Law) -> None:
     """Neither for the first token nor for the whole request; nor are more tokens back.
 
-    But for a trace, of prompts of few tokens that ride in decode passes under their weights; and for a decode pass, between
-    answers of no more tokens than there are clients: their prompts share passes on average.
+    But for a trace, where prompts of few tokens ride in decode passes under their weights: in a longer life of a request they
+    are a smaller share. And for a decode pass, between answers of no more tokens than there are clients: several of their
+    prompts share a pass on average, whose last wave is less full of one number of them than of another.
     """
     prompts = [replace(drawn.request, input_tokens=drawn.request.input_tokens * times) for times in (1, 2, 3, 5)]
     loads = [law(drawn.setup, request, float(clients)) for request in prompts]

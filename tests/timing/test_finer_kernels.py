@@ -242,3 +242,13 @@ def test_only_the_cast_to_4_bits_has_kernels_of_its_own() -> None:
     }
     found = {each: memory_bound_class(operator, gpu=gpu, stack=stack) for each, operator in cast.items()}
     assert found == {"fp8": "cast", "mxfp8": "cast", "nvfp4": "cast-nvfp4"}
+
+
+@pytest.mark.parametrize(("most", "parts"), [(1, 1), (2, 2), (3, 3), (5, 4), (6, 6), (7, 6), (8, 8), (99, 8)])
+def test_one_tile_is_split_over_so_many_multiprocessors(most: int, parts: int) -> None:
+    """1, 2, 3, 4, 6 or 8 of them share a sum over a long inner side, as many as are allowed, each with a part of it."""
+    tile = replace(SQUARE, rows=128, columns=128, inner=1 << 22)
+    ideal = {"fixed_s": 0.0, "slowdown": 0.0, "k_half": 0.0, "split_traffic": 0.0, "padding_weight": 0.0, "fill_weight": 1.0}
+    gpus = [replace(with_products(most_splits=each, **ideal), memory_bandwidth_bytes_per_s=1e21) for each in (1, most)]
+    alone_s, shared_s = (matmul_time_s(tile, gpu=gpu, compute_scale=1.0) for gpu in gpus)
+    assert alone_s / shared_s == pytest.approx(parts)

@@ -61,19 +61,16 @@ ROWS: Final[Mapping[str, Optimizer]] = MappingProxyType(
     {
         each.name: each
         for each in (
-            Optimizer(
-                name="adamw", algorithm="adam", moments=2, temporary=1.0
-            ),  # foreach: the root of the second moment of all at once
+            # temporary: foreach takes the root of the second moment of all at once
+            Optimizer(name="adamw", algorithm="adam", moments=2, temporary=1.0),
             Optimizer(name="adamw_fused", algorithm="adam", moments=2),
             Optimizer(name="adamw_8bit", algorithm="adam", moments=2, state_bytes=1.0, blocks=True),
             Optimizer(name="paged_adamw", algorithm="adam", moments=2, state_bytes=FP32_BYTES, paged=True),
             Optimizer(name="paged_adamw_8bit", algorithm="adam", moments=2, state_bytes=1.0, blocks=True, paged=True),
-            Optimizer(
-                name="adafactor", algorithm="adafactor", moments=0, factored=True, largest=3.0
-            ),  # fp32 gradient, its square, the update
-            Optimizer(
-                name="muon", algorithm="muon", moments=1, largest=1.5, iterations=5
-            ),  # three 16-bit matrices of an iteration
+            # largest: fp32 gradient, its square, the update
+            Optimizer(name="adafactor", algorithm="adafactor", moments=0, factored=True, largest=3.0),
+            # largest: three 16-bit matrices of an iteration
+            Optimizer(name="muon", algorithm="muon", moments=1, largest=1.5, iterations=5),
             Optimizer(name="lion", algorithm="lion", moments=1, temporary=1.0),
             Optimizer(name="lion_8bit", algorithm="lion", moments=1, state_bytes=1.0, blocks=True),
             Optimizer(name="sgd", algorithm="sgd", moments=0),
