@@ -1,7 +1,7 @@
 """Fits the memory-bound kernels of one machine: a class for every kernel of the reference model, in each precision.
 
-What works on the stream of activations finds it in the cache, as the operator before left it, where it fits; what walks through
-the parameters of the whole model (accumulation, lookups, the optimizer) finds nothing there.
+What works on the stream of activations, or adds up gradients, finds in the cache what the operator before it has just written,
+where that fits; what walks through the parameters of the whole model (the optimizer) finds nothing there.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 
 from perfmodel.benchmarks.fit.regression import MOST_SPREAD, Fit, Floats, Free, fit_of_few, rounded
-from perfmodel.benchmarks.measure.kernels.plan import THROUGH_PARAMETERS
+from perfmodel.benchmarks.measure.kernels.plan import cache_state
 from perfmodel.benchmarks.measure.kernels.points import key_of
 from perfmodel.benchmarks.measure.kernels.traffic import operator_of
 from perfmodel.count.operators import MemoryBound
@@ -45,14 +45,13 @@ def memory_bound_entries(records: Sequence[Record], gpu: Gpu, sources: dict[str,
     busy = {key_of(_alone(each)): each.seconds for each in records if "busy" in each.labels}
     records = [each for each in records if "busy" not in each.labels and {"rows", "columns"} <= each.sizes.keys()]
     for kernel in MEMORY_BOUND_KERNELS:
-        wanted = "cold" if kernel in THROUGH_PARAMETERS else "warm"
         for precision in ("bf16", "fp32"):
             chosen = [
                 each
                 for each in records
                 if each.labels["operator"] == kernel
                 and each.labels.get("precision") == precision
-                and each.labels.get("cache", "cold") == wanted
+                and each.labels.get("cache", "cold") == cache_state(kernel)
             ]
             if chosen:
                 name = "-".join(filter(None, (kernel, memory_bound_of(chosen[0]).precision)))

@@ -12,7 +12,7 @@ from typing import Final, TypeAlias
 import torch
 
 from perfmodel.benchmarks.measure.kernels.tensors import random
-from perfmodel.benchmarks.measure.kernels.timing import Work
+from perfmodel.benchmarks.measure.kernels.timing import Prepared
 from perfmodel.benchmarks.measure.kernels.traffic import HEAD_SIZE
 from perfmodel.model.groups import Group
 from perfmodel.model.parts.layers import Norm, activated, rotation, taken_apart
@@ -46,7 +46,7 @@ class Tensor:
         return random(self.rows * self.columns, precision="fp32", device=self.device)
 
 
-Make: TypeAlias = Callable[[Tensor, str], Work]  # tensor, phase
+Make: TypeAlias = Callable[[Tensor, str], Prepared]  # tensor, phase
 
 
 def both_ways(
@@ -54,21 +54,21 @@ def both_ways(
     function: Callable[..., torch.Tensor | tuple[torch.Tensor, ...]],
     *inputs: torch.Tensor,
     weights: Sequence[torch.Tensor] = (),
-) -> Work:
+) -> Prepared:
     """function(*inputs) as autograd runs it forwards; or the gradients of inputs and weights, as it runs them backwards."""
     for each in inputs:
         each.requires_grad_()
     if phase == FORWARD:
-        return lambda: function(*inputs)
+        return Prepared(lambda: function(*inputs), inputs)
     found = function(*inputs)
     outputs = found if isinstance(found, tuple) else (found,)
-    gradients = [each.detach().clone() for each in outputs]
+    gradients = [each.detach().clone(memory_format=torch.contiguous_format) for each in outputs]
     wanted = (*inputs, *weights)  # what weights get is added to their main gradients, and is not returned
-    return lambda: torch.autograd.grad(outputs, wanted, gradients, retain_graph=True, allow_unused=True)
+    return Prepared(lambda: torch.autograd.grad(outputs, wanted, gradients, retain_graph=True, allow_unused=True), gradients)
 
 
 def _norm(kind: str) -> Make:
-    def make(tensor: Tensor, phase: str) -> Work:
+    def make(tensor: Tensor, phase: str) -> Prepared:
         norm = Norm("norm", kind, tensor.columns).to(device=tensor.device, dtype=DTYPES[tensor.precision])
         weights = tuple(norm.parameters())
         for weight in weights:
@@ -80,14 +80,14 @@ def _norm(kind: str) -> Make:
 
 
 def _activation(kind: str) -> Make:
-    def make(tensor: Tensor, phase: str) -> Work:
+    def make(tensor: Tensor, phase: str) -> Prepared:
         x = tensor.random(tensor.columns * (2 if kind in ("swiglu", "geglu") else 1))
         return both_ways(phase, lambda x: activated(kind, x), x)
 
     return make
 
 
-def _rotary(tensor: Tensor, phase: str) -> Work:
+def _rotary(tensor: Tensor, phase: str) -> Prepared:
     heads = tensor.columns // (2 * HEAD_SIZE)
     size = int(HEAD_SIZE * tensor.rotary_fraction) // 2 * 2
     rotate = rotation(tensor.rows, size, DTYPES[tensor.precision], torch.device(tensor.device))
@@ -98,48 +98,48 @@ def _rotary(tensor: Tensor, phase: str) -> Work:
     return both_ways(phase, apart, tensor.random(3 * heads * HEAD_SIZE))
 
 
-def _residual(tensor: Tensor, phase: str) -> Work:  # noqa: ARG001 - both ways it adds two tensors
+def _residual(tensor: Tensor, phase: str) -> Prepared:  # noqa: ARG001 - both ways it adds two tensors
     one, other = tensor.random(), tensor.random()
-    return lambda: one + other
+    return Prepared(lambda: one + other, (one,))  # the other is as old as the layer
 
 
-def _loss(tensor: Tensor, phase: str) -> Work:
+def _loss(tensor: Tensor, phase: str) -> Prepared:
     logits = tensor.random().requires_grad_()
     targets = torch.arange(tensor.rows, device=tensor.device) % tensor.columns
     alone = Group(1, 0)
     if phase == FORWARD:
-        return lambda: cross_entropy(logits, targets, alone, tensor.columns)
+        return Prepared(lambda: cross_entropy(logits, targets, alone, tensor.columns), (logits,))
     loss = cross_entropy(logits, targets, alone, tensor.columns)
-    return lambda: torch.autograd.grad(loss, logits)
+    return Prepared(lambda: torch.autograd.grad(loss, logits))
 
 
-def _lookup(tensor: Tensor, phase: str) -> Work:
+def _lookup(tensor: Tensor, phase: str) -> Prepared:
     number = tensor.table_rows
     tokens = (torch.arange(tensor.rows, device=tensor.device) * 7919) % number
     outside = torch.arange(tensor.rows, device=tensor.device) % OUTSIDE == 1
     table = torch.nn.Parameter(tensor.random(rows=number), requires_grad=False)
     if phase == FORWARD:
-        return lambda: looked_up(table, tokens, outside)
+        return Prepared(lambda: looked_up(table, tokens, outside))
     place, gradient = tensor.random(rows=number, precision="fp32"), tensor.random()
 
     def backward() -> None:
         lay_gradient(table, place)  # as in the first micro-batch, which overwrites
         add_to_main(table, table_gradient(gradient, tokens, outside, number))
 
-    return backward
+    return Prepared(backward, (gradient,))
 
 
-def _accumulate(tensor: Tensor, phase: str) -> Work:  # noqa: ARG001 - it has one
+def _accumulate(tensor: Tensor, phase: str) -> Prepared:  # noqa: ARG001 - it has one
     total, gradient = tensor.random(precision="fp32"), tensor.random()
-    return lambda: accumulate(total, gradient)
+    return Prepared(lambda: accumulate(total, gradient), (gradient,))
 
 
-def _overwrite(tensor: Tensor, phase: str) -> Work:  # noqa: ARG001 - it has one
+def _overwrite(tensor: Tensor, phase: str) -> Prepared:  # noqa: ARG001 - it has one
     total, gradient = tensor.random(precision="fp32"), tensor.random()
-    return lambda: total.copy_(gradient)
+    return Prepared(lambda: total.copy_(gradient), (gradient,))
 
 
-def _adam(tensor: Tensor, phase: str) -> Work:  # noqa: ARG001 - it has one
+def _adam(tensor: Tensor, phase: str) -> Prepared:  # noqa: ARG001 - it has one
     """As model/training/optimizer.py steps the share of a rank: clipped gradients, 16-bit parameters written at the end."""
     master = tensor.flat.requires_grad_()
     adam = torch.optim.AdamW([master], lr=1e-4, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
@@ -154,20 +154,20 @@ def _adam(tensor: Tensor, phase: str) -> Work:  # noqa: ARG001 - it has one
         if parameters is not None:
             parameters.detach().copy_(master.detach())
 
-    return work
+    return Prepared(work)
 
 
 def _flat(run: Callable[[torch.Tensor], object]) -> Make:
-    def make(tensor: Tensor, phase: str) -> Work:  # noqa: ARG001 - it has one
+    def make(tensor: Tensor, phase: str) -> Prepared:  # noqa: ARG001 - it has one
         values = tensor.flat
-        return lambda: run(values)
+        return Prepared(lambda: run(values))
 
     return make
 
 
-def _copy(tensor: Tensor, phase: str) -> Work:  # noqa: ARG001 - it has one
+def _copy(tensor: Tensor, phase: str) -> Prepared:  # noqa: ARG001 - it has one
     source, target = tensor.random(), tensor.random()
-    return lambda: target.copy_(source)
+    return Prepared(lambda: target.copy_(source), (source,))
 
 
 OPERATORS: Final[Mapping[str, Make]] = {

@@ -26,12 +26,13 @@ PHASES: Final = {  # of every memory-bound operator
 }
 IN_FP32: Final = ("scale", "square_sum", "zero")  # whatever the precision of the run: of fp32 gradients
 NOT_IN_FP32: Final = ("overwrite",)  # there the product writes into the gradient
-THROUGH_PARAMETERS: Final = ("accumulate", "overwrite", "lookup", "adam", "scale", "square_sum", "zero")  # of a whole model
+THROUGH_PARAMETERS: Final = ("adam", "scale", "square_sum", "zero")  # of a whole model: nothing of them was just written
 FUSED: Final = ("adam", "copy")  # one kernel that was written for it; the others are PyTorch's own, one by one
 FRACTIONS: Final = (0.5, 1.0)  # of each head that is rotated
 LEFT_OUT: Final = 2  # of three combinations of rows with weights
 MOST_FP32_SCORES: Final = 2**29  # GPUs have no fused fp32 kernel for shared keys: all scores lie in their memory, several times
 TABLE: Final = 4  # rows of an embedding table, for each token that is looked up
+COLD: Final = (*THROUGH_PARAMETERS, "copy")
 WARM_BYTES: Final = 128 * 2**20  # beyond it no cache holds anything
 COLLECTIVES: Final = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "point_to_point")
 KIB: Final = 2**10
@@ -142,8 +143,13 @@ def _memory_bound(plan: KernelGrid) -> Iterator[Point]:
             yield from _of_one_kernel(kernel, precision, target, fraction)
 
 
+def cache_state(kernel: str) -> str:
+    """What of a memory-bound operator is in the caches when it begins in a step: nothing, or what was written just before."""
+    return "cold" if kernel in COLD else "warm"
+
+
 def _of_one_kernel(kernel: str, precision: str, target: float, fraction: float) -> Iterator[Point]:
-    """In all phases, cold and warm, on a tensor whose forward pass moves about `target` bytes."""
+    """In all phases, on a tensor whose forward pass moves about `target` bytes."""
     columns = 256 if target < MIB else 1024 if target < 16 * MIB else 4096
 
     def moved(phase: str, rows: int) -> float:
@@ -159,8 +165,8 @@ def _of_one_kernel(kernel: str, precision: str, target: float, fraction: float) 
 
     rows = max(round(target / moved(PHASES[kernel][0], 1)), 1)
     extra = {"rotary_fraction": fraction} if kernel == "rotary" else {"table_rows": TABLE * rows} if kernel == "lookup" else {}
-    for phase, cache in product(PHASES[kernel], ("cold", "warm")):
-        whole = moved(phase, rows)
+    for phase in PHASES[kernel]:
+        whole, cache = moved(phase, rows), cache_state(kernel)
         if cache == "warm" and whole > WARM_BYTES:
             continue
         words = {"operator": kernel, "phase": phase, "class": "fused" if kernel in FUSED else "eager"}
@@ -175,11 +181,7 @@ def busy_points(plan: KernelGrid) -> list[Point]:
     """Memory-bound points of two sizes, to be measured on all devices of a machine at once."""
     sizes = sorted(plan.moved_bytes)[-3:-1] or plan.moved_bytes
     chosen = replace(plan, moved_bytes=tuple(sizes))
-    return [
-        replace(point, labels={**point.labels, "busy": "all"})
-        for point in _memory_bound(chosen)
-        if point.labels["cache"] == ("cold" if point.labels["operator"] in THROUGH_PARAMETERS else "warm")
-    ]
+    return [replace(point, labels={**point.labels, "busy": "all"}) for point in _memory_bound(chosen)]
 
 
 def collective_points(plan: KernelGrid, groups: Sequence[tuple[int, int]], *, backend: str, precision: str) -> list[Point]:

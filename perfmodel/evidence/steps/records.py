@@ -26,7 +26,8 @@ Collectives between CPUs state the mean of their repeats, and so do `rank_times`
 meet; everything else states the median. The label `busy` (all) of a memory-bound
 operator says that every device of the machine ran it at once. Those of serving ran right behind a product, as in a
 pass; `host` is what a pass spends between two operators.
-Buffers are cold unless `cache` says otherwise: none of their bytes are in a cache when the operator begins.
+Buffers are cold unless `cache` says otherwise: none of their bytes are in a cache when the operator begins. With `warm` those
+are that the operator before it writes in a step, and nothing else is, the operator's code neither.
 """
 
 from __future__ import annotations

@@ -128,8 +128,7 @@ def test_the_law_of_the_records_is_found(profile: dict[str, Any], kind: str) -> 
     for each in obeyed_records():
         labels = each.labels
         name = labels.get("operator", "")
-        cache = "cold" if name in THROUGH_PARAMETERS else "warm"
-        if each.kind != kind or name in ("copy", "point_to_point") or labels.get("cache", cache) != cache:
+        if each.kind != kind or name in ("copy", "point_to_point"):
             continue
         known = at_cluster_load(whole, 2 if "busy" in labels else 1)
         operator = operator_of_record(each)

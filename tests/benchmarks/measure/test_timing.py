@@ -27,7 +27,7 @@ def counted(made: list[int]) -> timing.Prepare:
         def work() -> None:
             made[number] += 1
 
-        return work
+        return timing.Prepared(work)
 
     return prepare
 
@@ -70,6 +70,29 @@ def test_a_warm_buffer_is_the_only_one(small_cache: None) -> None:
     timing.timed(counted(made), buffer_bytes=1.0, device="cpu", warm=True)
     assert len(made) == 1
     assert made[0] > timing.MOST
+
+
+def test_what_a_warm_operator_reads_is_written_by_a_product_before_each_time(small_cache: None) -> None:
+    """Behind what fills the caches; the buffer was zeros, and a product of positive numbers never is."""
+    buffer, seen = torch.zeros(4, 3, dtype=torch.bfloat16), list[float]()
+
+    def work() -> None:
+        seen.append(float(buffer.min()))
+        buffer.zero_()
+
+    timing.timed(lambda: timing.Prepared(work, (buffer,)), buffer_bytes=1.0, device="cpu", warm=True, seconds=0.0)
+    assert len(seen) == timing.LARGE_ROUNDS + timing.FEWEST
+    assert min(seen) > 0
+
+
+def test_all_caches_are_written_over_before_each_time_of_a_warm_operator(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twice the size of the largest: its code and its result are in none."""
+    scratch, seen = torch.zeros(1), list[float]()
+    monkeypatch.setattr(timing, "_bytes", lambda number, _: scratch.mul_(0).add_(0 * number))
+    timing.timed(
+        lambda: timing.Prepared(lambda: seen.append(float(scratch))), buffer_bytes=1.0, device="cpu", warm=True, seconds=0.0
+    )
+    assert seen == [float(number) for number in range(1, len(seen) + 1)]
 
 
 def test_fresh_work_never_runs_twice_on_a_buffer(small_cache: None) -> None:
