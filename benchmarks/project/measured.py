@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 import sys
 from collections import Counter
@@ -24,6 +25,7 @@ from typing import Any, Final
 import yaml
 
 from perfmodel.benchmarks.measure.calibrate import calibrate, records_beside, write_fitted
+from perfmodel.benchmarks.measure.core_distance import is_near, nearest_s
 from perfmodel.benchmarks.measure.kernels.record_file import read_records
 from perfmodel.benchmarks.measure.steps.ranks import measure_run
 from perfmodel.errors import PerfmodelError
@@ -176,29 +178,35 @@ def measure_all(folder: Path, models: str) -> Iterator[str]:
         if not profile.is_file():
             yield f"calibration {number + 1} of {ROUNDS}"
             calibrate(profile, device="cpu")
+        nearest = nearest_s(each.provenance for each in read_records(records_beside(profile)))
         for run in runs[number * share : (number + 1) * share]:
             record = folder / "records" / f"{run['name']}.json"
-            if is_doubtful(record):
+            if is_doubtful(record, nearest):
                 yield run["name"]
                 path = folder / "run.yaml"
                 write_text(path, yaml.safe_dump(run, sort_keys=False))
-                keep_surest(record, partial(measure_run, str(path), device="cpu", seconds=SECONDS))
+                keep_surest(record, partial(measure_run, str(path), device="cpu", seconds=SECONDS), nearest)
                 path.unlink()
 
 
-def is_doubtful(record: Path) -> bool:
-    """Whether a record is missing, or says of itself that it should be measured again."""
-    return not record.is_file() or bool(json.loads(record.read_text(encoding="utf-8"))["warnings"])
+def is_doubtful(record: Path, nearest: float = math.inf) -> bool:
+    """Whether a record is missing or should be measured again, for what it says of itself."""
+    return not record.is_file() or has_doubts(json.loads(record.read_text(encoding="utf-8")), nearest)
 
 
-def keep_surest(record: Path, measure: Callable[[], StepRecord | InferRecord]) -> None:
+def has_doubts(record: Mapping[str, Any], nearest: float) -> bool:
+    """Whether it warns of itself, or its cores were farther apart than the `nearest` of a calibration [s]."""
+    return bool(record["warnings"]) or not is_near(record["provenance"], nearest)
+
+
+def keep_surest(record: Path, measure: Callable[[], StepRecord | InferRecord], nearest: float = math.inf) -> None:
     """Measure until no record has a doubt, some times at most; of these and the one in the file the least spread is kept."""
     found = [json.loads(record.read_text(encoding="utf-8"))] if record.is_file() else []
     for _ in range(TRIES):
         found.append(measure().document())
-        if not found[-1]["warnings"]:
+        if not has_doubts(found[-1], nearest):
             break
-    surest = min(found, key=lambda each: (bool(each["warnings"]), spread_of(each)))
+    surest = min(found, key=lambda each: (has_doubts(each, nearest), spread_of(each)))
     write_text(record, json.dumps(surest, indent=1) + "\n")
 
 

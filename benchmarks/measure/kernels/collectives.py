@@ -14,9 +14,11 @@ at once.
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import statistics
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -26,6 +28,8 @@ from typing import Any, Final
 import torch
 import torch.distributed as dist
 
+from perfmodel.benchmarks.measure.core_distance import distance_text, is_near, nearest_s
+from perfmodel.benchmarks.measure.kernels.core_exchange import core_exchange
 from perfmodel.benchmarks.measure.kernels.kernels import check_device, show_progress
 from perfmodel.benchmarks.measure.kernels.kernels import take as take_kernel
 from perfmodel.benchmarks.measure.kernels.plan import busy_points, collective_points, plan_of
@@ -53,7 +57,10 @@ NOISY_REPEATS: Final = 150  # of short messages between CPUs
 SHORT: Final = 8 * 2**20
 OF_ALL_PARAMETERS: Final = 16 * 2**20  # bytes of a message between CPUs: activations of a layer are less
 LAUNCH_S: Final = 2e-4  # more than the host needs to launch a collective of NCCL
-TRIES: Final = 3  # of a point beside which others used the cores
+TRIES: Final = 3  # of a point beside which others used the cores, or whose cores were moved apart
+LOOK: Final = "look"  # said instead of a point: how far apart are the cores now
+EVERY_S: Final = 1.0
+PATIENCE_S: Final = 120.0  # of a measurement with cores that are apart, in all
 NAME: Final = "benchmark"
 
 
@@ -188,13 +195,15 @@ def measured(device: str, path: Path, *, smallest: bool) -> int:
 class LedRanks:
     """All ranks of a measurement: rank 0 keeps the file and says which point is next, the others follow.
 
-    A point beside which others used the cores is measured again, some times; the time with the fewest of them is kept.
+    A point beside which others used the cores is measured again, some times; the time with the fewest of them is kept. So
+    is one whose cores were farther apart than before, once they are near again, or patience has ended.
     """
 
     def __init__(self, groups: dict[tuple[int, int], Group], device: str, *, smallest: bool) -> None:
         self.groups, self.device, self.smallest = groups, device, smallest
         self.everybody = next(group for (ranks, _), group in groups.items() if ranks == dist.get_world_size())
         self.meter, self.marks = NeighbourMeter(_of_all_ranks), dict[str, str]()
+        self.exchange, self.nearest_s, self.patience_s = core_exchange(device), math.inf, 0.0 if smallest else PATIENCE_S
 
     def lead(self, points: Sequence[Point], path: Path) -> int:
         """Measure what the file does not hold yet; how many points those were."""
@@ -220,25 +229,50 @@ class LedRanks:
             dist.broadcast_object_list(said)
             if said[0] is None:
                 return number
+            if said[0] == LOOK:
+                self._look()
+                continue
             self._take(said[0])
             number += 1
 
     def _surest(self, point: Point) -> Timing:
         """The time of a point and its marks, of rank 0, which is in every group that it measures."""
-        found: list[tuple[float, dict[str, str], Timing]] = []
-        while not found or (found[-1][1] and len(found) < TRIES):
+        found: list[tuple[dict[str, str], Timing]] = []
+        while not found or (self._doubts(found[-1][0]) and len(found) < TRIES):
+            if found:
+                self._wait_until_near()
             dist.broadcast_object_list([point])
             timing = self._take(point)
             if timing is None:
                 raise PerfmodelError("rank 0 is in no group")
-            found.append((float(self.marks.get(OTHERS, 0.0)), dict(self.marks), timing))
-        _, self.marks, timing = min(found, key=lambda each: each[0])
+            found.append((dict(self.marks), timing))
+        self.marks, timing = min(found, key=lambda each: self._doubts(each[0]))
         return timing
+
+    def _doubts(self, marks: dict[str, str]) -> float:
+        """How much of the cores others used, and whether the cores were apart."""
+        return float(marks.get(OTHERS, 0.0)) + (not is_near(marks, self.nearest_s))
+
+    def _wait_until_near(self) -> None:
+        """Where the cores are apart: until they are not, as long as there is patience."""
+        while self.patience_s > 0 and not is_near(self._look_together(), self.nearest_s):
+            time.sleep(EVERY_S)
+            self.patience_s -= EVERY_S
+
+    def _look_together(self) -> dict[str, str]:
+        dist.broadcast_object_list([LOOK])
+        return self._look()
+
+    def _look(self) -> dict[str, str]:
+        """How far apart the cores are now, which all ranks find out together."""
+        mark = distance_text([self.exchange.distance_s()] if self.exchange else [])
+        self.nearest_s = min(self.nearest_s, nearest_s([mark]))
+        return mark
 
     def _take(self, point: Point) -> Timing | None:
         """The time of a point on this rank, None where it is in no group of it; marks say who else used the cores."""
         timing = self._timed(point)
-        self.marks = self.meter.mark() if self.device == "cpu" else {}
+        self.marks = self.meter.mark() | self._look() if self.device == "cpu" else {}
         return timing
 
     def _timed(self, point: Point) -> Timing | None:

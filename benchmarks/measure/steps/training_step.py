@@ -24,6 +24,8 @@ import torch
 import torch._dynamo  # as AdamW would at its first step, in each rank: ranks of a CPU are forked after this
 import torch.distributed as dist
 
+from perfmodel.benchmarks.measure.core_distance import distance_text, moved
+from perfmodel.benchmarks.measure.kernels.core_exchange import core_exchange
 from perfmodel.benchmarks.measure.machine import Nvml, provenance, warnings
 from perfmodel.benchmarks.measure.neighbours import OTHERS, CoreTimes, CoreUse, core_use, others_on_gpus
 from perfmodel.benchmarks.measure.steps.marked_steps import MarkedStep, StepProfile, step_profile
@@ -90,6 +92,8 @@ class StepMeasurement:
         self.losses: list[float] = []
         self.taken_away_per_s = 0.0  # how often the core of a rank went to somebody else
         self.cores = CoreUse()  # what others used of them at most, while steps were timed or marked
+        self.exchange = core_exchange(groups.device.type)
+        self.distances_s: list[float] = []  # of the cores of several ranks, before and after both
 
     def step(self) -> None:
         """One iteration; its loss is kept."""
@@ -99,11 +103,18 @@ class StepMeasurement:
         """Times [s] of steps as they are, the slowest rank's."""
         warm = [seconds_of(self.step, self.groups) for _ in range(WARM_UP)][-1]
         number = min(max(round(seconds / self._slowest([warm])[0]), FEWEST), MOST)
+        self._look()
         before, begun = times_taken_away(), CoreTimes.now()
         own = [seconds_of(self.step, self.groups) for _ in range(number)]
         self.cores = core_use(self.of_all_ranks((begun, CoreTimes.now())))
         self.taken_away_per_s = max(self.of_all_ranks((times_taken_away() - before) / sum(own)))
+        self._look()
         return self._slowest(own)
+
+    def _look(self) -> None:
+        """How far the cores of the ranks are from each other now."""
+        if self.exchange:
+            self.distances_s.append(self.exchange.distance_s())
 
     def _slowest(self, times: list[float]) -> list[float]:
         return [max(each) for each in zip(*self.of_all_ranks(times), strict=True)]
@@ -128,6 +139,7 @@ class StepMeasurement:
             stages = self.groups.pipeline_parallel.ranks
             steps.append(MarkedStep(ranks=[seconds for seconds, _ in every], messages=messages, stages=stages))
         self.cores = max(self.cores, core_use(self.of_all_ranks((begun, CoreTimes.now()))), key=lambda use: use.others)
+        self._look()
         return step_profile(steps)
 
     def of_all_stages(self, value: Any) -> list[Any]:
@@ -202,8 +214,11 @@ def measured(
             *warnings(before, after),
             *doubts(spread, work.taken_away_per_s if is_alone(groups) else 0.0),
             *who_else(groups, work.cores, others),
+            *moved(work.distances_s),
         ],
-        provenance=provenance(groups.device.type, command) | {OTHERS: f"{work.cores.others:.2f}"},
+        provenance=provenance(groups.device.type, command)
+        | {OTHERS: f"{work.cores.others:.2f}"}
+        | distance_text(work.distances_s),
         pipeline_stages=marked.pipeline_stages,
     )
 

@@ -207,6 +207,18 @@ def test_of_several_calibrations_those_taken_alone_count() -> None:
     assert pooled([beside, beside]) == [beside]
 
 
+def test_of_several_calibrations_those_count_whose_cores_were_near_each_other() -> None:
+    """As near as any record says; where none was of a point, all of them do."""
+    first, second = obeyed_records()[:2]
+    near, apart, farther = (
+        replace(first, seconds=first.seconds * factor, provenance={**first.provenance, "cores_apart_us": distance})
+        for factor, distance in ((1.3, "25.2"), (0.9, "33.0"), (0.8, "33.9"))
+    )
+    other = replace(second, provenance={**second.provenance, "cores_apart_us": "24.8"})
+    assert pooled([apart, near, farther]) == [near]
+    assert pooled([apart, farther, other]) == [farther, other]
+
+
 def test_records_that_were_not_taken_alone_are_said() -> None:
     """How many, and how many cores others used at most; of a machine that was quiet, or of words, nothing."""
     alone, *others = obeyed_records()[:4]

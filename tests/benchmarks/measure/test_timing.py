@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 import torch
 
@@ -20,7 +18,7 @@ def small_cache(monkeypatch: pytest.MonkeyPatch) -> None:
 def counted(made: list[int]) -> timing.Prepare:
     """A buffer that notes each time that it is worked on, numbered in the order of preparation."""
 
-    def prepare() -> Callable[[], object]:
+    def prepare() -> timing.Prepared:
         number = len(made)
         made.append(0)
 

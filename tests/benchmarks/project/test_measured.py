@@ -16,8 +16,8 @@ from perfmodel.evidence.steps.compared import ComparedOperator
 class Measured:
     """A record with nothing but its spread and what it says of itself."""
 
-    def __init__(self, spread: float, *warnings: str) -> None:
-        self.content = {"spread": spread, "warnings": list(warnings)}
+    def __init__(self, spread: float, *warnings: str, **provenance: str) -> None:
+        self.content = {"spread": spread, "warnings": list(warnings), "provenance": provenance}
 
     def document(self) -> dict[str, Any]:
         """As a file has it."""
@@ -34,7 +34,7 @@ def test_a_record_without_doubt_ends_the_measurement(tmp_path: Path) -> None:
     record = tmp_path / "run.json"
     assert is_doubtful(record)
     keep_surest(record, in_turn(Measured(0.01, "busy"), Measured(0.05)))
-    assert json.loads(record.read_text(encoding="utf-8")) == {"spread": 0.05, "warnings": []}
+    assert json.loads(record.read_text(encoding="utf-8")) == {"spread": 0.05, "warnings": [], "provenance": {}}
     assert not is_doubtful(record)
 
 
@@ -47,6 +47,16 @@ def test_where_all_doubt_the_least_spread_is_kept(tmp_path: Path) -> None:
     keep_surest(record, in_turn(*(Measured(0.5, "wide") for _ in range(TRIES))))
     assert json.loads(record.read_text(encoding="utf-8"))["spread"] == pytest.approx(least)
     assert is_doubtful(record)
+
+
+def test_a_record_of_cores_that_were_farther_apart_than_calibrated_is_doubted(tmp_path: Path) -> None:
+    """Until they are as near; where nothing says how near that is, they are not."""
+    record = tmp_path / "run.json"
+    keep_surest(record, in_turn(Measured(0.01, cores_apart_us="33.0"), Measured(0.05, cores_apart_us="26.0")), 25e-6)
+    assert json.loads(record.read_text(encoding="utf-8"))["spread"] == 0.05
+    assert not is_doubtful(record, 25e-6)
+    assert is_doubtful(record, 20e-6)
+    assert not is_doubtful(record)
 
 
 def test_of_passes_the_widest_counts() -> None:
