@@ -88,10 +88,10 @@ def machine_profile(records: Sequence[Record], machine: Machine) -> dict[str, An
 def datasheet(by_kind: Mapping[str, Sequence[Record]], machine: Machine) -> dict[str, Any]:
     """What a datasheet would print; of a CPU, which has none, the best that was measured."""
     peaks = _peaks(by_kind["matmul"])
-    copies = [each.sizes["moved_bytes"] / each.seconds for each in by_kind["memory_bound"] if _is_cold_copy(each)]
-    if not copies:
+    rates = [each.sizes["moved_bytes"] / each.seconds for each in by_kind["memory_bound"] if _shows_memory_rate(each)]
+    if not rates:
         raise InputError("there are no cold copies among the memory_bound records, from which the memory's rate follows")
-    bandwidth = max(copies)
+    bandwidth = max(rates)
     known = expand_part(Gpu, "gpus", gpu_like(machine.name) if machine.device == "cuda" else COMMON)
     limited = {}
     if machine.device == "cuda":
@@ -137,8 +137,9 @@ def _peaks(products: Sequence[Record]) -> dict[str, float]:
     return {name: float(np.max(rates[name])) for name in PRECISIONS if name in rates}
 
 
-def _is_cold_copy(each: Record) -> bool:
-    return each.labels["operator"] == "copy" and each.labels.get("cache", "cold") == "cold"
+def _shows_memory_rate(each: Record) -> bool:
+    """Copies, and what is scaled in place: a core reads the target of a copy, too, before it writes it, which nobody counts."""
+    return each.labels["operator"] in ("copy", "scale") and each.labels.get("cache", "cold") == "cold"
 
 
 def _sources(records: Sequence[Record], machine: Machine) -> dict[str, str]:

@@ -199,6 +199,17 @@ def test_of_several_calibrations_the_median_counts() -> None:
     assert [each.seconds for each in pooled(several)] == [first.seconds * 1.1]
 
 
+def test_the_memory_is_as_fast_as_what_is_scaled_in_place() -> None:
+    """A core moves a third more for a copy than its source and its target: at the copy's rate no kernel could be faster."""
+    kept = [each for each in few_records() if each.labels.get("operator") not in FEW]
+    (copy,) = [each for each in few_records() if each.labels.get("operator") == "copy"][-1:]
+    scaled = replace(copy, seconds=copy.seconds / 1.7, labels={**copy.labels, "operator": "scale"})
+    by_kind = {kind: [each for each in kept if each.kind == kind] for kind in ("matmul", "attention")}
+    for records, rate in (([copy], 1.0), ([copy, scaled], 1.7)):
+        found = datasheet({**by_kind, "memory_bound": records}, MACHINE)["memory_bandwidth_bytes_per_s"]
+        assert found == pytest.approx(rate * copy.sizes["moved_bytes"] / copy.seconds)
+
+
 def test_of_several_calibrations_those_taken_alone_count() -> None:
     """Where all had neighbours, all of them do."""
     first = obeyed_records()[0]
