@@ -1,12 +1,13 @@
 """How far from each other are the cores of ranks? What one has just written another reads from a cache of both, or from afar.
 
-The cores of a virtual machine are threads of its host, which moves them. Two that share a cache send each other messages
-faster, and share its way to the memory; two that do not send slower, and read the memory faster:
+The cores of a virtual machine are threads of its host, which moves them, and lets others use their cache. Two that share a
+cache, and have it for themselves, send each other messages faster; two that do not share one read the memory faster:
 
     distance = time of a rank to read half a mebibyte that the first rank wrote just before     [s]
 
-On a guest of two cores of an AMD EPYC it is 25 us or 33 us, for half a minute each or so; messages of 1.5 MiB then take 1.0 or
-1.6 ms, and to walk through memory on both cores 2.2 or 1.3 ms. Times of one state say nothing of the other.
+On a guest of two cores of an AMD EPYC it is 25 us, or 28 to 35 for half a minute or so; messages of 1.5 MiB then take 1.0 to
+1.5 ms, or 1.4 to 2.0, and a walk through 32 MiB on both cores at once 2.2 ms, or 1.3 where they are apart. Times of one state
+say little of the other.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 APART: Final = "cores_apart_us"  # in the provenance of a record
-SAME: Final = 1.15  # up to so many times the shortest distance it is the same state
+SAME: Final = 1.12  # up to so many times the shortest distance it is the same state
 
 
 def stated_distance_s(provenance: Mapping[str, str]) -> float | None:
@@ -63,7 +64,7 @@ def moved(distances_s: Sequence[float]) -> list[str]:
         return []
     low, high = (f"{1e6 * distance_s:.0f}" for distance_s in (min(distances_s), max(distances_s)))
     sentence = (
-        f"the host of this virtual machine moved the cores: to read what another core wrote took {low} us, then {high} us; "
-        "messages and memory are not as fast in both states; measure again"
+        f"the cores of the ranks were not always as near: to read what another core wrote took {low} us, and {high} us; the "
+        "host of a virtual machine moves its cores, and messages and memory are not as fast in both states; measure again"
     )
     return [sentence]

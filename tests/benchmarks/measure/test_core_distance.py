@@ -12,7 +12,7 @@ from perfmodel.benchmarks.measure.core_distance import SAME, distance_text, is_n
 def test_cores_that_were_moved_are_a_doubt() -> None:
     """Both distances are said; of one core alone, or within what looks differ by, nothing is."""
     (sentence,) = moved([25e-6, 33e-6, 26e-6])
-    assert "took 25 us, then 33 us" in sentence
+    assert "took 25 us, and 33 us" in sentence
     assert moved([]) == moved([25e-6]) == moved([25e-6, 25e-6 * SAME]) == []
 
 
