@@ -131,3 +131,14 @@ def test_the_first_round_counts_as_one_of_all() -> None:
     first, tenth, steady = (float(queue(64, 2, schedule(), waves=waves).first_token_s(0.0)) for waves in (1.0, 10.0, np.inf))
     assert first > tenth > steady
     assert tenth - steady == pytest.approx((first - steady) / 10.0)
+
+
+def test_a_round_is_a_whole_number_of_passes() -> None:
+    """Passes that hold 2.46 prompts each read 8 of them in four passes, as those do that hold 2."""
+    assert queue(8, 2.46, schedule()).in_step_s(0.0) == pytest.approx(float(queue(8, 2, schedule()).in_step_s(0.0)))
+
+
+def test_clients_that_ask_late_find_half_a_pass_left() -> None:
+    """Behind an r of many passes they come at any time of one: three of four groups in full ones, one in a decode pass."""
+    full_s = 2 * PROMPT_S + DECODE_S
+    assert queue(8, 2, schedule()).in_step_s(9.0) == pytest.approx(full_s + 0.75 * full_s / 2 + 0.25 * DECODE_S / 2)
