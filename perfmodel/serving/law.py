@@ -7,11 +7,9 @@ prompt, O tokens that come back; D a decode pass of B sequences over S + O/2 tok
 
 r is what a request takes through the server, and (n - 1)/2 decode passes where an engine looks for new ones behind n of them.
 In the life of one request every sequence of the batch is replaced once, so that it sees B prompts pass, its own among them.
-TTFT is r, the wait for the running pass, the prompts before it and its own; past the limit of the cache, also for a free place;
-D more where tokens leave when the pass after theirs has run.
-TPOT is what is left of E2E, over the other tokens. Clients start at once: in the first of `waves` rounds prompts queue behind
-each other. Where prompts have passes of their own, all answers begin together when the queue is read, and end together if they
-are alike in length: so each round is like the first, unless their ends lie farther apart than the queue is long.
+TTFT is r, the wait for running passes and for the prompts before it, and its own (prompt_queue.py); past the limit of the
+cache, also for a free place; D more where tokens leave when the pass after theirs has run. TPOT is what is left of E2E, over
+the other tokens.
 """
 
 from __future__ import annotations
@@ -24,12 +22,12 @@ import numpy as np
 from perfmodel.count.serving.forward_pass import ForwardPass
 from perfmodel.count.serving.memory import concurrency_that_fits
 from perfmodel.light_dataclass import dataclass, replace
+from perfmodel.serving.prompt_queue import PromptQueue
 from perfmodel.spec.fields import Numeric
 from perfmodel.spec.serving.setup import Request, ServingSetup
 from perfmodel.timing.serving.forward_pass import PassTime, mixed, pass_times, streamed
 
 STEADY: Final = np.inf  # rounds: so many that the first one counts for nothing
-MOST_BUSY: Final = 0.95  # of the time on prompts, for the wait of an open queue, which has no end at 1: a guard, not a fit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,26 +84,29 @@ def served_load(
     clients = np.asarray(concurrency, dtype=float)
     running = np.maximum(np.minimum(clients, most_running(setup, request)), 1.0)
     outputs = np.asarray(request.output_tokens, dtype=float)
-    together = _prompts_together(setup, request, running)
-    decode, alone, *shared = pass_times(setup, list(_passes(setup, request, running, together)))
-    added = _added_by_a_prompt(setup, request, running, together, (decode, alone, *shared))
+    numbers = _prompts_together(setup, request, running)
+    decode, alone, *shared = pass_times(setup, list(_passes(setup, request, running, numbers)))
+    added = _added_by_a_prompt(setup, request, running, numbers, (decode, alone, *shared))
     cycle = mixed(((np.maximum(outputs - 1.0, 0.0), decode), (running, added)))
     if online:
         cycle = streamed(cycle, setup.engine.host.stream_s * running * outputs)
-    host = setup.engine.host
+    host, schedule = setup.engine.host, setup.engine.schedule
     request_s = host.request_s if online else host.admission_s
-    prompt_s, decode_s, life_s = added.total_s, decode.total_s, cycle.total_s
-    request_s = request_s + np.where(running > 1.0, (setup.engine.schedule.receive_passes - 1.0) / 2.0 * decode_s, 0.0)
+    decode_s, life_s = decode.total_s, cycle.total_s
+    queue = PromptQueue(
+        schedule=schedule,
+        running=running,
+        output_tokens=outputs,
+        together=np.minimum(schedule.chunk_tokens / request.input_tokens, running),
+        alone_s=alone.total_s,
+        prompt_s=added.total_s,
+        decode_s=decode_s,
+        length_spread=length_spread,
+        waves=waves,
+    )
+    first_s = queue.first_token_s(request_s)
+    request_s = request_s + np.where(running > 1.0, (schedule.receive_passes - 1.0) / 2.0 * decode_s, 0.0)
     e2e_s = request_s + life_s * np.maximum(clients / running, 1.0)
-    busy = running > 1.0
-    share = np.minimum((running - 1.0) * prompt_s / life_s, MOST_BUSY)
-    steady_s = alone.total_s + np.where(busy, decode_s / 2.0 + prompt_s * share / (2.0 * (1.0 - share)), 0.0)
-    queue_s = (running - 1.0) * prompt_s / 2.0
-    burst_s = alone.total_s + queue_s
-    if not setup.engine.schedule.mixes:
-        apart_s = length_spread * outputs * decode_s
-        steady_s = np.maximum(steady_s, alone.total_s + np.maximum(queue_s - apart_s / 2.0, 0.0))
-    first_s = steady_s + np.maximum(burst_s - steady_s, 0.0) / waves
     late_s = decode_s if host.late else 0.0
     ttft_s = request_s + first_s + late_s + life_s * np.maximum(clients / running - 1.0, 0.0)
     ttft_s = np.where(outputs > 1.0, np.minimum(ttft_s, e2e_s), e2e_s)  # the first of one token is the last
@@ -127,43 +128,60 @@ def _tpot_s(e2e_s: Numeric, ttft_s: Numeric, output_tokens: Numeric) -> Numeric:
     return np.where(others > 0, (e2e_s - ttft_s) / np.maximum(others, 1.0), 0.0)
 
 
-def _prompts_together(setup: ServingSetup, request: Request, running: Numeric) -> Numeric:
-    """Prompts that come in one decode pass, B/O on average: they share a pass as far as its tokens go."""
+def _prompts_together(setup: ServingSetup, request: Request, running: Numeric) -> Sequence[tuple[Numeric, Numeric]]:
+    """Prompts that share a pass, each number with the share of such passes that have it.
+
+    B/O come in one decode pass on average, 1 at least where one comes, and no more than its tokens hold. A pass has a whole
+    number of them, the one below that mean or the one above it; but where tokens are the limit, the last of them may be cut.
+    """
     most = np.maximum(setup.engine.schedule.chunk_tokens / request.input_tokens, 1.0)
     outputs = np.asarray(request.output_tokens, dtype=float)
-    together: Numeric = np.clip(running / np.maximum(outputs, 1.0), 1.0, most)
-    return together
+    mean = np.clip(running / np.maximum(outputs, 1.0), 1.0, most)
+    below = np.where(mean < most, np.floor(mean), mean)
+    if np.all(below == mean):
+        return ((1.0, mean),)
+    above = np.minimum(below + 1.0, most)
+    more = (mean - below) / np.where(above > below, above - below, 1.0)
+    return ((1.0 - more, below), (more, above))
 
 
-def _passes(setup: ServingSetup, request: Request, running: Numeric, together: Numeric) -> Iterator[ForwardPass]:
-    """A decode pass, one of a prompt alone, one of the prompts that share it; with engines that mix, one of both kinds."""
+def _passes(
+    setup: ServingSetup, request: Request, running: Numeric, numbers: Sequence[tuple[Numeric, Numeric]]
+) -> Iterator[ForwardPass]:
+    """A decode pass, one of a prompt alone; for each number of prompts one of them and, with engines that mix, one of both."""
     decode = ForwardPass(sequences=running, context=request.mean_context)
     yield decode
     yield ForwardPass(prompts=1.0, prompt_tokens=request.input_tokens)
-    if setup.engine.schedule.mixes or np.any(together != 1.0):
+    for _, together in numbers:
         yield ForwardPass(prompts=together, prompt_tokens=request.input_tokens)
-    if setup.engine.schedule.mixes:
-        yield replace(decode, prompts=together, prompt_tokens=request.input_tokens)
+        if setup.engine.schedule.mixes:
+            yield replace(decode, prompts=together, prompt_tokens=request.input_tokens)
 
 
 def _added_by_a_prompt(
-    setup: ServingSetup, request: Request, running: Numeric, together: Numeric, times: Sequence[PassTime]
+    setup: ServingSetup,
+    request: Request,
+    running: Numeric,
+    numbers: Sequence[tuple[Numeric, Numeric]],
+    times: Sequence[PassTime],
 ) -> PassTime:
     """p: what the passes that read prompts take beyond those that would run anyway, for each prompt; `times` of `_passes`.
 
     Where prompts ride in decode passes, weights are read once for both; a sequence has O - 1 of these for the B prompts of its
     life, and prompts that find none left have passes of their own.
     """
-    decode, alone, *shared = times
-    passes = 1.0 / together
-    if not setup.engine.schedule.mixes:
-        return mixed(((passes, shared[0]),)) if shared else alone
-    prompts, both = shared
+    decode, _, *shared = times
     outputs = np.asarray(request.output_tokens, dtype=float)
+    shares = [share for share, _ in numbers]
+    passes = 1.0 / sum(share * together for share, together in numbers)
+    if not setup.engine.schedule.mixes:
+        return mixed((passes * share, each) for share, each in zip(shares, shared, strict=True))
     rides = np.where(
         running > 1.0, np.minimum(passes, (outputs - 1.0) / running), 0.0
     )  # a prompt alone has nobody to ride with
-    return mixed(((passes - rides, prompts), (rides, both), (-rides, decode)))
+    alone = [((passes - rides) * share, each) for share, each in zip(shares, shared[::2], strict=True)]
+    both = [(rides * share, each) for share, each in zip(shares, shared[1::2], strict=True)]
+    return mixed((*alone, *both, (-rides, decode)))
 
 
 def static_batch(setup: ServingSetup, request: Request, batch: Numeric) -> ServedLoad:

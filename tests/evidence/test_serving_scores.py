@@ -16,7 +16,7 @@ from perfmodel.evidence.serving.scores import (
 from perfmodel.exchange.questions.serving.served_models import serving_setup
 from perfmodel.serving.measurements import Workload, measured_value, workload_load
 from perfmodel.spec.serving.evidence import ServingEvidence
-from perfmodel.spec.serving.loads import CLOSED, E2E, OFFLINE, TOKENS, TPOT, TTFT
+from perfmodel.spec.serving.loads import CLOSED, E2E, OFFLINE, SINGLE, STATIC, TOKENS, TPOT, TTFT
 from perfmodel.spec.serving.setup import Request
 
 NOTHING = ServingEvidence(name="nothing", cells={})
@@ -36,10 +36,10 @@ def row(metric: str, value: float, *, run_id: str = "r", source: str = "lab", co
     )
 
 
-def off_by(residuals: list[float], *, source: str = "lab") -> list[ServingComparison]:
+def off_by(residuals: list[float], *, source: str = "lab", metric: str = TPOT) -> list[ServingComparison]:
     """Comparisons whose measurements lie so far from predictions of 1, in logarithms."""
     return [
-        ServingComparison(measured=row(TPOT, 1.0, source=source), metric=TPOT, value=float(np.exp(each)), predicted=1.0)
+        ServingComparison(measured=row(metric, 1.0, source=source), metric=metric, value=float(np.exp(each)), predicted=1.0)
         for each in residuals
     ]
 
@@ -80,13 +80,36 @@ def test_a_source_is_scored_with_the_errors_of_others() -> None:
 
 
 def test_few_rows_have_no_discrepancy_of_their_own() -> None:
-    """A metric of few rows takes that of other models, and a metric that nobody else has that of all metrics."""
+    """A metric of few rows takes that of other loads, and a metric that nobody else has that of all times of passes."""
     assert list(estimated_cells(off_by([0.1] * 5))) == ["any/dense/any"]
-    others = ServingEvidence(
-        name="others", cells={"ttft_s/any/any": (1.2, 50, 2), "any/dense/any": (0.4, 90, 3), "e2e_s/dense/any": (0.1, 40, 2)}
-    )
+    cells = {
+        "ttft_s/any/any": 1.2,
+        "tpot_s/any/any": 0.9,
+        "any/dense/any": 0.4,
+        "e2e_s/dense/any": 0.1,
+        "e2e_s/any/closed": 0.7,
+    }
+    others = ServingEvidence(name="others", cells={name: (width, 50, 2) for name, width in cells.items()})
     found = {metric: others.discrepancy(metric, "dense", CLOSED).half_width for metric in (TTFT, TPOT, E2E)}
     assert found == {TTFT: 1.2, TPOT: 0.4, E2E: 0.1}
+
+
+def test_first_tokens_are_like_those_under_the_same_load() -> None:
+    """The queue decides: closed loops of mixtures say more of closed loops of dense models than single requests of these do."""
+    cells = {"ttft_s/any/closed": 0.9, "ttft_s/dense/any": 0.2, "ttft_s/dense/single": 0.1, "any/dense/any": 0.3}
+    others = ServingEvidence(name="others", cells={name: (width, 50, 2) for name, width in cells.items()})
+    found = [others.discrepancy(TTFT, "dense", load) for load in (CLOSED, SINGLE, STATIC)]
+    assert [each.half_width for each in found] == [0.9, 0.1, 0.2]
+    assert [each.pool for each in found] == ["ttft_s/any/closed", "ttft_s/dense/single", "ttft_s/dense/any"]
+    assert not ServingEvidence(name="none", cells={}).discrepancy(TTFT, "dense", CLOSED).half_width
+
+
+def test_first_tokens_have_cells_over_models_and_passes_over_metrics() -> None:
+    """Errors of queues say nothing of passes."""
+    first, whole = (set(estimated_cells(off_by([0.1] * 40, metric=metric))) for metric in (TTFT, E2E))
+    loads = {"dense/closed", "dense/any", "any/any"}
+    assert first == {f"ttft_s/{each}" for each in (*loads, "any/closed")}
+    assert whole == {*(f"e2e_s/{each}" for each in loads), "any/dense/any"}
 
 
 def test_a_full_server_is_asked_for_as_many_as_fit() -> None:

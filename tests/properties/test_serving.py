@@ -34,8 +34,9 @@ from tests.properties.test_hardware import (
 FACTORS: Final = np.array([1.0, 1.05, 1.5, 4.0, 30.0])
 CLIENTS: Final = (1, 3, 16, 200, 5000)
 ROUNDING: Final = 1e-9
-TRACE: Final = 1e-6
+DIGITS: Final = 15  # femtoseconds: what rounding leaves of no time at all is less
 WAVE: Final = 0.05
+TRACE: Final = 0.01
 Law = Callable[[ServingSetup, Request, Numeric], ServedLoad]
 
 
@@ -56,7 +57,7 @@ def test_better_hardware_is_never_slower(better: Callable[..., Cluster], drawn: 
     """
     loads = [load_of(on(drawn.setup, better(drawn.setup.cluster, float(times))), drawn.request, clients) for times in FACTORS]
     for metric in ("ttft_s", "tpot_s", "e2e_s") if clients == 1 else ("e2e_s",):
-        values = np.array([float(getattr(load, metric)) for load in loads])
+        values = np.round([float(getattr(load, metric)) for load in loads], DIGITS)
         assert rises(-values), (metric, values.tolist())
     assert rises([float(load.tokens_per_s) for load in loads])
 
@@ -90,19 +91,21 @@ def test_more_memory_holds_more_and_serves_no_less(drawn: DrawnServer, clients: 
 def test_longer_prompts_are_never_faster(drawn: DrawnServer, clients: int, law: Law) -> None:
     """Neither for the first token nor for the whole request; nor are more tokens back.
 
-    But for a trace, where prompts of few tokens ride in decode passes under their weights: in a longer life of a request they
-    are a smaller share. And for a decode pass, between answers of no more tokens than there are clients: several of their
-    prompts share a pass on average, whose last wave is less full of one number of them than of another.
+    But for a first token where prompts have passes of their own: those that share one have it at its end, and fewer long
+    prompts share one. That is a prompt's pass at most. And for a trace of an answer of no more tokens than there are clients:
+    with one more token, fewer prompts share a pass, and one large pass may take longer than the smaller ones in its place.
     """
     prompts = [replace(drawn.request, input_tokens=drawn.request.input_tokens * times) for times in (1, 2, 3, 5)]
     loads = [law(drawn.setup, request, float(clients)) for request in prompts]
-    assert rises([float(load.ttft_s) for load in loads], TRACE), [float(load.ttft_s) for load in loads]
+    firsts = np.array([float(load.ttft_s) for load in loads])
+    saved = float(loads[-1].first.total_s) if law is served_load and not drawn.setup.engine.schedule.mixes else 0.0
+    assert np.all(firsts[1:] >= (1.0 - ROUNDING) * firsts[:-1] - saved), firsts.tolist()
     assert rises([float(load.e2e_s) for load in loads]), [float(load.e2e_s) for load in loads]
     answers = [replace(drawn.request, output_tokens=drawn.request.output_tokens * times) for times in (1, 2, 3, 5)]
     loads = [law(drawn.setup, request, float(clients)) for request in answers]
     seconds = np.array([float(load.e2e_s) for load in loads])
-    saved = np.array([float(load.decode.total_s) if load.output_tokens <= clients else 0.0 for load in loads[:-1]])
-    assert np.all(seconds[1:] >= (1.0 - ROUNDING) * seconds[:-1] - saved), seconds.tolist()
+    traces = np.array([TRACE if load.output_tokens <= clients else ROUNDING for load in loads[:-1]])
+    assert np.all(seconds[1:] >= (1.0 - traces) * seconds[:-1]), seconds.tolist()
 
 
 @examples(30)

@@ -9,6 +9,7 @@ import pytest
 
 from perfmodel.count.serving.forward_pass import ForwardPass
 from perfmodel.exchange.questions.serving.served_models import engine_preset, serving_setup
+from perfmodel.light_dataclass import replace
 from perfmodel.serving.law import most_running, served_load, static_batch
 from perfmodel.spec.evidence.spread import with_numbers
 from perfmodel.spec.serving.setup import Request, ServingSetup
@@ -47,13 +48,18 @@ def test_tokens_that_leave_late_wait_for_another_pass() -> None:
 
 
 def test_requests_wait_for_the_next_look() -> None:
-    """Behind 11 passes between two looks a request waits for 5 on average, but at once where nobody decodes."""
+    """Behind 11 passes between two looks a request waits for 5 on average, but at once where nobody decodes.
+
+    First tokens wait for the prompts that come in the same 11 passes as well, 7 * 10 / 500 more on average.
+    """
     sglang = engine_preset("sglang")
     rarely = with_numbers(sglang, {"schedule": with_numbers(sglang.schedule, {"receive_passes": 11})})
     decode = pass_time(llama(sglang), ForwardPass(sequences=8, context=1250)).total_s
+    prompt = pass_time(llama(sglang), ForwardPass(prompts=1, prompt_tokens=1000)).total_s
     for clients, passes in ((1, 0), (8, 5)):
         waiting, plain = (served_load(llama(engine), REQUEST, clients) for engine in (rarely, sglang))
-        assert waiting.ttft_s - plain.ttft_s == pytest.approx(passes * decode, abs=1e-12)
+        shared_s = 7 * 10 / 500 * prompt if clients > 1 else 0.0  # prompts of one look share a pass, which ends for all at once
+        assert waiting.ttft_s - plain.ttft_s == pytest.approx(passes * decode + shared_s, abs=1e-12)
         assert waiting.e2e_s - plain.e2e_s == pytest.approx(passes * decode, abs=1e-12)
 
 
@@ -90,11 +96,11 @@ def test_a_server_has_a_place_for_one_at_least() -> None:
 
 
 def test_equal_answers_keep_prompts_in_step_where_they_have_passes_of_their_own() -> None:
-    """SGLang with answers of one length: TTFT is half of all prompts' time; with lengths apart, far less."""
+    """SGLang with answers of one length: TTFT is half of all prompts' time, 8.192 share a pass; far less with others."""
     setup = llama("sglang")
     together, apart = (served_load(setup, REQUEST, 64, length_spread=spread) for spread in (0.0, 1.0))
     prompt_s = pass_time(setup, ForwardPass(prompts=1, prompt_tokens=1000)).total_s
-    assert together.ttft_s == pytest.approx(setup.engine.host.request_s + prompt_s + 63 * prompt_s / 2)
+    assert together.ttft_s == pytest.approx(setup.engine.host.request_s + (64 + 8.192) / 2 * prompt_s)
     assert apart.ttft_s < 0.3 * together.ttft_s
     assert apart.e2e_s == pytest.approx(together.e2e_s)
 
@@ -138,3 +144,18 @@ def test_the_first_of_one_token_is_the_last() -> None:
     assert np.asarray(load.tpot_s).tolist() == [0, 0, 0]
     assert np.asarray(load.ttft_s) == pytest.approx(load.e2e_s)
     assert load.tokens_per_s == pytest.approx(load.concurrency / load.e2e_s)
+
+
+def test_passes_have_whole_numbers_of_prompts() -> None:
+    """B/O = 2.5: half of the passes read 2 prompts and half 3, beside a decode pass each; 3 of whole passes where B/O is 3."""
+    setup = llama()
+    for clients, outputs, counts in ((250, 100, (2, 3)), (300, 100, (3,))):
+        request = Request(input_tokens=100, output_tokens=outputs)
+        decoding = ForwardPass(sequences=clients, context=request.mean_context)
+        decode = pass_time(setup, decoding).total_s
+        both = [pass_time(setup, replace(decoding, prompts=each, prompt_tokens=100)).total_s for each in counts]
+        only = [pass_time(setup, ForwardPass(prompts=each, prompt_tokens=100)).total_s for each in counts]
+        rides = (outputs - 1) / outputs  # of each pass that reads prompts; one in O finds no decode pass left
+        read = sum(rides * (with_s - decode) + (1 - rides) * alone_s for with_s, alone_s in zip(both, only, strict=True))
+        load = served_load(setup, request, clients)
+        assert load.cycle.total_s == pytest.approx((outputs - 1) * decode + outputs * read / len(counts))

@@ -178,7 +178,7 @@ def estimated_cells(comparisons: Sequence[ServingComparison], *, without: str = 
     """The discrepancy of each cell that has scored rows, of all sources but `without`: half width, rows, sources.
 
     It is the least half width with which 90 % of the rows lie in their intervals; a cell of few rows has none of its own, but
-    that of its metric, of both classes of models, or of all metrics (spec/serving/evidence.py).
+    that of a wider one (spec/serving/evidence.py). Times of passes have one over all metrics, first tokens one over all models.
     """
     scored = [each for each in comparisons if each.is_scored and each.measured.source != without]
     cells: dict[str, list[ServingComparison]] = {}
@@ -186,7 +186,10 @@ def estimated_cells(comparisons: Sequence[ServingComparison], *, without: str = 
         cells.setdefault(each.cell, []).append(each)
         cells.setdefault(cell_name(each.metric, each.models), []).append(each)
         cells.setdefault(cell_name(each.metric, POOLED), []).append(each)
-        cells.setdefault(cell_name(POOLED, each.models), []).append(each)
+        if each.metric == TTFT:
+            cells.setdefault(cell_name(TTFT, POOLED, each.measured.labels["load"]), []).append(each)
+        else:
+            cells.setdefault(cell_name(POOLED, each.models), []).append(each)
     return {
         name: (round(_half_width(rows), 3), len(rows), len({each.measured.source for each in rows}))
         for name, rows in cells.items()

@@ -18,6 +18,7 @@ from perfmodel.prediction import StagePrediction, predict_stage
 from perfmodel.units import GIBIBYTE
 
 GROUPS: Final = ("stack", "gpu", "method")
+ALLOCATED: Final = "allocated"  # the kind of memory that tensors take
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,13 +102,23 @@ def _compared(plain: TuningComparison, stage: StagePrediction) -> TuningComparis
 
 
 def without_own_source(comparisons: Sequence[TuningComparison]) -> list[TuningComparison]:
-    """Each prediction of memory in an interval that is as wide as the errors on all other sources ask for.
+    """Each prediction of memory in an interval that is as wide as the errors on other sources ask for.
 
-    Intervals of speeds hold nothing that was learned from such tables.
+    Those count that measured the same: tensors alone, or also what the allocator holds beyond them, which hangs on the order
+    in which tensors come and go. Where nobody else did, all do. Intervals of speeds hold nothing learned from such tables.
     """
-    sources = {each.measured.source for each in comparisons}
-    widths = {source: memory_error([each for each in comparisons if each.measured.source != source]) for source in sources}
-    return [each.within(widths[each.measured.source]) for each in comparisons]
+
+    def width(source: str, tensors: bool) -> float:
+        others = [each for each in comparisons if each.measured.source != source]
+        return memory_error([each for each in others if _is_of_tensors(each) == tensors]) or memory_error(others)
+
+    widths = {key: width(*key) for key in {(each.measured.source, _is_of_tensors(each)) for each in comparisons}}
+    return [each.within(widths[each.measured.source, _is_of_tensors(each)]) for each in comparisons]
+
+
+def _is_of_tensors(comparison: TuningComparison) -> bool:
+    """Whether its memory is that of tensors alone."""
+    return comparison.measured.memory_kind == ALLOCATED
 
 
 def memory_error(comparisons: Sequence[TuningComparison]) -> float:
@@ -121,7 +132,7 @@ def memory_error(comparisons: Sequence[TuningComparison]) -> float:
 
 def memory_of_kind(memory: MemoryBytes, kind: str) -> float:
     """Memory as a measurement of a kind (MEMORY_KINDS) has it [bytes]."""
-    by_kind = {"allocated": memory.allocated_bytes, "reserved": memory.reserved_bytes, "device": memory.total_bytes}
+    by_kind = {ALLOCATED: memory.allocated_bytes, "reserved": memory.reserved_bytes, "device": memory.total_bytes}
     return float(by_kind[kind])
 
 

@@ -60,6 +60,7 @@ def _measured(line: int, cells: dict[str, str], *, without_own: bool) -> Measure
     metric = cells["metric"]
     if metric not in METRICS:
         raise InputError(f"{shown(metric)} is no metric of serving; {did_you_mean(metric, METRICS)}", key="metric")
+    cells = cells | {"source": _first_source(cells)}
     value = _number(cells, "value")
     if value is None or value <= 0:
         raise InputError("missing; a measured value above 0 is needed", key="value")
@@ -144,7 +145,7 @@ def _own_numbers(cells: Mapping[str, str], engine: str, *, without_own: bool) ->
     clients = _number(cells, "concurrency") or 1.0
     for each in _words()["settings"]:
         if re.search(each["engine"], engine) and _fits(each["where"], cells) and clients >= each.get("from_clients", 0):
-            found |= {path: _set_number(path, value, clients) for path, value in each["set"].items()}
+            found |= {path: _set_number(path, value, cells) for path, value in each["set"].items()}
     return tuple(found.items())
 
 
@@ -153,11 +154,14 @@ def _fits(where: Mapping[str, str], cells: Mapping[str, str]) -> bool:
     return all(re.search(pattern, cells[column]) for column, pattern in where.items())
 
 
-def _set_number(path: str, value: Any, clients: float) -> float:
-    """A number that a table of settings has, as many as there are clients where it says so."""
-    if value == "clients":
-        return clients
-    return parse_quantity(value, "s") if path.endswith("_s") else float(value)
+def _set_number(path: str, value: Any, cells: Mapping[str, str]) -> float:
+    """A number or a switch that a table of settings has; tokens may be a sum with the prompt and the clients of a row."""
+    if isinstance(value, bool):
+        return value
+    if path.endswith("_s"):
+        return parse_quantity(value, "s")
+    of_row = {"clients": _number(cells, "concurrency") or 1.0, "prompt": _number(cells, "isl") or 0.0}
+    return sum(of_row[term] if term in of_row else float(term) for term in str(value).split(" + "))
 
 
 def _requests(cells: Mapping[str, str]) -> float:
@@ -165,6 +169,11 @@ def _requests(cells: Mapping[str, str]) -> float:
     lengths = f"{cells['isl']}/{cells['osl']}"
     found = (each["numbers"].get(lengths) for each in _words()["request_numbers"] if re.search(each["source"], cells["source"]))
     return float(next((number for number in found if number), "inf"))
+
+
+def _first_source(cells: Mapping[str, str]) -> str:
+    """The source that made a run: another one may list it again as its own."""
+    return next((str(each["source"]) for each in _words()["listed_again"] if _fits(each["where"], cells)), cells["source"])
 
 
 def _lies_whole(cells: Mapping[str, str]) -> bool:

@@ -42,6 +42,7 @@ class EngineSchedule(Spec):
 
     `mixes` says that tokens of prompts ride in the passes of sequences that decode; otherwise they have passes of their own.
     `reserves_output` says that a request starts only when the cache has room for all that may come back of it.
+    `overlaps` says that the next pass is put together while one runs, so that a request that comes meanwhile waits for both.
     """
 
     max_sequences: Numeric = count()
@@ -49,6 +50,7 @@ class EngineSchedule(Spec):
     mixes: bool = flag()
     receive_passes: Numeric = count(default=1)  # while sequences decode, new requests are looked for behind so many passes
     reserves_output: bool = flag(default=False)
+    overlaps: bool = flag(default=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)

@@ -8,6 +8,7 @@ from typing import Final
 from perfmodel.light_dataclass import dataclass
 from perfmodel.spec.evidence.run_evidence import MIXTURES, POOLED, Discrepancy
 from perfmodel.spec.fields import Spec, grid, text
+from perfmodel.spec.serving.loads import TTFT
 
 DENSE: Final = "dense"
 FIGURES: Final = ("half_width", "rows", "sources")
@@ -35,10 +36,19 @@ class ServingEvidence(Spec):
     cells: Mapping[str, tuple[float, ...]] = grid(*FIGURES)
 
     def discrepancy(self, metric: str, models: str, load: str) -> Discrepancy:
-        """That of a cell; where it is not known, of its metric under all loads, of all models, or of all metrics; else none."""
-        cell, pool = cell_name(metric, models, load), cell_name(metric, models)
-        wider = (cell, pool, cell_name(metric, POOLED), cell_name(POOLED, models))
-        figures = next((self.cells[name] for name in wider if name in self.cells), ())
-        half_width, rows, sources = figures or (0.0, 0.0, 0.0)
-        pooled = cell not in self.cells
-        return Discrepancy(cell=cell, pool=pool, pooled=pooled, half_width=half_width, rows=rows, sources=sources)
+        """That of a cell; where it is not known, of the nearest one that is; else none.
+
+        First tokens wait in queues, which hang on the load: they are like those of all models under it, then like those of such
+        models. All else is times of passes, which hang on the model: they are like those of such models under any load, then
+        like all times of their passes.
+        """
+        cell, of_models = cell_name(metric, models, load), cell_name(metric, models)
+        if metric == TTFT:
+            wider = (cell, cell_name(metric, POOLED, load), of_models, cell_name(metric, POOLED))
+        else:
+            wider = (cell, of_models, cell_name(POOLED, models), cell_name(metric, POOLED))
+        found = next((name for name in wider if name in self.cells), of_models)
+        half_width, rows, sources = self.cells.get(found, (0.0, 0.0, 0.0))
+        return Discrepancy(
+            cell=cell, pool=found, pooled=cell not in self.cells, half_width=half_width, rows=rows, sources=sources
+        )

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from perfmodel.evidence.serving.rows import MeasuredServing
 from perfmodel.exchange.tables.serving_runs import SERVING_COLUMNS, read_serving_runs
 from perfmodel.serving.measurements import Workload
 
@@ -29,14 +30,20 @@ ROW = {
 }
 
 
-def workload(folder: Path, *, without_own: bool = False, **cells: Any) -> Workload:
-    """The load of one row."""
+def measured(folder: Path, *, without_own: bool = False, **cells: Any) -> MeasuredServing:
+    """One row as it is read."""
     table = folder / "serving.csv"
     row = {key: str(value) for key, value in (ROW | cells).items()}
     table.write_text(",".join(SERVING_COLUMNS) + "\n" + ",".join(row[column] for column in SERVING_COLUMNS) + "\n")
-    (measured,) = read_serving_runs(table, without_own=without_own).rows
-    assert measured.workload is not None
-    return measured.workload
+    (found,) = read_serving_runs(table, without_own=without_own).rows
+    return found
+
+
+def workload(folder: Path, **settings: Any) -> Workload:
+    """The load of one row."""
+    found = measured(folder, **settings).workload
+    assert found is not None
+    return found
 
 
 @pytest.mark.parametrize(
@@ -88,3 +95,23 @@ def test_without_a_source_the_other_one_counts(source: str, sequence_s: float, t
     cells: dict[str, Any] = {"engine": "sglang", "engine_version": "0.5.9", "source": source}
     assert workload(tmp_path, **cells, without_own=True).setup.engine.host.sequence_s == pytest.approx(sequence_s)
     assert workload(tmp_path, **cells).setup.engine.host.sequence_s == pytest.approx(17e-6)
+
+
+def test_tokens_of_a_pass_may_follow_from_a_row(tmp_path: Path) -> None:
+    """The gap analysis lets passes of vLLM have a prompt, a token of each of 32 clients and 1,500 more; SGLang's no clients."""
+    theirs = workload(tmp_path, engine_version="0.12.0", source="NVIDIA gap analysis").setup.engine
+    assert (theirs.schedule.chunk_tokens, theirs.memory.profiled_tokens) == (1024 + 32 + 1500, 1024 + 32 + 1500)
+    assert theirs.schedule.max_sequences == 32
+    cells: dict[str, Any] = {"engine": "sglang", "source": "NVIDIA gap analysis"}
+    found = [workload(tmp_path, **cells, engine_version=each).setup.engine.schedule for each in ("0.5.1.post1", "0.5.6.post2")]
+    assert [each.chunk_tokens for each in found] == [1024 + 1500] * 2
+    assert [each.mixes for each in found] == [False, True]
+
+
+def test_a_row_that_is_listed_again_is_of_the_source_that_made_it(tmp_path: Path) -> None:
+    """The gap analysis has runs of Qwen3.5 from InferenceX, whose lengths differ; those of other models are its own."""
+    cells: dict[str, Any] = {"engine": "sglang", "engine_version": "0.5.9", "source": "NVIDIA gap analysis"}
+    again, own = (workload(tmp_path, **cells, model=model) for model in ("Qwen/Qwen3.5-397B-A17B", "Qwen/Qwen3-32B"))
+    assert (again.length_spread, own.length_spread) == (0.2, 0.0)
+    assert "InferenceX" in measured(tmp_path, **cells, model="Qwen/Qwen3.5-397B-A17B").source
+    assert measured(tmp_path, **cells, model="Qwen/Qwen3-32B").source == "NVIDIA gap analysis"

@@ -104,6 +104,21 @@ def test_a_source_is_judged_by_the_errors_of_the_others(read: Any) -> None:
         )
 
 
+def test_memory_is_judged_by_what_was_measured_alike(read: Any) -> None:
+    """What an allocator holds has the errors of others that saw it; tensors have those of tensors."""
+    rows = read(
+        {"source": "one", "memory_kind": "torch reserved", "peak_memory_gib": "18"},
+        {"source": "two", "memory_kind": "nvidia-smi", "peak_memory_gib": "40"},
+        {"source": "three", "memory_kind": "max_memory_allocated", "peak_memory_gib": "16"},
+        {"source": "four", "memory_kind": "max_memory_allocated", "peak_memory_gib": "17"},
+    )
+    found = [each for row in rows for each in compare_tuning(row) if each.metric == MEMORY]
+    for judged, by in zip(without_own_source(found), (found[1], found[0], found[3], found[2]), strict=True):
+        assert judged.predicted is not None
+        assert judged.interval is not None
+        assert judged.interval[1] / judged.predicted == pytest.approx(1 + memory_error([by]))
+
+
 def test_scores_count_what_is_scored_alone(read: Any) -> None:
     """A speed whose unit is a guess is predicted and shown."""
     rows = read({}, {"tokens_per_s_scope": "per GPU (guess)"})

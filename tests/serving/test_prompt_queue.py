@@ -1,0 +1,144 @@
+"""How long prompts wait for their first tokens: closed forms against passes that are simulated one by one."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from perfmodel.exchange.questions.serving.served_models import engine_preset
+from perfmodel.light_dataclass import replace
+from perfmodel.serving.prompt_queue import PromptQueue
+from perfmodel.spec.serving.engine import EngineSchedule
+
+PROMPT_S, DECODE_S, REQUEST_S = 0.1, 0.02, 0.005
+
+
+def schedule(**settings: Any) -> EngineSchedule:
+    """An engine's schedule with some of its numbers."""
+    return replace(engine_preset("vllm").schedule, **({"overlaps": False} | settings))
+
+
+def queue(clients: float, together: float, plan: EngineSchedule, **numbers: Any) -> PromptQueue:
+    """Prompts of 0.1 s, decode passes of 20 ms, answers of 200 tokens of one length."""
+    plain: dict[str, Any] = {"alone_s": PROMPT_S, "prompt_s": PROMPT_S, "decode_s": DECODE_S, "output_tokens": 200.0}
+    plain |= {"length_spread": 0.0, "waves": 10.0}
+    return PromptQueue(schedule=plan, running=clients, together=together, **(plain | numbers))
+
+
+def simulated_s(
+    clients: int,
+    together: int,
+    plan: EngineSchedule,
+    *,
+    rounds: int,
+    decode_s: Callable[[int], float],
+    outputs: Callable[[], int],
+) -> np.ndarray:
+    """First tokens of `rounds` requests a client, in order, pass by pass; clients ask again REQUEST_S after their last."""
+    now = seen = 0.0
+    asked = [(0.0, 0.0)] * clients  # when the engine has a request, when its client sent it
+    waiting: deque[float] = deque()
+    left: list[int] = []
+    found: list[float] = []
+    while len(found) < clients * rounds:
+        until = seen if plan.overlaps else now
+        waiting.extend(sent for at, sent in asked if at <= until)
+        asked = [each for each in asked if each[0] > until]
+        seen = now
+        reads = min(together, len(waiting))
+        decodes = 0 if reads and not plan.mixes else len(left)
+        if not reads and not decodes:
+            now = seen = min(at for at, _ in asked)
+            continue
+        now += reads * PROMPT_S + (decode_s(decodes) if decodes else 0.0)
+        if decodes:
+            left = [each - 1 for each in left]
+            asked += [(now + REQUEST_S, now)] * left.count(0)
+            left = [each for each in left if each]
+        found += [now - waiting.popleft() for _ in range(reads)]
+        left += [outputs() - 1 for _ in range(reads)]
+    return np.array(found)
+
+
+@pytest.mark.parametrize("overlaps", [False, True])
+@pytest.mark.parametrize(("clients", "together"), [(8, 2), (12, 3), (16, 1), (4, 4)])
+def test_answers_of_one_length_keep_prompts_in_step(overlaps: bool, clients: int, together: int) -> None:
+    """Group behind group, each waits for the pass of the one before: the mean of every later round, to the last digit."""
+    plan = schedule(overlaps=overlaps)
+    every = simulated_s(clients, together, plan, rounds=6, decode_s=lambda _: DECODE_S, outputs=lambda: 200)
+    expected = REQUEST_S + queue(clients, together, plan).in_step_s(REQUEST_S)
+    assert every[2 * clients :].mean() == pytest.approx(float(expected), rel=1e-9)
+
+
+@pytest.mark.parametrize(("clients", "together"), [(8, 2), (12, 3), (16, 1), (4, 4)])
+@pytest.mark.parametrize("mixes", [False, True])
+def test_a_burst_is_read_pass_by_pass(mixes: bool, clients: int, together: int) -> None:
+    """The first round, whose later passes also decode for those that are read, where engines mix."""
+    plan = schedule(mixes=mixes)
+    every = simulated_s(clients, together, plan, rounds=1, decode_s=lambda n: DECODE_S * n / clients, outputs=lambda: 200)
+    assert every.mean() == pytest.approx(float(queue(clients, together, plan).burst_s), rel=1e-9)
+
+
+@pytest.mark.parametrize("overlaps", [False, True])
+def test_prompts_of_their_own_passes_wait_for_all_that_end_with_them(overlaps: bool) -> None:
+    """All answers end at once, so that every round is read like the first one, one prompt alone before the others are there."""
+    plan = schedule(mixes=False, overlaps=overlaps)
+    every = simulated_s(16, 2, plan, rounds=5, decode_s=lambda _: DECODE_S, outputs=lambda: 200)
+    expected = REQUEST_S + queue(16, 2, plan).first_token_s(REQUEST_S)
+    assert every[16:].mean() == pytest.approx(float(expected), rel=0.03)
+
+
+@pytest.mark.parametrize("mixes", [False, True])
+@pytest.mark.parametrize("overlaps", [False, True])
+@pytest.mark.parametrize("clients", [4, 16, 48])
+def test_answers_of_any_length_bring_prompts_at_random(mixes: bool, overlaps: bool, clients: int) -> None:
+    """Half a pass and the queue, on average over many rounds."""
+    plan, random = schedule(mixes=mixes, overlaps=overlaps), np.random.default_rng(0)
+    every = simulated_s(clients, 4, plan, rounds=40, decode_s=lambda _: DECODE_S, outputs=lambda: int(random.integers(1, 400)))
+    steady = queue(clients, 4, plan, length_spread=1.0, waves=np.inf)
+    assert every[20 * clients :].mean() == pytest.approx(float(REQUEST_S + steady.first_token_s(REQUEST_S)), rel=0.25)
+
+
+def test_one_client_waits_for_nobody() -> None:
+    """Only for its own prompt, whatever the engine."""
+    for plan in (schedule(), schedule(mixes=False), schedule(overlaps=True)):
+        assert queue(1, 1, plan).first_token_s(REQUEST_S) == PROMPT_S
+
+
+def test_a_prompt_of_several_passes_decodes_beside_each() -> None:
+    """Half a prompt a pass: two passes of half a prompt and a decode pass are its own, one of the kind runs before."""
+    full_s = PROMPT_S / 2.0 + DECODE_S
+    waits_s = queue(1e6, 0.5, schedule()).in_step_s(0.0)
+    assert waits_s == pytest.approx(2.0 * full_s + full_s, rel=1e-5)
+
+
+def test_what_ends_farther_apart_than_a_look_is_not_waited_for() -> None:
+    """W = O*s*sqrt(w/2), at most O: of 65 clients, 1 + 64 n/W come between two looks, all of them where W is within n."""
+    plan = schedule(mixes=False, receive_passes=10)
+    found = [
+        float(queue(65, 1, plan, length_spread=spread, waves=waves).looked_at)
+        for spread, waves in ((0.0, 10.0), (0.2, 8.0), (0.2, 50.0), (1.0, np.inf))
+    ]
+    assert found == pytest.approx([65.0, 1.0 + 64.0 * 10 / (200 * 0.2 * 2), 1.0 + 64.0 * 10 / 200, 1.0 + 64.0 * 10 / 200])
+
+
+def test_the_first_round_counts_as_one_of_all() -> None:
+    """Its queue beyond that of the others, over the number of rounds."""
+    first, tenth, steady = (float(queue(64, 2, schedule(), waves=waves).first_token_s(0.0)) for waves in (1.0, 10.0, np.inf))
+    assert first > tenth > steady
+    assert tenth - steady == pytest.approx((first - steady) / 10.0)
+
+
+def test_a_round_is_a_whole_number_of_passes() -> None:
+    """Passes that hold 2.46 prompts each read 8 of them in four passes, as those do that hold 2."""
+    assert queue(8, 2.46, schedule()).in_step_s(0.0) == pytest.approx(float(queue(8, 2, schedule()).in_step_s(0.0)))
+
+
+def test_clients_that_ask_late_find_half_a_pass_left() -> None:
+    """Behind an r of many passes they come at any time of one: three of four groups in full ones, one in a decode pass."""
+    full_s = 2 * PROMPT_S + DECODE_S
+    assert queue(8, 2, schedule()).in_step_s(9.0) == pytest.approx(full_s + 0.75 * full_s / 2 + 0.25 * DECODE_S / 2)
