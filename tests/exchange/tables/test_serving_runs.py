@@ -88,3 +88,51 @@ def test_without_a_source_the_other_one_counts(source: str, sequence_s: float, t
     cells: dict[str, Any] = {"engine": "sglang", "engine_version": "0.5.9", "source": source}
     assert workload(tmp_path, **cells, without_own=True).setup.engine.host.sequence_s == pytest.approx(sequence_s)
     assert workload(tmp_path, **cells).setup.engine.host.sequence_s == pytest.approx(17e-6)
+
+
+MIXTURE: dict[str, Any] = {
+    "engine": "sglang",
+    "engine_version": "0.5.9",
+    "model": "deepseek-ai/DeepSeek-R1",
+    "source": "InferenceX",
+}
+
+
+@pytest.mark.parametrize(
+    ("cells", "expected"),
+    [
+        ({"gpus": 64, "tensor_parallel": 64, "notes": "moe_tp 8 moe_ep 8"}, (1, 8, 1, 8)),
+        ({"gpus": 64, "tensor_parallel": 1, "data_parallel_attention": 64, "notes": "moe_tp 8 moe_ep 8"}, (1, 8, 8, 8)),
+        ({"gpus": 16, "tensor_parallel": 4, "data_parallel_attention": 4, "notes": "moe_tp 1 moe_ep 16"}, (1, 4, 1, 4)),
+        ({"gpus": 4, "tensor_parallel": 2, "data_parallel_attention": 2, "notes": "moe_tp 1 moe_ep 4"}, (1, 2, 1, 2)),
+        ({"gpus": 8, "tensor_parallel": 8, "notes": "moe_tp 1 moe_ep 8"}, (1, 8, 1, 8)),
+        ({"gpus": 8, "tensor_parallel": 8, "notes": "moe_tp 8 moe_ep 1"}, (1, 8, 1, 1)),
+        ({"gpus": 8, "tensor_parallel": 1, "data_parallel_attention": 8, "notes": "moe_tp 1 moe_ep 8"}, (1, 8, 8, 8)),
+    ],
+)
+def test_ranks_that_are_counted_twice_are_one_server(
+    cells: dict[str, Any], expected: tuple[float, int, int, int], tmp_path: Path
+) -> None:
+    """Attention's GPUs times the experts' are the square of the GPUs that there are: replicas, GPUs, attention's, experts'."""
+    found = workload(tmp_path, **MIXTURE, **cells)
+    setup = found.setup
+    assert (found.replicas, setup.tensor_parallel, setup.attention_replicas, setup.expert_parallel) == expected
+
+
+def test_another_source_may_split_experts_both_ways(tmp_path: Path) -> None:
+    """Four GPUs whose experts are split over pairs are four GPUs, where nobody counts them twice."""
+    cells = {**MIXTURE, "source": "a lab", "gpus": 4, "tensor_parallel": 4, "notes": "moe_tp 2 moe_ep 2"}
+    assert (workload(tmp_path, **cells).setup.tensor_parallel, workload(tmp_path, **cells).setup.expert_parallel) == (4, 2)
+
+
+@pytest.mark.parametrize(
+    ("date", "version", "is_scored"),
+    [("2026-01-14", "1.1.0rc2.post2", False), ("2025-12-15", "1.1.0rc2.post2", True), ("2026-01-14", "1.2.0rc6.post2", True)],
+)
+def test_a_row_is_suspect_where_all_of_a_rule_fits(date: str, version: str, is_scored: bool, tmp_path: Path) -> None:
+    """The series with drafted tokens is known by version and date together."""
+    table = tmp_path / "serving.csv"
+    cells = {**ROW, **MIXTURE, "engine": "trtllm", "engine_version": version, "notes": f"measured {date}; moe_tp 8 moe_ep 1"}
+    table.write_text(",".join(SERVING_COLUMNS) + "\n" + ",".join(cells[column] for column in SERVING_COLUMNS) + "\n")
+    (measured,) = read_serving_runs(table).rows
+    assert (measured.context == "") is is_scored
