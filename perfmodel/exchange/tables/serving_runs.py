@@ -88,7 +88,6 @@ def _measured(line: int, cells: dict[str, str], *, without_own: bool) -> Measure
 def _workload(cells: Mapping[str, str], kind: str, requests: float | None, *, without_own: bool) -> Workload:
     words = _words()
     engine = _engine(cells)
-    weights = words["weights"].get(cells["weights"], cells["weights"])
     ranks = _ranks(cells)
     if named_served_model(cells["model"]).mixture is not None and _lies_whole(cells):
         ranks = replace(ranks, replicas=ranks.tensor, experts=ranks.tensor)
@@ -97,7 +96,7 @@ def _workload(cells: Mapping[str, str], kind: str, requests: float | None, *, wi
         gpu=words["gpus"].get(cells["gpu"], cells["gpu"]),
         engine=engine,
         numbers=_own_numbers(cells, engine, without_own=without_own),
-        precision=weights,
+        precision=_weights(cells),
         kv_precision=cells["kv"] or _cache(cells),
         tensor_parallel=ranks.tensor,
         attention_replicas=ranks.replicas,
@@ -211,6 +210,12 @@ def _engine(cells: Mapping[str, str]) -> str:
         if re.search(each["engine"], cells["engine"]) and re.search(each.get("version", ""), cells["engine_version"]):
             return str(each["preset"])
     raise InputError(f"{shown(cells['engine'])} is no engine that is known here", key="engine")
+
+
+def _weights(cells: Mapping[str, str]) -> str:
+    """The format of the weights: that of the checkpoint where a row calls it by another name, else what the row says."""
+    held = (str(each["weights"]) for each in _words()["checkpoints"] if _fits(each["where"], cells))
+    return next(held, _words()["weights"].get(cells["weights"], cells["weights"]))
 
 
 def _cache(cells: Mapping[str, str]) -> str:

@@ -104,6 +104,9 @@ class Engine(Spec):
     schedule: EngineSchedule = part(EngineSchedule)
     host: EngineHost = part(EngineHost)
     custom_all_reduce: bool = flag()
+    shared_beside: bool = flag(
+        default=False
+    )  # whether CUDA graphs run shared experts beside the routed ones, on another stream
     scan_work: Numeric = number("ratio", above=0, maximum=10, default=1.0)  # time of scans of states over that of such products
     cast_s: Numeric = number(
         "s", default=0.0

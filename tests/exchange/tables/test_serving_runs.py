@@ -136,3 +136,19 @@ def test_a_row_is_suspect_where_all_of_a_rule_fits(date: str, version: str, is_s
     table.write_text(",".join(SERVING_COLUMNS) + "\n" + ",".join(cells[column] for column in SERVING_COLUMNS) + "\n")
     (measured,) = read_serving_runs(table).rows
     assert (measured.context == "") is is_scored
+
+
+@pytest.mark.parametrize(
+    ("model", "weights", "name"),
+    [
+        ("MiniMaxAI/MiniMax-M2.5", "fp8", "fp8_block"),
+        ("deepseek-ai/DeepSeek-R1", "fp8", "fp8_block"),
+        ("openai/gpt-oss-120b", "nvfp4", "mxfp4"),
+        ("moonshotai/Kimi-K2.5", "int4_wo", "int4_experts"),
+        ("meta-llama/Llama-3.1-70B-Instruct", "fp8", "fp8"),
+        ("deepseek-ai/DeepSeek-R1", "nvfp4", "nvfp4"),
+    ],
+)
+def test_a_checkpoint_has_its_own_format(model: str, weights: str, name: str, tmp_path: Path) -> None:
+    """Tables call scales of blocks fp8 and mxfp4 nvfp4; Kimi's int4 is that of its routed experts."""
+    assert workload(tmp_path, model=model, weights=weights).setup.weights.name == name
