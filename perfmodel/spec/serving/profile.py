@@ -122,9 +122,10 @@ class ServingProfile(Spec):
         return self.small_products[law]
 
     def expert_law(self, law: str, family: str) -> str:
-        """The name of the numbers of all experts of a layer in one kernel: the engine's own, those of any engine, else ""."""
+        """The name of the numbers of experts in one kernel: of the engine or a newer one, of any engine, else ""."""
         laws = (law, ALIKE.get(law, law))
-        names = (*(f"{family}{OF_FAMILY}{each}" for each in laws), *laws)
+        families = dict.fromkeys((family, family.partition(OF_FAMILY)[0]))  # trtllm-2024 has those of trtllm
+        names = (*(f"{each}{OF_FAMILY}{law}" for each in families for law in laws), *laws)
         return next((name for name in names if name in self.expert_products), "")
 
     def expert_product(self, law: str, family: str) -> ServedKernel:

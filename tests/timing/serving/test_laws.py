@@ -186,6 +186,7 @@ def test_experts_take_as_long_as_the_kernels_of_their_engine() -> None:
     profile = setup.profile
     assert profile.expert_law("fp8_block", "sglang") == "sglang-fp8_block"
     assert profile.expert_law("fp8_block", "nobody") == "fp8_block"
+    assert profile.expert_law("fp8", "trtllm-2024") == "trtllm-fp8"  # an older engine of the family
     assert profile.expert_product("fp8_block", "sglang") is profile.expert_products["sglang-fp8_block"]
     own, without = setup, replace(setup, engine=replace(setup.engine, family="nobody"))
     assert float(product_time_s(fc1(own), own)[0]) != float(product_time_s(fc1(without), without)[0])
