@@ -60,6 +60,7 @@ class EngineHost(Spec):
     group_s     the same where a step is handed to the processes of several GPUs
     stream_s    the same where answers are streamed over HTTP, of one process that works beside the GPU: no pass follows another
                 faster than this times its sequences
+    answer_s    between two passes for each sequence, where a server writes answers in the process that launches
     admission_s once a request within the engine: queues between its processes, the first pass of a sequence
     request_s   the same through a server: HTTP, tokeniser, the way of the first token back
     launch_s    a kernel, where no CUDA graph has it: with tokens of prompts, and always without `graphs`
@@ -72,6 +73,7 @@ class EngineHost(Spec):
     sequence_s: Numeric = number("s", default=0.0)
     group_s: Numeric = number("s", default=0.0)
     stream_s: Numeric = number("s", default=0.0)
+    answer_s: Numeric = number("s", default=0.0)
     admission_s: Numeric = number("s", default=0.0)
     request_s: Numeric = number("s")
     launch_s: Numeric = number("s", default=0.0)

@@ -85,9 +85,13 @@ def mixed(terms: Iterable[tuple[Numeric, PassTime]]) -> PassTime:
     return PassTime(**{name: part_of(name) for name in (*PARTS, *OF_EXPERTS.values())})
 
 
-def streamed(cycle: PassTime, floor_s: Numeric) -> PassTime:
-    """The time of many passes, of no fewer seconds than a process beside them takes: what that waits for is the host's."""
-    return replace(cycle, host_s=cycle.host_s + np.maximum(floor_s - cycle.total_s, 0.0))
+def streamed(cycle: PassTime, floor_s: Numeric, *, added_s: Numeric = 0.0) -> PassTime:
+    """The time of many passes and of `added_s` between them, of no fewer seconds than a process beside them takes.
+
+    Both are the host's.
+    """
+    waited_s = np.maximum(floor_s - cycle.total_s - added_s, 0.0)
+    return replace(cycle, host_s=cycle.host_s + added_s + waited_s)
 
 
 def pass_time(setup: ServingSetup, tokens: ForwardPass, *, host: bool = True) -> PassTime:
