@@ -152,3 +152,18 @@ def test_a_row_is_suspect_where_all_of_a_rule_fits(date: str, version: str, is_s
 def test_a_checkpoint_has_its_own_format(model: str, weights: str, name: str, tmp_path: Path) -> None:
     """Tables call scales of blocks fp8 and mxfp4 nvfp4; Kimi's int4 is that of its routed experts."""
     assert workload(tmp_path, model=model, weights=weights).setup.weights.name == name
+
+
+@pytest.mark.parametrize(
+    ("cells", "held"),
+    [
+        ({"model": "MiniMaxAI/MiniMax-M2.5", "gpu": "b300-sxm-288gb", "engine_version": "0.18.0"}, 1),
+        ({"model": "MiniMaxAI/MiniMax-M2.5", "gpu": "b200-sxm-180gb", "engine_version": "0.19.0"}, 1),
+        ({"model": "MiniMaxAI/MiniMax-M2.5", "gpu": "b200-sxm-180gb", "engine_version": "0.17.0"}, 2),
+        ({"model": "openai/gpt-oss-120b", "gpu": "b200-sxm-180gb", "engine": "trtllm", "weights": "nvfp4"}, 1),
+        ({"model": "openai/gpt-oss-120b", "gpu": "h200-sxm-141gb", "engine": "trtllm", "weights": "nvfp4"}, 2),
+    ],
+)
+def test_a_source_holds_caches_as_its_scripts_say(cells: dict[str, Any], held: int, tmp_path: Path) -> None:
+    """Bytes of a number of the cache in InferenceX's runs, by model, GPU and the recipe of the time."""
+    assert workload(tmp_path, source="InferenceX", **cells).setup.cache.bytes == held
