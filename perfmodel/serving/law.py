@@ -89,7 +89,8 @@ def served_load(
     added = _added_by_a_prompt(setup, request, running, numbers, (decode, alone, *shared))
     cycle = mixed(((np.maximum(outputs - 1.0, 0.0), decode), (running, added)))
     if online:
-        cycle = streamed(cycle, setup.engine.host.stream_s * running * outputs)
+        answers = running * outputs  # tokens of all sequences in one life of a request
+        cycle = streamed(cycle, setup.engine.host.stream_s * answers, added_s=setup.engine.host.answer_s * answers)
     host, schedule = setup.engine.host, setup.engine.schedule
     request_s = host.request_s if online else host.admission_s
     decode_s, life_s = decode.total_s, cycle.total_s

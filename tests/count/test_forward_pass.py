@@ -276,3 +276,21 @@ def test_mixtures_keep_wide_what_their_format_leaves(model: str, precision: str,
     setup = serving_setup(model, gpu="b200", precision=precision)
     found = {each.name.removeprefix("layer."): each for each in products(setup, ForwardPass(sequences=1, context=1))}
     assert {name for name in ("mlp.fc1", "attention.qkv") if found[name].weight_bytes < 2} == narrow
+
+
+@pytest.mark.parametrize(("tensor", "sent"), [(1, 0.0), (4, 2 * 4 * 16.0)])
+def test_norms_of_all_heads_together_send_their_squares(tensor: int, sent: float) -> None:
+    """Ranks that hold some heads of MiniMax-M2 reduce two sums of 4 bytes a row, of queries and of keys; one rank has all."""
+    model = named_served_model("MiniMaxAI/MiniMax-M2.5")
+    setup = serving_setup(model, gpu="h200-sxm-141gb", precision="fp8", tensor_parallel=tensor)
+    every = forward_operators(setup, ForwardPass(sequences=16.0, context=10.0))
+    squares = [each for each in every if isinstance(each, Collective) and each.name.endswith("norm_all_reduce")]
+    assert sum(float(each.payload_bytes) for each in squares) == sent
+    assert [each.repeats for each in squares] == [62] * (tensor > 1)
+
+
+def test_norms_by_head_send_nothing() -> None:
+    """Every rank has whole heads."""
+    setup = serving_setup("qwen3-235b-a22b", gpu="h200-sxm-141gb", tensor_parallel=4)
+    every = forward_operators(setup, ForwardPass(sequences=16.0, context=10.0))
+    assert not [each for each in every if each.name.endswith("norm_all_reduce")]

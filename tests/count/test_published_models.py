@@ -31,6 +31,7 @@ MODELS = {  # billions in all, and of those that a token passes: summed up apart
     "grok-1": (315.68, 83.76),
     "llama-4-maverick": (400.71, 17.18),
     "glm-4.5": (352.80, 33.63),
+    "glm-5": (743.18, 41.05),
 }
 
 

@@ -129,6 +129,17 @@ def test_a_process_that_streams_bounds_fast_servers() -> None:
     assert load.cycle.total_s == pytest.approx(500 * 128 * 1e-3)
 
 
+def test_answers_that_are_written_between_passes_are_added_to_them() -> None:
+    """A token of each sequence in each of O passes, of a server alone; then what they wait for a process beside is less."""
+    engine = engine_preset("trtllm")
+    quiet, loud = (
+        with_numbers(engine, {"host": with_numbers(engine.host, {"stream_s": 0.0, "answer_s": each})}) for each in (0.0, 1e-4)
+    )
+    for online, times in ((True, 1), (False, 0)):
+        loads = [served_load(llama(each), REQUEST, 16, online=online) for each in (quiet, loud)]
+        assert loads[1].cycle.total_s - loads[0].cycle.total_s == pytest.approx(times * 500 * 16 * 1e-4)
+
+
 @pytest.mark.parametrize("engine", ["vllm", "sglang", "trtllm", "transformers"])
 @pytest.mark.parametrize(("prompt", "output"), [(1, 1), (5000, 20), (1000, 1000)])
 def test_prompts_ride_in_no_more_passes_than_there_are(engine: str, prompt: int, output: int) -> None:

@@ -63,10 +63,14 @@ class ForwardPass:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServedProduct(Matmul):
-    """A product whose weights are held in a format of their own: `weight_bytes` a number, timed by `law` with few rows."""
+    """A product whose weights are held in a format of their own: `weight_bytes` a number, timed by `law` with few rows.
+
+    One that runs `beside` others on another stream starts while they run.
+    """
 
     weight_bytes: Numeric
     law: str
+    beside: bool = False
 
     @property
     def read_bytes(self) -> Numeric:
@@ -136,6 +140,8 @@ class _PassOperators:
         if attention is not None:
             width = None if kind.attention in STATE_MIXERS else self._normed_width(kind)
             yield from self._norms(f"{called}.attention", attention, rows, width)
+            if self.model.qk_norm == "width" and width is not None:  # ranks add up the squares of what their heads have
+                yield from self._all_reduce(f"{called}.attention.norm_all_reduce", rows, setup.attention_tensor, 2 * FP32_BYTES)
             yield from self._linears(attention, rows)
             yield from self._core(kind, f"{called}.attention")
             if self.model.parallel_residual == "none" or kind.feed_forward == "none":  # else it is added to that of the MLP
@@ -183,7 +189,12 @@ class _PassOperators:
             precision=self.setup.circuits if narrow else WIDE,
             weight_bytes=weights.bytes if narrow else WIDE_BYTES,
             law=weights.law if narrow else WIDE,
+            beside=linear.role is Role.SHARED_EXPERT and self._is_beside(),
         )
+
+    def _is_beside(self) -> bool:
+        """Whether shared experts run on a stream of their own: in CUDA graphs of engines that do so; prompts have none."""
+        return self.setup.engine.shared_beside and not anywhere(np.asarray(self.tokens.prompts) > 0)
 
     def _is_narrow(self, linear: Linear) -> bool:
         return is_narrow(self.setup, linear.component) and linear.role is not Role.ROUTER
@@ -276,16 +287,19 @@ class _PassOperators:
     def _call(self, name: str, kind: str, payload_bytes: Numeric, group: ProcessGroup) -> Collective:
         return Collective(name=name, kind=kind, repeats=self.repeats, payload_bytes=payload_bytes, group=group)
 
-    def _all_reduce(self, name: str, rows: Numeric | None = None, ranks: int = 0) -> Iterator[Collective]:
+    def _all_reduce(
+        self, name: str, rows: Numeric | None = None, ranks: int = 0, row_bytes: Numeric = 0.0
+    ) -> Iterator[Collective]:
         """Partial sums of the stream of some rows, or of all, over ranks that split a sequence, or all.
 
         Where attention is data-parallel, rows of all replicas are gathered for the rest of a layer and scattered after it, as
-        many bytes as one all-reduce over all ranks; that of attention is over the ranks of a replica, and none for one.
+        many bytes as one all-reduce over all ranks; that of attention is over the ranks of a replica, and none for one. A row
+        has hidden_size numbers unless it has `row_bytes`.
         """
         rows, ranks = self.tokens.rows if rows is None else rows, ranks or self.tensor
         if ranks > 1:
             group = replace(self.group, ranks=ranks)
-            payload = WIDE_BYTES * rows * self.model.hidden_size
+            payload = rows * (row_bytes or WIDE_BYTES * self.model.hidden_size)
             yield self._call(name, "all_reduce", payload, group)
 
 

@@ -43,9 +43,10 @@ def mixer_operators(
     if anywhere(np.asarray(sequences) > 0):
         sizes, number = _sizes(setup, kind.attention, 1.0), setup.engine.memory.state_number_bytes
         before = 2 * (sizes.convolution - 1) * sizes.channels + 2 * sizes.channels  # read and moved on; the new one in and out
-        yield _moved(f"{name}.convolution", sequences * before * WIDE_BYTES)
+        yield _moved(f"{name}.convolution", sequences * before * WIDE_BYTES, kernel="convolution_step")
         passed = (sizes.channels + sizes.width) * WIDE_BYTES
-        yield _moved(f"{name}.state", sequences * (2 * number * sizes.state + passed))
+        step = "delta_step" if kind.attention == "gated_delta" else ""
+        yield _moved(f"{name}.state", sequences * (2 * number * sizes.state + passed), kernel=step)
     if anywhere(np.asarray(prompts) > 0):
         yield from _scan(setup, kind, name, prompts, prompt_tokens)
     rows = sequences + prompts * prompt_tokens
@@ -79,5 +80,5 @@ def _sizes(setup: ServingSetup, attention: str, tokens: Numeric) -> MixerSizes:
     return mixer_sizes(setup.model, attention, setup.attention_tensor, tokens)
 
 
-def _moved(name: str, moved_bytes: Numeric) -> MemoryBound:
-    return MemoryBound(name=name, role=Role.SCAN, moved_bytes=moved_bytes)
+def _moved(name: str, moved_bytes: Numeric, *, kernel: str = "") -> MemoryBound:
+    return MemoryBound(name=name, role=Role.SCAN, moved_bytes=moved_bytes, kernel=kernel)

@@ -13,7 +13,9 @@ from perfmodel.exchange.questions.serving.served_models import served
 from perfmodel.exchange.tables.csv_tables import table_rows
 from perfmodel.spec.models.model import TransformerModel
 
-MODEL_COLUMNS: Final = ("model", "preset", "layers", "hidden", "heads", "kv_heads", "head_dim", "ffn", "vocab", "source")
+MODEL_COLUMNS: Final = (
+    *("model", "preset", "layers", "hidden", "heads", "kv_heads", "head_dim", "ffn", "vocab", "qk_norm", "source"),
+)
 LATENT: Final = {"query_rank": 1536, "nope_head_size": 128, "rotary_head_size": 64, "value_head_size": 128}  # of DeepSeek-V3
 
 
@@ -66,6 +68,8 @@ def _mapping(cells: dict[str, str]) -> dict[str, Any]:
     }
     if cells["parallel"]:
         model["parallel_residual"] = cells["parallel"]
+    if cells["qk_norm"]:
+        model["qk_norm"] = cells["qk_norm"]
     if cells["experts"]:
         experts = {"experts": int(cells["experts"]), "experts_per_token": int(cells["top_k"] or 8)}
         model["mixture"] = experts | {"ffn_hidden_size": int(cells["moe_ffn"] or cells["ffn"])}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from functools import cache, lru_cache
+from math import isqrt
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,6 +17,7 @@ from perfmodel.exchange.questions.serving.served_models import engine_preset, se
 from perfmodel.exchange.syntax.documents import read_mapping
 from perfmodel.exchange.tables.csv_tables import read_table
 from perfmodel.exchange.tables.serving_models import named_served_model
+from perfmodel.light_dataclass import dataclass, replace
 from perfmodel.serving.measurements import Workload
 from perfmodel.spec.evidence.spread import with_numbers
 from perfmodel.spec.serving.loads import CLOSED, METRICS, OFFLINE
@@ -87,26 +89,19 @@ def _measured(line: int, cells: dict[str, str], *, without_own: bool) -> Measure
 def _workload(cells: Mapping[str, str], kind: str, requests: float | None, *, without_own: bool) -> Workload:
     words = _words()
     engine = _engine(cells)
-    gpus, tensor = _number(cells, "gpus") or 1.0, int(_number(cells, "tensor_parallel") or 0)
-    tensor = tensor or int(gpus)
-    weights = words["weights"].get(cells["weights"], cells["weights"])
-    replicas = max(int(_number(cells, "data_parallel_attention") or 1), 1)
-    if tensor % replicas:  # a table may state what one replica of attention is split over
-        tensor *= replicas
-    described, spread = named_served_model(cells["model"]), EXPERTS.search(cells["notes"])
-    experts = int(spread.group(2)) if spread and int(spread.group(1)) * int(spread.group(2)) == tensor else 1
-    if described.mixture is not None and _lies_whole(cells):
-        replicas, experts = tensor, tensor
+    ranks = _ranks(cells)
+    if named_served_model(cells["model"]).mixture is not None and _lies_whole(cells):
+        ranks = replace(ranks, replicas=ranks.tensor, experts=ranks.tensor)
     setup = _setup(
         cells["model"],
         gpu=words["gpus"].get(cells["gpu"], cells["gpu"]),
         engine=engine,
         numbers=_own_numbers(cells, engine, without_own=without_own),
-        precision=weights,
+        precision=_weights(cells),
         kv_precision=cells["kv"] or _cache(cells),
-        tensor_parallel=tensor,
-        attention_replicas=replicas,
-        expert_parallel=experts,
+        tensor_parallel=ranks.tensor,
+        attention_replicas=ranks.replicas,
+        expert_parallel=ranks.experts,
     )
     if setup.model.mixture is None and setup.expert_parallel > 1:
         raise InputError("a dense model has no experts to spread", key="notes")
@@ -117,12 +112,39 @@ def _workload(cells: Mapping[str, str], kind: str, requests: float | None, *, wi
         request=_request(inputs, _number(cells, "osl") or 1.0, mean=float(lengths.get("mean", 1.0))),
         kind=kind,
         concurrency=_number(cells, "concurrency") or requests,
-        replicas=max(gpus / tensor, 1.0),
+        replicas=max(ranks.gpus / ranks.tensor, 1.0),
         waves=float(words["waves"]["value"]) if kind == CLOSED else float("inf"),
         requests=_requests(cells) if kind == OFFLINE else float("inf"),
         length_spread=float(lengths["value"]),
         stated_output_tokens=_number(cells, "osl") or 1.0,
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Ranks:
+    """GPUs of a row, and what of a server is split over those of one replica of the model (spec/serving/setup.py)."""
+
+    gpus: float
+    tensor: int
+    replicas: int
+    experts: int
+
+
+def _ranks(cells: Mapping[str, str]) -> _Ranks:
+    """How a model lies on the GPUs of a row, as its columns say and its notes do of the experts."""
+    gpus, replicas = _number(cells, "gpus") or 1.0, max(int(_number(cells, "data_parallel_attention") or 1), 1)
+    tensor = int(_number(cells, "tensor_parallel") or 0) or int(gpus)
+    spread = EXPERTS.search(cells["notes"])
+    expert_tensor, experts = (int(number) for number in spread.groups()) if spread else (tensor, 1)
+    side = isqrt(int(gpus))
+    if _fits(_words()["counted_twice"]["where"], cells) and side > 1 and gpus == side**2 == expert_tensor * experts:
+        if expert_tensor == experts:
+            return _Ranks(gpus=side, tensor=side, replicas=side if replicas > 1 else 1, experts=side)
+        if tensor == replicas == side and experts == gpus:
+            return _Ranks(gpus=side, tensor=side, replicas=1, experts=side)
+    if tensor % replicas:  # a table may state what one replica of attention is split over
+        tensor *= replicas
+    return _Ranks(gpus=gpus, tensor=tensor, replicas=replicas, experts=experts if expert_tensor * experts == tensor else 1)
 
 
 @lru_cache(maxsize=4096)
@@ -199,6 +221,12 @@ def _engine(cells: Mapping[str, str]) -> str:
     raise InputError(f"{shown(cells['engine'])} is no engine that is known here", key="engine")
 
 
+def _weights(cells: Mapping[str, str]) -> str:
+    """The format of the weights: that of the checkpoint where a row calls it by another name, else what the row says."""
+    held = (str(each["weights"]) for each in _words()["checkpoints"] if _fits(each["where"], cells))
+    return next(held, _words()["weights"].get(cells["weights"], cells["weights"]))
+
+
 def _cache(cells: Mapping[str, str]) -> str:
     """The format of the cache where a row leaves it to the engine."""
     return next(str(each["cache"]) for each in _words()["caches"] if _fits(each["where"], cells))
@@ -214,7 +242,7 @@ def _load(load: str) -> Mapping[str, Any]:
 
 def _context(cells: Mapping[str, str]) -> str:
     """Why a row is not scored; "" where it is."""
-    found = (each["reason"] for each in _words()["context"] if re.search(each["pattern"], cells[each["column"]]))
+    found = (each["reason"] for each in _words()["context"] if _fits(each["where"], cells))
     return str(next(found, ""))
 
 

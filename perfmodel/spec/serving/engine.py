@@ -62,6 +62,7 @@ class EngineHost(Spec):
     group_s     the same where a step is handed to the processes of several GPUs
     stream_s    the same where answers are streamed over HTTP, of one process that works beside the GPU: no pass follows another
                 faster than this times its sequences
+    answer_s    between two passes for each sequence, where a server writes answers in the process that launches
     admission_s once a request within the engine: queues between its processes, the first pass of a sequence
     request_s   the same through a server: HTTP, tokeniser, the way of the first token back
     launch_s    a kernel, where no CUDA graph has it: with tokens of prompts, and always without `graphs`
@@ -74,6 +75,7 @@ class EngineHost(Spec):
     sequence_s: Numeric = number("s", default=0.0)
     group_s: Numeric = number("s", default=0.0)
     stream_s: Numeric = number("s", default=0.0)
+    answer_s: Numeric = number("s", default=0.0)
     admission_s: Numeric = number("s", default=0.0)
     request_s: Numeric = number("s")
     launch_s: Numeric = number("s", default=0.0)
@@ -106,6 +108,9 @@ class Engine(Spec):
     schedule: EngineSchedule = part(EngineSchedule)
     host: EngineHost = part(EngineHost)
     custom_all_reduce: bool = flag()
+    shared_beside: bool = flag(
+        default=False
+    )  # whether CUDA graphs run shared experts beside the routed ones, on another stream
     scan_work: Numeric = number("ratio", above=0, maximum=10, default=1.0)  # time of scans of states over that of such products
     cast_s: Numeric = number(
         "s", default=0.0

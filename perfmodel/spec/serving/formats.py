@@ -59,8 +59,13 @@ WEIGHT_FORMATS: Final[Mapping[str, WeightFormat]] = MappingProxyType(
             WeightFormat(name="int8", bytes=1.0, law="fp8", circuits="fp8"),
             WeightFormat(name="int8_wo", bytes=1.0, law="int8_wo"),
             WeightFormat(name="int4", bytes=0.5 + 2.5 / 128, law="int4", everywhere=True),
+            WeightFormat(
+                name="int4_experts", bytes=0.5 + 2.0 / 32, law="int4", narrow_attention=False, narrow_mlp=False
+            ),  # a 16-bit scale for 32, of Kimi K2 Thinking and K2.5
             WeightFormat(name="nvfp4", bytes=0.5 + 1.0 / 16, law="nvfp4", circuits="nvfp4", narrow_attention=False),
-            WeightFormat(name="mxfp4", bytes=0.5 + 1.0 / 32, law="nvfp4", narrow_attention=False, narrow_mlp=False),
+            WeightFormat(
+                name="mxfp4", bytes=0.5 + 1.0 / 32, law="mxfp4", circuits="mxfp8", narrow_attention=False, narrow_mlp=False
+            ),
             WeightFormat(name="nf4", bytes=0.5 + 4.0 / 64, law="nf4"),
             WeightFormat(name="nf4-dq", bytes=0.5 + 1.0 / 64 + 4.0 / (64 * 256), law="nf4"),
         )

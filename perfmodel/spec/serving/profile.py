@@ -17,10 +17,15 @@ from perfmodel.spec.serving.formats import CACHE_LAWS, SMALL_PRODUCT_LAWS
 
 MOST_CACHED: Final = 10.0  # times the memory rate: what a cache gives at most
 OWN_MACHINE: Final = "its own"
+OF_FAMILY: Final = "-"  # between the family of an engine and a law
+ALIKE: Final[Mapping[str, str]] = {
+    "mxfp4": "nvfp4"
+}  # laws of formats whose weights are read alike, where only one was measured
 SERVED_KERNELS: Final = (  # what runs between the products of a pass: norms take the residual connection before them along
     *("lookup", "layernorm", "rmsnorm", "qk_norm", "rotary", "latent_rotary"),
     *("gelu", "relu", "squared_relu", "swiglu", "geglu", "route", "permute", "sample"),
 )
+STATE_KERNELS: Final = ("convolution_step", "delta_step")  # of one token of each sequence, in layers that keep a state
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
@@ -76,8 +81,9 @@ class ServingProfile(Spec):
 
     `cluster` is the preset of the machine that the GPU usually stands in, whose links its messages travel over; of a machine
     that was calibrated it is its own. `small_products`, and `expert_products` where experts differ, are by law of the weights
-    (spec/serving/formats.py), `cached_attention` by that of the cache, `all_reduce` by the number of ranks. `small_kernels` are
-    those between products that were measured one by one, each with the whole chain of what it runs.
+    (spec/serving/formats.py), `cached_attention` by that of the cache, `all_reduce` by the number of ranks. Experts of an
+    engine's own kernels have its family before the law (`sglang-fp8_block`). `small_kernels` are those between products that
+    were measured one by one, each with the whole chain of what it runs.
     """
 
     name: str = text()
@@ -96,9 +102,9 @@ class ServingProfile(Spec):
         Spec.__post_init__(self)
         for key, table, known in (
             ("small_products", self.small_products, SMALL_PRODUCT_LAWS),
-            ("expert_products", self.expert_products, SMALL_PRODUCT_LAWS),
+            ("expert_products", {name.rpartition(OF_FAMILY)[2]: name for name in self.expert_products}, SMALL_PRODUCT_LAWS),
             ("cached_attention", self.cached_attention, CACHE_LAWS),
-            ("small_kernels", self.small_kernels, SERVED_KERNELS),
+            ("small_kernels", self.small_kernels, (*SERVED_KERNELS, *STATE_KERNELS)),
         ):
             for name in table:
                 if name not in known:
@@ -109,14 +115,23 @@ class ServingProfile(Spec):
 
     def small_product(self, law: str) -> ServedKernel:
         """Products with few rows of weights in one format. Errors: NotSupportedError where none were measured."""
+        law = law if law in self.small_products else ALIKE.get(law, law)
         if law not in self.small_products:
             have = ", ".join(self.small_products)
             raise NotSupportedError(f"{self.name} have no products of {law} weights; they have {have}", key="precision")
         return self.small_products[law]
 
-    def expert_product(self, law: str) -> ServedKernel:
-        """Products of all experts of a layer in one kernel: their own law, or that of other products."""
-        return self.expert_products.get(law) or self.small_product(law)
+    def expert_law(self, law: str, family: str) -> str:
+        """The name of the numbers of experts in one kernel: of the engine or a newer one, of any engine, else ""."""
+        laws = (law, ALIKE.get(law, law))
+        families = dict.fromkeys((family, family.partition(OF_FAMILY)[0]))  # trtllm-2024 has those of trtllm
+        names = (*(f"{each}{OF_FAMILY}{law}" for each in families for law in laws), *laws)
+        return next((name for name in names if name in self.expert_products), "")
+
+    def expert_product(self, law: str, family: str) -> ServedKernel:
+        """Products of all experts of a layer in one kernel: their own numbers, or those of other products."""
+        name = self.expert_law(law, family)
+        return self.expert_products[name] if name else self.small_product(law)
 
     def attention_over(self, law: str) -> CachedKernel:
         """Decode attention over a cache in one format. Errors: NotSupportedError where none was measured."""

@@ -85,9 +85,13 @@ def mixed(terms: Iterable[tuple[Numeric, PassTime]]) -> PassTime:
     return PassTime(**{name: part_of(name) for name in (*PARTS, *OF_EXPERTS.values())})
 
 
-def streamed(cycle: PassTime, floor_s: Numeric) -> PassTime:
-    """The time of many passes, of no fewer seconds than a process beside them takes: what that waits for is the host's."""
-    return replace(cycle, host_s=cycle.host_s + np.maximum(floor_s - cycle.total_s, 0.0))
+def streamed(cycle: PassTime, floor_s: Numeric, *, added_s: Numeric = 0.0) -> PassTime:
+    """The time of many passes and of `added_s` between them, of no fewer seconds than a process beside them takes.
+
+    Both are the host's.
+    """
+    waited_s = np.maximum(floor_s - cycle.total_s - added_s, 0.0)
+    return replace(cycle, host_s=cycle.host_s + added_s + waited_s)
 
 
 def pass_time(setup: ServingSetup, tokens: ForwardPass, *, host: bool = True) -> PassTime:
@@ -179,7 +183,7 @@ def product_times_s(products: Sequence[ServedProduct], setup: ServingSetup) -> l
     laws: dict[Hashable, dict[Hashable, list[int]]] = {}
     for place, each in enumerate(products):
         numbers = [np.asarray(size, dtype=float) for size in _sizes(each)]
-        law = (each.precision, each.law, each.role in EXPERT_PRODUCTS, max(number.shape for number in numbers))
+        law = (each.precision, each.law, each.role in EXPERT_PRODUCTS, each.beside, max(number.shape for number in numbers))
         sizes = tuple(number.tobytes() for number in numbers)
         laws.setdefault(law, {}).setdefault(sizes, []).append(place)
     times: dict[int, tuple[Numeric, Numeric]] = {}
@@ -199,19 +203,21 @@ def product_time_s(product: ServedProduct, setup: ServingSetup) -> tuple[Numeric
     L = bytes of weights and rows * (1 + k0/k) / (e*M) bounds few rows, whatever their number: a column's weights, of k numbers,
     cost k0 more to begin. C and p are those of the GPU's products with many rows (timing/kernels.py), of experts without what
     padding to whole tiles costs, as they have narrow tiles. Weights in fewer bits than operands are read as what they are.
+    Of a product that runs beside others a is hidden: what both read they share the memory for.
     """
     gpu, profile = setup.cluster.gpu, setup.profile
     of_experts = product.role in EXPERT_PRODUCTS
-    small = profile.expert_product(product.law) if of_experts else profile.small_product(product.law)
+    small = profile.expert_product(product.law, setup.engine.family) if of_experts else profile.small_product(product.law)
     ratio = product.read_bytes / matmul_bytes(product)
     large = gpu.matmul(product.precision)
     reading = small.efficiency / (1.0 + small.inner_half / product.inner)
-    cast_s = setup.engine.cast_s if number_format(product.precision).low else 0.0
+    fixed_s = small.fixed_s + (setup.engine.cast_s if number_format(product.precision).low else 0.0)
+    fixed_s = 0.0 if product.beside else fixed_s
     known = with_numbers(
         large,
         {
             "efficiency": large.efficiency * small.computing,
-            "fixed_s": small.fixed_s + cast_s,
+            "fixed_s": fixed_s,
             "memory_efficiency": reading / ratio,
             "cached_share": 0.0,
             "padding_weight": 0.0 if of_experts else large.padding_weight,
@@ -220,7 +226,7 @@ def product_time_s(product: ServedProduct, setup: ServingSetup) -> tuple[Numeric
     )
     seconds = plain_matmul_time_s(product, known, gpu=gpu, compute_scale=setup.cluster.compute_scale)
     read_s = product.read_bytes / (reading * gpu.memory_bandwidth_bytes_per_s)
-    return seconds + small.each_s * product.batch, (seconds - small.fixed_s - cast_s) > SIMILAR * read_s
+    return seconds + small.each_s * product.batch, (seconds - fixed_s) > SIMILAR * read_s
 
 
 def cached_attention_time_s(attention: CachedAttention, setup: ServingSetup) -> Numeric:

@@ -64,7 +64,7 @@ def test_laws_are_found(entries: dict[str, Any]) -> None:
     """Rates of reading within 3 %, fixed times within a fifth, the softmax, what each matrix of experts takes, and the host."""
     profile = build(ServingProfile, entries)
     assert profile.between_s == BETWEEN_S
-    cache, experts = profile.attention_over("16bit"), profile.expert_product("bf16")
+    cache, experts = profile.attention_over("16bit"), profile.expert_product("bf16", "reference")
     assert profile.small_product("bf16").efficiency == pytest.approx(READING, rel=0.03)
     assert profile.small_product("bf16").inner_half == pytest.approx(INNER_HALF, rel=0.1)
     assert cache.efficiency == pytest.approx(READING, rel=0.03)

@@ -115,3 +115,82 @@ def test_a_row_that_is_listed_again_is_of_the_source_that_made_it(tmp_path: Path
     assert (again.length_spread, own.length_spread) == (0.2, 0.0)
     assert "InferenceX" in measured(tmp_path, **cells, model="Qwen/Qwen3.5-397B-A17B").source
     assert measured(tmp_path, **cells, model="Qwen/Qwen3-32B").source == "NVIDIA gap analysis"
+
+
+MIXTURE: dict[str, Any] = {
+    "engine": "sglang",
+    "engine_version": "0.5.9",
+    "model": "deepseek-ai/DeepSeek-R1",
+    "source": "InferenceX",
+}
+
+
+@pytest.mark.parametrize(
+    ("cells", "expected"),
+    [
+        ({"gpus": 64, "tensor_parallel": 64, "notes": "moe_tp 8 moe_ep 8"}, (1, 8, 1, 8)),
+        ({"gpus": 64, "tensor_parallel": 1, "data_parallel_attention": 64, "notes": "moe_tp 8 moe_ep 8"}, (1, 8, 8, 8)),
+        ({"gpus": 16, "tensor_parallel": 4, "data_parallel_attention": 4, "notes": "moe_tp 1 moe_ep 16"}, (1, 4, 1, 4)),
+        ({"gpus": 4, "tensor_parallel": 2, "data_parallel_attention": 2, "notes": "moe_tp 1 moe_ep 4"}, (1, 2, 1, 2)),
+        ({"gpus": 8, "tensor_parallel": 8, "notes": "moe_tp 1 moe_ep 8"}, (1, 8, 1, 8)),
+        ({"gpus": 8, "tensor_parallel": 8, "notes": "moe_tp 8 moe_ep 1"}, (1, 8, 1, 1)),
+        ({"gpus": 8, "tensor_parallel": 1, "data_parallel_attention": 8, "notes": "moe_tp 1 moe_ep 8"}, (1, 8, 8, 8)),
+    ],
+)
+def test_ranks_that_are_counted_twice_are_one_server(
+    cells: dict[str, Any], expected: tuple[float, int, int, int], tmp_path: Path
+) -> None:
+    """Attention's GPUs times the experts' are the square of the GPUs that there are: replicas, GPUs, attention's, experts'."""
+    found = workload(tmp_path, **MIXTURE, **cells)
+    setup = found.setup
+    assert (found.replicas, setup.tensor_parallel, setup.attention_replicas, setup.expert_parallel) == expected
+
+
+def test_another_source_may_split_experts_both_ways(tmp_path: Path) -> None:
+    """Four GPUs whose experts are split over pairs are four GPUs, where nobody counts them twice."""
+    cells = {**MIXTURE, "source": "a lab", "gpus": 4, "tensor_parallel": 4, "notes": "moe_tp 2 moe_ep 2"}
+    assert (workload(tmp_path, **cells).setup.tensor_parallel, workload(tmp_path, **cells).setup.expert_parallel) == (4, 2)
+
+
+@pytest.mark.parametrize(
+    ("date", "version", "is_scored"),
+    [("2026-01-14", "1.1.0rc2.post2", False), ("2025-12-15", "1.1.0rc2.post2", True), ("2026-01-14", "1.2.0rc6.post2", True)],
+)
+def test_a_row_is_suspect_where_all_of_a_rule_fits(date: str, version: str, is_scored: bool, tmp_path: Path) -> None:
+    """The series with drafted tokens is known by version and date together."""
+    table = tmp_path / "serving.csv"
+    cells = {**ROW, **MIXTURE, "engine": "trtllm", "engine_version": version, "notes": f"measured {date}; moe_tp 8 moe_ep 1"}
+    table.write_text(",".join(SERVING_COLUMNS) + "\n" + ",".join(cells[column] for column in SERVING_COLUMNS) + "\n")
+    (measured,) = read_serving_runs(table).rows
+    assert (measured.context == "") is is_scored
+
+
+@pytest.mark.parametrize(
+    ("model", "weights", "name"),
+    [
+        ("MiniMaxAI/MiniMax-M2.5", "fp8", "fp8_block"),
+        ("deepseek-ai/DeepSeek-R1", "fp8", "fp8_block"),
+        ("openai/gpt-oss-120b", "nvfp4", "mxfp4"),
+        ("moonshotai/Kimi-K2.5", "int4_wo", "int4_experts"),
+        ("meta-llama/Llama-3.1-70B-Instruct", "fp8", "fp8"),
+        ("deepseek-ai/DeepSeek-R1", "nvfp4", "nvfp4"),
+    ],
+)
+def test_a_checkpoint_has_its_own_format(model: str, weights: str, name: str, tmp_path: Path) -> None:
+    """Tables call scales of blocks fp8 and mxfp4 nvfp4; Kimi's int4 is that of its routed experts."""
+    assert workload(tmp_path, model=model, weights=weights).setup.weights.name == name
+
+
+@pytest.mark.parametrize(
+    ("cells", "held"),
+    [
+        ({"model": "MiniMaxAI/MiniMax-M2.5", "gpu": "b300-sxm-288gb", "engine_version": "0.18.0"}, 1),
+        ({"model": "MiniMaxAI/MiniMax-M2.5", "gpu": "b200-sxm-180gb", "engine_version": "0.19.0"}, 1),
+        ({"model": "MiniMaxAI/MiniMax-M2.5", "gpu": "b200-sxm-180gb", "engine_version": "0.17.0"}, 2),
+        ({"model": "openai/gpt-oss-120b", "gpu": "b200-sxm-180gb", "engine": "trtllm", "weights": "nvfp4"}, 1),
+        ({"model": "openai/gpt-oss-120b", "gpu": "h200-sxm-141gb", "engine": "trtllm", "weights": "nvfp4"}, 2),
+    ],
+)
+def test_a_source_holds_caches_as_its_scripts_say(cells: dict[str, Any], held: int, tmp_path: Path) -> None:
+    """Bytes of a number of the cache in InferenceX's runs, by model, GPU and the recipe of the time."""
+    assert workload(tmp_path, source="InferenceX", **cells).setup.cache.bytes == held

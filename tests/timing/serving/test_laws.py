@@ -11,6 +11,7 @@ import pytest
 from perfmodel.count.operators import CachedAttention, Collective, FusedAttention, Matmul, MemoryBound
 from perfmodel.count.roles import Role
 from perfmodel.count.serving.forward_pass import ForwardPass, ServedProduct, forward_operators
+from perfmodel.errors import InputError
 from perfmodel.exchange.questions.serving.served_models import serving_setup
 from perfmodel.spec.evidence.spread import with_numbers
 from perfmodel.spec.layout import ProcessGroup
@@ -22,6 +23,7 @@ from perfmodel.timing.kernels import matmul_time_s
 from perfmodel.timing.serving.forward_pass import (
     cached_attention_time_s,
     message_time_s,
+    pass_time,
     product_time_s,
     scan_time_s,
     small_all_reduce,
@@ -170,3 +172,61 @@ def test_attention_of_prompts_is_as_sure_as_that_of_forward_passes() -> None:
     other = replace(setup, cluster=replace(setup.cluster, gpu=gpu))
     operators = forward_operators(other, ForwardPass(prompts=1, prompt_tokens=512))
     assert served_confidence(next(each for each in operators if isinstance(each, FusedAttention)), other) == "measured"
+
+
+def experts_of(engine: str, precision: str) -> float:
+    """Seconds of the first product of experts, of one server on H200."""
+    setup = serving_setup("qwen3-235b-a22b", gpu="h200-sxm-141gb", engine=engine, precision=precision, tensor_parallel=8)
+    return float(product_time_s(fc1(setup), setup)[0])
+
+
+def test_experts_take_as_long_as_the_kernels_of_their_engine() -> None:
+    """Each engine has a fused kernel of its own; one that no table has takes the numbers of any."""
+    setup = serving_setup("qwen3-235b-a22b", gpu="h200-sxm-141gb", engine="sglang", precision="fp8_block", tensor_parallel=8)
+    profile = setup.profile
+    assert profile.expert_law("fp8_block", "sglang") == "sglang-fp8_block"
+    assert profile.expert_law("fp8_block", "nobody") == "fp8_block"
+    assert profile.expert_law("fp8", "trtllm-2024") == "trtllm-fp8"  # an older engine of the family
+    assert profile.expert_product("fp8_block", "sglang") is profile.expert_products["sglang-fp8_block"]
+    own, without = setup, replace(setup, engine=replace(setup.engine, family="nobody"))
+    assert float(product_time_s(fc1(own), own)[0]) != float(product_time_s(fc1(without), without)[0])
+    assert len({experts_of(engine, "fp8_block") for engine in ("sglang", "vllm", "trtllm")}) == 3
+
+
+def test_formats_whose_weights_are_read_alike_share_a_law_where_one_was_measured() -> None:
+    """Weights in mxfp4 take the law of nvfp4 but where an engine's experts have their own."""
+    profile = serving_setup("gpt-oss-120b", gpu="b200").profile
+    assert profile.small_product("mxfp4") is profile.small_product("nvfp4")
+    assert (profile.expert_law("mxfp4", "nobody"), profile.expert_law("mxfp4", "vllm")) == ("nvfp4", "vllm-mxfp4")
+
+
+def test_an_engines_own_experts_are_of_a_law_that_is_known() -> None:
+    """A family before the law is any, the law behind it is not."""
+    profile = serving_setup("llama-3.1-8b", gpu="h100-sxm-80gb").profile
+    known = profile.expert_products["sglang-bf16"]
+    assert replace(profile, expert_products={"a-lab-bf16": known}).expert_law("bf16", "a-lab") == "a-lab-bf16"
+    with pytest.raises(InputError, match="no law"):
+        replace(profile, expert_products={"sglang-bf17": known})
+
+
+def test_shared_experts_beside_the_routed_ones_hide_their_start() -> None:
+    """In a decode pass by the start of each of their products in each of 58 layers; prompts have no graphs and hide nothing."""
+    beside = serving_setup("deepseek-v3", gpu="h200-sxm-141gb", engine="sglang", precision="fp8_block", tensor_parallel=8)
+    behind = replace(beside, engine=replace(beside.engine, shared_beside=False))
+    decode, prompt = ForwardPass(sequences=4.0, context=100.0), ForwardPass(prompts=1.0, prompt_tokens=100.0)
+    start_s = float(beside.profile.small_product("fp8_block").fixed_s)
+    longer_s = float(pass_time(behind, decode).total_s) - float(pass_time(beside, decode).total_s)
+    assert longer_s == pytest.approx(58 * 2 * start_s)
+    assert float(pass_time(behind, prompt).total_s) == float(pass_time(beside, prompt).total_s)
+
+
+def test_steps_of_states_have_laws_of_their_own() -> None:
+    """a + bytes / (e * M) of the table of the GPU, for the gated delta rule and for the convolution before it."""
+    setup = serving_setup("qwen3-next-80b-a3b", gpu="h200-sxm-141gb", engine="sglang")
+    every = forward_operators(setup, ForwardPass(sequences=8.0, context=10.0))
+    steps = {each.kernel: each for each in every if isinstance(each, MemoryBound) and each.kernel.endswith("_step")}
+    assert set(steps) == {"convolution_step", "delta_step"}
+    for name, step in steps.items():
+        law = setup.profile.small_kernels[name]
+        rate = law.efficiency * setup.cluster.gpu.memory_bandwidth_bytes_per_s
+        assert float(small_kernel_time_s(step, setup)) == pytest.approx(float(law.fixed_s + step.moved_bytes / rate))
