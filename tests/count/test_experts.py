@@ -216,7 +216,7 @@ def test_fused_products_take_in_what_lies_between_them() -> None:
 
 
 def test_clamps_and_biases_behind_experts_take_eager_kernels() -> None:
-    """Both clamps and their joining, 8 passes, before a function of 3, and 28 bytes of bias; a compiler has the function alone."""
+    """Clamps and their joining, 8 passes before a function of 3, and 28 bytes of bias; a compiler has the function alone."""
     biased = replace(SMALL, biases=True)
     moved, moved_backwards = {}, {}
     for fuses in (False, True):

@@ -288,9 +288,9 @@ class Routed:
     def _clamped(self, numbers: Numeric) -> Block:
         """A gated function, fused, behind eager clamps of its halves, on so many numbers each; the product has added its bias.
 
-        Each half is clamped and both are joined, 8 passes of one half; the function that the router weighs reads both and writes
-        one. Backwards its gradient takes 5 passes and that of the weights 3, those of the clamps 3 each and their joining 4. Kept
-        are both halves, as they were and clamped.
+        Each half is clamped and both are joined, 8 passes of one half; the function, which the router weighs, reads both and
+        writes one. Backwards its gradient takes 5 passes and that of the weights 3, those of the clamps 3 each and their
+        joining 4. Kept are both halves, as they were and clamped.
         """
         size = self.write.activation_bytes
         return local(
@@ -306,10 +306,10 @@ class Routed:
         )
 
     def _output_bias(self) -> Block:
-        """The bias of what experts give, weighed as that is, expert by expert: b*p in fp32 is added to a result, all are joined.
+        """The bias b of what experts give, weighed as that is, expert by expert: b*p in fp32 is added, all are joined.
 
-        28 bytes a number forwards: b*p 4, the sum 10, joined 8, cast 6. Backwards 40: cast 6, the gradient of the result 6, joined
-        4, those of bias and weights 12 each.
+        28 bytes a number forwards: b*p 4, the sum 10, joined 8, cast 6. Backwards 40: cast 6, the gradient of the result 6,
+        joined 4, those of bias and weights 12 each.
         """
         numbers, experts = self.received * self.width, self.linears["fc1"].number
         return local(
