@@ -162,7 +162,7 @@ def test_buckets_are_those_that_tensors_fill() -> None:
     layout = replace(LAYOUT, data_parallel=data_parallel, global_batch_size=data_parallel * 2)
     found = iteration(setup_of(NEMOTRON, layout, FUSED)).buckets.count
     exact = [filled([matrix, *layer * 32, matrix], max(40e6, 1e6 * ranks)) for ranks in data_parallel]
-    assert np.abs(found - exact).max() <= 1
+    assert np.abs(found - np.array(exact)).max() <= 1
 
 
 def test_what_lies_beyond_a_point_inside_a_tensor_is_half_of_it_on_average() -> None:
