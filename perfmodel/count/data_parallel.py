@@ -10,7 +10,7 @@
 With pipeline stages, zero2, zero3 and hsdp also move both once: parameters stay gathered, and gradients whole, over the
 micro-batches (PyTorch, torch.distributed.pipelining and reshard_after_forward=False).
 
-Buckets (Megatron-Core, DistributedDataParallelConfig): parameters are grouped, last layer first, into buckets of
+Buckets (Megatron-Core, DistributedDataParallelConfig): parameters are grouped, last layer first, into buckets of at least
 max(bucket_parameters, bucket_parameters_per_rank * data_parallel) parameters and each bucket is reduced, and later gathered, on
 its own. What is gathered for each pass (zero3, hsdp) goes layer by layer.
 """
@@ -24,7 +24,7 @@ import numpy as np
 
 from perfmodel.count.memory.storage import state_bytes
 from perfmodel.count.operators import Collective
-from perfmodel.count.parameters import ParameterCount, low_precision_parameters, shard_parameter_count
+from perfmodel.count.parameters import ParameterCount, low_precision_parameters, mean_excess, shard_parameter_count
 from perfmodel.count.roles import Role
 from perfmodel.count.tuning.trained import tuned_wire_bytes
 from perfmodel.light_dataclass import dataclass, replace
@@ -59,7 +59,7 @@ class Buckets:
 
 
 def buckets(setup: Setup, held: ParameterCount) -> Buckets:
-    """count = ceil(P / size) of buckets of max(bucket_parameters, bucket_parameters_per_rank * data_parallel) parameters.
+    """count = ceil(P / size) of buckets of a layer each, or of buckets that tensors fill (_filled).
 
     `held` are the P parameters of the first pipeline stage, the last to have its gradients and the first to need its
     parameters. Where the rule is `layer`, or parameters are gathered for each pass, size is that of a layer.
@@ -68,7 +68,7 @@ def buckets(setup: Setup, held: ParameterCount) -> Buckets:
     >>> from perfmodel.exchange.run_files import read_candidates
     >>> run = read_candidates("nemotron-4-15b")[0].run
     >>> [int(iteration(run.setup(stage)).buckets.count) for stage in run.stages]
-    [21, 11, 7]
+    [17, 10, 7]
     """
     model, layout, overlap = setup.model, setup.layout, setup.stack.overlap
     if overlap.bucket_rule == "layer" or layout.sharding in GATHERED:
@@ -77,12 +77,34 @@ def buckets(setup: Setup, held: ParameterCount) -> Buckets:
     elif overlap.blocks(layout.sharding):
         size = held.total
     else:
-        size = np.maximum(overlap.bucket_parameters, overlap.bucket_parameters_per_rank * data_parallel_group(layout).ranks)
+        return _filled(setup, held)
+    return _of_sizes(held, held.shared, size, size)
+
+
+def _filled(setup: Setup, held: ParameterCount) -> Buckets:
+    """ceil((P - m) / (size + e)) buckets of size = max(bucket_parameters, bucket_parameters_per_rank * data_parallel) or more.
+
+    A bucket ends with the tensor that fills it, of which e (mean_excess) lies beyond on average; m is what the matrices of the
+    vocabulary, a bucket each at most, have beyond the size. Source: NVIDIA/Megatron-LM, param_and_grad_buffer.py; e = m = 0 for
+    software that ends a bucket before that tensor.
+    """
+    overlap, layout = setup.stack.overlap, setup.layout
+    ranks = data_parallel_group(layout).ranks
+    size = np.maximum(overlap.bucket_parameters, overlap.bucket_parameters_per_rank * ranks)
+    if not overlap.overfills_buckets:
+        return _of_sizes(held, held.shared, size, size)
+    beyond = np.maximum(held.embedding - size, 0.0) + np.maximum(held.head - size, 0.0)
+    dense, routed = (size + mean_excess(setup.model, layout, routed=each) for each in (False, True))
+    return _of_sizes(held, held.shared - beyond, dense, routed)
+
+
+def _of_sizes(held: ParameterCount, counted: Numeric, size: Numeric, of_experts: Numeric) -> Buckets:
+    """Buckets of such sizes, of all but the experts and of these, for so many parameters that fill the former."""
     return Buckets(
-        count=np.ceil(held.shared / size),
+        count=np.ceil(counted / size),
         share=np.minimum(size / held.shared, 1.0),
         uncut_share=(held.embedding + held.positions) / held.shared,
-        of_experts=np.maximum(np.ceil(held.experts / size), 1),
+        of_experts=np.maximum(np.ceil(held.experts / of_experts), 1),
     )
 
 

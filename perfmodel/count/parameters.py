@@ -14,12 +14,20 @@ from typing import Final
 
 import numpy as np
 
-from perfmodel.count.declarations import LOW_PRECISION_COMPONENTS, UNSHARDED, Component, ExpertShards, takes_low_precision
+from perfmodel.count.declarations import (
+    LOW_PRECISION_COMPONENTS,
+    UNSHARDED,
+    Component,
+    ExpertShards,
+    expert_shards,
+    takes_low_precision,
+)
 from perfmodel.count.layer import layer_parts
 from perfmodel.count.parts.vocabulary import embedding_matrix, multi_token_linear
 from perfmodel.light_dataclass import dataclass, replace
 from perfmodel.spec.arithmetic import either, multiplied
 from perfmodel.spec.fields import Numeric, anywhere
+from perfmodel.spec.layout import Layout
 from perfmodel.spec.models.model import TransformerModel
 from perfmodel.spec.setup import Setup
 
@@ -128,6 +136,23 @@ def parameter_tensors(model: TransformerModel, layers: Numeric) -> Numeric:
     parts = {kind: layer_parts(model, each, 1) for kind, each in model.kinds.items()}
     every = _sum(model.layers_of(kind, 0, model.layers) * sum(part.tensors for part in each) for kind, each in parts.items())
     return layers * every / model.layers + (2 if model.tied_embeddings else 3)
+
+
+def mean_excess(model: TransformerModel, layout: Layout, *, routed: bool) -> Numeric:
+    """sum(s*s) / (2 * sum(s)): what of a tensor lies beyond a point inside it, on average over matrices of s parameters.
+
+    Those of all layers on one GPU, of routed experts or of all else; 0 where there are none.
+    """
+    squares: Numeric = 0.0
+    total: Numeric = 0.0
+    for kind, each in model.kinds.items():
+        layers = model.layers_of(kind, 0, model.layers)
+        parts = layer_parts(model, each, layout.tensor_parallel, experts=expert_shards(layout))
+        for linear in (linear for part in parts for linear in part.linears):
+            if (linear.component is Component.EXPERTS) == routed:
+                squares = squares + layers * linear.parameters * linear.parameters / linear.number
+                total = total + layers * linear.parameters
+    return squares / (2.0 * total) if anywhere(np.asarray(total) > 0) else 0.0
 
 
 def multi_token_projection(model: TransformerModel) -> Numeric:

@@ -219,6 +219,7 @@ class Overlap(Spec):
     bucket_rule: str = choice("size", "layer")  # a layer's parameters are one bucket (FSDP), or the size below
     bucket_parameters: Numeric = number("count", minimum=1)  # a bucket holds max(bucket_parameters,
     bucket_parameters_per_rank: Numeric = number("count")  #   bucket_parameters_per_rank * data_parallel)
+    overfills_buckets: bool = flag()  # or more: a bucket holds all of the tensor that fills it, or ends before that
     node_link_sm_fraction: Numeric = number("ratio", maximum=0.9)  # of the SMs, while a collective runs inside the node
     network_sm_fraction: Numeric = number("ratio", maximum=0.9)  # of the SMs, while a collective runs between nodes
     spread: Mapping[str, Numeric] = spreads()

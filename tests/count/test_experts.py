@@ -215,21 +215,22 @@ def test_fused_products_take_in_what_lies_between_them() -> None:
         assert float(function.saved_bytes) == 4.0 * 128 * CHOSEN * FFN
 
 
-def test_biases_of_experts_take_a_chain_of_eager_kernels() -> None:
-    """Unless the software fuses them, as a compiler does."""
+def test_clamps_and_biases_behind_experts_take_eager_kernels() -> None:
+    """Clamps and their joining, 8 passes before a function of 3, and 28 bytes of bias; a compiler has the function alone."""
     biased = replace(SMALL, biases=True)
-    traffic = {}
+    moved, moved_backwards = {}, {}
     for fuses in (False, True):
         stack = stack_with(STACK, {"experts.fused_biases": fuses})
-        work = iteration(mixture_setup(biased, layout_of(expert_parallel=2), stack))
-        moved = [
-            op.moved_bytes
-            for op in forward(work)
-            if isinstance(op, MemoryBound) and op.role in (Role.EXPERT_ACTIVATION, Role.EXPERT_OUTPUT)
-        ]
-        traffic[fuses] = sum(float(each) for each in moved)
-    numbers = 128 * CHOSEN * FFN
-    assert traffic[False] - traffic[True] == (8 * 2 + 17 * 2 - 3 * 2) * numbers + 24 * 128 * CHOSEN * WIDTH
+        (blocks,) = iteration(mixture_setup(biased, layout_of(expert_parallel=2), stack)).layers.values()
+        forwards, backwards = (
+            [op for op in operators if isinstance(op, MemoryBound) and op.role in (Role.EXPERT_ACTIVATION, Role.EXPERT_OUTPUT)]
+            for operators in (blocks.plain.forward, blocks.plain.backward)
+        )
+        moved[fuses] = sum(float(op.moved_bytes) for op in forwards)
+        moved_backwards[fuses] = sum(float(op.moved_bytes) for op in backwards)
+    numbers, results = 128 * CHOSEN * FFN, 128 * CHOSEN * WIDTH
+    assert moved[False] - moved[True] == 8 * 2 * numbers + 28 * results
+    assert moved_backwards[False] - moved_backwards[True] == (6 + 4) * 2 * numbers + 40 * results
 
 
 @pytest.mark.parametrize(("activation", "forwards", "backwards"), [("swiglu", 3, 5 + 3), ("squared_relu", 2, 3 + 2)])

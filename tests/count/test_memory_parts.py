@@ -30,6 +30,7 @@ DENSE: Final = replace(SMALL, mixture=None)
 T, LAYER, HEAD, LOGITS, MATRICES, TABLE = 128, 128 * 1488, 128 * 256, 128 * 256, 30_720, 16_384
 P: Final = 2 * TABLE + 4 * (MATRICES + 128) + 64
 PLAIN: Final = {
+    "overlap.overfills_buckets": False,
     "fusion.attention": True,
     "fusion.norms": "fused",
     "fusion.rotary": False,

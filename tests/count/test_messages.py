@@ -14,7 +14,7 @@ import pytest
 
 from perfmodel.count.iteration import Iteration, iteration
 from perfmodel.count.operators import Collective, Operator
-from perfmodel.count.parameters import shard_parameter_count
+from perfmodel.count.parameters import mean_excess, shard_parameter_count
 from perfmodel.exchange.presets import model_preset, stack_preset
 from perfmodel.spec.axes import AXES, Axis
 from perfmodel.spec.fields import Numeric
@@ -27,6 +27,7 @@ from tests.stacks import stack_with
 
 NEMOTRON = model_preset("nemotron-4-15b")
 FUSED = stack_preset("megatron-core")
+CUT = stack_with(FUSED, {"overlap.overfills_buckets": False})
 PARAMETERS = 1_954_295_808  # of one GPU: (15,628,775,424 + 7 * 65 norms of 2 * 6144) / 8
 LAYOUT = replace(RAMP_STAGE, micro_batch_size=2, global_batch_size=768)
 STREAM_BYTES = 2 * 4096 * 6144 * 2  # b * s * h numbers of 2 bytes
@@ -143,13 +144,43 @@ def test_each_rank_sends_all_but_its_own_share(kind: str, times: int) -> None:
     assert np.array_equal(sent, times * 4096 * np.array([0, 1 / 2, 7 / 8, 1023 / 1024]))
 
 
+def filled(tensors: list[int], size: float) -> int:
+    """The buckets of Megatron-Core's loop (param_and_grad_buffer.py): one ends with the tensor that fills it."""
+    number, held = 0, 0
+    for tensor in tensors:
+        held += tensor
+        if held >= size:
+            number, held = number + 1, 0
+    return number + (held > 0)
+
+
+def test_buckets_are_those_that_tensors_fill() -> None:
+    """Head, 32 layers backwards and embedding of Nemotron-4 15B, tensor by tensor, into 40e6 parameters or 1e6 a rank."""
+    hidden, matrix = 6144, 256_000 * 6144 // 8
+    layer = [4 * hidden * hidden // 8, 4 * hidden * hidden // 8, hidden * hidden // 8, hidden * (hidden + 2 * 1024) // 8]
+    data_parallel = np.array([1, 96, 192, 288, 384, 1000, 4096])
+    layout = replace(LAYOUT, data_parallel=data_parallel, global_batch_size=data_parallel * 2)
+    found = iteration(setup_of(NEMOTRON, layout, FUSED)).buckets.count
+    exact = [filled([matrix, *layer * 32, matrix], max(40e6, 1e6 * ranks)) for ranks in data_parallel]
+    assert np.abs(found - np.array(exact)).max() <= 1
+
+
+def test_what_lies_beyond_a_point_inside_a_tensor_is_half_of_it_on_average() -> None:
+    """Two matrices of a half, two of a sixth and an eighth: each weighed by how likely a point lies in it."""
+    hidden = 6144
+    sizes = np.array([4 * hidden * hidden, 4 * hidden * hidden, hidden * hidden, hidden * (hidden + 2 * 1024)]) / 8
+    expected = sum(size / sizes.sum() * size / 2 for size in sizes)
+    assert mean_excess(NEMOTRON, LAYOUT, routed=False) == pytest.approx(expected, rel=1e-12)
+    assert mean_excess(NEMOTRON, LAYOUT, routed=True) == 0
+
+
 def test_buckets_hold_40_million_parameters_or_1_million_a_rank() -> None:
-    """Their number is ceil(P / max(40e6, 1e6 * data_parallel)), as in Megatron-Core's DistributedDataParallelConfig."""
+    """Where they end before the tensor that would fill them they are counted as ceil(P / max(40e6, 1e6 * data_parallel))."""
     shard = shard_parameter_count(NEMOTRON, tensor_parallel=8)
     assert shard.total == PARAMETERS
     data_parallel = np.array([1, 40, 41, 100, 1954, 1955, 4096])
     layout = replace(LAYOUT, data_parallel=data_parallel, global_batch_size=data_parallel * 2)
-    assert np.array_equal(iteration(setup_of(NEMOTRON, layout, FUSED)).buckets.count, [49, 49, 48, 20, 2, 1, 1])
+    assert np.array_equal(iteration(setup_of(NEMOTRON, layout, CUT)).buckets.count, [49, 49, 48, 20, 2, 1, 1])
 
 
 def test_shares_of_buckets_are_of_all_parameters() -> None:
@@ -158,7 +189,8 @@ def test_shares_of_buckets_are_of_all_parameters() -> None:
     layout = replace(LAYOUT, data_parallel=np.array([1, 100, 4096]), global_batch_size=np.array([2, 200, 8192]))
     embedding = 256_000 * 6144 / 8
     found = iteration(setup_of(NEMOTRON, layout, FUSED)).buckets
-    assert found.share == pytest.approx([40e6 / shard.total, 100e6 / shard.total, 1.0], rel=1e-14)
+    beyond = mean_excess(NEMOTRON, layout, routed=False)
+    assert found.share == pytest.approx([(40e6 + beyond) / shard.total, (100e6 + beyond) / shard.total, 1.0], rel=1e-14)
     assert found.uncut_share == pytest.approx(embedding / shard.total, rel=1e-14)
 
 
@@ -203,7 +235,7 @@ def test_buckets_add_up_to_all_gradients(gradient_bytes: int, sharding: str, kin
         GRADIENT_REDUCTION
     ]
     assert found.payload_bytes * found.repeats == pytest.approx(PARAMETERS * gradient_bytes, rel=1e-14)
-    assert found.repeats == 21  # buckets of 96 million
+    assert found.repeats == 17  # buckets of 96 million and more
     assert (found.kind, found.group.ranks, found.group.stride) == (kind, 96, 8)
 
 
@@ -211,7 +243,7 @@ def test_sharded_optimizers_gather_all_parameters() -> None:
     """Each rank steps its own share and all share the results: P * 2 bytes, in as many buckets."""
     gather = synchronisation(LAYOUT)[PARAMETER_GATHER]
     assert gather.payload_bytes * gather.repeats == pytest.approx(PARAMETERS * 2, rel=1e-14)
-    assert (gather.kind, gather.repeats, gather.group.ranks, gather.group.stride) == ("all_gather", 21, 96, 8)
+    assert (gather.kind, gather.repeats, gather.group.ranks, gather.group.stride) == ("all_gather", 17, 96, 8)
 
 
 def test_whole_optimizers_gather_nothing() -> None:

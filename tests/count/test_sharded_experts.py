@@ -38,6 +38,7 @@ PLAIN: Final = {
     "states.overwrites_gradients": False,
     "low_precision.products": "layer",
     "low_precision.parameter_gather": False,
+    "overlap.overfills_buckets": False,
     "low_precision.scaling": "delayed",
 }
 

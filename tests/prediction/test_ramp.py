@@ -19,10 +19,10 @@ def ramp() -> Prediction:
     return predict(candidate.run)
 
 
-def test_every_stage_is_within_6_percent_of_its_published_iteration_time(ramp: Prediction) -> None:
+def test_every_stage_is_within_5_percent_of_its_published_iteration_time(ramp: Prediction) -> None:
     """0.57, 0.58 and 0.64 s."""
     for stage, predicted in ramp.stages:
-        assert predicted.iteration_time_s == pytest.approx(stage.published.iteration_time_s, rel=0.06)
+        assert predicted.iteration_time_s == pytest.approx(stage.published.iteration_time_s, rel=0.05)
 
 
 def test_every_stage_is_within_2_points_of_its_published_mfu(ramp: Prediction) -> None:
@@ -36,10 +36,10 @@ def test_the_total_is_within_6_percent_of_the_published_days(ramp: Prediction) -
     assert ramp.total_days == pytest.approx(13.1, rel=0.06)
 
 
-def test_an_iteration_grows_by_5_percent_over_the_ramp(ramp: Prediction) -> None:
+def test_an_iteration_grows_by_6_percent_over_the_ramp(ramp: Prediction) -> None:
     """Exposed data-parallel communication grows with the number of replicas."""
     first, *_, last = (predicted for _, predicted in ramp.stages)
-    assert last.iteration_time_s >= 1.05 * first.iteration_time_s
+    assert last.iteration_time_s >= 1.06 * first.iteration_time_s
     grown = last.breakdown.data_parallel_exposed_s - first.breakdown.data_parallel_exposed_s
     assert grown > 0.8 * (last.iteration_time_s - first.iteration_time_s)
 

@@ -31,7 +31,7 @@ from perfmodel.spec.models.model import TransformerModel
 from perfmodel.spec.phases import DATA_GRADIENT
 
 SCORE_BYTES: Final = 4  # routers score in fp32
-EAGER_PASSES: Final = (17, 34)  # of a function with clamps, forwards and backwards
+CLAMPED_PASSES: Final = (11, 18)  # of a fused function behind clamps of their own, forwards and backwards
 SCORE_PASSES: Final = 10  # scores, function, choice and its mask, probabilities, counts for the loss: read and written
 
 
@@ -262,7 +262,7 @@ class Routed:
         numbers = self.received * last.inner
         up = write.own_linear(first, self.rows, useful=useful, calls=calls)
         is_eager = write.model.has_bias("mlp") and not self.work.fused_biases
-        between = self._biased(numbers) if is_eager else self._function(numbers)
+        between = self._clamped(numbers) if is_eager and write.model.gated else self._function(numbers)
         down = write.own_linear(last, self.rows, useful=useful, calls=calls)
         again = roles_run_again(write.layout.recompute_modules)
         is_apart = is_eager or Role.EXPERT_ACTIVATION in again  # what runs again is a kernel of its own
@@ -285,41 +285,41 @@ class Routed:
         is_weighed = not self.work.keeps_outputs
         return activation(self.write.setup, self.name, numbers, Role.EXPERT_ACTIVATION, weighed=is_weighed)
 
-    def _biased(self, numbers: Numeric) -> Block:
-        """A gated function with clamps behind biases, in eager kernels on so many numbers of each half.
+    def _clamped(self, numbers: Numeric) -> Block:
+        """A gated function, fused, behind eager clamps of its halves, on so many numbers each; the product has added its bias.
 
-        Biases are added expert by expert and the results joined, 8 bytes a number of both halves, and backwards summed, 2. Two
-        clamps, the function, an offset, the product of the halves, and the weights of the router in fp32: 17 passes of one half
-        forwards, 34 backwards. Kept are both halves, and what function and products read.
+        Each half is clamped and both are joined, 8 passes of one half; the function, which the router weighs, reads both and
+        writes one. Backwards its gradient takes 5 passes and that of the weights 3, those of the clamps 3 each and their
+        joining 4. Kept are both halves, as they were and clamped.
         """
-        size, halves = self.write.activation_bytes, 2 if self.write.model.gated else 1
-        biases = 4 * size * halves * numbers
+        size = self.write.activation_bytes
         return local(
             MemoryBound(
                 name=f"{self.name}.activation",
                 role=Role.EXPERT_ACTIVATION,
-                moved_bytes=biases + EAGER_PASSES[0] * size * numbers,
-                backward_bytes=biases / 4 + EAGER_PASSES[1] * size * numbers,
-                kernels=8 + self.linears["fc1"].number,
-                backward_kernels=16 + self.linears["fc1"].number,
-                saved_bytes=(halves + 4) * size * numbers,
+                moved_bytes=CLAMPED_PASSES[0] * size * numbers,
+                backward_bytes=CLAMPED_PASSES[1] * size * numbers,
+                kernels=5,
+                backward_kernels=5,
+                saved_bytes=4 * size * numbers,
             )
         )
 
     def _output_bias(self) -> Block:
-        """The bias of what experts give, weighed as that is: its product with the weights, in fp32, is added, cast and joined.
+        """The bias b of what experts give, weighed as that is, expert by expert: b*p in fp32 is added, all are joined.
 
-        24 bytes a number forwards; backwards its own gradient and that of the weights, 30.
+        28 bytes a number forwards: b*p 4, the sum 10, joined 8, cast 6. Backwards 40: cast 6, the gradient of the result 6,
+        joined 4, those of bias and weights 12 each.
         """
-        numbers = self.received * self.width
+        numbers, experts = self.received * self.width, self.linears["fc1"].number
         return local(
             MemoryBound(
                 name=f"{self.name}.output_bias",
                 role=Role.EXPERT_OUTPUT,
-                moved_bytes=24 * numbers,
-                backward_bytes=30 * numbers,
-                kernels=4 * self.linears["fc1"].number,
-                backward_kernels=6 * self.linears["fc1"].number,
+                moved_bytes=28 * numbers,
+                backward_bytes=40 * numbers,
+                kernels=2 * experts + 2,
+                backward_kernels=6 * experts + 2,
             )
         )
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from perfmodel.count.parameters import parameter_count
 from perfmodel.errors import InputError
 from perfmodel.exchange.presets import DATA, cluster_preset, preset_names, stack_preset
 from perfmodel.exchange.syntax.documents import read_mapping
@@ -151,6 +152,20 @@ def test_a_gpt_trains_with_dropout_unless_its_software_has_none(read: Any) -> No
     (mpt,) = read({"activation": "gelu", "source": "mosaicml/llm-foundry"})
     assert (gpt.model.dropout, mpt.model.dropout) == (True, False)
     assert any("biases, no dropout" in each for each in mpt.assumptions)
+
+
+@pytest.mark.parametrize(
+    ("layers", "hidden", "heads", "printed"),
+    [(22, 2304, 24, 1.5), (30, 4096, 32, 6.2), (46, 5120, 40, 14.6), (62, 6144, 48, 28.3)],
+)
+def test_models_of_zero_bubble_have_the_size_that_names_them(
+    read: Any, layers: int, hidden: int, heads: int, printed: float
+) -> None:
+    """arXiv:2401.10241, table 3: 51,200 rows of embeddings would make three of them 6.3, 14.7 and 28.4 billion."""
+    model = {"model": "GPT", "activation": "gelu", "vocab_size": "", "kv_heads": str(heads), "ffn_hidden_size": str(4 * hidden)}
+    sizes = {"layers": str(layers), "hidden_size": str(hidden), "attention_heads": str(heads), "sequence_length": "1024"}
+    (row,) = read({"source": "arXiv:2401.10241 Table 4 (Zero Bubble PP) 1F1B", "stack": "megatron-lm", **model, **sizes})
+    assert round(float(parameter_count(row.model).total) / 1e9, 1) == printed
 
 
 @pytest.mark.parametrize("precision", ["mxfp8", "nvfp4"])
