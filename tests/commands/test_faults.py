@@ -8,6 +8,8 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,19 @@ def test_a_full_disk_behind_standard_output_is_the_machines_fault(
     monkeypatch.setattr(sys, "stdout", FullDisk())
     done = run(*arguments)
     assert (done.code, done.err) == (4, "perfmodel: standard output cannot be written to: no space left on device\n")
+
+
+def test_a_pipe_that_does_not_wait_for_its_reader_gets_all_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As another program left it, that shares it and is not told otherwise afterwards."""
+    text, (reads, writes) = "x" * 300_000, os.pipe()
+    os.set_blocking(writes, False)
+    with ThreadPoolExecutor(1) as pool, os.fdopen(reads) as reader:
+        with os.fdopen(writes, "w") as stream:
+            monkeypatch.setattr(sys, "stdout", stream)
+            later = pool.submit(lambda: time.sleep(0.2) or reader.read())
+            console.printed(text)
+            assert not os.get_blocking(writes)
+        assert later.result() == text
 
 
 def test_a_full_disk_behind_standard_error_changes_no_exit_code(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
