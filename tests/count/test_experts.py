@@ -366,6 +366,19 @@ def test_a_function_that_runs_again_is_a_kernel_of_its_own() -> None:
     assert all(float(op.moved_bytes) > 0 for op in functions)
 
 
+@pytest.mark.parametrize("attention", [True, False])
+def test_the_attention_core_as_a_module_is_what_selective_recompute_runs_again(attention: bool) -> None:
+    """Scores, softmax and what context-parallel ranks exchange for them, fused or not (Korthikanti et al., section 5)."""
+    stack = stack_with(STACK, {"fusion.attention": attention})
+    layout = layout_of(context_parallel=2, recompute="selective")
+    whole, module = (
+        iteration(replace(mixture_setup(SMALL, replace(layout, recompute_modules=modules)), stack=stack)).layers
+        for modules in ((), ("core_attn",))
+    )
+    for kind, blocks in whole.items():
+        assert module[kind].again.backward == blocks.again.backward != blocks.plain.backward
+
+
 @pytest.mark.parametrize("module", ["mla_up_proj", "mlp"])
 def test_a_module_that_no_layer_has_frees_nothing(module: str) -> None:
     """Up-projections of latent attention, dense MLPs: a mixture without them keeps what it keeps."""
