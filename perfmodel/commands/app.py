@@ -82,6 +82,8 @@ def _perfmodel(
 def main() -> None:
     """Run the command; on an error print one sentence to standard error and exit with its code."""
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # no prediction uses them, and starting threads is a fifth of the start
+    if sys.flags.optimize > 1:
+        say("warning: Python runs without docstrings (-OO or PYTHONOPTIMIZE=2): help texts and equations are left out")
     asked = [name for name in sys.argv[1:2] if name in COMMANDS]
     try:
         try:

@@ -199,6 +199,15 @@ def test_an_interrupt_before_anything_is_loaded_is_quiet() -> None:
         assert (done.returncode, done.stderr) == (code, "")
 
 
+@pytest.mark.processes
+def test_without_docstrings_it_says_what_is_left_out() -> None:
+    """Help texts and equations are docstrings."""
+    command = [sys.executable, "-OO", "-m", "perfmodel", "list", "clusters"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (0, 1)
+    assert done.stderr.startswith("perfmodel: warning: Python runs without docstrings")
+
+
 def test_texts_of_files_cannot_steer_a_terminal(run: Any, tmp_path: Path) -> None:
     """An assumption with colours, a title for the window and letters that run backwards is shown with its escapes."""
     path = tmp_path / "run.json"

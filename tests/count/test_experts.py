@@ -17,7 +17,7 @@ from perfmodel.count.declarations import ExpertShards
 from perfmodel.count.flops import model_flop_per_token
 from perfmodel.count.iteration import Iteration, iteration
 from perfmodel.count.memory.needed import stage_memory_bytes
-from perfmodel.count.operators import Collective, Matmul, MemoryBound, Operator, model_flop
+from perfmodel.count.operators import Collective, Matmul, MemoryBound, Operator, model_flop, ranks_met
 from perfmodel.count.parameters import active_parameter_count, parameter_count, shard_parameter_count
 from perfmodel.count.parts.experts import paired_share
 from perfmodel.count.pipeline import in_flight
@@ -386,6 +386,16 @@ def test_a_module_that_no_layer_has_frees_nothing(module: str) -> None:
     (blocks,) = iteration(mixture_setup(SMALL, layout)).layers.values()
     assert float(blocks.freed_bytes) == 0.0
     assert blocks.again.operators == blocks.plain.operators
+
+
+def test_a_token_of_one_expert_goes_to_one_rank() -> None:
+    """However many there are; copies for 8 experts that keep to no groups go to n * (1 - (1 - 1/n)^8) of n ranks."""
+    group = expert_parallel_group(layout_of(expert_parallel=16))
+    once = Collective(name="dispatch", kind="token_exchange", payload_bytes=1e6, group=group)
+    for ranks in (2, 16, 64):
+        assert ranks_met(once, ranks) == pytest.approx(1.0)
+        assert ranks_met(replace(once, copies=8), ranks) == pytest.approx(ranks * (1 - (1 - 1 / ranks) ** 8))
+    assert once.wire_bytes == pytest.approx(1e6 * 15 / 16)
 
 
 def test_groups_share_the_experts_evenly() -> None:

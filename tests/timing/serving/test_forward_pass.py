@@ -269,6 +269,12 @@ def test_mixed_passes_are_their_sum_part_by_part() -> None:
     )
 
 
+def test_a_pass_of_nothing_takes_no_time() -> None:
+    """Nor does the sum of no passes."""
+    assert mixed(()) == PassTime()
+    assert PassTime().total_s == 0.0
+
+
 def test_scans_take_what_engine_and_gpu_make_of_such_kernels() -> None:
     """Twice as long where a GPU's profile says twice as much, and products with weights as before."""
     setup = serving_setup("nemotron-3-nano", gpu="h100-sxm-80gb")
