@@ -104,6 +104,8 @@ def main() -> None:
     except OSError as error:
         _end(write_failure(str(error.filename or "standard output or another file"), error))
     except SystemExit as stop:
+        if isinstance(stop.__context__, BrokenPipeError):
+            sys.exit(0)  # of a help text that nobody reads on, which typer calls an error
         _tell_why(stop, "".join(asked))
         raise
 

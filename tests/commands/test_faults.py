@@ -58,6 +58,17 @@ def test_a_pipe_that_does_not_wait_for_its_reader_gets_all_of_it(monkeypatch: py
         assert later.result() == text
 
 
+@pytest.mark.parametrize("arguments", [["--help"], ["predict", "--help"], ["list"]])
+def test_a_reader_that_leaves_is_no_error(run: Any, monkeypatch: pytest.MonkeyPatch, arguments: list[str]) -> None:
+    """`| head -1`: of results and of help texts alike."""
+    reads, writes = os.pipe()
+    os.close(reads)
+    with os.fdopen(writes, "w") as stream:
+        monkeypatch.setattr(sys, "stdout", stream)
+        done = run(*arguments)
+    assert (done.code, done.err) == (0, "")
+
+
 def test_a_full_disk_behind_standard_error_changes_no_exit_code(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody hears the sentence."""
     monkeypatch.setattr(sys, "stderr", FullDisk())

@@ -56,6 +56,8 @@ PROGRAMS: Final = (
     Program(
         arguments=("calibrate", "--from-nccl-tests", "sum.txt", "--cluster", "dgx-h100"), output="a.yaml", always_writes=True
     ),
+    Program(arguments=("compare", "train.sh", "train.log", "--cluster", "dgx-h100"), output="a.json"),
+    Program(arguments=("compare", RUN, "kineto.json"), output="a.md"),
     Program(arguments=("diagnose", RUN, "--measured", "0.9s"), output="a.json"),
     Program(arguments=("launch", *ASKED), output="a.sh"),
     Program(arguments=("schema", "run"), output="a.json"),
@@ -79,6 +81,7 @@ def lay_out(folder: Path) -> None:
         "run.json": corpus.RUNS["dense.json"],
         "runs.csv": corpus.TABLES["published.csv"],
         "fits.csv": corpus.FITS.encode(),
+        "kineto.json": corpus.TRACES["trace.json"],
         "sum.txt": corpus.LINKS["two_nodes.txt"],
     }
     for name, content in files.items():

@@ -17,6 +17,7 @@ from typing import Final
 
 import pytest
 
+from perfmodel.commands.app import COMMANDS
 from tests.faults.conditions import CONDITIONS, Condition, can_mount
 from tests.faults.outcomes import QUIET, QUIET_WRITING, Outcome, outcome, problems
 from tests.faults.programs import PROGRAMS, QUICK, Program
@@ -63,6 +64,11 @@ def told(program: Program, condition: Condition) -> list[str]:
     quiet = undisturbed(program, writes=condition.writes)
     was = tried(program, condition, quiet.seconds)
     return [f"{program.name}: {each}" for each in problems(program, condition, was, quiet)]
+
+
+def test_every_command_is_among_them() -> None:
+    """One that nobody starts would meet no condition."""
+    assert set(COMMANDS) <= {word for program in PROGRAMS for word in program.arguments[:1]}
 
 
 @pytest.mark.processes
