@@ -189,6 +189,7 @@ def test_attention_over_a_cache_reads_it_or_computes() -> None:
     gpu, known = setup.cluster.gpu, setup.profile.attention_over("16bit")
     core = CachedAttention(
         name="core",
+        repeats=1,
         sequences=8,
         context=1000,
         window=None,

@@ -102,7 +102,16 @@ def test_a_start_or_a_cast_is_no_computing() -> None:
 
 
 CORE = CachedAttention(
-    name="core", sequences=8, context=1000, window=None, heads=16, head_size=576, value_size=512, cache_bytes=1152, law="16bit"
+    name="core",
+    repeats=1,
+    sequences=8,
+    context=1000,
+    window=None,
+    heads=16,
+    head_size=576,
+    value_size=512,
+    cache_bytes=1152,
+    law="16bit",
 )
 
 
