@@ -16,7 +16,7 @@ FULL: Final = """mkdir full && unshare -m bash -c '
 mount -t tmpfs -o size=16k none full && printf "what was there before\\n" > full/a && cp full/a before
 mv full/a "full/$PLACE" && head -c 100000 /dev/zero > full/fill 2> /dev/null
 "$@"; code=$?; cp "full/$PLACE" "$PLACE"; ls -A full > left; exit $code' bash "$@" """
-NARROW: Final = '{ python3 -c "import os; os.set_blocking(1, False)"; "$@"; } | { sleep 3; cat; }; exit ${PIPESTATUS[0]}'
+NARROW: Final = '{ "$1" -c "import os; os.set_blocking(1, False)"; "$@"; } | { sleep 3; cat; }; exit ${PIPESTATUS[0]}'
 AT_ONCE: Final = '"$@" > /dev/null 2>&1 & "$@"; code=$?; wait; exit $code'
 INTERRUPTS: Final = ("0.002", "0.01", "0.02", "0.03", "0.05", "0.1", "0.2", "$SOON", "$LATE")
 

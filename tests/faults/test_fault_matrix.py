@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
 from perfmodel.commands.app import COMMANDS
-from tests.faults.conditions import CONDITIONS, Condition, can_mount
+from tests.faults.conditions import ALONE, CONDITIONS, OLD, Condition, can_mount
 from tests.faults.outcomes import QUIET, QUIET_WRITING, Outcome, outcome, problems
 from tests.faults.programs import PROGRAMS, QUICK, Program
 
@@ -46,7 +48,7 @@ def ctrl_c() -> Iterator[None]:
 
 @cache
 def undisturbed(program: Program, *, writes: bool) -> Outcome:
-    """What a command does on a quiet machine, the second time, when Python has compiled what it loads."""
+    """What a command does on a quiet machine."""
     condition = QUIET_WRITING if writes else QUIET
     return tried(program, condition, 1.0)
 
@@ -71,7 +73,45 @@ def test_every_command_is_among_them() -> None:
     assert set(COMMANDS) <= {word for program in PROGRAMS for word in program.arguments[:1]}
 
 
+SOUND: Final = Outcome(
+    code=0,
+    out="0.6 s\n",
+    err="",
+    seconds=1.0,
+    busy_s=0.5,
+    peak_bytes=1e8,
+    files={"train.sh": b"torchrun", "a.json": b"{}"},
+    left=(),
+)
+WRITING: Final = Condition(name="an old file", script=ALONE, writes=True, codes=(4,), kept=OLD)
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({}, ""),
+        ({"code": 4, "err": "perfmodel: full\n", "files": {"a.json": OLD.encode()}}, ""),
+        ({"code": 5}, "exit code 5"),
+        ({"code": 4, "files": {"a.json": OLD.encode()}}, "0 sentences"),
+        ({"err": "Traceback (most recent call last)"}, "Traceback"),
+        ({"busy_s": 12.0}, "takes 12 s"),
+        ({"seconds": 121.0}, "hangs"),
+        ({"peak_bytes": 2e9}, "takes 2.0 GB"),
+        ({"left": (1,)}, "leaves 1 processes"),
+        ({"files": {"train.sh": b"", "a.json": b"{}"}}, "changes ['train.sh']"),
+        ({"files": {"a.json": b"{}", "core": b""}}, "leaves ['core']"),
+        ({"files": {"a.json": b"{"}}, "writes"),
+        ({"code": 4, "err": "perfmodel: full\n", "files": {"a.json": b"{"}}, "in the place of the old file"),
+    ],
+)
+def test_what_is_wrong_is_seen(changes: dict[str, Any], problem: str) -> None:
+    """Each rule alone, on an outcome that breaks it."""
+    found = problems(PROGRAMS[0], WRITING, replace(SOUND, **changes), SOUND)
+    assert [problem in each for each in found] == ([True] if problem else [])
+
+
 @pytest.mark.processes
+@pytest.mark.skipif(sys.platform != "linux", reason="conditions are made of /proc, /dev/full and name spaces")
 @pytest.mark.parametrize("condition", CONDITIONS, ids=lambda condition: condition.name)
 def test_a_command_keeps_its_word(condition: Condition) -> None:
     """A documented exit code, one sentence, the old file or the new one, nothing left behind."""
