@@ -27,6 +27,7 @@ BASH: Final = shutil.which("bash") or "/bin/bash"
 ROOT: Final = Path(__file__).parents[2]
 LONGEST_S: Final = 10.0  # of the processor, beside what the command takes on a quiet machine
 HANGS_S: Final = 120.0  # by the clock, which runs on while others have the cores
+GRACE_S: Final = 5.0  # until what a command started has ended too
 MOST_BYTES: Final = 1e9
 PEAK_UNIT: Final = 1 if sys.platform == "darwin" else 1024  # bytes of ru_maxrss
 QUIET: Final = Condition(name="a quiet machine", script=ALONE)
@@ -35,7 +36,7 @@ LATE: Final = 0.95  # of the seconds of a quiet machine
 SOON: Final = 0.6
 TRACES: Final = ("Traceback", "Exception ignored", "Fatal Python error", "ResourceWarning", "Error in ")
 ANSWERS: Final = (0, 1)
-OF_PYTHON: Final = "KeyboardInterrupt"  # before perfmodel is there to hear it; its exit code is 1
+OF_PYTHON: Final = "KeyboardInterrupt"  # before perfmodel hears it (perfmodel/__main__.py); its exit code is 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +67,7 @@ def outcome(program: Program, condition: Condition, folder: Path, *, quiet_s: fl
             cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True,
         )  # fmt: skip
         code, seconds, used = ended(process)
-    left = tuple(marked(mark))
+    left = still_there(mark)
     for each in left:
         with suppress(ProcessLookupError):
             os.kill(each, signal.SIGKILL)
@@ -103,6 +104,14 @@ def ended(process: subprocess.Popen[bytes]) -> tuple[int, float, resource.struct
         if seconds > HANGS_S:
             os.killpg(process.pid, signal.SIGKILL)
         time.sleep(0.01)
+
+
+def still_there(mark: str) -> tuple[int, ...]:
+    """Processes that a command left, and that do not end of themselves, as those that Linux is just killing."""
+    end = time.monotonic() + GRACE_S
+    while (left := tuple(marked(mark))) and time.monotonic() < end:
+        time.sleep(0.05)
+    return left
 
 
 def marked(mark: str) -> Iterator[int]:
@@ -161,7 +170,8 @@ def of_ending(condition: Condition, was: Outcome, quiet: Outcome) -> Iterator[st
 def of_words(program: Program, condition: Condition, was: Outcome, quiet: Outcome) -> Iterator[str]:
     """One sentence where there is no answer; never the words of Python."""
     traced = [each for each in TRACES if each in was.err + was.out]
-    if traced and not (condition.interrupts and "/perfmodel/" not in was.err):
+    of_python = condition.interrupts and was.err.count("/perfmodel/") == was.err.count("/perfmodel/__main__.py")
+    if traced and not of_python:
         yield f"{traced[0]}: {was.err[-300:]!r}"
     is_refused = was.code in (2, 3, 4) and was.code != quiet.code
     said = [
