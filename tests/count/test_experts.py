@@ -18,7 +18,7 @@ from perfmodel.count.flops import model_flop_per_token
 from perfmodel.count.iteration import Iteration, iteration
 from perfmodel.count.memory.needed import stage_memory_bytes
 from perfmodel.count.operators import Collective, Matmul, MemoryBound, Operator, model_flop, ranks_met
-from perfmodel.count.parameters import active_parameter_count, parameter_count, shard_parameter_count
+from perfmodel.count.parameters import active_parameter_count, low_precision_parameters, parameter_count, shard_parameter_count
 from perfmodel.count.parts.experts import paired_share
 from perfmodel.count.pipeline import in_flight
 from perfmodel.count.roles import Role
@@ -386,6 +386,22 @@ def test_a_module_that_no_layer_has_frees_nothing(module: str) -> None:
     (blocks,) = iteration(mixture_setup(SMALL, layout)).layers.values()
     assert float(blocks.freed_bytes) == 0.0
     assert blocks.again.operators == blocks.plain.operators
+
+
+@pytest.mark.parametrize(
+    ("products", "parts"),
+    [
+        ("mlp", ("mlp", "experts")),
+        ("layer", ("attention", "mlp", "experts")),
+        ("all", ("attention", "mlp", "experts", "head")),
+    ],
+)
+def test_linears_in_low_precision_are_those_of_the_parts_that_a_stack_names(products: str, parts: tuple[str, ...]) -> None:
+    """Experts are MLPs: of DeepSeek-V3 they hold most of the numbers whose operands are narrow."""
+    setup = mixture_setup(DEEPSEEK, layout_of(precision="fp8"), stack_with(STACK, {"low_precision.products": products}))
+    held = shard_parameter_count(DEEPSEEK, tensor_parallel=1)
+    assert float(low_precision_parameters(held, setup)) == pytest.approx(sum(float(getattr(held, part)) for part in parts))
+    assert all(float(getattr(held, part)) > 0 for part in parts)
 
 
 def test_a_token_of_one_expert_goes_to_one_rank() -> None:
