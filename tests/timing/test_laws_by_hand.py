@@ -152,8 +152,8 @@ def test_tensor_cores_take_sides_of_16_bytes(precision: str, multiple: int) -> N
         name="scores", rows=3 * multiple, columns=5 * multiple, inner=7 * multiple, has_weight=False, precision=precision
     )
     assert float(_unaligned_s(even, 1.0)) == 0.0
-    for side in ("rows", "columns", "inner"):
-        odd = replace(even, **{side: multiple // 2})
+    few = multiple // 2
+    for odd in (replace(even, rows=few), replace(even, columns=few), replace(even, inner=few)):
         assert float(_unaligned_s(odd, 1.0)) == float(odd.flop)
 
 
