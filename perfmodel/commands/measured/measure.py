@@ -177,7 +177,7 @@ def _named(source: RunSource, folder: Path) -> str:
 
 
 def _check_folder() -> None:
-    """Raise MachineError where the current folder is gone: libraries of torch end the process there, with words of their own."""
+    """Raise MachineError where the current folder is gone: libraries of torch end the process there, in their words."""
     try:
         Path.cwd()
     except FileNotFoundError:
