@@ -48,11 +48,16 @@ def test_a_full_disk_behind_standard_output_is_the_machines_fault(
 def test_a_pipe_that_does_not_wait_for_its_reader_gets_all_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """As another program left it, that shares it and is not told otherwise afterwards."""
     text, (reads, writes) = "x" * 300_000, os.pipe()
+
+    def read_later() -> str:
+        time.sleep(0.2)
+        return reader.read()
+
     os.set_blocking(writes, False)
     with ThreadPoolExecutor(1) as pool, os.fdopen(reads) as reader:
         with os.fdopen(writes, "w") as stream:
             monkeypatch.setattr(sys, "stdout", stream)
-            later = pool.submit(lambda: time.sleep(0.2) or reader.read())
+            later = pool.submit(read_later)
             console.printed(text)
             assert not os.get_blocking(writes)
         assert later.result() == text
