@@ -6,7 +6,7 @@ CORE := tests/spec tests/count tests/timing tests/exchange
 
 unexport PYTHONDONTWRITEBYTECODE  # else each process that tests start compiles perfmodel again
 
-.PHONY: setup demo check core test lint docs properties fuzz mutants bench measured measured-serving gallery readme clean
+.PHONY: setup demo check core test lint docs properties fuzz faults mutants bench measured measured-serving gallery readme clean
 
 setup: .venv/complete
 
@@ -58,6 +58,10 @@ properties: setup
 MINUTES ?= 1
 fuzz: setup
 	FUZZ_MINUTES=$(MINUTES) $(BIN)/python -m pytest -s tests/fuzz -k broken_files
+
+# Every command under everything that a machine, a shell or a person may do to it; minutes.
+faults: setup
+	FAULT_JOBS=$(JOBS) $(BIN)/python -m pytest tests/faults
 
 # Do the tests of counts and times notice when an equation is changed? Some 30 s a mutant, minutes for one that survives.
 # AT=--at-import changes constants, defaults and tables instead.

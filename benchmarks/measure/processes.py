@@ -14,11 +14,14 @@ import site
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Any, Final, NoReturn
 
 from perfmodel.errors import InputError, MachineError, NotSupportedError, PerfmodelError
 
@@ -31,6 +34,7 @@ MEASURING: Final = {
     "PYTHONSAFEPATH": "1",  # `python -m` would import what is named like a module in the folder of whoever calls
 }
 PACKAGES: Final = Path(__file__).absolute().parents[3]  # the folder of perfmodel, in a checkout too: not resolved
+PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h: the signal that a process gets once the one that started it has ended
 MARK: Final = "PERFMODEL_STARTED"  # in the environment of all that one call starts: its mark, after those of calls around it
 LAUNCHER: Final = "perfmodel.benchmarks.measure.forked_ranks"
 EVERY_S: Final = 0.5
@@ -92,9 +96,11 @@ def start(
             stderr=said,
             env=measuring_environment() | {MARK: f"{os.environ.get(MARK, '')} {mark}"},
             start_new_session=True,
+            preexec_fn=_ending_with_its_parent(),  # noqa: PLW1509 - one call of the system, in a process of one thread
         )
         try:
-            code = _waited(process, timeout_s, meanwhile)
+            with _exits_when_told_to_end():
+                code = _waited(process, timeout_s, meanwhile)
         finally:
             end(process, mark)
         if code is None:
@@ -102,6 +108,36 @@ def start(
         if code:
             raise failure(command[0], _text(said), code)
         return _text(out)
+
+
+def _ending_with_its_parent() -> Callable[[], object] | None:
+    """What a process does first to be told to end once this one has ended, however it did (prctl(2)); None but on Linux.
+
+    A launcher that is told to ends its ranks.
+    """
+    if sys.platform != "linux":
+        return None
+    import ctypes
+
+    return partial(ctypes.CDLL(None).prctl, PR_SET_PDEATHSIG, int(signal.SIGTERM))
+
+
+@contextmanager
+def _exits_when_told_to_end() -> Iterator[None]:
+    """SIGTERM and SIGHUP, as a scheduler and a closed terminal send them, end this process with what it has started."""
+
+    def leave(number: int, _: object) -> NoReturn:
+        sys.exit(128 + number)
+
+    told = [each for each in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(each) is signal.SIG_DFL]
+    told = told if threading.current_thread() is threading.main_thread() else []
+    for each in told:
+        signal.signal(each, leave)
+    try:
+        yield
+    finally:
+        for each in told:
+            signal.signal(each, signal.SIG_DFL)
 
 
 def _waited(process: subprocess.Popen[bytes], timeout_s: float, meanwhile: Callable[[], object] | None) -> int | None:

@@ -82,6 +82,8 @@ def _perfmodel(
 def main() -> None:
     """Run the command; on an error print one sentence to standard error and exit with its code."""
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # no prediction uses them, and starting threads is a fifth of the start
+    if sys.flags.optimize > 1:
+        say("warning: Python runs without docstrings (-OO or PYTHONOPTIMIZE=2): help texts and equations are left out")
     asked = [name for name in sys.argv[1:2] if name in COMMANDS]
     try:
         try:
@@ -102,6 +104,8 @@ def main() -> None:
     except OSError as error:
         _end(write_failure(str(error.filename or "standard output or another file"), error))
     except SystemExit as stop:
+        if isinstance(stop.__context__, BrokenPipeError):
+            sys.exit(0)  # of a help text that nobody reads on, which typer calls an error
         _tell_why(stop, "".join(asked))
         raise
 

@@ -132,14 +132,35 @@ def printed(text: str) -> None:
     if sys.stdout is None:
         raise InputError("standard output is closed; open it, or write to a file with --output")
     try:
-        sys.stdout.write(text)
-        sys.stdout.flush()
+        with _waiting_for_readers(sys.stdout):
+            sys.stdout.write(text)
+            sys.stdout.flush()
     except UnicodeEncodeError:  # the locale cannot encode a name
         printed(text.encode(sys.stdout.encoding, errors="backslashreplace").decode(sys.stdout.encoding))
     except OSError as error:
         _given_up(sys.stdout)
         if not isinstance(error, BrokenPipeError):
             raise write_failure("standard output cannot be written to", error) from None
+
+
+@contextmanager
+def _waiting_for_readers(stream: TextIO) -> Iterator[None]:
+    """Writes to a stream wait until what reads it keeps up.
+
+    A program that shares the pipe may have told it not to wait; then Python drops what does not fit at once, without a word.
+    """
+    try:
+        handle = stream.fileno()
+        waits = os.get_blocking(handle)
+    except (OSError, ValueError):  # no file of the system: a text in memory
+        waits = True
+    if not waits:
+        os.set_blocking(handle, True)
+    try:
+        yield
+    finally:
+        if not waits:
+            os.set_blocking(handle, False)
 
 
 def all_printed() -> None:
@@ -223,6 +244,7 @@ def drawing_module(
     if kind_of(figure) not in ("png", "svg"):
         raise InputError(f"{option} {figure} must be a .png or .svg file")
     try:
+        import_module("perfmodel.report.figures")  # tells matplotlib what not to tell
         import_module("matplotlib")
         return import_module(name)
     except ImportError:

@@ -55,7 +55,7 @@ class Buckets:
     count: Numeric
     share: Numeric  # of one full bucket
     uncut_share: Numeric  # of the embeddings, which end the last bucket: tensors are never cut
-    of_experts: Numeric = 1  # how many of the same size hold the experts
+    of_experts: Numeric  # how many of the same size hold the experts
 
 
 def buckets(setup: Setup, held: ParameterCount) -> Buckets:

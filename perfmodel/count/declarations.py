@@ -103,7 +103,7 @@ class Adapter:
 
     linear: Linear
     rank: Numeric
-    has_magnitudes: bool = False
+    has_magnitudes: bool
 
     @property
     def parameters(self) -> Numeric:

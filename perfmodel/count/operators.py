@@ -142,7 +142,7 @@ class CachedAttention:
     name: str
     role: Role = Role.CORE
     phase: str = FORWARD
-    repeats: Numeric = 1
+    repeats: Numeric
     sequences: Numeric
     context: Numeric
     window: Numeric | None

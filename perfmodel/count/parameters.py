@@ -49,9 +49,9 @@ class ParameterCount:
     mlp: Numeric
     norms: Numeric
     head: Numeric
-    experts: Numeric = 0
+    experts: Numeric
     multi_token: Numeric = 0
-    replicated: Numeric = 0
+    replicated: Numeric
 
     @cached_property
     def total(self) -> Numeric:

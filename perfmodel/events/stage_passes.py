@@ -156,7 +156,7 @@ class StagePasses:
                 timed = weight_gradients(timed, wanted=kind == WEIGHTS)
             found = laid(timed, stretch)
             longer_s = (stretch - 1.0) * sum(float(each.alone_s) for each in timed if not isinstance(each.operator, Collective))
-            parts = added_up(timed).parts + Breakdown(communication_slowdown_s=longer_s)
+            parts = added_up(timed, weights_apart=False).parts + Breakdown(communication_slowdown_s=longer_s)
             self._known[key] = found, Breakdown(**{part: float(value) for part, value in parts.items()})
         return self._known[key]
 

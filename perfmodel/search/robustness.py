@@ -43,7 +43,7 @@ class Robustness:
 def robustness(times_s: Sequence[float], intervals: Sequence[Uncertainty]) -> Robustness:
     """How often each of several layouts is the fastest, and the regret of the first; all layouts share the draws.
 
-    >>> sure = Uncertainty(low_s=1.0, high_s=1.0, half_widths_s={}, ends_s={})
+    >>> sure = Uncertainty(low_s=1.0, high_s=1.0, half_widths_s={}, ends_s={}, discrepancy_s=0.0)
     >>> robustness([1.0, 1.1], [sure, sure]).first_share
     (1.0, 0.0)
     """

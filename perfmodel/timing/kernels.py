@@ -247,9 +247,7 @@ def _product_time_s(
     return known.fixed_s + longer * together
 
 
-def _compute_s(
-    product: Matmul, known: MatmulCoefficients, *, gpu: Gpu, compute_scale: Numeric, sustained: bool = False
-) -> Numeric:
+def _compute_s(product: Matmul, known: MatmulCoefficients, *, gpu: Gpu, compute_scale: Numeric, sustained: bool) -> Numeric:
     """C: what the SMs take, at the clocks of a sustained load or at those that a single kernel of this length meets."""
     compute_s = _best_option_s(product, known, gpu=gpu, compute_scale=compute_scale)
     if sustained:

@@ -101,7 +101,7 @@ class HostSeconds:
 NO_HOST: Final = HostSeconds()
 
 
-def added_up(operators: Iterable[TimedOperator], host: HostSeconds = NO_HOST, *, weights_apart: bool = False) -> Pass:
+def added_up(operators: Iterable[TimedOperator], host: HostSeconds = NO_HOST, *, weights_apart: bool) -> Pass:
     """The parts of a pass that takes the CPU so long, each a sum over its operators; with weight gradients `weights_apart`."""
     alike: dict[tuple[str, ...], list[TimedOperator]] = {}  # their sum is multiplied once: of many layouts, that is what costs
     for each in operators:

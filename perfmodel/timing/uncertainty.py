@@ -58,7 +58,7 @@ class Uncertainty:
     half_widths_s: Mapping[str, Numeric]  # by key path: (slow - fast) / 2
     ends_s: Mapping[str, tuple[Numeric, Numeric]]  # by key path: the time with c * (1 + s), and with c / (1 + s)
     discrepancy: Discrepancy = NONE
-    discrepancy_s: Numeric = 0.0  # half width of the discrepancy alone
+    discrepancy_s: Numeric  # half width of the discrepancy alone
     remaining: Numeric = 1.0  # how much of the half width that all of these make own runs leave
     law: ErrorLaw = NORMAL  # how errors of the logarithm are distributed in the interval
 
@@ -186,7 +186,7 @@ class MovedSpecs(NamedTuple):
 
 @lru_cache(maxsize=CLUSTERS_AND_STACKS)
 def with_ends(
-    cluster: Cluster, stack: SoftwareStack, recipe: PrecisionRecipe, dimensions: int, *, messages: bool = True
+    cluster: Cluster, stack: SoftwareStack, recipe: PrecisionRecipe, dimensions: int, *, messages: bool
 ) -> MovedSpecs:
     """A cluster and a stack with every uncertain number at both ends.
 

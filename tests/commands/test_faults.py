@@ -8,6 +8,8 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,35 @@ def test_a_full_disk_behind_standard_output_is_the_machines_fault(
     monkeypatch.setattr(sys, "stdout", FullDisk())
     done = run(*arguments)
     assert (done.code, done.err) == (4, "perfmodel: standard output cannot be written to: no space left on device\n")
+
+
+def test_a_pipe_that_does_not_wait_for_its_reader_gets_all_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As another program left it, that shares it and is not told otherwise afterwards."""
+    text, (reads, writes) = "x" * 300_000, os.pipe()
+
+    def read_later() -> str:
+        time.sleep(0.2)
+        return reader.read()
+
+    os.set_blocking(writes, False)
+    with ThreadPoolExecutor(1) as pool, os.fdopen(reads) as reader:
+        with os.fdopen(writes, "w") as stream:
+            monkeypatch.setattr(sys, "stdout", stream)
+            later = pool.submit(read_later)
+            console.printed(text)
+            assert not os.get_blocking(writes)
+        assert later.result() == text
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["predict", "--help"], ["list"]])
+def test_a_reader_that_leaves_is_no_error(run: Any, monkeypatch: pytest.MonkeyPatch, arguments: list[str]) -> None:
+    """`| head -1`: of results and of help texts alike."""
+    reads, writes = os.pipe()
+    os.close(reads)
+    with os.fdopen(writes, "w") as stream:
+        monkeypatch.setattr(sys, "stdout", stream)
+        done = run(*arguments)
+    assert (done.code, done.err) == (0, "")
 
 
 def test_a_full_disk_behind_standard_error_changes_no_exit_code(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,6 +213,15 @@ def test_an_interrupt_before_anything_is_loaded_is_quiet() -> None:
         finally:
             signal.signal(signal.SIGINT, before)
         assert (done.returncode, done.stderr) == (code, "")
+
+
+@pytest.mark.processes
+def test_without_docstrings_it_says_what_is_left_out() -> None:
+    """Help texts and equations are docstrings."""
+    command = [sys.executable, "-OO", "-m", "perfmodel", "list", "clusters"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (0, 1)
+    assert done.stderr.startswith("perfmodel: warning: Python runs without docstrings")
 
 
 def test_texts_of_files_cannot_steer_a_terminal(run: Any, tmp_path: Path) -> None:

@@ -17,8 +17,8 @@ from perfmodel.count.declarations import ExpertShards
 from perfmodel.count.flops import model_flop_per_token
 from perfmodel.count.iteration import Iteration, iteration
 from perfmodel.count.memory.needed import stage_memory_bytes
-from perfmodel.count.operators import Collective, Matmul, MemoryBound, Operator, model_flop
-from perfmodel.count.parameters import active_parameter_count, parameter_count, shard_parameter_count
+from perfmodel.count.operators import Collective, Matmul, MemoryBound, Operator, model_flop, ranks_met
+from perfmodel.count.parameters import active_parameter_count, low_precision_parameters, parameter_count, shard_parameter_count
 from perfmodel.count.parts.experts import paired_share
 from perfmodel.count.pipeline import in_flight
 from perfmodel.count.roles import Role
@@ -367,6 +367,19 @@ def test_a_function_that_runs_again_is_a_kernel_of_its_own() -> None:
     assert all(float(op.moved_bytes) > 0 for op in functions)
 
 
+@pytest.mark.parametrize("attention", [True, False])
+def test_the_attention_core_as_a_module_is_what_selective_recompute_runs_again(attention: bool) -> None:
+    """Scores, softmax and what context-parallel ranks exchange for them, fused or not (Korthikanti et al., section 5)."""
+    stack = stack_with(STACK, {"fusion.attention": attention})
+    layout = layout_of(context_parallel=2, recompute="selective")
+    whole, module = (
+        iteration(replace(mixture_setup(SMALL, replace(layout, recompute_modules=modules)), stack=stack)).layers
+        for modules in ((), ("core_attn",))
+    )
+    for kind, blocks in whole.items():
+        assert module[kind].again.backward == blocks.again.backward != blocks.plain.backward
+
+
 @pytest.mark.parametrize("module", ["mla_up_proj", "mlp"])
 def test_a_module_that_no_layer_has_frees_nothing(module: str) -> None:
     """Up-projections of latent attention, dense MLPs: a mixture without them keeps what it keeps."""
@@ -374,6 +387,32 @@ def test_a_module_that_no_layer_has_frees_nothing(module: str) -> None:
     (blocks,) = iteration(mixture_setup(SMALL, layout)).layers.values()
     assert float(blocks.freed_bytes) == 0.0
     assert blocks.again.operators == blocks.plain.operators
+
+
+@pytest.mark.parametrize(
+    ("products", "parts"),
+    [
+        ("mlp", ("mlp", "experts")),
+        ("layer", ("attention", "mlp", "experts")),
+        ("all", ("attention", "mlp", "experts", "head")),
+    ],
+)
+def test_linears_in_low_precision_are_those_of_the_parts_that_a_stack_names(products: str, parts: tuple[str, ...]) -> None:
+    """Experts are MLPs: of DeepSeek-V3 they hold most of the numbers whose operands are narrow."""
+    setup = mixture_setup(DEEPSEEK, layout_of(precision="fp8"), stack_with(STACK, {"low_precision.products": products}))
+    held = shard_parameter_count(DEEPSEEK, tensor_parallel=1)
+    assert float(low_precision_parameters(held, setup)) == pytest.approx(sum(float(getattr(held, part)) for part in parts))
+    assert all(float(getattr(held, part)) > 0 for part in parts)
+
+
+def test_a_token_of_one_expert_goes_to_one_rank() -> None:
+    """However many there are; copies for 8 experts that keep to no groups go to n * (1 - (1 - 1/n)^8) of n ranks."""
+    group = expert_parallel_group(layout_of(expert_parallel=16))
+    once = Collective(name="dispatch", kind="token_exchange", payload_bytes=1e6, group=group)
+    for ranks in (2, 16, 64):
+        assert ranks_met(once, ranks) == pytest.approx(1.0)
+        assert ranks_met(replace(once, copies=8), ranks) == pytest.approx(ranks * (1 - (1 - 1 / ranks) ** 8))
+    assert once.wire_bytes == pytest.approx(1e6 * 15 / 16)
 
 
 def test_groups_share_the_experts_evenly() -> None:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from perfmodel.count.flops import model_flop_per_token
 from perfmodel.count.iteration import iteration
+from perfmodel.count.model_counts import model_counts
 from perfmodel.count.operators import hardware_flop, model_flop
 from perfmodel.exchange.presets import cluster_preset, model_preset, stack_preset
 from perfmodel.prediction import predict_stage
@@ -126,3 +127,11 @@ def test_arrays_of_degrees_share_the_same_flop() -> None:
     stages, context = np.array([[1], [4], [8]]), np.array([1, 2, 8])
     found = of_all_gpus(LLAMA, LAYOUT, pipeline_parallel=stages, context_parallel=context)
     assert found == pytest.approx(np.full((3, 3), float(model_flop_per_token(LLAMA, 2048))), rel=1e-13)
+
+
+def test_a_model_is_counted_at_the_length_that_most_are_pretrained_with() -> None:
+    """4,096 tokens, unless it has fewer positions: 12 * layers * hidden * tokens more of attention (PaLM, appendix B)."""
+    short, long, free = (model_counts(replace(NEMOTRON, max_positions=most)) for most in (1024, 131072, None))
+    assert long == free
+    attention = 12 * float(NEMOTRON.layers) * float(NEMOTRON.hidden_size) * (4096 - 1024)
+    assert long.model_flop_per_token - short.model_flop_per_token == pytest.approx(attention)

@@ -73,7 +73,7 @@ def test_an_adapter_is_what_gets_a_gradient_in_torch() -> None:
     (linear(given) + second(first(given))).sum().backward()
     trained = sum(each.numel() for module in (linear, first, second) for each in module.parameters() if each.grad is not None)
     declared = Linear(name="one", component=Component.ATTENTION, role=Role.PRODUCT, inner=48, columns=32, called="query")
-    assert Adapter(linear=declared, rank=4).parameters == trained
+    assert Adapter(linear=declared, rank=4, has_magnitudes=False).parameters == trained
 
 
 def products(work: Iteration, role: Role | None = None) -> list[Matmul]:

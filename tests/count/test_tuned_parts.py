@@ -19,7 +19,7 @@ from tests.tunings import tuned_setup
 
 LLAMA = model_preset("llama-3.1-8b")
 P = 8_030_261_248
-HELD = ParameterCount(embedding=1, positions=2, attention=4, mlp=8, experts=16, norms=32, head=64)
+HELD = ParameterCount(embedding=1, positions=2, attention=4, mlp=8, experts=16, norms=32, head=64, replicated=0)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import time
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -185,3 +186,15 @@ def test_a_profile_of_many_kernels_is_told_apart_in_one_go(tmp_path: Path) -> No
     (found,) = profile_readings(path, diagnosis_priors())
     assert found.measured == pytest.approx(0.08)
     assert time.process_time() - start < 5.0
+
+
+def test_a_small_trace_takes_little_memory(tmp_path: Path) -> None:
+    """However large one may be: nothing is asked for before it is there."""
+    path = tmp_path / "trace.json"
+    path.write_bytes(b'{"traceEvents": []}')
+    tracemalloc.start()
+    try:
+        assert read_trace(path) == {"traceEvents": []}
+        assert tracemalloc.get_traced_memory()[1] < 10e6
+    finally:
+        tracemalloc.stop()

@@ -26,7 +26,7 @@ SAMPLING = 0.04  # three standard deviations of a share of 2,000 draws, at most
 
 def uncertain(ends_s: Mapping[str, tuple[float, float]]) -> Uncertainty:
     """A time with the ends that some numbers move it to; nothing else of it is asked for."""
-    return Uncertainty(low_s=0.0, high_s=0.0, half_widths_s={}, ends_s=ends_s)
+    return Uncertainty(low_s=0.0, high_s=0.0, half_widths_s={}, ends_s=ends_s, discrepancy_s=0.0)
 
 
 def factors(time_s: float, **by: float) -> Uncertainty:

@@ -286,7 +286,7 @@ def simulated_exposed_s(size: float, network_s: float) -> float:
 
 def predicted_exposed_s(size: float, network_s: float) -> float:
     """The closed form of the same."""
-    share = _last_share(Buckets(count=1 / size, share=size, uncut_share=EMBEDDING), network_s, 1.0)
+    share = _last_share(Buckets(count=1 / size, share=size, uncut_share=EMBEDDING, of_experts=1), network_s, 1.0)
     return float(_buckets_behind(1.0, network_s, share * network_s, number=1 / size, fraction=0.0).data_parallel_exposed_s)
 
 
@@ -320,7 +320,8 @@ def test_a_pass_beside_longer_traffic_stretches_by_the_sms_it_lost(fraction: flo
 @pytest.mark.parametrize("network_s", [1.0, 3.0])
 def test_a_network_as_slow_as_the_pass_has_a_whole_bucket_and_the_embeddings_left(network_s: float) -> None:
     """However much slower it is."""
-    assert _last_share(Buckets(count=10, share=0.1, uncut_share=EMBEDDING), network_s, 1.0) == pytest.approx(EMBEDDING + 0.1)
+    ten = Buckets(count=10, share=0.1, uncut_share=EMBEDDING, of_experts=1)
+    assert _last_share(ten, network_s, 1.0) == pytest.approx(EMBEDDING + 0.1)
 
 
 def test_in_a_pipeline_nothing_is_gathered_again() -> None:

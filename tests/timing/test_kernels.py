@@ -50,7 +50,7 @@ def rate(product: Matmul, gpu: str) -> float:
 
 def computing_s(known: MatmulCoefficients, *, gpu: Gpu = H100, **changes: Any) -> Numeric:
     """The computing part of the square product, changed."""
-    return _compute_s(replace(SQUARE, **changes), known, gpu=gpu, compute_scale=1.0)
+    return _compute_s(replace(SQUARE, **changes), known, gpu=gpu, compute_scale=1.0, sustained=False)
 
 
 def alone_s(operator: Operator, changes: Mapping[str, Any] | None = None) -> Numeric:
@@ -104,7 +104,7 @@ def test_computing_and_loading_take_between_the_longer_and_their_sum(shape: tupl
     """A power mean of the two: neither is ever hidden more than whole."""
     product = replace(SQUARE, rows=shape[0], columns=shape[1], inner=shape[2])
     known = replace(KNOWN, cached_share=0.0)
-    compute_s = _compute_s(product, known, gpu=H100, compute_scale=1.0)
+    compute_s = _compute_s(product, known, gpu=H100, compute_scale=1.0, sustained=False)
     load_s = matmul_bytes(product) / (KNOWN.memory_efficiency * H100.memory_bandwidth_bytes_per_s)
     together_s = plain_matmul_time_s(product, known, gpu=H100, compute_scale=1.0) - KNOWN.fixed_s
     assert max(compute_s, load_s) * (1 - 1e-9) <= together_s <= (compute_s + load_s) * (1 + 1e-9)
@@ -245,7 +245,7 @@ def test_idle_multiprocessors_cost_their_weight_and_another_in_the_first_wave() 
 def test_a_slower_cluster_takes_longer_in_proportion() -> None:
     """The scalar divides all that the SMs compute."""
     free = replace(KNOWN, slowdown=0.0)
-    slow_s, fast_s = (_compute_s(SQUARE, free, gpu=H100, compute_scale=scale) for scale in (0.5, 1.0))
+    slow_s, fast_s = (_compute_s(SQUARE, free, gpu=H100, compute_scale=scale, sustained=False) for scale in (0.5, 1.0))
     assert slow_s == pytest.approx(2 * fast_s)
 
 

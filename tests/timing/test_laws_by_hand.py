@@ -19,7 +19,7 @@ from perfmodel.spec.phases import DATA_GRADIENT, FORWARD, RECOMPUTE, WEIGHT_GRAD
 from perfmodel.timing.attention import attention_bytes, executed_flop, fused_attention_time_s, plain_attention_time_s
 from perfmodel.timing.collectives import collective_time_s, network_efficiency, node_collective_time_s, placement
 from perfmodel.timing.confidence import confidence
-from perfmodel.timing.kernels import at_cluster_load, matmul_time_s, memory_bound_time_s
+from perfmodel.timing.kernels import _unaligned_s, at_cluster_load, matmul_time_s, memory_bound_time_s
 from perfmodel.timing.ledger import Entry, operator_confidence, seconds_by_confidence
 
 H100, GB200 = cluster_preset("dgx-h100"), cluster_preset("gb200-nvl72")
@@ -145,6 +145,18 @@ def test_products_of_odd_sides_run_off_the_tensor_cores_at_their_clocks() -> Non
     assert float(matmul_time_s(replace(odd, has_weight=True), gpu=gpu, compute_scale=1.0)) < 1e-3
 
 
+@pytest.mark.parametrize(("precision", "multiple"), [("fp32", 4), ("bf16", 8), ("fp8", 16)])
+def test_tensor_cores_take_sides_of_16_bytes(precision: str, multiple: int) -> None:
+    """Of 4 numbers in TF32, 8 in 16 bits, 16 in 8 (NVIDIA, Matrix Multiplication Background, table 1)."""
+    even = Matmul(
+        name="scores", rows=3 * multiple, columns=5 * multiple, inner=7 * multiple, has_weight=False, precision=precision
+    )
+    assert float(_unaligned_s(even, 1.0)) == 0.0
+    few = multiple // 2
+    for odd in (replace(even, rows=few), replace(even, columns=few), replace(even, inner=few)):
+        assert float(_unaligned_s(odd, 1.0)) == float(odd.flop)
+
+
 def test_each_pass_has_a_factor_of_its_own_beside_busy_devices() -> None:
     """1 + (f - 1) * share, with f of the forward pass or of gradients."""
     gpu = H100.gpu
@@ -152,7 +164,8 @@ def test_each_pass_has_a_factor_of_its_own_beside_busy_devices() -> None:
     busy = replace(gpu, kernels=replace(gpu.kernels, memory_bound={**gpu.kernels.memory_bound, "elementwise": known}))
     for phase, factor in ((FORWARD, 2.0), (RECOMPUTE, 2.0), (DATA_GRADIENT, 3.0)):
         one = MemoryBound(name="add", moved_bytes=1e8, phase=phase)
-        alone, beside = (memory_bound_time_s(one, gpu=busy, stack=CORE, busy_share=share) for share in (0.0, 0.5))
+        alone = memory_bound_time_s(one, gpu=busy, stack=CORE)
+        beside = memory_bound_time_s(one, gpu=busy, stack=CORE, busy_share=0.5)
         assert float(beside / alone) == pytest.approx(factor, rel=1e-12)
 
 

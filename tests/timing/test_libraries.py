@@ -111,7 +111,7 @@ def test_a_profile_cannot_hold_a_library_that_nobody_knows() -> None:
 @pytest.mark.parametrize("stack", [OLDER, NEWEST])
 def test_only_the_library_in_use_moves_the_interval(stack: Any) -> None:
     """The numbers of the other ones are no part of the uncertainty."""
-    paths, *_ = with_ends(CLUSTER, stack, RECIPES["bf16"], 0)
+    paths, *_ = with_ends(CLUSTER, stack, RECIPES["bf16"], 0, messages=True)
     older = [path for path in paths if ".matmul_libraries." in path]
     newest = [path for path in paths if ".kernels.matmul." in path]
     assert bool(older) == (stack is OLDER)
@@ -121,7 +121,9 @@ def test_only_the_library_in_use_moves_the_interval(stack: Any) -> None:
 
 def test_the_interval_of_flash_attention_2_is_that_of_its_own_law() -> None:
     """Where the profile has one."""
-    paths, *_ = with_ends(CLUSTER, stack_with(NEWEST, {"fusion.attention_library": "flash2"}), RECIPES["bf16"], 0)
+    paths, *_ = with_ends(
+        CLUSTER, stack_with(NEWEST, {"fusion.attention_library": "flash2"}), RECIPES["bf16"], 0, messages=True
+    )
     assert [path for path in paths if ".attention_laws.flash2." in path]
     assert not [path for path in paths if ".kernels.attention_forward." in path]
 

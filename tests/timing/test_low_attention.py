@@ -147,7 +147,7 @@ def test_its_doubt_moves_the_interval_of_runs_that_take_it_alone() -> None:
     stack = stack_with(stack_preset("megatron-core-2025"), FP8)
 
     def moving(recipe: str) -> set[str]:
-        paths, *_ = with_ends(CLUSTER, stack, RECIPES[recipe], 0)
+        paths, *_ = with_ends(CLUSTER, stack, RECIPES[recipe], 0, messages=True)
         return {path.partition("low_attention.")[2] for path in paths if "low_attention." in path}
 
     assert moving("nvfp4") == {"fp8.forward.speedup", "fp8.backward.speedup"}

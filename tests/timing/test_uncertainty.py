@@ -19,7 +19,7 @@ from perfmodel.spec.fields import Numeric
 from perfmodel.spec.machines.hardware import Cluster
 from perfmodel.spec.precision import RECIPES
 from perfmodel.spec.stack import SoftwareStack
-from perfmodel.timing.uncertainty import LEAST_SPREAD, Uncertainty, uncertainty, with_ends
+from perfmodel.timing.uncertainty import LEAST_SPREAD, Estimate, Uncertainty, uncertainty, with_ends
 from tests.layouts import RAMP_STAGE
 from tests.setups import setup_of
 from tests.stacks import stack_with
@@ -36,7 +36,7 @@ Time = Callable[[Cluster, SoftwareStack], Numeric]
 def interval(time_s: Time, spread: Mapping[str, Numeric], dimensions: int = 0, **scales: Any) -> Uncertainty:
     """The interval of a time that depends on scalars of a cluster which are known to within `spread`."""
     cluster = replace(CLUSTER, spread=spread, **scales)
-    paths, at_the_ends, stack, _ = with_ends(cluster, STACK, RECIPES["bf16"], dimensions)
+    paths, at_the_ends, stack, _ = with_ends(cluster, STACK, RECIPES["bf16"], dimensions, messages=True)
     times = np.asarray(time_s(at_the_ends, stack))
     shape = np.broadcast_shapes(times.shape, (1 + 2 * len(paths), *(1,) * dimensions))
     return uncertainty(np.broadcast_to(times, shape), paths)
@@ -136,6 +136,14 @@ def test_the_discrepancy_widens_what_numbers_leave_open() -> None:
     known_s2 = sum(float(half_s) ** 2 for half_s in widened.uncertainty.half_widths_s.values())
     assert float(parts["coefficients"]) ** 2 + float(parts["machine"]) ** 2 == pytest.approx(known_s2)
     assert sum(widened.uncertainty.shares.values()) == pytest.approx(known_s2 / (known_s2 + float(parts["discrepancy"]) ** 2))
+
+
+def test_an_estimate_does_not_know_its_unit() -> None:
+    """Unless it is told what it cannot be less than: every quantile of a millionth as much is a millionth as much."""
+    one, small = (Estimate(median=unit, low=0.8 * unit, high=1.3 * unit) for unit in (1.0, 1e-6))
+    for probability in (0.01, 0.05, 0.5, 0.95, 0.99):
+        assert small.quantile(probability) == pytest.approx(1e-6 * float(one.quantile(probability)), rel=1e-12)
+    assert replace(one, least=0.9).quantile(0.05) == 0.9
 
 
 def test_the_clocks_of_a_cluster_are_part_of_the_machine() -> None:

@@ -125,6 +125,7 @@ def _attention(records: Sequence[Record], base: ServingSetup, sources: dict[str,
     sizes = _sizes(records)
     held = np.where(sizes["value_size"] < sizes["head_size"], sizes["head_size"], sizes["head_size"] + sizes["value_size"])
     attention = CachedAttention(
+        repeats=1,
         name="core",
         sequences=sizes["sequences"],
         context=sizes["context"],

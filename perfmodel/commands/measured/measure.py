@@ -10,7 +10,7 @@ import typer
 
 from perfmodel.commands.console import check_ending, emit_json, emit_table, progress, warn_of, write_file
 from perfmodel.commands.options import AsJson, Device, Gpus, Model, OnCluster, Overrides, RunName, Tokens, asked
-from perfmodel.errors import InputError
+from perfmodel.errors import InputError, MachineError
 
 if TYPE_CHECKING:
     from perfmodel.exchange.run_files import RunSource
@@ -106,6 +106,7 @@ def measure(
         load = {"sequences": batch, "input_tokens": input_tokens, "output_tokens": output_tokens}
         _passes(source, overrides or (), load, device=device, seconds=seconds, output=output, as_json=as_json)
         return
+    _check_folder()
     if dry_run:
         _dry_run(source, overrides or (), as_json=as_json)
         return
@@ -173,6 +174,14 @@ def _named(source: RunSource, folder: Path) -> str:
     path = folder / "run.yaml"
     path.write_text(yaml_text(mapping_of(source)), encoding="utf-8")
     return str(path)
+
+
+def _check_folder() -> None:
+    """Raise MachineError where the current folder is gone: libraries of torch end the process there, in their words."""
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        raise MachineError("the current folder is gone; measure in one that exists") from None
 
 
 def _dry_run(name: RunSource, overrides: Sequence[str], *, as_json: bool) -> None:

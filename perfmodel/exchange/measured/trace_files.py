@@ -12,6 +12,7 @@ from typing import Any, Final
 from perfmodel.errors import InputError
 
 LARGEST_BYTES: Final = 2_000_000_000
+PIECE: Final = 2**20  # bytes that are read at once
 SHARE_OF_MEMORY: Final = 1 / 12  # of what is free, for the text of a trace: its Python objects take some ten times as much
 PACKED: Final = 50  # times smaller, at most, than the trace in it: traces pack 10 to 25 times, endless repetition 1000 times
 ALWAYS_BYTES: Final = 20_000_000  # that a packed trace may have, however well it packs
@@ -45,7 +46,7 @@ def read_trace(path: Path) -> Any:
         raise InputError(f"{path} is not a trace: not valid JSON") from None
 
 
-def _content(path: Path) -> bytes:
+def _content(path: Path) -> bytearray:
     """What a file holds once it is unpacked, which is bounded: a few packed bytes may stand for more than all memory."""
     most = min(LARGEST_BYTES, int(SHARE_OF_MEMORY * _free_bytes()))
     with path.open("rb") as file:
@@ -55,7 +56,9 @@ def _content(path: Path) -> bytes:
     if not path.is_file():  # a pipe or a device, which may never end
         most = min(most, MOST_OF_A_PIPE)
     with gzip.open(path) if is_packed else path.open("rb") as file:
-        found = file.read(most + 1)
+        found = bytearray()  # of its own size: a read of so many bytes at once would ask for all of them first
+        while len(found) <= most and (piece := file.read(min(PIECE, most + 1 - len(found)))):
+            found += piece
     if len(found) > most:
         unpacked = " unpacked" if is_packed else ""
         raise InputError(f"{path} is larger than {most / 1e6:,.0f} MB{unpacked}; profile fewer steps")

@@ -113,7 +113,8 @@ def _kind(operator: Operator, setup: Setup) -> str:
 
 def interval_of(reading: Reading, setup: Setup) -> Spread:
     """How sure a reading is, from the cluster and the stack with every uncertain number at both ends."""
-    ends = with_ends(setup.cluster, setup.stack, setup.layout.recipe, most_dimensions(setup.model, setup.layout))
+    dimensions = most_dimensions(setup.model, setup.layout)
+    ends = with_ends(setup.cluster, setup.stack, setup.layout.recipe, dimensions, messages=True)  # calls of any kind are read
     values = np.asarray(reading.predicted(replace(setup, cluster=ends.cluster, stack=ends.stack)))
     every = np.broadcast_to(values, (1 + 2 * len(ends.paths), *values.shape[1:]))
     return _spread(uncertainty(every, ends.paths), float(every[0])).widened(reading.error)

@@ -27,12 +27,11 @@ from perfmodel.timing.kernels import matmul_bytes, matmul_time_s, plain_matmul_t
 
 SIMILAR: Final = 2.0**0.5  # times reading: beyond it, computing is what takes the time
 PARTS: Final = ("weights_s", "compute_s", "cache_s", "kernels_s", "messages_s", "host_s")
-PART_OF: Final[Mapping[type, str]] = {  # what the time of operators other than products of weights is spent on
+PART_OF: Final[Mapping[type, str]] = {  # what the time of operators other than products of weights and messages is spent on
     Matmul: "compute_s",
     CachedAttention: "cache_s",
     FusedAttention: "compute_s",
     MemoryBound: "kernels_s",
-    Collective: "messages_s",
 }
 SIZES: Final = ("rows", "columns", "inner", "batch", "weight_bytes")  # what the time of a product depends on
 _sizes = attrgetter(*SIZES)

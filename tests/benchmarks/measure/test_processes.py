@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import site
+import subprocess
 import sys
 import threading
+import time
+import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +153,27 @@ def test_an_interrupt_stops_all_ranks(module: str, marks: list[str]) -> None:
     finally:
         signal.signal(signal.SIGINT, before)
     assert marked(marks[0]) == []
+
+
+@pytest.mark.ranks
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+def test_a_starter_that_is_ended_takes_its_ranks_along(module: str, number: signal.Signals, code: int) -> None:
+    """As a scheduler ends a job that takes too long, or the kernel one that takes too much memory."""
+    mark, script = uuid.uuid4().hex, f"from {processes.__name__} import start; start([{module!r}, 'sleep'], 2)"
+    found = os.pathsep.join([str(processes.PACKAGES), os.environ["PYTHONPATH"]])
+    starter = subprocess.Popen([sys.executable, "-c", script], env=os.environ | {processes.MARK: mark, "PYTHONPATH": found})
+    until(lambda: len(marked(mark)) >= 4)  # the starter, the launcher, two ranks
+    starter.send_signal(number)
+    assert starter.wait() == code
+    until(lambda: not marked(mark), 20.0)
+
+
+def until(is_so: Callable[[], bool], most_s: float = 60.0) -> None:
+    """Wait until something is so, and fail where it never is."""
+    end = time.monotonic() + most_s
+    while not is_so():
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
 @pytest.mark.parametrize(

@@ -298,3 +298,13 @@ def test_a_rank_that_dies_leaves_no_record_and_no_process(
     assert done.err.count("\n") == 1
     assert not record.exists()
     assert marked("of-this-test") == []
+
+
+def test_a_folder_that_is_gone_is_said(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Libraries of torch end the process there."""
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert run("measure", "laptop", "--dry-run").is_refused(4, "the current folder is gone")
+    monkeypatch.chdir(tmp_path)

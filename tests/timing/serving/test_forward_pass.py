@@ -189,6 +189,7 @@ def test_attention_over_a_cache_reads_it_or_computes() -> None:
     gpu, known = setup.cluster.gpu, setup.profile.attention_over("16bit")
     core = CachedAttention(
         name="core",
+        repeats=1,
         sequences=8,
         context=1000,
         window=None,
@@ -267,6 +268,12 @@ def test_mixed_passes_are_their_sum_part_by_part() -> None:
     assert mixed(((2, one), (0.5, other))) == PassTime(
         weights_s=4.0, cache_s=1.0, host_s=6.0, compute_s=0.0, kernels_s=0.0, messages_s=0.0
     )
+
+
+def test_a_pass_of_nothing_takes_no_time() -> None:
+    """Nor does the sum of no passes."""
+    assert mixed(()) == PassTime()
+    assert PassTime().total_s == 0.0
 
 
 def test_scans_take_what_engine_and_gpu_make_of_such_kernels() -> None:

@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 import pytest
+from scipy.optimize import brentq
 
 from perfmodel.count.operators import CachedAttention, Collective, FusedAttention, Matmul, MemoryBound
 from perfmodel.count.roles import Role
@@ -69,6 +70,28 @@ def test_several_matrices_are_started_one_by_one_where_a_library_has_them_so() -
     assert float(product_time_s(product, slow)[0] - product_time_s(product, setup)[0]) == pytest.approx(7e-3)
 
 
+@pytest.mark.parametrize(("share", "is_computed"), [(1.05, True), (0.95, False)])
+def test_computing_takes_the_time_of_a_product_where_it_is_longer_than_reading(share: float, is_computed: bool) -> None:
+    """With the two as sides of a right angle, sqrt(C^2 + L^2), that is from L * sqrt(2) on."""
+    setup = serving_setup("llama-3.1-8b", gpu="h100-sxm-80gb")
+    product = fc1(setup, ForwardPass(sequences=4096.0, context=1))
+    numbers = {"fixed_s": 0.0, "each_s": 0.0, "efficiency": 1.0, "inner_half": 0.0}
+    read_s = product.read_bytes / setup.cluster.gpu.memory_bandwidth_bytes_per_s
+
+    def found(computing: float, power: float) -> tuple[float, bool]:
+        taken_s, computed = product_time_s(
+            product, with_small(setup, "bf16", computing=computing, overlap_power=power, **numbers)
+        )
+        return float(taken_s), bool(computed)
+
+    faster = brentq(
+        lambda computing: found(computing, 50.0)[0] - 2.0 * read_s, 0.1, 100.0
+    )  # C = 2 * L, beside which L is nothing
+    seconds, computed = found(2.0 * faster / share, 2.0)
+    assert seconds == pytest.approx(float(read_s) * (1.0 + share**2) ** 0.5, rel=0.02)
+    assert computed is is_computed
+
+
 def test_a_start_or_a_cast_is_no_computing() -> None:
     """However long they take: one row is bound by its weights, very many by arithmetic."""
     setup = serving_setup("llama-3.1-8b", gpu="h100-sxm-80gb", precision="fp8")
@@ -81,7 +104,16 @@ def test_a_start_or_a_cast_is_no_computing() -> None:
 
 
 CORE = CachedAttention(
-    name="core", sequences=8, context=1000, window=None, heads=16, head_size=576, value_size=512, cache_bytes=1152, law="16bit"
+    name="core",
+    repeats=1,
+    sequences=8,
+    context=1000,
+    window=None,
+    heads=16,
+    head_size=576,
+    value_size=512,
+    cache_bytes=1152,
+    law="16bit",
 )
 
 
