@@ -96,6 +96,7 @@ def measure(
     check_ending(output, RECORDS)
     of_load = {"--batch": batch, "--input-tokens": input_tokens, "--output-tokens": output_tokens}
     _check_options(infer, of_load, {"--dry-run": dry_run, "--profile": profile, "--stage": stage != 1})
+    _check_folder()
     from tempfile import TemporaryDirectory
 
     from perfmodel.benchmarks.measure.steps.ranks import chosen_device, measure_run
@@ -106,7 +107,6 @@ def measure(
         load = {"sequences": batch, "input_tokens": input_tokens, "output_tokens": output_tokens}
         _passes(source, overrides or (), load, device=device, seconds=seconds, output=output, as_json=as_json)
         return
-    _check_folder()
     if dry_run:
         _dry_run(source, overrides or (), as_json=as_json)
         return
