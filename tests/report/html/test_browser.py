@@ -89,7 +89,7 @@ def test_a_moved_slider_shows_the_prediction_of_its_setting(page: str, opened: C
     assert point.calendar_gpu_hours is not None
     assert f"Iteration {seconds_text(float(predicted.iteration_time_s))}" in said
     assert f"MFU {mfu_text(float(predicted.mfu))}" in said
-    cost = 2.5 * point.calendar_gpu_hours
+    cost = 2.5 * float(f"{point.calendar_gpu_hours:.4g}")  # the page holds four digits of them
     assert f"Cost ${large_text(float(f'{cost:.4g}'))} at $2.5 of a GPU-hour" in said or dollars_text(cost) in said
     assert "Energy - not worked out here" in said
 
