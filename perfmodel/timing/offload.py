@@ -1,10 +1,10 @@
 """How long a fine-tuning waits for its host: for transfers beside passes that hide them, and for a step that nothing hides.
 
-    exposed = m * (max(f/L - F, 0) + max(b/L - B, 0)) + s/L + h/min(p, H/g)
+    exposed = max(m * (max(f/L - F, 0) + max(b/L - B, 0)) - E, 0) + s/L + h/min(p, H/g)
 
 f, b and s bytes of a forward pass, a backward pass and the step over a link of rate L; F and B what the passes of m
-micro-batches take; h bytes that the host moves for the step at the rate p of one process, or its share of the rate H of a
-node with g GPUs.
+micro-batches take; E what they wait for messages of data parallelism, beside which transfers go on; h bytes that the host
+moves for the step at the rate p of one process, or its share of the rate H of a node with g GPUs.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ from perfmodel.spec.machines.hardware import Cluster
 from perfmodel.timing.breakdown import Breakdown
 
 
-def offload_breakdown(work: Iteration, cluster: Cluster, *, forward_s: Numeric, backward_s: Numeric) -> Breakdown:
+def offload_breakdown(
+    work: Iteration, cluster: Cluster, *, forward_s: Numeric, backward_s: Numeric, waiting_s: Numeric = 0.0
+) -> Breakdown:
     """What the host's memory leaves exposed of an iteration; nothing where all of its state is on the GPUs.
 
     Errors: NotSupportedError where the link to the host, or its memory, is not known.
@@ -39,4 +41,4 @@ def offload_breakdown(work: Iteration, cluster: Cluster, *, forward_s: Numeric, 
         on_node = np.minimum(np.asarray(work.layout.gpus), cluster.gpus_per_node)
         rate = np.minimum(rate, cluster.host_memory_bytes_per_s / on_node)
     step_s = traffic.step / link + traffic.host / rate
-    return Breakdown(offload_s=passes_s * work.layout.micro_batches + step_s)
+    return Breakdown(offload_s=np.maximum(passes_s * work.layout.micro_batches - waiting_s, 0.0) + step_s)

@@ -72,7 +72,7 @@ def synchronised(passes: AllPasses, work: Iteration, *, cluster: Cluster, stack:
     moved = DataParallel(work=work, cluster=cluster, stack=stack)
     exposed = moved.breakdown(forward_s=passes.forward_s, backward_s=passes.backward_s)
     if work.setup.tuning is not None:
-        hidden_behind = {"forward_s": passes.forward_s, "backward_s": passes.backward_s}
+        hidden_behind = {"forward_s": passes.forward_s, "backward_s": passes.backward_s, "waiting_s": exposed.total_s}
         exposed = exposed + offload_breakdown(work, cluster, **hidden_behind)
     parts, own = passes.parts + _optimizer(work, cluster, stack) + exposed, work.setup.own_shift
     if (dispersion_s := known_dispersion_s(cluster, stack)) is not None:

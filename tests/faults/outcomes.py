@@ -74,8 +74,13 @@ def outcome(program: Program, condition: Condition, folder: Path, *, quiet_s: fl
     said, told = (each.read_bytes().decode(errors="replace") for each in streams)
     return Outcome(
         code=code, out=said, err=told, seconds=seconds, busy_s=used.ru_utime + used.ru_stime,
-        peak_bytes=used.ru_maxrss * PEAK_UNIT, files=contents(folder), left=left,
+        peak_bytes=own_peak(used) * PEAK_UNIT, files=contents(folder), left=left,
     )  # fmt: skip
+
+
+def own_peak(used: resource.struct_rusage) -> int:
+    """What a process took at most; 0 where that is less than who started it had, as the kernel counts from there."""
+    return used.ru_maxrss if used.ru_maxrss > resource.getrusage(resource.RUSAGE_SELF).ru_maxrss else 0
 
 
 def plain_environment() -> dict[str, str]:

@@ -69,3 +69,17 @@ def test_a_rank_fetches_its_shard_for_each_pass() -> None:
     assert setup.tuning is not None
     traffic = host_traffic(iteration(setup), setup.tuning)
     assert traffic.forward == traffic.backward == parameter_count(setup.model).total
+
+
+def test_transfers_go_on_while_messages_are_waited_for() -> None:
+    """As many seconds less as data parallelism leaves exposed, until none is left; the step waits for its own transfers."""
+    setup = tuned_setup(training="full", weights="bf16", offload="parameters", sharding="zero3", gpus=8)
+
+    def waits_s(messages_s: float) -> float:
+        found = offload_breakdown(iteration(setup), setup.cluster, forward_s=0.0, backward_s=0.0, waiting_s=messages_s)
+        return float(found.offload_s)
+
+    step_s = waits_s(1e9)
+    alone_s = waiting_s(setup) - step_s
+    assert alone_s > 0
+    assert waits_s(0.25 * alone_s) == pytest.approx(0.75 * alone_s + step_s)

@@ -250,8 +250,9 @@ class LedRanks:
         return timing
 
     def _doubts(self, marks: dict[str, str]) -> float:
-        """How much of the cores others used, and whether the cores were apart."""
-        return float(marks.get(OTHERS, 0.0)) + (not is_near(marks, self.nearest_s))
+        """How much of the cores others used, and whether the cores were apart; to see that it works that is all the same."""
+        apart = not self.smallest and not is_near(marks, self.nearest_s)
+        return float(marks.get(OTHERS, 0.0)) + apart
 
     def _wait_until_near(self) -> None:
         """Where the cores are apart: until they are not, as long as there is patience."""

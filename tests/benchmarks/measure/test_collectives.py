@@ -59,7 +59,7 @@ def led_ranks(monkeypatch: pytest.MonkeyPatch, looks_s: Sequence[float] = ()) ->
     monkeypatch.setattr(collectives, "core_exchange", lambda _: Looks(iter(looks_s)) if looks_s else None)
     monkeypatch.setattr(collectives, "_of_all_ranks", lambda own: [own])
     monkeypatch.setattr(collectives, "EVERY_S", 0.0)
-    return LedRanks({(2, 1): Group(2, 0)}, "cpu", smallest=True)
+    return LedRanks({(2, 1): Group(2, 0)}, "cpu", smallest=False)
 
 
 class Looks:
