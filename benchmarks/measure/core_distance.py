@@ -44,14 +44,14 @@ def nearest_s(provenances: Iterable[Mapping[str, str]]) -> float:
     return min((each for each in stated if each is not None), default=math.inf)
 
 
-def is_near(provenance: Mapping[str, str], nearest_s: float) -> bool:
+def is_near(provenance: Mapping[str, str], shortest_s: float) -> bool:
     """Whether the cores of a record were as near as they ever were, or it does not say.
 
     >>> [is_near({"cores_apart_us": text}, 25e-6) for text in ("26.0", "33.1")], is_near({}, 25e-6)
     ([True, False], True)
     """
     stated = stated_distance_s(provenance)
-    return stated is None or stated <= SAME * nearest_s
+    return stated is None or stated <= SAME * shortest_s
 
 
 def moved(distances_s: Sequence[float]) -> list[str]:

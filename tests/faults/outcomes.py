@@ -7,6 +7,7 @@ outlives the command, no file changed that it was not asked to write, 10 s and 1
 from __future__ import annotations
 
 import os
+import re
 import resource
 import shutil
 import signal
@@ -29,6 +30,7 @@ LONGEST_S: Final = 10.0  # of the processor, beside what the command takes on a 
 HANGS_S: Final = 120.0  # by the clock, which runs on while others have the cores
 GRACE_S: Final = 5.0  # until what a command started has ended too
 MOST_BYTES: Final = 1e9
+HIGH_WATER: Final = re.compile(r"^VmHWM:\s*(\d+) kB$", re.MULTILINE)  # of /proc/PID/status
 PEAK_UNIT: Final = 1 if sys.platform == "darwin" else 1024  # bytes of ru_maxrss
 QUIET: Final = Condition(name="a quiet machine", script=ALONE)
 QUIET_WRITING: Final = Condition(name="a quiet machine that writes", script=ALONE, writes=True)
@@ -66,7 +68,7 @@ def outcome(program: Program, condition: Condition, folder: Path, *, quiet_s: fl
             [BASH, "-c", condition.script, "bash", *command(program, condition)],
             cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True,
         )  # fmt: skip
-        code, seconds, used = ended(process)
+        code, seconds, used, seen = ended(process)
     left = still_there(mark)
     for each in left:
         with suppress(ProcessLookupError):
@@ -74,13 +76,25 @@ def outcome(program: Program, condition: Condition, folder: Path, *, quiet_s: fl
     said, told = (each.read_bytes().decode(errors="replace") for each in streams)
     return Outcome(
         code=code, out=said, err=told, seconds=seconds, busy_s=used.ru_utime + used.ru_stime,
-        peak_bytes=own_peak(used) * PEAK_UNIT, files=contents(folder), left=left,
+        peak_bytes=peak_of(used, seen) * PEAK_UNIT, files=contents(folder), left=left,
     )  # fmt: skip
 
 
-def own_peak(used: resource.struct_rusage) -> int:
-    """What a process took at most; 0 where that is less than who started it had, as the kernel counts from there."""
-    return used.ru_maxrss if used.ru_maxrss > resource.getrusage(resource.RUSAGE_SELF).ru_maxrss else 0
+def peak_of(used: resource.struct_rusage, high_water: int) -> int:
+    """What a command and those that it waited for took at most, as the kernel counts it from where it was started.
+
+    It begins with what its starter had: where that is more, what its own memory has shown meanwhile counts.
+    """
+    return used.ru_maxrss if used.ru_maxrss > resource.getrusage(resource.RUSAGE_SELF).ru_maxrss else high_water
+
+
+def high_water(pid: int) -> int:
+    """The most that the memory of a process has held since it became its present program; 0 where nothing says."""
+    try:
+        found = HIGH_WATER.search(Path(f"/proc/{pid}/status").read_text(encoding="ascii"))
+    except OSError:
+        return 0
+    return int(found[1]) if found else 0
 
 
 def plain_environment() -> dict[str, str]:
@@ -97,15 +111,16 @@ def command(program: Program, condition: Condition) -> list[str]:
     return [sys.executable, "-m", "perfmodel", *program.arguments, *([option, place] if writes else [])]
 
 
-def ended(process: subprocess.Popen[bytes]) -> tuple[int, float, resource.struct_rusage]:
-    """The exit code of a process, its seconds and what it used; -9 where it hangs."""
-    start = time.monotonic()
+def ended(process: subprocess.Popen[bytes]) -> tuple[int, float, resource.struct_rusage, int]:
+    """The exit code of a process, its seconds, what it used and the most memory that was seen of it; -9 where it hangs."""
+    start, most = time.monotonic(), 0
     while True:
+        most = max(most, high_water(process.pid))
         pid, status, used = os.wait4(process.pid, os.WNOHANG)
         seconds = time.monotonic() - start
         if pid:
             process.returncode = os.waitstatus_to_exitcode(status)
-            return process.returncode, seconds, used
+            return process.returncode, seconds, used, most
         if seconds > HANGS_S:
             os.killpg(process.pid, signal.SIGKILL)
         time.sleep(0.01)

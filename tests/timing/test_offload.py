@@ -11,7 +11,9 @@ from perfmodel.count.parameters import parameter_count
 from perfmodel.count.tuning.offload import host_traffic
 from perfmodel.prediction import predict_stage, stage_breakdown
 from perfmodel.spec.setup import Setup
+from perfmodel.timing.kernels import at_cluster_load
 from perfmodel.timing.offload import offload_breakdown
+from perfmodel.timing.schedule import all_passes
 from tests.tunings import tuned_setup
 
 
@@ -83,3 +85,16 @@ def test_transfers_go_on_while_messages_are_waited_for() -> None:
     alone_s = waiting_s(setup) - step_s
     assert alone_s > 0
     assert waits_s(0.25 * alone_s) == pytest.approx(0.75 * alone_s + step_s)
+
+
+def test_an_iteration_lets_transfers_go_on_beside_its_exposed_messages() -> None:
+    """What is offloaded waits as much less as data parallelism leaves exposed, or not at all."""
+    setup = tuned_setup(training="full", weights="bf16", offload="parameters", sharding="zero3", gpus=8)
+    short = replace(setup.layout, sequence_length=64)  # whose passes hide little
+    setup = replace(setup, layout=short, cluster=at_cluster_load(setup.cluster, short.gpus))
+    work, parts = iteration(setup), stage_breakdown(setup)
+    passes = all_passes(work, cluster=setup.cluster, stack=setup.stack)
+    behind_passes = offload_breakdown(work, setup.cluster, forward_s=passes.forward_s, backward_s=passes.backward_s)
+    less_s, exposed_s = float(behind_passes.offload_s - parts.offload_s), float(parts.data_parallel_exposed_s)
+    assert less_s == pytest.approx(min(float(behind_passes.offload_s), exposed_s), rel=0.01)
+    assert less_s > 0
