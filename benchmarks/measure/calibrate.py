@@ -12,7 +12,7 @@ from typing import Any, Final, TypeAlias
 
 from perfmodel.benchmarks.fit.machine.calibrated import Machine, machine_profile
 from perfmodel.benchmarks.fit.profile import write_profile
-from perfmodel.benchmarks.measure.core_distance import is_near, nearest_s
+from perfmodel.benchmarks.measure.core_distance import near_s, nearest
 from perfmodel.benchmarks.measure.kernels.plan import kernel_points, plan_of
 from perfmodel.benchmarks.measure.kernels.points import key_of
 from perfmodel.benchmarks.measure.kernels.record_file import read_lines
@@ -99,15 +99,14 @@ def neighbours_of(records: Sequence[Record]) -> list[str]:
 def pooled(records: Sequence[Record]) -> list[Record]:
     """One record a point: that with the median time (the faster of the middle two).
 
-    Of those that were taken alone if there are any, and with the cores as near to each other as they ever were.
+    Of those that were taken alone if there are any, and with the cores near to each other, or as near as they were at this point.
     """
-    nearest = nearest_s(each.provenance for each in records)
+    usual_s = near_s(each.provenance for each in records)
     points: dict[str, list[Record]] = {}
     for each in records:
         points.setdefault(key_of(each), []).append(each)
     alone = ([each for each in group if OTHERS not in each.provenance] or group for group in points.values())
-    near = ([each for each in group if is_near(each.provenance, nearest)] or group for group in alone)
-    ordered = (sorted(group, key=lambda each: each.seconds) for group in near)
+    ordered = (sorted(nearest(group, usual_s), key=lambda each: each.seconds) for group in alone)
     return [group[(len(group) - 1) // 2] for group in ordered]
 
 

@@ -16,8 +16,11 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
+from perfmodel.evidence.steps.records import Record
+
 APART: Final = "cores_apart_us"  # in the provenance of a record
-SAME: Final = 1.12  # up to so many times the shortest distance it is the same state
+SAME: Final = 1.12  # up to so many times the usual short distance it is the same state
+SHORT: Final = 0.25  # of all looks, how many are at most the usual short distance: a few are shorter, as clocks change too
 
 
 def stated_distance_s(provenance: Mapping[str, str]) -> float | None:
@@ -38,20 +41,30 @@ def distance_text(distances_s: Sequence[float]) -> dict[str, str]:
     return {APART: f"{max(distances_s) * 1e6:.1f}"} if distances_s else {}
 
 
-def nearest_s(provenances: Iterable[Mapping[str, str]]) -> float:
-    """The shortest distance that some records state; infinity where none does."""
-    stated = (stated_distance_s(each) for each in provenances)
-    return min((each for each in stated if each is not None), default=math.inf)
+def near_s(provenances: Iterable[Mapping[str, str]]) -> float:
+    """The usual short distance of those that some records state, their lower quartile; infinity where none states any."""
+    stated = sorted(each for each in map(stated_distance_s, provenances) if each is not None)
+    return stated[math.ceil(SHORT * len(stated)) - 1] if stated else math.inf
 
 
-def is_near(provenance: Mapping[str, str], shortest_s: float) -> bool:
-    """Whether the cores of a record were as near as they ever were, or it does not say.
+def nearest(records: Sequence[Record], usual_s: float) -> list[Record]:
+    """Those of some records whose cores were near; where none's were, those that were nearest.
+
+    Records that do not state a distance are all as good as near ones.
+    """
+    near = [each for each in records if is_near(each.provenance, usual_s)]
+    least_s = min((stated_distance_s(each.provenance) or 0.0 for each in records), default=0.0)
+    return near or [each for each in records if is_near(each.provenance, least_s)]
+
+
+def is_near(provenance: Mapping[str, str], usual_s: float) -> bool:
+    """Whether the cores of a record were as near as they usually are when they are near, or it does not say.
 
     >>> [is_near({"cores_apart_us": text}, 25e-6) for text in ("26.0", "33.1")], is_near({}, 25e-6)
     ([True, False], True)
     """
     stated = stated_distance_s(provenance)
-    return stated is None or stated <= SAME * shortest_s
+    return stated is None or stated <= SAME * usual_s
 
 
 def moved(distances_s: Sequence[float]) -> list[str]:

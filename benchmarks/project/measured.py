@@ -25,7 +25,7 @@ from typing import Any, Final
 import yaml
 
 from perfmodel.benchmarks.measure.calibrate import calibrate, records_beside, write_fitted
-from perfmodel.benchmarks.measure.core_distance import is_near, nearest_s
+from perfmodel.benchmarks.measure.core_distance import is_near, near_s
 from perfmodel.benchmarks.measure.kernels.record_file import read_records
 from perfmodel.benchmarks.measure.steps.ranks import measure_run
 from perfmodel.errors import PerfmodelError
@@ -178,35 +178,35 @@ def measure_all(folder: Path, models: str) -> Iterator[str]:
         if not profile.is_file():
             yield f"calibration {number + 1} of {ROUNDS}"
             calibrate(profile, device="cpu")
-        nearest = nearest_s(each.provenance for each in read_records(records_beside(profile)))
+        usual_s = near_s(each.provenance for each in read_records(records_beside(profile)))
         for run in runs[number * share : (number + 1) * share]:
             record = folder / "records" / f"{run['name']}.json"
-            if is_doubtful(record, nearest):
+            if is_doubtful(record, usual_s):
                 yield run["name"]
                 path = folder / "run.yaml"
                 write_text(path, yaml.safe_dump(run, sort_keys=False))
-                keep_surest(record, partial(measure_run, str(path), device="cpu", seconds=SECONDS), nearest)
+                keep_surest(record, partial(measure_run, str(path), device="cpu", seconds=SECONDS), usual_s)
                 path.unlink()
 
 
-def is_doubtful(record: Path, nearest: float = math.inf) -> bool:
+def is_doubtful(record: Path, usual_s: float = math.inf) -> bool:
     """Whether a record is missing or should be measured again, for what it says of itself."""
-    return not record.is_file() or has_doubts(json.loads(record.read_text(encoding="utf-8")), nearest)
+    return not record.is_file() or has_doubts(json.loads(record.read_text(encoding="utf-8")), usual_s)
 
 
-def has_doubts(record: Mapping[str, Any], nearest: float) -> bool:
-    """Whether it warns of itself, or its cores were farther apart than the `nearest` of a calibration [s]."""
-    return bool(record["warnings"]) or not is_near(record["provenance"], nearest)
+def has_doubts(record: Mapping[str, Any], usual_s: float) -> bool:
+    """Whether it warns of itself, or its cores were farther apart than those of a calibration usually were [s]."""
+    return bool(record["warnings"]) or not is_near(record["provenance"], usual_s)
 
 
-def keep_surest(record: Path, measure: Callable[[], StepRecord | InferRecord], nearest: float = math.inf) -> None:
+def keep_surest(record: Path, measure: Callable[[], StepRecord | InferRecord], usual_s: float = math.inf) -> None:
     """Measure until no record has a doubt, some times at most; of these and the one in the file the least spread is kept."""
     found = [json.loads(record.read_text(encoding="utf-8"))] if record.is_file() else []
     for _ in range(TRIES):
         found.append(measure().document())
-        if not has_doubts(found[-1], nearest):
+        if not has_doubts(found[-1], usual_s):
             break
-    surest = min(found, key=lambda each: (has_doubts(each, nearest), spread_of(each)))
+    surest = min(found, key=lambda each: (has_doubts(each, usual_s), spread_of(each)))
     write_text(record, json.dumps(surest, indent=1) + "\n")
 
 

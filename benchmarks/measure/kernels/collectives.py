@@ -14,7 +14,6 @@ at once.
 from __future__ import annotations
 
 import argparse
-import math
 import os
 import statistics
 import sys
@@ -28,7 +27,7 @@ from typing import Any, Final
 import torch
 import torch.distributed as dist
 
-from perfmodel.benchmarks.measure.core_distance import distance_text, is_near, nearest_s
+from perfmodel.benchmarks.measure.core_distance import distance_text, is_near, near_s
 from perfmodel.benchmarks.measure.kernels.core_exchange import core_exchange
 from perfmodel.benchmarks.measure.kernels.kernels import check_device, show_progress
 from perfmodel.benchmarks.measure.kernels.kernels import take as take_kernel
@@ -203,7 +202,8 @@ class LedRanks:
         self.groups, self.device, self.smallest = groups, device, smallest
         self.everybody = next(group for (ranks, _), group in groups.items() if ranks == dist.get_world_size())
         self.meter, self.marks = NeighbourMeter(_of_all_ranks), dict[str, str]()
-        self.exchange, self.nearest_s, self.patience_s = core_exchange(device), math.inf, 0.0 if smallest else PATIENCE_S
+        self.exchange, self.patience_s = core_exchange(device), 0.0 if smallest else PATIENCE_S
+        self.looks: list[dict[str, str]] = []  # how far apart the cores were, again and again
 
     def lead(self, points: Sequence[Point], path: Path) -> int:
         """Measure what the file does not hold yet; how many points those were."""
@@ -251,12 +251,12 @@ class LedRanks:
 
     def _doubts(self, marks: dict[str, str]) -> float:
         """How much of the cores others used, and whether the cores were apart; to see that it works that is all the same."""
-        apart = not self.smallest and not is_near(marks, self.nearest_s)
+        apart = not self.smallest and not is_near(marks, near_s(self.looks))
         return float(marks.get(OTHERS, 0.0)) + apart
 
     def _wait_until_near(self) -> None:
         """Where the cores are apart: until they are not, as long as there is patience."""
-        while self.patience_s > 0 and not is_near(self._look_together(), self.nearest_s):
+        while self.patience_s > 0 and not is_near(self._look_together(), near_s(self.looks)):
             time.sleep(EVERY_S)
             self.patience_s -= EVERY_S
 
@@ -266,9 +266,8 @@ class LedRanks:
 
     def _look(self) -> dict[str, str]:
         """How far apart the cores are now, which all ranks find out together."""
-        mark = distance_text([self.exchange.distance_s()] if self.exchange else [])
-        self.nearest_s = min(self.nearest_s, nearest_s([mark]))
-        return mark
+        self.looks.append(distance_text([self.exchange.distance_s()] if self.exchange else []))
+        return self.looks[-1]
 
     def _take(self, point: Point) -> Timing | None:
         """The time of a point on this rank, None where it is in no group of it; marks say who else used the cores."""

@@ -123,7 +123,7 @@ def test_a_point_whose_cores_were_apart_is_measured_again_when_they_are_near(
 
 def test_patience_with_cores_that_are_apart_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     """They may stay so; each point is tried no more often than beside neighbours."""
-    ranks = led_ranks(monkeypatch, [25e-6, *[33e-6] * 100])
+    ranks = led_ranks(monkeypatch, [*[25e-6] * 3, *[33e-6] * 100])
     monkeypatch.setattr(collectives, "EVERY_S", 1e-3)
     monkeypatch.setattr(ranks, "_timed", lambda _: Timing(seconds=1.0, spread=0.1, repeats=9))
     ranks.patience_s = 5e-3

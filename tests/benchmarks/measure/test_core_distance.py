@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
-from perfmodel.benchmarks.measure.core_distance import SAME, distance_text, is_near, moved, nearest_s, stated_distance_s
+from perfmodel.benchmarks.measure.core_distance import SAME, distance_text, is_near, moved, near_s, nearest, stated_distance_s
+from perfmodel.evidence.steps.records import Record
+
+BORN = {"gpu": "cpu", "software": "torch", "date": "2026-11-30", "command": "calibrate"}
 
 
 def test_cores_that_were_moved_are_a_doubt() -> None:
@@ -29,7 +34,29 @@ def test_what_is_no_number_says_nothing(text: str) -> None:
     assert is_near({"cores_apart_us": text}, 1e-6)
 
 
-def test_the_nearest_of_some_records() -> None:
-    """Those that say nothing are left out."""
-    assert nearest_s([{"cores_apart_us": "33.0"}, {}, {"cores_apart_us": "24.0"}]) == pytest.approx(24e-6)
-    assert nearest_s([{}]) == math.inf
+def test_the_usual_short_distance_of_some_records() -> None:
+    """A quarter of them are at most as near, so that a few that were nearer by chance do not count; some say nothing."""
+    stated = [{"cores_apart_us": f"{distance_us}"} for distance_us in (19, 24, 24.5, 25, 26, 33, 33, 40)]
+    assert near_s([*stated, {}]) == pytest.approx(24e-6)
+    assert near_s(stated[5:6]) == pytest.approx(33e-6)
+    assert near_s([{}]) == math.inf
+
+
+def test_where_no_cores_were_near_the_nearest_count(records: Sequence[Record]) -> None:
+    """Not all of them: times of cores that are apart are others."""
+    near, farther, far, silent = records
+    assert nearest(records, 25e-6) == [near, silent]
+    assert nearest([far, farther], 25e-6) == [farther]
+    assert nearest([far], 25e-6) == [far]
+    assert nearest([far, silent], 25e-6) == [silent]
+    assert nearest(records, math.inf) == [*records]
+
+
+@pytest.fixture
+def records() -> list[Record]:
+    """Of one point, which differ in the distance of the cores."""
+    point = Record(
+        kind="host", sizes={"layers": 2}, labels={"precision": "fp32"}, seconds=1.0, spread=0.1, repeats=9, provenance=BORN
+    )
+    marks = [*({"cores_apart_us": f"{distance_us}"} for distance_us in (25.9, 30.0, 39.0)), {}]
+    return [replace(point, provenance=BORN | mark) for mark in marks]
