@@ -16,7 +16,7 @@ from perfmodel.exchange.questions.plan_quantities import positive_number, whole_
 from perfmodel.exchange.run_files import read_candidates, setting_pairs
 from perfmodel.exchange.spec_mappings import mapping_of
 from perfmodel.exchange.syntax.documents import read_mapping
-from perfmodel.exchange.tables.serving_models import served_model_rows
+from perfmodel.exchange.tables.serving_models import is_repository, served_model_rows
 from perfmodel.exchange.tables.tuning_models import named_tuned_model
 from perfmodel.light_dataclass import dataclass
 from perfmodel.prediction import predict
@@ -82,7 +82,7 @@ def tuned_run(
 
 def check_is_model(name: str) -> None:
     """Raise InputError for the name of a run, and for one that is neither that of a model nor that of a file of one."""
-    if name in served_model_rows() or is_model(name):
+    if is_repository(name) or is_model(name):
         return
     if name in preset_names("runs") or Path(name).exists():
         raise InputError(f"{name} is a run; --set training=qlora makes it a fine-tuning, and --cluster moves it", key="gpu")
@@ -93,7 +93,7 @@ def check_is_model(name: str) -> None:
 
 def asked_tuned_model(model: str | Mapping[str, Any]) -> TransformerModel:
     """A preset, a config.json, a repository that is known, or a mapping, with its vocabulary as it is. Errors: InputError."""
-    if isinstance(model, str) and model in served_model_rows():
+    if isinstance(model, str) and is_repository(model):
         return named_tuned_model(model)
     described = build(TransformerModel, expand_part(TransformerModel, "models", model))
     return with_numbers(described, {"vocab_padding_multiple": 1})

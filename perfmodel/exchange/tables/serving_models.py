@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from difflib import get_close_matches
 from functools import cache
+from pathlib import Path
 from typing import Any, Final
 
 from perfmodel.errors import NotSupportedError, shown
@@ -19,21 +21,83 @@ MODEL_COLUMNS: Final = (
 LATENT: Final = {"query_rank": 1536, "nope_head_size": 128, "rotary_head_size": 64, "value_head_size": 128}  # of DeepSeek-V3
 
 
+NO_DIMENSION: Final = frozenset(
+    {  # words of a name: who published the weights, how they were tuned, how they are stored
+        *("meta", "nvidia", "hf", "it", "instruct", "chat", "base", "thinking", "reasoning", "coder", "code"),
+        *("quantized", "quant", "static", "dynamic", "pertensor", "perchannel", "block", "kv"),
+        *(
+            "bf16",
+            "fp16",
+            "fp8",
+            "fp4",
+            "nvfp4",
+            "mxfp4",
+            "mxfp8",
+            "nf4",
+            "int4",
+            "int8",
+            "4bit",
+            "8bit",
+            "bnb",
+            "awq",
+            "gptq",
+            "gguf",
+        ),
+    }
+)
+STORED: Final = re.compile(r"(?:quantized\.)?w\d{1,2}a\d{1,2}|\d{4}")  # bits of weights and activations; the month of a release
+
+
 @cache
 def served_model_rows() -> dict[str, dict[str, str]]:
     """The rows of perfmodel/data/serving_models.csv, by the repository of the model."""
     return {cells["model"]: cells for _, cells in table_rows(DATA / "serving_models.csv", MODEL_COLUMNS)}
 
 
+def model_stem(name: str) -> str:
+    """What is left of a repository's name without its owner and what says nothing of the dimensions.
+
+    >>> model_stem("nvidia/Llama-3.1-8B-Instruct-FP8"), model_stem("RedHatAI/Meta-Llama-3.1-8B-Instruct-quantized.w8a16")
+    ('llama-3.1-8b', 'llama-3.1-8b')
+    >>> model_stem("mistralai/Mistral-7B-Instruct-v0.3"), model_stem("deepseek-ai/DeepSeek-R1-Distill-Llama-8B")
+    ('mistral-7b-v0.3', 'deepseek-r1-distill-llama-8b')
+    """
+    words = re.split(r"[-_ ]", name.rpartition("/")[2].lower())
+    return "-".join(word for word in words if word and word not in NO_DIMENSION and not STORED.fullmatch(word))
+
+
+@cache
+def _rows_by_stem() -> dict[str, dict[str, str]]:
+    return {model_stem(name): cells for name, cells in reversed(served_model_rows().items())}
+
+
+def served_model_row(name: str) -> dict[str, str] | None:
+    """The row of a repository: its own, or that of other weights of the same model; None for one that is not known.
+
+    >>> served_model_row("nvidia/Llama-3.1-405B-Instruct-NVFP4")["preset"], served_model_row("nobody/nothing")
+    ('llama-3.1-405b', None)
+    """
+    return served_model_rows().get(name) or _rows_by_stem().get(model_stem(name))
+
+
+def is_repository(name: str) -> bool:
+    """Whether a name is that of a repository whose model is known, and not of a file or folder that is there."""
+    if served_model_row(name) is None:
+        return False
+    try:
+        return not Path(name).exists()
+    except (OSError, ValueError):
+        return True
+
+
 @cache
 def named_served_model(name: str) -> TransformerModel:
     """The model of a repository, as engines hold it. Errors: NotSupportedError for one whose dimensions are not known here."""
-    rows = served_model_rows()
-    if name not in rows:
-        near = get_close_matches(name, rows, n=1)
+    cells = served_model_row(name)
+    if cells is None:
+        near = get_close_matches(name, served_model_rows(), n=1)
         hint = f"did you mean {near[0]}?" if near else "a preset (perfmodel list models) or a config.json would do"
         raise NotSupportedError(f"dimensions of {shown(name)} are not known; {hint}", key="model")
-    cells = rows[name]
     if cells["preset"]:
         return served(model_preset(cells["preset"]))
     return served(build(TransformerModel, _mapping(cells)))
@@ -45,8 +109,7 @@ def repository_model(name: str) -> str | dict[str, Any] | None:
     >>> repository_model("meta-llama/Llama-3.1-70B-Instruct"), repository_model("nobody/nothing")
     ('llama-3.1-70b', None)
     """
-    called = {known.lower(): cells for known, cells in served_model_rows().items()}
-    cells = called.get(name.lower())
+    cells = served_model_row(name)
     return cells and (cells["preset"] or _mapping(cells))
 
 

@@ -11,7 +11,7 @@ from perfmodel.exchange.measured.serving_evidence import serving_evidence
 from perfmodel.exchange.presets import expand_part, merged
 from perfmodel.exchange.questions.plan_quantities import positive_number, whole_number, whole_numbers
 from perfmodel.exchange.questions.serving.served_models import USUAL_ENGINE, served, serving_setup, usual_cluster
-from perfmodel.exchange.tables.serving_models import named_served_model, served_model_rows
+from perfmodel.exchange.tables.serving_models import is_repository, named_served_model
 from perfmodel.serving.forecast import ServingForecast, serving_forecast
 from perfmodel.spec.models.model import TransformerModel
 from perfmodel.spec.serving.engine import Engine
@@ -70,7 +70,7 @@ def asked_model(model: Any) -> TransformerModel:
     """A model as engines hold it: a preset, a config.json, a repository that is known, or a mapping. Errors: InputError."""
     if isinstance(model, TransformerModel):
         return served(model)
-    if isinstance(model, str) and model in served_model_rows():
+    if isinstance(model, str) and is_repository(model):
         return named_served_model(model)
     return served(build(TransformerModel, expand_part(TransformerModel, "models", model)))
 
