@@ -1,0 +1,66 @@
+"""Refits what engines' own kernels take - fused experts, steps of delta rules - from the package's tables, and prints it.
+
+    python -m perfmodel.benchmarks.fit.served                           # every GPU: what is found beside what is shipped
+    python -m perfmodel.benchmarks.fit.served b200 --output FOLDER      # and the shipped file with what is found, in FOLDER
+
+The last numbers of a line are what shapes that were left out show: the median and 90th percentile of the error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # small systems: threads only get in each other's way
+
+from perfmodel.benchmarks.fit.served.experts import chosen_rows, experts_setup, fit_experts
+from perfmodel.benchmarks.fit.served.law_text import ServedLaw, expert_law, replaced, shown, step_law
+from perfmodel.benchmarks.fit.served.state_steps import fit_step
+from perfmodel.benchmarks.fit.served.tables import EXPERTS, STEPS, ServedTables
+from perfmodel.errors import InputError, PerfmodelError
+from perfmodel.exchange.chip_names import did_you_mean_hardware
+from perfmodel.exchange.output import write_text
+from perfmodel.exchange.presets import DATA
+from perfmodel.exchange.questions.serving.served_models import serving_profile
+
+NO_STEPS: Final = ("a100-sxm-80gb",)  # GPUs of whose state-keeping mixers the package has no steps
+
+
+def fitted(gpu: str, tables: ServedTables) -> Iterator[ServedLaw]:
+    """Every law of one GPU."""
+    for table in EXPERTS[gpu]:
+        setup = experts_setup(gpu, table.family, table.precision)
+        yield expert_law(table, setup.weights.law, fit_experts(setup, chosen_rows(tables.experts(gpu, table))))
+    for step in () if gpu in NO_STEPS else STEPS:
+        yield step_law(step, fit_step(gpu, tables.state_steps(gpu, step), step))
+
+
+def main() -> None:
+    """Fit what was asked for, one GPU after the other."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="GPU", help="all without")
+    parser.add_argument("--output", type=Path, metavar="FOLDER", help="where files with what is found go")
+    chosen = parser.parse_args()
+    try:
+        for name in chosen.names:
+            if name not in EXPERTS:
+                raise InputError(f"{name!r} has no table of experts; {did_you_mean_hardware(name, EXPERTS)}")
+        tables = ServedTables()
+        for gpu in chosen.names or EXPERTS:
+            profile = serving_profile(gpu)
+            text = (DATA / "serving" / f"{gpu}.yaml").read_text(encoding="utf-8")
+            for law in fitted(gpu, tables):
+                sys.stdout.write(f"{gpu:16} {shown(law, profile)}\n")
+                text = replaced(text, law)
+            if chosen.output:
+                write_text(chosen.output / f"{gpu}.yaml", text)
+    except PerfmodelError as error:
+        sys.exit(f"fit: {error}")
+
+
+if __name__ == "__main__":
+    main()

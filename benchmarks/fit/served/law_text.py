@@ -1,0 +1,105 @@
+"""How a fitted law of an engine's kernel stands in a file of perfmodel/data/serving, and beside what stands there."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+import numpy as np
+
+from perfmodel.benchmarks.fit.regression import Fit, rounded
+from perfmodel.benchmarks.fit.served.experts import FREE, MOST_TOKENS
+from perfmodel.benchmarks.fit.served.state_steps import MOST_SEQUENCES
+from perfmodel.benchmarks.fit.served.tables import BALANCED, ENGINES, STEPS, ExpertTable
+from perfmodel.errors import InputError
+from perfmodel.light_dataclass import dataclass
+from perfmodel.spec.serving.profile import OF_FAMILY, ServingProfile
+
+PACKAGE: Final = "aiconfigurator-core 0.12.0, Apache-2.0"
+LEAST_SPREAD: Final = 0.05
+BETWEEN: Final = "between versions of one engine"
+APART: Final = "routing and moving tokens charged apart"
+OF_FIT: Final = "median error of the fit"
+STEP_SPREADS: Final = {"fixed_s": ("20%", "prior, between engines"), "efficiency": ("10%", OF_FIT)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServedLaw:
+    """One law as a file has it: the section and the name it stands under, its lines, and its numbers."""
+
+    section: str
+    name: str
+    lines: tuple[str, ...]
+    found: Mapping[str, float]
+    fit: Fit
+
+
+def expert_law(table: ExpertTable, law: str, fit: Fit) -> ServedLaw:
+    """The law of fused experts, which stands under the family of its engine."""
+    release = f"{ENGINES[table.engine]} {table.version}"
+    also = f"; {table.also}" if table.also else ""
+    load = "balanced tokens" if table.routing == BALANCED else f"tokens ({table.routing}; none are balanced)"
+    what = f"fused experts of 1 to {MOST_TOKENS:,} {load}, {release}"
+    where = f"{PACKAGE}, moe tables of this GPU)"
+    long = f"fit on {len(fit.measured_s):,} {what} ({table.kernel}, {table.number}; {where}, {APART}"
+    short = f"fit on {what}, {table.number} ({where}"
+    error = fit.held_out_error()["median"]
+    spreads = {
+        "computing": ("25%", BETWEEN),
+        "fixed_s": ("25%", BETWEEN),
+        "efficiency": (f"{max(error, LEAST_SPREAD):.0%}", OF_FIT),
+    }
+    bounds = f"; at an end of what makes sense: {', '.join(fit.at_bounds)}" if fit.at_bounds else ""
+    sources = dict.fromkeys(FREE, short) | {"computing": f"{long}{also}; {_errors(fit)}{bounds}"}
+    lines = ["    evidence: {basis: measured, sizes: {rows: [1, 2048]}}"]
+    lines += [_line(name, fit.found[name], sources[name], spreads.get(name)) for name in ("computing", *_others("computing"))]
+    return ServedLaw(
+        section="expert_products", name=f"{table.family}{OF_FAMILY}{law}", lines=tuple(lines), found=fit.found, fit=fit
+    )
+
+
+def _others(first: str) -> list[str]:
+    return [name for name in FREE if name != first]
+
+
+def step_law(step: str, fit: Fit) -> ServedLaw:
+    """The law of one step of a mixer that keeps a state."""
+    where = f"{PACKAGE}, linear_attention tables of this GPU)"
+    what = f"fit on {len(fit.measured_s):,} steps of 1 to {MOST_SEQUENCES} sequences, SGLang 0.5.14 ({STEPS[step]}; {where}"
+    sources = {"fixed_s": f"{what}; {_errors(fit)}", "efficiency": what}
+    lines = tuple(_line(name, fit.found[name], sources[name], STEP_SPREADS[name]) for name in sources)
+    return ServedLaw(section="small_kernels", name=step, lines=lines, found=fit.found, fit=fit)
+
+
+def _errors(fit: Fit) -> str:
+    error = fit.held_out_error()
+    return f"{100 * error['median']:.3g}/{100 * error['p90']:.3g} % off shapes that were left out"
+
+
+def _line(name: str, value: float, source: str, spread: tuple[str, str] | None) -> str:
+    number = f"{rounded(value * 1e6, 3):g}us" if name.endswith("_s") else _plain(name, value)
+    width = f'spread: {{value: {spread[0]}, source: "{spread[1]}"}}, ' if spread else ""
+    return f'    {name}: {{value: {number}, {width}source: "{source}"}}'
+
+
+def _plain(name: str, value: float) -> str:
+    return f"{value:.0f}" if name == "inner_half" else str(rounded(value, 3))
+
+
+def replaced(text: str, law: ServedLaw) -> str:
+    """A file with the lines of this law in place of those under its name. Errors: InputError where it has none."""
+    head = f"  {law.name}:\n"
+    pattern = re.compile(rf"^{re.escape(head)}(?:    .*\n?)+", flags=re.MULTILINE)
+    new = head + "".join(f"{line}\n" for line in law.lines)
+    changed, number = pattern.subn(lambda _: new, text)
+    if number != 1:
+        raise InputError(f"the file has no {law.name} under {law.section}")
+    return changed
+
+
+def shown(law: ServedLaw, profile: ServingProfile) -> str:
+    """What is found, what is shipped, and how wrong the law is of shapes that were left out."""
+    has = getattr(profile, law.section)[law.name]
+    pairs = (f"{name} {value:.3g} ({float(np.asarray(getattr(has, name))):.3g})" for name, value in law.found.items())
+    return f"{law.name:18} {len(law.fit.measured_s):5} rows  {', '.join(pairs)}  {_errors(law.fit)}"
